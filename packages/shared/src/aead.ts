@@ -1,0 +1,114 @@
+import assert from 'node:assert/strict';
+import {
+  createCipheriv,
+  createDecipheriv,
+  createSecretKey,
+  hkdfSync,
+  type KeyObject,
+  randomBytes,
+} from 'node:crypto';
+
+/** Bytes of an AES-256 key. */
+export const KEY_BYTES = 32;
+/** Bytes of the GCM nonce (NIST SP 800-38D: 96 bits is the size for which random nonces are analysed). */
+export const NONCE_BYTES = 12;
+/** Bytes of the GCM tag; shorter tags are never produced nor accepted. */
+export const TAG_BYTES = 16;
+/** What sealing adds to a plaintext. */
+export const SEAL_OVERHEAD_BYTES = NONCE_BYTES + TAG_BYTES;
+
+/**
+ * Bytes that do not open under a key and its AAD: changed, moved, truncated, or sealed under another key. There is
+ * one message on purpose: which of these it was must not be told apart from outside.
+ */
+export class OpenError extends Error {
+  override readonly name = 'OpenError';
+  constructor() {
+    super('the sealed bytes do not open');
+  }
+}
+
+/**
+ * AAD from its parts: UTF-8, joined by a NUL byte. No part may hold a NUL, so two different lists of parts never
+ * give the same AAD.
+ */
+export function aadOf(...parts: readonly string[]): Buffer {
+  for (const part of parts) assert(!part.includes('\0'), 'an AAD part holds a NUL');
+  return Buffer.from(parts.join('\0'), 'utf8');
+}
+
+/**
+ * Seals `plaintext` under AES-256-GCM with a fresh random nonce.
+ *
+ * @returns `nonce(12) | ciphertext | tag(16)`, a new buffer of `plaintext.length + 28` bytes.
+ * A key may seal at most 2^32 times with random nonces (NIST SP 800-38D, section 8.3); the caller counts.
+ */
+export function seal(key: KeyObject, plaintext: Uint8Array, aad: Uint8Array): Buffer {
+  const nonce = randomBytes(NONCE_BYTES);
+  const cipher = createCipheriv('aes-256-gcm', key, nonce, { authTagLength: TAG_BYTES });
+  cipher.setAAD(aad);
+  const ciphertext = cipher.update(plaintext);
+  const rest = cipher.final();
+  return Buffer.concat([nonce, ciphertext, rest, cipher.getAuthTag()]);
+}
+
+/**
+ * Opens what {@link seal} made. No byte of plaintext is returned unless the tag holds.
+ *
+ * @throws OpenError when the bytes are too short or do not authenticate.
+ */
+export function open(key: KeyObject, sealed: Uint8Array, aad: Uint8Array): Buffer {
+  if (sealed.length < SEAL_OVERHEAD_BYTES) throw new OpenError();
+  const tagStart = sealed.length - TAG_BYTES;
+  const decipher = createDecipheriv('aes-256-gcm', key, sealed.subarray(0, NONCE_BYTES), {
+    authTagLength: TAG_BYTES,
+  });
+  decipher.setAAD(aad);
+  decipher.setAuthTag(sealed.subarray(tagStart));
+  const plaintext = decipher.update(sealed.subarray(NONCE_BYTES, tagStart));
+  try {
+    decipher.final();
+  } catch {
+    plaintext.fill(0);
+    throw new OpenError();
+  }
+  return plaintext;
+}
+
+/**
+ * HKDF-SHA256 (RFC 5869) with an empty salt: one value per purpose from one key. `info` names the purpose and
+ * carries a version, so that no two purposes ever share a subkey.
+ */
+export function deriveBytes(key: KeyObject, info: string, bytes: number): Buffer {
+  return Buffer.from(hkdfSync('sha256', key, Buffer.alloc(0), info, bytes));
+}
+
+/** {@link deriveBytes}, as a 256-bit key. The intermediate bytes are wiped. */
+export function deriveKey(key: KeyObject, info: string): KeyObject {
+  const bytes = deriveBytes(key, info, KEY_BYTES);
+  try {
+    return createSecretKey(bytes);
+  } finally {
+    bytes.fill(0);
+  }
+}
+
+/**
+ * Takes ownership of raw key bytes: makes a KeyObject of them and wipes the buffer, also when it throws.
+ */
+export function takeKey(bytes: Buffer): KeyObject {
+  try {
+    assert(bytes.length === KEY_BYTES, 'a key has 32 bytes');
+    return createSecretKey(bytes);
+  } finally {
+    bytes.fill(0);
+  }
+}
+
+/**
+ * Key check value of a DEK, 16 bytes in hex: tells two keys apart and reveals nothing of either
+ * (`HKDF-SHA256(DEK, info="bunkms/kcv/v1")`).
+ */
+export function keyCheckValue(dek: KeyObject): string {
+  return deriveBytes(dek, 'bunkms/kcv/v1', 16).toString('hex');
+}

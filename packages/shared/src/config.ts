@@ -1,0 +1,56 @@
+import { readFileSync } from 'node:fs';
+import { z } from 'zod';
+
+/** The environment is not usable. The message lists every fault, a line each, and repeats no value. */
+export class ConfigError extends Error {
+  override readonly name = 'ConfigError';
+  constructor(faults: readonly string[]) {
+    super(['the configuration is not valid:', ...faults.map((fault) => `  ${fault}`)].join('\n'));
+  }
+}
+
+/** Where the environment comes from: `process.env` in `main.ts`, a literal in tests. */
+export type Environment = Readonly<Record<string, string | undefined>>;
+
+/**
+ * Reads the environment by a schema whose members are named as the variables are. Empty variables count as absent,
+ * which is what compose files and shells make of an unset one.
+ *
+ * @throws ConfigError with all faults at once.
+ */
+export function parseEnvironment<S extends z.ZodType>(schema: S, environment: Environment): z.infer<S> {
+  const present = Object.fromEntries(Object.entries(environment).filter(([, value]) => value !== ''));
+  const result = schema.safeParse(present);
+  if (result.success) return result.data;
+  throw new ConfigError(result.error.issues.map((issue) => `${issue.path.join('.')}: ${issue.message}`));
+}
+
+/** A whole number in a variable. */
+export function wholeNumber(min: number, max: number) {
+  const message = `must be a whole number from ${min} to ${max}`;
+  return z
+    .string()
+    .regex(/^\d{1,15}$/, message)
+    .transform(Number)
+    .pipe(z.number().min(min, message).max(max, message));
+}
+
+/** A TCP port; 0 lets the system choose, which tests use. */
+export const portNumber = wholeNumber(0, 65_535);
+
+export const logLevel = z.enum(['fatal', 'error', 'warn', 'info', 'debug', 'trace', 'silent']);
+
+/**
+ * Reads a small secret file, without the line break at its end.
+ *
+ * @throws ConfigError that names the variable and the reason, never the content.
+ */
+export function readSecretFile(variable: string, path: string): string {
+  try {
+    return readFileSync(path, 'utf8').trimEnd();
+  } catch (error) {
+    throw new ConfigError([
+      `${variable}: the file cannot be read (${(error as NodeJS.ErrnoException).code})`,
+    ]);
+  }
+}

@@ -1,0 +1,39 @@
+import { z } from 'zod';
+
+/** Project ids are canonicalised to lower case before anything else looks at them. */
+export const projectIdSchema = z
+  .string()
+  .transform((id) => id.toLowerCase())
+  .pipe(
+    z
+      .string()
+      .regex(/^[a-z0-9][a-z0-9-]{0,62}$/, 'must be 1 to 63 of a-z 0-9 -, starting with a letter or digit'),
+  );
+
+export const collectionNameSchema = z
+  .string()
+  .regex(/^[A-Za-z0-9_-]{1,128}$/, 'must be 1 to 128 of A-Z a-z 0-9 _ -');
+
+export const DOCUMENT_ID_BYTES_MAX = 512;
+
+/** A document id: 1 to 512 bytes of UTF-8, no control characters, no `/`, not `.` or `..` (proxies rewrite those). */
+export const documentIdSchema = z
+  .string()
+  .min(1, 'must not be empty')
+  .refine((id) => id.isWellFormed(), 'must be well-formed Unicode')
+  .refine((id) => Buffer.byteLength(id) <= DOCUMENT_ID_BYTES_MAX, 'must have at most 512 bytes of UTF-8')
+  .refine((id) => !/[\p{Cc}/]/u.test(id), 'must not hold control characters or "/"')
+  .refine((id) => id !== '.' && id !== '..', 'must not be "." or ".."');
+
+/** The metadata members that lead every stored document, in their order there. */
+export const METADATA_MEMBERS = ['_id', '_collection', '_rev', '_created', '_updated'] as const;
+
+/** What a write answers, and the first members of every document that is read. */
+export const documentMetadataSchema = z.object({
+  _id: documentIdSchema,
+  _collection: collectionNameSchema,
+  _rev: z.string(),
+  _created: z.iso.datetime(),
+  _updated: z.iso.datetime(),
+});
+export type DocumentMetadata = z.infer<typeof documentMetadataSchema>;

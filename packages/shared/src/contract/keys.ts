@@ -1,0 +1,57 @@
+import { z } from 'zod';
+
+/** Key names: what a key is called in paths, globs and audit records. */
+export const keyNameSchema = z
+  .string()
+  .regex(
+    /^[a-z0-9][a-z0-9._-]{0,127}$/,
+    'must be 1 to 128 of a-z 0-9 . _ -, starting with a letter or digit',
+  );
+
+export const keyTypeSchema = z.literal('aes-256', 'only "aes-256" keys exist');
+
+export const createKeySchema = z.strictObject({ name: keyNameSchema, type: keyTypeSchema });
+export type CreateKey = z.infer<typeof createKeySchema>;
+
+export const keyStateSchema = z.enum(['enabled', 'disabled', 'pending_deletion', 'destroyed']);
+
+/** What may be told about a key to whoever may read it. Holds no key material, wrapped or not. */
+export const keyInfoSchema = z.object({
+  id: z.uuid(),
+  name: keyNameSchema,
+  type: keyTypeSchema,
+  state: keyStateSchema,
+  version: z.int().positive(),
+  kcv: z.string(),
+  created_at: z.iso.datetime(),
+});
+export type KeyInfo = z.infer<typeof keyInfoSchema>;
+
+export const keyPageSchema = z.object({ keys: z.array(keyInfoSchema), next_cursor: z.string().optional() });
+export type KeyPage = z.infer<typeof keyPageSchema>;
+
+/** Where in the audit chain a record lies. Whoever keeps it can prove later that the chain was not cut before it. */
+export const auditReceiptSchema = z.object({ seq: z.int().positive(), hash: z.string() });
+export type AuditReceipt = z.infer<typeof auditReceiptSchema>;
+
+/** The answer of `GET /v1/export/{name}`: the raw DEK and what its holder must know of it. */
+export const exportedKeySchema = z.object({
+  key_material_b64: z.string().length(44),
+  algorithm: z.literal('AES-256-GCM'),
+  name: keyNameSchema,
+  key_id: z.uuid(),
+  version: z.int().positive(),
+  kcv: z.string().regex(/^[0-9a-f]{32}$/),
+  wrapped_b64: z.string(),
+  lease: z.object({ id: z.string(), ttl_ms: z.int().positive() }),
+  audit: auditReceiptSchema,
+});
+export type ExportedKey = z.infer<typeof exportedKeySchema>;
+
+/** The longest that a holder may keep an exported key, milliseconds. */
+export const LEASE_TTL_MS = 900_000;
+
+/** The name of a project's data encryption key in BunKMS. */
+export function dekNameOf(projectId: string): string {
+  return `${projectId}-dek`;
+}

@@ -1,0 +1,67 @@
+import { z } from 'zod';
+
+/**
+ * Every way a request can be refused: code → HTTP status and title (RFC 9457 `title`).
+ *
+ * The table is closed. A code is stable once released, a status belongs to exactly one meaning of it, and
+ * `docs/errors.md` repeats the table (a test holds the two together). `KEY_NOT_FOUND`, `KEY_EXISTS` and
+ * `SEALED` keep the spelling of the first published contract of BunKMS.
+ */
+export const PROBLEMS = {
+  invalid_request: { status: 400, title: 'The request is not valid' },
+  invalid_json: { status: 400, title: 'The body is not valid JSON' },
+  invalid_document: { status: 400, title: 'The document is not acceptable' },
+  unauthenticated: { status: 401, title: 'A valid bearer token is required' },
+  forbidden: { status: 403, title: 'The token does not allow this' },
+  not_found: { status: 404, title: 'There is nothing at this path' },
+  document_not_found: { status: 404, title: 'The document does not exist' },
+  project_not_found: { status: 404, title: 'The project does not exist' },
+  KEY_NOT_FOUND: { status: 404, title: 'The key does not exist' },
+  token_not_found: { status: 404, title: 'The token does not exist' },
+  method_not_allowed: { status: 405, title: 'The path does not support this method' },
+  request_timeout: { status: 408, title: 'The request did not arrive in time' },
+  document_exists: { status: 409, title: 'The document exists already' },
+  KEY_EXISTS: { status: 409, title: 'The key exists already' },
+  precondition_failed: { status: 412, title: 'The precondition does not hold' },
+  payload_too_large: { status: 413, title: 'The body is too large' },
+  uri_too_long: { status: 414, title: 'The path is too long' },
+  unsupported_media_type: { status: 415, title: 'The body must be plain application/json' },
+  headers_too_large: { status: 431, title: 'The request headers are too large' },
+  internal_error: { status: 500, title: 'The server failed' },
+  integrity_error: { status: 500, title: 'The stored bytes do not open' },
+  SEALED: { status: 503, title: 'The key service is sealed' },
+  key_damaged: { status: 503, title: 'The stored key does not open' },
+  key_missing: { status: 503, title: 'The project has data, but its key is gone' },
+  key_mismatch: {
+    status: 503,
+    title: 'The key service answered with another key than the project was made with',
+  },
+  project_damaged: { status: 503, title: 'The project folder has content, but no readable project file' },
+  kms_unavailable: { status: 503, title: 'The key service does not answer' },
+  audit_unavailable: { status: 503, title: 'The audit record could not be made durable' },
+  storage_unavailable: { status: 503, title: 'The storage does not answer' },
+  overloaded: { status: 503, title: 'Too much is waiting already' },
+  disk_full: { status: 507, title: 'The disk is full' },
+} as const satisfies Record<string, { status: number; title: string }>;
+
+/** The closed union of refusal codes. */
+export type ProblemCode = keyof typeof PROBLEMS;
+
+/** All codes, in the order of the table. */
+export const PROBLEM_CODES = Object.keys(PROBLEMS) as [ProblemCode, ...ProblemCode[]];
+
+/** One fault of an invalid input: where it is (`body.name`, `params.project`) and what is wrong with it. */
+export const fieldFaultSchema = z.object({ path: z.string(), message: z.string() });
+export type FieldFault = z.infer<typeof fieldFaultSchema>;
+
+/** The body of every refusal, `application/problem+json` (RFC 9457 with three extension members). */
+export const problemSchema = z.object({
+  type: z.string(),
+  title: z.string(),
+  status: z.int(),
+  detail: z.string().optional(),
+  code: z.enum(PROBLEM_CODES),
+  request_id: z.string(),
+  errors: z.array(fieldFaultSchema).optional(),
+});
+export type Problem = z.infer<typeof problemSchema>;

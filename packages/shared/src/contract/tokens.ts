@@ -1,0 +1,126 @@
+import { z } from 'zod';
+import { projectIdSchema } from './documents.ts';
+
+export const TOKEN_ISSUER = 'bunkms';
+
+export const audienceSchema = z.enum(['bunkms', 'bundoc']);
+export type Audience = z.infer<typeof audienceSchema>;
+
+export const scopeSchema = z.enum([
+  'kms:create_key',
+  'kms:read_key',
+  'kms:export_key',
+  'kms:audit',
+  'kms:admin',
+  'docs:read',
+  'docs:write',
+  'docs:admin',
+]);
+export type Scope = z.infer<typeof scopeSchema>;
+
+export const tokenTypeSchema = z.enum(['service', 'client']);
+export type TokenType = z.infer<typeof tokenTypeSchema>;
+
+/** Globs over key names: `*` stands for any run of characters, everything else for itself. */
+export const keyGlobSchema = z
+  .string()
+  .regex(/^[a-z0-9._*-]{1,128}$/, 'must be 1 to 128 of a-z 0-9 . _ - and *');
+
+const projectGrantSchema = z.union([z.literal('*'), projectIdSchema]);
+
+export const subjectSchema = z
+  .string()
+  .regex(/^[A-Za-z0-9][A-Za-z0-9._@:-]{0,127}$/, 'must be 1 to 128 of A-Z a-z 0-9 . _ @ : -');
+
+/** The claims of a token that passed its signature check. `iat` and `exp` are seconds since 1970. */
+export const claimsSchema = z.object({
+  iss: z.literal(TOKEN_ISSUER),
+  aud: audienceSchema,
+  sub: subjectSchema,
+  typ: tokenTypeSchema,
+  scope: z
+    .string()
+    .max(512)
+    .transform((scope) => scope.split(' ').filter((word) => word !== '')),
+  keys: z.array(keyGlobSchema).max(100).default([]),
+  projects: z.array(projectGrantSchema).max(100).default([]),
+  jti: z.uuid(),
+  iat: z.int(),
+  exp: z.int(),
+});
+export type Claims = z.infer<typeof claimsSchema>;
+
+const SECONDS_PER_DAY = 86_400;
+/** Longest life of a token, seconds. */
+export const TOKEN_TTL_S_MAX = { service: 365 * SECONDS_PER_DAY, client: SECONDS_PER_DAY } as const;
+/** Life of a token whose issuer did not say, seconds. */
+export const TOKEN_TTL_S_DEFAULT = { service: 30 * SECONDS_PER_DAY, client: 3_600 } as const;
+
+/** What is asked of `POST /v1/tokens` and `bunkms token issue`. The audience follows from the scopes. */
+export const issueTokenSchema = z
+  .strictObject({
+    sub: subjectSchema,
+    typ: tokenTypeSchema,
+    scope: z.array(scopeSchema).min(1).max(scopeSchema.options.length),
+    keys: z.array(keyGlobSchema).max(100).default([]),
+    projects: z.array(projectGrantSchema).max(100).default([]),
+    ttl_s: z.int().positive().optional(),
+  })
+  .superRefine((request, context) => {
+    const fault = (path: string, message: string) =>
+      context.addIssue({ code: 'custom', path: [path], message });
+    if (new Set(request.scope.map((scope) => audienceOf(scope))).size > 1)
+      fault('scope', 'kms and docs scopes need a token each: a token is for one service');
+    if (request.typ === 'client' && request.scope.includes('kms:export_key'))
+      fault('scope', 'only service tokens may export keys');
+    if ((request.ttl_s ?? 0) > TOKEN_TTL_S_MAX[request.typ])
+      fault('ttl_s', `must be at most ${TOKEN_TTL_S_MAX[request.typ]} for a ${request.typ} token`);
+  });
+export type IssueToken = z.infer<typeof issueTokenSchema>;
+
+/** The service that a scope belongs to. */
+export function audienceOf(scope: Scope): Audience {
+  return scope.startsWith('kms:') ? 'bunkms' : 'bundoc';
+}
+
+/** What may be told about an issued token; never the token. */
+export const tokenInfoSchema = z.object({
+  jti: z.uuid(),
+  sub: subjectSchema,
+  typ: tokenTypeSchema,
+  aud: audienceSchema,
+  scope: z.array(z.string()),
+  keys: z.array(z.string()),
+  projects: z.array(z.string()),
+  issued_at: z.iso.datetime(),
+  expires_at: z.iso.datetime(),
+  revoked_at: z.iso.datetime().optional(),
+  /** The token that this one, possibly over several steps, was renewed from. */
+  family: z.uuid(),
+});
+export type TokenInfo = z.infer<typeof tokenInfoSchema>;
+
+export const issuedTokenSchema = z.object({ token: z.string(), ...tokenInfoSchema.shape });
+export type IssuedToken = z.infer<typeof issuedTokenSchema>;
+
+export const tokenPageSchema = z.object({
+  tokens: z.array(tokenInfoSchema),
+  next_cursor: z.string().optional(),
+});
+
+/** A JSON Web Key Set (RFC 7517) of Ed25519 keys (RFC 8037). */
+export const jwksSchema = z.object({
+  keys: z
+    .array(
+      z.object({
+        kty: z.literal('OKP'),
+        crv: z.literal('Ed25519'),
+        use: z.literal('sig'),
+        alg: z.literal('EdDSA'),
+        kid: z.string().min(1).max(64),
+        x: z.string().length(43),
+      }),
+    )
+    .max(16),
+});
+export type Jwks = z.infer<typeof jwksSchema>;

@@ -1,0 +1,39 @@
+import type { FieldFault, ProblemCode } from './contract/problem.ts';
+
+export interface AppErrorOptions extends ErrorOptions {
+  /** Sentence for the caller. Never put secrets, paths of the server or the text of an internal error here. */
+  readonly detail?: string;
+  /** Seconds after which trying again makes sense; becomes `Retry-After`. */
+  readonly retryAfterS?: number;
+  /** The faults of an invalid input, one by one. */
+  readonly errors?: readonly FieldFault[];
+  /** Methods that the path does support; becomes `Allow` (405 only). */
+  readonly allow?: readonly string[];
+}
+
+/**
+ * The one error type that crosses module borders. Services know codes; `http/problem-reply.ts` maps a code to a
+ * status. Anything else that is thrown is a defect and answers 500 `internal_error`.
+ */
+export class AppError extends Error {
+  override readonly name = 'AppError';
+  readonly code: ProblemCode;
+  readonly detail: string | undefined;
+  readonly retryAfterS: number | undefined;
+  readonly errors: readonly FieldFault[] | undefined;
+  readonly allow: readonly string[] | undefined;
+
+  constructor(code: ProblemCode, options: AppErrorOptions = {}) {
+    super(options.detail === undefined ? code : `${code}: ${options.detail}`, { cause: options.cause });
+    this.code = code;
+    this.detail = options.detail;
+    this.retryAfterS = options.retryAfterS;
+    this.errors = options.errors;
+    this.allow = options.allow;
+  }
+}
+
+/** True when `error` is an AppError with one of `codes`. */
+export function hasCode(error: unknown, ...codes: readonly ProblemCode[]): error is AppError {
+  return error instanceof AppError && codes.includes(error.code);
+}

@@ -1,0 +1,42 @@
+import type { Claims, Scope } from './contract/tokens.ts';
+import { AppError } from './errors.ts';
+
+/** True when `name` matches `glob`; `*` stands for any run of characters. Linear in both lengths. */
+export function globMatches(glob: string, name: string): boolean {
+  const parts = glob.split('*');
+  const first = parts[0] ?? '';
+  if (parts.length === 1) return glob === name;
+  const last = parts[parts.length - 1] ?? '';
+  if (name.length < first.length + last.length || !name.startsWith(first) || !name.endsWith(last))
+    return false;
+  let at = first.length;
+  const end = name.length - last.length;
+  for (const part of parts.slice(1, -1)) {
+    const found = name.indexOf(part, at);
+    if (found === -1 || found + part.length > end) return false;
+    at = found + part.length;
+  }
+  return true;
+}
+
+/** @throws AppError `forbidden` unless the token has the scope. */
+export function requireScope(claims: Claims, scope: Scope): void {
+  if (!claims.scope.includes(scope))
+    throw new AppError('forbidden', { detail: `the scope ${scope} is needed` });
+}
+
+/** True when one of the token's key globs matches. */
+export function mayUseKey(claims: Claims, name: string): boolean {
+  return claims.keys.some((glob) => globMatches(glob, name));
+}
+
+/** @throws AppError `forbidden` unless one of the token's key globs matches. Says nothing about whether the key exists. */
+export function requireKey(claims: Claims, name: string): void {
+  if (!mayUseKey(claims, name)) throw new AppError('forbidden', { detail: 'the token is not for this key' });
+}
+
+/** @throws AppError `forbidden` unless the token is for the project. Says nothing about whether the project exists. */
+export function requireProject(claims: Claims, project: string): void {
+  if (!claims.projects.includes('*') && !claims.projects.includes(project))
+    throw new AppError('forbidden', { detail: 'the token is not for this project' });
+}

@@ -1,0 +1,114 @@
+import fastifyJwt from '@fastify/jwt';
+import type { FastifyInstance, FastifyRequest } from 'fastify';
+import { LRUCache } from 'lru-cache';
+import type { Clock } from '../clock.ts';
+import { type Audience, type Claims, claimsSchema, TOKEN_ISSUER } from '../contract/tokens.ts';
+import { AppError } from '../errors.ts';
+
+/** Finds the public key that tokens with this `kid` are signed with. */
+export interface VerificationKeys {
+  /** PEM (SPKI) of an Ed25519 key, or undefined for an unknown `kid`. @throws AppError when it cannot be known now. */
+  find(kid: string): Promise<string | undefined>;
+  /** False once a `kid` is withdrawn; asked on every request, so it must be cheap. */
+  isCurrent(kid: string): boolean;
+}
+
+export interface BearerAuthOptions {
+  readonly audience: Audience;
+  readonly keys: VerificationKeys;
+  readonly clock: Clock;
+}
+
+/** Verified tokens that are remembered; a verification costs a hundred times a look-up. */
+const VERIFIED_MAX = 5_000;
+const TOKEN_LENGTH_MAX = 12_288;
+/** How far the issuer's clock may run ahead of ours, seconds. */
+const CLOCK_SKEW_S = 60;
+
+interface Verified {
+  readonly claims: Claims;
+  readonly kid: string;
+}
+
+/**
+ * Checks bearer tokens: Ed25519 signature by `@fastify/jwt`, then the claims. Signatures are remembered; the times of
+ * the claims and the withdrawal of keys are checked on every request.
+ *
+ * Register {@link BearerAuth.register} on the app before its routes are called.
+ */
+export class BearerAuth {
+  readonly #options: BearerAuthOptions;
+  readonly #verified = new LRUCache<string, Verified>({ max: VERIFIED_MAX });
+
+  constructor(options: BearerAuthOptions) {
+    this.#options = options;
+  }
+
+  async register(app: FastifyInstance): Promise<void> {
+    await app.register(fastifyJwt, {
+      secret: async (_request: FastifyRequest, token: unknown) => {
+        const kid = kidOf(token);
+        const pem = kid === undefined ? undefined : await this.#options.keys.find(kid);
+        if (pem === undefined) throw new AppError('unauthenticated');
+        return pem;
+      },
+      decode: { complete: true },
+      verify: {
+        algorithms: ['EdDSA'],
+        allowedIss: TOKEN_ISSUER,
+        allowedAud: this.#options.audience,
+        requiredClaims: ['iss', 'aud', 'sub', 'jti', 'iat', 'exp'],
+        // Times are checked below against the injected clock, for remembered tokens as for new ones.
+        ignoreExpiration: true,
+        cache: false,
+      },
+    });
+  }
+
+  /**
+   * @returns the claims of the request's token. Synchronous for a token that was seen before.
+   * @throws AppError `unauthenticated` for whatever is wrong with it, or what `keys.find` throws.
+   */
+  authenticate(request: FastifyRequest): Claims | Promise<Claims> {
+    const token = bearerToken(request);
+    const known = this.#verified.get(token);
+    return known === undefined ? this.#verify(request, token) : this.#checked(known);
+  }
+
+  async #verify(request: FastifyRequest, token: string): Promise<Claims> {
+    let payload: unknown;
+    try {
+      payload = await request.jwtVerify();
+    } catch (error) {
+      if (error instanceof AppError) throw error;
+      throw new AppError('unauthenticated', { cause: error });
+    }
+    const claims = claimsSchema.safeParse(payload);
+    const kid = kidOf(await request.jwtDecode());
+    if (!claims.success || kid === undefined) throw new AppError('unauthenticated');
+    const verified = { claims: claims.data, kid };
+    const result = this.#checked(verified);
+    this.#verified.set(token, verified);
+    return result;
+  }
+
+  #checked({ claims, kid }: Verified): Claims {
+    const nowS = this.#options.clock.now() / 1000;
+    if (claims.exp <= nowS || claims.iat > nowS + CLOCK_SKEW_S || !this.#options.keys.isCurrent(kid))
+      throw new AppError('unauthenticated');
+    return claims;
+  }
+}
+
+function bearerToken(request: FastifyRequest): string {
+  const header = request.headers.authorization;
+  const token = header?.startsWith('Bearer ') ? header.slice(7) : undefined;
+  if (token === undefined || token === '' || token.length > TOKEN_LENGTH_MAX || token.includes(' '))
+    throw new AppError('unauthenticated');
+  return token;
+}
+
+function kidOf(decoded: unknown): string | undefined {
+  const kid = (decoded as { header?: { kid?: unknown } } | null)?.header?.kid;
+  return typeof kid === 'string' ? kid : undefined;
+}

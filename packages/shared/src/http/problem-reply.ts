@@ -1,0 +1,62 @@
+import type { FastifyReply, FastifyRequest } from 'fastify';
+import { PROBLEMS, type Problem } from '../contract/problem.ts';
+import { AppError } from '../errors.ts';
+
+export const PROBLEM_CONTENT_TYPE = 'application/problem+json; charset=utf-8';
+
+/** Fastify's own errors, by code. Those of the token plugin all mean the same: not authenticated. */
+function fromFramework(code: string): AppError | undefined {
+  if (code.startsWith('FAST_JWT_') || code.startsWith('FST_JWT_')) return new AppError('unauthenticated');
+  switch (code) {
+    case 'FST_ERR_CTP_BODY_TOO_LARGE':
+      return new AppError('payload_too_large');
+    case 'FST_ERR_CTP_INVALID_MEDIA_TYPE':
+      return new AppError('unsupported_media_type');
+    case 'FST_ERR_CTP_INVALID_CONTENT_LENGTH':
+      return new AppError('invalid_request', { detail: 'the body does not have the announced length' });
+    case 'FST_ERR_BAD_URL':
+      return new AppError('invalid_request', { detail: 'the path is not validly percent-encoded' });
+    case 'FST_ERR_MAX_PARAM_LENGTH':
+      return new AppError('uri_too_long');
+    default:
+      return undefined;
+  }
+}
+
+/** Makes an AppError of whatever was thrown; what is no refusal becomes `internal_error` with its cause kept. */
+export function toAppError(error: unknown): AppError {
+  if (error instanceof AppError) return error;
+  if (error instanceof Error) {
+    const { code, statusCode } = error as Error & { code?: unknown; statusCode?: unknown };
+    const known = typeof code === 'string' ? fromFramework(code) : undefined;
+    if (known !== undefined) return known;
+    if (typeof statusCode === 'number' && statusCode >= 400 && statusCode < 500)
+      return new AppError('invalid_request', { cause: error });
+  }
+  return new AppError('internal_error', { cause: error });
+}
+
+/** The problem document of an error (RFC 9457). */
+export function problemOf(error: AppError, requestId: string): Problem {
+  const { status, title } = PROBLEMS[error.code];
+  return {
+    type: 'about:blank',
+    title,
+    status,
+    ...(error.detail === undefined ? {} : { detail: error.detail }),
+    code: error.code,
+    request_id: requestId,
+    ...(error.errors === undefined ? {} : { errors: [...error.errors] }),
+  };
+}
+
+/** Answers a request with a problem document. */
+export function replyProblem(error: AppError, request: FastifyRequest, reply: FastifyReply): FastifyReply {
+  const problem = problemOf(error, request.id);
+  reply.code(problem.status).header('content-type', PROBLEM_CONTENT_TYPE).header('cache-control', 'no-store');
+  const retryAfterS = error.retryAfterS ?? (problem.status === 503 ? 1 : undefined);
+  if (retryAfterS !== undefined) reply.header('retry-after', String(Math.max(1, Math.ceil(retryAfterS))));
+  if (error.allow !== undefined) reply.header('allow', error.allow.join(', '));
+  if (problem.status === 401) reply.header('www-authenticate', 'Bearer');
+  return reply.send(JSON.stringify(problem));
+}

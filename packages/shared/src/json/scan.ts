@@ -1,0 +1,154 @@
+/** One member of the root object, as offsets into the scanned bytes. */
+export interface RootMember {
+  /** The name after decoding of escapes. */
+  readonly name: string;
+  /** After the `{` or `,` before the member: where the whitespace before its name begins. */
+  readonly start: number;
+  /** The opening quote of the name. */
+  readonly nameStart: number;
+  /** The `,` or `}` behind the member: where the whitespace after its value ends. */
+  readonly end: number;
+}
+
+export interface JsonScan {
+  /** Offset behind the `{` of the root object, or undefined when the root is no object. */
+  readonly bodyStart: number | undefined;
+  /** Offset of the `}` of the root object. */
+  readonly bodyEnd: number;
+  readonly members: readonly RootMember[];
+  /** The deepest nesting met, or the first that was too deep, at which the scan ended. */
+  readonly depth: number;
+  /** A name that occurs twice in one object, at any depth. */
+  readonly duplicateName: string | undefined;
+  /** A member is called `__proto__`, at any depth and in any spelling. */
+  readonly hasProtoMember: boolean;
+}
+
+/** Nesting that is accepted; `JSON.parse` overflows the stack some thousands deeper. */
+export const JSON_DEPTH_MAX = 100;
+
+const QUOTE = 0x22;
+const COMMA = 0x2c;
+const COLON = 0x3a;
+const OPEN_BRACKET = 0x5b;
+const BACKSLASH = 0x5c;
+const CLOSE_BRACKET = 0x5d;
+const OPEN_BRACE = 0x7b;
+const CLOSE_BRACE = 0x7d;
+
+/** Names of one object; a Set only once a linear look through them would cost more. */
+class NameSet {
+  readonly #few: string[] = [];
+  #many: Set<string> | undefined;
+
+  /** False when `name` was there already. */
+  add(name: string): boolean {
+    if (this.#many !== undefined) {
+      const before = this.#many.size;
+      return this.#many.add(name).size > before;
+    }
+    if (this.#few.includes(name)) return false;
+    this.#few.push(name);
+    if (this.#few.length > 16) this.#many = new Set(this.#few);
+    return true;
+  }
+}
+
+/**
+ * Looks through JSON text once, without recursion, for what `JSON.parse` does not tell: how deep it nests, duplicate
+ * names, and where the members of the root object lie.
+ *
+ * It is no validator. On text that `JSON.parse` refuses, the result is meaningless but the scan ends and throws
+ * nothing; it stops at a nesting beyond `depthMax`. So scan first, refuse what is too deep, parse, and only then
+ * believe the rest.
+ */
+export function scanJson(bytes: Buffer, depthMax: number = JSON_DEPTH_MAX): JsonScan {
+  const members: RootMember[] = [];
+  /** One entry for each open container: the names of an object, or undefined for an array. */
+  const open: (NameSet | undefined)[] = [];
+  let depth = 0;
+  let duplicateName: string | undefined;
+  let hasProtoMember = false;
+  let bodyStart: number | undefined;
+  let bodyEnd = bytes.length;
+  let nameExpected = false;
+  let memberStart = 0;
+  let member: { name: string; nameStart: number } | undefined;
+
+  const endMember = (end: number): void => {
+    if (member !== undefined) members.push({ ...member, start: memberStart, end });
+    member = undefined;
+    memberStart = end + 1;
+  };
+
+  for (let at = 0; at < bytes.length; at++) {
+    switch (bytes[at]) {
+      case QUOTE: {
+        const close = closingQuote(bytes, at);
+        const names = open[open.length - 1];
+        if (nameExpected && names !== undefined) {
+          const name = decodeName(bytes, at, close);
+          if (!names.add(name)) duplicateName ??= name;
+          if (name === '__proto__') hasProtoMember = true;
+          if (open.length === 1) member = { name, nameStart: at };
+          nameExpected = false;
+        }
+        at = close;
+        break;
+      }
+      case OPEN_BRACE:
+      case OPEN_BRACKET: {
+        const isObject = bytes[at] === OPEN_BRACE;
+        open.push(isObject ? new NameSet() : undefined);
+        depth = Math.max(depth, open.length);
+        if (depth > depthMax) return { bodyStart, bodyEnd, members, depth, duplicateName, hasProtoMember };
+        nameExpected = isObject;
+        if (isObject && open.length === 1) {
+          bodyStart = at + 1;
+          memberStart = at + 1;
+        }
+        break;
+      }
+      case CLOSE_BRACE:
+      case CLOSE_BRACKET:
+        if (open.length === 1) {
+          endMember(at);
+          bodyEnd = at;
+        }
+        open.pop();
+        nameExpected = false;
+        break;
+      case COMMA:
+        nameExpected = open[open.length - 1] !== undefined;
+        if (open.length === 1) endMember(at);
+        break;
+      case COLON:
+        nameExpected = false;
+        break;
+      default:
+    }
+  }
+  return { bodyStart, bodyEnd, members, depth, duplicateName, hasProtoMember };
+}
+
+/** Offset of the quote that ends the string opened at `openAt`; the last byte when none does. */
+function closingQuote(bytes: Buffer, openAt: number): number {
+  let at = bytes.indexOf(QUOTE, openAt + 1);
+  while (at !== -1) {
+    let backslashes = 0;
+    while (bytes[at - 1 - backslashes] === BACKSLASH) backslashes++;
+    if (backslashes % 2 === 0) return at;
+    at = bytes.indexOf(QUOTE, at + 1);
+  }
+  return bytes.length - 1;
+}
+
+function decodeName(bytes: Buffer, quoteAt: number, closeAt: number): string {
+  const raw = bytes.toString('utf8', quoteAt + 1, closeAt);
+  if (!raw.includes('\\')) return raw;
+  try {
+    return String(JSON.parse(`"${raw}"`));
+  } catch {
+    return raw; // A bad escape: JSON.parse of the whole text refuses it.
+  }
+}
