@@ -1,0 +1,159 @@
+import { randomBytes } from 'node:crypto';
+import { mkdirSync } from 'node:fs';
+import { join, resolve } from 'node:path';
+import { cachedCheck } from '@bundoc/shared/cached-check';
+import { type Clock, systemClock } from '@bundoc/shared/clock';
+import { BearerAuth } from '@bundoc/shared/http/bearer-auth';
+import { measureRequests } from '@bundoc/shared/http/metrics';
+import { createHttpServer, refuseOtherMethods } from '@bundoc/shared/http/server';
+import type { RunningService } from '@bundoc/shared/lifecycle';
+import { createLogger, type Logger } from '@bundoc/shared/logger';
+import type { FastifyInstance } from 'fastify';
+import type { BundocConfig } from './config.ts';
+import { KmsClient } from './kms/client.ts';
+import { ServiceToken } from './kms/service-token.ts';
+import { TokenKeys } from './kms/token-keys.ts';
+import { type BundocMetrics, createBundocMetrics, METRICS_PREFIX } from './metrics.ts';
+import { lockDataFolder } from './project/data-lock.ts';
+import { InstanceManager } from './project/instance-manager.ts';
+import { KeyCache } from './project/key-cache.ts';
+import { ProjectFolders } from './project/project-folder.ts';
+import { registerDocuments } from './routes/documents.ts';
+import { type Readiness, registerHealth } from './routes/health.ts';
+import { registerMetrics } from './routes/metrics.ts';
+import { Documents } from './service/documents.ts';
+import { type Disk, makeDirectoryDurably } from './storage/files/disk.ts';
+import { FileStore } from './storage/files/file-store.ts';
+import { nodeDisk } from './storage/files/node-disk.ts';
+
+/** What a test may replace. */
+export interface BundocParts {
+  readonly clock?: Clock;
+  readonly logger?: Logger;
+  readonly disk?: Disk;
+}
+
+export interface RunningBundoc extends RunningService {
+  /** Where it listens: `http://127.0.0.1:8080`. */
+  readonly url: string;
+}
+
+const SWEEP_EVERY_MS = 1_000;
+const TOKEN_KEYS_EVERY_MS = 300_000;
+const READINESS_KEPT_MS = 1_000;
+const CONNECTIONS_MAX = 4_096;
+
+/**
+ * Makes Bundoc of its parts and listens.
+ *
+ * @throws ConfigError, DataFolderInUse, or what the disk and the listener throw; nothing is left open then.
+ */
+export async function startBundoc(config: BundocConfig, parts: BundocParts = {}): Promise<RunningBundoc> {
+  const clock = parts.clock ?? systemClock;
+  const disk = parts.disk ?? nodeDisk;
+  const logger = parts.logger ?? createLogger({ service: 'bundoc', level: config.logLevel });
+  await using stack = new AsyncDisposableStack();
+
+  const dataDir = resolve(config.dataDir);
+  mkdirSync(dataDir, { recursive: true, mode: 0o700 });
+  stack.use(lockDataFolder(dataDir));
+  const projectsDir = join(dataDir, 'projects');
+  await makeDirectoryDurably(disk, projectsDir);
+
+  const metrics = createBundocMetrics();
+  const token = new ServiceToken({ path: config.kms.tokenFile, clock, logger });
+  const kms = new KmsClient({
+    url: config.kms.url,
+    ca: config.kms.ca,
+    token: () => token.current(),
+    clock,
+    logger,
+  });
+  stack.defer(() => kms.close());
+  token.keepRenewed(() => kms.renewToken());
+  stack.defer(() => token.stop());
+
+  const instances = composeInstances({ config, clock, disk, logger, metrics, kms, projectsDir });
+  stack.use(instances);
+  stack.use(every(SWEEP_EVERY_MS, () => instances.sweep()));
+
+  const tokenKeys = new TokenKeys({ fetchJwks: () => kms.fetchJwks(), clock });
+  stack.use(every(TOKEN_KEYS_EVERY_MS, () => void tokenKeys.refresh()));
+  void tokenKeys.refresh();
+
+  const readiness = cachedCheck(clock, READINESS_KEPT_MS, async (): Promise<Readiness> => {
+    const [storage, kmsUp] = await Promise.all([canWrite(disk, dataDir), kms.isUp()]);
+    return { storage: storage ? 'ok' : 'failing', kms: kmsUp ? 'up' : 'down' };
+  });
+
+  const app = createHttpServer({ logger, bodyBytesMax: config.documentBytesMax });
+  stack.defer(() => app.close());
+  const auth = new BearerAuth({ audience: 'bundoc', keys: tokenKeys, clock });
+  await auth.register(app);
+  measureRequests(app, metrics.registry, METRICS_PREFIX);
+  registerDocuments(app, new Documents(instances), auth);
+  registerHealth(app, readiness);
+  registerMetrics(app, metrics.registry, auth);
+  refuseOtherMethods(app);
+  const url = await listen(app, config.host, config.port);
+  logger.info({ url, dataDir, kmsUrl: config.kms.url }, 'Bundoc is listening');
+
+  const running = stack.move();
+  return { url, close: () => running.disposeAsync() };
+}
+
+interface Composition {
+  readonly config: BundocConfig;
+  readonly clock: Clock;
+  readonly disk: Disk;
+  readonly logger: Logger;
+  readonly metrics: BundocMetrics;
+  readonly kms: KmsClient;
+  readonly projectsDir: string;
+}
+
+function composeInstances(composition: Composition): InstanceManager {
+  const { config, clock, disk, logger, metrics, kms, projectsDir } = composition;
+  const keys = new KeyCache({ keys: kms, clock, ttlMs: config.keyTtlMs, onFetch: metrics.keyFetch });
+  const instances = new InstanceManager({
+    folders: new ProjectFolders({ disk, directory: projectsDir, keys, clock }),
+    keys,
+    clock,
+    logger,
+    openStore: (project, directory, cipher) =>
+      new FileStore({
+        disk,
+        directory,
+        cipher,
+        clock,
+        onIntegrityError: (file) => {
+          metrics.integrityError();
+          logger.error({ project, file }, 'a document file does not open');
+        },
+      }),
+  });
+  metrics.observe({ projectsOpen: () => instances.size, keysCached: () => keys.size });
+  return instances;
+}
+
+async function listen(app: FastifyInstance, host: string, port: number): Promise<string> {
+  app.server.maxConnections = CONNECTIONS_MAX;
+  return app.listen({ host, port });
+}
+
+/** Whether a small file can be made, synced and removed in the data folder. */
+async function canWrite(disk: Disk, directory: string): Promise<boolean> {
+  const probe = join(directory, `.probe-${randomBytes(6).toString('hex')}`);
+  try {
+    await disk.createFile(probe, Buffer.from('probe'));
+    await disk.remove(probe);
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+function every(ms: number, task: () => void): Disposable {
+  const timer = setInterval(task, ms).unref();
+  return { [Symbol.dispose]: () => clearInterval(timer) };
+}

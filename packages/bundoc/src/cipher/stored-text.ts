@@ -1,0 +1,134 @@
+import type { DocumentMetadata } from '@bundoc/shared/contract/documents';
+import { METADATA_MEMBERS } from '@bundoc/shared/contract/documents';
+import { AppError } from '@bundoc/shared/errors';
+import { parseJsonObject } from '@bundoc/shared/json/parse';
+import type { JsonScan, RootMember } from '@bundoc/shared/json/scan';
+
+/** Names a document within its project. Both parts are validated at the edge. */
+export interface DocumentRef {
+  readonly collection: string;
+  readonly id: string;
+}
+
+/** A document's own members: the client's bytes between its braces, without metadata members. */
+export interface DocumentContent {
+  readonly bytes: Buffer;
+  /** False when `bytes` holds white space at most. */
+  readonly hasMembers: boolean;
+}
+
+/** What a client sent: the document's own members, and the metadata members it gave along with them. */
+export interface DocumentBody {
+  readonly content: DocumentContent;
+  readonly id: string | undefined;
+  readonly collection: string | undefined;
+  readonly rev: string | undefined;
+}
+
+/** Characters of a revision: 96 random bits in hex. */
+export const REV_LENGTH = 24;
+/** Characters of `2026-01-31T12:00:00.000Z`. */
+const TIME_LENGTH = 24;
+
+const METADATA_NAMES: ReadonlySet<string> = new Set(METADATA_MEMBERS);
+
+/**
+ * Reads a request body. The client's bytes are kept verbatim, so that number precision, key order and white space
+ * come back as they were sent; only metadata members are cut out, by their decoded names, so that a PUT of what GET
+ * returned keeps the user's bytes.
+ *
+ * @throws AppError `invalid_json`; `invalid_document` for a top-level name that begins with `_` and is no metadata
+ * member, or a metadata member of the wrong type.
+ */
+export function readDocumentBody(bytes: Buffer): DocumentBody {
+  const { value, scan } = parseJsonObject(bytes);
+  for (const { name } of scan.members) {
+    if (name.startsWith('_') && !METADATA_NAMES.has(name))
+      throw invalid('top-level names that begin with "_" are reserved');
+  }
+  return {
+    content: ownMembers(bytes, scan),
+    id: stringMember(value, '_id'),
+    collection: stringMember(value, '_collection'),
+    rev: stringMember(value, '_rev'),
+  };
+}
+
+function stringMember(value: Record<string, unknown>, name: string): string | undefined {
+  if (!Object.hasOwn(value, name)) return undefined;
+  const member = value[name];
+  if (typeof member !== 'string') throw invalid(`"${name}" must be a string`);
+  return member;
+}
+
+function ownMembers(bytes: Buffer, scan: JsonScan): DocumentContent {
+  const { members, bodyStart = 0, bodyEnd } = scan;
+  const own = members.filter(({ name }) => !METADATA_NAMES.has(name));
+  if (own.length === members.length)
+    return { bytes: bytes.subarray(bodyStart, bodyEnd), hasMembers: own.length > 0 };
+  if (own.length === 0) {
+    // The white space around what was cut is the user's.
+    const [first, last] = [members[0] as RootMember, members[members.length - 1] as RootMember];
+    const before = bytes.subarray(first.start, first.nameStart);
+    const after = bytes.subarray(endOfValue(bytes, last), last.end);
+    return { bytes: Buffer.concat([before, after]), hasMembers: false };
+  }
+  const pieces: Buffer[] = [];
+  for (const member of own) {
+    if (pieces.length > 0) pieces.push(COMMA);
+    pieces.push(bytes.subarray(member.start, member.end));
+  }
+  return { bytes: Buffer.concat(pieces), hasMembers: true };
+}
+
+function endOfValue(bytes: Buffer, member: RootMember): number {
+  let end = member.end;
+  while (isSpace(bytes[end - 1])) end--;
+  return end;
+}
+
+function isSpace(byte: number | undefined): boolean {
+  return byte === 0x20 || byte === 0x0a || byte === 0x0d || byte === 0x09;
+}
+
+const COMMA = Buffer.from(',');
+const CLOSE = Buffer.from('}');
+
+/**
+ * The JSON text that is sealed, stored and returned: `{`, the metadata members in their fixed order, the client's
+ * bytes, `}`.
+ */
+export function composeStoredText(metadata: DocumentMetadata, content: DocumentContent): Buffer {
+  const head = `${headOf({ collection: metadata._collection, id: metadata._id })}${metadata._rev}","_created":"${metadata._created}","_updated":"${metadata._updated}"`;
+  return Buffer.concat([Buffer.from(head), content.hasMembers ? COMMA : EMPTY, content.bytes, CLOSE]);
+}
+
+const EMPTY = Buffer.alloc(0);
+
+/** The text up to the value of `_rev`. Metadata values have fixed lengths, so the rest is found by counting. */
+function headOf(ref: DocumentRef): string {
+  return `{"_id":${JSON.stringify(ref.id)},"_collection":${JSON.stringify(ref.collection)},"_rev":"`;
+}
+
+/**
+ * Metadata of a stored text, or undefined when the text is not the document `ref`: whoever can write sealed bytes
+ * under the right key still cannot pass one document off as another.
+ */
+export function readStoredMetadata(text: Buffer, ref: DocumentRef): DocumentMetadata | undefined {
+  const head = Buffer.from(headOf(ref));
+  if (!text.subarray(0, head.length).equals(head)) return undefined;
+  const revEnd = head.length + REV_LENGTH;
+  const createdStart = revEnd + '","_created":"'.length;
+  const updatedStart = createdStart + TIME_LENGTH + '","_updated":"'.length;
+  return {
+    _id: ref.id,
+    _collection: ref.collection,
+    _rev: text.toString('latin1', head.length, revEnd),
+    _created: text.toString('latin1', createdStart, createdStart + TIME_LENGTH),
+    _updated: text.toString('latin1', updatedStart, updatedStart + TIME_LENGTH),
+  };
+}
+
+function invalid(detail: string): AppError {
+  return new AppError('invalid_document', { detail });
+}

@@ -1,0 +1,227 @@
+import { setTimeout as delay } from 'node:timers/promises';
+import { keyCheckValue, takeKey } from '@bundoc/shared/aead';
+import { type Clock, instant } from '@bundoc/shared/clock';
+import { type CreateKey, exportedKeySchema } from '@bundoc/shared/contract/keys';
+import { issuedTokenSchema, type Jwks, jwksSchema } from '@bundoc/shared/contract/tokens';
+import { AppError, hasCode } from '@bundoc/shared/errors';
+import type { Logger } from '@bundoc/shared/logger';
+import pRetry from 'p-retry';
+import { Agent, type Dispatcher, request } from 'undici';
+import { z } from 'zod';
+import type { KeyService, LeasedKey } from './port.ts';
+
+export interface KmsClientOptions {
+  /** BunKMS's internal listener. */
+  readonly url: string;
+  /** PEM of the authority that BunKMS's certificate must come from; the system's own when absent. */
+  readonly ca?: string | undefined;
+  /** The service token of the moment. */
+  readonly token: () => string;
+  readonly clock: Clock;
+  readonly logger: Logger;
+  /** Source of jitter, 0 to 1. */
+  readonly random?: () => number;
+}
+
+/** Longest time that one call may take, with all its tries, milliseconds. */
+export const CALL_DEADLINE_MS = 4_500;
+const CONNECT_TIMEOUT_MS = 1_000;
+const ANSWER_TIMEOUT_MS = 2_000;
+const ANSWER_BYTES_MAX = 65_536;
+const RETRIES_MAX = 8;
+const BACKOFF_FIRST_MS = 50;
+const BACKOFF_MAX_MS = 1_000;
+/** What a caller is told to wait when BunKMS did not say. */
+const RETRY_AFTER_S = 2;
+
+/** A failed try, and whether another may do better. */
+class TryFailed extends Error {
+  override readonly name = 'TryFailed';
+  readonly retryable: boolean;
+  readonly retryAfterS: number | undefined;
+
+  constructor(
+    message: string,
+    retryable: boolean,
+    options: ErrorOptions & { retryAfterS?: number | undefined } = {},
+  ) {
+    super(message, { cause: options.cause });
+    this.retryable = retryable;
+    this.retryAfterS = options.retryAfterS;
+  }
+}
+
+interface Answer {
+  readonly status: number;
+  readonly body: Buffer;
+}
+
+const problemCodeSchema = z.object({ code: z.string() });
+
+/**
+ * Talks to BunKMS over undici. Every call is idempotent, so network errors and 429, 502, 503 and 504 are tried again:
+ * exponential backoff with full jitter, `Retry-After` honoured as far as the deadline of {@link CALL_DEADLINE_MS} lets
+ * it, one deadline over all tries so that a frozen server cannot hold a caller longer.
+ */
+export class KmsClient implements KeyService {
+  readonly #options: KmsClientOptions;
+  readonly #agent: Agent;
+
+  constructor(options: KmsClientOptions) {
+    this.#options = options;
+    this.#agent = new Agent({
+      connect: { timeout: CONNECT_TIMEOUT_MS, ...(options.ca === undefined ? {} : { ca: options.ca }) },
+      headersTimeout: ANSWER_TIMEOUT_MS,
+      bodyTimeout: ANSWER_TIMEOUT_MS,
+      maxResponseSize: ANSWER_BYTES_MAX,
+      connections: 16,
+    });
+  }
+
+  async exportKey(name: string): Promise<LeasedKey> {
+    const requestedAt = instant(this.#options.clock);
+    const { body } = await this.#call('GET', `/v1/export/${name}`, [200]);
+    const exported = readAnswer(exportedKeySchema, body);
+    const dek = takeKey(Buffer.from(exported.key_material_b64, 'base64'));
+    if (exported.name !== name || keyCheckValue(dek) !== exported.kcv) throw new AppError('key_mismatch');
+    return {
+      keyId: exported.key_id,
+      version: exported.version,
+      kcv: exported.kcv,
+      wrapped: exported.wrapped_b64,
+      dek,
+      requestedAt,
+      ttlMs: exported.lease.ttl_ms,
+    };
+  }
+
+  async createKey(name: string): Promise<void> {
+    const key: CreateKey = { name, type: 'aes-256' };
+    await this.#call('POST', '/v1/keys', [201, 409], key);
+  }
+
+  /** The keys that tokens are signed with. */
+  async fetchJwks(): Promise<Jwks> {
+    const { body } = await this.#call('GET', '/.well-known/jwks.json', [200]);
+    return readAnswer(jwksSchema, body);
+  }
+
+  /** A new service token for the present one, with the same rights and a full life. */
+  async renewToken(): Promise<string> {
+    const { body } = await this.#call('POST', '/v1/tokens/renew', [201]);
+    return readAnswer(issuedTokenSchema, body).token;
+  }
+
+  /** Whether BunKMS's process lives, asked once and briefly. */
+  async isUp(): Promise<boolean> {
+    try {
+      const { statusCode, body } = await request(new URL('/health', this.#options.url), {
+        dispatcher: this.#agent,
+        signal: AbortSignal.timeout(CONNECT_TIMEOUT_MS),
+      });
+      await body.dump();
+      return statusCode === 200;
+    } catch {
+      return false;
+    }
+  }
+
+  async close(): Promise<void> {
+    await this.#agent.destroy();
+  }
+
+  async #call(
+    method: 'GET' | 'POST',
+    path: string,
+    expected: readonly number[],
+    body?: unknown,
+  ): Promise<Answer> {
+    const signal = AbortSignal.timeout(CALL_DEADLINE_MS);
+    const deadlineAt = this.#options.clock.monotonic() + CALL_DEADLINE_MS;
+    try {
+      return await pRetry(() => this.#try(method, path, expected, body, signal), {
+        retries: RETRIES_MAX,
+        minTimeout: 0,
+        signal,
+        shouldRetry: ({ error }) => error instanceof TryFailed && error.retryable,
+        onFailedAttempt: async ({ error, attemptNumber }) => {
+          if (!(error instanceof TryFailed) || !error.retryable) return;
+          const waitMs = this.#backoffMs(attemptNumber, error.retryAfterS);
+          if (this.#options.clock.monotonic() + waitMs >= deadlineAt) throw error;
+          await delay(waitMs, undefined, { signal });
+        },
+      });
+    } catch (error) {
+      if (hasCode(error, 'KEY_NOT_FOUND', 'key_damaged')) throw error;
+      this.#options.logger.warn({ err: error, method, path: path.split('/')[2] }, 'call to BunKMS failed');
+      const retryAfterS = error instanceof TryFailed ? error.retryAfterS : undefined;
+      throw new AppError('kms_unavailable', { cause: error, retryAfterS: retryAfterS ?? RETRY_AFTER_S });
+    }
+  }
+
+  /** Full jitter: anything up to the bound of the attempt, so that many clients do not come back together. */
+  #backoffMs(attempt: number, retryAfterS: number | undefined): number {
+    const random = this.#options.random ?? Math.random;
+    const boundMs = Math.min(BACKOFF_MAX_MS, BACKOFF_FIRST_MS * 2 ** attempt);
+    return (retryAfterS ?? 0) * 1_000 + random() * boundMs;
+  }
+
+  async #try(
+    method: 'GET' | 'POST',
+    path: string,
+    expected: readonly number[],
+    body: unknown,
+    signal: AbortSignal,
+  ): Promise<Answer> {
+    let response: Dispatcher.ResponseData;
+    let bytes: Buffer;
+    try {
+      response = await request(new URL(path, this.#options.url), {
+        dispatcher: this.#agent,
+        method,
+        signal,
+        headers: {
+          authorization: `Bearer ${this.#options.token()}`,
+          ...(body === undefined ? {} : { 'content-type': 'application/json' }),
+        },
+        body: body === undefined ? null : JSON.stringify(body),
+      });
+      bytes = Buffer.from(await response.body.arrayBuffer());
+    } catch (error) {
+      throw new TryFailed('no answer', true, { cause: error });
+    }
+    const status = response.statusCode;
+    if (expected.includes(status)) return { status, body: bytes };
+    const code = problemCodeOf(bytes);
+    if (status === 404 && code === 'KEY_NOT_FOUND') throw new AppError('KEY_NOT_FOUND');
+    if (code === 'key_damaged') throw new AppError('key_damaged');
+    // A sealed service needs its operator; it will not come round within our deadline.
+    const retryable = [429, 502, 503, 504].includes(status) && code !== 'SEALED';
+    throw new TryFailed(`BunKMS answered ${status} ${code ?? ''}`, retryable, {
+      retryAfterS: retryAfterOf(response.headers['retry-after']),
+    });
+  }
+}
+
+function readAnswer<S extends z.ZodType>(schema: S, body: Buffer): z.infer<S> {
+  try {
+    return schema.parse(JSON.parse(body.toString('utf8')));
+  } catch {
+    // The parser's error quotes the answer, which may hold a key, so it is dropped.
+    throw new AppError('kms_unavailable', { retryAfterS: RETRY_AFTER_S });
+  } finally {
+    body.fill(0);
+  }
+}
+
+function problemCodeOf(body: Buffer): string | undefined {
+  try {
+    return problemCodeSchema.parse(JSON.parse(body.toString('utf8'))).code.slice(0, 64);
+  } catch {
+    return undefined;
+  }
+}
+
+function retryAfterOf(header: string | string[] | undefined): number | undefined {
+  return typeof header === 'string' && /^\d{1,5}$/.test(header) ? Number(header) : undefined;
+}

@@ -1,0 +1,73 @@
+import { createPublicKey } from 'node:crypto';
+import { ageMs, type Clock, type Instant, instant } from '@bundoc/shared/clock';
+import type { Jwks } from '@bundoc/shared/contract/tokens';
+import { AppError } from '@bundoc/shared/errors';
+import type { VerificationKeys } from '@bundoc/shared/http/bearer-auth';
+
+export interface TokenKeysOptions {
+  readonly fetchJwks: () => Promise<Jwks>;
+  readonly clock: Clock;
+}
+
+/** How often BunKMS is asked because of an unknown `kid`, at most: strangers can invent as many as they like. */
+export const ASK_AGAIN_AFTER_MS = 10_000;
+/** How often it is asked while there is no copy at all, or the last try failed. */
+const ASK_AGAIN_AFTER_FAILURE_MS = 1_000;
+
+/**
+ * The keys that BunKMS signs tokens with. The last copy serves as long as BunKMS is down; an unknown `kid` makes it be
+ * fetched again.
+ */
+export class TokenKeys implements VerificationKeys {
+  readonly #options: TokenKeysOptions;
+  #pems: ReadonlyMap<string, string> | undefined;
+  #lastTry: Instant | undefined;
+  #lastFailure: unknown;
+  #fetching: Promise<void> | undefined;
+
+  constructor(options: TokenKeysOptions) {
+    this.#options = options;
+  }
+
+  /** @throws AppError `kms_unavailable` when `kid` is not in the last copy and BunKMS cannot be asked. */
+  async find(kid: string): Promise<string | undefined> {
+    const known = this.#pems?.get(kid);
+    if (known !== undefined) return known;
+    await this.refresh();
+    const pem = this.#pems?.get(kid);
+    if (pem === undefined && this.#lastFailure !== undefined)
+      throw new AppError('kms_unavailable', { cause: this.#lastFailure, retryAfterS: 2 });
+    return pem;
+  }
+
+  isCurrent(kid: string): boolean {
+    return this.#pems?.has(kid) ?? false;
+  }
+
+  /** Fetches the keys unless that was tried a moment ago. Never rejects; one fetch at a time. */
+  async refresh(): Promise<void> {
+    const { clock } = this.#options;
+    const pauseMs = this.#lastFailure === undefined ? ASK_AGAIN_AFTER_MS : ASK_AGAIN_AFTER_FAILURE_MS;
+    if (this.#fetching === undefined && this.#lastTry !== undefined && ageMs(clock, this.#lastTry) < pauseMs)
+      return;
+    this.#fetching ??= this.#fetch().finally(() => {
+      this.#lastTry = instant(clock);
+      this.#fetching = undefined;
+    });
+    await this.#fetching;
+  }
+
+  async #fetch(): Promise<void> {
+    try {
+      const jwks = await this.#options.fetchJwks();
+      this.#pems = new Map(jwks.keys.map((jwk) => [jwk.kid, pemOf(jwk)]));
+      this.#lastFailure = undefined;
+    } catch (error) {
+      this.#lastFailure = error;
+    }
+  }
+}
+
+function pemOf(jwk: Jwks['keys'][number]): string {
+  return createPublicKey({ key: jwk, format: 'jwk' }).export({ type: 'spki', format: 'pem' }).toString();
+}

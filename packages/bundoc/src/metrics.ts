@@ -1,0 +1,48 @@
+import { createMetrics } from '@bundoc/shared/http/metrics';
+import { Counter, Gauge, type Registry } from 'prom-client';
+
+export const METRICS_PREFIX = 'bundoc_';
+
+/** What Bundoc counts. No label holds a project, collection or document. */
+export interface BundocMetrics {
+  readonly registry: Registry;
+  integrityError(): void;
+  keyFetch(outcome: 'fetched' | 'failed'): void;
+  /** Reads the gauges' values whenever the metrics are asked for. */
+  observe(counts: { readonly projectsOpen: () => number; readonly keysCached: () => number }): void;
+}
+
+export function createBundocMetrics(): BundocMetrics {
+  const registry = createMetrics(METRICS_PREFIX);
+  const integrityErrors = new Counter({
+    name: 'bundoc_integrity_errors_total',
+    help: 'Documents whose stored bytes did not open.',
+    registers: [registry],
+  });
+  const keyFetches = new Counter({
+    name: 'bundoc_key_fetches_total',
+    help: 'Keys asked for from BunKMS, by outcome.',
+    labelNames: ['outcome'],
+    registers: [registry],
+  });
+  return {
+    registry,
+    integrityError: () => integrityErrors.inc(),
+    keyFetch: (outcome) => keyFetches.inc({ outcome }),
+    observe: ({ projectsOpen, keysCached }) => {
+      gauge(registry, 'bundoc_projects_open', 'Projects that are open.', projectsOpen);
+      gauge(registry, 'bundoc_keys_cached', 'Data encryption keys in memory.', keysCached);
+    },
+  };
+}
+
+function gauge(registry: Registry, name: string, help: string, read: () => number): void {
+  new Gauge({
+    name,
+    help,
+    registers: [registry],
+    collect() {
+      this.set(read());
+    },
+  });
+}

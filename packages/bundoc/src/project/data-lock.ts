@@ -1,0 +1,53 @@
+import { chmodSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { hostname } from 'node:os';
+import { join } from 'node:path';
+import { DatabaseSync } from 'node:sqlite';
+
+/** Another process works on the same data folder. The message names it as well as is known. */
+export class DataFolderInUse extends Error {
+  override readonly name = 'DataFolderInUse';
+}
+
+/**
+ * Takes the data folder for this process. Node has no flock, and a file with a process id lies across containers; an
+ * SQLite database in exclusive mode is locked by the kernel and is free the moment its process dies, even by
+ * `kill -9`.
+ *
+ * @throws DataFolderInUse when another process has it.
+ */
+export function lockDataFolder(directory: string): Disposable {
+  const path = join(directory, 'lock.sqlite');
+  const holderPath = join(directory, 'lock-holder.json');
+  const database = new DatabaseSync(path);
+  try {
+    database.exec('PRAGMA busy_timeout = 0; PRAGMA locking_mode = EXCLUSIVE; BEGIN IMMEDIATE;');
+  } catch (error) {
+    database.close();
+    throw new DataFolderInUse(`the data folder is in use by another Bundoc process${describe(holderPath)}`, {
+      cause: error,
+    });
+  }
+  chmodSync(path, 0o600);
+  writeFileSync(
+    holderPath,
+    JSON.stringify({ pid: process.pid, host: hostname(), since: new Date().toISOString() }),
+    { mode: 0o600 },
+  );
+  return {
+    [Symbol.dispose]: () => {
+      if (!database.isOpen) return;
+      rmSync(holderPath, { force: true });
+      database.close();
+    },
+  };
+}
+
+/** Who wrote the note beside the lock. Only for people: the lock itself is the database. */
+function describe(holderPath: string): string {
+  try {
+    const { pid, host, since } = JSON.parse(readFileSync(holderPath, 'utf8')) as Record<string, unknown>;
+    return ` (process ${pid} on ${host}, since ${since})`;
+  } catch {
+    return '';
+  }
+}

@@ -1,0 +1,244 @@
+import { ageMs, type Clock, type Instant, instant } from '@bundoc/shared/clock';
+import { AppError } from '@bundoc/shared/errors';
+import type { Logger } from '@bundoc/shared/logger';
+import type { ProjectCipher } from '../cipher/project-cipher.ts';
+import { KeyedMutex } from '../keyed-mutex.ts';
+import type { LeasedKey } from '../kms/port.ts';
+import type { ProjectStore } from '../storage/port.ts';
+import type { KeyCache } from './key-cache.ts';
+import { openCipher, type ProjectFile } from './project-file.ts';
+import type { OpenedFolder, ProjectFolders } from './project-folder.ts';
+
+export interface InstanceManagerOptions {
+  readonly folders: ProjectFolders;
+  readonly keys: KeyCache;
+  readonly clock: Clock;
+  readonly logger: Logger;
+  /** Makes the store of a project whose folder and key were found in order. */
+  readonly openStore: (project: string, directory: string, cipher: ProjectCipher) => ProjectStore;
+  /** Projects that are open at most. */
+  readonly hotMax?: number;
+  /** How long a project stays open unused, milliseconds. */
+  readonly idleTtlMs?: number;
+}
+
+/** An open project, held until disposed: `using lease = await manager.acquire(…)`. */
+export interface InstanceLease extends Disposable {
+  readonly store: ProjectStore;
+}
+
+/** How long a caller waits for room among the open projects. */
+const WAIT_FOR_ROOM_MS = 4_500;
+
+/** One open project. It is retired as soon as its key may not be used any more, and closed when its last user left. */
+class ProjectInstance {
+  readonly project: string;
+  readonly store: ProjectStore;
+  file: ProjectFile;
+  key: LeasedKey;
+  users = 0;
+  lastUsed: Instant;
+
+  constructor(project: string, opened: OpenedFolder, store: ProjectStore, now: Instant) {
+    this.project = project;
+    this.store = store;
+    this.file = opened.file;
+    this.key = opened.key;
+    this.lastUsed = now;
+  }
+}
+
+/**
+ * Maps project ids to open projects. Opens lazily, one opening a project at a time; keeps a bounded number open, the
+ * ones used longest ago closing first; closes what is idle, what failed, and what has lost its key.
+ *
+ * A new instance of a project is not opened before the old one is closed, so that there is one writer at any time.
+ */
+export class InstanceManager implements AsyncDisposable {
+  readonly #options: InstanceManagerOptions;
+  readonly #hotMax: number;
+  readonly #idleTtlMs: number;
+  /** Open projects, the one used longest ago first. */
+  readonly #hot = new Map<string, ProjectInstance>();
+  /** Projects that are closing, with the end of it. */
+  readonly #closing = new Map<string, PromiseWithResolvers<void>>();
+  readonly #openings = new KeyedMutex();
+  readonly #waitingForRoom = new Set<() => void>();
+  #opening = 0;
+  #closed = false;
+
+  constructor(options: InstanceManagerOptions) {
+    this.#options = options;
+    this.#hotMax = options.hotMax ?? 100;
+    this.#idleTtlMs = options.idleTtlMs ?? 600_000;
+  }
+
+  /** Number of open projects. */
+  get size(): number {
+    return this.#hot.size;
+  }
+
+  /**
+   * @returns the open project; undefined when it does not exist and `mode` is `existing`.
+   * @throws AppError `key_missing`, `key_mismatch`, `project_damaged`, `kms_unavailable`, `overloaded` and the errors
+   * of the disk.
+   */
+  acquire(project: string, mode: 'create'): Promise<InstanceLease>;
+  acquire(project: string, mode: 'existing'): Promise<InstanceLease | undefined>;
+  async acquire(project: string, mode: 'existing' | 'create'): Promise<InstanceLease | undefined> {
+    const hot = this.#usable(project);
+    if (hot !== undefined) return this.#lease(hot);
+    return this.#openings.run(project, async () => {
+      const instance = this.#usable(project) ?? (await this.#open(project, mode));
+      return instance === undefined ? undefined : this.#lease(instance);
+    });
+  }
+
+  /** Closes what is idle or has lost its key. To be called every second or so. */
+  sweep(): void {
+    const { clock, keys } = this.#options;
+    keys.sweep();
+    for (const instance of [...this.#hot.values()]) {
+      const idle = instance.users === 0 && ageMs(clock, instance.lastUsed) >= this.#idleTtlMs;
+      if (idle || !keys.has(instance.project)) this.#retire(instance);
+    }
+  }
+
+  /** Refuses new leases, waits for the running ones and closes everything. */
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#closed = true;
+    await this.#openings.drained();
+    for (const instance of [...this.#hot.values()]) this.#retire(instance);
+    await Promise.all([...this.#closing.values()].map(({ promise }) => promise));
+  }
+
+  /** The open instance, if its key may still be used and is the same key. */
+  #usable(project: string): ProjectInstance | undefined {
+    if (this.#closed) throw new AppError('overloaded', { detail: 'the server is stopping' });
+    const instance = this.#hot.get(project);
+    if (instance === undefined) return undefined;
+    const key = this.#options.keys.peek(project);
+    if (key === undefined || instance.store.failed || !isSameKey(key, instance.key)) {
+      this.#retire(instance);
+      return undefined;
+    }
+    if (key !== instance.key) this.#takeRefreshed(instance, key);
+    this.#hot.delete(project);
+    this.#hot.set(project, instance);
+    return instance;
+  }
+
+  /** The same DEK on a new lease; only its wrapping may have changed. */
+  #takeRefreshed(instance: ProjectInstance, key: LeasedKey): void {
+    instance.key = key;
+    void this.#openings
+      .run(instance.project, async () => {
+        instance.file = await this.#options.folders.keepWrapping(instance.project, instance.file, key);
+      })
+      .catch((error: unknown) => {
+        this.#options.logger.warn(
+          { err: error, project: instance.project },
+          'the new wrapping of a key was not kept',
+        );
+      });
+  }
+
+  async #open(project: string, mode: 'existing' | 'create'): Promise<ProjectInstance | undefined> {
+    await this.#closing.get(project)?.promise;
+    const { folders, clock, openStore, logger } = this.#options;
+    await this.#takeRoom();
+    try {
+      const opened = mode === 'create' ? await folders.openOrCreate(project) : await folders.open(project);
+      if (opened === undefined) return undefined;
+      const cipher = openCipher(opened.file, opened.key);
+      const store = openStore(project, opened.directory, cipher);
+      const instance = new ProjectInstance(project, opened, store, instant(clock));
+      if (this.#closed) throw new AppError('overloaded', { detail: 'the server is stopping' });
+      this.#hot.set(project, instance);
+      return instance;
+    } catch (error) {
+      logger.warn({ err: error, project }, 'a project cannot be opened');
+      throw error;
+    } finally {
+      this.#opening--;
+      this.#announceRoom();
+    }
+  }
+
+  /** Takes one of the places for open projects: closes the unused one of longest ago, or waits until there is one. */
+  async #takeRoom(): Promise<void> {
+    const signal = AbortSignal.timeout(WAIT_FOR_ROOM_MS);
+    while (this.#hot.size + this.#opening >= this.#hotMax) {
+      const unused = this.#hot.values().find(({ users }) => users === 0);
+      if (unused !== undefined) {
+        this.#retire(unused);
+        continue;
+      }
+      if (signal.aborted) throw new AppError('overloaded');
+      await new Promise<void>((resolve) => {
+        const wake = () => {
+          this.#waitingForRoom.delete(wake);
+          signal.removeEventListener('abort', wake);
+          resolve();
+        };
+        this.#waitingForRoom.add(wake);
+        signal.addEventListener('abort', wake);
+      });
+    }
+    this.#opening++;
+  }
+
+  #announceRoom(): void {
+    for (const wake of this.#waitingForRoom) wake();
+  }
+
+  #lease(instance: ProjectInstance): InstanceLease {
+    instance.users++;
+    instance.lastUsed = instant(this.#options.clock);
+    let released = false;
+    return {
+      store: instance.store,
+      [Symbol.dispose]: () => {
+        if (released) return;
+        released = true;
+        this.#release(instance);
+      },
+    };
+  }
+
+  #release(instance: ProjectInstance): void {
+    instance.users--;
+    if (instance.store.failed) this.#retire(instance);
+    if (instance.users > 0) return;
+    if (this.#hot.get(instance.project) === instance) this.#announceRoom();
+    else this.#close(instance);
+  }
+
+  /** Takes the instance out of use; it closes when its last user has left. */
+  #retire(instance: ProjectInstance): void {
+    if (this.#hot.get(instance.project) !== instance) return;
+    this.#hot.delete(instance.project);
+    this.#closing.set(instance.project, Promise.withResolvers());
+    if (instance.users === 0) this.#close(instance);
+  }
+
+  #close(instance: ProjectInstance): void {
+    const closing = this.#closing.get(instance.project);
+    void instance.store[Symbol.asyncDispose]()
+      .catch((error: unknown) => {
+        this.#options.logger.error(
+          { err: error, project: instance.project },
+          'a project did not close in order',
+        );
+      })
+      .then(() => {
+        this.#closing.delete(instance.project);
+        closing?.resolve();
+        this.#announceRoom();
+      });
+  }
+}
+
+function isSameKey(a: LeasedKey, b: LeasedKey): boolean {
+  return a.keyId === b.keyId && a.version === b.version && a.kcv === b.kcv;
+}

@@ -1,0 +1,164 @@
+import { ageMs, type Clock } from '@bundoc/shared/clock';
+import { dekNameOf } from '@bundoc/shared/contract/keys';
+import { AppError, hasCode } from '@bundoc/shared/errors';
+import { LRUCache } from 'lru-cache';
+import type { KeyService, LeasedKey } from '../kms/port.ts';
+
+export interface KeyCacheOptions {
+  readonly keys: KeyService;
+  readonly clock: Clock;
+  /** Longest time that a key is kept, milliseconds; a shorter lease wins. */
+  readonly ttlMs: number;
+  /** Keys that are kept at most; the one used longest ago goes first. */
+  readonly keysMax?: number;
+  /** Keys that are fetched at the same time at most; further ones wait for room. */
+  readonly fetchesMax?: number;
+  /** Told of the end of every fetch. */
+  readonly onFetch?: (outcome: 'fetched' | 'failed') => void;
+}
+
+/** Part of its time after which a key that is in use is fetched anew, in the background. */
+const REFRESH_AT = 0.8;
+/** How long a failed fetch is remembered, so that an outage does not become a storm. */
+const FAILURE_MEMORY_MS = 1_000;
+/** How long a cold caller waits for room among the fetches. */
+const WAIT_FOR_ROOM_MS = 4_500;
+const WAITING_MAX = 1_000;
+
+/**
+ * The DEKs of the projects in use, for 15 minutes at most.
+ *
+ * The time is hard: it counts from before the key was asked for, by the wall clock and by the monotonic one, and no
+ * key is handed out after it. Concurrent callers share one fetch, which no caller can cancel. A key in use is fetched
+ * anew from 80 % of its time on; when that fails the present one serves until its end. Keys under way are not in the
+ * LRU, so nothing evicts them (ADR 0004 says why this is not lru-cache's `fetchMethod`).
+ */
+export class KeyCache {
+  readonly #options: KeyCacheOptions;
+  readonly #kept: LRUCache<string, LeasedKey>;
+  readonly #fetching = new Map<string, Promise<LeasedKey>>();
+  readonly #failures: LRUCache<string, { error: unknown }>;
+  readonly #fetchesMax: number;
+  readonly #waiting: (() => void)[] = [];
+  #fetchesRunning = 0;
+
+  constructor(options: KeyCacheOptions) {
+    this.#options = options;
+    this.#fetchesMax = options.fetchesMax ?? 32;
+    const perf = { now: () => options.clock.monotonic() };
+    this.#kept = new LRUCache({ max: options.keysMax ?? 1_000 });
+    this.#failures = new LRUCache({ max: 1_000, ttl: FAILURE_MEMORY_MS, ttlResolution: 0, perf });
+  }
+
+  /** Number of keys that are kept. */
+  get size(): number {
+    return this.#kept.size;
+  }
+
+  /** The key, if it is here and may still be used. Starts a background fetch when most of its time is over. */
+  peek(project: string): LeasedKey | undefined {
+    const key = this.#kept.get(project);
+    if (key === undefined) return undefined;
+    if (!this.has(project)) {
+      this.#kept.delete(project);
+      return undefined;
+    }
+    if (ageMs(this.#options.clock, key.requestedAt) >= this.#ttlOf(key) * REFRESH_AT) this.#refresh(project);
+    return key;
+  }
+
+  /** True while the key is here and may be used. Unlike {@link peek}, this is no use of the key. */
+  has(project: string): boolean {
+    const key = this.#kept.peek(project);
+    return key !== undefined && ageMs(this.#options.clock, key.requestedAt) < this.#ttlOf(key);
+  }
+
+  /**
+   * The key, from here or from the key service.
+   *
+   * @throws AppError as {@link KeyService.exportKey}; `overloaded` when there was no room in time.
+   */
+  async get(project: string): Promise<LeasedKey> {
+    const key = this.peek(project);
+    if (key !== undefined) return key;
+    const failure = this.#failures.get(project);
+    if (failure !== undefined) throw failure.error;
+    return this.#fetch(project);
+  }
+
+  /** Makes the project's key, unless another node was first, and fetches it. @throws AppError as {@link get}. */
+  async create(project: string): Promise<LeasedKey> {
+    await this.#options.keys.createKey(dekNameOf(project));
+    this.#failures.delete(project);
+    return this.get(project);
+  }
+
+  /** Forgets every key whose time is over. Keys are never handed out late in any case; this frees their memory. */
+  sweep(): void {
+    for (const project of [...this.#kept.keys()]) {
+      if (!this.has(project)) this.#kept.delete(project);
+    }
+  }
+
+  #ttlOf(key: LeasedKey): number {
+    return Math.min(this.#options.ttlMs, key.ttlMs);
+  }
+
+  #refresh(project: string): void {
+    if (this.#fetching.has(project) || this.#failures.has(project)) return;
+    if (this.#fetchesRunning >= this.#fetchesMax) return; // A cold project needs the room more.
+    this.#fetch(project).catch(() => undefined); // Remembered; the present key serves until its end.
+  }
+
+  #fetch(project: string): Promise<LeasedKey> {
+    const running = this.#fetching.get(project);
+    if (running !== undefined) return running;
+    const fetching = this.#fetchAndKeep(project).finally(() => this.#fetching.delete(project));
+    this.#fetching.set(project, fetching);
+    return fetching;
+  }
+
+  async #fetchAndKeep(project: string): Promise<LeasedKey> {
+    await this.#enter();
+    try {
+      const key = await this.#options.keys.exportKey(dekNameOf(project));
+      this.#kept.set(project, key);
+      this.#options.onFetch?.('fetched');
+      return key;
+    } catch (error) {
+      this.#failures.set(project, { error });
+      // The key service says that the key is gone, or another: what is kept here must not outlive that.
+      if (hasCode(error, 'KEY_NOT_FOUND', 'key_mismatch')) this.#kept.delete(project);
+      this.#options.onFetch?.('failed');
+      throw error;
+    } finally {
+      this.#leave();
+    }
+  }
+
+  /** Waits for room among the fetches, first come first served. */
+  async #enter(): Promise<void> {
+    if (this.#fetchesRunning < this.#fetchesMax) {
+      this.#fetchesRunning++;
+      return;
+    }
+    if (this.#waiting.length >= WAITING_MAX) throw new AppError('overloaded');
+    await new Promise<void>((resolve, reject) => {
+      const enter = () => {
+        clearTimeout(timer);
+        resolve(); // The one that leaves hands its place over, so the count stays.
+      };
+      const timer = setTimeout(() => {
+        this.#waiting.splice(this.#waiting.indexOf(enter), 1);
+        reject(new AppError('overloaded'));
+      }, WAIT_FOR_ROOM_MS);
+      this.#waiting.push(enter);
+    });
+  }
+
+  #leave(): void {
+    const next = this.#waiting.shift();
+    if (next === undefined) this.#fetchesRunning--;
+    else next();
+  }
+}

@@ -1,0 +1,154 @@
+import { join } from 'node:path';
+import type { Clock } from '@bundoc/shared/clock';
+import { AppError, hasCode } from '@bundoc/shared/errors';
+import type { LeasedKey } from '../kms/port.ts';
+import {
+  type Disk,
+  makeDirectoryDurably,
+  removeLeftovers,
+  replaceFile,
+  UnknownOutcome,
+} from '../storage/files/disk.ts';
+import type { KeyCache } from './key-cache.ts';
+import {
+  formatProjectFile,
+  newProjectFile,
+  PROJECT_FILE,
+  type ProjectFile,
+  parseProjectFile,
+  withWrapping,
+} from './project-file.ts';
+
+export interface ProjectFoldersOptions {
+  readonly disk: Disk;
+  /** `<data>/projects`; exists. */
+  readonly directory: string;
+  readonly keys: KeyCache;
+  readonly clock: Clock;
+}
+
+/** What a project's folder and the key service together say a project is. */
+export interface OpenedFolder {
+  readonly directory: string;
+  readonly file: ProjectFile;
+  readonly key: LeasedKey;
+}
+
+/** Folders of a project that are made before `project.json`; without it, they count as content only if they hold any. */
+const DOCS = 'docs';
+const TMP = 'tmp';
+
+/**
+ * Finds and makes project folders. `project.json` is what makes a folder a project: it is written last, so a creation
+ * that a crash cut short is simply begun again. A key is minted only for a folder without content; nothing is ever
+ * written under a second key.
+ *
+ * Callers hold the project's lock: two calls for one project must not overlap.
+ */
+export class ProjectFolders {
+  readonly #options: ProjectFoldersOptions;
+
+  constructor(options: ProjectFoldersOptions) {
+    this.#options = options;
+  }
+
+  /**
+   * Opens an existing project.
+   *
+   * @returns undefined when there is none; nothing was made and no key was asked for.
+   * @throws AppError `project_damaged`, `key_missing`, or what the key service threw.
+   */
+  async open(project: string): Promise<OpenedFolder | undefined> {
+    const directory = join(this.#options.directory, project);
+    const content = await this.#options.disk.read(join(directory, PROJECT_FILE));
+    if (content === undefined) {
+      await this.#requireEmpty(directory);
+      return undefined;
+    }
+    const file = parseProjectFile(project, content);
+    const key = await this.#keyOf(project);
+    await makeDirectoryDurably(this.#options.disk, join(directory, TMP));
+    await removeLeftovers(this.#options.disk, join(directory, TMP));
+    return { directory, file: await this.keepWrapping(project, file, key), key };
+  }
+
+  /**
+   * Makes a project, or opens it when it exists. Once resolved, its folder is durable.
+   *
+   * The order matters: the folder's emptiness is checked before a key is asked for, the key exists before the folder,
+   * the folder before `project.json`, and that before the first document. Whichever step a crash follows, the next
+   * call finds an empty folder and adopts the key that is there already.
+   *
+   * @throws AppError as {@link open}.
+   */
+  async openOrCreate(project: string): Promise<OpenedFolder> {
+    const existing = await this.open(project);
+    if (existing !== undefined) return existing;
+    const { disk, clock } = this.#options;
+    const key = await this.#mintOrAdopt(project);
+    const directory = join(this.#options.directory, project);
+    for (const path of [directory, join(directory, DOCS), join(directory, TMP)])
+      await makeDirectoryDurably(disk, path);
+    await removeLeftovers(disk, join(directory, TMP));
+    const file = newProjectFile(project, key, new Date(clock.now()));
+    await this.#write(directory, file);
+    return { directory, file, key };
+  }
+
+  /** Keeps the key's present wrapping in `project.json`, which a rebuild of a lost key store needs. */
+  async keepWrapping(project: string, file: ProjectFile, key: LeasedKey): Promise<ProjectFile> {
+    const changed = withWrapping(file, key);
+    if (changed === undefined) return file;
+    await this.#write(join(this.#options.directory, project), changed);
+    return changed;
+  }
+
+  async #keyOf(project: string): Promise<LeasedKey> {
+    try {
+      return await this.#options.keys.get(project);
+    } catch (error) {
+      if (hasCode(error, 'KEY_NOT_FOUND')) throw new AppError('key_missing', { cause: error });
+      throw error;
+    }
+  }
+
+  async #mintOrAdopt(project: string): Promise<LeasedKey> {
+    const { keys } = this.#options;
+    try {
+      return await keys.get(project);
+    } catch (error) {
+      if (!hasCode(error, 'KEY_NOT_FOUND')) throw error;
+    }
+    try {
+      return await keys.create(project);
+    } catch (error) {
+      // It was made and is gone again: somebody else is at work on this name.
+      if (hasCode(error, 'KEY_NOT_FOUND'))
+        throw new AppError('kms_unavailable', { cause: error, retryAfterS: 1 });
+      throw error;
+    }
+  }
+
+  /** @throws AppError `project_damaged` when the folder holds anything but what a cut-short creation leaves. */
+  async #requireEmpty(directory: string): Promise<void> {
+    const { disk } = this.#options;
+    for (const name of (await disk.list(directory)) ?? []) {
+      if (name === TMP) continue;
+      if (name === DOCS && (await disk.list(join(directory, DOCS)))?.length === 0) continue;
+      throw new AppError('project_damaged', {
+        cause: new Error(`content without ${PROJECT_FILE}`),
+      });
+    }
+  }
+
+  async #write(directory: string, file: ProjectFile): Promise<void> {
+    const { disk } = this.#options;
+    try {
+      await replaceFile(disk, join(directory, TMP), join(directory, PROJECT_FILE), formatProjectFile(file));
+    } catch (error) {
+      // Whether or not the new file is durable, the next call reads what is there and goes on from it.
+      if (error instanceof UnknownOutcome) throw new AppError('storage_unavailable', { cause: error });
+      throw error;
+    }
+  }
+}

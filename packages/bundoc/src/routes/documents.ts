@@ -1,0 +1,71 @@
+import type { DocumentMetadata } from '@bundoc/shared/contract/documents';
+import { AppError } from '@bundoc/shared/errors';
+import type { BearerAuth } from '@bundoc/shared/http/bearer-auth';
+import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
+import type { Documents } from '../service/documents.ts';
+import { collectionPath, type DocumentPath, documentPath, guardCollection, guardDocument } from './access.ts';
+import { etagOf, isNotModified, writePrecondition } from './preconditions.ts';
+
+export const DOCUMENTS_PATH = '/v1/projects/:project/collections/:collection/documents';
+const DOCUMENT_PATH = `${DOCUMENTS_PATH}/:id`;
+
+/** The document endpoints (DESIGN section 7). */
+export function registerDocuments(app: FastifyInstance, documents: Documents, auth: BearerAuth): void {
+  app.post(DOCUMENTS_PATH, { onRequest: guardCollection(auth, 'docs:write') }, async (request, reply) => {
+    const { project, collection } = collectionPath(request);
+    refusePreconditions(request);
+    const metadata = await documents.create(project, collection, bodyOf(request));
+    reply.code(201).header('location', locationOf({ project, collection, id: metadata._id }));
+    return sendMetadata(reply, metadata);
+  });
+
+  app.put(DOCUMENT_PATH, { onRequest: guardDocument(auth, 'docs:write') }, async (request, reply) => {
+    const path = documentPath(request);
+    const precondition = writePrecondition(request.headers);
+    const { created, metadata } = await documents.replace(path.project, path, bodyOf(request), precondition);
+    if (created) reply.code(201).header('location', locationOf(path));
+    return sendMetadata(reply, metadata);
+  });
+
+  app.route({
+    url: DOCUMENT_PATH,
+    method: ['GET', 'HEAD'],
+    onRequest: guardDocument(auth, 'docs:read'),
+    handler: async (request, reply) => {
+      const path = documentPath(request);
+      const { metadata, text } = await documents.read(path.project, path);
+      reply.header('etag', etagOf(metadata._rev)).header('cache-control', 'private, no-cache');
+      if (isNotModified(request.headers, metadata._rev)) return reply.code(304).send();
+      return reply.header('content-type', 'application/json; charset=utf-8').send(text);
+    },
+  });
+
+  app.delete(DOCUMENT_PATH, { onRequest: guardDocument(auth, 'docs:write') }, async (request, reply) => {
+    const path = documentPath(request);
+    await documents.remove(path.project, path, writePrecondition(request.headers));
+    return reply.code(204).send();
+  });
+}
+
+function bodyOf(request: FastifyRequest): Buffer {
+  if (request.body instanceof Buffer) return request.body;
+  throw new AppError('unsupported_media_type', { detail: 'a body of application/json is required' });
+}
+
+/** A POST always creates, under an id that may not be known yet: no tag can apply to it. */
+function refusePreconditions(request: FastifyRequest): void {
+  for (const name of ['if-match', 'if-none-match']) {
+    if (request.headers[name] !== undefined)
+      throw new AppError('invalid_request', {
+        errors: [{ path: `headers.${name}`, message: 'has no meaning on POST; use PUT' }],
+      });
+  }
+}
+
+function sendMetadata(reply: FastifyReply, metadata: DocumentMetadata): FastifyReply {
+  return reply.header('etag', etagOf(metadata._rev)).send(metadata);
+}
+
+function locationOf({ project, collection, id }: DocumentPath): string {
+  return `/v1/projects/${project}/collections/${collection}/documents/${encodeURIComponent(id)}`;
+}

@@ -1,0 +1,111 @@
+import type { DocumentMetadata } from '@bundoc/shared/contract/documents';
+import { AppError, hasCode } from '@bundoc/shared/errors';
+import { v7 as uuidv7 } from 'uuid';
+import { type DocumentBody, type DocumentRef, readDocumentBody } from '../cipher/stored-text.ts';
+import type { InstanceManager } from '../project/instance-manager.ts';
+import type { CommitResult, Precondition, StoredDocument, Write } from '../storage/port.ts';
+import { documentIdOfBody } from './document-id.ts';
+
+/** What reads and writes of documents do, whatever protocol asks for them. Arguments are validated at the edge. */
+export class Documents {
+  readonly #instances: InstanceManager;
+
+  constructor(instances: InstanceManager) {
+    this.#instances = instances;
+  }
+
+  /**
+   * Makes a document, under the body's `_id` or else a new id that sorts by time (UUIDv7).
+   *
+   * @throws AppError `document_exists`, and those of {@link readDocumentBody} and the store.
+   */
+  async create(project: string, collection: string, bytes: Buffer): Promise<DocumentMetadata> {
+    const body = readDocumentBody(bytes);
+    requireSame('_collection', body.collection, collection);
+    const id = body.id === undefined ? uuidv7() : documentIdOfBody(body.id);
+    try {
+      const { metadata } = await this.#put(project, { collection, id }, body, { kind: 'absent' });
+      return metadata;
+    } catch (error) {
+      if (hasCode(error, 'precondition_failed')) throw new AppError('document_exists', { cause: error });
+      throw error;
+    }
+  }
+
+  /**
+   * Makes or replaces a document.
+   *
+   * A `_rev` in the body works as `If-Match` does, unless the request can only create.
+   *
+   * @throws AppError `precondition_failed`, and those of {@link readDocumentBody} and the store.
+   */
+  async replace(
+    project: string,
+    ref: DocumentRef,
+    bytes: Buffer,
+    asked: Precondition,
+  ): Promise<{ created: boolean; metadata: DocumentMetadata }> {
+    const body = readDocumentBody(bytes);
+    requireSame('_id', body.id, ref.id);
+    requireSame('_collection', body.collection, ref.collection);
+    return this.#put(project, ref, body, withRevision(asked, body.rev));
+  }
+
+  /** @throws AppError `document_not_found`, `project_not_found`, and those of the store. */
+  async read(project: string, ref: DocumentRef): Promise<StoredDocument> {
+    using lease = await this.#instances.acquire(project, 'existing');
+    if (lease === undefined) throw new AppError('project_not_found');
+    const document = await lease.store.get(ref);
+    if (document === undefined) throw new AppError('document_not_found');
+    return document;
+  }
+
+  /** @throws AppError `document_not_found`, `project_not_found`, `precondition_failed`, and those of the store. */
+  async remove(project: string, ref: DocumentRef, precondition: Precondition): Promise<void> {
+    using lease = await this.#instances.acquire(project, 'existing');
+    if (lease === undefined) throw new AppError('project_not_found');
+    await lease.store.commit({ kind: 'delete', ref, precondition });
+  }
+
+  async #put(
+    project: string,
+    ref: DocumentRef,
+    body: DocumentBody,
+    precondition: Precondition,
+  ): Promise<{ created: boolean; metadata: DocumentMetadata }> {
+    const write: Write = { kind: 'put', ref, content: body.content, precondition };
+    const { created, metadata } = await this.#commitCreating(project, write);
+    if (metadata === undefined) throw new Error('a put has no metadata');
+    return { created, metadata };
+  }
+
+  /** Makes the project if need be, but never for a write that cannot succeed in an empty one. */
+  async #commitCreating(project: string, write: Write): Promise<CommitResult> {
+    const needsDocument = write.precondition.kind === 'present' || write.precondition.kind === 'revision';
+    using lease = needsDocument
+      ? await this.#instances.acquire(project, 'existing')
+      : await this.#instances.acquire(project, 'create');
+    if (lease === undefined) throw new AppError('precondition_failed');
+    return await lease.store.commit(write);
+  }
+}
+
+function withRevision(asked: Precondition, rev: string | undefined): Precondition {
+  if (rev === undefined) return asked;
+  switch (asked.kind) {
+    case 'absent':
+      return asked;
+    case 'none':
+    case 'present':
+      return { kind: 'revision', anyOf: [rev] };
+    case 'revision':
+      if (!asked.anyOf.includes(rev))
+        throw new AppError('invalid_document', { detail: '"_rev" and If-Match name different revisions' });
+      return { kind: 'revision', anyOf: [rev] };
+  }
+}
+
+function requireSame(name: string, inBody: string | undefined, inPath: string): void {
+  if (inBody !== undefined && inBody !== inPath)
+    throw new AppError('invalid_document', { detail: `"${name}" and the path differ` });
+}

@@ -1,0 +1,75 @@
+import { randomBytes } from 'node:crypto';
+import { dirname, join } from 'node:path';
+
+/**
+ * All disk access of Bundoc's data goes through this port, so that a fault-injecting disk can stand in.
+ *
+ * Errors of every method: AppError `disk_full` (ENOSPC, EDQUOT) or `storage_unavailable` (anything else).
+ */
+export interface Disk {
+  /** Whole content of a file, or undefined when there is none. */
+  read(path: string): Promise<Buffer | undefined>;
+  /** Names in a folder, unordered, or undefined when there is none. */
+  list(directory: string): Promise<string[] | undefined>;
+  /** Makes a folder unless it exists. Durable once its parent is synced. True when it was made. */
+  makeDirectory(path: string): Promise<boolean>;
+  /** Makes a new file and syncs its content. Its name is durable once its folder is synced. */
+  createFile(path: string, content: Buffer): Promise<void>;
+  /** Replaces `to`, atomically. Durable once the folder of `to` is synced. */
+  rename(from: string, to: string): Promise<void>;
+  /** Removes a file. Durable once its folder is synced. False when there was none. */
+  remove(path: string): Promise<boolean>;
+  /** Makes all names of a folder durable. */
+  syncDirectory(path: string): Promise<void>;
+}
+
+/** A failure after which the names in a folder may or may not be durable. */
+export class UnknownOutcome extends Error {
+  override readonly name = 'UnknownOutcome';
+  constructor(cause: unknown) {
+    super('it is not known whether the change is durable', { cause });
+  }
+}
+
+/**
+ * Puts `content` at `path`, durably and all or nothing: a new file in `temporaryDirectory`, its content synced, renamed,
+ * the folder synced.
+ *
+ * @throws UnknownOutcome when only the last step failed; before that, nothing has changed.
+ */
+export async function replaceFile(
+  disk: Disk,
+  temporaryDirectory: string,
+  path: string,
+  content: Buffer,
+): Promise<void> {
+  const temporary = join(temporaryDirectory, randomBytes(12).toString('hex'));
+  try {
+    await disk.createFile(temporary, content);
+    await disk.rename(temporary, path);
+  } catch (error) {
+    await disk.remove(temporary).catch(() => false);
+    throw error;
+  }
+  await syncNames(disk, dirname(path));
+}
+
+/** @throws UnknownOutcome when the sync fails. */
+export async function syncNames(disk: Disk, directory: string): Promise<void> {
+  try {
+    await disk.syncDirectory(directory);
+  } catch (error) {
+    throw new UnknownOutcome(error);
+  }
+}
+
+/** Makes a folder below an existing one, durably. */
+export async function makeDirectoryDurably(disk: Disk, path: string): Promise<void> {
+  await disk.makeDirectory(path);
+  await disk.syncDirectory(dirname(path));
+}
+
+/** Empties a folder of temporary files that a crash left. What cannot be removed is not needed either. */
+export async function removeLeftovers(disk: Disk, directory: string): Promise<void> {
+  for (const name of (await disk.list(directory)) ?? []) await disk.remove(join(directory, name));
+}
