@@ -1,4 +1,4 @@
-import { ageMs, type Clock } from '@bundoc/shared/clock';
+import { ageMs, type Clock, type Instant, instant } from '@bundoc/shared/clock';
 import { dekNameOf } from '@bundoc/shared/contract/keys';
 import { AppError, hasCode } from '@bundoc/shared/errors';
 import { LRUCache } from 'lru-cache';
@@ -37,7 +37,7 @@ export class KeyCache {
   readonly #options: KeyCacheOptions;
   readonly #kept: LRUCache<string, LeasedKey>;
   readonly #fetching = new Map<string, Promise<LeasedKey>>();
-  readonly #failures: LRUCache<string, { error: unknown }>;
+  readonly #failures = new LRUCache<string, { error: unknown; at: Instant }>({ max: 1_000 });
   readonly #fetchesMax: number;
   readonly #waiting: (() => void)[] = [];
   #fetchesRunning = 0;
@@ -45,9 +45,7 @@ export class KeyCache {
   constructor(options: KeyCacheOptions) {
     this.#options = options;
     this.#fetchesMax = options.fetchesMax ?? 32;
-    const perf = { now: () => options.clock.monotonic() };
     this.#kept = new LRUCache({ max: options.keysMax ?? 1_000 });
-    this.#failures = new LRUCache({ max: 1_000, ttl: FAILURE_MEMORY_MS, ttlResolution: 0, perf });
   }
 
   /** Number of keys that are kept. */
@@ -81,7 +79,7 @@ export class KeyCache {
   async get(project: string): Promise<LeasedKey> {
     const key = this.peek(project);
     if (key !== undefined) return key;
-    const failure = this.#failures.get(project);
+    const failure = this.#recentFailure(project);
     if (failure !== undefined) throw failure.error;
     return this.#fetch(project);
   }
@@ -100,12 +98,19 @@ export class KeyCache {
     }
   }
 
+  #recentFailure(project: string): { error: unknown } | undefined {
+    const failure = this.#failures.get(project);
+    if (failure === undefined || ageMs(this.#options.clock, failure.at) < FAILURE_MEMORY_MS) return failure;
+    this.#failures.delete(project);
+    return undefined;
+  }
+
   #ttlOf(key: LeasedKey): number {
     return Math.min(this.#options.ttlMs, key.ttlMs);
   }
 
   #refresh(project: string): void {
-    if (this.#fetching.has(project) || this.#failures.has(project)) return;
+    if (this.#fetching.has(project) || this.#recentFailure(project) !== undefined) return;
     if (this.#fetchesRunning >= this.#fetchesMax) return; // A cold project needs the room more.
     this.#fetch(project).catch(() => undefined); // Remembered; the present key serves until its end.
   }
@@ -126,7 +131,7 @@ export class KeyCache {
       this.#options.onFetch?.('fetched');
       return key;
     } catch (error) {
-      this.#failures.set(project, { error });
+      this.#failures.set(project, { error, at: instant(this.#options.clock) });
       // The key service says that the key is gone, or another: what is kept here must not outlive that.
       if (hasCode(error, 'KEY_NOT_FOUND', 'key_mismatch')) this.#kept.delete(project);
       this.#options.onFetch?.('failed');

@@ -1,0 +1,98 @@
+import { chmodSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { createLogger } from '@bundoc/shared/logger';
+import { FakeClock } from '@bundoc/shared/testing/fake-clock';
+import { afterEach, describe, expect, it } from 'vitest';
+import { ServiceToken } from './service-token.ts';
+
+const folders: string[] = [];
+afterEach(() => {
+  for (const folder of folders.splice(0)) {
+    chmodSync(folder, 0o700);
+    rmSync(folder, { recursive: true });
+  }
+});
+
+const clockStart = new FakeClock().now() / 1000;
+/** An unsigned stand-in: only BunKMS checks signatures. */
+const tokenOf = (fromS: number, toS: number, name: string) =>
+  `e30.${Buffer.from(JSON.stringify({ iat: clockStart + fromS, exp: clockStart + toS, name })).toString('base64url')}.x`;
+
+function start(content = tokenOf(0, 1000, 'first')) {
+  const folder = mkdtempSync(join(tmpdir(), 'bundoc-token-'));
+  folders.push(folder);
+  const path = join(folder, 'kms-token');
+  writeFileSync(path, `${content}\n`, { mode: 0o600 });
+  const clock = new FakeClock();
+  const token = new ServiceToken({
+    path,
+    clock,
+    logger: createLogger({ service: 'bundoc', level: 'silent' }),
+  });
+  return { folder, path, clock, token };
+}
+
+describe('ServiceToken', () => {
+  it('is read from its file, and again when the file changes', () => {
+    const { path, token } = start();
+    expect(token.current()).toBe(tokenOf(0, 1000, 'first'));
+    writeFileSync(path, tokenOf(0, 2000, 'second'));
+    expect(token.current()).toBe(tokenOf(0, 2000, 'second'));
+  });
+
+  it('keeps the last token when the file is gone', () => {
+    const { path, token } = start();
+    rmSync(path);
+    expect(token.current()).toBe(tokenOf(0, 1000, 'first'));
+  });
+
+  it('is renewed at half its life, not before, and a restart finds the new one', async () => {
+    const { folder, path, clock, token } = start();
+    let renewals = 0;
+    const renew = async () => {
+      renewals++;
+      return tokenOf(500, 1500, 'renewed');
+    };
+    clock.advance(499_999);
+    await token.renewIfDue(renew);
+    expect(renewals).toBe(0);
+    clock.advance(1);
+    await token.renewIfDue(renew);
+    await token.renewIfDue(renew);
+    expect(renewals).toBe(1);
+    expect(token.current()).toBe(tokenOf(500, 1500, 'renewed'));
+    expect(readFileSync(path, 'utf8').trim()).toBe(tokenOf(500, 1500, 'renewed'));
+    expect(statSync(path).mode & 0o777).toBe(0o600);
+    expect(readdirSync(folder)).toEqual(['kms-token']);
+  });
+
+  it('keeps the present token when the renewal fails, and tries again', async () => {
+    const { clock, token } = start();
+    clock.advance(600_000);
+    await token.renewIfDue(async () => {
+      throw new Error('down');
+    });
+    expect(token.current()).toBe(tokenOf(0, 1000, 'first'));
+    await token.renewIfDue(async () => tokenOf(600, 1600, 'renewed'));
+    expect(token.current()).toBe(tokenOf(600, 1600, 'renewed'));
+  });
+
+  it('lives on in memory where its folder is not there to write to', async () => {
+    const { folder, clock, token } = start();
+    rmSync(folder, { recursive: true });
+    folders.splice(folders.indexOf(folder), 1);
+    clock.advance(600_000);
+    await token.renewIfDue(async () => tokenOf(600, 1600, 'renewed'));
+    expect(token.current()).toBe(tokenOf(600, 1600, 'renewed'));
+  });
+
+  it('that cannot be read at the start is a fault of the configuration that names the variable', () => {
+    const options = {
+      path: '/nowhere/token',
+      clock: new FakeClock(),
+      logger: createLogger({ service: 'bundoc', level: 'silent' }),
+    };
+    expect(() => new ServiceToken(options)).toThrow(/BUNDOC_KMS_TOKEN_FILE/);
+  });
+});

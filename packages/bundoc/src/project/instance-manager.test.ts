@@ -1,0 +1,189 @@
+import { AppError } from '@bundoc/shared/errors';
+import { createLogger } from '@bundoc/shared/logger';
+import { FakeClock } from '@bundoc/shared/testing/fake-clock';
+import { describe, expect, it } from 'vitest';
+import { put, ref } from '../storage/conformance.ts';
+import { FileStore } from '../storage/files/file-store.ts';
+import { FakeKeyService } from '../testing/fake-key-service.ts';
+import { SimulatedDisk } from '../testing/simulated-disk.ts';
+import { InstanceManager } from './instance-manager.ts';
+import { KeyCache } from './key-cache.ts';
+import { ProjectFolders } from './project-folder.ts';
+
+const TTL_MS = 900_000;
+
+function start(options: { hotMax?: number; idleTtlMs?: number } = {}) {
+  const clock = new FakeClock();
+  const service = new FakeKeyService(clock);
+  const keys = new KeyCache({ keys: service, clock, ttlMs: TTL_MS });
+  const disk = new SimulatedDisk('/', '/projects');
+  /** Stores that are open now, by project, to see that there is never more than one of a project. */
+  const opened = new Map<string, number>();
+  let openings = 0;
+  const manager = new InstanceManager({
+    folders: new ProjectFolders({ disk, directory: '/projects', keys, clock }),
+    keys,
+    clock,
+    logger: createLogger({ service: 'bundoc', level: 'silent' }),
+    openStore: (project, directory, cipher) => {
+      openings++;
+      opened.set(project, (opened.get(project) ?? 0) + 1);
+      const store = new FileStore({ disk, directory, cipher, clock, onIntegrityError: () => undefined });
+      const close = store[Symbol.asyncDispose].bind(store);
+      store[Symbol.asyncDispose] = async () => {
+        await close();
+        opened.set(project, (opened.get(project) ?? 0) - 1);
+      };
+      return store;
+    },
+    ...options,
+  });
+  const write = async (project: string, id = 'a') => {
+    using lease = await manager.acquire(project, 'create');
+    return await lease.store.commit(put(id, '{"v":1}'));
+  };
+  return { clock, service, keys, disk, manager, opened, write, openings: () => openings };
+}
+
+const settle = () => new Promise((resolve) => setImmediate(resolve));
+
+describe('InstanceManager', () => {
+  it('gives undefined for a project that does not exist, and asks for no key', async () => {
+    const { service, manager } = start();
+    expect(await manager.acquire('p', 'existing')).toBeUndefined();
+    expect(service.exports).toBe(0);
+  });
+
+  it('opens a project once for many callers at once, and mints one key', async () => {
+    const { service, write, openings } = start();
+    await Promise.all(Array.from({ length: 50 }, (_, n) => write('p', `doc-${n}`)));
+    expect(openings()).toBe(1);
+    expect(service.creations).toBe(1);
+  });
+
+  it('keeps a bounded number open; the one used longest ago closes first', async () => {
+    const { manager, write, opened } = start({ hotMax: 2 });
+    for (const project of ['a', 'b', 'a', 'c']) await write(project);
+    await settle();
+    expect(manager.size).toBe(2);
+    expect([opened.get('a'), opened.get('b'), opened.get('c')]).toEqual([1, 0, 1]);
+  });
+
+  it('lets callers wait for room when every open project is in use, and never opens more', async () => {
+    const { manager, write } = start({ hotMax: 1 });
+    const lease = await manager.acquire('a', 'create');
+    let done = false;
+    const waiting = write('b').then(() => {
+      done = true;
+    });
+    await settle();
+    expect(done).toBe(false);
+    lease[Symbol.dispose]();
+    await waiting;
+    expect(manager.size).toBe(1);
+  });
+
+  it('closes a project that was idle too long, but none in use', async () => {
+    const { clock, manager, write, opened } = start({ idleTtlMs: 1_000 });
+    await write('a');
+    const lease = await manager.acquire('b', 'create');
+    clock.advance(1_000);
+    manager.sweep();
+    await settle();
+    expect([opened.get('a'), opened.get('b')]).toEqual([0, 1]);
+    lease[Symbol.dispose]();
+  });
+
+  it('reads and writes without the key service until the key’s time is over, then refuses, then recovers', async () => {
+    const { clock, service, manager, write } = start();
+    await write('p');
+    service.failure = new AppError('kms_unavailable', { retryAfterS: 2 });
+    clock.advance(TTL_MS - 1);
+    await write('p', 'b');
+    clock.advance(1);
+    await expect(write('p', 'c')).rejects.toMatchObject({ code: 'kms_unavailable', retryAfterS: 2 });
+    await expect(manager.acquire('p', 'existing')).rejects.toMatchObject({ code: 'kms_unavailable' });
+    service.failure = undefined;
+    clock.advance(1_000);
+    using lease = await manager.acquire('p', 'existing');
+    expect(await lease?.store.get(ref('b'))).toBeDefined();
+  });
+
+  it('closes a project, with everything readable in it, when its key’s time is over', async () => {
+    const { clock, manager, write, opened, keys } = start();
+    await write('p');
+    clock.advance(TTL_MS);
+    manager.sweep();
+    await settle();
+    expect([manager.size, opened.get('p'), keys.size]).toEqual([0, 0, 0]);
+  });
+
+  it('lets a request that has begun finish when the key ends, and opens no second writer meanwhile', async () => {
+    const { clock, manager, write, opened } = start();
+    const lease = await manager.acquire('p', 'create');
+    clock.advance(TTL_MS);
+    manager.sweep();
+    let done = false;
+    const next = write('p', 'b').then(() => {
+      done = true;
+    });
+    await settle();
+    expect([done, opened.get('p')]).toEqual([false, 1]);
+    await lease.store.commit(put('a', '{"v":1}'));
+    lease[Symbol.dispose]();
+    await next;
+    expect(opened.get('p')).toBe(1);
+  });
+
+  it('goes on with the same store when its key is fetched anew, and keeps the new wrapping', async () => {
+    const { clock, service, disk, write, openings } = start();
+    await write('p');
+    service.keys.get('p-dek')!.wrapped = Buffer.alloc(69, 9).toString('base64');
+    clock.advance(TTL_MS * 0.8);
+    await write('p');
+    await settle();
+    await write('p');
+    await settle();
+    expect(openings()).toBe(1);
+    expect(String(disk.files().get('/projects/p/project.json'))).toContain(
+      Buffer.alloc(69, 9).toString('base64'),
+    );
+    clock.advance(TTL_MS * 0.5);
+    service.failure = new AppError('kms_unavailable');
+    await write('p');
+  });
+
+  it('stops at once when the key service has another key', async () => {
+    const { clock, service, write } = start();
+    await write('p');
+    service.put('p-dek');
+    clock.advance(TTL_MS * 0.8);
+    await write('p');
+    await settle();
+    await expect(write('p')).rejects.toMatchObject({ code: 'key_mismatch' });
+  });
+
+  it('opens a failed store anew', async () => {
+    const { disk, write, openings } = start();
+    await write('p');
+    disk.failAt({ operation: 3, when: 'before', what: 'storage_unavailable' });
+    await expect(write('p')).rejects.toMatchObject({ code: 'storage_unavailable' });
+    await write('p');
+    expect(openings()).toBe(2);
+  });
+
+  it('waits for running requests when it is closed, and takes no new ones', async () => {
+    const { manager, opened, write } = start();
+    const lease = await manager.acquire('p', 'create');
+    let closed = false;
+    const closing = manager[Symbol.asyncDispose]().then(() => {
+      closed = true;
+    });
+    await settle();
+    expect(closed).toBe(false);
+    await expect(write('q')).rejects.toMatchObject({ code: 'overloaded' });
+    lease[Symbol.dispose]();
+    await closing;
+    expect(opened.get('p')).toBe(0);
+  });
+});

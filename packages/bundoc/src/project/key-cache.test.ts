@@ -1,0 +1,163 @@
+import { AppError } from '@bundoc/shared/errors';
+import { FakeClock } from '@bundoc/shared/testing/fake-clock';
+import { describe, expect, it } from 'vitest';
+import { FakeKeyService } from '../testing/fake-key-service.ts';
+import { KeyCache } from './key-cache.ts';
+
+const TTL_MS = 900_000;
+
+function start(options: { keysMax?: number; fetchesMax?: number } = {}) {
+  const clock = new FakeClock();
+  const service = new FakeKeyService(clock);
+  const cache = new KeyCache({ keys: service, clock, ttlMs: TTL_MS, ...options });
+  for (const project of ['a', 'b', 'c', 'd']) service.put(`${project}-dek`);
+  return { clock, service, cache };
+}
+
+/** Lets the promises that are ready run. */
+const settle = () => new Promise((resolve) => setImmediate(resolve));
+
+describe('KeyCache', () => {
+  it('asks once for a key that many callers want at once', async () => {
+    const { service, cache } = start();
+    const keys = await Promise.all(Array.from({ length: 100 }, () => cache.get('a')));
+    expect(service.exports).toBe(1);
+    expect(new Set(keys).size).toBe(1);
+  });
+
+  it('hands out no key at the end of its time, and fetches it anew', async () => {
+    const { clock, service, cache } = start();
+    await cache.get('a');
+    service.failure = new AppError('kms_unavailable');
+    clock.advance(TTL_MS - 1);
+    expect(cache.peek('a')).toBeDefined();
+    clock.advance(1);
+    expect(cache.peek('a')).toBeUndefined();
+    await expect(cache.get('a')).rejects.toMatchObject({ code: 'kms_unavailable' });
+  });
+
+  it('counts the time of a machine that slept', async () => {
+    const { clock, cache } = start();
+    await cache.get('a');
+    clock.sleep(TTL_MS);
+    expect(cache.has('a')).toBe(false);
+    expect(cache.peek('a')).toBeUndefined();
+  });
+
+  it('keeps a key no longer because somebody set the wall clock back', async () => {
+    const { clock, cache } = start();
+    await cache.get('a');
+    clock.advance(TTL_MS / 2);
+    clock.setWall(clock.now() - 10 * TTL_MS);
+    clock.advance(TTL_MS / 2);
+    expect(cache.peek('a')).toBeUndefined();
+  });
+
+  it('counts from before the request, however long the answer took', async () => {
+    const { clock, service, cache } = start();
+    const gate = Promise.withResolvers<void>();
+    service.gate = gate.promise;
+    const getting = cache.get('a');
+    await settle();
+    clock.advance(TTL_MS - 1);
+    gate.resolve();
+    await getting;
+    expect(cache.has('a')).toBe(true);
+    clock.advance(1);
+    expect(cache.has('a')).toBe(false);
+  });
+
+  it('keeps no key beyond a lease that is shorter than its own time', async () => {
+    const { clock, service, cache } = start();
+    service.ttlMs = 1_000;
+    await cache.get('a');
+    clock.advance(1_000);
+    expect(cache.peek('a')).toBeUndefined();
+  });
+
+  it('fetches a key in use anew from 80 % of its time on, in the background', async () => {
+    const { clock, service, cache } = start();
+    const first = await cache.get('a');
+    clock.advance(TTL_MS * 0.8 - 1);
+    cache.peek('a');
+    await settle();
+    expect(service.exports).toBe(1);
+    clock.advance(1);
+    expect(cache.peek('a')).toBe(first);
+    await settle();
+    expect(service.exports).toBe(2);
+    clock.advance(TTL_MS * 0.5);
+    expect(cache.peek('a')).toBeDefined();
+  });
+
+  it('does not fetch a key anew that nobody uses', async () => {
+    const { clock, service, cache } = start();
+    await cache.get('a');
+    clock.advance(TTL_MS * 0.9);
+    expect(cache.has('a')).toBe(true);
+    cache.sweep();
+    await settle();
+    expect(service.exports).toBe(1);
+  });
+
+  it('keeps the present key to its end when fetching it anew fails, asking once a second at most', async () => {
+    const { clock, service, cache } = start();
+    const first = await cache.get('a');
+    clock.advance(TTL_MS * 0.8);
+    service.failure = new AppError('kms_unavailable');
+    for (let n = 0; n < 50; n++) {
+      expect(cache.peek('a')).toBe(first);
+      await settle();
+    }
+    expect(service.exports).toBe(2);
+    clock.advance(1_000);
+    cache.peek('a');
+    await settle();
+    expect(service.exports).toBe(3);
+    expect(cache.peek('a')).toBe(first);
+  });
+
+  it('gives the key up at once when the key service says that it is gone', async () => {
+    const { clock, service, cache } = start();
+    await cache.get('a');
+    clock.advance(TTL_MS * 0.8);
+    service.keys.delete('a-dek');
+    cache.peek('a');
+    await settle();
+    expect(cache.peek('a')).toBeUndefined();
+  });
+
+  it('remembers a failure for a second, so that an outage makes no storm, and recovers by itself', async () => {
+    const { clock, service, cache } = start();
+    service.failure = new AppError('kms_unavailable');
+    for (let n = 0; n < 100; n++)
+      await expect(cache.get('a')).rejects.toMatchObject({ code: 'kms_unavailable' });
+    expect(service.exports).toBe(1);
+    service.failure = undefined;
+    clock.advance(1_000);
+    await expect(cache.get('a')).resolves.toBeDefined();
+  });
+
+  it('lets more cold projects than it keeps wait for room, and fetches each once', async () => {
+    const { service, cache } = start({ keysMax: 2, fetchesMax: 2 });
+    const projects = Array.from({ length: 20 }, (_, n) => `p${n}`);
+    for (const project of projects) service.put(`${project}-dek`);
+    const gate = Promise.withResolvers<void>();
+    service.gate = gate.promise;
+    const getting = Promise.all(projects.map((project) => cache.get(project)));
+    await settle();
+    expect(service.running).toBe(2);
+    gate.resolve();
+    const keys = await getting;
+    expect(new Set(keys.map(({ keyId }) => keyId)).size).toBe(20);
+    expect(service.exports).toBe(20);
+    expect(service.runningMax).toBe(2);
+    expect(cache.size).toBe(2);
+  });
+
+  it('drops the key used longest ago when there are too many', async () => {
+    const { cache } = start({ keysMax: 2 });
+    for (const project of ['a', 'b', 'a', 'c']) await cache.get(project);
+    expect([cache.has('a'), cache.has('b'), cache.has('c')]).toEqual([true, false, true]);
+  });
+});

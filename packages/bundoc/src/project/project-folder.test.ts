@@ -1,0 +1,200 @@
+import { FakeClock } from '@bundoc/shared/testing/fake-clock';
+import { describe, expect, it } from 'vitest';
+import { put, ref } from '../storage/conformance.ts';
+import { FileStore } from '../storage/files/file-store.ts';
+import { FakeKeyService } from '../testing/fake-key-service.ts';
+import { SimulatedDisk, type Survival } from '../testing/simulated-disk.ts';
+import { KeyCache } from './key-cache.ts';
+import { openCipher } from './project-file.ts';
+import { ProjectFolders } from './project-folder.ts';
+
+const ROOT = '/projects';
+const FILE = `${ROOT}/p/project.json`;
+
+function start(disk = new SimulatedDisk('/', ROOT), service?: FakeKeyService) {
+  const clock = new FakeClock();
+  const keyService = service ?? new FakeKeyService(clock);
+  const keys = new KeyCache({ keys: keyService, clock, ttlMs: 900_000 });
+  const folders = new ProjectFolders({ disk, directory: ROOT, keys, clock });
+  /** Opens or makes the project and writes a document. */
+  const write = async (id: string, json: string) => {
+    const opened = await folders.openOrCreate('p');
+    const store = new FileStore({
+      disk,
+      directory: opened.directory,
+      cipher: openCipher(opened.file, opened.key),
+      clock,
+      onIntegrityError: () => undefined,
+    });
+    await store.commit(put(id, json));
+    return store;
+  };
+  return { clock, disk, service: keyService, keys, folders, write };
+}
+
+describe('creating a project', () => {
+  it('leaves a folder whose only readable content is project.json, without any secret', async () => {
+    const { disk, service, write } = start();
+    await write('a', '{"planted":"secret words"}');
+    const file = JSON.parse(String(disk.files().get(FILE)));
+    expect(Object.keys(file)).toEqual(['format', 'project', 'createdAt', 'key', 'versions', 'nameKey']);
+    const everything = Buffer.concat(
+      [...disk.files()].flatMap(([path, bytes]) => [Buffer.from(path), bytes]),
+    );
+    const dek = service.keys.get('p-dek')!.dek.export();
+    for (const needle of [
+      'planted',
+      'secret words',
+      'notes',
+      dek,
+      dek.toString('hex'),
+      dek.toString('base64'),
+    ])
+      expect(everything.includes(needle)).toBe(false);
+  });
+
+  it('asks for no key and makes no folder when the project is only looked for', async () => {
+    const { disk, service, folders } = start();
+    expect(await folders.open('p')).toBeUndefined();
+    expect(service.exports).toBe(0);
+    expect(disk.operations).toBe(0);
+  });
+
+  it('that a crash cut short at any step is begun again under the same key, and loses no acknowledged document', async () => {
+    const whole = start();
+    await whole.write('a', '{"v":1}');
+    expect(whole.disk.operations).toBeGreaterThan(8);
+    let seed = 11;
+    const random = () => {
+      seed = (seed * 1_103_515_245 + 12_345) % 2_147_483_648;
+      return seed / 2_147_483_648;
+    };
+    const survivals: Survival[] = [
+      'synced only',
+      'everything',
+      { random },
+      { random },
+      { random },
+      { random },
+    ];
+    for (let operation = 1; operation <= whole.disk.operations; operation++) {
+      for (const when of ['before', 'after'] as const) {
+        for (const survival of survivals) {
+          const before = start();
+          before.disk.failAt({ operation, when, what: 'crash' });
+          const acknowledged = await before.write('a', '{"v":1}').then(
+            () => true,
+            () => false,
+          );
+          const after = start(before.disk.powerCut(survival), before.service);
+          const store = await after.write('b', '{"v":2}');
+          const label = `crash ${when} operation ${operation} (${whole.disk.trace[operation - 1]})`;
+          expect(before.service.keys.size, label).toBe(1);
+          expect((await store.get(ref('b')))?.text.toString(), label).toContain('"v":2');
+          if (acknowledged) expect((await store.get(ref('a')))?.text.toString(), label).toContain('"v":1');
+        }
+      }
+    }
+  });
+
+  it('that a crash cut short between minting the key and using it adopts that key', async () => {
+    const first = start();
+    await first.service.createKey('p-dek');
+    await first.write('a', '{}');
+    expect(first.service.creations).toBe(1);
+  });
+
+  it('while another node does the same ends with one key', async () => {
+    const { service, write } = start();
+    service.beforeCreate = (name) => service.put(name);
+    await write('a', '{"v":1}');
+    expect(service.keys.size).toBe(1);
+    expect(service.exports).toBe(2);
+  });
+
+  it('on a full disk makes nothing that stands in the way later', async () => {
+    const whole = start();
+    await whole.write('a', '{}');
+    for (let operation = 1; operation <= whole.disk.operations; operation++) {
+      const { disk, write } = start();
+      disk.failAt({ operation, when: 'before', what: 'disk_full' });
+      const outcome = await write('a', '{}').catch((error: unknown) => error);
+      expect(outcome).toMatchObject({ code: expect.stringMatching(/disk_full|storage_unavailable/) });
+      await write('a', '{}');
+    }
+  });
+});
+
+describe('a project is not opened, and nothing written,', () => {
+  it('when its key is gone: key_missing, never a new key', async () => {
+    const { clock, service, folders, write } = start();
+    await write('a', '{}');
+    service.keys.delete('p-dek');
+    clock.advance(900_000);
+    await expect(folders.open('p')).rejects.toMatchObject({ code: 'key_missing' });
+    await expect(write('b', '{}')).rejects.toMatchObject({ code: 'key_missing' });
+    expect(service.creations).toBe(1);
+  });
+
+  it('when the key service has another key under its name: key_mismatch', async () => {
+    const { clock, service, write } = start();
+    await write('a', '{}');
+    const { keyId } = service.keys.get('p-dek')!;
+    const other = service.put('p-dek');
+    clock.advance(900_000);
+    await expect(write('b', '{}')).rejects.toMatchObject({ code: 'key_mismatch' });
+    service.keys.set('p-dek', { ...other, keyId });
+    clock.advance(900_000);
+    await expect(write('b', '{}')).rejects.toMatchObject({ code: 'key_mismatch' });
+  });
+
+  it('when it has content but no project.json: project_damaged, and no key is asked for', async () => {
+    const { disk, service, folders, write } = start();
+    await write('a', '{}');
+    const exportsBefore = service.exports;
+    const stripped = new SimulatedDisk('/', ROOT, `${ROOT}/p`, `${ROOT}/p/docs`, `${ROOT}/p/docs/ab`);
+    const damaged = start(stripped, service);
+    await expect(damaged.folders.open('p')).rejects.toMatchObject({ code: 'project_damaged' });
+    await expect(damaged.folders.openOrCreate('p')).rejects.toMatchObject({ code: 'project_damaged' });
+    expect(service.exports).toBe(exportsBefore);
+    expect(stripped.operations).toBe(0);
+    expect(await folders.open('p')).toBeDefined();
+    expect(disk.files().has(FILE)).toBe(true);
+  });
+
+  it.each([
+    ['is no JSON', (text: string) => text.slice(1)],
+    ['is empty', () => ''],
+    ['is of another project', (text: string) => text.replaceAll('"p', '"q')],
+    ['names another key', (text: string) => text.replace('p-dek', 'q-dek')],
+    ['is of a later format', (text: string) => text.replace('"format": 1', '"format": 2')],
+  ])('when its project.json %s: project_damaged', async (_name, change) => {
+    const { disk, folders, write } = start();
+    await write('a', '{}');
+    disk.tamper(FILE, Buffer.from(change(String(disk.files().get(FILE)))));
+    await expect(folders.open('p')).rejects.toMatchObject({ code: 'project_damaged' });
+  });
+
+  it('when its name key was changed: project_damaged', async () => {
+    const { disk, folders, write } = start();
+    await write('a', '{}');
+    const file = JSON.parse(String(disk.files().get(FILE)));
+    file.nameKey[0].sealed = Buffer.alloc(60).toString('base64');
+    disk.tamper(FILE, Buffer.from(JSON.stringify(file)));
+    const opened = await folders.open('p');
+    expect(() => openCipher(opened!.file, opened!.key)).toThrow(
+      expect.objectContaining({ code: 'project_damaged' }),
+    );
+  });
+});
+
+describe('the wrapped key', () => {
+  it('in project.json follows the key service', async () => {
+    const { clock, disk, service, folders, write } = start();
+    await write('a', '{}');
+    service.keys.get('p-dek')!.wrapped = Buffer.alloc(69, 7).toString('base64');
+    clock.advance(900_000);
+    await folders.open('p');
+    expect(String(disk.files().get(FILE))).toContain(Buffer.alloc(69, 7).toString('base64'));
+  });
+});

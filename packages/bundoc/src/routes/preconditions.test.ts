@@ -1,0 +1,50 @@
+import { describe, expect, it } from 'vitest';
+import { etagOf, isNotModified, writePrecondition } from './preconditions.ts';
+
+const REV = 'a1'.repeat(12);
+
+describe('the precondition of a write', () => {
+  it.each([
+    [{}, { kind: 'none' }],
+    [{ 'if-none-match': '*' }, { kind: 'absent' }],
+    [{ 'if-match': ' * ' }, { kind: 'present' }],
+    [{ 'if-match': etagOf(REV) }, { kind: 'revision', anyOf: [REV] }],
+    [{ 'if-match': `W/"${REV}"` }, { kind: 'revision', anyOf: [REV] }],
+    [{ 'if-match': `"x" ,W/"${REV}"` }, { kind: 'revision', anyOf: ['x', REV] }],
+  ])('%j means %j', (headers, meaning) => {
+    expect(writePrecondition(headers)).toEqual(meaning);
+  });
+
+  it.each([
+    { 'if-match': REV },
+    { 'if-match': '' },
+    { 'if-match': '"a" "b"' },
+    { 'if-match': '"a",' },
+    { 'if-match': '"a' },
+    { 'if-match': '*, "a"' },
+    { 'if-match': Array(33).fill('"a"').join(',') },
+    { 'if-none-match': '"a"' },
+    { 'if-none-match': '*', 'if-match': '*' },
+  ])('%j is refused', (headers) => {
+    expect(() => writePrecondition(headers)).toThrow(expect.objectContaining({ code: 'invalid_request' }));
+  });
+});
+
+describe('a conditional read', () => {
+  it.each([
+    [{}, false],
+    [{ 'if-none-match': etagOf(REV) }, true],
+    [{ 'if-none-match': `W/"${REV}"` }, true],
+    [{ 'if-none-match': '*' }, true],
+    [{ 'if-none-match': '"other"' }, false],
+    [{ 'if-match': etagOf(REV) }, false],
+  ])('with %j is not modified: %s', (headers, expected) => {
+    expect(isNotModified(headers, REV)).toBe(expected);
+  });
+
+  it('of another revision than If-Match names is refused', () => {
+    expect(() => isNotModified({ 'if-match': '"other"' }, REV)).toThrow(
+      expect.objectContaining({ code: 'precondition_failed' }),
+    );
+  });
+});

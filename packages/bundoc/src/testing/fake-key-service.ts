@@ -1,0 +1,74 @@
+import { createSecretKey, type KeyObject, randomBytes, randomUUID } from 'node:crypto';
+import { keyCheckValue } from '@bundoc/shared/aead';
+import { type Clock, instant } from '@bundoc/shared/clock';
+import { AppError } from '@bundoc/shared/errors';
+import type { KeyService, LeasedKey } from '../kms/port.ts';
+
+interface KeptKey {
+  readonly keyId: string;
+  readonly dek: KeyObject;
+  wrapped: string;
+}
+
+/** A key service in memory that counts its calls and fails on command. */
+export class FakeKeyService implements KeyService {
+  readonly #clock: Clock;
+  readonly keys = new Map<string, KeptKey>();
+  exports = 0;
+  creations = 0;
+  ttlMs = 900_000;
+  /** When set, every call fails with it. */
+  failure: AppError | undefined;
+  /** When set, exports wait for it. */
+  gate: Promise<void> | undefined;
+  /** Exports under way, now and at most so far. */
+  running = 0;
+  runningMax = 0;
+  /** Called before a key is made: another node may come first here. */
+  beforeCreate: ((name: string) => void) | undefined;
+
+  constructor(clock: Clock) {
+    this.#clock = clock;
+  }
+
+  async exportKey(name: string): Promise<LeasedKey> {
+    this.exports++;
+    const requestedAt = instant(this.#clock);
+    this.running++;
+    this.runningMax = Math.max(this.runningMax, this.running);
+    try {
+      await this.gate;
+    } finally {
+      this.running--;
+    }
+    if (this.failure !== undefined) throw this.failure;
+    const key = this.keys.get(name);
+    if (key === undefined) throw new AppError('KEY_NOT_FOUND');
+    return {
+      keyId: key.keyId,
+      version: 1,
+      kcv: keyCheckValue(key.dek),
+      wrapped: key.wrapped,
+      dek: key.dek,
+      requestedAt,
+      ttlMs: this.ttlMs,
+    };
+  }
+
+  async createKey(name: string): Promise<void> {
+    this.creations++;
+    if (this.failure !== undefined) throw this.failure;
+    this.beforeCreate?.(name);
+    if (!this.keys.has(name)) this.put(name);
+  }
+
+  put(name: string): KeptKey {
+    const key = {
+      keyId: randomUUID(),
+      dek: createSecretKey(randomBytes(32)),
+      wrapped: randomBytes(69).toString('base64'),
+    };
+    this.keys.set(name, key);
+    return key;
+  }
+}

@@ -1,0 +1,223 @@
+import { createSecretKey, randomBytes, randomUUID } from 'node:crypto';
+import { createServer, type IncomingMessage, type ServerResponse } from 'node:http';
+import type { AddressInfo } from 'node:net';
+import { Writable } from 'node:stream';
+import { keyCheckValue } from '@bundoc/shared/aead';
+import { systemClock } from '@bundoc/shared/clock';
+import { createLogger } from '@bundoc/shared/logger';
+import { afterEach, describe, expect, it } from 'vitest';
+import { CALL_DEADLINE_MS, KmsClient } from '../src/kms/client.ts';
+
+type Script = (request: IncomingMessage, response: ServerResponse, call: number) => void;
+
+const cleanups: (() => Promise<void>)[] = [];
+afterEach(async () => {
+  for (const cleanup of cleanups.splice(0)) await cleanup();
+});
+
+/** A server that answers as told, and a client of it. */
+async function start(script: Script) {
+  let calls = 0;
+  const seen: { method: string; url: string; authorization: string | undefined; body: string }[] = [];
+  const server = createServer((request, response) => {
+    const call = ++calls;
+    let body = '';
+    request.on('data', (chunk: Buffer) => {
+      body += chunk.toString();
+    });
+    request.on('end', () => {
+      seen.push({
+        method: String(request.method),
+        url: String(request.url),
+        authorization: request.headers.authorization,
+        body,
+      });
+      script(request, response, call);
+    });
+  });
+  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
+  const lines: string[] = [];
+  const destination = new Writable({
+    write(chunk: Buffer, _encoding, done) {
+      lines.push(chunk.toString());
+      done();
+    },
+  });
+  const client = new KmsClient({
+    url: `http://127.0.0.1:${(server.address() as AddressInfo).port}`,
+    token: () => 'the-service-token',
+    clock: systemClock,
+    logger: createLogger({ service: 'bundoc', level: 'debug', destination }),
+    random: () => 0.1,
+  });
+  cleanups.push(async () => {
+    await client.close();
+    server.closeAllConnections();
+    await new Promise((resolve) => server.close(resolve));
+  });
+  return { client, seen, lines, calls: () => calls };
+}
+
+const dek = createSecretKey(randomBytes(32));
+const exported = (overrides: Record<string, unknown> = {}) => ({
+  key_material_b64: dek.export().toString('base64'),
+  algorithm: 'AES-256-GCM',
+  name: 'p-dek',
+  key_id: randomUUID(),
+  version: 1,
+  kcv: keyCheckValue(dek),
+  wrapped_b64: randomBytes(69).toString('base64'),
+  lease: { id: randomUUID(), ttl_ms: 900_000 },
+  audit: { seq: 1, hash: 'ab' },
+  ...overrides,
+});
+
+function answer(
+  response: ServerResponse,
+  status: number,
+  body: unknown,
+  headers: Record<string, string> = {},
+) {
+  response.writeHead(status, { 'content-type': 'application/json', ...headers }).end(JSON.stringify(body));
+}
+
+const problem = (response: ServerResponse, status: number, code: string, headers?: Record<string, string>) =>
+  answer(response, status, { code }, headers);
+
+describe('KmsClient', () => {
+  it('exports a key with its service token, and hands on no more than a KeyObject of it', async () => {
+    const { client, seen } = await start((_request, response) => answer(response, 200, exported()));
+    const key = await client.exportKey('p-dek');
+    expect(key.dek.equals(dek)).toBe(true);
+    expect(JSON.stringify(key)).not.toContain(dek.export().toString('base64'));
+    expect(seen[0]).toMatchObject({
+      method: 'GET',
+      url: '/v1/export/p-dek',
+      authorization: 'Bearer the-service-token',
+    });
+  });
+
+  it('creates a key of type aes-256, and is content when another node was first', async () => {
+    const { client, seen } = await start((_request, response, call) =>
+      call === 1 ? answer(response, 201, {}) : problem(response, 409, 'KEY_EXISTS'),
+    );
+    await client.createKey('p-dek');
+    await client.createKey('p-dek');
+    expect(JSON.parse(String(seen[0]?.body))).toEqual({ name: 'p-dek', type: 'aes-256' });
+  });
+
+  it.each([429, 502, 503, 504])('tries again after %d', async (status) => {
+    const { client, calls } = await start((_request, response, call) =>
+      call < 3 ? problem(response, status, 'overloaded') : answer(response, 200, exported()),
+    );
+    await client.exportKey('p-dek');
+    expect(calls()).toBe(3);
+  });
+
+  it('tries again after a connection that was cut before and in the middle of an answer', async () => {
+    const { client, calls } = await start((_request, response, call) => {
+      if (call === 1) response.destroy();
+      else if (call === 2) {
+        response.writeHead(200, { 'content-length': '5000' });
+        response.write('{"key_material', () => response.destroy());
+      } else answer(response, 200, exported());
+    });
+    await client.exportKey('p-dek');
+    expect(calls()).toBe(3);
+  });
+
+  it.each([
+    [404, 'KEY_NOT_FOUND', 'KEY_NOT_FOUND'],
+    [503, 'key_damaged', 'key_damaged'],
+    [503, 'SEALED', 'kms_unavailable'],
+    [401, 'unauthenticated', 'kms_unavailable'],
+    [403, 'forbidden', 'kms_unavailable'],
+    [500, 'internal_error', 'kms_unavailable'],
+    [404, 'not_found', 'kms_unavailable'],
+  ])('does not try again after %d %s, and says %s', async (status, code, said) => {
+    const { client, calls } = await start((_request, response) => problem(response, status, code));
+    await expect(client.exportKey('p-dek')).rejects.toMatchObject({ code: said });
+    expect(calls()).toBe(1);
+  });
+
+  it('waits as long as Retry-After says', async () => {
+    const times: number[] = [];
+    const { client } = await start((_request, response, call) => {
+      times.push(performance.now());
+      if (call === 1) problem(response, 503, 'overloaded', { 'retry-after': '1' });
+      else answer(response, 200, exported());
+    });
+    await client.exportKey('p-dek');
+    expect(times[1]! - times[0]!).toBeGreaterThanOrEqual(995);
+  });
+
+  it('gives up at once when Retry-After goes beyond its deadline, and passes the time on', async () => {
+    const { client, calls } = await start((_request, response) =>
+      problem(response, 503, 'overloaded', { 'retry-after': '60' }),
+    );
+    await expect(client.exportKey('p-dek')).rejects.toMatchObject({
+      code: 'kms_unavailable',
+      retryAfterS: 60,
+    });
+    expect(calls()).toBe(1);
+  });
+
+  it('gives up on a frozen server within its deadline, for many callers at once', async () => {
+    const { client } = await start(() => undefined);
+    const started = performance.now();
+    const outcomes = await Promise.allSettled(Array.from({ length: 20 }, () => client.exportKey('p-dek')));
+    expect(outcomes.every(({ status }) => status === 'rejected')).toBe(true);
+    expect(performance.now() - started).toBeLessThan(CALL_DEADLINE_MS + 500);
+  });
+
+  it('says kms_unavailable, with a time to wait, when nothing listens', async () => {
+    const { client } = await start(() => undefined);
+    const elsewhere = new KmsClient({
+      url: 'http://127.0.0.1:1',
+      token: () => 'x',
+      clock: systemClock,
+      logger: createLogger({ service: 'bundoc', level: 'silent' }),
+      random: () => 1,
+    });
+    cleanups.push(() => elsewhere.close());
+    await expect(elsewhere.exportKey('p-dek')).rejects.toMatchObject({
+      code: 'kms_unavailable',
+      retryAfterS: 2,
+    });
+    expect(await elsewhere.isUp()).toBe(false);
+    expect(await client.isUp()).toBe(false);
+  });
+
+  it.each([
+    ['another name', { name: 'q-dek' }, 'key_mismatch'],
+    ['a wrong check value', { kcv: '0'.repeat(32) }, 'key_mismatch'],
+    ['a short key', { key_material_b64: 'AAAA' }, 'kms_unavailable'],
+    ['another algorithm', { algorithm: 'AES-128-GCM' }, 'kms_unavailable'],
+  ])('refuses an answer with %s', async (_name, overrides, code) => {
+    const { client } = await start((_request, response) => answer(response, 200, exported(overrides)));
+    await expect(client.exportKey('p-dek')).rejects.toMatchObject({ code });
+  });
+
+  it('refuses an answer that is no JSON or too large, without repeating it', async () => {
+    const { client, lines } = await start((_request, response, call) => {
+      if (call === 1) response.end('planted-secret {');
+      else response.end('planted-secret '.repeat(10_000));
+    });
+    for (let n = 0; n < 2; n++) {
+      const error: unknown = await client.exportKey('p-dek').catch((thrown: unknown) => thrown);
+      expect(error).toMatchObject({ code: 'kms_unavailable' });
+    }
+    expect(lines.join('')).not.toContain('planted-secret');
+  });
+
+  it('logs neither its token nor a key', async () => {
+    const { client, lines } = await start((_request, response, call) =>
+      call === 1 ? answer(response, 200, exported()) : problem(response, 401, 'unauthenticated'),
+    );
+    await client.exportKey('p-dek');
+    await client.exportKey('p-dek').catch(() => undefined);
+    expect(lines.length).toBeGreaterThan(0);
+    expect(lines.join('')).not.toContain('the-service-token');
+    expect(lines.join('')).not.toContain(dek.export().toString('base64'));
+  });
+});
