@@ -1,0 +1,106 @@
+import { GenericContainer, PullPolicy, type StartedTestContainer } from 'testcontainers';
+import { afterAll, beforeAll, expect, it } from 'vitest';
+import { ask, bundocClient } from './support/client.ts';
+import { describeWithDocker, docker } from './support/docker.ts';
+import { type Finding, parseFindings, probeCommand } from './support/probe.ts';
+import { BUNKMS_IMAGE, type Stack, startStack } from './support/stack.ts';
+
+const EXPORT = '/v1/export/project-a-dek';
+const API_PORT = 8081;
+const INTERNAL_PORT = 8082;
+
+describeWithDocker('the export of keys', () => {
+  let stack: Stack;
+  let token: string;
+  let addresses: { edge: string; internal: string };
+
+  beforeAll(async () => {
+    stack = await startStack();
+    const client = await bundocClient(stack, 'project-a');
+    expect(await client.put('project-a', 'notes', 'first', '{}')).toMatchObject({ status: 201 });
+    // A token that may export: what keeps a stranger out below is the network alone.
+    token = await stack.token(
+      '--typ',
+      'service',
+      '--sub',
+      'probe',
+      '--scope',
+      'kms:export_key',
+      '--keys',
+      '*',
+    );
+    const addressOn = (network: string) =>
+      docker([
+        ...[
+          'inspect',
+          '--format',
+          `{{(index .NetworkSettings.Networks "${stack.project}_${network}").IPAddress}}`,
+        ],
+        stack.container('bunkms'),
+      ]);
+    addresses = { edge: await addressOn('edge'), internal: await addressOn('internal') };
+  });
+  afterAll(() => stack?.[Symbol.asyncDispose]());
+
+  /** Asks every name and address of BunKMS, at both ports, from a container on `network`. */
+  const probeFrom = async (network: string): Promise<Finding[]> => {
+    const hosts = [
+      'bunkms-internal',
+      'bunkms',
+      stack.container('bunkms'),
+      addresses.edge,
+      addresses.internal,
+    ];
+    const targets = hosts.flatMap((host) => [API_PORT, INTERNAL_PORT].map((port) => ({ host, port })));
+    const container: StartedTestContainer = await new GenericContainer(BUNKMS_IMAGE)
+      .withPullPolicy(PullPolicy.neverPull())
+      .withNetworkMode(network)
+      .withCommand(['sleep', '300'])
+      .start();
+    try {
+      const { exitCode, output } = await container.exec(probeCommand({ path: EXPORT, token, targets }));
+      expect(exitCode, output).toBe(0);
+      return parseFindings(output);
+    } finally {
+      await container.stop({ timeout: 0 });
+    }
+  };
+  const answersOf = (findings: Finding[]) =>
+    findings
+      .filter(({ outcome }) => typeof outcome === 'number')
+      .map(({ host, port, outcome }) => `${outcome} from ${host}:${port}`)
+      .sort();
+
+  it('answers inside the internal network, so the probe works', async () => {
+    const findings = await probeFrom(`${stack.project}_internal`);
+    const released = findings.filter(({ outcome }) => outcome === 200);
+    expect(released.map(({ host, port }) => `${host}:${port}`)).toEqual(
+      expect.arrayContaining([`bunkms-internal:${INTERNAL_PORT}`, `${addresses.internal}:${INTERNAL_PORT}`]),
+    );
+    for (const { body } of released) expect(body).toContain('key_material_b64');
+  });
+
+  it('is reached by no name, port or address from the other network of BunKMS', async () => {
+    const findings = await probeFrom(`${stack.project}_edge`);
+    // The API listener is there for this network, and has no such route.
+    expect(answersOf(findings)).toEqual(
+      ['bunkms', stack.container('bunkms'), addresses.edge]
+        .map((host) => `404 from ${host}:${API_PORT}`)
+        .sort(),
+    );
+    for (const { body } of findings) expect(body).not.toContain('key_material_b64');
+  });
+
+  it('is reached by no name, port or address from an unrelated network', async () => {
+    expect(answersOf(await probeFrom('bridge'))).toEqual([]);
+  });
+
+  it('is not behind a published port', async () => {
+    for (const service of ['bunkms', 'bundoc'] as const) {
+      const answer = await ask(`${await stack.url(service)}${EXPORT}`, { token });
+      expect(answer.status).toBe(404);
+      expect(answer.text).not.toContain('key_material_b64');
+    }
+    await expect(stack.compose('port', 'bunkms', String(INTERNAL_PORT))).rejects.toThrow();
+  });
+});

@@ -1,0 +1,107 @@
+import { afterAll, afterEach, beforeAll, expect, it } from 'vitest';
+import { type BundocClient, bundocClient } from './support/client.ts';
+import { describeWithDocker, docker } from './support/docker.ts';
+import { eventually, type Stack, startStack, untilHealthy } from './support/stack.ts';
+
+/** The design's bound for an answer about a cold project is 5 s; the rest is for the way there and back. */
+const COLD_ANSWER_MS_MAX = 5_500;
+const WARM_ANSWER_MS_MAX = 1_000;
+
+interface Outage {
+  readonly name: string;
+  begin(stack: Stack): Promise<unknown>;
+  end(stack: Stack): Promise<unknown>;
+}
+
+const OUTAGES: readonly Outage[] = [
+  {
+    name: 'paused',
+    begin: (stack) => docker(['pause', stack.container('bunkms')]),
+    end: (stack) => docker(['unpause', stack.container('bunkms')]),
+  },
+  {
+    name: 'cut-off',
+    begin: (stack) =>
+      docker(['network', 'disconnect', `${stack.project}_internal`, stack.container('bunkms')]),
+    end: (stack) =>
+      docker([
+        ...['network', 'connect', '--alias', 'bunkms-internal'],
+        ...[`${stack.project}_internal`, stack.container('bunkms')],
+      ]),
+  },
+  {
+    name: 'killed',
+    begin: (stack) => docker(['kill', '--signal', 'KILL', stack.container('bunkms')]),
+    end: (stack) => docker(['start', stack.container('bunkms')]),
+  },
+];
+
+describeWithDocker('while BunKMS is away', () => {
+  let stack: Stack;
+  let client: BundocClient;
+  let startedAt: string;
+  let underway: Outage | undefined;
+
+  const bundocStartedAt = () =>
+    docker(['inspect', '--format', '{{.State.StartedAt}}', stack.container('bundoc')]);
+
+  beforeAll(async () => {
+    stack = await startStack();
+    const before = await bundocClient(stack, '*');
+    for (const project of ['warm', ...OUTAGES.map(({ name }) => `cold-${name}`)])
+      expect(await before.put(project, 'notes', 'first', '{"n":1}')).toMatchObject({ status: 201 });
+    // A restart makes all of them cold again; one read makes one of them warm.
+    await docker(['restart', stack.container('bundoc')]);
+    await untilHealthy(stack.container('bundoc'));
+    client = await bundocClient(stack, '*');
+    expect(await client.get('warm', 'notes', 'first')).toMatchObject({ status: 200 });
+    startedAt = await bundocStartedAt();
+  });
+  afterEach(async () => {
+    await underway?.end(stack);
+    underway = undefined;
+  });
+  afterAll(() => stack?.[Symbol.asyncDispose]());
+
+  it.each(OUTAGES)('$name: warm projects work, cold ones get 503 in time, all recover', async (outage) => {
+    const cold = `cold-${outage.name}`;
+    await outage.begin(stack);
+    underway = outage;
+
+    const refused = [
+      ...Array.from({ length: 10 }, () => client.get(cold, 'notes', 'first')),
+      client.put(cold, 'notes', 'second', '{"n":2}'),
+      client.put(`new-${outage.name}`, 'notes', 'first', '{"n":1}'),
+    ];
+    // Meanwhile, and afterwards, the warm project neither waits nor fails.
+    for (const id of [`during-${outage.name}`, `later-${outage.name}`]) {
+      const written = await client.put('warm', 'notes', id, '{"n":3}');
+      expect(written).toMatchObject({ status: 201 });
+      const read = await client.get('warm', 'notes', id);
+      expect(read).toMatchObject({ status: 200 });
+      expect(Math.max(written.elapsedMs, read.elapsedMs)).toBeLessThan(WARM_ANSWER_MS_MAX);
+      await Promise.all(refused);
+    }
+    for (const answer of await Promise.all(refused)) {
+      expect(answer.status).toBe(503);
+      expect(Number(answer.headers.get('retry-after'))).toBeGreaterThan(0);
+      expect(answer.headers.get('content-type')).toContain('application/problem+json');
+      expect(answer.elapsedMs).toBeLessThan(COLD_ANSWER_MS_MAX);
+    }
+
+    await outage.end(stack);
+    underway = undefined;
+    const read = await eventually(async () => {
+      const answer = await client.get(cold, 'notes', 'first');
+      expect(answer.status).toBe(200);
+      return answer;
+    });
+    expect(read.text).toContain('"n":1');
+    // What was refused left no trace, and can be done now.
+    expect(await client.get(cold, 'notes', 'second')).toMatchObject({ status: 404 });
+    expect(await client.put(`new-${outage.name}`, 'notes', 'first', '{"n":1}')).toMatchObject({
+      status: 201,
+    });
+    expect(await bundocStartedAt()).toBe(startedAt);
+  });
+});

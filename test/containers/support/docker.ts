@@ -1,0 +1,57 @@
+import { execFile, spawnSync } from 'node:child_process';
+import { fileURLToPath } from 'node:url';
+import { describe } from 'vitest';
+
+/** Everything that is started is also removed by the tests themselves; the reaper would need an image of its own. */
+process.env['TESTCONTAINERS_RYUK_DISABLED'] = 'true';
+
+export const root = fileURLToPath(new URL('../../../', import.meta.url));
+
+const engine = spawnSync('docker', ['info', '--format', '{{.ServerVersion}}'], { timeout: 10_000 });
+const compose = spawnSync('docker', ['compose', 'version'], { timeout: 10_000 });
+const hasDocker = engine.status === 0 && compose.status === 0;
+if (!hasDocker && process.env['REQUIRE_DOCKER'] === '1')
+  throw new Error('REQUIRE_DOCKER=1, and no Docker engine with compose answers');
+
+/** Skips, and says so in its name, where no Docker engine answers. */
+export function describeWithDocker(name: string, tests: () => void): void {
+  if (hasDocker) describe(name, tests);
+  else describe.skip(`${name} [skipped: no Docker engine with compose answers]`, tests);
+}
+
+export interface DockerOptions {
+  /** Variables beside the inherited ones. */
+  readonly env?: Readonly<Record<string, string>>;
+  readonly timeoutMs?: number;
+}
+
+const OUTPUT_BYTES_MAX = 256 * 1_048_576;
+
+/** Runs the docker command line. @returns standard output, trimmed. @throws with all that it printed. */
+export async function docker(args: readonly string[], options: DockerOptions = {}): Promise<string> {
+  return (await dockerBytes(args, options)).toString('utf8').trim();
+}
+
+/** As {@link docker}, for output that is not text. */
+export function dockerBytes(args: readonly string[], options: DockerOptions = {}): Promise<Buffer> {
+  return new Promise((resolve, reject) => {
+    execFile(
+      'docker',
+      args,
+      {
+        cwd: root,
+        encoding: 'buffer',
+        env: { ...process.env, ...options.env },
+        timeout: options.timeoutMs ?? 60_000,
+        maxBuffer: OUTPUT_BYTES_MAX,
+      },
+      (error, stdout, stderr) => {
+        if (error === null) resolve(stdout);
+        else
+          reject(
+            new Error(`docker ${args.join(' ')}: ${error.code}\n${stderr}\n${stdout.subarray(0, 4_096)}`),
+          );
+      },
+    );
+  });
+}

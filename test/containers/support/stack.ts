@@ -1,0 +1,91 @@
+import { createHash, randomBytes } from 'node:crypto';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { docker, root } from './docker.ts';
+
+/** One image tag a checkout: tests of two checkouts on one engine do not build over each other's images. */
+const TAG = `test-${createHash('sha256').update(root).digest('hex').slice(0, 12)}`;
+export const BUNKMS_IMAGE = `bundoc/bunkms:${TAG}`;
+
+export type Service = 'init' | 'bunkms' | 'bundoc';
+
+/** The project of docker-compose.yml, under a name, on ports and with volumes of its own. */
+export interface Stack extends AsyncDisposable {
+  readonly project: string;
+  /** Runs docker compose on this project. */
+  compose(...args: string[]): Promise<string>;
+  /** Starts whatever is not running, and waits until both services are healthy. */
+  up(): Promise<void>;
+  container(service: Service): string;
+  /** Where the host reaches a service. Ask again after a restart: the port is another one then. */
+  url(service: 'bunkms' | 'bundoc'): Promise<string>;
+  exec(service: Service, ...command: string[]): Promise<string>;
+  /** A new token, made by the command that the README names. */
+  token(...options: string[]): Promise<string>;
+}
+
+export interface StackOptions {
+  /** Compose files beside docker-compose.yml. */
+  readonly overrides?: readonly string[];
+  readonly env?: Readonly<Record<string, string>>;
+}
+
+/** Builds the images (from the build cache after the first time) and starts the project. Disposing removes all of it. */
+export async function startStack(options: StackOptions = {}): Promise<Stack> {
+  const project = `bundoc-test-${randomBytes(4).toString('hex')}`;
+  const files = ['docker-compose.yml', ...(options.overrides ?? [])].flatMap((file) => ['-f', file]);
+  // Port 0: the engine chooses a free one.
+  const env = { BUNDOC_TAG: TAG, BUNDOC_PORT: '0', BUNKMS_PORT: '0', ...options.env };
+  const compose = (...args: string[]) =>
+    docker(['compose', '-p', project, ...files, ...args], { env, timeoutMs: 400_000 });
+  const container = (service: Service) => `${project}-${service}-1`;
+  const exec = (service: Service, ...command: string[]) => docker(['exec', container(service), ...command]);
+  const remove = async () => {
+    await compose('down', '--volumes', '--remove-orphans', '--timeout', '5');
+  };
+
+  const stack: Stack = {
+    project,
+    compose,
+    container,
+    exec,
+    up: async () => {
+      await compose('up', '--detach', '--quiet-pull');
+      await Promise.all([untilHealthy(container('bunkms')), untilHealthy(container('bundoc'))]);
+    },
+    url: async (service) => {
+      const address = await compose('port', service, service === 'bundoc' ? '8080' : '8081');
+      return `http://${address}`;
+    },
+    token: (...args) => exec('bunkms', 'bunkms', 'token', 'issue', ...args),
+    [Symbol.asyncDispose]: remove,
+  };
+  try {
+    await stack.up();
+    return stack;
+  } catch (error) {
+    const logs = await compose('logs', '--no-color').catch((failure: Error) => failure.message);
+    await remove();
+    throw new Error(`the project did not start; its logs:\n${logs}`, { cause: error });
+  }
+}
+
+/** Waits until the container's own health check passes. */
+export async function untilHealthy(container: string, timeoutMs = 60_000): Promise<void> {
+  await eventually(async () => {
+    const health = await docker(['inspect', '--format', '{{.State.Health.Status}}', container]);
+    if (health !== 'healthy') throw new Error(`${container} is ${health}`);
+  }, timeoutMs);
+}
+
+/** Tries until `attempt` does not throw. @throws what the last attempt threw, after `timeoutMs`. */
+export async function eventually<T>(attempt: () => Promise<T>, timeoutMs = 30_000): Promise<T> {
+  const deadline = performance.now() + timeoutMs;
+  for (;;) {
+    try {
+      return await attempt();
+    } catch (error) {
+      if (performance.now() > deadline) throw error;
+      await sleep(250);
+    }
+  }
+}

@@ -1,0 +1,194 @@
+import { createDecipheriv } from 'node:crypto';
+import { auditPageSchema } from '@bundoc/shared/contract/audit';
+import { afterAll, beforeAll, expect, it } from 'vitest';
+import { ask, type BundocClient, bundocClient } from './support/client.ts';
+import { describeWithDocker, docker, dockerBytes } from './support/docker.ts';
+import { parseFindings, probeCommand } from './support/probe.ts';
+import { type Stack, startStack } from './support/stack.ts';
+
+/** Words that must be found nowhere at rest: a collection, an id, a field and a value. */
+const PLANTED = {
+  collection: 'plantedcollection',
+  id: 'plantedid',
+  field: 'plantedfield',
+  value: 'plantedvalue',
+};
+const BODY = `{"${PLANTED.field}": "${PLANTED.value}", "big":12345678901234567890,  "price": 1.10}`;
+
+describeWithDocker('the compose project', () => {
+  let stack: Stack;
+  let client: BundocClient;
+
+  beforeAll(async () => {
+    stack = await startStack();
+    client = await bundocClient(stack, 'project-a');
+    const stored = await client.put('project-a', PLANTED.collection, PLANTED.id, BODY);
+    expect(stored).toMatchObject({ status: 201 });
+  });
+  afterAll(() => stack?.[Symbol.asyncDispose]());
+
+  /** Asks the internal listener, from where Bundoc is. */
+  const exportKey = async (token: string) => {
+    const targets = [{ host: 'bunkms-internal', port: 8082 }];
+    const [finding] = parseFindings(
+      await stack.exec('bundoc', ...probeCommand({ path: '/v1/export/project-a-dek', token, targets })),
+    );
+    return finding!;
+  };
+  const serviceToken = () => stack.exec('bundoc', 'cat', '/var/lib/kms-token/token');
+  const auditOf = async (query: string) => {
+    const token = await stack.token('--typ', 'service', '--sub', 'auditor', '--scope', 'kms:audit');
+    const answer = await ask(`${await stack.url('bunkms')}/v1/audit?${query}`, { token });
+    return auditPageSchema.parse(JSON.parse(answer.text)).records;
+  };
+
+  it('gives a document back as it was sent', async () => {
+    const answer = await client.get('project-a', PLANTED.collection, PLANTED.id);
+    expect(answer.status).toBe(200);
+    expect(answer.text).toContain(BODY.slice(1, -1));
+  });
+
+  it('has no planted word on a volume or in a log', async () => {
+    const volumes = await Promise.all([
+      dockerBytes(['cp', `${stack.container('bundoc')}:/var/lib/bundoc`, '-']),
+      dockerBytes(['cp', `${stack.container('bunkms')}:/var/lib/bunkms`, '-']),
+    ]);
+    // The search does find what lies in the clear.
+    expect(volumes[0].includes('projects/project-a/docs/')).toBe(true);
+    expect(volumes[1].includes('project-a-dek')).toBe(true);
+    const places = [...volumes, Buffer.from(await stack.compose('logs', '--no-color'))];
+    for (const word of [...Object.values(PLANTED), client.token])
+      for (const form of [
+        word,
+        Buffer.from(word).toString('hex'),
+        Buffer.from(word).toString('base64').slice(0, -4),
+      ])
+        expect(places.map((place) => place.includes(form))).toEqual([false, false, false]);
+  });
+
+  it('keeps the document as nonce, ciphertext and tag under the exported key', async () => {
+    const files = await stack.exec('bundoc', 'sh', '-c', 'ls /var/lib/bundoc/projects/project-a/docs/*/*');
+    expect(files).toMatch(/\/docs\/([0-9a-f]{2})\/\1[0-9a-f]{30}$/);
+    const name = files.slice(files.lastIndexOf('/') + 1);
+    const sealed = Buffer.from(
+      await stack.exec('bundoc', 'node', '-p', `fs.readFileSync('${files}', 'base64')`),
+      'base64',
+    );
+
+    const { key_material_b64 } = JSON.parse((await exportKey(await serviceToken())).body);
+    const decipher = createDecipheriv(
+      'aes-256-gcm',
+      Buffer.from(key_material_b64, 'base64'),
+      sealed.subarray(0, 12),
+    );
+    decipher.setAAD(Buffer.from(`bundoc/doc/v1\0project-a\0${name}`)).setAuthTag(sealed.subarray(-16));
+    const plaintext = Buffer.concat([decipher.update(sealed.subarray(12, -16)), decipher.final()]).toString();
+    expect(plaintext).toBe((await client.get('project-a', PLANTED.collection, PLANTED.id)).text);
+  });
+
+  it('recorded the release of the key as CRITICAL, in a chain that verifies', async () => {
+    const [first] = await auditOf('severity=CRITICAL&key=project-a-dek');
+    expect(first).toMatchObject({ severity: 'CRITICAL', actor: 'bundoc', key: 'project-a-dek' });
+    const released = (await auditOf('severity=CRITICAL&key=project-a-dek')).filter(
+      (r) => r.outcome === 'allowed',
+    );
+    expect(released.length).toBeGreaterThan(0);
+    expect(await stack.exec('bunkms', 'bunkms', 'audit', 'verify')).toContain('intact');
+  });
+
+  it('refuses a client token at export, and records that', async () => {
+    const before = (await auditOf('severity=CRITICAL')).filter(({ outcome }) => outcome === 'refused').length;
+    const client = await stack.token(
+      '--typ',
+      'client',
+      '--sub',
+      'thief',
+      '--scope',
+      'kms:read_key',
+      '--keys',
+      '*',
+    );
+    expect(await exportKey(client)).toMatchObject({ outcome: 403 });
+    const refused = (await auditOf('severity=CRITICAL')).filter(({ outcome }) => outcome === 'refused');
+    expect(refused.length).toBe(before + 1);
+    expect(refused.at(-1)).toMatchObject({ actor: 'thief', key: 'project-a-dek' });
+  });
+
+  it.each(['bunkms', 'bundoc'] as const)(
+    'runs %s without privileges, swap or a writable root',
+    async (service) => {
+      const [{ Config, HostConfig, NetworkSettings }] = JSON.parse(
+        await docker(['inspect', stack.container(service)]),
+      );
+      expect(Config.User).toBe('1000:1000');
+      expect(HostConfig).toMatchObject({
+        ReadonlyRootfs: true,
+        Privileged: false,
+        CapDrop: ['ALL'],
+        CapAdd: null,
+        SecurityOpt: ['no-new-privileges:true'],
+        Init: true,
+        PidsLimit: 128,
+        Ulimits: [{ Name: 'core', Hard: 0, Soft: 0 }],
+        RestartPolicy: { Name: 'unless-stopped' },
+      });
+      expect(HostConfig.Memory).toBeGreaterThan(0);
+      expect(HostConfig.MemorySwap).toBe(HostConfig.Memory);
+      expect(Object.keys(HostConfig.Tmpfs)).toEqual(['/tmp']);
+      const published = Object.values<{ HostIp: string }[] | null>(NetworkSettings.Ports).flatMap(
+        (port) => port ?? [],
+      );
+      expect(published.map(({ HostIp }) => HostIp)).toEqual(['127.0.0.1']);
+    },
+  );
+
+  it('cannot write outside its volumes and /tmp, nor take a capability', async () => {
+    await expect(stack.exec('bundoc', 'touch', '/app/x')).rejects.toThrow('Read-only file system');
+    await expect(stack.exec('bunkms', 'touch', '/var/lib/kms-kek/x')).rejects.toThrow(
+      'Read-only file system',
+    );
+    const status = await stack.exec('bunkms', 'grep', '^Cap', '/proc/self/status');
+    expect(status.match(/0000000000000000/g)).toHaveLength(5);
+  });
+
+  it('shows the KEK to BunKMS alone and the service token to Bundoc alone', async () => {
+    const mounts = async (service: 'bunkms' | 'bundoc') =>
+      (
+        await docker([
+          'inspect',
+          '--format',
+          '{{range .Mounts}}{{.Destination}} {{end}}',
+          stack.container(service),
+        ])
+      )
+        .split(' ')
+        .sort();
+    expect(await mounts('bunkms')).toEqual(['/var/lib/bunkms', '/var/lib/kms-kek']);
+    expect(await mounts('bundoc')).toEqual(['/var/lib/bundoc', '/var/lib/kms-token']);
+  });
+
+  it('keeps documents, KEK and tokens when the whole project is taken down and brought up', async () => {
+    const secrets = async () => [
+      await stack.exec('bunkms', 'cat', '/var/lib/kms-kek/kek'),
+      await serviceToken(),
+    ];
+    const before = await secrets();
+    await stack.compose('down');
+    await stack.up();
+    expect(await secrets()).toEqual(before);
+
+    client = await bundocClient(stack, 'project-a');
+    const answer = await client.get('project-a', PLANTED.collection, PLANTED.id);
+    expect(answer.status).toBe(200);
+    expect(answer.text).toContain(BODY.slice(1, -1));
+    expect((await client.put('project-a', PLANTED.collection, 'another', '{}')).status).toBe(201);
+    expect(await stack.exec('bunkms', 'bunkms', 'audit', 'verify')).toContain('intact');
+  });
+
+  it('restarts in place without losing a document', async () => {
+    await stack.compose('restart');
+    await stack.up();
+    client = await bundocClient(stack, 'project-a');
+    expect((await client.get('project-a', PLANTED.collection, PLANTED.id)).status).toBe(200);
+  });
+});

@@ -1,0 +1,44 @@
+import { execFileSync, spawnSync } from 'node:child_process';
+import { readdirSync, readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { call, Installation } from './support/installation.ts';
+
+/** The ten lines that SECURITY.md shows. */
+const script = /```python\n([\s\S]*?)```/.exec(
+  readFileSync(new URL('../SECURITY.md', import.meta.url), 'utf8'),
+)?.[1];
+
+const python = ['python3', '/usr/bin/python3'].find(
+  (command) => spawnSync(command, ['-c', 'import cryptography']).status === 0,
+);
+if (python === undefined && process.env['CI'] !== undefined)
+  throw new Error('CI needs a Python with the package "cryptography"');
+
+let installation: Installation;
+beforeAll(async () => {
+  installation = await Installation.start();
+});
+afterAll(() => installation[Symbol.asyncDispose]());
+
+describe.skipIf(python === undefined)('a document file', () => {
+  it('opens by hand, with an exported key and the Python of SECURITY.md', async () => {
+    const token = await installation.client();
+    const path = '/v1/projects/by-hand/collections/notes/documents/a';
+    await call(installation.url, path, { method: 'PUT', token, body: '{"n":1.10,"text":"grüße"}' });
+    const expected = (await call(installation.url, path, { token })).text;
+    const service = installation.read('kms-token').toString().trim();
+    const exported = await call(installation.kms.internalUrl, '/v1/export/by-hand-dek', { token: service });
+    const docs = join(installation.dataDir, 'projects/by-hand/docs');
+    const [shard = ''] = readdirSync(docs);
+    const [name = ''] = readdirSync(join(docs, shard));
+    const opened = execFileSync(String(python), ['-c', String(script), join(docs, shard, name)], {
+      input: exported.text,
+    });
+    expect(opened.toString()).toBe(expected);
+    const renamed = spawnSync(String(python), ['-c', String(script), installation.tokenFile], {
+      input: exported.text,
+    });
+    expect(renamed.status).not.toBe(0);
+  });
+});

@@ -1,0 +1,72 @@
+import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { type Answer, call, Installation } from './support/installation.ts';
+import { MovedClock } from './support/moved-clock.ts';
+
+const TTL_MS = 900_000;
+let clock: MovedClock;
+let installation: Installation;
+let token: string;
+beforeEach(async () => {
+  clock = new MovedClock();
+  installation = await Installation.start({ clock });
+  token = await installation.client();
+  expect((await write('warm')).status).toBe(201);
+});
+afterEach(() => installation[Symbol.asyncDispose]());
+
+const pathOf = (project: string, id = 'a') => `/v1/projects/${project}/collections/notes/documents/${id}`;
+const read = (project: string) => call(installation.url, pathOf(project), { token });
+const write = (project: string, id = 'a') =>
+  call(installation.url, pathOf(project, id), { method: 'PUT', token, body: '{"v":1}' });
+
+function expectUnavailable(answer: Answer): void {
+  expect([answer.status, answer.json()['code']]).toEqual([503, 'kms_unavailable']);
+  expect(Number(answer.headers['retry-after'])).toBeGreaterThan(0);
+}
+
+describe('with BunKMS stopped', () => {
+  it('a warm project reads and writes until the 15 minutes of its key end, and not a moment longer', async () => {
+    await installation.stopKms();
+    clock.movedMs = TTL_MS - 30_000;
+    expect((await read('warm')).status).toBe(200);
+    expect((await write('warm', 'b')).status).toBe(201);
+    clock.movedMs = TTL_MS;
+    expectUnavailable(await read('warm'));
+    expectUnavailable(await write('warm', 'c'));
+    await installation.startKms();
+    clock.movedMs += 1_000;
+    expect((await read('warm')).status).toBe(200);
+    expect((await call(installation.url, pathOf('warm', 'c'), { token })).status).toBe(404);
+  });
+
+  it('a cold project answers 503 with Retry-After in less than five seconds, and recovers without a restart', async () => {
+    await installation.stopKms();
+    const started = performance.now();
+    const answers = await Promise.all(
+      Array.from({ length: 20 }, (_, n) => write(`cold-${n % 4}`, `doc-${n}`)),
+    );
+    expect(performance.now() - started).toBeLessThan(5_000);
+    for (const answer of answers) expectUnavailable(answer);
+    await installation.startKms();
+    clock.movedMs += 1_000;
+    expect((await write('cold-1')).status).toBe(201);
+  });
+
+  it('Bundoc stays ready, and says that BunKMS is down', async () => {
+    expect((await call(installation.url, '/ready')).json()).toMatchObject({ status: 'ready', kms: 'up' });
+    await installation.stopKms();
+    clock.movedMs += 2_000;
+    const ready = await call(installation.url, '/ready');
+    expect([ready.status, ready.json()['kms']]).toEqual([200, 'down']);
+  });
+});
+
+describe('the key of a project in use', () => {
+  it('is fetched anew before its time is over, so that reads go on without a stop', async () => {
+    for (let minute = 0; minute < 40; minute += 4) {
+      clock.movedMs = minute * 60_000;
+      expect((await read('warm')).status).toBe(200);
+      await new Promise((resolve) => setImmediate(resolve));
+    }
+  });
+});

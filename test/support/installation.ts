@@ -1,0 +1,199 @@
+import { randomBytes } from 'node:crypto';
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { request as httpRequest } from 'node:http';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { Writable } from 'node:stream';
+import { type BundocParts, type RunningBundoc, startBundoc } from '@bundoc/bundoc/app';
+import { readConfig as readBundocConfig } from '@bundoc/bundoc/config';
+import { type RunningBunkms, startBunkms } from '@bundoc/bunkms/app';
+import { init } from '@bundoc/bunkms/cli/init';
+import { withKms } from '@bundoc/bunkms/cli/open-kms';
+import { readConfig as readBunkmsConfig } from '@bundoc/bunkms/config';
+import { type IssueToken, issueTokenSchema } from '@bundoc/shared/contract/tokens';
+import { createLogger, type Logger } from '@bundoc/shared/logger';
+import type { z } from 'zod';
+
+/** Everything that was logged, as one text. */
+export class LogSink {
+  #text = '';
+
+  logger(service: 'bundoc' | 'bunkms'): Logger {
+    const destination = new Writable({
+      write: (chunk: Buffer, _encoding, done) => {
+        this.#text += chunk.toString();
+        done();
+      },
+    });
+    return createLogger({ service, level: 'trace', destination });
+  }
+
+  get text(): string {
+    return this.#text;
+  }
+}
+
+export interface Answer {
+  readonly status: number;
+  readonly headers: Readonly<Record<string, string | string[] | undefined>>;
+  readonly text: string;
+  json(): Record<string, unknown>;
+}
+
+export interface Call {
+  readonly method?: string;
+  readonly token?: string | undefined;
+  readonly headers?: Readonly<Record<string, string>>;
+  readonly body?: string | Buffer;
+}
+
+/** One HTTP request with its path sent exactly as it is given; `fetch` would rewrite it. */
+export function call(baseUrl: string, path: string, options: Call = {}): Promise<Answer> {
+  const { hostname, port } = new URL(baseUrl);
+  return new Promise((resolve, reject) => {
+    const request = httpRequest(
+      {
+        hostname,
+        port,
+        path,
+        agent: false,
+        method: options.method ?? 'GET',
+        headers: {
+          ...(options.token === undefined ? {} : { authorization: `Bearer ${options.token}` }),
+          ...(options.body === undefined
+            ? {}
+            : {
+                'content-type': 'application/json',
+                'content-length': String(Buffer.byteLength(options.body)),
+              }),
+          ...options.headers,
+        },
+      },
+      (response) => {
+        const chunks: Buffer[] = [];
+        response.on('data', (chunk: Buffer) => chunks.push(chunk));
+        response.on('error', reject);
+        response.on('end', () => {
+          const text = Buffer.concat(chunks).toString();
+          resolve({
+            status: Number(response.statusCode),
+            headers: response.headers,
+            text,
+            json: () => JSON.parse(text) as Record<string, unknown>,
+          });
+        });
+      },
+    );
+    request.on('error', reject);
+    request.end(options.body);
+  });
+}
+
+/** What both services share in a test. */
+export type InstallationParts = Pick<BundocParts, 'clock'>;
+
+/** A whole installation in a temporary folder and this process: BunKMS, Bundoc, KEK, tokens. */
+export class Installation implements AsyncDisposable {
+  readonly folder = mkdtempSync(join(tmpdir(), 'bundoc-e2e-'));
+  readonly log = new LogSink();
+  readonly kekHex = randomBytes(32).toString('hex');
+  readonly tokenFile = join(this.folder, 'kms-token');
+  readonly kmsDir = join(this.folder, 'kms');
+  readonly dataDir = join(this.folder, 'data');
+  #kms: RunningBunkms | undefined;
+  #bundoc: RunningBundoc | undefined;
+  #internalPort = 0;
+  readonly #parts: InstallationParts;
+
+  private constructor(parts: InstallationParts) {
+    this.#parts = parts;
+  }
+
+  /** Makes the installation and starts both services. */
+  static async start(parts: InstallationParts = {}): Promise<Installation> {
+    const installation = new Installation(parts);
+    await init(installation.kmsEnvironment, { serviceToken: installation.tokenFile });
+    await installation.startKms();
+    await installation.startBundoc();
+    return installation;
+  }
+
+  get url(): string {
+    return this.bundoc.url;
+  }
+
+  get kms(): RunningBunkms {
+    if (this.#kms === undefined) throw new Error('BunKMS is not running');
+    return this.#kms;
+  }
+
+  get bundoc(): RunningBundoc {
+    if (this.#bundoc === undefined) throw new Error('Bundoc is not running');
+    return this.#bundoc;
+  }
+
+  get kmsEnvironment(): Record<string, string> {
+    return {
+      BUNKMS_PORT: '0',
+      BUNKMS_INTERNAL_PORT: String(this.#internalPort),
+      BUNKMS_DATA_DIR: this.kmsDir,
+      BUNKMS_KEK: this.kekHex,
+    };
+  }
+
+  async startKms(): Promise<void> {
+    this.#kms = await startBunkms(readBunkmsConfig(this.kmsEnvironment), {
+      ...this.#parts,
+      logger: this.log.logger('bunkms'),
+    });
+    this.#internalPort = Number(new URL(this.#kms.internalUrl).port);
+  }
+
+  async stopKms(): Promise<void> {
+    await this.#kms?.close();
+    this.#kms = undefined;
+  }
+
+  async startBundoc(environment: Record<string, string> = {}): Promise<void> {
+    const config = readBundocConfig({
+      BUNDOC_PORT: '0',
+      BUNDOC_DATA_DIR: this.dataDir,
+      BUNDOC_KMS_URL: this.kms.internalUrl,
+      BUNDOC_KMS_TOKEN_FILE: this.tokenFile,
+      ...environment,
+    });
+    this.#bundoc = await startBundoc(config, { ...this.#parts, logger: this.log.logger('bundoc') });
+  }
+
+  async stopBundoc(): Promise<void> {
+    await this.#bundoc?.close();
+    this.#bundoc = undefined;
+  }
+
+  /** Issues a token as the command line does: beside the running service, into the same store. */
+  async issue(request: z.input<typeof issueTokenSchema>): Promise<string> {
+    const parsed: IssueToken = issueTokenSchema.parse(request);
+    return withKms(
+      this.kmsEnvironment,
+      async ({ tokens }) => (await tokens.issue(parsed, { actor: 'cli' })).token,
+    );
+  }
+
+  client(
+    projects: string[] = ['*'],
+    scope: IssueToken['scope'] = ['docs:read', 'docs:write'],
+  ): Promise<string> {
+    return this.issue({ sub: 'app', typ: 'client', scope, projects });
+  }
+
+  /** A file below the installation's folder. */
+  read(...path: string[]): Buffer {
+    return readFileSync(join(this.folder, ...path));
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.stopBundoc();
+    await this.stopKms();
+    rmSync(this.folder, { recursive: true, force: true });
+  }
+}

@@ -1,0 +1,12 @@
+import { type Clock, systemClock } from '@bundoc/shared/clock';
+
+/** The real clock, moved on by hand. */
+export class MovedClock implements Clock {
+  movedMs = 0;
+  now(): number {
+    return systemClock.now() + this.movedMs;
+  }
+  monotonic(): number {
+    return systemClock.monotonic() + this.movedMs;
+  }
+}

@@ -1,0 +1,59 @@
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { call, Installation } from './support/installation.ts';
+import { MovedClock } from './support/moved-clock.ts';
+
+const DAY_S = 86_400;
+const clock = new MovedClock();
+let installation: Installation;
+beforeAll(async () => {
+  installation = await Installation.start({ clock });
+});
+afterAll(() => installation[Symbol.asyncDispose]());
+
+const lifeOf = (token: string) => {
+  const payload = JSON.parse(Buffer.from(String(token.split('.')[1]), 'base64url').toString());
+  return payload as { exp: number; iat: number; jti: string; scope: string; keys: string[] };
+};
+const tokenInFile = () => installation.read('kms-token').toString().trim();
+
+describe('Bundoc’s own token', () => {
+  it('is renewed at half its life, so that the installation goes on when the first one has ended', async () => {
+    const admin = await installation.issue({
+      sub: 'admin',
+      typ: 'service',
+      scope: ['kms:admin'],
+      ttl_s: 365 * DAY_S,
+    });
+    /** A client's token by the services' clock, and a write to a project that was never seen, which needs BunKMS. */
+    const writeTo = async (project: string) => {
+      const request = { sub: 'app', typ: 'client', scope: ['docs:write'], projects: ['*'] };
+      const issued = await call(installation.kms.apiUrl, '/v1/tokens', {
+        method: 'POST',
+        token: admin,
+        body: JSON.stringify(request),
+      });
+      return call(installation.url, `/v1/projects/${project}/collections/c/documents/a`, {
+        method: 'PUT',
+        token: String(issued.json()['token']),
+        body: '{}',
+      });
+    };
+    const first = tokenInFile();
+    const lifeS = lifeOf(first).exp - lifeOf(first).iat;
+    expect((await writeTo('first')).status).toBe(201);
+
+    clock.movedMs = lifeS * 0.51 * 1000;
+    await installation.stopBundoc();
+    await installation.startBundoc();
+    // The renewal is due at once; the file changes when it is done.
+    await expect.poll(tokenInFile, { timeout: 10_000 }).not.toBe(first);
+    const second = tokenInFile();
+    expect(lifeOf(second)).toMatchObject({ scope: lifeOf(first).scope, keys: lifeOf(first).keys });
+    expect(lifeOf(second).exp - lifeOf(second).iat).toBe(lifeS);
+
+    clock.movedMs = lifeS * 1.2 * 1000;
+    const byFirst = await call(installation.kms.internalUrl, '/v1/export/first-dek', { token: first });
+    expect(byFirst.status).toBe(401);
+    expect((await writeTo('second')).status).toBe(201);
+  });
+});
