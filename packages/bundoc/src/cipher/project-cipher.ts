@@ -13,11 +13,13 @@ const FILE_NAME_BYTES = 16;
  */
 export class ProjectCipher {
   readonly #project: string;
+  readonly #version: number;
   readonly #dek: KeyObject;
   readonly #nameKey: KeyObject;
 
-  constructor(project: string, dek: KeyObject, nameKey: KeyObject) {
+  constructor(project: string, version: number, dek: KeyObject, nameKey: KeyObject) {
     this.#project = project;
+    this.#version = version;
     this.#dek = dek;
     this.#nameKey = nameKey;
   }
@@ -28,6 +30,21 @@ export class ProjectCipher {
       .update(`${ref.collection}\0${ref.id}`, 'utf8')
       .digest()
       .toString('hex', 0, FILE_NAME_BYTES);
+  }
+
+  /** The DEK version that this seals under. */
+  get version(): number {
+    return this.#version;
+  }
+
+  /** The key of one use of a journal segment; undefined for another version. */
+  frameKey(version: number, segmentId: Buffer): KeyObject | undefined {
+    return version === this.#version ? deriveKey(this.#dek, 'bundoc/journal/v1', segmentId) : undefined;
+  }
+
+  /** The key of one catalog snapshot; undefined for another version. */
+  snapshotKey(version: number, snapshotId: Buffer): KeyObject | undefined {
+    return version === this.#version ? deriveKey(this.#dek, 'bundoc/catalog/v1', snapshotId) : undefined;
   }
 
   /** `nonce(12) | ciphertext | tag(16)`: the whole content of a document file. */

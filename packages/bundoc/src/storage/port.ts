@@ -23,37 +23,111 @@ export type Write =
     }
   | { readonly kind: 'delete'; readonly ref: DocumentRef; readonly precondition: Precondition };
 
-export interface CommitResult {
+export interface WriteResult {
   /** True when the document did not exist before. */
   readonly created: boolean;
   /** The document's metadata after a put; undefined after a delete. */
   readonly metadata: DocumentMetadata | undefined;
 }
 
+/** Makes a commit repeatable: the same key and request again gives the first answer and writes nothing. */
+export interface Idempotency {
+  /** Hash of who asks and the key that was given, 32 hex characters. */
+  readonly key: string;
+  /** Hash of the request, 32 hex characters. */
+  readonly request: string;
+}
+
+export interface CommitOptions {
+  readonly idempotency?: Idempotency;
+}
+
+/** A place in a project's commit sequence; 0 is before everything. */
+export type Position = number;
+
+export interface ListQuery {
+  readonly collection: string;
+  /** The `position` of the last page; 0 for the first. */
+  readonly after: Position;
+  readonly limit: number;
+}
+
+export interface DocumentPage {
+  /** In the order of their creation. */
+  readonly documents: readonly StoredDocument[];
+  /** Where the next page begins; undefined when this was the last. */
+  readonly next: Position | undefined;
+}
+
+export interface Change {
+  readonly ref: DocumentRef;
+  readonly rev: string;
+  readonly deleted: boolean;
+  readonly position: Position;
+}
+
+export interface ChangePage {
+  /** Each document once, at its last change, in the order of those. */
+  readonly changes: readonly Change[];
+  /** Where to go on from. */
+  readonly position: Position;
+}
+
+export interface CollectionSummary {
+  readonly name: string;
+  readonly documents: number;
+  /** Sealed bytes. */
+  readonly bytes: number;
+}
+
+/** How long a deletion stays in the list of changes, milliseconds. */
+export const TOMBSTONE_TTL_MS = 7 * 86_400_000;
+/** How long an idempotency key is remembered, milliseconds, and how many at most. */
+export const IDEMPOTENCY_TTL_MS = 86_400_000;
+export const IDEMPOTENCY_KEYS_MAX = 100_000;
+
 /**
  * Storage of one project. Implementations pass `storage/conformance.ts`.
  *
- * Every method may be called concurrently. Writes to one document take effect one after another.
+ * Every method may be called concurrently. Commits take effect one after another, each as a whole.
  *
  * Errors of every method: `storage_unavailable` when the storage fails (after a failed sync nothing more is written
- * or read until it is opened again), `integrity_error` when stored bytes do not open, `disk_full`.
+ * until it is opened again), `integrity_error` when stored bytes do not open, `disk_full`.
  */
 export interface ProjectStore extends AsyncDisposable {
   /** Reads its own project's acknowledged writes. Absent: undefined. */
   get(ref: DocumentRef): Promise<StoredDocument | undefined>;
 
   /**
-   * Writes one document. Once resolved, the write is durable; once rejected with another code than
+   * Writes all of `writes` or none, in their order. Once resolved, they are durable; once rejected with another code than
    * `storage_unavailable`, nothing has changed.
    *
+   * @returns a result for each write.
    * @throws AppError `precondition_failed`; `document_not_found` for the delete of an absent document without a
-   * precondition; `overloaded` when too many writes are waiting.
+   * precondition; `idempotency_mismatch` for a key that was used for another request; `overloaded` when too much is
+   * waiting; `payload_too_large`.
    */
-  commit(write: Write): Promise<CommitResult>;
+  commit(writes: readonly Write[], options?: CommitOptions): Promise<readonly WriteResult[]>;
+
+  /** A page of a collection's documents. A document that is made while pages are read appears behind them. */
+  list(query: ListQuery): Promise<DocumentPage>;
+
+  /**
+   * What changed behind a position, deletions of the last seven days included.
+   *
+   * @throws AppError `position_gone` for a position from before deletions that are forgotten.
+   */
+  changes(after: Position, limit: number): Promise<ChangePage>;
+
+  /** Collections that hold a document. */
+  collections(): Promise<readonly CollectionSummary[]>;
+
+  /** Makes the next opening cheap. Needs the key, as everything but closing does. */
+  checkpoint(): Promise<void>;
 
   /** True once a failed sync has left it unknown what is durable: the store must be opened anew. */
   readonly failed: boolean;
 
-  /** Waits for running writes. Nothing may be called afterwards. */
+  /** Waits for running commits and closes. Nothing may be called afterwards. Needs no key. */
   [Symbol.asyncDispose](): Promise<void>;
 }

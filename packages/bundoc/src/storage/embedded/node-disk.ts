@@ -1,5 +1,6 @@
 import { constants } from 'node:fs';
-import { type FileHandle, mkdir, open, readdir, readFile, rename, unlink } from 'node:fs/promises';
+import { type FileHandle, mkdir, open, readdir, readFile, rename, unlink, writeFile } from 'node:fs/promises';
+import { dirname } from 'node:path';
 import { AppError } from '@bundoc/shared/errors';
 import type { Disk } from './disk.ts';
 
@@ -45,14 +46,55 @@ export const nodeDisk: Disk = {
       await using directory = await open(path, constants.O_RDONLY | constants.O_DIRECTORY);
       await directory.sync();
     }),
+
+  openFile: (path) =>
+    guarded(async () => {
+      const file = await open(path, constants.O_RDWR);
+      return {
+        write: (offset, bytes) => guarded(() => writeFully(file, bytes, offset)),
+        syncData: () => guarded(() => file.datasync()),
+        close: () => guarded(() => file.close()),
+      };
+    }),
+
+  writeFile: (path, content) => guarded(() => writeFile(path, content, { mode: FILE_MODE })),
+
+  syncFiles: (paths) =>
+    guarded(async () => {
+      await forEachAtOnce(paths, (path) => syncFile(path, constants.O_RDONLY));
+      const directories = [...new Set(paths.map((path) => dirname(path)))];
+      await forEachAtOnce(directories, (path) => syncFile(path, constants.O_RDONLY | constants.O_DIRECTORY));
+    }),
 };
 
-async function writeFully(file: FileHandle, content: Buffer): Promise<void> {
+async function writeFully(file: FileHandle, content: Buffer, offset = 0): Promise<void> {
   let written = 0;
   while (written < content.length) {
-    const { bytesWritten } = await file.write(content, written, content.length - written, written);
+    const { bytesWritten } = await file.write(content, written, content.length - written, offset + written);
     written += bytesWritten;
   }
+}
+
+/** Files that are synced side by side; more does not help a disk. */
+const SYNCS_AT_ONCE = 8;
+
+async function syncFile(path: string, flags: number): Promise<void> {
+  const file = await absentAs(undefined, open(path, flags));
+  if (file === undefined) return;
+  try {
+    await file.sync();
+  } finally {
+    await file.close();
+  }
+}
+
+async function forEachAtOnce(paths: readonly string[], task: (path: string) => Promise<void>): Promise<void> {
+  const left = paths.values();
+  await Promise.all(
+    Array.from({ length: SYNCS_AT_ONCE }, async () => {
+      for (const path of left) await task(path);
+    }),
+  );
 }
 
 async function absentAs<T, A>(absent: A, operation: Promise<T>): Promise<T | A> {

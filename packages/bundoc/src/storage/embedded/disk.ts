@@ -21,6 +21,21 @@ export interface Disk {
   remove(path: string): Promise<boolean>;
   /** Makes all names of a folder durable. */
   syncDirectory(path: string): Promise<void>;
+  /** Opens an existing file to write into it. */
+  openFile(path: string): Promise<DiskFile>;
+  /** Puts a file's content in place, whole or not, and syncs nothing. Its folder exists. */
+  writeFile(path: string, content: Buffer): Promise<void>;
+  /** Makes the contents of these files, and the names in their folders, durable. Files that are gone are skipped. */
+  syncFiles(paths: readonly string[]): Promise<void>;
+}
+
+/** An open file. Not for concurrent use. */
+export interface DiskFile {
+  /** Overwrites bytes within the file's length; not durable. */
+  write(offset: number, bytes: Buffer): Promise<void>;
+  /** Makes what was written durable (`fdatasync`). */
+  syncData(): Promise<void>;
+  close(): Promise<void>;
 }
 
 /** A failure after which the names in a folder may or may not be durable. */

@@ -1,0 +1,236 @@
+import type { DocumentRef } from '../../cipher/stored-text.ts';
+import { type DocumentState, FILE_NAME_BYTES, REV_BYTES } from './record.ts';
+import { SeqIndex } from './seq-index.ts';
+
+interface Collection {
+  readonly name: string;
+  readonly slots: Map<string, number>;
+  /** Living documents in the order of their creation. */
+  order: SeqIndex;
+  alive: number;
+  bytes: number;
+}
+
+export interface CollectionSummary {
+  readonly name: string;
+  readonly documents: number;
+  /** Sealed bytes. */
+  readonly bytes: number;
+}
+
+/**
+ * What a project holds, in memory: for each document and each tombstone its id, file name, revision, key version, size and place in
+ * the order. Columns of numbers rather than objects: about 75 bytes a document, and the map from its id.
+ *
+ * States may be applied twice and, while loading, in any order: the one with the higher `seq` wins.
+ */
+export class Catalog {
+  readonly #collections: Collection[] = [];
+  readonly #byName = new Map<string, number>();
+  readonly #freeSlots: number[] = [];
+  #changes: SeqIndex;
+  #loading = true;
+  #lastSeq = 0;
+  #purgedSeq = 0;
+  #used = 0;
+
+  #ids: string[] = [];
+  #collectionOf = new Uint32Array(16);
+  #fileNames: Buffer = Buffer.alloc(16 * FILE_NAME_BYTES);
+  #revs: Buffer = Buffer.alloc(16 * REV_BYTES);
+  #seqs = new Float64Array(16);
+  #createdSeqs = new Float64Array(16);
+  #createdMs = new Float64Array(16);
+  #deletedMs = new Float64Array(16);
+  #sizes = new Uint32Array(16);
+  #keyVersions = new Uint32Array(16);
+
+  constructor() {
+    this.#changes = new SeqIndex(this.#isLastChange);
+  }
+
+  /** The highest sequence number that was applied. */
+  get lastSeq(): number {
+    return this.#lastSeq;
+  }
+
+  /** Tombstones up to here may be forgotten: a change feed cannot go on from before it. */
+  get purgedSeq(): number {
+    return this.#purgedSeq;
+  }
+
+  /** Takes over what a snapshot says. */
+  restore(lastSeq: number, purgedSeq: number): void {
+    this.#lastSeq = lastSeq;
+    this.#purgedSeq = purgedSeq;
+  }
+
+  /** A document or its tombstone; undefined when there never was one, or it is forgotten. */
+  get(ref: DocumentRef): DocumentState | undefined {
+    const collection = this.#collection(ref.collection);
+    const slot = collection?.slots.get(ref.id);
+    return slot === undefined ? undefined : this.#state(slot);
+  }
+
+  /** Makes `state` the document's, unless a later one is known. */
+  apply(state: DocumentState): void {
+    this.#lastSeq = Math.max(this.#lastSeq, state.seq);
+    const at = this.#collectionAt(state.collection);
+    const collection = this.#collections[at] as Collection;
+    const known = collection.slots.get(state.id);
+    if (known !== undefined && (this.#seqs[known] as number) >= state.seq) return;
+    const slot = known ?? this.#takeSlot(state.id, at, collection);
+    const wasAlive = known !== undefined && this.#deletedMs[slot] === 0;
+    const isAlive = state.deletedMs === 0;
+    const isNewInOrder = isAlive && (!wasAlive || this.#createdSeqs[slot] !== state.createdSeq);
+    collection.alive += Number(isAlive) - Number(wasAlive);
+    collection.bytes += (isAlive ? state.size : 0) - (wasAlive ? (this.#sizes[slot] as number) : 0);
+    state.fileName.copy(this.#fileNames, slot * FILE_NAME_BYTES);
+    state.rev.copy(this.#revs, slot * REV_BYTES);
+    this.#seqs[slot] = state.seq;
+    this.#createdSeqs[slot] = state.createdSeq;
+    this.#createdMs[slot] = state.createdMs;
+    this.#deletedMs[slot] = state.deletedMs;
+    this.#sizes[slot] = state.size;
+    this.#keyVersions[slot] = state.keyVersion;
+    if (this.#loading) return;
+    this.#changes.push(state.seq, slot);
+    if (known !== undefined) this.#changes.entryDied();
+    if (isNewInOrder) collection.order.push(state.createdSeq, slot);
+    if (wasAlive && (!isAlive || isNewInOrder)) collection.order.entryDied();
+  }
+
+  /** Ends loading: from here on states come in the order of their `seq`, and the orders can be asked for. */
+  finishLoading(): void {
+    this.#loading = false;
+    const all = [...this.#slots()];
+    this.#changes = this.#indexOf(all, this.#seqs, this.#isLastChange);
+    for (const [at, collection] of this.#collections.entries()) {
+      const alive = all.filter((slot) => this.#collectionOf[slot] === at && this.#deletedMs[slot] === 0);
+      collection.order = this.#indexOf(alive, this.#createdSeqs, this.#isInOrder);
+    }
+  }
+
+  /** Living documents of a collection behind `createdSeq`, in the order of their creation. */
+  *list(collection: string, afterCreatedSeq: number): Generator<DocumentState> {
+    for (const slot of this.#collection(collection)?.order.after(afterCreatedSeq) ?? []) yield this.#state(slot);
+  }
+
+  /** Each document and tombstone that changed behind `seq`, at its last change, in that order. */
+  *changes(afterSeq: number): Generator<DocumentState> {
+    for (const slot of this.#changes.after(afterSeq)) yield this.#state(slot);
+  }
+
+  /** Everything, in no order: for snapshots. States may be applied while it is walked; those may or may not be seen. */
+  *states(): Generator<DocumentState> {
+    for (const slot of this.#slots()) yield this.#state(slot);
+  }
+
+  /** Documents and tombstones. */
+  get size(): number {
+    return this.#used - this.#freeSlots.length;
+  }
+
+  /** Collections that hold a document. */
+  collections(): CollectionSummary[] {
+    return this.#collections
+      .filter(({ alive }) => alive > 0)
+      .map(({ name, alive, bytes }) => ({ name, documents: alive, bytes }));
+  }
+
+  /** Forgets tombstones from before `beforeMs`. */
+  purge(beforeMs: number): void {
+    for (const slot of [...this.#slots()]) {
+      const deletedMs = this.#deletedMs[slot] as number;
+      if (deletedMs === 0 || deletedMs >= beforeMs) continue;
+      const seq = this.#seqs[slot] as number;
+      this.#purgedSeq = Math.max(this.#purgedSeq, seq);
+      this.#collections[this.#collectionOf[slot] as number]?.slots.delete(this.#ids[slot] as string);
+      this.#ids[slot] = '';
+      this.#seqs[slot] = 0;
+      this.#freeSlots.push(slot);
+      this.#changes.entryDied();
+    }
+  }
+
+  readonly #isLastChange = (seq: number, slot: number): boolean => this.#seqs[slot] === seq;
+  readonly #isInOrder = (seq: number, slot: number): boolean =>
+    this.#createdSeqs[slot] === seq && this.#deletedMs[slot] === 0;
+
+  *#slots(): Generator<number> {
+    for (let slot = 0; slot < this.#used; slot++) if (this.#seqs[slot] !== 0) yield slot;
+  }
+
+  #state(slot: number): DocumentState {
+    const name = slot * FILE_NAME_BYTES;
+    const rev = slot * REV_BYTES;
+    return {
+      collection: (this.#collections[this.#collectionOf[slot] as number] as Collection).name,
+      id: this.#ids[slot] as string,
+      fileName: Buffer.from(this.#fileNames.subarray(name, name + FILE_NAME_BYTES)),
+      seq: this.#seqs[slot] as number,
+      createdSeq: this.#createdSeqs[slot] as number,
+      createdMs: this.#createdMs[slot] as number,
+      rev: Buffer.from(this.#revs.subarray(rev, rev + REV_BYTES)),
+      keyVersion: this.#keyVersions[slot] as number,
+      size: this.#sizes[slot] as number,
+      deletedMs: this.#deletedMs[slot] as number,
+    };
+  }
+
+  #collection(name: string): Collection | undefined {
+    const at = this.#byName.get(name);
+    return at === undefined ? undefined : this.#collections[at];
+  }
+
+  #collectionAt(name: string): number {
+    const known = this.#byName.get(name);
+    if (known !== undefined) return known;
+    const at = this.#collections.length;
+    this.#collections.push({
+      name,
+      slots: new Map(),
+      order: new SeqIndex(this.#isInOrder),
+      alive: 0,
+      bytes: 0,
+    });
+    this.#byName.set(name, at);
+    return at;
+  }
+
+  #takeSlot(id: string, collectionAt: number, collection: Collection): number {
+    const slot = this.#freeSlots.pop() ?? this.#used++;
+    if (slot >= this.#seqs.length) this.#grow();
+    this.#ids[slot] = id;
+    this.#collectionOf[slot] = collectionAt;
+    this.#deletedMs[slot] = 1; // Not alive until its state is set.
+    collection.slots.set(id, slot);
+    return slot;
+  }
+
+  #indexOf(
+    slots: readonly number[],
+    column: Float64Array,
+    holds: (seq: number, slot: number) => boolean,
+  ): SeqIndex {
+    const seqs = Float64Array.from(slots, (slot) => column[slot] as number);
+    return SeqIndex.sorted(holds, { seqs, slots: Uint32Array.from(slots) });
+  }
+
+  #grow(): void {
+    const capacity = Math.ceil(this.#seqs.length * 1.5);
+    const longer = <T extends Float64Array | Uint32Array>(from: T, to: T): T => {
+      to.set(from);
+      return to;
+    };
+    this.#seqs = longer(this.#seqs, new Float64Array(capacity));
+    this.#createdSeqs = longer(this.#createdSeqs, new Float64Array(capacity));
+    this.#createdMs = longer(this.#createdMs, new Float64Array(capacity));
+    this.#deletedMs = longer(this.#deletedMs, new Float64Array(capacity));
+    this.#collectionOf = longer(this.#collectionOf, new Uint32Array(capacity));
+    this.#sizes = longer(this.#sizes, new Uint32Array(capacity));
+    this.#keyVersions = longer(this.#keyVersions, new Uint32Array(capacity));
+    this.#fileNames = Buffer.concat([this.#fileNames], capacity * FILE_NAME_BYTES);
+    this.#revs = Buffer.concat([this.#revs], capacity * REV_BYTES);
+  }
+}

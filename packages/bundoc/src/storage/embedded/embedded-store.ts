@@ -1,0 +1,403 @@
+import { randomBytes } from 'node:crypto';
+import { join } from 'node:path';
+import { OpenError } from '@bundoc/shared/aead';
+import type { Clock } from '@bundoc/shared/clock';
+import { AppError, hasCode } from '@bundoc/shared/errors';
+import type { ProjectCipher } from '../../cipher/project-cipher.ts';
+import { composeStoredText, type DocumentRef, readStoredMetadata } from '../../cipher/stored-text.ts';
+import { KeyedMutex } from '../../keyed-mutex.ts';
+import type {
+  ChangePage,
+  CollectionSummary,
+  CommitOptions,
+  DocumentPage,
+  ListQuery,
+  Position,
+  ProjectStore,
+  StoredDocument,
+  Write,
+  WriteResult,
+} from '../port.ts';
+import { TOMBSTONE_TTL_MS } from '../port.ts';
+import { requirePrecondition } from '../precondition.ts';
+import { ByteWriter } from './bytes.ts';
+import type { Catalog } from './catalog.ts';
+import { type Disk, replaceFile } from './disk.ts';
+import type { FileWriter } from './file-writer.ts';
+import { FRAME_BYTES_MAX } from './frame.ts';
+import type { Journal } from './journal.ts';
+import { type DocumentState, type JournalRecord, REV_BYTES, type UsedKey, writeRecord } from './record.ts';
+import type { SealedCache } from './sealed-cache.ts';
+import { encodeSnapshot } from './snapshot.ts';
+import type { UsedKeys } from './used-keys.ts';
+
+export interface EmbeddedStoreOptions {
+  readonly project: string;
+  /** The project's folder; `docs`, `journal` and `tmp` lie in it. */
+  readonly directory: string;
+  readonly disk: Disk;
+  readonly cipher: ProjectCipher;
+  readonly clock: Clock;
+  readonly cache: SealedCache;
+  /** Told of every document file that does not open, by its (opaque) name. */
+  readonly onIntegrityError: (fileName: string) => void;
+  /** Told of a failure that makes the store unusable until it is opened anew. */
+  readonly onFailure: (error: unknown) => void;
+  readonly limits: EmbeddedLimits;
+}
+
+export interface EmbeddedLimits {
+  /** Size of a new journal segment, bytes. */
+  readonly segmentBytes: number;
+  /** Journal bytes after which a checkpoint begins. */
+  readonly checkpointBytes: number;
+  /** Document bytes that may wait for their files before commits wait. */
+  readonly backlogBytesMax: number;
+}
+
+/** Commits that may wait. */
+export const COMMITS_WAITING_MAX = 1_024;
+const FREE_SEGMENTS_KEPT = 2;
+export const CATALOG_FILE = 'catalog';
+
+interface Waiting {
+  readonly writes: readonly Write[];
+  readonly options: CommitOptions;
+  readonly bytes: number;
+  readonly done: PromiseWithResolvers<readonly WriteResult[]>;
+}
+
+/** A commit that was found in order, and will be acknowledged once its frame is durable. */
+interface Prepared {
+  readonly waiting: Waiting;
+  readonly records: readonly JournalRecord[];
+  readonly results: readonly WriteResult[];
+}
+
+/** The parts that `recovery.ts` has brought to the state of the last acknowledged commit. */
+export interface EmbeddedParts {
+  readonly catalog: Catalog;
+  readonly journal: Journal;
+  readonly usedKeys: UsedKeys;
+  readonly writer: FileWriter;
+}
+
+/**
+ * The embedded engine, in the manner of Bitcask: a commit is sealed, appended to the journal, made durable by one
+ * `fdatasync` that all waiting commits share, published in the catalog and acknowledged. Document files follow in the
+ * background; a checkpoint makes them and the catalog durable and lets the journal begin again.
+ */
+export class EmbeddedStore implements ProjectStore {
+  readonly #options: EmbeddedStoreOptions;
+  readonly #parts: EmbeddedParts;
+  readonly #waiting: Waiting[] = [];
+  readonly #journalTurn = new KeyedMutex();
+  #pumping: Promise<void> | undefined;
+  #checkpointing: Promise<void> | undefined;
+  #waitingBytes = 0;
+  #failed = false;
+
+  constructor(options: EmbeddedStoreOptions, parts: EmbeddedParts) {
+    this.#options = options;
+    this.#parts = parts;
+  }
+
+  get failed(): boolean {
+    return this.#failed;
+  }
+
+  async get(ref: DocumentRef): Promise<StoredDocument | undefined> {
+    for (;;) {
+      const state = this.#parts.catalog.get(ref);
+      if (state === undefined || state.deletedMs !== 0) return undefined;
+      const document = await this.#read(ref, state);
+      if (document !== undefined) return document;
+      // It was overwritten while it was read; then there is a later state to look at.
+      const now = this.#parts.catalog.get(ref);
+      if (now?.seq !== state.seq) continue;
+      this.#options.onIntegrityError(state.fileName.toString('hex'));
+      throw new AppError('integrity_error');
+    }
+  }
+
+  commit(writes: readonly Write[], options: CommitOptions = {}): Promise<readonly WriteResult[]> {
+    const bytes = writes.reduce((sum, write) => sum + bytesOf(write), 0);
+    if (bytes > FRAME_BYTES_MAX) return Promise.reject(new AppError('payload_too_large'));
+    if (this.#waiting.length >= COMMITS_WAITING_MAX || this.#waitingBytes > 2 * FRAME_BYTES_MAX)
+      return Promise.reject(new AppError('overloaded'));
+    const done = Promise.withResolvers<readonly WriteResult[]>();
+    this.#waiting.push({ writes, options, bytes, done });
+    this.#waitingBytes += bytes;
+    this.#pumping ??= this.#pump().finally(() => {
+      this.#pumping = undefined;
+    });
+    return done.promise;
+  }
+
+  async list({ collection, after, limit }: ListQuery): Promise<DocumentPage> {
+    const states: DocumentState[] = [];
+    let more = false;
+    for (const state of this.#parts.catalog.list(collection, after)) {
+      if (states.length === limit) {
+        more = true;
+        break;
+      }
+      states.push(state);
+    }
+    const documents = await Promise.all(states.map((state) => this.get(state)));
+    return {
+      documents: documents.filter((document) => document !== undefined),
+      next: more ? states.at(-1)?.createdSeq : undefined,
+    };
+  }
+
+  async changes(after: Position, limit: number): Promise<ChangePage> {
+    const { catalog } = this.#parts;
+    if (after !== 0 && after < catalog.purgedSeq) throw new AppError('position_gone');
+    const states = catalog.changes(after).take(limit).toArray();
+    return {
+      changes: states.map((state) => ({
+        ref: { collection: state.collection, id: state.id },
+        rev: state.rev.toString('hex'),
+        deleted: state.deletedMs !== 0,
+        position: state.seq,
+      })),
+      position: states.at(-1)?.seq ?? Math.max(after, catalog.lastSeq),
+    };
+  }
+
+  async collections(): Promise<readonly CollectionSummary[]> {
+    return this.#parts.catalog.collections();
+  }
+
+  checkpoint(): Promise<void> {
+    this.#checkpointing ??= this.#checkpoint().finally(() => {
+      this.#checkpointing = undefined;
+    });
+    return this.#checkpointing;
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.#pumping;
+    await this.#checkpointing?.catch(() => undefined);
+    await this.#parts.writer.stop();
+    await this.#journalTurn.run('', () => this.#parts.journal.close());
+  }
+
+  /** Document files cannot be written: the journal still has everything, but it must not grow for ever. */
+  fileWriterFailed(error: unknown): void {
+    this.#fail(error);
+  }
+
+  /** The document in its latest file, or undefined when what is there is not this state of it. */
+  async #read(ref: DocumentRef, state: DocumentState): Promise<StoredDocument | undefined> {
+    const { disk, directory, cipher, cache, project } = this.#options;
+    const fileName = state.fileName.toString('hex');
+    const pending = this.#parts.writer.pending(fileName);
+    const cached = pending ?? cache.get(project, fileName);
+    const sealed = cached ?? (await disk.read(join(directory, 'docs', fileName.slice(0, 2), fileName)));
+    if (sealed === undefined || sealed === 'gone') return undefined;
+    try {
+      const text = cipher.openDocument(fileName, sealed);
+      const metadata = readStoredMetadata(text, ref);
+      if (metadata?._rev !== state.rev.toString('hex')) return undefined;
+      // An overwrite during the read must not be followed by the older bytes in the cache.
+      if (cached === undefined && this.#parts.catalog.get(ref)?.seq === state.seq)
+        cache.set(project, fileName, sealed);
+      return { metadata, text };
+    } catch (error) {
+      if (error instanceof OpenError) return undefined;
+      throw error;
+    }
+  }
+
+  /** Commits what waits, frame by frame, until nothing does. Never rejects. */
+  async #pump(): Promise<void> {
+    while (this.#waiting.length > 0) {
+      const group = this.#takeGroup();
+      try {
+        await this.#commitGroup(group);
+        await this.#parts.writer.room();
+      } catch (error) {
+        // What commitGroup did not settle; settled ones ignore it.
+        for (const { done } of group) done.reject(error);
+      }
+      if (this.#parts.journal.liveBytes > this.#options.limits.checkpointBytes && !this.#failed)
+        this.checkpoint().catch((error: unknown) => this.#fail(error));
+    }
+  }
+
+  #takeGroup(): Waiting[] {
+    const group: Waiting[] = [];
+    let bytes = 0;
+    for (const waiting of this.#waiting) {
+      if (group.length > 0 && bytes + waiting.bytes > FRAME_BYTES_MAX) break;
+      bytes += waiting.bytes;
+      group.push(waiting);
+    }
+    this.#waiting.splice(0, group.length);
+    this.#waitingBytes -= bytes;
+    return group;
+  }
+
+  async #commitGroup(group: readonly Waiting[]): Promise<void> {
+    if (this.#failed) throw new AppError('storage_unavailable');
+    const prepared = this.#prepareGroup(group);
+    const writer = new ByteWriter(65_536);
+    for (const { records } of prepared) for (const record of records) writeRecord(writer, record);
+    if (writer.length > 0) {
+      try {
+        await this.#journalTurn.run('', () => this.#parts.journal.append([writer.finish()]));
+      } catch (error) {
+        if (hasCode(error, 'disk_full')) throw error;
+        this.#fail(error);
+        throw new AppError('storage_unavailable', { cause: error });
+      }
+    }
+    for (const { records, results, waiting } of prepared) {
+      for (const record of records) this.#publish(record);
+      waiting.done.resolve(results);
+    }
+  }
+
+  /** Checks each commit against all that come before it; one that is refused leaves no trace. */
+  #prepareGroup(group: readonly Waiting[]): Prepared[] {
+    const prepared: Prepared[] = [];
+    const states = new Map<string, DocumentState>();
+    const usedHere = new Map<string, UsedKey>();
+    let seq = this.#parts.catalog.lastSeq;
+    for (const waiting of group) {
+      try {
+        const nowMs = this.#options.clock.now();
+        const repeated = this.#repeated(waiting, usedHere, nowMs);
+        if (repeated !== undefined) {
+          prepared.push({ waiting, records: [], results: repeated });
+          continue;
+        }
+        const own = new Map<string, DocumentState>();
+        const records: JournalRecord[] = [];
+        const results: WriteResult[] = [];
+        for (const write of waiting.writes) {
+          const key = `${write.ref.collection}\0${write.ref.id}`;
+          const before = own.get(key) ?? states.get(key) ?? this.#parts.catalog.get(write.ref);
+          const { state, sealed, result } = this.#apply(write, before, ++seq, nowMs);
+          own.set(key, state);
+          records.push({ kind: 'document', state, sealed });
+          results.push(result);
+        }
+        const { idempotency } = waiting.options;
+        if (idempotency !== undefined) {
+          const used = { ...idempotency, atMs: nowMs, answer: JSON.stringify(results) };
+          usedHere.set(used.key, used);
+          records.push({ kind: 'used key', used });
+        }
+        for (const [key, state] of own) states.set(key, state);
+        prepared.push({ waiting, records, results });
+      } catch (error) {
+        waiting.done.reject(error);
+      }
+    }
+    return prepared;
+  }
+
+  #repeated(
+    { options }: Waiting,
+    usedHere: ReadonlyMap<string, UsedKey>,
+    nowMs: number,
+  ): readonly WriteResult[] | undefined {
+    const { idempotency } = options;
+    if (idempotency === undefined) return undefined;
+    const here = usedHere.get(idempotency.key);
+    if (here !== undefined && here.request !== idempotency.request) throw new AppError('idempotency_mismatch');
+    const used = here ?? this.#parts.usedKeys.find(idempotency, nowMs);
+    return used === undefined ? undefined : (JSON.parse(used.answer) as WriteResult[]);
+  }
+
+  #apply(
+    write: Write,
+    before: DocumentState | undefined,
+    seq: number,
+    nowMs: number,
+  ): { state: DocumentState; sealed: Buffer; result: WriteResult } {
+    const living = before?.deletedMs === 0 ? before : undefined;
+    requirePrecondition(write.precondition, living?.rev.toString('hex'));
+    const { cipher } = this.#options;
+    const rev = randomBytes(REV_BYTES);
+    const name = before?.fileName.toString('hex') ?? cipher.fileName(write.ref);
+    const common = {
+      collection: write.ref.collection,
+      id: write.ref.id,
+      fileName: Buffer.from(name, 'hex'),
+      seq,
+      createdSeq: living?.createdSeq ?? seq,
+      createdMs: living?.createdMs ?? nowMs,
+      rev,
+      keyVersion: cipher.version,
+    };
+    if (write.kind === 'delete') {
+      if (living === undefined) throw new AppError('document_not_found');
+      const state = { ...common, size: 0, deletedMs: Math.max(1, nowMs) };
+      return { state, sealed: NOTHING, result: { created: false, metadata: undefined } };
+    }
+    const metadata = {
+      _id: write.ref.id,
+      _collection: write.ref.collection,
+      _rev: rev.toString('hex'),
+      _created: new Date(common.createdMs).toISOString(),
+      _updated: new Date(nowMs).toISOString(),
+    };
+    const sealed = cipher.sealDocument(name, composeStoredText(metadata, write.content));
+    const state = { ...common, size: sealed.length, deletedMs: 0 };
+    return { state, sealed, result: { created: living === undefined, metadata } };
+  }
+
+  /** Makes a durable record visible, and has its file written. */
+  #publish(record: JournalRecord): void {
+    const { catalog, usedKeys, writer } = this.#parts;
+    if (record.kind === 'used key') {
+      usedKeys.add(record.used);
+      return;
+    }
+    const { state, sealed } = record;
+    catalog.apply(state);
+    const fileName = state.fileName.toString('hex');
+    if (state.deletedMs === 0) {
+      writer.put(fileName, sealed);
+      this.#options.cache.set(this.#options.project, fileName, sealed);
+    } else {
+      writer.remove(fileName);
+      this.#options.cache.delete(this.#options.project, fileName);
+    }
+  }
+
+  /**
+   * Files durable, then a snapshot that names the first segment that is still needed, then the segments before it are free. The
+   * snapshot is taken while commits go on; those are in the segments that it names.
+   */
+  async #checkpoint(): Promise<void> {
+    if (this.#failed) throw new AppError('storage_unavailable');
+    const { disk, directory, cipher, project, clock } = this.#options;
+    const { catalog, journal, writer, usedKeys } = this.#parts;
+    const start = await this.#journalTurn.run('', () => journal.rotate());
+    catalog.purge(clock.now() - TOMBSTONE_TTL_MS);
+    const head = { start, lastSeq: catalog.lastSeq, purgedSeq: catalog.purgedSeq };
+    await writer.flush();
+    const snapshot = await encodeSnapshot(project, cipher, head, usedKeys, catalog.states());
+    await replaceFile(disk, join(directory, 'tmp'), join(directory, CATALOG_FILE), snapshot);
+    await this.#journalTurn.run('', () => journal.recycle(start.firstLive, FREE_SEGMENTS_KEPT));
+  }
+
+  #fail(error: unknown): void {
+    if (this.#failed) return;
+    this.#failed = true;
+    this.#options.onFailure(error);
+  }
+}
+
+const NOTHING = Buffer.alloc(0);
+/** What a record adds to a document's bytes, at most: names, numbers, metadata. */
+const RECORD_OVERHEAD_BYTES = 2_048;
+
+function bytesOf(write: Write): number {
+  return RECORD_OVERHEAD_BYTES + (write.kind === 'put' ? write.content.bytes.length : 0);
+}

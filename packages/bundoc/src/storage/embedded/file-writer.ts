@@ -1,0 +1,152 @@
+import { dirname, join } from 'node:path';
+import type { Disk } from './disk.ts';
+
+/** What is to become of a document file: new sealed bytes, or nothing. */
+type Wish = { readonly sealed: Buffer } | { readonly sealed: undefined };
+
+export interface FileWriterOptions {
+  readonly disk: Disk;
+  /** The project's `docs` folder; exists. */
+  readonly directory: string;
+  /** Bytes that may wait before {@link FileWriter.room} waits. */
+  readonly backlogBytesMax: number;
+  /** Told of a failure; nothing is written any more afterwards. */
+  readonly onFailure: (error: unknown) => void;
+}
+
+const WRITES_AT_ONCE = 8;
+
+/**
+ * Brings document files after the journal: commits are durable there, so files are written in the background, in place, in
+ * any order, and an overwrite that has not been written yet is simply replaced by the next. A file that a crash tears is
+ * written again from the journal.
+ */
+export class FileWriter {
+  readonly #options: FileWriterOptions;
+  /** Latest wish of each file that is not on the disk yet, by name. */
+  readonly #wishes = new Map<string, Wish>();
+  /** Names whose files are being written now. */
+  readonly #writing = new Set<string>();
+  /** Paths that were written and not synced yet. */
+  #unsynced = new Set<string>();
+  readonly #folders = new Set<string>();
+  #backlogBytes = 0;
+  #idle: PromiseWithResolvers<void> | undefined;
+  #roomy: PromiseWithResolvers<void> | undefined;
+  #failure: { readonly error: unknown } | undefined;
+
+  constructor(options: FileWriterOptions) {
+    this.#options = options;
+  }
+
+  /** Sealed bytes that are committed and not in their file yet; `gone` for a file that is to be removed. */
+  pending(fileName: string): Buffer | 'gone' | undefined {
+    const wish = this.#wishes.get(fileName);
+    return wish === undefined ? undefined : (wish.sealed ?? 'gone');
+  }
+
+  /** Wishes for a file's content. Later wishes replace earlier ones. */
+  put(fileName: string, sealed: Buffer): void {
+    this.#wish(fileName, { sealed });
+  }
+
+  /** Wishes that a file be gone. */
+  remove(fileName: string): void {
+    this.#wish(fileName, { sealed: undefined });
+  }
+
+  /** Resolves at once unless too much is waiting. */
+  async room(): Promise<void> {
+    while (this.#backlogBytes > this.#options.backlogBytesMax && this.#failure === undefined) {
+      this.#roomy ??= Promise.withResolvers();
+      await this.#roomy.promise;
+    }
+  }
+
+  /** Resolves once every wish so far is on the disk and durable. @throws what the disk threw. */
+  async flush(): Promise<void> {
+    while (this.#wishes.size > 0 && this.#failure === undefined) {
+      this.#idle ??= Promise.withResolvers();
+      await this.#idle.promise;
+    }
+    if (this.#failure !== undefined) throw this.#failure.error;
+    const paths = [...this.#unsynced];
+    this.#unsynced = new Set();
+    await this.#options.disk.syncFiles(paths);
+  }
+
+  /** Resolves once nothing is being written; what still waits is given up. It is in the journal. */
+  async stop(): Promise<void> {
+    this.#failure ??= { error: new Error('the writer was stopped') };
+    while (this.#writing.size > 0) {
+      this.#idle ??= Promise.withResolvers();
+      await this.#idle.promise;
+    }
+  }
+
+  #wish(fileName: string, wish: Wish): void {
+    this.#backlogBytes += (wish.sealed?.length ?? 0) - (this.#wishes.get(fileName)?.sealed?.length ?? 0);
+    this.#wishes.set(fileName, wish);
+    this.#start(fileName);
+  }
+
+  #start(fileName: string): void {
+    if (this.#failure !== undefined || this.#writing.size >= WRITES_AT_ONCE || this.#writing.has(fileName)) return;
+    this.#writing.add(fileName);
+    void this.#write(fileName);
+  }
+
+  async #write(fileName: string): Promise<void> {
+    const wish = this.#wishes.get(fileName);
+    try {
+      if (wish !== undefined) await this.#fulfil(fileName, wish);
+    } catch (error) {
+      this.#fail(error);
+    }
+    this.#writing.delete(fileName);
+    if (wish !== undefined && this.#failure === undefined && this.#wishes.get(fileName) === wish) {
+      this.#wishes.delete(fileName);
+      this.#backlogBytes -= wish.sealed?.length ?? 0;
+    }
+    this.#next();
+  }
+
+  async #fulfil(fileName: string, wish: Wish): Promise<void> {
+    const { disk } = this.#options;
+    const path = join(this.#options.directory, fileName.slice(0, 2), fileName);
+    if (wish.sealed === undefined) {
+      if (await disk.remove(path)) this.#unsynced.add(path);
+      return;
+    }
+    const folder = dirname(path);
+    if (!this.#folders.has(folder)) {
+      await disk.makeDirectory(folder);
+      await disk.syncDirectory(this.#options.directory);
+      this.#folders.add(folder);
+    }
+    await disk.writeFile(path, wish.sealed);
+    this.#unsynced.add(path);
+  }
+
+  /** Starts what waits, and wakes who waits. */
+  #next(): void {
+    for (const fileName of this.#wishes.keys()) {
+      if (this.#writing.size >= WRITES_AT_ONCE) break;
+      this.#start(fileName);
+    }
+    if (this.#backlogBytes <= this.#options.backlogBytesMax || this.#failure !== undefined) {
+      this.#roomy?.resolve();
+      this.#roomy = undefined;
+    }
+    if (this.#writing.size === 0) {
+      this.#idle?.resolve();
+      this.#idle = undefined;
+    }
+  }
+
+  #fail(error: unknown): void {
+    if (this.#failure !== undefined) return;
+    this.#failure = { error };
+    this.#options.onFailure(error);
+  }
+}

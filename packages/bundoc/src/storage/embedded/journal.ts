@@ -1,0 +1,287 @@
+import assert from 'node:assert/strict';
+import { type KeyObject, randomBytes } from 'node:crypto';
+import { join } from 'node:path';
+import { TAG_BYTES } from '@bundoc/shared/aead';
+import type { Disk, DiskFile } from './disk.ts';
+import {
+  BLOCK_BYTES,
+  encodeFrame,
+  encodeHeader,
+  frameBytes,
+  isHeaderAuthentic,
+  parseHeader,
+  SEGMENT_ID_BYTES,
+  type SegmentHeader,
+  type SegmentSeal,
+} from './frame.ts';
+import { JournalCorrupt, readSegment } from './segment-reader.ts';
+
+/** The end of a segment, as its successor and the snapshot name it. */
+export interface SegmentEnd {
+  readonly id: Buffer;
+  readonly tag: Buffer;
+}
+
+export const NO_SEGMENT: SegmentEnd = { id: Buffer.alloc(SEGMENT_ID_BYTES), tag: Buffer.alloc(TAG_BYTES) };
+
+/** From where the journal counts: the first live segment, and the end of the one before it. */
+export interface JournalStart {
+  readonly firstLive: number;
+  readonly before: SegmentEnd;
+}
+
+/** The keys of the journal's frames: one for each use of a segment, derived from a version of the DEK. */
+export interface JournalKeys {
+  /** The version that new segments are sealed under. */
+  readonly version: number;
+  /** Undefined for a version that there is no key of. */
+  frameKey(version: number, segmentId: Buffer): KeyObject | undefined;
+}
+
+export interface JournalOptions {
+  readonly disk: Disk;
+  /** The journal's folder; exists. */
+  readonly directory: string;
+  readonly keys: JournalKeys;
+  /** Size of a new segment, bytes. */
+  readonly segmentBytes: number;
+}
+
+interface Segment {
+  readonly path: string;
+  readonly bytes: number;
+}
+
+interface FreeSegment extends Segment {
+  /** True when its first two blocks are zeros, durably. */
+  readonly clean: boolean;
+}
+
+interface LiveSegment extends Segment {
+  /** Bytes of its frames. */
+  used: number;
+}
+
+/** The header, and the block in which the first frame begins. */
+const LEAD_BYTES = 2 * BLOCK_BYTES;
+
+interface SegmentOnDisk {
+  readonly header: SegmentHeader;
+  readonly seal: SegmentSeal;
+  readonly bytes: Buffer;
+  readonly path: string;
+}
+
+interface ActiveSegment {
+  readonly live: LiveSegment;
+  readonly file: DiskFile;
+  readonly seal: SegmentSeal;
+  readonly id: Buffer;
+  offset: number;
+  frames: number;
+  lastTag: Buffer;
+}
+
+/**
+ * The commit log of one project: preallocated segments that are used again, so that making a frame durable is one write and
+ * one `fdatasync` without any change of the file system's own structures.
+ *
+ * Not concurrent: one append at a time, which is what makes a torn frame the last one.
+ */
+export class Journal {
+  readonly #options: JournalOptions;
+  readonly #free: FreeSegment[] = [];
+  /** Paths of segments that hold commits a checkpoint has not covered, by number. */
+  readonly #live = new Map<number, LiveSegment>();
+  #active: ActiveSegment | undefined;
+  #nextNumber: number;
+  #end: SegmentEnd;
+  #nextFile = 0;
+
+  private constructor(options: JournalOptions, start: JournalStart) {
+    this.#options = options;
+    this.#nextNumber = start.firstLive;
+    this.#end = start.before;
+  }
+
+  /**
+   * Opens the journal and hands every frame from `start` on to `replay`, oldest first. Nothing is appended behind a
+   * replayed tail: the next append begins a new segment.
+   *
+   * @throws JournalCorrupt when acknowledged frames are damaged or missing.
+   */
+  static async open(
+    options: JournalOptions,
+    start: JournalStart,
+    replay: (frame: Buffer) => void,
+  ): Promise<Journal> {
+    const journal = new Journal(options, start);
+    await journal.#replay(start, replay);
+    return journal;
+  }
+
+  /** Bytes of frames that a checkpoint has not covered yet. */
+  get liveBytes(): number {
+    return this.#live.values().reduce((sum, { used }) => sum + used, 0);
+  }
+
+  /**
+   * Makes one frame durable. Once rejected, whether it is durable is unknown, unless the code is `disk_full`: then nothing
+   * was written.
+   */
+  async append(plaintext: readonly Buffer[]): Promise<void> {
+    const need = frameBytes(plaintext.reduce((sum, part) => sum + part.length, 0));
+    if (this.#active === undefined || this.#active.offset + need > this.#active.live.bytes) {
+      await this.rotate();
+      this.#active = await this.#begin(need);
+    }
+    const active = this.#active;
+    const frame = encodeFrame(active.seal, active.frames + 1, plaintext);
+    await active.file.write(active.offset, frame);
+    await active.file.syncData();
+    active.offset += frame.length;
+    active.frames++;
+    active.lastTag = Buffer.from(frame.subarray(8, 8 + TAG_BYTES));
+    active.live.used += frame.length;
+  }
+
+  /** Ends the present segment. @returns where the journal goes on: what a snapshot taken from now on must name. */
+  async rotate(): Promise<JournalStart> {
+    const active = this.#active;
+    if (active !== undefined) {
+      this.#active = undefined;
+      this.#end = { id: active.id, tag: active.lastTag };
+      await active.file.close();
+    }
+    return { firstLive: this.#nextNumber, before: this.#end };
+  }
+
+  /**
+   * Frees the segments before `firstLive`, once a snapshot that names it is durable. `keep` of the free ones stay for later
+   * use, the others are removed.
+   */
+  async recycle(firstLive: number, keep: number): Promise<void> {
+    for (const [number, { path, bytes }] of [...this.#live]) {
+      if (number >= firstLive) continue;
+      this.#live.delete(number);
+      this.#free.push({ path, bytes, clean: false });
+    }
+    for (const { path } of this.#free.splice(keep)) await this.#options.disk.remove(path);
+    for (const [at, free] of this.#free.entries()) {
+      if (!free.clean) this.#free[at] = await this.#cleaned(free);
+    }
+  }
+
+  async close(): Promise<void> {
+    await this.rotate();
+  }
+
+  /**
+   * Takes a free segment, or makes one, and makes its header durable before any frame is written. So a header that is not
+   * whole and has a frame behind it was damaged, and one that has none was being written at a crash.
+   */
+  async #begin(need: number): Promise<ActiveSegment> {
+    const { disk, keys } = this.#options;
+    const segment = await this.#takeSegment(BLOCK_BYTES + need);
+    const header: SegmentHeader = {
+      keyVersion: keys.version,
+      id: randomBytes(SEGMENT_ID_BYTES),
+      number: this.#nextNumber,
+      previousId: this.#end.id,
+      previousTag: this.#end.tag,
+    };
+    const key = keys.frameKey(header.keyVersion, header.id);
+    assert(key !== undefined, 'the current version has a key');
+    const headerBlock = encodeHeader(key, header);
+    const file = await disk.openFile(segment.path);
+    await file.write(0, headerBlock);
+    await file.syncData();
+    const live: LiveSegment = { path: segment.path, bytes: segment.bytes, used: 0 };
+    this.#nextNumber++;
+    this.#live.set(header.number, live);
+    return {
+      live,
+      file,
+      seal: { key, headerBlock },
+      id: header.id,
+      offset: BLOCK_BYTES,
+      frames: 0,
+      lastTag: Buffer.alloc(TAG_BYTES),
+    };
+  }
+
+  async #takeSegment(bytesMin: number): Promise<Segment> {
+    const { disk, directory, segmentBytes } = this.#options;
+    const found = this.#free.findIndex(({ bytes }) => bytes >= bytesMin);
+    const [free] = found === -1 ? [] : this.#free.splice(found, 1);
+    if (free !== undefined) return free.clean ? free : this.#cleaned(free);
+    const bytes = Math.max(segmentBytes, bytesMin);
+    const path = join(directory, String(this.#nextFile++).padStart(8, '0'));
+    await disk.createFile(path, Buffer.alloc(bytes));
+    await disk.syncDirectory(directory);
+    return { path, bytes };
+  }
+
+  async #cleaned({ path, bytes }: Segment): Promise<FreeSegment> {
+    const file = await this.#options.disk.openFile(path);
+    try {
+      await file.write(0, Buffer.alloc(LEAD_BYTES));
+      await file.syncData();
+    } finally {
+      await file.close();
+    }
+    return { path, bytes, clean: true };
+  }
+
+  async #replay(start: JournalStart, replay: (frame: Buffer) => void): Promise<void> {
+    const found = await this.#readSegments();
+    let before = start.before;
+    let number = start.firstLive;
+    for (; ; number++) {
+      const segment = found.get(number);
+      if (segment === undefined) break;
+      const { header, seal, bytes, path } = segment;
+      if (!header.previousId.equals(before.id) || !header.previousTag.equals(before.tag))
+        throw new JournalCorrupt(`segment ${number} does not follow what is there of the one before it`);
+      const { frames, lastTag } = readSegment(header, seal, bytes);
+      for (const frame of frames) replay(frame);
+      before = { id: header.id, tag: lastTag };
+      const used = frames.reduce((sum, frame) => sum + frameBytes(frame.length), 0);
+      this.#live.set(number, { path, bytes: bytes.length, used });
+    }
+    for (const [later, { path, bytes }] of found) {
+      if (later > number) throw new JournalCorrupt(`segment ${number} is missing, and segment ${later} is there`);
+      if (later < start.firstLive) this.#free.push({ path, bytes: bytes.length, clean: false });
+    }
+    this.#nextNumber = number;
+    this.#end = before;
+  }
+
+  /** All segments whose header is whole, by number; the others are free. @throws JournalCorrupt */
+  async #readSegments(): Promise<Map<number, SegmentOnDisk>> {
+    const { disk, directory, keys } = this.#options;
+    const found = new Map<number, SegmentOnDisk>();
+    for (const name of ((await disk.list(directory)) ?? []).sort()) {
+      const path = join(directory, name);
+      const bytes = (await disk.read(path)) ?? Buffer.alloc(0);
+      this.#nextFile = Math.max(this.#nextFile, Number.parseInt(name, 10) + 1);
+      if (bytes.length < LEAD_BYTES) {
+        // Its creation was cut short.
+        await disk.remove(path);
+        continue;
+      }
+      const header = parseHeader(bytes);
+      const key = header === undefined ? undefined : keys.frameKey(header.keyVersion, header.id);
+      const headerBlock = Buffer.from(bytes.subarray(0, BLOCK_BYTES));
+      if (header !== undefined && key !== undefined && isHeaderAuthentic(key, headerBlock)) {
+        found.set(header.number, { header, seal: { key, headerBlock }, bytes, path });
+        continue;
+      }
+      const firstFrame = bytes.subarray(BLOCK_BYTES, LEAD_BYTES);
+      if (firstFrame.some((byte) => byte !== 0))
+        throw new JournalCorrupt(`the header of the segment file ${name} is damaged`);
+      this.#free.push({ path, bytes: bytes.length, clean: false });
+    }
+    return found;
+  }
+}

@@ -1,0 +1,114 @@
+import assert from 'node:assert/strict';
+import { ByteReader, ByteWriter } from './bytes.ts';
+
+export const FILE_NAME_BYTES = 16;
+export const REV_BYTES = 12;
+
+/** A document as it is after a commit. */
+export interface DocumentState {
+  readonly collection: string;
+  readonly id: string;
+  readonly fileName: Buffer;
+  /** Of the last change; orders everything. */
+  readonly seq: number;
+  /** Of the creation; orders lists. */
+  readonly createdSeq: number;
+  readonly createdMs: number;
+  readonly rev: Buffer;
+  readonly keyVersion: number;
+  /** Bytes of the sealed file. */
+  readonly size: number;
+  /** When it was deleted; 0 while it lives. */
+  readonly deletedMs: number;
+}
+
+/** An idempotency key that was used, and what it led to. */
+export interface UsedKey {
+  /** Hash of subject and key, 16 bytes in hex. */
+  readonly key: string;
+  /** Hash of the request, 16 bytes in hex: another request under the key is refused. */
+  readonly request: string;
+  readonly atMs: number;
+  /** What was answered, as JSON. */
+  readonly answer: string;
+}
+
+export type JournalRecord =
+  | { readonly kind: 'document'; readonly state: DocumentState; readonly sealed: Buffer }
+  | { readonly kind: 'used key'; readonly used: UsedKey };
+
+const DOCUMENT = 1;
+const USED_KEY = 2;
+
+export function writeState(writer: ByteWriter, state: DocumentState): void {
+  writer
+    .text(state.collection)
+    .text(state.id)
+    .raw(state.fileName)
+    .u48(state.seq)
+    .u48(state.createdSeq)
+    .u48(state.createdMs)
+    .raw(state.rev)
+    .u32(state.keyVersion)
+    .u32(state.size)
+    .u48(state.deletedMs);
+}
+
+export function readState(reader: ByteReader): DocumentState {
+  return {
+    collection: reader.text(),
+    id: reader.text(),
+    fileName: reader.raw(FILE_NAME_BYTES),
+    seq: reader.u48(),
+    createdSeq: reader.u48(),
+    createdMs: reader.u48(),
+    rev: reader.raw(REV_BYTES),
+    keyVersion: reader.u32(),
+    size: reader.u32(),
+    deletedMs: reader.u48(),
+  };
+}
+
+export function writeUsedKey(writer: ByteWriter, used: UsedKey): void {
+  writer
+    .raw(Buffer.from(used.key, 'hex'))
+    .raw(Buffer.from(used.request, 'hex'))
+    .u48(used.atMs)
+    .blob(Buffer.from(used.answer));
+}
+
+export function readUsedKey(reader: ByteReader): UsedKey {
+  return {
+    key: reader.raw(16).toString('hex'),
+    request: reader.raw(16).toString('hex'),
+    atMs: reader.u48(),
+    answer: reader.blob().toString(),
+  };
+}
+
+/** Adds a record to a frame. A delete has no sealed bytes. */
+export function writeRecord(writer: ByteWriter, record: JournalRecord): void {
+  switch (record.kind) {
+    case 'document':
+      writer.u8(DOCUMENT);
+      writeState(writer, record.state);
+      writer.blob(record.sealed);
+      return;
+    case 'used key':
+      writer.u8(USED_KEY);
+      writeUsedKey(writer, record.used);
+  }
+}
+
+/** The records of a frame. Buffers are views of it. */
+export function readRecords(frame: Buffer): JournalRecord[] {
+  const reader = new ByteReader(frame);
+  const records: JournalRecord[] = [];
+  while (!reader.done) {
+    const kind = reader.u8();
+    assert(kind === DOCUMENT || kind === USED_KEY, 'a record of an unknown kind');
+    if (kind === DOCUMENT) records.push({ kind: 'document', state: readState(reader), sealed: reader.blob() });
+    else records.push({ kind: 'used key', used: readUsedKey(reader) });
+  }
+  return records;
+}

@@ -1,0 +1,86 @@
+/**
+ * Slots in the order of sequence numbers, appended at the end. An entry that no longer holds is left in place and skipped;
+ * when most are such, the index is packed. 12 bytes an entry.
+ */
+export class SeqIndex {
+  readonly #holds: (seq: number, slot: number) => boolean;
+  #seqs = new Float64Array(16);
+  #slots = new Uint32Array(16);
+  #length = 0;
+  #dead = 0;
+
+  /** @param holds whether an entry is still true of its slot. */
+  constructor(holds: (seq: number, slot: number) => boolean) {
+    this.#holds = holds;
+  }
+
+  /** Adds an entry behind all others. */
+  push(seq: number, slot: number): void {
+    if (this.#length === this.#seqs.length) this.#grow();
+    this.#seqs[this.#length] = seq;
+    this.#slots[this.#length] = slot;
+    this.#length++;
+  }
+
+  /** Says that one entry no longer holds. */
+  entryDied(): void {
+    this.#dead++;
+    if (this.#dead > 1_024 && this.#dead * 2 > this.#length) this.#pack();
+  }
+
+  /** Slots behind `seq`, in order. The index must not change meanwhile. */
+  *after(seq: number): Generator<number> {
+    for (let at = this.#firstAfter(seq); at < this.#length; at++) {
+      const slot = this.#slots[at] as number;
+      if (this.#holds(this.#seqs[at] as number, slot)) yield slot;
+    }
+  }
+
+  /** Takes entries in any order; for loading. */
+  static sorted(
+    holds: (seq: number, slot: number) => boolean,
+    entries: { readonly seqs: Float64Array; readonly slots: Uint32Array },
+  ): SeqIndex {
+    const index = new SeqIndex(holds);
+    const order = Uint32Array.from(entries.slots.keys()).sort(
+      (a, b) => (entries.seqs[a] as number) - (entries.seqs[b] as number),
+    );
+    for (const at of order) index.push(entries.seqs[at] as number, entries.slots[at] as number);
+    return index;
+  }
+
+  #firstAfter(seq: number): number {
+    let low = 0;
+    let high = this.#length;
+    while (low < high) {
+      const middle = (low + high) >>> 1;
+      if ((this.#seqs[middle] as number) <= seq) low = middle + 1;
+      else high = middle;
+    }
+    return low;
+  }
+
+  #pack(): void {
+    let kept = 0;
+    for (let at = 0; at < this.#length; at++) {
+      const seq = this.#seqs[at] as number;
+      const slot = this.#slots[at] as number;
+      if (!this.#holds(seq, slot)) continue;
+      this.#seqs[kept] = seq;
+      this.#slots[kept] = slot;
+      kept++;
+    }
+    this.#length = kept;
+    this.#dead = 0;
+  }
+
+  #grow(): void {
+    const capacity = this.#seqs.length * 2;
+    const seqs = new Float64Array(capacity);
+    seqs.set(this.#seqs);
+    this.#seqs = seqs;
+    const slots = new Uint32Array(capacity);
+    slots.set(this.#slots);
+    this.#slots = slots;
+  }
+}

@@ -1,0 +1,157 @@
+import { createHash, type KeyObject, randomBytes } from 'node:crypto';
+import { setImmediate } from 'node:timers/promises';
+import { aadOf, OpenError, open, SEAL_OVERHEAD_BYTES, seal } from '@bundoc/shared/aead';
+import { ByteReader, ByteWriter } from './bytes.ts';
+import { SEGMENT_ID_BYTES } from './frame.ts';
+import type { JournalStart } from './journal.ts';
+import { type DocumentState, readState, readUsedKey, type UsedKey, writeState, writeUsedKey } from './record.ts';
+
+/** The catalog file does not open, or does not hold together. */
+export class CatalogDamaged extends Error {
+  override readonly name = 'CatalogDamaged';
+}
+
+export interface SnapshotHead {
+  readonly start: JournalStart;
+  readonly lastSeq: number;
+  readonly purgedSeq: number;
+}
+
+export interface SnapshotKeys {
+  readonly version: number;
+  /** The key of one snapshot; undefined for a version that there is no key of. */
+  snapshotKey(version: number, snapshotId: Buffer): KeyObject | undefined;
+}
+
+const MAGIC = Buffer.from('BUNDOCC1', 'latin1');
+const ID_BYTES = 16;
+const HEAD_BYTES = MAGIC.length + 4 + ID_BYTES;
+/** Plaintext bytes after which a chunk is sealed; between chunks other work gets its turn. */
+const CHUNK_BYTES = 262_144;
+const TAG_BYTES = 16;
+
+/**
+ * The catalog as a file: a clear head, then sealed chunks, each bound to its place; the last one is marked, so that a
+ * file that was cut short does not open. Byte table: docs/formats/catalog.md.
+ *
+ * The states are read while others are applied. That is harmless: whatever changed since `head` was taken is in the journal from
+ * `head.start` on, and applying it again leaves the later state.
+ */
+export async function encodeSnapshot(
+  project: string,
+  keys: SnapshotKeys,
+  head: SnapshotHead,
+  usedKeys: Iterable<UsedKey>,
+  states: Iterable<DocumentState>,
+): Promise<Buffer> {
+  const id = randomBytes(ID_BYTES);
+  const key = keys.snapshotKey(keys.version, id);
+  if (key === undefined) throw new CatalogDamaged('the current key version has no key');
+  const clear = Buffer.alloc(HEAD_BYTES);
+  MAGIC.copy(clear);
+  clear.writeUInt32BE(keys.version, MAGIC.length);
+  id.copy(clear, MAGIC.length + 4);
+  const parts: Buffer[] = [clear];
+  let chunk = 0;
+  const sealChunk = async (writer: ByteWriter, last: boolean): Promise<void> => {
+    const sealed = seal(key, writer.finish(), chunkAad(project, id, chunk++, last));
+    const length = Buffer.alloc(4);
+    length.writeUInt32BE(sealed.length);
+    parts.push(length, sealed);
+    await setImmediate();
+  };
+
+  let writer = new ByteWriter(CHUNK_BYTES + 2_048);
+  writer
+    .u48(head.start.firstLive)
+    .raw(head.start.before.id)
+    .raw(head.start.before.tag)
+    .u48(head.lastSeq)
+    .u48(head.purgedSeq);
+  await sealChunk(writer, false);
+  writer = new ByteWriter(CHUNK_BYTES + 2_048);
+  for (const used of usedKeys) {
+    writer.u8(USED_KEY);
+    writeUsedKey(writer, used);
+    if (writer.length < CHUNK_BYTES) continue;
+    await sealChunk(writer, false);
+    writer = new ByteWriter(CHUNK_BYTES + 2_048);
+  }
+  for (const state of states) {
+    writer.u8(STATE);
+    writeState(writer, state);
+    if (writer.length < CHUNK_BYTES) continue;
+    await sealChunk(writer, false);
+    writer = new ByteWriter(CHUNK_BYTES + 2_048);
+  }
+  await sealChunk(writer, true);
+  return Buffer.concat(parts);
+}
+
+const STATE = 1;
+const USED_KEY = 2;
+
+/**
+ * Reads a catalog file.
+ *
+ * @throws CatalogDamaged for anything but a whole, authentic one of this project.
+ */
+export function decodeSnapshot(
+  project: string,
+  keys: SnapshotKeys,
+  bytes: Buffer,
+  sink: { state(state: DocumentState): void; usedKey(used: UsedKey): void },
+): SnapshotHead {
+  if (bytes.length < HEAD_BYTES || !bytes.subarray(0, MAGIC.length).equals(MAGIC))
+    throw new CatalogDamaged('it is no catalog of a known format');
+  const id = bytes.subarray(MAGIC.length + 4, HEAD_BYTES);
+  const key = keys.snapshotKey(bytes.readUInt32BE(MAGIC.length), id);
+  if (key === undefined) throw new CatalogDamaged('there is no key of its version');
+  let head: SnapshotHead | undefined;
+  let at = HEAD_BYTES;
+  for (let chunk = 0; ; chunk++) {
+    const length = at + 4 <= bytes.length ? bytes.readUInt32BE(at) : 0;
+    const end = at + 4 + length;
+    if (length < SEAL_OVERHEAD_BYTES || end > bytes.length) throw new CatalogDamaged('it is cut short');
+    const last = end === bytes.length;
+    const reader = new ByteReader(openChunk(key, bytes.subarray(at + 4, end), chunkAad(project, id, chunk, last)));
+    if (head === undefined) head = readHead(reader);
+    while (!reader.done) {
+      if (reader.u8() === STATE) sink.state(readState(reader));
+      else sink.usedKey(readUsedKey(reader));
+    }
+    if (last) return head;
+    at = end;
+  }
+}
+
+function readHead(reader: ByteReader): SnapshotHead {
+  const firstLive = reader.u48();
+  const before = { id: Buffer.from(reader.raw(SEGMENT_ID_BYTES)), tag: Buffer.from(reader.raw(TAG_BYTES)) };
+  return { start: { firstLive, before }, lastSeq: reader.u48(), purgedSeq: reader.u48() };
+}
+
+function openChunk(key: KeyObject, sealed: Buffer, aad: Buffer): Buffer {
+  try {
+    return open(key, sealed, aad);
+  } catch (error) {
+    if (error instanceof OpenError) throw new CatalogDamaged('it does not open');
+    throw error;
+  }
+}
+
+function chunkAad(project: string, id: Buffer, chunk: number, last: boolean): Buffer {
+  return aadOf('bundoc/catalog/v1', project, id.toString('hex'), String(chunk), last ? 'last' : 'more');
+}
+
+/** 16 bytes of SHA-256, in hex: how idempotency keys and requests are remembered. */
+export function shortHash(...parts: readonly (string | Uint8Array)[]): string {
+  const hash = createHash('sha256');
+  for (const part of parts) {
+    const bytes = Buffer.from(part as Uint8Array);
+    const length = Buffer.alloc(4);
+    length.writeUInt32BE(bytes.length);
+    hash.update(length).update(bytes);
+  }
+  return hash.digest().toString('hex', 0, 16);
+}

@@ -1,0 +1,33 @@
+import { AppError } from '@bundoc/shared/errors';
+import { IDEMPOTENCY_KEYS_MAX, IDEMPOTENCY_TTL_MS, type Idempotency } from '../port.ts';
+import type { UsedKey } from './record.ts';
+
+/** The idempotency keys of the last day, oldest first. */
+export class UsedKeys implements Iterable<UsedKey> {
+  readonly #used = new Map<string, UsedKey>();
+
+  /**
+   * What a key led to, or undefined for a new one.
+   *
+   * @throws AppError `idempotency_mismatch` when it was used for another request.
+   */
+  find({ key, request }: Idempotency, nowMs: number): UsedKey | undefined {
+    const used = this.#used.get(key);
+    if (used === undefined || used.atMs + IDEMPOTENCY_TTL_MS <= nowMs) return undefined;
+    if (used.request !== request) throw new AppError('idempotency_mismatch');
+    return used;
+  }
+
+  add(used: UsedKey): void {
+    this.#used.delete(used.key);
+    this.#used.set(used.key, used);
+    for (const [key, oldest] of this.#used) {
+      if (this.#used.size <= IDEMPOTENCY_KEYS_MAX && oldest.atMs + IDEMPOTENCY_TTL_MS > used.atMs) break;
+      this.#used.delete(key);
+    }
+  }
+
+  [Symbol.iterator](): Iterator<UsedKey> {
+    return this.#used.values();
+  }
+}
