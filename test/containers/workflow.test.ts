@@ -135,10 +135,10 @@ describeWithDocker('the compose project', () => {
       expect(HostConfig.Memory).toBeGreaterThan(0);
       expect(HostConfig.MemorySwap).toBe(HostConfig.Memory);
       expect(Object.keys(HostConfig.Tmpfs)).toEqual(['/tmp']);
-      const published = Object.values<{ HostIp: string }[] | null>(NetworkSettings.Ports).flatMap(
-        (port) => port ?? [],
+      const published = Object.entries<{ HostIp: string }[] | null>(NetworkSettings.Ports).flatMap(
+        ([port, bindings]) => (bindings ?? []).map(({ HostIp }) => `${port} on ${HostIp}`),
       );
-      expect(published.map(({ HostIp }) => HostIp)).toEqual(['127.0.0.1']);
+      expect(published).toEqual([`${service === 'bundoc' ? 8080 : 8081}/tcp on 127.0.0.1`]);
     },
   );
 

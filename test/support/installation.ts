@@ -10,9 +10,8 @@ import { type RunningBunkms, startBunkms } from '@bundoc/bunkms/app';
 import { init } from '@bundoc/bunkms/cli/init';
 import { withKms } from '@bundoc/bunkms/cli/open-kms';
 import { readConfig as readBunkmsConfig } from '@bundoc/bunkms/config';
-import { type IssueToken, issueTokenSchema } from '@bundoc/shared/contract/tokens';
+import { type IssueToken, type IssueTokenInput, issueTokenSchema } from '@bundoc/shared/contract/tokens';
 import { createLogger, type Logger } from '@bundoc/shared/logger';
-import type { z } from 'zod';
 
 /** Everything that was logged, as one text. */
 export class LogSink {
@@ -171,7 +170,7 @@ export class Installation implements AsyncDisposable {
   }
 
   /** Issues a token as the command line does: beside the running service, into the same store. */
-  async issue(request: z.input<typeof issueTokenSchema>): Promise<string> {
+  async issue(request: IssueTokenInput): Promise<string> {
     const parsed: IssueToken = issueTokenSchema.parse(request);
     return withKms(
       this.kmsEnvironment,

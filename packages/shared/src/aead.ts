@@ -29,11 +29,15 @@ export class OpenError extends Error {
 }
 
 /**
- * AAD from its parts: UTF-8, joined by a NUL byte. No part may hold a NUL, so two different lists of parts never
- * give the same AAD.
+ * AAD from its parts, at least one: UTF-8, joined by a NUL byte. No part may hold a NUL or a lone surrogate (UTF-8
+ * has one replacement for all of them), so two different lists of parts never give the same AAD.
  */
 export function aadOf(...parts: readonly string[]): Buffer {
-  for (const part of parts) assert(!part.includes('\0'), 'an AAD part holds a NUL');
+  assert(parts.length > 0, 'an AAD has at least one part');
+  for (const part of parts) {
+    assert(!part.includes('\0'), 'an AAD part holds a NUL');
+    assert(part.isWellFormed(), 'an AAD part is not well-formed Unicode');
+  }
   return Buffer.from(parts.join('\0'), 'utf8');
 }
 

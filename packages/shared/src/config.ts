@@ -41,16 +41,20 @@ export const portNumber = wholeNumber(0, 65_535);
 export const logLevel = z.enum(['fatal', 'error', 'warn', 'info', 'debug', 'trace', 'silent']);
 
 /**
- * Reads a small secret file, without the line break at its end.
+ * Reads a small secret file, without the white space at its end. An empty file is a fault: it is what an interrupted
+ * set-up leaves behind.
  *
  * @throws ConfigError that names the variable and the reason, never the content.
  */
 export function readSecretFile(variable: string, path: string): string {
+  let secret: string;
   try {
-    return readFileSync(path, 'utf8').trimEnd();
+    secret = readFileSync(path, 'utf8').trimEnd();
   } catch (error) {
     throw new ConfigError([
       `${variable}: the file cannot be read (${(error as NodeJS.ErrnoException).code})`,
     ]);
   }
+  if (secret === '') throw new ConfigError([`${variable}: the file is empty`]);
+  return secret;
 }

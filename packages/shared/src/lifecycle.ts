@@ -5,6 +5,9 @@ import type { Logger } from './logger.ts';
 /** Longest orderly stop, milliseconds; then the process ends anyway. */
 export const STOP_TIMEOUT_MS = 10_000;
 
+/** How long what a failed start left behind may keep the process alive, milliseconds. */
+const FAILED_START_LINGER_MS = 500;
+
 export interface RunningService {
   /** Stops it in order: no new requests, running ones to their end, then storage and locks. Idempotent. */
   close(): Promise<void>;
@@ -17,6 +20,7 @@ export interface RunningService {
  * A failed start is logged, once, and ends the process with code 1.
  */
 export async function runService(logger: Logger, start: () => Promise<RunningService>): Promise<void> {
+  const supervised = process.connected;
   let service: RunningService;
   try {
     service = await start();
@@ -26,14 +30,36 @@ export async function runService(logger: Logger, start: () => Promise<RunningSer
     logger.flush();
     process.exitCode = 1;
     if (process.connected) process.disconnect();
+    // A start that got half-way may have left a listener or a worker behind, which would keep the process alive.
+    setTimeout(() => process.exit(1), FAILED_START_LINGER_MS).unref();
     return;
   }
-  const handle = closeWithGrace({ delay: STOP_TIMEOUT_MS, logger: false }, async ({ signal, err }) => {
-    if (err !== undefined) logger.fatal({ err }, 'uncaught error: stopping');
-    else logger.info({ signal: signal ?? 'supervisor' }, 'stopping');
-    await service.close();
-    logger.info('stopped');
+
+  let stopped: Promise<void> | undefined;
+  const stop = async (reason: string, error: unknown): Promise<void> => {
+    if (error !== undefined) logger.fatal({ err: error }, 'uncaught error: stopping');
+    else logger.info({ signal: reason }, 'stopping');
+    try {
+      await service.close();
+      logger.info('stopped');
+    } catch (closeError) {
+      logger.fatal({ err: closeError }, 'the service did not stop in order');
+      throw closeError;
+    } finally {
+      logger.flush();
+    }
+  };
+  const onTimeout = (): void => {
+    logger.fatal('the service did not stop in time');
     logger.flush();
+  };
+  const handle = closeWithGrace({ delay: STOP_TIMEOUT_MS, logger: false, onTimeout }, ({ signal, err }) => {
+    // A signal and the end of the channel often come together. Whoever comes second waits for the same stop.
+    stopped ??= stop(signal ?? 'supervisor', err);
+    return stopped;
   });
+  if (!supervised) return;
+  // The supervisor may have gone while the service was starting: then the event has passed already.
   if (process.connected) process.once('disconnect', () => handle.close());
+  else handle.close();
 }

@@ -9,16 +9,37 @@ export interface LoggerOptions {
   readonly destination?: DestinationStream;
 }
 
+/** Causes that are followed; a chain may be a circle. */
+const CAUSES_MAX = 5;
+
+/**
+ * Messages that quote what was read: `JSON.parse` repeats the text around its fault, and Node's argument checks
+ * repeat the argument. Both may be a key or a document.
+ */
+function quotesItsInput(error: Error, code: unknown): boolean {
+  return error instanceof SyntaxError || (typeof code === 'string' && code.startsWith('ERR_INVALID_ARG_'));
+}
+
+/** The frames of a stack, without the message that V8 puts before them. */
+function framesOf(stack: string): string {
+  return stack
+    .split('\n')
+    .filter((line) => /^ {4}at /.test(line))
+    .join('\n');
+}
+
 /** What of an error may be logged; everything else an error carries (sockets, inputs, requests) stays out. */
-function serializeError(error: unknown): Record<string, unknown> {
+function serializeError(error: unknown, causesLeft: number = CAUSES_MAX): Record<string, unknown> {
   if (!(error instanceof Error)) return { type: typeof error };
-  const { code } = error as NodeJS.ErrnoException;
+  const { code } = error as { code?: unknown };
   return {
     type: error.name,
-    message: error.message,
-    ...(code === undefined ? {} : { code }),
-    ...(error.stack === undefined ? {} : { stack: error.stack }),
-    ...(error.cause === undefined ? {} : { cause: serializeError(error.cause) }),
+    message: quotesItsInput(error, code) ? '[omitted: may quote its input]' : error.message,
+    ...(typeof code === 'string' || typeof code === 'number' ? { code } : {}),
+    ...(typeof error.stack === 'string' ? { stack: framesOf(error.stack) } : {}),
+    ...(error.cause === undefined || causesLeft === 0
+      ? {}
+      : { cause: serializeError(error.cause, causesLeft - 1) }),
   };
 }
 
@@ -33,16 +54,20 @@ export function createLogger(options: LoggerOptions): Logger {
       base: { service: options.service },
       timestamp: pino.stdTimeFunctions.isoTime,
       formatters: { level: (label) => ({ level: label }) },
-      serializers: { err: serializeError },
+      serializers: { err: (error: unknown) => serializeError(error) },
       redact: {
         paths: [
           'authorization',
+          'cookie',
+          'password',
+          'secret',
           'token',
           'key',
           'dek',
           'kek',
           'key_material_b64',
           'wrapped_b64',
+          'plaintext',
           'body',
         ].flatMap((name) => [name, `*.${name}`]),
         censor: '[redacted]',

@@ -23,7 +23,10 @@ const PROGRAM = `
       return { host, port, outcome: error.cause?.code ?? error.name, body: '' };
     }
   };
-  Promise.all(targets.map(probe)).then((findings) => console.log(JSON.stringify(findings)));
+  Promise.all(targets.map(probe)).then((findings) => {
+    console.log(JSON.stringify(findings));
+    process.exit();
+  });
 `;
 
 export interface ProbeRequest {

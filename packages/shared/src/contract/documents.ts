@@ -3,12 +3,9 @@ import { z } from 'zod';
 /** Project ids are canonicalised to lower case before anything else looks at them. */
 export const projectIdSchema = z
   .string()
-  .transform((id) => id.toLowerCase())
-  .pipe(
-    z
-      .string()
-      .regex(/^[a-z0-9][a-z0-9-]{0,62}$/, 'must be 1 to 63 of a-z 0-9 -, starting with a letter or digit'),
-  );
+  // Checked before it is lowered: the Kelvin sign (U+212A) would otherwise become an honest "k".
+  .regex(/^[A-Za-z0-9][A-Za-z0-9-]{0,62}$/, 'must be 1 to 63 of a-z 0-9 -, starting with a letter or digit')
+  .transform((id) => id.toLowerCase());
 
 export const collectionNameSchema = z
   .string()

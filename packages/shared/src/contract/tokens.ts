@@ -32,7 +32,7 @@ export const subjectSchema = z
   .string()
   .regex(/^[A-Za-z0-9][A-Za-z0-9._@:-]{0,127}$/, 'must be 1 to 128 of A-Z a-z 0-9 . _ @ : -');
 
-/** The claims of a token that passed its signature check. `iat` and `exp` are seconds since 1970. */
+/** The claims of a token that passed its signature check. `iat`, `exp` and `nbf` are seconds since 1970. */
 export const claimsSchema = z.object({
   iss: z.literal(TOKEN_ISSUER),
   aud: audienceSchema,
@@ -47,6 +47,8 @@ export const claimsSchema = z.object({
   jti: z.uuid(),
   iat: z.int(),
   exp: z.int(),
+  /** BunKMS issues none; a token that has one is not accepted before that time. */
+  nbf: z.int().optional(),
 });
 export type Claims = z.infer<typeof claimsSchema>;
 
@@ -77,6 +79,7 @@ export const issueTokenSchema = z
       fault('ttl_s', `must be at most ${TOKEN_TTL_S_MAX[request.typ]} for a ${request.typ} token`);
   });
 export type IssueToken = z.infer<typeof issueTokenSchema>;
+export type IssueTokenInput = z.input<typeof issueTokenSchema>;
 
 /** The service that a scope belongs to. */
 export function audienceOf(scope: Scope): Audience {

@@ -22,6 +22,8 @@ export interface BearerAuthOptions {
 /** Verified tokens that are remembered; a verification costs a hundred times a look-up. */
 const VERIFIED_MAX = 5_000;
 const TOKEN_LENGTH_MAX = 12_288;
+/** As in the key set's schema; a longer one is not asked for. */
+const KID_LENGTH_MAX = 64;
 /** How far the issuer's clock may run ahead of ours, seconds. */
 const CLOCK_SKEW_S = 60;
 
@@ -48,7 +50,7 @@ export class BearerAuth {
     await app.register(fastifyJwt, {
       secret: async (_request: FastifyRequest, token: unknown) => {
         const kid = kidOf(token);
-        const pem = kid === undefined ? undefined : await this.#options.keys.find(kid);
+        const pem = kid === undefined ? undefined : await this.#findKey(kid);
         if (pem === undefined) throw new AppError('unauthenticated');
         return pem;
       },
@@ -60,6 +62,9 @@ export class BearerAuth {
         requiredClaims: ['iss', 'aud', 'sub', 'jti', 'iat', 'exp'],
         // Times are checked below against the injected clock, for remembered tokens as for new ones.
         ignoreExpiration: true,
+        ignoreNotBefore: true,
+        // One reading of the header for the look-up and for the check.
+        extractToken: bearerToken,
         cache: false,
       },
     });
@@ -75,7 +80,17 @@ export class BearerAuth {
     return known === undefined ? this.#verify(request, token) : this.#checked(known);
   }
 
+  /** A defect in the source of keys is no fault of the token: it must not hide behind a 401. */
+  async #findKey(kid: string): Promise<string | undefined> {
+    try {
+      return await this.#options.keys.find(kid);
+    } catch (error) {
+      throw error instanceof AppError ? error : new AppError('internal_error', { cause: error });
+    }
+  }
+
   async #verify(request: FastifyRequest, token: string): Promise<Claims> {
+    if (!isCanonical(token)) throw new AppError('unauthenticated');
     let payload: unknown;
     try {
       payload = await request.jwtVerify();
@@ -86,7 +101,7 @@ export class BearerAuth {
     const claims = claimsSchema.safeParse(payload);
     const kid = kidOf(await request.jwtDecode());
     if (!claims.success || kid === undefined) throw new AppError('unauthenticated');
-    const verified = { claims: claims.data, kid };
+    const verified = { claims: frozen(claims.data), kid };
     const result = this.#checked(verified);
     this.#verified.set(token, verified);
     return result;
@@ -94,21 +109,37 @@ export class BearerAuth {
 
   #checked({ claims, kid }: Verified): Claims {
     const nowS = this.#options.clock.now() / 1000;
-    if (claims.exp <= nowS || claims.iat > nowS + CLOCK_SKEW_S || !this.#options.keys.isCurrent(kid))
+    const validFromS = Math.max(claims.iat, claims.nbf ?? 0);
+    if (claims.exp <= nowS || validFromS > nowS + CLOCK_SKEW_S || !this.#options.keys.isCurrent(kid))
       throw new AppError('unauthenticated');
     return claims;
   }
 }
 
+/** The scheme's name is case-insensitive (RFC 9110, section 11.1); between it and the token is one space. */
+const BEARER = /^bearer ([A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+)$/i;
+
 function bearerToken(request: FastifyRequest): string {
   const header = request.headers.authorization;
-  const token = header?.startsWith('Bearer ') ? header.slice(7) : undefined;
-  if (token === undefined || token === '' || token.length > TOKEN_LENGTH_MAX || token.includes(' '))
-    throw new AppError('unauthenticated');
+  const token =
+    header === undefined || header.length > TOKEN_LENGTH_MAX + 7 ? undefined : BEARER.exec(header)?.[1];
+  if (token === undefined) throw new AppError('unauthenticated');
   return token;
+}
+
+/** False when unused bits at the end of the signature are set: such a token would be a second spelling of another. */
+function isCanonical(token: string): boolean {
+  const signature = token.slice(token.lastIndexOf('.') + 1);
+  return Buffer.from(signature, 'base64url').toString('base64url') === signature;
 }
 
 function kidOf(decoded: unknown): string | undefined {
   const kid = (decoded as { header?: { kid?: unknown } } | null)?.header?.kid;
-  return typeof kid === 'string' ? kid : undefined;
+  return typeof kid === 'string' && kid !== '' && kid.length <= KID_LENGTH_MAX ? kid : undefined;
+}
+
+/** Remembered claims are shared by all requests that bring the token, so none of them may change them. */
+function frozen(claims: Claims): Claims {
+  for (const list of [claims.scope, claims.keys, claims.projects]) Object.freeze(list);
+  return Object.freeze(claims);
 }

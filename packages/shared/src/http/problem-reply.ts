@@ -18,6 +18,8 @@ function fromFramework(code: string): AppError | undefined {
       return new AppError('invalid_request', { detail: 'the path is not validly percent-encoded' });
     case 'FST_ERR_MAX_PARAM_LENGTH':
       return new AppError('uri_too_long');
+    case 'FST_ERR_NOT_FOUND':
+      return new AppError('not_found');
     default:
       return undefined;
   }
@@ -30,7 +32,9 @@ export function toAppError(error: unknown): AppError {
     const { code, statusCode } = error as Error & { code?: unknown; statusCode?: unknown };
     const known = typeof code === 'string' ? fromFramework(code) : undefined;
     if (known !== undefined) return known;
-    if (typeof statusCode === 'number' && statusCode >= 400 && statusCode < 500)
+    // Only Fastify's word counts: errors of other clients carry the status that somebody else answered.
+    const isFastifys = typeof code === 'string' && (code.startsWith('FST_') || code === 'ECONNRESET');
+    if (isFastifys && typeof statusCode === 'number' && statusCode >= 400 && statusCode < 500)
       return new AppError('invalid_request', { cause: error });
   }
   return new AppError('internal_error', { cause: error });
@@ -50,10 +54,18 @@ export function problemOf(error: AppError, requestId: string): Problem {
   };
 }
 
+const ENTITY_HEADERS = ['content-length', 'content-encoding', 'etag', 'last-modified', 'location'] as const;
+
 /** Answers a request with a problem document. */
 export function replyProblem(error: AppError, request: FastifyRequest, reply: FastifyReply): FastifyReply {
   const problem = problemOf(error, request.id);
-  reply.code(problem.status).header('content-type', PROBLEM_CONTENT_TYPE).header('cache-control', 'no-store');
+  // What the handler had set for its own answer does not describe this one.
+  for (const name of ENTITY_HEADERS) reply.removeHeader(name);
+  reply
+    .code(problem.status)
+    .header('content-type', PROBLEM_CONTENT_TYPE)
+    .header('cache-control', 'no-store')
+    .header('x-content-type-options', 'nosniff');
   const retryAfterS = error.retryAfterS ?? (problem.status === 503 ? 1 : undefined);
   if (retryAfterS !== undefined) reply.header('retry-after', String(Math.max(1, Math.ceil(retryAfterS))));
   if (error.allow !== undefined) reply.header('allow', error.allow.join(', '));

@@ -1,6 +1,8 @@
 import { randomBytes } from 'node:crypto';
+import type { IncomingMessage, ServerResponse } from 'node:http';
 import type { Socket } from 'node:net';
-import Fastify, { type FastifyInstance, type FastifyRequest, type HTTPMethods } from 'fastify';
+import { MIMEType } from 'node:util';
+import Fastify, { type FastifyInstance, type FastifyRequest, type HTTPMethods, LogController } from 'fastify';
 import type { ProblemCode } from '../contract/problem.ts';
 import { AppError } from '../errors.ts';
 import type { Logger } from '../logger.ts';
@@ -12,15 +14,34 @@ export interface HttpServerOptions {
   readonly bodyBytesMax: number;
   /** Told of every refused or failed request, exactly once, before its answer is sent. Must not throw. */
   readonly onProblem?: (request: FastifyRequest, error: AppError) => void;
+  /** {@link REQUEST_TIMEOUT_MS} unless a test is in a hurry. */
+  readonly requestTimeoutMs?: number;
+  /** {@link CLOSE_GRACE_MS} unless a test is in a hurry. */
+  readonly closeGraceMs?: number;
 }
 
 /** Longest time to receive a whole request, milliseconds. */
 export const REQUEST_TIMEOUT_MS = 30_000;
+/**
+ * How long a closing server waits for its connections, milliseconds. One that is open but has sent nothing, or half a
+ * request, does not count as idle for Node and would hold up the stop until its own timeout.
+ */
+export const CLOSE_GRACE_MS = 5_000;
+/** How long a connection whose request was refused unread may stay open for its answer to arrive, milliseconds. */
+const REFUSED_LINGER_MS = 500;
+const CHECKING_INTERVAL_MS = 5_000;
 const HEADER_BYTES_MAX = 16_384;
 /** Decoded characters of one path parameter; the schemas bound the bytes more tightly. */
 const PARAM_LENGTH_MAX = 1_024;
 
-const METHODS: readonly HTTPMethods[] = ['GET', 'HEAD', 'POST', 'PUT', 'PATCH', 'DELETE', 'OPTIONS'];
+/** Failures of ours whose cause nobody else logs. */
+const LOGGED_WITH_CAUSE: ReadonlySet<ProblemCode> = new Set([
+  'internal_error',
+  'storage_unavailable',
+  'disk_full',
+]);
+
+const METHODS: readonly HTTPMethods[] = ['GET', 'HEAD', 'POST', 'PUT', 'PATCH', 'DELETE', 'OPTIONS', 'TRACE'];
 
 /**
  * A Fastify instance with everything that both services have in common: limits, problem documents for every way to
@@ -31,39 +52,62 @@ const METHODS: readonly HTTPMethods[] = ['GET', 'HEAD', 'POST', 'PUT', 'PATCH', 
  */
 export function createHttpServer(options: HttpServerOptions): FastifyInstance {
   const newRequestId = requestIds();
+  const requestTimeoutMs = options.requestTimeoutMs ?? REQUEST_TIMEOUT_MS;
+  const responses: ResponsesBySocket = new WeakMap();
 
   const fail = (thrown: unknown, request: FastifyRequest): AppError => {
     const error = toAppError(thrown);
-    if (error.code === 'internal_error')
-      options.logger.error({ reqId: request.id, err: error.cause }, 'request failed');
+    if (LOGGED_WITH_CAUSE.has(error.code))
+      options.logger.error(
+        { reqId: request.id, code: error.code, err: error.cause ?? error },
+        'request failed',
+      );
     options.onProblem?.(request, error);
     return error;
   };
 
   const app = Fastify({
     loggerInstance: options.logger,
-    disableRequestLogging: true,
+    logController: new LogController({ disableRequestLogging: true }),
     genReqId: newRequestId,
     requestIdHeader: false,
     bodyLimit: options.bodyBytesMax,
     routerOptions: { maxParamLength: PARAM_LENGTH_MAX },
     exposeHeadRoutes: false,
-    requestTimeout: REQUEST_TIMEOUT_MS,
+    requestTimeout: requestTimeoutMs,
     keepAliveTimeout: 65_000,
     forceCloseConnections: 'idle',
     return503OnClosing: false,
-    http: { maxHeaderSize: HEADER_BYTES_MAX, connectionsCheckingInterval: 5_000 },
+    http: {
+      maxHeaderSize: HEADER_BYTES_MAX,
+      headersTimeout: requestTimeoutMs,
+      connectionsCheckingInterval: Math.min(CHECKING_INTERVAL_MS, requestTimeoutMs),
+      // Node's own answer to a missing Host has no body: the hook below gives one.
+      requireHostHeader: false,
+    },
     frameworkErrors: (error, request, reply) => {
       replyProblem(fail(error, request), request, reply);
     },
-    clientErrorHandler: (error, socket) => answerClientError(error, socket, newRequestId()),
+    clientErrorHandler: (error, socket) => answerClientError(error, socket, responses, newRequestId),
   }) as unknown as FastifyInstance;
 
+  app.server.prependListener('request', (request: IncomingMessage, response: ServerResponse) => {
+    responses.set(request.socket, response);
+  });
+  // Node would answer an unknown expectation with a bare 417; RFC 9110, section 10.1.1, allows to ignore it.
+  app.server.on('checkExpectation', (request: IncomingMessage, response: ServerResponse) => {
+    app.server.emit('request', request, response);
+  });
+  closeInTime(app, options.closeGraceMs ?? CLOSE_GRACE_MS);
+
   app.removeAllContentTypeParsers();
-  app.addContentTypeParser('application/json', { parseAs: 'buffer' }, (_request, body, done) => {
-    done(null, body);
+  app.addContentTypeParser('application/json', { parseAs: 'buffer' }, (request, body, done) => {
+    if (isUtf8Type(request.headers['content-type'])) done(null, body);
+    else done(new AppError('unsupported_media_type', { detail: 'the charset must be utf-8' }), undefined);
   });
   app.addHook('onRequest', async (request) => {
+    if (request.headers.host === undefined && request.raw.httpVersion === '1.1')
+      throw new AppError('invalid_request', { detail: 'the Host header is missing' });
     if (request.headers['content-encoding'] !== undefined)
       throw new AppError('unsupported_media_type', { detail: 'the body must not have a Content-Encoding' });
   });
@@ -100,24 +144,73 @@ function requestIds(): () => string {
   return () => `${prefix}-${(++count).toString(36)}`;
 }
 
+/** True unless the media type names another charset: JSON between systems is UTF-8 (RFC 8259, section 8.1). */
+function isUtf8Type(contentType: string | undefined): boolean {
+  if (contentType === undefined || contentType === 'application/json') return true;
+  try {
+    return (new MIMEType(contentType).params.get('charset') ?? 'utf-8').toLowerCase() === 'utf-8';
+  } catch {
+    return false;
+  }
+}
+
+/** Ends, after a grace, the connections that Node does not count as idle. */
+function closeInTime(app: FastifyInstance, graceMs: number): void {
+  let timer: NodeJS.Timeout | undefined;
+  app.addHook('preClose', async () => {
+    timer = setTimeout(() => app.server.closeAllConnections(), graceMs).unref();
+  });
+  app.addHook('onClose', async () => clearTimeout(timer));
+}
+
+/** The response to the latest request that was parsed from a connection. */
+type ResponsesBySocket = WeakMap<object, ServerResponse>;
+
+/**
+ * True when an answer put on the wire now would be taken for the answer to the request at fault. It would not be while
+ * another request of the connection, which was received in whole, still waits for its own: that one may have been
+ * carried out, and must not be reported as refused.
+ */
+function mayAnswer(socket: Socket, latest: ServerResponse | undefined): boolean {
+  if (latest === undefined || latest.writableFinished) return true;
+  if (latest.socket !== socket) return false;
+  return latest.writableEnded || (!latest.req.complete && !latest.headersSent);
+}
+
+function codeOfClientError(error: NodeJS.ErrnoException): ProblemCode {
+  switch (error.code) {
+    case 'HPE_HEADER_OVERFLOW':
+      return 'headers_too_large';
+    case 'HPE_CHUNK_EXTENSIONS_OVERFLOW':
+      return 'payload_too_large';
+    case 'ERR_HTTP_REQUEST_TIMEOUT':
+      return 'request_timeout';
+    default:
+      return 'invalid_request';
+  }
+}
+
 /** What Node's HTTP parser refuses never reaches Fastify's hooks; it gets its problem document here. */
-function answerClientError(error: NodeJS.ErrnoException, socket: Socket, requestId: string): void {
-  if (error.code === 'ECONNRESET' || !socket.writable) {
+function answerClientError(
+  error: NodeJS.ErrnoException,
+  socket: Socket,
+  responses: ResponsesBySocket,
+  newRequestId: () => string,
+): void {
+  if (socket.writableEnded) return; // Answered already; what still arrives is let run out.
+  if (error.code === 'ECONNRESET' || !socket.writable || !mayAnswer(socket, responses.get(socket))) {
     socket.destroy();
     return;
   }
-  const code: ProblemCode =
-    error.code === 'HPE_HEADER_OVERFLOW'
-      ? 'headers_too_large'
-      : error.code === 'ERR_HTTP_REQUEST_TIMEOUT'
-        ? 'request_timeout'
-        : 'invalid_request';
-  const problem = problemOf(new AppError(code), requestId);
+  const problem = problemOf(new AppError(codeOfClientError(error)), newRequestId());
   const body = JSON.stringify(problem);
   socket.end(
     `HTTP/1.1 ${problem.status} ${problem.title}\r\nContent-Type: ${PROBLEM_CONTENT_TYPE}\r\n` +
-      `Content-Length: ${Buffer.byteLength(body)}\r\nCache-Control: no-store\r\nConnection: close\r\n\r\n${body}`,
+      `Content-Length: ${Buffer.byteLength(body)}\r\nCache-Control: no-store\r\n` +
+      `X-Content-Type-Options: nosniff\r\nConnection: close\r\n\r\n${body}`,
   );
+  // Node lets the client keep its half of the connection for as long as it likes.
+  setTimeout(() => socket.destroy(), REFUSED_LINGER_MS).unref();
 }
 
 const methodsByApp = new WeakMap<FastifyInstance, Map<string, Set<string>>>();

@@ -22,6 +22,8 @@ export interface JsonScan {
   readonly duplicateName: string | undefined;
   /** A member is called `__proto__`, at any depth and in any spelling. */
   readonly hasProtoMember: boolean;
+  /** A name is written with an escape, at any depth: `JSON.parse` may misread it, see `read.ts`. */
+  readonly hasEscapedName: boolean;
 }
 
 /** Nesting that is accepted; `JSON.parse` overflows the stack some thousands deeper. */
@@ -69,6 +71,7 @@ export function scanJson(bytes: Buffer, depthMax: number = JSON_DEPTH_MAX): Json
   let depth = 0;
   let duplicateName: string | undefined;
   let hasProtoMember = false;
+  let hasEscapedName = false;
   let bodyStart: number | undefined;
   let bodyEnd = bytes.length;
   let nameExpected = false;
@@ -87,7 +90,10 @@ export function scanJson(bytes: Buffer, depthMax: number = JSON_DEPTH_MAX): Json
         const close = closingQuote(bytes, at);
         const names = open[open.length - 1];
         if (nameExpected && names !== undefined) {
-          const name = decodeName(bytes, at, close);
+          const raw = bytes.toString('utf8', at + 1, close);
+          const isEscaped = raw.includes('\\');
+          const name = isEscaped ? decodeName(raw) : raw;
+          if (isEscaped) hasEscapedName = true;
           if (!names.add(name)) duplicateName ??= name;
           if (name === '__proto__') hasProtoMember = true;
           if (open.length === 1) member = { name, nameStart: at };
@@ -101,7 +107,8 @@ export function scanJson(bytes: Buffer, depthMax: number = JSON_DEPTH_MAX): Json
         const isObject = bytes[at] === OPEN_BRACE;
         open.push(isObject ? new NameSet() : undefined);
         depth = Math.max(depth, open.length);
-        if (depth > depthMax) return { bodyStart, bodyEnd, members, depth, duplicateName, hasProtoMember };
+        if (depth > depthMax)
+          return { bodyStart, bodyEnd, members, depth, duplicateName, hasProtoMember, hasEscapedName };
         nameExpected = isObject;
         if (isObject && open.length === 1) {
           bodyStart = at + 1;
@@ -128,7 +135,7 @@ export function scanJson(bytes: Buffer, depthMax: number = JSON_DEPTH_MAX): Json
       default:
     }
   }
-  return { bodyStart, bodyEnd, members, depth, duplicateName, hasProtoMember };
+  return { bodyStart, bodyEnd, members, depth, duplicateName, hasProtoMember, hasEscapedName };
 }
 
 /** Offset of the quote that ends the string opened at `openAt`; the last byte when none does. */
@@ -143,9 +150,8 @@ function closingQuote(bytes: Buffer, openAt: number): number {
   return bytes.length - 1;
 }
 
-function decodeName(bytes: Buffer, quoteAt: number, closeAt: number): string {
-  const raw = bytes.toString('utf8', quoteAt + 1, closeAt);
-  if (!raw.includes('\\')) return raw;
+/** The decoding of one string alone, where V8 makes no mistake. */
+function decodeName(raw: string): string {
   try {
     return String(JSON.parse(`"${raw}"`));
   } catch {

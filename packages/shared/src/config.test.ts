@@ -1,0 +1,122 @@
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterAll, describe, expect, it } from 'vitest';
+import { z } from 'zod';
+import {
+  ConfigError,
+  logLevel,
+  parseEnvironment,
+  portNumber,
+  readSecretFile,
+  wholeNumber,
+} from './config.ts';
+
+const SECRET = 'planted-secret';
+
+function faultsOf(action: () => unknown): string {
+  try {
+    action();
+  } catch (error) {
+    if (error instanceof ConfigError) return error.message;
+    throw error;
+  }
+  throw new Error('it was accepted');
+}
+
+const schema = z.object({
+  PORT: portNumber.default(8080),
+  LEVEL: logLevel.default('info'),
+  URL: z.url(),
+  KEK: z.string().length(64),
+  MODE: z.union([z.literal('files'), z.url({ protocol: /^postgres$/ })]),
+  PATTERN: z.string().regex(/^x$/),
+});
+
+describe('parseEnvironment', () => {
+  it('lists all faults at once, each by its variable, and repeats no value', () => {
+    const message = faultsOf(() =>
+      parseEnvironment(schema, {
+        PORT: SECRET,
+        LEVEL: SECRET,
+        URL: SECRET,
+        KEK: SECRET,
+        MODE: SECRET,
+        PATTERN: SECRET,
+      }),
+    );
+    for (const name of ['PORT', 'LEVEL', 'URL', 'KEK', 'MODE', 'PATTERN'])
+      expect(message).toContain(`\n  ${name}: `);
+    expect(message).not.toContain(SECRET);
+  });
+
+  it('counts an empty variable as absent: a default is used, a required one is missed', () => {
+    const parsed = parseEnvironment(z.object({ PORT: portNumber.default(8080) }), { PORT: '' });
+    expect(parsed).toEqual({ PORT: 8080 });
+    expect(faultsOf(() => parseEnvironment(z.object({ KEK: z.string() }), { KEK: '' }))).toContain('KEK: ');
+  });
+
+  it('takes no part of what it was not asked for', () => {
+    expect(parseEnvironment(z.object({ A: z.string() }), { A: '1', PATH: '/bin' })).toEqual({ A: '1' });
+  });
+
+  it('keeps neither the input nor the parser’s error', () => {
+    try {
+      parseEnvironment(schema, { KEK: SECRET });
+      expect.unreachable();
+    } catch (error) {
+      expect((error as Error).cause).toBeUndefined();
+      expect(JSON.stringify(error) + (error as Error).stack).not.toContain(SECRET);
+    }
+  });
+});
+
+describe('wholeNumber', () => {
+  const number = wholeNumber(5, 1_000);
+
+  it.each(['5', '1000', '0005'])('accepts %j', (text) => {
+    expect(number.parse(text)).toBe(Number(text));
+  });
+
+  it.each(['4', '1001', '-5', '5.0', '1e2', '0x10', ' 5', '5\n', '٥', '', 'NaN', '9'.repeat(30)])(
+    'refuses %j',
+    (text) => {
+      expect(number.safeParse(text).error?.issues[0]?.message).toBe('must be a whole number from 5 to 1000');
+    },
+  );
+
+  it.each([
+    ['65535', true],
+    ['0', true],
+    ['65536', false],
+  ])('as a port, %s: %s', (text, isPort) => {
+    expect(portNumber.safeParse(text).success).toBe(isPort);
+  });
+});
+
+describe('readSecretFile', () => {
+  const folder = mkdtempSync(join(tmpdir(), 'secret-'));
+  afterAll(() => rmSync(folder, { recursive: true }));
+  const file = (content: string) => {
+    const path = join(folder, 'secret');
+    writeFileSync(path, content);
+    return path;
+  };
+
+  it.each([SECRET, `${SECRET}\n`, `${SECRET}\r\n`])('gives the content without its line break', (content) => {
+    expect(readSecretFile('TOKEN_FILE', file(content))).toBe(SECRET);
+  });
+
+  it.each(['', '\n', ' \n'])('refuses a file with nothing in it: %j', (content) => {
+    expect(faultsOf(() => readSecretFile('TOKEN_FILE', file(content)))).toContain(
+      'TOKEN_FILE: the file is empty',
+    );
+  });
+
+  it('names the variable and the reason, not the path', () => {
+    const message = faultsOf(() => readSecretFile('TOKEN_FILE', join(folder, 'no-such-file')));
+    expect(message).toContain('TOKEN_FILE: the file cannot be read (ENOENT)');
+    expect(message).not.toContain('no-such-file');
+    expect(faultsOf(() => readSecretFile('TOKEN_FILE', folder))).toContain('EISDIR');
+  });
+});

@@ -1,0 +1,100 @@
+import { describe, expect, it } from 'vitest';
+import { type Claims, claimsSchema } from './contract/tokens.ts';
+import { hasCode } from './errors.ts';
+import { globMatches, mayUseKey, requireKey, requireProject, requireScope } from './grants.ts';
+
+function claims(grants: Partial<Record<'scope' | 'keys' | 'projects', unknown>> = {}): Claims {
+  return claimsSchema.parse({
+    iss: 'bunkms',
+    aud: 'bundoc',
+    sub: 'app',
+    typ: 'client',
+    scope: '',
+    jti: '3f8f1c1e-9f0b-4b52-8a8c-0b8a6f6f2d11',
+    iat: 1,
+    exp: 2,
+    ...grants,
+  });
+}
+
+function outcome(check: () => void): 'allowed' | 'forbidden' {
+  try {
+    check();
+    return 'allowed';
+  } catch (error) {
+    if (hasCode(error, 'forbidden')) return 'forbidden';
+    throw error;
+  }
+}
+
+describe('globMatches', () => {
+  it.each([
+    ['*', 'anything', true],
+    ['*', '', true],
+    ['', '', true],
+    ['', 'a', false],
+    ['a', 'a', true],
+    ['a', 'ab', false],
+    ['a', 'A', false],
+    ['project-a-dek', 'project-a-dek', true],
+    ['project-a', 'project-a-dek', false],
+    ['project-a*', 'project-a-dek', true],
+    ['project-a*', 'project-b-dek', false],
+    ['*-dek', 'project-a-dek', true],
+    ['*-dek', 'project-a-dek2', false],
+    ['a*a', 'a', false],
+    ['a*a', 'aa', true],
+    ['ab*ba', 'aba', false],
+    ['a*b*c', 'a-c-b-c', true],
+    ['a*b*c', 'a-c', false],
+    ['a*b*b', 'ab', false],
+    ['**', 'x', true],
+    ['a**b', 'ab', true],
+    ['a.b', 'axb', false],
+    ['a.*', 'a.b', true],
+    ['a.*', 'axb', false],
+  ])('%j against %j is %j', (glob, name, matches) => {
+    expect(globMatches(glob, name)).toBe(matches);
+  });
+});
+
+describe('a grant', () => {
+  it('of a scope is that scope, and no part of another', () => {
+    const reader = claims({ scope: 'docs:read kms:export_keys' });
+    expect(outcome(() => requireScope(reader, 'docs:read'))).toBe('allowed');
+    expect(outcome(() => requireScope(reader, 'docs:write'))).toBe('forbidden');
+    expect(outcome(() => requireScope(reader, 'kms:export_key'))).toBe('forbidden');
+    expect(outcome(() => requireScope(claims(), 'docs:read'))).toBe('forbidden');
+    expect(outcome(() => requireScope(claims({ scope: 'docs:admin kms:admin' }), 'docs:read'))).toBe(
+      'forbidden',
+    );
+    expect(outcome(() => requireScope(claims({ scope: 'DOCS:READ docs:read\tx' }), 'docs:read'))).toBe(
+      'forbidden',
+    );
+    expect(outcome(() => requireScope(claims({ scope: '*' }), 'docs:read'))).toBe('forbidden');
+  });
+
+  it('of keys is for names that one of its globs matches; no globs is no keys', () => {
+    const holder = claims({ keys: ['x', 'project-*-dek'] });
+    expect(mayUseKey(holder, 'project-a-dek')).toBe(true);
+    expect(outcome(() => requireKey(holder, 'project-a-dek'))).toBe('allowed');
+    expect(outcome(() => requireKey(holder, 'project-a'))).toBe('forbidden');
+    expect(outcome(() => requireKey(claims({ projects: ['*'] }), 'x'))).toBe('forbidden');
+  });
+
+  it('of projects is for exactly those, or for all by *; a star elsewhere is no star', () => {
+    expect(outcome(() => requireProject(claims({ projects: ['project-a'] }), 'project-a'))).toBe('allowed');
+    expect(outcome(() => requireProject(claims({ projects: ['Project-A'] }), 'project-a'))).toBe('allowed');
+    expect(outcome(() => requireProject(claims({ projects: ['project-a'] }), 'project-ab'))).toBe(
+      'forbidden',
+    );
+    expect(outcome(() => requireProject(claims({ projects: ['*'] }), 'project-b'))).toBe('allowed');
+    expect(outcome(() => requireProject(claims({ keys: ['*'] }), 'project-b'))).toBe('forbidden');
+    expect(() => claims({ projects: ['project-*'] })).toThrow();
+  });
+
+  it('that is missing is refused in words that do not name what was asked for', () => {
+    for (const check of [() => requireKey(claims(), 'hidden'), () => requireProject(claims(), 'hidden')])
+      expect(check).toThrow(/^(?!.*hidden)/);
+  });
+});

@@ -1,0 +1,64 @@
+import { describe, expect, it } from 'vitest';
+import { z } from 'zod';
+import { issueTokenSchema } from '../contract/tokens.ts';
+import { AppError } from '../errors.ts';
+import { validate } from './validate.ts';
+
+const SECRET = 'planted-secret';
+
+function refusal(action: () => unknown): AppError {
+  try {
+    action();
+  } catch (error) {
+    if (error instanceof AppError) return error;
+    throw error;
+  }
+  throw new Error('it was accepted');
+}
+
+describe('validate', () => {
+  it('gives what the schema makes of the input', () => {
+    expect(validate(z.object({ n: z.coerce.number() }), { n: '7' }, 'query')).toEqual({ n: 7 });
+  });
+
+  it('lists every fault by part and path, and repeats no value', () => {
+    const schema = z.strictObject({
+      name: z.string().max(3),
+      kind: z.enum(['a', 'b']),
+      type: z.literal('aes-256'),
+      id: z.uuid(),
+      list: z.array(z.int()),
+    });
+    const input = { name: SECRET, kind: SECRET, type: SECRET, id: SECRET, list: [1, SECRET], [SECRET]: 1 };
+    const error = refusal(() => validate(schema, input, 'body'));
+    expect(error.code).toBe('invalid_request');
+    expect(error.errors?.map((fault) => fault.path).sort()).toEqual(
+      ['body', 'body.id', 'body.kind', 'body.list.1', 'body.name', 'body.type'].sort(),
+    );
+    expect(JSON.stringify(error.errors) + error.message + String(error.stack)).not.toContain(SECRET);
+    expect(error.cause).toBeUndefined();
+  });
+
+  it('names a fault of the whole as one of its part', () => {
+    expect(refusal(() => validate(z.object({}), undefined, 'body')).errors?.[0]?.path).toBe('body');
+  });
+
+  it('lists no more faults than anybody reads', () => {
+    const input = Array.from({ length: 1_000 }, () => 'x');
+    expect(refusal(() => validate(z.array(z.int()), input, 'body')).errors).toHaveLength(20);
+  });
+
+  it('repeats no value of a request for a token', () => {
+    const input = {
+      sub: `${SECRET} x`,
+      typ: SECRET,
+      scope: [SECRET],
+      keys: [`${SECRET}/`],
+      projects: [`${SECRET}/`],
+      ttl_s: SECRET,
+    };
+    expect(JSON.stringify(refusal(() => validate(issueTokenSchema, input, 'body')).errors)).not.toContain(
+      SECRET,
+    );
+  });
+});

@@ -1,0 +1,133 @@
+import { readFileSync } from 'node:fs';
+import { beforeEach, describe, expect, it } from 'vitest';
+import { createLogger, type Logger } from './logger.ts';
+
+const SECRET = 'planted-secret';
+let lines: string[];
+let logger: Logger;
+
+beforeEach(() => {
+  lines = [];
+  logger = createLogger({
+    service: 'bunkms',
+    level: 'trace',
+    destination: {
+      write: (line: string) => {
+        lines.push(line);
+      },
+    },
+  });
+});
+
+const last = () => JSON.parse(lines.at(-1) ?? '{}') as Record<string, Record<string, unknown>>;
+
+describe('a log line', () => {
+  it('is JSON with level, time and service, and names neither host nor process', () => {
+    logger.info({ project: 'project-a' }, 'opened');
+    expect(last()).toEqual({
+      level: 'info',
+      time: expect.stringMatching(/^\d{4}-.*Z$/),
+      service: 'bunkms',
+      project: 'project-a',
+      msg: 'opened',
+    });
+  });
+
+  it.each([
+    'authorization',
+    'cookie',
+    'password',
+    'secret',
+    'token',
+    'key',
+    'dek',
+    'kek',
+    'key_material_b64',
+    'wrapped_b64',
+    'plaintext',
+    'body',
+  ])('does not hold a member called %s, at the top or one level below, nor in a child', (name) => {
+    logger.info({ [name]: SECRET }, 'x');
+    logger.info({ headers: { [name]: SECRET } }, 'x');
+    logger.child({ [name]: SECRET }).info('x');
+    expect(lines).toHaveLength(3);
+    expect(lines.join('')).not.toContain(SECRET);
+  });
+});
+
+describe('an error in a log line', () => {
+  it('has type, message, code, frames and causes, and no member of its own', () => {
+    const cause = Object.assign(new TypeError('inner'), {
+      code: 'E_INNER',
+      config: { headers: { x: SECRET } },
+      input: SECRET,
+    });
+    const error = Object.assign(new Error('outer', { cause }), {
+      request: SECRET,
+      body: SECRET,
+      [SECRET]: 1,
+    });
+    for (const log of [() => logger.error({ err: error }, 'x'), () => logger.error(error)]) {
+      log();
+      expect(last()['err']).toEqual({
+        type: 'Error',
+        message: 'outer',
+        stack: expect.stringMatching(/^ {4}at /),
+        cause: { type: 'TypeError', message: 'inner', code: 'E_INNER', stack: expect.any(String) },
+      });
+    }
+    expect(lines.join('')).not.toContain(SECRET);
+  });
+
+  it('does not quote the text that JSON.parse could not read', () => {
+    const attempt = (text: string) => {
+      try {
+        JSON.parse(text);
+      } catch (error) {
+        return error;
+      }
+      return undefined;
+    };
+    expect(String(attempt(`${SECRET}`))).toContain('planted'); // What V8 does, and the reason for all this.
+    logger.error({ err: attempt(SECRET) }, 'x');
+    logger.error({ err: new Error('outer', { cause: attempt(`{"a":${SECRET}}`) }) }, 'x');
+    logger.error(new Error('outer', { cause: attempt(`["${SECRET}\n"]`) }));
+    expect(lines.join('')).not.toMatch(/planted|secret/);
+  });
+
+  it('does not quote the argument that Node could not use', () => {
+    for (const action of [
+      () => readFileSync(`${SECRET}\0`),
+      () => Buffer.alloc(SECRET as unknown as number),
+    ]) {
+      try {
+        action();
+      } catch (error) {
+        logger.error({ err: error }, 'x');
+      }
+    }
+    expect(lines).toHaveLength(2);
+    expect(lines.join('')).not.toContain(SECRET);
+  });
+
+  it.each([SECRET, { secret: SECRET }, [SECRET], 1, null])(
+    'that is none is told by its type alone: %j',
+    (thrown) => {
+      logger.error({ err: thrown }, 'x');
+      logger.error({ err: new Error('outer', { cause: thrown }) }, 'x');
+      expect(lines.join('')).not.toContain(SECRET);
+    },
+  );
+
+  it('ends, also when its causes go round in a circle', () => {
+    const error = new Error('round');
+    error.cause = error;
+    logger.error({ err: error }, 'x');
+    expect(lines[0]?.match(/"message":"round"/g)).toHaveLength(6);
+  });
+
+  it('keeps a foreign code out unless it is a word or a number', () => {
+    logger.error({ err: Object.assign(new Error('x'), { code: { value: SECRET } }) }, 'x');
+    expect(last()['err']).not.toHaveProperty('code');
+  });
+});

@@ -1,0 +1,30 @@
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterAll, describe, expect, it } from 'vitest';
+import { loadWycheproof } from './wycheproof.ts';
+
+const folder = mkdtempSync(join(tmpdir(), 'wycheproof-'));
+afterAll(() => rmSync(folder, { recursive: true }));
+
+describe('the loader of published vectors', () => {
+  it('says that a file is missing, so that its tests are skipped and not passed', () => {
+    expect(loadWycheproof('none.json', { WYCHEPROOF_DIR: folder })).toBeUndefined();
+  });
+
+  it('fails on a missing file where vectors are required', () => {
+    expect(() => loadWycheproof('none.json', { WYCHEPROOF_DIR: folder, REQUIRE_VECTORS: '1' })).toThrow(
+      /REQUIRE_VECTORS/,
+    );
+  });
+
+  it('refuses a file that holds fewer tests than it announces', () => {
+    writeFileSync(
+      join(folder, 'cut.json'),
+      JSON.stringify({ numberOfTests: 2, testGroups: [{ tests: [{}] }] }),
+    );
+    writeFileSync(join(folder, 'empty.json'), JSON.stringify({ numberOfTests: 0, testGroups: [] }));
+    expect(() => loadWycheproof('cut.json', { WYCHEPROOF_DIR: folder })).toThrow();
+    expect(() => loadWycheproof('empty.json', { WYCHEPROOF_DIR: folder })).toThrow();
+  });
+});

@@ -1,0 +1,47 @@
+/**
+ * A service that `lifecycle.test.ts` runs in a process of its own; its argument says how it behaves. What it prints
+ * goes to standard error, since standard output is the log.
+ */
+import { createServer } from 'node:net';
+import process from 'node:process';
+import { ConfigError } from '../src/config.ts';
+import { runService } from '../src/lifecycle.ts';
+import { createLogger } from '../src/logger.ts';
+
+const behaviour = process.argv[2];
+const say = (word: string) => process.stderr.write(`${word}\n`);
+const logger = createLogger({ service: 'bundoc', level: 'info' });
+
+await runService(logger, async () => {
+  const server = createServer().listen(0, '127.0.0.1'); // Keeps the process alive, as a real service would.
+  switch (behaviour) {
+    case 'config-error':
+      throw new ConfigError(['PORT: must be a whole number']);
+    case 'start-error':
+      throw new Error('the disk is gone');
+    case 'orphaned-start':
+      process.disconnect();
+      break;
+    case 'uncaught':
+      setImmediate(() => {
+        throw new Error('defect');
+      });
+      break;
+    case 'rejection':
+      void Promise.reject(new Error('defect'));
+      break;
+    default:
+  }
+  let closes = 0;
+  return {
+    close: async () => {
+      say(`close ${++closes}`);
+      if (behaviour === 'close-error') throw new Error('the lock is gone');
+      // The second way to stop arrives while the first is under way.
+      if (behaviour === 'stopped-twice') process.disconnect();
+      await new Promise<void>((resolve) => server.close(() => setImmediate(resolve)));
+      say('closed');
+    },
+  };
+});
+say('started');

@@ -1,0 +1,415 @@
+import { once } from 'node:events';
+import { type AddressInfo, connect, type Socket } from 'node:net';
+import type { FastifyInstance } from 'fastify';
+import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
+import { PROBLEMS, type ProblemCode, problemSchema } from '../src/contract/problem.ts';
+import { AppError } from '../src/errors.ts';
+import { createHttpServer, type HttpServerOptions, refuseOtherMethods } from '../src/http/server.ts';
+import { createLogger } from '../src/logger.ts';
+import { openRaw, parseAnswer, type RawAnswer, readAll, sendRaw } from './raw-http.ts';
+
+const BODY_BYTES_MAX = 1_000;
+const SECRET = 'planted-secret';
+
+interface Seen {
+  readonly code: ProblemCode;
+  readonly requestId: string;
+}
+
+interface Running extends AsyncDisposable {
+  readonly app: FastifyInstance;
+  readonly port: number;
+  readonly seen: Seen[];
+  readonly logged: () => string;
+}
+
+async function start(
+  options: Partial<HttpServerOptions> = {},
+  routes: (app: FastifyInstance) => void = () => undefined,
+): Promise<Running> {
+  const seen: Seen[] = [];
+  let log = '';
+  const logger = createLogger({
+    service: 'bundoc',
+    level: 'trace',
+    destination: {
+      write: (line: string) => {
+        log += line;
+      },
+    },
+  });
+  const app = createHttpServer({
+    logger,
+    bodyBytesMax: BODY_BYTES_MAX,
+    onProblem: (request, error) => seen.push({ code: error.code, requestId: request.id }),
+    ...options,
+  });
+  app.get('/items/:id', async (request) => request.params);
+  app.post('/items', async (request) => ({ bytes: (request.body as Buffer | undefined)?.length ?? null }));
+  app.get('/throws', async () => {
+    throw new Error(`${SECRET} at /etc/shadow`, { cause: new Error(SECRET) });
+  });
+  app.get('/throws-a-string', async () => {
+    throw SECRET;
+  });
+  app.get('/throws-with-status', async () => {
+    throw Object.assign(new Error(SECRET), { statusCode: 404, code: 'UND_ERR_RESPONSE' });
+  });
+  app.get('/throws-late', async (_request, reply) => {
+    reply
+      .header('etag', '"x"')
+      .header('content-length', '5')
+      .header('cache-control', 'public')
+      .type('text/html');
+    throw new AppError('kms_unavailable', { retryAfterS: 2.2, cause: new Error(SECRET) });
+  });
+  routes(app);
+  refuseOtherMethods(app);
+  await app.listen({ port: 0, host: '127.0.0.1' });
+  return {
+    app,
+    port: (app.server.address() as AddressInfo).port,
+    seen,
+    logged: () => log,
+    [Symbol.asyncDispose]: () => app.close(),
+  };
+}
+
+function expectProblem(answer: RawAnswer, code: ProblemCode): { request_id: string; detail?: string } {
+  const { status, title } = PROBLEMS[code];
+  expect(answer.status).toBe(status);
+  expect(answer.headers['content-type']).toBe('application/problem+json; charset=utf-8');
+  expect(answer.headers['cache-control']).toBe('no-store');
+  expect(answer.headers['x-content-type-options']).toBe('nosniff');
+  expect(Number(answer.headers['content-length'])).toBe(Buffer.byteLength(answer.body));
+  const problem = problemSchema.strict().parse(JSON.parse(answer.body));
+  expect(problem).toMatchObject({ code, status, title, type: 'about:blank' });
+  expect(problem.request_id).toMatch(/^[0-9a-f]{12}-[0-9a-z]+$/);
+  expect(answer.body).not.toContain(SECRET);
+  expect(answer.body).not.toMatch(/node_modules|\.ts|\.js|FST_|HPE_|stack|\/etc/);
+  return problem as { request_id: string; detail?: string };
+}
+
+const get = (path: string, more = '') =>
+  `GET ${path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n${more}\r\n`;
+const post = (body: string, headers: string, path = '/items') =>
+  `POST ${path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: ${Buffer.byteLength(body)}\r\n${headers}\r\n${body}`;
+const JSON_TYPE = 'Content-Type: application/json\r\n';
+
+let running: Running;
+beforeAll(async () => {
+  running = await start();
+});
+afterAll(() => running[Symbol.asyncDispose]());
+afterEach(() => {
+  running.seen.length = 0;
+});
+
+describe('a refused request gets one problem document and is told of once', () => {
+  const cases: readonly [string, ProblemCode, string | Buffer][] = [
+    ['an unknown path', 'not_found', get('/nowhere')],
+    ['the root', 'not_found', get('/')],
+    ['a path with a trailing slash', 'not_found', get('/items/a/')],
+    ['a bad percent-encoding', 'invalid_request', get('/items/%zz')],
+    ['a percent-encoding of invalid UTF-8', 'invalid_request', get('/items/%ff')],
+    ['a cut percent-encoding on no route', 'invalid_request', get('/nowhere/%')],
+    ['a parameter that is too long', 'uri_too_long', get(`/items/${'a'.repeat(1_025)}`)],
+    ['another method on a path that exists', 'method_not_allowed', get('/items')],
+    ['TRACE', 'method_not_allowed', get('/items/a').replace('GET', 'TRACE')],
+    ['DELETE where only POST exists', 'method_not_allowed', get('/items').replace('GET', 'DELETE')],
+    ['a method that is no route method', 'not_found', get('/items/a').replace('GET', 'PROPFIND')],
+    ['a body over the limit', 'payload_too_large', post('x'.repeat(BODY_BYTES_MAX + 1), JSON_TYPE)],
+    [
+      'a chunked body over the limit',
+      'payload_too_large',
+      `POST /items HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n${JSON_TYPE}\r\n3e9\r\n${'x'.repeat(1_001)}\r\n0\r\n\r\n`,
+    ],
+    ['a body without a type', 'unsupported_media_type', post('{}', '')],
+    ['a body of another type', 'unsupported_media_type', post('{}', 'Content-Type: text/plain\r\n')],
+    [
+      'a type that only begins like JSON',
+      'unsupported_media_type',
+      post('{}', 'Content-Type: application/jsonx\r\n'),
+    ],
+    ['a form', 'unsupported_media_type', post('a=1', 'Content-Type: application/x-www-form-urlencoded\r\n')],
+    ['a type that is none', 'unsupported_media_type', post('{}', 'Content-Type: json\r\n')],
+    ['a compressed body', 'unsupported_media_type', post('{}', `${JSON_TYPE}Content-Encoding: gzip\r\n`)],
+    [
+      'a body said to be uncompressed',
+      'unsupported_media_type',
+      post('{}', `${JSON_TYPE}Content-Encoding: identity\r\n`),
+    ],
+    [
+      'another charset',
+      'unsupported_media_type',
+      post('{}', 'Content-Type: application/json; charset=utf-16\r\n'),
+    ],
+    [
+      'a quoted other charset',
+      'unsupported_media_type',
+      post('{}', 'Content-Type: application/json;charset="latin1"\r\n'),
+    ],
+    ['no Host header', 'invalid_request', 'GET /items/a HTTP/1.1\r\nConnection: close\r\n\r\n'],
+    ['a thrown error', 'internal_error', get('/throws')],
+    ['a thrown string', 'internal_error', get('/throws-a-string')],
+    ['an error of another client that carries a status', 'internal_error', get('/throws-with-status')],
+    ['an error after headers were set', 'kms_unavailable', get('/throws-late')],
+  ];
+
+  it.each(cases)('%s → %s', async (_what, code, bytes) => {
+    const answer = await sendRaw(running.port, bytes);
+    const { request_id } = expectProblem(answer, code);
+    expect(running.seen).toEqual([{ code, requestId: request_id }]);
+  });
+});
+
+describe('what the HTTP parser refuses gets a problem document too', () => {
+  const cases: readonly [string, ProblemCode, string | Buffer][] = [
+    ['no HTTP at all', 'invalid_request', 'hello\r\n\r\n'],
+    ['TLS on a plain port', 'invalid_request', Buffer.from('16030100a5010000a1', 'hex')],
+    ['an unknown method', 'invalid_request', get('/').replace('GET', 'GRAB')],
+    ['a raw non-ASCII path', 'invalid_request', Buffer.from(get('/items/é'), 'utf8')],
+    ['a path with a space', 'invalid_request', get('/items/a b')],
+    ['headers over 16 KiB', 'headers_too_large', get('/items/a', `X: ${'a'.repeat(17_000)}\r\n`)],
+    ['a URL over 16 KiB', 'headers_too_large', get(`/items/${'a'.repeat(17_000)}`)],
+    ['a header without a name', 'invalid_request', get('/items/a', ': x\r\n')],
+    ['a NUL in a header', 'invalid_request', get('/items/a', 'X: a\0b\r\n')],
+    ['a folded header', 'invalid_request', get('/items/a', 'X: a\r\n b\r\n')],
+    ['two different lengths', 'invalid_request', post('{}', `${JSON_TYPE}Content-Length: 3\r\n`)],
+    [
+      'a length and chunks at once',
+      'invalid_request',
+      post('0\r\n\r\n', `${JSON_TYPE}Transfer-Encoding: chunked\r\n`),
+    ],
+    [
+      'a negative length',
+      'invalid_request',
+      `POST /items HTTP/1.1\r\nHost: x\r\nContent-Length: -1\r\n${JSON_TYPE}\r\n`,
+    ],
+    [
+      'an unknown transfer coding',
+      'invalid_request',
+      `POST /items HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: gzip\r\n${JSON_TYPE}\r\n{}`,
+    ],
+  ];
+
+  it.each(cases)('%s → %s', async (_what, code, bytes) => {
+    const answer = await sendRaw(running.port, bytes);
+    expectProblem(answer, code);
+    expect(answer.headers['connection']).toBe('close');
+  });
+
+  it('a chunk that is malformed, after its request reached a route', async () => {
+    const bytes = `POST /items HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n${JSON_TYPE}\r\nzz\r\n`;
+    expectProblem(await sendRaw(running.port, bytes), 'invalid_request');
+    expect(running.seen.length).toBeLessThanOrEqual(1);
+  });
+
+  it('bytes beyond the announced length are no part of the body', async () => {
+    const bytes = `POST /items HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n${JSON_TYPE}\r\n{}garbage\r\n\r\n`;
+    const text = await readAll(openAndWrite(bytes));
+    // The first request may have been answered, or not; if it was, it had two bytes.
+    expect(text).not.toContain('"bytes":9');
+  });
+});
+
+function openAndWrite(bytes: string) {
+  const socket = openRaw(running.port);
+  socket.write(bytes);
+  return socket;
+}
+
+describe('an answer', () => {
+  it('names in Allow all methods of a path', async () => {
+    await using both = await start({}, (app) => {
+      app.put('/both', async () => ({}));
+      app.get('/both', async () => ({}));
+    });
+    const answer = await sendRaw(both.port, get('/both').replace('GET', 'PATCH'));
+    expectProblem(answer, 'method_not_allowed');
+    expect(answer.headers['allow']).toBe('GET, PUT');
+  });
+
+  it('to a request beyond the body limit ends the connection', async () => {
+    const bytes = post('x'.repeat(BODY_BYTES_MAX + 1), JSON_TYPE).replace('Connection: close\r\n', '');
+    expect((await sendRaw(running.port, bytes)).headers['connection']).toBe('close');
+  });
+
+  it('drops what the handler had said of its own', async () => {
+    const answer = await sendRaw(running.port, get('/throws-late'));
+    expect(answer.headers['etag']).toBeUndefined();
+    expect(answer.headers['retry-after']).toBe('3');
+  });
+
+  it('to HEAD has the status and no body', async () => {
+    const answer = await sendRaw(running.port, get('/nowhere').replace('GET', 'HEAD'));
+    expect(answer.status).toBe(404);
+    expect(answer.body).toBe('');
+  });
+
+  it('has its own request id, never one that the client chose', async () => {
+    const chosen = 'X-Request-Id: chosen\r\nRequest-Id: chosen\r\n';
+    const one = expectProblem(await sendRaw(running.port, get('/nowhere', chosen)), 'not_found');
+    const two = expectProblem(await sendRaw(running.port, get('/nowhere', chosen)), 'not_found');
+    expect(one.request_id).not.toBe(two.request_id);
+    expect(one.request_id + two.request_id).not.toContain('chosen');
+  });
+
+  it.each([
+    'application/json',
+    'application/json; charset=utf-8',
+    'application/json;charset=UTF-8',
+    'application/json; charset="utf-8"',
+    'Application/JSON',
+    'application/json; profile=x',
+  ])('is given to a body of type %s', async (type) => {
+    const answer = await sendRaw(running.port, post('{"a":1}', `Content-Type: ${type}\r\n`));
+    expect(answer.status).toBe(200);
+    expect(JSON.parse(answer.body)).toEqual({ bytes: 7 });
+    expect(answer.headers['cache-control']).toBe('no-store');
+    expect(answer.headers['x-content-type-options']).toBe('nosniff');
+    expect(running.seen).toEqual([]);
+  });
+
+  it('is given to a body of exactly the limit', async () => {
+    const answer = await sendRaw(running.port, post('x'.repeat(BODY_BYTES_MAX), JSON_TYPE));
+    expect(JSON.parse(answer.body)).toEqual({ bytes: BODY_BYTES_MAX });
+  });
+
+  it('is given to a request with an expectation nobody knows', async () => {
+    expect((await sendRaw(running.port, get('/items/a', 'Expect: tea\r\n'))).status).toBe(200);
+  });
+
+  it('does not name a missing body a fault of the server', async () => {
+    const answer = await sendRaw(running.port, post('', ''));
+    expect(JSON.parse(answer.body)).toEqual({ bytes: null });
+  });
+
+  it('keeps the cause of a failure for the log and the log alone', async () => {
+    await using own = await start();
+    const { request_id } = expectProblem(await sendRaw(own.port, get('/throws')), 'internal_error');
+    const line = own
+      .logged()
+      .split('\n')
+      .find((text) => text.includes('request failed'));
+    expect(JSON.parse(line ?? '{}')).toMatchObject({ level: 'error', reqId: request_id });
+    expect(line).toContain(SECRET);
+  });
+
+  it('is logged with its route, never with its path, query or headers', async () => {
+    await using own = await start();
+    await sendRaw(own.port, get(`/items/${SECRET}?q=${SECRET}`, `Authorization: Bearer ${SECRET}\r\n`));
+    await sendRaw(own.port, get(`/${SECRET}/%zz`));
+    await sendRaw(own.port, get(`/${SECRET}`));
+    expect(own.logged()).toContain('"route":"/items/:id"');
+    expect(own.logged()).not.toContain(SECRET);
+  });
+});
+
+describe('a connection', () => {
+  it('whose request does not arrive in time gets 408 and is ended', async () => {
+    await using hurried = await start({ requestTimeoutMs: 50 });
+    for (const bytes of [
+      'GET /items/a HTTP/1.1\r\nHost:',
+      `POST /items HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n${JSON_TYPE}\r\n{`,
+    ]) {
+      expectProblem(await sendRaw(hurried.port, bytes), 'request_timeout');
+    }
+    expect(hurried.seen.length).toBeLessThanOrEqual(1);
+  });
+
+  it('that waits for the answer to a complete request is never told that garbage behind it was that request', async () => {
+    const { promise: arrived, resolve: arrive } = Promise.withResolvers<void>();
+    const { promise: released, resolve: release } = Promise.withResolvers<void>();
+    await using slow = await start({}, (app) => {
+      app.post('/slow', async () => {
+        arrive();
+        await released;
+        return { done: true };
+      });
+    });
+    const socket = openRaw(slow.port);
+    const text = readAll(socket);
+    socket.write(post('{}', JSON_TYPE, '/slow').replace('Connection: close\r\n', ''));
+    await arrived;
+    socket.write('garbage\r\n\r\n');
+    expect(await text).not.toContain('HTTP/1.1 4');
+    release();
+  });
+
+  it('that is refused is not kept open by a client that never ends it', async () => {
+    const accepted = once(running.app.server, 'connection') as Promise<[Socket]>;
+    const socket = connect({ port: running.port, host: '127.0.0.1', allowHalfOpen: true });
+    socket.write('garbage\r\n\r\n');
+    const [peer] = await accepted;
+    await once(peer, 'close');
+    socket.destroy();
+  });
+
+  it('takes several requests and keeps their answers apart', async () => {
+    const keep = get('/items/a').replace('Connection: close\r\n', '');
+    const text = await readAll(
+      openAndWrite(keep + get('/nowhere').replace('Connection: close\r\n', '') + get('/items/b')),
+    );
+    const answers = text.split(/(?=HTTP\/1\.1 )/).map(parseAnswer);
+    expect(answers.map((answer) => answer.status)).toEqual([200, 404, 200]);
+    expect(running.seen).toHaveLength(1);
+  });
+
+  it('that the client drops in the middle of a body harms nobody', async () => {
+    const socket = openRaw(running.port);
+    await once(socket, 'connect');
+    socket.write(`POST /items HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n${JSON_TYPE}\r\n{`);
+    socket.resetAndDestroy();
+    expect((await sendRaw(running.port, get('/items/a'))).status).toBe(200);
+  });
+});
+
+describe('closing', () => {
+  const keepAlive = get('/items/a').replace('Connection: close\r\n', '');
+
+  it('ends idle connections at once', async () => {
+    const server = await start();
+    const socket = openRaw(server.port);
+    socket.write(keepAlive);
+    await once(socket, 'data');
+    const ended = once(socket, 'close');
+    const started = performance.now();
+    await server.app.close();
+    await ended;
+    expect(performance.now() - started).toBeLessThan(1_000);
+  });
+
+  it('does not wait for connections that sent nothing, or half a request', async () => {
+    const server = await start({ closeGraceMs: 50 });
+    const silent = openRaw(server.port);
+    const half = openRaw(server.port);
+    for (const socket of [silent, half]) socket.on('error', () => undefined);
+    const ended = [once(silent, 'close'), once(half, 'close')];
+    await once(silent, 'connect');
+    half.write('GET / HTTP/1.1\r\n');
+    await sendRaw(server.port, get('/items/a')); // Both were accepted before this one.
+    const started = performance.now();
+    await server.app.close();
+    await Promise.all(ended);
+    expect(performance.now() - started).toBeLessThan(2_000);
+  });
+
+  it('lets a running request finish', async () => {
+    const { promise: arrived, resolve: arrive } = Promise.withResolvers<void>();
+    const { promise: released, resolve: release } = Promise.withResolvers<void>();
+    const server = await start({}, (app) => {
+      app.get('/slow', async () => {
+        arrive();
+        await released;
+        return { done: true };
+      });
+    });
+    const answer = sendRaw(server.port, get('/slow').replace('Connection: close\r\n', ''));
+    await arrived;
+    const closed = server.app.close();
+    release();
+    expect(await answer).toMatchObject({ status: 200, body: '{"done":true}' });
+    await closed;
+  });
+});

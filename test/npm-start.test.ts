@@ -1,0 +1,223 @@
+import { type ChildProcess, execFileSync, spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { existsSync, mkdtempSync, rmSync } from 'node:fs';
+import { createServer } from 'node:net';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { afterEach, beforeEach, expect, it } from 'vitest';
+
+const root = fileURLToPath(new URL('..', import.meta.url));
+const LAST_WORDS = 'Another token: ';
+const START_TIMEOUT_MS = 120_000;
+
+interface Script {
+  readonly child: ChildProcess;
+  /** All that it has printed so far. */
+  output(): string;
+  readonly exit: Promise<{ code: number | null; stdout: string; stderr: string }>;
+}
+
+let dataDir: string;
+let environment: Record<string, string>;
+const running = new Set<ChildProcess>();
+/** Services that were seen and not yet seen to have ended. */
+const services = new Set<number>();
+
+beforeEach(async () => {
+  dataDir = mkdtempSync(join(tmpdir(), 'bundoc start '));
+  environment = { BUNDOC_DATA_DIR: dataDir, ...(await freePorts()) };
+});
+afterEach(async () => {
+  for (const child of running) child.kill('SIGKILL');
+  for (const { pid } of processes()) if (services.delete(pid)) process.kill(pid, 'SIGKILL');
+  await Promise.all([...running].map((child) => once(child, 'close')));
+  rmSync(dataDir, { recursive: true, force: true, maxRetries: 10, retryDelay: 200 });
+});
+
+it(
+  'starts both services, prints commands that work, and stops in order on Ctrl-C',
+  async () => {
+    const start = script('start.mjs');
+    await untilWelcome(start);
+    const [, token] = /^TOKEN=(\S+)$/m.exec(start.output()) ?? [];
+    const commands = start.output().match(/^curl .*$/gm) ?? [];
+    expect(commands).toHaveLength(2);
+    const printed = execFileSync('sh', ['-c', commands.join('\n')], {
+      env: { ...process.env, TOKEN: token },
+    });
+    expect(printed.toString()).toContain('"text":"Hello, Bundoc"');
+
+    // Another token, while the services run: it alone is printed.
+    const issued = await script(
+      'token.mjs',
+      '--typ',
+      'client',
+      '--sub',
+      'app',
+      '--scope',
+      'docs:read',
+      '--project',
+      'p',
+    ).exit;
+    expect(issued).toMatchObject({ code: 0, stdout: expect.stringMatching(/^[\w-]+\.[\w-]+\.[\w-]+\n$/) });
+
+    // Another start, on the same ports and then on the same data.
+    const samePorts = await script('start.mjs').exit;
+    expect(samePorts).toMatchObject({
+      code: 1,
+      stderr: expect.stringMatching(/^npm start: port \d+ .* in use .*BUNDOC_PORT\n$/),
+    });
+    const sameData = await script('start.mjs', await freePorts()).exit;
+    expect(sameData.code).toBe(1);
+    expect(sameData.stderr).toMatch(/^npm start: bundoc ended by itself: .*in use/m);
+
+    // As from a terminal with npm in between: the signal comes twice, and is one wish.
+    start.child.kill('SIGINT');
+    start.child.kill('SIGINT');
+    expect(await start.exit).toMatchObject({ code: 0 });
+    await expectAllStopped();
+  },
+  START_TIMEOUT_MS,
+);
+
+it(
+  'keeps its secrets and documents between two runs, and answers to SIGTERM as well',
+  async () => {
+    const token: string[] = [];
+    for (const _ of [1, 2]) {
+      const start = script('start.mjs');
+      await untilWelcome(start);
+      token.push(execFileSync('cat', [join(dataDir, 'dev', 'kms-token')]).toString());
+      start.child.kill('SIGTERM');
+      expect(await start.exit).toMatchObject({ code: 0 });
+    }
+    expect(token[0]).toBe(token[1]);
+  },
+  START_TIMEOUT_MS,
+);
+
+it(
+  'leaves no service behind when it is killed itself',
+  async () => {
+    const start = script('start.mjs');
+    await untilWelcome(start);
+    start.child.kill('SIGKILL');
+    await start.exit;
+    await expectAllStopped();
+  },
+  START_TIMEOUT_MS,
+);
+
+it.each(['bunkms', 'bundoc'] as const)(
+  'says so and stops the other service when %s dies',
+  async (name) => {
+    const start = script('start.mjs');
+    await untilWelcome(start);
+    process.kill(servicesOf(start.child)[name], 'SIGKILL');
+    const { code, stderr } = await start.exit;
+    expect(code).toBe(1);
+    expect(stderr).toContain(`npm start: ${name} ended by itself: SIGKILL`);
+    await expectAllStopped();
+  },
+  START_TIMEOUT_MS,
+);
+
+it(
+  'names the service and its reason when one cannot start',
+  async () => {
+    const { code, stderr } = await script('start.mjs', { BUNDOC_KEY_TTL_MS: '0' }).exit;
+    expect(code).toBe(1);
+    expect(stderr).toMatch(/npm start: bundoc ended by itself: .*BUNDOC_KEY_TTL_MS/s);
+    await expectAllStopped();
+  },
+  START_TIMEOUT_MS,
+);
+
+it('issues no token, and makes nothing, before the first start', async () => {
+  const { code, stdout, stderr } = await script('token.mjs', '--typ', 'client', '--sub', 'app').exit;
+  expect({ code, stdout }).toEqual({ code: 1, stdout: '' });
+  expect(stderr).toMatch(/^npm run token: .*"npm start".*\n$/);
+  expect(existsSync(join(dataDir, 'kms'))).toBe(false);
+});
+
+/** Runs one of the project's scripts, with arguments or further variables. */
+function script(name: string, ...more: (string | Record<string, string>)[]): Script {
+  const args = more.filter((part) => typeof part === 'string');
+  const env = Object.assign(
+    { ...process.env, ...environment },
+    ...more.filter((part) => typeof part !== 'string'),
+  );
+  const child = spawn(process.execPath, [join(root, 'scripts', name), ...args], { cwd: root, env });
+  running.add(child);
+  let stdout = '';
+  let stderr = '';
+  child.stdout.on('data', (chunk) => {
+    stdout += chunk;
+  });
+  child.stderr.on('data', (chunk) => {
+    stderr += chunk;
+  });
+  const exit = once(child, 'close').then(([code]) => {
+    running.delete(child);
+    return { code, stdout, stderr };
+  });
+  return { child, exit, output: () => stdout };
+}
+
+async function untilWelcome(start: Script): Promise<void> {
+  const ended = start.exit.then(({ stdout, stderr }) => {
+    throw new Error(`it ended before it was ready\n${stdout}\n${stderr}`);
+  });
+  while (!start.output().includes(LAST_WORDS))
+    await Promise.race([ended, new Promise((resolve) => setTimeout(resolve, 50))]);
+  ended.catch(() => undefined);
+  servicesOf(start.child);
+}
+
+interface Process {
+  readonly pid: number;
+  readonly parent: number;
+  readonly args: string;
+}
+
+/** All processes but the dead that nobody has collected. */
+function processes(): Process[] {
+  const rows = execFileSync('ps', ['-A', '-o', 'pid=,ppid=,stat=,args=']).toString().trim().split('\n');
+  return rows
+    .map((row) => row.trim().split(/\s+/))
+    .filter(([, , state]) => !state?.startsWith('Z'))
+    .map(([pid, parent, , ...args]) => ({ pid: Number(pid), parent: Number(parent), args: args.join(' ') }));
+}
+
+/** The processes of both services, by name. */
+function servicesOf(supervisor: ChildProcess): { bunkms: number; bundoc: number } {
+  const children = processes().filter(({ parent }) => parent === supervisor.pid);
+  const pidOf = (name: string) =>
+    children.find(({ args }) => args.includes(`packages/${name}/dist/main.js`))?.pid ?? Number.NaN;
+  const pids = { bunkms: pidOf('bunkms'), bundoc: pidOf('bundoc') };
+  for (const pid of Object.values(pids)) services.add(pid);
+  expect(Object.values(pids)).not.toContain(Number.NaN);
+  return pids;
+}
+
+/** No process of a service is left; that its ports are free would not say so. */
+async function expectAllStopped(): Promise<void> {
+  await expect
+    .poll(() => processes().filter(({ pid }) => services.has(pid)), { timeout: 15_000 })
+    .toEqual([]);
+  services.clear();
+}
+
+async function freePorts(): Promise<Record<string, string>> {
+  const servers = await Promise.all(
+    [1, 2, 3].map(async () => {
+      const server = createServer().listen({ host: '127.0.0.1', port: 0 });
+      await once(server, 'listening');
+      return server;
+    }),
+  );
+  const ports = servers.map((server) => String((server.address() as { port: number }).port));
+  for (const server of servers) server.close();
+  return { BUNDOC_PORT: ports[0]!, BUNKMS_PORT: ports[1]!, BUNKMS_INTERNAL_PORT: ports[2]! };
+}
