@@ -79,17 +79,19 @@ export function open(key: KeyObject, sealed: Uint8Array, aad: Uint8Array): Buffe
   return plaintext;
 }
 
+const NO_SALT = Buffer.alloc(0);
+
 /**
- * HKDF-SHA256 (RFC 5869) with an empty salt: one value per purpose from one key. `info` names the purpose and
+ * HKDF-SHA256 (RFC 5869): one value per purpose, and per salt, from one key. `info` names the purpose and
  * carries a version, so that no two purposes ever share a subkey.
  */
-export function deriveBytes(key: KeyObject, info: string, bytes: number): Buffer {
-  return Buffer.from(hkdfSync('sha256', key, Buffer.alloc(0), info, bytes));
+export function deriveBytes(key: KeyObject, info: string, bytes: number, salt: Buffer = NO_SALT): Buffer {
+  return Buffer.from(hkdfSync('sha256', key, salt, info, bytes));
 }
 
 /** {@link deriveBytes}, as a 256-bit key. The intermediate bytes are wiped. */
-export function deriveKey(key: KeyObject, info: string): KeyObject {
-  const bytes = deriveBytes(key, info, KEY_BYTES);
+export function deriveKey(key: KeyObject, info: string, salt: Buffer = NO_SALT): KeyObject {
+  const bytes = deriveBytes(key, info, KEY_BYTES, salt);
   try {
     return createSecretKey(bytes);
   } finally {

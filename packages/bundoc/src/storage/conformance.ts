@@ -1,6 +1,6 @@
 import { afterEach, describe, expect, it } from 'vitest';
 import { readDocumentBody } from '../cipher/stored-text.ts';
-import type { Precondition, ProjectStore, Write } from './port.ts';
+import type { Precondition, ProjectStore, Write, WriteResult } from './port.ts';
 
 export interface StoreUnderTest {
   readonly store: ProjectStore;
@@ -16,6 +16,13 @@ export function put(id: string, json: string, precondition: Precondition = { kin
 
 export function remove(id: string, precondition: Precondition = { kind: 'none' }): Write {
   return { kind: 'delete', ref: ref(id), precondition };
+}
+
+/** Commits one write and gives its result. */
+export async function commitOne(store: ProjectStore, write: Write): Promise<WriteResult> {
+  const [result] = await store.commit([write]);
+  if (result === undefined) throw new Error('a commit gave no result');
+  return result;
 }
 
 /** What every implementation of the storage port must do, and every decorator of one. */
@@ -38,7 +45,7 @@ export function describeProjectStore(name: string, make: () => Promise<StoreUnde
 
     it('reads its own acknowledged write, as the exact bytes with the metadata in front', async () => {
       const { store } = await start();
-      const { created, metadata } = await store.commit(put('a', '{ "n": 12345678901234567890, "m":1.10 }'));
+      const { created, metadata } = await commitOne(store, put('a', '{ "n": 12345678901234567890, "m":1.10 }'));
       expect(created).toBe(true);
       const read = await store.get(ref('a'));
       expect(read?.metadata).toEqual(metadata);
@@ -50,20 +57,20 @@ export function describeProjectStore(name: string, make: () => Promise<StoreUnde
 
     it('keeps an empty document an object', async () => {
       const { store } = await start();
-      await store.commit(put('a', '{}'));
+      await commitOne(store, put('a', '{}'));
       expect(Object.keys(JSON.parse(String((await store.get(ref('a')))?.text)))).toHaveLength(5);
     });
 
     it('keeps apart the same id in two collections', async () => {
       const { store } = await start();
-      await store.commit(put('a', '{"v":1}'));
+      await commitOne(store, put('a', '{"v":1}'));
       expect(await store.get(ref('a', 'other'))).toBeUndefined();
     });
 
     it('gives every write its own revision and keeps the time of creation', async () => {
       const { store } = await start();
-      const first = await store.commit(put('a', '{"v":1}'));
-      const second = await store.commit(put('a', '{"v":1}'));
+      const first = await commitOne(store, put('a', '{"v":1}'));
+      const second = await commitOne(store, put('a', '{"v":1}'));
       expect(second.created).toBe(false);
       expect(second.metadata?._rev).not.toBe(first.metadata?._rev);
       expect(second.metadata?._created).toBe(first.metadata?._created);
@@ -71,10 +78,10 @@ export function describeProjectStore(name: string, make: () => Promise<StoreUnde
 
     it('never gives the revision of a deleted document to its successor', async () => {
       const { store } = await start();
-      const first = await store.commit(put('a', '{"v":1}'));
-      await store.commit(remove('a'));
+      const first = await commitOne(store, put('a', '{"v":1}'));
+      await commitOne(store, remove('a'));
       expect(await store.get(ref('a'))).toBeUndefined();
-      const second = await store.commit(put('a', '{"v":1}'));
+      const second = await commitOne(store, put('a', '{"v":1}'));
       expect(second.created).toBe(true);
       expect(second.metadata?._rev).not.toBe(first.metadata?._rev);
     });
@@ -84,39 +91,39 @@ export function describeProjectStore(name: string, make: () => Promise<StoreUnde
       const refused = { code: 'precondition_failed' };
       const stale: Precondition = { kind: 'revision', anyOf: ['0'.repeat(24)] };
       for (const precondition of [{ kind: 'present' } as const, stale]) {
-        await expect(store.commit(put('a', '{"v":2}', precondition))).rejects.toMatchObject(refused);
-        await expect(store.commit(remove('a', precondition))).rejects.toMatchObject(refused);
+        await expect(commitOne(store, put('a', '{"v":2}', precondition))).rejects.toMatchObject(refused);
+        await expect(commitOne(store, remove('a', precondition))).rejects.toMatchObject(refused);
       }
       expect(await store.get(ref('a'))).toBeUndefined();
-      await store.commit(put('a', '{"v":1}'));
+      await commitOne(store, put('a', '{"v":1}'));
       const before = await store.get(ref('a'));
       for (const precondition of [{ kind: 'absent' } as const, stale]) {
-        await expect(store.commit(put('a', '{"v":2}', precondition))).rejects.toMatchObject(refused);
-        await expect(store.commit(remove('a', precondition))).rejects.toMatchObject(refused);
+        await expect(commitOne(store, put('a', '{"v":2}', precondition))).rejects.toMatchObject(refused);
+        await expect(commitOne(store, remove('a', precondition))).rejects.toMatchObject(refused);
       }
       expect((await store.get(ref('a')))?.text).toEqual(before?.text);
     });
 
     it('accepts a write whose precondition names the present revision', async () => {
       const { store } = await start();
-      const { metadata } = await store.commit(put('a', '{"v":1}', { kind: 'absent' }));
+      const { metadata } = await commitOne(store, put('a', '{"v":1}', { kind: 'absent' }));
       const anyOf = ['f'.repeat(24), String(metadata?._rev)];
-      const second = await store.commit(put('a', '{"v":2}', { kind: 'revision', anyOf }));
-      await store.commit(remove('a', { kind: 'revision', anyOf: [String(second.metadata?._rev)] }));
+      const second = await commitOne(store, put('a', '{"v":2}', { kind: 'revision', anyOf }));
+      await commitOne(store, remove('a', { kind: 'revision', anyOf: [String(second.metadata?._rev)] }));
       expect(await store.get(ref('a'))).toBeUndefined();
     });
 
     it('answers document_not_found to the delete of an absent document', async () => {
       const { store } = await start();
-      await expect(store.commit(remove('a'))).rejects.toMatchObject({ code: 'document_not_found' });
+      await expect(commitOne(store, remove('a'))).rejects.toMatchObject({ code: 'document_not_found' });
     });
 
     it('lets exactly one of many writers win a compare-and-set', async () => {
       const { store } = await start();
-      const { metadata } = await store.commit(put('a', '{"v":0}'));
+      const { metadata } = await commitOne(store, put('a', '{"v":0}'));
       const precondition: Precondition = { kind: 'revision', anyOf: [String(metadata?._rev)] };
       const outcomes = await Promise.allSettled(
-        Array.from({ length: 20 }, (_, n) => store.commit(put('a', `{"v":${n}}`, precondition))),
+        Array.from({ length: 20 }, (_, n) => commitOne(store, put('a', `{"v":${n}}`, precondition))),
       );
       expect(outcomes.filter(({ status }) => status === 'fulfilled')).toHaveLength(1);
     });
@@ -124,7 +131,7 @@ export function describeProjectStore(name: string, make: () => Promise<StoreUnde
     it('lets exactly one of many creators win', async () => {
       const { store } = await start();
       const outcomes = await Promise.allSettled(
-        Array.from({ length: 20 }, (_, n) => store.commit(put('a', `{"v":${n}}`, { kind: 'absent' }))),
+        Array.from({ length: 20 }, (_, n) => commitOne(store, put('a', `{"v":${n}}`, { kind: 'absent' }))),
       );
       expect(outcomes.filter(({ status }) => status === 'fulfilled')).toHaveLength(1);
     });
@@ -133,16 +140,132 @@ export function describeProjectStore(name: string, make: () => Promise<StoreUnde
       const { store, reopen } = await start();
       const texts = new Map<string, string>();
       for (let n = 0; n < 20; n++) {
-        await store.commit(put(`doc-${n}`, `{"v":${n}}`));
+        await commitOne(store, put(`doc-${n}`, `{"v":${n}}`));
         texts.set(`doc-${n}`, String((await store.get(ref(`doc-${n}`)))?.text));
       }
-      await store.commit(remove('doc-7'));
+      await commitOne(store, remove('doc-7'));
       await store[Symbol.asyncDispose]();
       const again = await reopen();
       open.push(again);
       for (const [id, text] of texts) {
         expect((await again.get(ref(id)))?.text.toString()).toBe(id === 'doc-7' ? undefined : text);
       }
+    });
+
+    it('commits all writes of a batch or none', async () => {
+      const { store } = await start();
+      await commitOne(store, put('a', '{"v":1}'));
+      const batch = [put('b', '{"v":2}'), put('a', '{"v":3}'), put('a', '{"v":4}', { kind: 'absent' }), put('c', '{}')];
+      await expect(store.commit(batch)).rejects.toMatchObject({ code: 'precondition_failed' });
+      expect((await store.get(ref('a')))?.text.toString()).toContain('"v":1');
+      expect(await store.get(ref('b'))).toBeUndefined();
+      const results = await store.commit([put('b', '{"v":2}'), put('a', '{"v":3}'), remove('b')]);
+      expect(results.map(({ created }) => created)).toEqual([true, false, false]);
+      expect((await store.get(ref('a')))?.text.toString()).toContain('"v":3');
+      expect(await store.get(ref('b'))).toBeUndefined();
+    });
+
+    it('lets the writes of a batch see those before them', async () => {
+      const { store } = await start();
+      await store.commit([put('a', '{"v":1}', { kind: 'absent' }), put('a', '{"v":2}', { kind: 'present' })]);
+      await expect(store.commit([remove('a'), remove('a')])).rejects.toMatchObject({ code: 'document_not_found' });
+      expect((await store.get(ref('a')))?.text.toString()).toContain('"v":2');
+    });
+
+    const idempotency = { key: 'a'.repeat(32), request: 'b'.repeat(32) };
+
+    it('gives the first answer to the same request under the same idempotency key, and writes nothing', async () => {
+      const { store, reopen } = await start();
+      const first = await store.commit([put('a', '{"v":1}', { kind: 'absent' })], { idempotency });
+      const again = await store.commit([put('a', '{"v":1}', { kind: 'absent' })], { idempotency });
+      expect(again).toEqual(first);
+      await store[Symbol.asyncDispose]();
+      const next = await reopen();
+      open.push(next);
+      expect(await next.commit([put('a', '{"v":1}', { kind: 'absent' })], { idempotency })).toEqual(first);
+    });
+
+    it('writes once for many concurrent requests under one idempotency key', async () => {
+      const { store } = await start();
+      const all = await Promise.all(
+        Array.from({ length: 20 }, () => store.commit([put('a', '{"v":1}', { kind: 'absent' })], { idempotency })),
+      );
+      expect(new Set(all.map((results) => results[0]?.metadata?._rev)).size).toBe(1);
+    });
+
+    it('refuses another request under a used idempotency key, and remembers no refused one', async () => {
+      const { store } = await start();
+      const other = { ...idempotency, request: 'c'.repeat(32) };
+      const absent = [put('a', '{}', { kind: 'present' })];
+      await expect(store.commit(absent, { idempotency })).rejects.toMatchObject({ code: 'precondition_failed' });
+      await store.commit([put('a', '{}')], { idempotency });
+      await expect(store.commit([put('b', '{}')], { idempotency: other })).rejects.toMatchObject({
+        code: 'idempotency_mismatch',
+      });
+      expect(await store.get(ref('b'))).toBeUndefined();
+    });
+
+    const ids = (documents: readonly { metadata: { _id: string } }[]) => documents.map(({ metadata }) => metadata._id);
+
+    it('lists a collection in the order of creation, page by page', async () => {
+      const { store, reopen } = await start();
+      for (const id of ['c', 'a', 'd', 'b']) await commitOne(store, put(id, '{}'));
+      await store.commit([{ ...put('x', '{}'), ref: ref('x', 'other') }]);
+      await commitOne(store, put('a', '{"again":1}'));
+      await commitOne(store, remove('d'));
+      await commitOne(store, put('d', '{}'));
+      const check = async (from: ProjectStore) => {
+        const first = await from.list({ collection: 'notes', after: 0, limit: 3 });
+        expect(ids(first.documents)).toEqual(['c', 'a', 'b']);
+        const second = await from.list({ collection: 'notes', after: first.next ?? Number.NaN, limit: 3 });
+        expect(ids(second.documents)).toEqual(['d']);
+        expect(second.next).toBeUndefined();
+        expect((await from.list({ collection: 'none', after: 0, limit: 3 })).documents).toEqual([]);
+      };
+      await check(store);
+      await store.checkpoint();
+      await check(store);
+      await store[Symbol.asyncDispose]();
+      const next = await reopen();
+      open.push(next);
+      await check(next);
+    });
+
+    it('gives each document once among the changes, at its last one, and deletions too', async () => {
+      const { store, reopen } = await start();
+      for (const write of [put('a', '{}'), put('b', '{}'), put('c', '{}'), put('a', '{"v":2}'), remove('b')])
+        await commitOne(store, write);
+      const check = async (from: ProjectStore) => {
+        const { changes, position } = await from.changes(0, 10);
+        expect(changes.map(({ ref: { id }, deleted }) => [id, deleted])).toEqual([
+          ['c', false],
+          ['a', false],
+          ['b', true],
+        ]);
+        expect((await from.changes(position, 10)).changes).toEqual([]);
+        const page = await from.changes(0, 2);
+        expect((await from.changes(page.position, 2)).changes.map(({ ref: { id } }) => id)).toEqual(['b']);
+      };
+      await check(store);
+      await store.checkpoint();
+      await store[Symbol.asyncDispose]();
+      const next = await reopen();
+      open.push(next);
+      await check(next);
+      const { position } = await next.changes(0, 10);
+      await commitOne(next, put('e', '{}'));
+      expect((await next.changes(position, 10)).changes.map(({ ref: { id } }) => id)).toEqual(['e']);
+    });
+
+    it('counts the documents of each collection', async () => {
+      const { store } = await start();
+      await store.commit([put('a', '{}'), put('b', '{}'), { ...put('x', '{}'), ref: ref('x', 'other') }]);
+      await commitOne(store, remove('b'));
+      const collections = await store.collections();
+      expect(collections.map(({ name, documents }) => [name, documents])).toEqual([
+        ['notes', 1],
+        ['other', 1],
+      ]);
     });
   });
 }

@@ -58,6 +58,8 @@ export interface EmbeddedLimits {
 /** Commits that may wait. */
 export const COMMITS_WAITING_MAX = 1_024;
 const FREE_SEGMENTS_KEPT = 2;
+/** How many times its checkpoint's size the journal may have before commits wait for one. */
+const JOURNAL_LONG = 4;
 export const CATALOG_FILE = 'catalog';
 
 interface Waiting {
@@ -128,9 +130,7 @@ export class EmbeddedStore implements ProjectStore {
     const done = Promise.withResolvers<readonly WriteResult[]>();
     this.#waiting.push({ writes, options, bytes, done });
     this.#waitingBytes += bytes;
-    this.#pumping ??= this.#pump().finally(() => {
-      this.#pumping = undefined;
-    });
+    this.#pumping ??= this.#pump();
     return done.promise;
   }
 
@@ -170,11 +170,10 @@ export class EmbeddedStore implements ProjectStore {
     return this.#parts.catalog.collections();
   }
 
-  checkpoint(): Promise<void> {
-    this.#checkpointing ??= this.#checkpoint().finally(() => {
-      this.#checkpointing = undefined;
-    });
-    return this.#checkpointing;
+  async checkpoint(): Promise<void> {
+    // One that is under way began before the latest commits.
+    await this.#checkpointing?.catch(() => undefined);
+    await this.#startCheckpoint();
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -222,9 +221,27 @@ export class EmbeddedStore implements ProjectStore {
         // What commitGroup did not settle; settled ones ignore it.
         for (const { done } of group) done.reject(error);
       }
-      if (this.#parts.journal.liveBytes > this.#options.limits.checkpointBytes && !this.#failed)
-        this.checkpoint().catch((error: unknown) => this.#fail(error));
+      await this.#keepJournalShort();
     }
+    // In the same turn in which nothing was found waiting: a commit that comes now must start the pump again.
+    this.#pumping = undefined;
+  }
+
+  /** Begins a checkpoint when the journal is long, and waits for it when the journal has become much too long. */
+  async #keepJournalShort(): Promise<void> {
+    const { checkpointBytes } = this.#options.limits;
+    if (this.#failed || this.#parts.journal.liveBytes <= checkpointBytes) return;
+    const checkpoint = this.#startCheckpoint().catch((error: unknown) => {
+      if (!hasCode(error, 'disk_full')) this.#fail(error);
+    });
+    if (this.#parts.journal.liveBytes > JOURNAL_LONG * checkpointBytes) await checkpoint;
+  }
+
+  #startCheckpoint(): Promise<void> {
+    this.#checkpointing ??= this.#checkpoint().finally(() => {
+      this.#checkpointing = undefined;
+    });
+    return this.#checkpointing;
   }
 
   #takeGroup(): Waiting[] {

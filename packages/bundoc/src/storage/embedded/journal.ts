@@ -53,7 +53,7 @@ interface Segment {
 }
 
 interface FreeSegment extends Segment {
-  /** True when its first two blocks are zeros, durably. */
+  /** True when the block behind its header is zeros, durably. */
   readonly clean: boolean;
 }
 
@@ -222,10 +222,14 @@ export class Journal {
     return { path, bytes };
   }
 
+  /**
+   * Wipes the block in which the first frame begins. The old header stays: it is whole, and of a number that is no longer
+   * live, until the next one is written over it.
+   */
   async #cleaned({ path, bytes }: Segment): Promise<FreeSegment> {
     const file = await this.#options.disk.openFile(path);
     try {
-      await file.write(0, Buffer.alloc(LEAD_BYTES));
+      await file.write(BLOCK_BYTES, Buffer.alloc(BLOCK_BYTES));
       await file.syncData();
     } finally {
       await file.close();
@@ -280,7 +284,7 @@ export class Journal {
       const firstFrame = bytes.subarray(BLOCK_BYTES, LEAD_BYTES);
       if (firstFrame.some((byte) => byte !== 0))
         throw new JournalCorrupt(`the header of the segment file ${name} is damaged`);
-      this.#free.push({ path, bytes: bytes.length, clean: false });
+      this.#free.push({ path, bytes: bytes.length, clean: true });
     }
     return found;
   }

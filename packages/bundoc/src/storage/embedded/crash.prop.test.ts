@@ -1,0 +1,160 @@
+import fc from 'fast-check';
+import { describe, expect, it } from 'vitest';
+import { EmbeddedProject } from '../../testing/embedded-project.ts';
+import type { SimulatedDisk } from '../../testing/simulated-disk.ts';
+import { put, ref, remove } from '../conformance.ts';
+import type { Write } from '../port.ts';
+import type { EmbeddedStore } from './embedded-store.ts';
+
+/** Commits that are given to the store at once, and what happens between such groups. */
+type Step =
+  | { readonly kind: 'commits'; readonly commits: readonly (readonly Op[])[] }
+  | { readonly kind: 'checkpoint' }
+  | { readonly kind: 'reopen' };
+interface Op {
+  readonly id: string;
+  /** Undefined deletes. */
+  readonly pad: number | undefined;
+}
+
+const IDS = ['a', 'b', 'c', 'd', 'e', 'f'];
+const op = fc.record({
+  id: fc.constantFrom(...IDS),
+  pad: fc.option(fc.integer({ min: 0, max: 3_000 }), { nil: undefined, freq: 4 }),
+});
+const step: fc.Arbitrary<Step> = fc.oneof(
+  { weight: 6, arbitrary: fc.array(fc.array(op, { minLength: 1, maxLength: 4 }), { minLength: 1, maxLength: 5 }).map((commits) => ({ kind: 'commits', commits }) as const) },
+  { weight: 1, arbitrary: fc.constant({ kind: 'checkpoint' } as const) },
+  { weight: 1, arbitrary: fc.constant({ kind: 'reopen' } as const) },
+);
+
+/** What the documents should be: the value of each, by id. */
+type Model = ReadonlyMap<string, number>;
+
+interface Outcome {
+  /** The model after each commit that was given to the store and not refused, in their order; the first is before all. */
+  readonly models: Model[];
+  /** How many of them, from the start, must be there: up to the last that was acknowledged. */
+  acknowledged: number;
+}
+
+let counter = 0;
+
+function writeOf({ id, pad }: Op, value: number): Write {
+  return pad === undefined ? remove(id) : put(id, `{"v":${value},"pad":"${'x'.repeat(pad)}"}`);
+}
+
+/** The model after a commit, or undefined when the store must refuse it: a delete of what is not there. */
+function applied(model: Model, ops: readonly Op[], values: readonly number[]): Model | undefined {
+  const next = new Map(model);
+  for (const [at, { id, pad }] of ops.entries()) {
+    if (pad !== undefined) next.set(id, values[at] as number);
+    else if (!next.delete(id)) return undefined;
+  }
+  return next;
+}
+
+async function run(project: EmbeddedProject, disk: SimulatedDisk, steps: readonly Step[], outcome: Outcome): Promise<void> {
+  let store = await project.open(disk);
+  for (const current of steps) {
+    if (current.kind === 'checkpoint') await store.checkpoint();
+    if (current.kind === 'reopen') {
+      await store[Symbol.asyncDispose]();
+      store = await project.open(disk);
+    }
+    if (current.kind !== 'commits') continue;
+    await Promise.all(
+      current.commits.map(async (ops) => {
+        const values = ops.map(() => ++counter);
+        const model = applied(outcome.models.at(-1) as Model, ops, values);
+        const committing = store.commit(ops.map((one, at) => writeOf(one, values[at] as number)));
+        if (model === undefined) {
+          await expect(committing).rejects.toMatchObject({
+            code: expect.stringMatching(/document_not_found|storage_unavailable/),
+          });
+          return;
+        }
+        const place = outcome.models.push(model) - 1;
+        await committing;
+        outcome.acknowledged = Math.max(outcome.acknowledged, place);
+      }),
+    );
+  }
+  await store[Symbol.asyncDispose]();
+}
+
+async function contentOf(store: EmbeddedStore): Promise<Map<string, number>> {
+  const content = new Map<string, number>();
+  for (const id of IDS) {
+    const text = (await store.get(ref(id)))?.text.toString();
+    if (text !== undefined) content.set(id, Number(/"v":(\d+)/.exec(text)?.[1]));
+  }
+  return content;
+}
+
+const sorted = (model: Model) => JSON.stringify([...model].sort());
+
+/** The store is one of the states that it may be in, agrees with itself, and can go on. @returns its content. */
+async function check(store: EmbeddedStore, allowed: readonly Model[]): Promise<Model> {
+  const content = await contentOf(store);
+  expect(allowed.map(sorted)).toContain(sorted(content));
+  const listed = await store.list({ collection: 'notes', after: 0, limit: 100 });
+  expect(listed.documents.map(({ metadata }) => metadata._id).sort()).toEqual([...content.keys()].sort());
+  const { changes } = await store.changes(0, 100);
+  expect(changes.filter(({ deleted }) => !deleted).map(({ ref: { id } }) => id).sort()).toEqual([...content.keys()].sort());
+  return content;
+}
+
+const RUNS = Number(process.env['CRASH_RUNS'] ?? 1_500);
+
+describe('a history with a crash in it', () => {
+  it('keeps every acknowledged commit, whole commits only, and goes on from there, crashing again while it recovers', async () => {
+    await fc.assert(
+      fc.asyncProperty(
+        fc.array(step, { minLength: 1, maxLength: 8 }),
+        fc.double({ min: 0, max: 1, noNaN: true, maxExcluded: true }),
+        fc.constantFrom('before' as const, 'after' as const),
+        fc.integer({ min: 1, max: 2_147_483_646 }),
+        fc.constantFrom('synced only' as const, 'everything' as const, 'random' as const, 'random' as const),
+        async (steps, where, when, seed, mode) => {
+          let state = seed;
+          const random = () => {
+            state = (state * 48_271) % 2_147_483_647;
+            return state / 2_147_483_647;
+          };
+          const survival = mode === 'random' ? { random } : mode;
+          const project = new EmbeddedProject();
+
+          // How many operations the history has without a crash.
+          const whole = EmbeddedProject.disk();
+          await project.create(whole);
+          const created = whole.operations;
+          await run(project, whole, steps, { models: [new Map()], acknowledged: 0 });
+          const operations = whole.operations - created;
+          if (operations === 0) return;
+
+          const disk = EmbeddedProject.disk();
+          await project.create(disk);
+          disk.failAt({ operation: 1 + Math.floor(where * operations), when, what: 'crash' });
+          const outcome: Outcome = { models: [new Map()], acknowledged: 0 };
+          await run(project, disk, steps, outcome).catch(() => undefined);
+
+          // Recovery itself crashes at a random operation, then is left in peace.
+          const second = disk.powerCut(survival);
+          second.failAt({ operation: 1 + Math.floor(random() * 12), when, what: 'crash' });
+          await project.open(second).then((store) => store.checkpoint()).catch(() => undefined);
+          const third = second.powerCut(survival);
+          const store = await project.open(third);
+          const content = await check(store, outcome.models.slice(outcome.acknowledged));
+
+          // It goes on: another commit, and everything is there after one more power cut.
+          await store.commit([put('a', '{"v":0}')]);
+          const last = await project.open(third.powerCut(survival));
+          await check(last, [new Map([...content, ['a', 0]])]);
+          expect(project.damaged).toEqual([]);
+        },
+      ),
+      { numRuns: RUNS, endOnFailure: false },
+    );
+  }, 300_000);
+});

@@ -1,0 +1,250 @@
+import { mkdtempSync, rmSync } from 'node:fs';
+import { mkdir } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { FakeClock } from '@bundoc/shared/testing/fake-clock';
+import { afterAll, describe, expect, it } from 'vitest';
+import { EmbeddedProject, SMALL_LIMITS } from '../../testing/embedded-project.ts';
+import type { SimulatedDisk } from '../../testing/simulated-disk.ts';
+import { commitOne, describeProjectStore, put, ref, remove } from '../conformance.ts';
+import { TOMBSTONE_TTL_MS } from '../port.ts';
+import { COMMITS_WAITING_MAX, type EmbeddedStore } from './embedded-store.ts';
+import { nodeDisk } from './node-disk.ts';
+
+const folders: string[] = [];
+afterAll(() => {
+  for (const folder of folders) rmSync(folder, { recursive: true });
+});
+
+for (const cacheBytes of [0, 1_000_000]) {
+  describeProjectStore(`EmbeddedStore on a simulated disk, with ${cacheBytes} bytes of cache,`, async () => {
+    const project = new EmbeddedProject();
+    const disk = EmbeddedProject.disk();
+    await project.create(disk);
+    return {
+      store: await project.open(disk, cacheBytes),
+      reopen: () => project.open(disk.powerCut('synced only'), cacheBytes),
+    };
+  });
+}
+
+describeProjectStore('EmbeddedStore on the real disk', async () => {
+  const directory = mkdtempSync(join(tmpdir(), 'bundoc-engine-'));
+  folders.push(directory);
+  await mkdir(join(directory, 'tmp'));
+  const project = new EmbeddedProject({ directory });
+  await project.create(nodeDisk);
+  return { store: await project.open(nodeDisk), reopen: () => project.open(nodeDisk) };
+});
+
+async function started(): Promise<{ project: EmbeddedProject; disk: SimulatedDisk; store: EmbeddedStore }> {
+  const project = new EmbeddedProject();
+  const disk = EmbeddedProject.disk();
+  await project.create(disk);
+  return { project, disk, store: await project.open(disk) };
+}
+
+const journalFiles = (disk: SimulatedDisk) => [...disk.files().keys()].filter((path) => path.includes('/journal/'));
+
+describe('a commit', () => {
+  it('shares one sync with all that wait', async () => {
+    const { disk, store } = await started();
+    await commitOne(store, put('first', '{}'));
+    const before = disk.trace.filter((line) => line.startsWith('fdatasync')).length;
+    await Promise.all(Array.from({ length: 30 }, (_, n) => store.commit([put(`d${n}`, '{"a":1}')])));
+    const syncs = disk.trace.filter((line) => line.startsWith('fdatasync')).length - before;
+    expect(syncs).toBeLessThan(10);
+  });
+
+  it('shows nothing readable on the disk: neither ids nor collections nor members', async () => {
+    const { disk, store } = await started();
+    await store.commit([{ ...put('planted-id', '{"planted-member":"planted-value"}'), ref: ref('planted-id', 'planted_c') }]);
+    await store.checkpoint();
+    for (const [path, bytes] of disk.files()) {
+      for (const word of ['planted-id', 'planted-member', 'planted-value', 'planted_c']) {
+        expect(path).not.toContain(word);
+        expect(bytes.includes(word), `${word} in ${path}`).toBe(false);
+      }
+    }
+  });
+
+  it('is refused as overloaded when too many are waiting', async () => {
+    const { store } = await started();
+    const outcomes = await Promise.allSettled(
+      Array.from({ length: COMMITS_WAITING_MAX + 50 }, (_, n) => store.commit([put('same', `{"v":${n}}`)])),
+    );
+    const refused = outcomes.filter((outcome) => outcome.status === 'rejected');
+    expect(refused.length).toBeGreaterThan(0);
+    expect(refused[0]?.reason).toMatchObject({ code: 'overloaded' });
+  });
+
+  it('larger than a segment is kept whole', async () => {
+    const { project, disk, store } = await started();
+    const text = 'x'.repeat(SMALL_LIMITS.segmentBytes * 5);
+    await store.commit([put('big', `{"a":"${text}"}`), put('small', '{}')]);
+    const again = await project.open(disk.powerCut('synced only'));
+    expect((await again.get(ref('big')))?.text.toString()).toContain(text);
+  });
+
+  it('on a full disk is refused, reads go on, and nothing is lost', async () => {
+    const { disk, store } = await started();
+    disk.failAt({ operation: 1, when: 'before', what: 'disk_full' });
+    await expect(store.commit([put('a', '{}')])).rejects.toMatchObject({ code: 'disk_full' });
+    expect(store.failed).toBe(false);
+    await commitOne(store, put('a', '{"v":1}'));
+    expect((await store.get(ref('a')))?.text.toString()).toContain('"v":1');
+  });
+
+  it('whose sync fails leaves the store read-only until it is opened anew', async () => {
+    const { project, disk, store } = await started();
+    await commitOne(store, put('a', '{"v":1}'));
+    disk.failAt({ operation: 2, when: 'before', what: 'storage_unavailable' });
+    await Promise.allSettled([store.commit([put('b', '{}')]), store.commit([put('c', '{}')])]);
+    await expect(store.commit([put('d', '{}')])).rejects.toMatchObject({ code: 'storage_unavailable' });
+    expect(store.failed).toBe(true);
+    expect((await store.get(ref('a')))?.text.toString()).toContain('"v":1');
+    await store[Symbol.asyncDispose]();
+    const again = await project.open(disk);
+    expect((await again.get(ref('a')))?.text.toString()).toContain('"v":1');
+    await commitOne(again, put('e', '{}'));
+  });
+});
+
+describe('the journal', () => {
+  it('is used again after checkpoints and does not grow', async () => {
+    const { disk, store } = await started();
+    for (let n = 0; n < 300; n++) await commitOne(store, put(`d${n % 20}`, `{"n":${n},"pad":"${'x'.repeat(300)}"}`));
+    await store.checkpoint();
+    const bytes = journalFiles(disk).reduce((sum, path) => sum + (disk.files().get(path)?.length ?? 0), 0);
+    expect(bytes).toBeLessThan(6 * SMALL_LIMITS.checkpointBytes);
+  });
+
+  it('with a damaged frame before a whole one is corrupt: the project is not opened, and the cause says which', async () => {
+    const { project, disk, store } = await started();
+    for (let n = 0; n < 3; n++) await commitOne(store, put(`d${n}`, '{}'));
+    const [path = ''] = journalFiles(disk);
+    const bytes = Buffer.from(disk.files().get(path)!);
+    bytes[512 + 100]! ^= 1;
+    disk.tamper(path, bytes);
+    const refused = await project.open(disk).catch((error: unknown) => error);
+    expect(refused).toMatchObject({ code: 'project_damaged' });
+    expect(String((refused as Error).cause)).toMatch(/segment 1: frame 1 is damaged, and frame \d follows/);
+  });
+
+  it('with any bit of any committed frame or header changed never opens as if nothing were missing', async () => {
+    const { project, disk, store } = await started();
+    for (let n = 0; n < 12; n++) await commitOne(store, put(`d${n}`, `{"pad":"${'x'.repeat(500)}"}`));
+    await commitOne(store, put('last', '{}'));
+    await store[Symbol.asyncDispose]();
+    // Names the last segment's end, so that a cut there is noticed as well.
+    const sealing = await project.open(disk);
+    await commitOne(sealing, put('after', '{}'));
+    await sealing[Symbol.asyncDispose]();
+    const paths = journalFiles(disk).sort().slice(0, -1);
+    expect(paths.length).toBeGreaterThan(1);
+    for (const path of paths) {
+      const original = Buffer.from(disk.files().get(path)!);
+      for (let at = 0; at < original.length; at += 37) {
+        const bytes = Buffer.from(original);
+        bytes[at]! ^= 0x10;
+        disk.tamper(path, bytes);
+        const outcome = await project.open(disk).catch((error: unknown) => error as { code: string });
+        if ('code' in outcome) expect(outcome.code).toBe('project_damaged');
+        else for (let n = 0; n < 12; n++) expect(await outcome.get(ref(`d${n}`)), `${path} ${at}`).toBeDefined();
+      }
+      disk.tamper(path, original);
+    }
+  });
+
+  it('with a missing segment in the middle is corrupt', async () => {
+    const { project, disk, store } = await started();
+    for (let n = 0; n < 20; n++) await commitOne(store, put(`d${n}`, `{"pad":"${'x'.repeat(500)}"}`));
+    const [, second = ''] = journalFiles(disk).sort();
+    disk.tamper(second, undefined);
+    await expect(project.open(disk)).rejects.toMatchObject({ code: 'project_damaged' });
+  });
+});
+
+describe('the catalog', () => {
+  it.each([
+    ['missing', () => undefined],
+    ['cut short', (bytes: Buffer) => bytes.subarray(0, -5)],
+    ['changed', (bytes: Buffer) => Buffer.from(bytes.map((byte, at) => (at === 60 ? byte ^ 1 : byte)))],
+    ['empty', () => Buffer.alloc(0)],
+  ])('%s is damage, and never a fresh start', async (_name, change) => {
+    const { project, disk, store } = await started();
+    await commitOne(store, put('a', '{}'));
+    await store.checkpoint();
+    await store[Symbol.asyncDispose]();
+    disk.tamper('/p/catalog', change(disk.files().get('/p/catalog')!));
+    await expect(project.open(disk)).rejects.toMatchObject({ code: 'project_damaged' });
+  });
+
+  it('forgets deletions after seven days, and refuses positions from before them', async () => {
+    const clock = new FakeClock();
+    const project = new EmbeddedProject({ clock });
+    const disk = EmbeddedProject.disk();
+    await project.create(disk);
+    const store = await project.open(disk);
+    await commitOne(store, put('a', '{}'));
+    const { position } = await store.changes(0, 10);
+    await commitOne(store, put('b', '{}'));
+    await commitOne(store, remove('b'));
+    clock.advance(TOMBSTONE_TTL_MS - 1);
+    await store.checkpoint();
+    expect((await store.changes(position, 10)).changes).toHaveLength(1);
+    clock.advance(2);
+    await store.checkpoint();
+    await expect(store.changes(position, 10)).rejects.toMatchObject({ code: 'position_gone' });
+    expect((await store.changes(0, 10)).changes.map(({ ref: { id } }) => id)).toEqual(['a']);
+    await store[Symbol.asyncDispose]();
+    const again = await project.open(disk.powerCut('synced only'));
+    await expect(again.changes(position, 10)).rejects.toMatchObject({ code: 'position_gone' });
+  });
+});
+
+describe('a document file', () => {
+  const pathOf = (project: EmbeddedProject, id: string) => {
+    const name = project.cipher.fileName(ref(id));
+    return `/p/docs/${name.slice(0, 2)}/${name}`;
+  };
+  const checkpointed = async () => {
+    const { project, disk, store } = await started();
+    await commitOne(store, put('a', '{"v":"old"}'));
+    await store.checkpoint();
+    const old = Buffer.from(disk.files().get(pathOf(project, 'a'))!);
+    await commitOne(store, put('a', '{"v":"new"}'));
+    await commitOne(store, put('b', '{"v":"fine"}'));
+    await store.checkpoint();
+    return { project, disk, store, old };
+  };
+
+  it.each([
+    ['changed', (bytes: Buffer) => Buffer.from(bytes.map((byte, at) => (at === 30 ? byte ^ 1 : byte)))],
+    ['cut short', (bytes: Buffer) => bytes.subarray(0, -1)],
+    ['missing', () => undefined],
+  ])('%s is an integrity error of that document alone', async (_name, change) => {
+    const { project, disk, store } = await checkpointed();
+    const path = pathOf(project, 'a');
+    disk.tamper(path, change(disk.files().get(path)!));
+    await expect(store.get(ref('a'))).rejects.toMatchObject({ code: 'integrity_error' });
+    expect(project.damaged).toEqual([project.cipher.fileName(ref('a'))]);
+    expect((await store.get(ref('b')))?.text.toString()).toContain('fine');
+  });
+
+  it('of an older revision put back is an integrity error', async () => {
+    const { project, disk, store, old } = await checkpointed();
+    disk.tamper(pathOf(project, 'a'), old);
+    await expect(store.get(ref('a'))).rejects.toMatchObject({ code: 'integrity_error' });
+  });
+
+  it('that is damaged can be replaced and deleted', async () => {
+    const { project, disk, store } = await checkpointed();
+    disk.tamper(pathOf(project, 'a'), Buffer.from('x'));
+    disk.tamper(pathOf(project, 'b'), Buffer.from('x'));
+    await commitOne(store, put('a', '{"v":"newer"}'));
+    expect((await store.get(ref('a')))?.text.toString()).toContain('newer');
+    await commitOne(store, remove('b'));
+    expect(await store.get(ref('b'))).toBeUndefined();
+  });
+});

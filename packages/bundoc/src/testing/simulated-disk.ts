@@ -1,0 +1,270 @@
+import { dirname } from 'node:path';
+import { AppError } from '@bundoc/shared/errors';
+import type { Disk, DiskFile } from '../storage/embedded/disk.ts';
+
+/** The process died here: every later operation of this disk fails the same way. */
+export class Crash extends Error {
+  override readonly name = 'Crash';
+}
+
+/** What a power cut does to what was not synced. */
+export type Survival = 'synced only' | 'everything' | { readonly random: () => number };
+
+export interface Fault {
+  /** Which operation, counted from 1. */
+  readonly operation: number;
+  readonly when: 'before' | 'after';
+  /** `crash` ends the process there; an error code fails this one operation. */
+  readonly what: 'crash' | 'disk_full' | 'storage_unavailable';
+}
+
+/** Disks write sectors whole, or not at all. */
+const SECTOR_BYTES = 512;
+
+interface FileNode {
+  readonly kind: 'file';
+  /** What a running process reads. */
+  content: Buffer;
+  /** What is left after a power cut at the latest. */
+  durable: Buffer;
+  /** Writes since the last sync, in their order. */
+  unsynced: { readonly offset: number; readonly bytes: Buffer; readonly truncates: boolean }[];
+}
+
+type Node = { readonly kind: 'directory' } | FileNode;
+
+interface NameChange {
+  readonly directory: string;
+  apply(entries: Map<string, Node>): void;
+}
+
+/**
+ * A disk in memory that knows what is durable: of names, those whose folder was synced since; of contents, what was synced
+ * since it was written. After {@link powerCut} only that is left, and of the rest whatever chance lets survive: any of the names,
+ * any of the sectors, in any order.
+ */
+export class SimulatedDisk implements Disk {
+  #durable = new Map<string, Node>();
+  #current = new Map<string, Node>();
+  #unsynced: NameChange[] = [];
+  #fault: Fault | undefined;
+  #crashed = false;
+  /** Operations so far that change something. */
+  operations = 0;
+  /** A line for each of them. */
+  readonly trace: string[] = [];
+
+  constructor(...directories: string[]) {
+    for (const path of directories) {
+      this.#durable.set(path, { kind: 'directory' });
+      this.#current.set(path, { kind: 'directory' });
+    }
+  }
+
+  /** Plans a fault, with operations counted from now. */
+  failAt(fault: Fault): void {
+    this.#fault = { ...fault, operation: this.operations + fault.operation };
+  }
+
+  get crashed(): boolean {
+    return this.#crashed;
+  }
+
+  /** The disk as it is after a power cut, ready for a new process. */
+  powerCut(survival: Survival): SimulatedDisk {
+    const entries = new Map(this.#durable);
+    for (const change of this.#unsynced) if (survives(survival)) change.apply(entries);
+    const next = new SimulatedDisk();
+    for (const [path, node] of entries) {
+      if (!isReachable(entries, path)) continue;
+      next.#durable.set(path, node.kind === 'directory' ? node : settled(node, survival));
+    }
+    next.#current = new Map(next.#durable);
+    return next;
+  }
+
+  /** Every file, by path, as a running process sees it. */
+  files(): Map<string, Buffer> {
+    const files = new Map<string, Buffer>();
+    for (const [path, node] of this.#current) if (node.kind === 'file') files.set(path, node.content);
+    return files;
+  }
+
+  async read(path: string): Promise<Buffer | undefined> {
+    this.#requireAlive();
+    const node = this.#current.get(path);
+    return node?.kind === 'file' ? Buffer.from(node.content) : undefined;
+  }
+
+  async list(directory: string): Promise<string[] | undefined> {
+    this.#requireAlive();
+    if (this.#current.get(directory)?.kind !== 'directory') return undefined;
+    return [...this.#current.keys()]
+      .filter((path) => path !== directory && dirname(path) === directory)
+      .map((path) => path.slice(directory.length + 1));
+  }
+
+  async makeDirectory(path: string): Promise<boolean> {
+    this.#requireAlive();
+    if (this.#current.has(path)) return false;
+    return this.#change(`mkdir ${path}`, () => {
+      this.#requireDirectory(dirname(path));
+      this.#name(path, (entries) => entries.set(path, { kind: 'directory' }));
+      return true;
+    });
+  }
+
+  async createFile(path: string, content: Buffer): Promise<void> {
+    await this.#change(`create ${path}`, () => {
+      this.#requireDirectory(dirname(path));
+      if (this.#current.has(path)) throw new AppError('storage_unavailable');
+      const bytes = Buffer.from(content);
+      const node: FileNode = { kind: 'file', content: bytes, durable: Buffer.from(bytes), unsynced: [] };
+      this.#name(path, (entries) => entries.set(path, node));
+    });
+  }
+
+  async writeFile(path: string, content: Buffer): Promise<void> {
+    await this.#change(`write ${path}`, () => {
+      this.#requireDirectory(dirname(path));
+      const known = this.#current.get(path);
+      const bytes = Buffer.from(content);
+      const node: FileNode =
+        known?.kind === 'file'
+          ? known
+          : { kind: 'file', content: bytes, durable: Buffer.alloc(0), unsynced: [] };
+      node.content = bytes;
+      node.unsynced.push({ offset: 0, bytes, truncates: true });
+      if (node !== known) this.#name(path, (entries) => entries.set(path, node));
+    });
+  }
+
+  async openFile(path: string): Promise<DiskFile> {
+    this.#requireAlive();
+    const node = this.#current.get(path);
+    if (node?.kind !== 'file') throw new AppError('storage_unavailable');
+    return {
+      write: (offset, bytes) =>
+        this.#change(`write ${path} ${offset} ${bytes.length}`, () => {
+          const copy = Buffer.from(bytes);
+          copy.copy(node.content, offset);
+          node.unsynced.push({ offset, bytes: copy, truncates: false });
+        }),
+      syncData: () => this.#change(`fdatasync ${path}`, () => sync(node)),
+      close: async () => undefined,
+    };
+  }
+
+  async rename(from: string, to: string): Promise<void> {
+    await this.#change(`rename ${from} ${to}`, () => {
+      const node = this.#current.get(from);
+      if (node === undefined) throw new AppError('storage_unavailable');
+      this.#requireDirectory(dirname(to));
+      this.#name(to, (entries) => {
+        entries.delete(from);
+        entries.set(to, node);
+      });
+    });
+  }
+
+  async remove(path: string): Promise<boolean> {
+    return this.#change(`remove ${path}`, () => {
+      if (this.#current.get(path)?.kind !== 'file') return false;
+      this.#name(path, (entries) => entries.delete(path));
+      return true;
+    });
+  }
+
+  async syncDirectory(path: string): Promise<void> {
+    await this.#change(`sync ${path}`, () => this.#syncNames(path));
+  }
+
+  async syncFiles(paths: readonly string[]): Promise<void> {
+    for (const path of paths) {
+      const node = this.#current.get(path);
+      if (node?.kind === 'file') await this.#change(`fsync ${path}`, () => sync(node));
+    }
+    for (const directory of new Set(paths.map((path) => dirname(path)))) await this.syncDirectory(directory);
+  }
+
+  /** Changes a file's bytes behind the store's back; undefined removes it. */
+  tamper(path: string, content: Buffer | undefined): void {
+    for (const entries of [this.#current, this.#durable]) {
+      if (content === undefined) entries.delete(path);
+      else
+        entries.set(path, { kind: 'file', content: Buffer.from(content), durable: Buffer.from(content), unsynced: [] });
+    }
+  }
+
+  #syncNames(path: string): void {
+    this.#requireDirectory(path);
+    const left: NameChange[] = [];
+    for (const change of this.#unsynced) {
+      if (change.directory === path) change.apply(this.#durable);
+      else left.push(change);
+    }
+    this.#unsynced = left;
+  }
+
+  #name(path: string, apply: (entries: Map<string, Node>) => void): void {
+    apply(this.#current);
+    this.#unsynced.push({ directory: dirname(path), apply });
+  }
+
+  async #change<T>(what: string, effect: () => T): Promise<T> {
+    this.#requireAlive();
+    this.operations++;
+    this.trace.push(what);
+    const fault = this.#fault?.operation === this.operations ? this.#fault : undefined;
+    if (fault?.when === 'before') this.#raise(fault);
+    const result = effect();
+    if (fault?.when === 'after') this.#raise(fault);
+    return result;
+  }
+
+  #raise(fault: Fault): never {
+    if (fault.what !== 'crash') throw new AppError(fault.what);
+    this.#crashed = true;
+    throw new Crash();
+  }
+
+  #requireAlive(): void {
+    if (this.#crashed) throw new Crash();
+  }
+
+  #requireDirectory(path: string): void {
+    if (this.#current.get(path)?.kind !== 'directory') throw new AppError('storage_unavailable');
+  }
+}
+
+function survives(survival: Survival): boolean {
+  return survival === 'everything' || (survival !== 'synced only' && survival.random() < 0.5);
+}
+
+function sync(node: FileNode): void {
+  node.durable = Buffer.from(node.content);
+  node.unsynced = [];
+}
+
+/** The file after a power cut: each sector of each unsynced write is there or not. */
+function settled(node: FileNode, survival: Survival): FileNode {
+  let content = Buffer.from(node.durable);
+  for (const { offset, bytes, truncates } of node.unsynced) {
+    if (truncates) {
+      if (!survives(survival)) continue;
+      // A new content that was not synced: of any length, its sectors there or zeros.
+      content = Buffer.alloc(survival === 'everything' || survives(survival) ? bytes.length : 0);
+    }
+    for (let at = 0; at < bytes.length; at += SECTOR_BYTES) {
+      if (survives(survival)) bytes.copy(content, offset + at, at, at + SECTOR_BYTES);
+    }
+  }
+  return { kind: 'file', content, durable: Buffer.from(content), unsynced: [] };
+}
+
+/** A name whose folder did not survive is unreachable. */
+function isReachable(entries: ReadonlyMap<string, Node>, path: string): boolean {
+  const parent = dirname(path);
+  if (parent === path) return true;
+  return entries.get(parent)?.kind === 'directory' && isReachable(entries, parent);
+}
