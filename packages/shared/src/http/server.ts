@@ -12,7 +12,7 @@ export interface HttpServerOptions {
   readonly logger: Logger;
   /** Largest body, bytes; beyond it 413. */
   readonly bodyBytesMax: number;
-  /** Told of every refused or failed request, exactly once, before its answer is sent. Must not throw. */
+  /** Told of every refused or failed request, exactly once, before its answer is sent. */
   readonly onProblem?: (request: FastifyRequest, error: AppError) => void;
   /** {@link REQUEST_TIMEOUT_MS} unless a test is in a hurry. */
   readonly requestTimeoutMs?: number;
@@ -62,7 +62,12 @@ export function createHttpServer(options: HttpServerOptions): FastifyInstance {
         { reqId: request.id, code: error.code, err: error.cause ?? error },
         'request failed',
       );
-    options.onProblem?.(request, error);
+    try {
+      options.onProblem?.(request, error);
+    } catch (thrownByObserver) {
+      // The answer must not depend on who is told of it.
+      options.logger.fatal({ reqId: request.id, err: thrownByObserver }, 'a refusal could not be reported');
+    }
     return error;
   };
 

@@ -1,0 +1,191 @@
+import { isIPv6 } from 'node:net';
+import { networkInterfaces } from 'node:os';
+import { type Clock, systemClock } from '@bundoc/shared/clock';
+import { AppError } from '@bundoc/shared/errors';
+import { createLogger, type Logger } from '@bundoc/shared/logger';
+import type { FastifyInstance } from 'fastify';
+import { AuditLog } from './audit/log.ts';
+import { AnonymousRefusals } from './audit/refusals.ts';
+import { adoptSealedRefusals, SealedRefusals } from './audit/sealed-refusals.ts';
+import type { BunkmsConfig } from './config.ts';
+import { type ExportRefusalSink, exportAudit } from './http/export-audit.ts';
+import { guardPeers, peersOf, refusedPeerWarner, resolveInternalAddress } from './http/internal-network.ts';
+import { createApiListener, createInternalListener } from './listener.ts';
+import { createMetrics, type Metrics } from './metrics.ts';
+import { createReadiness } from './service/readiness.ts';
+import { TokenService } from './service/tokens.ts';
+import type { ServiceGate, Services } from './services.ts';
+import type { KmsStore } from './store/port.ts';
+import { openSqliteStore } from './store/sqlite.ts';
+import { fileKekProvider, inlineKekProvider, type KekProvider } from './vault/kek-provider.ts';
+import { rememberCurrentKek, type Unsealed, unseal } from './vault/unseal.ts';
+import { Vault } from './vault/vault.ts';
+
+/** What tests and `main.ts` put in the place of the real thing. */
+export interface BunkmsDependencies {
+  readonly clock?: Clock;
+  readonly logger?: Logger;
+  readonly metrics?: Metrics;
+  /** Opens the store; the service closes it. */
+  readonly openStore?: (config: BunkmsConfig, logger: Logger) => Promise<KmsStore>;
+}
+
+export interface RunningBunkms {
+  /** Where the API listener answers, without a slash at its end. */
+  readonly apiUrl: string;
+  readonly internalUrl: string;
+  /** Ends running requests, then writes what audit records wait, then closes the store. Idempotent. */
+  close(): Promise<void>;
+}
+
+/** How often the minutes of anonymous refusals are looked at, milliseconds. */
+const SWEEP_MS = 5_000;
+
+/**
+ * Starts the key service: composes it, opens its store, unseals it if the KEK fits, and listens. A KEK that does not
+ * fit is no failure: the service starts sealed and says so.
+ *
+ * @throws ConfigError for an unusable KEK ring or internal address, AppError when the store cannot be opened. What was opened
+ * is closed again.
+ */
+export async function startBunkms(
+  config: BunkmsConfig,
+  dependencies: BunkmsDependencies = {},
+): Promise<RunningBunkms> {
+  const clock = dependencies.clock ?? systemClock;
+  const logger = dependencies.logger ?? createLogger({ service: 'bunkms', level: config.logLevel });
+  const metrics = dependencies.metrics ?? createMetrics();
+  await using opened = new AsyncDisposableStack();
+
+  const internalAddress = await resolveInternalAddress(config.internalHost);
+  const isPeer = peersOf(internalAddress, networkInterfaces());
+  const vault = new Vault(await kekProviderOf(config, (message) => logger.warn(message)).load());
+  const store = opened.use(await (dependencies.openStore ?? openStore)(config, logger));
+  const state = await unseal(vault, store, clock, 'system');
+
+  metrics.sealed.set(state.kind === 'sealed' ? 1 : 0);
+  if (state.kind === 'sealed')
+    logger.error({ reason: state.reason }, 'sealed: the KEK does not fit the store');
+  const services =
+    state.kind === 'sealed' ? undefined : createServices({ state, vault, store, clock, logger, metrics });
+  const sink =
+    services === undefined
+      ? sealedSink(opened.use(await SealedRefusals.open(config.dataDir, logger)))
+      : unsealedSink(services.audit, clock, opened);
+  if (services !== undefined) {
+    await rememberCurrentKek(vault, store, clock, 'system');
+    await adoptSealedRefusals(config.dataDir, store, clock);
+  }
+
+  const gate = gateOf(services);
+  const listenerOptions = {
+    logger,
+    clock,
+    metrics,
+    publicKey: state.publicKey,
+    sealed: state.kind === 'sealed',
+    services: gate,
+    readiness: createReadiness(services === undefined ? undefined : gate, clock),
+  };
+  const api = opened.adopt(await createApiListener(listenerOptions), (app) => app.close());
+  const internal = opened.adopt(
+    await createInternalListener(
+      listenerOptions,
+      exportAudit(sink, metrics, () => clock.now()),
+    ),
+    (app) => app.close(),
+  );
+  const warn = refusedPeerWarner(
+    (peer, count) => logger.warn({ peer, count }, 'refused connections from outside the internal network'),
+    () => clock.monotonic(),
+  );
+  guardPeers(internal.server, isPeer, (peer) => {
+    metrics.peersRefused.inc();
+    warn(peer);
+  });
+
+  const internalUrl = await listen(internal, internalAddress, config.internalPort);
+  const apiUrl = await listen(api, config.host, config.port);
+  logger.info({ apiUrl, internalUrl, sealed: state.kind === 'sealed' }, 'listening');
+
+  const running = opened.move();
+  let closing: Promise<void> | undefined;
+  const close = () => {
+    closing ??= running.disposeAsync();
+    return closing;
+  };
+  return { apiUrl, internalUrl, close };
+}
+
+/** Where the configuration says that the KEK ring is. */
+export function kekProviderOf({ kek }: BunkmsConfig, warn: (message: string) => void): KekProvider {
+  return kek.kind === 'file' ? fileKekProvider(kek.path, warn) : inlineKekProvider(kek.text);
+}
+
+function openStore(config: BunkmsConfig, logger: Logger): Promise<KmsStore> {
+  const onCrash = (error: Error) => {
+    logger.fatal(
+      { err: error },
+      'the storage thread has ended: stopping, so that the service is started again',
+    );
+    setImmediate(() => {
+      throw error;
+    });
+  };
+  return openSqliteStore({ dataDir: config.dataDir, onCrash });
+}
+
+interface ServicePorts {
+  readonly state: Unsealed;
+  readonly vault: Vault;
+  readonly store: KmsStore;
+  readonly clock: Clock;
+  readonly logger: Logger;
+  readonly metrics: Metrics;
+}
+
+function createServices({ state, vault, store, clock, logger, metrics }: ServicePorts): Services {
+  const audit = new AuditLog({ store, logger, metrics });
+  const { signingKey, publicKey } = state;
+  return {
+    store,
+    audit,
+    keys: { store, vault, audit, clock, logger, metrics },
+    tokens: new TokenService({ store, clock, signingKey, kid: publicKey.kid }),
+  };
+}
+
+function gateOf(services: Services | undefined): ServiceGate {
+  return () => {
+    if (services === undefined) throw new AppError('SEALED');
+    return services;
+  };
+}
+
+/** Records go into the chain; those of strangers through the count that bounds them. */
+function unsealedSink(audit: AuditLog, clock: Clock, opened: AsyncDisposableStack): ExportRefusalSink {
+  const write = audit.appendDetached.bind(audit);
+  const anonymous = new AnonymousRefusals({ clock, write });
+  const timer = setInterval(() => anonymous.sweep(), SWEEP_MS).unref();
+  // Runs after the listeners have closed and before the store does.
+  opened.defer(async () => {
+    clearInterval(timer);
+    anonymous.flush();
+    await audit.drain();
+  });
+  return { named: write, anonymous: (network, record) => anonymous.record(network, record) };
+}
+
+/** Records wait in a file for the chain; the file is bounded, whoever calls. */
+function sealedSink(refusals: SealedRefusals): ExportRefusalSink {
+  const write = refusals.record.bind(refusals);
+  return { named: write, anonymous: (_network, record) => write(record) };
+}
+
+/** @returns the URL, with the port that was really taken. */
+async function listen(app: FastifyInstance, host: string, port: number): Promise<string> {
+  await app.listen({ host, port });
+  const address = app.server.address();
+  const taken = typeof address === 'object' && address !== null ? address.port : port;
+  return `http://${isIPv6(host) ? `[${host}]` : host}:${taken}`;
+}

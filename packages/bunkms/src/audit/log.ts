@@ -1,0 +1,96 @@
+import type { AuditReceipt } from '@bundoc/shared/contract/keys';
+import { AppError } from '@bundoc/shared/errors';
+import type { Logger } from '@bundoc/shared/logger';
+import type { Metrics } from '../metrics.ts';
+import type { KmsStore } from '../store/port.ts';
+import type { AuditDraft } from './chain.ts';
+
+export interface AuditLogOptions {
+  readonly store: Pick<KmsStore, 'appendAudit'>;
+  readonly logger: Logger;
+  readonly metrics: Metrics;
+}
+
+/** Records that may wait for their turn; beyond it an append fails at once. */
+const WAITING_MAX = 4_096;
+/** Records of one transaction. */
+const BATCH_MAX = 512;
+
+interface Waiting {
+  readonly draft: AuditDraft;
+  readonly resolve: (receipt: AuditReceipt) => void;
+  readonly reject: (error: AppError) => void;
+}
+
+/**
+ * Appends to the audit chain with group commit: while one transaction is under way the records that come wait, and go
+ * together in the next one. So a record waits for at most two transactions, and many exports share one fsync.
+ */
+export class AuditLog {
+  readonly #options: AuditLogOptions;
+  readonly #waiting: Waiting[] = [];
+  #writing: Promise<void> | undefined;
+  #failing = false;
+
+  constructor(options: AuditLogOptions) {
+    this.#options = options;
+  }
+
+  /** True from a failed append to the next one that works. */
+  get failing(): boolean {
+    return this.#failing;
+  }
+
+  /**
+   * @returns the record's place in the chain, once it is durable.
+   * @throws AppError `audit_unavailable`. The record may be in the chain nevertheless.
+   */
+  append(draft: AuditDraft): Promise<AuditReceipt> {
+    if (this.#waiting.length >= WAITING_MAX) {
+      this.#failing = true;
+      return Promise.reject(new AppError('audit_unavailable', { cause: new AppError('overloaded') }));
+    }
+    return new Promise((resolve, reject) => {
+      this.#waiting.push({ draft, resolve, reject });
+      this.#writing ??= this.#writeAll();
+    });
+  }
+
+  /**
+   * Appends a record that nothing waits for. If it cannot be written, a fatal log line takes its place and a metric
+   * counts it: it must not be lost in silence.
+   */
+  appendDetached(draft: AuditDraft): void {
+    this.append(draft).catch((error: unknown) => {
+      this.#options.metrics.auditRecordsLost.inc();
+      // The logger redacts members called "key", which here holds the name of one.
+      const { key: keyName, ...record } = draft;
+      this.#options.logger.fatal({ record, keyName, err: error }, 'an audit record could not be written');
+    });
+  }
+
+  /** Resolves when nothing waits any more. */
+  async drain(): Promise<void> {
+    while (this.#writing !== undefined) await this.#writing;
+  }
+
+  async #writeAll(): Promise<void> {
+    while (this.#waiting.length > 0) await this.#writeBatch(this.#waiting.splice(0, BATCH_MAX));
+    this.#writing = undefined;
+  }
+
+  async #writeBatch(batch: readonly Waiting[]): Promise<void> {
+    try {
+      const receipts = await this.#options.store.appendAudit(batch.map(({ draft }) => draft));
+      this.#failing = false;
+      for (const [index, { resolve, reject }] of batch.entries()) {
+        const receipt = receipts[index];
+        if (receipt === undefined) reject(new AppError('audit_unavailable'));
+        else resolve(receipt);
+      }
+    } catch (error) {
+      this.#failing = true;
+      for (const { reject } of batch) reject(new AppError('audit_unavailable', { cause: error }));
+    }
+  }
+}

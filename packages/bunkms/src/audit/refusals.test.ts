@@ -1,0 +1,97 @@
+import { FakeClock } from '@bundoc/shared/testing/fake-clock';
+import { beforeEach, describe, expect, test } from 'vitest';
+import type { AuditDraft } from './chain.ts';
+import { AnonymousRefusals } from './refusals.ts';
+
+const single: AuditDraft = {
+  time: 't',
+  severity: 'CRITICAL',
+  action: 'key.export',
+  outcome: 'refused',
+  code: 'unauthenticated',
+};
+
+describe('refusals of strangers', () => {
+  let clock: FakeClock;
+  let written: AuditDraft[];
+  let refusals: AnonymousRefusals;
+
+  beforeEach(() => {
+    clock = new FakeClock();
+    written = [];
+    refusals = new AnonymousRefusals({ clock, write: (record) => written.push(record) });
+  });
+  const refuse = (network: string, times: number) => {
+    for (let time = 0; time < times; time++) refusals.record(network, single);
+  };
+  const counts = () =>
+    written.flatMap(({ source, detail }) => (detail === undefined ? [] : [[source, detail['count']]]));
+
+  test('are recorded singly up to ten a minute, then with their count when the minute ends', () => {
+    refuse('192.0.2.1', 35);
+    expect(written).toHaveLength(10);
+    clock.advance(59_999);
+    refusals.sweep();
+    expect(written).toHaveLength(10);
+    clock.advance(1);
+    refusals.sweep();
+    expect(written).toHaveLength(11);
+    expect(written.at(-1)).toMatchObject({
+      severity: 'CRITICAL',
+      outcome: 'refused',
+      source: '192.0.2.1',
+      detail: { count: 25, since: '2026-01-01T00:00:00.000Z' },
+    });
+    refusals.sweep();
+    expect(written).toHaveLength(11);
+  });
+
+  test('begin anew with the next minute, also when nobody swept in between', () => {
+    refuse('192.0.2.1', 12);
+    clock.advance(60_000);
+    refuse('192.0.2.1', 1);
+    expect(counts()).toEqual([['192.0.2.1', 2]]);
+    expect(written).toHaveLength(12);
+  });
+
+  test('of one address do not use up those of another', () => {
+    refuse('192.0.2.1', 100);
+    refuse('192.0.2.2', 3);
+    expect(written).toHaveLength(13);
+  });
+
+  test('leave no record of a count when there was nothing to count', () => {
+    refuse('192.0.2.1', 10);
+    clock.advance(60_000);
+    refusals.sweep();
+    expect(written).toHaveLength(10);
+  });
+
+  test('are all accounted for at a shutdown', () => {
+    refuse('192.0.2.1', 17);
+    refuse('192.0.2.2', 11);
+    refusals.flush();
+    expect(counts()).toEqual([
+      ['192.0.2.1', 7],
+      ['192.0.2.2', 1],
+    ]);
+  });
+
+  test('from more addresses than are counted one by one share a count, and none is lost', () => {
+    for (let number = 0; number < 1_024; number++) refuse(`10.0.${number >> 8}.${number & 255}`, 1);
+    written.length = 0;
+    for (let number = 0; number < 500; number++) refuse(`10.9.${number >> 8}.${number & 255}`, 1);
+    expect(written).toHaveLength(10);
+    refusals.flush();
+    expect(counts()).toEqual([['others', 490]]);
+  });
+
+  test('make room for new addresses once the minutes of the old ones are over', () => {
+    for (let number = 0; number < 1_024; number++) refuse(`10.0.${number >> 8}.${number & 255}`, 1);
+    clock.advance(60_000);
+    written.length = 0;
+    refuse('192.0.2.1', 3);
+    refuse('192.0.2.2', 3);
+    expect(written).toHaveLength(6);
+  });
+});

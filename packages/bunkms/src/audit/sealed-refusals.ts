@@ -1,0 +1,165 @@
+import { createHash } from 'node:crypto';
+import { createReadStream } from 'node:fs';
+import { type FileHandle, open, rename, rm } from 'node:fs/promises';
+import { join } from 'node:path';
+import type { Clock } from '@bundoc/shared/clock';
+import type { Logger } from '@bundoc/shared/logger';
+import type { KmsStore } from '../store/port.ts';
+import type { AuditDraft } from './chain.ts';
+
+/** Bytes that the file may grow to; what comes later is only counted. */
+export const SEALED_FILE_BYTES_MAX = 1_048_576;
+/** Bytes that may wait for the disk; what comes meanwhile is only counted. */
+const WAITING_BYTES_MAX = 262_144;
+const FILE_NAME = 'sealed-refusals.jsonl';
+/** The first line, of fixed length, so that the count in it can be written anew in place. */
+const HEADER = /^\{"format":1,"dropped":"(\d{12})"\}\n/;
+const HEADER_BYTES = headerOf(0).length;
+
+/**
+ * Keeps the accesses to export of a sealed service, which has no chain key, in a bounded file. {@link adoptSealedRefusals} brings
+ * the file into the chain when the service is unsealed.
+ *
+ * Writing is batched and nothing waits for it. Lines of one process; the data folder is not shared.
+ */
+export class SealedRefusals implements AsyncDisposable {
+  readonly #file: FileHandle;
+  readonly #logger: Logger;
+  #sizeBytes: number;
+  #dropped: number;
+  #droppedWritten: number;
+  #waiting = '';
+  #writing: Promise<void> | undefined;
+
+  private constructor(file: FileHandle, sizeBytes: number, dropped: number, logger: Logger) {
+    this.#file = file;
+    this.#sizeBytes = sizeBytes;
+    this.#dropped = dropped;
+    this.#droppedWritten = dropped;
+    this.#logger = logger;
+  }
+
+  /** Opens the file (mode 0600), and goes on behind what an earlier sealed start left in it. */
+  static async open(dataDir: string, logger: Logger): Promise<SealedRefusals> {
+    const path = join(dataDir, FILE_NAME);
+    const file = await openOrCreate(path);
+    const text = await file.readFile('latin1');
+    const dropped = HEADER.exec(text)?.[1];
+    if (dropped === undefined) {
+      await file.write(headerOf(0), 0);
+      return new SealedRefusals(file, Math.max(HEADER_BYTES, text.length), 0, logger);
+    }
+    const refusals = new SealedRefusals(file, text.length, Number(dropped), logger);
+    if (!text.endsWith('\n')) refusals.#waiting = '\n'; // A crash tore the last line.
+    return refusals;
+  }
+
+  /** Never throws. A record that does not fit is counted. */
+  record(draft: AuditDraft): void {
+    const line = `${JSON.stringify(draft)}\n`;
+    const bytes = Buffer.byteLength(line);
+    const waitingBytes = Buffer.byteLength(this.#waiting);
+    const fits = this.#sizeBytes + waitingBytes + bytes <= SEALED_FILE_BYTES_MAX;
+    if (fits && waitingBytes + bytes <= WAITING_BYTES_MAX) this.#waiting += line;
+    else this.#dropped++;
+    this.#writing ??= this.#writeAll();
+  }
+
+  /** Writes what waits, and closes the file. */
+  async [Symbol.asyncDispose](): Promise<void> {
+    while (this.#writing !== undefined) await this.#writing;
+    await this.#file.close();
+  }
+
+  async #writeAll(): Promise<void> {
+    try {
+      while (this.#waiting !== '' || this.#dropped !== this.#droppedWritten) {
+        await this.#writeLines();
+        const dropped = this.#dropped;
+        if (dropped !== this.#droppedWritten) await this.#file.write(headerOf(dropped), 0);
+        this.#droppedWritten = dropped;
+        await this.#file.datasync();
+      }
+    } catch (error) {
+      this.#logger.fatal(
+        { err: error, dropped: this.#dropped },
+        'refusals of the sealed service could not be written',
+      );
+    } finally {
+      this.#writing = undefined;
+    }
+  }
+
+  /** Lines that the disk does not take count as dropped; the next ones go to the same place. */
+  async #writeLines(): Promise<void> {
+    const bytes = Buffer.from(this.#waiting, 'utf8');
+    this.#waiting = '';
+    if (bytes.length === 0) return;
+    try {
+      const { bytesWritten } = await this.#file.write(bytes, 0, bytes.length, this.#sizeBytes);
+      if (bytesWritten < bytes.length) throw new Error('the disk took a part only');
+      this.#sizeBytes += bytes.length;
+    } catch (error) {
+      this.#dropped += bytes.toString('utf8').split('\n').length - 1;
+      throw error;
+    }
+  }
+}
+
+/**
+ * Brings the file of a sealed time into the chain, as one CRITICAL record with its hash, and keeps it under a name made
+ * of that hash. A crash in between is made good at the next start: the record is found by the hash and not written twice.
+ *
+ * @throws AppError of the store, or the error of the file system; the file is still there then.
+ */
+export async function adoptSealedRefusals(dataDir: string, store: KmsStore, clock: Clock): Promise<void> {
+  const path = join(dataDir, FILE_NAME);
+  const summary = await summarise(path);
+  if (summary === undefined) return;
+  if (summary.lines === 0 && summary.dropped === 0) return rm(path);
+  await store.appendAuditOnce({
+    time: new Date(clock.now()).toISOString(),
+    severity: 'CRITICAL',
+    action: 'key.export',
+    outcome: 'failed',
+    actor: 'system',
+    code: 'SEALED',
+    detail: { ...summary },
+  });
+  await rename(path, join(dataDir, `sealed-refusals-${summary.sha256}.jsonl`));
+}
+
+async function summarise(path: string) {
+  const hash = createHash('sha256');
+  let lines = -1; // The header is no refusal.
+  let header = '';
+  let lastByte = 10;
+  try {
+    for await (const chunk of createReadStream(path) as AsyncIterable<Buffer>) {
+      hash.update(chunk);
+      if (header.length < HEADER_BYTES) header += chunk.toString('latin1', 0, HEADER_BYTES - header.length);
+      lastByte = chunk.at(-1) ?? lastByte;
+      for (let at = chunk.indexOf(10); at !== -1; at = chunk.indexOf(10, at + 1)) lines++;
+    }
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return undefined;
+    throw error;
+  }
+  const dropped = Number(HEADER.exec(header)?.[1] ?? 0);
+  if (lastByte !== 10) lines++; // A crash tore it; it is counted all the same.
+  return { sha256: hash.digest('hex'), lines: Math.max(0, lines), dropped };
+}
+
+/** Not append mode: Linux would ignore the offset that the header is written at. */
+async function openOrCreate(path: string): Promise<FileHandle> {
+  try {
+    return await open(path, 'wx+', 0o600);
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== 'EEXIST') throw error;
+    return open(path, 'r+');
+  }
+}
+
+function headerOf(dropped: number): string {
+  return `{"format":1,"dropped":"${String(dropped).padStart(12, '0')}"}\n`;
+}

@@ -1,0 +1,88 @@
+import { randomBytes } from 'node:crypto';
+import { existsSync, readFileSync } from 'node:fs';
+import { KEY_BYTES } from '@bundoc/shared/aead';
+import type { Environment } from '@bundoc/shared/config';
+import { type Claims, claimsSchema, type IssueToken } from '@bundoc/shared/contract/tokens';
+import { createVerifier } from 'fast-jwt';
+import { CLI_CALLER } from '../audit/caller.ts';
+import { readConfig } from '../config.ts';
+import { databasePathOf } from '../store/sqlite.ts';
+import { pemOf } from '../vault/signing-key.ts';
+import { CliFailure, UsageError } from './errors.ts';
+import { type CliKms, openCliStore, unsealStore } from './open-kms.ts';
+import { createPrivateFile, replacePrivateFile } from './private-file.ts';
+
+export interface InitOptions {
+  readonly createKek?: true;
+  /** File that shall hold Bundoc's service token. */
+  readonly serviceToken?: string;
+}
+
+/** What Bundoc may do: make, read and fetch the keys of projects. */
+const SERVICE_TOKEN: IssueToken = {
+  sub: 'bundoc',
+  typ: 'service',
+  scope: ['kms:create_key', 'kms:export_key', 'kms:read_key'],
+  keys: ['*-dek'],
+  projects: [],
+};
+/** A token that ends sooner than this is made anew: Bundoc must have the time to start and renew it. */
+const REMAINING_S_MIN = 3_600;
+
+/** Prepares an installation: KEK file, store, service token, each only if it is not there. May be run again at any time. */
+export async function init(environment: Environment, options: InitOptions): Promise<void> {
+  const { dataDir, kek } = readConfig(environment);
+  if (options.createKek === true) {
+    if (kek.kind !== 'file') throw new UsageError('--create-kek needs BUNKMS_KEK_FILE');
+    await ensureKekFile(kek.path, dataDir);
+  }
+  await using store = await openCliStore(dataDir);
+  const kms = await unsealStore(environment, store);
+  if (options.serviceToken !== undefined) await ensureServiceToken(kms, options.serviceToken);
+}
+
+async function ensureKekFile(path: string, dataDir: string): Promise<void> {
+  if (existsSync(path)) return;
+  if (await isInitialised(dataDir))
+    throw new CliFailure('the KEK file is gone and the store was made with it: a new one would open nothing');
+  const kek = randomBytes(KEY_BYTES);
+  const made = await createPrivateFile(path, `${kek.toString('base64')}\n`);
+  kek.fill(0);
+  if (made)
+    console.error(`bunkms: made a KEK in ${path}; without it the keys are lost, so keep a copy elsewhere`);
+}
+
+async function isInitialised(dataDir: string): Promise<boolean> {
+  if (!existsSync(databasePathOf(dataDir))) return false;
+  await using store = await openCliStore(dataDir);
+  return (await store.readInstallation()) !== undefined;
+}
+
+async function ensureServiceToken(kms: CliKms, path: string): Promise<void> {
+  if (await isGoodServiceToken(kms, path)) return;
+  const { token } = await kms.tokens.issue(SERVICE_TOKEN, CLI_CALLER);
+  await replacePrivateFile(path, `${token}\n`);
+}
+
+async function isGoodServiceToken({ store, state }: CliKms, path: string): Promise<boolean> {
+  const claims = claimsOfFile(path, pemOf(state.publicKey));
+  if (claims === undefined || claims.exp < Date.now() / 1000 + REMAINING_S_MIN) return false;
+  const allows =
+    claims.sub === SERVICE_TOKEN.sub &&
+    claims.typ === SERVICE_TOKEN.typ &&
+    claims.aud === 'bunkms' &&
+    SERVICE_TOKEN.scope.every((scope) => claims.scope.includes(scope)) &&
+    SERVICE_TOKEN.keys.every((glob) => claims.keys.includes(glob));
+  const token = allows ? await store.findToken(claims.jti) : undefined;
+  return token !== undefined && token.revoked_at === undefined;
+}
+
+/** @returns undefined when there is no file, or what it holds was not signed by this installation. */
+function claimsOfFile(path: string, pem: string): Claims | undefined {
+  try {
+    const verify = createVerifier({ key: pem, algorithms: ['EdDSA'], cache: false });
+    return claimsSchema.parse(verify(readFileSync(path, 'utf8').trim()));
+  } catch {
+    return undefined;
+  }
+}

@@ -1,0 +1,91 @@
+#!/usr/bin/env node
+import { type AuditReceipt, auditReceiptSchema } from '@bundoc/shared/contract/keys';
+import { Command, CommanderError, InvalidArgumentError } from 'commander';
+import { verifyAudit } from './audit.ts';
+import { exitCodeOf, lineOf } from './errors.ts';
+import { type InitOptions, init } from './init.ts';
+import { status } from './status.ts';
+import { type IssueOptions, issueToken, listTokens, revokeToken } from './token.ts';
+
+const SECONDS = { s: 1, m: 60, h: 3_600, d: 86_400 } as const;
+
+/** `90s`, `15m`, `1h`, `30d` → seconds. */
+function parseDuration(text: string): number {
+  const [, amount, unit] = /^(\d{1,9})([smhd])$/.exec(text) ?? [];
+  if (amount === undefined || unit === undefined) throw new InvalidArgumentError('give 90s, 15m, 1h or 30d');
+  return Number(amount) * SECONDS[unit as keyof typeof SECONDS];
+}
+
+/** `42:9f3a…` → the receipt that an export answered with. */
+function parseReceipt(text: string): AuditReceipt {
+  const [seq, hash] = text.split(':');
+  const receipt = auditReceiptSchema.safeParse({ seq: Number(seq), hash });
+  if (!receipt.success) throw new InvalidArgumentError('give seq:hash, as an export answered them');
+  return receipt.data;
+}
+
+/** For lists that are given with commas, by repeating the option, or both. */
+function collect(text: string, earlier: readonly string[]): string[] {
+  return [...earlier, ...text.split(',').filter((word) => word !== '')];
+}
+
+const environment = process.env;
+const program = new Command('bunkms')
+  .description(
+    'Administers the key service on its own machine; reads the same BUNKMS_ variables as the service.',
+  )
+  .exitOverride();
+
+program
+  .command('init')
+  .description('makes what an installation needs and is not there yet')
+  .option('--create-kek', 'make the KEK file if there is none')
+  .option('--service-token <file>', 'keep a valid token for Bundoc in this file')
+  .action((options: InitOptions) => init(environment, options));
+
+const token = program.command('token').description('service and client tokens');
+token
+  .command('issue')
+  .description('prints a new token')
+  .requiredOption('--typ <type>', 'service or client')
+  .requiredOption('--sub <subject>', 'who the token is for')
+  .requiredOption('--scope <scopes>', 'separated by spaces')
+  .option('--keys <globs>', 'key names that it is for', collect, [])
+  .option('--project <ids>', 'projects that it is for', collect, [])
+  .option('--projects <ids>', 'the same as --project', collect, [])
+  .option('--ttl <duration>', 'how long it lives, such as 15m or 30d', parseDuration)
+  .option('--json', 'print what the token says as well')
+  .action((options: IssueOptions) => issueToken(environment, options));
+token
+  .command('list')
+  .option('--json', 'print JSON')
+  .action((options: { json?: true }) => listTokens(environment, options));
+token
+  .command('revoke')
+  .argument('<jti>', 'the token; all that were renewed from the same one go with it')
+  .action((jti: string) => revokeToken(environment, jti));
+
+program
+  .command('audit')
+  .description('the audit chain')
+  .command('verify')
+  .description('walks the chain; exit code 1 names the first broken record')
+  .option('--receipt <seq:hash>', 'a record that must be in the chain', parseReceipt)
+  .option('--json', 'print JSON')
+  .action((options: { receipt?: AuditReceipt; json?: true }) => verifyAudit(environment, options));
+
+program
+  .command('status')
+  .description('how the installation stands; exit code 1 when it is sealed')
+  .option('--json', 'print JSON')
+  .action((options: { json?: true }) => status(environment, options));
+
+try {
+  await program.parseAsync();
+} catch (error) {
+  if (error instanceof CommanderError) process.exitCode = error.exitCode === 0 ? 0 : 2;
+  else {
+    console.error(`bunkms: ${lineOf(error)}`);
+    process.exitCode = exitCodeOf(error);
+  }
+}

@@ -1,0 +1,53 @@
+import { existsSync } from 'node:fs';
+import { systemClock } from '@bundoc/shared/clock';
+import type { Environment } from '@bundoc/shared/config';
+import { kekProviderOf } from '../app.ts';
+import { readConfig } from '../config.ts';
+import { TokenService } from '../service/tokens.ts';
+import type { KmsStore } from '../store/port.ts';
+import { databasePathOf, openSqliteStore } from '../store/sqlite.ts';
+import { type Unsealed, unseal } from '../vault/unseal.ts';
+import { Vault } from '../vault/vault.ts';
+import { CliFailure } from './errors.ts';
+
+/** What a command works with. It shares the store with a running server. */
+export interface CliKms {
+  readonly store: KmsStore;
+  readonly state: Unsealed;
+  readonly tokens: TokenService;
+}
+
+/** Runs `action` on the store of the configured installation, and closes it. @throws CliFailure when there is no installation. */
+export async function withStore<T>(
+  environment: Environment,
+  action: (store: KmsStore) => Promise<T>,
+): Promise<T> {
+  const { dataDir } = readConfig(environment);
+  if (!existsSync(databasePathOf(dataDir))) throw new CliFailure('there is no store yet: run "bunkms init"');
+  await using store = await openCliStore(dataDir);
+  if ((await store.readInstallation()) === undefined)
+    throw new CliFailure('the store is empty: run "bunkms init"');
+  return await action(store);
+}
+
+/** {@link withStore}, unsealed. @throws CliFailure when the KEK does not fit. */
+export function withKms<T>(environment: Environment, action: (kms: CliKms) => Promise<T>): Promise<T> {
+  return withStore(environment, async (store) => action(await unsealStore(environment, store)));
+}
+
+/** Makes the installation if there is none. @throws CliFailure when the KEK does not fit the one that is there. */
+export async function unsealStore(environment: Environment, store: KmsStore): Promise<CliKms> {
+  const config = readConfig(environment);
+  const warn = (message: string) => console.error(`bunkms: warning: ${message}`);
+  const vault = new Vault(await kekProviderOf(config, warn).load());
+  const state = await unseal(vault, store, systemClock, 'cli');
+  if (state.kind === 'sealed') throw new CliFailure(`sealed: ${state.reason}`);
+  const { signingKey, publicKey } = state;
+  const tokens = new TokenService({ store, clock: systemClock, signingKey, kid: publicKey.kid });
+  return { store, state, tokens };
+}
+
+/** A crash of the storage thread needs no word of its own here: the call that waits for it fails. */
+export function openCliStore(dataDir: string): Promise<KmsStore> {
+  return openSqliteStore({ dataDir, onCrash: () => undefined });
+}

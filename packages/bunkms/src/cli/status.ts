@@ -1,0 +1,40 @@
+import { systemClock } from '@bundoc/shared/clock';
+import type { Environment } from '@bundoc/shared/config';
+import { kekProviderOf } from '../app.ts';
+import { readConfig } from '../config.ts';
+import { unseal } from '../vault/unseal.ts';
+import { Vault } from '../vault/vault.ts';
+import { CliFailure } from './errors.ts';
+import { withStore } from './open-kms.ts';
+
+/**
+ * Says how the installation stands, from its store; whether a server runs is not asked.
+ *
+ * @throws CliFailure when it is sealed.
+ */
+export async function status(environment: Environment, options: { json?: true }): Promise<void> {
+  const config = readConfig(environment);
+  const { facts, state } = await withStore(environment, async (store) => {
+    const vault = new Vault(await kekProviderOf(config, () => undefined).load());
+    const opened = await unseal(vault, store, systemClock, 'cli');
+    const installation = await store.readInstallation();
+    const { keys, tokens } = await store.counts();
+    const { seq } = await store.auditHead();
+    return {
+      state: opened,
+      facts: {
+        status: opened.kind,
+        created_at: installation?.createdAt,
+        kid: opened.publicKey.kid,
+        current_kek: vault.currentKekId,
+        known_keks: installation?.keks.map(({ id }) => id),
+        keys,
+        tokens,
+        audit_records: seq,
+      },
+    };
+  });
+  if (options.json) console.log(JSON.stringify(facts));
+  else for (const [name, value] of Object.entries(facts)) console.log(`${name}: ${String(value)}`);
+  if (state.kind === 'sealed') throw new CliFailure(`sealed: ${state.reason}`);
+}

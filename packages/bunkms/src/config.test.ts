@@ -1,0 +1,61 @@
+import { ConfigError } from '@bundoc/shared/config';
+import { expect, test } from 'vitest';
+import { readConfig } from './config.ts';
+
+const KEK = 'aa'.repeat(32);
+
+test('has the documented defaults', () => {
+  expect(readConfig({ BUNKMS_KEK: KEK })).toEqual({
+    host: '127.0.0.1',
+    port: 8081,
+    internalHost: '127.0.0.1',
+    internalPort: 8082,
+    dataDir: './data/kms',
+    kek: { kind: 'inline', text: KEK },
+    logLevel: 'info',
+  });
+});
+
+test('takes an empty variable for an absent one', () => {
+  expect(readConfig({ BUNKMS_KEK: '', BUNKMS_KEK_FILE: '/k', BUNKMS_PORT: '' })).toMatchObject({
+    port: 8081,
+    kek: { kind: 'file', path: '/k' },
+  });
+});
+
+test('lists all faults at once, and repeats no value', () => {
+  const faulty = () =>
+    readConfig({
+      BUNKMS_PORT: '99999',
+      BUNKMS_INTERNAL_PORT: '80a',
+      BUNKMS_STORAGE: 'mongodb://secret@host',
+      BUNKMS_LOG_LEVEL: 'loud',
+    });
+  expect(faulty).toThrow(ConfigError);
+  for (const name of [
+    'BUNKMS_PORT',
+    'BUNKMS_INTERNAL_PORT',
+    'BUNKMS_STORAGE',
+    'BUNKMS_LOG_LEVEL',
+    'BUNKMS_KEK_FILE',
+  ])
+    expect(faulty).toThrow(name);
+  for (const value of ['99999', '80a', 'secret', 'loud']) expect(faulty).not.toThrow(value);
+});
+
+test.each([
+  ['neither', {}],
+  ['both', { BUNKMS_KEK: KEK, BUNKMS_KEK_FILE: '/k' }],
+])('wants exactly one source of the KEK, not %s', (_which, environment) => {
+  expect(() => readConfig(environment)).toThrow(/either BUNKMS_KEK_FILE or BUNKMS_KEK/);
+});
+
+test('refuses one host and port for both listeners, and allows port 0 for both', () => {
+  expect(() => readConfig({ BUNKMS_KEK: KEK, BUNKMS_PORT: '8082' })).toThrow(/same host and port/);
+  expect(readConfig({ BUNKMS_KEK: KEK, BUNKMS_PORT: '0', BUNKMS_INTERNAL_PORT: '0' })).toMatchObject({
+    port: 0,
+  });
+  expect(readConfig({ BUNKMS_KEK: KEK, BUNKMS_PORT: '8082', BUNKMS_HOST: '10.0.0.1' })).toMatchObject({
+    port: 8082,
+  });
+});

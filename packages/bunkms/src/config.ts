@@ -1,0 +1,64 @@
+import { type Environment, logLevel, parseEnvironment, portNumber } from '@bundoc/shared/config';
+import { z } from 'zod';
+
+export type KekSource =
+  | { readonly kind: 'file'; readonly path: string }
+  | { readonly kind: 'inline'; readonly text: string };
+
+export interface BunkmsConfig {
+  /** The API listener. */
+  readonly host: string;
+  readonly port: number;
+  /** The internal listener: an address, or a name with exactly one. */
+  readonly internalHost: string;
+  readonly internalPort: number;
+  readonly dataDir: string;
+  readonly kek: KekSource;
+  readonly logLevel: z.infer<typeof logLevel>;
+}
+
+/** Zod leaves refinements out while a member is at fault, but all faults are to be listed at once. */
+const always = () => true;
+
+const environmentSchema = z
+  .object({
+    BUNKMS_HOST: z.string().default('127.0.0.1'),
+    BUNKMS_PORT: portNumber.default(8081),
+    BUNKMS_INTERNAL_HOST: z.string().default('127.0.0.1'),
+    BUNKMS_INTERNAL_PORT: portNumber.default(8082),
+    BUNKMS_DATA_DIR: z.string().default('./data/kms'),
+    BUNKMS_STORAGE: z.literal('sqlite', 'must be "sqlite"').default('sqlite'),
+    BUNKMS_KEK_FILE: z.string().optional(),
+    BUNKMS_KEK: z.string().optional(),
+    BUNKMS_LOG_LEVEL: logLevel.default('info'),
+  })
+  .refine((values) => (values.BUNKMS_KEK_FILE === undefined) !== (values.BUNKMS_KEK === undefined), {
+    path: ['BUNKMS_KEK_FILE'],
+    message: 'give either BUNKMS_KEK_FILE or BUNKMS_KEK',
+    when: always,
+  })
+  .refine(
+    (values) =>
+      values.BUNKMS_PORT === 0 ||
+      values.BUNKMS_PORT !== values.BUNKMS_INTERNAL_PORT ||
+      values.BUNKMS_HOST !== values.BUNKMS_INTERNAL_HOST,
+    { path: ['BUNKMS_INTERNAL_PORT'], message: 'the API listener has the same host and port', when: always },
+  );
+
+/** @throws ConfigError with all faults at once. */
+export function readConfig(environment: Environment): BunkmsConfig {
+  const parsed = parseEnvironment(environmentSchema, environment);
+  return {
+    host: parsed.BUNKMS_HOST,
+    port: parsed.BUNKMS_PORT,
+    internalHost: parsed.BUNKMS_INTERNAL_HOST,
+    internalPort: parsed.BUNKMS_INTERNAL_PORT,
+    dataDir: parsed.BUNKMS_DATA_DIR,
+    kek: kekSourceOf(parsed.BUNKMS_KEK_FILE, parsed.BUNKMS_KEK),
+    logLevel: parsed.BUNKMS_LOG_LEVEL,
+  };
+}
+
+function kekSourceOf(path: string | undefined, text: string | undefined): KekSource {
+  return path === undefined ? { kind: 'inline', text: String(text) } : { kind: 'file', path };
+}

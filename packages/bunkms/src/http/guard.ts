@@ -1,0 +1,90 @@
+import type { Claims, Scope } from '@bundoc/shared/contract/tokens';
+import { AppError } from '@bundoc/shared/errors';
+import { requireKey, requireScope } from '@bundoc/shared/grants';
+import type { BearerAuth } from '@bundoc/shared/http/bearer-auth';
+import type { FastifyRequest } from 'fastify';
+import type { Caller } from '../audit/caller.ts';
+import type { KmsStore } from '../store/port.ts';
+import { canonicalAddress } from './addresses.ts';
+
+declare module 'fastify' {
+  interface FastifyRequest {
+    /**
+     * Who calls; null before the guard has run, and when the token has no valid signature. Undefined on the bare request
+     * that Fastify hands out for a path which it cannot decode.
+     */
+    identity: Identity | null | undefined;
+  }
+}
+
+/** What a token says, and whether it still holds. */
+export interface Identity {
+  readonly claims: Claims;
+  /** True once the store knew the token and it was not revoked. Only then may anything be done in its name. */
+  readonly confirmed: boolean;
+}
+
+export type Guard = (request: FastifyRequest) => Promise<void>;
+
+/** What a route may ask of its caller; each is an `onRequest` hook, so it acts before a body is read. */
+export interface Guards {
+  /** Any valid token for BunKMS. */
+  readonly token: Guard;
+  scope(scope: Scope): Guard;
+  /** The scope, and a glob for the key that the path names. Decides before anything is looked up. */
+  keyInPath(scope: Scope): Guard;
+  /** {@link keyInPath} for service tokens only. */
+  serviceForKeyInPath(scope: Scope): Guard;
+}
+
+/**
+ * @param tokens gives the store of tokens, or throws `SEALED`.
+ */
+export function createGuards(auth: BearerAuth, tokens: () => Pick<KmsStore, 'findToken'>): Guards {
+  const authenticate = async (request: FastifyRequest): Promise<Claims> => {
+    const claims = await auth.authenticate(request);
+    request.identity = { claims, confirmed: false };
+    // Asked on every request, so that a revocation, also one by another process, acts at once.
+    const token = await tokens().findToken(claims.jti);
+    if (token === undefined || token.revoked_at !== undefined) throw new AppError('unauthenticated');
+    request.identity = { claims, confirmed: true };
+    return claims;
+  };
+  return {
+    token: async (request) => {
+      await authenticate(request);
+    },
+    scope: (scope) => async (request) => requireScope(await authenticate(request), scope),
+    keyInPath: (scope) => async (request) => {
+      const claims = await authenticate(request);
+      requireScope(claims, scope);
+      requireKey(claims, nameInPath(request));
+    },
+    serviceForKeyInPath: (scope) => async (request) => {
+      const claims = await authenticate(request);
+      if (claims.typ !== 'service') throw new AppError('forbidden', { detail: 'a service token is needed' });
+      requireScope(claims, scope);
+      requireKey(claims, nameInPath(request));
+    },
+  };
+}
+
+/** The claims of a request that has passed a guard. */
+export function claimsOf(request: FastifyRequest): Claims {
+  if (request.identity?.confirmed !== true) throw new AppError('unauthenticated');
+  return request.identity.claims;
+}
+
+/** Who calls, for audit records; as far as it is known. */
+export function callerOf(request: FastifyRequest): Caller {
+  const claims = request.identity?.claims;
+  return {
+    ...(claims === undefined ? {} : { actor: claims.sub, jti: claims.jti }),
+    source: canonicalAddress(request.ip) ?? request.ip,
+    request_id: request.id,
+  };
+}
+
+function nameInPath(request: FastifyRequest): string {
+  return (request.params as { name: string }).name;
+}

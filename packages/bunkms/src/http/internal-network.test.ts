@@ -1,0 +1,98 @@
+import type { NetworkInterfaceInfo } from 'node:os';
+import { ConfigError } from '@bundoc/shared/config';
+import { describe, expect, test } from 'vitest';
+import { peersOf, refusedPeerWarner, resolveInternalAddress } from './internal-network.ts';
+
+function face(address: string, cidr: string): NetworkInterfaceInfo {
+  const family = address.includes(':') ? 'IPv6' : 'IPv4';
+  return {
+    address,
+    cidr,
+    family,
+    netmask: '',
+    mac: '',
+    internal: /^(127\.|::1$)/.test(address),
+    scopeid: 0,
+  } as NetworkInterfaceInfo;
+}
+
+const interfaces = {
+  lo: [face('127.0.0.1', '127.0.0.1/8'), face('::1', '::1/128')],
+  eth0: [face('172.18.0.5', '172.18.0.5/16'), face('fd00:1::5', 'fd00:1::5/64')],
+  eth1: [face('10.0.0.5', '10.0.0.5/24')],
+};
+
+describe('the address of the internal listener', () => {
+  test.each(['0.0.0.0', '::', '::0', '0:0:0:0:0:0:0:0', '0', '0x0', '::ffff:0.0.0.0'])(
+    'is never a wildcard: %s',
+    async (host) => {
+      await expect(resolveInternalAddress(host)).rejects.toThrow(ConfigError);
+    },
+  );
+
+  test('is an address as it stands, in its canonical form', async () => {
+    expect(await resolveInternalAddress('127.0.0.1')).toBe('127.0.0.1');
+    expect(await resolveInternalAddress('0:0:0:0:0:0:0:1')).toBe('::1');
+    expect(await resolveInternalAddress('::ffff:127.0.0.1')).toBe('127.0.0.1');
+  });
+
+  test('is the one of a name, whichever way that is given', async () => {
+    const resolved = resolveInternalAddress('kms', async () => ['10.0.0.5', '::ffff:10.0.0.5', '10.0.0.5']);
+    expect(await resolved).toBe('10.0.0.5');
+  });
+
+  test('cannot be had from a name with several', async () => {
+    const resolved = resolveInternalAddress('kms', async () => ['10.0.0.5', '172.18.0.5']);
+    await expect(resolved).rejects.toThrow(/several addresses/);
+  });
+
+  test('cannot be had from a name without one', async () => {
+    await expect(resolveInternalAddress('kms.invalid')).rejects.toThrow(
+      /BUNKMS_INTERNAL_HOST: the name has no address/,
+    );
+  });
+});
+
+describe('peers of the internal listener', () => {
+  test.each([
+    ['172.18.0.5', '172.18.200.1', true],
+    ['172.18.0.5', '::ffff:172.18.0.9', true],
+    ['172.18.0.5', '172.19.0.1', false],
+    ['172.18.0.5', '10.0.0.6', false],
+    ['172.18.0.5', '127.0.0.1', false],
+    ['172.18.0.5', 'fd00:1::9', false],
+    ['10.0.0.5', '10.0.0.255', true],
+    ['10.0.0.5', '10.0.1.1', false],
+    ['fd00:1::5', 'fd00:1::9', true],
+    ['fd00:1::5', 'fd00:2::9', false],
+    ['127.0.0.1', '127.9.9.9', true],
+    ['127.0.0.2', '127.0.0.1', true],
+    ['::1', '::1', true],
+    ['::1', '127.0.0.1', false],
+    ['10.0.0.5', 'nonsense', false],
+  ])('bound to %s: %s → %s', (address, peer, isPeer) => {
+    expect(peersOf(address, interfaces)(peer)).toBe(isPeer);
+  });
+
+  test('cannot be told for an address that no interface has', () => {
+    expect(() => peersOf('192.0.2.1', interfaces)).toThrow(ConfigError);
+    expect(() => peersOf('172.18.0.6', interfaces)).toThrow(ConfigError);
+    expect(() => peersOf('10.0.0.5', {})).toThrow(ConfigError);
+  });
+});
+
+test('refused peers give one log line in ten seconds, with their number', () => {
+  let nowMs = 1_000_000;
+  const lines: [string, number][] = [];
+  const onRefused = refusedPeerWarner(
+    (peer, count) => lines.push([peer, count]),
+    () => nowMs,
+  );
+  for (let time = 0; time < 5; time++) onRefused('10.0.0.1');
+  nowMs += 10_000;
+  onRefused('10.0.0.2');
+  expect(lines).toEqual([
+    ['10.0.0.1', 1],
+    ['10.0.0.2', 5],
+  ]);
+});

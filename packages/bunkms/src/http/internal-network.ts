@@ -1,0 +1,111 @@
+import { lookup } from 'node:dns/promises';
+import { BlockList, isIPv6, type Server, type Socket } from 'node:net';
+import type { NetworkInterfaceInfo } from 'node:os';
+import { ConfigError } from '@bundoc/shared/config';
+import { canonicalAddress } from './addresses.ts';
+
+const WILDCARDS: readonly string[] = ['0.0.0.0', '::'];
+
+/**
+ * The one address that the internal listener binds to.
+ *
+ * @param host an address, or a name that has exactly one.
+ * @throws ConfigError for a wildcard in any spelling, a name with several addresses, a name without one.
+ */
+export async function resolveInternalAddress(host: string, lookUp = lookUpAll): Promise<string> {
+  let found: string[];
+  try {
+    found = (await lookUp(host)).map((address) => canonicalAddress(address) ?? address);
+  } catch (error) {
+    throw new ConfigError([
+      `BUNKMS_INTERNAL_HOST: the name has no address (${(error as NodeJS.ErrnoException).code})`,
+    ]);
+  }
+  const [address, ...others] = new Set(found);
+  if (address === undefined) throw new ConfigError(['BUNKMS_INTERNAL_HOST: the name has no address']);
+  if (others.length > 0)
+    throw new ConfigError([
+      'BUNKMS_INTERNAL_HOST: the name has several addresses; give the one of the internal network',
+    ]);
+  if (WILDCARDS.includes(address))
+    throw new ConfigError(['BUNKMS_INTERNAL_HOST: must be one address, not all of the machine']);
+  return address;
+}
+
+async function lookUpAll(host: string): Promise<string[]> {
+  return (await lookup(host, { all: true })).map(({ address }) => address);
+}
+
+/**
+ * Who may connect to the internal listener: the subnet of the interface that has `address`. Binding to an address does not
+ * keep others out, since a packet that was routed here from another network is accepted as well.
+ *
+ * @returns a test of a peer's address.
+ * @throws ConfigError when no interface has the address.
+ */
+export function peersOf(
+  address: string,
+  interfaces: NodeJS.Dict<NetworkInterfaceInfo[]>,
+): (peer: string) => boolean {
+  const all = Object.values(interfaces).flatMap((infos) => infos ?? []);
+  const subnets = all.flatMap((info) => {
+    const subnet = subnetOf(info);
+    return subnet === undefined
+      ? []
+      : [{ own: canonicalAddress(info.address), subnet, isLoopback: info.internal }];
+  });
+  // Loopback answers on every address of its subnet and lists one, hence the second look.
+  const found =
+    subnets.find(({ own }) => own === address) ??
+    subnets.find(({ isLoopback, subnet }) => isLoopback && contains(subnet, address));
+  if (found === undefined)
+    throw new ConfigError(['BUNKMS_INTERNAL_HOST: no network interface of this machine has the address']);
+  return (peer) => {
+    const canonical = canonicalAddress(peer);
+    return canonical !== undefined && contains(found.subnet, canonical);
+  };
+}
+
+function subnetOf(info: NetworkInterfaceInfo): BlockList | undefined {
+  const prefix = Number(info.cidr?.split('/')[1] ?? Number.NaN);
+  const network = canonicalAddress(info.address);
+  if (network === undefined || !Number.isInteger(prefix)) return undefined;
+  const subnet = new BlockList();
+  subnet.addSubnet(network, prefix, isIPv6(network) ? 'ipv6' : 'ipv4');
+  return subnet;
+}
+
+function contains(subnet: BlockList, address: string): boolean {
+  return subnet.check(address, isIPv6(address) ? 'ipv6' : 'ipv4');
+}
+
+/** Ends every connection from elsewhere before a byte of it is read, and tells `onRefused` of it. */
+export function guardPeers(
+  server: Server,
+  isPeer: (peer: string) => boolean,
+  onRefused: (peer: string) => void,
+): void {
+  server.on('connection', (socket: Socket) => {
+    const peer = socket.remoteAddress;
+    if (peer !== undefined && isPeer(peer)) return;
+    socket.destroy();
+    onRefused(peer ?? 'unknown');
+  });
+}
+
+/** A listener for {@link guardPeers} that writes at most one log line in `everyMs`, with the number since the last. */
+export function refusedPeerWarner(
+  warn: (peer: string, count: number) => void,
+  monotonicMs: () => number,
+  everyMs = 10_000,
+): (peer: string) => void {
+  let count = 0;
+  let lastMs = Number.NEGATIVE_INFINITY;
+  return (peer) => {
+    count++;
+    if (monotonicMs() - lastMs < everyMs) return;
+    warn(peer, count);
+    count = 0;
+    lastMs = monotonicMs();
+  };
+}

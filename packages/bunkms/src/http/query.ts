@@ -1,0 +1,20 @@
+import { z } from 'zod';
+
+const LIMIT_MAX = 500;
+const LIMIT_DEFAULT = 100;
+
+/** A route that takes no query: an unknown parameter is a misunderstanding that must not pass for a filter. */
+export const noQuery = z.strictObject({});
+
+const limitFault = `must be a whole number from 1 to ${LIMIT_MAX}`;
+const limit = z
+  .string()
+  .regex(/^\d{1,4}$/, limitFault)
+  .transform(Number)
+  .pipe(z.number().min(1, limitFault).max(LIMIT_MAX, limitFault))
+  .default(LIMIT_DEFAULT);
+
+/** The query members of a list that is read in pages. The cursor is opaque to callers and checked by `cursor`. */
+export function pageQuery<C extends z.ZodType>(cursor: C) {
+  return { limit, cursor: cursor.optional() };
+}

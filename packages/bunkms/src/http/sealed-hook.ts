@@ -1,0 +1,19 @@
+import { AppError } from '@bundoc/shared/errors';
+import type { FastifyInstance } from 'fastify';
+
+declare module 'fastify' {
+  interface FastifyContextConfig {
+    /** The route answers while the service is sealed. */
+    openWhileSealed?: boolean;
+  }
+}
+
+/** Route options of the few routes that a sealed service answers. */
+export const OPEN_WHILE_SEALED = { config: { openWhileSealed: true } } as const;
+
+/** Makes everything else answer 503 `SEALED`, before it looks at the caller. */
+export function refuseWhileSealed(app: FastifyInstance): void {
+  app.addHook('onRequest', async (request) => {
+    if (request.routeOptions.config.openWhileSealed !== true) throw new AppError('SEALED');
+  });
+}

@@ -1,0 +1,88 @@
+import type { Clock } from '@bundoc/shared/clock';
+import type { AppError } from '@bundoc/shared/errors';
+import { BearerAuth } from '@bundoc/shared/http/bearer-auth';
+import { createHttpServer, refuseOtherMethods } from '@bundoc/shared/http/server';
+import type { Logger } from '@bundoc/shared/logger';
+import type { FastifyInstance, FastifyRequest } from 'fastify';
+import { createGuards } from './http/guard.ts';
+import { refuseWhileSealed } from './http/sealed-hook.ts';
+import type { Metrics } from './metrics.ts';
+import { registerAuditRoutes } from './routes/audit.ts';
+import { registerExportRoute } from './routes/export.ts';
+import { registerKeyRoutes } from './routes/keys.ts';
+import { registerMetricsRoute } from './routes/metrics.ts';
+import { registerPublicRoutes } from './routes/public.ts';
+import { registerTokenRoutes } from './routes/tokens.ts';
+import type { Readiness } from './service/readiness.ts';
+import type { ServiceGate } from './services.ts';
+import type { PublicJwk } from './store/port.ts';
+import { pemOf } from './vault/signing-key.ts';
+
+/** Enough for the largest token request; nothing else that is sent here is big. */
+const BODY_BYTES_MAX = 65_536;
+
+export interface ListenerOptions {
+  readonly logger: Logger;
+  readonly clock: Clock;
+  readonly metrics: Metrics;
+  readonly publicKey: PublicJwk;
+  readonly sealed: boolean;
+  readonly services: ServiceGate;
+  readonly readiness: () => Promise<Readiness>;
+}
+
+/** The listener for administration; export does not exist on it. */
+export function createApiListener(options: ListenerOptions): Promise<FastifyInstance> {
+  return createListener('api', options, undefined);
+}
+
+/**
+ * The listener for services on the internal network: everything, and export.
+ *
+ * @param onProblem told of every refused or failed request before its answer is sent.
+ */
+export function createInternalListener(
+  options: ListenerOptions,
+  onProblem: (request: FastifyRequest, error: AppError) => void,
+): Promise<FastifyInstance> {
+  return createListener('internal', options, onProblem);
+}
+
+async function createListener(
+  listener: 'api' | 'internal',
+  options: ListenerOptions,
+  onProblem: ((request: FastifyRequest, error: AppError) => void) | undefined,
+): Promise<FastifyInstance> {
+  const { clock, metrics, publicKey, services } = options;
+  const app = createHttpServer({
+    logger: options.logger.child({ listener }),
+    bodyBytesMax: BODY_BYTES_MAX,
+    ...(onProblem === undefined ? {} : { onProblem }),
+  });
+  app.decorateRequest('identity', null);
+  app.addHook('onResponse', async (request, reply) => {
+    const { method, routeOptions } = request;
+    const route = routeOptions.url ?? 'none';
+    metrics.requests.observe({ listener, method, route, status: reply.statusCode }, reply.elapsedTime / 1000);
+  });
+  if (options.sealed) refuseWhileSealed(app);
+
+  const pem = pemOf(publicKey);
+  const isCurrent = (kid: string) => kid === publicKey.kid;
+  const auth = new BearerAuth({
+    audience: 'bunkms',
+    clock,
+    keys: { isCurrent, find: async (kid) => (isCurrent(kid) ? pem : undefined) },
+  });
+  await auth.register(app);
+  const guards = createGuards(auth, () => services().store);
+
+  registerPublicRoutes(app, { readiness: options.readiness, jwks: { keys: [publicKey] } });
+  registerKeyRoutes(app, guards, services);
+  registerTokenRoutes(app, guards, services);
+  registerAuditRoutes(app, guards, services);
+  registerMetricsRoute(app, metrics.registry, listener === 'api' ? guards.scope('kms:admin') : undefined);
+  if (listener === 'internal') registerExportRoute(app, guards, services);
+  refuseOtherMethods(app);
+  return app;
+}

@@ -1,0 +1,36 @@
+import { Counter, Gauge, Histogram, Registry } from 'prom-client';
+
+/** The service's metrics, in a registry of its own. No label is ever a key name, a subject or an address. */
+export function createMetrics() {
+  const registry = new Registry();
+  const registers = [registry];
+  return {
+    registry,
+    requests: new Histogram({
+      name: 'bunkms_http_request_duration_seconds',
+      help: 'Time from the arrival of a request to the end of its answer.',
+      labelNames: ['listener', 'method', 'route', 'status'],
+      buckets: [0.001, 0.005, 0.02, 0.1, 0.5, 2, 5],
+      registers,
+    }),
+    exports: new Counter({
+      name: 'bunkms_exports_total',
+      help: 'Accesses to the export of keys, by outcome.',
+      labelNames: ['outcome'],
+      registers,
+    }),
+    auditRecordsLost: new Counter({
+      name: 'bunkms_audit_records_lost_total',
+      help: 'Audit records that could not be written and are in the log instead.',
+      registers,
+    }),
+    peersRefused: new Counter({
+      name: 'bunkms_internal_peers_refused_total',
+      help: 'Connections to the internal listener from outside its network.',
+      registers,
+    }),
+    sealed: new Gauge({ name: 'bunkms_sealed', help: '1 while the service is sealed.', registers }),
+  };
+}
+
+export type Metrics = ReturnType<typeof createMetrics>;

@@ -1,0 +1,20 @@
+import { validate } from '@bundoc/shared/http/validate';
+import type { FastifyInstance } from 'fastify';
+import { callerOf, type Guards } from '../http/guard.ts';
+import { noQuery } from '../http/query.ts';
+import { exportKey } from '../service/export-key.ts';
+import type { ServiceGate } from '../services.ts';
+import { keyParamsSchema } from './keys.ts';
+
+/** The release of keys. Registered on the internal listener only. */
+export function registerExportRoute(app: FastifyInstance, guards: Guards, services: ServiceGate): void {
+  app.get(
+    '/v1/export/:name',
+    { onRequest: guards.serviceForKeyInPath('kms:export_key') },
+    async (request) => {
+      validate(noQuery, request.query, 'query');
+      const { name } = validate(keyParamsSchema, request.params, 'params');
+      return exportKey(services().keys, name, callerOf(request));
+    },
+  );
+}

@@ -1,0 +1,15 @@
+import type { AuditLog } from './audit/log.ts';
+import type { ExportPorts } from './service/export-key.ts';
+import type { TokenService } from './service/tokens.ts';
+import type { KmsStore } from './store/port.ts';
+
+/** What only an unsealed service has. */
+export interface Services {
+  readonly store: KmsStore;
+  readonly audit: AuditLog;
+  readonly keys: ExportPorts;
+  readonly tokens: TokenService;
+}
+
+/** Gives the services. @throws AppError `SEALED` while there are none. */
+export type ServiceGate = () => Services;

@@ -1,0 +1,260 @@
+import { randomUUID } from 'node:crypto';
+import type { AuditRecord } from '@bundoc/shared/contract/audit';
+import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import { GENESIS, verifyChain } from '../audit/chain.ts';
+import { chainKey, draft, installation, key, TIME, token } from './conformance-data.ts';
+import type { KmsStore } from './port.ts';
+
+/** One place that stores are kept in. */
+export interface StorePlace {
+  /** Opens the store of this place; may be called again while another is open, as another process would. */
+  open(): Promise<KmsStore>;
+  /** Forgets the place. */
+  dispose(): Promise<void>;
+}
+
+async function allRecords(store: KmsStore): Promise<readonly AuditRecord[]> {
+  return (await store.listAudit({ limit: 10_000 })).items;
+}
+
+/** What every implementation of {@link KmsStore} must hold to. Run it inside a test file. */
+export function storeConformance(name: string, makePlace: () => Promise<StorePlace>): void {
+  describe(`${name} as a KmsStore`, () => {
+    let place: StorePlace;
+    let store: KmsStore;
+
+    beforeEach(async () => {
+      place = await makePlace();
+      store = await place.open();
+      await store.initialise(installation(1), chainKey, draft('vault.initialised'));
+    });
+    afterEach(async () => {
+      await store.close();
+      await place.dispose();
+    });
+
+    test('gives back the installation it was made with, and takes no second one', async () => {
+      expect(await store.readInstallation()).toEqual(installation(1));
+      expect(await store.initialise(installation(5), chainKey, draft('vault.initialised'))).toBe(false);
+      expect(await store.readInstallation()).toEqual(installation(1));
+      expect(await allRecords(store)).toHaveLength(1);
+    });
+
+    test('keeps what was acknowledged over a close', async () => {
+      const made = key('a-dek');
+      await store.insertKey(made, draft('key.create', { key: 'a-dek' }));
+      await store.close();
+      store = await place.open();
+      expect(await store.findKey('a-dek')).toEqual(made);
+      expect((await store.auditHead()).seq).toBe(2);
+    });
+
+    test('refuses a second key of a name, and writes neither it nor its record', async () => {
+      const first = key('a-dek');
+      await store.insertKey(first, draft('key.create'));
+      await expect(store.insertKey(key('a-dek'), draft('key.create'))).rejects.toMatchObject({
+        code: 'KEY_EXISTS',
+      });
+      expect(await store.findKey('a-dek')).toEqual(first);
+      expect(await allRecords(store)).toHaveLength(2);
+    });
+
+    test('knows no key that was not made', async () => {
+      expect(await store.findKey('none')).toBeUndefined();
+    });
+
+    test('pages through keys by name, each once, only those that a glob matches', async () => {
+      for (const one of ['c-dek', 'a-dek', 'other', 'b-dek', 'd-dek'])
+        await store.insertKey(key(one), draft('key.create'));
+      const names: string[] = [];
+      for (let after: string | undefined, more = true; more; after = names.at(-1)) {
+        const page = await store.listKeys(['*-dek'], { after, limit: 3 });
+        names.push(...page.items.map((info) => info.name));
+        more = page.more;
+      }
+      expect(names).toEqual(['a-dek', 'b-dek', 'c-dek', 'd-dek']);
+      expect(await store.listKeys([], { limit: 3 })).toEqual({ items: [], more: false });
+    });
+
+    test('sees its own writes after a page that was read in part', async () => {
+      for (let number = 0; number < 5; number++)
+        await store.insertKey(key(`k${number}`), draft('key.create'));
+      await store.listKeys(['*'], { limit: 1 });
+      await store.insertKey(key('k9'), draft('key.create'));
+      expect(await store.findKey('k9')).toBeDefined();
+      expect((await store.listKeys(['*'], { after: 'k8', limit: 1 })).items).toHaveLength(1);
+    });
+
+    test('remembers a further KEK once', async () => {
+      const kek = { id: '8899aabbccddeeff', checkValue: 'cd' };
+      expect(await store.addKek(kek, draft('kek.added'))).toBe(true);
+      expect(await store.addKek(kek, draft('kek.added'))).toBe(false);
+      expect((await store.readInstallation())?.keks).toEqual([...installation(1).keks, kek]);
+      expect(await allRecords(store)).toHaveLength(2);
+    });
+
+    test('gives tokens back as they were put in, in the order of issue', async () => {
+      const all = [token(), token(), token()] as const;
+      for (const one of all) await store.insertToken(one, draft('token.issue'));
+      expect(await store.findToken(all[1].jti)).toEqual(all[1]);
+      const first = await store.listTokens({ limit: 2 });
+      expect(first).toEqual({ items: all.slice(0, 2), more: true });
+      expect(await store.listTokens({ after: all[1].jti, limit: 2 })).toEqual({
+        items: [all[2]],
+        more: false,
+      });
+      expect(await store.listTokens({ after: randomUUID(), limit: 2 })).toEqual({ items: [], more: false });
+      expect(await store.findToken(randomUUID())).toBeUndefined();
+    });
+
+    test('revokes a whole family and no other', async () => {
+      const [root, other] = [token(), token()];
+      const child = token(root.jti);
+      await store.insertToken(root, draft('token.issue'));
+      await store.insertToken(other, draft('token.issue'));
+      expect(await store.renewToken(root.jti, child, draft('token.renew'))).toBe(true);
+      await store.revokeFamily(root.jti, TIME, draft('token.revoke'));
+      expect((await store.findToken(root.jti))?.revoked_at).toBe(TIME);
+      expect((await store.findToken(child.jti))?.revoked_at).toBe(TIME);
+      expect((await store.findToken(other.jti))?.revoked_at).toBeUndefined();
+      await store.revokeFamily(root.jti, '2027-01-01T00:00:00.000Z', draft('token.revoke'));
+      expect((await store.findToken(root.jti))?.revoked_at).toBe(TIME);
+    });
+
+    test('renews no token that is revoked or unknown, and writes nothing then', async () => {
+      const root = token();
+      await store.insertToken(root, draft('token.issue'));
+      await store.revokeFamily(root.jti, TIME, draft('token.revoke'));
+      const before = await store.auditHead();
+      expect(await store.renewToken(root.jti, token(root.jti), draft('token.renew'))).toBe(false);
+      expect(await store.renewToken(randomUUID(), token(), draft('token.renew'))).toBe(false);
+      expect(await store.auditHead()).toEqual(before);
+      expect((await store.counts()).tokens).toBe(1);
+    });
+
+    test('appends records in order, with receipts of their places, to one unbroken chain', async () => {
+      const full = draft('key.export', {
+        severity: 'CRITICAL',
+        actor: 'bundoc',
+        jti: randomUUID(),
+        key: 'a-dek',
+        version: 3,
+        source: '127.0.0.1',
+        request_id: 'r-1',
+        code: 'forbidden',
+        detail: { b: 1, a: 'x', c: true },
+      });
+      const receipts = await store.appendAudit([full, draft('two'), draft('three')]);
+      expect(receipts.map(({ seq }) => seq)).toEqual([2, 3, 4]);
+      const records = await allRecords(store);
+      expect(records[1]).toMatchObject(full);
+      expect(records.map(({ hash }) => hash).slice(1)).toEqual(receipts.map(({ hash }) => hash));
+      expect(await verifyChain(chainKey, records, receipts[2])).toMatchObject({ intact: true });
+      expect(await store.auditHead()).toEqual(receipts[2]);
+    });
+
+    test('appends a record once for the same action and detail', async () => {
+      const record = draft('adopt', { detail: { sha256: 'ab', lines: 3 } });
+      expect(await store.appendAuditOnce(record)).toBe(true);
+      expect(await store.appendAuditOnce({ ...record, time: '2027-01-01T00:00:00.000Z' })).toBe(false);
+      expect(await store.appendAuditOnce({ ...record, detail: { sha256: 'cd', lines: 3 } })).toBe(true);
+    });
+
+    test('filters the audit by everything that is given, and pages', async () => {
+      const day = (number: number) => `2026-03-0${number}T00:00:00.000Z`;
+      await store.appendAudit([
+        draft('a', { time: day(1), key: 'k', actor: 'x' }),
+        draft('b', { time: day(2), key: 'k', actor: 'y', severity: 'CRITICAL' }),
+        draft('c', { time: day(3), key: 'l', actor: 'x', severity: 'CRITICAL' }),
+      ]);
+      const actions = async (query: object) =>
+        (await store.listAudit({ limit: 10, ...query })).items.map(({ action }) => action);
+      expect(await actions({ key: 'k' })).toEqual(['a', 'b']);
+      expect(await actions({ key: 'k', actor: 'y' })).toEqual(['b']);
+      expect(await actions({ severity: 'CRITICAL' })).toEqual(['b', 'c']);
+      expect(await actions({ from: day(2), to: day(3) })).toEqual(['b']);
+      const page = await store.listAudit({ key: 'k', limit: 1 });
+      expect(page).toMatchObject({ items: [{ action: 'a' }], more: true });
+      expect(await store.listAudit({ key: 'k', limit: 1, after: page.items.at(-1)?.seq })).toMatchObject({
+        items: [{ action: 'b' }],
+        more: false,
+      });
+    });
+
+    test('lets two writers share one chain', async () => {
+      const other = await place.open();
+      await other.unlock(chainKey);
+      try {
+        const writes = Array.from({ length: 40 }, (_, number) =>
+          (number % 2 === 0 ? store : other).appendAudit([draft(`w${number}`)]),
+        );
+        const seqs = (await Promise.all(writes)).flat().map(({ seq }) => seq);
+        expect(new Set(seqs).size).toBe(40);
+        expect(await verifyChain(chainKey, await allRecords(store))).toMatchObject({
+          intact: true,
+          head: { seq: 41 },
+        });
+      } finally {
+        await other.close();
+      }
+    });
+
+    test('writes no record, and so changes nothing, before it has the chain key', async () => {
+      const locked = await place.open();
+      try {
+        const refused = { code: 'storage_unavailable' };
+        await expect(locked.insertKey(key('a-dek'), draft('key.create'))).rejects.toMatchObject(refused);
+        await expect(locked.appendAudit([draft('a')])).rejects.toMatchObject(refused);
+        expect(await store.findKey('a-dek')).toBeUndefined();
+        await locked.unlock(chainKey);
+        await locked.insertKey(key('a-dek'), draft('key.create'));
+      } finally {
+        await locked.close();
+      }
+    });
+
+    test('counts, and probes without touching the chain', async () => {
+      await store.insertKey(key('a-dek'), draft('key.create'));
+      const before = await store.auditHead();
+      await store.probe();
+      expect(await store.counts()).toEqual({ keys: 1, tokens: 0 });
+      expect(await store.auditHead()).toEqual(before);
+    });
+
+    test('closes more than once, and serves nothing afterwards', async () => {
+      await Promise.all([store.close(), store.close()]);
+      await store.close();
+      await expect(store.auditHead()).rejects.toMatchObject({ code: 'storage_unavailable' });
+    });
+
+    test('finishes what was asked before the close', async () => {
+      const write = store.appendAudit([draft('last')]);
+      await store.close();
+      expect(await write).toMatchObject([{ seq: 2 }]);
+    });
+  });
+
+  describe(`${name}, empty`, () => {
+    test('knows no installation, and lets one of several processes make it', async () => {
+      const place = await makePlace();
+      const stores = await Promise.all([place.open(), place.open(), place.open(), place.open()]);
+      const [first] = stores;
+      try {
+        expect(await first.readInstallation()).toBeUndefined();
+        expect(await first.auditHead()).toEqual(GENESIS);
+        const made = await Promise.all(
+          stores.map((store, mark) =>
+            store.initialise(installation(mark), chainKey, draft('vault.initialised')),
+          ),
+        );
+        expect(made.filter(Boolean)).toHaveLength(1);
+        const seen = await Promise.all(stores.map((store) => store.readInstallation()));
+        for (const one of seen) expect(one).toEqual(installation(made.indexOf(true)));
+        expect(await allRecords(first)).toHaveLength(1);
+      } finally {
+        await Promise.all(stores.map((store) => store.close()));
+        await place.dispose();
+      }
+    });
+  });
+}

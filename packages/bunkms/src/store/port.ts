@@ -1,0 +1,137 @@
+import type { KeyObject } from 'node:crypto';
+import type { AuditRecord } from '@bundoc/shared/contract/audit';
+import type { AuditReceipt, KeyInfo } from '@bundoc/shared/contract/keys';
+import type { Jwks, TokenInfo } from '@bundoc/shared/contract/tokens';
+import type { AuditDraft, ChainHead } from '../audit/chain.ts';
+
+/** A KEK that the store has been used with: its id and check value, both hex. Reveals nothing of the KEK. */
+export interface KnownKek {
+  readonly id: string;
+  readonly checkValue: string;
+}
+
+/** A public key as the JWKS gives it. */
+export type PublicJwk = Jwks['keys'][number];
+
+/** What the first start makes, once and for good. */
+export interface Installation {
+  readonly createdAt: string;
+  readonly chainKeyWrapped: Uint8Array;
+  readonly signingSeedWrapped: Uint8Array;
+  /** In clear, so that the JWKS can be given while sealed. */
+  readonly signingKey: PublicJwk;
+  readonly keks: readonly KnownKek[];
+}
+
+/** A stored key: what may be told about it, and its wrapped DEK. */
+export interface KeyRecord {
+  readonly info: KeyInfo;
+  readonly wrapped: Uint8Array;
+}
+
+/** Keyset paging: at most `limit` entries behind the entry `after` (from the start without it). */
+export interface PageQuery<Cursor> {
+  readonly after?: Cursor | undefined;
+  readonly limit: number;
+}
+
+export interface Page<T> {
+  readonly items: readonly T[];
+  /** True when more follow behind the last item. */
+  readonly more: boolean;
+}
+
+/** All that is given must hold; times are ISO 8601 in UTC, `from` inclusive, `to` exclusive. */
+export interface AuditQuery extends PageQuery<number> {
+  readonly severity?: AuditRecord['severity'] | undefined;
+  readonly key?: string | undefined;
+  readonly actor?: string | undefined;
+  readonly from?: string | undefined;
+  readonly to?: string | undefined;
+}
+
+/**
+ * Where BunKMS keeps everything. `store/conformance.ts` holds every implementation to this text.
+ *
+ * **Trust**: none. The store sees wrapped keys and the audit chain; the one key it is given is the chain key
+ * ({@link unlock}), because the head of the chain must be read and advanced in one transaction.
+ *
+ * **Durability**: a resolved write has reached the disk (or a quorum); it survives `kill -9` and power loss. A change and its
+ * audit record are one transaction. Several processes may write at once; each write is serialised.
+ *
+ * **Errors**, of every method: AppError `storage_unavailable` when the storage fails or does not answer in time,
+ * `disk_full`, and `overloaded` when too many calls wait already. A write that failed with `storage_unavailable` may
+ * nevertheless have happened. Methods that write records also throw `storage_unavailable` before {@link unlock}.
+ */
+export interface KmsStore extends AsyncDisposable {
+  /** The installation, or undefined before the first start. */
+  readInstallation(): Promise<Installation | undefined>;
+
+  /**
+   * Records the installation and the first audit record, unless there is an installation.
+   *
+   * @returns false when another process was first; nothing was changed then.
+   */
+  initialise(installation: Installation, chainKey: KeyObject, record: AuditDraft): Promise<boolean>;
+
+  /** Gives the key of the audit chain, which every write of records needs. Kept in memory only. */
+  unlock(chainKey: KeyObject): Promise<void>;
+
+  /** Remembers a further KEK. @returns false, with nothing changed, when a KEK of that id is known already. */
+  addKek(kek: KnownKek, record: AuditDraft): Promise<boolean>;
+
+  /** @throws AppError `KEY_EXISTS` when the name is taken; nothing is written then. */
+  insertKey(key: KeyRecord, record: AuditDraft): Promise<void>;
+
+  /** The key of that name, or undefined. Whether its bytes unwrap is not the store's to know. */
+  findKey(name: string): Promise<KeyRecord | undefined>;
+
+  /** Keys in the order of their names, only those that one of `globs` matches. */
+  listKeys(globs: readonly string[], page: PageQuery<string>): Promise<Page<KeyInfo>>;
+
+  insertToken(token: TokenInfo, record: AuditDraft): Promise<void>;
+
+  /**
+   * Inserts `token` as the renewal of `parentJti`, in the same transaction as the check that the parent is known and not
+   * revoked, so that no renewal escapes a revocation of its family.
+   *
+   * @returns false, with nothing written, when the parent is unknown or revoked.
+   */
+  renewToken(parentJti: string, token: TokenInfo, record: AuditDraft): Promise<boolean>;
+
+  findToken(jti: string): Promise<TokenInfo | undefined>;
+
+  /** Tokens in the order of their issue; the cursor is a `jti`, an unknown one gives an empty page. */
+  listTokens(page: PageQuery<string>): Promise<Page<TokenInfo>>;
+
+  /** Revokes every token of a family that is not revoked yet. From then on each process sees it. */
+  revokeFamily(family: string, revokedAt: string, record: AuditDraft): Promise<void>;
+
+  /** Appends records, all or none, in this order. @returns their places in the chain. */
+  appendAudit(records: readonly AuditDraft[]): Promise<AuditReceipt[]>;
+
+  /** Appends a record unless the chain holds one with the same action and detail. @returns whether it was appended. */
+  appendAuditOnce(record: AuditDraft): Promise<boolean>;
+
+  /** Records in ascending order of `seq`; the cursor is a `seq`. */
+  listAudit(query: AuditQuery): Promise<Page<AuditRecord>>;
+
+  /** The last record's place, or the genesis of an empty chain. */
+  auditHead(): Promise<ChainHead>;
+
+  /** How many keys and tokens there are. */
+  counts(): Promise<{ readonly keys: number; readonly tokens: number }>;
+
+  /** Proves that writing works, by a durable write that changes nothing that matters. */
+  probe(): Promise<void>;
+
+  /** Finishes what was asked before and lets go of the storage. Idempotent; later calls fail with `storage_unavailable`. */
+  close(): Promise<void>;
+}
+
+/** The methods of the port that reach the storage, as a synchronous implementation has them. */
+export type StoreOperations = {
+  [Name in Exclude<keyof KmsStore, 'close' | typeof Symbol.asyncDispose>]: (
+    ...args: Parameters<KmsStore[Name]>
+  ) => Awaited<ReturnType<KmsStore[Name]>>;
+};

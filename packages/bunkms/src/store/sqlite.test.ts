@@ -1,0 +1,75 @@
+import { mkdtempSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { DatabaseSync } from 'node:sqlite';
+import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import { storeConformance } from './conformance.ts';
+import { databasePathOf, openSqliteStore } from './sqlite.ts';
+
+const onCrash = (error: Error) => {
+  throw error;
+};
+
+storeConformance('SQLite', async () => {
+  const dataDir = mkdtempSync(join(tmpdir(), 'bunkms-store-'));
+  return {
+    open: () => openSqliteStore({ dataDir, onCrash }),
+    dispose: async () => rmSync(dataDir, { recursive: true }),
+  };
+});
+
+describe('the SQLite store', () => {
+  let folder: string;
+  beforeEach(() => {
+    folder = mkdtempSync(join(tmpdir(), 'bunkms-sqlite-'));
+  });
+  afterEach(() => rmSync(folder, { recursive: true }));
+
+  test('is readable by its owner only', async () => {
+    const dataDir = join(folder, 'data', 'kms');
+    await using store = await openSqliteStore({ dataDir, onCrash });
+    await store.probe();
+    expect(statSync(dataDir).mode & 0o777).toBe(0o700);
+    for (const suffix of ['', '-wal', '-shm'])
+      expect(statSync(`${databasePathOf(dataDir)}${suffix}`).mode & 0o777).toBe(0o600);
+  });
+
+  test('answers within its deadline while another process holds the write lock, and recovers', async () => {
+    await using store = await openSqliteStore({ dataDir: folder, onCrash, deadlineMs: 200 });
+    const other = new DatabaseSync(databasePathOf(folder));
+    other.exec('BEGIN IMMEDIATE');
+    const started = performance.now();
+    await expect(store.probe()).rejects.toMatchObject({ code: 'storage_unavailable' });
+    expect(performance.now() - started).toBeLessThan(400);
+    await expect(store.auditHead()).resolves.toBeDefined();
+    other.exec('ROLLBACK');
+    other.close();
+    await store.probe();
+  });
+
+  test('does not open a database that a newer release has written', async () => {
+    await (await openSqliteStore({ dataDir: folder, onCrash })).close();
+    const database = new DatabaseSync(databasePathOf(folder));
+    database.exec('PRAGMA user_version = 99');
+    database.close();
+    await expect(openSqliteStore({ dataDir: folder, onCrash })).rejects.toMatchObject({
+      code: 'storage_unavailable',
+      cause: { message: expect.stringContaining('schema 99') as string },
+    });
+  });
+
+  test('does not open what is no database, and leaves it as it is', async () => {
+    writeFileSync(databasePathOf(folder), 'this is a letter, and no database at all');
+    await expect(openSqliteStore({ dataDir: folder, onCrash })).rejects.toMatchObject({
+      code: 'storage_unavailable',
+    });
+    expect(statSync(databasePathOf(folder)).size).toBe(40);
+  });
+
+  test('reports a folder that it cannot make', async () => {
+    writeFileSync(join(folder, 'file'), '');
+    await expect(openSqliteStore({ dataDir: join(folder, 'file', 'kms'), onCrash })).rejects.toMatchObject({
+      code: 'storage_unavailable',
+    });
+  });
+});

@@ -1,0 +1,83 @@
+import { join } from 'node:path';
+import { Worker } from 'node:worker_threads';
+import type { KmsStore, StoreOperations } from './port.ts';
+import type { SqliteWorkerData } from './sqlite-worker.ts';
+import { WorkerRpc } from './worker-rpc.ts';
+
+export interface SqliteStoreOptions {
+  /** The folder of the database; made, mode 0700, if it is not there. */
+  readonly dataDir: string;
+  /** Told once when the storage thread ends by itself; every call fails from then on. */
+  readonly onCrash: (error: Error) => void;
+  readonly deadlineMs?: number;
+}
+
+/** How long one operation may take, its wait for others included. */
+export const STORE_DEADLINE_MS = 2_000;
+/** Opening starts a thread, may migrate the schema, and may replay a write-ahead log. */
+const OPEN_DEADLINE_MS = 15_000;
+const PENDING_MAX = 1_024;
+
+export function databasePathOf(dataDir: string): string {
+  return join(dataDir, 'bunkms.sqlite');
+}
+
+/**
+ * Opens the store in SQLite (WAL, `synchronous=FULL`), in a thread of its own. Several processes may have it open.
+ *
+ * @throws AppError `storage_unavailable` when it cannot be opened.
+ */
+export async function openSqliteStore(options: SqliteStoreOptions): Promise<KmsStore> {
+  const deadlineMs = options.deadlineMs ?? STORE_DEADLINE_MS;
+  // Below the deadline, so that a caller learns from SQLite that another process is writing, and nothing is done late.
+  const workerData: SqliteWorkerData = {
+    path: databasePathOf(options.dataDir),
+    busyTimeoutMs: Math.floor(deadlineMs * 0.75),
+  };
+  const fromSource = import.meta.url.endsWith('.ts');
+  const worker = new Worker(new URL(`./sqlite-worker.${fromSource ? 'ts' : 'js'}`, import.meta.url), {
+    name: 'bunkms-sqlite',
+    workerData,
+    // The thread needs nothing of the environment, and the environment may hold the KEK.
+    env: {},
+    execArgv: fromSource ? ['--conditions=@bundoc/source', '--disable-warning=ExperimentalWarning'] : [],
+  });
+  const rpc = new WorkerRpc(worker, { deadlineMs, pendingMax: PENDING_MAX, onCrash: options.onCrash });
+  try {
+    await rpc.call('probe', [], OPEN_DEADLINE_MS);
+  } catch (error) {
+    await rpc.close();
+    throw error;
+  }
+  return remoteStore(rpc);
+}
+
+function remoteStore(rpc: WorkerRpc): KmsStore {
+  /** The types are those of the port on both sides: `sqlite/operations.ts` implements it, this passes it on. */
+  const remote =
+    <Name extends keyof StoreOperations>(name: Name) =>
+    (...args: Parameters<KmsStore[Name]>) =>
+      rpc.call(name, args) as ReturnType<KmsStore[Name]>;
+  return {
+    readInstallation: remote('readInstallation'),
+    initialise: remote('initialise'),
+    unlock: remote('unlock'),
+    addKek: remote('addKek'),
+    insertKey: remote('insertKey'),
+    findKey: remote('findKey'),
+    listKeys: remote('listKeys'),
+    insertToken: remote('insertToken'),
+    renewToken: remote('renewToken'),
+    findToken: remote('findToken'),
+    listTokens: remote('listTokens'),
+    revokeFamily: remote('revokeFamily'),
+    appendAudit: remote('appendAudit'),
+    appendAuditOnce: remote('appendAuditOnce'),
+    listAudit: remote('listAudit'),
+    auditHead: remote('auditHead'),
+    counts: remote('counts'),
+    probe: remote('probe'),
+    close: () => rpc.close(),
+    [Symbol.asyncDispose]: () => rpc.close(),
+  };
+}

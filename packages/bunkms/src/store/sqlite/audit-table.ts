@@ -1,0 +1,115 @@
+import assert from 'node:assert/strict';
+import type { KeyObject } from 'node:crypto';
+import type { AuditRecord } from '@bundoc/shared/contract/audit';
+import type { AuditReceipt } from '@bundoc/shared/contract/keys';
+import { type AuditDraft, type ChainHead, GENESIS, nextRecord } from '../../audit/chain.ts';
+import type { AuditQuery, Page } from '../port.ts';
+import type { Connection, Row } from './connection.ts';
+import { takePage } from './page.ts';
+
+/** The audit chain. Whoever appends calls from inside a write transaction. */
+export class AuditTable {
+  readonly #connection: Connection;
+  #chainKey: KeyObject | undefined;
+
+  constructor(connection: Connection) {
+    this.#connection = connection;
+  }
+
+  unlock(chainKey: KeyObject): void {
+    this.#chainKey = chainKey;
+  }
+
+  append(draft: AuditDraft): AuditReceipt {
+    assert(this.#chainKey !== undefined, 'the audit chain is locked');
+    const record = nextRecord(this.#chainKey, this.head(), draft);
+    this.#connection.run(
+      `INSERT INTO audit (seq, time, severity, action, outcome, actor, jti, key, version, source, request_id, code,
+         detail, prev_hash, hash) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+      record.seq,
+      record.time,
+      record.severity,
+      record.action,
+      record.outcome,
+      record.actor ?? null,
+      record.jti ?? null,
+      record.key ?? null,
+      record.version ?? null,
+      record.source ?? null,
+      record.request_id ?? null,
+      record.code ?? null,
+      detailText(record),
+      record.prev_hash,
+      record.hash,
+    );
+    return { seq: record.seq, hash: record.hash };
+  }
+
+  has(draft: AuditDraft): boolean {
+    const row = this.#connection.row(
+      'SELECT 1 FROM audit WHERE action = ? AND detail IS ? LIMIT 1',
+      draft.action,
+      detailText(draft),
+    );
+    return row !== undefined;
+  }
+
+  head(): ChainHead {
+    const row = this.#connection.row('SELECT seq, hash FROM audit ORDER BY seq DESC LIMIT 1');
+    return row === undefined ? GENESIS : { seq: row['seq'] as number, hash: row['hash'] as string };
+  }
+
+  list(query: AuditQuery): Page<AuditRecord> {
+    const conditions: [sql: string, value: string | number | undefined][] = [
+      ['seq > ?', query.after ?? 0],
+      ['severity = ?', query.severity],
+      ['key = ?', query.key],
+      ['actor = ?', query.actor],
+      ['time >= ?', query.from],
+      ['time < ?', query.to],
+    ];
+    const given = conditions.flatMap(([sql, value]) => (value === undefined ? [] : [{ sql, value }]));
+    const rows = this.#connection.rows(
+      `SELECT * FROM audit WHERE ${given.map(({ sql }) => sql).join(' AND ')} ORDER BY seq LIMIT ?`,
+      ...given.map(({ value }) => value),
+      query.limit + 1,
+    );
+    return takePage(rows, query.limit, recordOf);
+  }
+}
+
+function detailText(draft: AuditDraft): string | null {
+  return draft.detail === undefined ? null : JSON.stringify(draft.detail);
+}
+
+function recordOf(row: Row): AuditRecord {
+  const text = (column: string) => row[column] as string;
+  const optional = <Name extends string, T>(name: Name): { [N in Name]?: T } =>
+    row[name] === null ? {} : ({ [name]: row[name] } as { [N in Name]?: T });
+  return {
+    seq: row['seq'] as number,
+    time: text('time'),
+    severity: text('severity') as AuditRecord['severity'],
+    action: text('action'),
+    outcome: text('outcome') as AuditRecord['outcome'],
+    ...optional<'actor', string>('actor'),
+    ...optional<'jti', string>('jti'),
+    ...optional<'key', string>('key'),
+    ...optional<'version', number>('version'),
+    ...optional<'source', string>('source'),
+    ...optional<'request_id', string>('request_id'),
+    ...optional<'code', string>('code'),
+    ...(row['detail'] === null ? {} : { detail: parseDetail(text('detail')) }),
+    prev_hash: text('prev_hash'),
+    hash: text('hash'),
+  };
+}
+
+/** A detail that somebody changed to no JSON must not end the walk that finds it: it becomes one that fits no hash. */
+function parseDetail(text: string): NonNullable<AuditRecord['detail']> {
+  try {
+    return JSON.parse(text) as NonNullable<AuditRecord['detail']>;
+  } catch {
+    return { unreadable: true };
+  }
+}

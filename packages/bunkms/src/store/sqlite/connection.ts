@@ -1,0 +1,84 @@
+import { closeSync, mkdirSync, openSync } from 'node:fs';
+import { dirname } from 'node:path';
+import { DatabaseSync, type SQLInputValue, type StatementSync } from 'node:sqlite';
+import { migrate } from './schema.ts';
+
+export type Row = Record<string, unknown>;
+
+const SQLITE_BUSY = 5;
+/** How long an opener tries to switch a new database to WAL while another process does the same. */
+const WAL_TRIES = 100;
+const WAL_PAUSE_MS = 20;
+
+/** One connection to the database file: pragmas, prepared statements, write transactions. Synchronous. */
+export class Connection {
+  readonly #database: DatabaseSync;
+  readonly #statements = new Map<string, StatementSync>();
+
+  /**
+   * Opens the file, makes it (mode 0600, its folder 0700) if it is not there, and brings its schema up to date.
+   *
+   * @param busyTimeoutMs how long a statement waits for another process's transaction.
+   */
+  constructor(path: string, busyTimeoutMs: number) {
+    mkdirSync(dirname(path), { recursive: true, mode: 0o700 });
+    // SQLite gives its -wal and -shm files the mode of the database, so it is enough to make this one.
+    closeSync(openSync(path, 'a', 0o600));
+    this.#database = new DatabaseSync(path, { timeout: busyTimeoutMs, enableForeignKeyConstraints: true });
+    this.#useWal();
+    // FULL makes a commit in WAL mode wait for fsync; NORMAL would lose the last commits with the power.
+    this.#database.exec('PRAGMA synchronous = FULL');
+    this.write(() => migrate(this.#database));
+  }
+
+  /** All rows of a query, or the part that the caller takes before it stops. */
+  *rows(sql: string, ...values: SQLInputValue[]): Generator<Row, void, undefined> {
+    yield* this.#prepare(sql).iterate(...values);
+  }
+
+  row(sql: string, ...values: SQLInputValue[]): Row | undefined {
+    return this.#prepare(sql).get(...values);
+  }
+
+  run(sql: string, ...values: SQLInputValue[]): void {
+    this.#prepare(sql).run(...values);
+  }
+
+  /** Runs `change` as one transaction that holds the write lock from its start, so what it reads stays true until it commits. */
+  write<T>(change: () => T): T {
+    this.#database.exec('BEGIN IMMEDIATE');
+    try {
+      const result = change();
+      this.#database.exec('COMMIT');
+      return result;
+    } catch (error) {
+      if (this.#database.isTransaction) this.#database.exec('ROLLBACK');
+      throw error;
+    }
+  }
+
+  close(): void {
+    this.#database.close();
+  }
+
+  #prepare(sql: string): StatementSync {
+    const known = this.#statements.get(sql);
+    if (known !== undefined) return known;
+    const statement = this.#database.prepare(sql);
+    this.#statements.set(sql, statement);
+    return statement;
+  }
+
+  /** The switch to WAL does not wait for the busy timeout when two new connections deadlock over it, so it is tried again here. */
+  #useWal(): void {
+    for (let tries = 1; ; tries++) {
+      try {
+        this.#database.exec('PRAGMA journal_mode = WAL');
+        return;
+      } catch (error) {
+        if ((error as { errcode?: number }).errcode !== SQLITE_BUSY || tries === WAL_TRIES) throw error;
+        Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, WAL_PAUSE_MS);
+      }
+    }
+  }
+}

@@ -1,0 +1,77 @@
+import type { StoreOperations } from '../port.ts';
+import { AuditTable } from './audit-table.ts';
+import type { Connection } from './connection.ts';
+import { hasKek, insertInstallation, insertKek, readInstallation } from './installation-table.ts';
+import { findKey, insertKey, listKeys } from './key-table.ts';
+import { findToken, insertToken, listTokens, revokeFamily } from './token-table.ts';
+
+/** The store's operations over one connection, synchronous: they run in the worker. Each write is one transaction. */
+export function sqliteOperations(connection: Connection): StoreOperations {
+  const audit = new AuditTable(connection);
+  return {
+    readInstallation: () => readInstallation(connection),
+    initialise: (installation, chainKey, record) =>
+      connection.write(() => {
+        if (readInstallation(connection) !== undefined) return false;
+        audit.unlock(chainKey);
+        insertInstallation(connection, installation);
+        audit.append(record);
+        return true;
+      }),
+    unlock: (chainKey) => audit.unlock(chainKey),
+    addKek: (kek, record) =>
+      connection.write(() => {
+        if (hasKek(connection, kek.id)) return false;
+        insertKek(connection, kek, record.time);
+        audit.append(record);
+        return true;
+      }),
+
+    insertKey: (key, record) =>
+      connection.write(() => {
+        insertKey(connection, key);
+        audit.append(record);
+      }),
+    findKey: (name) => findKey(connection, name),
+    listKeys: (globs, page) => listKeys(connection, globs, page),
+
+    insertToken: (token, record) =>
+      connection.write(() => {
+        insertToken(connection, token);
+        audit.append(record);
+      }),
+    renewToken: (parentJti, token, record) =>
+      connection.write(() => {
+        const parent = findToken(connection, parentJti);
+        if (parent === undefined || parent.revoked_at !== undefined) return false;
+        insertToken(connection, token);
+        audit.append(record);
+        return true;
+      }),
+    findToken: (jti) => findToken(connection, jti),
+    listTokens: (page) => listTokens(connection, page),
+    revokeFamily: (family, revokedAt, record) =>
+      connection.write(() => {
+        revokeFamily(connection, family, revokedAt);
+        audit.append(record);
+      }),
+
+    appendAudit: (records) => connection.write(() => records.map((record) => audit.append(record))),
+    appendAuditOnce: (record) =>
+      connection.write(() => {
+        if (audit.has(record)) return false;
+        audit.append(record);
+        return true;
+      }),
+    listAudit: (query) => audit.list(query),
+    auditHead: () => audit.head(),
+
+    counts: () => {
+      const row = connection.row(
+        'SELECT (SELECT count(*) FROM keys) AS keys, (SELECT count(*) FROM tokens) AS tokens',
+      );
+      return { keys: row?.['keys'] as number, tokens: row?.['tokens'] as number };
+    },
+    probe: () => connection.write(() => connection.run('UPDATE probe SET count = count + 1')),
+  };
+}

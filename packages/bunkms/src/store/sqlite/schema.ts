@@ -1,0 +1,88 @@
+import type { DatabaseSync } from 'node:sqlite';
+
+/**
+ * Each entry brings the schema from the version that is its index to the next. Entries are never changed once
+ * released, only added to.
+ */
+const MIGRATIONS: readonly string[] = [
+  `
+  CREATE TABLE installation (
+    id INTEGER PRIMARY KEY CHECK (id = 1),
+    created_at TEXT NOT NULL,
+    chain_key_wrapped BLOB NOT NULL,
+    signing_seed_wrapped BLOB NOT NULL,
+    signing_key TEXT NOT NULL
+  ) STRICT;
+
+  CREATE TABLE keks (
+    id TEXT PRIMARY KEY,
+    check_value TEXT NOT NULL,
+    added_at TEXT NOT NULL
+  ) STRICT;
+
+  CREATE TABLE keys (
+    id TEXT PRIMARY KEY,
+    name TEXT NOT NULL UNIQUE,
+    type TEXT NOT NULL,
+    state TEXT NOT NULL,
+    version INTEGER NOT NULL,
+    kcv TEXT NOT NULL,
+    wrapped BLOB NOT NULL,
+    created_at TEXT NOT NULL
+  ) STRICT;
+
+  CREATE TABLE tokens (
+    number INTEGER PRIMARY KEY AUTOINCREMENT,
+    jti TEXT NOT NULL UNIQUE,
+    family TEXT NOT NULL,
+    sub TEXT NOT NULL,
+    typ TEXT NOT NULL,
+    aud TEXT NOT NULL,
+    scope TEXT NOT NULL,
+    keys TEXT NOT NULL,
+    projects TEXT NOT NULL,
+    issued_at TEXT NOT NULL,
+    expires_at TEXT NOT NULL,
+    revoked_at TEXT
+  ) STRICT;
+  CREATE INDEX tokens_by_family ON tokens (family);
+
+  CREATE TABLE audit (
+    seq INTEGER PRIMARY KEY,
+    time TEXT NOT NULL,
+    severity TEXT NOT NULL,
+    action TEXT NOT NULL,
+    outcome TEXT NOT NULL,
+    actor TEXT,
+    jti TEXT,
+    key TEXT,
+    version INTEGER,
+    source TEXT,
+    request_id TEXT,
+    code TEXT,
+    detail TEXT,
+    prev_hash TEXT NOT NULL,
+    hash TEXT NOT NULL
+  ) STRICT;
+  CREATE INDEX audit_by_key ON audit (key, seq);
+  CREATE INDEX audit_by_actor ON audit (actor, seq);
+  CREATE INDEX audit_by_time ON audit (time);
+
+  CREATE TABLE probe (id INTEGER PRIMARY KEY CHECK (id = 1), count INTEGER NOT NULL) STRICT;
+  INSERT INTO probe VALUES (1, 0);
+  `,
+];
+
+/**
+ * Brings the schema up to date; several processes may try at once. Call inside a write transaction.
+ *
+ * @throws Error when a newer release has written to this database.
+ */
+export function migrate(database: DatabaseSync): void {
+  const row = database.prepare('PRAGMA user_version').get();
+  const version = Number(row?.['user_version']);
+  if (version > MIGRATIONS.length)
+    throw new Error(`the database has schema ${version}, this release knows ${MIGRATIONS.length}`);
+  for (const migration of MIGRATIONS.slice(version)) database.exec(migration);
+  database.exec(`PRAGMA user_version = ${MIGRATIONS.length}`);
+}

@@ -1,0 +1,79 @@
+import { Worker } from 'node:worker_threads';
+import { describe, expect, test } from 'vitest';
+import { WorkerRpc } from './worker-rpc.ts';
+
+/** A thread that answers with its arguments, unless it is told otherwise. */
+const ECHO = `
+  const { parentPort } = require('node:worker_threads');
+  parentPort.on('message', ({ id, operation, args, expiresAtNs }) => {
+    if (operation === 'hang') Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0);
+    if (operation === 'crash') throw new Error('boom');
+    if (operation === 'end') process.exit(3);
+    if (operation === 'fail') parentPort.postMessage({ id, failure: { code: 'KEY_EXISTS', message: 'why' } });
+    else parentPort.postMessage({ id, value: operation === 'expires' ? expiresAtNs : args });
+  });`;
+
+function rpcTo(source: string, options: { deadlineMs?: number; pendingMax?: number } = {}) {
+  const crashes: Error[] = [];
+  const rpc = new WorkerRpc(new Worker(source, { eval: true }), {
+    deadlineMs: options.deadlineMs ?? 2_000,
+    pendingMax: options.pendingMax ?? 16,
+    onCrash: (error) => crashes.push(error),
+  });
+  return { rpc, crashes, [Symbol.asyncDispose]: () => rpc.close() };
+}
+
+describe('a call into the storage thread', () => {
+  test('gives what the thread answers, or the failure with its reason as the cause', async () => {
+    await using echo = rpcTo(ECHO);
+    expect(await echo.rpc.call('echo', [1, 'two'])).toEqual([1, 'two']);
+    await expect(echo.rpc.call('fail', [])).rejects.toMatchObject({
+      code: 'KEY_EXISTS',
+      cause: { message: 'why' },
+    });
+  });
+
+  test('fails at its deadline while the thread hangs, and so does the close', async () => {
+    await using echo = rpcTo(ECHO, { deadlineMs: 50 });
+    const started = performance.now();
+    await expect(echo.rpc.call('hang', [])).rejects.toMatchObject({ code: 'storage_unavailable' });
+    await expect(echo.rpc.call('echo', [])).rejects.toMatchObject({ code: 'storage_unavailable' });
+    expect(performance.now() - started).toBeLessThan(1_000);
+    expect(echo.crashes).toEqual([]);
+  });
+
+  test('tells the thread when it expires, so that nothing is begun late', async () => {
+    await using echo = rpcTo(ECHO, { deadlineMs: 1_000 });
+    const expires = (await echo.rpc.call('expires', [])) as bigint;
+    const leftMs = Number(expires - process.hrtime.bigint()) / 1e6;
+    expect(leftMs).toBeGreaterThan(0);
+    expect(leftMs).toBeLessThanOrEqual(1_000);
+  });
+
+  test('fails at once as overloaded when too many wait', async () => {
+    await using echo = rpcTo(ECHO, { pendingMax: 2, deadlineMs: 50 });
+    const waiting = [echo.rpc.call('hang', []), echo.rpc.call('echo', [])].map((call) =>
+      expect(call).rejects.toMatchObject({ code: 'storage_unavailable' }),
+    );
+    await expect(echo.rpc.call('echo', [])).rejects.toMatchObject({ code: 'overloaded' });
+    await Promise.all(waiting);
+  });
+
+  test.each(['crash', 'end'])(
+    'fails with all others when the thread ends by itself (%s), now and later',
+    async (how) => {
+      await using echo = rpcTo(ECHO);
+      const calls = [echo.rpc.call(how, []), echo.rpc.call('echo', [])];
+      for (const call of calls) await expect(call).rejects.toMatchObject({ code: 'storage_unavailable' });
+      await expect(echo.rpc.call('echo', [])).rejects.toMatchObject({ code: 'storage_unavailable' });
+      expect(echo.crashes).toHaveLength(1);
+    },
+  );
+});
+
+test('closing twice is closing once, and is no crash', async () => {
+  const { rpc, crashes } = rpcTo(ECHO);
+  await Promise.all([rpc.close(), rpc.close()]);
+  expect(crashes).toEqual([]);
+  await expect(rpc.call('echo', [])).rejects.toMatchObject({ code: 'storage_unavailable' });
+});

@@ -1,0 +1,67 @@
+import { randomBytes } from 'node:crypto';
+import { chmodSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { ConfigError } from '@bundoc/shared/config';
+import { afterAll, describe, expect, test } from 'vitest';
+import { fileKekProvider, inlineKekProvider, parseKekRing } from './kek-provider.ts';
+
+const folder = mkdtempSync(join(tmpdir(), 'bunkms-kek-'));
+afterAll(() => rmSync(folder, { recursive: true }));
+
+const [one, two] = [randomBytes(32), randomBytes(32)];
+
+describe('a KEK ring', () => {
+  test('takes base64 and hex, skips comments and empty lines, and keeps the order', () => {
+    const text = `# current\n${one.toString('base64')}\r\n\n  ${two.toString('hex').toUpperCase()}  \n`;
+    expect(parseKekRing('K', text).map((kek) => kek.export())).toEqual([one, two]);
+  });
+
+  test.each([
+    ['nothing', ''],
+    ['only a comment', '# key'],
+    ['31 bytes', randomBytes(31).toString('base64')],
+    ['33 bytes', randomBytes(33).toString('base64')],
+    ['63 hex digits', one.toString('hex').slice(1)],
+    ['base64 without padding', one.toString('base64').replace('=', '')],
+    ['base64url', Buffer.alloc(32, 0xff).toString('base64url')],
+    ['base64 with loose bits', `${Buffer.alloc(32).toString('base64').slice(0, 42)}B=`],
+    ['a stray character', one.toString('base64').replace(/^./, '!')],
+    ['words', 'correct horse battery staple'],
+    ['a byte order mark', `\ufeff${one.toString('hex')}x`],
+    ['a key twice', `${one.toString('hex')}\n${one.toString('base64')}`],
+    ['nine keys', Array.from({ length: 9 }, () => randomBytes(32).toString('hex')).join('\n')],
+  ])('is refused when it holds %s', (_what, text) => {
+    expect(() => parseKekRing('K', text)).toThrow(ConfigError);
+  });
+
+  test('names every faulty line and repeats none of them', () => {
+    const secret = one.toString('hex').slice(2);
+    const refused = () => parseKekRing('BUNKMS_KEK', `${secret}\n${two.toString('hex')}\nnonsense`);
+    expect(refused).toThrow(/line 1[\s\S]*line 3/);
+    expect(refused).not.toThrow(secret);
+    expect(refused).not.toThrow('nonsense');
+  });
+});
+
+test('a file that is missing is named by its variable and reason', async () => {
+  const provider = fileKekProvider(join(folder, 'none'), () => undefined);
+  await expect(provider.load()).rejects.toThrow(/BUNKMS_KEK_FILE.*ENOENT/s);
+});
+
+test('a file that others may read is used, with a warning', async () => {
+  const path = join(folder, 'kek');
+  writeFileSync(path, `${one.toString('base64')}\n`, { mode: 0o600 });
+  const warnings: string[] = [];
+  const provider = fileKekProvider(path, (message) => warnings.push(message));
+  expect((await provider.load()).map((kek) => kek.export())).toEqual([one]);
+  expect(warnings).toEqual([]);
+  chmodSync(path, 0o640);
+  await provider.load();
+  expect(warnings).toHaveLength(1);
+});
+
+test('the environment holds a ring of the same form', async () => {
+  expect(await inlineKekProvider(one.toString('hex')).load()).toHaveLength(1);
+  await expect(inlineKekProvider('short').load()).rejects.toThrow(/BUNKMS_KEK: line 1/);
+});

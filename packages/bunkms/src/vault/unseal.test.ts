@@ -1,0 +1,108 @@
+import { createSecretKey, randomBytes } from 'node:crypto';
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { DatabaseSync } from 'node:sqlite';
+import { FakeClock } from '@bundoc/shared/testing/fake-clock';
+import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import { verifyChain } from '../audit/chain.ts';
+import type { KmsStore } from '../store/port.ts';
+import { databasePathOf, openSqliteStore } from '../store/sqlite.ts';
+import { publicJwkOf, signingKeyOf } from './signing-key.ts';
+import { rememberCurrentKek, unseal } from './unseal.ts';
+import { Vault } from './vault.ts';
+
+const clock = new FakeClock();
+const [kek, otherKek] = [createSecretKey(randomBytes(32)), createSecretKey(randomBytes(32))];
+
+describe('unsealing', () => {
+  let folder: string;
+  let store: KmsStore;
+  const open = () => openSqliteStore({ dataDir: folder, onCrash: () => undefined });
+  beforeEach(async () => {
+    folder = mkdtempSync(join(tmpdir(), 'bunkms-unseal-'));
+    store = await open();
+  });
+  afterEach(async () => {
+    await store.close();
+    rmSync(folder, { recursive: true });
+  });
+
+  test('makes one set of secrets, however many processes start first', async () => {
+    const others = await Promise.all([open(), open(), open()]);
+    const states = await Promise.all(
+      [store, ...others].map((one) => unseal(new Vault([kek]), one, clock, 'system')),
+    );
+    await Promise.all(others.map((one) => one.close()));
+    const kids = states.map((state) => (state.kind === 'unsealed' ? state.publicKey.kid : state.reason));
+    expect(new Set(kids).size).toBe(1);
+    const [state] = states;
+    if (state?.kind !== 'unsealed') throw new Error('sealed');
+    const { items } = await store.listAudit({ limit: 10 });
+    expect(items.map(({ action }) => action)).toEqual(['vault.initialised']);
+    expect(await verifyChain(state.chainKey, items)).toMatchObject({ intact: true });
+  });
+
+  test('gives the same keys at each start', async () => {
+    const first = await unseal(new Vault([kek]), store, clock, 'system');
+    const second = await unseal(new Vault([kek]), store, clock, 'system');
+    if (first.kind !== 'unsealed' || second.kind !== 'unsealed') throw new Error('sealed');
+    expect(second.chainKey.equals(first.chainKey)).toBe(true);
+    expect(second.signingKey.equals(first.signingKey)).toBe(true);
+  });
+
+  test('is refused to another KEK, which changes nothing', async () => {
+    const first = await unseal(new Vault([kek]), store, clock, 'system');
+    expect(await unseal(new Vault([otherKek]), store, clock, 'system')).toMatchObject({
+      kind: 'sealed',
+      publicKey: first.publicKey,
+    });
+    expect((await store.auditHead()).seq).toBe(1);
+    expect(await unseal(new Vault([kek]), store, clock, 'system')).toMatchObject({ kind: 'unsealed' });
+  });
+
+  test('takes a further KEK in front of the recorded one, and records it once', async () => {
+    await unseal(new Vault([kek]), store, clock, 'system');
+    const ring = new Vault([otherKek, kek]);
+    for (let start = 0; start < 2; start++) {
+      expect(await unseal(ring, store, clock, 'system')).toMatchObject({ kind: 'unsealed' });
+      await rememberCurrentKek(ring, store, clock, 'system');
+    }
+    const { items } = await store.listAudit({ limit: 10 });
+    expect(items.map(({ action }) => action)).toEqual(['vault.initialised', 'kek.added']);
+    // The secrets stay under the KEK that they were made with.
+    expect(await unseal(new Vault([otherKek]), store, clock, 'system')).toMatchObject({ kind: 'sealed' });
+  });
+
+  test.each([
+    ['a changed check value', `UPDATE keks SET check_value = '${'00'.repeat(16)}'`],
+    ['a damaged chain key', `UPDATE installation SET chain_key_wrapped = zeroblob(69)`],
+    [
+      'a chain key that is cut off',
+      `UPDATE installation SET chain_key_wrapped = substr(chain_key_wrapped, 1, 60)`,
+    ],
+    ['a damaged signing seed', `UPDATE installation SET signing_seed_wrapped = chain_key_wrapped`],
+  ])('is refused for %s', async (_what, sql) => {
+    await unseal(new Vault([kek]), store, clock, 'system');
+    const database = new DatabaseSync(databasePathOf(folder));
+    database.exec(sql);
+    database.close();
+    expect(await unseal(new Vault([kek]), store, clock, 'system')).toMatchObject({ kind: 'sealed' });
+  });
+
+  test('does not believe the public key in the store, which anybody with the disk can change', async () => {
+    const first = await unseal(new Vault([kek]), store, clock, 'system');
+    const forged = JSON.stringify(publicJwkOf(signingKeyOf(randomBytes(32))));
+    const database = new DatabaseSync(databasePathOf(folder));
+    database.prepare('UPDATE installation SET signing_key = ?').run(forged);
+    database.close();
+    expect((await unseal(new Vault([kek]), store, clock, 'system')).publicKey).toEqual(first.publicKey);
+  });
+});
+
+test('the key id is the beginning of the thumbprint of RFC 8037, appendix A.3', () => {
+  const seed = Buffer.from('nWGxne_9WmC6hEr0kuwsxERJxWl7MmkZcDusAxyuf2A', 'base64url');
+  const jwk = publicJwkOf(signingKeyOf(seed));
+  expect(jwk.x).toBe('11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo');
+  expect(jwk.kid).toBe('kPrK_qmxVWaYVA9wwBF6Iuo3vVzz7TxHCTwXBygrS4k'.slice(0, 16));
+});

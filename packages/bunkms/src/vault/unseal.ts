@@ -1,0 +1,140 @@
+import assert from 'node:assert/strict';
+import { type KeyObject, randomBytes } from 'node:crypto';
+import { KEY_BYTES, OpenError, takeKey } from '@bundoc/shared/aead';
+import type { Clock } from '@bundoc/shared/clock';
+import type { Installation, KmsStore, KnownKek, PublicJwk } from '../store/port.ts';
+import { publicJwkOf, signingKeyOf } from './signing-key.ts';
+import { kekIdOf, type SecretName, type Vault } from './vault.ts';
+
+/** What the service works with once its KEK fits its store. */
+export interface Unsealed {
+  readonly kind: 'unsealed';
+  /** Key of the audit chain; the store has it already. */
+  readonly chainKey: KeyObject;
+  readonly signingKey: KeyObject;
+  readonly publicKey: PublicJwk;
+}
+
+/** The KEK does not fit the store: nothing can be wrapped, unwrapped, signed or recorded in the chain. */
+export interface Sealed {
+  readonly kind: 'sealed';
+  /** For the operator's log. */
+  readonly reason: string;
+  /** From the store, in clear and not authenticated: enough to go on verifying tokens. */
+  readonly publicKey: PublicJwk;
+}
+
+/**
+ * Brings vault and store together: makes the installation at the very first start, else opens its secrets, and gives
+ * the store the key of the audit chain.
+ *
+ * Safe to run in several processes at once: the store lets one make the installation, the others use that one.
+ *
+ * @throws AppError of the store.
+ */
+export async function unseal(
+  vault: Vault,
+  store: KmsStore,
+  clock: Clock,
+  actor: 'system' | 'cli',
+): Promise<Unsealed | Sealed> {
+  const installation = (await store.readInstallation()) ?? (await initialise(vault, store, clock, actor));
+  return openInstallation(vault, store, installation);
+}
+
+/**
+ * Records the current KEK in the store, and in the audit chain, if it is new there. Call it before anything is wrapped
+ * with that KEK; the store must be unsealed.
+ */
+export async function rememberCurrentKek(
+  vault: Vault,
+  store: KmsStore,
+  clock: Clock,
+  actor: 'system' | 'cli',
+): Promise<void> {
+  await store.addKek(currentKekOf(vault), {
+    time: new Date(clock.now()).toISOString(),
+    severity: 'INFO',
+    action: 'kek.added',
+    outcome: 'allowed',
+    actor,
+    detail: { kek_id: vault.currentKekId },
+  });
+}
+
+/** @returns what is in the store afterwards, whoever put it there. */
+async function initialise(vault: Vault, store: KmsStore, clock: Clock, actor: string): Promise<Installation> {
+  const chainKey = randomBytes(KEY_BYTES);
+  const seed = randomBytes(KEY_BYTES);
+  const time = new Date(clock.now()).toISOString();
+  const candidate: Installation = {
+    createdAt: time,
+    chainKeyWrapped: vault.wrapSecret(chainKey, 'audit-chain-key'),
+    signingSeedWrapped: vault.wrapSecret(seed, 'token-signing-seed'),
+    signingKey: publicJwkOf(signingKeyOf(seed)),
+    keks: [currentKekOf(vault)],
+  };
+  seed.fill(0);
+  await store.initialise(candidate, takeKey(chainKey), {
+    time,
+    severity: 'INFO',
+    action: 'vault.initialised',
+    outcome: 'allowed',
+    actor,
+    detail: { kek_id: vault.currentKekId, kid: candidate.signingKey.kid },
+  });
+  const installation = await store.readInstallation();
+  assert(installation !== undefined, 'an installation was made');
+  return installation;
+}
+
+async function openInstallation(
+  vault: Vault,
+  store: KmsStore,
+  installation: Installation,
+): Promise<Unsealed | Sealed> {
+  const sealed = (reason: string): Sealed => ({
+    kind: 'sealed',
+    reason,
+    publicKey: installation.signingKey,
+  });
+  const chainKeyBytes = openSecret(vault, installation, 'audit-chain-key', installation.chainKeyWrapped);
+  if (typeof chainKeyBytes === 'string') return sealed(chainKeyBytes);
+  const chainKey = takeKey(chainKeyBytes);
+  const seed = openSecret(vault, installation, 'token-signing-seed', installation.signingSeedWrapped);
+  if (typeof seed === 'string') return sealed(seed);
+  const signingKey = signingKeyOf(seed);
+  seed.fill(0);
+
+  await store.unlock(chainKey);
+  // The public key is made anew of the seed: the copy in the store is not authenticated.
+  return { kind: 'unsealed', chainKey, signingKey, publicKey: publicJwkOf(signingKey) };
+}
+
+/** @returns the secret, or why the vault cannot open it. */
+function openSecret(
+  vault: Vault,
+  installation: Installation,
+  name: SecretName,
+  wrapped: Uint8Array,
+): Buffer | string {
+  const kekId = kekIdOf(wrapped);
+  const known = installation.keks.find(({ id }) => id === kekId);
+  if (known === undefined) return `the ${name} is damaged: it names no KEK that the store knows`;
+  const checkValue = vault.checkValueOf(known.id);
+  if (checkValue === undefined)
+    return `the ring lacks the KEK ${known.id}, which the ${name} is wrapped with`;
+  if (checkValue !== known.checkValue) return `the check value of the KEK ${known.id} does not fit`;
+  try {
+    return vault.unwrapSecret(wrapped, name);
+  } catch (error) {
+    if (error instanceof OpenError) return `the ${name} is damaged: it does not unwrap`;
+    throw error;
+  }
+}
+
+function currentKekOf(vault: Vault): KnownKek {
+  const checkValue = vault.checkValueOf(vault.currentKekId);
+  assert(checkValue !== undefined, 'the current KEK is in the ring');
+  return { id: vault.currentKekId, checkValue };
+}

@@ -1,0 +1,114 @@
+import assert from 'node:assert/strict';
+import type { KeyObject } from 'node:crypto';
+import {
+  aadOf,
+  deriveBytes,
+  KEY_BYTES,
+  OpenError,
+  open,
+  SEAL_OVERHEAD_BYTES,
+  seal,
+} from '@bundoc/shared/aead';
+
+/** First byte of everything that is wrapped (`docs/formats/wrapped-key.md`). */
+const FORMAT = 1;
+const KEK_ID_BYTES = 8;
+const HEADER_BYTES = 1 + KEK_ID_BYTES;
+const KEK_CHECK_BYTES = 16;
+
+/** Length of a wrapped 32-byte key: `format(1) | kekId(8) | nonce(12) | ciphertext(32) | tag(16)`. */
+export const WRAPPED_KEY_BYTES = HEADER_BYTES + KEY_BYTES + SEAL_OVERHEAD_BYTES;
+
+/** What a wrapped DEK is bound to; it unwraps only under the same values. */
+export interface DekIdentity {
+  readonly keyId: string;
+  readonly name: string;
+  readonly version: number;
+}
+
+/** The service's own secrets that lie wrapped in its store. */
+export type SecretName = 'audit-chain-key' | 'token-signing-seed';
+
+/**
+ * Holds the KEK ring; wraps and unwraps with it, and nothing else. No method returns a KEK, and inspection of the
+ * object shows none: the keys are private members of type KeyObject.
+ *
+ * Wraps under one KEK are bounded by the number of keys ever made, far below the 2^32 seals that random GCM nonces
+ * allow (NIST SP 800-38D, section 8.3).
+ */
+export class Vault {
+  readonly #keks: ReadonlyMap<string, KeyObject>;
+  /** Id, in hex, of the KEK that new keys are wrapped with. */
+  readonly currentKekId: string;
+
+  /** @param keks the ring, the current one first; at least one. */
+  constructor(keks: readonly KeyObject[]) {
+    const ring = keks.map(
+      (kek) => [deriveBytes(kek, 'bunkms/kek-id/v1', KEK_ID_BYTES).toString('hex'), kek] as const,
+    );
+    assert(ring[0] !== undefined, 'the KEK ring is empty');
+    this.#keks = new Map(ring);
+    this.currentKekId = ring[0][0];
+  }
+
+  /** Check value of a KEK of the ring, 16 bytes in hex; undefined when the ring lacks it. Reveals nothing of the KEK. */
+  checkValueOf(kekId: string): string | undefined {
+    const kek = this.#keks.get(kekId);
+    return kek && deriveBytes(kek, 'bunkms/kek-check/v1', KEK_CHECK_BYTES).toString('hex');
+  }
+
+  /** Wraps a DEK with the current KEK. The caller wipes `dek`. */
+  wrapDek(dek: Uint8Array, identity: DekIdentity): Buffer {
+    return this.#wrap(dek, dekAad(identity));
+  }
+
+  /**
+   * @returns the raw DEK, which the caller wipes.
+   * @throws OpenError when it does not unwrap, for whatever reason.
+   */
+  unwrapDek(wrapped: Uint8Array, identity: DekIdentity): Buffer {
+    return this.#unwrap(wrapped, dekAad(identity));
+  }
+
+  /** Wraps one of the service's own secrets with the current KEK. The caller wipes `secret`. */
+  wrapSecret(secret: Uint8Array, name: SecretName): Buffer {
+    return this.#wrap(secret, secretAad(name));
+  }
+
+  /**
+   * @returns the raw secret, which the caller wipes.
+   * @throws OpenError when it does not unwrap, for whatever reason.
+   */
+  unwrapSecret(wrapped: Uint8Array, name: SecretName): Buffer {
+    return this.#unwrap(wrapped, secretAad(name));
+  }
+
+  #wrap(key: Uint8Array, aadFor: (kekId: string) => Buffer): Buffer {
+    assert(key.length === KEY_BYTES, 'only 32-byte keys are wrapped');
+    const kek = this.#keks.get(this.currentKekId);
+    assert(kek !== undefined);
+    const header = Buffer.concat([Buffer.of(FORMAT), Buffer.from(this.currentKekId, 'hex')]);
+    return Buffer.concat([header, seal(kek, key, aadFor(this.currentKekId))]);
+  }
+
+  #unwrap(wrapped: Uint8Array, aadFor: (kekId: string) => Buffer): Buffer {
+    const kekId = kekIdOf(wrapped);
+    const kek = kekId === undefined ? undefined : this.#keks.get(kekId);
+    if (kekId === undefined || kek === undefined) throw new OpenError();
+    return open(kek, wrapped.subarray(HEADER_BYTES), aadFor(kekId));
+  }
+}
+
+/** Id, in hex, of the KEK that `wrapped` names in its header; undefined when the bytes have not the form of a wrapped key. */
+export function kekIdOf(wrapped: Uint8Array): string | undefined {
+  if (wrapped.length !== WRAPPED_KEY_BYTES || wrapped[0] !== FORMAT) return undefined;
+  return Buffer.from(wrapped.subarray(1, HEADER_BYTES)).toString('hex');
+}
+
+function dekAad({ keyId, name, version }: DekIdentity): (kekId: string) => Buffer {
+  return (kekId) => aadOf('bunkms/dek/v1', String(FORMAT), kekId, keyId, name, String(version));
+}
+
+function secretAad(name: SecretName): (kekId: string) => Buffer {
+  return (kekId) => aadOf('bunkms/secret/v1', String(FORMAT), kekId, name);
+}

@@ -1,0 +1,148 @@
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { type Caller, makeCallers } from './support/callers.ts';
+import { startKms, type TestKms } from './support/kms.ts';
+import { BOTH, type Need, ROUTES } from './support/routes.ts';
+
+function expectedStatus(need: Need, ok: number, { token }: Caller): number {
+  if (need === 'public') return 200;
+  if (token === undefined) return 401;
+  if (need === 'token') return token.typ === 'service' ? ok : 403;
+  const mayAct =
+    token.scope.includes(need.scope) &&
+    (need.serviceOnly !== true || token.typ === 'service') &&
+    (need.glob !== true || token.keys.includes('*') || token.keys.includes('*-dek'));
+  return mayAct ? ok : 403;
+}
+
+describe('authorisation', () => {
+  let kms: TestKms;
+  const callers: Caller[] = [];
+
+  beforeAll(async () => {
+    kms = await startKms();
+    await kms.api('/v1/keys', { token: await kms.fullToken(), body: { name: 'known-dek', type: 'aes-256' } });
+    callers.push(...(await makeCallers(kms)));
+  });
+  afterAll(() => kms[Symbol.asyncDispose]());
+
+  test('knows every route of both listeners', async () => {
+    const { createApiListener, createInternalListener } = await import('../src/listener.ts');
+    const { createMetrics } = await import('../src/metrics.ts');
+    const { createLogger } = await import('@bundoc/shared/logger');
+    const { FakeClock } = await import('@bundoc/shared/testing/fake-clock');
+    const { publicKey } = await kms.secrets();
+    const refuse = () => {
+      throw new Error('not called');
+    };
+    const options = {
+      logger: createLogger({ service: 'bunkms', level: 'silent' }),
+      clock: new FakeClock(),
+      metrics: createMetrics(),
+      publicKey,
+      sealed: false,
+      services: refuse,
+      readiness: refuse,
+    };
+    for (const [listener, app] of [
+      ['api', await createApiListener(options)],
+      ['internal', await createInternalListener(options, () => undefined)],
+    ] as const) {
+      await app.ready();
+      const listed = ROUTES.filter(({ listeners }) => listeners.includes(listener));
+      expect(new Set(urlsOf(app.printRoutes({ commonPrefix: false })))).toEqual(
+        new Set(listed.map((route) => route.url)),
+      );
+      await app.close();
+    }
+  });
+
+  test('knows every method of every route: all others are 405 and name those that exist', async () => {
+    for (const listener of BOTH)
+      for (const url of new Set(ROUTES.map((route) => route.url))) {
+        const routes = ROUTES.filter((route) => route.url === url && route.listeners.includes(listener));
+        const [route] = routes;
+        if (route === undefined) continue;
+        const methods = routes.map(({ method }) => method).sort();
+        for (const method of ['GET', 'HEAD', 'POST', 'PUT', 'PATCH', 'DELETE', 'OPTIONS', 'TRACE']) {
+          if (methods.includes(method)) continue;
+          const answer = await kms[listener](route.path, { method });
+          expect([method, url, answer.status]).toEqual([method, url, 405]);
+          expect(answer.headers['allow']).toBe(methods.join(', '));
+        }
+      }
+  });
+
+  test.each(ROUTES.flatMap((route) => route.listeners.map((listener) => ({ listener, ...route }))))(
+    '$listener $method $url answers each kind of caller as the table says',
+    async (route) => {
+      const need = route.listener === 'internal' ? (route.onInternal ?? route.need) : route.need;
+      for (const caller of callers) {
+        const answer = await kms[route.listener](route.path, {
+          method: route.method,
+          ...(route.body === undefined ? {} : { body: route.body }),
+          headers: caller.authorization === undefined ? {} : { authorization: caller.authorization },
+        });
+        const what = `${caller.name} at ${route.method} ${route.path}`;
+        expect([what, answer.status]).toEqual([what, expectedStatus(need, route.ok, caller)]);
+      }
+    },
+  );
+
+  test('refuses everybody without a valid token in the same words', async () => {
+    const bodies = new Set<string>();
+    for (const caller of callers.filter(({ token }) => token === undefined)) {
+      const headers: Record<string, string> =
+        caller.authorization === undefined ? {} : { authorization: caller.authorization };
+      const answer = await kms.internal('/v1/export/known-dek', { headers });
+      const { request_id: _, ...problem } = answer.json();
+      const { date: __, ...seen } = answer.headers;
+      bodies.add(JSON.stringify([answer.status, problem, seen['content-type'], seen['www-authenticate']]));
+    }
+    expect(bodies.size).toBe(1);
+  });
+
+  test('tells nobody whether a key exists who may not know it', async () => {
+    const { token } = await kms.issue({
+      scope: ['kms:read_key', 'kms:export_key', 'kms:create_key'],
+      keys: ['mine-*'],
+    });
+    const refusals = [];
+    for (const name of ['known-dek', 'unknown-dek', 'Not%20a%2Fname'])
+      for (const path of [`/v1/keys/${name}`, `/v1/export/${name}`]) {
+        const answer = await kms.internal(path, { token });
+        const { request_id: _, ...problem } = answer.json();
+        refusals.push(JSON.stringify([answer.status, problem]));
+      }
+    expect(new Set(refusals).size).toBe(1);
+    for (const name of ['known-dek', 'unknown-dek'])
+      expect((await kms.api('/v1/keys', { token, body: { name, type: 'aes-256' } })).status).toBe(403);
+  });
+
+  test('lists only the keys that the token is for', async () => {
+    const full = await kms.fullToken();
+    await kms.api('/v1/keys', { token: full, body: { name: 'other', type: 'aes-256' } });
+    const { token } = await kms.issue({ scope: ['kms:read_key'], keys: ['*-dek'] });
+    const { keys } = (await kms.api('/v1/keys', { token })).json();
+    expect(keys.map((key: { name: string }) => key.name)).toEqual(['known-dek']);
+  });
+
+  test('knows no export on the API listener, whatever the token', async () => {
+    const token = await kms.fullToken();
+    for (const path of ['/v1/export/known-dek', '/v1/%65xport/known-dek', '/v1/export', '/v1/export/'])
+      expect((await kms.api(path, { token })).json()).toMatchObject({ status: 404, code: 'not_found' });
+  });
+});
+
+/** The URLs of Fastify's route tree. */
+function urlsOf(printed: string): string[] {
+  const urls: string[] = [];
+  const path: string[] = [];
+  for (const line of printed.split('\n')) {
+    const [, indent = '', part = '', methods] = /^([│ ]*)[├└]── (\S*)(?: \((.*)\))?$/.exec(line) ?? [];
+    if (part === '') continue;
+    path.splice(indent.length / 4);
+    path.push(part);
+    if (methods !== undefined) urls.push(path.join(''));
+  }
+  return urls;
+}

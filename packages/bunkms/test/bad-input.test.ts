@@ -1,0 +1,205 @@
+import { problemSchema } from '@bundoc/shared/contract/problem';
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import type { Answer } from './support/http.ts';
+import { startKms, type TestKms } from './support/kms.ts';
+
+const KEY = '{"name":"x-dek","type":"aes-256"}';
+
+describe('bad input', () => {
+  let kms: TestKms;
+  let token: string;
+  beforeAll(async () => {
+    kms = await startKms();
+    token = await kms.fullToken();
+  });
+  afterAll(() => kms[Symbol.asyncDispose]());
+
+  /** A refusal in the common form, after which there is no key and no token more than before. */
+  async function expectRefusal(ask: () => Promise<Answer>, status: number, code: string): Promise<void> {
+    const before = await kms.store.counts();
+    const answer = await ask();
+    expect([answer.status, answer.headers['content-type']]).toEqual([
+      status,
+      'application/problem+json; charset=utf-8',
+    ]);
+    expect(problemSchema.strict().parse(answer.json())).toMatchObject({ status, code });
+    expect(await kms.store.counts()).toEqual(before);
+  }
+
+  test.each<[what: string, body: string | Buffer, status: number, code: string]>([
+    ['nothing', '', 400, 'invalid_json'],
+    ['half of a text', '{"name":', 400, 'invalid_json'],
+    ['an array', `[${KEY}]`, 400, 'invalid_json'],
+    ['a string', '"x-dek"', 400, 'invalid_json'],
+    ['null', 'null', 400, 'invalid_json'],
+    ['two texts', `${KEY}${KEY}`, 400, 'invalid_json'],
+    ['a byte order mark', `\ufeff${KEY}`, 400, 'invalid_json'],
+    ['invalid UTF-8', Buffer.from('{"name":"\xff","type":"aes-256"}', 'latin1'), 400, 'invalid_json'],
+    ['__proto__', `{"__proto__":{"a":1},"name":"x-dek","type":"aes-256"}`, 400, 'invalid_json'],
+    ['__proto__ in disguise', `{"\\u005f_proto__":1,"name":"x-dek","type":"aes-256"}`, 400, 'invalid_json'],
+    ['a name twice', `{"name":"x-dek","name":"y-dek","type":"aes-256"}`, 400, 'invalid_json'],
+    [
+      'a name twice in disguise',
+      `{"name":"x-dek","n\\u0061me":"y-dek","type":"aes-256"}`,
+      400,
+      'invalid_json',
+    ],
+    ['deep nesting', `{"name":${'['.repeat(200)}${']'.repeat(200)}}`, 400, 'invalid_json'],
+    [
+      'constructor',
+      `{"constructor":{"prototype":1},"name":"x-dek","type":"aes-256"}`,
+      400,
+      'invalid_request',
+    ],
+    ['another member', `{"name":"x-dek","type":"aes-256","version":2}`, 400, 'invalid_request'],
+    ['no name', `{"type":"aes-256"}`, 400, 'invalid_request'],
+    ['no type', `{"name":"x-dek"}`, 400, 'invalid_request'],
+    ['the type aes-128', `{"name":"x-dek","type":"aes-128"}`, 400, 'invalid_request'],
+    ['the type AES-256', `{"name":"x-dek","type":"AES-256"}`, 400, 'invalid_request'],
+    ['the type rsa', `{"name":"x-dek","type":"rsa-2048"}`, 400, 'invalid_request'],
+    ['a list of types', `{"name":"x-dek","type":["aes-256"]}`, 400, 'invalid_request'],
+    ['a number for a name', `{"name":7,"type":"aes-256"}`, 400, 'invalid_request'],
+    [
+      'more than the limit',
+      `{"name":"x-dek","type":"aes-256"${' '.repeat(70_000)}}`,
+      413,
+      'payload_too_large',
+    ],
+  ])('a body with %s is refused', async (_what, body, status, code) => {
+    await expectRefusal(() => kms.api('/v1/keys', { method: 'POST', token, body }), status, code);
+  });
+
+  test('a refusal names each fault by its place, and repeats no value', async () => {
+    const answer = await kms.api('/v1/keys', {
+      token,
+      body: { name: 'VALUE', type: 'VALUE', extra: 'VALUE' },
+    });
+    const { errors } = answer.json();
+    expect(errors.map(({ path }: { path: string }) => path).sort()).toEqual([
+      'body',
+      'body.name',
+      'body.type',
+    ]);
+    expect(answer.text).not.toContain('VALUE');
+  });
+
+  test.each([
+    ['text/plain', {}],
+    ['application/x-www-form-urlencoded', {}],
+    ['application/json+x', {}],
+    ['', {}],
+    ['application/json', { 'content-encoding': 'gzip' }],
+  ])('a body of the type "%s" %j is refused', async (contentType, more) => {
+    const headers = { 'content-type': contentType, ...more };
+    await expectRefusal(
+      () => kms.api('/v1/keys', { token, body: KEY, headers }),
+      415,
+      'unsupported_media_type',
+    );
+  });
+
+  const NAMES = [
+    '%00',
+    'a%00b',
+    '%2e%2e',
+    '..',
+    '.',
+    'a%2Fb',
+    '%2Fetc%2Fpasswd',
+    'A-dek',
+    'caf%C3%A9',
+    '%F0%9F%94%91',
+    '%20',
+    'a%20b',
+    'a%0Ab',
+    '-a',
+    '_a',
+    'a*',
+    'a'.repeat(129),
+  ];
+  test.each(NAMES)('the key name %s in a path is refused', async (name) => {
+    await expectRefusal(() => kms.api(`/v1/keys/${name}`, { token }), 400, 'invalid_request');
+    await expectRefusal(() => kms.internal(`/v1/export/${name}`, { token }), 400, 'invalid_request');
+  });
+
+  test.each(NAMES)('the key name %s in a body is refused', async (name) => {
+    const body = { name: decodeURIComponent(name), type: 'aes-256' };
+    await expectRefusal(() => kms.api('/v1/keys', { token, body }), 400, 'invalid_request');
+  });
+
+  test('key names of 1 and of 128 characters are taken', async () => {
+    for (const name of ['a', `0${'._-'.repeat(42)}z`]) {
+      expect((await kms.api('/v1/keys', { token, body: { name, type: 'aes-256' } })).status).toBe(201);
+      expect((await kms.internal(`/v1/export/${name}`, { token })).status).toBe(200);
+    }
+  });
+
+  test.each([
+    ['/v1/keys/a/b', 404, 'not_found'],
+    ['/v1/keys/', 400, 'invalid_request'],
+    ['/v1/export/', 400, 'invalid_request'],
+    ['/v1/keys/%zz', 400, 'invalid_request'],
+    ['/v1/keys/%ff', 400, 'invalid_request'],
+    [`/v1/keys/${'a'.repeat(2_000)}`, 414, 'uri_too_long'],
+    ['/nothing', 404, 'not_found'],
+  ])('the path %s is refused', async (path, status, code) => {
+    await expectRefusal(() => kms.internal(path, { token }), status, code);
+  });
+
+  test.each([
+    '/v1/keys?limit=0',
+    '/v1/keys?limit=501',
+    '/v1/keys?limit=1e2',
+    '/v1/keys?limit=-1',
+    '/v1/keys?limit=1&limit=2',
+    '/v1/keys?cursor=NOPE',
+    '/v1/keys?page=2',
+    '/v1/keys?__proto__=1',
+    '/v1/keys?constructor=1',
+    '/v1/keys/x-dek?version=1',
+    '/v1/tokens?cursor=1',
+    '/v1/tokens?sub=x',
+    '/v1/audit?severity=WARN',
+    '/v1/audit?key=UPPER',
+    '/v1/audit?from=yesterday',
+    '/v1/audit?cursor=x',
+    '/v1/audit?offset=1',
+    '/v1/audit/head?x=1',
+  ])('the query of %s is refused', async (path) => {
+    await expectRefusal(() => kms.api(path, { token }), 400, 'invalid_request');
+  });
+
+  test.each<[string, object]>([
+    ['no scope', { sub: 'x', typ: 'client', scope: [] }],
+    ['a scope that is none', { sub: 'x', typ: 'client', scope: ['kms:everything'] }],
+    ['scopes of both services', { sub: 'x', typ: 'service', scope: ['kms:read_key', 'docs:read'] }],
+    ['export for a client', { sub: 'x', typ: 'client', scope: ['kms:export_key'] }],
+    ['a long life for a client', { sub: 'x', typ: 'client', scope: ['docs:read'], ttl_s: 86_401 }],
+    ['a life of nothing', { sub: 'x', typ: 'client', scope: ['docs:read'], ttl_s: 0 }],
+    ['half a second', { sub: 'x', typ: 'client', scope: ['docs:read'], ttl_s: 0.5 }],
+    ['a bad subject', { sub: 'x y', typ: 'client', scope: ['docs:read'] }],
+    ['another type', { sub: 'x', typ: 'root', scope: ['docs:read'] }],
+    ['a bad glob', { sub: 'x', typ: 'service', scope: ['kms:read_key'], keys: ['a?'] }],
+    ['a bad project', { sub: 'x', typ: 'client', scope: ['docs:read'], projects: ['../a'] }],
+    ['an audience', { sub: 'x', typ: 'client', scope: ['docs:read'], aud: 'bunkms' }],
+  ])('a token request with %s is refused', async (_what, body) => {
+    await expectRefusal(() => kms.api('/v1/tokens', { token, body }), 400, 'invalid_request');
+  });
+
+  test('a renewal with a body, and a revocation of what is no token id, are refused', async () => {
+    await expectRefusal(
+      () => kms.api('/v1/tokens/renew', { token, body: { ttl_s: 1 } }),
+      400,
+      'invalid_request',
+    );
+    await expectRefusal(() => kms.api('/v1/tokens/abc', { method: 'DELETE', token }), 400, 'invalid_request');
+  });
+
+  test('who may not is told so before the body is looked at', async () => {
+    for (const body of ['{', `{"name":"${'a'.repeat(60_000)}`]) {
+      await expectRefusal(() => kms.api('/v1/keys', { body }), 401, 'unauthenticated');
+      const { token: reader } = await kms.issue({ scope: ['kms:read_key'], keys: ['*'] });
+      await expectRefusal(() => kms.api('/v1/keys', { token: reader, body }), 403, 'forbidden');
+    }
+  });
+});

@@ -1,0 +1,67 @@
+import { once } from 'node:events';
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { type AuditRecord, auditPageSchema } from '@bundoc/shared/contract/audit';
+import { type ExportedKey, exportedKeySchema } from '@bundoc/shared/contract/keys';
+import { afterEach, beforeEach, expect, test } from 'vitest';
+import { call } from './support/http.ts';
+import { newKek } from './support/kms.ts';
+import { bunkms, startServer } from './support/process.ts';
+
+let environment: { BUNKMS_DATA_DIR: string; BUNKMS_KEK: string; BUNKMS_LOG_LEVEL: string };
+beforeEach(() => {
+  const dataDir = mkdtempSync(join(tmpdir(), 'bunkms-crash-'));
+  environment = { BUNKMS_DATA_DIR: dataDir, BUNKMS_KEK: newKek(), BUNKMS_LOG_LEVEL: 'error' };
+});
+afterEach(() => rmSync(environment.BUNKMS_DATA_DIR, { recursive: true }));
+
+test('after kill -9 in the midst of exports the chain is whole and holds the record of every key that left', async () => {
+  expect((await bunkms(environment, 'init')).code).toBe(0);
+  const issue = ['token', 'issue', '--typ', 'service', '--sub', 'x', '--keys', '*'];
+  const scopes = ['--scope', 'kms:create_key kms:export_key kms:audit'];
+  const token = (await bunkms(environment, ...issue, ...scopes)).stdout.trim();
+  const released: ExportedKey[] = [];
+  const created = new Set<string>();
+
+  for (let round = 0; round < 3; round++) {
+    const server = await startServer({ ...environment, BUNKMS_LOG_LEVEL: 'info' });
+    const enough = released.length + 60;
+    const worker = async (number: number): Promise<void> => {
+      for (let step = 0; ; step++) {
+        const name = `r${round}-w${number}-s${step}`;
+        const made = await call(server.apiUrl, '/v1/keys', { token, body: { name, type: 'aes-256' } });
+        if (made.status === 201) created.add(name);
+        const answer = await call(server.internalUrl, `/v1/export/${name}`, { token });
+        if (answer.status === 200) released.push(exportedKeySchema.parse(answer.json()));
+        if (released.length >= enough) server.process.kill('SIGKILL');
+      }
+    };
+    const exited = once(server.process, 'exit');
+    await Promise.all(Array.from({ length: 8 }, (_, number) => worker(number).catch(() => undefined)));
+    await exited;
+  }
+
+  expect(JSON.parse((await bunkms(environment, 'audit', 'verify', '--json')).stdout)).toMatchObject({
+    intact: true,
+  });
+  await using server = await startServer({ ...environment, BUNKMS_LOG_LEVEL: 'info' });
+  const records = new Map<number, AuditRecord>();
+  for (let cursor = '0'; cursor !== ''; ) {
+    const answer = await call(server.apiUrl, `/v1/audit?limit=500&cursor=${cursor}`, { token });
+    const page = auditPageSchema.parse(answer.json());
+    for (const record of page.records) records.set(record.seq, record);
+    cursor = page.next_cursor ?? '';
+  }
+  expect(released.length).toBeGreaterThanOrEqual(180);
+  for (const key of released)
+    expect(records.get(key.audit.seq)).toMatchObject({
+      hash: key.audit.hash,
+      severity: 'CRITICAL',
+      outcome: 'allowed',
+      key: key.name,
+      detail: { key_id: key.key_id, lease_id: key.lease.id },
+    });
+  for (const name of created)
+    expect((await call(server.internalUrl, `/v1/export/${name}`, { token })).status).toBe(200);
+});

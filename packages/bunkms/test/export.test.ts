@@ -1,0 +1,291 @@
+import { createSecretKey } from 'node:crypto';
+import { DatabaseSync } from 'node:sqlite';
+import { keyCheckValue } from '@bundoc/shared/aead';
+import type { AuditRecord } from '@bundoc/shared/contract/audit';
+import { exportedKeySchema, keyInfoSchema } from '@bundoc/shared/contract/keys';
+import { AppError } from '@bundoc/shared/errors';
+import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import { databasePathOf } from '../src/store/sqlite.ts';
+import { FaultyStore } from './support/faulty-store.ts';
+import { startKms, type TestKms } from './support/kms.ts';
+
+describe('export', () => {
+  let kms: TestKms;
+  let faulty: FaultyStore;
+  let token: string;
+  beforeEach(async () => {
+    faulty = new FaultyStore();
+    kms = await startKms({ decorate: faulty.decorate });
+    token = await kms.fullToken();
+  });
+  afterEach(() => kms[Symbol.asyncDispose]());
+
+  const create = (name: string) => kms.api('/v1/keys', { token, body: { name, type: 'aes-256' } });
+  const accesses = async () => (await kms.records()).filter(({ action }) => action === 'key.export');
+  const damage = (sql: string) => {
+    const database = new DatabaseSync(databasePathOf(kms.dataDir));
+    database.exec(sql);
+    database.close();
+  };
+
+  test('gives the key that was made, the same at every time, after a restart too', async () => {
+    const created = await create('a-dek');
+    expect(created.status).toBe(201);
+    expect(created.headers['location']).toBe('/v1/keys/a-dek');
+    const info = keyInfoSchema.parse(created.json());
+    const answer = await kms.internal('/v1/export/a-dek', { token });
+    expect(answer).toMatchObject({ status: 200, headers: { 'cache-control': 'no-store' } });
+    const key = exportedKeySchema.strict().parse(answer.json());
+    expect(key).toMatchObject({
+      name: 'a-dek',
+      key_id: info.id,
+      version: 1,
+      kcv: info.kcv,
+      lease: { ttl_ms: 900_000 },
+    });
+    const dek = Buffer.from(key.key_material_b64, 'base64');
+    expect(keyCheckValue(createSecretKey(dek))).toBe(info.kcv);
+    expect((await kms.api('/v1/keys/a-dek', { token })).json()).toEqual(info);
+
+    await kms.running.close();
+    await using again = await startKms({ dataDir: kms.dataDir, kek: kms.kek });
+    const later = exportedKeySchema.parse((await again.internal('/v1/export/a-dek', { token })).json());
+    expect(later.key_material_b64).toBe(key.key_material_b64);
+    expect(later.lease.id).not.toBe(key.lease.id);
+  });
+
+  test('leaves one CRITICAL record that says who, what, from where and which request, and so does the log', async () => {
+    const reader = await kms.issue({ sub: 'bundoc', scope: ['kms:export_key'], keys: ['*'] });
+    await create('a-dek');
+    const answer = await kms.internal('/v1/export/a-dek', { token: reader.token });
+    const { audit, key_id, lease } = exportedKeySchema.parse(answer.json());
+    const records = await accesses();
+    expect(records).toHaveLength(1);
+    expect(records[0]).toMatchObject({
+      ...audit,
+      severity: 'CRITICAL',
+      outcome: 'allowed',
+      actor: 'bundoc',
+      jti: reader.jti,
+      key: 'a-dek',
+      version: 1,
+      source: '127.0.0.1',
+      detail: { key_id, lease_id: lease.id },
+    });
+    const line = kms.logs.map((text) => JSON.parse(text)).find(({ msg }) => msg === 'key exported');
+    expect(line).toMatchObject({
+      keyName: 'a-dek',
+      version: 1,
+      actor: 'bundoc',
+      jti: reader.jti,
+      source: '127.0.0.1',
+      reqId: records[0]?.request_id,
+      outcome: 'allowed',
+    });
+  });
+
+  test('answers only once its record is durable', async () => {
+    await create('a-dek');
+    const reached = Promise.withResolvers<void>();
+    const gate = Promise.withResolvers<void>();
+    faulty.replaced.appendAudit = async (real, records) => {
+      reached.resolve();
+      await gate.promise;
+      return real(records);
+    };
+    let isAnswered = false;
+    const answer = kms.internal('/v1/export/a-dek', { token }).then((got) => {
+      isAnswered = true;
+      return got;
+    });
+    await reached.promise;
+    // Others are served meanwhile, so it is the record that this answer waits for.
+    expect((await kms.internal('/health')).status).toBe(200);
+    expect((await kms.api('/v1/audit/head', { token })).status).toBe(200);
+    expect(isAnswered).toBe(false);
+    gate.resolve();
+    const key = exportedKeySchema.parse((await answer).json());
+    expect((await kms.store.auditHead()).seq).toBeGreaterThanOrEqual(key.audit.seq);
+  });
+
+  test.each([
+    ['before it is written', false],
+    ['after it was written', true],
+  ])('releases nothing when the audit fails %s', async (_when, isWritten) => {
+    await create('a-dek');
+    const dek = exportedKeySchema.parse(
+      (await kms.internal('/v1/export/a-dek', { token })).json(),
+    ).key_material_b64;
+    faulty.replaced.appendAudit = async (real, records) => {
+      if (isWritten) await real(records);
+      throw new AppError('storage_unavailable', { cause: new Error('injected') });
+    };
+    const answer = await kms.internal('/v1/export/a-dek', { token });
+    expect(answer.status).toBe(503);
+    expect(answer.headers['retry-after']).toBe('1');
+    expect(answer.json()).toMatchObject({ code: 'audit_unavailable' });
+    expect(answer.text).not.toContain('key_material');
+    expect(answer.text).not.toContain(dek);
+    expect((await kms.internal('/ready')).json()).toMatchObject({
+      status: 'unavailable',
+      checks: { audit: false },
+    });
+    const fatal = kms.logs.map((text) => JSON.parse(text)).filter(({ level }) => level === 'fatal');
+    expect(fatal[0]).toMatchObject({ keyName: 'a-dek', record: { code: 'audit_unavailable' } });
+    expect((await kms.internal('/metrics')).text).toMatch(/bunkms_audit_records_lost_total [1-9]/);
+
+    delete faulty.replaced.appendAudit;
+    expect((await kms.internal('/v1/export/a-dek', { token })).status).toBe(200);
+    expect(await kms.verify()).toMatchObject({ intact: true });
+  });
+
+  test('gives 200 callers at once a receipt of their own, in one chain', async () => {
+    const names = Array.from({ length: 20 }, (_, number) => `p${number}-dek`);
+    await Promise.all(names.map(create));
+    const answers = await Promise.all(
+      Array.from({ length: 200 }, (_, number) => kms.internal(`/v1/export/${names[number % 20]}`, { token })),
+    );
+    const keys = answers.map((answer) => exportedKeySchema.parse(answer.json()));
+    expect(new Set(keys.map(({ audit }) => audit.seq)).size).toBe(200);
+    expect(new Set(keys.map(({ key_material_b64 }) => key_material_b64)).size).toBe(20);
+    const records = new Map((await accesses()).map((record) => [record.seq, record]));
+    for (const { audit, name } of keys)
+      expect(records.get(audit.seq)).toMatchObject({ hash: audit.hash, key: name });
+    expect(await kms.verify()).toMatchObject({ intact: true });
+  });
+
+  test('of a key that is not there is 404, and a failed access', async () => {
+    const answer = await kms.internal('/v1/export/none-dek', { token });
+    expect(answer.json()).toMatchObject({ status: 404, code: 'KEY_NOT_FOUND' });
+    expect(await accesses()).toMatchObject([
+      { severity: 'CRITICAL', outcome: 'failed', code: 'KEY_NOT_FOUND', key: 'none-dek' },
+    ]);
+  });
+
+  test.each([
+    ['whose bytes were changed', `UPDATE keys SET wrapped = zeroblob(69) WHERE name = 'bad-dek'`],
+    ['whose bytes were cut off', `UPDATE keys SET wrapped = x'01' WHERE name = 'bad-dek'`],
+    ['whose check value was changed', `UPDATE keys SET kcv = '${'0'.repeat(32)}' WHERE name = 'bad-dek'`],
+    [
+      'that holds the bytes of another',
+      `UPDATE keys SET wrapped = (SELECT wrapped FROM keys WHERE name = 'good-dek') WHERE name = 'bad-dek'`,
+    ],
+    ['that was given another version', `UPDATE keys SET version = 2 WHERE name = 'bad-dek'`],
+    [
+      'that was given another id',
+      `UPDATE keys SET id = '00000000-0000-4000-8000-000000000000' WHERE name = 'bad-dek'`,
+    ],
+    [
+      'that was renamed',
+      `UPDATE keys SET name = 'x' WHERE name = 'bad-dek'; UPDATE keys SET name = 'bad-dek' WHERE name = 'third-dek'`,
+    ],
+  ])('of a record %s is key_damaged, keeps the name taken, and seals nobody else', async (_what, sql) => {
+    for (const name of ['good-dek', 'bad-dek', 'third-dek']) await create(name);
+    damage(sql);
+    const answer = await kms.internal('/v1/export/bad-dek', { token });
+    expect(answer.json()).toMatchObject({ status: 503, code: 'key_damaged' });
+    expect(answer.text).not.toContain('unwrap');
+    expect((await create('bad-dek')).json()).toMatchObject({ status: 409, code: 'KEY_EXISTS' });
+    expect((await kms.internal('/v1/export/good-dek', { token })).status).toBe(200);
+    expect((await kms.internal('/ready')).status).toBe(200);
+    expect((await accesses()).map(({ outcome, code }) => [outcome, code])).toEqual([
+      ['failed', 'key_damaged'],
+      ['allowed', undefined],
+    ]);
+  });
+
+  test('makes exactly one CRITICAL record of every refused access, whatever refused it', async () => {
+    await create('a-dek');
+    const client = (await kms.issue({ typ: 'client', scope: ['kms:read_key'], keys: ['*'] })).token;
+    const elsewhere = (await kms.issue({ scope: ['kms:export_key'], keys: ['other'] })).token;
+    const expected: [string, Partial<AuditRecord>][] = [];
+    const refuse = async (
+      path: string,
+      method: string,
+      as: string | undefined,
+      record: Partial<AuditRecord>,
+    ) => {
+      await kms.internal(path, { method, token: as });
+      expected.push([`${method} ${path}`, { severity: 'CRITICAL', ...record }]);
+    };
+    await refuse('/v1/export/a-dek', 'GET', undefined, {
+      outcome: 'refused',
+      code: 'unauthenticated',
+      key: 'a-dek',
+    });
+    await refuse('/v1/%65xport/a-dek', 'GET', undefined, {
+      outcome: 'refused',
+      code: 'unauthenticated',
+      key: 'a-dek',
+    });
+    await refuse('/v1/export/a-dek', 'GET', client, {
+      outcome: 'refused',
+      code: 'forbidden',
+      actor: 'tester',
+    });
+    await refuse('/v1/export/a-dek', 'GET', elsewhere, {
+      outcome: 'refused',
+      code: 'forbidden',
+      actor: 'tester',
+    });
+    await refuse('/v1/export/a-dek?version=1', 'GET', token, {
+      outcome: 'refused',
+      code: 'invalid_request',
+      key: 'a-dek',
+    });
+    await refuse('/v1/export/A%00', 'GET', token, {
+      outcome: 'refused',
+      code: 'invalid_request',
+      key: expect.stringMatching(/^sha256:/),
+    });
+    await refuse('/v1/export/a-dek', 'POST', undefined, {
+      outcome: 'refused',
+      code: 'method_not_allowed',
+      key: 'a-dek',
+    });
+    await refuse('/v1/export/a-dek', 'HEAD', token, { outcome: 'refused', code: 'method_not_allowed' });
+    await refuse('/v1/export', 'GET', undefined, { outcome: 'refused', code: 'not_found' });
+    await refuse('/v1/export/a/b', 'GET', token, {
+      outcome: 'refused',
+      code: 'not_found',
+      key: expect.stringMatching(/^sha256:/),
+    });
+    await refuse('/v1/export/%zz', 'GET', token, {
+      outcome: 'refused',
+      code: 'invalid_request',
+      key: expect.stringMatching(/^sha256:/),
+    });
+    const records = await accesses();
+    expect(records).toHaveLength(expected.length);
+    for (const [index, [what, record]] of expected.entries())
+      expect({ what, ...records[index] }).toMatchObject({ what, ...record });
+  });
+
+  test('is no concern of refusals elsewhere', async () => {
+    await kms.internal('/v1/keys/a-dek');
+    await kms.internal('/v1/exp');
+    await kms.api('/v1/export/a-dek');
+    expect(await accesses()).toEqual([]);
+  });
+
+  test('counts a flood of strangers, and the rest at the shutdown', async () => {
+    for (let time = 0; time < 25; time++) await kms.internal('/v1/export/a-dek');
+    expect(await accesses()).toHaveLength(10);
+    await kms.running.close();
+    await using again = await startKms({ dataDir: kms.dataDir, kek: kms.kek });
+    const records = (await again.records()).filter(({ action }) => action === 'key.export');
+    expect(records).toHaveLength(11);
+    expect(records.at(-1)).toMatchObject({
+      severity: 'CRITICAL',
+      outcome: 'refused',
+      source: '127.0.0.1',
+      detail: { count: 15 },
+    });
+    expect(await again.verify()).toMatchObject({ intact: true });
+  });
+
+  test('of a service with a valid token is recorded every single time', async () => {
+    for (let time = 0; time < 25; time++) await kms.internal('/v1/export/none', { token });
+    expect(await accesses()).toHaveLength(25);
+  });
+});

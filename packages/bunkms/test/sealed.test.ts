@@ -1,0 +1,123 @@
+import { createHash } from 'node:crypto';
+import { readdirSync, readFileSync, rmSync } from 'node:fs';
+import { join } from 'node:path';
+import { jwksSchema } from '@bundoc/shared/contract/tokens';
+import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import { newDataDir, newKek, startKms } from './support/kms.ts';
+
+describe('a service with another KEK than its store was made with', () => {
+  const kek = newKek();
+  let dataDir: string;
+  let token: string;
+  let jwks: unknown;
+  beforeEach(async () => {
+    dataDir = newDataDir();
+    await using kms = await startKms({ dataDir, kek });
+    token = await kms.fullToken();
+    await kms.api('/v1/keys', { token, body: { name: 'a-dek', type: 'aes-256' } });
+    jwks = (await kms.api('/.well-known/jwks.json')).json();
+  });
+  afterEach(() => rmSync(dataDir, { recursive: true }));
+
+  test('is sealed: 503 everywhere, to everybody, but health, readiness and JWKS', async () => {
+    await using kms = await startKms({ dataDir, kek: newKek() });
+    for (const listener of ['api', 'internal'] as const) {
+      for (const [path, method] of [
+        ['/v1/keys', 'GET'],
+        ['/v1/keys', 'POST'],
+        ['/v1/keys/a-dek', 'GET'],
+        ['/v1/export/a-dek', 'GET'],
+        ['/v1/tokens', 'GET'],
+        ['/v1/tokens', 'POST'],
+        ['/v1/tokens/renew', 'POST'],
+        ['/v1/audit', 'GET'],
+        ['/v1/audit/head', 'GET'],
+        ['/metrics', 'GET'],
+        ['/nothing', 'GET'],
+      ] as const)
+        for (const as of [undefined, token]) {
+          const answer = await kms[listener](path, { method, token: as });
+          expect([path, answer.status, answer.json().code, answer.headers['retry-after']]).toEqual([
+            path,
+            503,
+            'SEALED',
+            '1',
+          ]);
+        }
+      expect((await kms[listener]('/health')).json()).toEqual({ status: 'ok' });
+      const ready = await kms[listener]('/ready');
+      expect([ready.status, ready.json().status]).toEqual([503, 'sealed']);
+      expect(jwksSchema.parse((await kms[listener]('/.well-known/jwks.json')).json())).toEqual(jwks);
+    }
+    expect(kms.logs.join('')).toContain('the KEK does not fit the store');
+  });
+
+  test('writes nothing to the store, and works again with the right KEK', async () => {
+    const before = await (async () => {
+      await using kms = await startKms({ dataDir, kek: newKek() });
+      await kms.api('/v1/keys', { token, body: { name: 'b-dek', type: 'aes-256' } });
+      return kms.store.auditHead();
+    })();
+    await using kms = await startKms({ dataDir, kek });
+    expect(await kms.store.auditHead()).toEqual(before);
+    expect((await kms.internal('/v1/export/a-dek', { token })).status).toBe(200);
+    expect((await kms.api('/v1/keys', { token, body: { name: 'b-dek', type: 'aes-256' } })).status).toBe(201);
+    expect((await kms.api('/ready')).status).toBe(200);
+  });
+
+  test('keeps every access to export for the chain, which it enters once at the next unsealed start', async () => {
+    const otherKek = newKek();
+    for (let start = 0; start < 2; start++) {
+      await using kms = await startKms({ dataDir, kek: otherKek });
+      await kms.internal('/v1/export/a-dek', { token });
+      await kms.internal('/v1/%65xport/NOT-a-name');
+      await kms.internal('/v1/export/%zz');
+      await kms.api('/v1/export/a-dek', { token });
+    }
+    const file = readFileSync(join(dataDir, 'sealed-refusals.jsonl'));
+    const lines = file.toString().trim().split('\n').slice(1);
+    expect(lines.map((line) => JSON.parse(line))).toMatchObject(
+      [0, 1].flatMap(() => [
+        {
+          severity: 'CRITICAL',
+          action: 'key.export',
+          outcome: 'failed',
+          code: 'SEALED',
+          key: 'a-dek',
+          source: '127.0.0.1',
+        },
+        { code: 'SEALED', key: expect.stringMatching(/^sha256:/) },
+        { code: 'invalid_request', key: expect.stringMatching(/^sha256:/) },
+      ]),
+    );
+    expect(file.toString()).not.toContain('NOT-a-name');
+    const sha256 = createHash('sha256').update(file).digest('hex');
+    for (let start = 0; start < 2; start++) {
+      await using kms = await startKms({ dataDir, kek });
+      const adopted = (await kms.records()).filter(({ code }) => code === 'SEALED');
+      expect(adopted).toMatchObject([
+        { severity: 'CRITICAL', outcome: 'failed', detail: { sha256, lines: 6, dropped: 0 } },
+      ]);
+      expect(await kms.verify()).toMatchObject({ intact: true });
+    }
+    expect(readdirSync(dataDir)).toContain(`sealed-refusals-${sha256}.jsonl`);
+    expect(readdirSync(dataDir)).not.toContain('sealed-refusals.jsonl');
+  });
+
+  test('stays unsealed when a further KEK is put first, and wraps new keys with that one', async () => {
+    const further = newKek();
+    await using kms = await startKms({ dataDir, kek: `${further}\n${kek}` });
+    await kms.api('/v1/keys', { token, body: { name: 'new-dek', type: 'aes-256' } });
+    for (const name of ['a-dek', 'new-dek'])
+      expect((await kms.internal(`/v1/export/${name}`, { token })).status).toBe(200);
+    expect((await kms.records()).filter(({ action }) => action === 'kek.added')).toHaveLength(1);
+    await kms.running.close();
+
+    // Without the further KEK only what was wrapped with it is out of reach.
+    await using back = await startKms({ dataDir, kek });
+    expect((await back.internal('/v1/export/a-dek', { token })).status).toBe(200);
+    expect((await back.internal('/v1/export/new-dek', { token })).json()).toMatchObject({
+      code: 'key_damaged',
+    });
+  });
+});

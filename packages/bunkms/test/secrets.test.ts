@@ -1,0 +1,128 @@
+import { readdirSync, readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { DatabaseSync } from 'node:sqlite';
+import { inspect } from 'node:util';
+import { exportedKeySchema } from '@bundoc/shared/contract/keys';
+import { issuedTokenSchema } from '@bundoc/shared/contract/tokens';
+import { AppError } from '@bundoc/shared/errors';
+import { expect, test } from 'vitest';
+import { databasePathOf } from '../src/store/sqlite.ts';
+import { FaultyStore } from './support/faulty-store.ts';
+import type { Answer, Call } from './support/http.ts';
+import { newKek, startKms } from './support/kms.ts';
+
+/** The spellings in which bytes come to light. */
+function spellings(bytes: Buffer): Buffer[] {
+  const hex = bytes.toString('hex');
+  const texts = [
+    hex,
+    hex.toUpperCase(),
+    bytes.toString('base64').replace(/=+$/, ''),
+    bytes.toString('base64url'),
+    [...bytes].join(','),
+  ];
+  return [bytes, ...texts.map((text) => Buffer.from(text))];
+}
+
+test('no KEK, no DEK, no token and no signing seed is in any log line, error, metric or file', async () => {
+  const faulty = new FaultyStore();
+  const planted = new Map<string, Buffer[]>();
+  const kek = newKek();
+  planted.set('KEK', spellings(Buffer.from(kek, 'base64')));
+  const shown: string[] = [];
+
+  await using kms = await startKms({ kek, decorate: faulty.decorate });
+  const { signingKey, chainKey } = await kms.secrets();
+  planted.set(
+    'signing seed',
+    spellings(Buffer.from(String(signingKey.export({ format: 'jwk' }).d), 'base64url')),
+  );
+  planted.set('chain key', spellings(chainKey.export()));
+  const token = await kms.fullToken();
+  const plant = (text: string) =>
+    planted.set(`token ${planted.size}`, [Buffer.from(text), Buffer.from(String(text.split('.')[2]))]);
+  plant(token);
+
+  /** Sends a request and keeps the answer, of which nothing secret is expected. */
+  const ask = async (listener: 'api' | 'internal', path: string, options: Call = {}): Promise<Answer> => {
+    const answer = await kms[listener](path, options);
+    shown.push(`${inspect(answer.headers)}${answer.text}`);
+    return answer;
+  };
+  const exportKey = async (name: string) => {
+    const answer = await kms.internal(`/v1/export/${name}`, { token });
+    const key = exportedKeySchema.parse(answer.json());
+    planted.set(`DEK ${name}`, spellings(Buffer.from(key.key_material_b64, 'base64')));
+  };
+
+  for (const name of ['a-dek', 'b-dek', 'c-dek']) {
+    await ask('api', '/v1/keys', { token, body: { name, type: 'aes-256' } });
+    await exportKey(name);
+  }
+  plant(issuedTokenSchema.parse((await kms.api('/v1/tokens/renew', { method: 'POST', token })).json()).token);
+  const issue = { sub: 'x', typ: 'client', scope: ['docs:read'], projects: ['*'] };
+  plant(issuedTokenSchema.parse((await kms.api('/v1/tokens', { token, body: issue })).json()).token);
+
+  // Everything that can go wrong, with secrets in the places where they might be repeated.
+  await ask('api', '/v1/keys', { token, body: { name: kek, type: 'aes-256' } });
+  await ask('api', '/v1/keys', { token, body: `{"name":"${kek}` });
+  await ask('api', `/v1/keys?cursor=${token}`, { token });
+  await ask('internal', `/v1/export/${token}`, { token });
+  await ask('internal', `/v1/export/${encodeURIComponent(kek)}`);
+  await ask('internal', `/v1/export/a-dek?token=${token}`);
+  await ask('internal', `/v1/${token}`, { token: `${token}x` });
+  await ask('api', '/v1/tokens', { token, body: { sub: token } });
+  for (const path of [
+    '/v1/keys',
+    '/v1/tokens',
+    '/v1/audit?limit=500',
+    '/v1/audit/head',
+    '/metrics',
+    '/ready',
+    '/nothing',
+  ])
+    await ask('api', path, { token });
+  const database = new DatabaseSync(databasePathOf(kms.dataDir));
+  database.exec(
+    `UPDATE keys SET wrapped = zeroblob(69) WHERE name = 'b-dek'; UPDATE keys SET kcv = '' WHERE name = 'c-dek'`,
+  );
+  database.close();
+  for (const name of ['b-dek', 'c-dek', 'none-dek']) await ask('internal', `/v1/export/${name}`, { token });
+  faulty.replaced.appendAudit = () =>
+    Promise.reject(new AppError('storage_unavailable', { cause: new Error('injected') }));
+  await ask('internal', '/v1/export/a-dek', { token });
+  delete faulty.replaced.appendAudit;
+  faulty.replaced.findKey = () => Promise.reject(new TypeError('a defect'));
+  expect((await ask('internal', '/v1/export/a-dek', { token })).status).toBe(500);
+  delete faulty.replaced.findKey;
+  await kms.records();
+
+  const files = readdirSync(kms.dataDir).map((name) => ({
+    name,
+    bytes: readFileSync(join(kms.dataDir, name)),
+  }));
+  await kms.running.close();
+  await using sealed = await startKms({ dataDir: kms.dataDir, kek: newKek() });
+  shown.push((await sealed.internal(`/v1/export/${token}`, { token })).text);
+  await sealed.running.close();
+  files.push(
+    ...readdirSync(kms.dataDir).map((name) => ({ name, bytes: readFileSync(join(kms.dataDir, name)) })),
+  );
+  expect(files.map(({ name }) => name)).toEqual(
+    expect.arrayContaining(['bunkms.sqlite-wal', 'sealed-refusals.jsonl']),
+  );
+  expect(kms.logs.length).toBeGreaterThan(20);
+
+  const places = [
+    { name: 'log', bytes: Buffer.from([...kms.logs, ...sealed.logs].join('')) },
+    { name: 'answers', bytes: Buffer.from(shown.join('\n')) },
+    ...files,
+  ];
+  // The search finds what is there.
+  for (const name of ['log', 'bunkms.sqlite-wal'])
+    expect(places.find((place) => place.name === name)?.bytes.includes('a-dek')).toBe(true);
+  for (const [secret, forms] of planted)
+    for (const form of forms)
+      for (const place of places)
+        expect(`${secret} in ${place.name}: ${place.bytes.includes(form)}`).toMatch(/: false$/);
+});

@@ -1,0 +1,134 @@
+import { createHmac, generateKeyPairSync, type KeyObject, randomUUID, sign } from 'node:crypto';
+import { type IssueToken, scopeSchema } from '@bundoc/shared/contract/tokens';
+import { pemOf } from '../../src/vault/signing-key.ts';
+import { KMS_SCOPES, type TestKms } from './kms.ts';
+
+export interface Caller {
+  readonly name: string;
+  /** The header, or undefined for none. */
+  readonly authorization: string | undefined;
+  /** What the token says, if it holds; undefined for whoever must be refused with 401. */
+  readonly token?: Pick<IssueToken, 'typ' | 'scope' | 'keys'>;
+}
+
+const base64url = (part: object | Buffer) =>
+  (Buffer.isBuffer(part) ? part : Buffer.from(JSON.stringify(part))).toString('base64url');
+
+function jwt(header: object, claims: object, signer: (input: string) => Buffer): string {
+  const input = `${base64url(header)}.${base64url(claims)}`;
+  return `${input}.${base64url(signer(input))}`;
+}
+
+/** Every kind of caller: each way to have no valid token, and each thing that a valid one may say. */
+export async function makeCallers(kms: TestKms): Promise<Caller[]> {
+  const { signingKey, publicKey } = await kms.secrets();
+  const nowS = Math.floor(Date.now() / 1000);
+  const good = { typ: 'service', scope: [...KMS_SCOPES], keys: ['*'] } satisfies Partial<IssueToken>;
+  const bearer = (token: string) => `Bearer ${token}`;
+  const known = await kms.issue(good);
+  const header = { alg: 'EdDSA', typ: 'JWT', kid: publicKey.kid };
+  const claims = {
+    iss: 'bunkms',
+    aud: 'bunkms',
+    sub: 'tester',
+    typ: 'service',
+    scope: KMS_SCOPES.join(' '),
+    keys: ['*'],
+    projects: [],
+    jti: known.jti,
+    iat: nowS,
+    exp: nowS + 600,
+  };
+  const signerOf = (key: KeyObject) => (input: string) => sign(null, Buffer.from(input), key);
+  const signed = (more: object, head: object = header) =>
+    bearer(jwt(head, { ...claims, ...more }, signerOf(signingKey)));
+  const stranger = generateKeyPairSync('ed25519').privateKey;
+  const pem = pemOf(publicKey);
+  const hmacWith = (secret: string | Buffer) => (input: string) =>
+    createHmac('sha256', secret).update(input).digest();
+  const revoked = await kms.issue(good);
+  await kms.store.revokeFamily(revoked.family, new Date().toISOString(), {
+    time: new Date().toISOString(),
+    severity: 'INFO',
+    action: 'token.revoke',
+    outcome: 'allowed',
+  });
+  const docs = await kms.issue({ typ: 'service', scope: ['docs:admin'], projects: ['*'] });
+  const refused: Caller[] = [
+    { name: 'nobody', authorization: undefined },
+    { name: 'an empty header', authorization: '' },
+    { name: 'another scheme', authorization: 'Basic Zm9vOmJhcg==' },
+    { name: 'no token', authorization: 'Bearer ' },
+    { name: 'nonsense', authorization: bearer('nonsense') },
+    { name: 'three parts of nonsense', authorization: bearer('a.b.c') },
+    { name: 'a long token', authorization: bearer(`${'a'.repeat(13_000)}.b.c`) },
+    { name: 'expired', authorization: signed({ iat: nowS - 600, exp: nowS - 1 }) },
+    { name: 'from the future', authorization: signed({ iat: nowS + 3_600, exp: nowS + 7_200 }) },
+    { name: 'not yet valid', authorization: signed({ nbf: nowS + 3_600 }) },
+    { name: 'another signer', authorization: bearer(jwt(header, claims, signerOf(stranger))) },
+    { name: 'no signature', authorization: bearer(`${known.token.split('.').slice(0, 2).join('.')}.`) },
+    { name: 'changed claims', authorization: bearer(changed(known.token)) },
+    {
+      name: 'alg none',
+      authorization: bearer(jwt({ ...header, alg: 'none' }, claims, () => Buffer.alloc(0))),
+    },
+    { name: 'alg none, signed', authorization: signed({}, { ...header, alg: 'none' }) },
+    {
+      name: 'HS256 with the public key',
+      authorization: bearer(jwt({ ...header, alg: 'HS256' }, claims, hmacWith(pem))),
+    },
+    {
+      name: 'HS256 with x',
+      authorization: bearer(
+        jwt({ ...header, alg: 'HS256' }, claims, hmacWith(Buffer.from(publicKey.x, 'base64url'))),
+      ),
+    },
+    { name: 'an unknown kid', authorization: signed({}, { ...header, kid: 'other' }) },
+    { name: 'no kid', authorization: signed({}, { alg: 'EdDSA', typ: 'JWT' }) },
+    { name: 'a token for Bundoc', authorization: bearer(docs.token) },
+    { name: 'two audiences', authorization: signed({ aud: ['bunkms', 'bundoc'] }) },
+    { name: 'another issuer', authorization: signed({ iss: 'someone' }) },
+    { name: 'no expiry', authorization: signed({ exp: undefined }) },
+    { name: 'no jti', authorization: signed({ jti: undefined }) },
+    { name: 'an unknown jti', authorization: signed({ jti: randomUUID() }) },
+    { name: 'a revoked token', authorization: bearer(revoked.token) },
+  ];
+
+  const honest = async (
+    name: string,
+    request: Pick<IssueToken, 'typ' | 'scope' | 'keys'>,
+  ): Promise<Caller> => ({
+    name,
+    authorization: bearer((await kms.issue(request)).token),
+    token: request,
+  });
+  const each = scopeSchema.options.filter((scope) => scope.startsWith('kms:'));
+  return [
+    ...refused,
+    ...(await Promise.all(
+      each.map((scope) => honest(`a service with ${scope}`, { typ: 'service', scope: [scope], keys: ['*'] })),
+    )),
+    await honest('a client with all it may have', {
+      typ: 'client',
+      scope: KMS_SCOPES.filter((scope) => scope !== 'kms:export_key'),
+      keys: ['*'],
+    }),
+    // No token that is issued says this, so it is signed by hand over a token that is known.
+    {
+      name: 'a client with the export scope',
+      authorization: signed({ typ: 'client', scope: 'kms:export_key' }),
+      token: { typ: 'client', scope: ['kms:export_key'], keys: ['*'] },
+    },
+    await honest('a service for other keys', { ...good, keys: ['other-*'] }),
+    await honest('a service for no key', { ...good, keys: [] }),
+    await honest('a service like Bundoc', { ...good, keys: ['*-dek'] }),
+    await honest('a service with everything', good),
+  ];
+}
+
+/** The same signature under other claims. */
+function changed(token: string): string {
+  const [head, body, signature] = token.split('.') as [string, string, string];
+  const claims = JSON.parse(Buffer.from(body, 'base64url').toString()) as object;
+  return [head, base64url({ ...claims, sub: 'admin' }), signature].join('.');
+}

@@ -1,0 +1,55 @@
+import { request } from 'node:http';
+
+export interface Answer {
+  readonly status: number;
+  readonly headers: Readonly<Record<string, string | string[] | undefined>>;
+  readonly text: string;
+  /** The body as JSON. Throws when it is none. */
+  // biome-ignore lint/suspicious/noExplicitAny: tests look into whatever came.
+  json(): any;
+}
+
+export interface Call {
+  readonly method?: string;
+  readonly token?: string | undefined;
+  readonly body?: string | Buffer | object;
+  readonly headers?: Readonly<Record<string, string>>;
+}
+
+/**
+ * One request, over a connection of its own. Not `fetch`: that rewrites paths, and tests send paths that must arrive as
+ * they are.
+ */
+export function call(origin: string, path: string, options: Call = {}): Promise<Answer> {
+  const { hostname, port } = new URL(origin);
+  const body =
+    options.body === undefined || typeof options.body === 'string' || Buffer.isBuffer(options.body)
+      ? options.body
+      : JSON.stringify(options.body);
+  const headers = {
+    ...(options.token === undefined ? {} : { authorization: `Bearer ${options.token}` }),
+    ...(body === undefined
+      ? {}
+      : { 'content-type': 'application/json', 'content-length': String(Buffer.byteLength(body)) }),
+    ...options.headers,
+  };
+  const method = options.method ?? (body === undefined ? 'GET' : 'POST');
+  return new Promise((resolve, reject) => {
+    const sent = request({ hostname, port, path, method, headers, agent: false }, (response) => {
+      const chunks: Buffer[] = [];
+      response.on('data', (chunk: Buffer) => chunks.push(chunk));
+      response.on('error', reject);
+      response.on('end', () => {
+        const text = Buffer.concat(chunks).toString('utf8');
+        resolve({
+          status: Number(response.statusCode),
+          headers: response.headers,
+          text,
+          json: () => JSON.parse(text),
+        });
+      });
+    });
+    sent.on('error', reject);
+    sent.end(body);
+  });
+}

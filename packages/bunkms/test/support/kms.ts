@@ -1,0 +1,141 @@
+import { randomBytes } from 'node:crypto';
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { Writable } from 'node:stream';
+import { type Clock, systemClock } from '@bundoc/shared/clock';
+import type { AuditRecord } from '@bundoc/shared/contract/audit';
+import { type IssuedToken, type IssueToken, issueTokenSchema } from '@bundoc/shared/contract/tokens';
+import { createLogger } from '@bundoc/shared/logger';
+import { type RunningBunkms, startBunkms } from '../../src/app.ts';
+import { type ChainVerdict, verifyChain } from '../../src/audit/chain.ts';
+import type { BunkmsConfig } from '../../src/config.ts';
+import { TokenService } from '../../src/service/tokens.ts';
+import type { KmsStore } from '../../src/store/port.ts';
+import { openSqliteStore } from '../../src/store/sqlite.ts';
+import { parseKekRing } from '../../src/vault/kek-provider.ts';
+import { type Unsealed, unseal } from '../../src/vault/unseal.ts';
+import { Vault } from '../../src/vault/vault.ts';
+import { type Answer, type Call, call } from './http.ts';
+
+export interface KmsOptions {
+  readonly clock?: Clock;
+  /** A folder of an earlier service; the caller removes it. */
+  readonly dataDir?: string;
+  /** The ring's text. */
+  readonly kek?: string;
+  /** Puts something before the store that the service uses. */
+  readonly decorate?: (store: KmsStore) => KmsStore;
+}
+
+/** A running service, and what a test may know of it. */
+export interface TestKms extends AsyncDisposable {
+  readonly running: RunningBunkms;
+  readonly dataDir: string;
+  readonly kek: string;
+  /** Every log line so far. */
+  readonly logs: string[];
+  /** The store, as the service has it but without decoration. */
+  readonly store: KmsStore;
+  api(path: string, options?: Call): Promise<Answer>;
+  internal(path: string, options?: Call): Promise<Answer>;
+  issue(request: Partial<IssueToken>): Promise<IssuedToken>;
+  /** A service token that may do everything with every key. */
+  readonly fullToken: () => Promise<string>;
+  /** Opens the secrets of the store, as the service did. */
+  secrets(): Promise<Unsealed>;
+  /** The chain, once everything that the service was asked to record is in it. */
+  records(): Promise<readonly AuditRecord[]>;
+  verify(): Promise<ChainVerdict>;
+}
+
+export const KMS_SCOPES = [
+  'kms:create_key',
+  'kms:read_key',
+  'kms:export_key',
+  'kms:audit',
+  'kms:admin',
+] as const;
+
+export function newKek(): string {
+  return randomBytes(32).toString('base64');
+}
+
+export function newDataDir(): string {
+  return mkdtempSync(join(tmpdir(), 'bunkms-test-'));
+}
+
+export function configOf(dataDir: string, kek: string): BunkmsConfig {
+  return {
+    host: '127.0.0.1',
+    port: 0,
+    internalHost: '127.0.0.1',
+    internalPort: 0,
+    dataDir,
+    kek: { kind: 'inline', text: kek },
+    logLevel: 'debug',
+  };
+}
+
+export async function startKms(options: KmsOptions = {}): Promise<TestKms> {
+  const dataDir = options.dataDir ?? newDataDir();
+  const kek = options.kek ?? newKek();
+  const clock = options.clock ?? systemClock;
+  const logs: string[] = [];
+  const destination = new Writable({
+    write: (chunk, _encoding, done) => {
+      logs.push(String(chunk));
+      done();
+    },
+  });
+  let opened: KmsStore | undefined;
+  const running = await startBunkms(configOf(dataDir, kek), {
+    clock,
+    logger: createLogger({ service: 'bunkms', level: 'debug', destination }),
+    openStore: async () => {
+      opened = await openSqliteStore({ dataDir, onCrash: () => undefined });
+      return options.decorate?.(opened) ?? opened;
+    },
+  });
+  if (opened === undefined) throw new Error('no store was opened');
+  const store = opened;
+  const secrets = async () => {
+    const state = await unseal(new Vault(parseKekRing('test', kek)), store, clock, 'cli');
+    if (state.kind === 'sealed') throw new Error(state.reason);
+    return state;
+  };
+  const issue = async (request: Partial<IssueToken>) => {
+    const { signingKey, publicKey } = await secrets();
+    const tokens = new TokenService({ store, clock, signingKey, kid: publicKey.kid });
+    return tokens.issue(issueTokenSchema.parse({ sub: 'tester', typ: 'service', ...request }), {
+      actor: 'cli',
+    });
+  };
+  const records = async () => {
+    await settled();
+    return (await store.listAudit({ limit: 100_000 })).items;
+  };
+  return {
+    running,
+    dataDir,
+    kek,
+    logs,
+    store,
+    api: (path, more) => call(running.apiUrl, path, more),
+    internal: (path, more) => call(running.internalUrl, path, more),
+    issue,
+    fullToken: async () => (await issue({ scope: [...KMS_SCOPES], keys: ['*'] })).token,
+    secrets,
+    records,
+    verify: async () => verifyChain((await secrets()).chainKey, await records()),
+    [Symbol.asyncDispose]: async () => {
+      await running.close();
+      if (options.dataDir === undefined) rmSync(dataDir, { recursive: true, force: true });
+    },
+  };
+}
+
+/** What nothing waits for has been handed to the storage thread by now; that thread serves in order. */
+async function settled(): Promise<void> {
+  for (let turn = 0; turn < 3; turn++) await new Promise(setImmediate);
+}

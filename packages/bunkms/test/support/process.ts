@@ -1,0 +1,69 @@
+import { type ChildProcess, spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { createInterface } from 'node:readline';
+import { fileURLToPath } from 'node:url';
+
+const source = (path: string) => fileURLToPath(new URL(`../../src/${path}`, import.meta.url));
+const NODE_ARGS = ['--conditions=@bundoc/source'];
+
+export interface Finished {
+  readonly code: number | null;
+  readonly stdout: string;
+  readonly stderr: string;
+}
+
+/** Runs `bunkms` with arguments, as an operator does. */
+export async function bunkms(environment: Record<string, string>, ...args: string[]): Promise<Finished> {
+  const child = spawn(process.execPath, [...NODE_ARGS, source('cli/main.ts'), ...args], {
+    env: environment,
+    stdio: ['ignore', 'pipe', 'pipe'],
+  });
+  const output = { stdout: '', stderr: '' };
+  child.stdout.on('data', (chunk) => {
+    output.stdout += String(chunk);
+  });
+  child.stderr.on('data', (chunk) => {
+    output.stderr += String(chunk);
+  });
+  const [code] = (await once(child, 'close')) as [number | null];
+  return { code, ...output };
+}
+
+export interface Server extends AsyncDisposable {
+  readonly process: ChildProcess;
+  readonly apiUrl: string;
+  readonly internalUrl: string;
+  /** All that it has written, to both streams. */
+  output(): string;
+}
+
+/** Runs the service as a process of its own, until it listens. */
+export async function startServer(environment: Record<string, string>): Promise<Server> {
+  const child = spawn(process.execPath, [...NODE_ARGS, source('main.ts')], {
+    env: { BUNKMS_PORT: '0', BUNKMS_INTERNAL_PORT: '0', ...environment },
+    stdio: ['ignore', 'pipe', 'pipe'],
+  });
+  let output = '';
+  child.stderr.on('data', (chunk) => {
+    output += String(chunk);
+  });
+  const exited = once(child, 'exit');
+  const listening = new Promise<{ apiUrl: string; internalUrl: string }>((resolve, reject) => {
+    createInterface({ input: child.stdout }).on('line', (line) => {
+      output += `${line}\n`;
+      if (line.includes('"msg":"listening"')) resolve(JSON.parse(line));
+    });
+    child.once('exit', (code) => reject(new Error(`the service ended with ${code}: ${output}`)));
+  });
+  const { apiUrl, internalUrl } = await listening;
+  return {
+    process: child,
+    apiUrl,
+    internalUrl,
+    output: () => output,
+    [Symbol.asyncDispose]: async () => {
+      child.kill('SIGTERM');
+      await exited;
+    },
+  };
+}

@@ -1,0 +1,129 @@
+import { randomUUID } from 'node:crypto';
+import type { KMS_SCOPES } from './kms.ts';
+
+export type Listener = 'api' | 'internal';
+export type Need =
+  | 'public'
+  | 'token'
+  | { scope: (typeof KMS_SCOPES)[number]; glob?: true; serviceOnly?: true };
+
+export interface Route {
+  readonly listeners: readonly Listener[];
+  readonly method: string;
+  readonly url: string;
+  readonly path: string;
+  readonly body?: object;
+  readonly need: Need;
+  /** What it answers to whoever may. */
+  readonly ok: number;
+  /** What it needs on one of the listeners, where that differs. */
+  readonly onInternal?: Need;
+}
+
+export const BOTH = ['api', 'internal'] as const;
+const UNKNOWN_JTI = randomUUID();
+
+/** Every route of the service and what it asks of its caller. A route that is missing here fails the first test. */
+export const ROUTES: readonly Route[] = [
+  { listeners: BOTH, method: 'GET', url: '/health', path: '/health', need: 'public', ok: 200 },
+  { listeners: BOTH, method: 'GET', url: '/ready', path: '/ready', need: 'public', ok: 200 },
+  {
+    listeners: BOTH,
+    method: 'GET',
+    url: '/.well-known/jwks.json',
+    path: '/.well-known/jwks.json',
+    need: 'public',
+    ok: 200,
+  },
+  {
+    listeners: BOTH,
+    method: 'POST',
+    url: '/v1/keys',
+    path: '/v1/keys',
+    body: { name: 'known-dek', type: 'aes-256' },
+    need: { scope: 'kms:create_key', glob: true },
+    ok: 409,
+  },
+  {
+    listeners: BOTH,
+    method: 'GET',
+    url: '/v1/keys',
+    path: '/v1/keys',
+    need: { scope: 'kms:read_key' },
+    ok: 200,
+  },
+  {
+    listeners: BOTH,
+    method: 'GET',
+    url: '/v1/keys/:name',
+    path: '/v1/keys/known-dek',
+    need: { scope: 'kms:read_key', glob: true },
+    ok: 200,
+  },
+  {
+    listeners: ['internal'],
+    method: 'GET',
+    url: '/v1/export/:name',
+    path: '/v1/export/known-dek',
+    need: { scope: 'kms:export_key', glob: true, serviceOnly: true },
+    ok: 200,
+  },
+  {
+    listeners: BOTH,
+    method: 'POST',
+    url: '/v1/tokens',
+    path: '/v1/tokens',
+    body: { sub: 'app', typ: 'client', scope: ['docs:read'], projects: ['a'] },
+    need: { scope: 'kms:admin' },
+    ok: 201,
+  },
+  {
+    listeners: BOTH,
+    method: 'GET',
+    url: '/v1/tokens',
+    path: '/v1/tokens',
+    need: { scope: 'kms:admin' },
+    ok: 200,
+  },
+  {
+    listeners: BOTH,
+    method: 'POST',
+    url: '/v1/tokens/renew',
+    path: '/v1/tokens/renew',
+    need: 'token',
+    ok: 201,
+  },
+  {
+    listeners: BOTH,
+    method: 'DELETE',
+    url: '/v1/tokens/:jti',
+    path: `/v1/tokens/${UNKNOWN_JTI}`,
+    need: { scope: 'kms:admin' },
+    ok: 404,
+  },
+  {
+    listeners: BOTH,
+    method: 'GET',
+    url: '/v1/audit',
+    path: '/v1/audit?limit=1',
+    need: { scope: 'kms:audit' },
+    ok: 200,
+  },
+  {
+    listeners: BOTH,
+    method: 'GET',
+    url: '/v1/audit/head',
+    path: '/v1/audit/head',
+    need: { scope: 'kms:audit' },
+    ok: 200,
+  },
+  {
+    listeners: BOTH,
+    method: 'GET',
+    url: '/metrics',
+    path: '/metrics',
+    need: { scope: 'kms:admin' },
+    onInternal: 'public',
+    ok: 200,
+  },
+];
