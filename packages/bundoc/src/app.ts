@@ -20,11 +20,14 @@ import { KeyCache } from './project/key-cache.ts';
 import { ProjectFolders } from './project/project-folder.ts';
 import { registerDocuments } from './routes/documents.ts';
 import { type Readiness, registerHealth } from './routes/health.ts';
+import { registerLists } from './routes/lists.ts';
 import { registerMetrics } from './routes/metrics.ts';
 import { Documents } from './service/documents.ts';
-import { type Disk, makeDirectoryDurably } from './storage/files/disk.ts';
-import { FileStore } from './storage/files/file-store.ts';
-import { nodeDisk } from './storage/files/node-disk.ts';
+import { type Disk, makeDirectoryDurably } from './storage/embedded/disk.ts';
+import type { EmbeddedLimits } from './storage/embedded/embedded-store.ts';
+import { nodeDisk } from './storage/embedded/node-disk.ts';
+import { createEmbeddedStore, openEmbeddedStore } from './storage/embedded/recovery.ts';
+import { createSealedCache } from './storage/embedded/sealed-cache.ts';
 
 /** What a test may replace. */
 export interface BundocParts {
@@ -42,6 +45,12 @@ const SWEEP_EVERY_MS = 1_000;
 const TOKEN_KEYS_EVERY_MS = 300_000;
 const READINESS_KEPT_MS = 1_000;
 const CONNECTIONS_MAX = 4_096;
+const MIB = 1_048_576;
+const EMBEDDED_LIMITS: EmbeddedLimits = {
+  segmentBytes: 4 * MIB,
+  checkpointBytes: 32 * MIB,
+  backlogBytesMax: 32 * MIB,
+};
 
 /**
  * Makes Bundoc of its parts and listens.
@@ -91,7 +100,9 @@ export async function startBundoc(config: BundocConfig, parts: BundocParts = {})
   const auth = new BearerAuth({ audience: 'bundoc', keys: tokenKeys, clock });
   await auth.register(app);
   measureRequests(app, metrics.registry, METRICS_PREFIX);
-  registerDocuments(app, new Documents(instances), auth);
+  const documents = new Documents(instances);
+  registerDocuments(app, documents, auth);
+  registerLists(app, documents, auth);
   registerHealth(app, readiness);
   registerMetrics(app, metrics.registry, auth);
   refuseOtherMethods(app);
@@ -115,21 +126,32 @@ interface Composition {
 function composeInstances(composition: Composition): InstanceManager {
   const { config, clock, disk, logger, metrics, kms, projectsDir } = composition;
   const keys = new KeyCache({ keys: kms, clock, ttlMs: config.keyTtlMs, onFetch: metrics.keyFetch });
+  const cache = createSealedCache(config.cacheBytes);
   const instances = new InstanceManager({
-    folders: new ProjectFolders({ disk, directory: projectsDir, keys, clock }),
+    folders: new ProjectFolders({
+      disk,
+      directory: projectsDir,
+      keys,
+      clock,
+      createStore: (project, directory, cipher) => createEmbeddedStore({ project, directory, disk, cipher }),
+    }),
     keys,
     clock,
     logger,
     openStore: (project, directory, cipher) =>
-      new FileStore({
-        disk,
+      openEmbeddedStore({
+        project,
         directory,
+        disk,
         cipher,
         clock,
+        cache,
+        limits: EMBEDDED_LIMITS,
         onIntegrityError: (file) => {
           metrics.integrityError();
           logger.error({ project, file }, 'a document file does not open');
         },
+        onFailure: (error) => logger.error({ project, err: error }, 'the storage of a project failed'),
       }),
   });
   metrics.observe({ projectsOpen: () => instances.size, keysCached: () => keys.size });

@@ -24,6 +24,7 @@ const environmentSchema = z.object({
   BUNDOC_KMS_CA_FILE: z.string().optional(),
   BUNDOC_KEY_TTL_MS: wholeNumber(1, LEASE_TTL_MS).default(LEASE_TTL_MS),
   BUNDOC_MAX_DOCUMENT_BYTES: wholeNumber(1, 16 * MIB).default(MIB),
+  BUNDOC_CACHE_BYTES: wholeNumber(0, 1_099_511_627_776).default(256 * MIB),
   BUNDOC_LOG_LEVEL: logLevel.default('info'),
 });
 
@@ -34,6 +35,8 @@ export interface BundocConfig {
   readonly kms: { readonly url: string; readonly tokenFile: string; readonly ca: string | undefined };
   readonly keyTtlMs: number;
   readonly documentBytesMax: number;
+  /** Sealed bytes that are kept in memory; 0 for none. */
+  readonly cacheBytes: number;
   readonly logLevel: string;
 }
 
@@ -51,6 +54,7 @@ export function readConfig(environment: Environment): BundocConfig {
     },
     keyTtlMs: values.BUNDOC_KEY_TTL_MS,
     documentBytesMax: values.BUNDOC_MAX_DOCUMENT_BYTES,
+    cacheBytes: values.BUNDOC_CACHE_BYTES,
     logLevel: values.BUNDOC_LOG_LEVEL,
   };
 }

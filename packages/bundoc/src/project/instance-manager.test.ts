@@ -3,7 +3,8 @@ import { createLogger } from '@bundoc/shared/logger';
 import { FakeClock } from '@bundoc/shared/testing/fake-clock';
 import { describe, expect, it } from 'vitest';
 import { put, ref } from '../storage/conformance.ts';
-import { FileStore } from '../storage/files/file-store.ts';
+import { createEmbeddedStore } from '../storage/embedded/recovery.ts';
+import { openTestStore } from '../testing/embedded-project.ts';
 import { FakeKeyService } from '../testing/fake-key-service.ts';
 import { SimulatedDisk } from '../testing/simulated-disk.ts';
 import { InstanceManager } from './instance-manager.ts';
@@ -21,14 +22,20 @@ function start(options: { hotMax?: number; idleTtlMs?: number } = {}) {
   const opened = new Map<string, number>();
   let openings = 0;
   const manager = new InstanceManager({
-    folders: new ProjectFolders({ disk, directory: '/projects', keys, clock }),
+    folders: new ProjectFolders({
+      disk,
+      directory: '/projects',
+      keys,
+      clock,
+      createStore: (project, directory, cipher) => createEmbeddedStore({ project, directory, disk, cipher }),
+    }),
     keys,
     clock,
     logger: createLogger({ service: 'bundoc', level: 'silent' }),
-    openStore: (project, directory, cipher) => {
+    openStore: async (project, directory, cipher) => {
       openings++;
       opened.set(project, (opened.get(project) ?? 0) + 1);
-      const store = new FileStore({ disk, directory, cipher, clock, onIntegrityError: () => undefined });
+      const store = await openTestStore(project, directory, disk, cipher, clock);
       const close = store[Symbol.asyncDispose].bind(store);
       store[Symbol.asyncDispose] = async () => {
         await close();
@@ -40,7 +47,7 @@ function start(options: { hotMax?: number; idleTtlMs?: number } = {}) {
   });
   const write = async (project: string, id = 'a') => {
     using lease = await manager.acquire(project, 'create');
-    return await lease.store.commit(put(id, '{"v":1}'));
+    return await lease.store.commit([put(id, '{"v":1}')]);
   };
   return { clock, service, keys, disk, manager, opened, write, openings: () => openings };
 }
@@ -129,7 +136,7 @@ describe('InstanceManager', () => {
     });
     await settle();
     expect([done, opened.get('p')]).toEqual([false, 1]);
-    await lease.store.commit(put('a', '{"v":1}'));
+    await lease.store.commit([put('a', '{"v":1}')]);
     lease[Symbol.dispose]();
     await next;
     expect(opened.get('p')).toBe(1);

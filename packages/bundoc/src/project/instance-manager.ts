@@ -15,7 +15,7 @@ export interface InstanceManagerOptions {
   readonly clock: Clock;
   readonly logger: Logger;
   /** Makes the store of a project whose folder and key were found in order. */
-  readonly openStore: (project: string, directory: string, cipher: ProjectCipher) => ProjectStore;
+  readonly openStore: (project: string, directory: string, cipher: ProjectCipher) => Promise<ProjectStore>;
   /** Projects that are open at most. */
   readonly hotMax?: number;
   /** How long a project stays open unused, milliseconds. */
@@ -151,7 +151,7 @@ export class InstanceManager implements AsyncDisposable {
       const opened = mode === 'create' ? await folders.openOrCreate(project) : await folders.open(project);
       if (opened === undefined) return undefined;
       const cipher = openCipher(opened.file, opened.key);
-      const store = openStore(project, opened.directory, cipher);
+      const store = await openStore(project, opened.directory, cipher);
       const instance = new ProjectInstance(project, opened, store, instant(clock));
       if (this.#closed) throw new AppError('overloaded', { detail: 'the server is stopping' });
       this.#hot.set(project, instance);
@@ -222,9 +222,20 @@ export class InstanceManager implements AsyncDisposable {
     if (instance.users === 0) this.#close(instance);
   }
 
+  /** As long as its key may be used, a store is closed so that it opens fast the next time. */
+  async #closeStore({ project, key, store }: ProjectInstance): Promise<void> {
+    const { keys, logger } = this.#options;
+    try {
+      if (!store.failed && keys.has(project) && key === keys.peek(project)) await store.checkpoint();
+    } catch (error) {
+      logger.warn({ err: error, project }, 'a project was closed without a checkpoint');
+    }
+    await store[Symbol.asyncDispose]();
+  }
+
   #close(instance: ProjectInstance): void {
     const closing = this.#closing.get(instance.project);
-    void instance.store[Symbol.asyncDispose]()
+    void this.#closeStore(instance)
       .catch((error: unknown) => {
         this.#options.logger.error(
           { err: error, project: instance.project },

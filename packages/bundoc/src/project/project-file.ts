@@ -81,7 +81,12 @@ export function openCipher(file: ProjectFile, key: LeasedKey): ProjectCipher {
   const sealedNameKey = file.nameKey.find(({ version }) => version === key.version);
   if (file.key.id !== key.keyId || known?.kcv !== key.kcv || sealedNameKey === undefined)
     throw new AppError('key_mismatch');
-  return new ProjectCipher(file.project, key.dek, openNameKeyOf(file, key, sealedNameKey.sealed));
+  return new ProjectCipher(
+    file.project,
+    key.version,
+    key.dek,
+    openNameKeyOf(file, key, sealedNameKey.sealed),
+  );
 }
 
 function openNameKeyOf(file: ProjectFile, key: LeasedKey, sealed: string): KeyObject {

@@ -1,7 +1,8 @@
 import { FakeClock } from '@bundoc/shared/testing/fake-clock';
 import { describe, expect, it } from 'vitest';
 import { put, ref } from '../storage/conformance.ts';
-import { FileStore } from '../storage/files/file-store.ts';
+import { createEmbeddedStore } from '../storage/embedded/recovery.ts';
+import { openTestStore } from '../testing/embedded-project.ts';
 import { FakeKeyService } from '../testing/fake-key-service.ts';
 import { SimulatedDisk, type Survival } from '../testing/simulated-disk.ts';
 import { KeyCache } from './key-cache.ts';
@@ -15,18 +16,19 @@ function start(disk = new SimulatedDisk('/', ROOT), service?: FakeKeyService) {
   const clock = new FakeClock();
   const keyService = service ?? new FakeKeyService(clock);
   const keys = new KeyCache({ keys: keyService, clock, ttlMs: 900_000 });
-  const folders = new ProjectFolders({ disk, directory: ROOT, keys, clock });
+  const folders = new ProjectFolders({
+    disk,
+    directory: ROOT,
+    keys,
+    clock,
+    createStore: (project, directory, cipher) => createEmbeddedStore({ project, directory, disk, cipher }),
+  });
   /** Opens or makes the project and writes a document. */
   const write = async (id: string, json: string) => {
     const opened = await folders.openOrCreate('p');
-    const store = new FileStore({
-      disk,
-      directory: opened.directory,
-      cipher: openCipher(opened.file, opened.key),
-      clock,
-      onIntegrityError: () => undefined,
-    });
-    await store.commit(put(id, json));
+    const cipher = openCipher(opened.file, opened.key);
+    const store = await openTestStore('p', opened.directory, disk, cipher, clock);
+    await store.commit([put(id, json)]);
     return store;
   };
   return { clock, disk, service: keyService, keys, folders, write };

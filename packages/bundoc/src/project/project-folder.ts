@@ -1,6 +1,7 @@
 import { join } from 'node:path';
 import type { Clock } from '@bundoc/shared/clock';
 import { AppError, hasCode } from '@bundoc/shared/errors';
+import type { ProjectCipher } from '../cipher/project-cipher.ts';
 import type { LeasedKey } from '../kms/port.ts';
 import {
   type Disk,
@@ -8,11 +9,12 @@ import {
   removeLeftovers,
   replaceFile,
   UnknownOutcome,
-} from '../storage/files/disk.ts';
+} from '../storage/embedded/disk.ts';
 import type { KeyCache } from './key-cache.ts';
 import {
   formatProjectFile,
   newProjectFile,
+  openCipher,
   PROJECT_FILE,
   type ProjectFile,
   parseProjectFile,
@@ -25,6 +27,8 @@ export interface ProjectFoldersOptions {
   readonly directory: string;
   readonly keys: KeyCache;
   readonly clock: Clock;
+  /** Makes the store of a new project in its folder, durably. It may find what a creation that was cut short left. */
+  readonly createStore: (project: string, directory: string, cipher: ProjectCipher) => Promise<void>;
 }
 
 /** What a project's folder and the key service together say a project is. */
@@ -34,9 +38,10 @@ export interface OpenedFolder {
   readonly key: LeasedKey;
 }
 
-/** Folders of a project that are made before `project.json`; without it, they count as content only if they hold any. */
-const DOCS = 'docs';
 const TMP = 'tmp';
+/** What the creation of a project makes before `project.json`; a folder of these is no content while it is empty. */
+const EARLY_FOLDERS: readonly string[] = ['docs', 'journal'];
+const EARLY_FILE = 'catalog';
 
 /**
  * Finds and makes project folders. `project.json` is what makes a folder a project: it is written last, so a creation
@@ -76,7 +81,7 @@ export class ProjectFolders {
    * Makes a project, or opens it when it exists. Once resolved, its folder is durable.
    *
    * The order matters: the folder's emptiness is checked before a key is asked for, the key exists before the folder,
-   * the folder before `project.json`, and that before the first document. Whichever step a crash follows, the next
+   * the folder and its empty store before `project.json`, and that before the first document. Whichever step a crash follows, the next
    * call finds an empty folder and adopts the key that is there already.
    *
    * @throws AppError as {@link open}.
@@ -87,10 +92,10 @@ export class ProjectFolders {
     const { disk, clock } = this.#options;
     const key = await this.#mintOrAdopt(project);
     const directory = join(this.#options.directory, project);
-    for (const path of [directory, join(directory, DOCS), join(directory, TMP)])
-      await makeDirectoryDurably(disk, path);
+    for (const path of [directory, join(directory, TMP)]) await makeDirectoryDurably(disk, path);
     await removeLeftovers(disk, join(directory, TMP));
     const file = newProjectFile(project, key, new Date(clock.now()));
+    await this.#options.createStore(project, directory, openCipher(file, key));
     await this.#write(directory, file);
     return { directory, file, key };
   }
@@ -133,8 +138,8 @@ export class ProjectFolders {
   async #requireEmpty(directory: string): Promise<void> {
     const { disk } = this.#options;
     for (const name of (await disk.list(directory)) ?? []) {
-      if (name === TMP) continue;
-      if (name === DOCS && (await disk.list(join(directory, DOCS)))?.length === 0) continue;
+      if (name === TMP || name === EARLY_FILE) continue;
+      if (EARLY_FOLDERS.includes(name) && (await disk.list(join(directory, name)))?.length === 0) continue;
       throw new AppError('project_damaged', {
         cause: new Error(`content without ${PROJECT_FILE}`),
       });

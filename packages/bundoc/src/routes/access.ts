@@ -6,37 +6,58 @@ import { validate } from '@bundoc/shared/http/validate';
 import type { FastifyRequest } from 'fastify';
 import { z } from 'zod';
 
-const collectionPathSchema = z.object({ project: projectIdSchema, collection: collectionNameSchema });
+const projectPathSchema = z.object({ project: projectIdSchema });
+const collectionPathSchema = projectPathSchema.extend({ collection: collectionNameSchema });
 const documentPathSchema = collectionPathSchema.extend({ id: documentIdSchema });
 const noQuerySchema = z.strictObject({});
 
+export type ProjectPath = z.infer<typeof projectPathSchema>;
 export type CollectionPath = z.infer<typeof collectionPathSchema>;
 export type DocumentPath = z.infer<typeof documentPathSchema>;
 
 /** What of a request's path was validated and authorised, until its handler takes it. */
-const paths = new WeakMap<FastifyRequest, CollectionPath | DocumentPath>();
+const paths = new WeakMap<FastifyRequest, ProjectPath | CollectionPath | DocumentPath>();
+
+/** Who asks, of a request that a guard let pass. */
+const subjects = new WeakMap<FastifyRequest, string>();
 
 /**
  * An `onRequest` hook: who asks, may they, and is the path sound, in this order, before the body is read and before
  * anything is looked up, so that no refusal tells what exists.
  */
-function guard<P extends CollectionPath>(auth: BearerAuth, scope: Scope, schema: z.ZodType<P>) {
+function guard<P extends ProjectPath>(
+  auth: BearerAuth,
+  scope: Scope,
+  schema: z.ZodType<P>,
+  query: z.ZodType = noQuerySchema,
+) {
   return async (request: FastifyRequest): Promise<void> => {
     const claims: Claims = await auth.authenticate(request);
     requireScope(claims, scope);
     const path = validate(schema, request.params, 'params');
     requireProject(claims, path.project);
-    validate(noQuerySchema, request.query, 'query');
+    request.query = validate(query, request.query, 'query');
     paths.set(request, path);
+    subjects.set(request, claims.sub);
   };
 }
 
-export const guardCollection = (auth: BearerAuth, scope: Scope) => guard(auth, scope, collectionPathSchema);
+export const guardProject = (auth: BearerAuth, scope: Scope, query?: z.ZodType) =>
+  guard(auth, scope, projectPathSchema, query);
+export const guardCollection = (auth: BearerAuth, scope: Scope, query?: z.ZodType) =>
+  guard(auth, scope, collectionPathSchema, query);
 export const guardDocument = (auth: BearerAuth, scope: Scope) => guard(auth, scope, documentPathSchema);
+
+/** The project that {@link guardProject} let pass. */
+export function projectPath(request: FastifyRequest): ProjectPath {
+  return takePath(request);
+}
 
 /** The collection that {@link guardCollection} let pass. */
 export function collectionPath(request: FastifyRequest): CollectionPath {
-  return takePath(request);
+  const path = takePath(request);
+  if (!('collection' in path)) throw new Error('the route has no collection guard');
+  return path;
 }
 
 /** The document that {@link guardDocument} let pass. */
@@ -46,8 +67,15 @@ export function documentPath(request: FastifyRequest): DocumentPath {
   return path;
 }
 
-function takePath(request: FastifyRequest): CollectionPath | DocumentPath {
+function takePath(request: FastifyRequest): ProjectPath | CollectionPath | DocumentPath {
   const path = paths.get(request);
   if (path === undefined) throw new Error('the route has no guard');
   return path;
+}
+
+/** The `sub` of the token of a request that a guard let pass. */
+export function subjectOf(request: FastifyRequest): string {
+  const subject = subjects.get(request);
+  if (subject === undefined) throw new Error('the route has no guard');
+  return subject;
 }

@@ -4,6 +4,7 @@ import type { BearerAuth } from '@bundoc/shared/http/bearer-auth';
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
 import type { Documents } from '../service/documents.ts';
 import { collectionPath, type DocumentPath, documentPath, guardCollection, guardDocument } from './access.ts';
+import { commitOptions } from './idempotency.ts';
 import { etagOf, isNotModified, writePrecondition } from './preconditions.ts';
 
 export const DOCUMENTS_PATH = '/v1/projects/:project/collections/:collection/documents';
@@ -14,7 +15,7 @@ export function registerDocuments(app: FastifyInstance, documents: Documents, au
   app.post(DOCUMENTS_PATH, { onRequest: guardCollection(auth, 'docs:write') }, async (request, reply) => {
     const { project, collection } = collectionPath(request);
     refusePreconditions(request);
-    const metadata = await documents.create(project, collection, bodyOf(request));
+    const metadata = await documents.create(project, collection, bodyOf(request), commitOptions(request));
     reply.code(201).header('location', locationOf({ project, collection, id: metadata._id }));
     return sendMetadata(reply, metadata);
   });
@@ -22,7 +23,14 @@ export function registerDocuments(app: FastifyInstance, documents: Documents, au
   app.put(DOCUMENT_PATH, { onRequest: guardDocument(auth, 'docs:write') }, async (request, reply) => {
     const path = documentPath(request);
     const precondition = writePrecondition(request.headers);
-    const { created, metadata } = await documents.replace(path.project, path, bodyOf(request), precondition);
+    const body = bodyOf(request);
+    const { created, metadata } = await documents.replace(
+      path.project,
+      path,
+      body,
+      precondition,
+      commitOptions(request),
+    );
     if (created) reply.code(201).header('location', locationOf(path));
     return sendMetadata(reply, metadata);
   });
@@ -42,7 +50,7 @@ export function registerDocuments(app: FastifyInstance, documents: Documents, au
 
   app.delete(DOCUMENT_PATH, { onRequest: guardDocument(auth, 'docs:write') }, async (request, reply) => {
     const path = documentPath(request);
-    await documents.remove(path.project, path, writePrecondition(request.headers));
+    await documents.remove(path.project, path, writePrecondition(request.headers), commitOptions(request));
     return reply.code(204).send();
   });
 }

@@ -3,7 +3,17 @@ import { AppError, hasCode } from '@bundoc/shared/errors';
 import { v7 as uuidv7 } from 'uuid';
 import { type DocumentBody, type DocumentRef, readDocumentBody } from '../cipher/stored-text.ts';
 import type { InstanceManager } from '../project/instance-manager.ts';
-import type { CommitResult, Precondition, StoredDocument, Write } from '../storage/port.ts';
+import type {
+  ChangePage,
+  CommitOptions,
+  DocumentPage,
+  ListQuery,
+  Position,
+  Precondition,
+  StoredDocument,
+  Write,
+  WriteResult,
+} from '../storage/port.ts';
 import { documentIdOfBody } from './document-id.ts';
 
 /** What reads and writes of documents do, whatever protocol asks for them. Arguments are validated at the edge. */
@@ -19,12 +29,17 @@ export class Documents {
    *
    * @throws AppError `document_exists`, and those of {@link readDocumentBody} and the store.
    */
-  async create(project: string, collection: string, bytes: Buffer): Promise<DocumentMetadata> {
+  async create(
+    project: string,
+    collection: string,
+    bytes: Buffer,
+    options: CommitOptions = {},
+  ): Promise<DocumentMetadata> {
     const body = readDocumentBody(bytes);
     requireSame('_collection', body.collection, collection);
     const id = body.id === undefined ? uuidv7() : documentIdOfBody(body.id);
     try {
-      const { metadata } = await this.#put(project, { collection, id }, body, { kind: 'absent' });
+      const { metadata } = await this.#put(project, { collection, id }, body, { kind: 'absent' }, options);
       return metadata;
     } catch (error) {
       if (hasCode(error, 'precondition_failed')) throw new AppError('document_exists', { cause: error });
@@ -44,11 +59,12 @@ export class Documents {
     ref: DocumentRef,
     bytes: Buffer,
     asked: Precondition,
+    options: CommitOptions = {},
   ): Promise<{ created: boolean; metadata: DocumentMetadata }> {
     const body = readDocumentBody(bytes);
     requireSame('_id', body.id, ref.id);
     requireSame('_collection', body.collection, ref.collection);
-    return this.#put(project, ref, body, withRevision(asked, body.rev));
+    return this.#put(project, ref, body, withRevision(asked, body.rev), options);
   }
 
   /** @throws AppError `document_not_found`, `project_not_found`, and those of the store. */
@@ -61,10 +77,29 @@ export class Documents {
   }
 
   /** @throws AppError `document_not_found`, `project_not_found`, `precondition_failed`, and those of the store. */
-  async remove(project: string, ref: DocumentRef, precondition: Precondition): Promise<void> {
+  async remove(
+    project: string,
+    ref: DocumentRef,
+    precondition: Precondition,
+    options: CommitOptions = {},
+  ): Promise<void> {
     using lease = await this.#instances.acquire(project, 'existing');
     if (lease === undefined) throw new AppError('project_not_found');
-    await lease.store.commit({ kind: 'delete', ref, precondition });
+    await lease.store.commit([{ kind: 'delete', ref, precondition }], options);
+  }
+
+  /** A page of a collection, in the order of creation. @throws AppError `project_not_found`, and those of the store. */
+  async list(project: string, query: ListQuery): Promise<DocumentPage> {
+    using lease = await this.#instances.acquire(project, 'existing');
+    if (lease === undefined) throw new AppError('project_not_found');
+    return await lease.store.list(query);
+  }
+
+  /** What changed behind a position. @throws AppError `position_gone`, `project_not_found`, and those of the store. */
+  async changes(project: string, after: Position, limit: number): Promise<ChangePage> {
+    using lease = await this.#instances.acquire(project, 'existing');
+    if (lease === undefined) throw new AppError('project_not_found');
+    return await lease.store.changes(after, limit);
   }
 
   async #put(
@@ -72,21 +107,24 @@ export class Documents {
     ref: DocumentRef,
     body: DocumentBody,
     precondition: Precondition,
+    options: CommitOptions,
   ): Promise<{ created: boolean; metadata: DocumentMetadata }> {
     const write: Write = { kind: 'put', ref, content: body.content, precondition };
-    const { created, metadata } = await this.#commitCreating(project, write);
+    const { created, metadata } = await this.#commitCreating(project, write, options);
     if (metadata === undefined) throw new Error('a put has no metadata');
     return { created, metadata };
   }
 
   /** Makes the project if need be, but never for a write that cannot succeed in an empty one. */
-  async #commitCreating(project: string, write: Write): Promise<CommitResult> {
+  async #commitCreating(project: string, write: Write, options: CommitOptions): Promise<WriteResult> {
     const needsDocument = write.precondition.kind === 'present' || write.precondition.kind === 'revision';
     using lease = needsDocument
       ? await this.#instances.acquire(project, 'existing')
       : await this.#instances.acquire(project, 'create');
     if (lease === undefined) throw new AppError('precondition_failed');
-    return await lease.store.commit(write);
+    const [result] = await lease.store.commit([write], options);
+    if (result === undefined) throw new Error('a commit gave no result');
+    return result;
   }
 }
 

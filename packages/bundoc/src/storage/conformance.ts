@@ -45,7 +45,10 @@ export function describeProjectStore(name: string, make: () => Promise<StoreUnde
 
     it('reads its own acknowledged write, as the exact bytes with the metadata in front', async () => {
       const { store } = await start();
-      const { created, metadata } = await commitOne(store, put('a', '{ "n": 12345678901234567890, "m":1.10 }'));
+      const { created, metadata } = await commitOne(
+        store,
+        put('a', '{ "n": 12345678901234567890, "m":1.10 }'),
+      );
       expect(created).toBe(true);
       const read = await store.get(ref('a'));
       expect(read?.metadata).toEqual(metadata);
@@ -155,7 +158,12 @@ export function describeProjectStore(name: string, make: () => Promise<StoreUnde
     it('commits all writes of a batch or none', async () => {
       const { store } = await start();
       await commitOne(store, put('a', '{"v":1}'));
-      const batch = [put('b', '{"v":2}'), put('a', '{"v":3}'), put('a', '{"v":4}', { kind: 'absent' }), put('c', '{}')];
+      const batch = [
+        put('b', '{"v":2}'),
+        put('a', '{"v":3}'),
+        put('a', '{"v":4}', { kind: 'absent' }),
+        put('c', '{}'),
+      ];
       await expect(store.commit(batch)).rejects.toMatchObject({ code: 'precondition_failed' });
       expect((await store.get(ref('a')))?.text.toString()).toContain('"v":1');
       expect(await store.get(ref('b'))).toBeUndefined();
@@ -168,7 +176,9 @@ export function describeProjectStore(name: string, make: () => Promise<StoreUnde
     it('lets the writes of a batch see those before them', async () => {
       const { store } = await start();
       await store.commit([put('a', '{"v":1}', { kind: 'absent' }), put('a', '{"v":2}', { kind: 'present' })]);
-      await expect(store.commit([remove('a'), remove('a')])).rejects.toMatchObject({ code: 'document_not_found' });
+      await expect(store.commit([remove('a'), remove('a')])).rejects.toMatchObject({
+        code: 'document_not_found',
+      });
       expect((await store.get(ref('a')))?.text.toString()).toContain('"v":2');
     });
 
@@ -188,7 +198,9 @@ export function describeProjectStore(name: string, make: () => Promise<StoreUnde
     it('writes once for many concurrent requests under one idempotency key', async () => {
       const { store } = await start();
       const all = await Promise.all(
-        Array.from({ length: 20 }, () => store.commit([put('a', '{"v":1}', { kind: 'absent' })], { idempotency })),
+        Array.from({ length: 20 }, () =>
+          store.commit([put('a', '{"v":1}', { kind: 'absent' })], { idempotency }),
+        ),
       );
       expect(new Set(all.map((results) => results[0]?.metadata?._rev)).size).toBe(1);
     });
@@ -197,7 +209,9 @@ export function describeProjectStore(name: string, make: () => Promise<StoreUnde
       const { store } = await start();
       const other = { ...idempotency, request: 'c'.repeat(32) };
       const absent = [put('a', '{}', { kind: 'present' })];
-      await expect(store.commit(absent, { idempotency })).rejects.toMatchObject({ code: 'precondition_failed' });
+      await expect(store.commit(absent, { idempotency })).rejects.toMatchObject({
+        code: 'precondition_failed',
+      });
       await store.commit([put('a', '{}')], { idempotency });
       await expect(store.commit([put('b', '{}')], { idempotency: other })).rejects.toMatchObject({
         code: 'idempotency_mismatch',
@@ -205,7 +219,8 @@ export function describeProjectStore(name: string, make: () => Promise<StoreUnde
       expect(await store.get(ref('b'))).toBeUndefined();
     });
 
-    const ids = (documents: readonly { metadata: { _id: string } }[]) => documents.map(({ metadata }) => metadata._id);
+    const ids = (documents: readonly { metadata: { _id: string } }[]) =>
+      documents.map(({ metadata }) => metadata._id);
 
     it('lists a collection in the order of creation, page by page', async () => {
       const { store, reopen } = await start();
@@ -215,12 +230,19 @@ export function describeProjectStore(name: string, make: () => Promise<StoreUnde
       await commitOne(store, remove('d'));
       await commitOne(store, put('d', '{}'));
       const check = async (from: ProjectStore) => {
-        const first = await from.list({ collection: 'notes', after: 0, limit: 3 });
+        const first = await from.list({ collection: 'notes', after: 0, limit: 3, bytesMax: 1_000_000 });
         expect(ids(first.documents)).toEqual(['c', 'a', 'b']);
-        const second = await from.list({ collection: 'notes', after: first.next ?? Number.NaN, limit: 3 });
+        const second = await from.list({
+          collection: 'notes',
+          after: first.next ?? Number.NaN,
+          limit: 3,
+          bytesMax: 1_000_000,
+        });
         expect(ids(second.documents)).toEqual(['d']);
         expect(second.next).toBeUndefined();
-        expect((await from.list({ collection: 'none', after: 0, limit: 3 })).documents).toEqual([]);
+        expect(
+          (await from.list({ collection: 'none', after: 0, limit: 3, bytesMax: 1_000_000 })).documents,
+        ).toEqual([]);
       };
       await check(store);
       await store.checkpoint();
@@ -229,6 +251,20 @@ export function describeProjectStore(name: string, make: () => Promise<StoreUnde
       const next = await reopen();
       open.push(next);
       await check(next);
+    });
+
+    it('ends a page early when its documents are large, and never gives an empty one before the end', async () => {
+      const { store } = await start();
+      for (const id of ['a', 'b', 'c']) await commitOne(store, put(id, `{"pad":"${'x'.repeat(1_000)}"}`));
+      const sizes: number[] = [];
+      for (let after: number | undefined = 0; after !== undefined; ) {
+        const page = await store.list({ collection: 'notes', after, limit: 100, bytesMax: 2_500 });
+        sizes.push(page.documents.length);
+        after = page.next;
+      }
+      expect(sizes).toEqual([2, 1]);
+      const page = await store.list({ collection: 'notes', after: 0, limit: 100, bytesMax: 1 });
+      expect(page.documents).toHaveLength(1);
     });
 
     it('gives each document once among the changes, at its last one, and deletions too', async () => {

@@ -50,6 +50,8 @@ export interface ListQuery {
   /** The `position` of the last page; 0 for the first. */
   readonly after: Position;
   readonly limit: number;
+  /** Sealed bytes after which the page ends, though one document is always in it. */
+  readonly bytesMax: number;
 }
 
 export interface DocumentPage {

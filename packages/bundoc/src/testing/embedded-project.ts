@@ -9,11 +9,41 @@ import { createSealedCache } from '../storage/embedded/sealed-cache.ts';
 import { SimulatedDisk } from './simulated-disk.ts';
 
 /** Small enough that a short history fills segments and begins checkpoints by itself. */
-export const SMALL_LIMITS: EmbeddedLimits = { segmentBytes: 4_096, checkpointBytes: 16_384, backlogBytesMax: 8_192 };
+export const SMALL_LIMITS: EmbeddedLimits = {
+  segmentBytes: 4_096,
+  checkpointBytes: 16_384,
+  backlogBytesMax: 8_192,
+};
+
+/** Opens a store for a test that looks at other things. */
+export function openTestStore(
+  project: string,
+  directory: string,
+  disk: Disk,
+  cipher: ProjectCipher,
+  clock: Clock,
+): Promise<EmbeddedStore> {
+  return openEmbeddedStore({
+    project,
+    directory,
+    disk,
+    cipher,
+    clock,
+    cache: createSealedCache(0),
+    onIntegrityError: () => undefined,
+    onFailure: () => undefined,
+    limits: SMALL_LIMITS,
+  });
+}
 
 /** A project of the embedded engine in a test: where it lies, and what opens it. */
 export class EmbeddedProject {
-  readonly cipher = new ProjectCipher('p', 1, createSecretKey(randomBytes(32)), createSecretKey(randomBytes(32)));
+  readonly cipher = new ProjectCipher(
+    'p',
+    1,
+    createSecretKey(randomBytes(32)),
+    createSecretKey(randomBytes(32)),
+  );
   readonly damaged: string[] = [];
   readonly failures: unknown[] = [];
   readonly clock: Clock;

@@ -192,7 +192,12 @@ export class SimulatedDisk implements Disk {
     for (const entries of [this.#current, this.#durable]) {
       if (content === undefined) entries.delete(path);
       else
-        entries.set(path, { kind: 'file', content: Buffer.from(content), durable: Buffer.from(content), unsynced: [] });
+        entries.set(path, {
+          kind: 'file',
+          content: Buffer.from(content),
+          durable: Buffer.from(content),
+          unsynced: [],
+        });
     }
   }
 

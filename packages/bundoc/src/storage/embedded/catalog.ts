@@ -113,7 +113,8 @@ export class Catalog {
 
   /** Living documents of a collection behind `createdSeq`, in the order of their creation. */
   *list(collection: string, afterCreatedSeq: number): Generator<DocumentState> {
-    for (const slot of this.#collection(collection)?.order.after(afterCreatedSeq) ?? []) yield this.#state(slot);
+    for (const slot of this.#collection(collection)?.order.after(afterCreatedSeq) ?? [])
+      yield this.#state(slot);
   }
 
   /** Each document and tombstone that changed behind `seq`, at its last change, in that order. */

@@ -23,7 +23,12 @@ const op = fc.record({
   pad: fc.option(fc.integer({ min: 0, max: 3_000 }), { nil: undefined, freq: 4 }),
 });
 const step: fc.Arbitrary<Step> = fc.oneof(
-  { weight: 6, arbitrary: fc.array(fc.array(op, { minLength: 1, maxLength: 4 }), { minLength: 1, maxLength: 5 }).map((commits) => ({ kind: 'commits', commits }) as const) },
+  {
+    weight: 6,
+    arbitrary: fc
+      .array(fc.array(op, { minLength: 1, maxLength: 4 }), { minLength: 1, maxLength: 5 })
+      .map((commits) => ({ kind: 'commits', commits }) as const),
+  },
   { weight: 1, arbitrary: fc.constant({ kind: 'checkpoint' } as const) },
   { weight: 1, arbitrary: fc.constant({ kind: 'reopen' } as const) },
 );
@@ -54,7 +59,12 @@ function applied(model: Model, ops: readonly Op[], values: readonly number[]): M
   return next;
 }
 
-async function run(project: EmbeddedProject, disk: SimulatedDisk, steps: readonly Step[], outcome: Outcome): Promise<void> {
+async function run(
+  project: EmbeddedProject,
+  disk: SimulatedDisk,
+  steps: readonly Step[],
+  outcome: Outcome,
+): Promise<void> {
   let store = await project.open(disk);
   for (const current of steps) {
     if (current.kind === 'checkpoint') await store.checkpoint();
@@ -98,10 +108,15 @@ const sorted = (model: Model) => JSON.stringify([...model].sort());
 async function check(store: EmbeddedStore, allowed: readonly Model[]): Promise<Model> {
   const content = await contentOf(store);
   expect(allowed.map(sorted)).toContain(sorted(content));
-  const listed = await store.list({ collection: 'notes', after: 0, limit: 100 });
+  const listed = await store.list({ collection: 'notes', after: 0, limit: 100, bytesMax: 1_000_000 });
   expect(listed.documents.map(({ metadata }) => metadata._id).sort()).toEqual([...content.keys()].sort());
   const { changes } = await store.changes(0, 100);
-  expect(changes.filter(({ deleted }) => !deleted).map(({ ref: { id } }) => id).sort()).toEqual([...content.keys()].sort());
+  expect(
+    changes
+      .filter(({ deleted }) => !deleted)
+      .map(({ ref: { id } }) => id)
+      .sort(),
+  ).toEqual([...content.keys()].sort());
   return content;
 }
 
@@ -142,7 +157,10 @@ describe('a history with a crash in it', () => {
           // Recovery itself crashes at a random operation, then is left in peace.
           const second = disk.powerCut(survival);
           second.failAt({ operation: 1 + Math.floor(random() * 12), when, what: 'crash' });
-          await project.open(second).then((store) => store.checkpoint()).catch(() => undefined);
+          await project
+            .open(second)
+            .then((store) => store.checkpoint())
+            .catch(() => undefined);
           const third = second.powerCut(survival);
           const store = await project.open(third);
           const content = await check(store, outcome.models.slice(outcome.acknowledged));

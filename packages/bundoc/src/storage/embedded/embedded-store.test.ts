@@ -44,7 +44,8 @@ async function started(): Promise<{ project: EmbeddedProject; disk: SimulatedDis
   return { project, disk, store: await project.open(disk) };
 }
 
-const journalFiles = (disk: SimulatedDisk) => [...disk.files().keys()].filter((path) => path.includes('/journal/'));
+const journalFiles = (disk: SimulatedDisk) =>
+  [...disk.files().keys()].filter((path) => path.includes('/journal/'));
 
 describe('a commit', () => {
   it('shares one sync with all that wait', async () => {
@@ -58,7 +59,9 @@ describe('a commit', () => {
 
   it('shows nothing readable on the disk: neither ids nor collections nor members', async () => {
     const { disk, store } = await started();
-    await store.commit([{ ...put('planted-id', '{"planted-member":"planted-value"}'), ref: ref('planted-id', 'planted_c') }]);
+    await store.commit([
+      { ...put('planted-id', '{"planted-member":"planted-value"}'), ref: ref('planted-id', 'planted_c') },
+    ]);
     await store.checkpoint();
     for (const [path, bytes] of disk.files()) {
       for (const word of ['planted-id', 'planted-member', 'planted-value', 'planted_c']) {
@@ -113,7 +116,8 @@ describe('a commit', () => {
 describe('the journal', () => {
   it('is used again after checkpoints and does not grow', async () => {
     const { disk, store } = await started();
-    for (let n = 0; n < 300; n++) await commitOne(store, put(`d${n % 20}`, `{"n":${n},"pad":"${'x'.repeat(300)}"}`));
+    for (let n = 0; n < 300; n++)
+      await commitOne(store, put(`d${n % 20}`, `{"n":${n},"pad":"${'x'.repeat(300)}"}`));
     await store.checkpoint();
     const bytes = journalFiles(disk).reduce((sum, path) => sum + (disk.files().get(path)?.length ?? 0), 0);
     expect(bytes).toBeLessThan(6 * SMALL_LIMITS.checkpointBytes);
@@ -150,7 +154,8 @@ describe('the journal', () => {
         disk.tamper(path, bytes);
         const outcome = await project.open(disk).catch((error: unknown) => error as { code: string });
         if ('code' in outcome) expect(outcome.code).toBe('project_damaged');
-        else for (let n = 0; n < 12; n++) expect(await outcome.get(ref(`d${n}`)), `${path} ${at}`).toBeDefined();
+        else
+          for (let n = 0; n < 12; n++) expect(await outcome.get(ref(`d${n}`)), `${path} ${at}`).toBeDefined();
       }
       disk.tamper(path, original);
     }

@@ -134,11 +134,13 @@ export class EmbeddedStore implements ProjectStore {
     return done.promise;
   }
 
-  async list({ collection, after, limit }: ListQuery): Promise<DocumentPage> {
+  async list({ collection, after, limit, bytesMax }: ListQuery): Promise<DocumentPage> {
     const states: DocumentState[] = [];
+    let bytes = 0;
     let more = false;
     for (const state of this.#parts.catalog.list(collection, after)) {
-      if (states.length === limit) {
+      bytes += state.size;
+      if (states.length === limit || (bytes > bytesMax && states.length > 0)) {
         more = true;
         break;
       }
@@ -325,7 +327,8 @@ export class EmbeddedStore implements ProjectStore {
     const { idempotency } = options;
     if (idempotency === undefined) return undefined;
     const here = usedHere.get(idempotency.key);
-    if (here !== undefined && here.request !== idempotency.request) throw new AppError('idempotency_mismatch');
+    if (here !== undefined && here.request !== idempotency.request)
+      throw new AppError('idempotency_mismatch');
     const used = here ?? this.#parts.usedKeys.find(idempotency, nowMs);
     return used === undefined ? undefined : (JSON.parse(used.answer) as WriteResult[]);
   }
@@ -393,6 +396,7 @@ export class EmbeddedStore implements ProjectStore {
    */
   async #checkpoint(): Promise<void> {
     if (this.#failed) throw new AppError('storage_unavailable');
+    if (this.#parts.journal.liveBytes === 0) return;
     const { disk, directory, cipher, project, clock } = this.#options;
     const { catalog, journal, writer, usedKeys } = this.#parts;
     const start = await this.#journalTurn.run('', () => journal.rotate());

@@ -91,7 +91,8 @@ export class FileWriter {
   }
 
   #start(fileName: string): void {
-    if (this.#failure !== undefined || this.#writing.size >= WRITES_AT_ONCE || this.#writing.has(fileName)) return;
+    if (this.#failure !== undefined || this.#writing.size >= WRITES_AT_ONCE || this.#writing.has(fileName))
+      return;
     this.#writing.add(fileName);
     void this.#write(fileName);
   }

@@ -254,7 +254,8 @@ export class Journal {
       this.#live.set(number, { path, bytes: bytes.length, used });
     }
     for (const [later, { path, bytes }] of found) {
-      if (later > number) throw new JournalCorrupt(`segment ${number} is missing, and segment ${later} is there`);
+      if (later > number)
+        throw new JournalCorrupt(`segment ${number} is missing, and segment ${later} is there`);
       if (later < start.firstLive) this.#free.push({ path, bytes: bytes.length, clean: false });
     }
     this.#nextNumber = number;

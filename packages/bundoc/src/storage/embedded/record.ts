@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { ByteReader, ByteWriter } from './bytes.ts';
+import { ByteReader, type ByteWriter } from './bytes.ts';
 
 export const FILE_NAME_BYTES = 16;
 export const REV_BYTES = 12;
@@ -107,7 +107,8 @@ export function readRecords(frame: Buffer): JournalRecord[] {
   while (!reader.done) {
     const kind = reader.u8();
     assert(kind === DOCUMENT || kind === USED_KEY, 'a record of an unknown kind');
-    if (kind === DOCUMENT) records.push({ kind: 'document', state: readState(reader), sealed: reader.blob() });
+    if (kind === DOCUMENT)
+      records.push({ kind: 'document', state: readState(reader), sealed: reader.blob() });
     else records.push({ kind: 'used key', used: readUsedKey(reader) });
   }
   return records;

@@ -44,5 +44,7 @@ export function readSegment(header: SegmentHeader, seal: SegmentSeal, bytes: Buf
 /** Spares the decryption of what cannot be a later frame, since free space is long. */
 function looksLikeFrame(bytes: Buffer, at: number, numberMin: number): boolean {
   const number = bytes.readUInt32BE(at + 4);
-  return number >= numberMin && number <= numberMin + bytes.length / BLOCK_BYTES && bytes.readUInt32BE(at) > 0;
+  return (
+    number >= numberMin && number <= numberMin + bytes.length / BLOCK_BYTES && bytes.readUInt32BE(at) > 0
+  );
 }

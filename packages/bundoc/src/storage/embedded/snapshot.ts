@@ -1,10 +1,17 @@
-import { createHash, type KeyObject, randomBytes } from 'node:crypto';
+import { type KeyObject, randomBytes } from 'node:crypto';
 import { setImmediate } from 'node:timers/promises';
 import { aadOf, OpenError, open, SEAL_OVERHEAD_BYTES, seal } from '@bundoc/shared/aead';
 import { ByteReader, ByteWriter } from './bytes.ts';
 import { SEGMENT_ID_BYTES } from './frame.ts';
 import type { JournalStart } from './journal.ts';
-import { type DocumentState, readState, readUsedKey, type UsedKey, writeState, writeUsedKey } from './record.ts';
+import {
+  type DocumentState,
+  readState,
+  readUsedKey,
+  type UsedKey,
+  writeState,
+  writeUsedKey,
+} from './record.ts';
 
 /** The catalog file does not open, or does not hold together. */
 export class CatalogDamaged extends Error {
@@ -114,7 +121,9 @@ export function decodeSnapshot(
     const end = at + 4 + length;
     if (length < SEAL_OVERHEAD_BYTES || end > bytes.length) throw new CatalogDamaged('it is cut short');
     const last = end === bytes.length;
-    const reader = new ByteReader(openChunk(key, bytes.subarray(at + 4, end), chunkAad(project, id, chunk, last)));
+    const reader = new ByteReader(
+      openChunk(key, bytes.subarray(at + 4, end), chunkAad(project, id, chunk, last)),
+    );
     if (head === undefined) head = readHead(reader);
     while (!reader.done) {
       if (reader.u8() === STATE) sink.state(readState(reader));
@@ -142,16 +151,4 @@ function openChunk(key: KeyObject, sealed: Buffer, aad: Buffer): Buffer {
 
 function chunkAad(project: string, id: Buffer, chunk: number, last: boolean): Buffer {
   return aadOf('bundoc/catalog/v1', project, id.toString('hex'), String(chunk), last ? 'last' : 'more');
-}
-
-/** 16 bytes of SHA-256, in hex: how idempotency keys and requests are remembered. */
-export function shortHash(...parts: readonly (string | Uint8Array)[]): string {
-  const hash = createHash('sha256');
-  for (const part of parts) {
-    const bytes = Buffer.from(part as Uint8Array);
-    const length = Buffer.alloc(4);
-    length.writeUInt32BE(bytes.length);
-    hash.update(length).update(bytes);
-  }
-  return hash.digest().toString('hex', 0, 16);
 }

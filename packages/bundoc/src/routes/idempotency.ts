@@ -1,0 +1,32 @@
+import { AppError } from '@bundoc/shared/errors';
+import type { FastifyRequest } from 'fastify';
+import type { CommitOptions } from '../storage/port.ts';
+import { shortHash } from '../storage/short-hash.ts';
+import { subjectOf } from './access.ts';
+
+const KEY = /^[\x21-\x7e]{1,255}$/;
+/** What of a request decides what it does, besides its path, method and body. */
+const HEADERS_THAT_MATTER = ['if-match', 'if-none-match'] as const;
+
+/**
+ * Options of a write: its `Idempotency-Key`, if it has one, bound to who asks and to the request as a whole. Project and path are
+ * part of the request, so one key for two documents is refused rather than taken for a repetition.
+ *
+ * @throws AppError `invalid_request` for a key that is empty, too long, or not of visible ASCII.
+ */
+export function commitOptions(request: FastifyRequest): CommitOptions {
+  const key = request.headers['idempotency-key'];
+  if (key === undefined) return {};
+  if (typeof key !== 'string' || !KEY.test(key))
+    throw new AppError('invalid_request', {
+      errors: [{ path: 'headers.idempotency-key', message: 'must be 1 to 255 visible ASCII characters' }],
+    });
+  const headers = HEADERS_THAT_MATTER.map((name) => String(request.headers[name] ?? ''));
+  const body = request.body instanceof Buffer ? request.body : '';
+  return {
+    idempotency: {
+      key: shortHash(subjectOf(request), key),
+      request: shortHash(request.method, request.url, ...headers, body),
+    },
+  };
+}

@@ -1,0 +1,36 @@
+import { z } from 'zod';
+
+/** Where a list goes on. Clients take it from an answer and give it back; what is in it is not their business. */
+export interface Cursor {
+  readonly position: number;
+}
+
+/** What a cursor is of: a cursor of one kind is refused as another. */
+export type CursorKind = 'list' | 'changes';
+
+const decodedSchema = z.tuple([z.literal(1), z.enum(['list', 'changes']), z.int().nonnegative()]);
+
+export function encodeCursor(kind: CursorKind, cursor: Cursor): string {
+  return Buffer.from(JSON.stringify([1, kind, cursor.position])).toString('base64url');
+}
+
+/** A cursor that {@link encodeCursor} made, of the same kind. */
+export function cursorSchema(kind: CursorKind) {
+  return z
+    .string()
+    .max(256)
+    .transform((text, context): Cursor => {
+      const decoded = decodedSchema.safeParse(parse(text));
+      if (decoded.success && decoded.data[1] === kind) return { position: decoded.data[2] };
+      context.addIssue({ code: 'custom', message: 'must be one that an earlier answer gave' });
+      return z.NEVER;
+    });
+}
+
+function parse(text: string): unknown {
+  try {
+    return JSON.parse(Buffer.from(text, 'base64url').toString('utf8'));
+  } catch {
+    return undefined;
+  }
+}
