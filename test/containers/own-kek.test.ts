@@ -8,11 +8,12 @@ import { describeWithDocker, docker } from './support/docker.ts';
 import { type Stack, startStack } from './support/stack.ts';
 
 describeWithDocker('the compose project with a KEK of one’s own', () => {
-  const directory = mkdtempSync(join(tmpdir(), 'bundoc-kek-'));
-  const kekFile = join(directory, 'kek');
+  let directory: string;
   let stack: Stack;
 
   beforeAll(async () => {
+    directory = mkdtempSync(join(tmpdir(), 'bundoc-kek-'));
+    const kekFile = join(directory, 'kek');
     writeFileSync(kekFile, `${randomBytes(32).toString('base64')}\n`);
     // Compose keeps owner and mode of the host's file, and the services run as uid 1000.
     if (process.getuid?.() === 0) chownSync(kekFile, 1000, 1000);

@@ -9,7 +9,13 @@ import { AnonymousRefusals } from './audit/refusals.ts';
 import { adoptSealedRefusals, SealedRefusals } from './audit/sealed-refusals.ts';
 import type { BunkmsConfig } from './config.ts';
 import { type ExportRefusalSink, exportAudit } from './http/export-audit.ts';
-import { guardPeers, peersOf, refusedPeerWarner, resolveInternalAddress } from './http/internal-network.ts';
+import {
+  guardPeers,
+  peersOf,
+  refusedPeerWarner,
+  resolveInternalAddress,
+  watchAddress,
+} from './http/internal-network.ts';
 import { createApiListener, createInternalListener } from './listener.ts';
 import { createMetrics, type Metrics } from './metrics.ts';
 import { createReadiness } from './service/readiness.ts';
@@ -105,6 +111,8 @@ export async function startBunkms(
   });
 
   const internalUrl = await listen(internal, internalAddress, config.internalPort);
+  const onGone = () => end(new Error('the address of the internal listener is gone'));
+  opened.use(watchAddress(internalAddress, networkInterfaces, onGone));
   const apiUrl = await listen(api, config.host, config.port);
   logger.info({ apiUrl, internalUrl, sealed: state.kind === 'sealed' }, 'listening');
 
@@ -117,6 +125,13 @@ export async function startBunkms(
   return { apiUrl, internalUrl, close };
 }
 
+/** Ends the process in order, as an uncaught error does: whoever runs it starts it again, and it begins afresh. */
+function end(error: Error): void {
+  setImmediate(() => {
+    throw error;
+  });
+}
+
 /** Where the configuration says that the KEK ring is. */
 export function kekProviderOf({ kek }: BunkmsConfig, warn: (message: string) => void): KekProvider {
   return kek.kind === 'file' ? fileKekProvider(kek.path, warn) : inlineKekProvider(kek.text);
@@ -124,13 +139,8 @@ export function kekProviderOf({ kek }: BunkmsConfig, warn: (message: string) => 
 
 function openStore(config: BunkmsConfig, logger: Logger): Promise<KmsStore> {
   const onCrash = (error: Error) => {
-    logger.fatal(
-      { err: error },
-      'the storage thread has ended: stopping, so that the service is started again',
-    );
-    setImmediate(() => {
-      throw error;
-    });
+    logger.fatal({ err: error }, 'the storage thread has ended');
+    end(error);
   };
   return openSqliteStore({ dataDir: config.dataDir, onCrash });
 }

@@ -73,6 +73,7 @@ export function createLogger(options: LoggerOptions): Logger {
         censor: '[redacted]',
       },
     },
-    options.destination ?? pino.destination(1),
+    // Synchronous: what is written when a process ends must not wait for a reader that is gone.
+    options.destination ?? pino.destination({ dest: 1, sync: true }),
   );
 }

@@ -7,7 +7,8 @@ process.env['TESTCONTAINERS_RYUK_DISABLED'] = 'true';
 
 export const root = fileURLToPath(new URL('../../../', import.meta.url));
 
-const engine = spawnSync('docker', ['info', '--format', '{{.ServerVersion}}'], { timeout: 10_000 });
+/** Unlike "docker info", this fails when there is a command line and no engine. */
+const engine = spawnSync('docker', ['version', '--format', '{{.Server.Version}}'], { timeout: 10_000 });
 const compose = spawnSync('docker', ['compose', 'version'], { timeout: 10_000 });
 const hasDocker = engine.status === 0 && compose.status === 0;
 if (!hasDocker && process.env['REQUIRE_DOCKER'] === '1')

@@ -41,6 +41,13 @@ export async function startStack(options: StackOptions = {}): Promise<Stack> {
   const exec = (service: Service, ...command: string[]) => docker(['exec', container(service), ...command]);
   const remove = async () => {
     await compose('down', '--volumes', '--remove-orphans', '--timeout', '5');
+    // Compose labels the images it builds with the project's name, so every project makes images of its own (of shared
+    // layers); what the next one needs stays in the build cache.
+    const images = await docker([
+      ...['image', 'ls', '--all', '--quiet', '--filter'],
+      `label=com.docker.compose.project=${project}`,
+    ]);
+    if (images !== '') await docker(['image', 'rm', '--force', ...new Set(images.split('\n'))]);
   };
 
   const stack: Stack = {

@@ -1,7 +1,7 @@
 import type { NetworkInterfaceInfo } from 'node:os';
 import { ConfigError } from '@bundoc/shared/config';
 import { describe, expect, test } from 'vitest';
-import { peersOf, refusedPeerWarner, resolveInternalAddress } from './internal-network.ts';
+import { peersOf, refusedPeerWarner, resolveInternalAddress, watchAddress } from './internal-network.ts';
 
 function face(address: string, cidr: string): NetworkInterfaceInfo {
   const family = address.includes(':') ? 'IPv6' : 'IPv4';
@@ -78,7 +78,31 @@ describe('peers of the internal listener', () => {
     expect(() => peersOf('192.0.2.1', interfaces)).toThrow(ConfigError);
     expect(() => peersOf('172.18.0.6', interfaces)).toThrow(ConfigError);
     expect(() => peersOf('10.0.0.5', {})).toThrow(ConfigError);
+    expect(() => peersOf('10.0.0.77', interfaces)).toThrow(ConfigError);
   });
+});
+
+test('an address that its interface loses is told of, once', async () => {
+  let current: typeof interfaces | Record<string, never> = interfaces;
+  let asked = 0;
+  const gone = Promise.withResolvers<void>();
+  let told = 0;
+  const read = () => {
+    asked++;
+    if (asked === 3) current = {};
+    return current;
+  };
+  using _watch = watchAddress(
+    '10.0.0.5',
+    read,
+    () => {
+      told++;
+      gone.resolve();
+    },
+    1,
+  );
+  await gone.promise;
+  expect([asked, told]).toEqual([3, 1]);
 });
 
 test('refused peers give one log line in ten seconds, with their number', () => {

@@ -66,6 +66,29 @@ export function peersOf(
   };
 }
 
+/**
+ * Watches that an interface of this machine still has `address`. A container that was cut off and joined again may come back
+ * with another one; a listener would then wait on an address that nobody can reach.
+ *
+ * @param onGone called once.
+ */
+export function watchAddress(
+  address: string,
+  interfaces: () => NodeJS.Dict<NetworkInterfaceInfo[]>,
+  onGone: () => void,
+  everyMs = 5_000,
+): Disposable {
+  const timer = setInterval(() => {
+    try {
+      peersOf(address, interfaces());
+    } catch {
+      clearInterval(timer);
+      onGone();
+    }
+  }, everyMs).unref();
+  return { [Symbol.dispose]: () => clearInterval(timer) };
+}
+
 function subnetOf(info: NetworkInterfaceInfo): BlockList | undefined {
   const prefix = Number(info.cidr?.split('/')[1] ?? Number.NaN);
   const network = canonicalAddress(info.address);

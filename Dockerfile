@@ -1,0 +1,43 @@
+# Both services, a target each: docker build --target bundoc . (or bunkms).
+#
+# No "# syntax=" line: it would fetch a builder from a registry, and nothing here needs one.
+
+ARG NODE_IMAGE=node:24-slim
+
+FROM ${NODE_IMAGE} AS build
+# The same pnpm as scripts/lib/workspace.mjs; a test compares the two.
+RUN npm install --global pnpm@12.4.2
+ENV CI=true
+WORKDIR /src
+# Everything that is downloaded depends on the lockfile alone, so that an edit of a source downloads nothing.
+COPY pnpm-lock.yaml pnpm-workspace.yaml ./
+RUN pnpm fetch
+COPY package.json tsconfig.base.json tsconfig.json ./
+COPY packages packages
+RUN pnpm install --offline --frozen-lockfile && pnpm exec tsc -b && rm packages/*/dist/.tsbuildinfo
+RUN for service in bunkms bundoc; do \
+      pnpm --filter "@bundoc/$service" deploy --legacy --offline --prod "/out/$service" || exit 1; \
+    done
+
+# What both services' images are made of. The folders belong to the user, and so do the volumes that are mounted
+# there first: a new volume takes over owner and mode of the folder it covers.
+FROM ${NODE_IMAGE} AS runtime
+ENV NODE_ENV=production
+RUN mkdir -p -m 700 /var/lib/bunkms /var/lib/bundoc /var/lib/kms-kek /var/lib/kms-token \
+    && chown 1000:1000 /var/lib/bunkms /var/lib/bundoc /var/lib/kms-kek /var/lib/kms-token
+WORKDIR /app
+USER 1000:1000
+CMD ["node", "dist/main.js"]
+
+FROM runtime AS bunkms
+USER 0:0
+RUN printf '#!/bin/sh\nexec node /app/dist/cli/main.js "$@"\n' > /usr/local/bin/bunkms && chmod 755 /usr/local/bin/bunkms
+USER 1000:1000
+ENV BUNKMS_DATA_DIR=/var/lib/bunkms
+COPY --from=build /out/bunkms ./
+EXPOSE 8081 8082
+
+FROM runtime AS bundoc
+ENV BUNDOC_DATA_DIR=/var/lib/bundoc
+COPY --from=build /out/bundoc ./
+EXPOSE 8080

@@ -1,0 +1,88 @@
+import { join, resolve } from 'node:path';
+import { UserError } from './root.mjs';
+
+/**
+ * The environment of both services on a developer's machine: everything below `./data`, on 127.0.0.1. A variable
+ * that is set wins; an empty one counts as absent, as in the services. Neither service sees the other's variables:
+ * the KEK is BunKMS's alone.
+ *
+ * @param {string} root
+ * @param {NodeJS.ProcessEnv} inherited
+ */
+export function devSetup(root, inherited) {
+  const set = (name, fallback) => inherited[name] || fallback;
+  const path = (name, fallback) => resolve(root, set(name, fallback));
+
+  const dataDir = path('BUNDOC_DATA_DIR', 'data');
+  const secretsDir = join(dataDir, 'dev');
+  const tokenFile = path('BUNDOC_KMS_TOKEN_FILE', join(secretsDir, 'kms-token'));
+  const kekFile = inherited.BUNKMS_KEK ? undefined : path('BUNKMS_KEK_FILE', join(secretsDir, 'kek'));
+  const kmsDataDir = path('BUNKMS_DATA_DIR', join(dataDir, 'kms'));
+
+  const listener = (prefix, port) => {
+    const host = set(`${prefix}HOST`, '127.0.0.1');
+    const listens = {
+      variable: `${prefix}PORT`,
+      host,
+      port: tcpPort(`${prefix}PORT`, set(`${prefix}PORT`, port)),
+    };
+    return { ...listens, url: `http://${urlHost(host)}:${listens.port}` };
+  };
+  const bundocApi = listener('BUNDOC_', '8080');
+  const kmsApi = listener('BUNKMS_', '8081');
+  const kmsInternal = listener('BUNKMS_INTERNAL_', '8082');
+
+  return {
+    secretsDir,
+    tokenFile,
+    kekFile,
+    kmsDataDir,
+    bundocApi,
+    kmsApi,
+    kmsInternal,
+    bunkmsEnv: {
+      ...without(inherited, 'BUNDOC_'),
+      BUNKMS_HOST: kmsApi.host,
+      BUNKMS_PORT: String(kmsApi.port),
+      BUNKMS_INTERNAL_HOST: kmsInternal.host,
+      BUNKMS_INTERNAL_PORT: String(kmsInternal.port),
+      BUNKMS_DATA_DIR: kmsDataDir,
+      ...(kekFile === undefined ? {} : { BUNKMS_KEK_FILE: kekFile }),
+    },
+    bundocEnv: {
+      ...without(inherited, 'BUNKMS_'),
+      BUNDOC_HOST: bundocApi.host,
+      BUNDOC_PORT: String(bundocApi.port),
+      BUNDOC_DATA_DIR: dataDir,
+      BUNDOC_KMS_URL: set('BUNDOC_KMS_URL', kmsInternal.url),
+      BUNDOC_KMS_TOKEN_FILE: tokenFile,
+    },
+  };
+}
+
+/** `init` for this setup: it makes what is missing and leaves what is there. */
+export function initArguments(setup) {
+  return [
+    'init',
+    ...(setup.kekFile === undefined ? [] : ['--create-kek']),
+    '--service-token',
+    setup.tokenFile,
+  ];
+}
+
+function without(env, prefix) {
+  return Object.fromEntries(Object.entries(env).filter(([name]) => !name.startsWith(prefix)));
+}
+
+function tcpPort(variable, text) {
+  const port = Number(text);
+  if (/^\d+$/.test(text) && port >= 1 && port <= 65_535) return port;
+  throw new UserError(`${variable}: must be a port from 1 to 65535, not "${text}"`);
+}
+
+/** A host that one can connect to: a wildcard stands for every address, this machine's own among them. */
+function urlHost(host) {
+  if (host === '0.0.0.0') return '127.0.0.1';
+  if (host === '::') return '[::1]';
+  return host.includes(':') ? `[${host}]` : host;
+}

@@ -1,0 +1,49 @@
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { describe, expect, it } from 'vitest';
+import { isAtLeast, lowestMajor, withoutNpmVariables, withPathFirst } from './node-runtime.mjs';
+import { root } from './root.mjs';
+import { PNPM } from './workspace.mjs';
+
+describe('the Node that runs the project', () => {
+  it.each([
+    ['24.0.0', true],
+    ['v25.1.0', true],
+    ['20.20.2', false],
+    ['9.9.9', false],
+    ['', false],
+    [undefined, false],
+  ])('%s is new enough for 24: %s', (version, expected) => {
+    expect(isAtLeast(version, 24)).toBe(expected);
+  });
+
+  it('reads the engines of package.json, and refuses a range it does not understand', () => {
+    const { engines } = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8'));
+    expect(lowestMajor(engines.node)).toBeGreaterThanOrEqual(24);
+    expect(() => lowestMajor('^24 || ^26')).toThrow('engines.node');
+  });
+
+  it('forgets what npm set for its script, but not where a person told it to look', () => {
+    const env = {
+      npm_lifecycle_event: 'start',
+      npm_config_prefix: '/x',
+      npm_config_registry: 'http://127.0.0.1:4873',
+      NPM_CONFIG_CAFILE: '/ca',
+      HOME: '/h',
+    };
+    expect(withoutNpmVariables(env)).toEqual({
+      npm_config_registry: 'http://127.0.0.1:4873',
+      NPM_CONFIG_CAFILE: '/ca',
+      HOME: '/h',
+    });
+  });
+
+  it('puts a directory first in PATH, also where there was none', () => {
+    expect(withPathFirst({ PATH: '/bin' }, '/n24')).toEqual({ PATH: '/n24:/bin' });
+    expect(withPathFirst({}, '/n24')).toEqual({ PATH: '/n24' });
+  });
+});
+
+it('the images are built by the same pnpm as the workspace', () => {
+  expect(readFileSync(join(root, 'Dockerfile'), 'utf8')).toContain(`npm install --global ${PNPM}`);
+});

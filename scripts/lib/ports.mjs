@@ -1,0 +1,26 @@
+import { createServer } from 'node:net';
+import { UserError } from './root.mjs';
+
+/**
+ * Fails, naming the variable to change, when a listener's address is taken.
+ * @param {readonly { variable: string, host: string, port: number }[]} listeners
+ */
+export async function requireFreePorts(listeners) {
+  for (const { variable, host, port } of listeners) {
+    const code = await tryToListen(host, port);
+    if (code === 'EADDRINUSE')
+      throw new UserError(
+        `port ${port} of ${host} is in use (by another "npm start"?); stop what uses it or set ${variable}`,
+      );
+    if (code !== undefined) throw new UserError(`cannot listen on ${host}:${port} (${variable}): ${code}`);
+  }
+}
+
+/** @returns {Promise<string | undefined>} the error's code; absent when it worked. */
+function tryToListen(host, port) {
+  return new Promise((resolve) => {
+    const server = createServer();
+    server.once('error', (error) => resolve(error.code ?? error.message));
+    server.listen({ host, port, exclusive: true }, () => server.close(() => resolve(undefined)));
+  });
+}

@@ -1,0 +1,79 @@
+import { spawn } from 'node:child_process';
+import { UserError } from './root.mjs';
+
+/**
+ * Runs a tool to its end and answers its exit code. The tool has a process group of its own, so that an abort ends
+ * all of it (npx and pnpm start children of theirs) and the terminal's Ctrl-C reaches the supervisor alone.
+ *
+ * @param {string} command
+ * @param {readonly string[]} args
+ * @param {{ cwd: string, env: NodeJS.ProcessEnv, stdout?: 'inherit' | 'stderr', signal?: AbortSignal }} options
+ * `stdout: 'stderr'` (the default) keeps standard output free for what the script itself has to say.
+ * @returns {Promise<number>} 128 + n for a tool that was killed, as a shell has it.
+ */
+export function run(command, args, { cwd, env, stdout = 'stderr', signal }) {
+  return new Promise((resolve, reject) => {
+    if (signal?.aborted) return reject(signal.reason);
+    const child = spawn(command, args, {
+      cwd,
+      env,
+      stdio: ['ignore', stdout === 'inherit' ? 'inherit' : 2, 'inherit'],
+      detached: true,
+    });
+    const stop = () => killGroup(child, 'SIGTERM');
+    signal?.addEventListener('abort', stop, { once: true });
+    child.once('error', (error) => {
+      signal?.removeEventListener('abort', stop);
+      reject(new UserError(`${command} could not be run: ${error.message}`));
+    });
+    child.once('close', (code) => {
+      signal?.removeEventListener('abort', stop);
+      if (signal?.aborted) reject(signal.reason);
+      else resolve(code ?? 128 + 15);
+    });
+  });
+}
+
+/**
+ * As {@link run}, but a tool that fails is an error that names it.
+ * @param {string} command
+ * @param {readonly string[]} args
+ * @param {Parameters<typeof run>[2]} options
+ */
+export async function mustRun(command, args, options) {
+  const code = await run(command, args, options);
+  if (code !== 0) throw new UserError(`"${[command, ...args].join(' ')}" failed (exit code ${code})`);
+}
+
+/**
+ * Runs a tool and answers what it printed on standard output, trimmed; its standard error passes through.
+ * @param {string} command
+ * @param {readonly string[]} args
+ * @param {{ cwd: string, env: NodeJS.ProcessEnv }} options
+ * @returns {Promise<string | undefined>} absent when it could not be run or failed.
+ */
+export function outputOf(command, args, { cwd, env }) {
+  return new Promise((resolve) => {
+    const child = spawn(command, args, { cwd, env, stdio: ['ignore', 'pipe', 'inherit'] });
+    let text = '';
+    child.stdout.setEncoding('utf8').on('data', (chunk) => {
+      text += chunk;
+    });
+    child.once('error', () => resolve(undefined));
+    child.once('close', (code) => resolve(code === 0 ? text.trim() : undefined));
+  });
+}
+
+/**
+ * Signals a detached child with everything it started.
+ * @param {import('node:child_process').ChildProcess} child
+ * @param {NodeJS.Signals} signal
+ */
+export function killGroup(child, signal) {
+  if (child.pid === undefined) return;
+  try {
+    process.kill(-child.pid, signal);
+  } catch {
+    // Gone already.
+  }
+}

@@ -1,0 +1,62 @@
+import { createHash } from 'node:crypto';
+import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { dirname, join } from 'node:path';
+import { cacheDir } from './node-runtime.mjs';
+import { mustRun } from './run.mjs';
+
+/** The one pnpm that is known to take the lockfile; the Dockerfile names the same. */
+export const PNPM = 'pnpm@12.4.2';
+
+/**
+ * Installs and builds the workspace, each only as far as needed. All output goes to standard error.
+ * @param {string} root
+ * @param {{ env: NodeJS.ProcessEnv }} node
+ * @param {AbortSignal} [signal]
+ */
+export async function prepare(root, node, signal) {
+  const options = { cwd: root, env: node.env, signal };
+  const stamp = join(cacheDir(root), 'installed');
+  const wanted = installFingerprint(root);
+  if (!isInstalled(root, stamp, wanted)) {
+    rmSync(stamp, { force: true });
+    // CI=true: never ask whether node_modules of another pnpm may be replaced; there may be nobody to answer.
+    await mustRun('npx', ['-y', PNPM, 'install', '--frozen-lockfile'], {
+      ...options,
+      env: { ...node.env, CI: 'true' },
+    });
+    mkdirSync(dirname(stamp), { recursive: true });
+    writeFileSync(stamp, wanted);
+  }
+  await mustRun(join(root, 'node_modules', '.bin', 'tsc'), ['-b'], options);
+}
+
+/**
+ * Changes whenever an install could have another outcome.
+ * @param {string} root
+ */
+export function installFingerprint(root) {
+  const hash = createHash('sha256').update(PNPM);
+  for (const file of ['pnpm-lock.yaml', 'pnpm-workspace.yaml', ...manifests(root).map(({ file }) => file)])
+    hash.update(`\0${file}\0`).update(readFileSync(join(root, file)));
+  return hash.digest('hex');
+}
+
+/** True when the last install was of this lockfile and nothing that it linked has gone since. */
+function isInstalled(root, stamp, wanted) {
+  if (!existsSync(stamp) || readFileSync(stamp, 'utf8') !== wanted) return false;
+  return manifests(root).every(({ directory, dependencies }) =>
+    dependencies.every((name) => existsSync(join(root, directory, 'node_modules', name, 'package.json'))),
+  );
+}
+
+function manifests(root) {
+  const packages = readdirSync(join(root, 'packages'))
+    .sort()
+    .map((name) => join('packages', name))
+    .filter((directory) => existsSync(join(root, directory, 'package.json')));
+  return ['.', ...packages].map((directory) => {
+    const file = join(directory, 'package.json');
+    const { dependencies, devDependencies } = JSON.parse(readFileSync(join(root, file), 'utf8'));
+    return { directory, file, dependencies: Object.keys({ ...dependencies, ...devDependencies }) };
+  });
+}

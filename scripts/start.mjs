@@ -1,0 +1,114 @@
+// npm start: installs, builds and runs both services on this machine, in dev mode, in the foreground.
+//
+// Runs on any Node >= 18; the services themselves get the Node that the project asks for.
+
+import { mkdirSync } from 'node:fs';
+import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { devSetup, initArguments } from './lib/dev-setup.mjs';
+import { findNode } from './lib/node-runtime.mjs';
+import { requireFreePorts } from './lib/ports.mjs';
+import { root, runScript, UserError } from './lib/root.mjs';
+import { mustRun, outputOf } from './lib/run.mjs';
+import { startService } from './lib/service.mjs';
+import { stopSignal } from './lib/stop-signals.mjs';
+import { prepare } from './lib/workspace.mjs';
+
+const READY_TIMEOUT_MS = 30_000;
+
+const QUICK_START_TOKEN = [
+  ...['--typ', 'client', '--sub', 'quick-start'],
+  ...['--scope', 'docs:read docs:write', '--project', 'project-a'],
+];
+
+const cli = join(root, 'packages', 'bunkms', 'dist', 'cli', 'main.js');
+
+await runScript('npm start', async () => {
+  /** @type {ReturnType<typeof startService>[]} */
+  const services = [];
+  const stop = stopSignal(() => {
+    for (const service of services) service.kill();
+  });
+  // The reader of the logs went away (`npm start | head`): stop as for a signal, which an uncaught EPIPE would not.
+  process.stdout.on('error', () => process.kill(process.pid, 'SIGTERM'));
+
+  const setup = devSetup(root, process.env);
+  try {
+    await requireFreePorts([setup.bundocApi, setup.kmsApi, setup.kmsInternal]);
+    const node = await findNode(root, process.env);
+    await prepare(root, node, stop);
+
+    mkdirSync(setup.secretsDir, { recursive: true, mode: 0o700 });
+    const environment = (own) => ({ ...own, PATH: node.env.PATH });
+    const bunkmsEnv = environment(setup.bunkmsEnv);
+    await mustRun(node.execPath, [cli, ...initArguments(setup)], { cwd: root, env: bunkmsEnv, signal: stop });
+
+    const start = (name, env, readyUrl) => {
+      const main = join(root, 'packages', name, 'dist', 'main.js');
+      const service = startService(name, { execPath: node.execPath, main, cwd: root, env, readyUrl });
+      services.push(service);
+      return service;
+    };
+    const bunkms = start('bunkms', bunkmsEnv, `${setup.kmsApi.url}/ready`);
+    const bundoc = start('bundoc', environment(setup.bundocEnv), `${setup.bundocApi.url}/ready`);
+
+    const stopped = new Promise((_, reject) => {
+      const give = () => reject(stop.reason);
+      if (stop.aborted) give();
+      stop.addEventListener('abort', give);
+    });
+    const failed = Promise.race(services.map((service) => service.ended)).then((outcome) => {
+      throw endedByItself(outcome);
+    });
+    await Promise.race([whenReady({ bunkms, bundoc }), failed, stopped]);
+
+    const token = await outputOf(node.execPath, [cli, 'token', 'issue', ...QUICK_START_TOKEN], {
+      cwd: root,
+      env: bunkmsEnv,
+    });
+    if (token === undefined) throw new UserError('no token could be issued (the reason stands above)');
+    console.log(welcome(setup, token));
+    await Promise.race([failed, stopped]);
+    return 0;
+  } catch (error) {
+    if (stop.aborted) return (await stopAll(services)) ? 0 : 1;
+    await stopAll(services);
+    throw error;
+  }
+});
+
+/** Waits, within bounds, until every service answers that it is ready. */
+async function whenReady(services) {
+  const deadline = Date.now() + READY_TIMEOUT_MS;
+  const fault = `was not ready within ${READY_TIMEOUT_MS / 1000} s (its log stands above)`;
+  for (const [name, service] of Object.entries(services))
+    while (!(await service.ready())) {
+      if (!service.running) throw endedByItself(await service.ended);
+      if (Date.now() > deadline) throw new UserError(`${name} ${fault}`);
+      await sleep(50);
+    }
+}
+
+function endedByItself({ name, reason }) {
+  return new UserError(`${name} ended by itself: ${reason}`);
+}
+
+/** Stops Bundoc and BunKMS together; true when both ended in order. */
+async function stopAll(services) {
+  const clean = await Promise.all(services.map((service) => service.stop()));
+  return clean.every(Boolean);
+}
+
+function welcome(setup, token) {
+  const documents = `${setup.bundocApi.url}/v1/projects/project-a/collections/notes/documents`;
+  return `
+Bundoc listens on ${setup.bundocApi.url}, BunKMS on ${setup.kmsApi.url}. Ctrl-C stops both.
+Store a document and read it back (the token is good for an hour):
+
+TOKEN=${token}
+curl -sS -X PUT ${documents}/hello -H "Authorization: Bearer $TOKEN" -H 'Content-Type: application/json' -d '{"text":"Hello, Bundoc"}'
+curl -sS ${documents}/hello -H "Authorization: Bearer $TOKEN"
+
+Another token: npm run -s token -- --typ client --sub app --scope "docs:read docs:write" --project project-a
+`;
+}

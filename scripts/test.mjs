@@ -1,0 +1,57 @@
+// npm test: installs, builds, checks, and runs every test. What CI runs; further arguments go to Vitest.
+//
+// Ends with the line "N passed, N failed, N skipped", also when it stops before the first test.
+
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { countLine, parseCountLine } from './lib/count-line.mjs';
+import { findNode, withPathFirst } from './lib/node-runtime.mjs';
+import { root, runScript } from './lib/root.mjs';
+import { run } from './lib/run.mjs';
+import { Stopped, stopSignal } from './lib/stop-signals.mjs';
+import { prepare } from './lib/workspace.mjs';
+
+const scratch = mkdtempSync(join(tmpdir(), 'bundoc-test-'));
+const countFile = join(scratch, 'count');
+const stop = stopSignal(() => process.exit(1));
+
+await runScript('npm test', async () => {
+  try {
+    const node = await findNode(root, process.env);
+    await prepare(root, node, stop);
+
+    const { scripts } = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8'));
+    const env = withPathFirst(node.env, join(root, 'node_modules', '.bin'));
+    /** Runs a script of package.json, as npm would. */
+    const script = (name, args, more = {}) => {
+      console.log(`\n> ${name}: ${[scripts[name], ...args].join(' ')}`);
+      return run('sh', ['-c', `${scripts[name]} "$@"`, name, ...args], {
+        cwd: root,
+        env: { ...env, ...more },
+        stdout: 'inherit',
+        signal: stop,
+      });
+    };
+    const checked = await script('check', []);
+    if (checked !== 0) return checked;
+    return await script('vitest', process.argv.slice(2), { BUNDOC_COUNT_FILE: countFile });
+  } catch (error) {
+    if (error instanceof Stopped) return 130;
+    throw error;
+  }
+});
+
+const count = readCount();
+// A stage that failed before, or beside, the tests is a failure too: the line must never look like success.
+if (process.exitCode !== 0 && count.failed === 0) count.failed = 1;
+rmSync(scratch, { recursive: true, force: true });
+console.log(countLine(count));
+
+function readCount() {
+  try {
+    return parseCountLine(readFileSync(countFile, 'utf8'));
+  } catch {
+    return { passed: 0, failed: 0, skipped: 0 };
+  }
+}
