@@ -6,7 +6,8 @@ import { call, Installation } from './support/installation.ts';
 let installation: Installation;
 let token: string;
 beforeAll(async () => {
-  installation = await Installation.start();
+  // Nothing in memory: what is read comes from the files that are tampered with.
+  installation = await Installation.start({ environment: { BUNDOC_CACHE_BYTES: '0' } });
   token = await installation.client();
 });
 afterAll(() => installation[Symbol.asyncDispose]());
@@ -14,15 +15,17 @@ afterAll(() => installation[Symbol.asyncDispose]());
 const pathOf = (project: string, id: string) => `/v1/projects/${project}/collections/notes/documents/${id}`;
 const get = (project: string, id: string) => call(installation.url, pathOf(project, id), { token });
 
+const written = new Map<string, string[]>();
+
 /** Writes a document and gives the file that appeared. */
 async function put(project: string, id: string, body: string): Promise<string> {
-  const docs = join(installation.dataDir, 'projects', project, 'docs');
-  const before = new Set(filesOf(docs));
+  const before = written.get(project) ?? [];
   expect((await call(installation.url, pathOf(project, id), { method: 'PUT', token, body })).status).toBe(
     201,
   );
-  const [added] = filesOf(docs).filter((file) => !before.has(file));
-  return String(added);
+  const after = await installation.documentFiles(project, before.length + 1);
+  written.set(project, after);
+  return String(after.find((file) => !before.includes(file)));
 }
 
 function filesOf(folder: string): string[] {

@@ -1,6 +1,5 @@
 import { execFileSync, spawnSync } from 'node:child_process';
-import { readdirSync, readFileSync } from 'node:fs';
-import { join } from 'node:path';
+import { readFileSync } from 'node:fs';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { call, Installation } from './support/installation.ts';
 
@@ -29,10 +28,8 @@ describe.skipIf(python === undefined)('a document file', () => {
     const expected = (await call(installation.url, path, { token })).text;
     const service = installation.read('kms-token').toString().trim();
     const exported = await call(installation.kms.internalUrl, '/v1/export/by-hand-dek', { token: service });
-    const docs = join(installation.dataDir, 'projects/by-hand/docs');
-    const [shard = ''] = readdirSync(docs);
-    const [name = ''] = readdirSync(join(docs, shard));
-    const opened = execFileSync(String(python), ['-c', String(script), join(docs, shard, name)], {
+    const [file = ''] = await installation.documentFiles('by-hand', 1);
+    const opened = execFileSync(String(python), ['-c', String(script), file], {
       input: exported.text,
     });
     expect(opened.toString()).toBe(expected);

@@ -12,7 +12,7 @@ const answers: string[] = [];
 const secrets = new Map<string, string | Buffer>();
 
 beforeAll(async () => {
-  installation = await Installation.start();
+  installation = await Installation.start({ environment: { BUNDOC_CACHE_BYTES: '0' } });
   const token = await installation.client(['*'], ['docs:read', 'docs:write', 'docs:admin']);
   const service = installation.read('kms-token').toString().trim();
   const keep = async (promise: ReturnType<typeof call>) => {
@@ -51,10 +51,7 @@ beforeAll(async () => {
   );
 
   // A document file that does not open, and a read while BunKMS is away.
-  const docs = join(installation.dataDir, 'projects/planted/docs');
-  const [shard = ''] = readdirSync(docs);
-  const [file = ''] = readdirSync(join(docs, shard));
-  const path = join(docs, shard, file);
+  const [path = ''] = await installation.documentFiles('planted', 1);
   const sealed = readFileSync(path);
   writeFileSync(path, sealed.subarray(1));
   await keep(call(installation.url, `${base}/planted-id`, { token }));

@@ -1,6 +1,6 @@
 import { createDecipheriv } from 'node:crypto';
-import { readdirSync } from 'node:fs';
-import { join } from 'node:path';
+import { readdirSync, readFileSync } from 'node:fs';
+import { basename, dirname, join } from 'node:path';
 import { PROBLEM_CONTENT_TYPE } from '@bundoc/shared/http/problem-reply';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { call, Installation } from './support/installation.ts';
@@ -51,18 +51,16 @@ describe('the whole workflow', () => {
     const exported = (
       await call(installation.kms.internalUrl, '/v1/export/project-a-dek', { token: service })
     ).json();
-    const docs = join(installation.dataDir, 'projects/project-a/docs');
-    const opened = readdirSync(docs).flatMap((shard) =>
-      readdirSync(join(docs, shard)).map((name) => {
-        expect(name.slice(0, 2)).toBe(shard);
-        const sealed = installation.read('data/projects/project-a/docs', shard, name);
-        const key = Buffer.from(String(exported['key_material_b64']), 'base64');
-        const decipher = createDecipheriv('aes-256-gcm', key, sealed.subarray(0, 12));
-        decipher.setAAD(Buffer.from(`bundoc/doc/v1\0project-a\0${name}`));
-        decipher.setAuthTag(sealed.subarray(-16));
-        return Buffer.concat([decipher.update(sealed.subarray(12, -16)), decipher.final()]).toString();
-      }),
-    );
+    const opened = (await installation.documentFiles('project-a', 2)).map((file) => {
+      const name = basename(file);
+      expect(basename(dirname(file))).toBe(name.slice(0, 2));
+      const sealed = readFileSync(file);
+      const key = Buffer.from(String(exported['key_material_b64']), 'base64');
+      const decipher = createDecipheriv('aes-256-gcm', key, sealed.subarray(0, 12));
+      decipher.setAAD(Buffer.from(`bundoc/doc/v1\0project-a\0${name}`));
+      decipher.setAuthTag(sealed.subarray(-16));
+      return Buffer.concat([decipher.update(sealed.subarray(12, -16)), decipher.final()]).toString();
+    });
     expect(opened.some((text) => text.includes('planted words'))).toBe(true);
     expect(exported).toMatchObject({ algorithm: 'AES-256-GCM', name: 'project-a-dek', version: 1 });
   });

@@ -1,5 +1,5 @@
 import { randomBytes } from 'node:crypto';
-import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
 import { request as httpRequest } from 'node:http';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -89,7 +89,10 @@ export function call(baseUrl: string, path: string, options: Call = {}): Promise
 }
 
 /** What both services share in a test. */
-export type InstallationParts = Pick<BundocParts, 'clock'>;
+export type InstallationParts = Pick<BundocParts, 'clock'> & {
+  /** Variables for Bundoc. */
+  readonly environment?: Readonly<Record<string, string>>;
+};
 
 /** A whole installation in a temporary folder and this process: BunKMS, Bundoc, KEK, tokens. */
 export class Installation implements AsyncDisposable {
@@ -153,13 +156,13 @@ export class Installation implements AsyncDisposable {
     this.#kms = undefined;
   }
 
-  async startBundoc(environment: Record<string, string> = {}): Promise<void> {
+  async startBundoc(): Promise<void> {
     const config = readBundocConfig({
       BUNDOC_PORT: '0',
       BUNDOC_DATA_DIR: this.dataDir,
       BUNDOC_KMS_URL: this.kms.internalUrl,
       BUNDOC_KMS_TOKEN_FILE: this.tokenFile,
-      ...environment,
+      ...this.#parts.environment,
     });
     this.#bundoc = await startBundoc(config, { ...this.#parts, logger: this.log.logger('bundoc') });
   }
@@ -183,6 +186,20 @@ export class Installation implements AsyncDisposable {
     scope: IssueToken['scope'] = ['docs:read', 'docs:write'],
   ): Promise<string> {
     return this.issue({ sub: 'app', typ: 'client', scope, projects });
+  }
+
+  /** Paths of a project's document files, once there are as many: they follow their commits in the background. */
+  async documentFiles(project: string, count: number): Promise<string[]> {
+    const docs = join(this.dataDir, 'projects', project, 'docs');
+    const deadline = Date.now() + 10_000;
+    for (;;) {
+      const files = readdirSync(docs, { recursive: true, withFileTypes: true })
+        .filter((entry) => entry.isFile())
+        .map((entry) => join(entry.parentPath, entry.name));
+      if (files.length === count) return files;
+      if (Date.now() > deadline) throw new Error(`there are ${files.length} document files, not ${count}`);
+      await new Promise((resolve) => setTimeout(resolve, 5));
+    }
   }
 
   /** A file below the installation's folder. */

@@ -47,7 +47,7 @@ const READINESS_KEPT_MS = 1_000;
 const CONNECTIONS_MAX = 4_096;
 const MIB = 1_048_576;
 const EMBEDDED_LIMITS: EmbeddedLimits = {
-  segmentBytes: 4 * MIB,
+  segmentBytes: 2 * MIB,
   checkpointBytes: 32 * MIB,
   backlogBytesMax: 32 * MIB,
 };

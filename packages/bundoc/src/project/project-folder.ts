@@ -3,13 +3,7 @@ import type { Clock } from '@bundoc/shared/clock';
 import { AppError, hasCode } from '@bundoc/shared/errors';
 import type { ProjectCipher } from '../cipher/project-cipher.ts';
 import type { LeasedKey } from '../kms/port.ts';
-import {
-  type Disk,
-  makeDirectoryDurably,
-  removeLeftovers,
-  replaceFile,
-  UnknownOutcome,
-} from '../storage/embedded/disk.ts';
+import { type Disk, makeDirectoryDurably, removeLeftovers, replaceFile } from '../storage/embedded/disk.ts';
 import type { KeyCache } from './key-cache.ts';
 import {
   formatProjectFile,
@@ -146,14 +140,9 @@ export class ProjectFolders {
     }
   }
 
-  async #write(directory: string, file: ProjectFile): Promise<void> {
+  /** When the outcome is not known, the next call reads what is there and goes on from it. */
+  #write(directory: string, file: ProjectFile): Promise<void> {
     const { disk } = this.#options;
-    try {
-      await replaceFile(disk, join(directory, TMP), join(directory, PROJECT_FILE), formatProjectFile(file));
-    } catch (error) {
-      // Whether or not the new file is durable, the next call reads what is there and goes on from it.
-      if (error instanceof UnknownOutcome) throw new AppError('storage_unavailable', { cause: error });
-      throw error;
-    }
+    return replaceFile(disk, join(directory, TMP), join(directory, PROJECT_FILE), formatProjectFile(file));
   }
 }

@@ -49,6 +49,8 @@ export class SimulatedDisk implements Disk {
   #unsynced: NameChange[] = [];
   #fault: Fault | undefined;
   #crashed = false;
+  /** While true, nothing that takes space succeeds. */
+  full = false;
   /** Operations so far that change something. */
   operations = 0;
   /** A line for each of them. */
@@ -116,6 +118,7 @@ export class SimulatedDisk implements Disk {
 
   async createFile(path: string, content: Buffer): Promise<void> {
     await this.#change(`create ${path}`, () => {
+      this.#requireSpace();
       this.#requireDirectory(dirname(path));
       if (this.#current.has(path)) throw new AppError('storage_unavailable');
       const bytes = Buffer.from(content);
@@ -126,6 +129,7 @@ export class SimulatedDisk implements Disk {
 
   async writeFile(path: string, content: Buffer): Promise<void> {
     await this.#change(`write ${path}`, () => {
+      this.#requireSpace();
       this.#requireDirectory(dirname(path));
       const known = this.#current.get(path);
       const bytes = Buffer.from(content);
@@ -235,6 +239,10 @@ export class SimulatedDisk implements Disk {
 
   #requireAlive(): void {
     if (this.#crashed) throw new Crash();
+  }
+
+  #requireSpace(): void {
+    if (this.full) throw new AppError('disk_full');
   }
 
   #requireDirectory(path: string): void {

@@ -139,8 +139,9 @@ export class Catalog {
       .map(({ name, alive, bytes }) => ({ name, documents: alive, bytes }));
   }
 
-  /** Forgets tombstones from before `beforeMs`. */
-  purge(beforeMs: number): void {
+  /** Forgets tombstones from before `beforeMs`. @returns how many. */
+  purge(beforeMs: number): number {
+    let purged = 0;
     for (const slot of [...this.#slots()]) {
       const deletedMs = this.#deletedMs[slot] as number;
       if (deletedMs === 0 || deletedMs >= beforeMs) continue;
@@ -151,7 +152,9 @@ export class Catalog {
       this.#seqs[slot] = 0;
       this.#freeSlots.push(slot);
       this.#changes.entryDied();
+      purged++;
     }
+    return purged;
   }
 
   readonly #isLastChange = (seq: number, slot: number): boolean => this.#seqs[slot] === seq;

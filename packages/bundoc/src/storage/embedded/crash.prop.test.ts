@@ -131,7 +131,8 @@ describe('a history with a crash in it', () => {
         fc.constantFrom('before' as const, 'after' as const),
         fc.integer({ min: 1, max: 2_147_483_646 }),
         fc.constantFrom('synced only' as const, 'everything' as const, 'random' as const, 'random' as const),
-        async (steps, where, when, seed, mode) => {
+        fc.constantFrom('crash' as const, 'crash' as const, 'storage_unavailable' as const),
+        async (steps, where, when, seed, mode, what) => {
           let state = seed;
           const random = () => {
             state = (state * 48_271) % 2_147_483_647;
@@ -150,7 +151,7 @@ describe('a history with a crash in it', () => {
 
           const disk = EmbeddedProject.disk();
           await project.create(disk);
-          disk.failAt({ operation: 1 + Math.floor(where * operations), when, what: 'crash' });
+          disk.failAt({ operation: 1 + Math.floor(where * operations), when, what });
           const outcome: Outcome = { models: [new Map()], acknowledged: 0 };
           await run(project, disk, steps, outcome).catch(() => undefined);
 

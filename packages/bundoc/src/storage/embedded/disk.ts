@@ -1,5 +1,6 @@
 import { randomBytes } from 'node:crypto';
 import { dirname, join } from 'node:path';
+import { AppError } from '@bundoc/shared/errors';
 
 /**
  * All disk access of Bundoc's data goes through this port, so that a fault-injecting disk can stand in.
@@ -38,19 +39,11 @@ export interface DiskFile {
   close(): Promise<void>;
 }
 
-/** A failure after which the names in a folder may or may not be durable. */
-export class UnknownOutcome extends Error {
-  override readonly name = 'UnknownOutcome';
-  constructor(cause: unknown) {
-    super('it is not known whether the change is durable', { cause });
-  }
-}
-
 /**
  * Puts `content` at `path`, durably and all or nothing: a new file in `temporaryDirectory`, its content synced, renamed,
  * the folder synced.
  *
- * @throws UnknownOutcome when only the last step failed; before that, nothing has changed.
+ * @throws AppError `disk_full` when nothing has changed; `storage_unavailable` when it is not known which of the two contents is durable.
  */
 export async function replaceFile(
   disk: Disk,
@@ -66,15 +59,10 @@ export async function replaceFile(
     await disk.remove(temporary).catch(() => false);
     throw error;
   }
-  await syncNames(disk, dirname(path));
-}
-
-/** @throws UnknownOutcome when the sync fails. */
-export async function syncNames(disk: Disk, directory: string): Promise<void> {
   try {
-    await disk.syncDirectory(directory);
+    await disk.syncDirectory(dirname(path));
   } catch (error) {
-    throw new UnknownOutcome(error);
+    throw new AppError('storage_unavailable', { cause: error });
   }
 }
 

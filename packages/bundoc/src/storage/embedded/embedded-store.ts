@@ -57,7 +57,6 @@ export interface EmbeddedLimits {
 
 /** Commits that may wait. */
 export const COMMITS_WAITING_MAX = 1_024;
-const FREE_SEGMENTS_KEPT = 2;
 /** How many times its checkpoint's size the journal may have before commits wait for one. */
 const JOURNAL_LONG = 4;
 export const CATALOG_FILE = 'catalog';
@@ -216,17 +215,30 @@ export class EmbeddedStore implements ProjectStore {
   async #pump(): Promise<void> {
     while (this.#waiting.length > 0) {
       const group = this.#takeGroup();
+      const refused = await this.#refusedForSpace(group);
+      const accepted = refused === undefined ? group : group.filter(({ writes }) => onlyDeletes(writes));
       try {
-        await this.#commitGroup(group);
-        await this.#parts.writer.room();
+        await this.#commitGroup(accepted);
       } catch (error) {
         // What commitGroup did not settle; settled ones ignore it.
-        for (const { done } of group) done.reject(error);
+        for (const { done } of accepted) done.reject(error);
       }
+      if (refused !== undefined) for (const { done } of group) done.reject(refused);
       await this.#keepJournalShort();
     }
     // In the same turn in which nothing was found waiting: a commit that comes now must start the pump again.
     this.#pumping = undefined;
+  }
+
+  /** Waits until document files have caught up. @returns why documents cannot be taken, when that is so. */
+  async #refusedForSpace(group: readonly Waiting[]): Promise<unknown> {
+    if (group.every(({ writes }) => onlyDeletes(writes))) return undefined;
+    try {
+      await this.#parts.writer.room();
+      return undefined;
+    } catch (error) {
+      return error;
+    }
   }
 
   /** Begins a checkpoint when the journal is long, and waits for it when the journal has become much too long. */
@@ -266,7 +278,10 @@ export class EmbeddedStore implements ProjectStore {
     for (const { records } of prepared) for (const record of records) writeRecord(writer, record);
     if (writer.length > 0) {
       try {
-        await this.#journalTurn.run('', () => this.#parts.journal.append([writer.finish()]));
+        const mayUseReserve = prepared.every(({ waiting }) => onlyDeletes(waiting.writes));
+        await this.#journalTurn.run('', () =>
+          this.#parts.journal.append([writer.finish()], { mayUseReserve }),
+        );
       } catch (error) {
         if (hasCode(error, 'disk_full')) throw error;
         this.#fail(error);
@@ -396,16 +411,18 @@ export class EmbeddedStore implements ProjectStore {
    */
   async #checkpoint(): Promise<void> {
     if (this.#failed) throw new AppError('storage_unavailable');
-    if (this.#parts.journal.liveBytes === 0) return;
     const { disk, directory, cipher, project, clock } = this.#options;
     const { catalog, journal, writer, usedKeys } = this.#parts;
+    const purged = catalog.purge(clock.now() - TOMBSTONE_TTL_MS);
+    if (purged === 0 && journal.liveBytes === 0) return;
     const start = await this.#journalTurn.run('', () => journal.rotate());
-    catalog.purge(clock.now() - TOMBSTONE_TTL_MS);
     const head = { start, lastSeq: catalog.lastSeq, purgedSeq: catalog.purgedSeq };
     await writer.flush();
     const snapshot = await encodeSnapshot(project, cipher, head, usedKeys, catalog.states());
     await replaceFile(disk, join(directory, 'tmp'), join(directory, CATALOG_FILE), snapshot);
-    await this.#journalTurn.run('', () => journal.recycle(start.firstLive, FREE_SEGMENTS_KEPT));
+    const { checkpointBytes, segmentBytes } = this.#options.limits;
+    const keep = 2 + Math.ceil(checkpointBytes / segmentBytes);
+    await this.#journalTurn.run('', () => journal.recycle(start.firstLive, keep));
   }
 
   #fail(error: unknown): void {
@@ -418,6 +435,10 @@ export class EmbeddedStore implements ProjectStore {
 const NOTHING = Buffer.alloc(0);
 /** What a record adds to a document's bytes, at most: names, numbers, metadata. */
 const RECORD_OVERHEAD_BYTES = 2_048;
+
+function onlyDeletes(writes: readonly Write[]): boolean {
+  return writes.every(({ kind }) => kind === 'delete');
+}
 
 function bytesOf(write: Write): number {
   return RECORD_OVERHEAD_BYTES + (write.kind === 'put' ? write.content.bytes.length : 0);

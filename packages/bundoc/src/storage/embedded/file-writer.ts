@@ -1,4 +1,5 @@
 import { dirname, join } from 'node:path';
+import { AppError, hasCode } from '@bundoc/shared/errors';
 import type { Disk } from './disk.ts';
 
 /** What is to become of a document file: new sealed bytes, or nothing. */
@@ -10,11 +11,13 @@ export interface FileWriterOptions {
   readonly directory: string;
   /** Bytes that may wait before {@link FileWriter.room} waits. */
   readonly backlogBytesMax: number;
-  /** Told of a failure; nothing is written any more afterwards. */
+  /** Told of a failure other than a full disk; nothing is written any more afterwards. */
   readonly onFailure: (error: unknown) => void;
 }
 
 const WRITES_AT_ONCE = 8;
+/** How long after a full disk it is tried again, milliseconds. */
+const FULL_RETRY_MS = 500;
 
 /**
  * Brings document files after the journal: commits are durable there, so files are written in the background, in place, in
@@ -34,6 +37,8 @@ export class FileWriter {
   #idle: PromiseWithResolvers<void> | undefined;
   #roomy: PromiseWithResolvers<void> | undefined;
   #failure: { readonly error: unknown } | undefined;
+  /** Set while the disk is full: the next try. */
+  #retry: NodeJS.Timeout | undefined;
 
   constructor(options: FileWriterOptions) {
     this.#options = options;
@@ -55,29 +60,38 @@ export class FileWriter {
     this.#wish(fileName, { sealed: undefined });
   }
 
-  /** Resolves at once unless too much is waiting. */
+  /** Resolves at once unless too much is waiting. @throws AppError `disk_full` when that cannot become less. */
   async room(): Promise<void> {
     while (this.#backlogBytes > this.#options.backlogBytesMax && this.#failure === undefined) {
+      if (this.#retry !== undefined) throw new AppError('disk_full');
       this.#roomy ??= Promise.withResolvers();
       await this.#roomy.promise;
     }
   }
 
-  /** Resolves once every wish so far is on the disk and durable. @throws what the disk threw. */
+  /** Resolves once every wish so far is on the disk and durable. @throws what the disk threw, `disk_full` at once. */
   async flush(): Promise<void> {
     while (this.#wishes.size > 0 && this.#failure === undefined) {
+      if (this.#retry !== undefined) throw new AppError('disk_full');
       this.#idle ??= Promise.withResolvers();
       await this.#idle.promise;
     }
     if (this.#failure !== undefined) throw this.#failure.error;
-    const paths = [...this.#unsynced];
+    const paths = this.#unsynced;
     this.#unsynced = new Set();
-    await this.#options.disk.syncFiles(paths);
+    try {
+      await this.#options.disk.syncFiles([...paths]);
+    } catch (error) {
+      // Whether a file that failed to sync is whole is not known, and a second sync would not tell.
+      this.#fail(error);
+      throw error;
+    }
   }
 
   /** Resolves once nothing is being written; what still waits is given up. It is in the journal. */
   async stop(): Promise<void> {
     this.#failure ??= { error: new Error('the writer was stopped') };
+    clearTimeout(this.#retry);
     while (this.#writing.size > 0) {
       this.#idle ??= Promise.withResolvers();
       await this.#idle.promise;
@@ -90,22 +104,27 @@ export class FileWriter {
     this.#start(fileName);
   }
 
+  /** Begins to write a file, unless it must wait. A full disk holds up contents, and lets files be removed. */
   #start(fileName: string): void {
-    if (this.#failure !== undefined || this.#writing.size >= WRITES_AT_ONCE || this.#writing.has(fileName))
-      return;
+    const holdsContent = this.#wishes.get(fileName)?.sealed !== undefined;
+    if (this.#failure !== undefined || (this.#retry !== undefined && holdsContent)) return;
+    if (this.#writing.size >= WRITES_AT_ONCE || this.#writing.has(fileName)) return;
     this.#writing.add(fileName);
     void this.#write(fileName);
   }
 
   async #write(fileName: string): Promise<void> {
     const wish = this.#wishes.get(fileName);
+    let done = false;
     try {
       if (wish !== undefined) await this.#fulfil(fileName, wish);
+      done = true;
     } catch (error) {
-      this.#fail(error);
+      if (hasCode(error, 'disk_full')) this.#waitForSpace();
+      else this.#fail(error);
     }
     this.#writing.delete(fileName);
-    if (wish !== undefined && this.#failure === undefined && this.#wishes.get(fileName) === wish) {
+    if (done && wish !== undefined && this.#wishes.get(fileName) === wish) {
       this.#wishes.delete(fileName);
       this.#backlogBytes -= wish.sealed?.length ?? 0;
     }
@@ -135,7 +154,8 @@ export class FileWriter {
       if (this.#writing.size >= WRITES_AT_ONCE) break;
       this.#start(fileName);
     }
-    if (this.#backlogBytes <= this.#options.backlogBytesMax || this.#failure !== undefined) {
+    const isStuck = this.#failure !== undefined || this.#retry !== undefined;
+    if (this.#backlogBytes <= this.#options.backlogBytesMax || isStuck) {
       this.#roomy?.resolve();
       this.#roomy = undefined;
     }
@@ -143,6 +163,13 @@ export class FileWriter {
       this.#idle?.resolve();
       this.#idle = undefined;
     }
+  }
+
+  #waitForSpace(): void {
+    this.#retry ??= setTimeout(() => {
+      this.#retry = undefined;
+      this.#next();
+    }, FULL_RETRY_MS).unref();
   }
 
   #fail(error: unknown): void {

@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { type KeyObject, randomBytes } from 'node:crypto';
 import { join } from 'node:path';
 import { TAG_BYTES } from '@bundoc/shared/aead';
+import { hasCode } from '@bundoc/shared/errors';
 import type { Disk, DiskFile } from './disk.ts';
 import {
   BLOCK_BYTES,
@@ -128,12 +129,14 @@ export class Journal {
   /**
    * Makes one frame durable. Once rejected, whether it is durable is unknown, unless the code is `disk_full`: then nothing
    * was written.
+   *
+   * @param mayUseReserve whether the last free segment may be taken on a full disk: for frames that make room.
    */
-  async append(plaintext: readonly Buffer[]): Promise<void> {
+  async append(plaintext: readonly Buffer[], { mayUseReserve = false } = {}): Promise<void> {
     const need = frameBytes(plaintext.reduce((sum, part) => sum + part.length, 0));
     if (this.#active === undefined || this.#active.offset + need > this.#active.live.bytes) {
       await this.rotate();
-      this.#active = await this.#begin(need);
+      this.#active = await this.#begin(need, mayUseReserve);
     }
     const active = this.#active;
     const frame = encodeFrame(active.seal, active.frames + 1, plaintext);
@@ -180,9 +183,9 @@ export class Journal {
    * Takes a free segment, or makes one, and makes its header durable before any frame is written. So a header that is not
    * whole and has a frame behind it was damaged, and one that has none was being written at a crash.
    */
-  async #begin(need: number): Promise<ActiveSegment> {
+  async #begin(need: number, mayUseReserve: boolean): Promise<ActiveSegment> {
     const { disk, keys } = this.#options;
-    const segment = await this.#takeSegment(BLOCK_BYTES + need);
+    const segment = await this.#takeSegment(BLOCK_BYTES + need, mayUseReserve);
     const header: SegmentHeader = {
       keyVersion: keys.version,
       id: randomBytes(SEGMENT_ID_BYTES),
@@ -210,15 +213,46 @@ export class Journal {
     };
   }
 
-  async #takeSegment(bytesMin: number): Promise<Segment> {
-    const { disk, directory, segmentBytes } = this.#options;
+  /** A free segment, but not the last one: that is the reserve, so that there is a way on when the disk is full. */
+  async #takeSegment(bytesMin: number, mayUseReserve: boolean): Promise<Segment> {
+    if (this.#free.length === 0) await this.#makeReserve();
+    if (this.#free.length > 1) {
+      const free = this.#takeFree(bytesMin);
+      if (free !== undefined) return free.clean ? free : this.#cleaned(free);
+    }
+    try {
+      return await this.#makeSegment(bytesMin);
+    } catch (error) {
+      const reserve = mayUseReserve && hasCode(error, 'disk_full') ? this.#takeFree(bytesMin) : undefined;
+      if (reserve === undefined) throw error;
+      return reserve.clean ? reserve : this.#cleaned(reserve);
+    }
+  }
+
+  #takeFree(bytesMin: number): FreeSegment | undefined {
     const found = this.#free.findIndex(({ bytes }) => bytes >= bytesMin);
-    const [free] = found === -1 ? [] : this.#free.splice(found, 1);
-    if (free !== undefined) return free.clean ? free : this.#cleaned(free);
+    return found === -1 ? undefined : this.#free.splice(found, 1)[0];
+  }
+
+  async #makeReserve(): Promise<void> {
+    try {
+      this.#free.push({ ...(await this.#makeSegment(0)), clean: true });
+    } catch (error) {
+      if (!hasCode(error, 'disk_full')) throw error;
+    }
+  }
+
+  async #makeSegment(bytesMin: number): Promise<Segment> {
+    const { disk, directory, segmentBytes } = this.#options;
     const bytes = Math.max(segmentBytes, bytesMin);
     const path = join(directory, String(this.#nextFile++).padStart(8, '0'));
-    await disk.createFile(path, Buffer.alloc(bytes));
-    await disk.syncDirectory(directory);
+    try {
+      await disk.createFile(path, Buffer.alloc(bytes));
+      await disk.syncDirectory(directory);
+    } catch (error) {
+      await disk.remove(path).catch(() => false);
+      throw error;
+    }
     return { path, bytes };
   }
 
