@@ -27,6 +27,7 @@ import { type Disk, makeDirectoryDurably } from './storage/embedded/disk.ts';
 import type { EmbeddedLimits } from './storage/embedded/embedded-store.ts';
 import { nodeDisk } from './storage/embedded/node-disk.ts';
 import { createEmbeddedStore, openEmbeddedStore } from './storage/embedded/recovery.ts';
+import { SEAL_LIMITS } from './storage/embedded/seal-budget.ts';
 import { createSealedCache } from './storage/embedded/sealed-cache.ts';
 
 /** What a test may replace. */
@@ -44,6 +45,8 @@ export interface RunningBundoc extends RunningService {
 const SWEEP_EVERY_MS = 1_000;
 const TOKEN_KEYS_EVERY_MS = 300_000;
 const READINESS_KEPT_MS = 1_000;
+/** Documents of one project that are sealed anew after a rotation, each time the projects are swept. */
+const RESEALS_A_SECOND = 500;
 const CONNECTIONS_MAX = 4_096;
 const MIB = 1_048_576;
 const EMBEDDED_LIMITS: EmbeddedLimits = {
@@ -84,7 +87,15 @@ export async function startBundoc(config: BundocConfig, parts: BundocParts = {})
 
   const instances = composeInstances({ config, clock, disk, logger, metrics, kms, projectsDir });
   stack.use(instances);
-  stack.use(every(SWEEP_EVERY_MS, () => instances.sweep()));
+  let isResealing = false;
+  const sweep = async () => {
+    instances.sweep();
+    if (isResealing) return;
+    isResealing = true;
+    await instances.resealSome(RESEALS_A_SECOND);
+    isResealing = false;
+  };
+  stack.use(every(SWEEP_EVERY_MS, () => void sweep()));
 
   const tokenKeys = new TokenKeys({ fetchJwks: () => kms.fetchJwks(), clock });
   stack.use(every(TOKEN_KEYS_EVERY_MS, () => void tokenKeys.refresh()));
@@ -147,6 +158,15 @@ function composeInstances(composition: Composition): InstanceManager {
         clock,
         cache,
         limits: EMBEDDED_LIMITS,
+        sealLimits: SEAL_LIMITS,
+        onRotationDue: (version) => {
+          keys.rotate(project, version).catch((error: unknown) => {
+            logger.error(
+              { project, version, err: error },
+              'the key has sealed much and could not be rotated',
+            );
+          });
+        },
         onIntegrityError: (file) => {
           metrics.integrityError();
           logger.error({ project, file }, 'a document file does not open');
@@ -154,7 +174,11 @@ function composeInstances(composition: Composition): InstanceManager {
         onFailure: (error) => logger.error({ project, err: error }, 'the storage of a project failed'),
       }),
   });
-  metrics.observe({ projectsOpen: () => instances.size, keysCached: () => keys.size });
+  metrics.observe({
+    projectsOpen: () => instances.size,
+    keysCached: () => keys.size,
+    documentsToReseal: () => instances.toReseal,
+  });
   return instances;
 }
 

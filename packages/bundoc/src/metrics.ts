@@ -9,7 +9,7 @@ export interface BundocMetrics {
   integrityError(): void;
   keyFetch(outcome: 'fetched' | 'failed'): void;
   /** Reads the gauges' values whenever the metrics are asked for. */
-  observe(counts: { readonly projectsOpen: () => number; readonly keysCached: () => number }): void;
+  observe(counts: Readonly<Record<'projectsOpen' | 'keysCached' | 'documentsToReseal', () => number>>): void;
 }
 
 export function createBundocMetrics(): BundocMetrics {
@@ -29,9 +29,15 @@ export function createBundocMetrics(): BundocMetrics {
     registry,
     integrityError: () => integrityErrors.inc(),
     keyFetch: (outcome) => keyFetches.inc({ outcome }),
-    observe: ({ projectsOpen, keysCached }) => {
+    observe: ({ projectsOpen, keysCached, documentsToReseal }) => {
       gauge(registry, 'bundoc_projects_open', 'Projects that are open.', projectsOpen);
       gauge(registry, 'bundoc_keys_cached', 'Data encryption keys in memory.', keysCached);
+      gauge(
+        registry,
+        'bundoc_documents_to_reseal',
+        'Documents of open projects that are sealed under a former key version.',
+        documentsToReseal,
+      );
     },
   };
 }

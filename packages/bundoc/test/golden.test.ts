@@ -24,11 +24,11 @@ describe('the golden files of format 1', () => {
 
   it('project.json is read, written back the same, and opens to the same name key', () => {
     expect(formatProjectFile(file)).toEqual(golden('project-v1.golden.json'));
-    expect(openCipher(file, key).fileName(ref)).toBe(expected['fileName']);
+    expect(openCipher(file, [key]).fileName(ref)).toBe(expected['fileName']);
   });
 
   it('a document file opens to the exact text', () => {
-    const text = openCipher(file, key).openDocument(
+    const text = openCipher(file, [key]).openDocument(
       String(expected['fileName']),
       golden('document-v1.golden.bin'),
     );

@@ -1,26 +1,33 @@
 import { createHmac, type KeyObject, randomBytes } from 'node:crypto';
-import { aadOf, deriveKey, KEY_BYTES, open, seal, takeKey } from '@bundoc/shared/aead';
+import { aadOf, deriveKey, KEY_BYTES, OpenError, open, seal, takeKey } from '@bundoc/shared/aead';
 import type { DocumentRef } from './stored-text.ts';
 
 /** Hex characters of a document's file name: the first 16 bytes of its HMAC. */
 const FILE_NAME_BYTES = 16;
 
+/** One version of a project's DEK. */
+export interface DekVersion {
+  readonly version: number;
+  readonly dek: KeyObject;
+}
+
 /**
- * Seals and opens everything of one project under one version of its DEK.
+ * Seals everything of one project under the current version of its DEK, and opens what any live version sealed.
  *
  * Document files are sealed under the DEK itself, so that whoever holds it can open one with ten lines of any
  * language; everything else uses a subkey of its own (ADR 0003).
  */
 export class ProjectCipher {
   readonly #project: string;
-  readonly #version: number;
-  readonly #dek: KeyObject;
+  readonly #current: DekVersion;
+  readonly #deks: ReadonlyMap<number, KeyObject>;
   readonly #nameKey: KeyObject;
 
-  constructor(project: string, version: number, dek: KeyObject, nameKey: KeyObject) {
+  /** @param versions all live ones, the current one first. */
+  constructor(project: string, versions: readonly [DekVersion, ...DekVersion[]], nameKey: KeyObject) {
     this.#project = project;
-    this.#version = version;
-    this.#dek = dek;
+    this.#current = versions[0];
+    this.#deks = new Map(versions.map(({ version, dek }) => [version, dek]));
     this.#nameKey = nameKey;
   }
 
@@ -34,27 +41,49 @@ export class ProjectCipher {
 
   /** The DEK version that this seals under. */
   get version(): number {
-    return this.#version;
+    return this.#current.version;
   }
 
-  /** The key of one use of a journal segment; undefined for another version. */
+  /** The key of one use of a journal segment; undefined for a version that is not live. */
   frameKey(version: number, segmentId: Buffer): KeyObject | undefined {
-    return version === this.#version ? deriveKey(this.#dek, 'bundoc/journal/v1', segmentId) : undefined;
+    const dek = this.#deks.get(version);
+    return dek === undefined ? undefined : deriveKey(dek, 'bundoc/journal/v1', segmentId);
   }
 
-  /** The key of one catalog snapshot; undefined for another version. */
+  /** The key of one catalog snapshot; undefined for a version that is not live. */
   snapshotKey(version: number, snapshotId: Buffer): KeyObject | undefined {
-    return version === this.#version ? deriveKey(this.#dek, 'bundoc/catalog/v1', snapshotId) : undefined;
+    const dek = this.#deks.get(version);
+    return dek === undefined ? undefined : deriveKey(dek, 'bundoc/catalog/v1', snapshotId);
   }
 
-  /** `nonce(12) | ciphertext | tag(16)`: the whole content of a document file. */
+  /** `nonce(12) | ciphertext | tag(16)`: the whole content of a document file, under the current version. */
   sealDocument(fileName: string, text: Buffer): Buffer {
-    return seal(this.#dek, text, this.#documentAad(fileName));
+    return seal(this.#current.dek, text, this.#documentAad(fileName));
   }
 
-  /** @throws OpenError for bytes that were changed, or sealed for another file, project or key. */
-  openDocument(fileName: string, sealed: Buffer): Buffer {
-    return open(this.#dek, sealed, this.#documentAad(fileName));
+  /**
+   * @param version the version that sealed it, as far as is known; the others are tried after it.
+   * @throws OpenError for bytes that were changed, or sealed for another file, project or key.
+   */
+  openDocument(fileName: string, sealed: Buffer, version: number = this.#current.version): Buffer {
+    const aad = this.#documentAad(fileName);
+    const likely = this.#deks.get(version);
+    if (likely !== undefined) {
+      try {
+        return open(likely, sealed, aad);
+      } catch (error) {
+        if (!(error instanceof OpenError) || this.#deks.size === 1) throw error;
+      }
+    }
+    for (const [other, dek] of this.#deks) {
+      if (other === version) continue;
+      try {
+        return open(dek, sealed, aad);
+      } catch (error) {
+        if (!(error instanceof OpenError)) throw error;
+      }
+    }
+    throw new OpenError();
   }
 
   #documentAad(fileName: string): Buffer {
@@ -62,18 +91,23 @@ export class ProjectCipher {
   }
 }
 
-/** A new name key, sealed for `project.json` under a subkey of the DEK version that it is listed with. */
-export function sealNewNameKey(project: string, version: number, dek: KeyObject): Buffer {
-  const nameKey = randomBytes(KEY_BYTES);
+/** A new name key; it stays the same for the life of the project. */
+export function newNameKey(): KeyObject {
+  return takeKey(randomBytes(KEY_BYTES));
+}
+
+/** The name key, sealed for `project.json` under a subkey of the DEK version that it is listed with. */
+export function sealNameKey(project: string, { version, dek }: DekVersion, nameKey: KeyObject): Buffer {
+  const bytes = nameKey.export();
   try {
-    return seal(nameKeySubkey(dek), nameKey, nameKeyAad(project, version));
+    return seal(nameKeySubkey(dek), bytes, nameKeyAad(project, version));
   } finally {
-    nameKey.fill(0);
+    bytes.fill(0);
   }
 }
 
 /** @throws OpenError for a name key of another project, version or DEK. */
-export function openNameKey(project: string, version: number, dek: KeyObject, sealed: Buffer): KeyObject {
+export function openNameKey(project: string, { version, dek }: DekVersion, sealed: Buffer): KeyObject {
   return takeKey(open(nameKeySubkey(dek), sealed, nameKeyAad(project, version)));
 }
 

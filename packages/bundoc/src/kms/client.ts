@@ -78,12 +78,14 @@ export class KmsClient implements KeyService {
     });
   }
 
-  async exportKey(name: string): Promise<LeasedKey> {
+  async exportKey(name: string, version?: number): Promise<LeasedKey> {
     const requestedAt = instant(this.#options.clock);
-    const { body } = await this.#call('GET', `/v1/export/${name}`, [200]);
+    const query = version === undefined ? '' : `?version=${version}`;
+    const { body } = await this.#call('GET', `/v1/export/${name}${query}`, [200]);
     const exported = readAnswer(exportedKeySchema, body);
     const dek = takeKey(Buffer.from(exported.key_material_b64, 'base64'));
-    if (exported.name !== name || keyCheckValue(dek) !== exported.kcv) throw new AppError('key_mismatch');
+    const isAsked = exported.name === name && (version ?? exported.version) === exported.version;
+    if (!isAsked || keyCheckValue(dek) !== exported.kcv) throw new AppError('key_mismatch');
     return {
       keyId: exported.key_id,
       version: exported.version,
@@ -98,6 +100,10 @@ export class KmsClient implements KeyService {
   async createKey(name: string): Promise<void> {
     const key: CreateKey = { name, type: 'aes-256' };
     await this.#call('POST', '/v1/keys', [201, 409], key);
+  }
+
+  async rotateKey(name: string, version: number): Promise<void> {
+    await this.#call('POST', `/v1/keys/${name}/rotate?expected_version=${version}`, [200]);
   }
 
   /** The keys that tokens are signed with. */

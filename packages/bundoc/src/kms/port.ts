@@ -17,13 +17,18 @@ export interface LeasedKey {
 }
 
 /**
- * What Bundoc needs of a key service. Errors of both methods: `kms_unavailable`, with `retryAfterS`, when it does not
+ * What Bundoc needs of a key service. Errors of every method: `kms_unavailable`, with `retryAfterS`, when it does not
  * answer, is sealed or refuses this service; `key_damaged`; `key_mismatch` for an answer that contradicts itself.
- * Both end by themselves within the deadline of the implementation.
+ * All end by themselves within the deadline of the implementation.
  */
 export interface KeyService {
-  /** @throws AppError `KEY_NOT_FOUND`. */
-  exportKey(name: string): Promise<LeasedKey>;
+  /**
+   * @param version the current one when absent.
+   * @throws AppError `KEY_NOT_FOUND`, also for a version that does not exist.
+   */
+  exportKey(name: string, version?: number): Promise<LeasedKey>;
   /** Makes a key. Resolves as well when it exists already: another node was first, and its key is as good. */
   createKey(name: string): Promise<void>;
+  /** Makes a new version the current one, unless `version` is no longer that: then another node was first. */
+  rotateKey(name: string, version: number): Promise<void>;
 }

@@ -191,4 +191,32 @@ describe('InstanceManager', () => {
     await closing;
     expect(opened.get('p')).toBe(0);
   });
+
+  it('takes up a rotated key: writes under the new version, reads the old ones, seals them anew, without a refused request', async () => {
+    const { clock, service, keys, manager, disk, write } = start();
+    for (let n = 0; n < 12; n++) await write('p', `doc-${n}`);
+    await Promise.all([keys.rotate('p', 1), keys.rotate('p', 1)]);
+    expect(service.keys.get('p-dek')?.version).toBe(2);
+    await write('p', 'after');
+    const file = JSON.parse(String(disk.files().get('/projects/p/project.json')));
+    expect(file.versions.map(({ version }: { version: number }) => version)).toEqual([1, 2]);
+    expect(file.nameKey).toHaveLength(2);
+    expect(manager.toReseal).toBe(12);
+    while (manager.toReseal > 0) await manager.resealSome(5);
+    clock.advance(TTL_MS);
+    using lease = await manager.acquire('p', 'existing');
+    for (let n = 0; n < 12; n++) expect(await lease?.store.get(ref(`doc-${n}`))).toBeDefined();
+    expect(await lease?.store.get(ref('after'))).toBeDefined();
+  });
+
+  it('refuses a key whose version went back', async () => {
+    const { clock, service, keys, write } = start();
+    await write('p');
+    const first = service.keys.get('p-dek')!;
+    await keys.rotate('p', 1);
+    await write('p');
+    service.keys.set('p-dek', first);
+    clock.advance(TTL_MS);
+    await expect(write('p')).rejects.toMatchObject({ code: expect.stringMatching(/key_m/) });
+  });
 });

@@ -35,7 +35,10 @@ class ProjectInstance {
   readonly project: string;
   readonly store: ProjectStore;
   file: ProjectFile;
+  /** The current version; replaced when its lease is. */
   key: LeasedKey;
+  /** The other versions that the project uses. */
+  readonly otherVersions: readonly number[];
   users = 0;
   lastUsed: Instant;
 
@@ -43,7 +46,9 @@ class ProjectInstance {
     this.project = project;
     this.store = store;
     this.file = opened.file;
-    this.key = opened.key;
+    const [current, ...others] = opened.keys;
+    this.key = current;
+    this.otherVersions = others.map(({ version }) => version);
     this.lastUsed = now;
   }
 }
@@ -100,8 +105,39 @@ export class InstanceManager implements AsyncDisposable {
     keys.sweep();
     for (const instance of [...this.#hot.values()]) {
       const idle = instance.users === 0 && ageMs(clock, instance.lastUsed) >= this.#idleTtlMs;
-      if (idle || !keys.has(instance.project)) this.#retire(instance);
+      if (idle || !this.#hasKeys(instance)) this.#retire(instance);
     }
+  }
+
+  /**
+   * Seals some documents of each open project anew whose key was rotated; `limit` a project. To be called every second or so,
+   * which bounds the rate.
+   */
+  async resealSome(limit: number): Promise<void> {
+    for (const instance of [...this.#hot.values()]) {
+      if (instance.store.toReseal === 0 || instance.store.failed || !this.#hasKeys(instance)) continue;
+      instance.users++;
+      try {
+        await instance.store.reseal(limit);
+        const left = instance.store.toReseal;
+        this.#options.logger.info(
+          { project: instance.project, left },
+          'documents were sealed under the new key version',
+        );
+      } catch (error) {
+        this.#options.logger.warn(
+          { err: error, project: instance.project },
+          'documents could not be sealed anew',
+        );
+      } finally {
+        this.#release(instance);
+      }
+    }
+  }
+
+  /** Documents of open projects that are sealed under a former key version. */
+  get toReseal(): number {
+    return this.#hot.values().reduce((sum, { store }) => sum + store.toReseal, 0);
   }
 
   /** Refuses new leases, waits for the running ones and closes everything. */
@@ -118,7 +154,9 @@ export class InstanceManager implements AsyncDisposable {
     const instance = this.#hot.get(project);
     if (instance === undefined) return undefined;
     const key = this.#options.keys.peek(project);
-    if (key === undefined || instance.store.failed || !isSameKey(key, instance.key)) {
+    const others = instance.otherVersions.map((version) => this.#options.keys.peek(project, version));
+    const hasKeys = key !== undefined && others.every((other) => other !== undefined);
+    if (!hasKeys || instance.store.failed || !isSameKey(key, instance.key)) {
       this.#retire(instance);
       return undefined;
     }
@@ -150,7 +188,7 @@ export class InstanceManager implements AsyncDisposable {
     try {
       const opened = mode === 'create' ? await folders.openOrCreate(project) : await folders.open(project);
       if (opened === undefined) return undefined;
-      const cipher = openCipher(opened.file, opened.key);
+      const cipher = openCipher(opened.file, opened.keys);
       const store = await openStore(project, opened.directory, cipher);
       const instance = new ProjectInstance(project, opened, store, instant(clock));
       if (this.#closed) throw new AppError('overloaded', { detail: 'the server is stopping' });
@@ -222,11 +260,18 @@ export class InstanceManager implements AsyncDisposable {
     if (instance.users === 0) this.#close(instance);
   }
 
+  /** Whether all its keys may still be used. This is no use of them. */
+  #hasKeys({ project, otherVersions }: ProjectInstance): boolean {
+    const { keys } = this.#options;
+    return keys.has(project) && otherVersions.every((version) => keys.has(project, version));
+  }
+
   /** As long as its key may be used, a store is closed so that it opens fast the next time. */
-  async #closeStore({ project, key, store }: ProjectInstance): Promise<void> {
-    const { keys, logger } = this.#options;
+  async #closeStore(instance: ProjectInstance): Promise<void> {
+    const { project, store } = instance;
+    const { logger } = this.#options;
     try {
-      if (!store.failed && keys.has(project) && key === keys.peek(project)) await store.checkpoint();
+      if (!store.failed && this.#hasKeys(instance)) await store.checkpoint();
     } catch (error) {
       logger.warn({ err: error, project }, 'a project was closed without a checkpoint');
     }

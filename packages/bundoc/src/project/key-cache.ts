@@ -54,34 +54,49 @@ export class KeyCache {
   }
 
   /** The key, if it is here and may still be used. Starts a background fetch when most of its time is over. */
-  peek(project: string): LeasedKey | undefined {
-    const key = this.#kept.get(project);
+  peek(project: string, version?: number): LeasedKey | undefined {
+    const id = idOf(project, version);
+    const key = this.#kept.get(id);
     if (key === undefined) return undefined;
-    if (!this.has(project)) {
-      this.#kept.delete(project);
+    if (!this.has(project, version)) {
+      this.#kept.delete(id);
       return undefined;
     }
-    if (ageMs(this.#options.clock, key.requestedAt) >= this.#ttlOf(key) * REFRESH_AT) this.#refresh(project);
+    if (ageMs(this.#options.clock, key.requestedAt) >= this.#ttlOf(key) * REFRESH_AT)
+      this.#refresh(project, version);
     return key;
   }
 
   /** True while the key is here and may be used. Unlike {@link peek}, this is no use of the key. */
-  has(project: string): boolean {
-    const key = this.#kept.peek(project);
+  has(project: string, version?: number): boolean {
+    return this.#isFresh(this.#kept.peek(idOf(project, version)));
+  }
+
+  #isFresh(key: LeasedKey | undefined): boolean {
     return key !== undefined && ageMs(this.#options.clock, key.requestedAt) < this.#ttlOf(key);
   }
 
   /**
    * The key, from here or from the key service.
    *
+   * @param version the current one when absent.
    * @throws AppError as {@link KeyService.exportKey}; `overloaded` when there was no room in time.
    */
-  async get(project: string): Promise<LeasedKey> {
-    const key = this.peek(project);
+  async get(project: string, version?: number): Promise<LeasedKey> {
+    const key = this.peek(project, version);
     if (key !== undefined) return key;
-    const failure = this.#recentFailure(project);
+    const failure = this.#recentFailure(idOf(project, version));
     if (failure !== undefined) throw failure.error;
-    return this.#fetch(project);
+    return this.#fetch(project, version);
+  }
+
+  /**
+   * Has the key service make a new version and fetches it. What is kept of the former one is replaced, so whoever looks
+   * next finds another key than before.
+   */
+  async rotate(project: string, version: number): Promise<void> {
+    await this.#options.keys.rotateKey(dekNameOf(project), version);
+    await this.#fetch(project, undefined);
   }
 
   /** Makes the project's key, unless another node was first, and fetches it. @throws AppError as {@link get}. */
@@ -93,15 +108,15 @@ export class KeyCache {
 
   /** Forgets every key whose time is over. Keys are never handed out late in any case; this frees their memory. */
   sweep(): void {
-    for (const project of [...this.#kept.keys()]) {
-      if (!this.has(project)) this.#kept.delete(project);
+    for (const [id, key] of [...this.#kept.entries()]) {
+      if (!this.#isFresh(key)) this.#kept.delete(id);
     }
   }
 
-  #recentFailure(project: string): { error: unknown } | undefined {
-    const failure = this.#failures.get(project);
+  #recentFailure(id: string): { error: unknown } | undefined {
+    const failure = this.#failures.get(id);
     if (failure === undefined || ageMs(this.#options.clock, failure.at) < FAILURE_MEMORY_MS) return failure;
-    this.#failures.delete(project);
+    this.#failures.delete(id);
     return undefined;
   }
 
@@ -109,31 +124,34 @@ export class KeyCache {
     return Math.min(this.#options.ttlMs, key.ttlMs);
   }
 
-  #refresh(project: string): void {
-    if (this.#fetching.has(project) || this.#recentFailure(project) !== undefined) return;
+  #refresh(project: string, version: number | undefined): void {
+    const id = idOf(project, version);
+    if (this.#fetching.has(id) || this.#recentFailure(id) !== undefined) return;
     if (this.#fetchesRunning >= this.#fetchesMax) return; // A cold project needs the room more.
-    this.#fetch(project).catch(() => undefined); // Remembered; the present key serves until its end.
+    this.#fetch(project, version).catch(() => undefined); // Remembered; the present key serves until its end.
   }
 
-  #fetch(project: string): Promise<LeasedKey> {
-    const running = this.#fetching.get(project);
+  #fetch(project: string, version: number | undefined): Promise<LeasedKey> {
+    const id = idOf(project, version);
+    const running = this.#fetching.get(id);
     if (running !== undefined) return running;
-    const fetching = this.#fetchAndKeep(project).finally(() => this.#fetching.delete(project));
-    this.#fetching.set(project, fetching);
+    const fetching = this.#fetchAndKeep(project, version).finally(() => this.#fetching.delete(id));
+    this.#fetching.set(id, fetching);
     return fetching;
   }
 
-  async #fetchAndKeep(project: string): Promise<LeasedKey> {
+  async #fetchAndKeep(project: string, version: number | undefined): Promise<LeasedKey> {
+    const id = idOf(project, version);
     await this.#enter();
     try {
-      const key = await this.#options.keys.exportKey(dekNameOf(project));
-      this.#kept.set(project, key);
+      const key = await this.#options.keys.exportKey(dekNameOf(project), version);
+      this.#kept.set(id, key);
       this.#options.onFetch?.('fetched');
       return key;
     } catch (error) {
-      this.#failures.set(project, { error, at: instant(this.#options.clock) });
+      this.#failures.set(id, { error, at: instant(this.#options.clock) });
       // The key service says that the key is gone, or another: what is kept here must not outlive that.
-      if (hasCode(error, 'KEY_NOT_FOUND', 'key_mismatch')) this.#kept.delete(project);
+      if (hasCode(error, 'KEY_NOT_FOUND', 'key_mismatch')) this.#kept.delete(id);
       this.#options.onFetch?.('failed');
       throw error;
     } finally {
@@ -166,4 +184,9 @@ export class KeyCache {
     if (next === undefined) this.#fetchesRunning--;
     else next();
   }
+}
+
+/** What a key is kept under. Project ids hold no `@`. */
+function idOf(project: string, version: number | undefined): string {
+  return version === undefined ? project : `${project}@${version}`;
 }

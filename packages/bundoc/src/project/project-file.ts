@@ -4,7 +4,7 @@ import { projectIdSchema } from '@bundoc/shared/contract/documents';
 import { dekNameOf } from '@bundoc/shared/contract/keys';
 import { AppError } from '@bundoc/shared/errors';
 import { z } from 'zod';
-import { openNameKey, ProjectCipher, sealNewNameKey } from '../cipher/project-cipher.ts';
+import { newNameKey, openNameKey, ProjectCipher, sealNameKey } from '../cipher/project-cipher.ts';
 import type { LeasedKey } from '../kms/port.ts';
 
 export const PROJECT_FILE = 'project.json';
@@ -50,13 +50,8 @@ export function newProjectFile(project: string, key: LeasedKey, createdAt: Date)
     project,
     createdAt: createdAt.toISOString(),
     key: { name: dekNameOf(project), id: key.keyId },
-    versions: [{ version: key.version, kcv: key.kcv, wrapped: key.wrapped }],
-    nameKey: [
-      {
-        version: key.version,
-        sealed: sealNewNameKey(project, key.version, key.dek).toString('base64'),
-      },
-    ],
+    versions: [versionOf(key)],
+    nameKey: [sealedNameKeyOf(project, key, newNameKey())],
   };
 }
 
@@ -64,34 +59,71 @@ export function newProjectFile(project: string, key: LeasedKey, createdAt: Date)
 export function withWrapping(file: ProjectFile, key: LeasedKey): ProjectFile | undefined {
   const known = file.versions.find(({ version }) => version === key.version);
   if (known === undefined || known.wrapped === key.wrapped) return undefined;
+  return { ...file, versions: file.versions.map((entry) => (entry === known ? versionOf(key) : entry)) };
+}
+
+/**
+ * The file with a version that the key service made since, so that its DEK opens the name key as well. It must be
+ * durable before anything is sealed under that version.
+ *
+ * @param keys the new version first, then all that the file knows.
+ * @throws AppError `key_mismatch` unless the new one is later than all that are known.
+ */
+export function withNewVersion(file: ProjectFile, keys: LeasedKeys): ProjectFile {
+  const [current, ...known] = keys;
+  if (known.some(({ version }) => version >= current.version)) throw new AppError('key_mismatch');
+  const nameKey = nameKeyOf(file, known);
   return {
     ...file,
-    versions: file.versions.map((entry) => (entry === known ? { ...entry, wrapped: key.wrapped } : entry)),
+    versions: [...file.versions, versionOf(current)],
+    nameKey: [...file.nameKey, sealedNameKeyOf(file.project, current, nameKey)],
   };
 }
 
 /**
- * The cipher of a project, once it is certain that the key is the project's own: same id, known version, same check
- * value, and the name key opens under it.
+ * The cipher of a project, once it is certain that the keys are the project's own: same id, known versions, same check
+ * values, and the name key opens under each.
  *
- * @throws AppError `key_mismatch`.
+ * @param keys the current version first, then the others that the file lists.
+ * @throws AppError `key_mismatch`, `project_damaged`.
  */
-export function openCipher(file: ProjectFile, key: LeasedKey): ProjectCipher {
-  const known = file.versions.find(({ version }) => version === key.version);
-  const sealedNameKey = file.nameKey.find(({ version }) => version === key.version);
-  if (file.key.id !== key.keyId || known?.kcv !== key.kcv || sealedNameKey === undefined)
-    throw new AppError('key_mismatch');
-  return new ProjectCipher(
-    file.project,
-    key.version,
-    key.dek,
-    openNameKeyOf(file, key, sealedNameKey.sealed),
-  );
+export function openCipher(file: ProjectFile, keys: LeasedKeys): ProjectCipher {
+  return new ProjectCipher(file.project, keys, nameKeyOf(file, keys));
 }
 
-function openNameKeyOf(file: ProjectFile, key: LeasedKey, sealed: string): KeyObject {
+/** Leased versions of one project's key, the current one first. */
+export type LeasedKeys = readonly [LeasedKey, ...LeasedKey[]];
+
+function nameKeyOf(file: ProjectFile, keys: readonly LeasedKey[]): KeyObject {
+  let nameKey: KeyObject | undefined;
+  for (const key of keys) {
+    const known = file.versions.find(({ version }) => version === key.version);
+    const sealed = file.nameKey.find(({ version }) => version === key.version);
+    if (file.key.id !== key.keyId || known?.kcv !== key.kcv || sealed === undefined)
+      throw new AppError('key_mismatch');
+    const opened = openNameKeyOf(file.project, key, Buffer.from(sealed.sealed, 'base64'));
+    if (nameKey !== undefined && !nameKey.equals(opened)) throw new AppError('project_damaged');
+    nameKey = opened;
+  }
+  if (nameKey === undefined) throw new AppError('key_mismatch');
+  return nameKey;
+}
+
+function versionOf({ version, kcv, wrapped }: LeasedKey): ProjectFile['versions'][number] {
+  return { version, kcv, wrapped };
+}
+
+function sealedNameKeyOf(
+  project: string,
+  key: LeasedKey,
+  nameKey: KeyObject,
+): ProjectFile['nameKey'][number] {
+  return { version: key.version, sealed: sealNameKey(project, key, nameKey).toString('base64') };
+}
+
+function openNameKeyOf(project: string, key: LeasedKey, sealed: Buffer): KeyObject {
   try {
-    return openNameKey(file.project, key.version, key.dek, Buffer.from(sealed, 'base64'));
+    return openNameKey(project, key, sealed);
   } catch (error) {
     if (error instanceof OpenError) throw new AppError('project_damaged', { cause: error });
     throw error;

@@ -26,7 +26,7 @@ function start(disk = new SimulatedDisk('/', ROOT), service?: FakeKeyService) {
   /** Opens or makes the project and writes a document. */
   const write = async (id: string, json: string) => {
     const opened = await folders.openOrCreate('p');
-    const cipher = openCipher(opened.file, opened.key);
+    const cipher = openCipher(opened.file, opened.keys);
     const store = await openTestStore('p', opened.directory, disk, cipher, clock);
     await store.commit([put(id, json)]);
     return store;
@@ -142,8 +142,9 @@ describe('a project is not opened, and nothing written,', () => {
   });
 
   it('when the key service has another key under its name: key_mismatch', async () => {
-    const { clock, service, write } = start();
+    const { clock, disk, service, write } = start();
     await write('a', '{}');
+    const before = String(disk.files().get(FILE));
     const { keyId } = service.keys.get('p-dek')!;
     const other = service.put('p-dek');
     clock.advance(900_000);
@@ -151,6 +152,7 @@ describe('a project is not opened, and nothing written,', () => {
     service.keys.set('p-dek', { ...other, keyId });
     clock.advance(900_000);
     await expect(write('b', '{}')).rejects.toMatchObject({ code: 'key_mismatch' });
+    expect(String(disk.files().get(FILE))).toBe(before);
   });
 
   it('when it has content but no project.json: project_damaged, and no key is asked for', async () => {
@@ -187,7 +189,7 @@ describe('a project is not opened, and nothing written,', () => {
     file.nameKey[0].sealed = Buffer.alloc(60).toString('base64');
     disk.tamper(FILE, Buffer.from(JSON.stringify(file)));
     const opened = await folders.open('p');
-    expect(() => openCipher(opened!.file, opened!.key)).toThrow(
+    expect(() => openCipher(opened!.file, opened!.keys)).toThrow(
       expect.objectContaining({ code: 'project_damaged' }),
     );
   });

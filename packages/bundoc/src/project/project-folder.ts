@@ -7,11 +7,13 @@ import { type Disk, makeDirectoryDurably, removeLeftovers, replaceFile } from '.
 import type { KeyCache } from './key-cache.ts';
 import {
   formatProjectFile,
+  type LeasedKeys,
   newProjectFile,
   openCipher,
   PROJECT_FILE,
   type ProjectFile,
   parseProjectFile,
+  withNewVersion,
   withWrapping,
 } from './project-file.ts';
 
@@ -29,7 +31,8 @@ export interface ProjectFoldersOptions {
 export interface OpenedFolder {
   readonly directory: string;
   readonly file: ProjectFile;
-  readonly key: LeasedKey;
+  /** All versions of the key that the project uses, the current one first. */
+  readonly keys: LeasedKeys;
 }
 
 const TMP = 'tmp';
@@ -65,10 +68,10 @@ export class ProjectFolders {
       return undefined;
     }
     const file = parseProjectFile(project, content);
-    const key = await this.#keyOf(project);
+    const keys = await this.#keysOf(project, file);
     await makeDirectoryDurably(this.#options.disk, join(directory, TMP));
     await removeLeftovers(this.#options.disk, join(directory, TMP));
-    return { directory, file: await this.keepWrapping(project, file, key), key };
+    return { directory, file: await this.#brought(directory, file, keys), keys };
   }
 
   /**
@@ -89,9 +92,10 @@ export class ProjectFolders {
     for (const path of [directory, join(directory, TMP)]) await makeDirectoryDurably(disk, path);
     await removeLeftovers(disk, join(directory, TMP));
     const file = newProjectFile(project, key, new Date(clock.now()));
-    await this.#options.createStore(project, directory, openCipher(file, key));
+    const keys: LeasedKeys = [key];
+    await this.#options.createStore(project, directory, openCipher(file, keys));
     await this.#write(directory, file);
-    return { directory, file, key };
+    return { directory, file, keys };
   }
 
   /** Keeps the key's present wrapping in `project.json`, which a rebuild of a lost key store needs. */
@@ -102,13 +106,29 @@ export class ProjectFolders {
     return changed;
   }
 
-  async #keyOf(project: string): Promise<LeasedKey> {
+  /** The current version of the key, and every other that the project's file lists. */
+  async #keysOf(project: string, file: ProjectFile): Promise<LeasedKeys> {
+    const { keys } = this.#options;
     try {
-      return await this.#options.keys.get(project);
+      const current = await keys.get(project);
+      const others = file.versions.filter(({ version }) => version !== current.version);
+      return [current, ...(await Promise.all(others.map(({ version }) => keys.get(project, version))))];
     } catch (error) {
       if (hasCode(error, 'KEY_NOT_FOUND')) throw new AppError('key_missing', { cause: error });
       throw error;
     }
+  }
+
+  /** The file as the keys say that it must be: with a version that is new, and with the present wrapping. */
+  async #brought(directory: string, file: ProjectFile, keys: LeasedKeys): Promise<ProjectFile> {
+    const [current] = keys;
+    const isKnown = file.versions.some(({ version }) => version === current.version);
+    // Nothing of a key is written down before it is certain that it is the project's own.
+    if (isKnown) openCipher(file, keys);
+    const changed = isKnown ? withWrapping(file, current) : withNewVersion(file, keys);
+    if (changed === undefined) return file;
+    await this.#write(directory, changed);
+    return changed;
   }
 
   async #mintOrAdopt(project: string): Promise<LeasedKey> {

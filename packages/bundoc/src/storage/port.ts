@@ -107,7 +107,7 @@ export interface ProjectStore extends AsyncDisposable {
    * @returns a result for each write.
    * @throws AppError `precondition_failed`; `document_not_found` for the delete of an absent document without a
    * precondition; `idempotency_mismatch` for a key that was used for another request; `overloaded` when too much is
-   * waiting; `payload_too_large`.
+   * waiting; `payload_too_large`; `key_exhausted` when the key may seal no more.
    */
   commit(writes: readonly Write[], options?: CommitOptions): Promise<readonly WriteResult[]>;
 
@@ -123,6 +123,12 @@ export interface ProjectStore extends AsyncDisposable {
 
   /** Collections that hold a document. */
   collections(): Promise<readonly CollectionSummary[]>;
+
+  /** Documents that are sealed under another version of the key than the current one. */
+  readonly toReseal: number;
+
+  /** Seals up to `limit` of them anew, without a change that anybody sees. Resumes where it was, also after a crash. */
+  reseal(limit: number): Promise<void>;
 
   /** Makes the next opening cheap. Needs the key, as everything but closing does. */
   checkpoint(): Promise<void>;

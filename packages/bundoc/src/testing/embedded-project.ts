@@ -1,10 +1,11 @@
 import { createSecretKey, randomBytes } from 'node:crypto';
 import type { Clock } from '@bundoc/shared/clock';
 import { FakeClock } from '@bundoc/shared/testing/fake-clock';
-import { ProjectCipher } from '../cipher/project-cipher.ts';
+import { type DekVersion, ProjectCipher } from '../cipher/project-cipher.ts';
 import type { Disk } from '../storage/embedded/disk.ts';
 import type { EmbeddedLimits, EmbeddedStore } from '../storage/embedded/embedded-store.ts';
 import { createEmbeddedStore, openEmbeddedStore } from '../storage/embedded/recovery.ts';
+import { SEAL_LIMITS, type SealLimits } from '../storage/embedded/seal-budget.ts';
 import { createSealedCache } from '../storage/embedded/sealed-cache.ts';
 import { SimulatedDisk } from './simulated-disk.ts';
 
@@ -32,28 +33,45 @@ export function openTestStore(
     cache: createSealedCache(0),
     onIntegrityError: () => undefined,
     onFailure: () => undefined,
+    onRotationDue: () => undefined,
+    sealLimits: SEAL_LIMITS,
     limits: SMALL_LIMITS,
   });
 }
 
 /** A project of the embedded engine in a test: where it lies, and what opens it. */
 export class EmbeddedProject {
-  readonly cipher = new ProjectCipher(
-    'p',
-    1,
-    createSecretKey(randomBytes(32)),
-    createSecretKey(randomBytes(32)),
-  );
+  readonly #nameKey = createSecretKey(randomBytes(32));
+  #versions: [DekVersion, ...DekVersion[]] = [{ version: 1, dek: createSecretKey(randomBytes(32)) }];
+  cipher = new ProjectCipher('p', this.#versions, this.#nameKey);
   readonly damaged: string[] = [];
   readonly failures: unknown[] = [];
+  readonly rotationsDue: number[] = [];
   readonly clock: Clock;
   readonly directory: string;
   readonly limits: EmbeddedLimits;
+  readonly sealLimits: SealLimits;
 
-  constructor(options: { directory?: string; clock?: Clock; limits?: EmbeddedLimits } = {}) {
+  constructor(
+    options: { directory?: string; clock?: Clock; limits?: EmbeddedLimits; sealLimits?: SealLimits } = {},
+  ) {
     this.directory = options.directory ?? '/p';
     this.clock = options.clock ?? new FakeClock();
     this.limits = options.limits ?? SMALL_LIMITS;
+    this.sealLimits = options.sealLimits ?? SEAL_LIMITS;
+  }
+
+  /** Makes a new version of the DEK the current one; the former stay live. The store must be opened anew. */
+  rotate(): void {
+    const version = this.#versions[0].version + 1;
+    this.#versions = [{ version, dek: createSecretKey(randomBytes(32)) }, ...this.#versions];
+    this.cipher = new ProjectCipher('p', this.#versions, this.#nameKey);
+  }
+
+  /** Only the current version is left. */
+  forgetFormerVersions(): void {
+    this.#versions = [this.#versions[0]];
+    this.cipher = new ProjectCipher('p', this.#versions, this.#nameKey);
   }
 
   /** An empty simulated disk with the project's folder. */
@@ -75,6 +93,8 @@ export class EmbeddedProject {
       cache: createSealedCache(cacheBytes),
       onIntegrityError: (fileName) => this.damaged.push(fileName),
       onFailure: (error) => this.failures.push(error),
+      onRotationDue: (version) => this.rotationsDue.push(version),
+      sealLimits: this.sealLimits,
       limits: this.limits,
     });
   }

@@ -8,6 +8,10 @@ interface KeptKey {
   readonly keyId: string;
   readonly dek: KeyObject;
   wrapped: string;
+  /** 1 unless it was rotated. */
+  readonly version?: number;
+  /** Former versions. */
+  readonly before?: readonly KeptKey[];
 }
 
 /** A key service in memory that counts its calls and fails on command. */
@@ -16,6 +20,7 @@ export class FakeKeyService implements KeyService {
   readonly keys = new Map<string, KeptKey>();
   exports = 0;
   creations = 0;
+  rotations = 0;
   ttlMs = 900_000;
   /** When set, every call fails with it. */
   failure: AppError | undefined;
@@ -31,7 +36,7 @@ export class FakeKeyService implements KeyService {
     this.#clock = clock;
   }
 
-  async exportKey(name: string): Promise<LeasedKey> {
+  async exportKey(name: string, version?: number): Promise<LeasedKey> {
     this.exports++;
     const requestedAt = instant(this.#clock);
     this.running++;
@@ -42,11 +47,13 @@ export class FakeKeyService implements KeyService {
       this.running--;
     }
     if (this.failure !== undefined) throw this.failure;
-    const key = this.keys.get(name);
+    const current = this.keys.get(name);
+    const all = current === undefined ? [] : [current, ...(current.before ?? [])];
+    const key = version === undefined ? current : all.find((one) => (one.version ?? 1) === version);
     if (key === undefined) throw new AppError('KEY_NOT_FOUND');
     return {
       keyId: key.keyId,
-      version: 1,
+      version: key.version ?? 1,
       kcv: keyCheckValue(key.dek),
       wrapped: key.wrapped,
       dek: key.dek,
@@ -60,6 +67,21 @@ export class FakeKeyService implements KeyService {
     if (this.failure !== undefined) throw this.failure;
     this.beforeCreate?.(name);
     if (!this.keys.has(name)) this.put(name);
+  }
+
+  async rotateKey(name: string, version: number): Promise<void> {
+    this.rotations++;
+    if (this.failure !== undefined) throw this.failure;
+    const current = this.keys.get(name);
+    if (current === undefined) throw new AppError('KEY_NOT_FOUND');
+    if ((current.version ?? 1) !== version) return;
+    const next = this.put(name);
+    this.keys.set(name, {
+      ...next,
+      keyId: current.keyId,
+      version: version + 1,
+      before: [current, ...(current.before ?? [])],
+    });
   }
 
   put(name: string): KeptKey {

@@ -34,6 +34,7 @@ export const PROBLEMS = {
   SEALED: { status: 503, title: 'The key service is sealed' },
   key_damaged: { status: 503, title: 'The stored key does not open' },
   key_missing: { status: 503, title: 'The project has data, but its key is gone' },
+  key_exhausted: { status: 503, title: 'The key has sealed as much as it may; it must be rotated' },
   key_mismatch: {
     status: 503,
     title: 'The key service answered with another key than the project was made with',

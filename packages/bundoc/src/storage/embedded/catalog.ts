@@ -28,6 +28,8 @@ export class Catalog {
   readonly #collections: Collection[] = [];
   readonly #byName = new Map<string, number>();
   readonly #freeSlots: number[] = [];
+  /** Living documents by the key version that sealed them. */
+  readonly #byKeyVersion = new Map<number, number>();
   #changes: SeqIndex;
   #loading = true;
   #lastSeq = 0;
@@ -78,10 +80,15 @@ export class Catalog {
     const at = this.#collectionAt(state.collection);
     const collection = this.#collections[at] as Collection;
     const known = collection.slots.get(state.id);
-    if (known !== undefined && (this.#seqs[known] as number) >= state.seq) return;
+    if (known !== undefined && (this.#seqs[known] as number) >= state.seq) {
+      this.#applyReseal(known, collection, state);
+      return;
+    }
     const slot = known ?? this.#takeSlot(state.id, at, collection);
     const wasAlive = known !== undefined && this.#deletedMs[slot] === 0;
     const isAlive = state.deletedMs === 0;
+    if (wasAlive) this.#count(this.#keyVersions[slot] as number, -1);
+    if (isAlive) this.#count(state.keyVersion, 1);
     const isNewInOrder = isAlive && (!wasAlive || this.#createdSeqs[slot] !== state.createdSeq);
     collection.alive += Number(isAlive) - Number(wasAlive);
     collection.bytes += (isAlive ? state.size : 0) - (wasAlive ? (this.#sizes[slot] as number) : 0);
@@ -98,6 +105,46 @@ export class Catalog {
     if (known !== undefined) this.#changes.entryDied();
     if (isNewInOrder) collection.order.push(state.createdSeq, slot);
     if (wasAlive && (!isAlive || isNewInOrder)) collection.order.entryDied();
+  }
+
+  /** The same state of a document, sealed under a later key version: it takes no new place in any order. */
+  #applyReseal(slot: number, collection: Collection, state: DocumentState): void {
+    const isSameState = this.#seqs[slot] === state.seq && this.#deletedMs[slot] === 0;
+    if (!isSameState || state.keyVersion <= (this.#keyVersions[slot] as number)) return;
+    this.#count(this.#keyVersions[slot] as number, -1);
+    this.#count(state.keyVersion, 1);
+    collection.bytes += state.size - (this.#sizes[slot] as number);
+    this.#sizes[slot] = state.size;
+    this.#keyVersions[slot] = state.keyVersion;
+  }
+
+  #count(keyVersion: number, change: number): void {
+    this.#byKeyVersion.set(keyVersion, (this.#byKeyVersion.get(keyVersion) ?? 0) + change);
+  }
+
+  /** Living documents that are sealed under another key version. */
+  sealedUnderOthers(keyVersion: number): number {
+    let sum = 0;
+    for (const [version, count] of this.#byKeyVersion) if (version !== keyVersion) sum += count;
+    return sum;
+  }
+
+  /**
+   * Some of those, from a place on. The slots are walked once from 0 to the end; what changes meanwhile is sealed under the
+   * current version in any case.
+   */
+  someUnderOthers(
+    keyVersion: number,
+    from: number,
+    limit: number,
+  ): { states: DocumentState[]; next: number } {
+    const states: DocumentState[] = [];
+    let slot = from;
+    for (; slot < this.#used && states.length < limit; slot++) {
+      const isAlive = this.#seqs[slot] !== 0 && this.#deletedMs[slot] === 0;
+      if (isAlive && this.#keyVersions[slot] !== keyVersion) states.push(this.#state(slot));
+    }
+    return { states, next: slot < this.#used ? slot : 0 };
   }
 
   /** Ends loading: from here on states come in the order of their `seq`, and the orders can be asked for. */

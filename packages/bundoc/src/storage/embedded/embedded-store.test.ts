@@ -155,7 +155,7 @@ describe('the journal', () => {
     for (let n = 0; n < 3; n++) await commitOne(store, put(`d${n}`, '{}'));
     const path = journalFiles(disk).find((file) => parseHeader(disk.files().get(file)!)?.number === 1)!;
     const bytes = Buffer.from(disk.files().get(path)!);
-    bytes[512 + 100]! ^= 1;
+    bytes[512 + 26]! ^= 1;
     disk.tamper(path, bytes);
     const refused = await project.open(disk).catch((error: unknown) => error);
     expect(refused).toMatchObject({ code: 'project_damaged' });
@@ -280,5 +280,112 @@ describe('a document file', () => {
     expect((await store.get(ref('a')))?.text.toString()).toContain('newer');
     await commitOne(store, remove('b'));
     expect(await store.get(ref('b'))).toBeUndefined();
+  });
+});
+
+describe('the seal budget', () => {
+  const sealLimits = { reserve: 10, rotateAt: 30, max: 50 };
+  const budgeted = async () => {
+    const project = new EmbeddedProject({ sealLimits });
+    const disk = EmbeddedProject.disk();
+    await project.create(disk);
+    return { project, disk, store: await project.open(disk) };
+  };
+  const writeUntilRefused = async (store: EmbeddedStore) => {
+    let written = 0;
+    for (; written < 100; written++) {
+      const refused = await store.commit([put(`d${written % 5}`, '{}')]).catch((error: unknown) => error);
+      if (refused instanceof Error) {
+        expect(refused).toMatchObject({ code: 'key_exhausted' });
+        break;
+      }
+    }
+    return written;
+  };
+
+  it('asks for a rotation in time, and refuses the seal beyond the last: key_exhausted', async () => {
+    const { project, store } = await budgeted();
+    expect(await writeUntilRefused(store)).toBe(sealLimits.max);
+    expect(project.rotationsDue.length).toBeGreaterThan(0);
+    expect(await store.get(ref('d0'))).toBeDefined();
+    await commitOne(store, remove('d0'));
+  });
+
+  it('is exact over closing, and forgets no seal over crashes', async () => {
+    const { project, disk, store } = await budgeted();
+    for (let n = 0; n < 20; n++) await commitOne(store, put('a', '{}'));
+    await store.checkpoint();
+    await store[Symbol.asyncDispose]();
+    const closed = await project.open(disk);
+    for (let n = 0; n < 5; n++) await commitOne(closed, put('a', '{}'));
+    const crashed = await project.open(disk.powerCut('synced only'));
+    const left = await writeUntilRefused(crashed);
+    expect(left).toBeLessThanOrEqual(25);
+    expect(left).toBeGreaterThanOrEqual(25 - 2 * sealLimits.reserve);
+  });
+});
+
+describe('after a rotation', () => {
+  const rotated = async () => {
+    const { project, disk, store } = await started();
+    for (let n = 0; n < 20; n++) await commitOne(store, put(`d${n}`, `{"n":${n}}`));
+    await commitOne(store, remove('d3'));
+    await store.checkpoint();
+    for (let n = 20; n < 30; n++) await commitOne(store, put(`d${n}`, `{"n":${n}}`));
+    await store[Symbol.asyncDispose]();
+    project.rotate();
+    return { project, disk, store: await project.open(disk) };
+  };
+  const check = async (store: EmbeddedStore) => {
+    for (let n = 0; n < 30; n++) {
+      const text = (await store.get(ref(`d${n}`)))?.text.toString();
+      if (n === 3) expect(text).toBeUndefined();
+      else expect(text).toContain(`"n":${n}}`);
+    }
+  };
+
+  it('everything that the former version sealed opens, journal and catalog included, and new writes use the current one', async () => {
+    const { project, disk, store } = await rotated();
+    await check(store);
+    expect(store.toReseal).toBe(29);
+    await commitOne(store, put('d0', '{"n":0}'));
+    expect(store.toReseal).toBe(28);
+    await store.checkpoint();
+    await check(await project.open(disk.powerCut('synced only')));
+  });
+
+  it('re-sealing moves all documents to the current version, with the same revisions, and is absent from the changes', async () => {
+    const { project, disk, store } = await rotated();
+    const before = await store.changes(0, 100);
+    while (store.toReseal > 0) await store.reseal(7);
+    expect(await store.changes(0, 100)).toEqual(before);
+    expect(
+      (await store.list({ collection: 'notes', after: 0, limit: 100, bytesMax: 1_000_000 })).documents,
+    ).toHaveLength(29);
+    await store.checkpoint();
+    await store[Symbol.asyncDispose]();
+    project.forgetFormerVersions();
+    const again = await project.open(disk.powerCut('synced only'));
+    await check(again);
+    expect(again.toReseal).toBe(0);
+    expect(await again.changes(0, 100)).toEqual(before);
+  });
+
+  it('re-sealing goes on where a crash cut it short, and never undoes a write that came between', async () => {
+    for (let operation = 1; operation < 40; operation += 3) {
+      const { project, disk, store } = await rotated();
+      disk.failAt({ operation, when: 'after', what: 'crash' });
+      const moving = (async () => {
+        for (let n = 0; n < 10; n++) await store.reseal(5);
+      })();
+      const writing = store.commit([put('d5', '{"n":5}'), put('d6', '{"n":6}')]);
+      await Promise.allSettled([moving, writing]);
+      const after = await project.open(disk.powerCut('synced only'));
+      await check(after);
+      await after.reseal(50);
+      expect(after.toReseal).toBe(0);
+      await check(after);
+      expect(project.damaged).toEqual([]);
+    }
   });
 });

@@ -27,6 +27,7 @@ import type { FileWriter } from './file-writer.ts';
 import { FRAME_BYTES_MAX } from './frame.ts';
 import type { Journal } from './journal.ts';
 import { type DocumentState, type JournalRecord, REV_BYTES, type UsedKey, writeRecord } from './record.ts';
+import type { SealBudget, SealLimits } from './seal-budget.ts';
 import type { SealedCache } from './sealed-cache.ts';
 import { encodeSnapshot } from './snapshot.ts';
 import type { UsedKeys } from './used-keys.ts';
@@ -43,7 +44,10 @@ export interface EmbeddedStoreOptions {
   readonly onIntegrityError: (fileName: string) => void;
   /** Told of a failure that makes the store unusable until it is opened anew. */
   readonly onFailure: (error: unknown) => void;
+  /** Told, now and then, that the key version has sealed so much that it should be rotated. */
+  readonly onRotationDue: (version: number) => void;
   readonly limits: EmbeddedLimits;
+  readonly sealLimits: SealLimits;
 }
 
 export interface EmbeddedLimits {
@@ -61,8 +65,15 @@ export const COMMITS_WAITING_MAX = 1_024;
 const JOURNAL_LONG = 4;
 export const CATALOG_FILE = 'catalog';
 
+/** A document that is to be sealed anew: its state when it was read, and its text. */
+interface Unsealed {
+  readonly state: DocumentState;
+  readonly text: Buffer;
+}
+
 interface Waiting {
   readonly writes: readonly Write[];
+  readonly reseals: readonly Unsealed[];
   readonly options: CommitOptions;
   readonly bytes: number;
   readonly done: PromiseWithResolvers<readonly WriteResult[]>;
@@ -81,6 +92,7 @@ export interface EmbeddedParts {
   readonly journal: Journal;
   readonly usedKeys: UsedKeys;
   readonly writer: FileWriter;
+  readonly seals: SealBudget;
 }
 
 /**
@@ -97,6 +109,8 @@ export class EmbeddedStore implements ProjectStore {
   #checkpointing: Promise<void> | undefined;
   #waitingBytes = 0;
   #failed = false;
+  /** Where in the catalog re-sealing goes on. */
+  #resealFrom = 0;
 
   constructor(options: EmbeddedStoreOptions, parts: EmbeddedParts) {
     this.#options = options;
@@ -126,11 +140,33 @@ export class EmbeddedStore implements ProjectStore {
     if (bytes > FRAME_BYTES_MAX) return Promise.reject(new AppError('payload_too_large'));
     if (this.#waiting.length >= COMMITS_WAITING_MAX || this.#waitingBytes > 2 * FRAME_BYTES_MAX)
       return Promise.reject(new AppError('overloaded'));
+    return this.#enqueue({ writes, reseals: [], options, bytes });
+  }
+
+  #enqueue(commit: Omit<Waiting, 'done'>): Promise<readonly WriteResult[]> {
     const done = Promise.withResolvers<readonly WriteResult[]>();
-    this.#waiting.push({ writes, options, bytes, done });
-    this.#waitingBytes += bytes;
+    this.#waiting.push({ ...commit, done });
+    this.#waitingBytes += commit.bytes;
     this.#pumping ??= this.#pump();
     return done.promise;
+  }
+
+  get toReseal(): number {
+    return this.#parts.catalog.sealedUnderOthers(this.#options.cipher.version);
+  }
+
+  async reseal(limit: number): Promise<void> {
+    const { catalog } = this.#parts;
+    const { states, next } = catalog.someUnderOthers(this.#options.cipher.version, this.#resealFrom, limit);
+    const reseals: Unsealed[] = [];
+    for (const state of states) {
+      // One that does not open stays as it is; whoever reads it is told.
+      const document = await this.get(state).catch(() => undefined);
+      if (document?.metadata._rev === state.rev.toString('hex')) reseals.push({ state, text: document.text });
+    }
+    const bytes = reseals.reduce((sum, { text }) => sum + text.length + RECORD_OVERHEAD_BYTES, 0);
+    if (reseals.length > 0) await this.#enqueue({ writes: [], reseals, options: {}, bytes });
+    this.#resealFrom = next;
   }
 
   async list({ collection, after, limit, bytesMax }: ListQuery): Promise<DocumentPage> {
@@ -198,7 +234,7 @@ export class EmbeddedStore implements ProjectStore {
     const sealed = cached ?? (await disk.read(join(directory, 'docs', fileName.slice(0, 2), fileName)));
     if (sealed === undefined || sealed === 'gone') return undefined;
     try {
-      const text = cipher.openDocument(fileName, sealed);
+      const text = cipher.openDocument(fileName, sealed, state.keyVersion);
       const metadata = readStoredMetadata(text, ref);
       if (metadata?._rev !== state.rev.toString('hex')) return undefined;
       // An overwrite during the read must not be followed by the older bytes in the cache.
@@ -216,7 +252,7 @@ export class EmbeddedStore implements ProjectStore {
     while (this.#waiting.length > 0) {
       const group = this.#takeGroup();
       const refused = await this.#refusedForSpace(group);
-      const accepted = refused === undefined ? group : group.filter(({ writes }) => onlyDeletes(writes));
+      const accepted = refused === undefined ? group : group.filter(onlyDeletes);
       try {
         await this.#commitGroup(accepted);
       } catch (error) {
@@ -232,7 +268,7 @@ export class EmbeddedStore implements ProjectStore {
 
   /** Waits until document files have caught up. @returns why documents cannot be taken, when that is so. */
   async #refusedForSpace(group: readonly Waiting[]): Promise<unknown> {
-    if (group.every(({ writes }) => onlyDeletes(writes))) return undefined;
+    if (group.every(onlyDeletes)) return undefined;
     try {
       await this.#parts.writer.room();
       return undefined;
@@ -273,24 +309,50 @@ export class EmbeddedStore implements ProjectStore {
 
   async #commitGroup(group: readonly Waiting[]): Promise<void> {
     if (this.#failed) throw new AppError('storage_unavailable');
+    await this.#reserveSeals(group);
+    // In the same turn in which enough seals were found reserved.
     const prepared = this.#prepareGroup(group);
-    const writer = new ByteWriter(65_536);
-    for (const { records } of prepared) for (const record of records) writeRecord(writer, record);
-    if (writer.length > 0) {
-      try {
-        const mayUseReserve = prepared.every(({ waiting }) => onlyDeletes(waiting.writes));
-        await this.#journalTurn.run('', () =>
-          this.#parts.journal.append([writer.finish()], { mayUseReserve }),
-        );
-      } catch (error) {
-        if (hasCode(error, 'disk_full')) throw error;
-        this.#fail(error);
-        throw new AppError('storage_unavailable', { cause: error });
-      }
-    }
+    const mayUseReserve = prepared.every(({ waiting }) => onlyDeletes(waiting));
+    await this.#append(
+      prepared.flatMap(({ records }) => records),
+      mayUseReserve,
+    );
     for (const { records, results, waiting } of prepared) {
       for (const record of records) this.#publish(record);
       waiting.done.resolve(results);
+    }
+  }
+
+  /** Makes sure that the seals of a group are durably reserved. @throws AppError `key_exhausted`. */
+  async #reserveSeals(group: readonly Waiting[]): Promise<void> {
+    const { seals } = this.#parts;
+    const need = group.reduce((sum, waiting) => sum + sealsOf(waiting), 0);
+    for (
+      let missing = seals.reservationFor(need);
+      missing !== undefined;
+      missing = seals.reservationFor(need)
+    ) {
+      const reservation = missing;
+      // One turn, so that a checkpoint settles the budget either before or after it.
+      await this.#append([{ kind: 'seals', seals: reservation }], false, () => seals.reserved(reservation));
+      if (seals.rotationDue) this.#options.onRotationDue(this.#options.cipher.version);
+    }
+  }
+
+  /** Makes records durable in one frame. A failure other than a full disk ends all writing. */
+  async #append(records: readonly JournalRecord[], mayUseReserve: boolean, then?: () => void): Promise<void> {
+    if (records.length === 0) return;
+    const writer = new ByteWriter(65_536);
+    for (const record of records) writeRecord(writer, record);
+    try {
+      await this.#journalTurn.run('', async () => {
+        await this.#parts.journal.append([writer.finish()], { mayUseReserve });
+        then?.();
+      });
+    } catch (error) {
+      if (hasCode(error, 'disk_full')) throw error;
+      this.#fail(error);
+      throw new AppError('storage_unavailable', { cause: error });
     }
   }
 
@@ -318,6 +380,11 @@ export class EmbeddedStore implements ProjectStore {
           own.set(key, state);
           records.push({ kind: 'document', state, sealed });
           results.push(result);
+        }
+        for (const { state, text } of waiting.reseals) {
+          const key = `${state.collection}\0${state.id}`;
+          const now = states.get(key) ?? this.#parts.catalog.get(state);
+          if (now?.seq === state.seq) records.push(this.#resealed(now, text));
         }
         const { idempotency } = waiting.options;
         if (idempotency !== undefined) {
@@ -381,18 +448,28 @@ export class EmbeddedStore implements ProjectStore {
       _created: new Date(common.createdMs).toISOString(),
       _updated: new Date(nowMs).toISOString(),
     };
-    const sealed = cipher.sealDocument(name, composeStoredText(metadata, write.content));
+    const sealed = this.#seal(name, composeStoredText(metadata, write.content));
     const state = { ...common, size: sealed.length, deletedMs: 0 };
     return { state, sealed, result: { created: living === undefined, metadata } };
+  }
+
+  /** The same state of a document, sealed under the current version. */
+  #resealed(state: DocumentState, text: Buffer): JournalRecord {
+    const { cipher } = this.#options;
+    const sealed = this.#seal(state.fileName.toString('hex'), text);
+    return { kind: 'document', state: { ...state, keyVersion: cipher.version, size: sealed.length }, sealed };
+  }
+
+  #seal(fileName: string, text: Buffer): Buffer {
+    this.#parts.seals.sealed();
+    return this.#options.cipher.sealDocument(fileName, text);
   }
 
   /** Makes a durable record visible, and has its file written. */
   #publish(record: JournalRecord): void {
     const { catalog, usedKeys, writer } = this.#parts;
-    if (record.kind === 'used key') {
-      usedKeys.add(record.used);
-      return;
-    }
+    if (record.kind === 'used key') usedKeys.add(record.used);
+    if (record.kind !== 'document') return;
     const { state, sealed } = record;
     catalog.apply(state);
     const fileName = state.fileName.toString('hex');
@@ -415,14 +492,17 @@ export class EmbeddedStore implements ProjectStore {
     const { catalog, journal, writer, usedKeys } = this.#parts;
     const purged = catalog.purge(clock.now() - TOMBSTONE_TTL_MS);
     if (purged === 0 && journal.liveBytes === 0) return;
-    const start = await this.#journalTurn.run('', () => journal.rotate());
-    const head = { start, lastSeq: catalog.lastSeq, purgedSeq: catalog.purgedSeq };
+    const head = await this.#journalTurn.run('', async () => {
+      const start = await journal.rotate();
+      const { lastSeq, purgedSeq } = catalog;
+      return { start, lastSeq, purgedSeq, seals: this.#parts.seals.settle() };
+    });
     await writer.flush();
     const snapshot = await encodeSnapshot(project, cipher, head, usedKeys, catalog.states());
     await replaceFile(disk, join(directory, 'tmp'), join(directory, CATALOG_FILE), snapshot);
     const { checkpointBytes, segmentBytes } = this.#options.limits;
     const keep = 2 + Math.ceil(checkpointBytes / segmentBytes);
-    await this.#journalTurn.run('', () => journal.recycle(start.firstLive, keep));
+    await this.#journalTurn.run('', () => journal.recycle(head.start.firstLive, keep));
   }
 
   #fail(error: unknown): void {
@@ -436,8 +516,12 @@ const NOTHING = Buffer.alloc(0);
 /** What a record adds to a document's bytes, at most: names, numbers, metadata. */
 const RECORD_OVERHEAD_BYTES = 2_048;
 
-function onlyDeletes(writes: readonly Write[]): boolean {
-  return writes.every(({ kind }) => kind === 'delete');
+function onlyDeletes({ writes, reseals }: Waiting): boolean {
+  return reseals.length === 0 && writes.every(({ kind }) => kind === 'delete');
+}
+
+function sealsOf({ writes, reseals }: Waiting): number {
+  return reseals.length + writes.filter(({ kind }) => kind === 'put').length;
 }
 
 function bytesOf(write: Write): number {

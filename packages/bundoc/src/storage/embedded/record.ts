@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { ByteReader, type ByteWriter } from './bytes.ts';
+import type { SealCount } from './seal-budget.ts';
 
 export const FILE_NAME_BYTES = 16;
 export const REV_BYTES = 12;
@@ -35,10 +36,12 @@ export interface UsedKey {
 
 export type JournalRecord =
   | { readonly kind: 'document'; readonly state: DocumentState; readonly sealed: Buffer }
-  | { readonly kind: 'used key'; readonly used: UsedKey };
+  | { readonly kind: 'used key'; readonly used: UsedKey }
+  | { readonly kind: 'seals'; readonly seals: SealCount };
 
 const DOCUMENT = 1;
 const USED_KEY = 2;
+const SEALS = 3;
 
 export function writeState(writer: ByteWriter, state: DocumentState): void {
   writer
@@ -86,6 +89,14 @@ export function readUsedKey(reader: ByteReader): UsedKey {
   };
 }
 
+export function writeSeals(writer: ByteWriter, { version, count }: SealCount): void {
+  writer.u32(version).u48(count);
+}
+
+export function readSeals(reader: ByteReader): SealCount {
+  return { version: reader.u32(), count: reader.u48() };
+}
+
 /** Adds a record to a frame. A delete has no sealed bytes. */
 export function writeRecord(writer: ByteWriter, record: JournalRecord): void {
   switch (record.kind) {
@@ -97,6 +108,10 @@ export function writeRecord(writer: ByteWriter, record: JournalRecord): void {
     case 'used key':
       writer.u8(USED_KEY);
       writeUsedKey(writer, record.used);
+      return;
+    case 'seals':
+      writer.u8(SEALS);
+      writeSeals(writer, record.seals);
   }
 }
 
@@ -106,10 +121,11 @@ export function readRecords(frame: Buffer): JournalRecord[] {
   const records: JournalRecord[] = [];
   while (!reader.done) {
     const kind = reader.u8();
-    assert(kind === DOCUMENT || kind === USED_KEY, 'a record of an unknown kind');
+    assert(kind === DOCUMENT || kind === USED_KEY || kind === SEALS, 'a record of an unknown kind');
     if (kind === DOCUMENT)
       records.push({ kind: 'document', state: readState(reader), sealed: reader.blob() });
-    else records.push({ kind: 'used key', used: readUsedKey(reader) });
+    else if (kind === USED_KEY) records.push({ kind: 'used key', used: readUsedKey(reader) });
+    else records.push({ kind: 'seals', seals: readSeals(reader) });
   }
   return records;
 }

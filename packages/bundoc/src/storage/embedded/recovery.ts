@@ -6,6 +6,7 @@ import { CATALOG_FILE, EmbeddedStore, type EmbeddedStoreOptions } from './embedd
 import { FileWriter } from './file-writer.ts';
 import { Journal, NO_SEGMENT } from './journal.ts';
 import { readRecords } from './record.ts';
+import { SealBudget, type SealCount } from './seal-budget.ts';
 import { JournalCorrupt } from './segment-reader.ts';
 import { CatalogDamaged, decodeSnapshot, encodeSnapshot } from './snapshot.ts';
 import { UsedKeys } from './used-keys.ts';
@@ -19,7 +20,7 @@ type Place = Pick<EmbeddedStoreOptions, 'project' | 'directory' | 'disk' | 'ciph
 export async function createEmbeddedStore({ project, directory, disk, cipher }: Place): Promise<void> {
   for (const name of ['docs', 'journal']) await disk.makeDirectory(join(directory, name));
   await disk.syncDirectory(directory);
-  const head = { start: { firstLive: 1, before: NO_SEGMENT }, lastSeq: 0, purgedSeq: 0 };
+  const head = { start: { firstLive: 1, before: NO_SEGMENT }, lastSeq: 0, purgedSeq: 0, seals: [] };
   const snapshot = await encodeSnapshot(project, cipher, head, [], []);
   await replaceFile(disk, join(directory, 'tmp'), join(directory, CATALOG_FILE), snapshot);
 }
@@ -36,6 +37,7 @@ export async function openEmbeddedStore(options: EmbeddedStoreOptions): Promise<
   const snapshot = await disk.read(join(directory, CATALOG_FILE));
   const catalog = new Catalog();
   const usedKeys = new UsedKeys();
+  const sealCounts: SealCount[] = [];
   /** Latest bytes of each file that the journal knows; undefined for a file that is to be gone. */
   const sealedByFile = new Map<string, Buffer | undefined>();
   let journal: Journal;
@@ -45,16 +47,16 @@ export async function openEmbeddedStore(options: EmbeddedStoreOptions): Promise<
       state: (state) => catalog.apply(state),
       usedKey: (used) => usedKeys.add(used),
     });
+    sealCounts.push(...head.seals);
     catalog.restore(Math.max(head.lastSeq, catalog.lastSeq), head.purgedSeq);
     journal = await Journal.open(
       { disk, directory: join(directory, 'journal'), keys: cipher, segmentBytes: limits.segmentBytes },
       head.start,
       (frame) => {
         for (const record of readRecords(frame)) {
-          if (record.kind === 'used key') {
-            usedKeys.add(record.used);
-            continue;
-          }
+          if (record.kind === 'used key') usedKeys.add(record.used);
+          if (record.kind === 'seals') sealCounts.push(record.seals);
+          if (record.kind !== 'document') continue;
           const { state, sealed } = record;
           catalog.apply(state);
           sealedByFile.set(state.fileName.toString('hex'), state.deletedMs === 0 ? sealed : undefined);
@@ -74,7 +76,8 @@ export async function openEmbeddedStore(options: EmbeddedStoreOptions): Promise<
     backlogBytesMax: limits.backlogBytesMax,
     onFailure: (error) => store?.fileWriterFailed(error),
   });
-  store = new EmbeddedStore(options, { catalog, journal, usedKeys, writer });
+  const seals = new SealBudget(options.sealLimits, cipher.version, sealCounts);
+  store = new EmbeddedStore(options, { catalog, journal, usedKeys, writer, seals });
   for (const [fileName, sealed] of sealedByFile) {
     if (sealed === undefined) writer.remove(fileName);
     else writer.put(fileName, Buffer.from(sealed));

@@ -6,12 +6,15 @@ import { SEGMENT_ID_BYTES } from './frame.ts';
 import type { JournalStart } from './journal.ts';
 import {
   type DocumentState,
+  readSeals,
   readState,
   readUsedKey,
   type UsedKey,
+  writeSeals,
   writeState,
   writeUsedKey,
 } from './record.ts';
+import type { SealCount } from './seal-budget.ts';
 
 /** The catalog file does not open, or does not hold together. */
 export class CatalogDamaged extends Error {
@@ -22,6 +25,7 @@ export interface SnapshotHead {
   readonly start: JournalStart;
   readonly lastSeq: number;
   readonly purgedSeq: number;
+  readonly seals: readonly SealCount[];
 }
 
 export interface SnapshotKeys {
@@ -74,7 +78,9 @@ export async function encodeSnapshot(
     .raw(head.start.before.id)
     .raw(head.start.before.tag)
     .u48(head.lastSeq)
-    .u48(head.purgedSeq);
+    .u48(head.purgedSeq)
+    .u16(head.seals.length);
+  for (const seals of head.seals) writeSeals(writer, seals);
   await sealChunk(writer, false);
   writer = new ByteWriter(CHUNK_BYTES + 2_048);
   for (const used of usedKeys) {
@@ -137,7 +143,10 @@ export function decodeSnapshot(
 function readHead(reader: ByteReader): SnapshotHead {
   const firstLive = reader.u48();
   const before = { id: Buffer.from(reader.raw(SEGMENT_ID_BYTES)), tag: Buffer.from(reader.raw(TAG_BYTES)) };
-  return { start: { firstLive, before }, lastSeq: reader.u48(), purgedSeq: reader.u48() };
+  const lastSeq = reader.u48();
+  const purgedSeq = reader.u48();
+  const seals = Array.from({ length: reader.u16() }, () => readSeals(reader));
+  return { start: { firstLive, before }, lastSeq, purgedSeq, seals };
 }
 
 function openChunk(key: KeyObject, sealed: Buffer, aad: Buffer): Buffer {

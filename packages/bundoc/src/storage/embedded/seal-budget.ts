@@ -1,0 +1,78 @@
+import { AppError } from '@bundoc/shared/errors';
+
+/** How often a key may seal with random 96-bit nonces (NIST SP 800-38D, section 8.3), and what follows from it. */
+export interface SealLimits {
+  /** Seals that one durable reservation covers. */
+  readonly reserve: number;
+  /** Seals after which the key should be rotated. */
+  readonly rotateAt: number;
+  /** Seals that a key may make at most. */
+  readonly max: number;
+}
+
+export const SEAL_LIMITS: SealLimits = { reserve: 2 ** 20, rotateAt: 2 ** 30, max: 2 ** 32 };
+
+/** How often a version of the key has sealed, as far as is durable. */
+export interface SealCount {
+  readonly version: number;
+  readonly count: number;
+}
+
+/**
+ * Counts the seals of the current key version. They are reserved durably, many at a time, before they are made: a crash
+ * forgets none, and counts at most one reservation too many.
+ */
+export class SealBudget {
+  readonly #limits: SealLimits;
+  readonly #version: number;
+  readonly #counts: Map<number, number>;
+  #used: number;
+
+  /** @param counts the durable counts, of any versions. */
+  constructor(limits: SealLimits, version: number, counts: Iterable<SealCount>) {
+    this.#limits = limits;
+    this.#version = version;
+    this.#counts = new Map();
+    for (const { version: of, count } of counts)
+      this.#counts.set(of, Math.max(count, this.#counts.get(of) ?? 0));
+    this.#used = this.#reserved;
+  }
+
+  /** True once the key should be rotated. */
+  get rotationDue(): boolean {
+    return this.#used >= this.#limits.rotateAt;
+  }
+
+  /**
+   * What must be made durable before `seals` more are made; undefined when enough are reserved.
+   *
+   * @throws AppError `key_exhausted` when the key may not make as many.
+   */
+  reservationFor(seals: number): SealCount | undefined {
+    const { reserve, max } = this.#limits;
+    const need = this.#used + seals;
+    if (need > max) throw new AppError('key_exhausted');
+    if (need <= this.#reserved) return undefined;
+    return { version: this.#version, count: Math.min(max, need + reserve) };
+  }
+
+  /** A reservation is durable. */
+  reserved({ count }: SealCount): void {
+    this.#counts.set(this.#version, Math.max(count, this.#reserved));
+  }
+
+  /** Counts one seal. */
+  sealed(): void {
+    this.#used++;
+  }
+
+  /** Gives back what is reserved and was not used. @returns the exact counts; the caller makes them durable. */
+  settle(): SealCount[] {
+    this.#counts.set(this.#version, this.#used);
+    return [...this.#counts].map(([version, count]) => ({ version, count }));
+  }
+
+  get #reserved(): number {
+    return this.#counts.get(this.#version) ?? 0;
+  }
+}
