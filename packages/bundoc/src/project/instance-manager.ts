@@ -6,7 +6,7 @@ import { KeyedMutex } from '../keyed-mutex.ts';
 import type { LeasedKey } from '../kms/port.ts';
 import type { ProjectStore } from '../storage/port.ts';
 import type { KeyCache } from './key-cache.ts';
-import { openCipher, type ProjectFile } from './project-file.ts';
+import type { ProjectFile } from './project-file.ts';
 import type { OpenedFolder, ProjectFolders } from './project-folder.ts';
 
 export interface InstanceManagerOptions {
@@ -188,8 +188,7 @@ export class InstanceManager implements AsyncDisposable {
     try {
       const opened = mode === 'create' ? await folders.openOrCreate(project) : await folders.open(project);
       if (opened === undefined) return undefined;
-      const cipher = openCipher(opened.file, opened.keys);
-      const store = await openStore(project, opened.directory, cipher);
+      const store = await openStore(project, opened.directory, opened.cipher);
       const instance = new ProjectInstance(project, opened, store, instant(clock));
       if (this.#closed) throw new AppError('overloaded', { detail: 'the server is stopping' });
       this.#hot.set(project, instance);

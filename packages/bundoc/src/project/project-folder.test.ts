@@ -6,7 +6,6 @@ import { openTestStore } from '../testing/embedded-project.ts';
 import { FakeKeyService } from '../testing/fake-key-service.ts';
 import { SimulatedDisk, type Survival } from '../testing/simulated-disk.ts';
 import { KeyCache } from './key-cache.ts';
-import { openCipher } from './project-file.ts';
 import { ProjectFolders } from './project-folder.ts';
 
 const ROOT = '/projects';
@@ -26,8 +25,7 @@ function start(disk = new SimulatedDisk('/', ROOT), service?: FakeKeyService) {
   /** Opens or makes the project and writes a document. */
   const write = async (id: string, json: string) => {
     const opened = await folders.openOrCreate('p');
-    const cipher = openCipher(opened.file, opened.keys);
-    const store = await openTestStore('p', opened.directory, disk, cipher, clock);
+    const store = await openTestStore('p', opened.directory, disk, opened.cipher, clock);
     await store.commit([put(id, json)]);
     return store;
   };
@@ -188,10 +186,7 @@ describe('a project is not opened, and nothing written,', () => {
     const file = JSON.parse(String(disk.files().get(FILE)));
     file.nameKey[0].sealed = Buffer.alloc(60).toString('base64');
     disk.tamper(FILE, Buffer.from(JSON.stringify(file)));
-    const opened = await folders.open('p');
-    expect(() => openCipher(opened!.file, opened!.keys)).toThrow(
-      expect.objectContaining({ code: 'project_damaged' }),
-    );
+    await expect(folders.open('p')).rejects.toMatchObject({ code: 'project_damaged' });
   });
 });
 

@@ -33,6 +33,7 @@ export interface OpenedFolder {
   readonly file: ProjectFile;
   /** All versions of the key that the project uses, the current one first. */
   readonly keys: LeasedKeys;
+  readonly cipher: ProjectCipher;
 }
 
 const TMP = 'tmp';
@@ -71,7 +72,7 @@ export class ProjectFolders {
     const keys = await this.#keysOf(project, file);
     await makeDirectoryDurably(this.#options.disk, join(directory, TMP));
     await removeLeftovers(this.#options.disk, join(directory, TMP));
-    return { directory, file: await this.#brought(directory, file, keys), keys };
+    return this.#brought(directory, file, keys);
   }
 
   /**
@@ -93,9 +94,10 @@ export class ProjectFolders {
     await removeLeftovers(disk, join(directory, TMP));
     const file = newProjectFile(project, key, new Date(clock.now()));
     const keys: LeasedKeys = [key];
-    await this.#options.createStore(project, directory, openCipher(file, keys));
+    const cipher = openCipher(file, keys);
+    await this.#options.createStore(project, directory, cipher);
     await this.#write(directory, file);
-    return { directory, file, keys };
+    return { directory, file, keys, cipher };
   }
 
   /** Keeps the key's present wrapping in `project.json`, which a rebuild of a lost key store needs. */
@@ -119,16 +121,19 @@ export class ProjectFolders {
     }
   }
 
-  /** The file as the keys say that it must be: with a version that is new, and with the present wrapping. */
-  async #brought(directory: string, file: ProjectFile, keys: LeasedKeys): Promise<ProjectFile> {
+  /** Brings the file up to date: with a version that is new, and with the key's present wrapping. */
+  async #brought(directory: string, file: ProjectFile, keys: LeasedKeys): Promise<OpenedFolder> {
     const [current] = keys;
-    const isKnown = file.versions.some(({ version }) => version === current.version);
+    if (file.versions.every(({ version }) => version !== current.version)) {
+      const withNew = withNewVersion(file, keys);
+      await this.#write(directory, withNew);
+      return { directory, file: withNew, keys, cipher: openCipher(withNew, keys) };
+    }
     // Nothing of a key is written down before it is certain that it is the project's own.
-    if (isKnown) openCipher(file, keys);
-    const changed = isKnown ? withWrapping(file, current) : withNewVersion(file, keys);
-    if (changed === undefined) return file;
-    await this.#write(directory, changed);
-    return changed;
+    const cipher = openCipher(file, keys);
+    const rewrapped = withWrapping(file, current);
+    if (rewrapped !== undefined) await this.#write(directory, rewrapped);
+    return { directory, file: rewrapped ?? file, keys, cipher };
   }
 
   async #mintOrAdopt(project: string): Promise<LeasedKey> {
