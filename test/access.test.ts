@@ -77,6 +77,8 @@ const routes: readonly Route[] = [
   { method: 'GET', path: DOCUMENT, needs: 'read', success: 200 },
   { method: 'HEAD', path: DOCUMENT, needs: 'read', success: 200 },
   { method: 'DELETE', path: `${COLLECTION}/to-delete`, needs: 'write', success: 204 },
+  { method: 'GET', path: COLLECTION, needs: 'read', success: 200 },
+  { method: 'GET', path: '/v1/projects/matrix/changes', needs: 'read', success: 200 },
   { method: 'GET', path: '/metrics', needs: 'admin', success: 200 },
   { method: 'GET', path: '/health', needs: 'nothing', success: 200 },
   { method: 'GET', path: '/ready', needs: 'nothing', success: 200 },

@@ -1,0 +1,162 @@
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { call, Installation } from './support/installation.ts';
+
+let installation: Installation;
+let token: string;
+beforeAll(async () => {
+  installation = await Installation.start();
+  token = await installation.client();
+});
+afterAll(() => installation[Symbol.asyncDispose]());
+
+const base = (project: string, collection = 'notes') =>
+  `/v1/projects/${project}/collections/${collection}/documents`;
+const get = (path: string) => call(installation.url, path, { token });
+const put = (path: string, body = '{}', headers: Record<string, string> = {}) =>
+  call(installation.url, path, { method: 'PUT', token, body, headers });
+
+interface ListPage {
+  readonly documents: { readonly _id: string }[];
+  readonly next_cursor?: string;
+}
+interface ChangePage {
+  readonly changes: {
+    readonly _id: string;
+    readonly _collection: string;
+    readonly _rev: string;
+    readonly deleted?: boolean;
+  }[];
+  readonly since: string;
+}
+
+describe('GET …/documents', () => {
+  it('lists a collection in the order of creation, page by page, each document as the bytes that it is', async () => {
+    for (const id of ['c', 'a', 'b']) await put(`${base('list')}/${id}`, `{ "n": 1.10, "id":"${id}" }`);
+    const texts = await Promise.all(
+      ['c', 'a', 'b'].map(async (id) => (await get(`${base('list')}/${id}`)).text),
+    );
+    const first = await get(`${base('list')}?limit=2`);
+    expect(first.headers['content-type']).toBe('application/json; charset=utf-8');
+    const { next_cursor: cursor } = first.json() as unknown as ListPage;
+    expect(first.text).toBe(`{"documents":[${texts[0]},${texts[1]}],"next_cursor":"${cursor}"}`);
+    const second = await get(`${base('list')}?limit=2&cursor=${cursor}`);
+    expect(second.text).toBe(`{"documents":[${texts[2]}]}`);
+  });
+
+  it('goes on in the same place after a restart', async () => {
+    for (const id of ['x', 'y', 'z']) await put(`${base('restart')}/${id}`);
+    const { next_cursor: cursor } = (await get(`${base('restart')}?limit=1`)).json() as unknown as ListPage;
+    await installation.stopBundoc();
+    await installation.startBundoc();
+    const page = (await get(`${base('restart')}?cursor=${cursor}`)).json() as unknown as ListPage;
+    expect(page.documents.map(({ _id }) => _id)).toEqual(['y', 'z']);
+  });
+
+  it('of a collection without documents is empty, of a project that does not exist 404', async () => {
+    expect((await get(base('list', 'nothing'))).text).toBe('{"documents":[]}');
+    expect((await get(base('never'))).json()['code']).toBe('project_not_found');
+  });
+
+  it.each([
+    'limit=0',
+    'limit=1001',
+    'limit=x',
+    'limit=-1',
+    'cursor=x',
+    'cursor=',
+    'skip=1',
+    'limit=1&limit=2',
+  ])('refuses %s', async (query) => {
+    const answer = await get(`${base('list')}?${query}`);
+    expect([answer.status, answer.json()['code']]).toEqual([400, 'invalid_request']);
+  });
+});
+
+describe('GET …/changes', () => {
+  it('gives each document once, at its last change, and deletions; going on from a position misses nothing', async () => {
+    for (const id of ['a', 'b', 'c']) await put(`${base('feed')}/${id}`);
+    await put(`${base('feed')}/a`, '{"again":true}');
+    await call(installation.url, `${base('feed')}/b`, { method: 'DELETE', token });
+    const changes = (await get('/v1/projects/feed/changes')).json() as unknown as ChangePage;
+    expect(changes.changes.map(({ _id, deleted }) => [_id, deleted])).toEqual([
+      ['c', undefined],
+      ['a', undefined],
+      ['b', true],
+    ]);
+    expect(changes.changes[1]?._rev).toBe((await get(`${base('feed')}/a`)).json()['_rev']);
+    const none = (
+      await get(`/v1/projects/feed/changes?since=${changes.since}`)
+    ).json() as unknown as ChangePage;
+    expect(none).toEqual({ changes: [], since: changes.since });
+    await put(`${base('feed', 'other')}/d`);
+    const more = (
+      await get(`/v1/projects/feed/changes?since=${none.since}&limit=1`)
+    ).json() as unknown as ChangePage;
+    expect(more.changes.map(({ _collection, _id }) => [_collection, _id])).toEqual([['other', 'd']]);
+  });
+
+  it('refuses a cursor of a list, and a position that nobody gave', async () => {
+    for (const id of ['a', 'b']) await put(`${base('mixed')}/${id}`);
+    const { next_cursor: cursor } = (await get(`${base('mixed')}?limit=1`)).json() as unknown as ListPage;
+    for (const since of [cursor, '1', 'x']) {
+      expect((await get(`/v1/projects/mixed/changes?since=${since}`)).json()['code']).toBe('invalid_request');
+    }
+  });
+});
+
+describe('Idempotency-Key', () => {
+  const post = (body: string, key: string, who = token) =>
+    call(installation.url, base('once'), {
+      method: 'POST',
+      token: who,
+      body,
+      headers: { 'idempotency-key': key },
+    });
+
+  it('makes a repeated POST give the first answer, and one document', async () => {
+    const first = await post('{"v":1}', 'key-1');
+    const again = await post('{"v":1}', 'key-1');
+    expect([again.status, again.text, again.headers['location']]).toEqual([
+      201,
+      first.text,
+      first.headers['location'],
+    ]);
+    const page = (await get(base('once'))).json() as unknown as ListPage;
+    expect(page.documents).toHaveLength(1);
+  });
+
+  it('outlives a restart', async () => {
+    const first = await post('{"v":"restart"}', 'key-restart');
+    await installation.stopBundoc();
+    await installation.startBundoc();
+    expect((await post('{"v":"restart"}', 'key-restart')).text).toBe(first.text);
+  });
+
+  it('used for another request is 422, by another subject it is another key', async () => {
+    await post('{"v":2}', 'key-2');
+    const other = await post('{"v":3}', 'key-2');
+    expect([other.status, other.json()['code']]).toEqual([422, 'idempotency_mismatch']);
+    const somebody = await installation.issue({
+      sub: 'somebody',
+      typ: 'client',
+      scope: ['docs:write'],
+      projects: ['*'],
+    });
+    expect((await post('{"v":3}', 'key-2', somebody)).status).toBe(201);
+  });
+
+  it('is looked up before preconditions, for PUT and DELETE as well', async () => {
+    const path = `${base('once')}/put`;
+    const headers = { 'if-none-match': '*', 'idempotency-key': 'key-put' };
+    expect((await put(path, '{"v":1}', headers)).status).toBe(201);
+    expect((await put(path, '{"v":1}', headers)).status).toBe(201);
+    const remove = () =>
+      call(installation.url, path, { method: 'DELETE', token, headers: { 'idempotency-key': 'key-del' } });
+    expect([(await remove()).status, (await remove()).status]).toEqual([204, 204]);
+  });
+
+  it.each(['', 'a b', 'é', 'x'.repeat(256)])('refuses the key %j', async (key) => {
+    const answer = await post('{}', key).catch(() => undefined);
+    if (answer !== undefined) expect(answer.json()['code']).toBe('invalid_request');
+  });
+});
