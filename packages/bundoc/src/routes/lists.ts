@@ -3,6 +3,7 @@ import type { BearerAuth } from '@bundoc/shared/http/bearer-auth';
 import type { FastifyInstance, FastifyRequest } from 'fastify';
 import { z } from 'zod';
 import type { Documents } from '../service/documents.ts';
+import type { DocumentPage } from '../storage/port.ts';
 import { collectionPath, guardCollection, guardProject, projectPath } from './access.ts';
 import { DOCUMENTS_PATH } from './documents.ts';
 
@@ -33,12 +34,7 @@ export function registerLists(app: FastifyInstance, documents: Documents, auth: 
       reply
         .header('cache-control', 'private, no-cache')
         .header('content-type', 'application/json; charset=utf-8');
-      return reply.send(
-        pageText(
-          page.documents.map(({ text }) => text),
-          page.next,
-        ),
-      );
+      return reply.send(pageText(page));
     },
   );
 
@@ -63,15 +59,19 @@ export function registerLists(app: FastifyInstance, documents: Documents, auth: 
   );
 }
 
-/** `{"documents":[…],"next_cursor":"…"}`, the documents as the bytes that they are. */
-function pageText(texts: readonly Buffer[], next: number | undefined): Buffer {
+/**
+ * `{"documents":[…],"unreadable":[…],"next_cursor":"…"}`, the documents as the bytes that they are. `unreadable` has the ids of
+ * documents whose stored bytes do not open, if there are any.
+ */
+function pageText({ documents, unreadable, next }: DocumentPage): Buffer {
   const parts: Buffer[] = [Buffer.from('{"documents":[')];
-  for (const [at, text] of texts.entries()) {
+  for (const [at, { text }] of documents.entries()) {
     if (at > 0) parts.push(COMMA);
     parts.push(text);
   }
+  const ids = unreadable.length === 0 ? '' : `,"unreadable":${JSON.stringify(unreadable)}`;
   const cursor = next === undefined ? '' : `,"next_cursor":"${encodeCursor('list', { position: next })}"`;
-  parts.push(Buffer.from(`]${cursor}}`));
+  parts.push(Buffer.from(`]${ids}${cursor}}`));
   return Buffer.concat(parts);
 }
 

@@ -57,6 +57,8 @@ export interface ListQuery {
 export interface DocumentPage {
   /** In the order of their creation. */
   readonly documents: readonly StoredDocument[];
+  /** Ids of documents of this page whose stored bytes do not open. */
+  readonly unreadable: readonly string[];
   /** Where the next page begins; undefined when this was the last. */
   readonly next: Position | undefined;
 }

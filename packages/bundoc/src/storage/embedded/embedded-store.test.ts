@@ -150,6 +150,18 @@ describe('the journal', () => {
     expect(bytes).toBeLessThan(6 * SMALL_LIMITS.checkpointBytes);
   });
 
+  it('is checkpointed while commits go on without a pause', async () => {
+    const { disk, store } = await started();
+    await commitOne(store, put('a', '{}'));
+    let done = false;
+    const checkpoint = store.checkpoint().then(() => {
+      done = true;
+    });
+    for (let n = 0; !done; n++) await commitOne(store, put(`d${n % 7}`, `{"n":${n}}`));
+    await checkpoint;
+    expect(disk.trace.some((line) => line.endsWith(' /p/catalog'))).toBe(true);
+  });
+
   it('with a damaged frame before a whole one is corrupt: the project is not opened, and the cause says which', async () => {
     const { project, disk, store } = await started();
     for (let n = 0; n < 3; n++) await commitOne(store, put(`d${n}`, '{}'));
@@ -264,6 +276,14 @@ describe('a document file', () => {
     await expect(store.get(ref('a'))).rejects.toMatchObject({ code: 'integrity_error' });
     expect(project.damaged).toEqual([project.cipher.fileName(ref('a'))]);
     expect((await store.get(ref('b')))?.text.toString()).toContain('fine');
+  });
+
+  it('that is damaged does not keep the others from being listed', async () => {
+    const { project, disk, store } = await checkpointed();
+    disk.tamper(pathOf(project, 'a'), Buffer.from('x'));
+    const page = await store.list({ collection: 'notes', after: 0, limit: 10, bytesMax: 1_000_000 });
+    expect(page.documents.map(({ metadata }) => metadata._id)).toEqual(['b']);
+    expect(page.unreadable).toEqual(['a']);
   });
 
   it('of an older revision put back is an integrity error', async () => {

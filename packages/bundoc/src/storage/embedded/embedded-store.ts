@@ -63,6 +63,7 @@ export interface EmbeddedLimits {
 export const COMMITS_WAITING_MAX = 1_024;
 /** How many times its checkpoint's size the journal may have before commits wait for one. */
 const JOURNAL_LONG = 4;
+const CHECKPOINT_PAUSE_MS = 1_000;
 export const CATALOG_FILE = 'catalog';
 
 /** A document that is to be sealed anew: its state when it was read, and its text. */
@@ -109,6 +110,8 @@ export class EmbeddedStore implements ProjectStore {
   #checkpointing: Promise<void> | undefined;
   #waitingBytes = 0;
   #failed = false;
+  /** No checkpoint begins by itself before this moment (monotonic). */
+  #checkpointAgainMs = 0;
   /** Where in the catalog re-sealing goes on. */
   #resealFrom = 0;
 
@@ -181,9 +184,22 @@ export class EmbeddedStore implements ProjectStore {
       }
       states.push(state);
     }
-    const documents = await Promise.all(states.map((state) => this.get(state)));
+    const unreadable: string[] = [];
+    const documents = await Promise.all(
+      states.map(async (state) => {
+        try {
+          return await this.get(state);
+        } catch (error) {
+          // A damaged document must not keep the others from being listed.
+          if (!hasCode(error, 'integrity_error')) throw error;
+          unreadable.push(state.id);
+          return undefined;
+        }
+      }),
+    );
     return {
       documents: documents.filter((document) => document !== undefined),
+      unreadable,
       next: more ? states.at(-1)?.createdSeq : undefined,
     };
   }
@@ -280,9 +296,13 @@ export class EmbeddedStore implements ProjectStore {
   /** Begins a checkpoint when the journal is long, and waits for it when the journal has become much too long. */
   async #keepJournalShort(): Promise<void> {
     const { checkpointBytes } = this.#options.limits;
-    if (this.#failed || this.#parts.journal.liveBytes <= checkpointBytes) return;
+    const nowMs = this.#options.clock.monotonic();
+    if (this.#failed || this.#parts.journal.liveBytes <= checkpointBytes || nowMs < this.#checkpointAgainMs)
+      return;
     const checkpoint = this.#startCheckpoint().catch((error: unknown) => {
       if (!hasCode(error, 'disk_full')) this.#fail(error);
+      // Each try ends a segment, which a full disk has no room for.
+      this.#checkpointAgainMs = nowMs + CHECKPOINT_PAUSE_MS;
     });
     if (this.#parts.journal.liveBytes > JOURNAL_LONG * checkpointBytes) await checkpoint;
   }

@@ -3,7 +3,18 @@ import { AppError, hasCode } from '@bundoc/shared/errors';
 import type { Disk } from './disk.ts';
 
 /** What is to become of a document file: new sealed bytes, or nothing. */
-type Wish = { readonly sealed: Buffer } | { readonly sealed: undefined };
+interface Wish {
+  readonly sealed: Buffer | undefined;
+  /** Counts the wishes, so that a flush waits for those before it alone. */
+  readonly number: number;
+}
+
+/** A flush under way: the wishes it waits for. */
+interface Flush {
+  readonly upTo: number;
+  left: number;
+  readonly done: PromiseWithResolvers<void>;
+}
 
 export interface FileWriterOptions {
   readonly disk: Disk;
@@ -33,7 +44,9 @@ export class FileWriter {
   /** Paths that were written and not synced yet. */
   #unsynced = new Set<string>();
   readonly #folders = new Set<string>();
+  #wishCount = 0;
   #backlogBytes = 0;
+  #flush: Flush | undefined;
   #idle: PromiseWithResolvers<void> | undefined;
   #roomy: PromiseWithResolvers<void> | undefined;
   #failure: { readonly error: unknown } | undefined;
@@ -52,12 +65,12 @@ export class FileWriter {
 
   /** Wishes for a file's content. Later wishes replace earlier ones. */
   put(fileName: string, sealed: Buffer): void {
-    this.#wish(fileName, { sealed });
+    this.#wish(fileName, sealed);
   }
 
   /** Wishes that a file be gone. */
   remove(fileName: string): void {
-    this.#wish(fileName, { sealed: undefined });
+    this.#wish(fileName, undefined);
   }
 
   /** Resolves at once unless too much is waiting. @throws AppError `disk_full` when that cannot become less. */
@@ -69,12 +82,19 @@ export class FileWriter {
     }
   }
 
-  /** Resolves once every wish so far is on the disk and durable. @throws what the disk threw, `disk_full` at once. */
+  /**
+   * Resolves once every wish so far is on the disk and durable, or replaced by a later one. One flush at a time.
+   *
+   * @throws what the disk threw, `disk_full` at once.
+   */
   async flush(): Promise<void> {
-    while (this.#wishes.size > 0 && this.#failure === undefined) {
-      if (this.#retry !== undefined) throw new AppError('disk_full');
-      this.#idle ??= Promise.withResolvers();
-      await this.#idle.promise;
+    if (this.#retry !== undefined) throw new AppError('disk_full');
+    const flush: Flush = { upTo: this.#wishCount, left: this.#wishes.size, done: Promise.withResolvers() };
+    if (flush.left > 0 && this.#failure === undefined) {
+      this.#flush = flush;
+      await flush.done.promise.finally(() => {
+        this.#flush = undefined;
+      });
     }
     if (this.#failure !== undefined) throw this.#failure.error;
     const paths = this.#unsynced;
@@ -91,6 +111,7 @@ export class FileWriter {
   /** Resolves once nothing is being written; what still waits is given up. It is in the journal. */
   async stop(): Promise<void> {
     this.#failure ??= { error: new Error('the writer was stopped') };
+    this.#flush?.done.resolve();
     clearTimeout(this.#retry);
     while (this.#writing.size > 0) {
       this.#idle ??= Promise.withResolvers();
@@ -98,10 +119,19 @@ export class FileWriter {
     }
   }
 
-  #wish(fileName: string, wish: Wish): void {
-    this.#backlogBytes += (wish.sealed?.length ?? 0) - (this.#wishes.get(fileName)?.sealed?.length ?? 0);
-    this.#wishes.set(fileName, wish);
+  #wish(fileName: string, sealed: Buffer | undefined): void {
+    const former = this.#wishes.get(fileName);
+    this.#backlogBytes += (sealed?.length ?? 0) - (former?.sealed?.length ?? 0);
+    this.#wishes.set(fileName, { sealed, number: ++this.#wishCount });
+    if (former !== undefined) this.#settled(former);
     this.#start(fileName);
+  }
+
+  /** A wish is fulfilled or replaced. */
+  #settled({ number }: Wish): void {
+    const flush = this.#flush;
+    if (flush === undefined || number > flush.upTo) return;
+    if (--flush.left === 0) flush.done.resolve();
   }
 
   /** Begins to write a file, unless it must wait. A full disk holds up contents, and lets files be removed. */
@@ -127,6 +157,7 @@ export class FileWriter {
     if (done && wish !== undefined && this.#wishes.get(fileName) === wish) {
       this.#wishes.delete(fileName);
       this.#backlogBytes -= wish.sealed?.length ?? 0;
+      this.#settled(wish);
     }
     this.#next();
   }
@@ -166,6 +197,7 @@ export class FileWriter {
   }
 
   #waitForSpace(): void {
+    this.#flush?.done.reject(new AppError('disk_full'));
     this.#retry ??= setTimeout(() => {
       this.#retry = undefined;
       this.#next();
@@ -175,6 +207,7 @@ export class FileWriter {
   #fail(error: unknown): void {
     if (this.#failure !== undefined) return;
     this.#failure = { error };
+    this.#flush?.done.resolve();
     this.#options.onFailure(error);
   }
 }

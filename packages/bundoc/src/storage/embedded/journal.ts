@@ -175,8 +175,10 @@ export class Journal {
     }
   }
 
+  /** Ends the present segment, and keeps one free one at most, so that a closed project takes little room. */
   async close(): Promise<void> {
     await this.rotate();
+    for (const { path } of this.#free.splice(1)) await this.#options.disk.remove(path);
   }
 
   /**
