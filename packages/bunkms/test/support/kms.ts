@@ -52,6 +52,7 @@ export interface TestKms extends AsyncDisposable {
 export const KMS_SCOPES = [
   'kms:create_key',
   'kms:read_key',
+  'kms:rotate_key',
   'kms:export_key',
   'kms:audit',
   'kms:admin',
