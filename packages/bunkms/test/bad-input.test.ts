@@ -120,6 +120,11 @@ describe('bad input', () => {
   test.each(NAMES)('the key name %s in a path is refused', async (name) => {
     await expectRefusal(() => kms.api(`/v1/keys/${name}`, { token }), 400, 'invalid_request');
     await expectRefusal(() => kms.internal(`/v1/export/${name}`, { token }), 400, 'invalid_request');
+    await expectRefusal(
+      () => kms.api(`/v1/keys/${name}/rotate`, { method: 'POST', token }),
+      400,
+      'invalid_request',
+    );
   });
 
   test.each(NAMES)('the key name %s in a body is refused', async (name) => {
@@ -184,6 +189,57 @@ describe('bad input', () => {
     ['an audience', { sub: 'x', typ: 'client', scope: ['docs:read'], aud: 'bunkms' }],
   ])('a token request with %s is refused', async (_what, body) => {
     await expectRefusal(() => kms.api('/v1/tokens', { token, body }), 400, 'invalid_request');
+  });
+
+  test.each([
+    '0',
+    '-1',
+    '+1',
+    '01',
+    '1001',
+    '10000',
+    '1.0',
+    '1e2',
+    '0x1',
+    '%201',
+    '1%00',
+    '',
+    'latest',
+    '\u0661',
+    '1&VERSION=1',
+    '1&VERSION=2',
+    '1&page=2',
+  ])('the version %j in a query is refused', async (text) => {
+    const { status } = await kms.api('/v1/keys', { token, body: { name: 'versions-dek', type: 'aes-256' } });
+    expect([201, 409]).toContain(status);
+    const query = (name: string) =>
+      `${name}=${encodeURI(text).replace(/%25/g, '%').replace('VERSION', name)}`;
+    await expectRefusal(
+      () => kms.internal(`/v1/export/versions-dek?${query('version')}`, { token }),
+      400,
+      'invalid_request',
+    );
+    await expectRefusal(
+      () => kms.api(`/v1/keys/versions-dek/rotate?${query('expected_version')}`, { method: 'POST', token }),
+      400,
+      'invalid_request',
+    );
+    expect((await kms.store.findKey('versions-dek'))?.info.version).toBe(1);
+  });
+
+  test('a rotation with a body, or with the query of an export, is refused', async () => {
+    await kms.api('/v1/keys', { token, body: { name: 'body-dek', type: 'aes-256' } });
+    const rotate = (query: string, body?: object) =>
+      kms.api(`/v1/keys/body-dek/rotate${query}`, { method: 'POST', token, ...(body && { body }) });
+    await expectRefusal(() => rotate('', {}), 400, 'invalid_request');
+    await expectRefusal(() => rotate('', { expected_version: 1 }), 400, 'invalid_request');
+    await expectRefusal(() => rotate('?version=1'), 400, 'invalid_request');
+    await expectRefusal(
+      () => kms.internal('/v1/export/body-dek?expected_version=1', { token }),
+      400,
+      'invalid_request',
+    );
+    expect((await kms.store.findKey('body-dek'))?.info.version).toBe(1);
   });
 
   test('a renewal with a body, and a revocation of what is no token id, are refused', async () => {

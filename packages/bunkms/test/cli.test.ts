@@ -2,7 +2,7 @@ import { existsSync, mkdtempSync, readFileSync, rmSync, statSync, writeFileSync 
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { DatabaseSync } from 'node:sqlite';
-import { exportedKeySchema } from '@bundoc/shared/contract/keys';
+import { exportedKeySchema, keyDetailSchema, keyPageSchema } from '@bundoc/shared/contract/keys';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { databasePathOf } from '../src/store/sqlite.ts';
 import { call } from './support/http.ts';
@@ -47,7 +47,7 @@ describe('the command line', () => {
       aud: 'bunkms',
       sub: 'bundoc',
       typ: 'service',
-      scope: 'kms:create_key kms:export_key kms:read_key',
+      scope: 'kms:create_key kms:export_key kms:read_key kms:rotate_key',
       keys: ['*-dek'],
     });
     expect(await init()).toMatchObject({ code: 0, stdout: '', stderr: '' });
@@ -66,6 +66,93 @@ describe('the command line', () => {
     writeFileSync(tokenFile, 'garbage');
     await init();
     expect(claimsOf(readFileSync(tokenFile, 'utf8').trim())).toMatchObject({ sub: 'bundoc' });
+  });
+
+  test('replaces a service token of an earlier release, which may not rotate, and leaves it valid', async () => {
+    await init();
+    const earlier = await run(
+      ...['token', 'issue', '--typ', 'service', '--sub', 'bundoc', '--keys', '*-dek'],
+      ...['--scope', 'kms:create_key kms:export_key kms:read_key'],
+    );
+    writeFileSync(tokenFile, earlier.stdout);
+    expect((await init()).code).toBe(0);
+    const replaced = readFileSync(tokenFile, 'utf8').trim();
+    expect(claimsOf(replaced).scope).toContain('kms:rotate_key');
+    await init();
+    expect(readFileSync(tokenFile, 'utf8').trim()).toBe(replaced);
+    const { tokens } = JSON.parse((await run('token', 'list', '--json')).stdout);
+    const { jti } = claimsOf(earlier.stdout);
+    expect(tokens.find((one: { jti: string }) => one.jti === jti)).not.toHaveProperty('revoked_at');
+  });
+
+  test('rotates, lists and shows keys beside a running server, and prints none of their material', async () => {
+    await init();
+    await using server = await startServer(environment);
+    const token = readFileSync(tokenFile, 'utf8').trim();
+    for (const name of ['a-dek', 'b-dek'])
+      await call(server.apiUrl, '/v1/keys', { token, body: { name, type: 'aes-256' } });
+    const material = async (query: string) =>
+      exportedKeySchema.parse((await call(server.internalUrl, `/v1/export/b-dek${query}`, { token })).json());
+    const first = await material('');
+
+    const rotated = await run('key', 'rotate', 'b-dek');
+    expect(rotated).toMatchObject({ code: 0, stderr: '' });
+    const second = await material('');
+    expect([first.version, second.version]).toEqual([1, 2]);
+    expect(rotated.stdout).toMatch(new RegExp(`^b-dek  enabled  2  ${second.kcv}  \\S+Z\n$`));
+    expect((await material('?version=1')).key_material_b64).toBe(first.key_material_b64);
+
+    const listed = await run('key', 'list', '--json');
+    expect(keyPageSchema.parse(JSON.parse(listed.stdout)).keys).toMatchObject([
+      { name: 'a-dek', version: 1 },
+      { name: 'b-dek', version: 2, kcv: second.kcv },
+    ]);
+    const list = await run('key', 'list');
+    expect(list.stdout).toMatch(/^a-dek {2}enabled {2}1 {2}[0-9a-f]{32} {2}\S+Z\nb-dek {2}enabled {2}2 {2}/);
+    const shown = await run('key', 'show', 'b-dek', '--json');
+    expect(keyDetailSchema.strict().parse(JSON.parse(shown.stdout))).toMatchObject({
+      id: first.key_id,
+      version: 2,
+      versions: [
+        { version: 1, kcv: first.kcv },
+        { version: 2, kcv: second.kcv },
+      ],
+    });
+    const show = await run('key', 'show', 'b-dek');
+    expect(show.stdout).toMatch(/^name: b-dek$/m);
+    expect(show.stdout).toMatch(new RegExp(`^version  1  ${first.kcv}  \\S+Z$`, 'm'));
+    for (const { stdout } of [rotated, listed, list, shown, show])
+      for (const { key_material_b64, wrapped_b64 } of [first, second]) {
+        expect(stdout).not.toContain(key_material_b64.slice(0, 40));
+        expect(stdout).not.toContain(wrapped_b64.slice(0, 40));
+      }
+
+    expectFailure(await run('key', 'rotate', 'none-dek'), 1, /KEY_NOT_FOUND/);
+    expectFailure(await run('key', 'show', 'none-dek'), 1, /KEY_NOT_FOUND/);
+    expect((await run('audit', 'verify')).code).toBe(0);
+  });
+
+  test('rotates with the first KEK of the ring, and has it remembered before', async () => {
+    await init();
+    const token = readFileSync(tokenFile, 'utf8').trim();
+    {
+      await using server = await startServer(environment);
+      await call(server.apiUrl, '/v1/keys', { token, body: { name: 'a-dek', type: 'aes-256' } });
+    }
+    const old = readFileSync(environment.BUNKMS_KEK_FILE, 'utf8');
+    writeFileSync(environment.BUNKMS_KEK_FILE, `${'ab'.repeat(32)}\n${old}`);
+    expect((await run('key', 'rotate', 'a-dek')).code).toBe(0);
+    const { current_kek, known_keks } = JSON.parse((await run('status', '--json')).stdout);
+    expect(known_keks).toContain(current_kek);
+    await using server = await startServer(environment);
+    const exported = async (version: number) => {
+      const answer = await call(server.internalUrl, `/v1/export/a-dek?version=${version}`, { token });
+      return Buffer.from(exportedKeySchema.parse(answer.json()).wrapped_b64, 'base64')
+        .subarray(1, 9)
+        .toString('hex');
+    };
+    expect(await exported(1)).not.toBe(current_kek);
+    expect(await exported(2)).toBe(current_kek);
   });
 
   test('never makes a new KEK for a store that has one', async () => {
@@ -150,6 +237,7 @@ describe('the command line', () => {
     for (const args of [
       ['token', 'issue', '--typ', 'service', '--sub', 'x', '--scope', 'kms:admin'],
       ['audit', 'verify'],
+      ['key', 'rotate', 'a-dek'],
       ['init'],
     ])
       expectFailure(await run(...args), 1, /bunkms: sealed: the ring lacks the KEK/);
@@ -165,6 +253,9 @@ describe('the command line', () => {
     [['token', 'issue', '--typ', 'client', '--sub', 'x', '--scope', 'docs:read', '--ttl', 'soon'], /ttl/],
     [['token', 'revoke'], /missing required argument/],
     [['audit', 'verify', '--receipt', 'x'], /receipt/],
+    [['key', 'rotate'], /missing required argument/],
+    [['key', 'rotate', 'NO-name'], /must be 1 to 128/],
+    [['key', 'show', 'a/b'], /must be 1 to 128/],
     [['frobnicate'], /unknown command/],
     [['status', '--loud'], /unknown option/],
   ])('takes %j for a mistake in usage: exit code 2', async (args, message) => {
@@ -179,6 +270,11 @@ describe('the command line', () => {
       2,
       /BUNKMS_PORT.*BUNKMS_STORAGE.*BUNKMS_KEK_FILE/,
     );
-    expectFailure(await run('token', 'revoke', 'nobody'), 1, /run "bunkms init"/);
+    for (const args of [
+      ['token', 'revoke', 'nobody'],
+      ['key', 'list'],
+      ['key', 'rotate', 'a-dek'],
+    ])
+      expectFailure(await run(...args), 1, /run "bunkms init"/);
   });
 });

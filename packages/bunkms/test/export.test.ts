@@ -2,12 +2,16 @@ import { createSecretKey } from 'node:crypto';
 import { DatabaseSync } from 'node:sqlite';
 import { keyCheckValue } from '@bundoc/shared/aead';
 import type { AuditRecord } from '@bundoc/shared/contract/audit';
-import { exportedKeySchema, keyInfoSchema } from '@bundoc/shared/contract/keys';
+import { exportedKeySchema, keyDetailSchema, keyInfoSchema } from '@bundoc/shared/contract/keys';
 import { AppError } from '@bundoc/shared/errors';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { databasePathOf } from '../src/store/sqlite.ts';
 import { FaultyStore } from './support/faulty-store.ts';
 import { startKms, type TestKms } from './support/kms.ts';
+
+const NIL = '00000000-0000-4000-8000-000000000000';
+const idOf = (name: string) => `key_id = (SELECT id FROM keys WHERE name = '${name}')`;
+const BAD = idOf('bad-dek');
 
 describe('export', () => {
   let kms: TestKms;
@@ -23,7 +27,7 @@ describe('export', () => {
   const create = (name: string) => kms.api('/v1/keys', { token, body: { name, type: 'aes-256' } });
   const accesses = async () => (await kms.records()).filter(({ action }) => action === 'key.export');
   const damage = (sql: string) => {
-    const database = new DatabaseSync(databasePathOf(kms.dataDir));
+    const database = new DatabaseSync(databasePathOf(kms.dataDir), { enableForeignKeyConstraints: false });
     database.exec(sql);
     database.close();
   };
@@ -45,7 +49,10 @@ describe('export', () => {
     });
     const dek = Buffer.from(key.key_material_b64, 'base64');
     expect(keyCheckValue(createSecretKey(dek))).toBe(info.kcv);
-    expect((await kms.api('/v1/keys/a-dek', { token })).json()).toEqual(info);
+    expect(keyDetailSchema.strict().parse((await kms.api('/v1/keys/a-dek', { token })).json())).toEqual({
+      ...info,
+      versions: [{ version: 1, kcv: info.kcv, created_at: info.created_at }],
+    });
 
     await kms.running.close();
     await using again = await startKms({ dataDir: kms.dataDir, kek: kms.kek });
@@ -163,17 +170,22 @@ describe('export', () => {
   });
 
   test.each([
-    ['whose bytes were changed', `UPDATE keys SET wrapped = zeroblob(69) WHERE name = 'bad-dek'`],
-    ['whose bytes were cut off', `UPDATE keys SET wrapped = x'01' WHERE name = 'bad-dek'`],
-    ['whose check value was changed', `UPDATE keys SET kcv = '${'0'.repeat(32)}' WHERE name = 'bad-dek'`],
+    ['whose bytes were changed', `UPDATE key_versions SET wrapped = zeroblob(69) WHERE ${BAD}`],
+    ['whose bytes were cut off', `UPDATE key_versions SET wrapped = x'01' WHERE ${BAD}`],
+    ['whose check value was changed', `UPDATE key_versions SET kcv = '${'0'.repeat(32)}' WHERE ${BAD}`],
     [
       'that holds the bytes of another',
-      `UPDATE keys SET wrapped = (SELECT wrapped FROM keys WHERE name = 'good-dek') WHERE name = 'bad-dek'`,
+      `UPDATE key_versions SET wrapped = (SELECT wrapped FROM key_versions WHERE ${idOf('good-dek')}) WHERE ${BAD}`,
     ],
+    ['that is lost', `DELETE FROM key_versions WHERE ${BAD}`],
     ['that was given another version', `UPDATE keys SET version = 2 WHERE name = 'bad-dek'`],
     [
+      'that was given another version in both places',
+      `UPDATE key_versions SET version = 2 WHERE ${BAD}; UPDATE keys SET version = 2 WHERE name = 'bad-dek'`,
+    ],
+    [
       'that was given another id',
-      `UPDATE keys SET id = '00000000-0000-4000-8000-000000000000' WHERE name = 'bad-dek'`,
+      `UPDATE key_versions SET key_id = '${NIL}' WHERE ${BAD}; UPDATE keys SET id = '${NIL}' WHERE name = 'bad-dek'`,
     ],
     [
       'that was renamed',
@@ -228,10 +240,22 @@ describe('export', () => {
       code: 'forbidden',
       actor: 'tester',
     });
-    await refuse('/v1/export/a-dek?version=1', 'GET', token, {
+    await refuse('/v1/export/a-dek?version=1001', 'GET', token, {
       outcome: 'refused',
       code: 'invalid_request',
       key: 'a-dek',
+    });
+    await refuse('/v1/export/a-dek?version=7', 'GET', token, {
+      outcome: 'failed',
+      code: 'KEY_NOT_FOUND',
+      key: 'a-dek',
+      version: 7,
+    });
+    await refuse('/v1/export/a-dek?version=1', 'GET', elsewhere, {
+      outcome: 'refused',
+      code: 'forbidden',
+      key: 'a-dek',
+      version: 1,
     });
     await refuse('/v1/export/A%00', 'GET', token, {
       outcome: 'refused',

@@ -1,9 +1,13 @@
 import { createDecipheriv, createHmac, createSecretKey, hkdfSync } from 'node:crypto';
-import { readFileSync } from 'node:fs';
+import { copyFileSync, readFileSync, rmSync } from 'node:fs';
+import { DatabaseSync } from 'node:sqlite';
 import { type AuditRecord, auditRecordSchema } from '@bundoc/shared/contract/audit';
-import { describe, expect, test } from 'vitest';
+import { keyDetailSchema } from '@bundoc/shared/contract/keys';
+import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { verifyChain } from '../src/audit/chain.ts';
+import { databasePathOf } from '../src/store/sqlite.ts';
 import { Vault } from '../src/vault/vault.ts';
+import { newDataDir, startKms } from './support/kms.ts';
 
 const golden = (name: string) =>
   JSON.parse(readFileSync(new URL(`golden/${name}.golden.json`, import.meta.url), 'utf8'));
@@ -68,5 +72,96 @@ describe('docs/formats/audit-chain.md', () => {
       previous = mac.digest('hex');
       expect(record.hash).toBe(previous);
     }
+  });
+});
+
+interface GoldenStore {
+  readonly kek: string;
+  /** A token that was issued and not revoked. */
+  readonly token: string;
+  readonly head: { readonly seq: number; readonly hash: string };
+  readonly keys: readonly {
+    readonly id: string;
+    readonly name: string;
+    readonly created_at: string;
+    readonly versions: readonly { version: number; kcv: string; material: string; wrapped: string }[];
+  }[];
+}
+
+describe.each([1, 2])('a store of schema %i', (schema) => {
+  const file = golden(`store-${schema}`) as GoldenStore;
+  let dataDir: string;
+  const open = () => startKms({ dataDir, kek: hex(file.kek).toString('base64') });
+  const readDatabase = <T>(read: (database: DatabaseSync) => T): T => {
+    const database = new DatabaseSync(databasePathOf(dataDir));
+    try {
+      return read(database);
+    } finally {
+      database.close();
+    }
+  };
+  beforeEach(() => {
+    dataDir = newDataDir();
+    copyFileSync(new URL(`golden/store-${schema}.golden.sqlite`, import.meta.url), databasePathOf(dataDir));
+  });
+  afterEach(() => rmSync(dataDir, { recursive: true }));
+
+  test('is what it says it is, and is brought to schema 2', async () => {
+    const versionOf = (database: DatabaseSync) => database.prepare('PRAGMA user_version').get();
+    expect(readDatabase(versionOf)).toEqual({ user_version: schema });
+    await (await open())[Symbol.asyncDispose]();
+    expect(readDatabase(versionOf)).toEqual({ user_version: 2 });
+    expect(readDatabase((database) => database.prepare('PRAGMA integrity_check').get())).toEqual({
+      integrity_check: 'ok',
+    });
+    expect(readDatabase((database) => database.prepare('PRAGMA foreign_key_check').all())).toEqual([]);
+  });
+
+  test('keeps its keys, tokens and audit chain, once by several processes at the same time', async () => {
+    const services = await Promise.all([open(), open(), open()]);
+    for (const kms of services) {
+      const token = await kms.fullToken();
+      for (const { versions, ...key } of file.keys) {
+        const current = versions.at(-1)!;
+        const read = keyDetailSchema
+          .strict()
+          .parse((await kms.api(`/v1/keys/${key.name}`, { token })).json());
+        expect(read).toMatchObject({ ...key, version: current.version, kcv: current.kcv });
+        expect(read.versions.map(({ version, kcv }) => [version, kcv])).toEqual(
+          versions.map(({ version, kcv }) => [version, kcv]),
+        );
+        expect(read.versions[0]?.created_at).toBe(key.created_at);
+        for (const { version, kcv, material, wrapped } of versions) {
+          const answer = await kms.internal(`/v1/export/${key.name}?version=${version}`, { token });
+          expect(answer.json()).toMatchObject({
+            key_id: key.id,
+            version,
+            kcv,
+            key_material_b64: hex(material).toString('base64'),
+            wrapped_b64: hex(wrapped).toString('base64'),
+          });
+        }
+      }
+      expect(await kms.store.findToken(file.token)).toMatchObject({ sub: 'bundoc' });
+      const records = await kms.records();
+      expect(records[file.head.seq - 1]?.hash).toBe(file.head.hash);
+      expect(await kms.verify()).toMatchObject({ intact: true });
+    }
+    for (const kms of services) await kms[Symbol.asyncDispose]();
+  });
+
+  test('goes on: a sound key rotates, the damaged version stays damaged alone', async () => {
+    await using kms = await open();
+    const token = await kms.fullToken();
+    const [sound] = file.keys;
+    const before = sound!.versions.length;
+    const rotated = await kms.api(`/v1/keys/${sound!.name}/rotate`, { method: 'POST', token });
+    expect(rotated.json()).toMatchObject({ id: sound!.id, version: before + 1 });
+    const first = (await kms.internal(`/v1/export/${sound!.name}?version=1`, { token })).json();
+    expect(first.key_material_b64).toBe(hex(sound!.versions[0]!.material).toString('base64'));
+    expect((await kms.internal('/v1/export/damaged-dek?version=1', { token })).json()).toMatchObject({
+      code: 'key_damaged',
+    });
+    expect((await kms.internal('/v1/export/damaged-dek', { token })).status).toBe(schema === 1 ? 503 : 200);
   });
 });

@@ -52,12 +52,15 @@ test('no KEK, no DEK, no token and no signing seed is in any log line, error, me
   const exportKey = async (name: string) => {
     const answer = await kms.internal(`/v1/export/${name}`, { token });
     const key = exportedKeySchema.parse(answer.json());
-    planted.set(`DEK ${name}`, spellings(Buffer.from(key.key_material_b64, 'base64')));
+    planted.set(`DEK ${name}.${key.version}`, spellings(Buffer.from(key.key_material_b64, 'base64')));
   };
 
   for (const name of ['a-dek', 'b-dek', 'c-dek']) {
     await ask('api', '/v1/keys', { token, body: { name, type: 'aes-256' } });
     await exportKey(name);
+    await ask('internal', `/v1/keys/${name}/rotate`, { method: 'POST', token });
+    await exportKey(name);
+    await ask('api', `/v1/keys/${name}`, { token });
   }
   plant(issuedTokenSchema.parse((await kms.api('/v1/tokens/renew', { method: 'POST', token })).json()).token);
   const issue = { sub: 'x', typ: 'client', scope: ['docs:read'], projects: ['*'] };
@@ -70,6 +73,9 @@ test('no KEK, no DEK, no token and no signing seed is in any log line, error, me
   await ask('internal', `/v1/export/${token}`, { token });
   await ask('internal', `/v1/export/${encodeURIComponent(kek)}`);
   await ask('internal', `/v1/export/a-dek?token=${token}`);
+  await ask('internal', `/v1/export/a-dek?version=${token}`, { token });
+  await ask('api', `/v1/keys/a-dek/rotate?expected_version=${token}`, { method: 'POST', token });
+  await ask('api', '/v1/keys/a-dek/rotate', { token, body: { kek } });
   await ask('internal', `/v1/${token}`, { token: `${token}x` });
   await ask('api', '/v1/tokens', { token, body: { sub: token } });
   for (const path of [
@@ -84,10 +90,15 @@ test('no KEK, no DEK, no token and no signing seed is in any log line, error, me
     await ask('api', path, { token });
   const database = new DatabaseSync(databasePathOf(kms.dataDir));
   database.exec(
-    `UPDATE keys SET wrapped = zeroblob(69) WHERE name = 'b-dek'; UPDATE keys SET kcv = '' WHERE name = 'c-dek'`,
+    `UPDATE key_versions SET wrapped = zeroblob(69) WHERE key_id = (SELECT id FROM keys WHERE name = 'b-dek');
+     UPDATE key_versions SET kcv = '' WHERE key_id = (SELECT id FROM keys WHERE name = 'c-dek')`,
   );
   database.close();
-  for (const name of ['b-dek', 'c-dek', 'none-dek']) await ask('internal', `/v1/export/${name}`, { token });
+  for (const name of ['b-dek', 'c-dek', 'none-dek']) {
+    await ask('internal', `/v1/export/${name}`, { token });
+    await ask('internal', `/v1/export/${name}?version=1`, { token });
+    await ask('internal', `/v1/keys/${name}/rotate`, { method: 'POST', token });
+  }
   faulty.replaced.appendAudit = () =>
     Promise.reject(new AppError('storage_unavailable', { cause: new Error('injected') }));
   await ask('internal', '/v1/export/a-dek', { token });

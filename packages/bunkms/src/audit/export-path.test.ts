@@ -1,7 +1,7 @@
 import { createHash } from 'node:crypto';
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
-import { isExportTarget, keyOfExportTarget } from './export-path.ts';
+import { isExportTarget, keyOfExportTarget, versionOfExportTarget } from './export-path.ts';
 
 const sha256 = (text: string) => `sha256:${createHash('sha256').update(text).digest('hex')}`;
 
@@ -67,6 +67,42 @@ describe('the key of a target', () => {
       fc.property(fc.string({ unit: 'binary' }), (text) => {
         const key = keyOfExportTarget(`/v1/export/${text}`);
         if (key !== undefined) expect(key).toMatch(/^(sha256:[0-9a-f]{64}|[a-z0-9][a-z0-9._-]{0,127})$/);
+      }),
+    );
+  });
+});
+
+describe('the version of a target', () => {
+  test.each([
+    ['/v1/export/a-dek?version=1', 1],
+    ['/v1/export/a-dek?version=1000', 1_000],
+    ['/v1/export/a-dek?%76ersion=%32', 2],
+    ['/v1/export/a-dek?x=1&version=3#version=4', 3],
+    ['http://h/v1/export/a-dek?version=5', 5],
+  ])('%s is %i', (target, version) => {
+    expect(versionOfExportTarget(target)).toBe(version);
+  });
+
+  test.each([
+    '/v1/export/a-dek',
+    '/v1/export/a-dek?',
+    '/v1/export/a-dek?version',
+    '/v1/export/a-dek?version=0',
+    '/v1/export/a-dek?version=1001',
+    '/v1/export/a-dek?version=01',
+    '/v1/export/a-dek?version=1&version=1',
+    '/v1/export/a-dek?versions=1',
+    '/v1/export/a-dek#?version=1',
+    '/v1/export/version=1',
+  ])('%s has none', (target) => {
+    expect(versionOfExportTarget(target)).toBeUndefined();
+  });
+
+  test('never is anything but a version, and never throws', () => {
+    fc.assert(
+      fc.property(fc.string({ unit: 'binary' }), (text) => {
+        const version = versionOfExportTarget(`/v1/export/a?version=${text}`);
+        if (version !== undefined) expect(Number.isInteger(version) && version >= 1).toBe(true);
       }),
     );
   });

@@ -1,5 +1,5 @@
 import { createHash } from 'node:crypto';
-import { keyNameSchema } from '@bundoc/shared/contract/keys';
+import { keyNameSchema, keyVersionParamSchema } from '@bundoc/shared/contract/keys';
 
 const EXPORT_PATH = '/v1/export';
 const ORIGIN = /^https?:\/\/[^/]*/i;
@@ -23,6 +23,19 @@ export function keyOfExportTarget(target: string): string | undefined {
   if (rest === '') return undefined;
   if (keyNameSchema.safeParse(rest).success) return rest;
   return `sha256:${createHash('sha256').update(rest, 'utf8').digest('hex')}`;
+}
+
+/**
+ * The version that an export target asks for.
+ *
+ * @returns undefined when it asks for none, or for what is no version: a stranger must not choose what stands in the chain.
+ */
+export function versionOfExportTarget(target: string): number | undefined {
+  const [beforeFragment = ''] = target.split('#', 1);
+  const at = beforeFragment.indexOf('?');
+  if (at === -1) return undefined;
+  const [version, another] = new URLSearchParams(beforeFragment.slice(at)).getAll('version');
+  return another === undefined ? keyVersionParamSchema.safeParse(version).data : undefined;
 }
 
 /** Path of a target, without origin, query and fragment, its percent-encoded ASCII decoded once; the rest stays as it came. */

@@ -18,11 +18,11 @@ export interface InitOptions {
   readonly serviceToken?: string;
 }
 
-/** What Bundoc may do: make, read and fetch the keys of projects. */
+/** What Bundoc may do: make, read, fetch and rotate the keys of projects. */
 const SERVICE_TOKEN: IssueToken = {
   sub: 'bundoc',
   typ: 'service',
-  scope: ['kms:create_key', 'kms:export_key', 'kms:read_key'],
+  scope: ['kms:create_key', 'kms:export_key', 'kms:read_key', 'kms:rotate_key'],
   keys: ['*-dek'],
   projects: [],
 };

@@ -13,6 +13,7 @@ import { CliFailure } from './errors.ts';
 /** What a command works with. It shares the store with a running server. */
 export interface CliKms {
   readonly store: KmsStore;
+  readonly vault: Vault;
   readonly state: Unsealed;
   readonly tokens: TokenService;
 }
@@ -44,7 +45,7 @@ export async function unsealStore(environment: Environment, store: KmsStore): Pr
   if (state.kind === 'sealed') throw new CliFailure(`sealed: ${state.reason}`);
   const { signingKey, publicKey } = state;
   const tokens = new TokenService({ store, clock: systemClock, signingKey, kid: publicKey.kid });
-  return { store, state, tokens };
+  return { store, vault, state, tokens };
 }
 
 /** A crash of the storage thread needs no word of its own here: the call that waits for it fails. */

@@ -2,7 +2,7 @@ import { PROBLEMS } from '@bundoc/shared/contract/problem';
 import type { AppError } from '@bundoc/shared/errors';
 import type { FastifyRequest } from 'fastify';
 import type { AuditDraft } from '../audit/chain.ts';
-import { isExportTarget, keyOfExportTarget } from '../audit/export-path.ts';
+import { isExportTarget, keyOfExportTarget, versionOfExportTarget } from '../audit/export-path.ts';
 import type { Metrics } from '../metrics.ts';
 import { callerNetwork } from './addresses.ts';
 import { callerOf } from './guard.ts';
@@ -26,6 +26,7 @@ export function exportAudit(sink: ExportRefusalSink, metrics: Metrics, now: () =
     const failed = PROBLEMS[error.code].status >= 500 || error.code === 'KEY_NOT_FOUND';
     const outcome = failed ? 'failed' : 'refused';
     const key = keyOfExportTarget(target);
+    const version = versionOfExportTarget(target);
     metrics.exports.inc({ outcome });
     const record: AuditDraft = {
       ...callerOf(request),
@@ -34,6 +35,7 @@ export function exportAudit(sink: ExportRefusalSink, metrics: Metrics, now: () =
       action: 'key.export',
       outcome,
       ...(key === undefined ? {} : { key }),
+      ...(version === undefined ? {} : { version }),
       code: error.code,
     };
     if (request.identity?.confirmed === true) sink.named(record);

@@ -1,10 +1,13 @@
+import { keyVersionParamSchema } from '@bundoc/shared/contract/keys';
 import { validate } from '@bundoc/shared/http/validate';
 import type { FastifyInstance } from 'fastify';
+import { z } from 'zod';
 import { callerOf, type Guards } from '../http/guard.ts';
-import { noQuery } from '../http/query.ts';
 import { exportKey } from '../service/export-key.ts';
 import type { ServiceGate } from '../services.ts';
 import { keyParamsSchema } from './keys.ts';
+
+const exportQuery = z.strictObject({ version: keyVersionParamSchema.optional() });
 
 /** The release of keys. Registered on the internal listener only. */
 export function registerExportRoute(app: FastifyInstance, guards: Guards, services: ServiceGate): void {
@@ -12,9 +15,9 @@ export function registerExportRoute(app: FastifyInstance, guards: Guards, servic
     '/v1/export/:name',
     { onRequest: guards.serviceForKeyInPath('kms:export_key') },
     async (request) => {
-      validate(noQuery, request.query, 'query');
+      const { version } = validate(exportQuery, request.query, 'query');
       const { name } = validate(keyParamsSchema, request.params, 'params');
-      return exportKey(services().keys, name, callerOf(request));
+      return exportKey(services().keys, { name, version }, callerOf(request));
     },
   );
 }

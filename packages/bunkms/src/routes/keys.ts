@@ -1,4 +1,5 @@
-import { createKeySchema, keyNameSchema } from '@bundoc/shared/contract/keys';
+import { createKeySchema, keyNameSchema, keyVersionParamSchema } from '@bundoc/shared/contract/keys';
+import { AppError } from '@bundoc/shared/errors';
 import { requireKey } from '@bundoc/shared/grants';
 import { validate } from '@bundoc/shared/http/validate';
 import { parseJsonObject } from '@bundoc/shared/json/parse';
@@ -7,10 +8,12 @@ import { z } from 'zod';
 import { callerOf, claimsOf, type Guards } from '../http/guard.ts';
 import { noQuery, pageQuery } from '../http/query.ts';
 import { createKey, listKeys, readKey } from '../service/keys.ts';
+import { rotateKey } from '../service/rotate-key.ts';
 import type { ServiceGate } from '../services.ts';
 
 export const keyParamsSchema = z.object({ name: keyNameSchema });
 const listQuery = z.strictObject(pageQuery(keyNameSchema));
+const rotateQuery = z.strictObject({ expected_version: keyVersionParamSchema.optional() });
 
 export function registerKeyRoutes(app: FastifyInstance, guards: Guards, services: ServiceGate): void {
   app.post<{ Body: Buffer | undefined }>(
@@ -37,4 +40,16 @@ export function registerKeyRoutes(app: FastifyInstance, guards: Guards, services
     const { name } = validate(keyParamsSchema, request.params, 'params');
     return readKey(services().keys, name, callerOf(request));
   });
+
+  app.post<{ Body: Buffer | undefined }>(
+    '/v1/keys/:name/rotate',
+    { onRequest: guards.keyInPath('kms:rotate_key') },
+    async (request) => {
+      const { expected_version: expectedVersion } = validate(rotateQuery, request.query, 'query');
+      const { name } = validate(keyParamsSchema, request.params, 'params');
+      if ((request.body?.length ?? 0) > 0)
+        throw new AppError('invalid_request', { detail: 'a rotation takes no body' });
+      return rotateKey(services().keys, { name, expectedVersion }, callerOf(request));
+    },
+  );
 }

@@ -1,13 +1,11 @@
-import { createSecretKey, randomUUID } from 'node:crypto';
-import { keyCheckValue, OpenError } from '@bundoc/shared/aead';
+import { randomUUID } from 'node:crypto';
 import { type ExportedKey, LEASE_TTL_MS } from '@bundoc/shared/contract/keys';
 import { AppError } from '@bundoc/shared/errors';
 import type { Logger } from '@bundoc/shared/logger';
 import type { Caller } from '../audit/caller.ts';
 import type { Metrics } from '../metrics.ts';
-import type { KeyRecord } from '../store/port.ts';
-import type { Vault } from '../vault/vault.ts';
 import type { KeyPorts } from './keys.ts';
+import { openDek } from './open-dek.ts';
 
 export interface ExportPorts extends KeyPorts {
   readonly logger: Logger;
@@ -15,15 +13,20 @@ export interface ExportPorts extends KeyPorts {
 }
 
 /**
- * Releases a DEK. The one place where key material leaves the service, and it leaves only after its CRITICAL record
- * is durable: whatever fails before that, nothing of the key is in the answer.
+ * Releases a DEK, that of the current version unless another is asked for. The one place where key material leaves the
+ * service, and it leaves only after its CRITICAL record is durable: whatever fails before that, nothing of the key is in
+ * the answer.
  *
  * Refused and failed calls are recorded where they are answered (`http/export-audit.ts`).
  *
- * @throws AppError `KEY_NOT_FOUND`, `key_damaged`, `audit_unavailable`.
+ * @throws AppError `KEY_NOT_FOUND` (of a version that the key never had, too), `key_damaged`, `audit_unavailable`.
  */
-export async function exportKey(ports: ExportPorts, name: string, caller: Caller): Promise<ExportedKey> {
-  const key = await ports.store.findKey(name);
+export async function exportKey(
+  ports: ExportPorts,
+  { name, version }: { readonly name: string; readonly version?: number | undefined },
+  caller: Caller,
+): Promise<ExportedKey> {
+  const key = await ports.store.findKey(name, version);
   if (key === undefined) throw new AppError('KEY_NOT_FOUND');
   const dek = openDek(ports, key);
   try {
@@ -67,25 +70,4 @@ export async function exportKey(ports: ExportPorts, name: string, caller: Caller
   } finally {
     dek.fill(0);
   }
-}
-
-/** @returns the raw DEK, which the caller wipes. @throws AppError `key_damaged`. */
-function openDek({ vault, logger }: { vault: Vault; logger: Logger }, { info, wrapped }: KeyRecord): Buffer {
-  const damaged = (reason: string): AppError => {
-    logger.error(
-      { keyName: info.name, keyId: info.id, version: info.version, reason },
-      'a stored key is damaged',
-    );
-    return new AppError('key_damaged');
-  };
-  let dek: Buffer;
-  try {
-    dek = vault.unwrapDek(wrapped, { keyId: info.id, name: info.name, version: info.version });
-  } catch (error) {
-    if (error instanceof OpenError) throw damaged('it does not unwrap');
-    throw error;
-  }
-  if (keyCheckValue(createSecretKey(dek)) === info.kcv) return dek;
-  dek.fill(0);
-  throw damaged('its check value differs');
 }

@@ -1,7 +1,7 @@
 import { createSecretKey, randomBytes, randomUUID } from 'node:crypto';
 import { KEY_BYTES, keyCheckValue } from '@bundoc/shared/aead';
 import type { Clock } from '@bundoc/shared/clock';
-import type { CreateKey, KeyInfo, KeyPage } from '@bundoc/shared/contract/keys';
+import type { CreateKey, KeyDetail, KeyInfo, KeyPage } from '@bundoc/shared/contract/keys';
 import { AppError } from '@bundoc/shared/errors';
 import type { Caller } from '../audit/caller.ts';
 import type { AuditLog } from '../audit/log.ts';
@@ -58,13 +58,13 @@ export async function createKey(
   }
 }
 
-/** @throws AppError `KEY_NOT_FOUND`. */
+/** The key and its versions. @throws AppError `KEY_NOT_FOUND`. */
 export async function readKey(
   { store, audit, clock }: KeyPorts,
   name: string,
   caller: Caller,
-): Promise<KeyInfo> {
-  const key = await store.findKey(name);
+): Promise<KeyDetail> {
+  const key = await store.describeKey(name);
   if (key === undefined) throw new AppError('KEY_NOT_FOUND');
   audit.appendDetached({
     ...caller,
@@ -73,9 +73,9 @@ export async function readKey(
     action: 'key.read',
     outcome: 'allowed',
     key: name,
-    version: key.info.version,
+    version: key.version,
   });
-  return key.info;
+  return key;
 }
 
 /** The keys that `globs` match, by name; `next_cursor` is the name to go on behind. */

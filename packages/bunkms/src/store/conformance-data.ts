@@ -2,7 +2,7 @@
 import { createSecretKey, randomBytes, randomUUID } from 'node:crypto';
 import type { TokenInfo } from '@bundoc/shared/contract/tokens';
 import type { AuditDraft } from '../audit/chain.ts';
-import type { Installation, KeyRecord } from './port.ts';
+import type { Installation, KeyRecord, NewKeyVersion } from './port.ts';
 
 export const TIME = '2026-01-01T00:00:00.000Z';
 export const chainKey = createSecretKey(randomBytes(32));
@@ -40,6 +40,18 @@ export function key(name: string): KeyRecord {
       created_at: TIME,
     },
     wrapped: new Uint8Array(randomBytes(69)),
+  };
+}
+
+export const LATER = '2026-02-02T00:00:00.000Z';
+
+export function keyVersion({ info }: KeyRecord, version: number): NewKeyVersion {
+  return {
+    keyId: info.id,
+    version,
+    kcv: randomBytes(16).toString('hex'),
+    wrapped: new Uint8Array(randomBytes(69)),
+    createdAt: LATER,
   };
 }
 

@@ -2,7 +2,7 @@ import { randomUUID } from 'node:crypto';
 import type { AuditRecord } from '@bundoc/shared/contract/audit';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { GENESIS, verifyChain } from '../audit/chain.ts';
-import { chainKey, draft, installation, key, TIME, token } from './conformance-data.ts';
+import { chainKey, draft, installation, key, keyVersion, LATER, TIME, token } from './conformance-data.ts';
 import type { KmsStore } from './port.ts';
 
 /** One place that stores are kept in. */
@@ -74,6 +74,74 @@ export function storeConformance(name: string, makePlace: () => Promise<StorePla
       }
       expect(names).toEqual(['a-dek', 'b-dek', 'c-dek', 'd-dek']);
       expect(await store.listKeys([], { limit: 3 })).toEqual({ items: [], more: false });
+    });
+
+    test('keeps every version of a key, and gives the current one unless another is asked for', async () => {
+      const made = key('a-dek');
+      await store.insertKey(made, draft('key.create'));
+      await store.insertKey(key('b-dek'), draft('key.create'));
+      const added = [keyVersion(made, 2), keyVersion(made, 3)] as const;
+      for (const one of added) expect(await store.addKeyVersion(one, draft('key.rotate'))).toBe(true);
+      await store.close();
+      store = await place.open();
+      const recordOf = ({ version, kcv, wrapped }: (typeof added)[number]) => ({
+        info: { ...made.info, version, kcv },
+        wrapped,
+      });
+      expect(await store.findKey('a-dek')).toEqual(recordOf(added[1]));
+      expect(await store.findKey('a-dek', 1)).toEqual(made);
+      expect(await store.findKey('a-dek', 2)).toEqual(recordOf(added[0]));
+      expect(await store.findKey('a-dek', 3)).toEqual(recordOf(added[1]));
+      for (const version of [0, 4, 1_000]) expect(await store.findKey('a-dek', version)).toBeUndefined();
+      expect(await store.findKey('b-dek', 2)).toBeUndefined();
+      expect(await store.findKey('none', 1)).toBeUndefined();
+      const current = recordOf(added[1]).info;
+      expect((await store.listKeys(['a-*'], { limit: 9 })).items).toEqual([current]);
+      expect(await store.describeKey('none')).toBeUndefined();
+      expect(await store.describeKey('a-dek')).toEqual({
+        ...current,
+        versions: [
+          { version: 1, kcv: made.info.kcv, created_at: TIME },
+          ...added.map(({ version, kcv }) => ({ version, kcv, created_at: LATER })),
+        ],
+      });
+      expect((await store.counts()).keys).toBe(2);
+    });
+
+    test('adds no version but the next one, and writes nothing otherwise', async () => {
+      const made = key('a-dek');
+      await store.insertKey(made, draft('key.create'));
+      const before = await store.auditHead();
+      for (const version of [0, 1, 3])
+        expect(await store.addKeyVersion(keyVersion(made, version), draft('key.rotate'))).toBe(false);
+      expect(await store.addKeyVersion(keyVersion(key('none'), 2), draft('key.rotate'))).toBe(false);
+      expect(await store.auditHead()).toEqual(before);
+      expect(await store.findKey('a-dek')).toEqual(made);
+    });
+
+    test('lets one of several writers add the next version', async () => {
+      const made = key('a-dek');
+      await store.insertKey(made, draft('key.create'));
+      const other = await place.open();
+      await other.unlock(chainKey);
+      try {
+        const tries = Array.from({ length: 20 }, () => keyVersion(made, 2));
+        const added = await Promise.all(
+          tries.map((one, number) =>
+            (number % 2 === 0 ? store : other).addKeyVersion(one, draft('key.rotate')),
+          ),
+        );
+        expect(added.filter(Boolean)).toHaveLength(1);
+        const winner = tries[added.indexOf(true)];
+        for (const one of [store, other])
+          expect(await one.findKey('a-dek')).toMatchObject({
+            info: { version: 2, kcv: winner?.kcv },
+            wrapped: winner?.wrapped,
+          });
+        expect((await allRecords(store)).filter(({ action }) => action === 'key.rotate')).toHaveLength(1);
+      } finally {
+        await other.close();
+      }
     });
 
     test('sees its own writes after a page that was read in part', async () => {
@@ -207,7 +275,13 @@ export function storeConformance(name: string, makePlace: () => Promise<StorePla
         await expect(locked.appendAudit([draft('a')])).rejects.toMatchObject(refused);
         expect(await store.findKey('a-dek')).toBeUndefined();
         await locked.unlock(chainKey);
-        await locked.insertKey(key('a-dek'), draft('key.create'));
+        const made = key('a-dek');
+        await locked.insertKey(made, draft('key.create'));
+        const stillLocked = await place.open();
+        const adding = stillLocked.addKeyVersion(keyVersion(made, 2), draft('key.rotate'));
+        await expect(adding).rejects.toMatchObject(refused);
+        await stillLocked.close();
+        expect(await store.findKey('a-dek')).toEqual(made);
       } finally {
         await locked.close();
       }

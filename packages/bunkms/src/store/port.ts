@@ -1,6 +1,6 @@
 import type { KeyObject } from 'node:crypto';
 import type { AuditRecord } from '@bundoc/shared/contract/audit';
-import type { AuditReceipt, KeyInfo } from '@bundoc/shared/contract/keys';
+import type { AuditReceipt, KeyDetail, KeyInfo } from '@bundoc/shared/contract/keys';
 import type { Jwks, TokenInfo } from '@bundoc/shared/contract/tokens';
 import type { AuditDraft, ChainHead } from '../audit/chain.ts';
 
@@ -23,10 +23,19 @@ export interface Installation {
   readonly keks: readonly KnownKek[];
 }
 
-/** A stored key: what may be told about it, and its wrapped DEK. */
+/** A stored key in one of its versions: what may be told about it (`version` and `kcv` are of that version), and the wrapped DEK. */
 export interface KeyRecord {
   readonly info: KeyInfo;
   readonly wrapped: Uint8Array;
+}
+
+/** A further version of a key. */
+export interface NewKeyVersion {
+  readonly keyId: string;
+  readonly version: number;
+  readonly kcv: string;
+  readonly wrapped: Uint8Array;
+  readonly createdAt: string;
 }
 
 /** Keyset paging: at most `limit` entries behind the entry `after` (from the start without it). */
@@ -83,8 +92,25 @@ export interface KmsStore extends AsyncDisposable {
   /** @throws AppError `KEY_EXISTS` when the name is taken; nothing is written then. */
   insertKey(key: KeyRecord, record: AuditDraft): Promise<void>;
 
-  /** The key of that name, or undefined. Whether its bytes unwrap is not the store's to know. */
-  findKey(name: string): Promise<KeyRecord | undefined>;
+  /**
+   * The key of that name in that version, the current one without it; undefined when there is no such key, or it never had
+   * that version. All of the record is of one moment, whoever rotates meanwhile.
+   *
+   * Whether the bytes unwrap is not the store's to know. A version that the key must have, but whose record is lost, is
+   * given with an empty `kcv` and no bytes, which unwrap nowhere: it is damaged, and not unknown.
+   */
+  findKey(name: string, version?: number): Promise<KeyRecord | undefined>;
+
+  /** The key of that name with the versions that there are records of, in ascending order; undefined when there is none. */
+  describeKey(name: string): Promise<KeyDetail | undefined>;
+
+  /**
+   * Adds a version to a key and makes it the current one, in the same transaction as the check that the current one is the
+   * version before it. So of several writers that add the same version, one succeeds.
+   *
+   * @returns false, with nothing written, when another version is current or there is no key of that id.
+   */
+  addKeyVersion(version: NewKeyVersion, record: AuditDraft): Promise<boolean>;
 
   /** Keys in the order of their names, only those that one of `globs` matches. */
   listKeys(globs: readonly string[], page: PageQuery<string>): Promise<Page<KeyInfo>>;

@@ -65,6 +65,8 @@ function remoteStore(rpc: WorkerRpc): KmsStore {
     addKek: remote('addKek'),
     insertKey: remote('insertKey'),
     findKey: remote('findKey'),
+    describeKey: remote('describeKey'),
+    addKeyVersion: remote('addKeyVersion'),
     listKeys: remote('listKeys'),
     insertToken: remote('insertToken'),
     renewToken: remote('renewToken'),

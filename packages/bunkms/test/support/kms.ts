@@ -52,6 +52,7 @@ export interface TestKms extends AsyncDisposable {
 export const KMS_SCOPES = [
   'kms:create_key',
   'kms:read_key',
+  'kms:rotate_key',
   'kms:export_key',
   'kms:audit',
   'kms:admin',
@@ -89,12 +90,14 @@ export async function startKms(options: KmsOptions = {}): Promise<TestKms> {
     },
   });
   let opened: KmsStore | undefined;
+  const appends = new Set<Promise<unknown>>();
   const running = await startBunkms(configOf(dataDir, kek), {
     clock,
     logger: createLogger({ service: 'bunkms', level: 'debug', destination }),
     openStore: async () => {
       opened = await openSqliteStore({ dataDir, onCrash: () => undefined });
-      return options.decorate?.(opened) ?? opened;
+      const watched = watchAppends(opened, appends);
+      return options.decorate?.(watched) ?? watched;
     },
   });
   if (opened === undefined) throw new Error('no store was opened');
@@ -112,7 +115,7 @@ export async function startKms(options: KmsOptions = {}): Promise<TestKms> {
     });
   };
   const records = async () => {
-    await settled();
+    await settled(appends);
     return (await store.listAudit({ limit: 100_000 })).items;
   };
   return {
@@ -135,7 +138,29 @@ export async function startKms(options: KmsOptions = {}): Promise<TestKms> {
   };
 }
 
-/** What nothing waits for has been handed to the storage thread by now; that thread serves in order. */
-async function settled(): Promise<void> {
-  for (let turn = 0; turn < 3; turn++) await new Promise(setImmediate);
+/** Keeps in `appends` the writes of audit records that are under way. */
+function watchAppends(store: KmsStore, appends: Set<Promise<unknown>>): KmsStore {
+  return {
+    ...store,
+    appendAudit: (records) => {
+      const append = store.appendAudit(records);
+      const watched: Promise<unknown> = append.then(
+        () => appends.delete(watched),
+        () => appends.delete(watched),
+      );
+      appends.add(watched);
+      return append;
+    },
+  };
+}
+
+/**
+ * What nothing waits for is in the chain by now. Records that came while others were being written wait for their turn, so
+ * on a slow disk there may be several rounds.
+ */
+async function settled(appends: ReadonlySet<Promise<unknown>>): Promise<void> {
+  do {
+    await Promise.all(appends);
+    for (let turn = 0; turn < 3; turn++) await new Promise(setImmediate);
+  } while (appends.size > 0);
 }

@@ -4,7 +4,14 @@ import { describe, expect, it } from 'vitest';
 import { AppError, hasCode } from '../errors.ts';
 import { problemOf, toAppError } from '../http/problem-reply.ts';
 import { collectionNameSchema, documentIdSchema, projectIdSchema } from './documents.ts';
-import { createKeySchema, dekNameOf, exportedKeySchema, keyNameSchema } from './keys.ts';
+import {
+  createKeySchema,
+  dekNameOf,
+  exportedKeySchema,
+  KEY_VERSIONS_MAX,
+  keyNameSchema,
+  keyVersionParamSchema,
+} from './keys.ts';
 import { PROBLEM_CODES, PROBLEMS, problemSchema } from './problem.ts';
 import {
   audienceOf,
@@ -197,6 +204,19 @@ describe('names', () => {
       false,
     );
   });
+});
+
+describe('a version in a query', () => {
+  it.each([1, 9, 10, 999, KEY_VERSIONS_MAX])('may be %i', (version) => {
+    expect(keyVersionParamSchema.parse(String(version))).toBe(version);
+  });
+
+  it.each(['', '0', '00', '01', '-1', '+1', '1.0', '1e2', ' 1', '1\n', '\u0661', '1001', '99999', 1, ['1']])(
+    'is never %j',
+    (text) => {
+      expect(keyVersionParamSchema.safeParse(text).success).toBe(false);
+    },
+  );
 });
 
 describe('a request for a token', () => {

@@ -13,9 +13,22 @@ export const keyTypeSchema = z.literal('aes-256', 'only "aes-256" keys exist');
 export const createKeySchema = z.strictObject({ name: keyNameSchema, type: keyTypeSchema });
 export type CreateKey = z.infer<typeof createKeySchema>;
 
+/** The most versions that one key may have. */
+export const KEY_VERSIONS_MAX = 1_000;
+
+/** A version number in a query, as text: the decimal number and nothing else. */
+export const keyVersionParamSchema = z
+  .string()
+  .regex(/^[1-9]\d{0,3}$/, `must be a whole number from 1 to ${KEY_VERSIONS_MAX}`)
+  .transform(Number)
+  .pipe(z.number().max(KEY_VERSIONS_MAX, `must be a whole number from 1 to ${KEY_VERSIONS_MAX}`));
+
 export const keyStateSchema = z.enum(['enabled', 'disabled', 'pending_deletion', 'destroyed']);
 
-/** What may be told about a key to whoever may read it. Holds no key material, wrapped or not. */
+/**
+ * What may be told about a key to whoever may read it. Holds no key material, wrapped or not. `version` and `kcv` are
+ * those of the current version, `created_at` is when the key was made.
+ */
 export const keyInfoSchema = z.object({
   id: z.uuid(),
   name: keyNameSchema,
@@ -27,6 +40,18 @@ export const keyInfoSchema = z.object({
 });
 export type KeyInfo = z.infer<typeof keyInfoSchema>;
 
+/** One version of a key. The current one is that of the highest number; older ones stay until they are destroyed. */
+export const keyVersionSchema = z.object({
+  version: z.int().positive(),
+  kcv: z.string(),
+  created_at: z.iso.datetime(),
+});
+export type KeyVersion = z.infer<typeof keyVersionSchema>;
+
+/** The answer of `GET /v1/keys/{name}`: the key with its versions in ascending order. */
+export const keyDetailSchema = z.object({ ...keyInfoSchema.shape, versions: z.array(keyVersionSchema) });
+export type KeyDetail = z.infer<typeof keyDetailSchema>;
+
 export const keyPageSchema = z.object({ keys: z.array(keyInfoSchema), next_cursor: z.string().optional() });
 export type KeyPage = z.infer<typeof keyPageSchema>;
 
@@ -34,7 +59,7 @@ export type KeyPage = z.infer<typeof keyPageSchema>;
 export const auditReceiptSchema = z.object({ seq: z.int().positive(), hash: z.string() });
 export type AuditReceipt = z.infer<typeof auditReceiptSchema>;
 
-/** The answer of `GET /v1/export/{name}`: the raw DEK and what its holder must know of it. */
+/** The answer of `GET /v1/export/{name}[?version=n]`: the raw DEK and what its holder must know of it. */
 export const exportedKeySchema = z.object({
   key_material_b64: z.string().length(44),
   algorithm: z.literal('AES-256-GCM'),

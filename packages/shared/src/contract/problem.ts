@@ -22,6 +22,7 @@ export const PROBLEMS = {
   request_timeout: { status: 408, title: 'The request did not arrive in time' },
   document_exists: { status: 409, title: 'The document exists already' },
   KEY_EXISTS: { status: 409, title: 'The key exists already' },
+  key_versions_exhausted: { status: 409, title: 'The key has all the versions that it may have' },
   position_gone: { status: 410, title: 'The position is too old to go on from' },
   precondition_failed: { status: 412, title: 'The precondition does not hold' },
   payload_too_large: { status: 413, title: 'The body is too large' },

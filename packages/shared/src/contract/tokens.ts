@@ -9,6 +9,7 @@ export type Audience = z.infer<typeof audienceSchema>;
 export const scopeSchema = z.enum([
   'kms:create_key',
   'kms:read_key',
+  'kms:rotate_key',
   'kms:export_key',
   'kms:audit',
   'kms:admin',

@@ -2,7 +2,7 @@ import type { StoreOperations } from '../port.ts';
 import { AuditTable } from './audit-table.ts';
 import type { Connection } from './connection.ts';
 import { hasKek, insertInstallation, insertKek, readInstallation } from './installation-table.ts';
-import { findKey, insertKey, listKeys } from './key-table.ts';
+import { addKeyVersion, describeKey, findKey, insertKey, listKeys } from './key-table.ts';
 import { findToken, insertToken, listTokens, revokeFamily } from './token-table.ts';
 
 /** The store's operations over one connection, synchronous: they run in the worker. Each write is one transaction. */
@@ -32,7 +32,14 @@ export function sqliteOperations(connection: Connection): StoreOperations {
         insertKey(connection, key);
         audit.append(record);
       }),
-    findKey: (name) => findKey(connection, name),
+    findKey: (name, version) => findKey(connection, name, version),
+    describeKey: (name) => describeKey(connection, name),
+    addKeyVersion: (version, record) =>
+      connection.write(() => {
+        if (!addKeyVersion(connection, version)) return false;
+        audit.append(record);
+        return true;
+      }),
     listKeys: (globs, page) => listKeys(connection, globs, page),
 
     insertToken: (token, record) =>

@@ -71,6 +71,21 @@ const MIGRATIONS: readonly string[] = [
   CREATE TABLE probe (id INTEGER PRIMARY KEY CHECK (id = 1), count INTEGER NOT NULL) STRICT;
   INSERT INTO probe VALUES (1, 0);
   `,
+  // What belongs to a version leaves the key; "keys.version" says which one is current.
+  `
+  CREATE TABLE key_versions (
+    key_id TEXT NOT NULL REFERENCES keys (id),
+    version INTEGER NOT NULL,
+    kcv TEXT NOT NULL,
+    wrapped BLOB NOT NULL,
+    created_at TEXT NOT NULL,
+    PRIMARY KEY (key_id, version)
+  ) STRICT;
+  INSERT INTO key_versions (key_id, version, kcv, wrapped, created_at)
+    SELECT id, version, kcv, wrapped, created_at FROM keys;
+  ALTER TABLE keys DROP COLUMN kcv;
+  ALTER TABLE keys DROP COLUMN wrapped;
+  `,
 ];
 
 /**
