@@ -8,7 +8,6 @@ import { measureRequests } from '@bundoc/shared/http/metrics';
 import { createHttpServer, refuseOtherMethods } from '@bundoc/shared/http/server';
 import type { RunningService } from '@bundoc/shared/lifecycle';
 import { createLogger, type Logger } from '@bundoc/shared/logger';
-import type { FastifyInstance } from 'fastify';
 import type { BundocConfig } from './config.ts';
 import { KmsClient } from './kms/client.ts';
 import { ServiceToken } from './kms/service-token.ts';
@@ -41,7 +40,6 @@ export interface RunningBundoc extends RunningService {
 const SWEEP_EVERY_MS = 1_000;
 const TOKEN_KEYS_EVERY_MS = 300_000;
 const READINESS_KEPT_MS = 1_000;
-const CONNECTIONS_MAX = 4_096;
 
 /**
  * Makes Bundoc of its parts and listens.
@@ -95,7 +93,7 @@ export async function startBundoc(config: BundocConfig, parts: BundocParts = {})
   registerHealth(app, readiness);
   registerMetrics(app, metrics.registry, auth);
   refuseOtherMethods(app);
-  const url = await listen(app, config.host, config.port);
+  const url = await app.listen({ host: config.host, port: config.port });
   logger.info({ url, dataDir, kmsUrl: config.kms.url }, 'Bundoc is listening');
 
   const running = stack.move();
@@ -136,20 +134,17 @@ function composeInstances(composition: Composition): InstanceManager {
   return instances;
 }
 
-async function listen(app: FastifyInstance, host: string, port: number): Promise<string> {
-  app.server.maxConnections = CONNECTIONS_MAX;
-  return app.listen({ host, port });
-}
-
 /** Whether a small file can be made, synced and removed in the data folder. */
 async function canWrite(disk: Disk, directory: string): Promise<boolean> {
   const probe = join(directory, `.probe-${randomBytes(6).toString('hex')}`);
   try {
     await disk.createFile(probe, Buffer.from('probe'));
-    await disk.remove(probe);
     return true;
   } catch {
     return false;
+  } finally {
+    // On a full disk the file may have come to be without its content, and readiness is asked every few seconds.
+    await disk.remove(probe).catch(() => false);
   }
 }
 

@@ -68,7 +68,7 @@ export class KeyCache {
   /** True while the key is here and may be used. Unlike {@link peek}, this is no use of the key. */
   has(project: string): boolean {
     const key = this.#kept.peek(project);
-    return key !== undefined && ageMs(this.#options.clock, key.requestedAt) < this.#ttlOf(key);
+    return key !== undefined && !this.#isOver(key);
   }
 
   /**
@@ -105,6 +105,10 @@ export class KeyCache {
     return undefined;
   }
 
+  #isOver(key: LeasedKey): boolean {
+    return ageMs(this.#options.clock, key.requestedAt) >= this.#ttlOf(key);
+  }
+
   #ttlOf(key: LeasedKey): number {
     return Math.min(this.#options.ttlMs, key.ttlMs);
   }
@@ -127,6 +131,11 @@ export class KeyCache {
     await this.#enter();
     try {
       const key = await this.#options.keys.exportKey(dekNameOf(project));
+      if (this.#isOver(key))
+        throw new AppError('kms_unavailable', {
+          cause: new Error('the key came after its time'),
+          retryAfterS: 1,
+        });
       this.#kept.set(project, key);
       this.#options.onFetch?.('fetched');
       return key;
