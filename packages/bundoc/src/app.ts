@@ -8,7 +8,6 @@ import { measureRequests } from '@bundoc/shared/http/metrics';
 import { createHttpServer, refuseOtherMethods } from '@bundoc/shared/http/server';
 import type { RunningService } from '@bundoc/shared/lifecycle';
 import { createLogger, type Logger } from '@bundoc/shared/logger';
-import type { FastifyInstance } from 'fastify';
 import type { BundocConfig } from './config.ts';
 import { KmsClient } from './kms/client.ts';
 import { ServiceToken } from './kms/service-token.ts';
@@ -47,7 +46,6 @@ const TOKEN_KEYS_EVERY_MS = 300_000;
 const READINESS_KEPT_MS = 1_000;
 /** Documents of one project that are sealed anew after a rotation, each time the projects are swept. */
 const RESEALS_A_SECOND = 500;
-const CONNECTIONS_MAX = 4_096;
 const MIB = 1_048_576;
 const EMBEDDED_LIMITS: EmbeddedLimits = {
   segmentBytes: 2 * MIB,
@@ -117,7 +115,7 @@ export async function startBundoc(config: BundocConfig, parts: BundocParts = {})
   registerHealth(app, readiness);
   registerMetrics(app, metrics.registry, auth);
   refuseOtherMethods(app);
-  const url = await listen(app, config.host, config.port);
+  const url = await app.listen({ host: config.host, port: config.port });
   logger.info({ url, dataDir, kmsUrl: config.kms.url }, 'Bundoc is listening');
 
   const running = stack.move();
@@ -182,20 +180,17 @@ function composeInstances(composition: Composition): InstanceManager {
   return instances;
 }
 
-async function listen(app: FastifyInstance, host: string, port: number): Promise<string> {
-  app.server.maxConnections = CONNECTIONS_MAX;
-  return app.listen({ host, port });
-}
-
 /** Whether a small file can be made, synced and removed in the data folder. */
 async function canWrite(disk: Disk, directory: string): Promise<boolean> {
   const probe = join(directory, `.probe-${randomBytes(6).toString('hex')}`);
   try {
     await disk.createFile(probe, Buffer.from('probe'));
-    await disk.remove(probe);
     return true;
   } catch {
     return false;
+  } finally {
+    // On a full disk the file may have come to be without its content, and readiness is asked every few seconds.
+    await disk.remove(probe).catch(() => false);
   }
 }
 

@@ -1,6 +1,6 @@
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { existsSync, mkdtempSync, rmSync } from 'node:fs';
+import { existsSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, describe, expect, it } from 'vitest';
@@ -37,6 +37,13 @@ describe('the lock of the data folder', () => {
     const lock = lockDataFolder(folder);
     lock[Symbol.dispose]();
     expect(existsSync(join(folder, 'lock-holder.json'))).toBe(false);
+  });
+
+  it('that is damaged is not taken for another process', () => {
+    const damaged = mkdtempSync(join(tmpdir(), 'bundoc-lock-'));
+    writeFileSync(join(damaged, 'lock.sqlite'), 'no database, and long enough to be looked at'.repeat(100));
+    expect(() => lockDataFolder(damaged)).toThrow(/cannot be taken/);
+    rmSync(damaged, { recursive: true });
   });
 
   it('is given back when it is disposed', () => {

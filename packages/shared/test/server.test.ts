@@ -6,7 +6,7 @@ import { PROBLEMS, type ProblemCode, problemSchema } from '../src/contract/probl
 import { AppError } from '../src/errors.ts';
 import { createHttpServer, type HttpServerOptions, refuseOtherMethods } from '../src/http/server.ts';
 import { createLogger } from '../src/logger.ts';
-import { openRaw, parseAnswer, type RawAnswer, readAll, sendRaw } from './raw-http.ts';
+import { openRaw, parseAnswer, type RawAnswer, readAll, readAnswer, sendRaw } from './raw-http.ts';
 
 const BODY_BYTES_MAX = 1_000;
 const SECRET = 'planted-secret';
@@ -362,6 +362,99 @@ describe('a connection', () => {
     socket.write(`POST /items HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n${JSON_TYPE}\r\n{`);
     socket.resetAndDestroy();
     expect((await sendRaw(running.port, get('/items/a'))).status).toBe(200);
+  });
+});
+
+describe('what strangers and slow clients can hold', () => {
+  const whole = post('{}'.padStart(600), JSON_TYPE);
+
+  /** A client that has sent the first byte of its body, once the server has met it. */
+  async function slowClient(server: Running): Promise<Socket> {
+    const met = once(server.app.server, 'request');
+    const socket = openRaw(server.port);
+    socket.on('error', () => undefined);
+    socket.write(whole.slice(0, -599));
+    await met;
+    await new Promise(setImmediate);
+    return socket;
+  }
+
+  it('is bounded over all bodies together: 503 before a byte is read, until the slow ones are answered', async () => {
+    await using server = await start({ heldBytesMax: 1_500 });
+    const [first, second] = [await slowClient(server), await slowClient(server)];
+    const refused = await sendRaw(server.port, whole);
+    expect([refused.status, JSON.parse(refused.body)]).toMatchObject([503, { code: 'overloaded' }]);
+    expect(refused.headers['retry-after']).toBe('1');
+    first.write(whole.slice(-599));
+    expect((await readAnswer(first)).status).toBe(200);
+    expect((await sendRaw(server.port, whole)).status).toBe(200);
+    second.destroy();
+  });
+
+  it('is given back by clients that go away in the middle of a body', async () => {
+    await using server = await start({ heldBytesMax: 1_000 });
+    for (let round = 0; round < 5; round++) {
+      const socket = await slowClient(server);
+      socket.resetAndDestroy();
+      await expect.poll(async () => (await sendRaw(server.port, whole)).status).toBe(200);
+    }
+  });
+
+  it('is counted at the limit for a body of unknown length, and not at all for a request without one', async () => {
+    await using server = await start({ heldBytesMax: 1_500 });
+    const socket = await slowClient(server);
+    const chunked = `POST /items HTTP/1.1\r\nHost: x\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n${JSON_TYPE}\r\n`;
+    expect((await sendRaw(server.port, `${chunked}2\r\n{}\r\n0\r\n\r\n`)).status).toBe(503);
+    expect((await sendRaw(server.port, get('/items/a'))).status).toBe(200);
+    socket.destroy();
+  });
+
+  it('is bounded over all answers together: 503 in the place of one more, until others were taken or given up', async () => {
+    const big = 24_000_000;
+    const { promise: allHeld, resolve } = Promise.withResolvers<void>();
+    let asked = 0;
+    await using server = await start({ heldBytesMax: 3 * big }, (app) => {
+      app.get('/big', async () => {
+        if (++asked === 3) setImmediate(resolve);
+        return 'x'.repeat(big);
+      });
+    });
+    const keep = get('/big').replace('Connection: close\r\n', '');
+    const greedy = openRaw(server.port);
+    greedy.on('error', () => undefined);
+    greedy.pause();
+    greedy.write(keep.repeat(3));
+    await allHeld;
+    const refused = await sendRaw(server.port, get('/big'));
+    expect([refused.status, JSON.parse(refused.body)]).toMatchObject([503, { code: 'overloaded' }]);
+    expect((await sendRaw(server.port, get('/items/a'))).status).toBe(200);
+    greedy.destroy();
+    await expect.poll(async () => (await sendRaw(server.port, get('/big'))).status).toBe(200);
+    for (let round = 0; round < 5; round++)
+      expect((await sendRaw(server.port, get('/big'))).body).toHaveLength(big);
+  });
+
+  it('is an answer that nobody reads, but for a bounded time', async () => {
+    await using server = await start({ stalledTimeoutMs: 100 }, (app) => {
+      app.get('/big', async () => 'x'.repeat(32_000_000));
+    });
+    const accepted = once(server.app.server, 'connection') as Promise<[Socket]>;
+    const socket = openRaw(server.port);
+    socket.on('error', () => undefined);
+    socket.pause();
+    socket.write(get('/big'));
+    const [peer] = await accepted;
+    await once(peer, 'close');
+    socket.destroy();
+  });
+
+  it('is a bounded number of connections', async () => {
+    await using server = await start({ connectionsMax: 2 });
+    const held = [openRaw(server.port), openRaw(server.port)];
+    await Promise.all(held.map((socket) => once(socket, 'connect')));
+    expect(await readAll(openRaw(server.port))).toBe('');
+    for (const socket of held) socket.destroy();
+    await expect.poll(async () => (await sendRaw(server.port, get('/items/a'))).status).toBe(200);
   });
 });
 

@@ -118,10 +118,10 @@ export class KmsClient implements KeyService {
     return readAnswer(issuedTokenSchema, body).token;
   }
 
-  /** Whether BunKMS's process lives, asked once and briefly. */
+  /** Whether BunKMS is ready to hand out keys, asked once and briefly. */
   async isUp(): Promise<boolean> {
     try {
-      const { statusCode, body } = await request(new URL('/health', this.#options.url), {
+      const { statusCode, body } = await request(new URL('/ready', this.#options.url), {
         dispatcher: this.#agent,
         signal: AbortSignal.timeout(CONNECT_TIMEOUT_MS),
       });

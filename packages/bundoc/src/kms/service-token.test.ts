@@ -1,9 +1,18 @@
-import { chmodSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import {
+  chmodSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { createLogger } from '@bundoc/shared/logger';
 import { FakeClock } from '@bundoc/shared/testing/fake-clock';
-import { afterEach, describe, expect, it } from 'vitest';
+import { afterEach, describe, expect, it, vi } from 'vitest';
 import { ServiceToken } from './service-token.ts';
 
 const folders: string[] = [];
@@ -20,17 +29,19 @@ const tokenOf = (fromS: number, toS: number, name: string) =>
   `e30.${Buffer.from(JSON.stringify({ iat: clockStart + fromS, exp: clockStart + toS, name })).toString('base64url')}.x`;
 
 function start(content = tokenOf(0, 1000, 'first')) {
+  const logged: string[] = [];
   const folder = mkdtempSync(join(tmpdir(), 'bundoc-token-'));
   folders.push(folder);
   const path = join(folder, 'kms-token');
   writeFileSync(path, `${content}\n`, { mode: 0o600 });
   const clock = new FakeClock();
+  const destination = { write: (line: string) => void logged.push(line) };
   const token = new ServiceToken({
     path,
     clock,
-    logger: createLogger({ service: 'bundoc', level: 'silent' }),
+    logger: createLogger({ service: 'bundoc', level: 'info', destination }),
   });
-  return { folder, path, clock, token };
+  return { folder, path, clock, token, logged };
 }
 
 describe('ServiceToken', () => {
@@ -45,6 +56,23 @@ describe('ServiceToken', () => {
     const { path, token } = start();
     rmSync(path);
     expect(token.current()).toBe(tokenOf(0, 1000, 'first'));
+  });
+
+  it('keeps the last token while the file is empty, and takes the next one', () => {
+    const { path, token } = start();
+    writeFileSync(path, '');
+    expect(token.current()).toBe(tokenOf(0, 1000, 'first'));
+    writeFileSync(path, tokenOf(0, 2000, 'second'));
+    expect(token.current()).toBe(tokenOf(0, 2000, 'second'));
+  });
+
+  it('survives a path that cannot be looked at, and is renewed all the same', async () => {
+    const { path, clock, token } = start();
+    rmSync(path);
+    symlinkSync(path, path);
+    clock.advance(600_000);
+    await token.renewIfDue(async () => tokenOf(600, 1600, 'renewed'));
+    expect(token.current()).toBe(tokenOf(600, 1600, 'renewed'));
   });
 
   it('is renewed at half its life, not before, and a restart finds the new one', async () => {
@@ -76,6 +104,38 @@ describe('ServiceToken', () => {
     expect(token.current()).toBe(tokenOf(0, 1000, 'first'));
     await token.renewIfDue(async () => tokenOf(600, 1600, 'renewed'));
     expect(token.current()).toBe(tokenOf(600, 1600, 'renewed'));
+  });
+
+  it('that has expired is an error in the log, which says what to do', async () => {
+    const { clock, token, logged } = start();
+    const refuse = async () => {
+      throw new Error('401');
+    };
+    clock.advance(999_999);
+    await token.renewIfDue(refuse);
+    expect(logged.at(-1)).toMatch(/"level":"warn".*trying again/);
+    clock.advance(1);
+    await token.renewIfDue(refuse);
+    expect(logged.at(-1)).toMatch(/"level":"error".*has expired.*bunkms token issue/);
+  });
+
+  it('is asked for with growing pauses while it is refused', async () => {
+    vi.useFakeTimers();
+    try {
+      const { clock, token } = start();
+      clock.advance(600_000);
+      let tries = 0;
+      token.keepRenewed(async () => {
+        tries++;
+        throw new Error('down');
+      });
+      await vi.advanceTimersByTimeAsync(600_000);
+      token.stop();
+      // 1 + 2 + 4 + … + 32 seconds, then a minute each.
+      expect(tries).toBe(6 + Math.floor((600 - 63) / 60));
+    } finally {
+      vi.useRealTimers();
+    }
   });
 
   it('lives on in memory where its folder is not there to write to', async () => {

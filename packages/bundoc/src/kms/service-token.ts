@@ -1,5 +1,5 @@
 import { randomBytes } from 'node:crypto';
-import { readFileSync, statSync } from 'node:fs';
+import { statSync } from 'node:fs';
 import { open, rename, rm } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import type { Clock } from '@bundoc/shared/clock';
@@ -14,7 +14,10 @@ export interface ServiceTokenOptions {
 }
 
 const CHECK_EVERY_MS_MAX = 60_000;
+/** The pause after a failed renewal; it doubles up to {@link CHECK_EVERY_MS_MAX}. */
 const CHECK_EVERY_MS_MIN = 1_000;
+const EXPIRED =
+  'the service token has expired and cannot be renewed: put a new one into its file (bunkms token issue, or bunkms init --service-token)';
 
 const lifeSchema = z.object({ iat: z.int(), exp: z.int() });
 
@@ -27,6 +30,7 @@ export class ServiceToken {
   readonly #options: ServiceTokenOptions;
   #token: string;
   #fileStamp: string;
+  #failures = 0;
   #timer: NodeJS.Timeout | undefined;
 
   /** @throws ConfigError when the file cannot be read. */
@@ -41,7 +45,8 @@ export class ServiceToken {
     const stamp = this.#stampOfFile();
     if (stamp !== this.#fileStamp && stamp !== '') {
       try {
-        this.#token = readFileSync(this.#options.path, 'utf8').trimEnd();
+        // An empty file is a fault too: it is what a shell leaves of `bunkms token issue > file` that failed.
+        this.#token = readSecretFile('BUNDOC_KMS_TOKEN_FILE', this.#options.path);
         this.#fileStamp = stamp;
       } catch (error) {
         this.#options.logger.warn(
@@ -60,10 +65,14 @@ export class ServiceToken {
     try {
       const token = await renew();
       this.#token = token;
+      this.#failures = 0;
       await this.#writeFile(token);
       this.#options.logger.info('the service token was renewed');
     } catch (error) {
-      this.#options.logger.warn({ err: error }, 'the service token could not be renewed; trying again');
+      this.#failures++;
+      if (life !== undefined && this.#options.clock.now() >= life.exp * 1_000)
+        this.#options.logger.error({ err: error }, EXPIRED);
+      else this.#options.logger.warn({ err: error }, 'the service token could not be renewed; trying again');
     }
   }
 
@@ -71,7 +80,8 @@ export class ServiceToken {
   keepRenewed(renew: () => Promise<string>): void {
     const life = lifeOf(this.#token);
     const untilDueMs = life === undefined ? 0 : halfLifeMs(life) - this.#options.clock.now();
-    const waitMs = Math.min(CHECK_EVERY_MS_MAX, Math.max(CHECK_EVERY_MS_MIN, untilDueMs));
+    const pauseMs = CHECK_EVERY_MS_MIN * 2 ** Math.min(this.#failures, 10);
+    const waitMs = Math.min(CHECK_EVERY_MS_MAX, Math.max(pauseMs, untilDueMs));
     this.#timer = setTimeout(() => {
       void this.renewIfDue(renew).then(() => {
         if (this.#timer !== undefined) this.keepRenewed(renew);
@@ -102,9 +112,14 @@ export class ServiceToken {
     }
   }
 
+  /** Tells whether the file has changed; empty while it is not there or cannot be looked at. */
   #stampOfFile(): string {
-    const stat = statSync(this.#options.path, { throwIfNoEntry: false, bigint: true });
-    return stat === undefined ? '' : `${stat.ino}-${stat.mtimeNs}-${stat.size}`;
+    try {
+      const { ino, mtimeNs, size } = statSync(this.#options.path, { bigint: true });
+      return `${ino}-${mtimeNs}-${size}`;
+    } catch {
+      return '';
+    }
   }
 }
 

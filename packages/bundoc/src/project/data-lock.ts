@@ -3,6 +3,8 @@ import { hostname } from 'node:os';
 import { join } from 'node:path';
 import { DatabaseSync } from 'node:sqlite';
 
+const SQLITE_BUSY = 5;
+
 /** Another process works on the same data folder. The message names it as well as is known. */
 export class DataFolderInUse extends Error {
   override readonly name = 'DataFolderInUse';
@@ -13,7 +15,7 @@ export class DataFolderInUse extends Error {
  * SQLite database in exclusive mode is locked by the kernel and is free the moment its process dies, even by
  * `kill -9`.
  *
- * @throws DataFolderInUse when another process has it.
+ * @throws DataFolderInUse when another process has it; Error when the lock itself cannot be used.
  */
 export function lockDataFolder(directory: string): Disposable {
   const path = join(directory, 'lock.sqlite');
@@ -23,6 +25,9 @@ export function lockDataFolder(directory: string): Disposable {
     database.exec('PRAGMA busy_timeout = 0; PRAGMA locking_mode = EXCLUSIVE; BEGIN IMMEDIATE;');
   } catch (error) {
     database.close();
+    // A damaged lock or a disk that fails is another matter, and must not send anybody to look for a process.
+    if ((error as { errcode?: number }).errcode !== SQLITE_BUSY)
+      throw new Error(`the lock of the data folder cannot be taken (${path})`, { cause: error });
     throw new DataFolderInUse(`the data folder is in use by another Bundoc process${describe(holderPath)}`, {
       cause: error,
     });

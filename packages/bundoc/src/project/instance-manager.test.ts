@@ -21,6 +21,7 @@ function start(options: { hotMax?: number; idleTtlMs?: number } = {}) {
   /** Stores that are open now, by project, to see that there is never more than one of a project. */
   const opened = new Map<string, number>();
   let openings = 0;
+  let closings = 0;
   const manager = new InstanceManager({
     folders: new ProjectFolders({
       disk,
@@ -38,6 +39,7 @@ function start(options: { hotMax?: number; idleTtlMs?: number } = {}) {
       const store = await openTestStore(project, directory, disk, cipher, clock);
       const close = store[Symbol.asyncDispose].bind(store);
       store[Symbol.asyncDispose] = async () => {
+        closings++;
         await close();
         opened.set(project, (opened.get(project) ?? 0) - 1);
       };
@@ -49,7 +51,17 @@ function start(options: { hotMax?: number; idleTtlMs?: number } = {}) {
     using lease = await manager.acquire(project, 'create');
     return await lease.store.commit([put(id, '{"v":1}')]);
   };
-  return { clock, service, keys, disk, manager, opened, write, openings: () => openings };
+  return {
+    clock,
+    service,
+    keys,
+    disk,
+    manager,
+    opened,
+    write,
+    openings: () => openings,
+    closings: () => closings,
+  };
 }
 
 const settle = () => new Promise((resolve) => setImmediate(resolve));
@@ -168,13 +180,13 @@ describe('InstanceManager', () => {
     await expect(write('p')).rejects.toMatchObject({ code: 'key_mismatch' });
   });
 
-  it('opens a failed store anew', async () => {
-    const { disk, write, openings } = start();
+  it('closes a failed store once, and opens it anew', async () => {
+    const { disk, write, openings, closings, opened } = start();
     await write('p');
     disk.failAt({ operation: 3, when: 'before', what: 'storage_unavailable' });
     await expect(write('p')).rejects.toMatchObject({ code: 'storage_unavailable' });
     await write('p');
-    expect(openings()).toBe(2);
+    expect([openings(), closings(), opened.get('p')]).toEqual([2, 1, 1]);
   });
 
   it('waits for running requests when it is closed, and takes no new ones', async () => {

@@ -245,9 +245,10 @@ export class InstanceManager implements AsyncDisposable {
 
   #release(instance: ProjectInstance): void {
     instance.users--;
-    if (instance.store.failed) this.#retire(instance);
-    if (instance.users > 0) return;
-    if (this.#hot.get(instance.project) === instance) this.#announceRoom();
+    const isHot = this.#hot.get(instance.project) === instance;
+    if (isHot && instance.store.failed) this.#retire(instance);
+    else if (instance.users > 0) return;
+    else if (isHot) this.#announceRoom();
     else this.#close(instance);
   }
 

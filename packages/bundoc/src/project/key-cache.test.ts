@@ -67,6 +67,18 @@ describe('KeyCache', () => {
     expect(cache.has('a')).toBe(false);
   });
 
+  it('hands out no key that came after its time', async () => {
+    const { clock, service, cache } = start();
+    const gate = Promise.withResolvers<void>();
+    service.gate = gate.promise;
+    const getting = cache.get('a');
+    await settle();
+    clock.advance(TTL_MS);
+    gate.resolve();
+    await expect(getting).rejects.toMatchObject({ code: 'kms_unavailable', retryAfterS: 1 });
+    expect(cache.size).toBe(0);
+  });
+
   it('keeps no key beyond a lease that is shorter than its own time', async () => {
     const { clock, service, cache } = start();
     service.ttlMs = 1_000;

@@ -72,8 +72,8 @@ export class KeyCache {
     return this.#isFresh(this.#kept.peek(idOf(project, version)));
   }
 
-  #isFresh(key: LeasedKey | undefined): boolean {
-    return key !== undefined && ageMs(this.#options.clock, key.requestedAt) < this.#ttlOf(key);
+  #isFresh(key: LeasedKey | undefined): key is LeasedKey {
+    return key !== undefined && !this.#isOver(key);
   }
 
   /**
@@ -120,6 +120,10 @@ export class KeyCache {
     return undefined;
   }
 
+  #isOver(key: LeasedKey): boolean {
+    return ageMs(this.#options.clock, key.requestedAt) >= this.#ttlOf(key);
+  }
+
   #ttlOf(key: LeasedKey): number {
     return Math.min(this.#options.ttlMs, key.ttlMs);
   }
@@ -145,6 +149,11 @@ export class KeyCache {
     await this.#enter();
     try {
       const key = await this.#options.keys.exportKey(dekNameOf(project), version);
+      if (this.#isOver(key))
+        throw new AppError('kms_unavailable', {
+          cause: new Error('the key came after its time'),
+          retryAfterS: 1,
+        });
       this.#kept.set(id, key);
       this.#options.onFetch?.('fetched');
       return key;

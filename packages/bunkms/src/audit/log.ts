@@ -18,6 +18,8 @@ const BATCH_MAX = 512;
 
 interface Waiting {
   readonly draft: AuditDraft;
+  /** Token that must not be revoked when the record is appended. */
+  readonly jti: string | undefined;
   readonly resolve: (receipt: AuditReceipt) => void;
   readonly reject: (error: AppError) => void;
 }
@@ -42,16 +44,18 @@ export class AuditLog {
   }
 
   /**
+   * @param jti of a token in whose name the record lets something happen.
    * @returns the record's place in the chain, once it is durable.
-   * @throws AppError `audit_unavailable`. The record may be in the chain nevertheless.
+   * @throws AppError `audit_unavailable`: the record may be in the chain nevertheless. `unauthenticated` when the token was
+   * revoked meanwhile: then it is not.
    */
-  append(draft: AuditDraft): Promise<AuditReceipt> {
+  append(draft: AuditDraft, jti?: string): Promise<AuditReceipt> {
     if (this.#waiting.length >= WAITING_MAX) {
       this.#failing = true;
       return Promise.reject(new AppError('audit_unavailable', { cause: new AppError('overloaded') }));
     }
     return new Promise((resolve, reject) => {
-      this.#waiting.push({ draft, resolve, reject });
+      this.#waiting.push({ draft, jti, resolve, reject });
       this.#writing ??= this.#writeAll();
     });
   }
@@ -81,11 +85,15 @@ export class AuditLog {
 
   async #writeBatch(batch: readonly Waiting[]): Promise<void> {
     try {
-      const receipts = await this.#options.store.appendAudit(batch.map(({ draft }) => draft));
+      const receipts = await this.#options.store.appendAudit(
+        batch.map(({ draft }) => draft),
+        batch.map(({ jti }) => jti),
+      );
       this.#failing = false;
-      for (const [index, { resolve, reject }] of batch.entries()) {
+      for (const [index, { jti, resolve, reject }] of batch.entries()) {
         const receipt = receipts[index];
-        if (receipt === undefined) reject(new AppError('audit_unavailable'));
+        if (receipt === undefined)
+          reject(new AppError(jti === undefined ? 'audit_unavailable' : 'unauthenticated'));
         else resolve(receipt);
       }
     } catch (error) {

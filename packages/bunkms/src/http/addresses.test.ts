@@ -14,6 +14,7 @@ test.each([
   ['fe80::1%eth0', 'fe80::1'],
   ['localhost', undefined],
   ['', undefined],
+  [undefined, undefined],
 ])('%s is compared as %s', (address, canonical) => {
   expect(canonicalAddress(address)).toBe(canonical);
 });
@@ -27,6 +28,7 @@ test.each([
   ['::1', '::/64'],
   ['1::2:3:4:5:6:7', '1:0:2:3::/64'],
   ['no address', 'unknown'],
+  [undefined, 'unknown'],
 ])('the caller %s is held to %s', (address, network) => {
   expect(callerNetwork(address)).toBe(network);
 });

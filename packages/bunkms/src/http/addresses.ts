@@ -4,10 +4,10 @@ import { isIP, isIPv6 } from 'node:net';
  * An IP address in the one form that it is compared in: lower case, compressed, without a zone, an IPv4-mapped IPv6
  * address (`::ffff:192.0.2.1`, what a dual-stack socket reports) as the IPv4 address that it is.
  *
- * @returns undefined when `address` is no IP address.
+ * @returns undefined when `address` is no IP address, or there is none: a peer that has gone already may have left none.
  */
-export function canonicalAddress(address: string): string | undefined {
-  const [unzoned = ''] = address.split('%');
+export function canonicalAddress(address: string | undefined): string | undefined {
+  const [unzoned = ''] = (address ?? '').split('%');
   if (!isIPv6(unzoned)) return isIP(unzoned) === 4 ? unzoned : undefined;
   const compressed = new URL(`http://[${unzoned}]/`).hostname.slice(1, -1);
   const mapped = /^::ffff:([0-9a-f]{1,4}):([0-9a-f]{1,4})$/.exec(compressed);
@@ -20,7 +20,7 @@ export function canonicalAddress(address: string): string | undefined {
  * What one caller can be held to: its IPv4 address, or the /64 of its IPv6 address, since within a /64 a caller takes
  * any address it likes.
  */
-export function callerNetwork(address: string): string {
+export function callerNetwork(address: string | undefined): string {
   const canonical = canonicalAddress(address);
   if (canonical === undefined || !isIPv6(canonical)) return canonical ?? 'unknown';
   const [head = '', tail] = canonical.split('::');

@@ -80,7 +80,7 @@ export function callerOf(request: FastifyRequest): Caller {
   const claims = request.identity?.claims;
   return {
     ...(claims === undefined ? {} : { actor: claims.sub, jti: claims.jti }),
-    source: canonicalAddress(request.ip) ?? request.ip,
+    source: canonicalAddress(request.ip) ?? 'unknown',
     request_id: request.id,
   };
 }

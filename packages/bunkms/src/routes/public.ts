@@ -11,7 +11,10 @@ export interface PublicPorts {
 /** How long others may keep the JWKS, seconds. The key changes with the installation only. */
 const JWKS_MAX_AGE_S = 300;
 
-/** What anybody may ask, also while the service is sealed. */
+/**
+ * What anybody may ask. The JWKS is not given while the service is sealed: the store has the public key in clear, and whoever
+ * can write to the store could put another there and so make Bundoc take tokens of their own (ADR 0006).
+ */
 export function registerPublicRoutes(app: FastifyInstance, { readiness, jwks }: PublicPorts): void {
   app.get('/health', OPEN_WHILE_SEALED, async () => ({ status: 'ok' }));
 
@@ -21,7 +24,7 @@ export function registerPublicRoutes(app: FastifyInstance, { readiness, jwks }: 
     return answer;
   });
 
-  app.get('/.well-known/jwks.json', OPEN_WHILE_SEALED, async (_request, reply) => {
+  app.get('/.well-known/jwks.json', async (_request, reply) => {
     reply.header('cache-control', `public, max-age=${JWKS_MAX_AGE_S}`);
     return jwks;
   });

@@ -19,7 +19,8 @@ export interface ExportPorts extends KeyPorts {
  *
  * Refused and failed calls are recorded where they are answered (`http/export-audit.ts`).
  *
- * @throws AppError `KEY_NOT_FOUND` (of a version that the key never had, too), `key_damaged`, `audit_unavailable`.
+ * @throws AppError `KEY_NOT_FOUND` (of a version that the key never had, too), `key_damaged`, `audit_unavailable`;
+ * `unauthenticated` when the token was revoked meanwhile.
  */
 export async function exportKey(
   ports: ExportPorts,
@@ -32,16 +33,19 @@ export async function exportKey(
   try {
     const { info, wrapped } = key;
     const lease = { id: randomUUID(), ttl_ms: LEASE_TTL_MS };
-    const receipt = await ports.audit.append({
-      ...caller,
-      time: new Date(ports.clock.now()).toISOString(),
-      severity: 'CRITICAL',
-      action: 'key.export',
-      outcome: 'allowed',
-      key: name,
-      version: info.version,
-      detail: { key_id: info.id, lease_id: lease.id, lease_ttl_ms: lease.ttl_ms },
-    });
+    const receipt = await ports.audit.append(
+      {
+        ...caller,
+        time: new Date(ports.clock.now()).toISOString(),
+        severity: 'CRITICAL',
+        action: 'key.export',
+        outcome: 'allowed',
+        key: name,
+        version: info.version,
+        detail: { key_id: info.id, lease_id: lease.id, lease_ttl_ms: lease.ttl_ms },
+      },
+      caller.jti,
+    );
     ports.metrics.exports.inc({ outcome: 'allowed' });
     ports.logger.info(
       {

@@ -213,12 +213,26 @@ export function storeConformance(name: string, makePlace: () => Promise<StorePla
         detail: { b: 1, a: 'x', c: true },
       });
       const receipts = await store.appendAudit([full, draft('two'), draft('three')]);
-      expect(receipts.map(({ seq }) => seq)).toEqual([2, 3, 4]);
+      expect(receipts.map((receipt) => receipt?.seq)).toEqual([2, 3, 4]);
       const records = await allRecords(store);
       expect(records[1]).toMatchObject(full);
-      expect(records.map(({ hash }) => hash).slice(1)).toEqual(receipts.map(({ hash }) => hash));
+      expect(records.map(({ hash }) => hash).slice(1)).toEqual(receipts.map((receipt) => receipt?.hash));
       expect(await verifyChain(chainKey, records, receipts[2])).toMatchObject({ intact: true });
       expect(await store.auditHead()).toEqual(receipts[2]);
+    });
+
+    test('leaves out a record whose token is revoked or unknown, and appends the others', async () => {
+      const live = token();
+      const revoked = token();
+      for (const one of [live, revoked]) await store.insertToken(one, draft('token.issue'));
+      await store.revokeFamily(revoked.family, '2026-03-01T00:00:00.000Z', draft('token.revoke'));
+      const receipts = await store.appendAudit(
+        [draft('live'), draft('revoked'), draft('unknown'), draft('none')],
+        [live.jti, revoked.jti, randomUUID(), undefined],
+      );
+      expect(receipts.map((receipt) => receipt !== undefined)).toEqual([true, false, false, true]);
+      const actions = (await allRecords(store)).map(({ action }) => action);
+      expect(actions.slice(-2)).toEqual(['live', 'none']);
     });
 
     test('appends a record once for the same action and detail', async () => {
@@ -256,7 +270,7 @@ export function storeConformance(name: string, makePlace: () => Promise<StorePla
         const writes = Array.from({ length: 40 }, (_, number) =>
           (number % 2 === 0 ? store : other).appendAudit([draft(`w${number}`)]),
         );
-        const seqs = (await Promise.all(writes)).flat().map(({ seq }) => seq);
+        const seqs = (await Promise.all(writes)).flat().map((receipt) => receipt?.seq);
         expect(new Set(seqs).size).toBe(40);
         expect(await verifyChain(chainKey, await allRecords(store))).toMatchObject({
           intact: true,

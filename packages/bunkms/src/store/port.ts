@@ -18,7 +18,7 @@ export interface Installation {
   readonly createdAt: string;
   readonly chainKeyWrapped: Uint8Array;
   readonly signingSeedWrapped: Uint8Array;
-  /** In clear, so that the JWKS can be given while sealed. */
+  /** In clear and not authenticated: told to people (`bunkms status`), never trusted. */
   readonly signingKey: PublicJwk;
   readonly keks: readonly KnownKek[];
 }
@@ -133,8 +133,18 @@ export interface KmsStore extends AsyncDisposable {
   /** Revokes every token of a family that is not revoked yet. From then on each process sees it. */
   revokeFamily(family: string, revokedAt: string, record: AuditDraft): Promise<void>;
 
-  /** Appends records, all or none, in this order. @returns their places in the chain. */
-  appendAudit(records: readonly AuditDraft[]): Promise<AuditReceipt[]>;
+  /**
+   * Appends records, all or none, in this order.
+   *
+   * @param tokens for each record, if given, the `jti` of a token in whose name it lets something happen: the record is left
+   * out when that token is unknown or revoked. Decided in the same transaction, so that in the chain no release follows
+   * the revocation of its token.
+   * @returns their places in the chain; undefined for those that were left out.
+   */
+  appendAudit(
+    records: readonly AuditDraft[],
+    tokens?: readonly (string | undefined)[],
+  ): Promise<(AuditReceipt | undefined)[]>;
 
   /** Appends a record unless the chain holds one with the same action and detail. @returns whether it was appended. */
   appendAuditOnce(record: AuditDraft): Promise<boolean>;

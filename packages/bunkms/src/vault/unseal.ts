@@ -20,7 +20,7 @@ export interface Sealed {
   readonly kind: 'sealed';
   /** For the operator's log. */
   readonly reason: string;
-  /** From the store, in clear and not authenticated: enough to go on verifying tokens. */
+  /** From the store, in clear and not authenticated: for `bunkms status` alone. */
   readonly publicKey: PublicJwk;
 }
 

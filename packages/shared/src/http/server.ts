@@ -6,6 +6,7 @@ import Fastify, { type FastifyInstance, type FastifyRequest, type HTTPMethods, L
 import type { ProblemCode } from '../contract/problem.ts';
 import { AppError } from '../errors.ts';
 import type { Logger } from '../logger.ts';
+import { boundHeldAnswers, boundHeldBodies } from './held-bytes.ts';
 import { PROBLEM_CONTENT_TYPE, problemOf, replyProblem, toAppError } from './problem-reply.ts';
 
 export interface HttpServerOptions {
@@ -16,12 +17,27 @@ export interface HttpServerOptions {
   readonly onProblem?: (request: FastifyRequest, error: AppError) => void;
   /** {@link REQUEST_TIMEOUT_MS} unless a test is in a hurry. */
   readonly requestTimeoutMs?: number;
+  /** {@link STALLED_TIMEOUT_MS} unless a test is in a hurry. */
+  readonly stalledTimeoutMs?: number;
   /** {@link CLOSE_GRACE_MS} unless a test is in a hurry. */
   readonly closeGraceMs?: number;
+  /** {@link HELD_BYTES_MAX} unless a test says otherwise. */
+  readonly heldBytesMax?: number;
+  /** {@link CONNECTIONS_MAX} unless a test says otherwise. */
+  readonly connectionsMax?: number;
 }
 
+/** Connections of one server; more are closed as they come, so that strangers do not use up the file descriptors. */
+export const CONNECTIONS_MAX = 4_096;
+/** Bytes of bodies that one server holds at a time, all connections together, and the same of answers; beyond it 503 `overloaded`. */
+export const HELD_BYTES_MAX = 134_217_728;
 /** Longest time to receive a whole request, milliseconds. */
 export const REQUEST_TIMEOUT_MS = 30_000;
+/**
+ * Longest time that a connection may stand still in the midst of a request or its answer, milliseconds. Without it, an answer that
+ * nobody reads would be held for ever.
+ */
+export const STALLED_TIMEOUT_MS = 60_000;
 /**
  * How long a closing server waits for its connections, milliseconds. One that is open but has sent nothing, or half a
  * request, does not count as idle for Node and would hold up the stop until its own timeout.
@@ -80,6 +96,7 @@ export function createHttpServer(options: HttpServerOptions): FastifyInstance {
     routerOptions: { maxParamLength: PARAM_LENGTH_MAX },
     exposeHeadRoutes: false,
     requestTimeout: requestTimeoutMs,
+    connectionTimeout: options.stalledTimeoutMs ?? STALLED_TIMEOUT_MS,
     keepAliveTimeout: 65_000,
     forceCloseConnections: 'idle',
     return503OnClosing: false,
@@ -103,7 +120,10 @@ export function createHttpServer(options: HttpServerOptions): FastifyInstance {
   app.server.on('checkExpectation', (request: IncomingMessage, response: ServerResponse) => {
     app.server.emit('request', request, response);
   });
+  app.server.maxConnections = options.connectionsMax ?? CONNECTIONS_MAX;
   closeInTime(app, options.closeGraceMs ?? CLOSE_GRACE_MS);
+  boundHeldBodies(app, options.bodyBytesMax, options.heldBytesMax ?? HELD_BYTES_MAX);
+  boundHeldAnswers(app, options.heldBytesMax ?? HELD_BYTES_MAX);
 
   app.removeAllContentTypeParsers();
   app.addContentTypeParser('application/json', { parseAs: 'buffer' }, (request, body, done) => {

@@ -8,6 +8,10 @@ import { findToken, insertToken, listTokens, revokeFamily } from './token-table.
 /** The store's operations over one connection, synchronous: they run in the worker. Each write is one transaction. */
 export function sqliteOperations(connection: Connection): StoreOperations {
   const audit = new AuditTable(connection);
+  const isLive = (jti: string): boolean => {
+    const token = findToken(connection, jti);
+    return token !== undefined && token.revoked_at === undefined;
+  };
   return {
     readInstallation: () => readInstallation(connection),
     initialise: (installation, chainKey, record) =>
@@ -63,7 +67,13 @@ export function sqliteOperations(connection: Connection): StoreOperations {
         audit.append(record);
       }),
 
-    appendAudit: (records) => connection.write(() => records.map((record) => audit.append(record))),
+    appendAudit: (records, tokens = []) =>
+      connection.write(() =>
+        records.map((record, at) => {
+          const jti = tokens[at];
+          return jti === undefined || isLive(jti) ? audit.append(record) : undefined;
+        }),
+      ),
     appendAuditOnce: (record) =>
       connection.write(() => {
         if (audit.has(record)) return false;

@@ -1,0 +1,47 @@
+import { mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { AppError } from '@bundoc/shared/errors';
+import { createLogger } from '@bundoc/shared/logger';
+import { expect, it } from 'vitest';
+import { startBundoc } from '../src/app.ts';
+import { readConfig } from '../src/config.ts';
+import { nodeDisk } from '../src/storage/embedded/node-disk.ts';
+
+it('on a full disk /ready says 503 and leaves no file behind', async () => {
+  const folder = mkdtempSync(join(tmpdir(), 'bundoc-ready-'));
+  const tokenFile = join(folder, 'token');
+  writeFileSync(tokenFile, 'none');
+  let probes = 0;
+  const bundoc = await startBundoc(
+    readConfig({
+      BUNDOC_PORT: '0',
+      BUNDOC_DATA_DIR: folder,
+      BUNDOC_KMS_URL: 'http://127.0.0.1:1',
+      BUNDOC_KMS_TOKEN_FILE: tokenFile,
+    }),
+    {
+      logger: createLogger({ service: 'bundoc', level: 'silent' }),
+      disk: {
+        ...nodeDisk,
+        createFile: async (path) => {
+          probes++;
+          writeFileSync(path, '');
+          throw new AppError('disk_full');
+        },
+      },
+    },
+  );
+  try {
+    const answer = await fetch(`${bundoc.url}/ready`);
+    expect([answer.status, await answer.json()]).toEqual([
+      503,
+      { status: 'not ready', storage: 'failing', kms: 'down' },
+    ]);
+    expect(probes).toBe(1);
+    expect(readdirSync(folder).filter((name) => name.startsWith('.probe'))).toEqual([]);
+  } finally {
+    await bundoc.close();
+    rmSync(folder, { recursive: true });
+  }
+});
