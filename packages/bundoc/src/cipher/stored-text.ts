@@ -129,6 +129,19 @@ export function readStoredMetadata(text: Buffer, ref: DocumentRef): DocumentMeta
   };
 }
 
+/** Metadata of a stored text by what it says itself, or undefined when it is none. */
+export function readOwnMetadata(text: Buffer): DocumentMetadata | undefined {
+  let value: unknown;
+  try {
+    value = JSON.parse(text.toString('utf8'));
+  } catch {
+    return undefined;
+  }
+  const { _id: id, _collection: collection } = (value ?? {}) as Record<string, unknown>;
+  if (typeof id !== 'string' || typeof collection !== 'string') return undefined;
+  return readStoredMetadata(text, { collection, id });
+}
+
 function invalid(detail: string): AppError {
   return new AppError('invalid_document', { detail });
 }

@@ -8,6 +8,8 @@ import { newNameKey, openNameKey, ProjectCipher, sealNameKey } from '../cipher/p
 import type { LeasedKey } from '../kms/port.ts';
 
 export const PROJECT_FILE = 'project.json';
+/** The same bytes, beside the catalog: without them no document of the project could be named or found again. */
+export const PROJECT_FILE_COPY = 'catalog-project.json';
 
 const versionSchema = z.int().positive();
 

@@ -11,6 +11,7 @@ import {
   newProjectFile,
   openCipher,
   PROJECT_FILE,
+  PROJECT_FILE_COPY,
   type ProjectFile,
   parseProjectFile,
   withNewVersion,
@@ -39,7 +40,7 @@ export interface OpenedFolder {
 const TMP = 'tmp';
 /** What the creation of a project makes before `project.json`; a folder of these is no content while it is empty. */
 const EARLY_FOLDERS: readonly string[] = ['docs', 'journal'];
-const EARLY_FILE = 'catalog';
+const EARLY_FILES: readonly string[] = ['catalog', PROJECT_FILE_COPY];
 
 /**
  * Finds and makes project folders. `project.json` is what makes a folder a project: it is written last, so a creation
@@ -72,7 +73,7 @@ export class ProjectFolders {
     const keys = await this.#keysOf(project, file);
     await makeDirectoryDurably(this.#options.disk, join(directory, TMP));
     await removeLeftovers(this.#options.disk, join(directory, TMP));
-    return this.#brought(directory, file, keys);
+    return this.#brought(directory, file, content, keys);
   }
 
   /**
@@ -122,7 +123,12 @@ export class ProjectFolders {
   }
 
   /** Brings the file up to date: with a version that is new, and with the key's present wrapping. */
-  async #brought(directory: string, file: ProjectFile, keys: LeasedKeys): Promise<OpenedFolder> {
+  async #brought(
+    directory: string,
+    file: ProjectFile,
+    content: Buffer,
+    keys: LeasedKeys,
+  ): Promise<OpenedFolder> {
     const [current] = keys;
     if (file.versions.every(({ version }) => version !== current.version)) {
       const withNew = withNewVersion(file, keys);
@@ -132,7 +138,8 @@ export class ProjectFolders {
     // Nothing of a key is written down before it is certain that it is the project's own.
     const cipher = openCipher(file, keys);
     const rewrapped = withWrapping(file, current);
-    if (rewrapped !== undefined) await this.#write(directory, rewrapped);
+    if (rewrapped === undefined) await this.#keepCopy(directory, content);
+    else await this.#write(directory, rewrapped);
     return { directory, file: rewrapped ?? file, keys, cipher };
   }
 
@@ -155,19 +162,40 @@ export class ProjectFolders {
 
   /** @throws AppError `project_damaged` when the folder holds anything but what a cut-short creation leaves. */
   async #requireEmpty(directory: string): Promise<void> {
+    if (await isWithoutContent(this.#options.disk, directory)) return;
+    throw new AppError('project_damaged', { cause: new Error(`content without ${PROJECT_FILE}`) });
+  }
+
+  /** A project from before there was a copy, or whose last change a crash cut short, gets one of what it has. */
+  async #keepCopy(directory: string, content: Buffer): Promise<void> {
     const { disk } = this.#options;
-    for (const name of (await disk.list(directory)) ?? []) {
-      if (name === TMP || name === EARLY_FILE) continue;
-      if (EARLY_FOLDERS.includes(name) && (await disk.list(join(directory, name)))?.length === 0) continue;
-      throw new AppError('project_damaged', {
-        cause: new Error(`content without ${PROJECT_FILE}`),
-      });
-    }
+    const path = join(directory, PROJECT_FILE_COPY);
+    if ((await disk.read(path))?.equals(content) === true) return;
+    await replaceFile(disk, join(directory, TMP), path, content);
   }
 
   /** When the outcome is not known, the next call reads what is there and goes on from it. */
   #write(directory: string, file: ProjectFile): Promise<void> {
-    const { disk } = this.#options;
-    return replaceFile(disk, join(directory, TMP), join(directory, PROJECT_FILE), formatProjectFile(file));
+    return writeProjectFile(this.#options.disk, directory, file);
   }
+}
+
+/** True for a folder that is not there, or holds nothing but what a cut-short creation leaves. */
+export async function isWithoutContent(disk: Disk, directory: string): Promise<boolean> {
+  for (const name of (await disk.list(directory)) ?? []) {
+    if (name === TMP || EARLY_FILES.includes(name)) continue;
+    if (EARLY_FOLDERS.includes(name) && (await disk.list(join(directory, name)))?.length === 0) continue;
+    return false;
+  }
+  return true;
+}
+
+/**
+ * Writes `project.json`, durably: its copy first, so that the copy is never older than a version that something was sealed under,
+ * and `project.json` last, since it makes the folder a project.
+ */
+async function writeProjectFile(disk: Disk, directory: string, file: ProjectFile): Promise<void> {
+  const content = formatProjectFile(file);
+  for (const name of [PROJECT_FILE_COPY, PROJECT_FILE])
+    await replaceFile(disk, join(directory, TMP), join(directory, name), content);
 }

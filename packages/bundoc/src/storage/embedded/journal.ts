@@ -9,13 +9,12 @@ import {
   encodeFrame,
   encodeHeader,
   frameBytes,
-  isHeaderAuthentic,
-  parseHeader,
   SEGMENT_ID_BYTES,
   type SegmentHeader,
   type SegmentSeal,
 } from './frame.ts';
-import { JournalCorrupt, readSegment } from './segment-reader.ts';
+import { readJournalFolder, surveyJournal } from './journal-folder.ts';
+import { JournalCorrupt } from './segment-reader.ts';
 
 /** The end of a segment, as its successor and the snapshot name it. */
 export interface SegmentEnd {
@@ -61,16 +60,6 @@ interface FreeSegment extends Segment {
 interface LiveSegment extends Segment {
   /** Bytes of its frames. */
   used: number;
-}
-
-/** The header, and the block in which the first frame begins. */
-const LEAD_BYTES = 2 * BLOCK_BYTES;
-
-interface SegmentOnDisk {
-  readonly header: SegmentHeader;
-  readonly seal: SegmentSeal;
-  readonly bytes: Buffer;
-  readonly path: string;
 }
 
 interface ActiveSegment {
@@ -274,55 +263,20 @@ export class Journal {
   }
 
   async #replay(start: JournalStart, replay: (frame: Buffer) => void): Promise<void> {
-    const found = await this.#readSegments();
-    let before = start.before;
-    let number = start.firstLive;
-    for (; ; number++) {
-      const segment = found.get(number);
-      if (segment === undefined) break;
-      const { header, seal, bytes, path } = segment;
-      if (!header.previousId.equals(before.id) || !header.previousTag.equals(before.tag))
-        throw new JournalCorrupt(`segment ${number} does not follow what is there of the one before it`);
-      const { frames, lastTag } = readSegment(header, seal, bytes);
-      for (const frame of frames) replay(frame);
-      before = { id: header.id, tag: lastTag };
-      const used = frames.reduce((sum, frame) => sum + frameBytes(frame.length), 0);
-      this.#live.set(number, { path, bytes: bytes.length, used });
-    }
-    for (const [later, { path, bytes }] of found) {
-      if (later > number)
-        throw new JournalCorrupt(`segment ${number} is missing, and segment ${later} is there`);
-      if (later < start.firstLive) this.#free.push({ path, bytes: bytes.length, clean: false });
-    }
-    this.#nextNumber = number;
-    this.#end = before;
-  }
-
-  /** All segments whose header is whole, by number; the others are free. @throws JournalCorrupt */
-  async #readSegments(): Promise<Map<number, SegmentOnDisk>> {
     const { disk, directory, keys } = this.#options;
-    const found = new Map<number, SegmentOnDisk>();
-    for (const name of ((await disk.list(directory)) ?? []).sort()) {
-      const path = join(directory, name);
-      const bytes = (await disk.read(path)) ?? Buffer.alloc(0);
-      this.#nextFile = Math.max(this.#nextFile, Number.parseInt(name, 10) + 1);
-      if (bytes.length < LEAD_BYTES) {
-        // Its creation was cut short.
-        await disk.remove(path);
-        continue;
-      }
-      const header = parseHeader(bytes);
-      const key = header === undefined ? undefined : keys.frameKey(header.keyVersion, header.id);
-      const headerBlock = Buffer.from(bytes.subarray(0, BLOCK_BYTES));
-      if (header !== undefined && key !== undefined && isHeaderAuthentic(key, headerBlock)) {
-        found.set(header.number, { header, seal: { key, headerBlock }, bytes, path });
-        continue;
-      }
-      const firstFrame = bytes.subarray(BLOCK_BYTES, LEAD_BYTES);
-      if (firstFrame.some((byte) => byte !== 0))
-        throw new JournalCorrupt(`the header of the segment file ${name} is damaged`);
-      this.#free.push({ path, bytes: bytes.length, clean: true });
+    const folder = await readJournalFolder(disk, directory, keys);
+    const { live, faults, next } = surveyJournal(folder, start, (frame, afterHole) => {
+      if (!afterHole) replay(frame);
+    });
+    if (faults[0] !== undefined) throw new JournalCorrupt(faults[0]);
+    for (const path of folder.stubs) await disk.remove(path);
+    for (const { number, path, bytes, used } of live) this.#live.set(number, { path, bytes, used });
+    for (const segment of folder.blank) this.#free.push({ ...segment, clean: true });
+    for (const [number, { path, bytes }] of folder.segments) {
+      if (number < start.firstLive) this.#free.push({ path, bytes: bytes.length, clean: false });
     }
-    return found;
+    this.#nextFile = folder.nextFile;
+    this.#nextNumber = next.firstLive;
+    this.#end = next.before;
   }
 }

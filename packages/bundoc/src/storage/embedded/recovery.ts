@@ -1,23 +1,19 @@
 import { join } from 'node:path';
 import { AppError } from '@bundoc/shared/errors';
-import { Catalog } from './catalog.ts';
 import { removeLeftovers, replaceFile } from './disk.ts';
 import { CATALOG_FILE, EmbeddedStore, type EmbeddedStoreOptions } from './embedded-store.ts';
 import { FileWriter } from './file-writer.ts';
 import { Journal, NO_SEGMENT } from './journal.ts';
-import { readRecords } from './record.ts';
-import { SealBudget, type SealCount } from './seal-budget.ts';
+import { type LoadedStore, loadSnapshot, type StorePlace } from './project-loader.ts';
+import { SealBudget } from './seal-budget.ts';
 import { JournalCorrupt } from './segment-reader.ts';
-import { CatalogDamaged, decodeSnapshot, encodeSnapshot } from './snapshot.ts';
-import { UsedKeys } from './used-keys.ts';
-
-type Place = Pick<EmbeddedStoreOptions, 'project' | 'directory' | 'disk' | 'cipher'>;
+import { CatalogDamaged, encodeSnapshot } from './snapshot.ts';
 
 /**
  * Makes the folders and the empty catalog of a new project. Once a project has been made, a missing catalog is damage and
  * never a fresh start.
  */
-export async function createEmbeddedStore({ project, directory, disk, cipher }: Place): Promise<void> {
+export async function createEmbeddedStore({ project, directory, disk, cipher }: StorePlace): Promise<void> {
   for (const name of ['docs', 'journal']) await disk.makeDirectory(join(directory, name));
   await disk.syncDirectory(directory);
   const head = { start: { firstLive: 1, before: NO_SEGMENT }, lastSeq: 0, purgedSeq: 0, seals: [] };
@@ -32,42 +28,10 @@ export async function createEmbeddedStore({ project, directory, disk, cipher }: 
  * @throws AppError `project_damaged`, whose cause says what is missing or damaged.
  */
 export async function openEmbeddedStore(options: EmbeddedStoreOptions): Promise<EmbeddedStore> {
-  const { project, directory, disk, cipher, limits } = options;
+  const { directory, disk, cipher, limits } = options;
   await removeLeftovers(disk, join(directory, 'tmp'));
-  const snapshot = await disk.read(join(directory, CATALOG_FILE));
-  const catalog = new Catalog();
-  const usedKeys = new UsedKeys();
-  const sealCounts: SealCount[] = [];
-  /** Latest bytes of each file that the journal knows; undefined for a file that is to be gone. */
-  const sealedByFile = new Map<string, Buffer | undefined>();
-  let journal: Journal;
-  try {
-    if (snapshot === undefined) throw new CatalogDamaged('the catalog is missing');
-    const head = decodeSnapshot(project, cipher, snapshot, {
-      state: (state) => catalog.apply(state),
-      usedKey: (used) => usedKeys.add(used),
-    });
-    sealCounts.push(...head.seals);
-    catalog.restore(Math.max(head.lastSeq, catalog.lastSeq), head.purgedSeq);
-    journal = await Journal.open(
-      { disk, directory: join(directory, 'journal'), keys: cipher, segmentBytes: limits.segmentBytes },
-      head.start,
-      (frame) => {
-        for (const record of readRecords(frame)) {
-          if (record.kind === 'used key') usedKeys.add(record.used);
-          if (record.kind === 'seals') sealCounts.push(record.seals);
-          if (record.kind !== 'document') continue;
-          const { state, sealed } = record;
-          catalog.apply(state);
-          sealedByFile.set(state.fileName.toString('hex'), state.deletedMs === 0 ? sealed : undefined);
-        }
-      },
-    );
-  } catch (error) {
-    if (error instanceof CatalogDamaged || error instanceof JournalCorrupt)
-      throw new AppError('project_damaged', { cause: error });
-    throw error;
-  }
+  const { journal, loaded } = await load(options);
+  const { catalog, usedKeys, sealedByFile, sealCounts } = loaded;
   catalog.finishLoading();
   let store: EmbeddedStore | undefined;
   const writer = new FileWriter({
@@ -83,4 +47,21 @@ export async function openEmbeddedStore(options: EmbeddedStoreOptions): Promise<
     else writer.put(fileName, Buffer.from(sealed));
   }
   return store;
+}
+
+async function load(options: EmbeddedStoreOptions): Promise<{ journal: Journal; loaded: LoadedStore }> {
+  const { directory, disk, cipher, limits } = options;
+  try {
+    const { store, head } = await loadSnapshot(options);
+    const journal = await Journal.open(
+      { disk, directory: join(directory, 'journal'), keys: cipher, segmentBytes: limits.segmentBytes },
+      head.start,
+      (frame) => store.replay(frame),
+    );
+    return { journal, loaded: store };
+  } catch (error) {
+    if (error instanceof CatalogDamaged || error instanceof JournalCorrupt)
+      throw new AppError('project_damaged', { cause: error });
+    throw error;
+  }
 }

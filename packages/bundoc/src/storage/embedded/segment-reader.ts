@@ -1,44 +1,26 @@
-import { TAG_BYTES } from '@bundoc/shared/aead';
-import { BLOCK_BYTES, decodeFrame, type SegmentHeader, type SegmentSeal } from './frame.ts';
+import { BLOCK_BYTES, decodeFrame, type Frame, type SegmentSeal } from './frame.ts';
 
 /** Committed bytes are missing or damaged: the project must not be opened as if they had never been. */
 export class JournalCorrupt extends Error {
   override readonly name = 'JournalCorrupt';
 }
 
-export interface SegmentContent {
-  /** Plaintexts of the frames, in order. */
-  readonly frames: readonly Buffer[];
-  /** Tag of the last whole frame; zeros if there is none. */
-  readonly lastTag: Buffer;
-}
-
 /**
- * Reads the whole frames of a segment. The first one that is not whole ends it: with one frame in flight at a time, it
- * is the one that a crash tore, and it was never acknowledged.
- *
- * @throws JournalCorrupt when a whole frame lies behind it: then the damaged one had been acknowledged.
+ * Gives the whole frames of a segment, in their order. Numbers that are left out are damage: with one frame in flight at a
+ * time, the one that a crash tore is the last and has nothing behind it.
  */
-export function readSegment(header: SegmentHeader, seal: SegmentSeal, bytes: Buffer): SegmentContent {
-  const frames: Buffer[] = [];
-  let lastTag: Buffer = Buffer.alloc(TAG_BYTES);
-  let at = BLOCK_BYTES;
-  for (;;) {
-    const frame = decodeFrame(seal, bytes, at);
-    if (frame === undefined || frame.number !== frames.length + 1) break;
-    frames.push(frame.plaintext);
-    lastTag = frame.tag;
+export function* scanSegment(seal: SegmentSeal, bytes: Buffer): Generator<Frame> {
+  let next = 1;
+  for (let at = BLOCK_BYTES; at + BLOCK_BYTES <= bytes.length; ) {
+    const frame = looksLikeFrame(bytes, at, next) ? decodeFrame(seal, bytes, at) : undefined;
+    if (frame === undefined) {
+      at += BLOCK_BYTES;
+      continue;
+    }
+    yield frame;
+    next = frame.number + 1;
     at = frame.end;
   }
-  for (let later = at; later + BLOCK_BYTES <= bytes.length; later += BLOCK_BYTES) {
-    if (!looksLikeFrame(bytes, later, frames.length + 1)) continue;
-    const frame = decodeFrame(seal, bytes, later);
-    if (frame !== undefined && frame.number > frames.length)
-      throw new JournalCorrupt(
-        `segment ${header.number}: frame ${frames.length + 1} is damaged, and frame ${frame.number} follows it`,
-      );
-  }
-  return { frames, lastTag };
 }
 
 /** Spares the decryption of what cannot be a later frame, since free space is long. */

@@ -1,0 +1,23 @@
+import { ConfigError } from '@bundoc/shared/config';
+import { AppError } from '@bundoc/shared/errors';
+
+/** The command was not understood, or cannot run as things are: exit code 2. */
+export class CannotRun extends Error {
+  override readonly name = 'CannotRun';
+}
+
+/** One line for a person; no stack. */
+export function lineOf(error: unknown): string {
+  return reasonsOf(error).join(': ').replace(/\s+/g, ' ');
+}
+
+function reasonsOf(error: unknown): string[] {
+  if (!(error instanceof Error)) return [String(error)];
+  // The cause is what tells an operator what to do; a problem's code alone does not.
+  const cause = error instanceof AppError && error.cause !== undefined ? reasonsOf(error.cause) : [];
+  return [error.message, ...cause];
+}
+
+export function exitCodeOf(error: unknown): 1 | 2 {
+  return error instanceof CannotRun || error instanceof ConfigError ? 2 : 1;
+}

@@ -1,0 +1,76 @@
+import { existsSync } from 'node:fs';
+import { join, resolve } from 'node:path';
+import { systemClock } from '@bundoc/shared/clock';
+import type { Environment } from '@bundoc/shared/config';
+import { projectIdSchema } from '@bundoc/shared/contract/documents';
+import { createLogger } from '@bundoc/shared/logger';
+import { readConfig } from '../config.ts';
+import { KmsClient } from '../kms/client.ts';
+import { ServiceToken } from '../kms/service-token.ts';
+import { DataFolderInUse, lockDataFolder } from '../project/data-lock.ts';
+import type { ProjectPlace } from '../project/project-reader.ts';
+import { nodeDisk } from '../storage/embedded/node-disk.ts';
+import { CannotRun } from './errors.ts';
+
+/** The data folder, held by this process while a command runs. */
+export interface OpenData {
+  /** Every project that there is, in order, or the one that was named. */
+  readonly projects: readonly ProjectPlace[];
+}
+
+/**
+ * Runs `action` with the data folder to itself, and with BunKMS at hand as the service would ask it. The service token is used as
+ * it is, and not renewed.
+ *
+ * @param named the project to work on; all when undefined.
+ * @throws CannotRun when there is no such folder or project, or a service has it.
+ */
+export async function withData<T>(
+  environment: Environment,
+  named: string | undefined,
+  action: (data: OpenData) => Promise<T>,
+): Promise<T> {
+  const config = readConfig(environment);
+  const projectsDir = join(resolve(config.dataDir), 'projects');
+  if (!existsSync(projectsDir)) throw new CannotRun(`there is no data folder at ${resolve(config.dataDir)}`);
+  using _lock = lock(resolve(config.dataDir));
+  const names = named === undefined ? await projectsIn(projectsDir) : [idOf(named)];
+  if (named !== undefined && !existsSync(join(projectsDir, idOf(named))))
+    throw new CannotRun(`there is no project ${idOf(named)}`);
+  const logger = createLogger({ service: 'bundoc', level: 'silent' });
+  const token = new ServiceToken({ path: config.kms.tokenFile, clock: systemClock, logger });
+  const { url, ca } = config.kms;
+  const kms = new KmsClient({ url, ca, token: () => token.current(), clock: systemClock, logger });
+  try {
+    return await action({
+      projects: names.map((project) => ({
+        project,
+        directory: join(projectsDir, project),
+        disk: nodeDisk,
+        keys: kms,
+      })),
+    });
+  } finally {
+    await kms.close();
+  }
+}
+
+function lock(dataDir: string): Disposable {
+  try {
+    return lockDataFolder(dataDir);
+  } catch (error) {
+    if (error instanceof DataFolderInUse) throw new CannotRun(error.message, { cause: error });
+    throw error;
+  }
+}
+
+function idOf(named: string): string {
+  const id = projectIdSchema.safeParse(named);
+  if (!id.success) throw new CannotRun(`"${named}" is no project id`);
+  return id.data;
+}
+
+async function projectsIn(directory: string): Promise<string[]> {
+  const names = (await nodeDisk.list(directory)) ?? [];
+  return names.filter((name) => projectIdSchema.safeParse(name).data === name).sort();
+}

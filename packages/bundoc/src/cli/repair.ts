@@ -1,0 +1,45 @@
+import { systemClock } from '@bundoc/shared/clock';
+import type { Environment } from '@bundoc/shared/config';
+import { type RepairedProject, repairProject } from '../project/repair-project.ts';
+import { LossNotAccepted } from '../storage/embedded/rebuild.ts';
+import { withData } from './open-data.ts';
+import { createProgress } from './progress.ts';
+
+/** Repairs one project. @throws Error naming `--accept-loss` when it takes that. */
+export async function repair(
+  environment: Environment,
+  project: string,
+  options: { readonly acceptLoss?: true; readonly json?: true },
+): Promise<void> {
+  const repaired = await withData(environment, project, async ({ projects: [place] }) => {
+    if (place === undefined) return undefined;
+    using progress = createProgress();
+    const onProgress = progress.of(place.project);
+    try {
+      return await repairProject(place, {
+        clock: systemClock,
+        acceptLoss: options.acceptLoss === true,
+        onProgress,
+      });
+    } catch (error) {
+      if (!(error instanceof LossNotAccepted)) throw error;
+      throw new Error(`${error.message}; repair it with --accept-loss to go on without them`, {
+        cause: error,
+      });
+    }
+  });
+  if (repaired === undefined) return;
+  if (options.json) console.log(JSON.stringify(repaired));
+  else print(repaired);
+}
+
+function print({ faults, done, lostSeqs, lost, adopted }: RepairedProject): void {
+  if (faults.length === 0 && done.length === 0) console.log('nothing to repair');
+  for (const fault of faults) console.log(`was wrong: ${fault}`);
+  for (const step of done) console.log(`done: ${step}`);
+  if (adopted > 0) console.log(`done: took ${adopted} documents from their files`);
+  for (const { from, to } of lostSeqs)
+    console.log(`may be lost: commits ${to === undefined ? `from ${from} on` : `${from} to ${to}`}`);
+  for (const { file, collection, id } of lost)
+    console.log(`lost: ${file}${id === undefined ? '' : ` (${JSON.stringify(id)} in ${collection})`}`);
+}

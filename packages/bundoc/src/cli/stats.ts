@@ -1,0 +1,52 @@
+import type { Environment } from '@bundoc/shared/config';
+import { type StatsOutcome, statsOfProject } from '../project/project-stats.ts';
+import { withData } from './open-data.ts';
+
+/** Prints what one project, or each, holds. @returns true when every one could be read. */
+export async function stats(
+  environment: Environment,
+  named: string | undefined,
+  options: { readonly json?: true },
+): Promise<boolean> {
+  const projects = await withData(environment, named, async (data) => {
+    const outcomes: StatsOutcome[] = [];
+    for (const place of data.projects) outcomes.push(await statsOfProject(place));
+    return outcomes;
+  });
+  if (options.json) console.log(JSON.stringify({ projects }));
+  else for (const line of table(projects)) console.log(line);
+  return projects.every((outcome) => !('error' in outcome));
+}
+
+const HEAD = [
+  'project',
+  'documents',
+  'tombstones',
+  'collections',
+  'sealed bytes',
+  'journal bytes',
+  'keys',
+  'last seq',
+];
+
+function table(outcomes: readonly StatsOutcome[]): string[] {
+  const rows = [HEAD, ...outcomes.map(cellsOf)];
+  const widths = HEAD.map((_name, at) => Math.max(...rows.map((row) => row[at]?.length ?? 0)));
+  const lines = rows.map((row) =>
+    row
+      .map((cell, at) => (at === 0 ? cell.padEnd(widths[at] ?? 0) : cell.padStart(widths[at] ?? 0)))
+      .join('  '),
+  );
+  const errors = outcomes.flatMap((outcome) =>
+    'error' in outcome ? [`${outcome.project}  ${outcome.error}`] : [],
+  );
+  return [...lines, ...errors];
+}
+
+function cellsOf(outcome: StatsOutcome): string[] {
+  if ('error' in outcome) return [outcome.project, ...HEAD.slice(1).map(() => '-')];
+  const { project, documents, tombstones, collections, sealedBytes, journalLiveBytes, keyVersions, lastSeq } =
+    outcome;
+  const numbers = [documents, tombstones, collections, sealedBytes, journalLiveBytes].map(String);
+  return [project, ...numbers, keyVersions.join(','), String(lastSeq)];
+}

@@ -1,0 +1,47 @@
+import { join } from 'node:path';
+import { OpenError } from '@bundoc/shared/aead';
+import type { DocumentMetadata } from '@bundoc/shared/contract/documents';
+import type { ProjectCipher } from '../../cipher/project-cipher.ts';
+import { readOwnMetadata } from '../../cipher/stored-text.ts';
+import type { Disk } from './disk.ts';
+
+export const DOCS_FOLDER = 'docs';
+
+/** Where a document file lies below the project's folder. */
+export function documentPath(fileName: string): string {
+  return join(DOCS_FOLDER, fileName.slice(0, 2), fileName);
+}
+
+/** Every file below `docs`, as a path below the project's folder, in order; undefined when there is no such folder. */
+export async function listDocumentFiles(disk: Disk, directory: string): Promise<string[] | undefined> {
+  const folders = await disk.list(join(directory, DOCS_FOLDER));
+  if (folders === undefined) return undefined;
+  const paths: string[] = [];
+  for (const folder of folders.sort()) {
+    const at = join(DOCS_FOLDER, folder);
+    const names = await disk.list(join(directory, at)).catch(() => undefined);
+    if (names === undefined) paths.push(at);
+    else for (const name of names.sort()) paths.push(join(at, name));
+  }
+  return paths;
+}
+
+export type OpenedDocument =
+  | { readonly metadata: DocumentMetadata }
+  /** Why the bytes are not the document of their file. */
+  | { readonly fault: string };
+
+/** Opens sealed bytes and says whose they are: authentic, of a document, and that document's name is the file's. */
+export function openOwnDocument(cipher: ProjectCipher, fileName: string, sealed: Buffer): OpenedDocument {
+  let text: Buffer;
+  try {
+    text = cipher.openDocument(fileName, sealed);
+  } catch (error) {
+    if (error instanceof OpenError) return { fault: 'does not open' };
+    throw error;
+  }
+  const metadata = readOwnMetadata(text);
+  if (metadata === undefined) return { fault: 'holds no document' };
+  const owner = cipher.fileName({ collection: metadata._collection, id: metadata._id });
+  return owner === fileName ? { metadata } : { fault: 'holds the document of another file' };
+}

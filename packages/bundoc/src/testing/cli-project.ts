@@ -1,0 +1,53 @@
+import type { Clock } from '@bundoc/shared/clock';
+import { dekNameOf } from '@bundoc/shared/contract/keys';
+import { FakeClock } from '@bundoc/shared/testing/fake-clock';
+import { KeyCache } from '../project/key-cache.ts';
+import { ProjectFolders } from '../project/project-folder.ts';
+import type { ProjectPlace } from '../project/project-reader.ts';
+import type { Disk } from '../storage/embedded/disk.ts';
+import type { EmbeddedStore } from '../storage/embedded/embedded-store.ts';
+import { createEmbeddedStore } from '../storage/embedded/recovery.ts';
+import { openTestStore } from './embedded-project.ts';
+import { FakeKeyService } from './fake-key-service.ts';
+import { SimulatedDisk } from './simulated-disk.ts';
+
+const ROOT = '/projects';
+
+/** A whole project, with its key service, for tests of what works on it without the service. */
+export class CliProject {
+  readonly project: string;
+  readonly directory: string;
+  readonly clock: Clock & { advance(ms: number): void } = new FakeClock();
+  readonly service = new FakeKeyService(this.clock);
+
+  constructor(project = 'p') {
+    this.project = project;
+    this.directory = `${ROOT}/${project}`;
+  }
+
+  static disk(): SimulatedDisk {
+    return new SimulatedDisk('/', ROOT);
+  }
+
+  /** Opens the project as the service does, and makes it when it is not there. */
+  async open(disk: Disk): Promise<EmbeddedStore> {
+    const folders = new ProjectFolders({
+      disk,
+      directory: ROOT,
+      keys: new KeyCache({ keys: this.service, clock: this.clock, ttlMs: 900_000 }),
+      clock: this.clock,
+      createStore: (project, directory, cipher) => createEmbeddedStore({ project, directory, disk, cipher }),
+    });
+    const { directory, cipher } = await folders.openOrCreate(this.project);
+    return openTestStore(this.project, directory, disk, cipher, this.clock);
+  }
+
+  place(disk: Disk): ProjectPlace {
+    return { project: this.project, directory: this.directory, disk, keys: this.service };
+  }
+
+  /** Takes the key away. */
+  loseKey(): void {
+    this.service.keys.delete(dekNameOf(this.project));
+  }
+}
