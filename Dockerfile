@@ -38,6 +38,9 @@ COPY --from=build /out/bunkms ./
 EXPOSE 8081 8082
 
 FROM runtime AS bundoc
+USER 0:0
+RUN printf '#!/bin/sh\nexec node /app/dist/cli/main.js "$@"\n' > /usr/local/bin/bundoc && chmod 755 /usr/local/bin/bundoc
+USER 1000:1000
 ENV BUNDOC_DATA_DIR=/var/lib/bundoc
 COPY --from=build /out/bundoc ./
 EXPOSE 8080

@@ -1,9 +1,13 @@
-import { ConfigError } from '@bundoc/shared/config';
 import { AppError } from '@bundoc/shared/errors';
 
-/** The command was not understood, or cannot run as things are: exit code 2. */
+/** The command cannot run as things are. */
 export class CannotRun extends Error {
   override readonly name = 'CannotRun';
+}
+
+/** The project was looked at and is not repaired: exit code 1. Everything else that is thrown is 2. */
+export class NotRepaired extends Error {
+  override readonly name = 'NotRepaired';
 }
 
 /** One line for a person; no stack. */
@@ -19,5 +23,5 @@ function reasonsOf(error: unknown): string[] {
 }
 
 export function exitCodeOf(error: unknown): 1 | 2 {
-  return error instanceof CannotRun || error instanceof ConfigError ? 2 : 1;
+  return error instanceof NotRepaired ? 1 : 2;
 }

@@ -2,10 +2,11 @@ import { systemClock } from '@bundoc/shared/clock';
 import type { Environment } from '@bundoc/shared/config';
 import { type RepairedProject, repairProject } from '../project/repair-project.ts';
 import { LossNotAccepted } from '../storage/embedded/rebuild.ts';
+import { lineOf, NotRepaired } from './errors.ts';
 import { withData } from './open-data.ts';
 import { createProgress } from './progress.ts';
 
-/** Repairs one project. @throws Error naming `--accept-loss` when it takes that. */
+/** Repairs one project. @throws NotRepaired, naming `--accept-loss` when it takes that. */
 export async function repair(
   environment: Environment,
   project: string,
@@ -22,10 +23,9 @@ export async function repair(
         onProgress,
       });
     } catch (error) {
-      if (!(error instanceof LossNotAccepted)) throw error;
-      throw new Error(`${error.message}; repair it with --accept-loss to go on without them`, {
-        cause: error,
-      });
+      const hint =
+        error instanceof LossNotAccepted ? '; repair it with --accept-loss to go on without them' : '';
+      throw new NotRepaired(`${lineOf(error)}${hint}`, { cause: error });
     }
   });
   if (repaired === undefined) return;

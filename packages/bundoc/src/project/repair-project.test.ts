@@ -253,6 +253,14 @@ describe('a journal that is damaged in the middle', () => {
     const { store, content } = await reopened(headless);
     expect(content).toEqual(EXPECTED);
     await store[Symbol.asyncDispose]();
+
+    const bare = await made();
+    for (const at of [...bare.disk.files().keys(), path('journal')])
+      if (at.startsWith(path('journal'))) bare.disk.tamper(at, undefined);
+    expect(await findings(bare)).toContainEqual({ part: 'journal', problem: 'the folder is missing' });
+    await expect(repair(bare)).rejects.toThrow(LossNotAccepted);
+    expect((await repair(bare, true)).lostSeqs).toEqual([{ from: 6 }]);
+    expect((await reopened(bare)).content).toEqual(EXPECTED);
   });
 });
 

@@ -193,15 +193,14 @@ export class SimulatedDisk implements Disk {
 
   /** Changes a file's bytes behind the store's back; undefined removes it. */
   tamper(path: string, content: Buffer | undefined): void {
+    // One node in both, so that what is written and synced later is durable.
+    const node: FileNode | undefined =
+      content === undefined
+        ? undefined
+        : { kind: 'file', content: Buffer.from(content), durable: Buffer.from(content), unsynced: [] };
     for (const entries of [this.#current, this.#durable]) {
-      if (content === undefined) entries.delete(path);
-      else
-        entries.set(path, {
-          kind: 'file',
-          content: Buffer.from(content),
-          durable: Buffer.from(content),
-          unsynced: [],
-        });
+      if (node === undefined) entries.delete(path);
+      else entries.set(path, node);
     }
   }
 

@@ -85,6 +85,7 @@ export async function rebuildStore(place: StorePlace, options: RebuildOptions): 
 
   const { found, bad } = await readFiles(place, options.onProgress);
   const adopted = adoptFiles(place, remains, found, clock);
+  await disk.syncFiles(adopted.map((fileName) => join(directory, documentPath(fileName))));
   const { catalog, usedKeys, sealedByFile } = remains.store;
   // A journal that is replayed would put older bytes in the place of a file that was found to be later.
   const isReplayed = journalFaults.length === 0 && !adopted.some((fileName) => sealedByFile.has(fileName));
@@ -105,6 +106,8 @@ export async function rebuildStore(place: StorePlace, options: RebuildOptions): 
     done.push(`kept ${aside.length} files that are no documents in ${DOCS_FOLDER}${suffix}`);
     for (const path of aside) if (!lost.some(({ file }) => file === path)) lost.push({ file: path });
   }
+  // A freed segment that was removed must not come back after a power cut, under a number that is given again from here on.
+  if (remains.folder.exists) await disk.syncDirectory(join(directory, JOURNAL_FOLDER));
   await keepCopy(place, CATALOG_FILE, suffix, done);
   const head = {
     start: isReplayed ? remains.start : { firstLive: remains.numberBehind, before: NO_SEGMENT },
@@ -294,7 +297,7 @@ async function bringFiles(
   { store }: Remains,
   whole: Map<string, string>,
 ): Promise<void> {
-  const paths: string[] = [];
+  const removed: string[] = [];
   for (const state of store.catalog.states()) {
     const fileName = nameOf(state);
     if (!store.sealedByFile.has(fileName)) continue;
@@ -302,20 +305,22 @@ async function bringFiles(
     const sealed = store.sealedByFile.get(fileName);
     if (sealed === undefined || state.deletedMs !== 0) {
       if (sealed !== undefined || state.deletedMs === 0) continue;
-      if (await disk.remove(path)) paths.push(path);
+      if (await disk.remove(path)) removed.push(path);
       whole.delete(fileName);
       continue;
     }
     const rev = state.rev.toString('hex');
     const opened = openOwnDocument(cipher, fileName, sealed);
-    if ('fault' in opened || opened.metadata._rev !== rev || whole.get(fileName) === rev) continue;
+    if ('fault' in opened || opened.metadata._rev !== rev) continue;
+    if (whole.get(fileName) === rev) continue;
     await disk.makeDirectory(dirname(path));
     await disk.writeFile(path, sealed);
-    paths.push(path);
     whole.set(fileName, rev);
   }
   await disk.syncDirectory(join(directory, DOCS_FOLDER));
-  await disk.syncFiles(paths);
+  // All of them: a file that is there may not be durable yet, and until the journal is put aside it need not be.
+  const kept = [...whole.keys()].map((fileName) => join(directory, documentPath(fileName)));
+  await disk.syncFiles([...removed, ...kept]);
 }
 
 /** Documents that the catalog has and no file holds any more end as deleted: readers and followers of the feed are told. */
