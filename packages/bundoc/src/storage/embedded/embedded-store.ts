@@ -283,7 +283,7 @@ export class EmbeddedStore implements ProjectStore {
           this.#parts.journal.append([writer.finish()], { mayUseReserve }),
         );
       } catch (error) {
-        if (hasCode(error, 'disk_full')) throw error;
+        if (hasCode(error, 'disk_full')) return this.#commitDeletesOf(prepared, error);
         this.#fail(error);
         throw new AppError('storage_unavailable', { cause: error });
       }
@@ -292,6 +292,14 @@ export class EmbeddedStore implements ProjectStore {
       for (const record of records) this.#publish(record);
       waiting.done.resolve(results);
     }
+  }
+
+  /** There is no space for the group as a whole; its deletes have a reserve, and may not suffer from who came with them. */
+  async #commitDeletesOf(prepared: readonly Prepared[], error: unknown): Promise<void> {
+    const deletes = prepared.filter(({ waiting }) => onlyDeletes(waiting.writes));
+    if (deletes.length === 0 || deletes.length === prepared.length) throw error;
+    for (const { waiting } of prepared) if (!onlyDeletes(waiting.writes)) waiting.done.reject(error);
+    await this.#commitGroup(deletes.map(({ waiting }) => waiting));
   }
 
   /** Checks each commit against all that come before it; one that is refused leaves no trace. */
@@ -415,6 +423,8 @@ export class EmbeddedStore implements ProjectStore {
     const { catalog, journal, writer, usedKeys } = this.#parts;
     const purged = catalog.purge(clock.now() - TOMBSTONE_TTL_MS);
     if (purged === 0 && journal.liveBytes === 0) return;
+    // It could not end, and every rotation takes another segment.
+    if (writer.full) throw new AppError('disk_full');
     const start = await this.#journalTurn.run('', () => journal.rotate());
     const head = { start, lastSeq: catalog.lastSeq, purgedSeq: catalog.purgedSeq };
     await writer.flush();

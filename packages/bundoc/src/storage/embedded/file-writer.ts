@@ -39,9 +39,15 @@ export class FileWriter {
   #failure: { readonly error: unknown } | undefined;
   /** Set while the disk is full: the next try. */
   #retry: NodeJS.Timeout | undefined;
+  #full = false;
 
   constructor(options: FileWriterOptions) {
     this.#options = options;
+  }
+
+  /** True from a full disk until the next content that could be written. */
+  get full(): boolean {
+    return this.#full;
   }
 
   /** Sealed bytes that are committed and not in their file yet; `gone` for a file that is to be removed. */
@@ -145,6 +151,7 @@ export class FileWriter {
       this.#folders.add(folder);
     }
     await disk.writeFile(path, wish.sealed);
+    this.#full = false;
     this.#unsynced.add(path);
   }
 
@@ -166,6 +173,7 @@ export class FileWriter {
   }
 
   #waitForSpace(): void {
+    this.#full = true;
     this.#retry ??= setTimeout(() => {
       this.#retry = undefined;
       this.#next();

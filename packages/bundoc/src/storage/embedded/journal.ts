@@ -53,6 +53,11 @@ interface Segment {
   readonly bytes: number;
 }
 
+interface TakenSegment extends Segment {
+  /** True when there was no other left. */
+  readonly isReserve: boolean;
+}
+
 interface FreeSegment extends Segment {
   /** True when the block behind its header is zeros, durably. */
   readonly clean: boolean;
@@ -81,6 +86,8 @@ interface ActiveSegment {
   offset: number;
   frames: number;
   lastTag: Buffer;
+  /** While true, only frames that make room go into it. */
+  isReserve: boolean;
 }
 
 /**
@@ -134,6 +141,7 @@ export class Journal {
    */
   async append(plaintext: readonly Buffer[], { mayUseReserve = false } = {}): Promise<void> {
     const need = frameBytes(plaintext.reduce((sum, part) => sum + part.length, 0));
+    if (!mayUseReserve) await this.#leaveReserve();
     if (this.#active === undefined || this.#active.offset + need > this.#active.live.bytes) {
       await this.rotate();
       this.#active = await this.#begin(need, mayUseReserve);
@@ -146,6 +154,13 @@ export class Journal {
     active.frames++;
     active.lastTag = Buffer.from(frame.subarray(8, 8 + TAG_BYTES));
     active.live.used += frame.length;
+  }
+
+  /** Once there is space for another segment, that one is the reserve. @throws AppError `disk_full` */
+  async #leaveReserve(): Promise<void> {
+    if (this.#active?.isReserve !== true) return;
+    if (this.#free.length === 0) this.#free.push({ ...(await this.#makeSegment(0)), clean: true });
+    this.#active.isReserve = false;
   }
 
   /** Ends the present segment. @returns where the journal goes on: what a snapshot taken from now on must name. */
@@ -210,22 +225,23 @@ export class Journal {
       offset: BLOCK_BYTES,
       frames: 0,
       lastTag: Buffer.alloc(TAG_BYTES),
+      isReserve: segment.isReserve,
     };
   }
 
   /** A free segment, but not the last one: that is the reserve, so that there is a way on when the disk is full. */
-  async #takeSegment(bytesMin: number, mayUseReserve: boolean): Promise<Segment> {
+  async #takeSegment(bytesMin: number, mayUseReserve: boolean): Promise<TakenSegment> {
     if (this.#free.length === 0) await this.#makeReserve();
     if (this.#free.length > 1) {
       const free = this.#takeFree(bytesMin);
-      if (free !== undefined) return free.clean ? free : this.#cleaned(free);
+      if (free !== undefined) return { ...(free.clean ? free : await this.#cleaned(free)), isReserve: false };
     }
     try {
-      return await this.#makeSegment(bytesMin);
+      return { ...(await this.#makeSegment(bytesMin)), isReserve: false };
     } catch (error) {
       const reserve = mayUseReserve && hasCode(error, 'disk_full') ? this.#takeFree(bytesMin) : undefined;
       if (reserve === undefined) throw error;
-      return reserve.clean ? reserve : this.#cleaned(reserve);
+      return { ...(reserve.clean ? reserve : await this.#cleaned(reserve)), isReserve: true };
     }
   }
 
