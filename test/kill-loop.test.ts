@@ -306,7 +306,7 @@ async function repeat(url: string): Promise<void> {
 }
 
 it(`killed at least ${KILLS_MIN} times under load, Bundoc has every acknowledged write, and no half of another`, async () => {
-  console.info(`kill loop: KILL_SEED=${SEED}`);
+  process.stdout.write(`kill loop: KILL_SEED=${SEED}\n`);
   const goal = Date.now() + TIME_GOAL_MS;
   for (let round = 0; figures.kills < KILLS_MIN || (figures.kills < KILLS && Date.now() < goal); round++) {
     await using bundoc = await BundocProcess.start({
@@ -332,6 +332,6 @@ it(`killed at least ${KILLS_MIN} times under load, Bundoc has every acknowledged
   expect(await last.stop()).toBe(0);
   await using again = await BundocProcess.start(environment);
   await verify(again.url);
-  console.info('kill loop:', JSON.stringify(figures));
+  process.stdout.write(`kill loop: ${JSON.stringify(figures)}\n`);
   expect(figures.acknowledged).toBeGreaterThan(figures.kills * 10);
 }, 120_000);

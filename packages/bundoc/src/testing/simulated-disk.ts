@@ -85,6 +85,18 @@ export class SimulatedDisk implements Disk {
     return next;
   }
 
+  /**
+   * The disk as a new process finds it after `kill -9`: everything that was written, though what was not synced is still
+   * not durable, and a later power cut takes it.
+   */
+  restart(): SimulatedDisk {
+    const next = new SimulatedDisk();
+    next.#durable = new Map(this.#durable);
+    next.#current = new Map(this.#current);
+    next.#unsynced = [...this.#unsynced];
+    return next;
+  }
+
   /** Every file, by path, as a running process sees it. */
   files(): Map<string, Buffer> {
     const files = new Map<string, Buffer>();
@@ -154,7 +166,7 @@ export class SimulatedDisk implements Disk {
           copy.copy(node.content, offset);
           node.unsynced.push({ offset, bytes: copy, truncates: false });
         }),
-      syncData: () => this.#change(`fdatasync ${path}`, () => sync(node)),
+      syncData: () => this.#sync(`fdatasync ${path}`, node),
       close: async () => undefined,
     };
   }
@@ -186,9 +198,10 @@ export class SimulatedDisk implements Disk {
   async syncFiles(paths: readonly string[]): Promise<void> {
     for (const path of paths) {
       const node = this.#current.get(path);
-      if (node?.kind === 'file') await this.#change(`fsync ${path}`, () => sync(node));
+      if (node?.kind === 'file') await this.#sync(`fsync ${path}`, node);
     }
-    for (const directory of new Set(paths.map((path) => dirname(path)))) await this.syncDirectory(directory);
+    for (const directory of new Set(paths.map((path) => dirname(path))))
+      if (this.#current.has(directory)) await this.syncDirectory(directory);
   }
 
   /** Changes a file's bytes behind the store's back; undefined removes it. */
@@ -218,6 +231,19 @@ export class SimulatedDisk implements Disk {
   #name(path: string, apply: (entries: Map<string, Node>) => void): void {
     apply(this.#current);
     this.#unsynced.push({ directory: dirname(path), apply });
+  }
+
+  /**
+   * A sync that fails leaves what was written readable, and no later sync makes it durable: the kernel holds it for clean
+   * (https://www.usenix.org/conference/atc20/presentation/rebello).
+   */
+  async #sync(what: string, node: FileNode): Promise<void> {
+    try {
+      await this.#change(what, () => sync(node));
+    } catch (error) {
+      if (!this.#crashed) node.unsynced = [];
+      throw error;
+    }
   }
 
   async #change<T>(what: string, effect: () => T): Promise<T> {
@@ -255,8 +281,18 @@ function survives(survival: Survival): boolean {
 }
 
 function sync(node: FileNode): void {
-  node.durable = Buffer.from(node.content);
+  node.durable = written(node.durable, node.unsynced);
   node.unsynced = [];
+}
+
+/** A content after all of these writes. */
+function written(content: Buffer, writes: FileNode['unsynced']): Buffer {
+  let next = Buffer.from(content);
+  for (const { offset, bytes, truncates } of writes) {
+    if (truncates) next = Buffer.alloc(bytes.length);
+    bytes.copy(next, offset);
+  }
+  return next;
 }
 
 /** The file after a power cut: each sector of each unsynced write is there or not. */

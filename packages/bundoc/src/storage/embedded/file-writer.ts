@@ -141,7 +141,9 @@ export class FileWriter {
     const { disk } = this.#options;
     const path = join(this.#options.directory, fileName.slice(0, 2), fileName);
     if (wish.sealed === undefined) {
-      if (await disk.remove(path)) this.#unsynced.add(path);
+      await disk.remove(path);
+      // Even if there was none: a process that was killed may have removed it and not synced its folder.
+      this.#unsynced.add(path);
       return;
     }
     const folder = dirname(path);

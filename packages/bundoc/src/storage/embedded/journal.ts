@@ -291,15 +291,17 @@ export class Journal {
     const found = await this.#readSegments();
     let before = start.before;
     let number = start.firstLive;
+    let tail: { path: string; bytes: Buffer } | undefined;
     for (; ; number++) {
       const segment = found.get(number);
       if (segment === undefined) break;
       const { header, seal, bytes, path } = segment;
       if (!header.previousId.equals(before.id) || !header.previousTag.equals(before.tag))
         throw new JournalCorrupt(`segment ${number} does not follow what is there of the one before it`);
-      const { frames, lastTag } = readSegment(header, seal, bytes);
+      const { frames, lastTag, end } = readSegment(header, seal, bytes);
       for (const frame of frames) replay(frame);
       before = { id: header.id, tag: lastTag };
+      tail = { path, bytes: bytes.subarray(0, end) };
       const used = frames.reduce((sum, frame) => sum + frameBytes(frame.length), 0);
       this.#live.set(number, { path, bytes: bytes.length, used });
     }
@@ -310,6 +312,27 @@ export class Journal {
     }
     this.#nextNumber = number;
     this.#end = before;
+    await this.#makeDurable(tail);
+  }
+
+  /**
+   * What was replayed must be durable before anything builds on it: the next header names the last tag, and what it names must
+   * not be missing after a power cut. The process before may have been killed between a write and its sync, or
+   * the sync failed; then the kernel holds the pages for clean, and only writing them again gets them to the disk. Frames before the
+   * last one, and segments before the last one, were synced before the next was written.
+   */
+  async #makeDurable(tail: { path: string; bytes: Buffer } | undefined): Promise<void> {
+    const { disk, directory } = this.#options;
+    // Also the names of free segments: what will be written into them must be found again.
+    await disk.syncDirectory(directory);
+    if (tail === undefined) return;
+    const file = await disk.openFile(tail.path);
+    try {
+      await file.write(0, tail.bytes);
+      await file.syncData();
+    } finally {
+      await file.close();
+    }
   }
 
   /** All segments whose header is whole, by number; the others are free. @throws JournalCorrupt */

@@ -33,6 +33,8 @@ export async function createEmbeddedStore({ project, directory, disk, cipher }: 
 export async function openEmbeddedStore(options: EmbeddedStoreOptions): Promise<EmbeddedStore> {
   const { project, directory, disk, cipher, limits } = options;
   await removeLeftovers(disk, join(directory, 'tmp'));
+  // A catalog that was renamed and not synced must not go back to the one before once segments are used again that this one freed.
+  await disk.syncDirectory(directory);
   const snapshot = await disk.read(join(directory, CATALOG_FILE));
   const catalog = new Catalog();
   const usedKeys = new UsedKeys();
@@ -76,6 +78,8 @@ export async function openEmbeddedStore(options: EmbeddedStoreOptions): Promise<
   });
   store = new EmbeddedStore(options, { catalog, journal, usedKeys, writer });
   for (const [fileName, sealed] of sealedByFile) {
+    // The cache may be older: of before a commit whose sync failed, but which is found in the journal.
+    options.cache.delete(project, fileName);
     if (sealed === undefined) writer.remove(fileName);
     else writer.put(fileName, Buffer.from(sealed));
   }

@@ -11,6 +11,8 @@ export interface SegmentContent {
   readonly frames: readonly Buffer[];
   /** Tag of the last whole frame; zeros if there is none. */
   readonly lastTag: Buffer;
+  /** Offset behind that frame. */
+  readonly end: number;
 }
 
 /**
@@ -38,7 +40,7 @@ export function readSegment(header: SegmentHeader, seal: SegmentSeal, bytes: Buf
         `segment ${header.number}: frame ${frames.length + 1} is damaged, and frame ${frame.number} follows it`,
       );
   }
-  return { frames, lastTag };
+  return { frames, lastTag, end: at };
 }
 
 /** Spares the decryption of what cannot be a later frame, since free space is long. */
