@@ -48,6 +48,7 @@ export class SimulatedDisk implements Disk {
   #current = new Map<string, Node>();
   #unsynced: NameChange[] = [];
   #fault: Fault | undefined;
+  #crashLine: { readonly line: RegExp; readonly when: Fault['when'] } | undefined;
   #crashed = false;
   /** While true, nothing that takes space succeeds. */
   full = false;
@@ -66,6 +67,11 @@ export class SimulatedDisk implements Disk {
   /** Plans a fault, with operations counted from now. */
   failAt(fault: Fault): void {
     this.#fault = { ...fault, operation: this.operations + fault.operation };
+  }
+
+  /** Plans a crash at the next operation of this trace. */
+  failAtLine(line: RegExp, when: Fault['when']): void {
+    this.#crashLine = { line, when };
   }
 
   get crashed(): boolean {
@@ -250,7 +256,10 @@ export class SimulatedDisk implements Disk {
     this.#requireAlive();
     this.operations++;
     this.trace.push(what);
-    const fault = this.#fault?.operation === this.operations ? this.#fault : undefined;
+    const crash = this.#crashLine?.line.test(what) === true ? this.#crashLine : undefined;
+    const planned: Fault | undefined =
+      crash === undefined ? this.#fault : { operation: this.operations, when: crash.when, what: 'crash' };
+    const fault = planned?.operation === this.operations ? planned : undefined;
     if (fault?.when === 'before') this.#raise(fault);
     const result = effect();
     if (fault?.when === 'after') this.#raise(fault);

@@ -9,7 +9,7 @@ import type { EmbeddedStore } from './embedded-store.ts';
 /** Commits that are given to the store at once, and what happens between such groups. */
 type Step =
   | { readonly kind: 'commits'; readonly commits: readonly (readonly Op[])[] }
-  | { readonly kind: 'checkpoint' }
+  | { readonly kind: 'checkpoint' | 'checkpoint beside' }
   | { readonly kind: 'reopen' };
 interface Op {
   readonly id: string;
@@ -30,6 +30,7 @@ const step: fc.Arbitrary<Step> = fc.oneof(
       .map((commits) => ({ kind: 'commits', commits }) as const),
   },
   { weight: 1, arbitrary: fc.constant({ kind: 'checkpoint' } as const) },
+  { weight: 1, arbitrary: fc.constant({ kind: 'checkpoint beside' } as const) },
   { weight: 1, arbitrary: fc.constant({ kind: 'reopen' } as const) },
 );
 
@@ -68,6 +69,8 @@ async function run(
   let store = await project.open(disk);
   for (const current of steps) {
     if (current.kind === 'checkpoint') await store.checkpoint();
+    // Commits go on beside it. When it crashes, so do they.
+    if (current.kind === 'checkpoint beside') store.checkpoint().catch(() => undefined);
     if (current.kind === 'reopen') {
       await store[Symbol.asyncDispose]();
       store = await project.open(disk);

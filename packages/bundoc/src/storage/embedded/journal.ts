@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { type KeyObject, randomBytes } from 'node:crypto';
 import { join } from 'node:path';
 import { TAG_BYTES } from '@bundoc/shared/aead';
-import { hasCode } from '@bundoc/shared/errors';
+import { AppError, hasCode } from '@bundoc/shared/errors';
 import type { Disk, DiskFile } from './disk.ts';
 import {
   BLOCK_BYTES,
@@ -148,8 +148,7 @@ export class Journal {
     }
     const active = this.#active;
     const frame = encodeFrame(active.seal, active.frames + 1, plaintext);
-    await active.file.write(active.offset, frame);
-    await active.file.syncData();
+    await writeDurably(active.file, active.offset, frame);
     active.offset += frame.length;
     active.frames++;
     active.lastTag = Buffer.from(frame.subarray(8, 8 + TAG_BYTES));
@@ -212,8 +211,12 @@ export class Journal {
     assert(key !== undefined, 'the current version has a key');
     const headerBlock = encodeHeader(key, header);
     const file = await disk.openFile(segment.path);
-    await file.write(0, headerBlock);
-    await file.syncData();
+    try {
+      await writeDurably(file, 0, headerBlock);
+    } catch (error) {
+      await file.close().catch(() => undefined);
+      throw error;
+    }
     const live: LiveSegment = { path: segment.path, bytes: segment.bytes, used: 0 };
     this.#nextNumber++;
     this.#live.set(header.number, live);
@@ -279,8 +282,7 @@ export class Journal {
   async #cleaned({ path, bytes }: Segment): Promise<FreeSegment> {
     const file = await this.#options.disk.openFile(path);
     try {
-      await file.write(BLOCK_BYTES, Buffer.alloc(BLOCK_BYTES));
-      await file.syncData();
+      await writeDurably(file, BLOCK_BYTES, Buffer.alloc(BLOCK_BYTES));
     } finally {
       await file.close();
     }
@@ -328,8 +330,7 @@ export class Journal {
     if (tail === undefined) return;
     const file = await disk.openFile(tail.path);
     try {
-      await file.write(0, tail.bytes);
-      await file.syncData();
+      await writeDurably(file, 0, tail.bytes);
     } finally {
       await file.close();
     }
@@ -361,5 +362,21 @@ export class Journal {
       this.#free.push({ path, bytes: bytes.length, clean: true });
     }
     return found;
+  }
+}
+
+/**
+ * Overwrites a part of a segment. Its space was taken when it was made, so a disk that is full for it all the same is one
+ * that failed: part of the bytes may be there, and what a caller tries again must not lie beside them.
+ *
+ * @throws AppError `storage_unavailable`, never `disk_full`.
+ */
+async function writeDurably(file: DiskFile, offset: number, bytes: Buffer): Promise<void> {
+  try {
+    await file.write(offset, bytes);
+    await file.syncData();
+  } catch (error) {
+    if (hasCode(error, 'disk_full')) throw new AppError('storage_unavailable', { cause: error });
+    throw error;
   }
 }
