@@ -190,6 +190,33 @@ describe('what one process wrote and did not sync', () => {
     expect(documentFiles(second.powerCut('synced only'))).toEqual([]);
   });
 
+  it('of a document file whose sync failed is written again from the journal', async () => {
+    for (let operation = 1; operation < 12; operation++) {
+      const { project, disk, store } = await started();
+      await commitOne(store, put('a', '{"v":1}'));
+      disk.failAt({ operation, when: 'before', what: 'storage_unavailable' });
+      for (let n = 0; n < 3; n++) await store.checkpoint().catch(() => undefined);
+      const again = await project.open(disk.powerCut('synced only'));
+      expect((await again.get(ref('a')))?.text.toString(), `operation ${operation}`).toContain('"v":1');
+    }
+  });
+
+  it('of the name of a free segment is made durable before it is used', async () => {
+    const { project, disk, store } = await started();
+    disk.failAtLine(/^create \/p\/journal/, 'after');
+    await commitOne(store, put('a', '{}')).catch(() => undefined);
+    const second = disk.restart();
+    const next = await project.open(second);
+    // The one segment that is there is the reserve now.
+    second.full = true;
+    const idempotency = { key: 'a'.repeat(32), request: 'b'.repeat(32) };
+    await next.commit([], { idempotency });
+    const last = await project.open(second.powerCut('synced only'));
+    await expect(
+      last.commit([], { idempotency: { ...idempotency, request: 'c'.repeat(32) } }),
+    ).rejects.toMatchObject({ code: 'idempotency_mismatch' });
+  });
+
   it('is never taken for durable after a sync that failed', async () => {
     for (let operation = 1; operation < 30; operation++) {
       const { project, disk, store } = await started();
@@ -344,6 +371,27 @@ describe('the journal', () => {
     }
   });
 
+  it('opens when a crash tore the header of a segment that was used before', async () => {
+    const { project, disk, store } = await started();
+    for (let n = 0; n < 5; n++) {
+      for (let m = 0; m < 8; m++)
+        await commitOne(store, put(`d${m}`, `{"n":${n},"pad":"${'x'.repeat(900)}"}`));
+      await store.checkpoint();
+    }
+    const used = new Set(journalFiles(disk));
+    disk.failAtLine(/^write \/p\/journal\/\d+ 0 512$/, 'after');
+    await commitOne(store, put('torn', '{}')).catch(() => undefined);
+    const path = String(disk.trace.at(-1)).split(' ')[1]!;
+    expect(used.has(path), `${path} was used before`).toBe(true);
+    const next = disk.powerCut('everything');
+    const bytes = Buffer.from(next.files().get(path)!);
+    bytes.fill(0xff, 20, 400);
+    next.tamper(path, bytes);
+    const again = await project.open(next);
+    for (let m = 0; m < 8; m++) expect((await again.get(ref(`d${m}`)))?.text.toString()).toContain('"n":4');
+    await commitOne(again, put('torn', '{}'));
+  });
+
   it('with a missing segment in the middle is corrupt', async () => {
     const { project, disk, store } = await started();
     for (let n = 0; n < 20; n++) await commitOne(store, put(`d${n}`, `{"pad":"${'x'.repeat(500)}"}`));
@@ -428,6 +476,35 @@ describe('a snapshot that is taken while commits go on', () => {
   });
 });
 
+describe('the cache', () => {
+  it('has the latest bytes of a document, and none of a deleted one', async () => {
+    const { project, disk } = await started();
+    const cache = createSealedCache(1_000_000);
+    const store = await project.open(disk, cache);
+    const name = project.cipher.fileName(ref('a'));
+    for (const v of [1, 2]) {
+      await commitOne(store, put('a', `{"v":${v}}`));
+      // Written, so that no wish of the file writer answers in its place.
+      await store.checkpoint();
+      expect((await store.get(ref('a')))?.text.toString()).toContain(`"v":${v}`);
+    }
+    expect(cache.get('p', name)).toBeDefined();
+    await commitOne(store, remove('a'));
+    expect(cache.get('p', name)).toBeUndefined();
+  });
+});
+
+describe('an idempotency key', () => {
+  it('is remembered by the snapshot when its journal is gone', async () => {
+    const { project, disk, store } = await started();
+    const idempotency = { key: 'a'.repeat(32), request: 'b'.repeat(32) };
+    const first = await store.commit([put('a', '{}')], { idempotency });
+    await store.checkpoint();
+    const again = await project.open(disk.powerCut('synced only'));
+    expect(await again.commit([put('a', '{}')], { idempotency })).toEqual(first);
+  });
+});
+
 describe('the catalog', () => {
   it.each([
     ['missing', () => undefined],
@@ -441,6 +518,31 @@ describe('the catalog', () => {
     await store[Symbol.asyncDispose]();
     disk.tamper('/p/catalog', change(disk.files().get('/p/catalog')!));
     await expect(project.open(disk)).rejects.toMatchObject({ code: 'project_damaged' });
+  });
+
+  it('that ends at a chunk before its last one is damage', async () => {
+    const { project, disk, store } = await started();
+    await commitOne(store, put('a', '{}'));
+    await store.checkpoint();
+    const bytes = disk.files().get('/p/catalog')!;
+    disk.tamper('/p/catalog', bytes.subarray(0, 32 + bytes.readUInt32BE(28)));
+    await expect(project.open(disk)).rejects.toMatchObject({ code: 'project_damaged' });
+  });
+
+  it('never counts back, even if the last change was a deletion that is forgotten', async () => {
+    const clock = new FakeClock();
+    const project = new EmbeddedProject({ clock });
+    const disk = EmbeddedProject.disk();
+    await project.create(disk);
+    const store = await project.open(disk);
+    await commitOne(store, put('a', '{}'));
+    await commitOne(store, remove('a'));
+    const { position } = await store.changes(0, 10);
+    clock.advance(TOMBSTONE_TTL_MS + 1);
+    await store.checkpoint();
+    const again = await project.open(disk.powerCut('synced only'));
+    await commitOne(again, put('b', '{}'));
+    expect((await again.changes(position, 10)).changes.map(({ ref: { id } }) => id)).toEqual(['b']);
   });
 
   it('forgets deletions after seven days, and refuses positions from before them', async () => {

@@ -425,7 +425,7 @@ export class EmbeddedStore implements ProjectStore {
     if (purged === 0 && journal.liveBytes === 0) return;
     // It could not end, and every rotation takes another segment.
     if (writer.full) throw new AppError('disk_full');
-    const start = await this.#journalTurn.run('', () => journal.rotate());
+    const start = await this.#journalTurn.run('', () => journal.beginCheckpoint());
     const head = { start, lastSeq: catalog.lastSeq, purgedSeq: catalog.purgedSeq };
     await writer.flush();
     const snapshot = await encodeSnapshot(project, cipher, head, usedKeys, catalog.states());

@@ -173,6 +173,12 @@ export class Journal {
     return { firstLive: this.#nextNumber, before: this.#end };
   }
 
+  /** {@link rotate} for a checkpoint. That may fail for want of space, so it may not cost the reserve. @throws AppError `disk_full` */
+  async beginCheckpoint(): Promise<JournalStart> {
+    await this.#leaveReserve();
+    return this.rotate();
+  }
+
   /**
    * Frees the segments before `firstLive`, once a snapshot that names it is durable. `keep` of the free ones stay for later
    * use, the others are removed.
