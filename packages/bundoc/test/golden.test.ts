@@ -1,8 +1,11 @@
-import { createSecretKey } from 'node:crypto';
+import { createDecipheriv, createSecretKey, hkdfSync } from 'node:crypto';
 import { readFileSync } from 'node:fs';
+import { FakeClock } from '@bundoc/shared/testing/fake-clock';
 import { describe, expect, it } from 'vitest';
 import { readStoredMetadata } from '../src/cipher/stored-text.ts';
 import { formatProjectFile, openCipher, parseProjectFile } from '../src/project/project-file.ts';
+import { openTestStore } from '../src/testing/embedded-project.ts';
+import { SimulatedDisk } from '../src/testing/simulated-disk.ts';
 
 const golden = (name: string) => readFileSync(new URL(`golden/${name}`, import.meta.url));
 const expected = JSON.parse(golden('expected-v1.golden.json').toString()) as Record<string, string>;
@@ -34,5 +37,89 @@ describe('the golden files of format 1', () => {
     );
     expect(text.toString()).toBe(expected['text']);
     expect(readStoredMetadata(text, ref)?._rev).toBe('0123456789abcdef01234567');
+  });
+
+  /** By `docs/formats` and nothing of ours: key, nonce, tag, ciphertext and AAD as the byte tables give them. */
+  function openByHand(
+    info: string,
+    salt: Buffer,
+    sealed: { nonce: Buffer; text: Buffer; tag: Buffer; aad: Buffer },
+  ) {
+    const subkey = Buffer.from(hkdfSync('sha256', dek, salt, info, 32));
+    const decipher = createDecipheriv('aes-256-gcm', subkey, sealed.nonce);
+    decipher.setAAD(sealed.aad).setAuthTag(sealed.tag);
+    return Buffer.concat([decipher.update(sealed.text), decipher.final()]);
+  }
+
+  const engine = JSON.parse(golden('engine-v1.golden.json').toString()) as {
+    texts: string[];
+    changes: unknown[];
+    usedKeys: { key: string; request: string; answer: unknown }[];
+  };
+
+  it('catalog and journal open to the state that they were written from', async () => {
+    const disk = new SimulatedDisk('/', '/p', '/p/tmp', '/p/docs', '/p/journal');
+    disk.tamper('/p/catalog', golden('catalog-v1.golden.bin'));
+    disk.tamper('/p/journal/00000007', golden('journal-v1.golden.bin'));
+    await using store = await openTestStore('golden', '/p', disk, openCipher(file, [key]), new FakeClock());
+    const { documents } = await store.list({ collection: 'notes', after: 0, limit: 10, bytesMax: 1_000_000 });
+    expect(documents.map(({ text }) => text.toString())).toEqual(engine.texts);
+    expect((await store.changes(0, 10)).changes).toEqual(engine.changes);
+    for (const { key: used, request, answer } of engine.usedKeys)
+      expect(await store.commit([], { idempotency: { key: used, request } })).toEqual(answer);
+  });
+
+  it('the catalog’s first chunk is opened by its byte table alone', () => {
+    const bytes = golden('catalog-v1.golden.bin');
+    expect(bytes.toString('latin1', 0, 8)).toBe('BUNDOCC1');
+    expect(bytes.readUInt32BE(8)).toBe(1);
+    const id = bytes.subarray(12, 28);
+    const end = 32 + bytes.readUInt32BE(28);
+    const plaintext = openByHand('bundoc/catalog/v1', id, {
+      nonce: bytes.subarray(32, 44),
+      text: bytes.subarray(44, end - 16),
+      tag: bytes.subarray(end - 16, end),
+      aad: Buffer.from(`bundoc/catalog/v1\0golden\0${id.toString('hex')}\x000\0more`),
+    });
+    expect(plaintext).toHaveLength(62);
+    // The first live segment is the golden one, and lastSeq covers the four commits before it.
+    expect(plaintext.readUIntBE(0, 6)).toBe(2);
+    expect(plaintext.subarray(6, 38)).toEqual(golden('journal-v1.golden.bin').subarray(36, 68));
+    expect(plaintext.readUIntBE(38, 6)).toBe(4);
+    // Of one key version, version 1, three seals.
+    expect([plaintext.readUInt16BE(50), plaintext.readUInt32BE(52), plaintext.readUIntBE(56, 6)]).toEqual([
+      1, 1, 3,
+    ]);
+  });
+
+  it('the journal’s frames are opened by their byte table alone', () => {
+    const bytes = golden('journal-v1.golden.bin');
+    expect(bytes.toString('latin1', 0, 8)).toBe('BUNDOCJ1');
+    const openFrame = (at: number) => {
+      const [length, number] = [bytes.readUInt32BE(at), bytes.readUInt32BE(at + 4)];
+      const nonce = Buffer.alloc(12);
+      nonce.writeUInt32BE(number, 8);
+      const plaintext = openByHand('bundoc/journal/v1', bytes.subarray(12, 28), {
+        nonce,
+        tag: bytes.subarray(at + 8, at + 24),
+        text: bytes.subarray(at + 24, at + 24 + length),
+        aad: Buffer.concat([
+          bytes.subarray(0, 512),
+          bytes.subarray(at + 4, at + 8),
+          bytes.subarray(at, at + 4),
+        ]),
+      });
+      return { number, plaintext };
+    };
+    const seals = openFrame(512);
+    expect(seals.number).toBe(1);
+    expect([seals.plaintext.readUInt8(0), seals.plaintext.readUInt32BE(1)]).toEqual([3, 1]);
+    expect(seals.plaintext.readUIntBE(5, 6)).toBe(3 + 2 + 2 ** 20);
+    const { number, plaintext } = openFrame(1_024);
+    expect(number).toBe(2);
+    expect(plaintext.readUInt8(0)).toBe(1);
+    expect(plaintext.toString('utf8', 3, 8)).toBe('notes');
+    expect(plaintext.toString('utf8', 10, 19)).toBe('première');
+    expect(plaintext.toString('hex', 19, 35)).toBe(expected['fileName']);
   });
 });

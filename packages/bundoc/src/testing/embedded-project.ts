@@ -6,7 +6,7 @@ import type { Disk } from '../storage/embedded/disk.ts';
 import type { EmbeddedLimits, EmbeddedStore } from '../storage/embedded/embedded-store.ts';
 import { createEmbeddedStore, openEmbeddedStore } from '../storage/embedded/recovery.ts';
 import { SEAL_LIMITS, type SealLimits } from '../storage/embedded/seal-budget.ts';
-import { createSealedCache } from '../storage/embedded/sealed-cache.ts';
+import { createSealedCache, type SealedCache } from '../storage/embedded/sealed-cache.ts';
 import { SimulatedDisk } from './simulated-disk.ts';
 
 /** Small enough that a short history fills segments and begins checkpoints by itself. */
@@ -83,14 +83,14 @@ export class EmbeddedProject {
     return createEmbeddedStore({ project: 'p', directory: this.directory, disk, cipher: this.cipher });
   }
 
-  open(disk: Disk, cacheBytes = 0): Promise<EmbeddedStore> {
+  open(disk: Disk, cache: number | SealedCache = 0): Promise<EmbeddedStore> {
     return openEmbeddedStore({
       project: 'p',
       directory: this.directory,
       disk,
       cipher: this.cipher,
       clock: this.clock,
-      cache: createSealedCache(cacheBytes),
+      cache: typeof cache === 'number' ? createSealedCache(cache) : cache,
       onIntegrityError: (fileName) => this.damaged.push(fileName),
       onFailure: (error) => this.failures.push(error),
       onRotationDue: (version) => this.rotationsDue.push(version),

@@ -48,6 +48,7 @@ export class SimulatedDisk implements Disk {
   #current = new Map<string, Node>();
   #unsynced: NameChange[] = [];
   #fault: Fault | undefined;
+  #crashLine: { readonly line: RegExp; readonly when: Fault['when'] } | undefined;
   #crashed = false;
   /** While true, nothing that takes space succeeds. */
   full = false;
@@ -68,6 +69,11 @@ export class SimulatedDisk implements Disk {
     this.#fault = { ...fault, operation: this.operations + fault.operation };
   }
 
+  /** Plans a crash at the next operation of this trace. */
+  failAtLine(line: RegExp, when: Fault['when']): void {
+    this.#crashLine = { line, when };
+  }
+
   get crashed(): boolean {
     return this.#crashed;
   }
@@ -82,6 +88,18 @@ export class SimulatedDisk implements Disk {
       next.#durable.set(path, node.kind === 'directory' ? node : settled(node, survival));
     }
     next.#current = new Map(next.#durable);
+    return next;
+  }
+
+  /**
+   * The disk as a new process finds it after `kill -9`: everything that was written, though what was not synced is still
+   * not durable, and a later power cut takes it.
+   */
+  restart(): SimulatedDisk {
+    const next = new SimulatedDisk();
+    next.#durable = new Map(this.#durable);
+    next.#current = new Map(this.#current);
+    next.#unsynced = [...this.#unsynced];
     return next;
   }
 
@@ -154,7 +172,7 @@ export class SimulatedDisk implements Disk {
           copy.copy(node.content, offset);
           node.unsynced.push({ offset, bytes: copy, truncates: false });
         }),
-      syncData: () => this.#change(`fdatasync ${path}`, () => sync(node)),
+      syncData: () => this.#sync(`fdatasync ${path}`, node),
       close: async () => undefined,
     };
   }
@@ -186,9 +204,10 @@ export class SimulatedDisk implements Disk {
   async syncFiles(paths: readonly string[]): Promise<void> {
     for (const path of paths) {
       const node = this.#current.get(path);
-      if (node?.kind === 'file') await this.#change(`fsync ${path}`, () => sync(node));
+      if (node?.kind === 'file') await this.#sync(`fsync ${path}`, node);
     }
-    for (const directory of new Set(paths.map((path) => dirname(path)))) await this.syncDirectory(directory);
+    for (const directory of new Set(paths.map((path) => dirname(path))))
+      if (this.#current.has(directory)) await this.syncDirectory(directory);
   }
 
   /** Changes a file's bytes behind the store's back; undefined removes it. */
@@ -219,11 +238,27 @@ export class SimulatedDisk implements Disk {
     this.#unsynced.push({ directory: dirname(path), apply });
   }
 
+  /**
+   * A sync that fails leaves what was written readable, and no later sync makes it durable: the kernel holds it for clean
+   * (https://www.usenix.org/conference/atc20/presentation/rebello).
+   */
+  async #sync(what: string, node: FileNode): Promise<void> {
+    try {
+      await this.#change(what, () => sync(node));
+    } catch (error) {
+      if (!this.#crashed) node.unsynced = [];
+      throw error;
+    }
+  }
+
   async #change<T>(what: string, effect: () => T): Promise<T> {
     this.#requireAlive();
     this.operations++;
     this.trace.push(what);
-    const fault = this.#fault?.operation === this.operations ? this.#fault : undefined;
+    const crash = this.#crashLine?.line.test(what) === true ? this.#crashLine : undefined;
+    const planned: Fault | undefined =
+      crash === undefined ? this.#fault : { operation: this.operations, when: crash.when, what: 'crash' };
+    const fault = planned?.operation === this.operations ? planned : undefined;
     if (fault?.when === 'before') this.#raise(fault);
     const result = effect();
     if (fault?.when === 'after') this.#raise(fault);
@@ -254,8 +289,18 @@ function survives(survival: Survival): boolean {
 }
 
 function sync(node: FileNode): void {
-  node.durable = Buffer.from(node.content);
+  node.durable = written(node.durable, node.unsynced);
   node.unsynced = [];
+}
+
+/** A content after all of these writes. */
+function written(content: Buffer, writes: FileNode['unsynced']): Buffer {
+  let next = Buffer.from(content);
+  for (const { offset, bytes, truncates } of writes) {
+    if (truncates) next = Buffer.alloc(bytes.length);
+    bytes.copy(next, offset);
+  }
+  return next;
 }
 
 /** The file after a power cut: each sector of each unsynced write is there or not. */

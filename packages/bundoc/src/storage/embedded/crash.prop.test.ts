@@ -9,7 +9,7 @@ import type { EmbeddedStore } from './embedded-store.ts';
 /** Commits that are given to the store at once, and what happens between such groups. */
 type Step =
   | { readonly kind: 'commits'; readonly commits: readonly (readonly Op[])[] }
-  | { readonly kind: 'checkpoint' }
+  | { readonly kind: 'checkpoint' | 'checkpoint beside' }
   | { readonly kind: 'reopen' };
 interface Op {
   readonly id: string;
@@ -30,6 +30,7 @@ const step: fc.Arbitrary<Step> = fc.oneof(
       .map((commits) => ({ kind: 'commits', commits }) as const),
   },
   { weight: 1, arbitrary: fc.constant({ kind: 'checkpoint' } as const) },
+  { weight: 1, arbitrary: fc.constant({ kind: 'checkpoint beside' } as const) },
   { weight: 1, arbitrary: fc.constant({ kind: 'reopen' } as const) },
 );
 
@@ -68,6 +69,8 @@ async function run(
   let store = await project.open(disk);
   for (const current of steps) {
     if (current.kind === 'checkpoint') await store.checkpoint();
+    // Commits go on beside it. When it crashes, so do they.
+    if (current.kind === 'checkpoint beside') store.checkpoint().catch(() => undefined);
     if (current.kind === 'reopen') {
       await store[Symbol.asyncDispose]();
       store = await project.open(disk);
@@ -132,13 +135,17 @@ describe('a history with a crash in it', () => {
         fc.integer({ min: 1, max: 2_147_483_646 }),
         fc.constantFrom('synced only' as const, 'everything' as const, 'random' as const, 'random' as const),
         fc.constantFrom('crash' as const, 'crash' as const, 'storage_unavailable' as const),
-        async (steps, where, when, seed, mode, what) => {
+        fc.array(fc.constantFrom('power cut' as const, 'kill -9' as const), { minLength: 3, maxLength: 3 }),
+        async (steps, where, when, seed, mode, what, ends) => {
           let state = seed;
           const random = () => {
             state = (state * 48_271) % 2_147_483_647;
             return state / 2_147_483_647;
           };
           const survival = mode === 'random' ? { random } : mode;
+          // After kill -9 a process finds what was never synced, goes on from it, and a power cut may still take it.
+          const after = (ended: SimulatedDisk) =>
+            ends.pop() === 'kill -9' ? ended.restart() : ended.powerCut(survival);
           const project = new EmbeddedProject();
 
           // How many operations the history has without a crash.
@@ -156,20 +163,22 @@ describe('a history with a crash in it', () => {
           await run(project, disk, steps, outcome).catch(() => undefined);
 
           // Recovery itself crashes at a random operation, then is left in peace.
-          const second = disk.powerCut(survival);
+          const second = after(disk);
           second.failAt({ operation: 1 + Math.floor(random() * 12), when, what: 'crash' });
           await project
             .open(second)
             .then((store) => store.checkpoint())
             .catch(() => undefined);
-          const third = second.powerCut(survival);
+          const third = after(second);
           const store = await project.open(third);
           const content = await check(store, outcome.models.slice(outcome.acknowledged));
 
-          // It goes on: another commit, and everything is there after one more power cut.
+          // It goes on: another commit, and everything is there after one more end, and at last a power cut.
           await store.commit([put('a', '{"v":0}')]);
-          const last = await project.open(third.powerCut(survival));
+          const fourth = after(third);
+          const last = await project.open(fourth);
           await check(last, [new Map([...content, ['a', 0]])]);
+          await check(await project.open(fourth.powerCut(survival)), [new Map([...content, ['a', 0]])]);
           expect(project.damaged).toEqual([]);
         },
       ),

@@ -2,6 +2,7 @@ import { mkdtempSync, rmSync } from 'node:fs';
 import { mkdir } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { setImmediate } from 'node:timers/promises';
 import { FakeClock } from '@bundoc/shared/testing/fake-clock';
 import { afterAll, describe, expect, it } from 'vitest';
 import { EmbeddedProject, SMALL_LIMITS } from '../../testing/embedded-project.ts';
@@ -11,6 +12,7 @@ import { TOMBSTONE_TTL_MS } from '../port.ts';
 import { COMMITS_WAITING_MAX, type EmbeddedStore } from './embedded-store.ts';
 import { parseHeader } from './frame.ts';
 import { nodeDisk } from './node-disk.ts';
+import { createSealedCache } from './sealed-cache.ts';
 
 const folders: string[] = [];
 afterAll(() => {
@@ -47,6 +49,9 @@ async function started(): Promise<{ project: EmbeddedProject; disk: SimulatedDis
 
 const journalFiles = (disk: SimulatedDisk) =>
   [...disk.files().keys()].filter((path) => path.includes('/journal/'));
+
+const documentFiles = (disk: SimulatedDisk) =>
+  [...disk.files().keys()].filter((path) => path.includes('/docs/'));
 
 describe('a commit', () => {
   it('shares one sync with all that wait', async () => {
@@ -140,6 +145,182 @@ describe('a commit', () => {
   });
 });
 
+describe('what one process wrote and did not sync', () => {
+  const crashes = (disk: SimulatedDisk, operation: number, when: 'before' | 'after' = 'before') =>
+    disk.failAt({ operation, when, what: 'crash' });
+
+  /** Killed at each operation of a commit, a new process goes on from all that it finds, and then the power is cut. */
+  it.each(['before', 'after'] as const)(
+    'is made durable by the next one before that builds on it (killed %s an operation)',
+    async (when) => {
+      for (let operation = 1; operation < 40; operation++) {
+        const { project, disk, store } = await started();
+        crashes(disk, operation, when);
+        const first = await commitOne(store, put('a', `{"v":1,"pad":"${'x'.repeat(9_000)}"}`)).catch(
+          () => undefined,
+        );
+        const deleted = await commitOne(store, put('b', '{"v":2}'))
+          .then(() => store.checkpoint())
+          .then(() => commitOne(store, remove('b')))
+          .then(() => store.checkpoint())
+          .catch(() => undefined);
+        if (!disk.crashed) break;
+        const second = disk.restart();
+        const next = await project.open(second);
+        const before = await next.get(ref('a'));
+        if (first !== undefined) expect(before?.metadata).toEqual(first.metadata);
+        await commitOne(next, put('c', '{"v":3}'));
+        const third = second.powerCut('synced only');
+        const last = await project.open(third);
+        expect((await last.get(ref('a')))?.metadata, `operation ${operation}`).toEqual(before?.metadata);
+        expect((await last.get(ref('c')))?.text.toString()).toContain('"v":3');
+        expect(deleted).toBeUndefined();
+      }
+    },
+  );
+
+  it('of a removed document file is made durable too: it does not come back', async () => {
+    const { project, disk, store } = await started();
+    await commitOne(store, put('a', '{}'));
+    await store.checkpoint();
+    await commitOne(store, remove('a'));
+    await expect.poll(() => documentFiles(disk)).toEqual([]);
+    const second = disk.restart();
+    await (await project.open(second)).checkpoint();
+    expect(documentFiles(second.powerCut('synced only'))).toEqual([]);
+  });
+
+  it('of a document file whose sync failed is written again from the journal', async () => {
+    for (let operation = 1; operation < 12; operation++) {
+      const { project, disk, store } = await started();
+      await commitOne(store, put('a', '{"v":1}'));
+      disk.failAt({ operation, when: 'before', what: 'storage_unavailable' });
+      for (let n = 0; n < 3; n++) await store.checkpoint().catch(() => undefined);
+      const again = await project.open(disk.powerCut('synced only'));
+      expect((await again.get(ref('a')))?.text.toString(), `operation ${operation}`).toContain('"v":1');
+    }
+  });
+
+  it('of the name of a free segment is made durable before it is used', async () => {
+    const { project, disk, store } = await started();
+    disk.failAtLine(/^create \/p\/journal/, 'after');
+    await commitOne(store, put('a', '{}')).catch(() => undefined);
+    const second = disk.restart();
+    const next = await project.open(second);
+    // The one segment that is there is the reserve now.
+    second.full = true;
+    const idempotency = { key: 'a'.repeat(32), request: 'b'.repeat(32) };
+    await next.commit([], { idempotency });
+    const last = await project.open(second.powerCut('synced only'));
+    await expect(
+      last.commit([], { idempotency: { ...idempotency, request: 'c'.repeat(32) } }),
+    ).rejects.toMatchObject({ code: 'idempotency_mismatch' });
+  });
+
+  it('is never taken for durable after a sync that failed', async () => {
+    for (let operation = 1; operation < 30; operation++) {
+      const { project, disk, store } = await started();
+      disk.failAt({ operation, when: 'before', what: 'storage_unavailable' });
+      const acknowledged: string[] = [];
+      for (const id of ['a', 'b', 'c']) {
+        await commitOne(store, put(id, `{"pad":"${'x'.repeat(3_000)}"}`))
+          .then(() => acknowledged.push(id))
+          .catch(() => undefined);
+      }
+      await store.checkpoint().catch(() => undefined);
+      await store[Symbol.asyncDispose]();
+      const again = await project.open(disk);
+      await commitOne(again, put('d', '{}'));
+      const last = await project.open(disk.powerCut('synced only'));
+      for (const id of [...acknowledged, 'd'])
+        expect(await last.get(ref(id)), `operation ${operation}: ${id}`).toBeDefined();
+    }
+  });
+});
+
+describe('a cache that outlives the store', () => {
+  it('never makes a commit whose sync failed, and which is found again, an integrity error', async () => {
+    for (let operation = 1; operation < 8; operation++) {
+      const { project, disk } = await started();
+      const cache = createSealedCache(1_000_000);
+      const store = await project.open(disk, cache);
+      await commitOne(store, put('a', '{"v":1}'));
+      await store.checkpoint();
+      disk.failAt({ operation, when: 'before', what: 'storage_unavailable' });
+      await commitOne(store, put('a', '{"v":2}')).catch(() => undefined);
+      await store[Symbol.asyncDispose]();
+      const again = await project.open(disk.restart(), cache);
+      await again.checkpoint();
+      expect(await again.get(ref('a')), `operation ${operation}`).toBeDefined();
+      expect(project.damaged).toEqual([]);
+    }
+  });
+});
+
+describe('on a full disk', () => {
+  it.each(['before', 'after'] as const)(
+    'a journal write without space, though that was taken before, loses nothing (%s)',
+    async (when) => {
+      for (let operation = 1; operation < 12; operation++) {
+        const { project, disk, store } = await started();
+        disk.failAt({ operation, when, what: 'disk_full' });
+        const at = disk.operations + operation - 1;
+        const acknowledged: string[] = [];
+        for (const id of ['a', 'b', 'c']) {
+          await commitOne(store, put(id, '{}'))
+            .then(() => acknowledged.push(id))
+            .catch(() => undefined);
+        }
+        // Making a segment may fail and be tried again. Writing into one may not: what is there then is not known.
+        const line = String(disk.trace[at]);
+        expect(store.failed, line).toBe(/^(write|fdatasync) \/p\/journal/.test(line));
+        for (const survival of ['synced only', 'everything'] as const) {
+          const again = await project.open(disk.powerCut(survival));
+          for (const id of acknowledged)
+            expect(await again.get(ref(id)), `operation ${operation}: ${id}`).toBeDefined();
+        }
+      }
+    },
+  );
+
+  const full = async () => {
+    const { project, disk, store } = await started();
+    for (let n = 0; n < 40; n++) await commitOne(store, put(`d${n}`, '{}'));
+    disk.full = true;
+    const fill = async () => {
+      for (let n = 0; n < 100; n++) await commitOne(store, put('other', `{"pad":"${'x'.repeat(200)}"}`));
+    };
+    await expect(fill()).rejects.toMatchObject({ code: 'disk_full' });
+    return { project, disk, store, fill };
+  };
+
+  it('a delete that shares its frame with a put goes on without it', async () => {
+    const { store } = await full();
+    const [refused, removed, absent] = await Promise.allSettled([
+      store.commit([put('new', '{}')]),
+      store.commit([remove('d1')]),
+      store.commit([remove('none')]),
+    ]);
+    expect(refused).toMatchObject({ reason: { code: 'disk_full' } });
+    expect(removed).toMatchObject({ status: 'fulfilled' });
+    expect(absent).toMatchObject({ reason: { code: 'document_not_found' } });
+    expect(await store.get(ref('d1'))).toBeUndefined();
+  });
+
+  it('the reserve is left to deletes, however many writers try', async () => {
+    const { project, disk, store, fill } = await full();
+    for (let n = 0; n < 6; n++) {
+      await commitOne(store, remove(`d${n}`));
+      await expect(fill()).rejects.toMatchObject({ code: 'disk_full' });
+      await store.checkpoint().catch(() => undefined);
+    }
+    disk.full = false;
+    await fill();
+    const again = await project.open(disk.powerCut('synced only'));
+    for (let n = 0; n < 40; n++) expect((await again.get(ref(`d${n}`))) !== undefined, `d${n}`).toBe(n >= 6);
+  });
+});
+
 describe('the journal', () => {
   it('is used again after checkpoints and does not grow', async () => {
     const { disk, store } = await started();
@@ -202,12 +383,137 @@ describe('the journal', () => {
     }
   });
 
+  it('opens when a crash tore the header of a segment that was used before', async () => {
+    const { project, disk, store } = await started();
+    for (let n = 0; n < 5; n++) {
+      for (let m = 0; m < 8; m++)
+        await commitOne(store, put(`d${m}`, `{"n":${n},"pad":"${'x'.repeat(900)}"}`));
+      await store.checkpoint();
+    }
+    const used = new Set(journalFiles(disk));
+    disk.failAtLine(/^write \/p\/journal\/\d+ 0 512$/, 'after');
+    await commitOne(store, put('torn', '{}')).catch(() => undefined);
+    const path = String(disk.trace.at(-1)).split(' ')[1]!;
+    expect(used.has(path), `${path} was used before`).toBe(true);
+    const next = disk.powerCut('everything');
+    const bytes = Buffer.from(next.files().get(path)!);
+    bytes.fill(0xff, 20, 400);
+    next.tamper(path, bytes);
+    const again = await project.open(next);
+    for (let m = 0; m < 8; m++) expect((await again.get(ref(`d${m}`)))?.text.toString()).toContain('"n":4');
+    await commitOne(again, put('torn', '{}'));
+  });
+
   it('with a missing segment in the middle is corrupt', async () => {
     const { project, disk, store } = await started();
     for (let n = 0; n < 20; n++) await commitOne(store, put(`d${n}`, `{"pad":"${'x'.repeat(500)}"}`));
     const second = journalFiles(disk).find((file) => parseHeader(disk.files().get(file)!)?.number === 2)!;
     disk.tamper(second, undefined);
     await expect(project.open(disk)).rejects.toMatchObject({ code: 'project_damaged' });
+  });
+});
+
+describe('a snapshot that is taken while commits go on', () => {
+  const DOCUMENTS = 2_400;
+  const idOf = (n: number) => `${n}-${'long'.repeat(60)}`;
+  const limits = { segmentBytes: 65_536, checkpointBytes: 1e9, backlogBytesMax: 1e9 };
+
+  /** @param end when the process dies: at this line of the disk's trace, or after the checkpoint. */
+  async function history(end: { line: RegExp; when: 'before' | 'after' } | undefined) {
+    const project = new EmbeddedProject({ limits });
+    const disk = EmbeddedProject.disk();
+    await project.create(disk);
+    const store = await project.open(disk);
+    const model = new Map<string, string | undefined>();
+    for (let from = 0; from < DOCUMENTS; from += 400) {
+      const batch = Array.from({ length: 400 }, (_, n) => put(idOf(from + n), '{"v":0}'));
+      const results = await store.commit(batch);
+      for (const [n, { metadata }] of results.entries()) model.set(idOf(from + n), metadata?._rev);
+    }
+    if (end !== undefined) disk.failAtLine(end.line, end.when);
+    let running = true;
+    let commits = 0;
+    const checkpoint = store
+      .checkpoint()
+      .catch(() => undefined)
+      .finally(() => {
+        running = false;
+      });
+    const used: { key: string; request: string }[] = [];
+    while (running && !disk.crashed) {
+      const n = commits++;
+      if (n % 8 === 0) await setImmediate();
+      // Near both ends of the catalog, so that some were walked over already and some not yet.
+      const at = n % 2 === 0 ? n % 50 : DOCUMENTS - 1 - (n % 50);
+      const id = n % 5 === 4 ? `new-${n}` : idOf(at);
+      const isDelete = n % 3 === 1 && model.get(id) !== undefined;
+      const idempotency = { key: n.toString(16).padStart(32, '0'), request: 'a'.repeat(32) };
+      try {
+        const write = isDelete ? remove(id) : put(id, `{"v":${n}}`);
+        const [result] = await store.commit([write], { idempotency });
+        model.set(id, result?.metadata?._rev);
+        used.push(idempotency);
+      } catch (error) {
+        if (!disk.crashed) throw error;
+      }
+    }
+    await checkpoint;
+    expect(commits).toBeGreaterThan(10);
+    return { project, disk, model, used };
+  }
+
+  it.each([
+    ['when it is durable', undefined],
+    ['before it is named', { line: /^rename .* \/p\/catalog$/, when: 'before' }],
+    ['when it is named, and its name not durable', { line: /^rename .* \/p\/catalog$/, when: 'after' }],
+    ['before it is written', { line: /^create \/p\/tmp/, when: 'before' }],
+  ] as const)('and the journal behind it are the whole state after a power cut %s', async (_name, end) => {
+    const { project, disk, model, used } = await history(end);
+    for (const survival of ['synced only', 'everything'] as const) {
+      const again = await project.open(disk.powerCut(survival));
+      const { changes } = await again.changes(0, 1_000_000);
+      const found = new Map(changes.map(({ ref: { id }, rev, deleted }) => [id, deleted ? undefined : rev]));
+      // Every one but the last, whose answer may not have come.
+      let different = 0;
+      for (const [id, rev] of model) if (found.get(id) !== rev) different++;
+      expect(different).toBeLessThanOrEqual(end === undefined ? 0 : 1);
+      expect((await again.get(ref(idOf(DOCUMENTS / 2))))?.metadata._rev).toBe(model.get(idOf(DOCUMENTS / 2)));
+      for (const idempotency of used.slice(-5)) {
+        const repeated = again.commit([put('none', '{}')], {
+          idempotency: { ...idempotency, request: 'b'.repeat(32) },
+        });
+        await expect(repeated).rejects.toMatchObject({ code: 'idempotency_mismatch' });
+      }
+    }
+  });
+});
+
+describe('the cache', () => {
+  it('has the latest bytes of a document, and none of a deleted one', async () => {
+    const { project, disk } = await started();
+    const cache = createSealedCache(1_000_000);
+    const store = await project.open(disk, cache);
+    const name = project.cipher.fileName(ref('a'));
+    for (const v of [1, 2]) {
+      await commitOne(store, put('a', `{"v":${v}}`));
+      // Written, so that no wish of the file writer answers in its place.
+      await store.checkpoint();
+      expect((await store.get(ref('a')))?.text.toString()).toContain(`"v":${v}`);
+    }
+    expect(cache.get('p', name)).toBeDefined();
+    await commitOne(store, remove('a'));
+    expect(cache.get('p', name)).toBeUndefined();
+  });
+});
+
+describe('an idempotency key', () => {
+  it('is remembered by the snapshot when its journal is gone', async () => {
+    const { project, disk, store } = await started();
+    const idempotency = { key: 'a'.repeat(32), request: 'b'.repeat(32) };
+    const first = await store.commit([put('a', '{}')], { idempotency });
+    await store.checkpoint();
+    const again = await project.open(disk.powerCut('synced only'));
+    expect(await again.commit([put('a', '{}')], { idempotency })).toEqual(first);
   });
 });
 
@@ -224,6 +530,31 @@ describe('the catalog', () => {
     await store[Symbol.asyncDispose]();
     disk.tamper('/p/catalog', change(disk.files().get('/p/catalog')!));
     await expect(project.open(disk)).rejects.toMatchObject({ code: 'project_damaged' });
+  });
+
+  it('that ends at a chunk before its last one is damage', async () => {
+    const { project, disk, store } = await started();
+    await commitOne(store, put('a', '{}'));
+    await store.checkpoint();
+    const bytes = disk.files().get('/p/catalog')!;
+    disk.tamper('/p/catalog', bytes.subarray(0, 32 + bytes.readUInt32BE(28)));
+    await expect(project.open(disk)).rejects.toMatchObject({ code: 'project_damaged' });
+  });
+
+  it('never counts back, even if the last change was a deletion that is forgotten', async () => {
+    const clock = new FakeClock();
+    const project = new EmbeddedProject({ clock });
+    const disk = EmbeddedProject.disk();
+    await project.create(disk);
+    const store = await project.open(disk);
+    await commitOne(store, put('a', '{}'));
+    await commitOne(store, remove('a'));
+    const { position } = await store.changes(0, 10);
+    clock.advance(TOMBSTONE_TTL_MS + 1);
+    await store.checkpoint();
+    const again = await project.open(disk.powerCut('synced only'));
+    await commitOne(again, put('b', '{}'));
+    expect((await again.changes(position, 10)).changes.map(({ ref: { id } }) => id)).toEqual(['b']);
   });
 
   it('forgets deletions after seven days, and refuses positions from before them', async () => {

@@ -329,18 +329,32 @@ export class EmbeddedStore implements ProjectStore {
 
   async #commitGroup(group: readonly Waiting[]): Promise<void> {
     if (this.#failed) throw new AppError('storage_unavailable');
-    await this.#reserveSeals(group);
-    // In the same turn in which enough seals were found reserved.
-    const prepared = this.#prepareGroup(group);
-    const mayUseReserve = prepared.every(({ waiting }) => onlyDeletes(waiting));
-    await this.#append(
-      prepared.flatMap(({ records }) => records),
-      mayUseReserve,
-    );
+    let prepared: Prepared[];
+    try {
+      await this.#reserveSeals(group);
+      // In the same turn in which enough seals were found reserved.
+      prepared = this.#prepareGroup(group);
+      const mayUseReserve = prepared.every(({ waiting }) => onlyDeletes(waiting));
+      await this.#append(
+        prepared.flatMap(({ records }) => records),
+        mayUseReserve,
+      );
+    } catch (error) {
+      if (hasCode(error, 'disk_full', 'key_exhausted')) return this.#commitDeletesOf(group, error);
+      throw error;
+    }
     for (const { records, results, waiting } of prepared) {
       for (const record of records) this.#publish(record);
       waiting.done.resolve(results);
     }
+  }
+
+  /** The group as a whole cannot be; its deletes need neither space nor seals, and may not suffer from who came with them. */
+  async #commitDeletesOf(group: readonly Waiting[], error: unknown): Promise<void> {
+    const deletes = group.filter(onlyDeletes);
+    if (deletes.length === 0 || deletes.length === group.length) throw error;
+    for (const waiting of group) if (!onlyDeletes(waiting)) waiting.done.reject(error);
+    await this.#commitGroup(deletes);
   }
 
   /** Makes sure that the seals of a group are durably reserved. @throws AppError `key_exhausted`. */
@@ -512,8 +526,10 @@ export class EmbeddedStore implements ProjectStore {
     const { catalog, journal, writer, usedKeys } = this.#parts;
     const purged = catalog.purge(clock.now() - TOMBSTONE_TTL_MS);
     if (purged === 0 && journal.liveBytes === 0) return;
+    // It could not end, and every rotation takes another segment.
+    if (writer.full) throw new AppError('disk_full');
     const head = await this.#journalTurn.run('', async () => {
-      const start = await journal.rotate();
+      const start = await journal.beginCheckpoint();
       const { lastSeq, purgedSeq } = catalog;
       return { start, lastSeq, purgedSeq, seals: this.#parts.seals.settle() };
     });

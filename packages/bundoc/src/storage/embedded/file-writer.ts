@@ -52,9 +52,15 @@ export class FileWriter {
   #failure: { readonly error: unknown } | undefined;
   /** Set while the disk is full: the next try. */
   #retry: NodeJS.Timeout | undefined;
+  #full = false;
 
   constructor(options: FileWriterOptions) {
     this.#options = options;
+  }
+
+  /** True from a full disk until the next content that could be written. */
+  get full(): boolean {
+    return this.#full;
   }
 
   /** Sealed bytes that are committed and not in their file yet; `gone` for a file that is to be removed. */
@@ -166,7 +172,9 @@ export class FileWriter {
     const { disk } = this.#options;
     const path = join(this.#options.directory, fileName.slice(0, 2), fileName);
     if (wish.sealed === undefined) {
-      if (await disk.remove(path)) this.#unsynced.add(path);
+      await disk.remove(path);
+      // Even if there was none: a process that was killed may have removed it and not synced its folder.
+      this.#unsynced.add(path);
       return;
     }
     const folder = dirname(path);
@@ -176,6 +184,7 @@ export class FileWriter {
       this.#folders.add(folder);
     }
     await disk.writeFile(path, wish.sealed);
+    this.#full = false;
     this.#unsynced.add(path);
   }
 
@@ -197,6 +206,7 @@ export class FileWriter {
   }
 
   #waitForSpace(): void {
+    this.#full = true;
     this.#flush?.done.reject(new AppError('disk_full'));
     this.#retry ??= setTimeout(() => {
       this.#retry = undefined;

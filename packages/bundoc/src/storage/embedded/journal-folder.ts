@@ -79,6 +79,8 @@ export interface LiveSegmentOnDisk {
   readonly bytes: number;
   /** Bytes of its whole frames. */
   readonly used: number;
+  /** Offset behind the last of them. */
+  readonly end: number;
 }
 
 export interface JournalSurvey {
@@ -116,6 +118,7 @@ export function surveyJournal(
     else if (!follows) faults.push(`segment ${present} does not follow what is there of the one before it`);
     hole ||= !isNext || !follows;
     let used = 0;
+    let end = BLOCK_BYTES;
     let lastTag = Buffer.alloc(before.tag.length);
     let expected = 1;
     for (const frame of scanSegment(seal, bytes)) {
@@ -127,11 +130,12 @@ export function surveyJournal(
       hole = false;
       expected = frame.number + 1;
       used += frameBytes(frame.plaintext.length);
+      end = frame.end;
       lastTag = Buffer.from(frame.tag);
     }
     before = { id: header.id, tag: lastTag };
     number = present + 1;
-    live.push({ number: present, path, bytes: bytes.length, used });
+    live.push({ number: present, path, bytes: bytes.length, used, end });
   }
   return {
     live,

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { type KeyObject, randomBytes } from 'node:crypto';
 import { join } from 'node:path';
 import { TAG_BYTES } from '@bundoc/shared/aead';
-import { hasCode } from '@bundoc/shared/errors';
+import { AppError, hasCode } from '@bundoc/shared/errors';
 import type { Disk, DiskFile } from './disk.ts';
 import {
   BLOCK_BYTES,
@@ -13,7 +13,12 @@ import {
   type SegmentHeader,
   type SegmentSeal,
 } from './frame.ts';
-import { readJournalFolder, surveyJournal } from './journal-folder.ts';
+import {
+  type JournalFolder,
+  type LiveSegmentOnDisk,
+  readJournalFolder,
+  surveyJournal,
+} from './journal-folder.ts';
 import { JournalCorrupt } from './segment-reader.ts';
 
 /** The end of a segment, as its successor and the snapshot name it. */
@@ -52,6 +57,11 @@ interface Segment {
   readonly bytes: number;
 }
 
+interface TakenSegment extends Segment {
+  /** True when there was no other left. */
+  readonly isReserve: boolean;
+}
+
 interface FreeSegment extends Segment {
   /** True when the block behind its header is zeros, durably. */
   readonly clean: boolean;
@@ -70,6 +80,8 @@ interface ActiveSegment {
   offset: number;
   frames: number;
   lastTag: Buffer;
+  /** While true, only frames that make room go into it. */
+  isReserve: boolean;
 }
 
 /**
@@ -123,18 +135,25 @@ export class Journal {
    */
   async append(plaintext: readonly Buffer[], { mayUseReserve = false } = {}): Promise<void> {
     const need = frameBytes(plaintext.reduce((sum, part) => sum + part.length, 0));
+    if (!mayUseReserve) await this.#leaveReserve();
     if (this.#active === undefined || this.#active.offset + need > this.#active.live.bytes) {
       await this.rotate();
       this.#active = await this.#begin(need, mayUseReserve);
     }
     const active = this.#active;
     const frame = encodeFrame(active.seal, active.frames + 1, plaintext);
-    await active.file.write(active.offset, frame);
-    await active.file.syncData();
+    await writeDurably(active.file, active.offset, frame);
     active.offset += frame.length;
     active.frames++;
     active.lastTag = Buffer.from(frame.subarray(8, 8 + TAG_BYTES));
     active.live.used += frame.length;
+  }
+
+  /** Once there is space for another segment, that one is the reserve. @throws AppError `disk_full` */
+  async #leaveReserve(): Promise<void> {
+    if (this.#active?.isReserve !== true) return;
+    if (this.#free.length === 0) this.#free.push({ ...(await this.#makeSegment(0)), clean: true });
+    this.#active.isReserve = false;
   }
 
   /** Ends the present segment. @returns where the journal goes on: what a snapshot taken from now on must name. */
@@ -146,6 +165,12 @@ export class Journal {
       await active.file.close();
     }
     return { firstLive: this.#nextNumber, before: this.#end };
+  }
+
+  /** {@link rotate} for a checkpoint. That may fail for want of space, so it may not cost the reserve. @throws AppError `disk_full` */
+  async beginCheckpoint(): Promise<JournalStart> {
+    await this.#leaveReserve();
+    return this.rotate();
   }
 
   /**
@@ -188,8 +213,12 @@ export class Journal {
     assert(key !== undefined, 'the current version has a key');
     const headerBlock = encodeHeader(key, header);
     const file = await disk.openFile(segment.path);
-    await file.write(0, headerBlock);
-    await file.syncData();
+    try {
+      await writeDurably(file, 0, headerBlock);
+    } catch (error) {
+      await file.close().catch(() => undefined);
+      throw error;
+    }
     const live: LiveSegment = { path: segment.path, bytes: segment.bytes, used: 0 };
     this.#nextNumber++;
     this.#live.set(header.number, live);
@@ -201,22 +230,23 @@ export class Journal {
       offset: BLOCK_BYTES,
       frames: 0,
       lastTag: Buffer.alloc(TAG_BYTES),
+      isReserve: segment.isReserve,
     };
   }
 
   /** A free segment, but not the last one: that is the reserve, so that there is a way on when the disk is full. */
-  async #takeSegment(bytesMin: number, mayUseReserve: boolean): Promise<Segment> {
+  async #takeSegment(bytesMin: number, mayUseReserve: boolean): Promise<TakenSegment> {
     if (this.#free.length === 0) await this.#makeReserve();
     if (this.#free.length > 1) {
       const free = this.#takeFree(bytesMin);
-      if (free !== undefined) return free.clean ? free : this.#cleaned(free);
+      if (free !== undefined) return { ...(free.clean ? free : await this.#cleaned(free)), isReserve: false };
     }
     try {
-      return await this.#makeSegment(bytesMin);
+      return { ...(await this.#makeSegment(bytesMin)), isReserve: false };
     } catch (error) {
       const reserve = mayUseReserve && hasCode(error, 'disk_full') ? this.#takeFree(bytesMin) : undefined;
       if (reserve === undefined) throw error;
-      return reserve.clean ? reserve : this.#cleaned(reserve);
+      return { ...(reserve.clean ? reserve : await this.#cleaned(reserve)), isReserve: true };
     }
   }
 
@@ -254,8 +284,7 @@ export class Journal {
   async #cleaned({ path, bytes }: Segment): Promise<FreeSegment> {
     const file = await this.#options.disk.openFile(path);
     try {
-      await file.write(BLOCK_BYTES, Buffer.alloc(BLOCK_BYTES));
-      await file.syncData();
+      await writeDurably(file, BLOCK_BYTES, Buffer.alloc(BLOCK_BYTES));
     } finally {
       await file.close();
     }
@@ -278,5 +307,52 @@ export class Journal {
     this.#nextFile = folder.nextFile;
     this.#nextNumber = next.firstLive;
     this.#end = next.before;
+    await this.#makeDurable(tailOf(folder, live.at(-1)));
+  }
+
+  /**
+   * What was replayed must be durable before anything builds on it: the next header names the last tag, and what it names must
+   * not be missing after a power cut. The process before may have been killed between a write and its sync, or
+   * the sync failed; then the kernel holds the pages for clean, and only writing them again gets them to the disk. Frames before the
+   * last one, and segments before the last one, were synced before the next was written.
+   */
+  async #makeDurable(tail: { path: string; bytes: Buffer } | undefined): Promise<void> {
+    const { disk, directory } = this.#options;
+    // Also the names of free segments: what will be written into them must be found again.
+    await disk.syncDirectory(directory);
+    if (tail === undefined) return;
+    const file = await disk.openFile(tail.path);
+    try {
+      await writeDurably(file, 0, tail.bytes);
+    } finally {
+      await file.close();
+    }
+  }
+}
+
+/** The last segment, up to behind its last whole frame. */
+function tailOf(
+  { segments }: JournalFolder,
+  last: LiveSegmentOnDisk | undefined,
+): { path: string; bytes: Buffer } | undefined {
+  const segment = last === undefined ? undefined : segments.get(last.number);
+  return segment === undefined
+    ? undefined
+    : { path: segment.path, bytes: segment.bytes.subarray(0, last?.end) };
+}
+
+/**
+ * Overwrites a part of a segment. Its space was taken when it was made, so a disk that is full for it all the same is one
+ * that failed: part of the bytes may be there, and what a caller tries again must not lie beside them.
+ *
+ * @throws AppError `storage_unavailable`, never `disk_full`.
+ */
+async function writeDurably(file: DiskFile, offset: number, bytes: Buffer): Promise<void> {
+  try {
+    await file.write(offset, bytes);
+    await file.syncData();
+  } catch (error) {
+    if (hasCode(error, 'disk_full')) throw new AppError('storage_unavailable', { cause: error });
+    throw error;
   }
 }

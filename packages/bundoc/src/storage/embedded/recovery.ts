@@ -28,8 +28,10 @@ export async function createEmbeddedStore({ project, directory, disk, cipher }: 
  * @throws AppError `project_damaged`, whose cause says what is missing or damaged.
  */
 export async function openEmbeddedStore(options: EmbeddedStoreOptions): Promise<EmbeddedStore> {
-  const { directory, disk, cipher, limits } = options;
+  const { project, directory, disk, cipher, limits } = options;
   await removeLeftovers(disk, join(directory, 'tmp'));
+  // A catalog that was renamed and not synced must not go back to the one before once segments are used again that this one freed.
+  await disk.syncDirectory(directory);
   const { journal, loaded } = await load(options);
   const { catalog, usedKeys, sealedByFile, sealCounts } = loaded;
   catalog.finishLoading();
@@ -43,6 +45,8 @@ export async function openEmbeddedStore(options: EmbeddedStoreOptions): Promise<
   const seals = new SealBudget(options.sealLimits, cipher.version, sealCounts);
   store = new EmbeddedStore(options, { catalog, journal, usedKeys, writer, seals });
   for (const [fileName, sealed] of sealedByFile) {
+    // The cache may be older: of before a commit whose sync failed, but which is found in the journal.
+    options.cache.delete(project, fileName);
     if (sealed === undefined) writer.remove(fileName);
     else writer.put(fileName, Buffer.from(sealed));
   }
