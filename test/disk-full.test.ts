@@ -1,5 +1,5 @@
 import { execFileSync } from 'node:child_process';
-import { mkdirSync, rmSync, writeFileSync } from 'node:fs';
+import { closeSync, mkdirSync, openSync, rmSync, writeFileSync, writeSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { BundocProcess } from './support/bundoc-process.ts';
@@ -79,6 +79,19 @@ describe('on a full disk', () => {
     await Promise.all(Array.from({ length: WRITERS }, (_, number) => writer(number)));
   }
 
+  /** Leaves no byte free, as the fill does not: it ends when a whole segment finds no room. */
+  function takeTheRest(): void {
+    const rest = openSync(join(dataDir, 'rest'), 'a');
+    try {
+      for (let n = 0; n < DISK_BYTES / 4_096; n++) writeSync(rest, Buffer.alloc(4_096));
+      throw new Error('the disk has no end');
+    } catch (error) {
+      expect(error).toMatchObject({ code: 'ENOSPC' });
+    } finally {
+      closeSync(rest);
+    }
+  }
+
   async function verify(url: string): Promise<void> {
     for (const [id, body] of acknowledged) {
       const answer = await call(url, pathOf(id), { token });
@@ -105,8 +118,13 @@ describe('on a full disk', () => {
     expect(full).toBeGreaterThan(50);
     await verify(first.url);
 
-    // Killed and started again while it is full: everything acknowledged is there, and it is still only full.
+    // Killed and started again, by kill and in order, while there is not one byte left: everything acknowledged is there.
     await first.kill();
+    takeTheRest();
+    await using between = await BundocProcess.start(environment);
+    await verify(between.url);
+    expect(await between.stop()).toBe(0);
+    takeTheRest();
     await using second = await BundocProcess.start(environment);
     await verify(second.url);
 
@@ -133,7 +151,7 @@ describe('on a full disk', () => {
     expect(await third.stop()).toBe(0);
     await using fourth = await BundocProcess.start(environment);
     await verify(fourth.url);
-    for (const { log } of [first, second, third, fourth])
+    for (const { log } of [first, between, second, third, fourth])
       expect(log).not.toMatch(/does not open|storage of a project failed|cannot be opened/);
   }, 60_000);
 });

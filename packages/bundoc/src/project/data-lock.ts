@@ -22,7 +22,10 @@ export function lockDataFolder(directory: string): Disposable {
   const holderPath = join(directory, 'lock-holder.json');
   const database = new DatabaseSync(path);
   try {
-    database.exec('PRAGMA busy_timeout = 0; PRAGMA locking_mode = EXCLUSIVE; BEGIN IMMEDIATE;');
+    // Nothing is ever written, and on a full disk there is no room for a rollback journal.
+    database.exec(
+      'PRAGMA journal_mode = MEMORY; PRAGMA busy_timeout = 0; PRAGMA locking_mode = EXCLUSIVE; BEGIN IMMEDIATE;',
+    );
   } catch (error) {
     database.close();
     // A damaged lock or a disk that fails is another matter, and must not send anybody to look for a process.
@@ -33,11 +36,13 @@ export function lockDataFolder(directory: string): Disposable {
     });
   }
   chmodSync(path, 0o600);
-  writeFileSync(
-    holderPath,
-    JSON.stringify({ pid: process.pid, host: hostname(), since: new Date().toISOString() }),
-    { mode: 0o600 },
-  );
+  const holder = JSON.stringify({ pid: process.pid, host: hostname(), since: new Date().toISOString() });
+  try {
+    writeFileSync(holderPath, holder, { mode: 0o600 });
+  } catch (error) {
+    // Only a note for people: a full disk must not keep the documents on it from being read.
+    if ((error as NodeJS.ErrnoException).code !== 'ENOSPC') throw error;
+  }
   return {
     [Symbol.dispose]: () => {
       if (!database.isOpen) return;

@@ -284,7 +284,7 @@ describe('a crash at any operation of a repair', () => {
       },
       false,
     ],
-    ['the journal', ({ disk }) => flip(disk, activeSegment(disk), 600), true],
+    ['the journal', ({ disk }) => flip(disk, activeSegment(disk), 1_112), true],
     ['a segment header', ({ disk }) => flip(disk, activeSegment(disk), 60), true],
   ])(
     'of %s leaves a project that can be repaired again, to the same documents',

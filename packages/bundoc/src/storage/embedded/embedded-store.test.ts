@@ -488,6 +488,14 @@ describe('a snapshot that is taken while commits go on', () => {
   });
 });
 
+it('leftover temporary files are removed when the project is opened', async () => {
+  const { project, disk, store } = await started();
+  await store[Symbol.asyncDispose]();
+  await disk.createFile('/p/tmp/0123', Buffer.from('half a catalog'));
+  await project.open(disk);
+  expect([...disk.files().keys()].filter((path) => path.startsWith('/p/tmp/'))).toEqual([]);
+});
+
 describe('the cache', () => {
   it('has the latest bytes of a document, and none of a deleted one', async () => {
     const { project, disk } = await started();
