@@ -15,7 +15,7 @@ function init()
     file:close()
     headers['Content-Type'] = 'application/json'
   end
-  at = 0
+  at = -1 -- wrk asks for one request that it does not send.
   if plan.count > 0 then
     make = function(n) return wrk.format(plan.method, plan.prefix .. n, headers, body) end
     total = plan.count
@@ -32,7 +32,7 @@ function request()
   if at > total then
     at = plan.count > 0 and total or 1
   end
-  return make(at)
+  return make(math.max(at, 1))
 end
 
 -- Tells load.mjs that each request of a counted plan is answered; wrk itself would go on until its time is over. What is
