@@ -36,6 +36,9 @@ export class FileWriter {
   readonly #folders = new Set<string>();
   #backlogBytes = 0;
   #idle: PromiseWithResolvers<void> | undefined;
+  /** Wishes that a flush waits for: those of its beginning that were neither fulfilled nor replaced since. */
+  readonly #flushing = new Set<Wish>();
+  #flushed: PromiseWithResolvers<void> | undefined;
   #roomy: PromiseWithResolvers<void> | undefined;
   #failure: { readonly error: unknown } | undefined;
   /** Set while the disk is full: the next try. */
@@ -70,12 +73,20 @@ export class FileWriter {
     }
   }
 
-  /** Resolves once every wish so far is on the disk and durable. @throws what the disk threw, `disk_full` at once. */
+  /**
+   * Resolves once every wish so far is on the disk and durable, or replaced by a later one, which is for a later flush: else
+   * a flush would not end as long as commits come. One at a time. @throws what the disk threw, `disk_full` at once.
+   */
   async flush(): Promise<void> {
-    while (this.#wishes.size > 0 && this.#failure === undefined) {
-      if (this.#retry !== undefined) throw new AppError('disk_full');
-      this.#idle ??= Promise.withResolvers();
-      await this.#idle.promise;
+    for (const wish of this.#wishes.values()) this.#flushing.add(wish);
+    try {
+      while (this.#flushing.size > 0 && this.#failure === undefined) {
+        if (this.#retry !== undefined) throw new AppError('disk_full');
+        this.#flushed = Promise.withResolvers();
+        await this.#flushed.promise;
+      }
+    } finally {
+      this.#flushing.clear();
     }
     if (this.#failure !== undefined) throw this.#failure.error;
     const paths = this.#unsynced;
@@ -101,7 +112,9 @@ export class FileWriter {
 
   #wish(fileName: string, wish: Wish): void {
     this.#backlogBytes += (wish.sealed?.length ?? 0) - (this.#wishes.get(fileName)?.sealed?.length ?? 0);
+    const replaced = this.#wishes.get(fileName);
     this.#wishes.set(fileName, wish);
+    if (replaced !== undefined) this.#noLongerAwaited(replaced);
     this.#start(fileName);
   }
 
@@ -128,6 +141,7 @@ export class FileWriter {
     if (done && wish !== undefined && this.#wishes.get(fileName) === wish) {
       this.#wishes.delete(fileName);
       this.#backlogBytes -= wish.sealed?.length ?? 0;
+      this.#noLongerAwaited(wish);
     }
     this.#next();
   }
@@ -160,10 +174,15 @@ export class FileWriter {
       this.#roomy?.resolve();
       this.#roomy = undefined;
     }
+    if (isStuck) this.#flushed?.resolve();
     if (this.#writing.size === 0) {
       this.#idle?.resolve();
       this.#idle = undefined;
     }
+  }
+
+  #noLongerAwaited(wish: Wish): void {
+    if (this.#flushing.delete(wish) && this.#flushing.size === 0) this.#flushed?.resolve();
   }
 
   #waitForSpace(): void {
