@@ -1,3 +1,4 @@
+import './thread-pool.ts';
 import { logLevel } from '@bundoc/shared/config';
 import { runService } from '@bundoc/shared/lifecycle';
 import { createLogger } from '@bundoc/shared/logger';

@@ -26,7 +26,8 @@ export interface FileWriterOptions {
   readonly onFailure: (error: unknown) => void;
 }
 
-const WRITES_AT_ONCE = 8;
+/** Enough for the disk to take many at a time; the backlog is bounded by bytes. */
+const WRITES_AT_ONCE = 64;
 /** How long after a full disk it is tried again, milliseconds. */
 const FULL_RETRY_MS = 500;
 

@@ -1,11 +1,15 @@
 import { constants } from 'node:fs';
-import { type FileHandle, mkdir, open, readdir, readFile, rename, unlink, writeFile } from 'node:fs/promises';
+import { type FileHandle, mkdir, open, readdir, readFile, rename, unlink } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { AppError } from '@bundoc/shared/errors';
 import type { Disk } from './disk.ts';
+import { WriteThread } from './write-thread.ts';
 
 const FILE_MODE = 0o600;
 const DIRECTORY_MODE = 0o700;
+
+/** One for the process: document files of all projects. */
+const writeThread = new WriteThread();
 
 /** The real disk, by `node:fs`. Files and folders are for the service's own user alone. */
 export const nodeDisk: Disk = {
@@ -57,7 +61,7 @@ export const nodeDisk: Disk = {
       };
     }),
 
-  writeFile: (path, content) => guarded(() => writeFile(path, content, { mode: FILE_MODE })),
+  writeFile: (path, content) => guarded(() => writeThread.write({ path, content, mode: FILE_MODE })),
 
   syncFiles: (paths) =>
     guarded(async () => {

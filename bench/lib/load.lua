@@ -1,0 +1,58 @@
+-- Sends the requests of a plan (see load.mjs), in turn or each once, and prints what wrk measured as one line.
+local plan = dofile(os.getenv('BENCH_PLAN'))
+local threads = {}
+
+function setup(thread)
+  table.insert(threads, thread)
+end
+
+function init()
+  local headers = { ['Authorization'] = 'Bearer ' .. plan.token }
+  local body = nil
+  if plan.body ~= '' then
+    local file = io.open(plan.body, 'rb')
+    body = file:read('*a')
+    file:close()
+    headers['Content-Type'] = 'application/json'
+  end
+  at = -1 -- wrk asks for one request that it does not send.
+  if plan.count > 0 then
+    make = function(n) return wrk.format(plan.method, plan.prefix .. n, headers, body) end
+    total = plan.count
+  else
+    local made = {}
+    for i, path in ipairs(plan.paths) do made[i] = wrk.format(plan.method, path, headers, body) end
+    make = function(n) return made[n] end
+    total = #made
+  end
+end
+
+function request()
+  at = at + 1
+  if at > total then
+    at = plan.count > 0 and total or 1
+  end
+  return make(math.max(at, 1))
+end
+
+-- Tells load.mjs that each request of a counted plan is answered; wrk itself would go on until its time is over. What is
+-- sent beyond the last one is the last one again.
+local answers = 0
+if plan.count > 0 then
+  response = function()
+    answers = answers + 1
+    if answers == total then
+      io.write('BENCHEND\n')
+      io.flush()
+    end
+  end
+end
+
+function done(summary, latency)
+  local errors = summary.errors
+  io.write(string.format(
+    'BENCH %d %d %d %d %d %d %d %d\n',
+    summary.requests, summary.duration, errors.status, errors.connect + errors.read + errors.write + errors.timeout,
+    latency:percentile(50), latency:percentile(99), latency:percentile(99.9), latency.max
+  ))
+end

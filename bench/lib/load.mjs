@@ -1,0 +1,128 @@
+// Load on loopback, by wrk (Debian has it) or else by autocannon, which is slower and takes more of the processor.
+
+import { execFileSync, spawn } from 'node:child_process';
+import { writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+
+const script = fileURLToPath(new URL('load.lua', import.meta.url));
+
+export const generator = (() => {
+  try {
+    execFileSync('wrk', ['-v'], { stdio: 'ignore' });
+    return 'wrk';
+  } catch (error) {
+    return error.code === 'ENOENT' ? 'autocannon' : 'wrk'; // wrk -v exits with 1.
+  }
+})();
+
+/**
+ * @typedef {object} Load
+ * @property {string} url of the server
+ * @property {string} method
+ * @property {string[]} [paths] sent in turn, over and over
+ * @property {string} [prefix] with `count`: `prefix1` to `prefix<count>`, each once
+ * @property {number} [count]
+ * @property {Buffer} [body]
+ * @property {string} token
+ * @property {number} connections
+ * @property {number} seconds
+ */
+
+/**
+ * @param {string} directory for the plan
+ * @param {Load} load
+ * @returns what came out, times in milliseconds; it throws when any request failed.
+ */
+export async function run(directory, load) {
+  const result = await (generator === 'wrk' ? runWrk(directory, load) : runAutocannon(load));
+  if (result.refused > 0 || result.broken > 0 || result.requests === 0)
+    throw new Error(
+      `${load.method} ${load.paths?.[0] ?? load.prefix}: ${result.refused} of ${result.requests} refused, ${result.broken} broken`,
+    );
+  return { ...result, perSecond: result.requests / result.seconds };
+}
+
+let plans = 0;
+
+async function runWrk(directory, { url, method, paths, prefix, count, body, token, connections, seconds }) {
+  const name = join(directory, `plan-${plans++}`);
+  const quoted = (text) => JSON.stringify(text);
+  if (body !== undefined) writeFileSync(`${name}.body`, body);
+  writeFileSync(
+    `${name}.lua`,
+    `return { token = ${quoted(token)}, method = ${quoted(method)}, prefix = ${quoted(prefix ?? '')}, ` +
+      `count = ${count ?? 0}, body = ${quoted(body === undefined ? '' : `${name}.body`)}, ` +
+      `paths = {${(paths ?? []).map(quoted).join(',')}} }\n`,
+  );
+  const child = spawn(
+    'wrk',
+    ['-t1', `-c${connections}`, `-d${seconds}s`, '--timeout', '10s', '-s', script, url],
+    { env: { ...process.env, BENCH_PLAN: `${name}.lua` }, stdio: ['ignore', 'pipe', 'inherit'] },
+  );
+  const [output, code] = await outcomeOf(child);
+  const line = /^BENCH (.*)$/m.exec(output)?.[1];
+  if (code !== 0 || line === undefined) throw new Error(`wrk failed: ${output}`);
+  const [requests, us, refused, broken, p50, p99, p999, max] = line.split(' ').map(Number);
+  const ms = (value) => value / 1_000;
+  return {
+    requests,
+    seconds: us / 1e6,
+    refused,
+    broken,
+    p50: ms(p50),
+    p99: ms(p99),
+    p999: ms(p999),
+    max: ms(max),
+  };
+}
+
+async function outcomeOf(child) {
+  let output = '';
+  child.stdout.on('data', (chunk) => {
+    output += chunk;
+    if (output.includes('BENCHEND')) child.kill('SIGINT'); // wrk prints its summary then.
+  });
+  const code = await new Promise((resolve, reject) => {
+    child.once('error', reject);
+    child.once('close', resolve);
+  });
+  return [output, code];
+}
+
+async function runAutocannon({ url, method, paths, prefix, count, body, token, connections, seconds }) {
+  const { default: autocannon } = await import('autocannon');
+  let at = 0;
+  const next = (request) => {
+    request.path = paths === undefined ? `${prefix}${Math.min(++at, count)}` : paths[at++ % paths.length];
+    return request;
+  };
+  const result = await autocannon({
+    url,
+    connections,
+    ...(count === undefined ? { duration: seconds } : { amount: count }),
+    requests: [
+      {
+        method,
+        path: '/',
+        setupRequest: next,
+        headers: {
+          authorization: `Bearer ${token}`,
+          ...(body === undefined ? {} : { 'content-type': 'application/json' }),
+        },
+        ...(body === undefined ? {} : { body }),
+      },
+    ],
+  });
+  const { latency } = result;
+  return {
+    requests: result['2xx'] + result.non2xx,
+    seconds: result.duration,
+    refused: result.non2xx,
+    broken: result.errors + result.timeouts,
+    p50: latency.p50,
+    p99: latency.p99,
+    p999: latency.p99_9,
+    max: latency.max,
+  };
+}

@@ -1,0 +1,228 @@
+// Starting, watching and stopping what is compared.
+
+import { spawn, spawnSync } from 'node:child_process';
+import { randomBytes } from 'node:crypto';
+import { chownSync, existsSync, mkdirSync, readdirSync, readFileSync } from 'node:fs';
+import { get } from 'node:http';
+import { createServer } from 'node:net';
+import { join } from 'node:path';
+import { createInterface } from 'node:readline';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { fileURLToPath } from 'node:url';
+
+const root = fileURLToPath(new URL('../..', import.meta.url));
+const CLOCK_TICKS_PER_SECOND = 100;
+
+export async function freePort() {
+  const server = createServer();
+  await new Promise((resolve) => server.listen(0, '127.0.0.1', resolve));
+  const { port } = server.address();
+  await new Promise((resolve) => server.close(resolve));
+  return port;
+}
+
+/** A child process; its output goes to standard error, or its first line is its URL. */
+class Service {
+  constructor(name, command, args, { env = process.env, uid, gid, printsUrl = false } = {}) {
+    this.name = name;
+    this.child = spawn(command, args, {
+      cwd: root,
+      env,
+      ...(uid === undefined ? {} : { uid, gid }),
+      stdio: ['ignore', 'pipe', 'pipe'],
+    });
+    this.ended = new Promise((resolve) => this.child.once('exit', resolve));
+    this.output = '';
+    this.url = new Promise((resolve) => {
+      createInterface({ input: this.child.stdout }).on('line', (line) => {
+        if (printsUrl && line.startsWith('http')) resolve(line);
+        else this.#keep(line);
+      });
+    });
+    createInterface({ input: this.child.stderr }).on('line', (line) => this.#keep(line));
+  }
+
+  #keep(line) {
+    this.output = `${this.output}${line}\n`.slice(-8_192);
+  }
+
+  get pid() {
+    return this.child.pid;
+  }
+
+  get running() {
+    return this.child.exitCode === null && this.child.signalCode === null;
+  }
+
+  async whenReady(url) {
+    const deadline = Date.now() + 60_000;
+    while (!(await answers(url))) {
+      if (!this.running || Date.now() > deadline)
+        throw new Error(`${this.name} did not start:\n${this.output}`);
+      await sleep(20);
+    }
+  }
+
+  /** @param {NodeJS.Signals} signal */
+  async stop(signal = 'SIGTERM') {
+    if (this.running) this.child.kill(signal);
+    await Promise.race([this.ended, sleep(20_000, undefined, { ref: false })]);
+    if (this.running) this.child.kill('SIGKILL');
+    await this.ended;
+  }
+}
+
+function answers(url) {
+  return new Promise((resolve) => {
+    get(url, { agent: false, timeout: 2_000 }, (response) => {
+      response.resume();
+      resolve(response.statusCode === 200);
+    })
+      .on('timeout', (request) => request?.destroy())
+      .on('error', () => resolve(false));
+  });
+}
+
+/** BunKMS and Bundoc in a folder of their own. */
+export class Installation {
+  #directory;
+  #kms;
+  #ports;
+
+  constructor(directory) {
+    this.#directory = directory;
+    this.tokenFile = join(directory, 'kms-token');
+    this.dataDir = join(directory, 'data');
+  }
+
+  static async start(directory) {
+    const installation = new Installation(directory);
+    await installation.#startKms();
+    installation.token = installation.#issueToken();
+    return installation;
+  }
+
+  async #startKms() {
+    this.#ports = [await freePort(), await freePort()];
+    const [api, internal] = this.#ports;
+    this.kmsEnv = {
+      ...process.env,
+      BUNKMS_PORT: String(api),
+      BUNKMS_INTERNAL_PORT: String(internal),
+      BUNKMS_DATA_DIR: join(this.#directory, 'kms'),
+      BUNKMS_KEK: randomBytes(32).toString('hex'),
+    };
+    this.#cli('init', '--service-token', this.tokenFile);
+    this.#kms = new Service('BunKMS', process.execPath, [join(root, 'packages/bunkms/dist/main.js')], {
+      env: this.kmsEnv,
+    });
+    await this.#kms.whenReady(`http://127.0.0.1:${api}/ready`);
+  }
+
+  #issueToken() {
+    return this.#cli(
+      ...['token', 'issue', '--typ', 'client', '--sub', 'bench', '--ttl', '4h'],
+      ...['--scope', 'docs:read docs:write', '--project', '*'],
+    );
+  }
+
+  #cli(...args) {
+    const cli = join(root, 'packages/bunkms/dist/cli/main.js');
+    const { status, stdout, stderr } = spawnSync(process.execPath, [cli, ...args], {
+      env: this.kmsEnv,
+      encoding: 'utf8',
+    });
+    if (status !== 0) throw new Error(`bunkms ${args[0]} failed: ${stderr}`);
+    return stdout.trim();
+  }
+
+  /** Starts Bundoc. @param {NodeJS.ProcessEnv} env @param {string[]} nodeArgs */
+  async startBundoc(env = {}, nodeArgs = []) {
+    const port = await freePort();
+    const main = join(root, 'packages/bundoc/dist/main.js');
+    const bundoc = new Service('Bundoc', process.execPath, [...nodeArgs, main], {
+      env: {
+        ...process.env,
+        BUNDOC_PORT: String(port),
+        BUNDOC_DATA_DIR: this.dataDir,
+        BUNDOC_KMS_URL: `http://127.0.0.1:${this.#ports[1]}`,
+        BUNDOC_KMS_TOKEN_FILE: this.tokenFile,
+        ...env,
+      },
+    });
+    bundoc.url = `http://127.0.0.1:${port}`;
+    await bundoc.whenReady(`${bundoc.url}/ready`);
+    return bundoc;
+  }
+
+  /** Document files of a project. */
+  files(project) {
+    const docs = join(this.dataDir, 'projects', project, 'docs');
+    if (!existsSync(docs)) return 0;
+    return readdirSync(docs).reduce((sum, folder) => sum + readdirSync(join(docs, folder)).length, 0);
+  }
+
+  async stop() {
+    await this.#kms?.stop();
+  }
+}
+
+/** One of the servers of `servers/peer.mjs`. */
+export async function startPeer(mode, ...args) {
+  const main = fileURLToPath(new URL('../servers/peer.mjs', import.meta.url));
+  const peer = new Service(mode, process.execPath, [main, mode, ...args], { printsUrl: true });
+  const url = await Promise.race([peer.url, peer.ended]);
+  if (typeof url !== 'string') throw new Error(`the server "${mode}" did not start:\n${peer.output}`);
+  peer.url = url;
+  return peer;
+}
+
+/** PostgreSQL with its defaults, durable. @returns undefined where it is not installed. */
+export async function startPostgres(directory) {
+  const base = '/usr/lib/postgresql';
+  const newest = existsSync(base) ? readdirSync(base).sort((a, b) => Number(b) - Number(a))[0] : undefined;
+  if (newest === undefined) return undefined;
+  const bin = join(base, newest, 'bin');
+  const data = join(directory, 'postgres');
+  mkdirSync(data, { recursive: true, mode: 0o700 });
+  // PostgreSQL refuses to run as root.
+  const user = process.getuid?.() === 0 ? userIds('postgres') : {};
+  if (user === undefined) return undefined;
+  if (user.uid !== undefined) chownSync(data, user.uid, user.gid);
+  const made = spawnSync(join(bin, 'initdb'), ['-D', data, '-U', 'bench', '--auth=trust', '-E', 'UTF8'], {
+    ...user,
+    encoding: 'utf8',
+  });
+  if (made.status !== 0) throw new Error(`initdb failed: ${made.stderr}`);
+  const port = await freePort();
+  const args = ['-D', data, '-p', String(port), '-h', '127.0.0.1', '-k', data, '-c', 'max_connections=50'];
+  const postgres = new Service('PostgreSQL', join(bin, 'postgres'), args, user);
+  const deadline = Date.now() + 20_000;
+  while (spawnSync(join(bin, 'pg_isready'), ['-h', '127.0.0.1', '-p', String(port)]).status !== 0) {
+    if (!postgres.running || Date.now() > deadline) throw new Error(`PostgreSQL: ${postgres.output}`);
+    await sleep(100);
+  }
+  postgres.version = newest;
+  postgres.connectionString = `postgres://bench@127.0.0.1:${port}/postgres`;
+  return postgres;
+}
+
+function userIds(name) {
+  const line = new RegExp(`^${name}:[^:]*:(\\d+):(\\d+):`, 'm').exec(readFileSync('/etc/passwd', 'utf8'));
+  return line === null ? undefined : { uid: Number(line[1]), gid: Number(line[2]) };
+}
+
+/** Processor seconds that a process has used, and its resident memory. Linux only: elsewhere zeros. */
+export function usage(pid) {
+  try {
+    const stat = readFileSync(`/proc/${pid}/stat`, 'utf8');
+    const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ');
+    const rss = /^VmRSS:\s+(\d+) kB$/m.exec(readFileSync(`/proc/${pid}/status`, 'utf8'))?.[1];
+    return {
+      cpuSeconds: (Number(fields[11]) + Number(fields[12])) / CLOCK_TICKS_PER_SECOND,
+      rssMb: Number(rss) / 1_024,
+    };
+  } catch {
+    return { cpuSeconds: 0, rssMb: 0 };
+  }
+}

@@ -1,0 +1,57 @@
+// What Bundoc is compared with, one process each: `node peer.mjs bare|simple|postgres`. Prints its URL.
+//
+// The routes are Bundoc's, so that every server gets the very same requests; none of these looks at the token.
+
+import { randomUUID } from 'node:crypto';
+import { createRequire } from 'node:module';
+
+const [mode, place] = process.argv.slice(2);
+const { default: Fastify } = createRequire(new URL('../../packages/bundoc/package.json', import.meta.url))(
+  'fastify',
+);
+const documentsPath = '/v1/projects/:project/collections/:collection/documents';
+
+const app = Fastify({ bodyLimit: 1_048_576 });
+if (mode === 'bare') bare();
+else {
+  app.removeAllContentTypeParsers();
+  app.addContentTypeParser('application/json', { parseAs: 'buffer' }, (_request, body, done) =>
+    done(null, body),
+  );
+  const { openStore } = await import(mode === 'simple' ? './simple-store.mjs' : './postgres-store.mjs');
+  serve(await openStore(place));
+}
+console.log(await app.listen({ host: '127.0.0.1', port: 0 }));
+process.once('SIGTERM', () => process.exit(0));
+process.once('disconnect', () => process.exit(0));
+
+/** The ceiling: GET sends fixed bytes, POST parses its JSON and sends it back. */
+function bare() {
+  const documents = { 1024: undefined, 16384: undefined };
+  for (const bytes of Object.keys(documents)) documents[bytes] = Buffer.alloc(Number(bytes), 0x20);
+  for (const document of Object.values(documents)) document.write('{}');
+  app.get('/', async () => ({ hello: 'world' }));
+  app.get(`${documentsPath}/:id`, async (request, reply) =>
+    reply
+      .header('content-type', 'application/json; charset=utf-8')
+      .send(documents[request.params.project.startsWith('p16-') ? 16384 : 1024]),
+  );
+  app.post(documentsPath, async (request) => request.body);
+}
+
+function serve(store) {
+  app.post(documentsPath, async (request, reply) => {
+    const id = randomUUID();
+    await store.put({ ...request.params, id }, request.body);
+    return reply.code(201).send({ _id: id });
+  });
+  app.put(`${documentsPath}/:id`, async (request) => {
+    await store.put(request.params, request.body);
+    return { _id: request.params.id };
+  });
+  app.get(`${documentsPath}/:id`, async (request, reply) => {
+    const document = await store.get(request.params);
+    if (document === undefined) return reply.code(404).send();
+    return reply.header('content-type', 'application/json; charset=utf-8').send(document);
+  });
+}
