@@ -1,10 +1,9 @@
-import { randomBytes } from 'node:crypto';
 import { join } from 'node:path';
 import { OpenError } from '@bundoc/shared/aead';
 import type { Clock } from '@bundoc/shared/clock';
 import { AppError, hasCode } from '@bundoc/shared/errors';
 import type { ProjectCipher } from '../../cipher/project-cipher.ts';
-import { composeStoredText, type DocumentRef, readStoredMetadata } from '../../cipher/stored-text.ts';
+import { type DocumentRef, readStoredMetadata } from '../../cipher/stored-text.ts';
 import { KeyedMutex } from '../../keyed-mutex.ts';
 import type {
   ChangePage,
@@ -19,14 +18,14 @@ import type {
   WriteResult,
 } from '../port.ts';
 import { TOMBSTONE_TTL_MS } from '../port.ts';
-import { requirePrecondition } from '../precondition.ts';
 import { ByteWriter } from './bytes.ts';
 import type { Catalog } from './catalog.ts';
 import { type Disk, replaceFile } from './disk.ts';
 import type { FileWriter } from './file-writer.ts';
 import { FRAME_BYTES_MAX } from './frame.ts';
+import { GroupPreparer, type Prepared, type Unsealed, type Waiting } from './group-preparer.ts';
 import type { Journal } from './journal.ts';
-import { type DocumentState, type JournalRecord, REV_BYTES, type UsedKey, writeRecord } from './record.ts';
+import { type DocumentState, type JournalRecord, writeRecord } from './record.ts';
 import type { SealBudget, SealLimits } from './seal-budget.ts';
 import type { SealedCache } from './sealed-cache.ts';
 import { encodeSnapshot } from './snapshot.ts';
@@ -66,27 +65,6 @@ const JOURNAL_LONG = 4;
 const CHECKPOINT_PAUSE_MS = 1_000;
 export const CATALOG_FILE = 'catalog';
 
-/** A document that is to be sealed anew: its state when it was read, and its text. */
-interface Unsealed {
-  readonly state: DocumentState;
-  readonly text: Buffer;
-}
-
-interface Waiting {
-  readonly writes: readonly Write[];
-  readonly reseals: readonly Unsealed[];
-  readonly options: CommitOptions;
-  readonly bytes: number;
-  readonly done: PromiseWithResolvers<readonly WriteResult[]>;
-}
-
-/** A commit that was found in order, and will be acknowledged once its frame is durable. */
-interface Prepared {
-  readonly waiting: Waiting;
-  readonly records: readonly JournalRecord[];
-  readonly results: readonly WriteResult[];
-}
-
 /** The parts that `recovery.ts` has brought to the state of the last acknowledged commit. */
 export interface EmbeddedParts {
   readonly catalog: Catalog;
@@ -105,6 +83,7 @@ export class EmbeddedStore implements ProjectStore {
   readonly #options: EmbeddedStoreOptions;
   readonly #parts: EmbeddedParts;
   readonly #waiting: Waiting[] = [];
+  readonly #preparer: GroupPreparer;
   readonly #journalTurn = new KeyedMutex();
   #pumping: Promise<void> | undefined;
   #checkpointing: Promise<void> | undefined;
@@ -118,6 +97,7 @@ export class EmbeddedStore implements ProjectStore {
   constructor(options: EmbeddedStoreOptions, parts: EmbeddedParts) {
     this.#options = options;
     this.#parts = parts;
+    this.#preparer = new GroupPreparer({ ...parts, cipher: options.cipher, clock: options.clock });
   }
 
   get failed(): boolean {
@@ -333,7 +313,7 @@ export class EmbeddedStore implements ProjectStore {
     try {
       await this.#reserveSeals(group);
       // In the same turn in which enough seals were found reserved.
-      prepared = this.#prepareGroup(group);
+      prepared = this.#preparer.prepare(group);
       const mayUseReserve = prepared.every(({ waiting }) => onlyDeletes(waiting));
       await this.#append(
         prepared.flatMap(({ records }) => records),
@@ -390,115 +370,6 @@ export class EmbeddedStore implements ProjectStore {
     }
   }
 
-  /** Checks each commit against all that come before it; one that is refused leaves no trace. */
-  #prepareGroup(group: readonly Waiting[]): Prepared[] {
-    const prepared: Prepared[] = [];
-    const states = new Map<string, DocumentState>();
-    const usedHere = new Map<string, UsedKey>();
-    let seq = this.#parts.catalog.lastSeq;
-    for (const waiting of group) {
-      try {
-        const nowMs = this.#options.clock.now();
-        const repeated = this.#repeated(waiting, usedHere, nowMs);
-        if (repeated !== undefined) {
-          prepared.push({ waiting, records: [], results: repeated });
-          continue;
-        }
-        const own = new Map<string, DocumentState>();
-        const records: JournalRecord[] = [];
-        const results: WriteResult[] = [];
-        for (const write of waiting.writes) {
-          const key = `${write.ref.collection}\0${write.ref.id}`;
-          const before = own.get(key) ?? states.get(key) ?? this.#parts.catalog.get(write.ref);
-          const { state, sealed, result } = this.#apply(write, before, ++seq, nowMs);
-          own.set(key, state);
-          records.push({ kind: 'document', state, sealed });
-          results.push(result);
-        }
-        for (const { state, text } of waiting.reseals) {
-          const key = `${state.collection}\0${state.id}`;
-          const now = states.get(key) ?? this.#parts.catalog.get(state);
-          if (now?.seq === state.seq) records.push(this.#resealed(now, text));
-        }
-        const { idempotency } = waiting.options;
-        if (idempotency !== undefined) {
-          const used = { ...idempotency, atMs: nowMs, answer: JSON.stringify(results) };
-          usedHere.set(used.key, used);
-          records.push({ kind: 'used key', used });
-        }
-        for (const [key, state] of own) states.set(key, state);
-        prepared.push({ waiting, records, results });
-      } catch (error) {
-        waiting.done.reject(error);
-      }
-    }
-    return prepared;
-  }
-
-  #repeated(
-    { options }: Waiting,
-    usedHere: ReadonlyMap<string, UsedKey>,
-    nowMs: number,
-  ): readonly WriteResult[] | undefined {
-    const { idempotency } = options;
-    if (idempotency === undefined) return undefined;
-    const here = usedHere.get(idempotency.key);
-    if (here !== undefined && here.request !== idempotency.request)
-      throw new AppError('idempotency_mismatch');
-    const used = here ?? this.#parts.usedKeys.find(idempotency, nowMs);
-    return used === undefined ? undefined : (JSON.parse(used.answer) as WriteResult[]);
-  }
-
-  #apply(
-    write: Write,
-    before: DocumentState | undefined,
-    seq: number,
-    nowMs: number,
-  ): { state: DocumentState; sealed: Buffer; result: WriteResult } {
-    const living = before?.deletedMs === 0 ? before : undefined;
-    requirePrecondition(write.precondition, living?.rev.toString('hex'));
-    const { cipher } = this.#options;
-    const rev = randomBytes(REV_BYTES);
-    const name = before?.fileName.toString('hex') ?? cipher.fileName(write.ref);
-    const common = {
-      collection: write.ref.collection,
-      id: write.ref.id,
-      fileName: Buffer.from(name, 'hex'),
-      seq,
-      createdSeq: living?.createdSeq ?? seq,
-      createdMs: living?.createdMs ?? nowMs,
-      rev,
-      keyVersion: cipher.version,
-    };
-    if (write.kind === 'delete') {
-      if (living === undefined) throw new AppError('document_not_found');
-      const state = { ...common, size: 0, deletedMs: Math.max(1, nowMs) };
-      return { state, sealed: NOTHING, result: { created: false, metadata: undefined } };
-    }
-    const metadata = {
-      _id: write.ref.id,
-      _collection: write.ref.collection,
-      _rev: rev.toString('hex'),
-      _created: new Date(common.createdMs).toISOString(),
-      _updated: new Date(nowMs).toISOString(),
-    };
-    const sealed = this.#seal(name, composeStoredText(metadata, write.content));
-    const state = { ...common, size: sealed.length, deletedMs: 0 };
-    return { state, sealed, result: { created: living === undefined, metadata } };
-  }
-
-  /** The same state of a document, sealed under the current version. */
-  #resealed(state: DocumentState, text: Buffer): JournalRecord {
-    const { cipher } = this.#options;
-    const sealed = this.#seal(state.fileName.toString('hex'), text);
-    return { kind: 'document', state: { ...state, keyVersion: cipher.version, size: sealed.length }, sealed };
-  }
-
-  #seal(fileName: string, text: Buffer): Buffer {
-    this.#parts.seals.sealed();
-    return this.#options.cipher.sealDocument(fileName, text);
-  }
-
   /** Makes a durable record visible, and has its file written. */
   #publish(record: JournalRecord): void {
     const { catalog, usedKeys, writer } = this.#parts;
@@ -548,7 +419,6 @@ export class EmbeddedStore implements ProjectStore {
   }
 }
 
-const NOTHING = Buffer.alloc(0);
 /** What a record adds to a document's bytes, at most: names, numbers, metadata. */
 const RECORD_OVERHEAD_BYTES = 2_048;
 
