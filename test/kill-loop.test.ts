@@ -114,15 +114,16 @@ async function answered(url: string, path: string): Promise<Reply> {
 const unexpected = (what: string, { status, text }: Reply) =>
   new Error(`${what} was answered ${status} ${text.slice(0, 500)}`);
 
-/** A body of a random size, mostly small, unlike every other. */
-function newBody(): string {
-  const pad = 'x'.repeat(Math.floor(random() ** 6 * 120_000));
+/** A body of a random size, mostly small, unlike every other. One project's are large, so that it comes to checkpoints. */
+function newBody(project: string): string {
+  const bytesMax = project === PROJECTS[0] ? 600_000 : 60_000;
+  const pad = 'x'.repeat(Math.floor(random() ** 6 * bytesMax));
   return `{"v":${++values},"big":12345678901234567890.10,"pad":"${pad}"}`;
 }
 
 async function put(url: string, document: Document): Promise<boolean> {
   const { project, id, state } = document;
-  const body = newBody();
+  const body = newBody(project);
   const headers: Record<string, string> = {};
   const rev = state.known?.rev;
   const dice = random();
