@@ -34,10 +34,11 @@ export function createMetrics(prefix: string): Registry {
 export function measureRequests(app: FastifyInstance, registry: Registry, prefix: string): void {
   const requests = registry.getSingleMetric(`${prefix}http_requests_total`) as Counter;
   const seconds = registry.getSingleMetric(`${prefix}http_request_seconds`) as Histogram;
-  app.addHook('onResponse', async (request, reply) => {
+  app.addHook('onResponse', (request, reply, done) => {
     const route = request.routeOptions.url ?? 'none';
     const { method } = request;
     requests.inc({ route, method, status: reply.statusCode });
     seconds.observe({ route, method }, reply.elapsedTime / 1000);
+    done();
   });
 }
