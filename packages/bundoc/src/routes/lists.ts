@@ -44,7 +44,7 @@ export function registerLists(app: FastifyInstance, documents: Documents, auth: 
     async (request, reply) => {
       const { project } = projectPath(request);
       const { limit, since } = queryOf<z.infer<typeof changesQuerySchema>>(request);
-      const page = await documents.changes(project, since?.position ?? 0, limit);
+      const page = await documents.changes(project, since?.position ?? 0, limit, since?.horizon);
       reply.header('cache-control', 'private, no-cache');
       return {
         changes: page.changes.map(({ ref, rev, deleted }) => ({
@@ -53,7 +53,7 @@ export function registerLists(app: FastifyInstance, documents: Documents, auth: 
           _rev: rev,
           ...(deleted ? { deleted } : {}),
         })),
-        since: encodeCursor('changes', { position: page.position }),
+        since: encodeCursor('changes', page),
       };
     },
   );

@@ -96,10 +96,10 @@ export class Documents {
   }
 
   /** What changed behind a position. @throws AppError `position_gone`, `project_not_found`, and those of the store. */
-  async changes(project: string, after: Position, limit: number): Promise<ChangePage> {
+  async changes(project: string, after: Position, limit: number, horizon?: Position): Promise<ChangePage> {
     using lease = await this.#instances.acquire(project, 'existing');
     if (lease === undefined) throw new AppError('project_not_found');
-    return await lease.store.changes(after, limit);
+    return await lease.store.changes(after, limit, horizon);
   }
 
   async #put(

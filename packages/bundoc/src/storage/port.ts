@@ -75,6 +75,8 @@ export interface ChangePage {
   readonly changes: readonly Change[];
   /** Where to go on from. */
   readonly position: Position;
+  /** Up to here it does not matter to who goes on from there that deletions are forgotten: they began after it. */
+  readonly horizon: Position;
 }
 
 export interface CollectionSummary {
@@ -119,9 +121,10 @@ export interface ProjectStore extends AsyncDisposable {
   /**
    * What changed behind a position, deletions of the last seven days included.
    *
-   * @throws AppError `position_gone` for a position from before deletions that are forgotten.
+   * @param horizon of the page that gave `after`; none at the beginning.
+   * @throws AppError `position_gone` when deletions are forgotten that whoever goes on from there has not seen.
    */
-  changes(after: Position, limit: number): Promise<ChangePage>;
+  changes(after: Position, limit: number, horizon?: Position): Promise<ChangePage>;
 
   /** Collections that hold a document. */
   collections(): Promise<readonly CollectionSummary[]>;

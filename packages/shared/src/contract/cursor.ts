@@ -3,15 +3,22 @@ import { z } from 'zod';
 /** Where a list goes on. Clients take it from an answer and give it back; what is in it is not their business. */
 export interface Cursor {
   readonly position: number;
+  /** Up to here nothing that was forgotten concerns whoever follows: they began after it. */
+  readonly horizon?: number;
 }
 
 /** What a cursor is of: a cursor of one kind is refused as another. */
 export type CursorKind = 'list' | 'changes';
 
-const decodedSchema = z.tuple([z.literal(1), z.enum(['list', 'changes']), z.int().nonnegative()]);
+const decodedSchema = z.tuple([
+  z.literal(1),
+  z.enum(['list', 'changes']),
+  z.int().nonnegative(),
+  z.int().nonnegative(),
+]);
 
 export function encodeCursor(kind: CursorKind, cursor: Cursor): string {
-  return Buffer.from(JSON.stringify([1, kind, cursor.position])).toString('base64url');
+  return Buffer.from(JSON.stringify([1, kind, cursor.position, cursor.horizon ?? 0])).toString('base64url');
 }
 
 /** A cursor that {@link encodeCursor} made, of the same kind. */
@@ -21,7 +28,8 @@ export function cursorSchema(kind: CursorKind) {
     .max(256)
     .transform((text, context): Cursor => {
       const decoded = decodedSchema.safeParse(parse(text));
-      if (decoded.success && decoded.data[1] === kind) return { position: decoded.data[2] };
+      if (decoded.success && decoded.data[1] === kind)
+        return { position: decoded.data[2], horizon: decoded.data[3] };
       context.addIssue({ code: 'custom', message: 'must be one that an earlier answer gave' });
       return z.NEVER;
     });

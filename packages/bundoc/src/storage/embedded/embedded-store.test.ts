@@ -588,6 +588,32 @@ describe('the catalog', () => {
   });
 });
 
+describe('a feed that is begun after deletions were forgotten', () => {
+  it('is read page by page to its end, and refused only when more is forgotten meanwhile', async () => {
+    const clock = new FakeClock();
+    const project = new EmbeddedProject({ clock });
+    const disk = EmbeddedProject.disk();
+    await project.create(disk);
+    const store = await project.open(disk);
+    for (const id of ['a', 'b', 'c', 'gone']) await commitOne(store, put(id, '{}'));
+    await commitOne(store, remove('gone'));
+    clock.advance(TOMBSTONE_TTL_MS + 1);
+    await store.checkpoint();
+    const first = await store.changes(0, 1);
+    const second = await store.changes(first.position, 1, first.horizon);
+    expect([first, second].flatMap(({ changes }) => changes.map(({ ref: { id } }) => id))).toEqual([
+      'a',
+      'b',
+    ]);
+    await commitOne(store, remove('a'));
+    clock.advance(TOMBSTONE_TTL_MS + 1);
+    await store.checkpoint();
+    await expect(store.changes(second.position, 1, second.horizon)).rejects.toMatchObject({
+      code: 'position_gone',
+    });
+  });
+});
+
 describe('a document file', () => {
   const pathOf = (project: EmbeddedProject, id: string) => {
     const name = project.cipher.fileName(ref(id));

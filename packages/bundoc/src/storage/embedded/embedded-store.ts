@@ -184,9 +184,11 @@ export class EmbeddedStore implements ProjectStore {
     };
   }
 
-  async changes(after: Position, limit: number): Promise<ChangePage> {
+  async changes(after: Position, limit: number, horizon: Position = 0): Promise<ChangePage> {
     const { catalog } = this.#parts;
-    if (after !== 0 && after < catalog.purgedSeq) throw new AppError('position_gone');
+    // Who begins now has seen nothing that a forgotten deletion could be of.
+    const known = after === 0 ? catalog.purgedSeq : horizon;
+    if (catalog.purgedSeq > Math.max(after, known)) throw new AppError('position_gone');
     const states = catalog.changes(after).take(limit).toArray();
     return {
       changes: states.map((state) => ({
@@ -196,6 +198,7 @@ export class EmbeddedStore implements ProjectStore {
         position: state.seq,
       })),
       position: states.at(-1)?.seq ?? Math.max(after, catalog.lastSeq),
+      horizon: known,
     };
   }
 
