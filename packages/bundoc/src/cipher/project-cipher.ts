@@ -44,6 +44,11 @@ export class ProjectCipher {
     return this.#current.version;
   }
 
+  /** The oldest version that is live. */
+  get oldestVersion(): number {
+    return Math.min(...this.#deks.keys());
+  }
+
   /** The key of one use of a journal segment; undefined for a version that is not live. */
   frameKey(version: number, segmentId: Buffer): KeyObject | undefined {
     const dek = this.#deks.get(version);

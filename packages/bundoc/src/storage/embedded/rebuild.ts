@@ -201,7 +201,8 @@ function adoptFiles(
       createdSeq: before?.deletedMs === 0 ? before.createdSeq : (places?.get(fileName) ?? seq),
       createdMs: Date.parse(metadata._created),
       rev: Buffer.from(metadata._rev, 'hex'),
-      keyVersion: cipher.version,
+      // Which version sealed the file is not known: taken for the oldest, it is sealed anew in any case.
+      keyVersion: cipher.oldestVersion,
       size,
       deletedMs: 0,
     });
