@@ -2,7 +2,7 @@
 
 import { spawn, spawnSync } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
-import { chownSync, existsSync, mkdirSync, readdirSync, readFileSync } from 'node:fs';
+import { chmodSync, chownSync, existsSync, mkdirSync, readdirSync, readFileSync } from 'node:fs';
 import { get } from 'node:http';
 import { createServer } from 'node:net';
 import { join } from 'node:path';
@@ -188,7 +188,10 @@ export async function startPostgres(directory) {
   // PostgreSQL refuses to run as root.
   const user = process.getuid?.() === 0 ? userIds('postgres') : {};
   if (user === undefined) return undefined;
-  if (user.uid !== undefined) chownSync(data, user.uid, user.gid);
+  if (user.uid !== undefined) {
+    chownSync(data, user.uid, user.gid);
+    chmodSync(directory, 0o711); // Its user must get through; what else is in there is for ours alone.
+  }
   const made = spawnSync(join(bin, 'initdb'), ['-D', data, '-U', 'bench', '--auth=trust', '-E', 'UTF8'], {
     ...user,
     encoding: 'utf8',
