@@ -21,6 +21,13 @@ export async function freePort() {
   return port;
 }
 
+/** @type {Set<import('node:child_process').ChildProcess>} */
+const children = new Set();
+// However the benchmark ends, also in the middle of a start, nothing of it may go on running.
+process.once('exit', () => {
+  for (const child of children) child.kill('SIGKILL');
+});
+
 /** A child process; its output goes to standard error, or its first line is its URL. */
 class Service {
   constructor(name, command, args, { env = process.env, uid, gid, printsUrl = false } = {}) {
@@ -31,7 +38,9 @@ class Service {
       ...(uid === undefined ? {} : { uid, gid }),
       stdio: ['ignore', 'pipe', 'pipe'],
     });
+    children.add(this.child);
     this.ended = new Promise((resolve) => this.child.once('exit', resolve));
+    void this.ended.then(() => children.delete(this.child));
     this.output = '';
     this.url = new Promise((resolve) => {
       createInterface({ input: this.child.stdout }).on('line', (line) => {
