@@ -2,7 +2,7 @@
 
 import { spawn, spawnSync } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
-import { chownSync, existsSync, mkdirSync, readdirSync, readFileSync } from 'node:fs';
+import { chmodSync, chownSync, existsSync, mkdirSync, readdirSync, readFileSync } from 'node:fs';
 import { get } from 'node:http';
 import { createServer } from 'node:net';
 import { join } from 'node:path';
@@ -21,6 +21,13 @@ export async function freePort() {
   return port;
 }
 
+/** @type {Set<import('node:child_process').ChildProcess>} */
+const children = new Set();
+// However the benchmark ends, also in the middle of a start, nothing of it may go on running.
+process.once('exit', () => {
+  for (const child of children) child.kill('SIGKILL');
+});
+
 /** A child process; its output goes to standard error, or its first line is its URL. */
 class Service {
   constructor(name, command, args, { env = process.env, uid, gid, printsUrl = false } = {}) {
@@ -31,7 +38,9 @@ class Service {
       ...(uid === undefined ? {} : { uid, gid }),
       stdio: ['ignore', 'pipe', 'pipe'],
     });
+    children.add(this.child);
     this.ended = new Promise((resolve) => this.child.once('exit', resolve));
+    void this.ended.then(() => children.delete(this.child));
     this.output = '';
     this.url = new Promise((resolve) => {
       createInterface({ input: this.child.stdout }).on('line', (line) => {
@@ -188,7 +197,10 @@ export async function startPostgres(directory) {
   // PostgreSQL refuses to run as root.
   const user = process.getuid?.() === 0 ? userIds('postgres') : {};
   if (user === undefined) return undefined;
-  if (user.uid !== undefined) chownSync(data, user.uid, user.gid);
+  if (user.uid !== undefined) {
+    chownSync(data, user.uid, user.gid);
+    chmodSync(directory, 0o711); // Its user must get through; what else is in there is for ours alone.
+  }
   const made = spawnSync(join(bin, 'initdb'), ['-D', data, '-U', 'bench', '--auth=trust', '-E', 'UTF8'], {
     ...user,
     encoding: 'utf8',
