@@ -318,18 +318,17 @@ export class EmbeddedStore implements ProjectStore {
       // In the same turn in which enough seals were found reserved.
       prepared = this.#preparer.prepare(group);
       const mayUseReserve = prepared.every(({ waiting }) => onlyDeletes(waiting));
-      await this.#append(
-        prepared.flatMap(({ records }) => records),
-        mayUseReserve,
-      );
+      const records = prepared.flatMap((one) => one.records);
+      // Published in the same turn: a checkpoint that begins next must find in the catalog and among the files all that lies in the
+      // segments that it frees.
+      await this.#append(records, mayUseReserve, () => {
+        for (const record of records) this.#publish(record);
+      });
     } catch (error) {
       if (hasCode(error, 'disk_full', 'key_exhausted')) return this.#commitDeletesOf(group, error);
       throw error;
     }
-    for (const { records, results, waiting } of prepared) {
-      for (const record of records) this.#publish(record);
-      waiting.done.resolve(results);
-    }
+    for (const { results, waiting } of prepared) waiting.done.resolve(results);
   }
 
   /** The group as a whole cannot be; its deletes need neither space nor seals, and may not suffer from who came with them. */
