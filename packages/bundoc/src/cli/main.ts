@@ -1,6 +1,7 @@
 #!/usr/bin/env node
+import { lineOf } from '@bundoc/shared/error-line';
 import { Command, CommanderError } from 'commander';
-import { exitCodeOf, lineOf } from './errors.ts';
+import { exitCodeOf } from './errors.ts';
 import { repair } from './repair.ts';
 import { stats } from './stats.ts';
 import { verify } from './verify.ts';

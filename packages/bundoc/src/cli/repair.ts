@@ -1,8 +1,9 @@
 import { systemClock } from '@bundoc/shared/clock';
 import type { Environment } from '@bundoc/shared/config';
+import { lineOf } from '@bundoc/shared/error-line';
 import { type RepairedProject, repairProject } from '../project/repair-project.ts';
 import { LossNotAccepted } from '../storage/embedded/rebuild.ts';
-import { lineOf, NotRepaired } from './errors.ts';
+import { NotRepaired } from './errors.ts';
 import { withData } from './open-data.ts';
 import { createProgress } from './progress.ts';
 

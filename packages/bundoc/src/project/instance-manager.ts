@@ -118,12 +118,13 @@ export class InstanceManager implements AsyncDisposable {
       if (instance.store.toReseal === 0 || instance.store.failed || !this.#hasKeys(instance)) continue;
       instance.users++;
       try {
-        await instance.store.reseal(limit);
-        const left = instance.store.toReseal;
-        this.#options.logger.info(
-          { project: instance.project, left },
-          'documents were sealed under the new key version',
-        );
+        const resealed = await instance.store.reseal(limit);
+        const { project, store } = instance;
+        if (resealed > 0)
+          this.#options.logger.info(
+            { project, resealed, left: store.toReseal },
+            'documents were sealed under the new key version',
+          );
       } catch (error) {
         this.#options.logger.warn(
           { err: error, project: instance.project },

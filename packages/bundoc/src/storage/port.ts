@@ -132,8 +132,13 @@ export interface ProjectStore extends AsyncDisposable {
   /** Documents that are sealed under another version of the key than the current one. */
   readonly toReseal: number;
 
-  /** Seals up to `limit` of them anew, without a change that anybody sees. Resumes where it was, also after a crash. */
-  reseal(limit: number): Promise<void>;
+  /**
+   * Seals up to `limit` of them anew, without a change that anybody sees. Resumes where it was, also after a crash. One that does
+   * not open is left as it is.
+   *
+   * @returns how many were sealed anew; 0 once all have been looked at.
+   */
+  reseal(limit: number): Promise<number>;
 
   /** Makes the next opening cheap. Needs the key, as everything but closing does. */
   checkpoint(): Promise<void>;

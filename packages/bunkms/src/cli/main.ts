@@ -1,8 +1,9 @@
 #!/usr/bin/env node
 import { type AuditReceipt, auditReceiptSchema, keyNameSchema } from '@bundoc/shared/contract/keys';
+import { lineOf } from '@bundoc/shared/error-line';
 import { Command, CommanderError, InvalidArgumentError } from 'commander';
 import { verifyAudit } from './audit.ts';
-import { exitCodeOf, lineOf } from './errors.ts';
+import { exitCodeOf } from './errors.ts';
 import { type InitOptions, init } from './init.ts';
 import { listKeys, rotateKey, showKey } from './key.ts';
 import { status } from './status.ts';

@@ -1,3 +1,4 @@
+import { cachedCheck } from '@bundoc/shared/cached-check';
 import type { Clock } from '@bundoc/shared/clock';
 import type { ServiceGate } from '../services.ts';
 
@@ -16,13 +17,7 @@ const FRESH_MS = 1_000;
  * @param services undefined while sealed.
  */
 export function createReadiness(services: ServiceGate | undefined, clock: Clock): () => Promise<Readiness> {
-  let latest: { readonly atMs: number; readonly answer: Promise<Readiness> } | undefined;
-  return () => {
-    const nowMs = clock.monotonic();
-    if (latest === undefined || nowMs - latest.atMs >= FRESH_MS)
-      latest = { atMs: nowMs, answer: look(services, clock) };
-    return latest.answer;
-  };
+  return cachedCheck(clock, FRESH_MS, () => look(services, clock));
 }
 
 async function look(services: ServiceGate | undefined, clock: Clock): Promise<Readiness> {

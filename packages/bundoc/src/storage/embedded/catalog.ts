@@ -129,22 +129,22 @@ export class Catalog {
     return sum;
   }
 
-  /**
-   * Some of those, from a place on. The slots are walked once from 0 to the end; what changes meanwhile is sealed under the
-   * current version in any case.
-   */
+  /** Some of those, from a place on; at least one if there is any. `next` is undefined at the end. */
   someUnderOthers(
     keyVersion: number,
     from: number,
-    limit: number,
-  ): { states: DocumentState[]; next: number } {
+    { limit, bytesMax }: { readonly limit: number; readonly bytesMax: number },
+  ): { states: DocumentState[]; next: number | undefined } {
     const states: DocumentState[] = [];
+    let bytes = 0;
     let slot = from;
-    for (; slot < this.#used && states.length < limit; slot++) {
+    for (; slot < this.#used && states.length < limit && bytes < bytesMax; slot++) {
       const isAlive = this.#seqs[slot] !== 0 && this.#deletedMs[slot] === 0;
-      if (isAlive && this.#keyVersions[slot] !== keyVersion) states.push(this.#state(slot));
+      if (!isAlive || this.#keyVersions[slot] === keyVersion) continue;
+      states.push(this.#state(slot));
+      bytes += this.#sizes[slot] as number;
     }
-    return { states, next: slot < this.#used ? slot : 0 };
+    return { states, next: slot < this.#used ? slot : undefined };
   }
 
   /** Ends loading: from here on states come in the order of their `seq`, and the orders can be asked for. */

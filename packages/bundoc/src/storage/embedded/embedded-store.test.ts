@@ -77,6 +77,19 @@ describe('a commit', () => {
     }
   });
 
+  it('of the longest ids, escaped, with idempotency keys, fits into a frame as it was counted', async () => {
+    const { project, disk, store } = await started();
+    const id = (n: number) => `${'"'.repeat(500)}${n}`;
+    const commits = Array.from({ length: 1_000 }, (_, n) =>
+      store.commit([{ ...put(id(n), `{"pad":"${'x'.repeat(30_000)}"}`), ref: ref(id(n), 'c'.repeat(128)) }], {
+        idempotency: { key: n.toString(16).padStart(32, '0'), request: 'a'.repeat(32) },
+      }),
+    );
+    await Promise.all(commits);
+    const again = await project.open(disk.powerCut('synced only'));
+    for (const n of [0, 500, 999]) expect(await again.get(ref(id(n), 'c'.repeat(128)))).toBeDefined();
+  });
+
   it('is refused as overloaded when too many are waiting', async () => {
     const { store } = await started();
     const outcomes = await Promise.allSettled(
@@ -754,6 +767,29 @@ describe('after a rotation', () => {
     await check(again);
     expect(again.toReseal).toBe(0);
     expect(await again.changes(0, 100)).toEqual(before);
+  });
+
+  it('re-sealing takes no more into one frame than can be read again, however large the documents', async () => {
+    const { project, disk, store } = await started();
+    const pad = 'x'.repeat(3_000_000);
+    for (let n = 0; n < 14; n++) await commitOne(store, put(`big-${n}`, `{"n":${n},"pad":"${pad}"}`));
+    await store[Symbol.asyncDispose]();
+    project.rotate();
+    const rotatedStore = await project.open(disk);
+    while (rotatedStore.toReseal > 0) expect(await rotatedStore.reseal(500)).toBeLessThan(4);
+    const again = await project.open(disk.powerCut('synced only'));
+    for (let n = 0; n < 14; n++)
+      expect((await again.get(ref(`big-${n}`)))?.text.toString()).toContain(`"n":${n},`);
+  });
+
+  it('re-sealing looks once at a document that does not open, and leaves it', async () => {
+    const { project, disk, store } = await rotated();
+    await store.checkpoint();
+    const name = project.cipher.fileName(ref('d1'));
+    disk.tamper(`/p/docs/${name.slice(0, 2)}/${name}`, Buffer.from('x'));
+    let resealed = 0;
+    for (let n = 0; n < 20; n++) resealed += await store.reseal(5);
+    expect([resealed, store.toReseal, project.damaged]).toEqual([28, 1, [name]]);
   });
 
   it('re-sealing goes on where a crash cut it short, and never undoes a write that came between', async () => {

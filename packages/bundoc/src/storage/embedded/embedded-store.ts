@@ -63,6 +63,8 @@ export const COMMITS_WAITING_MAX = 1_024;
 /** How many times its checkpoint's size the journal may have before commits wait for one. */
 const JOURNAL_LONG = 4;
 const CHECKPOINT_PAUSE_MS = 1_000;
+/** Sealed bytes of documents that are sealed anew in one frame, beyond the first of them. */
+const RESEAL_BYTES_MAX = 4_194_304;
 export const CATALOG_FILE = 'catalog';
 
 /** The parts that `recovery.ts` has brought to the state of the last acknowledged commit. */
@@ -91,8 +93,11 @@ export class EmbeddedStore implements ProjectStore {
   #failed = false;
   /** No checkpoint begins by itself before this moment (monotonic). */
   #checkpointAgainMs = 0;
-  /** Where in the catalog re-sealing goes on. */
-  #resealFrom = 0;
+  /**
+   * Where in the catalog re-sealing goes on; undefined once it came to the end. What is written meanwhile is under the current
+   * version, so there is nothing to come back for.
+   */
+  #resealFrom: number | undefined = 0;
 
   constructor(options: EmbeddedStoreOptions, parts: EmbeddedParts) {
     this.#options = options;
@@ -138,9 +143,13 @@ export class EmbeddedStore implements ProjectStore {
     return this.#parts.catalog.sealedUnderOthers(this.#options.cipher.version);
   }
 
-  async reseal(limit: number): Promise<void> {
-    const { catalog } = this.#parts;
-    const { states, next } = catalog.someUnderOthers(this.#options.cipher.version, this.#resealFrom, limit);
+  async reseal(limit: number): Promise<number> {
+    if (this.#resealFrom === undefined) return 0;
+    const { states, next } = this.#parts.catalog.someUnderOthers(
+      this.#options.cipher.version,
+      this.#resealFrom,
+      { limit, bytesMax: RESEAL_BYTES_MAX },
+    );
     const reseals: Unsealed[] = [];
     for (const state of states) {
       // One that does not open stays as it is; whoever reads it is told.
@@ -150,6 +159,7 @@ export class EmbeddedStore implements ProjectStore {
     const bytes = reseals.reduce((sum, { text }) => sum + text.length + RECORD_OVERHEAD_BYTES, 0);
     if (reseals.length > 0) await this.#enqueue({ writes: [], reseals, options: {}, bytes });
     this.#resealFrom = next;
+    return reseals.length;
   }
 
   async list({ collection, after, limit, bytesMax }: ListQuery): Promise<DocumentPage> {
@@ -421,8 +431,11 @@ export class EmbeddedStore implements ProjectStore {
   }
 }
 
-/** What a record adds to a document's bytes, at most: names, numbers, metadata. */
-const RECORD_OVERHEAD_BYTES = 2_048;
+/**
+ * What a write adds to its document's bytes in a frame, at most: an id of 512 bytes in the record, escaped in the text and
+ * escaped in the answer of an idempotency key, and names, numbers and times. So what is counted bounds what is written.
+ */
+const RECORD_OVERHEAD_BYTES = 4_096;
 
 function onlyDeletes({ writes, reseals }: Waiting): boolean {
   return reseals.length === 0 && writes.every(({ kind }) => kind === 'delete');

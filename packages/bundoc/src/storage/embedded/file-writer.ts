@@ -219,6 +219,8 @@ export class FileWriter {
     if (this.#failure !== undefined) return;
     this.#failure = { error };
     this.#flush?.done.resolve();
+    this.#roomy?.resolve();
+    this.#roomy = undefined;
     this.#options.onFailure(error);
   }
 }

@@ -1,3 +1,4 @@
+import assert from 'node:assert/strict';
 import { createCipheriv, createDecipheriv, type KeyObject } from 'node:crypto';
 import { NONCE_BYTES, TAG_BYTES } from '@bundoc/shared/aead';
 
@@ -88,6 +89,7 @@ function frameAad(seal: SegmentSeal, number: number, length: number): Buffer {
 /** Seals one frame, padded to whole blocks. `number` counts from 1 and is never used twice in a segment. */
 export function encodeFrame(seal: SegmentSeal, number: number, plaintext: readonly Buffer[]): Buffer {
   const length = plaintext.reduce((sum, part) => sum + part.length, 0);
+  assert(length <= FRAME_BYTES_MAX, 'a longer frame would not be read again');
   const frame = Buffer.alloc(frameBytes(length));
   const cipher = createCipheriv('aes-256-gcm', seal.key, nonceOf(number), { authTagLength: TAG_BYTES });
   cipher.setAAD(frameAad(seal, number, length));
