@@ -1,4 +1,4 @@
-import { createMetrics } from '@bundoc/shared/http/metrics';
+import { createRegistry } from '@bundoc/shared/http/metrics';
 import { Counter, Gauge, type Registry } from 'prom-client';
 
 export const METRICS_PREFIX = 'bundoc_';
@@ -13,7 +13,7 @@ export interface BundocMetrics {
 }
 
 export function createBundocMetrics(): BundocMetrics {
-  const registry = createMetrics(METRICS_PREFIX);
+  const registry = createRegistry();
   const integrityErrors = new Counter({
     name: 'bundoc_integrity_errors_total',
     help: 'Documents whose stored bytes did not open.',

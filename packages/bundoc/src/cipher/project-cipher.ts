@@ -18,14 +18,15 @@ export interface DekVersion {
  * language; everything else uses a subkey of its own (ADR 0003).
  */
 export class ProjectCipher {
-  readonly #project: string;
+  /** AAD of every document file, up to its name: ASCII, as project ids are. */
+  readonly #documentAadStart: string;
   readonly #current: DekVersion;
   readonly #deks: ReadonlyMap<number, KeyObject>;
   readonly #nameKey: KeyObject;
 
   /** @param versions all live ones, the current one first. */
   constructor(project: string, versions: readonly [DekVersion, ...DekVersion[]], nameKey: KeyObject) {
-    this.#project = project;
+    this.#documentAadStart = aadOf('bundoc/doc/v1', project, '').toString('latin1');
     this.#current = versions[0];
     this.#deks = new Map(versions.map(({ version, dek }) => [version, dek]));
     this.#nameKey = nameKey;
@@ -91,8 +92,9 @@ export class ProjectCipher {
     throw new OpenError();
   }
 
+  /** File names are hex, so what was checked of the parts before them holds for the whole. */
   #documentAad(fileName: string): Buffer {
-    return aadOf('bundoc/doc/v1', this.#project, fileName);
+    return Buffer.from(this.#documentAadStart + fileName, 'latin1');
   }
 }
 

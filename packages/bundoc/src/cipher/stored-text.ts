@@ -29,6 +29,10 @@ export interface DocumentBody {
 export const REV_LENGTH = 24;
 /** Characters of `2026-01-31T12:00:00.000Z`. */
 const TIME_LENGTH = 24;
+/** Where values stand behind the head of a stored text, which ends where that of `_rev` begins. */
+const CREATED_START = REV_LENGTH + '","_created":"'.length;
+const UPDATED_START = CREATED_START + TIME_LENGTH + '","_updated":"'.length;
+const VALUES_LENGTH = UPDATED_START + TIME_LENGTH;
 
 const METADATA_NAMES: ReadonlySet<string> = new Set(METADATA_MEMBERS);
 
@@ -115,18 +119,23 @@ function headOf(ref: DocumentRef): string {
  * under the right key still cannot pass one document off as another.
  */
 export function readStoredMetadata(text: Buffer, ref: DocumentRef): DocumentMetadata | undefined {
-  const head = Buffer.from(headOf(ref));
-  if (!text.subarray(0, head.length).equals(head)) return undefined;
-  const revEnd = head.length + REV_LENGTH;
-  const createdStart = revEnd + '","_created":"'.length;
-  const updatedStart = createdStart + TIME_LENGTH + '","_updated":"'.length;
+  const head = headOf(ref);
+  const headBytes = Buffer.byteLength(head);
+  if (!beginsWith(text, head, headBytes)) return undefined;
+  const values = text.toString('latin1', headBytes, headBytes + VALUES_LENGTH);
   return {
     _id: ref.id,
     _collection: ref.collection,
-    _rev: text.toString('latin1', head.length, revEnd),
-    _created: text.toString('latin1', createdStart, createdStart + TIME_LENGTH),
-    _updated: text.toString('latin1', updatedStart, updatedStart + TIME_LENGTH),
+    _rev: values.slice(0, REV_LENGTH),
+    _created: values.slice(CREATED_START, CREATED_START + TIME_LENGTH),
+    _updated: values.slice(UPDATED_START, UPDATED_START + TIME_LENGTH),
   };
+}
+
+/** Strings compare without a copy of them as bytes; most heads are ASCII, which is its own Latin-1. */
+function beginsWith(text: Buffer, head: string, headBytes: number): boolean {
+  if (headBytes === head.length) return text.toString('latin1', 0, headBytes) === head;
+  return text.subarray(0, headBytes).equals(Buffer.from(head));
 }
 
 /** Metadata of a stored text by what it says itself, or undefined when it is none. */

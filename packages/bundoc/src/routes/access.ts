@@ -15,11 +15,20 @@ export type ProjectPath = z.infer<typeof projectPathSchema>;
 export type CollectionPath = z.infer<typeof collectionPathSchema>;
 export type DocumentPath = z.infer<typeof documentPathSchema>;
 
-/** What of a request's path was validated and authorised, until its handler takes it. */
-const paths = new WeakMap<FastifyRequest, ProjectPath | CollectionPath | DocumentPath>();
+/** What a guard found out of a request that it let pass, until its handler asks. */
+interface Guarded {
+  readonly path: ProjectPath | CollectionPath | DocumentPath;
+  /** The `sub` of the token. */
+  readonly subject: string;
+}
 
-/** Who asks, of a request that a guard let pass. */
-const subjects = new WeakMap<FastifyRequest, string>();
+const GUARDED = Symbol('guarded');
+
+declare module 'fastify' {
+  interface FastifyRequest {
+    [GUARDED]?: Guarded;
+  }
+}
 
 /**
  * An `onRequest` hook: who asks, may they, and is the path sound, in this order, before the body is read and before
@@ -38,8 +47,7 @@ function guard<P extends ProjectPath>(
     requireProject(claims, path.project);
     // Most requests have no query, and where none is known there is nothing to validate then.
     if (!noQuery || !isEmpty(request.query)) request.query = validate(query, request.query, 'query');
-    paths.set(request, path);
-    subjects.set(request, claims.sub);
+    request[GUARDED] = { path, subject: claims.sub };
   };
   // Synchronous for a token that was seen before: no promise is made then.
   return (request: FastifyRequest, _reply: FastifyReply, done: (error?: Error) => void): void => {
@@ -71,32 +79,30 @@ export const guardDocument = (auth: BearerAuth, scope: Scope) => guard(auth, sco
 
 /** The project that {@link guardProject} let pass. */
 export function projectPath(request: FastifyRequest): ProjectPath {
-  return takePath(request);
+  return guardedOf(request).path;
 }
 
 /** The collection that {@link guardCollection} let pass. */
 export function collectionPath(request: FastifyRequest): CollectionPath {
-  const path = takePath(request);
+  const { path } = guardedOf(request);
   if (!('collection' in path)) throw new Error('the route has no collection guard');
   return path;
 }
 
 /** The document that {@link guardDocument} let pass. */
 export function documentPath(request: FastifyRequest): DocumentPath {
-  const path = takePath(request);
+  const { path } = guardedOf(request);
   if (!('id' in path)) throw new Error('the route has no document guard');
-  return path;
-}
-
-function takePath(request: FastifyRequest): ProjectPath | CollectionPath | DocumentPath {
-  const path = paths.get(request);
-  if (path === undefined) throw new Error('the route has no guard');
   return path;
 }
 
 /** The `sub` of the token of a request that a guard let pass. */
 export function subjectOf(request: FastifyRequest): string {
-  const subject = subjects.get(request);
-  if (subject === undefined) throw new Error('the route has no guard');
-  return subject;
+  return guardedOf(request).subject;
+}
+
+function guardedOf(request: FastifyRequest): Guarded {
+  const guarded = request[GUARDED];
+  if (guarded === undefined) throw new Error('the route has no guard');
+  return guarded;
 }

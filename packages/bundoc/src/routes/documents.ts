@@ -1,7 +1,6 @@
-import type { DocumentMetadata } from '@bundoc/shared/contract/documents';
 import { AppError } from '@bundoc/shared/errors';
 import type { BearerAuth } from '@bundoc/shared/http/bearer-auth';
-import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
+import type { FastifyInstance, FastifyRequest } from 'fastify';
 import type { Documents } from '../service/documents.ts';
 import { collectionPath, type DocumentPath, documentPath, guardCollection, guardDocument } from './access.ts';
 import { commitOptions } from './idempotency.ts';
@@ -17,7 +16,8 @@ export function registerDocuments(app: FastifyInstance, documents: Documents, au
     refusePreconditions(request);
     const metadata = await documents.create(project, collection, bodyOf(request), commitOptions(request));
     reply.code(201).header('location', locationOf({ project, collection, id: metadata._id }));
-    return sendMetadata(reply, metadata);
+    reply.header('etag', etagOf(metadata._rev));
+    return metadata;
   });
 
   app.put(DOCUMENT_PATH, { onRequest: guardDocument(auth, 'docs:write') }, async (request, reply) => {
@@ -32,7 +32,8 @@ export function registerDocuments(app: FastifyInstance, documents: Documents, au
       commitOptions(request),
     );
     if (created) reply.code(201).header('location', locationOf(path));
-    return sendMetadata(reply, metadata);
+    reply.header('etag', etagOf(metadata._rev));
+    return metadata;
   });
 
   app.route({
@@ -44,7 +45,9 @@ export function registerDocuments(app: FastifyInstance, documents: Documents, au
       const { metadata, text } = await documents.read(path.project, path);
       reply.header('etag', etagOf(metadata._rev)).header('cache-control', 'private, no-cache');
       if (isNotModified(request.headers, metadata._rev)) return reply.code(304).send();
-      return reply.header('content-type', 'application/json; charset=utf-8').send(text);
+      reply.header('content-type', 'application/json; charset=utf-8');
+      // Not `reply.send`: Fastify watches for the end of an answer when it is given the reply as a promise.
+      return text;
     },
   });
 
@@ -68,10 +71,6 @@ function refusePreconditions(request: FastifyRequest): void {
         errors: [{ path: `headers.${name}`, message: 'has no meaning on POST; use PUT' }],
       });
   }
-}
-
-function sendMetadata(reply: FastifyReply, metadata: DocumentMetadata): FastifyReply {
-  return reply.header('etag', etagOf(metadata._rev)).send(metadata);
 }
 
 function locationOf({ project, collection, id }: DocumentPath): string {

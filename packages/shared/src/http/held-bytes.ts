@@ -1,7 +1,16 @@
 import type { IncomingMessage } from 'node:http';
 import type { Socket } from 'node:net';
-import type { FastifyInstance, FastifyRequest } from 'fastify';
+import type { FastifyInstance } from 'fastify';
 import { AppError } from '../errors.ts';
+
+/** Bytes of room that a request's body takes. */
+const HELD = Symbol('held bytes');
+
+declare module 'fastify' {
+  interface FastifyRequest {
+    [HELD]?: number;
+  }
+}
 
 /** Answers below this are not counted: Node stops reading from a connection long before many of them wait on it. */
 const COUNTED_ANSWER_BYTES_MIN = 16_384;
@@ -14,7 +23,6 @@ const COUNTED_ANSWER_BYTES_MIN = 16_384;
  * gives it back when the request is answered, whether or not the client is still there.
  */
 export function boundHeldBodies(app: FastifyInstance, bodyBytesMax: number, heldBytesMax: number): void {
-  const held = new WeakMap<FastifyRequest, number>();
   let heldBytes = 0;
   // After every `onRequest` hook, so that nobody without a token takes room.
   app.addHook('preParsing', (request, _reply, payload, done) => {
@@ -23,13 +31,13 @@ export function boundHeldBodies(app: FastifyInstance, bodyBytesMax: number, held
       done(new AppError('overloaded'));
       return;
     }
-    held.set(request, bytes);
+    request[HELD] = bytes;
     heldBytes += bytes;
     done(null, payload);
   });
   app.addHook('onSend', (request, _reply, payload, done) => {
-    heldBytes -= held.get(request) ?? 0;
-    held.delete(request);
+    heldBytes -= request[HELD] ?? 0;
+    request[HELD] = 0;
     done(null, payload);
   });
 }

@@ -6,6 +6,7 @@ import Fastify, { type FastifyInstance, type FastifyRequest, type HTTPMethods, L
 import type { ProblemCode } from '../contract/problem.ts';
 import { AppError } from '../errors.ts';
 import type { Logger } from '../logger.ts';
+import { writeAnswersTogether } from './answers-together.ts';
 import { boundHeldAnswers, boundHeldBodies } from './held-bytes.ts';
 import { PROBLEM_CONTENT_TYPE, problemOf, replyProblem, toAppError } from './problem-reply.ts';
 
@@ -69,7 +70,6 @@ const METHODS: readonly HTTPMethods[] = ['GET', 'HEAD', 'POST', 'PUT', 'PATCH', 
 export function createHttpServer(options: HttpServerOptions): FastifyInstance {
   const newRequestId = requestIds();
   const requestTimeoutMs = options.requestTimeoutMs ?? REQUEST_TIMEOUT_MS;
-  const responses: ResponsesBySocket = new WeakMap();
 
   const fail = (thrown: unknown, request: FastifyRequest): AppError => {
     const error = toAppError(thrown);
@@ -112,11 +112,11 @@ export function createHttpServer(options: HttpServerOptions): FastifyInstance {
     frameworkErrors: (error, request, reply) => {
       replyProblem(fail(error, request), request, reply);
     },
-    clientErrorHandler: (error, socket) => answerClientError(error, socket, responses, newRequestId),
+    clientErrorHandler: (error, socket) => answerClientError(error, socket, newRequestId),
   }) as unknown as FastifyInstance;
 
   app.server.prependListener('request', (request: IncomingMessage, response: ServerResponse) => {
-    responses.set(request.socket, response);
+    (request.socket as ServedSocket)[LATEST] = response;
   });
   // Node would answer an unknown expectation with a bare 417; RFC 9110, section 10.1.1, allows to ignore it.
   app.server.on('checkExpectation', (request: IncomingMessage, response: ServerResponse) => {
@@ -145,6 +145,7 @@ export function createHttpServer(options: HttpServerOptions): FastifyInstance {
     if (!reply.hasHeader('cache-control')) reply.header('cache-control', 'no-store');
     done(null, payload);
   });
+  writeAnswersTogether(app);
   app.addHook('onResponse', (request, reply, done) => {
     const status = reply.statusCode;
     const level = status >= 500 ? 'error' : status >= 400 ? 'info' : 'debug';
@@ -195,8 +196,12 @@ function closeInTime(app: FastifyInstance, graceMs: number): void {
   app.addHook('onClose', async () => clearTimeout(timer));
 }
 
-/** The response to the latest request that was parsed from a connection. */
-type ResponsesBySocket = WeakMap<object, ServerResponse>;
+const LATEST = Symbol('latest response');
+
+interface ServedSocket extends Socket {
+  /** The response to the latest request that was parsed from the connection. */
+  [LATEST]?: ServerResponse;
+}
 
 /**
  * True when an answer put on the wire now would be taken for the answer to the request at fault. It would not be while
@@ -225,12 +230,11 @@ function codeOfClientError(error: NodeJS.ErrnoException): ProblemCode {
 /** What Node's HTTP parser refuses never reaches Fastify's hooks; it gets its problem document here. */
 function answerClientError(
   error: NodeJS.ErrnoException,
-  socket: Socket,
-  responses: ResponsesBySocket,
+  socket: ServedSocket,
   newRequestId: () => string,
 ): void {
   if (socket.writableEnded) return; // Answered already; what still arrives is let run out.
-  if (error.code === 'ECONNRESET' || !socket.writable || !mayAnswer(socket, responses.get(socket))) {
+  if (error.code === 'ECONNRESET' || !socket.writable || !mayAnswer(socket, socket[LATEST])) {
     socket.destroy();
     return;
   }

@@ -18,6 +18,14 @@ export interface CollectionSummary {
   readonly bytes: number;
 }
 
+/** Names and revisions in hex. */
+export interface LivingDocument {
+  readonly fileName: string;
+  readonly rev: string;
+  readonly seq: number;
+  readonly keyVersion: number;
+}
+
 /**
  * What a project holds, in memory: for each document and each tombstone its id, file name, revision, key version, size and place in
  * the order. Columns of numbers rather than objects: about 75 bytes a document, and the map from its id.
@@ -72,6 +80,20 @@ export class Catalog {
     const collection = this.#collection(ref.collection);
     const slot = collection?.slots.get(ref.id);
     return slot === undefined ? undefined : this.#state(slot);
+  }
+
+  /** What a read must know of a document; undefined when it does not live. */
+  living(ref: DocumentRef): LivingDocument | undefined {
+    const slot = this.#collection(ref.collection)?.slots.get(ref.id);
+    if (slot === undefined || this.#deletedMs[slot] !== 0) return undefined;
+    const name = slot * FILE_NAME_BYTES;
+    const rev = slot * REV_BYTES;
+    return {
+      fileName: this.#fileNames.toString('hex', name, name + FILE_NAME_BYTES),
+      rev: this.#revs.toString('hex', rev, rev + REV_BYTES),
+      seq: this.#seqs[slot] as number,
+      keyVersion: this.#keyVersions[slot] as number,
+    };
   }
 
   /** Makes `state` the document's, unless a later one is known. */

@@ -19,7 +19,7 @@ import type {
 } from '../port.ts';
 import { TOMBSTONE_TTL_MS } from '../port.ts';
 import { ByteWriter } from './bytes.ts';
-import type { Catalog } from './catalog.ts';
+import type { Catalog, LivingDocument } from './catalog.ts';
 import { type Disk, replaceFile } from './disk.ts';
 import type { FileWriter } from './file-writer.ts';
 import { FRAME_BYTES_MAX } from './frame.ts';
@@ -111,14 +111,15 @@ export class EmbeddedStore implements ProjectStore {
 
   async get(ref: DocumentRef): Promise<StoredDocument | undefined> {
     for (;;) {
-      const state = this.#parts.catalog.get(ref);
-      if (state === undefined || state.deletedMs !== 0) return undefined;
-      const document = await this.#read(ref, state);
+      const living = this.#parts.catalog.living(ref);
+      if (living === undefined) return undefined;
+      const inMemory = this.#inMemory(living);
+      const document =
+        inMemory === undefined ? await this.#readFile(ref, living) : this.#open(ref, living, inMemory);
       if (document !== undefined) return document;
       // It was overwritten while it was read; then there is a later state to look at.
-      const now = this.#parts.catalog.get(ref);
-      if (now?.seq !== state.seq) continue;
-      this.#options.onIntegrityError(state.fileName.toString('hex'));
+      if (this.#parts.catalog.living(ref)?.seq !== living.seq) continue;
+      this.#options.onIntegrityError(living.fileName);
       throw new AppError('integrity_error');
     }
   }
@@ -234,22 +235,29 @@ export class EmbeddedStore implements ProjectStore {
     this.#fail(error);
   }
 
-  /** The document in its latest file, or undefined when what is there is not this state of it. */
-  async #read(ref: DocumentRef, state: DocumentState): Promise<StoredDocument | undefined> {
-    const { disk, directory, cipher, cache, project } = this.#options;
-    const fileName = state.fileName.toString('hex');
-    const pending = this.#parts.writer.pending(fileName);
-    const cached = pending ?? cache.get(project, fileName);
-    const sealed = cached ?? (await disk.read(join(directory, 'docs', fileName.slice(0, 2), fileName)));
-    if (sealed === undefined || sealed === 'gone') return undefined;
+  /** Sealed bytes that wait for their file, or that were used lately. */
+  #inMemory({ fileName }: LivingDocument): Buffer | undefined {
+    const { cache, project } = this.#options;
+    return this.#parts.writer.pending(fileName) ?? cache.get(project, fileName);
+  }
+
+  async #readFile(ref: DocumentRef, living: LivingDocument): Promise<StoredDocument | undefined> {
+    const { disk, directory, cache, project } = this.#options;
+    const { fileName } = living;
+    const sealed = await disk.read(join(directory, 'docs', fileName.slice(0, 2), fileName));
+    const document = sealed && this.#open(ref, living, sealed);
+    if (sealed === undefined || document === undefined) return undefined;
+    // An overwrite during the read must not be followed by the older bytes in the cache.
+    if (this.#parts.catalog.living(ref)?.seq === living.seq) cache.set(project, fileName, sealed);
+    return document;
+  }
+
+  /** The document, or undefined when the bytes are not this state of it. */
+  #open(ref: DocumentRef, living: LivingDocument, sealed: Buffer): StoredDocument | undefined {
     try {
-      const text = cipher.openDocument(fileName, sealed, state.keyVersion);
+      const text = this.#options.cipher.openDocument(living.fileName, sealed, living.keyVersion);
       const metadata = readStoredMetadata(text, ref);
-      if (metadata?._rev !== state.rev.toString('hex')) return undefined;
-      // An overwrite during the read must not be followed by the older bytes in the cache.
-      if (cached === undefined && this.#parts.catalog.get(ref)?.seq === state.seq)
-        cache.set(project, fileName, sealed);
-      return { metadata, text };
+      return metadata?._rev === living.rev ? { metadata, text } : undefined;
     } catch (error) {
       if (error instanceof OpenError) return undefined;
       throw error;

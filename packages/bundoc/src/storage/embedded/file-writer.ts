@@ -64,10 +64,9 @@ export class FileWriter {
     return this.#full;
   }
 
-  /** Sealed bytes that are committed and not in their file yet; `gone` for a file that is to be removed. */
-  pending(fileName: string): Buffer | 'gone' | undefined {
-    const wish = this.#wishes.get(fileName);
-    return wish === undefined ? undefined : (wish.sealed ?? 'gone');
+  /** Sealed bytes that are committed and not in their file yet. */
+  pending(fileName: string): Buffer | undefined {
+    return this.#wishes.get(fileName)?.sealed;
   }
 
   /** Wishes for a file's content. Later wishes replace earlier ones. */

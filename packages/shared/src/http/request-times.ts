@@ -1,0 +1,81 @@
+import type { Histogram, Registry } from 'prom-client';
+
+/** Upper bounds of the buckets, seconds. */
+export const BOUNDS_S = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5];
+
+type Series = Awaited<ReturnType<Histogram['get']>>;
+
+/** Requests of one route, method and status. */
+interface Cell {
+  readonly labels: { readonly route: string; readonly method: string; readonly status: number };
+  /** By the first bound that is not exceeded; the last one counts those beyond all bounds. */
+  readonly buckets: number[];
+  sumS: number;
+}
+
+/**
+ * A histogram of request times. prom-client's own builds and hashes a string of the labels at each observation, which costs a
+ * tenth of a request; this one finds its counts through three maps, and makes the series when it is asked for them.
+ */
+export class RequestTimes {
+  readonly name: string;
+  readonly #byRoute = new Map<string, Map<string, Map<number, Cell>>>();
+
+  constructor(name: string, registry: Registry) {
+    this.name = name;
+    // The registry knows its own classes by their types only: it asks a metric for its name and its series.
+    registry.registerMetric(this as unknown as Histogram);
+  }
+
+  /** @param route its pattern; routes, methods and statuses must be few. */
+  add(route: string, method: string, status: number, seconds: number): void {
+    const cell = this.#cell(route, method, status);
+    let bucket = 0;
+    while (bucket < BOUNDS_S.length && seconds > (BOUNDS_S[bucket] as number)) bucket++;
+    cell.buckets[bucket] = (cell.buckets[bucket] as number) + 1;
+    cell.sumS += seconds;
+  }
+
+  async get(): Promise<Omit<Series, 'collect' | 'type'> & { type: string }> {
+    const values = [...this.#cells()].flatMap((cell) => this.#seriesOf(cell));
+    const help = 'Time from a request to its answer.';
+    return { name: this.name, help, type: 'histogram', aggregator: 'sum', values };
+  }
+
+  #cell(route: string, method: string, status: number): Cell {
+    const byMethod = getOrMake(this.#byRoute, route, () => new Map<string, Map<number, Cell>>());
+    const byStatus = getOrMake(byMethod, method, () => new Map<number, Cell>());
+    return getOrMake(byStatus, status, () => ({
+      labels: { route, method, status },
+      buckets: Array.from({ length: BOUNDS_S.length + 1 }, () => 0),
+      sumS: 0,
+    }));
+  }
+
+  *#cells(): Generator<Cell> {
+    for (const byMethod of this.#byRoute.values())
+      for (const byStatus of byMethod.values()) yield* byStatus.values();
+  }
+
+  /** Buckets count everything up to their bound, as Prometheus wants it. */
+  #seriesOf({ labels, buckets, sumS }: Cell): Series['values'] {
+    let count = 0;
+    const series = [...BOUNDS_S, '+Inf'].map((le, at) => {
+      count += buckets[at] as number;
+      return { metricName: `${this.name}_bucket`, labels: { ...labels, le }, value: count };
+    });
+    return [
+      ...series,
+      { metricName: `${this.name}_sum`, labels, value: sumS },
+      { metricName: `${this.name}_count`, labels, value: count },
+    ];
+  }
+}
+
+function getOrMake<K, V>(map: Map<K, V>, key: K, make: () => V): V {
+  const known = map.get(key);
+  if (known !== undefined) return known;
+  const made = make();
+  map.set(key, made);
+  return made;
+}
