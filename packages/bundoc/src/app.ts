@@ -50,7 +50,7 @@ const MIB = 1_048_576;
 const EMBEDDED_LIMITS: EmbeddedLimits = {
   segmentBytes: 2 * MIB,
   checkpointBytes: 32 * MIB,
-  backlogBytesMax: 32 * MIB,
+  backlogBytesMax: 64 * MIB,
 };
 
 /**

@@ -1,12 +1,6 @@
 import assert from 'node:assert/strict';
-import {
-  createCipheriv,
-  createDecipheriv,
-  createSecretKey,
-  hkdfSync,
-  type KeyObject,
-  randomBytes,
-} from 'node:crypto';
+import { createCipheriv, createDecipheriv, createSecretKey, hkdfSync, type KeyObject } from 'node:crypto';
+import { fillRandom } from './random.ts';
 
 /** Bytes of an AES-256 key. */
 export const KEY_BYTES = 32;
@@ -48,12 +42,16 @@ export function aadOf(...parts: readonly string[]): Buffer {
  * A key may seal at most 2^32 times with random nonces (NIST SP 800-38D, section 8.3); the caller counts.
  */
 export function seal(key: KeyObject, plaintext: Uint8Array, aad: Uint8Array): Buffer {
-  const nonce = randomBytes(NONCE_BYTES);
+  // Not from Node's pool of buffers: sealed bytes are kept for long, and would keep what lies beside them, plaintext among it.
+  const sealed = Buffer.allocUnsafeSlow(plaintext.length + SEAL_OVERHEAD_BYTES);
+  const nonce = sealed.subarray(0, NONCE_BYTES);
+  fillRandom(nonce);
   const cipher = createCipheriv('aes-256-gcm', key, nonce, { authTagLength: TAG_BYTES });
   cipher.setAAD(aad);
-  const ciphertext = cipher.update(plaintext);
-  const rest = cipher.final();
-  return Buffer.concat([nonce, ciphertext, rest, cipher.getAuthTag()]);
+  sealed.set(cipher.update(plaintext), NONCE_BYTES);
+  cipher.final();
+  sealed.set(cipher.getAuthTag(), NONCE_BYTES + plaintext.length);
+  return sealed;
 }
 
 /**

@@ -183,7 +183,7 @@ describe('InstanceManager', () => {
   it('closes a failed store once, and opens it anew', async () => {
     const { disk, write, openings, closings, opened } = start();
     await write('p');
-    disk.failAt({ operation: 3, when: 'before', what: 'storage_unavailable' });
+    disk.failAt({ operation: 1, when: 'before', what: 'storage_unavailable' });
     await expect(write('p')).rejects.toMatchObject({ code: 'storage_unavailable' });
     await write('p');
     expect([openings(), closings(), opened.get('p')]).toEqual([2, 1, 1]);

@@ -1,6 +1,5 @@
 import type { DocumentMetadata } from '@bundoc/shared/contract/documents';
 import { AppError, hasCode } from '@bundoc/shared/errors';
-import { v7 as uuidv7 } from 'uuid';
 import { type DocumentBody, type DocumentRef, readDocumentBody } from '../cipher/stored-text.ts';
 import type { InstanceManager } from '../project/instance-manager.ts';
 import type {
@@ -14,7 +13,7 @@ import type {
   Write,
   WriteResult,
 } from '../storage/port.ts';
-import { documentIdOfBody } from './document-id.ts';
+import { documentIdOfBody, newDocumentId } from './document-id.ts';
 
 /** What reads and writes of documents do, whatever protocol asks for them. Arguments are validated at the edge. */
 export class Documents {
@@ -37,7 +36,7 @@ export class Documents {
   ): Promise<DocumentMetadata> {
     const body = readDocumentBody(bytes);
     requireSame('_collection', body.collection, collection);
-    const id = body.id === undefined ? uuidv7() : documentIdOfBody(body.id);
+    const id = body.id === undefined ? newDocumentId() : documentIdOfBody(body.id);
     try {
       const { metadata } = await this.#put(project, { collection, id }, body, { kind: 'absent' }, options);
       return metadata;

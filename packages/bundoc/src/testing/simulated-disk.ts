@@ -146,6 +146,7 @@ export class SimulatedDisk implements Disk {
   }
 
   async writeFile(path: string, content: Buffer): Promise<void> {
+    await this.makeDirectory(dirname(path));
     await this.#change(`write ${path}`, () => {
       this.#requireSpace();
       this.#requireDirectory(dirname(path));
@@ -166,13 +167,15 @@ export class SimulatedDisk implements Disk {
     const node = this.#current.get(path);
     if (node?.kind !== 'file') throw new AppError('storage_unavailable');
     return {
-      write: (offset, bytes) =>
-        this.#change(`write ${path} ${offset} ${bytes.length}`, () => {
+      // Two operations, so that a crash can come between them.
+      writeDurably: async (offset, bytes) => {
+        await this.#change(`write ${path} ${offset} ${bytes.length}`, () => {
           const copy = Buffer.from(bytes);
           copy.copy(node.content, offset);
           node.unsynced.push({ offset, bytes: copy, truncates: false });
-        }),
-      syncData: () => this.#sync(`fdatasync ${path}`, node),
+        });
+        await this.#sync(`fdatasync ${path}`, node);
+      },
       close: async () => undefined,
     };
   }

@@ -24,7 +24,7 @@ export interface Disk {
   syncDirectory(path: string): Promise<void>;
   /** Opens an existing file to write into it. */
   openFile(path: string): Promise<DiskFile>;
-  /** Puts a file's content in place, whole or not, and syncs nothing. Its folder exists. */
+  /** Puts a file's content in place, whole or not, in a folder that is made if need be; its parent exists. Syncs nothing. */
   writeFile(path: string, content: Buffer): Promise<void>;
   /** Makes the contents of these files, and the names in their folders, durable. Files that are gone are skipped. */
   syncFiles(paths: readonly string[]): Promise<void>;
@@ -32,10 +32,11 @@ export interface Disk {
 
 /** An open file. Not for concurrent use. */
 export interface DiskFile {
-  /** Overwrites bytes within the file's length; not durable. */
-  write(offset: number, bytes: Buffer): Promise<void>;
-  /** Makes what was written durable (`fdatasync`). */
-  syncData(): Promise<void>;
+  /**
+   * Overwrites bytes within the file's length, and makes them durable as `fdatasync` does. Once rejected, any part of them may be
+   * there, durably or not.
+   */
+  writeDurably(offset: number, bytes: Buffer): Promise<void>;
   close(): Promise<void>;
 }
 

@@ -52,7 +52,7 @@ export interface EmbeddedStoreOptions {
 export interface EmbeddedLimits {
   /** Size of a new journal segment, bytes. */
   readonly segmentBytes: number;
-  /** Journal bytes after which a checkpoint begins. */
+  /** Journal bytes after which a checkpoint begins, unless the catalog has more: a snapshot is of all of it. */
   readonly checkpointBytes: number;
   /** Document bytes that may wait for their files before commits wait. */
   readonly backlogBytesMax: number;
@@ -91,6 +91,7 @@ export class EmbeddedStore implements ProjectStore {
   #checkpointing: Promise<void> | undefined;
   #waitingBytes = 0;
   #failed = false;
+  #snapshotBytes = 0;
   /** No checkpoint begins by itself before this moment (monotonic). */
   #checkpointAgainMs = 0;
   /**
@@ -296,7 +297,7 @@ export class EmbeddedStore implements ProjectStore {
 
   /** Begins a checkpoint when the journal is long, and waits for it when the journal has become much too long. */
   async #keepJournalShort(): Promise<void> {
-    const { checkpointBytes } = this.#options.limits;
+    const checkpointBytes = Math.max(this.#options.limits.checkpointBytes, this.#snapshotBytes);
     const nowMs = this.#options.clock.monotonic();
     if (this.#failed || this.#parts.journal.liveBytes <= checkpointBytes || nowMs < this.#checkpointAgainMs)
       return;
@@ -376,7 +377,7 @@ export class EmbeddedStore implements ProjectStore {
   /** Makes records durable in one frame. A failure other than a full disk ends all writing. */
   async #append(records: readonly JournalRecord[], mayUseReserve: boolean, then?: () => void): Promise<void> {
     if (records.length === 0) return;
-    const writer = new ByteWriter(65_536);
+    const writer = new ByteWriter(records.reduce((sum, record) => sum + likelyBytes(record), 0));
     for (const record of records) writeRecord(writer, record);
     try {
       await this.#journalTurn.run('', async () => {
@@ -427,6 +428,7 @@ export class EmbeddedStore implements ProjectStore {
     await writer.flush();
     const snapshot = await encodeSnapshot(project, cipher, head, usedKeys, catalog.states());
     await replaceFile(disk, join(directory, 'tmp'), join(directory, CATALOG_FILE), snapshot);
+    this.#snapshotBytes = snapshot.length;
     const { checkpointBytes, segmentBytes } = this.#options.limits;
     const keep = 2 + Math.ceil(checkpointBytes / segmentBytes);
     await this.#journalTurn.run('', () => journal.recycle(head.start.firstLive, keep));
@@ -451,6 +453,11 @@ function onlyDeletes({ writes, reseals }: Waiting): boolean {
 
 function sealsOf({ writes, reseals }: Waiting): number {
   return reseals.length + writes.filter(({ kind }) => kind === 'put').length;
+}
+
+/** What a record takes in a frame, if its names are not unusually long. */
+function likelyBytes(record: JournalRecord): number {
+  return 256 + (record.kind === 'document' ? record.sealed.length : 0);
 }
 
 function bytesOf(write: Write): number {

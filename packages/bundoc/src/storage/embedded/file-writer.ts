@@ -1,4 +1,4 @@
-import { dirname, join } from 'node:path';
+import { join } from 'node:path';
 import { AppError, hasCode } from '@bundoc/shared/errors';
 import type { Disk } from './disk.ts';
 
@@ -44,7 +44,6 @@ export class FileWriter {
   readonly #writing = new Set<string>();
   /** Paths that were written and not synced yet. */
   #unsynced = new Set<string>();
-  readonly #folders = new Set<string>();
   #wishCount = 0;
   #backlogBytes = 0;
   #flush: Flush | undefined;
@@ -107,6 +106,8 @@ export class FileWriter {
     this.#unsynced = new Set();
     try {
       await this.#options.disk.syncFiles([...paths]);
+      // Folders may have been made for them, by this process or by one before it that did not come to sync them.
+      await this.#options.disk.syncDirectory(this.#options.directory);
     } catch (error) {
       // Whether a file that failed to sync is whole is not known, and a second sync would not tell.
       this.#fail(error);
@@ -176,12 +177,6 @@ export class FileWriter {
       // Even if there was none: a process that was killed may have removed it and not synced its folder.
       this.#unsynced.add(path);
       return;
-    }
-    const folder = dirname(path);
-    if (!this.#folders.has(folder)) {
-      await disk.makeDirectory(folder);
-      await disk.syncDirectory(this.#options.directory);
-      this.#folders.add(folder);
     }
     await disk.writeFile(path, wish.sealed);
     this.#full = false;

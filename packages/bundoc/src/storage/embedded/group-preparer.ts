@@ -1,6 +1,6 @@
-import { randomBytes } from 'node:crypto';
 import type { Clock } from '@bundoc/shared/clock';
 import { AppError } from '@bundoc/shared/errors';
+import { smallRandom } from '@bundoc/shared/random';
 import type { ProjectCipher } from '../../cipher/project-cipher.ts';
 import { composeStoredText } from '../../cipher/stored-text.ts';
 import type { CommitOptions, Write, WriteResult } from '../port.ts';
@@ -128,7 +128,7 @@ export class GroupPreparer {
     const living = before?.deletedMs === 0 ? before : undefined;
     requirePrecondition(write.precondition, living?.rev.toString('hex'));
     const cipher = this.#cipher;
-    const rev = randomBytes(REV_BYTES);
+    const rev = smallRandom(REV_BYTES);
     const name = before?.fileName.toString('hex') ?? cipher.fileName(write.ref);
     const common = {
       collection: write.ref.collection,

@@ -349,8 +349,7 @@ function tailOf(
  */
 async function writeDurably(file: DiskFile, offset: number, bytes: Buffer): Promise<void> {
   try {
-    await file.write(offset, bytes);
-    await file.syncData();
+    await file.writeDurably(offset, bytes);
   } catch (error) {
     if (hasCode(error, 'disk_full')) throw new AppError('storage_unavailable', { cause: error });
     throw error;

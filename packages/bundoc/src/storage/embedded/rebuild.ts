@@ -314,7 +314,6 @@ async function bringFiles(
     const opened = openOwnDocument(cipher, fileName, sealed);
     if ('fault' in opened || opened.metadata._rev !== rev) continue;
     if (whole.get(fileName) === rev) continue;
-    await disk.makeDirectory(dirname(path));
     await disk.writeFile(path, sealed);
     whole.set(fileName, rev);
   }

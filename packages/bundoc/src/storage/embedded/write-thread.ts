@@ -1,6 +1,11 @@
 import { extname } from 'node:path';
 import { Worker } from 'node:worker_threads';
-import type { FileToWrite, WriteOutcome } from './write-worker.ts';
+import type { FilesToWrite, Modes, WriteOutcome } from './write-worker.ts';
+
+export interface FileToWrite {
+  readonly path: string;
+  readonly content: Buffer;
+}
 
 interface Asked {
   readonly file: FileToWrite;
@@ -15,12 +20,18 @@ interface Asked {
  * The thread starts with the first file and keeps the process alive only while files are being written.
  */
 export class WriteThread {
+  readonly #modes: Modes;
   #worker: Worker | undefined;
   #asked: Asked[] = [];
   #sent: Asked[] = [];
   #scheduled = false;
 
-  /** Rejects with an error that has the `code` of the system's error. */
+  /** @param modes of the files and folders that it makes. */
+  constructor(modes: Modes) {
+    this.#modes = modes;
+  }
+
+  /** Its folder is made if there is none. Rejects with an error that has the `code` of the system's error. */
   write(file: FileToWrite): Promise<void> {
     const done = Promise.withResolvers<void>();
     this.#asked.push({ file, done });
@@ -31,6 +42,11 @@ export class WriteThread {
     return done.promise;
   }
 
+  /** Ends the thread; what it was asked for fails. The next file starts another. */
+  async terminate(): Promise<void> {
+    await this.#worker?.terminate();
+  }
+
   #send(): void {
     this.#scheduled = false;
     if (this.#asked.length === 0) return;
@@ -38,13 +54,18 @@ export class WriteThread {
     this.#asked = [];
     this.#worker ??= this.#start();
     this.#worker.ref();
-    this.#worker.postMessage(this.#sent.map(({ file }) => file));
+    const message = messageOf(this.#sent.map(({ file }) => file));
+    this.#worker.postMessage(message, [message.contents.buffer]);
   }
 
   #start(): Worker {
     // From `dist` as from the sources, whose types Node strips.
     const file = `./write-worker${extname(import.meta.url)}`;
-    const worker = new Worker(new URL(file, import.meta.url), { env: {}, execArgv: [] });
+    const worker = new Worker(new URL(file, import.meta.url), {
+      env: {},
+      execArgv: [],
+      workerData: this.#modes,
+    });
     worker.on('message', (outcomes: readonly WriteOutcome[]) => {
       const sent = this.#sent;
       this.#sent = [];
@@ -69,4 +90,16 @@ export class WriteThread {
     this.#asked = [];
     for (const { done } of lost) done.reject(error);
   }
+}
+
+function messageOf(
+  files: readonly FileToWrite[],
+): FilesToWrite & { readonly contents: Uint8Array<ArrayBuffer> } {
+  const contents = new Uint8Array(files.reduce((sum, { content }) => sum + content.length, 0));
+  let at = 0;
+  for (const { content } of files) {
+    contents.set(content, at);
+    at += content.length;
+  }
+  return { files: files.map(({ path, content }) => ({ path, bytes: content.length })), contents };
 }
