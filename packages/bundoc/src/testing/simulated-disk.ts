@@ -1,6 +1,6 @@
 import { dirname } from 'node:path';
 import { AppError } from '@bundoc/shared/errors';
-import type { Disk, DiskFile } from '../storage/embedded/disk.ts';
+import { type Disk, type DiskFile, type FileContent, piecesOf } from '../storage/embedded/disk.ts';
 
 /** The process died here: every later operation of this disk fails the same way. */
 export class Crash extends Error {
@@ -134,12 +134,15 @@ export class SimulatedDisk implements Disk {
     });
   }
 
-  async createFile(path: string, content: Buffer): Promise<void> {
+  async createFile(path: string, content: FileContent): Promise<void> {
+    this.#requireAlive();
+    const pieces: Buffer[] = [];
+    for await (const piece of piecesOf(content)) pieces.push(piece);
     await this.#change(`create ${path}`, () => {
       this.#requireSpace();
       this.#requireDirectory(dirname(path));
       if (this.#current.has(path)) throw new AppError('storage_unavailable');
-      const bytes = Buffer.from(content);
+      const bytes = Buffer.concat(pieces);
       const node: FileNode = { kind: 'file', content: bytes, durable: Buffer.from(bytes), unsynced: [] };
       this.#name(path, (entries) => entries.set(path, node));
     });

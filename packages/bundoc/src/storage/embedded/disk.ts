@@ -15,7 +15,7 @@ export interface Disk {
   /** Makes a folder unless it exists. Durable once its parent is synced. True when it was made. */
   makeDirectory(path: string): Promise<boolean>;
   /** Makes a new file and syncs its content. Its name is durable once its folder is synced. */
-  createFile(path: string, content: Buffer): Promise<void>;
+  createFile(path: string, content: FileContent): Promise<void>;
   /** Replaces `to`, atomically. Durable once the folder of `to` is synced. */
   rename(from: string, to: string): Promise<void>;
   /** Removes a file. Durable once its folder is synced. False when there was none. */
@@ -28,6 +28,15 @@ export interface Disk {
   writeFile(path: string, content: Buffer): Promise<void>;
   /** Makes the contents of these files, and the names in their folders, durable. Files that are gone are skipped. */
   syncFiles(paths: readonly string[]): Promise<void>;
+}
+
+/** In one piece, or piece by piece so that a large one is never in memory as a whole. */
+export type FileContent = Buffer | AsyncIterable<Buffer>;
+
+/** The pieces of a content. */
+export async function* piecesOf(content: FileContent): AsyncGenerator<Buffer> {
+  if (Buffer.isBuffer(content)) yield content;
+  else yield* content;
 }
 
 /** An open file. Not for concurrent use. */
@@ -50,7 +59,7 @@ export async function replaceFile(
   disk: Disk,
   temporaryDirectory: string,
   path: string,
-  content: Buffer,
+  content: FileContent,
 ): Promise<void> {
   const temporary = join(temporaryDirectory, randomBytes(12).toString('hex'));
   try {

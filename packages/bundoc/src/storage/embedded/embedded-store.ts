@@ -62,6 +62,8 @@ export interface EmbeddedLimits {
 export const COMMITS_WAITING_MAX = 1_024;
 /** How many times its checkpoint's size the journal may have before commits wait for one. */
 const JOURNAL_LONG = 4;
+/** What a document takes in a snapshot, about. */
+const SNAPSHOT_ENTRY_BYTES = 120;
 const CHECKPOINT_PAUSE_MS = 1_000;
 /** Sealed bytes of documents that are sealed anew in one frame, beyond the first of them. */
 const RESEAL_BYTES_MAX = 4_194_304;
@@ -91,7 +93,6 @@ export class EmbeddedStore implements ProjectStore {
   #checkpointing: Promise<void> | undefined;
   #waitingBytes = 0;
   #failed = false;
-  #snapshotBytes = 0;
   /** No checkpoint begins by itself before this moment (monotonic). */
   #checkpointAgainMs = 0;
   /**
@@ -297,7 +298,7 @@ export class EmbeddedStore implements ProjectStore {
 
   /** Begins a checkpoint when the journal is long, and waits for it when the journal has become much too long. */
   async #keepJournalShort(): Promise<void> {
-    const checkpointBytes = Math.max(this.#options.limits.checkpointBytes, this.#snapshotBytes);
+    const checkpointBytes = this.#checkpointBytes();
     const nowMs = this.#options.clock.monotonic();
     if (this.#failed || this.#parts.journal.liveBytes <= checkpointBytes || nowMs < this.#checkpointAgainMs)
       return;
@@ -307,6 +308,11 @@ export class EmbeddedStore implements ProjectStore {
       this.#checkpointAgainMs = nowMs + CHECKPOINT_PAUSE_MS;
     });
     if (this.#parts.journal.liveBytes > JOURNAL_LONG * checkpointBytes) await checkpoint;
+  }
+
+  /** A snapshot is of the whole catalog: it is not worth its writing before the journal has become as long. */
+  #checkpointBytes(): number {
+    return Math.max(this.#options.limits.checkpointBytes, this.#parts.catalog.size * SNAPSHOT_ENTRY_BYTES);
   }
 
   #startCheckpoint(): Promise<void> {
@@ -426,9 +432,8 @@ export class EmbeddedStore implements ProjectStore {
       return { start, lastSeq, purgedSeq, seals: this.#parts.seals.settle() };
     });
     await writer.flush();
-    const snapshot = await encodeSnapshot(project, cipher, head, usedKeys, catalog.states());
+    const snapshot = encodeSnapshot(project, cipher, head, usedKeys, catalog.states());
     await replaceFile(disk, join(directory, 'tmp'), join(directory, CATALOG_FILE), snapshot);
-    this.#snapshotBytes = snapshot.length;
     const { checkpointBytes, segmentBytes } = this.#options.limits;
     const keep = 2 + Math.ceil(checkpointBytes / segmentBytes);
     await this.#journalTurn.run('', () => journal.recycle(head.start.firstLive, keep));

@@ -2,7 +2,7 @@ import { constants } from 'node:fs';
 import { type FileHandle, mkdir, open, readdir, readFile, rename, unlink } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { AppError } from '@bundoc/shared/errors';
-import type { Disk } from './disk.ts';
+import { type Disk, piecesOf } from './disk.ts';
 import { FilesystemSync } from './filesystem-sync.ts';
 import { WriteThread } from './write-thread.ts';
 
@@ -36,7 +36,11 @@ export const nodeDisk: Disk = {
   createFile: (path, content) =>
     guarded(async () => {
       await using file = await open(path, 'wx', FILE_MODE);
-      await writeFully(file, content);
+      let end = 0;
+      for await (const piece of piecesOf(content)) {
+        await writeFully(file, piece, end);
+        end += piece.length;
+      }
       await file.sync();
     }),
 
@@ -79,7 +83,7 @@ export const nodeDisk: Disk = {
     }),
 };
 
-async function writeFully(file: FileHandle, content: Buffer, offset = 0): Promise<void> {
+async function writeFully(file: FileHandle, content: Buffer, offset: number): Promise<void> {
   let written = 0;
   while (written < content.length) {
     const { bytesWritten } = await file.write(content, written, content.length - written, offset + written);

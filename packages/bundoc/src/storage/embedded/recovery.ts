@@ -17,7 +17,7 @@ export async function createEmbeddedStore({ project, directory, disk, cipher }: 
   for (const name of ['docs', 'journal']) await disk.makeDirectory(join(directory, name));
   await disk.syncDirectory(directory);
   const head = { start: { firstLive: 1, before: NO_SEGMENT }, lastSeq: 0, purgedSeq: 0, seals: [] };
-  const snapshot = await encodeSnapshot(project, cipher, head, [], []);
+  const snapshot = encodeSnapshot(project, cipher, head, [], []);
   await replaceFile(disk, join(directory, 'tmp'), join(directory, CATALOG_FILE), snapshot);
 }
 

@@ -42,19 +42,19 @@ const CHUNK_BYTES = 262_144;
 const TAG_BYTES = 16;
 
 /**
- * The catalog as a file: a clear head, then sealed chunks, each bound to its place; the last one is marked, so that a
+ * The catalog as a file, piece by piece: a clear head, then sealed chunks, each bound to its place; the last one is marked, so that a
  * file that was cut short does not open. Byte table: docs/formats/catalog.md.
  *
  * The states are read while others are applied. That is harmless: whatever changed since `head` was taken is in the journal from
  * `head.start` on, and applying it again leaves the later state.
  */
-export async function encodeSnapshot(
+export async function* encodeSnapshot(
   project: string,
   keys: SnapshotKeys,
   head: SnapshotHead,
   usedKeys: Iterable<UsedKey>,
   states: Iterable<DocumentState>,
-): Promise<Buffer> {
+): AsyncGenerator<Buffer> {
   const id = randomBytes(ID_BYTES);
   const key = keys.snapshotKey(keys.version, id);
   if (key === undefined) throw new CatalogDamaged('the current key version has no key');
@@ -62,14 +62,14 @@ export async function encodeSnapshot(
   MAGIC.copy(clear);
   clear.writeUInt32BE(keys.version, MAGIC.length);
   id.copy(clear, MAGIC.length + 4);
-  const parts: Buffer[] = [clear];
+  yield clear;
   let chunk = 0;
-  const sealChunk = async (writer: ByteWriter, last: boolean): Promise<void> => {
+  const sealChunk = async (writer: ByteWriter, last: boolean): Promise<Buffer> => {
     const sealed = seal(key, writer.finish(), chunkAad(project, id, chunk++, last));
     const length = Buffer.alloc(4);
     length.writeUInt32BE(sealed.length);
-    parts.push(length, sealed);
     await setImmediate();
+    return Buffer.concat([length, sealed]);
   };
 
   let writer = new ByteWriter(CHUNK_BYTES + 2_048);
@@ -81,24 +81,23 @@ export async function encodeSnapshot(
     .u48(head.purgedSeq)
     .u16(head.seals.length);
   for (const seals of head.seals) writeSeals(writer, seals);
-  await sealChunk(writer, false);
+  yield await sealChunk(writer, false);
   writer = new ByteWriter(CHUNK_BYTES + 2_048);
   for (const used of usedKeys) {
     writer.u8(USED_KEY);
     writeUsedKey(writer, used);
     if (writer.length < CHUNK_BYTES) continue;
-    await sealChunk(writer, false);
+    yield await sealChunk(writer, false);
     writer = new ByteWriter(CHUNK_BYTES + 2_048);
   }
   for (const state of states) {
     writer.u8(STATE);
     writeState(writer, state);
     if (writer.length < CHUNK_BYTES) continue;
-    await sealChunk(writer, false);
+    yield await sealChunk(writer, false);
     writer = new ByteWriter(CHUNK_BYTES + 2_048);
   }
-  await sealChunk(writer, true);
-  return Buffer.concat(parts);
+  yield await sealChunk(writer, true);
 }
 
 const STATE = 1;
