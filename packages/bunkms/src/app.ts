@@ -73,7 +73,9 @@ export async function startBunkms(
   if (state.kind === 'sealed')
     logger.error({ reason: state.reason }, 'sealed: the KEK does not fit the store');
   const services =
-    state.kind === 'sealed' ? undefined : createServices({ state, vault, store, clock, logger, metrics });
+    state.kind === 'sealed'
+      ? undefined
+      : createServices({ config, state, vault, store, clock, logger, metrics });
   const sink =
     services === undefined
       ? sealedSink(opened.use(await SealedRefusals.open(config.dataDir, logger)))
@@ -146,6 +148,7 @@ function openStore(config: BunkmsConfig, logger: Logger): Promise<KmsStore> {
 }
 
 interface ServicePorts {
+  readonly config: BunkmsConfig;
   readonly state: Unsealed;
   readonly vault: Vault;
   readonly store: KmsStore;
@@ -154,13 +157,13 @@ interface ServicePorts {
   readonly metrics: Metrics;
 }
 
-function createServices({ state, vault, store, clock, logger, metrics }: ServicePorts): Services {
+function createServices({ config, state, vault, store, clock, logger, metrics }: ServicePorts): Services {
   const audit = new AuditLog({ store, logger, metrics });
   const { signingKey, publicKey } = state;
   return {
     store,
     audit,
-    keys: { store, vault, audit, clock, logger, metrics },
+    keys: { store, vault, audit, clock, logger, metrics, leaseTtlMs: config.leaseTtlMs },
     tokens: new TokenService({ store, clock, signingKey, kid: publicKey.kid }),
   };
 }

@@ -12,6 +12,7 @@ test('has the documented defaults', () => {
     internalPort: 8082,
     dataDir: './data/kms',
     kek: { kind: 'inline', text: KEK },
+    leaseTtlMs: 900_000,
     logLevel: 'info',
   });
 });

@@ -1,4 +1,5 @@
-import { type Environment, logLevel, parseEnvironment, portNumber } from '@bundoc/shared/config';
+import { type Environment, logLevel, parseEnvironment, portNumber, wholeNumber } from '@bundoc/shared/config';
+import { LEASE_TTL_MS } from '@bundoc/shared/contract/keys';
 import { z } from 'zod';
 
 export type KekSource =
@@ -14,6 +15,8 @@ export interface BunkmsConfig {
   readonly internalPort: number;
   readonly dataDir: string;
   readonly kek: KekSource;
+  /** How long whoever gets a key may keep it, milliseconds. */
+  readonly leaseTtlMs: number;
   readonly logLevel: z.infer<typeof logLevel>;
 }
 
@@ -30,6 +33,7 @@ const environmentSchema = z
     BUNKMS_STORAGE: z.literal('sqlite', 'must be "sqlite"').default('sqlite'),
     BUNKMS_KEK_FILE: z.string().optional(),
     BUNKMS_KEK: z.string().optional(),
+    BUNKMS_LEASE_TTL_MS: wholeNumber(1_000, LEASE_TTL_MS).default(LEASE_TTL_MS),
     BUNKMS_LOG_LEVEL: logLevel.default('info'),
   })
   .refine((values) => (values.BUNKMS_KEK_FILE === undefined) !== (values.BUNKMS_KEK === undefined), {
@@ -55,6 +59,7 @@ export function readConfig(environment: Environment): BunkmsConfig {
     internalPort: parsed.BUNKMS_INTERNAL_PORT,
     dataDir: parsed.BUNKMS_DATA_DIR,
     kek: kekSourceOf(parsed.BUNKMS_KEK_FILE, parsed.BUNKMS_KEK),
+    leaseTtlMs: parsed.BUNKMS_LEASE_TTL_MS,
     logLevel: parsed.BUNKMS_LOG_LEVEL,
   };
 }

@@ -110,6 +110,7 @@ describe('authorisation', () => {
     for (const name of ['known-dek', 'unknown-dek', 'Not%20a%2Fname'])
       for (const [method, path] of [
         ['GET', `/v1/keys/${name}`],
+        ['GET', `/v1/keys/${name}/leases`],
         ['GET', `/v1/export/${name}`],
         ['GET', `/v1/export/${name}?version=1`],
         ['GET', `/v1/export/${name}?version=x`],

@@ -248,6 +248,40 @@ export function storeConformance(name: string, makePlace: () => Promise<StorePla
       expect(await store.appendAuditOnce({ ...record, detail: { sha256: 'cd', lines: 3 } })).toBe(true);
     });
 
+    test('gives the allowed exports of a key from the newest back to a time, in pages', async () => {
+      const at = (minute: number) => `2026-03-01T00:0${minute}:00.000Z`;
+      const release = (minute: number, more: object = {}) =>
+        draft('key.export', { time: at(minute), key: 'k', ...more });
+      const receipts = await store.appendAudit([
+        release(1),
+        release(2),
+        release(3, { key: 'other' }),
+        release(4, { outcome: 'refused' }),
+        release(5, { action: 'key.read' }),
+        release(6),
+        release(7),
+      ]);
+      const seqOf = (place: number) => receipts[place]?.seq;
+      const found = await store.listExports('k', at(2), { limit: 10 });
+      expect(found).toEqual({ items: expect.any(Array) });
+      expect(found.items.map(({ seq }) => seq)).toEqual([seqOf(6), seqOf(5), seqOf(1)]);
+      const first = await store.listExports('k', at(2), { limit: 2 });
+      expect(first.items.map(({ seq }) => seq)).toEqual([seqOf(6), seqOf(5)]);
+      const second = await store.listExports('k', at(2), { limit: 2, before: first.next });
+      expect([second.items.map(({ seq }) => seq), second.next]).toEqual([[seqOf(1)], undefined]);
+      expect(await store.listExports('unknown', at(0), { limit: 2 })).toEqual({ items: [] });
+    });
+
+    test('looks at a bounded number of records for one page of exports, and goes on behind them', async () => {
+      const [wanted] = await store.appendAudit([draft('key.export', { key: 'k' })]);
+      const refused = draft('key.export', { key: 'k', outcome: 'refused' });
+      for (let n = 0; n < 22; n++) await store.appendAudit(Array.from({ length: 500 }, () => refused));
+      const first = await store.listExports('k', TIME, { limit: 10 });
+      expect(first).toEqual({ items: [], next: expect.any(Number) });
+      const second = await store.listExports('k', TIME, { limit: 10, before: first.next });
+      expect(second.items.map(({ seq }) => seq)).toEqual([wanted?.seq]);
+    });
+
     test('filters the audit by everything that is given, and pages', async () => {
       const day = (number: number) => `2026-03-0${number}T00:00:00.000Z`;
       await store.appendAudit([

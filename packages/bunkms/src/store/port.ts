@@ -59,6 +59,12 @@ export interface AuditQuery extends PageQuery<number> {
   readonly to?: string | undefined;
 }
 
+/** Records from the newest back; `next` is where to go on, below that `seq`, while there may be more. */
+export interface BackwardPage {
+  readonly items: readonly AuditRecord[];
+  readonly next?: number;
+}
+
 /**
  * Where BunKMS keeps everything. `store/conformance.ts` holds every implementation to this text.
  *
@@ -151,6 +157,18 @@ export interface KmsStore extends AsyncDisposable {
 
   /** Records in ascending order of `seq`; the cursor is a `seq`. */
   listAudit(query: AuditQuery): Promise<Page<AuditRecord>>;
+
+  /**
+   * Records of allowed exports of a key, newest first, back to the first record of that key that is older than `from`.
+   * Looks at a bounded number of records, so a page may hold fewer than `limit`, or none, and still have a `next`.
+   *
+   * @param page `before` is the `next` of the page before.
+   */
+  listExports(
+    key: string,
+    from: string,
+    page: { readonly before?: number | undefined; readonly limit: number },
+  ): Promise<BackwardPage>;
 
   /** The last record's place, or the genesis of an empty chain. */
   auditHead(): Promise<ChainHead>;

@@ -76,6 +76,7 @@ function remoteStore(rpc: WorkerRpc): KmsStore {
     appendAudit: remote('appendAudit'),
     appendAuditOnce: remote('appendAuditOnce'),
     listAudit: remote('listAudit'),
+    listExports: remote('listExports'),
     auditHead: remote('auditHead'),
     counts: remote('counts'),
     probe: remote('probe'),

@@ -62,6 +62,14 @@ export const ROUTES: readonly Route[] = [
   },
   {
     listeners: BOTH,
+    method: 'GET',
+    url: '/v1/keys/:name/leases',
+    path: '/v1/keys/known-dek/leases',
+    need: { scope: 'kms:read_key', glob: true },
+    ok: 200,
+  },
+  {
+    listeners: BOTH,
     method: 'POST',
     url: '/v1/keys/:name/rotate',
     path: '/v1/keys/known-dek/rotate',

@@ -81,6 +81,7 @@ export function sqliteOperations(connection: Connection): StoreOperations {
         return true;
       }),
     listAudit: (query) => audit.list(query),
+    listExports: (key, from, page) => audit.exportsOf(key, from, page),
     auditHead: () => audit.head(),
 
     counts: () => {
