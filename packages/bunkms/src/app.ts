@@ -18,6 +18,7 @@ import {
 } from './http/internal-network.ts';
 import { createApiListener, createInternalListener } from './listener.ts';
 import { createMetrics, type Metrics } from './metrics.ts';
+import { Limits } from './service/limits.ts';
 import { createReadiness } from './service/readiness.ts';
 import { TokenService } from './service/tokens.ts';
 import type { ServiceGate, Services } from './services.ts';
@@ -165,6 +166,7 @@ function createServices({ config, state, vault, store, clock, logger, metrics }:
     audit,
     keys: { store, vault, audit, clock, logger, metrics, leaseTtlMs: config.leaseTtlMs },
     tokens: new TokenService({ store, clock, signingKey, kid: publicKey.kid }),
+    limits: new Limits(config.limits, clock),
   };
 }
 

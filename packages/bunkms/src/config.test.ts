@@ -13,6 +13,7 @@ test('has the documented defaults', () => {
     dataDir: './data/kms',
     kek: { kind: 'inline', text: KEK },
     leaseTtlMs: 900_000,
+    limits: { exportsPerToken: 2_000, exportsPerKey: 200, renewalsPerMinute: 30 },
     logLevel: 'info',
   });
 });

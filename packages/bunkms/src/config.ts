@@ -1,6 +1,7 @@
 import { type Environment, logLevel, parseEnvironment, portNumber, wholeNumber } from '@bundoc/shared/config';
 import { LEASE_TTL_MS } from '@bundoc/shared/contract/keys';
 import { z } from 'zod';
+import type { LimitRates } from './service/limits.ts';
 
 export type KekSource =
   | { readonly kind: 'file'; readonly path: string }
@@ -17,11 +18,14 @@ export interface BunkmsConfig {
   readonly kek: KekSource;
   /** How long whoever gets a key may keep it, milliseconds. */
   readonly leaseTtlMs: number;
+  readonly limits: LimitRates;
   readonly logLevel: z.infer<typeof logLevel>;
 }
 
 /** Zod leaves refinements out while a member is at fault, but all faults are to be listed at once. */
 const always = () => true;
+
+const RATE_MAX = 1_000_000;
 
 const environmentSchema = z
   .object({
@@ -34,6 +38,9 @@ const environmentSchema = z
     BUNKMS_KEK_FILE: z.string().optional(),
     BUNKMS_KEK: z.string().optional(),
     BUNKMS_LEASE_TTL_MS: wholeNumber(1_000, LEASE_TTL_MS).default(LEASE_TTL_MS),
+    BUNKMS_EXPORTS_PER_TOKEN: wholeNumber(0, RATE_MAX).default(2_000),
+    BUNKMS_EXPORTS_PER_KEY: wholeNumber(0, RATE_MAX).default(200),
+    BUNKMS_RENEWALS_PER_MINUTE: wholeNumber(0, RATE_MAX).default(30),
     BUNKMS_LOG_LEVEL: logLevel.default('info'),
   })
   .refine((values) => (values.BUNKMS_KEK_FILE === undefined) !== (values.BUNKMS_KEK === undefined), {
@@ -60,6 +67,11 @@ export function readConfig(environment: Environment): BunkmsConfig {
     dataDir: parsed.BUNKMS_DATA_DIR,
     kek: kekSourceOf(parsed.BUNKMS_KEK_FILE, parsed.BUNKMS_KEK),
     leaseTtlMs: parsed.BUNKMS_LEASE_TTL_MS,
+    limits: {
+      exportsPerToken: parsed.BUNKMS_EXPORTS_PER_TOKEN,
+      exportsPerKey: parsed.BUNKMS_EXPORTS_PER_KEY,
+      renewalsPerMinute: parsed.BUNKMS_RENEWALS_PER_MINUTE,
+    },
     logLevel: parsed.BUNKMS_LOG_LEVEL,
   };
 }

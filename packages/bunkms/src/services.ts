@@ -1,5 +1,6 @@
 import type { AuditLog } from './audit/log.ts';
 import type { ExportPorts } from './service/export-key.ts';
+import type { Limits } from './service/limits.ts';
 import type { TokenService } from './service/tokens.ts';
 import type { KmsStore } from './store/port.ts';
 
@@ -9,6 +10,7 @@ export interface Services {
   readonly audit: AuditLog;
   readonly keys: ExportPorts;
   readonly tokens: TokenService;
+  readonly limits: Limits;
 }
 
 /** Gives the services. @throws AppError `SEALED` while there are none. */

@@ -22,6 +22,8 @@ export interface Identity {
   readonly claims: Claims;
   /** True once the store knew the token and it was not revoked. Only then may anything be done in its name. */
   readonly confirmed: boolean;
+  /** What the token and all that were renewed from the same one have in common; known once confirmed. */
+  readonly family?: string;
 }
 
 export type Guard = (request: FastifyRequest) => Promise<void>;
@@ -47,7 +49,7 @@ export function createGuards(auth: BearerAuth, tokens: () => Pick<KmsStore, 'fin
     // Asked on every request, so that a revocation, also one by another process, acts at once.
     const token = await tokens().findToken(claims.jti);
     if (token === undefined || token.revoked_at !== undefined) throw new AppError('unauthenticated');
-    request.identity = { claims, confirmed: true };
+    request.identity = { claims, confirmed: true, family: token.family };
     return claims;
   };
   return {
@@ -73,6 +75,13 @@ export function createGuards(auth: BearerAuth, tokens: () => Pick<KmsStore, 'fin
 export function claimsOf(request: FastifyRequest): Claims {
   if (request.identity?.confirmed !== true) throw new AppError('unauthenticated');
   return request.identity.claims;
+}
+
+/** The family of the token of a request that has passed a guard. */
+export function familyOf(request: FastifyRequest): string {
+  const family = request.identity?.family;
+  if (family === undefined) throw new AppError('unauthenticated');
+  return family;
 }
 
 /** Who calls, for audit records; as far as it is known. */

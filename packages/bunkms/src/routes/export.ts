@@ -2,7 +2,7 @@ import { keyVersionParamSchema } from '@bundoc/shared/contract/keys';
 import { validate } from '@bundoc/shared/http/validate';
 import type { FastifyInstance } from 'fastify';
 import { z } from 'zod';
-import { callerOf, type Guards } from '../http/guard.ts';
+import { callerOf, familyOf, type Guards } from '../http/guard.ts';
 import { exportKey } from '../service/export-key.ts';
 import type { ServiceGate } from '../services.ts';
 import { keyParamsSchema } from './keys.ts';
@@ -17,7 +17,9 @@ export function registerExportRoute(app: FastifyInstance, guards: Guards, servic
     async (request) => {
       const { version } = validate(exportQuery, request.query, 'query');
       const { name } = validate(keyParamsSchema, request.params, 'params');
-      return exportKey(services().keys, { name, version }, callerOf(request));
+      const { keys, limits } = services();
+      limits.takeExport(familyOf(request), name);
+      return exportKey(keys, { name, version }, callerOf(request));
     },
   );
 }

@@ -76,6 +76,7 @@ export function configOf(dataDir: string, kek: string): BunkmsConfig {
     dataDir,
     kek: { kind: 'inline', text: kek },
     leaseTtlMs: 900_000,
+    limits: { exportsPerToken: 0, exportsPerKey: 0, renewalsPerMinute: 0 },
     logLevel: 'debug',
   };
 }
