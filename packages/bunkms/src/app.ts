@@ -19,6 +19,7 @@ import {
 import { createApiListener, createInternalListener } from './listener.ts';
 import { createMetrics, type Metrics } from './metrics.ts';
 import { Limits } from './service/limits.ts';
+import { pruneTokens } from './service/prune-tokens.ts';
 import { createReadiness } from './service/readiness.ts';
 import { TokenService } from './service/tokens.ts';
 import type { ServiceGate, Services } from './services.ts';
@@ -45,6 +46,7 @@ export interface RunningBunkms {
   close(): Promise<void>;
 }
 
+const PRUNE_MS = 3_600_000;
 /** How often the minutes of anonymous refusals are looked at, milliseconds. */
 const SWEEP_MS = 5_000;
 
@@ -84,6 +86,7 @@ export async function startBunkms(
   if (services !== undefined) {
     await rememberCurrentKek(vault, store, clock, 'system');
     await adoptSealedRefusals(config.dataDir, store, clock);
+    opened.use(every(PRUNE_MS, () => prune(store, clock, logger)));
   }
 
   const gate = gateOf(services);
@@ -168,6 +171,18 @@ function createServices({ config, state, vault, store, clock, logger, metrics }:
     tokens: new TokenService({ store, clock, signingKey, kid: publicKey.kid }),
     limits: new Limits(config.limits, clock),
   };
+}
+
+function every(ms: number, task: () => void): Disposable {
+  const timer = setInterval(task, ms).unref();
+  return { [Symbol.dispose]: () => clearInterval(timer) };
+}
+
+function prune(store: KmsStore, clock: Clock, logger: Logger): void {
+  pruneTokens(store, clock).then(
+    (count) => count > 0 && logger.info({ count }, 'forgot tokens that expired long ago'),
+    (error: unknown) => logger.warn({ err: error }, 'expired tokens could not be forgotten; trying again'),
+  );
 }
 
 function gateOf(services: Services | undefined): ServiceGate {

@@ -106,11 +106,11 @@ describe.each([1, 2])('a store of schema %i', (schema) => {
   });
   afterEach(() => rmSync(dataDir, { recursive: true }));
 
-  test('is what it says it is, and is brought to schema 2', async () => {
+  test('is what it says it is, and is brought to schema 3', async () => {
     const versionOf = (database: DatabaseSync) => database.prepare('PRAGMA user_version').get();
     expect(readDatabase(versionOf)).toEqual({ user_version: schema });
     await (await open())[Symbol.asyncDispose]();
-    expect(readDatabase(versionOf)).toEqual({ user_version: 2 });
+    expect(readDatabase(versionOf)).toEqual({ user_version: 3 });
     expect(readDatabase((database) => database.prepare('PRAGMA integrity_check').get())).toEqual({
       integrity_check: 'ok',
     });

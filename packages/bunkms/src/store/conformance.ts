@@ -200,6 +200,40 @@ export function storeConformance(name: string, makePlace: () => Promise<StorePla
       expect((await store.counts()).tokens).toBe(1);
     });
 
+    test('forgets families of which every token expired, a number at a time, and says so in the chain', async () => {
+      const expiring = (day: number, family?: string) => ({
+        ...token(family),
+        expires_at: `2026-04-0${day}T00:00:00.000Z`,
+      });
+      const gone = [expiring(1), expiring(2), expiring(2)];
+      const parent = expiring(1);
+      const kept = [parent, expiring(5, parent.family), expiring(3)];
+      for (const one of [...gone, ...kept]) await store.insertToken(one, draft('token.issue'));
+      const prune = () =>
+        store.pruneTokens('2026-04-03T00:00:00.000Z', 2, draft('token.prune', { detail: { a: 1 } }));
+      expect([await prune(), await prune(), await prune()]).toEqual([2, 1, 0]);
+      for (const { jti } of gone) expect(await store.findToken(jti)).toBeUndefined();
+      for (const one of kept) expect(await store.findToken(one.jti)).toEqual(one);
+      const records = (await allRecords(store)).filter(({ action }) => action === 'token.prune');
+      expect(records.map(({ detail }) => detail)).toEqual([
+        { a: 1, count: 2 },
+        { a: 1, count: 1 },
+      ]);
+    });
+
+    test('lists the revoked tokens that have not expired, in pages', async () => {
+      const tokens = [token(), token(), { ...token(), expires_at: TIME }, token(), token()];
+      for (const one of tokens) await store.insertToken(one, draft('token.issue'));
+      for (const { family } of tokens.slice(1))
+        await store.revokeFamily(family, LATER, draft('token.revoke'));
+      const jtis = async (after?: string) => {
+        const { items, more } = await store.listRevoked('2026-01-02T00:00:00.000Z', { limit: 2, after });
+        return [items.map(({ jti }) => jti), more];
+      };
+      expect(await jtis()).toEqual([[tokens[1]?.jti, tokens[3]?.jti], true]);
+      expect(await jtis(tokens[3]?.jti)).toEqual([[tokens[4]?.jti], false]);
+    });
+
     test('appends records in order, with receipts of their places, to one unbroken chain', async () => {
       const full = draft('key.export', {
         severity: 'CRITICAL',
@@ -292,6 +326,8 @@ export function storeConformance(name: string, makePlace: () => Promise<StorePla
       const actions = async (query: object) =>
         (await store.listAudit({ limit: 10, ...query })).items.map(({ action }) => action);
       expect(await actions({ key: 'k' })).toEqual(['a', 'b']);
+      await store.appendAudit([draft('key.export', { key: 'm' }), draft('key.rotate', { key: 'm' })]);
+      expect(await actions({ key: 'm', exports: false })).toEqual(['key.rotate']);
       expect(await actions({ key: 'k', actor: 'y' })).toEqual(['b']);
       expect(await actions({ severity: 'CRITICAL' })).toEqual(['b', 'c']);
       expect(await actions({ from: day(2), to: day(3) })).toEqual(['b']);

@@ -57,6 +57,8 @@ export interface AuditQuery extends PageQuery<number> {
   readonly actor?: string | undefined;
   readonly from?: string | undefined;
   readonly to?: string | undefined;
+  /** False leaves out records of exports, without a walk over them. */
+  readonly exports?: false | undefined;
 }
 
 /** Records from the newest back; `next` is where to go on, below that `seq`, while there may be more. */
@@ -138,6 +140,20 @@ export interface KmsStore extends AsyncDisposable {
 
   /** Revokes every token of a family that is not revoked yet. From then on each process sees it. */
   revokeFamily(family: string, revokedAt: string, record: AuditDraft): Promise<void>;
+
+  /**
+   * Revoked tokens that expire at `time` or later, in the order of their issue; the cursor is a `jti`, an unknown one gives an
+   * empty page.
+   */
+  listRevoked(time: string, page: PageQuery<string>): Promise<Page<TokenInfo>>;
+
+  /**
+   * Forgets at most `limit` tokens that expired before `time`, of families of which every token did: a family stays
+   * revocable by any of its tokens. The record is appended with their number as `detail.count`, unless there are none.
+   *
+   * @returns how many.
+   */
+  pruneTokens(time: string, limit: number, record: AuditDraft): Promise<number>;
 
   /**
    * Appends records, all or none, in this order.

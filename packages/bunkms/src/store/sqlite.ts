@@ -73,6 +73,8 @@ function remoteStore(rpc: WorkerRpc): KmsStore {
     findToken: remote('findToken'),
     listTokens: remote('listTokens'),
     revokeFamily: remote('revokeFamily'),
+    listRevoked: remote('listRevoked'),
+    pruneTokens: remote('pruneTokens'),
     appendAudit: remote('appendAudit'),
     appendAuditOnce: remote('appendAuditOnce'),
     listAudit: remote('listAudit'),
