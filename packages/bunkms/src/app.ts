@@ -18,6 +18,7 @@ import {
 } from './http/internal-network.ts';
 import { createApiListener, createInternalListener } from './listener.ts';
 import { createMetrics, type Metrics } from './metrics.ts';
+import { EventFeed } from './service/event-feed.ts';
 import { Limits } from './service/limits.ts';
 import { pruneTokens } from './service/prune-tokens.ts';
 import { createReadiness } from './service/readiness.ts';
@@ -170,6 +171,7 @@ function createServices({ config, state, vault, store, clock, logger, metrics }:
     keys: { store, vault, audit, clock, logger, metrics, leaseTtlMs: config.leaseTtlMs },
     tokens: new TokenService({ store, clock, signingKey, kid: publicKey.kid }),
     limits: new Limits(config.limits, clock),
+    events: new EventFeed({ store, clock, logger, metrics }),
   };
 }
 

@@ -29,6 +29,11 @@ export function createMetrics() {
       help: 'Connections to the internal listener from outside its network.',
       registers,
     }),
+    eventStreams: new Gauge({
+      name: 'bunkms_event_streams',
+      help: 'Services that are told of what happens to keys and tokens.',
+      registers,
+    }),
     sealed: new Gauge({ name: 'bunkms_sealed', help: '1 while the service is sealed.', registers }),
   };
 }

@@ -1,4 +1,5 @@
 import type { AuditLog } from './audit/log.ts';
+import type { EventFeed } from './service/event-feed.ts';
 import type { ExportPorts } from './service/export-key.ts';
 import type { Limits } from './service/limits.ts';
 import type { TokenService } from './service/tokens.ts';
@@ -11,6 +12,7 @@ export interface Services {
   readonly keys: ExportPorts;
   readonly tokens: TokenService;
   readonly limits: Limits;
+  readonly events: EventFeed;
 }
 
 /** Gives the services. @throws AppError `SEALED` while there are none. */

@@ -79,6 +79,7 @@ describe('authorisation', () => {
       for (const caller of callers) {
         const answer = await kms[route.listener](route.path, {
           method: route.method,
+          statusOnly: route.streams,
           ...(route.body === undefined ? {} : { body: route.body }),
           headers: caller.authorization === undefined ? {} : { authorization: caller.authorization },
         });

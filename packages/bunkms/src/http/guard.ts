@@ -33,6 +33,8 @@ export interface Guards {
   /** Any valid token for BunKMS. */
   readonly token: Guard;
   scope(scope: Scope): Guard;
+  /** The scope, for service tokens only. */
+  service(scope: Scope): Guard;
   /** The scope, and a glob for the key that the path names. Decides before anything is looked up. */
   keyInPath(scope: Scope): Guard;
   /** {@link keyInPath} for service tokens only. */
@@ -57,6 +59,7 @@ export function createGuards(auth: BearerAuth, tokens: () => Pick<KmsStore, 'fin
       await authenticate(request);
     },
     scope: (scope) => async (request) => requireScope(await authenticate(request), scope),
+    service: (scope) => async (request) => requireService(await authenticate(request), scope),
     keyInPath: (scope) => async (request) => {
       const claims = await authenticate(request);
       requireScope(claims, scope);
@@ -64,8 +67,7 @@ export function createGuards(auth: BearerAuth, tokens: () => Pick<KmsStore, 'fin
     },
     serviceForKeyInPath: (scope) => async (request) => {
       const claims = await authenticate(request);
-      if (claims.typ !== 'service') throw new AppError('forbidden', { detail: 'a service token is needed' });
-      requireScope(claims, scope);
+      requireService(claims, scope);
       requireKey(claims, nameInPath(request));
     },
   };
@@ -92,6 +94,11 @@ export function callerOf(request: FastifyRequest): Caller {
     source: canonicalAddress(request.ip) ?? 'unknown',
     request_id: request.id,
   };
+}
+
+function requireService(claims: Claims, scope: Scope): void {
+  if (claims.typ !== 'service') throw new AppError('forbidden', { detail: 'a service token is needed' });
+  requireScope(claims, scope);
 }
 
 function nameInPath(request: FastifyRequest): string {

@@ -13,6 +13,8 @@ export interface LimitRates {
 
 /** After a pause, this many seconds' worth may come at once: a node that starts cold fetches all its keys. */
 const BURST_S = 5;
+/** Streams of events that one token's family may open: each is on record, and may begin with all revoked tokens. */
+const STREAMS = { perSecond: 1, burst: 60 };
 
 /**
  * The limits of an unsealed service. Each is asked once the caller is authorised and before anything is looked up, so
@@ -22,6 +24,7 @@ export class Limits {
   readonly #tokens: RateLimit;
   readonly #keys: RateLimit;
   readonly #renewals: RateLimit;
+  readonly #streams: RateLimit;
 
   constructor(rates: LimitRates, clock: Clock) {
     const perSecond = (rate: number) =>
@@ -34,12 +37,18 @@ export class Limits {
       perSecond: renewalsPerMinute / 60,
       burst: Math.max(1, renewalsPerMinute),
     });
+    this.#streams = new RateLimit({ clock, ...STREAMS });
   }
 
   /** @param family of the token. @throws AppError `rate_limited`. */
   takeExport(family: string, keyName: string): void {
     this.#tokens.take(family);
     this.#keys.take(keyName);
+  }
+
+  /** @param family of the token. @throws AppError `rate_limited`. */
+  takeStream(family: string): void {
+    this.#streams.take(family);
   }
 
   /** @param family of the token. @throws AppError `rate_limited`. */

@@ -16,6 +16,8 @@ export interface Route {
   readonly need: Need;
   /** What it answers to whoever may. */
   readonly ok: number;
+  /** Its answer does not end by itself. */
+  readonly streams?: true;
   /** What it needs on one of the listeners, where that differs. */
   readonly onInternal?: Need;
 }
@@ -91,6 +93,15 @@ export const ROUTES: readonly Route[] = [
     path: '/v1/export/known-dek?version=1',
     need: { scope: 'kms:export_key', glob: true, serviceOnly: true },
     ok: 200,
+  },
+  {
+    listeners: ['internal'],
+    method: 'GET',
+    url: '/v1/events',
+    path: '/v1/events',
+    need: { scope: 'kms:export_key', serviceOnly: true },
+    ok: 200,
+    streams: true,
   },
   {
     listeners: BOTH,
