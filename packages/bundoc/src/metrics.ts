@@ -3,13 +3,15 @@ import { Counter, Gauge, type Registry } from 'prom-client';
 
 export const METRICS_PREFIX = 'bundoc_';
 
+type Observed = 'projectsOpen' | 'keysCached' | 'documentsToReseal' | 'eventsLive' | 'tokensRevoked';
+
 /** What Bundoc counts. No label holds a project, collection or document. */
 export interface BundocMetrics {
   readonly registry: Registry;
   integrityError(): void;
   keyFetch(outcome: 'fetched' | 'failed'): void;
   /** Reads the gauges' values whenever the metrics are asked for. */
-  observe(counts: Readonly<Record<'projectsOpen' | 'keysCached' | 'documentsToReseal', () => number>>): void;
+  observe(counts: Readonly<Record<Observed, () => number>>): void;
 }
 
 export function createBundocMetrics(): BundocMetrics {
@@ -29,7 +31,9 @@ export function createBundocMetrics(): BundocMetrics {
     registry,
     integrityError: () => integrityErrors.inc(),
     keyFetch: (outcome) => keyFetches.inc({ outcome }),
-    observe: ({ projectsOpen, keysCached, documentsToReseal }) => {
+    observe: ({ projectsOpen, keysCached, documentsToReseal, eventsLive, tokensRevoked }) => {
+      gauge(registry, 'bundoc_kms_events_live', '1 while events come from BunKMS.', eventsLive);
+      gauge(registry, 'bundoc_tokens_revoked', 'Revoked tokens that are refused.', tokensRevoked);
       gauge(registry, 'bundoc_projects_open', 'Projects that are open.', projectsOpen);
       gauge(registry, 'bundoc_keys_cached', 'Data encryption keys in memory.', keysCached);
       gauge(

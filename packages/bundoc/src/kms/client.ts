@@ -1,6 +1,7 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import { keyCheckValue, takeKey } from '@bundoc/shared/aead';
 import { type Clock, instant } from '@bundoc/shared/clock';
+import { HEARTBEAT_MS } from '@bundoc/shared/contract/events';
 import { type CreateKey, exportedKeySchema } from '@bundoc/shared/contract/keys';
 import { issuedTokenSchema, type Jwks, jwksSchema } from '@bundoc/shared/contract/tokens';
 import { AppError, hasCode } from '@bundoc/shared/errors';
@@ -8,7 +9,7 @@ import type { Logger } from '@bundoc/shared/logger';
 import pRetry from 'p-retry';
 import { Agent, type Dispatcher, request } from 'undici';
 import { z } from 'zod';
-import type { KeyService, LeasedKey } from './port.ts';
+import { KeyRefused, type KeyService, type LeasedKey } from './port.ts';
 
 export interface KmsClientOptions {
   /** BunKMS's internal listener. */
@@ -34,20 +35,26 @@ const BACKOFF_MAX_MS = 1_000;
 /** What a caller is told to wait when BunKMS did not say. */
 const RETRY_AFTER_S = 2;
 
+/** Answers by which BunKMS says that a key is not for us, or not to be had. A token that it does not know (401) says nothing of the key. */
+const REFUSALS: ReadonlySet<number> = new Set([403, 409, 410, 423]);
+
 /** A failed try, and whether another may do better. */
 class TryFailed extends Error {
   override readonly name = 'TryFailed';
   readonly retryable: boolean;
   readonly retryAfterS: number | undefined;
+  /** BunKMS said that the key is not for us, or not to be had. */
+  readonly isRefusal: boolean;
 
   constructor(
     message: string,
     retryable: boolean,
-    options: ErrorOptions & { retryAfterS?: number | undefined } = {},
+    options: ErrorOptions & { retryAfterS?: number | undefined; isRefusal?: boolean } = {},
   ) {
     super(message, { cause: options.cause });
     this.retryable = retryable;
     this.retryAfterS = options.retryAfterS;
+    this.isRefusal = options.isRefusal ?? false;
   }
 }
 
@@ -66,11 +73,20 @@ const problemCodeSchema = z.object({ code: z.string() });
 export class KmsClient implements KeyService {
   readonly #options: KmsClientOptions;
   readonly #agent: Agent;
+  /** For answers that do not end by themselves. */
+  readonly #streamAgent: Agent;
 
   constructor(options: KmsClientOptions) {
     this.#options = options;
+    const connect = { timeout: CONNECT_TIMEOUT_MS, ...(options.ca === undefined ? {} : { ca: options.ca }) };
+    this.#streamAgent = new Agent({
+      connect,
+      headersTimeout: ANSWER_TIMEOUT_MS,
+      bodyTimeout: 3 * HEARTBEAT_MS,
+      connections: 1,
+    });
     this.#agent = new Agent({
-      connect: { timeout: CONNECT_TIMEOUT_MS, ...(options.ca === undefined ? {} : { ca: options.ca }) },
+      connect,
       headersTimeout: ANSWER_TIMEOUT_MS,
       bodyTimeout: ANSWER_TIMEOUT_MS,
       maxResponseSize: ANSWER_BYTES_MAX,
@@ -132,8 +148,27 @@ export class KmsClient implements KeyService {
     }
   }
 
+  /**
+   * Opens the stream of events, behind the event with this id. One that is silent for three heartbeats ends with an error.
+   *
+   * @throws Error when it cannot be opened, on the first try.
+   */
+  async openEvents(lastEventId: string | undefined, signal: AbortSignal): Promise<AsyncIterable<Uint8Array>> {
+    const { statusCode, body } = await request(new URL('/v1/events', this.#options.url), {
+      dispatcher: this.#streamAgent,
+      signal,
+      headers: {
+        authorization: `Bearer ${this.#options.token()}`,
+        ...(lastEventId === undefined ? {} : { 'last-event-id': lastEventId }),
+      },
+    });
+    if (statusCode === 200) return body;
+    await body.dump({ limit: ANSWER_BYTES_MAX });
+    throw new Error(`BunKMS answered ${statusCode}`);
+  }
+
   async close(): Promise<void> {
-    await this.#agent.destroy();
+    await Promise.all([this.#agent.destroy(), this.#streamAgent.destroy()]);
   }
 
   async #call(
@@ -161,7 +196,11 @@ export class KmsClient implements KeyService {
       if (hasCode(error, 'KEY_NOT_FOUND', 'key_damaged')) throw error;
       this.#options.logger.warn({ err: error, method, path: path.split('/')[2] }, 'call to BunKMS failed');
       const retryAfterS = error instanceof TryFailed ? error.retryAfterS : undefined;
-      throw new AppError('kms_unavailable', { cause: error, retryAfterS: retryAfterS ?? RETRY_AFTER_S });
+      const isRefused = error instanceof TryFailed && error.isRefusal;
+      throw new AppError('kms_unavailable', {
+        cause: isRefused ? new KeyRefused(error.message) : error,
+        retryAfterS: retryAfterS ?? RETRY_AFTER_S,
+      });
     }
   }
 
@@ -205,6 +244,7 @@ export class KmsClient implements KeyService {
     const retryable = [429, 502, 503, 504].includes(status) && code !== 'SEALED';
     throw new TryFailed(`BunKMS answered ${status} ${code ?? ''}`, retryable, {
       retryAfterS: retryAfterOf(response.headers['retry-after']),
+      isRefusal: code !== undefined && REFUSALS.has(status),
     });
   }
 }

@@ -99,7 +99,14 @@ export type LeasePage = z.infer<typeof leasePageSchema>;
 /** The longest that a holder may keep an exported key, milliseconds. */
 export const LEASE_TTL_MS = 900_000;
 
+const DEK_SUFFIX = '-dek';
+
 /** The name of a project's data encryption key in BunKMS. */
 export function dekNameOf(projectId: string): string {
-  return `${projectId}-dek`;
+  return `${projectId}${DEK_SUFFIX}`;
+}
+
+/** The project whose key has this name; undefined when it is the name of no such key. */
+export function projectOfDek(name: string): string | undefined {
+  return name.endsWith(DEK_SUFFIX) ? name.slice(0, -DEK_SUFFIX.length) : undefined;
 }
