@@ -1,5 +1,6 @@
 import { isIPv6 } from 'node:net';
 import { networkInterfaces } from 'node:os';
+import { join } from 'node:path';
 import { type Clock, systemClock } from '@bundoc/shared/clock';
 import { AppError } from '@bundoc/shared/errors';
 import { createLogger, type Logger } from '@bundoc/shared/logger';
@@ -7,7 +8,10 @@ import type { FastifyInstance } from 'fastify';
 import { AuditLog } from './audit/log.ts';
 import { AnonymousRefusals } from './audit/refusals.ts';
 import { adoptSealedRefusals, SealedRefusals } from './audit/sealed-refusals.ts';
-import type { BunkmsConfig } from './config.ts';
+import { positionFile } from './audit/ship/position.ts';
+import { AuditShipper } from './audit/ship/shipper.ts';
+import { fileSink, outputSink } from './audit/ship/sinks.ts';
+import type { BunkmsConfig, ShipTarget } from './config.ts';
 import { type ExportRefusalSink, exportAudit } from './http/export-audit.ts';
 import {
   guardPeers,
@@ -87,6 +91,8 @@ export async function startBunkms(
   if (services !== undefined) {
     await rememberCurrentKek(vault, store, clock, 'system');
     await adoptSealedRefusals(config.dataDir, store, clock);
+    if (config.auditShip !== undefined)
+      opened.use(createShipper(config.auditShip, config.dataDir, { store, logger, metrics }));
     opened.use(every(PRUNE_MS, () => prune(store, clock, logger)));
   }
 
@@ -185,6 +191,16 @@ function prune(store: KmsStore, clock: Clock, logger: Logger): void {
     (count) => count > 0 && logger.info({ count }, 'forgot tokens that expired long ago'),
     (error: unknown) => logger.warn({ err: error }, 'expired tokens could not be forgotten; trying again'),
   );
+}
+
+type ShipperPorts = Pick<ServicePorts, 'store' | 'logger' | 'metrics'>;
+
+function createShipper(target: ShipTarget, dataDir: string, ports: ShipperPorts): AuditShipper {
+  const sink = target.kind === 'stdout' ? outputSink() : fileSink(target.path);
+  const position = positionFile(join(dataDir, 'audit-ship.json'), sink.target);
+  const shipper = new AuditShipper({ ...ports, sink, position });
+  ports.metrics.observeShipLag(() => shipper.lag());
+  return shipper;
 }
 
 function gateOf(services: Services | undefined): ServiceGate {

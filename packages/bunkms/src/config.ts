@@ -7,6 +7,9 @@ export type KekSource =
   | { readonly kind: 'file'; readonly path: string }
   | { readonly kind: 'inline'; readonly text: string };
 
+/** Where the audit chain is copied to. */
+export type ShipTarget = { readonly kind: 'file'; readonly path: string } | { readonly kind: 'stdout' };
+
 export interface BunkmsConfig {
   /** The API listener. */
   readonly host: string;
@@ -16,6 +19,7 @@ export interface BunkmsConfig {
   readonly internalPort: number;
   readonly dataDir: string;
   readonly kek: KekSource;
+  readonly auditShip: ShipTarget | undefined;
   /** How long whoever gets a key may keep it, milliseconds. */
   readonly leaseTtlMs: number;
   readonly limits: LimitRates;
@@ -37,6 +41,11 @@ const environmentSchema = z
     BUNKMS_STORAGE: z.literal('sqlite', 'must be "sqlite"').default('sqlite'),
     BUNKMS_KEK_FILE: z.string().optional(),
     BUNKMS_KEK: z.string().optional(),
+    BUNKMS_AUDIT_SHIP: z
+      .string()
+      .regex(/^(stdout|file:.+)$/, 'must be "stdout" or "file:<path>"')
+      .transform(shipTargetOf)
+      .optional(),
     BUNKMS_LEASE_TTL_MS: wholeNumber(1_000, LEASE_TTL_MS).default(LEASE_TTL_MS),
     BUNKMS_EXPORTS_PER_TOKEN: wholeNumber(0, RATE_MAX).default(2_000),
     BUNKMS_EXPORTS_PER_KEY: wholeNumber(0, RATE_MAX).default(200),
@@ -66,6 +75,7 @@ export function readConfig(environment: Environment): BunkmsConfig {
     internalPort: parsed.BUNKMS_INTERNAL_PORT,
     dataDir: parsed.BUNKMS_DATA_DIR,
     kek: kekSourceOf(parsed.BUNKMS_KEK_FILE, parsed.BUNKMS_KEK),
+    auditShip: parsed.BUNKMS_AUDIT_SHIP,
     leaseTtlMs: parsed.BUNKMS_LEASE_TTL_MS,
     limits: {
       exportsPerToken: parsed.BUNKMS_EXPORTS_PER_TOKEN,
@@ -78,4 +88,8 @@ export function readConfig(environment: Environment): BunkmsConfig {
 
 function kekSourceOf(path: string | undefined, text: string | undefined): KekSource {
   return path === undefined ? { kind: 'inline', text: String(text) } : { kind: 'file', path };
+}
+
+function shipTargetOf(text: string): ShipTarget {
+  return text === 'stdout' ? { kind: 'stdout' } : { kind: 'file', path: text.slice('file:'.length) };
 }
