@@ -121,10 +121,12 @@ describe('the copy of the audit chain', () => {
 
   test('holds a record again, but misses none, when a crash came before it was noted as copied', async () => {
     chain.add(10);
-    const kept = position(fileSink(path).target);
-    const first = start(fileSink(path), { read: kept.read, write: () => new Promise(() => undefined) });
+    const sink = fileSink(path);
+    const kept = position(sink.target);
+    const first = start(sink, { read: kept.read, write: () => new Promise(() => undefined) });
     await expect.poll(() => copied().length).toBe(10);
-    void first[Symbol.asyncDispose]();
+    await first[Symbol.asyncDispose]();
+    await sink.close();
     chain.add(1);
     await caughtUp(start());
     expect(copied()).toEqual([...chain.records.slice(0, 10), ...chain.records]);

@@ -1,9 +1,9 @@
 import { setTimeout as delay } from 'node:timers/promises';
-import type { AuditRecord } from '@bundoc/shared/contract/audit';
 import type { Logger } from '@bundoc/shared/logger';
 import type { Metrics } from '../../metrics.ts';
 import type { KmsStore } from '../../store/port.ts';
 import { type ChainHead, GENESIS } from '../chain.ts';
+import { lineOf } from './line.ts';
 import type { Position } from './position.ts';
 import type { ShipSink } from './sinks.ts';
 
@@ -134,11 +134,6 @@ export class AuditShipper implements AsyncDisposable {
     this.#place = GENESIS;
     return true;
   }
-}
-
-/** A record as it is copied: what names the format, then the record. */
-function lineOf(record: AuditRecord): string {
-  return `${JSON.stringify({ format: 'bunkms/audit/v1', ...record })}\n`;
 }
 
 function wait(ms: number, signal: AbortSignal): Promise<void> {
