@@ -6,7 +6,7 @@ import { keyCheckValue } from '@bundoc/shared/aead';
 import { systemClock } from '@bundoc/shared/clock';
 import { createLogger } from '@bundoc/shared/logger';
 import { afterEach, describe, expect, it } from 'vitest';
-import { CALL_DEADLINE_MS, KmsClient } from '../src/kms/client.ts';
+import { CALL_DEADLINE_MS, KmsClient, type KmsClientOptions } from '../src/kms/client.ts';
 import { KeyRefused } from '../src/kms/port.ts';
 
 type Script = (request: IncomingMessage, response: ServerResponse, call: number) => void;
@@ -17,7 +17,7 @@ afterEach(async () => {
 });
 
 /** A server that answers as told, and a client of it. */
-async function start(script: Script) {
+async function start(script: Script, options: Pick<KmsClientOptions, 'streamSilentMs'> = {}) {
   let calls = 0;
   const seen: { method: string; url: string; authorization: string | undefined; body: string }[] = [];
   const server = createServer((request, response) => {
@@ -50,6 +50,7 @@ async function start(script: Script) {
     clock: systemClock,
     logger: createLogger({ service: 'bundoc', level: 'debug', destination }),
     random: () => 0.1,
+    ...options,
   });
   cleanups.push(async () => {
     await client.close();
@@ -265,6 +266,21 @@ describe('KmsClient', () => {
     }
     expect(lastEventIds).toEqual([undefined, '7:ab']);
     expect(seen[0]).toMatchObject({ url: '/v1/events', authorization: 'Bearer the-service-token' });
+  });
+
+  it('takes a stream of events that falls silent for dead', async () => {
+    const { client } = await start(
+      (_request, response) => {
+        response.writeHead(200, { 'content-type': 'text/event-stream' });
+        response.write('event: heartbeat\n');
+      },
+      { streamSilentMs: 200 },
+    );
+    const stream = await client.openEvents(undefined, AbortSignal.timeout(10_000));
+    const read = async () => {
+      for await (const _chunk of stream);
+    };
+    await expect(read()).rejects.toMatchObject({ code: 'UND_ERR_BODY_TIMEOUT' });
   });
 
   it('opens no stream of events that BunKMS refuses, and tries once', async () => {

@@ -22,12 +22,16 @@ export interface KmsClientOptions {
   readonly logger: Logger;
   /** Source of jitter, 0 to 1. */
   readonly random?: () => number;
+  /** {@link STREAM_SILENT_MS} unless a test is in a hurry. */
+  readonly streamSilentMs?: number;
 }
 
 /** Longest time that one call may take, with all its tries, milliseconds. */
 export const CALL_DEADLINE_MS = 4_500;
 const CONNECT_TIMEOUT_MS = 1_000;
 const ANSWER_TIMEOUT_MS = 2_000;
+/** How long a stream of events may say nothing, milliseconds. */
+const STREAM_SILENT_MS = 3 * HEARTBEAT_MS;
 const ANSWER_BYTES_MAX = 65_536;
 const RETRIES_MAX = 8;
 const BACKOFF_FIRST_MS = 50;
@@ -82,7 +86,7 @@ export class KmsClient implements KeyService {
     this.#streamAgent = new Agent({
       connect,
       headersTimeout: ANSWER_TIMEOUT_MS,
-      bodyTimeout: 3 * HEARTBEAT_MS,
+      bodyTimeout: options.streamSilentMs ?? STREAM_SILENT_MS,
       connections: 1,
     });
     this.#agent = new Agent({
@@ -149,7 +153,7 @@ export class KmsClient implements KeyService {
   }
 
   /**
-   * Opens the stream of events, behind the event with this id. One that is silent for three heartbeats ends with an error.
+   * Opens the stream of events, behind the event with this id. One that is silent for {@link STREAM_SILENT_MS} ends with an error.
    *
    * @throws Error when it cannot be opened, on the first try.
    */
