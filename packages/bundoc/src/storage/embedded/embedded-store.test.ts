@@ -40,8 +40,10 @@ describeProjectStore('EmbeddedStore on the real disk', async () => {
   return { store: await project.open(nodeDisk), reopen: () => project.open(nodeDisk) };
 });
 
-async function started(): Promise<{ project: EmbeddedProject; disk: SimulatedDisk; store: EmbeddedStore }> {
-  const project = new EmbeddedProject();
+async function started(
+  limits = SMALL_LIMITS,
+): Promise<{ project: EmbeddedProject; disk: SimulatedDisk; store: EmbeddedStore }> {
+  const project = new EmbeddedProject({ limits });
   const disk = EmbeddedProject.disk();
   await project.create(disk);
   return { project, disk, store: await project.open(disk) };
@@ -418,7 +420,7 @@ describe('the journal', () => {
   });
 
   it('with a missing segment in the middle is corrupt', async () => {
-    const { project, disk, store } = await started();
+    const { project, disk, store } = await started({ ...SMALL_LIMITS, checkpointBytes: 1e9 });
     for (let n = 0; n < 20; n++) await commitOne(store, put(`d${n}`, `{"pad":"${'x'.repeat(500)}"}`));
     const second = journalFiles(disk).find((file) => parseHeader(disk.files().get(file)!)?.number === 2)!;
     disk.tamper(second, undefined);
@@ -427,7 +429,7 @@ describe('the journal', () => {
 });
 
 describe('a snapshot that is taken while commits go on', () => {
-  const DOCUMENTS = 2_400;
+  const DOCUMENTS = 9_600;
   const idOf = (n: number) => `${n}-${'long'.repeat(60)}`;
   const limits = { segmentBytes: 65_536, checkpointBytes: 1e9, backlogBytesMax: 1e9 };
 

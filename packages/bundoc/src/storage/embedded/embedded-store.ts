@@ -1,4 +1,5 @@
 import { join } from 'node:path';
+import { setImmediate } from 'node:timers/promises';
 import { OpenError } from '@bundoc/shared/aead';
 import type { Clock } from '@bundoc/shared/clock';
 import { AppError, hasCode } from '@bundoc/shared/errors';
@@ -269,6 +270,8 @@ export class EmbeddedStore implements ProjectStore {
   /** Commits what waits, frame by frame, until nothing does. Never rejects. */
   async #pump(): Promise<void> {
     while (this.#waiting.length > 0) {
+      // What is asked for in the same turn of the event loop goes into the same frame.
+      await setImmediate();
       const group = this.#takeGroup();
       const refused = await this.#refusedForSpace(group);
       const accepted = refused === undefined ? group : group.filter(onlyDeletes);
