@@ -1,19 +1,19 @@
-import { createRegistry } from '@bundoc/shared/http/metrics';
-import { Counter, Gauge, type Registry } from 'prom-client';
-
-export const METRICS_PREFIX = 'bundoc_';
+import { createServiceMetrics, gauge, type ServiceMetrics } from '@bundoc/shared/http/metrics';
+import { Counter } from 'prom-client';
 
 /** What Bundoc counts. No label holds a project, collection or document. */
-export interface BundocMetrics {
-  readonly registry: Registry;
+export interface BundocMetrics extends ServiceMetrics {
   integrityError(): void;
   keyFetch(outcome: 'fetched' | 'failed'): void;
+  /** @param expiresAtMs when the service token for BunKMS ends, milliseconds since 1970; undefined while that cannot be told. */
+  observeToken(expiresAtMs: () => number | undefined): void;
   /** Reads the gauges' values whenever the metrics are asked for. */
   observe(counts: Readonly<Record<'projectsOpen' | 'keysCached' | 'documentsToReseal', () => number>>): void;
 }
 
 export function createBundocMetrics(): BundocMetrics {
-  const registry = createRegistry();
+  const service = createServiceMetrics('bundoc_');
+  const { registry } = service;
   const integrityErrors = new Counter({
     name: 'bundoc_integrity_errors_total',
     help: 'Documents whose stored bytes did not open.',
@@ -26,9 +26,16 @@ export function createBundocMetrics(): BundocMetrics {
     registers: [registry],
   });
   return {
-    registry,
+    ...service,
     integrityError: () => integrityErrors.inc(),
     keyFetch: (outcome) => keyFetches.inc({ outcome }),
+    observeToken: (expiresAtMs) =>
+      gauge(
+        registry,
+        'bundoc_kms_token_expiry_timestamp_seconds',
+        'When the service token for BunKMS ends, seconds since 1970.',
+        () => (expiresAtMs() ?? Number.NaN) / 1_000,
+      ),
     observe: ({ projectsOpen, keysCached, documentsToReseal }) => {
       gauge(registry, 'bundoc_projects_open', 'Projects that are open.', projectsOpen);
       gauge(registry, 'bundoc_keys_cached', 'Data encryption keys in memory.', keysCached);
@@ -40,15 +47,4 @@ export function createBundocMetrics(): BundocMetrics {
       );
     },
   };
-}
-
-function gauge(registry: Registry, name: string, help: string, read: () => number): void {
-  new Gauge({
-    name,
-    help,
-    registers: [registry],
-    collect() {
-      this.set(read());
-    },
-  });
 }

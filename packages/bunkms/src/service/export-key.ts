@@ -1,5 +1,6 @@
 import { randomUUID } from 'node:crypto';
-import { type ExportedKey, LEASE_TTL_MS } from '@bundoc/shared/contract/keys';
+import type { ExportedKeyFacts } from '@bundoc/shared/contract/exported-key';
+import { LEASE_TTL_MS } from '@bundoc/shared/contract/keys';
 import { AppError } from '@bundoc/shared/errors';
 import type { Logger } from '@bundoc/shared/logger';
 import type { Caller } from '../audit/caller.ts';
@@ -10,6 +11,12 @@ import { openDek } from './open-dek.ts';
 export interface ExportPorts extends KeyPorts {
   readonly logger: Logger;
   readonly metrics: Metrics;
+}
+
+export interface ReleasedKey {
+  /** The raw DEK, which the caller wipes. */
+  readonly dek: Buffer;
+  readonly facts: ExportedKeyFacts;
 }
 
 /**
@@ -26,7 +33,7 @@ export async function exportKey(
   ports: ExportPorts,
   { name, version }: { readonly name: string; readonly version?: number | undefined },
   caller: Caller,
-): Promise<ExportedKey> {
+): Promise<ReleasedKey> {
   const key = await ports.store.findKey(name, version);
   if (key === undefined) throw new AppError('KEY_NOT_FOUND');
   const dek = openDek(ports, key);
@@ -60,8 +67,7 @@ export async function exportKey(
       },
       'key exported',
     );
-    return {
-      key_material_b64: dek.toString('base64'),
+    const facts: ExportedKeyFacts = {
       algorithm: 'AES-256-GCM',
       name,
       key_id: info.id,
@@ -71,7 +77,9 @@ export async function exportKey(
       lease,
       audit: receipt,
     };
-  } finally {
+    return { dek, facts };
+  } catch (error) {
     dek.fill(0);
+    throw error;
   }
 }
