@@ -89,9 +89,11 @@ export function call(baseUrl: string, path: string, options: Call = {}): Promise
 }
 
 /** What both services share in a test. */
-export type InstallationParts = Pick<BundocParts, 'clock'> & {
+export type InstallationParts = Pick<BundocParts, 'clock' | 'checkTlsEveryMs'> & {
   /** Variables for Bundoc. */
   readonly environment?: Readonly<Record<string, string>>;
+  /** Variables for BunKMS. */
+  readonly kmsVariables?: Readonly<Record<string, string>>;
 };
 
 /** A whole installation in a temporary folder and this process: BunKMS, Bundoc, KEK, tokens. */
@@ -140,6 +142,7 @@ export class Installation implements AsyncDisposable {
       BUNKMS_INTERNAL_PORT: String(this.#internalPort),
       BUNKMS_DATA_DIR: this.kmsDir,
       BUNKMS_KEK: this.kekHex,
+      ...this.#parts.kmsVariables,
     };
   }
 

@@ -1,6 +1,7 @@
 import { logLevel } from '@bundoc/shared/config';
 import { runService } from '@bundoc/shared/lifecycle';
 import { createLogger } from '@bundoc/shared/logger';
+import { guardMemory } from '@bundoc/shared/memory-exposure';
 import { startBunkms } from './app.ts';
 import { readConfig } from './config.ts';
 
@@ -8,4 +9,7 @@ import { readConfig } from './config.ts';
 const level = logLevel.catch('info').parse(process.env['BUNKMS_LOG_LEVEL']);
 const logger = createLogger({ service: 'bunkms', level });
 
-await runService(logger, () => startBunkms(readConfig(process.env), { logger }));
+await runService(logger, async () => {
+  guardMemory(process.env);
+  return startBunkms(readConfig(process.env), { logger });
+});

@@ -38,10 +38,10 @@ export function readKeyText(text: Uint8Array): Buffer | undefined {
   let isWrong = 0;
   for (let from = 0, to = 0; from < KEY_TEXT_BYTES; from += 4, to += 3) {
     const isLast = from === KEY_TEXT_BYTES - 4;
-    const values = [0, 1, 2, 3].map((at) =>
-      isLast && at === 3 ? 0 : byteAt(VALUES, byteAt(text, from + at)),
-    );
-    const [a = NONE, b = NONE, c = NONE, d = NONE] = values;
+    const a = byteAt(VALUES, byteAt(text, from));
+    const b = byteAt(VALUES, byteAt(text, from + 1));
+    const c = byteAt(VALUES, byteAt(text, from + 2));
+    const d = isLast ? 0 : byteAt(VALUES, byteAt(text, from + 3));
     isWrong |= (a | b | c | d) & 0xc0;
     key[to] = (a << 2) | (b >>> 4);
     key[to + 1] = (b << 4) | (c >>> 2);
@@ -51,6 +51,28 @@ export function readKeyText(text: Uint8Array): Buffer | undefined {
   if (isWrong === 0) return key;
   key.fill(0);
   return undefined;
+}
+
+/** Reads a 32-byte key from 64 hex digits of either case. @returns the key, which the caller wipes; undefined when the text is none. */
+export function readKeyHex(text: Uint8Array): Buffer | undefined {
+  if (text.length !== 2 * KEY_BYTES) return undefined;
+  const key = Buffer.alloc(KEY_BYTES);
+  let isWrong = 0;
+  for (let at = 0; at < KEY_BYTES; at++) {
+    const high = digitOf(byteAt(text, 2 * at));
+    const low = digitOf(byteAt(text, 2 * at + 1));
+    isWrong |= (high | low) & 0xf0;
+    key[at] = (high << 4) | low;
+  }
+  if (isWrong === 0) return key;
+  key.fill(0);
+  return undefined;
+}
+
+function digitOf(character: number): number {
+  if (character >= 0x30 && character <= 0x39) return character - 0x30;
+  const lower = character | 0x20;
+  return lower >= 0x61 && lower <= 0x66 ? lower - 0x57 : NONE;
 }
 
 function byteAt(bytes: Uint8Array, at: number): number {

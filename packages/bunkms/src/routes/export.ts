@@ -19,8 +19,12 @@ export function registerExportRoute(app: FastifyInstance, guards: Guards, servic
       const { version } = validate(exportQuery, request.query, 'query');
       const { name } = validate(keyParamsSchema, request.params, 'params');
       const { dek, facts } = await exportKey(services().keys, { name, version }, callerOf(request));
-      const body = encodeExportedKey(facts, dek);
-      dek.fill(0);
+      let body: Buffer;
+      try {
+        body = encodeExportedKey(facts, dek);
+      } finally {
+        dek.fill(0);
+      }
       // Comes when the last byte is handed to the system, and when the connection ends before that.
       reply.raw.once('close', () => body.fill(0));
       return reply.type('application/json; charset=utf-8').send(body);

@@ -24,6 +24,8 @@ export interface KmsOptions {
   readonly dataDir?: string;
   /** The ring's text. */
   readonly kek?: string;
+  /** What differs from {@link configOf}. */
+  readonly config?: Partial<BunkmsConfig>;
   /** Puts something before the store that the service uses. */
   readonly decorate?: (store: KmsStore) => KmsStore;
 }
@@ -91,15 +93,19 @@ export async function startKms(options: KmsOptions = {}): Promise<TestKms> {
   });
   let opened: KmsStore | undefined;
   const appends = new Set<Promise<unknown>>();
-  const running = await startBunkms(configOf(dataDir, kek), {
-    clock,
-    logger: createLogger({ service: 'bunkms', level: 'debug', destination }),
-    openStore: async () => {
-      opened = await openSqliteStore({ dataDir, onCrash: () => undefined });
-      const watched = watchAppends(opened, appends);
-      return options.decorate?.(watched) ?? watched;
+  const running = await startBunkms(
+    { ...configOf(dataDir, kek), ...options.config },
+    {
+      checkTlsEveryMs: 20,
+      clock,
+      logger: createLogger({ service: 'bunkms', level: 'debug', destination }),
+      openStore: async () => {
+        opened = await openSqliteStore({ dataDir, onCrash: () => undefined });
+        const watched = watchAppends(opened, appends);
+        return options.decorate?.(watched) ?? watched;
+      },
     },
-  });
+  );
   if (opened === undefined) throw new Error('no store was opened');
   const store = opened;
   const secrets = async () => {
