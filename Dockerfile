@@ -24,7 +24,7 @@ RUN for service in bunkms bundoc; do \
 FROM ${NODE_IMAGE} AS runtime
 ENV NODE_ENV=production
 RUN set -e; for folder in bunkms bundoc kms-kek kms-token authority bunkms-tls bundoc-tls; do \
-      mkdir -m 700 "/var/lib/$folder"; chown 1000:1000 "/var/lib/$folder"; \
+      mkdir -p -m 700 "/var/lib/$folder"; chown 1000:1000 "/var/lib/$folder"; \
     done
 WORKDIR /app
 USER 1000:1000

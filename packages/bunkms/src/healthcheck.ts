@@ -9,12 +9,14 @@ import type { TlsFiles } from '@bundoc/shared/tls/files';
 import { readConfig } from './config.ts';
 
 const TIMEOUT_MS = 2_000;
+/** A wildcard stands for every address, this machine's own among them. */
+const OWN_ADDRESS: Readonly<Record<string, string>> = { '0.0.0.0': '127.0.0.1', '::': '::1' };
 
 /** Whether a listener of this machine answers that it is ready. */
 function isReady(host: string, port: number, tls: TlsFiles | undefined): Promise<boolean> {
   const read = (file: TlsFiles['cert']) => (file === undefined ? undefined : readFileSync(file.path));
   const options: RequestOptions = {
-    ...{ host: host === '0.0.0.0' ? '127.0.0.1' : host, port, path: '/ready', timeout: TIMEOUT_MS },
+    ...{ host: OWN_ADDRESS[host] ?? host, port, path: '/ready', timeout: TIMEOUT_MS },
     // It is this machine's own listener, and nothing secret is sent to it: whose its certificate is does not matter here.
     ...(tls === undefined ? {} : { rejectUnauthorized: false }),
     ...(tls?.ca === undefined ? {} : { cert: read(tls.cert), key: read(tls.key) }),

@@ -1,7 +1,8 @@
 import { createPrivateKey, X509Certificate } from 'node:crypto';
-import { existsSync, readFileSync } from 'node:fs';
+import { closeSync, existsSync, mkdirSync, openSync, readFileSync } from 'node:fs';
 import { isIP } from 'node:net';
 import { join } from 'node:path';
+import { DatabaseSync } from 'node:sqlite';
 import { issueCertificate, makeAuthority } from '../pki/authority.ts';
 import { replacePrivateFile } from './private-file.ts';
 
@@ -22,6 +23,7 @@ const AUTHORITY_DAYS_MIN = 730;
 const CERTIFICATE_DAYS = 365;
 /** A certificate with less left is made anew. */
 const CERTIFICATE_DAYS_MIN = 180;
+const LOCK_TIMEOUT_MS = 10_000;
 
 /**
  * Makes an authority in `authorityDir`, and a certificate of it for each service, where they are not there, are of no use or end
@@ -32,6 +34,7 @@ export async function ensureCertificates(
   wishes: readonly CertificateWish[],
   nowMs: number = Date.now(),
 ): Promise<void> {
+  using _lock = lock(authorityDir);
   const authority = await ensureAuthority(authorityDir, nowMs);
   for (const { directory, names } of wishes) {
     if (isGood(directory, authority.cert, names, nowMs)) continue;
@@ -43,6 +46,19 @@ export async function ensureCertificates(
     await replacePrivateFile(join(directory, 'key.pem'), issued.key);
     await replacePrivateFile(join(directory, 'cert.pem'), issued.cert);
   }
+}
+
+/**
+ * Keeps other processes from making certificates at the same time, which would leave files that do not belong together. SQLite's lock is
+ * free again however the process ends; Node has no other of that kind.
+ */
+function lock(directory: string): Disposable {
+  mkdirSync(directory, { recursive: true, mode: 0o700 });
+  const path = join(directory, 'lock');
+  closeSync(openSync(path, 'a', 0o600));
+  const database = new DatabaseSync(path, { timeout: LOCK_TIMEOUT_MS });
+  database.exec('BEGIN IMMEDIATE');
+  return { [Symbol.dispose]: () => database.close() };
 }
 
 async function ensureAuthority(directory: string, nowMs: number): Promise<{ cert: string; key: string }> {
