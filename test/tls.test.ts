@@ -1,4 +1,5 @@
-import { copyFileSync, mkdtempSync, readdirSync, rmSync, statSync } from 'node:fs';
+import { copyFileSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync } from 'node:fs';
+import { get } from 'node:https';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { ensureCertificates } from '@bundoc/bunkms/cli/certificates';
@@ -88,6 +89,21 @@ describe('Bundoc and BunKMS over mutual TLS', () => {
     const inDays = (seconds: number) => (seconds - Date.now() / 1_000) / 86_400;
     expect(inDays(value('bundoc_certificate_expiry_timestamp_seconds{use="client"}'))).toBeCloseTo(365, 0);
     expect(inDays(value('bundoc_kms_token_expiry_timestamp_seconds'))).toBeGreaterThan(0);
+  });
+
+  it('serve clients of Bundoc over TLS as well, when it has a certificate', async () => {
+    await makeCertificates();
+    const own = pems('bunkms');
+    const [BUNDOC_TLS_CERT_FILE, BUNDOC_TLS_KEY_FILE] = [own('cert'), own('key')];
+    await using installation = await startBoth('bundoc', { BUNDOC_TLS_CERT_FILE, BUNDOC_TLS_KEY_FILE });
+    expect(new URL(installation.url).protocol).toBe('https:');
+    const status = await new Promise((resolve, reject) => {
+      const ca = readFileSync(own('ca'));
+      get(new URL('/ready', installation.url), { ca, agent: false }, (response) => {
+        response.resume().on('end', () => resolve(response.statusCode));
+      }).on('error', reject);
+    });
+    expect(status).toBe(200);
   });
 
   it('get no key with a certificate of a name that is not expected', async () => {
