@@ -32,7 +32,7 @@ function startBoth(client: string, variables: Record<string, string> = {}): Prom
   const [own, bundoc] = [pems('bunkms'), pems(client)];
   return Installation.start({
     checkTlsEveryMs: 20,
-    kmsVariables: {
+    kmsEnvironment: {
       BUNKMS_INTERNAL_TLS_CERT_FILE: own('cert'),
       BUNKMS_INTERNAL_TLS_KEY_FILE: own('key'),
       BUNKMS_INTERNAL_CLIENT_CA_FILE: own('ca'),

@@ -120,6 +120,9 @@ export class Installation {
       BUNKMS_INTERNAL_PORT: String(internal),
       BUNKMS_DATA_DIR: join(this.#directory, 'kms'),
       BUNKMS_KEK: randomBytes(32).toString('hex'),
+      // What is measured is the work, not the limits.
+      BUNKMS_EXPORTS_PER_TOKEN: '0',
+      BUNKMS_EXPORTS_PER_KEY: '0',
     };
     this.#cli('init', '--service-token', this.tokenFile);
     this.#kms = new Service('BunKMS', process.execPath, [join(root, 'packages/bunkms/dist/main.js')], {

@@ -93,7 +93,7 @@ export type InstallationParts = Pick<BundocParts, 'clock' | 'checkTlsEveryMs'> &
   /** Variables for Bundoc. */
   readonly environment?: Readonly<Record<string, string>>;
   /** Variables for BunKMS. */
-  readonly kmsVariables?: Readonly<Record<string, string>>;
+  readonly kmsEnvironment?: Readonly<Record<string, string>>;
 };
 
 /** A whole installation in a temporary folder and this process: BunKMS, Bundoc, KEK, tokens. */
@@ -142,7 +142,7 @@ export class Installation implements AsyncDisposable {
       BUNKMS_INTERNAL_PORT: String(this.#internalPort),
       BUNKMS_DATA_DIR: this.kmsDir,
       BUNKMS_KEK: this.kekHex,
-      ...this.#parts.kmsVariables,
+      ...this.#parts.kmsEnvironment,
     };
   }
 

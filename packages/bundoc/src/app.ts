@@ -11,9 +11,12 @@ import { openServerTls, type ServerTlsPorts } from '@bundoc/shared/tls/server-tl
 import { WatchedTls } from '@bundoc/shared/tls/watched-tls';
 import type { BundocConfig } from './config.ts';
 import { KmsClient } from './kms/client.ts';
+import { KmsEvents } from './kms/events.ts';
+import { RevokedTokens } from './kms/revoked-tokens.ts';
 import { ServiceToken } from './kms/service-token.ts';
 import { TokenKeys } from './kms/token-keys.ts';
 import { type BundocMetrics, createBundocMetrics } from './metrics.ts';
+import { applyEvent } from './project/apply-event.ts';
 import { lockDataFolder } from './project/data-lock.ts';
 import { InstanceManager } from './project/instance-manager.ts';
 import { KeyCache } from './project/key-cache.ts';
@@ -88,15 +91,30 @@ export async function startBundoc(config: BundocConfig, parts: BundocParts = {})
     logger,
   });
   stack.defer(() => kms.close());
-  metrics.observeToken(() => token.expiresAtMs);
   token.keepRenewed(() => kms.renewToken());
   stack.defer(() => token.stop());
 
-  const instances = composeInstances({ config, clock, disk, logger, metrics, kms, projectsDir });
+  const { keys, instances } = composeInstances({ config, clock, disk, logger, metrics, kms, projectsDir });
   stack.use(instances);
+  const revoked = new RevokedTokens(clock);
+  const events = new KmsEvents({
+    open: (lastEventId, signal) => kms.openEvents(lastEventId, signal),
+    onEvent: (event) => applyEvent(event, { keys, instances, revoked }),
+    logger,
+  });
+  stack.use(events);
+  metrics.observe({
+    projectsOpen: () => instances.size,
+    keysCached: () => keys.size,
+    documentsToReseal: () => instances.toReseal,
+    eventsLive: () => (events.isLive ? 1 : 0),
+    tokensRevoked: () => revoked.size,
+    tokenExpiryS: () => (token.expiresAtMs ?? Number.NaN) / 1_000,
+  });
   let isResealing = false;
   const sweep = async () => {
     instances.sweep();
+    revoked.sweep();
     if (isResealing) return;
     isResealing = true;
     await instances.resealSome(RESEALS_A_SECOND);
@@ -110,12 +128,21 @@ export async function startBundoc(config: BundocConfig, parts: BundocParts = {})
 
   const readiness = cachedCheck(clock, READINESS_KEPT_MS, async (): Promise<Readiness> => {
     const [storage, kmsUp] = await Promise.all([canWrite(disk, dataDir), kms.isUp()]);
-    return { storage: storage ? 'ok' : 'failing', kms: kmsUp ? 'up' : 'down' };
+    return {
+      storage: storage ? 'ok' : 'failing',
+      kms: kmsUp ? 'up' : 'down',
+      kms_events: events.isLive ? 'live' : 'down',
+    };
   });
 
   const app = createHttpServer({ logger, bodyBytesMax: config.documentBytesMax, tls: listenerTls });
   stack.defer(() => app.close());
-  const auth = new BearerAuth({ audience: 'bundoc', keys: tokenKeys, clock });
+  const auth = new BearerAuth({
+    audience: 'bundoc',
+    keys: tokenKeys,
+    clock,
+    isRevoked: (claims) => revoked.has(claims),
+  });
   await auth.register(app);
   metrics.measureRequests(app, 'api');
   const documents = new Documents(instances);
@@ -155,7 +182,7 @@ interface Composition {
   readonly projectsDir: string;
 }
 
-function composeInstances(composition: Composition): InstanceManager {
+function composeInstances(composition: Composition): { keys: KeyCache; instances: InstanceManager } {
   const { config, clock, disk, logger, metrics, kms, projectsDir } = composition;
   const keys = new KeyCache({ keys: kms, clock, ttlMs: config.keyTtlMs, onFetch: metrics.keyFetch });
   const cache = createSealedCache(config.cacheBytes);
@@ -195,12 +222,7 @@ function composeInstances(composition: Composition): InstanceManager {
         onFailure: (error) => logger.error({ project, err: error }, 'the storage of a project failed'),
       }),
   });
-  metrics.observe({
-    projectsOpen: () => instances.size,
-    keysCached: () => keys.size,
-    documentsToReseal: () => instances.toReseal,
-  });
-  return instances;
+  return { keys, instances };
 }
 
 /** Whether a small file can be made, synced and removed in the data folder. */

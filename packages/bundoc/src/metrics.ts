@@ -1,14 +1,20 @@
 import { createServiceMetrics, gauge, type ServiceMetrics } from '@bundoc/shared/http/metrics';
 import { Counter } from 'prom-client';
 
+type Observed =
+  | 'projectsOpen'
+  | 'keysCached'
+  | 'documentsToReseal'
+  | 'eventsLive'
+  | 'tokensRevoked'
+  | 'tokenExpiryS';
+
 /** What Bundoc counts. No label holds a project, collection or document. */
 export interface BundocMetrics extends ServiceMetrics {
   integrityError(): void;
   keyFetch(outcome: 'fetched' | 'failed'): void;
-  /** @param expiresAtMs when the service token for BunKMS ends, milliseconds since 1970; undefined while that cannot be told. */
-  observeToken(expiresAtMs: () => number | undefined): void;
   /** Reads the gauges' values whenever the metrics are asked for. */
-  observe(counts: Readonly<Record<'projectsOpen' | 'keysCached' | 'documentsToReseal', () => number>>): void;
+  observe(counts: Readonly<Record<Observed, () => number>>): void;
 }
 
 export function createBundocMetrics(): BundocMetrics {
@@ -29,14 +35,15 @@ export function createBundocMetrics(): BundocMetrics {
     ...service,
     integrityError: () => integrityErrors.inc(),
     keyFetch: (outcome) => keyFetches.inc({ outcome }),
-    observeToken: (expiresAtMs) =>
+    observe: ({ projectsOpen, keysCached, documentsToReseal, eventsLive, tokensRevoked, tokenExpiryS }) => {
+      gauge(registry, 'bundoc_kms_events_live', '1 while events come from BunKMS.', eventsLive);
+      gauge(registry, 'bundoc_tokens_revoked', 'Revoked tokens that are refused.', tokensRevoked);
       gauge(
         registry,
         'bundoc_kms_token_expiry_timestamp_seconds',
         'When the service token for BunKMS ends, seconds since 1970.',
-        () => (expiresAtMs() ?? Number.NaN) / 1_000,
-      ),
-    observe: ({ projectsOpen, keysCached, documentsToReseal }) => {
+        tokenExpiryS,
+      );
       gauge(registry, 'bundoc_projects_open', 'Projects that are open.', projectsOpen);
       gauge(registry, 'bundoc_keys_cached', 'Data encryption keys in memory.', keysCached);
       gauge(

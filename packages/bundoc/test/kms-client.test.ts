@@ -6,7 +6,8 @@ import { keyCheckValue } from '@bundoc/shared/aead';
 import { systemClock } from '@bundoc/shared/clock';
 import { createLogger } from '@bundoc/shared/logger';
 import { afterEach, describe, expect, it } from 'vitest';
-import { CALL_DEADLINE_MS, KmsClient } from '../src/kms/client.ts';
+import { CALL_DEADLINE_MS, KmsClient, type KmsClientOptions } from '../src/kms/client.ts';
+import { KeyRefused } from '../src/kms/port.ts';
 
 type Script = (request: IncomingMessage, response: ServerResponse, call: number) => void;
 
@@ -16,7 +17,7 @@ afterEach(async () => {
 });
 
 /** A server that answers as told, and a client of it. */
-async function start(script: Script) {
+async function start(script: Script, options: Pick<KmsClientOptions, 'streamSilentMs'> = {}) {
   let calls = 0;
   const seen: { method: string; url: string; authorization: string | undefined; body: string }[] = [];
   const server = createServer((request, response) => {
@@ -49,6 +50,7 @@ async function start(script: Script) {
     clock: systemClock,
     logger: createLogger({ service: 'bundoc', level: 'debug', destination }),
     random: () => 0.1,
+    ...options,
   });
   cleanups.push(async () => {
     await client.close();
@@ -219,5 +221,76 @@ describe('KmsClient', () => {
     expect(lines.length).toBeGreaterThan(0);
     expect(lines.join('')).not.toContain('the-service-token');
     expect(lines.join('')).not.toContain(dek.export().toString('base64'));
+  });
+
+  it.each([
+    [403, 'forbidden', true],
+    [409, 'KEY_EXISTS', true],
+    [410, 'position_gone', true],
+    [401, 'unauthenticated', false],
+    [403, undefined, false],
+    [404, 'not_found', false],
+    [500, 'internal_error', false],
+  ])(
+    'tells a key that is refused from a service that does not answer: %i %s',
+    async (status, code, isRefused) => {
+      const { client } = await start((_request, response) => {
+        response.writeHead(status, { 'content-type': 'application/json' });
+        response.end(JSON.stringify(code === undefined ? {} : { code }));
+      });
+      const error: unknown = await client.exportKey('p-dek').catch((thrown: unknown) => thrown);
+      expect(error).toMatchObject({ code: 'kms_unavailable' });
+      expect((error as Error).cause instanceof KeyRefused).toBe(isRefused);
+    },
+  );
+
+  it('opens the stream of events with its token and its place, and ends it when told', async () => {
+    const lastEventIds: unknown[] = [];
+    const { client, seen } = await start((request, response) => {
+      lastEventIds.push(request.headers['last-event-id']);
+      response.writeHead(200, { 'content-type': 'text/event-stream' });
+      response.write('event: reset\n');
+    });
+    for (const id of [undefined, '7:ab']) {
+      const stop = new AbortController();
+      const chunks: string[] = [];
+      await expect(
+        (async () => {
+          for await (const chunk of await client.openEvents(id, stop.signal)) {
+            chunks.push(Buffer.from(chunk).toString());
+            stop.abort();
+          }
+        })(),
+      ).rejects.toThrow();
+      expect(chunks).toEqual(['event: reset\n']);
+    }
+    expect(lastEventIds).toEqual([undefined, '7:ab']);
+    expect(seen[0]).toMatchObject({ url: '/v1/events', authorization: 'Bearer the-service-token' });
+  });
+
+  it('takes a stream of events that falls silent for dead', async () => {
+    const { client } = await start(
+      (_request, response) => {
+        response.writeHead(200, { 'content-type': 'text/event-stream' });
+        response.write('event: heartbeat\n');
+      },
+      { streamSilentMs: 200 },
+    );
+    const stream = await client.openEvents(undefined, AbortSignal.timeout(10_000));
+    const read = async () => {
+      for await (const _chunk of stream);
+    };
+    await expect(read()).rejects.toMatchObject({ code: 'UND_ERR_BODY_TIMEOUT' });
+  });
+
+  it('opens no stream of events that BunKMS refuses, and tries once', async () => {
+    const { client, calls } = await start((_request, response) => {
+      response.writeHead(401);
+      response.end('{}');
+    });
+    await expect(client.openEvents(undefined, AbortSignal.timeout(5_000))).rejects.toThrow(
+      'BunKMS answered 401',
+    );
+    expect(calls()).toBe(1);
   });
 });

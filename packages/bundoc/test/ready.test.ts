@@ -36,7 +36,7 @@ it('on a full disk /ready says 503 and leaves no file behind', async () => {
     const answer = await fetch(`${bundoc.url}/ready`);
     expect([answer.status, await answer.json()]).toEqual([
       503,
-      { status: 'not ready', storage: 'failing', kms: 'down' },
+      { status: 'not ready', storage: 'failing', kms: 'down', kms_events: 'down' },
     ]);
     expect(probes).toBe(1);
     expect(readdirSync(folder).filter((name) => name.startsWith('.probe'))).toEqual([]);

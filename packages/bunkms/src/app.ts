@@ -1,5 +1,6 @@
 import { isIPv6 } from 'node:net';
 import { networkInterfaces } from 'node:os';
+import { join } from 'node:path';
 import { boundedWarner } from '@bundoc/shared/bounded-warner';
 import { type Clock, systemClock } from '@bundoc/shared/clock';
 import { AppError } from '@bundoc/shared/errors';
@@ -9,11 +10,17 @@ import type { FastifyInstance } from 'fastify';
 import { AuditLog } from './audit/log.ts';
 import { AnonymousRefusals } from './audit/refusals.ts';
 import { adoptSealedRefusals, SealedRefusals } from './audit/sealed-refusals.ts';
-import type { BunkmsConfig } from './config.ts';
+import { positionFile } from './audit/ship/position.ts';
+import { AuditShipper } from './audit/ship/shipper.ts';
+import { fileSink, outputSink } from './audit/ship/sinks.ts';
+import type { BunkmsConfig, ShipTarget } from './config.ts';
 import { type ExportRefusalSink, exportAudit } from './http/export-audit.ts';
 import { guardPeers, peersOf, resolveInternalAddress, watchAddress } from './http/internal-network.ts';
 import { createApiListener, createInternalListener } from './listener.ts';
 import { createMetrics, type Metrics } from './metrics.ts';
+import { EventFeed } from './service/event-feed.ts';
+import { Limits } from './service/limits.ts';
+import { pruneTokens } from './service/prune-tokens.ts';
 import { createReadiness } from './service/readiness.ts';
 import { TokenService } from './service/tokens.ts';
 import type { ServiceGate, Services } from './services.ts';
@@ -42,6 +49,7 @@ export interface RunningBunkms {
   close(): Promise<void>;
 }
 
+const PRUNE_MS = 3_600_000;
 /** How often the minutes of anonymous refusals are looked at, milliseconds. */
 const SWEEP_MS = 5_000;
 
@@ -78,7 +86,9 @@ export async function startBunkms(
   if (state.kind === 'sealed')
     logger.error({ reason: state.reason }, 'sealed: the KEK does not fit the store');
   const services =
-    state.kind === 'sealed' ? undefined : createServices({ state, vault, store, clock, logger, metrics });
+    state.kind === 'sealed'
+      ? undefined
+      : createServices({ config, state, vault, store, clock, logger, metrics });
   const sink =
     services === undefined
       ? sealedSink(opened.use(await SealedRefusals.open(config.dataDir, logger)))
@@ -86,6 +96,9 @@ export async function startBunkms(
   if (services !== undefined) {
     await rememberCurrentKek(vault, store, clock, 'system');
     await adoptSealedRefusals(config.dataDir, store, clock);
+    if (config.auditShip !== undefined)
+      opened.use(createShipper(config.auditShip, config.dataDir, { store, logger, metrics }));
+    opened.use(every(PRUNE_MS, () => prune(store, clock, logger)));
   }
 
   const gate = gateOf(services);
@@ -156,6 +169,7 @@ function openStore(config: BunkmsConfig, logger: Logger): Promise<KmsStore> {
 }
 
 interface ServicePorts {
+  readonly config: BunkmsConfig;
   readonly state: Unsealed;
   readonly vault: Vault;
   readonly store: KmsStore;
@@ -164,15 +178,39 @@ interface ServicePorts {
   readonly metrics: Metrics;
 }
 
-function createServices({ state, vault, store, clock, logger, metrics }: ServicePorts): Services {
+function createServices({ config, state, vault, store, clock, logger, metrics }: ServicePorts): Services {
   const audit = new AuditLog({ store, logger, metrics });
   const { signingKey, publicKey } = state;
   return {
     store,
     audit,
-    keys: { store, vault, audit, clock, logger, metrics },
+    keys: { store, vault, audit, clock, logger, metrics, leaseTtlMs: config.leaseTtlMs },
     tokens: new TokenService({ store, clock, signingKey, kid: publicKey.kid }),
+    limits: new Limits(config.limits, clock),
+    events: new EventFeed({ store, clock, logger, metrics }),
   };
+}
+
+function every(ms: number, task: () => void): Disposable {
+  const timer = setInterval(task, ms).unref();
+  return { [Symbol.dispose]: () => clearInterval(timer) };
+}
+
+function prune(store: KmsStore, clock: Clock, logger: Logger): void {
+  pruneTokens(store, clock).then(
+    (count) => count > 0 && logger.info({ count }, 'forgot tokens that expired long ago'),
+    (error: unknown) => logger.warn({ err: error }, 'expired tokens could not be forgotten; trying again'),
+  );
+}
+
+type ShipperPorts = Pick<ServicePorts, 'store' | 'logger' | 'metrics'>;
+
+function createShipper(target: ShipTarget, dataDir: string, ports: ShipperPorts): AuditShipper {
+  const sink = target.kind === 'stdout' ? outputSink() : fileSink(target.path);
+  const position = positionFile(join(dataDir, 'audit-ship.json'), sink.target);
+  const shipper = new AuditShipper({ ...ports, sink, position });
+  ports.metrics.observeShipLag(() => shipper.lag());
+  return shipper;
 }
 
 function gateOf(services: Services | undefined): ServiceGate {

@@ -15,6 +15,9 @@ test('has the documented defaults', () => {
     internalClientNames: undefined,
     dataDir: './data/kms',
     kek: { kind: 'inline', text: KEK },
+    auditShip: undefined,
+    leaseTtlMs: 900_000,
+    limits: { exportsPerToken: 2_000, exportsPerKey: 200, renewalsPerMinute: 30 },
     logLevel: 'info',
   });
 });
@@ -26,6 +29,13 @@ test('takes an empty variable for an absent one', () => {
   });
 });
 
+test.each([
+  ['stdout', { kind: 'stdout' }],
+  ['file:/var/log/audit.ndjson', { kind: 'file', path: '/var/log/audit.ndjson' }],
+])('knows where to copy the audit chain: %s', (text, auditShip) => {
+  expect(readConfig({ BUNKMS_KEK: KEK, BUNKMS_AUDIT_SHIP: text })).toMatchObject({ auditShip });
+});
+
 test('lists all faults at once, and repeats no value', () => {
   const faulty = () =>
     readConfig({
@@ -33,6 +43,8 @@ test('lists all faults at once, and repeats no value', () => {
       BUNKMS_INTERNAL_PORT: '80a',
       BUNKMS_STORAGE: 'mongodb://secret@host',
       BUNKMS_LOG_LEVEL: 'loud',
+      BUNKMS_AUDIT_SHIP: 'syslog:secret',
+      BUNKMS_LEASE_TTL_MS: '900001',
     });
   expect(faulty).toThrow(ConfigError);
   for (const name of [
@@ -40,6 +52,8 @@ test('lists all faults at once, and repeats no value', () => {
     'BUNKMS_INTERNAL_PORT',
     'BUNKMS_STORAGE',
     'BUNKMS_LOG_LEVEL',
+    'BUNKMS_AUDIT_SHIP',
+    'BUNKMS_LEASE_TTL_MS',
     'BUNKMS_KEK_FILE',
   ])
     expect(faulty).toThrow(name);

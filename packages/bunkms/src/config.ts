@@ -6,13 +6,19 @@ import {
   nameList,
   parseEnvironment,
   portNumber,
+  wholeNumber,
 } from '@bundoc/shared/config';
+import { LEASE_TTL_MS } from '@bundoc/shared/contract/keys';
 import { type TlsFiles, tlsFilesOf } from '@bundoc/shared/tls/files';
 import { z } from 'zod';
+import type { LimitRates } from './service/limits.ts';
 
 export type KekSource =
   | { readonly kind: 'file'; readonly path: string }
   | { readonly kind: 'inline'; readonly text: string };
+
+/** Where the audit chain is copied to. */
+export type ShipTarget = { readonly kind: 'file'; readonly path: string } | { readonly kind: 'stdout' };
 
 export interface BunkmsConfig {
   /** The API listener. */
@@ -29,6 +35,10 @@ export interface BunkmsConfig {
   readonly internalClientNames?: readonly string[] | undefined;
   readonly dataDir: string;
   readonly kek: KekSource;
+  readonly auditShip: ShipTarget | undefined;
+  /** How long whoever gets a key may keep it, milliseconds. */
+  readonly leaseTtlMs: number;
+  readonly limits: LimitRates;
   readonly logLevel: z.infer<typeof logLevel>;
 }
 
@@ -39,6 +49,8 @@ const INTERNAL_TLS = [
   'BUNKMS_INTERNAL_TLS_KEY_FILE',
   'BUNKMS_INTERNAL_CLIENT_CA_FILE',
 ] as const;
+
+const RATE_MAX = 1_000_000;
 
 const variables = z
   .object({
@@ -56,6 +68,15 @@ const variables = z
     BUNKMS_STORAGE: z.literal('sqlite', 'must be "sqlite"').default('sqlite'),
     BUNKMS_KEK_FILE: z.string().optional(),
     BUNKMS_KEK: z.string().optional(),
+    BUNKMS_AUDIT_SHIP: z
+      .string()
+      .regex(/^(stdout|file:.+)$/, 'must be "stdout" or "file:<path>"')
+      .transform(shipTargetOf)
+      .optional(),
+    BUNKMS_LEASE_TTL_MS: wholeNumber(1_000, LEASE_TTL_MS).default(LEASE_TTL_MS),
+    BUNKMS_EXPORTS_PER_TOKEN: wholeNumber(0, RATE_MAX).default(2_000),
+    BUNKMS_EXPORTS_PER_KEY: wholeNumber(0, RATE_MAX).default(200),
+    BUNKMS_RENEWALS_PER_MINUTE: wholeNumber(0, RATE_MAX).default(30),
     BUNKMS_LOG_LEVEL: logLevel.default('info'),
   })
   .refine((values) => (values.BUNKMS_KEK_FILE === undefined) !== (values.BUNKMS_KEK === undefined), {
@@ -95,10 +116,21 @@ export function readConfig(environment: Environment): BunkmsConfig {
     internalClientNames: parsed.BUNKMS_INTERNAL_CLIENT_NAMES,
     dataDir: parsed.BUNKMS_DATA_DIR,
     kek: kekSourceOf(parsed.BUNKMS_KEK_FILE, parsed.BUNKMS_KEK),
+    auditShip: parsed.BUNKMS_AUDIT_SHIP,
+    leaseTtlMs: parsed.BUNKMS_LEASE_TTL_MS,
+    limits: {
+      exportsPerToken: parsed.BUNKMS_EXPORTS_PER_TOKEN,
+      exportsPerKey: parsed.BUNKMS_EXPORTS_PER_KEY,
+      renewalsPerMinute: parsed.BUNKMS_RENEWALS_PER_MINUTE,
+    },
     logLevel: parsed.BUNKMS_LOG_LEVEL,
   };
 }
 
 function kekSourceOf(path: string | undefined, text: string | undefined): KekSource {
   return path === undefined ? { kind: 'inline', text: String(text) } : { kind: 'file', path };
+}
+
+function shipTargetOf(text: string): ShipTarget {
+  return text === 'stdout' ? { kind: 'stdout' } : { kind: 'file', path: text.slice('file:'.length) };
 }

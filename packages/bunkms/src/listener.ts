@@ -9,6 +9,7 @@ import { createGuards } from './http/guard.ts';
 import { refuseWhileSealed } from './http/sealed-hook.ts';
 import type { Metrics } from './metrics.ts';
 import { registerAuditRoutes } from './routes/audit.ts';
+import { registerEventsRoute } from './routes/events.ts';
 import { registerExportRoute } from './routes/export.ts';
 import { registerKeyRoutes } from './routes/keys.ts';
 import { registerMetricsRoute } from './routes/metrics.ts';
@@ -41,7 +42,7 @@ export function createApiListener(
 }
 
 /**
- * The listener for services on the internal network: everything, and export.
+ * The listener for services on the internal network: everything, export and events.
  *
  * @param onProblem told of every refused or failed request before its answer is sent.
  */
@@ -85,7 +86,10 @@ async function createListener(
   registerTokenRoutes(app, guards, services);
   registerAuditRoutes(app, guards, services);
   registerMetricsRoute(app, metrics.registry, listener === 'api' ? guards.scope('kms:admin') : undefined);
-  if (listener === 'internal') registerExportRoute(app, guards, services);
+  if (listener === 'internal') {
+    registerExportRoute(app, guards, services);
+    registerEventsRoute(app, guards, services);
+  }
   refuseOtherMethods(app);
   return app;
 }

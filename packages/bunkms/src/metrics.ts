@@ -18,9 +18,40 @@ export function createMetrics() {
       help: 'Audit records that could not be written and are in the log instead.',
       registers,
     }),
+    auditShipped: new Counter({
+      name: 'bunkms_audit_shipped_records_total',
+      help: 'Audit records that were copied to BUNKMS_AUDIT_SHIP.',
+      registers,
+    }),
+    auditShipFailures: new Counter({
+      name: 'bunkms_audit_ship_failures_total',
+      help: 'Times that the target of the copy failed, or did not answer.',
+      registers,
+    }),
+    auditShipBreaks: new Counter({
+      name: 'bunkms_audit_ship_breaks_total',
+      help: 'Times that the audit chain was not the one that had been copied.',
+      registers,
+    }),
+    /** @param read gives undefined while it cannot be known; the last value stays then. */
+    observeShipLag: (read: () => Promise<number | undefined>) =>
+      new Gauge({
+        name: 'bunkms_audit_ship_lag_records',
+        help: 'Audit records that the copy lacks.',
+        registers,
+        async collect() {
+          const lag = await read();
+          if (lag !== undefined) this.set(lag);
+        },
+      }),
     peersRefused: new Counter({
       name: 'bunkms_internal_peers_refused_total',
       help: 'Connections to the internal listener from outside its network.',
+      registers,
+    }),
+    eventStreams: new Gauge({
+      name: 'bunkms_event_streams',
+      help: 'Services that are told of what happens to keys and tokens.',
       registers,
     }),
     sealed: new Gauge({ name: 'bunkms_sealed', help: '1 while the service is sealed.', registers }),

@@ -1,5 +1,7 @@
 import type { AuditLog } from './audit/log.ts';
+import type { EventFeed } from './service/event-feed.ts';
 import type { ExportPorts } from './service/export-key.ts';
+import type { Limits } from './service/limits.ts';
 import type { TokenService } from './service/tokens.ts';
 import type { KmsStore } from './store/port.ts';
 
@@ -9,6 +11,8 @@ export interface Services {
   readonly audit: AuditLog;
   readonly keys: ExportPorts;
   readonly tokens: TokenService;
+  readonly limits: Limits;
+  readonly events: EventFeed;
 }
 
 /** Gives the services. @throws AppError `SEALED` while there are none. */

@@ -79,6 +79,7 @@ describe('authorisation', () => {
       for (const caller of callers) {
         const answer = await kms[route.listener](route.path, {
           method: route.method,
+          statusOnly: route.streams,
           ...(route.body === undefined ? {} : { body: route.body }),
           headers: caller.authorization === undefined ? {} : { authorization: caller.authorization },
         });
@@ -110,6 +111,7 @@ describe('authorisation', () => {
     for (const name of ['known-dek', 'unknown-dek', 'Not%20a%2Fname'])
       for (const [method, path] of [
         ['GET', `/v1/keys/${name}`],
+        ['GET', `/v1/keys/${name}/leases`],
         ['GET', `/v1/export/${name}`],
         ['GET', `/v1/export/${name}?version=1`],
         ['GET', `/v1/export/${name}?version=x`],

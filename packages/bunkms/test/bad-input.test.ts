@@ -162,6 +162,11 @@ describe('bad input', () => {
     '/v1/keys?__proto__=1',
     '/v1/keys?constructor=1',
     '/v1/keys/x-dek?version=1',
+    '/v1/keys/x-dek/leases?cursor=x',
+    '/v1/keys/x-dek/leases?limit=0',
+    '/v1/keys/x-dek/leases?version=1',
+    '/v1/keys/UPPER/leases',
+    '/v1/events?since=1',
     '/v1/tokens?cursor=1',
     '/v1/tokens?sub=x',
     '/v1/audit?severity=WARN',
@@ -171,7 +176,7 @@ describe('bad input', () => {
     '/v1/audit?offset=1',
     '/v1/audit/head?x=1',
   ])('the query of %s is refused', async (path) => {
-    await expectRefusal(() => kms.api(path, { token }), 400, 'invalid_request');
+    await expectRefusal(() => kms.internal(path, { token }), 400, 'invalid_request');
   });
 
   test.each<[string, object]>([

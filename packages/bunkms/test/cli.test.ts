@@ -269,14 +269,19 @@ describe('the command line', () => {
     await init();
     for (const sub of ['a', 'b', 'c'])
       await run('token', 'issue', '--typ', 'service', '--sub', sub, '--scope', 'kms:read_key');
-    const { head } = JSON.parse((await run('audit', 'verify', '--json')).stdout);
+    const head = JSON.parse((await run('audit', 'head', '--json')).stdout);
+    const receipt = (await run('audit', 'head')).stdout.trim();
+    expect(receipt).toBe(`${head.seq}:${head.hash}`);
+    const earlier = (await run('audit', 'verify', '--receipt', receipt, '--json')).stdout;
+    expect(JSON.parse(earlier)).toEqual({ intact: true, head });
     edit(`DELETE FROM audit WHERE seq = ${head.seq}`);
-    expect((await run('audit', 'verify')).code).toBe(0);
-    expectFailure(
-      await run('audit', 'verify', '--receipt', `${head.seq}:${head.hash}`),
-      1,
-      /record 5 is missing/,
-    );
+    const before = (await run('audit', 'head')).stdout.trim();
+    expect((await run('audit', 'verify', '--receipt', before)).code).toBe(0);
+    for (const receipts of [
+      ['--receipt', before, '--receipt', receipt],
+      ['--receipt', receipt, '--receipt', before],
+    ])
+      expectFailure(await run('audit', 'verify', ...receipts), 1, /record 5 is missing/);
     edit(`UPDATE audit SET detail = 'no json' WHERE seq = 4`);
     expectFailure(await run('audit', 'verify'), 1, /broken: record 4 is changed/);
     edit(`UPDATE audit SET actor = 'somebody' WHERE seq = 3`);

@@ -60,7 +60,7 @@ test('after kill -9 in the midst of exports the chain is whole and holds the rec
       severity: 'CRITICAL',
       outcome: 'allowed',
       key: key.name,
-      detail: { key_id: key.key_id, lease_id: key.lease.id },
+      detail: { key_id: key.key_id },
     });
   for (const name of created)
     expect((await call(server.internalUrl, `/v1/export/${name}`, { token })).status).toBe(200);

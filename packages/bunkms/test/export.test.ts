@@ -77,7 +77,7 @@ describe('export', () => {
       key: 'a-dek',
       version: 1,
       source: '127.0.0.1',
-      detail: { key_id, lease_id: lease.id },
+      detail: { key_id, lease_ttl_ms: lease.ttl_ms },
     });
     const line = kms.logs.map((text) => JSON.parse(text)).find(({ msg }) => msg === 'key exported');
     expect(line).toMatchObject({

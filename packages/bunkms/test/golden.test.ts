@@ -2,9 +2,12 @@ import { createDecipheriv, createHmac, createSecretKey, hkdfSync } from 'node:cr
 import { copyFileSync, readFileSync, rmSync } from 'node:fs';
 import { DatabaseSync } from 'node:sqlite';
 import { type AuditRecord, auditRecordSchema } from '@bundoc/shared/contract/audit';
+import { kmsEventSchema } from '@bundoc/shared/contract/events';
 import { keyDetailSchema } from '@bundoc/shared/contract/keys';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { verifyChain } from '../src/audit/chain.ts';
+import { lineOf } from '../src/audit/ship/line.ts';
+import { blockOf, placeOf } from '../src/service/events.ts';
 import { databasePathOf } from '../src/store/sqlite.ts';
 import { Vault } from '../src/vault/vault.ts';
 import { newDataDir, startKms } from './support/kms.ts';
@@ -75,6 +78,38 @@ describe('docs/formats/audit-chain.md', () => {
   });
 });
 
+describe('docs/formats/shipped-audit.md', () => {
+  const text = readFileSync(new URL('golden/shipped-audit.golden.ndjson', import.meta.url), 'utf8');
+  const file = golden('audit-chain') as { chainKey: string; records: AuditRecord[] };
+
+  test('is what this release writes, and holds the chain', async () => {
+    expect(file.records.map(lineOf).join('')).toBe(text);
+    const records = text
+      .trimEnd()
+      .split('\n')
+      .map((line) => {
+        const { format, ...record } = JSON.parse(line) as { format: string } & AuditRecord;
+        expect(format).toBe('bunkms/audit/v1');
+        return record;
+      });
+    expect(await verifyChain(createSecretKey(hex(file.chainKey)), records)).toMatchObject({ intact: true });
+  });
+});
+
+describe('docs/formats/events.md', () => {
+  const text = readFileSync(new URL('golden/events.golden.txt', import.meta.url), 'utf8');
+
+  test('is what this release writes, and the contract reads', () => {
+    const blocks = text.trimEnd().split('\n\n');
+    const written = blocks.map((block) => {
+      const field = (name: string) => new RegExp(`^${name}: (.*)$`, 'm').exec(block)?.[1];
+      const event = kmsEventSchema.parse({ ...JSON.parse(String(field('data'))), type: field('event') });
+      return blockOf(event, placeOf(field('id')));
+    });
+    expect(written.join('')).toBe(text);
+  });
+});
+
 interface GoldenStore {
   readonly kek: string;
   /** A token that was issued and not revoked. */
@@ -106,11 +141,11 @@ describe.each([1, 2])('a store of schema %i', (schema) => {
   });
   afterEach(() => rmSync(dataDir, { recursive: true }));
 
-  test('is what it says it is, and is brought to schema 2', async () => {
+  test('is what it says it is, and is brought to schema 3', async () => {
     const versionOf = (database: DatabaseSync) => database.prepare('PRAGMA user_version').get();
     expect(readDatabase(versionOf)).toEqual({ user_version: schema });
     await (await open())[Symbol.asyncDispose]();
-    expect(readDatabase(versionOf)).toEqual({ user_version: 2 });
+    expect(readDatabase(versionOf)).toEqual({ user_version: 3 });
     expect(readDatabase((database) => database.prepare('PRAGMA integrity_check').get())).toEqual({
       integrity_check: 'ok',
     });

@@ -1,7 +1,7 @@
 import { auditPageSchema } from '@bundoc/shared/contract/audit';
 import { issuedTokenSchema, tokenPageSchema } from '@bundoc/shared/contract/tokens';
 import { FakeClock } from '@bundoc/shared/testing/fake-clock';
-import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest';
 import { startKms, type TestKms } from './support/kms.ts';
 
 const DAY_MS = 86_400_000;
@@ -46,6 +46,26 @@ describe('tokens', () => {
       projects: ['project-a', '*'],
     });
     expect(claims.exp - claims.iat).toBe(3_600);
+  });
+
+  test('are forgotten by the service itself, thirty days after the last of their family expired', async () => {
+    vi.useFakeTimers({ toFake: ['setInterval', 'clearInterval'] });
+    await using other = await startKms({ clock });
+    const hour = () => vi.advanceTimersByTime(3_600_000);
+    const { jti } = await other.issue({ scope: ['kms:read_key'], ttl_s: 86_400 });
+    const kept = await other.issue({ scope: ['kms:read_key'], ttl_s: 2 * 86_400 });
+    clock.advance(31 * DAY_MS);
+    hour();
+    await other.store.probe();
+    expect(await other.store.findToken(jti)).toBeDefined();
+    clock.advance(1);
+    hour();
+    vi.useRealTimers();
+    await expect.poll(() => other.store.findToken(jti)).toBeUndefined();
+    expect(await other.store.findToken(kept.jti)).toBeDefined();
+    const records = (await other.records()).filter(({ action }) => action === 'token.prune');
+    expect(records).toMatchObject([{ actor: 'system', detail: { count: 1 } }]);
+    expect(await other.verify()).toMatchObject({ intact: true });
   });
 
   test('of a service renew themselves for as long as it runs', async () => {

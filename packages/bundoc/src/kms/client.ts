@@ -2,6 +2,7 @@ import { setTimeout as delay } from 'node:timers/promises';
 import type { SecureContextOptions } from 'node:tls';
 import { keyCheckValue } from '@bundoc/shared/aead';
 import { type Clock, instant } from '@bundoc/shared/clock';
+import { HEARTBEAT_MS } from '@bundoc/shared/contract/events';
 import { decodeExportedKey } from '@bundoc/shared/contract/exported-key';
 import type { CreateKey } from '@bundoc/shared/contract/keys';
 import { issuedTokenSchema, type Jwks, jwksSchema } from '@bundoc/shared/contract/tokens';
@@ -11,7 +12,7 @@ import { TLS_VERSION_MIN, type WatchedTls } from '@bundoc/shared/tls/watched-tls
 import pRetry from 'p-retry';
 import { Agent, buildConnector, type Dispatcher, request } from 'undici';
 import { z } from 'zod';
-import type { KeyService, LeasedKey } from './port.ts';
+import { KeyRefused, type KeyService, type LeasedKey } from './port.ts';
 
 export interface KmsClientOptions {
   /** BunKMS's internal listener. */
@@ -24,12 +25,16 @@ export interface KmsClientOptions {
   readonly logger: Logger;
   /** Source of jitter, 0 to 1. */
   readonly random?: () => number;
+  /** {@link STREAM_SILENT_MS} unless a test is in a hurry. */
+  readonly streamSilentMs?: number;
 }
 
 /** Longest time that one call may take, with all its tries, milliseconds. */
 export const CALL_DEADLINE_MS = 4_500;
 const CONNECT_TIMEOUT_MS = 1_000;
 const ANSWER_TIMEOUT_MS = 2_000;
+/** How long a stream of events may say nothing, milliseconds. */
+const STREAM_SILENT_MS = 3 * HEARTBEAT_MS;
 const ANSWER_BYTES_MAX = 65_536;
 const RETRIES_MAX = 8;
 const BACKOFF_FIRST_MS = 50;
@@ -37,20 +42,26 @@ const BACKOFF_MAX_MS = 1_000;
 /** What a caller is told to wait when BunKMS did not say. */
 const RETRY_AFTER_S = 2;
 
+/** Answers by which BunKMS says that a key is not for us, or not to be had. A token that it does not know (401) says nothing of the key. */
+const REFUSALS: ReadonlySet<number> = new Set([403, 409, 410, 423]);
+
 /** A failed try, and whether another may do better. */
 class TryFailed extends Error {
   override readonly name = 'TryFailed';
   readonly retryable: boolean;
   readonly retryAfterS: number | undefined;
+  /** BunKMS said that the key is not for us, or not to be had. */
+  readonly isRefusal: boolean;
 
   constructor(
     message: string,
     retryable: boolean,
-    options: ErrorOptions & { retryAfterS?: number | undefined } = {},
+    options: ErrorOptions & { retryAfterS?: number | undefined; isRefusal?: boolean } = {},
   ) {
     super(message, { cause: options.cause });
     this.retryable = retryable;
     this.retryAfterS = options.retryAfterS;
+    this.isRefusal = options.isRefusal ?? false;
   }
 }
 
@@ -69,6 +80,8 @@ const problemCodeSchema = z.object({ code: z.string() });
 export class KmsClient implements KeyService {
   readonly #options: KmsClientOptions;
   readonly #agent: Agent;
+  /** For answers that do not end by themselves. */
+  readonly #streamAgent: Agent;
 
   constructor(options: KmsClientOptions) {
     this.#options = options;
@@ -77,8 +90,15 @@ export class KmsClient implements KeyService {
     options.tls?.follow((context) => {
       connector = connectorOf(context);
     });
+    const connect: buildConnector.connector = (to, done) => connector(to, done);
+    this.#streamAgent = new Agent({
+      connect,
+      headersTimeout: ANSWER_TIMEOUT_MS,
+      bodyTimeout: options.streamSilentMs ?? STREAM_SILENT_MS,
+      connections: 1,
+    });
     this.#agent = new Agent({
-      connect: (to, done) => connector(to, done),
+      connect,
       headersTimeout: ANSWER_TIMEOUT_MS,
       bodyTimeout: ANSWER_TIMEOUT_MS,
       maxResponseSize: ANSWER_BYTES_MAX,
@@ -139,8 +159,27 @@ export class KmsClient implements KeyService {
     }
   }
 
+  /**
+   * Opens the stream of events, behind the event with this id. One that is silent for {@link STREAM_SILENT_MS} ends with an error.
+   *
+   * @throws Error when it cannot be opened, on the first try.
+   */
+  async openEvents(lastEventId: string | undefined, signal: AbortSignal): Promise<AsyncIterable<Uint8Array>> {
+    const { statusCode, body } = await request(new URL('/v1/events', this.#options.url), {
+      dispatcher: this.#streamAgent,
+      signal,
+      headers: {
+        authorization: `Bearer ${this.#options.token()}`,
+        ...(lastEventId === undefined ? {} : { 'last-event-id': lastEventId }),
+      },
+    });
+    if (statusCode === 200) return body;
+    await body.dump({ limit: ANSWER_BYTES_MAX });
+    throw new Error(`BunKMS answered ${statusCode}`);
+  }
+
   async close(): Promise<void> {
-    await this.#agent.destroy();
+    await Promise.all([this.#agent.destroy(), this.#streamAgent.destroy()]);
   }
 
   async #call(
@@ -168,7 +207,11 @@ export class KmsClient implements KeyService {
       if (hasCode(error, 'KEY_NOT_FOUND', 'key_damaged')) throw error;
       this.#options.logger.warn({ err: error, method, path: path.split('/')[2] }, 'call to BunKMS failed');
       const retryAfterS = error instanceof TryFailed ? error.retryAfterS : undefined;
-      throw new AppError('kms_unavailable', { cause: error, retryAfterS: retryAfterS ?? RETRY_AFTER_S });
+      const isRefused = error instanceof TryFailed && error.isRefusal;
+      throw new AppError('kms_unavailable', {
+        cause: isRefused ? new KeyRefused(error.message) : error,
+        retryAfterS: retryAfterS ?? RETRY_AFTER_S,
+      });
     }
   }
 
@@ -212,6 +255,7 @@ export class KmsClient implements KeyService {
     const retryable = [429, 502, 503, 504].includes(status) && code !== 'SEALED';
     throw new TryFailed(`BunKMS answered ${status} ${code ?? ''}`, retryable, {
       retryAfterS: retryAfterOf(response.headers['retry-after']),
+      isRefusal: code !== undefined && REFUSALS.has(status),
     });
   }
 }

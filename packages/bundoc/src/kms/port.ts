@@ -16,9 +16,14 @@ export interface LeasedKey {
   readonly ttlMs: number;
 }
 
+/** The cause of a `kms_unavailable`: BunKMS did answer, and does not give this service the key, now or after a pause. */
+export class KeyRefused extends Error {
+  override readonly name = 'KeyRefused';
+}
+
 /**
  * What Bundoc needs of a key service. Errors of every method: `kms_unavailable`, with `retryAfterS`, when it does not
- * answer, is sealed or refuses this service; `key_damaged`; `key_mismatch` for an answer that contradicts itself.
+ * answer, is sealed or refuses this service (then with the cause {@link KeyRefused}, unless it knows the token no more); `key_damaged`; `key_mismatch` for an answer that contradicts itself.
  * All end by themselves within the deadline of the implementation.
  */
 export interface KeyService {

@@ -231,4 +231,19 @@ describe('InstanceManager', () => {
     clock.advance(TTL_MS);
     await expect(write('p')).rejects.toMatchObject({ code: expect.stringMatching(/key_m/) });
   });
+
+  it('closes a project whose key was dropped once its last user has left, and opens it under no key of before', async () => {
+    const { manager, keys, service, write, closings } = start();
+    await write('p');
+    const lease = await manager.acquire('p', 'create');
+    keys.evict('p');
+    manager.sweep();
+    expect(manager.size).toBe(0);
+    await lease.store.commit([put('b', '{"v":2}')]);
+    expect(closings()).toBe(0);
+    lease[Symbol.dispose]();
+    await expect.poll(closings).toBe(1);
+    service.failure = new AppError('kms_unavailable');
+    await expect(write('p', 'c')).rejects.toMatchObject({ code: 'kms_unavailable' });
+  });
 });

@@ -1,6 +1,7 @@
 import { AppError } from '@bundoc/shared/errors';
 import { FakeClock } from '@bundoc/shared/testing/fake-clock';
 import { describe, expect, it } from 'vitest';
+import { KeyRefused } from '../kms/port.ts';
 import { FakeKeyService } from '../testing/fake-key-service.ts';
 import { KeyCache } from './key-cache.ts';
 
@@ -171,5 +172,100 @@ describe('KeyCache', () => {
     const { cache } = start({ keysMax: 2 });
     for (const project of ['a', 'b', 'a', 'c']) await cache.get(project);
     expect([cache.has('a'), cache.has('b'), cache.has('c')]).toEqual([true, false, true]);
+  });
+
+  it('takes a new version once it is told of one, and serves the former until then', async () => {
+    const { service, cache } = start();
+    const first = await cache.get('a');
+    await service.rotateKey('a-dek', 1);
+    cache.revalidate('a');
+    expect(cache.peek('a')).toBe(first);
+    await settle();
+    expect(cache.peek('a')?.version).toBe(2);
+    cache.revalidate('unknown');
+    await settle();
+    expect(service.exports).toBe(2);
+  });
+
+  it('asks again for a key that may have changed until it is answered, and keeps it to its end meanwhile', async () => {
+    const { clock, service, cache } = start();
+    const first = await cache.get('a');
+    await service.rotateKey('a-dek', 1);
+    service.failure = new AppError('kms_unavailable');
+    cache.revalidate('a');
+    await settle();
+    cache.sweep();
+    await settle();
+    expect([service.exports, cache.peek('a')]).toEqual([2, first]);
+    service.failure = undefined;
+    clock.advance(1_000);
+    cache.sweep();
+    await settle();
+    expect(cache.peek('a')?.version).toBe(2);
+    cache.sweep();
+    await settle();
+    expect(service.exports).toBe(3);
+  });
+
+  it('asks for every key and version again after a gap, a few at a time, and drops those that are refused', async () => {
+    const { service, cache } = start();
+    const projects = Array.from({ length: 30 }, (_, n) => `p${n}`);
+    for (const project of projects) service.put(`${project}-dek`);
+    for (const project of projects) await cache.get(project);
+    await cache.get('p0', 1);
+    service.keys.delete('p1-dek');
+    service.runningMax = 0;
+    const before = service.exports;
+    cache.revalidateAll();
+    await expect.poll(() => service.exports - before).toBe(31);
+    await settle();
+    expect(service.runningMax).toBe(8);
+    expect([cache.has('p0'), cache.has('p0', 1), cache.has('p1'), cache.has('p2')]).toEqual([
+      true,
+      true,
+      false,
+      true,
+    ]);
+    service.failure = new AppError('kms_unavailable', { cause: new KeyRefused('disabled') });
+    cache.revalidateAll();
+    await expect.poll(() => cache.size).toBe(0);
+  });
+
+  it('drops a key in every version when it is told to, and no other', async () => {
+    const { cache, service } = start();
+    service.put('a-b-dek');
+    for (const project of ['a', 'b', 'a-b']) await cache.get(project);
+    await cache.get('a', 1);
+    cache.evict('a');
+    expect([cache.has('a'), cache.has('a', 1), cache.has('b'), cache.has('a-b')]).toEqual([
+      false,
+      false,
+      true,
+      true,
+    ]);
+  });
+
+  it.each(['evict', 'revalidate'] as const)(
+    'keeps no answer that an event has overtaken (%s): it asks again, for all who wait',
+    async (event) => {
+      const { service, cache } = start();
+      const gate = Promise.withResolvers<void>();
+      service.afterExport = gate.promise;
+      const getting = Promise.all([cache.get('a'), cache.get('a')]);
+      await settle();
+      await service.rotateKey('a-dek', 1);
+      cache[event]('a');
+      service.afterExport = undefined;
+      gate.resolve();
+      expect((await getting).map(({ version }) => version)).toEqual([2, 2]);
+      expect([service.exports, cache.peek('a')?.version]).toEqual([2, 2]);
+    },
+  );
+
+  it('gives up on a key that changes faster than it can be asked for', async () => {
+    const { service, cache } = start();
+    service.onExport = () => cache.evict('a');
+    await expect(cache.get('a')).rejects.toMatchObject({ code: 'kms_unavailable', retryAfterS: 1 });
+    expect([service.exports, cache.has('a')]).toEqual([3, false]);
   });
 });

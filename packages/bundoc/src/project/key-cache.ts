@@ -2,7 +2,7 @@ import { ageMs, type Clock, type Instant, instant } from '@bundoc/shared/clock';
 import { dekNameOf } from '@bundoc/shared/contract/keys';
 import { AppError, hasCode } from '@bundoc/shared/errors';
 import { LRUCache } from 'lru-cache';
-import type { KeyService, LeasedKey } from '../kms/port.ts';
+import { KeyRefused, type KeyService, type LeasedKey } from '../kms/port.ts';
 
 export interface KeyCacheOptions {
   readonly keys: KeyService;
@@ -24,6 +24,24 @@ const FAILURE_MEMORY_MS = 1_000;
 /** How long a cold caller waits for room among the fetches. */
 const WAIT_FOR_ROOM_MS = 4_500;
 const WAITING_MAX = 1_000;
+/** Keys that are asked for anew at the same time after a gap in the events; cold projects need the rest of the room. */
+const REVALIDATIONS_MAX = 8;
+/** How often one caller's key is asked for again because an event overtook the answer. */
+const OVERTAKEN_MAX = 3;
+
+/** A key in the cache. */
+interface KeptKey {
+  readonly key: LeasedKey;
+  /** True when the key service may have changed it since; it serves until it is known better, at most to its end. */
+  isStale: boolean;
+}
+
+/** A key under way. */
+interface Fetch {
+  readonly key: Promise<LeasedKey>;
+  /** Set when what is under way may be from before an event. */
+  readonly overtake: () => void;
+}
 
 /**
  * The DEKs of the projects in use, for 15 minutes at most.
@@ -35,12 +53,13 @@ const WAITING_MAX = 1_000;
  */
 export class KeyCache {
   readonly #options: KeyCacheOptions;
-  readonly #kept: LRUCache<string, LeasedKey>;
-  readonly #fetching = new Map<string, Promise<LeasedKey>>();
+  readonly #kept: LRUCache<string, KeptKey>;
+  readonly #fetching = new Map<string, Fetch>();
   readonly #failures = new LRUCache<string, { error: unknown; at: Instant }>({ max: 1_000 });
   readonly #fetchesMax: number;
   readonly #waiting: (() => void)[] = [];
   #fetchesRunning = 0;
+  #isRevalidating = false;
 
   constructor(options: KeyCacheOptions) {
     this.#options = options;
@@ -56,7 +75,7 @@ export class KeyCache {
   /** The key, if it is here and may still be used. Starts a background fetch when most of its time is over. */
   peek(project: string, version?: number): LeasedKey | undefined {
     const id = idOf(project, version);
-    const key = this.#kept.get(id);
+    const key = this.#kept.get(id)?.key;
     if (key === undefined) return undefined;
     if (!this.has(project, version)) {
       this.#kept.delete(id);
@@ -69,11 +88,8 @@ export class KeyCache {
 
   /** True while the key is here and may be used. Unlike {@link peek}, this is no use of the key. */
   has(project: string, version?: number): boolean {
-    return this.#isFresh(this.#kept.peek(idOf(project, version)));
-  }
-
-  #isFresh(key: LeasedKey | undefined): key is LeasedKey {
-    return key !== undefined && !this.#isOver(key);
+    const kept = this.#kept.peek(idOf(project, version));
+    return kept !== undefined && !this.#isOver(kept.key);
   }
 
   /**
@@ -106,11 +122,55 @@ export class KeyCache {
     return this.get(project);
   }
 
-  /** Forgets every key whose time is over. Keys are never handed out late in any case; this frees their memory. */
+  /**
+   * Forgets every key whose time is over, and asks again for those that may have changed. Keys are never handed out late in
+   * any case; this frees their memory. To be called every second or so.
+   */
   sweep(): void {
-    for (const [id, key] of [...this.#kept.entries()]) {
-      if (!this.#isFresh(key)) this.#kept.delete(id);
+    for (const [id, { key }] of [...this.#kept.entries()]) {
+      if (this.#isOver(key)) this.#kept.delete(id);
     }
+    void this.#revalidateStale();
+  }
+
+  /** The current version may be another by now: it is fetched anew, and the present one serves meanwhile. */
+  revalidate(project: string): void {
+    this.#fetching.get(project)?.overtake();
+    const kept = this.#kept.peek(project);
+    if (kept === undefined) return;
+    kept.isStale = true;
+    this.#fetch(project, undefined).catch(() => undefined); // Still stale: the next sweep asks again.
+  }
+
+  /** {@link revalidate} for every key, in every version. One that the key service refuses is dropped. */
+  revalidateAll(): void {
+    for (const { overtake } of this.#fetching.values()) overtake();
+    for (const kept of this.#kept.values()) kept.isStale = true;
+    void this.#revalidateStale();
+  }
+
+  /** Drops the project's key in every version. What is under way is from before, and is asked for again. */
+  evict(project: string): void {
+    const isOfProject = (id: string) => id === project || id.startsWith(`${project}@`);
+    for (const [id, { overtake }] of this.#fetching) if (isOfProject(id)) overtake();
+    for (const id of [...this.#kept.keys()]) if (isOfProject(id)) this.#kept.delete(id);
+  }
+
+  /** Asks for each key that may have changed, until all were asked for; a failure is left to the next sweep. */
+  async #revalidateStale(): Promise<void> {
+    if (this.#isRevalidating) return;
+    this.#isRevalidating = true;
+    const stale = this.#kept.entries().filter(([, { isStale }]) => isStale);
+    const ids = [...stale].map(([id]) => id);
+    const work = async () => {
+      for (let id = ids.pop(); id !== undefined; id = ids.pop()) {
+        if (this.#recentFailure(id) !== undefined) continue;
+        const { project, version } = partsOf(id);
+        await this.#fetch(project, version).catch(() => undefined);
+      }
+    };
+    await Promise.all(Array.from({ length: REVALIDATIONS_MAX }, work));
+    this.#isRevalidating = false;
   }
 
   #recentFailure(id: string): { error: unknown } | undefined {
@@ -138,29 +198,40 @@ export class KeyCache {
   #fetch(project: string, version: number | undefined): Promise<LeasedKey> {
     const id = idOf(project, version);
     const running = this.#fetching.get(id);
-    if (running !== undefined) return running;
-    const fetching = this.#fetchAndKeep(project, version).finally(() => this.#fetching.delete(id));
-    this.#fetching.set(id, fetching);
-    return fetching;
+    if (running !== undefined) return running.key;
+    let isOvertaken = false;
+    const ask = async () => {
+      for (let tries = 0; tries < OVERTAKEN_MAX; tries++) {
+        isOvertaken = false;
+        const key = await this.#options.keys.exportKey(dekNameOf(project), version);
+        if (!isOvertaken) return key;
+      }
+      throw new AppError('kms_unavailable', { retryAfterS: 1 });
+    };
+    const key = this.#fetchAndKeep(id, ask).finally(() => this.#fetching.delete(id));
+    const overtake = () => {
+      isOvertaken = true;
+    };
+    this.#fetching.set(id, { key, overtake });
+    return key;
   }
 
-  async #fetchAndKeep(project: string, version: number | undefined): Promise<LeasedKey> {
-    const id = idOf(project, version);
+  async #fetchAndKeep(id: string, ask: () => Promise<LeasedKey>): Promise<LeasedKey> {
     await this.#enter();
     try {
-      const key = await this.#options.keys.exportKey(dekNameOf(project), version);
+      const key = await ask();
       if (this.#isOver(key))
         throw new AppError('kms_unavailable', {
           cause: new Error('the key came after its time'),
           retryAfterS: 1,
         });
-      this.#kept.set(id, key);
+      this.#kept.set(id, { key, isStale: false });
       this.#options.onFetch?.('fetched');
       return key;
     } catch (error) {
       this.#failures.set(id, { error, at: instant(this.#options.clock) });
-      // The key service says that the key is gone, or another: what is kept here must not outlive that.
-      if (hasCode(error, 'KEY_NOT_FOUND', 'key_mismatch')) this.#kept.delete(id);
+      // The key service says that the key is gone, another, or not for us: what is kept here must not outlive that.
+      if (isRefusal(error)) this.#kept.delete(id);
       this.#options.onFetch?.('failed');
       throw error;
     } finally {
@@ -193,6 +264,18 @@ export class KeyCache {
     if (next === undefined) this.#fetchesRunning--;
     else next();
   }
+}
+
+function isRefusal(error: unknown): boolean {
+  return (
+    hasCode(error, 'KEY_NOT_FOUND', 'key_mismatch') ||
+    (error instanceof AppError && error.cause instanceof KeyRefused)
+  );
+}
+
+function partsOf(id: string): { project: string; version: number | undefined } {
+  const [project = '', version] = id.split('@');
+  return { project, version: version === undefined ? undefined : Number(version) };
 }
 
 /** What a key is kept under. Project ids hold no `@`. */

@@ -1,9 +1,11 @@
 import type { FastifyInstance } from 'fastify';
 
-/** What readiness says; `kms` is told, but does not decide: warm projects work without BunKMS. */
+/** What readiness says; `kms` and its events are told, but do not decide: warm projects work without BunKMS. */
 export interface Readiness {
   readonly storage: 'ok' | 'failing';
   readonly kms: 'up' | 'down';
+  /** Without events, what happens to keys and tokens takes effect at their end. */
+  readonly kms_events: 'live' | 'down';
 }
 
 /** `/health`: the process lives. `/ready`: it can store documents. Both are open and say nothing else. */

@@ -26,6 +26,10 @@ export class FakeKeyService implements KeyService {
   failure: AppError | undefined;
   /** When set, exports wait for it. */
   gate: Promise<void> | undefined;
+  /** When set, answers of exports arrive after it. */
+  afterExport: Promise<void> | undefined;
+  /** Called when an export is asked for. */
+  onExport: (() => void) | undefined;
   /** Exports under way, now and at most so far. */
   running = 0;
   runningMax = 0;
@@ -51,6 +55,8 @@ export class FakeKeyService implements KeyService {
     const all = current === undefined ? [] : [current, ...(current.before ?? [])];
     const key = version === undefined ? current : all.find((one) => (one.version ?? 1) === version);
     if (key === undefined) throw new AppError('KEY_NOT_FOUND');
+    this.onExport?.();
+    await this.afterExport;
     return {
       keyId: key.keyId,
       version: key.version ?? 1,

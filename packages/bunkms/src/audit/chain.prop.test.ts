@@ -40,7 +40,7 @@ describe('a chain', () => {
       fc.asyncProperty(drafts, fc.nat(), async (all, pick) => {
         const chain = chainOf(all);
         const receipt = chain[pick % chain.length]!;
-        expect(await verifyChain(chainKey, chain, receipt)).toEqual({
+        expect(await verifyChain(chainKey, chain, [receipt])).toEqual({
           intact: true,
           head: { seq: chain.length, hash: chain.at(-1)!.hash },
         });
@@ -96,7 +96,7 @@ describe('a chain', () => {
         const chain = chainOf([...all, all[0]!]);
         const last = chain.pop()!;
         expect((await verifyChain(chainKey, chain)).intact).toBe(true);
-        expect(await verifyChain(chainKey, chain, last)).toEqual({
+        expect(await verifyChain(chainKey, chain, [last])).toEqual({
           intact: false,
           fault: { seq: last.seq, reason: 'missing' },
         });
@@ -122,7 +122,7 @@ test('an emptied chain is broken', async () => {
 
 test('a receipt of another chain is not accepted', async () => {
   const chain = chainOf([{ time: 't', severity: 'INFO', action: 'a', outcome: 'allowed' }]);
-  expect(await verifyChain(chainKey, chain, { seq: 1, hash: 'f'.repeat(64) })).toEqual({
+  expect(await verifyChain(chainKey, chain, [{ seq: 1, hash: 'f'.repeat(64) }])).toEqual({
     intact: false,
     fault: { seq: 1, reason: 'not the record of the receipt' },
   });

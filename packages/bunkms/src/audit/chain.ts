@@ -80,24 +80,26 @@ export type ChainVerdict =
 /**
  * Walks a chain from its first record and stops at the first that is broken.
  *
- * A chain cannot show by itself that its last records were cut off: whoever holds a receipt of one (every export
- * answers with its own) passes it, and the chain must still hold exactly that record.
+ * A chain cannot show by itself that its last records were cut off: whoever holds receipts of some (every export
+ * answers with its own) passes them, and the chain must still hold exactly those records.
  *
  * @param records all records in ascending order of `seq`; a fault of reading them is thrown on.
  */
 export async function verifyChain(
   chainKey: KeyObject,
   records: AsyncIterable<AuditRecord> | Iterable<AuditRecord>,
-  receipt?: AuditReceipt,
+  receipts: readonly AuditReceipt[] = [],
 ): Promise<ChainVerdict> {
+  const receiptsBySeq = Map.groupBy(receipts, ({ seq }) => seq);
+  // The first record is made together with the chain key, so an empty chain was emptied.
+  let leastSeq = 1;
+  for (const { seq } of receipts) leastSeq = Math.max(leastSeq, seq);
   let head = GENESIS;
   for await (const record of records) {
-    const fault = faultOf(chainKey, head, record, receipt);
+    const fault = faultOf(chainKey, head, record, receiptsBySeq.get(head.seq + 1) ?? []);
     if (fault !== undefined) return { intact: false, fault };
     head = { seq: record.seq, hash: record.hash };
   }
-  // The first record is made together with the chain key, so an empty chain was emptied.
-  const leastSeq = receipt?.seq ?? 1;
   if (head.seq < leastSeq) return { intact: false, fault: { seq: head.seq + 1, reason: 'missing' } };
   return { intact: true, head };
 }
@@ -106,13 +108,13 @@ function faultOf(
   chainKey: KeyObject,
   head: ChainHead,
   record: AuditRecord,
-  receipt: AuditReceipt | undefined,
+  receipts: readonly AuditReceipt[],
 ): ChainFault | undefined {
   const seq = head.seq + 1;
   if (record.seq !== seq) return { seq, reason: 'missing' };
   if (record.prev_hash !== head.hash) return { seq, reason: 'does not follow the record before it' };
   if (recordHash(chainKey, head.hash, seq, record) !== record.hash) return { seq, reason: 'changed' };
-  if (receipt?.seq === seq && receipt.hash !== record.hash)
+  if (receipts.some(({ hash }) => hash !== record.hash))
     return { seq, reason: 'not the record of the receipt' };
   return undefined;
 }

@@ -4,33 +4,43 @@ import type { AuditReceipt } from '@bundoc/shared/contract/keys';
 import { verifyChain } from '../audit/chain.ts';
 import type { KmsStore } from '../store/port.ts';
 import { CliFailure } from './errors.ts';
-import { withKms } from './open-kms.ts';
+import { withKms, withStore } from './open-kms.ts';
+import { createProgress, type Progress } from './progress.ts';
 
 const PAGE = 1_000;
 
+/** Prints the place of the last record as a receipt, which {@link verifyAudit} takes. Needs no KEK: it proves nothing by itself. */
+export async function auditHead(environment: Environment, options: { json?: true }): Promise<void> {
+  const head = await withStore(environment, (store) => store.auditHead());
+  console.log(options.json ? JSON.stringify(head) : `${head.seq}:${head.hash}`);
+}
+
 /**
- * Walks the whole audit chain.
+ * Walks the whole audit chain, which must hold the record of each receipt.
  *
  * @throws CliFailure naming the first broken record.
  */
 export async function verifyAudit(
   environment: Environment,
-  options: { receipt?: AuditReceipt; json?: true },
+  options: { receipt: readonly AuditReceipt[]; json?: true },
 ): Promise<void> {
-  const verdict = await withKms(environment, ({ store, state }) =>
-    verifyChain(state.chainKey, allRecords(store), options.receipt),
-  );
+  const verdict = await withKms(environment, async ({ store, state }) => {
+    using progress = createProgress('{bar} {value}/{total} records, {eta_formatted} left');
+    progress.start((await store.auditHead()).seq);
+    return await verifyChain(state.chainKey, allRecords(store, progress), options.receipt);
+  });
   if (options.json) console.log(JSON.stringify(verdict));
   if (!verdict.intact)
     throw new CliFailure(`the audit chain is broken: record ${verdict.fault.seq} is ${verdict.fault.reason}`);
   if (!options.json) console.log(`${verdict.head.seq} records, intact, head ${verdict.head.hash}`);
 }
 
-async function* allRecords(store: KmsStore): AsyncGenerator<AuditRecord> {
+async function* allRecords(store: KmsStore, progress: Progress): AsyncGenerator<AuditRecord> {
   for (let after = 0, more = true; more; ) {
     const page = await store.listAudit({ after, limit: PAGE });
     yield* page.items;
     after = page.items.at(-1)?.seq ?? after;
+    progress.update(after);
     more = page.more;
   }
 }

@@ -2,7 +2,7 @@
 import { type AuditReceipt, auditReceiptSchema, keyNameSchema } from '@bundoc/shared/contract/keys';
 import { lineOf } from '@bundoc/shared/error-line';
 import { Command, CommanderError, InvalidArgumentError } from 'commander';
-import { verifyAudit } from './audit.ts';
+import { auditHead, verifyAudit } from './audit.ts';
 import type { CertificateWish } from './certificates.ts';
 import { exitCodeOf } from './errors.ts';
 import { type InitOptions, init } from './init.ts';
@@ -19,12 +19,12 @@ function parseDuration(text: string): number {
   return Number(amount) * SECONDS[unit as keyof typeof SECONDS];
 }
 
-/** `42:9f3a…` → the receipt that an export answered with. */
-function parseReceipt(text: string): AuditReceipt {
+/** `42:9f3a…` → one more receipt, as an export or `audit head` gave it. */
+function collectReceipt(text: string, earlier: readonly AuditReceipt[]): AuditReceipt[] {
   const [seq, hash] = text.split(':');
   const receipt = auditReceiptSchema.safeParse({ seq: Number(seq), hash });
   if (!receipt.success) throw new InvalidArgumentError('give seq:hash, as an export answered them');
-  return receipt.data;
+  return [...earlier, receipt.data];
 }
 
 function parseKeyName(text: string): string {
@@ -106,14 +106,18 @@ key
   .option('--json', 'print JSON')
   .action((name: string, options: { json?: true }) => showKey(environment, name, options));
 
-program
-  .command('audit')
-  .description('the audit chain')
+const audit = program.command('audit').description('the audit chain');
+audit
+  .command('head')
+  .description('prints seq:hash of the last record: a receipt to keep elsewhere')
+  .option('--json', 'print JSON')
+  .action((options: { json?: true }) => auditHead(environment, options));
+audit
   .command('verify')
   .description('walks the chain; exit code 1 names the first broken record')
-  .option('--receipt <seq:hash>', 'a record that must be in the chain', parseReceipt)
+  .option('--receipt <seq:hash>', 'a record that must be in the chain; may be repeated', collectReceipt, [])
   .option('--json', 'print JSON')
-  .action((options: { receipt?: AuditReceipt; json?: true }) => verifyAudit(environment, options));
+  .action((options: { receipt: AuditReceipt[]; json?: true }) => verifyAudit(environment, options));
 
 program
   .command('status')

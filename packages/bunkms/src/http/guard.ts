@@ -22,6 +22,8 @@ export interface Identity {
   readonly claims: Claims;
   /** True once the store knew the token and it was not revoked. Only then may anything be done in its name. */
   readonly confirmed: boolean;
+  /** What the token and all that were renewed from the same one have in common; known once confirmed. */
+  readonly family?: string;
 }
 
 export type Guard = (request: FastifyRequest) => Promise<void>;
@@ -31,6 +33,8 @@ export interface Guards {
   /** Any valid token for BunKMS. */
   readonly token: Guard;
   scope(scope: Scope): Guard;
+  /** The scope, for service tokens only. */
+  service(scope: Scope): Guard;
   /** The scope, and a glob for the key that the path names. Decides before anything is looked up. */
   keyInPath(scope: Scope): Guard;
   /** {@link keyInPath} for service tokens only. */
@@ -47,7 +51,7 @@ export function createGuards(auth: BearerAuth, tokens: () => Pick<KmsStore, 'fin
     // Asked on every request, so that a revocation, also one by another process, acts at once.
     const token = await tokens().findToken(claims.jti);
     if (token === undefined || token.revoked_at !== undefined) throw new AppError('unauthenticated');
-    request.identity = { claims, confirmed: true };
+    request.identity = { claims, confirmed: true, family: token.family };
     return claims;
   };
   return {
@@ -55,6 +59,7 @@ export function createGuards(auth: BearerAuth, tokens: () => Pick<KmsStore, 'fin
       await authenticate(request);
     },
     scope: (scope) => async (request) => requireScope(await authenticate(request), scope),
+    service: (scope) => async (request) => requireService(await authenticate(request), scope),
     keyInPath: (scope) => async (request) => {
       const claims = await authenticate(request);
       requireScope(claims, scope);
@@ -62,8 +67,7 @@ export function createGuards(auth: BearerAuth, tokens: () => Pick<KmsStore, 'fin
     },
     serviceForKeyInPath: (scope) => async (request) => {
       const claims = await authenticate(request);
-      if (claims.typ !== 'service') throw new AppError('forbidden', { detail: 'a service token is needed' });
-      requireScope(claims, scope);
+      requireService(claims, scope);
       requireKey(claims, nameInPath(request));
     },
   };
@@ -75,6 +79,13 @@ export function claimsOf(request: FastifyRequest): Claims {
   return request.identity.claims;
 }
 
+/** The family of the token of a request that has passed a guard. */
+export function familyOf(request: FastifyRequest): string {
+  const family = request.identity?.family;
+  if (family === undefined) throw new AppError('unauthenticated');
+  return family;
+}
+
 /** Who calls, for audit records; as far as it is known. */
 export function callerOf(request: FastifyRequest): Caller {
   const claims = request.identity?.claims;
@@ -83,6 +94,11 @@ export function callerOf(request: FastifyRequest): Caller {
     source: canonicalAddress(request.ip) ?? 'unknown',
     request_id: request.id,
   };
+}
+
+function requireService(claims: Claims, scope: Scope): void {
+  if (claims.typ !== 'service') throw new AppError('forbidden', { detail: 'a service token is needed' });
+  requireScope(claims, scope);
 }
 
 function nameInPath(request: FastifyRequest): string {

@@ -14,6 +14,12 @@ const limit = z
   .pipe(z.number().min(1, limitFault).max(LIMIT_MAX, limitFault))
   .default(LIMIT_DEFAULT);
 
+/** The cursor of lists of audit records: a place in the chain. */
+export const seqCursor = z
+  .string()
+  .regex(/^\d{1,15}$/, 'must be the cursor of an earlier page')
+  .transform(Number);
+
 /** The query members of a list that is read in pages. The cursor is opaque to callers and checked by `cursor`. */
 export function pageQuery<C extends z.ZodType>(cursor: C) {
   return { limit, cursor: cursor.optional() };

@@ -5,14 +5,10 @@ import { validate } from '@bundoc/shared/http/validate';
 import type { FastifyInstance } from 'fastify';
 import { z } from 'zod';
 import type { Guards } from '../http/guard.ts';
-import { noQuery, pageQuery } from '../http/query.ts';
+import { noQuery, pageQuery, seqCursor } from '../http/query.ts';
 import type { ServiceGate } from '../services.ts';
 
 const hashedName = z.string().regex(/^sha256:[0-9a-f]{64}$/);
-const seqCursor = z
-  .string()
-  .regex(/^\d{1,15}$/, 'must be the cursor of an earlier page')
-  .transform(Number);
 /** Stored times are UTC with milliseconds and are compared as text, so a filter is brought to that form. */
 const time = z.iso.datetime({ offset: true }).transform((text) => new Date(text).toISOString());
 

@@ -3,7 +3,7 @@ import { keyVersionParamSchema } from '@bundoc/shared/contract/keys';
 import { validate } from '@bundoc/shared/http/validate';
 import type { FastifyInstance } from 'fastify';
 import { z } from 'zod';
-import { callerOf, type Guards } from '../http/guard.ts';
+import { callerOf, familyOf, type Guards } from '../http/guard.ts';
 import { exportKey } from '../service/export-key.ts';
 import type { ServiceGate } from '../services.ts';
 import { keyParamsSchema } from './keys.ts';
@@ -18,7 +18,9 @@ export function registerExportRoute(app: FastifyInstance, guards: Guards, servic
     async (request, reply) => {
       const { version } = validate(exportQuery, request.query, 'query');
       const { name } = validate(keyParamsSchema, request.params, 'params');
-      const { dek, facts } = await exportKey(services().keys, { name, version }, callerOf(request));
+      const { keys, limits } = services();
+      limits.takeExport(familyOf(request), name);
+      const { dek, facts } = await exportKey(keys, { name, version }, callerOf(request));
       let body: Buffer;
       try {
         body = encodeExportedKey(facts, dek);

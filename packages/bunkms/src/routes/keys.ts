@@ -6,13 +6,15 @@ import { parseJsonObject } from '@bundoc/shared/json/parse';
 import type { FastifyInstance } from 'fastify';
 import { z } from 'zod';
 import { callerOf, claimsOf, type Guards } from '../http/guard.ts';
-import { noQuery, pageQuery } from '../http/query.ts';
+import { noQuery, pageQuery, seqCursor } from '../http/query.ts';
 import { createKey, listKeys, readKey } from '../service/keys.ts';
+import { listLeases } from '../service/leases.ts';
 import { rotateKey } from '../service/rotate-key.ts';
 import type { ServiceGate } from '../services.ts';
 
 export const keyParamsSchema = z.object({ name: keyNameSchema });
 const listQuery = z.strictObject(pageQuery(keyNameSchema));
+const leasesQuery = z.strictObject(pageQuery(seqCursor));
 const rotateQuery = z.strictObject({ expected_version: keyVersionParamSchema.optional() });
 
 export function registerKeyRoutes(app: FastifyInstance, guards: Guards, services: ServiceGate): void {
@@ -39,6 +41,12 @@ export function registerKeyRoutes(app: FastifyInstance, guards: Guards, services
     validate(noQuery, request.query, 'query');
     const { name } = validate(keyParamsSchema, request.params, 'params');
     return readKey(services().keys, name, callerOf(request));
+  });
+
+  app.get('/v1/keys/:name/leases', { onRequest: guards.keyInPath('kms:read_key') }, async (request) => {
+    const { limit, cursor: before } = validate(leasesQuery, request.query, 'query');
+    const { name } = validate(keyParamsSchema, request.params, 'params');
+    return listLeases(services().keys, name, { limit, before }, callerOf(request));
   });
 
   app.post<{ Body: Buffer | undefined }>(

@@ -4,7 +4,7 @@ import { validate } from '@bundoc/shared/http/validate';
 import { parseJsonObject } from '@bundoc/shared/json/parse';
 import type { FastifyInstance } from 'fastify';
 import { z } from 'zod';
-import { callerOf, claimsOf, type Guards } from '../http/guard.ts';
+import { callerOf, claimsOf, familyOf, type Guards } from '../http/guard.ts';
 import { noQuery, pageQuery } from '../http/query.ts';
 import type { ServiceGate } from '../services.ts';
 
@@ -29,7 +29,9 @@ export function registerTokenRoutes(app: FastifyInstance, guards: Guards, servic
       validate(noQuery, request.query, 'query');
       if ((request.body?.length ?? 0) > 0)
         throw new AppError('invalid_request', { detail: 'a renewal takes no body' });
-      return reply.code(201).send(await services().tokens.renew(claimsOf(request), callerOf(request)));
+      const { tokens, limits } = services();
+      limits.takeRenewal(familyOf(request));
+      return reply.code(201).send(await tokens.renew(claimsOf(request), callerOf(request)));
     },
   );
 

@@ -1,16 +1,17 @@
-import { randomUUID } from 'node:crypto';
 import type { ExportedKeyFacts } from '@bundoc/shared/contract/exported-key';
-import { LEASE_TTL_MS } from '@bundoc/shared/contract/keys';
 import { AppError } from '@bundoc/shared/errors';
 import type { Logger } from '@bundoc/shared/logger';
 import type { Caller } from '../audit/caller.ts';
 import type { Metrics } from '../metrics.ts';
 import type { KeyPorts } from './keys.ts';
+import { leaseIdOf } from './leases.ts';
 import { openDek } from './open-dek.ts';
 
 export interface ExportPorts extends KeyPorts {
   readonly logger: Logger;
   readonly metrics: Metrics;
+  /** How long whoever gets a key may keep it, milliseconds; at most `LEASE_TTL_MS`. */
+  readonly leaseTtlMs: number;
 }
 
 export interface ReleasedKey {
@@ -39,7 +40,6 @@ export async function exportKey(
   const dek = openDek(ports, key);
   try {
     const { info, wrapped } = key;
-    const lease = { id: randomUUID(), ttl_ms: LEASE_TTL_MS };
     const receipt = await ports.audit.append(
       {
         ...caller,
@@ -49,7 +49,7 @@ export async function exportKey(
         outcome: 'allowed',
         key: name,
         version: info.version,
-        detail: { key_id: info.id, lease_id: lease.id, lease_ttl_ms: lease.ttl_ms },
+        detail: { key_id: info.id, lease_ttl_ms: ports.leaseTtlMs },
       },
       caller.jti,
     );
@@ -74,7 +74,7 @@ export async function exportKey(
       version: info.version,
       kcv: info.kcv,
       wrapped_b64: Buffer.from(wrapped).toString('base64'),
-      lease,
+      lease: { id: leaseIdOf(receipt), ttl_ms: ports.leaseTtlMs },
       audit: receipt,
     };
     return { dek, facts };

@@ -96,7 +96,12 @@ export class TokenService {
   async revoke(jti: string, caller: Caller): Promise<void> {
     const token = await this.#store.findToken(jti);
     if (token === undefined) throw new AppError('token_not_found');
-    const draft = this.#draft('token.revoke', caller, { token: jti, family: token.family, sub: token.sub });
+    const draft = this.#draft('token.revoke', caller, {
+      token: jti,
+      family: token.family,
+      sub: token.sub,
+      expires_at: token.expires_at,
+    });
     await this.#store.revokeFamily(token.family, draft.time, draft);
   }
 

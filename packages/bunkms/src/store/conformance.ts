@@ -200,6 +200,40 @@ export function storeConformance(name: string, makePlace: () => Promise<StorePla
       expect((await store.counts()).tokens).toBe(1);
     });
 
+    test('forgets families of which every token expired, a number at a time, and says so in the chain', async () => {
+      const expiring = (day: number, family?: string) => ({
+        ...token(family),
+        expires_at: `2026-04-0${day}T00:00:00.000Z`,
+      });
+      const gone = [expiring(1), expiring(2), expiring(2)];
+      const parent = expiring(1);
+      const kept = [parent, expiring(5, parent.family), expiring(3)];
+      for (const one of [...gone, ...kept]) await store.insertToken(one, draft('token.issue'));
+      const prune = () =>
+        store.pruneTokens('2026-04-03T00:00:00.000Z', 2, draft('token.prune', { detail: { a: 1 } }));
+      expect([await prune(), await prune(), await prune()]).toEqual([2, 1, 0]);
+      for (const { jti } of gone) expect(await store.findToken(jti)).toBeUndefined();
+      for (const one of kept) expect(await store.findToken(one.jti)).toEqual(one);
+      const records = (await allRecords(store)).filter(({ action }) => action === 'token.prune');
+      expect(records.map(({ detail }) => detail)).toEqual([
+        { a: 1, count: 2 },
+        { a: 1, count: 1 },
+      ]);
+    });
+
+    test('lists the revoked tokens that have not expired, in pages', async () => {
+      const tokens = [token(), token(), { ...token(), expires_at: TIME }, token(), token()];
+      for (const one of tokens) await store.insertToken(one, draft('token.issue'));
+      for (const { family } of tokens.slice(1))
+        await store.revokeFamily(family, LATER, draft('token.revoke'));
+      const jtis = async (after?: string) => {
+        const { items, more } = await store.listRevoked('2026-01-02T00:00:00.000Z', { limit: 2, after });
+        return [items.map(({ jti }) => jti), more];
+      };
+      expect(await jtis()).toEqual([[tokens[1]?.jti, tokens[3]?.jti], true]);
+      expect(await jtis(tokens[3]?.jti)).toEqual([[tokens[4]?.jti], false]);
+    });
+
     test('appends records in order, with receipts of their places, to one unbroken chain', async () => {
       const full = draft('key.export', {
         severity: 'CRITICAL',
@@ -217,7 +251,13 @@ export function storeConformance(name: string, makePlace: () => Promise<StorePla
       const records = await allRecords(store);
       expect(records[1]).toMatchObject(full);
       expect(records.map(({ hash }) => hash).slice(1)).toEqual(receipts.map((receipt) => receipt?.hash));
-      expect(await verifyChain(chainKey, records, receipts[2])).toMatchObject({ intact: true });
+      expect(
+        await verifyChain(
+          chainKey,
+          records,
+          receipts.filter((receipt) => receipt !== undefined),
+        ),
+      ).toMatchObject({ intact: true });
       expect(await store.auditHead()).toEqual(receipts[2]);
     });
 
@@ -242,6 +282,40 @@ export function storeConformance(name: string, makePlace: () => Promise<StorePla
       expect(await store.appendAuditOnce({ ...record, detail: { sha256: 'cd', lines: 3 } })).toBe(true);
     });
 
+    test('gives the allowed exports of a key from the newest back to a time, in pages', async () => {
+      const at = (minute: number) => `2026-03-01T00:0${minute}:00.000Z`;
+      const release = (minute: number, more: object = {}) =>
+        draft('key.export', { time: at(minute), key: 'k', ...more });
+      const receipts = await store.appendAudit([
+        release(1),
+        release(2),
+        release(3, { key: 'other' }),
+        release(4, { outcome: 'refused' }),
+        release(5, { action: 'key.read' }),
+        release(6),
+        release(7),
+      ]);
+      const seqOf = (place: number) => receipts[place]?.seq;
+      const found = await store.listExports('k', at(2), { limit: 10 });
+      expect(found).toEqual({ items: expect.any(Array) });
+      expect(found.items.map(({ seq }) => seq)).toEqual([seqOf(6), seqOf(5), seqOf(1)]);
+      const first = await store.listExports('k', at(2), { limit: 2 });
+      expect(first.items.map(({ seq }) => seq)).toEqual([seqOf(6), seqOf(5)]);
+      const second = await store.listExports('k', at(2), { limit: 2, before: first.next });
+      expect([second.items.map(({ seq }) => seq), second.next]).toEqual([[seqOf(1)], undefined]);
+      expect(await store.listExports('unknown', at(0), { limit: 2 })).toEqual({ items: [] });
+    });
+
+    test('looks at a bounded number of records for one page of exports, and goes on behind them', async () => {
+      const [wanted] = await store.appendAudit([draft('key.export', { key: 'k' })]);
+      const refused = draft('key.export', { key: 'k', outcome: 'refused' });
+      for (let n = 0; n < 22; n++) await store.appendAudit(Array.from({ length: 500 }, () => refused));
+      const first = await store.listExports('k', TIME, { limit: 10 });
+      expect(first).toEqual({ items: [], next: expect.any(Number) });
+      const second = await store.listExports('k', TIME, { limit: 10, before: first.next });
+      expect(second.items.map(({ seq }) => seq)).toEqual([wanted?.seq]);
+    });
+
     test('filters the audit by everything that is given, and pages', async () => {
       const day = (number: number) => `2026-03-0${number}T00:00:00.000Z`;
       await store.appendAudit([
@@ -252,6 +326,8 @@ export function storeConformance(name: string, makePlace: () => Promise<StorePla
       const actions = async (query: object) =>
         (await store.listAudit({ limit: 10, ...query })).items.map(({ action }) => action);
       expect(await actions({ key: 'k' })).toEqual(['a', 'b']);
+      await store.appendAudit([draft('key.export', { key: 'm' }), draft('key.rotate', { key: 'm' })]);
+      expect(await actions({ key: 'm', exports: false })).toEqual(['key.rotate']);
       expect(await actions({ key: 'k', actor: 'y' })).toEqual(['b']);
       expect(await actions({ severity: 'CRITICAL' })).toEqual(['b', 'c']);
       expect(await actions({ from: day(2), to: day(3) })).toEqual(['b']);

@@ -57,6 +57,14 @@ export interface AuditQuery extends PageQuery<number> {
   readonly actor?: string | undefined;
   readonly from?: string | undefined;
   readonly to?: string | undefined;
+  /** False leaves out records of exports, without a walk over them. */
+  readonly exports?: false | undefined;
+}
+
+/** Records from the newest back; `next` is where to go on, below that `seq`, while there may be more. */
+export interface BackwardPage {
+  readonly items: readonly AuditRecord[];
+  readonly next?: number;
 }
 
 /**
@@ -134,6 +142,20 @@ export interface KmsStore extends AsyncDisposable {
   revokeFamily(family: string, revokedAt: string, record: AuditDraft): Promise<void>;
 
   /**
+   * Revoked tokens that expire at `time` or later, in the order of their issue; the cursor is a `jti`, an unknown one gives an
+   * empty page.
+   */
+  listRevoked(time: string, page: PageQuery<string>): Promise<Page<TokenInfo>>;
+
+  /**
+   * Forgets at most `limit` tokens that expired before `time`, of families of which every token did: a family stays
+   * revocable by any of its tokens. The record is appended with their number as `detail.count`, unless there are none.
+   *
+   * @returns how many.
+   */
+  pruneTokens(time: string, limit: number, record: AuditDraft): Promise<number>;
+
+  /**
    * Appends records, all or none, in this order.
    *
    * @param tokens for each record, if given, the `jti` of a token in whose name it lets something happen: the record is left
@@ -151,6 +173,18 @@ export interface KmsStore extends AsyncDisposable {
 
   /** Records in ascending order of `seq`; the cursor is a `seq`. */
   listAudit(query: AuditQuery): Promise<Page<AuditRecord>>;
+
+  /**
+   * Records of allowed exports of a key, newest first, back to the first record of that key that is older than `from`.
+   * Looks at a bounded number of records, so a page may hold fewer than `limit`, or none, and still have a `next`.
+   *
+   * @param page `before` is the `next` of the page before.
+   */
+  listExports(
+    key: string,
+    from: string,
+    page: { readonly before?: number | undefined; readonly limit: number },
+  ): Promise<BackwardPage>;
 
   /** The last record's place, or the genesis of an empty chain. */
   auditHead(): Promise<ChainHead>;

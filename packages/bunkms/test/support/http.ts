@@ -14,6 +14,8 @@ export interface Call {
   readonly token?: string | undefined;
   readonly body?: string | Buffer | object;
   readonly headers?: Readonly<Record<string, string>>;
+  /** Leaves once a good status has come; the text is empty then. */
+  readonly statusOnly?: boolean | undefined;
 }
 
 /**
@@ -36,13 +38,19 @@ export function call(origin: string, path: string, options: Call = {}): Promise<
   const method = options.method ?? (body === undefined ? 'GET' : 'POST');
   return new Promise((resolve, reject) => {
     const sent = request({ hostname, port, path, method, headers, agent: false }, (response) => {
+      const status = Number(response.statusCode);
+      if (options.statusOnly === true && status === 200) {
+        response.destroy();
+        resolve({ status, headers: response.headers, text: '', json: () => undefined });
+        return;
+      }
       const chunks: Buffer[] = [];
       response.on('data', (chunk: Buffer) => chunks.push(chunk));
       response.on('error', reject);
       response.on('end', () => {
         const text = Buffer.concat(chunks).toString('utf8');
         resolve({
-          status: Number(response.statusCode),
+          status,
           headers: response.headers,
           text,
           json: () => JSON.parse(text),

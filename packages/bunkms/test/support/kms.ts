@@ -76,6 +76,9 @@ export function configOf(dataDir: string, kek: string): BunkmsConfig {
     internalPort: 0,
     dataDir,
     kek: { kind: 'inline', text: kek },
+    auditShip: undefined,
+    leaseTtlMs: 900_000,
+    limits: { exportsPerToken: 0, exportsPerKey: 0, renewalsPerMinute: 0 },
     logLevel: 'debug',
   };
 }

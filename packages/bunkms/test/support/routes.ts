@@ -16,6 +16,8 @@ export interface Route {
   readonly need: Need;
   /** What it answers to whoever may. */
   readonly ok: number;
+  /** Its answer does not end by itself. */
+  readonly streams?: true;
   /** What it needs on one of the listeners, where that differs. */
   readonly onInternal?: Need;
 }
@@ -62,6 +64,14 @@ export const ROUTES: readonly Route[] = [
   },
   {
     listeners: BOTH,
+    method: 'GET',
+    url: '/v1/keys/:name/leases',
+    path: '/v1/keys/known-dek/leases',
+    need: { scope: 'kms:read_key', glob: true },
+    ok: 200,
+  },
+  {
+    listeners: BOTH,
     method: 'POST',
     url: '/v1/keys/:name/rotate',
     path: '/v1/keys/known-dek/rotate',
@@ -83,6 +93,15 @@ export const ROUTES: readonly Route[] = [
     path: '/v1/export/known-dek?version=1',
     need: { scope: 'kms:export_key', glob: true, serviceOnly: true },
     ok: 200,
+  },
+  {
+    listeners: ['internal'],
+    method: 'GET',
+    url: '/v1/events',
+    path: '/v1/events',
+    need: { scope: 'kms:export_key', serviceOnly: true },
+    ok: 200,
+    streams: true,
   },
   {
     listeners: BOTH,

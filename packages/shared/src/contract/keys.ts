@@ -73,10 +73,40 @@ export const exportedKeySchema = z.object({
 });
 export type ExportedKey = z.infer<typeof exportedKeySchema>;
 
+/**
+ * Who may hold the raw key, and until when. `id` is the place of the release in the audit chain, as `lease.id` of the export
+ * answer told it. Times are those of BunKMS's wall clock; the holder counts `ttl_ms` by its own, from before it asked.
+ */
+export const keyLeaseSchema = z.object({
+  id: z.string(),
+  version: z.int().positive(),
+  /** The `sub` and `jti` of the token that the key was released to, and the address it asked from. */
+  subject: z.string(),
+  jti: z.string(),
+  source: z.string(),
+  issued_at: z.iso.datetime(),
+  until: z.iso.datetime(),
+});
+export type KeyLease = z.infer<typeof keyLeaseSchema>;
+
+/** The answer of `GET /v1/keys/{name}/leases`, newest first. A page may hold fewer than `limit` and still have a `next_cursor`. */
+export const leasePageSchema = z.object({
+  leases: z.array(keyLeaseSchema),
+  next_cursor: z.string().optional(),
+});
+export type LeasePage = z.infer<typeof leasePageSchema>;
+
 /** The longest that a holder may keep an exported key, milliseconds. */
 export const LEASE_TTL_MS = 900_000;
 
+const DEK_SUFFIX = '-dek';
+
 /** The name of a project's data encryption key in BunKMS. */
 export function dekNameOf(projectId: string): string {
-  return `${projectId}-dek`;
+  return `${projectId}${DEK_SUFFIX}`;
+}
+
+/** The project whose key has this name; undefined when it is the name of no such key. */
+export function projectOfDek(name: string): string | undefined {
+  return name.endsWith(DEK_SUFFIX) ? name.slice(0, -DEK_SUFFIX.length) : undefined;
 }

@@ -29,6 +29,7 @@ export const PROBLEMS = {
   uri_too_long: { status: 414, title: 'The path is too long' },
   unsupported_media_type: { status: 415, title: 'The body must be plain application/json' },
   idempotency_mismatch: { status: 422, title: 'The idempotency key was used for another request' },
+  rate_limited: { status: 429, title: 'Too many requests in too short a time' },
   headers_too_large: { status: 431, title: 'The request headers are too large' },
   internal_error: { status: 500, title: 'The server failed' },
   integrity_error: { status: 500, title: 'The stored bytes do not open' },

@@ -23,6 +23,7 @@ const encode = (value: unknown) => Buffer.from(JSON.stringify(value)).toString('
 let published: Map<string, string>;
 let findError: Error | undefined;
 let finds: string[];
+let revoked: Set<string>;
 let clock: FakeClock;
 let app: FastifyInstance;
 
@@ -32,6 +33,7 @@ async function build(audience: 'bunkms' | 'bundoc' = 'bundoc'): Promise<FastifyI
   const auth = new BearerAuth({
     audience,
     clock,
+    isRevoked: ({ jti }) => revoked.has(jti),
     keys: {
       find: async (kid) => {
         finds.push(kid);
@@ -50,6 +52,7 @@ beforeEach(async () => {
   published = new Map([[KID, pemOf(issuer.publicKey)]]);
   findError = undefined;
   finds = [];
+  revoked = new Set();
   clock = new FakeClock();
   app = await build();
   return () => app.close();
@@ -134,6 +137,16 @@ describe('a good token', () => {
 
   it('is accepted under any spelling of the scheme, as RFC 9110 asks', async () => {
     for (const scheme of ['bearer', 'BEARER', 'bEaReR']) await expectAccepted(`${scheme} ${token()}`);
+  });
+
+  it('is refused from the moment that it is revoked, also when it is known', async () => {
+    const text = token();
+    await expectAccepted(`Bearer ${text}`);
+    revoked.add(JTI);
+    await expectRefused(`Bearer ${text}`);
+    await expectRefused(`Bearer ${token({ payload: claims({ sub: 'other' }) })}`);
+    revoked.clear();
+    await expectAccepted(`Bearer ${text}`);
   });
 
   it('is verified once, and known from then on', async () => {

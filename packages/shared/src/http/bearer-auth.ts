@@ -17,6 +17,8 @@ export interface BearerAuthOptions {
   readonly audience: Audience;
   readonly keys: VerificationKeys;
   readonly clock: Clock;
+  /** Whether the token was revoked; asked on every request, so it must be cheap. */
+  readonly isRevoked?: (claims: Claims) => boolean;
 }
 
 /** Verified tokens that are remembered; a verification costs a hundred times a look-up. */
@@ -108,10 +110,12 @@ export class BearerAuth {
   }
 
   #checked({ claims, kid }: Verified): Claims {
-    const nowS = this.#options.clock.now() / 1000;
+    const { clock, keys, isRevoked } = this.#options;
+    const nowS = clock.now() / 1000;
     const validFromS = Math.max(claims.iat, claims.nbf ?? 0);
-    if (claims.exp <= nowS || validFromS > nowS + CLOCK_SKEW_S || !this.#options.keys.isCurrent(kid))
+    if (claims.exp <= nowS || validFromS > nowS + CLOCK_SKEW_S || !keys.isCurrent(kid))
       throw new AppError('unauthenticated');
+    if (isRevoked?.(claims) === true) throw new AppError('unauthenticated');
     return claims;
   }
 }

@@ -3,9 +3,14 @@ import type { KeyObject } from 'node:crypto';
 import type { AuditRecord } from '@bundoc/shared/contract/audit';
 import type { AuditReceipt } from '@bundoc/shared/contract/keys';
 import { type AuditDraft, type ChainHead, GENESIS, nextRecord } from '../../audit/chain.ts';
-import type { AuditQuery, Page } from '../port.ts';
+import type { AuditQuery, BackwardPage, Page } from '../port.ts';
 import type { Connection, Row } from './connection.ts';
 import { takePage } from './page.ts';
+
+/** Word for word the condition of the index: only so SQLite uses it. */
+const BUT_EXPORTS = "action <> 'key.export'";
+/** Records that one backward page looks at: refusals may be many, and all else waits for this thread meanwhile. */
+const LOOKED_AT_MAX = 10_000;
 
 /** The audit chain. Whoever appends calls from inside a write transaction. */
 export class AuditTable {
@@ -68,13 +73,31 @@ export class AuditTable {
       ['time >= ?', query.from],
       ['time < ?', query.to],
     ];
+    const butExports = query.exports === false ? `${BUT_EXPORTS} AND ` : '';
     const given = conditions.flatMap(([sql, value]) => (value === undefined ? [] : [{ sql, value }]));
     const rows = this.#connection.rows(
-      `SELECT * FROM audit WHERE ${given.map(({ sql }) => sql).join(' AND ')} ORDER BY seq LIMIT ?`,
+      `SELECT * FROM audit WHERE ${butExports}${given.map(({ sql }) => sql).join(' AND ')} ORDER BY seq LIMIT ?`,
       ...given.map(({ value }) => value),
       query.limit + 1,
     );
     return takePage(rows, query.limit, recordOf);
+  }
+
+  exportsOf(key: string, from: string, page: { before?: number | undefined; limit: number }): BackwardPage {
+    const rows = this.#connection.rows(
+      'SELECT * FROM audit WHERE key = ? AND seq < ? ORDER BY seq DESC',
+      key,
+      page.before ?? Number.MAX_SAFE_INTEGER,
+    );
+    const items: AuditRecord[] = [];
+    let looked = 0;
+    for (const row of rows) {
+      if ((row['time'] as string) < from) break;
+      if (row['action'] === 'key.export' && row['outcome'] === 'allowed') items.push(recordOf(row));
+      if (items.length === page.limit || ++looked === LOOKED_AT_MAX)
+        return { items, next: row['seq'] as number };
+    }
+    return { items };
   }
 }
 

@@ -40,8 +40,9 @@ export class Connection {
     return this.#prepare(sql).get(...values);
   }
 
-  run(sql: string, ...values: SQLInputValue[]): void {
-    this.#prepare(sql).run(...values);
+  /** @returns how many rows it changed. */
+  run(sql: string, ...values: SQLInputValue[]): number {
+    return Number(this.#prepare(sql).run(...values).changes);
   }
 
   /** Runs `change` as one transaction that holds the write lock from its start, so what it reads stays true until it commits. */

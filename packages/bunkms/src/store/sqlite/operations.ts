@@ -3,7 +3,7 @@ import { AuditTable } from './audit-table.ts';
 import type { Connection } from './connection.ts';
 import { hasKek, insertInstallation, insertKek, readInstallation } from './installation-table.ts';
 import { addKeyVersion, describeKey, findKey, insertKey, listKeys } from './key-table.ts';
-import { findToken, insertToken, listTokens, revokeFamily } from './token-table.ts';
+import { findToken, insertToken, listRevoked, listTokens, pruneTokens, revokeFamily } from './token-table.ts';
 
 /** The store's operations over one connection, synchronous: they run in the worker. Each write is one transaction. */
 export function sqliteOperations(connection: Connection): StoreOperations {
@@ -67,6 +67,14 @@ export function sqliteOperations(connection: Connection): StoreOperations {
         audit.append(record);
       }),
 
+    listRevoked: (time, page) => listRevoked(connection, time, page),
+    pruneTokens: (time, limit, record) =>
+      connection.write(() => {
+        const count = pruneTokens(connection, time, limit);
+        if (count > 0) audit.append({ ...record, detail: { ...record.detail, count } });
+        return count;
+      }),
+
     appendAudit: (records, tokens = []) =>
       connection.write(() =>
         records.map((record, at) => {
@@ -81,6 +89,7 @@ export function sqliteOperations(connection: Connection): StoreOperations {
         return true;
       }),
     listAudit: (query) => audit.list(query),
+    listExports: (key, from, page) => audit.exportsOf(key, from, page),
     auditHead: () => audit.head(),
 
     counts: () => {
@@ -89,6 +98,9 @@ export function sqliteOperations(connection: Connection): StoreOperations {
       );
       return { keys: row?.['keys'] as number, tokens: row?.['tokens'] as number };
     },
-    probe: () => connection.write(() => connection.run('UPDATE probe SET count = count + 1')),
+    probe: () =>
+      connection.write(() => {
+        connection.run('UPDATE probe SET count = count + 1');
+      }),
   };
 }

@@ -47,6 +47,30 @@ export function revokeFamily(connection: Connection, family: string, revokedAt: 
   );
 }
 
+export function listRevoked(connection: Connection, time: string, page: PageQuery<string>): Page<TokenInfo> {
+  const rows = connection.rows(
+    `SELECT * FROM tokens WHERE revoked_at IS NOT NULL AND expires_at >= ?1
+       AND number > CASE WHEN ?2 IS NULL THEN 0 ELSE (SELECT number FROM tokens WHERE jti = ?2) END
+       ORDER BY number LIMIT ?3`,
+    time,
+    page.after ?? null,
+    page.limit + 1,
+  );
+  return takePage(rows, page.limit, tokenOf);
+}
+
+/** Inside a write transaction. */
+export function pruneTokens(connection: Connection, time: string, limit: number): number {
+  return connection.run(
+    `DELETE FROM tokens WHERE number IN (
+       SELECT number FROM tokens AS old WHERE expires_at < ?1
+         AND NOT EXISTS (SELECT 1 FROM tokens WHERE family = old.family AND expires_at >= ?1)
+         LIMIT ?2)`,
+    time,
+    limit,
+  );
+}
+
 function tokenOf(row: Row): TokenInfo {
   const list = (column: string) => JSON.parse(row[column] as string) as string[];
   return {

@@ -1,0 +1,189 @@
+import { EventEmitter, on } from 'node:events';
+import { Writable } from 'node:stream';
+import type { KmsEvent } from '@bundoc/shared/contract/events';
+import { createLogger } from '@bundoc/shared/logger';
+import { afterEach, describe, expect, it } from 'vitest';
+import { KmsEvents } from './events.ts';
+
+const FAMILY = '3f8f1c1e-9f0b-4b52-8a8c-0b8a6f6f2d11';
+const RESET = 'event: reset\ndata: {}\n\n';
+const beat = (id: string) => `id: ${id}\nevent: heartbeat\ndata: {}\n\n`;
+const rotate = (id: string, name = 'a-dek') =>
+  `id: ${id}\nevent: key.rotate\ndata: {"name":"${name}","version":2}\n\n`;
+
+/** A BunKMS whose streams a test writes, and which may refuse to open one. */
+class FakeStreams {
+  readonly openedWith: (string | undefined)[] = [];
+  failure: Error | undefined;
+  #emitter = new EventEmitter();
+
+  readonly open = async (lastEventId: string | undefined, signal: AbortSignal) => {
+    this.openedWith.push(lastEventId);
+    if (this.failure !== undefined) throw this.failure;
+    this.#emitter = new EventEmitter();
+    const chunks = on(this.#emitter, 'chunk', { signal, close: ['end'] });
+    return (async function* () {
+      for await (const [chunk] of chunks) yield Buffer.from(chunk as string);
+    })();
+  };
+  write(...blocks: string[]): void {
+    for (const block of blocks) this.#emitter.emit('chunk', block);
+  }
+  end(): void {
+    this.#emitter.emit('end');
+  }
+}
+
+let running: KmsEvents | undefined;
+afterEach(() => running?.[Symbol.asyncDispose]());
+
+function start() {
+  const streams = new FakeStreams();
+  const seen: KmsEvent[] = [];
+  const pauses: { ms: number; over: () => void }[] = [];
+  const lines: string[] = [];
+  const destination = new Writable({
+    write: (chunk: Buffer, _encoding, done) => {
+      lines.push(chunk.toString());
+      done();
+    },
+  });
+  const events = new KmsEvents({
+    open: streams.open,
+    onEvent: (event) => seen.push(event),
+    logger: createLogger({ service: 'bundoc', level: 'info', destination }),
+    random: () => 1,
+    pause: (ms, signal) =>
+      new Promise((resolve, reject) => {
+        pauses.push({ ms, over: resolve });
+        signal.addEventListener('abort', reject);
+      }),
+  });
+  running = events;
+  const settle = () => new Promise((resolve) => setImmediate(resolve));
+  return {
+    events,
+    streams,
+    seen,
+    pauses,
+    lines,
+    settle,
+    /** Ends the pause that waits now. */
+    goOn: async () => {
+      pauses.at(-1)?.over();
+      await settle();
+    },
+    say: async (...blocks: string[]) => {
+      await settle();
+      streams.write(...blocks);
+      await settle();
+    },
+    end: async () => {
+      streams.end();
+      await settle();
+    },
+  };
+}
+
+describe('the events of BunKMS', () => {
+  it('are told in order, and heartbeats are not', async () => {
+    const { seen, say, events } = start();
+    expect(events.isLive).toBe(false);
+    const revoked = { jti: FAMILY, family: FAMILY, expires_at: '2026-01-01T00:00:00.000Z' };
+    await say(RESET, `event: token.revoke\ndata: ${JSON.stringify(revoked)}\n\n`, beat('1:a'), rotate('2:b'));
+    expect(seen).toEqual([
+      { type: 'reset' },
+      { type: 'token.revoke', ...revoked },
+      { type: 'key.rotate', name: 'a-dek', version: 2 },
+    ]);
+    expect(events.isLive).toBe(true);
+  });
+
+  it('may come in pieces of any size', async () => {
+    const { seen, say } = start();
+    await say(...rotate('1:a', 'p-dek'), ...rotate('2:b', 'q-dek'));
+    expect(seen.map((event) => 'name' in event && event.name)).toEqual(['p-dek', 'q-dek']);
+  });
+
+  it('go on behind the last one after a break, and from the start after a reset', async () => {
+    const { streams, say, end, goOn, events } = start();
+    await say(RESET, rotate('7:a'), beat('9:b'));
+    await end();
+    expect(events.isLive).toBe(false);
+    await goOn();
+    await say(RESET);
+    await end();
+    await goOn();
+    expect(streams.openedWith).toEqual([undefined, '9:b', undefined]);
+  });
+
+  it('of a kind that is not known are passed over, with their place', async () => {
+    const { streams, seen, say, end, goOn } = start();
+    await say('id: 5:a\nevent: key.sung\ndata: {"name":"x"}\n\n', 'colour: blue\n\n', rotate('6:b'));
+    expect(seen).toHaveLength(1);
+    await end();
+    await goOn();
+    expect(streams.openedWith).toEqual([undefined, '6:b']);
+  });
+
+  it.each([
+    ['no JSON', 'event: key.rotate\ndata: {\n\n'],
+    ['no key', 'event: key.disable\ndata: {"name":7}\n\n'],
+    ['too long', `data: ${'x'.repeat(70_000)}`],
+  ])('that cannot be read (%s) end the stream, and the next begins anew', async (_what, block) => {
+    const { streams, seen, say, goOn, pauses } = start();
+    await say(rotate('1:a'), block, rotate('2:b'));
+    expect(pauses).toHaveLength(1);
+    await goOn();
+    expect(seen).toHaveLength(1);
+    expect(streams.openedWith).toEqual([undefined, undefined]);
+  });
+
+  it('are asked for again with growing pauses, and at once after a stream that lasted', async () => {
+    const { streams, pauses, goOn, say, end, settle } = start();
+    streams.failure = new Error('refused');
+    await end();
+    await settle();
+    for (let n = 0; n < 10; n++) await goOn();
+    expect(pauses.map(({ ms }) => ms).slice(0, 4)).toEqual([100, 200, 400, 800]);
+    expect(pauses.at(-1)?.ms).toBe(10_000);
+    streams.failure = undefined;
+    await goOn();
+    await say(RESET, beat('1:a'));
+    await end();
+    expect(pauses.at(-1)?.ms).toBe(10_000);
+    await goOn();
+    await say(beat('1:a'), beat('1:a'));
+    await end();
+    expect(pauses.at(-1)?.ms).toBe(100);
+  });
+
+  it('are missed once in the log, however long they are gone', async () => {
+    const { streams, lines, goOn, say, end } = start();
+    await say(RESET);
+    streams.failure = new Error('refused');
+    await end();
+    for (let n = 0; n < 5; n++) await goOn();
+    streams.failure = undefined;
+    await goOn();
+    await say(beat('1:a'));
+    const messages = lines.map((line) => (JSON.parse(line) as { level: string; msg: string }).msg);
+    expect(messages).toEqual([
+      'events come from BunKMS',
+      expect.stringMatching(/^no events/),
+      'events come from BunKMS',
+    ]);
+  });
+
+  it('stop with the service, in the midst of a stream or of a pause', async () => {
+    const first = start();
+    await first.say(RESET);
+    await first.events[Symbol.asyncDispose]();
+    expect(first.pauses).toHaveLength(0);
+    const second = start();
+    second.streams.failure = new Error('refused');
+    await second.settle();
+    await second.end();
+    await second.events[Symbol.asyncDispose]();
+  });
+});

@@ -1,0 +1,31 @@
+import { FakeClock } from '@bundoc/shared/testing/fake-clock';
+import { expect, it } from 'vitest';
+import { RevokedTokens } from './revoked-tokens.ts';
+
+const DAY_MS = 86_400_000;
+
+it('remembers a revoked token for as long as it would be valid, and forgets it then', () => {
+  const clock = new FakeClock();
+  const revoked = new RevokedTokens(clock);
+  revoked.add({ jti: 'a', family: 'a', expires_at: new Date(clock.now() + DAY_MS).toISOString() });
+  revoked.add({ jti: 'b', family: 'f' });
+  clock.advance(DAY_MS);
+  revoked.sweep();
+  expect(['a', 'b', 'f', 'c'].map((jti) => revoked.has({ jti }))).toEqual([true, true, true, false]);
+  clock.advance(3_600_000);
+  revoked.sweep();
+  expect([revoked.has({ jti: 'a' }), revoked.size]).toEqual([false, 2]);
+  clock.advance(366 * DAY_MS);
+  revoked.sweep();
+  expect(revoked.size).toBe(0);
+});
+
+it('remembers a bounded number, those that were revoked last', () => {
+  const revoked = new RevokedTokens(new FakeClock());
+  for (let n = 0; n < 100_010; n++) revoked.add({ jti: `t${n}`, family: `t${n}` });
+  expect([revoked.size, revoked.has({ jti: 't0' }), revoked.has({ jti: 't100009' })]).toEqual([
+    100_000,
+    false,
+    true,
+  ]);
+});

@@ -1,0 +1,47 @@
+import type { Clock } from '@bundoc/shared/clock';
+import type { KmsEvent } from '@bundoc/shared/contract/events';
+import { type Claims, TOKEN_TTL_S_MAX } from '@bundoc/shared/contract/tokens';
+
+type Revocation = Extract<KmsEvent, { type: 'token.revoke' }>;
+
+/** Tokens that are remembered; beyond it the one revoked longest ago is forgotten. */
+const REMEMBERED_MAX = 100_000;
+/** How much longer than its life a token is remembered, milliseconds: the clock may be set back. */
+const MARGIN_MS = 3_600_000;
+
+/**
+ * The tokens that BunKMS has revoked, each for as long as it would be valid. A token for Bundoc is never renewed, so
+ * it is the whole of its family.
+ */
+export class RevokedTokens {
+  readonly #clock: Clock;
+  readonly #untilMs = new Map<string, number>();
+
+  constructor(clock: Clock) {
+    this.#clock = clock;
+  }
+
+  get size(): number {
+    return this.#untilMs.size;
+  }
+
+  has({ jti }: Pick<Claims, 'jti'>): boolean {
+    return this.#untilMs.has(jti);
+  }
+
+  add({ jti, family, expires_at: expiresAt }: Omit<Revocation, 'type'>): void {
+    const endMs =
+      expiresAt === undefined ? this.#clock.now() + TOKEN_TTL_S_MAX.service * 1_000 : Date.parse(expiresAt);
+    for (const id of new Set([jti, family])) this.#untilMs.set(id, endMs + MARGIN_MS);
+    while (this.#untilMs.size > REMEMBERED_MAX) {
+      const [oldest] = this.#untilMs.keys();
+      if (oldest !== undefined) this.#untilMs.delete(oldest);
+    }
+  }
+
+  /** Forgets those that have expired. To be called now and then. */
+  sweep(): void {
+    const nowMs = this.#clock.now();
+    for (const [id, untilMs] of this.#untilMs) if (untilMs <= nowMs) this.#untilMs.delete(id);
+  }
+}

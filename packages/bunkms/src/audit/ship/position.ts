@@ -1,0 +1,53 @@
+import { open, readFile, rename } from 'node:fs/promises';
+import { dirname } from 'node:path';
+import { z } from 'zod';
+import { type ChainHead, GENESIS } from '../chain.ts';
+
+const positionSchema = z.strictObject({
+  format: z.literal(1),
+  target: z.string(),
+  seq: z.int().nonnegative(),
+  hash: z.string().regex(/^[0-9a-f]{64}$/),
+});
+
+/** Up to where the chain was copied to a target. */
+export interface Position {
+  /** The last place that is known to be there; the start of the chain for a target that is new, or when the file is gone or unreadable. */
+  read(): Promise<ChainHead>;
+  /** Resolves when it survives `kill -9` and power loss. */
+  write(place: ChainHead): Promise<void>;
+}
+
+/** Keeps a position in a file (`docs/formats/shipped-audit.md`). It holds for one target: another one gets the chain from its start. */
+export function positionFile(path: string, target: string): Position {
+  return {
+    read: async () => {
+      const text = await readFile(path, 'utf8').catch((error: NodeJS.ErrnoException) => {
+        if (error.code === 'ENOENT') return '';
+        throw error;
+      });
+      const position = positionSchema.safeParse(parsed(text));
+      if (!position.success || position.data.target !== target) return GENESIS;
+      return { seq: position.data.seq, hash: position.data.hash };
+    },
+    write: async ({ seq, hash }) => {
+      const temporary = `${path}.new`;
+      {
+        await using file = await open(temporary, 'w', 0o600);
+        await file.writeFile(`${JSON.stringify({ format: 1, target, seq, hash })}\n`);
+        await file.sync();
+      }
+      await rename(temporary, path);
+      await using folder = await open(dirname(path), 'r');
+      await folder.sync();
+    },
+  };
+}
+
+function parsed(text: string): unknown {
+  try {
+    return JSON.parse(text);
+  } catch {
+    return undefined;
+  }
+}

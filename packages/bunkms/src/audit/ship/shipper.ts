@@ -1,0 +1,141 @@
+import { setTimeout as delay } from 'node:timers/promises';
+import type { Logger } from '@bundoc/shared/logger';
+import type { Metrics } from '../../metrics.ts';
+import type { KmsStore } from '../../store/port.ts';
+import { type ChainHead, GENESIS } from '../chain.ts';
+import { lineOf } from './line.ts';
+import type { Position } from './position.ts';
+import type { ShipSink } from './sinks.ts';
+
+export interface ShipperOptions {
+  readonly store: Pick<KmsStore, 'listAudit' | 'auditHead'>;
+  readonly sink: ShipSink;
+  readonly position: Position;
+  readonly logger: Logger;
+  readonly metrics: Metrics;
+  /** Waits; a test has its own. */
+  readonly pause?: (ms: number, signal: AbortSignal) => Promise<void>;
+  /** {@link HUNG_AFTER_MS} unless a test is in a hurry. */
+  readonly hungAfterMs?: number;
+  /** {@link CLOSE_MS} unless a test is in a hurry. */
+  readonly closeMs?: number;
+}
+
+const BATCH = 500;
+/** How often the chain is looked at when all of it is copied, milliseconds: other processes append to it as well. */
+const POLL_MS = 1_000;
+const BACKOFF_FIRST_MS = 500;
+const BACKOFF_MAX_MS = 30_000;
+/** How long a target may take for one batch before it counts as failing, milliseconds. */
+const HUNG_AFTER_MS = 10_000;
+/** How long the end of the service waits for a target that hangs, milliseconds. */
+const CLOSE_MS = 2_000;
+
+/**
+ * Copies the audit chain to a target, record by record and without a gap, from where it stopped. It reads what is durable
+ * already, so no request waits for it, and a target that fails or hangs holds up the copy alone.
+ *
+ * At least once: what was copied before a crash, but not noted as copied, is copied again; a reader drops a record whose
+ * place it has. Each batch is read together with the record before it: when that is not the one that was copied, the
+ * store was set back or exchanged, which is told loudly, and the chain is copied anew from its start.
+ */
+export class AuditShipper implements AsyncDisposable {
+  readonly #options: ShipperOptions;
+  readonly #stopping = new AbortController();
+  readonly #running: Promise<void>;
+  /** Undefined until it was read. */
+  #place: ChainHead | undefined;
+  #failures = 0;
+
+  constructor(options: ShipperOptions) {
+    this.#options = options;
+    this.#running = this.#run(this.#stopping.signal);
+  }
+
+  /** Records that the copy lacks; undefined while that cannot be known. */
+  async lag(): Promise<number | undefined> {
+    try {
+      const { seq } = await this.#options.store.auditHead();
+      return Math.max(0, seq - (this.#place?.seq ?? 0));
+    } catch {
+      return undefined;
+    }
+  }
+
+  /** Stops in the midst of the copy, which goes on at the next start. */
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#stopping.abort();
+    const cutOff = new Promise<void>((resolve) =>
+      setTimeout(resolve, this.#options.closeMs ?? CLOSE_MS).unref(),
+    );
+    await Promise.race([this.#running, cutOff]);
+  }
+
+  async #run(signal: AbortSignal): Promise<void> {
+    const { sink, pause = wait } = this.#options;
+    while (!signal.aborted) {
+      let waitMs: number;
+      try {
+        waitMs = (await this.#shipSome(signal)) ? 0 : POLL_MS;
+        if (this.#failures > 0) this.#options.logger.info('the audit chain is copied again');
+        this.#failures = 0;
+      } catch (error) {
+        if (signal.aborted) break;
+        waitMs = Math.min(BACKOFF_MAX_MS, BACKOFF_FIRST_MS * 2 ** Math.min(this.#failures, 10));
+        this.#fail(error);
+      }
+      if (waitMs > 0) await pause(waitMs, signal).catch(() => undefined);
+    }
+    await sink.close().catch(() => undefined);
+  }
+
+  #fail(error: unknown): void {
+    this.#options.metrics.auditShipFailures.inc();
+    if (this.#failures++ === 0)
+      this.#options.logger.error({ err: error }, 'the audit chain cannot be copied; trying again');
+  }
+
+  /** @returns whether there may be more. */
+  async #shipSome(signal: AbortSignal): Promise<boolean> {
+    const { store, position, metrics } = this.#options;
+    this.#place ??= await position.read();
+    const place = this.#place;
+    const hasBefore = place.seq > GENESIS.seq;
+    const page = await store.listAudit({ after: hasBefore ? place.seq - 1 : 0, limit: BATCH + 1 });
+    const [before] = page.items;
+    if (hasBefore && (before?.seq !== place.seq || before.hash !== place.hash)) return this.#beginAnew(place);
+    const records = hasBefore ? page.items.slice(1) : page.items;
+    const last = records.at(-1);
+    if (last === undefined) return false;
+    await this.#append(records.map(lineOf), signal);
+    const copied = { seq: last.seq, hash: last.hash };
+    await position.write(copied);
+    this.#place = copied;
+    metrics.auditShipped.inc(records.length);
+    return page.more;
+  }
+
+  async #append(lines: readonly string[], signal: AbortSignal): Promise<void> {
+    const { sink, hungAfterMs = HUNG_AFTER_MS } = this.#options;
+    const timer = setTimeout(() => this.#fail(new Error('the target does not answer')), hungAfterMs).unref();
+    try {
+      await sink.append(lines, signal);
+    } finally {
+      clearTimeout(timer);
+    }
+  }
+
+  #beginAnew({ seq }: ChainHead): true {
+    this.#options.metrics.auditShipBreaks.inc();
+    this.#options.logger.fatal(
+      { seq },
+      'the audit chain does not hold the record that was copied last: it was set back or exchanged; copying it anew from its start',
+    );
+    this.#place = GENESIS;
+    return true;
+  }
+}
+
+function wait(ms: number, signal: AbortSignal): Promise<void> {
+  return delay(ms, undefined, { signal });
+}

@@ -1,0 +1,143 @@
+import { constants, type Stats, write } from 'node:fs';
+import { type FileHandle, open, stat } from 'node:fs/promises';
+import { resolve } from 'node:path';
+import { setTimeout as delay } from 'node:timers/promises';
+import { promisify } from 'node:util';
+
+/** Where the audit chain is copied to. One call at a time. */
+export interface ShipSink {
+  /** What the position is kept for. */
+  readonly target: string;
+  /**
+   * Appends whole lines, each with its end. When it fails, some of them may be there, the last one torn.
+   *
+   * @returns when they are as durable as the target can make them.
+   */
+  append(lines: readonly string[], signal: AbortSignal): Promise<void>;
+  close(): Promise<void>;
+}
+
+/**
+ * A file that is only ever appended to, so that whoever follows it keeps their place. One that was renamed, removed or
+ * cut short meanwhile is made anew under its name; a line that a crash or a full disk tore gets its end, and stays.
+ *
+ * Only a regular file is taken: a pipe without a reader would hold a thread of the process, and with it its end.
+ */
+export function fileSink(path: string): ShipSink {
+  let file: FileHandle | undefined;
+  const close = async () => {
+    const open = file;
+    file = undefined;
+    await open?.close();
+  };
+  return {
+    target: `file:${resolve(path)}`,
+    append: async (lines) => {
+      try {
+        if (file !== undefined && !(await isAt(path, await file.stat()))) await close();
+        file ??= await openForAppend(path);
+        await writeAll(file, Buffer.from(lines.join(''), 'utf8'));
+        await file.datasync();
+        // Removed while it was written to: the lines are nowhere. Renamed, they are in the renamed one.
+        if ((await file.stat()).nlink === 0) throw new Error('the file was removed while it was written to');
+      } catch (error) {
+        await close().catch(() => undefined);
+        throw error;
+      }
+    },
+    close,
+  };
+}
+
+async function isAt(path: string, { dev, ino }: Stats): Promise<boolean> {
+  try {
+    const found = await stat(path);
+    return found.dev === dev && found.ino === ino;
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return false;
+    throw error;
+  }
+}
+
+async function openForAppend(path: string): Promise<FileHandle> {
+  const { O_RDWR, O_APPEND, O_CREAT, O_NONBLOCK } = constants;
+  const file = await open(path, O_RDWR | O_APPEND | O_CREAT | O_NONBLOCK, 0o600);
+  try {
+    const stats = await file.stat();
+    if (!stats.isFile()) throw new Error('the target is no regular file');
+    const last = Buffer.alloc(1);
+    if (stats.size > 0) {
+      await file.read(last, 0, 1, stats.size - 1);
+      if (last[0] !== 0x0a) await writeAll(file, Buffer.from('\n'));
+    }
+    return file;
+  } catch (error) {
+    await file.close();
+    throw error;
+  }
+}
+
+async function writeAll(file: FileHandle, bytes: Buffer): Promise<void> {
+  for (let at = 0; at < bytes.length; ) {
+    const { bytesWritten } = await file.write(bytes, at, bytes.length - at);
+    at += bytesWritten;
+  }
+}
+
+/** Bytes that a pipe takes as a whole or not at all (POSIX `PIPE_BUF` on Linux), so that log lines do not get between. */
+const PIPE_BYTES = 4_096;
+/** How long a full pipe is left alone, milliseconds. */
+const FULL_PIPE_MS = 50;
+const writeTo = promisify(write);
+
+/**
+ * Standard output. A reader that stands still holds up the copy alone: the pipe is opened a second time, without blocking,
+ * where the system lets us; where it does not, a write waits in a thread of its own.
+ *
+ * @param path of the second opening, and `fd` of what is written to without it; tests have theirs.
+ */
+export function outputSink(path = '/dev/stdout', fd = 1): ShipSink {
+  let file: FileHandle | undefined;
+  let isTorn = false;
+  return {
+    target: 'stdout',
+    append: async (lines, signal) => {
+      const { O_WRONLY, O_APPEND, O_NONBLOCK } = constants;
+      file ??= await open(path, O_WRONLY | O_APPEND | O_NONBLOCK).catch(() => undefined);
+      for (const chunk of chunksOf(isTorn ? ['\n', ...lines] : lines)) {
+        isTorn = true;
+        for (let rest = Buffer.from(chunk, 'utf8'); rest.length > 0; )
+          rest = rest.subarray(await writeSome(file?.fd ?? fd, rest, signal));
+        isTorn = false;
+      }
+    },
+    close: async () => {
+      await file?.close();
+      file = undefined;
+    },
+  };
+}
+
+async function writeSome(fd: number, bytes: Buffer, signal: AbortSignal): Promise<number> {
+  for (;;) {
+    try {
+      return (await writeTo(fd, bytes, 0, Math.min(bytes.length, PIPE_BYTES))).bytesWritten;
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code !== 'EAGAIN') throw error;
+      await delay(FULL_PIPE_MS, undefined, { signal });
+    }
+  }
+}
+
+/** As many whole lines together as a pipe takes at once; a longer line is one by itself. */
+function* chunksOf(lines: readonly string[]): Generator<string> {
+  let chunk = '';
+  for (const line of lines) {
+    if (chunk !== '' && Buffer.byteLength(chunk) + Buffer.byteLength(line) > PIPE_BYTES) {
+      yield chunk;
+      chunk = '';
+    }
+    chunk += line;
+  }
+  if (chunk !== '') yield chunk;
+}

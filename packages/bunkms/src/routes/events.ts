@@ -1,0 +1,58 @@
+import { validate } from '@bundoc/shared/http/validate';
+import type { FastifyInstance } from 'fastify';
+import { EventStream } from '../http/event-stream.ts';
+import { callerOf, claimsOf, familyOf, type Guards } from '../http/guard.ts';
+import { noQuery } from '../http/query.ts';
+import type { ServiceGate } from '../services.ts';
+
+/** What happens to keys and tokens, pushed to services. Registered on the internal listener only. */
+export function registerEventsRoute(app: FastifyInstance, guards: Guards, services: ServiceGate): void {
+  const open = new Set<EventStream>();
+  app.addHook('preClose', async () => {
+    for (const stream of open) stream.end();
+  });
+
+  app.get('/v1/events', { onRequest: guards.service('kms:export_key') }, async (request, reply) => {
+    validate(noQuery, request.query, 'query');
+    const { audit, events, keys, limits } = services();
+    const claims = claimsOf(request);
+    const caller = callerOf(request);
+    using held = new DisposableStack();
+    limits.takeStream(familyOf(request));
+    held.use(events.reserve(familyOf(request)));
+    await audit.append(
+      {
+        ...caller,
+        time: new Date(keys.clock.now()).toISOString(),
+        severity: 'INFO',
+        action: 'events.open',
+        outcome: 'allowed',
+      },
+      caller.jti,
+    );
+    const response = reply.raw;
+    if (response.destroyed) return reply.hijack();
+
+    reply.hijack();
+    const stream = new EventStream(response);
+    open.add(stream);
+    const place = held.move();
+    response.once('close', () => {
+      open.delete(stream);
+      place.dispose();
+    });
+    const lastEventId = request.headers['last-event-id'];
+    events
+      .subscribe({
+        claims,
+        family: familyOf(request),
+        sink: stream,
+        lastEventId: typeof lastEventId === 'string' ? lastEventId : undefined,
+      })
+      .catch((error: unknown) => {
+        app.log.warn({ reqId: request.id, err: error }, 'a stream of events could not be begun');
+        stream.end();
+      });
+    return reply;
+  });
+}

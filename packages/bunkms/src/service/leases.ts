@@ -1,0 +1,57 @@
+import type { AuditRecord } from '@bundoc/shared/contract/audit';
+import { type AuditReceipt, type KeyLease, LEASE_TTL_MS, type LeasePage } from '@bundoc/shared/contract/keys';
+import { AppError } from '@bundoc/shared/errors';
+import type { Caller } from '../audit/caller.ts';
+import type { KeyPorts } from './keys.ts';
+
+/** A lease is the release that the audit chain tells of, so its place there is its id. */
+export function leaseIdOf({ seq }: Pick<AuditReceipt, 'seq'>): string {
+  return String(seq);
+}
+
+/**
+ * Who may hold a key now, newest first. Read from the audit chain, which has a record of every release before it
+ * happens: so no release is missing, whatever crashed, and there is no second list to disagree with it.
+ *
+ * By the wall clock: one that was set forward hides leases that their holders, who count by themselves, still keep; for 15 minutes at most.
+ *
+ * @throws AppError `KEY_NOT_FOUND`.
+ */
+export async function listLeases(
+  { store, audit, clock }: KeyPorts,
+  name: string,
+  page: { readonly before?: number | undefined; readonly limit: number },
+  caller: Caller,
+): Promise<LeasePage> {
+  if ((await store.describeKey(name)) === undefined) throw new AppError('KEY_NOT_FOUND');
+  const nowMs = clock.now();
+  const { items, next } = await store.listExports(name, isoOf(nowMs - LEASE_TTL_MS), page);
+  const leases = items.map(leaseOf).filter(({ until }) => Date.parse(until) > nowMs);
+  audit.appendDetached({
+    ...caller,
+    time: isoOf(nowMs),
+    severity: 'INFO',
+    action: 'key.leases',
+    outcome: 'allowed',
+    key: name,
+    detail: { count: leases.length },
+  });
+  return { leases, ...(next === undefined ? {} : { next_cursor: String(next) }) };
+}
+
+function leaseOf(record: AuditRecord): KeyLease {
+  const ttlMs = record.detail?.['lease_ttl_ms'];
+  return {
+    id: leaseIdOf(record),
+    version: record.version ?? 1,
+    subject: record.actor ?? 'unknown',
+    jti: record.jti ?? 'unknown',
+    source: record.source ?? 'unknown',
+    issued_at: record.time,
+    until: isoOf(Date.parse(record.time) + (typeof ttlMs === 'number' ? ttlMs : LEASE_TTL_MS)),
+  };
+}
+
+function isoOf(ms: number): string {
+  return new Date(ms).toISOString();
+}

@@ -1,0 +1,58 @@
+import type { Clock } from '@bundoc/shared/clock';
+import { RateLimit } from './rate-limit.ts';
+
+/** How often things may be done; 0 is no limit. */
+export interface LimitRates {
+  /** Exports a second of one token and all that were renewed from the same one. */
+  readonly exportsPerToken: number;
+  /** Exports a second of one key, whoever asks. */
+  readonly exportsPerKey: number;
+  /** Renewals a minute of one token and all that were renewed from the same one. */
+  readonly renewalsPerMinute: number;
+}
+
+/** After a pause, this many seconds' worth may come at once: a node that starts cold fetches all its keys. */
+const BURST_S = 5;
+/** Streams of events that one token's family may open: each is on record, and may begin with all revoked tokens. */
+const STREAMS = { perSecond: 1, burst: 60 };
+
+/**
+ * The limits of an unsealed service. Each is asked once the caller is authorised and before anything is looked up, so
+ * that a refusal says nothing of what exists.
+ */
+export class Limits {
+  readonly #tokens: RateLimit;
+  readonly #keys: RateLimit;
+  readonly #renewals: RateLimit;
+  readonly #streams: RateLimit;
+
+  constructor(rates: LimitRates, clock: Clock) {
+    const perSecond = (rate: number) =>
+      new RateLimit({ clock, perSecond: rate, burst: Math.max(1, rate * BURST_S) });
+    this.#tokens = perSecond(rates.exportsPerToken);
+    this.#keys = perSecond(rates.exportsPerKey);
+    const { renewalsPerMinute } = rates;
+    this.#renewals = new RateLimit({
+      clock,
+      perSecond: renewalsPerMinute / 60,
+      burst: Math.max(1, renewalsPerMinute),
+    });
+    this.#streams = new RateLimit({ clock, ...STREAMS });
+  }
+
+  /** @param family of the token. @throws AppError `rate_limited`. */
+  takeExport(family: string, keyName: string): void {
+    this.#tokens.take(family);
+    this.#keys.take(keyName);
+  }
+
+  /** @param family of the token. @throws AppError `rate_limited`. */
+  takeStream(family: string): void {
+    this.#streams.take(family);
+  }
+
+  /** @param family of the token. @throws AppError `rate_limited`. */
+  takeRenewal(family: string): void {
+    this.#renewals.take(family);
+  }
+}

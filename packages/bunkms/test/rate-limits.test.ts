@@ -1,0 +1,97 @@
+import { FakeClock } from '@bundoc/shared/testing/fake-clock';
+import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import { startKms, type TestKms } from './support/kms.ts';
+
+const LIMITS = { exportsPerToken: 0, exportsPerKey: 0, renewalsPerMinute: 0 };
+
+describe('rate limits', () => {
+  let clock: FakeClock;
+  let kms: TestKms;
+  const start = async (limits: Partial<typeof LIMITS>) => {
+    kms = await startKms({ clock, config: { limits: { ...LIMITS, ...limits } } });
+    const token = await kms.fullToken();
+    for (const name of ['a-dek', 'b-dek'])
+      await kms.api('/v1/keys', { token, body: { name, type: 'aes-256' } });
+  };
+  const reader = async () => (await kms.issue({ scope: ['kms:export_key'], keys: ['*-dek'] })).token;
+  const statuses = async (calls: readonly (readonly [name: string, token: string])[]) => {
+    const answers = [];
+    for (const [name, token] of calls) answers.push(await kms.internal(`/v1/export/${name}`, { token }));
+    return answers.map(({ status }) => status);
+  };
+  const times = <T>(count: number, value: T): T[] => Array.from({ length: count }, () => value);
+
+  beforeEach(() => {
+    clock = new FakeClock();
+  });
+  afterEach(() => kms[Symbol.asyncDispose]());
+
+  test('bound the exports of one token, over its renewals, and leave others alone', async () => {
+    await start({ exportsPerToken: 1 });
+    const [one, other] = [await reader(), await reader()];
+    expect(await statuses(times(6, ['a-dek', one]))).toEqual([200, 200, 200, 200, 200, 429]);
+    const renewed = (await kms.internal('/v1/tokens/renew', { method: 'POST', token: one })).json().token;
+    expect(
+      await statuses([
+        ['b-dek', renewed],
+        ['a-dek', other],
+      ]),
+    ).toEqual([429, 200]);
+    clock.advance(1_000);
+    expect(await statuses([['b-dek', renewed]])).toEqual([200]);
+  });
+
+  test('bound the exports of one key, whoever asks', async () => {
+    await start({ exportsPerKey: 1 });
+    const [one, other] = [await reader(), await reader()];
+    expect(await statuses(times(5, ['a-dek', one]))).toEqual(times(5, 200));
+    expect(
+      await statuses([
+        ['a-dek', other],
+        ['b-dek', other],
+      ]),
+    ).toEqual([429, 200]);
+  });
+
+  test('are told with Retry-After and recorded like every refusal, and reveal nothing of the key', async () => {
+    await start({ exportsPerKey: 1 });
+    const token = await reader();
+    const refusals = [];
+    for (const name of ['a-dek', 'unknown-dek']) {
+      await statuses(times(5, [name, token]));
+      const answer = await kms.internal(`/v1/export/${name}`, { token });
+      const { request_id: _, ...problem } = answer.json();
+      refusals.push(JSON.stringify([answer.status, answer.headers['retry-after'], problem]));
+    }
+    expect(new Set(refusals).size).toBe(1);
+    expect(refusals[0]).toContain('"code":"rate_limited"');
+    expect(refusals[0]).toContain('429,"1"');
+    const records = (await kms.records()).filter(({ code }) => code === 'rate_limited');
+    expect(records).toHaveLength(2);
+    expect(records[0]).toMatchObject({
+      severity: 'CRITICAL',
+      action: 'key.export',
+      outcome: 'refused',
+      key: 'a-dek',
+    });
+  });
+
+  test('are asked only of whoever may: others are refused as ever, and use up nothing', async () => {
+    await start({ exportsPerKey: 1, exportsPerToken: 1 });
+    const stranger = (await kms.issue({ scope: ['kms:export_key'], keys: ['other-*'] })).token;
+    expect(await statuses(times(20, ['a-dek', stranger]))).toEqual(times(20, 403));
+    expect(await statuses([['a-dek', await reader()]])).toEqual([200]);
+  });
+
+  test('bound the renewals of one family, and a refused one makes no token', async () => {
+    await start({ renewalsPerMinute: 2 });
+    let token = await reader();
+    const renew = () => kms.internal('/v1/tokens/renew', { method: 'POST', token });
+    for (let n = 0; n < 2; n++) token = (await renew()).json().token;
+    const before = (await kms.store.counts()).tokens;
+    expect(await renew()).toMatchObject({ status: 429, headers: { 'retry-after': '30' } });
+    expect((await kms.store.counts()).tokens).toBe(before);
+    clock.advance(30_000);
+    expect((await renew()).status).toBe(201);
+  });
+});

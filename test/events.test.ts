@@ -1,0 +1,132 @@
+import { withKms } from '@bundoc/bunkms/cli/open-kms';
+import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { call, Installation } from './support/installation.ts';
+import { MovedClock } from './support/moved-clock.ts';
+
+/** "At once" is within a second; a machine that runs other tests beside this one may take longer, but not the 15 minutes of a key. */
+const AT_ONCE = { timeout: 5_000, interval: 20 };
+const IN_TIME = { timeout: 15_000, interval: 50 };
+
+let clock: MovedClock;
+let installation: Installation;
+let admin: string;
+let token: string;
+beforeEach(async () => {
+  clock = new MovedClock();
+  installation = await Installation.start({ clock });
+  const scope = ['kms:admin', 'kms:rotate_key', 'kms:read_key'] as const;
+  admin = await installation.issue({ sub: 'ops', typ: 'service', scope: [...scope], keys: ['*'] });
+  token = await installation.client();
+  await events('live');
+});
+afterEach(() => installation[Symbol.asyncDispose]());
+
+const ready = async () => (await call(installation.url, '/ready')).json();
+const events = (state: 'live' | 'down') =>
+  expect.poll(async () => (await ready())['kms_events'], IN_TIME).toBe(state);
+const path = (id: string, project = 'p') => `/v1/projects/${project}/collections/c/documents/${id}`;
+const put = (id: string, by = token) =>
+  call(installation.url, path(id), { method: 'PUT', token: by, body: '{}' });
+const read = async (by: string) => (await call(installation.url, path('a'), { token: by })).status;
+const jtiOf = (text: string) =>
+  (JSON.parse(Buffer.from(String(text.split('.')[1]), 'base64url').toString()) as { jti: string }).jti;
+const revoke = (text: string) =>
+  call(installation.kms.apiUrl, `/v1/tokens/${jtiOf(text)}`, { method: 'DELETE', token: admin });
+/** As the command line does, beside the service or without it. */
+const revokeByCli = (text: string) =>
+  withKms(installation.kmsEnvironment, ({ tokens }) => tokens.revoke(jtiOf(text), { actor: 'cli' }));
+const rotate = () => call(installation.kms.apiUrl, '/v1/keys/p-dek/rotate', { method: 'POST', token: admin });
+const versions = () =>
+  (
+    JSON.parse(installation.read('data/projects/p/project.json').toString()) as {
+      versions: { version: number }[];
+    }
+  ).versions.map(({ version }) => version);
+
+describe('what happens at BunKMS takes effect in Bundoc', () => {
+  it('at once for a revoked token, whoever revoked it, and for no other', async () => {
+    await put('a');
+    const [one, other] = [await installation.client(), await installation.client()];
+    expect([await read(one), await read(other)]).toEqual([200, 200]);
+    expect((await revoke(one)).status).toBe(204);
+    await expect.poll(() => read(one), AT_ONCE).toBe(401);
+    await revokeByCli(other);
+    await expect.poll(() => read(other), AT_ONCE).toBe(401);
+    expect(await read(token)).toBe(200);
+  });
+
+  it('at once for a rotated key, without a refused request', async () => {
+    await put('a');
+    expect(versions()).toEqual([1]);
+    expect((await rotate()).status).toBe(200);
+    let writes = 0;
+    await expect
+      .poll(async () => {
+        expect((await put(`during-${writes++}`)).status).toBe(201);
+        return versions();
+      }, AT_ONCE)
+      .toEqual([1, 2]);
+    expect(await read(token)).toBe(200);
+  });
+
+  it('after an outage for what happened meanwhile, and the outage is told once', async () => {
+    await put('a');
+    const revoked = await installation.client();
+    expect(await read(revoked)).toBe(200);
+    await installation.stopKms();
+    await events('down');
+    await revokeByCli(revoked);
+    // The key is cached, and tokens live by their signature: what is revoked now cannot be known.
+    expect([await read(revoked), (await ready())['status']]).toEqual([200, 'ready']);
+    await installation.startKms();
+    await events('live');
+    expect(await read(revoked)).toBe(401);
+    expect(await read(token)).toBe(200);
+    expect(installation.log.text.split('no events from BunKMS')).toHaveLength(2);
+  });
+
+  it('after a restart of Bundoc: a token that was revoked before stays refused', async () => {
+    await put('a');
+    const revoked = await installation.client();
+    await revoke(revoked);
+    await installation.stopBundoc();
+    await installation.startBundoc();
+    await events('live');
+    expect([await read(revoked), await read(token)]).toEqual([401, 200]);
+  });
+
+  it('after a gap that cannot be told: all keys are asked for anew', async () => {
+    await put('a');
+    await installation.stopKms();
+    await events('down');
+    await withKms(installation.kmsEnvironment, async ({ store }) => {
+      const time = new Date().toISOString();
+      const record = { time, severity: 'INFO', action: 'key.read', outcome: 'allowed' } as const;
+      for (let n = 0; n < 11; n++) await store.appendAudit(Array.from({ length: 100 }, () => record));
+    });
+    const exportsOf = () =>
+      withKms(installation.kmsEnvironment, async ({ store }) => {
+        const { items } = await store.listAudit({ key: 'p-dek', limit: 100 });
+        return items.filter(({ action, outcome }) => action === 'key.export' && outcome === 'allowed').length;
+      });
+    const before = await exportsOf();
+    await installation.startKms();
+    await events('live');
+    await expect.poll(exportsOf, IN_TIME).toBe(before + 1);
+    expect(await read(token)).toBe(200);
+  });
+});
+
+describe('the lease of a key', () => {
+  it('ends its use in Bundoc though Bundoc would keep it for longer', async () => {
+    await installation[Symbol.asyncDispose]();
+    installation = await Installation.start({ clock, kmsEnvironment: { BUNKMS_LEASE_TTL_MS: '60000' } });
+    token = await installation.client();
+    expect((await put('a')).status).toBe(201);
+    await installation.stopKms();
+    clock.movedMs = 59_000;
+    expect(await read(token)).toBe(200);
+    clock.movedMs = 60_500;
+    expect(await read(token)).toBe(503);
+  });
+});
