@@ -60,6 +60,11 @@ describe('Bundoc and BunKMS over mutual TLS', () => {
     await using installation = await startBoth('bundoc');
     expect(new URL(installation.kms.internalUrl).protocol).toBe('https:');
     expect((await put(installation)).status).toBe(201);
+    await vi.waitFor(
+      async () =>
+        expect((await call(installation.url, '/ready')).json()).toMatchObject({ kms_events: 'live' }),
+      { timeout: 5_000 },
+    );
 
     await makeCertificates('another-authority');
     // A look at the files may fall between their changes, so how often each was read anew is not said.
