@@ -23,11 +23,13 @@ RUN for service in bunkms bundoc; do \
 # there first: a new volume takes over owner and mode of the folder it covers.
 FROM ${NODE_IMAGE} AS runtime
 ENV NODE_ENV=production
-RUN mkdir -p -m 700 /var/lib/bunkms /var/lib/bundoc /var/lib/kms-kek /var/lib/kms-token \
-    && chown 1000:1000 /var/lib/bunkms /var/lib/bundoc /var/lib/kms-kek /var/lib/kms-token
+RUN set -e; for folder in bunkms bundoc kms-kek kms-token authority bunkms-tls bundoc-tls; do \
+      mkdir -p -m 700 "/var/lib/$folder"; chown 1000:1000 "/var/lib/$folder"; \
+    done
 WORKDIR /app
 USER 1000:1000
-CMD ["node", "dist/main.js"]
+# In production the services refuse to run with a debugger; this closes the door to one before they have begun.
+CMD ["node", "--disable-sigusr1", "dist/main.js"]
 
 FROM runtime AS bunkms
 USER 0:0

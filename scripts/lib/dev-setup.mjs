@@ -1,6 +1,8 @@
 import { join, resolve } from 'node:path';
 import { UserError } from './root.mjs';
 
+const TLS_VARIABLES = ['BUNDOC_TLS_CERT_FILE', 'BUNKMS_TLS_CERT_FILE', 'BUNKMS_INTERNAL_TLS_CERT_FILE'];
+
 /**
  * The environment of both services on a developer's machine: everything below `./data`, on 127.0.0.1. A variable
  * that is set wins; an empty one counts as absent, as in the services. Neither service sees the other's variables:
@@ -12,6 +14,13 @@ import { UserError } from './root.mjs';
 export function devSetup(root, inherited) {
   const set = (name, fallback) => inherited[name] || fallback;
   const path = (name, fallback) => resolve(root, set(name, fallback));
+  const tls = TLS_VARIABLES.filter((name) => inherited[name]);
+  if (tls.length > 0)
+    throw new UserError(
+      `npm start speaks plain HTTP, on this machine alone: unset ${tls.join(', ')}, or run the services by themselves`,
+    );
+  // Whoever develops may look into the memory of the services; there are no keys of anybody else in it.
+  const NODE_ENV = set('NODE_ENV', 'development');
 
   const dataDir = path('BUNDOC_DATA_DIR', 'data');
   const secretsDir = join(dataDir, 'dev');
@@ -42,6 +51,7 @@ export function devSetup(root, inherited) {
     kmsInternal,
     bunkmsEnv: {
       ...without(inherited, 'BUNDOC_'),
+      NODE_ENV,
       BUNKMS_HOST: kmsApi.host,
       BUNKMS_PORT: String(kmsApi.port),
       BUNKMS_INTERNAL_HOST: kmsInternal.host,
@@ -51,6 +61,7 @@ export function devSetup(root, inherited) {
     },
     bundocEnv: {
       ...without(inherited, 'BUNKMS_'),
+      NODE_ENV,
       BUNDOC_HOST: bundocApi.host,
       BUNDOC_PORT: String(bundocApi.port),
       BUNDOC_DATA_DIR: dataDir,

@@ -8,6 +8,7 @@ describe('the dev setup', () => {
   it('puts everything below ./data and on 127.0.0.1 when nothing is set', () => {
     const setup = devSetup(root, {});
     expect(setup.bunkmsEnv).toEqual({
+      NODE_ENV: 'development',
       BUNKMS_HOST: '127.0.0.1',
       BUNKMS_PORT: '8081',
       BUNKMS_INTERNAL_HOST: '127.0.0.1',
@@ -16,6 +17,7 @@ describe('the dev setup', () => {
       BUNKMS_KEK_FILE: join(root, 'data/dev/kek'),
     });
     expect(setup.bundocEnv).toEqual({
+      NODE_ENV: 'development',
       BUNDOC_HOST: '127.0.0.1',
       BUNDOC_PORT: '8080',
       BUNDOC_DATA_DIR: join(root, 'data'),
@@ -55,6 +57,13 @@ describe('the dev setup', () => {
     const setup = devSetup(root, { BUNKMS_KEK: 'secret' });
     expect(setup.bunkmsEnv).not.toHaveProperty('BUNKMS_KEK_FILE');
     expect(initArguments(setup)).not.toContain('--create-kek');
+  });
+
+  it('refuses TLS, which it has no certificates for, and leaves a NODE_ENV as it is', () => {
+    expect(() => devSetup(root, { BUNKMS_INTERNAL_TLS_CERT_FILE: '/c' })).toThrow(
+      'BUNKMS_INTERNAL_TLS_CERT_FILE',
+    );
+    expect(devSetup(root, { NODE_ENV: 'production' }).bundocEnv).toMatchObject({ NODE_ENV: 'production' });
   });
 
   it.each(['0', '65536', 'http', '-1'])('refuses the port %s', (port) => {

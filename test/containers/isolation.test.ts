@@ -12,6 +12,7 @@ const INTERNAL_PORT = 8082;
 describeWithDocker('the export of keys', () => {
   let stack: Stack;
   let token: string;
+  let pems: { cert: string; key: string };
   let addresses: { edge: string; internal: string };
 
   beforeAll(async () => {
@@ -29,6 +30,7 @@ describeWithDocker('the export of keys', () => {
       '--keys',
       '*',
     );
+    pems = await stack.clientPems();
     const addressOn = (network: string) =>
       docker([
         ...[
@@ -42,8 +44,8 @@ describeWithDocker('the export of keys', () => {
   });
   afterAll(() => stack?.[Symbol.asyncDispose]());
 
-  /** Asks every name and address of BunKMS, at both ports, from a container on `network`. */
-  const probeFrom = async (network: string): Promise<Finding[]> => {
+  /** Asks every name and address of BunKMS, at both ports, from a container on `network`, with Bundoc's certificate if not told otherwise. */
+  const probeFrom = async (network: string, certificate: object = { pems }): Promise<Finding[]> => {
     const hosts = [
       'bunkms-internal',
       'bunkms',
@@ -58,7 +60,9 @@ describeWithDocker('the export of keys', () => {
       .withCommand(['sleep', '300'])
       .start();
     try {
-      const { exitCode, output } = await container.exec(probeCommand({ path: EXPORT, token, targets }));
+      const { exitCode, output } = await container.exec(
+        probeCommand({ path: EXPORT, token, targets, ...certificate }),
+      );
       expect(exitCode, output).toBe(0);
       return parseFindings(output);
     } finally {
@@ -80,6 +84,16 @@ describeWithDocker('the export of keys', () => {
     for (const { body } of released) expect(body).toContain('key_material_b64');
   });
 
+  it('is refused inside the internal network to whoever has a token and no certificate', async () => {
+    const findings = await probeFrom(`${stack.project}_internal`, {});
+    const answered = findings.filter(({ outcome }) => typeof outcome === 'number');
+    expect(answered.length).toBeGreaterThan(0);
+    expect(answered.map(({ port, outcome }) => `${outcome} from ${port}`)).toEqual(
+      answered.map(() => `404 from ${API_PORT}`),
+    );
+    for (const { body } of findings) expect(body).not.toContain('key_material_b64');
+  });
+
   it('is reached by no name, port or address from the other network of BunKMS', async () => {
     const findings = await probeFrom(`${stack.project}_edge`);
     // The API listener is there for this network, and has no such route.
@@ -97,7 +111,7 @@ describeWithDocker('the export of keys', () => {
 
   it('is not behind a published port', async () => {
     for (const service of ['bunkms', 'bundoc'] as const) {
-      const answer = await ask(`${await stack.url(service)}${EXPORT}`, { token });
+      const answer = await ask(`${await stack.url(service)}${EXPORT}`, { token, ca: await stack.ca() });
       expect(answer.status).toBe(404);
       expect(answer.text).not.toContain('key_material_b64');
     }

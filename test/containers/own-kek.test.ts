@@ -40,7 +40,9 @@ describeWithDocker('the compose project with a KEK of one’s own', () => {
       `label=com.docker.compose.project=${stack.project}`,
     ]);
     expect(volumes.split('\n').sort()).toEqual(
-      ['bundoc-data', 'kms-data', 'kms-token'].map((name) => `${stack.project}_${name}`),
+      ['authority', 'bundoc-data', 'bundoc-tls', 'bunkms-tls', 'kms-data', 'kms-token'].map(
+        (name) => `${stack.project}_${name}`,
+      ),
     );
     expect(await stack.exec('bunkms', 'sh', '-c', 'ls /run/secrets')).toBe('bunkms-kek');
     await expect(stack.exec('bundoc', 'ls', '/run/secrets')).rejects.toThrow();

@@ -4,7 +4,7 @@ import { afterAll, beforeAll, expect, it } from 'vitest';
 import { ask, type BundocClient, bundocClient } from './support/client.ts';
 import { describeWithDocker, docker, dockerBytes } from './support/docker.ts';
 import { parseFindings, probeCommand } from './support/probe.ts';
-import { type Stack, startStack } from './support/stack.ts';
+import { eventually, type Stack, startStack } from './support/stack.ts';
 
 /** Words that must be found nowhere at rest: a collection, an id, a field and a value. */
 const PLANTED = {
@@ -31,14 +31,25 @@ describeWithDocker('the compose project', () => {
   const exportKey = async (token: string) => {
     const targets = [{ host: 'bunkms-internal', port: 8082 }];
     const [finding] = parseFindings(
-      await stack.exec('bundoc', ...probeCommand({ path: '/v1/export/project-a-dek', token, targets })),
+      await stack.exec(
+        'bundoc',
+        ...probeCommand({
+          path: '/v1/export/project-a-dek',
+          token,
+          targets,
+          pems: await stack.clientPems(),
+        }),
+      ),
     );
     return finding!;
   };
   const serviceToken = () => stack.exec('bundoc', 'cat', '/var/lib/kms-token/token');
   const auditOf = async (query: string) => {
     const token = await stack.token('--typ', 'service', '--sub', 'auditor', '--scope', 'kms:audit');
-    const answer = await ask(`${await stack.url('bunkms')}/v1/audit?${query}`, { token });
+    const answer = await ask(`${await stack.url('bunkms')}/v1/audit?${query}`, {
+      token,
+      ca: await stack.ca(),
+    });
     return auditPageSchema.parse(JSON.parse(answer.text)).records;
   };
 
@@ -163,14 +174,39 @@ describeWithDocker('the compose project', () => {
       )
         .split(' ')
         .sort();
-    expect(await mounts('bunkms')).toEqual(['/var/lib/bunkms', '/var/lib/kms-kek']);
-    expect(await mounts('bundoc')).toEqual(['/var/lib/bundoc', '/var/lib/kms-token']);
+    expect(await mounts('bunkms')).toEqual(['/var/lib/bunkms', '/var/lib/bunkms-tls', '/var/lib/kms-kek']);
+    expect(await mounts('bundoc')).toEqual(['/var/lib/bundoc', '/var/lib/bundoc-tls', '/var/lib/kms-token']);
+  });
+
+  it('takes a new certificate of each service without a restart', async () => {
+    const startedAt = (service: 'bunkms' | 'bundoc') =>
+      docker(['inspect', '--format', '{{.State.StartedAt}}', stack.container(service)]);
+    const before = [await startedAt('bunkms'), await startedAt('bundoc')];
+    const { cert } = await stack.clientPems();
+    await stack.compose('run', '--rm', '--entrypoint', 'sh', 'init', '-c', 'rm /var/lib/*-tls/cert.pem');
+    await stack.compose('run', '--rm', 'init');
+    expect((await stack.clientPems()).cert).not.toBe(cert);
+    await eventually(async () => {
+      const logs = await stack.compose('logs', '--no-color');
+      const lines = logs.split('\n').filter((line) => line.includes('the certificate was read anew'));
+      for (const use of ['api', 'internal', 'client'])
+        expect(lines.some((line) => line.includes(`"use":"${use}"`))).toBe(true);
+    });
+    expect(await client.put('project-a', PLANTED.collection, 'renewed', '{}')).toMatchObject({ status: 201 });
+    expect([await startedAt('bunkms'), await startedAt('bundoc')]).toEqual(before);
+  });
+
+  it('does not start an inspector on a signal', async () => {
+    await docker(['kill', '--signal', 'USR1', stack.container('bundoc')]);
+    expect(await client.get('project-a', PLANTED.collection, PLANTED.id)).toMatchObject({ status: 200 });
+    expect(await stack.compose('logs', '--no-color', 'bundoc')).not.toContain('Debugger listening');
   });
 
   it('keeps documents, KEK and tokens when the whole project is taken down and brought up', async () => {
     const secrets = async () => [
       await stack.exec('bunkms', 'cat', '/var/lib/kms-kek/kek'),
       await serviceToken(),
+      await stack.ca(),
     ];
     const before = await secrets();
     await stack.compose('down');

@@ -89,7 +89,7 @@ export function call(baseUrl: string, path: string, options: Call = {}): Promise
 }
 
 /** What both services share in a test. */
-export type InstallationParts = Pick<BundocParts, 'clock'> & {
+export type InstallationParts = Pick<BundocParts, 'clock' | 'checkTlsEveryMs'> & {
   /** Variables for Bundoc. */
   readonly environment?: Readonly<Record<string, string>>;
   /** Variables for BunKMS. */

@@ -4,17 +4,18 @@ import { join, resolve } from 'node:path';
 import { cachedCheck } from '@bundoc/shared/cached-check';
 import { type Clock, systemClock } from '@bundoc/shared/clock';
 import { BearerAuth } from '@bundoc/shared/http/bearer-auth';
-import { measureRequests } from '@bundoc/shared/http/metrics';
 import { createHttpServer, refuseOtherMethods } from '@bundoc/shared/http/server';
 import type { RunningService } from '@bundoc/shared/lifecycle';
 import { createLogger, type Logger } from '@bundoc/shared/logger';
+import { openServerTls, type ServerTlsPorts } from '@bundoc/shared/tls/server-tls';
+import { WatchedTls } from '@bundoc/shared/tls/watched-tls';
 import type { BundocConfig } from './config.ts';
 import { KmsClient } from './kms/client.ts';
 import { KmsEvents } from './kms/events.ts';
 import { RevokedTokens } from './kms/revoked-tokens.ts';
 import { ServiceToken } from './kms/service-token.ts';
 import { TokenKeys } from './kms/token-keys.ts';
-import { type BundocMetrics, createBundocMetrics, METRICS_PREFIX } from './metrics.ts';
+import { type BundocMetrics, createBundocMetrics } from './metrics.ts';
 import { applyEvent } from './project/apply-event.ts';
 import { lockDataFolder } from './project/data-lock.ts';
 import { InstanceManager } from './project/instance-manager.ts';
@@ -37,6 +38,8 @@ export interface BundocParts {
   readonly clock?: Clock;
   readonly logger?: Logger;
   readonly disk?: Disk;
+  /** How often certificate files are looked at, milliseconds. */
+  readonly checkTlsEveryMs?: number;
 }
 
 export interface RunningBundoc extends RunningService {
@@ -75,9 +78,14 @@ export async function startBundoc(config: BundocConfig, parts: BundocParts = {})
 
   const metrics = createBundocMetrics();
   const token = new ServiceToken({ path: config.kms.tokenFile, clock, logger });
+  const tlsPorts = { clock, logger, metrics, checkEveryMs: parts.checkTlsEveryMs };
+  const listenerTls = openServerTls('api', config.tls, undefined, tlsPorts);
+  stack.use(listenerTls?.tls);
+  const kmsTls = openKmsTls(config, tlsPorts);
+  stack.use(kmsTls);
   const kms = new KmsClient({
     url: config.kms.url,
-    ca: config.kms.ca,
+    tls: kmsTls,
     token: () => token.current(),
     clock,
     logger,
@@ -101,6 +109,7 @@ export async function startBundoc(config: BundocConfig, parts: BundocParts = {})
     documentsToReseal: () => instances.toReseal,
     eventsLive: () => (events.isLive ? 1 : 0),
     tokensRevoked: () => revoked.size,
+    tokenExpiryS: () => (token.expiresAtMs ?? Number.NaN) / 1_000,
   });
   let isResealing = false;
   const sweep = async () => {
@@ -126,7 +135,7 @@ export async function startBundoc(config: BundocConfig, parts: BundocParts = {})
     };
   });
 
-  const app = createHttpServer({ logger, bodyBytesMax: config.documentBytesMax });
+  const app = createHttpServer({ logger, bodyBytesMax: config.documentBytesMax, tls: listenerTls });
   stack.defer(() => app.close());
   const auth = new BearerAuth({
     audience: 'bundoc',
@@ -135,7 +144,7 @@ export async function startBundoc(config: BundocConfig, parts: BundocParts = {})
     isRevoked: (claims) => revoked.has(claims),
   });
   await auth.register(app);
-  measureRequests(app, metrics.registry, METRICS_PREFIX);
+  metrics.measureRequests(app, 'api');
   const documents = new Documents(instances);
   registerDocuments(app, documents, auth);
   registerLists(app, documents, auth);
@@ -147,6 +156,20 @@ export async function startBundoc(config: BundocConfig, parts: BundocParts = {})
 
   const running = stack.move();
   return { url, close: () => running.disposeAsync() };
+}
+
+/** The certificate for BunKMS and its authorities; undefined without any. A connection in the clear is worth a word. */
+function openKmsTls(
+  { kms }: BundocConfig,
+  { clock, logger, metrics, checkEveryMs }: ServerTlsPorts,
+): WatchedTls | undefined {
+  const { protocol, hostname } = new URL(kms.url);
+  if (protocol === 'http:' && !/^(127\.|localhost$|\[::1\]$)/.test(hostname))
+    logger.warn('BUNDOC_KMS_URL is plain HTTP: keys are sent in the clear');
+  if (kms.tls === undefined) return undefined;
+  const tls = new WatchedTls({ files: kms.tls, use: 'client', clock, logger, checkEveryMs });
+  metrics.watchCertificate('client', tls);
+  return tls;
 }
 
 interface Composition {

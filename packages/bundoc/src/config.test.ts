@@ -7,7 +7,8 @@ describe('the configuration', () => {
       host: '127.0.0.1',
       port: 8080,
       dataDir: './data',
-      kms: { url: 'http://127.0.0.1:8082', tokenFile: '/run/token', ca: undefined },
+      tls: undefined,
+      kms: { url: 'http://127.0.0.1:8082', tokenFile: '/run/token', tls: undefined },
       keyTtlMs: 900_000,
       documentBytesMax: 1_048_576,
       cacheBytes: 268_435_456,
@@ -34,5 +35,25 @@ describe('the configuration', () => {
     for (const name of [...Object.keys(environment), 'BUNDOC_KMS_TOKEN_FILE'])
       expect(message).toContain(name);
     expect(message).not.toContain('planted');
+  });
+
+  it('takes certificates for an https BunKMS, and refuses half of a pair and certificates without https', () => {
+    const environment = {
+      BUNDOC_KMS_TOKEN_FILE: '/run/token',
+      BUNDOC_KMS_URL: 'https://bunkms-internal:8082',
+      BUNDOC_KMS_CA_FILE: '/ca',
+    };
+    const pair = { BUNDOC_KMS_CLIENT_CERT_FILE: '/c', BUNDOC_KMS_CLIENT_KEY_FILE: '/k' };
+    expect(readConfig(environment).kms.tls).toMatchObject({ cert: undefined, ca: { path: '/ca' } });
+    expect(readConfig({ ...environment, ...pair }).kms.tls).toMatchObject({
+      ...{ cert: { path: '/c' }, key: { path: '/k' }, ca: { path: '/ca' } },
+    });
+    expect(() => readConfig({ ...environment, BUNDOC_KMS_CLIENT_CERT_FILE: '/c' })).toThrow(
+      'BUNDOC_KMS_CLIENT_KEY_FILE: ',
+    );
+    expect(() => readConfig({ ...environment, BUNDOC_TLS_KEY_FILE: '/k' })).toThrow('BUNDOC_TLS_CERT_FILE: ');
+    expect(() => readConfig({ ...environment, BUNDOC_KMS_URL: 'http://bunkms-internal:8082' })).toThrow(
+      'BUNDOC_KMS_URL: ',
+    );
   });
 });

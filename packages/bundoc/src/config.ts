@@ -1,6 +1,6 @@
-import { readFileSync } from 'node:fs';
 import {
-  ConfigError,
+  allOrNone,
+  always,
   type Environment,
   logLevel,
   parseEnvironment,
@@ -8,13 +8,20 @@ import {
   wholeNumber,
 } from '@bundoc/shared/config';
 import { LEASE_TTL_MS } from '@bundoc/shared/contract/keys';
+import { type TlsFiles, tlsFilesOf } from '@bundoc/shared/tls/files';
 import { z } from 'zod';
 
 const MIB = 1_048_576;
 
-const environmentSchema = z.object({
+const OWN_TLS = ['BUNDOC_TLS_CERT_FILE', 'BUNDOC_TLS_KEY_FILE'] as const;
+const KMS_CLIENT = ['BUNDOC_KMS_CLIENT_CERT_FILE', 'BUNDOC_KMS_CLIENT_KEY_FILE'] as const;
+const KMS_TLS = [...KMS_CLIENT, 'BUNDOC_KMS_CA_FILE'] as const;
+
+const variables = z.object({
   BUNDOC_HOST: z.string().default('127.0.0.1'),
   BUNDOC_PORT: portNumber.default(8080),
+  BUNDOC_TLS_CERT_FILE: z.string().optional(),
+  BUNDOC_TLS_KEY_FILE: z.string().optional(),
   BUNDOC_DATA_DIR: z.string().default('./data'),
   BUNDOC_STORAGE: z.literal('files', 'must be "files"').default('files'),
   BUNDOC_KMS_URL: z
@@ -22,17 +29,27 @@ const environmentSchema = z.object({
     .default('http://127.0.0.1:8082'),
   BUNDOC_KMS_TOKEN_FILE: z.string('is required: the file of the service token for BunKMS'),
   BUNDOC_KMS_CA_FILE: z.string().optional(),
+  BUNDOC_KMS_CLIENT_CERT_FILE: z.string().optional(),
+  BUNDOC_KMS_CLIENT_KEY_FILE: z.string().optional(),
   BUNDOC_KEY_TTL_MS: wholeNumber(1, LEASE_TTL_MS).default(LEASE_TTL_MS),
   BUNDOC_MAX_DOCUMENT_BYTES: wholeNumber(1, 16 * MIB).default(MIB),
   BUNDOC_CACHE_BYTES: wholeNumber(0, 1_099_511_627_776).default(256 * MIB),
   BUNDOC_LOG_LEVEL: logLevel.default('info'),
 });
+const environmentSchema = allOrNone(allOrNone(variables, OWN_TLS), KMS_CLIENT).refine(
+  // Whoever gives certificates means the connection to be closed to others; without https they would do nothing.
+  (values) =>
+    String(values.BUNDOC_KMS_URL).startsWith('https:') || KMS_TLS.every((name) => values[name] === undefined),
+  { path: ['BUNDOC_KMS_URL'], message: `must be https with any of ${KMS_TLS.join(', ')}`, when: always },
+);
 
 export interface BundocConfig {
   readonly host: string;
   readonly port: number;
   readonly dataDir: string;
-  readonly kms: { readonly url: string; readonly tokenFile: string; readonly ca: string | undefined };
+  /** TLS of the listener; plain HTTP when absent. */
+  readonly tls: TlsFiles | undefined;
+  readonly kms: { readonly url: string; readonly tokenFile: string; readonly tls: TlsFiles | undefined };
   readonly keyTtlMs: number;
   readonly documentBytesMax: number;
   /** Sealed bytes that are kept in memory; 0 for none. */
@@ -46,25 +63,16 @@ export function readConfig(environment: Environment): BundocConfig {
   return {
     host: values.BUNDOC_HOST,
     port: values.BUNDOC_PORT,
+    tls: tlsFilesOf(values, OWN_TLS),
     dataDir: values.BUNDOC_DATA_DIR,
     kms: {
       url: values.BUNDOC_KMS_URL,
       tokenFile: values.BUNDOC_KMS_TOKEN_FILE,
-      ca: values.BUNDOC_KMS_CA_FILE === undefined ? undefined : readCa(values.BUNDOC_KMS_CA_FILE),
+      tls: tlsFilesOf(values, KMS_TLS),
     },
     keyTtlMs: values.BUNDOC_KEY_TTL_MS,
     documentBytesMax: values.BUNDOC_MAX_DOCUMENT_BYTES,
     cacheBytes: values.BUNDOC_CACHE_BYTES,
     logLevel: values.BUNDOC_LOG_LEVEL,
   };
-}
-
-function readCa(path: string): string {
-  try {
-    return readFileSync(path, 'utf8');
-  } catch (error) {
-    throw new ConfigError([
-      `BUNDOC_KMS_CA_FILE: the file cannot be read (${(error as NodeJS.ErrnoException).code})`,
-    ]);
-  }
 }

@@ -1,13 +1,16 @@
-import { createRegistry } from '@bundoc/shared/http/metrics';
-import { Counter, Gauge, type Registry } from 'prom-client';
+import { createServiceMetrics, gauge, type ServiceMetrics } from '@bundoc/shared/http/metrics';
+import { Counter } from 'prom-client';
 
-export const METRICS_PREFIX = 'bundoc_';
-
-type Observed = 'projectsOpen' | 'keysCached' | 'documentsToReseal' | 'eventsLive' | 'tokensRevoked';
+type Observed =
+  | 'projectsOpen'
+  | 'keysCached'
+  | 'documentsToReseal'
+  | 'eventsLive'
+  | 'tokensRevoked'
+  | 'tokenExpiryS';
 
 /** What Bundoc counts. No label holds a project, collection or document. */
-export interface BundocMetrics {
-  readonly registry: Registry;
+export interface BundocMetrics extends ServiceMetrics {
   integrityError(): void;
   keyFetch(outcome: 'fetched' | 'failed'): void;
   /** Reads the gauges' values whenever the metrics are asked for. */
@@ -15,7 +18,8 @@ export interface BundocMetrics {
 }
 
 export function createBundocMetrics(): BundocMetrics {
-  const registry = createRegistry();
+  const service = createServiceMetrics('bundoc_');
+  const { registry } = service;
   const integrityErrors = new Counter({
     name: 'bundoc_integrity_errors_total',
     help: 'Documents whose stored bytes did not open.',
@@ -28,12 +32,18 @@ export function createBundocMetrics(): BundocMetrics {
     registers: [registry],
   });
   return {
-    registry,
+    ...service,
     integrityError: () => integrityErrors.inc(),
     keyFetch: (outcome) => keyFetches.inc({ outcome }),
-    observe: ({ projectsOpen, keysCached, documentsToReseal, eventsLive, tokensRevoked }) => {
+    observe: ({ projectsOpen, keysCached, documentsToReseal, eventsLive, tokensRevoked, tokenExpiryS }) => {
       gauge(registry, 'bundoc_kms_events_live', '1 while events come from BunKMS.', eventsLive);
       gauge(registry, 'bundoc_tokens_revoked', 'Revoked tokens that are refused.', tokensRevoked);
+      gauge(
+        registry,
+        'bundoc_kms_token_expiry_timestamp_seconds',
+        'When the service token for BunKMS ends, seconds since 1970.',
+        tokenExpiryS,
+      );
       gauge(registry, 'bundoc_projects_open', 'Projects that are open.', projectsOpen);
       gauge(registry, 'bundoc_keys_cached', 'Data encryption keys in memory.', keysCached);
       gauge(
@@ -44,15 +54,4 @@ export function createBundocMetrics(): BundocMetrics {
       );
     },
   };
-}
-
-function gauge(registry: Registry, name: string, help: string, read: () => number): void {
-  new Gauge({
-    name,
-    help,
-    registers: [registry],
-    collect() {
-      this.set(read());
-    },
-  });
 }

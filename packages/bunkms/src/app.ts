@@ -1,9 +1,11 @@
 import { isIPv6 } from 'node:net';
 import { networkInterfaces } from 'node:os';
 import { join } from 'node:path';
+import { boundedWarner } from '@bundoc/shared/bounded-warner';
 import { type Clock, systemClock } from '@bundoc/shared/clock';
 import { AppError } from '@bundoc/shared/errors';
 import { createLogger, type Logger } from '@bundoc/shared/logger';
+import { openServerTls, type ServerTls } from '@bundoc/shared/tls/server-tls';
 import type { FastifyInstance } from 'fastify';
 import { AuditLog } from './audit/log.ts';
 import { AnonymousRefusals } from './audit/refusals.ts';
@@ -13,13 +15,7 @@ import { AuditShipper } from './audit/ship/shipper.ts';
 import { fileSink, outputSink } from './audit/ship/sinks.ts';
 import type { BunkmsConfig, ShipTarget } from './config.ts';
 import { type ExportRefusalSink, exportAudit } from './http/export-audit.ts';
-import {
-  guardPeers,
-  peersOf,
-  refusedPeerWarner,
-  resolveInternalAddress,
-  watchAddress,
-} from './http/internal-network.ts';
+import { guardPeers, peersOf, resolveInternalAddress, watchAddress } from './http/internal-network.ts';
 import { createApiListener, createInternalListener } from './listener.ts';
 import { createMetrics, type Metrics } from './metrics.ts';
 import { EventFeed } from './service/event-feed.ts';
@@ -39,6 +35,8 @@ export interface BunkmsDependencies {
   readonly clock?: Clock;
   readonly logger?: Logger;
   readonly metrics?: Metrics;
+  /** How often certificate files are looked at, milliseconds. */
+  readonly checkTlsEveryMs?: number;
   /** Opens the store; the service closes it. */
   readonly openStore?: (config: BunkmsConfig, logger: Logger) => Promise<KmsStore>;
 }
@@ -73,6 +71,13 @@ export async function startBunkms(
 
   const internalAddress = await resolveInternalAddress(config.internalHost);
   const isPeer = peersOf(internalAddress, networkInterfaces());
+  const tlsPorts = { clock, logger, metrics, checkEveryMs: dependencies.checkTlsEveryMs };
+  const apiTls = openServerTls('api', config.tls, undefined, tlsPorts);
+  opened.use(apiTls?.tls);
+  const internalTls = openServerTls('internal', config.internalTls, config.internalClientNames, tlsPorts);
+  opened.use(internalTls?.tls);
+  if (internalTls === undefined && !isLoopback(internalAddress))
+    logger.warn('the internal listener speaks plain HTTP: keys are sent in the clear');
   const vault = new Vault(await kekProviderOf(config, (message) => logger.warn(message)).load());
   const store = opened.use(await (dependencies.openStore ?? openStore)(config, logger));
   const state = await unseal(vault, store, clock, 'system');
@@ -106,15 +111,16 @@ export async function startBunkms(
     services: gate,
     readiness: createReadiness(services === undefined ? undefined : gate, clock),
   };
-  const api = opened.adopt(await createApiListener(listenerOptions), (app) => app.close());
+  const api = opened.adopt(await createApiListener(listenerOptions, apiTls), (app) => app.close());
   const internal = opened.adopt(
     await createInternalListener(
       listenerOptions,
+      internalTls,
       exportAudit(sink, metrics, () => clock.now()),
     ),
     (app) => app.close(),
   );
-  const warn = refusedPeerWarner(
+  const warn = boundedWarner(
     (peer, count) => logger.warn({ peer, count }, 'refused connections from outside the internal network'),
     () => clock.monotonic(),
   );
@@ -123,10 +129,10 @@ export async function startBunkms(
     warn(peer);
   });
 
-  const internalUrl = await listen(internal, internalAddress, config.internalPort);
+  const internalUrl = await listen(internal, internalTls, internalAddress, config.internalPort);
   const onGone = () => end(new Error('the address of the internal listener is gone'));
   opened.use(watchAddress(internalAddress, networkInterfaces, onGone));
-  const apiUrl = await listen(api, config.host, config.port);
+  const apiUrl = await listen(api, apiTls, config.host, config.port);
   logger.info({ apiUrl, internalUrl, sealed: state.kind === 'sealed' }, 'listening');
 
   const running = opened.move();
@@ -143,6 +149,10 @@ function end(error: Error): void {
   setImmediate(() => {
     throw error;
   });
+}
+
+function isLoopback(address: string): boolean {
+  return address === '::1' || address.startsWith('127.');
 }
 
 /** Where the configuration says that the KEK ring is. */
@@ -231,9 +241,15 @@ function sealedSink(refusals: SealedRefusals): ExportRefusalSink {
 }
 
 /** @returns the URL, with the port that was really taken. */
-async function listen(app: FastifyInstance, host: string, port: number): Promise<string> {
+async function listen(
+  app: FastifyInstance,
+  tls: ServerTls | undefined,
+  host: string,
+  port: number,
+): Promise<string> {
   await app.listen({ host, port });
   const address = app.server.address();
   const taken = typeof address === 'object' && address !== null ? address.port : port;
-  return `http://${isIPv6(host) ? `[${host}]` : host}:${taken}`;
+  const scheme = tls === undefined ? 'http' : 'https';
+  return `${scheme}://${isIPv6(host) ? `[${host}]` : host}:${taken}`;
 }

@@ -10,6 +10,9 @@ test('has the documented defaults', () => {
     port: 8081,
     internalHost: '127.0.0.1',
     internalPort: 8082,
+    tls: undefined,
+    internalTls: undefined,
+    internalClientNames: undefined,
     dataDir: './data/kms',
     kek: { kind: 'inline', text: KEK },
     auditShip: undefined,
@@ -72,4 +75,44 @@ test('refuses one host and port for both listeners, and allows port 0 for both',
   expect(readConfig({ BUNKMS_KEK: KEK, BUNKMS_PORT: '8082', BUNKMS_HOST: '10.0.0.1' })).toMatchObject({
     port: 8082,
   });
+});
+
+const INTERNAL_TLS = {
+  BUNKMS_INTERNAL_TLS_CERT_FILE: '/c',
+  BUNKMS_INTERNAL_TLS_KEY_FILE: '/k',
+  BUNKMS_INTERNAL_CLIENT_CA_FILE: '/a',
+};
+
+test('takes the files of TLS for either listener', () => {
+  expect(
+    readConfig({
+      ...{ BUNKMS_KEK: KEK, BUNKMS_TLS_CERT_FILE: '/c', BUNKMS_TLS_KEY_FILE: '/k', ...INTERNAL_TLS },
+      BUNKMS_INTERNAL_CLIENT_NAMES: 'bundoc, probe',
+    }),
+  ).toMatchObject({
+    tls: { cert: { variable: 'BUNKMS_TLS_CERT_FILE', path: '/c' }, key: { path: '/k' }, ca: undefined },
+    internalTls: { cert: { path: '/c' }, key: { path: '/k' }, ca: { path: '/a' } },
+    internalClientNames: ['bundoc', 'probe'],
+  });
+});
+
+test('refuses half of a set of TLS files, and names each that is missing', () => {
+  const faulty = () =>
+    readConfig({
+      BUNKMS_KEK: KEK,
+      BUNKMS_TLS_KEY_FILE: '/planted',
+      BUNKMS_INTERNAL_TLS_CERT_FILE: '/planted',
+    });
+  for (const missing of [
+    'BUNKMS_TLS_CERT_FILE: ',
+    'BUNKMS_INTERNAL_TLS_KEY_FILE: ',
+    'BUNKMS_INTERNAL_CLIENT_CA_FILE: ',
+  ])
+    expect(faulty).toThrow(missing);
+  expect(faulty).not.toThrow('planted');
+  const { BUNKMS_INTERNAL_CLIENT_CA_FILE: _, ...oneSided } = INTERNAL_TLS;
+  expect(() => readConfig({ BUNKMS_KEK: KEK, ...oneSided })).toThrow('BUNKMS_INTERNAL_CLIENT_CA_FILE: ');
+  expect(() => readConfig({ BUNKMS_KEK: KEK, BUNKMS_INTERNAL_CLIENT_NAMES: 'a' })).toThrow(
+    'BUNKMS_INTERNAL_CLIENT_NAMES: ',
+  );
 });

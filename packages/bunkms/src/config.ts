@@ -1,5 +1,15 @@
-import { type Environment, logLevel, parseEnvironment, portNumber, wholeNumber } from '@bundoc/shared/config';
+import {
+  allOrNone,
+  always,
+  type Environment,
+  logLevel,
+  nameList,
+  parseEnvironment,
+  portNumber,
+  wholeNumber,
+} from '@bundoc/shared/config';
 import { LEASE_TTL_MS } from '@bundoc/shared/contract/keys';
+import { type TlsFiles, tlsFilesOf } from '@bundoc/shared/tls/files';
 import { z } from 'zod';
 import type { LimitRates } from './service/limits.ts';
 
@@ -17,6 +27,12 @@ export interface BunkmsConfig {
   /** The internal listener: an address, or a name with exactly one. */
   readonly internalHost: string;
   readonly internalPort: number;
+  /** TLS of the API listener; plain HTTP when absent. */
+  readonly tls?: TlsFiles | undefined;
+  /** Mutual TLS of the internal listener; plain HTTP when absent. */
+  readonly internalTls?: TlsFiles | undefined;
+  /** Names that a client's certificate at the internal listener may have; any when absent. */
+  readonly internalClientNames?: readonly string[] | undefined;
   readonly dataDir: string;
   readonly kek: KekSource;
   readonly auditShip: ShipTarget | undefined;
@@ -26,17 +42,28 @@ export interface BunkmsConfig {
   readonly logLevel: z.infer<typeof logLevel>;
 }
 
-/** Zod leaves refinements out while a member is at fault, but all faults are to be listed at once. */
-const always = () => true;
+const API_TLS = ['BUNKMS_TLS_CERT_FILE', 'BUNKMS_TLS_KEY_FILE'] as const;
+/** The internal listener hands out keys: with TLS, its clients have certificates as well. */
+const INTERNAL_TLS = [
+  'BUNKMS_INTERNAL_TLS_CERT_FILE',
+  'BUNKMS_INTERNAL_TLS_KEY_FILE',
+  'BUNKMS_INTERNAL_CLIENT_CA_FILE',
+] as const;
 
 const RATE_MAX = 1_000_000;
 
-const environmentSchema = z
+const variables = z
   .object({
     BUNKMS_HOST: z.string().default('127.0.0.1'),
     BUNKMS_PORT: portNumber.default(8081),
     BUNKMS_INTERNAL_HOST: z.string().default('127.0.0.1'),
     BUNKMS_INTERNAL_PORT: portNumber.default(8082),
+    BUNKMS_TLS_CERT_FILE: z.string().optional(),
+    BUNKMS_TLS_KEY_FILE: z.string().optional(),
+    BUNKMS_INTERNAL_TLS_CERT_FILE: z.string().optional(),
+    BUNKMS_INTERNAL_TLS_KEY_FILE: z.string().optional(),
+    BUNKMS_INTERNAL_CLIENT_CA_FILE: z.string().optional(),
+    BUNKMS_INTERNAL_CLIENT_NAMES: nameList.optional(),
     BUNKMS_DATA_DIR: z.string().default('./data/kms'),
     BUNKMS_STORAGE: z.literal('sqlite', 'must be "sqlite"').default('sqlite'),
     BUNKMS_KEK_FILE: z.string().optional(),
@@ -63,7 +90,18 @@ const environmentSchema = z
       values.BUNKMS_PORT !== values.BUNKMS_INTERNAL_PORT ||
       values.BUNKMS_HOST !== values.BUNKMS_INTERNAL_HOST,
     { path: ['BUNKMS_INTERNAL_PORT'], message: 'the API listener has the same host and port', when: always },
+  )
+  .refine(
+    (values) =>
+      values.BUNKMS_INTERNAL_CLIENT_NAMES === undefined ||
+      values.BUNKMS_INTERNAL_CLIENT_CA_FILE !== undefined,
+    {
+      path: ['BUNKMS_INTERNAL_CLIENT_NAMES'],
+      message: 'goes together with BUNKMS_INTERNAL_CLIENT_CA_FILE',
+      when: always,
+    },
   );
+const environmentSchema = allOrNone(allOrNone(variables, API_TLS), INTERNAL_TLS);
 
 /** @throws ConfigError with all faults at once. */
 export function readConfig(environment: Environment): BunkmsConfig {
@@ -73,6 +111,9 @@ export function readConfig(environment: Environment): BunkmsConfig {
     port: parsed.BUNKMS_PORT,
     internalHost: parsed.BUNKMS_INTERNAL_HOST,
     internalPort: parsed.BUNKMS_INTERNAL_PORT,
+    tls: tlsFilesOf(parsed, API_TLS),
+    internalTls: tlsFilesOf(parsed, INTERNAL_TLS),
+    internalClientNames: parsed.BUNKMS_INTERNAL_CLIENT_NAMES,
     dataDir: parsed.BUNKMS_DATA_DIR,
     kek: kekSourceOf(parsed.BUNKMS_KEK_FILE, parsed.BUNKMS_KEK),
     auditShip: parsed.BUNKMS_AUDIT_SHIP,

@@ -3,6 +3,7 @@ import type { AppError } from '@bundoc/shared/errors';
 import { BearerAuth } from '@bundoc/shared/http/bearer-auth';
 import { createHttpServer, refuseOtherMethods } from '@bundoc/shared/http/server';
 import type { Logger } from '@bundoc/shared/logger';
+import type { ServerTls } from '@bundoc/shared/tls/server-tls';
 import type { FastifyInstance, FastifyRequest } from 'fastify';
 import { createGuards } from './http/guard.ts';
 import { refuseWhileSealed } from './http/sealed-hook.ts';
@@ -33,8 +34,11 @@ export interface ListenerOptions {
 }
 
 /** The listener for administration; export does not exist on it. */
-export function createApiListener(options: ListenerOptions): Promise<FastifyInstance> {
-  return createListener('api', options, undefined);
+export function createApiListener(
+  options: ListenerOptions,
+  tls: ServerTls | undefined,
+): Promise<FastifyInstance> {
+  return createListener('api', options, tls, undefined);
 }
 
 /**
@@ -44,28 +48,27 @@ export function createApiListener(options: ListenerOptions): Promise<FastifyInst
  */
 export function createInternalListener(
   options: ListenerOptions,
+  tls: ServerTls | undefined,
   onProblem: (request: FastifyRequest, error: AppError) => void,
 ): Promise<FastifyInstance> {
-  return createListener('internal', options, onProblem);
+  return createListener('internal', options, tls, onProblem);
 }
 
 async function createListener(
   listener: 'api' | 'internal',
   options: ListenerOptions,
+  tls: ServerTls | undefined,
   onProblem: ((request: FastifyRequest, error: AppError) => void) | undefined,
 ): Promise<FastifyInstance> {
   const { clock, metrics, publicKey, services } = options;
   const app = createHttpServer({
     logger: options.logger.child({ listener }),
     bodyBytesMax: BODY_BYTES_MAX,
+    tls,
     ...(onProblem === undefined ? {} : { onProblem }),
   });
   app.decorateRequest('identity', null);
-  app.addHook('onResponse', async (request, reply) => {
-    const { method, routeOptions } = request;
-    const route = routeOptions.url ?? 'none';
-    metrics.requests.observe({ listener, method, route, status: reply.statusCode }, reply.elapsedTime / 1000);
-  });
+  metrics.measureRequests(app, listener);
   if (options.sealed) refuseWhileSealed(app);
 
   const pem = pemOf(publicKey);

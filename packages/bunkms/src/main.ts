@@ -1,18 +1,15 @@
 import { logLevel } from '@bundoc/shared/config';
 import { runService } from '@bundoc/shared/lifecycle';
 import { createLogger } from '@bundoc/shared/logger';
-import { collectDefaultMetrics } from 'prom-client';
+import { guardMemory } from '@bundoc/shared/memory-exposure';
 import { startBunkms } from './app.ts';
 import { readConfig } from './config.ts';
-import { createMetrics } from './metrics.ts';
 
 // A level that is no level is a fault of the configuration, and to report that takes a logger.
 const level = logLevel.catch('info').parse(process.env['BUNKMS_LOG_LEVEL']);
 const logger = createLogger({ service: 'bunkms', level });
 
 await runService(logger, async () => {
-  const config = readConfig(process.env);
-  const metrics = createMetrics();
-  collectDefaultMetrics({ register: metrics.registry });
-  return startBunkms(config, { logger, metrics });
+  guardMemory(process.env);
+  return startBunkms(readConfig(process.env), { logger });
 });

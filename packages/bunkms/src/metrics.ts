@@ -1,18 +1,12 @@
-import { Counter, Gauge, Histogram, Registry } from 'prom-client';
+import { createServiceMetrics } from '@bundoc/shared/http/metrics';
+import { Counter, Gauge } from 'prom-client';
 
 /** The service's metrics, in a registry of its own. No label is ever a key name, a subject or an address. */
 export function createMetrics() {
-  const registry = new Registry();
-  const registers = [registry];
+  const service = createServiceMetrics('bunkms_');
+  const registers = [service.registry];
   return {
-    registry,
-    requests: new Histogram({
-      name: 'bunkms_http_request_duration_seconds',
-      help: 'Time from the arrival of a request to the end of its answer.',
-      labelNames: ['listener', 'method', 'route', 'status'],
-      buckets: [0.001, 0.005, 0.02, 0.1, 0.5, 2, 5],
-      registers,
-    }),
+    ...service,
     exports: new Counter({
       name: 'bunkms_exports_total',
       help: 'Accesses to the export of keys, by outcome.',

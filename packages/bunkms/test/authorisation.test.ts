@@ -44,8 +44,8 @@ describe('authorisation', () => {
       readiness: refuse,
     };
     for (const [listener, app] of [
-      ['api', await createApiListener(options)],
-      ['internal', await createInternalListener(options, () => undefined)],
+      ['api', await createApiListener(options, undefined)],
+      ['internal', await createInternalListener(options, undefined, () => undefined)],
     ] as const) {
       await app.ready();
       const listed = ROUTES.filter(({ listeners }) => listeners.includes(listener));

@@ -1,3 +1,4 @@
+import { createPrivateKey, X509Certificate } from 'node:crypto';
 import { existsSync, mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -6,7 +7,7 @@ import { exportedKeySchema, keyDetailSchema, keyPageSchema } from '@bundoc/share
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { databasePathOf } from '../src/store/sqlite.ts';
 import { call } from './support/http.ts';
-import { bunkms, type Finished, startServer } from './support/process.ts';
+import { bunkms, type Finished, healthcheck, startServer } from './support/process.ts';
 
 describe('the command line', () => {
   let folder: string;
@@ -54,6 +55,63 @@ describe('the command line', () => {
     expect(readFileSync(environment.BUNKMS_KEK_FILE, 'utf8')).toBe(kek);
     expect(readFileSync(tokenFile, 'utf8').trim()).toBe(token);
     expect((await run('audit', 'verify')).code).toBe(0);
+  });
+
+  test('makes an authority and certificates once, however concurrently it is asked to', async () => {
+    const [authority, own] = [join(folder, 'authority'), join(folder, 'bunkms')];
+    const withCertificates = () =>
+      run(
+        'init',
+        '--create-kek',
+        '--authority',
+        authority,
+        '--certificate',
+        `${own}=bunkms-internal,127.0.0.1`,
+      );
+    for (const finished of await Promise.all([withCertificates(), withCertificates(), withCertificates()]))
+      expect(finished).toMatchObject({ code: 0, stdout: '' });
+    const pem = (file: string) => readFileSync(join(own, file));
+    const cert = new X509Certificate(pem('cert.pem'));
+    expect(cert.checkPrivateKey(createPrivateKey(pem('key.pem')))).toBe(true);
+    expect(cert.verify(new X509Certificate(pem('ca.pem')).publicKey)).toBe(true);
+    expect([cert.checkHost('bunkms-internal'), cert.checkIP('127.0.0.1')]).toEqual([
+      'bunkms-internal',
+      '127.0.0.1',
+    ]);
+    const before = pem('cert.pem');
+    await withCertificates();
+    expect(pem('cert.pem')).toEqual(before);
+
+    expectFailure(
+      await run('init', '--create-kek', '--authority', authority),
+      2,
+      /--authority and --certificate/,
+    );
+    expect((await run('init', '--authority', authority, '--certificate', own)).code).toBe(2);
+  });
+
+  test('the health check tells whether both listeners answer, over TLS as well', async () => {
+    const [authority, own] = [join(folder, 'authority'), join(folder, 'bunkms')];
+    await run('init', '--create-kek', '--authority', authority, '--certificate', `${own}=bunkms-internal`);
+    const files = (prefix: string) => ({
+      [`${prefix}TLS_CERT_FILE`]: join(own, 'cert.pem'),
+      [`${prefix}TLS_KEY_FILE`]: join(own, 'key.pem'),
+    });
+    const withTls = {
+      ...environment,
+      ...files('BUNKMS_'),
+      ...files('BUNKMS_INTERNAL_'),
+      BUNKMS_INTERNAL_CLIENT_CA_FILE: join(own, 'ca.pem'),
+    };
+    for (const variables of [environment, withTls]) {
+      await using server = await startServer(variables);
+      const ports = {
+        BUNKMS_PORT: new URL(server.apiUrl).port,
+        BUNKMS_INTERNAL_PORT: new URL(server.internalUrl).port,
+      };
+      expect(await healthcheck({ ...variables, ...ports })).toBe(0);
+      expect(await healthcheck({ ...variables, ...ports, BUNKMS_INTERNAL_PORT: '1' })).toBe(1);
+    }
   });
 
   test('replaces a service token that does not hold any more', async () => {

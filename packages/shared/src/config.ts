@@ -25,6 +25,34 @@ export function parseEnvironment<S extends z.ZodType>(schema: S, environment: En
   throw new ConfigError(result.error.issues.map((issue) => `${issue.path.join('.')}: ${issue.message}`));
 }
 
+/** Zod leaves refinements out while a member is at fault, but all faults are to be listed at once. */
+export const always = () => true;
+
+/** Refuses a set of variables of which some are there and some are not: half of a set is a mistake, not a wish. */
+export function allOrNone<S extends z.ZodType<Record<string, unknown>>>(
+  schema: S,
+  names: readonly string[],
+): S {
+  return names.reduce(
+    (refined, name) =>
+      refined.refine(
+        (values) => values[name] !== undefined || names.every((other) => values[other] === undefined),
+        {
+          path: [name],
+          message: `goes together with ${names.filter((other) => other !== name).join(' and ')}`,
+          when: always,
+        },
+      ),
+    schema,
+  );
+}
+
+/** Names separated by commas; at least one. */
+export const nameList = z
+  .string()
+  .transform((text) => text.split(',').map((name) => name.trim()))
+  .pipe(z.array(z.string().min(1, 'must be names separated by commas')));
+
 /** A whole number in a variable. */
 export function wholeNumber(min: number, max: number) {
   const message = `must be a whole number from ${min} to ${max}`;

@@ -1,3 +1,5 @@
+import { request as httpRequest } from 'node:http';
+import { request as httpsRequest } from 'node:https';
 import type { Stack } from './stack.ts';
 
 export interface Answer {
@@ -36,25 +38,41 @@ export interface Question {
   readonly token?: string;
   /** JSON. */
   readonly body?: string;
+  /** The authority that a certificate must come from, for https. */
+  readonly ca?: string;
 }
 
 /** Asks and measures; waits longer than any answer may take, so that a slow one is seen as such. */
-export async function ask(url: string, question: Question = {}): Promise<Answer> {
+export function ask(url: string, question: Question = {}): Promise<Answer> {
   const startedAt = performance.now();
-  const response = await fetch(url, {
-    method: question.method ?? 'GET',
-    headers: {
-      ...(question.token === undefined ? {} : { authorization: `Bearer ${question.token}` }),
-      ...(question.body === undefined ? {} : { 'content-type': 'application/json' }),
-    },
-    ...(question.body === undefined ? {} : { body: question.body }),
-    signal: AbortSignal.timeout(20_000),
-  });
-  const text = await response.text();
-  return {
-    status: response.status,
-    headers: response.headers,
-    text,
-    elapsedMs: performance.now() - startedAt,
+  const { method = 'GET', token, body, ca } = question;
+  const headers = {
+    ...(token === undefined ? {} : { authorization: `Bearer ${token}` }),
+    ...(body === undefined
+      ? {}
+      : { 'content-type': 'application/json', 'content-length': Buffer.byteLength(body) }),
   };
+  const signal = AbortSignal.timeout(20_000);
+  return new Promise((resolve, reject) => {
+    const request = url.startsWith('https:') ? httpsRequest : httpRequest;
+    const sent = request(url, { method, headers, signal, agent: false, ...(ca && { ca }) }, (response) => {
+      let text = '';
+      response.setEncoding('utf8').on('data', (chunk: string) => {
+        text += chunk;
+      });
+      response.on('error', reject);
+      response.on('end', () =>
+        resolve({
+          status: Number(response.statusCode),
+          headers: new Headers(
+            Object.entries(response.headers).map(([name, value]) => [name, String(value)]),
+          ),
+          text,
+          elapsedMs: performance.now() - startedAt,
+        }),
+      );
+    });
+    sent.on('error', reject);
+    sent.end(body);
+  });
 }

@@ -7,22 +7,23 @@ export interface Finding {
 }
 
 /**
- * A program for `node -e`: asks `host:port`, each in turn, for a key, with a token that may have it, and prints what it
+ * A program for `node -e`: asks `host:port` over TLS, each in turn, for a key, with a token that may have it, and prints what it
  * found. It runs in a container, where nothing but Node is.
  */
 const PROGRAM = `
-  const { path, token, targets } = JSON.parse(process.argv[1]);
-  const probe = async ({ host, port }) => {
-    try {
-      const response = await fetch('http://' + host + ':' + port + path, {
-        headers: { authorization: 'Bearer ' + token },
-        signal: AbortSignal.timeout(3000),
-      });
-      return { host, port, outcome: response.status, body: await response.text() };
-    } catch (error) {
-      return { host, port, outcome: error.cause?.code ?? error.name, body: '' };
-    }
-  };
+  const { path, token, targets, pems } = JSON.parse(process.argv[1]);
+  const { request } = require('node:https');
+  // Whether BunKMS lets the prober in is asked, not whether the prober trusts BunKMS.
+  const options = { agent: false, headers: { authorization: 'Bearer ' + token }, rejectUnauthorized: false, ...pems };
+  const probe = ({ host, port }) => new Promise((resolve) => {
+    const sent = request({ ...options, host, port, path, signal: AbortSignal.timeout(3000) }, (response) => {
+      let body = '';
+      response.setEncoding('utf8').on('data', (chunk) => { body += chunk; });
+      response.on('end', () => resolve({ host, port, outcome: response.statusCode, body }));
+    });
+    sent.on('error', (error) => resolve({ host, port, outcome: error.code ?? error.name, body: '' }));
+    sent.end();
+  });
   Promise.all(targets.map(probe)).then((findings) => {
     console.log(JSON.stringify(findings));
     process.exit();
@@ -32,6 +33,8 @@ const PROGRAM = `
 export interface ProbeRequest {
   readonly path: string;
   readonly token: string;
+  /** The client's certificate; none when absent. */
+  readonly pems?: { readonly cert: string; readonly key: string };
   readonly targets: readonly { readonly host: string; readonly port: number }[];
 }
 

@@ -18,6 +18,10 @@ export interface Stack extends AsyncDisposable {
   container(service: Service): string;
   /** Where the host reaches a service. Ask again after a restart: the port is another one then. */
   url(service: 'bunkms' | 'bundoc'): Promise<string>;
+  /** The authority that BunKMS's certificate comes from. */
+  ca(): Promise<string>;
+  /** The certificate that Bundoc has for BunKMS. */
+  clientPems(): Promise<{ cert: string; key: string }>;
   exec(service: Service, ...command: string[]): Promise<string>;
   /** A new token, made by the command that the README names. */
   token(...options: string[]): Promise<string>;
@@ -61,8 +65,13 @@ export async function startStack(options: StackOptions = {}): Promise<Stack> {
     },
     url: async (service) => {
       const address = await compose('port', service, service === 'bundoc' ? '8080' : '8081');
-      return `http://${address}`;
+      return `${service === 'bundoc' ? 'http' : 'https'}://${address}`;
     },
+    ca: () => exec('bunkms', 'cat', '/var/lib/bunkms-tls/ca.pem'),
+    clientPems: async () => ({
+      cert: await exec('bundoc', 'cat', '/var/lib/bundoc-tls/cert.pem'),
+      key: await exec('bundoc', 'cat', '/var/lib/bundoc-tls/key.pem'),
+    }),
     token: (...args) => exec('bunkms', 'bunkms', 'token', 'issue', ...args),
     [Symbol.asyncDispose]: remove,
   };

@@ -4,6 +4,7 @@ import { systemClock } from '@bundoc/shared/clock';
 import type { Environment } from '@bundoc/shared/config';
 import { projectIdSchema } from '@bundoc/shared/contract/documents';
 import { createLogger } from '@bundoc/shared/logger';
+import { WatchedTls } from '@bundoc/shared/tls/watched-tls';
 import { readConfig } from '../config.ts';
 import { KmsClient } from '../kms/client.ts';
 import { ServiceToken } from '../kms/service-token.ts';
@@ -39,8 +40,9 @@ export async function withData<T>(
     throw new CannotRun(`there is no project ${idOf(named)}`);
   const logger = createLogger({ service: 'bundoc', level: 'silent' });
   const token = new ServiceToken({ path: config.kms.tokenFile, clock: systemClock, logger });
-  const { url, ca } = config.kms;
-  const kms = new KmsClient({ url, ca, token: () => token.current(), clock: systemClock, logger });
+  const { url, tls: files } = config.kms;
+  using tls = files && new WatchedTls({ files, use: 'client', clock: systemClock, logger });
+  const kms = new KmsClient({ url, tls, token: () => token.current(), clock: systemClock, logger });
   try {
     return await action({
       projects: names.map((project) => ({

@@ -1,21 +1,24 @@
 import { setTimeout as delay } from 'node:timers/promises';
-import { keyCheckValue, takeKey } from '@bundoc/shared/aead';
+import type { SecureContextOptions } from 'node:tls';
+import { keyCheckValue } from '@bundoc/shared/aead';
 import { type Clock, instant } from '@bundoc/shared/clock';
 import { HEARTBEAT_MS } from '@bundoc/shared/contract/events';
-import { type CreateKey, exportedKeySchema } from '@bundoc/shared/contract/keys';
+import { decodeExportedKey } from '@bundoc/shared/contract/exported-key';
+import type { CreateKey } from '@bundoc/shared/contract/keys';
 import { issuedTokenSchema, type Jwks, jwksSchema } from '@bundoc/shared/contract/tokens';
 import { AppError, hasCode } from '@bundoc/shared/errors';
 import type { Logger } from '@bundoc/shared/logger';
+import { TLS_VERSION_MIN, type WatchedTls } from '@bundoc/shared/tls/watched-tls';
 import pRetry from 'p-retry';
-import { Agent, type Dispatcher, request } from 'undici';
+import { Agent, buildConnector, type Dispatcher, request } from 'undici';
 import { z } from 'zod';
 import { KeyRefused, type KeyService, type LeasedKey } from './port.ts';
 
 export interface KmsClientOptions {
   /** BunKMS's internal listener. */
   readonly url: string;
-  /** PEM of the authority that BunKMS's certificate must come from; the system's own when absent. */
-  readonly ca?: string | undefined;
+  /** The client's certificate, and the authorities that BunKMS's must come from; the system's own when absent. */
+  readonly tls?: WatchedTls | undefined;
   /** The service token of the moment. */
   readonly token: () => string;
   readonly clock: Clock;
@@ -82,7 +85,12 @@ export class KmsClient implements KeyService {
 
   constructor(options: KmsClientOptions) {
     this.#options = options;
-    const connect = { timeout: CONNECT_TIMEOUT_MS, ...(options.ca === undefined ? {} : { ca: options.ca }) };
+    let connector = connectorOf({});
+    // New connections use what the files hold now; those that stand keep what they began with.
+    options.tls?.follow((context) => {
+      connector = connectorOf(context);
+    });
+    const connect: buildConnector.connector = (to, done) => connector(to, done);
     this.#streamAgent = new Agent({
       connect,
       headersTimeout: ANSWER_TIMEOUT_MS,
@@ -102,18 +110,17 @@ export class KmsClient implements KeyService {
     const requestedAt = instant(this.#options.clock);
     const query = version === undefined ? '' : `?version=${version}`;
     const { body } = await this.#call('GET', `/v1/export/${name}${query}`, [200]);
-    const exported = readAnswer(exportedKeySchema, body);
-    const dek = takeKey(Buffer.from(exported.key_material_b64, 'base64'));
-    const isAsked = exported.name === name && (version ?? exported.version) === exported.version;
-    if (!isAsked || keyCheckValue(dek) !== exported.kcv) throw new AppError('key_mismatch');
+    const { facts, dek } = readExport(body);
+    const isAsked = facts.name === name && (version ?? facts.version) === facts.version;
+    if (!isAsked || keyCheckValue(dek) !== facts.kcv) throw new AppError('key_mismatch');
     return {
-      keyId: exported.key_id,
-      version: exported.version,
-      kcv: exported.kcv,
-      wrapped: exported.wrapped_b64,
+      keyId: facts.key_id,
+      version: facts.version,
+      kcv: facts.kcv,
+      wrapped: facts.wrapped_b64,
       dek,
       requestedAt,
-      ttlMs: exported.lease.ttl_ms,
+      ttlMs: facts.lease.ttl_ms,
     };
   }
 
@@ -235,7 +242,7 @@ export class KmsClient implements KeyService {
         },
         body: body === undefined ? null : JSON.stringify(body),
       });
-      bytes = Buffer.from(await response.body.arrayBuffer());
+      bytes = await takeBytes(response.body);
     } catch (error) {
       throw new TryFailed('no answer', true, { cause: error });
     }
@@ -250,6 +257,32 @@ export class KmsClient implements KeyService {
       retryAfterS: retryAfterOf(response.headers['retry-after']),
       isRefusal: code !== undefined && REFUSALS.has(status),
     });
+  }
+}
+
+/**
+ * Connections with a time limit. `minVersion` and the like come from the context; plain HTTP takes no notice of them.
+ */
+function connectorOf(context: SecureContextOptions): buildConnector.connector {
+  return buildConnector({ timeout: CONNECT_TIMEOUT_MS, minVersion: TLS_VERSION_MIN, ...context });
+}
+
+/** The whole body in one buffer of its own; what it arrived in is wiped, since it may be a key. */
+async function takeBytes(body: AsyncIterable<Buffer>): Promise<Buffer> {
+  const chunks: Buffer[] = [];
+  try {
+    for await (const chunk of body) chunks.push(chunk);
+    return Buffer.concat(chunks);
+  } finally {
+    for (const chunk of chunks) chunk.fill(0);
+  }
+}
+
+function readExport(body: Buffer): ReturnType<typeof decodeExportedKey> {
+  try {
+    return decodeExportedKey(body);
+  } catch (error) {
+    throw new AppError('kms_unavailable', { cause: error, retryAfterS: RETRY_AFTER_S });
   }
 }
 

@@ -58,6 +58,12 @@ export class ServiceToken {
     return this.#token;
   }
 
+  /** When the token of the moment ends, milliseconds since 1970; undefined when it does not say. */
+  get expiresAtMs(): number | undefined {
+    const life = lifeOf(this.#token);
+    return life && life.exp * 1_000;
+  }
+
   /** Renews the token when half of its life is over. Never rejects: a failure is logged, and tried again later. */
   async renewIfDue(renew: () => Promise<string>): Promise<void> {
     const life = lifeOf(this.current());

@@ -3,11 +3,13 @@ import { existsSync, readFileSync } from 'node:fs';
 import { KEY_BYTES } from '@bundoc/shared/aead';
 import type { Environment } from '@bundoc/shared/config';
 import { type Claims, claimsSchema, type IssueToken } from '@bundoc/shared/contract/tokens';
+import { KEY_TEXT_BYTES, writeKeyText } from '@bundoc/shared/key-text';
 import { createVerifier } from 'fast-jwt';
 import { CLI_CALLER } from '../audit/caller.ts';
 import { readConfig } from '../config.ts';
 import { databasePathOf } from '../store/sqlite.ts';
 import { pemOf } from '../vault/signing-key.ts';
+import type { CertificateWish } from './certificates.ts';
 import { CliFailure, UsageError } from './errors.ts';
 import { type CliKms, openCliStore, unsealStore } from './open-kms.ts';
 import { createPrivateFile, replacePrivateFile } from './private-file.ts';
@@ -16,6 +18,9 @@ export interface InitOptions {
   readonly createKek?: true;
   /** File that shall hold Bundoc's service token. */
   readonly serviceToken?: string;
+  /** Folder of the authority that certificates come from. */
+  readonly authority?: string;
+  readonly certificate?: readonly CertificateWish[];
 }
 
 /** What Bundoc may do: make, read, fetch and rotate the keys of projects. */
@@ -29,9 +34,12 @@ const SERVICE_TOKEN: IssueToken = {
 /** A token that ends sooner than this is made anew: Bundoc must have the time to start and renew it. */
 const REMAINING_S_MIN = 3_600;
 
-/** Prepares an installation: KEK file, store, service token, each only if it is not there. May be run again at any time. */
+/** Prepares an installation: KEK file, store, service token, certificates, each only if it is not there. May be run again at any time. */
 export async function init(environment: Environment, options: InitOptions): Promise<void> {
   const { dataDir, kek } = readConfig(environment);
+  const { authority, certificate = [] } = options;
+  if ((authority === undefined) !== (certificate.length === 0))
+    throw new UsageError('--authority and --certificate go together');
   if (options.createKek === true) {
     if (kek.kind !== 'file') throw new UsageError('--create-kek needs BUNKMS_KEK_FILE');
     await ensureKekFile(kek.path, dataDir);
@@ -39,6 +47,10 @@ export async function init(environment: Environment, options: InitOptions): Prom
   await using store = await openCliStore(dataDir);
   const kms = await unsealStore(environment, store);
   if (options.serviceToken !== undefined) await ensureServiceToken(kms, options.serviceToken);
+  if (authority === undefined) return;
+  // What makes certificates is loaded only by whoever wants one.
+  const { ensureCertificates } = await import('./certificates.ts');
+  await ensureCertificates(authority, certificate);
 }
 
 async function ensureKekFile(path: string, dataDir: string): Promise<void> {
@@ -46,8 +58,10 @@ async function ensureKekFile(path: string, dataDir: string): Promise<void> {
   if (await isInitialised(dataDir))
     throw new CliFailure('the KEK file is gone and the store was made with it: a new one would open nothing');
   const kek = randomBytes(KEY_BYTES);
-  const made = await createPrivateFile(path, `${kek.toString('base64')}\n`);
+  const text = Buffer.alloc(KEY_TEXT_BYTES + 1, '\n');
+  writeKeyText(kek, text);
   kek.fill(0);
+  const made = await createPrivateFile(path, text).finally(() => text.fill(0));
   if (made)
     console.error(`bunkms: made a KEK in ${path}; without it the keys are lost, so keep a copy elsewhere`);
 }

@@ -3,6 +3,7 @@ import { type AuditReceipt, auditReceiptSchema, keyNameSchema } from '@bundoc/sh
 import { lineOf } from '@bundoc/shared/error-line';
 import { Command, CommanderError, InvalidArgumentError } from 'commander';
 import { auditHead, verifyAudit } from './audit.ts';
+import type { CertificateWish } from './certificates.ts';
 import { exitCodeOf } from './errors.ts';
 import { type InitOptions, init } from './init.ts';
 import { listKeys, rotateKey, showKey } from './key.ts';
@@ -37,6 +38,15 @@ function collect(text: string, earlier: readonly string[]): string[] {
   return [...earlier, ...text.split(',').filter((word) => word !== '')];
 }
 
+/** `folder=name,name` → the certificate that shall lie in the folder. */
+function collectCertificate(text: string, earlier: readonly CertificateWish[]): CertificateWish[] {
+  const [directory, list, ...rest] = text.split('=');
+  const names = (list ?? '').split(',');
+  if (!directory || rest.length > 0 || names.some((name) => !/^[a-z0-9._:-]{1,253}$/.test(name)))
+    throw new InvalidArgumentError('give folder=name,name');
+  return [...earlier, { directory, names }];
+}
+
 const environment = process.env;
 const program = new Command('bunkms')
   .description(
@@ -49,6 +59,13 @@ program
   .description('makes what an installation needs and is not there yet')
   .option('--create-kek', 'make the KEK file if there is none')
   .option('--service-token <file>', 'keep a valid token for Bundoc in this file')
+  .option('--authority <folder>', 'keep a private authority for certificates in this folder')
+  .option(
+    '--certificate <folder=names>',
+    'keep a certificate for these names in this folder',
+    collectCertificate,
+    [],
+  )
   .action((options: InitOptions) => init(environment, options));
 
 const token = program.command('token').description('service and client tokens');

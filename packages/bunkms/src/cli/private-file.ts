@@ -7,7 +7,7 @@ import { dirname } from 'node:path';
  *
  * @returns false, with nothing changed, when there is a file already, also when another process was faster.
  */
-export async function createPrivateFile(path: string, text: string): Promise<boolean> {
+export async function createPrivateFile(path: string, text: string | Uint8Array): Promise<boolean> {
   const temporary = await writeTemporary(path, text);
   try {
     await link(temporary, path);
@@ -22,7 +22,7 @@ export async function createPrivateFile(path: string, text: string): Promise<boo
 }
 
 /** Puts a file (mode 0600) in the place of whatever is there, in one step, durable once this resolves. */
-export async function replacePrivateFile(path: string, text: string): Promise<void> {
+export async function replacePrivateFile(path: string, text: string | Uint8Array): Promise<void> {
   const temporary = await writeTemporary(path, text);
   try {
     await rename(temporary, path);
@@ -33,7 +33,7 @@ export async function replacePrivateFile(path: string, text: string): Promise<vo
   await syncFolder(dirname(path));
 }
 
-async function writeTemporary(path: string, text: string): Promise<string> {
+async function writeTemporary(path: string, text: string | Uint8Array): Promise<string> {
   await mkdir(dirname(path), { recursive: true, mode: 0o700 });
   const temporary = `${path}.${randomBytes(6).toString('hex')}.tmp`;
   await using file = await open(temporary, 'wx', 0o600);

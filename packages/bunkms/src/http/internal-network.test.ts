@@ -1,7 +1,8 @@
 import type { NetworkInterfaceInfo } from 'node:os';
+import { boundedWarner } from '@bundoc/shared/bounded-warner';
 import { ConfigError } from '@bundoc/shared/config';
 import { describe, expect, test } from 'vitest';
-import { peersOf, refusedPeerWarner, resolveInternalAddress, watchAddress } from './internal-network.ts';
+import { peersOf, resolveInternalAddress, watchAddress } from './internal-network.ts';
 
 function face(address: string, cidr: string): NetworkInterfaceInfo {
   const family = address.includes(':') ? 'IPv6' : 'IPv4';
@@ -108,7 +109,7 @@ test('an address that its interface loses is told of, once', async () => {
 test('refused peers give one log line in ten seconds, with their number', () => {
   let nowMs = 1_000_000;
   const lines: [string, number][] = [];
-  const onRefused = refusedPeerWarner(
+  const onRefused = boundedWarner(
     (peer, count) => lines.push([peer, count]),
     () => nowMs,
   );

@@ -102,33 +102,24 @@ function contains(subnet: BlockList, address: string): boolean {
   return subnet.check(address, isIPv6(address) ? 'ipv6' : 'ipv4');
 }
 
-/** Ends every connection from elsewhere before a byte of it is read, and tells `onRefused` of it. */
+/**
+ * Ends every connection from elsewhere before a byte of it is read, and tells `onRefused` of it. It stands before what the server
+ * does with a connection, TLS included: call it once that is complete.
+ */
 export function guardPeers(
   server: Server,
   isPeer: (peer: string) => boolean,
   onRefused: (peer: string) => void,
 ): void {
+  const accept = server.listeners('connection');
+  server.removeAllListeners('connection');
   server.on('connection', (socket: Socket) => {
     const peer = socket.remoteAddress;
-    if (peer !== undefined && isPeer(peer)) return;
+    if (peer !== undefined && isPeer(peer)) {
+      for (const listener of accept) listener.call(server, socket);
+      return;
+    }
     socket.destroy();
     onRefused(peer ?? 'unknown');
   });
-}
-
-/** A listener for {@link guardPeers} that writes at most one log line in `everyMs`, with the number since the last. */
-export function refusedPeerWarner(
-  warn: (peer: string, count: number) => void,
-  monotonicMs: () => number,
-  everyMs = 10_000,
-): (peer: string) => void {
-  let count = 0;
-  let lastMs = Number.NEGATIVE_INFINITY;
-  return (peer) => {
-    count++;
-    if (monotonicMs() - lastMs < everyMs) return;
-    warn(peer, count);
-    count = 0;
-    lastMs = monotonicMs();
-  };
 }

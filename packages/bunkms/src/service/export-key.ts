@@ -1,4 +1,4 @@
-import type { ExportedKey } from '@bundoc/shared/contract/keys';
+import type { ExportedKeyFacts } from '@bundoc/shared/contract/exported-key';
 import { AppError } from '@bundoc/shared/errors';
 import type { Logger } from '@bundoc/shared/logger';
 import type { Caller } from '../audit/caller.ts';
@@ -12,6 +12,12 @@ export interface ExportPorts extends KeyPorts {
   readonly metrics: Metrics;
   /** How long whoever gets a key may keep it, milliseconds; at most `LEASE_TTL_MS`. */
   readonly leaseTtlMs: number;
+}
+
+export interface ReleasedKey {
+  /** The raw DEK, which the caller wipes. */
+  readonly dek: Buffer;
+  readonly facts: ExportedKeyFacts;
 }
 
 /**
@@ -28,7 +34,7 @@ export async function exportKey(
   ports: ExportPorts,
   { name, version }: { readonly name: string; readonly version?: number | undefined },
   caller: Caller,
-): Promise<ExportedKey> {
+): Promise<ReleasedKey> {
   const key = await ports.store.findKey(name, version);
   if (key === undefined) throw new AppError('KEY_NOT_FOUND');
   const dek = openDek(ports, key);
@@ -61,8 +67,7 @@ export async function exportKey(
       },
       'key exported',
     );
-    return {
-      key_material_b64: dek.toString('base64'),
+    const facts: ExportedKeyFacts = {
       algorithm: 'AES-256-GCM',
       name,
       key_id: info.id,
@@ -72,7 +77,9 @@ export async function exportKey(
       lease: { id: leaseIdOf(receipt), ttl_ms: ports.leaseTtlMs },
       audit: receipt,
     };
-  } finally {
+    return { dek, facts };
+  } catch (error) {
     dek.fill(0);
+    throw error;
   }
 }

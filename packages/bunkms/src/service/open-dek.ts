@@ -24,7 +24,11 @@ export function openDek(
     if (error instanceof OpenError) throw damaged('it does not unwrap');
     throw error;
   }
-  if (keyCheckValue(createSecretKey(dek)) === info.kcv) return dek;
-  dek.fill(0);
-  throw damaged('its check value differs');
+  try {
+    if (keyCheckValue(createSecretKey(dek)) !== info.kcv) throw damaged('its check value differs');
+  } catch (error) {
+    dek.fill(0);
+    throw error;
+  }
+  return dek;
 }

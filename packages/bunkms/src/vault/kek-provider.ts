@@ -1,7 +1,8 @@
 import type { KeyObject } from 'node:crypto';
 import { readFileSync, statSync } from 'node:fs';
-import { KEY_BYTES, takeKey } from '@bundoc/shared/aead';
+import { takeKey } from '@bundoc/shared/aead';
 import { ConfigError } from '@bundoc/shared/config';
+import { readKeyHex, readKeyText } from '@bundoc/shared/key-text';
 
 /** The most keys a ring may hold; a ring this long means that rotations were never finished. */
 export const KEKS_MAX = 8;
@@ -22,17 +23,17 @@ export interface KekProvider {
 export function fileKekProvider(path: string, warn: (message: string) => void): KekProvider {
   return {
     load: async () => {
-      let text: string;
+      let bytes: Buffer;
       try {
         if ((statSync(path).mode & 0o077) !== 0)
           warn('BUNKMS_KEK_FILE: the file is open to its group or to others; make it mode 0600');
-        text = readFileSync(path, 'utf8');
+        bytes = readFileSync(path);
       } catch (error) {
         throw new ConfigError([
           `BUNKMS_KEK_FILE: the file cannot be read (${(error as NodeJS.ErrnoException).code})`,
         ]);
       }
-      return parseKekRing('BUNKMS_KEK_FILE', text);
+      return takeKekRing('BUNKMS_KEK_FILE', bytes);
     },
   };
 }
@@ -42,26 +43,34 @@ export function inlineKekProvider(text: string): KekProvider {
   return { load: async () => parseKekRing('BUNKMS_KEK', text) };
 }
 
+/** {@link takeKekRing} of a text. A string cannot be wiped: a file is the better place for a KEK. */
+export function parseKekRing(source: string, text: string): readonly KeyObject[] {
+  return takeKekRing(source, Buffer.from(text));
+}
+
 /**
- * Reads a ring: one key a line, 32 bytes in base64 or as 64 hex digits, the current key first. Empty lines and lines
- * that begin with `#` are skipped.
+ * Reads a ring and wipes the bytes: one key a line, 32 bytes in base64 or as 64 hex digits, the current key first. Empty lines
+ * and lines that begin with `#` are skipped.
  *
  * @throws ConfigError naming `source` and every faulty line by number.
  */
-export function parseKekRing(source: string, text: string): readonly KeyObject[] {
+export function takeKekRing(source: string, bytes: Buffer): readonly KeyObject[] {
   const faults: string[] = [];
   const keks: KeyObject[] = [];
-  for (const [index, line] of text.split(/\r?\n/).entries()) {
-    const word = line.trim();
-    if (word === '' || word.startsWith('#')) continue;
-    const bytes = decodeKey(word);
-    if (bytes === undefined) {
-      faults.push(`${source}: line ${index + 1} is neither 32 bytes in base64 nor 64 hex digits`);
-      continue;
+  try {
+    for (const [index, word] of wordsOf(bytes).entries()) {
+      if (word.length === 0 || word[0] === HASH) continue;
+      const key = readKeyHex(word) ?? readKeyText(word);
+      if (key === undefined) {
+        faults.push(`${source}: line ${index + 1} is neither 32 bytes in base64 nor 64 hex digits`);
+        continue;
+      }
+      const kek = takeKey(key);
+      if (keks.some((other) => other.equals(kek))) faults.push(`${source}: line ${index + 1} repeats a key`);
+      keks.push(kek);
     }
-    const kek = takeKey(bytes);
-    if (keks.some((other) => other.equals(kek))) faults.push(`${source}: line ${index + 1} repeats a key`);
-    keks.push(kek);
+  } finally {
+    bytes.fill(0);
   }
   if (keks.length > KEKS_MAX) faults.push(`${source}: holds more than ${KEKS_MAX} keys`);
   if (keks.length === 0 && faults.length === 0) faults.push(`${source}: holds no key`);
@@ -69,9 +78,23 @@ export function parseKekRing(source: string, text: string): readonly KeyObject[]
   return keks;
 }
 
-function decodeKey(word: string): Buffer | undefined {
-  if (/^[0-9a-fA-F]{64}$/.test(word)) return Buffer.from(word, 'hex');
-  const bytes = Buffer.from(word, 'base64');
-  // Comparing the re-encoded text refuses what Buffer tolerates: missing padding, stray characters, loose bits.
-  return bytes.length === KEY_BYTES && bytes.toString('base64') === word ? bytes : undefined;
+const BYTE_ORDER_MARK = Buffer.of(0xef, 0xbb, 0xbf);
+const LINE_FEED = 0x0a;
+const SPACE = 0x20;
+const HASH = 0x23;
+
+/** The lines, without the white space around them; parts of `bytes`, not copies. */
+function wordsOf(bytes: Buffer): Buffer[] {
+  const words: Buffer[] = [];
+  let start = bytes.indexOf(BYTE_ORDER_MARK) === 0 ? BYTE_ORDER_MARK.length : 0;
+  while (start <= bytes.length) {
+    const found = bytes.indexOf(LINE_FEED, start);
+    const next = found === -1 ? bytes.length : found;
+    let end = next;
+    while (start < end && (bytes[start] ?? 0) <= SPACE) start++;
+    while (end > start && (bytes[end - 1] ?? 0) <= SPACE) end--;
+    words.push(bytes.subarray(start, end));
+    start = next + 1;
+  }
+  return words;
 }

@@ -67,15 +67,22 @@ async function initialise(vault: Vault, store: KmsStore, clock: Clock, actor: st
   const chainKey = randomBytes(KEY_BYTES);
   const seed = randomBytes(KEY_BYTES);
   const time = new Date(clock.now()).toISOString();
-  const candidate: Installation = {
-    createdAt: time,
-    chainKeyWrapped: vault.wrapSecret(chainKey, 'audit-chain-key'),
-    signingSeedWrapped: vault.wrapSecret(seed, 'token-signing-seed'),
-    signingKey: publicJwkOf(signingKeyOf(seed)),
-    keks: [currentKekOf(vault)],
-  };
-  seed.fill(0);
-  await store.initialise(candidate, takeKey(chainKey), {
+  let candidate: Installation;
+  let chainKeyObject: KeyObject;
+  try {
+    candidate = {
+      createdAt: time,
+      chainKeyWrapped: vault.wrapSecret(chainKey, 'audit-chain-key'),
+      signingSeedWrapped: vault.wrapSecret(seed, 'token-signing-seed'),
+      signingKey: publicJwkOf(signingKeyOf(seed)),
+      keks: [currentKekOf(vault)],
+    };
+    chainKeyObject = takeKey(chainKey);
+  } finally {
+    chainKey.fill(0);
+    seed.fill(0);
+  }
+  await store.initialise(candidate, chainKeyObject, {
     time,
     severity: 'INFO',
     action: 'vault.initialised',
@@ -103,8 +110,12 @@ async function openInstallation(
   const chainKey = takeKey(chainKeyBytes);
   const seed = openSecret(vault, installation, 'token-signing-seed', installation.signingSeedWrapped);
   if (typeof seed === 'string') return sealed(seed);
-  const signingKey = signingKeyOf(seed);
-  seed.fill(0);
+  let signingKey: KeyObject;
+  try {
+    signingKey = signingKeyOf(seed);
+  } finally {
+    seed.fill(0);
+  }
 
   await store.unlock(chainKey);
   // The public key is made anew of the seed: the copy in the store is not authenticated.

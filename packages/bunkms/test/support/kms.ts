@@ -24,6 +24,7 @@ export interface KmsOptions {
   readonly dataDir?: string;
   /** The ring's text. */
   readonly kek?: string;
+  /** What differs from {@link configOf}. */
   readonly config?: Partial<BunkmsConfig>;
   /** Puts something before the store that the service uses. */
   readonly decorate?: (store: KmsStore) => KmsStore;
@@ -98,6 +99,7 @@ export async function startKms(options: KmsOptions = {}): Promise<TestKms> {
   const running = await startBunkms(
     { ...configOf(dataDir, kek), ...options.config },
     {
+      checkTlsEveryMs: 20,
       clock,
       logger: createLogger({ service: 'bunkms', level: 'debug', destination }),
       openStore: async () => {

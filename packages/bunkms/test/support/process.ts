@@ -29,6 +29,16 @@ export async function bunkms(environment: Record<string, string>, ...args: strin
   return { code, ...output };
 }
 
+/** Runs the container's health check. @returns its exit code. */
+export async function healthcheck(environment: Record<string, string>): Promise<number | null> {
+  const child = spawn(process.execPath, [...NODE_ARGS, source('healthcheck.ts')], {
+    env: environment,
+    stdio: 'ignore',
+  });
+  const [code] = (await once(child, 'close')) as [number | null];
+  return code;
+}
+
 export interface Server extends AsyncDisposable {
   readonly process: ChildProcess;
   readonly apiUrl: string;

@@ -1,29 +1,73 @@
 import type { FastifyInstance } from 'fastify';
-import { collectDefaultMetrics, Registry } from 'prom-client';
+import { Counter, collectDefaultMetrics, Gauge, Registry } from 'prom-client';
+import type { WatchedTls } from '../tls/watched-tls.ts';
 import { RequestTimes } from './request-times.ts';
 
-/** The registry of a service, with the metrics of its process. */
-export function createRegistry(): Registry {
-  const registry = new Registry();
-  collectDefaultMetrics({ register: registry });
-  return registry;
+/** The metrics every service has: those of the process, of its listeners, and of its certificates. */
+export interface ServiceMetrics {
+  readonly registry: Registry;
+  /** Counts and times the requests of one listener, from now on. */
+  measureRequests(app: FastifyInstance, listener: string): void;
+  /** Counts a connection that TLS refused. */
+  tlsRefused(listener: string): void;
+  /** Shows when a certificate ends, whenever the metrics are asked for. */
+  watchCertificate(use: string, tls: WatchedTls): void;
 }
 
 /**
- * Counts and times the requests of an app. Labels are route patterns, never paths, so that their number is bounded and no
- * id is among them.
+ * Labels are route patterns, never paths, so that their number is bounded and no id is among them.
  *
  * @param prefix of the service's own metrics, with its underscore: `bundoc_`.
  */
-export function measureRequests(app: FastifyInstance, registry: Registry, prefix: string): void {
+export function createServiceMetrics(prefix: string): ServiceMetrics {
+  const registry = new Registry();
+  const registers = [registry];
+  collectDefaultMetrics({ register: registry });
   const times = new RequestTimes(`${prefix}http_request_seconds`, registry);
-  app.addHook('onResponse', (request, reply, done) => {
-    times.add(
-      request.routeOptions.url ?? 'none',
-      request.method,
-      reply.statusCode,
-      reply.elapsedTime / 1_000,
-    );
-    done();
+  const tlsRefused = new Counter({
+    name: `${prefix}tls_refused_total`,
+    help: 'Connections that TLS refused: no or a wrong client certificate, an old version, no TLS at all.',
+    labelNames: ['listener'],
+    registers,
+  });
+  const certificates = new Map<string, WatchedTls>();
+  new Gauge({
+    name: `${prefix}certificate_expiry_timestamp_seconds`,
+    help: 'When the certificate in use ends, seconds since 1970.',
+    labelNames: ['use'],
+    registers,
+    collect() {
+      for (const [use, { notAfterMs }] of certificates)
+        if (notAfterMs !== undefined) this.set({ use }, notAfterMs / 1_000);
+    },
+  });
+  return {
+    registry,
+    measureRequests: (app, listener) => {
+      const record = times.recorderOf(listener);
+      app.addHook('onResponse', (request, reply, done) => {
+        record(
+          request.routeOptions.url ?? 'none',
+          request.method,
+          reply.statusCode,
+          reply.elapsedTime / 1_000,
+        );
+        done();
+      });
+    },
+    tlsRefused: (listener) => tlsRefused.inc({ listener }),
+    watchCertificate: (use, tls) => certificates.set(use, tls),
+  };
+}
+
+/** A gauge that is read whenever the metrics are asked for. */
+export function gauge(registry: Registry, name: string, help: string, read: () => number): void {
+  new Gauge({
+    name,
+    help,
+    registers: [registry],
+    collect() {
+      this.set(read());
+    },
   });
 }

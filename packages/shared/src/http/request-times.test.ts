@@ -10,20 +10,22 @@ describe('RequestTimes', () => {
     const histogram = new Histogram({
       name: 'requests',
       help: 'Time from a request to its answer.',
-      labelNames: ['route', 'method', 'status'],
+      labelNames: ['listener', 'route', 'method', 'status'],
       buckets: [...BOUNDS_S],
       registers: [reference],
     });
 
-    for (const [route, method, status, seconds] of [
-      ['/a/:id', 'GET', 200, 0.0005],
-      ['/a/:id', 'GET', 200, 0.001],
-      ['/a/:id', 'GET', 200, 0.3],
-      ['/a/:id', 'GET', 404, 7],
-      ['/a/:id', 'PUT', 200, 0.02],
+    const recorders = { api: times.recorderOf('api'), internal: times.recorderOf('internal') };
+    for (const [listener, route, method, status, seconds] of [
+      ['api', '/a/:id', 'GET', 200, 0.0005],
+      ['internal', '/a/:id', 'GET', 200, 0.0005],
+      ['api', '/a/:id', 'GET', 200, 0.001],
+      ['api', '/a/:id', 'GET', 200, 0.3],
+      ['api', '/a/:id', 'GET', 404, 7],
+      ['api', '/a/:id', 'PUT', 200, 0.02],
     ] as const) {
-      times.add(route, method, status, seconds);
-      histogram.observe({ route, method, status }, seconds);
+      recorders[listener](route, method, status, seconds);
+      histogram.observe({ listener, route, method, status }, seconds);
     }
 
     const lines = async (registry: Registry) =>

@@ -5,13 +5,23 @@ export const BOUNDS_S = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5
 
 type Series = Awaited<ReturnType<Histogram['get']>>;
 
-/** Requests of one route, method and status. */
+/** Requests of one listener, route, method and status. */
 interface Cell {
-  readonly labels: { readonly route: string; readonly method: string; readonly status: number };
+  readonly labels: {
+    readonly listener: string;
+    readonly route: string;
+    readonly method: string;
+    readonly status: number;
+  };
   /** By the first bound that is not exceeded; the last one counts those beyond all bounds. */
   readonly buckets: number[];
   sumS: number;
 }
+
+type ByRoute = Map<string, Map<string, Map<number, Cell>>>;
+
+/** Adds a request. The route is a pattern; routes, methods and statuses must be few. */
+export type RequestRecorder = (route: string, method: string, status: number, seconds: number) => void;
 
 /**
  * A histogram of request times. prom-client's own builds and hashes a string of the labels at each observation, which costs a
@@ -19,7 +29,7 @@ interface Cell {
  */
 export class RequestTimes {
   readonly name: string;
-  readonly #byRoute = new Map<string, Map<string, Map<number, Cell>>>();
+  readonly #listeners: ByRoute[] = [];
 
   constructor(name: string, registry: Registry) {
     this.name = name;
@@ -27,13 +37,17 @@ export class RequestTimes {
     registry.registerMetric(this as unknown as Histogram);
   }
 
-  /** @param route its pattern; routes, methods and statuses must be few. */
-  add(route: string, method: string, status: number, seconds: number): void {
-    const cell = this.#cell(route, method, status);
-    let bucket = 0;
-    while (bucket < BOUNDS_S.length && seconds > (BOUNDS_S[bucket] as number)) bucket++;
-    cell.buckets[bucket] = (cell.buckets[bucket] as number) + 1;
-    cell.sumS += seconds;
+  /** What the requests of one listener are added with; asked for once a listener. */
+  recorderOf(listener: string): RequestRecorder {
+    const byRoute: ByRoute = new Map();
+    this.#listeners.push(byRoute);
+    return (route, method, status, seconds) => {
+      const cell = cellOf(byRoute, listener, route, method, status);
+      let bucket = 0;
+      while (bucket < BOUNDS_S.length && seconds > (BOUNDS_S[bucket] as number)) bucket++;
+      cell.buckets[bucket] = (cell.buckets[bucket] as number) + 1;
+      cell.sumS += seconds;
+    };
   }
 
   async get(): Promise<Omit<Series, 'collect' | 'type'> & { type: string }> {
@@ -42,19 +56,10 @@ export class RequestTimes {
     return { name: this.name, help, type: 'histogram', aggregator: 'sum', values };
   }
 
-  #cell(route: string, method: string, status: number): Cell {
-    const byMethod = getOrMake(this.#byRoute, route, () => new Map<string, Map<number, Cell>>());
-    const byStatus = getOrMake(byMethod, method, () => new Map<number, Cell>());
-    return getOrMake(byStatus, status, () => ({
-      labels: { route, method, status },
-      buckets: Array.from({ length: BOUNDS_S.length + 1 }, () => 0),
-      sumS: 0,
-    }));
-  }
-
   *#cells(): Generator<Cell> {
-    for (const byMethod of this.#byRoute.values())
-      for (const byStatus of byMethod.values()) yield* byStatus.values();
+    for (const byRoute of this.#listeners)
+      for (const byMethod of byRoute.values())
+        for (const byStatus of byMethod.values()) yield* byStatus.values();
   }
 
   /** Buckets count everything up to their bound, as Prometheus wants it. */
@@ -70,6 +75,16 @@ export class RequestTimes {
       { metricName: `${this.name}_count`, labels, value: count },
     ];
   }
+}
+
+function cellOf(byRoute: ByRoute, listener: string, route: string, method: string, status: number): Cell {
+  const byMethod = getOrMake(byRoute, route, () => new Map<string, Map<number, Cell>>());
+  const byStatus = getOrMake(byMethod, method, () => new Map<number, Cell>());
+  return getOrMake(byStatus, status, () => ({
+    labels: { listener, route, method, status },
+    buckets: Array.from({ length: BOUNDS_S.length + 1 }, () => 0),
+    sumS: 0,
+  }));
 }
 
 function getOrMake<K, V>(map: Map<K, V>, key: K, make: () => V): V {

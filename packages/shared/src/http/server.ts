@@ -6,6 +6,7 @@ import Fastify, { type FastifyInstance, type FastifyRequest, type HTTPMethods, L
 import type { ProblemCode } from '../contract/problem.ts';
 import { AppError } from '../errors.ts';
 import type { Logger } from '../logger.ts';
+import { guardTls, type ServerTls, tlsOptionsOf } from '../tls/server-tls.ts';
 import { writeAnswersTogether } from './answers-together.ts';
 import { boundHeldAnswers, boundHeldBodies } from './held-bytes.ts';
 import { PROBLEM_CONTENT_TYPE, problemOf, replyProblem, toAppError } from './problem-reply.ts';
@@ -16,6 +17,8 @@ export interface HttpServerOptions {
   readonly bodyBytesMax: number;
   /** Told of every refused or failed request, exactly once, before its answer is sent. */
   readonly onProblem?: (request: FastifyRequest, error: AppError) => void;
+  /** Plain HTTP when absent. */
+  readonly tls?: ServerTls | undefined;
   /** {@link REQUEST_TIMEOUT_MS} unless a test is in a hurry. */
   readonly requestTimeoutMs?: number;
   /** {@link STALLED_TIMEOUT_MS} unless a test is in a hurry. */
@@ -87,6 +90,13 @@ export function createHttpServer(options: HttpServerOptions): FastifyInstance {
     return error;
   };
 
+  const nodeOptions = {
+    maxHeaderSize: HEADER_BYTES_MAX,
+    headersTimeout: requestTimeoutMs,
+    connectionsCheckingInterval: Math.min(CHECKING_INTERVAL_MS, requestTimeoutMs),
+    // Node's own answer to a missing Host has no body: the hook below gives one.
+    requireHostHeader: false,
+  };
   const app = Fastify({
     loggerInstance: options.logger,
     logController: new LogController({ disableRequestLogging: true }),
@@ -102,19 +112,16 @@ export function createHttpServer(options: HttpServerOptions): FastifyInstance {
     keepAliveTimeout: 65_000,
     forceCloseConnections: 'idle',
     return503OnClosing: false,
-    http: {
-      maxHeaderSize: HEADER_BYTES_MAX,
-      headersTimeout: requestTimeoutMs,
-      connectionsCheckingInterval: Math.min(CHECKING_INTERVAL_MS, requestTimeoutMs),
-      // Node's own answer to a missing Host has no body: the hook below gives one.
-      requireHostHeader: false,
-    },
+    ...(options.tls === undefined
+      ? { http: nodeOptions }
+      : { https: { ...nodeOptions, ...tlsOptionsOf(options.tls) } }),
     frameworkErrors: (error, request, reply) => {
       replyProblem(fail(error, request), request, reply);
     },
     clientErrorHandler: (error, socket) => answerClientError(error, socket, newRequestId),
   }) as unknown as FastifyInstance;
 
+  if (options.tls !== undefined) guardTls(app, options.tls);
   app.server.prependListener('request', (request: IncomingMessage, response: ServerResponse) => {
     (request.socket as ServedSocket)[LATEST] = response;
   });

@@ -1,0 +1,104 @@
+import { createPrivateKey, X509Certificate } from 'node:crypto';
+import { closeSync, existsSync, mkdirSync, openSync, readFileSync } from 'node:fs';
+import { isIP } from 'node:net';
+import { join } from 'node:path';
+import { DatabaseSync } from 'node:sqlite';
+import { issueCertificate, makeAuthority } from '../pki/authority.ts';
+import { replacePrivateFile } from './private-file.ts';
+
+/** A certificate that shall be there. */
+export interface CertificateWish {
+  /** Holds `cert.pem`, `key.pem` and `ca.pem`, and nothing of anybody else. */
+  readonly directory: string;
+  /** What the service is called: DNS names and addresses. */
+  readonly names: readonly string[];
+}
+
+const DAY_MS = 86_400_000;
+/** Clocks differ a little. */
+const BACKDATE_MS = 3_600_000;
+const AUTHORITY_DAYS = 3_650;
+/** An authority with less left is replaced: it must outlive what it signs. */
+const AUTHORITY_DAYS_MIN = 730;
+const CERTIFICATE_DAYS = 365;
+/** A certificate with less left is made anew. */
+const CERTIFICATE_DAYS_MIN = 180;
+const LOCK_TIMEOUT_MS = 10_000;
+
+/**
+ * Makes an authority in `authorityDir`, and a certificate of it for each service, where they are not there, are of no use or end
+ * soon; leaves the others as they are. May be run again at any time, also while the services run: they read the files anew.
+ */
+export async function ensureCertificates(
+  authorityDir: string,
+  wishes: readonly CertificateWish[],
+  nowMs: number = Date.now(),
+): Promise<void> {
+  using _lock = lock(authorityDir);
+  const authority = await ensureAuthority(authorityDir, nowMs);
+  for (const { directory, names } of wishes) {
+    if (isGood(directory, authority.cert, names, nowMs)) continue;
+    const issued = await issueCertificate(authority, names, {
+      notBeforeMs: nowMs - BACKDATE_MS,
+      notAfterMs: nowMs + CERTIFICATE_DAYS * DAY_MS,
+    });
+    await replacePrivateFile(join(directory, 'ca.pem'), authority.cert);
+    await replacePrivateFile(join(directory, 'key.pem'), issued.key);
+    await replacePrivateFile(join(directory, 'cert.pem'), issued.cert);
+  }
+}
+
+/**
+ * Keeps other processes from making certificates at the same time, which would leave files that do not belong together. SQLite's lock is
+ * free again however the process ends; Node has no other of that kind.
+ */
+function lock(directory: string): Disposable {
+  mkdirSync(directory, { recursive: true, mode: 0o700 });
+  const path = join(directory, 'lock');
+  closeSync(openSync(path, 'a', 0o600));
+  const database = new DatabaseSync(path, { timeout: LOCK_TIMEOUT_MS });
+  database.exec('BEGIN IMMEDIATE');
+  return { [Symbol.dispose]: () => database.close() };
+}
+
+async function ensureAuthority(directory: string, nowMs: number): Promise<{ cert: string; key: string }> {
+  const [certPath, keyPath] = [join(directory, 'cert.pem'), join(directory, 'key.pem')];
+  const present = readPair(directory);
+  if (present !== undefined && daysLeft(present.leaf, nowMs) >= AUTHORITY_DAYS_MIN)
+    return { cert: present.cert, key: present.key };
+  const made = await makeAuthority({
+    notBeforeMs: nowMs - BACKDATE_MS,
+    notAfterMs: nowMs + AUTHORITY_DAYS * DAY_MS,
+  });
+  await replacePrivateFile(keyPath, made.key);
+  await replacePrivateFile(certPath, made.cert);
+  return made;
+}
+
+function isGood(directory: string, authority: string, names: readonly string[], nowMs: number): boolean {
+  const pair = readPair(directory);
+  const caPath = join(directory, 'ca.pem');
+  if (pair === undefined || !existsSync(caPath) || readFileSync(caPath, 'utf8') !== authority) return false;
+  const { leaf } = pair;
+  return (
+    daysLeft(leaf, nowMs) >= CERTIFICATE_DAYS_MIN &&
+    leaf.verify(new X509Certificate(authority).publicKey) &&
+    names.every((name) => (isIP(name) === 0 ? leaf.checkHost(name) : leaf.checkIP(name)) !== undefined)
+  );
+}
+
+/** @returns undefined unless both files are there, can be read and belong together. */
+function readPair(directory: string): { cert: string; key: string; leaf: X509Certificate } | undefined {
+  try {
+    const cert = readFileSync(join(directory, 'cert.pem'), 'utf8');
+    const key = readFileSync(join(directory, 'key.pem'), 'utf8');
+    const leaf = new X509Certificate(cert);
+    return leaf.checkPrivateKey(createPrivateKey(key)) ? { cert, key, leaf } : undefined;
+  } catch {
+    return undefined;
+  }
+}
+
+function daysLeft(cert: X509Certificate, nowMs: number): number {
+  return (cert.validToDate.getTime() - nowMs) / DAY_MS;
+}

@@ -1,0 +1,65 @@
+import type { KeyObject } from 'node:crypto';
+import { takeKey } from '../aead.ts';
+import { scanJson } from '../json/scan.ts';
+import { KEY_TEXT_BYTES, readKeyText, writeKeyText } from '../key-text.ts';
+import { type ExportedKey, exportedKeySchema } from './keys.ts';
+
+/** What an export answers beside the key itself. */
+export type ExportedKeyFacts = Omit<ExportedKey, 'key_material_b64'>;
+
+const MATERIAL = 'key_material_b64';
+const HEAD = Buffer.from(`{"${MATERIAL}":"`);
+const NO_MATERIAL = 'A'.repeat(KEY_TEXT_BYTES);
+
+/**
+ * The body of an export's answer, made as bytes: no string of the key comes to be.
+ *
+ * @returns memory of its own; the caller wipes it, and `dek`.
+ */
+export function encodeExportedKey(facts: ExportedKeyFacts, dek: Uint8Array): Buffer {
+  const rest = Buffer.from(`",${JSON.stringify(facts).slice(1)}`);
+  const body = Buffer.alloc(HEAD.length + KEY_TEXT_BYTES + rest.length);
+  HEAD.copy(body);
+  writeKeyText(dek, body.subarray(HEAD.length));
+  rest.copy(body, HEAD.length + KEY_TEXT_BYTES);
+  return body;
+}
+
+/**
+ * Reads the body of an export's answer, whatever the order of its members, and wipes it. The key is cut out of the bytes
+ * before anything is made a string of them.
+ *
+ * @throws Error when it is no such answer; the message repeats nothing of it.
+ */
+export function decodeExportedKey(body: Buffer): {
+  readonly facts: ExportedKeyFacts;
+  readonly dek: KeyObject;
+} {
+  let dek: Buffer | undefined;
+  try {
+    const text = materialIn(body);
+    dek = text && readKeyText(text);
+    if (text === undefined || dek === undefined) throw new Error('the answer holds no key');
+    text.write(NO_MATERIAL, 'latin1');
+    const parsed = exportedKeySchema.safeParse(JSON.parse(body.toString('utf8')));
+    if (!parsed.success) throw new Error('the answer is not that of an export');
+    const { [MATERIAL]: _, ...facts } = parsed.data;
+    return { facts, dek: takeKey(dek) };
+  } finally {
+    dek?.fill(0);
+    body.fill(0);
+  }
+}
+
+/** The part of the body that is the key's text; undefined when there is none, more than one, or one that is not written plainly. */
+function materialIn(body: Buffer): Buffer | undefined {
+  const { members, duplicateName } = scanJson(body);
+  const member = members.find(({ name }) => name === MATERIAL);
+  if (member === undefined || duplicateName !== undefined) return undefined;
+  const colon = body.indexOf(':', member.nameStart + MATERIAL.length + 2);
+  const start = body.indexOf('"', colon) + 1;
+  const end = start + KEY_TEXT_BYTES;
+  return colon !== -1 && start !== 0 && end < member.end && body[end] === 0x22
+    ? body.subarray(start, end)
+    : undefined;
+}

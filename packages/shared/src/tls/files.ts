@@ -1,0 +1,108 @@
+import { createPrivateKey, X509Certificate } from 'node:crypto';
+import { readFileSync, statSync } from 'node:fs';
+import { createSecureContext } from 'node:tls';
+import { ConfigError } from '../config.ts';
+
+/** A file, and the variable that names it, for messages. */
+export interface NamedFile {
+  readonly variable: string;
+  readonly path: string;
+}
+
+/** PEM files of one end of TLS. A certificate and its key come together; the configuration sees to that. */
+export interface TlsFiles {
+  /** The certificate, and behind it those that lead to the authority. */
+  readonly cert?: NamedFile | undefined;
+  /** The private key of the certificate, not encrypted. */
+  readonly key?: NamedFile | undefined;
+  /** The authorities that the other end's certificate must come from. */
+  readonly ca?: NamedFile | undefined;
+}
+
+/**
+ * The files that a parsed environment names.
+ *
+ * @param variables those of the certificate, of its key and of the authorities.
+ * @returns undefined when there is none.
+ */
+export function tlsFilesOf<V extends string>(
+  values: Readonly<Partial<Record<V, string | undefined>>>,
+  [cert, key, ca]: readonly [V, V, V?],
+): TlsFiles | undefined {
+  const named = (variable: V | undefined): NamedFile | undefined => {
+    const path = variable === undefined ? undefined : values[variable];
+    return variable === undefined || path === undefined ? undefined : { variable, path };
+  };
+  const files = { cert: named(cert), key: named(key), ca: named(ca) };
+  return Object.values(files).every((file) => file === undefined) ? undefined : files;
+}
+
+/** What {@link TlsFiles} hold, checked. */
+export interface TlsMaterial {
+  readonly cert?: Buffer;
+  readonly key?: Buffer;
+  readonly ca?: Buffer;
+  /** When the certificate ends, milliseconds since 1970; absent without one. */
+  readonly notAfterMs?: number;
+}
+
+/**
+ * Reads the files and checks that they are usable and belong together. Whether the certificate has expired is not
+ * asked: it must be possible to start, and to say so.
+ *
+ * @throws ConfigError with all faults; it repeats no content.
+ */
+export function readTlsMaterial(files: TlsFiles): TlsMaterial {
+  const faults: string[] = [];
+  const attempt = <T>(file: NamedFile | undefined, why: string, read: () => T): T | undefined => {
+    if (file === undefined) return undefined;
+    try {
+      return read();
+    } catch (error) {
+      const code = (error as NodeJS.ErrnoException).syscall === undefined ? undefined : codeOf(error);
+      faults.push(`${file.variable}: ${code === undefined ? why : `the file cannot be read (${code})`}`);
+      return undefined;
+    }
+  };
+  const bytesOf = (file: NamedFile | undefined) =>
+    attempt(file, 'the file cannot be read', () => readFileSync(String(file?.path)));
+  const [cert, key, ca] = [bytesOf(files.cert), bytesOf(files.key), bytesOf(files.ca)];
+
+  const leaf = cert && attempt(files.cert, 'holds no certificate in PEM', () => new X509Certificate(cert));
+  const privateKey =
+    key && attempt(files.key, 'holds no unencrypted private key in PEM', () => createPrivateKey(key));
+  if (ca !== undefined) attempt(files.ca, 'holds no certificate in PEM', () => new X509Certificate(ca));
+  if (leaf !== undefined && privateKey !== undefined && !leaf.checkPrivateKey(privateKey))
+    faults.push(`${files.key?.variable}: is not the key of the certificate in ${files.cert?.variable}`);
+  if (faults.length > 0) throw new ConfigError(faults);
+
+  const material = {
+    ...(cert === undefined ? {} : { cert }),
+    ...(key === undefined ? {} : { key }),
+    ...(ca === undefined ? {} : { ca }),
+  };
+  // OpenSSL reads more of the files than was looked at: the rest of a chain, and all authorities.
+  attempt(files.cert ?? files.ca, 'the files are no use for TLS', () => createSecureContext(material));
+  if (faults.length > 0) throw new ConfigError(faults);
+  return leaf === undefined ? material : { ...material, notAfterMs: leaf.validToDate.getTime() };
+}
+
+/** Tells whether any of the files has changed. A file that cannot be looked at has a stamp as well. */
+export function stampOfTlsFiles(files: TlsFiles): string {
+  return [files.cert, files.key, files.ca]
+    .map((file) => (file === undefined ? '' : stampOf(file.path)))
+    .join();
+}
+
+function stampOf(path: string): string {
+  try {
+    const { ino, mtimeNs, size } = statSync(path, { bigint: true });
+    return `${ino}-${mtimeNs}-${size}`;
+  } catch (error) {
+    return codeOf(error);
+  }
+}
+
+function codeOf(error: unknown): string {
+  return String((error as NodeJS.ErrnoException).code);
+}

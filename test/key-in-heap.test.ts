@@ -1,0 +1,26 @@
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { expect, it } from 'vitest';
+
+it('no string of an exported key is in the heap of either service', async () => {
+  const folder = mkdtempSync(join(tmpdir(), 'bundoc-heap-'));
+  try {
+    const script = fileURLToPath(new URL('support/export-and-snapshot.ts', import.meta.url));
+    const child = spawn(process.execPath, ['--conditions=@bundoc/source', script, folder], {
+      env: { NODE_ENV: 'test' },
+      stdio: ['ignore', 'ignore', 'inherit'],
+    });
+    expect(await once(child, 'exit')).toEqual([0, null]);
+    const heap = readFileSync(join(folder, 'heap.heapsnapshot'));
+    const [key, control] = [readFileSync(join(folder, 'key')), readFileSync(join(folder, 'control'))];
+    expect([key.length, control.length]).toEqual([44, 44]);
+    expect(heap.includes(control)).toBe(true);
+    expect(heap.includes(key)).toBe(false);
+  } finally {
+    rmSync(folder, { recursive: true });
+  }
+});

@@ -1,0 +1,38 @@
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { fileURLToPath } from 'node:url';
+import { describe, expect, it } from 'vitest';
+
+/** Runs a service with options of Node until it ends. */
+async function run(service: string, options: readonly string[], environment: Record<string, string> = {}) {
+  const main = fileURLToPath(new URL(`../packages/${service}/src/main.ts`, import.meta.url));
+  const child = spawn(process.execPath, ['--conditions=@bundoc/source', ...options, main], {
+    env: environment,
+    stdio: ['ignore', 'pipe', 'pipe'],
+  });
+  let output = '';
+  for (const stream of [child.stdout, child.stderr])
+    stream.on('data', (chunk) => {
+      output += String(chunk);
+    });
+  const [code] = await once(child, 'close');
+  return { code: code as number | null, output };
+}
+
+describe.each(['bunkms', 'bundoc'])('%s in production', (service) => {
+  it.each([
+    ['--heapsnapshot-signal=SIGUSR2', {}],
+    ['--report-on-signal', { NODE_ENV: 'production' }],
+    ['--inspect=127.0.0.1:0', { NODE_ENV: 'anything' }],
+  ])('does not start with %s, and says why', async (option, environment: Record<string, string>) => {
+    const { code, output } = await run(service, [option], environment);
+    expect(code).toBe(1);
+    expect(output).toContain(`${option.split('=')[0]}: not in production`);
+  });
+
+  it('does not start with such an option in NODE_OPTIONS', async () => {
+    const { code, output } = await run(service, [], { NODE_OPTIONS: '--report-uncaught-exception' });
+    expect(code).toBe(1);
+    expect(output).toContain('NODE_OPTIONS: --report-uncaught-exception: not in production');
+  });
+});

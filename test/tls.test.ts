@@ -1,0 +1,162 @@
+import { copyFileSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync } from 'node:fs';
+import { get } from 'node:https';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { ensureCertificates } from '@bundoc/bunkms/cli/certificates';
+import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
+import { call, Installation } from './support/installation.ts';
+
+const FIRST = '/v1/projects/project-a/collections/notes/documents/first';
+
+let folder: string;
+beforeEach(() => {
+  folder = mkdtempSync(join(tmpdir(), 'bundoc-tls-'));
+});
+afterEach(() => rmSync(folder, { recursive: true }));
+
+/** What `bunkms init` makes in the compose file: an authority and a certificate for each service. */
+const makeCertificates = (authority = 'authority', nowMs = Date.now()) =>
+  ensureCertificates(
+    join(folder, authority),
+    [
+      { directory: join(folder, 'bunkms'), names: ['bunkms-internal', '127.0.0.1'] },
+      { directory: join(folder, 'bundoc'), names: ['bundoc'] },
+      { directory: join(folder, 'stranger'), names: ['stranger'] },
+    ],
+    nowMs,
+  );
+
+const pems = (service: string) => (file: string) => join(folder, service, `${file}.pem`);
+
+function startBoth(client: string, variables: Record<string, string> = {}): Promise<Installation> {
+  const [own, bundoc] = [pems('bunkms'), pems(client)];
+  return Installation.start({
+    checkTlsEveryMs: 20,
+    kmsEnvironment: {
+      BUNKMS_INTERNAL_TLS_CERT_FILE: own('cert'),
+      BUNKMS_INTERNAL_TLS_KEY_FILE: own('key'),
+      BUNKMS_INTERNAL_CLIENT_CA_FILE: own('ca'),
+      BUNKMS_INTERNAL_CLIENT_NAMES: 'bundoc',
+    },
+    environment: {
+      BUNDOC_KMS_CA_FILE: bundoc('ca'),
+      BUNDOC_KMS_CLIENT_CERT_FILE: bundoc('cert'),
+      BUNDOC_KMS_CLIENT_KEY_FILE: bundoc('key'),
+      ...variables,
+    },
+  });
+}
+
+const put = async (installation: Installation, path = FIRST) =>
+  call(installation.url, path, {
+    method: 'PUT',
+    token: await installation.client(),
+    body: '{}',
+  });
+
+describe('Bundoc and BunKMS over mutual TLS', () => {
+  it('store a document, and go on with new certificates of another authority without a restart', async () => {
+    await makeCertificates();
+    await using installation = await startBoth('bundoc');
+    expect(new URL(installation.kms.internalUrl).protocol).toBe('https:');
+    expect((await put(installation)).status).toBe(201);
+    await vi.waitFor(
+      async () =>
+        expect((await call(installation.url, '/ready')).json()).toMatchObject({ kms_events: 'live' }),
+      { timeout: 5_000 },
+    );
+
+    await makeCertificates('another-authority');
+    // A look at the files may fall between their changes, so how often each was read anew is not said.
+    await vi.waitFor(
+      () => {
+        const lines = installation.log.text.split('\n').filter((line) => line.includes('was read anew'));
+        for (const use of ['internal', 'client'])
+          expect(lines.some((line) => line.includes(`"use":"${use}"`))).toBe(true);
+      },
+      { timeout: 5_000 },
+    );
+    expect((await put(installation, FIRST.replace('project-a', 'project-b'))).status).toBe(201);
+  });
+
+  it('tell when certificate and service token end', async () => {
+    await makeCertificates();
+    await using installation = await startBoth('bundoc');
+    const token = await installation.client(['*'], ['docs:admin']);
+    const { text } = await call(installation.url, '/metrics', { token });
+    const value = (name: string) =>
+      Number(
+        text
+          .split('\n')
+          .find((line) => line.startsWith(name))
+          ?.split(' ')[1],
+      );
+    const inDays = (seconds: number) => (seconds - Date.now() / 1_000) / 86_400;
+    expect(inDays(value('bundoc_certificate_expiry_timestamp_seconds{use="client"}'))).toBeCloseTo(365, 0);
+    expect(inDays(value('bundoc_kms_token_expiry_timestamp_seconds'))).toBeGreaterThan(0);
+  });
+
+  it('serve clients of Bundoc over TLS as well, when it has a certificate', async () => {
+    await makeCertificates();
+    const own = pems('bunkms');
+    const [BUNDOC_TLS_CERT_FILE, BUNDOC_TLS_KEY_FILE] = [own('cert'), own('key')];
+    await using installation = await startBoth('bundoc', { BUNDOC_TLS_CERT_FILE, BUNDOC_TLS_KEY_FILE });
+    expect(new URL(installation.url).protocol).toBe('https:');
+    const status = await new Promise((resolve, reject) => {
+      const ca = readFileSync(own('ca'));
+      get(new URL('/ready', installation.url), { ca, agent: false }, (response) => {
+        response.resume().on('end', () => resolve(response.statusCode));
+      }).on('error', reject);
+    });
+    expect(status).toBe(200);
+  });
+
+  it('get no key with a certificate of a name that is not expected', async () => {
+    await makeCertificates();
+    await using installation = await startBoth('stranger');
+    const answer = await put(installation);
+    expect(answer.status).toBe(503);
+    expect(answer.json()).toMatchObject({ code: 'kms_unavailable' });
+    expect(installation.log.text).toContain('CLIENT_NAME_NOT_ALLOWED');
+  });
+
+  it('get no key from a BunKMS of another authority', async () => {
+    await makeCertificates();
+    copyFileSync(pems('bundoc')('ca'), join(folder, 'old-ca.pem'));
+    rmSync(join(folder, 'authority'), { recursive: true });
+    await makeCertificates();
+    await using installation = await startBoth('bundoc', { BUNDOC_KMS_CA_FILE: join(folder, 'old-ca.pem') });
+    expect((await put(installation)).json()).toMatchObject({ code: 'kms_unavailable' });
+  });
+});
+
+describe('the certificates of an installation', () => {
+  const stamps = () =>
+    ['authority', 'bunkms', 'bundoc'].map((of) => statSync(join(folder, of, 'cert.pem')).ino);
+
+  it('are made once, readable by their owner alone, each folder with its own key only', async () => {
+    await makeCertificates();
+    const before = stamps();
+    await makeCertificates();
+    expect(stamps()).toEqual(before);
+    for (const service of ['bunkms', 'bundoc', 'authority'])
+      for (const file of readdirSync(join(folder, service)))
+        expect(statSync(join(folder, service, file)).mode & 0o777, `${service}/${file}`).toBe(0o600);
+    expect(readdirSync(join(folder, 'bundoc')).sort()).toEqual(['ca.pem', 'cert.pem', 'key.pem']);
+  });
+
+  it('are made anew when half of their life is over, when damaged, and under a new authority before the old one ends', async () => {
+    const dayMs = 86_400_000;
+    await makeCertificates();
+    const [authority, bunkms] = stamps();
+    await makeCertificates('authority', Date.now() + 190 * dayMs);
+    expect(stamps()[0]).toBe(authority);
+    expect(stamps()[1]).not.toBe(bunkms);
+    const renewed = stamps();
+    copyFileSync(pems('bunkms')('key'), pems('bundoc')('key'));
+    await makeCertificates('authority', Date.now() + 190 * dayMs);
+    expect([stamps()[1], stamps()[2] === renewed[2]]).toEqual([renewed[1], false]);
+    await makeCertificates('authority', Date.now() + 3_000 * dayMs);
+    expect(stamps()[0]).not.toBe(authority);
+  });
+});
