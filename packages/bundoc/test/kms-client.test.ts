@@ -108,6 +108,11 @@ describe('KmsClient', () => {
     expect(JSON.parse(String(seen[0]?.body))).toEqual({ name: 'p-dek', type: 'aes-256' });
   });
 
+  it('never takes a destroyed key for one that exists', async () => {
+    const { client } = await start((_request, response) => problem(response, 410, 'key_destroyed'));
+    await expect(client.createKey('p-dek')).rejects.toMatchObject({ code: 'project_destroyed' });
+  });
+
   it.each([429, 502, 503, 504])('tries again after %d', async (status) => {
     const { client, calls } = await start((_request, response, call) =>
       call < 3 ? problem(response, status, 'overloaded') : answer(response, 200, exported()),
@@ -131,6 +136,11 @@ describe('KmsClient', () => {
   it.each([
     [404, 'KEY_NOT_FOUND', 'KEY_NOT_FOUND'],
     [503, 'key_damaged', 'key_damaged'],
+    [410, 'key_destroyed', 'project_destroyed'],
+    [410, 'key_version_destroyed', 'KEY_NOT_FOUND'],
+    [409, 'key_disabled', 'project_disabled'],
+    [409, 'key_pending_deletion', 'project_disabled'],
+    [403, 'key_not_exportable', 'project_disabled'],
     [503, 'SEALED', 'kms_unavailable'],
     [401, 'unauthenticated', 'kms_unavailable'],
     [403, 'forbidden', 'kms_unavailable'],

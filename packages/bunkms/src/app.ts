@@ -22,6 +22,7 @@ import { EventFeed } from './service/event-feed.ts';
 import { Limits } from './service/limits.ts';
 import { pruneTokens } from './service/prune-tokens.ts';
 import { createReadiness } from './service/readiness.ts';
+import { KeySweep } from './service/sweep-keys.ts';
 import { TokenService } from './service/tokens.ts';
 import type { ServiceGate, Services } from './services.ts';
 import type { KmsStore } from './store/port.ts';
@@ -50,6 +51,8 @@ export interface RunningBunkms {
 }
 
 const PRUNE_MS = 3_600_000;
+/** How often keys are looked for whose deletion or rotation is due, milliseconds. */
+const KEY_SWEEP_MS = 15_000;
 /** How often the minutes of anonymous refusals are looked at, milliseconds. */
 const SWEEP_MS = 5_000;
 
@@ -85,6 +88,11 @@ export async function startBunkms(
   metrics.sealed.set(state.kind === 'sealed' ? 1 : 0);
   if (state.kind === 'sealed')
     logger.error({ reason: state.reason }, 'sealed: the KEK does not fit the store');
+  else if (state.adoptionFault !== undefined)
+    logger.error(
+      { fault: state.adoptionFault },
+      'the audit chain is broken: keys of an earlier release are not adopted and stay damaged',
+    );
   const services =
     state.kind === 'sealed'
       ? undefined
@@ -96,6 +104,7 @@ export async function startBunkms(
   if (services !== undefined) {
     await rememberCurrentKek(vault, store, clock, 'system');
     await adoptSealedRefusals(config.dataDir, store, clock);
+    startKeySweep(new KeySweep(services.keys), opened);
     if (config.auditShip !== undefined)
       opened.use(createShipper(config.auditShip, config.dataDir, { store, logger, metrics }));
     opened.use(every(PRUNE_MS, () => prune(store, clock, logger)));
@@ -180,15 +189,25 @@ interface ServicePorts {
 
 function createServices({ config, state, vault, store, clock, logger, metrics }: ServicePorts): Services {
   const audit = new AuditLog({ store, logger, metrics });
-  const { signingKey, publicKey } = state;
+  const { chainKey, signingKey, publicKey } = state;
   return {
     store,
     audit,
-    keys: { store, vault, audit, clock, logger, metrics, leaseTtlMs: config.leaseTtlMs },
+    keys: { store, vault, chainKey, audit, clock, logger, metrics, leaseTtlMs: config.leaseTtlMs },
     tokens: new TokenService({ store, clock, signingKey, kid: publicKey.kid }),
     limits: new Limits(config.limits, clock),
     events: new EventFeed({ store, clock, logger, metrics }),
   };
+}
+
+function startKeySweep(sweep: KeySweep, opened: AsyncDisposableStack): void {
+  const timer = every(KEY_SWEEP_MS, () => void sweep.run());
+  // Runs before the store closes.
+  opened.defer(async () => {
+    timer[Symbol.dispose]();
+    await sweep.settled();
+  });
+  void sweep.run();
 }
 
 function every(ms: number, task: () => void): Disposable {

@@ -229,7 +229,7 @@ describe('bad input', () => {
       400,
       'invalid_request',
     );
-    expect((await kms.store.findKey('versions-dek'))?.info.version).toBe(1);
+    expect((await kms.store.findKey('versions-dek', 'current'))?.record?.version).toBe(1);
   });
 
   test('a rotation with a body, or with the query of an export, is refused', async () => {
@@ -244,7 +244,7 @@ describe('bad input', () => {
       400,
       'invalid_request',
     );
-    expect((await kms.store.findKey('body-dek'))?.info.version).toBe(1);
+    expect((await kms.store.findKey('body-dek', 'current'))?.record?.version).toBe(1);
   });
 
   test('a renewal with a body, and a revocation of what is no token id, are refused', async () => {

@@ -3,7 +3,13 @@ import { existsSync, mkdtempSync, readFileSync, rmSync, statSync, writeFileSync 
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { DatabaseSync } from 'node:sqlite';
-import { exportedKeySchema, keyDetailSchema, keyPageSchema } from '@bundoc/shared/contract/keys';
+import {
+  destroyReceiptSchema,
+  exportedKeySchema,
+  keyDetailSchema,
+  keyInfoSchema,
+  keyPageSchema,
+} from '@bundoc/shared/contract/keys';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { databasePathOf } from '../src/store/sqlite.ts';
 import { call } from './support/http.ts';
@@ -178,17 +184,94 @@ describe('the command line', () => {
     });
     const show = await run('key', 'show', 'b-dek');
     expect(show.stdout).toMatch(/^name: b-dek$/m);
-    expect(show.stdout).toMatch(new RegExp(`^version  1  ${first.kcv}  \\S+Z$`, 'm'));
+    expect(show.stdout).toMatch(new RegExp(`^version  1  available  ${first.kcv}  \\S+Z$`, 'm'));
     for (const { stdout } of [rotated, listed, list, shown, show])
       for (const { key_material_b64, wrapped_b64 } of [first, second]) {
         expect(stdout).not.toContain(key_material_b64.slice(0, 40));
         expect(stdout).not.toContain(wrapped_b64.slice(0, 40));
       }
 
-    expectFailure(await run('key', 'rotate', 'none-dek'), 1, /KEY_NOT_FOUND/);
-    expectFailure(await run('key', 'show', 'none-dek'), 1, /KEY_NOT_FOUND/);
+    expectFailure(await run('key', 'rotate', 'none-dek'), 3, /KEY_NOT_FOUND/);
+    expectFailure(await run('key', 'show', 'none-dek'), 3, /KEY_NOT_FOUND/);
     expect((await run('audit', 'verify')).code).toBe(0);
   });
+
+  test('leads a key through its life, and ends with the exit code that README.md gives', async () => {
+    await init();
+    const key = async (code: number, ...args: string[]) => {
+      const finished = await run('key', ...args, '--json');
+      expect([args, finished.code, finished.stderr]).toEqual([args, code, expect.any(String)]);
+      return code === 0 ? JSON.parse(finished.stdout) : finished.stderr;
+    };
+    expect(keyInfoSchema.strict().parse(await key(0, 'create', 'a-dek'))).toMatchObject({
+      exportable: true,
+      rotate_after_days: null,
+    });
+    expect(await key(0, 'create', 'b-dek', '--no-exportable', '--rotate-after-days', '90')).toMatchObject({
+      exportable: false,
+      rotate_after_days: 90,
+      next_rotation_at: expect.any(String),
+    });
+    expect(await key(5, 'create', 'a-dek')).toMatch(/KEY_EXISTS/);
+    expect(await key(0, 'rotate', 'a-dek')).toMatchObject({ version: 2, revision: 2 });
+    expect(await key(0, 'disable', 'a-dek')).toMatchObject({ state: 'disabled' });
+    expect(await key(5, 'rotate', 'a-dek')).toMatch(/key_disabled/);
+    expect(await key(0, 'enable', 'a-dek')).toMatchObject({ state: 'enabled' });
+    expect(await key(0, 'set', 'a-dek', '--rotate-after-days', '30')).toMatchObject({
+      rotate_after_days: 30,
+    });
+    expect(await key(0, 'set', 'a-dek', '--rotate-after-days', 'never', '--no-exportable')).toMatchObject({
+      rotate_after_days: null,
+      exportable: false,
+    });
+    expect(await key(0, 'delete', 'a-dek', '--pending-days', '10')).toMatchObject({
+      state: 'pending_deletion',
+    });
+    expect(await key(5, 'enable', 'a-dek')).toMatch(/key_pending_deletion/);
+    expect(await key(0, 'restore', 'a-dek')).toMatchObject({ state: 'disabled' });
+    expect(
+      destroyReceiptSchema
+        .strict()
+        .parse(await key(0, 'destroy-version', 'a-dek', '1', '--confirm', 'a-dek')),
+    ).toMatchObject({
+      version: 1,
+    });
+    expect(await key(4, 'destroy-version', 'a-dek', '1', '--confirm', 'a-dek')).toMatch(
+      /key_version_destroyed/,
+    );
+    expect(keyDetailSchema.strict().parse(await key(0, 'show', 'a-dek')).versions).toMatchObject([
+      { state: 'destroyed' },
+      { state: 'available' },
+    ]);
+    expect(await key(2, 'destroy', 'a-dek', '--confirm', 'b-dek')).toMatch(/--confirm/);
+    const receipt = destroyReceiptSchema
+      .strict()
+      .parse(await key(0, 'destroy', 'a-dek', '--confirm', 'a-dek'));
+    expect(await key(4, 'show', 'a-dek')).toMatch(/key_destroyed/);
+    expect(await key(4, 'create', 'a-dek')).toMatch(/key_destroyed/);
+    expect((await key(0, 'list')).keys).toMatchObject([{ state: 'destroyed' }, { name: 'b-dek' }]);
+    const { seq, hash } = receipt.audit;
+    expect((await run('audit', 'verify', '--receipt', `${seq}:${hash}`)).code).toBe(0);
+
+    edit(`UPDATE keys SET exportable = 1 WHERE name = 'b-dek'`);
+    expect(await key(6, 'show', 'b-dek')).toMatch(/key_damaged/);
+    expect(await key(0, 'list')).toMatchObject({ damaged: ['b-dek'] });
+    const verified = await run('audit', 'verify', '--json');
+    expect([verified.code, JSON.parse(verified.stdout)]).toMatchObject([
+      1,
+      { intact: true, damaged_keys: ['b-dek'] },
+    ]);
+    for (const args of [
+      ['create'],
+      ['create', 'A'],
+      ['create', 'c', '--rotate-after-days', '0'],
+      ['set', 'b-dek'],
+      ['delete', 'b-dek', '--pending-days', '6'],
+      ['destroy', 'b-dek'],
+      ['destroy-version', 'b-dek', '0', '--confirm', 'b-dek'],
+    ])
+      await key(2, ...args);
+  }, 120_000);
 
   test('rotates with the first KEK of the ring, and has it remembered before', async () => {
     await init();
@@ -281,7 +364,7 @@ describe('the command line', () => {
       ['--receipt', before, '--receipt', receipt],
       ['--receipt', receipt, '--receipt', before],
     ])
-      expectFailure(await run('audit', 'verify', ...receipts), 1, /record 5 is missing/);
+      expectFailure(await run('audit', 'verify', ...receipts), 1, /record 6 is missing/);
     edit(`UPDATE audit SET detail = 'no json' WHERE seq = 4`);
     expectFailure(await run('audit', 'verify'), 1, /broken: record 4 is changed/);
     edit(`UPDATE audit SET actor = 'somebody' WHERE seq = 3`);

@@ -1,10 +1,10 @@
 import { once } from 'node:events';
-import { mkdtempSync, rmSync } from 'node:fs';
+import { mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { type AuditRecord, auditPageSchema } from '@bundoc/shared/contract/audit';
 import { type ExportedKey, exportedKeySchema } from '@bundoc/shared/contract/keys';
-import { afterEach, beforeEach, expect, test } from 'vitest';
+import { afterEach, beforeEach, expect, test, vi } from 'vitest';
 import { call } from './support/http.ts';
 import { newKek } from './support/kms.ts';
 import { bunkms, startServer } from './support/process.ts';
@@ -64,4 +64,50 @@ test('after kill -9 in the midst of exports the chain is whole and holds the rec
     });
   for (const name of created)
     expect((await call(server.internalUrl, `/v1/export/${name}`, { token })).status).toBe(200);
+});
+
+test('after kill -9 in the midst of destructions each key is whole or gone, and no byte of a gone one is left', async () => {
+  expect((await bunkms(environment, 'init')).code).toBe(0);
+  const issue = ['token', 'issue', '--typ', 'service', '--sub', 'x', '--keys', '*'];
+  const scopes = ['--scope', 'kms:create_key kms:export_key kms:destroy_key kms:read_key'];
+  const token = (await bunkms(environment, ...issue, ...scopes)).stdout.trim();
+  const acknowledged = new Set<string>();
+  const wrappedOf = new Map<string, Buffer>();
+
+  for (let round = 0; round < 3; round++) {
+    const server = await startServer({ ...environment, BUNKMS_LOG_LEVEL: 'info' });
+    const names = Array.from({ length: 40 }, (_, number) => `r${round}-${number}`);
+    for (const name of names) {
+      await call(server.apiUrl, '/v1/keys', { token, body: { name, type: 'aes-256' } });
+      const { wrapped_b64 } = (await call(server.internalUrl, `/v1/export/${name}`, { token })).json();
+      wrappedOf.set(name, Buffer.from(wrapped_b64, 'base64'));
+    }
+    const exited = once(server.process, 'exit');
+    const enough = acknowledged.size + 15;
+    const shred = async (name: string): Promise<void> => {
+      const path = `/v1/keys/${name}?pending_days=0&confirm=${name}`;
+      if ((await call(server.apiUrl, path, { token, method: 'DELETE' })).status === 200)
+        acknowledged.add(name);
+      if (acknowledged.size >= enough) server.process.kill('SIGKILL');
+    };
+    await Promise.all(names.map((name) => shred(name).catch(() => undefined)));
+    await exited;
+  }
+
+  await using server = await startServer({ ...environment, BUNKMS_LOG_LEVEL: 'info' });
+  expect(acknowledged.size).toBeGreaterThanOrEqual(45);
+  const gone: Buffer[] = [];
+  for (const [name, wrapped] of wrappedOf) {
+    const answer = await call(server.internalUrl, `/v1/export/${name}`, { token });
+    expect(answer.status).toBeOneOf(acknowledged.has(name) ? [410] : [200, 410]);
+    if (answer.status === 410) gone.push(wrapped);
+    else expect(answer.json().wrapped_b64).toBe(wrapped.toString('base64'));
+  }
+  const dataDir = environment.BUNKMS_DATA_DIR;
+  // By the sweep of the start, which nothing else tells of.
+  await vi.waitFor(() => {
+    const files = readdirSync(dataDir).map((file) => readFileSync(join(dataDir, file)));
+    for (const wrapped of gone) expect(files.some((bytes) => bytes.includes(wrapped))).toBe(false);
+  }, 10_000);
+  expect((await bunkms(environment, 'audit', 'verify')).code).toBe(0);
 });

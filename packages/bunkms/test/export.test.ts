@@ -51,7 +51,7 @@ describe('export', () => {
     expect(keyCheckValue(createSecretKey(dek))).toBe(info.kcv);
     expect(keyDetailSchema.strict().parse((await kms.api('/v1/keys/a-dek', { token })).json())).toEqual({
       ...info,
-      versions: [{ version: 1, kcv: info.kcv, created_at: info.created_at }],
+      versions: [{ version: 1, kcv: info.kcv, state: 'available', created_at: info.created_at }],
     });
 
     await kms.running.close();

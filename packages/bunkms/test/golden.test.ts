@@ -1,16 +1,21 @@
-import { createDecipheriv, createHmac, createSecretKey, hkdfSync } from 'node:crypto';
-import { copyFileSync, readFileSync, rmSync } from 'node:fs';
+import { createDecipheriv, createHash, createHmac, createSecretKey, hkdfSync } from 'node:crypto';
+import { copyFileSync, readdirSync, readFileSync, rmSync } from 'node:fs';
+import { join } from 'node:path';
 import { DatabaseSync } from 'node:sqlite';
 import { type AuditRecord, auditRecordSchema } from '@bundoc/shared/contract/audit';
 import { kmsEventSchema } from '@bundoc/shared/contract/events';
-import { keyDetailSchema } from '@bundoc/shared/contract/keys';
+import { keyDetailSchema, keyPageSchema } from '@bundoc/shared/contract/keys';
+import { FakeClock } from '@bundoc/shared/testing/fake-clock';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { verifyChain } from '../src/audit/chain.ts';
+import { isGenuineVersion, keyFault } from '../src/audit/key-record.ts';
 import { lineOf } from '../src/audit/ship/line.ts';
 import { blockOf, placeOf } from '../src/service/events.ts';
+import type { KeyRecord, KeyVersionRecord } from '../src/store/port.ts';
 import { databasePathOf } from '../src/store/sqlite.ts';
 import { Vault } from '../src/vault/vault.ts';
-import { newDataDir, startKms } from './support/kms.ts';
+import { newDataDir, startKms, type TestKms } from './support/kms.ts';
+import { KeyCalls } from './support/lifecycle.ts';
 
 const golden = (name: string) =>
   JSON.parse(readFileSync(new URL(`golden/${name}.golden.json`, import.meta.url), 'utf8'));
@@ -78,6 +83,37 @@ describe('docs/formats/audit-chain.md', () => {
   });
 });
 
+describe('docs/formats/key-record.md', () => {
+  const file = golden('key-record');
+  const record: KeyRecord = { ...file.record, versionDigests: hex(file.record.versionDigests) };
+  const versions: KeyVersionRecord[] = file.versions.map((version: { wrapped: string }) => ({
+    ...version,
+    wrapped: hex(version.wrapped),
+  }));
+
+  test('is what this release reads', () => {
+    const stored = { record, versions, lastChange: auditRecordSchema.strict().parse(file.change) };
+    expect(keyFault(createSecretKey(hex(file.chainKey)), 'project-a-dek', stored)).toBeUndefined();
+    for (const version of versions) expect(isGenuineVersion(record, version)).toBe(true);
+  });
+
+  test('is enough to authenticate a key without this code', () => {
+    const sha256 = (fields: unknown[]) => createHash('sha256').update(JSON.stringify(fields)).digest('hex');
+    for (const [index, one] of file.versions.entries()) {
+      const { keyId, version, kcv, state, createdAt, destroyedAt, wrapped } = one;
+      const fields = ['bunkms/key-version/v1', keyId, version, kcv, state, createdAt, destroyedAt, wrapped];
+      expect(sha256(fields)).toBe(one.digest);
+      expect(file.record.versionDigests.slice(index * 64, index * 64 + 64)).toBe(one.digest);
+    }
+    const { id, name, type, state, version, revision, exportable, rotateAfterDays, dueAt } = file.record;
+    const { createdAt, destroyedAt, kekIds, idempotency, versionDigests } = file.record;
+    const early = ['bunkms/key/v1', id, name, type, state, version, revision, exportable, rotateAfterDays];
+    const pair = [idempotency.key, idempotency.request];
+    const digest = sha256([...early, dueAt, createdAt, destroyedAt, kekIds, pair, versionDigests]);
+    expect(file.change).toMatchObject({ key: name, detail: { key_id: id, revision, record: digest } });
+  });
+});
+
 describe('docs/formats/shipped-audit.md', () => {
   const text = readFileSync(new URL('golden/shipped-audit.golden.ndjson', import.meta.url), 'utf8');
   const file = golden('audit-chain') as { chainKey: string; records: AuditRecord[] };
@@ -123,10 +159,12 @@ interface GoldenStore {
   }[];
 }
 
-describe.each([1, 2])('a store of schema %i', (schema) => {
+describe.each([1, 2, 4])('a store of schema %i', (schema) => {
   const file = golden(`store-${schema}`) as GoldenStore;
   let dataDir: string;
-  const open = () => startKms({ dataDir, kek: hex(file.kek).toString('base64') });
+  // At a time at which none of the keys is due.
+  const clock = new FakeClock();
+  const open = () => startKms({ dataDir, kek: hex(file.kek).toString('base64'), clock });
   const readDatabase = <T>(read: (database: DatabaseSync) => T): T => {
     const database = new DatabaseSync(databasePathOf(dataDir));
     try {
@@ -141,11 +179,11 @@ describe.each([1, 2])('a store of schema %i', (schema) => {
   });
   afterEach(() => rmSync(dataDir, { recursive: true }));
 
-  test('is what it says it is, and is brought to schema 3', async () => {
+  test('is what it says it is, and is brought to schema 4', async () => {
     const versionOf = (database: DatabaseSync) => database.prepare('PRAGMA user_version').get();
     expect(readDatabase(versionOf)).toEqual({ user_version: schema });
     await (await open())[Symbol.asyncDispose]();
-    expect(readDatabase(versionOf)).toEqual({ user_version: 3 });
+    expect(readDatabase(versionOf)).toEqual({ user_version: 4 });
     expect(readDatabase((database) => database.prepare('PRAGMA integrity_check').get())).toEqual({
       integrity_check: 'ok',
     });
@@ -199,4 +237,106 @@ describe.each([1, 2])('a store of schema %i', (schema) => {
     });
     expect((await kms.internal('/v1/export/damaged-dek', { token })).status).toBe(schema === 1 ? 503 : 200);
   });
+});
+
+describe('a store of an earlier release', () => {
+  const file = golden('store-2') as GoldenStore;
+  let dataDir: string;
+  beforeEach(() => {
+    dataDir = newDataDir();
+    copyFileSync(new URL('golden/store-2.golden.sqlite', import.meta.url), databasePathOf(dataDir));
+  });
+  afterEach(() => rmSync(dataDir, { recursive: true }));
+  const open = () => startKms({ dataDir, kek: hex(file.kek).toString('base64') });
+  const change = (sql: string) => {
+    const database = new DatabaseSync(databasePathOf(dataDir));
+    database.exec(sql);
+    database.close();
+  };
+  const codeOf = async (kms: TestKms, name: string) =>
+    (await (await KeyCalls.of(kms)).export(name)).json().code;
+  const [sound] = file.keys;
+  const name = String(sound?.name);
+
+  test.each([
+    ['another check value', `UPDATE key_versions SET kcv = '00' WHERE version = 1`],
+    ['another id', `PRAGMA foreign_keys = OFF; UPDATE keys SET id = 'x-' || id`],
+    ['an older current version', 'UPDATE keys SET version = version - 1'],
+    ['another name', `UPDATE keys SET name = 'x-' || name`],
+    ['another state', `UPDATE keys SET state = 'disabled'`],
+  ])('adopts no key that was given %s before the upgrade', async (_what, sql) => {
+    change(sql);
+    await using kms = await open();
+    expect(await codeOf(kms, name)).toBe('key_damaged');
+    const again = (await (await KeyCalls.of(kms)).create(name)).json();
+    expect(again).toMatchObject({ code: 'KEY_EXISTS' });
+  });
+
+  test('adopts its keys once: what is changed later stays damaged, also when the schema is set back', async () => {
+    await (await open())[Symbol.asyncDispose]();
+    change(`
+      UPDATE keys SET state = 'disabled', revision = 0, version_digests = x'';
+      DROP INDEX audit_key_changes; DROP INDEX keys_by_due; DROP INDEX keys_by_idempotency;
+      ALTER TABLE keys DROP COLUMN revision; ALTER TABLE keys DROP COLUMN exportable;
+      ALTER TABLE keys DROP COLUMN rotate_after_days; ALTER TABLE keys DROP COLUMN due_at;
+      ALTER TABLE keys DROP COLUMN destroyed_at; ALTER TABLE keys DROP COLUMN kek_ids;
+      ALTER TABLE keys DROP COLUMN idempotency_key; ALTER TABLE keys DROP COLUMN idempotency_request;
+      ALTER TABLE keys DROP COLUMN version_digests;
+      ALTER TABLE key_versions DROP COLUMN state; ALTER TABLE key_versions DROP COLUMN destroyed_at;
+      PRAGMA user_version = 3;`);
+    await using kms = await open();
+    expect(await codeOf(kms, name)).toBe('key_damaged');
+    const adoptions = (await kms.records()).filter(({ action }) => action === 'keys.adopted');
+    expect(adoptions).toHaveLength(1);
+  });
+
+  test('whose audit chain is broken gets none of its keys adopted, and says where it is broken', async () => {
+    change('UPDATE audit SET actor = NULL WHERE seq = 2');
+    await using kms = await open();
+    expect(kms.logs.join()).toContain('"fault":{"seq":2,"reason":"changed"}');
+    for (const key of file.keys) expect(await codeOf(kms, key.name)).toBe('key_damaged');
+    const keys = await KeyCalls.of(kms);
+    expect((await keys.create(name)).json()).toMatchObject({ code: 'KEY_EXISTS' });
+    // What is made from now on is not affected.
+    expect((await keys.create('new-dek')).status).toBe(201);
+    expect((await keys.export('new-dek')).status).toBe(200);
+  });
+
+  test('leaves no byte of a key that is destroyed in its files', async () => {
+    const wrapped = file.keys.flatMap(({ versions }) => versions.map((version) => hex(version.wrapped)));
+    const found = (bytes: Buffer) =>
+      readdirSync(dataDir).some((one) => readFileSync(join(dataDir, one)).includes(bytes));
+    expect(wrapped.every(found)).toBe(true);
+    await using kms = await open();
+    const keys = await KeyCalls.of(kms);
+    for (const key of file.keys) expect((await keys.shred(key.name)).status).toBe(200);
+    expect(wrapped.some(found)).toBe(false);
+  });
+});
+
+test('a store of schema 4 keeps the state and the policies of its keys', async () => {
+  const file = golden('store-4') as GoldenStore & { readonly states: Record<string, string> };
+  const dataDir = newDataDir();
+  copyFileSync(new URL('golden/store-4.golden.sqlite', import.meta.url), databasePathOf(dataDir));
+  const clock = new FakeClock();
+  {
+    await using kms = await startKms({ dataDir, kek: hex(file.kek).toString('base64'), clock });
+    const keys = await KeyCalls.of(kms);
+    const list = keyPageSchema.parse((await keys.list()).json());
+    expect(Object.fromEntries(list.keys.map(({ name, state }) => [name, state]))).toEqual(file.states);
+    expect((await keys.create('destroyed-dek')).json()).toMatchObject({ code: 'key_destroyed' });
+    expect((await keys.export('kept-dek')).json()).toMatchObject({ code: 'key_not_exportable' });
+    expect((await keys.export('pending-dek')).json()).toMatchObject({ code: 'key_pending_deletion' });
+    const policy = list.keys.find(({ name }) => name === 'policy-dek');
+    expect(policy).toMatchObject({ rotate_after_days: 90, next_rotation_at: '2026-04-01T00:00:05.000Z' });
+    const again = await keys.create(
+      'policy-dek',
+      { rotate_after_days: 90 },
+      { 'idempotency-key': 'golden-1' },
+    );
+    const [, described] = file.keys;
+    expect(again).toMatchObject({ status: 201 });
+    expect(again.json()).toMatchObject({ id: policy?.id, version: 1, kcv: described?.versions[0]?.kcv });
+  }
+  rmSync(dataDir, { recursive: true });
 });

@@ -11,6 +11,7 @@ import {
 } from '@bundoc/shared/contract/keys';
 import { AppError } from '@bundoc/shared/errors';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import { keyChangeDraft, withDigests } from '../src/audit/key-record.ts';
 import { databasePathOf } from '../src/store/sqlite.ts';
 import { parseKekRing } from '../src/vault/kek-provider.ts';
 import { kekIdOf, Vault } from '../src/vault/vault.ts';
@@ -234,22 +235,21 @@ describe('rotation', () => {
   });
 
   test('ends with the last version that a key may have', async () => {
-    const { id } = await rotated();
+    const stored = await kms.store.findKey(NAME, 'current');
+    const record = stored!.record!;
     const vault = new Vault(parseKekRing('test', kms.kek));
     const version = KEY_VERSIONS_MAX - 1;
     const dek = randomBytes(32);
-    const database = new DatabaseSync(databasePathOf(kms.dataDir));
-    database
-      .prepare('INSERT INTO key_versions (key_id, version, kcv, wrapped, created_at) VALUES (?, ?, ?, ?, ?)')
-      .run(
-        id,
-        version,
-        keyCheckValue(createSecretKey(dek)),
-        vault.wrapDek(dek, { keyId: id, name: NAME, version }),
-        '2026-01-01T00:00:00.000Z',
-      );
-    database.prepare('UPDATE keys SET version = ? WHERE id = ?').run(version, id);
-    database.close();
+    const added = {
+      ...stored!.versions[0]!,
+      version,
+      kcv: keyCheckValue(createSecretKey(dek)),
+      wrapped: vault.wrapDek(dek, { keyId: record.id, name: NAME, version }),
+    };
+    const versionDigests = withDigests(record.versionDigests, [added]);
+    const next = { ...record, version, revision: 2, versionDigests };
+    const origin = { caller: {}, time: record.createdAt, action: 'key.rotate' };
+    await kms.store.updateKey({ record: next, versions: [added], audit: keyChangeDraft(origin, next) });
 
     const last = await rotated();
     expect(last.version).toBe(KEY_VERSIONS_MAX);
@@ -298,14 +298,14 @@ describe('rotation', () => {
   ])(
     'that fails %s can be asked for again with the expected version, and happens once',
     async (_when, isWritten, version) => {
-      faulty.replaced.addKeyVersion = async (real, ...args) => {
+      faulty.replaced.updateKey = async (real, ...args) => {
         if (isWritten) await real(...args);
         throw new AppError('storage_unavailable', { cause: new Error('injected') });
       };
       const failed = await rotate('?expected_version=1');
       expect(failed).toMatchObject({ status: 503, headers: { 'retry-after': '1' } });
       expect((await exported()).version).toBe(version);
-      delete faulty.replaced.addKeyVersion;
+      delete faulty.replaced.updateKey;
       expect((await rotated('?expected_version=1')).version).toBe(2);
       expect(await recordsOf('key.rotate')).toHaveLength(1);
     },

@@ -4,9 +4,10 @@ import { keyCheckValue } from '@bundoc/shared/aead';
 import { type Clock, instant } from '@bundoc/shared/clock';
 import { HEARTBEAT_MS } from '@bundoc/shared/contract/events';
 import { decodeExportedKey } from '@bundoc/shared/contract/exported-key';
-import type { CreateKey } from '@bundoc/shared/contract/keys';
+import type { CreateKeyInput } from '@bundoc/shared/contract/keys';
+import type { ProblemCode } from '@bundoc/shared/contract/problem';
 import { issuedTokenSchema, type Jwks, jwksSchema } from '@bundoc/shared/contract/tokens';
-import { AppError, hasCode } from '@bundoc/shared/errors';
+import { AppError } from '@bundoc/shared/errors';
 import type { Logger } from '@bundoc/shared/logger';
 import { TLS_VERSION_MIN, type WatchedTls } from '@bundoc/shared/tls/watched-tls';
 import pRetry from 'p-retry';
@@ -70,6 +71,18 @@ interface Answer {
   readonly body: Buffer;
 }
 
+/** What BunKMS says of a key for good, and what that means to whoever works with the project. No other try would do better. */
+const VERDICTS: Readonly<Record<string, ProblemCode>> = {
+  KEY_NOT_FOUND: 'KEY_NOT_FOUND',
+  // To the project it is the same as a version that never was: what was sealed under it does not open.
+  key_version_destroyed: 'KEY_NOT_FOUND',
+  key_damaged: 'key_damaged',
+  key_destroyed: 'project_destroyed',
+  key_disabled: 'project_disabled',
+  key_pending_deletion: 'project_disabled',
+  key_not_exportable: 'project_disabled',
+};
+
 const problemCodeSchema = z.object({ code: z.string() });
 
 /**
@@ -125,7 +138,7 @@ export class KmsClient implements KeyService {
   }
 
   async createKey(name: string): Promise<void> {
-    const key: CreateKey = { name, type: 'aes-256' };
+    const key: CreateKeyInput = { name, type: 'aes-256' };
     await this.#call('POST', '/v1/keys', [201, 409], key);
   }
 
@@ -204,7 +217,7 @@ export class KmsClient implements KeyService {
         },
       });
     } catch (error) {
-      if (hasCode(error, 'KEY_NOT_FOUND', 'key_damaged')) throw error;
+      if (error instanceof AppError) throw error;
       this.#options.logger.warn({ err: error, method, path: path.split('/')[2] }, 'call to BunKMS failed');
       const retryAfterS = error instanceof TryFailed ? error.retryAfterS : undefined;
       const isRefused = error instanceof TryFailed && error.isRefusal;
@@ -249,8 +262,8 @@ export class KmsClient implements KeyService {
     const status = response.statusCode;
     if (expected.includes(status)) return { status, body: bytes };
     const code = problemCodeOf(bytes);
-    if (status === 404 && code === 'KEY_NOT_FOUND') throw new AppError('KEY_NOT_FOUND');
-    if (code === 'key_damaged') throw new AppError('key_damaged');
+    const verdict = code === undefined ? undefined : VERDICTS[code];
+    if (verdict !== undefined) throw new AppError(verdict, { cause: new Error(`BunKMS answered ${code}`) });
     // A sealed service needs its operator; it will not come round within our deadline.
     const retryable = [429, 502, 503, 504].includes(status) && code !== 'SEALED';
     throw new TryFailed(`BunKMS answered ${status} ${code ?? ''}`, retryable, {

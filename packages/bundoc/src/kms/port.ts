@@ -23,13 +23,14 @@ export class KeyRefused extends Error {
 
 /**
  * What Bundoc needs of a key service. Errors of every method: `kms_unavailable`, with `retryAfterS`, when it does not
- * answer, is sealed or refuses this service (then with the cause {@link KeyRefused}, unless it knows the token no more); `key_damaged`; `key_mismatch` for an answer that contradicts itself.
+ * answer, is sealed or refuses this service (then with the cause {@link KeyRefused}, unless it knows the token no more); `key_damaged`;
+ * `project_disabled` while the key is held back, `project_destroyed` once it was destroyed; `key_mismatch` for an answer that contradicts itself.
  * All end by themselves within the deadline of the implementation.
  */
 export interface KeyService {
   /**
    * @param version the current one when absent.
-   * @throws AppError `KEY_NOT_FOUND`, also for a version that does not exist.
+   * @throws AppError `KEY_NOT_FOUND`, also for a version that does not exist or was destroyed.
    */
   exportKey(name: string, version?: number): Promise<LeasedKey>;
   /** Makes a key. Resolves as well when it exists already: another node was first, and its key is as good. */

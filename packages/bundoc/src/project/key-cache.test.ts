@@ -37,6 +37,20 @@ describe('KeyCache', () => {
     await expect(cache.get('a')).rejects.toMatchObject({ code: 'kms_unavailable' });
   });
 
+  it.each(['project_disabled', 'project_destroyed', 'KEY_NOT_FOUND'] as const)(
+    'hands out no key any more once a refresh was told %s',
+    async (code) => {
+      const { clock, service, cache } = start();
+      await cache.get('a');
+      service.failure = new AppError(code);
+      clock.advance(TTL_MS * 0.9);
+      expect(cache.peek('a')).toBeDefined();
+      await settle();
+      expect(cache.peek('a')).toBeUndefined();
+      await expect(cache.get('a')).rejects.toMatchObject({ code });
+    },
+  );
+
   it('counts the time of a machine that slept', async () => {
     const { clock, cache } = start();
     await cache.get('a');

@@ -230,7 +230,7 @@ export class KeyCache {
       return key;
     } catch (error) {
       this.#failures.set(id, { error, at: instant(this.#options.clock) });
-      // The key service says that the key is gone, another, or not for us: what is kept here must not outlive that.
+      // The key service says that the key is gone, held back, another, or not for us: what is kept here must not outlive that.
       if (isRefusal(error)) this.#kept.delete(id);
       this.#options.onFetch?.('failed');
       throw error;
@@ -268,7 +268,7 @@ export class KeyCache {
 
 function isRefusal(error: unknown): boolean {
   return (
-    hasCode(error, 'KEY_NOT_FOUND', 'key_mismatch') ||
+    hasCode(error, 'KEY_NOT_FOUND', 'key_mismatch', 'project_disabled', 'project_destroyed') ||
     (error instanceof AppError && error.cause instanceof KeyRefused)
   );
 }

@@ -104,11 +104,12 @@ export async function verifyChain(
   return { intact: true, head };
 }
 
-function faultOf(
+/** What is wrong with the record that shall follow `head`; undefined when nothing is. */
+export function faultOf(
   chainKey: KeyObject,
   head: ChainHead,
   record: AuditRecord,
-  receipts: readonly AuditReceipt[],
+  receipts: readonly AuditReceipt[] = [],
 ): ChainFault | undefined {
   const seq = head.seq + 1;
   if (record.seq !== seq) return { seq, reason: 'missing' };

@@ -1,8 +1,9 @@
 import type { AuditReceipt } from '@bundoc/shared/contract/keys';
+import type { ProblemCode } from '@bundoc/shared/contract/problem';
 import { AppError } from '@bundoc/shared/errors';
 import type { Logger } from '@bundoc/shared/logger';
 import type { Metrics } from '../metrics.ts';
-import type { KmsStore } from '../store/port.ts';
+import type { AuditCondition, KmsStore, LeftOut } from '../store/port.ts';
 import type { AuditDraft } from './chain.ts';
 
 export interface AuditLogOptions {
@@ -16,10 +17,14 @@ const WAITING_MAX = 4_096;
 /** Records of one transaction. */
 const BATCH_MAX = 512;
 
+const CODES: Readonly<Record<LeftOut, ProblemCode>> = {
+  token_revoked: 'unauthenticated',
+  key_changed: 'precondition_failed',
+};
+
 interface Waiting {
   readonly draft: AuditDraft;
-  /** Token that must not be revoked when the record is appended. */
-  readonly jti: string | undefined;
+  readonly condition: AuditCondition | undefined;
   readonly resolve: (receipt: AuditReceipt) => void;
   readonly reject: (error: AppError) => void;
 }
@@ -44,18 +49,18 @@ export class AuditLog {
   }
 
   /**
-   * @param jti of a token in whose name the record lets something happen.
+   * @param condition of what the record lets happen.
    * @returns the record's place in the chain, once it is durable.
    * @throws AppError `audit_unavailable`: the record may be in the chain nevertheless. `unauthenticated` when the token was
-   * revoked meanwhile: then it is not.
+   * revoked meanwhile, `precondition_failed` when the key was changed: then it is not.
    */
-  append(draft: AuditDraft, jti?: string): Promise<AuditReceipt> {
+  append(draft: AuditDraft, condition?: AuditCondition): Promise<AuditReceipt> {
     if (this.#waiting.length >= WAITING_MAX) {
       this.#failing = true;
       return Promise.reject(new AppError('audit_unavailable', { cause: new AppError('overloaded') }));
     }
     return new Promise((resolve, reject) => {
-      this.#waiting.push({ draft, jti, resolve, reject });
+      this.#waiting.push({ draft, condition, resolve, reject });
       this.#writing ??= this.#writeAll();
     });
   }
@@ -87,13 +92,13 @@ export class AuditLog {
     try {
       const receipts = await this.#options.store.appendAudit(
         batch.map(({ draft }) => draft),
-        batch.map(({ jti }) => jti),
+        batch.map(({ condition }) => condition),
       );
       this.#failing = false;
-      for (const [index, { jti, resolve, reject }] of batch.entries()) {
+      for (const [index, { resolve, reject }] of batch.entries()) {
         const receipt = receipts[index];
-        if (receipt === undefined)
-          reject(new AppError(jti === undefined ? 'audit_unavailable' : 'unauthenticated'));
+        if (receipt === undefined) reject(new AppError('audit_unavailable'));
+        else if (typeof receipt === 'string') reject(new AppError(CODES[receipt]));
         else resolve(receipt);
       }
     } catch (error) {

@@ -1,15 +1,40 @@
 import { ConfigError } from '@bundoc/shared/config';
+import { PROBLEMS } from '@bundoc/shared/contract/problem';
+import { AppError } from '@bundoc/shared/errors';
 
-/** The command was not understood: exit code 2. */
+/** The command was not understood. */
 export class UsageError extends Error {
   override readonly name = 'UsageError';
 }
 
-/** The command was understood and did not succeed, or found something that it was to look for: exit code 1. */
+/** The command was understood and did not succeed, or found something that it was to look for. */
 export class CliFailure extends Error {
   override readonly name = 'CliFailure';
 }
 
-export function exitCodeOf(error: unknown): 1 | 2 {
-  return error instanceof UsageError || error instanceof ConfigError ? 2 : 1;
+/** How `bunkms` ends, for scripts; README.md repeats it. Zero is success. */
+export const EXIT = {
+  /** It did not succeed, or found a fault. */
+  failure: 1,
+  /** The command line or the configuration was not understood. */
+  usage: 2,
+  /** There is no such key or token. */
+  notFound: 3,
+  /** The key, or the version of it, was destroyed. */
+  destroyed: 4,
+  /** The key is not in a state that allows this, or its name is taken. */
+  conflict: 5,
+  /** The store does not answer, or the key is damaged. */
+  unavailable: 6,
+} as const;
+
+export function exitCodeOf(error: unknown): number {
+  if (error instanceof UsageError || error instanceof ConfigError) return EXIT.usage;
+  if (!(error instanceof AppError)) return EXIT.failure;
+  const { status } = PROBLEMS[error.code];
+  if (status === 400 || status === 422) return EXIT.usage;
+  if (status === 404) return EXIT.notFound;
+  if (status === 410) return EXIT.destroyed;
+  if (status === 403 || status === 409 || status === 412) return EXIT.conflict;
+  return status >= 503 ? EXIT.unavailable : EXIT.failure;
 }

@@ -1,58 +1,191 @@
 import { systemClock } from '@bundoc/shared/clock';
 import type { Environment } from '@bundoc/shared/config';
-import type { KeyInfo } from '@bundoc/shared/contract/keys';
-import { AppError } from '@bundoc/shared/errors';
+import {
+  createKeySchema,
+  type DestroyReceipt,
+  type KeyDetail,
+  type KeyInfo,
+  type UpdateKey,
+  updateKeySchema,
+} from '@bundoc/shared/contract/keys';
 import { createLogger } from '@bundoc/shared/logger';
+import type { z } from 'zod';
 import { CLI_CALLER } from '../audit/caller.ts';
-import { rotateKey as rotate } from '../service/rotate-key.ts';
+import { AuditLog } from '../audit/log.ts';
+import { createMetrics } from '../metrics.ts';
+import type { KeyRequest } from '../service/change-key.ts';
+import { createKey } from '../service/create-key.ts';
+import { destroyKey, destroyVersion } from '../service/destroy-key.ts';
+import * as lifecycle from '../service/key-lifecycle.ts';
+import { listKeys, readKey } from '../service/keys.ts';
+import { rotateKey } from '../service/rotate-key.ts';
+import type { KeyPorts } from '../service/stored-key.ts';
 import { rememberCurrentKek } from '../vault/unseal.ts';
-import { withKms, withStore } from './open-kms.ts';
+import { UsageError } from './errors.ts';
+import { withKms } from './open-kms.ts';
 
-/** Makes a new version of the key the current one and prints which; a running server hands it out from its next request on. */
-export async function rotateKey(environment: Environment, name: string): Promise<void> {
-  const key = await withKms(environment, async ({ store, vault }) => {
-    await rememberCurrentKek(vault, store, systemClock, 'cli');
+export interface JsonOption {
+  readonly json?: true;
+}
+
+/** Runs `action` on the keys of the installation, beside a running server; what it wants recorded is recorded when this resolves. */
+function withKeys<T>(environment: Environment, action: (ports: KeyPorts) => Promise<T>): Promise<T> {
+  return withKms(environment, async ({ store, vault, state }) => {
     // What the log would say, the error says.
     const logger = createLogger({ service: 'bunkms', level: 'silent' });
-    return rotate({ store, vault, clock: systemClock, logger }, { name }, CLI_CALLER);
+    const audit = new AuditLog({ store, logger, metrics: createMetrics() });
+    try {
+      return await action({ store, vault, chainKey: state.chainKey, audit, clock: systemClock, logger });
+    } finally {
+      await audit.drain();
+    }
   });
-  console.log(lineOf(key));
+}
+
+/** {@link withKeys} for what may wrap a key: the KEK that it is wrapped with is known to the store before. */
+function changingKeys<T>(environment: Environment, action: (ports: KeyPorts) => Promise<T>): Promise<T> {
+  return withKeys(environment, async (ports) => {
+    await rememberCurrentKek(ports.vault, ports.store, systemClock, 'cli');
+    return action(ports);
+  });
+}
+
+export async function create(
+  environment: Environment,
+  name: string,
+  options: JsonOption & { readonly exportable: boolean; readonly rotateAfterDays?: number },
+): Promise<void> {
+  const { exportable, rotateAfterDays: rotate_after_days = null } = options;
+  const wanted = parsed(createKeySchema, { name, type: 'aes-256', exportable, rotate_after_days });
+  printKey(await changingKeys(environment, (ports) => createKey(ports, wanted, CLI_CALLER)), options);
+}
+
+/** Changes that need the key's name alone. */
+export type PlainChange = 'rotate' | 'enable' | 'disable' | 'restore';
+
+const PLAIN_CHANGES: Record<PlainChange, (ports: KeyPorts, request: KeyRequest) => Promise<KeyInfo>> = {
+  rotate: (ports, request) => rotateKey(ports, request, CLI_CALLER),
+  enable: (ports, request) => lifecycle.enableKey(ports, request, CLI_CALLER),
+  disable: (ports, request) => lifecycle.disableKey(ports, request, CLI_CALLER),
+  restore: (ports, request) => lifecycle.restoreKey(ports, request, CLI_CALLER),
+};
+
+/** A running server works with the changed key from its next request on. */
+export async function change(
+  environment: Environment,
+  which: PlainChange,
+  name: string,
+  options: JsonOption,
+): Promise<void> {
+  printKey(await changingKeys(environment, (ports) => PLAIN_CHANGES[which](ports, { name })), options);
+}
+
+export async function set(
+  environment: Environment,
+  name: string,
+  options: JsonOption & { readonly exportable: boolean; readonly rotateAfterDays?: number | 'never' },
+): Promise<void> {
+  const { exportable, rotateAfterDays } = options;
+  const update: UpdateKey = parsed(updateKeySchema, {
+    // Without --no-exportable the option is true, which means: as it is.
+    ...(exportable ? {} : { exportable: false }),
+    ...(rotateAfterDays === undefined
+      ? {}
+      : { rotate_after_days: rotateAfterDays === 'never' ? null : rotateAfterDays }),
+  });
+  printKey(
+    await changingKeys(environment, (ports) => lifecycle.updateKey(ports, { name, update }, CLI_CALLER)),
+    options,
+  );
+}
+
+export async function scheduleDeletion(
+  environment: Environment,
+  name: string,
+  options: JsonOption & { readonly pendingDays: number },
+): Promise<void> {
+  const { pendingDays } = options;
+  printKey(
+    await changingKeys(environment, (ports) =>
+      lifecycle.scheduleDeletion(ports, { name, pendingDays }, CLI_CALLER),
+    ),
+    options,
+  );
+}
+
+export async function destroy(
+  environment: Environment,
+  name: string,
+  options: JsonOption & { readonly confirm: string; readonly version?: number },
+): Promise<void> {
+  const { confirm, version } = options;
+  if (confirm !== name) throw new UsageError('--confirm must repeat the name of the key');
+  const receipt = await changingKeys(environment, (ports) =>
+    version === undefined
+      ? destroyKey(ports, { name }, CLI_CALLER)
+      : destroyVersion(ports, { name, version }, CLI_CALLER),
+  );
+  if (options.json) console.log(JSON.stringify(receipt));
+  else printReceipt(receipt);
 }
 
 const PAGE = 500;
 
-export async function listKeys(environment: Environment, options: { json?: true }): Promise<void> {
-  const keys = await withStore(environment, async (store) => {
+export async function list(environment: Environment, options: JsonOption): Promise<void> {
+  const { keys, damaged } = await withKeys(environment, async (ports) => {
     const all: KeyInfo[] = [];
-    for (let after: string | undefined, more = true; more; after = all.at(-1)?.name) {
-      const page = await store.listKeys(['*'], { after, limit: PAGE });
-      all.push(...page.items);
-      more = page.more;
+    const faulty: string[] = [];
+    for (let after: string | undefined, more = true; more; ) {
+      const page = await listKeys(ports, ['*'], { after, limit: PAGE }, CLI_CALLER);
+      all.push(...page.keys);
+      faulty.push(...(page.damaged ?? []));
+      after = page.next_cursor;
+      more = after !== undefined;
     }
-    return all;
+    return { keys: all, damaged: faulty };
   });
-  if (options.json) console.log(JSON.stringify({ keys }));
-  else for (const key of keys) console.log(lineOf(key));
+  if (options.json) {
+    console.log(JSON.stringify({ keys, ...(damaged.length === 0 ? {} : { damaged }) }));
+    return;
+  }
+  for (const key of keys) console.log(lineOf(key));
+  for (const name of damaged) console.log(`${name}  damaged`);
 }
 
 /** The key and its versions; none of its material. */
-export async function showKey(
-  environment: Environment,
-  name: string,
-  options: { json?: true },
-): Promise<void> {
-  const key = await withStore(environment, (store) => store.describeKey(name));
-  if (key === undefined) throw new AppError('KEY_NOT_FOUND');
-  if (options.json) {
-    console.log(JSON.stringify(key));
-    return;
-  }
-  const { versions, ...facts } = key;
+export async function show(environment: Environment, name: string, options: JsonOption): Promise<void> {
+  const key = await withKeys(environment, (ports) => readKey(ports, name, CLI_CALLER));
+  if (options.json) console.log(JSON.stringify(key));
+  else printDetail(key);
+}
+
+function printDetail({ versions, damaged_versions: damaged = [], ...facts }: KeyDetail): void {
+  for (const [fact, value] of Object.entries(facts)) console.log(`${fact}: ${value ?? 'never'}`);
+  for (const { version, state, kcv, created_at } of versions)
+    console.log(['version', version, state, kcv, created_at].join('  '));
+  for (const version of damaged) console.log(`version  ${version}  damaged`);
+}
+
+function printReceipt({ audit, kek_ids, ...facts }: DestroyReceipt): void {
   for (const [fact, value] of Object.entries(facts)) console.log(`${fact}: ${value}`);
-  for (const { version, kcv, created_at } of versions)
-    console.log(['version', version, kcv, created_at].join('  '));
+  console.log(`kek_ids: ${kek_ids.join(' ')}`);
+  console.log(`audit: ${audit.seq}:${audit.hash}`);
+}
+
+function printKey(key: KeyInfo, options: JsonOption): void {
+  console.log(options.json ? JSON.stringify(key) : lineOf(key));
 }
 
 function lineOf({ name, state, version, kcv, created_at }: KeyInfo): string {
   return [name, state, version, kcv, created_at].join('  ');
+}
+
+function parsed<S extends z.ZodType>(schema: S, input: unknown): z.infer<S> {
+  const result = schema.safeParse(input);
+  if (result.success) return result.data;
+  throw new UsageError(
+    result.error.issues
+      .map(({ path, message }) => [path.join('.'), message].filter(Boolean).join(': '))
+      .join('; '),
+  );
 }

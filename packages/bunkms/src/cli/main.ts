@@ -1,12 +1,12 @@
 #!/usr/bin/env node
-import { type AuditReceipt, auditReceiptSchema, keyNameSchema } from '@bundoc/shared/contract/keys';
+import { type AuditReceipt, auditReceiptSchema } from '@bundoc/shared/contract/keys';
 import { lineOf } from '@bundoc/shared/error-line';
 import { Command, CommanderError, InvalidArgumentError } from 'commander';
 import { auditHead, verifyAudit } from './audit.ts';
 import type { CertificateWish } from './certificates.ts';
 import { exitCodeOf } from './errors.ts';
 import { type InitOptions, init } from './init.ts';
-import { listKeys, rotateKey, showKey } from './key.ts';
+import { registerKeyCommands } from './key-commands.ts';
 import { status } from './status.ts';
 import { type IssueOptions, issueToken, listTokens, revokeToken } from './token.ts';
 
@@ -25,12 +25,6 @@ function collectReceipt(text: string, earlier: readonly AuditReceipt[]): AuditRe
   const receipt = auditReceiptSchema.safeParse({ seq: Number(seq), hash });
   if (!receipt.success) throw new InvalidArgumentError('give seq:hash, as an export answered them');
   return [...earlier, receipt.data];
-}
-
-function parseKeyName(text: string): string {
-  const name = keyNameSchema.safeParse(text);
-  if (!name.success) throw new InvalidArgumentError(String(name.error.issues[0]?.message));
-  return name.data;
 }
 
 /** For lists that are given with commas, by repeating the option, or both. */
@@ -90,21 +84,7 @@ token
   .argument('<jti>', 'the token; all that were renewed from the same one go with it')
   .action((jti: string) => revokeToken(environment, jti));
 
-const key = program.command('key').description('data encryption keys; shows none of their material');
-key
-  .command('rotate')
-  .description('mints the next version of a key and makes it the current one')
-  .argument('<name>', 'the key', parseKeyName)
-  .action((name: string) => rotateKey(environment, name));
-key
-  .command('list')
-  .option('--json', 'print JSON')
-  .action((options: { json?: true }) => listKeys(environment, options));
-key
-  .command('show')
-  .argument('<name>', 'the key', parseKeyName)
-  .option('--json', 'print JSON')
-  .action((name: string, options: { json?: true }) => showKey(environment, name, options));
+registerKeyCommands(program, environment);
 
 const audit = program.command('audit').description('the audit chain');
 audit

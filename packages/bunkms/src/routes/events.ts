@@ -28,7 +28,7 @@ export function registerEventsRoute(app: FastifyInstance, guards: Guards, servic
         action: 'events.open',
         outcome: 'allowed',
       },
-      caller.jti,
+      { jti: caller.jti },
     );
     const response = reply.raw;
     if (response.destroyed) return reply.hijack();

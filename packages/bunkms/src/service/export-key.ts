@@ -1,14 +1,15 @@
 import type { ExportedKeyFacts } from '@bundoc/shared/contract/exported-key';
-import { AppError } from '@bundoc/shared/errors';
-import type { Logger } from '@bundoc/shared/logger';
+import type { AuditReceipt } from '@bundoc/shared/contract/keys';
+import { AppError, hasCode } from '@bundoc/shared/errors';
 import type { Caller } from '../audit/caller.ts';
 import type { Metrics } from '../metrics.ts';
-import type { KeyPorts } from './keys.ts';
+import type { KeyRecord, KeyVersionRecord } from '../store/port.ts';
+import { requireEnabled } from './key-state.ts';
 import { leaseIdOf } from './leases.ts';
 import { openDek } from './open-dek.ts';
+import { type KeyPorts, readStoredKey, versionOf } from './stored-key.ts';
 
 export interface ExportPorts extends KeyPorts {
-  readonly logger: Logger;
   readonly metrics: Metrics;
   /** How long whoever gets a key may keep it, milliseconds; at most `LEASE_TTL_MS`. */
   readonly leaseTtlMs: number;
@@ -20,60 +21,62 @@ export interface ReleasedKey {
   readonly facts: ExportedKeyFacts;
 }
 
+export interface ExportRequest {
+  readonly name: string;
+  /** The current one when absent. */
+  readonly version?: number | undefined;
+}
+
+/** A key that is changed more often than this during one export has nothing steady to release. */
+const ROUNDS_MAX = 32;
+
 /**
  * Releases a DEK, that of the current version unless another is asked for. The one place where key material leaves the
  * service, and it leaves only after its CRITICAL record is durable: whatever fails before that, nothing of the key is in
- * the answer.
+ * the answer. The record is written only while the key is what was read: when it was changed meanwhile, it is read anew, so that
+ * in the chain no release follows the disabling or the end of its key.
  *
  * Refused and failed calls are recorded where they are answered (`http/export-audit.ts`).
  *
- * @throws AppError `KEY_NOT_FOUND` (of a version that the key never had, too), `key_damaged`, `audit_unavailable`;
- * `unauthenticated` when the token was revoked meanwhile.
+ * @throws AppError `KEY_NOT_FOUND` (of a version that the key never had, too), `key_disabled`, `key_pending_deletion`, `key_destroyed`,
+ * `key_not_exportable`, `key_version_destroyed`, `key_damaged`, `audit_unavailable`; `unauthenticated` when the token was revoked
+ * meanwhile.
  */
 export async function exportKey(
   ports: ExportPorts,
-  { name, version }: { readonly name: string; readonly version?: number | undefined },
+  request: ExportRequest,
   caller: Caller,
 ): Promise<ReleasedKey> {
-  const key = await ports.store.findKey(name, version);
-  if (key === undefined) throw new AppError('KEY_NOT_FOUND');
-  const dek = openDek(ports, key);
+  for (let round = 0; round < ROUNDS_MAX; round++) {
+    try {
+      return await tryExport(ports, request, caller);
+    } catch (error) {
+      if (!hasCode(error, 'precondition_failed')) throw error;
+    }
+  }
+  throw new AppError('overloaded');
+}
+
+/** @throws AppError `precondition_failed` when the key was changed meanwhile. */
+async function tryExport(ports: ExportPorts, request: ExportRequest, caller: Caller): Promise<ReleasedKey> {
+  const key = await readStoredKey(ports, request.name, request.version ?? 'current');
+  const { record } = key;
+  requireEnabled(record);
+  if (!record.exportable) throw new AppError('key_not_exportable');
+  const number = request.version ?? record.version;
+  if (number > record.version) throw new AppError('KEY_NOT_FOUND');
+  const version = versionOf(key, number, ports.logger);
+  if (version.state === 'destroyed') throw new AppError('key_version_destroyed');
+  const dek = openDek(ports, record.name, version);
   try {
-    const { info, wrapped } = key;
-    const receipt = await ports.audit.append(
-      {
-        ...caller,
-        time: new Date(ports.clock.now()).toISOString(),
-        severity: 'CRITICAL',
-        action: 'key.export',
-        outcome: 'allowed',
-        key: name,
-        version: info.version,
-        detail: { key_id: info.id, lease_ttl_ms: ports.leaseTtlMs },
-      },
-      caller.jti,
-    );
-    ports.metrics.exports.inc({ outcome: 'allowed' });
-    ports.logger.info(
-      {
-        keyName: name,
-        version: info.version,
-        actor: caller.actor,
-        jti: caller.jti,
-        source: caller.source,
-        reqId: caller.request_id,
-        outcome: 'allowed',
-        auditSeq: receipt.seq,
-      },
-      'key exported',
-    );
+    const receipt = await recordRelease(ports, record, version, caller);
     const facts: ExportedKeyFacts = {
       algorithm: 'AES-256-GCM',
-      name,
-      key_id: info.id,
-      version: info.version,
-      kcv: info.kcv,
-      wrapped_b64: Buffer.from(wrapped).toString('base64'),
+      name: record.name,
+      key_id: record.id,
+      version: version.version,
+      kcv: version.kcv,
+      wrapped_b64: Buffer.from(version.wrapped).toString('base64'),
       lease: { id: leaseIdOf(receipt), ttl_ms: ports.leaseTtlMs },
       audit: receipt,
     };
@@ -82,4 +85,32 @@ export async function exportKey(
     dek.fill(0);
     throw error;
   }
+}
+
+async function recordRelease(
+  { audit, clock, metrics, logger, leaseTtlMs }: ExportPorts,
+  { id, name, revision }: KeyRecord,
+  { version }: KeyVersionRecord,
+  caller: Caller,
+): Promise<AuditReceipt> {
+  const receipt = await audit.append(
+    {
+      ...caller,
+      time: new Date(clock.now()).toISOString(),
+      severity: 'CRITICAL',
+      action: 'key.export',
+      outcome: 'allowed',
+      key: name,
+      version,
+      detail: { key_id: id, lease_ttl_ms: leaseTtlMs },
+    },
+    { jti: caller.jti, key: { id, revision } },
+  );
+  metrics.exports.inc({ outcome: 'allowed' });
+  const { actor, jti, source, request_id: reqId } = caller;
+  logger.info(
+    { keyName: name, version, actor, jti, source, reqId, outcome: 'allowed', auditSeq: receipt.seq },
+    'key exported',
+  );
+  return receipt;
 }

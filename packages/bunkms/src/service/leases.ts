@@ -2,7 +2,7 @@ import type { AuditRecord } from '@bundoc/shared/contract/audit';
 import { type AuditReceipt, type KeyLease, LEASE_TTL_MS, type LeasePage } from '@bundoc/shared/contract/keys';
 import { AppError } from '@bundoc/shared/errors';
 import type { Caller } from '../audit/caller.ts';
-import type { KeyPorts } from './keys.ts';
+import type { KeyPorts } from './stored-key.ts';
 
 /** A lease is the release that the audit chain tells of, so its place there is its id. */
 export function leaseIdOf({ seq }: Pick<AuditReceipt, 'seq'>): string {
@@ -23,7 +23,8 @@ export async function listLeases(
   page: { readonly before?: number | undefined; readonly limit: number },
   caller: Caller,
 ): Promise<LeasePage> {
-  if ((await store.describeKey(name)) === undefined) throw new AppError('KEY_NOT_FOUND');
+  // Also of a key that is damaged or destroyed: who holds it is a question then, too.
+  if ((await store.findKey(name, 'current')) === undefined) throw new AppError('KEY_NOT_FOUND');
   const nowMs = clock.now();
   const { items, next } = await store.listExports(name, isoOf(nowMs - LEASE_TTL_MS), page);
   const leases = items.map(leaseOf).filter(({ until }) => Date.parse(until) > nowMs);

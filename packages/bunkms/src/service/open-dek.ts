@@ -2,30 +2,28 @@ import { createSecretKey } from 'node:crypto';
 import { keyCheckValue, OpenError } from '@bundoc/shared/aead';
 import { AppError } from '@bundoc/shared/errors';
 import type { Logger } from '@bundoc/shared/logger';
-import type { KeyRecord } from '../store/port.ts';
+import type { KeyVersionRecord } from '../store/port.ts';
 import type { Vault } from '../vault/vault.ts';
 
 /** Unwraps a stored DEK and holds it against its check value. @returns the raw DEK, which the caller wipes. @throws AppError `key_damaged`. */
 export function openDek(
   { vault, logger }: { readonly vault: Vault; readonly logger: Logger },
-  { info, wrapped }: KeyRecord,
+  name: string,
+  { keyId, version, kcv, wrapped }: KeyVersionRecord,
 ): Buffer {
   const damaged = (reason: string): AppError => {
-    logger.error(
-      { keyName: info.name, keyId: info.id, version: info.version, reason },
-      'a stored key is damaged',
-    );
+    logger.error({ keyName: name, keyId, version, reason }, 'a stored key is damaged');
     return new AppError('key_damaged');
   };
   let dek: Buffer;
   try {
-    dek = vault.unwrapDek(wrapped, { keyId: info.id, name: info.name, version: info.version });
+    dek = vault.unwrapDek(wrapped, { keyId, name, version });
   } catch (error) {
     if (error instanceof OpenError) throw damaged('it does not unwrap');
     throw error;
   }
   try {
-    if (keyCheckValue(createSecretKey(dek)) !== info.kcv) throw damaged('its check value differs');
+    if (keyCheckValue(createSecretKey(dek)) !== kcv) throw damaged('its check value differs');
   } catch (error) {
     dek.fill(0);
     throw error;

@@ -1,24 +1,16 @@
 import { createSecretKey, randomBytes } from 'node:crypto';
 import { KEY_BYTES, keyCheckValue } from '@bundoc/shared/aead';
-import type { Clock } from '@bundoc/shared/clock';
 import { KEY_VERSIONS_MAX, type KeyInfo } from '@bundoc/shared/contract/keys';
 import { AppError } from '@bundoc/shared/errors';
-import type { Logger } from '@bundoc/shared/logger';
 import type { Caller } from '../audit/caller.ts';
-import type { AuditDraft } from '../audit/chain.ts';
-import type { KmsStore } from '../store/port.ts';
+import type { KeyRecord, KeyVersionRecord } from '../store/port.ts';
 import type { Vault } from '../vault/vault.ts';
+import { type ChangedKey, changeKey, type Decision, type KeyRequest } from './change-key.ts';
+import { infoOfKey, nextRotationAt, requireEnabled } from './key-state.ts';
 import { openDek } from './open-dek.ts';
+import { type AuthenticKey, type KeyPorts, versionOf } from './stored-key.ts';
 
-export interface RotatePorts {
-  readonly store: KmsStore;
-  readonly vault: Vault;
-  readonly clock: Clock;
-  readonly logger: Logger;
-}
-
-export interface Rotation {
-  readonly name: string;
+export interface Rotation extends KeyRequest {
   /** Rotates only if this version is the current one. */
   readonly expectedVersion?: number | undefined;
 }
@@ -33,69 +25,101 @@ export interface Rotation {
  * version would be bound to.
  *
  * @returns the key in its current version, durable: the new one, or with another `expectedVersion` the present one.
- * @throws AppError `KEY_NOT_FOUND`, `key_versions_exhausted`, `key_damaged`. After `storage_unavailable` it may have happened:
- * with `expectedVersion` asking again does not rotate again.
+ * @throws AppError `KEY_NOT_FOUND`, `key_disabled`, `key_pending_deletion`, `key_destroyed`, `key_versions_exhausted`, `key_damaged`,
+ * `precondition_failed`. After `storage_unavailable` it may have happened: with `expectedVersion` asking again does not rotate again.
  */
-export async function rotateKey(ports: RotatePorts, rotation: Rotation, caller: Caller): Promise<KeyInfo> {
-  const { store, vault, clock } = ports;
-  const { name, expectedVersion } = rotation;
-  const present = await store.findKey(name);
-  if (present === undefined) throw new AppError('KEY_NOT_FOUND');
-  if (expectedVersion !== undefined && expectedVersion !== present.info.version)
-    return answerUnchanged(ports, present.info, rotation, caller);
-  if (present.info.version >= KEY_VERSIONS_MAX)
+export async function rotateKey(ports: KeyPorts, rotation: Rotation, caller: Caller): Promise<KeyInfo> {
+  const { expectedVersion } = rotation;
+  let firstSeen: number | undefined;
+  const changed = await changeKey(ports, rotation, 'current', caller, (key, time) => {
+    requireEnabled(key.record);
+    firstSeen ??= key.record.version;
+    const isUnneeded = key.record.version !== (expectedVersion ?? firstSeen);
+    return isUnneeded ? undefined : nextVersion(ports, key, time);
+  });
+  if (changed.receipt === undefined) await recordUnneeded(ports, changed, rotation, caller);
+  return infoOfKey(changed);
+}
+
+/**
+ * Rotates a key whose policy says so, as the service does by itself. Whoever else rotates it meanwhile is given way.
+ *
+ * @returns whether this call rotated it.
+ */
+export async function rotateDueKey(
+  ports: KeyPorts,
+  name: string,
+  until: string,
+  caller: Caller,
+): Promise<boolean> {
+  const { receipt } = await changeKey(ports, { name }, 'current', caller, (key, time) => {
+    const { state, dueAt } = key.record;
+    return state === 'enabled' && dueAt !== null && dueAt <= until
+      ? nextVersion(ports, key, time)
+      : undefined;
+  });
+  return receipt !== undefined;
+}
+
+function nextVersion(ports: KeyPorts, key: AuthenticKey, time: string): Decision {
+  const present = key.record;
+  if (present.version >= KEY_VERSIONS_MAX)
     throw new AppError('key_versions_exhausted', {
       detail: `a key has at most ${KEY_VERSIONS_MAX} versions`,
     });
-  openDek(ports, present).fill(0);
+  openDek(ports, present.name, versionOf(key, present.version, ports.logger)).fill(0);
+  const added = mint(ports.vault, present, time);
+  const record = { ...present, version: added.version, kekIds: withKek(present.kekIds, ports.vault) };
+  return {
+    action: 'key.rotate',
+    record: { ...record, dueAt: nextRotationAt(record, time) },
+    versions: [added],
+    version: added.version,
+    detail: { kcv: added.kcv },
+  };
+}
 
+function mint(vault: Vault, { id, name, version: present }: KeyRecord, time: string): KeyVersionRecord {
   const dek = randomBytes(KEY_BYTES);
   try {
-    const version = present.info.version + 1;
-    const info: KeyInfo = { ...present.info, version, kcv: keyCheckValue(createSecretKey(dek)) };
-    const wrapped = vault.wrapDek(dek, { keyId: info.id, name, version });
-    const time = new Date(clock.now()).toISOString();
-    const isAdded = await store.addKeyVersion(
-      { keyId: info.id, version, kcv: info.kcv, wrapped, createdAt: time },
-      draft('key.rotate', time, info, caller, { kcv: info.kcv }),
-    );
-    if (isAdded) return info;
+    const version = present + 1;
+    return {
+      keyId: id,
+      version,
+      kcv: keyCheckValue(createSecretKey(dek)),
+      state: 'available',
+      createdAt: time,
+      destroyedAt: null,
+      wrapped: vault.wrapDek(dek, { keyId: id, name, version }),
+    };
   } finally {
     dek.fill(0);
   }
-  const overtaken = await store.findKey(name);
-  if (overtaken === undefined) throw new AppError('KEY_NOT_FOUND');
-  return answerUnchanged(ports, overtaken.info, rotation, caller);
+}
+
+/** The KEKs of a key of which a version is wrapped with the current one as well. */
+function withKek(kekIds: readonly string[], { currentKekId }: Vault): readonly string[] {
+  return kekIds.includes(currentKekId) ? kekIds : [...kekIds, currentKekId];
 }
 
 /** Nothing was rotated by this call; that, too, is on record. */
-async function answerUnchanged(
-  { store, clock }: RotatePorts,
-  info: KeyInfo,
+async function recordUnneeded(
+  { store, clock }: KeyPorts,
+  { record }: ChangedKey,
   { expectedVersion }: Rotation,
   caller: Caller,
-): Promise<KeyInfo> {
-  const time = new Date(clock.now()).toISOString();
+): Promise<void> {
   const expected = expectedVersion === undefined ? {} : { expected_version: expectedVersion };
-  await store.appendAudit([draft('key.rotate_unneeded', time, info, caller, expected)]);
-  return info;
-}
-
-function draft(
-  action: string,
-  time: string,
-  info: KeyInfo,
-  caller: Caller,
-  detail: NonNullable<AuditDraft['detail']>,
-): AuditDraft {
-  return {
-    ...caller,
-    time,
-    severity: 'INFO',
-    action,
-    outcome: 'allowed',
-    key: info.name,
-    version: info.version,
-    detail: { key_id: info.id, ...detail },
-  };
+  await store.appendAudit([
+    {
+      ...caller,
+      time: new Date(clock.now()).toISOString(),
+      severity: 'INFO',
+      action: 'key.rotate_unneeded',
+      outcome: 'allowed',
+      key: record.name,
+      version: record.version,
+      detail: { key_id: record.id, ...expected },
+    },
+  ]);
 }

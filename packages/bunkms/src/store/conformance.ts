@@ -2,8 +2,21 @@ import { randomUUID } from 'node:crypto';
 import type { AuditRecord } from '@bundoc/shared/contract/audit';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { GENESIS, verifyChain } from '../audit/chain.ts';
-import { chainKey, draft, installation, key, keyVersion, LATER, TIME, token } from './conformance-data.ts';
-import type { KmsStore } from './port.ts';
+import {
+  chainKey,
+  draft,
+  edited,
+  installation,
+  key,
+  LATER,
+  rotated,
+  TIME,
+  token,
+} from './conformance-data.ts';
+import type { KeyChange, KmsStore } from './port.ts';
+
+/** What a store gives back of a key right after that change. */
+const stored = ({ record, versions, audit }: KeyChange) => ({ record, versions, lastChange: audit });
 
 /** One place that stores are kept in. */
 export interface StorePlace {
@@ -42,114 +55,181 @@ export function storeConformance(name: string, makePlace: () => Promise<StorePla
 
     test('keeps what was acknowledged over a close', async () => {
       const made = key('a-dek');
-      await store.insertKey(made, draft('key.create', { key: 'a-dek' }));
+      await store.insertKey(made);
       await store.close();
       store = await place.open();
-      expect(await store.findKey('a-dek')).toEqual(made);
+      expect(await store.findKey('a-dek', 'current')).toMatchObject(stored(made));
       expect((await store.auditHead()).seq).toBe(2);
     });
 
     test('refuses a second key of a name, and writes neither it nor its record', async () => {
       const first = key('a-dek');
-      await store.insertKey(first, draft('key.create'));
-      await expect(store.insertKey(key('a-dek'), draft('key.create'))).rejects.toMatchObject({
-        code: 'KEY_EXISTS',
-      });
-      expect(await store.findKey('a-dek')).toEqual(first);
+      await store.insertKey(first);
+      await expect(store.insertKey(key('a-dek'))).rejects.toMatchObject({ code: 'KEY_EXISTS' });
+      expect(await store.findKey('a-dek', 'current')).toMatchObject(stored(first));
       expect(await allRecords(store)).toHaveLength(2);
     });
 
     test('knows no key that was not made', async () => {
-      expect(await store.findKey('none')).toBeUndefined();
+      expect(await store.findKey('none', 'current')).toBeUndefined();
     });
 
     test('pages through keys by name, each once, only those that a glob matches', async () => {
-      for (const one of ['c-dek', 'a-dek', 'other', 'b-dek', 'd-dek'])
-        await store.insertKey(key(one), draft('key.create'));
+      for (const one of ['c-dek', 'a-dek', 'other', 'b-dek', 'd-dek']) await store.insertKey(key(one));
       const names: string[] = [];
       for (let after: string | undefined, more = true; more; after = names.at(-1)) {
         const page = await store.listKeys(['*-dek'], { after, limit: 3 });
-        names.push(...page.items.map((info) => info.name));
+        names.push(...page.items.map((one) => one.name));
         more = page.more;
       }
       expect(names).toEqual(['a-dek', 'b-dek', 'c-dek', 'd-dek']);
       expect(await store.listKeys([], { limit: 3 })).toEqual({ items: [], more: false });
     });
 
-    test('keeps every version of a key, and gives the current one unless another is asked for', async () => {
-      const made = key('a-dek');
-      await store.insertKey(made, draft('key.create'));
-      await store.insertKey(key('b-dek'), draft('key.create'));
-      const added = [keyVersion(made, 2), keyVersion(made, 3)] as const;
-      for (const one of added) expect(await store.addKeyVersion(one, draft('key.rotate'))).toBe(true);
+    test('keeps every version of a key, and gives those that are asked for', async () => {
+      const first = key('a-dek');
+      const second = rotated(first);
+      const third = rotated(second);
+      await store.insertKey(first);
+      await store.insertKey(key('b-dek'));
+      for (const one of [second, third])
+        expect(await store.updateKey(one)).toMatchObject({ seq: expect.any(Number) });
       await store.close();
       store = await place.open();
-      const recordOf = ({ version, kcv, wrapped }: (typeof added)[number]) => ({
-        info: { ...made.info, version, kcv },
-        wrapped,
-      });
-      expect(await store.findKey('a-dek')).toEqual(recordOf(added[1]));
-      expect(await store.findKey('a-dek', 1)).toEqual(made);
-      expect(await store.findKey('a-dek', 2)).toEqual(recordOf(added[0]));
-      expect(await store.findKey('a-dek', 3)).toEqual(recordOf(added[1]));
-      for (const version of [0, 4, 1_000]) expect(await store.findKey('a-dek', version)).toBeUndefined();
-      expect(await store.findKey('b-dek', 2)).toBeUndefined();
-      expect(await store.findKey('none', 1)).toBeUndefined();
-      const current = recordOf(added[1]).info;
-      expect((await store.listKeys(['a-*'], { limit: 9 })).items).toEqual([current]);
-      expect(await store.describeKey('none')).toBeUndefined();
-      expect(await store.describeKey('a-dek')).toEqual({
-        ...current,
-        versions: [
-          { version: 1, kcv: made.info.kcv, created_at: TIME },
-          ...added.map(({ version, kcv }) => ({ version, kcv, created_at: LATER })),
-        ],
-      });
+      const versions = [first, second, third].flatMap((one) => one.versions);
+      expect(await store.findKey('a-dek', 'current')).toMatchObject(stored(third));
+      expect(await store.findKey('a-dek', 'all')).toMatchObject({ ...stored(third), versions });
+      for (const [index, version] of versions.entries())
+        expect((await store.findKey('a-dek', index + 1))?.versions).toEqual([version]);
+      for (const version of [0, 4, 1_000])
+        expect(await store.findKey('a-dek', version)).toMatchObject({ record: third.record, versions: [] });
+      expect(await store.findKey('none', 'all')).toBeUndefined();
+      expect((await store.listKeys(['a-*'], { limit: 9 })).items).toMatchObject([
+        { name: 'a-dek', ...stored(third) },
+      ]);
       expect((await store.counts()).keys).toBe(2);
     });
 
-    test('adds no version but the next one, and writes nothing otherwise', async () => {
-      const made = key('a-dek');
-      await store.insertKey(made, draft('key.create'));
-      const before = await store.auditHead();
-      for (const version of [0, 1, 3])
-        expect(await store.addKeyVersion(keyVersion(made, version), draft('key.rotate'))).toBe(false);
-      expect(await store.addKeyVersion(keyVersion(key('none'), 2), draft('key.rotate'))).toBe(false);
-      expect(await store.auditHead()).toEqual(before);
-      expect(await store.findKey('a-dek')).toEqual(made);
+    test('keeps every member of a key, and puts another version in the place of one', async () => {
+      const made = key('a-dek', {
+        exportable: false,
+        rotateAfterDays: 30,
+        dueAt: LATER,
+        kekIds: ['0011223344556677', '8899aabbccddeeff'],
+        idempotency: { key: 'ab', request: 'cd' },
+      });
+      await store.insertKey(made);
+      expect((await store.findKey('a-dek', 'all'))?.record).toEqual(made.record);
+      const versions = made.versions.map((version) => ({
+        ...version,
+        state: 'destroyed' as const,
+        destroyedAt: LATER,
+        wrapped: new Uint8Array(),
+      }));
+      const change = {
+        ...edited(made, {
+          state: 'destroyed',
+          destroyedAt: LATER,
+          dueAt: null,
+          kekIds: [],
+          idempotency: null,
+        }),
+        versions,
+      };
+      expect(await store.updateKey(change)).toBeDefined();
+      expect(await store.findKey('a-dek', 'all')).toMatchObject(stored(change));
     });
 
-    test('lets one of several writers add the next version', async () => {
+    test('puts nothing in the place of another revision, and writes nothing then', async () => {
       const made = key('a-dek');
-      await store.insertKey(made, draft('key.create'));
+      await store.insertKey(made);
+      const before = await store.auditHead();
+      const next = edited(made, { state: 'disabled' });
+      expect(await store.updateKey(edited(next, {}))).toBeUndefined();
+      expect(await store.updateKey(made)).toBeUndefined();
+      expect(await store.updateKey(rotated(key('a-dek')))).toBeUndefined();
+      expect(await store.auditHead()).toEqual(before);
+      expect(await store.findKey('a-dek', 'all')).toMatchObject(stored(made));
+    });
+
+    test('lets one of several writers change the same revision', async () => {
+      const made = key('a-dek');
+      await store.insertKey(made);
       const other = await place.open();
       await other.unlock(chainKey);
       try {
-        const tries = Array.from({ length: 20 }, () => keyVersion(made, 2));
-        const added = await Promise.all(
-          tries.map((one, number) =>
-            (number % 2 === 0 ? store : other).addKeyVersion(one, draft('key.rotate')),
-          ),
+        const tries = Array.from({ length: 20 }, () => rotated(made));
+        const receipts = await Promise.all(
+          tries.map((one, number) => (number % 2 === 0 ? store : other).updateKey(one)),
         );
-        expect(added.filter(Boolean)).toHaveLength(1);
-        const winner = tries[added.indexOf(true)];
+        const won = tries.filter((_, index) => receipts[index] !== undefined);
+        expect(won).toHaveLength(1);
         for (const one of [store, other])
-          expect(await one.findKey('a-dek')).toMatchObject({
-            info: { version: 2, kcv: winner?.kcv },
-            wrapped: winner?.wrapped,
-          });
+          expect([await one.findKey('a-dek', 'current')]).toMatchObject(won.map(stored));
         expect((await allRecords(store)).filter(({ action }) => action === 'key.rotate')).toHaveLength(1);
       } finally {
         await other.close();
       }
     });
 
+    test('gives a key that the same idempotency key made since, and writes nothing then', async () => {
+      const idempotency = { key: 'ab', request: 'cd' };
+      const made = key('a-dek', { idempotency });
+      expect(await store.insertKey(made, TIME)).toBeUndefined();
+      await store.updateKey(rotated(made));
+      const before = await store.auditHead();
+      const again = await store.insertKey(key('b-dek', { idempotency }), TIME);
+      expect(again).toMatchObject({ record: { id: made.record.id, version: 2 }, versions: made.versions });
+      expect(await store.auditHead()).toEqual(before);
+      expect(await store.insertKey(key('b-dek', { idempotency }), LATER)).toBeUndefined();
+      await expect(store.insertKey(key('b-dek', { idempotency }))).rejects.toMatchObject({
+        code: 'KEY_EXISTS',
+      });
+    });
+
+    test('lists keys that are due, in the order of their names', async () => {
+      const due = [TIME, LATER, null, TIME, TIME];
+      for (const [index, dueAt] of due.entries()) await store.insertKey(key(`k${index}`, { dueAt }));
+      const names = async (until: string, after?: string) =>
+        (await store.listDueKeys(until, { limit: 2, after })).items.map(({ name }) => name);
+      expect(await names('2025-12-31T00:00:00.000Z')).toEqual([]);
+      expect(await names(TIME)).toEqual(['k0', 'k3']);
+      expect(await names(TIME, 'k3')).toEqual(['k4']);
+      expect(await names(LATER)).toEqual(['k0', 'k1']);
+    });
+
+    test('leaves out a record whose key was changed, and appends the others', async () => {
+      const made = key('a-dek');
+      await store.insertKey(made);
+      const { id } = made.record;
+      const append = (revision: number, keyId = id) =>
+        store.appendAudit([draft('release')], [{ key: { id: keyId, revision } }]);
+      expect(await append(1)).toMatchObject([{ seq: 3 }]);
+      await store.updateKey(edited(made, { state: 'disabled' }));
+      expect(await append(1)).toEqual(['key_changed']);
+      expect(await append(2)).toMatchObject([{ seq: 5 }]);
+      expect(await append(1, randomUUID())).toEqual(['key_changed']);
+    });
+
+    test('adopts nothing where the chain has the mark, nor where the chain is broken', async () => {
+      const mark = draft('keys.adopted', { detail: { format: 1 } });
+      expect(await store.adoptKeys(mark)).toBeUndefined();
+      const head = await store.auditHead();
+      expect(await store.adoptKeys({ ...mark, time: LATER })).toBeUndefined();
+      expect(await store.auditHead()).toEqual(head);
+    });
+
+    test('scrubs', async () => {
+      await store.insertKey(key('a-dek'));
+      expect(await store.scrub()).toBe(true);
+      expect(await store.findKey('a-dek', 'current')).toBeDefined();
+    });
+
     test('sees its own writes after a page that was read in part', async () => {
-      for (let number = 0; number < 5; number++)
-        await store.insertKey(key(`k${number}`), draft('key.create'));
+      for (let number = 0; number < 5; number++) await store.insertKey(key(`k${number}`));
       await store.listKeys(['*'], { limit: 1 });
-      await store.insertKey(key('k9'), draft('key.create'));
-      expect(await store.findKey('k9')).toBeDefined();
+      await store.insertKey(key('k9'));
+      expect(await store.findKey('k9', 'current')).toBeDefined();
       expect((await store.listKeys(['*'], { after: 'k8', limit: 1 })).items).toHaveLength(1);
     });
 
@@ -247,18 +327,12 @@ export function storeConformance(name: string, makePlace: () => Promise<StorePla
         detail: { b: 1, a: 'x', c: true },
       });
       const receipts = await store.appendAudit([full, draft('two'), draft('three')]);
-      expect(receipts.map((receipt) => receipt?.seq)).toEqual([2, 3, 4]);
       const records = await allRecords(store);
       expect(records[1]).toMatchObject(full);
-      expect(records.map(({ hash }) => hash).slice(1)).toEqual(receipts.map((receipt) => receipt?.hash));
-      expect(
-        await verifyChain(
-          chainKey,
-          records,
-          receipts.filter((receipt) => receipt !== undefined),
-        ),
-      ).toMatchObject({ intact: true });
-      expect(await store.auditHead()).toEqual(receipts[2]);
+      expect(receipts).toEqual(records.slice(1).map(({ seq, hash }) => ({ seq, hash })));
+      const last = await store.auditHead();
+      expect(last).toEqual(receipts[2]);
+      expect(await verifyChain(chainKey, records, [last])).toMatchObject({ intact: true, head: { seq: 4 } });
     });
 
     test('leaves out a record whose token is revoked or unknown, and appends the others', async () => {
@@ -268,9 +342,14 @@ export function storeConformance(name: string, makePlace: () => Promise<StorePla
       await store.revokeFamily(revoked.family, '2026-03-01T00:00:00.000Z', draft('token.revoke'));
       const receipts = await store.appendAudit(
         [draft('live'), draft('revoked'), draft('unknown'), draft('none')],
-        [live.jti, revoked.jti, randomUUID(), undefined],
+        [{ jti: live.jti }, { jti: revoked.jti }, { jti: randomUUID() }, undefined],
       );
-      expect(receipts.map((receipt) => receipt !== undefined)).toEqual([true, false, false, true]);
+      expect(receipts.map((receipt) => (typeof receipt === 'string' ? receipt : 'appended'))).toEqual([
+        'appended',
+        'token_revoked',
+        'token_revoked',
+        'appended',
+      ]);
       const actions = (await allRecords(store)).map(({ action }) => action);
       expect(actions.slice(-2)).toEqual(['live', 'none']);
     });
@@ -295,7 +374,8 @@ export function storeConformance(name: string, makePlace: () => Promise<StorePla
         release(6),
         release(7),
       ]);
-      const seqOf = (place: number) => receipts[place]?.seq;
+      const seqs = receipts.map((receipt) => (typeof receipt === 'string' ? undefined : receipt.seq));
+      const seqOf = (place: number) => seqs[place];
       const found = await store.listExports('k', at(2), { limit: 10 });
       expect(found).toEqual({ items: expect.any(Array) });
       expect(found.items.map(({ seq }) => seq)).toEqual([seqOf(6), seqOf(5), seqOf(1)]);
@@ -307,13 +387,14 @@ export function storeConformance(name: string, makePlace: () => Promise<StorePla
     });
 
     test('looks at a bounded number of records for one page of exports, and goes on behind them', async () => {
-      const [wanted] = await store.appendAudit([draft('key.export', { key: 'k' })]);
+      await store.appendAudit([draft('key.export', { key: 'k' })]);
+      const wanted = await store.auditHead();
       const refused = draft('key.export', { key: 'k', outcome: 'refused' });
       for (let n = 0; n < 22; n++) await store.appendAudit(Array.from({ length: 500 }, () => refused));
       const first = await store.listExports('k', TIME, { limit: 10 });
       expect(first).toEqual({ items: [], next: expect.any(Number) });
       const second = await store.listExports('k', TIME, { limit: 10, before: first.next });
-      expect(second.items.map(({ seq }) => seq)).toEqual([wanted?.seq]);
+      expect(second.items.map(({ seq }) => seq)).toEqual([wanted.seq]);
     });
 
     test('filters the audit by everything that is given, and pages', async () => {
@@ -346,8 +427,8 @@ export function storeConformance(name: string, makePlace: () => Promise<StorePla
         const writes = Array.from({ length: 40 }, (_, number) =>
           (number % 2 === 0 ? store : other).appendAudit([draft(`w${number}`)]),
         );
-        const seqs = (await Promise.all(writes)).flat().map((receipt) => receipt?.seq);
-        expect(new Set(seqs).size).toBe(40);
+        const receipts = (await Promise.all(writes)).flat().map((receipt) => JSON.stringify(receipt));
+        expect(new Set(receipts).size).toBe(40);
         expect(await verifyChain(chainKey, await allRecords(store))).toMatchObject({
           intact: true,
           head: { seq: 41 },
@@ -361,24 +442,23 @@ export function storeConformance(name: string, makePlace: () => Promise<StorePla
       const locked = await place.open();
       try {
         const refused = { code: 'storage_unavailable' };
-        await expect(locked.insertKey(key('a-dek'), draft('key.create'))).rejects.toMatchObject(refused);
+        await expect(locked.insertKey(key('a-dek'))).rejects.toMatchObject(refused);
         await expect(locked.appendAudit([draft('a')])).rejects.toMatchObject(refused);
-        expect(await store.findKey('a-dek')).toBeUndefined();
+        expect(await store.findKey('a-dek', 'all')).toBeUndefined();
         await locked.unlock(chainKey);
         const made = key('a-dek');
-        await locked.insertKey(made, draft('key.create'));
+        await locked.insertKey(made);
         const stillLocked = await place.open();
-        const adding = stillLocked.addKeyVersion(keyVersion(made, 2), draft('key.rotate'));
-        await expect(adding).rejects.toMatchObject(refused);
+        await expect(stillLocked.updateKey(rotated(made))).rejects.toMatchObject(refused);
         await stillLocked.close();
-        expect(await store.findKey('a-dek')).toEqual(made);
+        expect(await store.findKey('a-dek', 'all')).toMatchObject(stored(made));
       } finally {
         await locked.close();
       }
     });
 
     test('counts, and probes without touching the chain', async () => {
-      await store.insertKey(key('a-dek'), draft('key.create'));
+      await store.insertKey(key('a-dek'));
       const before = await store.auditHead();
       await store.probe();
       expect(await store.counts()).toEqual({ keys: 1, tokens: 0 });

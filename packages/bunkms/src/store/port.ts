@@ -1,8 +1,8 @@
 import type { KeyObject } from 'node:crypto';
 import type { AuditRecord } from '@bundoc/shared/contract/audit';
-import type { AuditReceipt, KeyDetail, KeyInfo } from '@bundoc/shared/contract/keys';
+import type { AuditReceipt, KeyInfo, KeyVersion } from '@bundoc/shared/contract/keys';
 import type { Jwks, TokenInfo } from '@bundoc/shared/contract/tokens';
-import type { AuditDraft, ChainHead } from '../audit/chain.ts';
+import type { AuditDraft, ChainFault, ChainHead } from '../audit/chain.ts';
 
 /** A KEK that the store has been used with: its id and check value, both hex. Reveals nothing of the KEK. */
 export interface KnownKek {
@@ -23,20 +23,80 @@ export interface Installation {
   readonly keks: readonly KnownKek[];
 }
 
-/** A stored key in one of its versions: what may be told about it (`version` and `kcv` are of that version), and the wrapped DEK. */
+/**
+ * A key as it is stored, without its versions. The store keeps it as it is given and judges nothing of it: that it is
+ * genuine and the latest is shown by the audit chain (`audit/key-record.ts`).
+ */
 export interface KeyRecord {
-  readonly info: KeyInfo;
-  readonly wrapped: Uint8Array;
+  readonly id: string;
+  readonly name: string;
+  readonly type: KeyInfo['type'];
+  readonly state: KeyInfo['state'];
+  /** The current version. */
+  readonly version: number;
+  /** 1 when the key is made, and one more with each change. */
+  readonly revision: number;
+  readonly exportable: boolean;
+  readonly rotateAfterDays: number | null;
+  /** When the service has to do something by itself: rotate an enabled key, destroy one that is pending deletion. */
+  readonly dueAt: string | null;
+  readonly createdAt: string;
+  readonly destroyedAt: string | null;
+  /** Every KEK that ever wrapped a copy of a version, by id, in the order of first use. */
+  readonly kekIds: readonly string[];
+  /** Of the create that made the key, if it came with an idempotency key: hashes of that key and of the request. */
+  readonly idempotency: { readonly key: string; readonly request: string } | null;
+  /** Digests of the versions 1, 2, … behind each other, 32 bytes each. */
+  readonly versionDigests: Uint8Array;
 }
 
-/** A further version of a key. */
-export interface NewKeyVersion {
+/** One version of a key as it is stored. */
+export interface KeyVersionRecord {
   readonly keyId: string;
   readonly version: number;
   readonly kcv: string;
-  readonly wrapped: Uint8Array;
+  readonly state: KeyVersion['state'];
   readonly createdAt: string;
+  readonly destroyedAt: string | null;
+  /** The wrapped DEK; no bytes once the version is destroyed. */
+  readonly wrapped: Uint8Array;
 }
+
+/** What the store has on a key name, all of one moment. Not to be trusted before it is authenticated. */
+export interface StoredKey {
+  /** Undefined when it is lost. */
+  readonly record: KeyRecord | undefined;
+  /** The versions asked for that there are records of, in ascending order. */
+  readonly versions: readonly KeyVersionRecord[];
+  /** The latest audit record of that key name whose `detail` has a `revision`. */
+  readonly lastChange: AuditRecord | undefined;
+}
+
+/** A stored key of a list. */
+export interface NamedKey extends StoredKey {
+  readonly name: string;
+}
+
+/** Which versions to read with a key. */
+export type VersionChoice = number | 'current' | 'all';
+
+/** A key as it shall be from now on, the versions that are new or become other ones, and the record that tells of it. */
+export interface KeyChange {
+  readonly record: KeyRecord;
+  readonly versions: readonly KeyVersionRecord[];
+  readonly audit: AuditDraft;
+}
+
+/** What must hold at the moment at which an audit record is appended; else the record is left out. */
+export interface AuditCondition {
+  /** The `jti` of a token that must be known and not revoked. */
+  readonly jti?: string | undefined;
+  /** A key that must have this revision still. */
+  readonly key?: { readonly id: string; readonly revision: number } | undefined;
+}
+
+/** Why a record was left out. */
+export type LeftOut = 'token_revoked' | 'key_changed';
 
 /** Keyset paging: at most `limit` entries behind the entry `after` (from the start without it). */
 export interface PageQuery<Cursor> {
@@ -97,31 +157,51 @@ export interface KmsStore extends AsyncDisposable {
   /** Remembers a further KEK. @returns false, with nothing changed, when a KEK of that id is known already. */
   addKek(kek: KnownKek, record: AuditDraft): Promise<boolean>;
 
-  /** @throws AppError `KEY_EXISTS` when the name is taken; nothing is written then. */
-  insertKey(key: KeyRecord, record: AuditDraft): Promise<void>;
+  /**
+   * Makes sure, once in the life of a store, that every key which an earlier release made has a record of its present state in
+   * the audit chain. `record` marks in the chain that it was done; a store that has the mark is left as it is, whatever its keys
+   * look like, so that no change behind the service's back is ever adopted later. Keys that the chain contradicts are left out.
+   *
+   * Takes as long as the chain is long, and rewrites the database once.
+   *
+   * @returns the fault of a broken chain: nothing was adopted then.
+   */
+  adoptKeys(record: AuditDraft): Promise<ChainFault | undefined>;
 
   /**
-   * The key of that name in that version, the current one without it; undefined when there is no such key, or it never had
-   * that version. All of the record is of one moment, whoever rotates meanwhile.
+   * Stores a new key.
    *
-   * Whether the bytes unwrap is not the store's to know. A version that the key must have, but whose record is lost, is
-   * given with an empty `kcv` and no bytes, which unwrap nowhere: it is damaged, and not unknown.
+   * @param idempotentSince with an idempotency key: how far back, by the time of making, a key that was made with the same one
+   * counts.
+   * @returns undefined when the key was stored; the key, with its first version, that the same idempotency key made, and nothing
+   * was written.
+   * @throws AppError `KEY_EXISTS` when the name is taken, or ever was; nothing is written then.
    */
-  findKey(name: string, version?: number): Promise<KeyRecord | undefined>;
+  insertKey(key: KeyChange, idempotentSince?: string): Promise<StoredKey | undefined>;
 
-  /** The key of that name with the versions that there are records of, in ascending order; undefined when there is none. */
-  describeKey(name: string): Promise<KeyDetail | undefined>;
+  /** What there is on that name; undefined when it was never a key's. */
+  findKey(name: string, versions: VersionChoice): Promise<StoredKey | undefined>;
 
   /**
-   * Adds a version to a key and makes it the current one, in the same transaction as the check that the current one is the
-   * version before it. So of several writers that add the same version, one succeeds.
+   * Puts a key in the place of its previous revision, in the same transaction as the check that the stored one is of that revision.
+   * So of several writers that change the same revision, one succeeds.
    *
-   * @returns false, with nothing written, when another version is current or there is no key of that id.
+   * @returns the place of the audit record; undefined, with nothing written, when another revision is stored or there is no such key.
    */
-  addKeyVersion(version: NewKeyVersion, record: AuditDraft): Promise<boolean>;
+  updateKey(change: KeyChange): Promise<AuditReceipt | undefined>;
 
-  /** Keys in the order of their names, only those that one of `globs` matches. */
-  listKeys(globs: readonly string[], page: PageQuery<string>): Promise<Page<KeyInfo>>;
+  /** Keys with their current version, in the order of their names, only those that one of `globs` matches. */
+  listKeys(globs: readonly string[], page: PageQuery<string>): Promise<Page<NamedKey>>;
+
+  /** Keys with their current version whose `dueAt` is not after `until`, in the order of their names. */
+  listDueKeys(until: string, page: PageQuery<string>): Promise<Page<NamedKey>>;
+
+  /**
+   * Drops from the storage what earlier changes took out of it, so that bytes which were destroyed are found nowhere in it.
+   *
+   * @returns false when another process was in the way: try again later.
+   */
+  scrub(): Promise<boolean>;
 
   insertToken(token: TokenInfo, record: AuditDraft): Promise<void>;
 
@@ -158,15 +238,14 @@ export interface KmsStore extends AsyncDisposable {
   /**
    * Appends records, all or none, in this order.
    *
-   * @param tokens for each record, if given, the `jti` of a token in whose name it lets something happen: the record is left
-   * out when that token is unknown or revoked. Decided in the same transaction, so that in the chain no release follows
-   * the revocation of its token.
-   * @returns their places in the chain; undefined for those that were left out.
+   * @param conditions for each record, if given, what must hold, decided in the same transaction: so that in the chain no
+   * release follows the revocation of its token, or the disabling or the end of its key.
+   * @returns their places in the chain, or why they were left out.
    */
   appendAudit(
     records: readonly AuditDraft[],
-    tokens?: readonly (string | undefined)[],
-  ): Promise<(AuditReceipt | undefined)[]>;
+    conditions?: readonly (AuditCondition | undefined)[],
+  ): Promise<(AuditReceipt | LeftOut)[]>;
 
   /** Appends a record unless the chain holds one with the same action and detail. @returns whether it was appended. */
   appendAuditOnce(record: AuditDraft): Promise<boolean>;

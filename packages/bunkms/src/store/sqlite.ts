@@ -16,6 +16,8 @@ export interface SqliteStoreOptions {
 export const STORE_DEADLINE_MS = 2_000;
 /** Opening starts a thread, may migrate the schema, and may replay a write-ahead log. */
 const OPEN_DEADLINE_MS = 15_000;
+/** Once in the life of a store of an earlier release: its whole chain is walked and its file rewritten. */
+const ADOPT_DEADLINE_MS = 600_000;
 const PENDING_MAX = 1_024;
 
 export function databasePathOf(dataDir: string): string {
@@ -55,19 +57,21 @@ export async function openSqliteStore(options: SqliteStoreOptions): Promise<KmsS
 function remoteStore(rpc: WorkerRpc): KmsStore {
   /** The types are those of the port on both sides: `sqlite/operations.ts` implements it, this passes it on. */
   const remote =
-    <Name extends keyof StoreOperations>(name: Name) =>
+    <Name extends keyof StoreOperations>(name: Name, deadlineMs?: number) =>
     (...args: Parameters<KmsStore[Name]>) =>
-      rpc.call(name, args) as ReturnType<KmsStore[Name]>;
+      rpc.call(name, args, deadlineMs) as ReturnType<KmsStore[Name]>;
   return {
     readInstallation: remote('readInstallation'),
     initialise: remote('initialise'),
     unlock: remote('unlock'),
     addKek: remote('addKek'),
+    adoptKeys: remote('adoptKeys', ADOPT_DEADLINE_MS),
     insertKey: remote('insertKey'),
     findKey: remote('findKey'),
-    describeKey: remote('describeKey'),
-    addKeyVersion: remote('addKeyVersion'),
+    updateKey: remote('updateKey'),
     listKeys: remote('listKeys'),
+    listDueKeys: remote('listDueKeys'),
+    scrub: remote('scrub'),
     insertToken: remote('insertToken'),
     renewToken: remote('renewToken'),
     findToken: remote('findToken'),

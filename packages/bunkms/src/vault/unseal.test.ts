@@ -39,7 +39,7 @@ describe('unsealing', () => {
     const [state] = states;
     if (state?.kind !== 'unsealed') throw new Error('sealed');
     const { items } = await store.listAudit({ limit: 10 });
-    expect(items.map(({ action }) => action)).toEqual(['vault.initialised']);
+    expect(items.map(({ action }) => action)).toEqual(['vault.initialised', 'keys.adopted']);
     expect(await verifyChain(state.chainKey, items)).toMatchObject({ intact: true });
   });
 
@@ -57,7 +57,7 @@ describe('unsealing', () => {
       kind: 'sealed',
       publicKey: first.publicKey,
     });
-    expect((await store.auditHead()).seq).toBe(1);
+    expect((await store.auditHead()).seq).toBe(2);
     expect(await unseal(new Vault([kek]), store, clock, 'system')).toMatchObject({ kind: 'unsealed' });
   });
 
@@ -69,7 +69,7 @@ describe('unsealing', () => {
       await rememberCurrentKek(ring, store, clock, 'system');
     }
     const { items } = await store.listAudit({ limit: 10 });
-    expect(items.map(({ action }) => action)).toEqual(['vault.initialised', 'kek.added']);
+    expect(items.map(({ action }) => action)).toEqual(['vault.initialised', 'keys.adopted', 'kek.added']);
     // The secrets stay under the KEK that they were made with.
     expect(await unseal(new Vault([otherKek]), store, clock, 'system')).toMatchObject({ kind: 'sealed' });
   });

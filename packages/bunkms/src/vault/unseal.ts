@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { type KeyObject, randomBytes } from 'node:crypto';
 import { KEY_BYTES, OpenError, takeKey } from '@bundoc/shared/aead';
 import type { Clock } from '@bundoc/shared/clock';
+import type { AuditDraft, ChainFault } from '../audit/chain.ts';
 import type { Installation, KmsStore, KnownKek, PublicJwk } from '../store/port.ts';
 import { publicJwkOf, signingKeyOf } from './signing-key.ts';
 import { kekIdOf, type SecretName, type Vault } from './vault.ts';
@@ -13,6 +14,11 @@ export interface Unsealed {
   readonly chainKey: KeyObject;
   readonly signingKey: KeyObject;
   readonly publicKey: PublicJwk;
+  /**
+   * Where the audit chain is broken, if that kept the keys of an earlier release from being adopted: those are damaged, and nothing
+   * else is.
+   */
+  readonly adoptionFault?: ChainFault;
 }
 
 /** The KEK does not fit the store: nothing can be wrapped, unwrapped, signed or recorded in the chain. */
@@ -26,7 +32,7 @@ export interface Sealed {
 
 /**
  * Brings vault and store together: makes the installation at the very first start, else opens its secrets, and gives
- * the store the key of the audit chain.
+ * the store the key of the audit chain. Keys that an earlier release made are taken into the chain once.
  *
  * Safe to run in several processes at once: the store lets one make the installation, the others use that one.
  *
@@ -39,7 +45,15 @@ export async function unseal(
   actor: 'system' | 'cli',
 ): Promise<Unsealed | Sealed> {
   const installation = (await store.readInstallation()) ?? (await initialise(vault, store, clock, actor));
-  return openInstallation(vault, store, installation);
+  const state = await openInstallation(vault, store, installation);
+  if (state.kind === 'sealed') return state;
+  const adoptionFault = await store.adoptKeys(keysAdopted(new Date(clock.now()).toISOString(), actor));
+  return adoptionFault === undefined ? state : { ...state, adoptionFault };
+}
+
+/** Marks in the audit chain that each key which is there has its record in it; see `adoptKeys` of the store. */
+function keysAdopted(time: string, actor: string): AuditDraft {
+  return { time, severity: 'INFO', action: 'keys.adopted', outcome: 'allowed', actor, detail: { format: 1 } };
 }
 
 /**

@@ -55,6 +55,8 @@ export const KMS_SCOPES = [
   'kms:create_key',
   'kms:read_key',
   'kms:rotate_key',
+  'kms:manage_key',
+  'kms:destroy_key',
   'kms:export_key',
   'kms:audit',
   'kms:admin',
@@ -151,8 +153,8 @@ export async function startKms(options: KmsOptions = {}): Promise<TestKms> {
 function watchAppends(store: KmsStore, appends: Set<Promise<unknown>>): KmsStore {
   return {
     ...store,
-    appendAudit: (records) => {
-      const append = store.appendAudit(records);
+    appendAudit: (...args) => {
+      const append = store.appendAudit(...args);
       const watched: Promise<unknown> = append.then(
         () => appends.delete(watched),
         () => appends.delete(watched),

@@ -10,8 +10,42 @@ export const keyNameSchema = z
 
 export const keyTypeSchema = z.literal('aes-256', 'only "aes-256" keys exist');
 
-export const createKeySchema = z.strictObject({ name: keyNameSchema, type: keyTypeSchema });
+/** The longest that a key may go without a new version when it has a rotation policy, days. */
+export const ROTATE_AFTER_DAYS_MAX = 3_650;
+
+/** After how many days without a rotation BunKMS makes a new version by itself; null for never. */
+export const rotateAfterDaysSchema = z.int().min(1).max(ROTATE_AFTER_DAYS_MAX).nullable();
+
+/** The body of `POST /v1/keys`. */
+export const createKeySchema = z.strictObject({
+  name: keyNameSchema,
+  type: keyTypeSchema,
+  /** Whether the raw key may leave the service; from true it may become false, and never the other way. */
+  exportable: z.boolean().default(true),
+  rotate_after_days: rotateAfterDaysSchema.default(null),
+});
 export type CreateKey = z.infer<typeof createKeySchema>;
+export type CreateKeyInput = z.input<typeof createKeySchema>;
+
+/** The body of `PATCH /v1/keys/{name}`: what is absent stays as it is. */
+export const updateKeySchema = z
+  .strictObject({ exportable: z.boolean().optional(), rotate_after_days: rotateAfterDaysSchema.optional() })
+  .refine(
+    (update) => update.exportable !== undefined || update.rotate_after_days !== undefined,
+    'must change something',
+  );
+export type UpdateKey = z.infer<typeof updateKeySchema>;
+
+/** How long a key whose deletion was asked for can be restored, days. */
+export const PENDING_DAYS = { min: 7, max: 30, default: 7 } as const;
+
+/** Longest text of an `Idempotency-Key`: printable ASCII. */
+export const idempotencyKeySchema = z
+  .string()
+  .regex(/^[\x21-\x7e]{1,255}$/, 'must be 1 to 255 printable ASCII characters without spaces');
+
+/** How long an `Idempotency-Key` is remembered, milliseconds. */
+export const IDEMPOTENCY_MS = 86_400_000;
 
 /** The most versions that one key may have. */
 export const KEY_VERSIONS_MAX = 1_000;
@@ -27,7 +61,7 @@ export const keyStateSchema = z.enum(['enabled', 'disabled', 'pending_deletion',
 
 /**
  * What may be told about a key to whoever may read it. Holds no key material, wrapped or not. `version` and `kcv` are
- * those of the current version, `created_at` is when the key was made.
+ * those of the current version (`kcv` is empty when its record is damaged), `created_at` is when the key was made.
  */
 export const keyInfoSchema = z.object({
   id: z.uuid(),
@@ -35,8 +69,17 @@ export const keyInfoSchema = z.object({
   type: keyTypeSchema,
   state: keyStateSchema,
   version: z.int().positive(),
+  /** One more with each change of the key; with the id it makes the `ETag`. */
+  revision: z.int().positive(),
+  exportable: z.boolean(),
+  rotate_after_days: rotateAfterDaysSchema,
   kcv: z.string(),
   created_at: z.iso.datetime(),
+  /** When the service rotates an enabled key that has a policy. */
+  next_rotation_at: z.iso.datetime().optional(),
+  /** When the service destroys a key that is pending deletion. */
+  deletion_at: z.iso.datetime().optional(),
+  destroyed_at: z.iso.datetime().optional(),
 });
 export type KeyInfo = z.infer<typeof keyInfoSchema>;
 
@@ -44,20 +87,48 @@ export type KeyInfo = z.infer<typeof keyInfoSchema>;
 export const keyVersionSchema = z.object({
   version: z.int().positive(),
   kcv: z.string(),
+  state: z.enum(['available', 'destroyed']),
   created_at: z.iso.datetime(),
+  destroyed_at: z.iso.datetime().optional(),
 });
 export type KeyVersion = z.infer<typeof keyVersionSchema>;
 
-/** The answer of `GET /v1/keys/{name}`: the key with its versions in ascending order. */
-export const keyDetailSchema = z.object({ ...keyInfoSchema.shape, versions: z.array(keyVersionSchema) });
+/** The answer of `GET /v1/keys/{name}`: the key with its versions in ascending order, and the numbers of those that are damaged. */
+export const keyDetailSchema = z.object({
+  ...keyInfoSchema.shape,
+  versions: z.array(keyVersionSchema),
+  damaged_versions: z.array(z.int().positive()).optional(),
+});
 export type KeyDetail = z.infer<typeof keyDetailSchema>;
 
-export const keyPageSchema = z.object({ keys: z.array(keyInfoSchema), next_cursor: z.string().optional() });
+/** A page of keys in the order of their names; the names of damaged keys stand apart, since nothing can be told of those. */
+export const keyPageSchema = z.object({
+  keys: z.array(keyInfoSchema),
+  damaged: z.array(z.string()).optional(),
+  next_cursor: z.string().optional(),
+});
 export type KeyPage = z.infer<typeof keyPageSchema>;
 
 /** Where in the audit chain a record lies. Whoever keeps it can prove later that the chain was not cut before it. */
 export const auditReceiptSchema = z.object({ seq: z.int().positive(), hash: z.string() });
 export type AuditReceipt = z.infer<typeof auditReceiptSchema>;
+
+/**
+ * The answer to the destruction of a key, or of one version of it. Copies of the DEK may lie in backups and with those who kept
+ * them (Bundoc's `project.json`), wrapped: they are out of the world once the KEKs of `kek_ids` are destroyed as well.
+ */
+export const destroyReceiptSchema = z.object({
+  id: z.uuid(),
+  name: keyNameSchema,
+  /** Of the version that was destroyed; absent when it was the whole key. */
+  version: z.int().positive().optional(),
+  state: keyStateSchema,
+  revision: z.int().positive(),
+  destroyed_at: z.iso.datetime(),
+  kek_ids: z.array(z.string()),
+  audit: auditReceiptSchema,
+});
+export type DestroyReceipt = z.infer<typeof destroyReceiptSchema>;
 
 /** The answer of `GET /v1/export/{name}[?version=n]`: the raw DEK and what its holder must know of it. */
 export const exportedKeySchema = z.object({

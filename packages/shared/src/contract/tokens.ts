@@ -10,6 +10,8 @@ export const scopeSchema = z.enum([
   'kms:create_key',
   'kms:read_key',
   'kms:rotate_key',
+  'kms:manage_key',
+  'kms:destroy_key',
   'kms:export_key',
   'kms:audit',
   'kms:admin',

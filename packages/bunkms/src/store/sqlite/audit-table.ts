@@ -2,7 +2,14 @@ import assert from 'node:assert/strict';
 import type { KeyObject } from 'node:crypto';
 import type { AuditRecord } from '@bundoc/shared/contract/audit';
 import type { AuditReceipt } from '@bundoc/shared/contract/keys';
-import { type AuditDraft, type ChainHead, GENESIS, nextRecord } from '../../audit/chain.ts';
+import {
+  type AuditDraft,
+  type ChainFault,
+  type ChainHead,
+  faultOf,
+  GENESIS,
+  nextRecord,
+} from '../../audit/chain.ts';
 import type { AuditQuery, BackwardPage, Page } from '../port.ts';
 import type { Connection, Row } from './connection.ts';
 import { takePage } from './page.ts';
@@ -62,6 +69,30 @@ export class AuditTable {
   head(): ChainHead {
     const row = this.#connection.row('SELECT seq, hash FROM audit ORDER BY seq DESC LIMIT 1');
     return row === undefined ? GENESIS : { seq: row['seq'] as number, hash: row['hash'] as string };
+  }
+
+  /** The latest change of a key: a record whose detail has a revision. In JSON no string can pass for that member. */
+  lastChange(key: string): AuditRecord | undefined {
+    const row = this.#connection.row(
+      `SELECT * FROM audit INDEXED BY audit_key_changes
+        WHERE key = ? AND instr(detail, '"revision":') > 0 ORDER BY seq DESC LIMIT 1`,
+      key,
+    );
+    return row && recordOf(row);
+  }
+
+  /** Walks the whole chain. @param onRecord told of each record that is sound. */
+  verify(onRecord: (record: AuditRecord) => void): ChainFault | undefined {
+    assert(this.#chainKey !== undefined, 'the audit chain is locked');
+    let head = GENESIS;
+    for (const row of this.#connection.rows('SELECT * FROM audit ORDER BY seq')) {
+      const record = recordOf(row);
+      const fault = faultOf(this.#chainKey, head, record);
+      if (fault !== undefined) return fault;
+      onRecord(record);
+      head = { seq: record.seq, hash: record.hash };
+    }
+    return undefined;
   }
 
   list(query: AuditQuery): Page<AuditRecord> {

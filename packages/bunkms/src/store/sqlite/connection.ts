@@ -28,6 +28,8 @@ export class Connection {
     this.#useWal();
     // FULL makes a commit in WAL mode wait for fsync; NORMAL would lose the last commits with the power.
     this.#database.exec('PRAGMA synchronous = FULL');
+    // What is deleted or replaced is overwritten with zeros, so that a destroyed key does not linger in free pages.
+    this.#database.exec('PRAGMA secure_delete = ON');
     this.write(() => migrate(this.#database));
   }
 
@@ -40,9 +42,19 @@ export class Connection {
     return this.#prepare(sql).get(...values);
   }
 
-  /** @returns how many rows it changed. */
+  /** @returns the number of rows that were changed. */
   run(sql: string, ...values: SQLInputValue[]): number {
     return Number(this.#prepare(sql).run(...values).changes);
+  }
+
+  /** Runs `look` on one state of the database, whoever writes meanwhile. */
+  read<T>(look: () => T): T {
+    this.#prepare('BEGIN').run();
+    try {
+      return look();
+    } finally {
+      this.#prepare('COMMIT').run();
+    }
   }
 
   /** Runs `change` as one transaction that holds the write lock from its start, so what it reads stays true until it commits. */
@@ -56,6 +68,20 @@ export class Connection {
       if (this.#database.isTransaction) this.#database.exec('ROLLBACK');
       throw error;
     }
+  }
+
+  /** Writes the whole database anew, without what earlier deletions left in it. */
+  vacuum(): void {
+    this.#database.exec('VACUUM');
+  }
+
+  /**
+   * Moves the write-ahead log into the database and cuts it off: older states of pages lie in it.
+   *
+   * @returns false when another connection still reads from it.
+   */
+  truncateLog(): boolean {
+    return this.row('PRAGMA wal_checkpoint(TRUNCATE)')?.['busy'] === 0;
   }
 
   close(): void {

@@ -1,108 +1,163 @@
-import type { KeyDetail, KeyInfo } from '@bundoc/shared/contract/keys';
 import { AppError } from '@bundoc/shared/errors';
 import { globMatches } from '@bundoc/shared/grants';
-import type { KeyRecord, NewKeyVersion, Page, PageQuery } from '../port.ts';
+import type { KeyChange, KeyRecord, KeyVersionRecord, Page, PageQuery, VersionChoice } from '../port.ts';
 import type { Connection, Row } from './connection.ts';
 import { takePage } from './page.ts';
 
-/**
- * A key and one of its versions, of the same moment since it is one statement. The left join keeps a key whose version has
- * lost its record: such a key is damaged, and its name is taken nevertheless.
- */
-const CURRENT = `
-  SELECT k.id, k.name, k.type, k.state, k.version, k.created_at, v.kcv, v.wrapped
-    FROM keys k LEFT JOIN key_versions v ON v.key_id = k.id AND v.version = k.version`;
-const ASKED = `
-  SELECT k.id, k.name, k.type, k.state, asked.version, k.created_at, v.kcv, v.wrapped
-    FROM keys k JOIN (SELECT ? AS version) asked ON asked.version BETWEEN 1 AND k.version
-      LEFT JOIN key_versions v ON v.key_id = k.id AND v.version = asked.version
-   WHERE k.name = ?`;
-const ALL = `
-  SELECT k.id, k.name, k.type, k.state, k.version, k.created_at, v.kcv,
-      v.version AS one_version, v.created_at AS one_created_at
-    FROM keys k LEFT JOIN key_versions v ON v.key_id = k.id
-   WHERE k.name = ? ORDER BY v.version`;
-
 /** Inside a write transaction. @throws AppError `KEY_EXISTS`. */
-export function insertKey(connection: Connection, { info, wrapped }: KeyRecord): void {
-  if (connection.row('SELECT 1 FROM keys WHERE name = ?', info.name) !== undefined)
-    throw new AppError('KEY_EXISTS');
+export function insertKey(connection: Connection, { record, versions }: KeyChange): void {
+  if (findKey(connection, record.name) !== undefined) throw new AppError('KEY_EXISTS');
   connection.run(
-    'INSERT INTO keys (id, name, type, state, version, created_at) VALUES (?, ?, ?, ?, ?, ?)',
-    info.id,
-    info.name,
-    info.type,
-    info.state,
-    info.version,
-    info.created_at,
+    `INSERT INTO keys (name, type, state, version, revision, exportable, rotate_after_days, due_at, created_at, destroyed_at,
+       kek_ids, idempotency_key, idempotency_request, version_digests, id)
+     VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+    ...valuesOf(record),
+    record.id,
   );
-  const { id: keyId, version, kcv, created_at: createdAt } = info;
-  insertVersion(connection, { keyId, version, kcv, wrapped, createdAt });
+  for (const version of versions) putVersion(connection, version);
 }
 
-/** Inside a write transaction. @returns false, with nothing written, when the current version is not the one before. */
-export function addKeyVersion(connection: Connection, added: NewKeyVersion): boolean {
-  const row = connection.row('SELECT version FROM keys WHERE id = ?', added.keyId);
-  if (row?.['version'] !== added.version - 1) return false;
-  insertVersion(connection, added);
-  connection.run('UPDATE keys SET version = ? WHERE id = ?', added.version, added.keyId);
+/** Inside a write transaction. @returns false, with nothing written, when the stored revision is not the one before. */
+export function updateKey(connection: Connection, { record, versions }: KeyChange): boolean {
+  const changed = connection.run(
+    `UPDATE keys SET name = ?, type = ?, state = ?, version = ?, revision = ?, exportable = ?, rotate_after_days = ?, due_at = ?,
+       created_at = ?, destroyed_at = ?, kek_ids = ?, idempotency_key = ?, idempotency_request = ?, version_digests = ?
+     WHERE id = ? AND revision = ?`,
+    ...valuesOf(record),
+    record.id,
+    record.revision - 1,
+  );
+  if (changed === 0) return false;
+  for (const version of versions) putVersion(connection, version);
   return true;
 }
 
-export function findKey(connection: Connection, name: string, version?: number): KeyRecord | undefined {
-  const row =
-    version === undefined
-      ? connection.row(`${CURRENT} WHERE k.name = ?`, name)
-      : connection.row(ASKED, version, name);
-  return row && { info: infoOf(row), wrapped: (row['wrapped'] as Uint8Array | null) ?? new Uint8Array() };
+export function findKey(connection: Connection, name: string): KeyRecord | undefined {
+  const row = connection.row('SELECT * FROM keys WHERE name = ?', name);
+  return row && recordOf(row);
 }
 
-export function describeKey(connection: Connection, name: string): KeyDetail | undefined {
-  const rows = [...connection.rows(ALL, name)];
-  const [first] = rows;
-  if (first === undefined) return undefined;
-  const current = rows.find((row) => row['one_version'] === row['version']);
-  const versions = rows.filter((row) => row['one_version'] !== null);
-  return {
-    ...infoOf({ ...first, kcv: current?.['kcv'] ?? null }),
-    versions: versions.map((row) => ({
-      version: row['one_version'] as number,
-      kcv: row['kcv'] as string,
-      created_at: row['one_created_at'] as string,
-    })),
-  };
+export function hasRevision(connection: Connection, id: string, revision: number): boolean {
+  return connection.row('SELECT 1 FROM keys WHERE id = ? AND revision = ?', id, revision) !== undefined;
+}
+
+/** The latest key that was made with this idempotency key, not before `since`. */
+export function findIdempotent(
+  connection: Connection,
+  idempotencyKey: string,
+  since: string,
+): KeyRecord | undefined {
+  const row = connection.row(
+    `SELECT * FROM keys WHERE idempotency_key = ? AND created_at >= ? ORDER BY created_at DESC LIMIT 1`,
+    idempotencyKey,
+    since,
+  );
+  return row && recordOf(row);
+}
+
+export function readVersions(
+  connection: Connection,
+  { id, version }: KeyRecord,
+  choice: VersionChoice,
+): KeyVersionRecord[] {
+  if (choice === 'all')
+    return [...connection.rows('SELECT * FROM key_versions WHERE key_id = ? ORDER BY version', id)].map(
+      versionOf,
+    );
+  const row = connection.row(
+    'SELECT * FROM key_versions WHERE key_id = ? AND version = ?',
+    id,
+    choice === 'current' ? version : choice,
+  );
+  return row === undefined ? [] : [versionOf(row)];
 }
 
 export function listKeys(
   connection: Connection,
   globs: readonly string[],
   page: PageQuery<string>,
-): Page<KeyInfo> {
-  const rows = connection.rows(`${CURRENT} WHERE k.name > ? ORDER BY k.name`, page.after ?? '');
-  return takePage(rows, page.limit, infoOf, (row) =>
+): Page<KeyRecord> {
+  const rows = connection.rows('SELECT * FROM keys WHERE name > ? ORDER BY name', page.after ?? '');
+  return takePage(rows, page.limit, recordOf, (row) =>
     globs.some((glob) => globMatches(glob, row['name'] as string)),
   );
 }
 
-function insertVersion(connection: Connection, added: NewKeyVersion): void {
+export function listDueKeys(connection: Connection, until: string, page: PageQuery<string>): Page<KeyRecord> {
+  const rows = connection.rows(
+    'SELECT * FROM keys INDEXED BY keys_by_due WHERE due_at <= ? AND name > ? ORDER BY name LIMIT ?',
+    until,
+    page.after ?? '',
+    page.limit + 1,
+  );
+  return takePage(rows, page.limit, recordOf);
+}
+
+function putVersion(connection: Connection, version: KeyVersionRecord): void {
   connection.run(
-    'INSERT INTO key_versions (key_id, version, kcv, wrapped, created_at) VALUES (?, ?, ?, ?, ?)',
-    added.keyId,
-    added.version,
-    added.kcv,
-    added.wrapped,
-    added.createdAt,
+    `INSERT INTO key_versions (key_id, version, kcv, state, created_at, destroyed_at, wrapped) VALUES (?, ?, ?, ?, ?, ?, ?)
+       ON CONFLICT (key_id, version) DO UPDATE SET kcv = excluded.kcv, state = excluded.state,
+         created_at = excluded.created_at, destroyed_at = excluded.destroyed_at, wrapped = excluded.wrapped`,
+    version.keyId,
+    version.version,
+    version.kcv,
+    version.state,
+    version.createdAt,
+    version.destroyedAt,
+    version.wrapped,
   );
 }
 
-function infoOf(row: Row): KeyInfo {
+function valuesOf(record: KeyRecord) {
+  return [
+    record.name,
+    record.type,
+    record.state,
+    record.version,
+    record.revision,
+    record.exportable ? 1 : 0,
+    record.rotateAfterDays,
+    record.dueAt,
+    record.createdAt,
+    record.destroyedAt,
+    record.kekIds.join(','),
+    record.idempotency?.key ?? null,
+    record.idempotency?.request ?? null,
+    record.versionDigests,
+  ] as const;
+}
+
+/** Whatever stands in the row becomes a record: one that does not fit what the audit chain says of it is damaged. */
+export function recordOf(row: Row): KeyRecord {
+  const key = row['idempotency_key'] as string | null;
+  const request = row['idempotency_request'] as string | null;
+  const kekIds = row['kek_ids'] as string;
   return {
     id: row['id'] as string,
     name: row['name'] as string,
-    type: row['type'] as KeyInfo['type'],
-    state: row['state'] as KeyInfo['state'],
+    type: row['type'] as KeyRecord['type'],
+    state: row['state'] as KeyRecord['state'],
     version: row['version'] as number,
-    kcv: (row['kcv'] as string | null) ?? '',
-    created_at: row['created_at'] as string,
+    revision: row['revision'] as number,
+    exportable: row['exportable'] === 1,
+    rotateAfterDays: row['rotate_after_days'] as number | null,
+    dueAt: row['due_at'] as string | null,
+    createdAt: row['created_at'] as string,
+    destroyedAt: row['destroyed_at'] as string | null,
+    kekIds: kekIds === '' ? [] : kekIds.split(','),
+    idempotency: key === null && request === null ? null : { key: key ?? '', request: request ?? '' },
+    versionDigests: row['version_digests'] as Uint8Array,
+  };
+}
+
+function versionOf(row: Row): KeyVersionRecord {
+  return {
+    keyId: row['key_id'] as string,
+    version: row['version'] as number,
+    kcv: row['kcv'] as string,
+    state: row['state'] as KeyVersionRecord['state'],
+    createdAt: row['created_at'] as string,
+    destroyedAt: row['destroyed_at'] as string | null,
+    wrapped: row['wrapped'] as Uint8Array,
   };
 }

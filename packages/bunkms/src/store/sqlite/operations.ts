@@ -1,8 +1,19 @@
-import type { StoreOperations } from '../port.ts';
+import { AppError } from '@bundoc/shared/errors';
+import type { KeyRecord, NamedKey, Page, StoredKey, StoreOperations, VersionChoice } from '../port.ts';
+import { adoptKeys } from './adopt-keys.ts';
 import { AuditTable } from './audit-table.ts';
 import type { Connection } from './connection.ts';
 import { hasKek, insertInstallation, insertKek, readInstallation } from './installation-table.ts';
-import { addKeyVersion, describeKey, findKey, insertKey, listKeys } from './key-table.ts';
+import {
+  findIdempotent,
+  findKey,
+  hasRevision,
+  insertKey,
+  listDueKeys,
+  listKeys,
+  readVersions,
+  updateKey,
+} from './key-table.ts';
 import { findToken, insertToken, listRevoked, listTokens, pruneTokens, revokeFamily } from './token-table.ts';
 
 /** The store's operations over one connection, synchronous: they run in the worker. Each write is one transaction. */
@@ -12,6 +23,15 @@ export function sqliteOperations(connection: Connection): StoreOperations {
     const token = findToken(connection, jti);
     return token !== undefined && token.revoked_at === undefined;
   };
+  const storedKey = (name: string, record: KeyRecord | undefined, choice: VersionChoice): StoredKey => ({
+    record,
+    versions: record === undefined ? [] : readVersions(connection, record, choice),
+    lastChange: audit.lastChange(name),
+  });
+  const namedKeys = ({ items, more }: Page<KeyRecord>): Page<NamedKey> => ({
+    items: items.map((record) => ({ name: record.name, ...storedKey(record.name, record, 'current') })),
+    more,
+  });
   return {
     readInstallation: () => readInstallation(connection),
     initialise: (installation, chainKey, record) =>
@@ -31,20 +51,35 @@ export function sqliteOperations(connection: Connection): StoreOperations {
         return true;
       }),
 
-    insertKey: (key, record) =>
+    adoptKeys: (mark) => {
+      if (audit.has(mark)) return undefined;
+      // Earlier releases did not overwrite what they deleted.
+      connection.vacuum();
+      return connection.write(() => (audit.has(mark) ? undefined : adoptKeys(connection, audit, mark)));
+    },
+    insertKey: (key, idempotentSince) =>
       connection.write(() => {
+        const { name, idempotency } = key.record;
+        const before =
+          idempotency === null || idempotentSince === undefined
+            ? undefined
+            : findIdempotent(connection, idempotency.key, idempotentSince);
+        if (before !== undefined) return storedKey(before.name, before, 1);
+        if (audit.lastChange(name) !== undefined) throw new AppError('KEY_EXISTS');
         insertKey(connection, key);
-        audit.append(record);
+        audit.append(key.audit);
+        return undefined;
       }),
-    findKey: (name, version) => findKey(connection, name, version),
-    describeKey: (name) => describeKey(connection, name),
-    addKeyVersion: (version, record) =>
-      connection.write(() => {
-        if (!addKeyVersion(connection, version)) return false;
-        audit.append(record);
-        return true;
+    findKey: (name, versions) =>
+      connection.read(() => {
+        const stored = storedKey(name, findKey(connection, name), versions);
+        return stored.record === undefined && stored.lastChange === undefined ? undefined : stored;
       }),
-    listKeys: (globs, page) => listKeys(connection, globs, page),
+    updateKey: (change) =>
+      connection.write(() => (updateKey(connection, change) ? audit.append(change.audit) : undefined)),
+    listKeys: (globs, page) => connection.read(() => namedKeys(listKeys(connection, globs, page))),
+    listDueKeys: (until, page) => connection.read(() => namedKeys(listDueKeys(connection, until, page))),
+    scrub: () => connection.truncateLog(),
 
     insertToken: (token, record) =>
       connection.write(() => {
@@ -75,11 +110,13 @@ export function sqliteOperations(connection: Connection): StoreOperations {
         return count;
       }),
 
-    appendAudit: (records, tokens = []) =>
+    appendAudit: (records, conditions = []) =>
       connection.write(() =>
         records.map((record, at) => {
-          const jti = tokens[at];
-          return jti === undefined || isLive(jti) ? audit.append(record) : undefined;
+          const { jti, key } = conditions[at] ?? {};
+          if (jti !== undefined && !isLive(jti)) return 'token_revoked';
+          if (key !== undefined && !hasRevision(connection, key.id, key.revision)) return 'key_changed';
+          return audit.append(record);
         }),
       ),
     appendAuditOnce: (record) =>

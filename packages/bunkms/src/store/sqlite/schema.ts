@@ -92,6 +92,23 @@ const MIGRATIONS: readonly string[] = [
   CREATE INDEX tokens_revoked ON tokens (number) WHERE revoked_at IS NOT NULL;
   CREATE INDEX tokens_by_expiry ON tokens (expires_at);
   `,
+  // Revision 0 stands for a key that the audit chain has no record of yet ("adoptKeys" of the port).
+  `
+  ALTER TABLE keys ADD COLUMN revision INTEGER NOT NULL DEFAULT 0;
+  ALTER TABLE keys ADD COLUMN exportable INTEGER NOT NULL DEFAULT 1;
+  ALTER TABLE keys ADD COLUMN rotate_after_days INTEGER;
+  ALTER TABLE keys ADD COLUMN due_at TEXT;
+  ALTER TABLE keys ADD COLUMN destroyed_at TEXT;
+  ALTER TABLE keys ADD COLUMN kek_ids TEXT NOT NULL DEFAULT '';
+  ALTER TABLE keys ADD COLUMN idempotency_key TEXT;
+  ALTER TABLE keys ADD COLUMN idempotency_request TEXT;
+  ALTER TABLE keys ADD COLUMN version_digests BLOB NOT NULL DEFAULT x'';
+  ALTER TABLE key_versions ADD COLUMN state TEXT NOT NULL DEFAULT 'available';
+  ALTER TABLE key_versions ADD COLUMN destroyed_at TEXT;
+  CREATE INDEX keys_by_due ON keys (due_at) WHERE due_at IS NOT NULL;
+  CREATE INDEX keys_by_idempotency ON keys (idempotency_key, created_at) WHERE idempotency_key IS NOT NULL;
+  CREATE INDEX audit_key_changes ON audit (key, seq) WHERE instr(detail, '"revision":') > 0;
+  `,
 ];
 
 /**

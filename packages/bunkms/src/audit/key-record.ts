@@ -1,0 +1,118 @@
+import assert from 'node:assert/strict';
+import { hash, type KeyObject } from 'node:crypto';
+import type { KeyRecord, KeyVersionRecord, StoredKey } from '../store/port.ts';
+import type { Caller } from './caller.ts';
+import { type AuditDraft, recordHash } from './chain.ts';
+
+/**
+ * How a stored key is authenticated (`docs/formats/key-record.md`): the audit record of each change carries the digest of the key
+ * as it is since, and the key carries the digests of its versions. The chain is keyed, so whoever can write to the database can
+ * neither make a record for a row of theirs, nor pass off an older row as the present one: the latest record says what the row is.
+ */
+
+/** Bytes of one digest (SHA-256). */
+export const DIGEST_BYTES = 32;
+
+/** Digest of a key without its versions, hex. */
+export function digestOfKey(record: KeyRecord): string {
+  const fields = [
+    'bunkms/key/v1',
+    record.id,
+    record.name,
+    record.type,
+    record.state,
+    record.version,
+    record.revision,
+    record.exportable,
+    record.rotateAfterDays,
+    record.dueAt,
+    record.createdAt,
+    record.destroyedAt,
+    record.kekIds,
+    record.idempotency === null ? null : [record.idempotency.key, record.idempotency.request],
+    hexOf(record.versionDigests),
+  ];
+  return hash('sha256', JSON.stringify(fields), 'hex');
+}
+
+/** Digest of one version of a key. */
+export function digestOfVersion(version: KeyVersionRecord): Buffer {
+  const fields = [
+    'bunkms/key-version/v1',
+    version.keyId,
+    version.version,
+    version.kcv,
+    version.state,
+    version.createdAt,
+    version.destroyedAt,
+    hexOf(version.wrapped),
+  ];
+  return hash('sha256', JSON.stringify(fields), 'buffer');
+}
+
+/** The digests of a key with those of `versions` put in their places. A new version must be the next one. */
+export function withDigests(digests: Uint8Array, versions: readonly KeyVersionRecord[]): Uint8Array {
+  const count = Math.max(digests.length / DIGEST_BYTES, ...versions.map(({ version }) => version));
+  const next = new Uint8Array(count * DIGEST_BYTES);
+  next.set(digests);
+  for (const version of versions) next.set(digestOfVersion(version), placeOf(version.version));
+  return next;
+}
+
+/** The audit record of a change of a key, which authenticates what the key is from then on. */
+export function keyChangeDraft(
+  { caller, time, action }: { readonly caller: Caller; readonly time: string; readonly action: string },
+  record: KeyRecord,
+  more: { readonly version?: number; readonly detail?: NonNullable<AuditDraft['detail']> } = {},
+): AuditDraft {
+  return {
+    ...caller,
+    time,
+    severity: 'INFO',
+    action,
+    outcome: 'allowed',
+    key: record.name,
+    ...(more.version === undefined ? {} : { version: more.version }),
+    detail: {
+      key_id: record.id,
+      ...more.detail,
+      revision: record.revision,
+      record: digestOfKey(record),
+    },
+  };
+}
+
+/** What may be wrong with a stored key, for the operator's log. */
+export type KeyFault =
+  | 'lost'
+  | 'not in the audit chain'
+  | 'its audit record was changed'
+  | 'changed or put back';
+
+/** Why a stored key must not be obeyed; undefined when it is what the latest change of that name made it. */
+export function keyFault(chainKey: KeyObject, name: string, stored: StoredKey): KeyFault | undefined {
+  const { record, lastChange } = stored;
+  if (lastChange === undefined) return 'not in the audit chain';
+  if (record === undefined) return 'lost';
+  const { seq, prev_hash: previous } = lastChange;
+  if (recordHash(chainKey, previous, seq, lastChange) !== lastChange.hash)
+    return 'its audit record was changed';
+  const isLatest =
+    record.name === name && lastChange.key === name && lastChange.detail?.['record'] === digestOfKey(record);
+  return isLatest ? undefined : 'changed or put back';
+}
+
+/** Tells whether `version` is what the key, itself authenticated, says of it. */
+export function isGenuineVersion(record: KeyRecord, version: KeyVersionRecord): boolean {
+  assert(version.version >= 1);
+  const at = placeOf(version.version);
+  return digestOfVersion(version).equals(record.versionDigests.subarray(at, at + DIGEST_BYTES));
+}
+
+function placeOf(version: number): number {
+  return (version - 1) * DIGEST_BYTES;
+}
+
+function hexOf(bytes: Uint8Array): string {
+  return Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength).toString('hex');
+}

@@ -1,0 +1,40 @@
+import type { KeyObject } from 'node:crypto';
+import type { AuditRecord } from '@bundoc/shared/contract/audit';
+import type { KmsStore } from '../store/port.ts';
+import { keyFault } from './key-record.ts';
+
+const PAGE = 500;
+
+/**
+ * Holds all keys against the chain as it was walked. A reader finds the latest change of a key by an index, and whoever can write to the
+ * database can spoil that as well; the walk has seen the records themselves.
+ */
+export class KeyVerification {
+  readonly #latest = new Map<string, number>();
+
+  /** Takes in a record of the walk; all of them, in their order. */
+  note({ seq, key, detail }: AuditRecord): void {
+    if (key !== undefined && detail?.['revision'] !== undefined) this.#latest.set(key, seq);
+  }
+
+  /** @returns the names of the keys that are not what the chain says, in order; a key that is changed meanwhile is not among them. */
+  async damagedKeys(store: KmsStore, chainKey: KeyObject): Promise<string[]> {
+    const names = new Set(this.#latest.keys());
+    for (let after: string | undefined, more = true; more; ) {
+      const page = await store.listKeys(['*'], { after, limit: PAGE });
+      for (const { name } of page.items) names.add(name);
+      after = page.items.at(-1)?.name;
+      more = page.more;
+    }
+    const damaged: string[] = [];
+    for (const name of [...names].sort())
+      if (!(await this.#isSound(store, chainKey, name))) damaged.push(name);
+    return damaged;
+  }
+
+  async #isSound(store: KmsStore, chainKey: KeyObject, name: string): Promise<boolean> {
+    const stored = await store.findKey(name, 'current');
+    if (stored === undefined || keyFault(chainKey, name, stored) !== undefined) return false;
+    return (stored.lastChange?.seq ?? 0) >= (this.#latest.get(name) ?? 0);
+  }
+}

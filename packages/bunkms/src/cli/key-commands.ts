@@ -1,0 +1,103 @@
+import type { Environment } from '@bundoc/shared/config';
+import {
+  keyNameSchema,
+  keyVersionParamSchema,
+  PENDING_DAYS,
+  ROTATE_AFTER_DAYS_MAX,
+} from '@bundoc/shared/contract/keys';
+import { type Command, InvalidArgumentError } from 'commander';
+import type { z } from 'zod';
+import {
+  change,
+  create,
+  destroy,
+  type JsonOption,
+  list,
+  type PlainChange,
+  scheduleDeletion,
+  set,
+  show,
+} from './key.ts';
+
+const PLAIN: Record<PlainChange, string> = {
+  rotate: 'mints the next version of a key and makes it the current one',
+  enable: 'lets a disabled key be used again',
+  disable: 'ends the use of a key until it is enabled again',
+  restore: 'takes back the deletion of a key; it is disabled then',
+};
+
+/** `bunkms key …`: the life of a key. No command shows key material. */
+export function registerKeyCommands(program: Command, environment: Environment): void {
+  const key = program.command('key').description('data encryption keys; shows none of their material');
+  const command = (name: string, description: string) =>
+    key
+      .command(name)
+      .description(description)
+      .argument('<name>', 'the key', parserOf(keyNameSchema))
+      .option('--json', 'print JSON');
+
+  command('create', 'makes a key')
+    .option('--no-exportable', 'never let the raw key leave the service')
+    .option('--rotate-after-days <days>', 'rotate by itself', days(1, ROTATE_AFTER_DAYS_MAX))
+    .action((name: string, options: Parameters<typeof create>[2]) => create(environment, name, options));
+  for (const [which, description] of Object.entries(PLAIN) as [PlainChange, string][])
+    command(which, description).action((name: string, options: JsonOption) =>
+      change(environment, which, name, options),
+    );
+  command('set', 'changes the policies of a key')
+    .option('--no-exportable', 'never let the raw key leave the service again; cannot be taken back')
+    .option('--rotate-after-days <days>', 'rotate by itself, or "never"', daysOrNever)
+    .action((name: string, options: Parameters<typeof set>[2]) => set(environment, name, options));
+  command('delete', 'schedules the destruction of a key')
+    .option(
+      '--pending-days <days>',
+      'how long it can be restored',
+      days(PENDING_DAYS.min, PENDING_DAYS.max),
+      PENDING_DAYS.default,
+    )
+    .action((name: string, options: JsonOption & { pendingDays: number }) =>
+      scheduleDeletion(environment, name, options),
+    );
+  command('destroy', 'destroys a key at once and for ever, and burns its name')
+    .requiredOption('--confirm <name>', 'the name once more')
+    .action((name: string, options: JsonOption & { confirm: string }) => destroy(environment, name, options));
+  key
+    .command('destroy-version')
+    .description('destroys one older version of a key for ever')
+    .argument('<name>', 'the key', parserOf(keyNameSchema))
+    .argument('<version>', 'its number', parserOf(keyVersionParamSchema))
+    .requiredOption('--confirm <name>', 'the name once more')
+    .option('--json', 'print JSON')
+    .action((name: string, version: number, options: JsonOption & { confirm: string }) =>
+      destroy(environment, name, { ...options, version }),
+    );
+  command('show', 'the key and its versions').action((name: string, options: JsonOption) =>
+    show(environment, name, options),
+  );
+  key
+    .command('list')
+    .description('all keys, by name')
+    .option('--json', 'print JSON')
+    .action((options: JsonOption) => list(environment, options));
+}
+
+function parserOf<S extends z.ZodType>(schema: S): (text: string) => z.infer<S> {
+  return (text) => {
+    const result = schema.safeParse(text);
+    if (!result.success) throw new InvalidArgumentError(String(result.error.issues[0]?.message));
+    return result.data;
+  };
+}
+
+function days(min: number, max: number): (text: string) => number {
+  return (text) => {
+    const count = Number(text);
+    if (!/^\d{1,4}$/.test(text) || count < min || count > max)
+      throw new InvalidArgumentError(`give a whole number from ${min} to ${max}`);
+    return count;
+  };
+}
+
+function daysOrNever(text: string): number | 'never' {
+  return text === 'never' ? text : days(1, ROTATE_AFTER_DAYS_MAX)(text);
+}

@@ -1,0 +1,91 @@
+import type { AuditReceipt } from '@bundoc/shared/contract/keys';
+import { AppError } from '@bundoc/shared/errors';
+import type { Caller } from '../audit/caller.ts';
+import type { AuditDraft } from '../audit/chain.ts';
+import { keyChangeDraft, withDigests } from '../audit/key-record.ts';
+import type { KeyRecord, KeyVersionRecord, VersionChoice } from '../store/port.ts';
+import { type AuthenticKey, type KeyPorts, readStoredKey } from './stored-key.ts';
+
+/** Which revisions a caller will change: `*` for any, else the entity tags that it names. Undefined when it does not say. */
+export type IfMatch = '*' | readonly string[] | undefined;
+
+/** What a change makes of a key. The digests, the revision and the record of it are added here. */
+export interface Decision {
+  readonly action: string;
+  readonly record: KeyRecord;
+  readonly versions?: readonly KeyVersionRecord[];
+  /** The version that the record of the change names. */
+  readonly version?: number;
+  readonly detail?: NonNullable<AuditDraft['detail']>;
+}
+
+export interface ChangedKey extends AuthenticKey {
+  /** Undefined when there was nothing to change. */
+  readonly receipt: AuditReceipt | undefined;
+}
+
+/** What is asked of a key by name. */
+export interface KeyRequest {
+  readonly name: string;
+  readonly ifMatch?: IfMatch;
+}
+
+/** Of concurrent writers each round lets one succeed, so this many lose at most; beyond it something is wrong. */
+const ROUNDS_MAX = 256;
+
+/** The entity tag of a key as it is, without its quotes. */
+export function tagOf({ id, revision }: Pick<KeyRecord, 'id' | 'revision'>): string {
+  return `${id}-${revision}`;
+}
+
+/**
+ * Changes a key, together with the audit record of it: reads it, lets `decide` say what shall become of it, and stores that unless
+ * another writer, in this process or another, was faster; then it decides anew on what that one left.
+ *
+ * @param decide returns undefined when there is nothing to change, and throws to refuse. May be called more than once.
+ * @returns the key as it is then, durable, with the versions that were read.
+ * @throws AppError `KEY_NOT_FOUND`, `key_damaged`, `precondition_failed`, and what `decide` throws.
+ */
+export async function changeKey(
+  ports: KeyPorts,
+  { name, ifMatch }: KeyRequest,
+  choice: VersionChoice,
+  caller: Caller,
+  decide: (key: AuthenticKey, time: string) => Decision | undefined,
+): Promise<ChangedKey> {
+  for (let round = 0; round < ROUNDS_MAX; round++) {
+    const key = await readStoredKey(ports, name, choice);
+    const time = new Date(ports.clock.now()).toISOString();
+    // Before the tag is looked at: that a key was destroyed is more than that it has changed.
+    const decision = decide(key, time);
+    requireMatch(key.record, ifMatch);
+    if (decision === undefined) return { ...key, receipt: undefined };
+    const { action, version, detail, versions = [] } = decision;
+    const record: KeyRecord = {
+      ...decision.record,
+      revision: key.record.revision + 1,
+      versionDigests: withDigests(key.record.versionDigests, versions),
+    };
+    const audit = keyChangeDraft({ caller, time, action }, record, {
+      ...(version === undefined ? {} : { version }),
+      ...(detail === undefined ? {} : { detail }),
+    });
+    const receipt = await ports.store.updateKey({ record, versions, audit });
+    if (receipt !== undefined) return { record, versions: merged(key.versions, versions), receipt };
+  }
+  throw new AppError('overloaded');
+}
+
+/** @throws AppError `precondition_failed`. */
+export function requireMatch(record: KeyRecord, ifMatch: IfMatch): void {
+  if (ifMatch !== undefined && ifMatch !== '*' && !ifMatch.includes(tagOf(record)))
+    throw new AppError('precondition_failed');
+}
+
+function merged(
+  before: readonly KeyVersionRecord[],
+  changed: readonly KeyVersionRecord[],
+): KeyVersionRecord[] {
+  const byNumber = new Map([...before, ...changed].map((one) => [one.version, one]));
+  return [...byNumber.values()].sort((one, other) => one.version - other.version);
+}

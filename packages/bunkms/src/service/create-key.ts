@@ -1,0 +1,122 @@
+import { createSecretKey, hash, randomBytes, randomUUID } from 'node:crypto';
+import { KEY_BYTES, keyCheckValue } from '@bundoc/shared/aead';
+import { type CreateKey, IDEMPOTENCY_MS, type KeyInfo } from '@bundoc/shared/contract/keys';
+import { AppError, hasCode } from '@bundoc/shared/errors';
+import type { Caller } from '../audit/caller.ts';
+import { keyChangeDraft, withDigests } from '../audit/key-record.ts';
+import type { KeyChange, KeyRecord, KeyVersionRecord, StoredKey } from '../store/port.ts';
+import { infoOf, nextRotationAt } from './key-state.ts';
+import { authenticate, type KeyPorts, readStoredKey, versionOf } from './stored-key.ts';
+
+/** The `Idempotency-Key` of a create, and whose it is. */
+export interface Idempotency {
+  readonly subject: string;
+  readonly key: string;
+}
+
+/**
+ * Mints a DEK and stores it wrapped, together with its audit record. The same request of the same subject with the same idempotency
+ * key makes one key and gets the same answer, for {@link IDEMPOTENCY_MS}, whatever became of the key since.
+ *
+ * @throws AppError `KEY_EXISTS`, also when the stored key of that name is damaged: it is never replaced; `key_destroyed`: nor is one that
+ * was; `idempotency_mismatch`.
+ */
+export async function createKey(
+  ports: KeyPorts,
+  wanted: CreateKey,
+  caller: Caller,
+  idempotency?: Idempotency,
+): Promise<KeyInfo> {
+  const dek = randomBytes(KEY_BYTES);
+  try {
+    const nowMs = ports.clock.now();
+    const { change, first } = newKey(ports, dek, wanted, {
+      caller,
+      time: new Date(nowMs).toISOString(),
+      idempotency: idempotency === undefined ? null : hashesOf(idempotency, wanted),
+    });
+    const since = idempotency === undefined ? undefined : new Date(nowMs - IDEMPOTENCY_MS).toISOString();
+    const before = await insert(ports, change, since);
+    return before === undefined ? infoOf(change.record, first) : replay(ports, before, change.record);
+  } finally {
+    dek.fill(0);
+  }
+}
+
+interface Origin {
+  readonly caller: Caller;
+  readonly time: string;
+  readonly idempotency: KeyRecord['idempotency'];
+}
+
+function newKey(
+  { vault }: KeyPorts,
+  dek: Buffer,
+  { name, type, exportable, rotate_after_days: rotateAfterDays }: CreateKey,
+  { caller, time, idempotency }: Origin,
+): { readonly change: KeyChange; readonly first: KeyVersionRecord } {
+  const id = randomUUID();
+  const first: KeyVersionRecord = {
+    keyId: id,
+    version: 1,
+    kcv: keyCheckValue(createSecretKey(dek)),
+    state: 'available',
+    createdAt: time,
+    destroyedAt: null,
+    wrapped: vault.wrapDek(dek, { keyId: id, name, version: 1 }),
+  };
+  const policies = { state: 'enabled', rotateAfterDays, version: 1 } as const;
+  const record: KeyRecord = {
+    ...policies,
+    id,
+    name,
+    type,
+    revision: 1,
+    exportable,
+    dueAt: nextRotationAt(policies, time),
+    createdAt: time,
+    destroyedAt: null,
+    kekIds: [vault.currentKekId],
+    idempotency,
+    versionDigests: withDigests(new Uint8Array(), [first]),
+  };
+  const draft = keyChangeDraft({ caller, time, action: 'key.create' }, record, {
+    version: 1,
+    detail: { kcv: first.kcv },
+  });
+  return { change: { record, versions: [first], audit: draft }, first };
+}
+
+async function insert(
+  ports: KeyPorts,
+  change: KeyChange,
+  since: string | undefined,
+): Promise<StoredKey | undefined> {
+  try {
+    return await ports.store.insertKey(change, since);
+  } catch (error) {
+    if (!hasCode(error, 'KEY_EXISTS')) throw error;
+    const present = await readStoredKey(ports, change.record.name, 'current').catch(() => undefined);
+    throw present?.record.state === 'destroyed' ? new AppError('key_destroyed') : error;
+  }
+}
+
+/** The answer that the first such request got. */
+function replay(ports: KeyPorts, stored: StoredKey, asked: KeyRecord): KeyInfo {
+  const key = authenticate(ports, stored.record?.name ?? '', stored);
+  if (key === undefined) throw new AppError('key_damaged');
+  if (key.record.idempotency?.request !== asked.idempotency?.request)
+    throw new AppError('idempotency_mismatch');
+  const { id, createdAt } = key.record;
+  const dueAt = nextRotationAt(asked, createdAt);
+  return infoOf({ ...asked, id, createdAt, dueAt }, versionOf(key, 1, ports.logger));
+}
+
+/** Hashes, so that neither what callers call their requests nor a subject beside it stands in the store. */
+function hashesOf({ subject, key }: Idempotency, wanted: CreateKey): { key: string; request: string } {
+  const { name, type, exportable, rotate_after_days: days } = wanted;
+  return {
+    key: hash('sha256', JSON.stringify(['bunkms/idempotency-key/v1', subject, key]), 'hex'),
+    request: hash('sha256', JSON.stringify(['bunkms/create-key/v1', name, type, exportable, days]), 'hex'),
+  };
+}

@@ -1,0 +1,171 @@
+import { createHash } from 'node:crypto';
+import { readdirSync, readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { IDEMPOTENCY_MS } from '@bundoc/shared/contract/keys';
+import { FakeClock } from '@bundoc/shared/testing/fake-clock';
+import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import type { Answer } from './support/http.ts';
+import { startKms, type TestKms } from './support/kms.ts';
+import { infoIn, KeyCalls } from './support/lifecycle.ts';
+
+const NAME = 'a-dek';
+
+let clock: FakeClock;
+let kms: TestKms;
+let keys: KeyCalls;
+beforeEach(async () => {
+  clock = new FakeClock();
+  kms = await startKms({ clock });
+  keys = await KeyCalls.of(kms);
+});
+afterEach(() => kms[Symbol.asyncDispose]());
+
+const etagOf = (answer: Answer) => String(answer.headers['etag']);
+
+/** Every change that takes a precondition, and what brings the key to where it succeeds. */
+const CHANGES: [string, (headers: Record<string, string>) => Promise<Answer>, (() => Promise<unknown>)?][] = [
+  ['rotate', (headers) => keys.post(NAME, 'rotate', headers)],
+  ['enable', (headers) => keys.post(NAME, 'enable', headers), () => keys.post(NAME, 'disable')],
+  ['disable', (headers) => keys.post(NAME, 'disable', headers)],
+  ['restore', (headers) => keys.post(NAME, 'restore', headers), () => keys.delete(NAME)],
+  ['update', (headers) => keys.patch(NAME, { rotate_after_days: 30 }, headers)],
+  ['schedule deletion', (headers) => keys.delete(NAME, '', headers)],
+  ['destroy', (headers) => keys.shred(NAME, headers)],
+  ['destroy version', (headers) => keys.destroyVersion(NAME, 1, headers)],
+];
+
+describe('If-Match', () => {
+  beforeEach(async () => {
+    await keys.make(NAME, 'enabled');
+  });
+
+  test.each(CHANGES)(
+    'lets %s happen only to the state that its caller saw',
+    async (_what, change, prepare) => {
+      await prepare?.();
+      const present = etagOf(await keys.read(NAME));
+      const stale = present.replace(/\d+"$/, '1"');
+      const before = await kms.store.auditHead();
+      const refusal = await change({ 'if-match': stale });
+      expect(refusal.json()).toMatchObject({ status: 412, code: 'precondition_failed' });
+      expect(refusal.headers['etag']).toBeUndefined();
+      expect((await kms.store.findKey(NAME, 'current'))?.record?.revision).toBe(
+        Number(/(\d+)"$/.exec(present)?.[1]),
+      );
+      expect((await kms.store.auditHead()).seq).toBeLessThanOrEqual(before.seq + 1);
+      const done = await change({ 'if-match': `"other", W/${present}` });
+      expect(done.status, done.text).toBeLessThan(300);
+      expect(etagOf(done)).not.toBe(present);
+      expect(etagOf(done)).toMatch(/^"[0-9a-f-]{36}-\d+"$/);
+      if (done.json().state !== 'destroyed') expect(etagOf(await keys.read(NAME))).toBe(etagOf(done));
+    },
+  );
+
+  test.each(CHANGES)('of "*" lets %s happen to a key as it is', async (_what, change, prepare) => {
+    await prepare?.();
+    expect((await change({ 'if-match': '*' })).status).toBeLessThan(300);
+  });
+
+  test.each(['', 'x', '"a" "b"', '"a', Array.from({ length: 33 }, () => '"a"').join()])(
+    'of %j is refused as invalid',
+    async (value) => {
+      const answer = await keys.post(NAME, 'disable', { 'if-match': value });
+      expect(answer.json()).toMatchObject({ status: 400, errors: [{ path: 'headers.If-Match' }] });
+    },
+  );
+
+  test('lets one of many that saw the same state change it', async () => {
+    const seen = etagOf(await keys.read(NAME));
+    const answers = await Promise.all(
+      Array.from({ length: 20 }, (_, index) =>
+        keys.patch(NAME, { rotate_after_days: index + 1 }, { 'if-match': seen }),
+      ),
+    );
+    expect(answers.filter(({ status }) => status === 200)).toHaveLength(1);
+    expect(answers.filter(({ status }) => status === 412)).toHaveLength(19);
+  });
+});
+
+describe('an Idempotency-Key', () => {
+  const create = (idempotencyKey: string, more: object = {}, name = NAME, as = keys) =>
+    as.create(name, more, { 'idempotency-key': idempotencyKey });
+  const creations = async () => (await kms.records()).filter(({ action }) => action === 'key.create');
+
+  test('makes one key of many requests at once, through two services, and gives all the same answer', async () => {
+    await using other = await startKms({ dataDir: kms.dataDir, kek: kms.kek, clock });
+    const otherKeys = await KeyCalls.of(other);
+    const answers = await Promise.all(
+      Array.from({ length: 20 }, (_, index) => create('k', {}, NAME, index % 2 === 0 ? keys : otherKeys)),
+    );
+    for (const answer of answers) {
+      expect([answer.status, answer.text]).toEqual([201, answers[0]?.text]);
+      expect(answer.headers['location']).toBe(`/v1/keys/${NAME}`);
+      expect(etagOf(answer)).toBe(etagOf(answers[0] ?? answer));
+    }
+    expect(await creations()).toHaveLength(1);
+  });
+
+  test('gives the first answer again whatever became of the key, for a day, after a restart too', async () => {
+    const wanted = { exportable: false, rotate_after_days: 30 };
+    const first = await create('k', wanted);
+    await keys.post(NAME, 'rotate');
+    await keys.patch(NAME, { rotate_after_days: null });
+    await keys.shred(NAME);
+    await kms.running.close();
+    clock.advance(IDEMPOTENCY_MS);
+    await using again = await startKms({ dataDir: kms.dataDir, kek: kms.kek, clock });
+    const later = await KeyCalls.of(again);
+    expect((await create('k', wanted, NAME, later)).text).toBe(first.text);
+    clock.advance(1);
+    const fresh = await KeyCalls.of(again);
+    expect((await create('k', wanted, NAME, fresh)).json()).toMatchObject({ code: 'key_destroyed' });
+    expect((await create('k', wanted, 'b-dek', fresh)).status).toBe(201);
+  });
+
+  test('stands for one request: another under it is refused and makes nothing', async () => {
+    infoIn(await create('k'));
+    for (const answer of [
+      await create('k', { exportable: false }),
+      await create('k', { rotate_after_days: 7 }),
+      await create('k', {}, 'b-dek'),
+    ])
+      expect(answer.json()).toMatchObject({ status: 422, code: 'idempotency_mismatch' });
+    // What is the default is the same request, said or not.
+    expect((await create('k', { exportable: true, rotate_after_days: null })).status).toBe(201);
+    expect(await creations()).toHaveLength(1);
+  });
+
+  test('of two requests at once makes one key', async () => {
+    const answers = await Promise.all(['a-dek', 'b-dek', 'c-dek'].map((name) => create('k', {}, name)));
+    expect(answers.map(({ status }) => status).sort()).toEqual([201, 422, 422]);
+    expect(await creations()).toHaveLength(1);
+  });
+
+  test('is each subject its own, and without it a name is made once', async () => {
+    infoIn(await create('k'));
+    const { token } = await kms.issue({ sub: 'somebody', scope: ['kms:create_key'], keys: ['*'] });
+    const headers = { 'idempotency-key': 'k' };
+    const body = { name: 'b-dek', type: 'aes-256' };
+    expect((await kms.api('/v1/keys', { token, body, headers })).status).toBe(201);
+    expect((await kms.api('/v1/keys', { token, body: { ...body, name: NAME } })).json()).toMatchObject({
+      code: 'KEY_EXISTS',
+    });
+    expect((await keys.create(NAME)).json()).toMatchObject({ code: 'KEY_EXISTS' });
+  });
+
+  test.each(['', ' ', 'a b', 'é', 'x'.repeat(256)])('of %j is refused as invalid', async (value) => {
+    const answer = await create(value);
+    expect(answer.json()).toMatchObject({ status: 400, errors: [{ path: 'headers.idempotency-key' }] });
+    expect(await creations()).toHaveLength(0);
+  });
+
+  test('is not in the store as it was sent, nor its plain hash', async () => {
+    infoIn(await create('a-telling-idempotency-key'));
+    const hash = createHash('sha256').update('a-telling-idempotency-key').digest('hex');
+    for (const file of readdirSync(kms.dataDir)) {
+      const bytes = readFileSync(join(kms.dataDir, file));
+      expect(bytes.includes('a-telling-idempotency-key')).toBe(false);
+      expect(bytes.includes(hash)).toBe(false);
+    }
+  });
+});

@@ -1,0 +1,180 @@
+import { describe, expect, test } from 'vitest';
+import type { Answer } from './support/http.ts';
+import { startKms } from './support/kms.ts';
+import { KeyCalls, type State } from './support/lifecycle.ts';
+import { isLinearizable, type Timed } from './support/linearizability.ts';
+
+const NAME = 'one-dek';
+
+/** A key as the sequential model sees it; absent before it is made. */
+interface Model {
+  readonly state: State | 'absent';
+  readonly version: number;
+  readonly revision: number;
+}
+
+type Kind = 'create' | 'rotate' | 'export' | 'read' | 'enable' | 'disable' | 'schedule' | 'restore' | 'shred';
+
+interface Operation extends Timed {
+  readonly kind: Kind;
+  /** The code of a refusal, or the version (of a key or an export) and the revision that the answer tells of. */
+  readonly code: string | undefined;
+  readonly version: number | undefined;
+  readonly revision: number | undefined;
+}
+
+const ABSENT: Model = { state: 'absent', version: 0, revision: 0 };
+
+/** What the service says it does, one operation after another. */
+function step(model: Model, operation: Operation): readonly Model[] {
+  const refusal = refusalOf(model, operation.kind);
+  if (refusal !== undefined) return operation.code === refusal ? [model] : [];
+  if (operation.code !== undefined) return [];
+  return outcomesOf(model, operation.kind).filter(
+    (after) =>
+      (operation.version === undefined || operation.version === after.version) &&
+      (operation.revision === undefined || operation.revision === after.revision),
+  );
+}
+
+function refusalOf({ state }: Model, kind: Kind): string | undefined {
+  if (kind === 'create')
+    return state === 'absent' ? undefined : state === 'destroyed' ? 'key_destroyed' : 'KEY_EXISTS';
+  if (state === 'absent') return 'KEY_NOT_FOUND';
+  if (state === 'destroyed') return 'key_destroyed';
+  if (kind === 'restore') return state === 'pending_deletion' ? undefined : 'key_not_pending_deletion';
+  const isUse = kind === 'rotate' || kind === 'export';
+  if (state === 'pending_deletion' && (isUse || kind === 'enable' || kind === 'disable'))
+    return 'key_pending_deletion';
+  return state === 'disabled' && isUse ? 'key_disabled' : undefined;
+}
+
+function outcomesOf(model: Model, kind: Kind): readonly Model[] {
+  const become = (state: State): Model =>
+    model.state === state ? model : { ...model, state, revision: model.revision + 1 };
+  switch (kind) {
+    case 'create':
+      return [{ state: 'enabled', version: 1, revision: 1 }];
+    case 'rotate':
+      // A rotation that another one overtook answers with the version of that one.
+      return [model, { ...model, version: model.version + 1, revision: model.revision + 1 }];
+    case 'export':
+    case 'read':
+      return [model];
+    case 'enable':
+      return [become('enabled')];
+    case 'disable':
+    case 'restore':
+      return [become('disabled')];
+    case 'schedule':
+      return [become('pending_deletion')];
+    case 'shred':
+      return [become('destroyed')];
+  }
+}
+
+const CALLS: Record<Kind, (keys: KeyCalls) => Promise<Answer>> = {
+  create: (keys) => keys.create(NAME),
+  rotate: (keys) => keys.post(NAME, 'rotate'),
+  export: (keys) => keys.export(NAME),
+  read: (keys) => keys.read(NAME),
+  enable: (keys) => keys.post(NAME, 'enable'),
+  disable: (keys) => keys.post(NAME, 'disable'),
+  schedule: (keys) => keys.delete(NAME),
+  restore: (keys) => keys.post(NAME, 'restore'),
+  shred: (keys) => keys.shred(NAME),
+};
+
+/** A small generator of numbers from 0 to 1 (mulberry32), so that a failing run can be made again. */
+function randomOf(seed: number): () => number {
+  let state = seed;
+  return () => {
+    state = (state + 0x6d2b79f5) | 0;
+    let mixed = Math.imul(state ^ (state >>> 15), 1 | state);
+    mixed = (mixed + Math.imul(mixed ^ (mixed >>> 7), 61 | mixed)) ^ mixed;
+    return ((mixed ^ (mixed >>> 14)) >>> 0) / 2 ** 32;
+  };
+}
+
+const WEIGHTED: readonly Kind[] = [
+  ...Array.from({ length: 3 }, () => ['create', 'rotate', 'disable', 'enable', 'read'] as const).flat(),
+  ...Array.from({ length: 8 }, () => 'export' as const),
+  ...(['schedule', 'restore', 'restore'] as const),
+];
+
+describe('concurrent calls on one key', () => {
+  test.each([1, 2, 3, 4])('through two services, 100 of them, are linearizable (seed %i)', async (seed) => {
+    await using kms = await startKms();
+    await using other = await startKms({ dataDir: kms.dataDir, kek: kms.kek });
+    const services = [await KeyCalls.of(kms), await KeyCalls.of(other)] as const;
+    const random = randomOf(seed);
+    const kinds = Array.from({ length: 100 }, (_, index): Kind => {
+      // Near the end, so that there is something to destroy and something that comes too late.
+      if (index > 70 && index % 10 === 3) return 'shred';
+      return WEIGHTED[Math.floor(random() * WEIGHTED.length)] ?? 'export';
+    });
+    let now = 0;
+    const history: Operation[] = [];
+    const queue = [...kinds.entries()];
+    const worker = async (): Promise<void> => {
+      for (let next = queue.shift(); next !== undefined; next = queue.shift()) {
+        const [index, kind] = next;
+        const invokedAt = ++now;
+        const answer = await CALLS[kind](services[index % 2 === 0 ? 0 : 1]);
+        const { code, version, revision } = answer.json();
+        history.push({ kind, invokedAt, answeredAt: ++now, code, version, revision });
+      }
+    };
+    await Promise.all(Array.from({ length: kinds.length }, worker));
+
+    expect(history).toHaveLength(100);
+    expect(isLinearizable(ABSENT, history, step)).toBe(true);
+    // In the chain, too, no release comes after the end of the key, nor while it may not be used.
+    let state: State | 'absent' = 'absent';
+    for (const { action, outcome } of await kms.records()) {
+      if (action === 'key.create' || action === 'key.enable') state = 'enabled';
+      if (action === 'key.disable' || action === 'key.restore') state = 'disabled';
+      if (action === 'key.schedule_deletion') state = 'pending_deletion';
+      if (action === 'key.destroy') state = 'destroyed';
+      if (action === 'key.export' && outcome === 'allowed') expect(state).toBe('enabled');
+    }
+    expect(state).toBe('destroyed');
+    expect(await kms.verify()).toMatchObject({ intact: true });
+  });
+});
+
+describe('the checker', () => {
+  const at = (
+    invokedAt: number,
+    answeredAt: number,
+    kind: Kind,
+    more: Partial<Operation> = {},
+  ): Operation => ({
+    invokedAt,
+    answeredAt,
+    kind,
+    code: undefined,
+    version: undefined,
+    revision: undefined,
+    ...more,
+  });
+  const made = at(1, 2, 'create', { version: 1, revision: 1 });
+
+  test('accepts an export that overlaps a disabling, on either side of it', () => {
+    for (const code of [undefined, 'key_disabled'])
+      expect(isLinearizable(ABSENT, [made, at(3, 6, 'disable'), at(4, 5, 'export', { code })], step)).toBe(
+        true,
+      );
+  });
+
+  test('rejects an export after a disabling was answered', () => {
+    expect(isLinearizable(ABSENT, [made, at(3, 4, 'disable'), at(5, 6, 'export')], step)).toBe(false);
+  });
+
+  test('rejects two that made the same key, a version from nowhere, and a lost change', () => {
+    expect(isLinearizable(ABSENT, [made, at(1, 2, 'create', { revision: 1 })], step)).toBe(false);
+    expect(isLinearizable(ABSENT, [made, at(3, 4, 'rotate', { version: 3 })], step)).toBe(false);
+    const twice = [at(3, 5, 'rotate', { version: 2, revision: 2 }), at(4, 6, 'disable', { revision: 2 })];
+    expect(isLinearizable(ABSENT, [made, ...twice], step)).toBe(false);
+  });
+});

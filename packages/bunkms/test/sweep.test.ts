@@ -1,0 +1,358 @@
+import { readdirSync, readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { KEY_VERSIONS_MAX } from '@bundoc/shared/contract/keys';
+import { AppError } from '@bundoc/shared/errors';
+import { createLogger } from '@bundoc/shared/logger';
+import { FakeClock } from '@bundoc/shared/testing/fake-clock';
+import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest';
+import { keyChangeDraft } from '../src/audit/key-record.ts';
+import { AuditLog } from '../src/audit/log.ts';
+import { createMetrics } from '../src/metrics.ts';
+import type { KeyPorts } from '../src/service/stored-key.ts';
+import { KeySweep } from '../src/service/sweep-keys.ts';
+import { parseKekRing } from '../src/vault/kek-provider.ts';
+import { Vault } from '../src/vault/vault.ts';
+import { FaultyStore } from './support/faulty-store.ts';
+import { startKms, type TestKms } from './support/kms.ts';
+import { edit, infoIn, KeyCalls } from './support/lifecycle.ts';
+
+const DAY_MS = 86_400_000;
+const NAME = 'a-dek';
+
+let clock: FakeClock;
+let faulty: FaultyStore;
+let kms: TestKms;
+let keys: KeyCalls;
+beforeEach(async () => {
+  clock = new FakeClock();
+  faulty = new FaultyStore();
+  kms = await startKms({ clock });
+  keys = await KeyCalls.of(kms);
+});
+afterEach(() => kms[Symbol.asyncDispose]());
+
+/** The sweep of a process that starts now. */
+async function newSweep(at = kms): Promise<KeySweep> {
+  const logger = createLogger({ service: 'bunkms', level: 'silent' });
+  const store = faulty.decorate(at.store);
+  const ports: KeyPorts = {
+    store,
+    vault: new Vault(parseKekRing('test', at.kek)),
+    chainKey: (await at.secrets()).chainKey,
+    audit: new AuditLog({ store, logger, metrics: createMetrics() }),
+    clock,
+    logger,
+  };
+  return new KeySweep(ports);
+}
+
+/** Tokens end while the clock runs ahead. */
+const fresh = () => KeyCalls.of(kms);
+const stateOf = async (name = NAME) => (await kms.store.findKey(name, 'current'))?.record?.state;
+const versionOf = async (name = NAME) => (await kms.store.findKey(name, 'current'))?.record?.version;
+const actionsOf = async (action: string) =>
+  (await kms.records()).filter((record) => record.action === action);
+const isStored = (bytes: Buffer) =>
+  readdirSync(kms.dataDir).some((file) => readFileSync(join(kms.dataDir, file)).includes(bytes));
+
+describe('a deletion that is due', () => {
+  test('is done by the service itself, at its time and not before, on record as the system', async () => {
+    await keys.make(NAME, 'enabled');
+    const wrapped = Buffer.from((await keys.export(NAME)).json().wrapped_b64, 'base64');
+    await keys.delete(NAME);
+    const sweep = await newSweep();
+    clock.advance(7 * DAY_MS - 1);
+    await sweep.run();
+    expect(await stateOf()).toBe('pending_deletion');
+    expect(isStored(wrapped)).toBe(true);
+    clock.advance(1);
+    await sweep.run();
+    await sweep.run();
+    expect(await stateOf()).toBe('destroyed');
+    expect(isStored(wrapped)).toBe(false);
+    const [record, ...more] = await actionsOf('key.destroy');
+    expect(record).toMatchObject({
+      actor: 'system',
+      key: NAME,
+      detail: { kek_ids: new Vault(parseKekRing('test', kms.kek)).currentKekId },
+    });
+    expect(more).toEqual([]);
+    expect((await (await fresh()).export(NAME)).json()).toMatchObject({ code: 'key_destroyed' });
+  });
+
+  test('is not done to a key that was restored in time, even while the sweep looks at it', async () => {
+    await keys.make(NAME, 'pending_deletion');
+    await keys.make('b-dek', 'pending_deletion');
+    await keys.post('b-dek', 'restore');
+    const sweep = await newSweep();
+    clock.advance(8 * DAY_MS);
+    const late = await fresh();
+    faulty.replaced.listDueKeys = async (real, ...args) => {
+      const page = await real(...args);
+      await late.post(NAME, 'restore');
+      return page;
+    };
+    await sweep.run();
+    expect([await stateOf(), await stateOf('b-dek')]).toEqual(['disabled', 'disabled']);
+  });
+
+  test('is done once by several processes that see it at the same time', async () => {
+    for (let number = 0; number < 20; number++) await keys.make(`k${number}`, 'pending_deletion');
+    const sweeps = await Promise.all([newSweep(), newSweep(), newSweep()]);
+    clock.advance(7 * DAY_MS);
+    await Promise.all(sweeps.map((sweep) => sweep.run()));
+    expect(await actionsOf('key.destroy')).toHaveLength(20);
+    expect(await kms.verify()).toMatchObject({ intact: true });
+  });
+
+  test('is done by a service that was down at that time, when it starts', async () => {
+    await keys.make(NAME, 'pending_deletion');
+    await kms.running.close();
+    clock.advance(100 * DAY_MS);
+    await using again = await startKms({ dataDir: kms.dataDir, kek: kms.kek, clock });
+    await vi.waitFor(async () => {
+      expect((await again.store.findKey(NAME, 'current'))?.record?.state).toBe('destroyed');
+    });
+  });
+
+  test('is not done because somebody sets the clock forward, until a restart believes it', async () => {
+    await keys.make(NAME, 'pending_deletion');
+    const sweep = await newSweep();
+    clock.setWall(clock.now() + 365 * DAY_MS);
+    await sweep.run();
+    expect(await stateOf()).toBe('pending_deletion');
+    clock.advance(7 * DAY_MS);
+    await sweep.run();
+    expect(await stateOf()).toBe('destroyed');
+  });
+
+  test('comes later, and not never, because somebody sets the clock back', async () => {
+    await keys.make(NAME, 'pending_deletion');
+    const sweep = await newSweep();
+    clock.setWall(clock.now() - 3 * DAY_MS);
+    clock.advance(7 * DAY_MS);
+    await sweep.run();
+    expect(await stateOf()).toBe('pending_deletion');
+    clock.advance(3 * DAY_MS);
+    await sweep.run();
+    expect(await stateOf()).toBe('destroyed');
+  });
+
+  test('leaves a damaged key alone and goes on with the others', async () => {
+    for (const name of ['a-dek', 'b-dek', 'c-dek']) await keys.make(name, 'pending_deletion');
+    edit(kms, `UPDATE keys SET due_at = '2025-01-01T00:00:00.000Z' WHERE name = 'b-dek'`);
+    const sweep = await newSweep();
+    await sweep.run();
+    expect(await stateOf('b-dek')).toBe('pending_deletion');
+    clock.advance(7 * DAY_MS);
+    await sweep.run();
+    expect([await stateOf('a-dek'), await stateOf('b-dek'), await stateOf('c-dek')]).toEqual([
+      'destroyed',
+      'pending_deletion',
+      'destroyed',
+    ]);
+  });
+});
+
+describe('a destruction that is cut short', () => {
+  const down = () => Promise.reject(new AppError('storage_unavailable'));
+  const CUTS: [string, () => void, boolean][] = [
+    [
+      'before it is written',
+      () => {
+        faulty.replaced.updateKey = down;
+      },
+      false,
+    ],
+    [
+      'after it was written, before anybody knows',
+      () => {
+        faulty.replaced.updateKey = async (real, ...args) => {
+          await real(...args);
+          return down();
+        };
+      },
+      true,
+    ],
+    [
+      'before its bytes are dropped from the files',
+      () => {
+        faulty.replaced.scrub = down;
+      },
+      true,
+    ],
+    [
+      'while another process keeps the bytes in the files',
+      () => {
+        faulty.replaced.scrub = async () => false;
+      },
+      true,
+    ],
+    [
+      'after its bytes were dropped',
+      () => {
+        faulty.replaced.scrub = async (real) => {
+          await real();
+          return down();
+        };
+      },
+      true,
+    ],
+  ];
+
+  test.each(CUTS)(
+    '%s leaves the key whole or destroyed, and the next sweep ends it',
+    async (_when, cut, isWritten) => {
+      await keys.make(NAME, 'enabled');
+      const wrapped = Buffer.from((await keys.export(NAME)).json().wrapped_b64, 'base64');
+      await keys.delete(NAME);
+      clock.advance(7 * DAY_MS);
+      cut();
+      await (await newSweep()).run();
+      expect(await stateOf()).toBe(isWritten ? 'destroyed' : 'pending_deletion');
+      if (!isWritten) expect(isStored(wrapped)).toBe(true);
+      faulty.replaced.updateKey = (real, ...args) => real(...args);
+      delete faulty.replaced.scrub;
+      await (await newSweep()).run();
+      expect(await stateOf()).toBe('destroyed');
+      expect(isStored(wrapped)).toBe(false);
+      expect(await actionsOf('key.destroy')).toHaveLength(1);
+      expect(await kms.verify()).toMatchObject({ intact: true });
+    },
+  );
+
+  test.each(CUTS)(
+    'by a caller, %s, can be asked for again, and has happened at most once',
+    async (_when, cut, isWritten) => {
+      await using other = await startKms({
+        dataDir: kms.dataDir,
+        kek: kms.kek,
+        clock,
+        decorate: faulty.decorate,
+      });
+      const calls = await KeyCalls.of(other);
+      await calls.make(NAME, 'enabled');
+      const wrapped = Buffer.from((await calls.export(NAME)).json().wrapped_b64, 'base64');
+      cut();
+      const first = await calls.shred(NAME);
+      delete faulty.replaced.updateKey;
+      delete faulty.replaced.scrub;
+      const second = await calls.shred(NAME);
+      if (first.status === 200) expect(second.json()).toMatchObject({ code: 'key_destroyed' });
+      else expect([first.status, second.status]).toEqual([503, isWritten ? 410 : 200]);
+      await (await newSweep()).run();
+      expect(isStored(wrapped)).toBe(false);
+      expect(await actionsOf('key.destroy')).toHaveLength(1);
+    },
+  );
+});
+
+describe('a rotation policy', () => {
+  test('makes a version when the current one has that age, on record as the system', async () => {
+    const made = infoIn(await keys.create(NAME, { rotate_after_days: 30 }));
+    expect(made.next_rotation_at).toBe(new Date(clock.now() + 30 * DAY_MS).toISOString());
+    const sweep = await newSweep();
+    clock.advance(30 * DAY_MS - 1);
+    await sweep.run();
+    expect(await versionOf()).toBe(1);
+    clock.advance(1);
+    await sweep.run();
+    await sweep.run();
+    expect(await versionOf()).toBe(2);
+    expect(await actionsOf('key.rotate')).toMatchObject([{ actor: 'system', key: NAME, version: 2 }]);
+    const late = await fresh();
+    expect((await late.read(NAME)).json()).toMatchObject({
+      next_rotation_at: new Date(clock.now() + 30 * DAY_MS).toISOString(),
+    });
+    for (const version of [1, 2]) expect((await late.export(NAME, version)).status).toBe(200);
+  });
+
+  test('counts from the last rotation, whoever made it, and makes up for time that was missed once', async () => {
+    await keys.create(NAME, { rotate_after_days: 30 });
+    const sweep = await newSweep();
+    clock.advance(20 * DAY_MS);
+    await (await fresh()).post(NAME, 'rotate');
+    clock.advance(29 * DAY_MS);
+    await sweep.run();
+    expect(await versionOf()).toBe(2);
+    clock.advance(200 * DAY_MS);
+    await sweep.run();
+    await sweep.run();
+    expect(await versionOf()).toBe(3);
+  });
+
+  test('given to a key later counts from its current version, and taken away ends it', async () => {
+    await keys.create(NAME);
+    clock.advance(40 * DAY_MS);
+    const sweep = await newSweep();
+    await (await fresh()).patch(NAME, { rotate_after_days: 30 });
+    await sweep.run();
+    expect(await versionOf()).toBe(2);
+    const off = infoIn(await (await fresh()).patch(NAME, { rotate_after_days: null }));
+    expect(off).toMatchObject({ rotate_after_days: null });
+    expect(off).not.toHaveProperty('next_rotation_at');
+    clock.advance(400 * DAY_MS);
+    await sweep.run();
+    expect(await versionOf()).toBe(2);
+  });
+
+  test('rests while the key is disabled or pending deletion, and goes on when it is enabled', async () => {
+    await keys.create(NAME, { rotate_after_days: 5 });
+    await keys.post(NAME, 'disable');
+    const sweep = await newSweep();
+    clock.advance(6 * DAY_MS);
+    await sweep.run();
+    expect(await versionOf()).toBe(1);
+    infoIn(await (await fresh()).post(NAME, 'enable'));
+    await sweep.run();
+    expect(await versionOf()).toBe(2);
+    await (await fresh()).delete(NAME, '?pending_days=30');
+    clock.advance(6 * DAY_MS);
+    await sweep.run();
+    expect([await versionOf(), await stateOf()]).toEqual([2, 'pending_deletion']);
+  });
+
+  test('is done once by several processes that see it at the same time', async () => {
+    for (let number = 0; number < 10; number++) await keys.create(`k${number}`, { rotate_after_days: 1 });
+    const sweeps = await Promise.all([newSweep(), newSweep(), newSweep()]);
+    clock.advance(DAY_MS);
+    await Promise.all(sweeps.map((sweep) => sweep.run()));
+    expect(await actionsOf('key.rotate')).toHaveLength(10);
+  });
+
+  test('ends with the last version that a key may have', async () => {
+    await keys.create(NAME, { rotate_after_days: 1 });
+    const record = (await kms.store.findKey(NAME, 'current'))?.record;
+    if (record === undefined) throw new Error('no key');
+    const last = { ...record, version: KEY_VERSIONS_MAX, revision: 2 };
+    const audit = keyChangeDraft({ caller: {}, time: record.createdAt, action: 'key.rotate' }, last);
+    await kms.store.updateKey({ record: last, versions: [], audit });
+    clock.advance(2 * DAY_MS);
+    await (await newSweep()).run();
+    expect(await versionOf()).toBe(KEY_VERSIONS_MAX);
+  });
+});
+
+describe('the sweep', () => {
+  test('goes through more keys than one page holds', async () => {
+    await Promise.all(
+      Array.from({ length: 205 }, (_, number) => keys.create(`k${number}`, { rotate_after_days: 1 })),
+    );
+    const sweep = await newSweep();
+    clock.advance(DAY_MS);
+    await sweep.run();
+    expect(await actionsOf('key.rotate')).toHaveLength(205);
+  });
+
+  test('survives a store that fails, and does the rest next time', async () => {
+    await keys.make(NAME, 'pending_deletion');
+    const sweep = await newSweep();
+    clock.advance(7 * DAY_MS);
+    faulty.replaced.listDueKeys = () => Promise.reject(new AppError('storage_unavailable'));
+    await sweep.run();
+    expect(await stateOf()).toBe('pending_deletion');
+    delete faulty.replaced.listDueKeys;
+    await Promise.all([sweep.run(), sweep.run(), sweep.settled()]);
+    expect(await stateOf()).toBe('destroyed');
+  });
+});

@@ -1,0 +1,250 @@
+import { DatabaseSync } from 'node:sqlite';
+import { keyDetailSchema, keyPageSchema } from '@bundoc/shared/contract/keys';
+import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import { KeyVerification } from '../src/audit/verify-keys.ts';
+import { databasePathOf } from '../src/store/sqlite.ts';
+import { startKms, type TestKms } from './support/kms.ts';
+import { edit, infoIn, KeyCalls } from './support/lifecycle.ts';
+
+const NAME = 'a-dek';
+const OTHER = 'b-dek';
+const OF_A = `WHERE name = '${NAME}'`;
+const ID_OF_A = `(SELECT id FROM keys ${OF_A})`;
+
+/** The rows that a key has in the database. */
+interface Rows {
+  readonly keys: Row[];
+  readonly key_versions: Row[];
+}
+type Row = Record<string, string | number | null | Uint8Array>;
+
+function withoutForeignKeys<T>(kms: TestKms, use: (database: DatabaseSync) => T): T {
+  const database = new DatabaseSync(databasePathOf(kms.dataDir), { enableForeignKeyConstraints: false });
+  try {
+    return use(database);
+  } finally {
+    database.close();
+  }
+}
+
+function rowsOf(kms: TestKms): Rows {
+  return withoutForeignKeys(kms, (database) => ({
+    keys: database.prepare(`SELECT * FROM keys ${OF_A}`).all() as Row[],
+    key_versions: database.prepare(`SELECT * FROM key_versions WHERE key_id = ${ID_OF_A}`).all() as Row[],
+  }));
+}
+
+function putBack(kms: TestKms, rows: Rows): void {
+  withoutForeignKeys(kms, (database) => {
+    database.exec(`DELETE FROM key_versions WHERE key_id = ${ID_OF_A}; DELETE FROM keys ${OF_A}`);
+    for (const [table, all] of Object.entries(rows) as [string, Row[]][])
+      for (const row of all)
+        database
+          .prepare(`INSERT INTO ${table} (${Object.keys(row)}) VALUES (${Object.keys(row).map(() => '?')})`)
+          .run(...Object.values(row));
+  });
+}
+
+describe('a key whose record was touched behind the service', () => {
+  let kms: TestKms;
+  let keys: KeyCalls;
+  beforeEach(async () => {
+    kms = await startKms();
+    keys = await KeyCalls.of(kms);
+    for (const name of [NAME, OTHER]) {
+      await keys.create(name, { rotate_after_days: 30 }, { 'idempotency-key': name });
+      await keys.post(name, 'rotate');
+    }
+  });
+  afterEach(() => kms[Symbol.asyncDispose]());
+
+  const expectDamaged = async (listed = true) => {
+    const before = await kms.store.findKey(NAME, 'all');
+    for (const call of [
+      () => keys.export(NAME),
+      () => keys.export(NAME, 1),
+      () => keys.read(NAME),
+      () => keys.post(NAME, 'rotate'),
+      () => keys.post(NAME, 'enable'),
+      () => keys.post(NAME, 'disable'),
+      () => keys.post(NAME, 'restore'),
+      () => keys.patch(NAME, { exportable: false }),
+      () => keys.delete(NAME),
+      () => keys.shred(NAME),
+      () => keys.destroyVersion(NAME, 1),
+    ])
+      expect((await call()).json()).toMatchObject({ status: 503, code: 'key_damaged' });
+    expect((await keys.create(NAME)).json()).toMatchObject({ status: 409, code: 'KEY_EXISTS' });
+    expect(await kms.store.findKey(NAME, 'all')).toEqual(before);
+    const page = keyPageSchema.strict().parse((await keys.list()).json());
+    if (listed) expect(page.damaged).toEqual([NAME]);
+    expect(page.keys).toMatchObject([{ name: OTHER }]);
+    // It alone.
+    expect((await keys.export(OTHER)).status).toBe(200);
+    expect((await kms.api('/ready')).status).toBe(200);
+  };
+
+  test.each([
+    ['its state', `UPDATE keys SET state = 'disabled' ${OF_A}`],
+    ['its state, to none that exists', `UPDATE keys SET state = 'open' ${OF_A}`],
+    ['its current version', `UPDATE keys SET version = 1 ${OF_A}`],
+    ['its revision', `UPDATE keys SET revision = revision + 1 ${OF_A}`],
+    ['its exportability', `UPDATE keys SET exportable = 0 ${OF_A}`],
+    ['its policy', `UPDATE keys SET rotate_after_days = 31 ${OF_A}`],
+    ['its policy, taken away', `UPDATE keys SET rotate_after_days = NULL ${OF_A}`],
+    ['the time at which it is due', `UPDATE keys SET due_at = NULL ${OF_A}`],
+    ['the time at which it was made', `UPDATE keys SET created_at = '2020-01-01T00:00:00.000Z' ${OF_A}`],
+    ['its list of KEKs', `UPDATE keys SET kek_ids = '' ${OF_A}`],
+    ['its idempotency key', `UPDATE keys SET idempotency_key = NULL ${OF_A}`],
+    ['the request that made it', `UPDATE keys SET idempotency_request = 'x' ${OF_A}`],
+    ['the digests of its versions', `UPDATE keys SET version_digests = zeroblob(64) ${OF_A}`],
+    ['the end of those digests', `UPDATE keys SET version_digests = x'' ${OF_A}`],
+    [
+      'its audit record',
+      `UPDATE audit SET detail = replace(detail, '"revision":2', '"revision":3') WHERE key = '${NAME}'`,
+    ],
+    [
+      'the time of its audit record',
+      `UPDATE audit SET time = '2020-01-01T00:00:00.000Z' WHERE key = '${NAME}'`,
+    ],
+  ])('by %s is damaged, alone, and is not obeyed', async (_what, sql) => {
+    edit(kms, sql);
+    await expectDamaged();
+  });
+
+  test('by its id is damaged', async () => {
+    withoutForeignKeys(kms, (database) => database.exec(`UPDATE keys SET id = 'x' ${OF_A}`));
+    await expectDamaged();
+  });
+
+  test('by being removed, with its versions, is damaged, and is not told to be unknown', async () => {
+    withoutForeignKeys(kms, (database) =>
+      database.exec(`DELETE FROM key_versions WHERE key_id = ${ID_OF_A}; DELETE FROM keys ${OF_A}`),
+    );
+    await expectDamaged(false);
+  });
+
+  test('by being renamed is damaged under both names', async () => {
+    edit(kms, `UPDATE keys SET name = 'c-dek' ${OF_A}`);
+    for (const name of [NAME, 'c-dek']) {
+      expect((await keys.export(name)).json()).toMatchObject({ code: 'key_damaged' });
+      expect((await keys.create(name)).json()).toMatchObject({ code: 'KEY_EXISTS' });
+    }
+    expect(keyPageSchema.parse((await keys.list()).json()).damaged).toEqual(['c-dek']);
+  });
+
+  test('by a swap of names with another is damaged, and so is that', async () => {
+    edit(
+      kms,
+      `UPDATE keys SET name = 'x' ${OF_A}; UPDATE keys SET name = '${NAME}' WHERE name = '${OTHER}';
+       UPDATE keys SET name = '${OTHER}' WHERE name = 'x'`,
+    );
+    for (const name of [NAME, OTHER])
+      expect((await keys.export(name)).json()).toMatchObject({ code: 'key_damaged' });
+  });
+
+  test('by a genuine older row, with its genuine older versions, is damaged, after a restart too', async () => {
+    const older = rowsOf(kms);
+    await keys.post(NAME, 'disable');
+    putBack(kms, older);
+    await expectDamaged();
+    await using again = await startKms({ dataDir: kms.dataDir, kek: kms.kek });
+    expect((await (await KeyCalls.of(again)).export(NAME)).json()).toMatchObject({ code: 'key_damaged' });
+  });
+
+  test('and destroyed before does not come back with its genuine older row', async () => {
+    const older = rowsOf(kms);
+    expect((await keys.shred(NAME)).status).toBe(200);
+    putBack(kms, older);
+    await expectDamaged();
+  });
+
+  test('and set back together with its audit record is found by the verification of the chain', async () => {
+    const older = rowsOf(kms);
+    await keys.post(NAME, 'disable');
+    const { seq } = await kms.store.auditHead();
+    await keys.post(OTHER, 'disable');
+    putBack(kms, older);
+    edit(kms, `DELETE FROM audit WHERE key = '${NAME}' AND action = 'key.disable'`);
+    expect(await kms.verify()).toMatchObject({ intact: false, fault: { seq, reason: 'missing' } });
+  });
+
+  test('and set back while the index of changes hides the latest one is found by the verification of the chain', async () => {
+    const older = rowsOf(kms);
+    await keys.post(NAME, 'disable');
+    expect(await damagedKeys()).toEqual([]);
+    putBack(kms, older);
+    expect(await damagedKeys()).toEqual([NAME]);
+    const changes = `instr(detail, '"revision":') > 0`;
+    const index = `CREATE INDEX audit_key_changes ON audit (key, seq) WHERE ${changes}`;
+    const database = new DatabaseSync(databasePathOf(kms.dataDir), { defensive: false });
+    database.exec(
+      `DROP INDEX audit_key_changes; ${index} AND action <> 'key.disable'; PRAGMA writable_schema = ON`,
+    );
+    database.prepare(`UPDATE sqlite_schema SET sql = ? WHERE name = 'audit_key_changes'`).run(index);
+    database.close();
+    await using again = await startKms({ dataDir: kms.dataDir, kek: kms.kek });
+    // Whoever goes so far is obeyed, until somebody verifies.
+    expect((await (await KeyCalls.of(again)).export(NAME)).status).toBe(200);
+    expect(await again.verify()).toMatchObject({ intact: true });
+    expect(await damagedKeys(again)).toEqual([NAME]);
+  });
+
+  const damagedKeys = async (at = kms) => {
+    const verification = new KeyVerification();
+    for (const record of await at.records()) verification.note(record);
+    return verification.damagedKeys(at.store, (await at.secrets()).chainKey);
+  };
+
+  test.each([
+    ['its check value', `kcv = '${'0'.repeat(32)}'`],
+    ['its state', `state = 'destroyed'`],
+    ['the time at which it was made', `created_at = '2020-01-01T00:00:00.000Z'`],
+    [
+      'the bytes of the next version',
+      `wrapped = (SELECT wrapped FROM key_versions WHERE key_id = ${ID_OF_A} AND version = 2)`,
+    ],
+    [
+      'the bytes of another key',
+      `wrapped = (SELECT wrapped FROM key_versions WHERE key_id <> ${ID_OF_A} AND version = 1)`,
+    ],
+  ])('in one version by %s is damaged in that version alone', async (_what, set) => {
+    edit(kms, `UPDATE key_versions SET ${set} WHERE key_id = ${ID_OF_A} AND version = 1`);
+    expect((await keys.export(NAME, 1)).json()).toMatchObject({ code: 'key_damaged' });
+    expect((await keys.destroyVersion(NAME, 1)).json()).toMatchObject({ code: 'key_damaged' });
+    expect((await keys.export(NAME)).status).toBe(200);
+    const detail = keyDetailSchema.strict().parse((await keys.read(NAME)).json());
+    expect(detail.damaged_versions).toEqual([1]);
+    expect(detail.versions).toMatchObject([{ version: 2 }]);
+    expect(infoIn(await keys.post(NAME, 'rotate'))).toMatchObject({ version: 3 });
+    // The key as a whole can still be destroyed.
+    expect((await keys.shred(NAME)).status).toBe(200);
+  });
+
+  test('in a version that was destroyed is damaged in it when its bytes are put back', async () => {
+    const older = rowsOf(kms);
+    await keys.destroyVersion(NAME, 1);
+    const [first] = older.key_versions;
+    withoutForeignKeys(kms, (database) =>
+      database
+        .prepare(
+          `UPDATE key_versions SET state = 'available', destroyed_at = NULL, wrapped = ? WHERE key_id = ? AND version = 1`,
+        )
+        .run(first?.['wrapped'] ?? null, first?.['key_id'] ?? null),
+    );
+    expect((await keys.export(NAME, 1)).json()).toMatchObject({ code: 'key_damaged' });
+    expect((await keys.export(NAME)).status).toBe(200);
+  });
+
+  test('by a version that it never had is not given that version', async () => {
+    edit(
+      kms,
+      `INSERT INTO key_versions (key_id, version, kcv, state, created_at, wrapped)
+         SELECT key_id, 3, kcv, state, created_at, wrapped FROM key_versions WHERE key_id = ${ID_OF_A} AND version = 1`,
+    );
+    expect((await keys.export(NAME, 3)).json()).toMatchObject({ code: 'KEY_NOT_FOUND' });
+    expect(keyDetailSchema.parse((await keys.read(NAME)).json()).versions).toHaveLength(2);
+    expect(infoIn(await keys.post(NAME, 'rotate'))).toMatchObject({ version: 3 });
+    expect((await keys.export(NAME, 3)).status).toBe(200);
+  });
+});

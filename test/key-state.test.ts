@@ -1,0 +1,60 @@
+import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { call, Installation } from './support/installation.ts';
+import { MovedClock } from './support/moved-clock.ts';
+
+let clock: MovedClock;
+let installation: Installation;
+let client: string;
+let operator: string;
+beforeEach(async () => {
+  clock = new MovedClock();
+  installation = await Installation.start({ clock });
+  client = await installation.client();
+  operator = await installation.issue({
+    sub: 'operator',
+    typ: 'service',
+    scope: ['kms:manage_key', 'kms:destroy_key', 'kms:read_key'],
+    keys: ['*'],
+    ttl_s: 86_400,
+  });
+  expect((await write('p')).status).toBe(201);
+});
+afterEach(() => installation[Symbol.asyncDispose]());
+
+const pathOf = (project: string) => `/v1/projects/${project}/collections/notes/documents/a`;
+const read = (project: string) => call(installation.url, pathOf(project), { token: client });
+const write = (project: string) =>
+  call(installation.url, pathOf(project), { method: 'PUT', token: client, body: '{"v":1}' });
+const onKey = (method: string, path: string) =>
+  call(installation.kms.apiUrl, `/v1/keys/p-dek${path}`, { method, token: operator });
+
+/** No clock is moved: Bundoc is told. */
+const expectTold = (status: number) =>
+  expect.poll(async () => (await read('p')).status, { timeout: 5_000 }).toBe(status);
+
+describe('a project whose key is held back', () => {
+  it.each([
+    ['disabled', 'POST', '/disable', ['/enable']],
+    ['about to be deleted', 'DELETE', '?pending_days=7', ['/restore', '/enable']],
+  ] as const)(
+    'by being %s is 403 within a moment, and whole when it is given back',
+    async (_what, method, path, back) => {
+      expect((await onKey(method, path)).status).toBeLessThan(300);
+      await expectTold(403);
+      expect((await read('p')).json()).toMatchObject({ status: 403, code: 'project_disabled' });
+      expect((await write('p')).json()).toMatchObject({ status: 403, code: 'project_disabled' });
+      for (const action of back) expect((await onKey('POST', action)).status).toBe(200);
+      clock.movedMs += 2_000;
+      expect((await read('p')).json()).toMatchObject({ v: 1 });
+    },
+  );
+
+  it('by being destroyed is 410 for ever, and gets no new key', async () => {
+    expect((await onKey('DELETE', '?pending_days=0&confirm=p-dek')).status).toBe(200);
+    await expectTold(410);
+    for (const answer of [await read('p'), await write('p')])
+      expect(answer.json()).toMatchObject({ status: 410, code: 'project_destroyed' });
+    expect((await onKey('GET', '')).json()).toMatchObject({ status: 410, code: 'key_destroyed' });
+    expect((await write('another')).status).toBe(201);
+  });
+});
