@@ -95,8 +95,8 @@ function answers(url) {
 /** BunKMS and Bundoc in a folder of their own. */
 export class Installation {
   #directory;
-  #kms;
-  #ports;
+  /** BunKMS, with the `url` of its API listener and the `internalUrl`. */
+  kms;
 
   constructor(directory) {
     this.#directory = directory;
@@ -107,13 +107,12 @@ export class Installation {
   static async start(directory) {
     const installation = new Installation(directory);
     await installation.#startKms();
-    installation.token = installation.#issueToken();
+    installation.token = installation.issueToken('client', 'docs:read docs:write');
     return installation;
   }
 
   async #startKms() {
-    this.#ports = [await freePort(), await freePort()];
-    const [api, internal] = this.#ports;
+    const [api, internal] = [await freePort(), await freePort()];
     this.kmsEnv = {
       ...process.env,
       BUNKMS_PORT: String(api),
@@ -125,16 +124,19 @@ export class Installation {
       BUNKMS_EXPORTS_PER_KEY: '0',
     };
     this.#cli('init', '--service-token', this.tokenFile);
-    this.#kms = new Service('BunKMS', process.execPath, [join(root, 'packages/bunkms/dist/main.js')], {
+    this.kms = new Service('BunKMS', process.execPath, [join(root, 'packages/bunkms/dist/main.js')], {
       env: this.kmsEnv,
     });
-    await this.#kms.whenReady(`http://127.0.0.1:${api}/ready`);
+    this.kms.url = `http://127.0.0.1:${api}`;
+    this.kms.internalUrl = `http://127.0.0.1:${internal}`;
+    await this.kms.whenReady(`${this.kms.url}/ready`);
   }
 
-  #issueToken() {
+  /** A token for everything that the scopes allow. @param {'client' | 'service'} typ @param {string} scopes */
+  issueToken(typ, scopes) {
     return this.#cli(
-      ...['token', 'issue', '--typ', 'client', '--sub', 'bench', '--ttl', '4h'],
-      ...['--scope', 'docs:read docs:write', '--project', '*'],
+      ...['token', 'issue', '--typ', typ, '--sub', 'bench', '--ttl', '4h', '--scope', scopes],
+      ...(typ === 'client' ? ['--project', '*'] : ['--keys', '*']),
     );
   }
 
@@ -157,7 +159,7 @@ export class Installation {
         ...process.env,
         BUNDOC_PORT: String(port),
         BUNDOC_DATA_DIR: this.dataDir,
-        BUNDOC_KMS_URL: `http://127.0.0.1:${this.#ports[1]}`,
+        BUNDOC_KMS_URL: this.kms.internalUrl,
         BUNDOC_KMS_TOKEN_FILE: this.tokenFile,
         ...env,
       },
@@ -175,7 +177,7 @@ export class Installation {
   }
 
   async stop() {
-    await this.#kms?.stop();
+    await this.kms?.stop();
   }
 }
 

@@ -1,0 +1,108 @@
+// The cases of BunKMS.
+
+import { Agent, request } from 'node:http';
+
+const KEYS = 64;
+const MANY_KEYS = 100_000;
+const PAGE = 500;
+
+/** Exports, each with its durable audit record. */
+export async function exportTarget({ report, installation }) {
+  const { kms } = installation;
+  const token = installation.issueToken('service', 'kms:create_key kms:export_key');
+  for (let at = 0; at < KEYS; at++) await createKey(kms.url, token, `bench-${at}`);
+  const load = {
+    url: kms.internalUrl,
+    method: 'GET',
+    paths: Array.from({ length: KEYS }, (_, at) => `/v1/export/bench-${at}`),
+    token,
+    connections: 64,
+    seconds: 5,
+  };
+  await report.measured('warm up', kms, { ...load, seconds: 2 }, { silent: true });
+  const runs = [];
+  for (let turn = 0; turn < 3; turn++)
+    runs.push(await report.measured('export with a durable record', kms, load));
+  report.target(
+    'exports with a durable record, a second',
+    runs.map(({ perSecond }) => perSecond),
+    8_000,
+    'at least',
+  );
+  report.target(
+    'export p99, ms',
+    runs.map(({ p99 }) => p99),
+    25,
+    'at most',
+  );
+}
+
+/** Pages of a list of many keys: the last ones must not take longer than the first ones. */
+export async function keysTarget({ report, installation }) {
+  const { kms } = installation;
+  const token = installation.issueToken('service', 'kms:create_key kms:read_key');
+  const begun = performance.now();
+  await atOnce(64, MANY_KEYS, (at) => createKey(kms.url, token, `many-${String(at).padStart(6, '0')}`));
+  const creating = (performance.now() - begun) / 1_000;
+  report.note(
+    `Making ${MANY_KEYS} keys, each with its durable record, took ${creating.toFixed(0)} s (${Math.round(MANY_KEYS / creating)} a second).`,
+  );
+  const pages = [];
+  for (let cursor = ''; cursor !== undefined; ) {
+    const at = performance.now();
+    const path = `/v1/keys?limit=${PAGE}${cursor === '' ? '' : `&cursor=${encodeURIComponent(cursor)}`}`;
+    const page = await call(kms.url, 'GET', path, token);
+    pages.push(performance.now() - at);
+    cursor = page.next_cursor;
+  }
+  const median = (some) => some.toSorted((a, b) => a - b)[Math.floor(some.length / 2)];
+  report.note(
+    `A page of ${PAGE} among ${MANY_KEYS} keys takes ${median(pages).toFixed(1)} ms (median of ${pages.length}).`,
+  );
+  report.target(
+    'pages of 100k keys: the last 20 / the first 20',
+    [median(pages.slice(-20)) / median(pages.slice(1, 21))],
+    1.5,
+    'at most',
+  );
+}
+
+const agent = new Agent({ keepAlive: true, maxSockets: 64 });
+
+function createKey(url, token, name) {
+  return call(url, 'POST', '/v1/keys', token, { name, type: 'aes-256' });
+}
+
+/** @returns the answer's JSON. */
+function call(url, method, path, token, body) {
+  const text = body === undefined ? undefined : JSON.stringify(body);
+  const headers = {
+    authorization: `Bearer ${token}`,
+    ...(text === undefined
+      ? {}
+      : { 'content-type': 'application/json', 'content-length': String(Buffer.byteLength(text)) }),
+  };
+  return new Promise((resolve, reject) => {
+    const sent = request(`${url}${path}`, { method, headers, agent }, (response) => {
+      const parts = [];
+      response.on('data', (part) => parts.push(part));
+      response.on('end', () => {
+        const answer = Buffer.concat(parts).toString();
+        if (response.statusCode >= 200 && response.statusCode < 300) resolve(JSON.parse(answer));
+        else reject(new Error(`${method} ${path}: ${response.statusCode} ${answer}`));
+      });
+    });
+    sent.on('error', reject);
+    sent.end(text);
+  });
+}
+
+/** Runs a task for 0 to `count - 1`, so many at a time. */
+async function atOnce(width, count, task) {
+  let next = 0;
+  await Promise.all(
+    Array.from({ length: width }, async () => {
+      while (next < count) await task(next++);
+    }),
+  );
+}

@@ -1,0 +1,136 @@
+// What is measured, collected and written down.
+
+import { execFileSync } from 'node:child_process';
+import { mkdirSync, writeFileSync } from 'node:fs';
+import { cpus, totalmem } from 'node:os';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { generator, run } from './load.mjs';
+import { usage } from './processes.mjs';
+
+const root = fileURLToPath(new URL('../..', import.meta.url));
+
+export class Report {
+  #directory;
+  #mode;
+  #targets = [];
+  #cases = [];
+  #notes = [];
+
+  /** @param {string} directory for what the load generator needs @param {string} mode which cases are measured */
+  constructor(directory, mode) {
+    this.#directory = directory;
+    this.#mode = mode;
+  }
+
+  note(text) {
+    this.#notes.push(text);
+  }
+
+  /** Puts a load on a server, and keeps what came out unless it is `silent`. */
+  async measured(name, server, load, { silent = false } = {}) {
+    const before = usage(server.pid);
+    const { kib, ...rest } = load;
+    const result = await run(this.#directory, { ...rest, url: load.url ?? server.url });
+    const after = usage(server.pid);
+    const row = {
+      name,
+      kib: kib ?? 1,
+      connections: load.connections,
+      ...result,
+      cpuPercent: ((after.cpuSeconds - before.cpuSeconds) / result.seconds) * 100,
+      /** What holds up best when others use the processors too. */
+      cpuUs: ((after.cpuSeconds - before.cpuSeconds) / result.requests) * 1e6,
+      rssMb: after.rssMb,
+    };
+    if (!silent) {
+      this.#cases.push(row);
+      say(
+        `${name}, ${row.kib} KiB, ${load.connections} connections: ${round(row.perSecond)}/s, p99 ${row.p99.toFixed(2)} ms, ${row.cpuUs.toFixed(1)} µs CPU each`,
+      );
+    }
+    return row;
+  }
+
+  /** Runs two loads by turns. @returns the ratio of their rates for each turn. */
+  async pairs(turns, name, [server, load], [baseName, baseServer, baseLoad]) {
+    await this.measured('warm up', server, { ...load, seconds: 2 }, { silent: true });
+    await this.measured('warm up', baseServer, { ...baseLoad, seconds: 1 }, { silent: true });
+    const ratios = [];
+    for (let turn = 0; turn < turns; turn++) {
+      const base = await this.measured(baseName, baseServer, baseLoad);
+      const own = await this.measured(name, server, load);
+      ratios.push(own.perSecond / base.perSecond);
+    }
+    return ratios;
+  }
+
+  /** @param {'at least' | 'at most'} direction */
+  target(name, values, goal, direction) {
+    const sorted = values.toSorted((a, b) => a - b);
+    const value = sorted[Math.floor((sorted.length - 1) / 2)];
+    const met = direction === 'at least' ? value >= goal : value <= goal;
+    this.#targets.push({ name, value, values, goal, direction, met });
+    say(`=> ${name}: ${figure(value)} (${direction} ${goal}) ${met ? 'met' : 'MISSED'}`);
+  }
+
+  /** Writes and prints the whole. */
+  write() {
+    const facts = {
+      date: new Date().toISOString(),
+      commit: execFileSync('git', ['describe', '--always', '--dirty'], {
+        cwd: root,
+        encoding: 'utf8',
+      }).trim(),
+      node: process.version,
+      generator,
+      cpus: `${cpus().length} × ${cpus()[0]?.model}`,
+      memoryGb: Math.round(totalmem() / 2 ** 30),
+      mode: this.#mode,
+    };
+    const lines = [
+      '# Benchmark',
+      '',
+      `${facts.date}, commit ${facts.commit}, Node ${facts.node}, ${facts.generator}, ${facts.cpus}, ${facts.memoryGb} GB. The load`,
+      'generator shares the processors with what it measures: only ratios within one run mean something.',
+      '',
+      '| Target | Measured | Goal | | All turns |',
+      '|---|---|---|---|---|',
+      ...this.#targets.map(
+        ({ name, value, values, goal, direction, met }) =>
+          `| ${name} | ${figure(value)} | ${direction} ${goal} | ${met ? 'met' : '**missed**'} | ${values.map(figure).join(', ')} |`,
+      ),
+      '',
+      ...this.#notes.map((note) => `- ${note}`),
+      '',
+      '| Case | KiB | Connections | Requests/s | p50 ms | p99 ms | Server CPU % | CPU µs each | Memory MB |',
+      '|---|--:|--:|--:|--:|--:|--:|--:|--:|',
+      ...this.#cases.map(
+        ({ name, kib, connections, perSecond, p50, p99, cpuPercent, cpuUs, rssMb }) =>
+          `| ${name} | ${kib} | ${connections} | ${round(perSecond)} | ${p50.toFixed(2)} | ${p99.toFixed(2)} | ${Math.round(cpuPercent)} | ${cpuUs.toFixed(1)} | ${Math.round(rssMb)} |`,
+      ),
+      '',
+    ];
+    const results = join(root, 'bench', 'results');
+    mkdirSync(results, { recursive: true });
+    writeFileSync(join(results, 'latest.md'), lines.join('\n'));
+    writeFileSync(
+      join(results, 'latest.json'),
+      `${JSON.stringify({ facts, targets: this.#targets, cases: this.#cases, notes: this.#notes }, null, 2)}\n`,
+    );
+    console.log(lines.join('\n'));
+  }
+}
+
+/** Says how it goes, on standard error. */
+export function say(text) {
+  process.stderr.write(`bench: ${text}\n`);
+}
+
+function figure(value) {
+  return value >= 100 ? String(Math.round(value)) : value.toFixed(2);
+}
+
+export function round(value) {
+  return String(Math.round(value));
+}
