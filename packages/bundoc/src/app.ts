@@ -26,6 +26,7 @@ import { type Readiness, registerHealth } from './routes/health.ts';
 import { registerLists } from './routes/lists.ts';
 import { registerMetrics } from './routes/metrics.ts';
 import { Documents } from './service/documents.ts';
+import { Backlog } from './storage/embedded/backlog.ts';
 import { type Disk, makeDirectoryDurably } from './storage/embedded/disk.ts';
 import type { EmbeddedLimits } from './storage/embedded/embedded-store.ts';
 import { nodeDisk } from './storage/embedded/node-disk.ts';
@@ -53,10 +54,11 @@ const READINESS_KEPT_MS = 1_000;
 /** Documents of one project that are sealed anew after a rotation, each time the projects are swept. */
 const RESEALS_A_SECOND = 500;
 const MIB = 1_048_576;
+/** Sealed documents of all projects that may wait for their files before writes wait. */
+const BACKLOG_BYTES_MAX = 64 * MIB;
 const EMBEDDED_LIMITS: EmbeddedLimits = {
   segmentBytes: 2 * MIB,
   checkpointBytes: 32 * MIB,
-  backlogBytesMax: 64 * MIB,
 };
 
 /**
@@ -94,7 +96,17 @@ export async function startBundoc(config: BundocConfig, parts: BundocParts = {})
   token.keepRenewed(() => kms.renewToken());
   stack.defer(() => token.stop());
 
-  const { keys, instances } = composeInstances({ config, clock, disk, logger, metrics, kms, projectsDir });
+  const backlog = new Backlog(BACKLOG_BYTES_MAX);
+  const { keys, instances } = composeInstances({
+    config,
+    clock,
+    disk,
+    logger,
+    metrics,
+    kms,
+    projectsDir,
+    backlog,
+  });
   stack.use(instances);
   const revoked = new RevokedTokens(clock);
   const events = new KmsEvents({
@@ -107,6 +119,7 @@ export async function startBundoc(config: BundocConfig, parts: BundocParts = {})
     projectsOpen: () => instances.size,
     keysCached: () => keys.size,
     documentsToReseal: () => instances.toReseal,
+    backlogBytes: () => backlog.bytes,
     eventsLive: () => (events.isLive ? 1 : 0),
     tokensRevoked: () => revoked.size,
     tokenExpiryS: () => (token.expiresAtMs ?? Number.NaN) / 1_000,
@@ -180,10 +193,11 @@ interface Composition {
   readonly metrics: BundocMetrics;
   readonly kms: KmsClient;
   readonly projectsDir: string;
+  readonly backlog: Backlog;
 }
 
 function composeInstances(composition: Composition): { keys: KeyCache; instances: InstanceManager } {
-  const { config, clock, disk, logger, metrics, kms, projectsDir } = composition;
+  const { config, clock, disk, logger, metrics, kms, projectsDir, backlog } = composition;
   const keys = new KeyCache({ keys: kms, clock, ttlMs: config.keyTtlMs, onFetch: metrics.keyFetch });
   const cache = createSealedCache(config.cacheBytes);
   const instances = new InstanceManager({
@@ -205,6 +219,7 @@ function composeInstances(composition: Composition): { keys: KeyCache; instances
         cipher,
         clock,
         cache,
+        backlog,
         limits: EMBEDDED_LIMITS,
         sealLimits: SEAL_LIMITS,
         onRotationDue: (version) => {

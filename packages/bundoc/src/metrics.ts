@@ -5,6 +5,7 @@ type Observed =
   | 'projectsOpen'
   | 'keysCached'
   | 'documentsToReseal'
+  | 'backlogBytes'
   | 'eventsLive'
   | 'tokensRevoked'
   | 'tokenExpiryS';
@@ -35,7 +36,9 @@ export function createBundocMetrics(): BundocMetrics {
     ...service,
     integrityError: () => integrityErrors.inc(),
     keyFetch: (outcome) => keyFetches.inc({ outcome }),
-    observe: ({ projectsOpen, keysCached, documentsToReseal, eventsLive, tokensRevoked, tokenExpiryS }) => {
+    observe: (observed) => {
+      const { projectsOpen, keysCached, documentsToReseal, backlogBytes } = observed;
+      const { eventsLive, tokensRevoked, tokenExpiryS } = observed;
       gauge(registry, 'bundoc_kms_events_live', '1 while events come from BunKMS.', eventsLive);
       gauge(registry, 'bundoc_tokens_revoked', 'Revoked tokens that are refused.', tokensRevoked);
       gauge(
@@ -51,6 +54,12 @@ export function createBundocMetrics(): BundocMetrics {
         'bundoc_documents_to_reseal',
         'Documents of open projects that are sealed under a former key version.',
         documentsToReseal,
+      );
+      gauge(
+        registry,
+        'bundoc_backlog_bytes',
+        'Sealed documents that are durable in the journal and wait for their files, in bytes.',
+        backlogBytes,
       );
     },
   };

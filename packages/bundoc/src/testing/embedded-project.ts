@@ -2,6 +2,7 @@ import { createSecretKey, randomBytes } from 'node:crypto';
 import type { Clock } from '@bundoc/shared/clock';
 import { FakeClock } from '@bundoc/shared/testing/fake-clock';
 import { type DekVersion, ProjectCipher } from '../cipher/project-cipher.ts';
+import { Backlog } from '../storage/embedded/backlog.ts';
 import type { Disk } from '../storage/embedded/disk.ts';
 import type { EmbeddedLimits, EmbeddedStore } from '../storage/embedded/embedded-store.ts';
 import { createEmbeddedStore, openEmbeddedStore } from '../storage/embedded/recovery.ts';
@@ -13,8 +14,9 @@ import { SimulatedDisk } from './simulated-disk.ts';
 export const SMALL_LIMITS: EmbeddedLimits = {
   segmentBytes: 4_096,
   checkpointBytes: 16_384,
-  backlogBytesMax: 8_192,
 };
+
+const SMALL_BACKLOG_BYTES_MAX = 8_192;
 
 /** Opens a store for a test that looks at other things. */
 export function openTestStore(
@@ -31,6 +33,7 @@ export function openTestStore(
     cipher,
     clock,
     cache: createSealedCache(0),
+    backlog: new Backlog(SMALL_BACKLOG_BYTES_MAX),
     onIntegrityError: () => undefined,
     onFailure: () => undefined,
     onRotationDue: () => undefined,
@@ -51,10 +54,18 @@ export class EmbeddedProject {
   readonly directory: string;
   readonly limits: EmbeddedLimits;
   readonly sealLimits: SealLimits;
+  readonly #backlogBytesMax: number;
 
   constructor(
-    options: { directory?: string; clock?: Clock; limits?: EmbeddedLimits; sealLimits?: SealLimits } = {},
+    options: {
+      directory?: string;
+      clock?: Clock;
+      limits?: EmbeddedLimits;
+      sealLimits?: SealLimits;
+      backlogBytesMax?: number;
+    } = {},
   ) {
+    this.#backlogBytesMax = options.backlogBytesMax ?? SMALL_BACKLOG_BYTES_MAX;
     this.directory = options.directory ?? '/p';
     this.clock = options.clock ?? new FakeClock();
     this.limits = options.limits ?? SMALL_LIMITS;
@@ -91,6 +102,7 @@ export class EmbeddedProject {
       cipher: this.cipher,
       clock: this.clock,
       cache: typeof cache === 'number' ? createSealedCache(cache) : cache,
+      backlog: new Backlog(this.#backlogBytesMax),
       onIntegrityError: (fileName) => this.damaged.push(fileName),
       onFailure: (error) => this.failures.push(error),
       onRotationDue: (version) => this.rotationsDue.push(version),

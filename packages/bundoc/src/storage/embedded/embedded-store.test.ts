@@ -431,11 +431,11 @@ describe('the journal', () => {
 describe('a snapshot that is taken while commits go on', () => {
   const DOCUMENTS = 9_600;
   const idOf = (n: number) => `${n}-${'long'.repeat(60)}`;
-  const limits = { segmentBytes: 65_536, checkpointBytes: 1e9, backlogBytesMax: 1e9 };
+  const limits = { segmentBytes: 65_536, checkpointBytes: 1e9 };
 
   /** @param end when the process dies: at this line of the disk's trace, or after the checkpoint. */
   async function history(end: { line: RegExp; when: 'before' | 'after' } | undefined) {
-    const project = new EmbeddedProject({ limits });
+    const project = new EmbeddedProject({ limits, backlogBytesMax: 1e9 });
     const disk = EmbeddedProject.disk();
     await project.create(disk);
     const store = await project.open(disk);

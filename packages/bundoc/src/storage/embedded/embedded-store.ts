@@ -19,6 +19,7 @@ import type {
   WriteResult,
 } from '../port.ts';
 import { TOMBSTONE_TTL_MS } from '../port.ts';
+import type { Backlog } from './backlog.ts';
 import { ByteWriter } from './bytes.ts';
 import type { Catalog, LivingDocument } from './catalog.ts';
 import { type Disk, replaceFile } from './disk.ts';
@@ -40,6 +41,8 @@ export interface EmbeddedStoreOptions {
   readonly cipher: ProjectCipher;
   readonly clock: Clock;
   readonly cache: SealedCache;
+  /** One for the process. While it is full, commits wait. */
+  readonly backlog: Backlog;
   /** Told of every document file that does not open, by its (opaque) name. */
   readonly onIntegrityError: (fileName: string) => void;
   /** Told of a failure that makes the store unusable until it is opened anew. */
@@ -55,8 +58,6 @@ export interface EmbeddedLimits {
   readonly segmentBytes: number;
   /** Journal bytes after which a checkpoint begins, unless the catalog has more: a snapshot is of all of it. */
   readonly checkpointBytes: number;
-  /** Document bytes that may wait for their files before commits wait. */
-  readonly backlogBytesMax: number;
 }
 
 /** Commits that may wait. */

@@ -1,5 +1,6 @@
 import { join } from 'node:path';
 import { AppError, hasCode } from '@bundoc/shared/errors';
+import type { Backlog } from './backlog.ts';
 import type { Disk } from './disk.ts';
 
 /** What is to become of a document file: new sealed bytes, or nothing. */
@@ -20,8 +21,8 @@ export interface FileWriterOptions {
   readonly disk: Disk;
   /** The project's `docs` folder; exists. */
   readonly directory: string;
-  /** Bytes that may wait before {@link FileWriter.room} waits. */
-  readonly backlogBytesMax: number;
+  /** Shared with the writers of other projects. */
+  readonly backlog: Backlog;
   /** Told of a failure other than a full disk; nothing is written any more afterwards. */
   readonly onFailure: (error: unknown) => void;
 }
@@ -78,14 +79,27 @@ export class FileWriter {
     this.#wish(fileName, undefined);
   }
 
-  /** Resolves at once unless too much is waiting. @throws AppError `disk_full` when that cannot become less. */
+  /**
+   * Resolves at once unless too much is waiting; a project of which nothing waits does not wait for others.
+   *
+   * @throws AppError `disk_full` when that cannot become less.
+   */
   async room(): Promise<void> {
-    while (this.#backlogBytes > this.#options.backlogBytesMax && this.#failure === undefined) {
+    const { backlog } = this.#options;
+    while (backlog.isFull && this.#backlogBytes > 0 && this.#failure === undefined) {
       if (this.#retry !== undefined) throw new AppError('disk_full');
-      this.#roomy ??= Promise.withResolvers();
+      if (this.#roomy === undefined) {
+        this.#roomy = Promise.withResolvers();
+        backlog.whenRoomy(this.#wakeRoomy);
+      }
       await this.#roomy.promise;
     }
   }
+
+  readonly #wakeRoomy = (): void => {
+    this.#roomy?.resolve();
+    this.#roomy = undefined;
+  };
 
   /**
    * Resolves once every wish so far is on the disk and durable, or replaced by a later one. One flush at a time.
@@ -124,11 +138,17 @@ export class FileWriter {
       this.#idle ??= Promise.withResolvers();
       await this.#idle.promise;
     }
+    this.#count(-this.#backlogBytes);
+  }
+
+  #count(bytes: number): void {
+    this.#backlogBytes += bytes;
+    this.#options.backlog.add(bytes);
   }
 
   #wish(fileName: string, sealed: Buffer | undefined): void {
     const former = this.#wishes.get(fileName);
-    this.#backlogBytes += (sealed?.length ?? 0) - (former?.sealed?.length ?? 0);
+    this.#count((sealed?.length ?? 0) - (former?.sealed?.length ?? 0));
     this.#wishes.set(fileName, { sealed, number: ++this.#wishCount });
     if (former !== undefined) this.#settled(former);
     this.#start(fileName);
@@ -163,7 +183,7 @@ export class FileWriter {
     this.#writing.delete(fileName);
     if (done && wish !== undefined && this.#wishes.get(fileName) === wish) {
       this.#wishes.delete(fileName);
-      this.#backlogBytes -= wish.sealed?.length ?? 0;
+      this.#count(-(wish.sealed?.length ?? 0));
       this.#settled(wish);
     }
     this.#next();
@@ -189,11 +209,9 @@ export class FileWriter {
       if (this.#writing.size >= WRITES_AT_ONCE) break;
       this.#start(fileName);
     }
-    const isStuck = this.#failure !== undefined || this.#retry !== undefined;
-    if (this.#backlogBytes <= this.#options.backlogBytesMax || isStuck) {
-      this.#roomy?.resolve();
-      this.#roomy = undefined;
-    }
+    // Who waits for room is told when there is none to be expected, or nothing of this project left to wait for.
+    if (this.#failure !== undefined || this.#retry !== undefined || this.#backlogBytes === 0)
+      this.#wakeRoomy();
     if (this.#writing.size === 0) {
       this.#idle?.resolve();
       this.#idle = undefined;
@@ -213,8 +231,7 @@ export class FileWriter {
     if (this.#failure !== undefined) return;
     this.#failure = { error };
     this.#flush?.done.resolve();
-    this.#roomy?.resolve();
-    this.#roomy = undefined;
+    this.#wakeRoomy();
     this.#options.onFailure(error);
   }
 }

@@ -28,7 +28,7 @@ export async function createEmbeddedStore({ project, directory, disk, cipher }: 
  * @throws AppError `project_damaged`, whose cause says what is missing or damaged.
  */
 export async function openEmbeddedStore(options: EmbeddedStoreOptions): Promise<EmbeddedStore> {
-  const { project, directory, disk, cipher, limits } = options;
+  const { project, directory, disk, cipher } = options;
   await removeLeftovers(disk, join(directory, 'tmp'));
   // A catalog that was renamed and not synced must not go back to the one before once segments are used again that this one freed.
   await disk.syncDirectory(directory);
@@ -39,7 +39,7 @@ export async function openEmbeddedStore(options: EmbeddedStoreOptions): Promise<
   const writer = new FileWriter({
     disk,
     directory: join(directory, 'docs'),
-    backlogBytesMax: limits.backlogBytesMax,
+    backlog: options.backlog,
     onFailure: (error) => store?.fileWriterFailed(error),
   });
   const seals = new SealBudget(options.sealLimits, cipher.version, sealCounts);

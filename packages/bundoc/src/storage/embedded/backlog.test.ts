@@ -1,0 +1,36 @@
+import { describe, expect, it } from 'vitest';
+import { Backlog } from './backlog.ts';
+
+describe('Backlog', () => {
+  it('is full above its bound, and wakes everyone once when it no longer is', () => {
+    const backlog = new Backlog(100);
+    backlog.add(100);
+    expect(backlog.isFull).toBe(false);
+    backlog.add(50);
+    expect(backlog.isFull).toBe(true);
+    const woken: string[] = [];
+    backlog.whenRoomy(() => woken.push('one'));
+    backlog.whenRoomy(() => woken.push('other'));
+    backlog.add(-40);
+    expect(woken).toEqual([]);
+    backlog.add(-10);
+    expect(woken).toEqual(['one', 'other']);
+    backlog.add(-10);
+    expect(woken).toEqual(['one', 'other']);
+    expect(backlog.bytes).toBe(90);
+  });
+
+  it('lets one who is woken wait again', () => {
+    const backlog = new Backlog(0);
+    backlog.add(1);
+    let woken = 0;
+    const wait = () =>
+      backlog.whenRoomy(() => {
+        woken++;
+        if (woken < 3) wait();
+      });
+    wait();
+    for (let turn = 0; turn < 5; turn++) backlog.add(turn % 2 === 0 ? -1 : 1);
+    expect(woken).toBe(3);
+  });
+});

@@ -1,0 +1,36 @@
+/**
+ * Bytes of sealed documents that wait for their files, of all projects of the process together, since there is one memory and one
+ * thread that writes them.
+ */
+export class Backlog {
+  readonly #bytesMax: number;
+  readonly #waiting = new Set<() => void>();
+  #bytes = 0;
+
+  /** @param bytesMax above which whoever adds to it should wait. */
+  constructor(bytesMax: number) {
+    this.#bytesMax = bytesMax;
+  }
+
+  get bytes(): number {
+    return this.#bytes;
+  }
+
+  get isFull(): boolean {
+    return this.#bytes > this.#bytesMax;
+  }
+
+  /** Counts bytes that came to wait, or, below zero, that wait no more. */
+  add(bytes: number): void {
+    this.#bytes += bytes;
+    if (this.isFull) return;
+    const waiting = [...this.#waiting];
+    this.#waiting.clear();
+    for (const wake of waiting) wake();
+  }
+
+  /** Calls `wake` once, when there is room. */
+  whenRoomy(wake: () => void): void {
+    this.#waiting.add(wake);
+  }
+}
