@@ -64,6 +64,7 @@ async function main() {
     ['create', documentCases.createTarget, true],
     ['projects', documentCases.projectsTarget, true],
     ['export', keyCases.exportTarget, true],
+    ['encrypt', keyCases.encryptTarget, true],
     ['keys', keyCases.keysTarget, !quick],
     ['cases', documentCases.allCases, !quick],
     ['sustained', documentCases.sustainedTarget, full],

@@ -1,6 +1,8 @@
 // The cases of BunKMS.
 
+import { randomBytes } from 'node:crypto';
 import { Agent, request } from 'node:http';
+import { documents } from '../lib/documents.mjs';
 
 const KEYS = 64;
 const MANY_KEYS = 100_000;
@@ -35,6 +37,28 @@ export async function exportTarget({ report, installation }) {
     25,
     'at most',
   );
+}
+
+/** Encryption of 1 KiB, beside a bare server that sends the same body back. */
+export async function encryptTarget({ report, installation, bare }) {
+  const { kms } = installation;
+  const token = installation.issueToken('service', 'kms:create_key kms:encrypt kms:decrypt');
+  const name = 'bench-encrypt';
+  await createKey(kms.url, token, name);
+  const body = { plaintext_b64: randomBytes(1_024).toString('base64') };
+  const load = (path, sent) => ({
+    ...{ method: 'POST', paths: [path], body: Buffer.from(JSON.stringify(sent)) },
+    ...{ token, connections: 64, seconds: 4 },
+  });
+  const ratios = await report.pairs(
+    3,
+    'encrypt',
+    [kms, load(`/v1/encrypt/${name}`, body)],
+    ['bare POST of the same body', bare, load(documents('p1-0')[0], body)],
+  );
+  report.target('encrypt 1 KiB, of a bare echo', ratios, 0.4, 'at least');
+  const { ciphertext_b64 } = await call(kms.url, 'POST', `/v1/encrypt/${name}`, token, body);
+  await report.measured('decrypt', kms, load(`/v1/decrypt/${name}`, { ciphertext_b64 }));
 }
 
 /** Pages of a list of many keys: the last ones must not take longer than the first ones. */

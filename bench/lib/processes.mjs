@@ -122,6 +122,8 @@ export class Installation {
       // What is measured is the work, not the limits.
       BUNKMS_EXPORTS_PER_TOKEN: '0',
       BUNKMS_EXPORTS_PER_KEY: '0',
+      BUNKMS_CRYPTO_PER_TOKEN: '0',
+      BUNKMS_CRYPTO_PER_KEY: '0',
     };
     this.#cli('init', '--service-token', this.tokenFile);
     this.kms = new Service('BunKMS', process.execPath, [join(root, 'packages/bunkms/dist/main.js')], {

@@ -13,6 +13,12 @@ export function createMetrics() {
       labelNames: ['outcome'],
       registers,
     }),
+    cryptoItems: new Counter({
+      name: 'bunkms_crypto_items_total',
+      help: 'Items that were encrypted, decrypted or rewrapped, or failed, in requests that were carried out.',
+      labelNames: ['operation', 'outcome'],
+      registers,
+    }),
     auditRecordsLost: new Counter({
       name: 'bunkms_audit_records_lost_total',
       help: 'Audit records that could not be written and are in the log instead.',

@@ -1,4 +1,5 @@
 import type { AuditLog } from './audit/log.ts';
+import type { CryptoPorts } from './service/crypto.ts';
 import type { EventFeed } from './service/event-feed.ts';
 import type { ExportPorts } from './service/export-key.ts';
 import type { Limits } from './service/limits.ts';
@@ -10,6 +11,7 @@ export interface Services {
   readonly store: KmsStore;
   readonly audit: AuditLog;
   readonly keys: ExportPorts;
+  readonly crypto: CryptoPorts;
   readonly tokens: TokenService;
   readonly limits: Limits;
   readonly events: EventFeed;

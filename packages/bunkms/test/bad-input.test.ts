@@ -120,6 +120,12 @@ describe('bad input', () => {
   test.each(NAMES)('the key name %s in a path is refused', async (name) => {
     await expectRefusal(() => kms.api(`/v1/keys/${name}`, { token }), 400, 'invalid_request');
     await expectRefusal(() => kms.internal(`/v1/export/${name}`, { token }), 400, 'invalid_request');
+    for (const operation of ['encrypt', 'decrypt', 'rewrap'])
+      await expectRefusal(
+        () => kms.api(`/v1/${operation}/${name}`, { token, body: { plaintext_b64: '' } }),
+        400,
+        'invalid_request',
+      );
     await expectRefusal(
       () => kms.api(`/v1/keys/${name}/rotate`, { method: 'POST', token }),
       400,
@@ -230,6 +236,40 @@ describe('bad input', () => {
       'invalid_request',
     );
     expect((await kms.store.findKey('versions-dek', 'current'))?.record?.version).toBe(1);
+  });
+
+  test.each<[string, string]>([
+    ['no base64', '{"plaintext_b64":"?"}'],
+    ['base64url', '{"plaintext_b64":"-_-_"}'],
+    ['base64 without padding', '{"plaintext_b64":"AA"}'],
+    ['base64 with loose bits', '{"plaintext_b64":"AB=="}'],
+    ['base64 with a line break', '{"plaintext_b64":"AAAA\\nAAAA"}'],
+    ['a number', '{"plaintext_b64":7}'],
+    ['another member', '{"plaintext_b64":"","version":1}'],
+    ['the members of another operation', '{"ciphertext_b64":""}'],
+    ['an AAD that is no base64', '{"plaintext_b64":"","aad_b64":"?"}'],
+    ['items that are no list', '{"items":{"plaintext_b64":""}}'],
+    ['no item', '{"items":[]}'],
+    ['an item and a list', '{"items":[{"plaintext_b64":""}],"plaintext_b64":""}'],
+  ])('an encryption with %s is refused', async (_what, body) => {
+    const { status } = await kms.api('/v1/keys', { token, body: { name: 'crypto-dek', type: 'aes-256' } });
+    expect([201, 409]).toContain(status);
+    await expectRefusal(() => kms.api('/v1/encrypt/crypto-dek', { token, body }), 400, 'invalid_request');
+  });
+
+  test('an encryption with a query, or with what is no JSON object, is refused', async () => {
+    const body = '{"plaintext_b64":""}';
+    await expectRefusal(
+      () => kms.api('/v1/encrypt/x-dek?version=1', { token, body }),
+      400,
+      'invalid_request',
+    );
+    for (const text of ['', '[]', '{"plaintext_b64":"","plaintext_b64":""}', '{"__proto__":1}'])
+      await expectRefusal(
+        () => kms.api('/v1/encrypt/x-dek', { method: 'POST', token, body: text }),
+        400,
+        'invalid_json',
+      );
   });
 
   test('a rotation with a body, or with the query of an export, is refused', async () => {

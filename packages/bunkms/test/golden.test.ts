@@ -1,4 +1,11 @@
-import { createDecipheriv, createHash, createHmac, createSecretKey, hkdfSync } from 'node:crypto';
+import {
+  createCipheriv,
+  createDecipheriv,
+  createHash,
+  createHmac,
+  createSecretKey,
+  hkdfSync,
+} from 'node:crypto';
 import { copyFileSync, readdirSync, readFileSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { DatabaseSync } from 'node:sqlite';
@@ -10,6 +17,7 @@ import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { verifyChain } from '../src/audit/chain.ts';
 import { isGenuineVersion, keyFault } from '../src/audit/key-record.ts';
 import { lineOf } from '../src/audit/ship/line.ts';
+import { ciphertextKeyOf, decryptFrom, encryptionKeyOf } from '../src/cipher/ciphertext.ts';
 import { blockOf, placeOf } from '../src/service/events.ts';
 import type { KeyRecord, KeyVersionRecord } from '../src/store/port.ts';
 import { databasePathOf } from '../src/store/sqlite.ts';
@@ -46,6 +54,44 @@ describe('docs/formats/wrapped-key.md', () => {
     decipher.setAuthTag(wrapped.subarray(53));
     const dek = Buffer.concat([decipher.update(wrapped.subarray(21, 53)), decipher.final()]);
     expect(dek.toString('hex')).toBe(file.dek.plaintext);
+  });
+});
+
+describe('docs/formats/ciphertext.md', () => {
+  const file = golden('ciphertext');
+
+  test('is what this release reads', () => {
+    const key = encryptionKeyOf(createSecretKey(hex(file.dek)));
+    expect(key.export().toString('hex')).toBe(file.encryptionKey);
+    for (const { plaintext, aad, ciphertext } of file.items) {
+      expect(ciphertextKeyOf(hex(ciphertext))).toEqual({ keyId: file.keyId, version: file.version });
+      expect(decryptFrom(key, hex(ciphertext), hex(aad)).toString('hex')).toBe(plaintext);
+    }
+  });
+
+  test('is enough to decrypt without this code', () => {
+    const key = Buffer.from(hkdfSync('sha256', hex(file.dek), '', 'bunkms/encrypt/v1', 32));
+    const ecb = (block: Buffer) =>
+      createCipheriv('aes-256-ecb', key, null).setAutoPadding(false).update(block);
+    for (const { plaintext, aad, ciphertext } of file.items) {
+      const bytes = hex(ciphertext);
+      expect(bytes[0]).toBe(1);
+      expect(bytes.toString('hex', 1, 17)).toBe(file.keyId.replaceAll('-', ''));
+      expect(bytes.readUInt32BE(17)).toBe(file.version);
+      const nonce = bytes.subarray(21, 45);
+      const l = BigInt(`0x${ecb(Buffer.alloc(16)).toString('hex')}`);
+      const k1 = ((l << 1n) & ((1n << 128n) - 1n)) ^ (l >> 127n === 1n ? 0x87n : 0n);
+      const derived = [1, 2].map((counter) => {
+        const block = Buffer.concat([Buffer.of(0, counter, 0x58, 0), nonce.subarray(0, 12)]);
+        const masked = BigInt(`0x${block.toString('hex')}`) ^ k1;
+        return ecb(hex(masked.toString(16).padStart(32, '0')));
+      });
+      const decipher = createDecipheriv('aes-256-gcm', Buffer.concat(derived), nonce.subarray(12));
+      decipher.setAAD(Buffer.concat([bytes.subarray(0, 21), hex(aad)]));
+      decipher.setAuthTag(bytes.subarray(-16));
+      const opened = Buffer.concat([decipher.update(bytes.subarray(45, -16)), decipher.final()]);
+      expect(opened.toString('hex')).toBe(plaintext);
+    }
   });
 });
 

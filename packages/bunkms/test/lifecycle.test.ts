@@ -23,8 +23,22 @@ const gone = refused(410, 'key_destroyed');
 const pending = refused(409, 'key_pending_deletion');
 const ok = (after: State, status = 200): Outcome => [status, undefined, after];
 
+/** What uses a key, and changes nothing of it. */
+const USE: Record<State, Outcome> = {
+  enabled: ok('enabled'),
+  disabled: refused(409, 'key_disabled')('disabled'),
+  pending_deletion: pending('pending_deletion'),
+  destroyed: gone('destroyed'),
+};
+
 /** Every operation, what asks for it, and what it does in each state. */
-const MATRIX: Record<string, { call: (keys: KeyCalls) => Promise<Answer>; in: Record<State, Outcome> }> = {
+const MATRIX: Record<
+  string,
+  {
+    call: (keys: KeyCalls, ciphertexts: readonly [string, string]) => Promise<Answer>;
+    in: Record<State, Outcome>;
+  }
+> = {
   create: {
     call: (keys) => keys.create(NAME),
     in: {
@@ -45,21 +59,32 @@ const MATRIX: Record<string, { call: (keys: KeyCalls) => Promise<Answer>; in: Re
   },
   export: {
     call: (keys) => keys.export(NAME),
-    in: {
-      enabled: ok('enabled'),
-      disabled: refused(409, 'key_disabled')('disabled'),
-      pending_deletion: pending('pending_deletion'),
-      destroyed: gone('destroyed'),
-    },
+    in: USE,
   },
   'export of an older version': {
     call: (keys) => keys.export(NAME, 1),
-    in: {
-      enabled: ok('enabled'),
-      disabled: refused(409, 'key_disabled')('disabled'),
-      pending_deletion: pending('pending_deletion'),
-      destroyed: gone('destroyed'),
-    },
+    in: USE,
+  },
+  encrypt: {
+    call: (keys) => keys.crypto('encrypt', NAME, { plaintext_b64: '' }),
+    in: USE,
+  },
+  decrypt: {
+    call: (keys, [, current]) => keys.crypto('decrypt', NAME, { ciphertext_b64: current }),
+    in: USE,
+  },
+  'decrypt of an older version': {
+    call: (keys, [older]) => keys.crypto('decrypt', NAME, { ciphertext_b64: older }),
+    in: USE,
+  },
+  rewrap: {
+    call: (keys, [older]) => keys.crypto('rewrap', NAME, { ciphertext_b64: older }),
+    in: USE,
+  },
+  'decrypt of a batch': {
+    call: (keys, [older, current]) =>
+      keys.crypto('decrypt', NAME, { items: [{ ciphertext_b64: older }, { ciphertext_b64: current }] }),
+    in: USE,
   },
   rotate: {
     call: (keys) => keys.post(NAME, 'rotate'),
@@ -157,10 +182,10 @@ describe('the state of a key', () => {
     STATES.map((state) => ({ operation, state, call, outcome: outcomes[state] })),
   );
   test.each(cases)('$state decides what $operation answers and does', async ({ state, call, outcome }) => {
-    await keys.make(NAME, state);
+    const ciphertexts = await keys.make(NAME, state);
     const before = (await kms.store.findKey(NAME, 'all'))?.record;
     const [status, code, after] = outcome;
-    const answer = await call(keys);
+    const answer = await call(keys, ciphertexts);
     expect([answer.status, answer.json().code]).toEqual([status, code]);
     const record = (await kms.store.findKey(NAME, 'all'))?.record;
     expect(record?.state).toBe(after);

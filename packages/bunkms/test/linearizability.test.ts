@@ -13,7 +13,18 @@ interface Model {
   readonly revision: number;
 }
 
-type Kind = 'create' | 'rotate' | 'export' | 'read' | 'enable' | 'disable' | 'schedule' | 'restore' | 'shred';
+type Kind =
+  | 'create'
+  | 'rotate'
+  | 'export'
+  | 'encrypt'
+  | 'decrypt'
+  | 'read'
+  | 'enable'
+  | 'disable'
+  | 'schedule'
+  | 'restore'
+  | 'shred';
 
 interface Operation extends Timed {
   readonly kind: Kind;
@@ -43,7 +54,7 @@ function refusalOf({ state }: Model, kind: Kind): string | undefined {
   if (state === 'absent') return 'KEY_NOT_FOUND';
   if (state === 'destroyed') return 'key_destroyed';
   if (kind === 'restore') return state === 'pending_deletion' ? undefined : 'key_not_pending_deletion';
-  const isUse = kind === 'rotate' || kind === 'export';
+  const isUse = kind === 'rotate' || kind === 'export' || kind === 'encrypt' || kind === 'decrypt';
   if (state === 'pending_deletion' && (isUse || kind === 'enable' || kind === 'disable'))
     return 'key_pending_deletion';
   return state === 'disabled' && isUse ? 'key_disabled' : undefined;
@@ -59,6 +70,8 @@ function outcomesOf(model: Model, kind: Kind): readonly Model[] {
       // A rotation that another one overtook answers with the version of that one.
       return [model, { ...model, version: model.version + 1, revision: model.revision + 1 }];
     case 'export':
+    case 'encrypt':
+    case 'decrypt':
     case 'read':
       return [model];
     case 'enable':
@@ -73,10 +86,13 @@ function outcomesOf(model: Model, kind: Kind): readonly Model[] {
   }
 }
 
-const CALLS: Record<Kind, (keys: KeyCalls) => Promise<Answer>> = {
+/** What asks for it; with a ciphertext of the key, once there is one. */
+const CALLS: Record<Kind, (keys: KeyCalls, ciphertext: string) => Promise<Answer>> = {
   create: (keys) => keys.create(NAME),
   rotate: (keys) => keys.post(NAME, 'rotate'),
   export: (keys) => keys.export(NAME),
+  encrypt: (keys) => keys.crypto('encrypt', NAME, { plaintext_b64: '' }),
+  decrypt: (keys, ciphertext) => keys.crypto('decrypt', NAME, { ciphertext_b64: ciphertext }),
   read: (keys) => keys.read(NAME),
   enable: (keys) => keys.post(NAME, 'enable'),
   disable: (keys) => keys.post(NAME, 'disable'),
@@ -98,7 +114,7 @@ function randomOf(seed: number): () => number {
 
 const WEIGHTED: readonly Kind[] = [
   ...Array.from({ length: 3 }, () => ['create', 'rotate', 'disable', 'enable', 'read'] as const).flat(),
-  ...Array.from({ length: 8 }, () => 'export' as const),
+  ...Array.from({ length: 6 }, () => ['export', 'encrypt', 'decrypt'] as const).flat(),
   ...(['schedule', 'restore', 'restore'] as const),
 ];
 
@@ -116,12 +132,17 @@ describe('concurrent calls on one key', () => {
     let now = 0;
     const history: Operation[] = [];
     const queue = [...kinds.entries()];
+    let ciphertext = '';
     const worker = async (): Promise<void> => {
       for (let next = queue.shift(); next !== undefined; next = queue.shift()) {
-        const [index, kind] = next;
+        const [index, chosen] = next;
+        const kind = chosen === 'decrypt' && ciphertext === '' ? 'encrypt' : chosen;
         const invokedAt = ++now;
-        const answer = await CALLS[kind](services[index % 2 === 0 ? 0 : 1]);
-        const { code, version, revision } = answer.json();
+        const answer = await CALLS[kind](services[index % 2 === 0 ? 0 : 1], ciphertext);
+        const { code, ciphertext_b64, revision, ...told } = answer.json();
+        ciphertext = ciphertext_b64 ?? ciphertext;
+        // A decryption tells of the version of its ciphertext, whichever is the current one.
+        const version = kind === 'decrypt' ? undefined : told.version;
         history.push({ kind, invokedAt, answeredAt: ++now, code, version, revision });
       }
     };
@@ -131,12 +152,15 @@ describe('concurrent calls on one key', () => {
     expect(isLinearizable(ABSENT, history, step)).toBe(true);
     // In the chain, too, no release comes after the end of the key, nor while it may not be used.
     let state: State | 'absent' = 'absent';
-    for (const { action, outcome } of await kms.records()) {
+    for (const { action, outcome, detail } of await kms.records()) {
       if (action === 'key.create' || action === 'key.enable') state = 'enabled';
       if (action === 'key.disable' || action === 'key.restore') state = 'disabled';
       if (action === 'key.schedule_deletion') state = 'pending_deletion';
       if (action === 'key.destroy') state = 'destroyed';
       if (action === 'key.export' && outcome === 'allowed') expect(state).toBe('enabled');
+      // The first use of a minute; the count of the others may come later.
+      if (/^key\.(en|de)crypt$/.test(action) && detail?.['since'] === undefined && outcome === 'allowed')
+        expect(state).toBe('enabled');
     }
     expect(state).toBe('destroyed');
     expect(await kms.verify()).toMatchObject({ intact: true });
@@ -165,6 +189,16 @@ describe('the checker', () => {
       expect(isLinearizable(ABSENT, [made, at(3, 6, 'disable'), at(4, 5, 'export', { code })], step)).toBe(
         true,
       );
+  });
+
+  test('rejects a decryption after a destruction was answered, and an encryption under an older version', () => {
+    const gone = at(3, 4, 'shred', { revision: 2 });
+    expect(isLinearizable(ABSENT, [made, gone, at(5, 6, 'decrypt')], step)).toBe(false);
+    expect(isLinearizable(ABSENT, [made, gone, at(5, 6, 'decrypt', { code: 'key_destroyed' })], step)).toBe(
+      true,
+    );
+    const rotated = at(3, 4, 'rotate', { version: 2, revision: 2 });
+    expect(isLinearizable(ABSENT, [made, rotated, at(5, 6, 'encrypt', { version: 1 })], step)).toBe(false);
   });
 
   test('rejects an export after a disabling was answered', () => {

@@ -19,7 +19,7 @@ export interface Decision {
   readonly detail?: NonNullable<AuditDraft['detail']>;
 }
 
-export interface ChangedKey extends AuthenticKey {
+export interface ChangedKey extends Omit<AuthenticKey, 'change'> {
   /** Undefined when there was nothing to change. */
   readonly receipt: AuditReceipt | undefined;
 }

@@ -10,7 +10,7 @@ import type { KmsStore } from '../store/port.ts';
 import { blockOf, eventOf, placeOf, revocationOf } from './events.ts';
 
 export interface EventFeedOptions {
-  readonly store: Pick<KmsStore, 'listAudit' | 'auditHead' | 'listRevoked' | 'findToken'>;
+  readonly store: Pick<KmsStore, 'listAudit' | 'auditHead' | 'listRevoked' | 'liveFamily'>;
   readonly clock: Clock;
   readonly logger: Logger;
   readonly metrics: Metrics;
@@ -103,8 +103,7 @@ export class EventFeed {
       this.#position ??= await store.auditHead();
       const position = this.#position;
       // A revocation from before this place is told to nobody any more.
-      const token = await store.findToken(subscription.claims.jti);
-      if (token === undefined || token.revoked_at !== undefined) return subscriber.sink.end();
+      if ((await store.liveFamily(subscription.claims.jti)) === undefined) return subscriber.sink.end();
       subscriber.isComplete = await this.#replay(subscriber, position);
       if (!subscriber.isComplete) subscriber.sink.send(blockOf({ type: 'reset' }));
       this.#subscribers.add(subscriber);

@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import type { KeyObject } from 'node:crypto';
 import type { Clock } from '@bundoc/shared/clock';
+import type { AuditReceipt } from '@bundoc/shared/contract/keys';
 import { AppError } from '@bundoc/shared/errors';
 import type { Logger } from '@bundoc/shared/logger';
 import { isGenuineVersion, keyFault } from '../audit/key-record.ts';
@@ -23,6 +24,8 @@ export interface KeyPorts {
 export interface AuthenticKey {
   readonly record: KeyRecord;
   readonly versions: readonly KeyVersionRecord[];
+  /** Where in the audit chain that change is. */
+  readonly change: AuditReceipt;
 }
 
 /**
@@ -53,11 +56,12 @@ export function authenticate(
     logger.error({ keyName: name, reason }, 'a stored key is damaged');
     return undefined;
   }
-  const { record } = stored;
-  assert(record !== undefined, 'a key without a fault has a record');
+  const { record, lastChange } = stored;
+  assert(record !== undefined && lastChange !== undefined, 'a key without a fault has a record');
   const isGenuine = (version: KeyVersionRecord) =>
     version.keyId === record.id && version.version <= record.version && isGenuineVersion(record, version);
-  return { record, versions: stored.versions.filter(isGenuine) };
+  const { seq, hash } = lastChange;
+  return { record, versions: stored.versions.filter(isGenuine), change: { seq, hash } };
 }
 
 /** The version of that number, genuine. @throws AppError `key_damaged`. */

@@ -110,6 +110,19 @@ export function storeConformance(name: string, makePlace: () => Promise<StorePla
       expect((await store.counts()).keys).toBe(2);
     });
 
+    test('tells the place of the latest change of a key, whatever else there is on record of it', async () => {
+      const first = key('a-dek');
+      expect(await store.lastChange('a-dek')).toBeUndefined();
+      await store.insertKey(first);
+      expect(await store.lastChange('a-dek')).toEqual(await store.auditHead());
+      const changed = await store.updateKey(rotated(first));
+      await store.insertKey(key('b-dek'));
+      await store.appendAudit([draft('key.export', { key: 'a-dek', detail: { key_id: 'x' } })]);
+      expect(await store.lastChange('a-dek')).toEqual(changed);
+      const { lastChange } = (await store.findKey('a-dek', 'current')) ?? {};
+      expect(changed).toEqual({ seq: lastChange?.seq, hash: lastChange?.hash });
+    });
+
     test('keeps every member of a key, and puts another version in the place of one', async () => {
       const made = key('a-dek', {
         exportable: false,
@@ -267,6 +280,17 @@ export function storeConformance(name: string, makePlace: () => Promise<StorePla
       expect((await store.findToken(other.jti))?.revoked_at).toBeUndefined();
       await store.revokeFamily(root.jti, '2027-01-01T00:00:00.000Z', draft('token.revoke'));
       expect((await store.findToken(root.jti))?.revoked_at).toBe(TIME);
+    });
+
+    test('knows the family of a token that is live, and of no other', async () => {
+      const [root, other] = [token(), token()];
+      const child = token(root.jti);
+      for (const one of [root, child, other]) await store.insertToken(one, draft('token.issue'));
+      expect(await store.liveFamily(child.jti)).toBe(root.jti);
+      await store.revokeFamily(root.jti, TIME, draft('token.revoke'));
+      for (const jti of [root.jti, child.jti, randomUUID()])
+        expect(await store.liveFamily(jti)).toBeUndefined();
+      expect(await store.liveFamily(other.jti)).toBe(other.jti);
     });
 
     test('renews no token that is revoked or unknown, and writes nothing then', async () => {

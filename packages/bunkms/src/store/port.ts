@@ -183,6 +183,12 @@ export interface KmsStore extends AsyncDisposable {
   findKey(name: string, versions: VersionChoice): Promise<StoredKey | undefined>;
 
   /**
+   * Where in the audit chain the latest change of that key name is (`StoredKey.lastChange`): as long as that stays the same, so does the key. The
+   * cheapest look at a key that there is. Undefined when there is none.
+   */
+  lastChange(name: string): Promise<AuditReceipt | undefined>;
+
+  /**
    * Puts a key in the place of its previous revision, in the same transaction as the check that the stored one is of that revision.
    * So of several writers that change the same revision, one succeeds.
    *
@@ -214,6 +220,9 @@ export interface KmsStore extends AsyncDisposable {
   renewToken(parentJti: string, token: TokenInfo, record: AuditDraft): Promise<boolean>;
 
   findToken(jti: string): Promise<TokenInfo | undefined>;
+
+  /** The family of a token that is known and not revoked; undefined for any other. Asked with each request, so it is cheap. */
+  liveFamily(jti: string): Promise<string | undefined>;
 
   /** Tokens in the order of their issue; the cursor is a `jti`, an unknown one gives an empty page. */
   listTokens(page: PageQuery<string>): Promise<Page<TokenInfo>>;

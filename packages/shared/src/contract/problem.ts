@@ -11,6 +11,7 @@ export const PROBLEMS = {
   invalid_request: { status: 400, title: 'The request is not valid' },
   invalid_json: { status: 400, title: 'The body is not valid JSON' },
   invalid_document: { status: 400, title: 'The document is not acceptable' },
+  decryption_failed: { status: 400, title: 'The ciphertext does not open' },
   unauthenticated: { status: 401, title: 'A valid bearer token is required' },
   forbidden: { status: 403, title: 'The token does not allow this' },
   key_not_exportable: { status: 403, title: 'The key does not leave the key service' },

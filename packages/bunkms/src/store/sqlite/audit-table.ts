@@ -16,6 +16,8 @@ import { takePage } from './page.ts';
 
 /** Word for word the condition of the index: only so SQLite uses it. */
 const BUT_EXPORTS = "action <> 'key.export'";
+const LATEST_CHANGE = `audit INDEXED BY audit_key_changes
+  WHERE key = ? AND instr(detail, '"revision":') > 0 ORDER BY seq DESC LIMIT 1`;
 /** Records that one backward page looks at: refusals may be many, and all else waits for this thread meanwhile. */
 const LOOKED_AT_MAX = 10_000;
 
@@ -73,12 +75,13 @@ export class AuditTable {
 
   /** The latest change of a key: a record whose detail has a revision. In JSON no string can pass for that member. */
   lastChange(key: string): AuditRecord | undefined {
-    const row = this.#connection.row(
-      `SELECT * FROM audit INDEXED BY audit_key_changes
-        WHERE key = ? AND instr(detail, '"revision":') > 0 ORDER BY seq DESC LIMIT 1`,
-      key,
-    );
+    const row = this.#connection.row(`SELECT * FROM ${LATEST_CHANGE}`, key);
     return row && recordOf(row);
+  }
+
+  placeOfLastChange(key: string): AuditReceipt | undefined {
+    const row = this.#connection.row(`SELECT seq, hash FROM ${LATEST_CHANGE}`, key);
+    return row && { seq: row['seq'] as number, hash: row['hash'] as string };
   }
 
   /** Walks the whole chain. @param onRecord told of each record that is sound. */

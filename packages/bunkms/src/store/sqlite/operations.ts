@@ -14,15 +14,19 @@ import {
   readVersions,
   updateKey,
 } from './key-table.ts';
-import { findToken, insertToken, listRevoked, listTokens, pruneTokens, revokeFamily } from './token-table.ts';
+import {
+  findToken,
+  insertToken,
+  listRevoked,
+  listTokens,
+  liveFamily,
+  pruneTokens,
+  revokeFamily,
+} from './token-table.ts';
 
 /** The store's operations over one connection, synchronous: they run in the worker. Each write is one transaction. */
 export function sqliteOperations(connection: Connection): StoreOperations {
   const audit = new AuditTable(connection);
-  const isLive = (jti: string): boolean => {
-    const token = findToken(connection, jti);
-    return token !== undefined && token.revoked_at === undefined;
-  };
   const storedKey = (name: string, record: KeyRecord | undefined, choice: VersionChoice): StoredKey => ({
     record,
     versions: record === undefined ? [] : readVersions(connection, record, choice),
@@ -75,6 +79,7 @@ export function sqliteOperations(connection: Connection): StoreOperations {
         const stored = storedKey(name, findKey(connection, name), versions);
         return stored.record === undefined && stored.lastChange === undefined ? undefined : stored;
       }),
+    lastChange: (name) => audit.placeOfLastChange(name),
     updateKey: (change) =>
       connection.write(() => (updateKey(connection, change) ? audit.append(change.audit) : undefined)),
     listKeys: (globs, page) => connection.read(() => namedKeys(listKeys(connection, globs, page))),
@@ -88,13 +93,13 @@ export function sqliteOperations(connection: Connection): StoreOperations {
       }),
     renewToken: (parentJti, token, record) =>
       connection.write(() => {
-        const parent = findToken(connection, parentJti);
-        if (parent === undefined || parent.revoked_at !== undefined) return false;
+        if (liveFamily(connection, parentJti) === undefined) return false;
         insertToken(connection, token);
         audit.append(record);
         return true;
       }),
     findToken: (jti) => findToken(connection, jti),
+    liveFamily: (jti) => liveFamily(connection, jti),
     listTokens: (page) => listTokens(connection, page),
     revokeFamily: (family, revokedAt, record) =>
       connection.write(() => {
@@ -114,7 +119,7 @@ export function sqliteOperations(connection: Connection): StoreOperations {
       connection.write(() =>
         records.map((record, at) => {
           const { jti, key } = conditions[at] ?? {};
-          if (jti !== undefined && !isLive(jti)) return 'token_revoked';
+          if (jti !== undefined && liveFamily(connection, jti) === undefined) return 'token_revoked';
           if (key !== undefined && !hasRevision(connection, key.id, key.revision)) return 'key_changed';
           return audit.append(record);
         }),
