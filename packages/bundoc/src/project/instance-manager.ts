@@ -37,8 +37,8 @@ class ProjectInstance {
   file: ProjectFile;
   /** The current version; replaced when its lease is. */
   key: LeasedKey;
-  /** The other versions that the project uses. */
-  readonly otherVersions: readonly number[];
+  /** The other versions that the project uses; replaced when their leases are. */
+  others: readonly LeasedKey[];
   users = 0;
   lastUsed: Instant;
 
@@ -48,7 +48,7 @@ class ProjectInstance {
     this.file = opened.file;
     const [current, ...others] = opened.keys;
     this.key = current;
-    this.otherVersions = others.map(({ version }) => version);
+    this.others = others;
     this.lastUsed = now;
   }
 }
@@ -155,24 +155,26 @@ export class InstanceManager implements AsyncDisposable {
     const instance = this.#hot.get(project);
     if (instance === undefined) return undefined;
     const key = this.#options.keys.peek(project);
-    const others = instance.otherVersions.map((version) => this.#options.keys.peek(project, version));
-    const hasKeys = key !== undefined && others.every((other) => other !== undefined);
-    if (!hasKeys || instance.store.failed || !isSameKey(key, instance.key)) {
+    const others = instance.others.map(({ version }) => this.#options.keys.peek(project, version));
+    if (key === undefined || !isComplete(others) || instance.store.failed || !isSameKey(key, instance.key)) {
       this.#retire(instance);
       return undefined;
     }
-    if (key !== instance.key) this.#takeRefreshed(instance, key);
+    if (key !== instance.key || others.some((other, at) => other !== instance.others[at]))
+      this.#takeRefreshed(instance, key, others);
     this.#hot.delete(project);
     this.#hot.set(project, instance);
     return instance;
   }
 
-  /** The same DEK on a new lease; only its wrapping may have changed. */
-  #takeRefreshed(instance: ProjectInstance, key: LeasedKey): void {
+  /** The same DEKs on new leases; only their wrappings may have changed. */
+  #takeRefreshed(instance: ProjectInstance, key: LeasedKey, others: readonly LeasedKey[]): void {
     instance.key = key;
+    instance.others = others;
+    const { project } = instance;
     void this.#openings
-      .run(instance.project, async () => {
-        instance.file = await this.#options.folders.keepWrapping(instance.project, instance.file, key);
+      .run(project, async () => {
+        instance.file = await this.#options.folders.keepWrappings(project, instance.file, [key, ...others]);
       })
       .catch((error: unknown) => {
         this.#options.logger.warn(
@@ -262,9 +264,9 @@ export class InstanceManager implements AsyncDisposable {
   }
 
   /** Whether all its keys may still be used. This is no use of them. */
-  #hasKeys({ project, otherVersions }: ProjectInstance): boolean {
+  #hasKeys({ project, others }: ProjectInstance): boolean {
     const { keys } = this.#options;
-    return keys.has(project) && otherVersions.every((version) => keys.has(project, version));
+    return keys.has(project) && others.every(({ version }) => keys.has(project, version));
   }
 
   /** As long as its key may be used, a store is closed so that it opens fast the next time. */
@@ -294,6 +296,10 @@ export class InstanceManager implements AsyncDisposable {
         this.#announceRoom();
       });
   }
+}
+
+function isComplete(keys: readonly (LeasedKey | undefined)[]): keys is readonly LeasedKey[] {
+  return keys.every((key) => key !== undefined);
 }
 
 function isSameKey(a: LeasedKey, b: LeasedKey): boolean {
