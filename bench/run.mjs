@@ -66,6 +66,7 @@ async function main() {
     ['export', keyCases.exportTarget, true],
     ['encrypt', keyCases.encryptTarget, true],
     ['keys', keyCases.keysTarget, !quick],
+    ['kek', keyCases.kekTarget, !quick],
     ['cases', documentCases.allCases, !quick],
     ['sustained', documentCases.sustainedTarget, full],
     ['size', documentCases.sizes, true],

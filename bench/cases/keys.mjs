@@ -2,6 +2,7 @@
 
 import { randomBytes } from 'node:crypto';
 import { Agent, request } from 'node:http';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { documents } from '../lib/documents.mjs';
 
 const KEYS = 64;
@@ -89,6 +90,40 @@ export async function keysTarget({ report, installation }) {
     1.5,
     'at most',
   );
+}
+
+/** A rotation of the KEK over all keys that the case before has made, while keys are exported. */
+export async function kekTarget({ report, installation }) {
+  const { kms } = installation;
+  const token = installation.issueToken('service', 'kms:admin kms:create_key kms:export_key');
+  const load = {
+    url: kms.internalUrl,
+    method: 'GET',
+    paths: Array.from({ length: KEYS }, (_, at) => `/v1/export/many-${String(at * 1_000).padStart(6, '0')}`),
+    token,
+    connections: 64,
+  };
+  await report.measured('warm up', kms, { ...load, seconds: 2 }, { silent: true });
+  await report.measured('export, no rotation', kms, { ...load, seconds: 4 });
+  installation.addKek();
+  const begun = performance.now();
+  await call(kms.url, 'POST', '/v1/kek/rotate', token);
+  let isOver = false;
+  const exporting = (async () => {
+    while (!isOver) await report.measured('export while KEKs rotate', kms, { ...load, seconds: 4 });
+  })();
+  let status;
+  do {
+    await sleep(500);
+    status = await call(kms.url, 'GET', '/v1/kek', token);
+  } while (status.rotation.completed_at === undefined);
+  const seconds = (performance.now() - begun) / 1_000;
+  isOver = true;
+  await exporting;
+  report.note(
+    `A rotation of the KEK over ${status.rotation.total} versions of keys took ${seconds.toFixed(1)} s.`,
+  );
+  report.target('KEK rotation of 100k keys while serving exports, s', [seconds], 60, 'at most');
 }
 
 const agent = new Agent({ keepAlive: true, maxSockets: 64 });

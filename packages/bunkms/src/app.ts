@@ -1,3 +1,4 @@
+import { randomUUID } from 'node:crypto';
 import { isIPv6 } from 'node:net';
 import { networkInterfaces } from 'node:os';
 import { join } from 'node:path';
@@ -7,6 +8,7 @@ import { AppError } from '@bundoc/shared/errors';
 import { createLogger, type Logger } from '@bundoc/shared/logger';
 import { openServerTls, type ServerTls } from '@bundoc/shared/tls/server-tls';
 import type { FastifyInstance } from 'fastify';
+import { SYSTEM } from './audit/caller.ts';
 import { AuditLog } from './audit/log.ts';
 import { Recording, type RefusalSink } from './audit/recording.ts';
 import { adoptSealedRefusals, SealedRefusals } from './audit/sealed-refusals.ts';
@@ -20,10 +22,13 @@ import { guardPeers, peersOf, resolveInternalAddress, watchAddress } from './htt
 import { createApiListener, createInternalListener, type OnProblem } from './listener.ts';
 import { createMetrics, type Metrics } from './metrics.ts';
 import { EventFeed } from './service/event-feed.ts';
+import type { KekPorts } from './service/kek.ts';
+import { KekUpkeep } from './service/kek-upkeep.ts';
 import { Limits } from './service/limits.ts';
 import { OpenedKeys } from './service/opened-keys.ts';
 import { pruneTokens } from './service/prune-tokens.ts';
 import { createReadiness } from './service/readiness.ts';
+import { KeyRewrap } from './service/rewrap-keys.ts';
 import type { KeyPorts } from './service/stored-key.ts';
 import { KeySweep } from './service/sweep-keys.ts';
 import { TokenService } from './service/tokens.ts';
@@ -31,7 +36,8 @@ import type { ServiceGate, Services } from './services.ts';
 import type { KmsStore } from './store/port.ts';
 import { openSqliteStore } from './store/sqlite.ts';
 import { fileKekProvider, inlineKekProvider, type KekProvider } from './vault/kek-provider.ts';
-import { rememberCurrentKek, type Unsealed, unseal } from './vault/unseal.ts';
+import { Keks } from './vault/keks.ts';
+import { type Unsealed, unseal } from './vault/unseal.ts';
 import { Vault } from './vault/vault.ts';
 
 /** What tests and `main.ts` put in the place of the real thing. */
@@ -54,6 +60,8 @@ export interface RunningBunkms {
 }
 
 const PRUNE_MS = 3_600_000;
+/** How often the ring, and what others made of the KEKs, are looked at, milliseconds. */
+const KEK_UPKEEP_MS = 5_000;
 /** How often keys are looked for whose deletion or rotation is due, milliseconds. */
 const KEY_SWEEP_MS = 15_000;
 /** How often the minutes that are counted, and the keys that are kept, are looked at, milliseconds. */
@@ -84,7 +92,9 @@ export async function startBunkms(
   opened.use(internalTls?.tls);
   if (internalTls === undefined && !isLoopback(internalAddress))
     logger.warn('the internal listener speaks plain HTTP: keys are sent in the clear');
-  const vault = new Vault(await kekProviderOf(config, (message) => logger.warn(message)).load());
+  const provider = kekProviderOf(config, (message) => logger.warn(message));
+  const stamp = provider.stamp();
+  const vault = new Vault(await provider.load());
   const store = opened.use(await (dependencies.openStore ?? openStore)(config, logger));
   const state = await unseal(vault, store, clock, 'system');
 
@@ -103,9 +113,12 @@ export async function startBunkms(
   const services =
     state.kind === 'sealed' || recording === undefined
       ? undefined
-      : createServices({ config, state, vault, store, audit, recording, clock, logger, metrics });
+      : createServices({
+          ...{ config, state, vault, provider, stamp, store, audit, recording, clock, logger, metrics },
+        });
   if (services !== undefined) {
-    await rememberCurrentKek(vault, store, clock, 'system');
+    await startKekUpkeep(services.kek.upkeep, opened);
+    metrics.observeRewrap(() => store.countWrappedOtherwise(vault.currentKekId).catch(() => undefined));
     await adoptSealedRefusals(config.dataDir, store, clock);
     startKeySweep(new KeySweep(services.keys), opened);
     opened.use(every(SWEEP_MS, () => services.crypto.opened.sweep()));
@@ -191,6 +204,9 @@ interface ServicePorts {
   readonly config: BunkmsConfig;
   readonly state: Unsealed;
   readonly vault: Vault;
+  readonly provider: KekProvider;
+  /** The provider's, from before the ring was loaded. */
+  readonly stamp: string;
   readonly store: KmsStore;
   readonly audit: AuditLog;
   readonly recording: Recording;
@@ -199,16 +215,25 @@ interface ServicePorts {
   readonly metrics: Metrics;
 }
 
-function createServices({ config, state, recording, ...ports }: ServicePorts): Services {
+function createServices({ config, state, recording, provider, stamp, ...ports }: ServicePorts): Services {
   const { vault, store, audit, clock, logger, metrics } = ports;
   const { chainKey, signingKey, publicKey } = state;
-  const keys: KeyPorts = { store, vault, chainKey, audit, clock, logger };
+  const keks = new Keks({
+    ...{ vault, provider, stamp, store, chainKey, clock, logger },
+    state: state.keks,
+    caller: SYSTEM,
+  });
+  const keys: KeyPorts = { store, vault, keks, chainKey, audit, clock, logger };
   const { uses, crypto: failures } = recording;
+  const kek: KekPorts = { ...keys, keks };
+  const service = randomUUID();
+  const rewrap = new KeyRewrap({ ...keys, caller: SYSTEM, holder: service });
   return {
     store,
     audit,
     keys: { ...keys, metrics, leaseTtlMs: config.leaseTtlMs },
     crypto: { ...keys, metrics, uses, failures, opened: new OpenedKeys(clock) },
+    kek: { ports: kek, upkeep: new KekUpkeep({ ...kek, rewrap, service }) },
     tokens: new TokenService({ store, clock, signingKey, kid: publicKey.kid }),
     limits: new Limits(config.limits, clock),
     events: new EventFeed({ store, clock, logger, metrics }),
@@ -223,6 +248,17 @@ function startKeySweep(sweep: KeySweep, opened: AsyncDisposableStack): void {
     await sweep.settled();
   });
   void sweep.run();
+}
+
+async function startKekUpkeep(upkeep: KekUpkeep, opened: AsyncDisposableStack): Promise<void> {
+  await upkeep.look();
+  const timer = every(KEK_UPKEEP_MS, () => void upkeep.run());
+  // Runs before the store closes.
+  opened.defer(async () => {
+    timer[Symbol.dispose]();
+    await upkeep.stop();
+  });
+  void upkeep.run();
 }
 
 function every(ms: number, task: () => void): Disposable {

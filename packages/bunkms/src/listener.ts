@@ -12,6 +12,7 @@ import { registerAuditRoutes } from './routes/audit.ts';
 import { registerCryptoRoutes } from './routes/crypto.ts';
 import { registerEventsRoute } from './routes/events.ts';
 import { registerExportRoute } from './routes/export.ts';
+import { registerKekRoutes } from './routes/kek.ts';
 import { registerKeyRoutes } from './routes/keys.ts';
 import { registerMetricsRoute } from './routes/metrics.ts';
 import { registerPublicRoutes } from './routes/public.ts';
@@ -85,6 +86,7 @@ async function createListener(
   registerPublicRoutes(app, { readiness: options.readiness, jwks: { keys: [publicKey] } });
   registerKeyRoutes(app, guards, services);
   registerCryptoRoutes(app, guards, services);
+  registerKekRoutes(app, guards, services);
   registerTokenRoutes(app, guards, services);
   registerAuditRoutes(app, guards, services);
   registerMetricsRoute(app, metrics.registry, listener === 'api' ? guards.scope('kms:admin') : undefined);

@@ -50,6 +50,17 @@ export function createMetrics() {
           if (lag !== undefined) this.set(lag);
         },
       }),
+    /** @param read gives undefined while it cannot be known; the last value stays then. */
+    observeRewrap: (read: () => Promise<number | undefined>) =>
+      new Gauge({
+        name: 'bunkms_kek_versions_to_rewrap',
+        help: 'Versions of keys that are wrapped with another KEK than the current one.',
+        registers,
+        async collect() {
+          const count = await read();
+          if (count !== undefined) this.set(count);
+        },
+      }),
     peersRefused: new Counter({
       name: 'bunkms_internal_peers_refused_total',
       help: 'Connections to the internal listener from outside its network.',

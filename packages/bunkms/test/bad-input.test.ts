@@ -181,6 +181,11 @@ describe('bad input', () => {
     '/v1/audit?cursor=x',
     '/v1/audit?offset=1',
     '/v1/audit/head?x=1',
+    '/v1/kek?x=1',
+    '/v1/kek/0123456789ABCDEF/unfetched',
+    '/v1/kek/0123456789abcde/unfetched',
+    '/v1/kek/0123456789abcdef/unfetched?limit=0',
+    '/v1/kek/0123456789abcdef/unfetched?cursor=NOPE',
   ])('the query of %s is refused', async (path) => {
     await expectRefusal(() => kms.internal(path, { token }), 400, 'invalid_request');
   });
@@ -270,6 +275,27 @@ describe('bad input', () => {
         400,
         'invalid_json',
       );
+  });
+
+  test.each<[string, string, object | string | undefined, string]>([
+    ['of KEKs with a KEK', '/v1/kek/rotate', { kek: 'ab'.repeat(32) }, 'invalid_request'],
+    ['of KEKs with no id', '/v1/kek/rotate', { kek_id: 'current' }, 'invalid_request'],
+    ['of KEKs with a list', '/v1/kek/rotate', '[]', 'invalid_json'],
+    ['of KEKs with a query', '/v1/kek/rotate?kek_id=0123456789abcdef', {}, 'invalid_request'],
+    ['of a KEK without an id', '/v1/kek/retire', {}, 'invalid_request'],
+    ['of a KEK with nothing', '/v1/kek/retire', undefined, 'invalid_json'],
+    ['of a KEK with more', '/v1/kek/retire', { kek_id: '0123456789abcdef', force: true }, 'invalid_request'],
+    [
+      'of a KEK with words',
+      '/v1/kek/retire',
+      { kek_id: '0123456789abcdef', accept_damaged: 'yes' },
+      'invalid_request',
+    ],
+    ['of wrappings with a body', '/v1/kek/verify', {}, 'invalid_request'],
+    ['of wrappings with a bad query', '/v1/kek/verify?limit=501', undefined, 'invalid_request'],
+  ])('a rotation, retirement or verification %s is refused', async (_what, path, body, code) => {
+    const call = { method: 'POST', token, ...(body === undefined ? {} : { body }) };
+    await expectRefusal(() => kms.api(path, call), 400, code);
   });
 
   test('a rotation with a body, or with the query of an export, is refused', async () => {

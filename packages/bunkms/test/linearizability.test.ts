@@ -1,6 +1,7 @@
 import { describe, expect, test } from 'vitest';
 import type { Answer } from './support/http.ts';
-import { startKms } from './support/kms.ts';
+import { kekIdOfText } from './support/keks.ts';
+import { newKek, startKms, type TestKms } from './support/kms.ts';
 import { KeyCalls, type State } from './support/lifecycle.ts';
 import { isLinearizable, type Timed } from './support/linearizability.ts';
 
@@ -118,11 +119,24 @@ const WEIGHTED: readonly Kind[] = [
   ...(['schedule', 'restore', 'restore'] as const),
 ];
 
+/** Makes one KEK of the ring the current one, and the other one the next time. */
+function kekRotator(kms: TestKms, ring: string): () => Promise<void> {
+  const kekIds = ring.split('\n').map(kekIdOfText);
+  let times = 0;
+  return async () => {
+    const kekId = kekIds[++times % kekIds.length];
+    const answer = await kms.api('/v1/kek/rotate', { token: await kms.fullToken(), body: { kek_id: kekId } });
+    expect(answer.status, answer.text).toBe(202);
+  };
+}
+
 describe('concurrent calls on one key', () => {
   test.each([1, 2, 3, 4])('through two services, 100 of them, are linearizable (seed %i)', async (seed) => {
-    await using kms = await startKms();
-    await using other = await startKms({ dataDir: kms.dataDir, kek: kms.kek });
+    const kek = `${newKek()}\n${newKek()}`;
+    await using kms = await startKms({ kek });
+    await using other = await startKms({ dataDir: kms.dataDir, kek });
     const services = [await KeyCalls.of(kms), await KeyCalls.of(other)] as const;
+    const rotateKek = kekRotator(kms, kek);
     const random = randomOf(seed);
     const kinds = Array.from({ length: 100 }, (_, index): Kind => {
       // Near the end, so that there is something to destroy and something that comes too late.
@@ -136,6 +150,8 @@ describe('concurrent calls on one key', () => {
     const worker = async (): Promise<void> => {
       for (let next = queue.shift(); next !== undefined; next = queue.shift()) {
         const [index, chosen] = next;
+        // Whatever is done to KEKs meanwhile, nobody sees anything of it.
+        if (index % 30 === 15) await rotateKek();
         const kind = chosen === 'decrypt' && ciphertext === '' ? 'encrypt' : chosen;
         const invokedAt = ++now;
         const answer = await CALLS[kind](services[index % 2 === 0 ? 0 : 1], ciphertext);
@@ -163,6 +179,7 @@ describe('concurrent calls on one key', () => {
         expect(state).toBe('enabled');
     }
     expect(state).toBe('destroyed');
+    expect((await kms.records()).filter(({ action }) => action === 'kek.rotate')).toHaveLength(3);
     expect(await kms.verify()).toMatchObject({ intact: true });
   });
 });

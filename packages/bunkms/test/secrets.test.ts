@@ -33,7 +33,9 @@ test('no KEK, no DEK, no token and no signing seed is in any log line, error, me
   planted.set('KEK', spellings(Buffer.from(kek, 'base64')));
   const shown: string[] = [];
 
-  await using kms = await startKms({ kek, decorate: faulty.decorate });
+  const further = newKek();
+  planted.set('further KEK', spellings(Buffer.from(further, 'base64')));
+  await using kms = await startKms({ kek: `${kek}\n${further}`, decorate: faulty.decorate });
   const { signingKey, chainKey } = await kms.secrets();
   planted.set(
     'signing seed',
@@ -95,6 +97,19 @@ test('no KEK, no DEK, no token and no signing seed is in any log line, error, me
   const issue = { sub: 'x', typ: 'client', scope: ['docs:read'], projects: ['*'] };
   plant(issuedTokenSchema.parse((await kms.api('/v1/tokens', { token, body: issue })).json()).token);
 
+  // A rotation of the KEK, with KEKs in the places where ids belong.
+  for (const wrong of [kek, further, Buffer.from(further, 'base64').toString('hex')])
+    for (const path of ['/v1/kek/rotate', '/v1/kek/retire'])
+      await ask('api', path, { token, body: { kek_id: wrong, [wrong]: wrong } });
+  await ask('api', `/v1/kek/${encodeURIComponent(further)}/unfetched`, { token });
+  const { rotation } = (await ask('api', '/v1/kek/rotate', { method: 'POST', token })).json();
+  await expect
+    .poll(async () => (await ask('api', '/v1/kek', { token })).json().rotation.completed_at)
+    .toBeDefined();
+  await ask('api', '/v1/kek/verify', { method: 'POST', token });
+  await ask('api', `/v1/kek/${rotation.from}/unfetched`, { token });
+  await ask('api', '/v1/kek/retire', { token, body: { kek_id: rotation.from } });
+
   // Everything that can go wrong, with secrets in the places where they might be repeated.
   await ask('api', '/v1/keys', { token, body: { name: kek, type: 'aes-256' } });
   await ask('api', '/v1/keys', { token, body: `{"name":"${kek}` });
@@ -117,7 +132,7 @@ test('no KEK, no DEK, no token and no signing seed is in any log line, error, me
     '/nothing',
   ])
     await ask('api', path, { token });
-  const database = new DatabaseSync(databasePathOf(kms.dataDir));
+  const database = new DatabaseSync(databasePathOf(kms.dataDir), { timeout: 5_000 });
   database.exec(
     `UPDATE key_versions SET wrapped = zeroblob(69) WHERE key_id = (SELECT id FROM keys WHERE name = 'b-dek');
      UPDATE key_versions SET kcv = '' WHERE key_id = (SELECT id FROM keys WHERE name = 'c-dek')`,

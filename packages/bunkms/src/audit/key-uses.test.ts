@@ -6,7 +6,10 @@ import type { AuditCondition } from '../store/port.ts';
 import type { AuditDraft } from './chain.ts';
 import { type KeyUse, KeyUses } from './key-uses.ts';
 
-const CONDITION: AuditCondition = { jti: 'j', key: { id: 'id', revision: 1 } };
+const CONDITION: AuditCondition = {
+  jti: 'j',
+  key: { id: 'id', revision: 1, versionDigests: new Uint8Array() },
+};
 
 /** An audit log whose appends end when the test says so. */
 class SlowLog {

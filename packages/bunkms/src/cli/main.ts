@@ -6,6 +6,7 @@ import { auditHead, verifyAudit } from './audit.ts';
 import type { CertificateWish } from './certificates.ts';
 import { exitCodeOf } from './errors.ts';
 import { type InitOptions, init } from './init.ts';
+import { registerKekCommands } from './kek-commands.ts';
 import { registerKeyCommands } from './key-commands.ts';
 import { status } from './status.ts';
 import { type IssueOptions, issueToken, listTokens, revokeToken } from './token.ts';
@@ -85,6 +86,7 @@ token
   .action((jti: string) => revokeToken(environment, jti));
 
 registerKeyCommands(program, environment);
+registerKekCommands(program, environment);
 
 const audit = program.command('audit').description('the audit chain');
 audit

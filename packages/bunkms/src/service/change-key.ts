@@ -70,8 +70,10 @@ export async function changeKey(
       ...(version === undefined ? {} : { version }),
       ...(detail === undefined ? {} : { detail }),
     });
-    const receipt = await ports.store.updateKey({ record, versions, audit });
+    const receipt = await ports.store.updateKey({ record, versions, audit, previous: key.record });
     if (receipt !== undefined) return { record, versions: merged(key.versions, versions), receipt };
+    // Another writer was faster; or what is new was wrapped with a KEK that is not the current one any more.
+    if (versions.some(({ wrapped }) => wrapped.length > 0)) await ports.keks.refresh();
   }
   throw new AppError('overloaded');
 }

@@ -137,12 +137,13 @@ async function use<T extends { readonly version: number }>(
 async function recordUses(
   { uses, metrics }: CryptoPorts,
   operation: CryptoOperation,
-  { record: { id, name, revision } }: OpenedKey,
+  { record }: OpenedKey,
   results: readonly ItemResult<{ readonly version: number }>[],
   caller: Caller,
 ): Promise<void> {
   const done = results.flatMap((result) => (result instanceof AppError ? [] : [result]));
-  const condition = { jti: caller.jti, key: { id, revision } };
+  const { id, name } = record;
+  const condition = { jti: caller.jti, key: record };
   const action = CRYPTO_ACTIONS[operation];
   const counts = Map.groupBy(done, ({ version }) => version);
   for (const [version, { length }] of counts) {

@@ -89,10 +89,11 @@ async function tryExport(ports: ExportPorts, request: ExportRequest, caller: Cal
 
 async function recordRelease(
   { audit, clock, metrics, logger, leaseTtlMs }: ExportPorts,
-  { id, name, revision }: KeyRecord,
+  key: KeyRecord,
   { version }: KeyVersionRecord,
   caller: Caller,
 ): Promise<AuditReceipt> {
+  const { id, name } = key;
   const receipt = await audit.append(
     {
       ...caller,
@@ -104,7 +105,7 @@ async function recordRelease(
       version,
       detail: { key_id: id, lease_ttl_ms: leaseTtlMs },
     },
-    { jti: caller.jti, key: { id, revision } },
+    { jti: caller.jti, key },
   );
   metrics.exports.inc({ outcome: 'allowed' });
   const { actor, jti, source, request_id: reqId } = caller;

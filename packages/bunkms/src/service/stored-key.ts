@@ -7,12 +7,15 @@ import type { Logger } from '@bundoc/shared/logger';
 import { isGenuineVersion, keyFault } from '../audit/key-record.ts';
 import type { AuditLog } from '../audit/log.ts';
 import type { KeyRecord, KeyVersionRecord, KmsStore, StoredKey, VersionChoice } from '../store/port.ts';
+import type { Keks } from '../vault/keks.ts';
 import type { Vault } from '../vault/vault.ts';
 
 /** What the operations on keys stand on. */
 export interface KeyPorts {
   readonly store: KmsStore;
   readonly vault: Vault;
+  /** Brings the vault up to date with the KEKs. */
+  readonly keks: Pick<Keks, 'refresh'>;
   /** Key of the audit chain: only what the chain says of a key is obeyed. */
   readonly chainKey: KeyObject;
   readonly audit: AuditLog;

@@ -4,6 +4,7 @@ import { KEY_BYTES, OpenError, takeKey } from '@bundoc/shared/aead';
 import type { Clock } from '@bundoc/shared/clock';
 import type { AuditDraft, ChainFault } from '../audit/chain.ts';
 import type { Installation, KmsStore, KnownKek, PublicJwk } from '../store/port.ts';
+import { foldKekRecords, type KekState } from './kek-state.ts';
 import { publicJwkOf, signingKeyOf } from './signing-key.ts';
 import { kekIdOf, type SecretName, type Vault } from './vault.ts';
 
@@ -14,6 +15,8 @@ export interface Unsealed {
   readonly chainKey: KeyObject;
   readonly signingKey: KeyObject;
   readonly publicKey: PublicJwk;
+  /** Which KEKs there are; the vault wraps with the one that it calls the current one. */
+  readonly keks: KekState;
   /**
    * Where the audit chain is broken, if that kept the keys of an earlier release from being adopted: those are damaged, and nothing
    * else is.
@@ -32,7 +35,7 @@ export interface Sealed {
 
 /**
  * Brings vault and store together: makes the installation at the very first start, else opens its secrets, and gives
- * the store the key of the audit chain. Keys that an earlier release made are taken into the chain once.
+ * the store the key of the audit chain, and the vault its current KEK. Keys that an earlier release made are taken into the chain once.
  *
  * Safe to run in several processes at once: the store lets one make the installation, the others use that one.
  *
@@ -45,35 +48,20 @@ export async function unseal(
   actor: 'system' | 'cli',
 ): Promise<Unsealed | Sealed> {
   const installation = (await store.readInstallation()) ?? (await initialise(vault, store, clock, actor));
-  const state = await openInstallation(vault, store, installation);
-  if (state.kind === 'sealed') return state;
+  const opened = await openInstallation(vault, store, installation);
+  if (opened.kind === 'sealed') return opened;
   const adoptionFault = await store.adoptKeys(keysAdopted(new Date(clock.now()).toISOString(), actor));
-  return adoptionFault === undefined ? state : { ...state, adoptionFault };
+  const sealed = (reason: string): Sealed => ({ kind: 'sealed', reason, publicKey: installation.signingKey });
+  const keks = foldKekRecords(opened.chainKey, await store.kekRecords());
+  if (!('keks' in keks)) return sealed(`the audit record ${keks.seq} of the KEKs was changed`);
+  if (!vault.holds(keks.current)) return sealed(`the ring lacks the KEK ${keks.current}, the current one`);
+  vault.makeCurrent(keks.current);
+  return { ...opened, keks, ...(adoptionFault === undefined ? {} : { adoptionFault }) };
 }
 
 /** Marks in the audit chain that each key which is there has its record in it; see `adoptKeys` of the store. */
 function keysAdopted(time: string, actor: string): AuditDraft {
   return { time, severity: 'INFO', action: 'keys.adopted', outcome: 'allowed', actor, detail: { format: 1 } };
-}
-
-/**
- * Records the current KEK in the store, and in the audit chain, if it is new there. Call it before anything is wrapped
- * with that KEK; the store must be unsealed.
- */
-export async function rememberCurrentKek(
-  vault: Vault,
-  store: KmsStore,
-  clock: Clock,
-  actor: 'system' | 'cli',
-): Promise<void> {
-  await store.addKek(currentKekOf(vault), {
-    time: new Date(clock.now()).toISOString(),
-    severity: 'INFO',
-    action: 'kek.added',
-    outcome: 'allowed',
-    actor,
-    detail: { kek_id: vault.currentKekId },
-  });
 }
 
 /** @returns what is in the store afterwards, whoever put it there. */
@@ -113,7 +101,7 @@ async function openInstallation(
   vault: Vault,
   store: KmsStore,
   installation: Installation,
-): Promise<Unsealed | Sealed> {
+): Promise<Omit<Unsealed, 'keks'> | Sealed> {
   const sealed = (reason: string): Sealed => ({
     kind: 'sealed',
     reason,
