@@ -113,6 +113,12 @@ export class EmbeddedStore implements ProjectStore {
     return this.#failed;
   }
 
+  getAtHand(ref: DocumentRef): StoredDocument | undefined {
+    const living = this.#parts.catalog.living(ref);
+    const sealed = living && this.#inMemory(living);
+    return sealed && this.#open(ref, living, sealed);
+  }
+
   async get(ref: DocumentRef): Promise<StoredDocument | undefined> {
     for (;;) {
       const living = this.#parts.catalog.living(ref);
