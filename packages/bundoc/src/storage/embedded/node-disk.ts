@@ -70,7 +70,10 @@ export const nodeDisk: Disk = {
       };
     }),
 
-  writeFile: (path, content) => guarded(() => writeThread.write({ path, content })),
+  writeFiles: async (files) => {
+    const outcomes = await writeThread.write(files);
+    return outcomes.map((error) => error && diskError(error));
+  },
 
   syncFiles: (paths) =>
     guarded(async () => {
@@ -126,11 +129,15 @@ async function guarded<T>(operation: () => Promise<T>): Promise<T> {
   try {
     return await operation();
   } catch (error) {
-    const code = codeOf(error);
-    throw new AppError(code === 'ENOSPC' || code === 'EDQUOT' ? 'disk_full' : 'storage_unavailable', {
-      cause: error,
-    });
+    throw diskError(error);
   }
+}
+
+function diskError(error: unknown): AppError {
+  const code = codeOf(error);
+  return new AppError(code === 'ENOSPC' || code === 'EDQUOT' ? 'disk_full' : 'storage_unavailable', {
+    cause: error,
+  });
 }
 
 function codeOf(error: unknown): string | undefined {

@@ -314,7 +314,8 @@ async function bringFiles(
     const opened = openOwnDocument(cipher, fileName, sealed);
     if ('fault' in opened || opened.metadata._rev !== rev) continue;
     if (whole.get(fileName) === rev) continue;
-    await disk.writeFile(path, sealed);
+    const [failure] = await disk.writeFiles([{ path, content: sealed }]);
+    if (failure !== undefined) throw failure;
     whole.set(fileName, rev);
   }
   await disk.syncDirectory(join(directory, DOCS_FOLDER));
