@@ -41,7 +41,7 @@ class ProjectInstance {
   readonly otherVersions: readonly number[];
   users = 0;
   lastUsed: Instant;
-  /** Used since it was looked at for being idle. */
+  /** Used without a lease since it was last looked at for being idle: two clocks are too much for each read. */
   wasUsed = false;
 
   constructor(project: string, opened: OpenedFolder, store: ProjectStore, now: Instant) {
@@ -255,7 +255,7 @@ export class InstanceManager implements AsyncDisposable {
 
   #lease(instance: ProjectInstance): InstanceLease {
     instance.users++;
-    instance.wasUsed = true;
+    instance.lastUsed = instant(this.#options.clock);
     let released = false;
     return {
       store: instance.store,

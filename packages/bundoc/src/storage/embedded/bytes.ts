@@ -6,7 +6,8 @@ export class ByteWriter {
   #length = 0;
 
   constructor(capacity = 4_096) {
-    this.#buffer = Buffer.allocUnsafe(capacity);
+    // Not from Node's pool: what is written here may be kept for long.
+    this.#buffer = Buffer.allocUnsafeSlow(capacity);
   }
 
   get length(): number {
@@ -55,6 +56,20 @@ export class ByteWriter {
     return this.u32(bytes.length).raw(bytes);
   }
 
+  /** Room for so many bytes, for the caller to write at once: what is written next may move it. */
+  reserve(bytes: number): Buffer {
+    const start = this.#length;
+    this.#room(bytes);
+    this.#length += bytes;
+    return this.#buffer.subarray(start, this.#length);
+  }
+
+  /** Forgets what was written behind `length`. */
+  truncate(length: number): void {
+    assert(length <= this.#length, 'there is that much to keep');
+    this.#length = length;
+  }
+
   /** What was written so far. The writer must not be used afterwards. */
   finish(): Buffer {
     return this.#buffer.subarray(0, this.#length);
@@ -63,7 +78,7 @@ export class ByteWriter {
   #room(bytes: number): Buffer {
     const need = this.#length + bytes;
     if (need > this.#buffer.length) {
-      const larger = Buffer.allocUnsafe(Math.max(need, this.#buffer.length * 2));
+      const larger = Buffer.allocUnsafeSlow(Math.max(need, this.#buffer.length * 2));
       this.#buffer.copy(larger, 0, 0, this.#length);
       this.#buffer = larger;
     }

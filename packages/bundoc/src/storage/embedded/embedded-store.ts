@@ -25,9 +25,15 @@ import type { Catalog, LivingDocument } from './catalog.ts';
 import { type Disk, replaceFile } from './disk.ts';
 import type { FileWriter } from './file-writer.ts';
 import { FRAME_BYTES_MAX } from './frame.ts';
-import { GroupPreparer, type Prepared, type Unsealed, type Waiting } from './group-preparer.ts';
+import {
+  type FrameChange,
+  GroupPreparer,
+  type PreparedGroup,
+  type Unsealed,
+  type Waiting,
+} from './group-preparer.ts';
 import type { Journal } from './journal.ts';
-import { type DocumentState, type JournalRecord, writeRecord } from './record.ts';
+import { type DocumentState, writeSealsRecord } from './record.ts';
 import type { SealBudget, SealLimits } from './seal-budget.ts';
 import type { SealedCache } from './sealed-cache.ts';
 import { encodeSnapshot } from './snapshot.ts';
@@ -347,23 +353,22 @@ export class EmbeddedStore implements ProjectStore {
 
   async #commitGroup(group: readonly Waiting[]): Promise<void> {
     if (this.#failed) throw new AppError('storage_unavailable');
-    let prepared: Prepared[];
+    let prepared: PreparedGroup;
     try {
       await this.#reserveSeals(group);
       // In the same turn in which enough seals were found reserved.
       prepared = this.#preparer.prepare(group);
-      const mayUseReserve = prepared.every(({ waiting }) => onlyDeletes(waiting));
-      const records = prepared.flatMap((one) => one.records);
+      const mayUseReserve = prepared.commits.every(({ waiting }) => onlyDeletes(waiting));
       // Published in the same turn: a checkpoint that begins next must find in the catalog and among the files all that lies in the
       // segments that it frees.
-      await this.#append(records, mayUseReserve, () => {
-        for (const record of records) this.#publish(record);
+      await this.#append(prepared.frame, mayUseReserve, () => {
+        for (const change of prepared.changes) this.#publish(change);
       });
     } catch (error) {
       if (hasCode(error, 'disk_full', 'key_exhausted')) return this.#commitDeletesOf(group, error);
       throw error;
     }
-    for (const { results, waiting } of prepared) waiting.done.resolve(results);
+    for (const { results, waiting } of prepared.commits) waiting.done.resolve(results);
   }
 
   /** The group as a whole cannot be; its deletes need neither space nor seals, and may not suffer from who came with them. */
@@ -385,20 +390,20 @@ export class EmbeddedStore implements ProjectStore {
     ) {
       const reservation = missing;
       // One turn, so that a checkpoint settles the budget either before or after it.
-      await this.#append([{ kind: 'seals', seals: reservation }], false, () => seals.reserved(reservation));
+      const writer = new ByteWriter(16);
+      writeSealsRecord(writer, reservation);
+      await this.#append(writer.finish(), false, () => seals.reserved(reservation));
       if (seals.rotationDue) this.#options.onRotationDue(this.#options.cipher.version);
     }
   }
 
-  /** Makes records durable in one frame. A failure other than a full disk ends all writing. */
-  async #append(records: readonly JournalRecord[], mayUseReserve: boolean, then?: () => void): Promise<void> {
-    if (records.length === 0) return;
-    const writer = new ByteWriter(records.reduce((sum, record) => sum + likelyBytes(record), 0));
-    for (const record of records) writeRecord(writer, record);
+  /** Makes a frame durable. A failure other than a full disk ends all writing. */
+  async #append(frame: Buffer, mayUseReserve: boolean, then: () => void): Promise<void> {
+    if (frame.length === 0) return;
     try {
       await this.#journalTurn.run('', async () => {
-        await this.#parts.journal.append([writer.finish()], { mayUseReserve });
-        then?.();
+        await this.#parts.journal.append([frame], { mayUseReserve });
+        then();
       });
     } catch (error) {
       if (hasCode(error, 'disk_full')) throw error;
@@ -407,20 +412,22 @@ export class EmbeddedStore implements ProjectStore {
     }
   }
 
-  /** Makes a durable record visible, and has its file written. */
-  #publish(record: JournalRecord): void {
+  /** Makes a durable change visible, and has its file written. */
+  #publish(change: FrameChange): void {
     const { catalog, usedKeys, writer } = this.#parts;
-    if (record.kind === 'used key') usedKeys.add(record.used);
-    if (record.kind !== 'document') return;
-    const { state, sealed } = record;
+    if (change.kind === 'used key') {
+      usedKeys.add(change.used);
+      return;
+    }
+    const { state, fileName, sealed } = change;
+    const { cache, project } = this.#options;
     catalog.apply(state);
-    const fileName = state.fileName.toString('hex');
     if (state.deletedMs === 0) {
       writer.put(fileName, sealed);
-      this.#options.cache.set(this.#options.project, fileName, sealed);
+      cache.update(project, fileName, sealed);
     } else {
       writer.remove(fileName);
-      this.#options.cache.delete(this.#options.project, fileName);
+      cache.delete(project, fileName);
     }
   }
 
@@ -468,11 +475,6 @@ function onlyDeletes({ writes, reseals }: Waiting): boolean {
 
 function sealsOf({ writes, reseals }: Waiting): number {
   return reseals.length + writes.filter(({ kind }) => kind === 'put').length;
-}
-
-/** What a record takes in a frame, if its names are not unusually long. */
-function likelyBytes(record: JournalRecord): number {
-  return 256 + (record.kind === 'document' ? record.sealed.length : 0);
 }
 
 function bytesOf(write: Write): number {

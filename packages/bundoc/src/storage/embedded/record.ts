@@ -97,22 +97,27 @@ export function readSeals(reader: ByteReader): SealCount {
   return { version: reader.u32(), count: reader.u48() };
 }
 
-/** Adds a record to a frame. A delete has no sealed bytes. */
-export function writeRecord(writer: ByteWriter, record: JournalRecord): void {
-  switch (record.kind) {
-    case 'document':
-      writer.u8(DOCUMENT);
-      writeState(writer, record.state);
-      writer.blob(record.sealed);
-      return;
-    case 'used key':
-      writer.u8(USED_KEY);
-      writeUsedKey(writer, record.used);
-      return;
-    case 'seals':
-      writer.u8(SEALS);
-      writeSeals(writer, record.seals);
-  }
+/**
+ * Adds a document to a frame.
+ *
+ * @returns room for its sealed bytes, `state.size` of them, to be written at once; empty for a delete.
+ */
+export function writeDocument(writer: ByteWriter, state: DocumentState): Buffer {
+  writer.u8(DOCUMENT);
+  writeState(writer, state);
+  return writer.u32(state.size).reserve(state.size);
+}
+
+/** Adds an idempotency key to a frame. */
+export function writeUsedKeyRecord(writer: ByteWriter, used: UsedKey): void {
+  writer.u8(USED_KEY);
+  writeUsedKey(writer, used);
+}
+
+/** Adds a reservation of seals to a frame. */
+export function writeSealsRecord(writer: ByteWriter, seals: SealCount): void {
+  writer.u8(SEALS);
+  writeSeals(writer, seals);
 }
 
 /** The records of a frame. Buffers are views of it. */
