@@ -449,7 +449,7 @@ export class EmbeddedStore implements ProjectStore {
       return { start, lastSeq, purgedSeq, seals: this.#parts.seals.settle() };
     });
     await writer.flush();
-    const snapshot = encodeSnapshot(project, cipher, head, usedKeys, catalog.states());
+    const snapshot = encodeSnapshot(project, cipher, head, usedKeys, catalog);
     await replaceFile(disk, join(directory, 'tmp'), join(directory, CATALOG_FILE), snapshot);
     const { checkpointBytes, segmentBytes } = this.#options.limits;
     const keep = 2 + Math.ceil(checkpointBytes / segmentBytes);

@@ -1,6 +1,6 @@
 import { AppError } from '@bundoc/shared/errors';
 import type { Backlog } from './backlog.ts';
-import type { Disk, FileChange } from './disk.ts';
+import type { Disk } from './disk.ts';
 
 /** What is to become of a document file: new sealed bytes, or nothing. */
 interface Wish {
@@ -43,8 +43,8 @@ export class FileWriter {
   readonly #wishes = new Map<string, Wish>();
   /** The round of files that is being written now. */
   #round: Promise<void> | undefined;
-  /** Paths that were written and not synced yet. */
-  #unsynced = new Set<string>();
+  /** Names of files that were written and not synced yet; some twice. */
+  #unsynced: string[] = [];
   #wishCount = 0;
   #backlogBytes = 0;
   #flush: Flush | undefined;
@@ -115,10 +115,10 @@ export class FileWriter {
       });
     }
     if (this.#failure !== undefined) throw this.#failure.error;
-    const paths = this.#unsynced;
-    this.#unsynced = new Set();
+    const names = new Set(this.#unsynced);
+    this.#unsynced = [];
     try {
-      await this.#options.disk.syncFiles([...paths]);
+      await this.#options.disk.syncFiles(Array.from(names, (fileName) => this.#pathOf(fileName)));
       // Folders may have been made for them, by this process or by one before it that did not come to sync them.
       await this.#options.disk.syncDirectory(this.#options.directory);
     } catch (error) {
@@ -182,29 +182,32 @@ export class FileWriter {
   }
 
   async #write(wishes: readonly [string, Wish][]): Promise<void> {
-    const { disk, directory } = this.#options;
     const files = wishes.map(([fileName, { sealed }]) => ({
-      path: `${directory}/${fileName.slice(0, 2)}/${fileName}`,
+      path: this.#pathOf(fileName),
       content: sealed,
     }));
     let outcomes: readonly (AppError | undefined)[];
     try {
-      outcomes = await disk.writeFiles(files);
+      outcomes = await this.#options.disk.writeFiles(files);
     } catch (error) {
       this.#fail(error);
       return;
     }
     for (const [at, [fileName, wish]] of wishes.entries()) {
       const error = outcomes[at];
-      if (error === undefined) this.#written(fileName, wish, (files[at] as FileChange).path);
+      if (error === undefined) this.#written(fileName, wish);
       else if (error.code === 'disk_full') this.#waitForSpace();
       else this.#fail(error);
     }
   }
 
-  #written(fileName: string, wish: Wish, path: string): void {
+  #pathOf(fileName: string): string {
+    return `${this.#options.directory}/${fileName.slice(0, 2)}/${fileName}`;
+  }
+
+  #written(fileName: string, wish: Wish): void {
     // A removal too, even of what was not there: a process that was killed may have removed it and not synced its folder.
-    this.#unsynced.add(path);
+    this.#unsynced.push(fileName);
     if (wish.sealed !== undefined) this.#full = false;
     if (this.#wishes.get(fileName) !== wish) return;
     this.#wishes.delete(fileName);

@@ -115,7 +115,7 @@ export async function rebuildStore(place: StorePlace, options: RebuildOptions): 
     purgedSeq: catalog.purgedSeq,
     seals: sealsAfterRepair(place, remains.store.sealCounts),
   };
-  const snapshot = encodeSnapshot(place.project, place.cipher, head, usedKeys, catalog.states());
+  const snapshot = encodeSnapshot(place.project, place.cipher, head, usedKeys, catalog);
   await replaceFile(disk, join(directory, 'tmp'), join(directory, CATALOG_FILE), snapshot);
   done.push(
     catalogFault === undefined

@@ -44,14 +44,30 @@ const USED_KEY = 2;
 const SEALS = 3;
 
 export function writeState(writer: ByteWriter, state: DocumentState): void {
+  writeStateOf(writer, state, { bytes: state.fileName, at: 0 }, { bytes: state.rev, at: 0 });
+}
+
+/** A part of a buffer; its length is known. */
+export interface Place {
+  readonly bytes: Buffer;
+  readonly at: number;
+}
+
+/** {@link writeState} of a state whose file name and revision lie in other buffers. */
+export function writeStateOf(
+  writer: ByteWriter,
+  state: Omit<DocumentState, 'fileName' | 'rev'>,
+  fileName: Place,
+  rev: Place,
+): void {
   writer
     .text(state.collection)
     .text(state.id)
-    .raw(state.fileName)
+    .raw(fileName.bytes, fileName.at, FILE_NAME_BYTES)
     .u48(state.seq)
     .u48(state.createdSeq)
     .u48(state.createdMs)
-    .raw(state.rev)
+    .raw(rev.bytes, rev.at, REV_BYTES)
     .u32(state.keyVersion)
     .u32(state.size)
     .u48(state.deletedMs);
