@@ -5,7 +5,7 @@ import type { Clock } from '@bundoc/shared/clock';
 import { AppError, hasCode } from '@bundoc/shared/errors';
 import type { ProjectCipher } from '../../cipher/project-cipher.ts';
 import { type DocumentRef, readStoredMetadata } from '../../cipher/stored-text.ts';
-import { KeyedMutex } from '../../keyed-mutex.ts';
+import { Turns } from '../../turns.ts';
 import type {
   ChangePage,
   CollectionSummary,
@@ -34,7 +34,7 @@ import {
 } from './group-preparer.ts';
 import type { Journal } from './journal.ts';
 import { type DocumentState, writeSealsRecord } from './record.ts';
-import type { SealBudget, SealLimits } from './seal-budget.ts';
+import type { SealBudget, SealCount, SealLimits } from './seal-budget.ts';
 import type { SealedCache } from './sealed-cache.ts';
 import { encodeSnapshot } from './snapshot.ts';
 import type { UsedKeys } from './used-keys.ts';
@@ -96,7 +96,7 @@ export class EmbeddedStore implements ProjectStore {
   readonly #parts: EmbeddedParts;
   readonly #waiting: Waiting[] = [];
   readonly #preparer: GroupPreparer;
-  readonly #journalTurn = new KeyedMutex();
+  readonly #journalTurn = new Turns();
   #pumping: Promise<void> | undefined;
   #checkpointing: Promise<void> | undefined;
   #waitingBytes = 0;
@@ -243,7 +243,7 @@ export class EmbeddedStore implements ProjectStore {
     await this.#pumping;
     await this.#checkpointing?.catch(() => undefined);
     await this.#parts.writer.stop();
-    await this.#journalTurn.run('', () => this.#parts.journal.close());
+    await this.#journalTurn.run(() => this.#parts.journal.close());
   }
 
   /** Document files cannot be written: the journal still has everything, but it must not grow for ever. */
@@ -286,7 +286,8 @@ export class EmbeddedStore implements ProjectStore {
       // What is asked for in the same turn of the event loop goes into the same frame.
       await setImmediate();
       const group = this.#takeGroup();
-      const refused = await this.#refusedForSpace(group);
+      // Asked first where the answer is mostly yes: each promise that is not made counts when a frame holds one commit.
+      const refused = this.#parts.writer.isRoomy ? undefined : await this.#refusedForSpace(group);
       const accepted = refused === undefined ? group : group.filter(onlyDeletes);
       try {
         await this.#commitGroup(accepted);
@@ -295,7 +296,7 @@ export class EmbeddedStore implements ProjectStore {
         for (const { done } of accepted) done.reject(error);
       }
       if (refused !== undefined) for (const { done } of group) done.reject(refused);
-      await this.#keepJournalShort();
+      if (this.#isJournalLong) await this.#keepJournalShort();
     }
     // In the same turn in which nothing was found waiting: a commit that comes now must start the pump again.
     this.#pumping = undefined;
@@ -312,18 +313,21 @@ export class EmbeddedStore implements ProjectStore {
     }
   }
 
-  /** Begins a checkpoint when the journal is long, and waits for it when the journal has become much too long. */
+  /** A checkpoint is due. */
+  get #isJournalLong(): boolean {
+    return !this.#failed && this.#parts.journal.liveBytes > this.#checkpointBytes();
+  }
+
+  /** Begins a checkpoint, and waits for it when the journal has become much too long. */
   async #keepJournalShort(): Promise<void> {
-    const checkpointBytes = this.#checkpointBytes();
     const nowMs = this.#options.clock.monotonic();
-    if (this.#failed || this.#parts.journal.liveBytes <= checkpointBytes || nowMs < this.#checkpointAgainMs)
-      return;
+    if (nowMs < this.#checkpointAgainMs) return;
     const checkpoint = this.#startCheckpoint().catch((error: unknown) => {
       if (!hasCode(error, 'disk_full')) this.#fail(error);
       // Each try ends a segment, which a full disk has no room for.
       this.#checkpointAgainMs = nowMs + CHECKPOINT_PAUSE_MS;
     });
-    if (this.#parts.journal.liveBytes > JOURNAL_LONG * checkpointBytes) await checkpoint;
+    if (this.#parts.journal.liveBytes > JOURNAL_LONG * this.#checkpointBytes()) await checkpoint;
   }
 
   /** A snapshot is of the whole catalog: it is not worth its writing before the journal has become as long. */
@@ -355,7 +359,7 @@ export class EmbeddedStore implements ProjectStore {
     if (this.#failed) throw new AppError('storage_unavailable');
     let prepared: PreparedGroup;
     try {
-      await this.#reserveSeals(group);
+      if (this.#missingSeals(group) !== undefined) await this.#reserveSeals(group);
       // In the same turn in which enough seals were found reserved.
       prepared = this.#preparer.prepare(group);
       const mayUseReserve = prepared.commits.every(({ waiting }) => onlyDeletes(waiting));
@@ -379,19 +383,23 @@ export class EmbeddedStore implements ProjectStore {
     await this.#commitGroup(deletes);
   }
 
+  /** What must be reserved before the group can be sealed. @throws AppError `key_exhausted`. */
+  #missingSeals(group: readonly Waiting[]): SealCount | undefined {
+    return this.#parts.seals.reservationFor(group.reduce((sum, waiting) => sum + sealsOf(waiting), 0));
+  }
+
   /** Makes sure that the seals of a group are durably reserved. @throws AppError `key_exhausted`. */
   async #reserveSeals(group: readonly Waiting[]): Promise<void> {
     const { seals } = this.#parts;
-    const need = group.reduce((sum, waiting) => sum + sealsOf(waiting), 0);
     for (
-      let missing = seals.reservationFor(need);
+      let missing = this.#missingSeals(group);
       missing !== undefined;
-      missing = seals.reservationFor(need)
+      missing = this.#missingSeals(group)
     ) {
       const reservation = missing;
-      // One turn, so that a checkpoint settles the budget either before or after it.
       const writer = new ByteWriter(16);
       writeSealsRecord(writer, reservation);
+      // One turn, so that a checkpoint settles the budget either before or after it.
       await this.#append(writer.finish(), false, () => seals.reserved(reservation));
       if (seals.rotationDue) this.#options.onRotationDue(this.#options.cipher.version);
     }
@@ -401,7 +409,7 @@ export class EmbeddedStore implements ProjectStore {
   async #append(frame: Buffer, mayUseReserve: boolean, then: () => void): Promise<void> {
     if (frame.length === 0) return;
     try {
-      await this.#journalTurn.run('', async () => {
+      await this.#journalTurn.run(async () => {
         await this.#parts.journal.append([frame], { mayUseReserve });
         then();
       });
@@ -443,7 +451,7 @@ export class EmbeddedStore implements ProjectStore {
     if (purged === 0 && journal.liveBytes === 0) return;
     // It could not end, and every rotation takes another segment.
     if (writer.full) throw new AppError('disk_full');
-    const head = await this.#journalTurn.run('', async () => {
+    const head = await this.#journalTurn.run(async () => {
       const start = await journal.beginCheckpoint();
       const { lastSeq, purgedSeq } = catalog;
       return { start, lastSeq, purgedSeq, seals: this.#parts.seals.settle() };
@@ -453,7 +461,7 @@ export class EmbeddedStore implements ProjectStore {
     await replaceFile(disk, join(directory, 'tmp'), join(directory, CATALOG_FILE), snapshot);
     const { checkpointBytes, segmentBytes } = this.#options.limits;
     const keep = 2 + Math.ceil(checkpointBytes / segmentBytes);
-    await this.#journalTurn.run('', () => journal.recycle(head.start.firstLive, keep));
+    await this.#journalTurn.run(() => journal.recycle(head.start.firstLive, keep));
   }
 
   #fail(error: unknown): void {

@@ -78,6 +78,11 @@ export class FileWriter {
     this.#wish(fileName, undefined);
   }
 
+  /** True when {@link room} would resolve at once. */
+  get isRoomy(): boolean {
+    return !this.#options.backlog.isFull || this.#backlogBytes === 0 || this.#failure !== undefined;
+  }
+
   /**
    * Resolves at once unless too much is waiting; a project of which nothing waits does not wait for others.
    *
@@ -85,7 +90,7 @@ export class FileWriter {
    */
   async room(): Promise<void> {
     const { backlog } = this.#options;
-    while (backlog.isFull && this.#backlogBytes > 0 && this.#failure === undefined) {
+    while (!this.isRoomy) {
       if (this.#retry !== undefined) throw new AppError('disk_full');
       if (this.#roomy === undefined) {
         this.#roomy = Promise.withResolvers();
