@@ -28,6 +28,7 @@ import { FRAME_BYTES_MAX } from './frame.ts';
 import {
   type FrameChange,
   GroupPreparer,
+  type Prepared,
   type PreparedGroup,
   type Unsealed,
   type Waiting,
@@ -95,6 +96,8 @@ export class EmbeddedStore implements ProjectStore {
   readonly #options: EmbeddedStoreOptions;
   readonly #parts: EmbeddedParts;
   readonly #waiting: Waiting[] = [];
+  /** Durable, and not answered yet. */
+  readonly #durable: Prepared[] = [];
   readonly #preparer: GroupPreparer;
   readonly #journalTurn = new Turns();
   #pumping: Promise<void> | undefined;
@@ -282,9 +285,9 @@ export class EmbeddedStore implements ProjectStore {
 
   /** Commits what waits, frame by frame, until nothing does. Never rejects. */
   async #pump(): Promise<void> {
+    // What is asked for in the same turn of the event loop goes into the same frame.
+    await setImmediate();
     while (this.#waiting.length > 0) {
-      // What is asked for in the same turn of the event loop goes into the same frame.
-      await setImmediate();
       const group = this.#takeGroup();
       // Asked first where the answer is mostly yes: each promise that is not made counts when a frame holds one commit.
       const refused = this.#parts.writer.isRoomy ? undefined : await this.#refusedForSpace(group);
@@ -298,12 +301,22 @@ export class EmbeddedStore implements ProjectStore {
       if (refused !== undefined) for (const { done } of group) done.reject(refused);
       if (this.#isJournalLong) await this.#keepJournalShort();
     }
+    this.#acknowledge();
     // In the same turn in which nothing was found waiting: a commit that comes now must start the pump again.
     this.#pumping = undefined;
   }
 
+  /**
+   * Answers the commits that are durable. They wait for it until the next frame is on its way to the disk, so that the disk is busy
+   * while answers are made; and nothing is awaited before.
+   */
+  #acknowledge(): void {
+    for (const { results, waiting } of this.#durable.splice(0)) waiting.done.resolve(results);
+  }
+
   /** Waits until document files have caught up. @returns why documents cannot be taken, when that is so. */
   async #refusedForSpace(group: readonly Waiting[]): Promise<unknown> {
+    this.#acknowledge();
     if (group.every(onlyDeletes)) return undefined;
     try {
       await this.#parts.writer.room();
@@ -320,6 +333,7 @@ export class EmbeddedStore implements ProjectStore {
 
   /** Begins a checkpoint, and waits for it when the journal has become much too long. */
   async #keepJournalShort(): Promise<void> {
+    this.#acknowledge();
     const nowMs = this.#options.clock.monotonic();
     if (nowMs < this.#checkpointAgainMs) return;
     const checkpoint = this.#startCheckpoint().catch((error: unknown) => {
@@ -365,14 +379,16 @@ export class EmbeddedStore implements ProjectStore {
       const mayUseReserve = prepared.commits.every(({ waiting }) => onlyDeletes(waiting));
       // Published in the same turn: a checkpoint that begins next must find in the catalog and among the files all that lies in the
       // segments that it frees.
-      await this.#append(prepared.frame, mayUseReserve, () => {
+      const appended = this.#append(prepared.frame, mayUseReserve, () => {
         for (const change of prepared.changes) this.#publish(change);
       });
+      this.#acknowledge();
+      await appended;
     } catch (error) {
       if (hasCode(error, 'disk_full', 'key_exhausted')) return this.#commitDeletesOf(group, error);
       throw error;
     }
-    for (const { results, waiting } of prepared.commits) waiting.done.resolve(results);
+    this.#durable.push(...prepared.commits);
   }
 
   /** The group as a whole cannot be; its deletes need neither space nor seals, and may not suffer from who came with them. */
@@ -390,6 +406,7 @@ export class EmbeddedStore implements ProjectStore {
 
   /** Makes sure that the seals of a group are durably reserved. @throws AppError `key_exhausted`. */
   async #reserveSeals(group: readonly Waiting[]): Promise<void> {
+    this.#acknowledge();
     const { seals } = this.#parts;
     for (
       let missing = this.#missingSeals(group);
