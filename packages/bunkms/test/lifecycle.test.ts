@@ -258,7 +258,7 @@ describe('the deletion of a key', () => {
     expect(keyPageSchema.parse((await later.list()).json()).keys).toMatchObject([
       { name: NAME, state: 'destroyed' },
     ]);
-    const database = new DatabaseSync(databasePathOf(kms.dataDir));
+    const database = new DatabaseSync(databasePathOf(kms.dataDir), { timeout: 10_000 });
     database.exec('DELETE FROM key_versions; DELETE FROM keys;');
     database.close();
     expect((await later.create(NAME)).json()).toMatchObject({ code: 'KEY_EXISTS' });
