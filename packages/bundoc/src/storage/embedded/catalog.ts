@@ -29,7 +29,8 @@ export interface LivingDocument {
 
 /**
  * What a project holds, in memory: for each document and each tombstone its id, file name, revision, key version, size and place in
- * the order. Columns of numbers rather than objects: about 75 bytes a document, and the map from its id.
+ * the order. Columns of numbers rather than objects: about 165 bytes a document beside its id, the map from it
+ * included (measured with a million).
  *
  * States may be applied twice and, while loading, in any order: the one with the higher `seq` wins.
  */
@@ -305,7 +306,8 @@ export class Catalog {
     return at;
   }
 
-  #takeSlot(id: string, collectionAt: number, collection: Collection): number {
+  #takeSlot(idOfCaller: string, collectionAt: number, collection: Collection): number {
+    const id = ownCopy(idOfCaller);
     const slot = this.#freeSlots.pop() ?? this.#used++;
     if (slot >= this.#seqs.length) this.#grow();
     this.#ids[slot] = id;
@@ -340,4 +342,16 @@ export class Catalog {
     this.#fileNames = Buffer.concat([this.#fileNames], capacity * FILE_NAME_BYTES);
     this.#revs = Buffer.concat([this.#revs], capacity * REV_BYTES);
   }
+}
+
+const copyRoom = Buffer.alloc(1_536);
+
+/**
+ * The same text in memory of its own: one that was cut out of a request's path would keep the whole path in memory, and one that was put
+ * together its pieces. Ids have 512 bytes at most; one that does not fit stays as it is.
+ */
+function ownCopy(text: string): string {
+  const bytes = copyRoom.write(text);
+  const copy = copyRoom.toString('utf8', 0, bytes);
+  return copy.length === text.length ? copy : text;
 }
