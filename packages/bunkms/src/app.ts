@@ -36,6 +36,7 @@ import type { ServiceGate, Services } from './services.ts';
 import type { KmsStore } from './store/port.ts';
 import { openSqliteStore } from './store/sqlite.ts';
 import { fileKekProvider, inlineKekProvider, type KekProvider } from './vault/kek-provider.ts';
+import { neededKeks } from './vault/kek-state.ts';
 import { Keks } from './vault/keks.ts';
 import { type Unsealed, unseal } from './vault/unseal.ts';
 import { Vault } from './vault/vault.ts';
@@ -101,11 +102,7 @@ export async function startBunkms(
   metrics.sealed.set(state.kind === 'sealed' ? 1 : 0);
   if (state.kind === 'sealed')
     logger.error({ reason: state.reason }, 'sealed: the KEK does not fit the store');
-  else if (state.adoptionFault !== undefined)
-    logger.error(
-      { fault: state.adoptionFault },
-      'the audit chain is broken: keys of an earlier release are not adopted and stay damaged',
-    );
+  else tellOfFaults(state, vault, logger);
   const audit = new AuditLog({ store, logger, metrics });
   const recording = state.kind === 'sealed' ? undefined : startRecording(audit, clock, opened);
   const exportSink =
@@ -117,7 +114,7 @@ export async function startBunkms(
           ...{ config, state, vault, provider, stamp, store, audit, recording, clock, logger, metrics },
         });
   if (services !== undefined) {
-    await startKekUpkeep(services.kek.upkeep, opened);
+    await startKekUpkeep(services.kek.upkeep, logger, opened);
     metrics.observeRewrap(() => store.countWrappedOtherwise(vault.currentKekId).catch(() => undefined));
     await adoptSealedRefusals(config.dataDir, store, clock);
     startKeySweep(new KeySweep(services.keys), opened);
@@ -250,8 +247,28 @@ function startKeySweep(sweep: KeySweep, opened: AsyncDisposableStack): void {
   void sweep.run();
 }
 
-async function startKekUpkeep(upkeep: KekUpkeep, opened: AsyncDisposableStack): Promise<void> {
-  await upkeep.look();
+function tellOfFaults({ adoptionFault, keks }: Unsealed, vault: Vault, logger: Logger): void {
+  if (adoptionFault !== undefined)
+    logger.error(
+      { fault: adoptionFault },
+      'the audit chain is broken: keys of an earlier release are not adopted and stay damaged',
+    );
+  const missing = neededKeks(keks).filter((kekId) => !vault.holds(kekId));
+  if (missing.length > 0)
+    logger.warn(
+      { missing },
+      'the ring lacks KEKs that are not retired: what is wrapped with them does not open',
+    );
+}
+
+async function startKekUpkeep(
+  upkeep: KekUpkeep,
+  logger: Logger,
+  opened: AsyncDisposableStack,
+): Promise<void> {
+  await upkeep.look().catch((error: unknown) => {
+    logger.warn({ err: error }, 'the KEKs of the ring could not be put on record yet; trying again');
+  });
   const timer = every(KEK_UPKEEP_MS, () => void upkeep.run());
   // Runs before the store closes.
   opened.defer(async () => {

@@ -358,8 +358,25 @@ describe('keys that are damaged', () => {
       code: 'kek_in_use',
       detail: '3 versions of keys and 0 secrets are wrapped with it',
     });
-    expect((await retire(kms, { accept_unfetched: true, accept_damaged: true })).status).toBe(200);
-    expect(await kms.verify()).toMatchObject({ intact: true });
+    edit(
+      kms,
+      `INSERT INTO key_versions (key_id, version, kcv, created_at, wrapped) SELECT id, 9, '', '', x'01ab' FROM keys LIMIT 1`,
+    );
+    expect((await statusOf(kms)).keks.at(-1)).toMatchObject({ id: 'ab', state: 'unknown', versions: 1 });
+    await kms.running.close();
+    {
+      // Without the KEK everything that it wraps looks damaged.
+      await using without = await start(further);
+      expect(without.logs.join('')).toContain('the ring lacks KEKs that are not retired');
+      const answer = await retire(without, { accept_unfetched: true, accept_damaged: true });
+      expect(answer.json()).toMatchObject({
+        code: 'kek_in_use',
+        detail: 'the ring lacks it, so what opens with it cannot be told',
+      });
+    }
+    await using again = await startBoth();
+    expect((await retire(again, { accept_unfetched: true, accept_damaged: true })).status).toBe(200);
+    expect(await again.verify()).toMatchObject({ intact: true });
   });
 
   test('and open again after all are brought under the current KEK as well', async () => {

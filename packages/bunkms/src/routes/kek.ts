@@ -33,7 +33,7 @@ export function registerKekRoutes(app: FastifyInstance, guards: Guards, services
     const { ports, upkeep } = services().kek;
     await upkeep.look();
     await rotateKek(ports, wanted, callerOf(request));
-    void upkeep.run();
+    upkeep.rewrap();
     return reply.code(202).send(await kekStatus(ports));
   });
 

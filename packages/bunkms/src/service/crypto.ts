@@ -7,7 +7,7 @@ import type { RefusalSink } from '../audit/recording.ts';
 import { ciphertextKeyOf, decryptFrom, encryptTo } from '../cipher/ciphertext.ts';
 import type { Metrics } from '../metrics.ts';
 import type { OpenedKey, OpenedKeys } from './opened-keys.ts';
-import type { KeyPorts } from './stored-key.ts';
+import { type KeyPorts, markOf } from './stored-key.ts';
 
 /**
  * Encryption under keys that stay here. Each request is decided by the key as the store has it when the request is carried out, so what begins
@@ -143,7 +143,7 @@ async function recordUses(
 ): Promise<void> {
   const done = results.flatMap((result) => (result instanceof AppError ? [] : [result]));
   const { id, name } = record;
-  const condition = { jti: caller.jti, key: record };
+  const condition = { jti: caller.jti, key: markOf(record) };
   const action = CRYPTO_ACTIONS[operation];
   const counts = Map.groupBy(done, ({ version }) => version);
   for (const [version, { length }] of counts) {

@@ -7,7 +7,7 @@ import type { KeyRecord, KeyVersionRecord } from '../store/port.ts';
 import { requireEnabled } from './key-state.ts';
 import { leaseIdOf } from './leases.ts';
 import { openDek } from './open-dek.ts';
-import { type KeyPorts, readStoredKey, versionOf } from './stored-key.ts';
+import { type KeyPorts, markOf, readStoredKey, versionOf } from './stored-key.ts';
 
 export interface ExportPorts extends KeyPorts {
   readonly metrics: Metrics;
@@ -105,7 +105,7 @@ async function recordRelease(
       version,
       detail: { key_id: id, lease_ttl_ms: leaseTtlMs },
     },
-    { jti: caller.jti, key },
+    { jti: caller.jti, key: markOf(key) },
   );
   metrics.exports.inc({ outcome: 'allowed' });
   const { actor, jti, source, request_id: reqId } = caller;

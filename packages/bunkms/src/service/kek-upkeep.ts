@@ -41,6 +41,11 @@ export class KekUpkeep {
     return this.#running;
   }
 
+  /** Begins to wrap anew what a rotation left to do. Not waited for: this service has to go on saying that it is up. */
+  rewrap(): void {
+    void this.#ports.rewrap.run();
+  }
+
   /** Ends what is under way after its present step, and says that this service is not up any more. */
   async stop(): Promise<void> {
     const { rewrap, store, service, logger } = this.#ports;
@@ -56,7 +61,7 @@ export class KekUpkeep {
   }
 
   async #run(): Promise<void> {
-    const { keks, rewrap, logger } = this.#ports;
+    const { keks, logger } = this.#ports;
     if (this.#isStopped) return;
     try {
       await this.look();
@@ -65,8 +70,7 @@ export class KekUpkeep {
       logger.warn({ err: error }, 'the KEKs could not be looked at; trying again');
       return;
     }
-    // Not waited for: this service has to go on saying that it is up.
-    void rewrap.run();
+    this.rewrap();
   }
 
   async #announce(): Promise<void> {

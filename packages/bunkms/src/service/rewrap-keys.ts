@@ -9,7 +9,7 @@ import type { KeyUpdate, KeyVersionRecord, NamedKey, WrappedSecrets } from '../s
 import type { KekState } from '../vault/kek-state.ts';
 import { kekIdOf, type SecretName, type Vault } from '../vault/vault.ts';
 import { openDek } from './open-dek.ts';
-import { authenticate, type KeyPorts } from './stored-key.ts';
+import { authenticate, type KeyPorts, markOf } from './stored-key.ts';
 
 export interface RewrapPorts extends KeyPorts {
   readonly caller: Caller;
@@ -175,7 +175,6 @@ export class KeyRewrap {
     const key = authenticate(ports, stored.name, stored);
     if (key === undefined) return undefined;
     const { record: previous } = key;
-    const kekId = ports.vault.currentKekId;
     const versions: KeyVersionRecord[] = [];
     for (const version of key.versions) {
       if (++this.#wrapped % AT_ONCE === 0) await turn();
@@ -183,6 +182,8 @@ export class KeyRewrap {
       if (anew !== undefined) versions.push(anew);
     }
     if (versions.length === 0) return undefined;
+    // By the bytes: the current KEK may have become another one in the course of this; then the store takes none of it.
+    const kekId = kekIdOf(versions.at(-1)?.wrapped ?? new Uint8Array()) ?? '';
     const record = {
       ...previous,
       kekIds: previous.kekIds.includes(kekId) ? previous.kekIds : [...previous.kekIds, kekId],
@@ -191,7 +192,7 @@ export class KeyRewrap {
     const { caller, clock } = ports;
     const origin = { caller, time: new Date(clock.now()).toISOString(), action: 'kek.rewrap' };
     const audit = keyChangeDraft(origin, record, { detail: { kek_id: kekId } });
-    return { record, versions, previous, audit };
+    return { record, versions, previous: markOf(previous), audit };
   }
 
   /** The last step: whoever takes the former KEK out of the ring too early must not find a service that knows half of its keys. */
@@ -211,7 +212,7 @@ export class KeyRewrap {
       severity: 'INFO',
       action: 'kek.rewrap_secrets',
       outcome: 'allowed',
-      detail: { kek_id: current },
+      detail: { kek_id: kekIdOf(secrets.chainKeyWrapped) ?? '' },
     });
   }
 

@@ -6,7 +6,14 @@ import { AppError } from '@bundoc/shared/errors';
 import type { Logger } from '@bundoc/shared/logger';
 import { isGenuineVersion, keyFault } from '../audit/key-record.ts';
 import type { AuditLog } from '../audit/log.ts';
-import type { KeyRecord, KeyVersionRecord, KmsStore, StoredKey, VersionChoice } from '../store/port.ts';
+import type {
+  KeyMark,
+  KeyRecord,
+  KeyVersionRecord,
+  KmsStore,
+  StoredKey,
+  VersionChoice,
+} from '../store/port.ts';
 import type { Keks } from '../vault/keks.ts';
 import type { Vault } from '../vault/vault.ts';
 
@@ -65,6 +72,11 @@ export function authenticate(
     version.keyId === record.id && version.version <= record.version && isGenuineVersion(record, version);
   const { seq, hash } = lastChange;
   return { record, versions: stored.versions.filter(isGenuine), change: { seq, hash } };
+}
+
+/** What tells this state of a key from any other. */
+export function markOf({ id, revision, versionDigests }: KeyRecord): KeyMark {
+  return { id, revision, versionDigests };
 }
 
 /** The version of that number, genuine. @throws AppError `key_damaged`. */

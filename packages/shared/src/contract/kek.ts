@@ -11,7 +11,8 @@ export const kekIdSchema = z.string().regex(/^[0-9a-f]{16}$/, 'must be the id of
 export const kekStateSchema = z.enum(['staged', 'current', 'previous', 'retired', 'unknown']);
 
 export const kekInfoSchema = z.object({
-  id: kekIdSchema,
+  /** Of an unknown one, whatever stands in its place, hex. */
+  id: z.string().regex(/^(?:[0-9a-f]{2}){0,8}$/),
   state: kekStateSchema,
   /** Since when it is in that state. */
   since: z.iso.datetime().optional(),

@@ -68,12 +68,12 @@ export function listUnfetched(
   const names: string[] = [];
   const left = { keys: KEYS_LOOKED_AT_MAX, records: RECORDS_LOOKED_AT_MAX };
   for (const row of connection.rows(
-    "SELECT id, name FROM keys WHERE name > ? AND state <> 'destroyed' AND instr(kek_ids, ?) > 0 ORDER BY name",
+    'SELECT id, name, state, kek_ids FROM keys WHERE name > ? ORDER BY name',
     page.after ?? '',
-    kekId,
   )) {
     const name = row['name'] as string;
-    if (isUnfetched(connection, audit, { id: row['id'] as string, name }, left)) names.push(name);
+    const concerns = row['state'] !== 'destroyed' && (row['kek_ids'] as string).split(',').includes(kekId);
+    if (concerns && isUnfetched(connection, audit, { id: row['id'] as string, name }, left)) names.push(name);
     if (names.length === page.limit || --left.keys === 0 || left.records <= 0) return { names, next: name };
   }
   return { names };
