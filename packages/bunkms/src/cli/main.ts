@@ -1,5 +1,5 @@
 #!/usr/bin/env node
-import { type AuditReceipt, auditReceiptSchema } from '@bundoc/shared/contract/keys';
+import type { AuditReceipt } from '@bundoc/shared/contract/keys';
 import { lineOf } from '@bundoc/shared/error-line';
 import { Command, CommanderError, InvalidArgumentError } from 'commander';
 import { auditHead, verifyAudit } from './audit.ts';
@@ -7,6 +7,8 @@ import type { CertificateWish } from './certificates.ts';
 import { exitCodeOf } from './errors.ts';
 import { type InitOptions, init } from './init.ts';
 import { registerKeyCommands } from './key-commands.ts';
+import { collect, collectReceipt } from './option-parsers.ts';
+import { registerRecoveryCommands } from './recovery-commands.ts';
 import { status } from './status.ts';
 import { type IssueOptions, issueToken, listTokens, revokeToken } from './token.ts';
 
@@ -17,19 +19,6 @@ function parseDuration(text: string): number {
   const [, amount, unit] = /^(\d{1,9})([smhd])$/.exec(text) ?? [];
   if (amount === undefined || unit === undefined) throw new InvalidArgumentError('give 90s, 15m, 1h or 30d');
   return Number(amount) * SECONDS[unit as keyof typeof SECONDS];
-}
-
-/** `42:9f3a…` → one more receipt, as an export or `audit head` gave it. */
-function collectReceipt(text: string, earlier: readonly AuditReceipt[]): AuditReceipt[] {
-  const [seq, hash] = text.split(':');
-  const receipt = auditReceiptSchema.safeParse({ seq: Number(seq), hash });
-  if (!receipt.success) throw new InvalidArgumentError('give seq:hash, as an export answered them');
-  return [...earlier, receipt.data];
-}
-
-/** For lists that are given with commas, by repeating the option, or both. */
-function collect(text: string, earlier: readonly string[]): string[] {
-  return [...earlier, ...text.split(',').filter((word) => word !== '')];
 }
 
 /** `folder=name,name` → the certificate that shall lie in the folder. */
@@ -46,6 +35,8 @@ const program = new Command('bunkms')
   .description(
     'Administers the key service on its own machine; reads the same BUNKMS_ variables as the service.',
   )
+  // A command's options stand behind it, so that one and its subcommand may have an option of the same name.
+  .enablePositionalOptions()
   .exitOverride();
 
 program
@@ -98,6 +89,8 @@ audit
   .option('--receipt <seq:hash>', 'a record that must be in the chain; may be repeated', collectReceipt, [])
   .option('--json', 'print JSON')
   .action((options: { receipt: AuditReceipt[]; json?: true }) => verifyAudit(environment, options));
+
+registerRecoveryCommands(program, environment);
 
 program
   .command('status')

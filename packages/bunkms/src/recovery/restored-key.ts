@@ -1,0 +1,84 @@
+import { isDeepStrictEqual } from 'node:util';
+import { isGenuineVersion } from '../audit/key-record.ts';
+import { allDestroyed, destroyed } from '../service/destroy-key.ts';
+import type { KeyChange, KeyRecord, KeyVersionRecord } from '../store/port.ts';
+import { type KeyStanding, standingOf } from './key-standing.ts';
+import type { ArchivedKey } from './read-archive.ts';
+import { type Recovery, recoveredKey } from './recovered-key.ts';
+
+/** How a key of a backup, which is what the audit chain of the backup says, stands there. */
+export function archivedStanding({ key, versions }: ArchivedKey): KeyStanding {
+  return standingOf(key, genuineOf(key, versions));
+}
+
+/**
+ * How a key of a backup comes back.
+ *
+ * @param known how it stood later; undefined when nothing says that it changed.
+ * @param isCovered whether it is known what became of it. If it is not, it comes back disabled.
+ * @returns undefined when it is to be as it is in the backup.
+ */
+export function restoredKey(
+  archived: ArchivedKey,
+  known: KeyStanding | undefined,
+  isCovered: boolean,
+  recovery: Recovery,
+): KeyChange | undefined {
+  const before = archivedStanding(archived);
+  // What was destroyed stays destroyed, whatever a list says.
+  if (before.state === 'destroyed') return undefined;
+  const wanted = isCovered ? later(before, known) : held(before);
+  if (isDeepStrictEqual(wanted, before)) return undefined;
+  const { key, versions } = archived;
+  const standing = { ...wanted, revision: Math.max(wanted.revision, before.revision) + 1 };
+  return recoveredKey(
+    standing,
+    versionsOf(standing, genuineOf(key, versions), recovery.time),
+    recovery,
+    key.idempotency,
+  );
+}
+
+/** A key that was made after the backup: what is known of it, without its versions. Its name stays taken. */
+export function lostKey(known: KeyStanding, recovery: Recovery): KeyChange {
+  const standing = { ...known, revision: known.revision + 1 };
+  return recoveredKey(standing, versionsOf(standing, [], recovery.time), recovery);
+}
+
+/** @param genuine versions of it that are at hand; those that the key does not have any more come without their bytes. */
+export function versionsOf(
+  standing: KeyStanding,
+  genuine: readonly KeyVersionRecord[],
+  time: string,
+): KeyVersionRecord[] {
+  if (standing.state === 'destroyed') return allDestroyed(standing, genuine, standing.destroyed_at ?? time);
+  return genuine.map((version) =>
+    standing.destroyed_versions.includes(version.version) ? destroyed(version, time) : version,
+  );
+}
+
+/** Each says what the key was at some time; the one of the higher revision is later. What may only become less never becomes more. */
+function later(before: KeyStanding, known: KeyStanding | undefined): KeyStanding {
+  if (known === undefined || known.revision <= before.revision) return before;
+  return {
+    ...known,
+    exportable: before.exportable && known.exportable,
+    destroyed_versions: union(before.destroyed_versions, known.destroyed_versions).sort(
+      (one, other) => one - other,
+    ),
+    kek_ids: union(before.kek_ids, known.kek_ids),
+  };
+}
+
+/** Not to be used until somebody says so. */
+export function held(standing: KeyStanding): KeyStanding {
+  return { ...standing, state: 'disabled', deletion_at: null };
+}
+
+function union<T>(one: readonly T[], other: readonly T[]): T[] {
+  return [...new Set([...one, ...other])];
+}
+
+function genuineOf(key: KeyRecord, versions: readonly KeyVersionRecord[]): KeyVersionRecord[] {
+  return versions.filter((version) => version.version <= key.version && isGenuineVersion(key, version));
+}
