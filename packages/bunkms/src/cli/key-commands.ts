@@ -8,6 +8,7 @@ import {
 import { type Command, InvalidArgumentError } from 'commander';
 import type { z } from 'zod';
 import {
+  type ChangeOptions,
   change,
   create,
   destroy,
@@ -40,10 +41,12 @@ export function registerKeyCommands(program: Command, environment: Environment):
     .option('--no-exportable', 'never let the raw key leave the service')
     .option('--rotate-after-days <days>', 'rotate by itself', days(1, ROTATE_AFTER_DAYS_MAX))
     .action((name: string, options: Parameters<typeof create>[2]) => create(environment, name, options));
-  for (const [which, description] of Object.entries(PLAIN) as [PlainChange, string][])
-    command(which, description).action((name: string, options: JsonOption) =>
+  for (const [which, description] of Object.entries(PLAIN) as [PlainChange, string][]) {
+    const plain = command(which, description).action((name: string, options: ChangeOptions) =>
       change(environment, which, name, options),
     );
+    if (which === 'rotate') plain.option('--accept-loss', 'give up the current version if it does not open');
+  }
   command('set', 'changes the policies of a key')
     .option('--no-exportable', 'never let the raw key leave the service again; cannot be taken back')
     .option('--rotate-after-days <days>', 'rotate by itself, or "never"', daysOrNever)

@@ -4,6 +4,7 @@ import { backup, verifyBackup } from './backup.ts';
 import { writeInventory } from './inventory.ts';
 import type { JsonOption } from './key.ts';
 import { collect, collectReceipt } from './option-parsers.ts';
+import { type RecoverCliOptions, recover } from './recover.ts';
 import { type RestoreCliOptions, restoreBackup } from './restore.ts';
 
 /** `bunkms backup`, and what brings back what was lost. */
@@ -37,4 +38,13 @@ export function registerRecoveryCommands(program: Command, environment: Environm
     .option('--accept-resurrection', 'accept that what was destroyed since may come back; it is disabled')
     .option('--json', 'print JSON')
     .action((file: string, options: RestoreCliOptions) => restoreBackup(environment, file, options));
+  program
+    .command('recover')
+    .description("rebuilds lost keys from the project files in Bundoc's data folder; both services may run")
+    .requiredOption('--from <folder>', "Bundoc's data folder")
+    .option('--inventory <file>', 'how keys stood, of any earlier time')
+    .option('--accept-resurrection', 'accept that what was destroyed may come back; it is disabled')
+    .option('--dry-run', 'say what would be done, and change nothing')
+    .option('--json', 'print JSON')
+    .action((options: RecoverCliOptions) => recover(environment, options));
 }

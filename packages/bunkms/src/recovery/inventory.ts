@@ -12,7 +12,7 @@ import type { Unsealed } from '../vault/unseal.ts';
 import type { Vault } from '../vault/vault.ts';
 import { unwrapOwnKey } from './archive.ts';
 import { FileDamaged } from './errors.ts';
-import { type KeyStanding, keyStandingSchema, standingOf } from './key-standing.ts';
+import { afterChange, type KeyStanding, keyStandingSchema, standingOf } from './key-standing.ts';
 
 const FORMAT = 'bunkms/key-inventory/v1';
 
@@ -87,14 +87,33 @@ export async function takeInventory(
   };
 }
 
-async function standingIn(
-  ports: { readonly store: KmsStore; readonly chainKey: KeyObject; readonly logger: Logger },
-  item: NamedKey,
-): Promise<KeyStanding | undefined> {
+interface StandingPorts {
+  readonly store: KmsStore;
+  readonly chainKey: KeyObject;
+  readonly logger: Logger;
+}
+
+async function standingIn(ports: StandingPorts, item: NamedKey): Promise<KeyStanding | undefined> {
   // The only version that there is cannot be destroyed alone, so it need not be looked at.
   const stored = item.record?.version === 1 ? item : await ports.store.findKey(item.name, 'all');
   const key = stored && authenticate(ports, item.name, stored);
-  return key && standingOf(key.record, key.versions);
+  if (key === undefined) return undefined;
+  const standing = standingOf(key.record, key.versions);
+  if (key.versions.length === key.record.version) return standing;
+  // Of a version whose record is lost the chain says whether it was destroyed.
+  const { destroyed_versions } = (await historyIn(ports, item.name)) ?? standing;
+  return { ...standing, destroyed_versions };
+}
+
+async function historyIn({ store }: StandingPorts, key: string): Promise<KeyStanding | undefined> {
+  let standing: KeyStanding | undefined;
+  for (let after: number | undefined, more = true; more; ) {
+    const page = await store.listAudit({ key, exports: false, after, limit: PAGE });
+    standing = page.items.reduce(afterChange, standing);
+    after = page.items.at(-1)?.seq;
+    more = page.more;
+  }
+  return standing;
 }
 
 async function liveTokens(store: KmsStore, now: string): Promise<TokenInfo[]> {

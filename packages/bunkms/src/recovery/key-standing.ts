@@ -104,6 +104,7 @@ function effectOf(
     case 'key.destroy':
       return {
         state: 'destroyed',
+        destroyed_versions: [],
         deletion_at: null,
         destroyed_at: time,
         kek_ids: wordsOf(detail['kek_ids']),
@@ -133,7 +134,10 @@ function recoveredOf(
     state,
     id: textOr(detail['key_id'], before.id),
     version: version ?? before.version,
-    destroyed_versions: wordsOf(detail['destroyed_versions']).map(Number),
+    destroyed_versions:
+      state === 'destroyed'
+        ? []
+        : wordsOf(detail['destroyed_versions']).map(Number).reduce(withNumber, before.destroyed_versions),
     deletion_at: textOr(detail['deletion_at'], null),
     destroyed_at: textOr(detail['destroyed_at'], null),
     created_at: textOr(detail['created_at'], before.created_at),
@@ -163,7 +167,7 @@ function policiesOf(detail: NonNullable<AuditRecord['detail']>): Partial<KeyStan
   };
 }
 
-function withNumber(numbers: readonly number[], added: number): number[] {
+function withNumber(numbers: readonly number[], added: number): readonly number[] {
   return [...new Set([...numbers, added])].sort((one, other) => one - other);
 }
 

@@ -1,4 +1,3 @@
-import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
 import { KEY_BYTES } from '@bundoc/shared/aead';
 import type { Clock } from '@bundoc/shared/clock';
@@ -8,6 +7,7 @@ import type { Caller } from '../audit/caller.ts';
 import type { AuditDraft } from '../audit/chain.ts';
 import type { Installation, KeyChange, KmsStore, LoadEntry } from '../store/port.ts';
 import { publicJwkOf, signingKeyOf } from '../vault/signing-key.ts';
+import { kekOf } from '../vault/unseal.ts';
 import type { Vault } from '../vault/vault.ts';
 import type { ByteSource } from './archive.ts';
 import { FileDamaged, ResurrectionNotAccepted } from './errors.ts';
@@ -317,10 +317,8 @@ export function listOf(names: readonly string[]): string {
 
 /** The KEKs that a store knows, with the one that its new secret is wrapped with. */
 function withCurrentKek({ keks }: Installation, vault: Vault): Installation['keks'] {
-  const id = vault.currentKekId;
-  const checkValue = vault.checkValueOf(id);
-  assert(checkValue !== undefined, 'the current KEK is in the ring');
-  return keks.some((kek) => kek.id === id) ? keks : [...keks, { id, checkValue }];
+  const current = kekOf(vault, vault.currentKekId);
+  return keks.some(({ id }) => id === current.id) ? keks : [...keks, current];
 }
 
 async function* batched(entries: AsyncIterable<LoadEntry>): AsyncGenerator<readonly LoadEntry[]> {

@@ -1,6 +1,6 @@
 import { isDeepStrictEqual } from 'node:util';
 import { isGenuineVersion } from '../audit/key-record.ts';
-import { allDestroyed, destroyed } from '../service/destroy-key.ts';
+import { allDestroyed, destroyed, lostVersion } from '../service/destroy-key.ts';
 import type { KeyChange, KeyRecord, KeyVersionRecord } from '../store/port.ts';
 import { type KeyStanding, standingOf } from './key-standing.ts';
 import type { ArchivedKey } from './read-archive.ts';
@@ -45,20 +45,25 @@ export function lostKey(known: KeyStanding, recovery: Recovery): KeyChange {
   return recoveredKey(standing, versionsOf(standing, [], recovery.time), recovery);
 }
 
-/** @param genuine versions of it that are at hand; those that the key does not have any more come without their bytes. */
+/**
+ * The versions of a key that stands so.
+ *
+ * @param genuine those that are at hand; what the key does not have any more comes without its bytes.
+ */
 export function versionsOf(
   standing: KeyStanding,
   genuine: readonly KeyVersionRecord[],
   time: string,
 ): KeyVersionRecord[] {
   if (standing.state === 'destroyed') return allDestroyed(standing, genuine, standing.destroyed_at ?? time);
-  return genuine.map((version) =>
-    standing.destroyed_versions.includes(version.version) ? destroyed(version, time) : version,
-  );
+  const byNumber = new Map(genuine.map((version) => [version.version, version]));
+  for (const number of standing.destroyed_versions)
+    byNumber.set(number, destroyed(byNumber.get(number) ?? lostVersion(standing.id, number, time), time));
+  return [...byNumber.values()].sort((one, other) => one.version - other.version);
 }
 
 /** Each says what the key was at some time; the one of the higher revision is later. What may only become less never becomes more. */
-function later(before: KeyStanding, known: KeyStanding | undefined): KeyStanding {
+export function later(before: KeyStanding, known: KeyStanding | undefined): KeyStanding {
   if (known === undefined || known.revision <= before.revision) return before;
   return {
     ...known,
@@ -75,7 +80,7 @@ export function held(standing: KeyStanding): KeyStanding {
   return { ...standing, state: 'disabled', deletion_at: null };
 }
 
-function union<T>(one: readonly T[], other: readonly T[]): T[] {
+export function union<T>(one: readonly T[], other: readonly T[]): T[] {
   return [...new Set([...one, ...other])];
 }
 

@@ -86,6 +86,8 @@ export async function surveyArchive(
         if (changes.faultOf(item.key) === undefined)
           soundKeys.set(item.key.name, { id: item.key.id, state: item.key.state });
         break;
+      case 'token':
+        break;
       case 'end':
         end = item.end;
     }

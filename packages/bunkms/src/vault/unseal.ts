@@ -67,13 +67,24 @@ export async function rememberCurrentKek(
   clock: Clock,
   actor: 'system' | 'cli',
 ): Promise<void> {
-  await store.addKek(currentKekOf(vault), {
+  await rememberKek(vault.currentKekId, vault, store, clock, actor);
+}
+
+/** {@link rememberCurrentKek} of any KEK of the ring. */
+export async function rememberKek(
+  kekId: string,
+  vault: Vault,
+  store: KmsStore,
+  clock: Clock,
+  actor: 'system' | 'cli',
+): Promise<void> {
+  await store.addKek(kekOf(vault, kekId), {
     time: new Date(clock.now()).toISOString(),
     severity: 'INFO',
     action: 'kek.added',
     outcome: 'allowed',
     actor,
-    detail: { kek_id: vault.currentKekId },
+    detail: { kek_id: kekId },
   });
 }
 
@@ -90,7 +101,7 @@ async function initialise(vault: Vault, store: KmsStore, clock: Clock, actor: st
       chainKeyWrapped: vault.wrapSecret(chainKey, 'audit-chain-key'),
       signingSeedWrapped: vault.wrapSecret(seed, 'token-signing-seed'),
       signingKey: publicJwkOf(signingKeyOf(seed)),
-      keks: [currentKekOf(vault)],
+      keks: [kekOf(vault, vault.currentKekId)],
     };
     chainKeyObject = takeKey(chainKey);
   } finally {
@@ -155,8 +166,9 @@ function openSecret(
   }
 }
 
-function currentKekOf(vault: Vault): KnownKek {
-  const checkValue = vault.checkValueOf(vault.currentKekId);
-  assert(checkValue !== undefined, 'the current KEK is in the ring');
-  return { id: vault.currentKekId, checkValue };
+/** What a store keeps of a KEK of the ring. */
+export function kekOf(vault: Vault, id: string): KnownKek {
+  const checkValue = vault.checkValueOf(id);
+  assert(checkValue !== undefined, 'the KEK is in the ring');
+  return { id, checkValue };
 }
