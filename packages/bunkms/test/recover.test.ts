@@ -9,11 +9,13 @@ import {
 } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { DatabaseSync } from 'node:sqlite';
 import { type ExportedKey, exportedKeySchema, keyDetailSchema } from '@bundoc/shared/contract/keys';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { verifyChain } from '../src/audit/chain.ts';
 import { KeyVerification } from '../src/audit/verify-keys.ts';
 import type { Inventory } from '../src/recovery/inventory.ts';
+import { databasePathOf } from '../src/store/sqlite.ts';
 import { FaultyStore } from './support/faulty-store.ts';
 import { newDataDir, newKek, startKms, type TestKms } from './support/kms.ts';
 import { edit, KeyCalls } from './support/lifecycle.ts';
@@ -477,16 +479,32 @@ describe('a key in a store', () => {
     expect(await codeOf(keys, NAME)).toBeOneOf(['key_destroyed', 'key_damaged']);
   });
 
-  test('is not brought back while the index of changes hides its destruction', async () => {
-    const before = await kms.store.findKey(NAME, 'all');
+  test('is not brought back by an older row, genuine, while the index of changes hides its destruction', async () => {
+    const { record, versions } = (await kms.store.findKey(NAME, 'all')) ?? {};
     await keys.shred(NAME);
+    edit(kms, (database) => {
+      database
+        .prepare(`UPDATE keys SET state = 'enabled', revision = ?, destroyed_at = NULL, version_digests = ?`)
+        .run(record?.revision ?? 0, record?.versionDigests ?? null);
+      for (const { version, wrapped } of versions ?? [])
+        database
+          .prepare(
+            `UPDATE key_versions SET state = 'available', destroyed_at = NULL, wrapped = ? WHERE version = ?`,
+          )
+          .run(wrapped, version);
+    });
     const changes = `instr(detail, '"revision":') > 0`;
-    edit(
-      kms,
-      `DROP INDEX audit_key_changes; CREATE INDEX audit_key_changes ON audit (key, seq) WHERE ${changes}`,
+    const index = `CREATE INDEX audit_key_changes ON audit (key, seq) WHERE ${changes}`;
+    const database = new DatabaseSync(databasePathOf(kms.dataDir), { defensive: false });
+    database.exec(
+      `DROP INDEX audit_key_changes; ${index} AND action <> 'key.destroy'; PRAGMA writable_schema = ON`,
     );
-    expect(before?.record?.state).toBe('enabled');
-    expect(await recoverFrom(kms, bundoc, { acceptResurrection: true })).toMatchObject([
+    database.prepare(`UPDATE sqlite_schema SET sql = ? WHERE name = 'audit_key_changes'`).run(index);
+    database.close();
+    const again = await startKms({ dataDir: kms.dataDir, kek: kms.kek });
+    services.push(again);
+    expect((await (await KeyCalls.of(again)).export(NAME)).status).toBe(200);
+    expect(await recoverFrom(again, bundoc, { acceptResurrection: true })).toMatchObject([
       { outcome: 'destroyed' },
     ]);
   });
@@ -598,7 +616,7 @@ describe('a store that was restored from before a rotation', () => {
   const withoutRow = (at: TestKms) =>
     edit(at, `PRAGMA foreign_keys = OFF; DELETE FROM key_versions WHERE version = 2`);
 
-  test('can give up a version that nobody has, by a rotation that says so', async () => {
+  test('keeps the number of a version that nobody has', async () => {
     const calls = await restoreWith(await inventoryOf(kms));
     writeProject(bundoc, 'p', all.slice(0, 1));
     expect(await recoverFrom(restored, bundoc)).toEqual([
