@@ -613,6 +613,25 @@ describe('a store that was restored from before a rotation', () => {
       { outcome: 'conflict' },
     ]);
   });
+  test('takes no version that is not the one which was made there, however genuine, from a row that somebody put in', async () => {
+    const calls = await restoreWith();
+    await calls.post(NAME, 'enable');
+    await calls.post(NAME, 'rotate');
+    const { kcv, wrapped_b64 } = all[1]!;
+    edit(restored, (database) => {
+      database.exec(`UPDATE keys SET exportable = 0`);
+      database
+        .prepare('UPDATE key_versions SET kcv = ?, wrapped = ? WHERE version = 2')
+        .run(kcv, Buffer.from(wrapped_b64, 'base64'));
+    });
+    writeProject(bundoc, 'p', all.slice(0, 1));
+    expect(await recoverFrom(restored, bundoc)).toEqual([
+      { project: 'p', key: NAME, outcome: 'recovered', state: 'enabled', versions: [], lost_versions: [2] },
+    ]);
+    expect(await codeOf(calls, NAME, 2)).toBe('key_damaged');
+    expect((await calls.export(NAME, 1)).status).toBe(200);
+  });
+
   const withoutRow = (at: TestKms) =>
     edit(at, `PRAGMA foreign_keys = OFF; DELETE FROM key_versions WHERE version = 2`);
 

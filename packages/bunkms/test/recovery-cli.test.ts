@@ -210,6 +210,14 @@ describe('bunkms backup, inventory, restore and recover', () => {
       await expect.poll(lines, { timeout: 10_000 }).toContain(`"hash":"${released?.audit.hash}"`);
       expect(server.process.exitCode).toBeNull();
     }
+    const head = JSON.parse(await ok('audit', 'head', '--json'));
+    const copied = await json('audit', 'verify-copy', at('shipped'));
+    expect(copied).toMatchObject({ first: 1, missing: head.seq - copied.last.seq });
+    const criticals = await json('audit', 'list', '--severity', 'CRITICAL', '--key', 'p-dek');
+    expect(criticals.records).toMatchObject([{ seq: released?.audit.seq, action: 'key.export' }]);
+    const page = await run('audit', 'list', '--limit', '1', '--after', '2');
+    expect(page).toMatchObject({ code: 0, stderr: 'bunkms: there are more: --after 3\n' });
+    expect(page.stdout).toMatch(/^3 {2}\S+Z {2}INFO {2}key.create {2}allowed {2}cli {2}p-dek/);
     renameSync(at('kms'), at('lost'));
     const restore = ['restore', at('backup'), '--audit-copy', at('shipped'), '--receipt', receipt];
     const whole = readFileSync(at('shipped'), 'utf8').trimEnd().split('\n');
@@ -217,6 +225,13 @@ describe('bunkms backup, inventory, restore and recover', () => {
     expect(without.length).toBe(whole.length - 1);
     writeFileSync(at('shipped'), `${without.join('\n')}\n`);
     await expectFailure(8, /has a gap/, ...restore);
+    await expectFailure(
+      8,
+      /begins with record|holds no record|no such file/,
+      'audit',
+      'verify-copy',
+      at('kek'),
+    );
     // Line n is record n; the last one before the receipt's is the end now.
     writeFileSync(at('shipped'), `${whole.slice(0, (released?.audit.seq ?? 0) - 1).join('\n')}\n`);
     await expectFailure(9, /nothing is known of what came after record/, ...restore);
@@ -235,6 +250,10 @@ describe('bunkms backup, inventory, restore and recover', () => {
       { key_material_b64: released?.key_material_b64 },
     ]);
     await expectFailure(4, /key_destroyed/, 'key', 'show', 'gone-dek');
+    rmSync(at('kms'), { recursive: true });
+    await ok('restore', at('backup'), '--accept-resurrection');
+    // The copy tells of more than this store knows.
+    await expectFailure(1, /is of another history/, 'audit', 'verify-copy', first, second);
   }, 120_000);
 
   test('show no secret: not in what they print, and not in what they write', async () => {

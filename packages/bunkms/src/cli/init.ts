@@ -20,6 +20,7 @@ export interface InitOptions {
   /** Folder of the authority that certificates come from. */
   readonly authority?: string;
   readonly certificate?: readonly CertificateWish[];
+  readonly json?: true;
 }
 
 /** What Bundoc may do: make, read, fetch and rotate the keys of projects. */
@@ -46,10 +47,13 @@ export async function init(environment: Environment, options: InitOptions): Prom
   await using store = await openCliStore(dataDir);
   const kms = await unsealStore(environment, store);
   if (options.serviceToken !== undefined) await ensureServiceToken(kms, options.serviceToken);
-  if (authority === undefined) return;
-  // What makes certificates is loaded only by whoever wants one.
-  const { ensureCertificates } = await import('./certificates.ts');
-  await ensureCertificates(authority, certificate);
+  if (authority !== undefined) {
+    // What makes certificates is loaded only by whoever wants one.
+    const { ensureCertificates } = await import('./certificates.ts');
+    await ensureCertificates(authority, certificate);
+  }
+  if (options.json)
+    console.log(JSON.stringify({ kek_id: kms.vault.currentKekId, kid: kms.state.publicKey.kid }));
 }
 
 async function ensureKekFile(path: string, dataDir: string): Promise<void> {

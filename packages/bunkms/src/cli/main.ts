@@ -1,13 +1,12 @@
 #!/usr/bin/env node
-import type { AuditReceipt } from '@bundoc/shared/contract/keys';
 import { lineOf } from '@bundoc/shared/error-line';
 import { Command, CommanderError, InvalidArgumentError } from 'commander';
-import { auditHead, verifyAudit } from './audit.ts';
+import { registerAuditCommands } from './audit-commands.ts';
 import type { CertificateWish } from './certificates.ts';
 import { exitCodeOf } from './errors.ts';
 import { type InitOptions, init } from './init.ts';
 import { registerKeyCommands } from './key-commands.ts';
-import { collect, collectReceipt } from './option-parsers.ts';
+import { collect } from './option-parsers.ts';
 import { registerRecoveryCommands } from './recovery-commands.ts';
 import { status } from './status.ts';
 import { type IssueOptions, issueToken, listTokens, revokeToken } from './token.ts';
@@ -51,6 +50,7 @@ program
     collectCertificate,
     [],
   )
+  .option('--json', 'print JSON')
   .action((options: InitOptions) => init(environment, options));
 
 const token = program.command('token').description('service and client tokens');
@@ -73,23 +73,12 @@ token
 token
   .command('revoke')
   .argument('<jti>', 'the token; all that were renewed from the same one go with it')
-  .action((jti: string) => revokeToken(environment, jti));
+  .option('--json', 'print JSON')
+  .action((jti: string, options: { json?: true }) => revokeToken(environment, jti, options));
 
 registerKeyCommands(program, environment);
 
-const audit = program.command('audit').description('the audit chain');
-audit
-  .command('head')
-  .description('prints seq:hash of the last record: a receipt to keep elsewhere')
-  .option('--json', 'print JSON')
-  .action((options: { json?: true }) => auditHead(environment, options));
-audit
-  .command('verify')
-  .description('walks the chain; exit code 1 names the first broken record')
-  .option('--receipt <seq:hash>', 'a record that must be in the chain; may be repeated', collectReceipt, [])
-  .option('--json', 'print JSON')
-  .action((options: { receipt: AuditReceipt[]; json?: true }) => verifyAudit(environment, options));
-
+registerAuditCommands(program, environment);
 registerRecoveryCommands(program, environment);
 
 program

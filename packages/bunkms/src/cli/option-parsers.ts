@@ -1,5 +1,6 @@
 import { type AuditReceipt, auditReceiptSchema } from '@bundoc/shared/contract/keys';
 import { InvalidArgumentError } from 'commander';
+import type { z } from 'zod';
 
 /** `42:9f3a…` → one more receipt, as an export or `audit head` gave it. */
 export function collectReceipt(text: string, earlier: readonly AuditReceipt[]): AuditReceipt[] {
@@ -12,4 +13,22 @@ export function collectReceipt(text: string, earlier: readonly AuditReceipt[]): 
 /** For lists that are given with commas, by repeating the option, or both. */
 export function collect(text: string, earlier: readonly string[]): string[] {
   return [...earlier, ...text.split(',').filter((word) => word !== '')];
+}
+
+/** What a schema makes of the text. */
+export function parserOf<S extends z.ZodType>(schema: S): (text: string) => z.infer<S> {
+  return (text) => {
+    const result = schema.safeParse(text);
+    if (!result.success) throw new InvalidArgumentError(String(result.error.issues[0]?.message));
+    return result.data;
+  };
+}
+
+export function wholeNumber(min: number, max: number): (text: string) => number {
+  return (text) => {
+    const count = Number(text);
+    if (!/^\d{1,15}$/.test(text) || count < min || count > max)
+      throw new InvalidArgumentError(`give a whole number from ${min} to ${max}`);
+    return count;
+  };
 }

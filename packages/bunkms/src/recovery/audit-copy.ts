@@ -4,7 +4,7 @@ import { type AuditRecord, auditRecordSchema } from '@bundoc/shared/contract/aud
 import { z } from 'zod';
 import type { ChainHead } from '../audit/chain.ts';
 import { isGenuine } from '../audit/chain-walk.ts';
-import { FileDamaged } from './errors.ts';
+import { FileDamaged, ResurrectionNotAccepted } from './errors.ts';
 
 /** What a copy of the audit chain, as `BUNKMS_AUDIT_SHIP` makes it, holds behind a known record. */
 export interface AuditCopy {
@@ -31,7 +31,7 @@ const lineSchema = z.strictObject({ format: z.literal('bunkms/audit/v1'), ...aud
  *
  * @param paths its files in the order in which they were written.
  * @param base the last record of the chain that the copy shall extend.
- * @throws FileDamaged, also when the copy does not lead to `base` or from it.
+ * @throws FileDamaged, also when the copy does not go on from `base`; ResurrectionNotAccepted when it ends before.
  */
 export async function readAuditCopy(
   paths: readonly string[],
@@ -56,15 +56,21 @@ export async function readAuditCopy(
     }
     place = { seq: record.seq, hash: record.hash };
   }
-  if (!isOfBase)
-    throw new FileDamaged(
-      place !== undefined && place.seq < base.seq
-        ? `the audit copy ends with record ${place.seq} and is older than record ${base.seq}, which it shall go on from`
-        : `the audit copy does not go on from record ${base.seq}: it is of another history`,
+  if (!isOfBase && place !== undefined && place.seq < base.seq)
+    throw new ResurrectionNotAccepted(
+      `the audit copy ends with record ${place.seq} and is older than record ${base.seq}: it says nothing of the time after`,
     );
+  if (!isOfBase)
+    throw new FileDamaged(`the audit copy does not go on from record ${base.seq}: it is of another history`);
   const head = { seq: base.seq + hashes.length, hash: hashes.at(-1) ?? base.hash };
   const hashAt = (seq: number) => hashes[seq - base.seq - 1];
   return { head, notable, hashAt, records: () => selected(paths, chainKey, base, hashes) };
+}
+
+/** What the first record of a copy follows; undefined for a copy without records. Nothing of it is proven. */
+export async function startOfCopy(paths: readonly string[]): Promise<ChainHead | undefined> {
+  for await (const { record } of recordsOf(paths)) return { seq: record.seq - 1, hash: record.prev_hash };
+  return undefined;
 }
 
 /** @throws FileDamaged when something is missing between two lines, where it matters: before the base nothing needs to be whole. */

@@ -125,14 +125,18 @@ type Versions = ReadonlyMap<number, KeyVersionRecord>;
 /** The versions that the store has, and that open or are destroyed. Of a key that is not authentic, those that are so by themselves. */
 function presentVersions(
   vault: Vault,
-  { projectKey: { name, id }, stored, authentic }: Evidence,
+  { projectKey: { name, id }, stored, authentic, history }: Evidence,
   destroyedVersions: readonly number[],
   time: string,
 ): Versions {
   if (authentic !== undefined)
     return byNumber(authentic.versions.filter((one) => one.state === 'destroyed' || opens(vault, name, one)));
   const rows = (stored?.versions ?? []).filter(
-    (one) => one.keyId === id && !destroyedVersions.includes(one.version) && opens(vault, name, one),
+    (one) =>
+      one.keyId === id &&
+      !destroyedVersions.includes(one.version) &&
+      one.kcv === (history?.kcvs.get(one.version) ?? one.kcv) &&
+      opens(vault, name, one),
   );
   // Whatever else stands in such a row may have been written by anybody.
   return byNumber(rows.map(({ version, kcv, wrapped }) => available(id, { version, kcv, wrapped }, time)));
@@ -201,8 +205,11 @@ function conflictOf(
   history: KeyHistory | undefined,
 ): string | undefined {
   for (const [version, { kcv }] of opened) {
-    const here = present.get(version)?.kcv ?? history?.kcvs.get(version);
-    if (here !== undefined && here !== kcv)
+    if (
+      [present.get(version)?.kcv, history?.kcvs.get(version)].some(
+        (here) => here !== undefined && here !== kcv,
+      )
+    )
       return `version ${version} of the project is another key than version ${version} in the store`;
   }
   return undefined;

@@ -5,9 +5,9 @@ import { AppError } from '@bundoc/shared/errors';
 import type { Logger } from '@bundoc/shared/logger';
 import type { Caller } from '../audit/caller.ts';
 import type { AuditDraft } from '../audit/chain.ts';
-import { ChainWalk } from '../audit/chain-walk.ts';
+import { ChainWalk, isGenuine } from '../audit/chain-walk.ts';
 import { authenticate } from '../service/stored-key.ts';
-import type { KeyChange, KmsStore } from '../store/port.ts';
+import type { KeyChange, KmsStore, StoredKey } from '../store/port.ts';
 import { rememberKek } from '../vault/unseal.ts';
 import { kekIdOf, type Vault } from '../vault/vault.ts';
 import { ChainHistory } from './chain-history.ts';
@@ -137,11 +137,28 @@ async function evidenceOf(
 ): Promise<Evidence> {
   const { name } = projectKey;
   const stored = await ports.store.findKey(name, 'all');
-  const history = chain.of(name);
   // The store finds the latest change by an index; the walk has seen the records themselves.
-  const isLatest = (stored?.lastChange?.seq ?? 0) >= (history?.lastChange ?? 0);
+  const isLatest = (stored?.lastChange?.seq ?? 0) >= (chain.of(name)?.lastChange ?? 0);
   const authentic = stored !== undefined && isLatest ? authenticate(ports, name, stored) : undefined;
-  return { projectKey, stored, authentic, history, inventory };
+  await followChanges(ports, name, stored, chain);
+  return { projectKey, stored, authentic, history: chain.of(name), inventory };
+}
+
+/** Brings the walk up to what was read of a key: others may have changed it since. */
+async function followChanges(
+  { store, chainKey }: RecoverPorts,
+  key: string,
+  stored: StoredKey | undefined,
+  chain: ChainHistory,
+): Promise<void> {
+  const last = stored?.lastChange?.seq ?? 0;
+  for (let after = chain.of(key)?.lastChange ?? 0; after < last; ) {
+    const page = await store.listAudit({ key, exports: false, after, limit: PAGE });
+    for (const record of page.items)
+      if (record.seq <= last && isGenuine(chainKey, record)) chain.note(record);
+    if (!page.more) return;
+    after = page.items.at(-1)?.seq ?? last;
+  }
 }
 
 /** @returns false when the key was changed meanwhile. */

@@ -54,6 +54,7 @@ export function recoveredKey(
       ...detailOfStanding(standing),
       source,
       ...detail,
+      ...(current === undefined || current.kcv === '' ? {} : { kcv: current.kcv }),
       ...(lost === 0 ? {} : { lost_versions: lost }),
     },
   });

@@ -94,6 +94,9 @@ export async function surveyArchive(
   }
   if (head === undefined || end === undefined || installation === undefined || secrets === undefined)
     throw new FileDamaged('the backup does not hold together');
+  for (const seq of expected.keys())
+    if (seq <= end.audit.seq)
+      throw new FileDamaged(`the backup lacks record ${seq}, which there is a receipt of`);
   for (const name of changes.names()) if (!names.has(name)) findings.push({ key: name, problem: 'is lost' });
   return {
     head,
@@ -108,9 +111,10 @@ export async function surveyArchive(
   };
 }
 
-/** @throws FileDamaged for another record in the place of one that the caller has a receipt of. */
-function requireReceipt(expected: ReadonlyMap<number, string>, { seq, hash }: AuditRecord): void {
+/** Takes off a receipt that is answered. @throws FileDamaged for another record in its place. */
+function requireReceipt(expected: Map<number, string>, { seq, hash }: AuditRecord): void {
   const known = expected.get(seq);
+  expected.delete(seq);
   if (known !== undefined && known !== hash)
     throw new FileDamaged(`record ${seq} of the backup is not that of the receipt: it is of another history`);
 }
