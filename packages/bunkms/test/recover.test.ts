@@ -550,6 +550,31 @@ describe('a key in a store', () => {
   });
 });
 
+test('a row that somebody put into a store, for a key that its chain does not know, is not brought back unasked', async () => {
+  const [first] = await makeProject('p');
+  const { record, versions } = (await kms.store.findKey(NAME, 'all')) ?? {};
+  await keys.shred(NAME);
+  const service = await newService();
+  edit(service, (database) => {
+    database
+      .prepare(
+        `INSERT INTO keys (id, name, type, state, version, created_at, revision) VALUES (?, ?, 'aes-256', 'enabled', 1, ?, 1)`,
+      )
+      .run(String(record?.id), NAME, String(record?.createdAt));
+    for (const { keyId, version, kcv, createdAt, wrapped } of versions ?? [])
+      database
+        .prepare(
+          'INSERT INTO key_versions (key_id, version, kcv, created_at, wrapped) VALUES (?, ?, ?, ?, ?)',
+        )
+        .run(keyId, version, kcv, createdAt, wrapped);
+  });
+  // With and without the version in the project's file.
+  for (const version of [1, 1_001]) {
+    writeProject(bundoc, 'p', [{ ...first!, version }]);
+    expect(await recoverFrom(service, bundoc)).toMatchObject([{ outcome: 'unaccepted' }]);
+  }
+});
+
 describe('a store that was restored from before a rotation', () => {
   let all: ExportedKey[];
   let restored: TestKms;

@@ -22,9 +22,11 @@ import {
   backupOf,
   inventoryOf,
   type RestoreFrom,
+  recoverFrom,
   restoreInto,
   sourceOf,
   vaultOf,
+  writeProject,
 } from './support/recovery.ts';
 
 let kms: TestKms;
@@ -391,7 +393,7 @@ describe('a backup', () => {
       archive,
       auditCopy: await auditCopyOf(kms, join(kms.dataDir, 'copy')),
     });
-    expect(report.damaged).toEqual(['edited-dek']);
+    expect(report.damaged).toEqual(['edited-dek', 'lost-dek', 'odd-dek']);
     await using restored = await openRestored();
     const calls = await KeyCalls.of(restored);
     for (const name of ['edited-dek', 'lost-dek', 'odd-dek']) {
@@ -401,6 +403,42 @@ describe('a backup', () => {
     expect((await calls.export('torn-dek', 1)).json()).toMatchObject({ code: 'key_damaged' });
     expect((await calls.export('torn-dek')).status).toBe(200);
     expect((await calls.export('sound-dek')).status).toBe(200);
+  });
+
+  test('with a damaged key gives that key back when it is known how it stood', async () => {
+    await keys.make('a-dek', 'enabled');
+    const before = [await materialOf(keys, 'a-dek', 1), await materialOf(keys, 'a-dek', 2)];
+    edit(kms, `UPDATE keys SET exportable = 0`);
+    const { archive } = await backupOf(kms);
+    edit(kms, `UPDATE keys SET exportable = 1`);
+    const inventory = await inventoryOf(kms);
+    expect(await restoreHere({ archive, inventory })).toMatchObject({ keys: 1, damaged: [], incomplete: [] });
+    await using restored = await openRestored();
+    await expectSound(restored);
+    const calls = await KeyCalls.of(restored);
+    expect([await materialOf(calls, 'a-dek', 1), await materialOf(calls, 'a-dek', 2)]).toEqual(before);
+  });
+
+  test('that is restored without knowledge lets a damaged or lost key of it be recovered later only to be held back', async () => {
+    const bundoc = join(dataDir, '..', 'bundoc');
+    for (const project of ['a', 'b', 'c']) {
+      await keys.create(`${project}-dek`);
+      writeProject(bundoc, project, [exportedKeySchema.parse((await keys.export(`${project}-dek`)).json())]);
+    }
+    await keys.shred('c-dek');
+    edit(
+      kms,
+      `PRAGMA foreign_keys = OFF; UPDATE keys SET exportable = 0 WHERE name = 'a-dek'; DELETE FROM keys WHERE name <> 'a-dek'`,
+    );
+    const { archive } = await backupOf(kms);
+    const report = await restoreHere({ archive, acceptResurrection: true });
+    expect(report).toMatchObject({ keys: 0, damaged: ['a-dek', 'b-dek', 'c-dek'] });
+    await using restored = await openRestored();
+    expect(await recoverFrom(restored, bundoc)).toMatchObject([
+      { project: 'a', outcome: 'recovered', state: 'disabled' },
+      { project: 'b', outcome: 'recovered', state: 'disabled' },
+      { project: 'c', outcome: 'destroyed' },
+    ]);
   });
 
   test('of a store whose audit chain is broken says where, and so does what is restored', async () => {

@@ -15,7 +15,9 @@ import {
   noKnowledge,
   requireReceipts,
 } from '../recovery/knowledge.ts';
-import { listOf, type RestoreReport, restore, StoreNotEmpty } from '../recovery/restore.ts';
+import { listOf } from '../recovery/list-of.ts';
+import { restore, StoreNotEmpty } from '../recovery/restore.ts';
+import type { RestoreReport } from '../recovery/restore-run.ts';
 import { type Survey, surveyArchive } from '../recovery/survey.ts';
 import type { Vault } from '../vault/vault.ts';
 import { CliFailure, EXIT, UsageError } from './errors.ts';

@@ -19,7 +19,7 @@ import { unseal } from '../vault/unseal.ts';
 import { Vault } from '../vault/vault.ts';
 import { ChainHistory } from './chain-history.ts';
 import { afterChange, standingOf } from './key-standing.ts';
-import { lostKey, restoredKey } from './restored-key.ts';
+import { knownKey, restoredKey } from './restored-key.ts';
 
 const clock = new FakeClock();
 const folder = mkdtempSync(join(tmpdir(), 'bunkms-standing-'));
@@ -120,7 +120,7 @@ describe('how a key stands', () => {
     await fc.assert(
       fc.asyncProperty(policies, changes, fc.boolean(), async (policy, through, isCovered) => {
         const { record, versions } = await readStoredKey(ports, await lead(policy, through), 'all');
-        const lost = lostKey(standingOf(record, versions), recovery);
+        const lost = knownKey(standingOf(record, versions), [], recovery);
         expect(afterChange(undefined, { ...lost.audit, ...place })).toEqual(
           standingOf(lost.record, lost.versions),
         );

@@ -59,12 +59,20 @@ export function standingOf(record: KeyRecord, versions: readonly KeyVersionRecor
  */
 export function afterChange(standing: KeyStanding | undefined, record: AuditRecord): KeyStanding | undefined {
   const { action, outcome, detail = {} } = record;
+  // A restore without knowledge of what became of a key whose own record is damaged.
+  if (action === 'key.recover' && outcome === 'failed') return standing && held(standing);
   if (outcome !== 'allowed') return standing;
   const made = standing ?? (action === 'key.create' || action === 'key.recover' ? asMade(record) : undefined);
   if (made === undefined) return undefined;
   const { revision } = detail;
   const changed = { ...made, ...effectOf(made, record) };
   return typeof revision === 'number' ? { ...changed, revision } : changed;
+}
+
+/** Not to be used until somebody says so; what was destroyed stays so. */
+export function held(standing: KeyStanding): KeyStanding {
+  if (standing.state === 'destroyed') return standing;
+  return { ...standing, state: 'disabled', deletion_at: null };
 }
 
 function asMade({ key, time, detail = {} }: AuditRecord): KeyStanding | undefined {

@@ -130,12 +130,12 @@ export class KnowledgeOfCopy implements Knowledge {
 
   #note(record: AuditRecord): void {
     const { action, outcome, key, time, detail = {} } = record;
-    if (outcome !== 'allowed') return;
     if (key !== undefined && detail['revision'] !== undefined) {
       const changes = this.#changes.get(key);
       if (changes === undefined) this.#changes.set(key, [record]);
       else changes.push(record);
     }
+    if (outcome !== 'allowed') return;
     if (action === 'token.issue' || action === 'token.renew') this.#noteToken(record);
     if (action === 'token.revoke') this.#revoke(String(detail['family']), time);
     if (action === 'store.restore') this.#kid = String(detail['kid']);

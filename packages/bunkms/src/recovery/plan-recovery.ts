@@ -4,10 +4,10 @@ import type { KeyChange, KeyVersionRecord, StoredKey } from '../store/port.ts';
 import { kekIdOf, type Vault } from '../vault/vault.ts';
 import type { KeyHistory } from './chain-history.ts';
 import type { Inventory } from './inventory.ts';
-import { type KeyStanding, standingOf } from './key-standing.ts';
+import { held, type KeyStanding, standingOf } from './key-standing.ts';
 import type { ProjectKey } from './project-keys.ts';
 import { type Recovery, recoveredKey } from './recovered-key.ts';
-import { held, union, versionsOf } from './restored-key.ts';
+import { union, versionsOf } from './restored-key.ts';
 import { opens } from './survey.ts';
 
 /** What is to be done with the key of one project. */
@@ -90,9 +90,9 @@ export function planRecovery(
   const conflict = conflictOf(present, found.opened, history);
   if (conflict !== undefined) return { outcome: 'conflict', problem: conflict };
 
-  const newest = Math.max(0, ...found.opened.keys());
-  const count = Math.max(known?.version ?? 0, newest);
   const rows = new Map([...byNumber(authentic?.versions ?? []), ...found.opened, ...present]);
+  const newest = Math.max(0, ...rows.keys());
+  const count = Math.max(known?.version ?? 0, newest);
   const unreadable = unreadableOf(vault, evidence, found, rows, count);
   if (unreadable !== undefined) return { outcome: 'unreadable', problem: unreadable };
   const added = [...found.opened.keys()].filter((version) => !present.has(version)).sort(ascending);
@@ -101,7 +101,7 @@ export function planRecovery(
   );
   if (authentic !== undefined && added.length === 0) return { outcome: 'sound', lost };
 
-  const isCovered = newest <= Math.max(inStore?.version ?? 0, inList?.version ?? 0);
+  const isCovered = known !== undefined && newest <= Math.max(known.version, inList?.version ?? 0);
   if (!isCovered && !acceptResurrection) return { outcome: 'unaccepted' };
   const base = known ?? unknownKey(projectKey);
   const standing: KeyStanding = {

@@ -77,7 +77,7 @@ export async function readProjectKey(
     project,
     name: first.key.name,
     id: first.key.id,
-    createdAt: first.createdAt,
+    createdAt: new Date(first.createdAt).toISOString(),
     versions: files.flatMap(({ versions }) =>
       versions.map(({ wrapped, ...version }) => ({ ...version, wrapped: Buffer.from(wrapped, 'base64') })),
     ),

@@ -2,7 +2,7 @@ import { isDeepStrictEqual } from 'node:util';
 import { isGenuineVersion } from '../audit/key-record.ts';
 import { allDestroyed, destroyed, lostVersion } from '../service/destroy-key.ts';
 import type { KeyChange, KeyRecord, KeyVersionRecord } from '../store/port.ts';
-import { type KeyStanding, standingOf } from './key-standing.ts';
+import { held, type KeyStanding, standingOf } from './key-standing.ts';
 import type { ArchivedKey } from './read-archive.ts';
 import { type Recovery, recoveredKey } from './recovered-key.ts';
 
@@ -39,10 +39,19 @@ export function restoredKey(
   );
 }
 
-/** A key that was made after the backup: what is known of it, without its versions. Its name stays taken. */
-export function lostKey(known: KeyStanding, recovery: Recovery): KeyChange {
+/**
+ * A key that the backup has no sound record of: made after it, or damaged in it. Its name and its number of versions stay taken.
+ *
+ * @param genuine versions of it that are at hand.
+ */
+export function knownKey(
+  known: KeyStanding,
+  genuine: readonly KeyVersionRecord[],
+  recovery: Recovery,
+): KeyChange {
   const standing = { ...known, revision: known.revision + 1 };
-  return recoveredKey(standing, versionsOf(standing, [], recovery.time), recovery);
+  const own = genuine.filter(({ version }) => version <= known.version);
+  return recoveredKey(standing, versionsOf(standing, own, recovery.time), recovery);
 }
 
 /**
@@ -62,22 +71,21 @@ export function versionsOf(
   return [...byNumber.values()].sort((one, other) => one.version - other.version);
 }
 
-/** Each says what the key was at some time; the one of the higher revision is later. What may only become less never becomes more. */
-export function later(before: KeyStanding, known: KeyStanding | undefined): KeyStanding {
-  if (known === undefined || known.revision <= before.revision) return before;
+/**
+ * Each says what the key was at some time; the one of the higher revision is later. What was destroyed stays so, and what may only become
+ * less never becomes more, whichever is later.
+ */
+function later(before: KeyStanding, known: KeyStanding | undefined): KeyStanding {
+  if (known === undefined) return before;
+  const isLater = known.state === 'destroyed' || known.revision > before.revision;
+  const last = isLater ? known : before;
+  const destroyedVersions = union(before.destroyed_versions, known.destroyed_versions);
   return {
-    ...known,
+    ...last,
     exportable: before.exportable && known.exportable,
-    destroyed_versions: union(before.destroyed_versions, known.destroyed_versions).sort(
-      (one, other) => one - other,
-    ),
+    destroyed_versions: last.state === 'destroyed' ? [] : destroyedVersions.sort((one, other) => one - other),
     kek_ids: union(before.kek_ids, known.kek_ids),
   };
-}
-
-/** Not to be used until somebody says so. */
-export function held(standing: KeyStanding): KeyStanding {
-  return { ...standing, state: 'disabled', deletion_at: null };
 }
 
 export function union<T>(one: readonly T[], other: readonly T[]): T[] {
