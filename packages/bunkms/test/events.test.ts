@@ -145,7 +145,7 @@ describe('the stream of events', () => {
     using again = await begun(token, change(id));
     expect(again.seen[0]?.type).toBe('reset');
     using same = await begun(token, id);
-    expect(same.seen.map(({ type }) => type)).toEqual(['heartbeat']);
+    expect(new Set(same.seen.map(({ type }) => type))).toEqual(new Set(['heartbeat']));
   });
 
   test('begins anew at a place that is too long ago', async () => {

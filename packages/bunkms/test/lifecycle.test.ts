@@ -1,14 +1,16 @@
 import { readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { DatabaseSync } from 'node:sqlite';
 import { destroyReceiptSchema, keyDetailSchema, keyPageSchema } from '@bundoc/shared/contract/keys';
 import type { ProblemCode } from '@bundoc/shared/contract/problem';
 import { FakeClock } from '@bundoc/shared/testing/fake-clock';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import { databasePathOf } from '../src/store/sqlite.ts';
 import { parseKekRing } from '../src/vault/kek-provider.ts';
 import { Vault } from '../src/vault/vault.ts';
 import type { Answer } from './support/http.ts';
 import { newKek, startKms, type TestKms } from './support/kms.ts';
-import { edit, infoIn, KeyCalls, STATES, type State } from './support/lifecycle.ts';
+import { infoIn, KeyCalls, STATES, type State } from './support/lifecycle.ts';
 
 const DAY_MS = 86_400_000;
 const NAME = 'a-dek';
@@ -256,7 +258,9 @@ describe('the deletion of a key', () => {
     expect(keyPageSchema.parse((await later.list()).json()).keys).toMatchObject([
       { name: NAME, state: 'destroyed' },
     ]);
-    edit(kms, 'DELETE FROM key_versions; DELETE FROM keys;');
+    const database = new DatabaseSync(databasePathOf(kms.dataDir), { timeout: 10_000 });
+    database.exec('DELETE FROM key_versions; DELETE FROM keys;');
+    database.close();
     expect((await later.create(NAME)).json()).toMatchObject({ code: 'KEY_EXISTS' });
     expect((await later.export(NAME)).json()).toMatchObject({ code: 'key_damaged' });
   });

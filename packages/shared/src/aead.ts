@@ -44,14 +44,20 @@ export function aadOf(...parts: readonly string[]): Buffer {
 export function seal(key: KeyObject, plaintext: Uint8Array, aad: Uint8Array): Buffer {
   // Not from Node's pool of buffers: sealed bytes are kept for long, and would keep what lies beside them, plaintext among it.
   const sealed = Buffer.allocUnsafeSlow(plaintext.length + SEAL_OVERHEAD_BYTES);
-  const nonce = sealed.subarray(0, NONCE_BYTES);
+  sealInto(key, plaintext, aad, sealed);
+  return sealed;
+}
+
+/** {@link seal} into `target`, of exactly `plaintext.length + 28` bytes. */
+export function sealInto(key: KeyObject, plaintext: Uint8Array, aad: Uint8Array, target: Uint8Array): void {
+  assert(target.length === plaintext.length + SEAL_OVERHEAD_BYTES, 'the room is of the sealed length');
+  const nonce = target.subarray(0, NONCE_BYTES);
   fillRandom(nonce);
   const cipher = createCipheriv('aes-256-gcm', key, nonce, { authTagLength: TAG_BYTES });
   cipher.setAAD(aad);
-  sealed.set(cipher.update(plaintext), NONCE_BYTES);
+  target.set(cipher.update(plaintext), NONCE_BYTES);
   cipher.final();
-  sealed.set(cipher.getAuthTag(), NONCE_BYTES + plaintext.length);
-  return sealed;
+  target.set(cipher.getAuthTag(), NONCE_BYTES + plaintext.length);
 }
 
 /**

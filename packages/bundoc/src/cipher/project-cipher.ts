@@ -1,5 +1,15 @@
 import { createHmac, type KeyObject, randomBytes } from 'node:crypto';
-import { aadOf, deriveKey, KEY_BYTES, OpenError, open, seal, takeKey } from '@bundoc/shared/aead';
+import {
+  aadOf,
+  deriveKey,
+  KEY_BYTES,
+  OpenError,
+  open,
+  SEAL_OVERHEAD_BYTES,
+  seal,
+  sealInto,
+  takeKey,
+} from '@bundoc/shared/aead';
 import type { DocumentRef } from './stored-text.ts';
 
 /** Hex characters of a document's file name: the first 16 bytes of its HMAC. */
@@ -62,9 +72,19 @@ export class ProjectCipher {
     return dek === undefined ? undefined : deriveKey(dek, 'bundoc/catalog/v1', snapshotId);
   }
 
-  /** `nonce(12) | ciphertext | tag(16)`: the whole content of a document file, under the current version. */
-  sealDocument(fileName: string, text: Buffer): Buffer {
-    return seal(this.#current.dek, text, this.#documentAad(fileName));
+  /**
+   * `nonce(12) | ciphertext | tag(16)`: the whole content of a document file, under the current version.
+   *
+   * @param target room for `text.length + SEAL_OVERHEAD_BYTES`; a new buffer by default.
+   * @returns the target.
+   */
+  sealDocument(
+    fileName: string,
+    text: Buffer,
+    target: Buffer = Buffer.allocUnsafeSlow(text.length + SEAL_OVERHEAD_BYTES),
+  ): Buffer {
+    sealInto(this.#current.dek, text, this.#documentAad(fileName), target);
+    return target;
   }
 
   /**

@@ -41,6 +41,8 @@ class ProjectInstance {
   readonly otherVersions: readonly number[];
   users = 0;
   lastUsed: Instant;
+  /** Used without a lease since it was last looked at for being idle: two clocks are too much for each read. */
+  wasUsed = false;
 
   constructor(project: string, opened: OpenedFolder, store: ProjectStore, now: Instant) {
     this.project = project;
@@ -65,6 +67,8 @@ export class InstanceManager implements AsyncDisposable {
   readonly #idleTtlMs: number;
   /** Open projects, the one used longest ago first. */
   readonly #hot = new Map<string, ProjectInstance>();
+  /** The last of them. */
+  #latest: ProjectInstance | undefined;
   /** Projects that are closing, with the end of it. */
   readonly #closing = new Map<string, PromiseWithResolvers<void>>();
   readonly #openings = new KeyedMutex();
@@ -99,11 +103,26 @@ export class InstanceManager implements AsyncDisposable {
     });
   }
 
+  /**
+   * The store of a project that is open already and may be used: without a lease, so for this turn of the event loop alone. Undefined
+   * says nothing; {@link acquire} opens it, and tells what is wrong.
+   */
+  storeAtHand(project: string): ProjectStore | undefined {
+    const instance = this.#usable(project);
+    if (instance === undefined) return undefined;
+    instance.wasUsed = true;
+    return instance.store;
+  }
+
   /** Closes what is idle or has lost its key. To be called every second or so. */
   sweep(): void {
     const { clock, keys } = this.#options;
     keys.sweep();
     for (const instance of [...this.#hot.values()]) {
+      if (instance.wasUsed) {
+        instance.wasUsed = false;
+        instance.lastUsed = instant(clock);
+      }
       const idle = instance.users === 0 && ageMs(clock, instance.lastUsed) >= this.#idleTtlMs;
       if (idle || !this.#hasKeys(instance)) this.#retire(instance);
     }
@@ -154,16 +173,19 @@ export class InstanceManager implements AsyncDisposable {
     if (this.#closed) throw new AppError('overloaded', { detail: 'the server is stopping' });
     const instance = this.#hot.get(project);
     if (instance === undefined) return undefined;
-    const key = this.#options.keys.peek(project);
-    const others = instance.otherVersions.map((version) => this.#options.keys.peek(project, version));
-    const hasKeys = key !== undefined && others.every((other) => other !== undefined);
-    if (!hasKeys || instance.store.failed || !isSameKey(key, instance.key)) {
+    const { keys } = this.#options;
+    const key = keys.peek(project);
+    const lacksOther = instance.otherVersions.some((version) => keys.peek(project, version) === undefined);
+    if (key === undefined || lacksOther || instance.store.failed || !isSameKey(key, instance.key)) {
       this.#retire(instance);
       return undefined;
     }
     if (key !== instance.key) this.#takeRefreshed(instance, key);
-    this.#hot.delete(project);
-    this.#hot.set(project, instance);
+    if (this.#latest !== instance) {
+      this.#hot.delete(project);
+      this.#hot.set(project, instance);
+      this.#latest = instance;
+    }
     return instance;
   }
 
@@ -193,6 +215,7 @@ export class InstanceManager implements AsyncDisposable {
       const instance = new ProjectInstance(project, opened, store, instant(clock));
       if (this.#closed) throw new AppError('overloaded', { detail: 'the server is stopping' });
       this.#hot.set(project, instance);
+      this.#latest = instance;
       return instance;
     } catch (error) {
       logger.warn({ err: error, project }, 'a project cannot be opened');
@@ -257,6 +280,7 @@ export class InstanceManager implements AsyncDisposable {
   #retire(instance: ProjectInstance): void {
     if (this.#hot.get(instance.project) !== instance) return;
     this.#hot.delete(instance.project);
+    if (this.#latest === instance) this.#latest = undefined;
     this.#closing.set(instance.project, Promise.withResolvers());
     if (instance.users === 0) this.#close(instance);
   }
@@ -297,5 +321,6 @@ export class InstanceManager implements AsyncDisposable {
 }
 
 function isSameKey(a: LeasedKey, b: LeasedKey): boolean {
+  if (a === b) return true;
   return a.keyId === b.keyId && a.version === b.version && a.kcv === b.kcv;
 }

@@ -77,12 +77,13 @@ export class KeyCache {
     const id = idOf(project, version);
     const key = this.#kept.get(id)?.key;
     if (key === undefined) return undefined;
-    if (!this.has(project, version)) {
+    const age = ageMs(this.#options.clock, key.requestedAt);
+    const ttlMs = this.#ttlOf(key);
+    if (age >= ttlMs) {
       this.#kept.delete(id);
       return undefined;
     }
-    if (ageMs(this.#options.clock, key.requestedAt) >= this.#ttlOf(key) * REFRESH_AT)
-      this.#refresh(project, version);
+    if (age >= ttlMs * REFRESH_AT) this.#refresh(project, version);
     return key;
   }
 

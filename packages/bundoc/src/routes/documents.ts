@@ -1,7 +1,8 @@
 import { AppError } from '@bundoc/shared/errors';
 import type { BearerAuth } from '@bundoc/shared/http/bearer-auth';
-import type { FastifyInstance, FastifyRequest } from 'fastify';
+import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
 import type { Documents } from '../service/documents.ts';
+import type { StoredDocument } from '../storage/port.ts';
 import { collectionPath, type DocumentPath, documentPath, guardCollection, guardDocument } from './access.ts';
 import { commitOptions } from './idempotency.ts';
 import { etagOf, isNotModified, writePrecondition } from './preconditions.ts';
@@ -40,14 +41,12 @@ export function registerDocuments(app: FastifyInstance, documents: Documents, au
     url: DOCUMENT_PATH,
     method: ['GET', 'HEAD'],
     onRequest: guardDocument(auth, 'docs:read'),
-    handler: async (request, reply) => {
+    handler: (request, reply) => {
       const path = documentPath(request);
-      const { metadata, text } = await documents.read(path.project, path);
-      reply.header('etag', etagOf(metadata._rev)).header('cache-control', 'private, no-cache');
-      if (isNotModified(request.headers, metadata._rev)) return reply.code(304).send();
-      reply.header('content-type', 'application/json; charset=utf-8');
-      // Not `reply.send`: Fastify watches for the end of an answer when it is given the reply as a promise.
-      return text;
+      const document = documents.read(path.project, path);
+      return document instanceof Promise
+        ? document.then((read) => answer(request, reply, read))
+        : answer(request, reply, document);
     },
   });
 
@@ -56,6 +55,18 @@ export function registerDocuments(app: FastifyInstance, documents: Documents, au
     await documents.remove(path.project, path, writePrecondition(request.headers), commitOptions(request));
     return reply.code(204).send();
   });
+}
+
+/** @returns the body, which Fastify sends; given to `reply.send`, Fastify would watch for the end of the answer. */
+function answer(
+  request: FastifyRequest,
+  reply: FastifyReply,
+  { metadata, text }: StoredDocument,
+): Buffer | FastifyReply {
+  reply.header('etag', etagOf(metadata._rev)).header('cache-control', 'private, no-cache');
+  if (isNotModified(request.headers, metadata._rev)) return reply.code(304).send();
+  reply.header('content-type', 'application/json; charset=utf-8');
+  return text;
 }
 
 function bodyOf(request: FastifyRequest): Buffer {

@@ -66,8 +66,16 @@ export class Documents {
     return this.#put(project, ref, body, withRevision(asked, body.rev), options);
   }
 
-  /** @throws AppError `document_not_found`, `project_not_found`, and those of the store. */
-  async read(project: string, ref: DocumentRef): Promise<StoredDocument> {
+  /**
+   * Synchronous for a document that is in memory, of a project that is open.
+   *
+   * @throws AppError `document_not_found`, `project_not_found`, and those of the store; by rejection or at once.
+   */
+  read(project: string, ref: DocumentRef): StoredDocument | Promise<StoredDocument> {
+    return this.#instances.storeAtHand(project)?.getAtHand?.(ref) ?? this.#read(project, ref);
+  }
+
+  async #read(project: string, ref: DocumentRef): Promise<StoredDocument> {
     using lease = await this.#instances.acquire(project, 'existing');
     if (lease === undefined) throw new AppError('project_not_found');
     const document = await lease.store.get(ref);

@@ -105,6 +105,11 @@ export interface ProjectStore extends AsyncDisposable {
   get(ref: DocumentRef): Promise<StoredDocument | undefined>;
 
   /**
+   * The document, if it can be had without waiting: a short cut of {@link get} for the most frequent reads. Undefined says nothing.
+   */
+  getAtHand?(ref: DocumentRef): StoredDocument | undefined;
+
+  /**
    * Writes all of `writes` or none, in their order. Once resolved, they are durable; once rejected with another code than
    * `storage_unavailable`, nothing has changed.
    *

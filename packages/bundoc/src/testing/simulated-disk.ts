@@ -1,6 +1,12 @@
 import { dirname } from 'node:path';
 import { AppError } from '@bundoc/shared/errors';
-import { type Disk, type DiskFile, type FileContent, piecesOf } from '../storage/embedded/disk.ts';
+import {
+  type Disk,
+  type DiskFile,
+  type FileChange,
+  type FileContent,
+  piecesOf,
+} from '../storage/embedded/disk.ts';
 
 /** The process died here: every later operation of this disk fails the same way. */
 export class Crash extends Error {
@@ -21,6 +27,13 @@ export interface Fault {
 /** Disks write sectors whole, or not at all. */
 const SECTOR_BYTES = 512;
 
+interface UnsyncedWrite {
+  readonly offset: number;
+  readonly bytes: Buffer;
+  /** The length that the file has afterwards; undefined when that does not change. */
+  readonly length: number | undefined;
+}
+
 interface FileNode {
   readonly kind: 'file';
   /** What a running process reads. */
@@ -28,7 +41,7 @@ interface FileNode {
   /** What is left after a power cut at the latest. */
   durable: Buffer;
   /** Writes since the last sync, in their order. */
-  unsynced: { readonly offset: number; readonly bytes: Buffer; readonly truncates: boolean }[];
+  unsynced: UnsyncedWrite[];
 }
 
 type Node = { readonly kind: 'directory' } | FileNode;
@@ -148,7 +161,22 @@ export class SimulatedDisk implements Disk {
     });
   }
 
-  async writeFile(path: string, content: Buffer): Promise<void> {
+  async writeFiles(files: readonly FileChange[]): Promise<(AppError | undefined)[]> {
+    const outcomes: (AppError | undefined)[] = [];
+    for (const { path, content } of files) {
+      try {
+        if (content === undefined) await this.remove(path);
+        else await this.#writeFile(path, content);
+        outcomes.push(undefined);
+      } catch (error) {
+        if (!(error instanceof AppError)) throw error;
+        outcomes.push(error);
+      }
+    }
+    return outcomes;
+  }
+
+  async #writeFile(path: string, content: Buffer): Promise<void> {
     await this.makeDirectory(dirname(path));
     await this.#change(`write ${path}`, () => {
       this.#requireSpace();
@@ -160,7 +188,7 @@ export class SimulatedDisk implements Disk {
           ? known
           : { kind: 'file', content: bytes, durable: Buffer.alloc(0), unsynced: [] };
       node.content = bytes;
-      node.unsynced.push({ offset: 0, bytes, truncates: true });
+      node.unsynced.push({ offset: 0, bytes, length: bytes.length });
       if (node !== known) this.#name(path, (entries) => entries.set(path, node));
     });
   }
@@ -175,7 +203,7 @@ export class SimulatedDisk implements Disk {
         await this.#change(`write ${path} ${offset} ${bytes.length}`, () => {
           const copy = Buffer.from(bytes);
           copy.copy(node.content, offset);
-          node.unsynced.push({ offset, bytes: copy, truncates: false });
+          node.unsynced.push({ offset, bytes: copy, length: undefined });
         });
         await this.#sync(`fdatasync ${path}`, node);
       },
@@ -300,29 +328,33 @@ function sync(node: FileNode): void {
 }
 
 /** A content after all of these writes. */
-function written(content: Buffer, writes: FileNode['unsynced']): Buffer {
-  let next = Buffer.from(content);
-  for (const { offset, bytes, truncates } of writes) {
-    if (truncates) next = Buffer.alloc(bytes.length);
+function written(content: Buffer, writes: readonly UnsyncedWrite[]): Buffer {
+  let next: Buffer = Buffer.from(content);
+  for (const { offset, bytes, length } of writes) {
+    next = withLength(next, length);
     bytes.copy(next, offset);
   }
   return next;
 }
 
-/** The file after a power cut: each sector of each unsynced write is there or not. */
+/** The file after a power cut: each sector of each unsynced write is there or not, and so is each new length. */
 function settled(node: FileNode, survival: Survival): FileNode {
-  let content = Buffer.from(node.durable);
-  for (const { offset, bytes, truncates } of node.unsynced) {
-    if (truncates) {
-      if (!survives(survival)) continue;
-      // A new content that was not synced: of any length, its sectors there or zeros.
-      content = Buffer.alloc(survival === 'everything' || survives(survival) ? bytes.length : 0);
-    }
+  let content: Buffer = Buffer.from(node.durable);
+  for (const { offset, bytes, length } of node.unsynced) {
+    if (survives(survival)) content = withLength(content, length);
     for (let at = 0; at < bytes.length; at += SECTOR_BYTES) {
       if (survives(survival)) bytes.copy(content, offset + at, at, at + SECTOR_BYTES);
     }
   }
   return { kind: 'file', content, durable: Buffer.from(content), unsynced: [] };
+}
+
+/** Cut, or with zeros behind it. */
+function withLength(content: Buffer, length: number | undefined): Buffer {
+  if (length === undefined || length === content.length) return content;
+  const next = Buffer.alloc(length);
+  content.copy(next);
+  return next;
 }
 
 /** A name whose folder did not survive is unreachable. */

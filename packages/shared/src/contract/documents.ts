@@ -13,14 +13,27 @@ export const collectionNameSchema = z
 
 export const DOCUMENT_ID_BYTES_MAX = 512;
 
+/** Most ids: printable ASCII without `/`, no longer than any id may be. */
+const PLAIN_ID = /^[!-.0-~]{1,512}$/;
+
+/** Why a text is no document id; undefined when it is one. */
+function faultOfId(id: string): string | undefined {
+  if (id === '.' || id === '..') return 'must not be "." or ".."';
+  if (PLAIN_ID.test(id)) return undefined;
+  if (!id.isWellFormed()) return 'must be well-formed Unicode';
+  if (Buffer.byteLength(id) > DOCUMENT_ID_BYTES_MAX) return 'must have at most 512 bytes of UTF-8';
+  if (/[\p{Cc}/]/u.test(id)) return 'must not hold control characters or "/"';
+  return undefined;
+}
+
 /** A document id: 1 to 512 bytes of UTF-8, no control characters, no `/`, not `.` or `..` (proxies rewrite those). */
 export const documentIdSchema = z
   .string()
   .min(1, 'must not be empty')
-  .refine((id) => id.isWellFormed(), 'must be well-formed Unicode')
-  .refine((id) => Buffer.byteLength(id) <= DOCUMENT_ID_BYTES_MAX, 'must have at most 512 bytes of UTF-8')
-  .refine((id) => !/[\p{Cc}/]/u.test(id), 'must not hold control characters or "/"')
-  .refine((id) => id !== '.' && id !== '..', 'must not be "." or ".."');
+  .superRefine((id, context) => {
+    const message = faultOfId(id);
+    if (message !== undefined) context.addIssue({ code: 'custom', message });
+  });
 
 /** The metadata members that lead every stored document, in their order there. */
 export const METADATA_MEMBERS = ['_id', '_collection', '_rev', '_created', '_updated'] as const;

@@ -34,6 +34,12 @@ interface Verified {
   readonly kid: string;
 }
 
+/** What a connection brought last: most bring the same token with each request. */
+interface Brought {
+  readonly header: string;
+  readonly verified: Verified;
+}
+
 /**
  * Checks bearer tokens: Ed25519 signature by `@fastify/jwt`, then the claims. Signatures are remembered; the times of
  * the claims and the withdrawal of keys are checked on every request.
@@ -43,6 +49,8 @@ interface Verified {
 export class BearerAuth {
   readonly #options: BearerAuthOptions;
   readonly #verified = new LRUCache<string, Verified>({ max: VERIFIED_MAX });
+  /** By the connection's socket, so that a long string need not be hashed with each request of it. */
+  readonly #brought = new WeakMap<object, Brought>();
 
   constructor(options: BearerAuthOptions) {
     this.#options = options;
@@ -77,9 +85,15 @@ export class BearerAuth {
    * @throws AppError `unauthenticated` for whatever is wrong with it, or what `keys.find` throws.
    */
   authenticate(request: FastifyRequest): Claims | Promise<Claims> {
+    const header = request.headers.authorization;
+    const { socket } = request.raw;
+    const brought = this.#brought.get(socket);
+    if (brought !== undefined && brought.header === header) return this.#checked(brought.verified);
     const token = bearerToken(request);
     const known = this.#verified.get(token);
-    return known === undefined ? this.#verify(request, token) : this.#checked(known);
+    if (known === undefined) return this.#verify(request, token);
+    this.#brought.set(socket, { header: header as string, verified: known });
+    return this.#checked(known);
   }
 
   /** A defect in the source of keys is no fault of the token: it must not hide behind a 401. */

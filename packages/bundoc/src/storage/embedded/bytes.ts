@@ -1,12 +1,16 @@
 import assert from 'node:assert/strict';
 
+/** Up to here a loop is faster than a call out of JavaScript. */
+const SHORT_BYTES = 32;
+
 /** Writes a binary record into a buffer that grows. Integers are big-endian. */
 export class ByteWriter {
   #buffer: Buffer;
   #length = 0;
 
   constructor(capacity = 4_096) {
-    this.#buffer = Buffer.allocUnsafe(capacity);
+    // Not from Node's pool: what is written here may be kept for long.
+    this.#buffer = Buffer.allocUnsafeSlow(capacity);
   }
 
   get length(): number {
@@ -34,10 +38,13 @@ export class ByteWriter {
     return this;
   }
 
-  /** Bytes whose number the reader knows. */
-  raw(bytes: Uint8Array): this {
-    this.#room(bytes.length).set(bytes, this.#length);
-    this.#length += bytes.length;
+  /** Bytes whose number the reader knows: all, or a part. */
+  raw(bytes: Uint8Array, start = 0, length = bytes.length): this {
+    const buffer = this.#room(length);
+    const to = this.#length;
+    if (length > SHORT_BYTES) buffer.set(bytes.subarray(start, start + length), to);
+    else for (let at = 0; at < length; at++) buffer[to + at] = bytes[start + at] as number;
+    this.#length += length;
     return this;
   }
 
@@ -55,6 +62,20 @@ export class ByteWriter {
     return this.u32(bytes.length).raw(bytes);
   }
 
+  /** Room for so many bytes, for the caller to write at once: what is written next may move it. */
+  reserve(bytes: number): Buffer {
+    const start = this.#length;
+    this.#room(bytes);
+    this.#length += bytes;
+    return this.#buffer.subarray(start, this.#length);
+  }
+
+  /** Forgets what was written behind `length`. */
+  truncate(length: number): void {
+    assert(length <= this.#length, 'there is that much to keep');
+    this.#length = length;
+  }
+
   /** What was written so far. The writer must not be used afterwards. */
   finish(): Buffer {
     return this.#buffer.subarray(0, this.#length);
@@ -63,7 +84,7 @@ export class ByteWriter {
   #room(bytes: number): Buffer {
     const need = this.#length + bytes;
     if (need > this.#buffer.length) {
-      const larger = Buffer.allocUnsafe(Math.max(need, this.#buffer.length * 2));
+      const larger = Buffer.allocUnsafeSlow(Math.max(need, this.#buffer.length * 2));
       this.#buffer.copy(larger, 0, 0, this.#length);
       this.#buffer = larger;
     }

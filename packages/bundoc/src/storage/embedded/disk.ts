@@ -24,10 +24,21 @@ export interface Disk {
   syncDirectory(path: string): Promise<void>;
   /** Opens an existing file to write into it. */
   openFile(path: string): Promise<DiskFile>;
-  /** Puts a file's content in place, whole or not, in a folder that is made if need be; its parent exists. Syncs nothing. */
-  writeFile(path: string, content: Buffer): Promise<void>;
+  /**
+   * Puts small files in place, or removes them, in any order; a folder is made if need be, its parent exists. Syncs nothing.
+   *
+   * @param files each path once. Their contents must not change before the promise is resolved.
+   * @returns for each file undefined, or why its content may be there in part only. Never rejects but for a defect.
+   */
+  writeFiles(files: readonly FileChange[]): Promise<readonly (AppError | undefined)[]>;
   /** Makes the contents of these files, and the names in their folders, durable. Files that are gone are skipped. */
   syncFiles(paths: readonly string[]): Promise<void>;
+}
+
+/** What is to become of a file: its whole content, or undefined when it is to be gone. */
+export interface FileChange {
+  readonly path: string;
+  readonly content: Buffer | undefined;
 }
 
 /** In one piece, or piece by piece so that a large one is never in memory as a whole. */

@@ -5,7 +5,7 @@ import type { Clock } from '@bundoc/shared/clock';
 import { AppError, hasCode } from '@bundoc/shared/errors';
 import type { ProjectCipher } from '../../cipher/project-cipher.ts';
 import { type DocumentRef, readStoredMetadata } from '../../cipher/stored-text.ts';
-import { KeyedMutex } from '../../keyed-mutex.ts';
+import { Turns } from '../../turns.ts';
 import type {
   ChangePage,
   CollectionSummary,
@@ -25,10 +25,17 @@ import type { Catalog, LivingDocument } from './catalog.ts';
 import { type Disk, replaceFile } from './disk.ts';
 import type { FileWriter } from './file-writer.ts';
 import { FRAME_BYTES_MAX } from './frame.ts';
-import { GroupPreparer, type Prepared, type Unsealed, type Waiting } from './group-preparer.ts';
+import {
+  type FrameChange,
+  GroupPreparer,
+  type Prepared,
+  type PreparedGroup,
+  type Unsealed,
+  type Waiting,
+} from './group-preparer.ts';
 import type { Journal } from './journal.ts';
-import { type DocumentState, type JournalRecord, writeRecord } from './record.ts';
-import type { SealBudget, SealLimits } from './seal-budget.ts';
+import { type DocumentState, writeSealsRecord } from './record.ts';
+import type { SealBudget, SealCount, SealLimits } from './seal-budget.ts';
 import type { SealedCache } from './sealed-cache.ts';
 import { encodeSnapshot } from './snapshot.ts';
 import type { UsedKeys } from './used-keys.ts';
@@ -89,8 +96,10 @@ export class EmbeddedStore implements ProjectStore {
   readonly #options: EmbeddedStoreOptions;
   readonly #parts: EmbeddedParts;
   readonly #waiting: Waiting[] = [];
+  /** Durable, and not answered yet. */
+  readonly #durable: Prepared[] = [];
   readonly #preparer: GroupPreparer;
-  readonly #journalTurn = new KeyedMutex();
+  readonly #journalTurn = new Turns();
   #pumping: Promise<void> | undefined;
   #checkpointing: Promise<void> | undefined;
   #waitingBytes = 0;
@@ -111,6 +120,12 @@ export class EmbeddedStore implements ProjectStore {
 
   get failed(): boolean {
     return this.#failed;
+  }
+
+  getAtHand(ref: DocumentRef): StoredDocument | undefined {
+    const living = this.#parts.catalog.living(ref);
+    const sealed = living && this.#inMemory(living);
+    return sealed && this.#open(ref, living, sealed);
   }
 
   async get(ref: DocumentRef): Promise<StoredDocument | undefined> {
@@ -231,7 +246,7 @@ export class EmbeddedStore implements ProjectStore {
     await this.#pumping;
     await this.#checkpointing?.catch(() => undefined);
     await this.#parts.writer.stop();
-    await this.#journalTurn.run('', () => this.#parts.journal.close());
+    await this.#journalTurn.run(() => this.#parts.journal.close());
   }
 
   /** Document files cannot be written: the journal still has everything, but it must not grow for ever. */
@@ -270,11 +285,12 @@ export class EmbeddedStore implements ProjectStore {
 
   /** Commits what waits, frame by frame, until nothing does. Never rejects. */
   async #pump(): Promise<void> {
+    // What is asked for in the same turn of the event loop goes into the same frame.
+    await setImmediate();
     while (this.#waiting.length > 0) {
-      // What is asked for in the same turn of the event loop goes into the same frame.
-      await setImmediate();
       const group = this.#takeGroup();
-      const refused = await this.#refusedForSpace(group);
+      // Asked first where the answer is mostly yes: each promise that is not made counts when a frame holds one commit.
+      const refused = this.#parts.writer.isRoomy ? undefined : await this.#refusedForSpace(group);
       const accepted = refused === undefined ? group : group.filter(onlyDeletes);
       try {
         await this.#commitGroup(accepted);
@@ -283,14 +299,24 @@ export class EmbeddedStore implements ProjectStore {
         for (const { done } of accepted) done.reject(error);
       }
       if (refused !== undefined) for (const { done } of group) done.reject(refused);
-      await this.#keepJournalShort();
+      if (this.#isJournalLong) await this.#keepJournalShort();
     }
+    this.#acknowledge();
     // In the same turn in which nothing was found waiting: a commit that comes now must start the pump again.
     this.#pumping = undefined;
   }
 
+  /**
+   * Answers the commits that are durable. They wait for it until the next frame is on its way to the disk, so that the disk is busy
+   * while answers are made; and nothing is awaited before.
+   */
+  #acknowledge(): void {
+    for (const { results, waiting } of this.#durable.splice(0)) waiting.done.resolve(results);
+  }
+
   /** Waits until document files have caught up. @returns why documents cannot be taken, when that is so. */
   async #refusedForSpace(group: readonly Waiting[]): Promise<unknown> {
+    this.#acknowledge();
     if (group.every(onlyDeletes)) return undefined;
     try {
       await this.#parts.writer.room();
@@ -300,18 +326,22 @@ export class EmbeddedStore implements ProjectStore {
     }
   }
 
-  /** Begins a checkpoint when the journal is long, and waits for it when the journal has become much too long. */
+  /** A checkpoint is due. */
+  get #isJournalLong(): boolean {
+    return !this.#failed && this.#parts.journal.liveBytes > this.#checkpointBytes();
+  }
+
+  /** Begins a checkpoint, and waits for it when the journal has become much too long. */
   async #keepJournalShort(): Promise<void> {
-    const checkpointBytes = this.#checkpointBytes();
+    this.#acknowledge();
     const nowMs = this.#options.clock.monotonic();
-    if (this.#failed || this.#parts.journal.liveBytes <= checkpointBytes || nowMs < this.#checkpointAgainMs)
-      return;
+    if (nowMs < this.#checkpointAgainMs) return;
     const checkpoint = this.#startCheckpoint().catch((error: unknown) => {
       if (!hasCode(error, 'disk_full')) this.#fail(error);
       // Each try ends a segment, which a full disk has no room for.
       this.#checkpointAgainMs = nowMs + CHECKPOINT_PAUSE_MS;
     });
-    if (this.#parts.journal.liveBytes > JOURNAL_LONG * checkpointBytes) await checkpoint;
+    if (this.#parts.journal.liveBytes > JOURNAL_LONG * this.#checkpointBytes()) await checkpoint;
   }
 
   /** A snapshot is of the whole catalog: it is not worth its writing before the journal has become as long. */
@@ -341,23 +371,24 @@ export class EmbeddedStore implements ProjectStore {
 
   async #commitGroup(group: readonly Waiting[]): Promise<void> {
     if (this.#failed) throw new AppError('storage_unavailable');
-    let prepared: Prepared[];
+    let prepared: PreparedGroup;
     try {
-      await this.#reserveSeals(group);
+      if (this.#missingSeals(group) !== undefined) await this.#reserveSeals(group);
       // In the same turn in which enough seals were found reserved.
       prepared = this.#preparer.prepare(group);
-      const mayUseReserve = prepared.every(({ waiting }) => onlyDeletes(waiting));
-      const records = prepared.flatMap((one) => one.records);
+      const mayUseReserve = prepared.commits.every(({ waiting }) => onlyDeletes(waiting));
       // Published in the same turn: a checkpoint that begins next must find in the catalog and among the files all that lies in the
       // segments that it frees.
-      await this.#append(records, mayUseReserve, () => {
-        for (const record of records) this.#publish(record);
+      const appended = this.#append(prepared.frame, mayUseReserve, () => {
+        for (const change of prepared.changes) this.#publish(change);
       });
+      this.#acknowledge();
+      await appended;
     } catch (error) {
       if (hasCode(error, 'disk_full', 'key_exhausted')) return this.#commitDeletesOf(group, error);
       throw error;
     }
-    for (const { results, waiting } of prepared) waiting.done.resolve(results);
+    this.#durable.push(...prepared.commits);
   }
 
   /** The group as a whole cannot be; its deletes need neither space nor seals, and may not suffer from who came with them. */
@@ -368,31 +399,36 @@ export class EmbeddedStore implements ProjectStore {
     await this.#commitGroup(deletes);
   }
 
+  /** What must be reserved before the group can be sealed. @throws AppError `key_exhausted`. */
+  #missingSeals(group: readonly Waiting[]): SealCount | undefined {
+    return this.#parts.seals.reservationFor(group.reduce((sum, waiting) => sum + sealsOf(waiting), 0));
+  }
+
   /** Makes sure that the seals of a group are durably reserved. @throws AppError `key_exhausted`. */
   async #reserveSeals(group: readonly Waiting[]): Promise<void> {
+    this.#acknowledge();
     const { seals } = this.#parts;
-    const need = group.reduce((sum, waiting) => sum + sealsOf(waiting), 0);
     for (
-      let missing = seals.reservationFor(need);
+      let missing = this.#missingSeals(group);
       missing !== undefined;
-      missing = seals.reservationFor(need)
+      missing = this.#missingSeals(group)
     ) {
       const reservation = missing;
+      const writer = new ByteWriter(16);
+      writeSealsRecord(writer, reservation);
       // One turn, so that a checkpoint settles the budget either before or after it.
-      await this.#append([{ kind: 'seals', seals: reservation }], false, () => seals.reserved(reservation));
+      await this.#append(writer.finish(), false, () => seals.reserved(reservation));
       if (seals.rotationDue) this.#options.onRotationDue(this.#options.cipher.version);
     }
   }
 
-  /** Makes records durable in one frame. A failure other than a full disk ends all writing. */
-  async #append(records: readonly JournalRecord[], mayUseReserve: boolean, then?: () => void): Promise<void> {
-    if (records.length === 0) return;
-    const writer = new ByteWriter(records.reduce((sum, record) => sum + likelyBytes(record), 0));
-    for (const record of records) writeRecord(writer, record);
+  /** Makes a frame durable. A failure other than a full disk ends all writing. */
+  async #append(frame: Buffer, mayUseReserve: boolean, then: () => void): Promise<void> {
+    if (frame.length === 0) return;
     try {
-      await this.#journalTurn.run('', async () => {
-        await this.#parts.journal.append([writer.finish()], { mayUseReserve });
-        then?.();
+      await this.#journalTurn.run(async () => {
+        await this.#parts.journal.append([frame], { mayUseReserve });
+        then();
       });
     } catch (error) {
       if (hasCode(error, 'disk_full')) throw error;
@@ -401,20 +437,22 @@ export class EmbeddedStore implements ProjectStore {
     }
   }
 
-  /** Makes a durable record visible, and has its file written. */
-  #publish(record: JournalRecord): void {
+  /** Makes a durable change visible, and has its file written. */
+  #publish(change: FrameChange): void {
     const { catalog, usedKeys, writer } = this.#parts;
-    if (record.kind === 'used key') usedKeys.add(record.used);
-    if (record.kind !== 'document') return;
-    const { state, sealed } = record;
+    if (change.kind === 'used key') {
+      usedKeys.add(change.used);
+      return;
+    }
+    const { state, fileName, sealed } = change;
+    const { cache, project } = this.#options;
     catalog.apply(state);
-    const fileName = state.fileName.toString('hex');
     if (state.deletedMs === 0) {
       writer.put(fileName, sealed);
-      this.#options.cache.set(this.#options.project, fileName, sealed);
+      cache.update(project, fileName, sealed);
     } else {
       writer.remove(fileName);
-      this.#options.cache.delete(this.#options.project, fileName);
+      cache.delete(project, fileName);
     }
   }
 
@@ -430,17 +468,17 @@ export class EmbeddedStore implements ProjectStore {
     if (purged === 0 && journal.liveBytes === 0) return;
     // It could not end, and every rotation takes another segment.
     if (writer.full) throw new AppError('disk_full');
-    const head = await this.#journalTurn.run('', async () => {
+    const head = await this.#journalTurn.run(async () => {
       const start = await journal.beginCheckpoint();
       const { lastSeq, purgedSeq } = catalog;
       return { start, lastSeq, purgedSeq, seals: this.#parts.seals.settle() };
     });
     await writer.flush();
-    const snapshot = encodeSnapshot(project, cipher, head, usedKeys, catalog.states());
+    const snapshot = encodeSnapshot(project, cipher, head, usedKeys, catalog);
     await replaceFile(disk, join(directory, 'tmp'), join(directory, CATALOG_FILE), snapshot);
     const { checkpointBytes, segmentBytes } = this.#options.limits;
     const keep = 2 + Math.ceil(checkpointBytes / segmentBytes);
-    await this.#journalTurn.run('', () => journal.recycle(head.start.firstLive, keep));
+    await this.#journalTurn.run(() => journal.recycle(head.start.firstLive, keep));
   }
 
   #fail(error: unknown): void {
@@ -462,11 +500,6 @@ function onlyDeletes({ writes, reseals }: Waiting): boolean {
 
 function sealsOf({ writes, reseals }: Waiting): number {
   return reseals.length + writes.filter(({ kind }) => kind === 'put').length;
-}
-
-/** What a record takes in a frame, if its names are not unusually long. */
-function likelyBytes(record: JournalRecord): number {
-  return 256 + (record.kind === 'document' ? record.sealed.length : 0);
 }
 
 function bytesOf(write: Write): number {

@@ -14,9 +14,9 @@ function heldDisk() {
   const held: (() => void)[] = [];
   const disk: Disk = {
     ...bound(inner),
-    writeFile: async (path, content) => {
+    writeFiles: async (files) => {
       await new Promise<void>((resolve) => held.push(resolve));
-      await inner.writeFile(path, content);
+      return inner.writeFiles(files);
     },
   };
   return { disk, inner, release: () => held.splice(0).map((resolve) => resolve()).length };
@@ -32,7 +32,7 @@ function bound(disk: SimulatedDisk): Disk {
     remove: (path) => disk.remove(path),
     syncDirectory: (path) => disk.syncDirectory(path),
     openFile: (path) => disk.openFile(path),
-    writeFile: (path, content) => disk.writeFile(path, content),
+    writeFiles: (files) => disk.writeFiles(files),
     syncFiles: (paths) => disk.syncFiles(paths),
   };
 }
@@ -106,7 +106,7 @@ describe('room among the document files that wait', () => {
     const { disk } = heldDisk();
     const failing: Disk = {
       ...disk,
-      writeFile: async () => Promise.reject(new AppError('storage_unavailable')),
+      writeFiles: async (files) => files.map(() => new AppError('storage_unavailable')),
     };
     const { writer, failures } = writerOn(failing, backlog);
     writer.put(name(1), Buffer.alloc(5_000));

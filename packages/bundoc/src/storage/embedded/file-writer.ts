@@ -1,5 +1,4 @@
-import { join } from 'node:path';
-import { AppError, hasCode } from '@bundoc/shared/errors';
+import { AppError } from '@bundoc/shared/errors';
 import type { Backlog } from './backlog.ts';
 import type { Disk } from './disk.ts';
 
@@ -27,8 +26,9 @@ export interface FileWriterOptions {
   readonly onFailure: (error: unknown) => void;
 }
 
-/** Enough for the disk to take many at a time; the backlog is bounded by bytes. */
-const WRITES_AT_ONCE = 64;
+/** Files of one round, and their bytes beyond the first: a round takes milliseconds, so that closing waits no longer. */
+const ROUND_FILES_MAX = 256;
+const ROUND_BYTES_MAX = 4_194_304;
 /** How long after a full disk it is tried again, milliseconds. */
 const FULL_RETRY_MS = 500;
 
@@ -41,14 +41,13 @@ export class FileWriter {
   readonly #options: FileWriterOptions;
   /** Latest wish of each file that is not on the disk yet, by name. */
   readonly #wishes = new Map<string, Wish>();
-  /** Names whose files are being written now. */
-  readonly #writing = new Set<string>();
-  /** Paths that were written and not synced yet. */
-  #unsynced = new Set<string>();
+  /** The round of files that is being written now. */
+  #round: Promise<void> | undefined;
+  /** Names of files that were written and not synced yet; some twice. */
+  #unsynced: string[] = [];
   #wishCount = 0;
   #backlogBytes = 0;
   #flush: Flush | undefined;
-  #idle: PromiseWithResolvers<void> | undefined;
   #roomy: PromiseWithResolvers<void> | undefined;
   #failure: { readonly error: unknown } | undefined;
   /** Set while the disk is full: the next try. */
@@ -79,6 +78,11 @@ export class FileWriter {
     this.#wish(fileName, undefined);
   }
 
+  /** True when {@link room} would resolve at once. */
+  get isRoomy(): boolean {
+    return !this.#options.backlog.isFull || this.#backlogBytes === 0 || this.#failure !== undefined;
+  }
+
   /**
    * Resolves at once unless too much is waiting; a project of which nothing waits does not wait for others.
    *
@@ -86,7 +90,7 @@ export class FileWriter {
    */
   async room(): Promise<void> {
     const { backlog } = this.#options;
-    while (backlog.isFull && this.#backlogBytes > 0 && this.#failure === undefined) {
+    while (!this.isRoomy) {
       if (this.#retry !== undefined) throw new AppError('disk_full');
       if (this.#roomy === undefined) {
         this.#roomy = Promise.withResolvers();
@@ -116,10 +120,10 @@ export class FileWriter {
       });
     }
     if (this.#failure !== undefined) throw this.#failure.error;
-    const paths = this.#unsynced;
-    this.#unsynced = new Set();
+    const names = new Set(this.#unsynced);
+    this.#unsynced = [];
     try {
-      await this.#options.disk.syncFiles([...paths]);
+      await this.#options.disk.syncFiles(Array.from(names, (fileName) => this.#pathOf(fileName)));
       // Folders may have been made for them, by this process or by one before it that did not come to sync them.
       await this.#options.disk.syncDirectory(this.#options.directory);
     } catch (error) {
@@ -134,10 +138,7 @@ export class FileWriter {
     this.#failure ??= { error: new Error('the writer was stopped') };
     this.#flush?.done.resolve();
     clearTimeout(this.#retry);
-    while (this.#writing.size > 0) {
-      this.#idle ??= Promise.withResolvers();
-      await this.#idle.promise;
-    }
+    await this.#round;
     this.#count(-this.#backlogBytes);
   }
 
@@ -151,7 +152,7 @@ export class FileWriter {
     this.#count((sealed?.length ?? 0) - (former?.sealed?.length ?? 0));
     this.#wishes.set(fileName, { sealed, number: ++this.#wishCount });
     if (former !== undefined) this.#settled(former);
-    this.#start(fileName);
+    this.#start();
   }
 
   /** A wish is fulfilled or replaced. */
@@ -161,61 +162,69 @@ export class FileWriter {
     if (--flush.left === 0) flush.done.resolve();
   }
 
-  /** Begins to write a file, unless it must wait. A full disk holds up contents, and lets files be removed. */
-  #start(fileName: string): void {
-    const holdsContent = this.#wishes.get(fileName)?.sealed !== undefined;
-    if (this.#failure !== undefined || (this.#retry !== undefined && holdsContent)) return;
-    if (this.#writing.size >= WRITES_AT_ONCE || this.#writing.has(fileName)) return;
-    this.#writing.add(fileName);
-    void this.#write(fileName);
+  /** Begins a round, unless one is under way. Never throws. */
+  #start(): void {
+    if (this.#round !== undefined || this.#failure !== undefined) return;
+    const wishes = this.#nextWishes();
+    if (wishes.length === 0) return;
+    this.#round = this.#write(wishes).finally(() => {
+      this.#round = undefined;
+      this.#afterRound();
+    });
   }
 
-  async #write(fileName: string): Promise<void> {
-    const wish = this.#wishes.get(fileName);
-    let done = false;
+  /** Wishes for one round, those that wait longest first. A full disk holds up contents, and lets files be removed. */
+  #nextWishes(): [string, Wish][] {
+    const next: [string, Wish][] = [];
+    let bytes = 0;
+    for (const [fileName, wish] of this.#wishes) {
+      if (next.length === ROUND_FILES_MAX || bytes >= ROUND_BYTES_MAX) break;
+      if (this.#retry !== undefined && wish.sealed !== undefined) continue;
+      next.push([fileName, wish]);
+      bytes += wish.sealed?.length ?? 0;
+    }
+    return next;
+  }
+
+  async #write(wishes: readonly [string, Wish][]): Promise<void> {
+    const files = wishes.map(([fileName, { sealed }]) => ({
+      path: this.#pathOf(fileName),
+      content: sealed,
+    }));
+    let outcomes: readonly (AppError | undefined)[];
     try {
-      if (wish !== undefined) await this.#fulfil(fileName, wish);
-      done = true;
+      outcomes = await this.#options.disk.writeFiles(files);
     } catch (error) {
-      if (hasCode(error, 'disk_full')) this.#waitForSpace();
-      else this.#fail(error);
-    }
-    this.#writing.delete(fileName);
-    if (done && wish !== undefined && this.#wishes.get(fileName) === wish) {
-      this.#wishes.delete(fileName);
-      this.#count(-(wish.sealed?.length ?? 0));
-      this.#settled(wish);
-    }
-    this.#next();
-  }
-
-  async #fulfil(fileName: string, wish: Wish): Promise<void> {
-    const { disk } = this.#options;
-    const path = join(this.#options.directory, fileName.slice(0, 2), fileName);
-    if (wish.sealed === undefined) {
-      await disk.remove(path);
-      // Even if there was none: a process that was killed may have removed it and not synced its folder.
-      this.#unsynced.add(path);
+      this.#fail(error);
       return;
     }
-    await disk.writeFile(path, wish.sealed);
-    this.#full = false;
-    this.#unsynced.add(path);
+    for (const [at, [fileName, wish]] of wishes.entries()) {
+      const error = outcomes[at];
+      if (error === undefined) this.#written(fileName, wish);
+      else if (error.code === 'disk_full') this.#waitForSpace();
+      else this.#fail(error);
+    }
   }
 
-  /** Starts what waits, and wakes who waits. */
-  #next(): void {
-    for (const fileName of this.#wishes.keys()) {
-      if (this.#writing.size >= WRITES_AT_ONCE) break;
-      this.#start(fileName);
-    }
-    // Who waits for room is told when there is none to be expected, or nothing of this project left to wait for.
+  #pathOf(fileName: string): string {
+    return `${this.#options.directory}/${fileName.slice(0, 2)}/${fileName}`;
+  }
+
+  #written(fileName: string, wish: Wish): void {
+    // A removal too, even of what was not there: a process that was killed may have removed it and not synced its folder.
+    this.#unsynced.push(fileName);
+    if (wish.sealed !== undefined) this.#full = false;
+    if (this.#wishes.get(fileName) !== wish) return;
+    this.#wishes.delete(fileName);
+    this.#count(-(wish.sealed?.length ?? 0));
+    this.#settled(wish);
+  }
+
+  /** Wakes who waits for room when there is none to be expected, or nothing of this project left to wait for; goes on. */
+  #afterRound(): void {
     if (this.#failure !== undefined || this.#retry !== undefined || this.#backlogBytes === 0)
       this.#wakeRoomy();
-    if (this.#writing.size === 0) {
-      this.#idle?.resolve();
-      this.#idle = undefined;
-    }
+    this.#start();
   }
 
   #waitForSpace(): void {
@@ -223,7 +232,7 @@ export class FileWriter {
     this.#flush?.done.reject(new AppError('disk_full'));
     this.#retry ??= setTimeout(() => {
       this.#retry = undefined;
-      this.#next();
+      this.#start();
     }, FULL_RETRY_MS).unref();
   }
 

@@ -1,3 +1,4 @@
+import { SEAL_OVERHEAD_BYTES } from '@bundoc/shared/aead';
 import type { Clock } from '@bundoc/shared/clock';
 import { AppError } from '@bundoc/shared/errors';
 import { smallRandom } from '@bundoc/shared/random';
@@ -5,8 +6,9 @@ import type { ProjectCipher } from '../../cipher/project-cipher.ts';
 import { composeStoredText } from '../../cipher/stored-text.ts';
 import type { CommitOptions, Write, WriteResult } from '../port.ts';
 import { requirePrecondition } from '../precondition.ts';
+import { ByteWriter } from './bytes.ts';
 import type { Catalog } from './catalog.ts';
-import { type DocumentState, type JournalRecord, REV_BYTES, type UsedKey } from './record.ts';
+import { type DocumentState, REV_BYTES, type UsedKey, writeDocument, writeUsedKeyRecord } from './record.ts';
 import type { SealBudget } from './seal-budget.ts';
 import type { UsedKeys } from './used-keys.ts';
 
@@ -27,8 +29,27 @@ export interface Waiting {
 /** A commit that was found in order, and will be acknowledged once its frame is durable. */
 export interface Prepared {
   readonly waiting: Waiting;
-  readonly records: readonly JournalRecord[];
   readonly results: readonly WriteResult[];
+}
+
+/** What becomes visible once the frame is durable. */
+export type FrameChange =
+  | {
+      readonly kind: 'document';
+      readonly state: DocumentState;
+      /** Hex of the state's file name. */
+      readonly fileName: string;
+      /** A view of the frame; empty for a delete. */
+      readonly sealed: Buffer;
+    }
+  | { readonly kind: 'used key'; readonly used: UsedKey };
+
+export interface PreparedGroup {
+  readonly commits: readonly Prepared[];
+  /** Plaintext of the frame; empty when there is nothing to write. */
+  readonly frame: Buffer;
+  /** In their order. */
+  readonly changes: readonly FrameChange[];
 }
 
 export interface GroupPreparerOptions {
@@ -39,11 +60,22 @@ export interface GroupPreparerOptions {
   readonly clock: Clock;
 }
 
-const NOTHING = Buffer.alloc(0);
+/** What a record takes in a frame beside its sealed bytes, if its names are not unusually long. */
+const RECORD_BYTES = 256;
+
+/** A document of the frame that is being written: its sealed bytes are found by their place, since the frame may move as it grows. */
+interface Placed {
+  readonly kind: 'document';
+  readonly state: DocumentState;
+  readonly fileName: string;
+  readonly start: number;
+}
+
+type PlacedChange = Placed | Extract<FrameChange, { kind: 'used key' }>;
 
 /**
- * Decides the commits of one frame, in their order, and seals what they write. Changes nothing: the records take effect once
- * they are durable. The seals must have been reserved.
+ * Decides the commits of one frame, in their order, and seals what they write right into it. Changes nothing: the changes take effect
+ * once the frame is durable. The seals must have been reserved.
  */
 export class GroupPreparer {
   readonly #catalog: Catalog;
@@ -61,48 +93,54 @@ export class GroupPreparer {
   }
 
   /** Checks each commit against all that come before it; one that is refused leaves no trace. */
-  prepare(group: readonly Waiting[]): Prepared[] {
-    const prepared: Prepared[] = [];
+  prepare(group: readonly Waiting[]): PreparedGroup {
+    const commits: Prepared[] = [];
+    const placed: PlacedChange[] = [];
     const states = new Map<string, DocumentState>();
     const usedHere = new Map<string, UsedKey>();
+    const writer = new ByteWriter(group.reduce((sum, waiting) => sum + likelyBytes(waiting), 0));
     let seq = this.#catalog.lastSeq;
     for (const waiting of group) {
+      const before = { bytes: writer.length, changes: placed.length };
       try {
         const nowMs = this.#clock.now();
         const repeated = this.#repeated(waiting, usedHere, nowMs);
         if (repeated !== undefined) {
-          prepared.push({ waiting, records: [], results: repeated });
+          commits.push({ waiting, results: repeated });
           continue;
         }
         const own = new Map<string, DocumentState>();
-        const records: JournalRecord[] = [];
         const results: WriteResult[] = [];
         for (const write of waiting.writes) {
           const key = `${write.ref.collection}\0${write.ref.id}`;
-          const before = own.get(key) ?? states.get(key) ?? this.#catalog.get(write.ref);
-          const { state, sealed, result } = this.#apply(write, before, ++seq, nowMs);
-          own.set(key, state);
-          records.push({ kind: 'document', state, sealed });
+          const former = own.get(key) ?? states.get(key) ?? this.#catalog.get(write.ref);
+          const { change, result } = this.#apply(writer, write, former, ++seq, nowMs);
+          own.set(key, change.state);
+          placed.push(change);
           results.push(result);
         }
         for (const { state, text } of waiting.reseals) {
           const key = `${state.collection}\0${state.id}`;
           const now = states.get(key) ?? this.#catalog.get(state);
-          if (now?.seq === state.seq) records.push(this.#resealed(now, text));
+          if (now?.seq === state.seq) placed.push(this.#resealed(writer, now, text));
         }
         const { idempotency } = waiting.options;
         if (idempotency !== undefined) {
           const used = { ...idempotency, atMs: nowMs, answer: JSON.stringify(results) };
           usedHere.set(used.key, used);
-          records.push({ kind: 'used key', used });
+          writeUsedKeyRecord(writer, used);
+          placed.push({ kind: 'used key', used });
         }
         for (const [key, state] of own) states.set(key, state);
-        prepared.push({ waiting, records, results });
+        commits.push({ waiting, results });
       } catch (error) {
+        writer.truncate(before.bytes);
+        placed.length = before.changes;
         waiting.done.reject(error);
       }
     }
-    return prepared;
+    const frame = writer.finish();
+    return { commits, frame, changes: placed.map((change) => changeOf(change, frame)) };
   }
 
   #repeated(
@@ -120,11 +158,12 @@ export class GroupPreparer {
   }
 
   #apply(
+    writer: ByteWriter,
     write: Write,
     before: DocumentState | undefined,
     seq: number,
     nowMs: number,
-  ): { state: DocumentState; sealed: Buffer; result: WriteResult } {
+  ): { change: Placed; result: WriteResult } {
     const living = before?.deletedMs === 0 ? before : undefined;
     requirePrecondition(write.precondition, living?.rev.toString('hex'));
     const cipher = this.#cipher;
@@ -143,7 +182,9 @@ export class GroupPreparer {
     if (write.kind === 'delete') {
       if (living === undefined) throw new AppError('document_not_found');
       const state = { ...common, size: 0, deletedMs: Math.max(1, nowMs) };
-      return { state, sealed: NOTHING, result: { created: false, metadata: undefined } };
+      writeDocument(writer, state);
+      const change: Placed = { kind: 'document', state, fileName: name, start: writer.length };
+      return { change, result: { created: false, metadata: undefined } };
     }
     const metadata = {
       _id: write.ref.id,
@@ -152,20 +193,40 @@ export class GroupPreparer {
       _created: new Date(common.createdMs).toISOString(),
       _updated: new Date(nowMs).toISOString(),
     };
-    const sealed = this.#seal(name, composeStoredText(metadata, write.content));
-    const state = { ...common, size: sealed.length, deletedMs: 0 };
-    return { state, sealed, result: { created: living === undefined, metadata } };
+    const change = this.#seal(writer, common, name, composeStoredText(metadata, write.content));
+    return { change, result: { created: living === undefined, metadata } };
   }
 
   /** The same state of a document, sealed under the current version. */
-  #resealed(state: DocumentState, text: Buffer): JournalRecord {
-    const cipher = this.#cipher;
-    const sealed = this.#seal(state.fileName.toString('hex'), text);
-    return { kind: 'document', state: { ...state, keyVersion: cipher.version, size: sealed.length }, sealed };
+  #resealed(writer: ByteWriter, state: DocumentState, text: Buffer): Placed {
+    const former = { ...state, keyVersion: this.#cipher.version };
+    return this.#seal(writer, former, state.fileName.toString('hex'), text);
   }
 
-  #seal(fileName: string, text: Buffer): Buffer {
+  #seal(
+    writer: ByteWriter,
+    common: Omit<DocumentState, 'size' | 'deletedMs'>,
+    fileName: string,
+    text: Buffer,
+  ): Placed {
+    const state = { ...common, size: text.length + SEAL_OVERHEAD_BYTES, deletedMs: 0 };
+    const room = writeDocument(writer, state);
     this.#seals.sealed();
-    return this.#cipher.sealDocument(fileName, text);
+    this.#cipher.sealDocument(fileName, text, room);
+    return { kind: 'document', state, fileName, start: writer.length - room.length };
   }
+}
+
+function changeOf(change: PlacedChange, frame: Buffer): FrameChange {
+  if (change.kind === 'used key') return change;
+  const { kind, state, fileName, start } = change;
+  return { kind, state, fileName, sealed: frame.subarray(start, start + state.size) };
+}
+
+function likelyBytes({ writes, reseals }: Waiting): number {
+  let bytes = (writes.length + reseals.length) * RECORD_BYTES;
+  for (const write of writes)
+    if (write.kind === 'put') bytes += 2 * RECORD_BYTES + write.content.bytes.length;
+  for (const { text } of reseals) bytes += text.length;
+  return bytes;
 }

@@ -95,6 +95,7 @@ export class Journal {
   readonly #free: FreeSegment[] = [];
   /** Paths of segments that hold commits a checkpoint has not covered, by number. */
   readonly #live = new Map<number, LiveSegment>();
+  #liveBytes = 0;
   #active: ActiveSegment | undefined;
   #nextNumber: number;
   #end: SegmentEnd;
@@ -124,7 +125,7 @@ export class Journal {
 
   /** Bytes of frames that a checkpoint has not covered yet. */
   get liveBytes(): number {
-    return this.#live.values().reduce((sum, { used }) => sum + used, 0);
+    return this.#liveBytes;
   }
 
   /**
@@ -135,7 +136,7 @@ export class Journal {
    */
   async append(plaintext: readonly Buffer[], { mayUseReserve = false } = {}): Promise<void> {
     const need = frameBytes(plaintext.reduce((sum, part) => sum + part.length, 0));
-    if (!mayUseReserve) await this.#leaveReserve();
+    if (!mayUseReserve && this.#active?.isReserve === true) await this.#leaveReserve();
     if (this.#active === undefined || this.#active.offset + need > this.#active.live.bytes) {
       await this.rotate();
       this.#active = await this.#begin(need, mayUseReserve);
@@ -147,6 +148,7 @@ export class Journal {
     active.frames++;
     active.lastTag = Buffer.from(frame.subarray(8, 8 + TAG_BYTES));
     active.live.used += frame.length;
+    this.#liveBytes += frame.length;
   }
 
   /** Once there is space for another segment, that one is the reserve. @throws AppError `disk_full` */
@@ -178,9 +180,10 @@ export class Journal {
    * use, the others are removed.
    */
   async recycle(firstLive: number, keep: number): Promise<void> {
-    for (const [number, { path, bytes }] of [...this.#live]) {
+    for (const [number, { path, bytes, used }] of [...this.#live]) {
       if (number >= firstLive) continue;
       this.#live.delete(number);
+      this.#liveBytes -= used;
       this.#free.push({ path, bytes, clean: false });
     }
     for (const { path } of this.#free.splice(keep)) await this.#options.disk.remove(path);
@@ -299,7 +302,10 @@ export class Journal {
     });
     if (faults[0] !== undefined) throw new JournalCorrupt(faults[0]);
     for (const path of folder.stubs) await disk.remove(path);
-    for (const { number, path, bytes, used } of live) this.#live.set(number, { path, bytes, used });
+    for (const { number, path, bytes, used } of live) {
+      this.#live.set(number, { path, bytes, used });
+      this.#liveBytes += used;
+    }
     for (const segment of folder.blank) this.#free.push({ ...segment, clean: true });
     for (const [number, { path, bytes }] of folder.segments) {
       if (number < start.firstLive) this.#free.push({ path, bytes: bytes.length, clean: false });

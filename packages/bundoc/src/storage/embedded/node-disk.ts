@@ -1,6 +1,7 @@
-import { constants } from 'node:fs';
+import { close as closeCallback, constants, open as openCallback, write as writeCallback } from 'node:fs';
 import { type FileHandle, mkdir, open, readdir, readFile, rename, unlink } from 'node:fs/promises';
 import { dirname } from 'node:path';
+import { promisify } from 'node:util';
 import { AppError } from '@bundoc/shared/errors';
 import { type Disk, piecesOf } from './disk.ts';
 import { FilesystemSync } from './filesystem-sync.ts';
@@ -63,14 +64,17 @@ export const nodeDisk: Disk = {
   openFile: (path) =>
     guarded(async () => {
       // Each write is as good as one with an `fdatasync` behind it, in one trip to the pool of threads instead of two.
-      const file = await open(path, constants.O_RDWR | constants.O_DSYNC);
+      const file = await openDescriptor(path, constants.O_RDWR | constants.O_DSYNC);
       return {
-        writeDurably: (offset, bytes) => guarded(() => writeFully(file, bytes, offset)),
-        close: () => guarded(() => file.close()),
+        writeDurably: (offset, bytes) => writeWhole(file, bytes, offset),
+        close: () => guarded(() => closeDescriptor(file)),
       };
     }),
 
-  writeFile: (path, content) => guarded(() => writeThread.write({ path, content })),
+  writeFiles: async (files) => {
+    const outcomes = await writeThread.write(files);
+    return outcomes.map((error) => error && diskError(error));
+  },
 
   syncFiles: (paths) =>
     guarded(async () => {
@@ -82,6 +86,23 @@ export const nodeDisk: Disk = {
       await forEachAtOnce(directories, (path) => syncFile(path, constants.O_RDONLY | constants.O_DIRECTORY));
     }),
 };
+
+const openDescriptor = promisify(openCallback);
+const closeDescriptor = promisify(closeCallback);
+
+/** By callback, not by a `FileHandle`: that makes a dozen promises for each write, and this one is made for each frame. */
+function writeWhole(file: number, content: Buffer, offset: number): Promise<void> {
+  return new Promise((resolve, reject) => {
+    const writeRest = (done: number): void => {
+      writeCallback(file, content, done, content.length - done, offset + done, (error, bytesWritten) => {
+        if (error !== null) reject(diskError(error));
+        else if (done + bytesWritten < content.length) writeRest(done + bytesWritten);
+        else resolve();
+      });
+    };
+    writeRest(0);
+  });
+}
 
 async function writeFully(file: FileHandle, content: Buffer, offset: number): Promise<void> {
   let written = 0;
@@ -126,11 +147,15 @@ async function guarded<T>(operation: () => Promise<T>): Promise<T> {
   try {
     return await operation();
   } catch (error) {
-    const code = codeOf(error);
-    throw new AppError(code === 'ENOSPC' || code === 'EDQUOT' ? 'disk_full' : 'storage_unavailable', {
-      cause: error,
-    });
+    throw diskError(error);
   }
+}
+
+function diskError(error: unknown): AppError {
+  const code = codeOf(error);
+  return new AppError(code === 'ENOSPC' || code === 'EDQUOT' ? 'disk_full' : 'storage_unavailable', {
+    cause: error,
+  });
 }
 
 function codeOf(error: unknown): string | undefined {

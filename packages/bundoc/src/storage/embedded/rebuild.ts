@@ -115,7 +115,7 @@ export async function rebuildStore(place: StorePlace, options: RebuildOptions): 
     purgedSeq: catalog.purgedSeq,
     seals: sealsAfterRepair(place, remains.store.sealCounts),
   };
-  const snapshot = encodeSnapshot(place.project, place.cipher, head, usedKeys, catalog.states());
+  const snapshot = encodeSnapshot(place.project, place.cipher, head, usedKeys, catalog);
   await replaceFile(disk, join(directory, 'tmp'), join(directory, CATALOG_FILE), snapshot);
   done.push(
     catalogFault === undefined
@@ -314,7 +314,8 @@ async function bringFiles(
     const opened = openOwnDocument(cipher, fileName, sealed);
     if ('fault' in opened || opened.metadata._rev !== rev) continue;
     if (whole.get(fileName) === rev) continue;
-    await disk.writeFile(path, sealed);
+    const [failure] = await disk.writeFiles([{ path, content: sealed }]);
+    if (failure !== undefined) throw failure;
     whole.set(fileName, rev);
   }
   await disk.syncDirectory(join(directory, DOCS_FOLDER));

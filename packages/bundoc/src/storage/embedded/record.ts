@@ -44,14 +44,30 @@ const USED_KEY = 2;
 const SEALS = 3;
 
 export function writeState(writer: ByteWriter, state: DocumentState): void {
+  writeStateOf(writer, state, { bytes: state.fileName, at: 0 }, { bytes: state.rev, at: 0 });
+}
+
+/** A part of a buffer; its length is known. */
+export interface Place {
+  readonly bytes: Buffer;
+  readonly at: number;
+}
+
+/** {@link writeState} of a state whose file name and revision lie in other buffers. */
+export function writeStateOf(
+  writer: ByteWriter,
+  state: Omit<DocumentState, 'fileName' | 'rev'>,
+  fileName: Place,
+  rev: Place,
+): void {
   writer
     .text(state.collection)
     .text(state.id)
-    .raw(state.fileName)
+    .raw(fileName.bytes, fileName.at, FILE_NAME_BYTES)
     .u48(state.seq)
     .u48(state.createdSeq)
     .u48(state.createdMs)
-    .raw(state.rev)
+    .raw(rev.bytes, rev.at, REV_BYTES)
     .u32(state.keyVersion)
     .u32(state.size)
     .u48(state.deletedMs);
@@ -97,22 +113,27 @@ export function readSeals(reader: ByteReader): SealCount {
   return { version: reader.u32(), count: reader.u48() };
 }
 
-/** Adds a record to a frame. A delete has no sealed bytes. */
-export function writeRecord(writer: ByteWriter, record: JournalRecord): void {
-  switch (record.kind) {
-    case 'document':
-      writer.u8(DOCUMENT);
-      writeState(writer, record.state);
-      writer.blob(record.sealed);
-      return;
-    case 'used key':
-      writer.u8(USED_KEY);
-      writeUsedKey(writer, record.used);
-      return;
-    case 'seals':
-      writer.u8(SEALS);
-      writeSeals(writer, record.seals);
-  }
+/**
+ * Adds a document to a frame.
+ *
+ * @returns room for its sealed bytes, `state.size` of them, to be written at once; empty for a delete.
+ */
+export function writeDocument(writer: ByteWriter, state: DocumentState): Buffer {
+  writer.u8(DOCUMENT);
+  writeState(writer, state);
+  return writer.u32(state.size).reserve(state.size);
+}
+
+/** Adds an idempotency key to a frame. */
+export function writeUsedKeyRecord(writer: ByteWriter, used: UsedKey): void {
+  writer.u8(USED_KEY);
+  writeUsedKey(writer, used);
+}
+
+/** Adds a reservation of seals to a frame. */
+export function writeSealsRecord(writer: ByteWriter, seals: SealCount): void {
+  writer.u8(SEALS);
+  writeSeals(writer, seals);
 }
 
 /** The records of a frame. Buffers are views of it. */

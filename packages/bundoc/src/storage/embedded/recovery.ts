@@ -1,5 +1,6 @@
 import { join } from 'node:path';
 import { AppError } from '@bundoc/shared/errors';
+import { Catalog } from './catalog.ts';
 import { removeLeftovers, replaceFile } from './disk.ts';
 import { CATALOG_FILE, EmbeddedStore, type EmbeddedStoreOptions } from './embedded-store.ts';
 import { FileWriter } from './file-writer.ts';
@@ -17,7 +18,7 @@ export async function createEmbeddedStore({ project, directory, disk, cipher }: 
   for (const name of ['docs', 'journal']) await disk.makeDirectory(join(directory, name));
   await disk.syncDirectory(directory);
   const head = { start: { firstLive: 1, before: NO_SEGMENT }, lastSeq: 0, purgedSeq: 0, seals: [] };
-  const snapshot = encodeSnapshot(project, cipher, head, [], []);
+  const snapshot = encodeSnapshot(project, cipher, head, [], new Catalog());
   await replaceFile(disk, join(directory, 'tmp'), join(directory, CATALOG_FILE), snapshot);
 }
 

@@ -1,9 +1,16 @@
 import { LRUCache } from 'lru-cache';
 
-/** Sealed bytes of documents of all projects, the ones used longest ago going first. Nothing in it is readable. */
+/**
+ * Sealed bytes of documents of all projects that were read, the ones used longest ago going first. Nothing in it is readable.
+ *
+ * What is only written does not come in: a long import must not push out what is read all the time, and until its file is written it is in
+ * memory anyway.
+ */
 export interface SealedCache {
   get(project: string, fileName: string): Buffer | undefined;
   set(project: string, fileName: string, sealed: Buffer): void;
+  /** Puts a copy in the place of what is there; nothing happens when there is nothing. */
+  update(project: string, fileName: string, sealed: Buffer): void;
   delete(project: string, fileName: string): void;
 }
 
@@ -12,7 +19,8 @@ const ENTRY_BYTES = 200;
 
 /** @param bytesMax 0 turns it off. */
 export function createSealedCache(bytesMax: number): SealedCache {
-  if (bytesMax === 0) return { get: () => undefined, set: () => undefined, delete: () => undefined };
+  if (bytesMax === 0)
+    return { get: () => undefined, set: () => undefined, update: () => undefined, delete: () => undefined };
   const cache = new LRUCache<string, Buffer>({
     maxSize: bytesMax,
     sizeCalculation: (sealed) => sealed.length + ENTRY_BYTES,
@@ -21,6 +29,13 @@ export function createSealedCache(bytesMax: number): SealedCache {
     get: (project, fileName) => cache.get(project + fileName),
     set: (project, fileName, sealed) => {
       cache.set(project + fileName, sealed);
+    },
+    update: (project, fileName, sealed) => {
+      const name = project + fileName;
+      if (!cache.has(name)) return;
+      const copy = Buffer.allocUnsafeSlow(sealed.length);
+      sealed.copy(copy);
+      cache.set(name, copy);
     },
     delete: (project, fileName) => {
       cache.delete(project + fileName);

@@ -2,6 +2,7 @@ import { type KeyObject, randomBytes } from 'node:crypto';
 import { setImmediate } from 'node:timers/promises';
 import { aadOf, OpenError, open, SEAL_OVERHEAD_BYTES, seal } from '@bundoc/shared/aead';
 import { ByteReader, ByteWriter } from './bytes.ts';
+import type { Catalog } from './catalog.ts';
 import { SEGMENT_ID_BYTES } from './frame.ts';
 import type { JournalStart } from './journal.ts';
 import {
@@ -11,7 +12,6 @@ import {
   readUsedKey,
   type UsedKey,
   writeSeals,
-  writeState,
   writeUsedKey,
 } from './record.ts';
 import type { SealCount } from './seal-budget.ts';
@@ -53,7 +53,7 @@ export async function* encodeSnapshot(
   keys: SnapshotKeys,
   head: SnapshotHead,
   usedKeys: Iterable<UsedKey>,
-  states: Iterable<DocumentState>,
+  catalog: Catalog,
 ): AsyncGenerator<Buffer> {
   const id = randomBytes(ID_BYTES);
   const key = keys.snapshotKey(keys.version, id);
@@ -90,14 +90,12 @@ export async function* encodeSnapshot(
     yield await sealChunk(writer, false);
     writer = new ByteWriter(CHUNK_BYTES + 2_048);
   }
-  for (const state of states) {
-    writer.u8(STATE);
-    writeState(writer, state);
-    if (writer.length < CHUNK_BYTES) continue;
-    yield await sealChunk(writer, false);
+  const begin = (to: ByteWriter) => to.u8(STATE);
+  for (let from: number | undefined = 0; from !== undefined; ) {
+    from = catalog.writeStates(writer, from, CHUNK_BYTES, begin);
+    yield await sealChunk(writer, from === undefined);
     writer = new ByteWriter(CHUNK_BYTES + 2_048);
   }
-  yield await sealChunk(writer, true);
 }
 
 const STATE = 1;

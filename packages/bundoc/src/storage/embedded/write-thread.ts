@@ -1,21 +1,20 @@
 import { extname } from 'node:path';
 import { Worker } from 'node:worker_threads';
-import type { FilesToWrite, Modes, WriteOutcome } from './write-worker.ts';
+import type { FileChange } from './disk.ts';
+import { type FilesToWrite, type Modes, REMOVED, type WriteFailure } from './files-to-write.ts';
 
-export interface FileToWrite {
-  readonly path: string;
-  readonly content: Buffer;
-}
+/** Why a file could not be written; undefined for one that was. */
+export type WriteOutcome = Error | undefined;
 
 interface Asked {
-  readonly file: FileToWrite;
-  readonly done: PromiseWithResolvers<void>;
+  readonly files: readonly FileChange[];
+  readonly done: PromiseWithResolvers<readonly WriteOutcome[]>;
 }
 
 /**
  * Writes small files in a thread of its own, synchronously: each takes three calls of the system there, instead of three
  * tasks of libuv's pool, in which the journal's `fdatasync` would have to queue behind them. What is asked for in one turn
- * of the event loop, or while the thread is busy, goes there as one message.
+ * of the event loop, or while the thread is busy, goes there as one message. The thread gives way to the others.
  *
  * The thread starts with the first file and keeps the process alive only while files are being written.
  */
@@ -31,10 +30,14 @@ export class WriteThread {
     this.#modes = modes;
   }
 
-  /** Its folder is made if there is none. Rejects with an error that has the `code` of the system's error. */
-  write(file: FileToWrite): Promise<void> {
-    const done = Promise.withResolvers<void>();
-    this.#asked.push({ file, done });
+  /**
+   * Folders are made if there are none.
+   *
+   * @returns the outcome of each file; an error has the `code` of the system's error.
+   */
+  write(files: readonly FileChange[]): Promise<readonly WriteOutcome[]> {
+    const done = Promise.withResolvers<readonly WriteOutcome[]>();
+    this.#asked.push({ files, done });
     if (!this.#scheduled && this.#sent.length === 0) {
       this.#scheduled = true;
       setImmediate(() => this.#send());
@@ -54,8 +57,8 @@ export class WriteThread {
     this.#asked = [];
     this.#worker ??= this.#start();
     this.#worker.ref();
-    const message = messageOf(this.#sent.map(({ file }) => file));
-    this.#worker.postMessage(message, [message.contents.buffer]);
+    const message = messageOf(this.#sent.flatMap(({ files }) => files));
+    this.#worker.postMessage(message, [message.bytes.buffer, message.contents.buffer]);
   }
 
   #start(): Worker {
@@ -66,15 +69,11 @@ export class WriteThread {
       execArgv: [],
       workerData: this.#modes,
     });
-    worker.on('message', (outcomes: readonly WriteOutcome[]) => {
+    worker.on('message', (failures: readonly WriteFailure[]) => {
       const sent = this.#sent;
       this.#sent = [];
       worker.unref();
-      for (const [at, { done }] of sent.entries()) {
-        const failure = outcomes[at];
-        if (failure === undefined) done.resolve();
-        else done.reject(Object.assign(new Error(failure.message), { code: failure.code }));
-      }
+      settle(sent, failures);
       this.#send();
     });
     worker.on('error', (error) => this.#died(worker, error));
@@ -88,18 +87,36 @@ export class WriteThread {
     const lost = [...this.#sent, ...this.#asked];
     this.#sent = [];
     this.#asked = [];
-    for (const { done } of lost) done.reject(error);
+    const failure = error instanceof Error ? error : new Error(String(error));
+    for (const { files, done } of lost) done.resolve(files.map(() => failure));
   }
 }
 
-function messageOf(
-  files: readonly FileToWrite[],
-): FilesToWrite & { readonly contents: Uint8Array<ArrayBuffer> } {
-  const contents = new Uint8Array(files.reduce((sum, { content }) => sum + content.length, 0));
-  let at = 0;
-  for (const { content } of files) {
-    contents.set(content, at);
-    at += content.length;
+function messageOf(files: readonly FileChange[]): FilesToWrite & {
+  readonly bytes: Float64Array<ArrayBuffer>;
+  readonly contents: Uint8Array<ArrayBuffer>;
+} {
+  const contents = new Uint8Array(files.reduce((sum, { content }) => sum + (content?.length ?? 0), 0));
+  const bytes = new Float64Array(files.length);
+  let end = 0;
+  for (const [at, { content }] of files.entries()) {
+    bytes[at] = content?.length ?? REMOVED;
+    if (content === undefined) continue;
+    contents.set(content, end);
+    end += content.length;
   }
-  return { files: files.map(({ path, content }) => ({ path, bytes: content.length })), contents };
+  return { paths: files.map(({ path }) => path).join('\0'), bytes, contents };
+}
+
+/** Gives each who asked the outcomes of its own files. */
+function settle(sent: readonly Asked[], failures: readonly WriteFailure[]): void {
+  const failed = new Map(
+    failures.map(({ at, code, message }) => [at, Object.assign(new Error(message), { code })]),
+  );
+  let before = 0;
+  for (const { files, done } of sent) {
+    const start = before;
+    done.resolve(files.map((_, at) => failed.get(start + at)));
+    before += files.length;
+  }
 }

@@ -1,51 +1,76 @@
-import { mkdirSync, writeFileSync } from 'node:fs';
+import {
+  closeSync,
+  constants,
+  fstatSync,
+  ftruncateSync,
+  mkdirSync,
+  openSync,
+  unlinkSync,
+  writeSync,
+} from 'node:fs';
+import { setPriority } from 'node:os';
 import { dirname } from 'node:path';
 import { parentPort, workerData } from 'node:worker_threads';
+import { type FilesToWrite, type Modes, REMOVED, type WriteFailure } from './files-to-write.ts';
 
-// The thread of `write-thread.ts`: writes files one after another, synchronously. It must import nothing of the workspace, so
-// that it starts in a few milliseconds and from the sources as well.
-
-/**
- * Files to write, in full. Their contents come one after another in one piece of memory that is handed over, which costs a
- * tenth of copies of their own.
- */
-export interface FilesToWrite {
-  readonly files: readonly { readonly path: string; readonly bytes: number }[];
-  readonly contents: Uint8Array;
-}
-
-/** Of what the thread makes. */
-export interface Modes {
-  readonly fileMode: number;
-  readonly directoryMode: number;
-}
-
-/** What became of a file: undefined, or the error's code and message. */
-export type WriteOutcome = { readonly code: string | undefined; readonly message: string } | undefined;
+// The thread of `write-thread.ts`: writes files one after another, synchronously. It must import no other package of
+// the workspace, so that it starts in a few milliseconds and from the sources as well.
 
 const { fileMode, directoryMode } = workerData as Modes;
 
-parentPort?.on('message', ({ files, contents }: FilesToWrite) => {
+/** How much the thread gives way to others, in the scale of nice(1). */
+const NICENESS = 10;
+// Commits are durable without these files, so whoever waits for an answer goes first. On Linux this is the priority of the thread; elsewhere
+// it would be that of the whole process.
+if (process.platform === 'linux') setPriority(NICENESS);
+
+parentPort?.on('message', ({ paths, bytes, contents }: FilesToWrite) => {
+  const failures: WriteFailure[] = [];
   let end = 0;
-  const outcomes = files.map(({ path, bytes }) => {
-    end += bytes;
-    return writeOne(path, contents.subarray(end - bytes, end));
-  });
-  parentPort?.postMessage(outcomes);
+  for (const [at, path] of paths.split('\0').entries()) {
+    const length = bytes[at] as number;
+    try {
+      if (length === REMOVED) {
+        removeOne(path);
+        continue;
+      }
+      end += length;
+      writeOne(path, contents.subarray(end - length, end));
+    } catch (error) {
+      const { code, message } = error as NodeJS.ErrnoException;
+      failures.push({ at, code, message });
+    }
+  }
+  parentPort?.postMessage(failures);
 });
 
-function writeOne(path: string, content: Uint8Array): WriteOutcome {
+function writeOne(path: string, content: Uint8Array): void {
+  const file = openOne(path);
   try {
-    try {
-      writeFileSync(path, content, { mode: fileMode });
-    } catch (error) {
-      if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error;
-      mkdirSync(dirname(path), { mode: directoryMode });
-      writeFileSync(path, content, { mode: fileMode });
-    }
-    return undefined;
+    let written = 0;
+    while (written < content.length) written += writeSync(file, content, written);
+    // Emptied before it is written, an overwritten file would cost four times as much.
+    if (fstatSync(file).size > content.length) ftruncateSync(file, content.length);
+  } finally {
+    closeSync(file);
+  }
+}
+
+function openOne(path: string): number {
+  const flags = constants.O_WRONLY | constants.O_CREAT;
+  try {
+    return openSync(path, flags, fileMode);
   } catch (error) {
-    const { code, message } = error as NodeJS.ErrnoException;
-    return { code, message };
+    if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error;
+    mkdirSync(dirname(path), { mode: directoryMode });
+    return openSync(path, flags, fileMode);
+  }
+}
+
+function removeOne(path: string): void {
+  try {
+    unlinkSync(path);
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error;
   }
 }

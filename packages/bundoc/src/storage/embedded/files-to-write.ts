@@ -1,0 +1,28 @@
+// What the main thread and the thread that writes document files say to each other.
+
+/**
+ * Files to write, in full, or to remove. Names and contents come in one piece each, which costs a tenth of objects and copies of their
+ * own; the memory of the contents is handed over.
+ */
+export interface FilesToWrite {
+  /** Joined by NUL. */
+  readonly paths: string;
+  /** Bytes of each content; {@link REMOVED} for a file to remove. */
+  readonly bytes: Float64Array;
+  readonly contents: Uint8Array;
+}
+
+export const REMOVED = -1;
+
+/** Of what the thread makes. */
+export interface Modes {
+  readonly fileMode: number;
+  readonly directoryMode: number;
+}
+
+/** A file that could not be written: its place among those that were asked for, and the error's code and message. */
+export interface WriteFailure {
+  readonly at: number;
+  readonly code: string | undefined;
+  readonly message: string;
+}
