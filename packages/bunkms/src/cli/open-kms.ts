@@ -38,14 +38,25 @@ export function withKms<T>(environment: Environment, action: (kms: CliKms) => Pr
 
 /** Makes the installation if there is none. @throws CliFailure when the KEK does not fit the one that is there. */
 export async function unsealStore(environment: Environment, store: KmsStore): Promise<CliKms> {
-  const config = readConfig(environment);
-  const warn = (message: string) => console.error(`bunkms: warning: ${message}`);
-  const vault = new Vault(await kekProviderOf(config, warn).load());
+  const vault = await loadVault(environment);
   const state = await unseal(vault, store, systemClock, 'cli');
   if (state.kind === 'sealed') throw new CliFailure(`sealed: ${state.reason}`);
   const { signingKey, publicKey } = state;
   const tokens = new TokenService({ store, clock: systemClock, signingKey, kid: publicKey.kid });
   return { store, vault, state, tokens };
+}
+
+/** Whether there is an installation in the data folder. Makes nothing. */
+export async function hasStore(dataDir: string): Promise<boolean> {
+  if (!existsSync(databasePathOf(dataDir))) return false;
+  await using store = await openCliStore(dataDir);
+  return (await store.readInstallation()) !== undefined;
+}
+
+/** The KEK ring of the configuration. */
+export async function loadVault(environment: Environment): Promise<Vault> {
+  const warn = (message: string) => console.error(`bunkms: warning: ${message}`);
+  return new Vault(await kekProviderOf(readConfig(environment), warn).load());
 }
 
 /** A crash of the storage thread needs no word of its own here: the call that waits for it fails. */

@@ -10,7 +10,7 @@ import { kekIdOf, type SecretName, type Vault } from './vault.ts';
 /** What the service works with once its KEK fits its store. */
 export interface Unsealed {
   readonly kind: 'unsealed';
-  /** Key of the audit chain; the store has it already. */
+  /** Key of the audit chain; the store has it once {@link unseal} is done. */
   readonly chainKey: KeyObject;
   readonly signingKey: KeyObject;
   readonly publicKey: PublicJwk;
@@ -45,8 +45,9 @@ export async function unseal(
   actor: 'system' | 'cli',
 ): Promise<Unsealed | Sealed> {
   const installation = (await store.readInstallation()) ?? (await initialise(vault, store, clock, actor));
-  const state = await openInstallation(vault, store, installation);
+  const state = openInstallation(vault, installation);
   if (state.kind === 'sealed') return state;
+  await store.unlock(state.chainKey);
   const adoptionFault = await store.adoptKeys(keysAdopted(new Date(clock.now()).toISOString(), actor));
   return adoptionFault === undefined ? state : { ...state, adoptionFault };
 }
@@ -66,13 +67,24 @@ export async function rememberCurrentKek(
   clock: Clock,
   actor: 'system' | 'cli',
 ): Promise<void> {
-  await store.addKek(currentKekOf(vault), {
+  await rememberKek(vault.currentKekId, vault, store, clock, actor);
+}
+
+/** {@link rememberCurrentKek} of any KEK of the ring. */
+export async function rememberKek(
+  kekId: string,
+  vault: Vault,
+  store: KmsStore,
+  clock: Clock,
+  actor: 'system' | 'cli',
+): Promise<void> {
+  await store.addKek(kekOf(vault, kekId), {
     time: new Date(clock.now()).toISOString(),
     severity: 'INFO',
     action: 'kek.added',
     outcome: 'allowed',
     actor,
-    detail: { kek_id: vault.currentKekId },
+    detail: { kek_id: kekId },
   });
 }
 
@@ -89,7 +101,7 @@ async function initialise(vault: Vault, store: KmsStore, clock: Clock, actor: st
       chainKeyWrapped: vault.wrapSecret(chainKey, 'audit-chain-key'),
       signingSeedWrapped: vault.wrapSecret(seed, 'token-signing-seed'),
       signingKey: publicJwkOf(signingKeyOf(seed)),
-      keks: [currentKekOf(vault)],
+      keks: [kekOf(vault, vault.currentKekId)],
     };
     chainKeyObject = takeKey(chainKey);
   } finally {
@@ -109,11 +121,8 @@ async function initialise(vault: Vault, store: KmsStore, clock: Clock, actor: st
   return installation;
 }
 
-async function openInstallation(
-  vault: Vault,
-  store: KmsStore,
-  installation: Installation,
-): Promise<Unsealed | Sealed> {
+/** Opens the secrets of an installation. */
+export function openInstallation(vault: Vault, installation: Installation): Unsealed | Sealed {
   const sealed = (reason: string): Sealed => ({
     kind: 'sealed',
     reason,
@@ -131,7 +140,6 @@ async function openInstallation(
     seed.fill(0);
   }
 
-  await store.unlock(chainKey);
   // The public key is made anew of the seed: the copy in the store is not authenticated.
   return { kind: 'unsealed', chainKey, signingKey, publicKey: publicJwkOf(signingKey) };
 }
@@ -158,8 +166,9 @@ function openSecret(
   }
 }
 
-function currentKekOf(vault: Vault): KnownKek {
-  const checkValue = vault.checkValueOf(vault.currentKekId);
-  assert(checkValue !== undefined, 'the current KEK is in the ring');
-  return { id: vault.currentKekId, checkValue };
+/** What a store keeps of a KEK of the ring. */
+export function kekOf(vault: Vault, id: string): KnownKek {
+  const checkValue = vault.checkValueOf(id);
+  assert(checkValue !== undefined, 'the KEK is in the ring');
+  return { id, checkValue };
 }

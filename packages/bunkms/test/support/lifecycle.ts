@@ -81,7 +81,8 @@ export function infoIn(answer: Answer): KeyInfo {
 
 /** Does to the database what whoever has the disk can do. */
 export function edit(kms: TestKms, change: string | ((database: DatabaseSync) => void)): void {
-  const database = new DatabaseSync(databasePathOf(kms.dataDir));
+  // The service may be writing.
+  const database = new DatabaseSync(databasePathOf(kms.dataDir), { timeout: 5_000 });
   try {
     if (typeof change === 'string') database.exec(change);
     else change(database);

@@ -35,6 +35,12 @@ export class AuditTable {
   append(draft: AuditDraft): AuditReceipt {
     assert(this.#chainKey !== undefined, 'the audit chain is locked');
     const record = nextRecord(this.#chainKey, this.head(), draft);
+    this.insert(record);
+    return { seq: record.seq, hash: record.hash };
+  }
+
+  /** Takes in a record as it is, behind all that are there. */
+  insert(record: AuditRecord): void {
     this.#connection.run(
       `INSERT INTO audit (seq, time, severity, action, outcome, actor, jti, key, version, source, request_id, code,
          detail, prev_hash, hash) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
@@ -54,7 +60,6 @@ export class AuditTable {
       record.prev_hash,
       record.hash,
     );
-    return { seq: record.seq, hash: record.hash };
   }
 
   has(draft: AuditDraft): boolean {
@@ -85,14 +90,18 @@ export class AuditTable {
   verify(onRecord: (record: AuditRecord) => void): ChainFault | undefined {
     assert(this.#chainKey !== undefined, 'the audit chain is locked');
     let head = GENESIS;
-    for (const row of this.#connection.rows('SELECT * FROM audit ORDER BY seq')) {
-      const record = recordOf(row);
+    for (const record of this.all()) {
       const fault = faultOf(this.#chainKey, head, record);
       if (fault !== undefined) return fault;
       onRecord(record);
       head = { seq: record.seq, hash: record.hash };
     }
     return undefined;
+  }
+
+  /** All records as they are stored, by `seq`. */
+  *all(): Generator<AuditRecord, void, undefined> {
+    for (const row of this.#connection.rows('SELECT * FROM audit ORDER BY seq')) yield recordOf(row);
   }
 
   list(query: AuditQuery): Page<AuditRecord> {

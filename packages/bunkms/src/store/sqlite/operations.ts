@@ -12,6 +12,7 @@ import {
   listDueKeys,
   listKeys,
   readVersions,
+  removeKey,
   updateKey,
 } from './key-table.ts';
 import { findToken, insertToken, listRevoked, listTokens, pruneTokens, revokeFamily } from './token-table.ts';
@@ -77,6 +78,13 @@ export function sqliteOperations(connection: Connection): StoreOperations {
       }),
     updateKey: (change) =>
       connection.write(() => (updateKey(connection, change) ? audit.append(change.audit) : undefined)),
+    replaceKey: (change, lastChange) =>
+      connection.write(() => {
+        if (audit.lastChange(change.record.name)?.seq !== lastChange) return undefined;
+        removeKey(connection, change.record);
+        insertKey(connection, change);
+        return audit.append(change.audit);
+      }),
     listKeys: (globs, page) => connection.read(() => namedKeys(listKeys(connection, globs, page))),
     listDueKeys: (until, page) => connection.read(() => namedKeys(listDueKeys(connection, until, page))),
     scrub: () => connection.truncateLog(),
