@@ -1,4 +1,5 @@
 import { ageMs, type Clock, type Instant, instant } from '@bundoc/shared/clock';
+import type { ProjectFile } from '@bundoc/shared/contract/project-file';
 import { AppError } from '@bundoc/shared/errors';
 import type { Logger } from '@bundoc/shared/logger';
 import type { ProjectCipher } from '../cipher/project-cipher.ts';
@@ -6,7 +7,6 @@ import { KeyedMutex } from '../keyed-mutex.ts';
 import type { LeasedKey } from '../kms/port.ts';
 import type { ProjectStore } from '../storage/port.ts';
 import type { KeyCache } from './key-cache.ts';
-import type { ProjectFile } from './project-file.ts';
 import type { OpenedFolder, ProjectFolders } from './project-folder.ts';
 
 export interface InstanceManagerOptions {

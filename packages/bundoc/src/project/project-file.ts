@@ -1,34 +1,10 @@
 import type { KeyObject } from 'node:crypto';
 import { OpenError } from '@bundoc/shared/aead';
-import { projectIdSchema } from '@bundoc/shared/contract/documents';
 import { dekNameOf } from '@bundoc/shared/contract/keys';
+import { type ProjectFile, projectFileSchema } from '@bundoc/shared/contract/project-file';
 import { AppError } from '@bundoc/shared/errors';
-import { z } from 'zod';
 import { newNameKey, openNameKey, ProjectCipher, sealNameKey } from '../cipher/project-cipher.ts';
 import type { LeasedKey } from '../kms/port.ts';
-
-export const PROJECT_FILE = 'project.json';
-/** The same bytes, beside the catalog: without them no document of the project could be named or found again. */
-export const PROJECT_FILE_COPY = 'catalog-project.json';
-
-const versionSchema = z.int().positive();
-
-/** `project.json`, format 1 (docs/formats/project-file.md). It is in the clear and holds nothing that is secret. */
-const projectFileSchema = z.strictObject({
-  format: z.literal(1),
-  project: projectIdSchema,
-  createdAt: z.iso.datetime(),
-  key: z.strictObject({ name: z.string(), id: z.uuid() }),
-  versions: z
-    .array(z.strictObject({ version: versionSchema, kcv: z.string(), wrapped: z.base64() }))
-    .min(1)
-    .max(1_000),
-  nameKey: z
-    .array(z.strictObject({ version: versionSchema, sealed: z.base64() }))
-    .min(1)
-    .max(1_000),
-});
-export type ProjectFile = z.infer<typeof projectFileSchema>;
 
 /** @throws AppError `project_damaged` for content that is no project file of this project. */
 export function parseProjectFile(project: string, content: Buffer): ProjectFile {

@@ -1,3 +1,4 @@
+import type { ProjectFile } from '@bundoc/shared/contract/project-file';
 import { FakeClock } from '@bundoc/shared/testing/fake-clock';
 import { describe, expect, it } from 'vitest';
 import { put, ref } from '../storage/conformance.ts';
@@ -6,7 +7,6 @@ import { openTestStore } from '../testing/embedded-project.ts';
 import { FakeKeyService } from '../testing/fake-key-service.ts';
 import { SimulatedDisk, type Survival } from '../testing/simulated-disk.ts';
 import { KeyCache } from './key-cache.ts';
-import type { ProjectFile } from './project-file.ts';
 import { ProjectFolders } from './project-folder.ts';
 
 const ROOT = '/projects';

@@ -1,5 +1,6 @@
 import { join } from 'node:path';
 import type { Clock } from '@bundoc/shared/clock';
+import { PROJECT_FILE, PROJECT_FILE_COPY, type ProjectFile } from '@bundoc/shared/contract/project-file';
 import { AppError, hasCode } from '@bundoc/shared/errors';
 import type { ProjectCipher } from '../cipher/project-cipher.ts';
 import type { LeasedKey } from '../kms/port.ts';
@@ -10,9 +11,6 @@ import {
   type LeasedKeys,
   newProjectFile,
   openCipher,
-  PROJECT_FILE,
-  PROJECT_FILE_COPY,
-  type ProjectFile,
   parseProjectFile,
   withNewVersion,
   withWrappings,

@@ -1,19 +1,13 @@
 import assert from 'node:assert/strict';
 import { join } from 'node:path';
 import { dekNameOf } from '@bundoc/shared/contract/keys';
+import { PROJECT_FILE, PROJECT_FILE_COPY, type ProjectFile } from '@bundoc/shared/contract/project-file';
 import { AppError } from '@bundoc/shared/errors';
 import type { KeyService, LeasedKey } from '../kms/port.ts';
 import type { Disk } from '../storage/embedded/disk.ts';
 import type { StorePlace } from '../storage/embedded/project-loader.ts';
 import type { Finding } from '../storage/embedded/verify.ts';
-import {
-  type LeasedKeys,
-  openCipher,
-  PROJECT_FILE,
-  PROJECT_FILE_COPY,
-  type ProjectFile,
-  parseProjectFile,
-} from './project-file.ts';
+import { type LeasedKeys, openCipher, parseProjectFile } from './project-file.ts';
 
 /** What a tool that works on projects without the service needs. */
 export interface ProjectPlace {

@@ -1,10 +1,10 @@
 import { join } from 'node:path';
 import type { Clock } from '@bundoc/shared/clock';
+import { PROJECT_FILE, PROJECT_FILE_COPY } from '@bundoc/shared/contract/project-file';
 import { makeDirectoryDurably, replaceFile } from '../storage/embedded/disk.ts';
 import { keepCopy, type LostDocument, rebuildStore } from '../storage/embedded/rebuild.ts';
 import type { SeqRange } from '../storage/embedded/remains.ts';
 import type { OnProgress } from '../storage/embedded/verify.ts';
-import { PROJECT_FILE, PROJECT_FILE_COPY } from './project-file.ts';
 import { type ProjectPlace, readProject } from './project-reader.ts';
 
 export interface RepairOptions {

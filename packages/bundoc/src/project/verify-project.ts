@@ -1,7 +1,7 @@
 import { join } from 'node:path';
+import { PROJECT_FILE } from '@bundoc/shared/contract/project-file';
 import { AppError } from '@bundoc/shared/errors';
 import { type Finding, type OnProgress, verifyStore } from '../storage/embedded/verify.ts';
-import { PROJECT_FILE } from './project-file.ts';
 import { isWithoutContent } from './project-folder.ts';
 import { ProjectFilesUnreadable, type ProjectPlace, readProject } from './project-reader.ts';
 

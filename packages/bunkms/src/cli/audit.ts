@@ -1,8 +1,10 @@
 import type { Environment } from '@bundoc/shared/config';
 import type { AuditRecord } from '@bundoc/shared/contract/audit';
 import type { AuditReceipt } from '@bundoc/shared/contract/keys';
-import { verifyChain } from '../audit/chain.ts';
+import { type ChainHead, GENESIS, verifyChain } from '../audit/chain.ts';
 import { KeyVerification } from '../audit/verify-keys.ts';
+import { readAuditCopy, startOfCopy } from '../recovery/audit-copy.ts';
+import { FileDamaged } from '../recovery/errors.ts';
 import type { KmsStore } from '../store/port.ts';
 import { CliFailure } from './errors.ts';
 import { withKms, withStore } from './open-kms.ts';
@@ -38,6 +40,79 @@ export async function verifyAudit(
     throw new CliFailure(`the audit chain is broken: record ${verdict.fault.seq} is ${verdict.fault.reason}`);
   if (!options.json) console.log(`${verdict.head.seq} records, intact, head ${verdict.head.hash}`);
   if (damaged.length > 0) throw new CliFailure(`keys are not what the chain says: ${damaged.join(', ')}`);
+}
+
+/**
+ * Verifies a copy of the audit chain, from its first record to its last, and holds it against the chain in the store.
+ *
+ * @throws CliFailure when the store's chain is another one; FileDamaged.
+ */
+export async function verifyCopy(
+  environment: Environment,
+  paths: readonly string[],
+  options: { readonly json?: true },
+): Promise<void> {
+  const start = await startOfCopy(paths);
+  if (start === undefined) throw new FileDamaged('the audit copy holds no record');
+  const { head, store: storeHead } = await withKms(environment, async ({ store, state: { chainKey } }) => {
+    const copy = await readAuditCopy(paths, chainKey, start);
+    for (const place of [start, copy.head]) await requireInChain(store, place);
+    return { head: copy.head, store: await store.auditHead() };
+  });
+  const facts = { first: start.seq + 1, last: head, missing: storeHead.seq - head.seq };
+  if (options.json) console.log(JSON.stringify(facts));
+  else
+    console.log(
+      `records ${facts.first} to ${head.seq}, intact; ${facts.missing} newer ones are in the store alone`,
+    );
+}
+
+/** @throws CliFailure unless the store's chain has that very record. */
+async function requireInChain(store: KmsStore, { seq, hash }: ChainHead): Promise<void> {
+  if (seq === GENESIS.seq && hash === GENESIS.hash) return;
+  const [record] = (await store.listAudit({ after: seq - 1, limit: 1 })).items;
+  if (record?.seq !== seq || record.hash !== hash)
+    throw new CliFailure(`record ${seq} of the copy is not in the store: one of them is of another history`);
+}
+
+export interface ListOptions {
+  readonly after?: number;
+  readonly limit: number;
+  readonly severity?: AuditRecord['severity'];
+  readonly key?: string;
+  readonly actor?: string;
+  readonly from?: string;
+  readonly to?: string;
+  readonly json?: true;
+}
+
+/** Prints records of the audit chain, the oldest first. Needs no KEK: what is printed is not verified. */
+export async function listAudit(environment: Environment, options: ListOptions): Promise<void> {
+  const { json, ...query } = options;
+  const { items, more } = await withStore(environment, (store) => store.listAudit(query));
+  if (json) {
+    console.log(JSON.stringify({ records: items, ...(more ? { next_after: items.at(-1)?.seq } : {}) }));
+    return;
+  }
+  for (const record of items) console.log(lineOf(record));
+  if (more) console.error(`bunkms: there are more: --after ${items.at(-1)?.seq}`);
+}
+
+function lineOf({
+  seq,
+  time,
+  severity,
+  action,
+  outcome,
+  actor,
+  key,
+  version,
+  code,
+  detail,
+}: AuditRecord): string {
+  const what = [key, version, code].filter((word) => word !== undefined);
+  const facts = detail === undefined ? [] : [JSON.stringify(detail)];
+  return [seq, time, severity, action, outcome, actor ?? '-', ...what, ...facts].join('  ');
 }
 
 async function* allRecords(

@@ -1,15 +1,11 @@
 import { ConfigError } from '@bundoc/shared/config';
 import { PROBLEMS } from '@bundoc/shared/contract/problem';
 import { AppError } from '@bundoc/shared/errors';
+import { FileDamaged, KekLacking, ResurrectionNotAccepted } from '../recovery/errors.ts';
 
 /** The command was not understood. */
 export class UsageError extends Error {
   override readonly name = 'UsageError';
-}
-
-/** The command was understood and did not succeed, or found something that it was to look for. */
-export class CliFailure extends Error {
-  override readonly name = 'CliFailure';
 }
 
 /** How `bunkms` ends, for scripts; README.md repeats it. Zero is success. */
@@ -22,14 +18,35 @@ export const EXIT = {
   notFound: 3,
   /** The key, or the version of it, was destroyed. */
   destroyed: 4,
-  /** The key or KEK is not in a state that allows this, or the name is taken. */
+  /** The key or KEK is not in a state that allows this, or the name is taken; there is a store, or a file, already. */
   conflict: 5,
   /** The store does not answer, or the key is damaged. */
   unavailable: 6,
+  /** A backup or an inventory was made under a KEK that the ring lacks. */
+  kekLacking: 7,
+  /** A backup, an inventory or a copy of the audit chain is damaged, cut short, or not of this installation. */
+  damagedFile: 8,
+  /** Something would be brought back that may have been destroyed since, and `--accept-resurrection` was not said. */
+  resurrection: 9,
 } as const;
+
+/** The command was understood and did not succeed, or found something that it was to look for. */
+export class CliFailure extends Error {
+  override readonly name = 'CliFailure';
+  readonly exitCode: number;
+
+  constructor(message: string, exitCode: number = EXIT.failure) {
+    super(message);
+    this.exitCode = exitCode;
+  }
+}
 
 export function exitCodeOf(error: unknown): number {
   if (error instanceof UsageError || error instanceof ConfigError) return EXIT.usage;
+  if (error instanceof CliFailure) return error.exitCode;
+  if (error instanceof KekLacking) return EXIT.kekLacking;
+  if (error instanceof FileDamaged) return EXIT.damagedFile;
+  if (error instanceof ResurrectionNotAccepted) return EXIT.resurrection;
   if (!(error instanceof AppError)) return EXIT.failure;
   const { status } = PROBLEMS[error.code];
   if (status === 400 || status === 422) return EXIT.usage;

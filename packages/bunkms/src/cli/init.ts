@@ -7,11 +7,10 @@ import { KEY_TEXT_BYTES, writeKeyText } from '@bundoc/shared/key-text';
 import { createVerifier } from 'fast-jwt';
 import { CLI_CALLER } from '../audit/caller.ts';
 import { readConfig } from '../config.ts';
-import { databasePathOf } from '../store/sqlite.ts';
 import { pemOf } from '../vault/signing-key.ts';
 import type { CertificateWish } from './certificates.ts';
 import { CliFailure, UsageError } from './errors.ts';
-import { type CliKms, openCliStore, unsealStore } from './open-kms.ts';
+import { type CliKms, hasStore, openCliStore, unsealStore } from './open-kms.ts';
 import { createPrivateFile, replacePrivateFile } from './private-file.ts';
 
 export interface InitOptions {
@@ -21,6 +20,7 @@ export interface InitOptions {
   /** Folder of the authority that certificates come from. */
   readonly authority?: string;
   readonly certificate?: readonly CertificateWish[];
+  readonly json?: true;
 }
 
 /** What Bundoc may do: make, read, fetch and rotate the keys of projects. */
@@ -47,15 +47,18 @@ export async function init(environment: Environment, options: InitOptions): Prom
   await using store = await openCliStore(dataDir);
   const kms = await unsealStore(environment, store);
   if (options.serviceToken !== undefined) await ensureServiceToken(kms, options.serviceToken);
-  if (authority === undefined) return;
-  // What makes certificates is loaded only by whoever wants one.
-  const { ensureCertificates } = await import('./certificates.ts');
-  await ensureCertificates(authority, certificate);
+  if (authority !== undefined) {
+    // What makes certificates is loaded only by whoever wants one.
+    const { ensureCertificates } = await import('./certificates.ts');
+    await ensureCertificates(authority, certificate);
+  }
+  if (options.json)
+    console.log(JSON.stringify({ kek_id: kms.vault.currentKekId, kid: kms.state.publicKey.kid }));
 }
 
 async function ensureKekFile(path: string, dataDir: string): Promise<void> {
   if (existsSync(path)) return;
-  if (await isInitialised(dataDir))
+  if (await hasStore(dataDir))
     throw new CliFailure('the KEK file is gone and the store was made with it: a new one would open nothing');
   const kek = randomBytes(KEY_BYTES);
   const text = Buffer.alloc(KEY_TEXT_BYTES + 1, '\n');
@@ -64,12 +67,6 @@ async function ensureKekFile(path: string, dataDir: string): Promise<void> {
   const made = await createPrivateFile(path, text).finally(() => text.fill(0));
   if (made)
     console.error(`bunkms: made a KEK in ${path}; without it the keys are lost, so keep a copy elsewhere`);
-}
-
-async function isInitialised(dataDir: string): Promise<boolean> {
-  if (!existsSync(databasePathOf(dataDir))) return false;
-  await using store = await openCliStore(dataDir);
-  return (await store.readInstallation()) !== undefined;
 }
 
 async function ensureServiceToken(kms: CliKms, path: string): Promise<void> {

@@ -5,9 +5,9 @@ import {
   PENDING_DAYS,
   ROTATE_AFTER_DAYS_MAX,
 } from '@bundoc/shared/contract/keys';
-import { type Command, InvalidArgumentError } from 'commander';
-import type { z } from 'zod';
+import type { Command } from 'commander';
 import {
+  type ChangeOptions,
   change,
   create,
   destroy,
@@ -18,6 +18,7 @@ import {
   set,
   show,
 } from './key.ts';
+import { parserOf, wholeNumber } from './option-parsers.ts';
 
 const PLAIN: Record<PlainChange, string> = {
   rotate: 'mints the next version of a key and makes it the current one',
@@ -38,12 +39,14 @@ export function registerKeyCommands(program: Command, environment: Environment):
 
   command('create', 'makes a key')
     .option('--no-exportable', 'never let the raw key leave the service')
-    .option('--rotate-after-days <days>', 'rotate by itself', days(1, ROTATE_AFTER_DAYS_MAX))
+    .option('--rotate-after-days <days>', 'rotate by itself', wholeNumber(1, ROTATE_AFTER_DAYS_MAX))
     .action((name: string, options: Parameters<typeof create>[2]) => create(environment, name, options));
-  for (const [which, description] of Object.entries(PLAIN) as [PlainChange, string][])
-    command(which, description).action((name: string, options: JsonOption) =>
+  for (const [which, description] of Object.entries(PLAIN) as [PlainChange, string][]) {
+    const plain = command(which, description).action((name: string, options: ChangeOptions) =>
       change(environment, which, name, options),
     );
+    if (which === 'rotate') plain.option('--accept-loss', 'give up the current version if it does not open');
+  }
   command('set', 'changes the policies of a key')
     .option('--no-exportable', 'never let the raw key leave the service again; cannot be taken back')
     .option('--rotate-after-days <days>', 'rotate by itself, or "never"', daysOrNever)
@@ -52,7 +55,7 @@ export function registerKeyCommands(program: Command, environment: Environment):
     .option(
       '--pending-days <days>',
       'how long it can be restored',
-      days(PENDING_DAYS.min, PENDING_DAYS.max),
+      wholeNumber(PENDING_DAYS.min, PENDING_DAYS.max),
       PENDING_DAYS.default,
     )
     .action((name: string, options: JsonOption & { pendingDays: number }) =>
@@ -81,23 +84,6 @@ export function registerKeyCommands(program: Command, environment: Environment):
     .action((options: JsonOption) => list(environment, options));
 }
 
-function parserOf<S extends z.ZodType>(schema: S): (text: string) => z.infer<S> {
-  return (text) => {
-    const result = schema.safeParse(text);
-    if (!result.success) throw new InvalidArgumentError(String(result.error.issues[0]?.message));
-    return result.data;
-  };
-}
-
-function days(min: number, max: number): (text: string) => number {
-  return (text) => {
-    const count = Number(text);
-    if (!/^\d{1,4}$/.test(text) || count < min || count > max)
-      throw new InvalidArgumentError(`give a whole number from ${min} to ${max}`);
-    return count;
-  };
-}
-
 function daysOrNever(text: string): number | 'never' {
-  return text === 'never' ? text : days(1, ROTATE_AFTER_DAYS_MAX)(text);
+  return text === 'never' ? text : wholeNumber(1, ROTATE_AFTER_DAYS_MAX)(text);
 }

@@ -36,8 +36,17 @@ export async function create(
 /** Changes that need the key's name alone. */
 export type PlainChange = 'rotate' | 'enable' | 'disable' | 'restore';
 
-const PLAIN_CHANGES: Record<PlainChange, (ports: KeyPorts, request: KeyRequest) => Promise<KeyInfo>> = {
-  rotate: (ports, request) => rotateKey(ports, request, CLI_CALLER),
+/** What a command line may say to a change. */
+export interface ChangeOptions extends JsonOption {
+  /** Of a rotation: gives up a current version that does not open. */
+  readonly acceptLoss?: true;
+}
+
+type Change = (ports: KeyPorts, request: KeyRequest, options: ChangeOptions) => Promise<KeyInfo>;
+
+const PLAIN_CHANGES: Record<PlainChange, Change> = {
+  rotate: (ports, request, { acceptLoss = false }) =>
+    rotateKey(ports, { ...request, acceptLoss }, CLI_CALLER),
   enable: (ports, request) => lifecycle.enableKey(ports, request, CLI_CALLER),
   disable: (ports, request) => lifecycle.disableKey(ports, request, CLI_CALLER),
   restore: (ports, request) => lifecycle.restoreKey(ports, request, CLI_CALLER),
@@ -48,9 +57,9 @@ export async function change(
   environment: Environment,
   which: PlainChange,
   name: string,
-  options: JsonOption,
+  options: ChangeOptions,
 ): Promise<void> {
-  printKey(await withKeys(environment, (ports) => PLAIN_CHANGES[which](ports, { name })), options);
+  printKey(await withKeys(environment, (ports) => PLAIN_CHANGES[which](ports, { name }, options)), options);
 }
 
 export async function set(

@@ -1,13 +1,14 @@
 #!/usr/bin/env node
-import { type AuditReceipt, auditReceiptSchema } from '@bundoc/shared/contract/keys';
 import { lineOf } from '@bundoc/shared/error-line';
 import { Command, CommanderError, InvalidArgumentError } from 'commander';
-import { auditHead, verifyAudit } from './audit.ts';
+import { registerAuditCommands } from './audit-commands.ts';
 import type { CertificateWish } from './certificates.ts';
 import { exitCodeOf } from './errors.ts';
 import { type InitOptions, init } from './init.ts';
 import { registerKekCommands } from './kek-commands.ts';
 import { registerKeyCommands } from './key-commands.ts';
+import { collect } from './option-parsers.ts';
+import { registerRecoveryCommands } from './recovery-commands.ts';
 import { status } from './status.ts';
 import { type IssueOptions, issueToken, listTokens, revokeToken } from './token.ts';
 
@@ -18,19 +19,6 @@ function parseDuration(text: string): number {
   const [, amount, unit] = /^(\d{1,9})([smhd])$/.exec(text) ?? [];
   if (amount === undefined || unit === undefined) throw new InvalidArgumentError('give 90s, 15m, 1h or 30d');
   return Number(amount) * SECONDS[unit as keyof typeof SECONDS];
-}
-
-/** `42:9f3a…` → one more receipt, as an export or `audit head` gave it. */
-function collectReceipt(text: string, earlier: readonly AuditReceipt[]): AuditReceipt[] {
-  const [seq, hash] = text.split(':');
-  const receipt = auditReceiptSchema.safeParse({ seq: Number(seq), hash });
-  if (!receipt.success) throw new InvalidArgumentError('give seq:hash, as an export answered them');
-  return [...earlier, receipt.data];
-}
-
-/** For lists that are given with commas, by repeating the option, or both. */
-function collect(text: string, earlier: readonly string[]): string[] {
-  return [...earlier, ...text.split(',').filter((word) => word !== '')];
 }
 
 /** `folder=name,name` → the certificate that shall lie in the folder. */
@@ -47,6 +35,8 @@ const program = new Command('bunkms')
   .description(
     'Administers the key service on its own machine; reads the same BUNKMS_ variables as the service.',
   )
+  // A command's options stand behind it, so that one and its subcommand may have an option of the same name.
+  .enablePositionalOptions()
   .exitOverride();
 
 program
@@ -61,6 +51,7 @@ program
     collectCertificate,
     [],
   )
+  .option('--json', 'print JSON')
   .action((options: InitOptions) => init(environment, options));
 
 const token = program.command('token').description('service and client tokens');
@@ -83,23 +74,14 @@ token
 token
   .command('revoke')
   .argument('<jti>', 'the token; all that were renewed from the same one go with it')
-  .action((jti: string) => revokeToken(environment, jti));
+  .option('--json', 'print JSON')
+  .action((jti: string, options: { json?: true }) => revokeToken(environment, jti, options));
 
 registerKeyCommands(program, environment);
 registerKekCommands(program, environment);
 
-const audit = program.command('audit').description('the audit chain');
-audit
-  .command('head')
-  .description('prints seq:hash of the last record: a receipt to keep elsewhere')
-  .option('--json', 'print JSON')
-  .action((options: { json?: true }) => auditHead(environment, options));
-audit
-  .command('verify')
-  .description('walks the chain; exit code 1 names the first broken record')
-  .option('--receipt <seq:hash>', 'a record that must be in the chain; may be repeated', collectReceipt, [])
-  .option('--json', 'print JSON')
-  .action((options: { receipt: AuditReceipt[]; json?: true }) => verifyAudit(environment, options));
+registerAuditCommands(program, environment);
+registerRecoveryCommands(program, environment);
 
 program
   .command('status')

@@ -90,6 +90,19 @@ export function withKeys<T>(environment: Environment, action: (ports: KekPorts) 
   });
 }
 
+/** Whether there is an installation in the data folder. Makes nothing. */
+export async function hasStore(dataDir: string): Promise<boolean> {
+  if (!existsSync(databasePathOf(dataDir))) return false;
+  await using store = await openCliStore(dataDir);
+  return (await store.readInstallation()) !== undefined;
+}
+
+/** The KEK ring of the configuration. */
+export async function loadVault(environment: Environment): Promise<Vault> {
+  const warn = (message: string) => console.error(`bunkms: warning: ${message}`);
+  return new Vault(await kekProviderOf(readConfig(environment), warn).load());
+}
+
 /** A crash of the storage thread needs no word of its own here: the call that waits for it fails. */
 export function openCliStore(dataDir: string): Promise<KmsStore> {
   return openSqliteStore({ dataDir, onCrash: () => undefined });

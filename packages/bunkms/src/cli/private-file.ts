@@ -2,13 +2,16 @@ import { randomBytes } from 'node:crypto';
 import { link, mkdir, open, rename, rm } from 'node:fs/promises';
 import { dirname } from 'node:path';
 
+/** What a file shall hold; pieces are written as they come. */
+type Content = string | Uint8Array | AsyncIterable<Uint8Array>;
+
 /**
  * Makes a file (mode 0600) that appears with its whole content or not at all, and is durable once this resolves.
  *
  * @returns false, with nothing changed, when there is a file already, also when another process was faster.
  */
-export async function createPrivateFile(path: string, text: string | Uint8Array): Promise<boolean> {
-  const temporary = await writeTemporary(path, text);
+export async function createPrivateFile(path: string, content: Content): Promise<boolean> {
+  const temporary = await writeTemporary(path, content);
   try {
     await link(temporary, path);
   } catch (error) {
@@ -22,8 +25,8 @@ export async function createPrivateFile(path: string, text: string | Uint8Array)
 }
 
 /** Puts a file (mode 0600) in the place of whatever is there, in one step, durable once this resolves. */
-export async function replacePrivateFile(path: string, text: string | Uint8Array): Promise<void> {
-  const temporary = await writeTemporary(path, text);
+export async function replacePrivateFile(path: string, content: Content): Promise<void> {
+  const temporary = await writeTemporary(path, content);
   try {
     await rename(temporary, path);
   } catch (error) {
@@ -33,13 +36,18 @@ export async function replacePrivateFile(path: string, text: string | Uint8Array
   await syncFolder(dirname(path));
 }
 
-async function writeTemporary(path: string, text: string | Uint8Array): Promise<string> {
+async function writeTemporary(path: string, content: Content): Promise<string> {
   await mkdir(dirname(path), { recursive: true, mode: 0o700 });
   const temporary = `${path}.${randomBytes(6).toString('hex')}.tmp`;
-  await using file = await open(temporary, 'wx', 0o600);
-  await file.writeFile(text);
-  await file.sync();
-  return temporary;
+  try {
+    await using file = await open(temporary, 'wx', 0o600);
+    await file.writeFile(content);
+    await file.sync();
+    return temporary;
+  } catch (error) {
+    await rm(temporary, { force: true });
+    throw error;
+  }
 }
 
 async function syncFolder(path: string): Promise<void> {

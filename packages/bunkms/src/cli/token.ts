@@ -57,8 +57,13 @@ export async function listTokens(environment: Environment, options: { json?: tru
 }
 
 /** Revokes the token and every token of its family; a running server refuses them from its next request on. */
-export async function revokeToken(environment: Environment, jti: string): Promise<void> {
+export async function revokeToken(
+  environment: Environment,
+  jti: string,
+  options: { json?: true },
+): Promise<void> {
   await withKms(environment, ({ tokens }) => tokens.revoke(jti, CLI_CALLER));
+  if (options.json) console.log(JSON.stringify({ jti, revoked: true }));
 }
 
 function stateOf(token: TokenInfo): 'revoked' | 'expired' | 'valid' {

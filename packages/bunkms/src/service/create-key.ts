@@ -90,7 +90,12 @@ function newKey(
   };
   const draft = keyChangeDraft({ caller, time, action: 'key.create' }, record, {
     version: 1,
-    detail: { kcv: first.kcv },
+    // With them the chain alone says how a key stood whose record is lost.
+    detail: {
+      kcv: first.kcv,
+      ...(exportable ? {} : { exportable }),
+      ...(rotateAfterDays === null ? {} : { rotate_after_days: rotateAfterDays }),
+    },
   });
   return { change: { record, versions: [first], audit: draft }, first };
 }

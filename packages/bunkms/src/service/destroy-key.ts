@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import type { DestroyReceipt } from '@bundoc/shared/contract/keys';
 import { AppError } from '@bundoc/shared/errors';
 import type { Caller } from '../audit/caller.ts';
-import type { KeyVersionRecord } from '../store/port.ts';
+import type { KeyRecord, KeyVersionRecord } from '../store/port.ts';
 import { type ChangedKey, changeKey, type Decision, type KeyRequest } from './change-key.ts';
 import { refuseDestroyed, refuseEnding } from './key-state.ts';
 import { type AuthenticKey, type KeyPorts, versionOf } from './stored-key.ts';
@@ -48,17 +48,27 @@ export async function purgeKey(
 
 function destruction({ record, versions }: AuthenticKey, time: string): Decision {
   refuseDestroyed(record);
-  // A damaged version is not among those that were read; it is made anew, so that its bytes go as well.
-  const numbers = Array.from({ length: record.version }, (_, index) => index + 1);
-  const genuine = new Map(versions.map((version) => [version.version, version]));
   return {
     action: 'key.destroy',
     record: { ...record, state: 'destroyed', dueAt: null, destroyedAt: time },
-    versions: numbers.map((number) =>
-      destroyed(genuine.get(number) ?? lostVersion(record.id, number, time), time),
-    ),
+    versions: allDestroyed(record, versions, time),
     detail: { kek_ids: record.kekIds.join(',') },
   };
+}
+
+/**
+ * Every version of a key, destroyed. A damaged one is not among those that were read; it is made anew, so that its bytes go as well.
+ *
+ * @param versions those that are genuine.
+ */
+export function allDestroyed(
+  { id, version: count }: Pick<KeyRecord, 'id' | 'version'>,
+  versions: readonly KeyVersionRecord[],
+  time: string,
+): KeyVersionRecord[] {
+  const genuine = new Map(versions.map((version) => [version.version, version]));
+  const numbers = Array.from({ length: count }, (_, index) => index + 1);
+  return numbers.map((number) => destroyed(genuine.get(number) ?? lostVersion(id, number, time), time));
 }
 
 /**
@@ -91,12 +101,14 @@ export async function destroyVersion(
   return { ...receiptOf(changed, number), version: number };
 }
 
-function destroyed(version: KeyVersionRecord, time: string): KeyVersionRecord {
+/** The version without its bytes. */
+export function destroyed(version: KeyVersionRecord, time: string): KeyVersionRecord {
   if (version.state === 'destroyed') return version;
   return { ...version, state: 'destroyed', destroyedAt: time, wrapped: NO_BYTES };
 }
 
-function lostVersion(keyId: string, version: number, time: string): KeyVersionRecord {
+/** What is known of a version whose record is lost. */
+export function lostVersion(keyId: string, version: number, time: string): KeyVersionRecord {
   return {
     keyId,
     version,

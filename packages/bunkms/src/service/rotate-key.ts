@@ -13,6 +13,8 @@ import { type AuthenticKey, type KeyPorts, versionOf } from './stored-key.ts';
 export interface Rotation extends KeyRequest {
   /** Rotates only if this version is the current one. */
   readonly expectedVersion?: number | undefined;
+  /** Rotates also when the current version does not open: what was sealed under it is given up. */
+  readonly acceptLoss?: boolean;
 }
 
 /**
@@ -21,8 +23,7 @@ export interface Rotation extends KeyRequest {
  * Whoever rotates at the same time, in this process or another, makes one version: the store takes the first, and the others
  * answer with that one. It came to be after each of them had asked, so it is as new as what they asked for.
  *
- * A key whose current version does not open is not rotated: what damaged the record may have damaged the identity that the new
- * version would be bound to.
+ * A key whose current version does not open is not rotated, unless its loss is accepted: it may be brought back yet (`bunkms recover`).
  *
  * @returns the key in its current version, durable: the new one, or with another `expectedVersion` the present one.
  * @throws AppError `KEY_NOT_FOUND`, `key_disabled`, `key_pending_deletion`, `key_destroyed`, `key_versions_exhausted`, `key_damaged`,
@@ -35,7 +36,7 @@ export async function rotateKey(ports: KeyPorts, rotation: Rotation, caller: Cal
     requireEnabled(key.record);
     firstSeen ??= key.record.version;
     const isUnneeded = key.record.version !== (expectedVersion ?? firstSeen);
-    return isUnneeded ? undefined : nextVersion(ports, key, time);
+    return isUnneeded ? undefined : nextVersion(ports, key, time, rotation.acceptLoss);
   });
   if (changed.receipt === undefined) await recordUnneeded(ports, changed, rotation, caller);
   return infoOfKey(changed);
@@ -61,13 +62,13 @@ export async function rotateDueKey(
   return receipt !== undefined;
 }
 
-function nextVersion(ports: KeyPorts, key: AuthenticKey, time: string): Decision {
+function nextVersion(ports: KeyPorts, key: AuthenticKey, time: string, acceptLoss = false): Decision {
   const present = key.record;
   if (present.version >= KEY_VERSIONS_MAX)
     throw new AppError('key_versions_exhausted', {
       detail: `a key has at most ${KEY_VERSIONS_MAX} versions`,
     });
-  openDek(ports, present.name, versionOf(key, present.version, ports.logger)).fill(0);
+  if (!acceptLoss) openDek(ports, present.name, versionOf(key, present.version, ports.logger)).fill(0);
   const added = mint(ports.vault, present, time);
   const record = { ...present, version: added.version, kekIds: withKek(present.kekIds, ports.vault) };
   return {
@@ -75,7 +76,7 @@ function nextVersion(ports: KeyPorts, key: AuthenticKey, time: string): Decision
     record: { ...record, dueAt: nextRotationAt(record, time) },
     versions: [added],
     version: added.version,
-    detail: { kcv: added.kcv },
+    detail: { kcv: added.kcv, ...(acceptLoss ? { accepted_loss: true } : {}) },
   };
 }
 

@@ -17,7 +17,7 @@ import {
   TIME,
   token,
 } from './conformance-data.ts';
-import type { KeyRecord, KmsStore } from './port.ts';
+import type { KeyRecord, KmsStore, LoadEntry, StoreEntry } from './port.ts';
 
 /** One place that stores are kept in. */
 export interface StorePlace {
@@ -29,6 +29,16 @@ export interface StorePlace {
 
 async function allRecords(store: KmsStore): Promise<readonly AuditRecord[]> {
   return (await store.listAudit({ limit: 10_000 })).items;
+}
+
+async function everything(store: KmsStore): Promise<StoreEntry[]> {
+  const entries: StoreEntry[] = [];
+  for await (const batch of store.readAll()) entries.push(...batch);
+  return entries;
+}
+
+async function* batches(...all: readonly (readonly LoadEntry[])[]): AsyncGenerator<readonly LoadEntry[]> {
+  yield* all;
 }
 
 /** What every implementation of {@link KmsStore} must hold to. Run it inside a test file. */
@@ -233,6 +243,143 @@ export function storeConformance(name: string, makePlace: () => Promise<StorePla
       expect(await store.auditHead()).toEqual(head);
     });
 
+    test('puts a key in the place of whatever is stored under its name, unless there was another change', async () => {
+      const made = key('a-dek');
+      await store.insertKey(made);
+      const { lastChange } = (await store.findKey('a-dek', 'current')) ?? {};
+      const other = rotated(key('a-dek', { exportable: false }));
+      expect(await store.replaceKey(other, undefined)).toBeUndefined();
+      expect(await store.replaceKey(other, (lastChange?.seq ?? 0) + 1)).toBeUndefined();
+      expect(await store.findKey('a-dek', 'all')).toMatchObject(stored(made));
+      const receipt = await store.replaceKey(other, lastChange?.seq);
+      expect(await store.auditHead()).toEqual(receipt);
+      expect(await store.findKey('a-dek', 'all')).toMatchObject(stored(other));
+      expect((await store.counts()).keys).toBe(1);
+      const renamed = { ...edited(other, { name: 'b-dek' }), versions: made.versions };
+      expect(await store.replaceKey({ ...renamed, versions: [] }, undefined)).toBeDefined();
+      expect((await store.findKey('a-dek', 'all'))?.record).toBeUndefined();
+    });
+
+    test('reads all that it keeps at one moment, while others write', async () => {
+      const [first, other] = [key('a-dek'), key('b-dek')];
+      const second = rotated(first);
+      await store.insertKey(other);
+      await store.insertKey(first);
+      await store.updateKey(second);
+      const tokens = [token(), token()] as const;
+      for (const one of tokens) await store.insertToken(one, draft('token.issue'));
+      await store.revokeFamily(tokens[0].family, LATER, draft('token.revoke'));
+      for (let n = 0; n < 3; n++) await store.appendAudit(Array.from({ length: 400 }, () => draft('many')));
+      const records = await allRecords(store);
+      const read: StoreEntry[] = [];
+      for await (const batch of store.readAll()) {
+        await store.insertKey(key(`new-${read.length}`));
+        await store.revokeFamily(tokens[1].family, LATER, draft('token.revoke'));
+        await store.updateKey(edited(other, { state: 'disabled' }));
+        read.push(...batch);
+      }
+      expect(read).toEqual([
+        { kind: 'installation', installation: installation(1) },
+        ...records.map((record) => ({ kind: 'record', record })),
+        { kind: 'key', key: second.record },
+        ...[...first.versions, ...second.versions].map((version) => ({ kind: 'version', version })),
+        { kind: 'key', key: other.record },
+        ...other.versions.map((version) => ({ kind: 'version', version })),
+        { kind: 'token', token: { ...tokens[0], revoked_at: LATER } },
+        { kind: 'token', token: tokens[1] },
+      ]);
+    });
+
+    test('lets go of what it reads when the reader stops', async () => {
+      for await (const batch of store.readAll()) {
+        expect(batch.length).toBeGreaterThan(0);
+        break;
+      }
+      await store.insertKey(key('a-dek'));
+      expect(await store.scrub()).toBe(true);
+    });
+
+    test('fills an empty store with all of it, goes on with its chain, and fills no store twice', async () => {
+      const made = rotated(key('a-dek'));
+      await store.insertKey(key('b-dek'));
+      await store.insertKey(made);
+      await store.insertToken(token(), draft('token.issue'));
+      const entries = await everything(store);
+      const otherPlace = await makePlace();
+      const other = await otherPlace.open();
+      try {
+        const added = draft('added');
+        const all = batches(entries.slice(0, 3), entries.slice(3), [{ kind: 'new-record', draft: added }]);
+        expect(await other.load(all, chainKey)).toBe(true);
+        const loaded = await everything(other);
+        expect(loaded.filter(({ kind }) => kind !== 'record')).toEqual(
+          entries.filter(({ kind }) => kind !== 'record'),
+        );
+        const records = await allRecords(other);
+        expect(records.slice(0, -1)).toEqual(await allRecords(store));
+        expect(records.at(-1)).toMatchObject(added);
+        await other.insertKey(key('c-dek'));
+        expect(await verifyChain(chainKey, await allRecords(other))).toMatchObject({ intact: true });
+        for (const one of [store, other]) expect(await one.load(batches(entries), chainKey)).toBe(false);
+        expect((await other.counts()).keys).toBe(3);
+      } finally {
+        await other.close();
+        await otherPlace.dispose();
+      }
+    });
+
+    test('has nothing in it after a load that failed, at whichever entry', async () => {
+      await store.insertKey(rotated(key('a-dek')));
+      await store.insertToken(token(), draft('token.issue'));
+      const entries = await everything(store);
+      const otherPlace = await makePlace();
+      const other = await otherPlace.open();
+      try {
+        for (let at = 0; at <= entries.length; at++) {
+          const failing = async function* () {
+            for (const entry of entries.slice(0, at)) yield [entry];
+            throw new Error(`failed at ${at}`);
+          };
+          await expect(other.load(failing(), chainKey)).rejects.toThrow(`failed at ${at}`);
+          expect(await everything(other)).toEqual([]);
+        }
+        // Not even a part of an installation.
+        await expect(other.load(batches(entries.slice(1)), chainKey)).rejects.toThrow();
+        expect(await everything(other)).toEqual([]);
+        expect(await other.load(batches(entries), chainKey)).toBe(true);
+      } finally {
+        await other.close();
+        await otherPlace.dispose();
+      }
+    });
+
+    test('shows nothing of a load to others before all of it is there', async () => {
+      const entries = await everything(store);
+      const otherPlace = await makePlace();
+      const [other, beside] = [await otherPlace.open(), await otherPlace.open()];
+      try {
+        const initialisations: Promise<unknown>[] = [];
+        const watched = async function* () {
+          for (const entry of entries) {
+            yield [entry];
+            expect(await beside.readInstallation()).toBeUndefined();
+            if (initialisations.length === 0)
+              initialisations.push(
+                beside.initialise(installation(7), chainKey, draft('x')).catch(({ code }) => code),
+              );
+          }
+        };
+        expect(await other.load(watched(), chainKey)).toBe(true);
+        // It waited for the load and found its installation, or gave up.
+        expect(await initialisations[0]).toBeOneOf([false, 'storage_unavailable']);
+        expect(await beside.readInstallation()).toEqual(installation(1));
+        expect(await beside.initialise(installation(7), chainKey, draft('x'))).toBe(false);
+      } finally {
+        await Promise.all([other.close(), beside.close()]);
+        await otherPlace.dispose();
+      }
+    });
+
     test('scrubs', async () => {
       await store.insertKey(key('a-dek'));
       expect(await store.scrub()).toBe(true);
@@ -433,7 +580,9 @@ export function storeConformance(name: string, makePlace: () => Promise<StorePla
         (await store.listAudit({ limit: 10, ...query })).items.map(({ action }) => action);
       expect(await actions({ key: 'k' })).toEqual(['a', 'b']);
       await store.appendAudit([draft('key.export', { key: 'm' }), draft('key.rotate', { key: 'm' })]);
+      await store.appendAudit([draft('key.encrypt', { key: 'm' }), draft('kek.rewrap', { key: 'm' })]);
       expect(await actions({ key: 'm', bulk: false })).toEqual(['key.rotate']);
+      expect(await actions({ key: 'm', uses: false })).toEqual(['key.rotate', 'kek.rewrap']);
       expect(await actions({ key: 'k', actor: 'y' })).toEqual(['b']);
       expect(await actions({ severity: 'CRITICAL' })).toEqual(['b', 'c']);
       expect(await actions({ from: day(2), to: day(3) })).toEqual(['b']);

@@ -105,6 +105,17 @@ export interface KekUse {
   readonly secrets: number;
 }
 
+/** One thing that a store keeps. */
+export type StoreEntry =
+  | { readonly kind: 'installation'; readonly installation: Installation }
+  | { readonly kind: 'record'; readonly record: AuditRecord }
+  | { readonly kind: 'key'; readonly key: KeyRecord }
+  | { readonly kind: 'version'; readonly version: KeyVersionRecord }
+  | { readonly kind: 'token'; readonly token: TokenInfo };
+
+/** What a new store is filled with: what another one kept, and records that are new and get their places in the chain now. */
+export type LoadEntry = StoreEntry | { readonly kind: 'new-record'; readonly draft: AuditDraft };
+
 /** What must hold at the moment at which an audit record is appended; else the record is left out. */
 export interface AuditCondition {
   /** The `jti` of a token that must be known and not revoked. */
@@ -141,7 +152,9 @@ export interface AuditQuery extends PageQuery<number> {
   readonly actor?: string | undefined;
   readonly from?: string | undefined;
   readonly to?: string | undefined;
-  /** False leaves out records that there are very many of, of uses of keys and of new wrappings (`BULK_ACTIONS`), without a walk over them. */
+  /** False leaves out records of uses of keys (`USE_ACTIONS`). */
+  readonly uses?: false | undefined;
+  /** False leaves out all records that there are very many of (`BULK_ACTIONS`), without a walk over them. */
   readonly bulk?: false | undefined;
 }
 
@@ -167,8 +180,10 @@ export interface ForwardPage {
   readonly next?: string;
 }
 
-/** Actions of records that come in great numbers. */
-export const BULK_ACTIONS = ['key.export', 'key.encrypt', 'key.decrypt', 'key.rewrap', 'kek.rewrap'] as const;
+/** Actions of records that tell of a use of a key. */
+export const USE_ACTIONS: readonly string[] = ['key.export', 'key.encrypt', 'key.decrypt', 'key.rewrap'];
+/** Actions of records that come in great numbers: uses of keys, and new wrappings of them. */
+export const BULK_ACTIONS: readonly string[] = [...USE_ACTIONS, 'kek.rewrap'];
 
 /** Records from the newest back; `next` is where to go on, below that `seq`, while there may be more. */
 export interface BackwardPage {
@@ -288,6 +303,15 @@ export interface KmsStore extends AsyncDisposable {
   /** {@link updateKey} for many keys in one transaction, each for itself. */
   updateKeys(changes: readonly KeyUpdate[]): Promise<(AuditReceipt | undefined)[]>;
 
+  /**
+   * Puts a key in the place of whatever is stored under its name and under its id, if that is still what the caller has seen: for a key
+   * that is lost or damaged, which {@link updateKey} cannot change.
+   *
+   * @param lastChange `seq` of the latest change of that name, as the caller saw it; undefined for a name that has none.
+   * @returns the place of the audit record; undefined, with nothing written, when there was another change meanwhile.
+   */
+  replaceKey(change: KeyChange, lastChange: number | undefined): Promise<AuditReceipt | undefined>;
+
   /** Keys with their current version, in the order of their names, only those that one of `globs` matches. */
   listKeys(globs: readonly string[], page: PageQuery<string>): Promise<Page<NamedKey>>;
 
@@ -376,6 +400,23 @@ export interface KmsStore extends AsyncDisposable {
   /** The last record's place, or the genesis of an empty chain. */
   auditHead(): Promise<ChainHead>;
 
+  /**
+   * Everything that there is at one moment, in batches, whoever writes meanwhile: the installation, the audit records by `seq`, the keys
+   * by name, each followed by its versions, and the tokens in the order of their issue. The moment is that of the first batch. Until the
+   * iteration ends, {@link scrub} may find it in the way.
+   */
+  readAll(): AsyncIterable<readonly StoreEntry[]>;
+
+  /**
+   * Fills a store that has nothing in it, as one write: until this resolves, and when it fails, there is nothing in it. A failure of
+   * `entries` is passed on. Other writers wait, or fail with `storage_unavailable`.
+   *
+   * @param entries an installation first, records in ascending order of `seq`, a key before its versions.
+   * @param chainKey the one of that installation, as for {@link unlock}.
+   * @returns false, with `entries` not begun, when there is something in the store.
+   */
+  load(entries: AsyncIterable<readonly LoadEntry[]>, chainKey: KeyObject): Promise<boolean>;
+
   /** How many keys and tokens there are. */
   counts(): Promise<{ readonly keys: number; readonly tokens: number }>;
 
@@ -386,9 +427,9 @@ export interface KmsStore extends AsyncDisposable {
   close(): Promise<void>;
 }
 
-/** The methods of the port that reach the storage, as a synchronous implementation has them. */
+/** The methods of the port that are one step in the storage, as a synchronous implementation has them. */
 export type StoreOperations = {
-  [Name in Exclude<keyof KmsStore, 'close' | typeof Symbol.asyncDispose>]: (
+  [Name in Exclude<keyof KmsStore, 'readAll' | 'load' | 'close' | typeof Symbol.asyncDispose>]: (
     ...args: Parameters<KmsStore[Name]>
   ) => Awaited<ReturnType<KmsStore[Name]>>;
 };

@@ -8,6 +8,7 @@ import { AppError } from '@bundoc/shared/errors';
 import type { StoreOperations } from './port.ts';
 import { Connection } from './sqlite/connection.ts';
 import { sqliteOperations } from './sqlite/operations.ts';
+import { type TransferOperations, transferOperations } from './sqlite/transfers.ts';
 import type { WorkerFailure, WorkerReply, WorkerRequest } from './worker-rpc.ts';
 
 export interface SqliteWorkerData {
@@ -21,12 +22,15 @@ assert(!isMainThread && parentPort !== null, 'this module runs in a worker');
 const port = parentPort;
 const { path, busyTimeoutMs } = workerData as SqliteWorkerData;
 let connection: Connection | undefined;
-let operations: StoreOperations | undefined;
+let operations: (StoreOperations & TransferOperations) | undefined;
 
 /** Opened by the first request, so that a failure to open has a request to be reported to. */
-function opened(): StoreOperations {
+function opened(): StoreOperations & TransferOperations {
   connection ??= new Connection(path, busyTimeoutMs);
-  operations ??= sqliteOperations(connection);
+  operations ??= {
+    ...sqliteOperations(connection),
+    ...transferOperations(() => new Connection(path, busyTimeoutMs)),
+  };
   return operations;
 }
 
@@ -37,7 +41,9 @@ function serve(request: WorkerRequest): unknown {
   }
   // Nobody waits for it any more: doing it now would only surprise.
   if (process.hrtime.bigint() > request.expiresAtNs) throw new AppError('storage_unavailable');
-  const operation = opened()[request.operation as keyof StoreOperations] as (...args: unknown[]) => unknown;
+  const operation = opened()[request.operation as keyof ReturnType<typeof opened>] as (
+    ...args: unknown[]
+  ) => unknown;
   return operation(...request.args);
 }
 

@@ -1,6 +1,8 @@
+import type { KeyObject } from 'node:crypto';
 import { join } from 'node:path';
 import { Worker } from 'node:worker_threads';
-import type { KmsStore, StoreOperations } from './port.ts';
+import type { KmsStore, LoadEntry, StoreEntry, StoreOperations } from './port.ts';
+import type { TransferOperations } from './sqlite/transfers.ts';
 import type { SqliteWorkerData } from './sqlite-worker.ts';
 import { WorkerRpc } from './worker-rpc.ts';
 
@@ -18,6 +20,8 @@ export const STORE_DEADLINE_MS = 2_000;
 const OPEN_DEADLINE_MS = 15_000;
 /** Once in the life of a store of an earlier release: its whole chain is walked and its file rewritten. */
 const ADOPT_DEADLINE_MS = 600_000;
+/** Everything that was loaded goes to the disk at once. */
+const COMMIT_LOAD_DEADLINE_MS = 600_000;
 const PENDING_MAX = 1_024;
 
 export function databasePathOf(dataDir: string): string {
@@ -60,6 +64,10 @@ function remoteStore(rpc: WorkerRpc): KmsStore {
     <Name extends keyof StoreOperations>(name: Name, deadlineMs?: number) =>
     (...args: Parameters<KmsStore[Name]>) =>
       rpc.call(name, args, deadlineMs) as ReturnType<KmsStore[Name]>;
+  const transfer: Transfer =
+    (name, deadlineMs) =>
+    (...args) =>
+      rpc.call(name, args, deadlineMs) as never;
   return {
     readInstallation: remote('readInstallation'),
     initialise: remote('initialise'),
@@ -80,6 +88,7 @@ function remoteStore(rpc: WorkerRpc): KmsStore {
     lastChange: remote('lastChange'),
     updateKey: remote('updateKey'),
     updateKeys: remote('updateKeys'),
+    replaceKey: remote('replaceKey'),
     listKeys: remote('listKeys'),
     listDueKeys: remote('listDueKeys'),
     scrub: remote('scrub'),
@@ -97,9 +106,50 @@ function remoteStore(rpc: WorkerRpc): KmsStore {
     listExports: remote('listExports'),
     listUnfetched: remote('listUnfetched'),
     auditHead: remote('auditHead'),
+    readAll: () => readAll(transfer),
+    load: async (entries, chainKey) => {
+      if (!(await load(transfer, entries, chainKey))) return false;
+      await rpc.call('unlock', [chainKey]);
+      return true;
+    },
     counts: remote('counts'),
     probe: remote('probe'),
     close: () => rpc.close(),
     [Symbol.asyncDispose]: () => rpc.close(),
   };
+}
+
+/** Calls of {@link TransferOperations}, as the thread of the store serves them. */
+type Transfer = <Name extends keyof TransferOperations>(
+  name: Name,
+  deadlineMs?: number,
+) => (...args: Parameters<TransferOperations[Name]>) => Promise<ReturnType<TransferOperations[Name]>>;
+
+async function* readAll(call: Transfer): AsyncGenerator<readonly StoreEntry[]> {
+  const transfer = await call('beginReadAll')();
+  try {
+    for (;;) {
+      const batch = await call('readMore')(transfer);
+      if (batch.length === 0) return;
+      yield batch;
+    }
+  } finally {
+    await call('endTransfer')(transfer).catch(() => undefined);
+  }
+}
+
+async function load(
+  call: Transfer,
+  entries: AsyncIterable<readonly LoadEntry[]>,
+  chainKey: KeyObject,
+): Promise<boolean> {
+  const transfer = await call('beginLoad')(chainKey);
+  if (transfer === undefined) return false;
+  try {
+    for await (const batch of entries) await call('loadMore')(transfer, batch);
+    await call('commitLoad', COMMIT_LOAD_DEADLINE_MS)(transfer);
+    return true;
+  } finally {
+    await call('endTransfer')(transfer).catch(() => undefined);
+  }
 }

@@ -38,14 +38,19 @@ export interface KekRecordFault {
 }
 
 /** Actions of the records that say what the KEKs are. `kek.added` is of earlier releases, which made the first of the ring the current one at each start. */
-export const KEK_ACTIONS = [
+export const KEK_ACTIONS: readonly string[] = [
   'vault.initialised',
   'kek.added',
   'kek.stage',
   'kek.rotate',
   'kek.rewrapped',
   'kek.retire',
-] as const;
+];
+
+/** Whether a record is one of those that say what the KEKs are. */
+export function isKekRecord({ action }: Pick<AuditRecord, 'action'>): boolean {
+  return KEK_ACTIONS.includes(action);
+}
 
 /**
  * @param records all that have one of {@link KEK_ACTIONS}, in their order.

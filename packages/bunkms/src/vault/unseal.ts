@@ -8,13 +8,17 @@ import { foldKekRecords, type KekState } from './kek-state.ts';
 import { publicJwkOf, signingKeyOf } from './signing-key.ts';
 import { kekIdOf, type SecretName, type Vault } from './vault.ts';
 
-/** What the service works with once its KEK fits its store. */
-export interface Unsealed {
+/** The secrets of an installation, once a KEK of the ring has opened them. */
+export interface OpenedInstallation {
   readonly kind: 'unsealed';
-  /** Key of the audit chain; the store has it already. */
+  /** Key of the audit chain; the store has it once {@link unseal} is done. */
   readonly chainKey: KeyObject;
   readonly signingKey: KeyObject;
   readonly publicKey: PublicJwk;
+}
+
+/** What the service works with once its KEK fits its store. */
+export interface Unsealed extends OpenedInstallation {
   /** Which KEKs there are; the vault wraps with the one that it calls the current one. */
   readonly keks: KekState;
   /**
@@ -48,8 +52,9 @@ export async function unseal(
   actor: 'system' | 'cli',
 ): Promise<Unsealed | Sealed> {
   const installation = (await store.readInstallation()) ?? (await initialise(vault, store, clock, actor));
-  const opened = await openInstallation(vault, store, installation);
+  const opened = openInstallation(vault, installation);
   if (opened.kind === 'sealed') return opened;
+  await store.unlock(opened.chainKey);
   const adoptionFault = await store.adoptKeys(keysAdopted(new Date(clock.now()).toISOString(), actor));
   const sealed = (reason: string): Sealed => ({ kind: 'sealed', reason, publicKey: installation.signingKey });
   const keks = foldKekRecords(opened.chainKey, await store.kekRecords());
@@ -77,7 +82,7 @@ async function initialise(vault: Vault, store: KmsStore, clock: Clock, actor: st
       chainKeyWrapped: vault.wrapSecret(chainKey, 'audit-chain-key'),
       signingSeedWrapped: vault.wrapSecret(seed, 'token-signing-seed'),
       signingKey: publicJwkOf(signingKeyOf(seed)),
-      keks: [currentKekOf(vault)],
+      keks: [kekOf(vault, vault.currentKekId)],
     };
     chainKeyObject = takeKey(chainKey);
   } finally {
@@ -97,11 +102,8 @@ async function initialise(vault: Vault, store: KmsStore, clock: Clock, actor: st
   return installation;
 }
 
-async function openInstallation(
-  vault: Vault,
-  store: KmsStore,
-  installation: Installation,
-): Promise<Omit<Unsealed, 'keks'> | Sealed> {
+/** Opens the secrets of an installation. */
+export function openInstallation(vault: Vault, installation: Installation): OpenedInstallation | Sealed {
   const sealed = (reason: string): Sealed => ({
     kind: 'sealed',
     reason,
@@ -119,7 +121,6 @@ async function openInstallation(
     seed.fill(0);
   }
 
-  await store.unlock(chainKey);
   // The public key is made anew of the seed: the copy in the store is not authenticated.
   return { kind: 'unsealed', chainKey, signingKey, publicKey: publicJwkOf(signingKey) };
 }
@@ -146,8 +147,9 @@ function openSecret(
   }
 }
 
-function currentKekOf(vault: Vault): KnownKek {
-  const checkValue = vault.checkValueOf(vault.currentKekId);
-  assert(checkValue !== undefined, 'the current KEK is in the ring');
-  return { id: vault.currentKekId, checkValue };
+/** What a store keeps of a KEK of the ring. */
+export function kekOf(vault: Vault, id: string): KnownKek {
+  const checkValue = vault.checkValueOf(id);
+  assert(checkValue !== undefined, 'the KEK is in the ring');
+  return { id, checkValue };
 }

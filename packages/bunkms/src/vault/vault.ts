@@ -26,8 +26,8 @@ export interface DekIdentity {
   readonly version: number;
 }
 
-/** The service's own secrets that lie wrapped in its store. */
-export type SecretName = 'audit-chain-key' | 'token-signing-seed';
+/** The service's own secrets: those that lie wrapped in its store, and those that a backup and an inventory carry for themselves. */
+export type SecretName = 'audit-chain-key' | 'token-signing-seed' | 'backup-key' | 'inventory-key';
 
 /**
  * Holds the KEK ring; wraps with the current KEK, unwraps with any, and nothing else. No method returns a KEK, and inspection of the

@@ -12,12 +12,17 @@ export interface Finished {
   readonly stderr: string;
 }
 
-/** Runs `bunkms` with arguments, as an operator does. */
-export async function bunkms(environment: Record<string, string>, ...args: string[]): Promise<Finished> {
-  const child = spawn(process.execPath, [...NODE_ARGS, source('cli/main.ts'), ...args], {
+/** Starts `bunkms` with arguments, as an operator does. */
+export function spawnBunkms(environment: Record<string, string>, args: readonly string[]) {
+  return spawn(process.execPath, [...NODE_ARGS, source('cli/main.ts'), ...args], {
     env: environment,
     stdio: ['ignore', 'pipe', 'pipe'],
   });
+}
+
+/** Runs `bunkms` to its end. */
+export async function bunkms(environment: Record<string, string>, ...args: string[]): Promise<Finished> {
+  const child = spawnBunkms(environment, args);
   const output = { stdout: '', stderr: '' };
   child.stdout.on('data', (chunk) => {
     output.stdout += String(chunk);

@@ -11,6 +11,7 @@ export const KEY_EVENTS = [
   'key.destroy',
   'key.destroy_version',
   'key.update',
+  'key.recover',
 ] as const;
 
 /**

@@ -11,12 +11,13 @@ import {
   nextRecord,
 } from '../../audit/chain.ts';
 import { KEK_ACTIONS } from '../../vault/kek-state.ts';
-import { type AuditQuery, type BackwardPage, BULK_ACTIONS, type Page } from '../port.ts';
+import { type AuditQuery, type BackwardPage, BULK_ACTIONS, type Page, USE_ACTIONS } from '../port.ts';
 import type { Connection, Row } from './connection.ts';
 import { takePage } from './page.ts';
 
 /** Word for word the conditions of the indexes: only so SQLite uses them. */
 const BUT_BULK = `action NOT IN (${listOf(BULK_ACTIONS)})`;
+const BUT_USES = `action NOT IN (${listOf(USE_ACTIONS)})`;
 const OF_KEKS = `action IN (${listOf(KEK_ACTIONS)})`;
 const LATEST_CHANGE = `audit INDEXED BY audit_key_changes
   WHERE key = ? AND instr(detail, '"revision":') > 0 ORDER BY seq DESC LIMIT 1`;
@@ -39,6 +40,12 @@ export class AuditTable {
   append(draft: AuditDraft): AuditReceipt {
     assert(this.#chainKey !== undefined, 'the audit chain is locked');
     const record = nextRecord(this.#chainKey, this.head(), draft);
+    this.insert(record);
+    return { seq: record.seq, hash: record.hash };
+  }
+
+  /** Takes in a record as it is, behind all that are there. */
+  insert(record: AuditRecord): void {
     this.#connection.run(
       `INSERT INTO audit (seq, time, severity, action, outcome, actor, jti, key, version, source, request_id, code,
          detail, prev_hash, hash) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
@@ -58,7 +65,6 @@ export class AuditTable {
       record.prev_hash,
       record.hash,
     );
-    return { seq: record.seq, hash: record.hash };
   }
 
   has(draft: AuditDraft): boolean {
@@ -138,14 +144,18 @@ export class AuditTable {
   verify(onRecord: (record: AuditRecord) => void): ChainFault | undefined {
     assert(this.#chainKey !== undefined, 'the audit chain is locked');
     let head = GENESIS;
-    for (const row of this.#connection.rows('SELECT * FROM audit ORDER BY seq')) {
-      const record = recordOf(row);
+    for (const record of this.all()) {
       const fault = faultOf(this.#chainKey, head, record);
       if (fault !== undefined) return fault;
       onRecord(record);
       head = { seq: record.seq, hash: record.hash };
     }
     return undefined;
+  }
+
+  /** All records as they are stored, by `seq`. */
+  *all(): Generator<AuditRecord, void, undefined> {
+    for (const row of this.#connection.rows('SELECT * FROM audit ORDER BY seq')) yield recordOf(row);
   }
 
   list(query: AuditQuery): Page<AuditRecord> {
@@ -157,10 +167,10 @@ export class AuditTable {
       ['time >= ?', query.from],
       ['time < ?', query.to],
     ];
-    const butBulk = query.bulk === false ? `${BUT_BULK} AND ` : '';
+    const left = `${query.bulk === false ? `${BUT_BULK} AND ` : ''}${query.uses === false ? `${BUT_USES} AND ` : ''}`;
     const given = conditions.flatMap(([sql, value]) => (value === undefined ? [] : [{ sql, value }]));
     const rows = this.#connection.rows(
-      `SELECT * FROM audit WHERE ${butBulk}${given.map(({ sql }) => sql).join(' AND ')} ORDER BY seq LIMIT ?`,
+      `SELECT * FROM audit WHERE ${left}${given.map(({ sql }) => sql).join(' AND ')} ORDER BY seq LIMIT ?`,
       ...given.map(({ value }) => value),
       query.limit + 1,
     );

@@ -6,6 +6,8 @@ import { migrate } from './schema.ts';
 export type Row = Record<string, unknown>;
 
 const SQLITE_BUSY = 5;
+/** How long {@link Connection.truncateLog} waits for whoever reads: all else waits for this thread meanwhile, milliseconds. */
+const TRUNCATE_WAIT_MS = 50;
 /** How long an opener tries to switch a new database to WAL while another process does the same. */
 const WAL_TRIES = 100;
 const WAL_PAUSE_MS = 20;
@@ -13,6 +15,7 @@ const WAL_PAUSE_MS = 20;
 /** One connection to the database file: pragmas, prepared statements, write transactions. Synchronous. */
 export class Connection {
   readonly #database: DatabaseSync;
+  readonly #busyTimeoutMs: number;
   readonly #statements = new Map<string, StatementSync>();
 
   /**
@@ -21,6 +24,7 @@ export class Connection {
    * @param busyTimeoutMs how long a statement waits for another process's transaction.
    */
   constructor(path: string, busyTimeoutMs: number) {
+    this.#busyTimeoutMs = busyTimeoutMs;
     mkdirSync(dirname(path), { recursive: true, mode: 0o700 });
     // SQLite gives its -wal and -shm files the mode of the database, so it is enough to make this one.
     closeSync(openSync(path, 'a', 0o600));
@@ -59,15 +63,29 @@ export class Connection {
 
   /** Runs `change` as one transaction that holds the write lock from its start, so what it reads stays true until it commits. */
   write<T>(change: () => T): T {
-    this.#database.exec('BEGIN IMMEDIATE');
+    this.beginWrite();
     try {
       const result = change();
-      this.#database.exec('COMMIT');
+      this.commit();
       return result;
     } catch (error) {
       if (this.#database.isTransaction) this.#database.exec('ROLLBACK');
       throw error;
     }
+  }
+
+  /** Begins {@link write} for what does not end in one call; {@link commit} ends it, {@link close} takes it back. */
+  beginWrite(): void {
+    this.#database.exec('BEGIN IMMEDIATE');
+  }
+
+  /** Begins to look at one state of the database, which is that of the first read; {@link commit} or {@link close} ends it. */
+  beginRead(): void {
+    this.#database.exec('BEGIN');
+  }
+
+  commit(): void {
+    this.#database.exec('COMMIT');
   }
 
   /** Writes the whole database anew, without what earlier deletions left in it. */
@@ -81,7 +99,12 @@ export class Connection {
    * @returns false when another connection still reads from it.
    */
   truncateLog(): boolean {
-    return this.row('PRAGMA wal_checkpoint(TRUNCATE)')?.['busy'] === 0;
+    this.#database.exec(`PRAGMA busy_timeout = ${TRUNCATE_WAIT_MS}`);
+    try {
+      return this.row('PRAGMA wal_checkpoint(TRUNCATE)')?.['busy'] === 0;
+    } finally {
+      this.#database.exec(`PRAGMA busy_timeout = ${this.#busyTimeoutMs}`);
+    }
   }
 
   close(): void {

@@ -16,6 +16,12 @@ import { takePage } from './page.ts';
 /** Inside a write transaction. @throws AppError `KEY_EXISTS`. */
 export function insertKey(connection: Connection, { record, versions }: KeyChange): void {
   if (findKey(connection, record.name) !== undefined) throw new AppError('KEY_EXISTS');
+  putKey(connection, record);
+  for (const version of versions) putVersion(connection, version);
+}
+
+/** Inside a write transaction that knows of no key with that name or id. */
+export function putKey(connection: Connection, record: KeyRecord): void {
   connection.run(
     `INSERT INTO keys (name, type, state, version, revision, exportable, rotate_after_days, due_at, created_at, destroyed_at,
        kek_ids, idempotency_key, idempotency_request, version_digests, id)
@@ -23,7 +29,16 @@ export function insertKey(connection: Connection, { record, versions }: KeyChang
     ...valuesOf(record),
     record.id,
   );
-  for (const version of versions) putVersion(connection, version);
+}
+
+/** Takes out whatever has that name or that id. Inside a write transaction. */
+export function removeKey(connection: Connection, { name, id }: Pick<KeyRecord, 'name' | 'id'>): void {
+  connection.run(
+    'DELETE FROM key_versions WHERE key_id = ?1 OR key_id IN (SELECT id FROM keys WHERE name = ?2)',
+    id,
+    name,
+  );
+  connection.run('DELETE FROM keys WHERE id = ? OR name = ?', id, name);
 }
 
 /** Inside a write transaction. @returns false, with nothing written, when the stored key is not the one before. */
@@ -114,7 +129,13 @@ export function listDueKeys(connection: Connection, until: string, page: PageQue
   return takePage(rows, page.limit, recordOf);
 }
 
-function putVersion(connection: Connection, version: KeyVersionRecord): void {
+/** All keys as they are stored, by name. */
+export function* allKeys(connection: Connection): Generator<KeyRecord, void, undefined> {
+  for (const row of connection.rows('SELECT * FROM keys ORDER BY name')) yield recordOf(row);
+}
+
+/** Inside a write transaction; the key is there. */
+export function putVersion(connection: Connection, version: KeyVersionRecord): void {
   connection.run(
     `INSERT INTO key_versions (key_id, version, kcv, state, created_at, destroyed_at, wrapped) VALUES (?, ?, ?, ?, ?, ?, ?)
        ON CONFLICT (key_id, version) DO UPDATE SET kcv = excluded.kcv, state = excluded.state,

@@ -38,6 +38,7 @@ import {
   listDueKeys,
   listKeys,
   readVersions,
+  removeKey,
   updateKey,
 } from './key-table.ts';
 import { announce, isHeldByAll, withdraw } from './presence-table.ts';
@@ -154,6 +155,14 @@ export function sqliteOperations(connection: Connection): StoreOperations {
       connection.write(() => {
         const kekId = audit.currentKek();
         return changes.map((change) => update(change, kekId));
+      }),
+    replaceKey: (change, lastChange) =>
+      connection.write(() => {
+        if (audit.lastChange(change.record.name)?.seq !== lastChange) return undefined;
+        if (!isWrappedWith(change.versions, audit.currentKek())) return undefined;
+        removeKey(connection, change.record);
+        insertKey(connection, change);
+        return audit.append(change.audit);
       }),
     listKeys: (globs, page) => connection.read(() => namedKeys(listKeys(connection, globs, page))),
     listDueKeys: (until, page) => connection.read(() => namedKeys(listDueKeys(connection, until, page))),

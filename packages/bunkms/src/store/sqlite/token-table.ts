@@ -6,8 +6,8 @@ import { takePage } from './page.ts';
 /** Inside a write transaction. */
 export function insertToken(connection: Connection, token: TokenInfo): void {
   connection.run(
-    `INSERT INTO tokens (jti, family, sub, typ, aud, scope, keys, projects, issued_at, expires_at)
-       VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+    `INSERT INTO tokens (jti, family, sub, typ, aud, scope, keys, projects, issued_at, expires_at, revoked_at)
+       VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
     token.jti,
     token.family,
     token.sub,
@@ -18,7 +18,13 @@ export function insertToken(connection: Connection, token: TokenInfo): void {
     JSON.stringify(token.projects),
     token.issued_at,
     token.expires_at,
+    token.revoked_at ?? null,
   );
+}
+
+/** All tokens in the order of their issue. */
+export function* allTokens(connection: Connection): Generator<TokenInfo, void, undefined> {
+  for (const row of connection.rows('SELECT * FROM tokens ORDER BY number')) yield tokenOf(row);
 }
 
 export function findToken(connection: Connection, jti: string): TokenInfo | undefined {

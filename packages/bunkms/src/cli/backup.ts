@@ -1,0 +1,98 @@
+import { existsSync, statSync } from 'node:fs';
+import { systemClock } from '@bundoc/shared/clock';
+import type { Environment } from '@bundoc/shared/config';
+import { CLI_CALLER } from '../audit/caller.ts';
+import { openFileSource } from '../recovery/file-source.ts';
+import { type Survey, surveyArchive } from '../recovery/survey.ts';
+import { createBackup } from '../recovery/write-backup.ts';
+import { CliFailure, EXIT } from './errors.ts';
+import { loadVault, withKms } from './open-kms.ts';
+import { createPrivateFile } from './private-file.ts';
+import { createProgress } from './progress.ts';
+
+/**
+ * Writes an encrypted archive of the whole store, beside a running server. The file appears whole and durable, or not at all.
+ *
+ * @throws CliFailure when there is such a file already, or, with the file written, when something in the store is damaged.
+ */
+export async function backup(
+  environment: Environment,
+  file: string,
+  options: { readonly json?: true },
+): Promise<void> {
+  if (existsSync(file)) throw fileExists(file);
+  const facts = await withKms(environment, async ({ store, vault, state: { chainKey } }) => {
+    using progress = createProgress('{bar} {value}/{total} entries, {eta_formatted} left');
+    const { keys, tokens } = await store.counts();
+    progress.start((await store.auditHead()).seq + keys + tokens);
+    const ports = { store, vault, chainKey, clock: systemClock };
+    const made = await createBackup(ports, CLI_CALLER, (entries) => progress.update(entries));
+    if (!(await createPrivateFile(file, made.bytes))) throw fileExists(file);
+    return made.facts();
+  });
+  const { audit, records, keys, tokens, chain_fault: fault, left_out: leftOut } = facts;
+  if (options.json) console.log(JSON.stringify({ file, bytes: statSync(file).size, ...facts }));
+  else {
+    console.log(`${file}: ${keys} keys, ${tokens} tokens, ${records} audit records`);
+    console.log(`audit: ${audit.seq}:${audit.hash}`);
+  }
+  if (leftOut.length > 0)
+    throw new CliFailure(`written, without what is damaged in the store: ${leftOut.join(', ')}`);
+  if (fault !== undefined)
+    throw new CliFailure(
+      `written, with an audit chain that is broken: record ${fault.seq} is ${fault.reason}`,
+    );
+}
+
+function fileExists(file: string): CliFailure {
+  return new CliFailure(`there is a file at ${file} already`, EXIT.conflict);
+}
+
+/**
+ * Checks a backup, all of it; needs the KEK and no store.
+ *
+ * @throws CliFailure when something in it would not work after a restore; FileDamaged, KekLacking.
+ */
+export async function verifyBackup(
+  environment: Environment,
+  file: string,
+  options: { readonly json?: true },
+): Promise<void> {
+  const survey = await surveyFile(environment, file);
+  const { head, end, chainFault, kekIds, findings } = survey;
+  if (options.json)
+    console.log(
+      JSON.stringify({
+        ok: isSound(survey),
+        id: head.id,
+        created_at: head.created_at,
+        ...end,
+        kek_ids: kekIds,
+        ...(chainFault === undefined ? {} : { chain_fault: chainFault }),
+        findings,
+      }),
+    );
+  else {
+    for (const { key, version, problem } of findings)
+      console.log(`${key}${version === undefined ? '' : ` version ${version}`} ${problem}`);
+    if (chainFault !== undefined)
+      console.log(`the audit chain is broken: record ${chainFault.seq} is ${chainFault.reason}`);
+    console.log(`${end.keys} keys, ${end.tokens} tokens, ${end.records} audit records of ${head.created_at}`);
+    console.log(`audit: ${end.audit.seq}:${end.audit.hash}`);
+    console.log(`KEKs: ${kekIds.join(' ')}`);
+  }
+  if (!isSound(survey))
+    throw new CliFailure('the backup is as it was made, but something in it is damaged or cannot be opened');
+}
+
+function isSound({ chainFault, findings }: Survey): boolean {
+  return chainFault === undefined && findings.length === 0;
+}
+
+async function surveyFile(environment: Environment, file: string): Promise<Survey> {
+  const vault = await loadVault(environment);
+  await using source = await openFileSource(file);
+  using progress = createProgress('checking {bar} {percentage}%, {eta_formatted} left');
+  progress.start(source.sizeBytes);
+  return await surveyArchive(vault, source, { onProgress: (bytes) => progress.update(bytes) });
+}

@@ -1,0 +1,45 @@
+import { systemClock } from '@bundoc/shared/clock';
+import type { Environment } from '@bundoc/shared/config';
+import { createLogger } from '@bundoc/shared/logger';
+import { CLI_CALLER } from '../audit/caller.ts';
+import { formatInventory, takeInventory } from '../recovery/inventory.ts';
+import { CliFailure } from './errors.ts';
+import { withKms } from './open-kms.ts';
+import { replacePrivateFile } from './private-file.ts';
+import { createProgress } from './progress.ts';
+
+/**
+ * Writes how every key and token stands to a file, in the place of an earlier one, beside a running server. It holds no key, and is
+ * authenticated under the KEK.
+ *
+ * @throws CliFailure, with the file written, when keys are damaged.
+ */
+export async function writeInventory(
+  environment: Environment,
+  file: string,
+  options: { readonly json?: true },
+): Promise<void> {
+  const inventory = await withKms(environment, async ({ store, vault, state }) => {
+    using progress = createProgress('{bar} {value}/{total} keys, {eta_formatted} left');
+    progress.start((await store.counts()).keys);
+    const ports = {
+      store,
+      state,
+      clock: systemClock,
+      logger: createLogger({ service: 'bunkms', level: 'silent' }),
+    };
+    const taken = await takeInventory(ports, CLI_CALLER, (keys) => progress.update(keys));
+    await replacePrivateFile(file, formatInventory(vault, taken));
+    return taken;
+  });
+  const { created_at, audit, keys, tokens, damaged } = inventory;
+  if (options.json)
+    console.log(
+      JSON.stringify({ file, created_at, audit, keys: keys.length, tokens: tokens.length, damaged }),
+    );
+  else {
+    console.log(`${file}: ${keys.length} keys, ${tokens.length} tokens`);
+    console.log(`audit: ${audit.seq}:${audit.hash}`);
+  }
+  if (damaged.length > 0) throw new CliFailure(`keys are not what the chain says: ${damaged.join(', ')}`);
+}

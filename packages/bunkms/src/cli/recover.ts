@@ -1,0 +1,88 @@
+import { systemClock } from '@bundoc/shared/clock';
+import type { Environment } from '@bundoc/shared/config';
+import { CLI_CALLER } from '../audit/caller.ts';
+import { ResurrectionNotAccepted } from '../recovery/errors.ts';
+import { listOf } from '../recovery/list-of.ts';
+import { NoDataFolder } from '../recovery/project-keys.ts';
+import { type RecoveredProject, recoverKeys } from '../recovery/recover.ts';
+import { CliFailure, UsageError } from './errors.ts';
+import { loadVault, silentLogger, withKms } from './open-kms.ts';
+import { createProgress } from './progress.ts';
+import { readInventory } from './restore.ts';
+
+export interface RecoverCliOptions {
+  /** Bundoc's data folder. */
+  readonly from: string;
+  readonly inventory?: string;
+  readonly acceptResurrection?: true;
+  readonly dryRun?: true;
+  readonly json?: true;
+}
+
+/**
+ * Rebuilds lost keys from the project files in Bundoc's data folder, beside running services.
+ *
+ * @throws ResurrectionNotAccepted, CliFailure when keys were left as they are, with all others recovered.
+ */
+export async function recover(environment: Environment, options: RecoverCliOptions): Promise<void> {
+  const inventory =
+    options.inventory === undefined
+      ? undefined
+      : await readInventory(await loadVault(environment), options.inventory);
+  const projects = await withKms(environment, async ({ store, vault, keks, state: { chainKey } }) => {
+    using progress = createProgress('{bar} {value}/{total}, {eta_formatted} left');
+    // What the log would say, the report says.
+    const logger = silentLogger();
+    const ports = { store, vault, keks, chainKey, clock: systemClock, logger, caller: CLI_CALLER };
+    const all: RecoveredProject[] = [];
+    try {
+      for await (const project of recoverKeys(ports, options.from, {
+        dryRun: options.dryRun === true,
+        acceptResurrection: options.acceptResurrection === true,
+        inventory,
+        onProgress: (done, total) => progress.show(done, total),
+      }))
+        all.push(project);
+    } catch (error) {
+      throw error instanceof NoDataFolder ? new UsageError(error.message) : error;
+    }
+    return all;
+  });
+  if (options.json) console.log(JSON.stringify({ dry_run: options.dryRun === true, projects }));
+  else for (const project of projects) console.log(lineOf(project));
+  fail(projects);
+}
+
+function lineOf({
+  project,
+  key = '',
+  outcome,
+  state,
+  versions = [],
+  lost_versions: lost = [],
+  problem,
+}: RecoveredProject): string {
+  const words = [
+    project,
+    key,
+    outcome,
+    ...(state === undefined ? [] : [state]),
+    ...(versions.length === 0 ? [] : [`versions ${versions.join(',')}`]),
+    ...(lost.length === 0 ? [] : [`lost versions ${lost.join(',')}`]),
+    ...(problem === undefined ? [] : [problem]),
+  ];
+  return words.join('  ');
+}
+
+function fail(projects: readonly RecoveredProject[]): void {
+  const of = (...outcomes: RecoveredProject['outcome'][]) =>
+    projects.filter(({ outcome }) => outcomes.includes(outcome)).map(({ project }) => project);
+  const unaccepted = of('unaccepted');
+  if (unaccepted.length > 0)
+    throw new ResurrectionNotAccepted(
+      `it is not known whether the keys of these projects were destroyed since: ${listOf(unaccepted)}; give a newer inventory, or say --accept-resurrection to get them back disabled`,
+    );
+  const others = of('conflict', 'unreadable');
+  if (others.length > 0)
+    throw new CliFailure(`the keys of these projects are not recovered: ${listOf(others)}`);
+}

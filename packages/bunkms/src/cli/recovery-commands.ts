@@ -1,0 +1,50 @@
+import type { Environment } from '@bundoc/shared/config';
+import type { Command } from 'commander';
+import { backup, verifyBackup } from './backup.ts';
+import { writeInventory } from './inventory.ts';
+import type { JsonOption } from './key.ts';
+import { collect, collectReceipt } from './option-parsers.ts';
+import { type RecoverCliOptions, recover } from './recover.ts';
+import { type RestoreCliOptions, restoreBackup } from './restore.ts';
+
+/** `bunkms backup`, and what brings back what was lost. */
+export function registerRecoveryCommands(program: Command, environment: Environment): void {
+  const backups = program
+    .command('backup')
+    .description('writes an encrypted backup of the whole store to a new file; the service may run')
+    .enablePositionalOptions()
+    .argument('<file>')
+    .option('--json', 'print JSON')
+    .action((file: string, options: JsonOption) => backup(environment, file, options));
+  backups
+    .command('verify')
+    .description('checks a backup and everything in it; needs the KEK and no store')
+    .argument('<file>')
+    .option('--json', 'print JSON')
+    .action((file: string, options: JsonOption) => verifyBackup(environment, file, options));
+  program
+    .command('inventory')
+    .description('writes how every key and token stands to a file, for a later restore; the service may run')
+    .argument('<file>')
+    .option('--json', 'print JSON')
+    .action((file: string, options: JsonOption) => writeInventory(environment, file, options));
+  program
+    .command('restore')
+    .description('brings a backup into an empty data folder')
+    .argument('<file>')
+    .option('--inventory <file>', 'how keys and tokens stood after the backup')
+    .option('--audit-copy <files>', 'the copy of the audit chain, its files in their order', collect, [])
+    .option('--receipt <seq:hash>', 'a record that must be known of; may be repeated', collectReceipt, [])
+    .option('--accept-resurrection', 'accept that what was destroyed since may come back; it is disabled')
+    .option('--json', 'print JSON')
+    .action((file: string, options: RestoreCliOptions) => restoreBackup(environment, file, options));
+  program
+    .command('recover')
+    .description("rebuilds lost keys from the project files in Bundoc's data folder; both services may run")
+    .requiredOption('--from <folder>', "Bundoc's data folder")
+    .option('--inventory <file>', 'how keys stood, of any earlier time')
+    .option('--accept-resurrection', 'accept that what was destroyed may come back; it is disabled')
+    .option('--dry-run', 'say what would be done, and change nothing')
+    .option('--json', 'print JSON')
+    .action((options: RecoverCliOptions) => recover(environment, options));
+}

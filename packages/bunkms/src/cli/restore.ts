@@ -1,0 +1,121 @@
+import { readFile, stat } from 'node:fs/promises';
+import { systemClock } from '@bundoc/shared/clock';
+import type { Environment } from '@bundoc/shared/config';
+import type { AuditReceipt } from '@bundoc/shared/contract/keys';
+import { CLI_CALLER } from '../audit/caller.ts';
+import { readConfig } from '../config.ts';
+import { readAuditCopy } from '../recovery/audit-copy.ts';
+import { FileDamaged } from '../recovery/errors.ts';
+import { openFileSource } from '../recovery/file-source.ts';
+import { type Inventory, parseInventory } from '../recovery/inventory.ts';
+import {
+  type Knowledge,
+  KnowledgeOfCopy,
+  knowledgeOfInventory,
+  noKnowledge,
+  requireReceipts,
+} from '../recovery/knowledge.ts';
+import { listOf } from '../recovery/list-of.ts';
+import { restore, StoreNotEmpty } from '../recovery/restore.ts';
+import type { RestoreReport } from '../recovery/restore-run.ts';
+import { type Survey, surveyArchive } from '../recovery/survey.ts';
+import type { Vault } from '../vault/vault.ts';
+import { CliFailure, EXIT, UsageError } from './errors.ts';
+import { hasStore, loadVault, openCliStore } from './open-kms.ts';
+import { createProgress } from './progress.ts';
+
+export interface RestoreCliOptions {
+  readonly inventory?: string;
+  readonly auditCopy: readonly string[];
+  readonly receipt: readonly AuditReceipt[];
+  readonly acceptResurrection?: true;
+  readonly json?: true;
+}
+
+/**
+ * Brings a backup into an empty data folder. The backup, and what is known of the time after it, are checked in whole before anything is
+ * written.
+ *
+ * @throws CliFailure when there is a store; FileDamaged, KekLacking, ResurrectionNotAccepted.
+ */
+export async function restoreBackup(
+  environment: Environment,
+  file: string,
+  options: RestoreCliOptions,
+): Promise<void> {
+  if (options.inventory !== undefined && options.auditCopy.length > 0)
+    throw new UsageError('give --inventory or --audit-copy, not both');
+  const { dataDir } = readConfig(environment);
+  if (await hasStore(dataDir)) throw thereIsAStore();
+  const vault = await loadVault(environment);
+  await using source = await openFileSource(file);
+  using progress = createProgress('{bar} {percentage}%, {eta_formatted} left');
+  // Read twice: to check it, and to restore it.
+  progress.start(2 * source.sizeBytes);
+  const survey = await surveyArchive(vault, source, {
+    receipts: options.receipt,
+    onProgress: (bytes) => progress.update(bytes),
+  });
+  const knowledge = await knowledgeOf(vault, survey, options);
+  requireReceipts(knowledge, options.receipt, options.acceptResurrection === true);
+  const openStore = () => openCliStore(dataDir);
+  const ports = { vault, openStore, clock: systemClock, caller: CLI_CALLER };
+  try {
+    const report = await restore(ports, source, survey, knowledge, {
+      acceptResurrection: options.acceptResurrection === true,
+      onProgress: (bytes) => progress.update(source.sizeBytes + bytes),
+    });
+    print(report, survey, options);
+  } catch (error) {
+    throw error instanceof StoreNotEmpty ? thereIsAStore() : error;
+  }
+}
+
+function thereIsAStore(): CliFailure {
+  return new CliFailure(
+    'there is a store already; a backup is restored into an empty data folder only',
+    EXIT.conflict,
+  );
+}
+
+async function knowledgeOf(vault: Vault, survey: Survey, options: RestoreCliOptions): Promise<Knowledge> {
+  if (options.inventory !== undefined)
+    return knowledgeOfInventory(await readInventory(vault, options.inventory), survey);
+  if (options.auditCopy.length === 0) return noKnowledge(survey);
+  const copy = await readAuditCopy(options.auditCopy, survey.secrets.chainKey, survey.end.audit);
+  return new KnowledgeOfCopy(copy, survey);
+}
+
+/** Bytes of the largest inventory that is read: some 500,000 keys. */
+const INVENTORY_BYTES_MAX = 268_435_456;
+
+/** @throws FileDamaged, KekLacking. */
+export async function readInventory(vault: Vault, path: string): Promise<Inventory> {
+  if ((await stat(path)).size > INVENTORY_BYTES_MAX) throw new FileDamaged('the inventory is too large');
+  return parseInventory(vault, await readFile(path));
+}
+
+function print(report: RestoreReport, { chainFault }: Survey, options: RestoreCliOptions): void {
+  if (options.json) {
+    console.log(
+      JSON.stringify({ ...report, ...(chainFault === undefined ? {} : { chain_fault: chainFault }) }),
+    );
+    return;
+  }
+  const { audit, as_of: asOf, held, destroyed, incomplete, damaged } = report;
+  console.log(`restored ${report.keys} keys and ${report.tokens} tokens of ${report.archive_created_at}`);
+  console.log(`known up to record ${asOf.seq} (${report.knowledge})`);
+  if (destroyed.length > 0) console.log(`destroyed since the backup: ${listOf(destroyed)}`);
+  if (held.length > 0) console.log(`disabled, since it is not known what became of them: ${listOf(held)}`);
+  if (incomplete.length > 0)
+    console.log(
+      `without versions that are newer than the backup; run "bunkms recover": ${listOf(incomplete)}`,
+    );
+  if (damaged.length > 0) console.log(`damaged in the backup: ${listOf(damaged)}`);
+  if (chainFault !== undefined)
+    console.log(`the audit chain was broken in the backup: record ${chainFault.seq} is ${chainFault.reason}`);
+  if (!report.signing_key_kept) console.log('all tokens are revoked: issue new ones');
+  else if (report.tokens_revoked > 0)
+    console.log(`${report.tokens_revoked} tokens were revoked since the backup`);
+  console.log(`audit: ${audit.seq}:${audit.hash}`);
+}

@@ -1,0 +1,134 @@
+import { hash, type KeyObject, randomBytes } from 'node:crypto';
+import { aadOf, KEY_BYTES, OpenError, open, SEAL_OVERHEAD_BYTES, seal, takeKey } from '@bundoc/shared/aead';
+import { kekIdOf, type Vault, WRAPPED_KEY_BYTES } from '../vault/vault.ts';
+import { FileDamaged, KekLacking } from './errors.ts';
+
+/**
+ * How an archive is sealed (docs/formats/backup.md): a clear head with the archive's own key, wrapped by the KEK, then the text in sealed
+ * chunks, each bound to its place; the last one is marked, so that an archive that was cut short does not open.
+ */
+
+const MAGIC = Buffer.from('BUNKMSB1', 'latin1');
+const WRAPPED_AT = MAGIC.length;
+const SUM_AT = WRAPPED_AT + WRAPPED_KEY_BYTES;
+const SUM_BYTES = 32;
+const HEAD_BYTES = SUM_AT + SUM_BYTES;
+const LENGTH_BYTES = 4;
+/** Bytes of text after which a chunk is sealed. */
+const CHUNK_BYTES = 262_144;
+/** Bytes of the longest line; what a store keeps of one thing is far below. */
+export const LINE_BYTES_MAX = 1_048_576;
+const SEALED_BYTES_MAX = CHUNK_BYTES + LINE_BYTES_MAX + SEAL_OVERHEAD_BYTES;
+const NEWLINE = 0x0a;
+
+/** Bytes that can be read from any place. */
+export interface ByteSource {
+  readonly sizeBytes: number;
+  /** @returns as many bytes as are asked for; fewer only at the end. */
+  read(at: number, bytes: number): Promise<Buffer>;
+}
+
+/** Seals lines, none of which holds a line feed. @returns the archive, piece by piece. */
+export async function* sealArchive(vault: Vault, lines: AsyncIterable<string>): AsyncGenerator<Buffer> {
+  const rawKey = randomBytes(KEY_BYTES);
+  const wrapped = vault.wrapSecret(rawKey, 'backup-key');
+  const key = takeKey(rawKey);
+  const head = Buffer.concat([MAGIC, wrapped]);
+  yield Buffer.concat([head, hash('sha256', head, 'buffer')]);
+  let [chunk, text, bytes] = [0, [] as Buffer[], 0];
+  for await (const line of lines) {
+    const encoded = Buffer.from(`${line}\n`, 'utf8');
+    if (encoded.length > LINE_BYTES_MAX) throw new Error('a line is too long for an archive');
+    text.push(encoded);
+    bytes += encoded.length;
+    if (bytes < CHUNK_BYTES) continue;
+    yield sealChunk(key, Buffer.concat(text, bytes), chunk++, false);
+    [text, bytes] = [[], 0];
+  }
+  yield sealChunk(key, Buffer.concat(text, bytes), chunk, true);
+}
+
+function sealChunk(key: KeyObject, text: Buffer, chunk: number, isLast: boolean): Buffer {
+  const length = Buffer.alloc(LENGTH_BYTES);
+  length.writeUInt32BE(text.length + SEAL_OVERHEAD_BYTES);
+  return Buffer.concat([length, seal(key, text, chunkAad(chunk, isLast))]);
+}
+
+/**
+ * Opens an archive. No line is given that is not authentic; whether it is whole is known at the end.
+ *
+ * @param onProgress told how many bytes have been read.
+ * @throws FileDamaged for anything but a whole, authentic archive; KekLacking.
+ */
+export async function* openArchive(
+  vault: Vault,
+  source: ByteSource,
+  onProgress: (bytes: number) => void = () => undefined,
+): AsyncGenerator<string> {
+  const key = await readKey(vault, source);
+  let at = HEAD_BYTES;
+  for (let chunk = 0, isLast = false; !isLast; chunk++) {
+    const head = await source.read(at, LENGTH_BYTES);
+    const length = head.length === LENGTH_BYTES ? head.readUInt32BE() : 0;
+    const end = at + LENGTH_BYTES + length;
+    if (length < SEAL_OVERHEAD_BYTES || length > SEALED_BYTES_MAX || end > source.sizeBytes)
+      throw new FileDamaged('the backup is cut short or damaged');
+    isLast = end === source.sizeBytes;
+    const sealed = await source.read(at + LENGTH_BYTES, length);
+    yield* linesOf(openChunk(key, sealed, chunkAad(chunk, isLast)));
+    at = end;
+    onProgress(at);
+  }
+}
+
+async function readKey(vault: Vault, source: ByteSource): Promise<KeyObject> {
+  const head = await source.read(0, HEAD_BYTES);
+  if (head.length < HEAD_BYTES || !head.subarray(0, WRAPPED_AT).equals(MAGIC))
+    throw new FileDamaged('it is no backup of a known format');
+  // Not for security: so that damage is not mistaken for another KEK.
+  if (!hash('sha256', head.subarray(0, SUM_AT), 'buffer').equals(head.subarray(SUM_AT)))
+    throw new FileDamaged('the head of the backup is damaged');
+  const wrapped = head.subarray(WRAPPED_AT, SUM_AT);
+  return unwrapOwnKey(vault, wrapped, 'backup-key', 'the backup');
+}
+
+/** The key that a file carries for itself. @throws KekLacking, FileDamaged. */
+export function unwrapOwnKey(
+  vault: Vault,
+  wrapped: Uint8Array,
+  name: 'backup-key' | 'inventory-key',
+  what: string,
+): KeyObject {
+  const kekId = kekIdOf(wrapped);
+  if (kekId === undefined) throw new FileDamaged(`${what} is damaged`);
+  if (vault.checkValueOf(kekId) === undefined) throw new KekLacking(what, kekId);
+  try {
+    return takeKey(vault.unwrapSecret(wrapped, name));
+  } catch (error) {
+    if (error instanceof OpenError) throw new FileDamaged(`${what} is damaged`, { cause: error });
+    throw error;
+  }
+}
+
+function openChunk(key: KeyObject, sealed: Buffer, aad: Buffer): Buffer {
+  try {
+    return open(key, sealed, aad);
+  } catch (error) {
+    if (error instanceof OpenError)
+      throw new FileDamaged('the backup is cut short or damaged', { cause: error });
+    throw error;
+  }
+}
+
+function* linesOf(text: Buffer): Generator<string> {
+  for (let at = 0; at < text.length; ) {
+    const end = text.indexOf(NEWLINE, at);
+    if (end === -1) throw new FileDamaged('a line of the backup has no end');
+    yield text.toString('utf8', at, end);
+    at = end + 1;
+  }
+}
+
+function chunkAad(chunk: number, isLast: boolean): Buffer {
+  return aadOf('bunkms/backup/v1', String(chunk), isLast ? 'last' : 'more');
+}

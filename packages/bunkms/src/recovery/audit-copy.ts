@@ -1,0 +1,177 @@
+import type { KeyObject } from 'node:crypto';
+import { createReadStream } from 'node:fs';
+import { type AuditRecord, auditRecordSchema } from '@bundoc/shared/contract/audit';
+import { z } from 'zod';
+import type { ChainHead } from '../audit/chain.ts';
+import { isGenuine } from '../audit/chain-walk.ts';
+import { USE_ACTIONS } from '../store/port.ts';
+import { FileDamaged, ResurrectionNotAccepted } from './errors.ts';
+
+/** What a copy of the audit chain, as `BUNKMS_AUDIT_SHIP` makes it, holds behind a known record. */
+export interface AuditCopy {
+  /** The last record that it holds. */
+  readonly head: ChainHead;
+  /** Those of the records behind the known one that tell of no use of a key, in their order. */
+  readonly notable: readonly AuditRecord[];
+  /** The hash of a record behind the known one; undefined for others. */
+  hashAt(seq: number): string | undefined;
+  /** All records behind the known one; reads the files again. @throws FileDamaged when they have changed meanwhile. */
+  records(): AsyncGenerator<AuditRecord>;
+}
+
+const NEWLINE = 0x0a;
+const LINE_BYTES_MAX = 1_048_576;
+const lineSchema = z.strictObject({ format: z.literal('bunkms/audit/v1'), ...auditRecordSchema.shape });
+
+/**
+ * Reads a copy of the audit chain and proves that it goes on from `base` without a gap and without a record that was changed. What it
+ * cannot prove is that its end was not cut off.
+ *
+ * A copy may hold records twice, torn lines and lines of a log (docs/formats/shipped-audit.md). When the store was set back at some time, the chain
+ * stands in it once more with another end: the last one counts.
+ *
+ * @param paths its files in the order in which they were written.
+ * @param base the last record of the chain that the copy shall extend.
+ * @throws FileDamaged, also when the copy does not go on from `base`; ResurrectionNotAccepted when it ends before.
+ */
+export async function readAuditCopy(
+  paths: readonly string[],
+  chainKey: KeyObject,
+  base: ChainHead,
+): Promise<AuditCopy> {
+  const hashes: string[] = [];
+  const notable: AuditRecord[] = [];
+  let place: ChainHead | undefined;
+  let isOfBase = false;
+  for await (const { record, where } of recordsOf(paths)) {
+    if (!isGenuine(chainKey, record)) throw new FileDamaged(`${where} of the audit copy was changed`);
+    requireSuccessor(place, record, base, where);
+    const behind = record.seq - base.seq;
+    isOfBase = isOnTheWay(record, behind, base, hashes, isOfBase);
+    if (behind > 0 && isOfBase && hashes[behind - 1] !== record.hash) {
+      // Another end of the chain than the one before.
+      hashes.length = behind - 1;
+      while ((notable.at(-1)?.seq ?? 0) >= record.seq) notable.pop();
+      hashes.push(record.hash);
+      if (!USE_ACTIONS.includes(record.action)) notable.push(record);
+    }
+    place = { seq: record.seq, hash: record.hash };
+  }
+  if (!isOfBase && place !== undefined && place.seq < base.seq)
+    throw new ResurrectionNotAccepted(
+      `the audit copy ends with record ${place.seq} and is older than record ${base.seq}: it says nothing of the time after`,
+    );
+  if (!isOfBase)
+    throw new FileDamaged(`the audit copy does not go on from record ${base.seq}: it is of another history`);
+  const head = { seq: base.seq + hashes.length, hash: hashes.at(-1) ?? base.hash };
+  const hashAt = (seq: number) => hashes[seq - base.seq - 1];
+  return { head, notable, hashAt, records: () => selected(paths, chainKey, base, hashes) };
+}
+
+/** What the first record of a copy follows; undefined for a copy without records. Nothing of it is proven. */
+export async function startOfCopy(paths: readonly string[]): Promise<ChainHead | undefined> {
+  for await (const { record } of recordsOf(paths)) return { seq: record.seq - 1, hash: record.prev_hash };
+  return undefined;
+}
+
+/** @throws FileDamaged when something is missing between two lines, where it matters: before the base nothing needs to be whole. */
+function requireSuccessor(
+  place: ChainHead | undefined,
+  { seq, prev_hash }: AuditRecord,
+  base: ChainHead,
+  where: string,
+): void {
+  if (place === undefined) {
+    if (seq <= base.seq + 1) return;
+    throw new FileDamaged(
+      `the audit copy begins with record ${seq}, behind record ${base.seq}: give its earlier files, too`,
+    );
+  }
+  const isRepeated = seq <= place.seq;
+  const isNext = seq === place.seq + 1 && prev_hash === place.hash;
+  const isUnneeded = seq <= base.seq || (seq === base.seq + 1 && place.seq < base.seq);
+  if (!isRepeated && !isNext && !isUnneeded)
+    throw new FileDamaged(`the audit copy has a gap: ${where} does not follow record ${place.seq}`);
+}
+
+/** Whether a record is the base, or goes on from it over those that were taken. */
+function isOnTheWay(
+  { hash, prev_hash }: AuditRecord,
+  behind: number,
+  base: ChainHead,
+  hashes: readonly string[],
+  wasBefore: boolean,
+): boolean {
+  if (behind < 0) return false;
+  if (behind === 0) return hash === base.hash;
+  if (behind === 1) return prev_hash === base.hash;
+  return wasBefore && prev_hash === hashes[behind - 2];
+}
+
+async function* selected(
+  paths: readonly string[],
+  chainKey: KeyObject,
+  base: ChainHead,
+  hashes: readonly string[],
+): AsyncGenerator<AuditRecord> {
+  let taken = 0;
+  for await (const { record } of recordsOf(paths)) {
+    if (record.seq !== base.seq + taken + 1 || record.hash !== hashes[taken]) continue;
+    if (!isGenuine(chainKey, record)) break;
+    taken++;
+    yield record;
+  }
+  if (taken !== hashes.length) throw new FileDamaged('the audit copy was changed while it was read');
+}
+
+interface CopiedRecord {
+  readonly record: AuditRecord;
+  /** File and line, for messages. */
+  readonly where: string;
+}
+
+async function* recordsOf(paths: readonly string[]): AsyncGenerator<CopiedRecord> {
+  for (const path of paths) {
+    let number = 0;
+    for await (const text of linesOf(path)) {
+      const where = `line ${++number} of ${path}`;
+      const value = parsed(text);
+      // A line that a crash tore, or of the log.
+      if (!isRecordLine(value)) continue;
+      const line = lineSchema.safeParse(value);
+      if (!line.success) throw new FileDamaged(`${where} is no audit record`, { cause: line.error });
+      const { format: _, ...record } = line.data;
+      yield { record, where };
+    }
+  }
+}
+
+function isRecordLine(value: unknown): boolean {
+  return (
+    typeof value === 'object' && value !== null && 'format' in value && value.format === 'bunkms/audit/v1'
+  );
+}
+
+/** Lines without their ends; a last one without end is one, too. @throws FileDamaged for a line beyond any bound. */
+async function* linesOf(path: string): AsyncGenerator<string> {
+  let rest: Buffer = Buffer.alloc(0);
+  for await (const chunk of createReadStream(path) as AsyncIterable<Buffer>) {
+    const bytes = rest.length === 0 ? chunk : Buffer.concat([rest, chunk]);
+    let at = 0;
+    for (let end = bytes.indexOf(NEWLINE); end !== -1; end = bytes.indexOf(NEWLINE, at)) {
+      yield bytes.toString('utf8', at, end);
+      at = end + 1;
+    }
+    rest = bytes.subarray(at);
+    if (rest.length > LINE_BYTES_MAX) throw new FileDamaged(`${path} is no audit copy: a line is too long`);
+  }
+  if (rest.length > 0) yield rest.toString('utf8');
+}
+
+function parsed(text: string): unknown {
+  try {
+    return JSON.parse(text);
+  } catch {
+    return undefined;
+  }
+}

@@ -1,0 +1,167 @@
+import { createHmac, type KeyObject, randomBytes, timingSafeEqual } from 'node:crypto';
+import { KEY_BYTES, takeKey } from '@bundoc/shared/aead';
+import type { Clock } from '@bundoc/shared/clock';
+import { auditReceiptSchema } from '@bundoc/shared/contract/keys';
+import { type TokenInfo, tokenInfoSchema } from '@bundoc/shared/contract/tokens';
+import type { Logger } from '@bundoc/shared/logger';
+import { z } from 'zod';
+import type { Caller } from '../audit/caller.ts';
+import { authenticate } from '../service/stored-key.ts';
+import type { KmsStore, NamedKey } from '../store/port.ts';
+import type { Unsealed } from '../vault/unseal.ts';
+import type { Vault } from '../vault/vault.ts';
+import { unwrapOwnKey } from './archive.ts';
+import { FileDamaged } from './errors.ts';
+import { afterChange, type KeyStanding, keyStandingSchema, standingOf } from './key-standing.ts';
+
+const FORMAT = 'bunkms/key-inventory/v1';
+
+const inventorySchema = z.strictObject({
+  created_at: z.iso.datetime(),
+  /** The key that tokens were signed with. */
+  kid: z.string(),
+  /** The last audit record before the inventory was begun: it knows of everything up to there. */
+  audit: auditReceiptSchema,
+  keys: z.array(keyStandingSchema),
+  /** Names of keys of which nothing can be said. */
+  damaged: z.array(z.string()),
+  /** Tokens that had not expired, the revoked ones too. */
+  tokens: z.array(z.strictObject(tokenInfoSchema.shape)),
+});
+export type Inventory = z.infer<typeof inventorySchema>;
+
+const fileSchema = z.strictObject({
+  format: z.literal(FORMAT),
+  key_wrapped: z.base64(),
+  mac: z.string().regex(/^[0-9a-f]{64}$/),
+  inventory: z.unknown(),
+});
+
+export interface InventoryPorts {
+  readonly store: KmsStore;
+  readonly state: Unsealed;
+  readonly clock: Clock;
+  readonly logger: Logger;
+}
+
+const PAGE = 500;
+
+/**
+ * How every key and token of a store stands, no earlier than the record that it names: what changes meanwhile may be in it or not. That it
+ * is made is on record.
+ */
+export async function takeInventory(
+  { store, state, clock, logger }: InventoryPorts,
+  caller: Caller,
+  onProgress: (keys: number) => void = () => undefined,
+): Promise<Inventory> {
+  const created_at = new Date(clock.now()).toISOString();
+  const action = {
+    time: created_at,
+    severity: 'INFO',
+    action: 'store.inventory',
+    outcome: 'allowed',
+  } as const;
+  await store.appendAudit([{ ...caller, ...action }]);
+  const audit = await store.auditHead();
+  const keys: KeyStanding[] = [];
+  const damaged: string[] = [];
+  for (let after: string | undefined, more = true; more; ) {
+    const page = await store.listKeys(['*'], { after, limit: PAGE });
+    for (const item of page.items) {
+      const standing = await standingIn({ store, chainKey: state.chainKey, logger }, item);
+      if (standing === undefined) damaged.push(item.name);
+      else keys.push(standing);
+    }
+    onProgress(keys.length + damaged.length);
+    after = page.items.at(-1)?.name;
+    more = page.more;
+  }
+  return {
+    created_at,
+    kid: state.publicKey.kid,
+    audit,
+    keys,
+    damaged,
+    tokens: await liveTokens(store, created_at),
+  };
+}
+
+interface StandingPorts {
+  readonly store: KmsStore;
+  readonly chainKey: KeyObject;
+  readonly logger: Logger;
+}
+
+async function standingIn(ports: StandingPorts, item: NamedKey): Promise<KeyStanding | undefined> {
+  // The only version that there is cannot be destroyed alone, so it need not be looked at.
+  const stored = item.record?.version === 1 ? item : await ports.store.findKey(item.name, 'all');
+  const key = stored && authenticate(ports, item.name, stored);
+  if (key === undefined) return undefined;
+  const standing = standingOf(key.record, key.versions);
+  if (key.versions.length === key.record.version) return standing;
+  // Of a version whose record is lost the chain says whether it was destroyed.
+  const { destroyed_versions } = (await historyIn(ports, item.name)) ?? standing;
+  return { ...standing, destroyed_versions };
+}
+
+async function historyIn({ store }: StandingPorts, key: string): Promise<KeyStanding | undefined> {
+  let standing: KeyStanding | undefined;
+  for (let after: number | undefined, more = true; more; ) {
+    const page = await store.listAudit({ key, uses: false, after, limit: PAGE });
+    standing = page.items.reduce(afterChange, standing);
+    after = page.items.at(-1)?.seq;
+    more = page.more;
+  }
+  return standing;
+}
+
+async function liveTokens(store: KmsStore, now: string): Promise<TokenInfo[]> {
+  const tokens: TokenInfo[] = [];
+  for (let after: string | undefined, more = true; more; ) {
+    const page = await store.listTokens({ after, limit: PAGE });
+    tokens.push(...page.items.filter(({ expires_at }) => expires_at > now));
+    after = page.items.at(-1)?.jti;
+    more = page.more;
+  }
+  return tokens;
+}
+
+/** The inventory as a file, authenticated under the KEK (docs/formats/key-inventory.md). It holds no key. */
+export function formatInventory(vault: Vault, inventory: Inventory): Buffer {
+  const rawKey = randomBytes(KEY_BYTES);
+  const key_wrapped = vault.wrapSecret(rawKey, 'inventory-key').toString('base64');
+  const text = JSON.stringify(inventory);
+  const mac = macOf(takeKey(rawKey), text).toString('hex');
+  const head = JSON.stringify({ format: FORMAT, key_wrapped, mac });
+  return Buffer.from(`${head.slice(0, -1)},"inventory":${text}}\n`, 'utf8');
+}
+
+/** @throws FileDamaged for anything but an inventory as it was written, white space aside; KekLacking. */
+export function parseInventory(vault: Vault, content: Buffer): Inventory {
+  const file = fileSchema.safeParse(parsed(content));
+  if (!file.success) throw new FileDamaged('it is no inventory of a known format', { cause: file.error });
+  const { key_wrapped, mac, inventory } = file.data;
+  const key = unwrapOwnKey(vault, Buffer.from(key_wrapped, 'base64'), 'inventory-key', 'the inventory');
+  if (!timingSafeEqual(macOf(key, JSON.stringify(inventory)), Buffer.from(mac, 'hex')))
+    throw new FileDamaged('the inventory was changed');
+  const result = inventorySchema.safeParse(inventory);
+  if (!result.success)
+    throw new FileDamaged('the inventory is of a form that this release does not know', {
+      cause: result.error,
+    });
+  return result.data;
+}
+
+/** Of the members in the order in which they stand, without white space: as `JSON.stringify` writes what `JSON.parse` read. */
+function macOf(key: KeyObject, text: string): Buffer {
+  return createHmac('sha256', key).update(`${FORMAT}\0${text}`, 'utf8').digest();
+}
+
+function parsed(content: Buffer): unknown {
+  try {
+    return JSON.parse(content.toString('utf8'));
+  } catch {
+    return undefined;
+  }
+}

@@ -1,0 +1,194 @@
+import type { AuditRecord } from '@bundoc/shared/contract/audit';
+import {
+  keyNameSchema,
+  keyStateSchema,
+  keyTypeSchema,
+  rotateAfterDaysSchema,
+} from '@bundoc/shared/contract/keys';
+import { z } from 'zod';
+import type { KeyRecord, KeyVersionRecord } from '../store/port.ts';
+
+/** How a key stands: all that is to be known of it but for the keys themselves. */
+export const keyStandingSchema = z.strictObject({
+  name: keyNameSchema,
+  id: z.uuid(),
+  type: keyTypeSchema,
+  state: keyStateSchema,
+  /** The current version. */
+  version: z.int().positive(),
+  /** Versions that were destroyed by themselves, ascending; not those that went with their key. */
+  destroyed_versions: z.array(z.int().positive()).readonly(),
+  revision: z.int().nonnegative(),
+  exportable: z.boolean(),
+  rotate_after_days: rotateAfterDaysSchema,
+  /** When one that is pending deletion is destroyed. */
+  deletion_at: z.iso.datetime().nullable(),
+  created_at: z.iso.datetime(),
+  destroyed_at: z.iso.datetime().nullable(),
+  /** Every KEK that is known to have wrapped a copy. */
+  kek_ids: z.array(z.string().regex(/^[0-9a-f]{16}$/)).readonly(),
+});
+export type KeyStanding = z.infer<typeof keyStandingSchema>;
+
+/** @param versions those that are genuine. */
+export function standingOf(record: KeyRecord, versions: readonly KeyVersionRecord[]): KeyStanding {
+  const isAlone = record.state !== 'destroyed';
+  return {
+    name: record.name,
+    id: record.id,
+    type: record.type,
+    state: record.state,
+    version: record.version,
+    destroyed_versions: versions
+      .filter(({ state }) => isAlone && state === 'destroyed')
+      .map(({ version }) => version),
+    revision: record.revision,
+    exportable: record.exportable,
+    rotate_after_days: record.rotateAfterDays,
+    deletion_at: record.state === 'pending_deletion' ? record.dueAt : null,
+    created_at: record.createdAt,
+    destroyed_at: record.destroyedAt,
+    kek_ids: record.kekIds,
+  };
+}
+
+/**
+ * How a key stands after a change that the audit chain tells of. What the record does not say stays as it was.
+ *
+ * @param standing undefined for a key that nothing was known of; then only the record of its making, or of its recovery, says what it is.
+ */
+export function afterChange(standing: KeyStanding | undefined, record: AuditRecord): KeyStanding | undefined {
+  const { action, outcome, detail = {} } = record;
+  // A restore without knowledge of what became of a key whose own record is damaged.
+  if (action === 'key.recover' && outcome === 'failed') return standing && held(standing);
+  if (outcome !== 'allowed') return standing;
+  const made = standing ?? (action === 'key.create' || action === 'key.recover' ? asMade(record) : undefined);
+  if (made === undefined) return undefined;
+  const { revision } = detail;
+  const changed = { ...made, ...effectOf(made, record) };
+  return typeof revision === 'number' ? { ...changed, revision } : changed;
+}
+
+/** Not to be used until somebody says so; what was destroyed stays so. */
+export function held(standing: KeyStanding): KeyStanding {
+  if (standing.state === 'destroyed') return standing;
+  return { ...standing, state: 'disabled', deletion_at: null };
+}
+
+function asMade({ key, time, detail = {} }: AuditRecord): KeyStanding | undefined {
+  const { key_id: id, exportable, rotate_after_days: days } = detail;
+  if (key === undefined || typeof id !== 'string') return undefined;
+  return {
+    name: key,
+    id,
+    type: 'aes-256',
+    state: 'enabled',
+    version: 1,
+    destroyed_versions: [],
+    revision: 0,
+    exportable: exportable !== false,
+    rotate_after_days: typeof days === 'number' ? days : null,
+    deletion_at: null,
+    created_at: time,
+    destroyed_at: null,
+    kek_ids: [],
+  };
+}
+
+function effectOf(
+  before: KeyStanding,
+  { action, time, version, detail = {} }: AuditRecord,
+): Partial<KeyStanding> {
+  switch (action) {
+    case 'key.rotate':
+      return { version: version ?? before.version };
+    case 'key.enable':
+      return { state: 'enabled', deletion_at: null };
+    case 'key.disable':
+    case 'key.restore':
+      return { state: 'disabled', deletion_at: null };
+    case 'key.schedule_deletion':
+      return { state: 'pending_deletion', deletion_at: textOr(detail['deletion_at'], null) };
+    case 'key.destroy':
+      return {
+        state: 'destroyed',
+        destroyed_versions: [],
+        deletion_at: null,
+        destroyed_at: time,
+        kek_ids: wordsOf(detail['kek_ids']),
+      };
+    case 'key.destroy_version':
+      return version === undefined
+        ? {}
+        : { destroyed_versions: withNumber(before.destroyed_versions, version) };
+    case 'key.update':
+      return policiesOf(detail);
+    case 'kek.rewrap':
+      return { kek_ids: withWord(before.kek_ids, detail['kek_id']) };
+    case 'key.recover':
+      return recoveredOf(before, detail, version);
+    default:
+      return {};
+  }
+}
+
+function withWord(words: readonly string[], word: unknown): readonly string[] {
+  return typeof word !== 'string' || words.includes(word) ? words : [...words, word];
+}
+
+/** A record of `key.recover` says all of it, since what it changed may have been anything. */
+function recoveredOf(
+  before: KeyStanding,
+  detail: NonNullable<AuditRecord['detail']>,
+  version: number | undefined,
+): Partial<KeyStanding> {
+  const state = keyStateSchema.safeParse(detail['state']).data ?? before.state;
+  return {
+    ...policiesOf(detail),
+    state,
+    id: textOr(detail['key_id'], before.id),
+    version: version ?? before.version,
+    destroyed_versions:
+      state === 'destroyed'
+        ? []
+        : wordsOf(detail['destroyed_versions']).map(Number).reduce(withNumber, before.destroyed_versions),
+    deletion_at: textOr(detail['deletion_at'], null),
+    destroyed_at: textOr(detail['destroyed_at'], null),
+    created_at: textOr(detail['created_at'], before.created_at),
+    kek_ids: wordsOf(detail['kek_ids']),
+  };
+}
+
+/** {@link KeyStanding} as the detail of an audit record tells it; `key` and `version` stand beside it. */
+export function detailOfStanding(standing: KeyStanding): NonNullable<AuditRecord['detail']> {
+  return {
+    state: standing.state,
+    exportable: standing.exportable,
+    rotate_after_days: standing.rotate_after_days ?? 'never',
+    destroyed_versions: standing.destroyed_versions.join(','),
+    created_at: standing.created_at,
+    ...(standing.deletion_at === null ? {} : { deletion_at: standing.deletion_at }),
+    ...(standing.destroyed_at === null ? {} : { destroyed_at: standing.destroyed_at }),
+    kek_ids: standing.kek_ids.join(','),
+  };
+}
+
+function policiesOf(detail: NonNullable<AuditRecord['detail']>): Partial<KeyStanding> {
+  const { exportable, rotate_after_days: days } = detail;
+  return {
+    ...(typeof exportable === 'boolean' ? { exportable } : {}),
+    ...(days === undefined ? {} : { rotate_after_days: typeof days === 'number' ? days : null }),
+  };
+}
+
+function withNumber(numbers: readonly number[], added: number): readonly number[] {
+  return [...new Set([...numbers, added])].sort((one, other) => one - other);
+}
+
+function textOr<T>(value: unknown, otherwise: T): string | T {
+  return typeof value === 'string' ? value : otherwise;
+}
+
+function wordsOf(value: unknown): string[] {
+  return typeof value === 'string' && value !== '' ? value.split(',') : [];
+}

@@ -1,0 +1,271 @@
+import { KEY_VERSIONS_MAX } from '@bundoc/shared/contract/keys';
+import { rewrapDek } from '../service/rewrap-dek.ts';
+import type { AuthenticKey } from '../service/stored-key.ts';
+import type { KeyChange, KeyVersionRecord, StoredKey } from '../store/port.ts';
+import { kekIdOf, type Vault } from '../vault/vault.ts';
+import type { KeyHistory } from './chain-history.ts';
+import type { Inventory } from './inventory.ts';
+import { held, type KeyStanding, standingOf } from './key-standing.ts';
+import type { ProjectKey } from './project-keys.ts';
+import { type Recovery, recoveredKey } from './recovered-key.ts';
+import { union, versionsOf } from './restored-key.ts';
+import { opens } from './survey.ts';
+
+/** What is to be done with the key of one project. */
+export type Plan =
+  /** It is whole. `lost`: versions that are gone, and of which the project has nothing either. */
+  | { readonly outcome: 'sound'; readonly lost: readonly number[] }
+  | {
+      readonly outcome: 'recover';
+      readonly change: KeyChange;
+      readonly added: readonly number[];
+      readonly lost: readonly number[];
+      /** False when it is not known what became of it: then it is held back. */
+      readonly isCovered: boolean;
+    }
+  /** It was destroyed, and stays so. */
+  | { readonly outcome: 'destroyed' }
+  /** It may have been destroyed. */
+  | { readonly outcome: 'unaccepted' }
+  /** Nothing is done, and somebody has to look. */
+  | { readonly outcome: 'conflict' | 'unreadable'; readonly problem: string };
+
+/** What is at hand about the key of one project. */
+export interface Evidence {
+  readonly projectKey: ProjectKey;
+  /** What the store has on the name, and, when it is what the audit chain says, the key. */
+  readonly stored: StoredKey | undefined;
+  readonly authentic: AuthenticKey | undefined;
+  readonly history: KeyHistory | undefined;
+  readonly inventory: ListedKeys | undefined;
+}
+
+/** The keys of an inventory. */
+export class ListedKeys {
+  readonly #byName: ReadonlyMap<string, KeyStanding>;
+  readonly #destroyedIds: ReadonlySet<string>;
+
+  constructor({ keys }: Inventory) {
+    this.#byName = new Map(keys.map((key) => [key.name, key]));
+    this.#destroyedIds = new Set(keys.filter(({ state }) => state === 'destroyed').map(({ id }) => id));
+  }
+
+  standing(name: string): KeyStanding | undefined {
+    return this.#byName.get(name);
+  }
+
+  isDestroyed(id: string): boolean {
+    return this.#destroyedIds.has(id);
+  }
+}
+
+/**
+ * Decides what is to be done with the key of a project. Nothing in a project's file is believed but what unwraps under its name, id and
+ * version, since only a BunKMS with the KEK can have wrapped that; what it cannot show is that the key was not destroyed since.
+ *
+ * @param acceptResurrection whether a key may come back of which neither the store nor the inventory knows what became of it.
+ */
+export function planRecovery(
+  vault: Vault,
+  evidence: Evidence,
+  acceptResurrection: boolean,
+  recovery: Recovery,
+): Plan {
+  const { projectKey, authentic, history, inventory } = evidence;
+  const { name, id } = projectKey;
+  const inStore =
+    authentic === undefined ? history?.standing : standingOf(authentic.record, authentic.versions);
+  const inList = inventory?.standing(name);
+  if (inStore?.state === 'destroyed' || inList?.state === 'destroyed' || inventory?.isDestroyed(id) === true)
+    return { outcome: 'destroyed' };
+  if ([inStore, inList].some((standing) => standing !== undefined && standing.id !== id))
+    return { outcome: 'conflict', problem: 'there is another key of that name' };
+  const known = inStore ?? inList;
+  // The chain knows of those whose record is lost, too.
+  const destroyedVersions = [
+    ...new Set([inStore, history?.standing, inList].flatMap((one) => one?.destroyed_versions ?? [])),
+  ];
+
+  const present = presentVersions(vault, evidence, destroyedVersions, recovery.time);
+  const found = openAll(vault, projectKey, destroyedVersions, recovery.time);
+  const conflict = conflictOf(present, found.opened, history);
+  if (conflict !== undefined) return { outcome: 'conflict', problem: conflict };
+
+  const rows = new Map([...byNumber(authentic?.versions ?? []), ...found.opened, ...present]);
+  const kekIds = kekIdsOf(rows.values());
+  const newest = Math.max(0, ...rows.keys());
+  const count = Math.max(known?.version ?? 0, newest);
+  const unreadable = unreadableOf(vault, evidence, found, rows, count);
+  if (unreadable !== undefined) return { outcome: 'unreadable', problem: unreadable };
+  const added = [...found.opened.keys()].filter((version) => !present.has(version)).sort(ascending);
+  const lost = numbersTo(count).filter(
+    (version) => !present.has(version) && !found.opened.has(version) && !destroyedVersions.includes(version),
+  );
+  if (authentic !== undefined && added.length === 0) return { outcome: 'sound', lost };
+
+  const isCovered = known !== undefined && newest <= Math.max(known.version, inList?.version ?? 0);
+  if (!isCovered && !acceptResurrection) return { outcome: 'unaccepted' };
+  const base = known ?? unknownKey(projectKey);
+  const standing: KeyStanding = {
+    ...(isCovered || base.state !== 'enabled' ? base : held(base)),
+    version: count,
+    destroyed_versions: destroyedVersions.filter((version) => version <= count).sort(ascending),
+    revision: (authentic?.record.revision ?? base.revision) + 1,
+    kek_ids: union(base.kek_ids, [...kekIds, vault.currentKekId]),
+  };
+  const change = recoveredKey(
+    standing,
+    versionsOf(
+      standing,
+      [...rows.values()].map((row) => underCurrentKek(vault, name, row)),
+      recovery.time,
+    ),
+    { ...recovery, detail: { accepted_resurrection: !isCovered } },
+    authentic?.record.idempotency,
+  );
+  return { outcome: 'recover', change, added, lost, isCovered };
+}
+
+type Versions = ReadonlyMap<number, KeyVersionRecord>;
+
+/** The versions that the store has, and that open or are destroyed. Of a key that is not authentic, those that are so by themselves. */
+function presentVersions(
+  vault: Vault,
+  { projectKey: { name, id }, stored, authentic, history }: Evidence,
+  destroyedVersions: readonly number[],
+  time: string,
+): Versions {
+  if (authentic !== undefined)
+    return byNumber(authentic.versions.filter((one) => one.state === 'destroyed' || opens(vault, name, one)));
+  const rows = (stored?.versions ?? []).filter(
+    (one) =>
+      one.keyId === id &&
+      !destroyedVersions.includes(one.version) &&
+      one.kcv === (history?.kcvs.get(one.version) ?? one.kcv) &&
+      opens(vault, name, one),
+  );
+  // Whatever else stands in such a row may have been written by anybody.
+  return byNumber(rows.map(({ version, kcv, wrapped }) => available(id, { version, kcv, wrapped }, time)));
+}
+
+interface Opened {
+  readonly opened: ReadonlyMap<number, KeyVersionRecord>;
+  /** Why the others do not open. */
+  readonly unopened: ReadonlyMap<number, string>;
+}
+
+function openAll(
+  vault: Vault,
+  { name, id, versions }: ProjectKey,
+  destroyedVersions: readonly number[],
+  time: string,
+): Opened {
+  const opened = new Map<number, KeyVersionRecord>();
+  const unopened = new Map<number, string>();
+  for (const wrapped of versions) {
+    const { version } = wrapped;
+    if (destroyedVersions.includes(version) || version > KEY_VERSIONS_MAX || opened.has(version)) continue;
+    const row = available(id, wrapped, time);
+    if (opens(vault, name, row)) opened.set(version, row);
+    else unopened.set(version, problemOf(vault, row.wrapped));
+  }
+  for (const version of opened.keys()) unopened.delete(version);
+  return { opened, unopened };
+}
+
+function problemOf(vault: Vault, wrapped: Uint8Array): string {
+  return lacksKek(vault, wrapped)
+    ? `needs the KEK ${kekIdOf(wrapped)}, which the ring lacks`
+    : 'does not open';
+}
+
+/** Why a key cannot be brought back without losing what may open yet; undefined when it can. */
+function unreadableOf(
+  vault: Vault,
+  { stored, authentic }: Evidence,
+  { unopened }: Opened,
+  rows: Versions,
+  count: number,
+): string | undefined {
+  // Its number would be given to another key.
+  for (const [version, problem] of unopened)
+    if (version > count) return `version ${version} of the project ${problem}`;
+  if (authentic === undefined)
+    for (const { version, wrapped } of stored?.versions ?? [])
+      if (!rows.has(version) && lacksKek(vault, wrapped))
+        return `version ${version} in the store ${problemOf(vault, wrapped)}`;
+  if ([...rows.values()].some(({ state }) => state === 'available')) return undefined;
+  const [first] = unopened;
+  return first === undefined ? 'there is no version of it' : `version ${first[0]} of the project ${first[1]}`;
+}
+
+function lacksKek(vault: Vault, wrapped: Uint8Array): boolean {
+  const kekId = kekIdOf(wrapped);
+  return kekId !== undefined && vault.checkValueOf(kekId) === undefined;
+}
+
+/** What went another way: a version that was made here after a restore, while the project has one of that number from before. */
+function conflictOf(
+  present: Versions,
+  opened: Versions,
+  history: KeyHistory | undefined,
+): string | undefined {
+  for (const [version, { kcv }] of opened) {
+    if (
+      [present.get(version)?.kcv, history?.kcvs.get(version)].some(
+        (here) => here !== undefined && here !== kcv,
+      )
+    )
+      return `version ${version} of the project is another key than version ${version} in the store`;
+  }
+  return undefined;
+}
+
+/** A key that nothing is known of but that it was made, and given to Bundoc, some time before the project. */
+function unknownKey({ name, id, createdAt }: ProjectKey): KeyStanding {
+  return {
+    name,
+    id,
+    type: 'aes-256',
+    state: 'enabled',
+    version: 1,
+    destroyed_versions: [],
+    revision: 0,
+    exportable: true,
+    rotate_after_days: null,
+    deletion_at: null,
+    created_at: createdAt,
+    destroyed_at: null,
+    kek_ids: [],
+  };
+}
+
+function available(
+  keyId: string,
+  { version, kcv, wrapped }: Pick<KeyVersionRecord, 'version' | 'kcv' | 'wrapped'>,
+  time: string,
+): KeyVersionRecord {
+  return { keyId, version, kcv, state: 'available', createdAt: time, destroyedAt: null, wrapped };
+}
+
+/** The version wrapped with the current KEK: the store takes no other. As it is, when it does not open. */
+function underCurrentKek(vault: Vault, name: string, row: KeyVersionRecord): KeyVersionRecord {
+  const isNeeded = row.state === 'available' && kekIdOf(row.wrapped) !== vault.currentKekId;
+  return isNeeded && opens(vault, name, row) ? { ...row, wrapped: rewrapDek(vault, name, row) } : row;
+}
+
+function kekIdsOf(versions: Iterable<KeyVersionRecord>): string[] {
+  return [...versions].flatMap(({ wrapped }) => kekIdOf(wrapped) ?? []);
+}
+
+function byNumber(versions: readonly KeyVersionRecord[]): Map<number, KeyVersionRecord> {
+  return new Map(versions.map((version) => [version.version, version]));
+}
+
+function numbersTo(count: number): number[] {
+  return Array.from({ length: count }, (_, index) => index + 1);
+}
+
+function ascending(one: number, other: number): number {
+  return one - other;
+}

@@ -1,0 +1,98 @@
+import type { AuditRecord } from '@bundoc/shared/contract/audit';
+import type { TokenInfo } from '@bundoc/shared/contract/tokens';
+import type { Installation, KeyRecord, KeyVersionRecord } from '../store/port.ts';
+import type { Vault } from '../vault/vault.ts';
+import { type ByteSource, openArchive } from './archive.ts';
+import { type ArchiveEnd, type ArchiveHead, type ArchiveLine, decodeLine } from './archive-entry.ts';
+import { FileDamaged } from './errors.ts';
+
+/** What is in an archive, in this order: head, installation, records, keys, tokens, end. */
+export type ArchiveItem =
+  | { readonly kind: 'head'; readonly head: ArchiveHead }
+  | { readonly kind: 'installation'; readonly installation: Installation }
+  | { readonly kind: 'record'; readonly record: AuditRecord }
+  | ArchivedKey
+  | { readonly kind: 'token'; readonly token: TokenInfo }
+  | { readonly kind: 'end'; readonly end: ArchiveEnd };
+
+/** A key with those of its versions that there were records of. Not to be trusted before the audit chain was asked. */
+export interface ArchivedKey {
+  readonly kind: 'key';
+  readonly key: KeyRecord;
+  readonly versions: readonly KeyVersionRecord[];
+}
+
+const ORDER: readonly ArchiveLine[0][] = ['archive', 'installation', 'record', 'key', 'token', 'end'];
+
+/**
+ * Reads an archive, item by item; the end comes only when all before it was whole.
+ *
+ * @throws FileDamaged, KekLacking.
+ */
+export async function* readArchive(
+  vault: Vault,
+  source: ByteSource,
+  onProgress?: (bytes: number) => void,
+): AsyncGenerator<ArchiveItem> {
+  const counts = { record: 0, key: 0, version: 0, token: 0 };
+  let place = -1;
+  let pending: { kind: 'key'; key: KeyRecord; versions: KeyVersionRecord[] } | undefined;
+  for await (const text of openArchive(vault, source, onProgress)) {
+    const [kind, value] = decodeLine(text);
+    if (kind === 'version') {
+      if (pending?.key.id !== value.keyId) throw outOfOrder();
+      counts.version++;
+      pending.versions.push(value);
+      continue;
+    }
+    if (pending !== undefined) yield pending;
+    pending = undefined;
+    place = placeOf(kind, place);
+    switch (kind) {
+      case 'archive':
+        yield { kind: 'head', head: value };
+        break;
+      case 'installation':
+        yield { kind: 'installation', installation: value };
+        break;
+      case 'record':
+        counts.record++;
+        yield { kind: 'record', record: value };
+        break;
+      case 'key':
+        counts.key++;
+        pending = { kind: 'key', key: value, versions: [] };
+        break;
+      case 'token':
+        counts.token++;
+        yield { kind: 'token', token: value };
+        break;
+      case 'end':
+        requireCounts(value, counts);
+        yield { kind: 'end', end: value };
+    }
+  }
+  if (place !== ORDER.length - 1) throw outOfOrder();
+}
+
+/** Head, installation and end come once, the head first, nothing behind the end. */
+function placeOf(kind: ArchiveLine[0], before: number): number {
+  const place = ORDER.indexOf(kind);
+  const mayRepeat = kind === 'record' || kind === 'key' || kind === 'token';
+  const isFirst = before < 0 ? place === 0 : place > before && (before > 0 || place === 1);
+  if (!isFirst && !(mayRepeat && place === before)) throw outOfOrder();
+  return place;
+}
+
+function requireCounts(
+  end: ArchiveEnd,
+  counts: { record: number; key: number; version: number; token: number },
+): void {
+  const { record, key, version, token } = counts;
+  if (end.records !== record || end.keys !== key || end.versions !== version || end.tokens !== token)
+    throw outOfOrder();
+}
+
+function outOfOrder(): FileDamaged {
+  return new FileDamaged('the backup does not hold together');
+}

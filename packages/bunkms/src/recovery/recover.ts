@@ -1,0 +1,244 @@
+import type { KeyObject } from 'node:crypto';
+import type { Clock } from '@bundoc/shared/clock';
+import type { KeyInfo } from '@bundoc/shared/contract/keys';
+import { AppError } from '@bundoc/shared/errors';
+import type { Logger } from '@bundoc/shared/logger';
+import type { Caller } from '../audit/caller.ts';
+import type { AuditDraft } from '../audit/chain.ts';
+import { ChainWalk, isGenuine } from '../audit/chain-walk.ts';
+import { authenticate, markOf } from '../service/stored-key.ts';
+import type { KeyChange, KmsStore, StoredKey } from '../store/port.ts';
+import type { Keks } from '../vault/keks.ts';
+import type { Vault } from '../vault/vault.ts';
+import { ChainHistory } from './chain-history.ts';
+import type { Inventory } from './inventory.ts';
+import { type Evidence, ListedKeys, type Plan, planRecovery } from './plan-recovery.ts';
+import { type ProjectKey, projectsIn, readProjectKey } from './project-keys.ts';
+
+export interface RecoverPorts {
+  readonly store: KmsStore;
+  readonly vault: Vault;
+  /** Brings the vault up to date with the KEKs. */
+  readonly keks: Pick<Keks, 'refresh'>;
+  readonly chainKey: KeyObject;
+  readonly clock: Clock;
+  readonly logger: Logger;
+  readonly caller: Caller;
+}
+
+export interface RecoverOptions {
+  /** Changes nothing, and says what would be done. */
+  readonly dryRun: boolean;
+  readonly acceptResurrection: boolean;
+  readonly inventory: Inventory | undefined;
+  readonly onProgress?: (done: number, total: number) => void;
+}
+
+/** What became of the key of one project. */
+export interface RecoveredProject {
+  readonly project: string;
+  readonly key?: string;
+  readonly outcome: 'sound' | 'recovered' | Exclude<Plan['outcome'], 'recover' | 'sound'>;
+  /** Of a key that was recovered: its state since, and the versions that came from the project's file. */
+  readonly state?: KeyInfo['state'];
+  readonly versions?: readonly number[];
+  /** Versions that are gone. */
+  readonly lost_versions?: readonly number[];
+  readonly problem?: string;
+}
+
+/** The audit chain is broken, so what it says of destroyed keys cannot be relied on. */
+export class ChainBroken extends Error {
+  override readonly name = 'ChainBroken';
+}
+
+/** Whoever else changes a key meanwhile is given way so often. */
+const ROUNDS_MAX = 16;
+const PAGE = 1_000;
+
+/**
+ * Rebuilds keys that are lost, whole or single versions, from the wrapped keys in Bundoc's project files. Each key is one write with
+ * its CRITICAL audit record, so it may be cut off, and run again, at any time, also while the service runs.
+ *
+ * Nothing is overwritten that is what the audit chain says, and nothing comes back that the store or the inventory knows as destroyed. A
+ * key of which neither knows what became of it comes back only if that is accepted, and disabled.
+ *
+ * @param dataDir Bundoc's.
+ * @returns what became of each project's key, one after the other.
+ * @throws NoDataFolder, ChainBroken, AppError of the store.
+ */
+export async function* recoverKeys(
+  ports: RecoverPorts,
+  dataDir: string,
+  options: RecoverOptions,
+): AsyncGenerator<RecoveredProject> {
+  const projects = await projectsIn(dataDir);
+  const history = await walkChain(ports, options);
+  const inventory = options.inventory && new ListedKeys(options.inventory);
+  if (!options.dryRun) await recordRun(ports, options);
+  for (const [index, project] of projects.entries()) {
+    const projectKey = await readProjectKey(dataDir, project);
+    if ('problem' in projectKey) yield { project, outcome: 'unreadable', problem: projectKey.problem };
+    else yield await recoverKey(ports, projectKey, history, inventory, options);
+    options.onProgress?.(index + 1, projects.length);
+  }
+}
+
+async function walkChain(
+  { store, chainKey }: RecoverPorts,
+  { onProgress }: RecoverOptions,
+): Promise<ChainHistory> {
+  const history = new ChainHistory();
+  const walk = new ChainWalk(chainKey);
+  const total = (await store.auditHead()).seq;
+  for (let more = true; more; ) {
+    const page = await store.listAudit({ after: walk.head.seq, limit: PAGE });
+    for (const record of page.items) {
+      walk.take(record);
+      history.note(record);
+    }
+    const { fault } = walk;
+    if (fault !== undefined)
+      throw new ChainBroken(
+        `the audit chain is broken: record ${fault.seq} is ${fault.reason}. What it says of destroyed keys cannot be relied on: restore a backup, or recover into a new store`,
+      );
+    onProgress?.(walk.head.seq, total);
+    more = page.more;
+  }
+  return history;
+}
+
+async function recoverKey(
+  ports: RecoverPorts,
+  projectKey: ProjectKey,
+  chain: ChainHistory,
+  inventory: ListedKeys | undefined,
+  { dryRun, acceptResurrection }: RecoverOptions,
+): Promise<RecoveredProject> {
+  const { store, vault, clock, caller } = ports;
+  for (let round = 0; round < ROUNDS_MAX; round++) {
+    const evidence = await evidenceOf(ports, projectKey, chain, inventory);
+    const time = new Date(clock.now()).toISOString();
+    const plan = planRecovery(vault, evidence, acceptResurrection, { caller, time, source: 'project-file' });
+    if (dryRun) return reportOf(projectKey, plan);
+    if (plan.outcome === 'recover') {
+      if (await put(ports, plan.change, evidence)) return reportOf(projectKey, plan);
+      // Somebody changed the key, or the KEK.
+      await ports.keks.refresh();
+      continue;
+    }
+    if (plan.outcome !== 'sound') await store.appendAudit([refusalOf(ports, projectKey, plan)]);
+    return reportOf(projectKey, plan);
+  }
+  throw new AppError('overloaded');
+}
+
+async function evidenceOf(
+  ports: RecoverPorts,
+  projectKey: ProjectKey,
+  chain: ChainHistory,
+  inventory: ListedKeys | undefined,
+): Promise<Evidence> {
+  const { name } = projectKey;
+  const stored = await ports.store.findKey(name, 'all');
+  // The store finds the latest change by an index; the walk has seen the records themselves.
+  const isLatest = (stored?.lastChange?.seq ?? 0) >= (chain.of(name)?.lastChange ?? 0);
+  const authentic = stored !== undefined && isLatest ? authenticate(ports, name, stored) : undefined;
+  await followChanges(ports, name, stored, chain);
+  return { projectKey, stored, authentic, history: chain.of(name), inventory };
+}
+
+/** Brings the walk up to what was read of a key: others may have changed it since. */
+async function followChanges(
+  { store, chainKey }: RecoverPorts,
+  key: string,
+  stored: StoredKey | undefined,
+  chain: ChainHistory,
+): Promise<void> {
+  const last = stored?.lastChange?.seq ?? 0;
+  for (let after = chain.of(key)?.lastChange ?? 0; after < last; ) {
+    const page = await store.listAudit({ key, uses: false, after, limit: PAGE });
+    for (const record of page.items)
+      if (record.seq <= last && isGenuine(chainKey, record)) chain.note(record);
+    if (!page.more) return;
+    after = page.items.at(-1)?.seq ?? last;
+  }
+}
+
+/** @returns false when the key, or the KEK, was changed meanwhile. */
+async function put(
+  { store }: RecoverPorts,
+  change: KeyChange,
+  { stored, authentic }: Evidence,
+): Promise<boolean> {
+  if (authentic === undefined) return (await store.replaceKey(change, stored?.lastChange?.seq)) !== undefined;
+  // What there is already may not open, and so cannot be wrapped with the current KEK; it stays as it is.
+  const versions = change.versions.filter((version) => !authentic.versions.includes(version));
+  const receipt = await store.updateKey({ ...change, versions, previous: markOf(authentic.record) });
+  return receipt !== undefined;
+}
+
+async function recordRun(
+  { store, clock, caller }: RecoverPorts,
+  { acceptResurrection, inventory }: RecoverOptions,
+): Promise<void> {
+  await store.appendAudit([
+    {
+      ...caller,
+      time: new Date(clock.now()).toISOString(),
+      severity: 'CRITICAL',
+      action: 'store.recover',
+      outcome: 'allowed',
+      detail: {
+        accepted_resurrection: acceptResurrection,
+        ...(inventory === undefined
+          ? {}
+          : { inventory_seq: inventory.audit.seq, inventory_hash: inventory.audit.hash }),
+      },
+    },
+  ]);
+}
+
+const REFUSALS = {
+  destroyed: 'key_destroyed',
+  unaccepted: 'resurrection_not_accepted',
+  conflict: 'key_conflict',
+  unreadable: 'key_unreadable',
+} as const;
+
+function refusalOf(
+  { clock, caller }: RecoverPorts,
+  { name, id }: ProjectKey,
+  plan: Exclude<Plan, { outcome: 'sound' | 'recover' }>,
+): AuditDraft {
+  return {
+    ...caller,
+    time: new Date(clock.now()).toISOString(),
+    severity: 'CRITICAL',
+    action: 'key.recover',
+    outcome: 'refused',
+    key: name,
+    code: REFUSALS[plan.outcome],
+    detail: { key_id: id },
+  };
+}
+
+function reportOf({ project, name: key }: ProjectKey, plan: Plan): RecoveredProject {
+  switch (plan.outcome) {
+    case 'sound':
+      return { project, key, outcome: 'sound', ...lostOf(plan.lost) };
+    case 'recover': {
+      const { state } = plan.change.record;
+      return { project, key, outcome: 'recovered', state, versions: plan.added, ...lostOf(plan.lost) };
+    }
+    case 'conflict':
+    case 'unreadable':
+      return { project, key, outcome: plan.outcome, problem: plan.problem };
+    default:
+      return { project, key, outcome: plan.outcome };
+  }
+}
+
+function lostOf(lost: readonly number[]): { lost_versions?: readonly number[] } {
+  return lost.length === 0 ? {} : { lost_versions: lost };
+}

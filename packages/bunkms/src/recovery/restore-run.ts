@@ -1,0 +1,328 @@
+import { randomBytes } from 'node:crypto';
+import { KEY_BYTES } from '@bundoc/shared/aead';
+import type { AuditRecord } from '@bundoc/shared/contract/audit';
+import type { AuditReceipt } from '@bundoc/shared/contract/keys';
+import type { TokenInfo } from '@bundoc/shared/contract/tokens';
+import type { Caller } from '../audit/caller.ts';
+import type { AuditDraft } from '../audit/chain.ts';
+import type { Installation, KeyChange, LoadEntry } from '../store/port.ts';
+import { foldKekRecords, isKekRecord } from '../vault/kek-state.ts';
+import { publicJwkOf, signingKeyOf } from '../vault/signing-key.ts';
+import { kekIdOf, type Vault } from '../vault/vault.ts';
+import type { ByteSource } from './archive.ts';
+import { FileDamaged, ResurrectionNotAccepted } from './errors.ts';
+import type { Knowledge } from './knowledge.ts';
+import { listOf } from './list-of.ts';
+import { type ArchivedKey, readArchive } from './read-archive.ts';
+import type { Recovery } from './recovered-key.ts';
+import { archivedStanding, knownKey, restoredKey } from './restored-key.ts';
+import { opens, type Survey } from './survey.ts';
+
+export interface RestoreOptions {
+  /** Accepts that keys come back of which it is not known what became of them; they are disabled. */
+  readonly acceptResurrection: boolean;
+  /** Told how many bytes of the archive are in the store. */
+  readonly onProgress?: (bytes: number) => void;
+}
+
+/** What a restore brought back. Names are in order. */
+export interface RestoreReport {
+  readonly archive: string;
+  readonly archive_created_at: string;
+  /** The last audit record of the backup, and the one up to which it was known what happened after. */
+  readonly backup_audit: AuditReceipt;
+  readonly knowledge: Knowledge['source'];
+  readonly as_of: AuditReceipt;
+  /** The last audit record of the restored store: a receipt. */
+  readonly audit: AuditReceipt;
+  readonly keys: number;
+  /** Keys that are disabled, since it is not known what became of them. */
+  readonly held: readonly string[];
+  /** Keys that are destroyed now and were not in the backup. */
+  readonly destroyed: readonly string[];
+  /** Keys that lack versions which were made after the backup: `bunkms recover` looks for those. */
+  readonly incomplete: readonly string[];
+  /** Keys that were damaged or lost in the backup, and are lost now: nothing told how they stood. */
+  readonly damaged: readonly string[];
+  readonly tokens: number;
+  readonly tokens_revoked: number;
+  /** False when tokens from before are signed with a key that is not used any more. */
+  readonly signing_key_kept: boolean;
+}
+
+export interface RestoreParts {
+  readonly vault: Vault;
+  /** Of the archive that is restored. */
+  readonly survey: Survey;
+  readonly knowledge: Knowledge;
+  readonly options: RestoreOptions;
+  readonly caller: Caller;
+  readonly time: string;
+}
+
+/** What a restore puts into the store, and what it has come across so far. For one restore. */
+export class RestoreRun {
+  readonly #vault: Vault;
+  readonly #survey: Survey;
+  readonly #knowledge: Knowledge;
+  readonly #options: RestoreOptions;
+  readonly #recovery: Recovery;
+  /** Names and token ids that are in the backup. */
+  readonly #names = new Set<string>();
+  readonly #jtis = new Set<string>();
+  readonly #held: string[] = [];
+  readonly #destroyed: string[] = [];
+  readonly #incomplete: string[] = [];
+  readonly #damaged: string[] = [];
+  readonly #counts = { keys: 0, tokens: 0, tokensRevoked: 0 };
+  #signingKid: string;
+
+  constructor({ vault, survey, knowledge, options, caller, time }: RestoreParts) {
+    this.#vault = vault;
+    this.#survey = survey;
+    this.#knowledge = knowledge;
+    this.#options = options;
+    this.#recovery = { caller, time, source: 'backup' };
+    this.#signingKid = survey.secrets.publicKey.kid;
+  }
+
+  /** @throws ResurrectionNotAccepted when something may come back that was destroyed, and nobody has accepted that. */
+  requireAcceptance(): void {
+    if (this.#options.acceptResurrection) return;
+    if (this.#knowledge.source === 'none')
+      throw new ResurrectionNotAccepted(
+        'nothing is known of the time after the backup: keys may have been destroyed or disabled and tokens revoked since; give an inventory or a copy of the audit chain, or say --accept-resurrection',
+      );
+    const uncovered = [...this.#survey.soundKeys]
+      .filter(([name, { id, state }]) => state !== 'destroyed' && !this.#knowledge.covers(name, id))
+      .map(([name]) => name);
+    if (uncovered.length > 0)
+      throw new ResurrectionNotAccepted(
+        `the inventory says nothing of ${listOf(uncovered)}; say --accept-resurrection to get them back disabled`,
+      );
+  }
+
+  async *entries(source: ByteSource): AsyncGenerator<LoadEntry> {
+    let isChainDone = false;
+    for await (const item of readArchive(this.#vault, source, this.#options.onProgress)) {
+      if (item.kind !== 'head' && item.kind !== 'installation' && item.kind !== 'record' && !isChainDone) {
+        isChainDone = true;
+        yield* this.#goOnWithChain();
+      }
+      switch (item.kind) {
+        case 'head':
+          if (item.head.id !== this.#survey.head.id)
+            throw new FileDamaged('the backup was exchanged meanwhile');
+          break;
+        case 'installation':
+          yield { kind: 'installation', installation: this.#installation(item.installation) };
+          break;
+        case 'record':
+          yield item;
+          break;
+        case 'key':
+          yield* this.#key(item);
+          break;
+        case 'token':
+          yield* this.#token(item.token);
+          break;
+        case 'end':
+          yield* this.#newerKeys();
+          yield* this.#lostKeys();
+          yield* this.#newerTokens();
+          yield { kind: 'new-record', draft: this.#restored() };
+      }
+    }
+  }
+
+  report(audit: AuditReceipt): RestoreReport {
+    const { head, end, secrets } = this.#survey;
+    return {
+      archive: head.id,
+      archive_created_at: head.created_at,
+      backup_audit: end.audit,
+      knowledge: this.#knowledge.source,
+      as_of: this.#knowledge.asOf,
+      audit,
+      keys: this.#counts.keys,
+      held: this.#held,
+      destroyed: this.#destroyed.sort(),
+      incomplete: this.#incomplete.sort(),
+      damaged: this.#damaged.sort(),
+      tokens: this.#counts.tokens,
+      tokens_revoked: this.#counts.tokensRevoked,
+      signing_key_kept: this.#signingKid === secrets.publicKey.kid,
+    };
+  }
+
+  /** With a new signing key, unless it is known that the one of the backup was in use to the end. */
+  #installation(installation: Installation): Installation {
+    if (this.#keepsSigningKey()) return installation;
+    const seed = randomBytes(KEY_BYTES);
+    // With the KEK of the other secret, which has opened that: this ring may have any other one first.
+    this.#vault.makeCurrent(this.#kekOfSecrets());
+    try {
+      const signingKey = publicJwkOf(signingKeyOf(seed));
+      this.#signingKid = signingKey.kid;
+      return {
+        ...installation,
+        signingSeedWrapped: this.#vault.wrapSecret(seed, 'token-signing-seed'),
+        signingKey,
+      };
+    } finally {
+      seed.fill(0);
+    }
+  }
+
+  #kekOfSecrets(): string {
+    return kekIdOf(this.#survey.installation.chainKeyWrapped) ?? '';
+  }
+
+  #keepsSigningKey(): boolean {
+    return this.#knowledge.kid === this.#survey.secrets.publicKey.kid;
+  }
+
+  async *#goOnWithChain(): AsyncGenerator<LoadEntry> {
+    const kekRecords = [...this.#survey.kekRecords];
+    for await (const record of this.#knowledge.records()) {
+      if (isKekRecord(record)) kekRecords.push(record);
+      yield { kind: 'record', record };
+    }
+    const { head, end } = this.#survey;
+    const { source, asOf } = this.#knowledge;
+    yield {
+      kind: 'new-record',
+      draft: this.#draft('store.restore', {
+        archive: head.id,
+        backup_seq: end.audit.seq,
+        backup_hash: end.audit.hash,
+        knowledge: source,
+        known_seq: asOf.seq,
+        known_hash: asOf.hash,
+        accepted_resurrection: this.#options.acceptResurrection,
+        kid: this.#signingKid,
+      }),
+    };
+    yield* this.#kekInRing(kekRecords);
+  }
+
+  /**
+   * The KEK that was the current one may be lost, and that be why a backup is restored: then the one that the backup's secrets are wrapped with takes
+   * its place, on record.
+   */
+  *#kekInRing(records: readonly AuditRecord[]): Generator<LoadEntry> {
+    const state = foldKekRecords(this.#survey.secrets.chainKey, records);
+    if (!('keks' in state) || this.#vault.holds(state.current)) return;
+    const detail = { kek_id: this.#kekOfSecrets(), from: state.current };
+    yield { kind: 'new-record', draft: this.#draft('kek.rotate', detail) };
+  }
+
+  *#key(archived: ArchivedKey): Generator<LoadEntry> {
+    const { key, versions } = archived;
+    const { name } = key;
+    this.#names.add(name);
+    if (this.#survey.changes.faultOf(key) !== undefined) {
+      yield* this.#damagedKey(archived);
+      return;
+    }
+    const isCovered = this.#knowledge.covers(name, key.id);
+    const known = this.#knowledge.standing(name, archivedStanding(archived));
+    // Of a copy of the chain, the records go into the store as well.
+    const isOnRecord = this.#knowledge.source === 'audit-copy' && known !== undefined;
+    const change = restoredKey(archived, known, { isCovered, isOnRecord }, this.#recovery);
+    if (!isCovered && key.state !== 'destroyed') this.#held.push(name);
+    if (change !== undefined) yield* this.#changed(change);
+    else {
+      this.#counts.keys++;
+      yield { kind: 'key', key };
+      for (const version of versions) yield { kind: 'version', version };
+    }
+  }
+
+  /**
+   * A key whose record is not what the chain says. If it is known how it stood, it comes back so, with the versions that open as its own. Else
+   * its record stays behind: it may be anybody's.
+   */
+  *#damagedKey({ key, versions }: ArchivedKey): Generator<LoadEntry> {
+    const known = this.#knowledge.standing(key.name, undefined);
+    if (known === undefined) {
+      this.#damaged.push(key.name);
+      return;
+    }
+    const own = versions.filter(
+      (version) => version.keyId === known.id && opens(this.#vault, key.name, version),
+    );
+    yield* this.#changed(knownKey(known, own, this.#recovery));
+  }
+
+  *#changed({ record, versions, audit }: KeyChange): Generator<LoadEntry> {
+    this.#counts.keys++;
+    yield { kind: 'key', key: record };
+    for (const version of versions) yield { kind: 'version', version };
+    yield { kind: 'new-record', draft: audit };
+    if (record.state === 'destroyed') this.#destroyed.push(record.name);
+    if (versions.length < record.version) this.#incomplete.push(record.name);
+  }
+
+  /** Keys that were made after the backup: nothing of them is at hand, but their names stay taken. */
+  *#newerKeys(): Generator<LoadEntry> {
+    for (const name of this.#knowledge.names()) {
+      if (this.#names.has(name)) continue;
+      const known = this.#knowledge.standing(name, undefined);
+      if (known !== undefined) yield* this.#changed(knownKey(known, [], this.#recovery));
+    }
+  }
+
+  /**
+   * Names that the chain of the backup knows and that have no record any more. They stay damaged; a later recovery holds them back, unless all
+   * is known of them.
+   */
+  *#lostKeys(): Generator<LoadEntry> {
+    const damaged = new Set(this.#damaged);
+    for (const name of this.#survey.changes.names()) {
+      if (this.#names.has(name) && !damaged.has(name)) continue;
+      if (this.#knowledge.standing(name, undefined) !== undefined) continue;
+      if (!damaged.has(name)) this.#damaged.push(name);
+      if (this.#knowledge.source === 'audit-copy') continue;
+      const draft = this.#draft('key.recover', { revision: 0, source: 'backup' });
+      yield { kind: 'new-record', draft: { ...draft, outcome: 'failed', key: name, code: 'key_damaged' } };
+    }
+  }
+
+  *#token(token: TokenInfo): Generator<LoadEntry> {
+    this.#jtis.add(token.jti);
+    const isRevoked = !this.#keepsSigningKey() || this.#knowledge.revokedFamilies.has(token.family);
+    if (isRevoked && token.revoked_at === undefined) {
+      this.#counts.tokensRevoked++;
+      yield* this.#counted({ ...token, revoked_at: this.#recovery.time });
+    } else yield* this.#counted(token);
+  }
+
+  /** Tokens that were issued after the backup: they go on, and the revoked ones are known as such to whoever asks. */
+  *#newerTokens(): Generator<LoadEntry> {
+    for (const token of this.#knowledge.tokens()) if (!this.#jtis.has(token.jti)) yield* this.#token(token);
+  }
+
+  *#counted(token: TokenInfo): Generator<LoadEntry> {
+    this.#counts.tokens++;
+    yield { kind: 'token', token };
+  }
+
+  #restored(): AuditDraft {
+    return this.#draft('store.restored', {
+      archive: this.#survey.head.id,
+      keys: this.#counts.keys,
+      held: this.#held.length,
+      destroyed: this.#destroyed.length,
+      incomplete: this.#incomplete.length,
+      damaged: this.#damaged.length,
+      tokens: this.#counts.tokens,
+      tokens_revoked: this.#counts.tokensRevoked,
+    });
+  }
+
+  #draft(action: string, detail: NonNullable<AuditDraft['detail']>): AuditDraft {
+    const { caller, time } = this.#recovery;
+    return { ...caller, time, severity: 'CRITICAL', action, outcome: 'allowed', detail };
+  }
+}

@@ -1,0 +1,62 @@
+import type { Clock } from '@bundoc/shared/clock';
+import type { Caller } from '../audit/caller.ts';
+import type { KmsStore, LoadEntry } from '../store/port.ts';
+import type { Vault } from '../vault/vault.ts';
+import type { ByteSource } from './archive.ts';
+import type { Knowledge } from './knowledge.ts';
+import { type RestoreOptions, type RestoreReport, RestoreRun } from './restore-run.ts';
+import type { Survey } from './survey.ts';
+
+export interface RestorePorts {
+  readonly vault: Vault;
+  /** Opens the store that is to be filled, once it is certain that there is something to fill it with. */
+  readonly openStore: () => Promise<KmsStore>;
+  readonly clock: Clock;
+  readonly caller: Caller;
+}
+
+/** There is something in the store already. */
+export class StoreNotEmpty extends Error {
+  override readonly name = 'StoreNotEmpty';
+}
+
+const BATCH = 500;
+
+/**
+ * Fills an empty store with a backup, as one write: a crash leaves nothing or all of it. The audit chain goes on from that of the backup,
+ * with a CRITICAL record of the restore, and one for each key that does not come back as it was.
+ *
+ * A backup is older than what happened since. With knowledge of that, keys and tokens come back as they were last known; what is not covered
+ * by it must be accepted, and then keys are disabled. Without any knowledge all tokens are revoked and the signing key is made anew, since
+ * tokens that were issued and revoked after the backup would pass again.
+ *
+ * @param survey of this very archive.
+ * @throws ResurrectionNotAccepted, StoreNotEmpty, FileDamaged; AppError of the store: nothing is restored then.
+ */
+export async function restore(
+  ports: RestorePorts,
+  source: ByteSource,
+  survey: Survey,
+  knowledge: Knowledge,
+  options: RestoreOptions,
+): Promise<RestoreReport> {
+  const { vault, caller } = ports;
+  const time = new Date(ports.clock.now()).toISOString();
+  const run = new RestoreRun({ vault, survey, knowledge, options, caller, time });
+  run.requireAcceptance();
+  await using store = await ports.openStore();
+  if (!(await store.load(batched(run.entries(source)), survey.secrets.chainKey)))
+    throw new StoreNotEmpty('there is a store already; a backup is restored into an empty data folder only');
+  return run.report(await store.auditHead());
+}
+
+async function* batched(entries: AsyncIterable<LoadEntry>): AsyncGenerator<readonly LoadEntry[]> {
+  let batch: LoadEntry[] = [];
+  for await (const entry of entries) {
+    batch.push(entry);
+    if (batch.length < BATCH) continue;
+    yield batch;
+    batch = [];
+  }
+  if (batch.length > 0) yield batch;
+}

@@ -1,0 +1,98 @@
+import { isDeepStrictEqual } from 'node:util';
+import { isGenuineVersion } from '../audit/key-record.ts';
+import { allDestroyed, destroyed, lostVersion } from '../service/destroy-key.ts';
+import type { KeyChange, KeyRecord, KeyVersionRecord } from '../store/port.ts';
+import { held, type KeyStanding, standingOf } from './key-standing.ts';
+import type { ArchivedKey } from './read-archive.ts';
+import { type Recovery, recoveredKey } from './recovered-key.ts';
+
+/** How a key of a backup, which is what the audit chain of the backup says, stands there. */
+export function archivedStanding({ key, versions }: ArchivedKey): KeyStanding {
+  return standingOf(key, genuineOf(key, versions));
+}
+
+/**
+ * How a key of a backup comes back.
+ *
+ * @param known how it stood later; undefined when nothing says that it changed.
+ * @param isCovered whether it is known what became of it. If it is not, it comes back disabled.
+ * @param isOnRecord whether the chain that is restored tells of a change of it since, be it a new wrapping alone.
+ * @returns undefined when it is to be as it is in the backup.
+ */
+export function restoredKey(
+  archived: ArchivedKey,
+  known: KeyStanding | undefined,
+  { isCovered, isOnRecord }: { readonly isCovered: boolean; readonly isOnRecord: boolean },
+  recovery: Recovery,
+): KeyChange | undefined {
+  const before = archivedStanding(archived);
+  // What was destroyed stays destroyed, whatever a list says.
+  if (before.state === 'destroyed') return undefined;
+  const wanted = isCovered ? later(before, known) : held(before);
+  if (!isOnRecord && isDeepStrictEqual(wanted, before)) return undefined;
+  const { key, versions } = archived;
+  const standing = { ...wanted, revision: Math.max(wanted.revision, before.revision) + 1 };
+  return recoveredKey(
+    standing,
+    versionsOf(standing, genuineOf(key, versions), recovery.time),
+    recovery,
+    key.idempotency,
+  );
+}
+
+/**
+ * A key that the backup has no sound record of: made after it, or damaged in it. Its name and its number of versions stay taken.
+ *
+ * @param genuine versions of it that are at hand.
+ */
+export function knownKey(
+  known: KeyStanding,
+  genuine: readonly KeyVersionRecord[],
+  recovery: Recovery,
+): KeyChange {
+  const standing = { ...known, revision: known.revision + 1 };
+  const own = genuine.filter(({ version }) => version <= known.version);
+  return recoveredKey(standing, versionsOf(standing, own, recovery.time), recovery);
+}
+
+/**
+ * The versions of a key that stands so.
+ *
+ * @param genuine those that are at hand; what the key does not have any more comes without its bytes.
+ */
+export function versionsOf(
+  standing: KeyStanding,
+  genuine: readonly KeyVersionRecord[],
+  time: string,
+): KeyVersionRecord[] {
+  if (standing.state === 'destroyed') return allDestroyed(standing, genuine, standing.destroyed_at ?? time);
+  const byNumber = new Map(genuine.map((version) => [version.version, version]));
+  for (const number of standing.destroyed_versions)
+    byNumber.set(number, destroyed(byNumber.get(number) ?? lostVersion(standing.id, number, time), time));
+  return [...byNumber.values()].sort((one, other) => one.version - other.version);
+}
+
+/**
+ * Each says what the key was at some time; the one of the higher revision is later. What was destroyed stays so, and what may only become
+ * less never becomes more, whichever is later.
+ */
+function later(before: KeyStanding, known: KeyStanding | undefined): KeyStanding {
+  if (known === undefined) return before;
+  const isLater = known.state === 'destroyed' || known.revision > before.revision;
+  const last = isLater ? known : before;
+  const destroyedVersions = union(before.destroyed_versions, known.destroyed_versions);
+  return {
+    ...last,
+    exportable: before.exportable && known.exportable,
+    destroyed_versions: last.state === 'destroyed' ? [] : destroyedVersions.sort((one, other) => one - other),
+    kek_ids: union(before.kek_ids, known.kek_ids),
+  };
+}
+
+export function union<T>(one: readonly T[], other: readonly T[]): T[] {
+  return [...new Set([...one, ...other])];
+}
+
+function genuineOf(key: KeyRecord, versions: readonly KeyVersionRecord[]): KeyVersionRecord[] {
+  return versions.filter((version) => version.version <= key.version && isGenuineVersion(key, version));
+}

@@ -1,0 +1,180 @@
+import { createSecretKey } from 'node:crypto';
+import { keyCheckValue, OpenError } from '@bundoc/shared/aead';
+import type { AuditRecord } from '@bundoc/shared/contract/audit';
+import type { AuditReceipt } from '@bundoc/shared/contract/keys';
+import type { ChainFault } from '../audit/chain.ts';
+import { ChainWalk } from '../audit/chain-walk.ts';
+import { isGenuineVersion } from '../audit/key-record.ts';
+import type { Installation, KeyRecord, KeyVersionRecord } from '../store/port.ts';
+import { isKekRecord } from '../vault/kek-state.ts';
+import { type OpenedInstallation, openInstallation } from '../vault/unseal.ts';
+import { kekIdOf, type Vault } from '../vault/vault.ts';
+import type { ByteSource } from './archive.ts';
+import type { ArchiveEnd, ArchiveHead } from './archive-entry.ts';
+import { FileDamaged, KekLacking } from './errors.ts';
+import { LatestChanges } from './latest-changes.ts';
+import { type ArchivedKey, readArchive } from './read-archive.ts';
+
+/** A key, or a version of one, that would not work after a restore. */
+export interface KeyFinding {
+  readonly key: string;
+  readonly version?: number;
+  readonly problem: string;
+}
+
+/** What an archive was found to hold. */
+export interface Survey {
+  readonly head: ArchiveHead;
+  readonly end: ArchiveEnd;
+  readonly installation: Installation;
+  readonly secrets: OpenedInstallation;
+  /** Where the audit chain is broken, as it was in the store. */
+  readonly chainFault: ChainFault | undefined;
+  /** Every KEK that it takes to use the keys that are in it. */
+  readonly kekIds: readonly string[];
+  readonly findings: readonly KeyFinding[];
+  /** Of each key: what the audit chain last said. */
+  readonly changes: LatestChanges;
+  /** The keys that are what the chain says, by name. */
+  readonly soundKeys: ReadonlyMap<string, Pick<KeyRecord, 'id' | 'state'>>;
+  /** What the audit chain says of the KEKs. */
+  readonly kekRecords: readonly AuditRecord[];
+}
+
+export interface SurveyOptions {
+  /** Places of records; those that are in the backup must be these. */
+  readonly receipts?: readonly AuditReceipt[];
+  readonly onProgress?: (bytes: number) => void;
+}
+
+/**
+ * Reads a whole archive and checks what is in it: every chunk, the audit chain, every key against the chain, and that every version opens.
+ *
+ * @throws FileDamaged, KekLacking.
+ */
+export async function surveyArchive(
+  vault: Vault,
+  source: ByteSource,
+  { receipts = [], onProgress }: SurveyOptions = {},
+): Promise<Survey> {
+  let head: ArchiveHead | undefined;
+  let end: ArchiveEnd | undefined;
+  let installation: Installation | undefined;
+  let secrets: OpenedInstallation | undefined;
+  let walk: ChainWalk | undefined;
+  const changes = new LatestChanges();
+  const names = new Set<string>();
+  const kekIds = new Set<string>();
+  const soundKeys = new Map<string, Pick<KeyRecord, 'id' | 'state'>>();
+  const findings: KeyFinding[] = [];
+  const kekRecords: AuditRecord[] = [];
+  const expected = new Map(receipts.map(({ seq, hash }) => [seq, hash]));
+  for await (const item of readArchive(vault, source, onProgress)) {
+    switch (item.kind) {
+      case 'head':
+        head = item.head;
+        break;
+      case 'installation':
+        installation = item.installation;
+        secrets = openArchived(vault, installation);
+        walk = new ChainWalk(secrets.chainKey);
+        break;
+      case 'record':
+        if (walk !== undefined) changes.note(item.record, walk.take(item.record));
+        requireReceipt(expected, item.record);
+        if (isKekRecord(item.record)) kekRecords.push(item.record);
+        break;
+      case 'key':
+        names.add(item.key.name);
+        for (const { wrapped } of item.versions) for (const id of idOf(wrapped)) kekIds.add(id);
+        findings.push(...findingsOf(vault, changes, item));
+        if (changes.faultOf(item.key) === undefined)
+          soundKeys.set(item.key.name, { id: item.key.id, state: item.key.state });
+        break;
+      case 'token':
+        break;
+      case 'end':
+        end = item.end;
+    }
+  }
+  if (head === undefined || end === undefined || installation === undefined || secrets === undefined)
+    throw new FileDamaged('the backup does not hold together');
+  for (const seq of expected.keys())
+    if (seq <= end.audit.seq)
+      throw new FileDamaged(`the backup lacks record ${seq}, which there is a receipt of`);
+  for (const name of changes.names()) if (!names.has(name)) findings.push({ key: name, problem: 'is lost' });
+  return {
+    head,
+    end,
+    installation,
+    secrets,
+    chainFault: walk?.fault,
+    kekIds: [...kekIds].sort(),
+    findings,
+    changes,
+    soundKeys,
+    kekRecords,
+  };
+}
+
+/** Takes off a receipt that is answered. @throws FileDamaged for another record in its place. */
+function requireReceipt(expected: Map<number, string>, { seq, hash }: AuditRecord): void {
+  const known = expected.get(seq);
+  expected.delete(seq);
+  if (known !== undefined && known !== hash)
+    throw new FileDamaged(`record ${seq} of the backup is not that of the receipt: it is of another history`);
+}
+
+/** The secrets of an archived installation. @throws KekLacking, FileDamaged. */
+function openArchived(vault: Vault, installation: Installation): OpenedInstallation {
+  const secrets = openInstallation(vault, installation);
+  if (secrets.kind === 'unsealed') return secrets;
+  for (const wrapped of [installation.chainKeyWrapped, installation.signingSeedWrapped]) {
+    const kekId = kekIdOf(wrapped);
+    if (kekId !== undefined && vault.checkValueOf(kekId) === undefined)
+      throw new KekLacking('the installation in the backup', kekId);
+  }
+  throw new FileDamaged(`the installation in the backup does not open: ${secrets.reason}`);
+}
+
+function findingsOf(vault: Vault, changes: LatestChanges, { key, versions }: ArchivedKey): KeyFinding[] {
+  const fault = changes.faultOf(key);
+  if (fault !== undefined) return [{ key: key.name, problem: `is damaged: ${fault}` }];
+  const byNumber = new Map(versions.map((version) => [version.version, version]));
+  const findings: KeyFinding[] = [];
+  for (let version = 1; version <= key.version; version++) {
+    const problem = problemOf(vault, key, byNumber.get(version));
+    if (problem !== undefined) findings.push({ key: key.name, version, problem });
+  }
+  return findings;
+}
+
+function problemOf(vault: Vault, key: KeyRecord, version: KeyVersionRecord | undefined): string | undefined {
+  if (version === undefined || !isGenuineVersion(key, version)) return 'is lost, changed or put back';
+  if (version.state === 'destroyed') return undefined;
+  const [kekId] = idOf(version.wrapped);
+  if (kekId !== undefined && vault.checkValueOf(kekId) === undefined)
+    return `needs the KEK ${kekId}, which the ring lacks`;
+  return opens(vault, key.name, version) ? undefined : 'does not open';
+}
+
+/** Whether a version of a key unwraps and has its check value. */
+export function opens(vault: Vault, name: string, version: KeyVersionRecord): boolean {
+  let dek: Buffer;
+  try {
+    dek = vault.unwrapDek(version.wrapped, { keyId: version.keyId, name, version: version.version });
+  } catch (error) {
+    if (error instanceof OpenError) return false;
+    throw error;
+  }
+  try {
+    return keyCheckValue(createSecretKey(dek)) === version.kcv;
+  } finally {
+    dek.fill(0);
+  }
+}
+
+function idOf(wrapped: Uint8Array): string[] {
+  const kekId = kekIdOf(wrapped);
+  return kekId === undefined ? [] : [kekId];
+}

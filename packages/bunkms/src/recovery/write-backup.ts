@@ -1,0 +1,142 @@
+import assert from 'node:assert/strict';
+import { type KeyObject, randomBytes } from 'node:crypto';
+import type { Clock } from '@bundoc/shared/clock';
+import type { Caller } from '../audit/caller.ts';
+import type { ChainFault } from '../audit/chain.ts';
+import { ChainWalk } from '../audit/chain-walk.ts';
+import type { KmsStore, StoreEntry } from '../store/port.ts';
+import type { Vault } from '../vault/vault.ts';
+import { sealArchive } from './archive.ts';
+import { type ArchiveEnd, type ArchiveLine, encodeLine } from './archive-entry.ts';
+
+export interface BackupPorts {
+  readonly store: KmsStore;
+  readonly vault: Vault;
+  readonly chainKey: KeyObject;
+  readonly clock: Clock;
+}
+
+/** What was put into an archive. */
+export interface BackupFacts extends ArchiveEnd {
+  readonly id: string;
+  readonly created_at: string;
+  /** Where the audit chain was broken already; the archive holds it as it is. */
+  readonly chain_fault?: ChainFault;
+  /** What was left out, since it was damaged beyond recognition already. */
+  readonly left_out: readonly string[];
+}
+
+export interface Backup {
+  /** The archive, piece by piece. */
+  readonly bytes: AsyncIterable<Buffer>;
+  /** Once all of it was taken. */
+  facts(): BackupFacts;
+}
+
+const ID_BYTES = 16;
+
+/**
+ * An archive of all that the store keeps at the moment at which the first piece is taken, whoever writes meanwhile. What is damaged in
+ * the store is damaged in the archive. That it is made is on record before, and so in the archive as well.
+ *
+ * @param onProgress told how many entries have been read.
+ * @throws AppError of the store.
+ */
+export async function createBackup(
+  { store, vault, chainKey, clock }: BackupPorts,
+  caller: Caller,
+  onProgress: (entries: number) => void,
+): Promise<Backup> {
+  const id = randomBytes(ID_BYTES).toString('hex');
+  const created_at = new Date(clock.now()).toISOString();
+  await store.appendAudit([
+    {
+      ...caller,
+      time: created_at,
+      severity: 'INFO',
+      action: 'store.backup',
+      outcome: 'allowed',
+      detail: { archive: id, kek_id: vault.currentKekId },
+    },
+  ]);
+  const walk = new ChainWalk(chainKey);
+  const leftOut: string[] = [];
+  const counts = { record: 0, key: 0, version: 0, token: 0 };
+  const end = (): ArchiveEnd => ({
+    audit: walk.head,
+    records: counts.record,
+    keys: counts.key,
+    versions: counts.version,
+    tokens: counts.token,
+  });
+
+  async function* lines(): AsyncGenerator<string> {
+    yield encoded(['archive', { format: 1, id, created_at }]);
+    let entries = 0;
+    // The versions of a key that is left out go with it.
+    let keyId: string | undefined;
+    for await (const batch of store.readAll()) {
+      for (const entry of batch) {
+        if (entry.kind === 'record') walk.take(entry.record);
+        const isOrphan = entry.kind === 'version' && entry.version.keyId !== keyId;
+        const line = isOrphan ? undefined : encodeLine(lineOf(entry));
+        // Nothing opens without it. A service that reads such a store is sealed.
+        if (entry.kind === 'installation' && line === undefined)
+          throw new Error('the installation is damaged: there is nothing to back up');
+        if (entry.kind === 'key') keyId = line === undefined ? undefined : entry.key.id;
+        if (line !== undefined) yield line;
+        if (entry.kind === 'installation') continue;
+        if (line === undefined) leftOut.push(nameOf(entry));
+        else counts[entry.kind]++;
+      }
+      entries += batch.length;
+      onProgress(entries);
+    }
+    yield encoded(['end', end()]);
+  }
+
+  return {
+    bytes: sealArchive(vault, lines()),
+    facts: () => ({
+      id,
+      created_at,
+      ...end(),
+      ...(walk.fault === undefined ? {} : { chain_fault: walk.fault }),
+      left_out: leftOut,
+    }),
+  };
+}
+
+function lineOf(entry: StoreEntry): ArchiveLine {
+  switch (entry.kind) {
+    case 'installation':
+      return ['installation', entry.installation];
+    case 'record':
+      return ['record', entry.record];
+    case 'key':
+      return ['key', entry.key];
+    case 'version':
+      return ['version', entry.version];
+    case 'token':
+      return ['token', entry.token];
+  }
+}
+
+function encoded(line: ArchiveLine): string {
+  const text = encodeLine(line);
+  assert(text !== undefined, 'what is said of an archive fits its format');
+  return text;
+}
+
+function nameOf(entry: Exclude<StoreEntry, { kind: 'installation' }>): string {
+  switch (entry.kind) {
+    case 'record':
+      return `audit record ${entry.record.seq}`;
+    case 'key':
+      return `key ${entry.key.name}`;
+    case 'version':
+      return `version ${entry.version.version} of key ${entry.version.keyId}`;
+    case 'token':
+      return `token ${entry.token.jti}`;
+  }
+}

@@ -1,0 +1,105 @@
+import { createDecipheriv, createHash, createHmac } from 'node:crypto';
+import { readFileSync, rmSync } from 'node:fs';
+import { join } from 'node:path';
+import { keyPageSchema } from '@bundoc/shared/contract/keys';
+import { FakeClock } from '@bundoc/shared/testing/fake-clock';
+import { expect, test } from 'vitest';
+import { parseInventory } from '../src/recovery/inventory.ts';
+import { surveyArchive } from '../src/recovery/survey.ts';
+import { newDataDir, startKms } from './support/kms.ts';
+import { KeyCalls } from './support/lifecycle.ts';
+import { restoreInto, sourceOf, vaultOf } from './support/recovery.ts';
+
+const golden = (name: string) => readFileSync(new URL(`golden/${name}`, import.meta.url));
+const archive = golden('backup-1.golden.bin');
+const inventoryFile = golden('key-inventory.golden.json');
+const file = JSON.parse(golden('backup-1.golden.json').toString());
+const kek = Buffer.from(file.kek, 'hex');
+const hex = (text: string) => Buffer.from(text, 'hex');
+
+/** AES-256-GCM of `nonce | ciphertext | tag`, as every format of both services has it. */
+function open(key: Buffer, sealed: Buffer, aad: string): Buffer {
+  const decipher = createDecipheriv('aes-256-gcm', key, sealed.subarray(0, 12), { authTagLength: 16 });
+  decipher.setAAD(Buffer.from(aad));
+  decipher.setAuthTag(sealed.subarray(-16));
+  return Buffer.concat([decipher.update(sealed.subarray(12, -16)), decipher.final()]);
+}
+
+function unwrap(wrapped: Buffer, name: string): Buffer {
+  return open(kek, wrapped.subarray(9), `bunkms/secret/v1\0${1}\0${wrapped.toString('hex', 1, 9)}\0${name}`);
+}
+
+test('docs/formats/backup.md is what this release reads', async () => {
+  const survey = await surveyArchive(vaultOf(file.kek), sourceOf(archive));
+  const { id, created_at, audit, records, keys, versions, tokens } = file.facts;
+  expect(survey.head).toEqual({ format: 1, id, created_at });
+  expect(survey.end).toEqual({ audit, records, keys, versions, tokens });
+  expect(survey.chainFault).toBeUndefined();
+  expect(survey.findings).toEqual([
+    { key: 'damaged-dek', version: 1, problem: 'is lost, changed or put back' },
+  ]);
+});
+
+test('docs/formats/backup.md is enough to open a backup without this code', () => {
+  expect(archive.toString('latin1', 0, 8)).toBe('BUNKMSB1');
+  expect(createHash('sha256').update(archive.subarray(0, 77)).digest()).toEqual(archive.subarray(77, 109));
+  const key = unwrap(archive.subarray(8, 77), 'backup-key');
+  let text = '';
+  for (let at = 109, chunk = 0; at < archive.length; chunk++) {
+    const end = at + 4 + archive.readUInt32BE(at);
+    const place = end === archive.length ? 'last' : 'more';
+    text += open(key, archive.subarray(at + 4, end), `bunkms/backup/v1\0${chunk}\0${place}`).toString();
+    at = end;
+  }
+  const lines = text
+    .trimEnd()
+    .split('\n')
+    .map((line) => JSON.parse(line));
+  const { id, created_at, audit, records, keys, versions, tokens } = file.facts;
+  expect(lines[0]).toEqual(['archive', { format: 1, id, created_at }]);
+  expect(lines.at(-1)).toEqual(['end', { audit, records, keys, versions, tokens }]);
+  const of = (kind: string) => lines.filter(([one]) => one === kind).map(([, value]) => value);
+  expect(of('record').at(-1)).toMatchObject({ seq: audit.seq, hash: audit.hash, action: 'store.backup' });
+  expect(Object.fromEntries(of('key').map(({ name, state }) => [name, state]))).toEqual(file.states);
+  for (const { id: keyId, versions: all } of file.keys)
+    for (const { version, kcv, wrapped } of all)
+      expect(of('version')).toContainEqual(
+        expect.objectContaining({ keyId, version, kcv, wrapped: hex(wrapped).toString('base64') }),
+      );
+});
+
+test('docs/formats/key-inventory.md is what this release reads, and enough to verify one without this code', () => {
+  const inventory = parseInventory(vaultOf(file.kek), inventoryFile);
+  const raw = JSON.parse(inventoryFile.toString());
+  expect(inventory).toEqual(raw.inventory);
+  expect(Object.fromEntries(inventory.keys.map(({ name, state }) => [name, state]))).toEqual(file.states);
+  const mac = createHmac('sha256', unwrap(Buffer.from(raw.key_wrapped, 'base64'), 'inventory-key'))
+    .update(`${raw.format}\0${JSON.stringify(raw.inventory)}`)
+    .digest('hex');
+  expect(raw.mac).toBe(mac);
+});
+
+test('a backup of an earlier release is restored with the keys that were in it, in the states of its inventory', async () => {
+  const dataDir = join(newDataDir(), 'kms');
+  const inventory = parseInventory(vaultOf(file.kek), inventoryFile);
+  expect(await restoreInto({ archive, kek: file.kek, dataDir, inventory })).toMatchObject({
+    held: [],
+    destroyed: [],
+    incomplete: [],
+  });
+  {
+    // At a time at which none of the keys is due.
+    await using kms = await startKms({ dataDir, kek: kek.toString('base64'), clock: new FakeClock() });
+    const calls = await KeyCalls.of(kms);
+    const list = keyPageSchema.parse((await calls.list()).json());
+    expect(Object.fromEntries(list.keys.map(({ name, state }) => [name, state]))).toEqual(file.states);
+    for (const { name, versions } of file.keys)
+      for (const { version, kcv, material } of versions)
+        expect((await calls.export(name, version)).json()).toMatchObject({
+          kcv,
+          key_material_b64: hex(material).toString('base64'),
+        });
+    expect(await kms.verify()).toMatchObject({ intact: true });
+  }
+  rmSync(join(dataDir, '..'), { recursive: true });
+});

@@ -1,0 +1,750 @@
+import {
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { DatabaseSync } from 'node:sqlite';
+import { type ExportedKey, exportedKeySchema, keyDetailSchema } from '@bundoc/shared/contract/keys';
+import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import { verifyChain } from '../src/audit/chain.ts';
+import { KeyVerification } from '../src/audit/verify-keys.ts';
+import type { Inventory } from '../src/recovery/inventory.ts';
+import { databasePathOf } from '../src/store/sqlite.ts';
+import { FaultyStore } from './support/faulty-store.ts';
+import { newDataDir, newKek, startKms, type TestKms } from './support/kms.ts';
+import { edit, KeyCalls } from './support/lifecycle.ts';
+import { backupOf, inventoryOf, recoverFrom, restoreInto, writeProject } from './support/recovery.ts';
+
+let kms: TestKms;
+let keys: KeyCalls;
+/** Bundoc's data folder. */
+let bundoc: string;
+const folders: string[] = [];
+const services: TestKms[] = [];
+beforeEach(async () => {
+  kms = await startKms();
+  keys = await KeyCalls.of(kms);
+  bundoc = mkdtempSync(join(tmpdir(), 'bunkms-bundoc-'));
+});
+afterEach(async () => {
+  for (const one of [kms, ...services.splice(0)]) await one[Symbol.asyncDispose]();
+  for (const folder of [bundoc, ...folders.splice(0)]) rmSync(folder, { recursive: true, force: true });
+});
+
+/** A new service with a store of its own, as after the loss of the former one. */
+async function newService(kek = kms.kek): Promise<TestKms> {
+  const service = await startKms({ kek });
+  services.push(service);
+  return service;
+}
+
+const exported = async (calls: KeyCalls, name: string, version?: number): Promise<ExportedKey> =>
+  exportedKeySchema.parse((await calls.export(name, version)).json());
+
+/** A project whose key has that many versions, all of which Bundoc uses. */
+async function makeProject(project: string, versions = 1): Promise<ExportedKey[]> {
+  const name = `${project}-dek`;
+  await keys.create(name);
+  for (let version = 2; version <= versions; version++) await keys.post(name, 'rotate');
+  const all: ExportedKey[] = [];
+  for (let version = 1; version <= versions; version++) all.push(await exported(keys, name, version));
+  writeProject(bundoc, project, all);
+  return all;
+}
+
+/** What a version is, wherever it is kept. */
+const essenceOf = ({ key_id, version, kcv, key_material_b64 }: ExportedKey) => [
+  key_id,
+  version,
+  kcv,
+  key_material_b64,
+];
+
+async function expectWhole(at: TestKms, all: readonly ExportedKey[]): Promise<void> {
+  const calls = await KeyCalls.of(at);
+  for (const one of all)
+    expect(essenceOf(await exported(calls, one.name, one.version))).toEqual(essenceOf(one));
+  const { chainKey } = await at.secrets();
+  expect(await verifyChain(chainKey, await at.records())).toMatchObject({ intact: true });
+}
+
+async function expectNoDamage(at: TestKms): Promise<void> {
+  const verification = new KeyVerification();
+  for (const record of await at.records()) verification.note(record);
+  expect(await verification.damagedKeys(at.store, (await at.secrets()).chainKey)).toEqual([]);
+}
+
+const codeOf = async (calls: KeyCalls, name: string, version?: number) =>
+  (await calls.export(name, version)).json().code;
+const NAME = 'p-dek';
+const ID = `(SELECT id FROM keys WHERE name = '${NAME}')`;
+const withoutForeignKeys = (sql: string) => edit(kms, `PRAGMA foreign_keys = OFF; ${sql}`);
+
+describe('a store that is lost altogether', () => {
+  test('is rebuilt from the project files and the KEK: keys land disabled, and are as they were once enabled', async () => {
+    const [first, second] = [await makeProject('p', 3), await makeProject('q')];
+    const service = await newService();
+    const before = await service.store.auditHead();
+
+    const unaccepted = [
+      { project: 'p', key: NAME, outcome: 'unaccepted' },
+      { project: 'q', key: 'q-dek', outcome: 'unaccepted' },
+    ];
+    expect(await recoverFrom(service, bundoc, { dryRun: true })).toEqual(unaccepted);
+    expect(await service.store.auditHead()).toEqual(before);
+    expect(await recoverFrom(service, bundoc)).toEqual(unaccepted);
+    expect((await service.store.counts()).keys).toBe(0);
+    const recovered = [
+      { project: 'p', key: NAME, outcome: 'recovered', state: 'disabled', versions: [1, 2, 3] },
+      { project: 'q', key: 'q-dek', outcome: 'recovered', state: 'disabled', versions: [1] },
+    ];
+    expect(await recoverFrom(service, bundoc, { dryRun: true, acceptResurrection: true })).toEqual(recovered);
+    expect((await service.store.counts()).keys).toBe(0);
+    expect(await recoverFrom(service, bundoc, { acceptResurrection: true })).toEqual(recovered);
+
+    const calls = await KeyCalls.of(service);
+    for (const name of [NAME, 'q-dek']) {
+      expect(await codeOf(calls, name)).toBe('key_disabled');
+      expect((await calls.create(name)).json()).toMatchObject({ code: 'KEY_EXISTS' });
+      expect((await calls.post(name, 'enable')).status).toBe(200);
+    }
+    await expectWhole(service, [...first, ...second]);
+    await expectNoDamage(service);
+    expect((await calls.post(NAME, 'rotate')).json()).toMatchObject({ version: 4 });
+    const detail = keyDetailSchema.parse((await calls.read(NAME)).json());
+    expect(detail).toMatchObject({
+      id: first[0]?.key_id,
+      exportable: true,
+      created_at: '2026-01-01T00:00:00.000Z',
+    });
+    // Once more changes nothing.
+    const after = await service.store.counts();
+    expect(await recoverFrom(service, bundoc)).toMatchObject([{ outcome: 'sound' }, { outcome: 'sound' }]);
+    expect(await service.store.counts()).toEqual(after);
+  });
+
+  test('is rebuilt on record: the run, what was refused, and each key with its state', async () => {
+    await makeProject('p');
+    const service = await newService();
+    await recoverFrom(service, bundoc);
+    await recoverFrom(service, bundoc, { acceptResurrection: true });
+    const records = (await service.records()).filter(({ action }) => action.endsWith('.recover'));
+    expect(
+      records.map(({ action, severity, outcome, key, code }) => [action, severity, outcome, key, code]),
+    ).toEqual([
+      ['store.recover', 'CRITICAL', 'allowed', undefined, undefined],
+      ['key.recover', 'CRITICAL', 'refused', NAME, 'resurrection_not_accepted'],
+      ['store.recover', 'CRITICAL', 'allowed', undefined, undefined],
+      ['key.recover', 'CRITICAL', 'allowed', NAME, undefined],
+    ]);
+    expect(records[2]?.detail).toMatchObject({ accepted_resurrection: true });
+    expect(records[3]?.detail).toMatchObject({
+      state: 'disabled',
+      source: 'project-file',
+      accepted_resurrection: true,
+    });
+  });
+
+  describe('with an inventory', () => {
+    let inventory: Inventory;
+    let service: TestKms;
+    beforeEach(async () => {
+      for (const project of ['alive', 'held', 'ending', 'gone', 'worn', 'turned'])
+        await makeProject(project, 2);
+      await keys.post('held-dek', 'disable');
+      await keys.delete('ending-dek');
+      await keys.shred('gone-dek');
+      await keys.destroyVersion('worn-dek', 1);
+      await keys.patch('alive-dek', { rotate_after_days: 40 });
+      inventory = await inventoryOf(kms);
+      await keys.post('turned-dek', 'rotate');
+      writeProject(
+        bundoc,
+        'turned',
+        [1, 2, 3].map((version) => version).length === 3 ? await versionsOf('turned-dek', 3) : [],
+      );
+      await makeProject('new');
+      service = await newService();
+    });
+    const versionsOf = async (name: string, count: number) => {
+      const all: ExportedKey[] = [];
+      for (let version = 1; version <= count; version++) all.push(await exported(keys, name, version));
+      return all;
+    };
+
+    test('gives keys in the state that it says, destroys what it knows as destroyed, and holds back what it does not cover', async () => {
+      expect(await recoverFrom(service, bundoc, { inventory })).toEqual([
+        { project: 'alive', key: 'alive-dek', outcome: 'recovered', state: 'enabled', versions: [1, 2] },
+        {
+          project: 'ending',
+          key: 'ending-dek',
+          outcome: 'recovered',
+          state: 'pending_deletion',
+          versions: [1, 2],
+        },
+        { project: 'gone', key: 'gone-dek', outcome: 'destroyed' },
+        { project: 'held', key: 'held-dek', outcome: 'recovered', state: 'disabled', versions: [1, 2] },
+        // Made, and rotated, after the inventory: both may have been destroyed since.
+        { project: 'new', key: 'new-dek', outcome: 'unaccepted' },
+        { project: 'turned', key: 'turned-dek', outcome: 'unaccepted' },
+        { project: 'worn', key: 'worn-dek', outcome: 'recovered', state: 'enabled', versions: [2] },
+      ]);
+      const calls = await KeyCalls.of(service);
+      expect((await calls.export('alive-dek')).status).toBe(200);
+      expect(await codeOf(calls, 'worn-dek', 1)).toBe('key_version_destroyed');
+      expect((await calls.export('worn-dek')).status).toBe(200);
+      expect(await codeOf(calls, 'ending-dek')).toBe('key_pending_deletion');
+      expect(await codeOf(calls, 'gone-dek')).toBe('KEY_NOT_FOUND');
+      expect(keyDetailSchema.parse((await calls.read('alive-dek')).json())).toMatchObject({
+        rotate_after_days: 40,
+        next_rotation_at: expect.any(String),
+      });
+      await expectNoDamage(service);
+
+      expect(await recoverFrom(service, bundoc, { inventory, acceptResurrection: true })).toMatchObject([
+        { outcome: 'sound' },
+        { outcome: 'sound' },
+        { outcome: 'destroyed' },
+        { outcome: 'sound' },
+        { project: 'new', outcome: 'recovered', state: 'disabled' },
+        { project: 'turned', outcome: 'recovered', state: 'disabled', versions: [1, 2, 3] },
+        { outcome: 'sound' },
+      ]);
+      expect(await codeOf(calls, 'alive-dek')).toBeUndefined();
+    });
+
+    test('does not resurrect what is destroyed in it, whatever is accepted', async () => {
+      const outcomes = await recoverFrom(service, bundoc, { inventory, acceptResurrection: true });
+      expect(outcomes.find(({ project }) => project === 'gone')).toMatchObject({ outcome: 'destroyed' });
+      expect(await service.store.findKey('gone-dek', 'current')).toBeUndefined();
+      const refused = (await service.records()).filter(({ outcome }) => outcome === 'refused');
+      expect(refused).toMatchObject([
+        { action: 'key.recover', key: 'gone-dek', code: 'key_destroyed', severity: 'CRITICAL' },
+      ]);
+    });
+  });
+
+  test('needs the KEKs that the keys were wrapped with, and wraps them with the current one', async () => {
+    const all = await makeProject('p', 2);
+    const ring = `${newKek()}\n${kms.kek}`;
+    const without = await newService(newKek());
+    expect(await recoverFrom(without, bundoc, { acceptResurrection: true })).toEqual([
+      {
+        project: 'p',
+        key: NAME,
+        outcome: 'unreadable',
+        problem: expect.stringMatching(
+          /^version 1 of the project needs the KEK [0-9a-f]{16}, which the ring lacks$/,
+        ),
+      },
+    ]);
+    expect((await without.store.counts()).keys).toBe(0);
+    const service = await newService(ring);
+    expect(await recoverFrom(service, bundoc, { acceptResurrection: true })).toMatchObject([
+      { outcome: 'recovered' },
+    ]);
+    await (await KeyCalls.of(service)).post(NAME, 'enable');
+    await expectWhole(service, all);
+    const former = Buffer.from(all[0]!.wrapped_b64, 'base64').subarray(1, 9).toString('hex');
+    const { current } = (await service.secrets()).keks;
+    expect(current).not.toBe(former);
+    expect(await service.store.kekUses()).toEqual([{ kekId: current, versions: 2, secrets: 2 }]);
+    // Copies under both may be anywhere.
+    expect((await service.store.findKey(NAME, 'current'))?.record?.kekIds).toEqual([former, current]);
+  });
+});
+
+describe('a project file', () => {
+  test('whose copy alone is whole is read from the copy, and what both have is taken together', async () => {
+    const all = await makeProject('p', 2);
+    const directory = writeProject(bundoc, 'p', all);
+    const service = await newService();
+    writeFileSync(join(directory, 'project.json'), '{');
+    expect(await recoverFrom(service, bundoc, { acceptResurrection: true, dryRun: true })).toMatchObject([
+      { outcome: 'recovered', versions: [1, 2] },
+    ]);
+    // A crash left the file behind its copy, and the copy has a damaged version.
+    writeProject(bundoc, 'p', all, (file) => ({
+      ...file,
+      versions: file.versions.map((one) => (one.version === 1 ? { ...one, wrapped: 'AAAA' } : one)),
+    }));
+    const copy = readFileSync(join(directory, 'project.json'));
+    writeProject(bundoc, 'p', all.slice(0, 1));
+    writeFileSync(join(directory, 'catalog-project.json'), copy);
+    expect(await recoverFrom(service, bundoc, { acceptResurrection: true })).toMatchObject([
+      { outcome: 'recovered', versions: [1, 2] },
+    ]);
+    await (await KeyCalls.of(service)).post(NAME, 'enable');
+    await expectWhole(service, all);
+  });
+
+  test.each<
+    [
+      string,
+      (file: {
+        project: string;
+        key: object;
+        versions: { version: number; kcv: string; wrapped: string }[];
+      }) => object,
+      string,
+    ]
+  >([
+    [
+      'of another key id',
+      (file) => ({ ...file, key: { ...file.key, id: '00000000-0000-4000-8000-000000000000' } }),
+      'unreadable',
+    ],
+    ['of another name', (file) => ({ ...file, key: { ...file.key, name: 'q-dek' } }), 'unreadable'],
+    ['of another project', (file) => ({ ...file, project: 'q' }), 'unreadable'],
+    [
+      'whose versions are swapped',
+      (file) => ({ ...file, versions: file.versions.map((one) => ({ ...one, version: 3 - one.version })) }),
+      'unreadable',
+    ],
+    [
+      'whose check values are others',
+      (file) => ({ ...file, versions: file.versions.map((one) => ({ ...one, kcv: '0'.repeat(32) })) }),
+      'unreadable',
+    ],
+    [
+      'whose newest version does not open',
+      (file) => ({
+        ...file,
+        versions: file.versions.map((one) => (one.version === 2 ? { ...one, wrapped: 'AAAA' } : one)),
+      }),
+      'unreadable',
+    ],
+    [
+      'that claims a version which does not open',
+      (file) => ({ ...file, versions: [...file.versions, { version: 999, kcv: '', wrapped: 'AAAA' }] }),
+      'unreadable',
+    ],
+    ['that is no JSON object', () => [], 'unreadable'],
+  ])('%s gives no key', async (_what, change, outcome) => {
+    const all = await makeProject('p', 2);
+    writeProject(bundoc, 'p', all, change as never);
+    const service = await newService();
+    const [found] = await recoverFrom(service, bundoc, { acceptResurrection: true });
+    expect(found).toMatchObject({ project: 'p', outcome, problem: expect.any(String) });
+    expect((await service.store.counts()).keys).toBe(0);
+  });
+
+  test('of which an older version does not open gives the others', async () => {
+    const all = await makeProject('p', 3);
+    writeProject(bundoc, 'p', all, (file) => ({
+      ...file,
+      versions: file.versions.map((one) => (one.version === 2 ? { ...one, wrapped: 'AAAA' } : one)),
+    }));
+    const service = await newService();
+    expect(await recoverFrom(service, bundoc, { acceptResurrection: true })).toMatchObject([
+      { outcome: 'recovered', versions: [1, 3], lost_versions: [2] },
+    ]);
+    const calls = await KeyCalls.of(service);
+    await calls.post(NAME, 'enable');
+    await expectWhole(service, [all[0]!, all[2]!]);
+    expect(await codeOf(calls, NAME, 2)).toBe('key_damaged');
+    // Once it turns up, it is put in its place.
+    writeProject(bundoc, 'p', all);
+    expect(await recoverFrom(service, bundoc)).toMatchObject([
+      { outcome: 'recovered', state: 'enabled', versions: [2] },
+    ]);
+    await expectWhole(service, all);
+  });
+
+  test('is read as data and nothing else: no links, no pipes, no folders that are no projects', async () => {
+    const all = await makeProject('p');
+    const projects = join(bundoc, 'projects');
+    mkdirSync(join(projects, 'linked'));
+    for (const name of ['project.json', 'catalog-project.json'])
+      symlinkSync(join(projects, 'p', name), join(projects, 'linked', name));
+    mkdirSync(join(projects, 'Not-A-Project'));
+    mkdirSync(join(projects, 'empty'));
+    mkdirSync(join(projects, 'folder', 'project.json'), { recursive: true });
+    const service = await newService();
+    expect(await recoverFrom(service, bundoc, { acceptResurrection: true })).toEqual([
+      {
+        project: 'empty',
+        outcome: 'unreadable',
+        problem: 'project.json is missing, catalog-project.json is missing',
+      },
+      {
+        project: 'folder',
+        outcome: 'unreadable',
+        problem: expect.stringMatching(/^project.json is no project file/),
+      },
+      { project: 'linked', outcome: 'unreadable', problem: expect.stringMatching(/ELOOP/) },
+      { project: 'p', key: NAME, outcome: 'recovered', state: 'disabled', versions: [1] },
+    ]);
+    expect(all).toHaveLength(1);
+    await expect(recoverFrom(service, join(bundoc, 'projects'))).rejects.toMatchObject({
+      name: 'NoDataFolder',
+    });
+  });
+});
+
+describe('a key in a store', () => {
+  let all: ExportedKey[];
+  beforeEach(async () => {
+    all = await makeProject('p', 3);
+  });
+
+  test('that is sound is left as it is', async () => {
+    const before = await kms.store.findKey(NAME, 'all');
+    expect(await recoverFrom(kms, bundoc, { acceptResurrection: true })).toEqual([
+      { project: 'p', key: NAME, outcome: 'sound' },
+    ]);
+    expect(await kms.store.findKey(NAME, 'all')).toMatchObject({
+      record: before?.record,
+      versions: before?.versions,
+    });
+  });
+
+  test.each([
+    [
+      'its row is gone',
+      `DELETE FROM key_versions WHERE key_id = ${ID}; DELETE FROM keys WHERE name = '${NAME}'`,
+      [1, 2, 3],
+    ],
+    ['its row alone is gone', `DELETE FROM keys WHERE name = '${NAME}'`, [1, 2, 3]],
+    ['its row was edited', `UPDATE keys SET exportable = 0 WHERE name = '${NAME}'`, []],
+    ['its row was renamed', `UPDATE keys SET name = 'x' WHERE name = '${NAME}'`, [1, 2, 3]],
+    [
+      'its row has another id',
+      `UPDATE key_versions SET key_id = 'x' WHERE key_id = ${ID}; UPDATE keys SET id = 'x' WHERE name = '${NAME}'`,
+      [1, 2, 3],
+    ],
+    ['a version is gone', `DELETE FROM key_versions WHERE version = 1`, [1]],
+    ['the current version is gone', `DELETE FROM key_versions WHERE version = 3`, [3]],
+    ['a version was changed', `UPDATE key_versions SET wrapped = zeroblob(69) WHERE version = 2`, [2]],
+    [
+      'versions were swapped',
+      `UPDATE key_versions SET version = version + 9; UPDATE key_versions SET version = CASE version WHEN 10 THEN 3 WHEN 12 THEN 1 ELSE 2 END`,
+      [1, 3],
+    ],
+    [
+      'all of it was edited',
+      `UPDATE keys SET state = 'disabled' WHERE name = '${NAME}'; UPDATE key_versions SET wrapped = zeroblob(69)`,
+      [1, 2, 3],
+    ],
+  ] as const)(
+    'is repaired when %s, to the state that the audit chain tells',
+    async (_what, sql, versions) => {
+      withoutForeignKeys(sql);
+      expect(await recoverFrom(kms, bundoc)).toEqual([
+        { project: 'p', key: NAME, outcome: 'recovered', state: 'enabled', versions },
+      ]);
+      await expectWhole(kms, all);
+      await expectNoDamage(kms);
+      expect(await recoverFrom(kms, bundoc)).toEqual([{ project: 'p', key: NAME, outcome: 'sound' }]);
+    },
+  );
+
+  test.each(['disable', 'delete'] as const)(
+    'and withdrawn by %s, is repaired to be withdrawn',
+    async (how) => {
+      if (how === 'disable') await keys.post(NAME, 'disable');
+      else await keys.delete(NAME);
+      withoutForeignKeys(`DELETE FROM keys WHERE name = '${NAME}'`);
+      const state = how === 'disable' ? 'disabled' : 'pending_deletion';
+      expect(await recoverFrom(kms, bundoc, { acceptResurrection: true })).toMatchObject([
+        { outcome: 'recovered', state },
+      ]);
+      expect(keyDetailSchema.parse((await keys.read(NAME)).json())).toMatchObject({ state });
+      await expectNoDamage(kms);
+    },
+  );
+
+  test.each([
+    ['as it is', ''],
+    [
+      'whose row is gone',
+      `DELETE FROM key_versions WHERE key_id = ${ID}; DELETE FROM keys WHERE name = '${NAME}'`,
+    ],
+    ['whose row was edited', `UPDATE keys SET state = 'enabled', destroyed_at = NULL WHERE name = '${NAME}'`],
+  ])('that was destroyed is never brought back, %s', async (_what, sql) => {
+    const inventory = await inventoryOf(kms);
+    await keys.shred(NAME);
+    withoutForeignKeys(sql);
+    for (const options of [{}, { acceptResurrection: true }, { inventory }])
+      expect(await recoverFrom(kms, bundoc, options)).toEqual([
+        { project: 'p', key: NAME, outcome: 'destroyed' },
+      ]);
+    expect(await codeOf(keys, NAME)).toBeOneOf(['key_destroyed', 'key_damaged']);
+  });
+
+  test('is not brought back by an older row, genuine, while the index of changes hides its destruction', async () => {
+    const { record, versions } = (await kms.store.findKey(NAME, 'all')) ?? {};
+    await keys.shred(NAME);
+    edit(kms, (database) => {
+      database
+        .prepare(`UPDATE keys SET state = 'enabled', revision = ?, destroyed_at = NULL, version_digests = ?`)
+        .run(record?.revision ?? 0, record?.versionDigests ?? null);
+      for (const { version, wrapped } of versions ?? [])
+        database
+          .prepare(
+            `UPDATE key_versions SET state = 'available', destroyed_at = NULL, wrapped = ? WHERE version = ?`,
+          )
+          .run(wrapped, version);
+    });
+    const changes = `instr(detail, '"revision":') > 0`;
+    const index = `CREATE INDEX audit_key_changes ON audit (key, seq) WHERE ${changes}`;
+    const database = new DatabaseSync(databasePathOf(kms.dataDir), { defensive: false });
+    database.exec(
+      `DROP INDEX audit_key_changes; ${index} AND action <> 'key.destroy'; PRAGMA writable_schema = ON`,
+    );
+    database.prepare(`UPDATE sqlite_schema SET sql = ? WHERE name = 'audit_key_changes'`).run(index);
+    database.close();
+    const again = await startKms({ dataDir: kms.dataDir, kek: kms.kek });
+    services.push(again);
+    expect((await (await KeyCalls.of(again)).export(NAME)).status).toBe(200);
+    expect(await recoverFrom(again, bundoc, { acceptResurrection: true })).toMatchObject([
+      { outcome: 'destroyed' },
+    ]);
+  });
+
+  test('does not get back a version that was destroyed alone, whatever became of its row', async () => {
+    await keys.destroyVersion(NAME, 2);
+    for (const sql of [
+      'SELECT 1',
+      'DELETE FROM key_versions WHERE version = 2',
+      `UPDATE key_versions SET state = 'available', destroyed_at = NULL, wrapped = zeroblob(69) WHERE version = 2`,
+      `DELETE FROM keys WHERE name = '${NAME}'`,
+    ]) {
+      withoutForeignKeys(sql);
+      await recoverFrom(kms, bundoc, { acceptResurrection: true });
+      expect(await codeOf(keys, NAME, 2), sql).toBeOneOf(['key_version_destroyed', 'key_damaged']);
+      for (const version of [1, 3]) expect((await keys.export(NAME, version)).status, sql).toBe(200);
+    }
+    await expectNoDamage(kms);
+    expect(await codeOf(keys, NAME, 2)).toBe('key_version_destroyed');
+  });
+
+  test('that is another one of the same name is not touched', async () => {
+    const other = await newService();
+    const calls = await KeyCalls.of(other);
+    await calls.create(NAME);
+    const before = await other.store.findKey(NAME, 'all');
+    expect(await recoverFrom(other, bundoc, { acceptResurrection: true })).toEqual([
+      { project: 'p', key: NAME, outcome: 'conflict', problem: 'there is another key of that name' },
+    ]);
+    expect(await other.store.findKey(NAME, 'all')).toMatchObject({ record: before?.record });
+  });
+
+  test('is not repaired from a chain that is broken', async () => {
+    await kms.records();
+    edit(
+      kms,
+      `PRAGMA foreign_keys = OFF; DELETE FROM keys WHERE name = '${NAME}'; DELETE FROM audit WHERE seq = 3`,
+    );
+    await expect(recoverFrom(kms, bundoc, { acceptResurrection: true })).rejects.toMatchObject({
+      name: 'ChainBroken',
+      message: expect.stringMatching(/record 3 is missing/),
+    });
+  });
+});
+
+test('a row that somebody put into a store, for a key that its chain does not know, is not brought back unasked', async () => {
+  const [first] = await makeProject('p');
+  const { record, versions } = (await kms.store.findKey(NAME, 'all')) ?? {};
+  await keys.shred(NAME);
+  const service = await newService();
+  edit(service, (database) => {
+    database
+      .prepare(
+        `INSERT INTO keys (id, name, type, state, version, created_at, revision) VALUES (?, ?, 'aes-256', 'enabled', 1, ?, 1)`,
+      )
+      .run(String(record?.id), NAME, String(record?.createdAt));
+    for (const { keyId, version, kcv, createdAt, wrapped } of versions ?? [])
+      database
+        .prepare(
+          'INSERT INTO key_versions (key_id, version, kcv, created_at, wrapped) VALUES (?, ?, ?, ?, ?)',
+        )
+        .run(keyId, version, kcv, createdAt, wrapped);
+  });
+  // With and without the version in the project's file.
+  for (const version of [1, 1_001]) {
+    writeProject(bundoc, 'p', [{ ...first!, version }]);
+    expect(await recoverFrom(service, bundoc)).toMatchObject([{ outcome: 'unaccepted' }]);
+  }
+});
+
+describe('a store that was restored from before a rotation', () => {
+  let all: ExportedKey[];
+  let restored: TestKms;
+  const restoreWith = async (inventory?: Inventory) => {
+    const { archive } = backup;
+    const dataDir = join(newDataDir(), 'kms');
+    folders.push(join(dataDir, '..'));
+    await restoreInto({
+      archive,
+      kek: kms.kek,
+      dataDir,
+      ...(inventory === undefined ? { acceptResurrection: true } : { inventory }),
+    });
+    restored = await startKms({ dataDir, kek: kms.kek });
+    services.push(restored);
+    return KeyCalls.of(restored);
+  };
+  let backup: Awaited<ReturnType<typeof backupOf>>;
+  beforeEach(async () => {
+    await makeProject('p');
+    backup = await backupOf(kms);
+    for (let n = 0; n < 2; n++) await keys.post(NAME, 'rotate');
+    all = [];
+    for (let version = 1; version <= 3; version++) all.push(await exported(keys, NAME, version));
+    writeProject(bundoc, 'p', all);
+  });
+
+  test('with an inventory gets the newer versions from the project, and goes on at once', async () => {
+    const calls = await restoreWith(await inventoryOf(kms));
+    expect(await codeOf(calls, NAME)).toBe('key_damaged');
+    expect(await recoverFrom(restored, bundoc)).toEqual([
+      { project: 'p', key: NAME, outcome: 'recovered', state: 'enabled', versions: [2, 3] },
+    ]);
+    await expectWhole(restored, all);
+    await expectNoDamage(restored);
+    expect((await calls.post(NAME, 'rotate')).json()).toMatchObject({ version: 4 });
+  });
+
+  test('without one gets them only if that is accepted, and stays disabled', async () => {
+    const calls = await restoreWith();
+    expect(await recoverFrom(restored, bundoc)).toMatchObject([{ outcome: 'unaccepted' }]);
+    expect(await recoverFrom(restored, bundoc, { acceptResurrection: true })).toEqual([
+      { project: 'p', key: NAME, outcome: 'recovered', state: 'disabled', versions: [2, 3] },
+    ]);
+    expect((await calls.post(NAME, 'enable')).status).toBe(200);
+    await expectWhole(restored, all);
+    await expectNoDamage(restored);
+  });
+
+  test('and rotated another way since keeps what it has, and says that there is a conflict', async () => {
+    const calls = await restoreWith();
+    await calls.post(NAME, 'enable');
+    await calls.post(NAME, 'rotate');
+    const made = await exported(calls, NAME, 2);
+    expect(await recoverFrom(restored, bundoc, { acceptResurrection: true })).toMatchObject([
+      { outcome: 'conflict', problem: 'version 2 of the project is another key than version 2 in the store' },
+    ]);
+    expect(essenceOf(await exported(calls, NAME, 2))).toEqual(essenceOf(made));
+    withoutRow(restored);
+    expect(await recoverFrom(restored, bundoc, { acceptResurrection: true })).toMatchObject([
+      { outcome: 'conflict' },
+    ]);
+  });
+  test('takes no version that is not the one which was made there, however genuine, from a row that somebody put in', async () => {
+    const calls = await restoreWith();
+    await calls.post(NAME, 'enable');
+    await calls.post(NAME, 'rotate');
+    const { kcv, wrapped_b64 } = all[1]!;
+    edit(restored, (database) => {
+      database.exec(`UPDATE keys SET exportable = 0`);
+      database
+        .prepare('UPDATE key_versions SET kcv = ?, wrapped = ? WHERE version = 2')
+        .run(kcv, Buffer.from(wrapped_b64, 'base64'));
+    });
+    writeProject(bundoc, 'p', all.slice(0, 1));
+    expect(await recoverFrom(restored, bundoc)).toEqual([
+      { project: 'p', key: NAME, outcome: 'recovered', state: 'enabled', versions: [], lost_versions: [2] },
+    ]);
+    expect(await codeOf(calls, NAME, 2)).toBe('key_damaged');
+    expect((await calls.export(NAME, 1)).status).toBe(200);
+  });
+
+  const withoutRow = (at: TestKms) =>
+    edit(at, `PRAGMA foreign_keys = OFF; DELETE FROM key_versions WHERE version = 2`);
+
+  test('keeps the number of a version that nobody has', async () => {
+    const calls = await restoreWith(await inventoryOf(kms));
+    writeProject(bundoc, 'p', all.slice(0, 1));
+    expect(await recoverFrom(restored, bundoc)).toEqual([
+      { project: 'p', key: NAME, outcome: 'sound', lost_versions: [2, 3] },
+    ]);
+    expect((await calls.post(NAME, 'rotate')).json()).toMatchObject({ code: 'key_damaged' });
+  });
+});
+
+describe('a recovery', () => {
+  test('that fails at any write can be run again, and ends with every key as it was', async () => {
+    const all: ExportedKey[] = [];
+    for (const project of ['p', 'q', 'r']) all.push(...(await makeProject(project, 2)));
+    let failAt = 1;
+    for (; ; failAt++) {
+      const faulty = new FaultyStore();
+      const service = await newService();
+      const store = faulty.decorate(service.store);
+      let writes = 0;
+      for (const method of ['appendAudit', 'addKek', 'replaceKey', 'updateKey'] as const)
+        faulty.replaced[method] = async (real, ...args) => {
+          const isLast = ++writes === failAt;
+          // Half of the time it happens, and the answer is lost.
+          if (!isLast || failAt % 2 === 0) await real(...args);
+          if (isLast) throw new Error('injected');
+          return true;
+        };
+      const failing = recoverFrom({ ...service, store }, bundoc, { acceptResurrection: true });
+      const outcome = await failing.then(
+        () => 'done',
+        (error: Error) => error.message,
+      );
+      const again = await recoverFrom(service, bundoc, { acceptResurrection: true });
+      expect(again.every(({ outcome: one }) => one === 'recovered' || one === 'sound')).toBe(true);
+      const calls = await KeyCalls.of(service);
+      for (const project of ['p', 'q', 'r']) await calls.post(`${project}-dek`, 'enable');
+      await expectWhole(service, all);
+      await expectNoDamage(service);
+      if (outcome === 'done') break;
+      expect(outcome).toBe('injected');
+    }
+    expect(failAt).toBeGreaterThan(4);
+  });
+
+  test('gives way to whoever changes a key meanwhile', async () => {
+    await makeProject('p', 2);
+    withoutForeignKeys(`DELETE FROM key_versions WHERE version = 1`);
+    const faulty = new FaultyStore();
+    let isRaced = false;
+    faulty.replaced.updateKey = async (real, ...args) => {
+      if (!isRaced) {
+        isRaced = true;
+        await keys.post(NAME, 'disable');
+      }
+      return real(...args);
+    };
+    const store = faulty.decorate(kms.store);
+    expect(await recoverFrom({ ...kms, store }, bundoc)).toMatchObject([
+      { outcome: 'recovered', state: 'disabled', versions: [1] },
+    ]);
+    expect(isRaced).toBe(true);
+    expect(await codeOf(keys, NAME)).toBe('key_disabled');
+    await expectNoDamage(kms);
+  });
+
+  test('run many times at once, beside the service, recovers each key once', async () => {
+    const all = await makeProject('p', 3);
+    withoutForeignKeys(`DELETE FROM keys WHERE name = '${NAME}'`);
+    const runs = await Promise.all(Array.from({ length: 5 }, () => recoverFrom(kms, bundoc)));
+    const outcomes = runs.flat().map(({ outcome }) => outcome);
+    expect(outcomes.filter((outcome) => outcome === 'recovered')).toHaveLength(1);
+    expect(outcomes.filter((outcome) => outcome === 'sound')).toHaveLength(4);
+    await expectWhole(kms, all);
+    await expectNoDamage(kms);
+  });
+
+  test('changes nothing in the folder that it reads', async () => {
+    await makeProject('p', 2);
+    const filesOf = () =>
+      readdirSync(join(bundoc, 'projects', 'p')).map((name) => [
+        name,
+        readFileSync(join(bundoc, 'projects', 'p', name), 'utf8'),
+      ]);
+    const before = filesOf();
+    await recoverFrom(await newService(), bundoc, { acceptResurrection: true });
+    expect(filesOf()).toEqual(before);
+  });
+});

@@ -1,0 +1,301 @@
+import {
+  existsSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { type ExportedKey, exportedKeySchema } from '@bundoc/shared/contract/keys';
+import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import { call } from './support/http.ts';
+import { newKek } from './support/kms.ts';
+import { bunkms, type Finished, startServer } from './support/process.ts';
+import { writeProject } from './support/recovery.ts';
+
+let folder: string;
+let environment: { BUNKMS_DATA_DIR: string; BUNKMS_KEK_FILE: string; BUNKMS_AUDIT_SHIP: string };
+let shown = '';
+beforeEach(() => {
+  shown = '';
+  folder = mkdtempSync(join(tmpdir(), 'bunkms-recovery-cli-'));
+  environment = {
+    BUNKMS_DATA_DIR: at('kms'),
+    BUNKMS_KEK_FILE: at('kek'),
+    BUNKMS_AUDIT_SHIP: `file:${at('shipped')}`,
+  };
+});
+afterEach(() => rmSync(folder, { recursive: true }));
+const at = (name: string) => join(folder, name);
+
+async function run(...args: string[]): Promise<Finished> {
+  const finished = await bunkms(environment, ...args);
+  shown += `${finished.stdout}${finished.stderr}`;
+  return finished;
+}
+
+async function ok(...args: string[]): Promise<string> {
+  const finished = await run(...args);
+  expect({ args, code: finished.code, stderr: finished.stderr }).toEqual({ args, code: 0, stderr: '' });
+  return finished.stdout;
+}
+
+const json = async (...args: string[]) => JSON.parse(await ok(...args, '--json'));
+
+/** One line on stderr, no stack. */
+async function expectFailure(code: number, message: RegExp, ...args: string[]): Promise<string> {
+  const finished = await run(...args);
+  expect({ args, code: finished.code }).toEqual({ args, code });
+  expect(finished.stderr.trim()).toMatch(message);
+  expect(finished.stderr.trim().split('\n')).toHaveLength(1);
+  return finished.stdout;
+}
+
+const SERVICE = ['token', 'issue', '--typ', 'service', '--sub', 'x', '--keys', '*', '--scope'];
+
+async function exportAll(token: string, name: string, versions: number): Promise<ExportedKey[]> {
+  await using server = await startServer(environment);
+  const all: ExportedKey[] = [];
+  for (let version = 1; version <= versions; version++) {
+    const answer = await call(server.internalUrl, `/v1/export/${name}?version=${version}`, { token });
+    all.push(exportedKeySchema.parse(answer.json()));
+  }
+  return all;
+}
+
+describe('bunkms backup, inventory, restore and recover', () => {
+  test('bring back what was lost, and end with the exit codes that README.md gives', async () => {
+    await run('init', '--create-kek');
+    await ok('key', 'create', 'p-dek');
+    await ok('key', 'create', 'gone-dek');
+    const token = (await ok(...SERVICE, 'kms:export_key')).trim();
+    const all = await exportAll(token, 'p-dek', 1);
+    writeProject(at('bundoc'), 'p', all);
+
+    const written = await json('backup', at('backup'));
+    expect(written).toMatchObject({
+      file: at('backup'),
+      bytes: statSync(at('backup')).size,
+      keys: 2,
+      left_out: [],
+    });
+    expect(statSync(at('backup')).mode & 0o777).toBe(0o600);
+    await expectFailure(5, /there is a file at/, 'backup', at('backup'));
+    expect(await json('backup', 'verify', at('backup'))).toMatchObject({
+      ok: true,
+      id: written.id,
+      findings: [],
+    });
+    expect(await ok('backup', 'verify', at('backup'))).toContain(
+      `audit: ${written.audit.seq}:${written.audit.hash}`,
+    );
+    await ok('key', 'destroy', 'gone-dek', '--confirm', 'gone-dek');
+    await ok('key', 'rotate', 'p-dek');
+    expect(await json('inventory', at('inventory'))).toMatchObject({ keys: 2, damaged: [] });
+    expect(statSync(at('inventory')).mode & 0o777).toBe(0o600);
+    const receipt = (await ok('audit', 'head')).trim();
+    await expectFailure(5, /there is a store already/, 'restore', at('backup'), '--accept-resurrection');
+
+    renameSync(at('kms'), at('lost'));
+    const restore = (...more: string[]) => ['restore', at('backup'), ...more];
+    await expectFailure(9, /--accept-resurrection/, ...restore());
+    await expectFailure(
+      9,
+      /there was a record/,
+      ...restore('--inventory', at('inventory'), '--receipt', `9999:${'0'.repeat(64)}`),
+    );
+    await expectFailure(
+      2,
+      /not both/,
+      ...restore('--inventory', at('inventory'), '--audit-copy', at('shipped')),
+    );
+    const damaged = readFileSync(at('backup'));
+    writeFileSync(at('cut'), damaged.subarray(0, 500));
+    await expectFailure(8, /cut short or damaged/, 'restore', at('cut'), '--accept-resurrection');
+    await expectFailure(8, /cut short or damaged/, 'backup', 'verify', at('cut'));
+    writeFileSync(at('odd'), readFileSync(at('inventory'), 'utf8').replace('gone-dek', 'gone-dec'));
+    await expectFailure(8, /was changed/, ...restore('--inventory', at('odd')));
+    await expectFailure(1, /no such file/, 'restore', at('nothing'), '--accept-resurrection');
+    const kek = readFileSync(at('kek'));
+    writeFileSync(at('kek'), `${newKek()}\n`);
+    await expectFailure(
+      7,
+      /under the KEK [0-9a-f]{16}, which the ring lacks/,
+      ...restore('--accept-resurrection'),
+    );
+    await expectFailure(7, /the ring lacks/, 'backup', 'verify', at('backup'));
+    writeFileSync(at('kek'), kek);
+    expect(existsSync(at('kms'))).toBe(false);
+
+    const restored = await json(
+      ...restore('--inventory', at('inventory'), '--receipt', `${written.audit.seq}:${written.audit.hash}`),
+    );
+    expect(restored).toMatchObject({ destroyed: ['gone-dek'], incomplete: ['p-dek'], held: [] });
+    await expectFailure(
+      1,
+      /not the record of the receipt|is missing/,
+      'audit',
+      'verify',
+      '--receipt',
+      receipt,
+    );
+    await ok('audit', 'verify', '--receipt', `${restored.audit.seq}:${restored.audit.hash}`);
+    await expectFailure(4, /key_destroyed/, 'key', 'show', 'gone-dek');
+    await expectFailure(6, /key_damaged/, 'key', 'rotate', 'p-dek');
+    // The project never had that version, so it is nowhere; it is given up, and its number with it.
+    expect(await ok('recover', '--from', at('bundoc'))).toBe('p  p-dek  sound  lost versions 2\n');
+    expect(await json('key', 'rotate', 'p-dek', '--accept-loss')).toMatchObject({ version: 3 });
+    expect(await exportAll(token, 'p-dek', 1)).toMatchObject([{ kcv: all[0]?.kcv, version: 1 }]);
+    await ok('audit', 'verify');
+  }, 180_000);
+
+  test('rebuild a store that is lost altogether', async () => {
+    await run('init', '--create-kek');
+    await ok('key', 'create', 'p-dek');
+    await ok('key', 'rotate', 'p-dek');
+    const token = (await ok(...SERVICE, 'kms:export_key')).trim();
+    const all = await exportAll(token, 'p-dek', 2);
+    writeProject(at('bundoc'), 'p', all);
+    rmSync(at('kms'), { recursive: true });
+    const recover = (...more: string[]) => ['recover', '--from', at('bundoc'), ...more];
+    await expectFailure(1, /run "bunkms init"/, ...recover());
+    await ok('init');
+    await expectFailure(2, /is no data folder of Bundoc/, 'recover', '--from', folder);
+    await expectFailure(2, /required option/, 'recover');
+    expect(
+      await expectFailure(
+        9,
+        /destroyed since: p; give a newer inventory, or say --accept-resurrection/,
+        ...recover(),
+      ),
+    ).toBe('p  p-dek  unaccepted\n');
+    expect(await json(...recover('--accept-resurrection', '--dry-run'))).toEqual({
+      dry_run: true,
+      projects: [{ project: 'p', key: 'p-dek', outcome: 'recovered', state: 'disabled', versions: [1, 2] }],
+    });
+    await expectFailure(3, /KEY_NOT_FOUND/, 'key', 'show', 'p-dek');
+    expect(await ok(...recover('--accept-resurrection'))).toBe(
+      'p  p-dek  recovered  disabled  versions 1,2\n',
+    );
+    await ok('key', 'enable', 'p-dek');
+    const again = (await ok(...SERVICE, 'kms:export_key')).trim();
+    const recovered = await exportAll(again, 'p-dek', 2);
+    expect(recovered.map(({ key_material_b64 }) => key_material_b64)).toEqual(
+      all.map(({ key_material_b64 }) => key_material_b64),
+    );
+    writeFileSync(join(at('bundoc'), 'projects', 'p', 'project.json'), '');
+    rmSync(join(at('bundoc'), 'projects', 'p', 'catalog-project.json'));
+    expect(await expectFailure(1, /not recovered: p/, ...recover())).toMatch(
+      /^p {4}unreadable {2}project.json is no project file/,
+    );
+    await ok('audit', 'verify');
+  }, 120_000);
+
+  test('go on from a copy of the audit chain that the service ships, and hold it against a receipt', async () => {
+    await run('init', '--create-kek');
+    await ok('key', 'create', 'p-dek');
+    await ok('key', 'create', 'gone-dek');
+    await ok('backup', at('backup'));
+    await ok('key', 'destroy', 'gone-dek', '--confirm', 'gone-dek');
+    const token = (await ok(...SERVICE, 'kms:export_key')).trim();
+    const [released] = await exportAll(token, 'p-dek', 1);
+    const receipt = `${released?.audit.seq}:${released?.audit.hash}`;
+    {
+      await using server = await startServer(environment);
+      const lines = () => (existsSync(at('shipped')) ? readFileSync(at('shipped'), 'utf8') : '');
+      await expect.poll(lines, { timeout: 10_000 }).toContain(`"hash":"${released?.audit.hash}"`);
+      expect(server.process.exitCode).toBeNull();
+    }
+    const head = JSON.parse(await ok('audit', 'head', '--json'));
+    const copied = await json('audit', 'verify-copy', at('shipped'));
+    expect(copied).toMatchObject({ first: 1, missing: head.seq - copied.last.seq });
+    const criticals = await json('audit', 'list', '--severity', 'CRITICAL', '--key', 'p-dek');
+    expect(criticals.records).toMatchObject([{ seq: released?.audit.seq, action: 'key.export' }]);
+    const page = await run('audit', 'list', '--limit', '1', '--after', '2');
+    expect(page).toMatchObject({ code: 0, stderr: 'bunkms: there are more: --after 3\n' });
+    expect(page.stdout).toMatch(/^3 {2}\S+Z {2}INFO {2}key.create {2}allowed {2}cli {2}p-dek/);
+    renameSync(at('kms'), at('lost'));
+    const restore = ['restore', at('backup'), '--audit-copy', at('shipped'), '--receipt', receipt];
+    const whole = readFileSync(at('shipped'), 'utf8').trimEnd().split('\n');
+    const without = whole.filter((line) => !line.includes('"key.destroy"'));
+    expect(without.length).toBe(whole.length - 1);
+    writeFileSync(at('shipped'), `${without.join('\n')}\n`);
+    await expectFailure(8, /has a gap/, ...restore);
+    await expectFailure(
+      8,
+      /begins with record|holds no record|no such file/,
+      'audit',
+      'verify-copy',
+      at('kek'),
+    );
+    // Line n is record n; the last one before the receipt's is the end now.
+    writeFileSync(at('shipped'), `${whole.slice(0, (released?.audit.seq ?? 0) - 1).join('\n')}\n`);
+    await expectFailure(9, /nothing is known of what came after record/, ...restore);
+    writeFileSync(at('shipped'), `${whole.join('\n')}\n`);
+    const [first, second] = [at('shipped-1'), at('shipped-2')];
+    writeFileSync(first, `${whole.slice(0, 6).join('\n')}\n`);
+    writeFileSync(second, `${whole.slice(6).join('\n')}\n`);
+    expect(await json('restore', at('backup'), '--audit-copy', first, '--audit-copy', second)).toMatchObject({
+      knowledge: 'audit-copy',
+      destroyed: ['gone-dek'],
+      held: [],
+      signing_key_kept: true,
+    });
+    await ok('audit', 'verify', '--receipt', receipt);
+    expect(await exportAll(token, 'p-dek', 1)).toMatchObject([
+      { key_material_b64: released?.key_material_b64 },
+    ]);
+    await expectFailure(4, /key_destroyed/, 'key', 'show', 'gone-dek');
+    rmSync(at('kms'), { recursive: true });
+    await ok('restore', at('backup'), '--accept-resurrection');
+    // The copy tells of more than this store knows.
+    await expectFailure(1, /is of another history/, 'audit', 'verify-copy', first, second);
+  }, 120_000);
+
+  test('show no secret: not in what they print, and not in what they write', async () => {
+    await run('init', '--create-kek', '--service-token', at('token'));
+    await ok('key', 'create', 'p-dek');
+    await ok('key', 'rotate', 'p-dek');
+    const all = await exportAll(readFileSync(at('token'), 'utf8').trim(), 'p-dek', 2);
+    writeProject(at('bundoc'), 'p', all);
+    for (const options of [[], ['--json']]) {
+      const name = (what: string) => at(`${what}${options.length}`);
+      await run('backup', name('backup'), ...options);
+      await run('backup', 'verify', name('backup'), ...options);
+      await run('inventory', name('inventory'), ...options);
+      await run('recover', '--from', at('bundoc'), ...options);
+      renameSync(at('kms'), name('kms'));
+      await run('restore', name('backup'), '--inventory', name('inventory'), ...options);
+      await run('recover', '--from', at('bundoc'), ...options);
+    }
+    rmSync(at('kms'), { recursive: true });
+    await run('init');
+    await run('recover', '--from', at('bundoc'), '--accept-resurrection');
+    const secrets = [
+      readFileSync(at('kek'), 'utf8').trim(),
+      readFileSync(at('token'), 'utf8').trim().split('.')[2]!,
+      ...all.map(({ key_material_b64 }) => key_material_b64),
+    ];
+    const files = readdirSync(folder, { recursive: true, withFileTypes: true })
+      .filter((entry) => entry.isFile() && !['kek', 'token'].includes(entry.name))
+      .map((entry) => readFileSync(join(entry.parentPath, entry.name)));
+    expect(files.length).toBeGreaterThan(8);
+    expect(shown).toContain('p-dek');
+    for (const secret of secrets) {
+      const bytes = Buffer.from(secret, 'base64');
+      for (const form of [Buffer.from(secret.replace(/=+$/, '')), bytes, Buffer.from(bytes.toString('hex'))])
+        for (const place of [Buffer.from(shown), ...files]) expect(place.includes(form)).toBe(false);
+    }
+    // The wrapped keys are in the archive, sealed, and in no output.
+    for (const { wrapped_b64 } of all) {
+      expect(shown).not.toContain(wrapped_b64.slice(0, 40));
+      for (const name of ['backup0', 'backup1', 'inventory0'])
+        for (const form of [Buffer.from(wrapped_b64), Buffer.from(wrapped_b64, 'base64')])
+          expect(readFileSync(at(name)).includes(form)).toBe(false);
+    }
+  }, 120_000);
+});

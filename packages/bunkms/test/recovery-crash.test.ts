@@ -1,0 +1,132 @@
+import { once } from 'node:events';
+import { existsSync, mkdtempSync, readdirSync, rmSync, statSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { setTimeout as delay } from 'node:timers/promises';
+import { systemClock } from '@bundoc/shared/clock';
+import { afterAll, beforeAll, expect, test } from 'vitest';
+import type { KmsStore } from '../src/store/port.ts';
+import { databasePathOf, openSqliteStore } from '../src/store/sqlite.ts';
+import { unseal } from '../src/vault/unseal.ts';
+import { newKek } from './support/kms.ts';
+import { bunkms, spawnBunkms } from './support/process.ts';
+import { vaultOf } from './support/recovery.ts';
+
+const folder = mkdtempSync(join(tmpdir(), 'bunkms-recovery-crash-'));
+const KEK = newKek();
+/** How often a file is looked at, milliseconds. */
+const POLL_MS = 2;
+const RECORDS = 20_000;
+const environmentOf = (name: string) => ({ BUNKMS_DATA_DIR: join(folder, name), BUNKMS_KEK: KEK });
+const original = environmentOf('original');
+const open = (name: string): Promise<KmsStore> =>
+  openSqliteStore({ dataDir: join(folder, name), onCrash: () => undefined });
+
+beforeAll(async () => {
+  for (const args of [['init'], ['key', 'create', 'a-dek'], ['key', 'rotate', 'a-dek']])
+    expect((await bunkms(original, ...args)).code).toBe(0);
+  await using store = await open('original');
+  await unseal(vaultOf(KEK), store, systemClock, 'cli');
+  const time = new Date().toISOString();
+  const filler = {
+    time,
+    severity: 'INFO',
+    action: 'filler',
+    outcome: 'allowed',
+    detail: { text: 'x'.repeat(100) },
+  } as const;
+  for (let n = 0; n < RECORDS; n += 500) await store.appendAudit(Array.from({ length: 500 }, () => filler));
+  expect((await bunkms(original, 'backup', join(folder, 'backup'))).code).toBe(0);
+  expect((await bunkms(original, 'inventory', join(folder, 'inventory'))).code).toBe(0);
+});
+afterAll(() => rmSync(folder, { recursive: true }));
+
+/**
+ * Runs `bunkms` and kills it (SIGKILL) once a file has grown beyond that size.
+ *
+ * @returns false when it was done before.
+ */
+async function killWhen(
+  environment: Record<string, string>,
+  args: string[],
+  sizeOf: () => number,
+  sizeBytes: number,
+): Promise<boolean> {
+  const child = spawnBunkms(environment, args);
+  const exited = once(child, 'exit');
+  while (child.exitCode === null && sizeOf() < sizeBytes) await delay(POLL_MS);
+  child.kill('SIGKILL');
+  const [, signal] = await exited;
+  return signal === 'SIGKILL';
+}
+
+const sizeOf = (path: string) => () => statSync(path, { throwIfNoEntry: false })?.size ?? 0;
+
+test('after kill -9 at any moment of a restore there is no store, or a whole one, and it can be run again', async () => {
+  const restored = environmentOf('restored');
+  const restore = ['restore', join(folder, 'backup'), '--inventory', join(folder, 'inventory')];
+  const log = sizeOf(`${databasePathOf(restored.BUNKMS_DATA_DIR)}-wal`);
+  let kills = 0;
+  // The write-ahead log grows from nothing to all of it.
+  for (let sizeBytes = 1; ; sizeBytes += 2_000_000, kills++) {
+    const isKilled = await killWhen(restored, restore, log, sizeBytes);
+    await using store = await open('restored');
+    const head = await store.auditHead();
+    if ((await store.readInstallation()) === undefined) {
+      expect([head.seq, await store.counts()]).toEqual([0, { keys: 0, tokens: 0 }]);
+      expect(isKilled).toBe(true);
+      continue;
+    }
+    expect(head.seq).toBeGreaterThan(RECORDS);
+    break;
+  }
+  expect(kills).toBeGreaterThan(3);
+  expect(await bunkms(restored, ...restore)).toMatchObject({ code: 5 });
+  expect(await bunkms(restored, 'audit', 'verify')).toMatchObject({ code: 0, stderr: '' });
+  expect((await bunkms(restored, 'key', 'list')).stdout).toMatch(/^a-dek {2}enabled {2}2 /);
+}, 120_000);
+
+test('after kill -9 at any moment of a backup there is no file of its name, and no store is harmed', async () => {
+  const file = join(folder, 'killed');
+  const unfinished = () =>
+    Math.max(
+      0,
+      ...readdirSync(folder)
+        .filter((name) => /^killed\..*\.tmp$/.test(name))
+        .map((name) => sizeOf(join(folder, name))()),
+    );
+  let kills = 0;
+  for (let sizeBytes = 1; ; sizeBytes += 3_000_000, kills++) {
+    for (const name of readdirSync(folder)) if (name.startsWith('killed.')) rmSync(join(folder, name));
+    if (!(await killWhen(original, ['backup', file], unfinished, sizeBytes))) break;
+    if (existsSync(file)) break;
+  }
+  expect(kills).toBeGreaterThan(2);
+  expect(statSync(file).mode & 0o777).toBe(0o600);
+  expect(await bunkms(original, 'backup', 'verify', file)).toMatchObject({ code: 0, stderr: '' });
+  expect((await bunkms(original, 'audit', 'verify')).code).toBe(0);
+}, 120_000);
+
+test('nobody who starts in the midst of a restore makes an installation of their own', async () => {
+  const beside = environmentOf('beside');
+  const log = `${databasePathOf(beside.BUNKMS_DATA_DIR)}-wal`;
+  const restore = spawnBunkms(beside, [
+    'restore',
+    join(folder, 'backup'),
+    '--inventory',
+    join(folder, 'inventory'),
+  ]);
+  const restored = once(restore, 'exit');
+  while (restore.exitCode === null && sizeOf(log)() < 3_000_000) await delay(POLL_MS);
+  // It waits for the restore, or gives up and finds no store.
+  const inits = Array.from({ length: 4 }, () => bunkms(beside, 'init'));
+  const outcomes = (await Promise.all(inits)).map(({ code }) => code);
+  expect(await restored).toEqual([0, null]);
+  for (const code of outcomes) expect(code).toBeOneOf([0, 6]);
+  await using store = await open('beside');
+  const records = await store.listAudit({ limit: 10 });
+  expect(records.items.filter(({ action }) => action === 'vault.initialised')).toHaveLength(1);
+  await using one = await open('original');
+  expect((await store.readInstallation())?.createdAt).toBe((await one.readInstallation())?.createdAt);
+  expect((await bunkms(beside, 'audit', 'verify')).code).toBe(0);
+}, 60_000);

@@ -1,0 +1,121 @@
+import { mkdirSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { systemClock } from '@bundoc/shared/clock';
+import type { ExportedKey } from '@bundoc/shared/contract/keys';
+import { createLogger } from '@bundoc/shared/logger';
+import { lineOf } from '../../src/audit/ship/line.ts';
+import type { ByteSource } from '../../src/recovery/archive.ts';
+import { readAuditCopy } from '../../src/recovery/audit-copy.ts';
+import { type Inventory, takeInventory } from '../../src/recovery/inventory.ts';
+import { KnowledgeOfCopy, knowledgeOfInventory, noKnowledge } from '../../src/recovery/knowledge.ts';
+import { type RecoveredProject, type RecoverOptions, recoverKeys } from '../../src/recovery/recover.ts';
+import { restore } from '../../src/recovery/restore.ts';
+import type { RestoreReport } from '../../src/recovery/restore-run.ts';
+import { surveyArchive } from '../../src/recovery/survey.ts';
+import { type BackupFacts, createBackup } from '../../src/recovery/write-backup.ts';
+import { openSqliteStore } from '../../src/store/sqlite.ts';
+import { parseKekRing } from '../../src/vault/kek-provider.ts';
+import { Vault } from '../../src/vault/vault.ts';
+import type { TestKms } from './kms.ts';
+
+const CALLER = { actor: 'tester' };
+
+export function vaultOf(kek: string): Vault {
+  return new Vault(parseKekRing('test', kek));
+}
+
+export function sourceOf(bytes: Buffer): ByteSource {
+  return { sizeBytes: bytes.length, read: async (at, count) => Buffer.from(bytes.subarray(at, at + count)) };
+}
+
+/** A backup of the service's store, made beside it. */
+export async function backupOf(kms: TestKms): Promise<{ archive: Buffer; facts: BackupFacts }> {
+  const { chainKey } = await kms.secrets();
+  const ports = { store: kms.store, vault: vaultOf(kms.kek), chainKey, clock: systemClock };
+  const backup = await createBackup(ports, CALLER, () => undefined);
+  const pieces: Buffer[] = [];
+  for await (const piece of backup.bytes) pieces.push(piece);
+  return { archive: Buffer.concat(pieces), facts: backup.facts() };
+}
+
+export async function inventoryOf(kms: TestKms): Promise<Inventory> {
+  const state = await kms.secrets();
+  const logger = createLogger({ service: 'bunkms', level: 'silent' });
+  return takeInventory({ store: kms.store, state, clock: systemClock, logger }, CALLER);
+}
+
+/** The chain as `BUNKMS_AUDIT_SHIP` copies it, in a file. */
+export async function auditCopyOf(kms: TestKms, path: string): Promise<string> {
+  writeFileSync(path, (await kms.records()).map(lineOf).join(''));
+  return path;
+}
+
+export interface RestoreFrom {
+  readonly archive: Buffer;
+  readonly kek: string;
+  readonly dataDir: string;
+  readonly inventory?: Inventory;
+  readonly auditCopy?: string;
+  readonly acceptResurrection?: boolean;
+}
+
+export async function restoreInto(from: RestoreFrom): Promise<RestoreReport> {
+  const vault = vaultOf(from.kek);
+  const source = sourceOf(from.archive);
+  const survey = await surveyArchive(vault, source);
+  const knowledge =
+    from.inventory !== undefined
+      ? knowledgeOfInventory(from.inventory, survey)
+      : from.auditCopy !== undefined
+        ? new KnowledgeOfCopy(
+            await readAuditCopy([from.auditCopy], survey.secrets.chainKey, survey.end.audit),
+            survey,
+          )
+        : noKnowledge(survey);
+  const openStore = () => openSqliteStore({ dataDir: from.dataDir, onCrash: () => undefined });
+  return restore({ vault, openStore, clock: systemClock, caller: CALLER }, source, survey, knowledge, {
+    acceptResurrection: from.acceptResurrection ?? false,
+  });
+}
+
+export async function recoverFrom(
+  kms: TestKms,
+  bundocDir: string,
+  options: Partial<RecoverOptions> = {},
+): Promise<RecoveredProject[]> {
+  const { chainKey, keks: state } = await kms.secrets();
+  const logger = createLogger({ service: 'bunkms', level: 'silent' });
+  const vault = vaultOf(kms.kek);
+  vault.makeCurrent(state.current);
+  const keks = { refresh: async () => state };
+  const ports = { store: kms.store, vault, keks, chainKey, clock: systemClock, logger, caller: CALLER };
+  const projects: RecoveredProject[] = [];
+  const all = { dryRun: false, acceptResurrection: false, inventory: undefined, ...options };
+  for await (const project of recoverKeys(ports, bundocDir, all)) projects.push(project);
+  return projects;
+}
+
+/** Writes `project.json` and its copy, as Bundoc does with the answers of exports. */
+export function writeProject(
+  bundocDir: string,
+  project: string,
+  keys: readonly ExportedKey[],
+  change: (file: ReturnType<typeof projectFileOf>) => object = (file) => file,
+): string {
+  const directory = join(bundocDir, 'projects', project);
+  mkdirSync(directory, { recursive: true });
+  const text = JSON.stringify(change(projectFileOf(project, keys)), null, 2);
+  for (const name of ['project.json', 'catalog-project.json']) writeFileSync(join(directory, name), text);
+  return directory;
+}
+
+function projectFileOf(project: string, keys: readonly ExportedKey[]) {
+  return {
+    format: 1,
+    project,
+    createdAt: '2026-01-01T00:00:00.000Z',
+    key: { name: `${project}-dek`, id: String(keys[0]?.key_id) },
+    versions: keys.map(({ version, kcv, wrapped_b64: wrapped }) => ({ version, kcv, wrapped })),
+    nameKey: keys.map(({ version }) => ({ version, sealed: '' })),
+  };
+}

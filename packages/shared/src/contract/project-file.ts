@@ -1,0 +1,30 @@
+import { z } from 'zod';
+import { projectIdSchema } from './documents.ts';
+
+/** The folder of all projects, below Bundoc's data folder; each has one of its own, named like the project. */
+export const PROJECTS_FOLDER = 'projects';
+export const PROJECT_FILE = 'project.json';
+/** The same bytes, beside the catalog: without them no document of the project could be named or found again. */
+export const PROJECT_FILE_COPY = 'catalog-project.json';
+
+const versionSchema = z.int().positive();
+
+/**
+ * `project.json`, format 1 (docs/formats/project-file.md). It is in the clear and holds nothing that is secret. Bundoc writes it; BunKMS reads
+ * the wrapped keys when its own store is lost (`bunkms recover`).
+ */
+export const projectFileSchema = z.strictObject({
+  format: z.literal(1),
+  project: projectIdSchema,
+  createdAt: z.iso.datetime(),
+  key: z.strictObject({ name: z.string(), id: z.uuid() }),
+  versions: z
+    .array(z.strictObject({ version: versionSchema, kcv: z.string(), wrapped: z.base64() }))
+    .min(1)
+    .max(1_000),
+  nameKey: z
+    .array(z.strictObject({ version: versionSchema, sealed: z.base64() }))
+    .min(1)
+    .max(1_000),
+});
+export type ProjectFile = z.infer<typeof projectFileSchema>;

@@ -1,0 +1,147 @@
+import { rmSync } from 'node:fs';
+import { join } from 'node:path';
+import { backup } from '@bundoc/bunkms/cli/backup';
+import { init } from '@bundoc/bunkms/cli/init';
+import { writeInventory } from '@bundoc/bunkms/cli/inventory';
+import { change, destroy } from '@bundoc/bunkms/cli/key';
+import { type RecoverCliOptions, recover } from '@bundoc/bunkms/cli/recover';
+import { type RestoreCliOptions, restoreBackup } from '@bundoc/bunkms/cli/restore';
+import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
+import { call, Installation } from './support/installation.ts';
+import { MovedClock } from './support/moved-clock.ts';
+
+let clock: MovedClock;
+let installation: Installation;
+let token: string;
+beforeEach(async () => {
+  // What the commands print is looked at elsewhere.
+  vi.spyOn(console, 'log').mockReturnValue();
+  clock = new MovedClock();
+  installation = await Installation.start({ clock });
+  token = await installation.client();
+  for (const project of ['p', 'q'])
+    for (const id of ['a', 'b']) expect((await write(project, id)).status).toBe(201);
+});
+afterEach(async () => {
+  vi.restoreAllMocks();
+  await installation[Symbol.asyncDispose]();
+});
+
+const pathOf = (project: string, id: string) => `/v1/projects/${project}/collections/notes/documents/${id}`;
+const read = (project: string, id: string) => call(installation.url, pathOf(project, id), { token });
+const write = (project: string, id: string) =>
+  call(installation.url, pathOf(project, id), { method: 'PUT', token, body: `{"is":"${project}/${id}"}` });
+const file = (name: string) => join(installation.folder, name);
+const key = (which: 'enable' | 'rotate', name: string) =>
+  change(installation.kmsEnvironment, which, name, {});
+const recoverKeys = (options: Partial<RecoverCliOptions> = {}) =>
+  recover(installation.kmsEnvironment, { from: installation.dataDir, ...options });
+const restore = (options: Partial<RestoreCliOptions>) =>
+  restoreBackup(installation.kmsEnvironment, file('backup'), { auditCopy: [], receipt: [], ...options });
+
+async function expectReadable(project: string): Promise<void> {
+  for (const id of ['a', 'b']) {
+    const answer = await read(project, id);
+    expect([answer.status, answer.json()['is']]).toEqual([200, `${project}/${id}`]);
+  }
+  expect((await write(project, 'after')).status).toBeLessThan(300);
+}
+
+/** Both services are stopped, and BunKMS's store is gone. */
+async function loseStore(): Promise<void> {
+  await installation.stopBundoc();
+  await installation.stopKms();
+  rmSync(installation.kmsDir, { recursive: true });
+}
+
+/** Both services run again, with tokens that pass. */
+async function startAgain(): Promise<void> {
+  await init(installation.kmsEnvironment, { serviceToken: installation.tokenFile });
+  await installation.startKms();
+  await installation.startBundoc();
+  token = await installation.client();
+}
+
+describe('documents', () => {
+  it('are readable again when the store of BunKMS was lost, was rebuilt from the data folder, and its keys were enabled', async () => {
+    await key('rotate', 'p-dek');
+    clock.movedMs += 900_000 * 0.85;
+    await expect
+      .poll(async () => (await write('p', 'later')).status && versionsOf('p'), { timeout: 10_000 })
+      .toEqual([1, 2]);
+    await loseStore();
+    await startAgain();
+    // Without a key Bundoc says so, and makes none.
+    expect((await read('p', 'a')).json()).toMatchObject({ status: 503, code: 'key_missing' });
+    await expect(recoverKeys()).rejects.toMatchObject({ name: 'ResurrectionNotAccepted' });
+    expect((await write('q', 'a')).status).toBe(503);
+    await recoverKeys({ acceptResurrection: true });
+    await expect
+      .poll(async () => (await read('p', 'a')).json()['code'], { timeout: 5_000 })
+      .toBe('project_disabled');
+    for (const name of ['p-dek', 'q-dek']) await key('enable', name);
+    for (const project of ['p', 'q'])
+      await expect.poll(async () => (await read(project, 'a')).status, { timeout: 5_000 }).toBe(200);
+    for (const project of ['p', 'q']) await expectReadable(project);
+    expect((await read('p', 'later')).json()).toMatchObject({ is: 'p/later' });
+  });
+
+  const versionsOf = (project: string): number[] =>
+    JSON.parse(installation.read('data', 'projects', project, 'project.json').toString()).versions.map(
+      ({ version }: { version: number }) => version,
+    );
+
+  it('of a project whose key was destroyed after the backup stay unreadable when that is restored with the inventory', async () => {
+    await backup(installation.kmsEnvironment, file('backup'), {});
+    await destroy(installation.kmsEnvironment, 'p-dek', { confirm: 'p-dek' });
+    await writeInventory(installation.kmsEnvironment, file('inventory'), {});
+    await loseStore();
+    await expect(restore({})).rejects.toMatchObject({ name: 'ResurrectionNotAccepted' });
+    await restore({ inventory: file('inventory') });
+    await startAgain();
+    expect((await read('p', 'a')).json()).toMatchObject({ status: 410, code: 'project_destroyed' });
+    await expectReadable('q');
+    await recoverKeys({ acceptResurrection: true });
+    expect((await read('p', 'a')).json()).toMatchObject({ status: 410, code: 'project_destroyed' });
+    await expectReadable('q');
+  });
+
+  it('come back only by a decision for each project when a backup is restored without any knowledge', async () => {
+    await backup(installation.kmsEnvironment, file('backup'), {});
+    await destroy(installation.kmsEnvironment, 'p-dek', { confirm: 'p-dek' });
+    await loseStore();
+    const before = token;
+    await restore({ acceptResurrection: true });
+    await startAgain();
+    for (const project of ['p', 'q'])
+      expect((await read(project, 'a')).json()).toMatchObject({ status: 403, code: 'project_disabled' });
+    expect((await call(installation.url, pathOf('q', 'a'), { token: before })).status).toBe(401);
+    await key('enable', 'q-dek');
+    await expect.poll(async () => (await read('q', 'a')).status, { timeout: 5_000 }).toBe(200);
+    await expectReadable('q');
+    expect((await read('p', 'a')).status).toBe(403);
+  });
+
+  it('sealed under versions that are newer than the backup are readable once these were recovered', async () => {
+    await backup(installation.kmsEnvironment, file('backup'), {});
+    await key('rotate', 'p-dek');
+    await expect
+      .poll(async () => (await write('p', 'new')).status && versionsOf('p'), { timeout: 10_000 })
+      .toEqual([1, 2]);
+    await writeInventory(installation.kmsEnvironment, file('inventory'), {});
+    await loseStore();
+    await restore({ inventory: file('inventory') });
+    await startAgain();
+    await expectReadable('q');
+    expect((await read('p', 'new')).json()).toMatchObject({ status: 503, code: 'key_damaged' });
+    await recoverKeys();
+    await expect.poll(async () => (await read('p', 'new')).status, { timeout: 5_000 }).toBe(200);
+    await expectReadable('p');
+    expect((await read('p', 'new')).json()).toMatchObject({ is: 'p/new' });
+    // The key goes on from there.
+    await key('rotate', 'p-dek');
+    await expect
+      .poll(async () => (await write('p', 'newer')).status && versionsOf('p'), { timeout: 10_000 })
+      .toEqual([1, 2, 3]);
+  });
+});
