@@ -1,6 +1,9 @@
 // The cases of BunKMS.
 
+import { randomBytes } from 'node:crypto';
 import { Agent, request } from 'node:http';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { documents } from '../lib/documents.mjs';
 
 const KEYS = 64;
 const MANY_KEYS = 100_000;
@@ -37,6 +40,28 @@ export async function exportTarget({ report, installation }) {
   );
 }
 
+/** Encryption of 1 KiB, beside a bare server that sends the same body back. */
+export async function encryptTarget({ report, installation, bare }) {
+  const { kms } = installation;
+  const token = installation.issueToken('service', 'kms:create_key kms:encrypt kms:decrypt');
+  const name = 'bench-encrypt';
+  await createKey(kms.url, token, name);
+  const body = { plaintext_b64: randomBytes(1_024).toString('base64') };
+  const load = (path, sent) => ({
+    ...{ method: 'POST', paths: [path], body: Buffer.from(JSON.stringify(sent)) },
+    ...{ token, connections: 64, seconds: 4 },
+  });
+  const ratios = await report.pairs(
+    3,
+    'encrypt',
+    [kms, load(`/v1/encrypt/${name}`, body)],
+    ['bare POST of the same body', bare, load(documents('p1-0')[0], body)],
+  );
+  report.target('encrypt 1 KiB, of a bare echo', ratios, 0.4, 'at least');
+  const { ciphertext_b64 } = await call(kms.url, 'POST', `/v1/encrypt/${name}`, token, body);
+  await report.measured('decrypt', kms, load(`/v1/decrypt/${name}`, { ciphertext_b64 }));
+}
+
 /** Pages of a list of many keys: the last ones must not take longer than the first ones. */
 export async function keysTarget({ report, installation }) {
   const { kms } = installation;
@@ -65,6 +90,40 @@ export async function keysTarget({ report, installation }) {
     1.5,
     'at most',
   );
+}
+
+/** A rotation of the KEK over all keys that the case before has made, while keys are exported. */
+export async function kekTarget({ report, installation }) {
+  const { kms } = installation;
+  const token = installation.issueToken('service', 'kms:admin kms:create_key kms:export_key');
+  const load = {
+    url: kms.internalUrl,
+    method: 'GET',
+    paths: Array.from({ length: KEYS }, (_, at) => `/v1/export/many-${String(at * 1_000).padStart(6, '0')}`),
+    token,
+    connections: 64,
+  };
+  await report.measured('warm up', kms, { ...load, seconds: 2 }, { silent: true });
+  await report.measured('export, no rotation', kms, { ...load, seconds: 4 });
+  installation.addKek();
+  const begun = performance.now();
+  await call(kms.url, 'POST', '/v1/kek/rotate', token);
+  let isOver = false;
+  const exporting = (async () => {
+    while (!isOver) await report.measured('export while KEKs rotate', kms, { ...load, seconds: 4 });
+  })();
+  let status;
+  do {
+    await sleep(500);
+    status = await call(kms.url, 'GET', '/v1/kek', token);
+  } while (status.rotation.completed_at === undefined);
+  const seconds = (performance.now() - begun) / 1_000;
+  isOver = true;
+  await exporting;
+  report.note(
+    `A rotation of the KEK over ${status.rotation.total} versions of keys took ${seconds.toFixed(1)} s.`,
+  );
+  report.target('KEK rotation of 100k keys while serving exports, s', [seconds], 60, 'at most');
 }
 
 const agent = new Agent({ keepAlive: true, maxSockets: 64 });

@@ -2,7 +2,15 @@
 
 import { spawn, spawnSync } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
-import { chmodSync, chownSync, existsSync, mkdirSync, readdirSync, readFileSync } from 'node:fs';
+import {
+  appendFileSync,
+  chmodSync,
+  chownSync,
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+} from 'node:fs';
 import { get } from 'node:http';
 import { createServer } from 'node:net';
 import { join } from 'node:path';
@@ -118,11 +126,14 @@ export class Installation {
       BUNKMS_PORT: String(api),
       BUNKMS_INTERNAL_PORT: String(internal),
       BUNKMS_DATA_DIR: join(this.#directory, 'kms'),
-      BUNKMS_KEK: randomBytes(32).toString('hex'),
+      BUNKMS_KEK_FILE: join(this.#directory, 'kek'),
       // What is measured is the work, not the limits.
       BUNKMS_EXPORTS_PER_TOKEN: '0',
       BUNKMS_EXPORTS_PER_KEY: '0',
+      BUNKMS_CRYPTO_PER_TOKEN: '0',
+      BUNKMS_CRYPTO_PER_KEY: '0',
     };
+    this.addKek();
     this.#cli('init', '--service-token', this.tokenFile);
     this.kms = new Service('BunKMS', process.execPath, [join(root, 'packages/bunkms/dist/main.js')], {
       env: this.kmsEnv,
@@ -130,6 +141,11 @@ export class Installation {
     this.kms.url = `http://127.0.0.1:${api}`;
     this.kms.internalUrl = `http://127.0.0.1:${internal}`;
     await this.kms.whenReady(`${this.kms.url}/ready`);
+  }
+
+  /** Puts a new KEK into the ring, behind those that are there. */
+  addKek() {
+    appendFileSync(this.kmsEnv.BUNKMS_KEK_FILE, `${randomBytes(32).toString('hex')}\n`, { mode: 0o600 });
   }
 
   /** A token for everything that the scopes allow. @param {'client' | 'service'} typ @param {string} scopes */

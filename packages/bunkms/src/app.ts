@@ -1,3 +1,4 @@
+import { randomUUID } from 'node:crypto';
 import { isIPv6 } from 'node:net';
 import { networkInterfaces } from 'node:os';
 import { join } from 'node:path';
@@ -7,28 +8,37 @@ import { AppError } from '@bundoc/shared/errors';
 import { createLogger, type Logger } from '@bundoc/shared/logger';
 import { openServerTls, type ServerTls } from '@bundoc/shared/tls/server-tls';
 import type { FastifyInstance } from 'fastify';
+import { SYSTEM } from './audit/caller.ts';
 import { AuditLog } from './audit/log.ts';
-import { AnonymousRefusals } from './audit/refusals.ts';
+import { Recording, type RefusalSink } from './audit/recording.ts';
 import { adoptSealedRefusals, SealedRefusals } from './audit/sealed-refusals.ts';
 import { positionFile } from './audit/ship/position.ts';
 import { AuditShipper } from './audit/ship/shipper.ts';
 import { fileSink, outputSink } from './audit/ship/sinks.ts';
 import type { BunkmsConfig, ShipTarget } from './config.ts';
-import { type ExportRefusalSink, exportAudit } from './http/export-audit.ts';
+import { cryptoAudit } from './http/crypto-audit.ts';
+import { exportAudit } from './http/export-audit.ts';
 import { guardPeers, peersOf, resolveInternalAddress, watchAddress } from './http/internal-network.ts';
-import { createApiListener, createInternalListener } from './listener.ts';
+import { createApiListener, createInternalListener, type OnProblem } from './listener.ts';
 import { createMetrics, type Metrics } from './metrics.ts';
 import { EventFeed } from './service/event-feed.ts';
+import type { KekPorts } from './service/kek.ts';
+import { KekUpkeep } from './service/kek-upkeep.ts';
 import { Limits } from './service/limits.ts';
+import { OpenedKeys } from './service/opened-keys.ts';
 import { pruneTokens } from './service/prune-tokens.ts';
 import { createReadiness } from './service/readiness.ts';
+import { KeyRewrap } from './service/rewrap-keys.ts';
+import type { KeyPorts } from './service/stored-key.ts';
 import { KeySweep } from './service/sweep-keys.ts';
 import { TokenService } from './service/tokens.ts';
 import type { ServiceGate, Services } from './services.ts';
 import type { KmsStore } from './store/port.ts';
 import { openSqliteStore } from './store/sqlite.ts';
 import { fileKekProvider, inlineKekProvider, type KekProvider } from './vault/kek-provider.ts';
-import { rememberCurrentKek, type Unsealed, unseal } from './vault/unseal.ts';
+import { neededKeks } from './vault/kek-state.ts';
+import { Keks } from './vault/keks.ts';
+import { type Unsealed, unseal } from './vault/unseal.ts';
 import { Vault } from './vault/vault.ts';
 
 /** What tests and `main.ts` put in the place of the real thing. */
@@ -51,9 +61,11 @@ export interface RunningBunkms {
 }
 
 const PRUNE_MS = 3_600_000;
+/** How often the ring, and what others made of the KEKs, are looked at, milliseconds. */
+const KEK_UPKEEP_MS = 5_000;
 /** How often keys are looked for whose deletion or rotation is due, milliseconds. */
 const KEY_SWEEP_MS = 15_000;
-/** How often the minutes of anonymous refusals are looked at, milliseconds. */
+/** How often the minutes that are counted, and the keys that are kept, are looked at, milliseconds. */
 const SWEEP_MS = 5_000;
 
 /**
@@ -81,30 +93,32 @@ export async function startBunkms(
   opened.use(internalTls?.tls);
   if (internalTls === undefined && !isLoopback(internalAddress))
     logger.warn('the internal listener speaks plain HTTP: keys are sent in the clear');
-  const vault = new Vault(await kekProviderOf(config, (message) => logger.warn(message)).load());
+  const provider = kekProviderOf(config, (message) => logger.warn(message));
+  const stamp = provider.stamp();
+  const vault = new Vault(await provider.load());
   const store = opened.use(await (dependencies.openStore ?? openStore)(config, logger));
   const state = await unseal(vault, store, clock, 'system');
 
   metrics.sealed.set(state.kind === 'sealed' ? 1 : 0);
   if (state.kind === 'sealed')
     logger.error({ reason: state.reason }, 'sealed: the KEK does not fit the store');
-  else if (state.adoptionFault !== undefined)
-    logger.error(
-      { fault: state.adoptionFault },
-      'the audit chain is broken: keys of an earlier release are not adopted and stay damaged',
-    );
+  else tellOfFaults(state, vault, logger);
+  const audit = new AuditLog({ store, logger, metrics });
+  const recording = state.kind === 'sealed' ? undefined : startRecording(audit, clock, opened);
+  const exportSink =
+    recording?.exports ?? sealedSink(opened.use(await SealedRefusals.open(config.dataDir, logger)));
   const services =
-    state.kind === 'sealed'
+    state.kind === 'sealed' || recording === undefined
       ? undefined
-      : createServices({ config, state, vault, store, clock, logger, metrics });
-  const sink =
-    services === undefined
-      ? sealedSink(opened.use(await SealedRefusals.open(config.dataDir, logger)))
-      : unsealedSink(services.audit, clock, opened);
+      : createServices({
+          ...{ config, state, vault, provider, stamp, store, audit, recording, clock, logger, metrics },
+        });
   if (services !== undefined) {
-    await rememberCurrentKek(vault, store, clock, 'system');
+    await startKekUpkeep(services.kek.upkeep, logger, opened);
+    metrics.observeRewrap(() => store.countWrappedOtherwise(vault.currentKekId).catch(() => undefined));
     await adoptSealedRefusals(config.dataDir, store, clock);
     startKeySweep(new KeySweep(services.keys), opened);
+    opened.use(every(SWEEP_MS, () => services.crypto.opened.sweep()));
     if (config.auditShip !== undefined)
       opened.use(createShipper(config.auditShip, config.dataDir, { store, logger, metrics }));
     opened.use(every(PRUNE_MS, () => prune(store, clock, logger)));
@@ -120,13 +134,19 @@ export async function startBunkms(
     services: gate,
     readiness: createReadiness(services === undefined ? undefined : gate, clock),
   };
-  const api = opened.adopt(await createApiListener(listenerOptions, apiTls), (app) => app.close());
+  const now = () => clock.now();
+  // A sealed service encrypts nothing: what is asked of it in vain stands in the log.
+  const onCryptoProblem = recording === undefined ? () => undefined : cryptoAudit(recording.crypto, now);
+  const onExportProblem = exportAudit(exportSink, metrics, now);
+  const onInternalProblem: OnProblem = (request, error) => {
+    onExportProblem(request, error);
+    onCryptoProblem(request, error);
+  };
+  const api = opened.adopt(await createApiListener(listenerOptions, apiTls, onCryptoProblem), (app) =>
+    app.close(),
+  );
   const internal = opened.adopt(
-    await createInternalListener(
-      listenerOptions,
-      internalTls,
-      exportAudit(sink, metrics, () => clock.now()),
-    ),
+    await createInternalListener(listenerOptions, internalTls, onInternalProblem),
     (app) => app.close(),
   );
   const warn = boundedWarner(
@@ -181,19 +201,36 @@ interface ServicePorts {
   readonly config: BunkmsConfig;
   readonly state: Unsealed;
   readonly vault: Vault;
+  readonly provider: KekProvider;
+  /** The provider's, from before the ring was loaded. */
+  readonly stamp: string;
   readonly store: KmsStore;
+  readonly audit: AuditLog;
+  readonly recording: Recording;
   readonly clock: Clock;
   readonly logger: Logger;
   readonly metrics: Metrics;
 }
 
-function createServices({ config, state, vault, store, clock, logger, metrics }: ServicePorts): Services {
-  const audit = new AuditLog({ store, logger, metrics });
+function createServices({ config, state, recording, provider, stamp, ...ports }: ServicePorts): Services {
+  const { vault, store, audit, clock, logger, metrics } = ports;
   const { chainKey, signingKey, publicKey } = state;
+  const keks = new Keks({
+    ...{ vault, provider, stamp, store, chainKey, clock, logger },
+    state: state.keks,
+    caller: SYSTEM,
+  });
+  const keys: KeyPorts = { store, vault, keks, chainKey, audit, clock, logger };
+  const { uses, crypto: failures } = recording;
+  const kek: KekPorts = { ...keys, keks };
+  const service = randomUUID();
+  const rewrap = new KeyRewrap({ ...keys, caller: SYSTEM, holder: service });
   return {
     store,
     audit,
-    keys: { store, vault, chainKey, audit, clock, logger, metrics, leaseTtlMs: config.leaseTtlMs },
+    keys: { ...keys, metrics, leaseTtlMs: config.leaseTtlMs },
+    crypto: { ...keys, metrics, uses, failures, opened: new OpenedKeys(clock) },
+    kek: { ports: kek, upkeep: new KekUpkeep({ ...kek, rewrap, service }) },
     tokens: new TokenService({ store, clock, signingKey, kid: publicKey.kid }),
     limits: new Limits(config.limits, clock),
     events: new EventFeed({ store, clock, logger, metrics }),
@@ -208,6 +245,37 @@ function startKeySweep(sweep: KeySweep, opened: AsyncDisposableStack): void {
     await sweep.settled();
   });
   void sweep.run();
+}
+
+function tellOfFaults({ adoptionFault, keks }: Unsealed, vault: Vault, logger: Logger): void {
+  if (adoptionFault !== undefined)
+    logger.error(
+      { fault: adoptionFault },
+      'the audit chain is broken: keys of an earlier release are not adopted and stay damaged',
+    );
+  const missing = neededKeks(keks).filter((kekId) => !vault.holds(kekId));
+  if (missing.length > 0)
+    logger.warn(
+      { missing },
+      'the ring lacks KEKs that are not retired: what is wrapped with them does not open',
+    );
+}
+
+async function startKekUpkeep(
+  upkeep: KekUpkeep,
+  logger: Logger,
+  opened: AsyncDisposableStack,
+): Promise<void> {
+  await upkeep.look().catch((error: unknown) => {
+    logger.warn({ err: error }, 'the KEKs of the ring could not be put on record yet; trying again');
+  });
+  const timer = every(KEK_UPKEEP_MS, () => void upkeep.run());
+  // Runs before the store closes.
+  opened.defer(async () => {
+    timer[Symbol.dispose]();
+    await upkeep.stop();
+  });
+  void upkeep.run();
 }
 
 function every(ms: number, task: () => void): Disposable {
@@ -239,22 +307,20 @@ function gateOf(services: Services | undefined): ServiceGate {
   };
 }
 
-/** Records go into the chain; those of strangers through the count that bounds them. */
-function unsealedSink(audit: AuditLog, clock: Clock, opened: AsyncDisposableStack): ExportRefusalSink {
-  const write = audit.appendDetached.bind(audit);
-  const anonymous = new AnonymousRefusals({ clock, write });
-  const timer = setInterval(() => anonymous.sweep(), SWEEP_MS).unref();
+function startRecording(audit: AuditLog, clock: Clock, opened: AsyncDisposableStack): Recording {
+  const recording = new Recording(audit, clock);
+  const timer = every(SWEEP_MS, () => recording.sweep());
   // Runs after the listeners have closed and before the store does.
   opened.defer(async () => {
-    clearInterval(timer);
-    anonymous.flush();
+    timer[Symbol.dispose]();
+    recording.flush();
     await audit.drain();
   });
-  return { named: write, anonymous: (network, record) => anonymous.record(network, record) };
+  return recording;
 }
 
 /** Records wait in a file for the chain; the file is bounded, whoever calls. */
-function sealedSink(refusals: SealedRefusals): ExportRefusalSink {
+function sealedSink(refusals: SealedRefusals): RefusalSink {
   const write = refusals.record.bind(refusals);
   return { named: write, anonymous: (_network, record) => write(record) };
 }

@@ -17,7 +17,13 @@ test('has the documented defaults', () => {
     kek: { kind: 'inline', text: KEK },
     auditShip: undefined,
     leaseTtlMs: 900_000,
-    limits: { exportsPerToken: 2_000, exportsPerKey: 200, renewalsPerMinute: 30 },
+    limits: {
+      exportsPerToken: 2_000,
+      exportsPerKey: 200,
+      cryptoPerToken: 5_000,
+      cryptoPerKey: 5_000,
+      renewalsPerMinute: 30,
+    },
     logLevel: 'info',
   });
 });

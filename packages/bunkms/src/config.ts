@@ -76,6 +76,8 @@ const variables = z
     BUNKMS_LEASE_TTL_MS: wholeNumber(1_000, LEASE_TTL_MS).default(LEASE_TTL_MS),
     BUNKMS_EXPORTS_PER_TOKEN: wholeNumber(0, RATE_MAX).default(2_000),
     BUNKMS_EXPORTS_PER_KEY: wholeNumber(0, RATE_MAX).default(200),
+    BUNKMS_CRYPTO_PER_TOKEN: wholeNumber(0, RATE_MAX).default(5_000),
+    BUNKMS_CRYPTO_PER_KEY: wholeNumber(0, RATE_MAX).default(5_000),
     BUNKMS_RENEWALS_PER_MINUTE: wholeNumber(0, RATE_MAX).default(30),
     BUNKMS_LOG_LEVEL: logLevel.default('info'),
   })
@@ -121,6 +123,8 @@ export function readConfig(environment: Environment): BunkmsConfig {
     limits: {
       exportsPerToken: parsed.BUNKMS_EXPORTS_PER_TOKEN,
       exportsPerKey: parsed.BUNKMS_EXPORTS_PER_KEY,
+      cryptoPerToken: parsed.BUNKMS_CRYPTO_PER_TOKEN,
+      cryptoPerKey: parsed.BUNKMS_CRYPTO_PER_KEY,
       renewalsPerMinute: parsed.BUNKMS_RENEWALS_PER_MINUTE,
     },
     logLevel: parsed.BUNKMS_LOG_LEVEL,

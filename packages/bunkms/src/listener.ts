@@ -9,8 +9,10 @@ import { createGuards } from './http/guard.ts';
 import { refuseWhileSealed } from './http/sealed-hook.ts';
 import type { Metrics } from './metrics.ts';
 import { registerAuditRoutes } from './routes/audit.ts';
+import { registerCryptoRoutes } from './routes/crypto.ts';
 import { registerEventsRoute } from './routes/events.ts';
 import { registerExportRoute } from './routes/export.ts';
+import { registerKekRoutes } from './routes/kek.ts';
 import { registerKeyRoutes } from './routes/keys.ts';
 import { registerMetricsRoute } from './routes/metrics.ts';
 import { registerPublicRoutes } from './routes/public.ts';
@@ -20,7 +22,7 @@ import type { ServiceGate } from './services.ts';
 import type { PublicJwk } from './store/port.ts';
 import { pemOf } from './vault/signing-key.ts';
 
-/** Enough for the largest token request; nothing else that is sent here is big. */
+/** Enough for the largest token request; routes that take more say so themselves. */
 const BODY_BYTES_MAX = 65_536;
 
 export interface ListenerOptions {
@@ -33,23 +35,23 @@ export interface ListenerOptions {
   readonly readiness: () => Promise<Readiness>;
 }
 
-/** The listener for administration; export does not exist on it. */
+/** Told of every refused or failed request before its answer is sent. */
+export type OnProblem = (request: FastifyRequest, error: AppError) => void;
+
+/** The listener for administration and for encryption; export does not exist on it. */
 export function createApiListener(
   options: ListenerOptions,
   tls: ServerTls | undefined,
+  onProblem: OnProblem,
 ): Promise<FastifyInstance> {
-  return createListener('api', options, tls, undefined);
+  return createListener('api', options, tls, onProblem);
 }
 
-/**
- * The listener for services on the internal network: everything, export and events.
- *
- * @param onProblem told of every refused or failed request before its answer is sent.
- */
+/** The listener for services on the internal network: everything, export and events. */
 export function createInternalListener(
   options: ListenerOptions,
   tls: ServerTls | undefined,
-  onProblem: (request: FastifyRequest, error: AppError) => void,
+  onProblem: OnProblem,
 ): Promise<FastifyInstance> {
   return createListener('internal', options, tls, onProblem);
 }
@@ -58,14 +60,14 @@ async function createListener(
   listener: 'api' | 'internal',
   options: ListenerOptions,
   tls: ServerTls | undefined,
-  onProblem: ((request: FastifyRequest, error: AppError) => void) | undefined,
+  onProblem: OnProblem,
 ): Promise<FastifyInstance> {
   const { clock, metrics, publicKey, services } = options;
   const app = createHttpServer({
     logger: options.logger.child({ listener }),
     bodyBytesMax: BODY_BYTES_MAX,
     tls,
-    ...(onProblem === undefined ? {} : { onProblem }),
+    onProblem,
   });
   app.decorateRequest('identity', null);
   metrics.measureRequests(app, listener);
@@ -83,6 +85,8 @@ async function createListener(
 
   registerPublicRoutes(app, { readiness: options.readiness, jwks: { keys: [publicKey] } });
   registerKeyRoutes(app, guards, services);
+  registerCryptoRoutes(app, guards, services);
+  registerKekRoutes(app, guards, services);
   registerTokenRoutes(app, guards, services);
   registerAuditRoutes(app, guards, services);
   registerMetricsRoute(app, metrics.registry, listener === 'api' ? guards.scope('kms:admin') : undefined);

@@ -13,6 +13,12 @@ export function createMetrics() {
       labelNames: ['outcome'],
       registers,
     }),
+    cryptoItems: new Counter({
+      name: 'bunkms_crypto_items_total',
+      help: 'Items that were encrypted, decrypted or rewrapped, or failed, in requests that were carried out.',
+      labelNames: ['operation', 'outcome'],
+      registers,
+    }),
     auditRecordsLost: new Counter({
       name: 'bunkms_audit_records_lost_total',
       help: 'Audit records that could not be written and are in the log instead.',
@@ -42,6 +48,17 @@ export function createMetrics() {
         async collect() {
           const lag = await read();
           if (lag !== undefined) this.set(lag);
+        },
+      }),
+    /** @param read gives undefined while it cannot be known; the last value stays then. */
+    observeRewrap: (read: () => Promise<number | undefined>) =>
+      new Gauge({
+        name: 'bunkms_kek_versions_to_rewrap',
+        help: 'Versions of keys that are wrapped with another KEK than the current one.',
+        registers,
+        async collect() {
+          const count = await read();
+          if (count !== undefined) this.set(count);
         },
       }),
     peersRefused: new Counter({

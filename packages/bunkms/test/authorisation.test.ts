@@ -44,7 +44,7 @@ describe('authorisation', () => {
       readiness: refuse,
     };
     for (const [listener, app] of [
-      ['api', await createApiListener(options, undefined)],
+      ['api', await createApiListener(options, undefined, () => undefined)],
       ['internal', await createInternalListener(options, undefined, () => undefined)],
     ] as const) {
       await app.ready();
@@ -104,7 +104,14 @@ describe('authorisation', () => {
 
   test('tells nobody whether a key exists who may not know it', async () => {
     const { token } = await kms.issue({
-      scope: ['kms:read_key', 'kms:export_key', 'kms:create_key', 'kms:rotate_key'],
+      scope: [
+        'kms:read_key',
+        'kms:export_key',
+        'kms:create_key',
+        'kms:rotate_key',
+        'kms:encrypt',
+        'kms:decrypt',
+      ],
       keys: ['mine-*'],
     });
     const refusals = [];
@@ -116,6 +123,9 @@ describe('authorisation', () => {
         ['GET', `/v1/export/${name}?version=1`],
         ['GET', `/v1/export/${name}?version=x`],
         ['POST', `/v1/keys/${name}/rotate`],
+        ['POST', `/v1/encrypt/${name}`],
+        ['POST', `/v1/decrypt/${name}`],
+        ['POST', `/v1/rewrap/${name}`],
         ['POST', `/v1/keys/${name}/rotate?expected_version=1`],
       ] as const) {
         const answer = await kms.internal(path, { method, token });

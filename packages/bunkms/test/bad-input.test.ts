@@ -120,6 +120,12 @@ describe('bad input', () => {
   test.each(NAMES)('the key name %s in a path is refused', async (name) => {
     await expectRefusal(() => kms.api(`/v1/keys/${name}`, { token }), 400, 'invalid_request');
     await expectRefusal(() => kms.internal(`/v1/export/${name}`, { token }), 400, 'invalid_request');
+    for (const operation of ['encrypt', 'decrypt', 'rewrap'])
+      await expectRefusal(
+        () => kms.api(`/v1/${operation}/${name}`, { token, body: { plaintext_b64: '' } }),
+        400,
+        'invalid_request',
+      );
     await expectRefusal(
       () => kms.api(`/v1/keys/${name}/rotate`, { method: 'POST', token }),
       400,
@@ -175,6 +181,11 @@ describe('bad input', () => {
     '/v1/audit?cursor=x',
     '/v1/audit?offset=1',
     '/v1/audit/head?x=1',
+    '/v1/kek?x=1',
+    '/v1/kek/0123456789ABCDEF/unfetched',
+    '/v1/kek/0123456789abcde/unfetched',
+    '/v1/kek/0123456789abcdef/unfetched?limit=0',
+    '/v1/kek/0123456789abcdef/unfetched?cursor=NOPE',
   ])('the query of %s is refused', async (path) => {
     await expectRefusal(() => kms.internal(path, { token }), 400, 'invalid_request');
   });
@@ -230,6 +241,61 @@ describe('bad input', () => {
       'invalid_request',
     );
     expect((await kms.store.findKey('versions-dek', 'current'))?.record?.version).toBe(1);
+  });
+
+  test.each<[string, string]>([
+    ['no base64', '{"plaintext_b64":"?"}'],
+    ['base64url', '{"plaintext_b64":"-_-_"}'],
+    ['base64 without padding', '{"plaintext_b64":"AA"}'],
+    ['base64 with loose bits', '{"plaintext_b64":"AB=="}'],
+    ['base64 with a line break', '{"plaintext_b64":"AAAA\\nAAAA"}'],
+    ['a number', '{"plaintext_b64":7}'],
+    ['another member', '{"plaintext_b64":"","version":1}'],
+    ['the members of another operation', '{"ciphertext_b64":""}'],
+    ['an AAD that is no base64', '{"plaintext_b64":"","aad_b64":"?"}'],
+    ['items that are no list', '{"items":{"plaintext_b64":""}}'],
+    ['no item', '{"items":[]}'],
+    ['an item and a list', '{"items":[{"plaintext_b64":""}],"plaintext_b64":""}'],
+  ])('an encryption with %s is refused', async (_what, body) => {
+    const { status } = await kms.api('/v1/keys', { token, body: { name: 'crypto-dek', type: 'aes-256' } });
+    expect([201, 409]).toContain(status);
+    await expectRefusal(() => kms.api('/v1/encrypt/crypto-dek', { token, body }), 400, 'invalid_request');
+  });
+
+  test('an encryption with a query, or with what is no JSON object, is refused', async () => {
+    const body = '{"plaintext_b64":""}';
+    await expectRefusal(
+      () => kms.api('/v1/encrypt/x-dek?version=1', { token, body }),
+      400,
+      'invalid_request',
+    );
+    for (const text of ['', '[]', '{"plaintext_b64":"","plaintext_b64":""}', '{"__proto__":1}'])
+      await expectRefusal(
+        () => kms.api('/v1/encrypt/x-dek', { method: 'POST', token, body: text }),
+        400,
+        'invalid_json',
+      );
+  });
+
+  test.each<[string, string, object | string | undefined, string]>([
+    ['of KEKs with a KEK', '/v1/kek/rotate', { kek: 'ab'.repeat(32) }, 'invalid_request'],
+    ['of KEKs with no id', '/v1/kek/rotate', { kek_id: 'current' }, 'invalid_request'],
+    ['of KEKs with a list', '/v1/kek/rotate', '[]', 'invalid_json'],
+    ['of KEKs with a query', '/v1/kek/rotate?kek_id=0123456789abcdef', {}, 'invalid_request'],
+    ['of a KEK without an id', '/v1/kek/retire', {}, 'invalid_request'],
+    ['of a KEK with nothing', '/v1/kek/retire', undefined, 'invalid_json'],
+    ['of a KEK with more', '/v1/kek/retire', { kek_id: '0123456789abcdef', force: true }, 'invalid_request'],
+    [
+      'of a KEK with words',
+      '/v1/kek/retire',
+      { kek_id: '0123456789abcdef', accept_damaged: 'yes' },
+      'invalid_request',
+    ],
+    ['of wrappings with a body', '/v1/kek/verify', {}, 'invalid_request'],
+    ['of wrappings with a bad query', '/v1/kek/verify?limit=501', undefined, 'invalid_request'],
+  ])('a rotation, retirement or verification %s is refused', async (_what, path, body, code) => {
+    const call = { method: 'POST', token, ...(body === undefined ? {} : { body }) };
+    await expectRefusal(() => kms.api(path, call), 400, code);
   });
 
   test('a rotation with a body, or with the query of an export, is refused', async () => {

@@ -1,8 +1,17 @@
 import { createPrivateKey, X509Certificate } from 'node:crypto';
-import { existsSync, mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import {
+  appendFileSync,
+  existsSync,
+  mkdtempSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { DatabaseSync } from 'node:sqlite';
+import { kekStatusSchema } from '@bundoc/shared/contract/kek';
 import {
   destroyReceiptSchema,
   exportedKeySchema,
@@ -10,7 +19,7 @@ import {
   keyInfoSchema,
   keyPageSchema,
 } from '@bundoc/shared/contract/keys';
-import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest';
 import { databasePathOf } from '../src/store/sqlite.ts';
 import { call } from './support/http.ts';
 import { bunkms, type Finished, healthcheck, startServer } from './support/process.ts';
@@ -31,7 +40,7 @@ describe('the command line', () => {
   const claimsOf = (token: string) =>
     JSON.parse(Buffer.from(String(token.split('.')[1]), 'base64url').toString());
   const edit = (sql: string) => {
-    const database = new DatabaseSync(databasePathOf(environment.BUNKMS_DATA_DIR));
+    const database = new DatabaseSync(databasePathOf(environment.BUNKMS_DATA_DIR), { timeout: 5_000 });
     database.exec(sql);
     database.close();
   };
@@ -273,28 +282,87 @@ describe('the command line', () => {
       await key(2, ...args);
   }, 120_000);
 
-  test('rotates with the first KEK of the ring, and has it remembered before', async () => {
+  test('rotates the KEK beside a running server, from a staged one to a ring without the former', async () => {
     await init();
     const token = readFileSync(tokenFile, 'utf8').trim();
-    {
-      await using server = await startServer(environment);
-      await call(server.apiUrl, '/v1/keys', { token, body: { name: 'a-dek', type: 'aes-256' } });
-    }
+    const kek = async (...args: string[]) => run('kek', ...args);
+    const json = async (...args: string[]) => JSON.parse((await kek(...args, '--json')).stdout);
+    await using server = await startServer(environment);
+    for (const name of ['a-dek', 'b-dek'])
+      await call(server.apiUrl, '/v1/keys', { token, body: { name, type: 'aes-256' } });
+    const exported = async (name: string) => {
+      const { wrapped_b64, key_material_b64 } = exportedKeySchema.parse(
+        (await call(server.internalUrl, `/v1/export/${name}`, { token })).json(),
+      );
+      return { kekId: Buffer.from(wrapped_b64, 'base64').toString('hex', 1, 9), key_material_b64 };
+    };
+    const made = await exported('a-dek');
+    const { current: former } = kekStatusSchema.strict().parse(await json('status'));
+    expect(made.kekId).toBe(former);
+    expectFailure(await kek('rotate'), 5, /kek_unusable: no KEK is staged/);
+
     const old = readFileSync(environment.BUNKMS_KEK_FILE, 'utf8');
     writeFileSync(environment.BUNKMS_KEK_FILE, `${'ab'.repeat(32)}\n${old}`);
-    expect((await run('key', 'rotate', 'a-dek')).code).toBe(0);
-    const { current_kek, known_keks } = JSON.parse((await run('status', '--json')).stdout);
-    expect(known_keks).toContain(current_kek);
+    expect((await json('list')).keks).toMatchObject([
+      { id: former, state: 'current', versions: 2, secrets: 2 },
+      { state: 'staged', in_ring: true, versions: 0, secrets: 0 },
+    ]);
+    // By way of the server's own look, which follows its ring file.
+    await vi.waitFor(async () => expect(server.output()).toContain('the KEK ring was read anew'), 10_000);
+    const { current, rotation } = kekStatusSchema.strict().parse(await json('rotate'));
+    expect(rotation).toMatchObject({ from: former, total: 2, done: 2, completed_at: expect.any(String) });
+    expect(await exported('a-dek')).toEqual({ ...made, kekId: current });
+    await call(server.apiUrl, '/v1/keys', { token, body: { name: 'c-dek', type: 'aes-256' } });
+    expect((await exported('c-dek')).kekId).toBe(current);
+    expect(await json('verify')).toEqual({ current, checked: 3, under_others: 0, damaged: [] });
+    expect((await kek('verify')).stdout).toContain('3 versions open, 3 of them with the current KEK');
+
+    await exported('b-dek');
+    edit(
+      `UPDATE key_versions SET wrapped = zeroblob(69) WHERE key_id = (SELECT id FROM keys WHERE name = 'c-dek')`,
+    );
+    const faulty = await kek('verify');
+    expect(faulty).toMatchObject({ code: 1, stderr: expect.stringContaining('keys do not open: c-dek') });
+    expect((await kek('unfetched', former)).stdout).toBe('');
+    expect((await kek('retire', '0'.repeat(16))).code).toBe(3);
+    expectFailure(await kek('retire', current), 5, /kek_in_use/);
+    expect(await json('retire', former)).toMatchObject({ id: former, state: 'retired' });
+    writeFileSync(environment.BUNKMS_KEK_FILE, `${'ab'.repeat(32)}\n`);
+    expect((await kek('status')).stdout).toMatch(
+      new RegExp(`^current: ${current}\n${former}  retired  not in the ring`),
+    );
+    await using later = await startServer(environment);
+    const answer = await call(later.internalUrl, '/v1/export/a-dek', { token });
+    expect(answer.json().key_material_b64).toBe(made.key_material_b64);
+  }, 120_000);
+
+  test('lists what speaks against the retirement of a KEK, and can leave the wrapping to the server', async () => {
+    await init();
+    const token = readFileSync(tokenFile, 'utf8').trim();
     await using server = await startServer(environment);
-    const exported = async (version: number) => {
-      const answer = await call(server.internalUrl, `/v1/export/a-dek?version=${version}`, { token });
-      return Buffer.from(exportedKeySchema.parse(answer.json()).wrapped_b64, 'base64')
-        .subarray(1, 9)
-        .toString('hex');
-    };
-    expect(await exported(1)).not.toBe(current_kek);
-    expect(await exported(2)).toBe(current_kek);
-  });
+    await call(server.apiUrl, '/v1/keys', { token, body: { name: 'a-dek', type: 'aes-256' } });
+    await call(server.internalUrl, '/v1/export/a-dek', { token });
+    appendFileSync(environment.BUNKMS_KEK_FILE, `${'cd'.repeat(32)}\n`);
+    await vi.waitFor(async () => expect(server.output()).toContain('the KEK ring was read anew'), 10_000);
+    const { rotation } = JSON.parse((await run('kek', 'rotate', '--no-wait', '--json')).stdout);
+    await vi.waitFor(async () => {
+      const status = JSON.parse((await run('kek', 'status', '--json')).stdout);
+      expect(status.rotation.completed_at).toBeDefined();
+    }, 20_000);
+    expect(server.output()).toContain('everything is wrapped with the current KEK');
+    const refused = await run('kek', 'retire', rotation.from);
+    expect(refused).toMatchObject({
+      code: 5,
+      stdout: 'a-dek\n',
+      stderr: expect.stringContaining('kek_unfetched'),
+    });
+    expect(JSON.parse((await run('kek', 'unfetched', rotation.from, '--json')).stdout)).toEqual({
+      keys: ['a-dek'],
+    });
+    expect((await run('kek', 'retire', rotation.from, '--accept-unfetched')).stdout).toContain('is retired');
+    for (const args of [['rotate', 'x'], ['retire'], ['retire', 'ABCD'], ['unfetched']])
+      expect((await run('kek', ...args)).code).toBe(2);
+  }, 120_000);
 
   test('never makes a new KEK for a store that has one', async () => {
     await init();

@@ -1,10 +1,12 @@
 import { once } from 'node:events';
-import { mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
+import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { type AuditRecord, auditPageSchema } from '@bundoc/shared/contract/audit';
 import { type ExportedKey, exportedKeySchema } from '@bundoc/shared/contract/keys';
 import { afterEach, beforeEach, expect, test, vi } from 'vitest';
+import { parseKekRing } from '../src/vault/kek-provider.ts';
+import { Vault } from '../src/vault/vault.ts';
 import { call } from './support/http.ts';
 import { newKek } from './support/kms.ts';
 import { bunkms, startServer } from './support/process.ts';
@@ -111,3 +113,71 @@ test('after kill -9 in the midst of destructions each key is whole or gone, and 
   }, 10_000);
   expect((await bunkms(environment, 'audit', 'verify')).code).toBe(0);
 });
+
+test('after kill -9 in the midst of rotations of the KEK every key opens, and the next start goes on to the end', async () => {
+  const dataDir = environment.BUNKMS_DATA_DIR;
+  const ring = join(dataDir, 'ring');
+  const keks = [newKek()];
+  const writeRing = () => writeFileSync(ring, keks.join('\n'), { mode: 0o600 });
+  writeRing();
+  const { BUNKMS_KEK: _, ...rest } = { ...environment, BUNKMS_KEK_FILE: ring, BUNKMS_LOG_LEVEL: 'info' };
+  expect((await bunkms(rest, 'init')).code).toBe(0);
+  const issue = ['token', 'issue', '--typ', 'service', '--sub', 'x', '--keys', '*'];
+  const scopes = ['--scope', 'kms:create_key kms:export_key kms:admin'];
+  const token = (await bunkms(rest, ...issue, ...scopes)).stdout.trim();
+  const names = Array.from({ length: 600 }, (_unused, number) => `k${number}`);
+  const made = new Map<string, string>();
+  const exportAll = async (internalUrl: string) => {
+    for (const name of names) {
+      const { key_material_b64 } = (await call(internalUrl, `/v1/export/${name}`, { token })).json();
+      expect(key_material_b64).toBe(made.get(name) ?? key_material_b64);
+      made.set(name, key_material_b64);
+    }
+  };
+  {
+    await using server = await startServer(rest);
+    for (const name of names)
+      await call(server.apiUrl, '/v1/keys', { token, body: { name, type: 'aes-256' } });
+    await exportAll(server.internalUrl);
+  }
+  expect(made.size).toBe(600);
+  const partly: number[] = [];
+  for (let round = 0; round < 3; round++) {
+    const server = await startServer(rest);
+    keks.push(newKek());
+    writeRing();
+    const exited = once(server.process, 'exit');
+    expect((await call(server.apiUrl, '/v1/kek/rotate', { token, method: 'POST' })).status).toBe(202);
+    // While it goes on, and at another place each time.
+    for (let done = 0; done <= round * 150; ) {
+      const { rotation } = (await call(server.apiUrl, '/v1/kek', { token })).json();
+      done = rotation.completed_at === undefined ? rotation.done : 600;
+      partly[round] = done;
+    }
+    server.process.kill('SIGKILL');
+    await exited;
+    await using again = await startServer(rest);
+    await exportAll(again.internalUrl);
+    await vi.waitFor(async () => {
+      const { rotation } = (await call(again.apiUrl, '/v1/kek', { token })).json();
+      expect(rotation).toMatchObject({ done: 600, completed_at: expect.any(String) });
+    }, 40_000);
+    await exportAll(again.internalUrl);
+  }
+  // Otherwise this has shown nothing.
+  expect(Math.min(...partly)).toBeLessThan(600);
+  expect(JSON.parse((await bunkms(rest, 'kek', 'verify', '--json')).stdout)).toMatchObject({
+    checked: 600,
+    under_others: 0,
+    damaged: [],
+  });
+  for (const kek of keks.slice(0, -1)) {
+    const id = new Vault(parseKekRing('test', kek)).currentKekId;
+    expect((await bunkms(rest, 'kek', 'retire', id)).code).toBe(0);
+  }
+  keks.splice(0, 3);
+  writeRing();
+  await using last = await startServer(rest);
+  await exportAll(last.internalUrl);
+  expect((await bunkms(rest, 'audit', 'verify')).code).toBe(0);
+}, 180_000);

@@ -27,7 +27,10 @@ describe('export', () => {
   const create = (name: string) => kms.api('/v1/keys', { token, body: { name, type: 'aes-256' } });
   const accesses = async () => (await kms.records()).filter(({ action }) => action === 'key.export');
   const damage = (sql: string) => {
-    const database = new DatabaseSync(databasePathOf(kms.dataDir), { enableForeignKeyConstraints: false });
+    const database = new DatabaseSync(databasePathOf(kms.dataDir), {
+      timeout: 5_000,
+      enableForeignKeyConstraints: false,
+    });
     database.exec(sql);
     database.close();
   };

@@ -1,4 +1,11 @@
-import { createDecipheriv, createHash, createHmac, createSecretKey, hkdfSync } from 'node:crypto';
+import {
+  createCipheriv,
+  createDecipheriv,
+  createHash,
+  createHmac,
+  createSecretKey,
+  hkdfSync,
+} from 'node:crypto';
 import { copyFileSync, readdirSync, readFileSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { DatabaseSync } from 'node:sqlite';
@@ -7,13 +14,16 @@ import { kmsEventSchema } from '@bundoc/shared/contract/events';
 import { keyDetailSchema, keyPageSchema } from '@bundoc/shared/contract/keys';
 import { FakeClock } from '@bundoc/shared/testing/fake-clock';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
-import { verifyChain } from '../src/audit/chain.ts';
+import { recordHash, verifyChain } from '../src/audit/chain.ts';
 import { isGenuineVersion, keyFault } from '../src/audit/key-record.ts';
 import { lineOf } from '../src/audit/ship/line.ts';
+import { ciphertextKeyOf, decryptFrom, encryptionKeyOf } from '../src/cipher/ciphertext.ts';
 import { blockOf, placeOf } from '../src/service/events.ts';
 import type { KeyRecord, KeyVersionRecord } from '../src/store/port.ts';
 import { databasePathOf } from '../src/store/sqlite.ts';
-import { Vault } from '../src/vault/vault.ts';
+import { foldKekRecords } from '../src/vault/kek-state.ts';
+import { kekIdOf, Vault } from '../src/vault/vault.ts';
+import { completed } from './support/keks.ts';
 import { newDataDir, startKms, type TestKms } from './support/kms.ts';
 import { KeyCalls } from './support/lifecycle.ts';
 
@@ -46,6 +56,44 @@ describe('docs/formats/wrapped-key.md', () => {
     decipher.setAuthTag(wrapped.subarray(53));
     const dek = Buffer.concat([decipher.update(wrapped.subarray(21, 53)), decipher.final()]);
     expect(dek.toString('hex')).toBe(file.dek.plaintext);
+  });
+});
+
+describe('docs/formats/ciphertext.md', () => {
+  const file = golden('ciphertext');
+
+  test('is what this release reads', () => {
+    const key = encryptionKeyOf(createSecretKey(hex(file.dek)));
+    expect(key.export().toString('hex')).toBe(file.encryptionKey);
+    for (const { plaintext, aad, ciphertext } of file.items) {
+      expect(ciphertextKeyOf(hex(ciphertext))).toEqual({ keyId: file.keyId, version: file.version });
+      expect(decryptFrom(key, hex(ciphertext), hex(aad)).toString('hex')).toBe(plaintext);
+    }
+  });
+
+  test('is enough to decrypt without this code', () => {
+    const key = Buffer.from(hkdfSync('sha256', hex(file.dek), '', 'bunkms/encrypt/v1', 32));
+    const ecb = (block: Buffer) =>
+      createCipheriv('aes-256-ecb', key, null).setAutoPadding(false).update(block);
+    for (const { plaintext, aad, ciphertext } of file.items) {
+      const bytes = hex(ciphertext);
+      expect(bytes[0]).toBe(1);
+      expect(bytes.toString('hex', 1, 17)).toBe(file.keyId.replaceAll('-', ''));
+      expect(bytes.readUInt32BE(17)).toBe(file.version);
+      const nonce = bytes.subarray(21, 45);
+      const l = BigInt(`0x${ecb(Buffer.alloc(16)).toString('hex')}`);
+      const k1 = ((l << 1n) & ((1n << 128n) - 1n)) ^ (l >> 127n === 1n ? 0x87n : 0n);
+      const derived = [1, 2].map((counter) => {
+        const block = Buffer.concat([Buffer.of(0, counter, 0x58, 0), nonce.subarray(0, 12)]);
+        const masked = BigInt(`0x${block.toString('hex')}`) ^ k1;
+        return ecb(hex(masked.toString(16).padStart(32, '0')));
+      });
+      const decipher = createDecipheriv('aes-256-gcm', Buffer.concat(derived), nonce.subarray(12));
+      decipher.setAAD(Buffer.concat([bytes.subarray(0, 21), hex(aad)]));
+      decipher.setAuthTag(bytes.subarray(-16));
+      const opened = Buffer.concat([decipher.update(bytes.subarray(45, -16)), decipher.final()]);
+      expect(opened.toString('hex')).toBe(plaintext);
+    }
   });
 });
 
@@ -114,6 +162,45 @@ describe('docs/formats/key-record.md', () => {
   });
 });
 
+describe('docs/formats/kek-records.md', () => {
+  const file = golden('kek-records') as { chainKey: string; records: AuditRecord[] };
+  const [old, current] = ['bbf08bdade8d60dd', '5c541a715d5d0d22'];
+
+  test('is what this release reads', () => {
+    for (const record of file.records) auditRecordSchema.strict().parse(record);
+    expect(foldKekRecords(createSecretKey(hex(file.chainKey)), file.records)).toEqual({
+      current,
+      seq: 32,
+      keks: new Map([
+        [old, { standing: 'retired', since: '2026-01-01T00:00:23.000Z' }],
+        [current, { standing: 'current', since: '2026-01-01T00:00:10.000Z' }],
+      ]),
+      rotation: {
+        seq: 23,
+        from: old,
+        startedAt: '2026-01-01T00:00:10.000Z',
+        completedAt: '2026-01-01T00:00:23.000Z',
+      },
+    });
+  });
+
+  test('any one of which was changed shows it', () => {
+    for (const [at, record] of file.records.entries()) {
+      const records = file.records.with(at, { ...record, time: '2026-01-02T00:00:00.000Z' });
+      expect(foldKekRecords(createSecretKey(hex(file.chainKey)), records)).toEqual({ seq: record.seq });
+    }
+  });
+
+  test('of an earlier release make the latest KEK that it added the current one', () => {
+    const chainKey = createSecretKey(hex(file.chainKey));
+    const [made, staged] = file.records as [AuditRecord, AuditRecord];
+    const { seq, prev_hash: previous } = staged;
+    const draft = { ...staged, action: 'kek.added' };
+    const added = { ...draft, hash: recordHash(chainKey, previous, seq, draft) };
+    expect(foldKekRecords(chainKey, [made, added])).toMatchObject({ current, rotation: undefined });
+  });
+});
+
 describe('docs/formats/shipped-audit.md', () => {
   const text = readFileSync(new URL('golden/shipped-audit.golden.ndjson', import.meta.url), 'utf8');
   const file = golden('audit-chain') as { chainKey: string; records: AuditRecord[] };
@@ -159,14 +246,14 @@ interface GoldenStore {
   }[];
 }
 
-describe.each([1, 2, 4])('a store of schema %i', (schema) => {
+describe.each([1, 2, 4, 5])('a store of schema %i', (schema) => {
   const file = golden(`store-${schema}`) as GoldenStore;
   let dataDir: string;
   // At a time at which none of the keys is due.
   const clock = new FakeClock();
   const open = () => startKms({ dataDir, kek: hex(file.kek).toString('base64'), clock });
   const readDatabase = <T>(read: (database: DatabaseSync) => T): T => {
-    const database = new DatabaseSync(databasePathOf(dataDir));
+    const database = new DatabaseSync(databasePathOf(dataDir), { timeout: 5_000 });
     try {
       return read(database);
     } finally {
@@ -179,11 +266,11 @@ describe.each([1, 2, 4])('a store of schema %i', (schema) => {
   });
   afterEach(() => rmSync(dataDir, { recursive: true }));
 
-  test('is what it says it is, and is brought to schema 4', async () => {
+  test('is what it says it is, and is brought to schema 5', async () => {
     const versionOf = (database: DatabaseSync) => database.prepare('PRAGMA user_version').get();
     expect(readDatabase(versionOf)).toEqual({ user_version: schema });
     await (await open())[Symbol.asyncDispose]();
-    expect(readDatabase(versionOf)).toEqual({ user_version: 4 });
+    expect(readDatabase(versionOf)).toEqual({ user_version: 5 });
     expect(readDatabase((database) => database.prepare('PRAGMA integrity_check').get())).toEqual({
       integrity_check: 'ok',
     });
@@ -239,6 +326,27 @@ describe.each([1, 2, 4])('a store of schema %i', (schema) => {
   });
 });
 
+test('a store in the midst of a rotation of the KEK is brought to its end, with every key as it was', async () => {
+  const file = golden('store-5-rotating') as { keks: string[]; current: string; keys: GoldenStore['keys'] };
+  const dataDir = newDataDir();
+  copyFileSync(new URL('golden/store-5-rotating.golden.sqlite', import.meta.url), databasePathOf(dataDir));
+  const kek = file.keks.map((one) => hex(one).toString('base64')).join('\n');
+  {
+    await using kms = await startKms({ dataDir, kek, clock: new FakeClock() });
+    const keys = await KeyCalls.of(kms);
+    const status = await completed(kms);
+    expect(status).toMatchObject({ current: file.current, rotation: { total: 6, done: 5 } });
+    for (const { name, versions } of file.keys)
+      for (const { version, kcv, material } of versions) {
+        const key = (await keys.export(name, version)).json();
+        expect(key).toMatchObject({ kcv, key_material_b64: hex(material).toString('base64') });
+        expect(kekIdOf(Buffer.from(key.wrapped_b64, 'base64'))).toBe(file.current);
+      }
+    expect(await kms.verify()).toMatchObject({ intact: true });
+  }
+  rmSync(dataDir, { recursive: true });
+});
+
 describe('a store of an earlier release', () => {
   const file = golden('store-2') as GoldenStore;
   let dataDir: string;
@@ -249,7 +357,7 @@ describe('a store of an earlier release', () => {
   afterEach(() => rmSync(dataDir, { recursive: true }));
   const open = () => startKms({ dataDir, kek: hex(file.kek).toString('base64') });
   const change = (sql: string) => {
-    const database = new DatabaseSync(databasePathOf(dataDir));
+    const database = new DatabaseSync(databasePathOf(dataDir), { timeout: 5_000 });
     database.exec(sql);
     database.close();
   };
@@ -276,6 +384,8 @@ describe('a store of an earlier release', () => {
     await (await open())[Symbol.asyncDispose]();
     change(`
       UPDATE keys SET state = 'disabled', revision = 0, version_digests = x'';
+      DROP INDEX audit_keks; DROP INDEX key_versions_by_kek; DROP TABLE claims; DROP TABLE presences;
+      DROP INDEX audit_but_bulk; CREATE INDEX audit_but_exports ON audit (seq) WHERE action <> 'key.export';
       DROP INDEX audit_key_changes; DROP INDEX keys_by_due; DROP INDEX keys_by_idempotency;
       ALTER TABLE keys DROP COLUMN revision; ALTER TABLE keys DROP COLUMN exportable;
       ALTER TABLE keys DROP COLUMN rotate_after_days; ALTER TABLE keys DROP COLUMN due_at;

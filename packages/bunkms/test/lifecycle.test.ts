@@ -1,16 +1,14 @@
 import { readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { DatabaseSync } from 'node:sqlite';
 import { destroyReceiptSchema, keyDetailSchema, keyPageSchema } from '@bundoc/shared/contract/keys';
 import type { ProblemCode } from '@bundoc/shared/contract/problem';
 import { FakeClock } from '@bundoc/shared/testing/fake-clock';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
-import { databasePathOf } from '../src/store/sqlite.ts';
 import { parseKekRing } from '../src/vault/kek-provider.ts';
 import { Vault } from '../src/vault/vault.ts';
 import type { Answer } from './support/http.ts';
 import { newKek, startKms, type TestKms } from './support/kms.ts';
-import { infoIn, KeyCalls, STATES, type State } from './support/lifecycle.ts';
+import { edit, infoIn, KeyCalls, STATES, type State } from './support/lifecycle.ts';
 
 const DAY_MS = 86_400_000;
 const NAME = 'a-dek';
@@ -23,8 +21,22 @@ const gone = refused(410, 'key_destroyed');
 const pending = refused(409, 'key_pending_deletion');
 const ok = (after: State, status = 200): Outcome => [status, undefined, after];
 
+/** What uses a key, and changes nothing of it. */
+const USE: Record<State, Outcome> = {
+  enabled: ok('enabled'),
+  disabled: refused(409, 'key_disabled')('disabled'),
+  pending_deletion: pending('pending_deletion'),
+  destroyed: gone('destroyed'),
+};
+
 /** Every operation, what asks for it, and what it does in each state. */
-const MATRIX: Record<string, { call: (keys: KeyCalls) => Promise<Answer>; in: Record<State, Outcome> }> = {
+const MATRIX: Record<
+  string,
+  {
+    call: (keys: KeyCalls, ciphertexts: readonly [string, string]) => Promise<Answer>;
+    in: Record<State, Outcome>;
+  }
+> = {
   create: {
     call: (keys) => keys.create(NAME),
     in: {
@@ -45,21 +57,32 @@ const MATRIX: Record<string, { call: (keys: KeyCalls) => Promise<Answer>; in: Re
   },
   export: {
     call: (keys) => keys.export(NAME),
-    in: {
-      enabled: ok('enabled'),
-      disabled: refused(409, 'key_disabled')('disabled'),
-      pending_deletion: pending('pending_deletion'),
-      destroyed: gone('destroyed'),
-    },
+    in: USE,
   },
   'export of an older version': {
     call: (keys) => keys.export(NAME, 1),
-    in: {
-      enabled: ok('enabled'),
-      disabled: refused(409, 'key_disabled')('disabled'),
-      pending_deletion: pending('pending_deletion'),
-      destroyed: gone('destroyed'),
-    },
+    in: USE,
+  },
+  encrypt: {
+    call: (keys) => keys.crypto('encrypt', NAME, { plaintext_b64: '' }),
+    in: USE,
+  },
+  decrypt: {
+    call: (keys, [, current]) => keys.crypto('decrypt', NAME, { ciphertext_b64: current }),
+    in: USE,
+  },
+  'decrypt of an older version': {
+    call: (keys, [older]) => keys.crypto('decrypt', NAME, { ciphertext_b64: older }),
+    in: USE,
+  },
+  rewrap: {
+    call: (keys, [older]) => keys.crypto('rewrap', NAME, { ciphertext_b64: older }),
+    in: USE,
+  },
+  'decrypt of a batch': {
+    call: (keys, [older, current]) =>
+      keys.crypto('decrypt', NAME, { items: [{ ciphertext_b64: older }, { ciphertext_b64: current }] }),
+    in: USE,
   },
   rotate: {
     call: (keys) => keys.post(NAME, 'rotate'),
@@ -157,10 +180,10 @@ describe('the state of a key', () => {
     STATES.map((state) => ({ operation, state, call, outcome: outcomes[state] })),
   );
   test.each(cases)('$state decides what $operation answers and does', async ({ state, call, outcome }) => {
-    await keys.make(NAME, state);
+    const ciphertexts = await keys.make(NAME, state);
     const before = (await kms.store.findKey(NAME, 'all'))?.record;
     const [status, code, after] = outcome;
-    const answer = await call(keys);
+    const answer = await call(keys, ciphertexts);
     expect([answer.status, answer.json().code]).toEqual([status, code]);
     const record = (await kms.store.findKey(NAME, 'all'))?.record;
     expect(record?.state).toBe(after);
@@ -236,6 +259,9 @@ describe('the deletion of a key', () => {
     const further = newKek();
     await using ring = await startKms({ dataDir: kms.dataDir, kek: `${further}\n${kms.kek}`, clock });
     const ringKeys = await KeyCalls.of(ring);
+    expect((await ring.api('/v1/kek/rotate', { method: 'POST', token: await ring.fullToken() })).status).toBe(
+      202,
+    );
     await ringKeys.post(NAME, 'rotate');
     const kekIds = [kms.kek, further].map((kek) => new Vault(parseKekRing('test', kek)).currentKekId);
     const receipt = destroyReceiptSchema.strict().parse((await ringKeys.shred(NAME)).json());
@@ -258,9 +284,7 @@ describe('the deletion of a key', () => {
     expect(keyPageSchema.parse((await later.list()).json()).keys).toMatchObject([
       { name: NAME, state: 'destroyed' },
     ]);
-    const database = new DatabaseSync(databasePathOf(kms.dataDir), { timeout: 10_000 });
-    database.exec('DELETE FROM key_versions; DELETE FROM keys;');
-    database.close();
+    edit(again, 'DELETE FROM key_versions; DELETE FROM keys;');
     expect((await later.create(NAME)).json()).toMatchObject({ code: 'KEY_EXISTS' });
     expect((await later.export(NAME)).json()).toMatchObject({ code: 'key_damaged' });
   });

@@ -1,6 +1,7 @@
 import { describe, expect, test } from 'vitest';
 import type { Answer } from './support/http.ts';
-import { startKms } from './support/kms.ts';
+import { kekIdOfText } from './support/keks.ts';
+import { newKek, startKms, type TestKms } from './support/kms.ts';
 import { KeyCalls, type State } from './support/lifecycle.ts';
 import { isLinearizable, type Timed } from './support/linearizability.ts';
 
@@ -13,7 +14,18 @@ interface Model {
   readonly revision: number;
 }
 
-type Kind = 'create' | 'rotate' | 'export' | 'read' | 'enable' | 'disable' | 'schedule' | 'restore' | 'shred';
+type Kind =
+  | 'create'
+  | 'rotate'
+  | 'export'
+  | 'encrypt'
+  | 'decrypt'
+  | 'read'
+  | 'enable'
+  | 'disable'
+  | 'schedule'
+  | 'restore'
+  | 'shred';
 
 interface Operation extends Timed {
   readonly kind: Kind;
@@ -43,7 +55,7 @@ function refusalOf({ state }: Model, kind: Kind): string | undefined {
   if (state === 'absent') return 'KEY_NOT_FOUND';
   if (state === 'destroyed') return 'key_destroyed';
   if (kind === 'restore') return state === 'pending_deletion' ? undefined : 'key_not_pending_deletion';
-  const isUse = kind === 'rotate' || kind === 'export';
+  const isUse = kind === 'rotate' || kind === 'export' || kind === 'encrypt' || kind === 'decrypt';
   if (state === 'pending_deletion' && (isUse || kind === 'enable' || kind === 'disable'))
     return 'key_pending_deletion';
   return state === 'disabled' && isUse ? 'key_disabled' : undefined;
@@ -59,6 +71,8 @@ function outcomesOf(model: Model, kind: Kind): readonly Model[] {
       // A rotation that another one overtook answers with the version of that one.
       return [model, { ...model, version: model.version + 1, revision: model.revision + 1 }];
     case 'export':
+    case 'encrypt':
+    case 'decrypt':
     case 'read':
       return [model];
     case 'enable':
@@ -73,10 +87,13 @@ function outcomesOf(model: Model, kind: Kind): readonly Model[] {
   }
 }
 
-const CALLS: Record<Kind, (keys: KeyCalls) => Promise<Answer>> = {
+/** What asks for it; with a ciphertext of the key, once there is one. */
+const CALLS: Record<Kind, (keys: KeyCalls, ciphertext: string) => Promise<Answer>> = {
   create: (keys) => keys.create(NAME),
   rotate: (keys) => keys.post(NAME, 'rotate'),
   export: (keys) => keys.export(NAME),
+  encrypt: (keys) => keys.crypto('encrypt', NAME, { plaintext_b64: '' }),
+  decrypt: (keys, ciphertext) => keys.crypto('decrypt', NAME, { ciphertext_b64: ciphertext }),
   read: (keys) => keys.read(NAME),
   enable: (keys) => keys.post(NAME, 'enable'),
   disable: (keys) => keys.post(NAME, 'disable'),
@@ -98,15 +115,28 @@ function randomOf(seed: number): () => number {
 
 const WEIGHTED: readonly Kind[] = [
   ...Array.from({ length: 3 }, () => ['create', 'rotate', 'disable', 'enable', 'read'] as const).flat(),
-  ...Array.from({ length: 8 }, () => 'export' as const),
+  ...Array.from({ length: 6 }, () => ['export', 'encrypt', 'decrypt'] as const).flat(),
   ...(['schedule', 'restore', 'restore'] as const),
 ];
 
+/** Makes one KEK of the ring the current one, and the other one the next time. */
+function kekRotator(kms: TestKms, ring: string): () => Promise<void> {
+  const kekIds = ring.split('\n').map(kekIdOfText);
+  let times = 0;
+  return async () => {
+    const kekId = kekIds[++times % kekIds.length];
+    const answer = await kms.api('/v1/kek/rotate', { token: await kms.fullToken(), body: { kek_id: kekId } });
+    expect(answer.status, answer.text).toBe(202);
+  };
+}
+
 describe('concurrent calls on one key', () => {
   test.each([1, 2, 3, 4])('through two services, 100 of them, are linearizable (seed %i)', async (seed) => {
-    await using kms = await startKms();
-    await using other = await startKms({ dataDir: kms.dataDir, kek: kms.kek });
+    const kek = `${newKek()}\n${newKek()}`;
+    await using kms = await startKms({ kek });
+    await using other = await startKms({ dataDir: kms.dataDir, kek });
     const services = [await KeyCalls.of(kms), await KeyCalls.of(other)] as const;
+    const rotateKek = kekRotator(kms, kek);
     const random = randomOf(seed);
     const kinds = Array.from({ length: 100 }, (_, index): Kind => {
       // Near the end, so that there is something to destroy and something that comes too late.
@@ -116,12 +146,19 @@ describe('concurrent calls on one key', () => {
     let now = 0;
     const history: Operation[] = [];
     const queue = [...kinds.entries()];
+    let ciphertext = '';
     const worker = async (): Promise<void> => {
       for (let next = queue.shift(); next !== undefined; next = queue.shift()) {
-        const [index, kind] = next;
+        const [index, chosen] = next;
+        // Whatever is done to KEKs meanwhile, nobody sees anything of it.
+        if (index % 30 === 15) await rotateKek();
+        const kind = chosen === 'decrypt' && ciphertext === '' ? 'encrypt' : chosen;
         const invokedAt = ++now;
-        const answer = await CALLS[kind](services[index % 2 === 0 ? 0 : 1]);
-        const { code, version, revision } = answer.json();
+        const answer = await CALLS[kind](services[index % 2 === 0 ? 0 : 1], ciphertext);
+        const { code, ciphertext_b64, revision, ...told } = answer.json();
+        ciphertext = ciphertext_b64 ?? ciphertext;
+        // A decryption tells of the version of its ciphertext, whichever is the current one.
+        const version = kind === 'decrypt' ? undefined : told.version;
         history.push({ kind, invokedAt, answeredAt: ++now, code, version, revision });
       }
     };
@@ -131,14 +168,18 @@ describe('concurrent calls on one key', () => {
     expect(isLinearizable(ABSENT, history, step)).toBe(true);
     // In the chain, too, no release comes after the end of the key, nor while it may not be used.
     let state: State | 'absent' = 'absent';
-    for (const { action, outcome } of await kms.records()) {
+    for (const { action, outcome, detail } of await kms.records()) {
       if (action === 'key.create' || action === 'key.enable') state = 'enabled';
       if (action === 'key.disable' || action === 'key.restore') state = 'disabled';
       if (action === 'key.schedule_deletion') state = 'pending_deletion';
       if (action === 'key.destroy') state = 'destroyed';
       if (action === 'key.export' && outcome === 'allowed') expect(state).toBe('enabled');
+      // The first use of a minute; the count of the others may come later.
+      if (/^key\.(en|de)crypt$/.test(action) && detail?.['since'] === undefined && outcome === 'allowed')
+        expect(state).toBe('enabled');
     }
     expect(state).toBe('destroyed');
+    expect((await kms.records()).filter(({ action }) => action === 'kek.rotate')).toHaveLength(3);
     expect(await kms.verify()).toMatchObject({ intact: true });
   });
 });
@@ -165,6 +206,16 @@ describe('the checker', () => {
       expect(isLinearizable(ABSENT, [made, at(3, 6, 'disable'), at(4, 5, 'export', { code })], step)).toBe(
         true,
       );
+  });
+
+  test('rejects a decryption after a destruction was answered, and an encryption under an older version', () => {
+    const gone = at(3, 4, 'shred', { revision: 2 });
+    expect(isLinearizable(ABSENT, [made, gone, at(5, 6, 'decrypt')], step)).toBe(false);
+    expect(isLinearizable(ABSENT, [made, gone, at(5, 6, 'decrypt', { code: 'key_destroyed' })], step)).toBe(
+      true,
+    );
+    const rotated = at(3, 4, 'rotate', { version: 2, revision: 2 });
+    expect(isLinearizable(ABSENT, [made, rotated, at(5, 6, 'encrypt', { version: 1 })], step)).toBe(false);
   });
 
   test('rejects an export after a disabling was answered', () => {

@@ -70,7 +70,7 @@ describe('a store that hangs', () => {
     const faulty = new FaultyStore();
     await using kms = await startKms({ decorate: faulty.decorate });
     const token = await kms.fullToken();
-    faulty.replaced.findToken = () =>
+    faulty.replaced.liveFamily = () =>
       Promise.reject(new AppError('storage_unavailable', { cause: new Error('/var/lib') }));
     const answer = await kms.api('/v1/keys', { token });
     expect(answer).toMatchObject({ status: 503, headers: { 'retry-after': '1' } });

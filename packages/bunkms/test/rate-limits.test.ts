@@ -2,7 +2,13 @@ import { FakeClock } from '@bundoc/shared/testing/fake-clock';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { startKms, type TestKms } from './support/kms.ts';
 
-const LIMITS = { exportsPerToken: 0, exportsPerKey: 0, renewalsPerMinute: 0 };
+const LIMITS = {
+  exportsPerToken: 0,
+  exportsPerKey: 0,
+  cryptoPerToken: 0,
+  cryptoPerKey: 0,
+  renewalsPerMinute: 0,
+};
 
 describe('rate limits', () => {
   let clock: FakeClock;
@@ -82,6 +88,25 @@ describe('rate limits', () => {
     expect(await statuses(times(20, ['a-dek', stranger]))).toEqual(times(20, 403));
     expect(await statuses([['a-dek', await reader()]])).toEqual([200]);
   });
+
+  test.each(['cryptoPerToken', 'cryptoPerKey'] as const)(
+    'bound the items that are encrypted and decrypted (%s), also in batches, which are paid for afterwards',
+    async (limit) => {
+      await start({ [limit]: 10 });
+      const { token } = await kms.issue({ scope: ['kms:encrypt', 'kms:decrypt'], keys: ['*'] });
+      const ask = async (operation: string, count: number) => {
+        const items = times(count, {});
+        return (await kms.api(`/v1/${operation}/a-dek`, { token, body: { items } })).status;
+      };
+      expect(await ask('encrypt', 40)).toBe(200);
+      expect(await ask('decrypt', 100)).toBe(200);
+      expect(await ask('rewrap', 1)).toBe(429);
+      clock.advance(9_000);
+      expect(await ask('encrypt', 1)).toBe(429);
+      clock.advance(1_000);
+      expect(await ask('encrypt', 1)).toBe(200);
+    },
+  );
 
   test('bound the renewals of one family, and a refused one makes no token', async () => {
     await start({ renewalsPerMinute: 2 });

@@ -50,7 +50,7 @@ describe('rotation', () => {
   const recordsOf = async (action: string) =>
     (await kms.records()).filter((record) => record.action === action);
   const edit = (sql: string) => {
-    const database = new DatabaseSync(databasePathOf(kms.dataDir));
+    const database = new DatabaseSync(databasePathOf(kms.dataDir), { timeout: 5_000 });
     database.exec(sql);
     database.close();
   };
@@ -249,7 +249,8 @@ describe('rotation', () => {
     const versionDigests = withDigests(record.versionDigests, [added]);
     const next = { ...record, version, revision: 2, versionDigests };
     const origin = { caller: {}, time: record.createdAt, action: 'key.rotate' };
-    await kms.store.updateKey({ record: next, versions: [added], audit: keyChangeDraft(origin, next) });
+    const audit = keyChangeDraft(origin, next);
+    await kms.store.updateKey({ record: next, versions: [added], audit, previous: record });
 
     const last = await rotated();
     expect(last.version).toBe(KEY_VERSIONS_MAX);
@@ -311,7 +312,7 @@ describe('rotation', () => {
     },
   );
 
-  test('wraps with the current KEK and leaves older versions under theirs', async () => {
+  test('wraps with the KEK that is on record as the current one, not with the first of the ring', async () => {
     await kms.running.close();
     const further = newKek();
     await using ring = await startKms({ dataDir: kms.dataDir, kek: `${further}\n${kms.kek}` });
@@ -319,6 +320,9 @@ describe('rotation', () => {
     const kekOf = async (version: number) =>
       kekIdOf(Buffer.from((await exported(`?version=${version}`, ring)).wrapped_b64, 'base64'));
     expect(await kekOf(1)).toBe(new Vault(parseKekRing('test', kms.kek)).currentKekId);
-    expect(await kekOf(2)).toBe(new Vault(parseKekRing('test', further)).currentKekId);
+    expect(await kekOf(2)).toBe(new Vault(parseKekRing('test', kms.kek)).currentKekId);
+    expect((await ring.api('/v1/kek/rotate', { method: 'POST', token })).status).toBe(202);
+    await rotated('', ring);
+    expect(await kekOf(3)).toBe(new Vault(parseKekRing('test', further)).currentKekId);
   });
 });

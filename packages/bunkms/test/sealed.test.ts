@@ -2,6 +2,7 @@ import { createHash } from 'node:crypto';
 import { readdirSync, readFileSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import { rotateKeks } from './support/keks.ts';
 import { newDataDir, newKek, startKms } from './support/kms.ts';
 
 describe('a service with another KEK than its store was made with', () => {
@@ -105,20 +106,32 @@ describe('a service with another KEK than its store was made with', () => {
     expect(readdirSync(dataDir)).not.toContain('sealed-refusals.jsonl');
   });
 
-  test('stays unsealed when a further KEK is put first, and wraps new keys with that one', async () => {
+  test('stays unsealed when a further KEK is put first, and goes on wrapping with the recorded one', async () => {
     const further = newKek();
     await using kms = await startKms({ dataDir, kek: `${further}\n${kek}` });
     await kms.api('/v1/keys', { token, body: { name: 'new-dek', type: 'aes-256' } });
     for (const name of ['a-dek', 'new-dek'])
       expect((await kms.internal(`/v1/export/${name}`, { token })).status).toBe(200);
-    expect((await kms.records()).filter(({ action }) => action === 'kek.added')).toHaveLength(1);
+    expect((await kms.records()).filter(({ action }) => action === 'kek.stage')).toHaveLength(1);
     await kms.running.close();
 
-    // Without the further KEK only what was wrapped with it is out of reach.
+    // A KEK that was only staged may be taken out again.
     await using back = await startKms({ dataDir, kek });
-    expect((await back.internal('/v1/export/a-dek', { token })).status).toBe(200);
-    expect((await back.internal('/v1/export/new-dek', { token })).json()).toMatchObject({
-      code: 'key_damaged',
-    });
+    for (const name of ['a-dek', 'new-dek'])
+      expect((await back.internal(`/v1/export/${name}`, { token })).status).toBe(200);
+  });
+
+  test('is sealed for a ring that lacks the current KEK, before a rotation and after it', async () => {
+    const further = newKek();
+    const isSealed = async (ring: string) => {
+      await using kms = await startKms({ dataDir, kek: ring });
+      return (await kms.api('/ready')).json().status === 'sealed';
+    };
+    expect([await isSealed(further), await isSealed(kek)]).toEqual([true, false]);
+    {
+      await using kms = await startKms({ dataDir, kek: `${kek}\n${further}` });
+      await rotateKeks(kms);
+    }
+    expect([await isSealed(kek), await isSealed(further)]).toEqual([true, false]);
   });
 });

@@ -1,3 +1,4 @@
+import { createSecretKey } from 'node:crypto';
 import { readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { DatabaseSync } from 'node:sqlite';
@@ -6,6 +7,7 @@ import { exportedKeySchema } from '@bundoc/shared/contract/keys';
 import { issuedTokenSchema } from '@bundoc/shared/contract/tokens';
 import { AppError } from '@bundoc/shared/errors';
 import { expect, test } from 'vitest';
+import { encryptionKeyOf } from '../src/cipher/ciphertext.ts';
 import { databasePathOf } from '../src/store/sqlite.ts';
 import { FaultyStore } from './support/faulty-store.ts';
 import type { Answer, Call } from './support/http.ts';
@@ -31,7 +33,9 @@ test('no KEK, no DEK, no token and no signing seed is in any log line, error, me
   planted.set('KEK', spellings(Buffer.from(kek, 'base64')));
   const shown: string[] = [];
 
-  await using kms = await startKms({ kek, decorate: faulty.decorate });
+  const further = newKek();
+  planted.set('further KEK', spellings(Buffer.from(further, 'base64')));
+  await using kms = await startKms({ kek: `${kek}\n${further}`, decorate: faulty.decorate });
   const { signingKey, chainKey } = await kms.secrets();
   planted.set(
     'signing seed',
@@ -52,12 +56,39 @@ test('no KEK, no DEK, no token and no signing seed is in any log line, error, me
   const exportKey = async (name: string) => {
     const answer = await kms.internal(`/v1/export/${name}`, { token });
     const key = exportedKeySchema.parse(answer.json());
-    planted.set(`DEK ${name}.${key.version}`, spellings(Buffer.from(key.key_material_b64, 'base64')));
+    const dek = Buffer.from(key.key_material_b64, 'base64');
+    planted.set(`DEK ${name}.${key.version}`, spellings(dek));
+    const encryptionKey = encryptionKeyOf(createSecretKey(dek)).export();
+    planted.set(`encryption key ${name}.${key.version}`, spellings(encryptionKey));
+  };
+
+  // What is encrypted, and what with; neither may stand anywhere, ciphertexts may.
+  const plaintext = Buffer.from('a planted plaintext, of some length');
+  const aad = Buffer.from('planted additional data');
+  planted.set('plaintext', spellings(plaintext));
+  planted.set('AAD', spellings(aad));
+  const encrypted = async (name: string) => {
+    const body = { plaintext_b64: plaintext.toString('base64'), aad_b64: aad.toString('base64') };
+    const { ciphertext_b64 } = (await ask('api', `/v1/encrypt/${name}`, { token, body })).json();
+    const item = { ciphertext_b64, aad_b64: body.aad_b64 };
+    expect((await kms.api(`/v1/decrypt/${name}`, { token, body: item })).json().plaintext_b64).toBe(
+      body.plaintext_b64,
+    );
+    await ask('api', `/v1/rewrap/${name}`, { token, body: item });
+    // With faults, of which the answers and the records tell.
+    await ask('api', `/v1/decrypt/${name}`, { token, body: { ...item, aad_b64: '' } });
+    await ask('api', `/v1/decrypt/${name}`, {
+      token,
+      body: { items: [{ ciphertext_b64 }, body, item.aad_b64] },
+    });
+    await ask('api', `/v1/encrypt/${name}`, { token, body: { ...body, version: body.plaintext_b64 } });
+    await ask('api', `/v1/encrypt/${body.plaintext_b64}`, { token, body });
   };
 
   for (const name of ['a-dek', 'b-dek', 'c-dek']) {
     await ask('api', '/v1/keys', { token, body: { name, type: 'aes-256' } });
     await exportKey(name);
+    await encrypted(name);
     await ask('internal', `/v1/keys/${name}/rotate`, { method: 'POST', token });
     await exportKey(name);
     await ask('api', `/v1/keys/${name}`, { token });
@@ -65,6 +96,19 @@ test('no KEK, no DEK, no token and no signing seed is in any log line, error, me
   plant(issuedTokenSchema.parse((await kms.api('/v1/tokens/renew', { method: 'POST', token })).json()).token);
   const issue = { sub: 'x', typ: 'client', scope: ['docs:read'], projects: ['*'] };
   plant(issuedTokenSchema.parse((await kms.api('/v1/tokens', { token, body: issue })).json()).token);
+
+  // A rotation of the KEK, with KEKs in the places where ids belong.
+  for (const wrong of [kek, further, Buffer.from(further, 'base64').toString('hex')])
+    for (const path of ['/v1/kek/rotate', '/v1/kek/retire'])
+      await ask('api', path, { token, body: { kek_id: wrong, [wrong]: wrong } });
+  await ask('api', `/v1/kek/${encodeURIComponent(further)}/unfetched`, { token });
+  const { rotation } = (await ask('api', '/v1/kek/rotate', { method: 'POST', token })).json();
+  await expect
+    .poll(async () => (await ask('api', '/v1/kek', { token })).json().rotation.completed_at)
+    .toBeDefined();
+  await ask('api', '/v1/kek/verify', { method: 'POST', token });
+  await ask('api', `/v1/kek/${rotation.from}/unfetched`, { token });
+  await ask('api', '/v1/kek/retire', { token, body: { kek_id: rotation.from } });
 
   // Everything that can go wrong, with secrets in the places where they might be repeated.
   await ask('api', '/v1/keys', { token, body: { name: kek, type: 'aes-256' } });
@@ -88,7 +132,7 @@ test('no KEK, no DEK, no token and no signing seed is in any log line, error, me
     '/nothing',
   ])
     await ask('api', path, { token });
-  const database = new DatabaseSync(databasePathOf(kms.dataDir));
+  const database = new DatabaseSync(databasePathOf(kms.dataDir), { timeout: 5_000 });
   database.exec(
     `UPDATE key_versions SET wrapped = zeroblob(69) WHERE key_id = (SELECT id FROM keys WHERE name = 'b-dek');
      UPDATE key_versions SET kcv = '' WHERE key_id = (SELECT id FROM keys WHERE name = 'c-dek')`,

@@ -35,10 +35,12 @@ afterEach(() => kms[Symbol.asyncDispose]());
 async function newSweep(at = kms): Promise<KeySweep> {
   const logger = createLogger({ service: 'bunkms', level: 'silent' });
   const store = faulty.decorate(at.store);
+  const state = await at.secrets();
   const ports: KeyPorts = {
     store,
     vault: new Vault(parseKekRing('test', at.kek)),
-    chainKey: (await at.secrets()).chainKey,
+    keks: { refresh: async () => state.keks },
+    chainKey: state.chainKey,
     audit: new AuditLog({ store, logger, metrics: createMetrics() }),
     clock,
     logger,
@@ -326,7 +328,7 @@ describe('a rotation policy', () => {
     if (record === undefined) throw new Error('no key');
     const last = { ...record, version: KEY_VERSIONS_MAX, revision: 2 };
     const audit = keyChangeDraft({ caller: {}, time: record.createdAt, action: 'key.rotate' }, last);
-    await kms.store.updateKey({ record: last, versions: [], audit });
+    await kms.store.updateKey({ record: last, versions: [], audit, previous: record });
     clock.advance(2 * DAY_MS);
     await (await newSweep()).run();
     expect(await versionOf()).toBe(KEY_VERSIONS_MAX);

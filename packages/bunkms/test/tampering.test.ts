@@ -19,7 +19,10 @@ interface Rows {
 type Row = Record<string, string | number | null | Uint8Array>;
 
 function withoutForeignKeys<T>(kms: TestKms, use: (database: DatabaseSync) => T): T {
-  const database = new DatabaseSync(databasePathOf(kms.dataDir), { enableForeignKeyConstraints: false });
+  const database = new DatabaseSync(databasePathOf(kms.dataDir), {
+    timeout: 5_000,
+    enableForeignKeyConstraints: false,
+  });
   try {
     return use(database);
   } finally {
@@ -177,7 +180,7 @@ describe('a key whose record was touched behind the service', () => {
     expect(await damagedKeys()).toEqual([NAME]);
     const changes = `instr(detail, '"revision":') > 0`;
     const index = `CREATE INDEX audit_key_changes ON audit (key, seq) WHERE ${changes}`;
-    const database = new DatabaseSync(databasePathOf(kms.dataDir), { defensive: false });
+    const database = new DatabaseSync(databasePathOf(kms.dataDir), { timeout: 5_000, defensive: false });
     database.exec(
       `DROP INDEX audit_key_changes; ${index} AND action <> 'key.disable'; PRAGMA writable_schema = ON`,
     );

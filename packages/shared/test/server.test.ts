@@ -369,11 +369,11 @@ describe('what strangers and slow clients can hold', () => {
   const whole = post('{}'.padStart(600), JSON_TYPE);
 
   /** A client that has sent the first byte of its body, once the server has met it. */
-  async function slowClient(server: Running): Promise<Socket> {
+  async function slowClient(server: Running, begun = whole.slice(0, -599)): Promise<Socket> {
     const met = once(server.app.server, 'request');
     const socket = openRaw(server.port);
     socket.on('error', () => undefined);
-    socket.write(whole.slice(0, -599));
+    socket.write(begun);
     await met;
     await new Promise(setImmediate);
     return socket;
@@ -406,6 +406,19 @@ describe('what strangers and slow clients can hold', () => {
     const chunked = `POST /items HTTP/1.1\r\nHost: x\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n${JSON_TYPE}\r\n`;
     expect((await sendRaw(server.port, `${chunked}2\r\n{}\r\n0\r\n\r\n`)).status).toBe(503);
     expect((await sendRaw(server.port, get('/items/a'))).status).toBe(200);
+    socket.destroy();
+  });
+
+  it('is counted up to the limit of its route, where that has one of its own', async () => {
+    await using server = await start({ heldBytesMax: 3_500 }, (app) => {
+      app.post('/large', { bodyLimit: 4_000 }, async () => 'ok');
+    });
+    const large = `POST /large HTTP/1.1\r\nHost: x\r\nConnection: close\r\n${JSON_TYPE}Content-Length: 3000\r\n\r\n`;
+    const socket = await slowClient(server, large);
+    expect((await sendRaw(server.port, whole)).status).toBe(503);
+    socket.write(' '.repeat(3_000));
+    expect((await readAnswer(socket)).status).toBe(200);
+    expect((await sendRaw(server.port, whole)).status).toBe(200);
     socket.destroy();
   });
 

@@ -170,6 +170,25 @@ describe('InstanceManager', () => {
     await write('p');
   });
 
+  it('keeps the new wrapping of an older version as well, when that is fetched anew', async () => {
+    const { clock, service, disk, write, keys, openings } = start();
+    await write('p');
+    await keys.rotate('p', 1);
+    await write('p');
+    await settle();
+    const opened = openings();
+    service.keys.get('p-dek')!.before![0]!.wrapped = Buffer.alloc(69, 9).toString('base64');
+    clock.advance(TTL_MS * 0.8);
+    await write('p');
+    await settle();
+    await write('p');
+    await settle();
+    expect(openings()).toBe(opened);
+    expect(JSON.parse(String(disk.files().get('/projects/p/project.json'))).versions[0].wrapped).toBe(
+      Buffer.alloc(69, 9).toString('base64'),
+    );
+  });
+
   it('stops at once when the key service has another key', async () => {
     const { clock, service, write } = start();
     await write('p');

@@ -37,8 +37,8 @@ class ProjectInstance {
   file: ProjectFile;
   /** The current version; replaced when its lease is. */
   key: LeasedKey;
-  /** The other versions that the project uses. */
-  readonly otherVersions: readonly number[];
+  /** The other versions that the project uses; replaced when their leases are. */
+  others: readonly LeasedKey[];
   users = 0;
   lastUsed: Instant;
   /** Used without a lease since it was last looked at for being idle: two clocks are too much for each read. */
@@ -50,7 +50,7 @@ class ProjectInstance {
     this.file = opened.file;
     const [current, ...others] = opened.keys;
     this.key = current;
-    this.otherVersions = others.map(({ version }) => version);
+    this.others = others;
     this.lastUsed = now;
   }
 }
@@ -175,12 +175,13 @@ export class InstanceManager implements AsyncDisposable {
     if (instance === undefined) return undefined;
     const { keys } = this.#options;
     const key = keys.peek(project);
-    const lacksOther = instance.otherVersions.some((version) => keys.peek(project, version) === undefined);
-    if (key === undefined || lacksOther || instance.store.failed || !isSameKey(key, instance.key)) {
+    const others = instance.others.map(({ version }) => keys.peek(project, version));
+    if (key === undefined || !isComplete(others) || instance.store.failed || !isSameKey(key, instance.key)) {
       this.#retire(instance);
       return undefined;
     }
-    if (key !== instance.key) this.#takeRefreshed(instance, key);
+    if (key !== instance.key || others.some((other, at) => other !== instance.others[at]))
+      this.#takeRefreshed(instance, key, others);
     if (this.#latest !== instance) {
       this.#hot.delete(project);
       this.#hot.set(project, instance);
@@ -189,12 +190,14 @@ export class InstanceManager implements AsyncDisposable {
     return instance;
   }
 
-  /** The same DEK on a new lease; only its wrapping may have changed. */
-  #takeRefreshed(instance: ProjectInstance, key: LeasedKey): void {
+  /** The same DEKs on new leases; only their wrappings may have changed. */
+  #takeRefreshed(instance: ProjectInstance, key: LeasedKey, others: readonly LeasedKey[]): void {
     instance.key = key;
+    instance.others = others;
+    const { project } = instance;
     void this.#openings
-      .run(instance.project, async () => {
-        instance.file = await this.#options.folders.keepWrapping(instance.project, instance.file, key);
+      .run(project, async () => {
+        instance.file = await this.#options.folders.keepWrappings(project, instance.file, [key, ...others]);
       })
       .catch((error: unknown) => {
         this.#options.logger.warn(
@@ -286,9 +289,9 @@ export class InstanceManager implements AsyncDisposable {
   }
 
   /** Whether all its keys may still be used. This is no use of them. */
-  #hasKeys({ project, otherVersions }: ProjectInstance): boolean {
+  #hasKeys({ project, others }: ProjectInstance): boolean {
     const { keys } = this.#options;
-    return keys.has(project) && otherVersions.every((version) => keys.has(project, version));
+    return keys.has(project) && others.every(({ version }) => keys.has(project, version));
   }
 
   /** As long as its key may be used, a store is closed so that it opens fast the next time. */
@@ -318,6 +321,10 @@ export class InstanceManager implements AsyncDisposable {
         this.#announceRoom();
       });
   }
+}
+
+function isComplete(keys: readonly (LeasedKey | undefined)[]): keys is readonly LeasedKey[] {
+  return keys.every((key) => key !== undefined);
 }
 
 function isSameKey(a: LeasedKey, b: LeasedKey): boolean {

@@ -33,11 +33,13 @@ export function newProjectFile(project: string, key: LeasedKey, createdAt: Date)
   };
 }
 
-/** The file with the key's present wrapping, or undefined when it has that already. */
-export function withWrapping(file: ProjectFile, key: LeasedKey): ProjectFile | undefined {
-  const known = file.versions.find(({ version }) => version === key.version);
-  if (known === undefined || known.wrapped === key.wrapped) return undefined;
-  return { ...file, versions: file.versions.map((entry) => (entry === known ? versionOf(key) : entry)) };
+/** The file with the present wrappings of the key's versions, or undefined when it has those already. */
+export function withWrappings(file: ProjectFile, keys: readonly LeasedKey[]): ProjectFile | undefined {
+  const versions = file.versions.map((entry) => {
+    const key = keys.find(({ version, kcv }) => version === entry.version && kcv === entry.kcv);
+    return key === undefined || key.wrapped === entry.wrapped ? entry : versionOf(key);
+  });
+  return versions.every((entry, at) => entry === file.versions[at]) ? undefined : { ...file, versions };
 }
 
 /**

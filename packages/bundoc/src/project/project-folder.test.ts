@@ -1,3 +1,4 @@
+import type { ProjectFile } from '@bundoc/shared/contract/project-file';
 import { FakeClock } from '@bundoc/shared/testing/fake-clock';
 import { describe, expect, it } from 'vitest';
 import { put, ref } from '../storage/conformance.ts';
@@ -198,5 +199,42 @@ describe('the wrapped key', () => {
     clock.advance(900_000);
     await folders.open('p');
     expect(String(disk.files().get(FILE))).toContain(Buffer.alloc(69, 7).toString('base64'));
+  });
+
+  it.each(['with a new version', 'without one'])(
+    'in project.json follows the key service for every version, %s',
+    async (how) => {
+      const { clock, disk, service, folders, write } = start();
+      const wrappedIn = () =>
+        (JSON.parse(String(disk.files().get(FILE))) as ProjectFile).versions.map(({ wrapped }) => wrapped);
+      await write('a', '{}');
+      await service.rotateKey('p-dek', 1);
+      if (how === 'without one') {
+        clock.advance(900_000);
+        await folders.open('p');
+      }
+      const current = service.keys.get('p-dek')!;
+      current.wrapped = Buffer.alloc(69, 7).toString('base64');
+      current.before![0]!.wrapped = Buffer.alloc(69, 8).toString('base64');
+      clock.advance(900_000);
+      await folders.open('p');
+      expect(wrappedIn()).toEqual([8, 7].map((byte) => Buffer.alloc(69, byte).toString('base64')));
+    },
+  );
+
+  it('of another key never gets into project.json, though it has the number of a version', async () => {
+    const { clock, disk, service, folders, write } = start();
+    await write('a', '{}');
+    await service.rotateKey('p-dek', 1);
+    clock.advance(900_000);
+    await folders.open('p');
+    const before = String(disk.files().get(FILE));
+    const current = service.keys.get('p-dek')!;
+    const [former] = current.before!;
+    const other = { ...service.put('x-dek'), keyId: former!.keyId, version: 1 };
+    service.keys.set('p-dek', { ...current, before: [other] });
+    clock.advance(900_000);
+    await expect(folders.open('p')).rejects.toMatchObject({ code: 'key_mismatch' });
+    expect(String(disk.files().get(FILE))).toBe(before);
   });
 });

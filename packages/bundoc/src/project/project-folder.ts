@@ -13,7 +13,7 @@ import {
   openCipher,
   parseProjectFile,
   withNewVersion,
-  withWrapping,
+  withWrappings,
 } from './project-file.ts';
 
 export interface ProjectFoldersOptions {
@@ -99,9 +99,9 @@ export class ProjectFolders {
     return { directory, file, keys, cipher };
   }
 
-  /** Keeps the key's present wrapping in `project.json`, which a rebuild of a lost key store needs. */
-  async keepWrapping(project: string, file: ProjectFile, key: LeasedKey): Promise<ProjectFile> {
-    const changed = withWrapping(file, key);
+  /** Keeps the present wrappings of the key's versions in `project.json`, which a rebuild of a lost key store needs. */
+  async keepWrappings(project: string, file: ProjectFile, keys: readonly LeasedKey[]): Promise<ProjectFile> {
+    const changed = withWrappings(file, keys);
     if (changed === undefined) return file;
     await this.#write(join(this.#options.directory, project), changed);
     return changed;
@@ -120,7 +120,7 @@ export class ProjectFolders {
     }
   }
 
-  /** Brings the file up to date: with a version that is new, and with the key's present wrapping. */
+  /** Brings the file up to date: with a version that is new, and with the present wrappings of the key's versions. */
   async #brought(
     directory: string,
     file: ProjectFile,
@@ -129,13 +129,13 @@ export class ProjectFolders {
   ): Promise<OpenedFolder> {
     const [current] = keys;
     if (file.versions.every(({ version }) => version !== current.version)) {
-      const withNew = withNewVersion(file, keys);
+      const withNew = withNewVersion(withWrappings(file, keys) ?? file, keys);
       await this.#write(directory, withNew);
       return { directory, file: withNew, keys, cipher: openCipher(withNew, keys) };
     }
     // Nothing of a key is written down before it is certain that it is the project's own.
     const cipher = openCipher(file, keys);
-    const rewrapped = withWrapping(file, current);
+    const rewrapped = withWrappings(file, keys);
     if (rewrapped === undefined) await this.#keepCopy(directory, content);
     else await this.#write(directory, rewrapped);
     return { directory, file: rewrapped ?? file, keys, cipher };

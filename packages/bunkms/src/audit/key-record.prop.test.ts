@@ -141,9 +141,10 @@ describe('the table of keys', () => {
         expect(findKey(connection, key.name)).toEqual(key);
         expect(readVersions(connection, key, 'all')).toEqual(versions);
         const next = { ...later, id: key.id, revision: key.revision + 1 };
-        expect(updateKey(connection, { record: next, versions: [], audit })).toBe(true);
+        const update = { record: next, versions: [], audit, previous: key };
+        expect(updateKey(connection, update)).toBe(true);
         expect(findKey(connection, next.name)).toEqual(next);
-        expect(updateKey(connection, { record: next, versions: [], audit })).toBe(false);
+        expect(updateKey(connection, update)).toBe(false);
       }),
     );
   });

@@ -1,7 +1,7 @@
 import { FakeClock } from '@bundoc/shared/testing/fake-clock';
 import { beforeEach, describe, expect, test } from 'vitest';
 import type { AuditDraft } from './chain.ts';
-import { AnonymousRefusals } from './refusals.ts';
+import { BoundedRefusals } from './refusals.ts';
 
 const single: AuditDraft = {
   time: 't',
@@ -14,15 +14,15 @@ const single: AuditDraft = {
 describe('refusals of strangers', () => {
   let clock: FakeClock;
   let written: AuditDraft[];
-  let refusals: AnonymousRefusals;
+  let refusals: BoundedRefusals;
 
   beforeEach(() => {
     clock = new FakeClock();
     written = [];
-    refusals = new AnonymousRefusals({ clock, write: (record) => written.push(record) });
+    refusals = new BoundedRefusals({ clock, write: (record) => written.push(record) });
   });
   const refuse = (network: string, times: number) => {
-    for (let time = 0; time < times; time++) refusals.record(network, single);
+    for (let time = 0; time < times; time++) refusals.record({ source: network }, single);
   };
   const counts = () =>
     written.flatMap(({ source, detail }) => (detail === undefined ? [] : [[source, detail['count']]]));

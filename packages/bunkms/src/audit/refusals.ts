@@ -7,14 +7,19 @@ export interface RefusalsOptions {
   readonly write: (record: AuditDraft) => void;
 }
 
-/** Refusals of one address within {@link WINDOW_MS} that get a record each. */
+/** Who was refused: a caller with a valid token (`actor`, `jti`), or an address as `callerNetwork` gives it (`source`). */
+export type Refused = Pick<AuditDraft, 'actor' | 'jti' | 'source'>;
+
+/** Refusals of one caller within {@link WINDOW_MS} that get a record each. */
 const SINGLY_MAX = 10;
 const WINDOW_MS = 60_000;
-/** Addresses that are counted one by one; all others share a count. */
-const NETWORKS_MAX = 1_024;
-const OTHERS = 'others';
+/** Callers that are counted one by one; all others share a count. */
+const CALLERS_MAX = 1_024;
+const OTHERS: Refused = { source: 'others' };
 
 interface Window {
+  readonly who: Refused;
+  readonly first: AuditDraft;
   readonly startMonotonicMs: number;
   readonly startTime: string;
   singly: number;
@@ -22,13 +27,12 @@ interface Window {
 }
 
 /**
- * Records refused exports of callers without a valid token: up to ten a minute and address each on its own, those
- * beyond as one record with their count when the minute ends. So every refusal is in the chain, and strangers cannot
- * fill the disk with it.
+ * Records what was refused: up to ten a minute, caller and action each on its own, those beyond as one record with their count when the
+ * minute ends. So every refusal is in the chain, and whoever can cause them at will cannot fill the disk with it.
  *
- * Memory is bounded: beyond {@link NETWORKS_MAX} addresses within a minute the others share one count.
+ * Memory is bounded: beyond {@link CALLERS_MAX} callers within a minute the others share one count.
  */
-export class AnonymousRefusals {
+export class BoundedRefusals {
   readonly #options: RefusalsOptions;
   readonly #windows = new Map<string, Window>();
 
@@ -36,33 +40,36 @@ export class AnonymousRefusals {
     this.#options = options;
   }
 
-  /** @param network the caller's address as `callerNetwork` gives it. */
-  record(network: string, draft: AuditDraft): void {
-    const window = this.#windowOf(network);
+  /** @param count how many refusals `draft` stands for. */
+  record(who: Refused, draft: AuditDraft, count = 1): void {
+    const window = this.#windowOf(who, draft);
     if (window.singly < SINGLY_MAX) {
       window.singly++;
       this.#options.write(draft);
-    } else window.counted++;
+    } else window.counted += count;
   }
 
   /** Ends the minutes that are over. Call it every few seconds. */
   sweep(): void {
-    for (const [network, window] of this.#windows) if (this.#isOver(window)) this.#end(network, window);
+    for (const [place, window] of this.#windows) if (this.#isOver(window)) this.#end(place, window);
   }
 
   /** Ends every minute now, so that nothing that was counted is lost at a shutdown. */
   flush(): void {
-    for (const [network, window] of this.#windows) this.#end(network, window);
+    for (const [place, window] of this.#windows) this.#end(place, window);
   }
 
-  #windowOf(network: string): Window {
-    const isKnown = this.#windows.has(network);
-    if (!isKnown && this.#windows.size >= NETWORKS_MAX) this.sweep();
-    const place = isKnown || this.#windows.size < NETWORKS_MAX ? network : OTHERS;
+  #windowOf(who: Refused, draft: AuditDraft): Window {
+    const isKnown = this.#windows.has(placeOf(who, draft));
+    if (!isKnown && this.#windows.size >= CALLERS_MAX) this.sweep();
+    const counted = isKnown || this.#windows.size < CALLERS_MAX ? who : OTHERS;
+    const place = placeOf(counted, draft);
     const current = this.#windows.get(place);
     if (current !== undefined && !this.#isOver(current)) return current;
     if (current !== undefined) this.#end(place, current);
     const window: Window = {
+      who: counted,
+      first: draft,
       startMonotonicMs: this.#options.clock.monotonic(),
       startTime: new Date(this.#options.clock.now()).toISOString(),
       singly: 0,
@@ -76,16 +83,20 @@ export class AnonymousRefusals {
     return this.#options.clock.monotonic() - window.startMonotonicMs >= WINDOW_MS;
   }
 
-  #end(network: string, window: Window): void {
-    this.#windows.delete(network);
-    if (window.counted === 0) return;
+  #end(place: string, { who, first, counted, startTime }: Window): void {
+    this.#windows.delete(place);
+    if (counted === 0) return;
     this.#options.write({
+      ...who,
       time: new Date(this.#options.clock.now()).toISOString(),
-      severity: 'CRITICAL',
-      action: 'key.export',
+      severity: first.severity,
+      action: first.action,
       outcome: 'refused',
-      source: network,
-      detail: { count: window.counted, since: window.startTime },
+      detail: { count: counted, since: startTime },
     });
   }
+}
+
+function placeOf({ jti, source }: Refused, { action }: AuditDraft): string {
+  return `${action} ${jti ?? source}`;
 }

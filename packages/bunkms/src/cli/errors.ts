@@ -14,11 +14,11 @@ export const EXIT = {
   failure: 1,
   /** The command line or the configuration was not understood. */
   usage: 2,
-  /** There is no such key or token. */
+  /** There is no such key, token or KEK. */
   notFound: 3,
   /** The key, or the version of it, was destroyed. */
   destroyed: 4,
-  /** The key is not in a state that allows this, or its name is taken; there is a store, or a file, already. */
+  /** The key or KEK is not in a state that allows this, or the name is taken; there is a store, or a file, already. */
   conflict: 5,
   /** The store does not answer, or the key is damaged. */
   unavailable: 6,

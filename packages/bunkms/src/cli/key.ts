@@ -1,4 +1,3 @@
-import { systemClock } from '@bundoc/shared/clock';
 import type { Environment } from '@bundoc/shared/config';
 import {
   createKeySchema,
@@ -8,11 +7,8 @@ import {
   type UpdateKey,
   updateKeySchema,
 } from '@bundoc/shared/contract/keys';
-import { createLogger } from '@bundoc/shared/logger';
 import type { z } from 'zod';
 import { CLI_CALLER } from '../audit/caller.ts';
-import { AuditLog } from '../audit/log.ts';
-import { createMetrics } from '../metrics.ts';
 import type { KeyRequest } from '../service/change-key.ts';
 import { createKey } from '../service/create-key.ts';
 import { destroyKey, destroyVersion } from '../service/destroy-key.ts';
@@ -20,34 +16,11 @@ import * as lifecycle from '../service/key-lifecycle.ts';
 import { listKeys, readKey } from '../service/keys.ts';
 import { rotateKey } from '../service/rotate-key.ts';
 import type { KeyPorts } from '../service/stored-key.ts';
-import { rememberCurrentKek } from '../vault/unseal.ts';
 import { UsageError } from './errors.ts';
-import { withKms } from './open-kms.ts';
+import { withKeys } from './open-kms.ts';
 
 export interface JsonOption {
   readonly json?: true;
-}
-
-/** Runs `action` on the keys of the installation, beside a running server; what it wants recorded is recorded when this resolves. */
-function withKeys<T>(environment: Environment, action: (ports: KeyPorts) => Promise<T>): Promise<T> {
-  return withKms(environment, async ({ store, vault, state }) => {
-    // What the log would say, the error says.
-    const logger = createLogger({ service: 'bunkms', level: 'silent' });
-    const audit = new AuditLog({ store, logger, metrics: createMetrics() });
-    try {
-      return await action({ store, vault, chainKey: state.chainKey, audit, clock: systemClock, logger });
-    } finally {
-      await audit.drain();
-    }
-  });
-}
-
-/** {@link withKeys} for what may wrap a key: the KEK that it is wrapped with is known to the store before. */
-function changingKeys<T>(environment: Environment, action: (ports: KeyPorts) => Promise<T>): Promise<T> {
-  return withKeys(environment, async (ports) => {
-    await rememberCurrentKek(ports.vault, ports.store, systemClock, 'cli');
-    return action(ports);
-  });
 }
 
 export async function create(
@@ -57,7 +30,7 @@ export async function create(
 ): Promise<void> {
   const { exportable, rotateAfterDays: rotate_after_days = null } = options;
   const wanted = parsed(createKeySchema, { name, type: 'aes-256', exportable, rotate_after_days });
-  printKey(await changingKeys(environment, (ports) => createKey(ports, wanted, CLI_CALLER)), options);
+  printKey(await withKeys(environment, (ports) => createKey(ports, wanted, CLI_CALLER)), options);
 }
 
 /** Changes that need the key's name alone. */
@@ -86,10 +59,7 @@ export async function change(
   name: string,
   options: ChangeOptions,
 ): Promise<void> {
-  printKey(
-    await changingKeys(environment, (ports) => PLAIN_CHANGES[which](ports, { name }, options)),
-    options,
-  );
+  printKey(await withKeys(environment, (ports) => PLAIN_CHANGES[which](ports, { name }, options)), options);
 }
 
 export async function set(
@@ -106,7 +76,7 @@ export async function set(
       : { rotate_after_days: rotateAfterDays === 'never' ? null : rotateAfterDays }),
   });
   printKey(
-    await changingKeys(environment, (ports) => lifecycle.updateKey(ports, { name, update }, CLI_CALLER)),
+    await withKeys(environment, (ports) => lifecycle.updateKey(ports, { name, update }, CLI_CALLER)),
     options,
   );
 }
@@ -118,7 +88,7 @@ export async function scheduleDeletion(
 ): Promise<void> {
   const { pendingDays } = options;
   printKey(
-    await changingKeys(environment, (ports) =>
+    await withKeys(environment, (ports) =>
       lifecycle.scheduleDeletion(ports, { name, pendingDays }, CLI_CALLER),
     ),
     options,
@@ -132,7 +102,7 @@ export async function destroy(
 ): Promise<void> {
   const { confirm, version } = options;
   if (confirm !== name) throw new UsageError('--confirm must repeat the name of the key');
-  const receipt = await changingKeys(environment, (ports) =>
+  const receipt = await withKeys(environment, (ports) =>
     version === undefined
       ? destroyKey(ports, { name }, CLI_CALLER)
       : destroyVersion(ports, { name, version }, CLI_CALLER),

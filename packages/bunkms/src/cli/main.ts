@@ -5,6 +5,7 @@ import { registerAuditCommands } from './audit-commands.ts';
 import type { CertificateWish } from './certificates.ts';
 import { exitCodeOf } from './errors.ts';
 import { type InitOptions, init } from './init.ts';
+import { registerKekCommands } from './kek-commands.ts';
 import { registerKeyCommands } from './key-commands.ts';
 import { collect } from './option-parsers.ts';
 import { registerRecoveryCommands } from './recovery-commands.ts';
@@ -77,6 +78,7 @@ token
   .action((jti: string, options: { json?: true }) => revokeToken(environment, jti, options));
 
 registerKeyCommands(program, environment);
+registerKekCommands(program, environment);
 
 registerAuditCommands(program, environment);
 registerRecoveryCommands(program, environment);

@@ -1,11 +1,17 @@
 import { existsSync } from 'node:fs';
 import { systemClock } from '@bundoc/shared/clock';
 import type { Environment } from '@bundoc/shared/config';
+import { createLogger, type Logger } from '@bundoc/shared/logger';
 import { kekProviderOf } from '../app.ts';
+import { CLI_CALLER } from '../audit/caller.ts';
+import { AuditLog } from '../audit/log.ts';
 import { readConfig } from '../config.ts';
+import { createMetrics } from '../metrics.ts';
+import type { KekPorts } from '../service/kek.ts';
 import { TokenService } from '../service/tokens.ts';
 import type { KmsStore } from '../store/port.ts';
 import { databasePathOf, openSqliteStore } from '../store/sqlite.ts';
+import { Keks } from '../vault/keks.ts';
 import { type Unsealed, unseal } from '../vault/unseal.ts';
 import { Vault } from '../vault/vault.ts';
 import { CliFailure } from './errors.ts';
@@ -14,6 +20,7 @@ import { CliFailure } from './errors.ts';
 export interface CliKms {
   readonly store: KmsStore;
   readonly vault: Vault;
+  readonly keks: Keks;
   readonly state: Unsealed;
   readonly tokens: TokenService;
 }
@@ -38,12 +45,49 @@ export function withKms<T>(environment: Environment, action: (kms: CliKms) => Pr
 
 /** Makes the installation if there is none. @throws CliFailure when the KEK does not fit the one that is there. */
 export async function unsealStore(environment: Environment, store: KmsStore): Promise<CliKms> {
-  const vault = await loadVault(environment);
+  const config = readConfig(environment);
+  const warn = (message: string) => console.error(`bunkms: warning: ${message}`);
+  const provider = kekProviderOf(config, warn);
+  const stamp = provider.stamp();
+  const vault = new Vault(await provider.load());
   const state = await unseal(vault, store, systemClock, 'cli');
   if (state.kind === 'sealed') throw new CliFailure(`sealed: ${state.reason}`);
-  const { signingKey, publicKey } = state;
+  const { signingKey, publicKey, chainKey } = state;
   const tokens = new TokenService({ store, clock: systemClock, signingKey, kid: publicKey.kid });
-  return { store, vault, state, tokens };
+  const keks = new Keks({
+    ...{ vault, provider, stamp, store, chainKey },
+    state: state.keks,
+    clock: systemClock,
+    logger: silentLogger(),
+    caller: CLI_CALLER,
+  });
+  return { store, vault, keks, state, tokens };
+}
+
+/** What the log would say, the errors of commands say. */
+export function silentLogger(): Logger {
+  return createLogger({ service: 'bunkms', level: 'silent' });
+}
+
+/** Runs `action` on the keys of the installation, beside a running server; what it wants recorded is recorded when this resolves. */
+export function withKeys<T>(environment: Environment, action: (ports: KekPorts) => Promise<T>): Promise<T> {
+  return withKms(environment, async ({ store, vault, keks, state }) => {
+    const logger = silentLogger();
+    const audit = new AuditLog({ store, logger, metrics: createMetrics() });
+    try {
+      return await action({
+        store,
+        vault,
+        keks,
+        chainKey: state.chainKey,
+        audit,
+        clock: systemClock,
+        logger,
+      });
+    } finally {
+      await audit.drain();
+    }
+  });
 }
 
 /** Whether there is an installation in the data folder. Makes nothing. */

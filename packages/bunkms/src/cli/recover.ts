@@ -1,13 +1,12 @@
 import { systemClock } from '@bundoc/shared/clock';
 import type { Environment } from '@bundoc/shared/config';
-import { createLogger } from '@bundoc/shared/logger';
 import { CLI_CALLER } from '../audit/caller.ts';
 import { ResurrectionNotAccepted } from '../recovery/errors.ts';
 import { listOf } from '../recovery/list-of.ts';
 import { NoDataFolder } from '../recovery/project-keys.ts';
 import { type RecoveredProject, recoverKeys } from '../recovery/recover.ts';
 import { CliFailure, UsageError } from './errors.ts';
-import { loadVault, withKms } from './open-kms.ts';
+import { loadVault, silentLogger, withKms } from './open-kms.ts';
 import { createProgress } from './progress.ts';
 import { readInventory } from './restore.ts';
 
@@ -30,11 +29,11 @@ export async function recover(environment: Environment, options: RecoverCliOptio
     options.inventory === undefined
       ? undefined
       : await readInventory(await loadVault(environment), options.inventory);
-  const projects = await withKms(environment, async ({ store, vault, state: { chainKey } }) => {
+  const projects = await withKms(environment, async ({ store, vault, keks, state: { chainKey } }) => {
     using progress = createProgress('{bar} {value}/{total}, {eta_formatted} left');
     // What the log would say, the report says.
-    const logger = createLogger({ service: 'bunkms', level: 'silent' });
-    const ports = { store, vault, chainKey, clock: systemClock, logger, caller: CLI_CALLER };
+    const logger = silentLogger();
+    const ports = { store, vault, keks, chainKey, clock: systemClock, logger, caller: CLI_CALLER };
     const all: RecoveredProject[] = [];
     try {
       for await (const project of recoverKeys(ports, options.from, {

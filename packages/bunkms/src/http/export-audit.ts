@@ -3,23 +3,16 @@ import type { AppError } from '@bundoc/shared/errors';
 import type { FastifyRequest } from 'fastify';
 import type { AuditDraft } from '../audit/chain.ts';
 import { isExportTarget, keyOfExportTarget, versionOfExportTarget } from '../audit/export-path.ts';
+import type { RefusalSink } from '../audit/recording.ts';
 import type { Metrics } from '../metrics.ts';
 import { callerNetwork } from './addresses.ts';
 import { callerOf } from './guard.ts';
-
-/** Where the records of refused and failed exports go. Must not throw, and nothing waits for it. */
-export interface ExportRefusalSink {
-  /** Whoever calls has a valid token: each record counts. */
-  named(record: AuditDraft): void;
-  /** Anybody; `network` is what the caller can be held to. */
-  anonymous(network: string, record: AuditDraft): void;
-}
 
 /**
  * Makes exactly one CRITICAL record of every request for an export that is not answered with a key, whatever refused
  * it: authentication, authorisation, validation, routing, or a failure.
  */
-export function exportAudit(sink: ExportRefusalSink, metrics: Metrics, now: () => number) {
+export function exportAudit(sink: RefusalSink, metrics: Metrics, now: () => number) {
   return (request: FastifyRequest, error: AppError): void => {
     const target = request.raw.url ?? '';
     if (!isExportTarget(target)) return;

@@ -44,14 +44,14 @@ export interface Guards {
 /**
  * @param tokens gives the store of tokens, or throws `SEALED`.
  */
-export function createGuards(auth: BearerAuth, tokens: () => Pick<KmsStore, 'findToken'>): Guards {
+export function createGuards(auth: BearerAuth, tokens: () => Pick<KmsStore, 'liveFamily'>): Guards {
   const authenticate = async (request: FastifyRequest): Promise<Claims> => {
     const claims = await auth.authenticate(request);
     request.identity = { claims, confirmed: false };
     // Asked on every request, so that a revocation, also one by another process, acts at once.
-    const token = await tokens().findToken(claims.jti);
-    if (token === undefined || token.revoked_at !== undefined) throw new AppError('unauthenticated');
-    request.identity = { claims, confirmed: true, family: token.family };
+    const family = await tokens().liveFamily(claims.jti);
+    if (family === undefined) throw new AppError('unauthenticated');
+    request.identity = { claims, confirmed: true, family };
     return claims;
   };
   return {

@@ -4,13 +4,14 @@ import { type AuditRecord, auditRecordSchema } from '@bundoc/shared/contract/aud
 import { z } from 'zod';
 import type { ChainHead } from '../audit/chain.ts';
 import { isGenuine } from '../audit/chain-walk.ts';
+import { USE_ACTIONS } from '../store/port.ts';
 import { FileDamaged, ResurrectionNotAccepted } from './errors.ts';
 
 /** What a copy of the audit chain, as `BUNKMS_AUDIT_SHIP` makes it, holds behind a known record. */
 export interface AuditCopy {
   /** The last record that it holds. */
   readonly head: ChainHead;
-  /** Those of the records behind the known one that are no exports, in their order. */
+  /** Those of the records behind the known one that tell of no use of a key, in their order. */
   readonly notable: readonly AuditRecord[];
   /** The hash of a record behind the known one; undefined for others. */
   hashAt(seq: number): string | undefined;
@@ -52,7 +53,7 @@ export async function readAuditCopy(
       hashes.length = behind - 1;
       while ((notable.at(-1)?.seq ?? 0) >= record.seq) notable.pop();
       hashes.push(record.hash);
-      if (record.action !== 'key.export') notable.push(record);
+      if (!USE_ACTIONS.includes(record.action)) notable.push(record);
     }
     place = { seq: record.seq, hash: record.hash };
   }

@@ -108,7 +108,7 @@ async function standingIn(ports: StandingPorts, item: NamedKey): Promise<KeyStan
 async function historyIn({ store }: StandingPorts, key: string): Promise<KeyStanding | undefined> {
   let standing: KeyStanding | undefined;
   for (let after: number | undefined, more = true; more; ) {
-    const page = await store.listAudit({ key, exports: false, after, limit: PAGE });
+    const page = await store.listAudit({ key, uses: false, after, limit: PAGE });
     standing = page.items.reduce(afterChange, standing);
     after = page.items.at(-1)?.seq;
     more = page.more;

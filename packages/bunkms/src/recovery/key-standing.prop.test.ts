@@ -31,7 +31,8 @@ beforeAll(async () => {
   if (state.kind === 'sealed') throw new Error(state.reason);
   const logger = createLogger({ service: 'bunkms', level: 'silent' });
   const audit = new AuditLog({ store, logger, metrics: createMetrics() });
-  ports = { store, vault, chainKey: state.chainKey, audit, clock, logger };
+  const keks = { refresh: async () => state.keks };
+  ports = { store, vault, keks, chainKey: state.chainKey, audit, clock, logger };
 });
 afterAll(async () => {
   await ports.store.close();
@@ -76,7 +77,7 @@ async function lead(
 }
 
 async function changesOf(name: string) {
-  return (await ports.store.listAudit({ key: name, exports: false, limit: 1_000 })).items;
+  return (await ports.store.listAudit({ key: name, uses: false, limit: 1_000 })).items;
 }
 
 describe('how a key stands', () => {
@@ -124,7 +125,8 @@ describe('how a key stands', () => {
         expect(afterChange(undefined, { ...lost.audit, ...place })).toEqual(
           standingOf(lost.record, lost.versions),
         );
-        const change = restoredKey({ kind: 'key', key: record, versions }, undefined, isCovered, recovery);
+        const archived = { kind: 'key', key: record, versions } as const;
+        const change = restoredKey(archived, undefined, { isCovered, isOnRecord: false }, recovery);
         if (isCovered || record.state === 'destroyed' || record.state === 'disabled')
           expect(change).toBeUndefined();
         else

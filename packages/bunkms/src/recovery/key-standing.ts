@@ -123,11 +123,17 @@ function effectOf(
         : { destroyed_versions: withNumber(before.destroyed_versions, version) };
     case 'key.update':
       return policiesOf(detail);
+    case 'kek.rewrap':
+      return { kek_ids: withWord(before.kek_ids, detail['kek_id']) };
     case 'key.recover':
       return recoveredOf(before, detail, version);
     default:
       return {};
   }
+}
+
+function withWord(words: readonly string[], word: unknown): readonly string[] {
+  return typeof word !== 'string' || words.includes(word) ? words : [...words, word];
 }
 
 /** A record of `key.recover` says all of it, since what it changed may have been anything. */

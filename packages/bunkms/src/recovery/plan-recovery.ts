@@ -1,4 +1,5 @@
 import { KEY_VERSIONS_MAX } from '@bundoc/shared/contract/keys';
+import { rewrapDek } from '../service/rewrap-dek.ts';
 import type { AuthenticKey } from '../service/stored-key.ts';
 import type { KeyChange, KeyVersionRecord, StoredKey } from '../store/port.ts';
 import { kekIdOf, type Vault } from '../vault/vault.ts';
@@ -91,6 +92,7 @@ export function planRecovery(
   if (conflict !== undefined) return { outcome: 'conflict', problem: conflict };
 
   const rows = new Map([...byNumber(authentic?.versions ?? []), ...found.opened, ...present]);
+  const kekIds = kekIdsOf(rows.values());
   const newest = Math.max(0, ...rows.keys());
   const count = Math.max(known?.version ?? 0, newest);
   const unreadable = unreadableOf(vault, evidence, found, rows, count);
@@ -109,11 +111,15 @@ export function planRecovery(
     version: count,
     destroyed_versions: destroyedVersions.filter((version) => version <= count).sort(ascending),
     revision: (authentic?.record.revision ?? base.revision) + 1,
-    kek_ids: union(base.kek_ids, kekIdsOf(rows.values())),
+    kek_ids: union(base.kek_ids, [...kekIds, vault.currentKekId]),
   };
   const change = recoveredKey(
     standing,
-    versionsOf(standing, [...rows.values()], recovery.time),
+    versionsOf(
+      standing,
+      [...rows.values()].map((row) => underCurrentKek(vault, name, row)),
+      recovery.time,
+    ),
     { ...recovery, detail: { accepted_resurrection: !isCovered } },
     authentic?.record.idempotency,
   );
@@ -240,6 +246,12 @@ function available(
   time: string,
 ): KeyVersionRecord {
   return { keyId, version, kcv, state: 'available', createdAt: time, destroyedAt: null, wrapped };
+}
+
+/** The version wrapped with the current KEK: the store takes no other. As it is, when it does not open. */
+function underCurrentKek(vault: Vault, name: string, row: KeyVersionRecord): KeyVersionRecord {
+  const isNeeded = row.state === 'available' && kekIdOf(row.wrapped) !== vault.currentKekId;
+  return isNeeded && opens(vault, name, row) ? { ...row, wrapped: rewrapDek(vault, name, row) } : row;
 }
 
 function kekIdsOf(versions: Iterable<KeyVersionRecord>): string[] {

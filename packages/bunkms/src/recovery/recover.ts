@@ -6,10 +6,10 @@ import type { Logger } from '@bundoc/shared/logger';
 import type { Caller } from '../audit/caller.ts';
 import type { AuditDraft } from '../audit/chain.ts';
 import { ChainWalk, isGenuine } from '../audit/chain-walk.ts';
-import { authenticate } from '../service/stored-key.ts';
+import { authenticate, markOf } from '../service/stored-key.ts';
 import type { KeyChange, KmsStore, StoredKey } from '../store/port.ts';
-import { rememberKek } from '../vault/unseal.ts';
-import { kekIdOf, type Vault } from '../vault/vault.ts';
+import type { Keks } from '../vault/keks.ts';
+import type { Vault } from '../vault/vault.ts';
 import { ChainHistory } from './chain-history.ts';
 import type { Inventory } from './inventory.ts';
 import { type Evidence, ListedKeys, type Plan, planRecovery } from './plan-recovery.ts';
@@ -18,6 +18,8 @@ import { type ProjectKey, projectsIn, readProjectKey } from './project-keys.ts';
 export interface RecoverPorts {
   readonly store: KmsStore;
   readonly vault: Vault;
+  /** Brings the vault up to date with the KEKs. */
+  readonly keks: Pick<Keks, 'refresh'>;
   readonly chainKey: KeyObject;
   readonly clock: Clock;
   readonly logger: Logger;
@@ -121,6 +123,8 @@ async function recoverKey(
     if (dryRun) return reportOf(projectKey, plan);
     if (plan.outcome === 'recover') {
       if (await put(ports, plan.change, evidence)) return reportOf(projectKey, plan);
+      // Somebody changed the key, or the KEK.
+      await ports.keks.refresh();
       continue;
     }
     if (plan.outcome !== 'sound') await store.appendAudit([refusalOf(ports, projectKey, plan)]);
@@ -153,7 +157,7 @@ async function followChanges(
 ): Promise<void> {
   const last = stored?.lastChange?.seq ?? 0;
   for (let after = chain.of(key)?.lastChange ?? 0; after < last; ) {
-    const page = await store.listAudit({ key, exports: false, after, limit: PAGE });
+    const page = await store.listAudit({ key, uses: false, after, limit: PAGE });
     for (const record of page.items)
       if (record.seq <= last && isGenuine(chainKey, record)) chain.note(record);
     if (!page.more) return;
@@ -161,18 +165,16 @@ async function followChanges(
   }
 }
 
-/** @returns false when the key was changed meanwhile. */
+/** @returns false when the key, or the KEK, was changed meanwhile. */
 async function put(
-  { store, vault, clock }: RecoverPorts,
+  { store }: RecoverPorts,
   change: KeyChange,
   { stored, authentic }: Evidence,
 ): Promise<boolean> {
-  const kekIds = new Set(change.versions.flatMap(({ wrapped }) => kekIdOf(wrapped) ?? []));
-  for (const kekId of kekIds) await rememberKek(kekId, vault, store, clock, 'cli');
-  const receipt =
-    authentic === undefined
-      ? await store.replaceKey(change, stored?.lastChange?.seq)
-      : await store.updateKey(change);
+  if (authentic === undefined) return (await store.replaceKey(change, stored?.lastChange?.seq)) !== undefined;
+  // What there is already may not open, and so cannot be wrapped with the current KEK; it stays as it is.
+  const versions = change.versions.filter((version) => !authentic.versions.includes(version));
+  const receipt = await store.updateKey({ ...change, versions, previous: markOf(authentic.record) });
   return receipt !== undefined;
 }
 

@@ -1,13 +1,14 @@
 import { randomBytes } from 'node:crypto';
 import { KEY_BYTES } from '@bundoc/shared/aead';
+import type { AuditRecord } from '@bundoc/shared/contract/audit';
 import type { AuditReceipt } from '@bundoc/shared/contract/keys';
 import type { TokenInfo } from '@bundoc/shared/contract/tokens';
 import type { Caller } from '../audit/caller.ts';
 import type { AuditDraft } from '../audit/chain.ts';
 import type { Installation, KeyChange, LoadEntry } from '../store/port.ts';
+import { foldKekRecords, isKekRecord } from '../vault/kek-state.ts';
 import { publicJwkOf, signingKeyOf } from '../vault/signing-key.ts';
-import { kekOf } from '../vault/unseal.ts';
-import type { Vault } from '../vault/vault.ts';
+import { kekIdOf, type Vault } from '../vault/vault.ts';
 import type { ByteSource } from './archive.ts';
 import { FileDamaged, ResurrectionNotAccepted } from './errors.ts';
 import type { Knowledge } from './knowledge.ts';
@@ -158,6 +159,8 @@ export class RestoreRun {
   #installation(installation: Installation): Installation {
     if (this.#keepsSigningKey()) return installation;
     const seed = randomBytes(KEY_BYTES);
+    // With the KEK of the other secret, which has opened that: this ring may have any other one first.
+    this.#vault.makeCurrent(this.#kekOfSecrets());
     try {
       const signingKey = publicJwkOf(signingKeyOf(seed));
       this.#signingKid = signingKey.kid;
@@ -165,11 +168,14 @@ export class RestoreRun {
         ...installation,
         signingSeedWrapped: this.#vault.wrapSecret(seed, 'token-signing-seed'),
         signingKey,
-        keks: withCurrentKek(installation, this.#vault),
       };
     } finally {
       seed.fill(0);
     }
+  }
+
+  #kekOfSecrets(): string {
+    return kekIdOf(this.#survey.installation.chainKeyWrapped) ?? '';
   }
 
   #keepsSigningKey(): boolean {
@@ -177,7 +183,11 @@ export class RestoreRun {
   }
 
   async *#goOnWithChain(): AsyncGenerator<LoadEntry> {
-    for await (const record of this.#knowledge.records()) yield { kind: 'record', record };
+    const kekRecords = [...this.#survey.kekRecords];
+    for await (const record of this.#knowledge.records()) {
+      if (isKekRecord(record)) kekRecords.push(record);
+      yield { kind: 'record', record };
+    }
     const { head, end } = this.#survey;
     const { source, asOf } = this.#knowledge;
     yield {
@@ -193,6 +203,18 @@ export class RestoreRun {
         kid: this.#signingKid,
       }),
     };
+    yield* this.#kekInRing(kekRecords);
+  }
+
+  /**
+   * The KEK that was the current one may be lost, and that be why a backup is restored: then the one that the backup's secrets are wrapped with takes
+   * its place, on record.
+   */
+  *#kekInRing(records: readonly AuditRecord[]): Generator<LoadEntry> {
+    const state = foldKekRecords(this.#survey.secrets.chainKey, records);
+    if (!('keks' in state) || this.#vault.holds(state.current)) return;
+    const detail = { kek_id: this.#kekOfSecrets(), from: state.current };
+    yield { kind: 'new-record', draft: this.#draft('kek.rotate', detail) };
   }
 
   *#key(archived: ArchivedKey): Generator<LoadEntry> {
@@ -205,7 +227,9 @@ export class RestoreRun {
     }
     const isCovered = this.#knowledge.covers(name, key.id);
     const known = this.#knowledge.standing(name, archivedStanding(archived));
-    const change = restoredKey(archived, known, isCovered, this.#recovery);
+    // Of a copy of the chain, the records go into the store as well.
+    const isOnRecord = this.#knowledge.source === 'audit-copy' && known !== undefined;
+    const change = restoredKey(archived, known, { isCovered, isOnRecord }, this.#recovery);
     if (!isCovered && key.state !== 'destroyed') this.#held.push(name);
     if (change !== undefined) yield* this.#changed(change);
     else {
@@ -301,10 +325,4 @@ export class RestoreRun {
     const { caller, time } = this.#recovery;
     return { ...caller, time, severity: 'CRITICAL', action, outcome: 'allowed', detail };
   }
-}
-
-/** The KEKs that a store knows, with the one that its new secret is wrapped with. */
-function withCurrentKek({ keks }: Installation, vault: Vault): Installation['keks'] {
-  const current = kekOf(vault, vault.currentKekId);
-  return keks.some(({ id }) => id === current.id) ? keks : [...keks, current];
 }

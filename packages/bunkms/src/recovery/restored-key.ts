@@ -16,19 +16,20 @@ export function archivedStanding({ key, versions }: ArchivedKey): KeyStanding {
  *
  * @param known how it stood later; undefined when nothing says that it changed.
  * @param isCovered whether it is known what became of it. If it is not, it comes back disabled.
+ * @param isOnRecord whether the chain that is restored tells of a change of it since, be it a new wrapping alone.
  * @returns undefined when it is to be as it is in the backup.
  */
 export function restoredKey(
   archived: ArchivedKey,
   known: KeyStanding | undefined,
-  isCovered: boolean,
+  { isCovered, isOnRecord }: { readonly isCovered: boolean; readonly isOnRecord: boolean },
   recovery: Recovery,
 ): KeyChange | undefined {
   const before = archivedStanding(archived);
   // What was destroyed stays destroyed, whatever a list says.
   if (before.state === 'destroyed') return undefined;
   const wanted = isCovered ? later(before, known) : held(before);
-  if (isDeepStrictEqual(wanted, before)) return undefined;
+  if (!isOnRecord && isDeepStrictEqual(wanted, before)) return undefined;
   const { key, versions } = archived;
   const standing = { ...wanted, revision: Math.max(wanted.revision, before.revision) + 1 };
   return recoveredKey(

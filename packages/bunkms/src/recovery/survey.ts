@@ -6,7 +6,8 @@ import type { ChainFault } from '../audit/chain.ts';
 import { ChainWalk } from '../audit/chain-walk.ts';
 import { isGenuineVersion } from '../audit/key-record.ts';
 import type { Installation, KeyRecord, KeyVersionRecord } from '../store/port.ts';
-import { openInstallation, type Unsealed } from '../vault/unseal.ts';
+import { isKekRecord } from '../vault/kek-state.ts';
+import { type OpenedInstallation, openInstallation } from '../vault/unseal.ts';
 import { kekIdOf, type Vault } from '../vault/vault.ts';
 import type { ByteSource } from './archive.ts';
 import type { ArchiveEnd, ArchiveHead } from './archive-entry.ts';
@@ -26,7 +27,7 @@ export interface Survey {
   readonly head: ArchiveHead;
   readonly end: ArchiveEnd;
   readonly installation: Installation;
-  readonly secrets: Unsealed;
+  readonly secrets: OpenedInstallation;
   /** Where the audit chain is broken, as it was in the store. */
   readonly chainFault: ChainFault | undefined;
   /** Every KEK that it takes to use the keys that are in it. */
@@ -36,6 +37,8 @@ export interface Survey {
   readonly changes: LatestChanges;
   /** The keys that are what the chain says, by name. */
   readonly soundKeys: ReadonlyMap<string, Pick<KeyRecord, 'id' | 'state'>>;
+  /** What the audit chain says of the KEKs. */
+  readonly kekRecords: readonly AuditRecord[];
 }
 
 export interface SurveyOptions {
@@ -57,13 +60,14 @@ export async function surveyArchive(
   let head: ArchiveHead | undefined;
   let end: ArchiveEnd | undefined;
   let installation: Installation | undefined;
-  let secrets: Unsealed | undefined;
+  let secrets: OpenedInstallation | undefined;
   let walk: ChainWalk | undefined;
   const changes = new LatestChanges();
   const names = new Set<string>();
   const kekIds = new Set<string>();
   const soundKeys = new Map<string, Pick<KeyRecord, 'id' | 'state'>>();
   const findings: KeyFinding[] = [];
+  const kekRecords: AuditRecord[] = [];
   const expected = new Map(receipts.map(({ seq, hash }) => [seq, hash]));
   for await (const item of readArchive(vault, source, onProgress)) {
     switch (item.kind) {
@@ -78,6 +82,7 @@ export async function surveyArchive(
       case 'record':
         if (walk !== undefined) changes.note(item.record, walk.take(item.record));
         requireReceipt(expected, item.record);
+        if (isKekRecord(item.record)) kekRecords.push(item.record);
         break;
       case 'key':
         names.add(item.key.name);
@@ -108,6 +113,7 @@ export async function surveyArchive(
     findings,
     changes,
     soundKeys,
+    kekRecords,
   };
 }
 
@@ -120,7 +126,7 @@ function requireReceipt(expected: Map<number, string>, { seq, hash }: AuditRecor
 }
 
 /** The secrets of an archived installation. @throws KekLacking, FileDamaged. */
-function openArchived(vault: Vault, installation: Installation): Unsealed {
+function openArchived(vault: Vault, installation: Installation): OpenedInstallation {
   const secrets = openInstallation(vault, installation);
   if (secrets.kind === 'unsealed') return secrets;
   for (const wrapped of [installation.chainKeyWrapped, installation.signingSeedWrapped]) {

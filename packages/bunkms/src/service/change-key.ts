@@ -4,7 +4,7 @@ import type { Caller } from '../audit/caller.ts';
 import type { AuditDraft } from '../audit/chain.ts';
 import { keyChangeDraft, withDigests } from '../audit/key-record.ts';
 import type { KeyRecord, KeyVersionRecord, VersionChoice } from '../store/port.ts';
-import { type AuthenticKey, type KeyPorts, readStoredKey } from './stored-key.ts';
+import { type AuthenticKey, type KeyPorts, markOf, readStoredKey } from './stored-key.ts';
 
 /** Which revisions a caller will change: `*` for any, else the entity tags that it names. Undefined when it does not say. */
 export type IfMatch = '*' | readonly string[] | undefined;
@@ -19,7 +19,7 @@ export interface Decision {
   readonly detail?: NonNullable<AuditDraft['detail']>;
 }
 
-export interface ChangedKey extends AuthenticKey {
+export interface ChangedKey extends Omit<AuthenticKey, 'change'> {
   /** Undefined when there was nothing to change. */
   readonly receipt: AuditReceipt | undefined;
 }
@@ -70,8 +70,10 @@ export async function changeKey(
       ...(version === undefined ? {} : { version }),
       ...(detail === undefined ? {} : { detail }),
     });
-    const receipt = await ports.store.updateKey({ record, versions, audit });
+    const receipt = await ports.store.updateKey({ record, versions, audit, previous: markOf(key.record) });
     if (receipt !== undefined) return { record, versions: merged(key.versions, versions), receipt };
+    // Another writer was faster; or what is new was wrapped with a KEK that is not the current one any more.
+    if (versions.some(({ wrapped }) => wrapped.length > 0)) await ports.keks.refresh();
   }
   throw new AppError('overloaded');
 }

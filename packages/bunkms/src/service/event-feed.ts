@@ -10,7 +10,7 @@ import type { KmsStore } from '../store/port.ts';
 import { blockOf, eventOf, placeOf, revocationOf } from './events.ts';
 
 export interface EventFeedOptions {
-  readonly store: Pick<KmsStore, 'listAudit' | 'auditHead' | 'listRevoked' | 'findToken'>;
+  readonly store: Pick<KmsStore, 'listAudit' | 'auditHead' | 'listRevoked' | 'liveFamily'>;
   readonly clock: Clock;
   readonly logger: Logger;
   readonly metrics: Metrics;
@@ -103,8 +103,7 @@ export class EventFeed {
       this.#position ??= await store.auditHead();
       const position = this.#position;
       // A revocation from before this place is told to nobody any more.
-      const token = await store.findToken(subscription.claims.jti);
-      if (token === undefined || token.revoked_at !== undefined) return subscriber.sink.end();
+      if ((await store.liveFamily(subscription.claims.jti)) === undefined) return subscriber.sink.end();
       subscriber.isComplete = await this.#replay(subscriber, position);
       if (!subscriber.isComplete) subscriber.sink.send(blockOf({ type: 'reset' }));
       this.#subscribers.add(subscriber);
@@ -148,7 +147,7 @@ export class EventFeed {
     this.#dropEnded();
     for (let more = true; more && this.#position !== undefined; ) {
       const { seq } = this.#position;
-      const page = await this.#options.store.listAudit({ after: seq, exports: false, limit: PAGE });
+      const page = await this.#options.store.listAudit({ after: seq, bulk: false, limit: PAGE });
       for (const record of page.items) {
         this.#position = { seq: record.seq, hash: record.hash };
         const event = eventOf(record);
@@ -195,7 +194,7 @@ export class EventFeed {
     // The hash tells whether it is a place of this chain, and not of one that a backup has replaced.
     const [record] = (await store.listAudit({ after: place.seq - 1, limit: 1 })).items;
     if (record?.seq !== place.seq || record.hash !== place.hash) return false;
-    const missed = await store.listAudit({ after: place.seq, exports: false, limit: REPLAY_MAX });
+    const missed = await store.listAudit({ after: place.seq, bulk: false, limit: REPLAY_MAX });
     if (missed.more) return false;
     for (const { seq, hash, ...record } of missed.items) {
       if (seq > position.seq) break;

@@ -7,7 +7,7 @@ import type { KeyRecord, KeyVersionRecord } from '../store/port.ts';
 import { requireEnabled } from './key-state.ts';
 import { leaseIdOf } from './leases.ts';
 import { openDek } from './open-dek.ts';
-import { type KeyPorts, readStoredKey, versionOf } from './stored-key.ts';
+import { type KeyPorts, markOf, readStoredKey, versionOf } from './stored-key.ts';
 
 export interface ExportPorts extends KeyPorts {
   readonly metrics: Metrics;
@@ -89,10 +89,11 @@ async function tryExport(ports: ExportPorts, request: ExportRequest, caller: Cal
 
 async function recordRelease(
   { audit, clock, metrics, logger, leaseTtlMs }: ExportPorts,
-  { id, name, revision }: KeyRecord,
+  key: KeyRecord,
   { version }: KeyVersionRecord,
   caller: Caller,
 ): Promise<AuditReceipt> {
+  const { id, name } = key;
   const receipt = await audit.append(
     {
       ...caller,
@@ -104,7 +105,7 @@ async function recordRelease(
       version,
       detail: { key_id: id, lease_ttl_ms: leaseTtlMs },
     },
-    { jti: caller.jti, key: { id, revision } },
+    { jti: caller.jti, key: markOf(key) },
   );
   metrics.exports.inc({ outcome: 'allowed' });
   const { actor, jti, source, request_id: reqId } = caller;

@@ -57,7 +57,7 @@ export function infoOf(record: KeyRecord, current: KeyVersionRecord | undefined)
 }
 
 /** {@link infoOf} of a key that was read with its current version. */
-export function infoOfKey({ record, versions }: AuthenticKey): KeyInfo {
+export function infoOfKey({ record, versions }: Pick<AuthenticKey, 'record' | 'versions'>): KeyInfo {
   return infoOf(
     record,
     versions.find(({ version }) => version === record.version),

@@ -7,6 +7,10 @@ export interface LimitRates {
   readonly exportsPerToken: number;
   /** Exports a second of one key, whoever asks. */
   readonly exportsPerKey: number;
+  /** Items a second that are encrypted, decrypted or rewrapped for one token and all that were renewed from the same one. */
+  readonly cryptoPerToken: number;
+  /** The same under one key, whoever asks. */
+  readonly cryptoPerKey: number;
   /** Renewals a minute of one token and all that were renewed from the same one. */
   readonly renewalsPerMinute: number;
 }
@@ -23,6 +27,8 @@ const STREAMS = { perSecond: 1, burst: 60 };
 export class Limits {
   readonly #tokens: RateLimit;
   readonly #keys: RateLimit;
+  readonly #cryptoTokens: RateLimit;
+  readonly #cryptoKeys: RateLimit;
   readonly #renewals: RateLimit;
   readonly #streams: RateLimit;
 
@@ -31,6 +37,8 @@ export class Limits {
       new RateLimit({ clock, perSecond: rate, burst: Math.max(1, rate * BURST_S) });
     this.#tokens = perSecond(rates.exportsPerToken);
     this.#keys = perSecond(rates.exportsPerKey);
+    this.#cryptoTokens = perSecond(rates.cryptoPerToken);
+    this.#cryptoKeys = perSecond(rates.cryptoPerKey);
     const { renewalsPerMinute } = rates;
     this.#renewals = new RateLimit({
       clock,
@@ -44,6 +52,12 @@ export class Limits {
   takeExport(family: string, keyName: string): void {
     this.#tokens.take(family);
     this.#keys.take(keyName);
+  }
+
+  /** @param family of the token. @throws AppError `rate_limited`. */
+  takeCrypto(family: string, keyName: string, items: number): void {
+    this.#cryptoTokens.take(family, items);
+    this.#cryptoKeys.take(keyName, items);
   }
 
   /** @param family of the token. @throws AppError `rate_limited`. */

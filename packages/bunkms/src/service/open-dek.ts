@@ -3,7 +3,7 @@ import { keyCheckValue, OpenError } from '@bundoc/shared/aead';
 import { AppError } from '@bundoc/shared/errors';
 import type { Logger } from '@bundoc/shared/logger';
 import type { KeyVersionRecord } from '../store/port.ts';
-import type { Vault } from '../vault/vault.ts';
+import { kekIdOf, type Vault } from '../vault/vault.ts';
 
 /** Unwraps a stored DEK and holds it against its check value. @returns the raw DEK, which the caller wipes. @throws AppError `key_damaged`. */
 export function openDek(
@@ -19,7 +19,8 @@ export function openDek(
   try {
     dek = vault.unwrapDek(wrapped, { keyId, name, version });
   } catch (error) {
-    if (error instanceof OpenError) throw damaged('it does not unwrap');
+    if (error instanceof OpenError)
+      throw damaged(vault.holds(kekIdOf(wrapped) ?? '') ? 'it does not unwrap' : 'the ring lacks its KEK');
     throw error;
   }
   try {

@@ -30,12 +30,16 @@ export class RateLimit {
     this.#aheadMsMax = this.#intervalMs * (burst - 1);
   }
 
-  /** Counts one more. @throws AppError `rate_limited`, which counts nothing. */
-  take(caller: string): void {
+  /**
+   * Counts `times` more. Many at once pass when one would; what they are too many by is waited for afterwards.
+   *
+   * @throws AppError `rate_limited`, which counts nothing.
+   */
+  take(caller: string, times = 1): void {
     const nowMs = this.#clock.monotonic();
     const dueMs = Math.max(nowMs, this.#dueMs.get(caller) ?? 0);
     const earlyMs = dueMs - nowMs - this.#aheadMsMax;
     if (earlyMs > 0) throw new AppError('rate_limited', { retryAfterS: earlyMs / 1_000 });
-    this.#dueMs.set(caller, dueMs + this.#intervalMs);
+    this.#dueMs.set(caller, dueMs + times * this.#intervalMs);
   }
 }

@@ -1,17 +1,28 @@
 import assert from 'node:assert/strict';
 import type { KeyObject } from 'node:crypto';
 import type { Clock } from '@bundoc/shared/clock';
+import type { AuditReceipt } from '@bundoc/shared/contract/keys';
 import { AppError } from '@bundoc/shared/errors';
 import type { Logger } from '@bundoc/shared/logger';
 import { isGenuineVersion, keyFault } from '../audit/key-record.ts';
 import type { AuditLog } from '../audit/log.ts';
-import type { KeyRecord, KeyVersionRecord, KmsStore, StoredKey, VersionChoice } from '../store/port.ts';
+import type {
+  KeyMark,
+  KeyRecord,
+  KeyVersionRecord,
+  KmsStore,
+  StoredKey,
+  VersionChoice,
+} from '../store/port.ts';
+import type { Keks } from '../vault/keks.ts';
 import type { Vault } from '../vault/vault.ts';
 
 /** What the operations on keys stand on. */
 export interface KeyPorts {
   readonly store: KmsStore;
   readonly vault: Vault;
+  /** Brings the vault up to date with the KEKs. */
+  readonly keks: Pick<Keks, 'refresh'>;
   /** Key of the audit chain: only what the chain says of a key is obeyed. */
   readonly chainKey: KeyObject;
   readonly audit: AuditLog;
@@ -23,6 +34,8 @@ export interface KeyPorts {
 export interface AuthenticKey {
   readonly record: KeyRecord;
   readonly versions: readonly KeyVersionRecord[];
+  /** Where in the audit chain that change is. */
+  readonly change: AuditReceipt;
 }
 
 /**
@@ -53,11 +66,17 @@ export function authenticate(
     logger.error({ keyName: name, reason }, 'a stored key is damaged');
     return undefined;
   }
-  const { record } = stored;
-  assert(record !== undefined, 'a key without a fault has a record');
+  const { record, lastChange } = stored;
+  assert(record !== undefined && lastChange !== undefined, 'a key without a fault has a record');
   const isGenuine = (version: KeyVersionRecord) =>
     version.keyId === record.id && version.version <= record.version && isGenuineVersion(record, version);
-  return { record, versions: stored.versions.filter(isGenuine) };
+  const { seq, hash } = lastChange;
+  return { record, versions: stored.versions.filter(isGenuine), change: { seq, hash } };
+}
+
+/** What tells this state of a key from any other. */
+export function markOf({ id, revision, versionDigests }: KeyRecord): KeyMark {
+  return { id, revision, versionDigests };
 }
 
 /** The version of that number, genuine. @throws AppError `key_damaged`. */

@@ -1,10 +1,9 @@
-import type { Caller } from '../audit/caller.ts';
+import { SYSTEM } from '../audit/caller.ts';
 import type { NamedKey } from '../store/port.ts';
 import { purgeKey } from './destroy-key.ts';
 import { rotateDueKey } from './rotate-key.ts';
 import { authenticate, type KeyPorts } from './stored-key.ts';
 
-const SYSTEM: Caller = { actor: 'system' };
 const PAGE = 100;
 
 /**

@@ -3,10 +3,29 @@ import { createSecretKey, randomBytes, randomUUID } from 'node:crypto';
 import type { TokenInfo } from '@bundoc/shared/contract/tokens';
 import type { AuditDraft } from '../audit/chain.ts';
 import { keyChangeDraft, withDigests } from '../audit/key-record.ts';
-import type { Installation, KeyChange, KeyRecord, KeyVersionRecord } from './port.ts';
+import type { Installation, KeyChange, KeyRecord, KeyUpdate, KeyVersionRecord } from './port.ts';
 
 export const TIME = '2026-01-01T00:00:00.000Z';
 export const chainKey = createSecretKey(randomBytes(32));
+
+/** The KEK that the installation is made with, and another one. */
+export const KEK = '0011223344556677';
+export const OTHER_KEK = '8899aabbccddeeff';
+
+/** Bytes in the form of something that is wrapped with this KEK. */
+export function wrappedWith(kekId: string): Uint8Array {
+  return new Uint8Array(Buffer.concat([Buffer.of(1), Buffer.from(kekId, 'hex'), randomBytes(60)]));
+}
+
+/** {@link wrappedWith}, always the same for the same mark. */
+export function secretWith(kekId: string, mark: number): Uint8Array {
+  return wrappedWith(kekId).fill(mark, 9);
+}
+
+/** The record of the making of an installation. */
+export function made(): AuditDraft {
+  return draft('vault.initialised', { detail: { kek_id: KEK } });
+}
 
 export function draft(action: string, more: Partial<AuditDraft> = {}): AuditDraft {
   return { time: TIME, severity: 'INFO', action, outcome: 'allowed', ...more };
@@ -15,8 +34,8 @@ export function draft(action: string, more: Partial<AuditDraft> = {}): AuditDraf
 export function installation(mark: number): Installation {
   return {
     createdAt: TIME,
-    chainKeyWrapped: new Uint8Array(69).fill(mark),
-    signingSeedWrapped: new Uint8Array(69).fill(mark + 1),
+    chainKeyWrapped: secretWith(KEK, mark),
+    signingSeedWrapped: secretWith(KEK, mark + 1),
     signingKey: {
       kty: 'OKP',
       crv: 'Ed25519',
@@ -25,7 +44,7 @@ export function installation(mark: number): Installation {
       kid: `kid${mark}`,
       x: 'x'.repeat(43),
     },
-    keks: [{ id: '0011223344556677', checkValue: 'ab' }],
+    keks: [{ id: KEK, checkValue: 'ab' }],
   };
 }
 
@@ -45,7 +64,7 @@ export function key(name: string, more: Partial<KeyRecord> = {}): KeyChange {
     dueAt: null,
     createdAt: TIME,
     destroyedAt: null,
-    kekIds: ['0011223344556677'],
+    kekIds: [KEK],
     idempotency: null,
     versionDigests: withDigests(new Uint8Array(), [first]),
     ...more,
@@ -56,20 +75,29 @@ export function key(name: string, more: Partial<KeyRecord> = {}): KeyChange {
 export const LATER = '2026-02-02T00:00:00.000Z';
 
 /** The next version of a key, with the change that adds it. */
-export function rotated({ record }: KeyChange): KeyChange {
+export function rotated({ record }: KeyChange): KeyUpdate {
   const added = version(record.id, record.version + 1, LATER);
   const versionDigests = withDigests(record.versionDigests, [added]);
   const { version: number } = added;
-  return changed(
-    { ...record, version: number, revision: record.revision + 1, versionDigests },
-    [added],
-    'key.rotate',
-  );
+  const next = { ...record, version: number, revision: record.revision + 1, versionDigests };
+  return { ...changed(next, [added], 'key.rotate'), previous: record };
+}
+
+/** The same key with some of its versions wrapped with another KEK; of the same revision. */
+export function rewrapped(
+  { record }: KeyChange,
+  versions: readonly KeyVersionRecord[],
+  kekId: string,
+): KeyUpdate {
+  const anew = versions.map((one) => ({ ...one, wrapped: wrappedWith(kekId) }));
+  const versionDigests = withDigests(record.versionDigests, anew);
+  return { ...changed({ ...record, versionDigests }, anew, 'kek.rewrap'), previous: record };
 }
 
 /** Another state of a key, with the change that brings it there. */
-export function edited({ record }: KeyChange, more: Partial<KeyRecord>): KeyChange {
-  return changed({ ...record, ...more, revision: record.revision + 1 }, [], 'key.update');
+export function edited({ record }: KeyChange, more: Partial<KeyRecord>): KeyUpdate {
+  const next = { ...record, ...more, revision: record.revision + 1 };
+  return { ...changed(next, [], 'key.update'), previous: record };
 }
 
 function changed(record: KeyRecord, versions: readonly KeyVersionRecord[], action: string): KeyChange {
@@ -84,7 +112,7 @@ function version(keyId: string, number: number, createdAt: string): KeyVersionRe
     state: 'available',
     createdAt,
     destroyedAt: null,
-    wrapped: new Uint8Array(randomBytes(69)),
+    wrapped: wrappedWith(KEK),
   };
 }
 
@@ -102,4 +130,9 @@ export function token(family?: string): TokenInfo {
     issued_at: TIME,
     expires_at: '2026-02-01T00:00:00.000Z',
   };
+}
+
+/** What a store gives back of a key right after that change. */
+export function stored({ record, versions, audit }: KeyChange) {
+  return { record, versions, lastChange: audit };
 }

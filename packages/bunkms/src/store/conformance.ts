@@ -7,16 +7,17 @@ import {
   draft,
   edited,
   installation,
+  KEK,
   key,
   LATER,
+  made as madeInstallation,
+  OTHER_KEK,
   rotated,
+  stored,
   TIME,
   token,
 } from './conformance-data.ts';
-import type { KeyChange, KmsStore, LoadEntry, StoreEntry } from './port.ts';
-
-/** What a store gives back of a key right after that change. */
-const stored = ({ record, versions, audit }: KeyChange) => ({ record, versions, lastChange: audit });
+import type { KeyRecord, KmsStore, LoadEntry, StoreEntry } from './port.ts';
 
 /** One place that stores are kept in. */
 export interface StorePlace {
@@ -49,7 +50,7 @@ export function storeConformance(name: string, makePlace: () => Promise<StorePla
     beforeEach(async () => {
       place = await makePlace();
       store = await place.open();
-      await store.initialise(installation(1), chainKey, draft('vault.initialised'));
+      await store.initialise(installation(1), chainKey, madeInstallation());
     });
     afterEach(async () => {
       await store.close();
@@ -58,7 +59,7 @@ export function storeConformance(name: string, makePlace: () => Promise<StorePla
 
     test('gives back the installation it was made with, and takes no second one', async () => {
       expect(await store.readInstallation()).toEqual(installation(1));
-      expect(await store.initialise(installation(5), chainKey, draft('vault.initialised'))).toBe(false);
+      expect(await store.initialise(installation(5), chainKey, madeInstallation())).toBe(false);
       expect(await store.readInstallation()).toEqual(installation(1));
       expect(await allRecords(store)).toHaveLength(1);
     });
@@ -120,12 +121,25 @@ export function storeConformance(name: string, makePlace: () => Promise<StorePla
       expect((await store.counts()).keys).toBe(2);
     });
 
+    test('tells the place of the latest change of a key, whatever else there is on record of it', async () => {
+      const first = key('a-dek');
+      expect(await store.lastChange('a-dek')).toBeUndefined();
+      await store.insertKey(first);
+      expect(await store.lastChange('a-dek')).toEqual(await store.auditHead());
+      const changed = await store.updateKey(rotated(first));
+      await store.insertKey(key('b-dek'));
+      await store.appendAudit([draft('key.export', { key: 'a-dek', detail: { key_id: 'x' } })]);
+      expect(await store.lastChange('a-dek')).toEqual(changed);
+      const { lastChange } = (await store.findKey('a-dek', 'current')) ?? {};
+      expect(changed).toEqual({ seq: lastChange?.seq, hash: lastChange?.hash });
+    });
+
     test('keeps every member of a key, and puts another version in the place of one', async () => {
       const made = key('a-dek', {
         exportable: false,
         rotateAfterDays: 30,
         dueAt: LATER,
-        kekIds: ['0011223344556677', '8899aabbccddeeff'],
+        kekIds: [KEK, OTHER_KEK],
         idempotency: { key: 'ab', request: 'cd' },
       });
       await store.insertKey(made);
@@ -156,7 +170,7 @@ export function storeConformance(name: string, makePlace: () => Promise<StorePla
       const before = await store.auditHead();
       const next = edited(made, { state: 'disabled' });
       expect(await store.updateKey(edited(next, {}))).toBeUndefined();
-      expect(await store.updateKey(made)).toBeUndefined();
+      expect(await store.updateKey({ ...made, previous: { ...made.record, revision: 0 } })).toBeUndefined();
       expect(await store.updateKey(rotated(key('a-dek')))).toBeUndefined();
       expect(await store.auditHead()).toEqual(before);
       expect(await store.findKey('a-dek', 'all')).toMatchObject(stored(made));
@@ -211,14 +225,14 @@ export function storeConformance(name: string, makePlace: () => Promise<StorePla
     test('leaves out a record whose key was changed, and appends the others', async () => {
       const made = key('a-dek');
       await store.insertKey(made);
-      const { id } = made.record;
-      const append = (revision: number, keyId = id) =>
-        store.appendAudit([draft('release')], [{ key: { id: keyId, revision } }]);
+      const append = (revision: number, more: Partial<KeyRecord> = {}) =>
+        store.appendAudit([draft('release')], [{ key: { ...made.record, revision, ...more } }]);
       expect(await append(1)).toMatchObject([{ seq: 3 }]);
       await store.updateKey(edited(made, { state: 'disabled' }));
       expect(await append(1)).toEqual(['key_changed']);
       expect(await append(2)).toMatchObject([{ seq: 5 }]);
-      expect(await append(1, randomUUID())).toEqual(['key_changed']);
+      expect(await append(2, { id: randomUUID() })).toEqual(['key_changed']);
+      expect(await append(2, { versionDigests: new Uint8Array(32) })).toEqual(['key_changed']);
     });
 
     test('adopts nothing where the chain has the mark, nor where the chain is broken', async () => {
@@ -416,6 +430,17 @@ export function storeConformance(name: string, makePlace: () => Promise<StorePla
       expect((await store.findToken(root.jti))?.revoked_at).toBe(TIME);
     });
 
+    test('knows the family of a token that is live, and of no other', async () => {
+      const [root, other] = [token(), token()];
+      const child = token(root.jti);
+      for (const one of [root, child, other]) await store.insertToken(one, draft('token.issue'));
+      expect(await store.liveFamily(child.jti)).toBe(root.jti);
+      await store.revokeFamily(root.jti, TIME, draft('token.revoke'));
+      for (const jti of [root.jti, child.jti, randomUUID()])
+        expect(await store.liveFamily(jti)).toBeUndefined();
+      expect(await store.liveFamily(other.jti)).toBe(other.jti);
+    });
+
     test('renews no token that is revoked or unknown, and writes nothing then', async () => {
       const root = token();
       await store.insertToken(root, draft('token.issue'));
@@ -555,7 +580,9 @@ export function storeConformance(name: string, makePlace: () => Promise<StorePla
         (await store.listAudit({ limit: 10, ...query })).items.map(({ action }) => action);
       expect(await actions({ key: 'k' })).toEqual(['a', 'b']);
       await store.appendAudit([draft('key.export', { key: 'm' }), draft('key.rotate', { key: 'm' })]);
-      expect(await actions({ key: 'm', exports: false })).toEqual(['key.rotate']);
+      await store.appendAudit([draft('key.encrypt', { key: 'm' }), draft('kek.rewrap', { key: 'm' })]);
+      expect(await actions({ key: 'm', bulk: false })).toEqual(['key.rotate']);
+      expect(await actions({ key: 'm', uses: false })).toEqual(['key.rotate', 'kek.rewrap']);
       expect(await actions({ key: 'k', actor: 'y' })).toEqual(['b']);
       expect(await actions({ severity: 'CRITICAL' })).toEqual(['b', 'c']);
       expect(await actions({ from: day(2), to: day(3) })).toEqual(['b']);
@@ -634,9 +661,7 @@ export function storeConformance(name: string, makePlace: () => Promise<StorePla
         expect(await first.readInstallation()).toBeUndefined();
         expect(await first.auditHead()).toEqual(GENESIS);
         const made = await Promise.all(
-          stores.map((store, mark) =>
-            store.initialise(installation(mark), chainKey, draft('vault.initialised')),
-          ),
+          stores.map((store, mark) => store.initialise(installation(mark), chainKey, madeInstallation())),
         );
         expect(made.filter(Boolean)).toHaveLength(1);
         const seen = await Promise.all(stores.map((store) => store.readInstallation()));

@@ -87,6 +87,24 @@ export interface KeyChange {
   readonly audit: AuditDraft;
 }
 
+/** What tells one state of a key from any other, also from one that differs in its wrapping alone. */
+export type KeyMark = Pick<KeyRecord, 'id' | 'revision' | 'versionDigests'>;
+
+/** A change of a key that is stored as `previous`. Its revision is the next one, or the same when it is wrapped anew and nothing else. */
+export interface KeyUpdate extends KeyChange {
+  readonly previous: KeyMark;
+}
+
+/** The service's own secrets, wrapped. */
+export type WrappedSecrets = Pick<Installation, 'chainKeyWrapped' | 'signingSeedWrapped'>;
+
+/** How many versions of keys, and secrets of the service, are wrapped with a KEK. */
+export interface KekUse {
+  readonly kekId: string;
+  readonly versions: number;
+  readonly secrets: number;
+}
+
 /** One thing that a store keeps. */
 export type StoreEntry =
   | { readonly kind: 'installation'; readonly installation: Installation }
@@ -102,12 +120,18 @@ export type LoadEntry = StoreEntry | { readonly kind: 'new-record'; readonly dra
 export interface AuditCondition {
   /** The `jti` of a token that must be known and not revoked. */
   readonly jti?: string | undefined;
-  /** A key that must have this revision still. */
-  readonly key?: { readonly id: string; readonly revision: number } | undefined;
+  /** A key that must be as it was read. */
+  readonly key?: KeyMark | undefined;
+  /** Number of the record that must still be the latest of the KEKs. */
+  readonly kekRecord?: number | undefined;
+  /** A KEK that nothing may be wrapped with. */
+  readonly unusedKek?: string | undefined;
+  /** A KEK that every service which is up at `now` must hold ({@link KmsStore.announce}). */
+  readonly kekOfAll?: { readonly kekId: string; readonly now: string } | undefined;
 }
 
 /** Why a record was left out. */
-export type LeftOut = 'token_revoked' | 'key_changed';
+export type LeftOut = 'token_revoked' | 'key_changed' | 'keks_changed' | 'kek_in_use' | 'kek_not_held';
 
 /** Keyset paging: at most `limit` entries behind the entry `after` (from the start without it). */
 export interface PageQuery<Cursor> {
@@ -128,9 +152,38 @@ export interface AuditQuery extends PageQuery<number> {
   readonly actor?: string | undefined;
   readonly from?: string | undefined;
   readonly to?: string | undefined;
-  /** False leaves out records of exports, without a walk over them. */
-  readonly exports?: false | undefined;
+  /** False leaves out records of uses of keys (`USE_ACTIONS`). */
+  readonly uses?: false | undefined;
+  /** False leaves out all records that there are very many of (`BULK_ACTIONS`), without a walk over them. */
+  readonly bulk?: false | undefined;
 }
+
+/** A bounded piece of work for a holder. */
+export interface TaskClaim {
+  readonly task: string;
+  readonly holder: string;
+  readonly now: string;
+  readonly until: string;
+}
+
+/** A service that is up. Times are ISO 8601 in UTC. */
+export interface Presence {
+  readonly service: string;
+  readonly kekIds: readonly string[];
+  readonly now: string;
+  readonly until: string;
+}
+
+/** Names of keys; `next` is where to go on, behind that name, while there may be more. */
+export interface ForwardPage {
+  readonly names: readonly string[];
+  readonly next?: string;
+}
+
+/** Actions of records that tell of a use of a key. */
+export const USE_ACTIONS: readonly string[] = ['key.export', 'key.encrypt', 'key.decrypt', 'key.rewrap'];
+/** Actions of records that come in great numbers: uses of keys, and new wrappings of them. */
+export const BULK_ACTIONS: readonly string[] = [...USE_ACTIONS, 'kek.rewrap'];
 
 /** Records from the newest back; `next` is where to go on, below that `seq`, while there may be more. */
 export interface BackwardPage {
@@ -168,6 +221,45 @@ export interface KmsStore extends AsyncDisposable {
   /** Remembers a further KEK. @returns false, with nothing changed, when a KEK of that id is known already. */
   addKek(kek: KnownKek, record: AuditDraft): Promise<boolean>;
 
+  /** The records of the audit chain that say what the KEKs are (`KEK_ACTIONS`), in their order. */
+  kekRecords(): Promise<readonly AuditRecord[]>;
+
+  /** What is wrapped with which KEK, as the wrapped bytes themselves say; the KEKs in the order of their ids. */
+  kekUses(): Promise<readonly KekUse[]>;
+
+  /** How many versions of keys are wrapped with another KEK than this. Cheap when there are few. */
+  countWrappedOtherwise(kekId: string): Promise<number>;
+
+  /**
+   * Keys, with all their versions, of which a version is wrapped with this KEK, in the order of their ids. A page may hold fewer than `limit` and
+   * still have more behind it, when they have very many versions.
+   */
+  listWrapped(kekId: string, page: PageQuery<string>): Promise<Page<NamedKey>>;
+
+  /**
+   * Puts the service's secrets, wrapped with the current KEK, in the place of `previous`.
+   *
+   * @returns false, with nothing written, when others are stored, or another KEK is the current one.
+   */
+  replaceSecrets(secrets: WrappedSecrets, previous: WrappedSecrets, record: AuditDraft): Promise<boolean>;
+
+  /**
+   * Takes a task for a holder until a time, or goes on holding it; so that of several processes one works on it.
+   *
+   * @param claim times are ISO 8601 in UTC. A claim that reaches further than `until` is that of a clock which was set back, and counts as over.
+   * @returns false when another one has it.
+   */
+  claim(claim: TaskClaim): Promise<boolean>;
+
+  /** Says that a service is up until a time, and which KEKs it holds; so that no KEK becomes the current one that one of them lacks. */
+  announce(presence: Presence): Promise<void>;
+
+  /** A service is not up any more. */
+  withdraw(service: string): Promise<void>;
+
+  /** Gives a task back. */
+  release(claim: Pick<TaskClaim, 'task' | 'holder'>): Promise<void>;
+
   /**
    * Makes sure, once in the life of a store, that every key which an earlier release made has a record of its present state in
    * the audit chain. `record` marks in the chain that it was done; a store that has the mark is left as it is, whatever its keys
@@ -185,21 +277,31 @@ export interface KmsStore extends AsyncDisposable {
    * @param idempotentSince with an idempotency key: how far back, by the time of making, a key that was made with the same one
    * counts.
    * @returns undefined when the key was stored; the key, with its first version, that the same idempotency key made, and nothing
-   * was written.
+   * was written; `keks_changed`, and nothing was written, when it is wrapped with a KEK that is not the current one.
    * @throws AppError `KEY_EXISTS` when the name is taken, or ever was; nothing is written then.
    */
-  insertKey(key: KeyChange, idempotentSince?: string): Promise<StoredKey | undefined>;
+  insertKey(key: KeyChange, idempotentSince?: string): Promise<StoredKey | 'keks_changed' | undefined>;
 
   /** What there is on that name; undefined when it was never a key's. */
   findKey(name: string, versions: VersionChoice): Promise<StoredKey | undefined>;
 
   /**
-   * Puts a key in the place of its previous revision, in the same transaction as the check that the stored one is of that revision.
-   * So of several writers that change the same revision, one succeeds.
-   *
-   * @returns the place of the audit record; undefined, with nothing written, when another revision is stored or there is no such key.
+   * Where in the audit chain the latest change of that key name is (`StoredKey.lastChange`): as long as that stays the same, so does the key. The
+   * cheapest look at a key that there is. Undefined when there is none.
    */
-  updateKey(change: KeyChange): Promise<AuditReceipt | undefined>;
+  lastChange(name: string): Promise<AuditReceipt | undefined>;
+
+  /**
+   * Puts a key in the place of its previous state, in the same transaction as the check that the stored one is in that state.
+   * So of several writers that change the same state, one succeeds.
+   *
+   * @returns the place of the audit record; undefined, with nothing written, when the key is in another state, there is no such key, or what is
+   * new of it is wrapped with a KEK that is not the current one.
+   */
+  updateKey(change: KeyUpdate): Promise<AuditReceipt | undefined>;
+
+  /** {@link updateKey} for many keys in one transaction, each for itself. */
+  updateKeys(changes: readonly KeyUpdate[]): Promise<(AuditReceipt | undefined)[]>;
 
   /**
    * Puts a key in the place of whatever is stored under its name and under its id, if that is still what the caller has seen: for a key
@@ -234,6 +336,9 @@ export interface KmsStore extends AsyncDisposable {
   renewToken(parentJti: string, token: TokenInfo, record: AuditDraft): Promise<boolean>;
 
   findToken(jti: string): Promise<TokenInfo | undefined>;
+
+  /** The family of a token that is known and not revoked; undefined for any other. Asked with each request, so it is cheap. */
+  liveFamily(jti: string): Promise<string | undefined>;
 
   /** Tokens in the order of their issue; the cursor is a `jti`, an unknown one gives an empty page. */
   listTokens(page: PageQuery<string>): Promise<Page<TokenInfo>>;
@@ -284,6 +389,13 @@ export interface KmsStore extends AsyncDisposable {
     from: string,
     page: { readonly before?: number | undefined; readonly limit: number },
   ): Promise<BackwardPage>;
+
+  /**
+   * Keys that were ever wrapped with this KEK and may be held by somebody in no newer wrapping: exported before they were wrapped anew
+   * for the last time, in a version that was not exported since. In the order of their names. Looks at a bounded number of records, so a page may
+   * hold fewer than `limit`, or none, and still have a `next`; a key with very many records may be in it without need.
+   */
+  listUnfetched(kekId: string, page: PageQuery<string>): Promise<ForwardPage>;
 
   /** The last record's place, or the genesis of an empty chain. */
   auditHead(): Promise<ChainHead>;

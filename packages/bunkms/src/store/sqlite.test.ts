@@ -4,19 +4,21 @@ import { join } from 'node:path';
 import { DatabaseSync } from 'node:sqlite';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { storeConformance } from './conformance.ts';
+import { kekConformance } from './conformance-keks.ts';
 import { databasePathOf, openSqliteStore } from './sqlite.ts';
 
 const onCrash = (error: Error) => {
   throw error;
 };
 
-storeConformance('SQLite', async () => {
-  const dataDir = mkdtempSync(join(tmpdir(), 'bunkms-store-'));
-  return {
-    open: () => openSqliteStore({ dataDir, onCrash }),
-    dispose: async () => rmSync(dataDir, { recursive: true }),
-  };
-});
+for (const conformance of [storeConformance, kekConformance])
+  conformance('SQLite', async () => {
+    const dataDir = mkdtempSync(join(tmpdir(), 'bunkms-store-'));
+    return {
+      open: () => openSqliteStore({ dataDir, onCrash }),
+      dispose: async () => rmSync(dataDir, { recursive: true }),
+    };
+  });
 
 describe('the SQLite store', () => {
   let folder: string;

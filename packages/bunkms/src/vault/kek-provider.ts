@@ -2,6 +2,7 @@ import type { KeyObject } from 'node:crypto';
 import { readFileSync, statSync } from 'node:fs';
 import { takeKey } from '@bundoc/shared/aead';
 import { ConfigError } from '@bundoc/shared/config';
+import { stampOf } from '@bundoc/shared/file-stamp';
 import { readKeyHex, readKeyText } from '@bundoc/shared/key-text';
 
 /** The most keys a ring may hold; a ring this long means that rotations were never finished. */
@@ -11,8 +12,10 @@ export const KEKS_MAX = 8;
  * Where the key encryption keys come from. A port, so that an HSM or a cloud KMS can stand behind it.
  */
 export interface KekProvider {
+  /** Changes when the ring may have changed; cheap, and never throws. */
+  stamp(): string;
   /**
-   * The ring, the current key first; one to {@link KEKS_MAX} different keys.
+   * The ring, one to {@link KEKS_MAX} different keys. Its order says which key an installation is made with, the first, and nothing else.
    *
    * @throws ConfigError when there is no usable ring. The message names the source and the line, never a content.
    */
@@ -22,6 +25,7 @@ export interface KekProvider {
 /** Reads the ring from a file. `warn` is told when others than the owner may read that file. */
 export function fileKekProvider(path: string, warn: (message: string) => void): KekProvider {
   return {
+    stamp: () => stampOf(path),
     load: async () => {
       let bytes: Buffer;
       try {
@@ -38,9 +42,9 @@ export function fileKekProvider(path: string, warn: (message: string) => void): 
   };
 }
 
-/** Takes the ring from the text of the variable `BUNKMS_KEK`. */
+/** Takes the ring from the text of the variable `BUNKMS_KEK`, which stays what it is for the life of the process. */
 export function inlineKekProvider(text: string): KekProvider {
-  return { load: async () => parseKekRing('BUNKMS_KEK', text) };
+  return { stamp: () => '', load: async () => parseKekRing('BUNKMS_KEK', text) };
 }
 
 /** {@link takeKekRing} of a text. A string cannot be wiped: a file is the better place for a KEK. */
@@ -49,7 +53,7 @@ export function parseKekRing(source: string, text: string): readonly KeyObject[]
 }
 
 /**
- * Reads a ring and wipes the bytes: one key a line, 32 bytes in base64 or as 64 hex digits, the current key first. Empty lines
+ * Reads a ring and wipes the bytes: one key a line, 32 bytes in base64 or as 64 hex digits. Empty lines
  * and lines that begin with `#` are skipped.
  *
  * @throws ConfigError naming `source` and every faulty line by number.

@@ -9,7 +9,7 @@ import { verifyChain } from '../audit/chain.ts';
 import type { KmsStore } from '../store/port.ts';
 import { databasePathOf, openSqliteStore } from '../store/sqlite.ts';
 import { publicJwkOf, signingKeyOf } from './signing-key.ts';
-import { rememberCurrentKek, unseal } from './unseal.ts';
+import { unseal } from './unseal.ts';
 import { Vault } from './vault.ts';
 
 const clock = new FakeClock();
@@ -61,17 +61,42 @@ describe('unsealing', () => {
     expect(await unseal(new Vault([kek]), store, clock, 'system')).toMatchObject({ kind: 'unsealed' });
   });
 
-  test('takes a further KEK in front of the recorded one, and records it once', async () => {
+  test('wraps with the KEK of the installation, wherever it stands in the ring', async () => {
     await unseal(new Vault([kek]), store, clock, 'system');
     const ring = new Vault([otherKek, kek]);
-    for (let start = 0; start < 2; start++) {
-      expect(await unseal(ring, store, clock, 'system')).toMatchObject({ kind: 'unsealed' });
-      await rememberCurrentKek(ring, store, clock, 'system');
-    }
-    const { items } = await store.listAudit({ limit: 10 });
-    expect(items.map(({ action }) => action)).toEqual(['vault.initialised', 'keys.adopted', 'kek.added']);
-    // The secrets stay under the KEK that they were made with.
-    expect(await unseal(new Vault([otherKek]), store, clock, 'system')).toMatchObject({ kind: 'sealed' });
+    const state = await unseal(ring, store, clock, 'system');
+    if (state.kind === 'sealed') throw new Error('sealed');
+    expect(ring.currentKekId).toBe(new Vault([kek]).currentKekId);
+    expect(state.keks).toMatchObject({ current: ring.currentKekId, rotation: undefined });
+    expect((await store.auditHead()).seq).toBe(2);
+  });
+
+  test('goes on with the KEK that an earlier release wrapped with last, and is refused without it', async () => {
+    await unseal(new Vault([kek]), store, clock, 'system');
+    const added = new Vault([otherKek]).currentKekId;
+    const time = new Date(clock.now()).toISOString();
+    const record = { time, severity: 'INFO', action: 'kek.added', outcome: 'allowed' } as const;
+    await store.addKek({ id: added, checkValue: 'x' }, { ...record, detail: { kek_id: added } });
+    const ring = new Vault([kek, otherKek]);
+    expect(await unseal(ring, store, clock, 'system')).toMatchObject({ keks: { current: added } });
+    expect(ring.currentKekId).toBe(added);
+    expect(await unseal(new Vault([kek]), store, clock, 'system')).toMatchObject({
+      kind: 'sealed',
+      reason: expect.stringContaining(`lacks the KEK ${added}`),
+    });
+  });
+
+  test('is refused when what the chain says of the KEKs was changed', async () => {
+    await unseal(new Vault([kek]), store, clock, 'system');
+    const database = new DatabaseSync(databasePathOf(folder));
+    database.exec(
+      `UPDATE audit SET detail = replace(detail, '"kid"', '"kit"') WHERE action = 'vault.initialised'`,
+    );
+    database.close();
+    expect(await unseal(new Vault([kek]), store, clock, 'system')).toMatchObject({
+      kind: 'sealed',
+      reason: 'the audit record 1 of the KEKs was changed',
+    });
   });
 
   test.each([

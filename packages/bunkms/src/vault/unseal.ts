@@ -4,16 +4,23 @@ import { KEY_BYTES, OpenError, takeKey } from '@bundoc/shared/aead';
 import type { Clock } from '@bundoc/shared/clock';
 import type { AuditDraft, ChainFault } from '../audit/chain.ts';
 import type { Installation, KmsStore, KnownKek, PublicJwk } from '../store/port.ts';
+import { foldKekRecords, type KekState } from './kek-state.ts';
 import { publicJwkOf, signingKeyOf } from './signing-key.ts';
 import { kekIdOf, type SecretName, type Vault } from './vault.ts';
 
-/** What the service works with once its KEK fits its store. */
-export interface Unsealed {
+/** The secrets of an installation, once a KEK of the ring has opened them. */
+export interface OpenedInstallation {
   readonly kind: 'unsealed';
   /** Key of the audit chain; the store has it once {@link unseal} is done. */
   readonly chainKey: KeyObject;
   readonly signingKey: KeyObject;
   readonly publicKey: PublicJwk;
+}
+
+/** What the service works with once its KEK fits its store. */
+export interface Unsealed extends OpenedInstallation {
+  /** Which KEKs there are; the vault wraps with the one that it calls the current one. */
+  readonly keks: KekState;
   /**
    * Where the audit chain is broken, if that kept the keys of an earlier release from being adopted: those are damaged, and nothing
    * else is.
@@ -32,7 +39,7 @@ export interface Sealed {
 
 /**
  * Brings vault and store together: makes the installation at the very first start, else opens its secrets, and gives
- * the store the key of the audit chain. Keys that an earlier release made are taken into the chain once.
+ * the store the key of the audit chain, and the vault its current KEK. Keys that an earlier release made are taken into the chain once.
  *
  * Safe to run in several processes at once: the store lets one make the installation, the others use that one.
  *
@@ -45,47 +52,21 @@ export async function unseal(
   actor: 'system' | 'cli',
 ): Promise<Unsealed | Sealed> {
   const installation = (await store.readInstallation()) ?? (await initialise(vault, store, clock, actor));
-  const state = openInstallation(vault, installation);
-  if (state.kind === 'sealed') return state;
-  await store.unlock(state.chainKey);
+  const opened = openInstallation(vault, installation);
+  if (opened.kind === 'sealed') return opened;
+  await store.unlock(opened.chainKey);
   const adoptionFault = await store.adoptKeys(keysAdopted(new Date(clock.now()).toISOString(), actor));
-  return adoptionFault === undefined ? state : { ...state, adoptionFault };
+  const sealed = (reason: string): Sealed => ({ kind: 'sealed', reason, publicKey: installation.signingKey });
+  const keks = foldKekRecords(opened.chainKey, await store.kekRecords());
+  if (!('keks' in keks)) return sealed(`the audit record ${keks.seq} of the KEKs was changed`);
+  if (!vault.holds(keks.current)) return sealed(`the ring lacks the KEK ${keks.current}, the current one`);
+  vault.makeCurrent(keks.current);
+  return { ...opened, keks, ...(adoptionFault === undefined ? {} : { adoptionFault }) };
 }
 
 /** Marks in the audit chain that each key which is there has its record in it; see `adoptKeys` of the store. */
 function keysAdopted(time: string, actor: string): AuditDraft {
   return { time, severity: 'INFO', action: 'keys.adopted', outcome: 'allowed', actor, detail: { format: 1 } };
-}
-
-/**
- * Records the current KEK in the store, and in the audit chain, if it is new there. Call it before anything is wrapped
- * with that KEK; the store must be unsealed.
- */
-export async function rememberCurrentKek(
-  vault: Vault,
-  store: KmsStore,
-  clock: Clock,
-  actor: 'system' | 'cli',
-): Promise<void> {
-  await rememberKek(vault.currentKekId, vault, store, clock, actor);
-}
-
-/** {@link rememberCurrentKek} of any KEK of the ring. */
-export async function rememberKek(
-  kekId: string,
-  vault: Vault,
-  store: KmsStore,
-  clock: Clock,
-  actor: 'system' | 'cli',
-): Promise<void> {
-  await store.addKek(kekOf(vault, kekId), {
-    time: new Date(clock.now()).toISOString(),
-    severity: 'INFO',
-    action: 'kek.added',
-    outcome: 'allowed',
-    actor,
-    detail: { kek_id: kekId },
-  });
 }
 
 /** @returns what is in the store afterwards, whoever put it there. */
@@ -122,7 +103,7 @@ async function initialise(vault: Vault, store: KmsStore, clock: Clock, actor: st
 }
 
 /** Opens the secrets of an installation. */
-export function openInstallation(vault: Vault, installation: Installation): Unsealed | Sealed {
+export function openInstallation(vault: Vault, installation: Installation): OpenedInstallation | Sealed {
   const sealed = (reason: string): Sealed => ({
     kind: 'sealed',
     reason,

@@ -30,25 +30,56 @@ export interface DekIdentity {
 export type SecretName = 'audit-chain-key' | 'token-signing-seed' | 'backup-key' | 'inventory-key';
 
 /**
- * Holds the KEK ring; wraps and unwraps with it, and nothing else. No method returns a KEK, and inspection of the
- * object shows none: the keys are private members of type KeyObject.
+ * Holds the KEK ring; wraps with the current KEK, unwraps with any, and nothing else. No method returns a KEK, and inspection of the
+ * object shows none: the keys are private members of type KeyObject. Which KEK is the current one is decided elsewhere
+ * (`keks.ts`); a new vault takes the first, for an installation that is only being made.
  *
  * Wraps under one KEK are bounded by the number of keys ever made, far below the 2^32 seals that random GCM nonces
  * allow (NIST SP 800-38D, section 8.3).
  */
 export class Vault {
-  readonly #keks: ReadonlyMap<string, KeyObject>;
-  /** Id, in hex, of the KEK that new keys are wrapped with. */
-  readonly currentKekId: string;
+  #keks: ReadonlyMap<string, KeyObject>;
+  #currentKekId: string;
 
-  /** @param keks the ring, the current one first; at least one. */
+  /** @param keks the ring, at least one. */
   constructor(keks: readonly KeyObject[]) {
-    const ring = keks.map(
-      (kek) => [deriveBytes(kek, 'bunkms/kek-id/v1', KEK_ID_BYTES).toString('hex'), kek] as const,
-    );
-    assert(ring[0] !== undefined, 'the KEK ring is empty');
-    this.#keks = new Map(ring);
-    this.currentKekId = ring[0][0];
+    this.#keks = ringOf(keks);
+    const [first] = this.kekIds;
+    assert(first !== undefined, 'the KEK ring is empty');
+    this.#currentKekId = first;
+  }
+
+  /** Id, in hex, of the KEK that keys are wrapped with. */
+  get currentKekId(): string {
+    return this.#currentKekId;
+  }
+
+  /** Ids of the KEKs of the ring, in its order. */
+  get kekIds(): readonly string[] {
+    return [...this.#keks.keys()];
+  }
+
+  holds(kekId: string): boolean {
+    return this.#keks.has(kekId);
+  }
+
+  /** Which of `kekIds` another ring lacks. */
+  missingIn(keks: readonly KeyObject[], kekIds: readonly string[]): string[] {
+    const ring = ringOf(keks);
+    return kekIds.filter((kekId) => !ring.has(kekId));
+  }
+
+  /** Wraps with this KEK of the ring from now on. */
+  makeCurrent(kekId: string): void {
+    assert(this.#keks.has(kekId), 'the ring lacks the KEK');
+    this.#currentKekId = kekId;
+  }
+
+  /** Puts another ring, which has the current KEK, in the place of the present one. */
+  replaceRing(keks: readonly KeyObject[]): void {
+    const ring = ringOf(keks);
+    assert(ring.has(this.#currentKekId), 'the new ring lacks the current KEK');
+    this.#keks = ring;
   }
 
   /** Check value of a KEK of the ring, 16 bytes in hex; undefined when the ring lacks it. Reveals nothing of the KEK. */
@@ -97,6 +128,12 @@ export class Vault {
     if (kekId === undefined || kek === undefined) throw new OpenError();
     return open(kek, wrapped.subarray(HEADER_BYTES), aadFor(kekId));
   }
+}
+
+function ringOf(keks: readonly KeyObject[]): ReadonlyMap<string, KeyObject> {
+  return new Map(
+    keks.map((kek) => [deriveBytes(kek, 'bunkms/kek-id/v1', KEK_ID_BYTES).toString('hex'), kek] as const),
+  );
 }
 
 /** Id, in hex, of the KEK that `wrapped` names in its header; undefined when the bytes have not the form of a wrapped key. */

@@ -58,6 +58,8 @@ export const KMS_SCOPES = [
   'kms:manage_key',
   'kms:destroy_key',
   'kms:export_key',
+  'kms:encrypt',
+  'kms:decrypt',
   'kms:audit',
   'kms:admin',
 ] as const;
@@ -80,7 +82,13 @@ export function configOf(dataDir: string, kek: string): BunkmsConfig {
     kek: { kind: 'inline', text: kek },
     auditShip: undefined,
     leaseTtlMs: 900_000,
-    limits: { exportsPerToken: 0, exportsPerKey: 0, renewalsPerMinute: 0 },
+    limits: {
+      exportsPerToken: 0,
+      exportsPerKey: 0,
+      cryptoPerToken: 0,
+      cryptoPerKey: 0,
+      renewalsPerMinute: 0,
+    },
     logLevel: 'debug',
   };
 }

@@ -56,17 +56,33 @@ export class KeyCalls {
     return this.#send('DELETE', `/v1/keys/${name}/versions/${version}?confirm=${name}`, headers);
   }
 
+  crypto(operation: 'encrypt' | 'decrypt' | 'rewrap', name: string, body: object): Promise<Answer> {
+    return this.#send('POST', `/v1/${operation}/${name}`, {}, body);
+  }
+
+  /** A ciphertext of some plaintext under the current version. */
+  async ciphertext(name: string): Promise<string> {
+    return String((await this.crypto('encrypt', name, { plaintext_b64: '' })).json().ciphertext_b64);
+  }
+
   list(): Promise<Answer> {
     return this.#send('GET', '/v1/keys');
   }
 
-  /** A key of two versions in that state. */
-  async make(name: string, state: State): Promise<void> {
+  /**
+   * A key of two versions in that state.
+   *
+   * @returns a ciphertext under each version, from before it was brought there.
+   */
+  async make(name: string, state: State): Promise<readonly [string, string]> {
     expect((await this.create(name)).status).toBe(201);
+    const first = await this.ciphertext(name);
     expect((await this.post(name, 'rotate')).status).toBe(200);
+    const second = await this.ciphertext(name);
     if (state === 'disabled') expect((await this.post(name, 'disable')).status).toBe(200);
     if (state === 'pending_deletion') expect((await this.delete(name)).status).toBe(202);
     if (state === 'destroyed') expect((await this.shred(name)).status).toBe(200);
+    return [first, second];
   }
 
   #send(method: string, path: string, headers: Record<string, string> = {}, body?: object): Promise<Answer> {
@@ -81,7 +97,7 @@ export function infoIn(answer: Answer): KeyInfo {
 
 /** Does to the database what whoever has the disk can do. */
 export function edit(kms: TestKms, change: string | ((database: DatabaseSync) => void)): void {
-  // The service may be writing.
+  // The service may be writing something of its own.
   const database = new DatabaseSync(databasePathOf(kms.dataDir), { timeout: 5_000 });
   try {
     if (typeof change === 'string') database.exec(change);

@@ -83,10 +83,12 @@ export async function recoverFrom(
   bundocDir: string,
   options: Partial<RecoverOptions> = {},
 ): Promise<RecoveredProject[]> {
-  const { chainKey } = await kms.secrets();
+  const { chainKey, keks: state } = await kms.secrets();
   const logger = createLogger({ service: 'bunkms', level: 'silent' });
   const vault = vaultOf(kms.kek);
-  const ports = { store: kms.store, vault, chainKey, clock: systemClock, logger, caller: CALLER };
+  vault.makeCurrent(state.current);
+  const keks = { refresh: async () => state };
+  const ports = { store: kms.store, vault, keks, chainKey, clock: systemClock, logger, caller: CALLER };
   const projects: RecoveredProject[] = [];
   const all = { dryRun: false, acceptResurrection: false, inventory: undefined, ...options };
   for await (const project of recoverKeys(ports, bundocDir, all)) projects.push(project);

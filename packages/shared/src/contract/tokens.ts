@@ -13,6 +13,8 @@ export const scopeSchema = z.enum([
   'kms:manage_key',
   'kms:destroy_key',
   'kms:export_key',
+  'kms:encrypt',
+  'kms:decrypt',
   'kms:audit',
   'kms:admin',
   'docs:read',

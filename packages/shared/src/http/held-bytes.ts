@@ -21,12 +21,15 @@ const COUNTED_ANSWER_BYTES_MIN = 16_384;
  *
  * A body takes its room by the length that it announces, one that announces none by the largest it may have, and
  * gives it back when the request is answered, whether or not the client is still there.
+ *
+ * @param bodyBytesMax for routes that have no limit of their own.
  */
 export function boundHeldBodies(app: FastifyInstance, bodyBytesMax: number, heldBytesMax: number): void {
   let heldBytes = 0;
   // After every `onRequest` hook, so that nobody without a token takes room.
   app.addHook('preParsing', (request, _reply, payload, done) => {
-    const bytes = Math.min(announcedBytes(request.raw) ?? bodyBytesMax, bodyBytesMax);
+    const limit = request.routeOptions.bodyLimit ?? bodyBytesMax;
+    const bytes = Math.min(announcedBytes(request.raw) ?? limit, limit);
     if (bytes > 0 && heldBytes > 0 && heldBytes + bytes > heldBytesMax) {
       done(new AppError('overloaded'));
       return;

@@ -2,7 +2,7 @@ import type { z } from 'zod';
 import { AppError } from '../errors.ts';
 
 /** The part of a request that a fault lies in; the first word of its path. */
-export type RequestPart = 'params' | 'query' | 'body' | 'headers';
+export type RequestPart = 'params' | 'query' | 'body' | 'headers' | `body.${string}`;
 
 /**
  * Validates input at the edge.

@@ -1,7 +1,8 @@
 import { createPrivateKey, X509Certificate } from 'node:crypto';
-import { readFileSync, statSync } from 'node:fs';
+import { readFileSync } from 'node:fs';
 import { createSecureContext } from 'node:tls';
 import { ConfigError } from '../config.ts';
+import { stampOf } from '../file-stamp.ts';
 
 /** A file, and the variable that names it, for messages. */
 export interface NamedFile {
@@ -92,15 +93,6 @@ export function stampOfTlsFiles(files: TlsFiles): string {
   return [files.cert, files.key, files.ca]
     .map((file) => (file === undefined ? '' : stampOf(file.path)))
     .join();
-}
-
-function stampOf(path: string): string {
-  try {
-    const { ino, mtimeNs, size } = statSync(path, { bigint: true });
-    return `${ino}-${mtimeNs}-${size}`;
-  } catch (error) {
-    return codeOf(error);
-  }
 }
 
 function codeOf(error: unknown): string {

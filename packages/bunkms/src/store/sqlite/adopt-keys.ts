@@ -42,7 +42,7 @@ export function adoptKeys(
       kekIds: [...kekIds],
       versionDigests: withDigests(record.versionDigests, versions),
     };
-    updateKey(connection, { record: adopted, versions: [], audit: mark });
+    updateKey(connection, { record: adopted, versions: [], audit: mark, previous: record });
     audit.append(keyChangeDraft(origin, adopted));
     told.delete(record.name);
   }

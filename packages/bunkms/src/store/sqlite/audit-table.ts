@@ -10,12 +10,17 @@ import {
   GENESIS,
   nextRecord,
 } from '../../audit/chain.ts';
-import type { AuditQuery, BackwardPage, Page } from '../port.ts';
+import { KEK_ACTIONS } from '../../vault/kek-state.ts';
+import { type AuditQuery, type BackwardPage, BULK_ACTIONS, type Page, USE_ACTIONS } from '../port.ts';
 import type { Connection, Row } from './connection.ts';
 import { takePage } from './page.ts';
 
-/** Word for word the condition of the index: only so SQLite uses it. */
-const BUT_EXPORTS = "action <> 'key.export'";
+/** Word for word the conditions of the indexes: only so SQLite uses them. */
+const BUT_BULK = `action NOT IN (${listOf(BULK_ACTIONS)})`;
+const BUT_USES = `action NOT IN (${listOf(USE_ACTIONS)})`;
+const OF_KEKS = `action IN (${listOf(KEK_ACTIONS)})`;
+const LATEST_CHANGE = `audit INDEXED BY audit_key_changes
+  WHERE key = ? AND instr(detail, '"revision":') > 0 ORDER BY seq DESC LIMIT 1`;
 /** Records that one backward page looks at: refusals may be many, and all else waits for this thread meanwhile. */
 const LOOKED_AT_MAX = 10_000;
 
@@ -78,12 +83,61 @@ export class AuditTable {
 
   /** The latest change of a key: a record whose detail has a revision. In JSON no string can pass for that member. */
   lastChange(key: string): AuditRecord | undefined {
+    const row = this.#connection.row(`SELECT * FROM ${LATEST_CHANGE}`, key);
+    return row && recordOf(row);
+  }
+
+  placeOfLastChange(key: string): AuditReceipt | undefined {
+    const row = this.#connection.row(`SELECT seq, hash FROM ${LATEST_CHANGE}`, key);
+    return row && { seq: row['seq'] as number, hash: row['hash'] as string };
+  }
+
+  /** The records that say what the KEKs are. */
+  kekRecords(): AuditRecord[] {
+    const rows = this.#connection.rows(
+      `SELECT * FROM audit INDEXED BY audit_keks WHERE ${OF_KEKS} ORDER BY seq`,
+    );
+    return [...rows].map(recordOf);
+  }
+
+  /** Number of the latest of {@link kekRecords}. */
+  latestKekRecord(): number | undefined {
     const row = this.#connection.row(
-      `SELECT * FROM audit INDEXED BY audit_key_changes
-        WHERE key = ? AND instr(detail, '"revision":') > 0 ORDER BY seq DESC LIMIT 1`,
+      `SELECT seq FROM audit INDEXED BY audit_keks WHERE ${OF_KEKS} ORDER BY seq DESC LIMIT 1`,
+    );
+    return row?.['seq'] as number | undefined;
+  }
+
+  /** Id of the KEK that the latest record which made one so calls the current one. */
+  currentKek(): string | undefined {
+    const row = this.#connection.row(
+      `SELECT detail FROM audit INDEXED BY audit_keks
+        WHERE ${OF_KEKS} AND action IN ('vault.initialised', 'kek.added', 'kek.rotate') ORDER BY seq DESC LIMIT 1`,
+    );
+    const kekId = row === undefined ? undefined : parseDetail(String(row['detail']))['kek_id'];
+    return typeof kekId === 'string' ? kekId : undefined;
+  }
+
+  /** Number of the record that tells of the latest new wrapping of a key. */
+  lastRewrap(key: string): number | undefined {
+    const row = this.#connection.row(
+      `SELECT seq FROM audit INDEXED BY audit_key_changes
+        WHERE key = ? AND instr(detail, '"revision":') > 0 AND action = 'kek.rewrap' ORDER BY seq DESC LIMIT 1`,
       key,
     );
-    return row && recordOf(row);
+    return row?.['seq'] as number | undefined;
+  }
+
+  /** Versions of a key that were released, each with the record of it, newest first. */
+  *releases(key: string): Generator<{ readonly seq: number; readonly version: number | undefined }, void> {
+    const rows = this.#connection.rows(
+      'SELECT seq, action, outcome, version FROM audit WHERE key = ? ORDER BY seq DESC',
+      key,
+    );
+    for (const row of rows) {
+      const isRelease = row['action'] === 'key.export' && row['outcome'] === 'allowed';
+      yield { seq: row['seq'] as number, version: isRelease ? (row['version'] as number) : undefined };
+    }
   }
 
   /** Walks the whole chain. @param onRecord told of each record that is sound. */
@@ -113,10 +167,10 @@ export class AuditTable {
       ['time >= ?', query.from],
       ['time < ?', query.to],
     ];
-    const butExports = query.exports === false ? `${BUT_EXPORTS} AND ` : '';
+    const left = `${query.bulk === false ? `${BUT_BULK} AND ` : ''}${query.uses === false ? `${BUT_USES} AND ` : ''}`;
     const given = conditions.flatMap(([sql, value]) => (value === undefined ? [] : [{ sql, value }]));
     const rows = this.#connection.rows(
-      `SELECT * FROM audit WHERE ${butExports}${given.map(({ sql }) => sql).join(' AND ')} ORDER BY seq LIMIT ?`,
+      `SELECT * FROM audit WHERE ${left}${given.map(({ sql }) => sql).join(' AND ')} ORDER BY seq LIMIT ?`,
       ...given.map(({ value }) => value),
       query.limit + 1,
     );
@@ -139,6 +193,10 @@ export class AuditTable {
     }
     return { items };
   }
+}
+
+function listOf(actions: readonly string[]): string {
+  return actions.map((action) => `'${action}'`).join(', ');
 }
 
 function detailText(draft: AuditDraft): string | null {

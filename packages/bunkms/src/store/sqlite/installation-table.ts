@@ -1,4 +1,4 @@
-import type { Installation, KnownKek, PublicJwk } from '../port.ts';
+import type { Installation, KnownKek, PublicJwk, WrappedSecrets } from '../port.ts';
 import type { Connection } from './connection.ts';
 
 export function readInstallation(connection: Connection): Installation | undefined {
@@ -27,6 +27,23 @@ export function insertInstallation(connection: Connection, installation: Install
     JSON.stringify(installation.signingKey),
   );
   for (const kek of installation.keks) insertKek(connection, kek, installation.createdAt);
+}
+
+/** Inside a write transaction. @returns false when others than `previous` are stored. */
+export function replaceSecrets(
+  connection: Connection,
+  secrets: WrappedSecrets,
+  previous: WrappedSecrets,
+): boolean {
+  const changed = connection.run(
+    `UPDATE installation SET chain_key_wrapped = ?, signing_seed_wrapped = ?
+      WHERE chain_key_wrapped = ? AND signing_seed_wrapped = ?`,
+    secrets.chainKeyWrapped,
+    secrets.signingSeedWrapped,
+    previous.chainKeyWrapped,
+    previous.signingSeedWrapped,
+  );
+  return changed === 1;
 }
 
 export function hasKek(connection: Connection, id: string): boolean {

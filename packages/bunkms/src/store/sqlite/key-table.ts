@@ -1,6 +1,15 @@
 import { AppError } from '@bundoc/shared/errors';
 import { globMatches } from '@bundoc/shared/grants';
-import type { KeyChange, KeyRecord, KeyVersionRecord, Page, PageQuery, VersionChoice } from '../port.ts';
+import type {
+  KeyChange,
+  KeyMark,
+  KeyRecord,
+  KeyUpdate,
+  KeyVersionRecord,
+  Page,
+  PageQuery,
+  VersionChoice,
+} from '../port.ts';
 import type { Connection, Row } from './connection.ts';
 import { takePage } from './page.ts';
 
@@ -32,15 +41,16 @@ export function removeKey(connection: Connection, { name, id }: Pick<KeyRecord, 
   connection.run('DELETE FROM keys WHERE id = ? OR name = ?', id, name);
 }
 
-/** Inside a write transaction. @returns false, with nothing written, when the stored revision is not the one before. */
-export function updateKey(connection: Connection, { record, versions }: KeyChange): boolean {
+/** Inside a write transaction. @returns false, with nothing written, when the stored key is not the one before. */
+export function updateKey(connection: Connection, { record, versions, previous }: KeyUpdate): boolean {
   const changed = connection.run(
     `UPDATE keys SET name = ?, type = ?, state = ?, version = ?, revision = ?, exportable = ?, rotate_after_days = ?, due_at = ?,
        created_at = ?, destroyed_at = ?, kek_ids = ?, idempotency_key = ?, idempotency_request = ?, version_digests = ?
-     WHERE id = ? AND revision = ?`,
+     WHERE id = ? AND revision = ? AND version_digests = ?`,
     ...valuesOf(record),
-    record.id,
-    record.revision - 1,
+    previous.id,
+    previous.revision,
+    previous.versionDigests,
   );
   if (changed === 0) return false;
   for (const version of versions) putVersion(connection, version);
@@ -52,8 +62,19 @@ export function findKey(connection: Connection, name: string): KeyRecord | undef
   return row && recordOf(row);
 }
 
-export function hasRevision(connection: Connection, id: string, revision: number): boolean {
-  return connection.row('SELECT 1 FROM keys WHERE id = ? AND revision = ?', id, revision) !== undefined;
+export function findKeyById(connection: Connection, id: string): KeyRecord | undefined {
+  const row = connection.row('SELECT * FROM keys WHERE id = ?', id);
+  return row && recordOf(row);
+}
+
+export function isAsRead(connection: Connection, { id, revision, versionDigests }: KeyMark): boolean {
+  const row = connection.row(
+    'SELECT 1 FROM keys WHERE id = ? AND revision = ? AND version_digests = ?',
+    id,
+    revision,
+    versionDigests,
+  );
+  return row !== undefined;
 }
 
 /** The latest key that was made with this idempotency key, not before `since`. */

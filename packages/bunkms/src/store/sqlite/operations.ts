@@ -1,34 +1,77 @@
+import type { AuditReceipt } from '@bundoc/shared/contract/keys';
 import { AppError } from '@bundoc/shared/errors';
-import type { KeyRecord, NamedKey, Page, StoredKey, StoreOperations, VersionChoice } from '../port.ts';
+import { kekIdOf } from '../../vault/vault.ts';
+import type {
+  KeyRecord,
+  KeyUpdate,
+  NamedKey,
+  Page,
+  StoredKey,
+  StoreOperations,
+  VersionChoice,
+} from '../port.ts';
 import { adoptKeys } from './adopt-keys.ts';
 import { AuditTable } from './audit-table.ts';
+import { claimTask, releaseTask } from './claim-table.ts';
 import type { Connection } from './connection.ts';
-import { hasKek, insertInstallation, insertKek, readInstallation } from './installation-table.ts';
+import {
+  hasKek,
+  insertInstallation,
+  insertKek,
+  readInstallation,
+  replaceSecrets,
+} from './installation-table.ts';
+import {
+  countWrappedOtherwise,
+  isKekInUse,
+  isWrappedWith,
+  kekUses,
+  listUnfetched,
+  listWrapped,
+} from './kek-uses.ts';
 import {
   findIdempotent,
   findKey,
-  hasRevision,
+  findKeyById,
   insertKey,
+  isAsRead,
   listDueKeys,
   listKeys,
   readVersions,
   removeKey,
   updateKey,
 } from './key-table.ts';
-import { findToken, insertToken, listRevoked, listTokens, pruneTokens, revokeFamily } from './token-table.ts';
+import { announce, isHeldByAll, withdraw } from './presence-table.ts';
+import {
+  findToken,
+  insertToken,
+  listRevoked,
+  listTokens,
+  liveFamily,
+  pruneTokens,
+  revokeFamily,
+} from './token-table.ts';
+
+/** Versions that a page of keys with all of theirs brings; a further key may add its own. */
+const VERSIONS_OF_PAGE_MAX = 1_000;
 
 /** The store's operations over one connection, synchronous: they run in the worker. Each write is one transaction. */
 export function sqliteOperations(connection: Connection): StoreOperations {
   const audit = new AuditTable(connection);
-  const isLive = (jti: string): boolean => {
-    const token = findToken(connection, jti);
-    return token !== undefined && token.revoked_at === undefined;
-  };
   const storedKey = (name: string, record: KeyRecord | undefined, choice: VersionChoice): StoredKey => ({
     record,
     versions: record === undefined ? [] : readVersions(connection, record, choice),
     lastChange: audit.lastChange(name),
   });
+  /** Whoever took away the key alone has left a version that nothing can be told of. */
+  const wrappedKey = (id: string): NamedKey => {
+    const record = findKeyById(connection, id);
+    return { name: record?.name ?? id, ...storedKey(record?.name ?? id, record, 'all') };
+  };
+  const update = (change: KeyUpdate, currentKek: string | undefined): AuditReceipt | undefined => {
+    if (!isWrappedWith(change.versions, currentKek) || !updateKey(connection, change)) return undefined;
+    return audit.append(change.audit);
+  };
   const namedKeys = ({ items, more }: Page<KeyRecord>): Page<NamedKey> => ({
     items: items.map((record) => ({ name: record.name, ...storedKey(record.name, record, 'current') })),
     more,
@@ -51,6 +94,35 @@ export function sqliteOperations(connection: Connection): StoreOperations {
         audit.append(record);
         return true;
       }),
+    kekRecords: () => audit.kekRecords(),
+    kekUses: () => connection.read(() => kekUses(connection)),
+    countWrappedOtherwise: (kekId) => countWrappedOtherwise(connection, kekId),
+    listWrapped: (kekId, page) =>
+      connection.read(() => {
+        const ids = listWrapped(connection, kekId, page);
+        const items: NamedKey[] = [];
+        let versions = 0;
+        for (const id of ids.items) {
+          const key = wrappedKey(id);
+          items.push(key);
+          versions += key.versions.length;
+          if (versions >= VERSIONS_OF_PAGE_MAX) break;
+        }
+        return { items, more: ids.more || items.length < ids.items.length };
+      }),
+    replaceSecrets: (secrets, previous, record) =>
+      connection.write(() => {
+        const kekId = audit.currentKek();
+        const wrapped = [secrets.chainKeyWrapped, secrets.signingSeedWrapped];
+        if (wrapped.some((one) => kekIdOf(one) !== kekId)) return false;
+        if (!replaceSecrets(connection, secrets, previous)) return false;
+        audit.append(record);
+        return true;
+      }),
+    claim: (claim) => connection.write(() => claimTask(connection, claim)),
+    announce: (presence) => connection.write(() => announce(connection, presence)),
+    withdraw: (service) => connection.write(() => withdraw(connection, service)),
+    release: (claim) => connection.write(() => releaseTask(connection, claim)),
 
     adoptKeys: (mark) => {
       if (audit.has(mark)) return undefined;
@@ -67,6 +139,7 @@ export function sqliteOperations(connection: Connection): StoreOperations {
             : findIdempotent(connection, idempotency.key, idempotentSince);
         if (before !== undefined) return storedKey(before.name, before, 1);
         if (audit.lastChange(name) !== undefined) throw new AppError('KEY_EXISTS');
+        if (!isWrappedWith(key.versions, audit.currentKek())) return 'keks_changed';
         insertKey(connection, key);
         audit.append(key.audit);
         return undefined;
@@ -76,11 +149,17 @@ export function sqliteOperations(connection: Connection): StoreOperations {
         const stored = storedKey(name, findKey(connection, name), versions);
         return stored.record === undefined && stored.lastChange === undefined ? undefined : stored;
       }),
-    updateKey: (change) =>
-      connection.write(() => (updateKey(connection, change) ? audit.append(change.audit) : undefined)),
+    lastChange: (name) => audit.placeOfLastChange(name),
+    updateKey: (change) => connection.write(() => update(change, audit.currentKek())),
+    updateKeys: (changes) =>
+      connection.write(() => {
+        const kekId = audit.currentKek();
+        return changes.map((change) => update(change, kekId));
+      }),
     replaceKey: (change, lastChange) =>
       connection.write(() => {
         if (audit.lastChange(change.record.name)?.seq !== lastChange) return undefined;
+        if (!isWrappedWith(change.versions, audit.currentKek())) return undefined;
         removeKey(connection, change.record);
         insertKey(connection, change);
         return audit.append(change.audit);
@@ -96,13 +175,13 @@ export function sqliteOperations(connection: Connection): StoreOperations {
       }),
     renewToken: (parentJti, token, record) =>
       connection.write(() => {
-        const parent = findToken(connection, parentJti);
-        if (parent === undefined || parent.revoked_at !== undefined) return false;
+        if (liveFamily(connection, parentJti) === undefined) return false;
         insertToken(connection, token);
         audit.append(record);
         return true;
       }),
     findToken: (jti) => findToken(connection, jti),
+    liveFamily: (jti) => liveFamily(connection, jti),
     listTokens: (page) => listTokens(connection, page),
     revokeFamily: (family, revokedAt, record) =>
       connection.write(() => {
@@ -121,9 +200,12 @@ export function sqliteOperations(connection: Connection): StoreOperations {
     appendAudit: (records, conditions = []) =>
       connection.write(() =>
         records.map((record, at) => {
-          const { jti, key } = conditions[at] ?? {};
-          if (jti !== undefined && !isLive(jti)) return 'token_revoked';
-          if (key !== undefined && !hasRevision(connection, key.id, key.revision)) return 'key_changed';
+          const { jti, key, kekRecord, unusedKek, kekOfAll } = conditions[at] ?? {};
+          if (jti !== undefined && liveFamily(connection, jti) === undefined) return 'token_revoked';
+          if (key !== undefined && !isAsRead(connection, key)) return 'key_changed';
+          if (kekRecord !== undefined && kekRecord !== audit.latestKekRecord()) return 'keks_changed';
+          if (unusedKek !== undefined && isKekInUse(connection, unusedKek)) return 'kek_in_use';
+          if (kekOfAll !== undefined && !isHeldByAll(connection, kekOfAll)) return 'kek_not_held';
           return audit.append(record);
         }),
       ),
@@ -135,6 +217,7 @@ export function sqliteOperations(connection: Connection): StoreOperations {
       }),
     listAudit: (query) => audit.list(query),
     listExports: (key, from, page) => audit.exportsOf(key, from, page),
+    listUnfetched: (kekId, page) => connection.read(() => listUnfetched(connection, audit, kekId, page)),
     auditHead: () => audit.head(),
 
     counts: () => {

@@ -109,6 +109,17 @@ const MIGRATIONS: readonly string[] = [
   CREATE INDEX keys_by_idempotency ON keys (idempotency_key, created_at) WHERE idempotency_key IS NOT NULL;
   CREATE INDEX audit_key_changes ON audit (key, seq) WHERE instr(detail, '"revision":') > 0;
   `,
+  // What is wrapped with which KEK is found by the wrapped bytes themselves, and the records that say which is the current one without a walk.
+  `
+  DROP INDEX audit_but_exports;
+  CREATE INDEX audit_but_bulk ON audit (seq)
+    WHERE action NOT IN ('key.export', 'key.encrypt', 'key.decrypt', 'key.rewrap', 'kek.rewrap');
+  CREATE INDEX audit_keks ON audit (seq)
+    WHERE action IN ('vault.initialised', 'kek.added', 'kek.stage', 'kek.rotate', 'kek.rewrapped', 'kek.retire');
+  CREATE INDEX key_versions_by_kek ON key_versions (substr(wrapped, 2, 8), key_id) WHERE length(wrapped) > 0;
+  CREATE TABLE claims (task TEXT PRIMARY KEY, holder TEXT NOT NULL, until TEXT NOT NULL) STRICT;
+  CREATE TABLE presences (service TEXT PRIMARY KEY, kek_ids TEXT NOT NULL, until TEXT NOT NULL) STRICT;
+  `,
 ];
 
 /**

@@ -32,6 +32,11 @@ export function findToken(connection: Connection, jti: string): TokenInfo | unde
   return row && tokenOf(row);
 }
 
+export function liveFamily(connection: Connection, jti: string): string | undefined {
+  const row = connection.row('SELECT family FROM tokens WHERE jti = ? AND revoked_at IS NULL', jti);
+  return row?.['family'] as string | undefined;
+}
+
 export function listTokens(connection: Connection, page: PageQuery<string>): Page<TokenInfo> {
   const rows =
     page.after === undefined

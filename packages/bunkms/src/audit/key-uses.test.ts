@@ -1,0 +1,142 @@
+import type { AuditReceipt } from '@bundoc/shared/contract/keys';
+import { AppError } from '@bundoc/shared/errors';
+import { FakeClock } from '@bundoc/shared/testing/fake-clock';
+import { beforeEach, describe, expect, test } from 'vitest';
+import type { AuditCondition } from '../store/port.ts';
+import type { AuditDraft } from './chain.ts';
+import { type KeyUse, KeyUses } from './key-uses.ts';
+
+const CONDITION: AuditCondition = {
+  jti: 'j',
+  key: { id: 'id', revision: 1, versionDigests: new Uint8Array() },
+};
+
+/** An audit log whose appends end when the test says so. */
+class SlowLog {
+  readonly appended: { readonly draft: AuditDraft; readonly condition: AuditCondition | undefined }[] = [];
+  readonly detached: AuditDraft[] = [];
+  readonly #open: PromiseWithResolvers<AuditReceipt>[] = [];
+
+  append(draft: AuditDraft, condition?: AuditCondition): Promise<AuditReceipt> {
+    this.appended.push({ draft, condition });
+    const turn = Promise.withResolvers<AuditReceipt>();
+    this.#open.push(turn);
+    return turn.promise;
+  }
+  appendDetached(draft: AuditDraft): void {
+    this.detached.push(draft);
+  }
+  commit(): void {
+    for (const turn of this.#open.splice(0)) turn.resolve({ seq: 1, hash: '' });
+  }
+  fail(error: AppError): void {
+    for (const turn of this.#open.splice(0)) turn.reject(error);
+  }
+}
+
+describe('uses of keys', () => {
+  let clock: FakeClock;
+  let log: SlowLog;
+  let uses: KeyUses;
+  beforeEach(() => {
+    clock = new FakeClock();
+    log = new SlowLog();
+    uses = new KeyUses({ audit: log, clock });
+  });
+
+  const useOf = (more: Partial<KeyUse> = {}): KeyUse => ({
+    action: 'key.encrypt',
+    caller: { actor: 'app', jti: 'j', source: '192.0.2.1', request_id: 'r' },
+    key: 'a-dek',
+    keyId: 'id',
+    version: 1,
+    ...more,
+  });
+  const record = (count: number, more: Partial<KeyUse> = {}) => uses.record(useOf(more), count, CONDITION);
+  const covered = async (count: number, more: Partial<KeyUse> = {}) => {
+    const written = record(count, more);
+    log.commit();
+    await written;
+  };
+  const counts = () => log.detached.map(({ detail }) => detail?.['count']);
+
+  test('wait for the record that covers them first, and for none after it', async () => {
+    const first = record(3);
+    let isCovered = false;
+    const second = record(4)?.then(() => {
+      isCovered = true;
+    });
+    await Promise.resolve();
+    expect(isCovered).toBe(false);
+    log.commit();
+    await Promise.all([first, second]);
+    expect(record(5)).toBeUndefined();
+    expect(log.appended).toMatchObject([
+      {
+        draft: { actor: 'app', source: '192.0.2.1', request_id: 'r', detail: { key_id: 'id', count: 3 } },
+        condition: CONDITION,
+      },
+    ]);
+    clock.advance(60_000);
+    uses.sweep();
+    expect(log.detached).toMatchObject([
+      { action: 'key.encrypt', actor: 'app', jti: 'j', key: 'a-dek', version: 1, detail: { count: 9 } },
+    ]);
+    // Several addresses and requests share it.
+    expect(log.detached[0]).not.toHaveProperty('source');
+    expect(log.detached[0]).not.toHaveProperty('request_id');
+  });
+
+  test('fail with the record that shall cover them, and the next one begins anew', async () => {
+    const waiting = [record(1), record(1)];
+    log.fail(new AppError('audit_unavailable'));
+    for (const one of waiting) await expect(one).rejects.toMatchObject({ code: 'audit_unavailable' });
+    await covered(2);
+    expect(log.appended.map(({ draft }) => draft.detail?.['count'])).toEqual([1, 2]);
+    uses.flush();
+    expect(log.detached).toEqual([]);
+  });
+
+  test('of another minute, token, action, key or version have a record of their own', async () => {
+    await covered(1);
+    for (const more of [
+      { action: 'key.decrypt' },
+      { keyId: 'other' },
+      { version: 2 },
+      { caller: { actor: 'app', jti: 'k' } },
+    ])
+      await covered(1, more);
+    expect(log.appended).toHaveLength(5);
+    clock.advance(60_000);
+    await covered(1);
+    expect(log.appended).toHaveLength(6);
+    expect(counts()).toEqual([]);
+  });
+
+  test('are all accounted for when there are more kinds than are counted at a time, and at a shutdown', async () => {
+    for (let version = 1; version <= 4_096; version++) void record(1, { version });
+    log.commit();
+    await new Promise(setImmediate);
+    for (let version = 1; version <= 4_096; version++) expect(record(version, { version })).toBeUndefined();
+    await covered(1, { version: 5_000 });
+    expect(counts()).toEqual([1]);
+    await covered(1, { version: 1 });
+    expect(counts()).toEqual([1, 2]);
+    uses.flush();
+    const told = log.appended.map(({ draft }) => draft).concat(log.detached);
+    const sum = told.reduce((all, { detail }) => all + Number(detail?.['count']), 0);
+    expect(sum).toBe(4_096 + (4_096 * 4_097) / 2 + 2);
+  });
+
+  test('that wait for a record whose kind gave way meanwhile are counted in a new one', async () => {
+    const first = record(1);
+    const second = record(2);
+    uses.flush();
+    log.commit();
+    await first;
+    await new Promise(setImmediate);
+    log.commit();
+    await second;
+    expect(log.appended.map(({ draft }) => draft.detail?.['count'])).toEqual([1, 2]);
+  });
+});

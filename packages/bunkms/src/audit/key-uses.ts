@@ -1,0 +1,131 @@
+import type { Clock } from '@bundoc/shared/clock';
+import type { AuditCondition } from '../store/port.ts';
+import type { Caller } from './caller.ts';
+import type { AuditDraft } from './chain.ts';
+import type { AuditLog } from './log.ts';
+
+/** What was done with a key inside the service, and by whom. */
+export interface KeyUse {
+  readonly action: string;
+  readonly caller: Caller;
+  readonly key: string;
+  readonly keyId: string;
+  readonly version: number;
+}
+
+export interface KeyUsesOptions {
+  readonly audit: Pick<AuditLog, 'append' | 'appendDetached'>;
+  readonly clock: Clock;
+}
+
+/** How long uses of one kind share their records, milliseconds. */
+export const USE_WINDOW_MS = 60_000;
+/** Kinds of uses that are counted at the same time; the oldest gives way to a further one, and is recorded with its count. */
+const WINDOWS_MAX = 4_096;
+
+interface Window {
+  readonly use: KeyUse;
+  readonly startMonotonicMs: number;
+  readonly startTime: string;
+  /** While its first record is being written. */
+  opening: Promise<void> | undefined;
+  /** Uses since the first record. */
+  count: number;
+}
+
+/**
+ * Records uses of keys that are too many for a durable record each: those of one token, action, key and version within a minute share two
+ * records. The first is durable before the first of them is answered, so nobody uses a key without a trace, whatever crashes; the second tells how many
+ * more there were. Only that number is lost with a crash. If the chain cannot be written, no new minute begins and the use fails.
+ */
+export class KeyUses {
+  readonly #options: KeyUsesOptions;
+  /** In the order in which they began. */
+  readonly #windows = new Map<string, Window>();
+
+  constructor(options: KeyUsesOptions) {
+    this.#options = options;
+  }
+
+  /**
+   * @param condition of the first record, as that of `AuditLog.append`.
+   * @returns undefined when a durable record covers the use already; else a promise of it, which rejects as `AuditLog.append` does.
+   */
+  record(use: KeyUse, count: number, condition: AuditCondition): Promise<void> | undefined {
+    const place = `${use.caller.jti} ${use.action} ${use.keyId} ${use.version}`;
+    const present = this.#windows.get(place);
+    if (present === undefined) return this.#open(place, use, count, condition);
+    if (this.#isOver(present)) {
+      this.#end(place, present);
+      return this.#open(place, use, count, condition);
+    }
+    if (present.opening === undefined) {
+      present.count += count;
+      return undefined;
+    }
+    // Whatever became of it meanwhile: it is counted in a window that is there then.
+    return present.opening.then(() => this.record(use, count, condition));
+  }
+
+  /** Ends the minutes that are over. Call it every few seconds. */
+  sweep(): void {
+    for (const [place, window] of this.#windows) if (this.#isOver(window)) this.#end(place, window);
+  }
+
+  /** Ends every minute now, so that nothing that was counted is lost at a shutdown. */
+  flush(): void {
+    for (const [place, window] of this.#windows) this.#end(place, window);
+  }
+
+  #open(place: string, use: KeyUse, count: number, condition: AuditCondition): Promise<void> {
+    if (this.#windows.size >= WINDOWS_MAX) {
+      const [oldest] = this.#windows;
+      if (oldest !== undefined) this.#end(...oldest);
+    }
+    const { audit, clock } = this.#options;
+    const startTime = new Date(clock.now()).toISOString();
+    const first: AuditDraft = { ...use.caller, ...draftOf(use, startTime, { count }) };
+    const opening = audit.append(first, condition).then(
+      () => {
+        window.opening = undefined;
+      },
+      (error: unknown) => {
+        if (this.#windows.get(place) === window) this.#windows.delete(place);
+        throw error;
+      },
+    );
+    const window: Window = { use, startMonotonicMs: clock.monotonic(), startTime, opening, count: 0 };
+    this.#windows.set(place, window);
+    return opening;
+  }
+
+  #isOver({ startMonotonicMs }: Window): boolean {
+    return this.#options.clock.monotonic() - startMonotonicMs >= USE_WINDOW_MS;
+  }
+
+  #end(place: string, { use, count, startTime }: Window): void {
+    this.#windows.delete(place);
+    if (count === 0) return;
+    const { audit, clock } = this.#options;
+    const { actor, jti } = use.caller;
+    const who = { ...(actor === undefined ? {} : { actor }), ...(jti === undefined ? {} : { jti }) };
+    const time = new Date(clock.now()).toISOString();
+    audit.appendDetached({ ...who, ...draftOf(use, time, { count, since: startTime }) });
+  }
+}
+
+function draftOf(
+  { action, key, keyId, version }: KeyUse,
+  time: string,
+  detail: NonNullable<AuditDraft['detail']>,
+): AuditDraft {
+  return {
+    time,
+    severity: 'INFO',
+    action,
+    outcome: 'allowed',
+    key,
+    version,
+    detail: { key_id: keyId, ...detail },
+  };
+}

@@ -1,0 +1,182 @@
+import { randomUUID } from 'node:crypto';
+import { setTimeout as sleep } from 'node:timers/promises';
+import type { Environment } from '@bundoc/shared/config';
+import type { KekInfo, KekStatus, RetireKek } from '@bundoc/shared/contract/kek';
+import { hasCode } from '@bundoc/shared/errors';
+import { CLI_CALLER } from '../audit/caller.ts';
+import {
+  type KekPorts,
+  kekStatus,
+  listUnfetched,
+  retireKek,
+  rotateKek,
+  verifyWrapping,
+} from '../service/kek.ts';
+import { KeyRewrap } from '../service/rewrap-keys.ts';
+import { CliFailure } from './errors.ts';
+import { withKeys } from './open-kms.ts';
+import { createProgress } from './progress.ts';
+
+interface JsonOption {
+  readonly json?: true;
+}
+
+const PAGE = 500;
+/** How often the progress of a rotation is looked at, milliseconds. */
+const LOOK_MS = 250;
+/** How often in a row the store may be too busy to tell it. */
+const FAILURES_MAX = 20;
+
+/** The KEKs as the store has them; those that are new in the ring become staged. */
+function withKeks<T>(environment: Environment, action: (ports: KekPorts) => Promise<T>): Promise<T> {
+  return withKeys(environment, async (ports) => {
+    await ports.keks.reload();
+    return action(ports);
+  });
+}
+
+/** How the KEKs stand, and how far the latest rotation has come. */
+export async function kekShow(environment: Environment, options: JsonOption): Promise<void> {
+  const status = await withKeks(environment, kekStatus);
+  if (options.json) console.log(JSON.stringify(status));
+  else print(status);
+}
+
+/** The KEKs, one a line. */
+export async function kekList(environment: Environment, options: JsonOption): Promise<void> {
+  const { keks } = await withKeks(environment, kekStatus);
+  if (options.json) console.log(JSON.stringify({ keks }));
+  else for (const kek of keks) console.log(lineOf(kek));
+}
+
+/**
+ * Makes a KEK the current one, and stays until everything is wrapped with it, or, with `wait` false, leaves that to the running server. Whoever comes
+ * first does the work, this process or a server; the other one watches.
+ */
+export async function kekRotate(
+  environment: Environment,
+  kekId: string | undefined,
+  options: JsonOption & { readonly wait: boolean },
+): Promise<void> {
+  const status = await withKeks(environment, async (ports) => {
+    await rotateKek(ports, kekId === undefined ? {} : { kek_id: kekId }, CLI_CALLER);
+    return options.wait ? rewrapAll(ports) : kekStatus(ports);
+  });
+  if (options.json) console.log(JSON.stringify(status));
+  else print(status);
+}
+
+async function rewrapAll(ports: KekPorts): Promise<KekStatus> {
+  const rewrap = new KeyRewrap({ ...ports, caller: CLI_CALLER, holder: randomUUID() });
+  using progress = createProgress('{bar} {value}/{total} versions, {eta_formatted} left');
+  let status = await kekStatus(ports);
+  progress.start(status.rotation?.total ?? 0);
+  for (let failures = 0; status.rotation?.completed_at === undefined; ) {
+    await Promise.race([rewrap.run(), sleep(LOOK_MS)]);
+    // While it runs, here or in a server; and when the store was busy with others.
+    await sleep(LOOK_MS);
+    try {
+      status = await kekStatus(ports);
+      failures = 0;
+    } catch (error) {
+      if (!hasCode(error, 'storage_unavailable', 'overloaded') || ++failures === FAILURES_MAX) throw error;
+    }
+    progress.update(status.rotation?.done ?? 0);
+  }
+  await rewrap.stop();
+  return status;
+}
+
+/**
+ * Unwraps every version of every key.
+ *
+ * @throws CliFailure when something does not open, or is wrapped with another KEK than the current one.
+ */
+export async function kekVerify(environment: Environment, options: JsonOption): Promise<void> {
+  const found = await withKeks(environment, async (ports) => {
+    using progress = createProgress('{bar} {value}/{total} keys, {eta_formatted} left');
+    const { keys } = await ports.store.counts();
+    progress.start(keys);
+    const sum = { checked: 0, under_others: 0, damaged: [] as string[] };
+    for (let after: string | undefined, done = 0; ; done += PAGE) {
+      const page = await verifyWrapping(ports, { after, limit: PAGE }, CLI_CALLER);
+      sum.checked += page.checked;
+      sum.under_others += page.under_others;
+      sum.damaged.push(...page.damaged);
+      progress.update(Math.min(done + PAGE, keys));
+      after = page.next_cursor;
+      if (after === undefined) return { current: ports.vault.currentKekId, ...sum };
+    }
+  });
+  const { checked, under_others: underOthers, damaged, current } = found;
+  if (options.json) console.log(JSON.stringify(found));
+  else
+    console.log(`${checked} versions open, ${checked - underOthers} of them with the current KEK ${current}`);
+  if (damaged.length > 0) throw new CliFailure(`keys do not open: ${damaged.join(', ')}`);
+  if (underOthers > 0) throw new CliFailure(`${underOthers} versions are wrapped with another KEK`);
+}
+
+/** Says that a KEK is not needed any more. What speaks against it is listed. */
+export async function kekRetire(
+  environment: Environment,
+  kekId: string,
+  options: JsonOption & { readonly acceptUnfetched?: true; readonly acceptDamaged?: true },
+): Promise<void> {
+  const wanted: RetireKek = {
+    kek_id: kekId,
+    accept_unfetched: options.acceptUnfetched === true,
+    accept_damaged: options.acceptDamaged === true,
+  };
+  const retired = await withKeks(environment, async (ports) => {
+    try {
+      return await retireKek(ports, wanted, CLI_CALLER);
+    } catch (error) {
+      if (hasCode(error, 'kek_unfetched')) printNames(await allUnfetched(ports, kekId), options);
+      throw error;
+    }
+  });
+  if (options.json) console.log(JSON.stringify(retired));
+  else
+    console.log(
+      `${retired.id} is retired; it may leave the ring. audit: ${retired.audit.seq}:${retired.audit.hash}`,
+    );
+}
+
+/** Keys that somebody may hold in no wrapping but with that KEK, or older ones. */
+export async function kekUnfetched(
+  environment: Environment,
+  kekId: string,
+  options: JsonOption,
+): Promise<void> {
+  printNames(await withKeks(environment, (ports) => allUnfetched(ports, kekId)), options);
+}
+
+async function allUnfetched(ports: KekPorts, kekId: string): Promise<string[]> {
+  const names: string[] = [];
+  for (let after: string | undefined, more = true; more; ) {
+    const page = await listUnfetched(ports, kekId, { after, limit: PAGE });
+    names.push(...page.keys);
+    after = page.next_cursor;
+    more = after !== undefined;
+  }
+  return names;
+}
+
+function printNames(keys: readonly string[], options: JsonOption): void {
+  if (options.json) console.log(JSON.stringify({ keys }));
+  else for (const name of keys) console.log(name);
+}
+
+function print({ current, keks, rotation }: KekStatus): void {
+  console.log(`current: ${current}`);
+  for (const kek of keks) console.log(lineOf(kek));
+  if (rotation === undefined) return;
+  const { from, started_at: startedAt, completed_at: completedAt, total, done } = rotation;
+  const end = completedAt === undefined ? 'not complete' : `complete since ${completedAt}`;
+  console.log(`rotation from ${from}, ${startedAt}: ${done} of ${total} versions, ${end}`);
+}
+
+function lineOf({ id, state, in_ring: inRing, versions, secrets, since }: KekInfo): string {
+  const ring = inRing ? 'in the ring' : 'not in the ring';
+  return [id, state, ring, `${versions} versions`, `${secrets} secrets`, since ?? ''].join('  ').trimEnd();
+}

@@ -1,0 +1,35 @@
+import { PROBLEMS } from '@bundoc/shared/contract/problem';
+import type { AppError } from '@bundoc/shared/errors';
+import type { FastifyRequest } from 'fastify';
+import { keyNamedBy, pathOfTarget } from '../audit/audited-path.ts';
+import type { AuditDraft } from '../audit/chain.ts';
+import type { RefusalSink } from '../audit/recording.ts';
+import { CRYPTO_ACTIONS, type CryptoOperation } from '../service/crypto.ts';
+import { callerNetwork } from './addresses.ts';
+import { callerOf } from './guard.ts';
+
+const TARGET = new RegExp(`^/v1/(${Object.keys(CRYPTO_ACTIONS).join('|')})(?:/(.*))?$`, 's');
+
+/** Makes a record of every request to encrypt, decrypt or rewrap that is refused or fails as a whole, whatever refused it. */
+export function cryptoAudit(sink: RefusalSink, now: () => number) {
+  return (request: FastifyRequest, error: AppError): void => {
+    const [, operation, name = ''] = TARGET.exec(pathOfTarget(request.raw.url ?? '')) ?? [];
+    if (operation === undefined) return;
+    const key = keyNamedBy(name);
+    const hasFailed = PROBLEMS[error.code].status >= 500 || FAILURES.has(error.code);
+    const record: AuditDraft = {
+      ...callerOf(request),
+      time: new Date(now()).toISOString(),
+      severity: 'INFO',
+      action: CRYPTO_ACTIONS[operation as CryptoOperation],
+      outcome: hasFailed ? 'failed' : 'refused',
+      ...(key === undefined ? {} : { key }),
+      code: error.code,
+    };
+    if (request.identity?.confirmed === true) sink.named(record);
+    else sink.anonymous(callerNetwork(request.ip), record);
+  };
+}
+
+/** What was tried and did not work, unlike what was not let happen. */
+const FAILURES: ReadonlySet<string> = new Set(['KEY_NOT_FOUND', 'decryption_failed']);

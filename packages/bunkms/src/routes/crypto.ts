@@ -1,0 +1,155 @@
+import {
+  CRYPTO_BODY_BYTES_MAX,
+  ciphertextItemSchema,
+  cryptoBatchSchema,
+  type Decrypted,
+  type Encrypted,
+  encryptItemSchema,
+  type ItemFailure,
+  type Rewrapped,
+} from '@bundoc/shared/contract/crypto';
+import { PROBLEMS } from '@bundoc/shared/contract/problem';
+import type { Scope } from '@bundoc/shared/contract/tokens';
+import { AppError } from '@bundoc/shared/errors';
+import { type RequestPart, validate } from '@bundoc/shared/http/validate';
+import { parseJsonObject } from '@bundoc/shared/json/parse';
+import type { FastifyInstance } from 'fastify';
+import type { z } from 'zod';
+import type { Caller } from '../audit/caller.ts';
+import { callerOf, familyOf, type Guards } from '../http/guard.ts';
+import { noQuery } from '../http/query.ts';
+import {
+  type CiphertextItem,
+  type CryptoOperation,
+  type CryptoPorts,
+  decryptItems,
+  encryptItems,
+  type ItemResult,
+  type PlaintextItem,
+  rewrapItems,
+} from '../service/crypto.ts';
+import type { ServiceGate } from '../services.ts';
+import { keyParamsSchema } from './keys.ts';
+
+interface Operation<Input, Item, Result, Answer> {
+  readonly scope: Scope;
+  readonly item: z.ZodType<Input>;
+  readonly decode: (input: Input) => Item;
+  readonly run: (
+    ports: CryptoPorts,
+    name: string,
+    items: readonly ItemResult<Item>[],
+    caller: Caller,
+  ) => Promise<ItemResult<Result>[]>;
+  readonly encode: (result: Result) => Answer;
+}
+
+/** Encryption under keys that stay here. On both listeners: unlike an export, no key leaves. */
+export function registerCryptoRoutes(app: FastifyInstance, guards: Guards, services: ServiceGate): void {
+  const register = <Input, Item, Result, Answer>(
+    name: CryptoOperation,
+    operation: Operation<Input, Item, Result, Answer>,
+  ): void => {
+    app.post<{ Body: Buffer | undefined }>(
+      `/v1/${name}/:name`,
+      { onRequest: guards.keyInPath(operation.scope), bodyLimit: CRYPTO_BODY_BYTES_MAX },
+      async (request) => {
+        validate(noQuery, request.query, 'query');
+        const { name: key } = validate(keyParamsSchema, request.params, 'params');
+        const body = parseJsonObject(request.body).value;
+        const isBatch = Object.hasOwn(body, 'items');
+        const items = isBatch ? itemsOf(operation, body) : [itemOf(operation, body, 'body')];
+        const { crypto, limits } = services();
+        limits.takeCrypto(familyOf(request), key, items.length);
+        const results = await operation.run(crypto, key, items, callerOf(request));
+        if (isBatch)
+          return {
+            results: results.map((one) => (one instanceof AppError ? failureOf(one) : operation.encode(one))),
+          };
+        const [result] = results;
+        if (result === undefined || result instanceof AppError) throw result;
+        return operation.encode(result);
+      },
+    );
+  };
+
+  register('encrypt', {
+    scope: 'kms:encrypt',
+    item: encryptItemSchema,
+    decode: ({ plaintext_b64, aad_b64 }): PlaintextItem => ({
+      plaintext: bytesOf(plaintext_b64),
+      aad: bytesOf(aad_b64),
+    }),
+    run: encryptItems,
+    encode: ({ ciphertext, version }): Encrypted => ({
+      ciphertext_b64: ciphertext.toString('base64'),
+      version,
+    }),
+  });
+  register('decrypt', {
+    scope: 'kms:decrypt',
+    item: ciphertextItemSchema,
+    decode: ciphertextItemOf,
+    run: decryptItems,
+    encode: ({ plaintext, version }): Decrypted => {
+      const answer = { plaintext_b64: plaintext.toString('base64'), version };
+      plaintext.fill(0);
+      return answer;
+    },
+  });
+  // Whoever may encrypt may rewrap: it shows no plaintext. It does show whether a ciphertext opens under an AAD (SECURITY.md).
+  register('rewrap', {
+    scope: 'kms:encrypt',
+    item: ciphertextItemSchema,
+    decode: ciphertextItemOf,
+    run: rewrapItems,
+    encode: ({ ciphertext, version, fromVersion }): Rewrapped => ({
+      ciphertext_b64: ciphertext.toString('base64'),
+      version,
+      from_version: fromVersion,
+    }),
+  });
+}
+
+type Decoding<Input, Item> = Pick<Operation<Input, Item, unknown, unknown>, 'item' | 'decode'>;
+
+function itemsOf<Input, Item>(
+  operation: Decoding<Input, Item>,
+  body: Readonly<Record<string, unknown>>,
+): ItemResult<Item>[] {
+  return validate(cryptoBatchSchema, body, 'body').items.map((item, at) => {
+    try {
+      return itemOf(operation, item, `body.items.${at}`);
+    } catch (error) {
+      if (error instanceof AppError) return error;
+      throw error;
+    }
+  });
+}
+
+function itemOf<Input, Item>(
+  { item, decode }: Decoding<Input, Item>,
+  input: unknown,
+  place: RequestPart,
+): Item {
+  return decode(validate(item, input, place));
+}
+
+function ciphertextItemOf(input: z.infer<typeof ciphertextItemSchema>): CiphertextItem {
+  return { ciphertext: bytesOf(input.ciphertext_b64), aad: bytesOf(input.aad_b64) };
+}
+
+function bytesOf(text = ''): Buffer {
+  return Buffer.from(text, 'base64');
+}
+
+function failureOf({ code, detail, errors }: AppError): ItemFailure {
+  return {
+    error: {
+      code,
+      title: PROBLEMS[code].title,
+      ...(detail === undefined ? {} : { detail }),
+      ...(errors === undefined ? {} : { errors: [...errors] }),
+    },
+  };
+}

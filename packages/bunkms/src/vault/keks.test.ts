@@ -1,0 +1,163 @@
+import { randomBytes } from 'node:crypto';
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { Writable } from 'node:stream';
+import { createLogger } from '@bundoc/shared/logger';
+import { FakeClock } from '@bundoc/shared/testing/fake-clock';
+import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import { SYSTEM } from '../audit/caller.ts';
+import type { AuditDraft } from '../audit/chain.ts';
+import type { KmsStore } from '../store/port.ts';
+import { openSqliteStore } from '../store/sqlite.ts';
+import { type KekProvider, parseKekRing } from './kek-provider.ts';
+import { Keks } from './keks.ts';
+import { unseal } from './unseal.ts';
+import { Vault } from './vault.ts';
+
+const newKek = () => randomBytes(32).toString('hex');
+const idOf = (kek: string) => new Vault(parseKekRing('test', kek)).currentKekId;
+
+/** A ring that the test writes. */
+class TestRing implements KekProvider {
+  #text: string;
+  #writes = 0;
+  loads = 0;
+
+  constructor(text: string) {
+    this.#text = text;
+  }
+  write(text: string): void {
+    this.#text = text;
+    this.#writes++;
+  }
+  stamp(): string {
+    return String(this.#writes);
+  }
+  async load() {
+    this.loads++;
+    return parseKekRing('test', this.#text);
+  }
+}
+
+describe('the KEKs of a process', () => {
+  const clock = new FakeClock();
+  const [one, two, three] = [newKek(), newKek(), newKek()];
+  let folder: string;
+  let store: KmsStore;
+  let ring: TestRing;
+  let vault: Vault;
+  let keks: Keks;
+  let log: string[];
+
+  beforeEach(async () => {
+    folder = mkdtempSync(join(tmpdir(), 'bunkms-keks-'));
+    store = await openSqliteStore({ dataDir: folder, onCrash: () => undefined });
+    ring = new TestRing(one);
+    const stamp = ring.stamp();
+    vault = new Vault(await ring.load());
+    const state = await unseal(vault, store, clock, 'system');
+    if (state.kind === 'sealed') throw new Error(state.reason);
+    log = [];
+    const destination = new Writable({
+      write: (chunk, _encoding, done) => {
+        log.push(String(chunk));
+        done();
+      },
+    });
+    const logger = createLogger({ service: 'bunkms', level: 'info', destination });
+    const { chainKey } = state;
+    keks = new Keks({
+      ...{ vault, store, chainKey, clock, logger, provider: ring, stamp },
+      state: state.keks,
+      caller: SYSTEM,
+    });
+  });
+  afterEach(async () => {
+    await store.close();
+    rmSync(folder, { recursive: true });
+  });
+
+  const append = (action: string, detail: NonNullable<AuditDraft['detail']>) => {
+    const time = new Date(clock.now()).toISOString();
+    return store.appendAudit([{ time, severity: 'INFO', action, outcome: 'allowed', detail }]);
+  };
+  const standings = () => [...keks.state.keks].map(([id, { standing }]) => [id, standing]);
+
+  test('take a ring that has changed, and stage what is new in it, once and on record', async () => {
+    await keks.reload();
+    expect([ring.loads, standings()]).toEqual([1, [[idOf(one), 'current']]]);
+    ring.write(`${two}\n${one}`);
+    for (let time = 0; time < 2; time++) await keks.reload();
+    expect(ring.loads).toBe(2);
+    expect(standings()).toEqual([
+      [idOf(one), 'current'],
+      [idOf(two), 'staged'],
+    ]);
+    expect(vault.currentKekId).toBe(idOf(one));
+    expect((await store.kekRecords()).map(({ action }) => action)).toEqual([
+      'vault.initialised',
+      'kek.stage',
+    ]);
+  });
+
+  test('keep the last good ring when the new one is no use or lacks one that is needed, and say so once', async () => {
+    ring.write(`${one}\n${two}`);
+    await keks.reload();
+    await append('kek.rotate', { kek_id: idOf(two), from: idOf(one) });
+    await keks.refresh();
+    for (const text of ['nonsense', '', two, one, three]) {
+      ring.write(text);
+      log.length = 0;
+      for (let time = 0; time < 3; time++) await keks.reload();
+      expect(vault.kekIds).toEqual([idOf(one), idOf(two)]);
+      expect(log).toHaveLength(1);
+      expect(log[0]).not.toContain(two);
+    }
+    ring.write(`${three}\n${two}\n${one}`);
+    await keks.reload();
+    expect(vault.kekIds).toEqual([three, two, one].map(idOf));
+  });
+
+  test('follow whoever has rotated, also with a ring that has to be read first', async () => {
+    ring.write(`${one}\n${two}`);
+    await keks.reload();
+    await append('kek.rotate', { kek_id: idOf(two), from: idOf(one) });
+    expect(await keks.refresh()).toMatchObject({ current: idOf(two) });
+    expect(vault.currentKekId).toBe(idOf(two));
+    // Another process has staged and rotated; this one has not looked at the ring since.
+    ring.write(`${one}\n${two}\n${three}`);
+    await append('kek.stage', { kek_id: idOf(three) });
+    await append('kek.rotate', { kek_id: idOf(three), from: idOf(two) });
+    await keks.refresh();
+    expect(vault.currentKekId).toBe(idOf(three));
+  });
+
+  test('wrap nothing more when the ring lacks the current one, and go on when it has it', async () => {
+    await append('kek.stage', { kek_id: idOf(two) });
+    await append('kek.rotate', { kek_id: idOf(two), from: idOf(one) });
+    await expect(keks.refresh()).rejects.toMatchObject({ code: 'SEALED' });
+    expect(vault.currentKekId).toBe(idOf(one));
+    ring.write(`${one}\n${two}`);
+    await keks.refresh();
+    expect(vault.currentKekId).toBe(idOf(two));
+  });
+
+  test('let a retired one leave the ring', async () => {
+    ring.write(`${one}\n${two}`);
+    await keks.reload();
+    await append('kek.rotate', { kek_id: idOf(two), from: idOf(one) });
+    await append('kek.retire', { kek_id: idOf(one) });
+    await keks.refresh();
+    ring.write(two);
+    await keks.reload();
+    expect(vault.kekIds).toEqual([idOf(two)]);
+    // And does not come back by being put in again.
+    ring.write(`${one}\n${two}`);
+    await keks.reload();
+    expect(standings()).toEqual([
+      [idOf(one), 'retired'],
+      [idOf(two), 'current'],
+    ]);
+  });
+});

@@ -1,0 +1,154 @@
+import { cpSync, mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { AppError } from '@bundoc/shared/errors';
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { CLI_CALLER, SYSTEM } from '../src/audit/caller.ts';
+import { verifyChain } from '../src/audit/chain.ts';
+import { KeyVerification } from '../src/audit/verify-keys.ts';
+import { createKey } from '../src/service/create-key.ts';
+import { retireKek, rotateKek } from '../src/service/kek.ts';
+import { openDek } from '../src/service/open-dek.ts';
+import { rotateKey } from '../src/service/rotate-key.ts';
+import { readStoredKey } from '../src/service/stored-key.ts';
+import type { KmsStore } from '../src/store/port.ts';
+import { type BareKms, kekIdOfText, openBare, openUnsealed } from './support/keks.ts';
+import { newKek } from './support/kms.ts';
+
+const NAMES = ['a-dek', 'b-dek', 'c-dek', 'd-dek', 'e-dek'];
+const [OLD, NEW] = [newKek(), newKek()];
+const BOTH = `${OLD}\n${NEW}`;
+/** The methods of the store that commit something in the course of a rotation. */
+const COMMITS: ReadonlySet<string> = new Set([
+  'addKek',
+  'updateKeys',
+  'replaceSecrets',
+  'appendAudit',
+  'claim',
+  'release',
+]);
+
+/** Lets a process die at one of its commits: before it, or after it and before anybody learns of it. */
+class Death {
+  readonly #at: number;
+  readonly #when: 'before' | 'after';
+  #commits = 0;
+  #isDead = false;
+
+  constructor(at: number, when: 'before' | 'after') {
+    this.#at = at;
+    this.#when = when;
+  }
+
+  get isDead(): boolean {
+    return this.#isDead;
+  }
+
+  readonly decorate = (store: KmsStore): KmsStore =>
+    new Proxy(store, {
+      get: (target, name: keyof KmsStore) => {
+        const real = target[name] as ((...args: unknown[]) => unknown) | undefined;
+        if (real === undefined) return undefined;
+        return async (...args: unknown[]) => {
+          if (this.#isDead) throw dead();
+          const isLast = COMMITS.has(String(name)) && ++this.#commits === this.#at;
+          if (isLast) this.#isDead = true;
+          if (isLast && this.#when === 'before') throw dead();
+          const result = await real(...args);
+          if (this.#isDead) throw dead();
+          return result;
+        };
+      },
+    });
+}
+
+const dead = () => new AppError('storage_unavailable', { cause: new Error('the process is dead') });
+
+/** Every DEK of a store, in every version, and that nothing of it is damaged. */
+async function allDeks({ ports }: BareKms): Promise<string[]> {
+  const deks: string[] = [];
+  for (const name of NAMES) {
+    const { record, versions } = await readStoredKey(ports, name, 'all');
+    expect(versions).toHaveLength(record.version);
+    for (const version of versions)
+      deks.push(`${name} ${version.version} ${openDek(ports, name, version).toString('hex')}`);
+  }
+  const { items } = await ports.store.listAudit({ limit: 10_000 });
+  expect(await verifyChain(ports.chainKey, items)).toMatchObject({ intact: true });
+  const verification = new KeyVerification();
+  for (const record of items) verification.note(record);
+  expect(await verification.damagedKeys(ports.store, ports.chainKey)).toEqual([]);
+  return deks;
+}
+
+/** All of a rotation: staged, rotated, wrapped anew, retired. Goes on where it was cut off. */
+async function rotateAll({ ports, rewrap }: BareKms): Promise<void> {
+  await ports.keks.reload();
+  if ((await ports.keks.refresh()).current !== kekIdOfText(NEW)) await rotateKek(ports, {}, CLI_CALLER);
+  if ((await rewrap.run()) === 'stopped') throw dead();
+  const retirement = { kek_id: kekIdOfText(OLD), accept_unfetched: false, accept_damaged: false };
+  const { keks } = await ports.keks.refresh();
+  if (keks.get(kekIdOfText(OLD))?.standing !== 'retired') await retireKek(ports, retirement, CLI_CALLER);
+}
+
+describe('a process that dies in the course of a rotation of the KEK', () => {
+  const folder = mkdtempSync(join(tmpdir(), 'bunkms-kek-crash-'));
+  const origin = join(folder, 'origin');
+  let deks: string[];
+  beforeAll(async () => {
+    await using kms = await openUnsealed({ dataDir: origin, ring: OLD });
+    for (const name of NAMES)
+      await createKey(
+        kms.ports,
+        { name, type: 'aes-256', exportable: true, rotate_after_days: null },
+        SYSTEM,
+      );
+    for (const name of ['b-dek', 'd-dek']) await rotateKey(kms.ports, { name }, SYSTEM);
+    deks = await allDeks(kms);
+    expect(deks).toHaveLength(7);
+  });
+  afterAll(() => rmSync(folder, { recursive: true }));
+
+  test.each(['before', 'after'] as const)(
+    '%s any one of its commits leaves every key readable, and the next one comes to the end',
+    async (when) => {
+      let deaths = 0;
+      let wasRetired = 0;
+      for (let at = 1; ; at++) {
+        const dataDir = join(folder, `${when}-${at}`);
+        cpSync(origin, dataDir, { recursive: true });
+        const death = new Death(at, when);
+        {
+          await using kms = await openUnsealed({ dataDir, ring: BOTH, decorate: death.decorate, batch: 2 });
+          await rotateAll(kms).catch((error: unknown) => {
+            if (!death.isDead) throw error;
+          });
+        }
+        {
+          // Whoever starts now has both.
+          await using kms = await openUnsealed({ dataDir, ring: BOTH });
+          expect(await allDeks(kms)).toEqual(deks);
+          const { keks } = await kms.ports.keks.refresh();
+          if (keks.get(kekIdOfText(OLD))?.standing === 'retired') {
+            wasRetired++;
+            await using alone = await openUnsealed({ dataDir, ring: NEW });
+            expect(await allDeks(alone)).toEqual(deks);
+          }
+          // The claim of the dead one is not over yet; another holder waits for that.
+          (kms.ports.clock as unknown as { advance(ms: number): void }).advance(15_000);
+          await rotateAll(kms);
+          expect(await allDeks(kms)).toEqual(deks);
+        }
+        await using alone = await openUnsealed({ dataDir, ring: NEW });
+        expect(await allDeks(alone)).toEqual(deks);
+        expect(await openBare({ dataDir, ring: OLD })).toMatchObject({ kind: 'sealed' });
+        if (!death.isDead) break;
+        deaths++;
+      }
+      // Staged, rotated, claimed, five keys in batches of two versions, secrets, end, given back, retired.
+      expect(deaths).toBeGreaterThanOrEqual(10);
+      expect(wasRetired).toBe(when === 'after' ? 2 : 1);
+    },
+    120_000,
+  );
+});

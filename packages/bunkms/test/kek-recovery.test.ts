@@ -1,0 +1,166 @@
+import { rmSync } from 'node:fs';
+import { join } from 'node:path';
+import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import { verifyChain } from '../src/audit/chain.ts';
+import { KeyVerification } from '../src/audit/verify-keys.ts';
+import { kekIdOf } from '../src/vault/vault.ts';
+import { completed, kekIdOfText, rotateKeks, statusOf } from './support/keks.ts';
+import { newDataDir, newKek, startKms, type TestKms } from './support/kms.ts';
+import { edit, KeyCalls } from './support/lifecycle.ts';
+import {
+  auditCopyOf,
+  backupOf,
+  inventoryOf,
+  recoverFrom,
+  restoreInto,
+  writeProject,
+} from './support/recovery.ts';
+
+const NAME = 'p-dek';
+
+let old: string;
+let further: string;
+let ring: string;
+let kms: TestKms;
+let keys: KeyCalls;
+/** Where a backup is restored to. */
+let dataDir: string;
+beforeEach(async () => {
+  [old, further] = [newKek(), newKek()];
+  ring = `${old}\n${further}`;
+  kms = await startKms({ kek: ring });
+  keys = await KeyCalls.of(kms);
+  dataDir = join(newDataDir(), 'kms');
+  await keys.make(NAME, 'enabled');
+});
+afterEach(async () => {
+  await kms[Symbol.asyncDispose]();
+  rmSync(join(dataDir, '..'), { recursive: true });
+});
+
+const exportAll = async (calls: KeyCalls) => [
+  (await calls.export(NAME, 1)).json(),
+  (await calls.export(NAME, 2)).json(),
+];
+const materialsOf = (exported: { key_material_b64: string }[]) =>
+  exported.map(({ key_material_b64 }) => key_material_b64);
+
+async function expectSound(restored: TestKms): Promise<void> {
+  const { chainKey } = await restored.secrets();
+  const records = await restored.records();
+  expect(await verifyChain(chainKey, records)).toMatchObject({ intact: true });
+  const verification = new KeyVerification();
+  for (const record of records) verification.note(record);
+  expect(await verification.damagedKeys(restored.store, chainKey)).toEqual([]);
+}
+
+describe('a backup from before a rotation of the KEK', () => {
+  test.each(['audit-copy', 'inventory', 'none'] as const)(
+    'that is restored with %s has every key, which is brought to the current KEK of its chain',
+    async (source) => {
+      const before = await exportAll(keys);
+      const { archive } = await backupOf(kms);
+      await rotateKeks(kms);
+      const knowledge =
+        source === 'audit-copy'
+          ? { auditCopy: await auditCopyOf(kms, join(kms.dataDir, 'copy')) }
+          : source === 'inventory'
+            ? { inventory: await inventoryOf(kms) }
+            : { acceptResurrection: true };
+      await restoreInto({ archive, kek: ring, dataDir, ...knowledge });
+      await using restored = await startKms({ dataDir, kek: ring });
+      const calls = await KeyCalls.of(restored);
+      if (source === 'none') expect((await calls.post(NAME, 'enable')).status).toBe(200);
+      expect(materialsOf(await exportAll(calls))).toEqual(materialsOf(before));
+      const current = kekIdOfText(source === 'audit-copy' ? further : old);
+      expect((await statusOf(restored)).current).toBe(current);
+      if (source === 'audit-copy')
+        await expect
+          .poll(() => restored.store.kekUses())
+          .toEqual([expect.objectContaining({ kekId: current, versions: 2 })]);
+      else expect(await restored.store.kekUses()).toEqual([{ kekId: current, versions: 2, secrets: 2 }]);
+      await expectSound(restored);
+      // Whichever the rings were: nothing is left that a receipt would not name.
+      const receipt = (await calls.shred(NAME)).json();
+      expect(receipt.kek_ids).toContain(kekIdOfText(old));
+      if (source !== 'none') expect(receipt.kek_ids).toContain(kekIdOfText(further));
+    },
+  );
+
+  test('is the way back when the new KEK is lost: the former one takes its place again, on record', async () => {
+    const before = await exportAll(keys);
+    const { archive } = await backupOf(kms);
+    await rotateKeks(kms);
+    const retirement = { kek_id: kekIdOfText(old), accept_unfetched: true };
+    const retired = await kms.api('/v1/kek/retire', { token: await kms.fullToken(), body: retirement });
+    expect(retired.status).toBe(200);
+    const auditCopy = await auditCopyOf(kms, join(kms.dataDir, 'copy'));
+    await restoreInto({ archive, kek: old, dataDir, auditCopy });
+    await using restored = await startKms({ dataDir, kek: old });
+    const calls = await KeyCalls.of(restored);
+    expect(materialsOf(await exportAll(calls))).toEqual(materialsOf(before));
+    expect((await completed(restored)).current).toBe(kekIdOfText(old));
+    const rotations = (await restored.records()).filter(({ action }) => action === 'kek.rotate');
+    expect(rotations.at(-1)).toMatchObject({
+      severity: 'CRITICAL',
+      actor: 'tester',
+      detail: { kek_id: kekIdOfText(old), from: kekIdOfText(further) },
+    });
+    await expectSound(restored);
+    expect((await calls.create('new-dek')).status).toBe(201);
+  });
+
+  test('has every key also when two rotations since have led back to the same KEK', async () => {
+    await rotateKeks(kms);
+    const before = await exportAll(keys);
+    const { archive } = await backupOf(kms);
+    await rotateKeks(kms, kekIdOfText(old));
+    const auditCopy = await auditCopyOf(kms, join(kms.dataDir, 'copy'));
+    await restoreInto({ archive, kek: ring, dataDir, auditCopy });
+    await using restored = await startKms({ dataDir, kek: ring });
+    expect(materialsOf(await exportAll(await KeyCalls.of(restored)))).toEqual(materialsOf(before));
+    await expectSound(restored);
+  });
+
+  test('gets a new signing key wrapped with the KEK of its chain, whichever the ring has first', async () => {
+    const { archive } = await backupOf(kms);
+    await restoreInto({ archive, kek: `${further}\n${old}`, dataDir, acceptResurrection: true });
+    await using restored = await startKms({ dataDir, kek: old });
+    expect(await restored.store.kekUses()).toEqual([{ kekId: kekIdOfText(old), versions: 2, secrets: 2 }]);
+  });
+});
+
+describe('a recovery from project files', () => {
+  test('that were not rewritten since a rotation of the KEK brings their keys to the current one', async () => {
+    const before = await exportAll(keys);
+    const bundoc = join(dataDir, '..', 'bundoc');
+    writeProject(bundoc, 'p', before);
+    await using fresh = await startKms({ dataDir, kek: ring });
+    await rotateKeks(fresh);
+    expect(await recoverFrom(fresh, bundoc, { acceptResurrection: true })).toMatchObject([
+      { outcome: 'recovered', versions: [1, 2] },
+    ]);
+    const calls = await KeyCalls.of(fresh);
+    await calls.post(NAME, 'enable');
+    const after = await exportAll(calls);
+    expect(materialsOf(after)).toEqual(materialsOf(before));
+    for (const { wrapped_b64 } of after)
+      expect(kekIdOf(Buffer.from(wrapped_b64, 'base64'))).toBe(kekIdOfText(further));
+    expect((await fresh.store.findKey(NAME, 'current'))?.record?.kekIds).toEqual(
+      [old, further].map(kekIdOfText),
+    );
+    await expectSound(fresh);
+  });
+
+  test('brings back one version of a key whose other one was wrapped anew', async () => {
+    const before = await exportAll(keys);
+    const bundoc = join(dataDir, '..', 'bundoc');
+    writeProject(bundoc, 'p', before.slice(0, 1));
+    const ofKey = `key_id = (SELECT id FROM keys WHERE name = '${NAME}')`;
+    edit(kms, `DELETE FROM key_versions WHERE ${ofKey} AND version = 1`);
+    await rotateKeks(kms);
+    expect(await recoverFrom(kms, bundoc)).toMatchObject([{ outcome: 'recovered', versions: [1] }]);
+    expect(materialsOf(await exportAll(keys))).toEqual(materialsOf(before));
+    await expectSound(kms);
+  });
+});

@@ -1,0 +1,31 @@
+import fc from 'fast-check';
+import { describe, expect, it } from 'vitest';
+import { base64Schema } from './base64.ts';
+
+const BYTES_MAX = 64;
+const accepts = (text: string) => base64Schema(BYTES_MAX).safeParse(text).success;
+
+describe('bytes in base64', () => {
+  it('are taken in the one spelling that they have, up to the bound', () => {
+    fc.assert(
+      fc.property(fc.uint8Array({ maxLength: 2 * BYTES_MAX }), (bytes) => {
+        expect(accepts(Buffer.from(bytes).toString('base64'))).toBe(bytes.length <= BYTES_MAX);
+      }),
+    );
+  });
+
+  it('are whatever text is taken: no other text decodes to the same', () => {
+    const characters = fc.constantFrom(...'ABYZabyz0189+/=-_ \n\0é');
+    fc.assert(
+      fc.property(fc.string({ unit: characters, maxLength: 12 }), (text) => {
+        expect(accepts(text)).toBe(Buffer.from(text, 'base64').toString('base64') === text);
+      }),
+      { numRuns: 2_000 },
+    );
+  });
+
+  it.each(['AB==', 'AAB=', 'A', 'AA', 'AAA', 'AAAA=', '====', 'AA==AAAA', 'AAA-', 'AAA_', ' AAA', 'AAAA\n'])(
+    '%j is refused',
+    (text) => expect(accepts(text)).toBe(false),
+  );
+});
