@@ -6,11 +6,10 @@ import type { Documents } from '../service/documents.ts';
 import type { DocumentPage } from '../storage/port.ts';
 import { collectionPath, guardCollection, guardProject, projectPath } from './access.ts';
 import { DOCUMENTS_PATH } from './documents.ts';
+import { PAGE_BYTES_MAX } from './page.ts';
 
 const LIMIT_MAX = 1_000;
 const LIMIT_DEFAULT = 100;
-/** Sealed bytes after which a page of documents ends. */
-const PAGE_BYTES_MAX = 16_777_216;
 
 const limitSchema = z
   .string()
