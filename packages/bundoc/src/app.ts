@@ -26,6 +26,7 @@ import { registerDocuments } from './routes/documents.ts';
 import { type Readiness, registerHealth } from './routes/health.ts';
 import { registerLists } from './routes/lists.ts';
 import { registerMetrics } from './routes/metrics.ts';
+import { registerPatch } from './routes/patch.ts';
 import { ChangeFeed } from './service/change-feed.ts';
 import { Documents } from './service/documents.ts';
 import { Backlog } from './storage/embedded/backlog.ts';
@@ -163,8 +164,9 @@ export async function startBundoc(config: BundocConfig, parts: BundocParts = {})
   });
   await auth.register(app);
   metrics.measureRequests(app, 'api');
-  const documents = new Documents(instances);
+  const documents = new Documents(instances, { documentBytesMax: config.documentBytesMax });
   registerDocuments(app, documents, auth);
+  await registerPatch(app, documents, auth);
   registerLists(app, documents, auth);
   registerChanges(app, feed, auth);
   registerHealth(app, readiness);
