@@ -17,7 +17,7 @@ import { ANY_DOCUMENT, type Where, whereSchema } from '../query/where.ts';
 import { writeValue } from '../query/write-value.ts';
 import type { Found, Queries, QueryAnswer } from '../service/queries.ts';
 import { collectionPath, guardCollection } from './access.ts';
-import { PAGE_BYTES_MAX } from './page.ts';
+import { PAGE_BYTES_MAX } from './page-limits.ts';
 
 const COLLECTION_PATH = '/v1/projects/:project/collections/:collection';
 
