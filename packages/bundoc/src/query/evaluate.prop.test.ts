@@ -18,7 +18,10 @@ describe('conditions', () => {
     const hits = { true: 0, false: 0 };
     fc.assert(
       fc.property(whereText, fc.array(documentText, { minLength: 1, maxLength: 8 }), (where, documents) => {
-        const holds = compileWhere(whereSchema.parse(readValue(where)));
+        const parsed = whereSchema.safeParse(readValue(where));
+        // Now and then one nests deeper than is accepted.
+        fc.pre(parsed.success);
+        const holds = compileWhere(parsed.data);
         for (const document of documents) {
           const expected = naiveMatches(naiveOf(document), naiveOf(where));
           hits[`${expected}`]++;
