@@ -1,10 +1,20 @@
 import { type Cursor, cursorSchema, encodeCursor } from '@bundoc/shared/contract/cursor';
+import { changePageSchema, documentPageSchema } from '@bundoc/shared/contract/documents';
 import type { BearerAuth } from '@bundoc/shared/http/bearer-auth';
+import { describe } from '@bundoc/shared/openapi/description';
 import type { FastifyInstance, FastifyRequest } from 'fastify';
 import { z } from 'zod';
 import type { Documents } from '../service/documents.ts';
 import type { DocumentPage } from '../storage/port.ts';
-import { collectionPath, guardCollection, guardProject, projectPath } from './access.ts';
+import {
+  collectionPath,
+  collectionPathSchema,
+  guardCollection,
+  guardProject,
+  projectPath,
+  projectPathSchema,
+} from './access.ts';
+import { PROJECT_REFUSALS, projectAccess } from './descriptions.ts';
 import { DOCUMENTS_PATH } from './documents.ts';
 
 const LIMIT_MAX = 1_000;
@@ -17,7 +27,8 @@ const limitSchema = z
   .regex(/^\d{1,4}$/, `must be a whole number from 1 to ${LIMIT_MAX}`)
   .transform(Number)
   .pipe(z.number().min(1).max(LIMIT_MAX))
-  .default(LIMIT_DEFAULT);
+  .default(LIMIT_DEFAULT)
+  .meta({ type: 'integer', minimum: 1, maximum: LIMIT_MAX, default: LIMIT_DEFAULT });
 const listQuerySchema = z.strictObject({ limit: limitSchema, cursor: cursorSchema('list').optional() });
 const changesQuerySchema = z.strictObject({ limit: limitSchema, since: cursorSchema('changes').optional() });
 
@@ -25,7 +36,34 @@ const changesQuerySchema = z.strictObject({ limit: limitSchema, since: cursorSch
 export function registerLists(app: FastifyInstance, documents: Documents, auth: BearerAuth): void {
   app.get(
     DOCUMENTS_PATH,
-    { onRequest: guardCollection(auth, 'docs:read', listQuerySchema) },
+    {
+      onRequest: guardCollection(auth, 'docs:read', listQuerySchema),
+      config: describe({
+        id: 'listDocuments',
+        tag: 'documents',
+        summary: 'List a collection',
+        description:
+          'In the order of creation. `next_cursor`, while there are more, is the `cursor` of the next page.',
+        access: projectAccess('docs:read'),
+        params: collectionPathSchema,
+        query: listQuerySchema,
+        answers: { 200: { description: 'A page', schema: documentPageSchema } },
+        refusals: PROJECT_REFUSALS,
+        examples: {
+          firstPage: {
+            params: { project: 'project-a', collection: 'notes' },
+            query: { limit: '20' },
+            status: 200,
+          },
+          noProject: { params: { project: 'none', collection: 'notes' }, status: 404 },
+          badCursor: {
+            params: { project: 'project-a', collection: 'notes' },
+            query: { cursor: 'made-up' },
+            status: 400,
+          },
+        },
+      }),
+    },
     async (request, reply) => {
       const { project, collection } = collectionPath(request);
       const { limit, cursor } = queryOf<z.infer<typeof listQuerySchema>>(request);
@@ -40,7 +78,24 @@ export function registerLists(app: FastifyInstance, documents: Documents, auth: 
 
   app.get(
     '/v1/projects/:project/changes',
-    { onRequest: guardProject(auth, 'docs:read', changesQuerySchema) },
+    {
+      onRequest: guardProject(auth, 'docs:read', changesQuerySchema),
+      config: describe({
+        id: 'listChanges',
+        tag: 'changes',
+        summary: 'What changed in a project',
+        description:
+          'Each document once, at its last change; deletions for seven days. `since` of an answer goes on from there.',
+        access: projectAccess('docs:read'),
+        params: projectPathSchema,
+        query: changesQuerySchema,
+        answers: { 200: { description: 'A page', schema: changePageSchema } },
+        refusals: [...PROJECT_REFUSALS, 'position_gone'],
+        examples: {
+          fromTheStart: { params: { project: 'project-a' }, query: { limit: '100' }, status: 200 },
+        },
+      }),
+    },
     async (request, reply) => {
       const { project } = projectPath(request);
       const { limit, since } = queryOf<z.infer<typeof changesQuerySchema>>(request);
