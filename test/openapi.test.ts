@@ -30,7 +30,10 @@ it('every example of the document ends as the document says, with a body as it s
       const answer = await call(installation.url, example.path, {
         method: example.method,
         token: operation.security.length === 0 ? undefined : token,
-        headers: example.headers,
+        headers: {
+          ...example.headers,
+          ...(example.body === undefined ? {} : { 'content-type': example.contentType }),
+        },
         ...(example.body === undefined ? {} : { body: JSON.stringify(example.body) }),
       });
       expect([name, answer.status, answer.text]).toEqual([name, example.status, expect.anything()]);

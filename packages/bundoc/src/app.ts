@@ -27,6 +27,7 @@ import { type Readiness, registerHealth } from './routes/health.ts';
 import { registerLists } from './routes/lists.ts';
 import { registerMetrics } from './routes/metrics.ts';
 import { BUNDOC_API } from './routes/openapi.ts';
+import { registerPatch } from './routes/patch.ts';
 import { Documents } from './service/documents.ts';
 import { Backlog } from './storage/embedded/backlog.ts';
 import { type Disk, makeDirectoryDurably } from './storage/embedded/disk.ts';
@@ -160,8 +161,9 @@ export async function startBundoc(config: BundocConfig, parts: BundocParts = {})
   });
   await auth.register(app);
   metrics.measureRequests(app, 'api');
-  const documents = new Documents(instances);
+  const documents = new Documents(instances, { documentBytesMax: config.documentBytesMax });
   registerDocuments(app, documents, auth);
+  await registerPatch(app, documents, auth);
   registerLists(app, documents, auth);
   registerHealth(app, readiness);
   registerMetrics(app, metrics.registry, auth);

@@ -3,8 +3,8 @@ import type { Scope } from '@bundoc/shared/contract/tokens';
 import type { RouteAccess } from '@bundoc/shared/openapi/description';
 
 /** What a route asks of its caller that works in one project. */
-export function projectAccess(scope: Scope): RouteAccess {
-  return { kind: 'token', scope, grant: 'project' };
+export function projectAccess(...scopes: Scope[]): RouteAccess {
+  return { kind: 'token', scopes, grant: 'project' };
 }
 
 /** Refusals of every route that opens a project. */

@@ -6,7 +6,7 @@ import {
 import { entityTagsSchema } from '@bundoc/shared/contract/headers';
 import { AppError } from '@bundoc/shared/errors';
 import type { BearerAuth } from '@bundoc/shared/http/bearer-auth';
-import { describe } from '@bundoc/shared/openapi/description';
+import { describe, jsonBody } from '@bundoc/shared/openapi/description';
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
 import { z } from 'zod';
 import type { Documents } from '../service/documents.ts';
@@ -25,7 +25,7 @@ import { commitOptions, idempotencyHeaders } from './idempotency.ts';
 import { etagOf, isNotModified, writePrecondition } from './preconditions.ts';
 
 export const DOCUMENTS_PATH = '/v1/projects/:project/collections/:collection/documents';
-const DOCUMENT_PATH = `${DOCUMENTS_PATH}/:id`;
+export const DOCUMENT_PATH = `${DOCUMENTS_PATH}/:id`;
 
 const EXAMPLE_PATH = { project: 'project-a', collection: 'notes' };
 const EXAMPLE_DOCUMENT_PATH = { ...EXAMPLE_PATH, id: 'first' };
@@ -45,7 +45,8 @@ const CREATED = {
 };
 const preconditionHeaders = { 'if-match': entityTagsSchema.optional() };
 const readHeaders = z.object({ ...preconditionHeaders, 'if-none-match': entityTagsSchema.optional() });
-const writeHeaders = idempotencyHeaders.extend({
+/** Headers of every write of a document that has its id in the path. */
+export const writeHeaders = idempotencyHeaders.extend({
   ...preconditionHeaders,
   'if-none-match': z.literal('*').optional(),
 });
@@ -61,7 +62,7 @@ export function registerDocuments(app: FastifyInstance, documents: Documents, au
     access: projectAccess('docs:write'),
     params: collectionPathSchema,
     headers: idempotencyHeaders,
-    body: { schema: documentBodySchema },
+    body: jsonBody(documentBodySchema),
     answers: { 201: CREATED },
     refusals: [...WRITE_REFUSALS, 'document_exists'],
     examples: {
@@ -98,7 +99,7 @@ export function registerDocuments(app: FastifyInstance, documents: Documents, au
     access: projectAccess('docs:write'),
     params: documentPathSchema,
     headers: writeHeaders,
-    body: { schema: documentBodySchema },
+    body: jsonBody(documentBodySchema),
     answers: {
       200: {
         description: 'Replaced; the metadata of the document',

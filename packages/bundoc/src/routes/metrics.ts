@@ -14,7 +14,7 @@ export function registerMetrics(app: FastifyInstance, registry: Registry, auth: 
         id: 'metrics',
         tag: 'service',
         summary: 'Metrics for Prometheus',
-        access: { kind: 'token', scope: 'docs:admin' },
+        access: { kind: 'token', scopes: ['docs:admin'] },
         answers: { 200: METRICS_ANSWER },
         examples: { scrape: { status: 200 } },
       }),

@@ -22,7 +22,7 @@ const listQuery = z.strictObject({
   to: time.optional(),
 });
 
-const ACCESS = { kind: 'token', scope: 'kms:audit' } as const;
+const ACCESS = { kind: 'token', scopes: ['kms:audit'] } as const;
 
 export function registerAuditRoutes(app: FastifyInstance, guards: Guards, services: ServiceGate): void {
   const listing = describe({

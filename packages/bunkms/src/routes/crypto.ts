@@ -18,7 +18,7 @@ import type { Scope } from '@bundoc/shared/contract/tokens';
 import { AppError } from '@bundoc/shared/errors';
 import { type RequestPart, validate } from '@bundoc/shared/http/validate';
 import { parseJsonObject } from '@bundoc/shared/json/parse';
-import { describe, type RouteDescription } from '@bundoc/shared/openapi/description';
+import { describe, jsonBody, type RouteDescription } from '@bundoc/shared/openapi/description';
 import type { FastifyInstance } from 'fastify';
 import type { z } from 'zod';
 import type { Caller } from '../audit/caller.ts';
@@ -116,7 +116,7 @@ export function registerCryptoRoutes(app: FastifyInstance, guards: Guards, servi
     description: {
       summary: 'Encrypt under the current version of a key',
       description: 'One item, or a batch of at most 100; an item of a batch that fails does so alone.',
-      body: { schema: encryptSchema },
+      body: jsonBody(encryptSchema),
       answers: { 200: { description: 'The ciphertexts', schema: encryptAnswerSchema } },
       examples: {
         one: {
@@ -145,7 +145,7 @@ export function registerCryptoRoutes(app: FastifyInstance, guards: Guards, servi
     description: {
       summary: 'Decrypt what was encrypted under a key',
       description: 'With the AAD that it was made with. Every failure to open looks the same.',
-      body: { schema: ciphertextsSchema },
+      body: jsonBody(ciphertextsSchema),
       answers: { 200: { description: 'The plaintexts', schema: decryptAnswerSchema } },
       examples: { ofAnotherKey: NOT_OURS, batch: EXAMPLE_BATCH },
     },
@@ -164,7 +164,7 @@ export function registerCryptoRoutes(app: FastifyInstance, guards: Guards, servi
     description: {
       summary: 'Bring ciphertexts to the current version of a key',
       description: 'No plaintext leaves.',
-      body: { schema: ciphertextsSchema },
+      body: jsonBody(ciphertextsSchema),
       answers: { 200: { description: 'The ciphertexts', schema: rewrapAnswerSchema } },
       examples: { ofAnotherKey: NOT_OURS, batch: EXAMPLE_BATCH },
     },

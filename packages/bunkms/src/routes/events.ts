@@ -20,7 +20,7 @@ export function registerEventsRoute(app: FastifyInstance, guards: Guards, servic
     summary: 'What happens to keys and tokens, as it happens',
     description:
       'Server-sent events (docs/formats/events.md) of the keys that the token names. The answer does not end.',
-    access: { kind: 'token', scope: 'kms:export_key', serviceOnly: true },
+    access: { kind: 'token', scopes: ['kms:export_key'], serviceOnly: true },
     headers: z.object({
       'last-event-id': z
         .string()

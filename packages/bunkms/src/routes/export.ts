@@ -23,7 +23,7 @@ export function registerExportRoute(app: FastifyInstance, guards: Guards, servic
         summary: 'Release a raw key',
         description:
           'After a durable CRITICAL audit record, whose receipt is `audit`. The key may be kept for `lease.ttl_ms`.',
-        access: { kind: 'token', scope: 'kms:export_key', serviceOnly: true, grant: 'key' },
+        access: { kind: 'token', scopes: ['kms:export_key'], serviceOnly: true, grant: 'key' },
         params: keyParamsSchema,
         query: exportQuery,
         answers: { 200: { description: 'The key', schema: exportedKeySchema } },

@@ -10,7 +10,7 @@ import {
 import { keyNameSchema } from '@bundoc/shared/contract/keys';
 import { validate } from '@bundoc/shared/http/validate';
 import { parseJsonObject } from '@bundoc/shared/json/parse';
-import { describe } from '@bundoc/shared/openapi/description';
+import { describe, jsonBody } from '@bundoc/shared/openapi/description';
 import type { FastifyInstance } from 'fastify';
 import { z } from 'zod';
 import { callerOf, type Guards } from '../http/guard.ts';
@@ -22,7 +22,7 @@ import { type BodyRoute, refuseBody } from './key-requests.ts';
 const kekParamsSchema = z.object({ kek_id: kekIdSchema });
 const namesQuery = z.strictObject(pageQuery(keyNameSchema));
 
-const ACCESS = { kind: 'token', scope: 'kms:admin' } as const;
+const ACCESS = { kind: 'token', scopes: ['kms:admin'] } as const;
 const UNKNOWN_KEK = '0123456789abcdef';
 
 /** The key encryption keys: how they stand, and their rotation. No route takes or shows a KEK. */
@@ -49,7 +49,7 @@ export function registerKekRoutes(app: FastifyInstance, guards: Guards, services
     description:
       'The one that is staged unless another is named. Everything is wrapped with it in the background.',
     access: ACCESS,
-    body: { schema: rotateKekSchema, optional: true },
+    body: jsonBody(rotateKekSchema, { optional: true }),
     answers: { 202: { description: 'Begun', schema: kekStatusSchema } },
     refusals: ['kek_unusable', 'kek_not_found', 'disk_full'],
     examples: {
@@ -89,7 +89,7 @@ export function registerKekRoutes(app: FastifyInstance, guards: Guards, services
     tag: 'kek',
     summary: 'Retire a KEK with which nothing is wrapped any more',
     access: ACCESS,
-    body: { schema: retireKekSchema },
+    body: jsonBody(retireKekSchema),
     answers: { 200: { description: 'Retired', schema: retiredKekSchema } },
     refusals: ['kek_not_found', 'kek_in_use', 'kek_unfetched', 'disk_full'],
     examples: { unknown: { body: { kek_id: UNKNOWN_KEK }, status: 404 } },

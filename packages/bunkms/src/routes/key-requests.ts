@@ -18,7 +18,7 @@ export interface BodyRoute {
 
 /** What a route asks of its caller that is about one key. */
 export function keyAccess(scope: Scope): RouteAccess {
-  return { kind: 'token', scope, grant: 'key' };
+  return { kind: 'token', scopes: [scope], grant: 'key' };
 }
 
 /** Refusals of every route that looks at a key. */

@@ -11,7 +11,7 @@ import {
 import { requireKey } from '@bundoc/shared/grants';
 import { validate } from '@bundoc/shared/http/validate';
 import { parseJsonObject } from '@bundoc/shared/json/parse';
-import { describe } from '@bundoc/shared/openapi/description';
+import { describe, jsonBody } from '@bundoc/shared/openapi/description';
 import type { FastifyInstance, FastifyRequest } from 'fastify';
 import { z } from 'zod';
 import { callerOf, claimsOf, type Guards } from '../http/guard.ts';
@@ -46,7 +46,7 @@ export function registerKeyRoutes(app: FastifyInstance, guards: Guards, services
     summary: 'Make a key',
     access: keyAccess('kms:create_key'),
     headers: createHeaders,
-    body: { schema: createKeySchema },
+    body: jsonBody(createKeySchema),
     answers: {
       201: {
         description: 'Made',
@@ -93,7 +93,7 @@ export function registerKeyRoutes(app: FastifyInstance, guards: Guards, services
     summary: 'List keys',
     description:
       'Those that the token names, by name; destroyed ones too. `damaged` names keys of which nothing can be told.',
-    access: { kind: 'token', scope: 'kms:read_key' },
+    access: { kind: 'token', scopes: ['kms:read_key'] },
     query: listQuery,
     answers: { 200: { description: 'A page', schema: keyPageSchema } },
     examples: {
@@ -162,7 +162,7 @@ export function registerKeyRoutes(app: FastifyInstance, guards: Guards, services
     access: keyAccess('kms:manage_key'),
     params: keyParamsSchema,
     headers: ifMatchHeaders,
-    body: { schema: updateKeySchema },
+    body: jsonBody(updateKeySchema),
     answers: { 200: { description: 'The key', schema: keyInfoSchema, headers: KEY_HEADERS } },
     refusals: [...CHANGE_REFUSALS, 'key_not_exportable'],
     examples: {

@@ -6,7 +6,7 @@ import {
 } from '@bundoc/shared/contract/tokens';
 import { validate } from '@bundoc/shared/http/validate';
 import { parseJsonObject } from '@bundoc/shared/json/parse';
-import { describe } from '@bundoc/shared/openapi/description';
+import { describe, jsonBody } from '@bundoc/shared/openapi/description';
 import type { FastifyInstance } from 'fastify';
 import { z } from 'zod';
 import { callerOf, claimsOf, familyOf, type Guards } from '../http/guard.ts';
@@ -16,7 +16,7 @@ import { type BodyRoute, refuseBody } from './key-requests.ts';
 
 const jtiParamsSchema = z.object({ jti: z.uuid() });
 const listQuery = z.strictObject(pageQuery(z.uuid()));
-const ADMIN = { kind: 'token', scope: 'kms:admin' } as const;
+const ADMIN = { kind: 'token', scopes: ['kms:admin'] } as const;
 
 export function registerTokenRoutes(app: FastifyInstance, guards: Guards, services: ServiceGate): void {
   const issue = describe({
@@ -26,7 +26,7 @@ export function registerTokenRoutes(app: FastifyInstance, guards: Guards, servic
     description:
       'It is for the service that its scopes belong to. The answer is the only time that it is shown.',
     access: ADMIN,
-    body: { schema: issueTokenSchema },
+    body: jsonBody(issueTokenSchema),
     answers: { 201: { description: 'Issued', schema: issuedTokenSchema } },
     refusals: ['disk_full'],
     examples: {

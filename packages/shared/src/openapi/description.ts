@@ -9,6 +9,8 @@ export interface RouteExample {
   readonly query?: Readonly<Record<string, string>>;
   readonly headers?: Readonly<Record<string, string>>;
   readonly body?: unknown;
+  /** Of the body, where the route takes several; the first of them unless it says otherwise. */
+  readonly contentType?: string;
   readonly status: number;
   /** An answer of that status, where it has a body that is worth showing. */
   readonly answer?: unknown;
@@ -29,7 +31,7 @@ export type RouteAccess =
   | { readonly kind: 'public' }
   | {
       readonly kind: 'token';
-      readonly scope?: Scope;
+      readonly scopes?: readonly Scope[];
       readonly serviceOnly?: boolean;
       readonly grant?: 'key' | 'project';
     };
@@ -48,10 +50,10 @@ export interface RouteDescription {
   readonly params?: z.ZodObject;
   readonly query?: z.ZodObject;
   readonly headers?: z.ZodObject;
+  /** By its content type. */
   readonly body?: {
-    readonly schema: z.ZodType;
+    readonly content: Readonly<Record<string, z.ZodType>>;
     readonly optional?: boolean;
-    readonly contentTypes?: string[];
   };
   readonly answers: Readonly<Record<number, RouteAnswer>>;
   /** Codes that this route refuses with, beside those that follow from what is said above. */
@@ -75,6 +77,11 @@ declare module 'fastify' {
  */
 export function describe(openapi: Openapi): { readonly openapi: Openapi } {
   return { openapi };
+}
+
+/** A body of `application/json`. */
+export function jsonBody(schema: z.ZodType, options: { readonly optional?: boolean } = {}) {
+  return { content: { 'application/json': schema }, ...options };
 }
 
 export const PUBLIC = { kind: 'public' } as const satisfies RouteAccess;

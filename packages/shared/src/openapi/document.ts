@@ -87,7 +87,7 @@ function operationOf(
     summary,
     description: [description.description, rights(description)].filter(Boolean).join('\n\n'),
     security: token === undefined ? [] : [{ bearer: [] }],
-    ...(token?.scope === undefined ? {} : { 'x-required-scope': token.scope }),
+    ...(token?.scopes === undefined ? {} : { 'x-required-scopes': token.scopes }),
     parameters: [
       ...parametersOf('path', params, examples),
       ...parametersOf('query', query, examples),
@@ -99,9 +99,14 @@ function operationOf(
           requestBody: {
             required: body.optional !== true,
             content: Object.fromEntries(
-              (body.contentTypes ?? ['application/json']).map((type) => [
+              Object.entries(body.content).map(([type, schema], at) => [
                 type,
-                { schema: schemaOf(body.schema), ...examplesOf(examples, (example) => example.body) },
+                {
+                  schema: schemaOf(schema),
+                  ...examplesOf(examples, ({ body: value, contentType }) =>
+                    contentType === type || (contentType === undefined && at === 0) ? value : undefined,
+                  ),
+                },
               ]),
             ),
           },
@@ -119,10 +124,10 @@ function operationOf(
 
 function rights({ access }: RouteDescription): string {
   if (access.kind === 'public') return 'No token is needed.';
-  const { scope, serviceOnly, grant } = access;
+  const { scopes = [], serviceOnly, grant } = access;
   const needs = [
     serviceOnly === true ? 'a token of `typ: service`' : 'a token',
-    ...(scope === undefined ? [] : [`the scope \`${scope}\``]),
+    ...scopes.map((scope) => `the scope \`${scope}\``),
     ...(grant === 'key' ? ['a glob in `keys` that matches the key'] : []),
     ...(grant === 'project' ? ['the project in `projects`'] : []),
   ];

@@ -7,7 +7,7 @@ import { createHttpServer, refuseOtherMethods } from '../http/server.ts';
 import { validate } from '../http/validate.ts';
 import { FakeClock } from '../testing/fake-clock.ts';
 import { OpenapiReader } from '../testing/openapi.ts';
-import { describe, PUBLIC, type RouteDescription } from './description.ts';
+import { describe, jsonBody, PUBLIC, type RouteDescription } from './description.ts';
 import { DOCS_PER_WINDOW_MAX, DOCS_UNDER_WAY_MAX } from './docs-bounds.ts';
 import type { ServiceDescription } from './document.ts';
 import { registerOpenapi } from './routes.ts';
@@ -23,11 +23,11 @@ const thing: RouteDescription = {
   id: 'readThing',
   tag: 'service',
   summary: 'A thing',
-  access: { kind: 'token', scope: 'docs:read', grant: 'project' },
+  access: { kind: 'token', scopes: ['docs:read'], grant: 'project' },
   params: z.object({ id: z.string().regex(/^[a-z]{1,8}$/) }),
   query: z.strictObject({ limit: z.string().optional().meta({ type: 'integer', minimum: 1 }) }),
   headers: z.object({ 'if-match': z.string().optional() }),
-  body: { schema: z.strictObject({ at: z.iso.datetime(), n: z.int().optional() }) },
+  body: jsonBody(z.strictObject({ at: z.iso.datetime(), n: z.int().optional() })),
   answers: { 200: { description: 'It', schema: z.object({ id: z.string() }), headers: { ETag: 'Of it' } } },
   refusals: ['document_not_found', 'integrity_error', 'project_not_found'],
   examples: {
@@ -68,7 +68,7 @@ group('the OpenAPI document', () => {
     const [operation] = reader.operations;
     expect(operation).toMatchObject({
       path: '/v1/things/{id}',
-      'x-required-scope': 'docs:read',
+      'x-required-scopes': ['docs:read'],
       security: [{ bearer: [] }],
     });
     expect(reader.codesOf(operation!, 404)).toEqual(['document_not_found', 'project_not_found', 'not_found']);

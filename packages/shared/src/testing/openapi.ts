@@ -26,7 +26,7 @@ export interface Operation {
   readonly parameters: readonly Parameter[];
   readonly requestBody?: { readonly required: boolean; readonly content: Content };
   readonly responses: Readonly<Record<string, Json>>;
-  readonly 'x-required-scope'?: string;
+  readonly 'x-required-scopes'?: readonly string[];
   readonly 'x-example-status': Readonly<Record<string, number>>;
 }
 
@@ -37,6 +37,8 @@ export interface ExampleRequest {
   readonly path: string;
   readonly headers: Readonly<Record<string, string>>;
   readonly body: unknown;
+  /** Of the body. */
+  readonly contentType: string;
   readonly status: number;
 }
 
@@ -97,7 +99,9 @@ export class OpenapiReader {
           const value = parameter.in === place ? parameter.examples?.[name]?.value : undefined;
           return value === undefined ? [] : [[parameter.name, value] as const];
         });
-      const [content] = Object.values(operation.requestBody?.content ?? {});
+      const contents = Object.entries(operation.requestBody?.content ?? {});
+      const [contentType, content] =
+        contents.find(([, { examples = {} }]) => examples[name] !== undefined) ?? [];
       const query = new URLSearchParams(Object.fromEntries(given('query'))).toString();
       return {
         name,
@@ -105,6 +109,7 @@ export class OpenapiReader {
         path: `${pathOf(operation, Object.fromEntries(given('path')))}${query === '' ? '' : `?${query}`}`,
         headers: Object.fromEntries(given('header')),
         body: content?.examples?.[name]?.value,
+        contentType: contentType ?? 'application/json',
         status,
       };
     });

@@ -1,0 +1,242 @@
+import { type ChildProcess, execFile, spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { chmodSync, existsSync, mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
+import { createServer } from 'node:net';
+import { tmpdir, userInfo } from 'node:os';
+import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { promisify } from 'node:util';
+
+const run = promisify(execFile);
+const INSTALLED = '/usr/lib/postgresql';
+const MAJOR_MIN = 15;
+const START_TIMEOUT_MS = 60_000;
+const OUTPUT_BYTES_MAX = 1_073_741_824;
+const SUPERUSER = 'postgres';
+
+export interface PostgresServerOptions {
+  /** Settings as in `postgresql.conf`. */
+  readonly settings?: Readonly<Record<string, string>>;
+  /** With false (the default) nothing is synced: `kill -9` loses nothing then either, a power cut would. */
+  readonly durable?: boolean;
+}
+
+/** A database of its own for a role of its own. */
+export interface PostgresDatabase {
+  readonly name: string;
+  /** `postgres://role:password@127.0.0.1:port/database`. */
+  readonly url: string;
+}
+
+/** The programs of the newest PostgreSQL that Debian's packages have installed; undefined without one that is new enough. */
+export function postgresPrograms(): string | undefined {
+  const majors = existsSync(INSTALLED) ? readdirSync(INSTALLED).map(Number) : [];
+  const newest = Math.max(0, ...majors.filter((major) => Number.isInteger(major)));
+  const programs = join(INSTALLED, String(newest), 'bin');
+  return newest >= MAJOR_MIN && existsSync(join(programs, 'postgres')) ? programs : undefined;
+}
+
+/**
+ * A real PostgreSQL in a temporary folder, on a free port of the loopback interface, as long as this process lives.
+ *
+ * Roles come in by TCP with a password (SCRAM); the superuser only by the socket in that folder.
+ */
+export class PostgresServer implements AsyncDisposable {
+  readonly #programs: string;
+  readonly #folder: string;
+  readonly #options: PostgresServerOptions;
+  readonly #child: ChildProcess;
+  readonly #exited: Promise<unknown>;
+  readonly port: number;
+  #output = '';
+
+  private constructor(programs: string, folder: string, port: number, options: PostgresServerOptions) {
+    this.#programs = programs;
+    this.#folder = folder;
+    this.#options = options;
+    this.port = port;
+    const settings: Record<string, string> = {
+      port: String(port),
+      listen_addresses: '127.0.0.1',
+      unix_socket_directories: folder,
+      max_connections: '200',
+      log_checkpoints: 'off',
+      ...(options.durable ? {} : { fsync: 'off' }),
+      ...options.settings,
+    };
+    const args = Object.entries(settings).flatMap(([name, value]) => ['-c', `${name}=${value}`]);
+    const [program, ...first] = asPostgres([join(programs, 'postgres'), '-D', join(folder, 'data'), ...args]);
+    this.#child = spawn(program as string, first, { stdio: ['ignore', 'pipe', 'pipe'] });
+    this.#exited = once(this.#child, 'exit');
+    for (const stream of [this.#child.stdout, this.#child.stderr])
+      stream?.on('data', (chunk) => {
+        this.#output = `${this.#output}${String(chunk)}`.slice(-65_536);
+      });
+  }
+
+  /** Makes a cluster and starts it. @throws when PostgreSQL is not installed, or does not start. */
+  static async start(options: PostgresServerOptions = {}): Promise<PostgresServer> {
+    const programs = postgresPrograms();
+    if (programs === undefined) throw new Error(`PostgreSQL ${MAJOR_MIN} or newer is not installed`);
+    const folder = await newFolder();
+    const initdb = [join(programs, 'initdb'), '-D', join(folder, 'data'), '-U', SUPERUSER, '-E', 'UTF8'];
+    const auth = ['--locale=C.UTF-8', '--auth-local=trust', '--auth-host=scram-sha-256', '--no-sync'];
+    await runAsPostgres([...initdb, ...auth]);
+    return PostgresServer.#started(programs, folder, options);
+  }
+
+  static async #started(programs: string, folder: string, options: PostgresServerOptions) {
+    const server = new PostgresServer(programs, folder, await freePort(), options);
+    const onExit = () => server.#child.kill('SIGKILL');
+    process.once('exit', onExit);
+    void server.#exited.then(() => process.off('exit', onExit));
+    const deadline = Date.now() + START_TIMEOUT_MS;
+    while (!(await server.#answers())) {
+      if (!server.running || Date.now() > deadline) {
+        await server[Symbol.asyncDispose]();
+        throw new Error(`PostgreSQL did not start:\n${server.#output}`);
+      }
+      await sleep(25);
+    }
+    return server;
+  }
+
+  get running(): boolean {
+    return this.#child.exitCode === null && this.#child.signalCode === null;
+  }
+
+  /** The end of what it has logged. */
+  get log(): string {
+    return this.#output;
+  }
+
+  /** Makes a role and a database that belongs to it, both of this name. */
+  async createDatabase(name: string): Promise<PostgresDatabase> {
+    await this.sql(`CREATE ROLE "${name}" LOGIN PASSWORD '${name}'`);
+    await this.sql(`CREATE DATABASE "${name}" OWNER "${name}"`);
+    return { name, url: this.urlOf(name) };
+  }
+
+  /** Where a database lies that {@link createDatabase} made, here or on the server that this is a copy of. */
+  urlOf(database: string, port = this.port): string {
+    return `postgres://${database}:${database}@127.0.0.1:${port}/${database}`;
+  }
+
+  /** Runs statements as superuser. @returns what `psql` prints: rows by line, columns by `|`. */
+  async sql(statements: string, database = SUPERUSER): Promise<string> {
+    const { stdout } = await run(join(this.#programs, 'psql'), [
+      ...['-h', this.#folder, '-p', String(this.port), '-U', SUPERUSER, '-d', database],
+      ...['-X', '-q', '-A', '-t', '-v', 'ON_ERROR_STOP=1', '-c', statements],
+    ]);
+    return stdout.trim();
+  }
+
+  /** All of a database as `pg_dump` writes it. */
+  async dump(database: string): Promise<string> {
+    const place = ['-h', this.#folder, '-p', String(this.port), '-U', SUPERUSER, database];
+    const { stdout } = await run(join(this.#programs, 'pg_dump'), place, { maxBuffer: OUTPUT_BYTES_MAX });
+    return stdout;
+  }
+
+  /**
+   * Starts a standby, which this server waits for with every commit from then on (`remote flush`).
+   *
+   * @param name unlike any other standby of this server.
+   */
+  async startStandby(name: string): Promise<PostgresServer> {
+    const folder = await newFolder();
+    const origin = `host=${this.#folder} port=${this.port} user=${SUPERUSER} application_name=${name}`;
+    const backup = [join(this.#programs, 'pg_basebackup'), '-d', origin, '-D', join(folder, 'data')];
+    await runAsPostgres([...backup, '--write-recovery-conf', '--checkpoint=fast', '--no-sync']);
+    const standby = await PostgresServer.#started(this.#programs, folder, this.#options);
+    try {
+      await this.sql(`ALTER SYSTEM SET synchronous_standby_names = '"${name}"'`);
+      await this.sql('SELECT pg_reload_conf()');
+      const deadline = Date.now() + START_TIMEOUT_MS;
+      const inSync = `SELECT count(*) FROM pg_stat_replication WHERE application_name = '${name}' AND sync_state = 'sync'`;
+      while ((await this.sql(inSync)) !== '1') {
+        if (Date.now() > deadline) throw new Error(`the standby does not follow:\n${standby.log}`);
+        await sleep(25);
+      }
+    } catch (error) {
+      await standby[Symbol.asyncDispose]();
+      throw error;
+    }
+    return standby;
+  }
+
+  /** Makes a standby a primary. It waits for no standby of its own until it gets one. */
+  async promote(): Promise<void> {
+    await this.sql('SELECT pg_promote(true)');
+    await this.sql('ALTER SYSTEM RESET synchronous_standby_names');
+    await this.sql('SELECT pg_reload_conf()');
+  }
+
+  /** `kill -9` of all its processes, as if the machine were gone. */
+  async kill(): Promise<void> {
+    const { pid } = this.#child;
+    const children = pid === undefined ? [] : childrenOf(pid);
+    this.#child.kill('SIGKILL');
+    for (const child of children) {
+      try {
+        process.kill(child, 'SIGKILL');
+      } catch {
+        // It ended by itself meanwhile.
+      }
+    }
+    await this.#exited;
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    // At once and without a checkpoint: nobody will ask for this cluster again.
+    if (this.running) this.#child.kill('SIGQUIT');
+    await this.#exited;
+    rmSync(this.#folder, { recursive: true, force: true, maxRetries: 5 });
+  }
+
+  async #answers(): Promise<boolean> {
+    return this.running && (await this.sql('SELECT 1').catch(() => '')) === '1';
+  }
+}
+
+/** PostgreSQL refuses to run as root. With the process that started it, it ends too. */
+function asPostgres(command: readonly string[]): string[] {
+  const guarded = ['setpriv', '--pdeathsig', 'KILL'];
+  if (userInfo().uid !== 0) return [...guarded, ...command];
+  return [...guarded, '--reuid', SUPERUSER, '--regid', SUPERUSER, '--init-groups', ...command];
+}
+
+async function runAsPostgres(command: readonly string[]): Promise<void> {
+  const [program, ...args] = asPostgres(command);
+  await run(program as string, args, { cwd: tmpdir() });
+}
+
+async function newFolder(): Promise<string> {
+  const folder = mkdtempSync(join(tmpdir(), 'bundoc-pg-'));
+  if (userInfo().uid === 0) await run('chown', [`${SUPERUSER}:${SUPERUSER}`, folder]);
+  chmodSync(folder, 0o700);
+  return folder;
+}
+
+function childrenOf(pid: number): number[] {
+  try {
+    return readFileSync(`/proc/${pid}/task/${pid}/children`, 'utf8')
+      .trim()
+      .split(' ')
+      .filter(Boolean)
+      .map(Number);
+  } catch {
+    return [];
+  }
+}
+
+async function freePort(): Promise<number> {
+  const probe = createServer();
+  probe.listen(0, '127.0.0.1');
+  await once(probe, 'listening');
+  const address = probe.address();
+  probe.close();
+  await once(probe, 'close');
+  if (address === null || typeof address === 'string') throw new Error('a TCP port was expected');
+  return address.port;
+}
