@@ -22,12 +22,14 @@ import { lockDataFolder } from './project/data-lock.ts';
 import { InstanceManager } from './project/instance-manager.ts';
 import { KeyCache } from './project/key-cache.ts';
 import { ProjectFolders } from './project/project-folder.ts';
+import { registerChanges } from './routes/changes.ts';
 import { registerDocuments } from './routes/documents.ts';
 import { type Readiness, registerHealth } from './routes/health.ts';
 import { registerLists } from './routes/lists.ts';
 import { registerMetrics } from './routes/metrics.ts';
 import { BUNDOC_API } from './routes/openapi.ts';
 import { registerPatch } from './routes/patch.ts';
+import { ChangeFeed } from './service/change-feed.ts';
 import { Documents } from './service/documents.ts';
 import { Backlog } from './storage/embedded/backlog.ts';
 import { type Disk, makeDirectoryDurably } from './storage/embedded/disk.ts';
@@ -111,16 +113,18 @@ export async function startBundoc(config: BundocConfig, parts: BundocParts = {})
     backlog,
   });
   stack.use(instances);
+  const feed = new ChangeFeed({ instances, clock, logger });
   const revoked = new RevokedTokens(clock);
   const events = new KmsEvents({
     open: (lastEventId, signal) => kms.openEvents(lastEventId, signal),
-    onEvent: (event) => applyEvent(event, { keys, instances, revoked }),
+    onEvent: (event) => applyEvent(event, { keys, instances, revoked, feed }),
     logger,
   });
   stack.use(events);
   metrics.observe({
     projectsOpen: () => instances.size,
     keysCached: () => keys.size,
+    changeFollowers: () => feed.waiting,
     documentsToReseal: () => instances.toReseal,
     backlogBytes: () => backlog.bytes,
     eventsLive: () => (events.isLive ? 1 : 0),
@@ -131,6 +135,7 @@ export async function startBundoc(config: BundocConfig, parts: BundocParts = {})
   const sweep = async () => {
     instances.sweep();
     revoked.sweep();
+    feed.tick();
     if (isResealing) return;
     isResealing = true;
     await instances.resealSome(RESEALS_A_SECOND);
@@ -165,6 +170,7 @@ export async function startBundoc(config: BundocConfig, parts: BundocParts = {})
   registerDocuments(app, documents, auth);
   await registerPatch(app, documents, auth);
   registerLists(app, documents, auth);
+  registerChanges(app, feed, auth);
   registerHealth(app, readiness);
   registerMetrics(app, metrics.registry, auth);
   await registerOpenapi(app, { service: BUNDOC_API, clock, page: true });

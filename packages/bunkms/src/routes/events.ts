@@ -1,8 +1,8 @@
+import { EventStream } from '@bundoc/shared/http/event-stream';
 import { validate } from '@bundoc/shared/http/validate';
 import { describe } from '@bundoc/shared/openapi/description';
 import type { FastifyInstance } from 'fastify';
 import { z } from 'zod';
-import { EventStream } from '../http/event-stream.ts';
 import { callerOf, claimsOf, familyOf, type Guards } from '../http/guard.ts';
 import { noQuery } from '../http/query.ts';
 import type { ServiceGate } from '../services.ts';

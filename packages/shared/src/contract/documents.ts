@@ -65,15 +65,19 @@ export const documentPageSchema = z.object({
   next_cursor: z.string().optional(),
 });
 
-/** What changed, each document once, at its last change. `since` is where to go on. */
+/** A change, and with `include=doc` the document as it is; `unreadable` when its stored bytes do not open. */
+export const changeSchema = z.object({
+  _collection: collectionNameSchema,
+  _id: documentIdSchema,
+  _rev: z.string(),
+  deleted: z.literal(true).optional(),
+  unreadable: z.literal(true).optional(),
+  doc: documentSchema.optional(),
+});
+
+/** What changed, each document once, at its last change. `since` is where to go on; `more` when that may bring more at once. */
 export const changePageSchema = z.object({
-  changes: z.array(
-    z.object({
-      _collection: collectionNameSchema,
-      _id: documentIdSchema,
-      _rev: z.string(),
-      deleted: z.literal(true).optional(),
-    }),
-  ),
+  changes: z.array(changeSchema),
   since: z.string(),
+  more: z.literal(true).optional(),
 });

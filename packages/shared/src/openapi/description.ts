@@ -23,6 +23,8 @@ export interface RouteAnswer {
   readonly schema?: z.ZodType;
   /** `application/json` unless it says otherwise. */
   readonly contentType?: string;
+  /** Of further content types that the client may ask for. */
+  readonly also?: Readonly<Record<string, z.ZodType>>;
   readonly headers?: Readonly<Record<string, string>>;
 }
 

@@ -189,7 +189,7 @@ function answersOf(method: string, { answers, examples }: RouteDescription, sche
 }
 
 function contentOf(
-  { schema, contentType = 'application/json' }: RouteAnswer,
+  { schema, contentType = 'application/json', also = {} }: RouteAnswer,
   examples: RouteDescription['examples'],
   schemaOf: SchemaOf,
 ): object {
@@ -197,6 +197,7 @@ function contentOf(
   return {
     content: {
       [contentType]: { schema: schemaOf(schema), ...examplesOf(examples, (example) => example.answer) },
+      ...Object.fromEntries(Object.entries(also).map(([type, of]) => [type, { schema: schemaOf(of) }])),
     },
   };
 }

@@ -125,7 +125,7 @@ export class OpenapiReader {
       return answer.text === '' ? undefined : `${answer.status} has a body: ${answer.text.slice(0, 300)}`;
     const type = answer.contentType?.split(';', 1)[0] ?? 'none';
     if (content[type] === undefined) return `${answer.status} is ${type}, which is not documented`;
-    if (!type.endsWith('json')) return undefined;
+    if (!/[/+]json$/.test(type)) return undefined;
     const validate = this.#schema(operation, answer.status, type);
     return validate(JSON.parse(answer.text))
       ? undefined
