@@ -21,10 +21,13 @@ import { lockDataFolder } from './project/data-lock.ts';
 import { InstanceManager } from './project/instance-manager.ts';
 import { KeyCache } from './project/key-cache.ts';
 import { ProjectFolders } from './project/project-folder.ts';
+import { registerChanges } from './routes/changes.ts';
 import { registerDocuments } from './routes/documents.ts';
 import { type Readiness, registerHealth } from './routes/health.ts';
 import { registerLists } from './routes/lists.ts';
 import { registerMetrics } from './routes/metrics.ts';
+import { registerPatch } from './routes/patch.ts';
+import { ChangeFeed } from './service/change-feed.ts';
 import { Documents } from './service/documents.ts';
 import { Backlog } from './storage/embedded/backlog.ts';
 import { type Disk, makeDirectoryDurably } from './storage/embedded/disk.ts';
@@ -108,16 +111,18 @@ export async function startBundoc(config: BundocConfig, parts: BundocParts = {})
     backlog,
   });
   stack.use(instances);
+  const feed = new ChangeFeed({ instances, clock, logger });
   const revoked = new RevokedTokens(clock);
   const events = new KmsEvents({
     open: (lastEventId, signal) => kms.openEvents(lastEventId, signal),
-    onEvent: (event) => applyEvent(event, { keys, instances, revoked }),
+    onEvent: (event) => applyEvent(event, { keys, instances, revoked, feed }),
     logger,
   });
   stack.use(events);
   metrics.observe({
     projectsOpen: () => instances.size,
     keysCached: () => keys.size,
+    changeFollowers: () => feed.waiting,
     documentsToReseal: () => instances.toReseal,
     backlogBytes: () => backlog.bytes,
     eventsLive: () => (events.isLive ? 1 : 0),
@@ -128,6 +133,7 @@ export async function startBundoc(config: BundocConfig, parts: BundocParts = {})
   const sweep = async () => {
     instances.sweep();
     revoked.sweep();
+    feed.tick();
     if (isResealing) return;
     isResealing = true;
     await instances.resealSome(RESEALS_A_SECOND);
@@ -158,9 +164,11 @@ export async function startBundoc(config: BundocConfig, parts: BundocParts = {})
   });
   await auth.register(app);
   metrics.measureRequests(app, 'api');
-  const documents = new Documents(instances);
+  const documents = new Documents(instances, { documentBytesMax: config.documentBytesMax });
   registerDocuments(app, documents, auth);
+  await registerPatch(app, documents, auth);
   registerLists(app, documents, auth);
+  registerChanges(app, feed, auth);
   registerHealth(app, readiness);
   registerMetrics(app, metrics.registry, auth);
   refuseOtherMethods(app);

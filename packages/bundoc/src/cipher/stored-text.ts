@@ -132,6 +132,13 @@ export function readStoredMetadata(text: Buffer, ref: DocumentRef): DocumentMeta
   };
 }
 
+/** The own members of the document `ref`, of whose stored text `text` is: what {@link composeStoredText} was given. */
+export function ownContentOf(text: Buffer, ref: DocumentRef): DocumentContent {
+  const end = Buffer.byteLength(headOf(ref)) + VALUES_LENGTH + 1;
+  const hasMembers = text[end] === 0x2c;
+  return { bytes: text.subarray(hasMembers ? end + 1 : end, -1), hasMembers };
+}
+
 /** Strings compare without a copy of them as bytes; most heads are ASCII, which is its own Latin-1. */
 function beginsWith(text: Buffer, head: string, headBytes: number): boolean {
   if (headBytes === head.length) return text.toString('latin1', 0, headBytes) === head;

@@ -36,13 +36,14 @@ declare module 'fastify' {
  */
 function guard<P extends ProjectPath>(
   auth: BearerAuth,
-  scope: Scope,
+  scopes: Scope | readonly Scope[],
   schema: z.ZodType<P>,
   query: z.ZodType = noQuerySchema,
 ) {
   const noQuery = query === noQuerySchema;
   const check = (request: FastifyRequest, claims: Claims): void => {
-    requireScope(claims, scope);
+    if (typeof scopes === 'string') requireScope(claims, scopes);
+    else for (const scope of scopes) requireScope(claims, scope);
     const path = validate(schema, request.params, 'params');
     requireProject(claims, path.project);
     // Most requests have no query, and where none is known there is nothing to validate then.
@@ -75,7 +76,8 @@ export const guardProject = (auth: BearerAuth, scope: Scope, query?: z.ZodType) 
   guard(auth, scope, projectPathSchema, query);
 export const guardCollection = (auth: BearerAuth, scope: Scope, query?: z.ZodType) =>
   guard(auth, scope, collectionPathSchema, query);
-export const guardDocument = (auth: BearerAuth, scope: Scope) => guard(auth, scope, documentPathSchema);
+export const guardDocument = (auth: BearerAuth, scopes: Scope | readonly Scope[]) =>
+  guard(auth, scopes, documentPathSchema);
 
 /** The project that {@link guardProject} let pass. */
 export function projectPath(request: FastifyRequest): ProjectPath {

@@ -8,7 +8,7 @@ import { commitOptions } from './idempotency.ts';
 import { etagOf, isNotModified, writePrecondition } from './preconditions.ts';
 
 export const DOCUMENTS_PATH = '/v1/projects/:project/collections/:collection/documents';
-const DOCUMENT_PATH = `${DOCUMENTS_PATH}/:id`;
+export const DOCUMENT_PATH = `${DOCUMENTS_PATH}/:id`;
 
 /** The document endpoints (DESIGN section 7). */
 export function registerDocuments(app: FastifyInstance, documents: Documents, auth: BearerAuth): void {

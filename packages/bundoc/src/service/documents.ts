@@ -1,26 +1,46 @@
 import type { DocumentMetadata } from '@bundoc/shared/contract/documents';
 import { AppError, hasCode } from '@bundoc/shared/errors';
-import { type DocumentBody, type DocumentRef, readDocumentBody } from '../cipher/stored-text.ts';
+import {
+  type DocumentBody,
+  type DocumentRef,
+  ownContentOf,
+  readDocumentBody,
+} from '../cipher/stored-text.ts';
+import { KeyedMutex } from '../keyed-mutex.ts';
+import { patchContent } from '../patch/patch-content.ts';
+import { type Patch, type PatchKind, readPatch } from '../patch/read-patch.ts';
 import type { InstanceManager } from '../project/instance-manager.ts';
 import type {
-  ChangePage,
   CommitOptions,
   DocumentPage,
   ListQuery,
-  Position,
   Precondition,
+  ProjectStore,
   StoredDocument,
   Write,
   WriteResult,
 } from '../storage/port.ts';
+import { requirePrecondition } from '../storage/precondition.ts';
 import { documentIdOfBody, newDocumentId } from './document-id.ts';
+
+export interface DocumentLimits {
+  /** Bytes of a document without its metadata members. Requests are bounded at the edge; this is for what a patch makes. */
+  readonly documentBytesMax: number;
+}
+
+/** How often a patch without a precondition is applied anew, because the document has changed meanwhile. */
+export const PATCH_TRIES_MAX = 16;
 
 /** What reads and writes of documents do, whatever protocol asks for them. Arguments are validated at the edge. */
 export class Documents {
-  readonly #instances: InstanceManager;
+  readonly #instances: Pick<InstanceManager, 'acquire' | 'storeAtHand'>;
+  readonly #limits: DocumentLimits;
+  /** Patches of one document wait for each other, since of those that are applied to the same revision one alone can take effect. */
+  readonly #patching = new KeyedMutex();
 
-  constructor(instances: InstanceManager) {
+  constructor(instances: Pick<InstanceManager, 'acquire' | 'storeAtHand'>, limits: DocumentLimits) {
     this.#instances = instances;
+    this.#limits = limits;
   }
 
   /**
@@ -95,18 +115,47 @@ export class Documents {
     await lease.store.commit([{ kind: 'delete', ref, precondition }], options);
   }
 
+  /**
+   * Changes a document by a patch. Without a precondition on the revision it is applied to the latest one, again if need be.
+   *
+   * @throws AppError `invalid_patch`, `patch_test_failed`, `patch_inapplicable`, `payload_too_large`, `document_not_found`,
+   * `project_not_found`, `precondition_failed`, `overloaded` when the document changes all the time, and those of the store.
+   */
+  async patch(
+    project: string,
+    ref: DocumentRef,
+    sent: { readonly kind: PatchKind; readonly bytes: Buffer },
+    asked: Precondition,
+    options: CommitOptions = {},
+  ): Promise<DocumentMetadata> {
+    const { documentBytesMax } = this.#limits;
+    const patch = readPatch(sent.kind, sent.bytes, documentBytesMax);
+    using lease = await this.#instances.acquire(project, 'existing');
+    if (lease === undefined) throw new AppError('project_not_found');
+    const { store } = lease;
+    return await this.#patching.run(`${project}\0${ref.collection}\0${ref.id}`, async () => {
+      for (let tries = 0; tries < PATCH_TRIES_MAX; tries++) {
+        const applied = await patchedWrite(store, ref, patch, asked, documentBytesMax).catch(
+          (error: unknown) => answeredBefore(store, ref, options, error),
+        );
+        if (!('kind' in applied)) return applied;
+        try {
+          const [result] = await store.commit([applied], options);
+          if (result?.metadata === undefined) throw new Error('a put has no metadata');
+          return result.metadata;
+        } catch (error) {
+          if (!hasCode(error, 'precondition_failed')) throw error;
+        }
+      }
+      throw new AppError('overloaded', { detail: 'the document changes too often' });
+    });
+  }
+
   /** A page of a collection, in the order of creation. @throws AppError `project_not_found`, and those of the store. */
   async list(project: string, query: ListQuery): Promise<DocumentPage> {
     using lease = await this.#instances.acquire(project, 'existing');
     if (lease === undefined) throw new AppError('project_not_found');
     return await lease.store.list(query);
-  }
-
-  /** What changed behind a position. @throws AppError `position_gone`, `project_not_found`, and those of the store. */
-  async changes(project: string, after: Position, limit: number, horizon?: Position): Promise<ChangePage> {
-    using lease = await this.#instances.acquire(project, 'existing');
-    if (lease === undefined) throw new AppError('project_not_found');
-    return await lease.store.changes(after, limit, horizon);
   }
 
   async #put(
@@ -133,6 +182,45 @@ export class Documents {
     if (result === undefined) throw new Error('a commit gave no result');
     return result;
   }
+}
+
+/** The write that puts a patched document in the place of the revision that it was made of. */
+async function patchedWrite(
+  store: ProjectStore,
+  ref: DocumentRef,
+  patch: Patch,
+  asked: Precondition,
+  documentBytesMax: number,
+): Promise<Write> {
+  const document = await store.get(ref);
+  const rev = document?.metadata._rev;
+  requirePrecondition(asked, rev);
+  if (document === undefined || rev === undefined) throw new AppError('document_not_found');
+  const content = patchContent(ownContentOf(document.text, ref), patch, documentBytesMax);
+  return { kind: 'put', ref, content, precondition: { kind: 'revision', anyOf: [rev] } };
+}
+
+/**
+ * The answer that a repeated request was given the first time, although it cannot be carried out any more. A store looks up the key
+ * before preconditions, so a write that cannot hold finds it and does nothing else.
+ *
+ * @throws what it was refused with, when it was not answered before.
+ */
+async function answeredBefore(
+  store: ProjectStore,
+  ref: DocumentRef,
+  options: CommitOptions,
+  refusal: unknown,
+): Promise<DocumentMetadata> {
+  if (options.idempotency === undefined || !(refusal instanceof AppError)) throw refusal;
+  try {
+    const never: Precondition = { kind: 'revision', anyOf: [] };
+    const [result] = await store.commit([{ kind: 'delete', ref, precondition: never }], options);
+    if (result?.metadata !== undefined) return result.metadata;
+  } catch (error) {
+    if (!hasCode(error, 'precondition_failed')) throw error;
+  }
+  throw refusal;
 }
 
 function withRevision(asked: Precondition, rev: string | undefined): Precondition {

@@ -293,6 +293,76 @@ export function describeProjectStore(name: string, make: () => Promise<StoreUnde
       expect((await next.changes(position, 10)).changes.map(({ ref: { id } }) => id)).toEqual(['e']);
     });
 
+    const never = new AbortController().signal;
+
+    it('tells the place of the latest commit, which those who begin there go on from', async () => {
+      const { store, reopen } = await start();
+      await commitOne(store, put('a', '{}'));
+      await commitOne(store, remove('a'));
+      const position = await store.position();
+      expect(position).toBe((await store.changes(0, 10)).position);
+      await store[Symbol.asyncDispose]();
+      const next = await reopen();
+      open.push(next);
+      expect(await next.position()).toBe(position);
+      await commitOne(next, put('b', '{}'));
+      expect((await next.changes(position, 10)).changes.map(({ ref: { id } }) => id)).toEqual(['b']);
+    });
+
+    it('does not wait for a change that is there already', async () => {
+      const { store } = await start();
+      await commitOne(store, put('a', '{}'));
+      expect(await store.waitForChange(0, never)).toBe(await store.position());
+    });
+
+    it('wakes all that wait as soon as a change can be read, a deletion as well', async () => {
+      const { store } = await start();
+      await commitOne(store, put('a', '{}'));
+      for (const write of [put('b', '{}'), put('a', '{"v":2}'), remove('a')]) {
+        const before = await store.position();
+        const seen = Array.from({ length: 3 }, async () => {
+          const position = await store.waitForChange(before, never);
+          return [position, (await store.changes(before, 10)).changes.map(({ ref: { id } }) => id)];
+        });
+        await commitOne(store, write);
+        const after = await store.position();
+        expect(await Promise.all(seen)).toEqual(Array.from({ length: 3 }, () => [after, [write.ref.id]]));
+      }
+    });
+
+    it('does not wake for a refused commit, nor for a repeated one', async () => {
+      const { store } = await start();
+      await store.commit([put('a', '{}')], { idempotency });
+      const before = await store.position();
+      let woken = false;
+      const waiting = store.waitForChange(before, never).finally(() => {
+        woken = true;
+      });
+      await expect(store.commit([put('b', '{}'), put('a', '{}', { kind: 'absent' })])).rejects.toMatchObject({
+        code: 'precondition_failed',
+      });
+      await store.commit([put('a', '{}')], { idempotency });
+      expect([await store.position(), woken]).toEqual([before, false]);
+      await commitOne(store, put('c', '{}'));
+      expect(await waiting).toBe(await store.position());
+    });
+
+    it('lets go who waits for a change when the signal says so, and when it is closed', async () => {
+      const { store } = await start();
+      await commitOne(store, put('a', '{}'));
+      const position = await store.position();
+      const stop = new AbortController();
+      const [stopped, other] = [
+        store.waitForChange(position, stop.signal),
+        store.waitForChange(position, never),
+      ];
+      stop.abort();
+      expect(await stopped).toBeUndefined();
+      expect(await store.waitForChange(position, stop.signal)).toBeUndefined();
+      await store[Symbol.asyncDispose]();
+      expect(await other).toBeUndefined();
+    });
+
     it('counts the documents of each collection', async () => {
       const { store } = await start();
       await store.commit([put('a', '{}'), put('b', '{}'), { ...put('x', '{}'), ref: ref('x', 'other') }]);

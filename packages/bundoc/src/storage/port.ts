@@ -131,6 +131,19 @@ export interface ProjectStore extends AsyncDisposable {
    */
   changes(after: Position, limit: number, horizon?: Position): Promise<ChangePage>;
 
+  /** The place of the latest commit: whoever begins there hears of what comes. */
+  position(): Promise<Position>;
+
+  /**
+   * Waits, without a deadline of its own, until {@link changes} has something behind `after`; at once if it has already.
+   *
+   * It costs nothing but memory, and holds up nothing: it ends, too, when the signal is aborted and when the store is closed.
+   *
+   * @returns the place of the latest commit, or undefined when it ended without one.
+   * @throws AppError of the storage, where waiting needs it.
+   */
+  waitForChange(after: Position, signal: AbortSignal): Promise<Position | undefined>;
+
   /** Collections that hold a document. */
   collections(): Promise<readonly CollectionSummary[]>;
 
@@ -151,6 +164,6 @@ export interface ProjectStore extends AsyncDisposable {
   /** True once a failed sync has left it unknown what is durable: the store must be opened anew. */
   readonly failed: boolean;
 
-  /** Waits for running commits and closes. Nothing may be called afterwards. Needs no key. */
+  /** Waits for running commits and closes; those that wait for a change are told so at once. Nothing may be called afterwards. Needs no key. */
   [Symbol.asyncDispose](): Promise<void>;
 }

@@ -1,6 +1,6 @@
+import { EventStream } from '@bundoc/shared/http/event-stream';
 import { validate } from '@bundoc/shared/http/validate';
 import type { FastifyInstance } from 'fastify';
-import { EventStream } from '../http/event-stream.ts';
 import { callerOf, claimsOf, familyOf, type Guards } from '../http/guard.ts';
 import { noQuery } from '../http/query.ts';
 import type { ServiceGate } from '../services.ts';

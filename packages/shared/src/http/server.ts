@@ -1,7 +1,6 @@
 import { randomBytes } from 'node:crypto';
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import type { Socket } from 'node:net';
-import { MIMEType } from 'node:util';
 import Fastify, { type FastifyInstance, type FastifyRequest, type HTTPMethods, LogController } from 'fastify';
 import type { ProblemCode } from '../contract/problem.ts';
 import { AppError } from '../errors.ts';
@@ -9,6 +8,7 @@ import type { Logger } from '../logger.ts';
 import { guardTls, type ServerTls, tlsOptionsOf } from '../tls/server-tls.ts';
 import { writeAnswersTogether } from './answers-together.ts';
 import { boundHeldAnswers, boundHeldBodies } from './held-bytes.ts';
+import { isUtf8Type } from './media-type.ts';
 import { PROBLEM_CONTENT_TYPE, problemOf, replyProblem, toAppError } from './problem-reply.ts';
 
 export interface HttpServerOptions {
@@ -182,16 +182,6 @@ function requestIds(): () => string {
   const prefix = randomBytes(6).toString('hex');
   let count = 0;
   return () => `${prefix}-${(++count).toString(36)}`;
-}
-
-/** True unless the media type names another charset: JSON between systems is UTF-8 (RFC 8259, section 8.1). */
-function isUtf8Type(contentType: string | undefined): boolean {
-  if (contentType === undefined || contentType === 'application/json') return true;
-  try {
-    return (new MIMEType(contentType).params.get('charset') ?? 'utf-8').toLowerCase() === 'utf-8';
-  } catch {
-    return false;
-  }
 }
 
 /** Ends, after a grace, the connections that Node does not count as idle. */

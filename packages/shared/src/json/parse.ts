@@ -3,20 +3,45 @@ import { AppError } from '../errors.ts';
 import { readJson } from './read.ts';
 import { JSON_DEPTH_MAX, type JsonScan, scanJson } from './scan.ts';
 
-/** JSON text that passed every check of {@link parseJsonObject}. */
-export interface ParsedJsonObject {
-  readonly value: Record<string, unknown>;
+/** JSON text that passed every check of {@link parseJson}. */
+export interface ParsedJson {
+  readonly value: unknown;
+  /** What was parsed. */
+  readonly text: string;
   readonly scan: JsonScan;
 }
 
+/** JSON text that passed every check of {@link parseJsonObject}. */
+export interface ParsedJsonObject extends ParsedJson {
+  readonly value: Record<string, unknown>;
+}
+
 /**
- * Reads a JSON object strictly: valid UTF-8 without a byte order mark, nesting of at most 100, no name twice in one
- * object (RFC 8259, section 4, calls the result of duplicates unpredictable), no member called `__proto__`. Fastify
- * gives a request without a body as `undefined`, which counts as empty.
+ * Reads a JSON object strictly: {@link parseJson}, and the root is an object.
  *
  * @throws AppError `invalid_json`. No part of the text is repeated in the error: it may be a secret.
  */
 export function parseJsonObject(bytes: Buffer | undefined): ParsedJsonObject {
+  return parseJson(bytes, requireObject) as ParsedJsonObject;
+}
+
+function requireObject(value: unknown): void {
+  if (typeof value !== 'object' || value === null || Array.isArray(value))
+    throw invalid('the text is not a JSON object');
+}
+
+/**
+ * Reads JSON strictly: valid UTF-8 without a byte order mark, nesting of at most 100, no name twice in one
+ * object (RFC 8259, section 4, calls the result of duplicates unpredictable), no member called `__proto__`. Fastify
+ * gives a request without a body as `undefined`, which counts as empty.
+ *
+ * @param checkRoot refuses values that the caller has no use for, by throwing.
+ * @throws AppError `invalid_json`. No part of the text is repeated in the error: it may be a secret.
+ */
+export function parseJson(
+  bytes: Buffer | undefined,
+  checkRoot: (value: unknown) => void = () => {},
+): ParsedJson {
   if (bytes === undefined || bytes.length === 0) throw invalid('the body is empty');
   if (bytes[0] === 0xef && bytes[1] === 0xbb && bytes[2] === 0xbf)
     throw invalid('the text begins with a byte order mark');
@@ -25,12 +50,11 @@ export function parseJsonObject(bytes: Buffer | undefined): ParsedJsonObject {
   if (scan.depth > JSON_DEPTH_MAX) throw invalid(`the text nests deeper than ${JSON_DEPTH_MAX}`);
   const text = bytes.toString('utf8');
   const value = parse(text);
-  if (typeof value !== 'object' || value === null || Array.isArray(value))
-    throw invalid('the text is not a JSON object');
+  checkRoot(value);
   if (scan.hasProtoMember) throw invalid('a member is called "__proto__"');
   if (scan.duplicateName !== undefined) throw invalid('a name occurs twice in one object');
   const exact = scan.hasEscapedName ? readJson(text) : value;
-  return { value: exact as Record<string, unknown>, scan };
+  return { value: exact, text, scan };
 }
 
 function parse(text: string): unknown {

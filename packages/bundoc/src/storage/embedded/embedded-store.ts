@@ -6,6 +6,7 @@ import { AppError, hasCode } from '@bundoc/shared/errors';
 import type { ProjectCipher } from '../../cipher/project-cipher.ts';
 import { type DocumentRef, readStoredMetadata } from '../../cipher/stored-text.ts';
 import { Turns } from '../../turns.ts';
+import { ChangeWaiters } from '../change-waiters.ts';
 import type {
   ChangePage,
   CollectionSummary,
@@ -100,6 +101,7 @@ export class EmbeddedStore implements ProjectStore {
   readonly #durable: Prepared[] = [];
   readonly #preparer: GroupPreparer;
   readonly #journalTurn = new Turns();
+  readonly #waiters = new ChangeWaiters();
   #pumping: Promise<void> | undefined;
   #checkpointing: Promise<void> | undefined;
   #waitingBytes = 0;
@@ -232,6 +234,15 @@ export class EmbeddedStore implements ProjectStore {
     };
   }
 
+  async position(): Promise<Position> {
+    return this.#parts.catalog.lastSeq;
+  }
+
+  async waitForChange(after: Position, signal: AbortSignal): Promise<Position | undefined> {
+    const { lastSeq } = this.#parts.catalog;
+    return lastSeq > after ? lastSeq : this.#waiters.wait(after, signal);
+  }
+
   async collections(): Promise<readonly CollectionSummary[]> {
     return this.#parts.catalog.collections();
   }
@@ -243,6 +254,7 @@ export class EmbeddedStore implements ProjectStore {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
+    this.#waiters.end();
     await this.#pumping;
     await this.#checkpointing?.catch(() => undefined);
     await this.#parts.writer.stop();
@@ -381,6 +393,7 @@ export class EmbeddedStore implements ProjectStore {
       // segments that it frees.
       const appended = this.#append(prepared.frame, mayUseReserve, () => {
         for (const change of prepared.changes) this.#publish(change);
+        if (!this.#waiters.isEmpty) this.#waiters.committed(this.#parts.catalog.lastSeq);
       });
       this.#acknowledge();
       await appended;

@@ -1,0 +1,168 @@
+import { AppError } from '@bundoc/shared/errors';
+import { equalTrees } from '@bundoc/shared/json/equal';
+import {
+  type JsonArray,
+  type JsonNode,
+  type JsonObject,
+  memberValue,
+  withItem,
+  withItemReplaced,
+  withMember,
+  withoutItem,
+  withoutMember,
+} from '@bundoc/shared/json/tree';
+import { arrayIndex, indexOf, valueAt } from './json-pointer.ts';
+
+type Steps = readonly string[];
+
+/** One operation of a JSON Patch (RFC 6902); pointers as their steps, values as they are written. */
+export type PatchOperation =
+  | { readonly op: 'add' | 'replace' | 'test'; readonly path: Steps; readonly value: JsonNode }
+  | { readonly op: 'remove'; readonly path: Steps }
+  | { readonly op: 'move' | 'copy'; readonly from: Steps; readonly path: Steps };
+
+/** What no step of a patch may make of a document: `copy` doubles it. */
+export interface PatchLimits {
+  /** UTF-16 units. */
+  readonly lengthMax: number;
+  readonly depthMax: number;
+}
+
+/**
+ * Applies the operations in their order, all or none. What they do not touch stays as it is written.
+ *
+ * @throws AppError `patch_test_failed`, `patch_inapplicable`, with the place of the operation in `errors`; `payload_too_large` once the
+ * document is beyond the limit, if only in between.
+ */
+export function applyJsonPatch(
+  target: JsonNode,
+  operations: readonly PatchOperation[],
+  { lengthMax, depthMax }: PatchLimits,
+): JsonNode {
+  return operations.reduce((root, operation, at) => {
+    try {
+      const changed = apply(root, operation);
+      if (changed.length > lengthMax)
+        throw new AppError('payload_too_large', { detail: 'the patch makes the document too large' });
+      if (changed.depth > depthMax) throw inapplicable(`the document would nest deeper than ${depthMax}`);
+      return changed;
+    } catch (error) {
+      if (!(error instanceof Misfit)) throw error;
+      throw new AppError(error.code, { errors: [{ path: `body.${at}`, message: error.message }] });
+    }
+  }, target);
+}
+
+/** Why an operation does not fit the document as it is. */
+class Misfit extends Error {
+  readonly code: 'patch_test_failed' | 'patch_inapplicable';
+
+  constructor(code: 'patch_test_failed' | 'patch_inapplicable', message: string) {
+    super(message);
+    this.code = code;
+  }
+}
+
+function inapplicable(message: string): Misfit {
+  return new Misfit('patch_inapplicable', message);
+}
+
+function apply(root: JsonNode, operation: PatchOperation): JsonNode {
+  switch (operation.op) {
+    case 'test':
+      return test(root, operation.path, operation.value);
+    case 'add':
+      return edit(root, operation.path, addIn, operation.value);
+    case 'replace':
+      return edit(root, operation.path, replaceIn, operation.value);
+    case 'remove':
+      return remove(root, operation.path);
+    case 'copy':
+      return edit(root, operation.path, addIn, existing(root, operation.from));
+    case 'move': {
+      const value = existing(root, operation.from);
+      if (isSame(operation.from, operation.path)) return root;
+      return edit(remove(root, operation.from), operation.path, addIn, value);
+    }
+  }
+}
+
+function test(root: JsonNode, path: Steps, expected: JsonNode): JsonNode {
+  const value = valueAt(root, path);
+  if (value === undefined) throw new Misfit('patch_test_failed', 'there is no value at the path');
+  if (!equalTrees(value, expected)) throw new Misfit('patch_test_failed', 'the value is another one');
+  return root;
+}
+
+function existing(root: JsonNode, from: Steps): JsonNode {
+  const value = valueAt(root, from);
+  if (value === undefined) throw inapplicable('there is no value at "from"');
+  return value;
+}
+
+type Container = JsonArray | JsonObject;
+
+/** Puts a value at the last step of a path, of its container. */
+type Put = (container: Container, step: string, value: JsonNode) => JsonNode;
+
+/** The tree with a value put at a path. */
+function edit(root: JsonNode, path: Steps, put: Put, value: JsonNode): JsonNode {
+  return path.length === 0 ? value : descend(root, path, 0, (container, step) => put(container, step, value));
+}
+
+function isSame(a: Steps, b: Steps): boolean {
+  return a.length === b.length && a.every((step, at) => step === b[at]);
+}
+
+/** @param path is not the root's: a patch that leaves no document is none (`read-patch.ts` refuses it). */
+function remove(root: JsonNode, path: Steps): JsonNode {
+  return descend(root, path, 0, removeIn);
+}
+
+function descend(
+  node: JsonNode,
+  path: Steps,
+  at: number,
+  change: (container: Container, step: string) => JsonNode,
+): JsonNode {
+  const step = path[at];
+  if (step === undefined || node.kind === 'scalar') throw inapplicable('nothing contains the path');
+  if (at === path.length - 1) return change(node, step);
+  if (node.kind === 'object') {
+    const child = memberValue(node, step);
+    if (child === undefined) throw inapplicable('nothing contains the path');
+    return withMember(node, step, descend(child, path, at + 1, change));
+  }
+  const index = indexOf(node, step);
+  const item = node.items[index ?? -1];
+  if (index === undefined || item === undefined) throw inapplicable('nothing contains the path');
+  return withItemReplaced(node, index, descend(item.value, path, at + 1, change));
+}
+
+const addIn: Put = (container, step, value) => {
+  if (container.kind === 'object') return withMember(container, step, value);
+  const index = step === '-' ? container.items.length : arrayIndex(step);
+  if (index === undefined || index > container.items.length)
+    throw inapplicable('the path is not a place of the array');
+  return withItem(container, index, value);
+};
+
+const replaceIn: Put = (container, step, value) => {
+  if (container.kind === 'object') {
+    if (memberValue(container, step) === undefined) throw inapplicable('there is no value at the path');
+    return withMember(container, step, value);
+  }
+  return withItemReplaced(container, presentIndex(container, step), value);
+};
+
+function removeIn(container: Container, step: string): JsonNode {
+  if (container.kind === 'array') return withoutItem(container, presentIndex(container, step));
+  if (memberValue(container, step) === undefined) throw inapplicable('there is no value at the path');
+  return withoutMember(container, step);
+}
+
+function presentIndex(array: JsonArray, step: string): number {
+  const index = indexOf(array, step);
+  if (index === undefined) throw inapplicable('there is no value at the path');
+  return index;
+}

@@ -1,0 +1,209 @@
+import { type JsonObject, parseTree, treeText } from '@bundoc/shared/json/tree';
+import { describe, expect, it } from 'vitest';
+import { patchContent } from './patch-content.ts';
+import { PATCH_OPERATIONS_MAX, type PatchKind, readPatch } from './read-patch.ts';
+
+const read = (kind: PatchKind, patch: string, bytesMax = 10_000) =>
+  readPatch(kind, Buffer.from(patch), bytesMax);
+const apply = (kind: PatchKind, document: string, patch: string, bytesMax?: number) =>
+  treeText(read(kind, patch, bytesMax)(parseTree(document) as JsonObject));
+const refused = (code: string) => expect.objectContaining({ code });
+
+// RFC 7396, appendix A, those whose document and result are objects.
+describe('the examples of RFC 7396', () => {
+  it.each([
+    ['{"a":"b"}', '{"a":"c"}', '{"a":"c"}'],
+    ['{"a":"b"}', '{"b":"c"}', '{"a":"b","b":"c"}'],
+    ['{"a":"b"}', '{"a":null}', '{}'],
+    ['{"a":"b","b":"c"}', '{"a":null}', '{"b":"c"}'],
+    ['{"a":["b"]}', '{"a":"c"}', '{"a":"c"}'],
+    ['{"a":"c"}', '{"a":["b"]}', '{"a":["b"]}'],
+    ['{"a":{"b":"c"}}', '{"a":{"b":"d","c":null}}', '{"a":{"b":"d"}}'],
+    ['{"a":[{"b":"c"}]}', '{"a":[1]}', '{"a":[1]}'],
+    ['{"e":null}', '{"a":1}', '{"e":null,"a":1}'],
+    ['{}', '{"a":{"bb":{"ccc":null}}}', '{"a":{"bb":{}}}'],
+  ])('%s and %s make %s', (document, patch, expected) => {
+    expect(apply('merge', document, patch)).toBe(expected);
+  });
+
+  it.each(['["c"]', 'null', '"bar"'])('%s would leave no document', (patch) => {
+    expect(() => read('merge', patch)).toThrow(refused('invalid_patch'));
+  });
+});
+
+// RFC 6902, appendix A.
+describe('the examples of RFC 6902', () => {
+  it.each([
+    ['A.1', '{"foo":"bar"}', '[{"op":"add","path":"/baz","value":"qux"}]', '{"foo":"bar","baz":"qux"}'],
+    [
+      'A.2',
+      '{"foo":["bar","baz"]}',
+      '[{"op":"add","path":"/foo/1","value":"qux"}]',
+      '{"foo":["bar","qux","baz"]}',
+    ],
+    ['A.3', '{"baz":"qux","foo":"bar"}', '[{"op":"remove","path":"/baz"}]', '{"foo":"bar"}'],
+    ['A.4', '{"foo":["bar","qux","baz"]}', '[{"op":"remove","path":"/foo/1"}]', '{"foo":["bar","baz"]}'],
+    [
+      'A.5',
+      '{"baz":"qux","foo":"bar"}',
+      '[{"op":"replace","path":"/baz","value":"boo"}]',
+      '{"baz":"boo","foo":"bar"}',
+    ],
+    [
+      'A.6',
+      '{"foo":{"bar":"baz","waldo":"fred"},"qux":{"corge":"grault"}}',
+      '[{"op":"move","from":"/foo/waldo","path":"/qux/thud"}]',
+      '{"foo":{"bar":"baz"},"qux":{"corge":"grault","thud":"fred"}}',
+    ],
+    [
+      'A.7',
+      '{"foo":["all","grass","cows","eat"]}',
+      '[{"op":"move","from":"/foo/1","path":"/foo/3"}]',
+      '{"foo":["all","cows","eat","grass"]}',
+    ],
+    [
+      'A.8',
+      '{"baz":"qux","foo":["a",2,"c"]}',
+      '[{"op":"test","path":"/baz","value":"qux"},{"op":"test","path":"/foo/1","value":2}]',
+      '{"baz":"qux","foo":["a",2,"c"]}',
+    ],
+    [
+      'A.10',
+      '{"foo":"bar"}',
+      '[{"op":"add","path":"/child","value":{"grandchild":{}}}]',
+      '{"foo":"bar","child":{"grandchild":{}}}',
+    ],
+    [
+      'A.11',
+      '{"foo":"bar"}',
+      '[{"op":"add","path":"/baz","value":"qux","xyz":123}]',
+      '{"foo":"bar","baz":"qux"}',
+    ],
+    ['A.14', '{"/":9,"~1":10}', '[{"op":"test","path":"/~01","value":10}]', '{"/":9,"~1":10}'],
+    [
+      'A.16',
+      '{"foo":["bar"]}',
+      '[{"op":"add","path":"/foo/-","value":["abc","def"]}]',
+      '{"foo":["bar",["abc","def"]]}',
+    ],
+  ])('%s', (_number, document, patch, expected) => {
+    expect(apply('json', document, patch)).toBe(expected);
+  });
+
+  it.each([
+    ['A.9', '{"baz":"qux"}', '[{"op":"test","path":"/baz","value":"bar"}]', 'patch_test_failed'],
+    ['A.12', '{"foo":"bar"}', '[{"op":"add","path":"/baz/bat","value":"qux"}]', 'patch_inapplicable'],
+    ['A.13', '{}', '[{"op":"add","path":"/baz","value":"qux","op":"remove"}]', 'invalid_json'],
+    ['A.15', '{"/":9,"~1":10}', '[{"op":"test","path":"/~01","value":"10"}]', 'patch_test_failed'],
+  ])('%s is refused', (_number, document, patch, code) => {
+    expect(() => apply('json', document, patch)).toThrow(refused(code));
+  });
+});
+
+describe('a patch', () => {
+  const document = '{ "n": 12345678901234567890,\n  "m":1.10, "\\u006f" : {"x" :[ 1e400 , "\\u0061" ] } }';
+
+  it('keeps every character that it does not touch', () => {
+    expect(apply('merge', document, '{"m":2.00}')).toBe(document.replace('1.10', '2.00'));
+    expect(apply('merge', document, '{"o":{"y":-0}}')).toBe(
+      '{ "n": 12345678901234567890,\n  "m":1.10, "\\u006f" : {"x" :[ 1e400 , "\\u0061" ],"y" :-0 } }',
+    );
+    expect(apply('json', document, '[{"op":"replace","path":"/o/x/0","value":5.0}]')).toBe(
+      document.replace('1e400', '5.0'),
+    );
+    expect(apply('json', document, '[{"op":"remove","path":"/m"}]')).toBe(
+      document.replace('\n  "m":1.10,', ''),
+    );
+    expect(
+      apply('json', document, '[{"op":"copy","from":"/n","path":"/c"},{"op":"remove","path":"/o"}]'),
+    ).toContain('12345678901234567890');
+  });
+
+  it('that names nothing changes no character', () => {
+    expect(apply('merge', document, '{}')).toBe(document);
+    expect(apply('json', document, '[]')).toBe(document);
+    expect(apply('json', document, '[{"op":"move","from":"/n","path":"/n"}]')).toBe(document);
+  });
+
+  it('lays out new members as the present ones', () => {
+    expect(apply('merge', '{\n  "a": 1\n}', '{"b":2,"c":3}')).toBe('{\n  "a": 1,\n  "b": 2,\n  "c": 3\n}');
+  });
+
+  it('tests numbers by their exact value', () => {
+    const test = (value: string) => apply('json', '{"n":12345678901234567890,"m":1.0}', value);
+    expect(test('[{"op":"test","path":"/m","value":1}]')).toBeDefined();
+    expect(test('[{"op":"test","path":"/n","value":1234567890123456789e1}]')).toBeDefined();
+    expect(() => test('[{"op":"test","path":"/n","value":12345678901234567891}]')).toThrow(
+      refused('patch_test_failed'),
+    );
+  });
+
+  it('names the operation that failed', () => {
+    const patch = '[{"op":"test","path":"/a","value":1},{"op":"remove","path":"/b"}]';
+    expect(() => apply('json', '{"a":1}', patch)).toThrow(
+      expect.objectContaining({ errors: [{ path: 'body.1', message: 'there is no value at the path' }] }),
+    );
+  });
+
+  it.each([
+    ['a document that would be removed', '[{"op":"remove","path":""}]'],
+    ['a document that would be no object', '[{"op":"replace","path":"","value":[]}]'],
+    ['a value moved into itself', '[{"op":"move","from":"/a","path":"/a/b"}]'],
+    ['an unknown operation', '[{"op":"spread","path":"/a"}]'],
+    ['an operation without a path', '[{"op":"remove"}]'],
+    ['an add without a value', '[{"op":"add","path":"/a"}]'],
+    ['a pointer without a slash', '[{"op":"remove","path":"a"}]'],
+    ['a pointer with a bad escape', '[{"op":"remove","path":"/~2"}]'],
+    ['a pointer deeper than documents', `[{"op":"remove","path":"${'/a'.repeat(101)}"}]`],
+    ['a pointer to __proto__', '[{"op":"add","path":"/__proto__","value":1}]'],
+    ['_id', '[{"op":"replace","path":"/_id","value":"x"}]'],
+    ['a test of _rev', '[{"op":"test","path":"/_rev","value":"x"}]'],
+    ['a copy of _created', '[{"op":"copy","from":"/_created","path":"/a"}]'],
+    ['a new reserved name', '[{"op":"add","path":"/_x","value":1}]'],
+    ['an object', '{"op":"remove","path":"/a"}'],
+    [
+      'too many operations',
+      JSON.stringify(Array(PATCH_OPERATIONS_MAX + 1).fill({ op: 'remove', path: '/a' })),
+    ],
+  ])('is refused as such with %s', (_what, patch) => {
+    expect(() => read('json', patch)).toThrow(refused('invalid_patch'));
+  });
+
+  it.each(['{"_id":"x"}', '{"_rev":null}', '{"\\u005fcreated":1}', '{"_other":1}'])(
+    'is refused as such when it merges %s',
+    (patch) => {
+      expect(() => read('merge', patch)).toThrow(refused('invalid_patch'));
+    },
+  );
+
+  it('does not bring a reserved name or a scalar to the top by a copy', () => {
+    for (const inner of ['{"_id":1}', '1'])
+      expect(() => apply('json', `{"a":${inner}}`, '[{"op":"copy","from":"/a","path":""}]')).toThrow(
+        refused('patch_inapplicable'),
+      );
+  });
+
+  it('cannot double a document without end, nor nest it deeper than may be read', () => {
+    const double = JSON.stringify(
+      Array.from({ length: 400 }, (_, n) => ({ op: 'copy', from: '', path: `/c${n}` })),
+    );
+    expect(() => apply('json', '{"a":1}', double)).toThrow(refused('payload_too_large'));
+    const intoItself = (levels: number) => {
+      const innermost = `/a${'/0'.repeat(levels - 1)}/-`;
+      return apply(
+        'json',
+        `{"a":${'['.repeat(levels)}${']'.repeat(levels)}}`,
+        `[{"op":"copy","from":"/a","path":"${innermost}"}]`,
+      );
+    };
+    expect(intoItself(49)).toContain('['.repeat(98));
+    expect(() => intoItself(50)).toThrow(refused('patch_inapplicable'));
+  });
+
+  it('makes no document of more bytes than one may have, counted in UTF-8', () => {
+    const own = { bytes: Buffer.from('"a":"x"'), hasMembers: true };
+    const patch = read('merge', '{"a":"€€€"}', 15);
+    expect(() => patchContent(own, patch, 16)).toThrow(refused('payload_too_large'));
+    expect(patchContent(own, patch, 17).bytes.toString()).toBe('"a":"€€€"');
+  });
+});

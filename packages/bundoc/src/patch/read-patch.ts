@@ -1,0 +1,120 @@
+import { AppError } from '@bundoc/shared/errors';
+import { validate } from '@bundoc/shared/http/validate';
+import { parseJson } from '@bundoc/shared/json/parse';
+import { JSON_DEPTH_MAX } from '@bundoc/shared/json/scan';
+import { type JsonNode, type JsonObject, memberValue, parseTree } from '@bundoc/shared/json/tree';
+import { z } from 'zod';
+import { applyJsonPatch, type PatchOperation } from './json-patch.ts';
+import { jsonPointerSchema } from './json-pointer.ts';
+import { applyMergePatch } from './merge-patch.ts';
+
+/** Media types of patches, and what is in them. */
+export const PATCH_TYPES = {
+  'application/merge-patch+json': 'merge',
+  'application/json-patch+json': 'json',
+} as const;
+export type PatchKind = (typeof PATCH_TYPES)[keyof typeof PATCH_TYPES];
+
+/** Operations of one JSON Patch. Each may move all items of an array, so their number bounds the work. */
+export const PATCH_OPERATIONS_MAX = 500;
+
+/**
+ * A patch that was found sound. Applied to the own members of a document, as an object, it gives those that the document shall have.
+ *
+ * @throws AppError `patch_test_failed`, `patch_inapplicable`, `payload_too_large`.
+ */
+export type Patch = (own: JsonObject) => JsonObject;
+
+const operationSchema = z.discriminatedUnion('op', [
+  z.object({ op: z.enum(['add', 'replace', 'test']), path: jsonPointerSchema, value: z.unknown() }),
+  z.object({ op: z.literal('remove'), path: jsonPointerSchema }),
+  z.object({ op: z.enum(['move', 'copy']), from: jsonPointerSchema, path: jsonPointerSchema }),
+]);
+const operationsSchema = z
+  .array(operationSchema)
+  .max(PATCH_OPERATIONS_MAX, `must have at most ${PATCH_OPERATIONS_MAX} operations`);
+
+/**
+ * Reads a patch of documents that may have `bytesMax` bytes.
+ *
+ * @throws AppError `invalid_json`, `invalid_patch`; no part of the text is repeated in the error.
+ */
+export function readPatch(kind: PatchKind, bytes: Buffer | undefined, bytesMax: number): Patch {
+  const { value, text } = parseJson(bytes);
+  const tree = parseTree(text);
+  return kind === 'merge' ? mergePatchOf(tree) : jsonPatchOf(tree, value, bytesMax);
+}
+
+/** @throws AppError `invalid_patch`. */
+export function mergePatchOf(tree: JsonNode): Patch {
+  if (tree.kind !== 'object') throw invalid('a merge patch of a document must be an object');
+  if (tree.members.some(({ name }) => name.startsWith('_'))) throw reservedName();
+  return (own) => applyMergePatch(own, tree);
+}
+
+/**
+ * @param tree of the text that `value` was parsed from.
+ * @throws AppError `invalid_patch`.
+ */
+export function jsonPatchOf(tree: JsonNode, value: unknown, bytesMax: number): Patch {
+  const operations = readOperations(tree, value);
+  const limits = { lengthMax: bytesMax, depthMax: JSON_DEPTH_MAX };
+  return (own) => {
+    const result = applyJsonPatch(own, operations, limits);
+    if (result.kind !== 'object')
+      throw new AppError('patch_inapplicable', { detail: 'the document would not be an object' });
+    if (result.members.some(({ name }) => name.startsWith('_')))
+      throw new AppError('patch_inapplicable', { detail: 'a top-level name would begin with "_"' });
+    return result;
+  };
+}
+
+function readOperations(tree: JsonNode, value: unknown): readonly PatchOperation[] {
+  const parsed = parseOperations(value);
+  return parsed.map((operation, at): PatchOperation => {
+    requireOwn(operation.path);
+    if (operation.op === 'remove') {
+      if (operation.path.length === 0) throw invalid('a document cannot be removed by a patch');
+      return operation;
+    }
+    if (operation.op === 'move' || operation.op === 'copy') {
+      requireOwn(operation.from);
+      if (operation.op === 'move' && isInside(operation.path, operation.from))
+        throw invalid('a value cannot be moved into itself');
+      return operation;
+    }
+    const { op, path } = operation;
+    const item = tree.kind === 'array' ? tree.items[at]?.value : undefined;
+    const node = item?.kind === 'object' ? memberValue(item, 'value') : undefined;
+    if (node === undefined) throw invalid(`operation ${at} has no "value"`);
+    if (op !== 'test' && path.length === 0 && node.kind !== 'object')
+      throw invalid('a document must be an object');
+    return { op, path, value: node };
+  });
+}
+
+function parseOperations(value: unknown): z.infer<typeof operationsSchema> {
+  try {
+    return validate(operationsSchema, value, 'body');
+  } catch (error) {
+    if (!(error instanceof AppError)) throw error;
+    throw new AppError('invalid_patch', { errors: error.errors ?? [] });
+  }
+}
+
+/** Metadata members are the store's: a patch sees the document without them. */
+function requireOwn(path: readonly string[]): void {
+  if (path[0]?.startsWith('_')) throw reservedName();
+}
+
+function isInside(path: readonly string[], container: readonly string[]): boolean {
+  return path.length > container.length && container.every((step, at) => path[at] === step);
+}
+
+function reservedName(): AppError {
+  return invalid('a patch must not touch metadata members or other top-level names that begin with "_"');
+}
+
+function invalid(detail: string): AppError {
+  return new AppError('invalid_patch', { detail });
+}

@@ -1,0 +1,60 @@
+import { AppError } from '@bundoc/shared/errors';
+import type { BearerAuth } from '@bundoc/shared/http/bearer-auth';
+import { essenceOf, isUtf8Type } from '@bundoc/shared/http/media-type';
+import type { FastifyInstance, FastifyRequest } from 'fastify';
+import { PATCH_TYPES, type PatchKind } from '../patch/read-patch.ts';
+import type { Documents } from '../service/documents.ts';
+import { documentPath, guardDocument } from './access.ts';
+import { DOCUMENT_PATH } from './documents.ts';
+import { commitOptions } from './idempotency.ts';
+import { etagOf, writePrecondition } from './preconditions.ts';
+
+const ACCEPT_PATCH = Object.keys(PATCH_TYPES).join(', ');
+
+/**
+ * `PATCH` of a document (RFC 5789). It needs `docs:read` as well: whether a patch fits tells what the document holds.
+ *
+ * A plugin of its own, so that no other endpoint takes bodies of these types.
+ */
+export async function registerPatch(
+  app: FastifyInstance,
+  documents: Documents,
+  auth: BearerAuth,
+): Promise<void> {
+  await app.register(async (scope) => {
+    scope.removeAllContentTypeParsers();
+    scope.addContentTypeParser(Object.keys(PATCH_TYPES), { parseAs: 'buffer' }, (request, body, done) => {
+      if (isUtf8Type(request.headers['content-type'])) done(null, body);
+      else done(new AppError('unsupported_media_type', { detail: 'the charset must be utf-8' }), undefined);
+    });
+    scope.addHook('onRequest', (_request, reply, done) => {
+      reply.header('accept-patch', ACCEPT_PATCH);
+      done();
+    });
+    scope.patch(
+      DOCUMENT_PATH,
+      { onRequest: guardDocument(auth, ['docs:write', 'docs:read']) },
+      async (request, reply) => {
+        const path = documentPath(request);
+        const precondition = writePrecondition(request.headers);
+        const patch = { kind: kindOf(request), bytes: request.body as Buffer };
+        const metadata = await documents.patch(
+          path.project,
+          path,
+          patch,
+          precondition,
+          commitOptions(request),
+        );
+        reply.header('etag', etagOf(metadata._rev));
+        return metadata;
+      },
+    );
+  });
+}
+
+function kindOf(request: FastifyRequest): PatchKind {
+  const type = essenceOf(request.headers['content-type']);
+  if (request.body instanceof Buffer && type !== undefined && Object.hasOwn(PATCH_TYPES, type))
+    return PATCH_TYPES[type as keyof typeof PATCH_TYPES];
+  throw new AppError('unsupported_media_type', { detail: `a body of ${ACCEPT_PATCH} is required` });
+}

@@ -1,0 +1,65 @@
+import { describe, expect, it } from 'vitest';
+import { readDocumentBody } from '../cipher/stored-text.ts';
+import type { ProjectStore } from '../storage/port.ts';
+import { EmbeddedProject } from '../testing/embedded-project.ts';
+import { Documents, PATCH_TRIES_MAX } from './documents.ts';
+
+const REF = { collection: 'notes', id: 'a' };
+const MERGE = { kind: 'merge', bytes: Buffer.from('{"patched":true}') } as const;
+
+/** A document store on a real engine; before each commit of a patch, somebody else overwrites the document `overwrites` times in all. */
+async function withRivals(overwrites: number) {
+  const disk = EmbeddedProject.disk();
+  const project = new EmbeddedProject();
+  await project.create(disk);
+  const store = await project.open(disk);
+  const overwrite = (n: number) =>
+    store.commit([
+      {
+        kind: 'put',
+        ref: REF,
+        content: readDocumentBody(Buffer.from(`{"n":${n}}`)).content,
+        precondition: { kind: 'none' },
+      },
+    ]);
+  await overwrite(0);
+  let done = 0;
+  const contested: ProjectStore = Object.assign(Object.create(store) as ProjectStore, {
+    commit: async (...args: Parameters<ProjectStore['commit']>) => {
+      if (done < overwrites) await overwrite(++done);
+      return await store.commit(...args);
+    },
+    get: (ref: typeof REF) => store.get(ref),
+  });
+  const lease = { store: contested, [Symbol.dispose]: () => undefined };
+  const instances = { acquire: async () => lease, storeAtHand: () => undefined };
+  const documents = new Documents(instances as never, { documentBytesMax: 1_000 });
+  return { store, documents, [Symbol.asyncDispose]: () => store[Symbol.asyncDispose]() };
+}
+
+describe('a patch without a precondition', () => {
+  it('is applied anew to what another writer made meanwhile', async () => {
+    await using rivals = await withRivals(3);
+    await rivals.documents.patch('p', REF, MERGE, { kind: 'none' });
+    expect((await rivals.store.get(REF))?.text.toString()).toMatch(/,"n":3,"patched":true\}$/);
+  });
+
+  it('gives up with 503 when the document never stands still, and changes nothing', async () => {
+    await using rivals = await withRivals(Number.POSITIVE_INFINITY);
+    await expect(rivals.documents.patch('p', REF, MERGE, { kind: 'present' })).rejects.toMatchObject({
+      code: 'overloaded',
+    });
+    expect((await rivals.store.get(REF))?.text.toString()).toMatch(new RegExp(`,"n":${PATCH_TRIES_MAX}\\}$`));
+  });
+});
+
+describe('a patch of a revision', () => {
+  it('does not take effect on another that was made after it was read', async () => {
+    await using rivals = await withRivals(1);
+    const rev = String((await rivals.store.get(REF))?.metadata._rev);
+    await expect(
+      rivals.documents.patch('p', REF, MERGE, { kind: 'revision', anyOf: [rev] }),
+    ).rejects.toMatchObject({ code: 'precondition_failed' });
+    expect((await rivals.store.get(REF))?.text.toString()).toMatch(/,"n":1\}$/);
+  });
+});

@@ -1,0 +1,277 @@
+/**
+ * JSON text as a tree that keeps every character: what is not changed is written back as it was read, numbers, escapes, the order of
+ * members and white space included. Trees are never changed; an edit makes a new one that shares what stayed the same.
+ */
+export type JsonNode = JsonScalar | JsonArray | JsonObject;
+
+interface Measured {
+  /** UTF-16 units of the text. */
+  readonly length: number;
+  /** Containers inside one another, itself included; 0 for a scalar. */
+  readonly depth: number;
+}
+
+export interface JsonScalar extends Measured {
+  readonly kind: 'scalar';
+  readonly text: string;
+}
+
+/** An item of an array, with the white space around it. */
+export interface JsonItem {
+  readonly before: string;
+  readonly value: JsonNode;
+  readonly after: string;
+}
+
+/** A member of an object, with the white space around it. */
+export interface JsonMember extends JsonItem {
+  /** Decoded. */
+  readonly name: string;
+  /** As it is written, quotes included. */
+  readonly nameText: string;
+  /** With the white space around it. */
+  readonly colon: string;
+}
+
+export interface JsonArray extends Measured {
+  readonly kind: 'array';
+  readonly items: readonly JsonItem[];
+  /** As it was read; undefined once it was changed. */
+  readonly text: string | undefined;
+}
+
+export interface JsonObject extends Measured {
+  readonly kind: 'object';
+  readonly members: readonly JsonMember[];
+  /** As it was read; undefined once it was changed. */
+  readonly text: string | undefined;
+}
+
+/** White space that a new neighbour takes over from an item, at most. */
+const SPACE_COPIED_MAX = 64;
+
+/**
+ * Reads a text into a tree.
+ *
+ * @param text is valid JSON without duplicate names, and nests so little that recursion is safe; the caller has checked all of it.
+ */
+export function parseTree(text: string): JsonNode {
+  let at = 0;
+
+  const space = (): string => {
+    const start = at;
+    while (isSpace(text.charCodeAt(at))) at++;
+    return start === at ? '' : text.slice(start, at);
+  };
+  const string = (): string => {
+    const start = at;
+    at = closingQuote(text, at) + 1;
+    return text.slice(start, at);
+  };
+  const array = (): JsonArray => {
+    const start = at++;
+    const items: JsonItem[] = [];
+    for (let before = space(); text[at] !== ']'; before = space()) {
+      items.push({ before, value: value(), after: space() });
+      if (text[at] === ',') at++;
+    }
+    return arrayOf(items, text.slice(start, ++at));
+  };
+  const object = (): JsonObject => {
+    const start = at++;
+    const members: JsonMember[] = [];
+    for (let before = space(); text[at] !== '}'; before = space()) {
+      const nameText = string();
+      const colonAt = at;
+      space();
+      at++;
+      space();
+      const colon = at === colonAt + 1 ? ':' : text.slice(colonAt, at);
+      members.push({
+        before,
+        name: decodeString(nameText),
+        nameText,
+        colon,
+        value: value(),
+        after: space(),
+      });
+      if (text[at] === ',') at++;
+    }
+    return objectOf(members, text.slice(start, ++at));
+  };
+  const value = (): JsonNode => {
+    switch (text[at]) {
+      case '{':
+        return object();
+      case '[':
+        return array();
+      case '"':
+        return scalarOf(string());
+      default: {
+        const start = at;
+        while (at < text.length && !endsScalar(text.charCodeAt(at))) at++;
+        return scalarOf(text.slice(start, at));
+      }
+    }
+  };
+
+  space();
+  return value();
+}
+
+/** The text of a tree; of one that was only read, the text that it was read from. */
+export function treeText(node: JsonNode): string {
+  const parts: string[] = [];
+  writeTree(node, parts);
+  return parts.join('');
+}
+
+function writeTree(node: JsonNode, parts: string[]): void {
+  if (node.kind === 'scalar') {
+    parts.push(node.text);
+    return;
+  }
+  if (node.text !== undefined) {
+    parts.push(node.text);
+    return;
+  }
+  if (node.kind === 'array') {
+    parts.push('[');
+    for (const [at, { before, value, after }] of node.items.entries()) {
+      parts.push(at === 0 ? before : `,${before}`);
+      writeTree(value, parts);
+      parts.push(after);
+    }
+    parts.push(']');
+    return;
+  }
+  parts.push('{');
+  for (const [at, { before, nameText, colon, value, after }] of node.members.entries()) {
+    parts.push(at === 0 ? before : `,${before}`, nameText, colon);
+    writeTree(value, parts);
+    parts.push(after);
+  }
+  parts.push('}');
+}
+
+/** A string, number, `true`, `false` or `null`, by its text. */
+export function scalarOf(text: string): JsonScalar {
+  return { kind: 'scalar', text, length: text.length, depth: 0 };
+}
+
+/** @param text the array as it is written, if that is known. */
+export function arrayOf(items: readonly JsonItem[], text?: string): JsonArray {
+  let length = 1 + Math.max(1, items.length);
+  let depth = 0;
+  for (const { before, value, after } of items) {
+    length += before.length + value.length + after.length;
+    if (value.depth > depth) depth = value.depth;
+  }
+  return { kind: 'array', items, text, length: text?.length ?? length, depth: depth + 1 };
+}
+
+/** @param text the object as it is written, if that is known. */
+export function objectOf(members: readonly JsonMember[], text?: string): JsonObject {
+  let length = 1 + Math.max(1, members.length);
+  let depth = 0;
+  for (const { before, nameText, colon, value, after } of members) {
+    length += before.length + nameText.length + colon.length + value.length + after.length;
+    if (value.depth > depth) depth = value.depth;
+  }
+  return { kind: 'object', members, text, length: text?.length ?? length, depth: depth + 1 };
+}
+
+/** The value of a member; undefined when there is none of the name. */
+export function memberValue(object: JsonObject, name: string): JsonNode | undefined {
+  return object.members.find((member) => member.name === name)?.value;
+}
+
+/**
+ * The object with a member set: in its place when there is one of the name, else behind the others, laid out as the last of them.
+ *
+ * @param nameText how a new name is written; by default as `JSON.stringify` does.
+ */
+export function withMember(
+  object: JsonObject,
+  name: string,
+  value: JsonNode,
+  nameText: string = JSON.stringify(name),
+): JsonObject {
+  const { members } = object;
+  const index = members.findIndex((member) => member.name === name);
+  const present = members[index];
+  if (present !== undefined) return objectOf(members.with(index, { ...present, value }));
+  return withNewMembers(object, [{ name, nameText, value }]);
+}
+
+/** The object with members of new names behind the others, laid out as the last of those. */
+export function withNewMembers(
+  { members }: JsonObject,
+  added: readonly Pick<JsonMember, 'name' | 'nameText' | 'value'>[],
+): JsonObject {
+  if (added.length === 0) return objectOf(members);
+  const last = members.at(-1);
+  const layout = { before: copied(last?.before), colon: copied(last?.colon, ':'), after: '' };
+  const result = members.slice(0, -1);
+  if (last !== undefined) result.push({ ...last, after: '' });
+  for (const { name, nameText, value } of added) result.push({ ...layout, name, nameText, value });
+  const end = result.at(-1);
+  if (end !== undefined) result[result.length - 1] = { ...end, after: last?.after ?? '' };
+  return objectOf(result);
+}
+
+/** The object without the member of a name. */
+export function withoutMember(object: JsonObject, name: string): JsonObject {
+  return objectOf(object.members.filter((member) => member.name !== name));
+}
+
+/** The array with an item before the one at `index`, or behind all. */
+export function withItem(array: JsonArray, index: number, value: JsonNode): JsonArray {
+  const { items } = array;
+  const next = items[index];
+  if (next !== undefined)
+    return arrayOf(items.toSpliced(index, 0, { before: copied(next.before), value, after: '' }));
+  const last = items.at(-1);
+  if (last === undefined) return arrayOf([{ before: '', value, after: '' }]);
+  const added = { before: copied(last.before), value, after: last.after };
+  return arrayOf([...items.slice(0, -1), { ...last, after: '' }, added]);
+}
+
+/** The array with another value at `index`, which must be one of its items. */
+export function withItemReplaced(array: JsonArray, index: number, value: JsonNode): JsonArray {
+  const item = array.items[index];
+  if (item === undefined) throw new RangeError('there is no such item');
+  return arrayOf(array.items.with(index, { ...item, value }));
+}
+
+/** The array without the item at `index`. */
+export function withoutItem(array: JsonArray, index: number): JsonArray {
+  return arrayOf(array.items.toSpliced(index, 1));
+}
+
+/** The string that a JSON string stands for. */
+export function decodeString(text: string): string {
+  return text.includes('\\') ? (JSON.parse(text) as string) : text.slice(1, -1);
+}
+
+/** White space is copied for good looks; so much of it that it counts is not. */
+function copied(space = '', otherwise = ''): string {
+  return space !== '' && space.length <= SPACE_COPIED_MAX ? space : otherwise;
+}
+
+/** Offset of the quote that ends the string opened at `openAt`. */
+function closingQuote(text: string, openAt: number): number {
+  for (let at = text.indexOf('"', openAt + 1); ; at = text.indexOf('"', at + 1)) {
+    let backslashes = 0;
+    while (text.charCodeAt(at - 1 - backslashes) === 0x5c) backslashes++;
+    if (backslashes % 2 === 0) return at;
+  }
+}
+
+function isSpace(code: number): boolean {
+  return code === 0x20 || code === 0x0a || code === 0x0d || code === 0x09;
+}
+
+function endsScalar(code: number): boolean {
+  return isSpace(code) || code === 0x2c || code === 0x5d || code === 0x7d;
+}
