@@ -5,9 +5,10 @@ import { describeWithPostgres } from '@bundoc/shared/testing/postgres-tests';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { commitOne, describeProjectStore, put, ref, remove } from '../src/storage/conformance.ts';
 import { IDEMPOTENCY_TTL_MS, type ProjectStore, TOMBSTONE_TTL_MS } from '../src/storage/port.ts';
+import { ChangeNews } from '../src/storage/postgres/change-news.ts';
 import type { Database } from '../src/storage/postgres/database.ts';
 import { migrate, readMigrations, SchemaMismatch } from '../src/storage/postgres/migrate.ts';
-import { openTestDatabase, PostgresProject } from '../src/testing/postgres-project.ts';
+import { openTestDatabase, PostgresProject, testDatabaseOptions } from '../src/testing/postgres-project.ts';
 import { CuttingProxy } from './support/cutting-proxy.ts';
 
 describeWithPostgres('PostgreSQL', () => {
@@ -96,6 +97,34 @@ describeWithPostgres('PostgreSQL', () => {
       );
       expect(new Set(all.map(([result]) => result?.metadata?._rev)).size).toBe(1);
     });
+  });
+
+  describe('whoever waits for a change', () => {
+    const timing = { tellEveryMs: 5, lookEveryMs: 3_600_000, lookAloneEveryMs: 5 };
+    const newsOf = (isListening: boolean) => {
+      const options = testDatabaseOptions(server.urlOf('bundoc'));
+      return new ChangeNews({
+        database,
+        listen: isListening ? options : undefined,
+        logger: options.logger,
+        timing: isListening ? timing : { ...timing, tellEveryMs: 3_600_000 },
+      });
+    };
+    for (const isListening of [true, false])
+      it(`hears of a commit of another node ${isListening ? 'by a notification' : 'behind a pooler, by looking'}`, async () => {
+        const project = await newProject();
+        await using here = newsOf(isListening);
+        await using there = newsOf(isListening);
+        await here.ready;
+        const [reader, writer] = [await project.open(database, here), await project.open(database, there)];
+        const signal = AbortSignal.timeout(20_000);
+        for (let n = 1; n <= 5; n++) {
+          const waiting = reader.waitForChange(n - 1, signal);
+          await commitOne(writer, put('a', `{"n":${n}}`));
+          expect(await waiting).toBe(n);
+        }
+        for (const store of [reader, writer]) await store[Symbol.asyncDispose]();
+      });
   });
 
   describe('a connection that breaks while a commit is acknowledged', () => {

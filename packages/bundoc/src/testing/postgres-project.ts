@@ -3,13 +3,14 @@ import { type Clock, systemClock } from '@bundoc/shared/clock';
 import { createLogger } from '@bundoc/shared/logger';
 import { type DekVersion, ProjectCipher } from '../cipher/project-cipher.ts';
 import { SEAL_LIMITS, type SealLimits } from '../storage/embedded/seal-budget.ts';
+import type { News } from '../storage/postgres/change-news.ts';
 import { Database, type DatabaseOptions } from '../storage/postgres/database.ts';
 import { PostgresStore } from '../storage/postgres/postgres-store.ts';
 import { insertProjectRows, raiseKeyVersion } from '../storage/postgres/project-rows.ts';
 
-/** Connections to a test's database. */
-export function openTestDatabase(url: string, options: Partial<DatabaseOptions> = {}): Database {
-  return new Database({
+/** How a test connects to its database. */
+export function testDatabaseOptions(url: string, options: Partial<DatabaseOptions> = {}): DatabaseOptions {
+  return {
     url,
     tls: undefined,
     connectionsMax: 5,
@@ -19,8 +20,16 @@ export function openTestDatabase(url: string, options: Partial<DatabaseOptions> 
     prepare: true,
     logger: createLogger({ service: 'bundoc', level: 'silent' }),
     ...options,
-  });
+  };
 }
+
+/** Connections to a test's database. */
+export function openTestDatabase(url: string, options: Partial<DatabaseOptions> = {}): Database {
+  return new Database(testDatabaseOptions(url, options));
+}
+
+/** No news from other nodes. */
+export const NO_NEWS: News = { watch: () => undefined, unwatch: () => undefined, committed: () => undefined };
 
 /** A project of the PostgreSQL engine in a test, and what opens it. The schema is there already. */
 export class PostgresProject {
@@ -65,13 +74,14 @@ export class PostgresProject {
     this.#versions = [this.#versions[0]];
   }
 
-  open(database: Database): Promise<PostgresStore> {
+  open(database: Database, news: News = NO_NEWS): Promise<PostgresStore> {
     return new PostgresStore({
       project: this.project,
       database,
       cipher: this.cipher,
       clock: this.clock,
       sealLimits: this.sealLimits,
+      news,
       onIntegrityError: (name) => this.damaged.push(name),
       onFailure: (error) => this.failures.push(error),
       onRotationDue: (version) => this.rotationsDue.push(version),

@@ -1,9 +1,9 @@
 import { OpenError } from '@bundoc/shared/aead';
 import type { Clock } from '@bundoc/shared/clock';
-import { AppError, hasCode } from '@bundoc/shared/errors';
-import { v7 as uuidv7 } from 'uuid';
+import { AppError } from '@bundoc/shared/errors';
 import type { ProjectCipher } from '../../cipher/project-cipher.ts';
 import type { DocumentRef } from '../../cipher/stored-text.ts';
+import { ChangeWaiters } from '../change-waiters.ts';
 import { COMMITS_WAITING_MAX } from '../embedded/embedded-store.ts';
 import { FRAME_BYTES_MAX } from '../embedded/frame.ts';
 import type { SealLimits } from '../embedded/seal-budget.ts';
@@ -19,11 +19,11 @@ import type {
   Write,
   WriteResult,
 } from '../port.ts';
-import { type Database, OutcomeUnknown } from './database.ts';
-import { type DecidedGroup, decide, type Waiting } from './decide.ts';
-import { rowsOfGroup, type SealedNames, WRITE_GROUP } from './group-rows.ts';
-import { beginCommit, knownOf } from './known.ts';
-import { Patience } from './patience.ts';
+import type { News } from './change-news.ts';
+import type { Database } from './database.ts';
+import type { Waiting } from './decide.ts';
+import { GroupCommit } from './group-commit.ts';
+import { MustReopen } from './must-reopen.ts';
 import { Reader } from './reader.ts';
 import { RowCipher, VersionUnknown } from './row-cipher.ts';
 import { SharedSeals } from './shared-seals.ts';
@@ -35,6 +35,8 @@ export interface PostgresStoreOptions {
   readonly cipher: ProjectCipher;
   readonly clock: Clock;
   readonly sealLimits: SealLimits;
+  /** Of the commits of all nodes. */
+  readonly news: News;
   /** Told of every document whose row does not open, by its (opaque) name. */
   readonly onIntegrityError: (name: string) => void;
   /** Told why the store must be opened anew. */
@@ -47,38 +49,40 @@ export interface PostgresStoreOptions {
 const GROUP_WRITES_MAX = 1_024;
 /** What a write adds to its document's bytes: names, the sealed state, the answer of an idempotency key. */
 const ROW_OVERHEAD_BYTES = 4_096;
-
-/** A store is of no use any more: the project was given a new key version, or is gone. */
-class MustReopen extends Error {
-  override readonly name = 'MustReopen';
-}
+/** How often a store that is written to forgets what is old, milliseconds. */
+const PRUNE_EVERY_MS = 3_600_000;
 
 /**
- * A project in PostgreSQL, which other nodes read and write too.
+ * A project in PostgreSQL, which other nodes read and write too. Commits that wait go together into one transaction; a node has one of a
+ * project under way.
  *
- * Commits that wait go together into one transaction, which locks the project's row, so that `seq` is the order of commits of all nodes
- * and whoever sees one sees all before it. A node has one such transaction of a project under way. When the connection breaks at its
- * commit, the outcome is looked up by an id that the transaction wrote.
+ * `failed` tells of nothing but a new version of the key, or that the project is gone: what is unknown about a commit is found out.
  */
 export class PostgresStore implements ProjectStore {
   readonly #options: PostgresStoreOptions;
-  readonly #rows: RowCipher;
   readonly #reader: Reader;
   readonly #upkeep: Upkeep;
   readonly #seals: SharedSeals;
+  readonly #groups: GroupCommit;
   readonly #waiting: Waiting[] = [];
-  readonly #names: SealedNames = new Map();
+  readonly #waiters = new ChangeWaiters();
   #waitingBytes = 0;
   #pumping: Promise<void> | undefined;
   #failed = false;
+  /** The latest commit that this node has heard of; there may be later ones. */
+  #heardOf: Position = 0;
+  #isWatching = false;
+  #prunedMs: number;
 
   constructor(options: PostgresStoreOptions) {
-    const { project, cipher } = options;
+    const { project, cipher, clock } = options;
+    const rows = new RowCipher(project, cipher);
     this.#options = options;
-    this.#rows = new RowCipher(project, cipher);
-    this.#reader = new Reader(options, this.#rows);
+    this.#reader = new Reader(options, rows);
     this.#seals = new SharedSeals({ ...options, version: cipher.version, limits: options.sealLimits });
-    this.#upkeep = new Upkeep(options, this.#rows, this.#seals);
+    this.#upkeep = new Upkeep(options, rows, this.#seals);
+    this.#groups = new GroupCommit(options, rows, this.#seals);
+    this.#prunedMs = clock.monotonic();
   }
 
   /** Loads what the store must know before it is used. */
@@ -101,6 +105,27 @@ export class PostgresStore implements ProjectStore {
 
   changes(after: Position, limit: number, horizon: Position = 0): Promise<ChangePage> {
     return this.#watched(this.#reader.changes(after, limit, horizon));
+  }
+
+  position(): Promise<Position> {
+    return this.#watched(this.#reader.position());
+  }
+
+  async waitForChange(after: Position, signal: AbortSignal): Promise<Position | undefined> {
+    if (this.#heardOf > after) return this.#heardOf;
+    const stop = new AbortController();
+    // Before it is looked, so that nothing falls between.
+    const news = this.#waiters.wait(after, AbortSignal.any([signal, stop.signal]));
+    if (this.#waiters.isEmpty) return news;
+    if (!this.#isWatching) this.#options.news.watch(this.#options.project, this.#onNews);
+    this.#isWatching = true;
+    try {
+      this.#heard(await this.position());
+    } catch (error) {
+      stop.abort();
+      throw error;
+    }
+    return news;
   }
 
   collections(): Promise<readonly CollectionSummary[]> {
@@ -134,7 +159,10 @@ export class PostgresStore implements ProjectStore {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
+    this.#waiters.end();
+    this.#unwatch();
     await this.#pumping;
+    // Lost to the budget at worst.
     await this.#seals.settle().catch(() => undefined);
   }
 
@@ -144,10 +172,16 @@ export class PostgresStore implements ProjectStore {
     while (this.#waiting.length > 0) {
       const group = this.#takeGroup();
       try {
-        for (const answer of await this.#commitGroup(group)) answer();
+        if (this.#failed) throw new AppError('storage_unavailable', { retryAfterS: 1 });
+        const { answers, seq } = await this.#groups.commit(group);
+        this.#options.news.committed(this.#options.project, seq);
+        this.#heard(seq);
+        for (const answer of answers) answer();
       } catch (error) {
-        for (const { done } of group) done.reject(error);
+        const told = this.#toldOf(error);
+        for (const { done } of group) done.reject(told);
       }
+      await this.#pruneNowAndThen();
     }
     this.#pumping = undefined;
   }
@@ -169,112 +203,47 @@ export class PostgresStore implements ProjectStore {
     return group;
   }
 
-  /**
-   * Commits a group, once. While the server cannot serve, it is tried again for as long as a caller may be kept waiting.
-   *
-   * @returns what to do to answer each.
-   */
-  async #commitGroup(group: readonly Waiting[]): Promise<readonly (() => void)[]> {
-    const patience = new Patience(this.#options.clock);
-    for (;;) {
-      const commitId = uuidv7();
-      let decided: DecidedGroup | undefined;
-      try {
-        await this.#attempt(group, commitId, (value) => {
-          decided = value;
-        });
-        return decided?.answers ?? [];
-      } catch (error) {
-        if (error instanceof OutcomeUnknown) {
-          if (await this.#tookEffect(commitId)) return decided?.answers ?? [];
-        } else if (!hasCode(error, 'storage_unavailable') || this.#failed) {
-          throw this.#told(error);
-        }
-        await patience.wait(unavailable(error));
-      }
-    }
+  async #pruneNowAndThen(): Promise<void> {
+    const nowMs = this.#options.clock.monotonic();
+    if (nowMs - this.#prunedMs < PRUNE_EVERY_MS) return;
+    this.#prunedMs = nowMs;
+    // Nobody waits for it, and the next one comes.
+    await this.#upkeep.prune().catch(() => undefined);
   }
 
-  async #attempt(
-    group: readonly Waiting[],
-    commitId: string,
-    onDecided: (decided: DecidedGroup) => void,
-  ): Promise<void> {
-    if (this.#failed) throw new AppError('storage_unavailable');
-    const { database, project, cipher } = this.#options;
-    await this.#seals.take(group.reduce((sum, { writes }) => sum + writes.length, 0));
-    const begin = beginCommit(project, group, this.#rows);
-    await database.transaction(begin, async (transaction, [head, states = [], used = []]) => {
-      this.#requireCurrent(head?.[0]);
-      const read = { seq: head?.[0]?.[0] as number, states, used };
-      const known = knownOf(group, read, { ...this.#options, rows: this.#rows });
-      const decided = decide(group, known, this.#options);
-      onDecided(decided);
-      if (decided.seq === known.seq && decided.usedKeys.length === 0) return undefined;
-      const values = rowsOfGroup(
-        decided,
-        { project, commitId },
-        { cipher, rows: this.#rows, names: this.#names },
-      );
-      await transaction.query(WRITE_GROUP, values);
-      return true;
-    });
+  readonly #onNews = (position: Position): void => {
+    this.#heard(position);
+    if (this.#waiters.isEmpty) this.#unwatch();
+  };
+
+  #heard(position: Position): void {
+    this.#heardOf = Math.max(this.#heardOf, position);
+    if (!this.#waiters.isEmpty) this.#waiters.committed(this.#heardOf);
   }
 
-  /** @throws MustReopen unless the project is there and no later version of its key is in use. */
-  #requireCurrent(head: readonly unknown[] | undefined): void {
-    if (head === undefined) throw new MustReopen('the project is not there any more');
-    if ((head[1] as number) > this.#options.cipher.version)
-      throw new MustReopen('another node has brought in a new version of the key');
-  }
-
-  /**
-   * Whether a transaction took effect whose connection broke. It held the project's lock to its end, so that under this lock its outcome
-   * stands; and what is written here is durable on a standby only behind it.
-   *
-   * @throws AppError `storage_unavailable` when that cannot be found out in time.
-   */
-  async #tookEffect(commitId: string): Promise<boolean> {
-    const { database, project, clock } = this.#options;
-    const patience = new Patience(clock);
-    const lookUp = `SELECT seq FROM bundoc.heads WHERE project = '${project}' FOR UPDATE;
-      UPDATE bundoc.heads SET seq = seq WHERE project = '${project}';
-      SELECT count(*) FROM bundoc.commits WHERE project = '${project}' AND id = '${commitId}'`;
-    for (;;) {
-      try {
-        const found = await database.transaction(lookUp, async (_transaction, [, , count]) =>
-          Number(count?.[0]?.[0]),
-        );
-        return found === 1;
-      } catch (error) {
-        if (!(error instanceof OutcomeUnknown || hasCode(error, 'storage_unavailable'))) throw error;
-        await patience.wait(unavailable(error));
-      }
-    }
+  #unwatch(): void {
+    if (this.#isWatching) this.#options.news.unwatch(this.#options.project, this.#onNews);
+    this.#isWatching = false;
   }
 
   async #watched<T>(reading: Promise<T>): Promise<T> {
     try {
       return await reading;
     } catch (error) {
-      throw this.#told(error);
+      throw this.#toldOf(error);
     }
   }
 
   /** What the caller is told. After some errors the store must be opened anew. */
-  #told(error: unknown): unknown {
+  #toldOf(error: unknown): unknown {
     if (error instanceof OpenError) return new AppError('integrity_error', { cause: error });
     if (!(error instanceof MustReopen || error instanceof VersionUnknown)) return error;
     if (!this.#failed) {
       this.#failed = true;
       this.#options.onFailure(error);
     }
-    return unavailable(error);
+    return new AppError('storage_unavailable', { cause: error, retryAfterS: 1 });
   }
-}
-
-function unavailable(cause: unknown): AppError {
-  return new AppError('storage_unavailable', { cause, retryAfterS: 1 });
 }
 
 function bytesOf(write: Write): number {

@@ -38,6 +38,11 @@ SELECT h.seq, h.purged_seq, d.* FROM bundoc.heads AS h LEFT JOIN LATERAL (
 ) AS d ON true WHERE h.project = $1 ORDER BY d.seq`,
 };
 
+const POSITION: Statement = {
+  name: 'bundoc-position-1',
+  text: 'SELECT seq FROM bundoc.heads WHERE project = $1',
+};
+
 const COLLECTIONS: Statement = {
   name: 'bundoc-collections-1',
   text: `SELECT token, key_version, name, documents, bytes FROM bundoc.collections
@@ -118,6 +123,11 @@ export class Reader {
       position: states.at(-1)?.seq ?? Math.max(after, seq),
       horizon: known,
     };
+  }
+
+  async position(): Promise<Position> {
+    const [head] = await this.#query(POSITION, [this.#options.project]);
+    return Number(head?.[0] ?? 0);
   }
 
   async collections(): Promise<readonly CollectionSummary[]> {
