@@ -1,14 +1,18 @@
 import {
+  aggregateAnswerSchema,
   aggregateRequestSchema,
+  countAnswerSchema,
   countRequestSchema,
   type Explanation,
   QUERY_BYTES_MAX,
+  queryAnswerSchema,
   queryRequestSchema,
 } from '@bundoc/shared/contract/query';
 import { AppError } from '@bundoc/shared/errors';
 import type { BearerAuth } from '@bundoc/shared/http/bearer-auth';
 import { validate } from '@bundoc/shared/http/validate';
 import { parseJsonObject } from '@bundoc/shared/json/parse';
+import { describe, jsonBody, type RouteDescription } from '@bundoc/shared/openapi/description';
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
 import type { z } from 'zod';
 import { faultOfPath } from '../query/path.ts';
@@ -16,16 +20,49 @@ import { readValue, type Value } from '../query/value.ts';
 import { ANY_DOCUMENT, type Where, whereSchema } from '../query/where.ts';
 import { writeValue } from '../query/write-value.ts';
 import type { Found, Queries, QueryAnswer } from '../service/queries.ts';
-import { collectionPath, guardCollection } from './access.ts';
+import { collectionPath, collectionPathSchema, guardCollection } from './access.ts';
+import { PROJECT_REFUSALS, projectAccess } from './descriptions.ts';
 import { PAGE_BYTES_MAX } from './page-limits.ts';
 
+const EXAMPLE_PATH = { project: 'project-a', collection: 'notes' };
 const COLLECTION_PATH = '/v1/projects/:project/collections/:collection';
 
 /** Queries by what is in documents (docs/query.md). */
 export function registerQueries(app: FastifyInstance, queries: Queries, auth: BearerAuth): void {
   const options = { onRequest: guardCollection(auth, 'docs:read'), bodyLimit: QUERY_BYTES_MAX };
+  const common = {
+    tag: 'queries',
+    access: projectAccess('docs:read'),
+    params: collectionPathSchema,
+    refusals: [...PROJECT_REFUSALS, 'query_too_expensive'],
+  } as const satisfies Partial<RouteDescription>;
 
-  app.post(`${COLLECTION_PATH}/query`, options, async (request, reply) => {
+  const query = describe({
+    ...common,
+    id: 'queryDocuments',
+    summary: 'Find documents by what is in them',
+    description:
+      'In any order, page by page. The condition is in the manner of MongoDB; docs/query.md says how it is understood.',
+    body: jsonBody(queryRequestSchema),
+    answers: { 200: { description: 'A page', schema: queryAnswerSchema } },
+    examples: {
+      everything: { params: EXAMPLE_PATH, body: {}, status: 200 },
+      inOrder: {
+        params: EXAMPLE_PATH,
+        body: {
+          where: { priority: { $gte: 3 }, tags: 'draft' },
+          orderBy: [{ field: 'priority', direction: 'desc' }],
+          limit: 20,
+          explain: true,
+        },
+        status: 200,
+      },
+      unknownOperator: { params: EXAMPLE_PATH, body: { where: { title: { $regex: 'H.*' } } }, status: 400 },
+      badCursor: { params: EXAMPLE_PATH, body: { cursor: 'made-up' }, status: 400 },
+      noProject: { params: { ...EXAMPLE_PATH, project: 'none' }, body: {}, status: 404 },
+    },
+  });
+  app.post(`${COLLECTION_PATH}/query`, { ...options, config: query }, async (request, reply) => {
     const { body, where, whereText } = readRequest(request, queryRequestSchema);
     requirePaths(body.orderBy.map(({ field }, at) => [`orderBy.${at}.field`, field]));
     const answer = await queries.query({
@@ -40,13 +77,49 @@ export function registerQueries(app: FastifyInstance, queries: Queries, auth: Be
     return send(reply, queryParts(answer, body.explain));
   });
 
-  app.post(`${COLLECTION_PATH}/count`, options, async (request, reply) => {
+  const count = describe({
+    ...common,
+    id: 'countDocuments',
+    summary: 'Count documents by what is in them',
+    body: jsonBody(countRequestSchema),
+    answers: { 200: { description: 'How many there are', schema: countAnswerSchema } },
+    examples: {
+      count: { params: EXAMPLE_PATH, body: { where: { title: 'Hello' } }, status: 200, answer: { count: 1 } },
+      notAllowed: { params: EXAMPLE_PATH, body: { limit: 1 }, status: 400 },
+    },
+  });
+  app.post(`${COLLECTION_PATH}/count`, { ...options, config: count }, async (request, reply) => {
     const { body, where } = readRequest(request, countRequestSchema);
     const answer = await queries.count({ ...collectionPath(request), where, signal: gone(reply) });
     return send(reply, [`{"count":${answer.count}${tail(answer, body.explain)}}`]);
   });
 
-  app.post(`${COLLECTION_PATH}/aggregate`, options, async (request, reply) => {
+  const aggregation = describe({
+    ...common,
+    id: 'aggregateDocuments',
+    summary: 'Figures of documents, by group',
+    description: 'Sums and averages are of doubles; `min` and `max` are exact.',
+    body: jsonBody(aggregateRequestSchema),
+    answers: {
+      200: { description: 'The groups, in the order of their values', schema: aggregateAnswerSchema },
+    },
+    examples: {
+      byGroup: {
+        params: EXAMPLE_PATH,
+        body: {
+          groupBy: ['country'],
+          figures: { documents: { op: 'count' }, total: { op: 'sum', field: 'amount' } },
+        },
+        status: 200,
+      },
+      unknownFigure: {
+        params: EXAMPLE_PATH,
+        body: { figures: { x: { op: 'median', field: 'a' } } },
+        status: 400,
+      },
+    },
+  });
+  app.post(`${COLLECTION_PATH}/aggregate`, { ...options, config: aggregation }, async (request, reply) => {
     const { body, where } = readRequest(request, aggregateRequestSchema);
     const figures = Object.entries(body.figures);
     requirePaths([

@@ -1,4 +1,5 @@
 import { z } from 'zod';
+import { documentPageSchema } from './documents.ts';
 
 /** Bytes of a query's JSON at most. */
 export const QUERY_BYTES_MAX = 262_144;
@@ -73,3 +74,17 @@ export const explanationSchema = z.object({
   documents_matched: z.int(),
 });
 export type Explanation = z.infer<typeof explanationSchema>;
+
+/** What every answer may have besides. */
+const foundSchema = z.object({
+  /** Ids of documents that do not open. */
+  unreadable: z.array(z.string()).optional(),
+  explain: explanationSchema.optional(),
+});
+
+export const queryAnswerSchema = documentPageSchema.extend({ explain: explanationSchema.optional() });
+export const countAnswerSchema = foundSchema.extend({ count: z.int() });
+const namedValuesSchema = z.record(z.string(), z.unknown());
+export const aggregateAnswerSchema = foundSchema.extend({
+  groups: z.array(z.object({ group: namedValuesSchema, figures: namedValuesSchema })),
+});
