@@ -144,7 +144,7 @@ export async function startBundoc(config: BundocConfig, parts: BundocParts = {})
     if (isResealing) return;
     isResealing = true;
     await instances.resealSome(RESEALS_A_SECOND);
-    await instances.removeExpired();
+    await instances.keepDefinitions();
     isResealing = false;
   };
   stack.use(every(SWEEP_EVERY_MS, () => void sweep()));

@@ -187,17 +187,22 @@ export class InstanceManager implements AsyncDisposable {
     }
   }
 
-  /** Removes some expired documents of each open project. To be called every second or so. */
-  async removeExpired(): Promise<void> {
+  /**
+   * Takes up what other processes defined collections to be, and removes some expired documents, of each open project. To be called every second
+   * or so, which bounds how late either is.
+   */
+  async keepDefinitions(): Promise<void> {
     for (const instance of [...this.#hot.values()]) {
       const { project, store } = instance;
-      if (store.defined.length === 0 || store.failed || !this.#hasKeys(instance)) continue;
+      const isIdle = store.defined.length === 0 && !store.isShared;
+      if (isIdle || store.failed || !this.#hasKeys(instance)) continue;
       instance.users++;
       try {
+        if (store.isShared) await store.load();
         const removed = await store.removeExpired();
         if (removed > 0) this.#options.logger.debug({ project, removed }, 'expired documents were removed');
       } catch (error) {
-        this.#options.logger.warn({ err: error, project }, 'expired documents could not be removed');
+        this.#options.logger.warn({ err: error, project }, 'definitions could not be kept');
       } finally {
         this.#release(instance);
       }

@@ -1,10 +1,11 @@
 import { z } from 'zod';
+import { collectionNameSchema } from './documents.ts';
 import { fieldPathSchema } from './query.ts';
 
 /** Bytes of a definition's JSON at most. */
 export const DEFINITION_BYTES_MAX = 65_536;
 /** Indexes of one collection, and fields of one index. */
-export const INDEXES_MAX = 16;
+export const INDEXES_MAX = 0;
 export const INDEX_FIELDS_MAX = 4;
 const TEN_YEARS_S = 315_360_000;
 
@@ -34,4 +35,22 @@ export const collectionDefinitionSchema = z.strictObject({
   schema: z.record(z.string(), z.unknown()).optional(),
   ttl: ttlSchema.optional(),
 });
+
+export const collectionSchema = collectionDefinitionSchema.extend({
+  name: collectionNameSchema,
+  documents: z.int(),
+  /** Sealed bytes. */
+  bytes: z.int(),
+});
+
+/** What a look at some of the documents that are there has found: a write of `failing` of them would be refused now. */
+const existingDocumentsSchema = z.object({ checked: z.int(), failing: z.int(), complete: z.boolean() });
+export const definedCollectionSchema = collectionSchema.extend({ existing: existingDocumentsSchema });
+
+export const collectionListSchema = z.object({
+  collections: z.array(
+    z.object({ name: collectionNameSchema, documents: z.int(), bytes: z.int(), defined: z.boolean() }),
+  ),
+});
+
 export type CollectionDefinition = z.infer<typeof collectionDefinitionSchema>;

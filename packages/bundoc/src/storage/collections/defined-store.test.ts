@@ -94,6 +94,20 @@ describe('a definition', () => {
     expect(position).toBe(await store.position());
   });
 
+  it('of another process that writes to the same storage is taken up', async () => {
+    const { project, clock, disk } = await start();
+    const inner = await project.open(disk);
+    const [one, other] = [await openDefinedStore(inner, clock), await openDefinedStore(inner, clock)];
+    await one.define('notes', SCHEMA, NONE);
+    await one.define('x', TTL, NONE);
+    await other.load();
+    expect(other.defined).toEqual(['notes', 'x']);
+    await one.define('notes', TTL, NONE);
+    await one.define('x', undefined, NONE);
+    await other.load();
+    expect([other.defined, other.definition('notes')?.definition]).toEqual([['notes'], TTL]);
+  });
+
   it('that does not open is an error of its collection alone, until it is replaced', async () => {
     const { project, store, disk, reopen } = await start();
     await store.define('notes', SCHEMA, NONE);

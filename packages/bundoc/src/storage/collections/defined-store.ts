@@ -73,18 +73,32 @@ export class DefinedStore implements CollectionStore {
     this.#clock = clock;
   }
 
-  /** Reads all definitions; once, before anything else. */
-  async load(): Promise<void> {
-    for (let after: Position | undefined = 0; after !== undefined; ) {
-      const page: DocumentPage = await this.#store.list({
-        collection: DEFINITIONS,
-        after,
-        ...DEFINITION_PAGE,
-      });
-      for (const id of page.unreadable) this.#damaged.add(id);
-      for (const document of page.documents) this.#loadOne(document);
-      after = page.next;
-    }
+  /** Reads all definitions: before anything else, and again when others may have changed them. */
+  load(): Promise<void> {
+    return this.#defining.run(async () => {
+      const names = new Set<string>();
+      for (let after: Position | undefined = 0; after !== undefined; ) {
+        const page: DocumentPage = await this.#store.list({
+          collection: DEFINITIONS,
+          after,
+          ...DEFINITION_PAGE,
+        });
+        for (const id of page.unreadable) {
+          this.#damaged.add(id);
+          names.add(id);
+        }
+        for (const document of page.documents) {
+          this.#loadOne(document);
+          names.add(document.metadata._id);
+        }
+        after = page.next;
+      }
+      for (const name of [...this.#known.keys(), ...this.#damaged]) if (!names.has(name)) this.#forget(name);
+    });
+  }
+
+  get isShared(): boolean {
+    return this.#store.isShared === true;
   }
 
   get failed(): boolean {
@@ -216,13 +230,23 @@ export class DefinedStore implements CollectionStore {
   }
 
   #loadOne(document: ListedDocument): void {
-    const name = document.metadata._id;
+    const { _id: name, _rev: rev } = document.metadata;
+    if (this.#known.get(name)?.rev === rev) return;
     try {
-      const stored = readDefinition(document);
-      this.#known.set(name, knownOf(stored));
+      this.#learn(name, knownOf(readDefinition(document)));
     } catch {
       this.#damaged.add(name);
     }
+  }
+
+  #learn(collection: string, known: Known): void {
+    this.#known.set(collection, known);
+    this.#damaged.delete(collection);
+  }
+
+  #forget(collection: string): void {
+    this.#known.delete(collection);
+    this.#damaged.delete(collection);
   }
 
   async #define(
@@ -235,8 +259,7 @@ export class DefinedStore implements CollectionStore {
       await this.#store.commit([{ kind: 'delete', ref, precondition }]).catch((error: unknown) => {
         throw hasCode(error, 'document_not_found') ? new AppError('collection_not_found') : error;
       });
-      this.#known.delete(collection);
-      this.#damaged.delete(collection);
+      this.#forget(collection);
       return { created: false, rev: undefined };
     }
     if (!this.#known.has(collection) && this.#known.size >= DEFINITIONS_MAX)
@@ -248,8 +271,7 @@ export class DefinedStore implements CollectionStore {
     const [result] = await this.#store.commit([{ kind: 'put', ref, content, precondition }]);
     if (result?.metadata === undefined) throw new Error('a put has no metadata');
     const rev = result.metadata._rev;
-    this.#known.set(collection, { definition, rev, check });
-    this.#damaged.delete(collection);
+    this.#learn(collection, { definition, rev, check });
     return { created: result.created, rev };
   }
 

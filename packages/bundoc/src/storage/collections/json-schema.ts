@@ -33,7 +33,7 @@ const ALL_FAULTS_BYTES_MAX = 65_536;
  * @throws AppError `invalid_request` for a schema that is not accepted.
  */
 export function compileSchema(schema: Readonly<Record<string, unknown>>): SchemaCheck {
-  const fault = faultOfReferences(schema);
+  const fault = faultOfReferences(schema) ?? faultOfForm(schema);
   if (fault !== undefined) throw refused(fault);
   const first = compile(schema, false);
   let all: ValidateFunction | undefined;
@@ -47,6 +47,18 @@ export function compileSchema(schema: Readonly<Record<string, unknown>>): Schema
   };
 }
 
+const DRAFT = 'https://json-schema.org/draft/2020-12/schema';
+/** Holds schemas against the schema of schemas, which needs all keywords itself. */
+const metaSchemas = new Ajv2020({ strict: true, logger: false, validateFormats: false });
+
+function faultOfForm(schema: Readonly<Record<string, unknown>>): string | undefined {
+  const { $schema = DRAFT } = schema;
+  if ($schema !== DRAFT) return `"$schema" must be ${DRAFT}, or absent`;
+  if (metaSchemas.validateSchema(schema) === true) return undefined;
+  const [first] = metaSchemas.errors ?? [];
+  return `is no JSON Schema: ${first?.instancePath ?? ''} ${first?.message ?? ''}`;
+}
+
 function compile(schema: Readonly<Record<string, unknown>>, allErrors: boolean): ValidateFunction {
   const ajv = new Ajv2020({
     strict: true,
@@ -55,6 +67,7 @@ function compile(schema: Readonly<Record<string, unknown>>, allErrors: boolean):
     strictRequired: false,
     // An annotation, as the draft has it: the checks of formats are regular expressions.
     validateFormats: false,
+    validateSchema: false,
     addUsedSchema: false,
     logger: false,
     allErrors,
