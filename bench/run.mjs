@@ -17,6 +17,7 @@ import { parseArgs } from 'node:util';
 import * as documentCases from './cases/documents.mjs';
 import * as feedCases from './cases/feed.mjs';
 import * as keyCases from './cases/keys.mjs';
+import * as queryCases from './cases/queries.mjs';
 import { documentOf, fill, HOT_DOCUMENTS } from './lib/documents.mjs';
 import { Installation, startPeer } from './lib/processes.mjs';
 import { Report, say } from './lib/report.mjs';
@@ -74,6 +75,7 @@ async function main() {
     ['cases', documentCases.allCases, !quick],
     ['sustained', documentCases.sustainedTarget, full],
     ['size', documentCases.sizes, true],
+    ['query', queryCases.queryTargets, true],
   ])
     if (when && wanted(name)) await measure(bench);
 }

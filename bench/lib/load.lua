@@ -15,10 +15,18 @@ function init()
     file:close()
     headers['Content-Type'] = 'application/json'
   end
+  if #plan.bodies > 0 then
+    headers['Content-Type'] = 'application/json'
+  end
   at = -1 -- wrk asks for one request that it does not send.
   if plan.count > 0 then
     make = function(n) return wrk.format(plan.method, plan.prefix .. n, headers, body) end
     total = plan.count
+  elseif #plan.bodies > 0 then
+    local made = {}
+    for i, one in ipairs(plan.bodies) do made[i] = wrk.format(plan.method, plan.paths[1], headers, one) end
+    make = function(n) return made[n] end
+    total = #made
   else
     local made = {}
     for i, path in ipairs(plan.paths) do made[i] = wrk.format(plan.method, path, headers, body) end

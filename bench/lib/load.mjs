@@ -24,6 +24,7 @@ export const generator = (() => {
  * @property {string} [prefix] with `count`: `prefix1` to `prefix<count>`, each once
  * @property {number} [count]
  * @property {Buffer} [body]
+ * @property {string[]} [bodies] instead, of ASCII: sent to the one path in turn, over and over
  * @property {string} token
  * @property {number} connections
  * @property {number} seconds
@@ -45,7 +46,10 @@ export async function run(directory, load) {
 
 let plans = 0;
 
-async function runWrk(directory, { url, method, paths, prefix, count, body, token, connections, seconds }) {
+async function runWrk(
+  directory,
+  { url, method, paths, prefix, count, body, bodies = [], token, connections, seconds },
+) {
   const name = join(directory, `plan-${plans++}`);
   const quoted = (text) => JSON.stringify(text);
   if (body !== undefined) writeFileSync(`${name}.body`, body);
@@ -53,7 +57,7 @@ async function runWrk(directory, { url, method, paths, prefix, count, body, toke
     `${name}.lua`,
     `return { token = ${quoted(token)}, method = ${quoted(method)}, prefix = ${quoted(prefix ?? '')}, ` +
       `count = ${count ?? 0}, body = ${quoted(body === undefined ? '' : `${name}.body`)}, ` +
-      `paths = {${(paths ?? []).map(quoted).join(',')}} }\n`,
+      `paths = {${(paths ?? []).map(quoted).join(',')}}, bodies = {${bodies.map(quoted).join(',')}} }\n`,
   );
   const child = spawn(
     'wrk',
@@ -90,10 +94,22 @@ async function outcomeOf(child) {
   return [output, code];
 }
 
-async function runAutocannon({ url, method, paths, prefix, count, body, token, connections, seconds }) {
+async function runAutocannon({
+  url,
+  method,
+  paths,
+  prefix,
+  count,
+  body,
+  bodies = [],
+  token,
+  connections,
+  seconds,
+}) {
   const { default: autocannon } = await import('autocannon');
   let at = 0;
   const next = (request) => {
+    if (bodies.length > 0) request.body = bodies[at % bodies.length];
     request.path = paths === undefined ? `${prefix}${Math.min(++at, count)}` : paths[at++ % paths.length];
     return request;
   };
@@ -108,7 +124,7 @@ async function runAutocannon({ url, method, paths, prefix, count, body, token, c
         setupRequest: next,
         headers: {
           authorization: `Bearer ${token}`,
-          ...(body === undefined ? {} : { 'content-type': 'application/json' }),
+          ...(body === undefined && bodies.length === 0 ? {} : { 'content-type': 'application/json' }),
         },
         ...(body === undefined ? {} : { body }),
       },

@@ -1,0 +1,178 @@
+// Queries by what is in documents.
+
+import { Agent, request } from 'node:http';
+import { documents, quiet } from '../lib/documents.mjs';
+import { usage } from '../lib/processes.mjs';
+import { round, say } from '../lib/report.mjs';
+
+/** Documents that one query finds. */
+const FOUND = 20;
+const COLLECTION = (project) => documents(project)[0].replace(/\/documents$/, '');
+
+/** Indexed queries, pages and figures of projects of several sizes; how long an index takes to build and a project to open with it. */
+export async function queryTargets(bench) {
+  const { report, keep, installation, token, full } = bench;
+  await bench.bundoc.stop();
+  const admin = installation.issueToken('client', 'docs:read docs:write docs:admin');
+  const p99 = {};
+  for (const count of [10_000, 100_000, ...(full ? [1_000_000] : [])]) {
+    const project = `query-${count}`;
+    let bundoc = await keep(installation.startBundoc());
+    say(`filling a project with ${count} documents`);
+    await fillVaried(bundoc.url, project, count, token);
+    await quiet(bundoc);
+
+    const before = usage(bundoc.pid).rssMb;
+    const ms = await index(bundoc.url, project, admin);
+    report.note(
+      `An index of two fields over ${count} documents of 0.5 KiB was built in ${(ms / 1_000).toFixed(1)} s and took ${Math.round(usage(bundoc.pid).rssMb - before)} MB.`,
+    );
+    const path = `${COLLECTION(project)}/query`;
+    const owners = Array.from({ length: 1_000 }, (_, at) => (at * 7_919) % (count / FOUND));
+    const load = {
+      method: 'POST',
+      paths: [path],
+      bodies: owners.map((owner) =>
+        JSON.stringify({ where: { owner: `owner-${owner}` }, orderBy: [{ field: 'n' }], limit: FOUND }),
+      ),
+      token,
+      connections: 64,
+      seconds: 4,
+    };
+    await report.measured('warm up', bundoc, { ...load, seconds: 3 }, { silent: true });
+    const turns = [];
+    for (let turn = 0; turn < 3; turn++)
+      turns.push(await report.measured(`indexed query for ${FOUND} of ${count}`, bundoc, load));
+    p99[count] = turns.map((turn) => turn.p99);
+    if (count === 100_000) {
+      report.target(
+        `indexed queries for ${FOUND} of 100k documents, /s`,
+        turns.map(({ perSecond }) => perSecond),
+        2_000,
+        'at least',
+      );
+      const list = {
+        method: 'GET',
+        paths: [`${documents(project)[0]}?limit=100`],
+        token,
+        connections: 64,
+        seconds: 4,
+      };
+      const pages = [];
+      for (let turn = 0; turn < 3; turn++)
+        pages.push((await report.measured('list of 100', bundoc, list)).perSecond);
+      report.target('list pages of 100, /s', pages, 1_000, 'at least');
+      await report.measured('aggregate of 1,000 documents by index', bundoc, {
+        ...load,
+        paths: [`${COLLECTION(project)}/aggregate`],
+        bodies: [
+          JSON.stringify({
+            where: { owner: { $in: owners.slice(0, 50).map((owner) => `owner-${owner}`) } },
+            groupBy: ['owner'],
+            figures: { n: { op: 'count' }, total: { op: 'sum', field: 'n' } },
+          }),
+        ],
+        connections: 8,
+      });
+      const scan = await timedPost(
+        bundoc.url,
+        `${COLLECTION(project)}/count`,
+        '{"where":{"absent":1}}',
+        token,
+      );
+      report.note(`Counting by a scan of 100,000 documents took ${round(scan)} ms.`);
+    }
+    await bundoc.stop();
+    bundoc = await keep(installation.startBundoc());
+    const opened = performance.now();
+    await untilReady(bundoc.url, project, admin);
+    report.note(
+      `Opened again, a project of ${count} documents had its index after ${((performance.now() - opened) / 1_000).toFixed(1)} s.`,
+    );
+    await bundoc.stop();
+  }
+  const ratio = (count) => p99[count].map((value, at) => value / p99[10_000][at]);
+  report.target('p99 of indexed queries at 100k / at 10k documents', ratio(100_000), 1.5, 'at most');
+  if (full)
+    report.target('p99 of indexed queries at 1M / at 10k documents', ratio(1_000_000), 1.5, 'at most');
+  bench.bundoc = await keep(installation.startBundoc());
+}
+
+/** Defines an index and waits for it. @returns milliseconds. */
+async function index(url, project, token) {
+  const begun = performance.now();
+  const body = JSON.stringify({ indexes: [{ fields: ['owner', 'n'] }] });
+  await send(url, 'PUT', COLLECTION(project), body, token);
+  await untilReady(url, project, token);
+  return performance.now() - begun;
+}
+
+async function untilReady(url, project, token) {
+  for (;;) {
+    const answer = JSON.parse(await send(url, 'GET', COLLECTION(project), undefined, token));
+    if (answer.indexes[0]?.state === 'ready') return;
+    await new Promise((resolve) => setTimeout(resolve, 50));
+  }
+}
+
+async function timedPost(url, path, body, token) {
+  const begun = performance.now();
+  await send(url, 'POST', path, body, token);
+  return performance.now() - begun;
+}
+
+const agent = new Agent({ keepAlive: true, maxSockets: 64 });
+
+/** @returns the answer's body. */
+function send(url, method, path, body, token) {
+  return new Promise((resolve, reject) => {
+    request(
+      `${url}${path}`,
+      {
+        method,
+        agent,
+        headers: {
+          authorization: `Bearer ${token}`,
+          ...(body === undefined
+            ? {}
+            : { 'content-type': 'application/json', 'content-length': body.length }),
+        },
+      },
+      (response) => {
+        let text = '';
+        response.on('data', (chunk) => {
+          text += chunk;
+        });
+        response.on('end', () =>
+          response.statusCode < 300
+            ? resolve(text)
+            : reject(new Error(`${method} ${path}: ${response.statusCode} ${text}`)),
+        );
+      },
+    )
+      .on('error', reject)
+      .end(body);
+  });
+}
+
+/** PUTs documents whose `owner` each has twenty of, in an order that mixes them. */
+async function fillVaried(url, project, count, token) {
+  const text = 'Lorem ipsum dolor sit amet, consectetur adipiscing elit. '.repeat(7);
+  let at = 0;
+  const worker = async () => {
+    while (at < count) {
+      const n = at++;
+      const body = JSON.stringify({
+        owner: `owner-${n % (count / FOUND)}`,
+        n: count - n,
+        done: n % 2 === 0,
+        text,
+      });
+      await send(url, 'PUT', `${documents(project)[0]}/d${n}`, body, token);
+    }
+  };
+  // The first one makes the project.
+  at = 1;
+  await send(url, 'PUT', `${documents(project)[0]}/d0`, '{"owner":"owner-0","n":0}', token);
+  await Promise.all(Array.from({ length: 64 }, worker));
+}
