@@ -8,6 +8,7 @@ import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { databasePathOf } from '../src/store/sqlite.ts';
 import { FaultyStore } from './support/faulty-store.ts';
 import { startKms, type TestKms } from './support/kms.ts';
+import { requireSqlite } from './support/storage.ts';
 
 const NIL = '00000000-0000-4000-8000-000000000000';
 const idOf = (name: string) => `key_id = (SELECT id FROM keys WHERE name = '${name}')`;
@@ -27,6 +28,7 @@ describe('export', () => {
   const create = (name: string) => kms.api('/v1/keys', { token, body: { name, type: 'aes-256' } });
   const accesses = async () => (await kms.records()).filter(({ action }) => action === 'key.export');
   const damage = (sql: string) => {
+    requireSqlite();
     const database = new DatabaseSync(databasePathOf(kms.dataDir), {
       timeout: 5_000,
       enableForeignKeyConstraints: false,
