@@ -1,10 +1,9 @@
-import { DatabaseSync } from 'node:sqlite';
+import type { DatabaseSync } from 'node:sqlite';
 import { type KeyInfo, keyInfoSchema } from '@bundoc/shared/contract/keys';
 import { expect } from 'vitest';
-import { databasePathOf } from '../../src/store/sqlite.ts';
+import { withDatabase } from './database.ts';
 import type { Answer } from './http.ts';
 import type { TestKms } from './kms.ts';
-import { requireSqlite } from './storage.ts';
 
 /** The key states that a test can bring a key to. */
 export const STATES = ['enabled', 'disabled', 'pending_deletion', 'destroyed'] as const;
@@ -98,13 +97,5 @@ export function infoIn(answer: Answer): KeyInfo {
 
 /** Does to the database what whoever has the disk can do. */
 export function edit(kms: TestKms, change: string | ((database: DatabaseSync) => void)): void {
-  // The service may be writing something of its own.
-  requireSqlite();
-  const database = new DatabaseSync(databasePathOf(kms.dataDir), { timeout: 5_000 });
-  try {
-    if (typeof change === 'string') database.exec(change);
-    else change(database);
-  } finally {
-    database.close();
-  }
+  withDatabase(kms.dataDir, typeof change === 'string' ? (database) => database.exec(change) : change);
 }

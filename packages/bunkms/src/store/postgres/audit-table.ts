@@ -2,7 +2,7 @@ import type { AuditRecord } from '@bundoc/shared/contract/audit';
 import type { AuditReceipt } from '@bundoc/shared/contract/keys';
 import { type AuditDraft, type ChainHead, GENESIS } from '../../audit/chain.ts';
 import { KEK_ACTIONS } from '../../vault/kek-state.ts';
-import { type AuditQuery, type BackwardPage, BULK_ACTIONS, type Page, USE_ACTIONS } from '../port.ts';
+import { type AuditQuery, type BackwardPage, BULK_ACTIONS, type FilteredPage, USE_ACTIONS } from '../port.ts';
 import { pageOf } from './page.ts';
 import type { Row, Session } from './session.ts';
 
@@ -37,7 +37,7 @@ const INSERT = `INSERT INTO audit (${NAMES}, write_id)
 /** The columns of a record, named apart from those of what it is joined with. */
 export const PREFIXED = COLUMNS.map(([name]) => `a.${name} AS a_${name}`).join(', ');
 
-/** Records that one backward page looks at, and how many of them at once. */
+/** Records that one page looks at, and how many of them at once. */
 const LOOKED_AT_MAX = 10_000;
 const LOOK = 1_000;
 
@@ -145,7 +145,11 @@ export async function recordsAfter(session: Session, after: number, limit: numbe
   return rows.map(recordOf);
 }
 
-export async function listRecords(session: Session, query: AuditQuery): Promise<Page<AuditRecord>> {
+export async function listRecords(
+  session: Session,
+  query: AuditQuery,
+): Promise<FilteredPage<AuditRecord, number>> {
+  const until = await lookedAtUntil(session, query);
   const values: unknown[] = [];
   const conditions = [
     ...(query.bulk === false ? [BUT_BULK] : []),
@@ -155,6 +159,7 @@ export async function listRecords(session: Session, query: AuditQuery): Promise<
     if (value !== undefined) conditions.push(`${sql} $${values.push(value)}`);
   };
   require('seq >', query.after ?? 0);
+  require('seq <=', until);
   require('severity =', query.severity);
   require('key =', query.key);
   require('actor =', query.actor);
@@ -165,7 +170,25 @@ export async function listRecords(session: Session, query: AuditQuery): Promise<
     `SELECT * FROM audit WHERE ${conditions.join(' AND ')} ORDER BY seq LIMIT ${limit}`,
     ...values,
   );
-  return pageOf(rows, query.limit, recordOf);
+  const page = pageOf(rows, query.limit, recordOf);
+  return page.more || until === undefined ? page : { ...page, more: true, next: until };
+}
+
+/** Where a page that is filtered ends its look; undefined when it may look to the end. */
+async function lookedAtUntil(
+  session: Session,
+  { after = 0, key, actor, severity, from, to }: AuditQuery,
+): Promise<number | undefined> {
+  if ([actor, severity, from, to].every((filter) => filter === undefined)) return undefined;
+  // The records of one key, or of one actor, are found by an index.
+  const [of, value] = key !== undefined ? ['key', key] : actor !== undefined ? ['actor', actor] : [];
+  const row = await session.row(
+    `SELECT seq FROM audit WHERE seq > $1 ${of === undefined ? '' : `AND ${of} = $3`} ORDER BY seq LIMIT 1 OFFSET $2`,
+    after,
+    LOOKED_AT_MAX - 1,
+    ...(value === undefined ? [] : [value]),
+  );
+  return row?.['seq'] as number | undefined;
 }
 
 export async function exportsOf(

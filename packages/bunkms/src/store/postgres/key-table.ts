@@ -1,6 +1,8 @@
 import type { AuditRecord } from '@bundoc/shared/contract/audit';
 import { globMatches } from '@bundoc/shared/grants';
+import { globRanges } from '../glob-ranges.ts';
 import type {
+  FilteredPage,
   KeyChange,
   KeyMark,
   KeyRecord,
@@ -156,32 +158,54 @@ export async function currentVersions(
   );
 }
 
-const CHUNK = 1_000;
+/** Names that are held against globs for one page, all globs together. */
+const GLOB_MATCHES_MAX = 20_000;
+/** Names that a page looks at however many globs there are, and how many at once. */
+const LOOKED_AT_MIN = 200;
+const LOOK = 1_000;
 
 /** Sees one state only inside a snapshot. */
 export async function listKeys(
   session: Session,
   globs: readonly string[],
-  { after, limit }: PageQuery<string>,
-): Promise<Page<KeyRecord>> {
-  const names: string[] = [];
-  if (globs.length === 0) return { items: [], more: false };
-  for (let last = after ?? '', more = true; more && names.length <= limit; ) {
-    const rows = await session.rows(
-      'SELECT name FROM keys WHERE name > $1 ORDER BY name LIMIT $2',
-      last,
-      CHUNK,
-    );
-    const found = rows.map((row) => row['name'] as string);
-    names.push(...found.filter((name) => globs.some((glob) => globMatches(glob, name))));
-    last = found.at(-1) ?? last;
-    more = rows.length === CHUNK;
-  }
+  { after = '', limit }: PageQuery<string>,
+): Promise<FilteredPage<KeyRecord, string>> {
+  const found = await matchingNames(session, globs, { after, limit });
   const rows = await session.rows(
     'SELECT * FROM keys WHERE name = ANY($1::text[]) ORDER BY name',
-    names.slice(0, limit),
+    found.items,
   );
-  return { items: rows.map(recordOf), more: names.length > limit };
+  return { ...found, items: rows.map(recordOf) };
+}
+
+async function matchingNames(
+  session: Session,
+  globs: readonly string[],
+  { after, limit }: { readonly after: string; readonly limit: number },
+): Promise<FilteredPage<string, string>> {
+  let left = Math.max(LOOKED_AT_MIN, Math.floor(GLOB_MATCHES_MAX / globs.length));
+  const items: string[] = [];
+  for (const { from, isPrefix } of globRanges(globs)) {
+    const range = isPrefix ? 'name >= $2 AND name < $3' : 'name >= $2 AND name <= $3';
+    for (let last = after, more = true; more; ) {
+      const rows = await session.rows(
+        `SELECT name FROM keys WHERE name > $1 AND ${range} ORDER BY name LIMIT $4`,
+        last,
+        from,
+        isPrefix ? `${from}\u{10FFFF}` : from,
+        Math.min(left, LOOK),
+      );
+      more = rows.length === Math.min(left, LOOK);
+      for (const { name } of rows as { name: string }[]) {
+        last = name;
+        const isMatch = globs.some((glob) => globMatches(glob, name));
+        if (isMatch && items.length === limit) return { items, more: true };
+        if (isMatch) items.push(name);
+        if (--left === 0) return { items, more: true, next: name };
+      }
+    }
+  }
+  return { items, more: false };
 }
 
 export async function listDueKeys(

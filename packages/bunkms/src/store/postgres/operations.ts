@@ -2,7 +2,15 @@ import type { AuditReceipt } from '@bundoc/shared/contract/keys';
 import { AppError } from '@bundoc/shared/errors';
 import type { AuditDraft } from '../../audit/chain.ts';
 import { kekIdOf } from '../../vault/vault.ts';
-import type { AuditCondition, KeyRecord, KeyUpdate, KmsStore, LeftOut, NamedKey, Page } from '../port.ts';
+import type {
+  AuditCondition,
+  FilteredPage,
+  KeyRecord,
+  KeyUpdate,
+  KmsStore,
+  LeftOut,
+  NamedKey,
+} from '../port.ts';
 import {
   currentKek,
   exportsOf,
@@ -229,7 +237,10 @@ async function findWithAllVersions(session: Session, name: string) {
 }
 
 /** Inside a snapshot. */
-async function namedKeys(session: Session, { items, more }: Page<KeyRecord>): Promise<Page<NamedKey>> {
+async function namedKeys(
+  session: Session,
+  { items, ...page }: FilteredPage<KeyRecord, string>,
+): Promise<FilteredPage<NamedKey, string>> {
   const versions = await currentVersions(
     session,
     items.map(({ id }) => id),
@@ -238,7 +249,7 @@ async function namedKeys(session: Session, { items, more }: Page<KeyRecord>): Pr
     session,
     items.map(({ name }) => name),
   );
-  return { items: items.map((record) => storedKey(record, versions, changes)), more };
+  return { items: items.map((record) => storedKey(record, versions, changes)), ...page };
 }
 
 /**
