@@ -18,7 +18,7 @@ export async function checkServer(database: Database): Promise<readonly string[]
     'full_page_writes',
   ];
   const [rows] = await database.run(`SELECT ${names.map((name) => `current_setting('${name}')`).join(', ')}`);
-  const [version, synchronousCommit, standbys, fsync, fullPages] = rows?.[0] as [
+  const [version, synchronousCommit, standbys, fsync, fullPages] = (rows?.[0] ?? []) as unknown as [
     string,
     string,
     string,
