@@ -3,6 +3,7 @@ import type { ProjectFile } from '@bundoc/shared/contract/project-file';
 import { AppError } from '@bundoc/shared/errors';
 import type { Logger } from '@bundoc/shared/logger';
 import type { ProjectCipher } from '../cipher/project-cipher.ts';
+import { type Cursors, cursorsOf } from '../cipher/sealed-cursor.ts';
 import { KeyedMutex } from '../keyed-mutex.ts';
 import type { LeasedKey } from '../kms/port.ts';
 import type { Position, ProjectStore } from '../storage/port.ts';
@@ -27,6 +28,7 @@ export interface InstanceManagerOptions {
 /** An open project, held until disposed: `using lease = await manager.acquire(…)`. */
 export interface InstanceLease extends Disposable {
   readonly store: ProjectStore;
+  readonly cursors: Cursors;
 }
 
 /** How long a caller waits for room among the open projects. */
@@ -38,6 +40,7 @@ const REOPEN_MS = 1_000;
 class ProjectInstance {
   readonly project: string;
   readonly store: ProjectStore;
+  readonly cursors: Cursors;
   file: ProjectFile;
   /** The current version; replaced when its lease is. */
   key: LeasedKey;
@@ -53,6 +56,7 @@ class ProjectInstance {
   constructor(project: string, opened: OpenedProject, store: ProjectStore, now: Instant) {
     this.project = project;
     this.store = store;
+    this.cursors = cursorsOf(project, opened.cipher);
     this.file = opened.file;
     const [current, ...others] = opened.keys;
     this.key = current;
@@ -328,6 +332,7 @@ export class InstanceManager implements AsyncDisposable {
     let released = false;
     return {
       store: instance.store,
+      cursors: instance.cursors,
       [Symbol.dispose]: () => {
         if (released) return;
         released = true;
