@@ -12,11 +12,13 @@ const API = [
   'changes',
   'client',
   'client-tour',
+  'collections',
   'events',
   'key-state',
   'lists',
   'outage',
   'patch',
+  'query',
 ];
 const onPostgres = [...API, 'rotation', 'token-renewal', 'workflow'].map((name) => `test/${name}.test.ts`);
 const hasPostgres =
