@@ -1,7 +1,7 @@
 import { request } from 'node:http';
 import fc from 'fast-check';
 import type { OpenapiReader, Operation, SeenAnswer } from './openapi.ts';
-import { type FuzzRequest, requestOf } from './openapi-arbitrary.ts';
+import { type FuzzRequest, requestOf } from './openapi-requests.ts';
 
 export interface FuzzOptions {
   readonly reader: OpenapiReader;
@@ -9,6 +9,8 @@ export interface FuzzOptions {
   readonly tokens: Readonly<Record<FuzzRequest['token'], string | undefined>>;
   /** Requests of each operation, at most. */
   readonly runs: number;
+  /** Longest time for all of it, milliseconds; each operation has its share. */
+  readonly msMax: number;
   /** The one that a failure tells, to have the same requests again. */
   readonly seed: number;
   /** Operations whose answer may not end, or not come, by itself. */
@@ -18,8 +20,7 @@ export interface FuzzOptions {
   readonly onAnswer?: (operation: Operation, answer: SeenAnswer) => void;
 }
 
-/** Longest that an operation is tried, and one of its answers waited for, milliseconds. */
-const OPERATION_MS_MAX = 15_000;
+/** Longest wait for an answer, milliseconds. */
 const ANSWER_MS_MAX = 10_000;
 /** How long an answer is waited for that may not come by itself, milliseconds. */
 const ENDLESS_MS = 200;
@@ -33,7 +34,7 @@ const ENDLESS_MS = 200;
  */
 export async function fuzz(options: FuzzOptions): Promise<ReadonlyMap<number, number>> {
   const statuses = new Map<number, number>();
-  for (const operation of options.reader.operations) {
+  for (const [at, operation] of options.reader.operations.entries()) {
     const property = fc.asyncProperty(requestOf(options.reader, operation), async (generated) => {
       const prepared = await options.prepare(generated, operation);
       const answer = await send(options, operation, prepared);
@@ -41,14 +42,21 @@ export async function fuzz(options: FuzzOptions): Promise<ReadonlyMap<number, nu
       statuses.set(answer.status, (statuses.get(answer.status) ?? 0) + 1);
       const fault =
         answer.status >= 500 ? `${answer.status}: ${answer.text}` : options.reader.faultOf(operation, answer);
-      if (fault !== undefined) throw new Error(`${operation.operationId}: ${fault}`);
+      if (fault !== undefined) throw new Error(fault);
       options.onAnswer?.(operation, answer);
     });
-    await fc.assert(property, {
-      seed: options.seed,
-      numRuns: options.runs,
-      interruptAfterTimeLimit: OPERATION_MS_MAX,
-    });
+    try {
+      // Operations that are alike get different requests.
+      await fc.assert(property, {
+        seed: options.seed + at,
+        numRuns: options.runs,
+        includeErrorInReport: true,
+        interruptAfterTimeLimit: options.msMax / options.reader.operations.length,
+      });
+    } catch (cause) {
+      const { message } = cause as Error;
+      throw new Error(`${operation.operationId}, FUZZ_SEED=${options.seed}: ${message}`, { cause });
+    }
   }
   return statuses;
 }
