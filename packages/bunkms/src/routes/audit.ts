@@ -8,6 +8,7 @@ import { z } from 'zod';
 import type { Guards } from '../http/guard.ts';
 import { noQuery, pageQuery, seqCursor } from '../http/query.ts';
 import type { ServiceGate } from '../services.ts';
+import { cursorOf } from '../store/port.ts';
 
 const hashedName = z.string().regex(/^sha256:[0-9a-f]{64}$/);
 /** Stored times are UTC with milliseconds and are compared as text, so a filter is brought to that form. */
@@ -39,9 +40,9 @@ export function registerAuditRoutes(app: FastifyInstance, guards: Guards, servic
   });
   app.get('/v1/audit', { onRequest: guards.scope('kms:audit'), config: listing }, async (request) => {
     const { cursor, ...filter } = validate(listQuery, request.query, 'query');
-    const { items, more } = await services().store.listAudit({ ...filter, after: cursor });
-    const last = items.at(-1);
-    return { records: items, ...(more && last !== undefined ? { next_cursor: String(last.seq) } : {}) };
+    const page = await services().store.listAudit({ ...filter, after: cursor });
+    const next = cursorOf(page, ({ seq }) => seq);
+    return { records: page.items, ...(next === undefined ? {} : { next_cursor: String(next) }) };
   });
 
   const head = describe({
