@@ -31,10 +31,13 @@ export async function withStore<T>(
   action: (store: KmsStore) => Promise<T>,
 ): Promise<T> {
   const { dataDir } = readConfig(environment);
-  if (!existsSync(databasePathOf(dataDir))) throw new CliFailure('there is no store yet: run "bunkms init"');
+  if (!existsSync(databasePathOf(dataDir)))
+    throw new CliFailure(
+      `there is no store in ${dataDir} (BUNKMS_DATA_DIR); a new one is made by "bunkms init"`,
+    );
   await using store = await openCliStore(dataDir);
   if ((await store.readInstallation()) === undefined)
-    throw new CliFailure('the store is empty: run "bunkms init"');
+    throw new CliFailure(`the store in ${dataDir} is empty; an installation is made by "bunkms init"`);
   return await action(store);
 }
 
