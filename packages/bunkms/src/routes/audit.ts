@@ -8,10 +8,13 @@ import { z } from 'zod';
 import type { Guards } from '../http/guard.ts';
 import { noQuery, pageQuery, seqCursor } from '../http/query.ts';
 import type { ServiceGate } from '../services.ts';
+import { cursorOf } from '../store/port.ts';
 
 const hashedName = z.string().regex(/^sha256:[0-9a-f]{64}$/);
 /** Stored times are UTC with milliseconds and are compared as text, so a filter is brought to that form. */
-const time = z.iso.datetime({ offset: true }).transform((text) => new Date(text).toISOString());
+const time = z.iso
+  .datetime({ offset: true, error: 'must be a time such as 2026-11-25T03:00:00Z' })
+  .transform((text) => new Date(text).toISOString());
 
 const listQuery = z.strictObject({
   ...pageQuery(seqCursor),
@@ -39,9 +42,9 @@ export function registerAuditRoutes(app: FastifyInstance, guards: Guards, servic
   });
   app.get('/v1/audit', { onRequest: guards.scope('kms:audit'), config: listing }, async (request) => {
     const { cursor, ...filter } = validate(listQuery, request.query, 'query');
-    const { items, more } = await services().store.listAudit({ ...filter, after: cursor });
-    const last = items.at(-1);
-    return { records: items, ...(more && last !== undefined ? { next_cursor: String(last.seq) } : {}) };
+    const page = await services().store.listAudit({ ...filter, after: cursor });
+    const next = cursorOf(page, ({ seq }) => seq);
+    return { records: page.items, ...(next === undefined ? {} : { next_cursor: String(next) }) };
   });
 
   const head = describe({

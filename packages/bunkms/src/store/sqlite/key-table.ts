@@ -1,6 +1,8 @@
 import { AppError } from '@bundoc/shared/errors';
 import { globMatches } from '@bundoc/shared/grants';
+import { globRanges } from '../glob-ranges.ts';
 import type {
+  FilteredPage,
   KeyChange,
   KeyMark,
   KeyRecord,
@@ -108,15 +110,34 @@ export function readVersions(
   return row === undefined ? [] : [versionOf(row)];
 }
 
+/** Names that are held against globs for one page, all globs together: everything else waits for this thread meanwhile. */
+const GLOB_MATCHES_MAX = 20_000;
+/** Names that a page looks at however many globs there are. */
+const LOOKED_AT_MIN = 200;
+
 export function listKeys(
   connection: Connection,
   globs: readonly string[],
-  page: PageQuery<string>,
-): Page<KeyRecord> {
-  const rows = connection.rows('SELECT * FROM keys WHERE name > ? ORDER BY name', page.after ?? '');
-  return takePage(rows, page.limit, recordOf, (row) =>
-    globs.some((glob) => globMatches(glob, row['name'] as string)),
-  );
+  { after = '', limit }: PageQuery<string>,
+): FilteredPage<KeyRecord, string> {
+  let left = Math.max(LOOKED_AT_MIN, Math.floor(GLOB_MATCHES_MAX / globs.length));
+  const items: KeyRecord[] = [];
+  for (const { from, isPrefix } of globRanges(globs)) {
+    const names = connection.rows(
+      'SELECT name FROM keys WHERE name > ? AND name >= ? AND name < ? ORDER BY name',
+      after,
+      from,
+      `${from}${isPrefix ? '\u{10FFFF}' : '\0'}`,
+    );
+    for (const { name } of names as Iterable<{ name: string }>) {
+      const isMatch = globs.some((glob) => globMatches(glob, name));
+      if (isMatch && items.length === limit) return { items, more: true };
+      const record = isMatch ? findKey(connection, name) : undefined;
+      if (record !== undefined) items.push(record);
+      if (--left === 0) return { items, more: true, next: name };
+    }
+  }
+  return { items, more: false };
 }
 
 export function listDueKeys(connection: Connection, until: string, page: PageQuery<string>): Page<KeyRecord> {
