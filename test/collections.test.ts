@@ -1,6 +1,7 @@
-import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { afterAll, beforeAll, describe, expect, inject, it } from 'vitest';
 import { call, Installation } from './support/installation.ts';
 
+const onPostgres = inject('postgresUrl') !== undefined;
 let installation: Installation;
 let admin: string;
 let writer: string;
@@ -152,7 +153,33 @@ describe('a schema', () => {
   });
 });
 
-describe('an index', () => {
+describe.runIf(onPostgres)('an index on PostgreSQL', () => {
+  it('changes no answer: queries are scans and say so; what would be unique is refused', async () => {
+    for (const [id, n] of [
+      ['a', 2],
+      ['b', 1],
+      ['c', 3],
+    ] as const)
+      await put('unindexed', id, `{"n":${n}}`);
+    const defined = await define('unindexed', '{"indexes":[{"fields":["n"]}]}');
+    expect([defined.status, defined.json()['indexes']]).toEqual([
+      201,
+      [{ name: 'n', fields: ['n'], unique: false, state: 'none' }],
+    ]);
+    const answer = await call(installation.url, `${collection('unindexed')}/query`, {
+      method: 'POST',
+      token: writer,
+      body: '{"where":{"n":{"$lt":3}},"orderBy":[{"field":"n"}],"explain":true}',
+    });
+    const { documents, explain } = answer.json() as { documents: { _id: string }[]; explain: object };
+    expect(documents.map(({ _id }) => _id)).toEqual(['b', 'a']);
+    expect(explain).toMatchObject({ index: null, order: 'sorted', documents_scanned: 3 });
+    const unique = await define('unindexed', '{"indexes":[{"fields":["n"],"unique":true}]}');
+    expect([unique.status, unique.json()['code']]).toEqual([400, 'invalid_request']);
+  });
+});
+
+describe.runIf(!onPostgres)('an index', () => {
   const post = async (what: string, body: string) =>
     (
       await call(installation.url, `${collection('indexed')}/${what}`, {
@@ -226,7 +253,9 @@ describe('an index', () => {
       explain: { index: 'mail', documents_scanned: 1 },
     });
   });
+});
 
+describe('a definition of indexes', () => {
   it.each([
     ['{"indexes":[{"fields":[]}]}', 'body.indexes.0.fields'],
     ['{"indexes":[{"fields":["a","b","c","d","e"]}]}', 'body.indexes.0.fields'],

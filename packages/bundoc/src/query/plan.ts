@@ -14,6 +14,8 @@ export interface IndexPlan {
   readonly index: string;
   /** In the order of their keys, none in another. */
   readonly ranges: readonly KeyRange[];
+  /** The condition holds for every entry of the ranges: nothing else is asked for. */
+  readonly isExact: boolean;
   /** What all keys of the one range begin with, when the plan is in order. */
   readonly fixed: string;
   /** The entries of the one range are in the order that is asked for, or backwards in it; each document has one. */
@@ -34,9 +36,10 @@ export function planQuery(
 ): IndexPlan | undefined {
   const conjunction = new Map<string, Test[]>();
   collect(where, conjunction);
+  const isPlain = isConjunction(where);
   let best: { plan: IndexPlan; worth: number } | undefined;
   for (const index of indexes) {
-    const found = planWith(index, conjunction, order);
+    const found = planWith(index, conjunction, order, isPlain);
     if (found !== undefined && (best === undefined || found.worth > best.worth)) best = found;
   }
   return best?.plan;
@@ -49,10 +52,16 @@ function collect(where: Where, conjunction: Map<string, Test[]>): void {
   conjunction.set(field, [...(conjunction.get(field) ?? []), ...where.tests]);
 }
 
+/** Whether a condition is of fields alone, all of which must be so. */
+function isConjunction(where: Where): boolean {
+  return where.kind === 'field' || (where.kind === 'and' && where.clauses.every(isConjunction));
+}
+
 function planWith(
   index: UsableIndex,
   conjunction: Conjunction,
   order: Order,
+  isPlain: boolean,
 ): { plan: IndexPlan; worth: number } | undefined {
   let prefixes = [''];
   let equal = 0;
@@ -68,7 +77,13 @@ function planWith(
     .sort()
     .map((prefix) => ({ low: prefix + (range?.low ?? ''), high: prefix + (range?.high ?? BEHIND) }));
   const worth = equal * 100 + (range === undefined ? 0 : 10) + (inOrder === undefined ? 0 : 5);
-  return { plan: { index: index.name, ranges, fixed: prefixes[0] ?? '', inOrder }, worth };
+  // One equality for each field that is asked for, and what a key says of it is all of it.
+  const isExact =
+    isPlain &&
+    !index.isMultiple &&
+    conjunction.size === equal &&
+    conjunction.values().every((tests) => tests.length === 1 && tests[0]?.op === '$eq');
+  return { plan: { index: index.name, ranges, isExact, fixed: prefixes[0] ?? '', inOrder }, worth };
 }
 
 /** Key parts, one of which a document must have; undefined when no test says so. */

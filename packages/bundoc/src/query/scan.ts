@@ -1,12 +1,28 @@
 import { setImmediate } from 'node:timers/promises';
-import type { DocumentPage, ListedDocument, ListQuery, ProjectStore } from '../storage/port.ts';
+import type { DocumentPage, ListQuery, Position, ProjectStore, StoredDocument } from '../storage/port.ts';
 import type { ScanBudget } from './scan-budget.ts';
 import { readValue, type Value } from './value.ts';
 
-/** A document as a condition looks at it. */
-export interface Candidate {
-  readonly document: ListedDocument;
-  readonly value: Value;
+/** A document that a condition may hold for. */
+export class Candidate {
+  readonly document: StoredDocument;
+  /** Of its creation. */
+  readonly position: Position;
+  /** The condition holds, and nothing is left to be looked at. */
+  readonly isSure: boolean;
+  #value: Value | undefined;
+
+  constructor(document: StoredDocument, position: Position, isSure: boolean) {
+    this.document = document;
+    this.position = position;
+    this.isSure = isSure;
+  }
+
+  /** What is in it, read when it is asked for. */
+  get value(): Value {
+    this.#value ??= readValue(this.document.text.toString());
+    return this.#value;
+  }
 }
 
 /** Runs something on the project's store, whose key was just found usable. */
@@ -27,28 +43,30 @@ const PAGE_DOCUMENTS = 100;
 const PAGE_BYTES = 1_048_576;
 
 /**
- * All documents of a collection behind a position, in the order of their creation. Each page asks for the store anew, so that no key is used
+ * All documents of a collection behind a position, some at a time, in the order of their creation. Each page asks for the store anew, so that no key is used
  * beyond its time.
  *
+ * @param wanted how many are likely to be enough.
  * @throws AppError `query_too_expensive`, and those of the store; the signal's reason.
  */
-export async function* scanCollection(scan: Scan, after: number): AsyncGenerator<Candidate> {
+export async function* scanCollection(
+  scan: Scan,
+  after: number,
+  wanted: number,
+): AsyncGenerator<readonly Candidate[]> {
+  const { collection, budget, unreadable, signal } = scan;
   let next: number | undefined = after;
+  let limit = Math.min(PAGE_DOCUMENTS, wanted);
   while (next !== undefined) {
-    scan.signal.throwIfAborted();
-    const query: ListQuery = {
-      collection: scan.collection,
-      after: next,
-      limit: PAGE_DOCUMENTS,
-      bytesMax: PAGE_BYTES,
-    };
+    signal.throwIfAborted();
+    const query: ListQuery = { collection, after: next, limit, bytesMax: PAGE_BYTES };
     const page: DocumentPage = await scan.withStore((store) => store.list(query));
-    scan.unreadable.push(...page.unreadable);
-    for (const document of page.documents) {
-      scan.budget.spend(document.text.length);
-      yield { document, value: readValue(document.text.toString()) };
-    }
+    unreadable.push(...page.unreadable);
+    for (const { text } of page.documents) budget.spend(text.length);
+    if (page.documents.length > 0)
+      yield page.documents.map((document) => new Candidate(document, document.position, false));
     next = page.next;
+    limit = Math.min(PAGE_DOCUMENTS, limit * 2);
     await setImmediate();
   }
 }

@@ -1,17 +1,19 @@
 import { setImmediate } from 'node:timers/promises';
 import { AppError, hasCode } from '@bundoc/shared/errors';
 import type { IndexEntry, KeyRange } from '../storage/indexes/port.ts';
-import type { ListedDocument, ProjectStore } from '../storage/port.ts';
+import type { ProjectStore } from '../storage/port.ts';
 import { earlierKey, inverted, laterKey, positionOf } from './key.ts';
 import type { IndexPlan } from './plan.ts';
-import type { Candidate, Scan } from './scan.ts';
-import { readValue } from './value.ts';
+import { Candidate, type Scan } from './scan.ts';
 
 /** Entries that are looked up at a time. */
 const ENTRIES_MAX = 200;
+/** Bytes of documents that are taken in one turn, and documents that are read from the disk together. */
+const BYTES_AT_HAND = 1_048_576;
+const READ_TOGETHER = 16;
 
 /**
- * The candidates of a plan, each document once. One that has changed since its entry was read comes as it is now.
+ * The candidates of a plan, some at a time, each document once. One that has changed since its entry was read comes as it is now.
  *
  * @param after the sort key of the last document of the page before, when the plan is in order; empty for the first page.
  * @param wanted how many candidates are likely to be enough; more are looked up when they are asked for.
@@ -22,32 +24,87 @@ export async function* searchIndex(
   plan: IndexPlan,
   after: string,
   wanted: number,
-): AsyncGenerator<Candidate> {
-  const seen = new Set<string>();
+): AsyncGenerator<readonly Candidate[]> {
+  // In order, each document has one entry.
+  const seen = plan.inOrder === undefined ? new Set<string>() : undefined;
   let many = Math.min(ENTRIES_MAX, wanted);
   if (plan.inOrder === undefined) {
     const always = await scan.withStore(async ({ indexes }) =>
       required(indexes?.always(scan.collection, plan.index)),
     );
-    for (let at = 0; at < always.length; at += ENTRIES_MAX)
-      yield* candidatesOf(scan, always.slice(at, at + ENTRIES_MAX), seen);
+    for (const { id } of always) seen?.add(id);
+    yield* read(scan, always);
   }
+  const backwards = plan.inOrder === 'backwards';
   for (const whole of plan.ranges) {
     let range: KeyRange | undefined = behind(whole, plan, after);
     while (range !== undefined) {
       scan.signal.throwIfAborted();
       const { low, high }: KeyRange = range;
-      const backwards = plan.inOrder === 'backwards';
-      const entries: readonly IndexEntry[] = await scan.withStore(async ({ indexes }) =>
-        required(indexes?.search(scan.collection, plan.index, { low, high }, backwards, many)),
-      );
-      yield* candidatesOf(scan, entries, seen);
-      const last = entries.at(-1);
-      if (last === undefined || entries.length < many) break;
-      range = backwards ? { low, high: last.key } : { low: `${last.key}\0`, high };
+      const found: Looked = await scan.withStore(async (store) => {
+        const entries = required(
+          store.indexes?.search(scan.collection, plan.index, { low, high }, backwards, many),
+        );
+        return lookAtHand(scan, store, entries, plan.isExact, seen);
+      });
+      if (found.candidates.length > 0) yield found.candidates;
+      yield* read(scan, found.rest);
+      if (found.last === undefined || found.entries < many) break;
+      range = backwards ? { low, high: found.last } : { low: `${found.last}\0`, high };
       many = Math.min(ENTRIES_MAX, many * 2);
       if (many === ENTRIES_MAX) await setImmediate();
     }
+  }
+}
+
+interface Looked {
+  readonly candidates: readonly Candidate[];
+  /** Entries whose documents must be read. */
+  readonly rest: readonly IndexEntry[];
+  readonly entries: number;
+  /** Key of the last entry. */
+  readonly last: string | undefined;
+}
+
+/** Takes what is in memory in the turn in which its entry was found: what the entry says of it is so. */
+function lookAtHand(
+  scan: Scan,
+  store: ProjectStore,
+  entries: readonly IndexEntry[],
+  isExact: boolean,
+  seen: Set<string> | undefined,
+): Looked {
+  const candidates: Candidate[] = [];
+  const rest: IndexEntry[] = [];
+  let bytes = 0;
+  for (const entry of entries) {
+    if (seen?.has(entry.id) === true) continue;
+    seen?.add(entry.id);
+    const document =
+      bytes < BYTES_AT_HAND && rest.length === 0
+        ? store.getAtHand?.({ collection: scan.collection, id: entry.id })
+        : undefined;
+    if (document === undefined) {
+      rest.push(entry);
+      continue;
+    }
+    bytes += document.text.length;
+    scan.budget.spend(document.text.length);
+    candidates.push(new Candidate(document, positionOf(entry.key), isExact));
+  }
+  return { candidates, rest, entries: entries.length, last: entries.at(-1)?.key };
+}
+
+async function* read(scan: Scan, entries: readonly IndexEntry[]): AsyncGenerator<readonly Candidate[]> {
+  for (let at = 0; at < entries.length; at += READ_TOGETHER) {
+    scan.signal.throwIfAborted();
+    const some = entries.slice(at, at + READ_TOGETHER);
+    const read = await scan.withStore((store) =>
+      Promise.all(some.map((entry) => candidateOf(scan, store, entry))),
+    );
+    const found = read.filter((candidate) => candidate !== undefined);
+    for (const { document } of found) scan.budget.spend(document.text.length);
+    if (found.length > 0) yield found;
   }
 }
 
@@ -66,31 +123,15 @@ function behind({ low, high }: KeyRange, { inOrder, fixed }: IndexPlan, after: s
   return { low, high: earlierKey(high, fixed + inverted(after)) };
 }
 
-async function* candidatesOf(
-  scan: Scan,
-  entries: readonly IndexEntry[],
-  seen: Set<string>,
-): AsyncGenerator<Candidate> {
-  const unseen = entries.filter(({ id }) => !seen.has(id) && seen.add(id));
-  if (unseen.length === 0) return;
-  const documents = await scan.withStore((store) =>
-    Promise.all(unseen.map((entry) => documentOf(scan, store, entry))),
-  );
-  const found = documents.filter((document) => document !== undefined);
-  for (const { text } of found) scan.budget.spend(text.length);
-  for (const document of found) yield { document, value: readValue(document.text.toString()) };
-}
-
 /** Undefined for a document that has gone or does not open. */
-async function documentOf(
+async function candidateOf(
   { collection, unreadable }: Scan,
   store: ProjectStore,
   { id, key }: IndexEntry,
-): Promise<ListedDocument | undefined> {
-  const ref = { collection, id };
+): Promise<Candidate | undefined> {
   try {
-    const document = store.getAtHand?.(ref) ?? (await store.get(ref));
-    return document && { ...document, position: positionOf(key) };
+    const document = await store.get({ collection, id });
+    return document && new Candidate(document, positionOf(key), false);
   } catch (error) {
     if (!hasCode(error, 'integrity_error')) throw error;
     unreadable.push(id);

@@ -12,7 +12,7 @@ import { ScanBudget, type ScanLimits } from '../query/scan-budget.ts';
 import { searchIndex } from '../query/search.ts';
 import type { Where } from '../query/where.ts';
 import { fieldsOf } from '../query/where-fields.ts';
-import type { ListedDocument } from '../storage/port.ts';
+import type { StoredDocument } from '../storage/port.ts';
 import { shortHash } from '../storage/short-hash.ts';
 
 /** What documents a request is about. */
@@ -41,7 +41,7 @@ export interface Found {
 }
 
 export interface QueryAnswer extends Found {
-  readonly documents: readonly ListedDocument[];
+  readonly documents: readonly StoredDocument[];
   readonly next: string | undefined;
 }
 
@@ -82,7 +82,7 @@ export class Queries {
   async count(selection: Selection): Promise<Found & { readonly count: number }> {
     const run = await this.#begin(selection, []);
     let count = 0;
-    for await (const _match of run.matches('')) count++;
+    for await (const matches of run.matches('')) count += matches.length;
     return { count, ...run.found() };
   }
 
@@ -94,7 +94,7 @@ export class Queries {
   ): Promise<Found & { readonly groups: readonly GroupResult[] }> {
     const run = await this.#begin(selection, []);
     const aggregation = new Aggregation(groupBy, figures);
-    for await (const { value } of run.matches('')) aggregation.add(value);
+    for await (const matches of run.matches('')) for (const { value } of matches) aggregation.add(value);
     return { groups: aggregation.results(), ...run.found() };
   }
 
@@ -169,19 +169,19 @@ class Run {
   }
 
   /** @param after the sort key of the document before the first, when they come in order. */
-  async *matches(after: string): AsyncGenerator<Candidate> {
+  async *matches(after: string): AsyncGenerator<readonly Candidate[]> {
     const { scan, plan, holds, wanted } = this.#way;
     const from = this.isInOrder ? after : '';
     // Of those that are sorted, all are looked at.
     const enough = this.isInOrder ? wanted : Number.POSITIVE_INFINITY;
     const candidates =
       plan === undefined
-        ? scanCollection(scan, from === '' ? 0 : positionOf(from))
+        ? scanCollection(scan, from === '' ? 0 : positionOf(from), enough)
         : searchIndex(scan, plan, from, enough);
-    for await (const candidate of candidates) {
-      if (!holds(candidate.value)) continue;
-      this.#matched++;
-      yield candidate;
+    for await (const some of candidates) {
+      const matches = some.filter((candidate) => candidate.isSure || holds(candidate.value));
+      this.#matched += matches.length;
+      if (matches.length > 0) yield matches;
     }
   }
 
@@ -202,7 +202,7 @@ class Run {
 }
 
 interface Page {
-  readonly documents: readonly ListedDocument[];
+  readonly documents: readonly StoredDocument[];
   /** Sort key of the last document, when there are more. */
   readonly next: string | undefined;
 }
@@ -214,17 +214,21 @@ async function firstInOrder(
   { limit, bytesMax }: QueryRequest,
   after: string,
 ): Promise<Page> {
-  const documents: ListedDocument[] = [];
+  const found: Candidate[] = [];
   let bytes = 0;
-  let last = after;
-  for await (const { document, value } of run.matches(after)) {
-    bytes += document.text.length;
-    if (documents.length > 0 && (documents.length === limit || bytes > bytesMax))
-      return { documents, next: last };
-    documents.push(document);
-    last = sortKey(order, value, document.position);
-  }
-  return { documents, next: undefined };
+  for await (const matches of run.matches(after))
+    for (const candidate of matches) {
+      bytes += candidate.document.text.length;
+      const last = found.at(-1);
+      if (last !== undefined && (found.length === limit || bytes > bytesMax))
+        return { documents: documentsOf(found), next: sortKey(order, last.value, last.position) };
+      found.push(candidate);
+    }
+  return { documents: documentsOf(found), next: undefined };
+}
+
+function documentsOf(found: readonly Candidate[]): readonly StoredDocument[] {
+  return found.map(({ document }) => document);
 }
 
 /** The same of those that come in any order. */
@@ -234,11 +238,12 @@ async function firstSorted(
   { limit, bytesMax }: QueryRequest,
   after: string,
 ): Promise<Page> {
-  const first = new FirstOf<{ key: string; bytes: number; document: ListedDocument }>(limit, bytesMax);
-  for await (const { document, value } of run.matches(after)) {
-    const key = sortKey(order, value, document.position);
-    if (key > after && first.wants(key)) first.add({ key, bytes: document.text.length, document });
-  }
+  const first = new FirstOf<{ key: string; bytes: number; document: StoredDocument }>(limit, bytesMax);
+  for await (const matches of run.matches(after))
+    for (const { document, value, position } of matches) {
+      const key = sortKey(order, value, position);
+      if (key > after && first.wants(key)) first.add({ key, bytes: document.text.length, document });
+    }
   return {
     documents: first.items.map(({ document }) => document),
     next: first.isFull ? first.items.at(-1)?.key : undefined,
