@@ -72,6 +72,12 @@ export class ProjectCipher {
     return dek === undefined ? undefined : deriveKey(dek, 'bundoc/catalog/v1', snapshotId);
   }
 
+  /** The key of one backup; undefined for a version that is not live. */
+  backupKey(version: number, archiveId: Buffer): KeyObject | undefined {
+    const dek = this.#deks.get(version);
+    return dek === undefined ? undefined : deriveKey(dek, 'bundoc/backup/v1', archiveId);
+  }
+
   /**
    * `nonce(12) | ciphertext | tag(16)`: the whole content of a document file, under the current version.
    *

@@ -27,6 +27,9 @@ export interface InstanceManagerOptions {
 /** An open project, held until disposed: `using lease = await manager.acquire(…)`. */
 export interface InstanceLease extends Disposable {
   readonly store: ProjectStore;
+  readonly cipher: ProjectCipher;
+  /** `project.json` as it is now. */
+  readonly file: ProjectFile;
 }
 
 /** How long a caller waits for room among the open projects. */
@@ -38,6 +41,7 @@ const REOPEN_MS = 1_000;
 class ProjectInstance {
   readonly project: string;
   readonly store: ProjectStore;
+  readonly cipher: ProjectCipher;
   file: ProjectFile;
   /** The current version; replaced when its lease is. */
   key: LeasedKey;
@@ -53,6 +57,7 @@ class ProjectInstance {
   constructor(project: string, opened: OpenedFolder, store: ProjectStore, now: Instant) {
     this.project = project;
     this.store = store;
+    this.cipher = opened.cipher;
     this.file = opened.file;
     const [current, ...others] = opened.keys;
     this.key = current;
@@ -326,8 +331,11 @@ export class InstanceManager implements AsyncDisposable {
     instance.users++;
     instance.lastUsed = instant(this.#options.clock);
     let released = false;
+    const { store, cipher, file } = instance;
     return {
-      store: instance.store,
+      store,
+      cipher,
+      file,
       [Symbol.dispose]: () => {
         if (released) return;
         released = true;
