@@ -166,7 +166,9 @@ describe('a backup', () => {
       await expect(store.changes(after, 10)).rejects.toMatchObject({ code: 'position_gone' });
     const { position, horizon } = await store.changes(0, 100);
     await write(store, put('new', '{}'));
-    expect((await store.changes(position, 10, horizon)).changes.map(({ ref: { id } }) => id)).toEqual(['new']);
+    expect((await store.changes(position, 10, horizon)).changes.map(({ ref: { id } }) => id)).toEqual([
+      'new',
+    ]);
     expect((await contentOf(store)).texts.slice(0, -1)).toEqual(content.texts);
     await store[Symbol.asyncDispose]();
   });

@@ -1,16 +1,18 @@
 import type { OutgoingHttpHeaders } from 'node:http';
 import { cursorSchema } from '@bundoc/shared/contract/cursor';
-import { collectionNameSchema } from '@bundoc/shared/contract/documents';
+import { changePageSchema, collectionNameSchema } from '@bundoc/shared/contract/documents';
 import { AppError } from '@bundoc/shared/errors';
 import type { BearerAuth } from '@bundoc/shared/http/bearer-auth';
 import { EventStream } from '@bundoc/shared/http/event-stream';
 import { validate } from '@bundoc/shared/http/validate';
+import { describe } from '@bundoc/shared/openapi/description';
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
 import { z } from 'zod';
 import type { ChangeFeed, Since } from '../service/change-feed.ts';
 import { changeText, cursorOf } from '../service/change-text.ts';
 import type { FeedFilter, FeedPage } from '../service/read-changes.ts';
-import { guardProject, projectPath } from './access.ts';
+import { guardProject, projectPath, projectPathSchema } from './access.ts';
+import { PROJECT_REFUSALS, projectAccess } from './descriptions.ts';
 import { LIMIT_DEFAULT, limitSchema, PAGE_BYTES_MAX } from './page-limits.ts';
 
 /** Longest long poll, seconds. */
@@ -29,6 +31,12 @@ const querySchema = z.strictObject({
     .regex(/^\d{1,2}$/, `must be a whole number from 0 to ${WAIT_S_MAX}`)
     .transform(Number)
     .pipe(z.number().max(WAIT_S_MAX))
+    .meta({
+      type: 'integer',
+      minimum: 0,
+      maximum: WAIT_S_MAX,
+      description: 'Longest wait for a change, seconds',
+    })
     .optional(),
 });
 type Query = z.infer<typeof querySchema>;
@@ -36,13 +44,49 @@ type Query = z.infer<typeof querySchema>;
 const FORMATS = ['application/json', 'application/x-ndjson', 'text/event-stream'] as const;
 type Format = (typeof FORMATS)[number];
 
+const EXAMPLE_PARAMS = { project: 'project-a' };
+const DESCRIPTION = describe({
+  id: 'listChanges',
+  tag: 'changes',
+  summary: 'What changed in a project',
+  description:
+    'Each document once, at its last change; deletions for seven days. `since` of an answer goes on from there. `Accept` asks for a ' +
+    'page as JSON or as lines, or for a stream of server-sent events, which does not end and takes neither `limit` nor `wait`.',
+  access: projectAccess('docs:read'),
+  params: projectPathSchema,
+  query: querySchema,
+  headers: z.object({
+    accept: z.enum(FORMATS).optional(),
+    'last-event-id': z
+      .string()
+      .max(256)
+      .optional()
+      .describe('Of a stream: the last `id` that was seen, to go on behind it'),
+  }),
+  answers: {
+    200: {
+      description: 'A page, or a stream',
+      schema: changePageSchema,
+      also: { 'application/x-ndjson': z.string(), 'text/event-stream': z.string() },
+    },
+  },
+  refusals: [...PROJECT_REFUSALS, 'position_gone', 'rate_limited'],
+  examples: {
+    fromTheStart: { params: EXAMPLE_PARAMS, query: { limit: '100' }, status: 200 },
+    withDocuments: { params: EXAMPLE_PARAMS, query: { include: 'doc', collection: 'notes' }, status: 200 },
+    fromNow: { params: EXAMPLE_PARAMS, query: { since: 'now' }, status: 200 },
+    asLines: { params: EXAMPLE_PARAMS, headers: { accept: 'application/x-ndjson' }, status: 200 },
+    noProject: { params: { project: 'none' }, status: 404 },
+  },
+});
+
 /** The feed of changes of a project: a page, a page that is waited for, or a stream of server-sent events. */
 export function registerChanges(app: FastifyInstance, feed: ChangeFeed, auth: BearerAuth): void {
   app.addHook('preClose', async () => feed.close());
 
   app.get(
     '/v1/projects/:project/changes',
-    { onRequest: guardProject(auth, 'docs:read', querySchema) },
+    { onRequest: guardProject(auth, 'docs:read', querySchema), config: DESCRIPTION },
     async (request, reply) => {
       const { project } = projectPath(request);
       const query = request.query as Query;

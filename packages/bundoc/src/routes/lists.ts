@@ -1,10 +1,13 @@
 import { cursorSchema, encodeCursor } from '@bundoc/shared/contract/cursor';
+import { documentPageSchema } from '@bundoc/shared/contract/documents';
 import type { BearerAuth } from '@bundoc/shared/http/bearer-auth';
+import { describe } from '@bundoc/shared/openapi/description';
 import type { FastifyInstance } from 'fastify';
 import { z } from 'zod';
 import type { Documents } from '../service/documents.ts';
 import type { DocumentPage } from '../storage/port.ts';
-import { collectionPath, guardCollection } from './access.ts';
+import { collectionPath, collectionPathSchema, guardCollection } from './access.ts';
+import { PROJECT_REFUSALS, projectAccess } from './descriptions.ts';
 import { DOCUMENTS_PATH } from './documents.ts';
 import { LIMIT_DEFAULT, limitSchema, PAGE_BYTES_MAX } from './page-limits.ts';
 
@@ -17,7 +20,34 @@ const listQuerySchema = z.strictObject({
 export function registerLists(app: FastifyInstance, documents: Documents, auth: BearerAuth): void {
   app.get(
     DOCUMENTS_PATH,
-    { onRequest: guardCollection(auth, 'docs:read', listQuerySchema) },
+    {
+      onRequest: guardCollection(auth, 'docs:read', listQuerySchema),
+      config: describe({
+        id: 'listDocuments',
+        tag: 'documents',
+        summary: 'List a collection',
+        description:
+          'In the order of creation. `next_cursor`, while there are more, is the `cursor` of the next page.',
+        access: projectAccess('docs:read'),
+        params: collectionPathSchema,
+        query: listQuerySchema,
+        answers: { 200: { description: 'A page', schema: documentPageSchema } },
+        refusals: PROJECT_REFUSALS,
+        examples: {
+          firstPage: {
+            params: { project: 'project-a', collection: 'notes' },
+            query: { limit: '20' },
+            status: 200,
+          },
+          noProject: { params: { project: 'none', collection: 'notes' }, status: 404 },
+          badCursor: {
+            params: { project: 'project-a', collection: 'notes' },
+            query: { cursor: 'made-up' },
+            status: 400,
+          },
+        },
+      }),
+    },
     async (request, reply) => {
       const { project, collection } = collectionPath(request);
       const { limit, cursor } = request.query as z.infer<typeof listQuerySchema>;

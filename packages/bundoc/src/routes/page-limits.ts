@@ -11,4 +11,5 @@ export const limitSchema = z
   .string()
   .regex(/^\d{1,4}$/, `must be a whole number from 1 to ${LIMIT_MAX}`)
   .transform(Number)
-  .pipe(z.number().min(1).max(LIMIT_MAX));
+  .pipe(z.number().min(1).max(LIMIT_MAX))
+  .meta({ type: 'integer', minimum: 1, maximum: LIMIT_MAX, default: LIMIT_DEFAULT });
