@@ -3,6 +3,7 @@ import type { ProjectFile } from '@bundoc/shared/contract/project-file';
 import { AppError } from '@bundoc/shared/errors';
 import type { Logger } from '@bundoc/shared/logger';
 import type { ProjectCipher } from '../cipher/project-cipher.ts';
+import { type Cursors, cursorsOf } from '../cipher/sealed-cursor.ts';
 import { KeyedMutex } from '../keyed-mutex.ts';
 import type { LeasedKey } from '../kms/port.ts';
 import type { Position, ProjectStore } from '../storage/port.ts';
@@ -30,6 +31,7 @@ export interface InstanceLease extends Disposable {
   readonly cipher: ProjectCipher;
   /** `project.json` as it is now. */
   readonly file: ProjectFile;
+  readonly cursors: Cursors;
 }
 
 /** How long a caller waits for room among the open projects. */
@@ -42,6 +44,7 @@ class ProjectInstance {
   readonly project: string;
   readonly store: ProjectStore;
   readonly cipher: ProjectCipher;
+  readonly cursors: Cursors;
   file: ProjectFile;
   /** The current version; replaced when its lease is. */
   key: LeasedKey;
@@ -58,6 +61,7 @@ class ProjectInstance {
     this.project = project;
     this.store = store;
     this.cipher = opened.cipher;
+    this.cursors = cursorsOf(project, opened.cipher);
     this.file = opened.file;
     const [current, ...others] = opened.keys;
     this.key = current;
@@ -331,9 +335,10 @@ export class InstanceManager implements AsyncDisposable {
     instance.users++;
     instance.lastUsed = instant(this.#options.clock);
     let released = false;
-    const { store, cipher, file } = instance;
+    const { store, cursors, cipher, file } = instance;
     return {
       store,
+      cursors,
       cipher,
       file,
       [Symbol.dispose]: () => {

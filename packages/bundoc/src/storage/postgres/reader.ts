@@ -7,6 +7,7 @@ import type {
   ChangePage,
   CollectionSummary,
   DocumentPage,
+  ListedDocument,
   ListQuery,
   Position,
   StoredDocument,
@@ -86,14 +87,14 @@ export class Reader {
     const { project } = this.#options;
     const values = [project, this.#rows.collectionToken(collection), after, limit, bytesMax];
     const found = await this.#query(LIST, values);
-    const documents: StoredDocument[] = [];
+    const documents: ListedDocument[] = [];
     const unreadable: string[] = [];
     for (const row of found) {
       const name = (row[0] as Buffer).toString('hex');
       const state = this.#stateOf(row);
       const document = state && this.#open(state, name, { ...state, sealed: row[9] as Buffer });
       if (document !== undefined) {
-        documents.push(document);
+        documents.push({ ...document, position: row[3] as number });
         continue;
       }
       this.#options.onIntegrityError(name);
