@@ -37,6 +37,7 @@ function start(options: { hotMax?: number; idleTtlMs?: number; othersWrite?: boo
       openings++;
       opened.set(project, (opened.get(project) ?? 0) + 1);
       const store = await openTestStore(project, directory, disk, cipher, clock);
+      if (options.othersWrite) Object.assign(store, { isShared: true });
       const close = store[Symbol.asyncDispose].bind(store);
       store[Symbol.asyncDispose] = async () => {
         closings++;

@@ -6,6 +6,8 @@ import type { ProjectCipher } from '../cipher/project-cipher.ts';
 import { type Cursors, cursorsOf } from '../cipher/sealed-cursor.ts';
 import { KeyedMutex } from '../keyed-mutex.ts';
 import type { LeasedKey } from '../kms/port.ts';
+import { type DefinedStore, openDefinedStore } from '../storage/collections/defined-store.ts';
+import type { CollectionStore } from '../storage/collections/port.ts';
 import type { Position, ProjectStore } from '../storage/port.ts';
 import type { KeyCache } from './key-cache.ts';
 import type { OpenedFolder, ProjectFolders } from './project-folder.ts';
@@ -21,13 +23,11 @@ export interface InstanceManagerOptions {
   readonly hotMax?: number;
   /** How long a project stays open unused, milliseconds. */
   readonly idleTtlMs?: number;
-  /** Whether other processes write to the same storage, so that a project which is closed here may change. */
-  readonly othersWrite?: boolean;
 }
 
 /** An open project, held until disposed: `using lease = await manager.acquire(…)`. */
 export interface InstanceLease extends Disposable {
-  readonly store: ProjectStore;
+  readonly store: CollectionStore;
   readonly cipher: ProjectCipher;
   /** `project.json` as it is now. */
   readonly file: ProjectFile;
@@ -42,7 +42,7 @@ const REOPEN_MS = 1_000;
 /** One open project. It is retired as soon as its key may not be used any more, and closed when its last user left. */
 class ProjectInstance {
   readonly project: string;
-  readonly store: ProjectStore;
+  readonly store: DefinedStore;
   readonly cipher: ProjectCipher;
   readonly cursors: Cursors;
   file: ProjectFile;
@@ -57,7 +57,7 @@ class ProjectInstance {
   /** Ends the waits for a change when the instance is retired. */
   readonly waits = new Set<() => void>();
 
-  constructor(project: string, opened: OpenedFolder, store: ProjectStore, now: Instant) {
+  constructor(project: string, opened: OpenedFolder, store: DefinedStore, now: Instant) {
     this.project = project;
     this.store = store;
     this.cipher = opened.cipher;
@@ -91,6 +91,8 @@ export class InstanceManager implements AsyncDisposable {
   /** Those that wait until a project is opened. */
   readonly #waitingToOpen = new Map<string, Set<() => void>>();
   #opening = 0;
+  /** Whether other processes write to the same storage, so that a project which is closed here may change. */
+  #othersWrite = false;
   #closed = false;
 
   constructor(options: InstanceManagerOptions) {
@@ -124,7 +126,7 @@ export class InstanceManager implements AsyncDisposable {
    * The store of a project that is open already and may be used: without a lease, so for this turn of the event loop alone. Undefined
    * says nothing; {@link acquire} opens it, and tells what is wrong.
    */
-  storeAtHand(project: string): ProjectStore | undefined {
+  storeAtHand(project: string): CollectionStore | undefined {
     const instance = this.#usable(project);
     if (instance === undefined) return undefined;
     instance.wasUsed = true;
@@ -190,6 +192,28 @@ export class InstanceManager implements AsyncDisposable {
     }
   }
 
+  /**
+   * Takes up what other processes defined collections to be, and removes some expired documents, of each open project. To be called every second
+   * or so, which bounds how late either is.
+   */
+  async keepDefinitions(): Promise<void> {
+    for (const instance of [...this.#hot.values()]) {
+      const { project, store } = instance;
+      const isIdle = store.defined.length === 0 && !store.isShared;
+      if (isIdle || store.failed || !this.#hasKeys(instance)) continue;
+      instance.users++;
+      try {
+        if (store.isShared) await store.load();
+        const removed = await store.removeExpired();
+        if (removed > 0) this.#options.logger.debug({ project, removed }, 'expired documents were removed');
+      } catch (error) {
+        this.#options.logger.warn({ err: error, project }, 'definitions could not be kept');
+      } finally {
+        this.#release(instance);
+      }
+    }
+  }
+
   /** Documents of open projects that are sealed under a former key version. */
   get toReseal(): number {
     return this.#hot.values().reduce((sum, { store }) => sum + store.toReseal, 0);
@@ -249,7 +273,8 @@ export class InstanceManager implements AsyncDisposable {
     try {
       const opened = mode === 'create' ? await folders.openOrCreate(project) : await folders.open(project);
       if (opened === undefined) return undefined;
-      const store = await openStore(project, opened.directory, opened.cipher);
+      const store = await openDefinedStore(await openStore(project, opened.directory, opened.cipher), clock);
+      this.#othersWrite ||= store.isShared;
       const instance = new ProjectInstance(project, opened, store, instant(clock));
       if (this.#closed) throw new AppError('overloaded', { detail: 'the server is stopping' });
       this.#hot.set(project, instance);
@@ -290,7 +315,7 @@ export class InstanceManager implements AsyncDisposable {
     const waiting = this.#waitingToOpen.get(project) ?? new Set();
     this.#waitingToOpen.set(project, waiting.add(wake));
     signal.addEventListener('abort', wake);
-    const timer = this.#options.othersWrite === true ? setTimeout(wake, REOPEN_MS) : undefined;
+    const timer = this.#othersWrite ? setTimeout(wake, REOPEN_MS) : undefined;
     try {
       await opened.promise;
     } finally {

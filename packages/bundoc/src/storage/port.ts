@@ -118,6 +118,15 @@ export interface SealedPage {
   readonly forgotten: Position;
 }
 
+export type ReadSealedChanges = (
+  after: Position,
+  limits: {
+    readonly limit: number;
+    /** Sealed bytes after which the page ends, though one change is always in it. */
+    readonly bytesMax: number;
+  },
+) => Promise<SealedPage>;
+
 export interface CollectionSummary {
   readonly name: string;
   readonly documents: number;
@@ -190,13 +199,13 @@ export interface ProjectStore extends AsyncDisposable {
    *
    * @throws AppError `integrity_error` for a document whose bytes do not open.
    */
-  sealedChanges?(
-    after: Position,
-    limits: { readonly limit: number; readonly bytesMax: number },
-  ): Promise<SealedPage>;
+  readonly sealedChanges?: ReadSealedChanges | undefined;
 
   /** Collections that hold a document. */
   collections(): Promise<readonly CollectionSummary[]>;
+
+  /** Other processes write to the same storage. */
+  readonly isShared?: boolean;
 
   /** Documents that are sealed under another version of the key than the current one. */
   readonly toReseal: number;
