@@ -10,19 +10,21 @@ import { type DefinedStore, openDefinedStore } from '../storage/collections/defi
 import type { CollectionStore } from '../storage/collections/port.ts';
 import type { Position, ProjectStore } from '../storage/port.ts';
 import type { KeyCache } from './key-cache.ts';
-import type { OpenedFolder, ProjectFolders } from './project-folder.ts';
+import type { OpenedProject, Projects } from './projects.ts';
 
 export interface InstanceManagerOptions {
-  readonly folders: ProjectFolders;
+  readonly projects: Projects;
   readonly keys: KeyCache;
   readonly clock: Clock;
   readonly logger: Logger;
-  /** Makes the store of a project whose folder and key were found in order. */
-  readonly openStore: (project: string, directory: string, cipher: ProjectCipher) => Promise<ProjectStore>;
+  /** Makes the store of a project that was found in order, and whose key was. */
+  readonly openStore: (project: string, cipher: ProjectCipher) => Promise<ProjectStore>;
   /** Projects that are open at most. */
   readonly hotMax?: number;
   /** How long a project stays open unused, milliseconds. */
   readonly idleTtlMs?: number;
+  /** Whether other processes write to the same storage, so that a project which is closed here may change. */
+  readonly othersWrite?: boolean;
 }
 
 /** An open project, held until disposed: `using lease = await manager.acquire(…)`. */
@@ -57,7 +59,7 @@ class ProjectInstance {
   /** Ends the waits for a change when the instance is retired. */
   readonly waits = new Set<() => void>();
 
-  constructor(project: string, opened: OpenedFolder, store: DefinedStore, now: Instant) {
+  constructor(project: string, opened: OpenedProject, store: DefinedStore, now: Instant) {
     this.project = project;
     this.store = store;
     this.cipher = opened.cipher;
@@ -91,8 +93,6 @@ export class InstanceManager implements AsyncDisposable {
   /** Those that wait until a project is opened. */
   readonly #waitingToOpen = new Map<string, Set<() => void>>();
   #opening = 0;
-  /** Whether other processes write to the same storage, so that a project which is closed here may change. */
-  #othersWrite = false;
   #closed = false;
 
   constructor(options: InstanceManagerOptions) {
@@ -256,7 +256,7 @@ export class InstanceManager implements AsyncDisposable {
     const { project } = instance;
     void this.#openings
       .run(project, async () => {
-        instance.file = await this.#options.folders.keepWrappings(project, instance.file, [key, ...others]);
+        instance.file = await this.#options.projects.keepWrappings(project, instance.file, [key, ...others]);
       })
       .catch((error: unknown) => {
         this.#options.logger.warn(
@@ -268,13 +268,12 @@ export class InstanceManager implements AsyncDisposable {
 
   async #open(project: string, mode: 'existing' | 'create'): Promise<ProjectInstance | undefined> {
     await this.#closing.get(project)?.promise;
-    const { folders, clock, openStore, logger } = this.#options;
+    const { projects, clock, openStore, logger } = this.#options;
     await this.#takeRoom();
     try {
-      const opened = mode === 'create' ? await folders.openOrCreate(project) : await folders.open(project);
+      const opened = mode === 'create' ? await projects.openOrCreate(project) : await projects.open(project);
       if (opened === undefined) return undefined;
-      const store = await openDefinedStore(await openStore(project, opened.directory, opened.cipher), clock);
-      this.#othersWrite ||= store.isShared;
+      const store = await openDefinedStore(await openStore(project, opened.cipher), clock);
       const instance = new ProjectInstance(project, opened, store, instant(clock));
       if (this.#closed) throw new AppError('overloaded', { detail: 'the server is stopping' });
       this.#hot.set(project, instance);
@@ -315,7 +314,7 @@ export class InstanceManager implements AsyncDisposable {
     const waiting = this.#waitingToOpen.get(project) ?? new Set();
     this.#waitingToOpen.set(project, waiting.add(wake));
     signal.addEventListener('abort', wake);
-    const timer = this.#othersWrite ? setTimeout(wake, REOPEN_MS) : undefined;
+    const timer = this.#options.othersWrite === true ? setTimeout(wake, REOPEN_MS) : undefined;
     try {
       await opened.promise;
     } finally {
