@@ -1,5 +1,6 @@
 #!/usr/bin/env node
 import { lineOf } from '@bundoc/shared/error-line';
+import { guardMemory } from '@bundoc/shared/memory-exposure';
 import { Command, CommanderError } from 'commander';
 import { backupCommand, restoreCommand, verifyBackupCommand } from './backup.ts';
 import { exitCodeOf } from './errors.ts';
@@ -81,6 +82,8 @@ function service(command: Command): Command {
 }
 
 try {
+  // Commands open keys, as the service does.
+  guardMemory(environment);
   await program.parseAsync();
 } catch (error) {
   if (error instanceof CommanderError) process.exitCode = error.exitCode === 0 ? 0 : 2;

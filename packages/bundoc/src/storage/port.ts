@@ -1,5 +1,6 @@
 import type { DocumentMetadata } from '@bundoc/shared/contract/documents';
 import type { DocumentContent, DocumentRef } from '../cipher/stored-text.ts';
+import type { EngineIndexes } from './indexes/port.ts';
 
 /** A document as it is stored, opened. `text` is the JSON that the API returns, byte for byte. */
 export interface StoredDocument {
@@ -203,6 +204,9 @@ export interface ProjectStore extends AsyncDisposable {
 
   /** Collections that hold a document. */
   collections(): Promise<readonly CollectionSummary[]>;
+
+  /** Indexes, on an engine that has some. */
+  readonly indexes?: EngineIndexes | undefined;
 
   /** Other processes write to the same storage. */
   readonly isShared?: boolean;

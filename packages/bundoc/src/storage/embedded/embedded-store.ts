@@ -7,6 +7,7 @@ import type { ProjectCipher } from '../../cipher/project-cipher.ts';
 import { type DocumentRef, readStoredMetadata } from '../../cipher/stored-text.ts';
 import { Turns } from '../../turns.ts';
 import { ChangeWaiters } from '../change-waiters.ts';
+import type { EngineIndexes } from '../indexes/port.ts';
 import type {
   ChangePage,
   CollectionSummary,
@@ -25,6 +26,7 @@ import { TOMBSTONE_TTL_MS } from '../port.ts';
 import type { Backlog } from './backlog.ts';
 import { ByteWriter } from './bytes.ts';
 import type { Catalog, LivingDocument } from './catalog.ts';
+import { CollectionIndexes } from './collection-indexes.ts';
 import { type Disk, replaceFile } from './disk.ts';
 import type { FileWriter } from './file-writer.ts';
 import { FRAME_BYTES_MAX } from './frame.ts';
@@ -57,6 +59,8 @@ export interface EmbeddedStoreOptions {
   readonly onIntegrityError: (fileName: string) => void;
   /** Told of a failure that makes the store unusable until it is opened anew. */
   readonly onFailure: (error: unknown) => void;
+  /** Told of an index that could not be built. */
+  readonly onIndexFailure?: (error: unknown) => void;
   /** Told, now and then, that the key version has sealed so much that it should be rotated. */
   readonly onRotationDue: (version: number) => void;
   readonly limits: EmbeddedLimits;
@@ -102,6 +106,7 @@ export class EmbeddedStore implements ProjectStore {
   /** Durable, and not answered yet. */
   readonly #durable: Prepared[] = [];
   readonly #preparer: GroupPreparer;
+  readonly #indexes: CollectionIndexes;
   readonly #journalTurn = new Turns();
   readonly #waiters = new ChangeWaiters();
   #pumping: Promise<void> | undefined;
@@ -119,11 +124,26 @@ export class EmbeddedStore implements ProjectStore {
   constructor(options: EmbeddedStoreOptions, parts: EmbeddedParts) {
     this.#options = options;
     this.#parts = parts;
-    this.#preparer = new GroupPreparer({ ...parts, cipher: options.cipher, clock: options.clock });
+    const { catalog } = parts;
+    this.#indexes = new CollectionIndexes(
+      {
+        list: (query) => this.list(query),
+        revOf: (ref) => catalog.living(ref)?.rev,
+        countOf: (collection) =>
+          catalog.collections().find(({ name }) => name === collection)?.documents ?? 0,
+      },
+      (error) => this.#options.onIndexFailure?.(error),
+    );
+    const { cipher, clock } = options;
+    this.#preparer = new GroupPreparer({ ...parts, indexes: this.#indexes, cipher, clock });
   }
 
   get failed(): boolean {
     return this.#failed;
+  }
+
+  get indexes(): EngineIndexes {
+    return this.#indexes;
   }
 
   getAtHand(ref: DocumentRef): StoredDocument | undefined {
@@ -152,6 +172,10 @@ export class EmbeddedStore implements ProjectStore {
     if (bytes > FRAME_BYTES_MAX) return Promise.reject(new AppError('payload_too_large'));
     if (this.#waiting.length >= COMMITS_WAITING_MAX || this.#waitingBytes > 2 * FRAME_BYTES_MAX)
       return Promise.reject(new AppError('overloaded'));
+    if (writes.some(({ kind, ref }) => kind === 'put' && this.#indexes.isHeld(ref.collection)))
+      return Promise.reject(
+        new AppError('overloaded', { detail: 'a unique index is being read', retryAfterS: 1 }),
+      );
     return this.#enqueue({ writes, reseals: [], options, bytes });
   }
 
@@ -282,6 +306,7 @@ export class EmbeddedStore implements ProjectStore {
     this.#waiters.end();
     await this.#pumping;
     await this.#checkpointing?.catch(() => undefined);
+    await this.#indexes.stop();
     await this.#parts.writer.stop();
     await this.#journalTurn.run(() => this.#parts.journal.close());
   }
@@ -504,6 +529,8 @@ export class EmbeddedStore implements ProjectStore {
     const { state, fileName, sealed } = change;
     const { cache, project } = this.#options;
     catalog.apply(state);
+    if (change.indexing !== undefined && this.#indexes.has(state.collection))
+      this.#indexes.apply(state, change.indexing.text, change.indexing.keys);
     if (state.deletedMs === 0) {
       writer.put(fileName, sealed);
       cache.update(project, fileName, sealed);
