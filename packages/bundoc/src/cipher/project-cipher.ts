@@ -78,6 +78,12 @@ export class ProjectCipher {
     return dek === undefined ? undefined : deriveKey(dek, 'bundoc/indexes/v1', fileId);
   }
 
+  /** The key of one backup; undefined for a version that is not live. */
+  backupKey(version: number, archiveId: Buffer): KeyObject | undefined {
+    const dek = this.#deks.get(version);
+    return dek === undefined ? undefined : deriveKey(dek, 'bundoc/backup/v1', archiveId);
+  }
+
   /** The key of one cursor; undefined for a version that is not live. */
   cursorKey(version: number, salt: Buffer): KeyObject | undefined {
     const dek = this.#deks.get(version);
