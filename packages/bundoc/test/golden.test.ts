@@ -5,6 +5,10 @@ import { describe, expect, it } from 'vitest';
 import { checkBackup, openBackup } from '../src/backup/read-backup.ts';
 import { readStoredMetadata } from '../src/cipher/stored-text.ts';
 import { formatProjectFile, openCipher, parseProjectFile } from '../src/project/project-file.ts';
+import { readValue } from '../src/query/value.ts';
+import { decodeIndexes } from '../src/storage/embedded/index-file.ts';
+import { MemoryIndex } from '../src/storage/indexes/memory-index.ts';
+import type { IndexSpec } from '../src/storage/indexes/port.ts';
 import { openTestStore } from '../src/testing/embedded-project.ts';
 import { SimulatedDisk } from '../src/testing/simulated-disk.ts';
 
@@ -91,6 +95,44 @@ describe('the golden files of format 1', () => {
     expect([plaintext.readUInt16BE(50), plaintext.readUInt32BE(52), plaintext.readUIntBE(56, 6)]).toEqual([
       1, 1, 3,
     ]);
+  });
+
+  it('the file of indexes opens to the entries that it was written from', () => {
+    const stored = decodeIndexes('golden', openCipher(file, [key]), golden('indexes-v1.golden.bin'));
+    const of = (spec: IndexSpec) => {
+      const index = new MemoryIndex(spec);
+      const texts = {
+        première: '{"n":-12.5,"tags":["a","é"],"mail":"x@example.org"}',
+        b: '{"n":12345678901234567890}',
+      };
+      for (const [at, [id, text]] of Object.entries(texts).entries())
+        index.put(id, 3 + at, index.keysFor(readValue(text)));
+      return { collection: 'notes', spec, documents: [...index.documents()] };
+    };
+    // Keys are part of the format: another order of values would need another version.
+    expect(stored).toEqual({
+      asOf: 9,
+      indexes: [
+        of({ name: 'n+tags', fields: ['n', 'tags'], unique: false }),
+        of({ name: 'mail', fields: ['mail'], unique: true }),
+      ],
+    });
+  });
+
+  it('the file of indexes is opened by its byte table alone', () => {
+    const bytes = golden('indexes-v1.golden.bin');
+    expect(bytes.toString('latin1', 0, 8)).toBe('BUNDOCI1');
+    const id = bytes.subarray(12, 28);
+    const plaintext = openByHand('bundoc/indexes/v1', id, {
+      nonce: bytes.subarray(32, 44),
+      text: bytes.subarray(44, -16),
+      tag: bytes.subarray(-16),
+      aad: Buffer.from(`bundoc/indexes/v1\0golden\0${id.toString('hex')}\x000\0last`),
+    });
+    expect([plaintext.readUIntBE(0, 6), plaintext.readUInt8(6)]).toEqual([9, 1]);
+    expect(plaintext.toString('utf8', 9, 14)).toBe('notes');
+    // The negative number -12.5: its sign, then the complement of point, digits and end.
+    expect(plaintext.includes(Buffer.from([0x06, 0x7f, 0x7d, 0xce, 0xcd, 0xca, 0xff]))).toBe(true);
   });
 
   it('the journal’s frames are opened by their byte table alone', () => {

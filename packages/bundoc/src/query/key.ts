@@ -70,7 +70,8 @@ export function earlierKey(a: string, b: string): string {
   return b;
 }
 
-const POSITION_BYTES = 6;
+/** Of a place in a key. */
+export const POSITION_BYTES = 6;
 
 /** The place at the end of a key. */
 export function positionOf(key: string): number {

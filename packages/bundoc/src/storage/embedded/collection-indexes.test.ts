@@ -1,4 +1,4 @@
-import { afterEach, describe, expect, it } from 'vitest';
+import { afterEach, describe, expect, it, vi } from 'vitest';
 import { encodeKeyPart } from '../../query/key.ts';
 import { EmbeddedProject } from '../../testing/embedded-project.ts';
 import type { SimulatedDisk } from '../../testing/simulated-disk.ts';
@@ -131,6 +131,81 @@ describe('a unique index', () => {
     await next.indexes?.built();
     await expect(commitOne(next, put('b', '{"email":"x"}'))).rejects.toMatchObject(violation);
     await commitOne(next, put('b', '{"email":"y"}'));
+  });
+});
+
+describe('what is kept of indexes', () => {
+  const define = (store: DefinedStore) =>
+    store.define(
+      'notes',
+      {
+        indexes: [
+          { fields: ['email'], unique: true },
+          { fields: ['g'], unique: false },
+        ],
+      },
+      NONE,
+    );
+  const fill = async (store: DefinedStore) => {
+    for (let n = 0; n < 50; n++)
+      await commitOne(store, put(`d${n}`, `{"email":"needle-${n}","g":"g${n % 5}"}`));
+  };
+  const file = (disk: SimulatedDisk) => disk.files().get('/p/indexes');
+
+  it('is sealed, and spares the next opening the documents that have not changed', async () => {
+    const { store, reopen, disk } = await start();
+    await define(store);
+    await fill(store);
+    await store.indexes?.built();
+    await store.checkpoint();
+    expect(file(disk)?.toString('latin1')).not.toMatch(/needle|email|notes|d4/);
+    await commitOne(store, put('d1', '{"email":"moved","g":"g9"}'));
+    await commitOne(store, remove('d2'));
+    const second = disk.powerCut('synced only');
+    const read = vi.spyOn(second, 'read');
+    const next = await reopen(second);
+    await next.indexes?.built();
+    expect(next.indexes?.status('notes').map(({ state }) => state)).toEqual(['ready', 'ready']);
+    expect(read.mock.calls.filter(([path]) => path.startsWith('/p/docs')).length).toBeLessThan(5);
+    expect(idsAt(next, 'email', 'moved')).toEqual(['d1']);
+    expect(idsAt(next, 'email', 'needle-1')).toEqual([]);
+    expect(idsAt(next, 'email', 'needle-2')).toEqual([]);
+    expect(idsAt(next, 'g', 'g1')).toHaveLength(9);
+    await expect(commitOne(next, put('x', '{"email":"needle-7"}'))).rejects.toMatchObject(violation);
+  });
+
+  it('is worth nothing but time: missing, changed, cut or of another key, it is made anew', async () => {
+    for (const harm of ['missing', 'changed', 'cut', 'another project'] as const) {
+      const { store, reopen, disk } = await start();
+      await define(store);
+      await fill(store);
+      await store.indexes?.built();
+      await store.checkpoint();
+      await store[Symbol.asyncDispose]();
+      open.pop();
+      const bytes = Buffer.from(file(disk) as Buffer);
+      await disk.remove('/p/indexes');
+      if (harm === 'changed') bytes[bytes.length - 20] = (bytes[bytes.length - 20] as number) ^ 1;
+      if (harm === 'another project') bytes.fill(7, 30, 60);
+      if (harm !== 'missing')
+        await disk.createFile('/p/indexes', harm === 'cut' ? bytes.subarray(0, -9) : bytes);
+      const next = await reopen(disk);
+      await next.indexes?.built();
+      expect(idsAt(next, 'g', 'g1')).toHaveLength(10);
+      await expect(commitOne(next, put('x', '{"email":"needle-7"}'))).rejects.toMatchObject(violation);
+    }
+  });
+
+  it('goes with the last index', async () => {
+    const { store, disk } = await start();
+    await define(store);
+    await fill(store);
+    await store.indexes?.built();
+    await store.checkpoint();
+    expect(file(disk)).toBeDefined();
+    await store.define('notes', undefined, NONE);
+    await store.checkpoint();
+    expect(file(disk)).toBeUndefined();
   });
 });
 

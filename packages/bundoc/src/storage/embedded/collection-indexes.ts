@@ -1,5 +1,5 @@
 import { setImmediate } from 'node:timers/promises';
-import { AppError } from '@bundoc/shared/errors';
+import { AppError, hasCode } from '@bundoc/shared/errors';
 import type { DocumentRef } from '../../cipher/stored-text.ts';
 import { readValue } from '../../query/value.ts';
 import type { IndexKeys } from '../indexes/index-keys.ts';
@@ -12,7 +12,8 @@ import type {
   KeyRange,
   UsableIndex,
 } from '../indexes/port.ts';
-import type { DocumentPage, ListQuery } from '../port.ts';
+import type { DocumentPage, ListQuery, StoredDocument } from '../port.ts';
+import type { StoredIndex, StoredIndexes } from './index-file.ts';
 import type { DocumentState } from './record.ts';
 
 /** What a document is found by, by index; made in the critical section of a commit, and taken over once that is durable. */
@@ -24,9 +25,18 @@ export interface IndexedDocuments {
   /** The revision of a living document, in hex. */
   revOf(ref: DocumentRef): string | undefined;
   countOf(collection: string): number;
+  /** Place of creation of a living document. */
+  positionOf(ref: DocumentRef): number | undefined;
+  /** Where a living document last changed. */
+  seqOf(ref: DocumentRef): number | undefined;
+  /** Documents that changed behind a place. */
+  changedSince(seq: number): Iterable<DocumentRef>;
+  get(ref: DocumentRef): Promise<StoredDocument | undefined>;
 }
 
 const NO_KEYS: IndexKeys = { keys: [], complete: [], tooMany: false };
+/** Stored entries that are taken over before other work gets its turn. */
+const RESTORED_TOGETHER = 2_000;
 const BUILD_PAGE = { limit: 200, bytesMax: 1_048_576 };
 
 interface Indexed {
@@ -45,10 +55,18 @@ export class CollectionIndexes implements EngineIndexes {
   readonly #onFailure: (error: unknown) => void;
   /** Collections of whose unique indexes nobody knows yet what they keep apart: they were whole before the store was opened. */
   readonly #held = new Set<string>();
+  #stored: StoredIndexes | undefined;
   #builds: Promise<void> = Promise.resolve();
+  #built = 0;
   #stopped = false;
 
-  constructor(documents: IndexedDocuments, onFailure: (error: unknown) => void) {
+  /** @param stored what was kept of them, for the first that are defined. */
+  constructor(
+    documents: IndexedDocuments,
+    stored: StoredIndexes | undefined,
+    onFailure: (error: unknown) => void,
+  ) {
+    this.#stored = stored;
     this.#documents = documents;
     this.#onFailure = onFailure;
   }
@@ -72,7 +90,9 @@ export class CollectionIndexes implements EngineIndexes {
     const indexed: Indexed = { indexes, building };
     this.#indexed.set(collection, indexed);
     if (building.length > 0)
-      this.#builds = this.#builds.then(() => this.#build(collection, indexed)).catch(this.#onFailure);
+      this.#builds = this.#builds
+        .then(() => this.#build(collection, indexed, wasDefined))
+        .catch(this.#onFailure);
   }
 
   status(collection: string): readonly IndexStatus[] {
@@ -158,7 +178,21 @@ export class CollectionIndexes implements EngineIndexes {
       ?.indexes.find(({ spec, progress }) => spec.name === name && progress.state !== 'building');
   }
 
-  async #build(collection: string, indexed: Indexed): Promise<void> {
+  /** Changes when an index has come to be whole. */
+  get builds(): number {
+    return this.#built;
+  }
+
+  /** Those that are whole, for the file; undefined when some are not. */
+  get whole(): readonly (readonly [string, MemoryIndex])[] | undefined {
+    const all = [...this.#indexed].flatMap(([collection, { indexes }]) =>
+      indexes.map((index) => [collection, index] as const),
+    );
+    return all.every(([, index]) => index.progress.state === 'ready') ? all : undefined;
+  }
+
+  async #build(collection: string, indexed: Indexed, wasDefined: boolean): Promise<void> {
+    if (wasDefined && (await this.#restore(collection, indexed))) return;
     const documents = this.#documents;
     const { building } = indexed;
     let done = 0;
@@ -180,10 +214,56 @@ export class CollectionIndexes implements EngineIndexes {
       after = page.next;
       await setImmediate();
     }
-    for (const index of building) index.progress = finished(index);
+    this.#finish(collection, indexed);
+  }
+
+  #finish(collection: string, indexed: Indexed): void {
+    for (const index of indexed.building) index.progress = finished(index);
     indexed.building = [];
     this.#held.delete(collection);
+    this.#built++;
+    if (this.#indexed.values().every(({ building }) => building.length === 0)) this.#stored = undefined;
   }
+
+  /** Takes the indexes of a collection from what was stored, and what has changed since from the documents. @returns whether it could. */
+  async #restore(collection: string, indexed: Indexed): Promise<boolean> {
+    const stored = this.#stored;
+    if (stored === undefined) return false;
+    const documents = this.#documents;
+    const pairs = indexed.building.map((index): readonly [MemoryIndex, StoredIndex | undefined] => [
+      index,
+      stored.indexes.find((one) => one.collection === collection && isSameSpec(one.spec, index.spec)),
+    ]);
+    if (!pairs.every(([, from]) => from !== undefined)) return false;
+    const isOver = () => this.#stopped || this.#indexed.get(collection) !== indexed;
+    for (const [index, from] of pairs)
+      for (const [at, { id, position, keys }] of (from as StoredIndex).documents.entries()) {
+        if (at % RESTORED_TOGETHER === RESTORED_TOGETHER - 1) {
+          await setImmediate();
+          if (isOver()) return true;
+        }
+        const seq = documents.seqOf({ collection, id });
+        if (seq !== undefined && seq <= stored.asOf && !index.has(id)) index.put(id, position, keys);
+      }
+    const changed = [...documents.changedSince(stored.asOf)].filter((ref) => ref.collection === collection);
+    for (const ref of changed) {
+      const document = await documents.get(ref).catch(ignoreDamage);
+      if (isOver()) return true;
+      const position = documents.positionOf(ref);
+      if (document === undefined || position === undefined) continue;
+      if (documents.revOf(ref) !== document.metadata._rev) continue;
+      const value = readValue(document.text.toString());
+      for (const index of indexed.building)
+        if (!index.has(ref.id)) index.put(ref.id, position, index.keysFor(value));
+    }
+    this.#finish(collection, indexed);
+    return true;
+  }
+}
+
+/** A document that does not open is in no index; whoever reads it is told. */
+function ignoreDamage(error: unknown): undefined {
+  if (!hasCode(error, 'integrity_error')) throw error;
 }
 
 function isSameSpec(a: IndexSpec, b: IndexSpec): boolean {

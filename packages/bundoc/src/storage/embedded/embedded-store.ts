@@ -39,6 +39,7 @@ import {
   type Unsealed,
   type Waiting,
 } from './group-preparer.ts';
+import { encodeIndexes, INDEX_FILE, type StoredIndexes } from './index-file.ts';
 import type { Journal } from './journal.ts';
 import { type DocumentState, writeSealsRecord } from './record.ts';
 import type { SealBudget, SealCount, SealLimits } from './seal-budget.ts';
@@ -93,6 +94,7 @@ export interface EmbeddedParts {
   readonly usedKeys: UsedKeys;
   readonly writer: FileWriter;
   readonly seals: SealBudget;
+  readonly indexes: StoredIndexes | undefined;
 }
 
 /**
@@ -114,6 +116,9 @@ export class EmbeddedStore implements ProjectStore {
   #checkpointing: Promise<void> | undefined;
   #waitingBytes = 0;
   #failed = false;
+  #hasIndexFile: boolean;
+  /** What the file of indexes is of. */
+  #storedIndexes: string | undefined;
   /** No checkpoint begins by itself before this moment (monotonic). */
   #checkpointAgainMs = 0;
   /**
@@ -126,13 +131,19 @@ export class EmbeddedStore implements ProjectStore {
     this.#options = options;
     this.#parts = parts;
     const { catalog } = parts;
+    this.#hasIndexFile = parts.indexes !== undefined;
     this.#indexes = new CollectionIndexes(
       {
         list: (query) => this.list(query),
         revOf: (ref) => catalog.living(ref)?.rev,
+        positionOf: (ref) => catalog.get(ref)?.createdSeq,
+        seqOf: (ref) => catalog.living(ref)?.seq,
+        changedSince: (seq) => catalog.changes(seq),
+        get: (ref) => this.get(ref),
         countOf: (collection) =>
           catalog.collections().find(({ name }) => name === collection)?.documents ?? 0,
       },
+      parts.indexes,
       (error) => this.#options.onIndexFailure?.(error),
     );
     const { cipher, clock } = options;
@@ -553,7 +564,7 @@ export class EmbeddedStore implements ProjectStore {
     const { disk, directory, cipher, project, clock } = this.#options;
     const { catalog, journal, writer, usedKeys } = this.#parts;
     const purged = catalog.purge(clock.now() - TOMBSTONE_TTL_MS);
-    if (purged === 0 && journal.liveBytes === 0) return;
+    if (purged === 0 && journal.liveBytes === 0) return this.#storeIndexes(catalog.lastSeq);
     // It could not end, and every rotation takes another segment.
     if (writer.full) throw new AppError('disk_full');
     const head = await this.#journalTurn.run(async () => {
@@ -567,6 +578,32 @@ export class EmbeddedStore implements ProjectStore {
     const { checkpointBytes, segmentBytes } = this.#options.limits;
     const keep = 2 + Math.ceil(checkpointBytes / segmentBytes);
     await this.#journalTurn.run(() => journal.recycle(head.start.firstLive, keep));
+    await this.#storeIndexes(head.lastSeq);
+  }
+
+  /**
+   * Keeps the indexes, so that the next opening need not read all documents. While some are being built, the former file stays: it says up
+   * to where it is right. A full disk is no failure: the file is worth nothing but time.
+   */
+  async #storeIndexes(asOf: number): Promise<void> {
+    const { disk, directory, cipher, project } = this.#options;
+    const path = join(directory, INDEX_FILE);
+    const whole = this.#indexes.whole;
+    if (whole === undefined) return;
+    const state = `${asOf} ${cipher.version} ${this.#indexes.builds}`;
+    if (state === this.#storedIndexes) return;
+    if (whole.length > 0)
+      await replaceFile(
+        disk,
+        join(directory, 'tmp'),
+        path,
+        encodeIndexes(project, cipher, asOf, whole),
+      ).catch((error: unknown) => {
+        if (!hasCode(error, 'disk_full')) throw error;
+      });
+    else if (this.#hasIndexFile) await disk.remove(path);
+    this.#hasIndexFile = whole.length > 0;
+    this.#storedIndexes = state;
   }
 
   #fail(error: unknown): void {

@@ -5,6 +5,7 @@ import type { ProjectCipher } from '../../cipher/project-cipher.ts';
 import { makeDirectoryDurably, replaceFile } from './disk.ts';
 import { DOCS_FOLDER, documentPath, openOwnDocument } from './document-files.ts';
 import { CATALOG_FILE } from './embedded-store.ts';
+import { INDEX_FILE } from './index-file.ts';
 import { NO_SEGMENT } from './journal.ts';
 import type { JournalFolder } from './journal-folder.ts';
 import type { StorePlace } from './project-loader.ts';
@@ -116,6 +117,8 @@ export async function rebuildStore(place: StorePlace, options: RebuildOptions): 
     seals: sealsAfterRepair(place, remains.store.sealCounts),
   };
   const snapshot = encodeSnapshot(place.project, place.cipher, head, usedKeys, catalog);
+  // It is of the history before; places in this one may be others.
+  await disk.remove(join(directory, INDEX_FILE));
   await replaceFile(disk, join(directory, 'tmp'), join(directory, CATALOG_FILE), snapshot);
   done.push(
     catalogFault === undefined

@@ -4,6 +4,7 @@ import { Catalog } from './catalog.ts';
 import { removeLeftovers, replaceFile } from './disk.ts';
 import { CATALOG_FILE, EmbeddedStore, type EmbeddedStoreOptions } from './embedded-store.ts';
 import { FileWriter } from './file-writer.ts';
+import { decodeIndexes, INDEX_FILE, type StoredIndexes } from './index-file.ts';
 import { Journal, NO_SEGMENT } from './journal.ts';
 import { type LoadedStore, loadSnapshot, type StorePlace } from './project-loader.ts';
 import { SealBudget } from './seal-budget.ts';
@@ -44,7 +45,8 @@ export async function openEmbeddedStore(options: EmbeddedStoreOptions): Promise<
     onFailure: (error) => store?.fileWriterFailed(error),
   });
   const seals = new SealBudget(options.sealLimits, cipher.version, sealCounts);
-  store = new EmbeddedStore(options, { catalog, journal, usedKeys, writer, seals });
+  const indexes = await loadIndexes(options, catalog.lastSeq);
+  store = new EmbeddedStore(options, { catalog, journal, usedKeys, writer, seals, indexes });
   for (const [fileName, sealed] of sealedByFile) {
     // The cache may be older: of before a commit whose sync failed, but which is found in the journal.
     options.cache.delete(project, fileName);
@@ -52,6 +54,17 @@ export async function openEmbeddedStore(options: EmbeddedStoreOptions): Promise<
     else writer.put(fileName, Buffer.from(sealed));
   }
   return store;
+}
+
+/** What was kept of the indexes; undefined when it is of no use: then they are made of the documents. */
+async function loadIndexes(
+  { disk, directory, project, cipher }: EmbeddedStoreOptions,
+  lastSeq: number,
+): Promise<StoredIndexes | undefined> {
+  const file = await disk.read(join(directory, INDEX_FILE));
+  const stored = file && decodeIndexes(project, cipher, file);
+  // One that is ahead of the catalog is of another history.
+  return stored !== undefined && stored.asOf <= lastSeq ? stored : undefined;
 }
 
 async function load(options: EmbeddedStoreOptions): Promise<{ journal: Journal; loaded: LoadedStore }> {

@@ -1,5 +1,5 @@
 import { createRequire } from 'node:module';
-import { encodePosition } from '../../query/key.ts';
+import { encodePosition, POSITION_BYTES, positionOf } from '../../query/key.ts';
 import { type Path, pathOf } from '../../query/path.ts';
 import type { Value } from '../../query/value.ts';
 import { type IndexKeys, indexKeysOf } from './index-keys.ts';
@@ -10,6 +10,13 @@ export const BEHIND = '\u0100';
 
 /** A CommonJS module whose default export bundlers and Node take for different things. */
 const { default: BTree } = createRequire(import.meta.url)('sorted-btree') as typeof import('sorted-btree');
+
+/** A document of an index. */
+export interface IndexedDocument {
+  readonly id: string;
+  readonly position: number;
+  readonly keys: IndexKeys;
+}
 
 /** One index in memory: an ordered tree from keys with places to ids, and each document's keys, to take them out again. */
 export class MemoryIndex {
@@ -97,6 +104,18 @@ export class MemoryIndex {
         seen.add(key);
       }
     return duplicates;
+  }
+
+  /** All documents, in no order. They may change meanwhile. */
+  *documents(): Generator<IndexedDocument> {
+    for (const [id, placed] of this.#keysOf) {
+      const all = typeof placed === 'string' ? [placed] : placed;
+      const keys = all.map((key) => key.slice(0, -POSITION_BYTES));
+      const position = positionOf(all[0] as string);
+      yield { id, position, keys: { keys, complete: this.completeOf(id), tooMany: false } };
+    }
+    for (const [id, position] of this.#always)
+      yield { id, position, keys: { keys: [], complete: [], tooMany: true } };
   }
 
   /** A document other than `id` that has a key. */
