@@ -18,8 +18,7 @@ export type DocumentPath = z.infer<typeof documentPathSchema>;
 /** What a guard found out of a request that it let pass, until its handler asks. */
 interface Guarded {
   readonly path: ProjectPath | CollectionPath | DocumentPath;
-  /** The `sub` of the token. */
-  readonly subject: string;
+  readonly claims: Claims;
 }
 
 const GUARDED = Symbol('guarded');
@@ -48,7 +47,7 @@ function guard<P extends ProjectPath>(
     requireProject(claims, path.project);
     // Most requests have no query, and where none is known there is nothing to validate then.
     if (!noQuery || !isEmpty(request.query)) request.query = validate(query, request.query, 'query');
-    request[GUARDED] = { path, subject: claims.sub };
+    request[GUARDED] = { path, claims };
   };
   // Synchronous for a token that was seen before: no promise is made then.
   return (request: FastifyRequest, _reply: FastifyReply, done: (error?: Error) => void): void => {
@@ -100,7 +99,12 @@ export function documentPath(request: FastifyRequest): DocumentPath {
 
 /** The `sub` of the token of a request that a guard let pass. */
 export function subjectOf(request: FastifyRequest): string {
-  return guardedOf(request).subject;
+  return guardedOf(request).claims.sub;
+}
+
+/** The token's claims of a request that a guard let pass. */
+export function claimsOf(request: FastifyRequest): Claims {
+  return guardedOf(request).claims;
 }
 
 function guardedOf(request: FastifyRequest): Guarded {

@@ -4,6 +4,7 @@ import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
 import type { Documents } from '../service/documents.ts';
 import type { StoredDocument } from '../storage/port.ts';
 import { collectionPath, type DocumentPath, documentPath, guardCollection, guardDocument } from './access.ts';
+import { bodyOf } from './body.ts';
 import { commitOptions } from './idempotency.ts';
 import { etagOf, isNotModified, writePrecondition } from './preconditions.ts';
 
@@ -67,11 +68,6 @@ function answer(
   if (isNotModified(request.headers, metadata._rev)) return reply.code(304).send();
   reply.header('content-type', 'application/json; charset=utf-8');
   return text;
-}
-
-function bodyOf(request: FastifyRequest): Buffer {
-  if (request.body instanceof Buffer) return request.body;
-  throw new AppError('unsupported_media_type', { detail: 'a body of application/json is required' });
 }
 
 /** A POST always creates, under an id that may not be known yet: no tag can apply to it. */

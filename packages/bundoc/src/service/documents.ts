@@ -1,14 +1,8 @@
 import type { DocumentMetadata } from '@bundoc/shared/contract/documents';
 import { AppError, hasCode } from '@bundoc/shared/errors';
-import {
-  type DocumentBody,
-  type DocumentRef,
-  ownContentOf,
-  readDocumentBody,
-} from '../cipher/stored-text.ts';
+import { type DocumentBody, type DocumentRef, readDocumentBody } from '../cipher/stored-text.ts';
 import { KeyedMutex } from '../keyed-mutex.ts';
-import { patchContent } from '../patch/patch-content.ts';
-import { type Patch, type PatchKind, readPatch } from '../patch/read-patch.ts';
+import { type PatchKind, readPatch } from '../patch/read-patch.ts';
 import type { InstanceManager } from '../project/instance-manager.ts';
 import type {
   ChangePage,
@@ -17,21 +11,18 @@ import type {
   ListQuery,
   Position,
   Precondition,
-  ProjectStore,
   StoredDocument,
   Write,
   WriteResult,
 } from '../storage/port.ts';
-import { requirePrecondition } from '../storage/precondition.ts';
+import { requireSame, withRevision } from './body-metadata.ts';
 import { documentIdOfBody, newDocumentId } from './document-id.ts';
+import { answeredBefore, PATCH_TRIES_MAX, patchedWrite } from './patching.ts';
 
 export interface DocumentLimits {
   /** Bytes of a document without its metadata members. Requests are bounded at the edge; this is for what a patch makes. */
   readonly documentBytesMax: number;
 }
-
-/** How often a patch without a precondition is applied anew, because the document has changed meanwhile. */
-export const PATCH_TRIES_MAX = 16;
 
 /** What reads and writes of documents do, whatever protocol asks for them. Arguments are validated at the edge. */
 export class Documents {
@@ -137,14 +128,12 @@ export class Documents {
     const { store } = lease;
     return await this.#patching.run(`${project}\0${ref.collection}\0${ref.id}`, async () => {
       for (let tries = 0; tries < PATCH_TRIES_MAX; tries++) {
-        const applied = await patchedWrite(store, ref, patch, asked, documentBytesMax).catch(
-          (error: unknown) => answeredBefore(store, ref, options, error),
+        const write = await patchedWrite(store, ref, patch, asked, documentBytesMax).catch(
+          async (error: unknown) => ({ results: await answeredBefore(store, ref, options, error) }),
         );
-        if (!('kind' in applied)) return applied;
+        if ('results' in write) return metadataOf(write.results);
         try {
-          const [result] = await store.commit([applied], options);
-          if (result?.metadata === undefined) throw new Error('a put has no metadata');
-          return result.metadata;
+          return metadataOf(await store.commit([write], options));
         } catch (error) {
           if (!hasCode(error, 'precondition_failed')) throw error;
         }
@@ -193,61 +182,8 @@ export class Documents {
   }
 }
 
-/** The write that puts a patched document in the place of the revision that it was made of. */
-async function patchedWrite(
-  store: ProjectStore,
-  ref: DocumentRef,
-  patch: Patch,
-  asked: Precondition,
-  documentBytesMax: number,
-): Promise<Write> {
-  const document = await store.get(ref);
-  const rev = document?.metadata._rev;
-  requirePrecondition(asked, rev);
-  if (document === undefined || rev === undefined) throw new AppError('document_not_found');
-  const content = patchContent(ownContentOf(document.text, ref), patch, documentBytesMax);
-  return { kind: 'put', ref, content, precondition: { kind: 'revision', anyOf: [rev] } };
-}
-
-/**
- * The answer that a repeated request was given the first time, although it cannot be carried out any more. A store looks up the key
- * before preconditions, so a write that cannot hold finds it and does nothing else.
- *
- * @throws what it was refused with, when it was not answered before.
- */
-async function answeredBefore(
-  store: ProjectStore,
-  ref: DocumentRef,
-  options: CommitOptions,
-  refusal: unknown,
-): Promise<DocumentMetadata> {
-  if (options.idempotency === undefined || !(refusal instanceof AppError)) throw refusal;
-  try {
-    const never: Precondition = { kind: 'revision', anyOf: [] };
-    const [result] = await store.commit([{ kind: 'delete', ref, precondition: never }], options);
-    if (result?.metadata !== undefined) return result.metadata;
-  } catch (error) {
-    if (!hasCode(error, 'precondition_failed')) throw error;
-  }
-  throw refusal;
-}
-
-function withRevision(asked: Precondition, rev: string | undefined): Precondition {
-  if (rev === undefined) return asked;
-  switch (asked.kind) {
-    case 'absent':
-      return asked;
-    case 'none':
-    case 'present':
-      return { kind: 'revision', anyOf: [rev] };
-    case 'revision':
-      if (!asked.anyOf.includes(rev))
-        throw new AppError('invalid_document', { detail: '"_rev" and If-Match name different revisions' });
-      return { kind: 'revision', anyOf: [rev] };
-  }
-}
-
-function requireSame(name: string, inBody: string | undefined, inPath: string): void {
-  if (inBody !== undefined && inBody !== inPath)
-    throw new AppError('invalid_document', { detail: `"${name}" and the path differ` });
+function metadataOf(results: readonly WriteResult[]): DocumentMetadata {
+  const metadata = results[0]?.metadata;
+  if (metadata === undefined) throw new Error('a put has no metadata');
+  return metadata;
 }

@@ -73,7 +73,12 @@ export type ProblemCode = keyof typeof PROBLEMS;
 export const PROBLEM_CODES = Object.keys(PROBLEMS) as [ProblemCode, ...ProblemCode[]];
 
 /** One fault of an invalid input: where it is (`body.name`, `params.project`) and what is wrong with it. */
-export const fieldFaultSchema = z.object({ path: z.string(), message: z.string() });
+export const fieldFaultSchema = z.object({
+  path: z.string(),
+  message: z.string(),
+  /** Of a failed precondition in a batch: the entity tag of the document as it is; absent when there is none. */
+  etag: z.string().optional(),
+});
 export type FieldFault = z.infer<typeof fieldFaultSchema>;
 
 /** The body of every refusal, `application/problem+json` (RFC 9457 with three extension members). */

@@ -3,9 +3,9 @@ import type { Clock } from '@bundoc/shared/clock';
 import { AppError } from '@bundoc/shared/errors';
 import { smallRandom } from '@bundoc/shared/random';
 import type { ProjectCipher } from '../../cipher/project-cipher.ts';
-import { composeStoredText } from '../../cipher/stored-text.ts';
+import { composeStoredText, type DocumentRef } from '../../cipher/stored-text.ts';
 import type { CommitOptions, Write, WriteResult } from '../port.ts';
-import { requirePrecondition } from '../precondition.ts';
+import { type FailedWrite, holds, PreconditionsFailed } from '../precondition.ts';
 import { ByteWriter } from './bytes.ts';
 import type { Catalog } from './catalog.ts';
 import { type DocumentState, REV_BYTES, type UsedKey, writeDocument, writeUsedKeyRecord } from './record.ts';
@@ -111,16 +111,20 @@ export class GroupPreparer {
         }
         const own = new Map<string, DocumentState>();
         const results: WriteResult[] = [];
-        for (const write of waiting.writes) {
-          const key = `${write.ref.collection}\0${write.ref.id}`;
-          const former = own.get(key) ?? states.get(key) ?? this.#catalog.get(write.ref);
-          const { change, result } = this.#apply(writer, write, former, ++seq, nowMs);
+        const former = (key: string, ref: DocumentRef) =>
+          own.get(key) ?? states.get(key) ?? this.#catalog.get(ref);
+        for (const [index, write] of waiting.writes.entries()) {
+          const key = keyOf(write.ref);
+          const present = former(key, write.ref);
+          if (!holds(write.precondition, revOf(present)))
+            throw new PreconditionsFailed(failedFrom(waiting.writes, index, former));
+          const { change, result } = this.#apply(writer, write, present, ++seq, nowMs);
           own.set(key, change.state);
           placed.push(change);
           results.push(result);
         }
         for (const { state, text } of waiting.reseals) {
-          const key = `${state.collection}\0${state.id}`;
+          const key = keyOf(state);
           const now = states.get(key) ?? this.#catalog.get(state);
           if (now?.seq === state.seq) placed.push(this.#resealed(writer, now, text));
         }
@@ -165,7 +169,6 @@ export class GroupPreparer {
     nowMs: number,
   ): { change: Placed; result: WriteResult } {
     const living = before?.deletedMs === 0 ? before : undefined;
-    requirePrecondition(write.precondition, living?.rev.toString('hex'));
     const cipher = this.#cipher;
     const rev = smallRandom(REV_BYTES);
     const name = before?.fileName.toString('hex') ?? cipher.fileName(write.ref);
@@ -215,6 +218,29 @@ export class GroupPreparer {
     this.#cipher.sealDocument(fileName, text, room);
     return { kind: 'document', state, fileName, start: writer.length - room.length };
   }
+}
+
+function keyOf(ref: DocumentRef): string {
+  return `${ref.collection}\0${ref.id}`;
+}
+
+function revOf(state: DocumentState | undefined): string | undefined {
+  return state?.deletedMs === 0 ? state.rev.toString('hex') : undefined;
+}
+
+/** The write at `first`, which is known to fail, and all behind it that do, each document as the writes before `first` leave it. */
+function failedFrom(
+  writes: readonly Write[],
+  first: number,
+  former: (key: string, ref: DocumentRef) => DocumentState | undefined,
+): FailedWrite[] {
+  const failed: FailedWrite[] = [];
+  for (const [index, { ref, precondition }] of writes.entries()) {
+    if (index < first) continue;
+    const rev = revOf(former(keyOf(ref), ref));
+    if (!holds(precondition, rev)) failed.push({ index, rev });
+  }
+  return failed;
 }
 
 function changeOf(change: PlacedChange, frame: Buffer): FrameChange {
