@@ -15,6 +15,7 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
 import * as documentCases from './cases/documents.mjs';
+import * as feedCases from './cases/feed.mjs';
 import * as keyCases from './cases/keys.mjs';
 import { documentOf, fill, HOT_DOCUMENTS } from './lib/documents.mjs';
 import { Installation, startPeer } from './lib/processes.mjs';
@@ -66,6 +67,7 @@ async function main() {
     ['create', documentCases.createTarget, true],
     ['batch', documentCases.batchTarget, true],
     ['projects', documentCases.projectsTarget, true],
+    ['feed', feedCases.feedTarget, true],
     ['export', keyCases.exportTarget, true],
     ['encrypt', keyCases.encryptTarget, true],
     ['keys', keyCases.keysTarget, !quick],

@@ -1,5 +1,6 @@
 import { withKms } from '@bundoc/bunkms/cli/open-kms';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { EventReader } from './support/event-reader.ts';
 import { call, Installation } from './support/installation.ts';
 import { MovedClock } from './support/moved-clock.ts';
 
@@ -14,7 +15,7 @@ let token: string;
 beforeEach(async () => {
   clock = new MovedClock();
   installation = await Installation.start({ clock });
-  const scope = ['kms:admin', 'kms:rotate_key', 'kms:read_key'] as const;
+  const scope = ['kms:admin', 'kms:rotate_key', 'kms:read_key', 'kms:manage_key'] as const;
   admin = await installation.issue({ sub: 'ops', typ: 'service', scope: [...scope], keys: ['*'] });
   token = await installation.client();
   await events('live');
@@ -36,6 +37,8 @@ const revoke = (text: string) =>
 const revokeByCli = (text: string) =>
   withKms(installation.kmsEnvironment, ({ tokens }) => tokens.revoke(jtiOf(text), { actor: 'cli' }));
 const rotate = () => call(installation.kms.apiUrl, '/v1/keys/p-dek/rotate', { method: 'POST', token: admin });
+const disable = () =>
+  call(installation.kms.apiUrl, '/v1/keys/p-dek/disable', { method: 'POST', token: admin });
 const versions = () =>
   (
     JSON.parse(installation.read('data/projects/p/project.json').toString()) as {
@@ -53,6 +56,21 @@ describe('what happens at BunKMS takes effect in Bundoc', () => {
     await revokeByCli(other);
     await expect.poll(() => read(other), AT_ONCE).toBe(401);
     expect(await read(token)).toBe(200);
+  });
+
+  it('at once for a stream of changes whose token is revoked, and for one whose project’s key is disabled', async () => {
+    await put('a');
+    const one = await installation.client();
+    const url = `${installation.url}/v1/projects/p/changes`;
+    using first = await EventReader.open(url, one);
+    using second = await EventReader.open(url, token);
+    for (const reader of [first, second]) await reader.until(() => reader.changes.length === 1);
+    expect((await revoke(one)).status).toBe(204);
+    await first.ended();
+    expect(second.isEnded).toBe(false);
+    await disable();
+    await second.ended();
+    await expect(EventReader.open(url, token)).rejects.toThrow('project_disabled');
   });
 
   it('at once for a rotated key, without a refused request', async () => {

@@ -52,6 +52,14 @@ export class Report {
     return row;
   }
 
+  /** Keeps what was measured in another way. */
+  row(row) {
+    this.#cases.push(row);
+    say(
+      `${row.name}: ${round(row.perSecond)}/s, p99 ${row.p99.toFixed(2)} ms, ${row.cpuUs.toFixed(1)} µs CPU each`,
+    );
+  }
+
   /** Runs two loads by turns. @returns the ratio of their rates for each turn. */
   async pairs(turns, name, [server, load], [baseName, baseServer, baseLoad]) {
     await this.measured('warm up', server, { ...load, seconds: 2 }, { silent: true });

@@ -7,6 +7,7 @@ import { BearerAuth } from '@bundoc/shared/http/bearer-auth';
 import { createHttpServer, refuseOtherMethods } from '@bundoc/shared/http/server';
 import type { RunningService } from '@bundoc/shared/lifecycle';
 import { createLogger, type Logger } from '@bundoc/shared/logger';
+import { registerOpenapi } from '@bundoc/shared/openapi/routes';
 import { openServerTls, type ServerTlsPorts } from '@bundoc/shared/tls/server-tls';
 import { WatchedTls } from '@bundoc/shared/tls/watched-tls';
 import type { BundocConfig } from './config.ts';
@@ -21,14 +22,20 @@ import { lockDataFolder } from './project/data-lock.ts';
 import { InstanceManager } from './project/instance-manager.ts';
 import { KeyCache } from './project/key-cache.ts';
 import { ProjectFolders } from './project/project-folder.ts';
+import { SCAN_LIMITS } from './query/scan-budget.ts';
 import { registerBatch } from './routes/batch.ts';
+import { registerChanges } from './routes/changes.ts';
 import { registerDocuments } from './routes/documents.ts';
 import { type Readiness, registerHealth } from './routes/health.ts';
 import { registerLists } from './routes/lists.ts';
 import { registerMetrics } from './routes/metrics.ts';
+import { BUNDOC_API } from './routes/openapi.ts';
 import { registerPatch } from './routes/patch.ts';
+import { registerQueries } from './routes/queries.ts';
 import { Batches } from './service/batches.ts';
+import { ChangeFeed } from './service/change-feed.ts';
 import { Documents } from './service/documents.ts';
+import { Queries } from './service/queries.ts';
 import { Backlog } from './storage/embedded/backlog.ts';
 import { type Disk, makeDirectoryDurably } from './storage/embedded/disk.ts';
 import type { EmbeddedLimits } from './storage/embedded/embedded-store.ts';
@@ -111,16 +118,18 @@ export async function startBundoc(config: BundocConfig, parts: BundocParts = {})
     backlog,
   });
   stack.use(instances);
+  const feed = new ChangeFeed({ instances, clock, logger });
   const revoked = new RevokedTokens(clock);
   const events = new KmsEvents({
     open: (lastEventId, signal) => kms.openEvents(lastEventId, signal),
-    onEvent: (event) => applyEvent(event, { keys, instances, revoked }),
+    onEvent: (event) => applyEvent(event, { keys, instances, revoked, feed }),
     logger,
   });
   stack.use(events);
   metrics.observe({
     projectsOpen: () => instances.size,
     keysCached: () => keys.size,
+    changeFollowers: () => feed.waiting,
     documentsToReseal: () => instances.toReseal,
     backlogBytes: () => backlog.bytes,
     eventsLive: () => (events.isLive ? 1 : 0),
@@ -131,6 +140,7 @@ export async function startBundoc(config: BundocConfig, parts: BundocParts = {})
   const sweep = async () => {
     instances.sweep();
     revoked.sweep();
+    feed.tick();
     if (isResealing) return;
     isResealing = true;
     await instances.resealSome(RESEALS_A_SECOND);
@@ -166,8 +176,11 @@ export async function startBundoc(config: BundocConfig, parts: BundocParts = {})
   await registerPatch(app, documents, auth);
   registerBatch(app, new Batches(instances, config.documentBytesMax), auth, config);
   registerLists(app, documents, auth);
+  registerQueries(app, new Queries(instances, SCAN_LIMITS), auth);
+  registerChanges(app, feed, auth);
   registerHealth(app, readiness);
   registerMetrics(app, metrics.registry, auth);
+  await registerOpenapi(app, { service: BUNDOC_API, clock, page: true });
   refuseOtherMethods(app);
   const url = await app.listen({ host: config.host, port: config.port });
   logger.info({ url, dataDir, kmsUrl: config.kms.url }, 'Bundoc is listening');

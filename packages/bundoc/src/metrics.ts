@@ -4,6 +4,7 @@ import { Counter } from 'prom-client';
 type Observed =
   | 'projectsOpen'
   | 'keysCached'
+  | 'changeFollowers'
   | 'documentsToReseal'
   | 'backlogBytes'
   | 'eventsLive'
@@ -38,7 +39,13 @@ export function createBundocMetrics(): BundocMetrics {
     keyFetch: (outcome) => keyFetches.inc({ outcome }),
     observe: (observed) => {
       const { projectsOpen, keysCached, documentsToReseal, backlogBytes } = observed;
-      const { eventsLive, tokensRevoked, tokenExpiryS } = observed;
+      const { eventsLive, tokensRevoked, tokenExpiryS, changeFollowers } = observed;
+      gauge(
+        registry,
+        'bundoc_change_followers',
+        'Streams and long polls that wait for changes.',
+        changeFollowers,
+      );
       gauge(registry, 'bundoc_kms_events_live', '1 while events come from BunKMS.', eventsLive);
       gauge(registry, 'bundoc_tokens_revoked', 'Revoked tokens that are refused.', tokensRevoked);
       gauge(

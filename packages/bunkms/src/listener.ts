@@ -3,18 +3,21 @@ import type { AppError } from '@bundoc/shared/errors';
 import { BearerAuth } from '@bundoc/shared/http/bearer-auth';
 import { createHttpServer, refuseOtherMethods } from '@bundoc/shared/http/server';
 import type { Logger } from '@bundoc/shared/logger';
+import { registerOpenapi } from '@bundoc/shared/openapi/routes';
 import type { ServerTls } from '@bundoc/shared/tls/server-tls';
 import type { FastifyInstance, FastifyRequest } from 'fastify';
 import { createGuards } from './http/guard.ts';
-import { refuseWhileSealed } from './http/sealed-hook.ts';
+import { OPEN_WHILE_SEALED, refuseWhileSealed } from './http/sealed-hook.ts';
 import type { Metrics } from './metrics.ts';
 import { registerAuditRoutes } from './routes/audit.ts';
 import { registerCryptoRoutes } from './routes/crypto.ts';
 import { registerEventsRoute } from './routes/events.ts';
 import { registerExportRoute } from './routes/export.ts';
 import { registerKekRoutes } from './routes/kek.ts';
+import { registerKeyLifecycleRoutes } from './routes/key-lifecycle.ts';
 import { registerKeyRoutes } from './routes/keys.ts';
 import { registerMetricsRoute } from './routes/metrics.ts';
+import { bunkmsApi } from './routes/openapi.ts';
 import { registerPublicRoutes } from './routes/public.ts';
 import { registerTokenRoutes } from './routes/tokens.ts';
 import type { Readiness } from './service/readiness.ts';
@@ -85,6 +88,7 @@ async function createListener(
 
   registerPublicRoutes(app, { readiness: options.readiness, jwks: { keys: [publicKey] } });
   registerKeyRoutes(app, guards, services);
+  registerKeyLifecycleRoutes(app, guards, services);
   registerCryptoRoutes(app, guards, services);
   registerKekRoutes(app, guards, services);
   registerTokenRoutes(app, guards, services);
@@ -94,6 +98,13 @@ async function createListener(
     registerExportRoute(app, guards, services);
     registerEventsRoute(app, guards, services);
   }
+  await registerOpenapi(app, {
+    service: bunkmsApi(listener),
+    clock,
+    // Services need no page, and the listener that releases keys has nothing that it does not need.
+    page: listener === 'api',
+    config: OPEN_WHILE_SEALED,
+  });
   refuseOtherMethods(app);
   return app;
 }

@@ -10,7 +10,6 @@ import {
 } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { DatabaseSync } from 'node:sqlite';
 import { kekStatusSchema } from '@bundoc/shared/contract/kek';
 import {
   destroyReceiptSchema,
@@ -20,7 +19,7 @@ import {
   keyPageSchema,
 } from '@bundoc/shared/contract/keys';
 import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest';
-import { databasePathOf } from '../src/store/sqlite.ts';
+import { withDatabase } from './support/database.ts';
 import { call } from './support/http.ts';
 import { bunkms, type Finished, healthcheck, startServer } from './support/process.ts';
 
@@ -39,11 +38,7 @@ describe('the command line', () => {
   const init = () => run('init', '--create-kek', '--service-token', tokenFile);
   const claimsOf = (token: string) =>
     JSON.parse(Buffer.from(String(token.split('.')[1]), 'base64url').toString());
-  const edit = (sql: string) => {
-    const database = new DatabaseSync(databasePathOf(environment.BUNKMS_DATA_DIR), { timeout: 5_000 });
-    database.exec(sql);
-    database.close();
-  };
+  const edit = (sql: string) => withDatabase(environment.BUNKMS_DATA_DIR, (database) => database.exec(sql));
   /** One line on stderr, no stack, nothing on stdout. */
   const expectFailure = (finished: Finished, code: number, message: RegExp) => {
     expect(finished.stderr.trim()).toMatch(message);

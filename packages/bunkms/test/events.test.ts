@@ -1,9 +1,9 @@
 import { once } from 'node:events';
 import { rmSync } from 'node:fs';
 import { createServer, request, type Server } from 'node:http';
+import { EventStream } from '@bundoc/shared/http/event-stream';
 import { FakeClock } from '@bundoc/shared/testing/fake-clock';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
-import { EventStream } from '../src/http/event-stream.ts';
 import { type OpenedStream, openEvents } from './support/events.ts';
 import { FaultyStore } from './support/faulty-store.ts';
 import { newDataDir, newKek, startKms, type TestKms } from './support/kms.ts';

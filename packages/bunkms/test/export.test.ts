@@ -1,11 +1,10 @@
 import { createSecretKey } from 'node:crypto';
-import { DatabaseSync } from 'node:sqlite';
 import { keyCheckValue } from '@bundoc/shared/aead';
 import type { AuditRecord } from '@bundoc/shared/contract/audit';
 import { exportedKeySchema, keyDetailSchema, keyInfoSchema } from '@bundoc/shared/contract/keys';
 import { AppError } from '@bundoc/shared/errors';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
-import { databasePathOf } from '../src/store/sqlite.ts';
+import { withDatabase } from './support/database.ts';
 import { FaultyStore } from './support/faulty-store.ts';
 import { startKms, type TestKms } from './support/kms.ts';
 
@@ -26,14 +25,8 @@ describe('export', () => {
 
   const create = (name: string) => kms.api('/v1/keys', { token, body: { name, type: 'aes-256' } });
   const accesses = async () => (await kms.records()).filter(({ action }) => action === 'key.export');
-  const damage = (sql: string) => {
-    const database = new DatabaseSync(databasePathOf(kms.dataDir), {
-      timeout: 5_000,
-      enableForeignKeyConstraints: false,
-    });
-    database.exec(sql);
-    database.close();
-  };
+  const damage = (sql: string) =>
+    withDatabase(kms.dataDir, (database) => database.exec(sql), { enableForeignKeyConstraints: false });
 
   test('gives the key that was made, the same at every time, after a restart too', async () => {
     const created = await create('a-dek');

@@ -8,7 +8,7 @@ import {
 } from 'node:crypto';
 import { copyFileSync, readdirSync, readFileSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
-import { DatabaseSync } from 'node:sqlite';
+import type { DatabaseSync } from 'node:sqlite';
 import { type AuditRecord, auditRecordSchema } from '@bundoc/shared/contract/audit';
 import { kmsEventSchema } from '@bundoc/shared/contract/events';
 import { keyDetailSchema, keyPageSchema } from '@bundoc/shared/contract/keys';
@@ -23,6 +23,7 @@ import type { KeyRecord, KeyVersionRecord } from '../src/store/port.ts';
 import { databasePathOf } from '../src/store/sqlite.ts';
 import { foldKekRecords } from '../src/vault/kek-state.ts';
 import { kekIdOf, Vault } from '../src/vault/vault.ts';
+import { withDatabase } from './support/database.ts';
 import { completed } from './support/keks.ts';
 import { newDataDir, startKms, type TestKms } from './support/kms.ts';
 import { KeyCalls } from './support/lifecycle.ts';
@@ -252,14 +253,7 @@ describe.each([1, 2, 4, 5])('a store of schema %i', (schema) => {
   // At a time at which none of the keys is due.
   const clock = new FakeClock();
   const open = () => startKms({ dataDir, kek: hex(file.kek).toString('base64'), clock });
-  const readDatabase = <T>(read: (database: DatabaseSync) => T): T => {
-    const database = new DatabaseSync(databasePathOf(dataDir), { timeout: 5_000 });
-    try {
-      return read(database);
-    } finally {
-      database.close();
-    }
-  };
+  const readDatabase = <T>(read: (database: DatabaseSync) => T): T => withDatabase(dataDir, read);
   beforeEach(() => {
     dataDir = newDataDir();
     copyFileSync(new URL(`golden/store-${schema}.golden.sqlite`, import.meta.url), databasePathOf(dataDir));
@@ -356,11 +350,7 @@ describe('a store of an earlier release', () => {
   });
   afterEach(() => rmSync(dataDir, { recursive: true }));
   const open = () => startKms({ dataDir, kek: hex(file.kek).toString('base64') });
-  const change = (sql: string) => {
-    const database = new DatabaseSync(databasePathOf(dataDir), { timeout: 5_000 });
-    database.exec(sql);
-    database.close();
-  };
+  const change = (sql: string) => withDatabase(dataDir, (database) => database.exec(sql));
   const codeOf = async (kms: TestKms, name: string) =>
     (await (await KeyCalls.of(kms)).export(name)).json().code;
   const [sound] = file.keys;

@@ -9,13 +9,13 @@ import {
 } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { DatabaseSync } from 'node:sqlite';
+import type { DatabaseSync } from 'node:sqlite';
 import { type ExportedKey, exportedKeySchema, keyDetailSchema } from '@bundoc/shared/contract/keys';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { verifyChain } from '../src/audit/chain.ts';
 import { KeyVerification } from '../src/audit/verify-keys.ts';
 import type { Inventory } from '../src/recovery/inventory.ts';
-import { databasePathOf } from '../src/store/sqlite.ts';
+import { withDatabase } from './support/database.ts';
 import { FaultyStore } from './support/faulty-store.ts';
 import { newDataDir, newKek, startKms, type TestKms } from './support/kms.ts';
 import { edit, KeyCalls } from './support/lifecycle.ts';
@@ -494,12 +494,13 @@ describe('a key in a store', () => {
     });
     const changes = `instr(detail, '"revision":') > 0`;
     const index = `CREATE INDEX audit_key_changes ON audit (key, seq) WHERE ${changes}`;
-    const database = new DatabaseSync(databasePathOf(kms.dataDir), { defensive: false });
-    database.exec(
-      `DROP INDEX audit_key_changes; ${index} AND action <> 'key.destroy'; PRAGMA writable_schema = ON`,
-    );
-    database.prepare(`UPDATE sqlite_schema SET sql = ? WHERE name = 'audit_key_changes'`).run(index);
-    database.close();
+    const hide = (database: DatabaseSync) => {
+      database.exec(
+        `DROP INDEX audit_key_changes; ${index} AND action <> 'key.destroy'; PRAGMA writable_schema = ON`,
+      );
+      database.prepare(`UPDATE sqlite_schema SET sql = ? WHERE name = 'audit_key_changes'`).run(index);
+    };
+    withDatabase(kms.dataDir, hide, { defensive: false });
     const again = await startKms({ dataDir: kms.dataDir, kek: kms.kek });
     services.push(again);
     expect((await (await KeyCalls.of(again)).export(NAME)).status).toBe(200);

@@ -1,5 +1,4 @@
 import { createSecretKey, randomBytes } from 'node:crypto';
-import { DatabaseSync } from 'node:sqlite';
 import { keyCheckValue } from '@bundoc/shared/aead';
 import {
   type ExportedKey,
@@ -12,9 +11,9 @@ import {
 import { AppError } from '@bundoc/shared/errors';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { keyChangeDraft, withDigests } from '../src/audit/key-record.ts';
-import { databasePathOf } from '../src/store/sqlite.ts';
 import { parseKekRing } from '../src/vault/kek-provider.ts';
 import { kekIdOf, Vault } from '../src/vault/vault.ts';
+import { withDatabase } from './support/database.ts';
 import { FaultyStore } from './support/faulty-store.ts';
 import { newKek, startKms, type TestKms } from './support/kms.ts';
 
@@ -49,11 +48,7 @@ describe('rotation', () => {
     (await kms.internal(`/v1/export/${NAME}${query}`, { token })).json().code;
   const recordsOf = async (action: string) =>
     (await kms.records()).filter((record) => record.action === action);
-  const edit = (sql: string) => {
-    const database = new DatabaseSync(databasePathOf(kms.dataDir), { timeout: 5_000 });
-    database.exec(sql);
-    database.close();
-  };
+  const edit = (sql: string) => withDatabase(kms.dataDir, (database) => database.exec(sql));
   const dekOf = (key: ExportedKey) => Buffer.from(key.key_material_b64, 'base64');
   /** Material, check value and wrapped bytes belong to each other and to the version. */
   const expectConsistent = (key: ExportedKey) => {

@@ -1,14 +1,13 @@
 import { createSecretKey } from 'node:crypto';
 import { readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { DatabaseSync } from 'node:sqlite';
 import { inspect } from 'node:util';
 import { exportedKeySchema } from '@bundoc/shared/contract/keys';
 import { issuedTokenSchema } from '@bundoc/shared/contract/tokens';
 import { AppError } from '@bundoc/shared/errors';
 import { expect, test } from 'vitest';
 import { encryptionKeyOf } from '../src/cipher/ciphertext.ts';
-import { databasePathOf } from '../src/store/sqlite.ts';
+import { withDatabase } from './support/database.ts';
 import { FaultyStore } from './support/faulty-store.ts';
 import type { Answer, Call } from './support/http.ts';
 import { newKek, startKms } from './support/kms.ts';
@@ -132,12 +131,12 @@ test('no KEK, no DEK, no token and no signing seed is in any log line, error, me
     '/nothing',
   ])
     await ask('api', path, { token });
-  const database = new DatabaseSync(databasePathOf(kms.dataDir), { timeout: 5_000 });
-  database.exec(
-    `UPDATE key_versions SET wrapped = zeroblob(69) WHERE key_id = (SELECT id FROM keys WHERE name = 'b-dek');
-     UPDATE key_versions SET kcv = '' WHERE key_id = (SELECT id FROM keys WHERE name = 'c-dek')`,
+  withDatabase(kms.dataDir, (database) =>
+    database.exec(
+      `UPDATE key_versions SET wrapped = zeroblob(69) WHERE key_id = (SELECT id FROM keys WHERE name = 'b-dek');
+       UPDATE key_versions SET kcv = '' WHERE key_id = (SELECT id FROM keys WHERE name = 'c-dek')`,
+    ),
   );
-  database.close();
   for (const name of ['b-dek', 'c-dek', 'none-dek']) {
     await ask('internal', `/v1/export/${name}`, { token });
     await ask('internal', `/v1/export/${name}?version=1`, { token });

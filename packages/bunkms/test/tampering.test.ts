@@ -1,8 +1,8 @@
-import { DatabaseSync } from 'node:sqlite';
+import type { DatabaseSync } from 'node:sqlite';
 import { keyDetailSchema, keyPageSchema } from '@bundoc/shared/contract/keys';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { KeyVerification } from '../src/audit/verify-keys.ts';
-import { databasePathOf } from '../src/store/sqlite.ts';
+import { withDatabase } from './support/database.ts';
 import { startKms, type TestKms } from './support/kms.ts';
 import { edit, infoIn, KeyCalls } from './support/lifecycle.ts';
 
@@ -19,15 +19,7 @@ interface Rows {
 type Row = Record<string, string | number | null | Uint8Array>;
 
 function withoutForeignKeys<T>(kms: TestKms, use: (database: DatabaseSync) => T): T {
-  const database = new DatabaseSync(databasePathOf(kms.dataDir), {
-    timeout: 5_000,
-    enableForeignKeyConstraints: false,
-  });
-  try {
-    return use(database);
-  } finally {
-    database.close();
-  }
+  return withDatabase(kms.dataDir, use, { enableForeignKeyConstraints: false });
 }
 
 function rowsOf(kms: TestKms): Rows {
@@ -180,12 +172,13 @@ describe('a key whose record was touched behind the service', () => {
     expect(await damagedKeys()).toEqual([NAME]);
     const changes = `instr(detail, '"revision":') > 0`;
     const index = `CREATE INDEX audit_key_changes ON audit (key, seq) WHERE ${changes}`;
-    const database = new DatabaseSync(databasePathOf(kms.dataDir), { timeout: 5_000, defensive: false });
-    database.exec(
-      `DROP INDEX audit_key_changes; ${index} AND action <> 'key.disable'; PRAGMA writable_schema = ON`,
-    );
-    database.prepare(`UPDATE sqlite_schema SET sql = ? WHERE name = 'audit_key_changes'`).run(index);
-    database.close();
+    const hide = (database: DatabaseSync) => {
+      database.exec(
+        `DROP INDEX audit_key_changes; ${index} AND action <> 'key.disable'; PRAGMA writable_schema = ON`,
+      );
+      database.prepare(`UPDATE sqlite_schema SET sql = ? WHERE name = 'audit_key_changes'`).run(index);
+    };
+    withDatabase(kms.dataDir, hide, { defensive: false });
     await using again = await startKms({ dataDir: kms.dataDir, kek: kms.kek });
     // Whoever goes so far is obeyed, until somebody verifies.
     expect((await (await KeyCalls.of(again)).export(NAME)).status).toBe(200);

@@ -72,6 +72,28 @@ export class ProjectCipher {
     return dek === undefined ? undefined : deriveKey(dek, 'bundoc/catalog/v1', snapshotId);
   }
 
+  /** The key of one cursor; undefined for a version that is not live. */
+  cursorKey(version: number, salt: Buffer): KeyObject | undefined {
+    const dek = this.#deks.get(version);
+    return dek === undefined ? undefined : deriveKey(dek, 'bundoc/cursor/v1', salt);
+  }
+
+  /** True for a version that is live. */
+  hasVersion(version: number): boolean {
+    return this.#deks.has(version);
+  }
+
+  /** The key of one other purpose, which `info` names; undefined for a version that is not live. */
+  subkey(version: number, info: string): KeyObject | undefined {
+    const dek = this.#deks.get(version);
+    return dek === undefined ? undefined : deriveKey(dek, info);
+  }
+
+  /** A key for tokens of one kind: as the names of documents, they stay the same when the DEK rotates. */
+  tokenKey(info: string): KeyObject {
+    return deriveKey(this.#nameKey, info);
+  }
+
   /**
    * `nonce(12) | ciphertext | tag(16)`: the whole content of a document file, under the current version.
    *

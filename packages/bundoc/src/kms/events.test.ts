@@ -99,6 +99,21 @@ describe('the events of BunKMS', () => {
     expect(events.isLive).toBe(true);
   });
 
+  it('are not called live before all that was revoked earlier has been told', async () => {
+    const { say, events, lines } = start();
+    const revoked = { jti: FAMILY, family: FAMILY, expires_at: '2026-01-01T00:00:00.000Z' };
+    await say(RESET);
+    expect(events.isLive).toBe(false);
+    await say(
+      'event: heartbeat\ndata: {}\n\n',
+      'event: key.rotate\ndata: {"name":"a-dek","version":2}\n\n',
+      `event: token.revoke\ndata: ${JSON.stringify(revoked)}\n\n`,
+    );
+    expect([events.isLive, lines]).toEqual([false, []]);
+    await say(beat('1:a'));
+    expect([events.isLive, lines.length]).toEqual([true, 1]);
+  });
+
   it('may come in pieces of any size', async () => {
     const { seen, say } = start();
     await say(...rotate('1:a', 'p-dek'), ...rotate('2:b', 'q-dek'));
@@ -160,7 +175,7 @@ describe('the events of BunKMS', () => {
 
   it('are missed once in the log, however long they are gone', async () => {
     const { streams, lines, goOn, say, end } = start();
-    await say(RESET);
+    await say(RESET, beat('1:a'));
     streams.failure = new Error('refused');
     await end();
     for (let n = 0; n < 5; n++) await goOn();

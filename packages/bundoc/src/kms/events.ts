@@ -43,7 +43,7 @@ export class KmsEvents implements AsyncDisposable {
     this.#running = this.#run(this.#stopping.signal);
   }
 
-  /** True while a stream is open and says something. */
+  /** True while a stream is open that has told everything up to a place: behind a `reset` that includes the revoked tokens. */
   get isLive(): boolean {
     return this.#isLive;
   }
@@ -94,12 +94,13 @@ export class KmsEvents implements AsyncDisposable {
 
   #take({ id, event: type, data }: EventSourceMessage): void {
     const event = this.#read(type, data);
+    if (event?.type === 'reset') this.#lastEventId = undefined;
+    if (event !== undefined && event.type !== 'heartbeat') this.#options.onEvent(event);
+    if (id === undefined) return;
+    this.#lastEventId = id;
     if (!this.#isLive) this.#options.logger.info('events come from BunKMS');
     this.#isLive = true;
     this.#isTold = false;
-    if (event?.type === 'reset') this.#lastEventId = undefined;
-    if (event !== undefined && event.type !== 'heartbeat') this.#options.onEvent(event);
-    if (id !== undefined) this.#lastEventId = id;
   }
 
   /** @returns undefined for an event of a kind that this release does not know. */

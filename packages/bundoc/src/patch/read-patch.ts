@@ -18,6 +18,9 @@ export type PatchKind = (typeof PATCH_TYPES)[keyof typeof PATCH_TYPES];
 /** Operations of one JSON Patch. Each may move all items of an array, so their number bounds the work. */
 export const PATCH_OPERATIONS_MAX = 500;
 
+/** What a merge patch of a document is (RFC 7396): `null` takes a member away. */
+export const mergePatchSchema = z.looseObject({});
+
 /**
  * A patch that was found sound. Applied to the own members of a document, as an object, it gives those that the document shall have.
  *
@@ -30,7 +33,8 @@ const operationSchema = z.discriminatedUnion('op', [
   z.object({ op: z.literal('remove'), path: jsonPointerSchema }),
   z.object({ op: z.enum(['move', 'copy']), from: jsonPointerSchema, path: jsonPointerSchema }),
 ]);
-const operationsSchema = z
+/** What a JSON Patch holds (RFC 6902). */
+export const operationsSchema = z
   .array(operationSchema)
   .max(PATCH_OPERATIONS_MAX, `must have at most ${PATCH_OPERATIONS_MAX} operations`);
 

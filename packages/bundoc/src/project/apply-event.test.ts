@@ -12,6 +12,7 @@ function effectsOf(event: KmsEvent): string[] {
     keys: { revalidate: note('revalidate'), revalidateAll: note('revalidate all'), evict: note('evict') },
     instances: { sweep: note('sweep') },
     revoked: { add: note('revoke') },
+    feed: { end: note('end feed of') },
   });
   return effects;
 }
@@ -19,7 +20,11 @@ function effectsOf(event: KmsEvent): string[] {
 describe('an event of BunKMS', () => {
   it.each(KEY_EVENTS)('%s has its effect on the project of the key', (type) => {
     const effects =
-      type === 'key.rotate' ? ['revalidate p'] : type === 'key.enable' ? [] : ['evict p', 'sweep'];
+      type === 'key.rotate'
+        ? ['revalidate p']
+        : type === 'key.enable'
+          ? []
+          : ['evict p', 'sweep', 'end feed of p'];
     expect(effectsOf({ type, name: 'p-dek' })).toEqual(effects);
     expect(effectsOf({ type, name: 'no-project' })).toEqual([]);
   });

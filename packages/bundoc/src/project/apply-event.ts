@@ -8,13 +8,15 @@ export interface EventTargets {
   readonly keys: Pick<KeyCache, 'revalidate' | 'revalidateAll' | 'evict'>;
   readonly instances: Pick<InstanceManager, 'sweep'>;
   readonly revoked: Pick<RevokedTokens, 'add'>;
+  /** Those that wait for the changes of a project. */
+  readonly feed: { end(project: string): void };
 }
 
 /**
  * Lets what happened at BunKMS take effect here. A key that may have lost its use is dropped at once, and with it
  * the projects that are open under it; requests under way end as they began.
  */
-export function applyEvent(event: KmsEvent, { keys, instances, revoked }: EventTargets): void {
+export function applyEvent(event: KmsEvent, { keys, instances, revoked, feed }: EventTargets): void {
   switch (event.type) {
     case 'token.revoke':
       revoked.add(event);
@@ -33,6 +35,7 @@ export function applyEvent(event: KmsEvent, { keys, instances, revoked }: EventT
       else {
         keys.evict(project);
         instances.sweep();
+        feed.end(project);
       }
     }
   }

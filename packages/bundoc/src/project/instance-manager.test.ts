@@ -13,7 +13,7 @@ import { ProjectFolders } from './project-folder.ts';
 
 const TTL_MS = 900_000;
 
-function start(options: { hotMax?: number; idleTtlMs?: number } = {}) {
+function start(options: { hotMax?: number; idleTtlMs?: number; othersWrite?: boolean } = {}) {
   const clock = new FakeClock();
   const service = new FakeKeyService(clock);
   const keys = new KeyCache({ keys: service, clock, ttlMs: TTL_MS });
@@ -264,5 +264,65 @@ describe('InstanceManager', () => {
     await expect.poll(closings).toBe(1);
     service.failure = new AppError('kms_unavailable');
     await expect(write('p', 'c')).rejects.toMatchObject({ code: 'kms_unavailable' });
+  });
+
+  describe('waiting for a change', () => {
+    const never = new AbortController().signal;
+
+    it('keeps no project open, and ends with the write of whoever opens it again', async () => {
+      const { clock, manager, write, closings } = start({ idleTtlMs: 1_000 });
+      await write('p');
+      const waiting = manager.waitForChange('p', 1, never);
+      clock.advance(1_000);
+      manager.sweep();
+      await expect.poll(closings).toBe(1);
+      expect(manager.size).toBe(0);
+      await write('p', 'b');
+      expect(await waiting).toBe(true);
+    });
+
+    it('does not end when the project is opened and nothing has changed', async () => {
+      const { clock, manager, write, closings } = start({ idleTtlMs: 1_000 });
+      await write('p');
+      const stop = new AbortController();
+      const waiting = manager.waitForChange('p', 1, stop.signal);
+      clock.advance(1_000);
+      manager.sweep();
+      await expect.poll(closings).toBe(1);
+      {
+        using lease = await manager.acquire('p', 'existing');
+        expect(await lease?.store.position()).toBe(1);
+      }
+      await settle();
+      stop.abort();
+      expect(await waiting).toBe(false);
+    });
+
+    it('ends when the signal says so, whether the project is open or not', async () => {
+      const { manager, write } = start();
+      await write('p');
+      const stop = new AbortController();
+      const both = [
+        manager.waitForChange('p', 1, stop.signal),
+        manager.waitForChange('closed', 0, stop.signal),
+      ];
+      await settle();
+      stop.abort();
+      expect(await Promise.all(both)).toEqual([false, false]);
+      expect(await manager.waitForChange('p', 0, stop.signal)).toBe(false);
+    });
+
+    it('opens a closed project that others may have written to', async () => {
+      const { clock, manager, write, closings, openings } = start({ idleTtlMs: 1_000, othersWrite: true });
+      await write('p');
+      const stop = new AbortController();
+      const waiting = manager.waitForChange('p', 1, stop.signal);
+      clock.advance(1_000);
+      manager.sweep();
+      await expect.poll(closings).toBe(1);
+      await expect.poll(openings, { timeout: 5_000 }).toBe(2);
+      stop.abort();
+      expect(await waiting).toBe(false);
+    });
   });
 });

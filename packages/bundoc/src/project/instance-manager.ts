@@ -3,9 +3,10 @@ import type { ProjectFile } from '@bundoc/shared/contract/project-file';
 import { AppError } from '@bundoc/shared/errors';
 import type { Logger } from '@bundoc/shared/logger';
 import type { ProjectCipher } from '../cipher/project-cipher.ts';
+import { type Cursors, cursorsOf } from '../cipher/sealed-cursor.ts';
 import { KeyedMutex } from '../keyed-mutex.ts';
 import type { LeasedKey } from '../kms/port.ts';
-import type { ProjectStore } from '../storage/port.ts';
+import type { Position, ProjectStore } from '../storage/port.ts';
 import type { KeyCache } from './key-cache.ts';
 import type { OpenedFolder, ProjectFolders } from './project-folder.ts';
 
@@ -20,20 +21,26 @@ export interface InstanceManagerOptions {
   readonly hotMax?: number;
   /** How long a project stays open unused, milliseconds. */
   readonly idleTtlMs?: number;
+  /** Whether other processes write to the same storage, so that a project which is closed here may change. */
+  readonly othersWrite?: boolean;
 }
 
 /** An open project, held until disposed: `using lease = await manager.acquire(…)`. */
 export interface InstanceLease extends Disposable {
   readonly store: ProjectStore;
+  readonly cursors: Cursors;
 }
 
 /** How long a caller waits for room among the open projects. */
 const WAIT_FOR_ROOM_MS = 4_500;
+/** How long a project that others may write to stays closed while somebody waits for its changes. */
+const REOPEN_MS = 1_000;
 
 /** One open project. It is retired as soon as its key may not be used any more, and closed when its last user left. */
 class ProjectInstance {
   readonly project: string;
   readonly store: ProjectStore;
+  readonly cursors: Cursors;
   file: ProjectFile;
   /** The current version; replaced when its lease is. */
   key: LeasedKey;
@@ -43,10 +50,13 @@ class ProjectInstance {
   lastUsed: Instant;
   /** Used without a lease since it was last looked at for being idle: two clocks are too much for each read. */
   wasUsed = false;
+  /** Ends the waits for a change when the instance is retired. */
+  readonly waits = new Set<() => void>();
 
   constructor(project: string, opened: OpenedFolder, store: ProjectStore, now: Instant) {
     this.project = project;
     this.store = store;
+    this.cursors = cursorsOf(project, opened.cipher);
     this.file = opened.file;
     const [current, ...others] = opened.keys;
     this.key = current;
@@ -73,6 +83,8 @@ export class InstanceManager implements AsyncDisposable {
   readonly #closing = new Map<string, PromiseWithResolvers<void>>();
   readonly #openings = new KeyedMutex();
   readonly #waitingForRoom = new Set<() => void>();
+  /** Those that wait until a project is opened. */
+  readonly #waitingToOpen = new Map<string, Set<() => void>>();
   #opening = 0;
   #closed = false;
 
@@ -112,6 +124,24 @@ export class InstanceManager implements AsyncDisposable {
     if (instance === undefined) return undefined;
     instance.wasUsed = true;
     return instance.store;
+  }
+
+  /**
+   * Waits until something behind `after` is committed in a project. No project is kept open, or kept from closing, by it: while it is
+   * closed, whoever opens it ends the wait.
+   *
+   * @returns false when the signal was aborted.
+   * @throws AppError of {@link acquire} where others write and the project cannot be opened any more.
+   */
+  async waitForChange(project: string, after: Position, signal: AbortSignal): Promise<boolean> {
+    while (!signal.aborted) {
+      const instance = this.#hot.get(project);
+      if (instance !== undefined) {
+        const position = await this.#waitInStore(instance, after, signal);
+        if (position !== undefined) return true;
+      } else await this.#waitToOpen(project, signal);
+    }
+    return false;
   }
 
   /** Closes what is idle or has lost its key. To be called every second or so. */
@@ -219,6 +249,7 @@ export class InstanceManager implements AsyncDisposable {
       if (this.#closed) throw new AppError('overloaded', { detail: 'the server is stopping' });
       this.#hot.set(project, instance);
       this.#latest = instance;
+      for (const wake of this.#waitingToOpen.get(project) ?? []) wake();
       return instance;
     } catch (error) {
       logger.warn({ err: error, project }, 'a project cannot be opened');
@@ -227,6 +258,45 @@ export class InstanceManager implements AsyncDisposable {
       this.#opening--;
       this.#announceRoom();
     }
+  }
+
+  /** Until there is a change, the signal is aborted, or the instance is retired. */
+  async #waitInStore(
+    { store, waits }: ProjectInstance,
+    after: Position,
+    signal: AbortSignal,
+  ): Promise<Position | undefined> {
+    const stop = new AbortController();
+    const end = () => stop.abort();
+    waits.add(end);
+    signal.addEventListener('abort', end);
+    try {
+      return await store.waitForChange(after, stop.signal);
+    } finally {
+      waits.delete(end);
+      signal.removeEventListener('abort', end);
+    }
+  }
+
+  /** Until somebody opens the project, or the signal is aborted. Where others write, it is opened after a pause. */
+  async #waitToOpen(project: string, signal: AbortSignal): Promise<void> {
+    const opened = Promise.withResolvers<void>();
+    const wake = () => opened.resolve();
+    const waiting = this.#waitingToOpen.get(project) ?? new Set();
+    this.#waitingToOpen.set(project, waiting.add(wake));
+    signal.addEventListener('abort', wake);
+    const timer = this.#options.othersWrite === true ? setTimeout(wake, REOPEN_MS) : undefined;
+    try {
+      await opened.promise;
+    } finally {
+      clearTimeout(timer);
+      waiting.delete(wake);
+      if (waiting.size === 0) this.#waitingToOpen.delete(project);
+      signal.removeEventListener('abort', wake);
+    }
+    if (timer === undefined || signal.aborted || this.#hot.has(project)) return;
+    using lease = await this.acquire(project, 'existing');
+    if (lease === undefined) throw new AppError('project_not_found');
   }
 
   /** Takes one of the places for open projects: closes the unused one of longest ago, or waits until there is one. */
@@ -262,6 +332,7 @@ export class InstanceManager implements AsyncDisposable {
     let released = false;
     return {
       store: instance.store,
+      cursors: instance.cursors,
       [Symbol.dispose]: () => {
         if (released) return;
         released = true;
@@ -284,6 +355,7 @@ export class InstanceManager implements AsyncDisposable {
     if (this.#hot.get(instance.project) !== instance) return;
     this.#hot.delete(instance.project);
     if (this.#latest === instance) this.#latest = undefined;
+    for (const end of instance.waits) end();
     this.#closing.set(instance.project, Promise.withResolvers());
     if (instance.users === 0) this.#close(instance);
   }

@@ -6,9 +6,9 @@ import { validate } from '@bundoc/shared/http/validate';
 import type { FastifyReply, FastifyRequest } from 'fastify';
 import { z } from 'zod';
 
-const projectPathSchema = z.object({ project: projectIdSchema });
-const collectionPathSchema = projectPathSchema.extend({ collection: collectionNameSchema });
-const documentPathSchema = collectionPathSchema.extend({ id: documentIdSchema });
+export const projectPathSchema = z.object({ project: projectIdSchema });
+export const collectionPathSchema = projectPathSchema.extend({ collection: collectionNameSchema });
+export const documentPathSchema = collectionPathSchema.extend({ id: documentIdSchema });
 const noQuerySchema = z.strictObject({});
 
 export type ProjectPath = z.infer<typeof projectPathSchema>;

@@ -1,25 +1,71 @@
-import type { BatchAnswer } from '@bundoc/shared/contract/batch';
+import { type BatchAnswer, batchAnswerSchema, batchSchema } from '@bundoc/shared/contract/batch';
 import type { FieldFault } from '@bundoc/shared/contract/problem';
 import { AppError } from '@bundoc/shared/errors';
 import { requireScope } from '@bundoc/shared/grants';
 import type { BearerAuth } from '@bundoc/shared/http/bearer-auth';
+import { describe, jsonBody } from '@bundoc/shared/openapi/description';
 import type { FastifyInstance } from 'fastify';
 import type { BatchOperation } from '../batch/operation.ts';
 import { type BatchLimits, readBatch } from '../batch/read-batch.ts';
 import type { Batches } from '../service/batches.ts';
 import type { WriteResult } from '../storage/port.ts';
 import { type FailedWrite, PreconditionsFailed } from '../storage/precondition.ts';
-import { claimsOf, guardProject, projectPath } from './access.ts';
+import { claimsOf, guardProject, projectPath, projectPathSchema } from './access.ts';
 import { bodyOf } from './body.ts';
-import { commitOptions } from './idempotency.ts';
+import { projectAccess, WRITE_REFUSALS } from './descriptions.ts';
+import { commitOptions, idempotencyHeaders } from './idempotency.ts';
 import { etagOf, ifMatchOfBody } from './preconditions.ts';
 
+const EXAMPLE_PATH = { project: 'project-a' };
 export const BATCH_PATH = '/v1/projects/:project/batch';
 
 export interface BatchRouteLimits extends BatchLimits {
   /** Bytes of a whole batch. */
   readonly batchBytesMax: number;
 }
+
+const DESCRIPTION = describe({
+  id: 'writeBatch',
+  tag: 'documents',
+  summary: 'Write several documents, all or none',
+  description:
+    'Each operation is on a document of its own. When any precondition does not hold, `errors` of the refusal lists every one that does not, with the `etag` that the document has. ' +
+    'A `patch` needs `docs:read` as well.',
+  access: projectAccess('docs:write'),
+  params: projectPathSchema,
+  headers: idempotencyHeaders,
+  body: jsonBody(batchSchema),
+  answers: { 200: { description: 'Written; a result for each operation', schema: batchAnswerSchema } },
+  refusals: [
+    ...WRITE_REFUSALS,
+    ...(['precondition_failed', 'invalid_patch', 'patch_test_failed', 'patch_inapplicable'] as const),
+  ],
+  examples: {
+    several: {
+      params: EXAMPLE_PATH,
+      body: {
+        operations: [
+          { op: 'create', collection: 'notes', document: { title: 'Hello' } },
+          { op: 'put', collection: 'drafts', id: 'first', document: { title: 'Hello' } },
+          { op: 'patch', collection: 'notes', id: 'first', merge: { title: 'Hello again' }, if_match: '*' },
+        ],
+      },
+      status: 200,
+    },
+    refused: {
+      summary: 'Refused as a whole, since one of the documents exists',
+      params: EXAMPLE_PATH,
+      body: {
+        operations: [
+          { op: 'create', collection: 'notes', id: 'first', document: { title: 'Hello' } },
+          { op: 'put', collection: 'notes', id: 'second', document: { title: 'Hello' } },
+        ],
+      },
+      status: 412,
+    },
+    nothing: { params: EXAMPLE_PATH, body: { operations: [] }, status: 400 },
+  },
+});
 
 /** Several writes of a project, all or none. */
 export function registerBatch(
@@ -30,7 +76,7 @@ export function registerBatch(
 ): void {
   app.post(
     BATCH_PATH,
-    { onRequest: guardProject(auth, 'docs:write'), bodyLimit: limits.batchBytesMax },
+    { onRequest: guardProject(auth, 'docs:write'), bodyLimit: limits.batchBytesMax, config: DESCRIPTION },
     async (request): Promise<BatchAnswer> => {
       const { project } = projectPath(request);
       const operations = readBatch(bodyOf(request), limits, ifMatchOfBody);

@@ -1,10 +1,14 @@
+import { idempotencyKeySchema } from '@bundoc/shared/contract/headers';
 import { AppError } from '@bundoc/shared/errors';
 import type { FastifyRequest } from 'fastify';
+import { z } from 'zod';
 import type { CommitOptions } from '../storage/port.ts';
 import { shortHash } from '../storage/short-hash.ts';
 import { subjectOf } from './access.ts';
 
-const KEY = /^[\x21-\x7e]{1,255}$/;
+/** The header of every write. */
+export const idempotencyHeaders = z.object({ 'idempotency-key': idempotencyKeySchema.optional() });
+
 /** What of a request decides what it does, besides its path, method and body. */
 const HEADERS_THAT_MATTER = ['if-match', 'if-none-match'] as const;
 
@@ -17,7 +21,7 @@ const HEADERS_THAT_MATTER = ['if-match', 'if-none-match'] as const;
 export function commitOptions(request: FastifyRequest): CommitOptions {
   const key = request.headers['idempotency-key'];
   if (key === undefined) return {};
-  if (typeof key !== 'string' || !KEY.test(key))
+  if (typeof key !== 'string' || !idempotencyKeySchema.safeParse(key).success)
     throw new AppError('invalid_request', {
       errors: [{ path: 'headers.idempotency-key', message: 'must be 1 to 255 visible ASCII characters' }],
     });

@@ -1,5 +1,7 @@
 import { requireScope } from '@bundoc/shared/grants';
 import type { BearerAuth } from '@bundoc/shared/http/bearer-auth';
+import { describe } from '@bundoc/shared/openapi/description';
+import { METRICS_ANSWER } from '@bundoc/shared/openapi/metrics-answer';
 import type { FastifyInstance } from 'fastify';
 import type { Registry } from 'prom-client';
 
@@ -8,6 +10,14 @@ export function registerMetrics(app: FastifyInstance, registry: Registry, auth: 
   app.get(
     '/metrics',
     {
+      config: describe({
+        id: 'metrics',
+        tag: 'service',
+        summary: 'Metrics for Prometheus',
+        access: { kind: 'token', scopes: ['docs:admin'] },
+        answers: { 200: METRICS_ANSWER },
+        examples: { scrape: { status: 200 } },
+      }),
       onRequest: async (request) => {
         requireScope(await auth.authenticate(request), 'docs:admin');
       },

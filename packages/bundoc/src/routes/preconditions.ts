@@ -1,9 +1,7 @@
 import type { IncomingHttpHeaders } from 'node:http';
+import { ENTITY_TAGS_MAX } from '@bundoc/shared/contract/headers';
 import { AppError } from '@bundoc/shared/errors';
 import type { Precondition } from '../storage/port.ts';
-
-/** Entity tags of one header, at most. */
-const TAGS_MAX = 32;
 
 /** The strong entity tag of a revision (RFC 9110, section 8.8.3). */
 export function etagOf(rev: string): string {
@@ -71,7 +69,7 @@ function tagsOf(name: string, value: string): '*' | readonly string[] {
 function parseTags(value: string): '*' | readonly string[] | { readonly fault: string } {
   if (value.trim() === '*') return '*';
   const tags = value.split(',').map((tag) => /^\s*(?:W\/)?"([\x21\x23-\x7e]*)"\s*$/.exec(tag)?.[1]);
-  if (tags.length > TAGS_MAX) return { fault: `must have at most ${TAGS_MAX} entity tags` };
+  if (tags.length > ENTITY_TAGS_MAX) return { fault: `must have at most ${ENTITY_TAGS_MAX} entity tags` };
   if (!tags.every((tag) => tag !== undefined)) return { fault: 'must be * or entity tags in double quotes' };
   return tags;
 }

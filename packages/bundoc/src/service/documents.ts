@@ -5,11 +5,9 @@ import { KeyedMutex } from '../keyed-mutex.ts';
 import { type PatchKind, readPatch } from '../patch/read-patch.ts';
 import type { InstanceManager } from '../project/instance-manager.ts';
 import type {
-  ChangePage,
   CommitOptions,
   DocumentPage,
   ListQuery,
-  Position,
   Precondition,
   StoredDocument,
   Write,
@@ -147,13 +145,6 @@ export class Documents {
     using lease = await this.#instances.acquire(project, 'existing');
     if (lease === undefined) throw new AppError('project_not_found');
     return await lease.store.list(query);
-  }
-
-  /** What changed behind a position. @throws AppError `position_gone`, `project_not_found`, and those of the store. */
-  async changes(project: string, after: Position, limit: number, horizon?: Position): Promise<ChangePage> {
-    using lease = await this.#instances.acquire(project, 'existing');
-    if (lease === undefined) throw new AppError('project_not_found');
-    return await lease.store.changes(after, limit, horizon);
   }
 
   async #put(

@@ -55,9 +55,15 @@ export interface ListQuery {
   readonly bytesMax: number;
 }
 
+/** A document of a page. */
+export interface ListedDocument extends StoredDocument {
+  /** Of its creation: a page after it begins with the next document. */
+  readonly position: Position;
+}
+
 export interface DocumentPage {
   /** In the order of their creation. */
-  readonly documents: readonly StoredDocument[];
+  readonly documents: readonly ListedDocument[];
   /** Ids of documents of this page whose stored bytes do not open. */
   readonly unreadable: readonly string[];
   /** Where the next page begins; undefined when this was the last. */

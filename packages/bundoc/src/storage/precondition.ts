@@ -1,5 +1,5 @@
 import { AppError } from '@bundoc/shared/errors';
-import type { Precondition } from './port.ts';
+import type { Precondition, Write } from './port.ts';
 
 /** A write of a commit whose precondition does not hold. */
 export interface FailedWrite {
@@ -17,6 +17,25 @@ export class PreconditionsFailed extends AppError {
     super('precondition_failed');
     this.failed = failed;
   }
+}
+
+/**
+ * The refusal of a commit whose write at `first` is known to fail: with all behind it that do, too.
+ *
+ * @param revAt the revision of a write's document, as the writes before `first` leave it; undefined for an absent one.
+ */
+export function preconditionsFailed(
+  writes: readonly Write[],
+  first: number,
+  revAt: (index: number) => string | undefined,
+): PreconditionsFailed {
+  const failed: FailedWrite[] = [];
+  for (const [index, { precondition }] of writes.entries()) {
+    if (index < first) continue;
+    const rev = revAt(index);
+    if (!holds(precondition, rev)) failed.push({ index, rev });
+  }
+  return new PreconditionsFailed(failed);
 }
 
 /** @throws AppError `precondition_failed`. `rev` is undefined for an absent document. */

@@ -5,7 +5,7 @@ import { type ChainHead, GENESIS, verifyChain } from '../audit/chain.ts';
 import { KeyVerification } from '../audit/verify-keys.ts';
 import { readAuditCopy, startOfCopy } from '../recovery/audit-copy.ts';
 import { FileDamaged } from '../recovery/errors.ts';
-import type { KmsStore } from '../store/port.ts';
+import { type AuditQuery, cursorOf, type KmsStore } from '../store/port.ts';
 import { CliFailure } from './errors.ts';
 import { withKms, withStore } from './open-kms.ts';
 import { createProgress, type Progress } from './progress.ts';
@@ -89,13 +89,27 @@ export interface ListOptions {
 /** Prints records of the audit chain, the oldest first. Needs no KEK: what is printed is not verified. */
 export async function listAudit(environment: Environment, options: ListOptions): Promise<void> {
   const { json, ...query } = options;
-  const { items, more } = await withStore(environment, (store) => store.listAudit(query));
+  const { items, next } = await withStore(environment, (store) => collect(store, query));
   if (json) {
-    console.log(JSON.stringify({ records: items, ...(more ? { next_after: items.at(-1)?.seq } : {}) }));
+    console.log(JSON.stringify({ records: items, ...(next === undefined ? {} : { next_after: next }) }));
     return;
   }
   for (const record of items) console.log(lineOf(record));
-  if (more) console.error(`bunkms: there are more: --after ${items.at(-1)?.seq}`);
+  if (next !== undefined) console.error(`bunkms: there are more: --after ${next}`);
+}
+
+/** As many records as were asked for, however many pages of the store they lie in. */
+async function collect(
+  store: KmsStore,
+  query: AuditQuery,
+): Promise<{ readonly items: AuditRecord[]; readonly next: number | undefined }> {
+  const items: AuditRecord[] = [];
+  for (let { after } = query; ; ) {
+    const page = await store.listAudit({ ...query, after, limit: query.limit - items.length });
+    items.push(...page.items);
+    after = cursorOf(page, ({ seq }) => seq);
+    if (after === undefined || items.length === query.limit) return { items, next: after };
+  }
 }
 
 function lineOf({

@@ -12,7 +12,8 @@ const limit = z
   .regex(/^\d{1,4}$/, limitFault)
   .transform(Number)
   .pipe(z.number().min(1, limitFault).max(LIMIT_MAX, limitFault))
-  .default(LIMIT_DEFAULT);
+  .default(LIMIT_DEFAULT)
+  .meta({ type: 'integer', minimum: 1, maximum: LIMIT_MAX, default: LIMIT_DEFAULT });
 
 /** The cursor of lists of audit records: a place in the chain. */
 export const seqCursor = z

@@ -8,8 +8,8 @@ declare module 'fastify' {
   }
 }
 
-/** Route options of the few routes that a sealed service answers. */
-export const OPEN_WHILE_SEALED = { config: { openWhileSealed: true } } as const;
+/** Part of the `config` of the few routes that a sealed service answers. */
+export const OPEN_WHILE_SEALED = { openWhileSealed: true } as const;
 
 /** Makes everything else answer 503 `SEALED`, before it looks at the caller. */
 export function refuseWhileSealed(app: FastifyInstance): void {

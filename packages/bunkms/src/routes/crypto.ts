@@ -1,18 +1,24 @@
 import {
   CRYPTO_BODY_BYTES_MAX,
   ciphertextItemSchema,
+  ciphertextsSchema,
   cryptoBatchSchema,
   type Decrypted,
+  decryptAnswerSchema,
   type Encrypted,
+  encryptAnswerSchema,
   encryptItemSchema,
+  encryptSchema,
   type ItemFailure,
   type Rewrapped,
+  rewrapAnswerSchema,
 } from '@bundoc/shared/contract/crypto';
 import { PROBLEMS } from '@bundoc/shared/contract/problem';
 import type { Scope } from '@bundoc/shared/contract/tokens';
 import { AppError } from '@bundoc/shared/errors';
 import { type RequestPart, validate } from '@bundoc/shared/http/validate';
 import { parseJsonObject } from '@bundoc/shared/json/parse';
+import { describe, jsonBody, type RouteDescription } from '@bundoc/shared/openapi/description';
 import type { FastifyInstance } from 'fastify';
 import type { z } from 'zod';
 import type { Caller } from '../audit/caller.ts';
@@ -29,7 +35,7 @@ import {
   rewrapItems,
 } from '../service/crypto.ts';
 import type { ServiceGate } from '../services.ts';
-import { keyParamsSchema } from './keys.ts';
+import { KEY_REFUSALS, keyAccess, keyParamsSchema } from './key-requests.ts';
 
 interface Operation<Input, Item, Result, Answer> {
   readonly scope: Scope;
@@ -42,7 +48,18 @@ interface Operation<Input, Item, Result, Answer> {
     caller: Caller,
   ) => Promise<ItemResult<Result>[]>;
   readonly encode: (result: Result) => Answer;
+  readonly description: Pick<RouteDescription, 'summary' | 'description' | 'body' | 'answers' | 'examples'>;
 }
+
+const EXAMPLE_PARAMS = { name: 'project-a-dek' };
+/** Well-formed, and of a key that is not there. */
+const EXAMPLE_CIPHERTEXT = Buffer.alloc(77, 1).toString('base64');
+const NOT_OURS = { params: EXAMPLE_PARAMS, body: { ciphertext_b64: EXAMPLE_CIPHERTEXT }, status: 400 };
+const EXAMPLE_BATCH = {
+  params: EXAMPLE_PARAMS,
+  body: { items: [{ ciphertext_b64: EXAMPLE_CIPHERTEXT }] },
+  status: 200,
+};
 
 /** Encryption under keys that stay here. On both listeners: unlike an export, no key leaves. */
 export function registerCryptoRoutes(app: FastifyInstance, guards: Guards, services: ServiceGate): void {
@@ -52,7 +69,22 @@ export function registerCryptoRoutes(app: FastifyInstance, guards: Guards, servi
   ): void => {
     app.post<{ Body: Buffer | undefined }>(
       `/v1/${name}/:name`,
-      { onRequest: guards.keyInPath(operation.scope), bodyLimit: CRYPTO_BODY_BYTES_MAX },
+      {
+        onRequest: guards.keyInPath(operation.scope),
+        bodyLimit: CRYPTO_BODY_BYTES_MAX,
+        config: describe({
+          id: name,
+          tag: 'encryption',
+          ...operation.description,
+          access: keyAccess(operation.scope),
+          params: keyParamsSchema,
+          refusals: [
+            ...KEY_REFUSALS,
+            ...(['key_disabled', 'key_pending_deletion', 'rate_limited', 'audit_unavailable'] as const),
+            ...(name === 'encrypt' ? [] : (['decryption_failed', 'key_version_destroyed'] as const)),
+          ],
+        }),
+      },
       async (request) => {
         validate(noQuery, request.query, 'query');
         const { name: key } = validate(keyParamsSchema, request.params, 'params');
@@ -81,6 +113,25 @@ export function registerCryptoRoutes(app: FastifyInstance, guards: Guards, servi
       aad: bytesOf(aad_b64),
     }),
     run: encryptItems,
+    description: {
+      summary: 'Encrypt under the current version of a key',
+      description: 'One item, or a batch of at most 100; an item of a batch that fails does so alone.',
+      body: jsonBody(encryptSchema),
+      answers: { 200: { description: 'The ciphertexts', schema: encryptAnswerSchema } },
+      examples: {
+        one: {
+          params: EXAMPLE_PARAMS,
+          body: { plaintext_b64: 'SGVsbG8=', aad_b64: 'b3JkZXIgNDI=' },
+          status: 200,
+          answer: { ciphertext_b64: EXAMPLE_CIPHERTEXT, version: 1 },
+        },
+        batch: {
+          params: EXAMPLE_PARAMS,
+          body: { items: [{ plaintext_b64: 'SGVsbG8=' }, { plaintext_b64: 'V29ybGQ=' }] },
+          status: 200,
+        },
+      },
+    },
     encode: ({ ciphertext, version }): Encrypted => ({
       ciphertext_b64: ciphertext.toString('base64'),
       version,
@@ -91,6 +142,13 @@ export function registerCryptoRoutes(app: FastifyInstance, guards: Guards, servi
     item: ciphertextItemSchema,
     decode: ciphertextItemOf,
     run: decryptItems,
+    description: {
+      summary: 'Decrypt what was encrypted under a key',
+      description: 'With the AAD that it was made with. Every failure to open looks the same.',
+      body: jsonBody(ciphertextsSchema),
+      answers: { 200: { description: 'The plaintexts', schema: decryptAnswerSchema } },
+      examples: { ofAnotherKey: NOT_OURS, batch: EXAMPLE_BATCH },
+    },
     encode: ({ plaintext, version }): Decrypted => {
       const answer = { plaintext_b64: plaintext.toString('base64'), version };
       plaintext.fill(0);
@@ -103,6 +161,13 @@ export function registerCryptoRoutes(app: FastifyInstance, guards: Guards, servi
     item: ciphertextItemSchema,
     decode: ciphertextItemOf,
     run: rewrapItems,
+    description: {
+      summary: 'Bring ciphertexts to the current version of a key',
+      description: 'No plaintext leaves.',
+      body: jsonBody(ciphertextsSchema),
+      answers: { 200: { description: 'The ciphertexts', schema: rewrapAnswerSchema } },
+      examples: { ofAnotherKey: NOT_OURS, batch: EXAMPLE_BATCH },
+    },
     encode: ({ ciphertext, version, fromVersion }): Rewrapped => ({
       ciphertext_b64: ciphertext.toString('base64'),
       version,

@@ -1,12 +1,13 @@
 import { encodeExportedKey } from '@bundoc/shared/contract/exported-key';
-import { keyVersionParamSchema } from '@bundoc/shared/contract/keys';
+import { exportedKeySchema, keyVersionParamSchema } from '@bundoc/shared/contract/keys';
 import { validate } from '@bundoc/shared/http/validate';
+import { describe } from '@bundoc/shared/openapi/description';
 import type { FastifyInstance } from 'fastify';
 import { z } from 'zod';
 import { callerOf, familyOf, type Guards } from '../http/guard.ts';
 import { exportKey } from '../service/export-key.ts';
 import type { ServiceGate } from '../services.ts';
-import { keyParamsSchema } from './keys.ts';
+import { KEY_REFUSALS, keyParamsSchema } from './key-requests.ts';
 
 const exportQuery = z.strictObject({ version: keyVersionParamSchema.optional() });
 
@@ -14,7 +15,34 @@ const exportQuery = z.strictObject({ version: keyVersionParamSchema.optional() }
 export function registerExportRoute(app: FastifyInstance, guards: Guards, services: ServiceGate): void {
   app.get(
     '/v1/export/:name',
-    { onRequest: guards.serviceForKeyInPath('kms:export_key') },
+    {
+      onRequest: guards.serviceForKeyInPath('kms:export_key'),
+      config: describe({
+        id: 'exportKey',
+        tag: 'export',
+        summary: 'Release a raw key',
+        description:
+          'After a durable CRITICAL audit record, whose receipt is `audit`. The key may be kept for `lease.ttl_ms`.',
+        access: { kind: 'token', scopes: ['kms:export_key'], serviceOnly: true, grant: 'key' },
+        params: keyParamsSchema,
+        query: exportQuery,
+        answers: { 200: { description: 'The key', schema: exportedKeySchema } },
+        refusals: [
+          ...KEY_REFUSALS,
+          'key_not_exportable',
+          'key_disabled',
+          'key_pending_deletion',
+          'key_version_destroyed',
+          'rate_limited',
+          'audit_unavailable',
+        ],
+        examples: {
+          current: { params: { name: 'project-a-dek' }, status: 200 },
+          version: { params: { name: 'project-a-dek' }, query: { version: '1' }, status: 200 },
+          another: { params: { name: 'none-dek' }, status: 404 },
+        },
+      }),
+    },
     async (request, reply) => {
       const { version } = validate(exportQuery, request.query, 'query');
       const { name } = validate(keyParamsSchema, request.params, 'params');

@@ -1,173 +1,195 @@
+import { idempotencyKeySchema } from '@bundoc/shared/contract/headers';
 import {
   createKeySchema,
-  idempotencyKeySchema,
+  keyDetailSchema,
+  keyInfoSchema,
   keyNameSchema,
-  keyVersionParamSchema,
-  PENDING_DAYS,
+  keyPageSchema,
+  leasePageSchema,
   updateKeySchema,
 } from '@bundoc/shared/contract/keys';
-import { AppError } from '@bundoc/shared/errors';
 import { requireKey } from '@bundoc/shared/grants';
 import { validate } from '@bundoc/shared/http/validate';
 import { parseJsonObject } from '@bundoc/shared/json/parse';
+import { describe, jsonBody } from '@bundoc/shared/openapi/description';
 import type { FastifyInstance, FastifyRequest } from 'fastify';
 import { z } from 'zod';
 import { callerOf, claimsOf, type Guards } from '../http/guard.ts';
-import { ifMatchOf, sendKey } from '../http/if-match.ts';
+import { ifMatchHeaders, sendKey } from '../http/if-match.ts';
 import { noQuery, pageQuery, seqCursor } from '../http/query.ts';
-import type { KeyRequest } from '../service/change-key.ts';
 import { createKey } from '../service/create-key.ts';
-import { destroyKey, destroyVersion } from '../service/destroy-key.ts';
-import { disableKey, enableKey, restoreKey, scheduleDeletion, updateKey } from '../service/key-lifecycle.ts';
+import { updateKey } from '../service/key-lifecycle.ts';
 import { listKeys, readKey } from '../service/keys.ts';
 import { listLeases } from '../service/leases.ts';
-import { rotateKey } from '../service/rotate-key.ts';
 import type { ServiceGate } from '../services.ts';
+import {
+  type BodyRoute,
+  CHANGE_REFUSALS,
+  EXAMPLE_KEY,
+  KEY_HEADERS,
+  KEY_REFUSALS,
+  keyAccess,
+  keyParamsSchema,
+  keyRequestOf,
+} from './key-requests.ts';
 
-export const keyParamsSchema = z.object({ name: keyNameSchema });
-const versionParamsSchema = z.object({ name: keyNameSchema, version: keyVersionParamSchema });
 const listQuery = z.strictObject(pageQuery(keyNameSchema));
 const leasesQuery = z.strictObject(pageQuery(seqCursor));
-const rotateQuery = z.strictObject({ expected_version: keyVersionParamSchema.optional() });
-const pendingDaysFault = `must be 0, or a whole number from ${PENDING_DAYS.min} to ${PENDING_DAYS.max}`;
-const deleteQuery = z.strictObject({
-  pending_days: z
-    .string()
-    .regex(/^(?:0|[1-9]\d?)$/, pendingDaysFault)
-    .transform(Number)
-    .refine((days) => days === 0 || (days >= PENDING_DAYS.min && days <= PENDING_DAYS.max), pendingDaysFault)
-    .default(PENDING_DAYS.default),
-  confirm: z.string().max(128).optional(),
-});
 const createHeaders = z.object({ 'idempotency-key': idempotencyKeySchema.optional() });
-const confirmQuery = z.strictObject({ confirm: z.string().max(128).optional() });
+const EXAMPLE_PARAMS = { name: 'project-a-dek' };
 
-interface BodyRoute {
-  Body: Buffer | undefined;
-}
-
+/** Making keys, looking at them, and their policies. */
 export function registerKeyRoutes(app: FastifyInstance, guards: Guards, services: ServiceGate): void {
-  app.post<BodyRoute>('/v1/keys', { onRequest: guards.scope('kms:create_key') }, async (request, reply) => {
-    validate(noQuery, request.query, 'query');
-    const wanted = validate(createKeySchema, parseJsonObject(request.body).value, 'body');
-    // The name is in the body, so this is the earliest moment; the store has not been asked yet.
-    const claims = claimsOf(request);
-    requireKey(claims, wanted.name);
-    const key = idempotencyKeyOf(request);
-    const idempotency = key === undefined ? undefined : { subject: claims.sub, key };
-    const made = await createKey(services().keys, wanted, callerOf(request), idempotency);
-    return reply.code(201).header('location', `/v1/keys/${made.name}`).send(sendKey(reply, made));
+  const creation = describe({
+    id: 'createKey',
+    tag: 'keys',
+    summary: 'Make a key',
+    access: keyAccess('kms:create_key'),
+    headers: createHeaders,
+    body: jsonBody(createKeySchema),
+    answers: {
+      201: {
+        description: 'Made',
+        schema: keyInfoSchema,
+        headers: { ...KEY_HEADERS, Location: 'Path of the key' },
+      },
+    },
+    refusals: ['KEY_EXISTS', 'key_destroyed', 'key_damaged', 'idempotency_mismatch', 'disk_full'],
+    examples: {
+      make: {
+        body: { name: 'project-b-dek', type: 'aes-256' },
+        status: 201,
+        answer: { ...EXAMPLE_KEY, name: 'project-b-dek' },
+      },
+      withPolicies: {
+        summary: 'For encryption alone, rotated once a quarter',
+        headers: { 'idempotency-key': 'make-signing-1' },
+        body: { name: 'encryption', type: 'aes-256', exportable: false, rotate_after_days: 90 },
+        status: 201,
+      },
+      exists: { body: { name: 'project-a-dek', type: 'aes-256' }, status: 409 },
+      badName: { body: { name: 'Project A', type: 'aes-256' }, status: 400 },
+    },
   });
+  app.post<BodyRoute>(
+    '/v1/keys',
+    { onRequest: guards.scope('kms:create_key'), config: creation },
+    async (request, reply) => {
+      validate(noQuery, request.query, 'query');
+      const wanted = validate(createKeySchema, parseJsonObject(request.body).value, 'body');
+      // The name is in the body, so this is the earliest moment; the store has not been asked yet.
+      const claims = claimsOf(request);
+      requireKey(claims, wanted.name);
+      const key = idempotencyKeyOf(request);
+      const idempotency = key === undefined ? undefined : { subject: claims.sub, key };
+      const made = await createKey(services().keys, wanted, callerOf(request), idempotency);
+      return reply.code(201).header('location', `/v1/keys/${made.name}`).send(sendKey(reply, made));
+    },
+  );
 
-  app.get('/v1/keys', { onRequest: guards.scope('kms:read_key') }, async (request) => {
+  const listing = describe({
+    id: 'listKeys',
+    tag: 'keys',
+    summary: 'List keys',
+    description:
+      'Those that the token names, by name; destroyed ones too. `damaged` names keys of which nothing can be told.',
+    access: { kind: 'token', scopes: ['kms:read_key'] },
+    query: listQuery,
+    answers: { 200: { description: 'A page', schema: keyPageSchema } },
+    examples: {
+      firstPage: { query: { limit: '20' }, status: 200, answer: { keys: [EXAMPLE_KEY] } },
+      goOn: { query: { cursor: 'project-a-dek' }, status: 200 },
+      tooMany: { query: { limit: '501' }, status: 400 },
+    },
+  });
+  app.get('/v1/keys', { onRequest: guards.scope('kms:read_key'), config: listing }, async (request) => {
     const { limit, cursor } = validate(listQuery, request.query, 'query');
     const { keys: globs } = claimsOf(request);
     return listKeys(services().keys, globs, { limit, after: cursor }, callerOf(request));
   });
 
-  app.get('/v1/keys/:name', { onRequest: guards.keyInPath('kms:read_key') }, async (request, reply) => {
-    validate(noQuery, request.query, 'query');
-    const { name } = validate(keyParamsSchema, request.params, 'params');
-    return sendKey(reply, await readKey(services().keys, name, callerOf(request)));
+  const reading = describe({
+    id: 'readKey',
+    tag: 'keys',
+    summary: 'A key and its versions',
+    description: 'Without key material, wrapped or not.',
+    access: keyAccess('kms:read_key'),
+    params: keyParamsSchema,
+    answers: { 200: { description: 'The key', schema: keyDetailSchema, headers: KEY_HEADERS } },
+    refusals: KEY_REFUSALS,
+    examples: {
+      read: { params: EXAMPLE_PARAMS, status: 200 },
+      another: { params: { name: 'none-dek' }, status: 404 },
+    },
   });
+  app.get(
+    '/v1/keys/:name',
+    { onRequest: guards.keyInPath('kms:read_key'), config: reading },
+    async (request, reply) => {
+      validate(noQuery, request.query, 'query');
+      const { name } = validate(keyParamsSchema, request.params, 'params');
+      return sendKey(reply, await readKey(services().keys, name, callerOf(request)));
+    },
+  );
 
-  app.get('/v1/keys/:name/leases', { onRequest: guards.keyInPath('kms:read_key') }, async (request) => {
-    const { limit, cursor: before } = validate(leasesQuery, request.query, 'query');
-    const { name } = validate(keyParamsSchema, request.params, 'params');
-    return listLeases(services().keys, name, { limit, before }, callerOf(request));
+  const leases = describe({
+    id: 'listLeases',
+    tag: 'keys',
+    summary: 'Who may hold the raw key, and until when',
+    description: 'Newest first. A page may hold fewer than `limit` and still have a `next_cursor`.',
+    access: keyAccess('kms:read_key'),
+    params: keyParamsSchema,
+    query: leasesQuery,
+    answers: { 200: { description: 'A page', schema: leasePageSchema } },
+    refusals: KEY_REFUSALS,
+    examples: { read: { params: EXAMPLE_PARAMS, query: { limit: '20' }, status: 200 } },
   });
+  app.get(
+    '/v1/keys/:name/leases',
+    { onRequest: guards.keyInPath('kms:read_key'), config: leases },
+    async (request) => {
+      const { limit, cursor: before } = validate(leasesQuery, request.query, 'query');
+      const { name } = validate(keyParamsSchema, request.params, 'params');
+      return listLeases(services().keys, name, { limit, before }, callerOf(request));
+    },
+  );
 
+  const update = describe({
+    id: 'updateKey',
+    tag: 'keys',
+    summary: 'Change the policies of a key',
+    description: 'What is absent stays as it is. `exportable` may only become false.',
+    access: keyAccess('kms:manage_key'),
+    params: keyParamsSchema,
+    headers: ifMatchHeaders,
+    body: jsonBody(updateKeySchema),
+    answers: { 200: { description: 'The key', schema: keyInfoSchema, headers: KEY_HEADERS } },
+    refusals: [...CHANGE_REFUSALS, 'key_not_exportable'],
+    examples: {
+      rotateQuarterly: { params: EXAMPLE_PARAMS, body: { rotate_after_days: 90 }, status: 200 },
+      anotherState: {
+        params: EXAMPLE_PARAMS,
+        headers: { 'if-match': '"an-older-state"' },
+        body: { rotate_after_days: 90 },
+        status: 412,
+      },
+    },
+  });
   app.patch<BodyRoute>(
     '/v1/keys/:name',
-    { onRequest: guards.keyInPath('kms:manage_key') },
+    { onRequest: guards.keyInPath('kms:manage_key'), config: update },
     async (request, reply) => {
       validate(noQuery, request.query, 'query');
       const asked = keyRequestOf(request);
-      const update = validate(updateKeySchema, parseJsonObject(request.body).value, 'body');
-      return sendKey(reply, await updateKey(services().keys, { ...asked, update }, callerOf(request)));
-    },
-  );
-
-  app.post<BodyRoute>(
-    '/v1/keys/:name/rotate',
-    { onRequest: guards.keyInPath('kms:rotate_key') },
-    async (request, reply) => {
-      const { expected_version: expectedVersion } = validate(rotateQuery, request.query, 'query');
-      const asked = keyRequestOf(request);
-      refuseBody(request);
+      const wanted = validate(updateKeySchema, parseJsonObject(request.body).value, 'body');
       return sendKey(
         reply,
-        await rotateKey(services().keys, { ...asked, expectedVersion }, callerOf(request)),
+        await updateKey(services().keys, { ...asked, update: wanted }, callerOf(request)),
       );
     },
   );
-
-  for (const [action, change] of [
-    ['enable', enableKey],
-    ['disable', disableKey],
-    ['restore', restoreKey],
-  ] as const)
-    app.post<BodyRoute>(
-      `/v1/keys/:name/${action}`,
-      { onRequest: guards.keyInPath('kms:manage_key') },
-      async (request, reply) => {
-        validate(noQuery, request.query, 'query');
-        const asked = keyRequestOf(request);
-        refuseBody(request);
-        return sendKey(reply, await change(services().keys, asked, callerOf(request)));
-      },
-    );
-
-  app.delete<BodyRoute>(
-    '/v1/keys/:name',
-    { onRequest: guards.keyInPath('kms:destroy_key') },
-    async (request, reply) => {
-      const { pending_days: pendingDays, confirm } = validate(deleteQuery, request.query, 'query');
-      const asked = keyRequestOf(request);
-      refuseBody(request);
-      if (pendingDays === 0) {
-        requireConfirmation(confirm, asked.name);
-        return sendKey(reply, await destroyKey(services().keys, asked, callerOf(request)));
-      }
-      if (confirm !== undefined) throw invalidConfirmation('goes with pending_days=0 alone');
-      const key = await scheduleDeletion(services().keys, { ...asked, pendingDays }, callerOf(request));
-      return sendKey(reply.code(202), key);
-    },
-  );
-
-  app.delete<BodyRoute>(
-    '/v1/keys/:name/versions/:version',
-    { onRequest: guards.keyInPath('kms:destroy_key') },
-    async (request, reply) => {
-      const { confirm } = validate(confirmQuery, request.query, 'query');
-      const { name, version } = validate(versionParamsSchema, request.params, 'params');
-      refuseBody(request);
-      requireConfirmation(confirm, name);
-      const asked = { name, version, ifMatch: ifMatchOf(request) };
-      return sendKey(reply, await destroyVersion(services().keys, asked, callerOf(request)));
-    },
-  );
-}
-
-function keyRequestOf(request: FastifyRequest): KeyRequest {
-  const { name } = validate(keyParamsSchema, request.params, 'params');
-  return { name, ifMatch: ifMatchOf(request) };
 }
 
 function idempotencyKeyOf(request: FastifyRequest): string | undefined {
   return validate(createHeaders, request.headers, 'headers')['idempotency-key'];
-}
-
-function refuseBody(request: FastifyRequest<BodyRoute>): void {
-  if ((request.body?.length ?? 0) > 0)
-    throw new AppError('invalid_request', { detail: 'this request takes no body' });
-}
-
-/** What cannot be taken back is asked for by name, twice. */
-function requireConfirmation(confirm: string | undefined, name: string): void {
-  if (confirm !== name) throw invalidConfirmation('must repeat the name of the key');
-}
-
-function invalidConfirmation(message: string): AppError {
-  return new AppError('invalid_request', { errors: [{ path: 'query.confirm', message }] });
 }

@@ -1,3 +1,5 @@
+import { describe, PUBLIC } from '@bundoc/shared/openapi/description';
+import { METRICS_ANSWER } from '@bundoc/shared/openapi/metrics-answer';
 import type { FastifyInstance } from 'fastify';
 import type { Registry } from 'prom-client';
 import type { Guard } from '../http/guard.ts';
@@ -12,9 +14,19 @@ export function registerMetricsRoute(
   registry: Registry,
   guard: Guard | undefined,
 ): void {
+  const description = describe({
+    id: 'metrics',
+    tag: 'service',
+    summary: 'Metrics for Prometheus',
+    access: guard === undefined ? PUBLIC : { kind: 'token', scopes: ['kms:admin'] },
+    answers: { 200: METRICS_ANSWER },
+    examples: { scrape: { status: 200 } },
+  });
   app.get(
     '/metrics',
-    guard === undefined ? OPEN_WHILE_SEALED : { onRequest: guard },
+    guard === undefined
+      ? { config: { ...OPEN_WHILE_SEALED, ...description } }
+      : { onRequest: guard, config: description },
     async (_request, reply) => {
       reply.header('content-type', registry.contentType);
       return registry.metrics();

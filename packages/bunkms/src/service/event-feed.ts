@@ -3,6 +3,7 @@ import { HEARTBEAT_MS, type KmsEvent } from '@bundoc/shared/contract/events';
 import type { Claims } from '@bundoc/shared/contract/tokens';
 import { AppError } from '@bundoc/shared/errors';
 import { mayUseKey } from '@bundoc/shared/grants';
+import type { EventSink } from '@bundoc/shared/http/event-stream';
 import type { Logger } from '@bundoc/shared/logger';
 import type { ChainHead } from '../audit/chain.ts';
 import type { Metrics } from '../metrics.ts';
@@ -14,16 +15,6 @@ export interface EventFeedOptions {
   readonly clock: Clock;
   readonly logger: Logger;
   readonly metrics: Metrics;
-}
-
-/** Where the events of one subscriber go. */
-export interface EventSink {
-  /** Never blocks; one that does not keep up is closed by itself. */
-  send(block: string): void;
-  /** Resolves when what was sent is on its way, or the sink is closed. */
-  drained(): Promise<void>;
-  readonly isClosed: boolean;
-  end(): void;
 }
 
 export interface Subscription {

@@ -1,6 +1,6 @@
 import type { KeyDetail, KeyInfo, KeyPage } from '@bundoc/shared/contract/keys';
 import type { Caller } from '../audit/caller.ts';
-import type { PageQuery } from '../store/port.ts';
+import { cursorOf, type PageQuery } from '../store/port.ts';
 import { detailOf, infoOfKey, refuseDestroyed } from './key-state.ts';
 import { authenticate, type KeyPorts, readStoredKey } from './stored-key.ts';
 
@@ -20,14 +20,18 @@ export async function readKey(ports: KeyPorts, name: string, caller: Caller): Pr
   return detailOf(key);
 }
 
-/** The keys that `globs` match, by name, destroyed ones too; `next_cursor` is the name to go on behind. */
+/**
+ * The keys that `globs` match, by name, destroyed ones too; `next_cursor` is the name to go on behind. A page may be short, or empty, and
+ * still have it.
+ */
 export async function listKeys(
   ports: KeyPorts,
   globs: readonly string[],
   page: PageQuery<string>,
   caller: Caller,
 ): Promise<KeyPage> {
-  const { items, more } = await ports.store.listKeys(globs, page);
+  const found = await ports.store.listKeys(globs, page);
+  const { items } = found;
   const keys: KeyInfo[] = [];
   const damaged: string[] = [];
   for (const item of items) {
@@ -43,10 +47,10 @@ export async function listKeys(
     outcome: 'allowed',
     detail: { count: items.length },
   });
-  const last = items.at(-1);
+  const next = cursorOf(found, ({ name }) => name);
   return {
     keys,
     ...(damaged.length === 0 ? {} : { damaged }),
-    ...(more && last !== undefined ? { next_cursor: last.name } : {}),
+    ...(next === undefined ? {} : { next_cursor: next }),
   };
 }

@@ -145,6 +145,25 @@ export interface Page<T> {
   readonly more: boolean;
 }
 
+/**
+ * A page of a list that is filtered. For one page a store looks at a bounded number of entries, so that nobody's filter holds up
+ * the others: it may hold fewer than `limit`, or none, and still have `more`.
+ */
+export interface FilteredPage<T, Cursor> extends Page<T> {
+  /** Where to go on when that is not the last item: see {@link cursorOf}. */
+  readonly next?: Cursor | undefined;
+}
+
+/** Where to go on behind a page, while there is more. @param cursorOfItem the cursor that stands for an item. */
+export function cursorOf<T, Cursor>(
+  { items, more, next }: FilteredPage<T, Cursor>,
+  cursorOfItem: (item: T) => Cursor,
+): Cursor | undefined {
+  if (!more || next !== undefined) return next;
+  const last = items.at(-1);
+  return last === undefined ? undefined : cursorOfItem(last);
+}
+
 /** All that is given must hold; times are ISO 8601 in UTC, `from` inclusive, `to` exclusive. */
 export interface AuditQuery extends PageQuery<number> {
   readonly severity?: AuditRecord['severity'] | undefined;
@@ -313,7 +332,7 @@ export interface KmsStore extends AsyncDisposable {
   replaceKey(change: KeyChange, lastChange: number | undefined): Promise<AuditReceipt | undefined>;
 
   /** Keys with their current version, in the order of their names, only those that one of `globs` matches. */
-  listKeys(globs: readonly string[], page: PageQuery<string>): Promise<Page<NamedKey>>;
+  listKeys(globs: readonly string[], page: PageQuery<string>): Promise<FilteredPage<NamedKey, string>>;
 
   /** Keys with their current version whose `dueAt` is not after `until`, in the order of their names. */
   listDueKeys(until: string, page: PageQuery<string>): Promise<Page<NamedKey>>;
@@ -375,8 +394,11 @@ export interface KmsStore extends AsyncDisposable {
   /** Appends a record unless the chain holds one with the same action and detail. @returns whether it was appended. */
   appendAuditOnce(record: AuditDraft): Promise<boolean>;
 
-  /** Records in ascending order of `seq`; the cursor is a `seq`. */
-  listAudit(query: AuditQuery): Promise<Page<AuditRecord>>;
+  /**
+   * Records in ascending order of `seq`; the cursor is a `seq`. Pages are full while there are more, unless `severity`, `actor`, `from` or `to`
+   * filters them.
+   */
+  listAudit(query: AuditQuery): Promise<FilteredPage<AuditRecord, number>>;
 
   /**
    * Records of allowed exports of a key, newest first, back to the first record of that key that is older than `from`.

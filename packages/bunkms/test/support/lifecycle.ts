@@ -1,7 +1,7 @@
-import { DatabaseSync } from 'node:sqlite';
+import type { DatabaseSync } from 'node:sqlite';
 import { type KeyInfo, keyInfoSchema } from '@bundoc/shared/contract/keys';
 import { expect } from 'vitest';
-import { databasePathOf } from '../../src/store/sqlite.ts';
+import { withDatabase } from './database.ts';
 import type { Answer } from './http.ts';
 import type { TestKms } from './kms.ts';
 
@@ -97,12 +97,5 @@ export function infoIn(answer: Answer): KeyInfo {
 
 /** Does to the database what whoever has the disk can do. */
 export function edit(kms: TestKms, change: string | ((database: DatabaseSync) => void)): void {
-  // The service may be writing something of its own.
-  const database = new DatabaseSync(databasePathOf(kms.dataDir), { timeout: 5_000 });
-  try {
-    if (typeof change === 'string') database.exec(change);
-    else change(database);
-  } finally {
-    database.close();
-  }
+  withDatabase(kms.dataDir, typeof change === 'string' ? (database) => database.exec(change) : change);
 }

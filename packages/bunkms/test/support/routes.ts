@@ -39,6 +39,14 @@ export const ROUTES: readonly Route[] = [
   },
   {
     listeners: BOTH,
+    method: 'GET',
+    url: '/openapi.json',
+    path: '/openapi.json',
+    need: 'public',
+    ok: 200,
+  },
+  {
+    listeners: BOTH,
     method: 'POST',
     url: '/v1/keys',
     path: '/v1/keys',

@@ -27,6 +27,9 @@ export const auditRecordSchema = z.object({
 });
 export type AuditRecord = z.infer<typeof auditRecordSchema>;
 
+/** Where the chain ends: a receipt of everything before. An empty one has `seq` 0. */
+export const auditHeadSchema = z.object({ seq: z.int().nonnegative(), hash: z.string() });
+
 export const auditPageSchema = z.object({
   records: z.array(auditRecordSchema),
   next_cursor: z.string().optional(),

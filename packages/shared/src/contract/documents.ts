@@ -47,3 +47,37 @@ export const documentMetadataSchema = z.object({
   _updated: z.iso.datetime(),
 });
 export type DocumentMetadata = z.infer<typeof documentMetadataSchema>;
+
+/** The body of a write: any JSON object. `_id` and `_collection` must fit the path, `_rev` acts as `If-Match` on a replacement. */
+export const documentBodySchema = z.looseObject({
+  _id: documentIdSchema.optional(),
+  _collection: collectionNameSchema.optional(),
+  _rev: z.string().optional(),
+});
+
+/** A document as it is read: the metadata, then the members that were written. */
+export const documentSchema = z.looseObject(documentMetadataSchema.shape);
+
+/** A page of a collection, in the order of creation. `unreadable` has the ids of documents whose stored bytes do not open. */
+export const documentPageSchema = z.object({
+  documents: z.array(documentSchema),
+  unreadable: z.array(z.string()).optional(),
+  next_cursor: z.string().optional(),
+});
+
+/** A change, and with `include=doc` the document as it is; `unreadable` when its stored bytes do not open. */
+export const changeSchema = z.object({
+  _collection: collectionNameSchema,
+  _id: documentIdSchema,
+  _rev: z.string(),
+  deleted: z.literal(true).optional(),
+  unreadable: z.literal(true).optional(),
+  doc: documentSchema.optional(),
+});
+
+/** What changed, each document once, at its last change. `since` is where to go on; `more` when that may bring more at once. */
+export const changePageSchema = z.object({
+  changes: z.array(changeSchema),
+  since: z.string(),
+  more: z.literal(true).optional(),
+});

@@ -39,11 +39,6 @@ export type UpdateKey = z.infer<typeof updateKeySchema>;
 /** How long a key whose deletion was asked for can be restored, days. */
 export const PENDING_DAYS = { min: 7, max: 30, default: 7 } as const;
 
-/** Longest text of an `Idempotency-Key`: printable ASCII. */
-export const idempotencyKeySchema = z
-  .string()
-  .regex(/^[\x21-\x7e]{1,255}$/, 'must be 1 to 255 printable ASCII characters without spaces');
-
 /** How long an `Idempotency-Key` is remembered, milliseconds. */
 export const IDEMPOTENCY_MS = 86_400_000;
 
@@ -55,7 +50,8 @@ export const keyVersionParamSchema = z
   .string()
   .regex(/^[1-9]\d{0,3}$/, `must be a whole number from 1 to ${KEY_VERSIONS_MAX}`)
   .transform(Number)
-  .pipe(z.number().max(KEY_VERSIONS_MAX, `must be a whole number from 1 to ${KEY_VERSIONS_MAX}`));
+  .pipe(z.number().max(KEY_VERSIONS_MAX, `must be a whole number from 1 to ${KEY_VERSIONS_MAX}`))
+  .meta({ type: 'integer', minimum: 1, maximum: KEY_VERSIONS_MAX });
 
 export const keyStateSchema = z.enum(['enabled', 'disabled', 'pending_deletion', 'destroyed']);
 

@@ -5,6 +5,8 @@ import Fastify, { type FastifyInstance, type FastifyRequest, type HTTPMethods, L
 import type { ProblemCode } from '../contract/problem.ts';
 import { AppError } from '../errors.ts';
 import type { Logger } from '../logger.ts';
+import { describe } from '../openapi/description.ts';
+import { rememberRoutes } from '../openapi/registered-routes.ts';
 import { guardTls, type ServerTls, tlsOptionsOf } from '../tls/server-tls.ts';
 import { writeAnswersTogether } from './answers-together.ts';
 import { boundHeldAnswers, boundHeldBodies } from './held-bytes.ts';
@@ -174,6 +176,7 @@ export function createHttpServer(options: HttpServerOptions): FastifyInstance {
     replyProblem(fail(new AppError('not_found'), request), request, reply),
   );
   rememberMethods(app);
+  rememberRoutes(app);
   return app;
 }
 
@@ -268,6 +271,7 @@ export function refuseOtherMethods(app: FastifyInstance): void {
     app.route({
       url,
       method: METHODS.filter((method) => !methods.has(method)) as HTTPMethods[],
+      config: describe('internal'),
       onRequest: async () => {
         throw new AppError('method_not_allowed', { allow });
       },

@@ -200,7 +200,8 @@ export class EmbeddedStore implements ProjectStore {
     const documents = await Promise.all(
       states.map(async (state) => {
         try {
-          return await this.get(state);
+          const document = await this.get(state);
+          return document && { ...document, position: state.createdSeq };
         } catch (error) {
           // A damaged document must not keep the others from being listed.
           if (!hasCode(error, 'integrity_error')) throw error;

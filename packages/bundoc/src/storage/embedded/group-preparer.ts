@@ -5,7 +5,7 @@ import { smallRandom } from '@bundoc/shared/random';
 import type { ProjectCipher } from '../../cipher/project-cipher.ts';
 import { composeStoredText, type DocumentRef } from '../../cipher/stored-text.ts';
 import type { CommitOptions, Write, WriteResult } from '../port.ts';
-import { type FailedWrite, holds, PreconditionsFailed } from '../precondition.ts';
+import { holds, preconditionsFailed } from '../precondition.ts';
 import { ByteWriter } from './bytes.ts';
 import type { Catalog } from './catalog.ts';
 import { type DocumentState, REV_BYTES, type UsedKey, writeDocument, writeUsedKeyRecord } from './record.ts';
@@ -111,15 +111,18 @@ export class GroupPreparer {
         }
         const own = new Map<string, DocumentState>();
         const results: WriteResult[] = [];
-        const former = (key: string, ref: DocumentRef) =>
-          own.get(key) ?? states.get(key) ?? this.#catalog.get(ref);
+        const former = (ref: DocumentRef) => {
+          const key = keyOf(ref);
+          return own.get(key) ?? states.get(key) ?? this.#catalog.get(ref);
+        };
         for (const [index, write] of waiting.writes.entries()) {
-          const key = keyOf(write.ref);
-          const present = former(key, write.ref);
+          const present = former(write.ref);
           if (!holds(write.precondition, revOf(present)))
-            throw new PreconditionsFailed(failedFrom(waiting.writes, index, former));
+            throw preconditionsFailed(waiting.writes, index, (at) =>
+              revOf(former((waiting.writes[at] as Write).ref)),
+            );
           const { change, result } = this.#apply(writer, write, present, ++seq, nowMs);
-          own.set(key, change.state);
+          own.set(keyOf(write.ref), change.state);
           placed.push(change);
           results.push(result);
         }
@@ -226,21 +229,6 @@ function keyOf(ref: DocumentRef): string {
 
 function revOf(state: DocumentState | undefined): string | undefined {
   return state?.deletedMs === 0 ? state.rev.toString('hex') : undefined;
-}
-
-/** The write at `first`, which is known to fail, and all behind it that do, each document as the writes before `first` leave it. */
-function failedFrom(
-  writes: readonly Write[],
-  first: number,
-  former: (key: string, ref: DocumentRef) => DocumentState | undefined,
-): FailedWrite[] {
-  const failed: FailedWrite[] = [];
-  for (const [index, { ref, precondition }] of writes.entries()) {
-    if (index < first) continue;
-    const rev = revOf(former(keyOf(ref), ref));
-    if (!holds(precondition, rev)) failed.push({ index, rev });
-  }
-  return failed;
 }
 
 function changeOf(change: PlacedChange, frame: Buffer): FrameChange {

@@ -11,7 +11,7 @@ import {
   nextRecord,
 } from '../../audit/chain.ts';
 import { KEK_ACTIONS } from '../../vault/kek-state.ts';
-import { type AuditQuery, type BackwardPage, BULK_ACTIONS, type Page, USE_ACTIONS } from '../port.ts';
+import { type AuditQuery, type BackwardPage, BULK_ACTIONS, type FilteredPage, USE_ACTIONS } from '../port.ts';
 import type { Connection, Row } from './connection.ts';
 import { takePage } from './page.ts';
 
@@ -21,7 +21,7 @@ const BUT_USES = `action NOT IN (${listOf(USE_ACTIONS)})`;
 const OF_KEKS = `action IN (${listOf(KEK_ACTIONS)})`;
 const LATEST_CHANGE = `audit INDEXED BY audit_key_changes
   WHERE key = ? AND instr(detail, '"revision":') > 0 ORDER BY seq DESC LIMIT 1`;
-/** Records that one backward page looks at: refusals may be many, and all else waits for this thread meanwhile. */
+/** Records that one page looks at: refusals may be many, and all else waits for this thread meanwhile. */
 const LOOKED_AT_MAX = 10_000;
 
 /** The audit chain. Whoever appends calls from inside a write transaction. */
@@ -158,23 +158,42 @@ export class AuditTable {
     for (const row of this.#connection.rows('SELECT * FROM audit ORDER BY seq')) yield recordOf(row);
   }
 
-  list(query: AuditQuery): Page<AuditRecord> {
+  list(query: AuditQuery): FilteredPage<AuditRecord, number> {
+    const { after = 0, limit } = query;
+    const until = this.#lookedAtUntil(query);
     const conditions: [sql: string, value: string | number | undefined][] = [
-      ['seq > ?', query.after ?? 0],
-      ['severity = ?', query.severity],
+      ['seq > ?', after],
+      ['seq <= ?', until],
       ['key = ?', query.key],
       ['actor = ?', query.actor],
-      ['time >= ?', query.from],
-      ['time < ?', query.to],
+      // Without the sign SQLite may go by this index, through all that matches, and sort it.
+      ['+time >= ?', query.from],
+      ['+time < ?', query.to],
+      ['severity = ?', query.severity],
     ];
     const left = `${query.bulk === false ? `${BUT_BULK} AND ` : ''}${query.uses === false ? `${BUT_USES} AND ` : ''}`;
     const given = conditions.flatMap(([sql, value]) => (value === undefined ? [] : [{ sql, value }]));
     const rows = this.#connection.rows(
       `SELECT * FROM audit WHERE ${left}${given.map(({ sql }) => sql).join(' AND ')} ORDER BY seq LIMIT ?`,
       ...given.map(({ value }) => value),
-      query.limit + 1,
+      limit + 1,
     );
-    return takePage(rows, query.limit, recordOf);
+    const page = takePage(rows, limit, recordOf);
+    return page.more || until === undefined ? page : { ...page, more: true, next: until };
+  }
+
+  /** Where a page that is filtered ends its look; undefined when it may look to the end. */
+  #lookedAtUntil({ after = 0, key, actor, severity, from, to }: AuditQuery): number | undefined {
+    if ([actor, severity, from, to].every((filter) => filter === undefined)) return undefined;
+    // The records of one key, or of one actor, are found by an index.
+    const [of, value] = key !== undefined ? ['key', key] : actor !== undefined ? ['actor', actor] : [];
+    const row = this.#connection.row(
+      `SELECT seq FROM audit WHERE ${of === undefined ? '' : `${of} = ? AND `}seq > ? ORDER BY seq LIMIT 1 OFFSET ?`,
+      ...(value === undefined ? [] : [value]),
+      after,
+      LOOKED_AT_MAX - 1,
+    );
+    return row?.['seq'] as number | undefined;
   }
 
   exportsOf(key: string, from: string, page: { before?: number | undefined; limit: number }): BackwardPage {

@@ -1,6 +1,7 @@
 import { AppError } from '@bundoc/shared/errors';
 import { globMatches } from '@bundoc/shared/grants';
 import type {
+  FilteredPage,
   KeyChange,
   KeyMark,
   KeyRecord,
@@ -108,15 +109,49 @@ export function readVersions(
   return row === undefined ? [] : [versionOf(row)];
 }
 
+/** Names that are held against globs for one page, all globs together: everything else waits for this thread meanwhile. */
+const GLOB_MATCHES_MAX = 20_000;
+/** Names that a page looks at however many globs there are. */
+const LOOKED_AT_MIN = 200;
+
 export function listKeys(
   connection: Connection,
   globs: readonly string[],
-  page: PageQuery<string>,
-): Page<KeyRecord> {
-  const rows = connection.rows('SELECT * FROM keys WHERE name > ? ORDER BY name', page.after ?? '');
-  return takePage(rows, page.limit, recordOf, (row) =>
-    globs.some((glob) => globMatches(glob, row['name'] as string)),
-  );
+  { after = '', limit }: PageQuery<string>,
+): FilteredPage<KeyRecord, string> {
+  let left = Math.max(LOOKED_AT_MIN, Math.floor(GLOB_MATCHES_MAX / globs.length));
+  const items: KeyRecord[] = [];
+  for (const { from, to } of rangesOf(globs)) {
+    const names = connection.rows(
+      'SELECT name FROM keys WHERE name > ? AND name >= ? AND name < ? ORDER BY name',
+      after,
+      from,
+      to,
+    );
+    for (const { name } of names as Iterable<{ name: string }>) {
+      const isMatch = globs.some((glob) => globMatches(glob, name));
+      if (isMatch && items.length === limit) return { items, more: true };
+      const record = isMatch ? findKey(connection, name) : undefined;
+      if (record !== undefined) items.push(record);
+      if (--left === 0) return { items, more: true, next: name };
+    }
+  }
+  return { items, more: false };
+}
+
+/** The ranges in which the names lie that globs match, in order and apart: `from` inclusive, `to` exclusive. */
+function rangesOf(globs: readonly string[]): { readonly from: string; readonly to: string }[] {
+  const starred = globs.filter((glob) => glob.includes('*'));
+  const prefixes = [...new Set(starred.map((glob) => glob.slice(0, glob.indexOf('*'))))];
+  const isCovered = (name: string) =>
+    prefixes.some((prefix) => prefix !== name && name.startsWith(prefix)) || prefixes.includes('');
+  const names = new Set(globs.filter((glob) => !glob.includes('*') && !prefixes.includes(glob)));
+  return [
+    ...prefixes
+      .filter((prefix) => prefix === '' || !isCovered(prefix))
+      .map((from) => ({ from, to: `${from}\u{10FFFF}` })),
+    ...[...names].filter((name) => !isCovered(name)).map((from) => ({ from, to: `${from}\0` })),
+  ].sort((one, other) => (one.from < other.from ? -1 : 1));
 }
 
 export function listDueKeys(connection: Connection, until: string, page: PageQuery<string>): Page<KeyRecord> {

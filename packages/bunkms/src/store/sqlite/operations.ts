@@ -2,10 +2,10 @@ import type { AuditReceipt } from '@bundoc/shared/contract/keys';
 import { AppError } from '@bundoc/shared/errors';
 import { kekIdOf } from '../../vault/vault.ts';
 import type {
+  FilteredPage,
   KeyRecord,
   KeyUpdate,
   NamedKey,
-  Page,
   StoredKey,
   StoreOperations,
   VersionChoice,
@@ -72,9 +72,12 @@ export function sqliteOperations(connection: Connection): StoreOperations {
     if (!isWrappedWith(change.versions, currentKek) || !updateKey(connection, change)) return undefined;
     return audit.append(change.audit);
   };
-  const namedKeys = ({ items, more }: Page<KeyRecord>): Page<NamedKey> => ({
+  const namedKeys = ({
+    items,
+    ...page
+  }: FilteredPage<KeyRecord, string>): FilteredPage<NamedKey, string> => ({
     items: items.map((record) => ({ name: record.name, ...storedKey(record.name, record, 'current') })),
-    more,
+    ...page,
   });
   return {
     readInstallation: () => readInstallation(connection),

@@ -1,0 +1,59 @@
+import { randomBytes } from 'node:crypto';
+import { aadOf, OpenError, open, seal } from '@bundoc/shared/aead';
+import type { ProjectCipher } from './project-cipher.ts';
+
+const VERSION_BYTES = 4;
+const SALT_BYTES = 16;
+
+/** Seals and opens the cursors of one project. */
+export interface Cursors {
+  seal(context: readonly string[], plaintext: Buffer): string;
+  open(context: readonly string[], cursor: string): Buffer | undefined;
+}
+
+export function cursorsOf(project: string, cipher: ProjectCipher): Cursors {
+  return {
+    seal: (context, plaintext) => sealCursor(cipher, [project, ...context], plaintext),
+    open: (context, cursor) => openCursor(cipher, [project, ...context], cursor),
+  };
+}
+
+/**
+ * What a client is given to go on from, which tells it nothing and which it cannot make: sealed under a key of its own, and bound to what
+ * it is of. Base64url of `key version 4 | salt 16 | nonce 12 | ciphertext | tag 16`.
+ *
+ * @param context what the cursor belongs to; another one does not open it. No NUL.
+ */
+export function sealCursor(cipher: ProjectCipher, context: readonly string[], plaintext: Buffer): string {
+  const head = Buffer.alloc(VERSION_BYTES);
+  head.writeUInt32BE(cipher.version);
+  const salt = randomBytes(SALT_BYTES);
+  const key = cipher.cursorKey(cipher.version, salt);
+  if (key === undefined) throw new Error('the current key version has no key');
+  return Buffer.concat([head, salt, seal(key, plaintext, cursorAad(context))]).toString('base64url');
+}
+
+/** What was sealed; undefined for anything that {@link sealCursor} did not make, or for another context. */
+export function openCursor(
+  cipher: ProjectCipher,
+  context: readonly string[],
+  cursor: string,
+): Buffer | undefined {
+  const bytes = Buffer.from(cursor, 'base64url');
+  if (bytes.length < VERSION_BYTES + SALT_BYTES || bytes.toString('base64url') !== cursor) return undefined;
+  const key = cipher.cursorKey(
+    bytes.readUInt32BE(0),
+    bytes.subarray(VERSION_BYTES, VERSION_BYTES + SALT_BYTES),
+  );
+  if (key === undefined) return undefined;
+  try {
+    return open(key, bytes.subarray(VERSION_BYTES + SALT_BYTES), cursorAad(context));
+  } catch (error) {
+    if (error instanceof OpenError) return undefined;
+    throw error;
+  }
+}
+
+function cursorAad(context: readonly string[]): Buffer {
+  return aadOf('bundoc/cursor/v1', ...context);
+}

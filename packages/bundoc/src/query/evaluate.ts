@@ -1,0 +1,135 @@
+import { compareValues, equalValues, isSameType } from './compare.ts';
+import { someAt, someOrElementAt } from './path.ts';
+import { isArray, isObject, typeOf, type Value } from './value.ts';
+import type { Comparison, Test, Where } from './where.ts';
+
+export type Predicate = (value: Value) => boolean;
+
+/** What is found at a path, or an element of an array that stands for itself. */
+interface Found {
+  /** Looks at each value, and at the elements of those that are arrays. */
+  some(holds: Predicate): boolean;
+  /** Looks at each value. */
+  someWhole(holds: Predicate): boolean;
+}
+
+/** The condition as a function of a document. Docs: docs/query.md. */
+export function compileWhere(where: Where): Predicate {
+  if (where.kind === 'field') {
+    const { path } = where;
+    const holds = compileTests(where.tests);
+    return (document) =>
+      holds({
+        some: (predicate) => someOrElementAt(document, path, predicate),
+        someWhole: (predicate) => someAt(document, path, predicate),
+      });
+  }
+  const clauses = where.clauses.map(compileWhere);
+  switch (where.kind) {
+    case 'and':
+      return (document) => clauses.every((holds) => holds(document));
+    case 'or':
+      return (document) => clauses.some((holds) => holds(document));
+    case 'nor':
+      return (document) => !clauses.some((holds) => holds(document));
+  }
+}
+
+function compileTests(tests: readonly Test[]): (found: Found) => boolean {
+  const compiled = tests.map(compileTest);
+  const [only] = compiled;
+  if (compiled.length === 1 && only !== undefined) return only;
+  return (found) => compiled.every((holds) => holds(found));
+}
+
+function compileTest(test: Test): (found: Found) => boolean {
+  switch (test.op) {
+    case '$eq':
+    case '$gt':
+    case '$gte':
+    case '$lt':
+    case '$lte': {
+      const holds = comparison(test.op, test.value);
+      return (found) => found.some(holds);
+    }
+    case '$ne': {
+      const holds = comparison('$eq', test.value);
+      return (found) => !found.some(holds);
+    }
+    case '$in': {
+      const holds = oneOf(test.values);
+      return (found) => found.some(holds);
+    }
+    case '$nin': {
+      const holds = oneOf(test.values);
+      return (found) => !found.some(holds);
+    }
+    case '$all': {
+      const all = test.values.map((value) => comparison('$eq', value));
+      return (found) => all.length > 0 && all.every((holds) => found.some(holds));
+    }
+    case '$exists': {
+      const { exists } = test;
+      return (found) => found.someWhole(() => true) === exists;
+    }
+    case '$type': {
+      const types = new Set<string>(test.types);
+      return (found) => found.some((value) => types.has(typeOf(value)));
+    }
+    case '$size': {
+      const { size } = test;
+      return (found) => found.someWhole((value) => isArray(value) && value.length === size);
+    }
+    case '$beginsWith': {
+      const { prefix } = test;
+      return (found) => found.some((value) => typeof value === 'string' && value.startsWith(prefix));
+    }
+    case '$not': {
+      const holds = compileTests(test.tests);
+      return (found) => !holds(found);
+    }
+    case '$elemMatch': {
+      const holds = 'where' in test ? compileElement(test.where) : compileElementTests(test.tests);
+      return (found) => found.someWhole((value) => isArray(value) && value.some(holds));
+    }
+  }
+}
+
+/** An element that has members; others have nothing that a path could lead to. */
+function compileElement(where: Where): Predicate {
+  const holds = compileWhere(where);
+  return (element) => (isObject(element) || isArray(element)) && holds(element);
+}
+
+/** An element for itself: the elements of an array in the array are not looked at. */
+function compileElementTests(tests: readonly Test[]): Predicate {
+  const holds = compileTests(tests);
+  return (element) => {
+    const some = (predicate: Predicate) => predicate(element);
+    return holds({ some, someWhole: some });
+  };
+}
+
+function comparison(op: Exclude<Comparison, '$ne'>, operand: Value): Predicate {
+  switch (op) {
+    case '$eq':
+      return (value) => equalValues(value, operand);
+    case '$gt':
+      return (value) => isSameType(value, operand) && compareValues(value, operand) > 0;
+    case '$gte':
+      return (value) => isSameType(value, operand) && compareValues(value, operand) >= 0;
+    case '$lt':
+      return (value) => isSameType(value, operand) && compareValues(value, operand) < 0;
+    case '$lte':
+      return (value) => isSameType(value, operand) && compareValues(value, operand) <= 0;
+  }
+}
+
+/** Equal to one of many: what a Set can find is not compared one by one. */
+function oneOf(values: readonly Value[]): Predicate {
+  const simple: ReadonlySet<Value> = new Set(
+    values.filter((value) => typeof value !== 'object' || value === null),
+  );
+  const others = values.filter((value) => typeof value === 'object' && value !== null);
+  return (value) => simple.has(value) || others.some((other) => equalValues(value, other));
+}

@@ -1,0 +1,120 @@
+import { createHash } from 'node:crypto';
+import { sortedNames } from './compare.ts';
+import { type Decimal, decimalOf, POINT_MAX } from './decimal.ts';
+import { type ObjectValue, typeOf, type Value } from './value.ts';
+
+/**
+ * Values as texts whose order, unit by unit, is the order of the values; equal texts for equal values. Each unit is a byte (Latin-1), no text is
+ * the beginning of another, so several can stand behind one another in one key. In memory only: never stored in the clear.
+ */
+const MISSING = '\x02';
+const NULL = '\x03';
+const FALSE = '\x04';
+const TRUE = '\x05';
+const NUMBER = '\x06';
+const STRING = '\x07';
+const ARRAY = '\x08';
+const OBJECT = '\x09';
+/** Ends arrays and objects: before the first unit of everything that could stand there. */
+const END = '\x00';
+const MEMBER = '\x01';
+
+/** Units of one value in a key that orders look at; what comes behind is stood for by its digest. */
+export const KEY_PART_MAX = 512;
+const DIGEST_BYTES = 16;
+
+/** A value, or the absence of one, which comes before all values. */
+export function encodeExactly(value: Value | undefined): string {
+  if (value === undefined) return MISSING;
+  switch (typeOf(value)) {
+    case 'null':
+      return NULL;
+    case 'boolean':
+      return value === true ? TRUE : FALSE;
+    case 'number':
+      return NUMBER + encodeNumber(value as number | Decimal);
+    case 'string':
+      return STRING + encodeString(value as string);
+    case 'array':
+      return ARRAY + (value as readonly Value[]).map(encodeExactly).join('') + END;
+    case 'object':
+      return OBJECT + encodeMembers(value as ObjectValue) + END;
+  }
+}
+
+/**
+ * {@link encodeExactly}, bounded: of a longer text the first {@link KEY_PART_MAX} units and a digest of the whole. So equality is kept, and order
+ * but among values that agree in so much.
+ */
+export function encodeKeyPart(value: Value | undefined): string {
+  const exact = encodeExactly(value);
+  if (exact.length <= KEY_PART_MAX) return exact;
+  const digest = createHash('sha256').update(exact, 'latin1').digest();
+  return exact.slice(0, KEY_PART_MAX) + digest.toString('latin1', 0, DIGEST_BYTES);
+}
+
+/** The same text for the opposite order. */
+export function inverted(key: string): string {
+  const bytes = Buffer.from(key, 'latin1');
+  for (let at = 0; at < bytes.length; at++) bytes[at] = 0xff - (bytes[at] as number);
+  return bytes.toString('latin1');
+}
+
+const POSITION_BYTES = 6;
+
+/** A place in the order of creation, always of one length. */
+export function encodePosition(position: number): string {
+  const bytes = Buffer.allocUnsafe(POSITION_BYTES);
+  bytes.writeUIntBE(position, 0, POSITION_BYTES);
+  return bytes.toString('latin1');
+}
+
+/** Zero bytes are escaped, so that the end of a text comes before everything that could follow there. */
+function encodeString(text: string): string {
+  const bytes = utf8Of(text);
+  return `${bytes.includes('\x00') ? bytes.replaceAll('\x00', '\x00\xff') : bytes}\x00\x00`;
+}
+
+/** What all strings with this beginning begin with. */
+export function encodePrefix(prefix: string): string {
+  return (STRING + encodeString(prefix)).slice(0, -2);
+}
+
+/** UTF-8 as text of bytes: its order is that of code points. A lone surrogate takes the three bytes that its number would. */
+function utf8Of(text: string): string {
+  if (Buffer.byteLength(text) === text.length) return text;
+  if (text.isWellFormed()) return Buffer.from(text).toString('latin1');
+  return Array.from(text, (character) => {
+    const code = character.codePointAt(0) as number;
+    if (code < 0xd800 || code > 0xdfff) return Buffer.from(character).toString('latin1');
+    return String.fromCharCode(0xe0 | (code >> 12), 0x80 | ((code >> 6) & 0x3f), 0x80 | (code & 0x3f));
+  }).join('');
+}
+
+function encodeMembers(object: ObjectValue): string {
+  return sortedNames(object)
+    .map((name) => MEMBER + encodeString(name) + encodeExactly(object[name]))
+    .join('');
+}
+
+/**
+ * Sign, place of the decimal point, digits. A negative number is the complement of its opposite, so that a larger magnitude comes
+ * first.
+ */
+function encodeNumber(number: number | Decimal): string {
+  const { negative, digits, point } = decimalOf(number);
+  if (digits === '') return '\x80';
+  const magnitude = `${encodePoint(point)}${digits}\x00`;
+  return negative ? `\x7f${inverted(magnitude)}` : `\x81${magnitude}`;
+}
+
+const SMALL_POINT_MAX = 100;
+
+/** One byte for usual places; seven beyond, before or behind all of those. */
+function encodePoint(point: number): string {
+  if (Math.abs(point) <= SMALL_POINT_MAX) return String.fromCharCode(0x80 + point);
+  const bytes = Buffer.allocUnsafe(7);
+  bytes[0] = point < 0 ? 0x01 : 0xff;
+  bytes.writeUIntBE(point < 0 ? POINT_MAX + point : point, 1, 6);
+  return bytes.toString('latin1');
+}

@@ -1,0 +1,30 @@
+import {
+  changePageSchema,
+  documentBodySchema,
+  documentMetadataSchema,
+  documentPageSchema,
+  documentSchema,
+} from '@bundoc/shared/contract/documents';
+import type { ServiceDescription } from '@bundoc/shared/openapi/document';
+
+/** What Bundoc's OpenAPI document says beside its routes, each of which describes itself. */
+export const BUNDOC_API: ServiceDescription = {
+  title: 'Bundoc',
+  description:
+    'A document store that seals every document with the key of its project before it touches a disk. A path that is no ' +
+    'endpoint answers 404 `not_found`, one that exists under another method 405 `method_not_allowed` with `Allow`.',
+  tags: [
+    { name: 'documents', description: 'Documents of a collection' },
+    { name: 'queries', description: 'Documents by what is in them' },
+    { name: 'changes', description: 'What changed in a project' },
+    { name: 'service', description: 'About the process' },
+  ],
+  schemas: {
+    Document: documentSchema,
+    DocumentBody: documentBodySchema,
+    DocumentMetadata: documentMetadataSchema,
+    DocumentPage: documentPageSchema,
+    ChangePage: changePageSchema,
+  },
+  refusals: { always: [], authenticated: ['kms_unavailable'] },
+};

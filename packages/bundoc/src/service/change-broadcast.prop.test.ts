@@ -1,0 +1,203 @@
+import { cursorSchema } from '@bundoc/shared/contract/cursor';
+import fc from 'fast-check';
+import { describe, expect, it } from 'vitest';
+import { ChangeBroadcast, type Follower } from './change-broadcast.ts';
+import type { FeedEvent, FeedPage, FeedPlace } from './read-changes.ts';
+
+/** A feed in memory in which documents are written over and over: each is in it once, at its last change. */
+class Feed {
+  readonly #positions = new Map<string, number>();
+  readonly #waiting = new Set<() => void>();
+  position = 0;
+  reads = 0;
+
+  write(id: string): void {
+    this.#positions.delete(id);
+    this.#positions.set(id, ++this.position);
+    for (const wake of this.#waiting) wake();
+  }
+
+  get latest(): [string, number][] {
+    return [...this.#positions];
+  }
+
+  async read({ position, horizon }: FeedPlace): Promise<FeedPage> {
+    this.reads++;
+    const behind = this.latest.filter(([, at]) => at > position);
+    const events = behind.slice(0, 3).map(
+      ([id, at]): FeedEvent => ({
+        change: { ref: { collection: 'c', id }, rev: `${at}`, deleted: false, position: at },
+        text: undefined,
+        isUnreadable: false,
+      }),
+    );
+    const end = events.at(-1)?.change.position ?? Math.max(position, this.position);
+    await turn();
+    return { events, position: end, horizon, more: behind.length > events.length };
+  }
+
+  async wait({ position }: FeedPlace, signal: AbortSignal): Promise<boolean> {
+    while (this.position <= position && !signal.aborted) {
+      const { promise, resolve } = Promise.withResolvers<void>();
+      signal.addEventListener('abort', () => resolve());
+      this.#waiting.add(resolve);
+      await promise;
+      this.#waiting.delete(resolve);
+    }
+    return !signal.aborted;
+  }
+}
+
+/** A reader that takes what is sent only when it is told to. */
+class Reader {
+  readonly received: [string, number][] = [];
+  #sent: string[] = [];
+  #isReading = true;
+  #drained = Promise.withResolvers<void>();
+  isClosed = false;
+  /** Blocks that were sent while others waited. */
+  overruns = 0;
+
+  get needsDrain(): boolean {
+    return this.#sent.length > 0;
+  }
+
+  send(blocks: string | Buffer): void {
+    if (this.isClosed) return;
+    if (this.needsDrain) this.overruns++;
+    this.#sent.push(blocks.toString());
+    if (this.#isReading) this.#take();
+  }
+
+  async drained(): Promise<void> {
+    while (this.needsDrain && !this.isClosed) await this.#drained.promise;
+  }
+
+  read(isReading: boolean): void {
+    this.#isReading = isReading;
+    if (isReading) this.#take();
+  }
+
+  end(): void {
+    this.isClosed = true;
+    this.#drained.resolve();
+  }
+
+  cut(): void {
+    this.end();
+  }
+
+  #take(): void {
+    for (const block of this.#sent.splice(0).join('').split('\n\n')) {
+      const [, id, type, data] = /^id: (.*)\nevent: (.*)\ndata: (.*)$/.exec(block) ?? [];
+      if (type !== 'change') continue;
+      const { position } = cursorSchema('changes').parse(id);
+      this.received.push([(JSON.parse(String(data)) as { _id: string })._id, position]);
+    }
+    const drained = this.#drained;
+    this.#drained = Promise.withResolvers();
+    drained.resolve();
+  }
+}
+
+const turn = () => new Promise<void>((resolve) => setImmediate(resolve));
+
+type Step =
+  | { readonly do: 'write'; readonly id: number }
+  | { readonly do: 'join'; readonly from: number }
+  | { readonly do: 'read' | 'stall' | 'leave'; readonly reader: number }
+  | { readonly do: 'wait' };
+
+const step: fc.Arbitrary<Step> = fc.oneof(
+  { weight: 6, arbitrary: fc.record({ do: fc.constant('write' as const), id: fc.nat(8) }) },
+  { weight: 2, arbitrary: fc.record({ do: fc.constant('join' as const), from: fc.nat(10) }) },
+  {
+    weight: 3,
+    arbitrary: fc.record({ do: fc.constantFrom('read' as const, 'stall' as const), reader: fc.nat(4) }),
+  },
+  { weight: 1, arbitrary: fc.record({ do: fc.constant('leave' as const), reader: fc.nat(4) }) },
+  { weight: 4, arbitrary: fc.constant({ do: 'wait' as const }) },
+);
+
+describe('a broadcast of changes', () => {
+  it('brings every reader everything behind its place once, in order, however it reads and whenever it joins', async () => {
+    await fc.assert(
+      fc.asyncProperty(fc.array(step, { maxLength: 60 }), async (steps) => {
+        const feed = new Feed();
+        const failures: unknown[] = [];
+        const broadcast = new ChangeBroadcast(feed, (error) => failures.push(error), turn);
+        const readers: { reader: Reader; follower: Follower; from: number }[] = [];
+        // One stays, so that the broadcast does not end in between.
+        const join = (from: number) => {
+          const reader = new Reader();
+          const place = { position: Math.min(from, feed.position), horizon: 0 };
+          const follower: Follower = { sink: reader, isAllowed: () => true, place };
+          readers.push({ reader, follower, from: place.position });
+          broadcast.add(follower);
+        };
+        join(0);
+        for (const one of steps) {
+          if (one.do === 'write') feed.write(`d${one.id}`);
+          else if (one.do === 'join') join(one.from);
+          else if (one.do === 'wait') for (let n = 0; n < 3; n++) await turn();
+          else {
+            const chosen = readers[one.reader];
+            if (one.do === 'leave') {
+              if (chosen === undefined || one.reader === 0) continue;
+              chosen.reader.end();
+              broadcast.remove(chosen.follower);
+            } else chosen?.reader.read(one.do === 'read');
+          }
+        }
+        for (const { reader } of readers) reader.read(true);
+        feed.write('last');
+        const isDone = () =>
+          readers.every(({ reader }) => reader.isClosed || reader.received.at(-1)?.[1] === feed.position);
+        for (let n = 0; n < 500 && !isDone(); n++) await turn();
+        expect(isDone()).toBe(true);
+        for (const { reader, from } of readers) {
+          const positions = reader.received.map(([, at]) => at);
+          expect(positions).toEqual([...new Set(positions)].sort((a, b) => a - b));
+          expect(positions.every((at) => at > from)).toBe(true);
+          expect(reader.overruns).toBe(0);
+          if (reader.isClosed) continue;
+          for (const [id, at] of feed.latest) if (at > from) expect(reader.received).toContainEqual([id, at]);
+        }
+        expect(failures).toEqual([]);
+        broadcast.end();
+      }),
+      { numRuns: 150 },
+    );
+  });
+
+  it('reads each page once for all that have caught up', async () => {
+    const feed = new Feed();
+    const broadcast = new ChangeBroadcast(feed, () => undefined, turn);
+    const readers = Array.from({ length: 50 }, () => new Reader());
+    for (const sink of readers)
+      broadcast.add({ sink, isAllowed: () => true, place: { position: 0, horizon: 0 } });
+    for (let n = 0; n < 5; n++) await turn();
+    const before = feed.reads;
+    for (let n = 0; n < 10; n++) {
+      feed.write(`d${n}`);
+      for (let turns = 0; turns < 5; turns++) await turn();
+    }
+    expect(feed.reads - before).toBe(10);
+    for (const { received } of readers) expect(received).toHaveLength(10);
+    broadcast.end();
+  });
+
+  it('ends all its streams when the feed cannot be read', async () => {
+    const feed = new Feed();
+    const failures: unknown[] = [];
+    const broadcast = new ChangeBroadcast(
+      { read: () => Promise.reject(new Error('gone')), wait: (place, signal) => feed.wait(place, signal) },
+      (error) => failures.push(error),
+      turn,
+    );
+    const sink = new Reader();
+    broadcast.add({ sink, isAllowed: () => true, place: { position: 0, horizon: 0 } });
+    await turn();
+    expect([sink.isClosed, failures.length]).toEqual([true, 1]);
+  });
+});

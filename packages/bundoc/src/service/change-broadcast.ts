@@ -1,0 +1,149 @@
+import type { EventSink } from '@bundoc/shared/http/event-stream';
+import { EventBatch, heartbeatOf } from './change-text.ts';
+import type { FeedPage, FeedPlace } from './read-changes.ts';
+
+/** What a broadcast takes its changes from: one project's feed, by one filter. */
+export interface ChangeSource {
+  /** A page behind a place. Throws when there can be no more of it: the project gone, its key withdrawn. */
+  read(place: FeedPlace): Promise<FeedPage>;
+  /** Resolves once there is something behind a place. @returns false when the signal was aborted. */
+  wait(place: FeedPlace, signal: AbortSignal): Promise<boolean>;
+}
+
+/** One reader of a stream. */
+export interface Follower {
+  readonly sink: EventSink;
+  /** False once its token allows no more. */
+  readonly isAllowed: () => boolean;
+  /** Up to where everything was sent. */
+  place: FeedPlace;
+}
+
+/**
+ * How long changes are gathered before the next batch, milliseconds. The first one after a silence goes at once. Each batch costs a write
+ * for every reader, which is most of what a reader costs.
+ */
+export const GATHER_MS = 10;
+
+/**
+ * Sends the changes that one source has to all who follow it. Those that have caught up share each batch: read, opened and written as
+ * bytes once. Whoever is behind, because it begins long ago or reads slowly, reads pages of its own, one when the last is on its way,
+ * until it has caught up; so nothing is held for it but one page.
+ */
+export class ChangeBroadcast {
+  readonly #source: ChangeSource;
+  readonly #onFailure: (error: unknown) => void;
+  readonly #pause: (ms: number) => Promise<void>;
+  /** All that follow, and of these the ones that have everything up to `#place`, or more. */
+  readonly #followers = new Set<Follower>();
+  readonly #live = new Set<Follower>();
+  readonly #stopping = new AbortController();
+  #place: FeedPlace | undefined;
+
+  constructor(
+    source: ChangeSource,
+    onFailure: (error: unknown) => void,
+    pause: (ms: number) => Promise<void> = (ms) => new Promise((resolve) => setTimeout(resolve, ms)),
+  ) {
+    this.#source = source;
+    this.#onFailure = onFailure;
+    this.#pause = pause;
+  }
+
+  get isEmpty(): boolean {
+    return this.#followers.size === 0;
+  }
+
+  get followers(): Iterable<Follower> {
+    return this.#followers;
+  }
+
+  /** Sends everything behind the follower's place, from now on until its sink is closed. */
+  add(follower: Follower): void {
+    this.#followers.add(follower);
+    void this.#catchUp(follower);
+  }
+
+  remove(follower: Follower): void {
+    this.#followers.delete(follower);
+    this.#live.delete(follower);
+    if (this.isEmpty) this.#stopping.abort();
+  }
+
+  /** Ends all streams in order. */
+  end(): void {
+    this.#stopping.abort();
+    for (const { sink } of this.#followers) sink.end();
+  }
+
+  /** Tells those that have everything so. */
+  heartbeat(): void {
+    for (const { sink, place } of this.#live) if (!sink.needsDrain) sink.send(heartbeatOf(place));
+  }
+
+  async #catchUp(follower: Follower): Promise<void> {
+    const { sink } = follower;
+    try {
+      for (;;) {
+        await sink.drained().catch(() => sink.cut());
+        if (sink.isClosed || this.#stopping.signal.aborted) return;
+        if (this.#place !== undefined && follower.place.position >= this.#place.position) break;
+        const page = await this.#source.read(follower.place);
+        const blocks = new EventBatch(page).after(follower.place.position);
+        if (blocks.length > 0) sink.send(blocks);
+        follower.place = page;
+        // Without anybody who is up to date, whoever comes first leads.
+        if (!page.more && this.#place === undefined && !sink.needsDrain) break;
+      }
+    } catch (error) {
+      this.#fail(error);
+      return;
+    }
+    if (sink.isClosed) return;
+    sink.send(heartbeatOf(follower.place));
+    this.#live.add(follower);
+    if (this.#place !== undefined) return;
+    this.#place = follower.place;
+    void this.#broadcast(this.#place);
+  }
+
+  async #broadcast(from: FeedPlace): Promise<void> {
+    const { signal } = this.#stopping;
+    try {
+      for (let place = from; this.#live.size > 0; ) {
+        if (!(await this.#source.wait(place, signal)) || signal.aborted) return;
+        const page = await this.#source.read(place);
+        place = { position: page.position, horizon: page.horizon };
+        this.#place = place;
+        this.#deliver(new EventBatch(page), place);
+        if (!page.more) await this.#pause(GATHER_MS);
+      }
+    } catch (error) {
+      this.#fail(error);
+    } finally {
+      this.#place = undefined;
+    }
+  }
+
+  #deliver(batch: EventBatch, place: FeedPlace): void {
+    for (const follower of this.#live) {
+      const { sink } = follower;
+      if (follower.place.position >= place.position) continue;
+      if (sink.needsDrain) {
+        this.#live.delete(follower);
+        void this.#catchUp(follower);
+        continue;
+      }
+      const blocks = batch.after(follower.place.position);
+      if (blocks.length > 0) sink.send(blocks);
+      follower.place = place;
+    }
+  }
+
+  /** What goes wrong for one goes wrong for all: they come back, and are told what it is. */
+  #fail(error: unknown): void {
+    if (this.#stopping.signal.aborted) return;
+    this.#onFailure(error);
+    this.end();
+  }
+}

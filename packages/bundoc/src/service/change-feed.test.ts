@@ -1,0 +1,183 @@
+import { AppError } from '@bundoc/shared/errors';
+import { createLogger } from '@bundoc/shared/logger';
+import { FakeClock } from '@bundoc/shared/testing/fake-clock';
+import { describe, expect, it } from 'vitest';
+import type { ProjectStore } from '../storage/port.ts';
+import type { Follower } from './change-broadcast.ts';
+import {
+  ChangeFeed,
+  FOLLOWERS_MAX,
+  FOLLOWERS_OF_PROJECT_MAX,
+  HEARTBEAT_MS,
+  STALLED_MS,
+} from './change-feed.ts';
+
+/** A feed over a project in which nothing happens. */
+function start() {
+  const clock = new FakeClock();
+  const store = {
+    changes: async (position: number, _limit: number, horizon = 0) => ({ changes: [], position, horizon }),
+    position: async () => 7,
+  } as unknown as ProjectStore;
+  const feed = new ChangeFeed({
+    instances: {
+      acquire: (async () => ({ store, [Symbol.dispose]: () => undefined })) as never,
+      waitForChange: (_project, _after, signal) =>
+        new Promise((resolve) => {
+          if (signal.aborted) resolve(false);
+          signal.addEventListener('abort', () => resolve(false));
+        }),
+    },
+    clock,
+    logger: createLogger({ service: 'bundoc', level: 'silent' }),
+  });
+  return { clock, feed, store };
+}
+
+function follower() {
+  const sent: string[] = [];
+  const states: string[] = [];
+  const state = { needsDrain: false, isAllowed: true };
+  const one: Follower = {
+    sink: {
+      send: (blocks) => {
+        sent.push(blocks.toString());
+      },
+      get needsDrain() {
+        return state.needsDrain;
+      },
+      drained: async () => undefined,
+      get isClosed() {
+        return states.length > 0;
+      },
+      end: () => states.push('ended'),
+      cut: () => states.push('cut'),
+    },
+    isAllowed: () => state.isAllowed,
+    place: { position: 7, horizon: 0 },
+  };
+  return { one, sent, states, state };
+}
+
+const all = { collection: undefined, documents: false };
+const limits = { limit: 10, bytesMax: 1_000 };
+const turn = () => new Promise<void>((resolve) => setImmediate(resolve));
+const never = new AbortController().signal;
+const waitOf = (waitMs: number) => ({ signal: never, waitMs, requireAllowed: () => undefined });
+
+describe('the feeds of changes', () => {
+  it('tell how to begin anew when a place is too old', async () => {
+    const { feed, store } = start();
+    store.changes = () => Promise.reject(new AppError('position_gone'));
+    const old = { position: 1, horizon: 0 };
+    for (const asked of [feed.page('p', old, all, limits), feed.begin('p', old)])
+      await expect(asked).rejects.toMatchObject({
+        code: 'position_gone',
+        detail: expect.stringContaining('since'),
+      });
+  });
+
+  it('have room for so many of a project, and for so many in all', () => {
+    const { feed } = start();
+    const places = Array.from({ length: FOLLOWERS_OF_PROJECT_MAX }, () => feed.reserve('p'));
+    expect(() => feed.reserve('p')).toThrow(expect.objectContaining({ code: 'rate_limited' }));
+    for (let n = FOLLOWERS_OF_PROJECT_MAX; n < FOLLOWERS_MAX; n++) places.push(feed.reserve(`p-${n}`));
+    expect(() => feed.reserve('q')).toThrow(expect.objectContaining({ code: 'overloaded' }));
+    places[0]?.[Symbol.dispose]();
+    places[0]?.[Symbol.dispose]();
+    expect(feed.waiting).toBe(FOLLOWERS_MAX - 1);
+    feed.reserve('p');
+    expect(() => feed.reserve('q')).toThrow(expect.objectContaining({ code: 'overloaded' }));
+  });
+
+  it('end a stream whose token allows no more', async () => {
+    const { feed } = start();
+    using _place = feed.reserve('p');
+    const { one, states, state } = follower();
+    feed.follow('p', all, one);
+    await turn();
+    feed.tick();
+    expect(states).toEqual([]);
+    state.isAllowed = false;
+    feed.tick();
+    expect(states).toEqual(['ended']);
+  });
+
+  it('cut off a reader that stands still, and no other', async () => {
+    const { clock, feed } = start();
+    using _place = feed.reserve('p');
+    const { one, states, state } = follower();
+    feed.follow('p', all, one);
+    await turn();
+    state.needsDrain = true;
+    feed.tick();
+    clock.advance(STALLED_MS - 1);
+    feed.tick();
+    state.needsDrain = false;
+    feed.tick();
+    state.needsDrain = true;
+    clock.advance(STALLED_MS - 1);
+    feed.tick();
+    expect(states).toEqual([]);
+    clock.advance(STALLED_MS);
+    feed.tick();
+    expect(states).toEqual(['cut']);
+  });
+
+  it('say something to each stream at the beginning and from time to time', async () => {
+    const { clock, feed } = start();
+    using _place = feed.reserve('p');
+    const { one, sent } = follower();
+    feed.follow('p', all, one);
+    await turn();
+    feed.tick();
+    expect(sent).toHaveLength(1);
+    clock.advance(HEARTBEAT_MS);
+    feed.tick();
+    feed.tick();
+    expect(sent).toHaveLength(2);
+    expect(sent[1]).toMatch(/^id: \S+\nevent: heartbeat\ndata: \{\}\n\n$/);
+  });
+
+  it('end with their project, long polls as well, and leave other projects alone', async () => {
+    const { feed } = start();
+    const [mine, other] = [follower(), follower()];
+    using _place = feed.reserve('p');
+    using _other = feed.reserve('q');
+    feed.follow('p', all, mine.one);
+    feed.follow('q', all, other.one);
+    const poll = feed.nextPage('p', 'now', all, limits, waitOf(3_600_000));
+    await turn();
+    feed.end('p');
+    expect([mine.states, other.states]).toEqual([['ended'], []]);
+    expect(await poll).toMatchObject({ events: [], position: 7 });
+  });
+
+  it('end when the service stops, and begin no more', async () => {
+    const { feed } = start();
+    using _place = feed.reserve('p');
+    const { one, states } = follower();
+    const leave = feed.follow('p', all, one);
+    const poll = feed.nextPage('p', 'now', all, limits, waitOf(3_600_000));
+    await turn();
+    feed.close();
+    leave();
+    expect(states).toEqual(['ended']);
+    expect((await poll).events).toEqual([]);
+    expect(() => feed.reserve('p')).toThrow(expect.objectContaining({ code: 'overloaded' }));
+  });
+
+  it('give nothing to a long poll whose token is over meanwhile', async () => {
+    const { feed } = start();
+    const stop = new AbortController();
+    const poll = feed.nextPage('p', 'now', all, limits, {
+      signal: stop.signal,
+      waitMs: 3_600_000,
+      requireAllowed: () => Promise.reject(new Error('over')),
+    });
+    await turn();
+    stop.abort();
+    await expect(poll).rejects.toThrow('over');
+    expect(feed.waiting).toBe(0);
+  });
+});

@@ -1,0 +1,232 @@
+import type { Clock } from '@bundoc/shared/clock';
+import { AppError, hasCode } from '@bundoc/shared/errors';
+import type { Logger } from '@bundoc/shared/logger';
+import type { InstanceManager } from '../project/instance-manager.ts';
+import type { Position, ProjectStore } from '../storage/port.ts';
+import { ChangeBroadcast, type Follower } from './change-broadcast.ts';
+import {
+  type FeedFilter,
+  type FeedLimits,
+  type FeedPage,
+  type FeedPlace,
+  readChanges,
+} from './read-changes.ts';
+
+export interface ChangeFeedOptions {
+  readonly instances: Pick<InstanceManager, 'acquire' | 'waitForChange'>;
+  readonly clock: Clock;
+  readonly logger: Logger;
+}
+
+/** Where somebody begins: behind a place, or with what comes from now on. */
+export type Since = FeedPlace | 'now';
+
+/** Those that wait for changes, by long poll or stream, of one project and in all. */
+export const FOLLOWERS_OF_PROJECT_MAX = 256;
+export const FOLLOWERS_MAX = 1_024;
+/** How often a stream says something at least, milliseconds. */
+export const HEARTBEAT_MS = 15_000;
+/** How long a reader may leave unread what was sent to it, milliseconds. */
+export const STALLED_MS = 30_000;
+const RESTART_HINT = 'read everything anew by leaving "since" out, and forget what does not come';
+/** Of one batch of a stream; a reader has at most one that it has not read. */
+const BATCH_LIMITS: FeedLimits = { limit: 1_000, bytesMax: 262_144 };
+
+interface ProjectFeed {
+  /** Pages and streams that wait. */
+  waiting: number;
+  /** By what they are about. */
+  readonly broadcasts: Map<string, ChangeBroadcast>;
+  /** Ends all of it. */
+  readonly ending: AbortController;
+}
+
+/**
+ * The feeds of changes of all projects: pages, waited for or not, and streams. Whoever waits keeps no project open: while it is closed,
+ * they wait until somebody opens it.
+ */
+export class ChangeFeed {
+  readonly #options: ChangeFeedOptions;
+  readonly #projects = new Map<string, ProjectFeed>();
+  readonly #stalledSinceMs = new WeakMap<Follower, number>();
+  #waiting = 0;
+  #heartbeatAtMs: number;
+  #isClosed = false;
+
+  constructor(options: ChangeFeedOptions) {
+    this.#options = options;
+    this.#heartbeatAtMs = options.clock.monotonic();
+  }
+
+  /** Those that wait now. */
+  get waiting(): number {
+    return this.#waiting;
+  }
+
+  /** A page at once. @throws AppError `position_gone`, `project_not_found`, and those of the store. */
+  async page(project: string, since: Since, filter: FeedFilter, limits: FeedLimits): Promise<FeedPage> {
+    return this.#withStore(project, async (store) =>
+      readChanges(store, await placeOf(store, since), filter, limits),
+    );
+  }
+
+  /**
+   * A page as soon as it has something, or else an empty one when the time is over, the signal is aborted, or the feed ends.
+   *
+   * @param isAllowed whether the caller may still have what has come meanwhile; throws when not.
+   * @throws AppError `rate_limited`, `overloaded` when too many wait; and as {@link page}.
+   */
+  async nextPage(
+    project: string,
+    since: Since,
+    filter: FeedFilter,
+    limits: FeedLimits,
+    {
+      signal,
+      waitMs,
+      requireAllowed,
+    }: { signal: AbortSignal; waitMs: number; requireAllowed: () => unknown },
+  ): Promise<FeedPage> {
+    using place = this.reserve(project);
+    const stop = new AbortController();
+    const abort = () => stop.abort();
+    const timer = setTimeout(abort, waitMs);
+    for (const other of [signal, place.ending]) other.addEventListener('abort', abort, { once: true });
+    if (signal.aborted || place.ending.aborted) abort();
+    try {
+      for (let from = since; ; ) {
+        const page = await this.page(project, from, filter, limits);
+        if (page.events.length > 0 || page.more || stop.signal.aborted) return page;
+        from = { position: page.position, horizon: page.horizon };
+        await this.#options.instances.waitForChange(project, from.position, stop.signal);
+        await requireAllowed();
+      }
+    } finally {
+      clearTimeout(timer);
+      for (const other of [signal, place.ending]) other.removeEventListener('abort', abort);
+    }
+  }
+
+  /**
+   * Takes a place among those that wait. Disposing gives it back.
+   *
+   * @throws AppError `rate_limited` when the project has its share, `overloaded` when all places are taken.
+   */
+  reserve(project: string): Disposable & { readonly ending: AbortSignal } {
+    if (this.#isClosed) throw new AppError('overloaded', { detail: 'the server is stopping' });
+    const feed = this.#feedOf(project);
+    if (feed.waiting >= FOLLOWERS_OF_PROJECT_MAX) throw new AppError('rate_limited', { retryAfterS: 5 });
+    if (this.#waiting >= FOLLOWERS_MAX) throw new AppError('overloaded', { retryAfterS: 5 });
+    this.#projects.set(project, feed);
+    feed.waiting++;
+    this.#waiting++;
+    let isHeld = true;
+    return {
+      ending: feed.ending.signal,
+      [Symbol.dispose]: () => {
+        if (!isHeld) return;
+        isHeld = false;
+        this.#waiting--;
+        if (--feed.waiting === 0 && this.#projects.get(project) === feed) this.#projects.delete(project);
+      },
+    };
+  }
+
+  /** The place that a stream begins at, once it is known that it can. @throws as {@link page}. */
+  async begin(project: string, since: Since): Promise<FeedPlace> {
+    return this.#withStore(project, async (store) => {
+      const place = await placeOf(store, since);
+      const { horizon } = await store.changes(place.position, 1, place.horizon);
+      return { position: place.position, horizon };
+    });
+  }
+
+  /**
+   * Sends everything behind its place to a follower until its sink is closed, its token allows no more, the project's key is
+   * withdrawn or the service stops. Whoever calls has {@link reserve}d a place, and calls the returned function once the sink is closed.
+   */
+  follow(project: string, filter: FeedFilter, follower: Follower): () => void {
+    const feed = this.#feedOf(project);
+    const about = `${filter.documents ? 'doc' : 'rev'}/${filter.collection ?? ''}`;
+    const broadcast = feed.broadcasts.get(about) ?? this.#broadcastOf(project, filter);
+    feed.broadcasts.set(about, broadcast);
+    broadcast.add(follower);
+    return () => {
+      broadcast.remove(follower);
+      if (broadcast.isEmpty && feed.broadcasts.get(about) === broadcast) feed.broadcasts.delete(about);
+    };
+  }
+
+  /** Ends all that wait for a project: its key was withdrawn. They may come back, and are told then. */
+  end(project: string): void {
+    const feed = this.#projects.get(project);
+    if (feed === undefined) return;
+    this.#projects.delete(project);
+    feed.ending.abort();
+    for (const broadcast of feed.broadcasts.values()) broadcast.end();
+  }
+
+  /** Ends everything; before the listener closes, or it would wait for the streams. */
+  close(): void {
+    this.#isClosed = true;
+    for (const project of [...this.#projects.keys()]) this.end(project);
+  }
+
+  /** Looks after the streams: ends those whose token is over, cuts off those that stand still. To be called every second or so. */
+  tick(): void {
+    const nowMs = this.#options.clock.monotonic();
+    const isHeartbeat = nowMs - this.#heartbeatAtMs >= HEARTBEAT_MS;
+    if (isHeartbeat) this.#heartbeatAtMs = nowMs;
+    for (const { broadcasts } of this.#projects.values())
+      for (const broadcast of broadcasts.values()) {
+        for (const follower of broadcast.followers) this.#check(follower, nowMs);
+        if (isHeartbeat) broadcast.heartbeat();
+      }
+  }
+
+  #check(follower: Follower, nowMs: number): void {
+    const { sink, isAllowed } = follower;
+    if (!isAllowed()) sink.end();
+    if (!sink.needsDrain) {
+      this.#stalledSinceMs.delete(follower);
+      return;
+    }
+    const sinceMs = this.#stalledSinceMs.get(follower) ?? nowMs;
+    this.#stalledSinceMs.set(follower, sinceMs);
+    if (nowMs - sinceMs >= STALLED_MS) sink.cut();
+  }
+
+  #feedOf(project: string): ProjectFeed {
+    const known = this.#projects.get(project);
+    return known ?? { waiting: 0, broadcasts: new Map(), ending: new AbortController() };
+  }
+
+  #broadcastOf(project: string, filter: FeedFilter): ChangeBroadcast {
+    const { instances, logger } = this.#options;
+    return new ChangeBroadcast(
+      {
+        read: (place) => this.page(project, place, filter, BATCH_LIMITS),
+        wait: ({ position }, signal) => instances.waitForChange(project, position, signal),
+      },
+      (error) => logger.info({ err: error, project }, 'the streams of changes of a project ended'),
+    );
+  }
+
+  async #withStore<T>(project: string, action: (store: ProjectStore) => Promise<T>): Promise<T> {
+    using lease = await this.#options.instances.acquire(project, 'existing');
+    if (lease === undefined) throw new AppError('project_not_found');
+    try {
+      return await action(lease.store);
+    } catch (error) {
+      if (hasCode(error, 'position_gone'))
+        throw new AppError('position_gone', { detail: RESTART_HINT, cause: error });
+      throw error;
+    }
+  }
+}
+
+async function placeOf(store: ProjectStore, since: Since): Promise<FeedPlace> {
+  if (since !== 'now') return since;
+  const position: Position = await store.position();
+  return { position, horizon: position };
+}

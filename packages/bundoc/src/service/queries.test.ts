@@ -1,0 +1,133 @@
+import { AppError } from '@bundoc/shared/errors';
+import { describe, expect, it } from 'vitest';
+import { cursorsOf } from '../cipher/sealed-cursor.ts';
+import { readValue } from '../query/value.ts';
+import { type Where, whereSchema } from '../query/where.ts';
+import { commitOne, put, remove } from '../storage/conformance.ts';
+import type { ProjectStore } from '../storage/port.ts';
+import { EmbeddedProject } from '../testing/embedded-project.ts';
+import { Queries, type QueryRequest } from './queries.ts';
+
+const where = (text: string): Where => whereSchema.parse(readValue(text));
+const selection = (text: string) => ({
+  project: 'p',
+  collection: 'notes',
+  where: where(text),
+  signal: new AbortController().signal,
+});
+const request = (over: Partial<QueryRequest> = {}): QueryRequest => ({
+  ...selection('{}'),
+  whereText: '',
+  orderBy: [],
+  limit: 100,
+  bytesMax: 1_000_000,
+  cursor: undefined,
+  ...over,
+});
+
+async function start(limits: { documentsMax: number; bytesMax: number }) {
+  const project = new EmbeddedProject();
+  const disk = EmbeddedProject.disk();
+  await project.create(disk);
+  const store: ProjectStore = await project.open(disk);
+  const leases = { taken: 0, held: 0 };
+  const queries = new Queries(
+    {
+      acquire: async () => {
+        leases.taken++;
+        leases.held++;
+        return {
+          store,
+          cursors: cursorsOf('p', project.cipher),
+          [Symbol.dispose]: () => {
+            leases.held--;
+          },
+        };
+      },
+    },
+    limits,
+  );
+  return { store, queries, leases };
+}
+
+describe('what one request may read', () => {
+  it('is bounded in documents, and the refusal names the index that would help', async () => {
+    const { store, queries } = await start({ documentsMax: 5, bytesMax: 1_000_000 });
+    for (let n = 0; n < 6; n++) await commitOne(store, put(`d${n}`, `{"n":${n}}`));
+    const asked = selection('{"b":{"$gt":1},"$and":[{"a":1},{"$or":[{"c":1},{"d":1}]}]}');
+    const refusal = {
+      code: 'query_too_expensive',
+      detail: expect.stringContaining('an index on ["a","b"] would help'),
+    };
+    await expect(queries.count(asked)).rejects.toMatchObject(refusal);
+    await expect(queries.aggregate(asked, [], [{ op: 'count' }])).rejects.toMatchObject(refusal);
+    await expect(
+      queries.query(request({ ...asked, orderBy: [{ field: 'o', direction: 'asc' }] })),
+    ).rejects.toMatchObject({
+      code: 'query_too_expensive',
+      detail: expect.stringContaining('an index on ["a","b","o"]'),
+    });
+    await commitOne(store, remove('d0'));
+    expect((await queries.count(selection('{}'))).count).toBe(5);
+  });
+
+  it('is bounded in bytes', async () => {
+    const { store, queries } = await start({ documentsMax: 100, bytesMax: 3_000 });
+    for (let n = 0; n < 3; n++) await commitOne(store, put(`d${n}`, `{"pad":"${'x'.repeat(1_000)}"}`));
+    await expect(queries.count(selection('{}'))).rejects.toMatchObject({ code: 'query_too_expensive' });
+  });
+
+  it('counts what a page looks at, not what comes before its cursor', async () => {
+    const { store, queries } = await start({ documentsMax: 4, bytesMax: 1_000_000 });
+    for (let n = 0; n < 10; n++) await commitOne(store, put(`d${n}`, '{}'));
+    const ids: string[] = [];
+    for (let cursor: string | undefined, pages = 0; pages < 5; pages++) {
+      const page = await queries.query(request({ limit: 3, cursor }));
+      ids.push(...page.documents.map(({ metadata }) => metadata._id));
+      cursor = page.next;
+      if (cursor === undefined) break;
+    }
+    expect(ids).toEqual(Array.from({ length: 10 }, (_, n) => `d${n}`));
+  });
+});
+
+describe('a page', () => {
+  it('ends early when its documents are large, in any order, and the next begins behind it', async () => {
+    const { store, queries } = await start({ documentsMax: 100, bytesMax: 1_000_000 });
+    for (let n = 0; n < 7; n++)
+      await commitOne(store, put(`d${n}`, `{"n":${n % 4},"pad":"${'x'.repeat(1_000)}"}`));
+    for (const orderBy of [[], [{ field: 'n', direction: 'desc' as const }]]) {
+      const sizes: number[] = [];
+      const ids = new Set<string>();
+      let cursor: string | undefined;
+      do {
+        const page: Awaited<ReturnType<Queries['query']>> = await queries.query(
+          request({ orderBy, cursor, bytesMax: 2_500 }),
+        );
+        sizes.push(page.documents.length);
+        for (const { metadata } of page.documents) ids.add(metadata._id);
+        cursor = page.next;
+      } while (cursor !== undefined);
+      expect([sizes, ids.size]).toEqual([[2, 2, 2, 1], 7]);
+    }
+  });
+});
+
+describe('a request that nobody waits for any more', () => {
+  it('ends, and holds no project open', async () => {
+    const { store, queries, leases } = await start({ documentsMax: 1_000, bytesMax: 1_000_000 });
+    for (let n = 0; n < 250; n++) await commitOne(store, put(`d${n}`, '{}'));
+    const controller = new AbortController();
+    const counting = queries.count({ ...selection('{}'), signal: controller.signal });
+    controller.abort(new AppError('request_timeout'));
+    await expect(counting).rejects.toMatchObject({ code: 'request_timeout' });
+    expect(leases).toEqual({ taken: 1, held: 0 });
+  });
+
+  it('asks for the project anew with each page, so that no key is used beyond its time', async () => {
+    const { store, queries, leases } = await start({ documentsMax: 1_000, bytesMax: 1_000_000 });
+    for (let n = 0; n < 250; n++) await commitOne(store, put(`d${n}`, '{}'));
+    await queries.count(selection('{}'));
+    expect(leases).toEqual({ taken: 3, held: 0 });
+  });
+});

@@ -1,0 +1,109 @@
+import { hasCode } from '@bundoc/shared/errors';
+import type { Change, Position, ProjectStore } from '../storage/port.ts';
+
+/** Where in the feed somebody is. */
+export interface FeedPlace {
+  readonly position: Position;
+  /** As in {@link ProjectStore.changes}. */
+  readonly horizon: Position;
+}
+
+/** What somebody wants to hear of. */
+export interface FeedFilter {
+  /** All collections when absent. */
+  readonly collection: string | undefined;
+  /** Whether the documents are wanted, too. */
+  readonly documents: boolean;
+}
+
+export interface FeedLimits {
+  readonly limit: number;
+  /** Bytes of documents after which the page ends, though one change is always in it. */
+  readonly bytesMax: number;
+}
+
+export interface FeedEvent {
+  readonly change: Change;
+  /** The document, when it is wanted and there is one. */
+  readonly text: Buffer | undefined;
+  /** The document is wanted, and its stored bytes do not open. */
+  readonly isUnreadable: boolean;
+}
+
+export interface FeedPage extends FeedPlace {
+  readonly events: readonly FeedEvent[];
+  /** True when the page ended at one of its bounds: there may be more behind it. */
+  readonly more: boolean;
+}
+
+const PAGE = 1_000;
+/** Changes that are looked at for a page; most may be of collections that nobody asked for. */
+const SCANNED_MAX = 10_000;
+/** Documents that are read at a time. */
+const READ_TOGETHER = 16;
+
+/**
+ * A page of the feed. Its place goes beyond what was left out, so that whoever wants a rare collection gets on.
+ *
+ * A document that has changed since, while the page was made, is left out: it comes at its new place, as every document comes once.
+ *
+ * @throws AppError of {@link ProjectStore.changes} and {@link ProjectStore.get}.
+ */
+export async function readChanges(
+  store: Pick<ProjectStore, 'changes' | 'get' | 'getAtHand'>,
+  place: FeedPlace,
+  { collection, documents }: FeedFilter,
+  { limit, bytesMax }: FeedLimits,
+): Promise<FeedPage> {
+  const events: FeedEvent[] = [];
+  let { position, horizon } = place;
+  let bytes = 0;
+  for (let scanned = 0; ; ) {
+    const asked = collection === undefined ? Math.min(PAGE, limit - events.length) : PAGE;
+    const page = await store.changes(position, asked, horizon);
+    horizon = page.horizon;
+    for (let at = 0; at < page.changes.length; ) {
+      const end = documents ? at + READ_TOGETHER : page.changes.length;
+      const some = page.changes.slice(at, end);
+      const read = await Promise.all(
+        some.map(async (change) => {
+          if (collection !== undefined && change.ref.collection !== collection) return undefined;
+          return documents && !change.deleted ? eventWithDocument(store, change) : eventOf(change);
+        }),
+      );
+      for (const [index, event] of read.entries()) {
+        if (event !== undefined) {
+          if (events.length === limit || bytes >= bytesMax) return { events, position, horizon, more: true };
+          events.push(event);
+          bytes += event.text?.length ?? 0;
+        }
+        position = (some[index] as Change).position;
+      }
+      at = end;
+    }
+    if (page.changes.length < asked) return { events, position: page.position, horizon, more: false };
+    scanned += asked;
+    if (events.length === limit || bytes >= bytesMax || scanned >= SCANNED_MAX)
+      return { events, position, horizon, more: true };
+  }
+}
+
+function eventOf(change: Change): FeedEvent {
+  return { change, text: undefined, isUnreadable: false };
+}
+
+/** Undefined when the document has changed since. */
+async function eventWithDocument(
+  store: Pick<ProjectStore, 'get' | 'getAtHand'>,
+  change: Change,
+): Promise<FeedEvent | undefined> {
+  try {
+    const document = store.getAtHand?.(change.ref) ?? (await store.get(change.ref));
+    if (document?.metadata._rev !== change.rev) return undefined;
+    return { change, text: document.text, isUnreadable: false };
+  } catch (error) {
+    // One damaged document must not keep everybody from what comes behind it.
+    if (!hasCode(error, 'integrity_error')) throw error;
+    return { change, text: undefined, isUnreadable: true };
+  }
+}

@@ -1,0 +1,237 @@
+import type { ConnectionOptions } from 'node:tls';
+import type { Logger } from '@bundoc/shared/logger';
+import pg from 'pg';
+import { ConnectionTrouble, storageErrorOf } from './database-error.ts';
+
+export interface DatabaseOptions {
+  /** `postgres://…` without TLS parameters. */
+  readonly url: string;
+  readonly tls: ConnectionOptions | undefined;
+  readonly connectionsMax: number;
+  /** How long a connection may take to be made, or to become free, milliseconds. */
+  readonly connectTimeoutMs: number;
+  /** After which the server gives a statement up, milliseconds. */
+  readonly statementTimeoutMs: number;
+  /** After which the server ends a transaction whose client fell silent, and frees its locks, milliseconds. */
+  readonly idleInTransactionTimeoutMs: number;
+  /** False behind a pooler that gives each transaction another connection and knows no prepared statements. */
+  readonly prepare: boolean;
+  readonly logger: Logger;
+}
+
+/** How much later than the server this side gives up: only a server that does not answer at all gets there. */
+const SILENCE_MS = 2_000;
+const IDLE_CONNECTION_MS = 60_000;
+
+/** A row: numbers, texts, booleans, bytes of its own, null; in the order of the columns. */
+export type Row = readonly unknown[];
+
+/** A statement with parameters. Buffers are sent as they are. */
+export interface Statement {
+  /** Under which a connection prepares it, once. */
+  readonly name: string;
+  readonly text: string;
+}
+
+/** What runs statements: a pool, each on any connection, or one transaction. */
+export interface Queryable {
+  query(statement: Statement, values: readonly unknown[]): Promise<readonly Row[]>;
+}
+
+/** One transaction. */
+export interface Transaction extends Queryable {
+  /** Runs statements without parameters, one trip for all. @returns the rows of each. */
+  run(text: string): Promise<readonly (readonly Row[])[]>;
+}
+
+/** A transaction's connection broke after its commit was asked for: it may have taken effect or not. */
+export class OutcomeUnknown extends Error {
+  override readonly name = 'OutcomeUnknown';
+}
+
+/**
+ * Connections to PostgreSQL. Errors of every method: `storage_unavailable` when the server cannot be reached or cannot serve, `disk_full`.
+ */
+export class Database implements AsyncDisposable {
+  readonly #pool: pg.Pool;
+  readonly #prepare: boolean;
+
+  constructor(options: DatabaseOptions) {
+    this.#prepare = options.prepare;
+    this.#pool = new pg.Pool({
+      ...clientConfig(options),
+      max: options.connectionsMax,
+      idleTimeoutMillis: IDLE_CONNECTION_MS,
+    });
+    // Without a listener, an idle connection that breaks would end the process. The next statement makes another.
+    this.#pool.on('error', (error) =>
+      options.logger.info({ err: error }, 'a connection to PostgreSQL broke'),
+    );
+  }
+
+  /** Connections that are open. */
+  get connections(): number {
+    return this.#pool.totalCount;
+  }
+
+  /** Callers that wait for a connection. */
+  get waiting(): number {
+    return this.#pool.waitingCount;
+  }
+
+  async query(statement: Statement, values: readonly unknown[]): Promise<readonly Row[]> {
+    return this.#withClient((client) => this.#query(client, statement, values));
+  }
+
+  /** Runs statements without parameters outside of a transaction. @returns the rows of each. */
+  async run(text: string): Promise<readonly (readonly Row[])[]> {
+    return this.#withClient((client) => runOn(client, text));
+  }
+
+  /**
+   * Runs `action` in one transaction (READ COMMITTED) and commits it.
+   *
+   * @param begin statements without parameters that go along with BEGIN; `action` gets their rows.
+   * @param action undefined instead of a value rolls back.
+   * @throws OutcomeUnknown when the connection broke while it was committed.
+   */
+  async transaction<T>(
+    begin: string,
+    action: (transaction: Transaction, begun: readonly (readonly Row[])[]) => Promise<T | undefined>,
+  ): Promise<T | undefined> {
+    return this.#withClient(async (client) => {
+      const [, ...begun] = await runOn(client, `BEGIN ISOLATION LEVEL READ COMMITTED;${begin}`);
+      let result: T | undefined;
+      try {
+        result = await action(
+          {
+            query: (statement, values) => this.#query(client, statement, values),
+            run: (text) => runOn(client, text),
+          },
+          begun,
+        );
+      } catch (error) {
+        // Should it fail as well, the connection is not used again and the server rolls back by itself.
+        if (!(error instanceof ConnectionTrouble)) await runOn(client, 'ROLLBACK');
+        throw error;
+      }
+      if (result === undefined) {
+        await runOn(client, 'ROLLBACK');
+        return undefined;
+      }
+      await commit(client);
+      return result;
+    });
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.#pool.end();
+  }
+
+  async #withClient<T>(action: (client: pg.PoolClient) => Promise<T>): Promise<T> {
+    let client: pg.PoolClient;
+    try {
+      client = await this.#pool.connect();
+    } catch (error) {
+      throw storageErrorOf(troubleOf(error));
+    }
+    let isBroken = false;
+    // What goes wrong is told by the statement that it happens to.
+    const onError = () => {
+      isBroken = true;
+    };
+    client.on('error', onError);
+    try {
+      return await action(client);
+    } catch (error) {
+      isBroken ||= error instanceof ConnectionTrouble || error instanceof OutcomeUnknown;
+      throw storageErrorOf(error);
+    } finally {
+      client.off('error', onError);
+      // A connection that a statement was given up on still waits for its answer.
+      client.release(isBroken);
+    }
+  }
+
+  async #query(
+    client: pg.PoolClient,
+    { name, text }: Statement,
+    values: readonly unknown[],
+  ): Promise<readonly Row[]> {
+    const config = { text, values: [...values], rowMode: 'array' as const, types: TYPES };
+    try {
+      const { rows } = await client.query<unknown[]>(this.#prepare ? { ...config, name } : config);
+      return rows;
+    } catch (error) {
+      throw troubleOf(error);
+    }
+  }
+}
+
+/** How one connection is made: of the pool, or one that listens. */
+export function clientConfig(options: DatabaseOptions): pg.ClientConfig {
+  const { url, tls, connectTimeoutMs, statementTimeoutMs, idleInTransactionTimeoutMs } = options;
+  return {
+    connectionString: url,
+    ...(tls === undefined ? {} : { ssl: tls }),
+    connectionTimeoutMillis: connectTimeoutMs,
+    statement_timeout: statementTimeoutMs,
+    query_timeout: statementTimeoutMs + SILENCE_MS,
+    idle_in_transaction_session_timeout: idleInTransactionTimeoutMs,
+    keepAlive: true,
+    application_name: 'bundoc',
+  };
+}
+
+async function runOn(client: pg.PoolClient, text: string): Promise<readonly (readonly Row[])[]> {
+  try {
+    const config = { text, rowMode: 'array' as const, types: TYPES };
+    const results = (await client.query(config)) as unknown as { rows: Row[] } | { rows: Row[] }[];
+    return (Array.isArray(results) ? results : [results]).map(({ rows }) => rows);
+  } catch (error) {
+    throw troubleOf(error);
+  }
+}
+
+async function commit(client: pg.PoolClient): Promise<void> {
+  try {
+    const { command } = await client.query('COMMIT');
+    // A server answers COMMIT with ROLLBACK when the transaction had failed before.
+    if (command !== 'COMMIT') throw new Error(`COMMIT was answered ${command}`);
+  } catch (error) {
+    throw new OutcomeUnknown('it is not known whether a transaction was committed', { cause: error });
+  }
+}
+
+/** The server's refusals and defects of ours stay what they are; the rest are connections that broke, were not made or were given up. */
+function troubleOf(error: unknown): unknown {
+  if (error instanceof pg.DatabaseError && error.code !== undefined) return error;
+  if (error instanceof TypeError || error instanceof RangeError) return error;
+  return new ConnectionTrouble((error as Error).message, { cause: error });
+}
+
+const [BOOL, BYTEA, INT8, INT2, INT4] = [16, 17, 20, 21, 23];
+const HEX = '\\x';
+
+/** Values of the types that are asked for here, as text: the client reads no other format. */
+const TYPES = { getTypeParser: parserOf } as unknown as pg.CustomTypesConfig;
+
+function parserOf(oid: number): (value: string) => unknown {
+  switch (oid) {
+    case BYTEA:
+      return bytesOf;
+    case INT8:
+    case INT4:
+    case INT2:
+      return Number;
+    case BOOL:
+      return (value) => value === 't';
+    default:
+      return (value) => value;
+  }
+}
+
+function bytesOf(text: string): Buffer {
+  if (!text.startsWith(HEX)) throw new TypeError('the server must send bytea as hex: bytea_output');
+  return Buffer.from(text.slice(HEX.length), 'hex');
+}

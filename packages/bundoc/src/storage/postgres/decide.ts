@@ -1,0 +1,141 @@
+import { SEAL_OVERHEAD_BYTES } from '@bundoc/shared/aead';
+import type { Clock } from '@bundoc/shared/clock';
+import { AppError } from '@bundoc/shared/errors';
+import { smallRandom } from '@bundoc/shared/random';
+import type { ProjectCipher } from '../../cipher/project-cipher.ts';
+import { composeStoredText } from '../../cipher/stored-text.ts';
+import { type DocumentState, REV_BYTES, type UsedKey } from '../embedded/record.ts';
+import type { CommitOptions, Write, WriteResult } from '../port.ts';
+import { IDEMPOTENCY_TTL_MS } from '../port.ts';
+import { holds, preconditionsFailed } from '../precondition.ts';
+
+/** A commit that waits, with the names of what it writes. */
+export interface Waiting {
+  readonly writes: readonly Write[];
+  /** Of each write's document, in hex. */
+  readonly names: readonly string[];
+  readonly options: CommitOptions;
+  readonly bytes: number;
+  readonly done: PromiseWithResolvers<readonly WriteResult[]>;
+}
+
+/** What the database has of the documents and idempotency keys that a group names, under the project's lock. */
+export interface Known {
+  readonly seq: number;
+  /** By name, tombstones too. */
+  readonly states: ReadonlyMap<string, DocumentState>;
+  /** By idempotency key, the ones that are still remembered. */
+  readonly usedKeys: ReadonlyMap<string, UsedKey>;
+}
+
+/** The last state of a document that a group writes. */
+export interface Decided {
+  readonly state: DocumentState;
+  /** What the database has of it. */
+  readonly former: DocumentState | undefined;
+  /** To be sealed; undefined for a delete. */
+  readonly text: Buffer | undefined;
+}
+
+export interface DecidedGroup {
+  /** What each commit is answered once the transaction has taken effect, refusals too: they may be by what others of the group write. */
+  readonly answers: readonly (() => void)[];
+  /** Each document once. */
+  readonly documents: readonly Decided[];
+  readonly usedKeys: readonly UsedKey[];
+  readonly seq: number;
+}
+
+interface Change {
+  readonly state: DocumentState;
+  readonly text: Buffer | undefined;
+}
+
+/** Decides the commits of one transaction, in their order, each against all that come before it. Seals nothing and settles nothing. */
+export function decide(
+  group: readonly Waiting[],
+  known: Known,
+  { cipher, clock }: { readonly cipher: ProjectCipher; readonly clock: Clock },
+): DecidedGroup {
+  const answers: (() => void)[] = [];
+  const changes = new Map<string, Change>();
+  const usedHere = new Map<string, UsedKey>();
+  let { seq } = known;
+  for (const { writes, names, options, done } of group) {
+    const nowMs = clock.now();
+    const { idempotency } = options;
+    try {
+      const used = idempotency && (usedHere.get(idempotency.key) ?? known.usedKeys.get(idempotency.key));
+      if (used !== undefined && used.atMs + IDEMPOTENCY_TTL_MS > nowMs) {
+        if (used.request !== idempotency?.request) throw new AppError('idempotency_mismatch');
+        answers.push(() => done.resolve(JSON.parse(used.answer) as WriteResult[]));
+        continue;
+      }
+      const own = new Map<string, Change>();
+      const results: WriteResult[] = [];
+      const former = (name: string) => (own.get(name) ?? changes.get(name))?.state ?? known.states.get(name);
+      let ownSeq = seq;
+      for (const [at, write] of writes.entries()) {
+        const name = names[at] as string;
+        const before = former(name);
+        if (!holds(write.precondition, revOf(before)))
+          throw preconditionsFailed(writes, at, (other) => revOf(former(names[other] as string)));
+        const { change, result } = applied(write, name, before, ++ownSeq, nowMs, cipher.version);
+        own.set(name, change);
+        results.push(result);
+      }
+      seq = ownSeq;
+      for (const [name, change] of own) changes.set(name, change);
+      if (idempotency !== undefined)
+        usedHere.set(idempotency.key, { ...idempotency, atMs: nowMs, answer: JSON.stringify(results) });
+      answers.push(() => done.resolve(results));
+    } catch (error) {
+      answers.push(() => done.reject(error));
+    }
+  }
+  const documents = changes
+    .entries()
+    .map(([name, change]) => ({ ...change, former: known.states.get(name) }));
+  return { answers, documents: documents.toArray(), usedKeys: [...usedHere.values()], seq };
+}
+
+function revOf(state: DocumentState | undefined): string | undefined {
+  return state?.deletedMs === 0 ? state.rev.toString('hex') : undefined;
+}
+
+function applied(
+  write: Write,
+  name: string,
+  before: DocumentState | undefined,
+  seq: number,
+  nowMs: number,
+  keyVersion: number,
+): { change: Change; result: WriteResult } {
+  const living = before?.deletedMs === 0 ? before : undefined;
+  const rev = smallRandom(REV_BYTES);
+  const common = {
+    collection: write.ref.collection,
+    id: write.ref.id,
+    fileName: Buffer.from(name, 'hex'),
+    seq,
+    createdSeq: living?.createdSeq ?? seq,
+    createdMs: living?.createdMs ?? nowMs,
+    rev,
+    keyVersion,
+  };
+  if (write.kind === 'delete') {
+    if (living === undefined) throw new AppError('document_not_found');
+    const state = { ...common, size: 0, deletedMs: Math.max(1, nowMs) };
+    return { change: { state, text: undefined }, result: { created: false, metadata: undefined } };
+  }
+  const metadata = {
+    _id: write.ref.id,
+    _collection: write.ref.collection,
+    _rev: rev.toString('hex'),
+    _created: new Date(common.createdMs).toISOString(),
+    _updated: new Date(nowMs).toISOString(),
+  };
+  const text = composeStoredText(metadata, write.content);
+  const state = { ...common, size: text.length + SEAL_OVERHEAD_BYTES, deletedMs: 0 };
+  return { change: { state, text }, result: { created: living === undefined, metadata } };
+}

@@ -1,0 +1,133 @@
+import type { Clock } from '@bundoc/shared/clock';
+import { AppError, hasCode } from '@bundoc/shared/errors';
+import { v7 as uuidv7 } from 'uuid';
+import type { ProjectCipher } from '../../cipher/project-cipher.ts';
+import { type Database, OutcomeUnknown, type Row } from './database.ts';
+import { type DecidedGroup, decide, type Waiting } from './decide.ts';
+import { rowsOfGroup, type SealedNames, WRITE_GROUP } from './group-rows.ts';
+import { beginCommit, knownOf } from './known.ts';
+import { MustReopen } from './must-reopen.ts';
+import { Patience } from './patience.ts';
+import type { RowCipher } from './row-cipher.ts';
+import type { SharedSeals } from './shared-seals.ts';
+
+export interface GroupCommitOptions {
+  readonly project: string;
+  readonly database: Database;
+  readonly cipher: ProjectCipher;
+  readonly clock: Clock;
+  readonly onIntegrityError: (name: string) => void;
+}
+
+/**
+ * Commits groups of one node, each in one transaction that locks the project's row: `seq` is the order of commits of all nodes, and
+ * whoever sees one sees all before it. When the connection breaks at the commit, its outcome is looked up by an id that the transaction wrote.
+ */
+export class GroupCommit {
+  readonly #options: GroupCommitOptions;
+  readonly #rows: RowCipher;
+  readonly #seals: SharedSeals;
+  readonly #names: SealedNames = new Map();
+
+  constructor(options: GroupCommitOptions, rows: RowCipher, seals: SharedSeals) {
+    this.#options = options;
+    this.#rows = rows;
+    this.#seals = seals;
+  }
+
+  /**
+   * Commits a group, once. While the server cannot serve, it is tried again for as long as a caller may be kept waiting.
+   *
+   * @returns what was decided, and has taken effect.
+   * @throws MustReopen, VersionUnknown, and AppError of the storage: `storage_unavailable` when the outcome stayed unknown, too.
+   */
+  async commit(group: readonly Waiting[]): Promise<DecidedGroup> {
+    const patience = new Patience(this.#options.clock);
+    for (;;) {
+      const attempt = new Attempt(uuidv7());
+      try {
+        return await this.#attempt(group, attempt);
+      } catch (error) {
+        if (error instanceof OutcomeUnknown) {
+          if (await this.#tookEffect(attempt.id)) return attempt.decided;
+        } else if (!hasCode(error, 'storage_unavailable')) throw error;
+        await patience.wait(unavailable(error));
+      }
+    }
+  }
+
+  async #attempt(group: readonly Waiting[], attempt: Attempt): Promise<DecidedGroup> {
+    const { database, project } = this.#options;
+    await this.#seals.take(group.reduce((sum, { writes }) => sum + writes.length, 0));
+    const begin = beginCommit(project, group, this.#rows);
+    await database.transaction(begin, async (transaction, [head, states = [], used = []]) => {
+      const seq = this.#seqOf(head?.[0]);
+      const known = knownOf(group, { seq, states, used }, { ...this.#options, rows: this.#rows });
+      const decided = decide(group, known, this.#options);
+      attempt.decided = decided;
+      // Nothing but refusals and repetitions: there is nothing to commit.
+      if (decided.seq === seq && decided.usedKeys.length === 0) return undefined;
+      const ciphers = { cipher: this.#options.cipher, rows: this.#rows, names: this.#names };
+      await transaction.query(WRITE_GROUP, rowsOfGroup(decided, { project, commitId: attempt.id }, ciphers));
+      return true;
+    });
+    return attempt.decided;
+  }
+
+  /** @throws MustReopen unless the project is there and no later version of its key is in use. */
+  #seqOf(head: Row | undefined): number {
+    if (head === undefined) throw new MustReopen('the project is not there any more');
+    const [seq, keyVersion] = head as unknown as [number, number];
+    if (keyVersion > this.#options.cipher.version)
+      throw new MustReopen('another node has brought in a new version of the key');
+    return seq;
+  }
+
+  /**
+   * Whether a transaction took effect whose connection broke. It held the project's lock to its end, so that under this lock its outcome
+   * stands; and what is written here is durable on a standby only behind it.
+   *
+   * @throws AppError `storage_unavailable` when that cannot be found out in time.
+   */
+  async #tookEffect(commitId: string): Promise<boolean> {
+    const { database, project, clock } = this.#options;
+    const patience = new Patience(clock);
+    const lookUp = `SELECT seq FROM bundoc.heads WHERE project = '${project}' FOR UPDATE;
+      UPDATE bundoc.heads SET seq = seq WHERE project = '${project}';
+      SELECT count(*) FROM bundoc.commits WHERE project = '${project}' AND id = '${commitId}'`;
+    for (;;) {
+      try {
+        return (
+          (await database.transaction(lookUp, async (_transaction, [, , count]) => count?.[0]?.[0])) === 1
+        );
+      } catch (error) {
+        if (!(error instanceof OutcomeUnknown || hasCode(error, 'storage_unavailable'))) throw error;
+        await patience.wait(unavailable(error));
+      }
+    }
+  }
+}
+
+/** One try of a group, with what was decided once that is so: a commit that is looked up had been. */
+class Attempt {
+  readonly id: string;
+  #decided: DecidedGroup | undefined;
+
+  constructor(id: string) {
+    this.id = id;
+  }
+
+  get decided(): DecidedGroup {
+    if (this.#decided === undefined)
+      throw new Error('a transaction was committed that nothing was decided in');
+    return this.#decided;
+  }
+
+  set decided(decided: DecidedGroup) {
+    this.#decided = decided;
+  }
+}
+
+function unavailable(cause: unknown): AppError {
+  return new AppError('storage_unavailable', { cause, retryAfterS: 1 });
+}

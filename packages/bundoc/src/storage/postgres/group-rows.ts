@@ -1,0 +1,147 @@
+import type { ProjectCipher } from '../../cipher/project-cipher.ts';
+import { ByteWriter } from '../embedded/bytes.ts';
+import type { DocumentState } from '../embedded/record.ts';
+import type { Decided, DecidedGroup } from './decide.ts';
+import type { RowCipher } from './row-cipher.ts';
+
+const NAME_BYTES = 16;
+const HEAD_BYTES = 44;
+/** What a row takes beside its sealed bytes, about. */
+const ROW_BYTES = 320;
+
+/**
+ * Everything that one group commit writes, in one statement. The bytes of all documents come as one parameter, cut apart by the server: an
+ * array of them would be sent as hexadecimal text.
+ */
+export const WRITE_GROUP = {
+  name: 'bundoc-write-group-1',
+  text: `
+WITH document AS (
+  INSERT INTO bundoc.documents AS d
+    (project, name, collection, seq, created_seq, deleted_ms, key_version, rev, state, sealed)
+  SELECT $1, substr($2::bytea, at, 16), substr($2::bytea, at + 16, 16), row_seq, created_seq, deleted_ms, $3::integer, substr($2::bytea, at + 32, 12),
+    substr($2::bytea, at + 44, state_bytes), CASE WHEN sealed_bytes > 0 THEN substr($2::bytea, at + 44 + state_bytes, sealed_bytes) END
+  FROM unnest($4::integer[], $5::integer[], $6::integer[], $7::bigint[], $8::bigint[], $9::bigint[])
+    AS r(at, state_bytes, sealed_bytes, row_seq, created_seq, deleted_ms)
+  ON CONFLICT (project, name) DO UPDATE SET seq = excluded.seq, created_seq = excluded.created_seq,
+    deleted_ms = excluded.deleted_ms, key_version = excluded.key_version, rev = excluded.rev,
+    state = excluded.state, sealed = excluded.sealed
+), collection AS (
+  INSERT INTO bundoc.collections AS c (project, token, first_seq, key_version, name, documents, bytes)
+  SELECT $1, token, first_seq, $3::integer, name, documents, bytes
+  FROM unnest($11::bytea[], $21::bigint[], $12::bytea[], $13::bigint[], $14::bigint[])
+    AS r(token, first_seq, name, documents, bytes)
+  ON CONFLICT (project, token) DO UPDATE SET documents = c.documents + excluded.documents,
+    bytes = c.bytes + excluded.bytes, key_version = excluded.key_version, name = excluded.name
+), version AS (
+  UPDATE bundoc.key_versions AS v SET documents = v.documents + r.documents
+  FROM unnest($15::integer[], $16::bigint[]) AS r(version, documents)
+  WHERE v.project = $1 AND v.version = r.version
+), used AS (
+  INSERT INTO bundoc.used_keys AS u (project, token, at_ms, key_version, answer)
+  SELECT $1, token, at_ms, $3::integer, answer FROM unnest($17::bytea[], $18::bigint[], $19::bytea[]) AS r(token, at_ms, answer)
+  ON CONFLICT (project, token) DO UPDATE SET at_ms = excluded.at_ms, key_version = excluded.key_version, answer = excluded.answer
+), committed AS (
+  INSERT INTO bundoc.commits (project, id) VALUES ($1, $20::uuid)
+)
+UPDATE bundoc.heads SET seq = $10 WHERE project = $1`,
+};
+
+/** Names of collections, sealed: the same for as long as the project is open, so each is sealed once. */
+export type SealedNames = Map<string, Buffer>;
+
+/** The parameters of {@link WRITE_GROUP}: seals every document, into the one buffer that is sent. */
+export function rowsOfGroup(
+  { documents, usedKeys, seq }: DecidedGroup,
+  place: { readonly project: string; readonly commitId: string },
+  {
+    cipher,
+    rows,
+    names,
+  }: { readonly cipher: ProjectCipher; readonly rows: RowCipher; readonly names: SealedNames },
+): unknown[] {
+  const sealedBytes = documents.reduce((sum, { state }) => sum + state.size + ROW_BYTES, 0);
+  const writer = new ByteWriter(sealedBytes);
+  const columns = { at: [] as number[], state: [] as number[], sealed: [] as number[] };
+  for (const { state, text } of documents) {
+    columns.at.push(writer.length + 1);
+    writeRow(writer, state, text, { cipher, rows });
+    columns.state.push(writer.length - (columns.at.at(-1) as number) + 1 - HEAD_BYTES - state.size);
+    columns.sealed.push(state.size);
+  }
+  const collections = changesOfCollections(documents);
+  const versions = changesOfVersions(documents);
+  const tokens = [...collections.keys()].map((name) => rows.collectionToken(name));
+  const used = usedKeys.map((key) => ({ ...key, token: rows.usedKeyToken(key.key) }));
+  return [
+    place.project,
+    writer.finish(),
+    cipher.version,
+    ...[columns.at, columns.state, columns.sealed],
+    documents.map(({ state }) => state.seq),
+    documents.map(({ state }) => state.createdSeq),
+    documents.map(({ state }) => state.deletedMs),
+    seq,
+    tokens,
+    [...collections.keys()].map((name, at) => sealedName(names, rows, tokens[at] as Buffer, name)),
+    [...collections.values()].map((change) => change.documents),
+    [...collections.values()].map((change) => change.bytes),
+    [...versions.keys()],
+    [...versions.values()],
+    used.map(({ token }) => token),
+    used.map(({ atMs }) => atMs),
+    used.map((one) => rows.sealUsedKey(one.token, one)),
+    place.commitId,
+    [...collections.values()].map((change) => change.firstSeq),
+  ];
+}
+
+/** `name(16) | collection token(16) | revision(12) | sealed state | sealed document`. */
+function writeRow(
+  writer: ByteWriter,
+  state: DocumentState,
+  text: Buffer | undefined,
+  { cipher, rows }: { readonly cipher: ProjectCipher; readonly rows: RowCipher },
+): void {
+  writer.raw(state.fileName, 0, NAME_BYTES).raw(rows.collectionToken(state.collection)).raw(state.rev);
+  writer.raw(rows.sealState(state));
+  if (text !== undefined)
+    cipher.sealDocument(state.fileName.toString('hex'), text, writer.reserve(state.size));
+}
+
+function sealedName(names: SealedNames, rows: RowCipher, token: Buffer, name: string): Buffer {
+  const known = names.get(name);
+  if (known !== undefined) return known;
+  const sealed = rows.sealCollectionName(token, name);
+  names.set(name, sealed);
+  return sealed;
+}
+
+interface CollectionChange {
+  /** Of the first of its documents; counts for a collection that is new. */
+  firstSeq: number;
+  documents: number;
+  bytes: number;
+}
+
+function changesOfCollections(documents: readonly Decided[]): Map<string, CollectionChange> {
+  const changes = new Map<string, CollectionChange>();
+  for (const { state, former } of documents) {
+    const change = changes.get(state.collection) ?? { firstSeq: state.seq, documents: 0, bytes: 0 };
+    change.firstSeq = Math.min(change.firstSeq, state.seq);
+    change.documents += Number(state.deletedMs === 0) - Number(former?.deletedMs === 0);
+    change.bytes += state.size - (former?.size ?? 0);
+    changes.set(state.collection, change);
+  }
+  return changes;
+}
+
+function changesOfVersions(documents: readonly Decided[]): Map<number, number> {
+  const changes = new Map<number, number>();
+  const add = (version: number, change: number) => changes.set(version, (changes.get(version) ?? 0) + change);
+  for (const { state, former } of documents) {
+    if (former?.deletedMs === 0) add(former.keyVersion, -1);
+    if (state.deletedMs === 0) add(state.keyVersion, 1);
+  }
+  return changes;
+}

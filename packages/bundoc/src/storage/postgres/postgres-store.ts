@@ -1,0 +1,251 @@
+import { OpenError } from '@bundoc/shared/aead';
+import type { Clock } from '@bundoc/shared/clock';
+import { AppError } from '@bundoc/shared/errors';
+import type { ProjectCipher } from '../../cipher/project-cipher.ts';
+import type { DocumentRef } from '../../cipher/stored-text.ts';
+import { ChangeWaiters } from '../change-waiters.ts';
+import { COMMITS_WAITING_MAX } from '../embedded/embedded-store.ts';
+import { FRAME_BYTES_MAX } from '../embedded/frame.ts';
+import type { SealLimits } from '../embedded/seal-budget.ts';
+import type {
+  ChangePage,
+  CollectionSummary,
+  CommitOptions,
+  DocumentPage,
+  ListQuery,
+  Position,
+  ProjectStore,
+  StoredDocument,
+  Write,
+  WriteResult,
+} from '../port.ts';
+import type { News } from './change-news.ts';
+import type { Database } from './database.ts';
+import type { Waiting } from './decide.ts';
+import { GroupCommit } from './group-commit.ts';
+import { MustReopen } from './must-reopen.ts';
+import { Reader } from './reader.ts';
+import { RowCipher, VersionUnknown } from './row-cipher.ts';
+import { SharedSeals } from './shared-seals.ts';
+import { Upkeep } from './upkeep.ts';
+
+export interface PostgresStoreOptions {
+  readonly project: string;
+  readonly database: Database;
+  readonly cipher: ProjectCipher;
+  readonly clock: Clock;
+  readonly sealLimits: SealLimits;
+  /** Of the commits of all nodes. */
+  readonly news: News;
+  /** Told of every document whose row does not open, by its (opaque) name. */
+  readonly onIntegrityError: (name: string) => void;
+  /** Told why the store must be opened anew. */
+  readonly onFailure: (error: unknown) => void;
+  /** Told, now and then, that the key version has sealed so much that it should be rotated. */
+  readonly onRotationDue: (version: number) => void;
+}
+
+/** Writes of one transaction. */
+const GROUP_WRITES_MAX = 1_024;
+/** What a write adds to its document's bytes: names, the sealed state, the answer of an idempotency key. */
+const ROW_OVERHEAD_BYTES = 4_096;
+/** How often a store that is written to forgets what is old, milliseconds. */
+const PRUNE_EVERY_MS = 3_600_000;
+
+/**
+ * A project in PostgreSQL, which other nodes read and write too. Commits that wait go together into one transaction; a node has one of a
+ * project under way.
+ *
+ * `failed` tells of nothing but a new version of the key, or that the project is gone: what is unknown about a commit is found out.
+ */
+export class PostgresStore implements ProjectStore {
+  readonly #options: PostgresStoreOptions;
+  readonly #reader: Reader;
+  readonly #upkeep: Upkeep;
+  readonly #seals: SharedSeals;
+  readonly #groups: GroupCommit;
+  readonly #waiting: Waiting[] = [];
+  readonly #waiters = new ChangeWaiters();
+  #waitingBytes = 0;
+  #pumping: Promise<void> | undefined;
+  #failed = false;
+  /** The latest commit that this node has heard of; there may be later ones. */
+  #heardOf: Position = 0;
+  #isWatching = false;
+  #prunedMs: number;
+
+  constructor(options: PostgresStoreOptions) {
+    const { project, cipher, clock } = options;
+    const rows = new RowCipher(project, cipher);
+    this.#options = options;
+    this.#reader = new Reader(options, rows);
+    this.#seals = new SharedSeals({ ...options, version: cipher.version, limits: options.sealLimits });
+    this.#upkeep = new Upkeep(options, rows, this.#seals);
+    this.#groups = new GroupCommit(options, rows, this.#seals);
+    this.#prunedMs = clock.monotonic();
+  }
+
+  /** Loads what the store must know before it is used. */
+  async begin(): Promise<this> {
+    await this.#upkeep.begin();
+    return this;
+  }
+
+  get failed(): boolean {
+    return this.#failed;
+  }
+
+  get(ref: DocumentRef): Promise<StoredDocument | undefined> {
+    return this.#watched(this.#reader.get(ref));
+  }
+
+  list(query: ListQuery): Promise<DocumentPage> {
+    return this.#watched(this.#reader.list(query));
+  }
+
+  changes(after: Position, limit: number, horizon: Position = 0): Promise<ChangePage> {
+    return this.#watched(this.#reader.changes(after, limit, horizon));
+  }
+
+  position(): Promise<Position> {
+    return this.#watched(this.#reader.position());
+  }
+
+  async waitForChange(after: Position, signal: AbortSignal): Promise<Position | undefined> {
+    if (this.#heardOf > after) return this.#heardOf;
+    const stop = new AbortController();
+    // Before it is looked, so that nothing falls between.
+    const news = this.#waiters.wait(after, AbortSignal.any([signal, stop.signal]));
+    if (this.#waiters.isEmpty) return news;
+    if (!this.#isWatching) this.#options.news.watch(this.#options.project, this.#onNews);
+    this.#isWatching = true;
+    try {
+      this.#heard(await this.position());
+    } catch (error) {
+      stop.abort();
+      throw error;
+    }
+    return news;
+  }
+
+  collections(): Promise<readonly CollectionSummary[]> {
+    return this.#watched(this.#reader.collections());
+  }
+
+  get toReseal(): number {
+    return this.#upkeep.toReseal;
+  }
+
+  reseal(limit: number): Promise<number> {
+    return this.#watched(this.#upkeep.reseal(limit));
+  }
+
+  async checkpoint(): Promise<void> {
+    await this.#upkeep.prune();
+    await this.#seals.settle();
+  }
+
+  commit(writes: readonly Write[], options: CommitOptions = {}): Promise<readonly WriteResult[]> {
+    const bytes = writes.reduce((sum, write) => sum + bytesOf(write), 0);
+    if (bytes > FRAME_BYTES_MAX) return Promise.reject(new AppError('payload_too_large'));
+    if (this.#waiting.length >= COMMITS_WAITING_MAX || this.#waitingBytes > 2 * FRAME_BYTES_MAX)
+      return Promise.reject(new AppError('overloaded'));
+    const names = writes.map(({ ref }) => this.#options.cipher.fileName(ref));
+    const done = Promise.withResolvers<readonly WriteResult[]>();
+    this.#waiting.push({ writes, names, options, bytes, done });
+    this.#waitingBytes += bytes;
+    this.#pumping ??= this.#pump();
+    return done.promise;
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#waiters.end();
+    this.#unwatch();
+    await this.#pumping;
+    // Lost to the budget at worst.
+    await this.#seals.settle().catch(() => undefined);
+  }
+
+  /** Commits what waits, a group at a time, until nothing does. Never rejects. */
+  async #pump(): Promise<void> {
+    await Promise.resolve();
+    while (this.#waiting.length > 0) {
+      const group = this.#takeGroup();
+      try {
+        if (this.#failed) throw new AppError('storage_unavailable', { retryAfterS: 1 });
+        const { answers, seq } = await this.#groups.commit(group);
+        this.#options.news.committed(this.#options.project, seq);
+        this.#heard(seq);
+        for (const answer of answers) answer();
+      } catch (error) {
+        const told = this.#toldOf(error);
+        for (const { done } of group) done.reject(told);
+      }
+      await this.#pruneNowAndThen();
+    }
+    this.#pumping = undefined;
+  }
+
+  #takeGroup(): Waiting[] {
+    const group: Waiting[] = [];
+    let bytes = 0;
+    let writes = 0;
+    for (const waiting of this.#waiting) {
+      const isFull =
+        bytes + waiting.bytes > FRAME_BYTES_MAX || writes + waiting.writes.length > GROUP_WRITES_MAX;
+      if (group.length > 0 && isFull) break;
+      bytes += waiting.bytes;
+      writes += waiting.writes.length;
+      group.push(waiting);
+    }
+    this.#waiting.splice(0, group.length);
+    this.#waitingBytes -= bytes;
+    return group;
+  }
+
+  async #pruneNowAndThen(): Promise<void> {
+    const nowMs = this.#options.clock.monotonic();
+    if (nowMs - this.#prunedMs < PRUNE_EVERY_MS) return;
+    this.#prunedMs = nowMs;
+    // Nobody waits for it, and the next one comes.
+    await this.#upkeep.prune().catch(() => undefined);
+  }
+
+  readonly #onNews = (position: Position): void => {
+    this.#heard(position);
+    if (this.#waiters.isEmpty) this.#unwatch();
+  };
+
+  #heard(position: Position): void {
+    this.#heardOf = Math.max(this.#heardOf, position);
+    if (!this.#waiters.isEmpty) this.#waiters.committed(this.#heardOf);
+  }
+
+  #unwatch(): void {
+    if (this.#isWatching) this.#options.news.unwatch(this.#options.project, this.#onNews);
+    this.#isWatching = false;
+  }
+
+  async #watched<T>(reading: Promise<T>): Promise<T> {
+    try {
+      return await reading;
+    } catch (error) {
+      throw this.#toldOf(error);
+    }
+  }
+
+  /** What the caller is told. After some errors the store must be opened anew. */
+  #toldOf(error: unknown): unknown {
+    if (error instanceof OpenError) return new AppError('integrity_error', { cause: error });
+    if (!(error instanceof MustReopen || error instanceof VersionUnknown)) return error;
+    if (!this.#failed) {
+      this.#failed = true;
+      this.#options.onFailure(error);
+    }
+    return new AppError('storage_unavailable', { cause: error, retryAfterS: 1 });
+  }
+}
+
+function bytesOf(write: Write): number {
+  return ROW_OVERHEAD_BYTES + (write.kind === 'put' ? write.content.bytes.length : 0);
+}

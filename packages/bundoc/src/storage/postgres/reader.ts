@@ -1,0 +1,191 @@
+import { OpenError } from '@bundoc/shared/aead';
+import type { Clock } from '@bundoc/shared/clock';
+import { AppError } from '@bundoc/shared/errors';
+import type { ProjectCipher } from '../../cipher/project-cipher.ts';
+import { type DocumentRef, readStoredMetadata } from '../../cipher/stored-text.ts';
+import type {
+  ChangePage,
+  CollectionSummary,
+  DocumentPage,
+  ListedDocument,
+  ListQuery,
+  Position,
+  StoredDocument,
+} from '../port.ts';
+import type { Database, Row, Statement } from './database.ts';
+import { patiently } from './patience.ts';
+import { type RowCipher, VersionUnknown } from './row-cipher.ts';
+import { ROW_COLUMNS, readStateRow } from './rows.ts';
+import { SharedReads } from './shared-reads.ts';
+
+const LIST: Statement = {
+  name: 'bundoc-list-1',
+  text: `
+SELECT ${ROW_COLUMNS}, sealed, total FROM (
+  SELECT *, row_number() OVER w AS place, sum(octet_length(sealed)) OVER w AS running, count(*) OVER () AS total FROM (
+    SELECT * FROM bundoc.documents
+    WHERE project = $1 AND collection = $2 AND deleted_ms = 0 AND created_seq > $3
+    ORDER BY created_seq LIMIT $4 + 1
+  ) AS d WINDOW w AS (ORDER BY created_seq)
+) AS d WHERE place <= $4 AND (place = 1 OR running <= $5) ORDER BY created_seq`,
+};
+
+/** The head and the changes as of one moment: a position must not be ahead of what was told. */
+const CHANGES: Statement = {
+  name: 'bundoc-changes-1',
+  text: `
+SELECT h.seq, h.purged_seq, d.* FROM bundoc.heads AS h LEFT JOIN LATERAL (
+  SELECT ${ROW_COLUMNS} FROM bundoc.documents WHERE project = $1 AND documents.seq > $2 ORDER BY documents.seq LIMIT $3
+) AS d ON true WHERE h.project = $1 ORDER BY d.seq`,
+};
+
+const POSITION: Statement = {
+  name: 'bundoc-position-1',
+  text: 'SELECT seq FROM bundoc.heads WHERE project = $1',
+};
+
+const COLLECTIONS: Statement = {
+  name: 'bundoc-collections-1',
+  text: `SELECT token, key_version, name, documents, bytes FROM bundoc.collections
+         WHERE project = $1 AND documents > 0 ORDER BY first_seq, token`,
+};
+
+export interface ReaderOptions {
+  readonly project: string;
+  readonly database: Database;
+  readonly cipher: ProjectCipher;
+  readonly clock: Clock;
+  readonly onIntegrityError: (name: string) => void;
+}
+
+/**
+ * Reads of one project. What a row says in the clear is compared with what is sealed in it. Errors of every method:
+ * VersionUnknown, and those of the database.
+ */
+export class Reader {
+  readonly #options: ReaderOptions;
+  readonly #rows: RowCipher;
+  readonly #reads: SharedReads;
+
+  constructor(options: ReaderOptions, rows: RowCipher) {
+    this.#options = options;
+    this.#rows = rows;
+    this.#reads = new SharedReads(options);
+  }
+
+  /** @throws AppError `integrity_error`. */
+  async get(ref: DocumentRef): Promise<StoredDocument | undefined> {
+    const name = this.#options.cipher.fileName(ref);
+    const row = await patiently(this.#options.clock, () => this.#reads.get(name));
+    if (row === undefined) return undefined;
+    const document = this.#open(ref, name, row);
+    if (document === undefined) throw this.#damaged(name);
+    return document;
+  }
+
+  async list({ collection, after, limit, bytesMax }: ListQuery): Promise<DocumentPage> {
+    const { project } = this.#options;
+    const values = [project, this.#rows.collectionToken(collection), after, limit, bytesMax];
+    const found = await this.#query(LIST, values);
+    const documents: ListedDocument[] = [];
+    const unreadable: string[] = [];
+    for (const row of found) {
+      const name = (row[0] as Buffer).toString('hex');
+      const state = this.#stateOf(row);
+      const document = state && this.#open(state, name, { ...state, sealed: row[9] as Buffer });
+      if (document !== undefined) {
+        documents.push({ ...document, position: row[3] as number });
+        continue;
+      }
+      this.#options.onIntegrityError(name);
+      // Whose id does not open either is told of in the log alone.
+      if (state !== undefined) unreadable.push(state.id);
+    }
+    const last = found.at(-1);
+    const hasMore = last !== undefined && (last[10] as number) > found.length;
+    return { documents, unreadable, next: hasMore ? (last[3] as number) : undefined };
+  }
+
+  /** @throws AppError `position_gone`. */
+  async changes(after: Position, limit: number, horizon: Position): Promise<ChangePage> {
+    const rows = await this.#query(CHANGES, [this.#options.project, after, limit]);
+    const [seq, purgedSeq] = (rows[0] ?? [0, 0]) as [number, number];
+    // Who begins now has seen nothing that a forgotten deletion could be of.
+    const known = after === 0 ? purgedSeq : horizon;
+    if (purgedSeq > Math.max(after, known)) throw new AppError('position_gone');
+    const states = rows.filter((row) => row[2] !== null).map((row) => this.#requiredState(row.slice(2)));
+    return {
+      changes: states.map((state) => ({
+        ref: { collection: state.collection, id: state.id },
+        rev: state.rev.toString('hex'),
+        deleted: state.deletedMs !== 0,
+        position: state.seq,
+      })),
+      position: states.at(-1)?.seq ?? Math.max(after, seq),
+      horizon: known,
+    };
+  }
+
+  async position(): Promise<Position> {
+    const [head] = await this.#query(POSITION, [this.#options.project]);
+    return Number(head?.[0] ?? 0);
+  }
+
+  async collections(): Promise<readonly CollectionSummary[]> {
+    const rows = await this.#query(COLLECTIONS, [this.#options.project]);
+    return rows.map((row) => {
+      const [token, keyVersion, name, documents, bytes] = row as unknown as [
+        Buffer,
+        number,
+        Buffer,
+        number,
+        number,
+      ];
+      return { name: this.#rows.openCollectionName(token, keyVersion, name), documents, bytes };
+    });
+  }
+
+  #query(statement: Statement, values: readonly unknown[]): Promise<readonly Row[]> {
+    const { database, clock } = this.#options;
+    return patiently(clock, () => database.query(statement, values));
+  }
+
+  /** The document, or undefined when the bytes are not it, or not this state of it. */
+  #open(
+    ref: DocumentRef,
+    name: string,
+    { keyVersion, rev, sealed }: { keyVersion: number; rev: Buffer; sealed: Buffer },
+  ): StoredDocument | undefined {
+    const { cipher } = this.#options;
+    if (!cipher.hasVersion(keyVersion)) throw new VersionUnknown(`version ${keyVersion} is not at hand`);
+    const text = orUndefined(() => cipher.openDocument(name, sealed, keyVersion));
+    if (text === undefined) return undefined;
+    const metadata = readStoredMetadata(text, ref);
+    return metadata?._rev === rev.toString('hex') ? { metadata, text } : undefined;
+  }
+
+  #stateOf(row: Row) {
+    return orUndefined(() => readStateRow(row, this.#rows));
+  }
+
+  /** A change that cannot be told must not be left out in silence. */
+  #requiredState(row: Row) {
+    const state = this.#stateOf(row);
+    if (state === undefined) throw this.#damaged((row[0] as Buffer).toString('hex'));
+    return state;
+  }
+
+  #damaged(name: string): AppError {
+    this.#options.onIntegrityError(name);
+    return new AppError('integrity_error');
+  }
+}
+
+function orUndefined<T>(open: () => T): T | undefined {
+  try {
+    return open();
+  } catch (error) {
+    if (error instanceof OpenError) return undefined;
+    throw error;
+  }
+}

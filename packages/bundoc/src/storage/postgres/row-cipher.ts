@@ -1,0 +1,119 @@
+import { createHmac, type KeyObject } from 'node:crypto';
+import { aadOf, OpenError, open, seal } from '@bundoc/shared/aead';
+import { LRUCache } from 'lru-cache';
+import type { ProjectCipher } from '../../cipher/project-cipher.ts';
+import { ByteReader, ByteWriter } from '../embedded/bytes.ts';
+import { type DocumentState, readState, type UsedKey, writeState } from '../embedded/record.ts';
+
+/** Bytes of a token: as much of an HMAC as a document's name is. */
+const TOKEN_BYTES = 16;
+const TOKENS_KEPT = 10_000;
+const STATE_BYTES = 256;
+
+type Purpose = 'row' | 'collection' | 'used-key';
+
+/** A row is sealed under a version of the key that this opening of the project does not have: it must be opened anew. */
+export class VersionUnknown extends Error {
+  override readonly name = 'VersionUnknown';
+}
+
+/**
+ * Names and seals what the database has of a project beside the documents' own bytes: collections by tokens, and sealed under subkeys, each
+ * with its place as AAD, the state of a document, the name of a collection, and what an idempotency key led to.
+ *
+ * The formats are in docs/formats/postgres-rows.md.
+ */
+export class RowCipher {
+  readonly #project: string;
+  readonly #cipher: ProjectCipher;
+  readonly #subkeys = new Map<string, KeyObject>();
+  readonly #tokenKeys = new Map<Purpose, KeyObject>();
+  readonly #collectionTokens = new LRUCache<string, Buffer>({ max: TOKENS_KEPT });
+
+  constructor(project: string, cipher: ProjectCipher) {
+    this.#project = project;
+    this.#cipher = cipher;
+  }
+
+  /** The version that this seals under. */
+  get version(): number {
+    return this.#cipher.version;
+  }
+
+  /** What a collection is called in the database. */
+  collectionToken(collection: string): Buffer {
+    const known = this.#collectionTokens.get(collection);
+    if (known !== undefined) return known;
+    const token = this.#token('collection', collection);
+    this.#collectionTokens.set(collection, token);
+    return token;
+  }
+
+  /** What an idempotency key is called in the database: hashes of what somebody chose could be guessed. */
+  usedKeyToken(key: string): Buffer {
+    return this.#token('used-key', key);
+  }
+
+  sealState(state: DocumentState): Buffer {
+    const writer = new ByteWriter(STATE_BYTES);
+    writeState(writer, state);
+    return this.#seal('row', state.fileName, writer.finish());
+  }
+
+  /** @throws OpenError for the state of another document or project; VersionUnknown. */
+  openState(name: Buffer, version: number, sealed: Buffer): DocumentState {
+    const state = readState(new ByteReader(this.#open('row', name, version, sealed)));
+    if (!state.fileName.equals(name)) throw new OpenError();
+    return state;
+  }
+
+  sealCollectionName(token: Buffer, name: string): Buffer {
+    return this.#seal('collection', token, Buffer.from(name));
+  }
+
+  /** @throws OpenError, VersionUnknown. */
+  openCollectionName(token: Buffer, version: number, sealed: Buffer): string {
+    return this.#open('collection', token, version, sealed).toString();
+  }
+
+  sealUsedKey(token: Buffer, { request, answer }: UsedKey): Buffer {
+    return this.#seal('used-key', token, Buffer.from(`${request}${answer}`));
+  }
+
+  /** @throws OpenError, VersionUnknown. */
+  openUsedKey(token: Buffer, version: number, sealed: Buffer): Pick<UsedKey, 'request' | 'answer'> {
+    const text = this.#open('used-key', token, version, sealed).toString();
+    return { request: text.slice(0, 32), answer: text.slice(32) };
+  }
+
+  #seal(purpose: Purpose, place: Buffer, plaintext: Buffer): Buffer {
+    return seal(this.#subkey(purpose, this.#cipher.version), plaintext, this.#aad(purpose, place));
+  }
+
+  #open(purpose: Purpose, place: Buffer, version: number, sealed: Buffer): Buffer {
+    return open(this.#subkey(purpose, version), sealed, this.#aad(purpose, place));
+  }
+
+  #aad(purpose: Purpose, place: Buffer): Buffer {
+    return aadOf(`bundoc/postgres-${purpose}/v1`, this.#project, place.toString('hex'));
+  }
+
+  #subkey(purpose: Purpose, version: number): KeyObject {
+    const name = `${purpose} ${version}`;
+    const known = this.#subkeys.get(name);
+    if (known !== undefined) return known;
+    const subkey = this.#cipher.subkey(version, `bundoc/postgres-${purpose}/v1`);
+    if (subkey === undefined) throw new VersionUnknown(`version ${version} of the key is not at hand`);
+    this.#subkeys.set(name, subkey);
+    return subkey;
+  }
+
+  #token(purpose: Purpose, text: string): Buffer {
+    let key = this.#tokenKeys.get(purpose);
+    if (key === undefined) {
+      key = this.#cipher.tokenKey(`bundoc/postgres-${purpose}/v1`);
+      this.#tokenKeys.set(purpose, key);
+    }
+    return createHmac('sha256', key).update(text, 'utf8').digest().subarray(0, TOKEN_BYTES);
+  }
+}

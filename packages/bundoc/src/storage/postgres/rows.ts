@@ -1,0 +1,38 @@
+import { OpenError } from '@bundoc/shared/aead';
+import type { DocumentRef } from '../../cipher/stored-text.ts';
+import type { DocumentState } from '../embedded/record.ts';
+import type { Row } from './database.ts';
+import type { RowCipher } from './row-cipher.ts';
+
+/** Columns of {@link readStateRow}, in their order. */
+export const ROW_COLUMNS =
+  'name, collection, seq, created_seq, deleted_ms, key_version, rev, state, coalesce(octet_length(sealed), 0)';
+
+type StateRow = readonly [Buffer, Buffer, number, number, number, number, Buffer, Buffer, number];
+
+/**
+ * The state of a document from its row. What the row says in the clear must be what is sealed in it.
+ *
+ * @throws OpenError for a row that was changed or put together from others; VersionUnknown.
+ */
+export function readStateRow(row: Row, rows: RowCipher): DocumentState {
+  const [name, collection, seq, createdSeq, deletedMs, keyVersion, rev, sealed, size] =
+    row as unknown as StateRow;
+  const state = rows.openState(name, keyVersion, sealed);
+  const isAsSealed =
+    state.seq === seq &&
+    state.createdSeq === createdSeq &&
+    state.deletedMs === deletedMs &&
+    state.keyVersion === keyVersion &&
+    state.rev.equals(rev) &&
+    state.size === size &&
+    rows.collectionToken(state.collection).equals(collection);
+  if (!isAsSealed) throw new OpenError();
+  return state;
+}
+
+/** What a row says in the clear, where it does not open. When the document was made is known only to what is sealed. */
+export function clearStateOf(row: Row, { collection, id }: DocumentRef, createdMs: number): DocumentState {
+  const [fileName, , seq, createdSeq, deletedMs, keyVersion, rev, , size] = row as unknown as StateRow;
+  return { collection, id, fileName, seq, createdSeq, createdMs, deletedMs, keyVersion, rev, size };
+}

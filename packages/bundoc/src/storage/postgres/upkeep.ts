@@ -1,0 +1,207 @@
+import { OpenError } from '@bundoc/shared/aead';
+import type { Clock } from '@bundoc/shared/clock';
+import { v7 as uuidv7 } from 'uuid';
+import type { ProjectCipher } from '../../cipher/project-cipher.ts';
+import { IDEMPOTENCY_KEYS_MAX, IDEMPOTENCY_TTL_MS, TOMBSTONE_TTL_MS } from '../port.ts';
+import type { Database, Row, Statement, Transaction } from './database.ts';
+import type { RowCipher } from './row-cipher.ts';
+import { ROW_COLUMNS, readStateRow } from './rows.ts';
+import type { SharedSeals } from './shared-seals.ts';
+
+/** How long it is remembered that a transaction took effect: far longer than anybody looks its outcome up. */
+const COMMITS_TTL_MS = 3_600_000;
+/** Rows that one transaction forgets, so that it does not hold the project's lock for long. */
+const PRUNED_AT_ONCE = 1_000;
+/** Sealed bytes of documents that are sealed anew in one transaction, beyond the first of them. */
+const RESEAL_BYTES_MAX = 4_194_304;
+
+const PURGE: Statement = {
+  name: 'bundoc-purge-1',
+  text: `
+WITH gone AS (
+  DELETE FROM bundoc.documents WHERE project = $1 AND name IN (
+    SELECT name FROM bundoc.documents WHERE project = $1 AND deleted_ms > 0 AND deleted_ms < $2
+    ORDER BY deleted_ms LIMIT $3
+  ) RETURNING seq
+)
+UPDATE bundoc.heads SET purged_seq = greatest(purged_seq, (SELECT max(seq) FROM gone))
+WHERE project = $1 AND EXISTS (SELECT FROM gone) RETURNING (SELECT count(*) FROM gone)`,
+};
+const FORGET_KEYS: Statement = {
+  name: 'bundoc-forget-keys-1',
+  text: `
+DELETE FROM bundoc.used_keys WHERE project = $1 AND (at_ms <= $2 OR token IN (
+  SELECT token FROM bundoc.used_keys WHERE project = $1 ORDER BY at_ms DESC OFFSET $3
+))`,
+};
+const FORGET_COMMITS: Statement = {
+  name: 'bundoc-forget-commits-1',
+  text: 'DELETE FROM bundoc.commits WHERE project = $1 AND id < $2',
+};
+const FORMER: Statement = {
+  name: 'bundoc-former-1',
+  text: `SELECT coalesce(sum(documents), 0)::bigint FROM bundoc.key_versions WHERE project = $1 AND version <> $2`,
+};
+const TO_RESEAL: Statement = {
+  name: 'bundoc-to-reseal-1',
+  text: `
+SELECT ${ROW_COLUMNS}, sealed FROM (
+  SELECT *, row_number() OVER w AS place, sum(octet_length(sealed)) OVER w AS running FROM (
+    SELECT * FROM bundoc.documents WHERE project = $1 AND name > $2 AND deleted_ms = 0 AND key_version < $3
+    ORDER BY name LIMIT $4
+  ) AS d WINDOW w AS (ORDER BY name)
+) AS d WHERE place = 1 OR running <= $5 ORDER BY name`,
+};
+/** Nothing for a document that was written meanwhile: that is sealed under the current version. */
+const RESEAL: Statement = {
+  name: 'bundoc-reseal-1',
+  text: `
+WITH r AS (
+  SELECT * FROM unnest($3::bytea[], $4::bigint[], $5::integer[], $6::bytea[], $7::bytea[])
+    AS r(name, row_seq, former, state, sealed)
+), resealed AS (
+  UPDATE bundoc.documents AS d SET key_version = $2, state = r.state, sealed = r.sealed FROM r
+  WHERE d.project = $1 AND d.name = r.name AND d.seq = r.row_seq AND d.key_version = r.former RETURNING r.former
+), counts AS (
+  SELECT former AS version, -count(*) AS documents FROM resealed GROUP BY former
+  UNION ALL SELECT $2, count(*) FROM resealed
+)
+UPDATE bundoc.key_versions AS v SET documents = v.documents + counts.documents FROM counts
+WHERE v.project = $1 AND v.version = counts.version`,
+};
+const COLLECTIONS_TO_RESEAL: Statement = {
+  name: 'bundoc-collections-to-reseal-1',
+  text: 'SELECT token, key_version, name FROM bundoc.collections WHERE project = $1 AND key_version < $2',
+};
+const RESEAL_COLLECTION: Statement = {
+  name: 'bundoc-reseal-collection-1',
+  text: 'UPDATE bundoc.collections SET key_version = $3, name = $4 WHERE project = $1 AND token = $2 AND key_version < $3',
+};
+
+export interface UpkeepOptions {
+  readonly project: string;
+  readonly database: Database;
+  readonly cipher: ProjectCipher;
+  readonly clock: Clock;
+}
+
+/** Forgets what is old, and seals anew what is sealed under a former version of the key. Any node may do it at any time. */
+export class Upkeep {
+  readonly #options: UpkeepOptions;
+  readonly #rows: RowCipher;
+  readonly #seals: SharedSeals;
+  /** Behind which name re-sealing goes on; undefined once it came to the end. */
+  #resealAfter: Buffer | undefined = Buffer.alloc(0);
+  #toReseal = 0;
+
+  constructor(options: UpkeepOptions, rows: RowCipher, seals: SharedSeals) {
+    this.#options = options;
+    this.#rows = rows;
+    this.#seals = seals;
+  }
+
+  /** Documents under former versions, as of the last look. */
+  get toReseal(): number {
+    return this.#toReseal;
+  }
+
+  async begin(): Promise<void> {
+    const { database, project, cipher } = this.#options;
+    const [row] = await database.query(FORMER, [project, cipher.version]);
+    this.#toReseal = Number(row?.[0] ?? 0);
+  }
+
+  /** Forgets tombstones, idempotency keys and outcomes of transactions from too long ago. */
+  async prune(): Promise<void> {
+    const { project, clock, database } = this.#options;
+    const nowMs = clock.now();
+    const lock = lockOf(project);
+    for (let pruned = PRUNED_AT_ONCE; pruned === PRUNED_AT_ONCE; )
+      pruned =
+        (await database.transaction(lock, async (transaction) => {
+          const values = [project, nowMs - TOMBSTONE_TTL_MS, PRUNED_AT_ONCE];
+          return Number((await transaction.query(PURGE, values))[0]?.[0] ?? 0);
+        })) ?? 0;
+    await database.query(FORGET_KEYS, [project, nowMs - IDEMPOTENCY_TTL_MS, IDEMPOTENCY_KEYS_MAX]);
+    await database.query(FORGET_COMMITS, [project, firstIdOf(nowMs - COMMITS_TTL_MS)]);
+  }
+
+  /** @returns how many documents were sealed anew; 0 once all were looked at. */
+  async reseal(limit: number): Promise<number> {
+    if (this.#resealAfter === undefined) return 0;
+    const { project, database, cipher } = this.#options;
+    const values = [project, this.#resealAfter, cipher.version, limit, RESEAL_BYTES_MAX];
+    const found = await database.query(TO_RESEAL, values);
+    const resealed = found.flatMap((row) => this.#resealed(row));
+    if (resealed.length > 0) {
+      await this.#seals.take(resealed.length);
+      const column = <K extends keyof Resealed>(name: K) => resealed.map((one) => one[name]);
+      const rows = [column('name'), column('seq'), column('former'), column('state'), column('sealed')];
+      await database.transaction(lockOf(project), async (transaction) => {
+        await transaction.query(RESEAL, [project, cipher.version, ...rows]);
+        return true;
+      });
+    }
+    this.#resealAfter = found.at(-1)?.[0] as Buffer | undefined;
+    if (this.#resealAfter === undefined) await this.#resealCollections();
+    await this.begin();
+    return found.length;
+  }
+
+  /** The row's bytes under the current version; nothing for a row that does not open: whoever reads it is told. */
+  #resealed(row: Row): Resealed[] {
+    const { cipher } = this.#options;
+    try {
+      const state = readStateRow(row, this.#rows);
+      const name = state.fileName.toString('hex');
+      const text = cipher.openDocument(name, row.at(-1) as Buffer, state.keyVersion);
+      return [
+        {
+          name: state.fileName,
+          seq: state.seq,
+          former: state.keyVersion,
+          state: this.#rows.sealState({ ...state, keyVersion: cipher.version }),
+          sealed: cipher.sealDocument(name, text),
+        },
+      ];
+    } catch (error) {
+      if (error instanceof OpenError) return [];
+      throw error;
+    }
+  }
+
+  async #resealCollections(): Promise<void> {
+    const { project, database, cipher } = this.#options;
+    const found = await database.query(COLLECTIONS_TO_RESEAL, [project, cipher.version]);
+    if (found.length === 0) return;
+    await database.transaction(lockOf(project), (transaction) => this.#resealNames(transaction, found));
+  }
+
+  async #resealNames(transaction: Transaction, found: readonly Row[]): Promise<true> {
+    const { project, cipher } = this.#options;
+    for (const row of found) {
+      const [token, version, sealed] = row as unknown as [Buffer, number, Buffer];
+      const name = this.#rows.openCollectionName(token, version, sealed);
+      const values = [project, token, cipher.version, this.#rows.sealCollectionName(token, name)];
+      await transaction.query(RESEAL_COLLECTION, values);
+    }
+    return true;
+  }
+}
+
+interface Resealed {
+  readonly name: Buffer;
+  readonly seq: number;
+  readonly former: number;
+  readonly state: Buffer;
+  readonly sealed: Buffer;
+}
+
+/** Rows are changed under the project's lock alone, so that nobody waits for one another in a ring. */
+function lockOf(project: string): string {
+  return `SELECT seq FROM bundoc.heads WHERE project = '${project}' FOR UPDATE`;
+}
+
+function firstIdOf(ms: number): string {
+  return uuidv7({ msecs: Math.max(0, ms), seq: 0, random: Buffer.alloc(16) });
+}

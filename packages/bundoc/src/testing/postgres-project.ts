@@ -1,0 +1,90 @@
+import { createSecretKey, randomBytes } from 'node:crypto';
+import { type Clock, systemClock } from '@bundoc/shared/clock';
+import { createLogger } from '@bundoc/shared/logger';
+import { type DekVersion, ProjectCipher } from '../cipher/project-cipher.ts';
+import { SEAL_LIMITS, type SealLimits } from '../storage/embedded/seal-budget.ts';
+import type { News } from '../storage/postgres/change-news.ts';
+import { Database, type DatabaseOptions } from '../storage/postgres/database.ts';
+import { PostgresStore } from '../storage/postgres/postgres-store.ts';
+import { insertProjectRows, raiseKeyVersion } from '../storage/postgres/project-rows.ts';
+
+/** How a test connects to its database. */
+export function testDatabaseOptions(url: string, options: Partial<DatabaseOptions> = {}): DatabaseOptions {
+  return {
+    url,
+    tls: undefined,
+    connectionsMax: 5,
+    connectTimeoutMs: 2_000,
+    statementTimeoutMs: 10_000,
+    idleInTransactionTimeoutMs: 5_000,
+    prepare: true,
+    logger: createLogger({ service: 'bundoc', level: 'silent' }),
+    ...options,
+  };
+}
+
+/** Connections to a test's database. */
+export function openTestDatabase(url: string, options: Partial<DatabaseOptions> = {}): Database {
+  return new Database(testDatabaseOptions(url, options));
+}
+
+/** No news from other nodes. */
+export const NO_NEWS: News = { watch: () => undefined, unwatch: () => undefined, committed: () => undefined };
+
+/** A project of the PostgreSQL engine in a test, and what opens it. The schema is there already. */
+export class PostgresProject {
+  readonly #nameKey = createSecretKey(randomBytes(32));
+  #versions: [DekVersion, ...DekVersion[]] = [{ version: 1, dek: createSecretKey(randomBytes(32)) }];
+  readonly project: string;
+  readonly damaged: string[] = [];
+  readonly failures: unknown[] = [];
+  readonly rotationsDue: number[] = [];
+  readonly clock: Clock;
+  readonly sealLimits: SealLimits;
+
+  constructor(project: string, options: { readonly clock?: Clock; readonly sealLimits?: SealLimits } = {}) {
+    this.project = project;
+    this.clock = options.clock ?? systemClock;
+    this.sealLimits = options.sealLimits ?? { ...SEAL_LIMITS, reserve: 1_000 };
+  }
+
+  get cipher(): ProjectCipher {
+    return new ProjectCipher(this.project, this.#versions, this.#nameKey);
+  }
+
+  async create(database: Database): Promise<void> {
+    await database.transaction('', async (transaction) => {
+      await insertProjectRows(transaction, this.project, 1);
+      return true;
+    });
+  }
+
+  /** Makes a new version of the DEK the current one; the former stay live. What is open before does not know it. */
+  async rotate(database: Database): Promise<void> {
+    const version = this.#versions[0].version + 1;
+    this.#versions = [{ version, dek: createSecretKey(randomBytes(32)) }, ...this.#versions];
+    await database.transaction('', async (transaction) => {
+      await raiseKeyVersion(transaction, this.project, version);
+      return true;
+    });
+  }
+
+  /** Only the current version is left. */
+  forgetFormerVersions(): void {
+    this.#versions = [this.#versions[0]];
+  }
+
+  open(database: Database, news: News = NO_NEWS): Promise<PostgresStore> {
+    return new PostgresStore({
+      project: this.project,
+      database,
+      cipher: this.cipher,
+      clock: this.clock,
+      sealLimits: this.sealLimits,
+      news,
+      onIntegrityError: (name) => this.damaged.push(name),
+      onFailure: (error) => this.failures.push(error),
+      onRotationDue: (version) => this.rotationsDue.push(version),
+    }).begin();
+  }
+}

@@ -1,0 +1,398 @@
+import { systemClock } from '@bundoc/shared/clock';
+import { FakeClock } from '@bundoc/shared/testing/fake-clock';
+import { PostgresServer } from '@bundoc/shared/testing/postgres-server';
+import { describeWithPostgres } from '@bundoc/shared/testing/postgres-tests';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { commitOne, describeProjectStore, put, ref, remove } from '../src/storage/conformance.ts';
+import { IDEMPOTENCY_TTL_MS, type ProjectStore, TOMBSTONE_TTL_MS } from '../src/storage/port.ts';
+import { ChangeNews } from '../src/storage/postgres/change-news.ts';
+import type { Database } from '../src/storage/postgres/database.ts';
+import { migrate, readMigrations, SchemaMismatch } from '../src/storage/postgres/migrate.ts';
+import { openTestDatabase, PostgresProject, testDatabaseOptions } from '../src/testing/postgres-project.ts';
+import { CuttingProxy } from './support/cutting-proxy.ts';
+
+describeWithPostgres('PostgreSQL', () => {
+  let server: PostgresServer;
+  let database: Database;
+  let projects = 0;
+  beforeAll(async () => {
+    server = await PostgresServer.start();
+    database = openTestDatabase((await server.createDatabase('bundoc')).url);
+    await migrate(database);
+  });
+  afterAll(async () => {
+    await database?.[Symbol.asyncDispose]();
+    await server?.[Symbol.asyncDispose]();
+  });
+
+  const newProject = async (options?: ConstructorParameters<typeof PostgresProject>[1]) => {
+    const project = new PostgresProject(`p${++projects}`, options);
+    await project.create(database);
+    return project;
+  };
+  const sql = (text: string) => server.sql(text, 'bundoc');
+  const textOf = async (store: ProjectStore, id: string) => (await store.get(ref(id)))?.text.toString();
+
+  describeProjectStore('the PostgreSQL engine', async () => {
+    const project = await newProject();
+    return { store: await project.open(database), reopen: () => project.open(database) };
+  });
+
+  describe('several nodes of one project', () => {
+    it('see each other’s acknowledged writes and give each change one place in the order', async () => {
+      const project = await newProject();
+      const nodes = await Promise.all([1, 2, 3].map(() => project.open(database)));
+      const told: string[] = [];
+      let position = 0;
+      let isWriting = true;
+      const reading = (async () => {
+        const node = nodes[0] as ProjectStore;
+        for (let last = false; !last; ) {
+          last = !isWriting;
+          const page = await node.changes(position, 10);
+          told.push(...page.changes.map(({ ref: { id } }) => id));
+          position = page.position;
+        }
+      })();
+      const ids = Array.from({ length: 300 }, (_, n) => `doc-${n}`);
+      await Promise.all(
+        ids.map(async (id, n) => {
+          await commitOne(nodes[n % 3] as ProjectStore, put(id, `{"n":${n}}`, { kind: 'absent' }));
+          expect(await textOf(nodes[(n + 1) % 3] as ProjectStore, id)).toContain(`"n":${n}`);
+        }),
+      );
+      isWriting = false;
+      await reading;
+      for (;;) {
+        const page = await (nodes[1] as ProjectStore).changes(position, 100);
+        if (page.changes.length === 0) break;
+        told.push(...page.changes.map(({ ref: { id } }) => id));
+        position = page.position;
+      }
+      expect(told.length).toBe(ids.length);
+      expect(new Set(told)).toEqual(new Set(ids));
+    });
+
+    it('let one of many writers win a compare-and-set', async () => {
+      const project = await newProject();
+      const nodes = await Promise.all([1, 2, 3].map(() => project.open(database)));
+      const { metadata } = await commitOne(nodes[0] as ProjectStore, put('a', '{"v":0}'));
+      const precondition = { kind: 'revision', anyOf: [String(metadata?._rev)] } as const;
+      const outcomes = await Promise.allSettled(
+        Array.from({ length: 30 }, (_, n) =>
+          commitOne(nodes[n % 3] as ProjectStore, put('a', `{"v":${n}}`, precondition)),
+        ),
+      );
+      expect(outcomes.filter(({ status }) => status === 'fulfilled')).toHaveLength(1);
+    });
+
+    it('write once under one idempotency key', async () => {
+      const project = await newProject();
+      const nodes = await Promise.all([1, 2, 3].map(() => project.open(database)));
+      const idempotency = { key: 'a'.repeat(32), request: 'b'.repeat(32) };
+      const all = await Promise.all(
+        Array.from({ length: 12 }, (_, n) =>
+          (nodes[n % 3] as ProjectStore).commit([put('a', '{}')], { idempotency }),
+        ),
+      );
+      expect(new Set(all.map(([result]) => result?.metadata?._rev)).size).toBe(1);
+    });
+  });
+
+  describe('whoever waits for a change', () => {
+    const timing = { tellEveryMs: 5, lookEveryMs: 3_600_000, lookAloneEveryMs: 5 };
+    const newsOf = (isListening: boolean) => {
+      const options = testDatabaseOptions(server.urlOf('bundoc'));
+      return new ChangeNews({
+        database,
+        listen: isListening ? options : undefined,
+        logger: options.logger,
+        timing: isListening ? timing : { ...timing, tellEveryMs: 3_600_000 },
+      });
+    };
+    for (const isListening of [true, false])
+      it(`hears of a commit of another node ${isListening ? 'by a notification' : 'behind a pooler, by looking'}`, async () => {
+        const project = await newProject();
+        await using here = newsOf(isListening);
+        await using there = newsOf(isListening);
+        await here.ready;
+        const [reader, writer] = [await project.open(database, here), await project.open(database, there)];
+        const signal = AbortSignal.timeout(20_000);
+        for (let n = 1; n <= 5; n++) {
+          const waiting = reader.waitForChange(n - 1, signal);
+          await commitOne(writer, put('a', `{"n":${n}}`));
+          expect(await waiting).toBe(n);
+        }
+        for (const store of [reader, writer]) await store[Symbol.asyncDispose]();
+      });
+  });
+
+  describe('a connection that breaks while a commit is acknowledged', () => {
+    for (const cut of ['before the request', 'before the answer'] as const)
+      it(`leads to the write once, whether it took effect or not (${cut})`, async () => {
+        const project = await newProject();
+        await using proxy = await CuttingProxy.open(server.port);
+        await using behind = openTestDatabase(server.urlOf('bundoc', proxy.port));
+        const store = await project.open(behind);
+        await commitOne(store, put('other', '{}'));
+        proxy.cutAt('COMMIT', cut);
+        const [first, second] = await Promise.all([
+          commitOne(store, put('a', '{"v":1}', { kind: 'absent' })),
+          commitOne(store, put('b', '{"v":2}', { kind: 'absent' })),
+        ]);
+        expect(proxy.cuts).toBe(1);
+        expect([first.created, second.created]).toEqual([true, true]);
+        expect((await store.get(ref('a')))?.metadata).toEqual(first.metadata);
+        const { changes, position } = await store.changes(0, 10);
+        expect(changes.map(({ ref: { id } }) => id)).toEqual(['other', 'a', 'b']);
+        expect(position).toBe(3);
+        await store[Symbol.asyncDispose]();
+      });
+
+    it('leads to the write once when it breaks before', async () => {
+      const project = await newProject();
+      await using proxy = await CuttingProxy.open(server.port);
+      await using behind = openTestDatabase(server.urlOf('bundoc', proxy.port));
+      const store = await project.open(behind);
+      proxy.cutAt('bundoc.commits', 'before the answer');
+      await commitOne(store, put('a', '{}', { kind: 'absent' }));
+      expect(proxy.cuts).toBe(1);
+      proxy.cutAt('FOR UPDATE', 'before the request');
+      await commitOne(store, put('a', '{}', { kind: 'present' }));
+      expect((await store.changes(0, 10)).changes).toHaveLength(1);
+      await store[Symbol.asyncDispose]();
+    });
+  });
+
+  it('is unavailable, and says when to come back, while nothing answers', async () => {
+    const project = await newProject();
+    let nowMs = 1_000;
+    const clock = { ...systemClock, monotonic: () => (nowMs += 2_000), now: () => (nowMs += 2_000) };
+    await using proxy = await CuttingProxy.open(server.port);
+    const behind = openTestDatabase(server.urlOf('bundoc', proxy.port));
+    const impatient = Object.assign(project, { clock });
+    const store = await impatient.open(behind);
+    await proxy[Symbol.asyncDispose]();
+    const refused = { code: 'storage_unavailable', retryAfterS: 1 };
+    await expect(commitOne(store, put('a', '{}'))).rejects.toMatchObject(refused);
+    await expect(store.get(ref('a'))).rejects.toMatchObject(refused);
+    await store[Symbol.asyncDispose]();
+    await behind[Symbol.asyncDispose]();
+  });
+
+  it('says that the disk is full, and changes nothing', async () => {
+    const project = await newProject();
+    const store = await project.open(database);
+    await commitOne(store, put('a', '{"v":1}'));
+    await sql(
+      `CREATE FUNCTION full_disk() RETURNS trigger LANGUAGE plpgsql AS
+       $$ BEGIN RAISE EXCEPTION 'No space left on device' USING ERRCODE = 'disk_full'; END $$;
+       CREATE TRIGGER full_disk BEFORE UPDATE ON bundoc.documents FOR EACH ROW
+       WHEN (NEW.project = '${project.project}') EXECUTE FUNCTION full_disk()`,
+    );
+    try {
+      await expect(commitOne(store, put('a', '{"v":2}'))).rejects.toMatchObject({ code: 'disk_full' });
+    } finally {
+      await sql('DROP FUNCTION full_disk CASCADE');
+    }
+    expect(await textOf(store, 'a')).toContain('"v":1');
+    await commitOne(store, put('a', '{"v":3}'));
+  });
+
+  describe('a row that somebody changed', () => {
+    const damages: Record<string, string> = {
+      'its sealed bytes': `UPDATE bundoc.documents SET sealed = set_byte(sealed, 20, get_byte(sealed, 20) # 1)`,
+      'its revision': `UPDATE bundoc.documents SET rev = set_byte(rev, 0, get_byte(rev, 0) # 1)`,
+    };
+    for (const [what, damage] of Object.entries(damages))
+      it(`does not open (${what}), and can be replaced and deleted`, async () => {
+        const project = await newProject();
+        const store = await project.open(database);
+        for (const id of ['a', 'b']) await commitOne(store, put(id, '{"v":1}'));
+        const name = project.cipher.fileName(ref('a'));
+        const damaged = `${damage} WHERE project = '${project.project}' AND name = '\\x${name}'`;
+        await sql(damaged);
+        await expect(store.get(ref('a'))).rejects.toMatchObject({ code: 'integrity_error' });
+        expect(project.damaged).toContain(name);
+        const page = await store.list({ collection: 'notes', after: 0, limit: 10, bytesMax: 1_000_000 });
+        expect(page.documents.map(({ metadata }) => metadata._id)).toEqual(['b']);
+        await commitOne(store, put('a', '{"v":2}', { kind: 'present' }));
+        expect(await textOf(store, 'a')).toContain('"v":2');
+        await sql(damaged);
+        await commitOne(store, remove('a'));
+        expect(await store.get(ref('a'))).toBeUndefined();
+      });
+
+    it('does not open when its place in an order was changed', async () => {
+      const project = await newProject();
+      const store = await project.open(database);
+      await commitOne(store, put('a', '{}'));
+      await sql(`UPDATE bundoc.documents SET seq = 9 WHERE project = '${project.project}'`);
+      await expect(store.changes(0, 10)).rejects.toMatchObject({ code: 'integrity_error' });
+    });
+
+    it('does not open under the name of another document, collection or project', async () => {
+      const [project, other] = [await newProject(), await newProject()];
+      const store = await project.open(database);
+      const otherStore = await other.open(database);
+      for (const id of ['a', 'b']) await commitOne(store, put(id, '{}'));
+      await commitOne(otherStore, put('a', '{}'));
+      const [a, b] = ['a', 'b'].map((id) => project.cipher.fileName(ref(id)));
+      const own = `project = '${project.project}'`;
+      await sql(
+        `UPDATE bundoc.documents AS d SET sealed = o.sealed, rev = o.rev, state = o.state FROM bundoc.documents AS o
+         WHERE d.${own} AND d.name = '\\x${a}' AND o.${own} AND o.name = '\\x${b}'`,
+      );
+      await expect(store.get(ref('a'))).rejects.toMatchObject({ code: 'integrity_error' });
+      await sql(
+        `UPDATE bundoc.documents AS d SET sealed = o.sealed, rev = o.rev, state = o.state FROM bundoc.documents AS o
+         WHERE d.${own} AND d.name = '\\x${b}' AND o.project = '${other.project}'`,
+      );
+      await expect(store.get(ref('b'))).rejects.toMatchObject({ code: 'integrity_error' });
+    });
+  });
+
+  describe('a new version of the key', () => {
+    it('is followed by every node, and takes over all documents without a change that anybody sees', async () => {
+      const project = await newProject();
+      const before = await project.open(database);
+      for (let n = 0; n < 5; n++) await commitOne(before, put(`doc-${n}`, `{"n":${n}}`));
+      await commitOne(before, remove('doc-4'));
+      const { position } = await before.changes(0, 10);
+      const former = await before.get(ref('doc-0'));
+      await project.rotate(database);
+      await expect(commitOne(before, put('a', '{}'))).rejects.toMatchObject({ code: 'storage_unavailable' });
+      expect(before.failed).toBe(true);
+
+      const store = await project.open(database);
+      expect(store.toReseal).toBe(4);
+      await commitOne(store, put('doc-1', '{"again":1}'));
+      expect(await store.reseal(2)).toBe(2);
+      expect(store.toReseal).toBe(1);
+      while ((await store.reseal(2)) > 0);
+      expect(store.toReseal).toBe(0);
+      expect(await store.get(ref('doc-0'))).toEqual(former);
+      expect((await store.changes(position, 10)).changes.map(({ ref: { id } }) => id)).toEqual(['doc-1']);
+      expect((await store.collections()).map(({ documents }) => documents)).toEqual([4]);
+
+      project.forgetFormerVersions();
+      const after = await project.open(database);
+      expect(await after.get(ref('doc-0'))).toEqual(former);
+      expect((await after.collections()).map(({ name }) => name)).toEqual(['notes']);
+    });
+
+    it('is asked for in time, and nothing is sealed beyond what a version may', async () => {
+      const project = await newProject({ sealLimits: { reserve: 3, rotateAt: 5, max: 8 } });
+      const [one, two] = [await project.open(database), await project.open(database)];
+      await commitOne(one, put('a', '{}'));
+      await commitOne(two, put('b', '{}'));
+      expect(project.rotationsDue).toEqual([1]);
+      for (const store of [one, two]) for (let n = 0; n < 3; n++) await commitOne(store, put('c', '{}'));
+      await expect(commitOne(one, put('a', '{}'))).rejects.toMatchObject({ code: 'key_exhausted' });
+      await expect(commitOne(two, put('a', '{}'))).rejects.toMatchObject({ code: 'key_exhausted' });
+    });
+
+    it('counts nothing as sealed that was reserved and given back', async () => {
+      const project = await newProject({ sealLimits: { reserve: 3, rotateAt: 100, max: 5 } });
+      for (let n = 0; n < 5; n++) {
+        const store = await project.open(database);
+        await commitOne(store, put('a', '{}'));
+        await store[Symbol.asyncDispose]();
+      }
+    });
+  });
+
+  it('forgets deletions after seven days, and tells whoever has not seen them', async () => {
+    const clock = new FakeClock();
+    const project = await newProject({ clock });
+    const store = await project.open(database);
+    await store.commit([put('a', '{}'), put('b', '{}'), put('c', '{}')]);
+    const early = await store.changes(0, 1);
+    await commitOne(store, remove('a'));
+    const late = await store.changes(0, 10);
+    clock.advance(TOMBSTONE_TTL_MS + 1);
+    await store.checkpoint();
+    await expect(store.changes(early.position, 10, early.horizon)).rejects.toMatchObject({
+      code: 'position_gone',
+    });
+    expect((await store.changes(late.position, 10, late.horizon)).changes).toEqual([]);
+    const fresh = await store.changes(0, 10);
+    expect(fresh.changes.map(({ ref: { id } }) => id)).toEqual(['b', 'c']);
+    expect((await store.changes(fresh.position, 10, fresh.horizon)).changes).toEqual([]);
+  });
+
+  it('forgets idempotency keys after a day', async () => {
+    const clock = new FakeClock();
+    const project = await newProject({ clock });
+    const store = await project.open(database);
+    const options = { idempotency: { key: 'a'.repeat(32), request: 'b'.repeat(32) } };
+    await store.commit([put('a', '{}', { kind: 'absent' })], options);
+    clock.advance(IDEMPOTENCY_TTL_MS);
+    await expect(store.commit([put('a', '{}', { kind: 'absent' })], options)).rejects.toMatchObject({
+      code: 'precondition_failed',
+    });
+    await store.checkpoint();
+    expect(await sql(`SELECT count(*) FROM bundoc.used_keys WHERE project = '${project.project}'`)).toBe('0');
+  });
+
+  it('holds nothing readable of a document, its id or its collection', async () => {
+    const project = await newProject();
+    const store = await project.open(database);
+    const secrets = [
+      'PlantedCollection',
+      'planted-document-id',
+      'plantedField',
+      'planted value',
+      'planted-request',
+    ];
+    const write = {
+      ...put('', `{"${secrets[2]}":"${secrets[3]}"}`),
+      ref: { collection: secrets[0] as string, id: secrets[1] as string },
+    };
+    const idempotency = {
+      key: 'd'.repeat(32),
+      request: Buffer.from('planted-request').toString('hex').padEnd(32, '0'),
+    };
+    await store.commit([write], { idempotency });
+    const dump = await server.dump('bundoc');
+    expect(dump).toContain(project.project);
+    const forms = secrets.flatMap((text) => [
+      text,
+      Buffer.from(text).toString('hex'),
+      Buffer.from(text).toString('base64'),
+    ]);
+    for (const form of [...forms, idempotency.key, idempotency.request]) expect(dump).not.toContain(form);
+  });
+
+  describe('the schema', () => {
+    const withDatabase = async (name: string, action: (fresh: Database) => Promise<void>) => {
+      await using fresh = openTestDatabase((await server.createDatabase(name)).url);
+      await action(fresh);
+    };
+
+    it('is brought forward once by nodes that start together', async () => {
+      await withDatabase('together', async (fresh) => {
+        await Promise.all([1, 2, 3, 4].map(() => migrate(fresh)));
+        expect(await server.sql('SELECT count(*) FROM bundoc.migrations', 'together')).toBe(
+          String(readMigrations().length),
+        );
+      });
+    });
+
+    it('is used by the build before, and refused by one that is too old for it', async () => {
+      await withDatabase('newer', async (fresh) => {
+        const known = readMigrations();
+        const { version = 0 } = known.at(-1) ?? {};
+        const next = { version: version + 1, text: 'SELECT 1', worksFrom: version };
+        await migrate(fresh, [...known, next]);
+        await migrate(fresh, known);
+        await migrate(fresh, [
+          ...known,
+          next,
+          { version: version + 2, text: 'SELECT 1', worksFrom: version + 1 },
+        ]);
+        await expect(migrate(fresh, known)).rejects.toThrow(SchemaMismatch);
+      });
+    });
+  });
+});

@@ -1,0 +1,63 @@
+import { keyNameSchema } from '@bundoc/shared/contract/keys';
+import type { ProblemCode } from '@bundoc/shared/contract/problem';
+import type { Scope } from '@bundoc/shared/contract/tokens';
+import { AppError } from '@bundoc/shared/errors';
+import { validate } from '@bundoc/shared/http/validate';
+import type { RouteAccess } from '@bundoc/shared/openapi/description';
+import type { FastifyRequest } from 'fastify';
+import { z } from 'zod';
+import { ifMatchOf } from '../http/if-match.ts';
+import type { KeyRequest } from '../service/change-key.ts';
+
+export const keyParamsSchema = z.object({ name: keyNameSchema });
+
+/** A request whose body, if it has one, is the client's bytes. */
+export interface BodyRoute {
+  Body: Buffer | undefined;
+}
+
+/** What a route asks of its caller that is about one key. */
+export function keyAccess(scope: Scope): RouteAccess {
+  return { kind: 'token', scopes: [scope], grant: 'key' };
+}
+
+/** Refusals of every route that looks at a key. */
+export const KEY_REFUSALS = [
+  'KEY_NOT_FOUND',
+  'key_damaged',
+  'key_destroyed',
+] as const satisfies readonly ProblemCode[];
+
+/** Refusals of every route that changes a key. */
+export const CHANGE_REFUSALS = [
+  ...KEY_REFUSALS,
+  'key_pending_deletion',
+  'precondition_failed',
+  'disk_full',
+] as const satisfies readonly ProblemCode[];
+
+export const KEY_HEADERS = { ETag: 'Of the state of the key' };
+
+export const EXAMPLE_KEY = {
+  id: '0b6f4a0e-6b0c-4b8e-9a53-3c1d2f7e8a90',
+  name: 'project-a-dek',
+  type: 'aes-256',
+  state: 'enabled',
+  version: 1,
+  revision: 1,
+  exportable: true,
+  rotate_after_days: null,
+  kcv: '6f1d2c3b4a5968778695a4b3c2d1e0f0',
+  created_at: '2026-11-25T08:00:00.000Z',
+};
+
+export function keyRequestOf(request: FastifyRequest): KeyRequest {
+  const { name } = validate(keyParamsSchema, request.params, 'params');
+  return { name, ifMatch: ifMatchOf(request) };
+}
+
+/** @throws AppError `invalid_request` for a request with a body. */
+export function refuseBody(request: FastifyRequest<BodyRoute>): void {
+  if ((request.body?.length ?? 0) > 0)
+    throw new AppError('invalid_request', { detail: 'this request takes no body' });
+}

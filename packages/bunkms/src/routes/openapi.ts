@@ -1,0 +1,45 @@
+import { auditPageSchema } from '@bundoc/shared/contract/audit';
+import { kekStatusSchema } from '@bundoc/shared/contract/kek';
+import {
+  destroyReceiptSchema,
+  exportedKeySchema,
+  keyDetailSchema,
+  keyInfoSchema,
+  keyPageSchema,
+} from '@bundoc/shared/contract/keys';
+import { issuedTokenSchema, tokenPageSchema } from '@bundoc/shared/contract/tokens';
+import type { ServiceDescription } from '@bundoc/shared/openapi/document';
+
+const DESCRIPTION =
+  'Keeps one AES-256 key for each project, wrapped by a key that never leaves it, and writes down what happens to them. A path that ' +
+  'is no endpoint answers 404 `not_found`, one that exists under another method 405 `method_not_allowed` with `Allow`.';
+
+/** What the OpenAPI document of a listener says beside its routes, each of which describes itself. */
+export function bunkmsApi(listener: 'api' | 'internal'): ServiceDescription {
+  return {
+    title: listener === 'api' ? 'BunKMS' : 'BunKMS, internal listener',
+    description: DESCRIPTION,
+    tags: [
+      { name: 'keys', description: 'Keys, their versions and states' },
+      { name: 'encryption', description: 'Encryption under keys that stay' },
+      { name: 'export', description: 'The release of keys to services' },
+      { name: 'events', description: 'What happens, pushed to services' },
+      { name: 'kek', description: 'The key encryption keys' },
+      { name: 'tokens', description: 'Bearer tokens of both services' },
+      { name: 'audit', description: 'The audit chain' },
+      { name: 'service', description: 'About the process' },
+    ],
+    schemas: {
+      Key: keyInfoSchema,
+      KeyDetail: keyDetailSchema,
+      KeyPage: keyPageSchema,
+      DestroyReceipt: destroyReceiptSchema,
+      KekStatus: kekStatusSchema,
+      IssuedToken: issuedTokenSchema,
+      TokenPage: tokenPageSchema,
+      AuditPage: auditPageSchema,
+      ...(listener === 'internal' ? { ExportedKey: exportedKeySchema } : {}),
+    },
+    refusals: { always: [], authenticated: ['SEALED', 'storage_unavailable'] },
+  };
+}

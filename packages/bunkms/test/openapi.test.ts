@@ -1,0 +1,78 @@
+import { type ExampleRequest, OpenapiReader, type Operation } from '@bundoc/shared/testing/openapi';
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import type { Call } from './support/http.ts';
+import { startKms, type TestKms } from './support/kms.ts';
+import { BOTH } from './support/routes.ts';
+
+let shared: TestKms;
+let token: string;
+beforeAll(async () => {
+  shared = await startKms();
+  token = await prepare(shared);
+});
+afterAll(() => shared[Symbol.asyncDispose]());
+
+/** What the examples speak of: a key `project-a-dek` of one version, and no other. */
+async function prepare(kms: TestKms): Promise<string> {
+  const full = await kms.fullToken();
+  await kms.api('/v1/keys', { token: full, body: { name: 'project-a-dek', type: 'aes-256' } });
+  return full;
+}
+
+async function readerOf(listener: (typeof BOTH)[number]): Promise<OpenapiReader> {
+  await using kms = await startKms();
+  return new OpenapiReader((await kms[listener]('/openapi.json')).json());
+}
+
+const readers = { api: await readerOf('api'), internal: await readerOf('internal') };
+const onApi = new Set(readers.api.operations.map(({ operationId }) => operationId));
+
+describe.each(BOTH)('on the %s listener', (listener) => {
+  const reader = readers[listener];
+  // What is on both listeners is the same there.
+  const operations = reader.operations.filter(
+    ({ operationId }) => listener === 'api' || !onApi.has(operationId),
+  );
+  const examples = operations.flatMap((operation) =>
+    reader
+      .examplesOf(operation)
+      .map((example): [string, Operation, ExampleRequest] => [
+        `${operation.operationId}, ${example.name}`,
+        operation,
+        example,
+      ]),
+  );
+
+  test.each(examples)('the example %s ends as the document says', async (_name, operation, example) => {
+    await using own = operation.method === 'GET' ? undefined : await startKms();
+    const kms = own ?? shared;
+    const as = own === undefined ? token : await prepare(own);
+    const answer = await kms[listener](example.path, callOf(operation, example, as));
+    expect([answer.status, answer.text]).toEqual([example.status, expect.anything()]);
+    if (operation.operationId === 'streamEvents') return;
+    const contentType = String(answer.headers['content-type']);
+    const seen = { status: answer.status, contentType, text: answer.text };
+    expect(reader.faultOf(operation, seen)).toBeUndefined();
+  });
+
+  test('every operation asks for a token, or is one of the few that need none', async () => {
+    for (const operation of reader.operations) {
+      const [example] = reader.examplesOf(operation);
+      const answer = await shared[listener](example!.path, callOf(operation, example!, undefined));
+      expect([operation.operationId, answer.status === 401]).toEqual([
+        operation.operationId,
+        operation.security.length > 0,
+      ]);
+    }
+  });
+});
+
+function callOf(operation: Operation, example: ExampleRequest, as: string | undefined): Call {
+  return {
+    method: example.method,
+    token: operation.security.length === 0 ? undefined : as,
+    headers: example.headers,
+    ...(example.body === undefined ? {} : { body: example.body as object }),
+    statusOnly: operation.operationId === 'streamEvents',
+  };
+}

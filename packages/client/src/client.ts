@@ -1,0 +1,63 @@
+import {
+  type Change,
+  type ChangesPage,
+  type ChangesPageOptions,
+  ChangesReader,
+  type Following,
+  type FollowOptions,
+} from './changes.ts';
+import { Collection, segment } from './collection.ts';
+import type { Metadata } from './document.ts';
+import { Transport, type TransportOptions } from './transport.ts';
+
+/** One project: its collections, and what happens in it. */
+export class Project {
+  readonly #transport: Transport;
+  readonly #path: string;
+  readonly id: string;
+
+  constructor(transport: Transport, id: string) {
+    this.#transport = transport;
+    this.#path = `/projects/${segment(id)}`;
+    this.id = id;
+  }
+
+  /** A collection; it need not exist. */
+  collection<T extends object = Record<string, unknown>>(name: string): Collection<T> {
+    return new Collection<T>(this.#transport, this.#path, name);
+  }
+
+  /**
+   * What happens, each document once, at its last change: `for await (const change of project.changes())`. A stream that breaks off is
+   * gone on with behind the last change that was taken.
+   *
+   * @throws BundocError `position_gone` when deletions behind `since` are forgotten.
+   */
+  changes<T extends object = Record<string, unknown>>(options: FollowOptions = {}): Following<T> {
+    return new ChangesReader<T>(this.#transport, this.#path).follow(options);
+  }
+
+  /** A page of the feed. */
+  changesPage<T extends object = Record<string, unknown>>(
+    options: ChangesPageOptions = {},
+  ): Promise<ChangesPage<T>> {
+    return new ChangesReader<T>(this.#transport, this.#path).page(options);
+  }
+}
+
+/** Bundoc, as one holder of tokens sees it. */
+export class Bundoc {
+  readonly #transport: Transport;
+
+  /** @throws TypeError for a URL that is none. */
+  constructor(options: TransportOptions) {
+    this.#transport = new Transport(options);
+  }
+
+  /** A project; it need not exist: the first write makes it. */
+  project(id: string): Project {
+    return new Project(this.#transport, id);
+  }
+}
+
+export type { Change, Following, Metadata };

@@ -1,0 +1,108 @@
+import { BundocError } from './error.ts';
+import { elementTexts, memberTexts } from './json-slices.ts';
+
+/** What Bundoc knows of a document beside its content; also the first members of its text. */
+export interface Metadata {
+  readonly _id: string;
+  readonly _collection: string;
+  /** The revision; as `ifMatch` it makes a write happen only to this one. */
+  readonly _rev: string;
+  /** RFC 3339, UTC, milliseconds. */
+  readonly _created: string;
+  readonly _updated: string;
+}
+
+/** A document as it was read. */
+export class Document<T> {
+  /** The exact JSON text: numbers, key order and white space as they were written, behind the metadata members. */
+  readonly text: string;
+  #value: (T & Metadata) | undefined;
+
+  constructor(text: string) {
+    this.text = text;
+  }
+
+  /** The parsed text, made when it is first asked for. `JSON.parse` rounds numbers that a double does not hold: see {@link text}. */
+  get value(): T & Metadata {
+    this.#value ??= JSON.parse(this.text) as T & Metadata;
+    return this.#value;
+  }
+
+  get id(): string {
+    return this.value._id;
+  }
+
+  get rev(): string {
+    return this.value._rev;
+  }
+}
+
+/** JSON text that is to be sent as it is. */
+export class JsonText {
+  readonly text: string;
+
+  constructor(text: string) {
+    this.text = text;
+  }
+}
+
+/** What is written: a value, or the exact text of one. Metadata members in it are not needed. */
+export type Content<T> = T | JsonText;
+
+/** @throws TypeError for what is no JSON object. */
+export function textOf(content: unknown): string {
+  if (content instanceof JsonText) return content.text;
+  const text = JSON.stringify(content) as string | undefined;
+  if (text === undefined || !text.startsWith('{')) throw new TypeError('a document must be a JSON object');
+  return text;
+}
+
+/** A page of documents, as lists and queries give it. */
+export interface DocumentPage<T> {
+  readonly documents: readonly Document<T>[];
+  /** Ids of documents of this page whose stored bytes do not open. */
+  readonly unreadable: readonly string[];
+  /** Where the next page begins; undefined when this was the last. */
+  readonly nextCursor: string | undefined;
+  /** The whole answer, parsed but for its documents: `explain`, for one. */
+  readonly rest: Readonly<Record<string, unknown>>;
+}
+
+export function pageOf<T>(text: string): DocumentPage<T> {
+  const members = memberTexts(text);
+  const documents = elementTexts(members.get('documents') ?? '[]').map((one) => new Document<T>(one));
+  members.delete('documents');
+  const rest: Record<string, unknown> = {};
+  for (const [name, value] of members) rest[name] = JSON.parse(value);
+  const { next_cursor: nextCursor, unreadable } = rest;
+  return {
+    documents,
+    unreadable: Array.isArray(unreadable) ? (unreadable as string[]) : [],
+    nextCursor: typeof nextCursor === 'string' ? nextCursor : undefined,
+    rest,
+  };
+}
+
+/**
+ * The documents of all pages.
+ *
+ * @throws BundocError `integrity_error` behind the documents of a page, some of which do not open, unless `onUnreadable` takes their ids.
+ */
+export async function* documentsOf<T>(
+  pageAt: (cursor: string | undefined) => Promise<DocumentPage<T>>,
+  onUnreadable: ((ids: readonly string[]) => void) | undefined,
+): AsyncGenerator<Document<T>, void, void> {
+  let cursor: string | undefined;
+  do {
+    const page = await pageAt(cursor);
+    yield* page.documents;
+    if (page.unreadable.length > 0) {
+      if (onUnreadable === undefined)
+        throw new BundocError('integrity_error', {
+          detail: `these do not open: ${page.unreadable.join(', ')}`,
+        });
+      onUnreadable(page.unreadable);
+    }
+    cursor = page.nextCursor;
+  } while (cursor !== undefined);
+}

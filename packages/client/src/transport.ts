@@ -1,0 +1,188 @@
+import { BundocError, errorOf } from './error.ts';
+
+/** What every call takes. */
+export interface CallOptions {
+  readonly signal?: AbortSignal | undefined;
+  /** Over all tries of the call, milliseconds; the client's by default. */
+  readonly deadlineMs?: number | undefined;
+}
+
+export interface TransportOptions {
+  /** Where Bundoc listens, with a path before `/v1` if there is one: `https://docs.example.org`. */
+  readonly url: string;
+  /** A token with the scopes that the calls need, or what gives one; it is asked for each try, so a new one is used as soon as there is one. */
+  readonly token: string | (() => string | Promise<string>);
+  /** The platform's by default. */
+  readonly fetch?: typeof globalThis.fetch;
+  /** Longest time of a call, over all its tries, milliseconds; 30,000 by default. */
+  readonly deadlineMs?: number;
+  /** Tries of a call at most; 8 by default. 1 turns retries off. */
+  readonly triesMax?: number;
+  /** What a test may replace. */
+  readonly random?: () => number;
+  readonly pause?: (ms: number, signal: AbortSignal) => Promise<void>;
+}
+
+export interface Request extends CallOptions {
+  readonly method: 'GET' | 'POST' | 'PUT' | 'PATCH' | 'DELETE';
+  /** Below `/v1`, with its leading slash and percent-encoded. */
+  readonly path: string;
+  readonly query?: Readonly<Record<string, string | number | undefined>> | undefined;
+  readonly headers?: Readonly<Record<string, string | undefined>> | undefined;
+  readonly body?: string | undefined;
+  /** Whether doing it twice is as good as doing it once. */
+  readonly isIdempotent: boolean;
+}
+
+export interface Answer {
+  readonly status: number;
+  readonly headers: Headers;
+  readonly text: string;
+}
+
+const DEADLINE_MS = 30_000;
+const TRIES_MAX = 8;
+const BACKOFF_FIRST_MS = 100;
+const BACKOFF_MAX_MS = 5_000;
+
+const RETRIED_STATUSES: ReadonlySet<number> = new Set([429, 502, 503, 504]);
+/** Refusals with such a status that no pause heals. */
+const LASTING: ReadonlySet<string> = new Set([
+  'key_missing',
+  'key_mismatch',
+  'key_exhausted',
+  'project_damaged',
+]);
+
+/**
+ * HTTP with retries: of idempotent requests, on 429, 502, 503, 504 and when there is no answer, with growing pauses of full jitter, not
+ * before `Retry-After`, and none that the deadline would cut short.
+ */
+export class Transport {
+  readonly #options: TransportOptions;
+  readonly #base: string;
+
+  constructor(options: TransportOptions) {
+    this.#options = options;
+    const { protocol, origin, pathname } = new URL(options.url);
+    if (protocol !== 'http:' && protocol !== 'https:') throw new TypeError('the URL must be http or https');
+    this.#base = `${origin}${pathname.replace(/\/+$/, '')}/v1`;
+  }
+
+  /** @throws BundocError for a refusal or no answer; the signal's reason when that was aborted. */
+  async send(request: Request): Promise<Answer> {
+    const { deadlineMs = request.deadlineMs ?? this.#options.deadlineMs ?? DEADLINE_MS } = request;
+    const triesMax = request.isIdempotent ? (this.#options.triesMax ?? TRIES_MAX) : 1;
+    const endMs = performance.now() + deadlineMs;
+    request.signal?.throwIfAborted();
+    const stop = new AbortController();
+    const abort = () => stop.abort(request.signal?.reason);
+    request.signal?.addEventListener('abort', abort, { once: true });
+    const timer = setTimeout(() => stop.abort(new BundocError('deadline_exceeded')), deadlineMs);
+    try {
+      for (let tried = 1; ; tried++) {
+        const outcome = await this.#try(request, stop.signal);
+        if (!(outcome instanceof BundocError)) return outcome;
+        const pauseMs = this.backoffMs(tried, outcome.retryAfterMs);
+        if (tried === triesMax || !isPassing(outcome) || performance.now() + pauseMs >= endMs) throw outcome;
+        await this.pause(pauseMs, stop.signal);
+      }
+    } finally {
+      clearTimeout(timer);
+      request.signal?.removeEventListener('abort', abort);
+    }
+  }
+
+  /**
+   * Opens an answer whose body is read as it comes; one try.
+   *
+   * @throws as {@link send}.
+   */
+  async open(request: Request, signal: AbortSignal): Promise<ReadableStream<Uint8Array>> {
+    const response = await this.#fetch(request, signal);
+    if (!response.ok) throw errorOf(response.status, response.headers, await textOf(response, signal));
+    if (response.body === null) throw new BundocError('unexpected_answer', { status: response.status });
+    return response.body;
+  }
+
+  /** Full jitter below a bound that doubles with each failure, and not before the server wants it. */
+  backoffMs(failures: number, retryAfterMs = 0): number {
+    const { random = Math.random } = this.#options;
+    const boundMs = Math.min(BACKOFF_MAX_MS, BACKOFF_FIRST_MS * 2 ** Math.min(failures - 1, 20));
+    return retryAfterMs + random() * boundMs;
+  }
+
+  async pause(ms: number, signal: AbortSignal): Promise<void> {
+    await (this.#options.pause ?? wait)(ms, signal);
+    signal.throwIfAborted();
+  }
+
+  /** @returns a failure that may be tried again; throws when there is nothing to try any more. */
+  async #try(request: Request, signal: AbortSignal): Promise<Answer | BundocError> {
+    try {
+      const response = await this.#fetch(request, signal);
+      const text = await textOf(response, signal);
+      const { status, headers } = response;
+      return response.ok || status === 304 ? { status, headers, text } : errorOf(status, headers, text);
+    } catch (error) {
+      if (error instanceof BundocError) return error;
+      throw error;
+    }
+  }
+
+  /** @throws BundocError `network_error`; the signal's reason. */
+  async #fetch(
+    { method, path, query = {}, headers = {}, body }: Request,
+    signal: AbortSignal,
+  ): Promise<Response> {
+    const { token, fetch = globalThis.fetch } = this.#options;
+    const url = new URL(this.#base + path);
+    for (const [name, value] of Object.entries(query))
+      if (value !== undefined) url.searchParams.set(name, String(value));
+    const bearer = typeof token === 'string' ? token : await token();
+    const all = new Headers({ authorization: `Bearer ${bearer}` });
+    for (const [name, value] of Object.entries(headers)) if (value !== undefined) all.set(name, value);
+    if (body !== undefined && !all.has('content-type')) all.set('content-type', 'application/json');
+    try {
+      return await fetch(url, {
+        method,
+        headers: all,
+        signal,
+        redirect: 'error',
+        cache: 'no-store',
+        ...(body === undefined ? {} : { body }),
+      });
+    } catch (cause) {
+      throw failureOf(cause, signal);
+    }
+  }
+}
+
+async function textOf(response: Response, signal: AbortSignal): Promise<string> {
+  try {
+    return await response.text();
+  } catch (cause) {
+    throw failureOf(cause, signal);
+  }
+}
+
+function failureOf(cause: unknown, signal: AbortSignal): unknown {
+  if (signal.aborted) return signal.reason;
+  return new BundocError('network_error', { cause, detail: 'there is no answer' });
+}
+
+function isPassing({ code, status }: BundocError): boolean {
+  return code === 'network_error' || (RETRIED_STATUSES.has(status) && !LASTING.has(code));
+}
+
+function wait(ms: number, signal: AbortSignal): Promise<void> {
+  return new Promise((resolve) => {
+    const done = () => {
+      clearTimeout(timer);
+      signal.removeEventListener('abort', done);
+      resolve();
+    };
+    const timer = setTimeout(done, ms);
+    signal.addEventListener('abort', done);
+  });
+}

@@ -1,0 +1,90 @@
+import { z } from 'zod';
+import { documentPageSchema } from './documents.ts';
+
+/** Bytes of a query's JSON at most. */
+export const QUERY_BYTES_MAX = 262_144;
+/** Documents of one answer. */
+export const QUERY_LIMIT_MAX = 1_000;
+const QUERY_LIMIT_DEFAULT = 100;
+/** Fields that one order looks at, and that documents are grouped by. */
+export const ORDER_FIELDS_MAX = 4;
+export const GROUP_FIELDS_MAX = 2;
+/** Figures of one aggregation. */
+export const FIGURES_MAX = 20;
+
+/** A path of names joined by dots; what it may be is checked where it is parsed. */
+export const fieldPathSchema = z.string().min(1).max(512);
+
+/** The condition: a path with a value or with operators, and `$and`, `$or`, `$nor`. Its inside is checked where it is parsed. */
+const whereSchema = z.record(z.string(), z.unknown());
+
+export const orderBySchema = z
+  .array(z.strictObject({ field: fieldPathSchema, direction: z.enum(['asc', 'desc']).default('asc') }))
+  .max(ORDER_FIELDS_MAX);
+export type OrderBy = z.infer<typeof orderBySchema>;
+
+/** The body of `POST …/query`. */
+export const queryRequestSchema = z.strictObject({
+  where: whereSchema.optional(),
+  /** None: the order of creation. */
+  orderBy: orderBySchema.default([]),
+  limit: z.int().min(1).max(QUERY_LIMIT_MAX).default(QUERY_LIMIT_DEFAULT),
+  /** `next_cursor` of an answer to the same query. */
+  cursor: z.string().min(1).max(8_192).optional(),
+  /** Whether the answer says how it was found. */
+  explain: z.boolean().default(false),
+});
+
+/** The body of `POST …/count`. */
+export const countRequestSchema = z.strictObject({
+  where: whereSchema.optional(),
+  explain: z.boolean().default(false),
+});
+
+const figureSchema = z.discriminatedUnion('op', [
+  z.strictObject({ op: z.literal('count') }),
+  z.strictObject({ op: z.enum(['sum', 'avg', 'min', 'max']), field: fieldPathSchema }),
+]);
+export type Figure = z.infer<typeof figureSchema>;
+
+/** The body of `POST …/aggregate`. */
+export const aggregateRequestSchema = z.strictObject({
+  where: whereSchema.optional(),
+  groupBy: z.array(fieldPathSchema).max(GROUP_FIELDS_MAX).default([]),
+  /** By the name that each has in the answer. */
+  figures: z
+    .record(
+      z.string().regex(/^[A-Za-z_][A-Za-z0-9_]{0,63}$/, 'must be a name of letters, digits and _'),
+      figureSchema,
+    )
+    .refine((figures) => Object.keys(figures).length > 0, 'must not be empty')
+    .refine((figures) => Object.keys(figures).length <= FIGURES_MAX, `must be at most ${FIGURES_MAX}`),
+  explain: z.boolean().default(false),
+});
+
+/** How an answer was found. */
+export const explanationSchema = z.object({
+  /** The index that was used; null when the documents of the collection were looked at one by one. */
+  index: z.string().nullable(),
+  /** How the documents came into their order. */
+  order: z.enum(['creation', 'index', 'sorted']),
+  documents_scanned: z.int(),
+  /** Sealed bytes. */
+  bytes_scanned: z.int(),
+  documents_matched: z.int(),
+});
+export type Explanation = z.infer<typeof explanationSchema>;
+
+/** What every answer may have besides. */
+const foundSchema = z.object({
+  /** Ids of documents that do not open. */
+  unreadable: z.array(z.string()).optional(),
+  explain: explanationSchema.optional(),
+});
+
+export const queryAnswerSchema = documentPageSchema.extend({ explain: explanationSchema.optional() });
+export const countAnswerSchema = foundSchema.extend({ count: z.int() });
+const namedValuesSchema = z.record(z.string(), z.unknown());
+export const aggregateAnswerSchema = foundSchema.extend({
+  groups: z.array(z.object({ group: namedValuesSchema, figures: namedValuesSchema })),
+});

@@ -1,0 +1,92 @@
+import { PROBLEMS, type Problem, type ProblemCode } from '../contract/problem.ts';
+import { AppError } from '../errors.ts';
+import { problemOf } from '../http/problem-reply.ts';
+import type { RouteDescription } from './description.ts';
+
+/** Refusals that follow from what a service is, whatever the route. */
+export interface ServiceRefusals {
+  /** Of every route that needs more than the process itself. */
+  readonly always: readonly ProblemCode[];
+  /** Of every route that looks at a token. */
+  readonly authenticated: readonly ProblemCode[];
+}
+
+/** Every code that a route may refuse with. */
+export function refusalsOf(
+  method: string,
+  { access, params, body, refusals = [] }: RouteDescription,
+  service: ServiceRefusals,
+): ReadonlySet<ProblemCode> {
+  const codes = new Set<ProblemCode>([
+    'invalid_request',
+    'request_timeout',
+    'unsupported_media_type',
+    'headers_too_large',
+    'internal_error',
+    'overloaded',
+    ...service.always,
+    ...refusals,
+  ]);
+  if (params !== undefined) codes.add('uri_too_long').add('not_found');
+  if (method !== 'GET' && method !== 'HEAD') codes.add('payload_too_large');
+  if (body !== undefined) codes.add('invalid_json');
+  if (access.kind === 'token') {
+    codes.add('unauthenticated');
+    if (access.scopes !== undefined || access.serviceOnly === true) codes.add('forbidden');
+    for (const code of service.authenticated) codes.add(code);
+  }
+  return codes;
+}
+
+const RESPONSE_HEADERS: Readonly<Record<number, Readonly<Record<string, string>>>> = {
+  401: { 'WWW-Authenticate': '`Bearer`' },
+  429: { 'Retry-After': 'Seconds after which trying again makes sense' },
+  503: { 'Retry-After': 'Seconds after which trying again makes sense' },
+};
+
+/** The responses of refusals, by status; a status with a single code refers to {@link sharedRefusal}. */
+export function refusalResponses(codes: ReadonlySet<ProblemCode>): Record<string, object> {
+  const byStatus = new Map<number, ProblemCode[]>();
+  for (const code of codes) {
+    const { status } = PROBLEMS[code];
+    byStatus.set(status, [...(byStatus.get(status) ?? []), code]);
+  }
+  return Object.fromEntries(
+    [...byStatus].map(([status, of]) => [
+      String(status),
+      of.length === 1 ? { $ref: `#/components/responses/${of[0]}` } : refusal(of),
+    ]),
+  );
+}
+
+/** A response with one or several codes of the same status. */
+export function refusal(codes: readonly ProblemCode[]): object {
+  const [first] = codes;
+  if (first === undefined) throw new Error('a refusal has a code');
+  const headers = headersOf(RESPONSE_HEADERS[PROBLEMS[first].status]);
+  return {
+    description: codes.map((code) => `\`${code}\`: ${PROBLEMS[code].title}`).join('. '),
+    ...(headers === undefined ? {} : { headers }),
+    content: {
+      'application/problem+json': {
+        schema: {
+          allOf: [{ $ref: '#/components/schemas/Problem' }],
+          properties: { code: { enum: [...codes] }, status: { const: PROBLEMS[first].status } },
+        },
+        examples: Object.fromEntries(codes.map((code) => [code, { value: exampleOf(code) }])),
+      },
+    },
+  };
+}
+
+/** Headers of a response from what is said of them. */
+export function headersOf(headers: Readonly<Record<string, string>> | undefined): object | undefined {
+  if (headers === undefined) return undefined;
+  return Object.fromEntries(
+    Object.entries(headers).map(([name, description]) => [name, { description, schema: { type: 'string' } }]),
+  );
+}
+
+function exampleOf(code: ProblemCode): Problem {
+  return problemOf(new AppError(code), '5f0c1d2e3a4b-1c');
+}

@@ -1,0 +1,102 @@
+import { createHash } from 'node:crypto';
+import swagger from '@fastify/swagger';
+import swaggerUi from '@fastify/swagger-ui';
+import type { FastifyContextConfig, FastifyInstance, RouteOptions } from 'fastify';
+import { z } from 'zod';
+import type { Clock } from '../clock.ts';
+import { describe, PUBLIC, type RouteDescription } from './description.ts';
+import { boundDocs } from './docs-bounds.ts';
+import { buildDocument, type OpenapiDocument, type ServiceDescription } from './document.ts';
+import { describedRoutes } from './registered-routes.ts';
+
+export interface OpenapiOptions {
+  readonly service: ServiceDescription;
+  readonly clock: Clock;
+  /** Whether there is a page to browse in, `/docs`, beside the document. */
+  readonly page: boolean;
+  /** What the service's own hooks must know of these routes. */
+  readonly config?: FastifyContextConfig;
+}
+
+/**
+ * Nothing comes from elsewhere, nothing is inline, nobody frames the page. It may ask its own service (`connect-src`): that is its
+ * "try it out". The style sheet has its pictures as `data:`.
+ */
+export const DOCS_CSP =
+  "default-src 'none'; base-uri 'none'; connect-src 'self'; form-action 'none'; frame-ancestors 'none'; " +
+  "img-src 'self' data:; script-src 'self'; style-src 'self'";
+
+/** The document about itself. */
+const DESCRIPTION: RouteDescription = {
+  id: 'readOpenapi',
+  tag: 'service',
+  summary: 'This document',
+  description: 'OpenAPI 3.1 of the listener that answers. `/docs`, where there is one, shows it.',
+  access: PUBLIC,
+  headers: z.object({ 'if-none-match': z.string().max(1_024).optional() }),
+  answers: {
+    200: {
+      description: 'The document',
+      schema: z.looseObject({ openapi: z.literal('3.1.0') }),
+      headers: { ETag: 'Of this state of the document' },
+    },
+    304: { description: '`If-None-Match` names the present state' },
+  },
+  refusals: ['rate_limited'],
+  examples: { read: { status: 200 } },
+};
+
+/**
+ * `/openapi.json`, and `/docs` with `page`: open to all, bounded. The document is built when everything is registered.
+ *
+ * @throws Error when the app gets ready and a route is not described.
+ */
+export async function registerOpenapi(app: FastifyInstance, options: OpenapiOptions): Promise<void> {
+  const { service, clock, page } = options;
+  const document: { -readonly [Member in keyof OpenapiDocument]: OpenapiDocument[Member] } = {
+    openapi: '3.1.0',
+  };
+  let text = Buffer.alloc(0);
+  let etag = '';
+  app.addHook('onReady', async () => {
+    Object.assign(document, buildDocument(service, describedRoutes(app)));
+    text = Buffer.from(JSON.stringify(document));
+    etag = `"${createHash('sha256').update(text).digest('base64url').slice(0, 22)}"`;
+  });
+  await app.register(async (docs) => {
+    boundDocs(docs, clock);
+    docs.get(
+      '/openapi.json',
+      { config: { ...options.config, ...describe(DESCRIPTION) } },
+      async (request, reply) => {
+        reply.header('etag', etag).header('cache-control', 'no-cache');
+        if (request.headers['if-none-match'] === etag) return reply.code(304).send();
+        return reply.type('application/json; charset=utf-8').send(text);
+      },
+    );
+    if (page) await registerPage(docs, service.title, document, options.config);
+  });
+}
+
+async function registerPage(
+  docs: FastifyInstance,
+  title: string,
+  document: OpenapiDocument,
+  config: FastifyContextConfig | undefined,
+): Promise<void> {
+  await docs.register(async (ui) => {
+    ui.addHook('onRoute', (route: RouteOptions) => {
+      route.config = { ...route.config, ...config, ...describe('internal') };
+    });
+    ui.addHook('onSend', (_request, reply, payload, done) => {
+      reply.header('content-security-policy', DOCS_CSP).header('referrer-policy', 'no-referrer');
+      done(null, payload);
+    });
+    await ui.register(swagger, { mode: 'static', specification: { document: document as never } });
+    await ui.register(swaggerUi, {
+      routePrefix: '/docs',
+      theme: { title },
+      uiConfig: { docExpansion: 'none', persistAuthorization: false },
+    });
+  });
+}

@@ -1,0 +1,193 @@
+import { Validator } from '@seriousme/openapi-schema-validator';
+import { Ajv2020, type ValidateFunction } from 'ajv/dist/2020.js';
+import addFormats from 'ajv-formats';
+import { PROBLEMS } from '../contract/problem.ts';
+
+export type Json = Readonly<Record<string, unknown>>;
+
+export interface Parameter {
+  readonly name: string;
+  readonly in: 'path' | 'query' | 'header';
+  readonly required: boolean;
+  readonly schema: Json;
+  readonly examples?: Readonly<Record<string, { readonly value: string }>>;
+}
+
+type Content = Readonly<
+  Record<string, { readonly schema: Json; readonly examples?: Record<string, { value: unknown }> }>
+>;
+
+/** One operation of a document, with where it lies. */
+export interface Operation {
+  readonly method: string;
+  readonly path: string;
+  readonly operationId: string;
+  readonly security: readonly object[];
+  readonly parameters: readonly Parameter[];
+  readonly requestBody?: { readonly required: boolean; readonly content: Content };
+  readonly responses: Readonly<Record<string, Json>>;
+  readonly 'x-required-scopes'?: readonly string[];
+  readonly 'x-example-status': Readonly<Record<string, number>>;
+}
+
+/** A request that can be sent, and what must come of it. */
+export interface ExampleRequest {
+  readonly name: string;
+  readonly method: string;
+  readonly path: string;
+  readonly headers: Readonly<Record<string, string>>;
+  readonly body: unknown;
+  /** Of the body. */
+  readonly contentType: string;
+  readonly status: number;
+}
+
+export interface SeenAnswer {
+  readonly status: number;
+  readonly contentType: string | undefined;
+  readonly text: string;
+}
+
+/** An OpenAPI document as a client reads it. */
+export class OpenapiReader {
+  readonly document: Json;
+  readonly operations: readonly Operation[];
+  readonly #ajv: Ajv2020;
+
+  constructor(document: Json) {
+    this.document = document;
+    this.#ajv = new Ajv2020({ strict: false, validateSchema: false, allErrors: true });
+    addFormats.default(this.#ajv);
+    this.#ajv.addSchema(document, 'document');
+    this.operations = Object.entries(document['paths'] as Record<string, Record<string, object>>).flatMap(
+      ([path, methods]) =>
+        Object.entries(methods).map(([method, operation]) => ({
+          ...(operation as Omit<Operation, 'method' | 'path'>),
+          method: method.toUpperCase(),
+          path,
+        })),
+    );
+  }
+
+  /** Everything that is wrong with the document itself. */
+  async faults(): Promise<string[]> {
+    const verdict = await new Validator().validate(structuredClone(this.document));
+    const faults = verdict.valid ? [] : [JSON.stringify(verdict.errors)];
+    if (this.document['openapi'] !== '3.1.0') faults.push('it is not OpenAPI 3.1');
+    for (const reference of JSON.stringify(this.document).matchAll(/"\$ref":"([^"]+)"/g))
+      if (this.#at(String(reference[1])) === undefined) faults.push(`${reference[1]} leads nowhere`);
+    for (const operation of this.operations) {
+      const names = Object.keys(operation['x-example-status']);
+      if (names.length === 0) faults.push(`${operation.operationId} has no example`);
+      for (const fault of this.#faultsOf(operation)) faults.push(`${operation.operationId}: ${fault}`);
+    }
+    return faults;
+  }
+
+  /** The codes that an operation may refuse with, by status. */
+  codesOf(operation: Operation, status: number): readonly string[] {
+    const response = this.#response(operation, status);
+    const content = response?.['content'] as Content | undefined;
+    return Object.keys(content?.['application/problem+json']?.examples ?? {});
+  }
+
+  /** The requests of the examples. */
+  examplesOf(operation: Operation): ExampleRequest[] {
+    return Object.entries(operation['x-example-status']).map(([name, status]) => {
+      const given = (place: Parameter['in']) =>
+        operation.parameters.flatMap((parameter) => {
+          const value = parameter.in === place ? parameter.examples?.[name]?.value : undefined;
+          return value === undefined ? [] : [[parameter.name, value] as const];
+        });
+      const contents = Object.entries(operation.requestBody?.content ?? {});
+      const [contentType, content] =
+        contents.find(([, { examples = {} }]) => examples[name] !== undefined) ?? [];
+      const query = new URLSearchParams(Object.fromEntries(given('query'))).toString();
+      return {
+        name,
+        method: operation.method,
+        path: `${pathOf(operation, Object.fromEntries(given('path')))}${query === '' ? '' : `?${query}`}`,
+        headers: Object.fromEntries(given('header')),
+        body: content?.examples?.[name]?.value,
+        contentType: contentType ?? 'application/json',
+        status,
+      };
+    });
+  }
+
+  /** What is wrong with an answer: a status, code, type or body that the document does not tell of. */
+  faultOf(operation: Operation, answer: SeenAnswer): string | undefined {
+    const response = this.#response(operation, answer.status);
+    if (response === undefined)
+      return `status ${answer.status} is not documented: ${answer.text.slice(0, 300)}`;
+    const content = response['content'] as Content | undefined;
+    if (content === undefined || operation.method === 'HEAD')
+      return answer.text === '' ? undefined : `${answer.status} has a body: ${answer.text.slice(0, 300)}`;
+    const type = answer.contentType?.split(';', 1)[0] ?? 'none';
+    if (content[type] === undefined) return `${answer.status} is ${type}, which is not documented`;
+    if (!/[/+]json$/.test(type)) return undefined;
+    const validate = this.#schema(operation, answer.status, type);
+    return validate(JSON.parse(answer.text))
+      ? undefined
+      : `${answer.status} is not as documented: ${this.#ajv.errorsText(validate.errors)}: ${answer.text.slice(0, 300)}`;
+  }
+
+  *#faultsOf(operation: Operation): Iterable<string> {
+    for (const status of Object.keys(operation.responses)) {
+      const response = this.#response(operation, Number(status));
+      const content = (response?.['content'] ?? {}) as Content;
+      if (Number(status) >= 400 && content['application/problem+json'] === undefined && status !== '503')
+        yield `${status} is no problem document`;
+      for (const [type, { examples = {} }] of Object.entries(content)) {
+        for (const [name, { value }] of Object.entries(examples)) {
+          const validate = this.#schema(operation, Number(status), type);
+          if (!validate(value))
+            yield `example ${name} of ${status}: ${this.#ajv.errorsText(validate.errors)}`;
+        }
+        if (type === 'application/problem+json')
+          for (const code of this.codesOf(operation, Number(status)))
+            if (PROBLEMS[code as keyof typeof PROBLEMS]?.status !== Number(status))
+              yield `${code} is no refusal of ${status}`;
+      }
+    }
+    for (const [name, status] of Object.entries(operation['x-example-status']))
+      if (operation.responses[status] === undefined)
+        yield `example ${name} ends in ${status}, which is not documented`;
+  }
+
+  #schema(operation: Operation, status: number, type: string): ValidateFunction {
+    const at = ['paths', operation.path, operation.method.toLowerCase(), 'responses', String(status)];
+    const response = operation.responses[status] as { $ref?: string };
+    const base = response.$ref ?? `#${pointer(at)}`;
+    const validate = this.#ajv.getSchema(`document${base}${pointer(['content', type, 'schema'])}`);
+    if (validate === undefined) throw new Error(`there is no schema of ${at.join(' ')}`);
+    return validate as ValidateFunction;
+  }
+
+  #response(operation: Operation, status: number): Json | undefined {
+    const response = operation.responses[status];
+    const reference = response?.['$ref'];
+    return typeof reference === 'string' ? (this.#at(reference) as Json | undefined) : response;
+  }
+
+  #at(reference: string): unknown {
+    let found: unknown = this.document;
+    for (const token of reference.split('/').slice(1))
+      found = (found as Json | undefined)?.[token.replaceAll('~1', '/').replaceAll('~0', '~')];
+    return found;
+  }
+}
+
+/** The path of an operation with its parameters, percent-encoded; one that is missing stays as it stands in the document. */
+export function pathOf(operation: Operation, params: Readonly<Record<string, string>>): string {
+  return operation.path.replace(/\{(\w+)\}/g, (braces, name: string) => {
+    const value = params[name];
+    return value === undefined ? braces : encodeURIComponent(value);
+  });
+}
+
+function pointer(tokens: readonly string[]): string {
+  return tokens
+    .map((token) => `/${encodeURIComponent(token.replaceAll('~', '~0').replaceAll('/', '~1'))}`)
+    .join('');
+}

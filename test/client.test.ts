@@ -1,0 +1,173 @@
+import { Bundoc } from '@bundoc/client';
+import { JsonText } from '@bundoc/client/document';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { Installation } from './support/installation.ts';
+
+let installation: Installation;
+let bundoc: Bundoc;
+beforeAll(async () => {
+  installation = await Installation.start();
+  const token = await installation.client();
+  // The port changes with a restart.
+  bundoc = new Bundoc({
+    url: 'http://bundoc.test',
+    token,
+    fetch: (url, init) => fetch(String(url).replace('http://bundoc.test', installation.url), init),
+  });
+});
+afterAll(() => installation[Symbol.asyncDispose]());
+
+interface Note {
+  readonly n?: number;
+  readonly title?: string;
+}
+async function collect<T>(all: AsyncIterable<T>): Promise<T[]> {
+  const collected: T[] = [];
+  for await (const one of all) collected.push(one);
+  return collected;
+}
+
+const notes = (project: string) => bundoc.project(project).collection<Note>('notes');
+
+describe('the client', () => {
+  it('writes, reads and deletes, and gives undefined for what is not there', async () => {
+    const collection = notes('crud');
+    expect(await collection.get('a')).toBeUndefined();
+    const made = await collection.create({ title: 'one' });
+    const read = await collection.get(made._id);
+    expect(read?.value).toEqual({ ...made, title: 'one' });
+    const next = await collection.put(made._id, { title: 'two' }, { ifMatch: made._rev });
+    expect(next._rev).not.toBe(made._rev);
+    await collection.delete(made._id, { ifMatch: next._rev });
+    expect(await collection.get(made._id)).toBeUndefined();
+  });
+
+  it('keeps the exact text in both directions', async () => {
+    const text = '{ "n": 12345678901234567890, "b":1.10, "a":"é" }';
+    await notes('exact').put('a', new JsonText(text));
+    const read = await notes('exact').get('a');
+    expect(read?.text.endsWith(text.slice(1))).toBe(true);
+    for await (const listed of notes('exact').list()) expect(listed.text).toBe(read?.text);
+  });
+
+  it('changes parts of a document', async () => {
+    const collection = notes('patch');
+    const { _rev } = await collection.put('a', { n: 1, title: 'one' });
+    await collection.patch('a', { title: null }, { ifMatch: _rev });
+    await collection.patch('a', [{ op: 'replace', path: '/n', value: 2 }]);
+    expect((await collection.get('a'))?.value).toMatchObject({ n: 2 });
+    expect((await collection.get('a'))?.value.title).toBeUndefined();
+  });
+
+  it('takes any id', async () => {
+    const collection = notes('ids');
+    for (const id of ['a b', 'é/ü'.replace('/', '-'), '%2F', '...', '?x#y', '+']) {
+      await collection.put(id, { title: id });
+      expect((await collection.get(id))?.id).toBe(id);
+    }
+    for (const id of ['', '.', '..']) await expect(collection.get(id)).rejects.toThrow(TypeError);
+  });
+
+  it('tells refusals apart by their code', async () => {
+    const collection = notes('refused');
+    await collection.put('a', {});
+    await expect(collection.put('a', {}, { ifNoneMatch: '*' })).rejects.toMatchObject({
+      code: 'precondition_failed',
+      status: 412,
+    });
+    await expect(collection.put('a', {}, { ifMatch: '0'.repeat(24) })).rejects.toMatchObject({
+      code: 'precondition_failed',
+    });
+    await expect(collection.create(new JsonText('{"_id":"a"}'))).rejects.toMatchObject({
+      code: 'document_exists',
+      status: 409,
+    });
+    await expect(collection.create(new JsonText('{'))).rejects.toMatchObject({ code: 'invalid_json' });
+    await expect(collection.listPage({ limit: 0 })).rejects.toMatchObject({
+      errors: [{ path: 'query.limit' }],
+    });
+  });
+
+  it('does a write once though its answer was lost', async () => {
+    const token = await installation.client();
+    let lost = 0;
+    const unlucky = new Bundoc({
+      url: installation.url,
+      token,
+      pause: async () => undefined,
+      fetch: async (url, init) => {
+        const answer = await fetch(url, init);
+        if (lost++ > 0) return answer;
+        throw new TypeError('the answer was lost');
+      },
+    });
+    const made = await unlucky.project('once').collection('notes').create({ v: 1 });
+    const all = await collect(bundoc.project('once').collection('notes').list());
+    expect(all.map(({ id }) => id)).toEqual([made._id]);
+    expect(lost).toBe(2);
+  });
+
+  it('lists page by page, in the order of creation', async () => {
+    const collection = notes('list');
+    for (let n = 0; n < 7; n++) await collection.put(`d${n}`, { n });
+    const all = await collect(collection.list({ limit: 3 }));
+    expect(all.map(({ value }) => value.n)).toEqual([0, 1, 2, 3, 4, 5, 6]);
+    const page = await collection.listPage({ limit: 3 });
+    expect([page.documents.length, page.nextCursor !== undefined]).toEqual([3, true]);
+  });
+
+  it('reads the feed to its end, with documents', async () => {
+    const project = bundoc.project('feed');
+    for (let n = 0; n < 3; n++) await project.collection('notes').put(`d${n}`, { n });
+    await project.collection('notes').delete('d1');
+    const changes = await collect(project.changes<Note>({ until: 'end', documents: true }));
+    expect(changes.map(({ id, deleted, document }) => [id, deleted, document?.value.n])).toEqual([
+      ['d0', false, 0],
+      ['d2', false, 2],
+      ['d1', true, undefined],
+    ]);
+  });
+
+  it.each(['stream', 'poll'] as const)(
+    'follows the feed by %s, over a restart, and misses nothing',
+    async (until) => {
+      const project = bundoc.project(`follow-${until}`);
+      const collection = project.collection('notes');
+      await collection.put('d0', {});
+      const stop = new AbortController();
+      const following = project.changes({ until, signal: stop.signal });
+      const seen: string[] = [];
+      const done = (async () => {
+        for await (const { id } of following) {
+          seen.push(id);
+          if (id === 'd3') break;
+        }
+      })();
+      await expect.poll(() => seen).toEqual(['d0']);
+      await collection.put('d1', {});
+      await expect.poll(() => seen).toEqual(['d0', 'd1']);
+      await installation.stopBundoc();
+      await installation.startBundoc();
+      await collection.put('d2', {});
+      await collection.put('d3', {});
+      await done;
+      expect([...new Set(seen)]).toEqual(['d0', 'd1', 'd2', 'd3']);
+    },
+  );
+
+  it('ends a feed with the reason of the signal', async () => {
+    const project = bundoc.project('stop');
+    await project.collection('notes').put('a', {});
+    const stop = new AbortController();
+    const reason = new Error('enough');
+    const following = (async () => {
+      for await (const _change of project.changes({ signal: stop.signal })) stop.abort(reason);
+    })();
+    await expect(following).rejects.toBe(reason);
+  });
+
+  it('tells at once of a feed that cannot be', async () => {
+    const next = bundoc.project('never-made').changes()[Symbol.asyncIterator]().next();
+    await expect(next).rejects.toMatchObject({ code: 'project_not_found' });
+  });
+});

@@ -1,0 +1,62 @@
+import { OpenapiReader } from '@bundoc/shared/testing/openapi';
+import { afterAll, beforeAll, expect, it } from 'vitest';
+import { call, Installation } from './support/installation.ts';
+
+const NOTES = '/v1/projects/project-a/collections/notes/documents';
+
+let installation: Installation;
+let token: string;
+let reader: OpenapiReader;
+beforeAll(async () => {
+  installation = await Installation.start();
+  token = await installation.client(['*'], ['docs:read', 'docs:write', 'docs:admin']);
+  reader = new OpenapiReader((await call(installation.url, '/openapi.json')).json());
+});
+afterAll(() => installation[Symbol.asyncDispose]());
+
+/** What the examples speak of: a project whose collection `notes` has a document `first`, and neither `second` nor `third`. */
+async function prepare(): Promise<void> {
+  await call(installation.url, `${NOTES}/first`, { method: 'PUT', token, body: '{"title":"Hello"}' });
+  for (const id of ['second', 'third'])
+    await call(installation.url, `${NOTES}/${id}`, { method: 'DELETE', token });
+}
+
+it('every example of the document ends as the document says, with a body as it says', async () => {
+  let count = 0;
+  for (const operation of reader.operations)
+    for (const example of reader.examplesOf(operation)) {
+      await prepare();
+      const name = `${operation.operationId}, ${example.name}`;
+      const answer = await call(installation.url, example.path, {
+        method: example.method,
+        token: operation.security.length === 0 ? undefined : token,
+        headers: {
+          ...example.headers,
+          ...(example.body === undefined ? {} : { 'content-type': example.contentType }),
+        },
+        ...(example.body === undefined ? {} : { body: JSON.stringify(example.body) }),
+      });
+      expect([name, answer.status, answer.text]).toEqual([name, example.status, expect.anything()]);
+      const contentType = String(answer.headers['content-type']);
+      const seen = { status: answer.status, contentType, text: answer.text };
+      expect([name, reader.faultOf(operation, seen)]).toEqual([name, undefined]);
+      count++;
+    }
+  expect(count).toBeGreaterThan(20);
+});
+
+it('every operation asks for a token, or is one of the few that need none', async () => {
+  for (const operation of reader.operations) {
+    const [example] = reader.examplesOf(operation);
+    const { method, path, headers, body } = example!;
+    const answer = await call(installation.url, path, {
+      method,
+      headers,
+      ...(body === undefined ? {} : { body: JSON.stringify(body) }),
+    });
+    expect([operation.operationId, answer.status === 401]).toEqual([
+      operation.operationId,
+      operation.security.length > 0,
+    ]);
+  }
+});

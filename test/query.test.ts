@@ -1,0 +1,242 @@
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { call, Installation } from './support/installation.ts';
+
+let installation: Installation;
+let token: string;
+beforeAll(async () => {
+  installation = await Installation.start();
+  token = await installation.client();
+});
+afterAll(() => installation[Symbol.asyncDispose]());
+
+const collection = (project: string, name = 'notes') => `/v1/projects/${project}/collections/${name}`;
+const post = (path: string, body: string, headers: Record<string, string> = {}) =>
+  call(installation.url, path, { method: 'POST', token, body, headers });
+const put = (project: string, id: string, body: string) =>
+  call(installation.url, `${collection(project)}/documents/${id}`, { method: 'PUT', token, body });
+
+interface Page {
+  readonly documents: { readonly _id: string }[];
+  readonly next_cursor?: string;
+  readonly explain?: Record<string, unknown>;
+}
+const query = async (project: string, body: string): Promise<Page> => {
+  const answer = await post(`${collection(project)}/query`, body);
+  expect([answer.status, answer.text]).toEqual([200, expect.any(String)]);
+  return answer.json() as unknown as Page;
+};
+const idsOf = ({ documents }: Page) => documents.map(({ _id }) => _id);
+
+async function fill(project: string, documents: Record<string, string>): Promise<void> {
+  for (const [id, body] of Object.entries(documents)) await put(project, id, body);
+}
+
+describe('POST …/query', () => {
+  it('finds documents by typed, exact values, and gives them as the bytes that they are', async () => {
+    await fill('exact', {
+      a: '{"n":12345678901234567890, "pad" : 1.10}',
+      b: '{"n":12345678901234567891}',
+      c: '{"n":"12345678901234567890"}',
+      d: '{"n":1234567890123456789e1}',
+    });
+    const page = await query('exact', '{"where":{"n":12345678901234567890}}');
+    expect(idsOf(page)).toEqual(['a', 'd']);
+    const raw = await post(`${collection('exact')}/query`, '{"where":{"n":12345678901234567890},"limit":1}');
+    expect(raw.text).toContain('"n":12345678901234567890, "pad" : 1.10}');
+    expect(raw.headers['content-type']).toBe('application/json; charset=utf-8');
+    expect(idsOf(await query('exact', '{"where":{"n":{"$gt":12345678901234567890}}}'))).toEqual(['b']);
+  });
+
+  it('without a condition and an order lists everything in the order of creation, metadata can be asked for too', async () => {
+    await fill('all', { c: '{}', a: '{}', b: '{}' });
+    expect(idsOf(await query('all', '{}'))).toEqual(['c', 'a', 'b']);
+    expect(
+      idsOf(await query('all', '{"where":{"_id":{"$in":["a","b"]}},"orderBy":[{"field":"_id"}]}')),
+    ).toEqual(['a', 'b']);
+  });
+
+  it('goes on page by page in any order, each document once, ties in the order of creation', async () => {
+    const documents: Record<string, string> = {};
+    for (let n = 0; n < 25; n++)
+      documents[`d${n}`] = `{"g":${n % 3},"s":"${'\u{10000}\uffff'[n % 2]}","n":${n}}`;
+    await fill('pages', documents);
+    for (const orderBy of [
+      '[]',
+      '[{"field":"g"}]',
+      '[{"field":"g","direction":"desc"},{"field":"n"}]',
+      '[{"field":"n","direction":"desc"}]',
+      '[{"field":"absent"}]',
+    ]) {
+      const whole = idsOf(await query('pages', `{"orderBy":${orderBy}}`));
+      expect(new Set(whole).size).toBe(25);
+      const pieces: string[] = [];
+      for (let cursor: string | undefined = ''; cursor !== undefined; ) {
+        const given: string = cursor === '' ? '' : `,"cursor":"${cursor}"`;
+        const page: Page = await query('pages', `{"orderBy":${orderBy},"limit":4${given}}`);
+        pieces.push(...idsOf(page));
+        cursor = page.next_cursor;
+      }
+      expect(pieces).toEqual(whole);
+    }
+    expect(idsOf(await query('pages', '{"orderBy":[{"field":"g"}],"limit":3}'))).toEqual(['d0', 'd3', 'd6']);
+  });
+
+  it('refuses a cursor of another query, collection or project, and one that was changed; a cursor tells nothing', async () => {
+    await fill('cursors', { a: '{"v":"needle-1"}', b: '{"v":"needle-2"}', c: '{"v":"needle-3"}' });
+    await fill('cursors-2', { a: '{}', b: '{}' });
+    const { next_cursor: cursor = '' } = await query('cursors', '{"orderBy":[{"field":"v"}],"limit":1}');
+    expect(Buffer.from(cursor, 'base64url').toString('latin1')).not.toContain('needle');
+    const last = cursor.endsWith('A') ? 'B' : 'A';
+    for (const [project, body] of [
+      ['cursors', `{"orderBy":[{"field":"v","direction":"desc"}],"cursor":"${cursor}"}`],
+      ['cursors', `{"where":{"v":1},"orderBy":[{"field":"v"}],"cursor":"${cursor}"}`],
+      ['cursors', `{"cursor":"${cursor}"}`],
+      ['cursors-2', `{"orderBy":[{"field":"v"}],"cursor":"${cursor}"}`],
+      ['cursors', `{"orderBy":[{"field":"v"}],"cursor":"${cursor.slice(0, -1)}${last}"}`],
+      ['cursors', `{"orderBy":[{"field":"v"}],"cursor":"x"}`],
+    ] as const) {
+      const answer = await post(`${collection(project)}/query`, body);
+      expect([answer.status, answer.json()['code']]).toEqual([400, 'invalid_request']);
+    }
+    expect(
+      idsOf(await query('cursors', `{"limit":2,"orderBy":[{"field":"v"}],"cursor":"${cursor}"}`)),
+    ).toEqual(['b', 'c']);
+  });
+
+  it('says how it was found when it is asked', async () => {
+    await fill('explain', { a: '{"v":1}', b: '{"v":2}', c: '{"v":3}' });
+    const { explain } = await query('explain', '{"where":{"v":{"$gte":2}},"explain":true}');
+    expect(explain).toMatchObject({
+      index: null,
+      order: 'creation',
+      documents_scanned: 3,
+      documents_matched: 2,
+    });
+    expect((await query('explain', '{}')).explain).toBeUndefined();
+  });
+
+  it.each([
+    ['{"where":{"a":{"$regex":"x"}}}', 'body.where.a.$regex'],
+    ['{"where":{"$where":"return 1"}}', 'body.where.$where'],
+    ['{"where":5}', 'body.where'],
+    ['{"limit":0}', 'body.limit'],
+    ['{"limit":1001}', 'body.limit'],
+    ['{"limit":12345678901234567890}', 'body.limit'],
+    ['{"skip":1}', 'body'],
+    ['{"orderBy":[{"field":"a..b"}]}', 'body.orderBy.0.field'],
+    ['{"orderBy":[{"field":"$a"}]}', 'body.orderBy.0.field'],
+    ['{"orderBy":[{"field":"a","direction":"up"}]}', 'body.orderBy.0.direction'],
+    ['{"orderBy":[{"field":"a"},{"field":"b"},{"field":"c"},{"field":"d"},{"field":"e"}]}', 'body.orderBy'],
+    ['{"cursor":5}', 'body.cursor'],
+  ])('refuses %s', async (body, place) => {
+    const answer = await post(`${collection('explain')}/query`, body);
+    expect([answer.status, answer.json()['code']]).toEqual([400, 'invalid_request']);
+    expect((answer.json()['errors'] as { path: string }[]).map(({ path }) => path)).toEqual([place]);
+  });
+
+  it.each([
+    ['{"where":{"a":1,"a":2}}', 400, 'invalid_json'],
+    ['[]', 400, 'invalid_json'],
+    ['', 400, 'invalid_json'],
+    [`{"where":{"a":"${'x'.repeat(270_000)}"}}`, 413, 'payload_too_large'],
+  ])('refuses a body that is no query', async (body, status, code) => {
+    const answer = await post(`${collection('explain')}/query`, body);
+    expect([answer.status, answer.json()['code']]).toEqual([status, code]);
+  });
+
+  it('of a project that does not exist is 404, of a collection without documents empty', async () => {
+    expect((await post(`${collection('never')}/query`, '{}')).json()['code']).toBe('project_not_found');
+    expect((await post(`${collection('explain', 'none')}/query`, '{}')).text).toBe('{"documents":[]}');
+  });
+
+  it('wants the scope docs:read and the project, and does not come by GET', async () => {
+    const writer = await installation.client(['*'], ['docs:write']);
+    const stranger = await installation.client(['other'], ['docs:read']);
+    for (const path of ['query', 'count', 'aggregate']) {
+      for (const who of [writer, stranger]) {
+        const options = { method: 'POST', token: who, body: '{}' };
+        expect((await call(installation.url, `${collection('explain')}/${path}`, options)).status).toBe(403);
+      }
+      const answer = await call(installation.url, `${collection('explain')}/${path}`, { token });
+      expect([answer.status, answer.headers['allow']]).toEqual([405, 'POST']);
+    }
+  });
+});
+
+describe('POST …/count', () => {
+  it('counts the documents that a condition holds for', async () => {
+    await fill('count', { a: '{"v":1}', b: '{"v":2}', c: '{"v":[2,3]}' });
+    expect((await post(`${collection('count')}/count`, '{"where":{"v":2}}')).text).toBe('{"count":2}');
+    expect((await post(`${collection('count')}/count`, '{}')).text).toBe('{"count":3}');
+    expect((await post(`${collection('count')}/count`, '{"limit":1}')).status).toBe(400);
+  });
+});
+
+describe('POST …/aggregate', () => {
+  const aggregate = async (body: string) => (await post(`${collection('sales')}/aggregate`, body)).json();
+  beforeAll(() =>
+    fill('sales', {
+      a: '{"country":"fr","year":2025,"amount":10}',
+      b: '{"country":"fr","year":2026,"amount":0.5}',
+      c: '{"country":"de","year":2026,"amount":12345678901234567890}',
+      d: '{"country":"de","year":2026,"amount":12345678901234567891}',
+      e: '{"country":"de","year":2026,"amount":"no number"}',
+      f: '{"year":2026,"amount":null}',
+    }),
+  );
+
+  it('makes figures by group, sums in doubles, extremes exact', async () => {
+    const figures =
+      '{"n":{"op":"count"},"total":{"op":"sum","field":"amount"},"mean":{"op":"avg","field":"amount"},"least":{"op":"min","field":"amount"}}';
+    expect(await aggregate(`{"groupBy":["country"],"figures":${figures}}`)).toEqual({
+      groups: [
+        { group: {}, figures: { n: 1, total: 0, mean: null, least: null } },
+        {
+          group: { country: 'de' },
+          figures: {
+            n: 3,
+            total: Number('24691357802469135781'),
+            mean: Number('12345678901234567890.5'),
+            least: Number('12345678901234567890'),
+          },
+        },
+        { group: { country: 'fr' }, figures: { n: 2, total: 10.5, mean: 5.25, least: 0.5 } },
+      ],
+    });
+    const text = (
+      await post(
+        `${collection('sales')}/aggregate`,
+        '{"where":{"amount":{"$type":"number"}},"figures":{"most":{"op":"max","field":"amount"}}}',
+      )
+    ).text;
+    expect(text).toBe('{"groups":[{"group":{},"figures":{"most":12345678901234567891}}]}');
+  });
+
+  it('groups by two fields, and gives one group of nothing without any', async () => {
+    const { groups } = await aggregate('{"groupBy":["year","country"],"figures":{"n":{"op":"count"}}}');
+    expect(groups).toEqual([
+      { group: { year: 2025, country: 'fr' }, figures: { n: 1 } },
+      { group: { year: 2026 }, figures: { n: 1 } },
+      { group: { year: 2026, country: 'de' }, figures: { n: 3 } },
+      { group: { year: 2026, country: 'fr' }, figures: { n: 1 } },
+    ]);
+    const none = await aggregate(
+      '{"where":{"x":1},"figures":{"n":{"op":"count"},"s":{"op":"sum","field":"amount"}}}',
+    );
+    expect(none).toEqual({ groups: [{ group: {}, figures: { n: 0, s: 0 } }] });
+  });
+
+  it.each([
+    '{}',
+    '{"figures":{}}',
+    '{"figures":{"n":{"op":"median","field":"a"}}}',
+    '{"figures":{"n":{"op":"sum"}}}',
+    '{"figures":{"n":{"op":"sum","field":"a."}}}',
+    '{"figures":{"a b":{"op":"count"}}}',
+    '{"groupBy":["a","b","c"],"figures":{"n":{"op":"count"}}}',
+    '{"groupBy":["$a"],"figures":{"n":{"op":"count"}}}',
+  ])('refuses %s', async (body) => {
+    const answer = await post(`${collection('sales')}/aggregate`, body);
+    expect([answer.status, answer.json()['code']]).toEqual([400, 'invalid_request']);
+  });
+});
