@@ -33,8 +33,8 @@ import type { KeyPorts } from './service/stored-key.ts';
 import { KeySweep } from './service/sweep-keys.ts';
 import { TokenService } from './service/tokens.ts';
 import type { ServiceGate, Services } from './services.ts';
+import { openStore } from './store/open-store.ts';
 import type { KmsStore } from './store/port.ts';
-import { openSqliteStore } from './store/sqlite.ts';
 import { fileKekProvider, inlineKekProvider, type KekProvider } from './vault/kek-provider.ts';
 import { neededKeks } from './vault/kek-state.ts';
 import { Keks } from './vault/keks.ts';
@@ -96,7 +96,7 @@ export async function startBunkms(
   const provider = kekProviderOf(config, (message) => logger.warn(message));
   const stamp = provider.stamp();
   const vault = new Vault(await provider.load());
-  const store = opened.use(await (dependencies.openStore ?? openStore)(config, logger));
+  const store = opened.use(await (dependencies.openStore ?? openWatchedStore)(config, logger));
   const state = await unseal(vault, store, clock, 'system');
 
   metrics.sealed.set(state.kind === 'sealed' ? 1 : 0);
@@ -189,12 +189,12 @@ export function kekProviderOf({ kek }: BunkmsConfig, warn: (message: string) => 
   return kek.kind === 'file' ? fileKekProvider(kek.path, warn) : inlineKekProvider(kek.text);
 }
 
-function openStore(config: BunkmsConfig, logger: Logger): Promise<KmsStore> {
+function openWatchedStore(config: BunkmsConfig, logger: Logger): Promise<KmsStore> {
   const onCrash = (error: Error) => {
     logger.fatal({ err: error }, 'the storage thread has ended');
     end(error);
   };
-  return openSqliteStore({ dataDir: config.dataDir, onCrash });
+  return openStore(config, { onCrash, warn: (message) => logger.warn(message) });
 }
 
 interface ServicePorts {

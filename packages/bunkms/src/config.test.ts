@@ -1,5 +1,5 @@
 import { ConfigError } from '@bundoc/shared/config';
-import { expect, test } from 'vitest';
+import { describe, expect, test } from 'vitest';
 import { readConfig } from './config.ts';
 
 const KEK = 'aa'.repeat(32);
@@ -14,6 +14,7 @@ test('has the documented defaults', () => {
     internalTls: undefined,
     internalClientNames: undefined,
     dataDir: './data/kms',
+    storage: { kind: 'sqlite' },
     kek: { kind: 'inline', text: KEK },
     auditShip: undefined,
     leaseTtlMs: 900_000,
@@ -121,4 +122,83 @@ test('refuses half of a set of TLS files, and names each that is missing', () =>
   expect(() => readConfig({ BUNKMS_KEK: KEK, BUNKMS_INTERNAL_CLIENT_NAMES: 'a' })).toThrow(
     'BUNKMS_INTERNAL_CLIENT_NAMES: ',
   );
+});
+
+describe('a store in PostgreSQL', () => {
+  const storageOf = (BUNKMS_STORAGE: string, more = {}) =>
+    readConfig({ BUNKMS_KEK: KEK, BUNKMS_STORAGE, ...more }).storage;
+
+  test('is named by a URL, and verifies its server unless that is this very machine', () => {
+    expect(storageOf('postgres://kms:p%40ss@db.example/keys')).toEqual({
+      kind: 'postgres',
+      settings: {
+        host: 'db.example',
+        port: 5_432,
+        database: 'keys',
+        user: 'kms',
+        password: 'p@ss',
+        tls: true,
+        poolMax: 10,
+        connectTimeoutMs: 2_000,
+        statementTimeoutMs: 2_000,
+        lockTimeoutMs: 1_500,
+        idleInTransactionTimeoutMs: 3_000,
+        deadlineMs: 3_000,
+      },
+    });
+    expect(storageOf('postgresql://kms@127.0.0.1:6543/keys')).toMatchObject({
+      settings: { host: '127.0.0.1', port: 6_543, password: undefined, tls: false },
+    });
+    expect(storageOf('postgres://kms@[::1]/keys?sslmode=verify-full')).toMatchObject({
+      settings: { host: '::1', tls: true },
+    });
+    expect(storageOf('postgres://kms@db.example/keys?sslmode=disable')).toMatchObject({
+      settings: { tls: false },
+    });
+  });
+
+  test('has its bounds and files set by variables', () => {
+    const more = {
+      BUNKMS_POSTGRES_PASSWORD_FILE: '/run/secrets/pg',
+      BUNKMS_POSTGRES_CA_FILE: '/etc/pg-ca.pem',
+      BUNKMS_POSTGRES_POOL_MAX: '5',
+      BUNKMS_POSTGRES_CONNECT_TIMEOUT_MS: '1000',
+      BUNKMS_POSTGRES_STATEMENT_TIMEOUT_MS: '1001',
+      BUNKMS_POSTGRES_LOCK_TIMEOUT_MS: '1002',
+      BUNKMS_POSTGRES_IDLE_IN_TRANSACTION_TIMEOUT_MS: '1003',
+      BUNKMS_POSTGRES_DEADLINE_MS: '1004',
+    };
+    expect(storageOf('postgres://kms@db/keys', more)).toMatchObject({
+      settings: {
+        passwordFile: '/run/secrets/pg',
+        caFile: '/etc/pg-ca.pem',
+        poolMax: 5,
+        connectTimeoutMs: 1_000,
+        statementTimeoutMs: 1_001,
+        lockTimeoutMs: 1_002,
+        idleInTransactionTimeoutMs: 1_003,
+        deadlineMs: 1_004,
+      },
+    });
+  });
+
+  test.each([
+    'postgres://',
+    'postgres:secret',
+    'postgres://secret@/keys',
+    'postgres://db.example/secret',
+    'postgres://secret@db.example',
+    'postgres://secret@db.example/',
+    'postgres://secret@db.example/a/b',
+    'postgres://kms:secret@db.example/keys?sslmode=require',
+    'postgres://kms:secret@db.example/keys?host=/tmp',
+    'postgres://kms:secret@db.example/keys#fragment',
+    'postgres://kms:%zzsecret@/keys',
+    'mysql://kms:secret@db.example/keys',
+    'secret',
+  ])('is not taken from %s, which is not repeated', (text) => {
+    const message = /BUNKMS_STORAGE: must be "sqlite" or postgres:/;
+    expect(() => storageOf(text)).toThrow(message);
+    expect(() => storageOf(text)).not.toThrow(/secret/);
+  });
 });

@@ -12,6 +12,8 @@ import { LEASE_TTL_MS } from '@bundoc/shared/contract/keys';
 import { type TlsFiles, tlsFilesOf } from '@bundoc/shared/tls/files';
 import { z } from 'zod';
 import type { LimitRates } from './service/limits.ts';
+import type { StorageConfig } from './store/open-store.ts';
+import { type PostgresPlace, placeOfUrl } from './store/postgres/settings.ts';
 
 export type KekSource =
   | { readonly kind: 'file'; readonly path: string }
@@ -34,6 +36,7 @@ export interface BunkmsConfig {
   /** Names that a client's certificate at the internal listener may have; any when absent. */
   readonly internalClientNames?: readonly string[] | undefined;
   readonly dataDir: string;
+  readonly storage: StorageConfig;
   readonly kek: KekSource;
   readonly auditShip: ShipTarget | undefined;
   /** How long whoever gets a key may keep it, milliseconds. */
@@ -50,6 +53,9 @@ const INTERNAL_TLS = [
   'BUNKMS_INTERNAL_CLIENT_CA_FILE',
 ] as const;
 
+const STORAGE_FORM =
+  'must be "sqlite" or postgres://user[:password]@host[:port]/database[?sslmode=verify-full|disable]';
+
 const RATE_MAX = 1_000_000;
 
 const variables = z
@@ -65,7 +71,19 @@ const variables = z
     BUNKMS_INTERNAL_CLIENT_CA_FILE: z.string().optional(),
     BUNKMS_INTERNAL_CLIENT_NAMES: nameList.optional(),
     BUNKMS_DATA_DIR: z.string().default('./data/kms'),
-    BUNKMS_STORAGE: z.literal('sqlite', 'must be "sqlite"').default('sqlite'),
+    BUNKMS_STORAGE: z
+      .string()
+      .transform((text) => (text === 'sqlite' ? text : placeOfUrl(text)))
+      .refine((place) => place !== undefined, STORAGE_FORM)
+      .prefault('sqlite'),
+    BUNKMS_POSTGRES_PASSWORD_FILE: z.string().optional(),
+    BUNKMS_POSTGRES_CA_FILE: z.string().optional(),
+    BUNKMS_POSTGRES_POOL_MAX: wholeNumber(2, 200).default(10),
+    BUNKMS_POSTGRES_CONNECT_TIMEOUT_MS: wholeNumber(100, 60_000).default(2_000),
+    BUNKMS_POSTGRES_STATEMENT_TIMEOUT_MS: wholeNumber(100, 60_000).default(2_000),
+    BUNKMS_POSTGRES_LOCK_TIMEOUT_MS: wholeNumber(100, 60_000).default(1_500),
+    BUNKMS_POSTGRES_IDLE_IN_TRANSACTION_TIMEOUT_MS: wholeNumber(100, 60_000).default(3_000),
+    BUNKMS_POSTGRES_DEADLINE_MS: wholeNumber(200, 60_000).default(3_000),
     BUNKMS_KEK_FILE: z.string().optional(),
     BUNKMS_KEK: z.string().optional(),
     BUNKMS_AUDIT_SHIP: z
@@ -117,6 +135,7 @@ export function readConfig(environment: Environment): BunkmsConfig {
     internalTls: tlsFilesOf(parsed, INTERNAL_TLS),
     internalClientNames: parsed.BUNKMS_INTERNAL_CLIENT_NAMES,
     dataDir: parsed.BUNKMS_DATA_DIR,
+    storage: storageOf(parsed),
     kek: kekSourceOf(parsed.BUNKMS_KEK_FILE, parsed.BUNKMS_KEK),
     auditShip: parsed.BUNKMS_AUDIT_SHIP,
     leaseTtlMs: parsed.BUNKMS_LEASE_TTL_MS,
@@ -128,6 +147,25 @@ export function readConfig(environment: Environment): BunkmsConfig {
       renewalsPerMinute: parsed.BUNKMS_RENEWALS_PER_MINUTE,
     },
     logLevel: parsed.BUNKMS_LOG_LEVEL,
+  };
+}
+
+function storageOf(parsed: z.infer<typeof variables>): StorageConfig {
+  const place: 'sqlite' | PostgresPlace | undefined = parsed.BUNKMS_STORAGE;
+  if (place === undefined || place === 'sqlite') return { kind: 'sqlite' };
+  return {
+    kind: 'postgres',
+    settings: {
+      ...place,
+      passwordFile: parsed.BUNKMS_POSTGRES_PASSWORD_FILE,
+      caFile: parsed.BUNKMS_POSTGRES_CA_FILE,
+      poolMax: parsed.BUNKMS_POSTGRES_POOL_MAX,
+      connectTimeoutMs: parsed.BUNKMS_POSTGRES_CONNECT_TIMEOUT_MS,
+      statementTimeoutMs: parsed.BUNKMS_POSTGRES_STATEMENT_TIMEOUT_MS,
+      lockTimeoutMs: parsed.BUNKMS_POSTGRES_LOCK_TIMEOUT_MS,
+      idleInTransactionTimeoutMs: parsed.BUNKMS_POSTGRES_IDLE_IN_TRANSACTION_TIMEOUT_MS,
+      deadlineMs: parsed.BUNKMS_POSTGRES_DEADLINE_MS,
+    },
   };
 }
 

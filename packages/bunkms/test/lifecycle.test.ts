@@ -1,5 +1,3 @@
-import { readdirSync, readFileSync } from 'node:fs';
-import { join } from 'node:path';
 import { destroyReceiptSchema, keyDetailSchema, keyPageSchema } from '@bundoc/shared/contract/keys';
 import type { ProblemCode } from '@bundoc/shared/contract/problem';
 import { FakeClock } from '@bundoc/shared/testing/fake-clock';
@@ -9,6 +7,7 @@ import { Vault } from '../src/vault/vault.ts';
 import type { Answer } from './support/http.ts';
 import { newKek, startKms, type TestKms } from './support/kms.ts';
 import { edit, infoIn, KeyCalls, STATES, type State } from './support/lifecycle.ts';
+import { testStorage } from './support/storage.ts';
 
 const DAY_MS = 86_400_000;
 const NAME = 'a-dek';
@@ -295,14 +294,13 @@ describe('the deletion of a key', () => {
       Buffer.from((await keys.export(name, version)).json().wrapped_b64, 'base64');
     const bytes = [await wrapped(NAME, 1), await wrapped(NAME, 2)];
     const kept = await wrapped('b-dek', 1);
-    const found = (sought: Buffer) =>
-      readdirSync(kms.dataDir).some((file) => readFileSync(join(kms.dataDir, file)).includes(sought));
-    for (const one of [...bytes, kept]) expect(found(one)).toBe(true);
+    const found = (sought: Buffer) => testStorage().holds(kms.dataDir, sought);
+    for (const one of [...bytes, kept]) expect(await found(one)).toBe(true);
     await keys.shred(NAME);
-    for (const one of bytes) expect(found(one)).toBe(false);
+    for (const one of bytes) expect(await found(one)).toBe(false);
     // Ciphertext and tag alone, without the header.
-    for (const one of bytes) expect(found(one.subarray(21))).toBe(false);
-    expect(found(kept)).toBe(true);
+    for (const one of bytes) expect(await found(one.subarray(21))).toBe(false);
+    expect(await found(kept)).toBe(true);
   });
 
   test('of one version leaves the others, and that one is gone for ever', async () => {
@@ -323,8 +321,7 @@ describe('the deletion of a key', () => {
       { version: 1, state: 'destroyed', destroyed_at: receipt.destroyed_at },
       { version: 2, state: 'available' },
     ]);
-    for (const file of readdirSync(kms.dataDir))
-      expect(readFileSync(join(kms.dataDir, file)).includes(bytes)).toBe(false);
+    expect(await testStorage().holds(kms.dataDir, bytes)).toBe(false);
     expect((await keys.post(NAME, 'rotate')).json()).toMatchObject({ version: 3 });
   });
 

@@ -196,7 +196,8 @@ describe('rotation', () => {
     const exporting = Array.from({ length: 8 }, async (_, number) => {
       while (isRotating) keys.push(await exported(number % 4 === 0 ? '?version=1' : ''));
     });
-    for (let time = 0; time < 25; time++) await rotated();
+    const hasSeenMany = () => new Set(keys.map(({ version }) => version)).size > 3;
+    for (let time = 0; time < 25 || (time < 500 && !hasSeenMany()); time++) await rotated();
     isRotating = false;
     await Promise.all(exporting);
     keys.push(await exported());

@@ -1,5 +1,3 @@
-import { readdirSync, readFileSync } from 'node:fs';
-import { join } from 'node:path';
 import { KEY_VERSIONS_MAX } from '@bundoc/shared/contract/keys';
 import { AppError } from '@bundoc/shared/errors';
 import { createLogger } from '@bundoc/shared/logger';
@@ -15,6 +13,7 @@ import { Vault } from '../src/vault/vault.ts';
 import { FaultyStore } from './support/faulty-store.ts';
 import { startKms, type TestKms } from './support/kms.ts';
 import { edit, infoIn, KeyCalls } from './support/lifecycle.ts';
+import { testStorage } from './support/storage.ts';
 
 const DAY_MS = 86_400_000;
 const NAME = 'a-dek';
@@ -54,8 +53,7 @@ const stateOf = async (name = NAME) => (await kms.store.findKey(name, 'current')
 const versionOf = async (name = NAME) => (await kms.store.findKey(name, 'current'))?.record?.version;
 const actionsOf = async (action: string) =>
   (await kms.records()).filter((record) => record.action === action);
-const isStored = (bytes: Buffer) =>
-  readdirSync(kms.dataDir).some((file) => readFileSync(join(kms.dataDir, file)).includes(bytes));
+const isStored = (bytes: Buffer) => testStorage().holds(kms.dataDir, bytes);
 
 describe('a deletion that is due', () => {
   test('is done by the service itself, at its time and not before, on record as the system', async () => {
@@ -66,12 +64,12 @@ describe('a deletion that is due', () => {
     clock.advance(7 * DAY_MS - 1);
     await sweep.run();
     expect(await stateOf()).toBe('pending_deletion');
-    expect(isStored(wrapped)).toBe(true);
+    expect(await isStored(wrapped)).toBe(true);
     clock.advance(1);
     await sweep.run();
     await sweep.run();
     expect(await stateOf()).toBe('destroyed');
-    expect(isStored(wrapped)).toBe(false);
+    expect(await isStored(wrapped)).toBe(false);
     const [record, ...more] = await actionsOf('key.destroy');
     expect(record).toMatchObject({
       actor: 'system',
@@ -212,12 +210,12 @@ describe('a destruction that is cut short', () => {
       cut();
       await (await newSweep()).run();
       expect(await stateOf()).toBe(isWritten ? 'destroyed' : 'pending_deletion');
-      if (!isWritten) expect(isStored(wrapped)).toBe(true);
+      if (!isWritten) expect(await isStored(wrapped)).toBe(true);
       faulty.replaced.updateKey = (real, ...args) => real(...args);
       delete faulty.replaced.scrub;
       await (await newSweep()).run();
       expect(await stateOf()).toBe('destroyed');
-      expect(isStored(wrapped)).toBe(false);
+      expect(await isStored(wrapped)).toBe(false);
       expect(await actionsOf('key.destroy')).toHaveLength(1);
       expect(await kms.verify()).toMatchObject({ intact: true });
     },
@@ -243,7 +241,7 @@ describe('a destruction that is cut short', () => {
       if (first.status === 200) expect(second.json()).toMatchObject({ code: 'key_destroyed' });
       else expect([first.status, second.status]).toEqual([503, isWritten ? 410 : 200]);
       await (await newSweep()).run();
-      expect(isStored(wrapped)).toBe(false);
+      expect(await isStored(wrapped)).toBe(false);
       expect(await actionsOf('key.destroy')).toHaveLength(1);
     },
   );

@@ -6,6 +6,8 @@ import type { ProjectCipher } from '../cipher/project-cipher.ts';
 import { type Cursors, cursorsOf } from '../cipher/sealed-cursor.ts';
 import { KeyedMutex } from '../keyed-mutex.ts';
 import type { LeasedKey } from '../kms/port.ts';
+import { type DefinedStore, openDefinedStore } from '../storage/collections/defined-store.ts';
+import type { CollectionStore } from '../storage/collections/port.ts';
 import type { Position, ProjectStore } from '../storage/port.ts';
 import type { KeyCache } from './key-cache.ts';
 import type { OpenedFolder, ProjectFolders } from './project-folder.ts';
@@ -27,7 +29,7 @@ export interface InstanceManagerOptions {
 
 /** An open project, held until disposed: `using lease = await manager.acquire(…)`. */
 export interface InstanceLease extends Disposable {
-  readonly store: ProjectStore;
+  readonly store: CollectionStore;
   readonly cursors: Cursors;
 }
 
@@ -39,7 +41,7 @@ const REOPEN_MS = 1_000;
 /** One open project. It is retired as soon as its key may not be used any more, and closed when its last user left. */
 class ProjectInstance {
   readonly project: string;
-  readonly store: ProjectStore;
+  readonly store: DefinedStore;
   readonly cursors: Cursors;
   file: ProjectFile;
   /** The current version; replaced when its lease is. */
@@ -53,7 +55,7 @@ class ProjectInstance {
   /** Ends the waits for a change when the instance is retired. */
   readonly waits = new Set<() => void>();
 
-  constructor(project: string, opened: OpenedFolder, store: ProjectStore, now: Instant) {
+  constructor(project: string, opened: OpenedFolder, store: DefinedStore, now: Instant) {
     this.project = project;
     this.store = store;
     this.cursors = cursorsOf(project, opened.cipher);
@@ -119,7 +121,7 @@ export class InstanceManager implements AsyncDisposable {
    * The store of a project that is open already and may be used: without a lease, so for this turn of the event loop alone. Undefined
    * says nothing; {@link acquire} opens it, and tells what is wrong.
    */
-  storeAtHand(project: string): ProjectStore | undefined {
+  storeAtHand(project: string): CollectionStore | undefined {
     const instance = this.#usable(project);
     if (instance === undefined) return undefined;
     instance.wasUsed = true;
@@ -185,6 +187,28 @@ export class InstanceManager implements AsyncDisposable {
     }
   }
 
+  /**
+   * Takes up what other processes defined collections to be, and removes some expired documents, of each open project. To be called every second
+   * or so, which bounds how late either is.
+   */
+  async keepDefinitions(): Promise<void> {
+    for (const instance of [...this.#hot.values()]) {
+      const { project, store } = instance;
+      const isIdle = store.defined.length === 0 && !store.isShared;
+      if (isIdle || store.failed || !this.#hasKeys(instance)) continue;
+      instance.users++;
+      try {
+        if (store.isShared) await store.load();
+        const removed = await store.removeExpired();
+        if (removed > 0) this.#options.logger.debug({ project, removed }, 'expired documents were removed');
+      } catch (error) {
+        this.#options.logger.warn({ err: error, project }, 'definitions could not be kept');
+      } finally {
+        this.#release(instance);
+      }
+    }
+  }
+
   /** Documents of open projects that are sealed under a former key version. */
   get toReseal(): number {
     return this.#hot.values().reduce((sum, { store }) => sum + store.toReseal, 0);
@@ -244,7 +268,7 @@ export class InstanceManager implements AsyncDisposable {
     try {
       const opened = mode === 'create' ? await folders.openOrCreate(project) : await folders.open(project);
       if (opened === undefined) return undefined;
-      const store = await openStore(project, opened.directory, opened.cipher);
+      const store = await openDefinedStore(await openStore(project, opened.directory, opened.cipher), clock);
       const instance = new ProjectInstance(project, opened, store, instant(clock));
       if (this.#closed) throw new AppError('overloaded', { detail: 'the server is stopping' });
       this.#hot.set(project, instance);

@@ -45,7 +45,7 @@ const CREATED = {
   headers: { ...TAG_HEADERS, Location: 'Path of the document' },
 };
 const preconditionHeaders = { 'if-match': entityTagsSchema.optional() };
-const readHeaders = z.object({ ...preconditionHeaders, 'if-none-match': entityTagsSchema.optional() });
+export const readHeaders = z.object({ ...preconditionHeaders, 'if-none-match': entityTagsSchema.optional() });
 /** Headers of every write of a document that has its id in the path. */
 export const writeHeaders = idempotencyHeaders.extend({
   ...preconditionHeaders,

@@ -15,6 +15,7 @@ export const BUNDOC_API: ServiceDescription = {
     'endpoint answers 404 `not_found`, one that exists under another method 405 `method_not_allowed` with `Allow`.',
   tags: [
     { name: 'documents', description: 'Documents of a collection' },
+    { name: 'collections', description: 'What collections there are, and how they are defined' },
     { name: 'queries', description: 'Documents by what is in them' },
     { name: 'changes', description: 'What changed in a project' },
     { name: 'service', description: 'About the process' },

@@ -3,8 +3,8 @@ import { describe, expect, it } from 'vitest';
 import { cursorsOf } from '../cipher/sealed-cursor.ts';
 import { readValue } from '../query/value.ts';
 import { type Where, whereSchema } from '../query/where.ts';
+import { openDefinedStore } from '../storage/collections/defined-store.ts';
 import { commitOne, put, remove } from '../storage/conformance.ts';
-import type { ProjectStore } from '../storage/port.ts';
 import { EmbeddedProject } from '../testing/embedded-project.ts';
 import { Queries, type QueryRequest } from './queries.ts';
 
@@ -29,7 +29,7 @@ async function start(limits: { documentsMax: number; bytesMax: number }) {
   const project = new EmbeddedProject();
   const disk = EmbeddedProject.disk();
   await project.create(disk);
-  const store: ProjectStore = await project.open(disk);
+  const store = await openDefinedStore(await project.open(disk), project.clock);
   const leases = { taken: 0, held: 0 };
   const queries = new Queries(
     {

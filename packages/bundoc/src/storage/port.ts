@@ -157,6 +157,9 @@ export interface ProjectStore extends AsyncDisposable {
   /** Collections that hold a document. */
   collections(): Promise<readonly CollectionSummary[]>;
 
+  /** Other processes write to the same storage. */
+  readonly isShared?: boolean;
+
   /** Documents that are sealed under another version of the key than the current one. */
   readonly toReseal: number;
 

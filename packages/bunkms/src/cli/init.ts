@@ -7,6 +7,7 @@ import { KEY_TEXT_BYTES, writeKeyText } from '@bundoc/shared/key-text';
 import { createVerifier } from 'fast-jwt';
 import { CLI_CALLER } from '../audit/caller.ts';
 import { readConfig } from '../config.ts';
+import type { StoreLocation } from '../store/open-store.ts';
 import { pemOf } from '../vault/signing-key.ts';
 import type { CertificateWish } from './certificates.ts';
 import { CliFailure, UsageError } from './errors.ts';
@@ -36,15 +37,16 @@ const REMAINING_S_MIN = 3_600;
 
 /** Prepares an installation: KEK file, store, service token, certificates, each only if it is not there. May be run again at any time. */
 export async function init(environment: Environment, options: InitOptions): Promise<void> {
-  const { dataDir, kek } = readConfig(environment);
+  const config = readConfig(environment);
+  const { kek } = config;
   const { authority, certificate = [] } = options;
   if ((authority === undefined) !== (certificate.length === 0))
     throw new UsageError('--authority and --certificate go together');
   if (options.createKek === true) {
     if (kek.kind !== 'file') throw new UsageError('--create-kek needs BUNKMS_KEK_FILE');
-    await ensureKekFile(kek.path, dataDir);
+    await ensureKekFile(kek.path, config);
   }
-  await using store = await openCliStore(dataDir);
+  await using store = await openCliStore(config);
   const kms = await unsealStore(environment, store);
   if (options.serviceToken !== undefined) await ensureServiceToken(kms, options.serviceToken);
   if (authority !== undefined) {
@@ -56,9 +58,9 @@ export async function init(environment: Environment, options: InitOptions): Prom
     console.log(JSON.stringify({ kek_id: kms.vault.currentKekId, kid: kms.state.publicKey.kid }));
 }
 
-async function ensureKekFile(path: string, dataDir: string): Promise<void> {
+async function ensureKekFile(path: string, location: StoreLocation): Promise<void> {
   if (existsSync(path)) return;
-  if (await hasStore(dataDir))
+  if (await hasStore(location))
     throw new CliFailure('the KEK file is gone and the store was made with it: a new one would open nothing');
   const kek = randomBytes(KEY_BYTES);
   const text = Buffer.alloc(KEY_TEXT_BYTES + 1, '\n');

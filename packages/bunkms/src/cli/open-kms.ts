@@ -9,8 +9,9 @@ import { readConfig } from '../config.ts';
 import { createMetrics } from '../metrics.ts';
 import type { KekPorts } from '../service/kek.ts';
 import { TokenService } from '../service/tokens.ts';
+import { openStore, type StoreLocation } from '../store/open-store.ts';
 import type { KmsStore } from '../store/port.ts';
-import { databasePathOf, openSqliteStore } from '../store/sqlite.ts';
+import { databasePathOf } from '../store/sqlite.ts';
 import { Keks } from '../vault/keks.ts';
 import { type Unsealed, unseal } from '../vault/unseal.ts';
 import { Vault } from '../vault/vault.ts';
@@ -30,9 +31,9 @@ export async function withStore<T>(
   environment: Environment,
   action: (store: KmsStore) => Promise<T>,
 ): Promise<T> {
-  const { dataDir } = readConfig(environment);
-  if (!existsSync(databasePathOf(dataDir))) throw new CliFailure('there is no store yet: run "bunkms init"');
-  await using store = await openCliStore(dataDir);
+  const location = readConfig(environment);
+  if (!mayHaveStore(location)) throw new CliFailure('there is no store yet: run "bunkms init"');
+  await using store = await openCliStore(location);
   if ((await store.readInstallation()) === undefined)
     throw new CliFailure('the store is empty: run "bunkms init"');
   return await action(store);
@@ -90,10 +91,10 @@ export function withKeys<T>(environment: Environment, action: (ports: KekPorts) 
   });
 }
 
-/** Whether there is an installation in the data folder. Makes nothing. */
-export async function hasStore(dataDir: string): Promise<boolean> {
-  if (!existsSync(databasePathOf(dataDir))) return false;
-  await using store = await openCliStore(dataDir);
+/** Whether there is an installation. Makes none. */
+export async function hasStore(location: StoreLocation): Promise<boolean> {
+  if (!mayHaveStore(location)) return false;
+  await using store = await openCliStore(location);
   return (await store.readInstallation()) !== undefined;
 }
 
@@ -103,7 +104,12 @@ export async function loadVault(environment: Environment): Promise<Vault> {
   return new Vault(await kekProviderOf(readConfig(environment), warn).load());
 }
 
-/** A crash of the storage thread needs no word of its own here: the call that waits for it fails. */
-export function openCliStore(dataDir: string): Promise<KmsStore> {
-  return openSqliteStore({ dataDir, onCrash: () => undefined });
+/** False where looking would make an empty store. */
+function mayHaveStore({ storage, dataDir }: StoreLocation): boolean {
+  return storage.kind === 'postgres' || existsSync(databasePathOf(dataDir));
+}
+
+/** A crash of the storage thread, and what a server may lose, need no word here: the call that waits fails, and the service warns. */
+export function openCliStore(location: StoreLocation): Promise<KmsStore> {
+  return openStore(location, { onCrash: () => undefined, warn: () => undefined });
 }

@@ -45,8 +45,8 @@ export async function restoreBackup(
 ): Promise<void> {
   if (options.inventory !== undefined && options.auditCopy.length > 0)
     throw new UsageError('give --inventory or --audit-copy, not both');
-  const { dataDir } = readConfig(environment);
-  if (await hasStore(dataDir)) throw thereIsAStore();
+  const location = readConfig(environment);
+  if (await hasStore(location)) throw thereIsAStore();
   const vault = await loadVault(environment);
   await using source = await openFileSource(file);
   using progress = createProgress('{bar} {percentage}%, {eta_formatted} left');
@@ -58,7 +58,7 @@ export async function restoreBackup(
   });
   const knowledge = await knowledgeOf(vault, survey, options);
   requireReceipts(knowledge, options.receipt, options.acceptResurrection === true);
-  const openStore = () => openCliStore(dataDir);
+  const openStore = () => openCliStore(location);
   const ports = { vault, openStore, clock: systemClock, caller: CLI_CALLER };
   try {
     const report = await restore(ports, source, survey, knowledge, {
@@ -73,7 +73,7 @@ export async function restoreBackup(
 
 function thereIsAStore(): CliFailure {
   return new CliFailure(
-    'there is a store already; a backup is restored into an empty data folder only',
+    'there is a store already; a backup is restored into an empty one only',
     EXIT.conflict,
   );
 }

@@ -1,5 +1,6 @@
 import { DatabaseSync, type DatabaseSyncOptions } from 'node:sqlite';
 import { databasePathOf } from '../../src/store/sqlite.ts';
+import { requireSqlite } from './storage.ts';
 
 /** How long it is waited for a service that writes at the same moment, milliseconds. */
 const BUSY_TIMEOUT_MS = 5_000;
@@ -10,6 +11,7 @@ export function withDatabase<T>(
   use: (database: DatabaseSync) => T,
   options: DatabaseSyncOptions = {},
 ): T {
+  requireSqlite();
   const database = new DatabaseSync(databasePathOf(dataDir), { timeout: BUSY_TIMEOUT_MS, ...options });
   try {
     return use(database);

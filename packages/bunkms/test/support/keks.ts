@@ -9,12 +9,12 @@ import { createMetrics } from '../../src/metrics.ts';
 import type { KekPorts } from '../../src/service/kek.ts';
 import { KeyRewrap } from '../../src/service/rewrap-keys.ts';
 import type { KmsStore } from '../../src/store/port.ts';
-import { openSqliteStore } from '../../src/store/sqlite.ts';
 import { inlineKekProvider, parseKekRing } from '../../src/vault/kek-provider.ts';
 import { Keks } from '../../src/vault/keks.ts';
 import { type Sealed, unseal } from '../../src/vault/unseal.ts';
 import { Vault } from '../../src/vault/vault.ts';
 import type { TestKms } from './kms.ts';
+import { openTestStore } from './storage.ts';
 
 export function kekIdOfText(kek: string): string {
   return new Vault(parseKekRing('test', kek)).currentKekId;
@@ -59,7 +59,7 @@ export interface BareOptions {
 
 /** Opens a store as a process of its own would. */
 export async function openBare({ dataDir, ring, decorate, batch }: BareOptions): Promise<BareKms | Sealed> {
-  const opened = await openSqliteStore({ dataDir, onCrash: () => undefined });
+  const opened = await openTestStore(dataDir);
   const store = decorate?.(opened) ?? opened;
   const clock = new FakeClock();
   const logger = createLogger({ service: 'bunkms', level: 'silent' });

@@ -12,11 +12,11 @@ import { type ChainVerdict, verifyChain } from '../../src/audit/chain.ts';
 import type { BunkmsConfig } from '../../src/config.ts';
 import { TokenService } from '../../src/service/tokens.ts';
 import type { KmsStore } from '../../src/store/port.ts';
-import { openSqliteStore } from '../../src/store/sqlite.ts';
 import { parseKekRing } from '../../src/vault/kek-provider.ts';
 import { type Unsealed, unseal } from '../../src/vault/unseal.ts';
 import { Vault } from '../../src/vault/vault.ts';
 import { type Answer, type Call, call } from './http.ts';
+import { openTestStore, testStorage } from './storage.ts';
 
 export interface KmsOptions {
   readonly clock?: Clock;
@@ -79,6 +79,7 @@ export function configOf(dataDir: string, kek: string): BunkmsConfig {
     internalHost: '127.0.0.1',
     internalPort: 0,
     dataDir,
+    storage: { kind: 'sqlite' },
     kek: { kind: 'inline', text: kek },
     auditShip: undefined,
     leaseTtlMs: 900_000,
@@ -113,7 +114,7 @@ export async function startKms(options: KmsOptions = {}): Promise<TestKms> {
       clock,
       logger: createLogger({ service: 'bunkms', level: 'debug', destination }),
       openStore: async () => {
-        opened = await openSqliteStore({ dataDir, onCrash: () => undefined });
+        opened = await openTestStore(dataDir);
         const watched = watchAppends(opened, appends);
         return options.decorate?.(watched) ?? watched;
       },
@@ -152,7 +153,9 @@ export async function startKms(options: KmsOptions = {}): Promise<TestKms> {
     verify: async () => verifyChain((await secrets()).chainKey, await records()),
     [Symbol.asyncDispose]: async () => {
       await running.close();
-      if (options.dataDir === undefined) rmSync(dataDir, { recursive: true, force: true });
+      if (options.dataDir !== undefined) return;
+      rmSync(dataDir, { recursive: true, force: true });
+      await testStorage().forget(dataDir);
     },
   };
 }

@@ -75,7 +75,7 @@ export class OpenapiReader {
     const faults = verdict.valid ? [] : [JSON.stringify(verdict.errors)];
     if (this.document['openapi'] !== '3.1.0') faults.push('it is not OpenAPI 3.1');
     for (const reference of JSON.stringify(this.document).matchAll(/"\$ref":"([^"]+)"/g))
-      if (this.#at(String(reference[1])) === undefined) faults.push(`${reference[1]} leads nowhere`);
+      if (this.resolve(String(reference[1])) === undefined) faults.push(`${reference[1]} leads nowhere`);
     for (const operation of this.operations) {
       const names = Object.keys(operation['x-example-status']);
       if (names.length === 0) faults.push(`${operation.operationId} has no example`);
@@ -167,10 +167,11 @@ export class OpenapiReader {
   #response(operation: Operation, status: number): Json | undefined {
     const response = operation.responses[status];
     const reference = response?.['$ref'];
-    return typeof reference === 'string' ? (this.#at(reference) as Json | undefined) : response;
+    return typeof reference === 'string' ? (this.resolve(reference) as Json | undefined) : response;
   }
 
-  #at(reference: string): unknown {
+  /** What a `$ref` leads to; undefined for nothing. */
+  resolve(reference: string): unknown {
     let found: unknown = this.document;
     for (const token of reference.split('/').slice(1))
       found = (found as Json | undefined)?.[token.replaceAll('~1', '/').replaceAll('~0', '~')];

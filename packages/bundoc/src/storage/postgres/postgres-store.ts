@@ -59,6 +59,7 @@ const PRUNE_EVERY_MS = 3_600_000;
  * `failed` tells of nothing but a new version of the key, or that the project is gone: what is unknown about a commit is found out.
  */
 export class PostgresStore implements ProjectStore {
+  readonly isShared = true;
   readonly #options: PostgresStoreOptions;
   readonly #reader: Reader;
   readonly #upkeep: Upkeep;

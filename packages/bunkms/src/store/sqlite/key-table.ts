@@ -1,5 +1,6 @@
 import { AppError } from '@bundoc/shared/errors';
 import { globMatches } from '@bundoc/shared/grants';
+import { globRanges } from '../glob-ranges.ts';
 import type {
   FilteredPage,
   KeyChange,
@@ -121,12 +122,12 @@ export function listKeys(
 ): FilteredPage<KeyRecord, string> {
   let left = Math.max(LOOKED_AT_MIN, Math.floor(GLOB_MATCHES_MAX / globs.length));
   const items: KeyRecord[] = [];
-  for (const { from, to } of rangesOf(globs)) {
+  for (const { from, isPrefix } of globRanges(globs)) {
     const names = connection.rows(
       'SELECT name FROM keys WHERE name > ? AND name >= ? AND name < ? ORDER BY name',
       after,
       from,
-      to,
+      `${from}${isPrefix ? '\u{10FFFF}' : '\0'}`,
     );
     for (const { name } of names as Iterable<{ name: string }>) {
       const isMatch = globs.some((glob) => globMatches(glob, name));
@@ -137,21 +138,6 @@ export function listKeys(
     }
   }
   return { items, more: false };
-}
-
-/** The ranges in which the names lie that globs match, in order and apart: `from` inclusive, `to` exclusive. */
-function rangesOf(globs: readonly string[]): { readonly from: string; readonly to: string }[] {
-  const starred = globs.filter((glob) => glob.includes('*'));
-  const prefixes = [...new Set(starred.map((glob) => glob.slice(0, glob.indexOf('*'))))];
-  const isCovered = (name: string) =>
-    prefixes.some((prefix) => prefix !== name && name.startsWith(prefix)) || prefixes.includes('');
-  const names = new Set(globs.filter((glob) => !glob.includes('*') && !prefixes.includes(glob)));
-  return [
-    ...prefixes
-      .filter((prefix) => prefix === '' || !isCovered(prefix))
-      .map((from) => ({ from, to: `${from}\u{10FFFF}` })),
-    ...[...names].filter((name) => !isCovered(name)).map((from) => ({ from, to: `${from}\0` })),
-  ].sort((one, other) => (one.from < other.from ? -1 : 1));
 }
 
 export function listDueKeys(connection: Connection, until: string, page: PageQuery<string>): Page<KeyRecord> {

@@ -1,0 +1,199 @@
+import { FakeClock } from '@bundoc/shared/testing/fake-clock';
+import { afterEach, describe, expect, it } from 'vitest';
+import { EmbeddedProject } from '../../testing/embedded-project.ts';
+import type { SimulatedDisk } from '../../testing/simulated-disk.ts';
+import { commitOne, describeProjectStore, put, ref, remove } from '../conformance.ts';
+import { type DefinedStore, openDefinedStore } from './defined-store.ts';
+import { DEFINITIONS } from './definition.ts';
+
+describeProjectStore('a DefinedStore on the embedded engine', async () => {
+  const project = new EmbeddedProject();
+  const disk = EmbeddedProject.disk();
+  await project.create(disk);
+  const reopen = async () => openDefinedStore(await project.open(disk), project.clock);
+  const store = await reopen();
+  // Under all of the suite, although another collection's: what a definition costs must change nothing.
+  await store.define(
+    'other-one',
+    { indexes: [], schema: { type: 'object' }, ttl: { field: 'x', seconds: 0 } },
+    { kind: 'none' },
+  );
+  return { store, reopen };
+});
+
+const open: DefinedStore[] = [];
+afterEach(async () => {
+  for (const store of open.splice(0)) await store[Symbol.asyncDispose]();
+});
+
+async function start() {
+  const clock = new FakeClock();
+  const project = new EmbeddedProject({ clock });
+  const disk = EmbeddedProject.disk();
+  await project.create(disk);
+  const reopen = async (on: SimulatedDisk = disk) => {
+    const store = await openDefinedStore(await project.open(on), clock);
+    open.push(store);
+    return store;
+  };
+  return { clock, project, disk, reopen, store: await reopen() };
+}
+
+const NONE = { kind: 'none' } as const;
+const SCHEMA = { indexes: [], schema: { properties: { v: { type: 'number' } }, required: ['v'] } };
+const TTL = { indexes: [], ttl: { field: 'until', seconds: 10 } };
+
+describe('a definition', () => {
+  it('is durable once it was answered, is what the last one said, and changes only with its revision', async () => {
+    const { disk, store, reopen } = await start();
+    const first = await store.define('notes', SCHEMA, { kind: 'absent' });
+    expect(first.created).toBe(true);
+    await expect(store.define('notes', TTL, { kind: 'absent' })).rejects.toMatchObject({
+      code: 'precondition_failed',
+    });
+    const second = await store.define('notes', TTL, { kind: 'revision', anyOf: [String(first.rev)] });
+    expect(second.created).toBe(false);
+    const next = await reopen(disk.powerCut('synced only'));
+    expect(next.definition('notes')).toMatchObject({ definition: TTL, rev: second.rev });
+    await next.define('notes', undefined, { kind: 'revision', anyOf: [String(second.rev)] });
+    expect(next.definition('notes')).toBeUndefined();
+    await expect(next.define('notes', undefined, NONE)).rejects.toMatchObject({
+      code: 'collection_not_found',
+    });
+  });
+
+  it('outlives a checkpoint and a rotation of the key with its re-sealing', async () => {
+    const { project, store, reopen, disk } = await start();
+    const { rev } = await store.define('notes', SCHEMA, NONE);
+    await store.checkpoint();
+    await store[Symbol.asyncDispose]();
+    open.pop();
+    project.rotate();
+    const rotated = await reopen(disk);
+    expect(rotated.toReseal).toBe(1);
+    await rotated.reseal(10);
+    await rotated.checkpoint();
+    await rotated[Symbol.asyncDispose]();
+    open.pop();
+    project.forgetFormerVersions();
+    expect((await reopen(disk)).definition('notes')).toMatchObject({ definition: SCHEMA, rev });
+  });
+
+  it('is no document, no collection and no change for anybody, and keeps no page of changes short', async () => {
+    const { store } = await start();
+    await commitOne(store, put('a', '{"v":1}'));
+    await store.define('notes', SCHEMA, NONE);
+    await commitOne(store, put('b', '{"v":1}'));
+    await store.define('x', TTL, NONE);
+    await store.define('x', undefined, NONE);
+    await commitOne(store, put('c', '{"v":1}'));
+    expect((await store.collections()).map(({ name }) => name)).toEqual(['notes']);
+    const { changes, position } = await store.changes(0, 3);
+    expect(changes.map(({ ref: { id } }) => id)).toEqual(['a', 'b', 'c']);
+    expect((await store.changes(position, 3)).changes).toEqual([]);
+    expect(position).toBe(await store.position());
+  });
+
+  it('of another process that writes to the same storage is taken up', async () => {
+    const { project, clock, disk } = await start();
+    const inner = await project.open(disk);
+    const [one, other] = [await openDefinedStore(inner, clock), await openDefinedStore(inner, clock)];
+    await one.define('notes', SCHEMA, NONE);
+    await one.define('x', TTL, NONE);
+    await other.load();
+    expect(other.defined).toEqual(['notes', 'x']);
+    await one.define('notes', TTL, NONE);
+    await one.define('x', undefined, NONE);
+    await other.load();
+    expect([other.defined, other.definition('notes')?.definition]).toEqual([['notes'], TTL]);
+  });
+
+  it('that does not open is an error of its collection alone, until it is replaced', async () => {
+    const { project, store, disk, reopen } = await start();
+    await store.define('notes', SCHEMA, NONE);
+    await commitOne(store, { ...put('a', '{}'), ref: ref('a', 'other') });
+    await store.checkpoint();
+    await store[Symbol.asyncDispose]();
+    open.pop();
+    const name = project.cipher.fileName({ collection: DEFINITIONS, id: 'notes' });
+    const file = disk.files().get(`/p/docs/${name.slice(0, 2)}/${name}`);
+    if (file === undefined) throw new Error('the definition has no file');
+    file[20] = (file[20] as number) ^ 1;
+    const next = await reopen();
+    const damaged = { code: 'integrity_error' };
+    await expect(commitOne(next, put('a', '{}'))).rejects.toMatchObject(damaged);
+    await expect(next.get(ref('a'))).rejects.toMatchObject(damaged);
+    expect(await next.get(ref('a', 'other'))).toBeDefined();
+    await next.define('notes', SCHEMA, NONE);
+    await commitOne(next, put('a', '{"v":1}'));
+  });
+});
+
+describe('a schema', () => {
+  it('refuses documents that do not meet it, in a batch as well, and nothing is written', async () => {
+    const { store } = await start();
+    await store.define('notes', SCHEMA, NONE);
+    await commitOne(store, put('a', '{"v":1}'));
+    const refused = { code: 'schema_violation', errors: [{ path: '/v', message: expect.any(String) }] };
+    await expect(store.commit([put('b', '{"v":2}'), put('a', '{"v":"x"}')])).rejects.toMatchObject(refused);
+    expect(await store.get(ref('b'))).toBeUndefined();
+    expect((await store.get(ref('a')))?.text.toString()).toContain('"v":1');
+    await commitOne(store, remove('a'));
+  });
+
+  it('reads escaped names as they are meant', async () => {
+    const { store } = await start();
+    await store.define('notes', SCHEMA, NONE);
+    await commitOne(store, put('a', '{"\\u0076":1}'));
+    await expect(commitOne(store, put('b', '{"\\u0077":1}'))).rejects.toMatchObject({
+      code: 'schema_violation',
+    });
+  });
+});
+
+describe('a document that has expired', () => {
+  const until = (s: number) => new Date(s * 1_000).toISOString();
+
+  it('is absent at once for every way to read, and for preconditions', async () => {
+    const { clock, store } = await start();
+    await store.define('notes', TTL, NONE);
+    const nowS = Math.floor(clock.now() / 1_000);
+    for (const id of ['a', 'b', 'c'])
+      await commitOne(store, put(id, `{"until":"${until(nowS + (id === 'b' ? 100 : 0))}"}`));
+    await commitOne(store, put('d', '{"until":"tomorrow"}'));
+    clock.advance(9_999);
+    expect(await store.get(ref('a'))).toBeDefined();
+    clock.advance(1_001);
+    expect(await store.get(ref('a'))).toBeUndefined();
+    expect(store.getAtHand(ref('a'))).toBeUndefined();
+    const page = await store.list({ collection: 'notes', after: 0, limit: 1, bytesMax: 1_000_000 });
+    expect(page.documents.map(({ metadata }) => metadata._id)).toEqual(['b']);
+    const rest = await store.list({
+      collection: 'notes',
+      after: Number(page.next),
+      limit: 10,
+      bytesMax: 1_000_000,
+    });
+    expect(rest.documents.map(({ metadata }) => metadata._id)).toEqual(['d']);
+    expect((await commitOne(store, put('a', '{}', { kind: 'absent' }))).created).toBe(true);
+    await expect(commitOne(store, remove('c', { kind: 'present' }))).rejects.toMatchObject({
+      code: 'precondition_failed',
+    });
+    await expect(commitOne(store, remove('c'))).rejects.toMatchObject({ code: 'document_not_found' });
+  });
+
+  it('is removed for good, with a tombstone, unless it has changed', async () => {
+    const { clock, store } = await start();
+    await store.define('notes', TTL, NONE);
+    const nowS = Math.floor(clock.now() / 1_000);
+    for (let n = 0; n < 300; n++)
+      await commitOne(store, put(`d${n}`, n % 2 === 0 ? `{"until":"${until(nowS)}"}` : '{}'));
+    expect(await store.removeExpired()).toBe(0);
+    clock.advance(10_000);
+    let removed = 0;
+    for (let turn = 0; turn < 4; turn++) removed += await store.removeExpired();
+    expect(removed).toBe(150);
+    expect((await store.collections())[0]?.documents).toBe(150);
+    expect((await store.changes(0, 1_000)).changes.filter(({ deleted }) => deleted)).toHaveLength(150);
+  });
+});

@@ -1,0 +1,369 @@
+import { setImmediate } from 'node:timers/promises';
+import type { Clock } from '@bundoc/shared/clock';
+import type { CollectionDefinition, Ttl } from '@bundoc/shared/contract/collections';
+import { AppError, hasCode } from '@bundoc/shared/errors';
+import { readJson } from '@bundoc/shared/json/read';
+import { type DocumentContent, type DocumentRef, ownContentOf } from '../../cipher/stored-text.ts';
+import { Turns } from '../../turns.ts';
+import type {
+  Change,
+  ChangePage,
+  CollectionSummary,
+  CommitOptions,
+  DocumentPage,
+  ListedDocument,
+  ListQuery,
+  Position,
+  Precondition,
+  ProjectStore,
+  StoredDocument,
+  Write,
+  WriteResult,
+} from '../port.ts';
+import {
+  contentOfDefinition,
+  DEFINITIONS,
+  DEFINITIONS_MAX,
+  definitionRef,
+  readDefinition,
+  type StoredDefinition,
+} from './definition.ts';
+import { isExpired } from './expiry.ts';
+import { compileSchema, type SchemaCheck } from './json-schema.ts';
+import type { CollectionStore } from './port.ts';
+
+/** A definition as it is obeyed. */
+interface Known extends StoredDefinition {
+  readonly check: SchemaCheck | undefined;
+}
+
+/** Definitions that are read at a time. */
+const DEFINITION_PAGE = { limit: 100, bytesMax: 8_388_608 };
+
+/** Documents of a collection that are looked at for having expired, each time; more while some have. */
+const SWEPT_PAGE = { limit: 200, bytesMax: 2_097_152 };
+const SWEPT_MAX = 5_000;
+
+/** Opens what a project's collections are defined to be. The store belongs to the result from then on. */
+export async function openDefinedStore(store: ProjectStore, clock: Clock): Promise<DefinedStore> {
+  const defined = new DefinedStore(store, clock);
+  await defined.load();
+  return defined;
+}
+
+/**
+ * A store whose collections may have definitions: documents of writes meet their schema, expired documents are absent, and definitions
+ * themselves, which are documents of the store, are seen as such by nobody.
+ *
+ * Works on any store; there is one for each, so that what it knows of definitions is what they are. A collection without a definition costs one look
+ * into a map.
+ */
+export class DefinedStore implements CollectionStore {
+  readonly #store: ProjectStore;
+  readonly #clock: Clock;
+  readonly #known = new Map<string, Known>();
+  /** Collections whose definition does not open: nobody knows what holds for them. */
+  readonly #damaged = new Set<string>();
+  readonly #defining = new Turns();
+  /** Where the look for expired documents goes on, by collection; absent at its beginning. */
+  readonly #sweptTo = new Map<string, Position>();
+
+  constructor(store: ProjectStore, clock: Clock) {
+    this.#store = store;
+    this.#clock = clock;
+  }
+
+  /** Reads all definitions: before anything else, and again when others may have changed them. */
+  load(): Promise<void> {
+    return this.#defining.run(async () => {
+      const names = new Set<string>();
+      for (let after: Position | undefined = 0; after !== undefined; ) {
+        const page: DocumentPage = await this.#store.list({
+          collection: DEFINITIONS,
+          after,
+          ...DEFINITION_PAGE,
+        });
+        for (const id of page.unreadable) {
+          this.#damaged.add(id);
+          names.add(id);
+        }
+        for (const document of page.documents) {
+          this.#loadOne(document);
+          names.add(document.metadata._id);
+        }
+        after = page.next;
+      }
+      for (const name of [...this.#known.keys(), ...this.#damaged]) if (!names.has(name)) this.#forget(name);
+    });
+  }
+
+  get isShared(): boolean {
+    return this.#store.isShared === true;
+  }
+
+  get failed(): boolean {
+    return this.#store.failed;
+  }
+
+  get toReseal(): number {
+    return this.#store.toReseal;
+  }
+
+  get defined(): readonly string[] {
+    return [...this.#known.keys()];
+  }
+
+  definition(collection: string): StoredDefinition | undefined {
+    return this.#definition(collection);
+  }
+
+  define(
+    collection: string,
+    definition: CollectionDefinition | undefined,
+    precondition: Precondition,
+  ): Promise<{ created: boolean; rev: string | undefined }> {
+    // One after another, so that what is known last is what was committed last.
+    return this.#defining.run(() => this.#define(collection, definition, precondition));
+  }
+
+  getAtHand(ref: DocumentRef): StoredDocument | undefined {
+    const document = this.#store.getAtHand?.(ref);
+    const ttl = this.#definition(ref.collection)?.definition.ttl;
+    return document && this.#isAlive(ttl, document) ? document : undefined;
+  }
+
+  async get(ref: DocumentRef): Promise<StoredDocument | undefined> {
+    const ttl = this.#definition(ref.collection)?.definition.ttl;
+    const document = await this.#store.get(ref);
+    return document && this.#isAlive(ttl, document) ? document : undefined;
+  }
+
+  async commit(writes: readonly Write[], options: CommitOptions = {}): Promise<readonly WriteResult[]> {
+    if (this.#known.size + this.#damaged.size > 0) {
+      for (const write of writes) this.#requireSchema(write);
+      await this.#removeExpired(writes);
+    }
+    return this.#store.commit(writes, options);
+  }
+
+  async list(query: ListQuery): Promise<DocumentPage> {
+    const ttl = this.#definition(query.collection)?.definition.ttl;
+    if (ttl === undefined) return this.#store.list(query);
+    for (let after = query.after; ; ) {
+      const page = await this.#store.list({ ...query, after });
+      const documents = page.documents.filter((document) => this.#isAlive(ttl, document));
+      if (documents.length > 0 || page.unreadable.length > 0 || page.next === undefined)
+        return { ...page, documents };
+      // A page is empty at the end only.
+      after = page.next;
+      await setImmediate();
+    }
+  }
+
+  async changes(after: Position, limit: number, horizon?: Position): Promise<ChangePage> {
+    const changes: Change[] = [];
+    for (let from = after, known = horizon; ; ) {
+      const wanted = limit - changes.length;
+      const page: ChangePage = await this.#store.changes(from, wanted, known);
+      for (const change of page.changes) if (change.ref.collection !== DEFINITIONS) changes.push(change);
+      if (page.changes.length < wanted || changes.length === limit) return { ...page, changes };
+      from = page.position;
+      known = page.horizon;
+    }
+  }
+
+  async collections(): Promise<readonly CollectionSummary[]> {
+    return (await this.#store.collections()).filter(({ name }) => name !== DEFINITIONS);
+  }
+
+  position(): Promise<Position> {
+    return this.#store.position();
+  }
+
+  waitForChange(after: Position, signal: AbortSignal): Promise<Position | undefined> {
+    return this.#store.waitForChange(after, signal);
+  }
+
+  /**
+   * Removes documents that have expired, looking at some each time and going on from there the next.
+   *
+   * @returns how many were removed.
+   */
+  async removeExpired(): Promise<number> {
+    let removed = 0;
+    let looked = 0;
+    for (const [collection, { definition }] of this.#known) {
+      const { ttl } = definition;
+      if (ttl === undefined) continue;
+      let found = 0;
+      do {
+        const after = this.#sweptTo.get(collection) ?? 0;
+        const page = await this.#store.list({ collection, after, ...SWEPT_PAGE });
+        const expired = page.documents.filter((document) => !this.#isAlive(ttl, document));
+        found = await this.#removeAll(expired);
+        removed += found;
+        looked += page.documents.length + page.unreadable.length;
+        if (page.next === undefined) this.#sweptTo.delete(collection);
+        else this.#sweptTo.set(collection, page.next);
+        await setImmediate();
+        // Where many have expired, more have.
+      } while (found > 0 && this.#sweptTo.has(collection) && looked < SWEPT_MAX);
+    }
+    return removed;
+  }
+
+  reseal(limit: number): Promise<number> {
+    return this.#store.reseal(limit);
+  }
+
+  checkpoint(): Promise<void> {
+    return this.#store.checkpoint();
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.#store[Symbol.asyncDispose]();
+  }
+
+  #definition(collection: string): Known | undefined {
+    if (this.#damaged.size > 0 && this.#damaged.has(collection)) throw new AppError('integrity_error');
+    return this.#known.get(collection);
+  }
+
+  #loadOne(document: ListedDocument): void {
+    const { _id: name, _rev: rev } = document.metadata;
+    if (this.#known.get(name)?.rev === rev) return;
+    try {
+      this.#learn(name, knownOf(readDefinition(document)));
+    } catch {
+      this.#damaged.add(name);
+    }
+  }
+
+  #learn(collection: string, known: Known): void {
+    this.#known.set(collection, known);
+    this.#damaged.delete(collection);
+  }
+
+  #forget(collection: string): void {
+    this.#known.delete(collection);
+    this.#damaged.delete(collection);
+  }
+
+  async #define(
+    collection: string,
+    definition: CollectionDefinition | undefined,
+    precondition: Precondition,
+  ): Promise<{ created: boolean; rev: string | undefined }> {
+    const ref = definitionRef(collection);
+    if (definition === undefined) {
+      await this.#store.commit([{ kind: 'delete', ref, precondition }]).catch((error: unknown) => {
+        throw hasCode(error, 'document_not_found') ? new AppError('collection_not_found') : error;
+      });
+      this.#forget(collection);
+      return { created: false, rev: undefined };
+    }
+    if (!this.#known.has(collection) && this.#known.size >= DEFINITIONS_MAX)
+      throw new AppError('invalid_request', {
+        detail: `a project has at most ${DEFINITIONS_MAX} definitions`,
+      });
+    const check = checkOf(definition);
+    const content = contentOfDefinition(definition);
+    const [result] = await this.#store.commit([{ kind: 'put', ref, content, precondition }]);
+    if (result?.metadata === undefined) throw new Error('a put has no metadata');
+    const rev = result.metadata._rev;
+    this.#learn(collection, { definition, rev, check });
+    return { created: result.created, rev };
+  }
+
+  /** @throws AppError `schema_violation`. */
+  #requireSchema(write: Write): void {
+    const check = this.#definition(write.ref.collection)?.check;
+    if (check === undefined || write.kind === 'delete') return;
+    const errors = check(parsed(write.content));
+    if (errors.length > 0) throw new AppError('schema_violation', { errors });
+  }
+
+  /** An expired document is absent for whoever writes to it, and must be so for the store. */
+  async #removeExpired(writes: readonly Write[]): Promise<void> {
+    for (const { ref } of writes) {
+      const ttl = this.#definition(ref.collection)?.definition.ttl;
+      if (ttl === undefined) continue;
+      const document = await this.#store.get(ref).catch(ignoreDamage);
+      if (document !== undefined && !this.#isAlive(ttl, document)) await this.#remove(ref, document);
+    }
+  }
+
+  /** Removes these very states of documents, in one commit when nobody was faster. @returns how many. */
+  async #removeAll(documents: readonly StoredDocument[]): Promise<number> {
+    if (documents.length === 0) return 0;
+    const writes = documents.map(
+      ({ metadata }): Write => ({
+        kind: 'delete',
+        ref: { collection: metadata._collection, id: metadata._id },
+        precondition: { kind: 'revision', anyOf: [metadata._rev] },
+      }),
+    );
+    try {
+      await this.#store.commit(writes);
+      return documents.length;
+    } catch (error) {
+      if (!hasCode(error, 'precondition_failed', 'document_not_found')) throw error;
+    }
+    let removed = 0;
+    for (const document of documents) {
+      const { _collection: collection, _id: id } = document.metadata;
+      if (await this.#remove({ collection, id }, document)) removed++;
+    }
+    return removed;
+  }
+
+  /** Removes this very state of a document; whoever was faster is right. */
+  async #remove(ref: DocumentRef, { metadata }: StoredDocument): Promise<boolean> {
+    try {
+      const precondition: Precondition = { kind: 'revision', anyOf: [metadata._rev] };
+      await this.#store.commit([{ kind: 'delete', ref, precondition }]);
+      return true;
+    } catch (error) {
+      if (hasCode(error, 'precondition_failed', 'document_not_found')) return false;
+      throw error;
+    }
+  }
+
+  #isAlive(ttl: Ttl | undefined, { text }: StoredDocument): boolean {
+    return ttl === undefined || !isExpired(ttl, text, this.#clock.now());
+  }
+}
+
+function knownOf(stored: StoredDefinition): Known {
+  return { ...stored, check: checkOf(stored.definition) };
+}
+
+function checkOf({ schema }: CollectionDefinition): SchemaCheck | undefined {
+  return schema === undefined ? undefined : compileSchema(schema);
+}
+
+/** @throws AppError `invalid_request` for a definition whose schema is not accepted. */
+export function requireAcceptable(definition: CollectionDefinition): void {
+  checkOf(definition);
+}
+
+/** How many of some documents a definition's schema would refuse. @throws AppError `invalid_request` for a schema that is not accepted. */
+export function countRefused(definition: CollectionDefinition, documents: readonly StoredDocument[]): number {
+  const check = checkOf(definition);
+  if (check === undefined) return 0;
+  return documents.filter(({ text, metadata }) => {
+    const content = ownContentOf(text, { collection: metadata._collection, id: metadata._id });
+    return check(parsed(content)).length > 0;
+  }).length;
+}
+
+/** V8 may misread escaped names, see `json/read.ts` of shared. */
+function parsed({ bytes }: DocumentContent): unknown {
+  const text = `{${bytes.toString()}}`;
+  return text.includes('\\') ? readJson(text) : JSON.parse(text);
+}
+
+/** A document that does not open can be replaced and deleted; whether it has expired nobody knows. */
+function ignoreDamage(error: unknown): undefined {
+  if (!hasCode(error, 'integrity_error')) throw error;
+}

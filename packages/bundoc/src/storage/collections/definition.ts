@@ -1,0 +1,32 @@
+import { type CollectionDefinition, collectionDefinitionSchema } from '@bundoc/shared/contract/collections';
+import type { DocumentContent, DocumentRef } from '../../cipher/stored-text.ts';
+import { ownContentOf } from '../../cipher/stored-text.ts';
+import type { StoredDocument } from '../port.ts';
+
+/**
+ * Definitions are documents of a collection of this name, which no path can name: sealed, journaled, snapshotted, sealed anew and repaired
+ * as all others are, in the same commit sequence.
+ */
+export const DEFINITIONS = '$definitions';
+/** Definitions of one project at most: all of them are kept in memory. */
+export const DEFINITIONS_MAX = 1_000;
+
+export interface StoredDefinition {
+  readonly definition: CollectionDefinition;
+  readonly rev: string;
+}
+
+export function definitionRef(collection: string): DocumentRef {
+  return { collection: DEFINITIONS, id: collection };
+}
+
+export function contentOfDefinition(definition: CollectionDefinition): DocumentContent {
+  return { bytes: Buffer.from(JSON.stringify(definition).slice(1, -1)), hasMembers: true };
+}
+
+/** @throws ZodError or SyntaxError for a text that is no definition. */
+export function readDefinition({ metadata, text }: StoredDocument): StoredDefinition {
+  const { bytes } = ownContentOf(text, definitionRef(metadata._id));
+  const definition = collectionDefinitionSchema.parse(JSON.parse(`{${bytes.toString()}}`));
+  return { definition, rev: metadata._rev };
+}

@@ -1,0 +1,89 @@
+import { describe, expect, it } from 'vitest';
+import { compileSchema } from './json-schema.ts';
+
+const faults = (schema: object, document: unknown) =>
+  compileSchema(schema as Record<string, unknown>)(document);
+
+describe('a schema', () => {
+  it('tells each fault by its JSON pointer', () => {
+    const schema = {
+      type: 'object',
+      required: ['title'],
+      properties: {
+        title: { type: 'string' },
+        tags: { type: 'array', items: { type: 'string' } },
+        'a/b~c': { type: 'number' },
+      },
+      additionalProperties: false,
+    };
+    expect(faults(schema, { title: 'x', tags: ['y'] })).toEqual([]);
+    expect(
+      faults(schema, { tags: ['y', 1], 'a/b~c': 'z', 'x/y': 1 })
+        .map(({ path }) => path)
+        .sort(),
+    ).toEqual(['', '/a~1b~0c', '/tags/1', '/x~1y']);
+  });
+
+  it('lists at most 20 faults, and one of a large document', () => {
+    const schema = { properties: { n: { items: { type: 'string' } } } };
+    expect(faults(schema, { n: Array.from({ length: 100 }, (_, n) => n) })).toHaveLength(20);
+    expect(faults(schema, { n: Array.from({ length: 100_000 }, (_, n) => n) })).toHaveLength(1);
+  });
+
+  it('knows draft 2020-12 and references into itself', () => {
+    const schema = {
+      $schema: 'https://json-schema.org/draft/2020-12/schema',
+      $defs: { point: { prefixItems: [{ type: 'number' }, { type: 'number' }], items: false } },
+      properties: { at: { $ref: '#/$defs/point' }, to: { $ref: '#/$defs/point' } },
+    };
+    expect(faults(schema, { at: [1, 2] })).toEqual([]);
+    expect(faults(schema, { to: [1, 2, 3] }).map(({ path }) => path)).toEqual(['/to']);
+  });
+
+  it('tells values of uniqueItems apart in time that grows with their number only', () => {
+    const schema = { properties: { n: { uniqueItems: true } } };
+    const many = Array.from({ length: 100_000 }, (_, n) => ({ n }));
+    expect(faults(schema, { n: many })).toEqual([]);
+    expect(faults(schema, { n: [...many, { n: 5 }] })).toHaveLength(1);
+    expect(
+      faults(schema, {
+        n: [
+          { a: 1, b: 2 },
+          { b: 2, a: 1 },
+        ],
+      }),
+    ).toHaveLength(1);
+  });
+
+  it('takes a format as a remark', () => {
+    expect(faults({ properties: { at: { type: 'string', format: 'date-time' } } }, { at: 'x' })).toEqual([]);
+  });
+
+  const doubling = Object.fromEntries(
+    Array.from({ length: 40 }, (_, n) => [
+      `d${n}`,
+      { allOf: [{ $ref: `#/$defs/d${n + 1}` }, { $ref: `#/$defs/d${n + 1}` }] },
+    ]),
+  );
+  it.each([
+    ['a regular expression', { properties: { a: { pattern: '^(a+)+$' } } }],
+    ['regular expressions as names', { patternProperties: { '^(a+)+$': {} } }],
+    ['a reference to elsewhere', { $ref: 'https://example.org/schema.json' }],
+    ['a reference to a file', { properties: { a: { $ref: 'file:///etc/passwd' } } }],
+    ['a reference to nowhere', { $ref: '#/$defs/none' }],
+    ['a reference to itself', { $ref: '#/$defs/a', $defs: { a: { $ref: '#/$defs/a' } } }],
+    [
+      'a reference to what holds it',
+      { $defs: { a: { properties: { b: { $ref: '#/$defs/a' } } } }, $ref: '#/$defs/a' },
+    ],
+    ['references that double each time', { $ref: '#/$defs/d0', $defs: { ...doubling, d40: {} } }],
+    ['a name for references', { $id: 'https://example.org/x', type: 'object' }],
+    ['a moving reference', { $dynamicRef: '#x' }],
+    ['an unknown keyword', { typ: 'object' }],
+    ['a keyword of the wrong type', { required: 'title' }],
+    ['another draft', { $schema: 'http://json-schema.org/draft-07/schema#' }],
+    ['a schema of very many values', { enum: Array.from({ length: 6_000 }, (_, n) => n) }],
+  ])('is refused with %s', (_what, schema) => {
+    expect(() => compileSchema(schema)).toThrow(expect.objectContaining({ code: 'invalid_request' }));
+  });
+});

@@ -1,0 +1,32 @@
+import { mkdirSync } from 'node:fs';
+import type { KmsStore } from './port.ts';
+import type { PostgresSettings } from './postgres/settings.ts';
+import { openPostgresStore } from './postgres.ts';
+import { openSqliteStore } from './sqlite.ts';
+
+/** What the store is kept in. */
+export type StorageConfig =
+  | { readonly kind: 'sqlite' }
+  | { readonly kind: 'postgres'; readonly settings: PostgresSettings };
+
+export interface StoreLocation {
+  readonly storage: StorageConfig;
+  /** Of SQLite; and, with any store, of what a node keeps for itself. Made, mode 0700, if it is not there. */
+  readonly dataDir: string;
+}
+
+export interface StoreWatcher {
+  /** Told once when the store fails for good; every call fails from then on. */
+  readonly onCrash: (error: Error) => void;
+  readonly warn: (message: string) => void;
+}
+
+/** Opens the store that the configuration names. @throws AppError `storage_unavailable`, ConfigError. */
+export function openStore(
+  { storage, dataDir }: StoreLocation,
+  { onCrash, warn }: StoreWatcher,
+): Promise<KmsStore> {
+  if (storage.kind === 'sqlite') return openSqliteStore({ dataDir, onCrash });
+  mkdirSync(dataDir, { recursive: true, mode: 0o700 });
+  return openPostgresStore({ settings: storage.settings, warn });
+}

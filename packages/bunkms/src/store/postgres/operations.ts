@@ -1,0 +1,296 @@
+import type { AuditReceipt } from '@bundoc/shared/contract/keys';
+import { AppError } from '@bundoc/shared/errors';
+import type { AuditDraft } from '../../audit/chain.ts';
+import { kekIdOf } from '../../vault/vault.ts';
+import type {
+  AuditCondition,
+  FilteredPage,
+  KeyRecord,
+  KeyUpdate,
+  KmsStore,
+  LeftOut,
+  NamedKey,
+} from '../port.ts';
+import {
+  currentKek,
+  exportsOf,
+  hasRecord,
+  head,
+  kekRecords,
+  lastChange,
+  lastChanges,
+  latestKekRecord,
+  listRecords,
+  placeOfLastChange,
+} from './audit-table.ts';
+import { insertInstallation, insertKek, readInstallation, replaceSecrets } from './installation-table.ts';
+import {
+  countWrappedOtherwise,
+  isKekInUse,
+  isWrappedWith,
+  kekUses,
+  listUnfetched,
+  listWrapped,
+} from './kek-uses.ts';
+import {
+  allVersions,
+  currentVersions,
+  findIdempotent,
+  findKey,
+  findStoredKey,
+  insertKey,
+  listDueKeys,
+  listKeys,
+  placesAsRead,
+  removeKey,
+  storedKey,
+  updateKey,
+} from './key-table.ts';
+import type { Pools } from './pools.ts';
+import { scrub } from './scrub.ts';
+import type { Session } from './session.ts';
+import { Tasks } from './tasks.ts';
+import {
+  findToken,
+  insertToken,
+  listRevoked,
+  listTokens,
+  liveAmong,
+  liveFamily,
+  pruneTokens,
+  revokeFamily,
+} from './token-table.ts';
+import type { WriteSession } from './write-session.ts';
+import { TOUCH, type Writer } from './writer.ts';
+
+export type PostgresOperations = Omit<KmsStore, 'readAll' | 'load' | 'close' | typeof Symbol.asyncDispose>;
+
+/** The store's operations. Each write is a part of one transaction, which holds up those of all other nodes. */
+export function postgresOperations(pools: Pools, writer: Writer): PostgresOperations {
+  const tasks = new Tasks();
+  return {
+    readInstallation: () => pools.read(readInstallation),
+    initialise: async (installation, chainKey, record) => {
+      const isMade = await writer.touch(async (session) => {
+        if ((await readInstallation(session)) !== undefined) return false;
+        session.unlock(chainKey);
+        await insertInstallation(session, installation);
+        session.append(record);
+        return true;
+      });
+      if (isMade) writer.unlock(chainKey);
+      return isMade;
+    },
+    unlock: async (chainKey) => writer.unlock(chainKey),
+    addKek: (kek, record) =>
+      writer.write(async (session) => {
+        if (!(await insertKek(session, kek, record.time))) return false;
+        session.append(record);
+        return true;
+      }),
+    kekRecords: () => pools.read(kekRecords),
+    kekUses: () => pools.snapshot(kekUses),
+    countWrappedOtherwise: (kekId) => pools.read((session) => countWrappedOtherwise(session, kekId)),
+    listWrapped: (kekId, page) => pools.snapshot((session) => listWrapped(session, kekId, page)),
+    replaceSecrets: (secrets, previous, record) =>
+      writer.write(async (session) => {
+        const kekId = await currentKek(session);
+        const wrapped = [secrets.chainKeyWrapped, secrets.signingSeedWrapped];
+        if (wrapped.some((one) => kekIdOf(one) !== kekId)) return false;
+        if (!(await replaceSecrets(session, secrets, previous))) return false;
+        session.append(record);
+        return true;
+      }),
+    claim: (claim) => writer.touch((session) => tasks.claim(session, claim)),
+    announce: (presence) => writer.touch((session) => tasks.announce(session, presence)),
+    withdraw: (service) => writer.touch((session) => tasks.withdraw(session, service)),
+    release: (claim) => writer.touch((session) => tasks.release(session, claim)),
+
+    // No release has ever kept keys here without putting them on record: there is nothing to adopt, and the mark says so.
+    adoptKeys: async (mark) => {
+      if (await pools.read((session) => hasRecord(session, mark))) return undefined;
+      await writer.write((session) => appendOnce(session, mark));
+      return undefined;
+    },
+    insertKey: (key, idempotentSince) =>
+      writer.write(async (session) => {
+        const { name, idempotency } = key.record;
+        if (idempotency !== null && idempotentSince !== undefined) {
+          const before = await findIdempotent(session, idempotency.key, idempotentSince);
+          if (before !== undefined) return await findStoredKey(session, before.name, 1);
+        }
+        const present = await findStoredKey(session, name, undefined);
+        if (present.record !== undefined || present.lastChange !== undefined)
+          throw new AppError('KEY_EXISTS');
+        if (!isWrappedWith(key.versions, await currentKek(session))) return 'keks_changed';
+        await insertKey(session, key);
+        session.append(key.audit);
+        return undefined;
+      }),
+    findKey: async (name, choice) => {
+      const stored =
+        choice === 'all'
+          ? await pools.snapshot((session) => findWithAllVersions(session, name))
+          : await pools.read((session) =>
+              findStoredKey(session, name, choice === 'current' ? undefined : choice),
+            );
+      return stored.record === undefined && stored.lastChange === undefined ? undefined : stored;
+    },
+    lastChange: (name) => pools.read((session) => placeOfLastChange(session, name)),
+    updateKey: (change) =>
+      writer.write(async (session) => update(session, change, await currentKek(session))),
+    updateKeys: (changes) =>
+      writer.write(async (session) => {
+        const kekId = await currentKek(session);
+        const receipts: (AuditReceipt | undefined)[] = [];
+        for (const change of changes) receipts.push(await update(session, change, kekId));
+        return receipts;
+      }),
+    replaceKey: (change, expected) =>
+      writer.write(async (session) => {
+        if ((await placeOfLastChange(session, change.record.name))?.seq !== expected) return undefined;
+        if (!isWrappedWith(change.versions, await currentKek(session))) return undefined;
+        await removeKey(session, change.record);
+        await insertKey(session, change);
+        return session.append(change.audit);
+      }),
+    listKeys: (globs, page) =>
+      pools.snapshot(async (session) => namedKeys(session, await listKeys(session, globs, page))),
+    listDueKeys: (until, page) =>
+      pools.snapshot(async (session) => namedKeys(session, await listDueKeys(session, until, page))),
+    scrub: () => scrub(pools),
+
+    insertToken: (token, record) =>
+      writer.write(async (session) => {
+        await insertToken(session, token);
+        session.append(record);
+      }),
+    renewToken: (parentJti, token, record) =>
+      writer.write(async (session) => {
+        if ((await liveFamily(session, parentJti)) === undefined) return false;
+        await insertToken(session, token);
+        session.append(record);
+        return true;
+      }),
+    findToken: (jti) => pools.read((session) => findToken(session, jti)),
+    liveFamily: (jti) => pools.read((session) => liveFamily(session, jti)),
+    listTokens: (page) => pools.read((session) => listTokens(session, page)),
+    revokeFamily: (family, revokedAt, record) =>
+      writer.write(async (session) => {
+        await revokeFamily(session, family, revokedAt);
+        session.append(record);
+      }),
+    listRevoked: (time, page) => pools.read((session) => listRevoked(session, time, page)),
+    pruneTokens: (time, limit, record) =>
+      writer.write(async (session) => {
+        const count = await pruneTokens(session, time, limit);
+        if (count > 0) session.append({ ...record, detail: { ...record.detail, count } });
+        return count;
+      }),
+
+    appendAudit: (records, conditions = []) =>
+      writer.write((session) => appendAll(session, tasks, records, conditions)),
+    appendAuditOnce: (record) => writer.write((session) => appendOnce(session, record)),
+    listAudit: (query) => pools.read((session) => listRecords(session, query)),
+    listExports: (key, from, page) => pools.read((session) => exportsOf(session, key, from, page)),
+    listUnfetched: (kekId, page) => pools.snapshot((session) => listUnfetched(session, kekId, page)),
+    auditHead: () => pools.read(head),
+
+    counts: () =>
+      pools.read(async (session) => {
+        const row = await session.row(
+          'SELECT (SELECT count(*) FROM keys) AS keys, (SELECT count(*) FROM tokens) AS tokens',
+        );
+        return { keys: row?.['keys'] as number, tokens: row?.['tokens'] as number };
+      }),
+    probe: () =>
+      writer.touch(async (session) => {
+        await session.run(TOUCH);
+      }),
+  };
+}
+
+async function update(
+  session: WriteSession,
+  change: KeyUpdate,
+  kekId: string | undefined,
+): Promise<AuditReceipt | undefined> {
+  if (!isWrappedWith(change.versions, kekId) || !(await updateKey(session, change))) return undefined;
+  return session.append(change.audit);
+}
+
+async function appendOnce(session: WriteSession, record: AuditDraft): Promise<boolean> {
+  if (await hasRecord(session, record)) return false;
+  session.append(record);
+  return true;
+}
+
+/** Inside a snapshot. */
+async function findWithAllVersions(session: Session, name: string) {
+  const record = await findKey(session, name);
+  const versions = record === undefined ? undefined : await allVersions(session, [record.id]);
+  return {
+    record,
+    versions: versions?.get(record?.id ?? '') ?? [],
+    lastChange: await lastChange(session, name),
+  };
+}
+
+/** Inside a snapshot. */
+async function namedKeys(
+  session: Session,
+  { items, ...page }: FilteredPage<KeyRecord, string>,
+): Promise<FilteredPage<NamedKey, string>> {
+  const versions = await currentVersions(
+    session,
+    items.map(({ id }) => id),
+  );
+  const changes = await lastChanges(
+    session,
+    items.map(({ name }) => name),
+  );
+  return { items: items.map((record) => storedKey(record, versions, changes)), ...page };
+}
+
+/**
+ * Appends the records whose conditions hold. Tokens and keys do not change by what is appended, so they are looked at all at once; what is
+ * asked of the KEKs may, so that is asked in turn.
+ */
+async function appendAll(
+  session: WriteSession,
+  tasks: Tasks,
+  records: readonly AuditDraft[],
+  conditions: readonly (AuditCondition | undefined)[],
+): Promise<(AuditReceipt | LeftOut)[]> {
+  const jtis = conditions.flatMap((condition) => condition?.jti ?? []);
+  const live = await liveAmong(session, [...new Set(jtis)]);
+  const keyed = conditions.flatMap(({ key } = {}, at) => (key === undefined ? [] : [{ at, key }]));
+  const places = await placesAsRead(
+    session,
+    keyed.map(({ key }) => key),
+  );
+  const changed = new Set(keyed.flatMap(({ at }, place) => (places.has(place) ? [] : [at])));
+  const results: (AuditReceipt | LeftOut)[] = [];
+  for (const [at, record] of records.entries()) {
+    const condition = conditions[at] ?? {};
+    const reason =
+      condition.jti !== undefined && !live.has(condition.jti)
+        ? 'token_revoked'
+        : changed.has(at)
+          ? 'key_changed'
+          : await kekReason(session, tasks, condition);
+    results.push(reason ?? session.append(record));
+  }
+  return results;
+}
+
+async function kekReason(
+  session: WriteSession,
+  tasks: Tasks,
+  { kekRecord, unusedKek, kekOfAll }: AuditCondition,
+): Promise<LeftOut | undefined> {
+  if (kekRecord !== undefined && kekRecord !== (await latestKekRecord(session))) return 'keks_changed';
+  if (unusedKek !== undefined && (await isKekInUse(session, unusedKek))) return 'kek_in_use';
+  if (kekOfAll !== undefined && !(await tasks.isHeldByAll(session, kekOfAll))) return 'kek_not_held';
+  return undefined;
+}

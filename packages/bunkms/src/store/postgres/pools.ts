@@ -1,0 +1,167 @@
+import { readFileSync } from 'node:fs';
+import { ConfigError, readSecretFile } from '@bundoc/shared/config';
+import { AppError } from '@bundoc/shared/errors';
+import pg, { type PoolClient } from 'pg';
+import { NotPrimary, storageError } from './failure.ts';
+import { type Session, sessionOf } from './session.ts';
+import type { PostgresSettings } from './settings.ts';
+
+/** The schema that all tables are in. */
+export const SCHEMA = 'bunkms';
+
+/** Calls that may wait at once; beyond it `overloaded`. */
+const PENDING_MAX = 1_024;
+/** How much longer than the server this side waits for a statement, milliseconds: the server's own word is better than none. */
+const ANSWER_SLACK_MS = 500;
+const IDLE_MS = 60_000;
+
+const BEGIN_SNAPSHOT = 'BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY';
+
+/** The connections of one process, all of them to the primary: those for reading, and one for writes, which take turns anyway. */
+export class Pools {
+  readonly #reads: pg.Pool;
+  readonly #writes: pg.Pool;
+  #pending = 0;
+  #closing: Promise<void> | undefined;
+
+  constructor(settings: PostgresSettings) {
+    this.#reads = newPool(settings, settings.poolMax - 1);
+    this.#writes = newPool(settings, 1);
+  }
+
+  /** Runs statements that each may see another state. @throws AppError `storage_unavailable`, `overloaded`. */
+  read<T>(look: (session: Session) => Promise<T>): Promise<T> {
+    return this.#use(this.#reads, (client) => look(sessionOf(client)));
+  }
+
+  /** Runs statements that all see the same state, whoever writes meanwhile. */
+  snapshot<T>(look: (session: Session) => Promise<T>): Promise<T> {
+    return this.#use(this.#reads, async (client) => {
+      await client.query(BEGIN_SNAPSHOT);
+      const seen = await look(sessionOf(client));
+      await client.query('COMMIT');
+      return seen;
+    });
+  }
+
+  /** A connection for something that takes more than one call. The taker releases it, with an error if it is of no use any more. */
+  async borrow(): Promise<PoolClient> {
+    if (this.#closing !== undefined) throw closed();
+    return await this.#reads.connect().catch((error: unknown) => {
+      throw storageError(error);
+    });
+  }
+
+  /** The connection for writes. As {@link borrow}, with the errors of the database as they are. */
+  connectToWrite(): Promise<PoolClient> {
+    return this.#writes.connect();
+  }
+
+  /** Lets go of all connections once nobody uses them. Idempotent. */
+  close(): Promise<void> {
+    this.#closing ??= Promise.all([this.#reads.end(), this.#writes.end()]).then(() => undefined);
+    return this.#closing;
+  }
+
+  async #use<T>(pool: pg.Pool, action: (client: PoolClient) => Promise<T>): Promise<T> {
+    if (this.#closing !== undefined) throw closed();
+    if (this.#pending >= PENDING_MAX) throw new AppError('overloaded');
+    this.#pending++;
+    try {
+      return await use(pool, action);
+    } catch (error) {
+      throw storageError(error);
+    } finally {
+      this.#pending--;
+    }
+  }
+}
+
+export function closed(): AppError {
+  return new AppError('storage_unavailable', { cause: new Error('the storage is closed') });
+}
+
+async function use<T>(pool: pg.Pool, action: (client: PoolClient) => Promise<T>): Promise<T> {
+  const client = await pool.connect();
+  let failure: unknown;
+  try {
+    return await action(client);
+  } catch (error) {
+    failure = error;
+    throw error;
+  } finally {
+    // A connection on which something failed may be in the midst of a transaction, or of an answer.
+    client.release(failure !== undefined);
+  }
+}
+
+function newPool(settings: PostgresSettings, max: number): pg.Pool {
+  const password = passwordOf(settings);
+  const pool = new pg.Pool({
+    host: settings.host,
+    port: settings.port,
+    database: settings.database,
+    user: settings.user,
+    ...(password === undefined ? {} : { password }),
+    ssl: settings.tls && { rejectUnauthorized: true, ...caOf(settings) },
+    enableChannelBinding: true,
+    application_name: 'bunkms',
+    keepAlive: true,
+    max,
+    idleTimeoutMillis: IDLE_MS,
+    connectionTimeoutMillis: settings.connectTimeoutMs,
+    query_timeout: settings.statementTimeoutMs + ANSWER_SLACK_MS,
+    types: { getTypeParser },
+    onConnect: (client) => prepare(client, settings),
+  });
+  // An idle connection that breaks is made anew by whoever needs one.
+  pool.on('error', () => undefined);
+  return pool;
+}
+
+function passwordOf({ password, passwordFile }: PostgresSettings): string | (() => string) | undefined {
+  return passwordFile === undefined
+    ? password
+    : () => readSecretFile('BUNKMS_POSTGRES_PASSWORD_FILE', passwordFile);
+}
+
+/** @throws ConfigError */
+function caOf({ caFile }: PostgresSettings): { ca?: string } {
+  if (caFile === undefined) return {};
+  try {
+    return { ca: readFileSync(caFile, 'utf8') };
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException;
+    throw new ConfigError([`BUNKMS_POSTGRES_CA_FILE: the file cannot be read (${code})`]);
+  }
+}
+
+/** Of a new connection: what it shall hold to. @throws NotPrimary for a server that may be behind. */
+async function prepare(client: pg.ClientBase, settings: PostgresSettings): Promise<void> {
+  // One that breaks between two statements has nobody who waits for it; the next statement fails.
+  client.on('error', () => undefined);
+  const { rows } = await client.query<{ standby: boolean }>(
+    `SELECT pg_is_in_recovery() AS standby,
+       set_config('search_path', $1, false), set_config('statement_timeout', $2, false),
+       set_config('lock_timeout', $3, false), set_config('idle_in_transaction_session_timeout', $4, false),
+       set_config('synchronous_commit',
+         CASE current_setting('synchronous_commit') WHEN 'remote_apply' THEN 'remote_apply' ELSE 'on' END, false)`,
+    [
+      SCHEMA,
+      String(settings.statementTimeoutMs),
+      String(settings.lockTimeoutMs),
+      String(settings.idleInTransactionTimeoutMs),
+    ],
+  );
+  if (rows[0]?.standby !== false) throw new NotPrimary();
+}
+
+const INT8 = 20;
+const BYTEA = 17;
+
+/** Numbers as numbers, since none here is larger than 2^53, and bytes in memory of their own. */
+function getTypeParser(oid: number, format?: 'text' | 'binary') {
+  if (oid === INT8) return Number;
+  const parse = pg.types.getTypeParser(oid, format as 'text') as (value: string) => unknown;
+  return oid === BYTEA ? (value: string) => Uint8Array.from(parse(value) as Buffer) : parse;
+}

@@ -1,0 +1,41 @@
+import { isTimeout, storageError } from './failure.ts';
+import type { Pools } from './pools.ts';
+import type { Session } from './session.ts';
+
+/** How long one VACUUM may take, milliseconds. */
+const VACUUM_MS = 60_000;
+
+/** Notes that bytes of a key went out of the table. Inside the write that does it. */
+export async function noteRemoval(session: Session): Promise<void> {
+  await session.run('UPDATE scrubs SET wanted = wanted + 1, xid = pg_current_xact_id()');
+}
+
+/**
+ * Lets go of the rows that earlier changes left behind, if there are any. PostgreSQL neither overwrites them nor the log that it wrote: what that
+ * means for a destroyed key stands in `docs/operations/scaling-bunkms.md`.
+ *
+ * @returns false when a transaction that sees them is still open, or another node is at it.
+ */
+export async function scrub(pools: Pools): Promise<boolean> {
+  const client = await pools.borrow();
+  try {
+    const { rows } = await client.query<{ wanted: number; blocked: boolean }>(
+      `SELECT wanted, EXISTS (SELECT FROM pg_stat_activity
+           WHERE pid <> pg_backend_pid() AND backend_xmin IS NOT NULL AND age(backend_xmin) >= age(xid::xid)) AS blocked
+         FROM scrubs WHERE wanted > done`,
+    );
+    const [due] = rows;
+    if (due === undefined) return true;
+    if (due.blocked) return false;
+    await client.query(`SET statement_timeout = ${VACUUM_MS}`);
+    await client.query({ text: 'VACUUM key_versions', query_timeout: VACUUM_MS } as { text: string });
+    await client.query('UPDATE scrubs SET done = greatest(done, $1)', [due.wanted]);
+    return true;
+  } catch (error) {
+    if (isTimeout(error)) return false;
+    throw storageError(error);
+  } finally {
+    // It has another timeout now, or failed.
+    client.release(true);
+  }
+}

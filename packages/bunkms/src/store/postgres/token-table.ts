@@ -1,0 +1,125 @@
+import type { TokenInfo } from '@bundoc/shared/contract/tokens';
+import type { Page, PageQuery } from '../port.ts';
+import { pageOf } from './page.ts';
+import type { Row, Session } from './session.ts';
+
+/** Inside a write. */
+export async function insertToken(session: Session, token: TokenInfo): Promise<void> {
+  await session.run(
+    `INSERT INTO tokens (jti, family, sub, typ, aud, scope, keys, projects, issued_at, expires_at, revoked_at)
+       VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)`,
+    token.jti,
+    token.family,
+    token.sub,
+    token.typ,
+    token.aud,
+    JSON.stringify(token.scope),
+    JSON.stringify(token.keys),
+    JSON.stringify(token.projects),
+    token.issued_at,
+    token.expires_at,
+    token.revoked_at ?? null,
+  );
+}
+
+export async function findToken(session: Session, jti: string): Promise<TokenInfo | undefined> {
+  const row = await session.row('SELECT * FROM tokens WHERE jti = $1', jti);
+  return row && tokenOf(row);
+}
+
+export async function liveFamily(session: Session, jti: string): Promise<string | undefined> {
+  const row = await session.row('SELECT family FROM tokens WHERE jti = $1 AND revoked_at IS NULL', jti);
+  return row?.['family'] as string | undefined;
+}
+
+/** Those of the tokens that are known and not revoked. */
+export async function liveAmong(
+  session: Session,
+  jtis: readonly string[],
+): Promise<{ has(jti: string): boolean }> {
+  if (jtis.length === 0) return new Set<string>();
+  const rows = await session.rows(
+    'SELECT jti FROM tokens WHERE jti = ANY($1::text[]) AND revoked_at IS NULL',
+    jtis,
+  );
+  return new Set(rows.map((row) => row['jti'] as string));
+}
+
+export async function listTokens(session: Session, page: PageQuery<string>): Promise<Page<TokenInfo>> {
+  const rows = await session.rows(
+    `SELECT * FROM tokens
+      WHERE number > CASE WHEN $1::text IS NULL THEN 0 ELSE (SELECT number FROM tokens WHERE jti = $1) END
+      ORDER BY number LIMIT $2`,
+    page.after ?? null,
+    page.limit + 1,
+  );
+  return pageOf(rows, page.limit, tokenOf);
+}
+
+/** Tokens behind that number, in the order of their issue, each with its own. */
+export async function tokensAfter(
+  session: Session,
+  after: number,
+  limit: number,
+): Promise<{ number: number; token: TokenInfo }[]> {
+  const rows = await session.rows(
+    'SELECT * FROM tokens WHERE number > $1 ORDER BY number LIMIT $2',
+    after,
+    limit,
+  );
+  return rows.map((row) => ({ number: row['number'] as number, token: tokenOf(row) }));
+}
+
+/** Inside a write. */
+export async function revokeFamily(session: Session, family: string, revokedAt: string): Promise<void> {
+  await session.run(
+    'UPDATE tokens SET revoked_at = $1 WHERE family = $2 AND revoked_at IS NULL',
+    revokedAt,
+    family,
+  );
+}
+
+export async function listRevoked(
+  session: Session,
+  time: string,
+  page: PageQuery<string>,
+): Promise<Page<TokenInfo>> {
+  const rows = await session.rows(
+    `SELECT * FROM tokens WHERE revoked_at IS NOT NULL AND expires_at >= $1
+        AND number > CASE WHEN $2::text IS NULL THEN 0 ELSE (SELECT number FROM tokens WHERE jti = $2) END
+      ORDER BY number LIMIT $3`,
+    time,
+    page.after ?? null,
+    page.limit + 1,
+  );
+  return pageOf(rows, page.limit, tokenOf);
+}
+
+/** Inside a write. */
+export function pruneTokens(session: Session, time: string, limit: number): Promise<number> {
+  return session.run(
+    `DELETE FROM tokens WHERE number IN (
+       SELECT number FROM tokens AS old WHERE expires_at < $1
+         AND NOT EXISTS (SELECT 1 FROM tokens WHERE family = old.family AND expires_at >= $1)
+         LIMIT $2)`,
+    time,
+    limit,
+  );
+}
+
+function tokenOf(row: Row): TokenInfo {
+  const list = (column: string) => JSON.parse(row[column] as string) as string[];
+  return {
+    jti: row['jti'] as string,
+    family: row['family'] as string,
+    sub: row['sub'] as string,
+    typ: row['typ'] as TokenInfo['typ'],
+    aud: row['aud'] as TokenInfo['aud'],
+    scope: list('scope'),
+    keys: list('keys'),
+    projects: list('projects'),
+    issued_at: row['issued_at'] as string,
+    expires_at: row['expires_at'] as string,
+    ...(row['revoked_at'] === null ? {} : { revoked_at: row['revoked_at'] as string }),
+  };
+}

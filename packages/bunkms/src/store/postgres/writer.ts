@@ -1,0 +1,293 @@
+import { type KeyObject, randomUUID } from 'node:crypto';
+import { setTimeout as pause } from 'node:timers/promises';
+import { AppError } from '@bundoc/shared/errors';
+import type { PoolClient } from 'pg';
+import type { ChainHead } from '../../audit/chain.ts';
+import { headOf } from './audit-table.ts';
+import { isConnectionFailure, storageError } from './failure.ts';
+import { closed, type Pools } from './pools.ts';
+import { type Row, sessionOf } from './session.ts';
+import { BufferedWriteSession, type WriteSession } from './write-session.ts';
+
+/** Writes that may wait; beyond it `overloaded`. */
+const WAITING_MAX = 1_024;
+/** Writes of one transaction. */
+const BATCH_MAX = 64;
+/** How long is waited before a try with another connection, at first and at most, milliseconds; doubled each time. */
+const PAUSE_FIRST_MS = 50;
+const PAUSE_MAX_MS = 400;
+
+/** Key of the advisory lock whose holder alone appends to the chain ("bunkms" and 2, in hex). */
+const CHAIN_LOCK = BigInt('0x62756e6b6d7302');
+/** Each statement of it sees what was committed before it began, so the head is that of the moment at which the lock was got. */
+export const BEGIN_WRITE = `BEGIN ISOLATION LEVEL READ COMMITTED;
+  SELECT pg_advisory_xact_lock(${CHAIN_LOCK}); SELECT seq, hash FROM audit ORDER BY seq DESC LIMIT 1`;
+
+interface Job {
+  readonly action: (session: WriteSession) => Promise<unknown>;
+  readonly resolve: (value: unknown) => void;
+  readonly reject: (error: unknown) => void;
+  readonly expiresAtMs: number;
+  readonly timer: NodeJS.Timeout;
+  /** True once whoever asked has an answer. */
+  isSettled: boolean;
+}
+
+/** What an action came to: its value, or the refusal that it threw. */
+type Result = { readonly value: unknown } | { readonly refusal: AppError };
+
+/**
+ * What became of a transaction. `failed`: the database refused it; `broken`: there was no connection, or it was cut: nothing of it is there in both
+ * cases. `undurable`: it is there, and may yet be lost. `unknown`: the connection broke while it was being committed.
+ */
+type Outcome =
+  | { readonly kind: 'committed'; readonly results: readonly Result[] }
+  | { readonly kind: 'failed' | 'broken' | 'undurable'; readonly error: unknown }
+  | {
+      readonly kind: 'unknown';
+      readonly error: unknown;
+      readonly results: readonly Result[];
+      readonly first: ChainHead;
+      readonly writeId: string;
+    };
+
+/**
+ * The writes of one node, with group commit: while one transaction is under way the writes that come wait, and go together in the next one. Each
+ * transaction holds the lock of the chain, so all nodes' writes are one after another, and what a write reads stays true until it commits.
+ *
+ * Nothing is answered before it is durable, and nothing that may or may not have happened is answered at all: what became of a transaction whose
+ * end was not heard is looked up by the id that stands beside its records. If it did not happen, it is tried again while its time lasts.
+ */
+export class Writer {
+  readonly #pools: Pick<Pools, 'connectToWrite'>;
+  readonly #deadlineMs: number;
+  readonly #waiting: Job[] = [];
+  #chainKey: KeyObject | undefined;
+  #running: Promise<void> | undefined;
+  #isClosed = false;
+
+  constructor(pools: Pick<Pools, 'connectToWrite'>, deadlineMs: number) {
+    this.#pools = pools;
+    this.#deadlineMs = deadlineMs;
+  }
+
+  unlock(chainKey: KeyObject): void {
+    this.#chainKey = chainKey;
+  }
+
+  /**
+   * Runs an action as a part of a transaction. It may be run again, when an earlier try came to nothing, and must not write before it throws.
+   *
+   * @throws what the action throws, when that is an AppError; `storage_unavailable`, `disk_full`: then it may have happened; `overloaded`.
+   * `storage_unavailable` before {@link unlock}, too.
+   */
+  write<T>(action: (session: WriteSession) => Promise<T>): Promise<T> {
+    if (this.#chainKey === undefined) return Promise.reject(locked());
+    return this.touch(action);
+  }
+
+  /** {@link write} for what needs no record. */
+  touch<T>(action: (session: WriteSession) => Promise<T>): Promise<T> {
+    if (this.#isClosed) return Promise.reject(closed());
+    if (this.#waiting.length >= WAITING_MAX) return Promise.reject(new AppError('overloaded'));
+    return new Promise<T>((resolve, reject) => {
+      const job: Job = {
+        action,
+        resolve: resolve as (value: unknown) => void,
+        reject,
+        expiresAtMs: performance.now() + this.#deadlineMs,
+        timer: setTimeout(() => refuse([job], late(this.#deadlineMs)), this.#deadlineMs),
+        isSettled: false,
+      };
+      this.#waiting.push(job);
+      this.#running ??= this.#run();
+    });
+  }
+
+  /** Finishes what was asked before, and takes nothing more. */
+  async close(): Promise<void> {
+    this.#isClosed = true;
+    await this.#running;
+  }
+
+  async #run(): Promise<void> {
+    while (this.#waiting.length > 0) await this.#writeAll(this.#waiting.splice(0, BATCH_MAX));
+    this.#running = undefined;
+  }
+
+  async #writeAll(batch: readonly Job[]): Promise<void> {
+    for (let pauseMs = PAUSE_FIRST_MS; ; pauseMs = Math.min(PAUSE_MAX_MS, 2 * pauseMs)) {
+      // Nobody waits for the others any more: doing them now would only surprise.
+      const jobs = batch.filter(({ isSettled }) => !isSettled);
+      if (jobs.length === 0) return;
+      const outcome = await this.#resolved(await this.#attempt(jobs), jobs);
+      if (outcome.kind === 'committed') return answer(jobs, outcome.results);
+      if (outcome.kind === 'undurable') return refuse(jobs, outcome.error);
+      if (outcome.kind === 'failed') {
+        // One of them is at fault; the others shall not suffer for it.
+        if (jobs.length > 1) for (const job of jobs) await this.#writeAll([job]);
+        else refuse(jobs, outcome.error);
+        return;
+      }
+      if (isOver(jobs, pauseMs)) return refuse(jobs, outcome.error);
+      await pause(pauseMs);
+    }
+  }
+
+  async #attempt(jobs: readonly Job[]): Promise<Outcome> {
+    let client: PoolClient;
+    try {
+      client = await this.#pools.connectToWrite();
+    } catch (error) {
+      return { kind: 'broken', error };
+    }
+    const outcome = await attempt(client, jobs, this.#chainKey);
+    client.release(outcome.kind === 'broken' || outcome.kind === 'unknown');
+    return outcome;
+  }
+
+  /** Looks up, as long as somebody waits for it, what became of a transaction whose end was not heard. */
+  async #resolved(outcome: Outcome, jobs: readonly Job[]): Promise<Exclude<Outcome, { kind: 'unknown' }>> {
+    if (outcome.kind !== 'unknown') return outcome;
+    const { error, results, first, writeId } = outcome;
+    for (let pauseMs = PAUSE_FIRST_MS; ; pauseMs = Math.min(PAUSE_MAX_MS, 2 * pauseMs)) {
+      const happened = await this.#isThere(first, writeId).catch(() => undefined);
+      if (happened === true) return { kind: 'committed', results };
+      if (happened === false) return { kind: 'broken', error };
+      if (isOver(jobs, pauseMs)) return { kind: 'undurable', error };
+      await pause(pauseMs);
+    }
+  }
+
+  /**
+   * Whether the transaction with that id has written that record, durably. It takes the lock, since one that is not over yet still has it; and
+   * writes, since a server that came back after a crash shows what its standby may lack, and a later commit waits for all before it.
+   */
+  async #isThere({ seq, hash }: ChainHead, writeId: string): Promise<boolean> {
+    const client = await this.#pools.connectToWrite();
+    let isSound = false;
+    try {
+      await client.query(BEGIN_WRITE);
+      const session = sessionOf(client);
+      const row = await session.row('SELECT hash, write_id FROM audit WHERE seq = $1', seq);
+      await session.run(TOUCH);
+      await commit(client);
+      isSound = true;
+      return row?.['write_id'] === writeId && row['hash'] === hash;
+    } finally {
+      client.release(!isSound);
+    }
+  }
+}
+
+/** A change that matters to nobody. */
+export const TOUCH = 'UPDATE probe SET count = count + 1';
+
+/** The server has committed, and says that it did not wait for a standby as it was told to. */
+class NotReplicated extends Error {
+  override readonly name = 'NotReplicated';
+}
+
+async function attempt(
+  client: PoolClient,
+  jobs: readonly Job[],
+  chainKey: KeyObject | undefined,
+): Promise<Outcome> {
+  const writeId = randomUUID();
+  let session: BufferedWriteSession;
+  try {
+    const [, , heads] = (await client.query<Row>(BEGIN_WRITE)) as unknown as { rows: Row[] }[];
+    session = new BufferedWriteSession(sessionOf(client), chainKey, headOf(heads?.rows[0]), writeId);
+  } catch (error) {
+    // Others held the lock for too long, or the connection is of no use: nobody here is at fault.
+    return { kind: 'broken', error };
+  }
+  const results: Result[] = [];
+  try {
+    for (const { action } of jobs) results.push(await resultOf(action, session));
+    await session.flush();
+  } catch (error) {
+    const isCleared = await client.query('ROLLBACK').then(
+      () => true,
+      () => false,
+    );
+    return { kind: isCleared && !isConnectionFailure(error) ? 'failed' : 'broken', error };
+  }
+  try {
+    await commit(client);
+    return { kind: 'committed', results };
+  } catch (error) {
+    if (error instanceof NotReplicated) return { kind: 'undurable', error };
+    const { first } = session;
+    // Without a record it was nothing that may not be done again.
+    return first === undefined
+      ? { kind: 'broken', error }
+      : { kind: 'unknown', error, results, first, writeId };
+  }
+}
+
+async function resultOf(action: Job['action'], session: WriteSession): Promise<Result> {
+  try {
+    return { value: await action(session) };
+  } catch (error) {
+    if (error instanceof AppError) return { refusal: error };
+    throw error;
+  }
+}
+
+/** @throws NotReplicated when somebody ended the server's wait for its standby: then the commit may be lost with the server. */
+export async function commit(client: PoolClient): Promise<void> {
+  let warning: string | undefined;
+  const onNotice = ({
+    severity,
+    message,
+  }: {
+    severity?: string | undefined;
+    message?: string | undefined;
+  }) => {
+    if (severity === 'WARNING') warning = message ?? '';
+  };
+  client.on('notice', onNotice);
+  try {
+    await client.query('COMMIT');
+  } finally {
+    client.off('notice', onNotice);
+  }
+  if (warning !== undefined) throw new NotReplicated(warning);
+}
+
+function isOver(jobs: readonly Job[], pauseMs: number): boolean {
+  const untilMs = performance.now() + pauseMs;
+  return jobs.every(({ isSettled, expiresAtMs }) => isSettled || expiresAtMs <= untilMs);
+}
+
+function answer(jobs: readonly Job[], results: readonly Result[]): void {
+  for (const [index, job] of jobs.entries()) {
+    const result = results[index];
+    settle(job, () => {
+      if (result !== undefined && 'value' in result) job.resolve(result.value);
+      else job.reject(result?.refusal);
+    });
+  }
+}
+
+function refuse(jobs: readonly Job[], error: unknown): void {
+  for (const job of jobs) settle(job, () => job.reject(storageError(error)));
+}
+
+function settle(job: Job, how: () => void): void {
+  if (job.isSettled) return;
+  job.isSettled = true;
+  clearTimeout(job.timer);
+  how();
+}
+
+function locked(): AppError {
+  return new AppError('storage_unavailable', { cause: new Error('the audit chain is locked') });
+}
+
+function late(deadlineMs: number): AppError {
+  return new AppError('storage_unavailable', {
+    cause: new Error(`PostgreSQL did not take a write within ${deadlineMs} ms`),
+  });
+}

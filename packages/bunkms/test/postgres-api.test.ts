@@ -1,0 +1,33 @@
+import { describeWithPostgres } from '@bundoc/shared/testing/postgres-tests';
+import { afterAll, beforeAll, describe } from 'vitest';
+import { PostgresDatabases } from './support/postgres.ts';
+import { useStorage } from './support/storage.ts';
+
+/** The tests of the service, as they are, with the other store under it. What looks into SQLite's files is left out. */
+describeWithPostgres('BunKMS on PostgreSQL:', () => {
+  let databases: PostgresDatabases;
+  beforeAll(async () => {
+    databases = await PostgresDatabases.start();
+    useStorage(databases);
+  });
+  afterAll(async () => {
+    useStorage(undefined);
+    await databases[Symbol.asyncDispose]();
+  });
+
+  for (const [name, load] of Object.entries({
+    'concurrency control': () => import('./concurrency-control.test.ts'),
+    events: () => import('./events.test.ts'),
+    export: () => import('./export.test.ts'),
+    keks: () => import('./kek.test.ts'),
+    leases: () => import('./leases.test.ts'),
+    lifecycle: () => import('./lifecycle.test.ts'),
+    linearizability: () => import('./linearizability.test.ts'),
+    rotation: () => import('./rotation.test.ts'),
+    sweep: () => import('./sweep.test.ts'),
+    tokens: () => import('./tokens.test.ts'),
+  }))
+    describe(name, async () => {
+      await load();
+    });
+});

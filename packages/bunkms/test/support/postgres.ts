@@ -1,0 +1,89 @@
+import { PostgresServer, type PostgresServerOptions } from '@bundoc/shared/testing/postgres-server';
+import pg from 'pg';
+import type { StorageConfig } from '../../src/store/open-store.ts';
+import { type PostgresSettings, placeOfUrl } from '../../src/store/postgres/settings.ts';
+import type { TestStorage } from './storage.ts';
+
+/** Settings for a database of a test. */
+export function settingsOf(url: string, more: Partial<PostgresSettings> = {}): PostgresSettings {
+  const place = placeOfUrl(url);
+  if (place === undefined) throw new Error(`no URL of a database: ${url}`);
+  return {
+    ...place,
+    poolMax: 4,
+    connectTimeoutMs: 2_000,
+    statementTimeoutMs: 2_000,
+    lockTimeoutMs: 2_000,
+    idleInTransactionTimeoutMs: 2_000,
+    deadlineMs: 4_000,
+    ...more,
+  };
+}
+
+const EMPTY = `SET search_path = bunkms; DELETE FROM key_versions; DELETE FROM keys; DELETE FROM tokens; DELETE FROM audit;
+  DELETE FROM keks; DELETE FROM installation; DELETE FROM claims; DELETE FROM presences; UPDATE scrubs SET wanted = 0, done = 0, xid = NULL`;
+
+/** Databases of one server, a data folder each; emptied and given again, since to make one takes long. */
+export class PostgresDatabases implements TestStorage, AsyncDisposable {
+  readonly server: PostgresServer;
+  readonly #urls = new Map<string, string>();
+  readonly #free: string[] = [];
+  #made = 0;
+
+  private constructor(server: PostgresServer) {
+    this.server = server;
+  }
+
+  static async start(options?: PostgresServerOptions): Promise<PostgresDatabases> {
+    return new PostgresDatabases(await PostgresServer.start(options));
+  }
+
+  async url(dataDir: string): Promise<string> {
+    const known = this.#urls.get(dataDir);
+    if (known !== undefined) return known;
+    const url = this.#free.pop() ?? (await this.server.createDatabase(`kms_${this.#made++}`)).url;
+    this.#urls.set(dataDir, url);
+    return url;
+  }
+
+  async of(dataDir: string): Promise<StorageConfig> {
+    return { kind: 'postgres', settings: settingsOf(await this.url(dataDir)) };
+  }
+
+  /** Looks at the rows that there are: what became of those that were is the server's business. */
+  async holds(dataDir: string, bytes: Buffer): Promise<boolean> {
+    const { rows } = await this.#run(
+      dataDir,
+      'SELECT EXISTS (SELECT FROM bunkms.key_versions WHERE position($1 IN wrapped) > 0) AS found',
+      [bytes],
+    );
+    return rows[0]?.found;
+  }
+
+  /** Changes what is in a store, as somebody who has the database may. */
+  async edit(dataDir: string, sql: string): Promise<void> {
+    await this.#run(dataDir, `SET search_path = bunkms; ${sql}`);
+  }
+
+  async forget(dataDir: string): Promise<void> {
+    const url = this.#urls.get(dataDir);
+    if (url === undefined) return;
+    await this.#run(dataDir, EMPTY);
+    this.#urls.delete(dataDir);
+    this.#free.push(url);
+  }
+
+  async #run(dataDir: string, sql: string, values?: unknown[]) {
+    const client = new pg.Client({ connectionString: await this.url(dataDir) });
+    await client.connect();
+    try {
+      return await client.query(sql, values);
+    } finally {
+      await client.end();
+    }
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.server[Symbol.asyncDispose]();
+  }
+}

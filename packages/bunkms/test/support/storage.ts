@@ -1,0 +1,44 @@
+import { readdirSync, readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { TestRunner } from 'vitest';
+import { openStore, type StorageConfig } from '../../src/store/open-store.ts';
+import type { KmsStore } from '../../src/store/port.ts';
+
+/** Where services of tests keep their stores, by their data folders. */
+export interface TestStorage {
+  of(dataDir: string): Promise<StorageConfig>;
+  /** Whether bytes are anywhere that a key of that store may be in. */
+  holds(dataDir: string, bytes: Buffer): Promise<boolean>;
+  /** The folder is gone, and its store of no use. */
+  forget(dataDir: string): Promise<void>;
+}
+
+const sqlite: TestStorage = {
+  of: () => Promise.resolve({ kind: 'sqlite' }),
+  holds: async (dataDir, bytes) =>
+    readdirSync(dataDir).some((file) => readFileSync(join(dataDir, file)).includes(bytes)),
+  forget: () => Promise.resolve(),
+};
+
+let storage = sqlite;
+
+/** Of the tests of this file that run now. */
+export function testStorage(): TestStorage {
+  return storage;
+}
+
+/** Lets the tests that are run from now on have another one; SQLite when undefined. */
+export function useStorage(other: TestStorage | undefined): void {
+  storage = other ?? sqlite;
+}
+
+/** Opens the store of a data folder, as a process of its own would. */
+export async function openTestStore(dataDir: string): Promise<KmsStore> {
+  const location = { storage: await storage.of(dataDir), dataDir };
+  return openStore(location, { onCrash: () => undefined, warn: () => undefined });
+}
+
+/** Ends a test that looks into SQLite's files, or changes what is in them, when the store is another one. */
+export function requireSqlite(): void {
+  if (storage !== sqlite) TestRunner.getCurrentTest()?.context.skip('it looks into the files of SQLite');
+}

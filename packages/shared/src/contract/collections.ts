@@ -1,0 +1,56 @@
+import { z } from 'zod';
+import { collectionNameSchema } from './documents.ts';
+import { fieldPathSchema } from './query.ts';
+
+/** Bytes of a definition's JSON at most. */
+export const DEFINITION_BYTES_MAX = 65_536;
+/** Indexes of one collection, and fields of one index. */
+export const INDEXES_MAX = 0;
+export const INDEX_FIELDS_MAX = 4;
+const TEN_YEARS_S = 315_360_000;
+
+export const indexDefinitionSchema = z.strictObject({
+  /** Its fields joined by `+` when absent. */
+  name: z
+    .string()
+    .regex(/^[A-Za-z0-9_.+-]{1,128}$/, 'must be 1 to 128 of A-Z a-z 0-9 _ . + -')
+    .optional(),
+  fields: z.array(fieldPathSchema).min(1).max(INDEX_FIELDS_MAX),
+  /** No two documents have the same values in these fields, unless one lacks a field. */
+  unique: z.boolean().default(false),
+});
+
+export const ttlSchema = z.strictObject({
+  /** A time in UTC, as `2026-01-31T12:00:00Z`; a document where it is none never expires. */
+  field: fieldPathSchema,
+  /** Seconds after that time. */
+  seconds: z.int().min(0).max(TEN_YEARS_S).default(0),
+});
+export type Ttl = z.infer<typeof ttlSchema>;
+
+/** The body of `PUT …/collections/{c}`. */
+export const collectionDefinitionSchema = z.strictObject({
+  indexes: z.array(indexDefinitionSchema).max(INDEXES_MAX).default([]),
+  /** JSON Schema, draft 2020-12; what of it is accepted is in docs/collections.md. */
+  schema: z.record(z.string(), z.unknown()).optional(),
+  ttl: ttlSchema.optional(),
+});
+
+export const collectionSchema = collectionDefinitionSchema.extend({
+  name: collectionNameSchema,
+  documents: z.int(),
+  /** Sealed bytes. */
+  bytes: z.int(),
+});
+
+/** What a look at some of the documents that are there has found: a write of `failing` of them would be refused now. */
+const existingDocumentsSchema = z.object({ checked: z.int(), failing: z.int(), complete: z.boolean() });
+export const definedCollectionSchema = collectionSchema.extend({ existing: existingDocumentsSchema });
+
+export const collectionListSchema = z.object({
+  collections: z.array(
+    z.object({ name: collectionNameSchema, documents: z.int(), bytes: z.int(), defined: z.boolean() }),
+  ),
+});
+
+export type CollectionDefinition = z.infer<typeof collectionDefinitionSchema>;

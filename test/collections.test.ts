@@ -1,0 +1,178 @@
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { call, Installation } from './support/installation.ts';
+
+let installation: Installation;
+let admin: string;
+let writer: string;
+beforeAll(async () => {
+  installation = await Installation.start();
+  admin = await installation.client(['*'], ['docs:read', 'docs:write', 'docs:admin']);
+  writer = await installation.client();
+});
+afterAll(() => installation[Symbol.asyncDispose]());
+
+const collection = (project: string, name = 'notes') => `/v1/projects/${project}/collections/${name}`;
+const define = (project: string, body: string, headers: Record<string, string> = {}, token = admin) =>
+  call(installation.url, collection(project), { method: 'PUT', token, body, headers });
+const get = (path: string, headers: Record<string, string> = {}) =>
+  call(installation.url, path, { token: writer, headers });
+const put = (project: string, id: string, body: string) =>
+  call(installation.url, `${collection(project)}/documents/${id}`, { method: 'PUT', token: writer, body });
+
+const SCHEMA = '{"schema":{"type":"object","required":["v"],"properties":{"v":{"type":"number"}}}}';
+
+describe('PUT …/collections/{c}', () => {
+  it('defines a collection, also of a project that does not exist yet, with an ETag that changes are bound to', async () => {
+    const first = await define('defined', SCHEMA, { 'if-none-match': '*' });
+    expect([first.status, first.json()]).toEqual([
+      201,
+      {
+        name: 'notes',
+        documents: 0,
+        bytes: 0,
+        indexes: [],
+        schema: expect.anything(),
+        existing: { checked: 0, failing: 0, complete: true },
+      },
+    ]);
+    expect((await define('defined', SCHEMA, { 'if-none-match': '*' })).status).toBe(412);
+    const etag = String(first.headers['etag']);
+    const read = await get(collection('defined'));
+    expect([read.status, read.headers['etag']]).toEqual([200, etag]);
+    expect((await get(collection('defined'), { 'if-none-match': etag })).status).toBe(304);
+    const second = await define('defined', '{"ttl":{"field":"until"}}', { 'if-match': etag });
+    expect([second.status, second.json()['ttl']]).toEqual([200, { field: 'until', seconds: 0 }]);
+    expect((await define('defined', SCHEMA, { 'if-match': etag })).status).toBe(412);
+  });
+
+  it('holds after a restart', async () => {
+    await define('restarted', SCHEMA);
+    const before = await get(collection('restarted'));
+    await installation.stopBundoc();
+    await installation.startBundoc();
+    const after = await get(collection('restarted'));
+    expect([after.text, after.headers['etag']]).toEqual([before.text, before.headers['etag']]);
+    expect((await put('restarted', 'a', '{}')).status).toBe(422);
+  });
+
+  it('tells how many of the documents that are there would be refused, and leaves them', async () => {
+    await put('late', 'a', '{"v":1}');
+    await put('late', 'b', '{"v":"x"}');
+    await put('late', 'c', '{}');
+    expect((await define('late', SCHEMA)).json()['existing']).toEqual({
+      checked: 3,
+      failing: 2,
+      complete: true,
+    });
+    expect((await get(`${collection('late')}/documents/b`)).status).toBe(200);
+  });
+
+  it.each([
+    ['{"schema":{"properties":{"a":{"pattern":"^(a+)+$"}}}}', 'body.schema'],
+    ['{"schema":{"$ref":"https://example.org/x"}}', 'body.schema'],
+    ['{"schema":{"typ":"object"}}', 'body.schema'],
+    ['{"schema":5}', 'body.schema'],
+    ['{"ttl":{"field":"a..b"}}', 'body.ttl.field'],
+    ['{"ttl":{"field":"a","seconds":-1}}', 'body.ttl.seconds'],
+    ['{"ttl":"a"}', 'body.ttl'],
+    ['{"validate":true}', 'body'],
+  ])('refuses %s, and changes nothing', async (body, place) => {
+    const before = await get(collection('late'));
+    const answer = await define('late', body);
+    expect([answer.status, answer.json()['code']]).toEqual([400, 'invalid_request']);
+    expect((answer.json()['errors'] as { path: string }[])[0]?.path).toBe(place);
+    expect((await get(collection('late'))).text).toBe(before.text);
+  });
+
+  it('makes no project for a definition that is refused', async () => {
+    await define('unmade', '{"schema":5}');
+    await define('unmade', SCHEMA, { 'if-match': '*' });
+    await define('unmade', '{"schema":{"typ":1}}');
+    expect((await get(collection('unmade'))).json()['code']).toBe('project_not_found');
+  });
+
+  it('wants docs:admin, for DELETE as well', async () => {
+    expect((await define('late', SCHEMA, {}, writer)).status).toBe(403);
+    const removing = await call(installation.url, collection('late'), { method: 'DELETE', token: writer });
+    expect(removing.status).toBe(403);
+  });
+});
+
+describe('GET …/collections', () => {
+  it('lists collections that hold a document or are defined', async () => {
+    await put('listed', 'a', '{"v":1}');
+    await call(installation.url, collection('listed', 'empty'), { method: 'PUT', token: admin, body: '{}' });
+    const answer = await get('/v1/projects/listed/collections');
+    expect(answer.json()).toEqual({
+      collections: [
+        { name: 'empty', documents: 0, bytes: 0, defined: true },
+        { name: 'notes', documents: 1, bytes: expect.any(Number), defined: false },
+      ],
+    });
+    expect((await get('/v1/projects/never/collections')).json()['code']).toBe('project_not_found');
+    expect((await get(collection('listed', 'none'))).json()['code']).toBe('collection_not_found');
+  });
+});
+
+describe('DELETE …/collections/{c}', () => {
+  it('removes the definition and leaves the documents', async () => {
+    await define('undefined', SCHEMA);
+    await put('undefined', 'a', '{"v":1}');
+    const remove = () => call(installation.url, collection('undefined'), { method: 'DELETE', token: admin });
+    expect((await remove()).status).toBe(204);
+    expect((await put('undefined', 'b', '{"v":"x"}')).status).toBe(201);
+    expect((await get(`${collection('undefined')}/documents/a`)).status).toBe(200);
+    expect([(await remove()).status, (await remove()).json()['code']]).toEqual([404, 'collection_not_found']);
+  });
+});
+
+describe('a schema', () => {
+  it('refuses by POST, PUT and PATCH what does not meet it, with JSON pointers, and nothing is written', async () => {
+    await define('schema', SCHEMA);
+    await put('schema', 'a', '{"v":1}');
+    const documents = `${collection('schema')}/documents`;
+    const patched = await call(installation.url, `${documents}/a`, {
+      method: 'PATCH',
+      token: writer,
+      body: '{"v":"x"}',
+      headers: { 'content-type': 'application/merge-patch+json' },
+    });
+    const posted = await call(installation.url, documents, {
+      method: 'POST',
+      token: writer,
+      body: '{"v":null}',
+    });
+    for (const answer of [await put('schema', 'a', '{"v":"needle"}'), patched, posted]) {
+      expect([answer.status, answer.json()['code']]).toEqual([422, 'schema_violation']);
+      expect(answer.json()['errors']).toEqual([{ path: '/v', message: 'must be number' }]);
+      expect(answer.text).not.toContain('needle');
+    }
+    expect((await get(`${documents}/a`)).json()['v']).toBe(1);
+    expect((await get(documents)).json()['documents']).toHaveLength(1);
+  });
+});
+
+describe('a time to live', () => {
+  it('hides a document from every read, and lets its id be used again', async () => {
+    await define('ttl', '{"ttl":{"field":"until"}}');
+    await put('ttl', 'old', '{"until":"2020-01-01T00:00:00Z"}');
+    await put('ttl', 'new', '{"until":"2999-01-01T00:00:00Z"}');
+    const documents = `${collection('ttl')}/documents`;
+    expect((await get(`${documents}/old`)).status).toBe(404);
+    const listed = (await get(documents)).json()['documents'] as { _id: string }[];
+    expect(listed.map(({ _id }) => _id)).toEqual(['new']);
+    const count = await call(installation.url, `${collection('ttl')}/count`, {
+      method: 'POST',
+      token: writer,
+      body: '{}',
+    });
+    expect(count.text).toBe('{"count":1}');
+    const again = await call(installation.url, `${documents}/old`, {
+      method: 'PUT',
+      token: writer,
+      body: '{}',
+      headers: { 'if-none-match': '*' },
+    });
+    expect(again.status).toBe(201);
+  });
+});
