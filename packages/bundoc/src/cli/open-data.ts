@@ -32,6 +32,8 @@ export async function withData<T>(
   action: (data: OpenData) => Promise<T>,
 ): Promise<T> {
   const config = readConfig(environment);
+  if (config.storage.kind !== 'files')
+    throw new CannotRun('BUNDOC_STORAGE is no data folder: this command works on files');
   const projectsDir = join(resolve(config.dataDir), 'projects');
   if (!existsSync(projectsDir)) throw new CannotRun(`there is no data folder at ${resolve(config.dataDir)}`);
   using _lock = lock(resolve(config.dataDir));

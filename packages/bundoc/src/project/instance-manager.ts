@@ -10,15 +10,15 @@ import { type DefinedStore, openDefinedStore } from '../storage/collections/defi
 import type { CollectionStore } from '../storage/collections/port.ts';
 import type { Position, ProjectStore } from '../storage/port.ts';
 import type { KeyCache } from './key-cache.ts';
-import type { OpenedFolder, ProjectFolders } from './project-folder.ts';
+import type { OpenedProject, Projects } from './projects.ts';
 
 export interface InstanceManagerOptions {
-  readonly folders: ProjectFolders;
+  readonly projects: Projects;
   readonly keys: KeyCache;
   readonly clock: Clock;
   readonly logger: Logger;
-  /** Makes the store of a project whose folder and key were found in order. */
-  readonly openStore: (project: string, directory: string, cipher: ProjectCipher) => Promise<ProjectStore>;
+  /** Makes the store of a project that was found in order, and whose key was. */
+  readonly openStore: (project: string, cipher: ProjectCipher) => Promise<ProjectStore>;
   /** Projects that are open at most. */
   readonly hotMax?: number;
   /** How long a project stays open unused, milliseconds. */
@@ -55,7 +55,7 @@ class ProjectInstance {
   /** Ends the waits for a change when the instance is retired. */
   readonly waits = new Set<() => void>();
 
-  constructor(project: string, opened: OpenedFolder, store: DefinedStore, now: Instant) {
+  constructor(project: string, opened: OpenedProject, store: DefinedStore, now: Instant) {
     this.project = project;
     this.store = store;
     this.cursors = cursorsOf(project, opened.cipher);
@@ -251,7 +251,7 @@ export class InstanceManager implements AsyncDisposable {
     const { project } = instance;
     void this.#openings
       .run(project, async () => {
-        instance.file = await this.#options.folders.keepWrappings(project, instance.file, [key, ...others]);
+        instance.file = await this.#options.projects.keepWrappings(project, instance.file, [key, ...others]);
       })
       .catch((error: unknown) => {
         this.#options.logger.warn(
@@ -263,12 +263,12 @@ export class InstanceManager implements AsyncDisposable {
 
   async #open(project: string, mode: 'existing' | 'create'): Promise<ProjectInstance | undefined> {
     await this.#closing.get(project)?.promise;
-    const { folders, clock, openStore, logger } = this.#options;
+    const { projects, clock, openStore, logger } = this.#options;
     await this.#takeRoom();
     try {
-      const opened = mode === 'create' ? await folders.openOrCreate(project) : await folders.open(project);
+      const opened = mode === 'create' ? await projects.openOrCreate(project) : await projects.open(project);
       if (opened === undefined) return undefined;
-      const store = await openDefinedStore(await openStore(project, opened.directory, opened.cipher), clock);
+      const store = await openDefinedStore(await openStore(project, opened.cipher), clock);
       const instance = new ProjectInstance(project, opened, store, instant(clock));
       if (this.#closed) throw new AppError('overloaded', { detail: 'the server is stopping' });
       this.#hot.set(project, instance);

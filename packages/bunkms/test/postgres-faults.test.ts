@@ -1,0 +1,239 @@
+import { randomUUID } from 'node:crypto';
+import { PostgresServer } from '@bundoc/shared/testing/postgres-server';
+import { describeWithPostgres } from '@bundoc/shared/testing/postgres-tests';
+import pg from 'pg';
+import { afterAll, afterEach, beforeAll, beforeEach, expect, test, vi } from 'vitest';
+import { verifyChain } from '../src/audit/chain.ts';
+import {
+  chainKey,
+  draft,
+  installation,
+  KEK,
+  key,
+  made,
+  OTHER_KEK,
+  rotated,
+  token,
+} from '../src/store/conformance-data.ts';
+import type { KmsStore } from '../src/store/port.ts';
+import type { PostgresSettings } from '../src/store/postgres/settings.ts';
+import { openPostgresStore } from '../src/store/postgres.ts';
+import { CutConnection } from './support/cut-connection.ts';
+import { PostgresDatabases, settingsOf } from './support/postgres.ts';
+
+const UNAVAILABLE = { code: 'storage_unavailable' };
+
+describeWithPostgres('a store in PostgreSQL, when something fails,', () => {
+  let databases: PostgresDatabases;
+  let place: string;
+  let url: string;
+  let cut: CutConnection;
+  let store: KmsStore;
+  const open = (more: Partial<PostgresSettings> = {}, warn: (message: string) => void = () => undefined) =>
+    openPostgresStore({ settings: settingsOf(url, more), warn });
+  const records = async () => (await store.listAudit({ limit: 1_000 })).items;
+
+  beforeAll(async () => {
+    databases = await PostgresDatabases.start();
+  });
+  afterAll(() => databases[Symbol.asyncDispose]());
+  beforeEach(async () => {
+    place = randomUUID();
+    url = await databases.url(place);
+    cut = await CutConnection.open(databases.server.port);
+    store = await open({ port: cut.port });
+    await store.initialise(installation(1), chainKey, made());
+  });
+  afterEach(async () => {
+    await store.close();
+    await cut[Symbol.asyncDispose]();
+    await databases.forget(place);
+  });
+
+  test.each(['before', 'after'] as const)(
+    'finds out what became of a write whose connection broke %s its commit, and has it happen once',
+    async (how) => {
+      cut.cutNext(how);
+      const first = key('a-dek');
+      expect(await store.insertKey(first)).toBeUndefined();
+      cut.cutNext(how);
+      const second = rotated(first);
+      const receipt = await store.updateKey(second);
+      expect(receipt).toEqual(await store.auditHead());
+      cut.cutNext(how);
+      const released = await store.appendAudit(
+        [draft('key.export', { key: 'a-dek' })],
+        [{ key: second.record }],
+      );
+      expect(released).toEqual([await store.auditHead()]);
+      expect(cut.cuts).toBe(3);
+      expect((await records()).map(({ action }) => action)).toEqual([
+        'vault.initialised',
+        'key.create',
+        'key.rotate',
+        'key.export',
+      ]);
+      expect(await verifyChain(chainKey, await records())).toMatchObject({ intact: true });
+    },
+  );
+
+  test('commits what waits together, and answers each for itself', async () => {
+    const [held, ...others] = Array.from({ length: 40 }, (_, number) => key(`k${number}`));
+    if (held === undefined) throw new Error('there is one');
+    const results = await Promise.allSettled([
+      store.insertKey(held),
+      ...others.map((one) => store.insertKey(one)),
+      ...others.map(({ record }) => store.insertKey(key(record.name))),
+    ]);
+    const codes = results.map((one) => (one.status === 'rejected' ? one.reason.code : one.value));
+    expect(codes.slice(0, 40)).toEqual(Array.from({ length: 40 }, () => undefined));
+    expect(codes.slice(40)).toEqual(Array.from({ length: 39 }, () => 'KEY_EXISTS'));
+    expect(await records()).toHaveLength(41);
+    const transactions = new Set(
+      (await admin('SELECT write_id FROM bunkms.audit')).rows.map((row) => row.write_id),
+    );
+    expect(transactions.size).toBeLessThan(10);
+  });
+
+  test('answers within its deadline when the database hangs, also when it hangs at a commit', async () => {
+    await store.close();
+    store = await open({ port: cut.port, deadlineMs: 400, statementTimeoutMs: 300 });
+    await store.unlock(chainKey);
+    cut.cutNext('hang');
+    await expect(store.insertKey(key('a-dek'))).rejects.toMatchObject(UNAVAILABLE);
+    cut.hang();
+    for (const call of [store.auditHead(), store.liveFamily('x'), store.probe(), store.findKey('a', 'all')])
+      await expect(call).rejects.toMatchObject(UNAVAILABLE);
+  });
+
+  test('lets other nodes go on when one stops in the midst of a write', async () => {
+    const stopped = new pg.Client({ connectionString: url });
+    stopped.on('error', () => undefined);
+    await stopped.connect();
+    await stopped.query("SET idle_in_transaction_session_timeout = '300ms'");
+    await stopped.query(`BEGIN; SELECT pg_advisory_xact_lock(${BigInt('0x62756e6b6d7302')})`);
+    expect(await store.appendAudit([draft('a')])).toMatchObject([{ seq: 2 }]);
+    await stopped.end();
+  });
+
+  test('fails when others keep the lock of the chain for longer than it waits, and has written nothing then', async () => {
+    const other = new pg.Client({ connectionString: url });
+    await other.connect();
+    await other.query(`BEGIN; SELECT pg_advisory_xact_lock(${BigInt('0x62756e6b6d7302')})`);
+    await using hurried = await open({ lockTimeoutMs: 200, deadlineMs: 600 });
+    await hurried.unlock(chainKey);
+    await expect(hurried.appendAudit([draft('a')])).rejects.toMatchObject(UNAVAILABLE);
+    await other.end();
+    expect(await hurried.appendAudit([draft('b')])).toMatchObject([{ seq: 2 }]);
+  });
+
+  test('refuses a schema of a newer release', async () => {
+    await databases.edit(place, `INSERT INTO migrations (number, name) VALUES (9999, 'later')`);
+    await expect(open()).rejects.toMatchObject({
+      ...UNAVAILABLE,
+      cause: { message: expect.stringContaining('schema 9999') as string },
+    });
+    await databases.edit(place, 'DELETE FROM migrations WHERE number = 9999');
+    await (await open()).close();
+  });
+
+  test('warns of a server that may lose what it acknowledged', async () => {
+    const warnings: string[] = [];
+    await (await open({}, (message) => warnings.push(message))).close();
+    expect(warnings).toEqual([
+      expect.stringContaining('fsync off') as string,
+      expect.stringContaining('before a standby has the write') as string,
+    ]);
+  });
+
+  test('knows which services are up, and who has a task, by the clock of the database', async () => {
+    const other = await open();
+    await other.unlock(chainKey);
+    const at = (hours: number, seconds = 0) =>
+      new Date(Date.now() + hours * 3_600_000 + seconds * 1_000).toISOString();
+    // One clock is two hours behind, the other one two hours ahead.
+    await store.announce({ service: 'one', kekIds: [KEK], now: at(-2), until: at(-2, 15) });
+    const ofAll = { kekOfAll: { kekId: OTHER_KEK, now: at(2) } };
+    await other.claim({ task: 't', holder: 'two', now: at(2), until: at(2, 15) });
+    expect(await other.appendAudit([draft('kek.rotate')], [ofAll])).toEqual(['kek_not_held']);
+    expect(await store.claim({ task: 't', holder: 'one', now: at(-2), until: at(-2, 15) })).toBe(false);
+    await other.close();
+  });
+
+  test('lets nobody release a key that another node has changed, nor with a token that it has revoked', async () => {
+    await using other = await open();
+    await other.unlock(chainKey);
+    const [first, bearer] = [key('a-dek'), token()];
+    await store.insertKey(first);
+    await store.insertToken(bearer, draft('token.issue'));
+    const release = (node: KmsStore) =>
+      node.appendAudit([draft('key.export', { key: 'a-dek' })], [{ key: first.record, jti: bearer.jti }]);
+    expect(await release(other)).toMatchObject([{ seq: 4 }]);
+    await store.revokeFamily(bearer.family, '2026-03-01T00:00:00.000Z', draft('token.revoke'));
+    expect(await release(other)).toEqual(['token_revoked']);
+    await store.updateKey(rotated(first));
+    expect(await other.appendAudit([draft('key.export', { key: 'a-dek' })], [{ key: first.record }])).toEqual(
+      ['key_changed'],
+    );
+  });
+
+  async function admin(sql: string): Promise<pg.QueryResult> {
+    const client = new pg.Client({ connectionString: url });
+    await client.connect();
+    try {
+      return await client.query(sql);
+    } finally {
+      await client.end();
+    }
+  }
+});
+
+describeWithPostgres('a store in PostgreSQL with a standby', () => {
+  let primary: PostgresServer;
+  let standby: PostgresServer;
+  let url: string;
+  beforeAll(async () => {
+    primary = await PostgresServer.start();
+    ({ url } = await primary.createDatabase('kms'));
+    standby = await primary.startStandby('standby');
+  });
+  afterAll(async () => {
+    await standby[Symbol.asyncDispose]();
+    await primary[Symbol.asyncDispose]();
+  });
+
+  test('is opened at the primary alone', async () => {
+    const warnings: string[] = [];
+    const settings = settingsOf(url);
+    await (await openPostgresStore({ settings, warn: (message) => warnings.push(message) })).close();
+    expect(warnings).toEqual([expect.stringContaining('fsync off') as string]);
+    await expect(
+      openPostgresStore({ settings: { ...settings, port: standby.port }, warn: () => undefined }),
+    ).rejects.toMatchObject({ ...UNAVAILABLE, cause: { name: 'NotPrimary' } });
+  });
+
+  test('answers no write whose wait for the standby somebody ended, and goes on behind it', async () => {
+    await using store = await openPostgresStore({ settings: settingsOf(url), warn: () => undefined });
+    await store.initialise(installation(1), chainKey, made());
+    await primary.sql(`ALTER SYSTEM SET synchronous_standby_names = 'nobody'`);
+    await primary.sql('SELECT pg_reload_conf()');
+    const waiting = store.appendAudit([draft('key.export')]);
+    const outcome = expect(waiting).rejects.toMatchObject({
+      ...UNAVAILABLE,
+      cause: { name: 'NotReplicated' },
+    });
+    await vi.waitFor(
+      async () => {
+        const ended = await primary.sql(
+          `SELECT count(pg_cancel_backend(pid)) FROM pg_stat_activity WHERE wait_event = 'SyncRep'`,
+        );
+        expect(ended).toBe('1');
+      },
+      { timeout: 3_000, interval: 20 },
+    );
+    await outcome;
+    await primary.sql(`ALTER SYSTEM SET synchronous_standby_names = 'standby'`);
+    await primary.sql('SELECT pg_reload_conf()');
+    expect(await store.appendAudit([draft('next')])).toMatchObject([{ seq: 3 }]);
+  });
+});

@@ -1,0 +1,186 @@
+import { rmSync } from 'node:fs';
+import { describeWithPostgres } from '@bundoc/shared/testing/postgres-tests';
+import { afterAll, afterEach, beforeAll, beforeEach, expect, test } from 'vitest';
+import { CutConnection } from './support/cut-connection.ts';
+import { openEvents } from './support/events.ts';
+import { completed, kekIdOfText, rotateKeks, statusOf } from './support/keks.ts';
+import { type KmsOptions, newDataDir, newKek, startKms, type TestKms } from './support/kms.ts';
+import { KeyCalls } from './support/lifecycle.ts';
+import { PostgresDatabases, settingsOf } from './support/postgres.ts';
+import { useStorage } from './support/storage.ts';
+
+/** Two nodes in one process, each with connections, caches and timers of its own. */
+describeWithPostgres('two nodes of BunKMS on one database', () => {
+  let databases: PostgresDatabases;
+  let dataDir: string;
+  const kek = newKek();
+  const node = (options: KmsOptions = {}) => startKms({ dataDir, kek, ...options });
+  let one: TestKms;
+  let other: TestKms;
+  let keysOfOne: KeyCalls;
+  let keysOfOther: KeyCalls;
+
+  beforeAll(async () => {
+    databases = await PostgresDatabases.start();
+    useStorage(databases);
+  });
+  afterAll(async () => {
+    useStorage(undefined);
+    await databases[Symbol.asyncDispose]();
+  });
+  beforeEach(async () => {
+    dataDir = newDataDir();
+    one = await node();
+    other = await node();
+    keysOfOne = await KeyCalls.of(one);
+    keysOfOther = await KeyCalls.of(other);
+  });
+  afterEach(async () => {
+    await one[Symbol.asyncDispose]();
+    await other[Symbol.asyncDispose]();
+    await databases.forget(dataDir);
+    rmSync(dataDir, { recursive: true });
+  });
+
+  test('both refuse a token as soon as one of them has revoked it, for everything that it was used for', async () => {
+    const { token, jti } = await one.issue({
+      scope: ['kms:export_key', 'kms:encrypt', 'kms:admin'],
+      keys: ['*'],
+    });
+    await keysOfOne.create('a-dek');
+    const body = { plaintext_b64: '' };
+    const uses = () => [
+      other.internal('/v1/export/a-dek', { token }),
+      other.api('/v1/encrypt/a-dek', { token, body }),
+      other.api('/v1/tokens', { token }),
+    ];
+    for (const use of uses()) expect((await use).status).toBe(200);
+    expect(
+      (await one.api(`/v1/tokens/${jti}`, { method: 'DELETE', token: await one.fullToken() })).status,
+    ).toBe(204);
+    for (const use of uses()) expect((await use).status).toBe(401);
+    const actions = (await other.records()).map(({ action, outcome, jti: by }) => [action, outcome, by]);
+    const revoked = actions.findIndex(([action]) => action === 'token.revoke');
+    expect(actions.slice(revoked).filter(([, outcome, by]) => outcome === 'allowed' && by === jti)).toEqual(
+      [],
+    );
+  });
+
+  test.each(['disable', 'schedule', 'shred'] as const)(
+    'neither uses a key that the other one was asked to %s',
+    async (how) => {
+      const [ciphertext] = await keysOfOne.make('a-dek', 'enabled');
+      const uses = () => [
+        keysOfOther.export('a-dek'),
+        keysOfOther.export('a-dek', 1),
+        keysOfOther.crypto('encrypt', 'a-dek', { plaintext_b64: '' }),
+        keysOfOther.crypto('decrypt', 'a-dek', { ciphertext_b64: ciphertext }),
+      ];
+      for (const use of uses()) expect((await use).status).toBe(200);
+      if (how === 'disable') await keysOfOne.post('a-dek', 'disable');
+      else if (how === 'schedule') await keysOfOne.delete('a-dek');
+      else await keysOfOne.shred('a-dek');
+      for (const use of uses()) expect((await use).status).toBe(how === 'shred' ? 410 : 409);
+    },
+  );
+
+  test('each tells its subscribers of what the other one did, within a second', async () => {
+    const { token } = await other.issue({ scope: ['kms:export_key'], keys: ['*'] });
+    using stream = await openEvents(other.running.internalUrl, token);
+    await expect.poll(() => stream.seen.at(-1)?.type, { timeout: 5_000 }).toBe('heartbeat');
+    await keysOfOne.create('a-dek');
+    await keysOfOne.post('a-dek', 'rotate');
+    const isTold = () => stream.seen.some(({ type }) => type === 'key.rotate');
+    await expect.poll(isTold, { timeout: 1_000, interval: 20 }).toBe(true);
+  });
+
+  test('make one key of many creates with the same idempotency key, and answer all of them alike', async () => {
+    const headers = { 'idempotency-key': 'once' };
+    const { token } = await one.issue({ scope: ['kms:create_key'], keys: ['*'] });
+    const answers = await Promise.all(
+      Array.from({ length: 20 }, (_, number) =>
+        (number % 2 === 0 ? one : other).api('/v1/keys', {
+          ...{ token, headers },
+          body: { name: 'a-dek', type: 'aes-256' },
+        }),
+      ),
+    );
+    expect(new Set(answers.map(({ status }) => status))).toEqual(new Set([201]));
+    expect(new Set(answers.map((answer) => answer.json().id)).size).toBe(1);
+    expect((await one.records()).filter(({ action }) => action === 'key.create')).toHaveLength(1);
+  });
+
+  test('write one chain without a gap, whatever both do at once', async () => {
+    const work = async (keys: KeyCalls, number: number) => {
+      const name = `k${number % 7}-dek`;
+      await keys.create(name);
+      await keys.export(name);
+      await keys.post(name, 'rotate');
+      await keys.export(name, 1);
+      if (number % 5 === 0) await keys.shred(name);
+    };
+    await Promise.all(
+      Array.from({ length: 40 }, (_, number) => work(number % 2 === 0 ? keysOfOne : keysOfOther, number)),
+    );
+    expect(await one.verify()).toMatchObject({ intact: true });
+    expect((await other.records()).map(({ seq }) => seq)).toEqual(
+      Array.from({ length: (await other.store.auditHead()).seq }, (_, index) => index + 1),
+    );
+  });
+
+  test('rotate to no KEK that one of them lacks, and do once that is mended', async () => {
+    const further = newKek();
+    await one[Symbol.asyncDispose]();
+    one = await node({ kek: `${kek}\n${further}` });
+    keysOfOne = await KeyCalls.of(one);
+    await keysOfOther.create('a-dek');
+    const answer = await one.api('/v1/kek/rotate', { token: await one.fullToken(), body: {} });
+    expect(answer.json()).toMatchObject({ status: 409, code: 'kek_unusable' });
+    await other[Symbol.asyncDispose]();
+    other = await node({ kek: `${further}\n${kek}` });
+    expect((await rotateKeks(one)).current).toBe(kekIdOfText(further));
+    expect((await completed(other)).keks).toMatchObject([
+      { state: 'previous', versions: 0 },
+      { state: 'current', versions: 1 },
+    ]);
+    keysOfOther = await KeyCalls.of(other);
+    expect((await keysOfOther.export('a-dek')).status).toBe(200);
+    expect((await statusOf(other)).current).toBe(kekIdOfText(further));
+  });
+});
+
+describeWithPostgres('a node whose database hangs', () => {
+  test('is alive and not ready, answers 503 with Retry-After, and works again by itself', async () => {
+    await using databases = await PostgresDatabases.start();
+    const dataDir = newDataDir();
+    const url = await databases.url(dataDir);
+    await using cut = await CutConnection.open(databases.server.port);
+    const settings = settingsOf(url, {
+      ...{ port: cut.port, deadlineMs: 500, statementTimeoutMs: 400, connectTimeoutMs: 400 },
+    });
+    useStorage({ ...unused, of: async () => ({ kind: 'postgres', settings }) });
+    try {
+      await using kms = await startKms({ dataDir });
+      const keys = await KeyCalls.of(kms);
+      await keys.create('a-dek');
+      expect((await kms.api('/ready')).status).toBe(200);
+      cut.hang();
+      expect((await kms.api('/health')).status).toBe(200);
+      for (const answer of [keys.export('a-dek'), keys.create('b-dek')]) {
+        const { status, headers } = await answer;
+        expect([status, headers['retry-after']]).toEqual([503, expect.any(String)]);
+      }
+      await expect.poll(async () => (await kms.api('/ready')).status, { timeout: 5_000 }).toBe(503);
+      cut.resume();
+      await expect.poll(async () => (await kms.api('/ready')).status, { timeout: 10_000 }).toBe(200);
+      expect((await keys.export('a-dek')).status).toBe(200);
+      expect((await keys.read('b-dek')).status).toBe(404);
+      expect(await kms.verify()).toMatchObject({ intact: true });
+    } finally {
+      useStorage(undefined);
+      rmSync(dataDir, { recursive: true });
+    }
+  });
+});
+
+const unused = { holds: () => Promise.resolve(false), forget: () => Promise.resolve() };

@@ -1,0 +1,85 @@
+import { once } from 'node:events';
+import { connect, createServer, type Server, type Socket } from 'node:net';
+
+/** The message of the protocol that commits: a simple query. */
+const COMMIT = Buffer.from('COMMIT\0');
+
+/** What becomes of the next commit: it is lost on its way, or its answer is, or everything stands still from then on. */
+export type Cut = 'before' | 'after' | 'hang';
+
+/** Stands between a node and its database, and cuts the connection at a commit. */
+export class CutConnection implements AsyncDisposable {
+  readonly #server: Server;
+  readonly #sockets = new Set<Socket>();
+  #next: Cut | undefined;
+  #cuts = 0;
+  #isHanging = false;
+
+  private constructor(targetPort: number) {
+    this.#server = createServer({ noDelay: true }, (client) => this.#join(client, targetPort));
+  }
+
+  static async open(targetPort: number): Promise<CutConnection> {
+    const opened = new CutConnection(targetPort);
+    opened.#server.listen(0, '127.0.0.1');
+    await once(opened.#server, 'listening');
+    return opened;
+  }
+
+  get port(): number {
+    return (this.#server.address() as { port: number }).port;
+  }
+
+  /** How many commits were cut. */
+  get cuts(): number {
+    return this.#cuts;
+  }
+
+  cutNext(how: Cut): void {
+    this.#next = how;
+  }
+
+  /** Lets nothing through any more, in either direction, and breaks nothing. */
+  hang(): void {
+    this.#isHanging = true;
+  }
+
+  /** Breaks what hangs; new connections work. */
+  resume(): void {
+    this.#isHanging = false;
+    for (const socket of this.#sockets) socket.destroy();
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#server.close();
+    this.resume();
+    if (this.#server.listening) await once(this.#server, 'close');
+  }
+
+  #join(client: Socket, port: number): void {
+    const upstream = connect({ port, host: '127.0.0.1', noDelay: true });
+    let isMute = false;
+    for (const socket of [client, upstream]) {
+      this.#sockets.add(socket);
+      socket.on('error', () => socket.destroy());
+      socket.once('close', () => this.#sockets.delete(socket));
+    }
+    client.once('close', () => upstream.destroy());
+    upstream.once('close', () => client.destroy());
+    client.on('data', (bytes: Buffer) => {
+      if (this.#isHanging || isMute) return;
+      const how = bytes.includes(COMMIT) ? this.#next : undefined;
+      if (how !== undefined) {
+        this.#next = undefined;
+        this.#cuts++;
+        if (how === 'before') return upstream.destroy();
+        isMute = true;
+        if (how === 'after') upstream.once('data', () => upstream.destroy());
+      }
+      upstream.write(bytes);
+    });
+    upstream.on('data', (bytes: Buffer) => {
+      if (!this.#isHanging && !isMute) client.write(bytes);
+    });
+  }
+}
