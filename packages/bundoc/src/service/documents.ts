@@ -4,22 +4,47 @@ import { type DocumentBody, type DocumentRef, readDocumentBody } from '../cipher
 import { KeyedMutex } from '../keyed-mutex.ts';
 import { type PatchKind, readPatch } from '../patch/read-patch.ts';
 import type { InstanceManager } from '../project/instance-manager.ts';
+import type { Fields } from '../projection/fields.ts';
+import { projectText } from '../projection/project-text.ts';
 import type {
   CommitOptions,
-  DocumentPage,
-  ListQuery,
+  Position,
   Precondition,
+  ProjectStore,
   StoredDocument,
   Write,
   WriteResult,
 } from '../storage/port.ts';
+import { shortHash } from '../storage/short-hash.ts';
 import { requireSame, withRevision } from './body-metadata.ts';
 import { documentIdOfBody, newDocumentId } from './document-id.ts';
+import { openPageCursor } from './page-cursor.ts';
 import { answeredBefore, PATCH_TRIES_MAX, patchedWrite } from './patching.ts';
 
 export interface DocumentLimits {
   /** Bytes of a document without its metadata members. Requests are bounded at the edge; this is for what a patch makes. */
   readonly documentBytesMax: number;
+}
+
+export interface ListRequest {
+  readonly collection: string;
+  readonly limit: number;
+  /** Bytes of documents after which the page ends, though one is always in it. */
+  readonly bytesMax: number;
+  /** `next` of the page before. */
+  readonly cursor: string | undefined;
+  /** The members that are wanted; all by default. */
+  readonly fields: Fields | undefined;
+  /** Whether the documents of the collection are counted. */
+  readonly total: boolean;
+}
+
+export interface ListPage {
+  /** Documents as they are sent, in the order of their creation. */
+  readonly texts: readonly Buffer[];
+  readonly unreadable: readonly string[];
+  readonly next: string | undefined;
+  readonly total: number | undefined;
 }
 
 /** What reads and writes of documents do, whatever protocol asks for them. Arguments are validated at the edge. */
@@ -140,11 +165,27 @@ export class Documents {
     });
   }
 
-  /** A page of a collection, in the order of creation. @throws AppError `project_not_found`, and those of the store. */
-  async list(project: string, query: ListQuery): Promise<DocumentPage> {
+  /**
+   * A page of a collection, in the order of creation.
+   *
+   * @throws AppError `invalid_cursor`, `project_not_found`, and those of the store.
+   */
+  async list(project: string, request: ListRequest): Promise<ListPage> {
     using lease = await this.#instances.acquire(project, 'existing');
     if (lease === undefined) throw new AppError('project_not_found');
-    return await lease.store.list(query);
+    const { store, cursors } = lease;
+    const { collection, limit, bytesMax, cursor, fields } = request;
+    const context = ['list', collection, shortHash(...(fields?.canonical ?? []))];
+    const after = cursor === undefined ? 0 : readPosition(openPageCursor(cursors, context, cursor));
+    const page = await store.list({ collection, after, limit, bytesMax });
+    return {
+      texts: page.documents.map((document) =>
+        fields === undefined ? document.text : projectText(document, fields.mask),
+      ),
+      unreadable: page.unreadable,
+      next: page.next === undefined ? undefined : cursors.seal(context, writePosition(page.next)),
+      total: request.total ? await countOf(store, collection) : undefined,
+    };
   }
 
   async #put(
@@ -177,4 +218,20 @@ function metadataOf(results: readonly WriteResult[]): DocumentMetadata {
   const metadata = results[0]?.metadata;
   if (metadata === undefined) throw new Error('a put has no metadata');
   return metadata;
+}
+
+const POSITION_BYTES = 6;
+
+function writePosition(position: Position): Buffer {
+  const bytes = Buffer.alloc(POSITION_BYTES);
+  bytes.writeUIntBE(position, 0, POSITION_BYTES);
+  return bytes;
+}
+
+function readPosition(bytes: Buffer): Position {
+  return bytes.readUIntBE(0, POSITION_BYTES);
+}
+
+async function countOf(store: ProjectStore, collection: string): Promise<number> {
+  return (await store.collections()).find(({ name }) => name === collection)?.documents ?? 0;
 }

@@ -11,6 +11,7 @@ import type { Where } from '../query/where.ts';
 import { fieldsOf } from '../query/where-fields.ts';
 import type { ListedDocument } from '../storage/port.ts';
 import { shortHash } from '../storage/short-hash.ts';
+import { openPageCursor } from './page-cursor.ts';
 
 /** What documents a request is about. */
 export interface Selection {
@@ -60,7 +61,7 @@ export class Queries {
   /**
    * A page of the documents that a condition holds for, in an order.
    *
-   * @throws AppError `query_too_expensive`; `invalid_request` for a cursor of another query; `project_not_found`, and those of the store.
+   * @throws AppError `query_too_expensive`; `invalid_cursor`; `project_not_found`, and those of the store.
    */
   async query(request: QueryRequest): Promise<QueryAnswer> {
     const context = cursorContext(request);
@@ -117,14 +118,7 @@ export class Queries {
   async #openCursor({ project, cursor }: QueryRequest, context: readonly string[]): Promise<Buffer> {
     if (cursor === undefined) return Buffer.alloc(0);
     using lease = await this.#acquire(project);
-    const after = lease.cursors.open(context, cursor);
-    if (after === undefined)
-      throw new AppError('invalid_request', {
-        errors: [
-          { path: 'body.cursor', message: 'must be one that an earlier answer to the same query gave' },
-        ],
-      });
-    return after;
+    return openPageCursor(lease.cursors, context, cursor);
   }
 
   async #sealCursor({ project }: QueryRequest, context: readonly string[], after: string): Promise<string> {

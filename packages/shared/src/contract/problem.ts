@@ -12,6 +12,7 @@ export const PROBLEMS = {
   invalid_json: { status: 400, title: 'The body is not valid JSON' },
   invalid_document: { status: 400, title: 'The document is not acceptable' },
   query_too_expensive: { status: 400, title: 'The query would read too much' },
+  invalid_cursor: { status: 400, title: 'The cursor is not of this list' },
   invalid_patch: { status: 400, title: 'The patch is not acceptable' },
   decryption_failed: { status: 400, title: 'The ciphertext does not open' },
   unauthenticated: { status: 401, title: 'A valid bearer token is required' },
