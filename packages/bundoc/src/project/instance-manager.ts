@@ -31,6 +31,8 @@ export interface InstanceManagerOptions {
 export interface InstanceLease extends Disposable {
   readonly store: CollectionStore;
   readonly cursors: Cursors;
+  /** What the project is: when it was made, and the versions of its key. */
+  readonly file: ProjectFile;
 }
 
 /** How long a caller waits for room among the open projects. */
@@ -126,6 +128,11 @@ export class InstanceManager implements AsyncDisposable {
     if (instance === undefined) return undefined;
     instance.wasUsed = true;
     return instance.store;
+  }
+
+  /** Whether a project is open, and its key in memory. This is no use of them. */
+  stateOf(project: string): { readonly isOpen: boolean; readonly isKeyCached: boolean } {
+    return { isOpen: this.#hot.has(project), isKeyCached: this.#options.keys.has(project) };
   }
 
   /**
@@ -357,6 +364,7 @@ export class InstanceManager implements AsyncDisposable {
     return {
       store: instance.store,
       cursors: instance.cursors,
+      file: instance.file,
       [Symbol.dispose]: () => {
         if (released) return;
         released = true;

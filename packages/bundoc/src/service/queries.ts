@@ -43,9 +43,11 @@ export interface QueryAnswer extends Found {
   readonly next: string | undefined;
 }
 
+type QueryLease = Omit<InstanceLease, 'file'>;
+
 /** What queries need of the InstanceManager. */
 export interface Instances {
-  acquire(project: string, mode: 'existing'): Promise<InstanceLease | undefined>;
+  acquire(project: string, mode: 'existing'): Promise<QueryLease | undefined>;
 }
 
 /** Finds documents by what is in them. Arguments are validated at the edge. */
@@ -108,7 +110,7 @@ export class Queries {
     return new Run({ withStore, collection, budget, unreadable: [], signal }, compileWhere(where));
   }
 
-  async #acquire(project: string): Promise<InstanceLease> {
+  async #acquire(project: string): Promise<QueryLease> {
     const lease = await this.#instances.acquire(project, 'existing');
     if (lease === undefined) throw new AppError('project_not_found');
     return lease;
