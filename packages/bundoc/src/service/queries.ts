@@ -31,6 +31,8 @@ export interface QueryRequest extends Selection {
   /** Bytes of documents after which the answer ends, though one is always in it. */
   readonly bytesMax: number;
   readonly cursor: string | undefined;
+  /** The members that are wanted, in one spelling only: a cursor belongs to them, too. */
+  readonly fields: readonly string[] | undefined;
   /** The condition as it was sent: a cursor belongs to it. */
   readonly whereText: string;
 }
@@ -247,8 +249,8 @@ async function firstSorted(
 }
 
 /** All that decides which documents follow on which: a cursor of one query is no cursor of another. */
-function cursorContext({ collection, whereText, orderBy }: QueryRequest): readonly string[] {
-  return ['query', collection, shortHash(whereText, JSON.stringify(orderBy))];
+function cursorContext({ collection, whereText, orderBy, fields }: QueryRequest): readonly string[] {
+  return ['query', collection, shortHash(whereText, JSON.stringify([orderBy, fields ?? null]))];
 }
 
 function adviceFor(where: Where, orderBy: OrderBy): string {
