@@ -45,9 +45,11 @@ export interface QueryAnswer extends Found {
   readonly next: string | undefined;
 }
 
+type QueryLease = Pick<InstanceLease, 'store' | 'cursors'> & Disposable;
+
 /** What queries need of the InstanceManager. */
 export interface Instances {
-  acquire(project: string, mode: 'existing'): Promise<InstanceLease | undefined>;
+  acquire(project: string, mode: 'existing'): Promise<QueryLease | undefined>;
 }
 
 /** Finds documents by what is in them. Arguments are validated at the edge. */
@@ -117,7 +119,7 @@ export class Queries {
     return new Run({ scan, holds: compileWhere(where), order, plan, wanted });
   }
 
-  async #acquire(project: string): Promise<InstanceLease> {
+  async #acquire(project: string): Promise<QueryLease> {
     const lease = await this.#instances.acquire(project, 'existing');
     if (lease === undefined) throw new AppError('project_not_found');
     return lease;

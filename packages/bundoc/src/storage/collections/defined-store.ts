@@ -17,6 +17,7 @@ import type {
   Position,
   Precondition,
   ProjectStore,
+  ReadSealedChanges,
   StoredDocument,
   Write,
   WriteResult,
@@ -187,6 +188,11 @@ export class DefinedStore implements CollectionStore {
 
   waitForChange(after: Position, signal: AbortSignal): Promise<Position | undefined> {
     return this.#store.waitForChange(after, signal);
+  }
+
+  /** Definitions among the others. */
+  get sealedChanges(): ReadSealedChanges | undefined {
+    return this.#store.sealedChanges?.bind(this.#store);
   }
 
   /**

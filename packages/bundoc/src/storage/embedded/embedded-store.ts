@@ -16,6 +16,8 @@ import type {
   ListQuery,
   Position,
   ProjectStore,
+  SealedChange,
+  SealedPage,
   StoredDocument,
   Write,
   WriteResult,
@@ -268,6 +270,28 @@ export class EmbeddedStore implements ProjectStore {
     return lastSeq > after ? lastSeq : this.#waiters.wait(after, signal);
   }
 
+  async sealedChanges(
+    after: Position,
+    { limit, bytesMax }: { readonly limit: number; readonly bytesMax: number },
+  ): Promise<SealedPage> {
+    const { catalog } = this.#parts;
+    const { lastSeq, purgedSeq: forgotten } = catalog;
+    const states = catalog.changes(after).take(limit).toArray();
+    const changes: SealedChange[] = [];
+    let isComplete = states.length < limit;
+    let position = after;
+    let bytes = 0;
+    for (const state of states) {
+      if (bytes >= bytesMax) return { changes, position, isComplete: false, forgotten };
+      const sealed = state.deletedMs === 0 ? await this.#sealedOf(state) : undefined;
+      if (sealed === undefined && state.deletedMs === 0) isComplete = false;
+      else changes.push({ state: sealed === undefined ? state : { ...state, size: sealed.length }, sealed });
+      bytes += sealed?.length ?? 0;
+      position = state.seq;
+    }
+    return { changes, position: states.length < limit ? lastSeq : position, isComplete, forgotten };
+  }
+
   async collections(): Promise<readonly CollectionSummary[]> {
     return this.#parts.catalog.collections();
   }
@@ -307,6 +331,25 @@ export class EmbeddedStore implements ProjectStore {
     // An overwrite during the read must not be followed by the older bytes in the cache.
     if (this.#parts.catalog.living(ref)?.seq === living.seq) cache.set(project, fileName, sealed);
     return document;
+  }
+
+  /** The bytes of a document that were found to open; undefined when it has changed since. */
+  async #sealedOf(state: DocumentState): Promise<Buffer | undefined> {
+    const { disk, directory, onIntegrityError } = this.#options;
+    for (;;) {
+      const living = this.#parts.catalog.living(state);
+      if (living?.seq !== state.seq) return undefined;
+      const { fileName } = living;
+      const sealed =
+        this.#inMemory(living) ?? (await disk.read(join(directory, 'docs', fileName.slice(0, 2), fileName)));
+      if (sealed !== undefined && this.#open(state, living, sealed) !== undefined) return sealed;
+      const now = this.#parts.catalog.living(state);
+      // It was sealed anew while its file was read.
+      if (now?.seq === living.seq && now.keyVersion !== living.keyVersion) continue;
+      if (now?.seq !== state.seq) return undefined;
+      onIntegrityError(fileName);
+      throw new AppError('integrity_error');
+    }
   }
 
   /** The document, or undefined when the bytes are not this state of it. */
