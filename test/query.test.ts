@@ -96,11 +96,23 @@ describe('POST …/query', () => {
       ['cursors', `{"orderBy":[{"field":"v"}],"cursor":"x"}`],
     ] as const) {
       const answer = await post(`${collection(project)}/query`, body);
-      expect([answer.status, answer.json()['code']]).toEqual([400, 'invalid_request']);
+      expect([answer.status, answer.json()['code']]).toEqual([400, 'invalid_cursor']);
     }
     expect(
       idsOf(await query('cursors', `{"limit":2,"orderBy":[{"field":"v"}],"cursor":"${cursor}"}`)),
     ).toEqual(['b', 'c']);
+  });
+
+  it('gives the chosen members alone, as they are written, and binds the cursor to the choice', async () => {
+    await fill('fields', { a: '{"n": 1.10 ,"x":{"y":1,"z":2}, "pad":"…"}', b: '{"n":2}' });
+    const ask = (fields: string, more = '') =>
+      post(`${collection('fields')}/query`, `{"limit":1,"fields":${fields}${more}}`);
+    const page = await ask('["n","x.y"]');
+    expect(page.text).toMatch(/"_updated":"[^"]+","n": 1\.10 ,"x":\{"y":1\}\}\],"next_cursor"/);
+    const cursor = `,"cursor":"${page.json()['next_cursor']}"`;
+    expect((await ask('["n"]', cursor)).json()['code']).toBe('invalid_cursor');
+    expect((await ask('["x.y","n"]', cursor)).text).toMatch(/"n":2\}\]\}$/);
+    for (const wrong of ['[]', '["a..b"]', '"n"', '["$a"]']) expect((await ask(wrong)).status).toBe(400);
   });
 
   it('says how it was found when it is asked', async () => {

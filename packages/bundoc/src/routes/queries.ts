@@ -15,6 +15,8 @@ import { parseJsonObject } from '@bundoc/shared/json/parse';
 import { describe, jsonBody, type RouteDescription } from '@bundoc/shared/openapi/description';
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
 import type { z } from 'zod';
+import { type Fields, readFields } from '../projection/fields.ts';
+import { projectText } from '../projection/project-text.ts';
 import { faultOfPath } from '../query/path.ts';
 import { readValue, type Value } from '../query/value.ts';
 import { ANY_DOCUMENT, type Where, whereSchema } from '../query/where.ts';
@@ -34,7 +36,7 @@ export function registerQueries(app: FastifyInstance, queries: Queries, auth: Be
     tag: 'queries',
     access: projectAccess('docs:read'),
     params: collectionPathSchema,
-    refusals: [...PROJECT_REFUSALS, 'query_too_expensive'],
+    refusals: [...PROJECT_REFUSALS, 'query_too_expensive', 'invalid_cursor'],
   } as const satisfies Partial<RouteDescription>;
 
   const query = describe({
@@ -53,6 +55,7 @@ export function registerQueries(app: FastifyInstance, queries: Queries, auth: Be
           where: { priority: { $gte: 3 }, tags: 'draft' },
           orderBy: [{ field: 'priority', direction: 'desc' }],
           limit: 20,
+          fields: ['title', 'priority'],
           explain: true,
         },
         status: 200,
@@ -64,17 +67,21 @@ export function registerQueries(app: FastifyInstance, queries: Queries, auth: Be
   });
   app.post(`${COLLECTION_PATH}/query`, { ...options, config: query }, async (request, reply) => {
     const { body, where, whereText } = readRequest(request, queryRequestSchema);
+    const fields = body.fields && readFields(body.fields);
+    if (typeof fields === 'string')
+      throw new AppError('invalid_request', { errors: [{ path: 'body.fields', message: fields }] });
     requirePaths(body.orderBy.map(({ field }, at) => [`orderBy.${at}.field`, field]));
     const answer = await queries.query({
       ...collectionPath(request),
       ...body,
       cursor: body.cursor,
+      fields: fields?.canonical,
       where,
       whereText,
       bytesMax: PAGE_BYTES_MAX,
       signal: gone(reply),
     });
-    return send(reply, queryParts(answer, body.explain));
+    return send(reply, queryParts(answer, fields, body.explain));
   });
 
   const count = describe({
@@ -182,11 +189,11 @@ function gone(reply: FastifyReply): AbortSignal {
   return controller.signal;
 }
 
-function queryParts(answer: QueryAnswer, explain: boolean): (string | Buffer)[] {
+function queryParts(answer: QueryAnswer, fields: Fields | undefined, explain: boolean): (string | Buffer)[] {
   const parts: (string | Buffer)[] = ['{"documents":['];
-  for (const [at, { text }] of answer.documents.entries()) {
+  for (const [at, document] of answer.documents.entries()) {
     if (at > 0) parts.push(',');
-    parts.push(text);
+    parts.push(fields === undefined ? document.text : projectText(document, fields.mask));
   }
   const cursor = answer.next === undefined ? '' : `,"next_cursor":"${answer.next}"`;
   parts.push(`]${cursor}${tail(answer, explain)}}`);

@@ -181,6 +181,7 @@ describe('queries', () => {
                 limit: one.limit,
                 bytesMax: 1_000_000,
                 cursor,
+                fields: undefined,
               });
               found.push(...page.documents.map(({ metadata }) => metadata._id));
               cursor = page.next;

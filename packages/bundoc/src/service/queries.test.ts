@@ -22,6 +22,7 @@ const request = (over: Partial<QueryRequest> = {}): QueryRequest => ({
   limit: 100,
   bytesMax: 1_000_000,
   cursor: undefined,
+  fields: undefined,
   ...over,
 });
 

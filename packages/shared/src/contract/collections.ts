@@ -37,7 +37,9 @@ export const collectionDefinitionSchema = z.strictObject({
 });
 
 /** An index as it is: `none` on an engine without indexes, where its queries are scans. */
-const indexStatusSchema = indexDefinitionSchema.required({ name: true }).extend({
+const indexStatusSchema = indexDefinitionSchema.extend({
+  /** As it was given, or the fields joined by `+`. */
+  name: z.string(),
   state: z.enum(['building', 'ready', 'duplicates', 'none']),
   /** While it is built: documents that are in it, and that there are. */
   indexed: z.int().optional(),

@@ -31,6 +31,8 @@ export const queryRequestSchema = z.strictObject({
   limit: z.int().min(1).max(QUERY_LIMIT_MAX).default(QUERY_LIMIT_DEFAULT),
   /** `next_cursor` of an answer to the same query. */
   cursor: z.string().min(1).max(8_192).optional(),
+  /** Paths of members: the only ones that are given, beside the metadata. */
+  fields: z.array(fieldPathSchema).min(1).max(50).optional(),
   /** Whether the answer says how it was found. */
   explain: z.boolean().default(false),
 });
