@@ -1,5 +1,6 @@
 #!/usr/bin/env node
 import { lineOf } from '@bundoc/shared/error-line';
+import { guardMemory } from '@bundoc/shared/memory-exposure';
 import { Command, CommanderError } from 'commander';
 import { exitCodeOf } from './errors.ts';
 import { repair } from './repair.ts';
@@ -42,6 +43,8 @@ program
   );
 
 try {
+  // Commands open keys, as the service does.
+  guardMemory(environment);
   await program.parseAsync();
 } catch (error) {
   if (error instanceof CommanderError) process.exitCode = error.exitCode === 0 ? 0 : 2;
