@@ -3,6 +3,7 @@ import { lineOf } from '@bundoc/shared/error-line';
 import { guardMemory } from '@bundoc/shared/memory-exposure';
 import { Command, CommanderError } from 'commander';
 import { exitCodeOf } from './errors.ts';
+import { move } from './move.ts';
 import { repair } from './repair.ts';
 import { stats } from './stats.ts';
 import { verify } from './verify.ts';
@@ -10,7 +11,7 @@ import { verify } from './verify.ts';
 const environment = process.env;
 const program = new Command('bundoc')
   .description(
-    'Checks and repairs the data folder while the service is stopped; reads the same BUNDOC_ variables as the service.',
+    'Checks, repairs and moves what is stored: the data folder while the service is stopped, PostgreSQL beside it. Reads the same BUNDOC_ variables as the service.',
   )
   .exitOverride();
 
@@ -41,6 +42,15 @@ program
   .action((project: string, options: { acceptLoss?: true; json?: true }) =>
     repair(environment, project, options),
   );
+
+program
+  .command('move')
+  .description(
+    'moves a project between files and PostgreSQL, sealed as it is; from where BUNDOC_STORAGE says',
+  )
+  .argument('<project>')
+  .requiredOption('--to <storage>', 'postgres://… or files (BUNDOC_DATA_DIR)')
+  .action((project: string, options: { to: string }) => move(environment, project, options));
 
 try {
   // Commands open keys, as the service does.
