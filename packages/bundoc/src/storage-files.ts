@@ -39,6 +39,7 @@ export async function openFileStorage(
   return {
     place: dataDir,
     othersWrite: false,
+    makesBackups: true,
     counts: { backlogBytes: () => backlog.bytes },
     isReady: () => canWrite(disk, dataDir),
     projects: (keys) =>

@@ -3,7 +3,7 @@ import { join, resolve } from 'node:path';
 import type { Environment } from '@bundoc/shared/config';
 import { projectIdSchema } from '@bundoc/shared/contract/documents';
 import { PROJECTS_FOLDER } from '@bundoc/shared/contract/project-file';
-import { type BundocConfig, readConfig } from '../config.ts';
+import { readConfig } from '../config.ts';
 import { readProjectRow } from '../project/project-in-rows.ts';
 import { type ProjectPlace, readProject } from '../project/project-reader.ts';
 import { verifyProject } from '../project/verify-project.ts';
@@ -45,7 +45,7 @@ export async function move(
   if (here.storage.kind === 'files' && there.storage.kind === 'postgres')
     await toDatabase(environment, project, there.storage, dataDir);
   else if (here.storage.kind === 'postgres' && there.storage.kind === 'files')
-    await toFolder(there, project, here.storage);
+    await toFolder({ ...environment, BUNDOC_STORAGE: to }, project, here.storage);
   else throw new CannotRun('a project is moved from files to postgres://… or from there to files');
 }
 
@@ -83,8 +83,8 @@ async function bringIn(place: ProjectPlace, database: Database, onProgress: OnPr
   return verified?.documents ?? 0;
 }
 
-async function toFolder(config: BundocConfig, project: string, from: PostgresConfig): Promise<void> {
-  await withNewProject(config, project, async (target, place) => {
+async function toFolder(environment: Environment, project: string, from: PostgresConfig): Promise<void> {
+  await withNewProject(environment, project, async (target, place) => {
     using progress = createProgress();
     const documents = await withDatabase(from, (database) =>
       database.transaction(`${NO_HURRY};${lockOf(project)}`, async (transaction, [, head]) => {

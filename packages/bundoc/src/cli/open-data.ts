@@ -5,8 +5,9 @@ import type { Environment } from '@bundoc/shared/config';
 import { projectIdSchema } from '@bundoc/shared/contract/documents';
 import { createLogger } from '@bundoc/shared/logger';
 import { WatchedTls } from '@bundoc/shared/tls/watched-tls';
-import { type BundocConfig, readConfig } from '../config.ts';
+import { readConfig } from '../config.ts';
 import { KmsClient } from '../kms/client.ts';
+import type { KeyService } from '../kms/port.ts';
 import { ServiceToken } from '../kms/service-token.ts';
 import { DataFolderInUse, lockDataFolder } from '../project/data-lock.ts';
 import type { ProjectInRows } from '../project/project-in-rows.ts';
@@ -15,6 +16,7 @@ import { makeDirectoryDurably } from '../storage/embedded/disk.ts';
 import { nodeDisk } from '../storage/embedded/node-disk.ts';
 import type { PostgresConfig } from '../storage-config.ts';
 import { CannotRun } from './errors.ts';
+import { idOf } from './names.ts';
 import { projectsInRows, withDatabase } from './open-database.ts';
 
 /** The data folder, held by this process while a command runs. */
@@ -44,7 +46,7 @@ export async function withData<T>(
   const names = named === undefined ? await projectsIn(projectsDir) : [idOf(named)];
   if (named !== undefined && !existsSync(join(projectsDir, idOf(named))))
     throw new CannotRun(`there is no project ${idOf(named)}`);
-  return await withKeys(config, (keys) =>
+  return await withKeys(environment, (keys) =>
     action({
       projects: names.map((project) => ({
         project,
@@ -74,7 +76,7 @@ export async function withRows<T>(
     if (project !== undefined && !all.includes(project))
       throw new CannotRun(`there is no project ${project}`);
     const names = project === undefined ? all : [project];
-    return await withKeys(readConfig(environment), (keys) =>
+    return await withKeys(environment, (keys) =>
       action(names.map((name) => ({ project: name, database, keys }))),
     );
   });
@@ -87,11 +89,11 @@ export async function withRows<T>(
  * @throws CannotRun when the project is there already, or a service has the folder.
  */
 export async function withNewProject(
-  config: BundocConfig,
+  environment: Environment,
   project: string,
   action: (target: string, place: ProjectPlace) => Promise<void>,
 ): Promise<void> {
-  const dataDir = resolve(config.dataDir);
+  const dataDir = resolve(readConfig(environment).dataDir);
   mkdirSync(dataDir, { recursive: true, mode: 0o700 });
   using _lock = lock(dataDir);
   const target = join(dataDir, 'projects', project);
@@ -101,13 +103,35 @@ export async function withNewProject(
   const directory = join(incoming, project);
   // What a move left that was cut short.
   rmSync(directory, { recursive: true, force: true });
-  await withKeys(config, (keys) => action(target, { project, directory, disk: nodeDisk, keys }));
+  await withKeys(environment, (keys) => action(target, { project, directory, disk: nodeDisk, keys }));
 }
 
-async function withKeys<T>(config: BundocConfig, action: (keys: KmsClient) => Promise<T>): Promise<T> {
+/**
+ * Runs `action` with the data folder to itself, which is made if need be, and a place in it for a project.
+ *
+ * @throws CannotRun when a service has the folder.
+ */
+export async function withEmptyPlace<T>(
+  environment: Environment,
+  action: (place: { readonly projectsDirectory: string; readonly keys: KeyService }) => Promise<T>,
+): Promise<T> {
+  const dataDir = resolve(readConfig(environment).dataDir);
+  const projectsDirectory = join(dataDir, 'projects');
+  mkdirSync(projectsDirectory, { recursive: true, mode: 0o700 });
+  using _lock = lock(dataDir);
+  await nodeDisk.syncDirectory(dataDir);
+  return await withKeys(environment, (keys) => action({ projectsDirectory, keys }));
+}
+
+/** Runs `action` with BunKMS at hand as the service would ask it. The service token is used as it is, and not renewed. */
+export async function withKeys<T>(
+  environment: Environment,
+  action: (keys: KeyService) => Promise<T>,
+): Promise<T> {
+  const { kms: config } = readConfig(environment);
   const logger = createLogger({ service: 'bundoc', level: 'silent' });
-  const token = new ServiceToken({ path: config.kms.tokenFile, clock: systemClock, logger });
-  const { url, tls: files } = config.kms;
+  const token = new ServiceToken({ path: config.tokenFile, clock: systemClock, logger });
+  const { url, tls: files } = config;
   using tls = files && new WatchedTls({ files, use: 'client', clock: systemClock, logger });
   const kms = new KmsClient({ url, tls, token: () => token.current(), clock: systemClock, logger });
   try {
@@ -124,12 +148,6 @@ function lock(dataDir: string): Disposable {
     if (error instanceof DataFolderInUse) throw new CannotRun(error.message, { cause: error });
     throw error;
   }
-}
-
-function idOf(named: string): string {
-  const id = projectIdSchema.safeParse(named);
-  if (!id.success) throw new CannotRun(`"${named}" is no project id`);
-  return id.data;
 }
 
 async function projectsIn(directory: string): Promise<string[]> {

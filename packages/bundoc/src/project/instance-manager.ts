@@ -30,6 +30,9 @@ export interface InstanceManagerOptions {
 /** An open project, held until disposed: `using lease = await manager.acquire(…)`. */
 export interface InstanceLease extends Disposable {
   readonly store: CollectionStore;
+  readonly cipher: ProjectCipher;
+  /** `project.json` as it is now. */
+  readonly file: ProjectFile;
   readonly cursors: Cursors;
 }
 
@@ -42,6 +45,7 @@ const REOPEN_MS = 1_000;
 class ProjectInstance {
   readonly project: string;
   readonly store: DefinedStore;
+  readonly cipher: ProjectCipher;
   readonly cursors: Cursors;
   file: ProjectFile;
   /** The current version; replaced when its lease is. */
@@ -58,6 +62,7 @@ class ProjectInstance {
   constructor(project: string, opened: OpenedProject, store: DefinedStore, now: Instant) {
     this.project = project;
     this.store = store;
+    this.cipher = opened.cipher;
     this.cursors = cursorsOf(project, opened.cipher);
     this.file = opened.file;
     const [current, ...others] = opened.keys;
@@ -354,9 +359,12 @@ export class InstanceManager implements AsyncDisposable {
     instance.users++;
     instance.lastUsed = instant(this.#options.clock);
     let released = false;
+    const { store, cursors, cipher, file } = instance;
     return {
-      store: instance.store,
-      cursors: instance.cursors,
+      store,
+      cursors,
+      cipher,
+      file,
       [Symbol.dispose]: () => {
         if (released) return;
         released = true;

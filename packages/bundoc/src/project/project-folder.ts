@@ -160,7 +160,7 @@ export async function isWithoutContent(disk: Disk, directory: string): Promise<b
  * Writes `project.json`, durably: its copy first, so that the copy is never older than a version that something was sealed under,
  * and `project.json` last, since it makes the folder a project.
  */
-async function writeProjectFile(disk: Disk, directory: string, file: ProjectFile): Promise<void> {
+export async function writeProjectFile(disk: Disk, directory: string, file: ProjectFile): Promise<void> {
   const content = formatProjectFile(file);
   for (const name of [PROJECT_FILE_COPY, PROJECT_FILE])
     await replaceFile(disk, join(directory, TMP), join(directory, name), content);
