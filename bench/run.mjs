@@ -8,6 +8,7 @@ import * as documentCases from './cases/documents.mjs';
 import * as feedCases from './cases/feed.mjs';
 import * as keyCases from './cases/keys.mjs';
 import * as nodeCases from './cases/nodes.mjs';
+import * as postgresCases from './cases/postgres.mjs';
 import * as queryCases from './cases/queries.mjs';
 import { documentOf, fill, HOT_DOCUMENTS } from './lib/documents.mjs';
 import { Installation, startPeer } from './lib/processes.mjs';
@@ -86,6 +87,7 @@ async function main() {
     ['batch', documentCases.batchTarget, true],
     ['projects', documentCases.projectsTarget, true],
     ['feed', feedCases.feedTarget, true],
+    ['postgres', postgresCases.postgresTarget, true],
     ['export', keyCases.exportTarget, true],
     ['encrypt', keyCases.encryptTarget, true],
     ['nodes', nodeCases.nodesTarget, !quick],
