@@ -1,8 +1,29 @@
+import { existsSync, readdirSync } from 'node:fs';
 import { defineConfig } from 'vitest/config';
 
 /** Vitest must run the workspace's sources, never a stale `dist`. */
 const conditions = ['@bundoc/source', 'module', 'node', 'development|production'];
 const shared = { resolve: { conditions }, ssr: { resolve: { conditions } } };
+
+/** Tests of the API, which know nothing of where documents are stored: they run on files, and on PostgreSQL once more. */
+const API = [
+  'access',
+  'bad-input',
+  'changes',
+  'client',
+  'client-tour',
+  'collections',
+  'events',
+  'key-state',
+  'lists',
+  'outage',
+  'patch',
+  'query',
+];
+const onPostgres = [...API, 'rotation', 'token-renewal', 'workflow'].map((name) => `test/${name}.test.ts`);
+const hasPostgres =
+  existsSync('/usr/lib/postgresql') &&
+  readdirSync('/usr/lib/postgresql').some((major) => existsSync(`/usr/lib/postgresql/${major}/bin/postgres`));
 
 export default defineConfig({
   ...shared,
@@ -31,12 +52,23 @@ export default defineConfig({
       {
         ...shared,
         test: {
+          name: 'postgres',
+          include: hasPostgres ? onPostgres : ['test/support/postgres-missing.test.ts'],
+          ...(hasPostgres ? { globalSetup: 'test/support/postgres-engine.ts' } : {}),
+          testTimeout: 30_000,
+          hookTimeout: 60_000,
+          sequence: { groupOrder: 2 },
+        },
+      },
+      {
+        ...shared,
+        test: {
           name: 'containers',
           include: ['test/containers/**/*.test.ts'],
           testTimeout: 180_000,
           hookTimeout: 600_000,
           fileParallelism: false,
-          sequence: { groupOrder: 2 },
+          sequence: { groupOrder: 3 },
         },
       },
     ],

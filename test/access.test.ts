@@ -1,6 +1,4 @@
 import { createHmac, generateKeyPairSync, sign } from 'node:crypto';
-import { readdirSync } from 'node:fs';
-import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { call, Installation } from './support/installation.ts';
 import { MovedClock } from './support/moved-clock.ts';
@@ -139,7 +137,7 @@ describe('the authorisation matrix of Bundoc', () => {
       answers.add(`${status} ${text.replace(/"request_id":"[^"]*"/, '')}`);
     }
     expect(answers.size).toBe(1);
-    expect(readdirSync(join(installation.dataDir, 'projects'))).toEqual(['matrix']);
+    expect(await installation.stored.ids()).toEqual(['matrix']);
   });
 
   it('says the same of every token that proves nothing', async () => {

@@ -1,7 +1,5 @@
-import { readdirSync } from 'node:fs';
 import { request as httpRequest } from 'node:http';
 import { connect } from 'node:net';
-import { join } from 'node:path';
 import { PROBLEMS, type ProblemCode, problemSchema } from '@bundoc/shared/contract/problem';
 import { PROBLEM_CONTENT_TYPE } from '@bundoc/shared/http/problem-reply';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
@@ -28,7 +26,7 @@ function expectProblem(answer: Answer, code: ProblemCode): void {
 /** Every refusal must have written nothing: no project was ever made. */
 async function expectRefused(path: string, options: Call, code: ProblemCode): Promise<void> {
   expectProblem(await call(installation.url, path, { token, ...options }), code);
-  expect(readdirSync(join(installation.dataDir, 'projects'))).toEqual([]);
+  expect(await installation.stored.ids()).toEqual([]);
 }
 
 const nested = (depth: number) => `${'{"a":'.repeat(depth)}1${'}'.repeat(depth)}`;

@@ -152,6 +152,98 @@ describe('a schema', () => {
   });
 });
 
+describe('an index', () => {
+  const post = async (what: string, body: string) =>
+    (
+      await call(installation.url, `${collection('indexed')}/${what}`, {
+        method: 'POST',
+        token: writer,
+        body,
+      })
+    ).json();
+  const ready = () =>
+    expect
+      .poll(async () =>
+        ((await get(collection('indexed'))).json()['indexes'] as { state: string }[]).map(
+          ({ state }) => state,
+        ),
+      )
+      .toEqual(['ready', 'ready']);
+
+  it('is declared, built online, used for equality, ranges, prefixes and order, and said by explain', async () => {
+    for (let n = 0; n < 60; n++)
+      await put('indexed', `d${n}`, `{"owner":"o${n % 3}","n":${n},"mail":"m${n}@example.org"}`);
+    const defined = await define(
+      'indexed',
+      '{"indexes":[{"fields":["owner","n"]},{"name":"mail","fields":["mail"],"unique":true}]}',
+    );
+    expect(defined.json()['indexes']).toMatchObject([
+      { name: 'owner+n', fields: ['owner', 'n'], unique: false },
+      { name: 'mail', fields: ['mail'], unique: true },
+    ]);
+    await ready();
+    const query = async (body: string) => {
+      const { documents, explain } = await post('query', body);
+      return [(documents as { _id: string }[]).map(({ _id }) => _id), explain];
+    };
+    expect(
+      await query(
+        '{"where":{"owner":"o1"},"orderBy":[{"field":"n","direction":"desc"}],"limit":3,"explain":true}',
+      ),
+    ).toEqual([
+      ['d58', 'd55', 'd52'],
+      expect.objectContaining({ index: 'owner+n', order: 'index', documents_scanned: 4 }),
+    ]);
+    expect(await query('{"where":{"owner":{"$in":["o1","o2"]},"n":{"$gte":56}},"explain":true}')).toEqual([
+      ['d56', 'd58', 'd59'],
+      expect.objectContaining({ index: 'owner+n', order: 'sorted', documents_scanned: 3 }),
+    ]);
+    expect(
+      await query(
+        '{"where":{"mail":{"$beginsWith":"m5"}},"orderBy":[{"field":"mail"}],"limit":2,"explain":true}',
+      ),
+    ).toEqual([
+      ['d50', 'd51'],
+      expect.objectContaining({ index: 'mail', order: 'index', documents_scanned: 3 }),
+    ]);
+    expect(await post('count', '{"where":{"owner":"o1"},"explain":true}')).toMatchObject({
+      count: 20,
+      explain: { index: 'owner+n', documents_scanned: 20 },
+    });
+  });
+
+  it('that is unique refuses a second document, by every way to write, and holds after a restart', async () => {
+    const refused = await put('indexed', 'again', '{"mail":"m1@example.org"}');
+    expect([refused.status, refused.json()['code']]).toEqual([409, 'unique_violation']);
+    expect(refused.text).not.toContain('example.org');
+    await installation.stopBundoc();
+    await installation.startBundoc();
+    await ready();
+    expect((await put('indexed', 'again', '{"mail":"m1@example.org"}')).status).toBe(409);
+    expect((await get(`${collection('indexed')}/documents/again`)).status).toBe(404);
+    expect(await post('count', '{"where":{"mail":"m1@example.org"},"explain":true}')).toMatchObject({
+      count: 1,
+      explain: { index: 'mail', documents_scanned: 1 },
+    });
+  });
+
+  it.each([
+    ['{"indexes":[{"fields":[]}]}', 'body.indexes.0.fields'],
+    ['{"indexes":[{"fields":["a","b","c","d","e"]}]}', 'body.indexes.0.fields'],
+    ['{"indexes":[{"fields":["a","a"]}]}', 'body.indexes.0.fields'],
+    ['{"indexes":[{"fields":["$a"]}]}', 'body.indexes.0.fields.0'],
+    ['{"indexes":[{"fields":["a"]},{"name":"a","fields":["b"]}]}', 'body.indexes.1.name'],
+    ['{"indexes":[{"fields":["a"],"sparse":true}]}', 'body.indexes.0'],
+    [
+      `{"indexes":[${Array.from({ length: 17 }, (_, n) => `{"fields":["f${n}"]}`).join(',')}]}`,
+      'body.indexes',
+    ],
+  ])('is refused: %s', async (body, place) => {
+    const answer = await define('indexed', body);
+    expect([answer.status, (answer.json()['errors'] as { path: string }[])[0]?.path]).toEqual([400, place]);
+  });
+});
+
 describe('a time to live', () => {
   it('hides a document from every read, and lets its id be used again', async () => {
     await define('ttl', '{"ttl":{"field":"until"}}');

@@ -39,11 +39,9 @@ const revokeByCli = (text: string) =>
 const rotate = () => call(installation.kms.apiUrl, '/v1/keys/p-dek/rotate', { method: 'POST', token: admin });
 const disable = () =>
   call(installation.kms.apiUrl, '/v1/keys/p-dek/disable', { method: 'POST', token: admin });
-const versions = () =>
+const versions = async () =>
   (
-    JSON.parse(installation.read('data/projects/p/project.json').toString()) as {
-      versions: { version: number }[];
-    }
+    JSON.parse(await installation.stored.projectFile('p')) as { versions: { version: number }[] }
   ).versions.map(({ version }) => version);
 
 describe('what happens at BunKMS takes effect in Bundoc', () => {
@@ -75,7 +73,7 @@ describe('what happens at BunKMS takes effect in Bundoc', () => {
 
   it('at once for a rotated key, without a refused request', async () => {
     await put('a');
-    expect(versions()).toEqual([1]);
+    expect(await versions()).toEqual([1]);
     expect((await rotate()).status).toBe(200);
     let writes = 0;
     await expect

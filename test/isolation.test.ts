@@ -88,6 +88,12 @@ describe('a document file', () => {
   });
 });
 
+it('a data folder is refused to a second Bundoc, which names the first', async () => {
+  await put('in-use', 'a', '{"v":1}');
+  await expect(installation.startBundoc()).rejects.toThrow(new RegExp(`in use .*process ${process.pid}`));
+  expect((await call(installation.url, pathOf('in-use', 'a'), { token })).status).toBe(200);
+});
+
 describe('a project folder', () => {
   it('copied under another name does not open: project_damaged, and nothing is written', async () => {
     await put('original', 'a', '{"v":"planted"}');

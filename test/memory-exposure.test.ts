@@ -3,10 +3,17 @@ import { once } from 'node:events';
 import { fileURLToPath } from 'node:url';
 import { describe, expect, it } from 'vitest';
 
-/** Runs a service with options of Node until it ends. */
-async function run(service: string, options: readonly string[], environment: Record<string, string> = {}) {
-  const main = fileURLToPath(new URL(`../packages/${service}/src/main.ts`, import.meta.url));
-  const child = spawn(process.execPath, ['--conditions=@bundoc/source', ...options, main], {
+/** Runs a service, or its command line, with options of Node until it ends. */
+async function run(
+  service: string,
+  options: readonly string[],
+  environment: Record<string, string> = {},
+  command?: string,
+) {
+  const module = command === undefined ? 'main.ts' : 'cli/main.ts';
+  const main = fileURLToPath(new URL(`../packages/${service}/src/${module}`, import.meta.url));
+  const args = ['--conditions=@bundoc/source', ...options, main, ...(command === undefined ? [] : [command])];
+  const child = spawn(process.execPath, args, {
     env: environment,
     stdio: ['ignore', 'pipe', 'pipe'],
   });
@@ -28,6 +35,17 @@ describe.each(['bunkms', 'bundoc'])('%s in production', (service) => {
     const { code, output } = await run(service, [option], environment);
     expect(code).toBe(1);
     expect(output).toContain(`${option.split('=')[0]}: not in production`);
+  });
+
+  it('does not run a command with such an option either', async () => {
+    const { code, output } = await run(
+      service,
+      ['--heap-prof'],
+      {},
+      service === 'bunkms' ? 'status' : 'verify',
+    );
+    expect(code).toBe(2);
+    expect(output).toContain('--heap-prof: not in production');
   });
 
   it('does not start with such an option in NODE_OPTIONS', async () => {

@@ -37,12 +37,10 @@ describe('a key that is rotated in BunKMS', () => {
 
     // The key in use is fetched anew from 80 % of its time on.
     clock.movedMs = 900_000 * 0.85;
-    const versions = () =>
-      (
-        JSON.parse(installation.read('data/projects/rotated/project.json').toString()).versions as {
-          version: number;
-        }[]
-      ).map(({ version }) => version);
+    const versions = async () =>
+      (JSON.parse(await installation.stored.projectFile('rotated')).versions as { version: number }[]).map(
+        ({ version }) => version,
+      );
     let writes = 0;
     await expect
       .poll(async () => {

@@ -1,5 +1,5 @@
 import { randomBytes } from 'node:crypto';
-import { mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { request as httpRequest } from 'node:http';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -12,6 +12,7 @@ import { withKms } from '@bundoc/bunkms/cli/open-kms';
 import { readConfig as readBunkmsConfig } from '@bundoc/bunkms/config';
 import { type IssueToken, type IssueTokenInput, issueTokenSchema } from '@bundoc/shared/contract/tokens';
 import { createLogger, type Logger } from '@bundoc/shared/logger';
+import { documentFiles, newStorage, type StoredProjects } from './stored-projects.ts';
 
 /** Everything that was logged, as one text. */
 export class LogSink {
@@ -104,6 +105,7 @@ export class Installation implements AsyncDisposable {
   readonly tokenFile = join(this.folder, 'kms-token');
   readonly kmsDir = join(this.folder, 'kms');
   readonly dataDir = join(this.folder, 'data');
+  #stored: StoredProjects | undefined;
   #kms: RunningBunkms | undefined;
   #bundoc: RunningBundoc | undefined;
   #internalPort = 0;
@@ -116,10 +118,17 @@ export class Installation implements AsyncDisposable {
   /** Makes the installation and starts both services. */
   static async start(parts: InstallationParts = {}): Promise<Installation> {
     const installation = new Installation(parts);
+    installation.#stored = await newStorage(installation.dataDir);
     await init(installation.kmsEnvironment, { serviceToken: installation.tokenFile });
     await installation.startKms();
     await installation.startBundoc();
     return installation;
+  }
+
+  /** What Bundoc has stored, wherever that is. */
+  get stored(): StoredProjects {
+    if (this.#stored === undefined) throw new Error('the installation has not begun');
+    return this.#stored;
   }
 
   get url(): string {
@@ -162,7 +171,7 @@ export class Installation implements AsyncDisposable {
   async startBundoc(): Promise<void> {
     const config = readBundocConfig({
       BUNDOC_PORT: '0',
-      BUNDOC_DATA_DIR: this.dataDir,
+      ...this.stored.environment,
       BUNDOC_KMS_URL: this.kms.internalUrl,
       BUNDOC_KMS_TOKEN_FILE: this.tokenFile,
       ...this.#parts.environment,
@@ -192,17 +201,8 @@ export class Installation implements AsyncDisposable {
   }
 
   /** Paths of a project's document files, once there are as many: they follow their commits in the background. */
-  async documentFiles(project: string, count: number): Promise<string[]> {
-    const docs = join(this.dataDir, 'projects', project, 'docs');
-    const deadline = Date.now() + 10_000;
-    for (;;) {
-      const files = readdirSync(docs, { recursive: true, withFileTypes: true })
-        .filter((entry) => entry.isFile())
-        .map((entry) => join(entry.parentPath, entry.name));
-      if (files.length === count) return files;
-      if (Date.now() > deadline) throw new Error(`there are ${files.length} document files, not ${count}`);
-      await new Promise((resolve) => setTimeout(resolve, 5));
-    }
+  documentFiles(project: string, count: number): Promise<string[]> {
+    return documentFiles(this.dataDir, project, count);
   }
 
   /** A file below the installation's folder. */

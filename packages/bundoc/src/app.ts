@@ -1,6 +1,3 @@
-import { randomBytes } from 'node:crypto';
-import { mkdirSync } from 'node:fs';
-import { join, resolve } from 'node:path';
 import { cachedCheck } from '@bundoc/shared/cached-check';
 import { type Clock, systemClock } from '@bundoc/shared/clock';
 import { BearerAuth } from '@bundoc/shared/http/bearer-auth';
@@ -18,11 +15,10 @@ import { ServiceToken } from './kms/service-token.ts';
 import { TokenKeys } from './kms/token-keys.ts';
 import { type BundocMetrics, createBundocMetrics } from './metrics.ts';
 import { applyEvent } from './project/apply-event.ts';
-import { lockDataFolder } from './project/data-lock.ts';
 import { InstanceManager } from './project/instance-manager.ts';
 import { KeyCache } from './project/key-cache.ts';
-import { ProjectFolders } from './project/project-folder.ts';
 import { SCAN_LIMITS } from './query/scan-budget.ts';
+import { registerBackup } from './routes/backup.ts';
 import { registerChanges } from './routes/changes.ts';
 import { registerCollections } from './routes/collections.ts';
 import { registerDocuments } from './routes/documents.ts';
@@ -32,17 +28,15 @@ import { registerMetrics } from './routes/metrics.ts';
 import { BUNDOC_API } from './routes/openapi.ts';
 import { registerPatch } from './routes/patch.ts';
 import { registerQueries } from './routes/queries.ts';
+import { Backups } from './service/backups.ts';
 import { ChangeFeed } from './service/change-feed.ts';
 import { Collections } from './service/collections.ts';
 import { Documents } from './service/documents.ts';
 import { Queries } from './service/queries.ts';
-import { Backlog } from './storage/embedded/backlog.ts';
-import { type Disk, makeDirectoryDurably } from './storage/embedded/disk.ts';
-import type { EmbeddedLimits } from './storage/embedded/embedded-store.ts';
-import { nodeDisk } from './storage/embedded/node-disk.ts';
-import { createEmbeddedStore, openEmbeddedStore } from './storage/embedded/recovery.ts';
-import { SEAL_LIMITS } from './storage/embedded/seal-budget.ts';
-import { createSealedCache } from './storage/embedded/sealed-cache.ts';
+import type { Disk } from './storage/embedded/disk.ts';
+import { openFileStorage } from './storage-files.ts';
+import type { Storage, StoragePorts, StoreWatch } from './storage-parts.ts';
+import { openPostgresStorage } from './storage-postgres.ts';
 
 /** What a test may replace. */
 export interface BundocParts {
@@ -63,31 +57,18 @@ const TOKEN_KEYS_EVERY_MS = 300_000;
 const READINESS_KEPT_MS = 1_000;
 /** Documents of one project that are sealed anew after a rotation, each time the projects are swept. */
 const RESEALS_A_SECOND = 500;
-const MIB = 1_048_576;
-/** Sealed documents of all projects that may wait for their files before writes wait. */
-const BACKLOG_BYTES_MAX = 64 * MIB;
-const EMBEDDED_LIMITS: EmbeddedLimits = {
-  segmentBytes: 2 * MIB,
-  checkpointBytes: 32 * MIB,
-};
 
 /**
  * Makes Bundoc of its parts and listens.
  *
- * @throws ConfigError, DataFolderInUse, or what the disk and the listener throw; nothing is left open then.
+ * @throws ConfigError, DataFolderInUse, SchemaMismatch, or what the storage and the listener throw; nothing is left open then.
  */
 export async function startBundoc(config: BundocConfig, parts: BundocParts = {}): Promise<RunningBundoc> {
   const clock = parts.clock ?? systemClock;
-  const disk = parts.disk ?? nodeDisk;
   const logger = parts.logger ?? createLogger({ service: 'bundoc', level: config.logLevel });
   await using stack = new AsyncDisposableStack();
 
-  const dataDir = resolve(config.dataDir);
-  mkdirSync(dataDir, { recursive: true, mode: 0o700 });
-  stack.use(lockDataFolder(dataDir));
-  const projectsDir = join(dataDir, 'projects');
-  await makeDirectoryDurably(disk, projectsDir);
-
+  const storage = stack.use(await openStorage(config, { clock, logger }, parts.disk));
   const metrics = createBundocMetrics();
   const token = new ServiceToken({ path: config.kms.tokenFile, clock, logger });
   const tlsPorts = { clock, logger, metrics, checkEveryMs: parts.checkTlsEveryMs };
@@ -106,17 +87,7 @@ export async function startBundoc(config: BundocConfig, parts: BundocParts = {})
   token.keepRenewed(() => kms.renewToken());
   stack.defer(() => token.stop());
 
-  const backlog = new Backlog(BACKLOG_BYTES_MAX);
-  const { keys, instances } = composeInstances({
-    config,
-    clock,
-    disk,
-    logger,
-    metrics,
-    kms,
-    projectsDir,
-    backlog,
-  });
+  const { keys, instances } = composeInstances({ config, clock, logger, metrics, kms, storage });
   stack.use(instances);
   const feed = new ChangeFeed({ instances, clock, logger });
   const revoked = new RevokedTokens(clock);
@@ -131,7 +102,7 @@ export async function startBundoc(config: BundocConfig, parts: BundocParts = {})
     keysCached: () => keys.size,
     changeFollowers: () => feed.waiting,
     documentsToReseal: () => instances.toReseal,
-    backlogBytes: () => backlog.bytes,
+    ...storage.counts,
     eventsLive: () => (events.isLive ? 1 : 0),
     tokensRevoked: () => revoked.size,
     tokenExpiryS: () => (token.expiresAtMs ?? Number.NaN) / 1_000,
@@ -154,9 +125,9 @@ export async function startBundoc(config: BundocConfig, parts: BundocParts = {})
   void tokenKeys.refresh();
 
   const readiness = cachedCheck(clock, READINESS_KEPT_MS, async (): Promise<Readiness> => {
-    const [storage, kmsUp] = await Promise.all([canWrite(disk, dataDir), kms.isUp()]);
+    const [isReady, kmsUp] = await Promise.all([storage.isReady(), kms.isUp()]);
     return {
-      storage: storage ? 'ok' : 'failing',
+      storage: isReady ? 'ok' : 'failing',
       kms: kmsUp ? 'up' : 'down',
       kms_events: events.isLive ? 'live' : 'down',
     };
@@ -179,12 +150,13 @@ export async function startBundoc(config: BundocConfig, parts: BundocParts = {})
   registerCollections(app, new Collections(instances), auth);
   registerQueries(app, new Queries(instances, SCAN_LIMITS), auth);
   registerChanges(app, feed, auth);
+  if (storage.makesBackups) registerBackup(app, new Backups({ instances, clock }), auth);
   registerHealth(app, readiness);
   registerMetrics(app, metrics.registry, auth);
   await registerOpenapi(app, { service: BUNDOC_API, clock, page: true });
   refuseOtherMethods(app);
   const url = await app.listen({ host: config.host, port: config.port });
-  logger.info({ url, dataDir, kmsUrl: config.kms.url }, 'Bundoc is listening');
+  logger.info({ url, storage: storage.place, kmsUrl: config.kms.url }, 'Bundoc is listening');
 
   const running = stack.move();
   return { url, close: () => running.disposeAsync() };
@@ -204,73 +176,48 @@ function openKmsTls(
   return tls;
 }
 
+function openStorage(config: BundocConfig, ports: StoragePorts, disk: Disk | undefined): Promise<Storage> {
+  switch (config.storage.kind) {
+    case 'files':
+      return openFileStorage(config, ports, disk);
+    case 'postgres':
+      return openPostgresStorage(config.storage, ports);
+  }
+}
+
 interface Composition {
   readonly config: BundocConfig;
   readonly clock: Clock;
-  readonly disk: Disk;
   readonly logger: Logger;
   readonly metrics: BundocMetrics;
   readonly kms: KmsClient;
-  readonly projectsDir: string;
-  readonly backlog: Backlog;
+  readonly storage: Storage;
 }
 
 function composeInstances(composition: Composition): { keys: KeyCache; instances: InstanceManager } {
-  const { config, clock, disk, logger, metrics, kms, projectsDir, backlog } = composition;
+  const { config, clock, logger, metrics, kms, storage } = composition;
   const keys = new KeyCache({ keys: kms, clock, ttlMs: config.keyTtlMs, onFetch: metrics.keyFetch });
-  const cache = createSealedCache(config.cacheBytes);
+  const watch = (project: string): StoreWatch => ({
+    onRotationDue: (version) => {
+      keys.rotate(project, version).catch((error: unknown) => {
+        logger.error({ project, version, err: error }, 'the key has sealed much and could not be rotated');
+      });
+    },
+    onIntegrityError: (file) => {
+      metrics.integrityError();
+      logger.error({ project, file }, 'a document file does not open');
+    },
+    onFailure: (error) => logger.error({ project, err: error }, 'the storage of a project failed'),
+  });
   const instances = new InstanceManager({
-    folders: new ProjectFolders({
-      disk,
-      directory: projectsDir,
-      keys,
-      clock,
-      createStore: (project, directory, cipher) => createEmbeddedStore({ project, directory, disk, cipher }),
-    }),
+    projects: storage.projects(keys),
     keys,
     clock,
     logger,
-    openStore: (project, directory, cipher) =>
-      openEmbeddedStore({
-        project,
-        directory,
-        disk,
-        cipher,
-        clock,
-        cache,
-        backlog,
-        limits: EMBEDDED_LIMITS,
-        sealLimits: SEAL_LIMITS,
-        onRotationDue: (version) => {
-          keys.rotate(project, version).catch((error: unknown) => {
-            logger.error(
-              { project, version, err: error },
-              'the key has sealed much and could not be rotated',
-            );
-          });
-        },
-        onIntegrityError: (file) => {
-          metrics.integrityError();
-          logger.error({ project, file }, 'a document file does not open');
-        },
-        onFailure: (error) => logger.error({ project, err: error }, 'the storage of a project failed'),
-      }),
+    openStore: (project, cipher) => storage.openStore(project, cipher, watch(project)),
+    othersWrite: storage.othersWrite,
   });
   return { keys, instances };
-}
-
-/** Whether a small file can be made, synced and removed in the data folder. */
-async function canWrite(disk: Disk, directory: string): Promise<boolean> {
-  const probe = join(directory, `.probe-${randomBytes(6).toString('hex')}`);
-  try {
-    await disk.createFile(probe, Buffer.from('probe'));
-    return true;
-  } catch {
-    return false;
-  } finally {
-    // On a full disk the file may have come to be without its content, and readiness is asked every few seconds.
-    await disk.remove(probe).catch(() => false);
-  }
 }
 
 function every(ms: number, task: () => void): Disposable {

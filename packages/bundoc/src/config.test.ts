@@ -7,6 +7,7 @@ describe('the configuration', () => {
       host: '127.0.0.1',
       port: 8080,
       dataDir: './data',
+      storage: { kind: 'files' },
       tls: undefined,
       kms: { url: 'http://127.0.0.1:8082', tokenFile: '/run/token', tls: undefined },
       keyTtlMs: 900_000,
@@ -35,6 +36,45 @@ describe('the configuration', () => {
     for (const name of [...Object.keys(environment), 'BUNDOC_KMS_TOKEN_FILE'])
       expect(message).toContain(name);
     expect(message).not.toContain('planted');
+  });
+
+  const storageOf = (environment: Record<string, string>) =>
+    readConfig({ BUNDOC_KMS_TOKEN_FILE: '/run/token', ...environment }).storage;
+
+  it('takes a PostgreSQL, checks its certificate whenever TLS is asked for, and keeps parameters from the client', () => {
+    const place = 'postgres://app:secret@db.example/bundoc';
+    expect(storageOf({ BUNDOC_STORAGE: place })).toMatchObject({
+      kind: 'postgres',
+      url: place,
+      place: 'db.example/bundoc',
+      tls: undefined,
+      isPooled: false,
+    });
+    expect(storageOf({ BUNDOC_STORAGE: `${place}?sslmode=disable` })).toMatchObject({
+      url: place,
+      tls: undefined,
+    });
+    for (const mode of ['require', 'verify-full'])
+      expect(storageOf({ BUNDOC_STORAGE: `${place}?sslmode=${mode}` })).toMatchObject({
+        url: place,
+        tls: { ca: undefined },
+      });
+    const ca = { variable: 'BUNDOC_POSTGRES_CA_FILE', path: '/ca.pem' };
+    expect(storageOf({ BUNDOC_STORAGE: place, BUNDOC_POSTGRES_CA_FILE: '/ca.pem' })).toMatchObject({
+      tls: { ca },
+    });
+  });
+
+  it('refuses what is no PostgreSQL, or would be connected to otherwise than it seems', () => {
+    for (const url of [
+      'postgres://',
+      'postgres:///bundoc',
+      'mysql://db/bundoc',
+      'postgres://db/',
+      'postgres://db/x?sslmode=no-verify',
+      'postgres://db/x?host=other',
+    ])
+      expect(() => storageOf({ BUNDOC_STORAGE: url }), url).toThrow('BUNDOC_STORAGE');
   });
 
   it('takes certificates for an https BunKMS, and refuses half of a pair and certificates without https', () => {

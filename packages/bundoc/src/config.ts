@@ -10,6 +10,7 @@ import {
 import { LEASE_TTL_MS } from '@bundoc/shared/contract/keys';
 import { type TlsFiles, tlsFilesOf } from '@bundoc/shared/tls/files';
 import { z } from 'zod';
+import { type StorageConfig, storageOf, storageVariables } from './storage-config.ts';
 
 const MIB = 1_048_576;
 
@@ -23,7 +24,7 @@ const variables = z.object({
   BUNDOC_TLS_CERT_FILE: z.string().optional(),
   BUNDOC_TLS_KEY_FILE: z.string().optional(),
   BUNDOC_DATA_DIR: z.string().default('./data'),
-  BUNDOC_STORAGE: z.literal('files', 'must be "files"').default('files'),
+  ...storageVariables,
   BUNDOC_KMS_URL: z
     .url({ protocol: /^https?$/, message: 'must be the http or https URL of BunKMS’s internal listener' })
     .default('http://127.0.0.1:8082'),
@@ -46,7 +47,9 @@ const environmentSchema = allOrNone(allOrNone(variables, OWN_TLS), KMS_CLIENT).r
 export interface BundocConfig {
   readonly host: string;
   readonly port: number;
+  /** Of use for files only. */
   readonly dataDir: string;
+  readonly storage: StorageConfig;
   /** TLS of the listener; plain HTTP when absent. */
   readonly tls: TlsFiles | undefined;
   readonly kms: { readonly url: string; readonly tokenFile: string; readonly tls: TlsFiles | undefined };
@@ -65,6 +68,7 @@ export function readConfig(environment: Environment): BundocConfig {
     port: values.BUNDOC_PORT,
     tls: tlsFilesOf(values, OWN_TLS),
     dataDir: values.BUNDOC_DATA_DIR,
+    storage: storageOf(values),
     kms: {
       url: values.BUNDOC_KMS_URL,
       tokenFile: values.BUNDOC_KMS_TOKEN_FILE,

@@ -1,22 +1,34 @@
 import { createServiceMetrics, gauge, type ServiceMetrics } from '@bundoc/shared/http/metrics';
 import { Counter } from 'prom-client';
+import type { StorageCount } from './storage-parts.ts';
 
 type Observed =
   | 'projectsOpen'
   | 'keysCached'
   | 'changeFollowers'
   | 'documentsToReseal'
-  | 'backlogBytes'
   | 'eventsLive'
   | 'tokensRevoked'
   | 'tokenExpiryS';
+
+/** What is read whenever the metrics are asked for: of the service, and whatever the storage counts. */
+type Observations = Readonly<Record<Observed, () => number> & Partial<Record<StorageCount, () => number>>>;
+
+const STORAGE_COUNTS: Readonly<Record<StorageCount, readonly [name: string, help: string]>> = {
+  backlogBytes: [
+    'bundoc_backlog_bytes',
+    'Sealed documents that are durable in the journal and wait for their files, in bytes.',
+  ],
+  databaseConnections: ['bundoc_postgres_connections', 'Connections to PostgreSQL that are open.'],
+  databaseWaiting: ['bundoc_postgres_waiting', 'Statements that wait for a connection to PostgreSQL.'],
+};
 
 /** What Bundoc counts. No label holds a project, collection or document. */
 export interface BundocMetrics extends ServiceMetrics {
   integrityError(): void;
   keyFetch(outcome: 'fetched' | 'failed'): void;
   /** Reads the gauges' values whenever the metrics are asked for. */
-  observe(counts: Readonly<Record<Observed, () => number>>): void;
+  observe(counts: Observations): void;
 }
 
 export function createBundocMetrics(): BundocMetrics {
@@ -38,7 +50,7 @@ export function createBundocMetrics(): BundocMetrics {
     integrityError: () => integrityErrors.inc(),
     keyFetch: (outcome) => keyFetches.inc({ outcome }),
     observe: (observed) => {
-      const { projectsOpen, keysCached, documentsToReseal, backlogBytes } = observed;
+      const { projectsOpen, keysCached, documentsToReseal } = observed;
       const { eventsLive, tokensRevoked, tokenExpiryS, changeFollowers } = observed;
       gauge(
         registry,
@@ -62,12 +74,10 @@ export function createBundocMetrics(): BundocMetrics {
         'Documents of open projects that are sealed under a former key version.',
         documentsToReseal,
       );
-      gauge(
-        registry,
-        'bundoc_backlog_bytes',
-        'Sealed documents that are durable in the journal and wait for their files, in bytes.',
-        backlogBytes,
-      );
+      for (const [count, [name, help]] of Object.entries(STORAGE_COUNTS)) {
+        const read = observed[count as StorageCount];
+        if (read !== undefined) gauge(registry, name, help, read);
+      }
     },
   };
 }

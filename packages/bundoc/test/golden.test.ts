@@ -1,7 +1,8 @@
-import { createDecipheriv, createSecretKey, hkdfSync } from 'node:crypto';
+import { createDecipheriv, createHash, createSecretKey, hkdfSync } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import { FakeClock } from '@bundoc/shared/testing/fake-clock';
 import { describe, expect, it } from 'vitest';
+import { checkBackup, openBackup } from '../src/backup/read-backup.ts';
 import { readStoredMetadata } from '../src/cipher/stored-text.ts';
 import { formatProjectFile, openCipher, parseProjectFile } from '../src/project/project-file.ts';
 import { openTestStore } from '../src/testing/embedded-project.ts';
@@ -121,5 +122,46 @@ describe('the golden files of format 1', () => {
     expect(plaintext.toString('utf8', 3, 8)).toBe('notes');
     expect(plaintext.toString('utf8', 10, 19)).toBe('première');
     expect(plaintext.toString('hex', 19, 35)).toBe(expected['fileName']);
+  });
+
+  it('a backup opens to the state that it was made of, and its blocks by their byte table alone', async () => {
+    const bytes = golden('backup-v1.golden.bin');
+    const source = async function* () {
+      yield bytes;
+    };
+    const facts = await checkBackup(source());
+    expect(facts.head).toMatchObject({ project: 'golden', keyVersion: 1 });
+    const found: unknown[] = [];
+    const end = await openBackup(source(), openCipher(file, [key]), async (changes) => {
+      for (const { state } of changes)
+        found.push({
+          ref: { collection: state.collection, id: state.id },
+          rev: state.rev.toString('hex'),
+          deleted: state.deletedMs !== 0,
+          position: state.seq,
+        });
+    });
+    expect(found).toEqual(engine.changes);
+    expect(end.entries).toBe(found.length);
+
+    const nameEnd = 29 + bytes.readUInt8(28);
+    expect(bytes.toString('latin1', 29, nameEnd)).toBe('golden');
+    const hashOfHead = createHash('sha256').update(bytes.subarray(0, nameEnd)).digest();
+    expect(bytes.subarray(nameEnd, nameEnd + 32)).toEqual(hashOfHead);
+    const at = nameEnd + 32;
+    const [sealedBytes, clearBytes] = [bytes.readUInt32BE(at + 1), bytes.readUInt32BE(at + 5)];
+    const clear = bytes.subarray(at + 9 + sealedBytes, at + 9 + sealedBytes + clearBytes);
+    const id = bytes.subarray(12, 28);
+    const plaintext = openByHand('bundoc/backup/v1', id, {
+      nonce: bytes.subarray(at + 9, at + 21),
+      text: bytes.subarray(at + 21, at + 9 + sealedBytes - 16),
+      tag: bytes.subarray(at + 9 + sealedBytes - 16, at + 9 + sealedBytes),
+      aad: Buffer.from(
+        ['bundoc/backup/v1', 'golden', id.toString('hex'), '0', 'more', hashOfHead.toString('hex')]
+          .concat(createHash('sha256').update(clear).digest('hex'))
+          .join('\0'),
+      ),
+    });
+    expect(plaintext.toString('utf8', 2, 7)).toBe('notes');
   });
 });

@@ -102,11 +102,11 @@ describeWithPostgres('PostgreSQL', () => {
   describe('whoever waits for a change', () => {
     const timing = { tellEveryMs: 5, lookEveryMs: 3_600_000, lookAloneEveryMs: 5 };
     const newsOf = (isListening: boolean) => {
-      const options = testDatabaseOptions(server.urlOf('bundoc'));
+      const connection = testDatabaseOptions(server.urlOf('bundoc'), { isPooled: !isListening });
       return new ChangeNews({
         database,
-        listen: isListening ? options : undefined,
-        logger: options.logger,
+        connection,
+        logger: connection.logger,
         timing: isListening ? timing : { ...timing, tellEveryMs: 3_600_000 },
       });
     };

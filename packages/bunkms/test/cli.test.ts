@@ -195,7 +195,7 @@ describe('the command line', () => {
         expect(stdout).not.toContain(wrapped_b64.slice(0, 40));
       }
 
-    expectFailure(await run('key', 'rotate', 'none-dek'), 3, /KEY_NOT_FOUND/);
+    expectFailure(await run('key', 'rotate', 'none-dek'), 3, /KEY_NOT_FOUND: The key does not exist/);
     expectFailure(await run('key', 'show', 'none-dek'), 3, /KEY_NOT_FOUND/);
     expect((await run('audit', 'verify')).code).toBe(0);
   });
@@ -453,6 +453,9 @@ describe('the command line', () => {
     const status = await run('status');
     expect(status.code).toBe(1);
     expect(status.stdout).toContain('status: sealed');
+    // Not the ring's for the one of the store.
+    expect(status.stdout).not.toContain('current_kek');
+    expect(status.stdout).toMatch(/^known_keks: [0-9a-f]{16}\nring_keks: [0-9a-f]{16}$/m);
   });
 
   test.each<[string[], RegExp]>([
@@ -465,6 +468,7 @@ describe('the command line', () => {
     [['key', 'rotate'], /missing required argument/],
     [['key', 'rotate', 'NO-name'], /must be 1 to 128/],
     [['key', 'show', 'a/b'], /must be 1 to 128/],
+    [['audit', 'list', '--from', 'yesterday'], /a time such as/],
     [['frobnicate'], /unknown command/],
     [['status', '--loud'], /unknown option/],
   ])('takes %j for a mistake in usage: exit code 2', async (args, message) => {
@@ -472,7 +476,11 @@ describe('the command line', () => {
   });
 
   test('makes no store where there is none, and lists every fault of the configuration', async () => {
-    expectFailure(await run('status'), 1, /run "bunkms init"/);
+    expectFailure(
+      await run('status'),
+      1,
+      new RegExp(`no store in ${environment.BUNKMS_DATA_DIR} .*"bunkms init"`),
+    );
     expect(existsSync(environment.BUNKMS_DATA_DIR)).toBe(false);
     expectFailure(
       await bunkms({ BUNKMS_PORT: 'x', BUNKMS_STORAGE: 'y' }, 'status'),
@@ -484,6 +492,6 @@ describe('the command line', () => {
       ['key', 'list'],
       ['key', 'rotate', 'a-dek'],
     ])
-      expectFailure(await run(...args), 1, /run "bunkms init"/);
+      expectFailure(await run(...args), 1, /"bunkms init"/);
   });
 });

@@ -187,7 +187,7 @@ describe('a rotation of the KEK', () => {
       expect(answer.json()).toMatchObject({
         status: 409,
         code: 'kek_unusable',
-        detail: 'a service that is up lacks the KEK',
+        detail: expect.stringMatching(/^a service that is up lacks the KEK/),
       });
       expect((await statusOf(kms)).current).toBe(kekIdOfText(old));
     }

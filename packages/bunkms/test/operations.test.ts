@@ -9,6 +9,7 @@ import { FakeClock } from '@bundoc/shared/testing/fake-clock';
 import { describe, expect, test } from 'vitest';
 import { startBunkms } from '../src/app.ts';
 import { guardPeers } from '../src/http/internal-network.ts';
+import { databasePathOf } from '../src/store/sqlite.ts';
 import { FaultyStore } from './support/faulty-store.ts';
 import { call } from './support/http.ts';
 import { configOf, newDataDir, newKek, startKms } from './support/kms.ts';
@@ -62,6 +63,22 @@ describe('readiness', () => {
       action: 'audit.resumed',
       actor: 'system',
     });
+  });
+});
+
+describe('a store whose file is removed', () => {
+  test('releases no key any more, and says so in /ready and in the log', async () => {
+    await using kms = await startKms();
+    const token = await kms.fullToken();
+    await kms.api('/v1/keys', { token, body: { name: 'a-dek', type: 'aes-256' } });
+    expect((await kms.internal('/v1/export/a-dek', { token })).status).toBe(200);
+    rmSync(databasePathOf(kms.dataDir));
+    const refused = await kms.internal('/v1/export/a-dek', { token });
+    expect(refused).toMatchObject({ status: 503 });
+    expect(refused.text).not.toContain('key_material');
+    await expect.poll(async () => (await kms.api('/ready')).status).toBe(503);
+    expect((await kms.api('/health')).status).toBe(200);
+    expect(kms.logs.some((line) => line.includes('database file was removed'))).toBe(true);
   });
 });
 

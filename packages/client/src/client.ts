@@ -37,6 +37,16 @@ export class Project {
     return new ChangesReader<T>(this.#transport, this.#path).follow(options);
   }
 
+  /**
+   * A backup of the project, sealed, as it comes; with `docs:admin`. It is whole only if it passes `bundoc verify-backup`.
+   *
+   * @throws BundocError before the first bytes; the stream errors when the backup breaks off.
+   */
+  backup(options: { readonly signal?: AbortSignal } = {}): Promise<ReadableStream<Uint8Array>> {
+    const signal = options.signal ?? new AbortController().signal;
+    return this.#transport.open({ method: 'GET', path: `${this.#path}/backup`, isIdempotent: true }, signal);
+  }
+
   /** A page of the feed. */
   changesPage<T extends object = Record<string, unknown>>(
     options: ChangesPageOptions = {},

@@ -1,3 +1,4 @@
+import { PROBLEMS } from './contract/problem.ts';
 import { AppError } from './errors.ts';
 
 /** One line for a person; no stack. */
@@ -7,7 +8,8 @@ export function lineOf(error: unknown): string {
 
 function reasonsOf(error: unknown): string[] {
   if (!(error instanceof Error)) return [String(error)];
-  // The cause is what tells an operator what to do; a problem's code alone does not.
-  const cause = error instanceof AppError && error.cause !== undefined ? reasonsOf(error.cause) : [];
-  return [error.message, ...cause];
+  if (!(error instanceof AppError)) return [error.message];
+  // A code alone tells nobody what to do: its sentence, and the cause, may.
+  const { code, detail, cause } = error;
+  return [code, detail ?? PROBLEMS[code].title, ...(cause === undefined ? [] : reasonsOf(cause))];
 }

@@ -72,6 +72,12 @@ export class ProjectCipher {
     return dek === undefined ? undefined : deriveKey(dek, 'bundoc/catalog/v1', snapshotId);
   }
 
+  /** The key of one backup; undefined for a version that is not live. */
+  backupKey(version: number, archiveId: Buffer): KeyObject | undefined {
+    const dek = this.#deks.get(version);
+    return dek === undefined ? undefined : deriveKey(dek, 'bundoc/backup/v1', archiveId);
+  }
+
   /** The key of one cursor; undefined for a version that is not live. */
   cursorKey(version: number, salt: Buffer): KeyObject | undefined {
     const dek = this.#deks.get(version);

@@ -1,15 +1,18 @@
 #!/usr/bin/env node
 import { lineOf } from '@bundoc/shared/error-line';
+import { guardMemory } from '@bundoc/shared/memory-exposure';
 import { Command, CommanderError } from 'commander';
+import { backupCommand, restoreCommand, verifyBackupCommand } from './backup.ts';
 import { exitCodeOf } from './errors.ts';
 import { repair } from './repair.ts';
+import type { ServiceOptions } from './service-client.ts';
 import { stats } from './stats.ts';
 import { verify } from './verify.ts';
 
 const environment = process.env;
 const program = new Command('bundoc')
   .description(
-    'Checks and repairs the data folder while the service is stopped; reads the same BUNDOC_ variables as the service.',
+    'Looks after the data folder while the service is stopped, by the same BUNDOC_ variables as the service; or works through the running service.',
   )
   .exitOverride();
 
@@ -41,7 +44,46 @@ program
     repair(environment, project, options),
   );
 
+program
+  .command('restore')
+  .description('makes a project of a backup; needs its key, and refuses where there is a project')
+  .argument('<file>')
+  .option('--json', 'print JSON')
+  .action((file: string, options: { json?: true }) => restoreCommand(environment, file, options));
+
+program
+  .command('verify-backup')
+  .description(
+    'checks that a backup is whole and as it was written, without a key; needs neither service nor data folder',
+  )
+  .argument('<file>')
+  .option('--with-key', 'fetch the key, and check that every document in it is authentic')
+  .option('--json', 'print JSON')
+  .action((file: string, options: { withKey?: true; json?: true }) =>
+    verifyBackupCommand(environment, file, options),
+  );
+
+service(
+  program
+    .command('backup')
+    .description('backs up a project of the running service, while it is in use, as one sealed file')
+    .argument('<project>')
+    .argument('<file>'),
+).action((project: string, file: string, options: ServiceOptions & { json?: true }) =>
+  backupCommand(environment, project, file, options),
+);
+
+/** How a command finds the running service. */
+function service(command: Command): Command {
+  return command
+    .option('--url <url>', 'of the service; BUNDOC_URL, or http://127.0.0.1:8080')
+    .option('--token-file <file>', 'a token for it; BUNDOC_TOKEN_FILE, or the token itself in BUNDOC_TOKEN')
+    .option('--json', 'print JSON');
+}
+
 try {
+  // Commands open keys, as the service does.
+  guardMemory(environment);
   await program.parseAsync();
 } catch (error) {
   if (error instanceof CommanderError) process.exitCode = error.exitCode === 0 ? 0 : 2;

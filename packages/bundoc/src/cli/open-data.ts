@@ -1,4 +1,4 @@
-import { existsSync } from 'node:fs';
+import { existsSync, mkdirSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import { systemClock } from '@bundoc/shared/clock';
 import type { Environment } from '@bundoc/shared/config';
@@ -7,11 +7,13 @@ import { createLogger } from '@bundoc/shared/logger';
 import { WatchedTls } from '@bundoc/shared/tls/watched-tls';
 import { readConfig } from '../config.ts';
 import { KmsClient } from '../kms/client.ts';
+import type { KeyService } from '../kms/port.ts';
 import { ServiceToken } from '../kms/service-token.ts';
 import { DataFolderInUse, lockDataFolder } from '../project/data-lock.ts';
 import type { ProjectPlace } from '../project/project-reader.ts';
 import { nodeDisk } from '../storage/embedded/node-disk.ts';
 import { CannotRun } from './errors.ts';
+import { idOf } from './names.ts';
 
 /** The data folder, held by this process while a command runs. */
 export interface OpenData {
@@ -32,26 +34,56 @@ export async function withData<T>(
   action: (data: OpenData) => Promise<T>,
 ): Promise<T> {
   const config = readConfig(environment);
+  if (config.storage.kind !== 'files')
+    throw new CannotRun('BUNDOC_STORAGE is no data folder: this command works on files');
   const projectsDir = join(resolve(config.dataDir), 'projects');
   if (!existsSync(projectsDir)) throw new CannotRun(`there is no data folder at ${resolve(config.dataDir)}`);
   using _lock = lock(resolve(config.dataDir));
   const names = named === undefined ? await projectsIn(projectsDir) : [idOf(named)];
   if (named !== undefined && !existsSync(join(projectsDir, idOf(named))))
     throw new CannotRun(`there is no project ${idOf(named)}`);
-  const logger = createLogger({ service: 'bundoc', level: 'silent' });
-  const token = new ServiceToken({ path: config.kms.tokenFile, clock: systemClock, logger });
-  const { url, tls: files } = config.kms;
-  using tls = files && new WatchedTls({ files, use: 'client', clock: systemClock, logger });
-  const kms = new KmsClient({ url, tls, token: () => token.current(), clock: systemClock, logger });
-  try {
-    return await action({
+  return await withKeys(environment, (keys) =>
+    action({
       projects: names.map((project) => ({
         project,
         directory: join(projectsDir, project),
         disk: nodeDisk,
-        keys: kms,
+        keys,
       })),
-    });
+    }),
+  );
+}
+
+/**
+ * Runs `action` with the data folder to itself, which is made if need be, and a place in it for a project.
+ *
+ * @throws CannotRun when a service has the folder.
+ */
+export async function withEmptyPlace<T>(
+  environment: Environment,
+  action: (place: { readonly projectsDirectory: string; readonly keys: KeyService }) => Promise<T>,
+): Promise<T> {
+  const dataDir = resolve(readConfig(environment).dataDir);
+  const projectsDirectory = join(dataDir, 'projects');
+  mkdirSync(projectsDirectory, { recursive: true, mode: 0o700 });
+  using _lock = lock(dataDir);
+  await nodeDisk.syncDirectory(dataDir);
+  return await withKeys(environment, (keys) => action({ projectsDirectory, keys }));
+}
+
+/** Runs `action` with BunKMS at hand as the service would ask it. The service token is used as it is, and not renewed. */
+export async function withKeys<T>(
+  environment: Environment,
+  action: (keys: KeyService) => Promise<T>,
+): Promise<T> {
+  const { kms: config } = readConfig(environment);
+  const logger = createLogger({ service: 'bundoc', level: 'silent' });
+  const token = new ServiceToken({ path: config.tokenFile, clock: systemClock, logger });
+  const { url, tls: files } = config;
+  using tls = files && new WatchedTls({ files, use: 'client', clock: systemClock, logger });
+  const kms = new KmsClient({ url, tls, token: () => token.current(), clock: systemClock, logger });
+  try {
+    return await action(kms);
   } finally {
     await kms.close();
   }
@@ -64,12 +96,6 @@ function lock(dataDir: string): Disposable {
     if (error instanceof DataFolderInUse) throw new CannotRun(error.message, { cause: error });
     throw error;
   }
-}
-
-function idOf(named: string): string {
-  const id = projectIdSchema.safeParse(named);
-  if (!id.success) throw new CannotRun(`"${named}" is no project id`);
-  return id.data;
 }
 
 async function projectsIn(directory: string): Promise<string[]> {

@@ -23,7 +23,7 @@ function start(options: { hotMax?: number; idleTtlMs?: number; othersWrite?: boo
   let openings = 0;
   let closings = 0;
   const manager = new InstanceManager({
-    folders: new ProjectFolders({
+    projects: new ProjectFolders({
       disk,
       directory: '/projects',
       keys,
@@ -33,10 +33,10 @@ function start(options: { hotMax?: number; idleTtlMs?: number; othersWrite?: boo
     keys,
     clock,
     logger: createLogger({ service: 'bundoc', level: 'silent' }),
-    openStore: async (project, directory, cipher) => {
+    openStore: async (project, cipher) => {
       openings++;
       opened.set(project, (opened.get(project) ?? 0) + 1);
-      const store = await openTestStore(project, directory, disk, cipher, clock);
+      const store = await openTestStore(project, `/projects/${project}`, disk, cipher, clock);
       const close = store[Symbol.asyncDispose].bind(store);
       store[Symbol.asyncDispose] = async () => {
         closings++;

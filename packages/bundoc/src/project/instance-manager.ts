@@ -10,15 +10,15 @@ import { type DefinedStore, openDefinedStore } from '../storage/collections/defi
 import type { CollectionStore } from '../storage/collections/port.ts';
 import type { Position, ProjectStore } from '../storage/port.ts';
 import type { KeyCache } from './key-cache.ts';
-import type { OpenedFolder, ProjectFolders } from './project-folder.ts';
+import type { OpenedProject, Projects } from './projects.ts';
 
 export interface InstanceManagerOptions {
-  readonly folders: ProjectFolders;
+  readonly projects: Projects;
   readonly keys: KeyCache;
   readonly clock: Clock;
   readonly logger: Logger;
-  /** Makes the store of a project whose folder and key were found in order. */
-  readonly openStore: (project: string, directory: string, cipher: ProjectCipher) => Promise<ProjectStore>;
+  /** Makes the store of a project that was found in order, and whose key was. */
+  readonly openStore: (project: string, cipher: ProjectCipher) => Promise<ProjectStore>;
   /** Projects that are open at most. */
   readonly hotMax?: number;
   /** How long a project stays open unused, milliseconds. */
@@ -30,6 +30,9 @@ export interface InstanceManagerOptions {
 /** An open project, held until disposed: `using lease = await manager.acquire(…)`. */
 export interface InstanceLease extends Disposable {
   readonly store: CollectionStore;
+  readonly cipher: ProjectCipher;
+  /** `project.json` as it is now. */
+  readonly file: ProjectFile;
   readonly cursors: Cursors;
 }
 
@@ -42,6 +45,7 @@ const REOPEN_MS = 1_000;
 class ProjectInstance {
   readonly project: string;
   readonly store: DefinedStore;
+  readonly cipher: ProjectCipher;
   readonly cursors: Cursors;
   file: ProjectFile;
   /** The current version; replaced when its lease is. */
@@ -55,9 +59,10 @@ class ProjectInstance {
   /** Ends the waits for a change when the instance is retired. */
   readonly waits = new Set<() => void>();
 
-  constructor(project: string, opened: OpenedFolder, store: DefinedStore, now: Instant) {
+  constructor(project: string, opened: OpenedProject, store: DefinedStore, now: Instant) {
     this.project = project;
     this.store = store;
+    this.cipher = opened.cipher;
     this.cursors = cursorsOf(project, opened.cipher);
     this.file = opened.file;
     const [current, ...others] = opened.keys;
@@ -251,7 +256,7 @@ export class InstanceManager implements AsyncDisposable {
     const { project } = instance;
     void this.#openings
       .run(project, async () => {
-        instance.file = await this.#options.folders.keepWrappings(project, instance.file, [key, ...others]);
+        instance.file = await this.#options.projects.keepWrappings(project, instance.file, [key, ...others]);
       })
       .catch((error: unknown) => {
         this.#options.logger.warn(
@@ -263,12 +268,12 @@ export class InstanceManager implements AsyncDisposable {
 
   async #open(project: string, mode: 'existing' | 'create'): Promise<ProjectInstance | undefined> {
     await this.#closing.get(project)?.promise;
-    const { folders, clock, openStore, logger } = this.#options;
+    const { projects, clock, openStore, logger } = this.#options;
     await this.#takeRoom();
     try {
-      const opened = mode === 'create' ? await folders.openOrCreate(project) : await folders.open(project);
+      const opened = mode === 'create' ? await projects.openOrCreate(project) : await projects.open(project);
       if (opened === undefined) return undefined;
-      const store = await openDefinedStore(await openStore(project, opened.directory, opened.cipher), clock);
+      const store = await openDefinedStore(await openStore(project, opened.cipher), clock);
       const instance = new ProjectInstance(project, opened, store, instant(clock));
       if (this.#closed) throw new AppError('overloaded', { detail: 'the server is stopping' });
       this.#hot.set(project, instance);
@@ -354,9 +359,12 @@ export class InstanceManager implements AsyncDisposable {
     instance.users++;
     instance.lastUsed = instant(this.#options.clock);
     let released = false;
+    const { store, cursors, cipher, file } = instance;
     return {
-      store: instance.store,
-      cursors: instance.cursors,
+      store,
+      cursors,
+      cipher,
+      file,
       [Symbol.dispose]: () => {
         if (released) return;
         released = true;

@@ -1,7 +1,7 @@
 import { join } from 'node:path';
 import type { Clock } from '@bundoc/shared/clock';
 import { PROJECT_FILE, PROJECT_FILE_COPY, type ProjectFile } from '@bundoc/shared/contract/project-file';
-import { AppError, hasCode } from '@bundoc/shared/errors';
+import { AppError } from '@bundoc/shared/errors';
 import type { ProjectCipher } from '../cipher/project-cipher.ts';
 import type { LeasedKey } from '../kms/port.ts';
 import { type Disk, makeDirectoryDurably, removeLeftovers, replaceFile } from '../storage/embedded/disk.ts';
@@ -15,6 +15,8 @@ import {
   withNewVersion,
   withWrappings,
 } from './project-file.ts';
+import { keysOfFile, mintOrAdopt } from './project-keys.ts';
+import type { OpenedProject, Projects } from './projects.ts';
 
 export interface ProjectFoldersOptions {
   readonly disk: Disk;
@@ -26,13 +28,9 @@ export interface ProjectFoldersOptions {
   readonly createStore: (project: string, directory: string, cipher: ProjectCipher) => Promise<void>;
 }
 
-/** What a project's folder and the key service together say a project is. */
-export interface OpenedFolder {
+/** A project, and where it lies. */
+export interface OpenedFolder extends OpenedProject {
   readonly directory: string;
-  readonly file: ProjectFile;
-  /** All versions of the key that the project uses, the current one first. */
-  readonly keys: LeasedKeys;
-  readonly cipher: ProjectCipher;
 }
 
 const TMP = 'tmp';
@@ -47,7 +45,7 @@ const EARLY_FILES: readonly string[] = ['catalog', PROJECT_FILE_COPY];
  *
  * Callers hold the project's lock: two calls for one project must not overlap.
  */
-export class ProjectFolders {
+export class ProjectFolders implements Projects {
   readonly #options: ProjectFoldersOptions;
 
   constructor(options: ProjectFoldersOptions) {
@@ -68,7 +66,7 @@ export class ProjectFolders {
       return undefined;
     }
     const file = parseProjectFile(project, content);
-    const keys = await this.#keysOf(project, file);
+    const keys = await keysOfFile(this.#options.keys, project, file);
     await makeDirectoryDurably(this.#options.disk, join(directory, TMP));
     await removeLeftovers(this.#options.disk, join(directory, TMP));
     return this.#brought(directory, file, content, keys);
@@ -87,7 +85,7 @@ export class ProjectFolders {
     const existing = await this.open(project);
     if (existing !== undefined) return existing;
     const { disk, clock } = this.#options;
-    const key = await this.#mintOrAdopt(project);
+    const key = await mintOrAdopt(this.#options.keys, project);
     const directory = join(this.#options.directory, project);
     for (const path of [directory, join(directory, TMP)]) await makeDirectoryDurably(disk, path);
     await removeLeftovers(disk, join(directory, TMP));
@@ -105,19 +103,6 @@ export class ProjectFolders {
     if (changed === undefined) return file;
     await this.#write(join(this.#options.directory, project), changed);
     return changed;
-  }
-
-  /** The current version of the key, and every other that the project's file lists. */
-  async #keysOf(project: string, file: ProjectFile): Promise<LeasedKeys> {
-    const { keys } = this.#options;
-    try {
-      const current = await keys.get(project);
-      const others = file.versions.filter(({ version }) => version !== current.version);
-      return [current, ...(await Promise.all(others.map(({ version }) => keys.get(project, version))))];
-    } catch (error) {
-      if (hasCode(error, 'KEY_NOT_FOUND')) throw new AppError('key_missing', { cause: error });
-      throw error;
-    }
   }
 
   /** Brings the file up to date: with a version that is new, and with the present wrappings of the key's versions. */
@@ -139,23 +124,6 @@ export class ProjectFolders {
     if (rewrapped === undefined) await this.#keepCopy(directory, content);
     else await this.#write(directory, rewrapped);
     return { directory, file: rewrapped ?? file, keys, cipher };
-  }
-
-  async #mintOrAdopt(project: string): Promise<LeasedKey> {
-    const { keys } = this.#options;
-    try {
-      return await keys.get(project);
-    } catch (error) {
-      if (!hasCode(error, 'KEY_NOT_FOUND')) throw error;
-    }
-    try {
-      return await keys.create(project);
-    } catch (error) {
-      // It was made and is gone again: somebody else is at work on this name.
-      if (hasCode(error, 'KEY_NOT_FOUND'))
-        throw new AppError('kms_unavailable', { cause: error, retryAfterS: 1 });
-      throw error;
-    }
   }
 
   /** @throws AppError `project_damaged` when the folder holds anything but what a cut-short creation leaves. */
@@ -192,7 +160,7 @@ export async function isWithoutContent(disk: Disk, directory: string): Promise<b
  * Writes `project.json`, durably: its copy first, so that the copy is never older than a version that something was sealed under,
  * and `project.json` last, since it makes the folder a project.
  */
-async function writeProjectFile(disk: Disk, directory: string, file: ProjectFile): Promise<void> {
+export async function writeProjectFile(disk: Disk, directory: string, file: ProjectFile): Promise<void> {
   const content = formatProjectFile(file);
   for (const name of [PROJECT_FILE_COPY, PROJECT_FILE])
     await replaceFile(disk, join(directory, TMP), join(directory, name), content);

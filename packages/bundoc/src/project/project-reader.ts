@@ -67,7 +67,10 @@ export async function readProject({ project, directory, disk, keys }: ProjectPla
 }
 
 /** Fetches the versions of the key that a project file lists, the latest first, each once. */
-function leasing(project: string, keys: ProjectPlace['keys']): (file: ProjectFile) => Promise<LeasedKeys> {
+export function leasing(
+  project: string,
+  keys: ProjectPlace['keys'],
+): (file: ProjectFile) => Promise<LeasedKeys> {
   const fetched = new Map<number, Promise<LeasedKey>>();
   return async (file) => {
     const versions = file.versions.map(({ version }) => version).sort((a, b) => b - a);

@@ -60,7 +60,22 @@ export function inverted(key: string): string {
   return bytes.toString('latin1');
 }
 
+export function laterKey(a: string, b: string): string {
+  if (a < b) return b;
+  return a;
+}
+
+export function earlierKey(a: string, b: string): string {
+  if (a < b) return a;
+  return b;
+}
+
 const POSITION_BYTES = 6;
+
+/** The place at the end of a key. */
+export function positionOf(key: string): number {
+  return Buffer.from(key.slice(-POSITION_BYTES), 'latin1').readUIntBE(0, POSITION_BYTES);
+}
 
 /** A place in the order of creation, always of one length. */
 export function encodePosition(position: number): string {

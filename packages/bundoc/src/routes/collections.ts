@@ -121,6 +121,7 @@ export function registerCollections(app: FastifyInstance, collections: Collectio
       define: {
         params: { ...EXAMPLE_PATH, collection: 'tasks' },
         body: {
+          indexes: [{ fields: ['priority', 'title'] }, { name: 'by-owner', fields: ['owner'] }],
           schema: {
             type: 'object',
             required: ['title'],
@@ -210,6 +211,11 @@ function faultAt(place: string, field: string) {
   return message === undefined ? undefined : { path: `body.${place}`, message };
 }
 
-function answerOf({ name, documents, bytes, definition }: CollectionInfo) {
-  return { name, documents, bytes, ...(definition ?? { indexes: [] }) };
+function answerOf({ name, documents, bytes, definition, indexes }: CollectionInfo) {
+  const { indexes: defined = [], ...rest } = definition ?? {};
+  const statuses = defined.map((index) => {
+    const status = indexes.find((one) => one.name === index.name) ?? { state: 'none' };
+    return { ...status, ...index };
+  });
+  return { name, documents, bytes, ...rest, indexes: statuses };
 }

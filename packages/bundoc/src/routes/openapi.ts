@@ -18,6 +18,7 @@ export const BUNDOC_API: ServiceDescription = {
     { name: 'collections', description: 'What collections there are, and how they are defined' },
     { name: 'queries', description: 'Documents by what is in them' },
     { name: 'changes', description: 'What changed in a project' },
+    { name: 'projects', description: 'Projects as a whole' },
     { name: 'service', description: 'About the process' },
   ],
   schemas: {

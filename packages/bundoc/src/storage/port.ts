@@ -1,5 +1,6 @@
 import type { DocumentMetadata } from '@bundoc/shared/contract/documents';
 import type { DocumentContent, DocumentRef } from '../cipher/stored-text.ts';
+import type { EngineIndexes } from './indexes/port.ts';
 
 /** A document as it is stored, opened. `text` is the JSON that the API returns, byte for byte. */
 export interface StoredDocument {
@@ -85,6 +86,48 @@ export interface ChangePage {
   readonly horizon: Position;
 }
 
+/** A document or deletion as it is stored: what a backup holds of it. */
+export interface SealedChange {
+  readonly state: {
+    readonly collection: string;
+    readonly id: string;
+    /** 16 bytes. */
+    readonly fileName: Buffer;
+    readonly seq: Position;
+    /** Of the creation; orders lists. */
+    readonly createdSeq: Position;
+    readonly createdMs: number;
+    /** 12 bytes. */
+    readonly rev: Buffer;
+    readonly keyVersion: number;
+    /** Bytes of the sealed document. */
+    readonly size: number;
+    /** When it was deleted; 0 while it lives. */
+    readonly deletedMs: number;
+  };
+  /** The bytes of the document file; undefined for a deletion. */
+  readonly sealed: Buffer | undefined;
+}
+
+export interface SealedPage {
+  readonly changes: readonly SealedChange[];
+  /** Where to go on from. */
+  readonly position: Position;
+  /** True when nothing is missing of what was committed up to `position`, in this page and those before it. */
+  readonly isComplete: boolean;
+  /** Deletions up to here are forgotten. */
+  readonly forgotten: Position;
+}
+
+export type ReadSealedChanges = (
+  after: Position,
+  limits: {
+    readonly limit: number;
+    /** Sealed bytes after which the page ends, though one change is always in it. */
+    readonly bytesMax: number;
+  },
+) => Promise<SealedPage>;
+
 export interface CollectionSummary {
   readonly name: string;
   readonly documents: number;
@@ -150,8 +193,20 @@ export interface ProjectStore extends AsyncDisposable {
    */
   waitForChange(after: Position, signal: AbortSignal): Promise<Position | undefined>;
 
+  /**
+   * What changed behind a position, in that order, with the bytes that are stored; a document that has changed again is left out, as it
+   * comes behind. So pages up to one that is complete are the whole project as it was at its position. Absent where the storage
+   * itself is backed up.
+   *
+   * @throws AppError `integrity_error` for a document whose bytes do not open.
+   */
+  readonly sealedChanges?: ReadSealedChanges | undefined;
+
   /** Collections that hold a document. */
   collections(): Promise<readonly CollectionSummary[]>;
+
+  /** Indexes, on an engine that has some. */
+  readonly indexes?: EngineIndexes | undefined;
 
   /** Other processes write to the same storage. */
   readonly isShared?: boolean;

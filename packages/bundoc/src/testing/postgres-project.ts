@@ -12,12 +12,13 @@ import { insertProjectRows, raiseKeyVersion } from '../storage/postgres/project-
 export function testDatabaseOptions(url: string, options: Partial<DatabaseOptions> = {}): DatabaseOptions {
   return {
     url,
+    password: undefined,
     tls: undefined,
     connectionsMax: 5,
     connectTimeoutMs: 2_000,
     statementTimeoutMs: 10_000,
     idleInTransactionTimeoutMs: 5_000,
-    prepare: true,
+    isPooled: false,
     logger: createLogger({ service: 'bundoc', level: 'silent' }),
     ...options,
   };

@@ -9,7 +9,11 @@ import { collectReceipt, parserOf, wholeNumber } from './option-parsers.ts';
 
 const LIST_MAX = 10_000;
 /** Stored times are UTC with milliseconds and are compared as text. */
-const time = parserOf(z.iso.datetime({ offset: true }).transform((text) => new Date(text).toISOString()));
+const time = parserOf(
+  z.iso
+    .datetime({ offset: true, error: 'must be a time such as 2026-11-25T03:00:00Z' })
+    .transform((text) => new Date(text).toISOString()),
+);
 
 /** `bunkms audit …`: the audit chain and its copy. */
 export function registerAuditCommands(program: Command, environment: Environment): void {

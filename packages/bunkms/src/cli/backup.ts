@@ -1,13 +1,13 @@
 import { existsSync, statSync } from 'node:fs';
 import { systemClock } from '@bundoc/shared/clock';
 import type { Environment } from '@bundoc/shared/config';
+import { openFileSource } from '@bundoc/shared/file-source';
+import { createPrivateFile } from '@bundoc/shared/private-file';
 import { CLI_CALLER } from '../audit/caller.ts';
-import { openFileSource } from '../recovery/file-source.ts';
 import { type Survey, surveyArchive } from '../recovery/survey.ts';
 import { createBackup } from '../recovery/write-backup.ts';
 import { CliFailure, EXIT } from './errors.ts';
 import { loadVault, withKms } from './open-kms.ts';
-import { createPrivateFile } from './private-file.ts';
 import { createProgress } from './progress.ts';
 
 /**

@@ -3,8 +3,8 @@ import { closeSync, existsSync, mkdirSync, openSync, readFileSync } from 'node:f
 import { isIP } from 'node:net';
 import { join } from 'node:path';
 import { DatabaseSync } from 'node:sqlite';
+import { replacePrivateFile } from '@bundoc/shared/private-file';
 import { issueCertificate, makeAuthority } from '../pki/authority.ts';
-import { replacePrivateFile } from './private-file.ts';
 
 /** A certificate that shall be there. */
 export interface CertificateWish {

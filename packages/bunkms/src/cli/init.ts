@@ -4,6 +4,7 @@ import { KEY_BYTES } from '@bundoc/shared/aead';
 import type { Environment } from '@bundoc/shared/config';
 import { type Claims, claimsSchema, type IssueToken } from '@bundoc/shared/contract/tokens';
 import { KEY_TEXT_BYTES, writeKeyText } from '@bundoc/shared/key-text';
+import { createPrivateFile, replacePrivateFile } from '@bundoc/shared/private-file';
 import { createVerifier } from 'fast-jwt';
 import { CLI_CALLER } from '../audit/caller.ts';
 import { readConfig } from '../config.ts';
@@ -12,7 +13,6 @@ import { pemOf } from '../vault/signing-key.ts';
 import type { CertificateWish } from './certificates.ts';
 import { CliFailure, UsageError } from './errors.ts';
 import { type CliKms, hasStore, openCliStore, unsealStore } from './open-kms.ts';
-import { createPrivateFile, replacePrivateFile } from './private-file.ts';
 
 export interface InitOptions {
   readonly createKek?: true;

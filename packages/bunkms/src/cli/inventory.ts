@@ -1,11 +1,11 @@
 import { systemClock } from '@bundoc/shared/clock';
 import type { Environment } from '@bundoc/shared/config';
 import { createLogger } from '@bundoc/shared/logger';
+import { replacePrivateFile } from '@bundoc/shared/private-file';
 import { CLI_CALLER } from '../audit/caller.ts';
 import { formatInventory, takeInventory } from '../recovery/inventory.ts';
 import { CliFailure } from './errors.ts';
 import { withKms } from './open-kms.ts';
-import { replacePrivateFile } from './private-file.ts';
 import { createProgress } from './progress.ts';
 
 /**

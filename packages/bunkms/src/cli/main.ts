@@ -1,5 +1,6 @@
 #!/usr/bin/env node
 import { lineOf } from '@bundoc/shared/error-line';
+import { guardMemory } from '@bundoc/shared/memory-exposure';
 import { Command, CommanderError, InvalidArgumentError } from 'commander';
 import { registerAuditCommands } from './audit-commands.ts';
 import type { CertificateWish } from './certificates.ts';
@@ -90,6 +91,8 @@ program
   .action((options: { json?: true }) => status(environment, options));
 
 try {
+  // Commands open keys, as the service does.
+  guardMemory(environment);
   await program.parseAsync();
 } catch (error) {
   if (error instanceof CommanderError) process.exitCode = error.exitCode === 0 ? 0 : 2;

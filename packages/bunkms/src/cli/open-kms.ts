@@ -32,10 +32,13 @@ export async function withStore<T>(
   action: (store: KmsStore) => Promise<T>,
 ): Promise<T> {
   const location = readConfig(environment);
-  if (!mayHaveStore(location)) throw new CliFailure('there is no store yet: run "bunkms init"');
+  if (!mayHaveStore(location))
+    throw new CliFailure(
+      `there is no store in ${location.dataDir} (BUNKMS_DATA_DIR); a new one is made by "bunkms init"`,
+    );
   await using store = await openCliStore(location);
   if ((await store.readInstallation()) === undefined)
-    throw new CliFailure('the store is empty: run "bunkms init"');
+    throw new CliFailure('the store is empty; an installation is made by "bunkms init"');
   return await action(store);
 }
 

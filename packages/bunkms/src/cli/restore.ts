@@ -2,11 +2,11 @@ import { readFile, stat } from 'node:fs/promises';
 import { systemClock } from '@bundoc/shared/clock';
 import type { Environment } from '@bundoc/shared/config';
 import type { AuditReceipt } from '@bundoc/shared/contract/keys';
+import { openFileSource } from '@bundoc/shared/file-source';
 import { CLI_CALLER } from '../audit/caller.ts';
 import { readConfig } from '../config.ts';
 import { readAuditCopy } from '../recovery/audit-copy.ts';
 import { FileDamaged } from '../recovery/errors.ts';
-import { openFileSource } from '../recovery/file-source.ts';
 import { type Inventory, parseInventory } from '../recovery/inventory.ts';
 import {
   type Knowledge,

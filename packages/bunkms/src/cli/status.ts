@@ -26,8 +26,10 @@ export async function status(environment: Environment, options: { json?: true })
         status: opened.kind,
         created_at: installation?.createdAt,
         kid: opened.publicKey.kid,
-        current_kek: vault.currentKekId,
+        // A sealed service does not know: what stands in the store is not authenticated then.
+        ...(opened.kind === 'sealed' ? {} : { current_kek: vault.currentKekId }),
         known_keks: installation?.keks.map(({ id }) => id),
+        ring_keks: vault.kekIds,
         keys,
         tokens,
         audit_records: seq,

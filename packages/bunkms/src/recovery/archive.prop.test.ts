@@ -1,8 +1,9 @@
 import { createSecretKey, randomBytes } from 'node:crypto';
+import type { ByteSource } from '@bundoc/shared/file-source';
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import { Vault } from '../vault/vault.ts';
-import { type ByteSource, LINE_BYTES_MAX, openArchive, sealArchive } from './archive.ts';
+import { LINE_BYTES_MAX, openArchive, sealArchive } from './archive.ts';
 import { FileDamaged, KekLacking } from './errors.ts';
 
 const vault = new Vault([createSecretKey(randomBytes(32))]);

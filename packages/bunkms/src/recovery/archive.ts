@@ -1,5 +1,6 @@
 import { hash, type KeyObject, randomBytes } from 'node:crypto';
 import { aadOf, KEY_BYTES, OpenError, open, SEAL_OVERHEAD_BYTES, seal, takeKey } from '@bundoc/shared/aead';
+import type { ByteSource } from '@bundoc/shared/file-source';
 import { kekIdOf, type Vault, WRAPPED_KEY_BYTES } from '../vault/vault.ts';
 import { FileDamaged, KekLacking } from './errors.ts';
 
@@ -20,13 +21,6 @@ const CHUNK_BYTES = 262_144;
 export const LINE_BYTES_MAX = 1_048_576;
 const SEALED_BYTES_MAX = CHUNK_BYTES + LINE_BYTES_MAX + SEAL_OVERHEAD_BYTES;
 const NEWLINE = 0x0a;
-
-/** Bytes that can be read from any place. */
-export interface ByteSource {
-  readonly sizeBytes: number;
-  /** @returns as many bytes as are asked for; fewer only at the end. */
-  read(at: number, bytes: number): Promise<Buffer>;
-}
 
 /** Seals lines, none of which holds a line feed. @returns the archive, piece by piece. */
 export async function* sealArchive(vault: Vault, lines: AsyncIterable<string>): AsyncGenerator<Buffer> {

@@ -1,8 +1,9 @@
 import type { AuditRecord } from '@bundoc/shared/contract/audit';
 import type { TokenInfo } from '@bundoc/shared/contract/tokens';
+import type { ByteSource } from '@bundoc/shared/file-source';
 import type { Installation, KeyRecord, KeyVersionRecord } from '../store/port.ts';
 import type { Vault } from '../vault/vault.ts';
-import { type ByteSource, openArchive } from './archive.ts';
+import { openArchive } from './archive.ts';
 import { type ArchiveEnd, type ArchiveHead, type ArchiveLine, decodeLine } from './archive-entry.ts';
 import { FileDamaged } from './errors.ts';
 

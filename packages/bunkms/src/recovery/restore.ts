@@ -1,8 +1,8 @@
 import type { Clock } from '@bundoc/shared/clock';
+import type { ByteSource } from '@bundoc/shared/file-source';
 import type { Caller } from '../audit/caller.ts';
 import type { KmsStore, LoadEntry } from '../store/port.ts';
 import type { Vault } from '../vault/vault.ts';
-import type { ByteSource } from './archive.ts';
 import type { Knowledge } from './knowledge.ts';
 import { type RestoreOptions, type RestoreReport, RestoreRun } from './restore-run.ts';
 import type { Survey } from './survey.ts';

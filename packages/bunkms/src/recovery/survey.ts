@@ -2,6 +2,7 @@ import { createSecretKey } from 'node:crypto';
 import { keyCheckValue, OpenError } from '@bundoc/shared/aead';
 import type { AuditRecord } from '@bundoc/shared/contract/audit';
 import type { AuditReceipt } from '@bundoc/shared/contract/keys';
+import type { ByteSource } from '@bundoc/shared/file-source';
 import type { ChainFault } from '../audit/chain.ts';
 import { ChainWalk } from '../audit/chain-walk.ts';
 import { isGenuineVersion } from '../audit/key-record.ts';
@@ -9,7 +10,6 @@ import type { Installation, KeyRecord, KeyVersionRecord } from '../store/port.ts
 import { isKekRecord } from '../vault/kek-state.ts';
 import { type OpenedInstallation, openInstallation } from '../vault/unseal.ts';
 import { kekIdOf, type Vault } from '../vault/vault.ts';
-import type { ByteSource } from './archive.ts';
 import type { ArchiveEnd, ArchiveHead } from './archive-entry.ts';
 import { FileDamaged, KekLacking } from './errors.ts';
 import { LatestChanges } from './latest-changes.ts';

@@ -12,7 +12,9 @@ import { cursorOf } from '../store/port.ts';
 
 const hashedName = z.string().regex(/^sha256:[0-9a-f]{64}$/);
 /** Stored times are UTC with milliseconds and are compared as text, so a filter is brought to that form. */
-const time = z.iso.datetime({ offset: true }).transform((text) => new Date(text).toISOString());
+const time = z.iso
+  .datetime({ offset: true, error: 'must be a time such as 2026-11-25T03:00:00Z' })
+  .transform((text) => new Date(text).toISOString());
 
 const listQuery = z.strictObject({
   ...pageQuery(seqCursor),

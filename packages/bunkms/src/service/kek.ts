@@ -79,7 +79,10 @@ export async function rotateKek(ports: KekPorts, wanted: RotateKek, caller: Call
       return;
     } catch (error) {
       if (hasCode(error, 'kek_unusable'))
-        throw new AppError('kek_unusable', { detail: 'a service that is up lacks the KEK' });
+        throw new AppError('kek_unusable', {
+          detail:
+            'a service that is up lacks the KEK: it reads its ring file every few seconds, or at a restart',
+        });
       if (!hasCode(error, 'precondition_failed')) throw error;
     }
   }

@@ -1,4 +1,4 @@
-import { mkdtempSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { cpSync, mkdtempSync, renameSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { DatabaseSync } from 'node:sqlite';
@@ -47,6 +47,27 @@ describe('the SQLite store', () => {
     other.exec('ROLLBACK');
     other.close();
     await store.probe();
+  });
+
+  test.each<[string, (path: string) => void]>([
+    ['was removed', (path) => rmSync(path)],
+    ['was renamed', (path) => renameSync(path, `${path}.old`)],
+    [
+      'was replaced by a copy',
+      (path) => {
+        cpSync(path, `${path}.copy`);
+        renameSync(`${path}.copy`, path);
+      },
+    ],
+  ])('acknowledges nothing any more when its file %s', async (_what, change) => {
+    const store = await openSqliteStore({ dataDir: folder, onCrash });
+    await store.probe();
+    change(databasePathOf(folder));
+    await expect(store.probe()).rejects.toMatchObject({
+      code: 'storage_unavailable',
+      cause: { message: expect.stringContaining('removed') as string },
+    });
+    await store.close();
   });
 
   test('does not open a database that a newer release has written', async () => {

@@ -5,7 +5,7 @@ import { fieldPathSchema } from './query.ts';
 /** Bytes of a definition's JSON at most. */
 export const DEFINITION_BYTES_MAX = 65_536;
 /** Indexes of one collection, and fields of one index. */
-export const INDEXES_MAX = 0;
+export const INDEXES_MAX = 16;
 export const INDEX_FIELDS_MAX = 4;
 const TEN_YEARS_S = 315_360_000;
 
@@ -36,7 +36,18 @@ export const collectionDefinitionSchema = z.strictObject({
   ttl: ttlSchema.optional(),
 });
 
+/** An index as it is: `none` on an engine without indexes, where its queries are scans. */
+const indexStatusSchema = indexDefinitionSchema.required({ name: true }).extend({
+  state: z.enum(['building', 'ready', 'duplicates', 'none']),
+  /** While it is built: documents that are in it, and that there are. */
+  indexed: z.int().optional(),
+  total: z.int().optional(),
+  /** Values of a unique index that more than one document has: it keeps nothing apart until they are gone and it is defined anew. */
+  duplicates: z.int().optional(),
+});
+
 export const collectionSchema = collectionDefinitionSchema.extend({
+  indexes: z.array(indexStatusSchema),
   name: collectionNameSchema,
   documents: z.int(),
   /** Sealed bytes. */

@@ -96,7 +96,8 @@ async function registerPage(
     await ui.register(swaggerUi, {
       routePrefix: '/docs',
       theme: { title },
-      uiConfig: { docExpansion: 'none', persistAuthorization: false },
+      // Without the bar at the top, which asks for documents of elsewhere.
+      uiConfig: { layout: 'BaseLayout', docExpansion: 'list', persistAuthorization: false },
     });
   });
 }

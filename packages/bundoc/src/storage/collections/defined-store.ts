@@ -5,6 +5,7 @@ import { AppError, hasCode } from '@bundoc/shared/errors';
 import { readJson } from '@bundoc/shared/json/read';
 import { type DocumentContent, type DocumentRef, ownContentOf } from '../../cipher/stored-text.ts';
 import { Turns } from '../../turns.ts';
+import type { EngineIndexes, IndexSpec } from '../indexes/port.ts';
 import type {
   Change,
   ChangePage,
@@ -16,6 +17,7 @@ import type {
   Position,
   Precondition,
   ProjectStore,
+  ReadSealedChanges,
   StoredDocument,
   Write,
   WriteResult,
@@ -95,6 +97,10 @@ export class DefinedStore implements CollectionStore {
       }
       for (const name of [...this.#known.keys(), ...this.#damaged]) if (!names.has(name)) this.#forget(name);
     });
+  }
+
+  get indexes(): EngineIndexes | undefined {
+    return this.#store.indexes;
   }
 
   get isShared(): boolean {
@@ -184,6 +190,11 @@ export class DefinedStore implements CollectionStore {
     return this.#store.waitForChange(after, signal);
   }
 
+  /** Definitions among the others. */
+  get sealedChanges(): ReadSealedChanges | undefined {
+    return this.#store.sealedChanges?.bind(this.#store);
+  }
+
   /**
    * Removes documents that have expired, looking at some each time and going on from there the next.
    *
@@ -233,18 +244,20 @@ export class DefinedStore implements CollectionStore {
     const { _id: name, _rev: rev } = document.metadata;
     if (this.#known.get(name)?.rev === rev) return;
     try {
-      this.#learn(name, knownOf(readDefinition(document)));
+      this.#learn(name, knownOf(readDefinition(document)), true);
     } catch {
       this.#damaged.add(name);
     }
   }
 
-  #learn(collection: string, known: Known): void {
+  #learn(collection: string, known: Known, wasDefined = false): void {
     this.#known.set(collection, known);
+    this.#store.indexes?.define(collection, known.definition.indexes.map(specOf), wasDefined);
     this.#damaged.delete(collection);
   }
 
   #forget(collection: string): void {
+    this.#store.indexes?.define(collection, []);
     this.#known.delete(collection);
     this.#damaged.delete(collection);
   }
@@ -265,6 +278,10 @@ export class DefinedStore implements CollectionStore {
     if (!this.#known.has(collection) && this.#known.size >= DEFINITIONS_MAX)
       throw new AppError('invalid_request', {
         detail: `a project has at most ${DEFINITIONS_MAX} definitions`,
+      });
+    if (this.#store.indexes === undefined && definition.indexes.some(({ unique }) => unique))
+      throw new AppError('invalid_request', {
+        errors: [{ path: 'body.indexes', message: 'unique indexes are kept by the embedded engine only' }],
       });
     const check = checkOf(definition);
     const content = contentOfDefinition(definition);
@@ -332,6 +349,10 @@ export class DefinedStore implements CollectionStore {
   #isAlive(ttl: Ttl | undefined, { text }: StoredDocument): boolean {
     return ttl === undefined || !isExpired(ttl, text, this.#clock.now());
   }
+}
+
+function specOf({ name, fields, unique }: CollectionDefinition['indexes'][number]): IndexSpec {
+  return { name: name ?? fields.join('+'), fields, unique };
 }
 
 function knownOf(stored: StoredDefinition): Known {

@@ -7,6 +7,7 @@ import type { ProjectCipher } from '../../cipher/project-cipher.ts';
 import { type DocumentRef, readStoredMetadata } from '../../cipher/stored-text.ts';
 import { Turns } from '../../turns.ts';
 import { ChangeWaiters } from '../change-waiters.ts';
+import type { EngineIndexes } from '../indexes/port.ts';
 import type {
   ChangePage,
   CollectionSummary,
@@ -15,6 +16,8 @@ import type {
   ListQuery,
   Position,
   ProjectStore,
+  SealedChange,
+  SealedPage,
   StoredDocument,
   Write,
   WriteResult,
@@ -23,6 +26,7 @@ import { TOMBSTONE_TTL_MS } from '../port.ts';
 import type { Backlog } from './backlog.ts';
 import { ByteWriter } from './bytes.ts';
 import type { Catalog, LivingDocument } from './catalog.ts';
+import { CollectionIndexes } from './collection-indexes.ts';
 import { type Disk, replaceFile } from './disk.ts';
 import type { FileWriter } from './file-writer.ts';
 import { FRAME_BYTES_MAX } from './frame.ts';
@@ -55,6 +59,8 @@ export interface EmbeddedStoreOptions {
   readonly onIntegrityError: (fileName: string) => void;
   /** Told of a failure that makes the store unusable until it is opened anew. */
   readonly onFailure: (error: unknown) => void;
+  /** Told of an index that could not be built. */
+  readonly onIndexFailure?: (error: unknown) => void;
   /** Told, now and then, that the key version has sealed so much that it should be rotated. */
   readonly onRotationDue: (version: number) => void;
   readonly limits: EmbeddedLimits;
@@ -100,6 +106,7 @@ export class EmbeddedStore implements ProjectStore {
   /** Durable, and not answered yet. */
   readonly #durable: Prepared[] = [];
   readonly #preparer: GroupPreparer;
+  readonly #indexes: CollectionIndexes;
   readonly #journalTurn = new Turns();
   readonly #waiters = new ChangeWaiters();
   #pumping: Promise<void> | undefined;
@@ -117,11 +124,26 @@ export class EmbeddedStore implements ProjectStore {
   constructor(options: EmbeddedStoreOptions, parts: EmbeddedParts) {
     this.#options = options;
     this.#parts = parts;
-    this.#preparer = new GroupPreparer({ ...parts, cipher: options.cipher, clock: options.clock });
+    const { catalog } = parts;
+    this.#indexes = new CollectionIndexes(
+      {
+        list: (query) => this.list(query),
+        revOf: (ref) => catalog.living(ref)?.rev,
+        countOf: (collection) =>
+          catalog.collections().find(({ name }) => name === collection)?.documents ?? 0,
+      },
+      (error) => this.#options.onIndexFailure?.(error),
+    );
+    const { cipher, clock } = options;
+    this.#preparer = new GroupPreparer({ ...parts, indexes: this.#indexes, cipher, clock });
   }
 
   get failed(): boolean {
     return this.#failed;
+  }
+
+  get indexes(): EngineIndexes {
+    return this.#indexes;
   }
 
   getAtHand(ref: DocumentRef): StoredDocument | undefined {
@@ -150,6 +172,10 @@ export class EmbeddedStore implements ProjectStore {
     if (bytes > FRAME_BYTES_MAX) return Promise.reject(new AppError('payload_too_large'));
     if (this.#waiting.length >= COMMITS_WAITING_MAX || this.#waitingBytes > 2 * FRAME_BYTES_MAX)
       return Promise.reject(new AppError('overloaded'));
+    if (writes.some(({ kind, ref }) => kind === 'put' && this.#indexes.isHeld(ref.collection)))
+      return Promise.reject(
+        new AppError('overloaded', { detail: 'a unique index is being read', retryAfterS: 1 }),
+      );
     return this.#enqueue({ writes, reseals: [], options, bytes });
   }
 
@@ -244,6 +270,28 @@ export class EmbeddedStore implements ProjectStore {
     return lastSeq > after ? lastSeq : this.#waiters.wait(after, signal);
   }
 
+  async sealedChanges(
+    after: Position,
+    { limit, bytesMax }: { readonly limit: number; readonly bytesMax: number },
+  ): Promise<SealedPage> {
+    const { catalog } = this.#parts;
+    const { lastSeq, purgedSeq: forgotten } = catalog;
+    const states = catalog.changes(after).take(limit).toArray();
+    const changes: SealedChange[] = [];
+    let isComplete = states.length < limit;
+    let position = after;
+    let bytes = 0;
+    for (const state of states) {
+      if (bytes >= bytesMax) return { changes, position, isComplete: false, forgotten };
+      const sealed = state.deletedMs === 0 ? await this.#sealedOf(state) : undefined;
+      if (sealed === undefined && state.deletedMs === 0) isComplete = false;
+      else changes.push({ state: sealed === undefined ? state : { ...state, size: sealed.length }, sealed });
+      bytes += sealed?.length ?? 0;
+      position = state.seq;
+    }
+    return { changes, position: states.length < limit ? lastSeq : position, isComplete, forgotten };
+  }
+
   async collections(): Promise<readonly CollectionSummary[]> {
     return this.#parts.catalog.collections();
   }
@@ -258,6 +306,7 @@ export class EmbeddedStore implements ProjectStore {
     this.#waiters.end();
     await this.#pumping;
     await this.#checkpointing?.catch(() => undefined);
+    await this.#indexes.stop();
     await this.#parts.writer.stop();
     await this.#journalTurn.run(() => this.#parts.journal.close());
   }
@@ -282,6 +331,25 @@ export class EmbeddedStore implements ProjectStore {
     // An overwrite during the read must not be followed by the older bytes in the cache.
     if (this.#parts.catalog.living(ref)?.seq === living.seq) cache.set(project, fileName, sealed);
     return document;
+  }
+
+  /** The bytes of a document that were found to open; undefined when it has changed since. */
+  async #sealedOf(state: DocumentState): Promise<Buffer | undefined> {
+    const { disk, directory, onIntegrityError } = this.#options;
+    for (;;) {
+      const living = this.#parts.catalog.living(state);
+      if (living?.seq !== state.seq) return undefined;
+      const { fileName } = living;
+      const sealed =
+        this.#inMemory(living) ?? (await disk.read(join(directory, 'docs', fileName.slice(0, 2), fileName)));
+      if (sealed !== undefined && this.#open(state, living, sealed) !== undefined) return sealed;
+      const now = this.#parts.catalog.living(state);
+      // It was sealed anew while its file was read.
+      if (now?.seq === living.seq && now.keyVersion !== living.keyVersion) continue;
+      if (now?.seq !== state.seq) return undefined;
+      onIntegrityError(fileName);
+      throw new AppError('integrity_error');
+    }
   }
 
   /** The document, or undefined when the bytes are not this state of it. */
@@ -461,6 +529,8 @@ export class EmbeddedStore implements ProjectStore {
     const { state, fileName, sealed } = change;
     const { cache, project } = this.#options;
     catalog.apply(state);
+    if (change.indexing !== undefined && this.#indexes.has(state.collection))
+      this.#indexes.apply(state, change.indexing.text, change.indexing.keys);
     if (state.deletedMs === 0) {
       writer.put(fileName, sealed);
       cache.update(project, fileName, sealed);

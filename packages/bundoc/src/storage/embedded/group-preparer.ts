@@ -8,6 +8,7 @@ import type { CommitOptions, Write, WriteResult } from '../port.ts';
 import { requirePrecondition } from '../precondition.ts';
 import { ByteWriter } from './bytes.ts';
 import type { Catalog } from './catalog.ts';
+import { type CollectionIndexes, type DocumentKeys, UniquenessOfGroup } from './collection-indexes.ts';
 import { type DocumentState, REV_BYTES, type UsedKey, writeDocument, writeUsedKeyRecord } from './record.ts';
 import type { SealBudget } from './seal-budget.ts';
 import type { UsedKeys } from './used-keys.ts';
@@ -41,8 +42,16 @@ export type FrameChange =
       readonly fileName: string;
       /** A view of the frame; empty for a delete. */
       readonly sealed: Buffer;
+      readonly indexing: Indexing | undefined;
     }
   | { readonly kind: 'used key'; readonly used: UsedKey };
+
+/** What a state changes in the indexes of its collection. Absent for one that was only sealed anew, which changes nothing. */
+export interface Indexing {
+  /** Of the stored document; undefined for a deleted one. */
+  readonly text: Buffer | undefined;
+  readonly keys: DocumentKeys | undefined;
+}
 
 export interface PreparedGroup {
   readonly commits: readonly Prepared[];
@@ -56,6 +65,7 @@ export interface GroupPreparerOptions {
   readonly catalog: Catalog;
   readonly usedKeys: UsedKeys;
   readonly seals: SealBudget;
+  readonly indexes: CollectionIndexes;
   readonly cipher: ProjectCipher;
   readonly clock: Clock;
 }
@@ -69,6 +79,7 @@ interface Placed {
   readonly state: DocumentState;
   readonly fileName: string;
   readonly start: number;
+  readonly indexing: Indexing | undefined;
 }
 
 type PlacedChange = Placed | Extract<FrameChange, { kind: 'used key' }>;
@@ -81,13 +92,15 @@ export class GroupPreparer {
   readonly #catalog: Catalog;
   readonly #usedKeys: UsedKeys;
   readonly #seals: SealBudget;
+  readonly #indexes: CollectionIndexes;
   readonly #cipher: ProjectCipher;
   readonly #clock: Clock;
 
-  constructor({ catalog, usedKeys, seals, cipher, clock }: GroupPreparerOptions) {
+  constructor({ catalog, usedKeys, seals, indexes, cipher, clock }: GroupPreparerOptions) {
     this.#catalog = catalog;
     this.#usedKeys = usedKeys;
     this.#seals = seals;
+    this.#indexes = indexes;
     this.#cipher = cipher;
     this.#clock = clock;
   }
@@ -98,6 +111,7 @@ export class GroupPreparer {
     const placed: PlacedChange[] = [];
     const states = new Map<string, DocumentState>();
     const usedHere = new Map<string, UsedKey>();
+    const uniqueness = new UniquenessOfGroup();
     const writer = new ByteWriter(group.reduce((sum, waiting) => sum + likelyBytes(waiting), 0));
     let seq = this.#catalog.lastSeq;
     for (const waiting of group) {
@@ -110,12 +124,15 @@ export class GroupPreparer {
           continue;
         }
         const own = new Map<string, DocumentState>();
+        const uniquely = uniqueness.commit();
         const results: WriteResult[] = [];
         for (const write of waiting.writes) {
           const key = `${write.ref.collection}\0${write.ref.id}`;
           const former = own.get(key) ?? states.get(key) ?? this.#catalog.get(write.ref);
           const { change, result } = this.#apply(writer, write, former, ++seq, nowMs);
           own.set(key, change.state);
+          const keys = change.indexing?.keys;
+          if (keys !== undefined) uniquely.write(write.ref, keys);
           placed.push(change);
           results.push(result);
         }
@@ -132,6 +149,7 @@ export class GroupPreparer {
           placed.push({ kind: 'used key', used });
         }
         for (const [key, state] of own) states.set(key, state);
+        uniquely.accept();
         commits.push({ waiting, results });
       } catch (error) {
         writer.truncate(before.bytes);
@@ -183,7 +201,8 @@ export class GroupPreparer {
       if (living === undefined) throw new AppError('document_not_found');
       const state = { ...common, size: 0, deletedMs: Math.max(1, nowMs) };
       writeDocument(writer, state);
-      const change: Placed = { kind: 'document', state, fileName: name, start: writer.length };
+      const indexing = { text: undefined, keys: this.#indexes.noKeysOf(write.ref.collection) };
+      const change: Placed = { kind: 'document', state, fileName: name, start: writer.length, indexing };
       return { change, result: { created: false, metadata: undefined } };
     }
     const metadata = {
@@ -193,14 +212,16 @@ export class GroupPreparer {
       _created: new Date(common.createdMs).toISOString(),
       _updated: new Date(nowMs).toISOString(),
     };
-    const change = this.#seal(writer, common, name, composeStoredText(metadata, write.content));
+    const text = composeStoredText(metadata, write.content);
+    const indexing = { text, keys: this.#indexes.keysOf(write.ref.collection, text) };
+    const change = this.#seal(writer, common, name, text, indexing);
     return { change, result: { created: living === undefined, metadata } };
   }
 
   /** The same state of a document, sealed under the current version. */
   #resealed(writer: ByteWriter, state: DocumentState, text: Buffer): Placed {
     const former = { ...state, keyVersion: this.#cipher.version };
-    return this.#seal(writer, former, state.fileName.toString('hex'), text);
+    return this.#seal(writer, former, state.fileName.toString('hex'), text, undefined);
   }
 
   #seal(
@@ -208,19 +229,20 @@ export class GroupPreparer {
     common: Omit<DocumentState, 'size' | 'deletedMs'>,
     fileName: string,
     text: Buffer,
+    indexing: Indexing | undefined,
   ): Placed {
     const state = { ...common, size: text.length + SEAL_OVERHEAD_BYTES, deletedMs: 0 };
     const room = writeDocument(writer, state);
     this.#seals.sealed();
     this.#cipher.sealDocument(fileName, text, room);
-    return { kind: 'document', state, fileName, start: writer.length - room.length };
+    return { kind: 'document', state, fileName, start: writer.length - room.length, indexing };
   }
 }
 
 function changeOf(change: PlacedChange, frame: Buffer): FrameChange {
   if (change.kind === 'used key') return change;
-  const { kind, state, fileName, start } = change;
-  return { kind, state, fileName, sealed: frame.subarray(start, start + state.size) };
+  const { kind, state, fileName, start, indexing } = change;
+  return { kind, state, fileName, sealed: frame.subarray(start, start + state.size), indexing };
 }
 
 function likelyBytes({ writes, reseals }: Waiting): number {

@@ -14,8 +14,8 @@ export interface News {
 
 export interface ChangeNewsOptions {
   readonly database: Database;
-  /** For the connection that listens; undefined where that is impossible, as behind a pooler of transactions. */
-  readonly listen: DatabaseOptions | undefined;
+  /** For the connection that listens, unless it would go through a pooler. */
+  readonly connection: DatabaseOptions;
   readonly logger: Logger;
   readonly timing?: ChangeNewsTiming;
 }
@@ -145,9 +145,9 @@ export class ChangeNews implements News, AsyncDisposable {
 
   /** Listens until the connection breaks, and again after a pause. */
   async #listen(): Promise<void> {
-    const { listen } = this.#options;
-    if (listen === undefined || this.#closed) return;
-    const client = new pg.Client(clientConfig(listen));
+    const { connection } = this.#options;
+    if (connection.isPooled || this.#closed) return;
+    const client = new pg.Client(clientConfig(connection));
     this.#listening = client;
     const ended = (error?: unknown) => {
       if (this.#listening !== client) return;

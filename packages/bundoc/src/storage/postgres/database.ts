@@ -4,8 +4,10 @@ import pg from 'pg';
 import { ConnectionTrouble, storageErrorOf } from './database-error.ts';
 
 export interface DatabaseOptions {
-  /** `postgres://…` without TLS parameters. */
+  /** `postgres://…` without parameters. */
   readonly url: string;
+  /** Asked for each connection; the URL's password when undefined. */
+  readonly password: (() => string) | undefined;
   readonly tls: ConnectionOptions | undefined;
   readonly connectionsMax: number;
   /** How long a connection may take to be made, or to become free, milliseconds. */
@@ -14,13 +16,17 @@ export interface DatabaseOptions {
   readonly statementTimeoutMs: number;
   /** After which the server ends a transaction whose client fell silent, and frees its locks, milliseconds. */
   readonly idleInTransactionTimeoutMs: number;
-  /** False behind a pooler that gives each transaction another connection and knows no prepared statements. */
-  readonly prepare: boolean;
+  /**
+   * Whether a pooler gives each transaction another connection: then nothing is prepared, nothing is listened to, and the role's own
+   * settings bound statements and transactions.
+   */
+  readonly isPooled: boolean;
   readonly logger: Logger;
 }
 
 /** How much later than the server this side gives up: only a server that does not answer at all gets there. */
 const SILENCE_MS = 2_000;
+const DEFAULT_PORT = 5_432;
 const IDLE_CONNECTION_MS = 60_000;
 
 /** A row: numbers, texts, booleans, bytes of its own, null; in the order of the columns. */
@@ -54,10 +60,10 @@ export class OutcomeUnknown extends Error {
  */
 export class Database implements AsyncDisposable {
   readonly #pool: pg.Pool;
-  readonly #prepare: boolean;
+  readonly #isPooled: boolean;
 
   constructor(options: DatabaseOptions) {
-    this.#prepare = options.prepare;
+    this.#isPooled = options.isPooled;
     this.#pool = new pg.Pool({
       ...clientConfig(options),
       max: options.connectionsMax,
@@ -160,7 +166,7 @@ export class Database implements AsyncDisposable {
   ): Promise<readonly Row[]> {
     const config = { text, values: [...values], rowMode: 'array' as const, types: TYPES };
     try {
-      const { rows } = await client.query<unknown[]>(this.#prepare ? { ...config, name } : config);
+      const { rows } = await client.query<unknown[]>(this.#isPooled ? config : { ...config, name });
       return rows;
     } catch (error) {
       throw troubleOf(error);
@@ -170,14 +176,24 @@ export class Database implements AsyncDisposable {
 
 /** How one connection is made: of the pool, or one that listens. */
 export function clientConfig(options: DatabaseOptions): pg.ClientConfig {
-  const { url, tls, connectTimeoutMs, statementTimeoutMs, idleInTransactionTimeoutMs } = options;
-  return {
-    connectionString: url,
-    ...(tls === undefined ? {} : { ssl: tls }),
-    connectionTimeoutMillis: connectTimeoutMs,
+  const { url, password, tls, connectTimeoutMs, statementTimeoutMs, isPooled } = options;
+  const settings = {
     statement_timeout: statementTimeoutMs,
+    idle_in_transaction_session_timeout: options.idleInTransactionTimeoutMs,
+  };
+  const { hostname, port, username, pathname, password: ownPassword } = new URL(url);
+  return {
+    // Part by part: what a URL gives would go before all else.
+    host: hostname.replace(/^\[|\]$/g, ''),
+    port: Number(port || DEFAULT_PORT),
+    user: decodeURIComponent(username),
+    database: decodeURIComponent(pathname.slice(1)),
+    password: password ?? decodeURIComponent(ownPassword),
+    ...(tls === undefined ? {} : { ssl: tls }),
+    // A pooler refuses what it does not know.
+    ...(isPooled ? {} : settings),
+    connectionTimeoutMillis: connectTimeoutMs,
     query_timeout: statementTimeoutMs + SILENCE_MS,
-    idle_in_transaction_session_timeout: idleInTransactionTimeoutMs,
     keepAlive: true,
     application_name: 'bundoc',
   };

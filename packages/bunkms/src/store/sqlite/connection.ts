@@ -1,4 +1,4 @@
-import { closeSync, mkdirSync, openSync } from 'node:fs';
+import { type BigIntStats, closeSync, mkdirSync, openSync, statSync } from 'node:fs';
 import { dirname } from 'node:path';
 import { DatabaseSync, type SQLInputValue, type StatementSync } from 'node:sqlite';
 import { migrate } from './schema.ts';
@@ -14,6 +14,8 @@ const WAL_PAUSE_MS = 20;
 
 /** One connection to the database file: pragmas, prepared statements, write transactions. Synchronous. */
 export class Connection {
+  readonly #path: string;
+  readonly #file: BigIntStats;
   readonly #database: DatabaseSync;
   readonly #busyTimeoutMs: number;
   readonly #statements = new Map<string, StatementSync>();
@@ -24,10 +26,12 @@ export class Connection {
    * @param busyTimeoutMs how long a statement waits for another process's transaction.
    */
   constructor(path: string, busyTimeoutMs: number) {
+    this.#path = path;
     this.#busyTimeoutMs = busyTimeoutMs;
     mkdirSync(dirname(path), { recursive: true, mode: 0o700 });
     // SQLite gives its -wal and -shm files the mode of the database, so it is enough to make this one.
     closeSync(openSync(path, 'a', 0o600));
+    this.#file = statSync(path, { bigint: true });
     this.#database = new DatabaseSync(path, { timeout: busyTimeoutMs, enableForeignKeyConstraints: true });
     this.#useWal();
     // FULL makes a commit in WAL mode wait for fsync; NORMAL would lose the last commits with the power.
@@ -85,6 +89,7 @@ export class Connection {
   }
 
   commit(): void {
+    this.#requireFile();
     this.#database.exec('COMMIT');
   }
 
@@ -105,6 +110,13 @@ export class Connection {
     } finally {
       this.#database.exec(`PRAGMA busy_timeout = ${this.#busyTimeoutMs}`);
     }
+  }
+
+  /** SQLite would go on in a file that was removed or renamed: what is acknowledged would be gone with the process. */
+  #requireFile(): void {
+    const file = statSync(this.#path, { bigint: true, throwIfNoEntry: false });
+    if (file?.ino !== this.#file.ino || file.dev !== this.#file.dev)
+      throw new Error('the database file was removed, or another is in its place');
   }
 
   close(): void {

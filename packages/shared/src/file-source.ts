@@ -1,6 +1,12 @@
 import { constants } from 'node:fs';
 import { open } from 'node:fs/promises';
-import type { ByteSource } from './archive.ts';
+
+/** Bytes that can be read from any place. */
+export interface ByteSource {
+  readonly sizeBytes: number;
+  /** @returns as many bytes as are asked for; fewer only at the end. */
+  read(at: number, bytes: number): Promise<Buffer>;
+}
 
 /** A file as a source of bytes; who opens it closes it. @throws Error unless it is a regular file that can be read. */
 export async function openFileSource(path: string): Promise<ByteSource & AsyncDisposable> {

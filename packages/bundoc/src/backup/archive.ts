@@ -1,0 +1,180 @@
+import { hash, type KeyObject } from 'node:crypto';
+import { aadOf, OpenError, open, SEAL_OVERHEAD_BYTES, seal } from '@bundoc/shared/aead';
+import { projectIdSchema } from '@bundoc/shared/contract/documents';
+import { BackupDamaged } from './errors.ts';
+import { ExactReader } from './exact-reader.ts';
+
+/**
+ * How a backup is written (docs/formats/project-backup.md): a clear head, then blocks. Each has a sealed part and a clear one, and ends with the
+ * hash of itself and all before it: so that anybody can check that a backup is whole and as it was written. Each sealed part is bound to
+ * its place, to its clear part and to that chain: so that the key tells whether it is authentic.
+ */
+
+const MAGIC = Buffer.from('BUNDOCB1', 'latin1');
+export const ARCHIVE_ID_BYTES = 16;
+const HASH_BYTES = 32;
+const BLOCK_HEAD_BYTES = 9;
+const HEAD_BYTES_MIN = MAGIC.length + 4 + ARCHIVE_ID_BYTES + 1;
+const MORE = 1;
+const LAST = 2;
+/** Bytes of either part of a block; a block holds a document of any size, and as many as a page has. */
+const PART_BYTES_MAX = 67_108_864;
+
+export interface ArchiveHead {
+  readonly project: string;
+  /** Random, of this backup alone. */
+  readonly id: Buffer;
+  /** The version of the project's DEK whose subkey seals it. */
+  readonly keyVersion: number;
+}
+
+/** What a block holds. */
+export interface BlockContent {
+  readonly isLast: boolean;
+  /** Is sealed. */
+  readonly text: Buffer;
+  /** Is written as it is. */
+  readonly clear: Buffer;
+}
+
+/** A block as it lies in a backup. */
+export interface Block {
+  readonly isLast: boolean;
+  readonly number: number;
+  readonly sealed: Buffer;
+  readonly clear: Buffer;
+  /** The hash of all before it. */
+  readonly before: Buffer;
+}
+
+/** Writes one backup, in order. */
+export class ArchiveWriter {
+  readonly #head: ArchiveHead;
+  #number = 0;
+  #before: Buffer = Buffer.alloc(0);
+
+  constructor(head: ArchiveHead) {
+    this.#head = head;
+  }
+
+  /** The beginning; asked for once. */
+  begin(): Buffer {
+    const { project, id, keyVersion } = this.#head;
+    const name = Buffer.from(project, 'latin1');
+    const head = Buffer.alloc(HEAD_BYTES_MIN + name.length);
+    MAGIC.copy(head);
+    head.writeUInt32BE(keyVersion, MAGIC.length);
+    id.copy(head, MAGIC.length + 4);
+    head.writeUInt8(name.length, HEAD_BYTES_MIN - 1);
+    name.copy(head, HEAD_BYTES_MIN);
+    this.#before = hash('sha256', head, 'buffer');
+    return Buffer.concat([head, this.#before]);
+  }
+
+  /** The next block. @param key the subkey of the head's version for the head's id. */
+  block(key: KeyObject, { isLast, text, clear }: BlockContent): Buffer {
+    const place = { isLast, number: this.#number++, clear, before: this.#before };
+    const sealed = seal(key, text, aadOfBlock(this.#head, place));
+    const head = Buffer.alloc(BLOCK_HEAD_BYTES);
+    head.writeUInt8(isLast ? LAST : MORE);
+    head.writeUInt32BE(sealed.length, 1);
+    head.writeUInt32BE(clear.length, 5);
+    const bytes = Buffer.concat([head, sealed, clear]);
+    this.#before = hashAfter(this.#before, bytes);
+    return Buffer.concat([bytes, this.#before]);
+  }
+}
+
+/** A backup's head, and its blocks in order. */
+export interface OpenArchive {
+  readonly head: ArchiveHead;
+  /** Given once each was found to be as it was written; the last one only when the backup ends behind it. */
+  readonly blocks: AsyncIterable<Block>;
+}
+
+/**
+ * Reads a backup without a key.
+ *
+ * @throws BackupDamaged for anything but a whole backup as it was written; from `blocks` as well.
+ */
+export async function readArchive(source: AsyncIterable<Uint8Array>): Promise<OpenArchive> {
+  const reader = new ExactReader(source);
+  const start = await reader.take(HEAD_BYTES_MIN);
+  if (start === undefined || !start.subarray(0, MAGIC.length).equals(MAGIC))
+    throw new BackupDamaged('it is no backup of a known format');
+  const name = await reader.take(start.readUInt8(HEAD_BYTES_MIN - 1));
+  const written = await reader.take(HASH_BYTES);
+  if (name === undefined || written === undefined) throw cutShort();
+  const before = hash('sha256', Buffer.concat([start, name]), 'buffer');
+  if (!before.equals(written)) throw new BackupDamaged('the head of the backup was changed');
+  const project = projectIdSchema.safeParse(name.toString('latin1'));
+  if (!project.success) throw new BackupDamaged('the head of the backup names no project');
+  const id = Buffer.from(start.subarray(MAGIC.length + 4, MAGIC.length + 4 + ARCHIVE_ID_BYTES));
+  const head = { project: project.data, id, keyVersion: start.readUInt32BE(MAGIC.length) };
+  return { head, blocks: blocksOf(reader, before) };
+}
+
+async function* blocksOf(reader: ExactReader, hashOfHead: Buffer): AsyncGenerator<Block, void, void> {
+  let before = hashOfHead;
+  for (let number = 0; ; number++) {
+    const head = await reader.take(BLOCK_HEAD_BYTES);
+    if (head === undefined) throw cutShort();
+    const [kind, sealedBytes, clearBytes] = [head.readUInt8(0), head.readUInt32BE(1), head.readUInt32BE(5)];
+    const isSound = kind === MORE || kind === LAST;
+    if (!isSound || sealedBytes < SEAL_OVERHEAD_BYTES || Math.max(sealedBytes, clearBytes) > PART_BYTES_MAX)
+      throw changed(number);
+    const sealed = await reader.take(sealedBytes);
+    const clear = await reader.take(clearBytes);
+    const written = await reader.take(HASH_BYTES);
+    if (sealed === undefined || clear === undefined || written === undefined) throw cutShort();
+    const after = hashAfter(before, Buffer.concat([head, sealed, clear]));
+    if (!after.equals(written)) throw changed(number);
+    const isLast = kind === LAST;
+    if (isLast && !(await reader.isAtEnd())) throw new BackupDamaged('there is something behind the backup');
+    yield { isLast, number, sealed, clear, before };
+    if (isLast) return;
+    before = after;
+  }
+}
+
+/**
+ * Opens the sealed part of a block.
+ *
+ * @throws BackupDamaged when it, its clear part, or anything before it was made without the key.
+ */
+export function openBlock(key: KeyObject, head: ArchiveHead, block: Block): Buffer {
+  try {
+    return open(key, block.sealed, aadOfBlock(head, block));
+  } catch (error) {
+    if (error instanceof OpenError)
+      throw new BackupDamaged(`block ${block.number} of the backup is not authentic`, { cause: error });
+    throw error;
+  }
+}
+
+function aadOfBlock(
+  { project, id }: ArchiveHead,
+  { number, isLast, clear, before }: Omit<Block, 'sealed'>,
+): Buffer {
+  return aadOf(
+    'bundoc/backup/v1',
+    project,
+    id.toString('hex'),
+    String(number),
+    isLast ? 'last' : 'more',
+    before.toString('hex'),
+    hash('sha256', clear, 'hex'),
+  );
+}
+
+function hashAfter(before: Buffer, bytes: Buffer): Buffer {
+  return hash('sha256', Buffer.concat([before, bytes]), 'buffer');
+}
+
+function cutShort(): BackupDamaged {
+  return new BackupDamaged('the backup is cut short');
+}
+
+function changed(number: number): BackupDamaged {
+  return new BackupDamaged(`block ${number} of the backup was changed`);
+}

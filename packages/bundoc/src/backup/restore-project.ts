@@ -1,0 +1,128 @@
+import { basename, join } from 'node:path';
+import { AppError } from '@bundoc/shared/errors';
+import type { ProjectCipher } from '../cipher/project-cipher.ts';
+import { writeProjectFile } from '../project/project-folder.ts';
+import { Catalog } from '../storage/embedded/catalog.ts';
+import { type Disk, makeDirectoryDurably, removeLeftovers, replaceFile } from '../storage/embedded/disk.ts';
+import { documentPath, listDocumentFiles } from '../storage/embedded/document-files.ts';
+import { CATALOG_FILE } from '../storage/embedded/embedded-store.ts';
+import { NO_SEGMENT } from '../storage/embedded/journal.ts';
+import { SEAL_LIMITS } from '../storage/embedded/seal-budget.ts';
+import { encodeSnapshot } from '../storage/embedded/snapshot.ts';
+import type { SealedChange } from '../storage/port.ts';
+import { type BackupEnd, type BackupFacts, openBackup } from './read-backup.ts';
+
+/** A folder with this file and without `project.json` is what a restore that was cut short has left: nobody else's. */
+export const RESTORING_FILE = 'restoring';
+
+/** There is a project, or something else, where one was to be restored. Nothing was changed. */
+export class ProjectExists extends Error {
+  override readonly name = 'ProjectExists';
+}
+
+/**
+ * How many commits a restored project skips: whoever follows it from a place behind the backup must not take what comes next for what they
+ * have seen there.
+ */
+const SKIPPED_SEQS = 2 ** 32;
+
+export interface RestoreOptions {
+  readonly facts: BackupFacts;
+  /** Reads the backup from its beginning; it was checked before. */
+  readonly open: () => AsyncIterable<Uint8Array>;
+  readonly cipher: ProjectCipher;
+  readonly disk: Disk;
+  /** `<data>/projects`; exists. */
+  readonly projectsDirectory: string;
+  readonly onProgress?: (entries: number) => void;
+}
+
+/**
+ * Makes a project of a backup. `project.json` comes last, so a restore that a crash cut short leaves no project, and can be begun again.
+ * The project takes no place of its former feed for its own: whoever followed it begins anew. Its key is rotated with its next
+ * writes, since nobody knows how often it has sealed after the backup.
+ *
+ * @throws ProjectExists; BackupDamaged, AppError of the disk: then there is no project.
+ */
+export async function restoreProject(options: RestoreOptions): Promise<BackupEnd> {
+  const { facts, cipher, disk, projectsDirectory, onProgress = () => undefined } = options;
+  const { project } = facts.head;
+  const directory = join(projectsDirectory, project);
+  await requireFree(disk, directory);
+  await makeDirectoryDurably(disk, directory);
+  const temporary = join(directory, 'tmp');
+  await disk.makeDirectory(temporary);
+  await replaceFile(
+    disk,
+    temporary,
+    join(directory, RESTORING_FILE),
+    Buffer.from(facts.head.id.toString('hex')),
+  );
+  await removeLeftovers(disk, temporary);
+  for (const path of (await listDocumentFiles(disk, directory)) ?? [])
+    await disk.remove(join(directory, path));
+  for (const name of ['docs', 'journal']) await disk.makeDirectory(join(directory, name));
+  await disk.syncDirectory(directory);
+
+  const catalog = new Catalog();
+  let entries = 0;
+  const end = await openBackup(options.open(), cipher, async (changes) => {
+    await putDocuments(disk, directory, changes);
+    for (const { state } of changes) catalog.apply(state);
+    entries += changes.length;
+    onProgress(entries);
+  });
+  // The folders that the files are in; their names were synced with them.
+  await disk.syncDirectory(join(directory, 'docs'));
+  const lastSeq = end.lastSeq + SKIPPED_SEQS;
+  const head = {
+    start: { firstLive: 1, before: NO_SEGMENT },
+    lastSeq,
+    purgedSeq: lastSeq,
+    seals: [{ version: cipher.version, count: SEAL_LIMITS.rotateAt }],
+  };
+  await replaceFile(
+    disk,
+    temporary,
+    join(directory, CATALOG_FILE),
+    encodeSnapshot(project, cipher, head, [], catalog),
+  );
+  await writeProjectFile(disk, directory, facts.file);
+  await disk.remove(join(directory, RESTORING_FILE));
+  await disk.syncDirectory(directory);
+  return end;
+}
+
+async function requireFree(disk: Disk, directory: string): Promise<void> {
+  const names = await disk.list(directory);
+  if (names === undefined) return;
+  const isCutShort = names.includes(RESTORING_FILE) && !names.includes('project.json');
+  // Only the folders of one that had not come to write its mark.
+  const isEmpty = names.every((name) => name === 'tmp');
+  if (!isCutShort && !isEmpty) throw new ProjectExists(`there is a folder at ${basename(directory)} already`);
+}
+
+/** Puts the documents of a block in their files, durably; of one that comes twice the last. */
+async function putDocuments(disk: Disk, directory: string, changes: readonly SealedChange[]): Promise<void> {
+  const contents = new Map<string, Buffer | undefined>();
+  for (const { state, sealed } of changes)
+    contents.set(join(directory, documentPath(state.fileName.toString('hex'))), sealed);
+  const files = [...contents].map(([path, content]) => ({ path, content }));
+  const failures = await disk.writeFiles(files);
+  for (const failure of failures) if (failure !== undefined) throw failure;
+  await disk.syncFiles(files.map(({ path }) => path));
+}
+
+/** Why a project cannot be restored for want of its key; undefined for any other error. */
+export function whyNoKey(error: unknown): string | undefined {
+  if (!(error instanceof AppError)) return undefined;
+  switch (error.code) {
+    case 'project_destroyed':
+    case 'KEY_NOT_FOUND':
+      return 'its key was destroyed, or BunKMS does not know it: what is in the backup is not to be read any more';
+    case 'key_mismatch':
+      return 'BunKMS has another key under its name than the backup was made with';
+    default:
+      return undefined;
+  }
+}

@@ -1,0 +1,132 @@
+import { createReadStream, existsSync, statSync } from 'node:fs';
+import type { Environment } from '@bundoc/shared/config';
+import { lineOf } from '@bundoc/shared/error-line';
+import { createPrivateFile } from '@bundoc/shared/private-file';
+import { type BackupFacts, checkBackup, cipherOf, openBackup } from '../backup/read-backup.ts';
+import { restoreProject, whyNoKey } from '../backup/restore-project.ts';
+import type { ProjectCipher } from '../cipher/project-cipher.ts';
+import type { ProjectPlace } from '../project/project-reader.ts';
+import { nodeDisk } from '../storage/embedded/node-disk.ts';
+import { CannotRun } from './errors.ts';
+import { idOf } from './names.ts';
+import { withEmptyPlace, withKeys } from './open-data.ts';
+import { type ServiceOptions, serviceClient, stopSignal } from './service-client.ts';
+import { createTransferBar } from './transfer-bar.ts';
+
+interface Output {
+  readonly json?: true;
+}
+
+/** Backs up a project of a running service. The file appears when the backup is whole, checked and durable, or not at all. */
+export async function backupCommand(
+  environment: Environment,
+  named: string,
+  path: string,
+  options: ServiceOptions & Output,
+): Promise<void> {
+  if (existsSync(path)) throw new CannotRun(`${path} exists already`);
+  const project = idOf(named);
+  const signal = stopSignal();
+  const stream = await serviceClient(environment, options).project(project).backup({ signal });
+  using bar = createTransferBar(undefined);
+  const facts = await writeChecked(path, stream, (bytes) => bar.update(bytes, 0));
+  bar[Symbol.dispose]();
+  if (facts.head.project !== project)
+    throw new CannotRun('the service has sent the backup of another project');
+  print(facts, options);
+}
+
+/** What is written is checked on its way; the file gets its name behind both. */
+async function writeChecked(
+  path: string,
+  stream: AsyncIterable<Uint8Array>,
+  onProgress: (bytes: number) => void,
+): Promise<BackupFacts> {
+  const checked = Promise.withResolvers<BackupFacts>();
+  checked.promise.catch(() => undefined);
+  /** Goes through the check while it is written. */
+  async function* pieces(): AsyncGenerator<Uint8Array, void, void> {
+    const toCheck = new TransformStream<Uint8Array, Uint8Array>();
+    const writer = toCheck.writable.getWriter();
+    const check = checkBackup(toCheck.readable, onProgress);
+    check.then(checked.resolve, checked.reject);
+    check.catch(() => writer.abort().catch(() => undefined));
+    for await (const piece of stream) {
+      await Promise.race([writer.write(piece), checked.promise]);
+      yield piece;
+    }
+    await Promise.race([writer.close(), checked.promise]);
+    await checked.promise;
+  }
+  if (!(await createPrivateFile(path, pieces()))) throw new CannotRun(`${path} exists already`);
+  return await checked.promise;
+}
+
+/** Checks a backup: without a key that it is whole and as it was written, with `withKey` that it is authentic, each document. */
+export async function verifyBackupCommand(
+  environment: Environment,
+  path: string,
+  options: Output & { readonly withKey?: true },
+): Promise<void> {
+  const facts = await check(path);
+  if (options.withKey !== true) return print(facts, options);
+  const end = await withKeys(environment, async (keys) => {
+    const cipher = await cipherFor(facts, keys);
+    return openBackup(createReadStream(path), cipher, async () => undefined);
+  });
+  print(facts, options, { entries: end.entries, complete_at: new Date(end.createdMs).toISOString() });
+}
+
+/** Makes a project of a backup, in the data folder of a service that is stopped. */
+export async function restoreCommand(environment: Environment, path: string, options: Output): Promise<void> {
+  const facts = await check(path);
+  const end = await withEmptyPlace(environment, async ({ projectsDirectory, keys }) => {
+    const cipher = await cipherFor(facts, keys);
+    using bar = createTransferBar(undefined);
+    return restoreProject({
+      facts,
+      open: () => createReadStream(path),
+      cipher,
+      disk: nodeDisk,
+      projectsDirectory,
+      onProgress: (entries) => bar.update(0, entries),
+    });
+  });
+  print(facts, options, { entries: end.entries, complete_at: new Date(end.createdMs).toISOString() });
+}
+
+async function check(path: string): Promise<BackupFacts> {
+  if (!existsSync(path)) throw new CannotRun(`there is no file at ${path}`);
+  using bar = createTransferBar(statSync(path).size);
+  return await checkBackup(createReadStream(path), (bytes) => bar.update(bytes, 0));
+}
+
+async function cipherFor(facts: BackupFacts, keys: ProjectPlace['keys']): Promise<ProjectCipher> {
+  try {
+    return await cipherOf(facts, keys);
+  } catch (error) {
+    throw new CannotRun(whyNoKey(error) ?? lineOf(error), { cause: error });
+  }
+}
+
+function print(
+  { head, bytes, blocks, file }: BackupFacts,
+  { json }: Output,
+  more: Readonly<Record<string, unknown>> = {},
+): void {
+  const facts = {
+    project: head.project,
+    id: head.id.toString('hex'),
+    bytes,
+    blocks,
+    key_versions: file.versions.map(({ version }) => version),
+    ...more,
+  };
+  if (json) console.log(JSON.stringify(facts));
+  else
+    console.log(
+      Object.entries(facts)
+        .map(([name, value]) => `${name} ${String(value)}`)
+        .join(', '),
+    );
+}

@@ -1,0 +1,40 @@
+import { readFile } from 'node:fs/promises';
+import { Bundoc } from '@bundoc/client';
+import type { Environment } from '@bundoc/shared/config';
+import { CannotRun } from './errors.ts';
+
+/** How a command finds a running service. */
+export interface ServiceOptions {
+  readonly url?: string;
+  readonly tokenFile?: string;
+}
+
+/**
+ * A client of the service that `--url` or `BUNDOC_URL` names, with the token of `--token-file`, `BUNDOC_TOKEN_FILE` or `BUNDOC_TOKEN`. A file is
+ * read anew for each request, so that a token that is replaced while the command runs is used.
+ *
+ * @throws CannotRun
+ */
+export function serviceClient(environment: Environment, options: ServiceOptions): Bundoc {
+  const url = options.url ?? environment['BUNDOC_URL'] ?? 'http://127.0.0.1:8080';
+  const file = options.tokenFile ?? environment['BUNDOC_TOKEN_FILE'];
+  const token = environment['BUNDOC_TOKEN'];
+  if (file === undefined && token === undefined)
+    throw new CannotRun('a token is needed: --token-file, BUNDOC_TOKEN_FILE or BUNDOC_TOKEN');
+  try {
+    return new Bundoc({
+      url,
+      token: file === undefined ? (token ?? '') : async () => (await readFile(file, 'utf8')).trim(),
+    });
+  } catch (error) {
+    throw new CannotRun(`"${url}" is no URL of a service`, { cause: error });
+  }
+}
+
+/** Aborted by Ctrl-C or SIGTERM, once; the second one ends the process. */
+export function stopSignal(): AbortSignal {
+  const stop = new AbortController();
+  for (const name of ['SIGINT', 'SIGTERM'] as const)
+    process.once(name, () => stop.abort(new CannotRun('stopped; run it again to go on')));
+  return stop.signal;
+}

@@ -1,0 +1,43 @@
+import type { ProjectFile } from '@bundoc/shared/contract/project-file';
+import { AppError, hasCode } from '@bundoc/shared/errors';
+import type { LeasedKey } from '../kms/port.ts';
+import type { KeyCache } from './key-cache.ts';
+import type { LeasedKeys } from './project-file.ts';
+
+/**
+ * The current version of a project's key, and every other that its file lists.
+ *
+ * @throws AppError `key_missing`, and those of the key service.
+ */
+export async function keysOfFile(keys: KeyCache, project: string, file: ProjectFile): Promise<LeasedKeys> {
+  try {
+    let current = await keys.get(project);
+    if (file.versions.some(({ version }) => version > current.version)) {
+      // Another node knows of a rotation that this one has not heard of.
+      keys.evict(project);
+      current = await keys.get(project);
+    }
+    const others = file.versions.filter(({ version }) => version !== current.version);
+    return [current, ...(await Promise.all(others.map(({ version }) => keys.get(project, version))))];
+  } catch (error) {
+    if (hasCode(error, 'KEY_NOT_FOUND')) throw new AppError('key_missing', { cause: error });
+    throw error;
+  }
+}
+
+/** The key of a project that has no content: the one that is there, or a new one. */
+export async function mintOrAdopt(keys: KeyCache, project: string): Promise<LeasedKey> {
+  try {
+    return await keys.get(project);
+  } catch (error) {
+    if (!hasCode(error, 'KEY_NOT_FOUND')) throw error;
+  }
+  try {
+    return await keys.create(project);
+  } catch (error) {
+    // It was made and is gone again: somebody else is at work on this name.
+    if (hasCode(error, 'KEY_NOT_FOUND'))
+      throw new AppError('kms_unavailable', { cause: error, retryAfterS: 1 });
+    throw error;
+  }
+}

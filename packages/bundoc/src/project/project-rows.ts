@@ -1,0 +1,143 @@
+import type { Clock } from '@bundoc/shared/clock';
+import type { ProjectFile } from '@bundoc/shared/contract/project-file';
+import { AppError } from '@bundoc/shared/errors';
+import type { LeasedKey } from '../kms/port.ts';
+import {
+  type Database,
+  OutcomeUnknown,
+  type Statement,
+  type Transaction,
+} from '../storage/postgres/database.ts';
+import { patiently } from '../storage/postgres/patience.ts';
+import { insertProjectRows, raiseKeyVersion } from '../storage/postgres/project-rows.ts';
+import type { KeyCache } from './key-cache.ts';
+import {
+  formatProjectFile,
+  newProjectFile,
+  openCipher,
+  parseProjectFile,
+  withNewVersion,
+  withWrappings,
+} from './project-file.ts';
+import { keysOfFile, mintOrAdopt } from './project-keys.ts';
+import type { OpenedProject, Projects } from './projects.ts';
+
+/** The file and whether there is content, as of one moment: another node may be making the project. */
+const READ: Statement = {
+  name: 'bundoc-read-project-1',
+  text: `SELECT (SELECT file FROM bundoc.projects WHERE project = $1), EXISTS (SELECT FROM bundoc.heads WHERE project = $1)`,
+};
+const INSERT: Statement = {
+  name: 'bundoc-insert-project-1',
+  text: 'INSERT INTO bundoc.projects (project, file) VALUES ($1, $2) ON CONFLICT (project) DO NOTHING RETURNING 1',
+};
+const REPLACE: Statement = {
+  name: 'bundoc-replace-project-1',
+  text: 'UPDATE bundoc.projects SET file = $2 WHERE project = $1 AND file = $3 RETURNING 1',
+};
+
+/** Nodes that change the same file at once: each lets one be first at most. */
+const TRIES_MAX = 10;
+
+export interface ProjectRowsOptions {
+  readonly database: Database;
+  readonly keys: KeyCache;
+  readonly clock: Clock;
+}
+
+/**
+ * Finds and makes projects in the database, side by side with other nodes. The first row that is inserted is the project's, with its name key;
+ * a change is made only to the very text that it was decided on.
+ */
+export class ProjectRows implements Projects {
+  readonly #options: ProjectRowsOptions;
+
+  constructor(options: ProjectRowsOptions) {
+    this.#options = options;
+  }
+
+  async open(project: string): Promise<OpenedProject | undefined> {
+    for (let tries = 0; tries < TRIES_MAX; tries++) {
+      const text = await this.#read(project);
+      if (text === undefined) return undefined;
+      const file = parseProjectFile(project, Buffer.from(text));
+      const keys = await keysOfFile(this.#options.keys, project, file);
+      const [current] = keys;
+      const isKnown = file.versions.some(({ version }) => version === current.version);
+      // Nothing of a key is written down before it is certain that it is the project's own.
+      const cipher = isKnown ? openCipher(file, keys) : undefined;
+      const rewrapped = withWrappings(file, keys);
+      if (cipher !== undefined && rewrapped === undefined) return { file, keys, cipher };
+      const changed = cipher === undefined ? withNewVersion(rewrapped ?? file, keys) : (rewrapped ?? file);
+      if (await this.#replace(text, changed, current.version))
+        return { file: changed, keys, cipher: cipher ?? openCipher(changed, keys) };
+    }
+    throw new AppError('storage_unavailable', { retryAfterS: 1 });
+  }
+
+  /** The row that was first counts, of whichever node: its key was adopted by the others, and its name key is the only one. */
+  async openOrCreate(project: string): Promise<OpenedProject> {
+    const existing = await this.open(project);
+    if (existing !== undefined) return existing;
+    const { keys, clock } = this.#options;
+    const key = await mintOrAdopt(keys, project);
+    const file = newProjectFile(project, key, new Date(clock.now()));
+    await this.#transact(async (transaction) => {
+      const inserted = await transaction.query(INSERT, [project, textOf(file)]);
+      if (inserted.length === 0) return undefined;
+      await insertProjectRows(transaction, project, key.version);
+      return true;
+    });
+    const made = await this.open(project);
+    if (made === undefined) throw new AppError('storage_unavailable', { retryAfterS: 1 });
+    return made;
+  }
+
+  async keepWrappings(project: string, file: ProjectFile, keys: readonly LeasedKey[]): Promise<ProjectFile> {
+    if (withWrappings(file, keys) === undefined) return file;
+    for (let tries = 0; tries < TRIES_MAX; tries++) {
+      const text = await this.#read(project);
+      if (text === undefined) break;
+      const present = parseProjectFile(project, Buffer.from(text));
+      const changed = withWrappings(present, keys);
+      if (changed === undefined) return present;
+      if (await this.#replace(text, changed, undefined)) return changed;
+    }
+    throw new AppError('storage_unavailable', { retryAfterS: 1 });
+  }
+
+  /** @throws AppError `project_damaged` for content without a file. */
+  async #read(project: string): Promise<string | undefined> {
+    const { database, clock } = this.#options;
+    const [row] = await patiently(clock, () => database.query(READ, [project]));
+    const [text, hasContent] = row as unknown as [string | null, boolean];
+    if (text === null && hasContent)
+      throw new AppError('project_damaged', { cause: new Error('rows without a project file') });
+    return text ?? undefined;
+  }
+
+  /** @returns false when another node changed the file first. */
+  async #replace(text: string, file: ProjectFile, keyVersion: number | undefined): Promise<boolean> {
+    return this.#transact(async (transaction) => {
+      const replaced = await transaction.query(REPLACE, [file.project, textOf(file), text]);
+      if (replaced.length === 0) return undefined;
+      if (keyVersion !== undefined) await raiseKeyVersion(transaction, file.project, keyVersion);
+      return true;
+    });
+  }
+
+  /** @returns false when nothing was changed, or it is not known: the caller looks at what is there. */
+  async #transact(action: (transaction: Transaction) => Promise<true | undefined>): Promise<boolean> {
+    const { database, clock } = this.#options;
+    try {
+      return (await patiently(clock, () => database.transaction('', action))) === true;
+    } catch (error) {
+      if (error instanceof OutcomeUnknown) return false;
+      throw error;
+    }
+  }
+}
+
+function textOf(file: ProjectFile): string {
+  return formatProjectFile(file).toString();
+}

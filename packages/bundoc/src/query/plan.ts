@@ -1,0 +1,137 @@
+import type { KeyRange, UsableIndex } from '../storage/indexes/port.ts';
+import { earlierKey, encodeExactly, encodeKeyPart, encodePrefix, KEY_PART_MAX, laterKey } from './key.ts';
+import type { Order } from './order.ts';
+import { typeOf, type Value } from './value.ts';
+import type { Test, Where } from './where.ts';
+
+/** Behind every key that begins so. */
+const BEHIND = '\u0100';
+/** Ranges of one index that one query looks through at most. */
+const RANGES_MAX = 1_000;
+
+/** How a query finds its candidates by an index. All documents that its condition holds for are among them. */
+export interface IndexPlan {
+  readonly index: string;
+  /** In the order of their keys, none in another. */
+  readonly ranges: readonly KeyRange[];
+  /** What all keys of the one range begin with, when the plan is in order. */
+  readonly fixed: string;
+  /** The entries of the one range are in the order that is asked for, or backwards in it; each document has one. */
+  readonly inOrder: 'forwards' | 'backwards' | undefined;
+}
+
+/** Tests that must hold of the values at a path, all of them. */
+type Conjunction = ReadonlyMap<string, readonly Test[]>;
+
+/**
+ * The best index for a condition and an order: the longest beginning of its fields that are to be equal, then a range, then the order. Undefined
+ * when none helps.
+ */
+export function planQuery(
+  where: Where,
+  order: Order,
+  indexes: readonly UsableIndex[],
+): IndexPlan | undefined {
+  const conjunction = new Map<string, Test[]>();
+  collect(where, conjunction);
+  let best: { plan: IndexPlan; worth: number } | undefined;
+  for (const index of indexes) {
+    const found = planWith(index, conjunction, order);
+    if (found !== undefined && (best === undefined || found.worth > best.worth)) best = found;
+  }
+  return best?.plan;
+}
+
+function collect(where: Where, conjunction: Map<string, Test[]>): void {
+  if (where.kind === 'and') for (const clause of where.clauses) collect(clause, conjunction);
+  if (where.kind !== 'field') return;
+  const field = where.path.join('.');
+  conjunction.set(field, [...(conjunction.get(field) ?? []), ...where.tests]);
+}
+
+function planWith(
+  index: UsableIndex,
+  conjunction: Conjunction,
+  order: Order,
+): { plan: IndexPlan; worth: number } | undefined {
+  let prefixes = [''];
+  let equal = 0;
+  for (; equal < index.fields.length; equal++) {
+    const parts = equalParts(conjunction.get(index.fields[equal] as string) ?? []);
+    if (parts === undefined || prefixes.length * parts.length > RANGES_MAX) break;
+    prefixes = prefixes.flatMap((prefix) => parts.map((part) => prefix + part));
+  }
+  const range = rangeOf(conjunction.get(index.fields[equal] ?? '') ?? [], index.isMultiple);
+  const inOrder = index.isMultiple || prefixes.length !== 1 ? undefined : directionOf(index, equal, order);
+  if (equal === 0 && range === undefined && inOrder === undefined) return undefined;
+  const ranges = prefixes
+    .sort()
+    .map((prefix) => ({ low: prefix + (range?.low ?? ''), high: prefix + (range?.high ?? BEHIND) }));
+  const worth = equal * 100 + (range === undefined ? 0 : 10) + (inOrder === undefined ? 0 : 5);
+  return { plan: { index: index.name, ranges, fixed: prefixes[0] ?? '', inOrder }, worth };
+}
+
+/** Key parts, one of which a document must have; undefined when no test says so. */
+function equalParts(tests: readonly Test[]): string[] | undefined {
+  for (const test of tests) {
+    if (test.op === '$eq') return [encodeKeyPart(test.value)];
+    if (test.op === '$all' && test.values.length > 0) return [encodeKeyPart(test.values[0])];
+  }
+  for (const test of tests) if (test.op === '$in') return [...new Set(test.values.map(encodeKeyPart))];
+  return undefined;
+}
+
+/**
+ * Between which parts a document must have one. Where documents have several, one bound is all that can be used: of `[1, 20]` one element is above 5
+ * and another below 10.
+ */
+function rangeOf(tests: readonly Test[], isMultiple: boolean): KeyRange | undefined {
+  const ranges = tests.map(rangeOfTest).filter((range) => range !== undefined);
+  const [first] = ranges;
+  if (first === undefined || isMultiple) return first;
+  return ranges.reduce((a, b) => ({
+    low: laterKey(a.low, b.low),
+    high: earlierKey(a.high, b.high),
+  }));
+}
+
+function rangeOfTest(test: Test): KeyRange | undefined {
+  switch (test.op) {
+    case '$gt':
+    case '$gte':
+      return { low: encodeExactly(test.value).slice(0, KEY_PART_MAX), high: endOfType(test.value) };
+    case '$lt':
+    case '$lte':
+      return {
+        low: startOfType(test.value),
+        high: encodeExactly(test.value).slice(0, KEY_PART_MAX) + BEHIND,
+      };
+    case '$beginsWith': {
+      const low = encodePrefix(test.prefix).slice(0, KEY_PART_MAX);
+      return { low, high: low + BEHIND };
+    }
+    default:
+      return undefined;
+  }
+}
+
+/** Values of a type begin with the same unit, but for the two booleans. */
+function startOfType(value: Value): string {
+  return encodeExactly(typeOf(value) === 'boolean' ? false : value).slice(0, 1);
+}
+
+function endOfType(value: Value): string {
+  return encodeExactly(typeOf(value) === 'boolean' ? true : value).slice(0, 1) + BEHIND;
+}
+
+/**
+ * How the entries behind `equal` fixed fields are read to be in an order. The order must look at all of the others and nothing else: entries that
+ * agree in those are in the order of creation, which is what ties are in.
+ */
+function directionOf(index: UsableIndex, equal: number, order: Order): IndexPlan['inOrder'] {
+  const rest = index.fields.slice(equal);
+  if (rest.length !== order.length || !order.every(({ path }, at) => path.join('.') === rest[at]))
+    return undefined;
+  if (order.every(({ descending }) => !descending)) return 'forwards';
+  return order.every(({ descending }) => descending) ? 'backwards' : undefined;
+}

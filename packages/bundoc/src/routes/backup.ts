@@ -1,0 +1,43 @@
+import type { BearerAuth } from '@bundoc/shared/http/bearer-auth';
+import { describe } from '@bundoc/shared/openapi/description';
+import type { FastifyInstance } from 'fastify';
+import { z } from 'zod';
+import type { Backups } from '../service/backups.ts';
+import { guardProject, projectPath, projectPathSchema } from './access.ts';
+import { PROJECT_REFUSALS, projectAccess } from './descriptions.ts';
+
+const OCTETS = 'application/octet-stream';
+const DESCRIPTION = describe({
+  id: 'backUpProject',
+  tag: 'projects',
+  summary: 'A backup of a project',
+  description:
+    'The project as it is when the last byte is made, whoever writes meanwhile: its documents as they are stored, sealed, and what `bundoc restore` ' +
+    'needs beside the key. An answer that breaks off is no backup; `bundoc verify-backup` tells.',
+  access: projectAccess('docs:admin'),
+  params: projectPathSchema,
+  answers: {
+    200: { description: 'docs/formats/project-backup.md', schema: z.string(), contentType: OCTETS },
+  },
+  refusals: [...PROJECT_REFUSALS, 'rate_limited'],
+  examples: {
+    backup: { params: { project: 'project-a' }, status: 200 },
+    noProject: { params: { project: 'none' }, status: 404 },
+  },
+});
+
+/** Backups, made while the project is in use. */
+export function registerBackup(app: FastifyInstance, backups: Backups, auth: BearerAuth): void {
+  app.get(
+    '/v1/projects/:project/backup',
+    { onRequest: guardProject(auth, 'docs:admin'), config: DESCRIPTION },
+    async (request, reply) => {
+      const { project } = projectPath(request);
+      const stream = await backups.begin(project);
+      reply
+        .header('content-type', OCTETS)
+        .header('content-disposition', `attachment; filename="${project}.bundoc-backup"`);
+      return reply.send(stream);
+    },
+  );
+}

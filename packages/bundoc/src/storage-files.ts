@@ -1,0 +1,83 @@
+import { randomBytes } from 'node:crypto';
+import { mkdirSync } from 'node:fs';
+import { join, resolve } from 'node:path';
+import type { BundocConfig } from './config.ts';
+import { lockDataFolder } from './project/data-lock.ts';
+import { ProjectFolders } from './project/project-folder.ts';
+import { Backlog } from './storage/embedded/backlog.ts';
+import { type Disk, makeDirectoryDurably } from './storage/embedded/disk.ts';
+import type { EmbeddedLimits } from './storage/embedded/embedded-store.ts';
+import { nodeDisk } from './storage/embedded/node-disk.ts';
+import { createEmbeddedStore, openEmbeddedStore } from './storage/embedded/recovery.ts';
+import { SEAL_LIMITS } from './storage/embedded/seal-budget.ts';
+import { createSealedCache } from './storage/embedded/sealed-cache.ts';
+import type { Storage, StoragePorts } from './storage-parts.ts';
+
+const MIB = 1_048_576;
+/** Sealed documents of all projects that may wait for their files before writes wait. */
+const BACKLOG_BYTES_MAX = 64 * MIB;
+const EMBEDDED_LIMITS: EmbeddedLimits = {
+  segmentBytes: 2 * MIB,
+  checkpointBytes: 32 * MIB,
+};
+
+/** The part of the composition root that stores in files. @throws DataFolderInUse, and what the disk throws. */
+export async function openFileStorage(
+  config: BundocConfig,
+  { clock }: Pick<StoragePorts, 'clock'>,
+  disk: Disk = nodeDisk,
+): Promise<Storage> {
+  await using stack = new AsyncDisposableStack();
+  const dataDir = resolve(config.dataDir);
+  mkdirSync(dataDir, { recursive: true, mode: 0o700 });
+  stack.use(lockDataFolder(dataDir));
+  const projectsDir = join(dataDir, 'projects');
+  await makeDirectoryDurably(disk, projectsDir);
+  const backlog = new Backlog(BACKLOG_BYTES_MAX);
+  const cache = createSealedCache(config.cacheBytes);
+  const running = stack.move();
+  return {
+    place: dataDir,
+    othersWrite: false,
+    makesBackups: true,
+    counts: { backlogBytes: () => backlog.bytes },
+    isReady: () => canWrite(disk, dataDir),
+    projects: (keys) =>
+      new ProjectFolders({
+        disk,
+        directory: projectsDir,
+        keys,
+        clock,
+        createStore: (project, directory, cipher) =>
+          createEmbeddedStore({ project, directory, disk, cipher }),
+      }),
+    openStore: (project, cipher, watch) =>
+      openEmbeddedStore({
+        ...watch,
+        project,
+        directory: join(projectsDir, project),
+        disk,
+        cipher,
+        clock,
+        cache,
+        backlog,
+        limits: EMBEDDED_LIMITS,
+        sealLimits: SEAL_LIMITS,
+      }),
+    [Symbol.asyncDispose]: () => running.disposeAsync(),
+  };
+}
+
+/** Whether a small file can be made, synced and removed in the data folder. */
+async function canWrite(disk: Disk, directory: string): Promise<boolean> {
+  const probe = join(directory, `.probe-${randomBytes(6).toString('hex')}`);
+  try {
+    await disk.createFile(probe, Buffer.from('probe'));
+    return true;
+  } catch {
+    return false;
+  } finally {
+    // On a full disk the file may have come to be without its content, and readiness is asked every few seconds.
+    await disk.remove(probe).catch(() => false);
+  }
+}

@@ -1,0 +1,39 @@
+import type { Clock } from '@bundoc/shared/clock';
+import type { Logger } from '@bundoc/shared/logger';
+import type { ProjectCipher } from './cipher/project-cipher.ts';
+import type { KeyCache } from './project/key-cache.ts';
+import type { Projects } from './project/projects.ts';
+import type { ProjectStore } from './storage/port.ts';
+
+export interface StoragePorts {
+  readonly clock: Clock;
+  readonly logger: Logger;
+}
+
+/** What a store tells of. */
+export interface StoreWatch {
+  /** A document does not open; by its (opaque) name. */
+  readonly onIntegrityError: (name: string) => void;
+  /** The store must be opened anew. */
+  readonly onFailure: (error: unknown) => void;
+  /** The key version has sealed so much that it should be rotated. */
+  readonly onRotationDue: (version: number) => void;
+}
+
+/** A storage as the composition root puts it to use. */
+export interface Storage extends AsyncDisposable {
+  /** What the log calls it. */
+  readonly place: string;
+  /** Whether other processes write to it as well. */
+  readonly othersWrite: boolean;
+  /** Whether backups of its projects are made here, and not with the storage's own means. */
+  readonly makesBackups: boolean;
+  /** What it counts, for the metrics. */
+  readonly counts: Readonly<Partial<Record<StorageCount, () => number>>>;
+  /** Whether it takes writes now. Never rejects. */
+  isReady(): Promise<boolean>;
+  projects(keys: KeyCache): Projects;
+  openStore(project: string, cipher: ProjectCipher, watch: StoreWatch): Promise<ProjectStore>;
+}
+
+export type StorageCount = 'backlogBytes' | 'databaseConnections' | 'databaseWaiting';

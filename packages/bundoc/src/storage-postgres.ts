@@ -1,0 +1,92 @@
+import { setTimeout as sleep } from 'node:timers/promises';
+import { ageMs, instant } from '@bundoc/shared/clock';
+import { readSecretFile } from '@bundoc/shared/config';
+import { hasCode } from '@bundoc/shared/errors';
+import { readTlsMaterial } from '@bundoc/shared/tls/files';
+import { ProjectRows } from './project/project-rows.ts';
+import { SEAL_LIMITS } from './storage/embedded/seal-budget.ts';
+import { ChangeNews } from './storage/postgres/change-news.ts';
+import { Database, type DatabaseOptions } from './storage/postgres/database.ts';
+import { migrate } from './storage/postgres/migrate.ts';
+import { PostgresStore } from './storage/postgres/postgres-store.ts';
+import { checkServer, takesWrites } from './storage/postgres/server-check.ts';
+import type { PostgresConfig } from './storage-config.ts';
+import type { Storage, StoragePorts } from './storage-parts.ts';
+
+/** Seals that a node reserves at once for a project: each node has a part of what a key may make. */
+const SHARED_SEAL_LIMITS = { ...SEAL_LIMITS, reserve: 2 ** 16 };
+/** How long a start waits for a server that cannot serve yet. */
+const START_PATIENCE_MS = 30_000;
+const START_PAUSE_MS = 500;
+/** How long readiness waits for the server. */
+const READY_WITHIN_MS = 2_000;
+
+/**
+ * The part of the composition root that stores in PostgreSQL. Brings the schema forward.
+ *
+ * @throws ConfigError, SchemaMismatch; AppError `storage_unavailable` when the server cannot serve for half a minute.
+ */
+export async function openPostgresStorage(
+  config: PostgresConfig,
+  { clock, logger }: StoragePorts,
+): Promise<Storage> {
+  const options = databaseOptions(config, logger);
+  if (options.tls === undefined && !/^(127\.|localhost$|\[::1\]$)/.test(new URL(config.url).hostname))
+    logger.warn(
+      'BUNDOC_STORAGE is connected to without TLS: use sslmode=verify-full or BUNDOC_POSTGRES_CA_FILE',
+    );
+  await using stack = new AsyncDisposableStack();
+  const database = stack.use(new Database(options));
+  await untilServed({ clock, logger }, async () => {
+    for (const warning of await checkServer(database)) logger.warn(warning);
+    await migrate(database);
+  });
+  const news = stack.use(new ChangeNews({ database, connection: options, logger }));
+  const running = stack.move();
+  return {
+    place: config.place,
+    othersWrite: true,
+    makesBackups: false,
+    counts: { databaseConnections: () => database.connections, databaseWaiting: () => database.waiting },
+    isReady: () => Promise.race([takesWrites(database), sleep(READY_WITHIN_MS, false, { ref: false })]),
+    projects: (keys) => new ProjectRows({ database, keys, clock }),
+    openStore: (project, cipher, watch) =>
+      new PostgresStore({
+        ...watch,
+        project,
+        database,
+        cipher,
+        clock,
+        news,
+        sealLimits: SHARED_SEAL_LIMITS,
+      }).begin(),
+    [Symbol.asyncDispose]: () => running.disposeAsync(),
+  };
+}
+
+/** How to connect. @throws ConfigError for files that are no use. */
+export function databaseOptions(config: PostgresConfig, logger: DatabaseOptions['logger']): DatabaseOptions {
+  const { tls, passwordFile } = config;
+  const ca = tls?.ca && readTlsMaterial({ ca: tls.ca }).ca;
+  if (passwordFile !== undefined) readSecretFile(passwordFile.variable, passwordFile.path);
+  return {
+    ...config,
+    logger,
+    tls: tls && { ...(ca === undefined ? {} : { ca }), servername: new URL(config.url).hostname },
+    password: passwordFile && (() => readSecretFile(passwordFile.variable, passwordFile.path)),
+  };
+}
+
+async function untilServed({ clock, logger }: StoragePorts, action: () => Promise<void>): Promise<void> {
+  const begun = instant(clock);
+  for (;;) {
+    try {
+      await action();
+      return;
+    } catch (error) {
+      if (!hasCode(error, 'storage_unavailable') || ageMs(clock, begun) >= START_PATIENCE_MS) throw error;
+      logger.warn({ err: error }, 'PostgreSQL does not answer; waiting for it');
+      await sleep(START_PAUSE_MS);
+    }
+  }
+}

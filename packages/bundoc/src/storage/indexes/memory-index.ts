@@ -1,0 +1,124 @@
+import { createRequire } from 'node:module';
+import { encodePosition } from '../../query/key.ts';
+import { type Path, pathOf } from '../../query/path.ts';
+import type { Value } from '../../query/value.ts';
+import { type IndexKeys, indexKeysOf } from './index-keys.ts';
+import type { IndexEntry, IndexSpec, IndexState, KeyRange } from './port.ts';
+
+/** Behind every key that begins so: keys are made of units up to 0xff. */
+export const BEHIND = '\u0100';
+
+/** A CommonJS module whose default export bundlers and Node take for different things. */
+const { default: BTree } = createRequire(import.meta.url)('sorted-btree') as typeof import('sorted-btree');
+
+/** One index in memory: an ordered tree from keys with places to ids, and each document's keys, to take them out again. */
+export class MemoryIndex {
+  readonly spec: IndexSpec;
+  readonly #paths: readonly Path[];
+  readonly #tree = new BTree<string, string>(undefined, (a, b) => (a < b ? -1 : Number(a > b)));
+  /** Keys with places, by id; most documents have one. */
+  readonly #keysOf = new Map<string, string | readonly string[]>();
+  /** Documents with too many keys, and their places. */
+  readonly #always = new Map<string, number>();
+  /** Keys that a unique index keeps apart, by id. */
+  readonly #complete = new Map<string, readonly string[]>();
+  #multiple = 0;
+  /** Ready, unless it is said otherwise. */
+  progress: IndexState = { state: 'ready' };
+
+  constructor(spec: IndexSpec) {
+    this.spec = spec;
+    this.#paths = spec.fields.map(pathOf);
+  }
+
+  /** Whether documents have several entries, or none and are candidates always. */
+  get isMultiple(): boolean {
+    return this.#multiple + this.#always.size > 0;
+  }
+
+  get size(): number {
+    return this.#tree.size;
+  }
+
+  /** Documents whose keys it has no room for. */
+  get always(): readonly IndexEntry[] {
+    return Array.from(this.#always, ([id, position]) => ({ key: encodePosition(position), id }));
+  }
+
+  keysFor(document: Value): IndexKeys {
+    return indexKeysOf(this.#paths, document);
+  }
+
+  has(id: string): boolean {
+    return this.#keysOf.has(id) || this.#always.has(id);
+  }
+
+  /** Makes these the keys of a document. */
+  put(id: string, position: number, { keys, complete, tooMany }: IndexKeys): void {
+    this.remove(id);
+    if (this.spec.unique && complete.length > 0) this.#complete.set(id, complete);
+    if (tooMany) {
+      this.#always.set(id, position);
+      return;
+    }
+    const place = encodePosition(position);
+    const placed = keys.map((key) => key + place);
+    for (const key of placed) this.#tree.set(key, id);
+    const [only] = placed;
+    if (placed.length > 1) this.#multiple++;
+    this.#keysOf.set(id, placed.length === 1 && only !== undefined ? only : placed);
+  }
+
+  remove(id: string): void {
+    this.#always.delete(id);
+    this.#complete.delete(id);
+    const keys = this.#keysOf.get(id);
+    if (keys === undefined) return;
+    this.#keysOf.delete(id);
+    if (typeof keys === 'string') this.#tree.delete(keys);
+    else {
+      this.#multiple--;
+      for (const key of keys) this.#tree.delete(key);
+    }
+  }
+
+  /** The keys of a document that a unique index keeps apart. */
+  completeOf(id: string): readonly string[] {
+    return this.#complete.get(id) ?? [];
+  }
+
+  /** Keys of a unique index that more than one document has, each counted once for every document too many. */
+  duplicates(): number {
+    const seen = new Set<string>();
+    let duplicates = 0;
+    for (const keys of this.#complete.values())
+      for (const key of keys) {
+        if (seen.has(key)) duplicates++;
+        seen.add(key);
+      }
+    return duplicates;
+  }
+
+  /** A document other than `id` that has a key. */
+  otherWith(key: string, id: string): string | undefined {
+    for (const [, other] of this.#tree.getRange(key, key + BEHIND, false, 2)) if (other !== id) return other;
+    return undefined;
+  }
+
+  search({ low, high }: KeyRange, backwards: boolean, limit: number): IndexEntry[] {
+    if (!(low < high)) return [];
+    const entries: IndexEntry[] = [];
+    if (!backwards) {
+      for (const [key, id] of this.#tree.entries(low)) {
+        if (key >= high || entries.length === limit) break;
+        entries.push({ key, id });
+      }
+      return entries;
+    }
+    for (const [key, id] of this.#tree.entriesReversed(high)) {
+      if (key < low || entries.length === limit) break;
+      if (key < high) entries.push({ key, id });
+    }
+    return entries;
+  }
+}

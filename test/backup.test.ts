@@ -1,0 +1,117 @@
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { existsSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { call, Installation } from './support/installation.ts';
+
+const MAIN = fileURLToPath(new URL('../packages/bundoc/src/cli/main.ts', import.meta.url));
+const NOTES = '/v1/projects/p/collections/notes/documents';
+
+let installation: Installation;
+let token: string;
+let admin: string;
+beforeAll(async () => {
+  installation = await Installation.start();
+  token = await installation.client();
+  admin = await installation.client(['p'], ['docs:admin']);
+  for (let n = 0; n < 50; n++) await put(`d${n}`, n);
+});
+afterAll(() => installation[Symbol.asyncDispose]());
+
+const put = (id: string, n: number) =>
+  call(installation.url, `${NOTES}/${id}`, { method: 'PUT', token, body: `{ "n": ${n}.10 }` });
+const listed = async () => (await call(installation.url, `${NOTES}?limit=1000`, { token })).text;
+const file = (name: string) => join(installation.folder, name);
+
+/** Runs `bundoc` with these variables and no others. */
+async function bundoc(environment: Record<string, string>, ...args: string[]) {
+  const child = spawn(process.execPath, ['--conditions=@bundoc/source', MAIN, ...args], {
+    env: environment,
+    stdio: ['ignore', 'pipe', 'pipe'],
+  });
+  const output = { stdout: '', stderr: '' };
+  child.stdout.on('data', (chunk) => {
+    output.stdout += String(chunk);
+  });
+  child.stderr.on('data', (chunk) => {
+    output.stderr += String(chunk);
+  });
+  const [code] = (await once(child, 'close')) as [number | null];
+  return { code, ...output };
+}
+const online = () => ({ BUNDOC_URL: installation.url, BUNDOC_TOKEN: admin });
+const offline = () => ({
+  BUNDOC_DATA_DIR: installation.dataDir,
+  BUNDOC_KMS_URL: installation.kms.internalUrl,
+  BUNDOC_KMS_TOKEN_FILE: installation.tokenFile,
+});
+
+describe('a backup of a project', () => {
+  it('is made while documents are written, is checked without a key, and restores to the same bytes', async () => {
+    let isOver = false;
+    const writing = (async () => {
+      for (let n = 0; !isOver; n++) await put(`meanwhile-${n % 20}`, n);
+    })();
+    const made = await bundoc(online(), 'backup', 'p', file('during'), '--json');
+    isOver = true;
+    await writing;
+    expect([made.code, made.stderr]).toEqual([0, '']);
+    const quiet = await bundoc(online(), 'backup', 'p', file('quiet'));
+    expect([quiet.code, quiet.stderr]).toEqual([0, '']);
+    for (const name of ['during', 'quiet']) {
+      const checked = await bundoc({}, 'verify-backup', file(name), '--json');
+      expect(JSON.parse(checked.stdout)).toMatchObject({ project: 'p', key_versions: [1] });
+      expect(readFileSync(file(name)).toString('latin1')).not.toMatch(/notes|meanwhile|d49/);
+    }
+    const authentic = await bundoc(offline(), 'verify-backup', file('quiet'), '--with-key', '--json');
+    expect(JSON.parse(authentic.stdout)).toMatchObject({ entries: expect.any(Number) });
+
+    const before = await listed();
+    await installation.stopBundoc();
+    const refused = await bundoc(offline(), 'restore', file('quiet'));
+    expect([refused.code, refused.stderr]).toEqual([2, expect.stringContaining('already')]);
+    rmSync(join(installation.dataDir, 'projects', 'p'), { recursive: true });
+    const restored = await bundoc(offline(), 'restore', file('quiet'));
+    expect([restored.code, restored.stderr]).toEqual([0, '']);
+    const verified = await bundoc(offline(), 'verify', 'p');
+    expect(verified.code).toBe(0);
+    await installation.startBundoc();
+    expect(await listed()).toBe(before);
+    expect((await put('new', 1)).status).toBe(201);
+  }, 60_000);
+
+  it('that was changed is refused, and nothing is made of it', async () => {
+    const bytes = readFileSync(file('quiet'));
+    bytes[bytes.length >> 1] = (bytes[bytes.length >> 1] as number) ^ 1;
+    writeFileSync(file('changed'), bytes);
+    const checked = await bundoc({}, 'verify-backup', file('changed'));
+    expect([checked.code, checked.stdout]).toEqual([2, '']);
+    expect(checked.stderr).toContain('was changed');
+  });
+
+  it('leaves no file when it cannot be made', async () => {
+    const forbidden = await bundoc({ ...online(), BUNDOC_TOKEN: token }, 'backup', 'p', file('none'));
+    expect([forbidden.code, forbidden.stderr]).toEqual([2, expect.stringContaining('forbidden')]);
+    const missing = await bundoc(online(), 'backup', 'q', file('none'));
+    expect([missing.code, existsSync(file('none'))]).toEqual([2, false]);
+    const again = await bundoc(online(), 'backup', 'p', file('quiet'));
+    expect([again.code, again.stderr]).toEqual([2, expect.stringContaining('exists already')]);
+  });
+
+  it('restores nothing while the key is withdrawn', async () => {
+    await installation.stopBundoc();
+    const ops = await installation.issue({
+      sub: 'ops',
+      typ: 'service',
+      scope: ['kms:manage_key'],
+      keys: ['*'],
+    });
+    await call(installation.kms.apiUrl, '/v1/keys/p-dek/disable', { method: 'POST', token: ops });
+    rmSync(join(installation.dataDir, 'projects', 'p'), { recursive: true });
+    const restored = await bundoc(offline(), 'restore', file('quiet'));
+    expect([restored.code, restored.stderr]).toEqual([2, expect.stringContaining('project_disabled')]);
+    expect(existsSync(join(installation.dataDir, 'projects', 'p'))).toBe(false);
+  });
+});

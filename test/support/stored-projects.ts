@@ -1,0 +1,120 @@
+import { randomBytes } from 'node:crypto';
+import { existsSync, readdirSync, readFileSync } from 'node:fs';
+import { basename, dirname, join } from 'node:path';
+import pg from 'pg';
+import { inject } from 'vitest';
+
+declare module 'vitest' {
+  interface ProvidedContext {
+    /** Of a role that may make databases; absent where tests run on files. */
+    postgresUrl?: string;
+  }
+}
+
+export interface SealedDocument {
+  /** In hex. */
+  readonly name: string;
+  readonly sealed: Buffer;
+}
+
+/** What a storage holds, looked at from outside: files or rows. */
+export interface StoredProjects {
+  /** What makes Bundoc store there. */
+  readonly environment: Readonly<Record<string, string>>;
+  ids(): Promise<string[]>;
+  /** The text of `project.json`. */
+  projectFile(project: string): Promise<string>;
+  /** Once there are as many: files follow their commits in the background. */
+  sealedDocuments(project: string, count: number): Promise<SealedDocument[]>;
+}
+
+/** The storage that this run of the tests is about. */
+export async function newStorage(dataDir: string): Promise<StoredProjects> {
+  const postgresUrl = inject('postgresUrl');
+  return postgresUrl === undefined ? new StoredFiles(dataDir) : StoredRows.create(postgresUrl);
+}
+
+/** Paths of a project's document files, once there are as many. */
+export async function documentFiles(dataDir: string, project: string, count: number): Promise<string[]> {
+  const docs = join(dataDir, 'projects', project, 'docs');
+  const deadline = Date.now() + 10_000;
+  for (;;) {
+    const files = readdirSync(docs, { recursive: true, withFileTypes: true })
+      .filter((entry) => entry.isFile())
+      .map((entry) => join(entry.parentPath, entry.name));
+    if (files.length === count) return files;
+    if (Date.now() > deadline) throw new Error(`there are ${files.length} document files, not ${count}`);
+    await new Promise((resolve) => setTimeout(resolve, 5));
+  }
+}
+
+class StoredFiles implements StoredProjects {
+  readonly environment: Readonly<Record<string, string>>;
+  readonly #dataDir: string;
+
+  constructor(dataDir: string) {
+    this.#dataDir = dataDir;
+    this.environment = { BUNDOC_DATA_DIR: dataDir };
+  }
+
+  async ids(): Promise<string[]> {
+    return readdirSync(join(this.#dataDir, 'projects'));
+  }
+
+  async projectFile(project: string): Promise<string> {
+    return readFileSync(join(this.#dataDir, 'projects', project, 'project.json'), 'utf8');
+  }
+
+  async sealedDocuments(project: string, count: number): Promise<SealedDocument[]> {
+    return (await documentFiles(this.#dataDir, project, count)).map((path) => {
+      const name = basename(path);
+      if (basename(dirname(path)) !== name.slice(0, 2)) throw new Error(`${path} is not where it belongs`);
+      return { name, sealed: readFileSync(path) };
+    });
+  }
+}
+
+class StoredRows implements StoredProjects {
+  readonly environment: Readonly<Record<string, string>>;
+  readonly #url: string;
+
+  private constructor(url: string, unusedFolder: string) {
+    this.#url = url;
+    this.environment = { BUNDOC_STORAGE: url, BUNDOC_DATA_DIR: unusedFolder };
+  }
+
+  static async create(adminUrl: string): Promise<StoredRows> {
+    const name = `test_${randomBytes(6).toString('hex')}`;
+    await query(adminUrl, `CREATE DATABASE ${name}`);
+    const url = new URL(adminUrl);
+    url.pathname = name;
+    return new StoredRows(url.href, `/nowhere/${name}`);
+  }
+
+  async ids(): Promise<string[]> {
+    if (existsSync(String(this.environment['BUNDOC_DATA_DIR'])))
+      throw new Error('a node has made a data folder');
+    return (await query(this.#url, 'SELECT project FROM bundoc.projects ORDER BY 1')).map(String);
+  }
+
+  async projectFile(project: string): Promise<string> {
+    return String(await query(this.#url, 'SELECT file FROM bundoc.projects WHERE project = $1', [project]));
+  }
+
+  async sealedDocuments(project: string, count: number): Promise<SealedDocument[]> {
+    const text = 'SELECT name, sealed FROM bundoc.documents WHERE project = $1 AND deleted_ms = 0';
+    const rows = (await query(this.#url, text, [project])) as [Buffer, Buffer][];
+    if (rows.length !== count) throw new Error(`there are ${rows.length} documents, not ${count}`);
+    return rows.map(([name, sealed]) => ({ name: name.toString('hex'), sealed }));
+  }
+}
+
+async function query(url: string, text: string, values: unknown[] = []): Promise<unknown[][]> {
+  const client = new pg.Client(url);
+  await client.connect();
+  try {
+    return (await client.query<unknown[]>({ text, values, rowMode: 'array' })).rows;
+  } finally {
+    await client.end();
+  }
+}
