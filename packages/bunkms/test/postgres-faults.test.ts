@@ -266,7 +266,8 @@ describeWithPostgres('a store in PostgreSQL with a standby', () => {
   });
 
   test('answers no write whose wait for the standby somebody ended, and goes on behind it', async () => {
-    await using store = await openPostgresStore({ settings: settingsOf(url), warn: () => undefined });
+    const settings = settingsOf(url, { deadlineMs: 20_000, statementTimeoutMs: 15_000 });
+    await using store = await openPostgresStore({ settings, warn: () => undefined });
     await store.initialise(installation(1), chainKey, made());
     await primary.sql(`ALTER SYSTEM SET synchronous_standby_names = 'nobody'`);
     await primary.sql('SELECT pg_reload_conf()');
@@ -282,7 +283,7 @@ describeWithPostgres('a store in PostgreSQL with a standby', () => {
         );
         expect(ended).toBe('1');
       },
-      { timeout: 3_000, interval: 20 },
+      { timeout: 10_000, interval: 20 },
     );
     await outcome;
     await primary.sql(`ALTER SYSTEM SET synchronous_standby_names = 'standby'`);
