@@ -17,6 +17,7 @@ import { parseArgs } from 'node:util';
 import * as documentCases from './cases/documents.mjs';
 import * as feedCases from './cases/feed.mjs';
 import * as keyCases from './cases/keys.mjs';
+import * as transferCases from './cases/transfer.mjs';
 import { documentOf, fill, HOT_DOCUMENTS } from './lib/documents.mjs';
 import { Installation, startPeer } from './lib/processes.mjs';
 import { Report, say } from './lib/report.mjs';
@@ -67,6 +68,7 @@ async function main() {
     ['create', documentCases.createTarget, true],
     ['projects', documentCases.projectsTarget, true],
     ['feed', feedCases.feedTarget, true],
+    ['transfer', transferCases.transferTarget, true],
     ['export', keyCases.exportTarget, true],
     ['encrypt', keyCases.encryptTarget, true],
     ['keys', keyCases.keysTarget, !quick],
