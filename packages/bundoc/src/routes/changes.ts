@@ -16,7 +16,7 @@ import { PROJECT_REFUSALS, projectAccess } from './descriptions.ts';
 import { LIMIT_DEFAULT, limitSchema, PAGE_BYTES_MAX } from './page-limits.ts';
 
 /** Longest long poll, seconds: less than the time after which a connection that stands still is closed. */
-const WAIT_S_MAX = 50;
+export const WAIT_S_MAX = 50;
 /** Bytes that may wait for the reader of a stream: a batch, or one document, never more than it; a larger one is a defect. */
 const STREAM_BYTES_MAX = 67_108_864;
 
