@@ -17,6 +17,7 @@ import { parseArgs } from 'node:util';
 import * as documentCases from './cases/documents.mjs';
 import * as feedCases from './cases/feed.mjs';
 import * as keyCases from './cases/keys.mjs';
+import * as nodeCases from './cases/nodes.mjs';
 import * as transferCases from './cases/transfer.mjs';
 import { documentOf, fill, HOT_DOCUMENTS } from './lib/documents.mjs';
 import { Installation, startPeer } from './lib/processes.mjs';
@@ -71,6 +72,7 @@ async function main() {
     ['transfer', transferCases.transferTarget, true],
     ['export', keyCases.exportTarget, true],
     ['encrypt', keyCases.encryptTarget, true],
+    ['nodes', nodeCases.nodesTarget, !quick],
     ['keys', keyCases.keysTarget, !quick],
     ['kek', keyCases.kekTarget, !quick],
     ['cases', documentCases.allCases, !quick],

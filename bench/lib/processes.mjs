@@ -112,19 +112,17 @@ export class Installation {
     this.dataDir = join(directory, 'data');
   }
 
-  static async start(directory) {
+  /** @param {NodeJS.ProcessEnv} [kmsEnv] what BunKMS is told besides. */
+  static async start(directory, kmsEnv = {}) {
     const installation = new Installation(directory);
-    await installation.#startKms();
+    await installation.#startKms(kmsEnv);
     installation.token = installation.issueToken('client', 'docs:read docs:write');
     return installation;
   }
 
-  async #startKms() {
-    const [api, internal] = [await freePort(), await freePort()];
+  async #startKms(env) {
     this.kmsEnv = {
       ...process.env,
-      BUNKMS_PORT: String(api),
-      BUNKMS_INTERNAL_PORT: String(internal),
       BUNKMS_DATA_DIR: join(this.#directory, 'kms'),
       BUNKMS_KEK_FILE: join(this.#directory, 'kek'),
       // What is measured is the work, not the limits.
@@ -132,15 +130,28 @@ export class Installation {
       BUNKMS_EXPORTS_PER_KEY: '0',
       BUNKMS_CRYPTO_PER_TOKEN: '0',
       BUNKMS_CRYPTO_PER_KEY: '0',
+      ...env,
     };
     this.addKek();
     this.#cli('init', '--service-token', this.tokenFile);
-    this.kms = new Service('BunKMS', process.execPath, [join(root, 'packages/bunkms/dist/main.js')], {
-      env: this.kmsEnv,
+    this.kms = await this.startKmsNode(this.kmsEnv.BUNKMS_DATA_DIR);
+  }
+
+  /** Starts a node of BunKMS, one more on the same store if that is shared. */
+  async startKmsNode(dataDir) {
+    const [api, internal] = [await freePort(), await freePort()];
+    const kms = new Service('BunKMS', process.execPath, [join(root, 'packages/bunkms/dist/main.js')], {
+      env: {
+        ...this.kmsEnv,
+        BUNKMS_PORT: String(api),
+        BUNKMS_INTERNAL_PORT: String(internal),
+        BUNKMS_DATA_DIR: dataDir,
+      },
     });
-    this.kms.url = `http://127.0.0.1:${api}`;
-    this.kms.internalUrl = `http://127.0.0.1:${internal}`;
-    await this.kms.whenReady(`${this.kms.url}/ready`);
+    kms.url = `http://127.0.0.1:${api}`;
+    kms.internalUrl = `http://127.0.0.1:${internal}`;
+    await kms.whenReady(`${kms.url}/ready`);
+    return kms;
   }
 
   /** Puts a new KEK into the ring, behind those that are there. */

@@ -78,7 +78,7 @@ const variables = z
       .prefault('sqlite'),
     BUNKMS_POSTGRES_PASSWORD_FILE: z.string().optional(),
     BUNKMS_POSTGRES_CA_FILE: z.string().optional(),
-    BUNKMS_POSTGRES_POOL_MAX: wholeNumber(2, 200).default(10),
+    BUNKMS_POSTGRES_POOL_MAX: wholeNumber(3, 200).default(10),
     BUNKMS_POSTGRES_CONNECT_TIMEOUT_MS: wholeNumber(100, 60_000).default(2_000),
     BUNKMS_POSTGRES_STATEMENT_TIMEOUT_MS: wholeNumber(100, 60_000).default(2_000),
     BUNKMS_POSTGRES_LOCK_TIMEOUT_MS: wholeNumber(100, 60_000).default(1_500),

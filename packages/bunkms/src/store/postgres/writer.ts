@@ -207,11 +207,12 @@ async function attempt(
     for (const { action } of jobs) results.push(await resultOf(action, session));
     await session.flush();
   } catch (error) {
+    if (isConnectionFailure(error)) return { kind: 'broken', error };
     const isCleared = await client.query('ROLLBACK').then(
       () => true,
       () => false,
     );
-    return { kind: isCleared && !isConnectionFailure(error) ? 'failed' : 'broken', error };
+    return { kind: isCleared ? 'failed' : 'broken', error };
   }
   try {
     await commit(client);

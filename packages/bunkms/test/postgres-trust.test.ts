@@ -1,0 +1,217 @@
+import { execFileSync } from 'node:child_process';
+import { hash } from 'node:crypto';
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir, userInfo } from 'node:os';
+import { join } from 'node:path';
+import { PostgresServer } from '@bundoc/shared/testing/postgres-server';
+import { describeWithPostgres } from '@bundoc/shared/testing/postgres-tests';
+import { afterAll, afterEach, beforeAll, beforeEach, expect, test } from 'vitest';
+import { openPostgresStore } from '../src/store/postgres.ts';
+import { newDataDir, startKms, type TestKms } from './support/kms.ts';
+import { KeyCalls } from './support/lifecycle.ts';
+import { TestPki } from './support/pki.ts';
+import { PostgresDatabases, settingsOf } from './support/postgres.ts';
+import { bunkms } from './support/process.ts';
+import { useStorage } from './support/storage.ts';
+
+/** What whoever has the database, and not the KEK, can do. */
+describeWithPostgres('who has the database of BunKMS', () => {
+  let databases: PostgresDatabases;
+  let dataDir: string;
+  let kms: TestKms;
+  let keys: KeyCalls;
+  const edit = (sql: string) => databases.edit(dataDir, sql);
+  const of = (name: string) => `(SELECT id FROM keys WHERE name = '${name}')`;
+
+  beforeAll(async () => {
+    databases = await PostgresDatabases.start();
+    useStorage(databases);
+  });
+  afterAll(async () => {
+    useStorage(undefined);
+    await databases[Symbol.asyncDispose]();
+  });
+  beforeEach(async () => {
+    dataDir = newDataDir();
+    kms = await startKms({ dataDir });
+    keys = await KeyCalls.of(kms);
+    for (const name of ['a-dek', 'b-dek']) await keys.make(name, 'enabled');
+  });
+  afterEach(async () => {
+    await kms[Symbol.asyncDispose]();
+    await databases.forget(dataDir);
+    rmSync(dataDir, { recursive: true });
+  });
+
+  test('finds no key, no secret, no token and no idempotency key in it', async () => {
+    const { token } = await kms.issue({ scope: ['kms:create_key', 'kms:export_key'], keys: ['*'] });
+    const headers = { 'idempotency-key': 'a-telling-idempotency-key' };
+    await kms.api('/v1/keys', { token, headers, body: { name: 'c-dek', type: 'aes-256' } });
+    const deks = await Promise.all(
+      ['a-dek', 'b-dek', 'c-dek'].map(async (name) =>
+        Buffer.from((await keys.export(name)).json().key_material_b64, 'base64'),
+      ),
+    );
+    const secrets = await kms.secrets();
+    const sought = [...deks, Buffer.from(kms.kek, 'base64'), secrets.chainKey.export()];
+    const dump = await databases.server.dump(new URL(await databases.url(dataDir)).pathname.slice(1));
+    // Otherwise this has shown nothing.
+    expect(dump).toContain('a-dek');
+    const texts = [
+      ...sought.flatMap((bytes) => [bytes.toString('hex'), bytes.toString('base64')]),
+      ...[token, String(token.split('.')[2]), 'a-telling-idempotency-key'],
+      hash('sha256', 'a-telling-idempotency-key', 'hex'),
+    ];
+    for (const text of texts) expect(dump.includes(text)).toBe(false);
+  });
+
+  test.each([
+    [
+      'changes its bytes',
+      `UPDATE key_versions SET wrapped = set_byte(wrapped, 40, 255 - get_byte(wrapped, 40))`,
+    ],
+    [
+      'gives it those of another',
+      `UPDATE key_versions SET wrapped = (SELECT wrapped FROM key_versions AS o WHERE o.key_id = ${'$B'} AND o.version = key_versions.version)`,
+    ],
+    ['takes them away', 'DELETE FROM key_versions'],
+    ['changes a policy', 'UPDATE keys SET exportable = false', 'id'],
+    ['makes it an older one', 'UPDATE keys SET version = 1', 'id'],
+    ['changes a check value', `UPDATE key_versions SET kcv = repeat('0', 32)`],
+  ])('and %s has that key damaged, and no other', async (_what, sql, column = 'key_id') => {
+    await edit(`${sql.replace('$B', of('b-dek'))} WHERE ${column} = ${of('a-dek')}`);
+    expect((await keys.export('a-dek')).json()).toMatchObject({ status: 503, code: 'key_damaged' });
+    expect((await keys.create('a-dek')).json()).toMatchObject({ code: 'KEY_EXISTS' });
+    expect((await keys.export('b-dek')).status).toBe(200);
+    expect(await kms.verify()).toMatchObject({ intact: true });
+  });
+
+  test('gets no disabled key enabled, and no destroyed one back, by putting its rows back', async () => {
+    await edit(
+      'CREATE TABLE kept AS SELECT * FROM keys; CREATE TABLE kept_versions AS SELECT * FROM key_versions',
+    );
+    await keys.post('a-dek', 'disable');
+    await keys.shred('b-dek');
+    await edit(
+      `DELETE FROM key_versions; DELETE FROM keys; INSERT INTO keys SELECT * FROM kept;
+       INSERT INTO key_versions SELECT * FROM kept_versions; DROP TABLE kept, kept_versions`,
+    );
+    for (const name of ['a-dek', 'b-dek'])
+      expect((await keys.export(name)).json()).toMatchObject({ status: 503, code: 'key_damaged' });
+  });
+
+  test.each([
+    ['edits a record', `UPDATE audit SET actor = 'somebody' WHERE seq = 4`],
+    ['takes out a record', 'DELETE FROM audit WHERE seq = 4'],
+    [
+      'exchanges two records',
+      'UPDATE audit SET seq = -4 WHERE seq = 4; UPDATE audit SET seq = 4 WHERE seq = 5; UPDATE audit SET seq = 5 WHERE seq = -4',
+    ],
+    [
+      'makes a record',
+      `INSERT INTO audit SELECT (SELECT max(seq) + 1 FROM audit), time, severity, action, outcome, actor, jti, key, version, source, request_id, code, detail, prev_hash, hash, write_id FROM audit WHERE seq = 4`,
+    ],
+  ])('and %s of the chain is found out', async (_what, sql) => {
+    expect(await kms.verify()).toMatchObject({ intact: true });
+    await edit(sql);
+    expect(await kms.verify()).toMatchObject({ intact: false });
+  });
+
+  test('does not keep a destroyed key in its table, however often it was wrapped', async () => {
+    const bytes = Buffer.from((await keys.export('a-dek')).json().wrapped_b64, 'base64');
+    expect(await databases.holds(dataDir, bytes)).toBe(true);
+    await keys.shred('a-dek');
+    expect(await databases.holds(dataDir, bytes)).toBe(false);
+    expect(await kms.store.scrub()).toBe(true);
+    const dead = await databases.server.sql(
+      'SELECT sum(n_dead_tup) FROM pg_stat_force_next_flush(), pg_stat_user_tables WHERE relname = $$key_versions$$',
+      new URL(await databases.url(dataDir)).pathname.slice(1),
+    );
+    expect(dead).toBe('0');
+  });
+});
+
+describeWithPostgres('a connection to PostgreSQL with TLS', () => {
+  test('is made to a server with the certificate of its name alone', async () => {
+    using pki = await TestPki.make();
+    const folder = mkdtempSync(join(tmpdir(), 'bunkms-pg-tls-'));
+    try {
+      const good = pki.write('good', await pki.issue({ names: ['127.0.0.1'] }));
+      const other = pki.write('other', await pki.issue(), await TestPki.newAuthority());
+      execFileSync('cp', [String(good.cert?.path), String(good.key?.path), folder]);
+      execFileSync('chmod', ['600', join(folder, 'key.pem')]);
+      if (userInfo().uid === 0) execFileSync('chown', ['-R', 'postgres', folder]);
+      await using server = await PostgresServer.start({
+        settings: {
+          ssl: 'on',
+          ssl_cert_file: join(folder, 'cert.pem'),
+          ssl_key_file: join(folder, 'key.pem'),
+        },
+      });
+      const { url } = await server.createDatabase('kms');
+      const open = (caFile: string | undefined, host = '127.0.0.1') =>
+        openPostgresStore({ settings: settingsOf(url, { tls: true, caFile, host }), warn: () => undefined });
+      {
+        await using store = await open(good.ca?.path);
+        await store.probe();
+        expect(
+          await server.sql(
+            'SELECT DISTINCT ssl FROM pg_stat_ssl JOIN pg_stat_activity USING (pid) WHERE usename = $$kms$$',
+          ),
+        ).toBe('t');
+      }
+      const refused = { code: 'storage_unavailable' };
+      await expect(open(other.ca?.path)).rejects.toMatchObject(refused);
+      await expect(open(undefined)).rejects.toMatchObject(refused);
+      // The same server, under a name that its certificate does not have.
+      await expect(open(good.ca?.path, 'localhost')).rejects.toMatchObject(refused);
+    } finally {
+      rmSync(folder, { recursive: true });
+    }
+  });
+});
+
+describeWithPostgres('the command line on PostgreSQL', () => {
+  test('makes, lists, verifies, backs up and restores a store, from one database into another', async () => {
+    await using server = await PostgresServer.start();
+    const folder = mkdtempSync(join(tmpdir(), 'bunkms-pg-cli-'));
+    try {
+      const environment = {
+        BUNKMS_STORAGE: (await server.createDatabase('first')).url,
+        BUNKMS_DATA_DIR: join(folder, 'data'),
+        BUNKMS_KEK_FILE: join(folder, 'kek'),
+      };
+      const run = async (...args: string[]) => {
+        const { code, stdout, stderr } = await bunkms(environment, ...args);
+        expect(code, stderr).toBe(0);
+        return stdout;
+      };
+      expect((await bunkms(environment, 'status')).stderr).toContain('run "bunkms init"');
+      await run('init', '--create-kek', '--service-token', join(folder, 'token'));
+      await run('key', 'create', 'a-dek');
+      await run('key', 'rotate', 'a-dek');
+      await run('key', 'disable', 'a-dek');
+      const status = JSON.parse(await run('status', '--json'));
+      expect(status).toMatchObject({ status: 'unsealed', keys: 1, tokens: 1 });
+      const receipt = (await run('audit', 'head')).trim();
+      const backup = join(folder, 'backup');
+      await run('backup', backup);
+      const inventory = join(folder, 'inventory');
+      await run('inventory', inventory);
+      expect((await bunkms(environment, 'restore', backup, '--accept-resurrection')).code).toBe(5);
+      environment.BUNKMS_STORAGE = (await server.createDatabase('second')).url;
+      expect((await bunkms(environment, 'status')).code).toBe(1);
+      await run('restore', backup, '--inventory', inventory);
+      expect(JSON.parse(await run('status', '--json'))).toMatchObject({ kid: status.kid, keys: 1 });
+      expect(JSON.parse(await run('key', 'show', 'a-dek', '--json'))).toMatchObject({
+        state: 'disabled',
+        version: 2,
+      });
+      expect(JSON.parse(await run('audit', 'verify', '--receipt', receipt, '--json'))).toMatchObject({
+        intact: true,
+      });
+    } finally {
+      rmSync(folder, { recursive: true });
+    }
+  }, 90_000);
+});
