@@ -366,11 +366,12 @@ export function describeProjectStore(name: string, make: () => Promise<StoreUnde
     it('gives what is stored for a backup, complete up to its position, or leaves backups to the storage', async () => {
       const { store } = await start();
       if (store.sealedChanges === undefined) return;
+      const begin = await store.position();
       await store.commit([put('a', '{}'), put('b', '{}'), put('c', '{}')]);
       await commitOne(store, remove('b'));
-      const first = await store.sealedChanges(0, { limit: 1, bytesMax: 1_000_000 });
+      const first = await store.sealedChanges(begin, { limit: 1, bytesMax: 1_000_000 });
       expect([first.changes.map(({ state }) => state.id), first.isComplete]).toEqual([['a'], false]);
-      const small = await store.sealedChanges(0, { limit: 10, bytesMax: 1 });
+      const small = await store.sealedChanges(begin, { limit: 10, bytesMax: 1 });
       expect([small.changes.length, small.isComplete]).toEqual([1, false]);
       const rest = await store.sealedChanges(first.position, { limit: 10, bytesMax: 1_000_000 });
       expect(rest.changes.map(({ state, sealed }) => [state.id, sealed?.length])).toEqual([
