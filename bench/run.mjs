@@ -67,6 +67,7 @@ async function main() {
   for (const [name, measure, when] of [
     ['get', documentCases.getTarget, true],
     ['create', documentCases.createTarget, true],
+    ['batch', documentCases.batchTarget, true],
     ['projects', documentCases.projectsTarget, true],
     ['feed', feedCases.feedTarget, true],
     ['transfer', transferCases.transferTarget, true],

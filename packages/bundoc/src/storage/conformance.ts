@@ -1,6 +1,7 @@
 import { afterEach, describe, expect, it } from 'vitest';
 import { readDocumentBody } from '../cipher/stored-text.ts';
 import type { Precondition, ProjectStore, Write, WriteResult } from './port.ts';
+import { PreconditionsFailed } from './precondition.ts';
 
 export interface StoreUnderTest {
   readonly store: ProjectStore;
@@ -180,6 +181,32 @@ export function describeProjectStore(name: string, make: () => Promise<StoreUnde
         code: 'document_not_found',
       });
       expect((await store.get(ref('a')))?.text.toString()).toContain('"v":2');
+    });
+
+    it('names every write of a batch whose precondition does not hold, with the revision that is there', async () => {
+      const { store } = await start();
+      const { metadata } = await commitOne(store, put('a', '{"v":1}'));
+      const gone = await commitOne(store, put('gone', '{}'));
+      await commitOne(store, remove('gone'));
+      const batch = [
+        put('b', '{}', { kind: 'absent' }),
+        put('a', '{}', { kind: 'absent' }),
+        put('c', '{}'),
+        remove('a', { kind: 'revision', anyOf: ['0'.repeat(24)] }),
+        remove('none', { kind: 'present' }),
+        put('gone', '{}', { kind: 'revision', anyOf: [String(gone.metadata?._rev)] }),
+        put('a', '{}', { kind: 'revision', anyOf: [String(metadata?._rev)] }),
+      ];
+      const error = await store.commit(batch).catch((thrown: unknown) => thrown);
+      expect(error).toBeInstanceOf(PreconditionsFailed);
+      expect(error).toMatchObject({ code: 'precondition_failed' });
+      expect((error as PreconditionsFailed).failed).toEqual([
+        { index: 1, rev: metadata?._rev },
+        { index: 3, rev: metadata?._rev },
+        { index: 4, rev: undefined },
+        { index: 5, rev: undefined },
+      ]);
+      expect(await store.get(ref('b'))).toBeUndefined();
     });
 
     const idempotency = { key: 'a'.repeat(32), request: 'b'.repeat(32) };
