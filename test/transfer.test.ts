@@ -125,7 +125,7 @@ describe('bundoc import and export', () => {
     expect(exported.stdout).toContain('{"_id":"last","_collection":"notes","_deleted":true}');
   }, 60_000);
 
-  it('send the same lines again under the same keys', async () => {
+  it('send the same batches again under the same keys', async () => {
     async function* source() {
       yield Buffer.from(Array.from({ length: 450 }, (_, n) => `{"n":${n}}\n`).join(''));
     }
@@ -137,7 +137,7 @@ describe('bundoc import and export', () => {
         {
           project: 'twice',
           collection: 'notes',
-          atOnce: 32,
+          batchesAtOnce: 4,
           signal: new AbortController().signal,
           onDone: async () => undefined,
         },
@@ -147,12 +147,12 @@ describe('bundoc import and export', () => {
     expect((await contentsOf('twice')).size).toBe(450);
   });
 
-  it('name the line that the service refuses', async () => {
+  it('name the lines that the service refuses, and write nothing of their batch', async () => {
     const lines = ['{"n":1}', '{"_private":1}'];
     const { code, stderr } = await bundoc(
       ['import', 'refused', '-', '--collection', 'notes'],
       lines.join('\n'),
     );
-    expect([code, stderr]).toEqual([2, expect.stringMatching(/line 2 was refused: invalid_document/)]);
+    expect([code, stderr]).toEqual([2, expect.stringMatching(/lines 1 to 2 were refused: .*operations\.1/)]);
   });
 });

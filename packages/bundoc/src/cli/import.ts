@@ -17,7 +17,7 @@ export interface ImportCommandOptions extends ServiceOptions {
   readonly json?: true;
 }
 
-const AT_ONCE = 64;
+const BATCHES_AT_ONCE = 4;
 const SAVE_EVERY_MS = 1_000;
 
 const stateSchema = z.strictObject({
@@ -58,7 +58,7 @@ export async function importCommand(
     latest = await importDocuments(bundoc, linesOf(source, { number: done.lines, end: done.end }), done, {
       project,
       collection,
-      atOnce: AT_ONCE,
+      batchesAtOnce: BATCHES_AT_ONCE,
       signal,
       onDone: async (progress) => {
         latest = progress;

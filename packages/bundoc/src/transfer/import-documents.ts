@@ -1,7 +1,8 @@
 import { createHash } from 'node:crypto';
-import type { Bundoc, Project } from '@bundoc/client';
+import type { Bundoc } from '@bundoc/client';
+import type { BatchOperation } from '@bundoc/client/batch';
 import { JsonText } from '@bundoc/client/document';
-import { BundocError, hasCode } from '@bundoc/client/error';
+import { hasCode } from '@bundoc/client/error';
 import { type Imported, readImportLine } from './import-line.ts';
 import { BadLine, type Line } from './ndjson.ts';
 
@@ -9,8 +10,8 @@ export interface ImportOptions {
   readonly project: string;
   /** Where documents go that do not say it; all, when given. */
   readonly collection: string | undefined;
-  /** Documents under way at a time. */
-  readonly atOnce: number;
+  /** Batches under way at a time. */
+  readonly batchesAtOnce: number;
   readonly signal: AbortSignal;
   /** Told how far everything is done: everything before `end` is durable. Awaited before more is sent. */
   readonly onDone: (progress: ImportProgress) => Promise<void>;
@@ -23,20 +24,24 @@ export interface ImportProgress {
   readonly documents: number;
 }
 
-/** Longest time for one document, over all tries: an outage of the service is waited for. */
-const DEADLINE_MS = 300_000;
+/** Operations of a batch, and characters of their documents: a batch ends at either. */
+const OPERATIONS_MAX = 200;
+const CHARS_MAX = 524_288;
 
-interface Sending {
-  readonly line: Line;
-  /** Of the document, if it has one already. */
-  readonly name: string | undefined;
-  readonly sent: Promise<number>;
+interface Batch {
+  readonly operations: BatchOperation[];
+  readonly ids: Set<string>;
+  readonly from: number;
+  firstLine: number;
+  lastLine: number;
+  chars: number;
+  end: number;
 }
 
 /**
- * Writes the documents of an NDJSON source, many at a time; lines of the same document one after the other.
+ * Writes the documents of an NDJSON source, batch by batch, several at a time; two batches that write the same document one after the other.
  *
- * The key of a line comes from its place and its text, so that whatever is sent again, within a day, is done once.
+ * The key of a batch comes from its place and its text, so that whatever is sent again, within a day, is done once.
  *
  * @param lines behind what is done.
  * @param done what earlier runs have done.
@@ -46,62 +51,126 @@ export async function importDocuments(
   bundoc: Bundoc,
   lines: AsyncIterable<Line>,
   done: ImportProgress,
-  { project: id, collection, atOnce, signal, onDone }: ImportOptions,
+  options: ImportOptions,
 ): Promise<ImportProgress> {
-  const project = bundoc.project(id);
-  const underWay: Sending[] = [];
-  const names = new Set<string>();
+  const project = bundoc.project(options.project);
+  const underWay: { readonly batch: Batch; readonly sent: Promise<void> }[] = [];
   let progress = done;
-  /** Waits for the oldest. */
+
+  const send = async (batch: Batch): Promise<void> => {
+    try {
+      await project.batch(batch.operations, {
+        idempotencyKey: keyOf(options.project, batch),
+        signal: options.signal,
+        deadlineMs: 300_000,
+      });
+    } catch (cause) {
+      throw refused(cause, batch);
+    }
+  };
+  /** Waits for the oldest batch. */
   const settle = async (): Promise<void> => {
     const oldest = underWay[0];
     if (oldest === undefined) return;
-    const written = await oldest.sent;
+    await oldest.sent;
     underWay.shift();
-    if (oldest.name !== undefined) names.delete(oldest.name);
-    const { end, number } = oldest.line;
-    progress = { end, lines: number, documents: progress.documents + written };
-    await onDone(progress);
+    const { end, lastLine, operations } = oldest.batch;
+    progress = { end, lines: lastLine, documents: progress.documents + operations.length };
+    await options.onDone(progress);
   };
+  const settleAll = async (): Promise<void> => {
+    while (underWay.length > 0) await settle();
+  };
+  const begin = async (batch: Batch): Promise<void> => {
+    if (batch.operations.length === 0) return;
+    while (
+      underWay.length >= options.batchesAtOnce ||
+      underWay.some(({ batch: other }) => !other.ids.isDisjointFrom(batch.ids))
+    )
+      await settle();
+    const sent = send(batch);
+    sent.catch(() => undefined); // It is heard of in its turn.
+    underWay.push({ batch, sent });
+  };
+
+  let batch = emptyBatch(done.end);
   try {
     for await (const line of lines) {
-      const imported = readImportLine(line, collection);
-      const name = nameOf(imported);
-      while (underWay.length >= atOnce || (name !== undefined && names.has(name))) await settle();
-      const sent = send(project, imported, line, signal);
-      sent.catch(() => undefined); // It is heard of in its turn.
-      underWay.push({ line, name, sent });
-      if (name !== undefined) names.add(name);
+      const imported = readImportLine(line, options.collection);
+      const { end } = line;
+      if (imported.op === 'delete') {
+        await begin(batch);
+        await settleAll();
+        await remove(project, imported, options.signal);
+        batch = emptyBatch(end);
+        progress = { end, lines: line.number, documents: progress.documents };
+        await options.onDone(progress);
+        continue;
+      }
+      // A batch has one operation for a document; a later line of it comes behind.
+      if (imported.op === 'put' && batch.ids.has(nameOf(imported))) {
+        await begin(batch);
+        batch = emptyBatch(batch.end);
+      }
+      add(batch, imported, line.number, end);
+      if (batch.operations.length < OPERATIONS_MAX && batch.chars < CHARS_MAX) continue;
+      await begin(batch);
+      batch = emptyBatch(end);
     }
-    while (underWay.length > 0) await settle();
+    await begin(batch);
+    await settleAll();
   } finally {
     await Promise.allSettled(underWay.map(({ sent }) => sent));
   }
   return progress;
 }
 
-function nameOf(imported: Imported): string | undefined {
-  return imported.op === 'create' ? undefined : `${imported.collection}/${imported.id}`;
+function emptyBatch(from: number): Batch {
+  return { operations: [], ids: new Set(), from, firstLine: 0, lastLine: 0, chars: 0, end: from };
 }
 
-/** @returns how many documents were written. */
-async function send(project: Project, imported: Imported, line: Line, signal: AbortSignal): Promise<number> {
-  const documents = project.collection<object>(imported.collection);
-  const options = { signal, deadlineMs: DEADLINE_MS, idempotencyKey: keyOf(project.id, line) };
+function add(batch: Batch, imported: Exclude<Imported, { op: 'delete' }>, line: number, end: number): void {
+  const { collection } = imported;
+  const document = new JsonText(imported.text);
+  if (imported.op === 'create') batch.operations.push({ op: 'create', collection, document });
+  else {
+    batch.operations.push({ op: 'put', collection, id: imported.id, document });
+    batch.ids.add(nameOf(imported));
+  }
+  if (batch.firstLine === 0) batch.firstLine = line;
+  batch.lastLine = line;
+  batch.chars += imported.text.length;
+  batch.end = end;
+}
+
+function nameOf({ collection, id }: { readonly collection: string; readonly id: string }): string {
+  return `${collection}/${id}`;
+}
+
+async function remove(
+  project: ReturnType<Bundoc['project']>,
+  { collection, id }: Extract<Imported, { op: 'delete' }>,
+  signal: AbortSignal,
+): Promise<void> {
   try {
-    if (imported.op === 'create') await documents.create(new JsonText(imported.text), options);
-    else if (imported.op === 'put') await documents.put(imported.id, new JsonText(imported.text), options);
-    else await documents.delete(imported.id, options);
-    return imported.op === 'delete' ? 0 : 1;
+    await project.collection(collection).delete(id, { signal });
   } catch (error) {
-    // What is gone already is as it was to be.
-    if (imported.op === 'delete' && hasCode(error, 'document_not_found', 'project_not_found')) return 0;
-    if (error instanceof BundocError)
-      throw new BadLine(`line ${line.number} was refused: ${error.message}`, { cause: error });
-    throw error;
+    if (!hasCode(error, 'document_not_found', 'project_not_found')) throw error;
   }
 }
 
-function keyOf(project: string, { end, text }: Line): string {
-  return `import-${createHash('sha256').update(`${project}\0${end}\0${text}`).digest('base64url')}`;
+function keyOf(project: string, { from, operations }: Batch): string {
+  const hash = createHash('sha256').update(`${project}\0${from}\0`);
+  for (const operation of operations) {
+    const id = 'id' in operation ? operation.id : '';
+    const text =
+      'document' in operation && operation.document instanceof JsonText ? operation.document.text : '';
+    hash.update(`${operation.op}\0${operation.collection}\0${id}\0${text}\0`);
+  }
+  return `import-${hash.digest('base64url')}`;
+}
+
+function refused(cause: unknown, { firstLine, lastLine }: Batch): unknown {
+  if (!(cause instanceof Error) || cause.name !== 'BundocError') return cause;
+  return new BadLine(`lines ${firstLine} to ${lastLine} were refused: ${cause.message}`, { cause });
 }
