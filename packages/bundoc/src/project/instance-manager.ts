@@ -278,9 +278,12 @@ export class InstanceManager implements AsyncDisposable {
     try {
       const opened = mode === 'create' ? await projects.openOrCreate(project) : await projects.open(project);
       if (opened === undefined) return undefined;
-      const store = await openDefinedStore(await openStore(project, opened.cipher), clock);
-      const instance = new ProjectInstance(project, opened, store, instant(clock));
+      // Until it belongs to an instance: a store that nobody closes would keep its files, and its writer, for good.
+      await using stack = new AsyncDisposableStack();
+      const store = await openDefinedStore(stack.use(await openStore(project, opened.cipher)), clock);
       if (this.#closed) throw new AppError('overloaded', { detail: 'the server is stopping' });
+      stack.move();
+      const instance = new ProjectInstance(project, opened, store, instant(clock));
       this.#hot.set(project, instance);
       this.#latest = instance;
       for (const wake of this.#waitingToOpen.get(project) ?? []) wake();

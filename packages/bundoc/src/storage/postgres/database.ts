@@ -106,9 +106,9 @@ export class Database implements AsyncDisposable {
     action: (transaction: Transaction, begun: readonly (readonly Row[])[]) => Promise<T | undefined>,
   ): Promise<T | undefined> {
     return this.#withClient(async (client) => {
-      const [, ...begun] = await runOn(client, `BEGIN ISOLATION LEVEL READ COMMITTED;${begin}`);
       let result: T | undefined;
       try {
+        const [, ...begun] = await runOn(client, `BEGIN ISOLATION LEVEL READ COMMITTED;${begin}`);
         result = await action(
           {
             query: (statement, values) => this.#query(client, statement, values),
