@@ -6,6 +6,7 @@ import { backupCommand, restoreCommand, verifyBackupCommand } from './backup.ts'
 import { type ExportCommandOptions, exportCommand } from './bulk-export.ts';
 import { type ImportCommandOptions, importCommand } from './bulk-import.ts';
 import { exitCodeOf } from './errors.ts';
+import { move } from './move.ts';
 import { repair } from './repair.ts';
 import type { ServiceOptions } from './service-client.ts';
 import { stats } from './stats.ts';
@@ -104,6 +105,15 @@ service(
 ).action((project: string, file: string, options: ServiceOptions & { json?: true }) =>
   backupCommand(environment, project, file, options),
 );
+
+program
+  .command('move')
+  .description(
+    'moves a project between files and PostgreSQL, sealed as it is; from where BUNDOC_STORAGE says',
+  )
+  .argument('<project>')
+  .requiredOption('--to <storage>', 'postgres://… or files (BUNDOC_DATA_DIR)')
+  .action((project: string, options: { to: string }) => move(environment, project, options));
 
 /** How a command finds the running service. */
 function service(command: Command): Command {

@@ -33,8 +33,9 @@ export interface Decided {
   readonly state: DocumentState;
   /** What the database has of it. */
   readonly former: DocumentState | undefined;
-  /** To be sealed; undefined for a delete. */
+  /** To be sealed; undefined for a delete, and for what is sealed already. */
   readonly text: Buffer | undefined;
+  readonly sealed?: Buffer | undefined;
 }
 
 export interface DecidedGroup {
