@@ -4,10 +4,12 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
+import * as bulkCases from './cases/bulk.mjs';
 import * as documentCases from './cases/documents.mjs';
 import * as feedCases from './cases/feed.mjs';
 import * as keyCases from './cases/keys.mjs';
 import * as nodeCases from './cases/nodes.mjs';
+import * as postgresCases from './cases/postgres.mjs';
 import { documentOf, fill, HOT_DOCUMENTS } from './lib/documents.mjs';
 import { Installation, startPeer } from './lib/processes.mjs';
 import { Report, say } from './lib/report.mjs';
@@ -82,8 +84,11 @@ async function main() {
   for (const [name, measure, when] of [
     ['get', documentCases.getTarget, true],
     ['create', documentCases.createTarget, true],
+    ['batch', documentCases.batchTarget, true],
+    ['transfer', bulkCases.transferTarget, true],
     ['projects', documentCases.projectsTarget, true],
     ['feed', feedCases.feedTarget, true],
+    ['postgres', postgresCases.postgresTarget, true],
     ['export', keyCases.exportTarget, true],
     ['encrypt', keyCases.encryptTarget, true],
     ['nodes', nodeCases.nodesTarget, !quick],

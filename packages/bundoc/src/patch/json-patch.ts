@@ -37,6 +37,7 @@ export const PATCH_WORK_MAX = 5_000_000;
 /**
  * Applies the operations in their order, all or none. What they do not touch stays as it is written.
  *
+ * @param part of the request that the operations came in.
  * @throws AppError `patch_test_failed`, `patch_inapplicable`, with the place of the operation in `errors`; `payload_too_large` once the
  * document is beyond the limit, if only in between, or the work beyond {@link PATCH_WORK_MAX}.
  */
@@ -44,6 +45,7 @@ export function applyJsonPatch(
   target: JsonNode,
   operations: readonly PatchOperation[],
   { lengthMax, depthMax }: PatchLimits,
+  part: string = 'body',
 ): JsonNode {
   let work = 0;
   return operations.reduce((root, operation, at) => {
@@ -61,7 +63,7 @@ export function applyJsonPatch(
       return changed;
     } catch (error) {
       if (!(error instanceof Misfit)) throw error;
-      throw new AppError(error.code, { errors: [{ path: `body.${at}`, message: error.message }] });
+      throw new AppError(error.code, { errors: [{ path: `${part}.${at}`, message: error.message }] });
     }
   }, target);
 }

@@ -133,6 +133,11 @@ export class InstanceManager implements AsyncDisposable {
     return instance.store;
   }
 
+  /** Whether a project is open, and its key in memory. This is no use of them. */
+  stateOf(project: string): { readonly isOpen: boolean; readonly isKeyCached: boolean } {
+    return { isOpen: this.#hot.has(project), isKeyCached: this.#options.keys.has(project) };
+  }
+
   /**
    * Waits until something behind `after` is committed in a project. No project is kept open, or kept from closing, by it: while it is
    * closed, whoever opens it ends the wait.
