@@ -1,35 +1,32 @@
-// npm run bench [-- --quick | --full] [--dir <folder>] [--only <text>]
-//
-// Measures Bundoc beside what it is to be compared with, all on this machine and in one go, since only ratios within
-// one run mean something. Writes bench/results/latest.{md,json} and prints the table.
-//
-// --quick   the targets alone, about three minutes; without it all cases, about a quarter of an hour
-// --full    also 60 s of sustained creates and a project of a million documents (8 GB of disk)
-// --dir     where the data goes. ext4 keeps inodes out of use for minutes after their files were deleted, and to look past many of
-//           them costs up to 100 µs a new file: after other work that deletes files, give it a file system of its own
-
 import { execFileSync } from 'node:child_process';
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
+import * as bulkCases from './cases/bulk.mjs';
 import * as documentCases from './cases/documents.mjs';
 import * as feedCases from './cases/feed.mjs';
 import * as keyCases from './cases/keys.mjs';
 import * as nodeCases from './cases/nodes.mjs';
+import * as postgresCases from './cases/postgres.mjs';
 import { documentOf, fill, HOT_DOCUMENTS } from './lib/documents.mjs';
 import { Installation, startPeer } from './lib/processes.mjs';
 import { Report, say } from './lib/report.mjs';
 
-const { values: options } = parseArgs({
-  options: {
-    quick: { type: 'boolean', default: false },
-    full: { type: 'boolean', default: false },
-    dir: { type: 'string', default: tmpdir() },
-    only: { type: 'string', default: '' },
-  },
-});
+const USAGE = `npm run bench [-- --quick | --full] [--dir <folder>] [--only <names>]
+
+Measures Bundoc beside what it is to be compared with, all on this machine and in one go, since only ratios within
+one run mean something. Writes bench/results/latest.{md,json} and prints the table.
+
+--quick   the targets alone, about three minutes; without it all cases, about a quarter of an hour
+--full    also 60 s of sustained creates and a project of a million documents (8 GB of disk)
+--dir     where the data goes. ext4 keeps inodes out of use for minutes after their files were deleted, and to look past many of
+          them costs up to 100 µs a new file: after other work that deletes files, give it a file system of its own
+--only    of get, create, projects, feed, export, encrypt, keys, kek, cases, sustained, size: some, joined by commas
+--help    this text`;
+
+const options = readOptions();
 const { quick, full } = options;
 const root = fileURLToPath(new URL('..', import.meta.url));
 const directory = mkdtempSync(join(options.dir, 'bundoc-bench-'));
@@ -55,6 +52,27 @@ try {
   await cleanUp();
 }
 
+/** The options of the command line; ends the process when it asks for help, or for what there is not. */
+function readOptions() {
+  try {
+    const { values } = parseArgs({
+      options: {
+        quick: { type: 'boolean', default: false },
+        full: { type: 'boolean', default: false },
+        dir: { type: 'string', default: tmpdir() },
+        only: { type: 'string', default: '' },
+        help: { type: 'boolean', default: false },
+      },
+    });
+    if (!values.help) return values;
+    console.log(USAGE);
+    process.exit(0);
+  } catch (error) {
+    console.error(`${error.message}\n\n${USAGE}`);
+    process.exit(2);
+  }
+}
+
 async function main() {
   const installation = await keep(Installation.start(directory));
   const bundoc = await keep(installation.startBundoc());
@@ -66,8 +84,11 @@ async function main() {
   for (const [name, measure, when] of [
     ['get', documentCases.getTarget, true],
     ['create', documentCases.createTarget, true],
+    ['batch', documentCases.batchTarget, true],
+    ['transfer', bulkCases.transferTarget, true],
     ['projects', documentCases.projectsTarget, true],
     ['feed', feedCases.feedTarget, true],
+    ['postgres', postgresCases.postgresTarget, true],
     ['export', keyCases.exportTarget, true],
     ['encrypt', keyCases.encryptTarget, true],
     ['nodes', nodeCases.nodesTarget, !quick],

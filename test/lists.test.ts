@@ -62,13 +62,78 @@ describe('GET …/documents', () => {
     'limit=1001',
     'limit=x',
     'limit=-1',
-    'cursor=x',
     'cursor=',
     'skip=1',
+    'fields=',
+    'fields=a,,b',
+    'fields=a..b',
+    'fields=$where',
+    'include=all',
     'limit=1&limit=2',
   ])('refuses %s', async (query) => {
     const answer = await get(`${base('list')}?${query}`);
     expect([answer.status, answer.json()['code']]).toEqual([400, 'invalid_request']);
+  });
+});
+
+describe('fields of a list', () => {
+  const list = async (query: string) => (await get(`${base('chosen')}?${query}`)).text;
+
+  it('are given as they were written, behind the metadata; what was not named is left out', async () => {
+    await put(
+      `${base('chosen')}/a`,
+      '{ "n": 1.10 ,"o":{ "x":[1e400 , {"y" : 2,"z":3}, [{"y":4}] ],"w":1}, "\\u006d":12345678901234567890, "q":1 }',
+    );
+    const whole = await list('');
+    const head = whole.slice(0, whole.indexOf(', "n"'));
+    expect(await list('fields=n,o.x.y,m')).toBe(
+      `${head}, "n": 1.10 ,"o":{ "x":[ {"y" : 2}, [{"y":4}] ]}, "\\u006d":12345678901234567890}]}`,
+    );
+    expect(await list('fields=none')).toBe(`${head}}]}`);
+    expect(await list('fields=n.inside')).toBe(`${head}}]}`);
+    expect(await list('fields=o.w,o')).toBe(await list('fields=o'));
+  });
+
+  it('belong to the cursor, as the collection does; the limit does not', async () => {
+    for (const id of ['a', 'b', 'c']) {
+      await put(`${base('bound')}/${id}`, '{"v":1,"w":2}');
+      await put(`${base('bound', 'other')}/${id}`, '{"v":1}');
+      await put(`${base('elsewhere')}/${id}`, '{"v":1}');
+    }
+    const cursorOf = async (query: string) =>
+      ((await get(`${base('bound')}?${query}`)).json() as unknown as ListPage).next_cursor ?? '';
+    const plain = await cursorOf('limit=1');
+    const chosen = await cursorOf('limit=1&fields=w,v');
+    const ids = async (path: string) =>
+      ((await get(path)).json() as unknown as ListPage).documents.map(({ _id }) => _id);
+    expect(await ids(`${base('bound')}?limit=1&cursor=${plain}`)).toEqual(['b']);
+    expect(await ids(`${base('bound')}?cursor=${chosen}&fields=v,w`)).toEqual(['b', 'c']);
+    const forged = `${plain.slice(0, -2)}${plain.endsWith('AA') ? 'BB' : 'AA'}`;
+    const old = Buffer.from('[1,"list",1,0]').toString('base64url');
+    for (const path of [
+      `${base('bound')}?cursor=${chosen}`,
+      `${base('bound')}?cursor=${plain}&fields=v`,
+      `${base('bound', 'other')}?cursor=${plain}`,
+      `${base('elsewhere')}?cursor=${plain}`,
+      `${base('bound')}?cursor=${forged}`,
+      `${base('bound')}?cursor=${plain}A`,
+      `${base('bound')}?cursor=${old}`,
+      `${base('bound')}?cursor=x`,
+    ]) {
+      const answer = await get(path);
+      expect([path, answer.status, answer.json()['code']]).toEqual([path, 400, 'invalid_cursor']);
+    }
+  });
+});
+
+describe('include=total', () => {
+  it('counts the documents of the collection, deleted ones not', async () => {
+    for (const id of ['a', 'b', 'c']) await put(`${base('counted')}/${id}`);
+    await call(installation.url, `${base('counted')}/b`, { method: 'DELETE', token });
+    const page = (await get(`${base('counted')}?include=total&limit=1`)).json();
+    expect([page['total'], (page['documents'] as unknown[]).length]).toEqual([2, 1]);
+    expect((await get(`${base('counted', 'none')}?include=total`)).text).toBe('{"documents":[],"total":0}');
+    expect((await get(base('counted'))).json()['total']).toBeUndefined();
   });
 });
 

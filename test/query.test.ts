@@ -96,7 +96,7 @@ describe('POST …/query', () => {
       ['cursors', `{"orderBy":[{"field":"v"}],"cursor":"x"}`],
     ] as const) {
       const answer = await post(`${collection(project)}/query`, body);
-      expect([answer.status, answer.json()['code']]).toEqual([400, 'invalid_request']);
+      expect([answer.status, answer.json()['code']]).toEqual([400, 'invalid_cursor']);
     }
     expect(
       idsOf(await query('cursors', `{"limit":2,"orderBy":[{"field":"v"}],"cursor":"${cursor}"}`)),

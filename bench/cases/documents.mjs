@@ -15,6 +15,8 @@ import { startPeer, startPostgres, usage } from '../lib/processes.mjs';
 import { round, say } from '../lib/report.mjs';
 
 const PROJECTS = 64;
+/** Operations of a batch that is measured. */
+const BATCH = 100;
 
 /** Sealed GET from memory / bare Fastify GET of as many bytes. */
 export async function getTarget({ report, bundoc, bare, token }) {
@@ -54,6 +56,30 @@ export async function createTarget(bench) {
     );
   }
   report.target('durable create, 10 s burst / bare echo', ratios, 0.6, 'at least');
+}
+
+/** Batches of a hundred creates, each durable as a whole. */
+export async function batchTarget({ report, bundoc, installation, token }) {
+  const body = batchOf(documentOf(1_024), BATCH);
+  const load = { method: 'POST', body, token, connections: 8, seconds: 5, kib: body.length / 1_024 };
+  const rates = [];
+  let documentsWritten = 0;
+  for (let round = 0; round < 3; round++) {
+    const batch = await report.measured(`batch of ${BATCH} creates`, bundoc, {
+      ...load,
+      paths: ['/v1/projects/p1-batch/batch'],
+    });
+    rates.push(batch.perSecond * BATCH);
+    documentsWritten += batch.requests * BATCH;
+    await filesWritten(installation, 'p1-batch', documentsWritten);
+  }
+  report.target(`documents/s in batches of ${BATCH}`, rates, 20_000, 'at least');
+}
+
+/** A batch that creates so many documents of this text. */
+function batchOf(document, count) {
+  const operation = `{"op":"create","collection":"notes","document":${document}}`;
+  return Buffer.from(`{"operations":[${Array(count).fill(operation).join(',')}]}`);
 }
 
 /** Creates in 64 projects in turn / in one. */

@@ -17,8 +17,10 @@ import { type BundocMetrics, createBundocMetrics } from './metrics.ts';
 import { applyEvent } from './project/apply-event.ts';
 import { InstanceManager } from './project/instance-manager.ts';
 import { KeyCache } from './project/key-cache.ts';
+import type { Projects } from './project/projects.ts';
 import { SCAN_LIMITS } from './query/scan-budget.ts';
 import { registerBackup } from './routes/backup.ts';
+import { registerBatch } from './routes/batch.ts';
 import { registerChanges } from './routes/changes.ts';
 import { registerCollections } from './routes/collections.ts';
 import { registerDocuments } from './routes/documents.ts';
@@ -27,11 +29,14 @@ import { registerLists } from './routes/lists.ts';
 import { registerMetrics } from './routes/metrics.ts';
 import { BUNDOC_API } from './routes/openapi.ts';
 import { registerPatch } from './routes/patch.ts';
+import { registerProjects } from './routes/projects.ts';
 import { registerQueries } from './routes/queries.ts';
 import { Backups } from './service/backups.ts';
+import { Batches } from './service/batches.ts';
 import { ChangeFeed } from './service/change-feed.ts';
 import { Collections } from './service/collections.ts';
 import { Documents } from './service/documents.ts';
+import { ProjectDirectory } from './service/project-directory.ts';
 import { Queries } from './service/queries.ts';
 import type { Disk } from './storage/embedded/disk.ts';
 import { openFileStorage } from './storage-files.ts';
@@ -87,7 +92,7 @@ export async function startBundoc(config: BundocConfig, parts: BundocParts = {})
   token.keepRenewed(() => kms.renewToken());
   stack.defer(() => token.stop());
 
-  const { keys, instances } = composeInstances({ config, clock, logger, metrics, kms, storage });
+  const { keys, projects, instances } = composeInstances({ config, clock, logger, metrics, kms, storage });
   stack.use(instances);
   const feed = new ChangeFeed({ instances, clock, logger });
   const revoked = new RevokedTokens(clock);
@@ -146,7 +151,9 @@ export async function startBundoc(config: BundocConfig, parts: BundocParts = {})
   const documents = new Documents(instances, { documentBytesMax: config.documentBytesMax });
   registerDocuments(app, documents, auth);
   await registerPatch(app, documents, auth);
+  registerBatch(app, new Batches(instances, config.documentBytesMax), auth, config);
   registerLists(app, documents, auth);
+  registerProjects(app, new ProjectDirectory(projects, instances), auth);
   registerCollections(app, new Collections(instances), auth);
   registerQueries(app, new Queries(instances, SCAN_LIMITS), auth);
   registerChanges(app, feed, auth);
@@ -194,7 +201,11 @@ interface Composition {
   readonly storage: Storage;
 }
 
-function composeInstances(composition: Composition): { keys: KeyCache; instances: InstanceManager } {
+function composeInstances(composition: Composition): {
+  keys: KeyCache;
+  projects: Projects;
+  instances: InstanceManager;
+} {
   const { config, clock, logger, metrics, kms, storage } = composition;
   const keys = new KeyCache({ keys: kms, clock, ttlMs: config.keyTtlMs, onFetch: metrics.keyFetch });
   const watch = (project: string): StoreWatch => ({
@@ -209,15 +220,16 @@ function composeInstances(composition: Composition): { keys: KeyCache; instances
     },
     onFailure: (error) => logger.error({ project, err: error }, 'the storage of a project failed'),
   });
+  const projects = storage.projects(keys);
   const instances = new InstanceManager({
-    projects: storage.projects(keys),
+    projects,
     keys,
     clock,
     logger,
     openStore: (project, cipher) => storage.openStore(project, cipher, watch(project)),
     othersWrite: storage.othersWrite,
   });
-  return { keys, instances };
+  return { keys, projects, instances };
 }
 
 function every(ms: number, task: () => void): Disposable {

@@ -12,6 +12,7 @@ describe('the configuration', () => {
       kms: { url: 'http://127.0.0.1:8082', tokenFile: '/run/token', tls: undefined },
       keyTtlMs: 900_000,
       documentBytesMax: 1_048_576,
+      batchBytesMax: 16_777_216,
       cacheBytes: 268_435_456,
       logLevel: 'info',
     });

@@ -34,6 +34,7 @@ const variables = z.object({
   BUNDOC_KMS_CLIENT_KEY_FILE: z.string().optional(),
   BUNDOC_KEY_TTL_MS: wholeNumber(1, LEASE_TTL_MS).default(LEASE_TTL_MS),
   BUNDOC_MAX_DOCUMENT_BYTES: wholeNumber(1, 16 * MIB).default(MIB),
+  BUNDOC_MAX_BATCH_BYTES: wholeNumber(1, 30 * MIB).default(16 * MIB),
   BUNDOC_CACHE_BYTES: wholeNumber(0, 1_099_511_627_776).default(256 * MIB),
   BUNDOC_LOG_LEVEL: logLevel.default('info'),
 });
@@ -55,6 +56,7 @@ export interface BundocConfig {
   readonly kms: { readonly url: string; readonly tokenFile: string; readonly tls: TlsFiles | undefined };
   readonly keyTtlMs: number;
   readonly documentBytesMax: number;
+  readonly batchBytesMax: number;
   /** Sealed bytes that are kept in memory; 0 for none. */
   readonly cacheBytes: number;
   readonly logLevel: string;
@@ -76,6 +78,7 @@ export function readConfig(environment: Environment): BundocConfig {
     },
     keyTtlMs: values.BUNDOC_KEY_TTL_MS,
     documentBytesMax: values.BUNDOC_MAX_DOCUMENT_BYTES,
+    batchBytesMax: values.BUNDOC_MAX_BATCH_BYTES,
     cacheBytes: values.BUNDOC_CACHE_BYTES,
     logLevel: values.BUNDOC_LOG_LEVEL,
   };

@@ -364,6 +364,17 @@ describeWithPostgres('PostgreSQL', () => {
     for (const form of [...forms, idempotency.key, idempotency.request]) expect(dump).not.toContain(form);
   });
 
+  it('gives no connection back whose transaction was refused as it began', async () => {
+    await using alone = openTestDatabase(server.urlOf('bundoc'), {
+      connectionsMax: 1,
+      statementTimeoutMs: 50,
+    });
+    await expect(alone.transaction('SELECT pg_sleep(5)', async () => true)).rejects.toMatchObject({
+      code: 'storage_unavailable',
+    });
+    expect(await alone.query({ name: 'one', text: 'SELECT 1' }, [])).toEqual([[1]]);
+  });
+
   describe('the schema', () => {
     const withDatabase = async (name: string, action: (fresh: Database) => Promise<void>) => {
       await using fresh = openTestDatabase((await server.createDatabase(name)).url);

@@ -84,6 +84,11 @@ export class ProjectCipher {
     return dek === undefined ? undefined : deriveKey(dek, 'bundoc/cursor/v1', salt);
   }
 
+  /** The live versions, the current one first. */
+  get versions(): readonly number[] {
+    return [...this.#deks.keys()];
+  }
+
   /** True for a version that is live. */
   hasVersion(version: number): boolean {
     return this.#deks.has(version);

@@ -2,7 +2,7 @@ import type { DocumentMetadata } from '@bundoc/shared/contract/documents';
 import { METADATA_MEMBERS } from '@bundoc/shared/contract/documents';
 import { AppError } from '@bundoc/shared/errors';
 import { parseJsonObject } from '@bundoc/shared/json/parse';
-import type { JsonScan, RootMember } from '@bundoc/shared/json/scan';
+import type { ObjectMembers, RootMember } from '@bundoc/shared/json/scan';
 
 /** Names a document within its project. Both parts are validated at the edge. */
 export interface DocumentRef {
@@ -46,12 +46,26 @@ const METADATA_NAMES: ReadonlySet<string> = new Set(METADATA_MEMBERS);
  */
 export function readDocumentBody(bytes: Buffer): DocumentBody {
   const { value, scan } = parseJsonObject(bytes);
-  for (const { name } of scan.members) {
+  return documentBodyOf(bytes, value, scan);
+}
+
+/**
+ * {@link readDocumentBody} of an object that was parsed with others.
+ *
+ * @param bytes what `members` has offsets into.
+ * @throws AppError `invalid_document`.
+ */
+export function documentBodyOf(
+  bytes: Buffer,
+  value: Record<string, unknown>,
+  members: ObjectMembers,
+): DocumentBody {
+  for (const { name } of members.members) {
     if (name.startsWith('_') && !METADATA_NAMES.has(name))
       throw invalid('top-level names that begin with "_" are reserved');
   }
   return {
-    content: ownMembers(bytes, scan),
+    content: ownMembers(bytes, members),
     id: stringMember(value, '_id'),
     collection: stringMember(value, '_collection'),
     rev: stringMember(value, '_rev'),
@@ -65,8 +79,7 @@ function stringMember(value: Record<string, unknown>, name: string): string | un
   return member;
 }
 
-function ownMembers(bytes: Buffer, scan: JsonScan): DocumentContent {
-  const { members, bodyStart = 0, bodyEnd } = scan;
+function ownMembers(bytes: Buffer, { members, bodyStart = 0, bodyEnd }: ObjectMembers): DocumentContent {
   const own = members.filter(({ name }) => !METADATA_NAMES.has(name));
   if (own.length === members.length)
     return { bytes: bytes.subarray(bodyStart, bodyEnd), hasMembers: own.length > 0 };

@@ -1,4 +1,4 @@
-import { existsSync, mkdirSync } from 'node:fs';
+import { existsSync, mkdirSync, rmSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import { systemClock } from '@bundoc/shared/clock';
 import type { Environment } from '@bundoc/shared/config';
@@ -10,10 +10,14 @@ import { KmsClient } from '../kms/client.ts';
 import type { KeyService } from '../kms/port.ts';
 import { ServiceToken } from '../kms/service-token.ts';
 import { DataFolderInUse, lockDataFolder } from '../project/data-lock.ts';
+import type { ProjectInRows } from '../project/project-in-rows.ts';
 import type { ProjectPlace } from '../project/project-reader.ts';
+import { makeDirectoryDurably } from '../storage/embedded/disk.ts';
 import { nodeDisk } from '../storage/embedded/node-disk.ts';
+import type { PostgresConfig } from '../storage-config.ts';
 import { CannotRun } from './errors.ts';
 import { idOf } from './names.ts';
+import { projectsInRows, withDatabase } from './open-database.ts';
 
 /** The data folder, held by this process while a command runs. */
 export interface OpenData {
@@ -52,6 +56,54 @@ export async function withData<T>(
       })),
     }),
   );
+}
+
+/**
+ * Runs `action` with projects in the database, and with BunKMS at hand. Nodes may go on beside it.
+ *
+ * @param named the project to work on; all when undefined.
+ * @throws CannotRun when there is no such project, or the database does not answer.
+ */
+export async function withRows<T>(
+  environment: Environment,
+  storage: PostgresConfig,
+  named: string | undefined,
+  action: (places: readonly ProjectInRows[]) => Promise<T>,
+): Promise<T> {
+  return withDatabase(storage, async (database) => {
+    const all = await projectsInRows(database);
+    const project = named === undefined ? undefined : idOf(named);
+    if (project !== undefined && !all.includes(project))
+      throw new CannotRun(`there is no project ${project}`);
+    const names = project === undefined ? all : [project];
+    return await withKeys(environment, (keys) =>
+      action(names.map((name) => ({ project: name, database, keys }))),
+    );
+  });
+}
+
+/**
+ * Runs `action` with the data folder to itself, which is made if need be, and a place in it for a project that it does not have.
+ *
+ * @param action gets where the project is to be, and where it is to be made: out of the service's sight, on the same file system.
+ * @throws CannotRun when the project is there already, or a service has the folder.
+ */
+export async function withNewProject(
+  environment: Environment,
+  project: string,
+  action: (target: string, place: ProjectPlace) => Promise<void>,
+): Promise<void> {
+  const dataDir = resolve(readConfig(environment).dataDir);
+  mkdirSync(dataDir, { recursive: true, mode: 0o700 });
+  using _lock = lock(dataDir);
+  const target = join(dataDir, 'projects', project);
+  if (existsSync(target)) throw new CannotRun(`there is a folder of ${project} already`);
+  const incoming = join(dataDir, 'incoming');
+  for (const folder of ['projects', 'incoming']) await makeDirectoryDurably(nodeDisk, join(dataDir, folder));
+  const directory = join(incoming, project);
+  // What a move left that was cut short.
+  rmSync(directory, { recursive: true, force: true });
+  await withKeys(environment, (keys) => action(target, { project, directory, disk: nodeDisk, keys }));
 }
 
 /**

@@ -1,6 +1,8 @@
 import type { Environment } from '@bundoc/shared/config';
+import { readConfig } from '../config.ts';
+import { statsOfProjectInRows } from '../project/project-in-rows.ts';
 import { type StatsOutcome, statsOfProject } from '../project/project-stats.ts';
-import { withData } from './open-data.ts';
+import { withData, withRows } from './open-data.ts';
 
 /** Prints what one project, or each, holds. @returns true when every one could be read. */
 export async function stats(
@@ -8,14 +10,23 @@ export async function stats(
   named: string | undefined,
   options: { readonly json?: true },
 ): Promise<boolean> {
-  const projects = await withData(environment, named, async (data) => {
-    const outcomes: StatsOutcome[] = [];
-    for (const place of data.projects) outcomes.push(await statsOfProject(place));
-    return outcomes;
-  });
+  const { storage } = readConfig(environment);
+  const projects =
+    storage.kind === 'files'
+      ? await withData(environment, named, ({ projects }) => inTurn(projects, statsOfProject))
+      : await withRows(environment, storage, named, (places) => inTurn(places, statsOfProjectInRows));
   if (options.json) console.log(JSON.stringify({ projects }));
   else for (const line of table(projects)) console.log(line);
   return projects.every((outcome) => !('error' in outcome));
+}
+
+async function inTurn<P>(
+  places: readonly P[],
+  look: (place: P) => Promise<StatsOutcome>,
+): Promise<readonly StatsOutcome[]> {
+  const outcomes: StatsOutcome[] = [];
+  for (const place of places) outcomes.push(await look(place));
+  return outcomes;
 }
 
 const HEAD = [
@@ -47,6 +58,6 @@ function cellsOf(outcome: StatsOutcome): string[] {
   if ('error' in outcome) return [outcome.project, ...HEAD.slice(1).map(() => '-')];
   const { project, documents, tombstones, collections, sealedBytes, journalLiveBytes, keyVersions, lastSeq } =
     outcome;
-  const numbers = [documents, tombstones, collections, sealedBytes, journalLiveBytes].map(String);
+  const numbers = [documents, tombstones, collections, sealedBytes, journalLiveBytes ?? '-'].map(String);
   return [project, ...numbers, keyVersions.join(','), String(lastSeq)];
 }

@@ -1,6 +1,9 @@
 import type { Environment } from '@bundoc/shared/config';
+import { readConfig } from '../config.ts';
+import { verifyProjectInRows } from '../project/project-in-rows.ts';
 import { type VerifiedProject, verifyProject } from '../project/verify-project.ts';
-import { withData } from './open-data.ts';
+import type { OnProgress } from '../storage/embedded/verify.ts';
+import { withData, withRows } from './open-data.ts';
 import { createProgress } from './progress.ts';
 
 /** Checks one project, or all. @returns true when all is well. */
@@ -9,16 +12,25 @@ export async function verify(
   named: string | undefined,
   options: { readonly json?: true },
 ): Promise<boolean> {
-  const projects = await withData(environment, named, async (data) => {
-    using progress = createProgress();
-    const verified: VerifiedProject[] = [];
-    for (const place of data.projects) verified.push(await verifyProject(place, progress.of(place.project)));
-    return verified;
-  });
+  const { storage } = readConfig(environment);
+  const projects =
+    storage.kind === 'files'
+      ? await withData(environment, named, (data) => inTurn(data.projects, verifyProject))
+      : await withRows(environment, storage, named, (places) => inTurn(places, verifyProjectInRows));
   const ok = projects.every(({ findings }) => findings.length === 0);
   if (options.json) console.log(JSON.stringify({ ok, projects }));
   else print(projects);
   return ok;
+}
+
+async function inTurn<P extends { readonly project: string }>(
+  places: readonly P[],
+  look: (place: P, onProgress: OnProgress) => Promise<VerifiedProject>,
+): Promise<readonly VerifiedProject[]> {
+  using progress = createProgress();
+  const verified: VerifiedProject[] = [];
+  for (const place of places) verified.push(await look(place, progress.of(place.project)));
+  return verified;
 }
 
 function print(projects: readonly VerifiedProject[]): void {

@@ -29,17 +29,32 @@ export interface PatchLimits {
 }
 
 /**
+ * Members and items of the containers that the operations of one patch go through, after which none is begun any more: each operation takes time
+ * in proportion to them, and nobody else is served meanwhile.
+ */
+export const PATCH_WORK_MAX = 5_000_000;
+
+/**
  * Applies the operations in their order, all or none. What they do not touch stays as it is written.
  *
+ * @param part of the request that the operations came in.
  * @throws AppError `patch_test_failed`, `patch_inapplicable`, with the place of the operation in `errors`; `payload_too_large` once the
- * document is beyond the limit, if only in between.
+ * document is beyond the limit, if only in between, or the work beyond {@link PATCH_WORK_MAX}.
  */
 export function applyJsonPatch(
   target: JsonNode,
   operations: readonly PatchOperation[],
   { lengthMax, depthMax }: PatchLimits,
+  part: string = 'body',
 ): JsonNode {
+  let work = 0;
   return operations.reduce((root, operation, at) => {
+    if (work > PATCH_WORK_MAX)
+      throw new AppError('payload_too_large', {
+        detail: `the patch has too many operations on containers of this size: split it before operation ${at}`,
+      });
+    work += widthOf(root, operation.path);
+    if ('from' in operation) work += widthOf(root, operation.from);
     try {
       const changed = apply(root, operation);
       if (changed.length > lengthMax)
@@ -48,9 +63,21 @@ export function applyJsonPatch(
       return changed;
     } catch (error) {
       if (!(error instanceof Misfit)) throw error;
-      throw new AppError(error.code, { errors: [{ path: `body.${at}`, message: error.message }] });
+      throw new AppError(error.code, { errors: [{ path: `${part}.${at}`, message: error.message }] });
     }
   }, target);
+}
+
+/** Members and items of all containers on a path, as far as it leads. */
+function widthOf(root: JsonNode, path: Steps): number {
+  let width = 0;
+  let node: JsonNode | undefined = root;
+  for (const step of path) {
+    if (node === undefined || node.kind === 'scalar') break;
+    width += node.kind === 'object' ? node.members.length : node.items.length;
+    node = valueAt(node, [step]);
+  }
+  return width;
 }
 
 /** Why an operation does not fit the document as it is. */

@@ -1,5 +1,6 @@
-import { type JsonObject, parseTree, treeText } from '@bundoc/shared/json/tree';
+import { type JsonObject, parseTree, TREE_VALUES_MAX, treeText } from '@bundoc/shared/json/tree';
 import { describe, expect, it } from 'vitest';
+import { PATCH_WORK_MAX } from './json-patch.ts';
 import { patchContent } from './patch-content.ts';
 import { PATCH_OPERATIONS_MAX, type PatchKind, readPatch } from './read-patch.ts';
 
@@ -205,5 +206,34 @@ describe('a patch', () => {
     const patch = read('merge', '{"a":"€€€"}', 15);
     expect(() => patchContent(own, patch, 16)).toThrow(refused('payload_too_large'));
     expect(patchContent(own, patch, 17).bytes.toString()).toBe('"a":"€€€"');
+  });
+});
+
+describe('what a patch may cost', () => {
+  const documentOf = (items: number) => `{"a":[${'0,'.repeat(items - 1)}0]}`;
+  const replacements = (count: number) =>
+    JSON.stringify(Array.from({ length: count }, () => ({ op: 'replace', path: '/a/0', value: 1 })));
+
+  it('refuses many operations on a large array, and applies as many on a small one', () => {
+    const items = PATCH_WORK_MAX / 10;
+    const large = documentOf(items);
+    expect(apply('json', large, replacements(5), large.length)).toBe(large.replace('0', '1'));
+    expect(() => apply('json', large, replacements(20), large.length)).toThrow(refused('payload_too_large'));
+    expect(apply('json', '{"a":[0]}', replacements(PATCH_OPERATIONS_MAX))).toBe('{"a":[1]}');
+  });
+
+  it('counts the way to the source of a copy as well', () => {
+    const large = documentOf(PATCH_WORK_MAX / 10).replace('{', '{"b":0,');
+    const copies = Array.from({ length: 20 }, () => ({ op: 'copy', from: '/a/0', path: '/b' }));
+    expect(() => apply('json', large, JSON.stringify(copies), large.length)).toThrow(
+      refused('payload_too_large'),
+    );
+  });
+
+  it('refuses a document of more values than may be held at once', () => {
+    const own = { bytes: Buffer.from(documentOf(TREE_VALUES_MAX).slice(1, -1)), hasMembers: true };
+    expect(() => patchContent(own, read('merge', '{"b":1}'), own.bytes.length * 2)).toThrow(
+      refused('payload_too_large'),
+    );
   });
 });

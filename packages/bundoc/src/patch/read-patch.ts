@@ -1,5 +1,5 @@
 import { AppError } from '@bundoc/shared/errors';
-import { validate } from '@bundoc/shared/http/validate';
+import { type RequestPart, validate } from '@bundoc/shared/http/validate';
 import { parseJson } from '@bundoc/shared/json/parse';
 import { JSON_DEPTH_MAX } from '@bundoc/shared/json/scan';
 import { type JsonNode, type JsonObject, memberValue, parseTree } from '@bundoc/shared/json/tree';
@@ -58,13 +58,19 @@ export function mergePatchOf(tree: JsonNode): Patch {
 
 /**
  * @param tree of the text that `value` was parsed from.
+ * @param part of the request that the text is.
  * @throws AppError `invalid_patch`.
  */
-export function jsonPatchOf(tree: JsonNode, value: unknown, bytesMax: number): Patch {
-  const operations = readOperations(tree, value);
+export function jsonPatchOf(
+  tree: JsonNode,
+  value: unknown,
+  bytesMax: number,
+  part: RequestPart = 'body',
+): Patch {
+  const operations = readOperations(tree, value, part);
   const limits = { lengthMax: bytesMax, depthMax: JSON_DEPTH_MAX };
   return (own) => {
-    const result = applyJsonPatch(own, operations, limits);
+    const result = applyJsonPatch(own, operations, limits, part);
     if (result.kind !== 'object')
       throw new AppError('patch_inapplicable', { detail: 'the document would not be an object' });
     if (result.members.some(({ name }) => name.startsWith('_')))
@@ -73,8 +79,8 @@ export function jsonPatchOf(tree: JsonNode, value: unknown, bytesMax: number): P
   };
 }
 
-function readOperations(tree: JsonNode, value: unknown): readonly PatchOperation[] {
-  const parsed = parseOperations(value);
+function readOperations(tree: JsonNode, value: unknown, part: RequestPart): readonly PatchOperation[] {
+  const parsed = parseOperations(value, part);
   return parsed.map((operation, at): PatchOperation => {
     requireOwn(operation.path);
     if (operation.op === 'remove') {
@@ -97,9 +103,9 @@ function readOperations(tree: JsonNode, value: unknown): readonly PatchOperation
   });
 }
 
-function parseOperations(value: unknown): z.infer<typeof operationsSchema> {
+function parseOperations(value: unknown, part: RequestPart): z.infer<typeof operationsSchema> {
   try {
-    return validate(operationsSchema, value, 'body');
+    return validate(operationsSchema, value, part);
   } catch (error) {
     if (!(error instanceof AppError)) throw error;
     throw new AppError('invalid_patch', { errors: error.errors ?? [] });

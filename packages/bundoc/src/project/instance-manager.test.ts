@@ -22,6 +22,7 @@ function start(options: { hotMax?: number; idleTtlMs?: number; othersWrite?: boo
   const opened = new Map<string, number>();
   let openings = 0;
   let closings = 0;
+  let isListBroken = false;
   const manager = new InstanceManager({
     projects: new ProjectFolders({
       disk,
@@ -37,6 +38,7 @@ function start(options: { hotMax?: number; idleTtlMs?: number; othersWrite?: boo
       openings++;
       opened.set(project, (opened.get(project) ?? 0) + 1);
       const store = await openTestStore(project, `/projects/${project}`, disk, cipher, clock);
+      if (isListBroken) store.list = () => Promise.reject(new AppError('storage_unavailable'));
       const close = store[Symbol.asyncDispose].bind(store);
       store[Symbol.asyncDispose] = async () => {
         closings++;
@@ -61,6 +63,9 @@ function start(options: { hotMax?: number; idleTtlMs?: number; othersWrite?: boo
     write,
     openings: () => openings,
     closings: () => closings,
+    breakLists: (isBroken: boolean) => {
+      isListBroken = isBroken;
+    },
   };
 }
 
@@ -206,6 +211,20 @@ describe('InstanceManager', () => {
     await expect(write('p')).rejects.toMatchObject({ code: 'storage_unavailable' });
     await write('p');
     expect([openings(), closings(), opened.get('p')]).toEqual([2, 1, 1]);
+  });
+
+  it('closes a store that opens but whose definitions cannot be read, and opens it anew', async () => {
+    const { clock, write, manager, opened, breakLists } = start({ idleTtlMs: 1 });
+    await write('p');
+    clock.advance(1);
+    manager.sweep();
+    await expect.poll(() => opened.get('p')).toBe(0);
+    breakLists(true);
+    await expect(write('p')).rejects.toMatchObject({ code: 'storage_unavailable' });
+    expect(opened.get('p')).toBe(0);
+    breakLists(false);
+    await write('p');
+    expect(opened.get('p')).toBe(1);
   });
 
   it('waits for running requests when it is closed, and takes no new ones', async () => {

@@ -133,6 +133,11 @@ export class InstanceManager implements AsyncDisposable {
     return instance.store;
   }
 
+  /** Whether a project is open, and its key in memory. This is no use of them. */
+  stateOf(project: string): { readonly isOpen: boolean; readonly isKeyCached: boolean } {
+    return { isOpen: this.#hot.has(project), isKeyCached: this.#options.keys.has(project) };
+  }
+
   /**
    * Waits until something behind `after` is committed in a project. No project is kept open, or kept from closing, by it: while it is
    * closed, whoever opens it ends the wait.
@@ -273,9 +278,12 @@ export class InstanceManager implements AsyncDisposable {
     try {
       const opened = mode === 'create' ? await projects.openOrCreate(project) : await projects.open(project);
       if (opened === undefined) return undefined;
-      const store = await openDefinedStore(await openStore(project, opened.cipher), clock);
-      const instance = new ProjectInstance(project, opened, store, instant(clock));
+      // Until it belongs to an instance: a store that nobody closes would keep its files, and its writer, for good.
+      await using stack = new AsyncDisposableStack();
+      const store = await openDefinedStore(stack.use(await openStore(project, opened.cipher)), clock);
       if (this.#closed) throw new AppError('overloaded', { detail: 'the server is stopping' });
+      stack.move();
+      const instance = new ProjectInstance(project, opened, store, instant(clock));
       this.#hot.set(project, instance);
       this.#latest = instance;
       for (const wake of this.#waitingToOpen.get(project) ?? []) wake();

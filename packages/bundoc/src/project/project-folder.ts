@@ -97,6 +97,18 @@ export class ProjectFolders implements Projects {
     return { directory, file, keys, cipher };
   }
 
+  async names(after: string, limit: number, only?: readonly string[]): Promise<readonly string[]> {
+    const { disk, directory } = this.#options;
+    const candidates = only ?? (await disk.list(directory)) ?? [];
+    const found: string[] = [];
+    for (const name of [...new Set(candidates)].sort()) {
+      if (found.length === limit) break;
+      if (name <= after) continue;
+      if ((await disk.list(join(directory, name)))?.includes(PROJECT_FILE)) found.push(name);
+    }
+    return found;
+  }
+
   /** Keeps the present wrappings of the key's versions in `project.json`, which a rebuild of a lost key store needs. */
   async keepWrappings(project: string, file: ProjectFile, keys: readonly LeasedKey[]): Promise<ProjectFile> {
     const changed = withWrappings(file, keys);

@@ -35,6 +35,11 @@ const REPLACE: Statement = {
   name: 'bundoc-replace-project-1',
   text: 'UPDATE bundoc.projects SET file = $2 WHERE project = $1 AND file = $3 RETURNING 1',
 };
+const NAMES: Statement = {
+  name: 'bundoc-project-names-1',
+  text: `SELECT project FROM bundoc.projects WHERE project > $1 AND ($3::text[] IS NULL OR project = ANY ($3))
+         ORDER BY project LIMIT $2`,
+};
 
 /** Nodes that change the same file at once: each lets one be first at most. */
 const TRIES_MAX = 10;
@@ -91,6 +96,12 @@ export class ProjectRows implements Projects {
     const made = await this.open(project);
     if (made === undefined) throw new AppError('storage_unavailable', { retryAfterS: 1 });
     return made;
+  }
+
+  async names(after: string, limit: number, only?: readonly string[]): Promise<readonly string[]> {
+    const { database, clock } = this.#options;
+    const rows = await patiently(clock, () => database.query(NAMES, [after, limit, only ?? null]));
+    return rows.map((row) => (row as unknown as [string])[0]);
   }
 
   async keepWrappings(project: string, file: ProjectFile, keys: readonly LeasedKey[]): Promise<ProjectFile> {

@@ -14,8 +14,8 @@ export interface ProjectStats {
   readonly collections: number;
   /** Bytes of all document files. */
   readonly sealedBytes: number;
-  /** Journal bytes that a checkpoint has not covered yet. */
-  readonly journalLiveBytes: number;
+  /** Journal bytes that a checkpoint has not covered yet; in files. */
+  readonly journalLiveBytes?: number;
   /** Versions of the project's key that `project.json` lists. */
   readonly keyVersions: readonly number[];
   /** Sequence number of the last commit. */

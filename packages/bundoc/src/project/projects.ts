@@ -24,6 +24,14 @@ export interface Projects {
   /** Makes a project, or opens it when it exists. Once resolved, it is durable. */
   openOrCreate(project: string): Promise<OpenedProject>;
 
+  /**
+   * Ids of projects, in the order of their characters. Whether a project can be opened is not looked at.
+   *
+   * @param after the last id of the page before; empty for the first.
+   * @param only the projects that are asked about; all by default.
+   */
+  names(after: string, limit: number, only?: readonly string[]): Promise<readonly string[]>;
+
   /** Keeps the present wrappings of the key's versions, which a rebuild of a lost key store needs. */
   keepWrappings(project: string, file: ProjectFile, keys: readonly LeasedKey[]): Promise<ProjectFile>;
 }

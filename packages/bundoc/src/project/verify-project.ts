@@ -34,7 +34,8 @@ export async function verifyProject(place: ProjectPlace, onProgress: OnProgress)
   }
 }
 
-function findingOf(error: AppError): Finding {
+/** What an error says that kept a project from being looked at. */
+export function findingOf(error: AppError): Finding {
   switch (error.code) {
     case 'KEY_NOT_FOUND':
       return { part: 'key', problem: 'key_missing: BunKMS has no key of this project' };

@@ -1,4 +1,5 @@
 import { compareValues, equalValues, isSameType } from './compare.ts';
+import { encodeExactly } from './key.ts';
 import { someAt, someOrElementAt } from './path.ts';
 import { isArray, isObject, typeOf, type Value } from './value.ts';
 import type { Comparison, Test, Where } from './where.ts';
@@ -65,8 +66,8 @@ function compileTest(test: Test): (found: Found) => boolean {
       return (found) => !found.some(holds);
     }
     case '$all': {
-      const all = test.values.map((value) => comparison('$eq', value));
-      return (found) => all.length > 0 && all.every((holds) => found.some(holds));
+      const { values } = test;
+      return (found) => values.length > 0 && hasAll(found, values);
     }
     case '$exists': {
       const { exists } = test;
@@ -125,11 +126,40 @@ function comparison(op: Exclude<Comparison, '$ne'>, operand: Value): Predicate {
   }
 }
 
-/** Equal to one of many: what a Set can find is not compared one by one. */
+/** Equal to one of many. Takes time by the size of the value, not by how many there are. */
 function oneOf(values: readonly Value[]): Predicate {
-  const simple: ReadonlySet<Value> = new Set(
-    values.filter((value) => typeof value !== 'object' || value === null),
-  );
-  const others = values.filter((value) => typeof value === 'object' && value !== null);
-  return (value) => simple.has(value) || others.some((other) => equalValues(value, other));
+  const set = setOf(values);
+  return (value) => (isPlain(value) ? set.plain.has(value) : holdsExactly(set, value));
+}
+
+/** Whether each of the values is found, in one look at what there is. */
+function hasAll(found: Found, values: readonly Value[]): boolean {
+  const missing = setOf(values);
+  return found.some((value) => {
+    if (isPlain(value)) missing.plain.delete(value);
+    else if (missing.exact.size > 0) missing.exact.delete(encodeExactly(value));
+    return missing.plain.size + missing.exact.size === 0;
+  });
+}
+
+/** Values, so that equal ones are found without a comparison with each: the plain ones by themselves, others by what they are encoded as. */
+interface ValueSet {
+  readonly plain: Set<Value>;
+  readonly exact: Set<string>;
+}
+
+function setOf(values: readonly Value[]): ValueSet {
+  return {
+    plain: new Set(values.filter(isPlain)),
+    exact: new Set(values.filter((value) => !isPlain(value)).map(encodeExactly)),
+  };
+}
+
+function holdsExactly({ exact }: ValueSet, value: Value): boolean {
+  return exact.size > 0 && exact.has(encodeExactly(value));
+}
+
+/** Equal to nothing but itself. */
+function isPlain(value: Value): boolean {
+  return typeof value !== 'object' || value === null;
 }

@@ -17,9 +17,9 @@ export type DocumentPath = z.infer<typeof documentPathSchema>;
 
 /** What a guard found out of a request that it let pass, until its handler asks. */
 interface Guarded {
-  readonly path: ProjectPath | CollectionPath | DocumentPath;
-  /** The `sub` of the token. */
-  readonly subject: string;
+  /** None of a route that is of no project. */
+  readonly path: ProjectPath | CollectionPath | DocumentPath | undefined;
+  readonly claims: Claims;
 }
 
 const GUARDED = Symbol('guarded');
@@ -37,18 +37,18 @@ declare module 'fastify' {
 function guard<P extends ProjectPath>(
   auth: BearerAuth,
   scopes: Scope | readonly Scope[],
-  schema: z.ZodType<P>,
+  schema: z.ZodType<P> | undefined,
   query: z.ZodType = noQuerySchema,
 ) {
   const noQuery = query === noQuerySchema;
   const check = (request: FastifyRequest, claims: Claims): void => {
     if (typeof scopes === 'string') requireScope(claims, scopes);
     else for (const scope of scopes) requireScope(claims, scope);
-    const path = validate(schema, request.params, 'params');
-    requireProject(claims, path.project);
+    const path = schema && validate(schema, request.params, 'params');
+    if (path !== undefined) requireProject(claims, path.project);
     // Most requests have no query, and where none is known there is nothing to validate then.
     if (!noQuery || !isEmpty(request.query)) request.query = validate(query, request.query, 'query');
-    request[GUARDED] = { path, subject: claims.sub };
+    request[GUARDED] = { path, claims };
   };
   // Synchronous for a token that was seen before: no promise is made then.
   return (request: FastifyRequest, _reply: FastifyReply, done: (error?: Error) => void): void => {
@@ -72,6 +72,9 @@ function isEmpty(query: unknown): boolean {
   return true;
 }
 
+/** Of a route that is of no project: whoever answers looks at what the token is for. */
+export const guardToken = (auth: BearerAuth, scope: Scope, query?: z.ZodType) =>
+  guard(auth, scope, undefined, query);
 export const guardProject = (auth: BearerAuth, scope: Scope, query?: z.ZodType) =>
   guard(auth, scope, projectPathSchema, query);
 export const guardCollection = (auth: BearerAuth, scope: Scope, query?: z.ZodType) =>
@@ -81,26 +84,33 @@ export const guardDocument = (auth: BearerAuth, scopes: Scope | readonly Scope[]
 
 /** The project that {@link guardProject} let pass. */
 export function projectPath(request: FastifyRequest): ProjectPath {
-  return guardedOf(request).path;
+  const { path } = guardedOf(request);
+  if (path === undefined) throw new Error('the route has no project guard');
+  return path;
 }
 
 /** The collection that {@link guardCollection} let pass. */
 export function collectionPath(request: FastifyRequest): CollectionPath {
   const { path } = guardedOf(request);
-  if (!('collection' in path)) throw new Error('the route has no collection guard');
+  if (path === undefined || !('collection' in path)) throw new Error('the route has no collection guard');
   return path;
 }
 
 /** The document that {@link guardDocument} let pass. */
 export function documentPath(request: FastifyRequest): DocumentPath {
   const { path } = guardedOf(request);
-  if (!('id' in path)) throw new Error('the route has no document guard');
+  if (path === undefined || !('id' in path)) throw new Error('the route has no document guard');
   return path;
 }
 
 /** The `sub` of the token of a request that a guard let pass. */
 export function subjectOf(request: FastifyRequest): string {
-  return guardedOf(request).subject;
+  return guardedOf(request).claims.sub;
+}
+
+/** The token's claims of a request that a guard let pass. */
+export function claimsOf(request: FastifyRequest): Claims {
+  return guardedOf(request).claims;
 }
 
 function guardedOf(request: FastifyRequest): Guarded {

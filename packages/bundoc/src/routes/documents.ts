@@ -20,6 +20,7 @@ import {
   guardCollection,
   guardDocument,
 } from './access.ts';
+import { bodyOf } from './body.ts';
 import { PROJECT_REFUSALS, projectAccess, WRITE_REFUSALS } from './descriptions.ts';
 import { commitOptions, idempotencyHeaders } from './idempotency.ts';
 import { etagOf, isNotModified, writePrecondition } from './preconditions.ts';
@@ -224,11 +225,6 @@ function answer(
   if (isNotModified(request.headers, metadata._rev)) return reply.code(304).send();
   reply.header('content-type', 'application/json; charset=utf-8');
   return text;
-}
-
-function bodyOf(request: FastifyRequest): Buffer {
-  if (request.body instanceof Buffer) return request.body;
-  throw new AppError('unsupported_media_type', { detail: 'a body of application/json is required' });
 }
 
 /** A POST always creates, under an id that may not be known yet: no tag can apply to it. */

@@ -1,11 +1,10 @@
-import { cursorSchema, encodeCursor } from '@bundoc/shared/contract/cursor';
 import { documentPageSchema } from '@bundoc/shared/contract/documents';
 import type { BearerAuth } from '@bundoc/shared/http/bearer-auth';
 import { describe } from '@bundoc/shared/openapi/description';
 import type { FastifyInstance } from 'fastify';
 import { z } from 'zod';
-import type { Documents } from '../service/documents.ts';
-import type { DocumentPage } from '../storage/port.ts';
+import { fieldsParameterSchema } from '../projection/fields.ts';
+import type { Documents, ListPage } from '../service/documents.ts';
 import { collectionPath, collectionPathSchema, guardCollection } from './access.ts';
 import { PROJECT_REFUSALS, projectAccess } from './descriptions.ts';
 import { DOCUMENTS_PATH } from './documents.ts';
@@ -13,7 +12,9 @@ import { LIMIT_DEFAULT, limitSchema, PAGE_BYTES_MAX } from './page-limits.ts';
 
 const listQuerySchema = z.strictObject({
   limit: limitSchema.default(LIMIT_DEFAULT),
-  cursor: cursorSchema('list').optional(),
+  cursor: z.string().min(1).max(1_024).optional(),
+  fields: fieldsParameterSchema.optional(),
+  include: z.literal('total', 'must be "total"').optional(),
 });
 
 /** Pages of documents in the order of their creation. */
@@ -27,16 +28,22 @@ export function registerLists(app: FastifyInstance, documents: Documents, auth: 
         tag: 'documents',
         summary: 'List a collection',
         description:
-          'In the order of creation. `next_cursor`, while there are more, is the `cursor` of the next page.',
+          'In the order of creation. `next_cursor`, while there are more, is the `cursor` of the next page; it belongs to the collection and ' +
+          'the `fields`. `include=total` counts the documents of the collection.',
         access: projectAccess('docs:read'),
         params: collectionPathSchema,
         query: listQuerySchema,
         answers: { 200: { description: 'A page', schema: documentPageSchema } },
-        refusals: PROJECT_REFUSALS,
+        refusals: [...PROJECT_REFUSALS, 'invalid_cursor'],
         examples: {
           firstPage: {
             params: { project: 'project-a', collection: 'notes' },
             query: { limit: '20' },
+            status: 200,
+          },
+          someFields: {
+            params: { project: 'project-a', collection: 'notes' },
+            query: { fields: 'title,author.name', include: 'total' },
             status: 200,
           },
           noProject: { params: { project: 'none', collection: 'notes' }, status: 404 },
@@ -50,9 +57,15 @@ export function registerLists(app: FastifyInstance, documents: Documents, auth: 
     },
     async (request, reply) => {
       const { project, collection } = collectionPath(request);
-      const { limit, cursor } = request.query as z.infer<typeof listQuerySchema>;
-      const after = cursor?.position ?? 0;
-      const page = await documents.list(project, { collection, after, limit, bytesMax: PAGE_BYTES_MAX });
+      const { include, ...query } = request.query as z.infer<typeof listQuerySchema>;
+      const page = await documents.list(project, {
+        collection,
+        bytesMax: PAGE_BYTES_MAX,
+        cursor: query.cursor,
+        fields: query.fields,
+        limit: query.limit,
+        total: include === 'total',
+      });
       reply
         .header('cache-control', 'private, no-cache')
         .header('content-type', 'application/json; charset=utf-8');
@@ -62,18 +75,19 @@ export function registerLists(app: FastifyInstance, documents: Documents, auth: 
 }
 
 /**
- * `{"documents":[…],"unreadable":[…],"next_cursor":"…"}`, the documents as the bytes that they are. `unreadable` has the ids of
+ * `{"documents":[…],"unreadable":[…],"total":…,"next_cursor":"…"}`, the documents as the bytes that they are. `unreadable` has the ids of
  * documents whose stored bytes do not open, if there are any.
  */
-function pageText({ documents, unreadable, next }: DocumentPage): Buffer {
+function pageText({ texts, unreadable, next, total }: ListPage): Buffer {
   const parts: Buffer[] = [Buffer.from('{"documents":[')];
-  for (const [at, { text }] of documents.entries()) {
+  for (const [at, text] of texts.entries()) {
     if (at > 0) parts.push(COMMA);
     parts.push(text);
   }
   const ids = unreadable.length === 0 ? '' : `,"unreadable":${JSON.stringify(unreadable)}`;
-  const cursor = next === undefined ? '' : `,"next_cursor":"${encodeCursor('list', { position: next })}"`;
-  parts.push(Buffer.from(`]${ids}${cursor}}`));
+  const count = total === undefined ? '' : `,"total":${total}`;
+  const cursor = next === undefined ? '' : `,"next_cursor":"${next}"`;
+  parts.push(Buffer.from(`]${ids}${count}${cursor}}`));
   return Buffer.concat(parts);
 }
 

@@ -23,7 +23,22 @@ export function writePrecondition(headers: IncomingHttpHeaders): Precondition {
     return { kind: 'absent' };
   }
   if (ifMatch === undefined) return { kind: 'none' };
-  const tags = parseTags('If-Match', ifMatch);
+  const tags = tagsOf('If-Match', ifMatch);
+  return tags === '*' ? { kind: 'present' } : { kind: 'revision', anyOf: tags };
+}
+
+const REVISION = /^[0-9a-f]{24}$/;
+
+/**
+ * The precondition that a member of a body means: as `If-Match` has it, or a `_rev` as it is.
+ *
+ * @throws AppError `invalid_request` for anything else.
+ */
+export function ifMatchOfBody(value: string, path: string): Precondition {
+  if (REVISION.test(value)) return { kind: 'revision', anyOf: [value] };
+  const tags = parseTags(value);
+  if (typeof tags === 'object' && 'fault' in tags)
+    throw new AppError('invalid_request', { errors: [{ path, message: tags.fault }] });
   return tags === '*' ? { kind: 'present' } : { kind: 'revision', anyOf: tags };
 }
 
@@ -35,22 +50,27 @@ export function writePrecondition(headers: IncomingHttpHeaders): Precondition {
 export function isNotModified(headers: IncomingHttpHeaders, rev: string): boolean {
   const ifMatch = headers['if-match'];
   const ifNoneMatch = headers['if-none-match'];
-  if (ifMatch !== undefined && !matches(parseTags('If-Match', ifMatch), rev))
+  if (ifMatch !== undefined && !matches(tagsOf('If-Match', ifMatch), rev))
     throw new AppError('precondition_failed');
-  return ifNoneMatch !== undefined && matches(parseTags('If-None-Match', ifNoneMatch), rev);
+  return ifNoneMatch !== undefined && matches(tagsOf('If-None-Match', ifNoneMatch), rev);
 }
 
 function matches(tags: '*' | readonly string[], rev: string): boolean {
   return tags === '*' || tags.includes(rev);
 }
 
+function tagsOf(name: string, value: string): '*' | readonly string[] {
+  const tags = parseTags(value);
+  if (typeof tags === 'object' && 'fault' in tags) throw invalid(name, tags.fault);
+  return tags;
+}
+
 /** A `W/` prefix is tolerated: proxies that compress put it before our strong tags. */
-function parseTags(name: string, value: string): '*' | readonly string[] {
+function parseTags(value: string): '*' | readonly string[] | { readonly fault: string } {
   if (value.trim() === '*') return '*';
   const tags = value.split(',').map((tag) => /^\s*(?:W\/)?"([\x21\x23-\x7e]*)"\s*$/.exec(tag)?.[1]);
-  if (tags.length > ENTITY_TAGS_MAX) throw invalid(name, `must have at most ${ENTITY_TAGS_MAX} entity tags`);
-  if (!tags.every((tag) => tag !== undefined))
-    throw invalid(name, 'must be * or entity tags in double quotes');
+  if (tags.length > ENTITY_TAGS_MAX) return { fault: `must have at most ${ENTITY_TAGS_MAX} entity tags` };
+  if (!tags.every((tag) => tag !== undefined)) return { fault: 'must be * or entity tags in double quotes' };
   return tags;
 }
 

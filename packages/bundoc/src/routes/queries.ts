@@ -34,7 +34,7 @@ export function registerQueries(app: FastifyInstance, queries: Queries, auth: Be
     tag: 'queries',
     access: projectAccess('docs:read'),
     params: collectionPathSchema,
-    refusals: [...PROJECT_REFUSALS, 'query_too_expensive'],
+    refusals: [...PROJECT_REFUSALS, 'query_too_expensive', 'invalid_cursor'],
   } as const satisfies Partial<RouteDescription>;
 
   const query = describe({

@@ -1,7 +1,8 @@
+import { setImmediate } from 'node:timers/promises';
 import type { CollectionDefinition } from '@bundoc/shared/contract/collections';
 import { AppError } from '@bundoc/shared/errors';
 import type { InstanceManager } from '../project/instance-manager.ts';
-import { countRefused, requireAcceptable } from '../storage/collections/defined-store.ts';
+import { refusedCounter, requireAcceptable } from '../storage/collections/defined-store.ts';
 import type { CollectionStore } from '../storage/collections/port.ts';
 import type { IndexStatus } from '../storage/indexes/port.ts';
 import type { Precondition } from '../storage/port.ts';
@@ -121,6 +122,7 @@ async function lookAt(
   let failing = 0;
   let bytes = 0;
   if (definition.schema === undefined) return { checked, failing, complete: true };
+  const countRefused = refusedCounter(definition);
   for (let after: number | undefined = 0; after !== undefined; ) {
     if (checked >= CHECKED_MAX || bytes >= CHECKED_BYTES_MAX) return { checked, failing, complete: false };
     const page: Awaited<ReturnType<CollectionStore['list']>> = await store.list({
@@ -130,8 +132,9 @@ async function lookAt(
     });
     checked += page.documents.length;
     bytes += page.documents.reduce((sum, { text }) => sum + text.length, 0);
-    failing += countRefused(definition, page.documents);
+    failing += countRefused(page.documents);
     after = page.next;
+    await setImmediate();
   }
   return { checked, failing, complete: true };
 }

@@ -2,7 +2,8 @@ import { describe, expect, it } from 'vitest';
 import { readDocumentBody } from '../cipher/stored-text.ts';
 import type { ProjectStore } from '../storage/port.ts';
 import { EmbeddedProject } from '../testing/embedded-project.ts';
-import { Documents, PATCH_TRIES_MAX } from './documents.ts';
+import { Documents } from './documents.ts';
+import { PATCH_TRIES_MAX } from './patching.ts';
 
 const REF = { collection: 'notes', id: 'a' };
 const MERGE = { kind: 'merge', bytes: Buffer.from('{"patched":true}') } as const;

@@ -1,35 +1,51 @@
 import type { DocumentMetadata } from '@bundoc/shared/contract/documents';
 import { AppError, hasCode } from '@bundoc/shared/errors';
-import {
-  type DocumentBody,
-  type DocumentRef,
-  ownContentOf,
-  readDocumentBody,
-} from '../cipher/stored-text.ts';
+import { type DocumentBody, type DocumentRef, readDocumentBody } from '../cipher/stored-text.ts';
 import { KeyedMutex } from '../keyed-mutex.ts';
-import { patchContent } from '../patch/patch-content.ts';
-import { type Patch, type PatchKind, readPatch } from '../patch/read-patch.ts';
+import { type PatchKind, readPatch } from '../patch/read-patch.ts';
 import type { InstanceManager } from '../project/instance-manager.ts';
+import type { Fields } from '../projection/fields.ts';
+import { projectText } from '../projection/project-text.ts';
 import type {
   CommitOptions,
-  DocumentPage,
-  ListQuery,
+  Position,
   Precondition,
   ProjectStore,
   StoredDocument,
   Write,
   WriteResult,
 } from '../storage/port.ts';
-import { requirePrecondition } from '../storage/precondition.ts';
+import { shortHash } from '../storage/short-hash.ts';
+import { requireSame, withRevision } from './body-metadata.ts';
 import { documentIdOfBody, newDocumentId } from './document-id.ts';
+import { openPageCursor } from './page-cursor.ts';
+import { answeredBefore, PATCH_TRIES_MAX, patchedWrite } from './patching.ts';
 
 export interface DocumentLimits {
   /** Bytes of a document without its metadata members. Requests are bounded at the edge; this is for what a patch makes. */
   readonly documentBytesMax: number;
 }
 
-/** How often a patch without a precondition is applied anew, because the document has changed meanwhile. */
-export const PATCH_TRIES_MAX = 16;
+export interface ListRequest {
+  readonly collection: string;
+  readonly limit: number;
+  /** Bytes of documents after which the page ends, though one is always in it. */
+  readonly bytesMax: number;
+  /** `next` of the page before. */
+  readonly cursor: string | undefined;
+  /** The members that are wanted; all by default. */
+  readonly fields: Fields | undefined;
+  /** Whether the documents of the collection are counted. */
+  readonly total: boolean;
+}
+
+export interface ListPage {
+  /** Documents as they are sent, in the order of their creation. */
+  readonly texts: readonly Buffer[];
+  readonly unreadable: readonly string[];
+  readonly next: string | undefined;
+  readonly total: number | undefined;
+}
 
 /** What reads and writes of documents do, whatever protocol asks for them. Arguments are validated at the edge. */
 export class Documents {
@@ -135,14 +151,12 @@ export class Documents {
     const { store } = lease;
     return await this.#patching.run(`${project}\0${ref.collection}\0${ref.id}`, async () => {
       for (let tries = 0; tries < PATCH_TRIES_MAX; tries++) {
-        const applied = await patchedWrite(store, ref, patch, asked, documentBytesMax).catch(
-          (error: unknown) => answeredBefore(store, ref, options, error),
+        const write = await patchedWrite(store, ref, patch, asked, documentBytesMax).catch(
+          async (error: unknown) => ({ results: await answeredBefore(store, ref, options, error) }),
         );
-        if (!('kind' in applied)) return applied;
+        if ('results' in write) return metadataOf(write.results);
         try {
-          const [result] = await store.commit([applied], options);
-          if (result?.metadata === undefined) throw new Error('a put has no metadata');
-          return result.metadata;
+          return metadataOf(await store.commit([write], options));
         } catch (error) {
           if (!hasCode(error, 'precondition_failed')) throw error;
         }
@@ -151,11 +165,27 @@ export class Documents {
     });
   }
 
-  /** A page of a collection, in the order of creation. @throws AppError `project_not_found`, and those of the store. */
-  async list(project: string, query: ListQuery): Promise<DocumentPage> {
+  /**
+   * A page of a collection, in the order of creation.
+   *
+   * @throws AppError `invalid_cursor`, `project_not_found`, and those of the store.
+   */
+  async list(project: string, request: ListRequest): Promise<ListPage> {
     using lease = await this.#instances.acquire(project, 'existing');
     if (lease === undefined) throw new AppError('project_not_found');
-    return await lease.store.list(query);
+    const { store, cursors } = lease;
+    const { collection, limit, bytesMax, cursor, fields } = request;
+    const context = ['list', collection, shortHash(...(fields?.canonical ?? []))];
+    const after = cursor === undefined ? 0 : readPosition(openPageCursor(cursors, context, cursor));
+    const page = await store.list({ collection, after, limit, bytesMax });
+    return {
+      texts: page.documents.map((document) =>
+        fields === undefined ? document.text : projectText(document, fields.mask),
+      ),
+      unreadable: page.unreadable,
+      next: page.next === undefined ? undefined : cursors.seal(context, writePosition(page.next)),
+      total: request.total ? await countOf(store, collection) : undefined,
+    };
   }
 
   async #put(
@@ -184,61 +214,24 @@ export class Documents {
   }
 }
 
-/** The write that puts a patched document in the place of the revision that it was made of. */
-async function patchedWrite(
-  store: ProjectStore,
-  ref: DocumentRef,
-  patch: Patch,
-  asked: Precondition,
-  documentBytesMax: number,
-): Promise<Write> {
-  const document = await store.get(ref);
-  const rev = document?.metadata._rev;
-  requirePrecondition(asked, rev);
-  if (document === undefined || rev === undefined) throw new AppError('document_not_found');
-  const content = patchContent(ownContentOf(document.text, ref), patch, documentBytesMax);
-  return { kind: 'put', ref, content, precondition: { kind: 'revision', anyOf: [rev] } };
+function metadataOf(results: readonly WriteResult[]): DocumentMetadata {
+  const metadata = results[0]?.metadata;
+  if (metadata === undefined) throw new Error('a put has no metadata');
+  return metadata;
 }
 
-/**
- * The answer that a repeated request was given the first time, although it cannot be carried out any more. A store looks up the key
- * before preconditions, so a write that cannot hold finds it and does nothing else.
- *
- * @throws what it was refused with, when it was not answered before.
- */
-async function answeredBefore(
-  store: ProjectStore,
-  ref: DocumentRef,
-  options: CommitOptions,
-  refusal: unknown,
-): Promise<DocumentMetadata> {
-  if (options.idempotency === undefined || !(refusal instanceof AppError)) throw refusal;
-  try {
-    const never: Precondition = { kind: 'revision', anyOf: [] };
-    const [result] = await store.commit([{ kind: 'delete', ref, precondition: never }], options);
-    if (result?.metadata !== undefined) return result.metadata;
-  } catch (error) {
-    if (!hasCode(error, 'precondition_failed')) throw error;
-  }
-  throw refusal;
+const POSITION_BYTES = 6;
+
+function writePosition(position: Position): Buffer {
+  const bytes = Buffer.alloc(POSITION_BYTES);
+  bytes.writeUIntBE(position, 0, POSITION_BYTES);
+  return bytes;
 }
 
-function withRevision(asked: Precondition, rev: string | undefined): Precondition {
-  if (rev === undefined) return asked;
-  switch (asked.kind) {
-    case 'absent':
-      return asked;
-    case 'none':
-    case 'present':
-      return { kind: 'revision', anyOf: [rev] };
-    case 'revision':
-      if (!asked.anyOf.includes(rev))
-        throw new AppError('invalid_document', { detail: '"_rev" and If-Match name different revisions' });
-      return { kind: 'revision', anyOf: [rev] };
-  }
+function readPosition(bytes: Buffer): Position {
+  return bytes.readUIntBE(0, POSITION_BYTES);
 }
 
-function requireSame(name: string, inBody: string | undefined, inPath: string): void {
-  if (inBody !== undefined && inBody !== inPath)
-    throw new AppError('invalid_document', { detail: `"${name}" and the path differ` });
+async function countOf(store: ProjectStore, collection: string): Promise<number> {
+  return (await store.collections()).find(({ name }) => name === collection)?.documents ?? 0;
 }

@@ -14,6 +14,7 @@ import type { Where } from '../query/where.ts';
 import { fieldsOf } from '../query/where-fields.ts';
 import type { ListedDocument } from '../storage/port.ts';
 import { shortHash } from '../storage/short-hash.ts';
+import { openPageCursor } from './page-cursor.ts';
 
 /** What documents a request is about. */
 export interface Selection {
@@ -65,7 +66,7 @@ export class Queries {
   /**
    * A page of the documents that a condition holds for, in an order.
    *
-   * @throws AppError `query_too_expensive`; `invalid_request` for a cursor of another query; `project_not_found`, and those of the store.
+   * @throws AppError `query_too_expensive`; `invalid_cursor`; `project_not_found`, and those of the store.
    */
   async query(request: QueryRequest): Promise<QueryAnswer> {
     const context = cursorContext(request);
@@ -129,14 +130,7 @@ export class Queries {
   async #openCursor({ project, cursor }: QueryRequest, context: readonly string[]): Promise<string> {
     if (cursor === undefined) return '';
     using lease = await this.#acquire(project);
-    const after = lease.cursors.open(context, cursor);
-    if (after === undefined)
-      throw new AppError('invalid_request', {
-        errors: [
-          { path: 'body.cursor', message: 'must be one that an earlier answer to the same query gave' },
-        ],
-      });
-    return after.toString('latin1');
+    return openPageCursor(lease.cursors, context, cursor).toString('latin1');
   }
 
   async #sealCursor({ project }: QueryRequest, context: readonly string[], after: string): Promise<string> {

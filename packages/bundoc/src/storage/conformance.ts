@@ -1,6 +1,7 @@
 import { afterEach, describe, expect, it } from 'vitest';
 import { readDocumentBody } from '../cipher/stored-text.ts';
 import type { Precondition, ProjectStore, Write, WriteResult } from './port.ts';
+import { PreconditionsFailed } from './precondition.ts';
 
 export interface StoreUnderTest {
   readonly store: ProjectStore;
@@ -182,6 +183,32 @@ export function describeProjectStore(name: string, make: () => Promise<StoreUnde
       expect((await store.get(ref('a')))?.text.toString()).toContain('"v":2');
     });
 
+    it('names every write of a batch whose precondition does not hold, with the revision that is there', async () => {
+      const { store } = await start();
+      const { metadata } = await commitOne(store, put('a', '{"v":1}'));
+      const gone = await commitOne(store, put('gone', '{}'));
+      await commitOne(store, remove('gone'));
+      const batch = [
+        put('b', '{}', { kind: 'absent' }),
+        put('a', '{}', { kind: 'absent' }),
+        put('c', '{}'),
+        remove('a', { kind: 'revision', anyOf: ['0'.repeat(24)] }),
+        remove('none', { kind: 'present' }),
+        put('gone', '{}', { kind: 'revision', anyOf: [String(gone.metadata?._rev)] }),
+        put('a', '{}', { kind: 'revision', anyOf: [String(metadata?._rev)] }),
+      ];
+      const error = await store.commit(batch).catch((thrown: unknown) => thrown);
+      expect(error).toBeInstanceOf(PreconditionsFailed);
+      expect(error).toMatchObject({ code: 'precondition_failed' });
+      expect((error as PreconditionsFailed).failed).toEqual([
+        { index: 1, rev: metadata?._rev },
+        { index: 3, rev: metadata?._rev },
+        { index: 4, rev: undefined },
+        { index: 5, rev: undefined },
+      ]);
+      expect(await store.get(ref('b'))).toBeUndefined();
+    });
+
     const idempotency = { key: 'a'.repeat(32), request: 'b'.repeat(32) };
 
     it('gives the first answer to the same request under the same idempotency key, and writes nothing', async () => {
@@ -361,6 +388,24 @@ export function describeProjectStore(name: string, make: () => Promise<StoreUnde
       expect(await store.waitForChange(position, stop.signal)).toBeUndefined();
       await store[Symbol.asyncDispose]();
       expect(await other).toBeUndefined();
+    });
+
+    it('gives what is stored for a backup, complete up to its position, or leaves backups to the storage', async () => {
+      const { store } = await start();
+      if (store.sealedChanges === undefined) return;
+      const begin = await store.position();
+      await store.commit([put('a', '{}'), put('b', '{}'), put('c', '{}')]);
+      await commitOne(store, remove('b'));
+      const first = await store.sealedChanges(begin, { limit: 1, bytesMax: 1_000_000 });
+      expect([first.changes.map(({ state }) => state.id), first.isComplete]).toEqual([['a'], false]);
+      const small = await store.sealedChanges(begin, { limit: 10, bytesMax: 1 });
+      expect([small.changes.length, small.isComplete]).toEqual([1, false]);
+      const rest = await store.sealedChanges(first.position, { limit: 10, bytesMax: 1_000_000 });
+      expect(rest.changes.map(({ state, sealed }) => [state.id, sealed?.length])).toEqual([
+        ['c', rest.changes[0]?.state.size],
+        ['b', undefined],
+      ]);
+      expect([rest.isComplete, rest.position]).toEqual([true, await store.position()]);
     });
 
     it('counts the documents of each collection', async () => {

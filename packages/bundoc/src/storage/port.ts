@@ -1,6 +1,7 @@
 import type { DocumentMetadata } from '@bundoc/shared/contract/documents';
 import type { DocumentContent, DocumentRef } from '../cipher/stored-text.ts';
 import type { EngineIndexes } from './indexes/port.ts';
+import type { PreconditionsFailed } from './precondition.ts';
 
 /** A document as it is stored, opened. `text` is the JSON that the API returns, byte for byte. */
 export interface StoredDocument {
@@ -137,9 +138,11 @@ export interface CollectionSummary {
 
 /** How long a deletion stays in the list of changes, milliseconds. */
 export const TOMBSTONE_TTL_MS = 7 * 86_400_000;
-/** How long an idempotency key is remembered, milliseconds, and how many at most. */
+/** How long an idempotency key is remembered, milliseconds, and how many at most; the oldest are forgotten first. */
 export const IDEMPOTENCY_TTL_MS = 86_400_000;
 export const IDEMPOTENCY_KEYS_MAX = 100_000;
+/** UTF-16 units of all answers that are remembered under idempotency keys: those of batches are long. */
+export const IDEMPOTENCY_ANSWERS_MAX = 33_554_432;
 
 /**
  * Storage of one project. Implementations pass `storage/conformance.ts`.
@@ -163,7 +166,8 @@ export interface ProjectStore extends AsyncDisposable {
    * `storage_unavailable`, nothing has changed.
    *
    * @returns a result for each write.
-   * @throws AppError `precondition_failed`; `document_not_found` for the delete of an absent document without a
+   * @throws AppError `precondition_failed`, as a {@link PreconditionsFailed} that lists every write whose precondition does not hold, each
+   * judged by its document as the writes before the first of them leave it; `document_not_found` for the delete of an absent document without a
    * precondition; `idempotency_mismatch` for a key that was used for another request; `overloaded` when too much is
    * waiting; `payload_too_large`; `key_exhausted` when the key may seal no more.
    */

@@ -1,12 +1,50 @@
 import { AppError } from '@bundoc/shared/errors';
-import type { Precondition } from './port.ts';
+import type { Precondition, Write } from './port.ts';
+
+/** A write of a commit whose precondition does not hold. */
+export interface FailedWrite {
+  /** Its place in the commit. */
+  readonly index: number;
+  /** The revision that is there; undefined for an absent document. */
+  readonly rev: string | undefined;
+}
+
+/** `precondition_failed` of a commit, with every write that is to blame. */
+export class PreconditionsFailed extends AppError {
+  readonly failed: readonly FailedWrite[];
+
+  constructor(failed: readonly FailedWrite[]) {
+    super('precondition_failed');
+    this.failed = failed;
+  }
+}
+
+/**
+ * The refusal of a commit whose write at `first` is known to fail: with all behind it that do, too.
+ *
+ * @param revAt the revision of a write's document, as the writes before `first` leave it; undefined for an absent one.
+ */
+export function preconditionsFailed(
+  writes: readonly Write[],
+  first: number,
+  revAt: (index: number) => string | undefined,
+): PreconditionsFailed {
+  const failed: FailedWrite[] = [];
+  for (const [index, { precondition }] of writes.entries()) {
+    if (index < first) continue;
+    const rev = revAt(index);
+    if (!holds(precondition, rev)) failed.push({ index, rev });
+  }
+  return new PreconditionsFailed(failed);
+}
 
 /** @throws AppError `precondition_failed`. `rev` is undefined for an absent document. */
 export function requirePrecondition(precondition: Precondition, rev: string | undefined): void {
   if (!holds(precondition, rev)) throw new AppError('precondition_failed');
 }
 
-function holds(precondition: Precondition, rev: string | undefined): boolean {
+/** Whether a precondition holds for a document of this revision; undefined for an absent one. */
+export function holds(precondition: Precondition, rev: string | undefined): boolean {
   switch (precondition.kind) {
     case 'none':
       return true;

@@ -8,11 +8,11 @@ export interface Cursor {
 }
 
 /** What a cursor is of: a cursor of one kind is refused as another. */
-export type CursorKind = 'list' | 'changes';
+export type CursorKind = 'changes';
 
 const decodedSchema = z.tuple([
   z.literal(1),
-  z.enum(['list', 'changes']),
+  z.enum(['changes']),
   z.int().nonnegative(),
   z.int().nonnegative(),
 ]);

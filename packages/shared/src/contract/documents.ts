@@ -62,6 +62,8 @@ export const documentSchema = z.looseObject(documentMetadataSchema.shape);
 export const documentPageSchema = z.object({
   documents: z.array(documentSchema),
   unreadable: z.array(z.string()).optional(),
+  /** Documents of the collection, when they were asked to be counted. */
+  total: z.int().optional(),
   next_cursor: z.string().optional(),
 });
 

@@ -12,6 +12,7 @@ export const PROBLEMS = {
   invalid_json: { status: 400, title: 'The body is not valid JSON' },
   invalid_document: { status: 400, title: 'The document is not acceptable' },
   query_too_expensive: { status: 400, title: 'The query would read too much' },
+  invalid_cursor: { status: 400, title: 'The cursor is not of this list' },
   invalid_patch: { status: 400, title: 'The patch is not acceptable' },
   decryption_failed: { status: 400, title: 'The ciphertext does not open' },
   unauthenticated: { status: 401, title: 'A valid bearer token is required' },
@@ -77,7 +78,12 @@ export type ProblemCode = keyof typeof PROBLEMS;
 export const PROBLEM_CODES = Object.keys(PROBLEMS) as [ProblemCode, ...ProblemCode[]];
 
 /** One fault of an invalid input: where it is (`body.name`, `params.project`) and what is wrong with it. */
-export const fieldFaultSchema = z.object({ path: z.string(), message: z.string() });
+export const fieldFaultSchema = z.object({
+  path: z.string(),
+  message: z.string(),
+  /** Of a failed precondition in a batch: the entity tag of the document as it is; absent when there is none. */
+  etag: z.string().optional(),
+});
 export type FieldFault = z.infer<typeof fieldFaultSchema>;
 
 /** The body of every refusal, `application/problem+json` (RFC 9457 with three extension members). */

@@ -21,8 +21,8 @@ export interface ParsedJsonObject extends ParsedJson {
  *
  * @throws AppError `invalid_json`. No part of the text is repeated in the error: it may be a secret.
  */
-export function parseJsonObject(bytes: Buffer | undefined): ParsedJsonObject {
-  return parseJson(bytes, requireObject) as ParsedJsonObject;
+export function parseJsonObject(bytes: Buffer | undefined, depthMax?: number): ParsedJsonObject {
+  return parseJson(bytes, requireObject, depthMax) as ParsedJsonObject;
 }
 
 function requireObject(value: unknown): void {
@@ -36,18 +36,20 @@ function requireObject(value: unknown): void {
  * gives a request without a body as `undefined`, which counts as empty.
  *
  * @param checkRoot refuses values that the caller has no use for, by throwing.
+ * @param depthMax nesting that is accepted: more for what holds documents.
  * @throws AppError `invalid_json`. No part of the text is repeated in the error: it may be a secret.
  */
 export function parseJson(
   bytes: Buffer | undefined,
   checkRoot: (value: unknown) => void = () => {},
+  depthMax: number = JSON_DEPTH_MAX,
 ): ParsedJson {
   if (bytes === undefined || bytes.length === 0) throw invalid('the body is empty');
   if (bytes[0] === 0xef && bytes[1] === 0xbb && bytes[2] === 0xbf)
     throw invalid('the text begins with a byte order mark');
   if (!isUtf8(bytes)) throw invalid('the text is not valid UTF-8');
-  const scan = scanJson(bytes);
-  if (scan.depth > JSON_DEPTH_MAX) throw invalid(`the text nests deeper than ${JSON_DEPTH_MAX}`);
+  const scan = scanJson(bytes, depthMax);
+  if (scan.depth > depthMax) throw invalid(`the text nests deeper than ${depthMax}`);
   const text = bytes.toString('utf8');
   const value = parse(text);
   checkRoot(value);

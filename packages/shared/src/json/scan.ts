@@ -1,4 +1,4 @@
-/** One member of the root object, as offsets into the scanned bytes. */
+/** One member of an object, as offsets into the scanned bytes. */
 export interface RootMember {
   /** The name after decoding of escapes. */
   readonly name: string;
@@ -10,12 +10,17 @@ export interface RootMember {
   readonly end: number;
 }
 
-export interface JsonScan {
-  /** Offset behind the `{` of the root object, or undefined when the root is no object. */
+/** Where the members of an object lie. */
+export interface ObjectMembers {
+  /** Offset behind the `{` of the object, or undefined when it is none. */
   readonly bodyStart: number | undefined;
-  /** Offset of the `}` of the root object. */
+  /** Offset of its `}`. */
   readonly bodyEnd: number;
   readonly members: readonly RootMember[];
+}
+
+/** What was found out of a text; the members are those of its root. */
+export interface JsonScan extends ObjectMembers {
   /** The deepest nesting met, or the first that was too deep, at which the scan ended. */
   readonly depth: number;
   /** A name that occurs twice in one object, at any depth. */
@@ -139,7 +144,7 @@ export function scanJson(bytes: Buffer, depthMax: number = JSON_DEPTH_MAX): Json
 }
 
 /** Offset of the quote that ends the string opened at `openAt`; the last byte when none does. */
-function closingQuote(bytes: Buffer, openAt: number): number {
+export function closingQuote(bytes: Buffer, openAt: number): number {
   let at = bytes.indexOf(QUOTE, openAt + 1);
   while (at !== -1) {
     let backslashes = 0;
@@ -151,7 +156,7 @@ function closingQuote(bytes: Buffer, openAt: number): number {
 }
 
 /** The decoding of one string alone, where V8 makes no mistake. */
-function decodeName(raw: string): string {
+export function decodeName(raw: string): string {
   try {
     return String(JSON.parse(`"${raw}"`));
   } catch {

@@ -59,9 +59,8 @@ describe('a tree', () => {
         const rewritten = JSON.parse(JSON.stringify(parseTree(text)), (key, part) =>
           key === 'text' && typeof part === 'string' && /^[[{]/.test(part) ? undefined : part,
         ) as ReturnType<typeof parseTree>;
-        const expected = text.replaceAll(/(\{|\[)[ \n\t]+(\}|\])/g, '$1$2');
-        expect(treeText(rewritten)).toBe(expected);
-        expect(treeText(rewritten)).toHaveLength(rewritten.length - (text.length - expected.length));
+        expect(treeText(rewritten)).toBe(text);
+        expect(rewritten.length).toBe(text.length);
       }),
       { numRuns: 500 },
     );

@@ -1,3 +1,5 @@
+import { AppError } from '../errors.ts';
+
 /**
  * JSON text as a tree that keeps every character: what is not changed is written back as it was read, numbers, escapes, the order of
  * members and white space included. Trees are never changed; an edit makes a new one that shares what stayed the same.
@@ -50,13 +52,18 @@ export interface JsonObject extends Measured {
 /** White space that a new neighbour takes over from an item, at most. */
 const SPACE_COPIED_MAX = 64;
 
+/** Values of one tree at most, which takes some 150 bytes for each: one of 16 MiB of text could have eight million. */
+export const TREE_VALUES_MAX = 2_000_000;
+
 /**
  * Reads a text into a tree.
  *
+ * @throws AppError `payload_too_large` for one of over {@link TREE_VALUES_MAX} values.
  * @param text is valid JSON without duplicate names, and nests so little that recursion is safe; the caller has checked all of it.
  */
 export function parseTree(text: string): JsonNode {
   let at = 0;
+  let values = 0;
 
   const space = (): string => {
     const start = at;
@@ -100,6 +107,10 @@ export function parseTree(text: string): JsonNode {
     return objectOf(members, text.slice(start, ++at));
   };
   const value = (): JsonNode => {
+    if (++values > TREE_VALUES_MAX)
+      throw new AppError('payload_too_large', {
+        detail: `no patch, and no document that is patched, has over ${TREE_VALUES_MAX} values`,
+      });
     switch (text[at]) {
       case '{':
         return object();

@@ -1,5 +1,6 @@
 import { FakeClock } from '@bundoc/shared/testing/fake-clock';
-import { afterEach, describe, expect, it } from 'vitest';
+import { Ajv2020 } from 'ajv/dist/2020.js';
+import { afterEach, describe, expect, it, vi } from 'vitest';
 import { EmbeddedProject } from '../../testing/embedded-project.ts';
 import type { SimulatedDisk } from '../../testing/simulated-disk.ts';
 import { commitOne, describeProjectStore, put, ref, remove } from '../conformance.ts';
@@ -23,6 +24,7 @@ describeProjectStore('a DefinedStore on the embedded engine', async () => {
 
 const open: DefinedStore[] = [];
 afterEach(async () => {
+  vi.restoreAllMocks();
   for (const store of open.splice(0)) await store[Symbol.asyncDispose]();
 });
 
@@ -44,6 +46,17 @@ const SCHEMA = { indexes: [], schema: { properties: { v: { type: 'number' } }, r
 const TTL = { indexes: [], ttl: { field: 'until', seconds: 10 } };
 
 describe('a definition', () => {
+  it('is compiled by the first write that it concerns, not by whoever opens the project', async () => {
+    const { store, reopen, disk } = await start();
+    for (const name of ['notes', 'other', 'third']) await store.define(name, SCHEMA, NONE);
+    const compile = vi.spyOn(Ajv2020.prototype, 'compile');
+    const next = await reopen(disk.powerCut('synced only'));
+    expect(compile).not.toHaveBeenCalled();
+    for (const id of ['a', 'b']) await commitOne(next, put(id, '{"v":1}'));
+    expect(compile).toHaveBeenCalledTimes(1);
+    await expect(commitOne(next, put('c', '{"v":"1"}'))).rejects.toMatchObject({ code: 'schema_violation' });
+  });
+
   it('is durable once it was answered, is what the last one said, and changes only with its revision', async () => {
     const { disk, store, reopen } = await start();
     const first = await store.define('notes', SCHEMA, { kind: 'absent' });

@@ -36,7 +36,8 @@ import type { CollectionStore } from './port.ts';
 
 /** A definition as it is obeyed. */
 interface Known extends StoredDefinition {
-  readonly check: SchemaCheck | undefined;
+  /** Compiled when it is first asked for: a project may have a thousand schemas, and a large one takes a good part of a second. */
+  readonly check: () => SchemaCheck | undefined;
 }
 
 /** Definitions that are read at a time. */
@@ -288,14 +289,25 @@ export class DefinedStore implements CollectionStore {
     const [result] = await this.#store.commit([{ kind: 'put', ref, content, precondition }]);
     if (result?.metadata === undefined) throw new Error('a put has no metadata');
     const rev = result.metadata._rev;
-    this.#learn(collection, { definition, rev, check });
+    this.#learn(collection, { definition, rev, check: () => check });
     return { created: result.created, rev };
+  }
+
+  /** @throws AppError `integrity_error` for a schema that was accepted once and is not any more: nobody knows what holds then. */
+  #checkOf(collection: string): SchemaCheck | undefined {
+    try {
+      return this.#definition(collection)?.check();
+    } catch (error) {
+      this.#damaged.add(collection);
+      throw new AppError('integrity_error', { cause: error });
+    }
   }
 
   /** @throws AppError `schema_violation`. */
   #requireSchema(write: Write): void {
-    const check = this.#definition(write.ref.collection)?.check;
-    if (check === undefined || write.kind === 'delete') return;
+    if (write.kind === 'delete') return;
+    const check = this.#checkOf(write.ref.collection);
+    if (check === undefined) return;
     const errors = check(parsed(write.content));
     if (errors.length > 0) throw new AppError('schema_violation', { errors });
   }
@@ -356,7 +368,14 @@ function specOf({ name, fields, unique }: CollectionDefinition['indexes'][number
 }
 
 function knownOf(stored: StoredDefinition): Known {
-  return { ...stored, check: checkOf(stored.definition) };
+  let check: { readonly compiled: SchemaCheck | undefined } | undefined;
+  return {
+    ...stored,
+    check: () => {
+      check ??= { compiled: checkOf(stored.definition) };
+      return check.compiled;
+    },
+  };
 }
 
 function checkOf({ schema }: CollectionDefinition): SchemaCheck | undefined {
@@ -368,14 +387,22 @@ export function requireAcceptable(definition: CollectionDefinition): void {
   checkOf(definition);
 }
 
-/** How many of some documents a definition's schema would refuse. @throws AppError `invalid_request` for a schema that is not accepted. */
-export function countRefused(definition: CollectionDefinition, documents: readonly StoredDocument[]): number {
+/**
+ * Makes what counts how many of some documents a definition's schema would refuse. To be made once for many: to compile a schema takes far longer
+ * than to check a document.
+ *
+ * @throws AppError `invalid_request` for a schema that is not accepted.
+ */
+export function refusedCounter(
+  definition: CollectionDefinition,
+): (documents: readonly StoredDocument[]) => number {
   const check = checkOf(definition);
-  if (check === undefined) return 0;
-  return documents.filter(({ text, metadata }) => {
-    const content = ownContentOf(text, { collection: metadata._collection, id: metadata._id });
-    return check(parsed(content)).length > 0;
-  }).length;
+  if (check === undefined) return () => 0;
+  return (documents) =>
+    documents.filter(({ text, metadata }) => {
+      const content = ownContentOf(text, { collection: metadata._collection, id: metadata._id });
+      return check(parsed(content)).length > 0;
+    }).length;
 }
 
 /** V8 may misread escaped names, see `json/read.ts` of shared. */

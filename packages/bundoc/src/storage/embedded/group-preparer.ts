@@ -3,9 +3,9 @@ import type { Clock } from '@bundoc/shared/clock';
 import { AppError } from '@bundoc/shared/errors';
 import { smallRandom } from '@bundoc/shared/random';
 import type { ProjectCipher } from '../../cipher/project-cipher.ts';
-import { composeStoredText } from '../../cipher/stored-text.ts';
+import { composeStoredText, type DocumentRef } from '../../cipher/stored-text.ts';
 import type { CommitOptions, Write, WriteResult } from '../port.ts';
-import { requirePrecondition } from '../precondition.ts';
+import { holds, preconditionsFailed } from '../precondition.ts';
 import { ByteWriter } from './bytes.ts';
 import type { Catalog } from './catalog.ts';
 import { type CollectionIndexes, type DocumentKeys, UniquenessOfGroup } from './collection-indexes.ts';
@@ -126,18 +126,25 @@ export class GroupPreparer {
         const own = new Map<string, DocumentState>();
         const uniquely = uniqueness.commit();
         const results: WriteResult[] = [];
-        for (const write of waiting.writes) {
-          const key = `${write.ref.collection}\0${write.ref.id}`;
-          const former = own.get(key) ?? states.get(key) ?? this.#catalog.get(write.ref);
-          const { change, result } = this.#apply(writer, write, former, ++seq, nowMs);
-          own.set(key, change.state);
+        const former = (ref: DocumentRef) => {
+          const key = keyOf(ref);
+          return own.get(key) ?? states.get(key) ?? this.#catalog.get(ref);
+        };
+        for (const [index, write] of waiting.writes.entries()) {
+          const present = former(write.ref);
+          if (!holds(write.precondition, revOf(present)))
+            throw preconditionsFailed(waiting.writes, index, (at) =>
+              revOf(former((waiting.writes[at] as Write).ref)),
+            );
+          const { change, result } = this.#apply(writer, write, present, ++seq, nowMs);
+          own.set(keyOf(write.ref), change.state);
           const keys = change.indexing?.keys;
           if (keys !== undefined) uniquely.write(write.ref, keys);
           placed.push(change);
           results.push(result);
         }
         for (const { state, text } of waiting.reseals) {
-          const key = `${state.collection}\0${state.id}`;
+          const key = keyOf(state);
           const now = states.get(key) ?? this.#catalog.get(state);
           if (now?.seq === state.seq) placed.push(this.#resealed(writer, now, text));
         }
@@ -183,7 +190,6 @@ export class GroupPreparer {
     nowMs: number,
   ): { change: Placed; result: WriteResult } {
     const living = before?.deletedMs === 0 ? before : undefined;
-    requirePrecondition(write.precondition, living?.rev.toString('hex'));
     const cipher = this.#cipher;
     const rev = smallRandom(REV_BYTES);
     const name = before?.fileName.toString('hex') ?? cipher.fileName(write.ref);
@@ -237,6 +243,14 @@ export class GroupPreparer {
     this.#cipher.sealDocument(fileName, text, room);
     return { kind: 'document', state, fileName, start: writer.length - room.length, indexing };
   }
+}
+
+function keyOf(ref: DocumentRef): string {
+  return `${ref.collection}\0${ref.id}`;
+}
+
+function revOf(state: DocumentState | undefined): string | undefined {
+  return state?.deletedMs === 0 ? state.rev.toString('hex') : undefined;
 }
 
 function changeOf(change: PlacedChange, frame: Buffer): FrameChange {

@@ -1,10 +1,16 @@
 import { AppError } from '@bundoc/shared/errors';
-import { IDEMPOTENCY_KEYS_MAX, IDEMPOTENCY_TTL_MS, type Idempotency } from '../port.ts';
+import {
+  IDEMPOTENCY_ANSWERS_MAX,
+  IDEMPOTENCY_KEYS_MAX,
+  IDEMPOTENCY_TTL_MS,
+  type Idempotency,
+} from '../port.ts';
 import type { UsedKey } from './record.ts';
 
 /** The idempotency keys of the last day, oldest first. */
 export class UsedKeys implements Iterable<UsedKey> {
   readonly #used = new Map<string, UsedKey>();
+  #answersLength = 0;
 
   /**
    * What a key led to, or undefined for a new one.
@@ -19,12 +25,20 @@ export class UsedKeys implements Iterable<UsedKey> {
   }
 
   add(used: UsedKey): void {
-    this.#used.delete(used.key);
+    this.#forget(used.key);
     this.#used.set(used.key, used);
+    this.#answersLength += used.answer.length;
     for (const [key, oldest] of this.#used) {
-      if (this.#used.size <= IDEMPOTENCY_KEYS_MAX && oldest.atMs + IDEMPOTENCY_TTL_MS > used.atMs) break;
-      this.#used.delete(key);
+      const isRoomy =
+        this.#used.size <= IDEMPOTENCY_KEYS_MAX && this.#answersLength <= IDEMPOTENCY_ANSWERS_MAX;
+      if (isRoomy && oldest.atMs + IDEMPOTENCY_TTL_MS > used.atMs) break;
+      this.#forget(key);
     }
+  }
+
+  #forget(key: string): void {
+    this.#answersLength -= this.#used.get(key)?.answer.length ?? 0;
+    this.#used.delete(key);
   }
 
   [Symbol.iterator](): Iterator<UsedKey> {

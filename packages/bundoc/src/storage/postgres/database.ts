@@ -48,6 +48,8 @@ export interface Queryable {
 export interface Transaction extends Queryable {
   /** Runs statements without parameters, one trip for all. @returns the rows of each. */
   run(text: string): Promise<readonly (readonly Row[])[]>;
+  /** Runs the last statement and commits, in one trip: nothing may follow. @throws OutcomeUnknown as the commit itself. */
+  last(statement: Statement, values: readonly unknown[]): Promise<void>;
 }
 
 /** A transaction's connection broke after its commit was asked for: it may have taken effect or not. */
@@ -106,26 +108,39 @@ export class Database implements AsyncDisposable {
     action: (transaction: Transaction, begun: readonly (readonly Row[])[]) => Promise<T | undefined>,
   ): Promise<T | undefined> {
     return this.#withClient(async (client) => {
-      const [, ...begun] = await runOn(client, `BEGIN ISOLATION LEVEL READ COMMITTED;${begin}`);
       let result: T | undefined;
+      let isCommitted = false;
       try {
+        const [, ...begun] = await runOn(client, `BEGIN ISOLATION LEVEL READ COMMITTED;${begin}`);
         result = await action(
           {
             query: (statement, values) => this.#query(client, statement, values),
             run: (text) => runOn(client, text),
+            last: async (statement, values) => {
+              // Both are on their way before the first is answered. A statement that fails makes a rollback of the commit.
+              const [done, committed] = await Promise.allSettled([
+                this.#query(client, statement, values),
+                commit(client),
+              ]);
+              isCommitted = committed.status === 'fulfilled';
+              if (done.status === 'rejected' && !(done.reason instanceof ConnectionTrouble))
+                throw done.reason;
+              if (committed.status === 'rejected') throw committed.reason;
+            },
           },
           begun,
         );
       } catch (error) {
         // Should it fail as well, the connection is not used again and the server rolls back by itself.
-        if (!(error instanceof ConnectionTrouble)) await runOn(client, 'ROLLBACK');
+        if (!(error instanceof ConnectionTrouble || error instanceof OutcomeUnknown))
+          await runOn(client, 'ROLLBACK');
         throw error;
       }
       if (result === undefined) {
         await runOn(client, 'ROLLBACK');
         return undefined;
       }
-      await commit(client);
+      if (!isCommitted) await commit(client);
       return result;
     });
   }
@@ -194,6 +209,8 @@ export function clientConfig(options: DatabaseOptions): pg.ClientConfig {
     ...(isPooled ? {} : settings),
     connectionTimeoutMillis: connectTimeoutMs,
     query_timeout: statementTimeoutMs + SILENCE_MS,
+    // What is sent one behind the other does not wait for answers in between.
+    pipeline: true,
     keepAlive: true,
     application_name: 'bundoc',
   };

@@ -7,7 +7,7 @@ import { composeStoredText } from '../../cipher/stored-text.ts';
 import { type DocumentState, REV_BYTES, type UsedKey } from '../embedded/record.ts';
 import type { CommitOptions, Write, WriteResult } from '../port.ts';
 import { IDEMPOTENCY_TTL_MS } from '../port.ts';
-import { requirePrecondition } from '../precondition.ts';
+import { holds, preconditionsFailed } from '../precondition.ts';
 
 /** A commit that waits, with the names of what it writes. */
 export interface Waiting {
@@ -33,8 +33,9 @@ export interface Decided {
   readonly state: DocumentState;
   /** What the database has of it. */
   readonly former: DocumentState | undefined;
-  /** To be sealed; undefined for a delete. */
+  /** To be sealed; undefined for a delete, and for what is sealed already. */
   readonly text: Buffer | undefined;
+  readonly sealed?: Buffer | undefined;
 }
 
 export interface DecidedGroup {
@@ -73,10 +74,13 @@ export function decide(
       }
       const own = new Map<string, Change>();
       const results: WriteResult[] = [];
+      const former = (name: string) => (own.get(name) ?? changes.get(name))?.state ?? known.states.get(name);
       let ownSeq = seq;
       for (const [at, write] of writes.entries()) {
         const name = names[at] as string;
-        const before = (own.get(name) ?? changes.get(name))?.state ?? known.states.get(name);
+        const before = former(name);
+        if (!holds(write.precondition, revOf(before)))
+          throw preconditionsFailed(writes, at, (other) => revOf(former(names[other] as string)));
         const { change, result } = applied(write, name, before, ++ownSeq, nowMs, cipher.version);
         own.set(name, change);
         results.push(result);
@@ -96,6 +100,10 @@ export function decide(
   return { answers, documents: documents.toArray(), usedKeys: [...usedHere.values()], seq };
 }
 
+function revOf(state: DocumentState | undefined): string | undefined {
+  return state?.deletedMs === 0 ? state.rev.toString('hex') : undefined;
+}
+
 function applied(
   write: Write,
   name: string,
@@ -105,7 +113,6 @@ function applied(
   keyVersion: number,
 ): { change: Change; result: WriteResult } {
   const living = before?.deletedMs === 0 ? before : undefined;
-  requirePrecondition(write.precondition, living?.rev.toString('hex'));
   const rev = smallRandom(REV_BYTES);
   const common = {
     collection: write.ref.collection,

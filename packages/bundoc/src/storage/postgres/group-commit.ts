@@ -68,7 +68,7 @@ export class GroupCommit {
       // Nothing but refusals and repetitions: there is nothing to commit.
       if (decided.seq === seq && decided.usedKeys.length === 0) return undefined;
       const ciphers = { cipher: this.#options.cipher, rows: this.#rows, names: this.#names };
-      await transaction.query(WRITE_GROUP, rowsOfGroup(decided, { project, commitId: attempt.id }, ciphers));
+      await transaction.last(WRITE_GROUP, rowsOfGroup(decided, { project, commitId: attempt.id }, ciphers));
       return true;
     });
     return attempt.decided;

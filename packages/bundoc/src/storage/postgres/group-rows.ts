@@ -1,6 +1,5 @@
 import type { ProjectCipher } from '../../cipher/project-cipher.ts';
 import { ByteWriter } from '../embedded/bytes.ts';
-import type { DocumentState } from '../embedded/record.ts';
 import type { Decided, DecidedGroup } from './decide.ts';
 import type { RowCipher } from './row-cipher.ts';
 
@@ -63,9 +62,10 @@ export function rowsOfGroup(
   const sealedBytes = documents.reduce((sum, { state }) => sum + state.size + ROW_BYTES, 0);
   const writer = new ByteWriter(sealedBytes);
   const columns = { at: [] as number[], state: [] as number[], sealed: [] as number[] };
-  for (const { state, text } of documents) {
+  for (const document of documents) {
+    const { state } = document;
     columns.at.push(writer.length + 1);
-    writeRow(writer, state, text, { cipher, rows });
+    writeRow(writer, document, { cipher, rows });
     columns.state.push(writer.length - (columns.at.at(-1) as number) + 1 - HEAD_BYTES - state.size);
     columns.sealed.push(state.size);
   }
@@ -76,7 +76,7 @@ export function rowsOfGroup(
   return [
     place.project,
     writer.finish(),
-    cipher.version,
+    rows.version,
     ...[columns.at, columns.state, columns.sealed],
     documents.map(({ state }) => state.seq),
     documents.map(({ state }) => state.createdSeq),
@@ -99,12 +99,12 @@ export function rowsOfGroup(
 /** `name(16) | collection token(16) | revision(12) | sealed state | sealed document`. */
 function writeRow(
   writer: ByteWriter,
-  state: DocumentState,
-  text: Buffer | undefined,
+  { state, text, sealed }: Decided,
   { cipher, rows }: { readonly cipher: ProjectCipher; readonly rows: RowCipher },
 ): void {
   writer.raw(state.fileName, 0, NAME_BYTES).raw(rows.collectionToken(state.collection)).raw(state.rev);
   writer.raw(rows.sealState(state));
+  if (sealed !== undefined) writer.raw(sealed);
   if (text !== undefined)
     cipher.sealDocument(state.fileName.toString('hex'), text, writer.reserve(state.size));
 }

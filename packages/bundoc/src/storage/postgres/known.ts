@@ -73,7 +73,7 @@ export function knownOf(
     if (row === undefined) continue;
     const [, atMs, keyVersion, answer] = row as [Buffer, number, number, Buffer];
     const usedKey = opened(() => rows.openUsedKey(token, keyVersion, answer));
-    if (usedKey !== undefined) known.usedKeys.set(key, { key, atMs, ...usedKey });
+    if (usedKey !== undefined) known.usedKeys.set(key, { ...usedKey, atMs });
   }
   return known;
 }

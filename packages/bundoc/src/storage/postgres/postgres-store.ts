@@ -1,3 +1,4 @@
+import { setImmediate } from 'node:timers/promises';
 import { OpenError } from '@bundoc/shared/aead';
 import type { Clock } from '@bundoc/shared/clock';
 import { AppError } from '@bundoc/shared/errors';
@@ -45,6 +46,8 @@ export interface PostgresStoreOptions {
   readonly onRotationDue: (version: number) => void;
 }
 
+/** Turns of the event loop that a group waits for others. */
+const GATHER_TURNS = 2;
 /** Writes of one transaction. */
 const GROUP_WRITES_MAX = 1_024;
 /** What a write adds to its document's bytes: names, the sealed state, the answer of an idempotency key. */
@@ -169,8 +172,9 @@ export class PostgresStore implements ProjectStore {
 
   /** Commits what waits, a group at a time, until nothing does. Never rejects. */
   async #pump(): Promise<void> {
-    await Promise.resolve();
     while (this.#waiting.length > 0) {
+      // A transaction is dear, and a group of one makes all others wait for it: requests that are being read go along.
+      for (let turn = 0; turn < GATHER_TURNS; turn++) await setImmediate();
       const group = this.#takeGroup();
       try {
         if (this.#failed) throw new AppError('storage_unavailable', { retryAfterS: 1 });

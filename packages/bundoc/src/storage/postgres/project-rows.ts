@@ -14,6 +14,19 @@ const RAISE_VERSION: Statement = {
   text: 'UPDATE bundoc.heads SET key_version = greatest(key_version, $2) WHERE project = $1',
 };
 
+const TABLES = ['documents', 'collections', 'key_versions', 'used_keys', 'commits', 'heads', 'projects'];
+
+/** Locks a project: to be run as a transaction begins. Rows are changed under this lock alone, so that nobody waits for one another in a ring. */
+export function lockOf(project: string): string {
+  return `SELECT seq FROM bundoc.heads WHERE project = '${project}' FOR UPDATE`;
+}
+
+/** Removes all that the database has of a project, under its lock. */
+export async function deleteProjectRows(transaction: Transaction, project: string): Promise<void> {
+  for (const table of TABLES)
+    await transaction.run(`DELETE FROM bundoc.${table} WHERE project = '${project}'`);
+}
+
 /** Adds what an empty project consists of beside its file. What is there stays. */
 export async function insertProjectRows(
   transaction: Transaction,

@@ -30,14 +30,13 @@ export class RowCipher {
   readonly #tokenKeys = new Map<Purpose, KeyObject>();
   readonly #collectionTokens = new LRUCache<string, Buffer>({ max: TOKENS_KEPT });
 
-  constructor(project: string, cipher: ProjectCipher) {
+  /** The version that this seals under. */
+  readonly version: number;
+
+  constructor(project: string, cipher: ProjectCipher, version: number = cipher.version) {
     this.#project = project;
     this.#cipher = cipher;
-  }
-
-  /** The version that this seals under. */
-  get version(): number {
-    return this.#cipher.version;
+    this.version = version;
   }
 
   /** What a collection is called in the database. */
@@ -76,18 +75,18 @@ export class RowCipher {
     return this.#open('collection', token, version, sealed).toString();
   }
 
-  sealUsedKey(token: Buffer, { request, answer }: UsedKey): Buffer {
-    return this.#seal('used-key', token, Buffer.from(`${request}${answer}`));
+  sealUsedKey(token: Buffer, { key, request, answer }: UsedKey): Buffer {
+    return this.#seal('used-key', token, Buffer.from(`${key}${request}${answer}`));
   }
 
   /** @throws OpenError, VersionUnknown. */
-  openUsedKey(token: Buffer, version: number, sealed: Buffer): Pick<UsedKey, 'request' | 'answer'> {
+  openUsedKey(token: Buffer, version: number, sealed: Buffer): Omit<UsedKey, 'atMs'> {
     const text = this.#open('used-key', token, version, sealed).toString();
-    return { request: text.slice(0, 32), answer: text.slice(32) };
+    return { key: text.slice(0, 32), request: text.slice(32, 64), answer: text.slice(64) };
   }
 
   #seal(purpose: Purpose, place: Buffer, plaintext: Buffer): Buffer {
-    return seal(this.#subkey(purpose, this.#cipher.version), plaintext, this.#aad(purpose, place));
+    return seal(this.#subkey(purpose, this.version), plaintext, this.#aad(purpose, place));
   }
 
   #open(purpose: Purpose, place: Buffer, version: number, sealed: Buffer): Buffer {

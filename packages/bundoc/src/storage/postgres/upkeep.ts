@@ -4,6 +4,7 @@ import { v7 as uuidv7 } from 'uuid';
 import type { ProjectCipher } from '../../cipher/project-cipher.ts';
 import { IDEMPOTENCY_KEYS_MAX, IDEMPOTENCY_TTL_MS, TOMBSTONE_TTL_MS } from '../port.ts';
 import type { Database, Row, Statement, Transaction } from './database.ts';
+import { lockOf } from './project-rows.ts';
 import type { RowCipher } from './row-cipher.ts';
 import { ROW_COLUMNS, readStateRow } from './rows.ts';
 import type { SharedSeals } from './shared-seals.ts';
@@ -195,11 +196,6 @@ interface Resealed {
   readonly former: number;
   readonly state: Buffer;
   readonly sealed: Buffer;
-}
-
-/** Rows are changed under the project's lock alone, so that nobody waits for one another in a ring. */
-function lockOf(project: string): string {
-  return `SELECT seq FROM bundoc.heads WHERE project = '${project}' FOR UPDATE`;
 }
 
 function firstIdOf(ms: number): string {

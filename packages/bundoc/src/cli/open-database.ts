@@ -1,0 +1,29 @@
+import { hasCode } from '@bundoc/shared/errors';
+import { createLogger } from '@bundoc/shared/logger';
+import { Database } from '../storage/postgres/database.ts';
+import { migrate } from '../storage/postgres/migrate.ts';
+import type { PostgresConfig } from '../storage-config.ts';
+import { databaseOptions } from '../storage-postgres.ts';
+import { CannotRun } from './errors.ts';
+
+/** Runs `action` with connections to the database, whose schema is brought forward as a node would. @throws CannotRun when it does not answer. */
+export async function withDatabase<T>(
+  config: PostgresConfig,
+  action: (database: Database) => Promise<T>,
+): Promise<T> {
+  const logger = createLogger({ service: 'bundoc', level: 'silent' });
+  await using database = new Database(databaseOptions(config, logger));
+  try {
+    await migrate(database);
+  } catch (error) {
+    if (!hasCode(error, 'storage_unavailable')) throw error;
+    throw new CannotRun(`PostgreSQL does not answer at ${config.place}`, { cause: error });
+  }
+  return await action(database);
+}
+
+/** Ids of the projects that the database has, in order. */
+export async function projectsInRows(database: Database): Promise<string[]> {
+  const [rows = []] = await database.run('SELECT project FROM bundoc.projects ORDER BY project');
+  return rows.map(([project]) => String(project));
+}

@@ -1,0 +1,66 @@
+import { projectIdSchema } from '@bundoc/shared/contract/documents';
+import { projectInfoSchema, projectPageSchema } from '@bundoc/shared/contract/projects';
+import type { BearerAuth } from '@bundoc/shared/http/bearer-auth';
+import { describe } from '@bundoc/shared/openapi/description';
+import type { FastifyInstance } from 'fastify';
+import { z } from 'zod';
+import type { ProjectDirectory } from '../service/project-directory.ts';
+import { claimsOf, guardProject, guardToken, projectPath, projectPathSchema } from './access.ts';
+import { PROJECT_REFUSALS, projectAccess } from './descriptions.ts';
+import { LIMIT_DEFAULT, limitSchema } from './page-limits.ts';
+
+const projectsQuerySchema = z.strictObject({
+  limit: limitSchema.default(LIMIT_DEFAULT),
+  /** `next_cursor` of the page before. */
+  cursor: projectIdSchema.optional(),
+});
+
+/** What projects there are, and what each holds. */
+export function registerProjects(app: FastifyInstance, directory: ProjectDirectory, auth: BearerAuth): void {
+  app.get(
+    '/v1/projects',
+    {
+      onRequest: guardToken(auth, 'docs:read', projectsQuerySchema),
+      config: describe({
+        id: 'listProjects',
+        tag: 'projects',
+        summary: 'List projects',
+        description: 'Those that the token is for, in the order of their ids.',
+        access: { kind: 'token', scopes: ['docs:read'] },
+        query: projectsQuerySchema,
+        answers: { 200: { description: 'A page', schema: projectPageSchema } },
+        refusals: ['storage_unavailable'],
+        examples: {
+          firstPage: { query: { limit: '20' }, status: 200 },
+          badCursor: { query: { cursor: '../x' }, status: 400 },
+        },
+      }),
+    },
+    async (request) => {
+      const { cursor, limit } = request.query as z.infer<typeof projectsQuerySchema>;
+      return directory.list(claimsOf(request), cursor ?? '', limit);
+    },
+  );
+
+  app.get(
+    '/v1/projects/:project',
+    {
+      onRequest: guardProject(auth, 'docs:read'),
+      config: describe({
+        id: 'readProject',
+        tag: 'projects',
+        summary: 'What a project holds',
+        description: 'Counts, bytes and the versions of its key. Asking opens the project.',
+        access: projectAccess('docs:read'),
+        params: projectPathSchema,
+        answers: { 200: { description: 'The project', schema: projectInfoSchema } },
+        refusals: PROJECT_REFUSALS,
+        examples: {
+          read: { params: { project: 'project-a' }, status: 200 },
+          another: { params: { project: 'none' }, status: 404 },
+        },
+      }),
+    },
+    async (request) => directory.describe(projectPath(request).project),
+  );
+}

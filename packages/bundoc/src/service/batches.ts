@@ -1,0 +1,111 @@
+import { AppError, hasCode } from '@bundoc/shared/errors';
+import type { BatchOperation } from '../batch/operation.ts';
+import { ownContentOf } from '../cipher/stored-text.ts';
+import { patchContent } from '../patch/patch-content.ts';
+import type { InstanceLease, InstanceManager } from '../project/instance-manager.ts';
+import type { CommitOptions, Precondition, ProjectStore, Write, WriteResult } from '../storage/port.ts';
+import { type FailedWrite, holds, PreconditionsFailed } from '../storage/precondition.ts';
+import { answeredBefore, PATCH_TRIES_MAX } from './patching.ts';
+
+/** Holds for no document: the store lists the write with what is there. */
+const NEVER: Precondition = { kind: 'revision', anyOf: [] };
+
+/** Writes of several documents of a project, all or none. Arguments are validated at the edge. */
+export class Batches {
+  readonly #instances: Pick<InstanceManager, 'acquire'>;
+  readonly #documentBytesMax: number;
+
+  constructor(instances: Pick<InstanceManager, 'acquire'>, documentBytesMax: number) {
+    this.#instances = instances;
+    this.#documentBytesMax = documentBytesMax;
+  }
+
+  /**
+   * Carries out all operations or none, each on a document of its own. Patches without a precondition are applied to the latest revision,
+   * again if need be.
+   *
+   * @returns a result for each operation.
+   * @throws AppError {@link PreconditionsFailed} with every operation whose precondition does not hold, `patch_test_failed`,
+   * `patch_inapplicable`, `payload_too_large`, `overloaded`, and those of the store.
+   */
+  async run(
+    project: string,
+    operations: readonly BatchOperation[],
+    options: CommitOptions = {},
+  ): Promise<readonly WriteResult[]> {
+    using lease = await this.#acquire(project, operations);
+    for (let tries = 0; tries < PATCH_TRIES_MAX; tries++) {
+      try {
+        return await this.#commit(lease.store, operations, options);
+      } catch (error) {
+        if (!(error instanceof PreconditionsFailed)) throw error;
+        const asked = error.failed.filter((failed) => !isRace(operations, failed));
+        if (asked.length > 0) throw new PreconditionsFailed(asked);
+      }
+    }
+    throw new AppError('overloaded', { detail: 'the documents change too often' });
+  }
+
+  /** Makes the project if need be, but never for operations that cannot succeed in an empty one. */
+  async #acquire(project: string, operations: readonly BatchOperation[]): Promise<InstanceLease> {
+    const failed = operations.flatMap(({ op, precondition }, index): FailedWrite[] =>
+      op === 'put' && holds(precondition, undefined) ? [] : [{ index, rev: undefined }],
+    );
+    if (failed.length === 0) return await this.#instances.acquire(project, 'create');
+    const lease = await this.#instances.acquire(project, 'existing');
+    if (lease === undefined) throw new PreconditionsFailed(failed);
+    return lease;
+  }
+
+  async #commit(
+    store: ProjectStore,
+    operations: readonly BatchOperation[],
+    options: CommitOptions,
+  ): Promise<readonly WriteResult[]> {
+    let writes: readonly Write[];
+    try {
+      writes = await this.#writesOf(store, operations);
+    } catch (error) {
+      const [first] = operations;
+      if (first === undefined || !hasCode(error, 'patch_test_failed', 'patch_inapplicable')) throw error;
+      return await answeredBefore(store, first.ref, options, error);
+    }
+    return await store.commit(writes, options);
+  }
+
+  async #writesOf(store: ProjectStore, operations: readonly BatchOperation[]): Promise<readonly Write[]> {
+    if (operations.every(isPlain)) return operations.map(plainWrite);
+    return await Promise.all(
+      operations.map(async (operation): Promise<Write> => {
+        if (isPlain(operation)) return plainWrite(operation);
+        const { ref, patch, precondition } = operation;
+        const document = await store.get(ref);
+        const rev = document?.metadata._rev;
+        if (document === undefined || rev === undefined || !holds(precondition, rev))
+          return { kind: 'delete', ref, precondition: NEVER };
+        const content = patchContent(ownContentOf(document.text, ref), patch, this.#documentBytesMax);
+        return { kind: 'put', ref, content, precondition: { kind: 'revision', anyOf: [rev] } };
+      }),
+    );
+  }
+}
+
+type PlainOperation = Exclude<BatchOperation, { op: 'patch' }>;
+
+function isPlain(operation: BatchOperation): operation is PlainOperation {
+  return operation.op !== 'patch';
+}
+
+function plainWrite(operation: PlainOperation): Write {
+  const { ref, precondition } = operation;
+  return operation.op === 'put'
+    ? { kind: 'put', ref, content: operation.content, precondition }
+    : { kind: 'delete', ref, precondition };
+}
+
+/** The document of a patch that asks for no revision has changed since it was read: the patch can be applied anew. */
+function isRace(operations: readonly BatchOperation[], { index, rev }: FailedWrite): boolean {
+  const operation = operations[index];
+  if (operation?.op !== 'patch' || rev === undefined) return false;
+  return operation.precondition.kind === 'none' || operation.precondition.kind === 'present';
+}

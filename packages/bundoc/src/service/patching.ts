@@ -1,0 +1,46 @@
+import { AppError, hasCode } from '@bundoc/shared/errors';
+import { type DocumentRef, ownContentOf } from '../cipher/stored-text.ts';
+import { patchContent } from '../patch/patch-content.ts';
+import type { Patch } from '../patch/read-patch.ts';
+import type { CommitOptions, Precondition, ProjectStore, Write, WriteResult } from '../storage/port.ts';
+import { requirePrecondition } from '../storage/precondition.ts';
+
+/** How often a patch without a precondition is applied anew, because the document has changed meanwhile. */
+export const PATCH_TRIES_MAX = 16;
+
+/** The write that puts a patched document in the place of the revision that it was made of. */
+export async function patchedWrite(
+  store: ProjectStore,
+  ref: DocumentRef,
+  patch: Patch,
+  asked: Precondition,
+  documentBytesMax: number,
+): Promise<Write> {
+  const document = await store.get(ref);
+  const rev = document?.metadata._rev;
+  requirePrecondition(asked, rev);
+  if (document === undefined || rev === undefined) throw new AppError('document_not_found');
+  const content = patchContent(ownContentOf(document.text, ref), patch, documentBytesMax);
+  return { kind: 'put', ref, content, precondition: { kind: 'revision', anyOf: [rev] } };
+}
+
+/**
+ * What a repeated request led to the first time, although it cannot be carried out any more. A store looks up the key
+ * before preconditions, so a write that cannot hold finds it and does nothing else.
+ *
+ * @throws what it was refused with, when it was not answered before.
+ */
+export async function answeredBefore(
+  store: ProjectStore,
+  ref: DocumentRef,
+  options: CommitOptions,
+  refusal: unknown,
+): Promise<readonly WriteResult[]> {
+  if (options.idempotency === undefined || !(refusal instanceof AppError)) throw refusal;
+  try {
+    const never: Precondition = { kind: 'revision', anyOf: [] };
+    return await store.commit([{ kind: 'delete', ref, precondition: never }], options);
+  } catch (error) {
+    throw hasCode(error, 'precondition_failed') ? refusal : error;
+  }
+}

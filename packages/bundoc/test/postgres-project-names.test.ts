@@ -1,0 +1,35 @@
+import { systemClock } from '@bundoc/shared/clock';
+import { PostgresServer } from '@bundoc/shared/testing/postgres-server';
+import { describeWithPostgres } from '@bundoc/shared/testing/postgres-tests';
+import { afterAll, beforeAll, expect, it } from 'vitest';
+import { ProjectRows } from '../src/project/project-rows.ts';
+import type { Database } from '../src/storage/postgres/database.ts';
+import { migrate } from '../src/storage/postgres/migrate.ts';
+import { openTestDatabase } from '../src/testing/postgres-project.ts';
+
+describeWithPostgres('the projects of a database', () => {
+  let server: PostgresServer;
+  let database: Database;
+  beforeAll(async () => {
+    server = await PostgresServer.start();
+    database = openTestDatabase((await server.createDatabase('bundoc')).url);
+    await migrate(database);
+  });
+  afterAll(async () => {
+    await database?.[Symbol.asyncDispose]();
+    await server?.[Symbol.asyncDispose]();
+  });
+
+  it('are named in the order of their characters, page by page, and those alone that are asked about', async () => {
+    // No key is asked for.
+    const projects = new ProjectRows({ database, clock: systemClock, keys: undefined as never });
+    for (const id of ['b', 'a', 'c-1', 'c1', 'd'])
+      await server.sql(`INSERT INTO bundoc.projects (project, file) VALUES ('${id}', '{}')`, 'bundoc');
+    expect(await projects.names('', 10)).toEqual(['a', 'b', 'c-1', 'c1', 'd']);
+    expect(await projects.names('', 2)).toEqual(['a', 'b']);
+    expect(await projects.names('b', 2)).toEqual(['c-1', 'c1']);
+    expect(await projects.names('', 10, ['d', 'none', 'a'])).toEqual(['a', 'd']);
+    expect(await projects.names('a', 10, ['d', 'a'])).toEqual(['d']);
+    expect(await projects.names('', 10, [])).toEqual([]);
+  });
+});

@@ -1,0 +1,31 @@
+import { z } from 'zod';
+import { projectIdSchema } from './documents.ts';
+
+/** A page of the projects that the token may see, in the order of their ids. */
+export const projectPageSchema = z.object({
+  projects: z.array(z.object({ project: projectIdSchema })),
+  next_cursor: z.string().optional(),
+});
+export type ProjectPage = z.infer<typeof projectPageSchema>;
+
+/** What a project holds. */
+export const projectInfoSchema = z.object({
+  project: projectIdSchema,
+  created_at: z.iso.datetime(),
+  documents: z.int(),
+  /** Collections that hold a document. */
+  collections: z.int(),
+  /** Sealed bytes of its documents. */
+  bytes: z.int(),
+  key: z.object({
+    /** The version that is sealed under. */
+    version: z.int(),
+    /** All that the project has been sealed under and that are not known to be destroyed. */
+    versions: z.array(z.int()),
+    /** Documents that are still sealed under a former one. */
+    documents_to_reseal: z.int(),
+  }),
+  /** How it was in this process before it was asked about, which opens it. */
+  cache: z.object({ open: z.boolean(), key_cached: z.boolean() }),
+});
+export type ProjectInfo = z.infer<typeof projectInfoSchema>;

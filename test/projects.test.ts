@@ -1,0 +1,106 @@
+import { mkdirSync } from 'node:fs';
+import { join } from 'node:path';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { call, Installation } from './support/installation.ts';
+
+let installation: Installation;
+let token: string;
+beforeAll(async () => {
+  installation = await Installation.start();
+  token = await installation.client();
+  for (const project of ['b', 'a', 'c-1', 'd'])
+    await call(installation.url, `/v1/projects/${project}/collections/notes/documents/x`, {
+      method: 'PUT',
+      token,
+      body: '{"v":1}',
+    });
+});
+afterAll(() => installation[Symbol.asyncDispose]());
+
+const list = async (query = '', who = token) => {
+  const answer = await call(installation.url, `/v1/projects${query}`, { token: who });
+  expect(answer.status).toBe(200);
+  const { projects, next_cursor: cursor } = answer.json() as {
+    projects: { project: string }[];
+    next_cursor?: string;
+  };
+  return { ids: projects.map(({ project }) => project), cursor };
+};
+
+describe('GET /v1/projects', () => {
+  it('lists the projects by id, page by page', async () => {
+    expect(await list()).toEqual({ ids: ['a', 'b', 'c-1', 'd'], cursor: undefined });
+    const first = await list('?limit=3');
+    expect(first.ids).toEqual(['a', 'b', 'c-1']);
+    expect(await list(`?limit=3&cursor=${first.cursor}`)).toEqual({ ids: ['d'], cursor: undefined });
+    expect((await list('?limit=4')).cursor).toBeUndefined();
+  });
+
+  it('lists those alone that the token is for, also when they do not exist', async () => {
+    const some = await installation.client(['d', 'none', 'b']);
+    expect(await list('', some)).toEqual({ ids: ['b', 'd'], cursor: undefined });
+    const first = await list('?limit=1', some);
+    expect(first.ids).toEqual(['b']);
+    expect((await list(`?limit=1&cursor=${first.cursor}`, some)).ids).toEqual(['d']);
+    expect((await list('', await installation.client(['none']))).ids).toEqual([]);
+  });
+
+  it('does not take for a project what a creation that was cut short has left', async () => {
+    mkdirSync(join(installation.dataDir, 'projects', 'cut-short', 'docs'), { recursive: true });
+    expect((await list()).ids).not.toContain('cut-short');
+  });
+
+  it.each(['?limit=0', '?cursor=..%2Fx', '?cursor=', '?after=a'])('refuses %s', async (query) => {
+    const answer = await call(installation.url, `/v1/projects${query}`, { token });
+    expect([answer.status, answer.json()['code']]).toEqual([400, 'invalid_request']);
+  });
+
+  it('asks for a token that may read', async () => {
+    const writer = await installation.client(['*'], ['docs:write']);
+    expect((await call(installation.url, '/v1/projects')).status).toBe(401);
+    expect((await call(installation.url, '/v1/projects', { token: writer })).status).toBe(403);
+  });
+});
+
+describe('GET /v1/projects/{project}', () => {
+  const info = async (project: string, who = token) =>
+    (await call(installation.url, `/v1/projects/${project}`, { token: who })).json();
+
+  it('tells what it holds, and under which versions of its key', async () => {
+    for (const id of ['y', 'z'])
+      await call(installation.url, `/v1/projects/b/collections/other/documents/${id}`, {
+        method: 'PUT',
+        token,
+        body: '{"v":1}',
+      });
+    await call(installation.url, '/v1/projects/b/collections/other/documents/y', { method: 'DELETE', token });
+    const text = (await call(installation.url, '/v1/projects/b/collections/other/documents/z', { token }))
+      .text;
+    const told = await info('B');
+    expect(told).toEqual({
+      project: 'b',
+      created_at: expect.stringMatching(/^2\d{3}-/),
+      documents: 2,
+      collections: 2,
+      bytes: expect.any(Number),
+      key: { version: 1, versions: [1], documents_to_reseal: 0 },
+      cache: { open: true, key_cached: true },
+    });
+    // Sealed, each is 28 bytes longer; the other text is one character longer.
+    expect(Number(told['bytes'])).toBe(2 * (text.length + 28));
+  });
+
+  it('tells whether it was open, and opens it', async () => {
+    await installation.stopBundoc();
+    await installation.startBundoc();
+    expect((await info('a'))['cache']).toEqual({ open: false, key_cached: false });
+    expect((await info('a'))['cache']).toEqual({ open: true, key_cached: true });
+  });
+
+  it('of none is 404, and makes nothing; of another than the token is for 403, whether it exists or not', async () => {
+    expect((await info('none'))['code']).toBe('project_not_found');
+    expect((await list()).ids).not.toContain('none');
+    const other = await installation.client(['b']);
+    for (const project of ['a', 'none']) expect((await info(project, other))['code']).toBe('forbidden');
+  });
+});
