@@ -19,6 +19,7 @@ const API = [
   'outage',
   'patch',
   'query',
+  'transfer',
 ];
 const onPostgres = [...API, 'rotation', 'token-renewal', 'workflow'].map((name) => `test/${name}.test.ts`);
 const hasPostgres =

@@ -4,6 +4,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
+import * as bulkCases from './cases/bulk.mjs';
 import * as documentCases from './cases/documents.mjs';
 import * as feedCases from './cases/feed.mjs';
 import * as keyCases from './cases/keys.mjs';
@@ -85,6 +86,7 @@ async function main() {
     ['get', documentCases.getTarget, true],
     ['create', documentCases.createTarget, true],
     ['batch', documentCases.batchTarget, true],
+    ['transfer', bulkCases.transferTarget, true],
     ['projects', documentCases.projectsTarget, true],
     ['feed', feedCases.feedTarget, true],
     ['postgres', postgresCases.postgresTarget, true],

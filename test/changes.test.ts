@@ -84,7 +84,7 @@ describe('a page of changes', () => {
     expect(idsOf((await page('now', `?since=${since}`)).changes)).toEqual(['b']);
   });
 
-  it.each(['wait=61', 'wait=x', 'include=x', 'collection=a%20b', 'since=then', 'feed=longpoll'])(
+  it.each(['wait=51', 'wait=x', 'include=x', 'collection=a%20b', 'since=then', 'feed=longpoll'])(
     'refuses %s',
     async (query) => {
       const answer = await get(changesPath('now', `?${query}`));
@@ -97,7 +97,7 @@ describe('a page of changes that is waited for', () => {
   it('comes with the next change, and not with one of another collection', async () => {
     await put('poll', 'a');
     const { since } = await page('poll');
-    const waiting = page('poll', `?collection=notes&wait=60&since=${since}`);
+    const waiting = page('poll', `?collection=notes&wait=50&since=${since}`);
     await put('poll', 'x', '{}', 'other');
     await put('poll', 'b');
     expect(idsOf((await waiting).changes)).toEqual(['b']);
@@ -109,7 +109,7 @@ describe('a page of changes that is waited for', () => {
   });
 
   it('comes at once when there is something already', async () => {
-    expect(idsOf((await page('poll', '?wait=60')).changes)).toContain('a');
+    expect(idsOf((await page('poll', '?wait=50')).changes)).toContain('a');
   });
 });
 

@@ -116,6 +116,31 @@ describe('the client', () => {
     expect([page.documents.length, page.nextCursor !== undefined]).toEqual([3, true]);
   });
 
+  it('finds, counts and sums documents, and tells how', async () => {
+    const collection = bundoc.project('query').collection<{ n: number; kind: string }>('things');
+    for (let n = 0; n < 9; n++) await collection.put(`d${n}`, { n, kind: n % 2 === 0 ? 'even' : 'odd' });
+    const where = { kind: 'odd' };
+    const found = await collect(
+      collection.query({ where, orderBy: [{ field: 'n', direction: 'desc' }], limit: 3 }),
+    );
+    expect(found.map(({ value }) => value.n)).toEqual([7, 5, 3, 1]);
+    expect(await collection.count(where)).toBe(4);
+    const groups = await collection.aggregate({
+      groupBy: ['kind'],
+      figures: { many: { op: 'count' }, total: { op: 'sum', field: 'n' } },
+    });
+    const totals = new Map(
+      groups.map(({ group, figures }) => [group['kind'], [figures.many, figures.total]]),
+    );
+    expect([totals.get('even'), totals.get('odd')]).toEqual([
+      [5, 20],
+      [4, 16],
+    ]);
+    const { explain } = await collection.queryPage({ where, explain: true });
+    expect(explain?.documents_matched).toBe(4);
+    await expect(collection.count({ n: { $regex: 'x' } })).rejects.toMatchObject({ code: 'invalid_request' });
+  });
+
   it('reads the feed to its end, with documents', async () => {
     const project = bundoc.project('feed');
     for (let n = 0; n < 3; n++) await project.collection('notes').put(`d${n}`, { n });

@@ -147,24 +147,29 @@ describe('concurrent calls on one key', () => {
     const history: Operation[] = [];
     const queue = [...kinds.entries()];
     let ciphertext = '';
+    const perform = async (index: number, chosen: Kind): Promise<void> => {
+      const kind = chosen === 'decrypt' && ciphertext === '' ? 'encrypt' : chosen;
+      const invokedAt = ++now;
+      const answer = await CALLS[kind](services[index % 2 === 0 ? 0 : 1], ciphertext);
+      const { code, ciphertext_b64, revision, ...told } = answer.json();
+      ciphertext = ciphertext_b64 ?? ciphertext;
+      // A decryption tells of the version of its ciphertext, whichever is the current one.
+      const version = kind === 'decrypt' ? undefined : told.version;
+      history.push({ kind, invokedAt, answeredAt: ++now, code, version, revision });
+    };
     const worker = async (): Promise<void> => {
       for (let next = queue.shift(); next !== undefined; next = queue.shift()) {
-        const [index, chosen] = next;
         // Whatever is done to KEKs meanwhile, nobody sees anything of it.
-        if (index % 30 === 15) await rotateKek();
-        const kind = chosen === 'decrypt' && ciphertext === '' ? 'encrypt' : chosen;
-        const invokedAt = ++now;
-        const answer = await CALLS[kind](services[index % 2 === 0 ? 0 : 1], ciphertext);
-        const { code, ciphertext_b64, revision, ...told } = answer.json();
-        ciphertext = ciphertext_b64 ?? ciphertext;
-        // A decryption tells of the version of its ciphertext, whichever is the current one.
-        const version = kind === 'decrypt' ? undefined : told.version;
-        history.push({ kind, invokedAt, answeredAt: ++now, code, version, revision });
+        if (next[0] % 30 === 15) await rotateKek();
+        await perform(...next);
       }
     };
     await Promise.all(Array.from({ length: kinds.length }, worker));
+    // All of them were under way at once, so the destructions may have come before there was a key.
+    for (const [index, kind] of (['create', 'shred', 'export'] as const).entries())
+      await perform(index, kind);
 
-    expect(history).toHaveLength(100);
+    expect(history).toHaveLength(103);
     expect(isLinearizable(ABSENT, history, step)).toBe(true);
     // In the chain, too, no release comes after the end of the key, nor while it may not be used.
     let state: State | 'absent' = 'absent';

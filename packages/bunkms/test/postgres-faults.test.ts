@@ -1,4 +1,5 @@
 import { randomUUID } from 'node:crypto';
+import type { AuditReceipt } from '@bundoc/shared/contract/keys';
 import { PostgresServer } from '@bundoc/shared/testing/postgres-server';
 import { describeWithPostgres } from '@bundoc/shared/testing/postgres-tests';
 import pg from 'pg';
@@ -16,6 +17,7 @@ import {
   token,
 } from '../src/store/conformance-data.ts';
 import type { KmsStore } from '../src/store/port.ts';
+import { serverWarnings } from '../src/store/postgres/server-warnings.ts';
 import type { PostgresSettings } from '../src/store/postgres/settings.ts';
 import { openPostgresStore } from '../src/store/postgres.ts';
 import { CutConnection } from './support/cut-connection.ts';
@@ -74,6 +76,46 @@ describeWithPostgres('a store in PostgreSQL, when something fails,', () => {
         'key.export',
       ]);
       expect(await verifyChain(chainKey, await records())).toMatchObject({ intact: true });
+    },
+  );
+
+  test.each([1, 2, 3])(
+    'has each of many writes of two nodes happen once though every third commit is cut (seed %i)',
+    async (seed) => {
+      let state = seed;
+      const random = () => {
+        state = (Math.imul(state, 1_103_515_245) + 12_345) >>> 0;
+        return state / 2 ** 32;
+      };
+      const patient = { port: cut.port, deadlineMs: 30_000 };
+      const nodes = [await open(patient), await open(patient)] as const;
+      for (const node of nodes) await node.unlock(chainKey);
+      cut.cutWhen(() => (random() < 1 / 3 ? (random() < 0.5 ? 'before' : 'after') : undefined));
+      const receipts: AuditReceipt[] = [];
+      const work = async (node: KmsStore, worker: number) => {
+        for (let step = 0; step < 4; step++) {
+          const first = key(`${worker}-${step}`);
+          expect(await node.insertKey(first)).toBeUndefined();
+          const second = rotated(first);
+          const changed = await node.updateKey(second);
+          const [released] = await node.appendAudit(
+            [draft('key.export', { key: first.record.name })],
+            [{ key: second.record }],
+          );
+          if (changed === undefined || typeof released !== 'object') throw new Error('a write was refused');
+          receipts.push(changed, released);
+        }
+      };
+      await Promise.all(
+        Array.from({ length: 8 }, (_, worker) => work(nodes[worker % 2] ?? nodes[0], worker)),
+      );
+      cut.cutWhen(() => undefined);
+      for (const node of nodes) await node.close();
+      const all = await records();
+      expect(all).toHaveLength(1 + 3 * 32);
+      expect(await verifyChain(chainKey, all, receipts)).toMatchObject({ intact: true });
+      expect(new Set(receipts.map(({ seq }) => seq)).size).toBe(64);
+      expect(cut.cuts).toBeGreaterThan(3);
     },
   );
 
@@ -146,6 +188,17 @@ describeWithPostgres('a store in PostgreSQL, when something fails,', () => {
     ]);
   });
 
+  test('tells a node whose clock is another one', async () => {
+    const client = new pg.Client({ connectionString: url });
+    await client.connect();
+    const told = async (aheadS: number) =>
+      (await serverWarnings(client, Date.now() + aheadS * 1_000)).filter((one) => one.includes('clock'));
+    expect(await told(0)).toEqual([]);
+    expect(await told(3_600)).toEqual([expect.stringContaining('s ahead of') as string]);
+    expect(await told(-3_600)).toEqual([expect.stringContaining('s behind') as string]);
+    await client.end();
+  });
+
   test('knows which services are up, and who has a task, by the clock of the database', async () => {
     const other = await open();
     await other.unlock(chainKey);
@@ -213,7 +266,8 @@ describeWithPostgres('a store in PostgreSQL with a standby', () => {
   });
 
   test('answers no write whose wait for the standby somebody ended, and goes on behind it', async () => {
-    await using store = await openPostgresStore({ settings: settingsOf(url), warn: () => undefined });
+    const settings = settingsOf(url, { deadlineMs: 20_000, statementTimeoutMs: 15_000 });
+    await using store = await openPostgresStore({ settings, warn: () => undefined });
     await store.initialise(installation(1), chainKey, made());
     await primary.sql(`ALTER SYSTEM SET synchronous_standby_names = 'nobody'`);
     await primary.sql('SELECT pg_reload_conf()');
@@ -229,7 +283,7 @@ describeWithPostgres('a store in PostgreSQL with a standby', () => {
         );
         expect(ended).toBe('1');
       },
-      { timeout: 3_000, interval: 20 },
+      { timeout: 10_000, interval: 20 },
     );
     await outcome;
     await primary.sql(`ALTER SYSTEM SET synchronous_standby_names = 'standby'`);

@@ -94,6 +94,32 @@ describeWithPostgres('two nodes of BunKMS on one database', () => {
     await expect.poll(isTold, { timeout: 1_000, interval: 20 }).toBe(true);
   });
 
+  test('let a subscriber of one go on at the other, with nothing missing and nothing twice', async () => {
+    const { token } = await one.issue({ scope: ['kms:export_key'], keys: ['*'] });
+    await keysOfOne.create('a-dek');
+    const first = await openEvents(one.running.internalUrl, token);
+    await keysOfOther.post('a-dek', 'rotate');
+    const toldOf = (stream: typeof first) =>
+      stream.seen.filter(({ type }) => type !== 'heartbeat').map(({ type, data }) => [type, data.version]);
+    await expect
+      .poll(() => toldOf(first))
+      .toEqual([
+        ['reset', undefined],
+        ['key.rotate', 2],
+      ]);
+    const id = first.seen.findLast((event) => event.id !== undefined)?.id;
+    first[Symbol.dispose]();
+    await keysOfOne.post('a-dek', 'rotate');
+    using second = await openEvents(other.running.internalUrl, token, id);
+    await keysOfOther.post('a-dek', 'rotate');
+    await expect
+      .poll(() => toldOf(second))
+      .toEqual([
+        ['key.rotate', 3],
+        ['key.rotate', 4],
+      ]);
+  });
+
   test('make one key of many creates with the same idempotency key, and answer all of them alike', async () => {
     const headers = { 'idempotency-key': 'once' };
     const { token } = await one.issue({ scope: ['kms:create_key'], keys: ['*'] });

@@ -127,7 +127,7 @@ describeWithPostgres('nodes of BunKMS as processes, on one database,', () => {
     expect(failures).toEqual([]);
     expectOnRecord(released, await chain(survivor));
     for (const name of created) expect((await exported(survivor, name)).status).toBe(200);
-  });
+  }, 90_000);
 
   test('go on with a rotation of the KEK when the one that does it is killed', async () => {
     const names = Array.from({ length: 300 }, (_, number) => `k${number}`);
@@ -155,7 +155,7 @@ describeWithPostgres('nodes of BunKMS as processes, on one database,', () => {
     expect((await statusOf(second)).current).toBe(kekIdOfText(further));
     for (const name of names.slice(0, 20)) expect((await exported(second, name)).status).toBe(200);
     await chain(second);
-  });
+  }, 90_000);
 
   test('release no key without its record when the primary is killed and the standby takes over, and answer nothing worse than 503', async () => {
     standby = await primary.startStandby('standby');
@@ -206,5 +206,5 @@ describeWithPostgres('nodes of BunKMS as processes, on one database,', () => {
     for (const [name, id] of made)
       expect(creations.filter(({ key }) => key === name)).toMatchObject([{ detail: { key_id: id } }]);
     expect(new Set(creations.map(({ key }) => key)).size).toBe(creations.length);
-  });
+  }, 90_000);
 });

@@ -186,7 +186,7 @@ describeWithPostgres('the command line on PostgreSQL', () => {
         expect(code, stderr).toBe(0);
         return stdout;
       };
-      expect((await bunkms(environment, 'status')).stderr).toContain('run "bunkms init"');
+      expect((await bunkms(environment, 'status')).stderr).toContain('"bunkms init"');
       await run('init', '--create-kek', '--service-token', join(folder, 'token'));
       await run('key', 'create', 'a-dek');
       await run('key', 'rotate', 'a-dek');

@@ -16,7 +16,7 @@ export interface ChangesOptions {
 export interface ChangesPageOptions extends ChangesOptions, CallOptions {
   /** Changes of a page, 1 to 1,000; 100 by default. */
   readonly limit?: number | undefined;
-  /** How long an empty page is held back until something happens, seconds, at most 60. */
+  /** How long an empty page is held back until something happens, seconds, at most 50. */
   readonly waitS?: number | undefined;
 }
 

@@ -1,3 +1,4 @@
+import { type BatchOperation, type BatchResult, batchText } from './batch.ts';
 import {
   type Change,
   type ChangesPage,
@@ -6,7 +7,7 @@ import {
   type Following,
   type FollowOptions,
 } from './changes.ts';
-import { Collection, segment } from './collection.ts';
+import { Collection, newKey, segment, type WriteOptions } from './collection.ts';
 import type { Metadata } from './document.ts';
 import { Transport, type TransportOptions } from './transport.ts';
 
@@ -45,6 +46,27 @@ export class Project {
   backup(options: { readonly signal?: AbortSignal } = {}): Promise<ReadableStream<Uint8Array>> {
     const signal = options.signal ?? new AbortController().signal;
     return this.#transport.open({ method: 'GET', path: `${this.#path}/backup`, isIdempotent: true }, signal);
+  }
+
+  /**
+   * Carries out operations, each on a document of its own: all of them or none.
+   *
+   * @throws BundocError `precondition_failed` with each operation that failed among `errors`.
+   */
+  async batch(
+    operations: readonly BatchOperation[],
+    options: WriteOptions = {},
+  ): Promise<readonly BatchResult[]> {
+    const { idempotencyKey, ...call } = options;
+    const { text } = await this.#transport.send({
+      ...call,
+      method: 'POST',
+      path: `${this.#path}/batch`,
+      headers: { 'idempotency-key': idempotencyKey ?? newKey() },
+      body: batchText(operations),
+      isIdempotent: true,
+    });
+    return (JSON.parse(text) as { results: BatchResult[] }).results;
   }
 
   /** A page of the feed. */

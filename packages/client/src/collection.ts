@@ -8,6 +8,7 @@ import {
   textOf,
 } from './document.ts';
 import { hasCode } from './error.ts';
+import type { Aggregation, Explanation, Figure, Group, Query, QueryPage, Where } from './query.ts';
 import type { CallOptions, Transport } from './transport.ts';
 
 export interface WriteOptions extends CallOptions {
@@ -142,6 +143,55 @@ export class Collection<T extends object = Record<string, unknown>> {
   list(options: IterateOptions = {}): AsyncGenerator<Document<T>, void, void> {
     const { onUnreadable, ...rest } = options;
     return documentsOf((cursor) => this.listPage({ ...rest, cursor }), onUnreadable);
+  }
+
+  /**
+   * A page of the documents that a query finds.
+   *
+   * @throws BundocError `invalid_request` for a query that cannot be; `query_too_expensive` when too much would have to be looked at.
+   */
+  async queryPage(
+    query: Query & { readonly cursor?: string | undefined; readonly explain?: boolean | undefined } = {},
+    options: CallOptions = {},
+  ): Promise<QueryPage<T>> {
+    const { documents, unreadable, nextCursor, rest } = pageOf<T>(await this.#ask('query', query, options));
+    return { documents, unreadable, nextCursor, explain: rest['explain'] as Explanation | undefined };
+  }
+
+  /** All documents that a query finds, in its order. */
+  query(
+    query: Query = {},
+    options: Omit<IterateOptions, 'limit'> = {},
+  ): AsyncGenerator<Document<T>, void, void> {
+    const { onUnreadable, ...call } = options;
+    return documentsOf((cursor) => this.queryPage({ ...query, cursor }, call), onUnreadable);
+  }
+
+  /** How many documents a condition holds for. */
+  async count(where?: Where, options: CallOptions = {}): Promise<number> {
+    const text = await this.#ask('count', { where }, options);
+    return (JSON.parse(text) as { count: number }).count;
+  }
+
+  /** Figures over the documents that a condition holds for, in groups. */
+  async aggregate<const F extends Readonly<Record<string, Figure>>>(
+    aggregation: Aggregation<F>,
+    options: CallOptions = {},
+  ): Promise<readonly Group<F>[]> {
+    const text = await this.#ask('aggregate', aggregation, options);
+    return (JSON.parse(text) as { groups: Group<F>[] }).groups;
+  }
+
+  /** Questions change nothing, so they may be asked again. */
+  async #ask(what: string, question: object, options: CallOptions): Promise<string> {
+    const { text } = await this.#transport.send({
+      ...options,
+      method: 'POST',
+      path: `${this.#path}/${what}`,
+      body: JSON.stringify(question),
+      isIdempotent: true,
+    });
+    return text;
   }
 
   #documentPath(id: string): string {

@@ -89,7 +89,7 @@ export function pageOf<T>(text: string): DocumentPage<T> {
  * @throws BundocError `integrity_error` behind the documents of a page, some of which do not open, unless `onUnreadable` takes their ids.
  */
 export async function* documentsOf<T>(
-  pageAt: (cursor: string | undefined) => Promise<DocumentPage<T>>,
+  pageAt: (cursor: string | undefined) => Promise<Omit<DocumentPage<T>, 'rest'>>,
   onUnreadable: ((ids: readonly string[]) => void) | undefined,
 ): AsyncGenerator<Document<T>, void, void> {
   let cursor: string | undefined;

@@ -173,6 +173,18 @@ describe('a backup', () => {
     await store[Symbol.asyncDispose]();
   });
 
+  it('is not made of a document that does not open', async () => {
+    const { project, disk } = await made();
+    const store = await project.open(disk);
+    await store.checkpoint();
+    await store[Symbol.asyncDispose]();
+    const [path, bytes] = [...disk.files()].find(([name]) => name.startsWith('/projects/p/docs/')) ?? [];
+    if (path === undefined || bytes === undefined) throw new Error('there is no document file');
+    bytes[20] = (bytes[20] as number) ^ 1;
+    disk.tamper(path, bytes);
+    await expect(backUp(project, disk)).rejects.toMatchObject({ code: 'integrity_error' });
+  });
+
   it('does not hold a byte of a document, an id or a collection in the clear', async () => {
     const project = new CliProject();
     const disk = CliProject.disk();

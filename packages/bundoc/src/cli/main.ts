@@ -3,6 +3,8 @@ import { lineOf } from '@bundoc/shared/error-line';
 import { guardMemory } from '@bundoc/shared/memory-exposure';
 import { Command, CommanderError } from 'commander';
 import { backupCommand, restoreCommand, verifyBackupCommand } from './backup.ts';
+import { type ExportCommandOptions, exportCommand } from './bulk-export.ts';
+import { type ImportCommandOptions, importCommand } from './bulk-import.ts';
 import { exitCodeOf } from './errors.ts';
 import { move } from './move.ts';
 import { repair } from './repair.ts';
@@ -16,6 +18,36 @@ const program = new Command('bundoc')
     'Looks after the data folder while the service is stopped, by the same BUNDOC_ variables as the service; or works through the running service.',
   )
   .exitOverride();
+
+service(
+  program
+    .command('import')
+    .description(
+      'writes the documents of an NDJSON file into a project; a run that was stopped is gone on with',
+    )
+    .argument('<project>')
+    .argument('<file>', '- for standard input')
+    .option('--collection <name>', 'where they go; the _collection of each line when it is not named')
+    .option(
+      '--state <file>',
+      'where to keep how far it is; <file>.import-state by default, none for standard input',
+    ),
+).action((project: string, file: string, options: ImportCommandOptions) =>
+  importCommand(environment, project, file, options),
+);
+
+service(
+  program
+    .command('export')
+    .description('writes the documents of a project as NDJSON; a run that was stopped is gone on with')
+    .argument('<project>')
+    .argument('<file>', '- for standard output')
+    .option('--collection <name>', 'of one collection; all when it is not named')
+    .option('--since <place>', 'what has changed behind an earlier export, which has told the place')
+    .option('--deletions', 'write deletions, too, as {"_id":…,"_collection":…,"_deleted":true}'),
+).action(async (project: string, file: string, options: ExportCommandOptions) => {
+  if (!(await exportCommand(environment, project, file, options))) process.exitCode = 1;
+});
 
 program
   .command('verify')

@@ -1,4 +1,4 @@
-import { projectIdSchema } from '@bundoc/shared/contract/documents';
+import { collectionNameSchema, projectIdSchema } from '@bundoc/shared/contract/documents';
 import { CannotRun } from './errors.ts';
 
 /** A project's id as it was typed, in its canonical form. @throws CannotRun */
@@ -6,4 +6,12 @@ export function idOf(named: string): string {
   const id = projectIdSchema.safeParse(named);
   if (!id.success) throw new CannotRun(`"${named}" is no project id`);
   return id.data;
+}
+
+/** A collection's name as it was typed. @throws CannotRun */
+export function collectionOf(named: string | undefined): string | undefined {
+  if (named === undefined) return undefined;
+  if (!collectionNameSchema.safeParse(named).success)
+    throw new CannotRun(`"${named}" is no name of a collection`);
+  return named;
 }

@@ -42,6 +42,8 @@ describe('a condition', () => {
   it('has at most 100 operators, 1,000 listed values, and nests at most 10 deep', () => {
     const many = (count: number) => `{"$and":[${Array.from({ length: count }, () => '{"a":1}').join(',')}]}`;
     expect([faultsOf(many(99)).length, faultsOf(many(100)).length]).toEqual([0, 1]);
+    const empty = (count: number) => `{"$or":[${Array.from({ length: count }, () => '{}').join(',')}]}`;
+    expect([faultsOf(empty(99)).length, faultsOf(empty(100)).length]).toEqual([0, 1]);
     const listed = (count: number) =>
       `{"a":{"$in":[${Array.from({ length: count }, (_, n) => n).join(',')}]}}`;
     expect([faultsOf(listed(1_000)).length, faultsOf(listed(1_001)).length]).toEqual([0, 1]);

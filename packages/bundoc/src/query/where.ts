@@ -60,6 +60,8 @@ class WhereParser {
     const clauses = Object.entries(input).map(([name, operand]) =>
       this.#clause(name, operand, [...place, name], depth),
     );
+    // One that asks nothing costs as much, for each document.
+    if (clauses.length === 0) this.#count(place);
     const [only] = clauses;
     return clauses.length === 1 && only !== undefined ? only : { kind: 'and', clauses };
   }

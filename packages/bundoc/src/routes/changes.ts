@@ -15,8 +15,8 @@ import { guardProject, projectPath, projectPathSchema } from './access.ts';
 import { PROJECT_REFUSALS, projectAccess } from './descriptions.ts';
 import { LIMIT_DEFAULT, limitSchema, PAGE_BYTES_MAX } from './page-limits.ts';
 
-/** Longest long poll, seconds. */
-const WAIT_S_MAX = 60;
+/** Longest long poll, seconds: less than the time after which a connection that stands still is closed. */
+export const WAIT_S_MAX = 50;
 /** Bytes that may wait for the reader of a stream: a batch, or one document, never more than it; a larger one is a defect. */
 const STREAM_BYTES_MAX = 67_108_864;
 

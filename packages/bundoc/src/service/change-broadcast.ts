@@ -20,10 +20,14 @@ export interface Follower {
 }
 
 /**
- * How long changes are gathered before the next batch, milliseconds. The first one after a silence goes at once. Each batch costs a write
- * for every reader, which is most of what a reader costs.
+ * How long changes are gathered before the next batch at least, milliseconds. The first one after a silence goes at once. Each batch costs
+ * a write for every reader, which is most of what a reader costs; so where batches take long, they come less often.
  */
 export const GATHER_MS = 10;
+/** The longest gathering, milliseconds. */
+const GATHER_MS_MAX = 25;
+/** So many times what a batch takes is left for all else, up to that. */
+const SHARE = 4;
 
 /**
  * Sends the changes that one source has to all who follow it. Those that have caught up share each batch: read, opened and written as
@@ -113,10 +117,12 @@ export class ChangeBroadcast {
       for (let place = from; this.#live.size > 0; ) {
         if (!(await this.#source.wait(place, signal)) || signal.aborted) return;
         const page = await this.#source.read(place);
+        const begunMs = performance.now();
         place = { position: page.position, horizon: page.horizon };
         this.#place = place;
         this.#deliver(new EventBatch(page), place);
-        if (!page.more) await this.#pause(GATHER_MS);
+        const tookMs = performance.now() - begunMs;
+        if (!page.more) await this.#pause(Math.min(GATHER_MS_MAX, Math.max(GATHER_MS, SHARE * tookMs)));
       }
     } catch (error) {
       this.#fail(error);

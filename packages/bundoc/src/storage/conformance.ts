@@ -390,6 +390,24 @@ export function describeProjectStore(name: string, make: () => Promise<StoreUnde
       expect(await other).toBeUndefined();
     });
 
+    it('gives what is stored for a backup, complete up to its position, or leaves backups to the storage', async () => {
+      const { store } = await start();
+      if (store.sealedChanges === undefined) return;
+      const begin = await store.position();
+      await store.commit([put('a', '{}'), put('b', '{}'), put('c', '{}')]);
+      await commitOne(store, remove('b'));
+      const first = await store.sealedChanges(begin, { limit: 1, bytesMax: 1_000_000 });
+      expect([first.changes.map(({ state }) => state.id), first.isComplete]).toEqual([['a'], false]);
+      const small = await store.sealedChanges(begin, { limit: 10, bytesMax: 1 });
+      expect([small.changes.length, small.isComplete]).toEqual([1, false]);
+      const rest = await store.sealedChanges(first.position, { limit: 10, bytesMax: 1_000_000 });
+      expect(rest.changes.map(({ state, sealed }) => [state.id, sealed?.length])).toEqual([
+        ['c', rest.changes[0]?.state.size],
+        ['b', undefined],
+      ]);
+      expect([rest.isComplete, rest.position]).toEqual([true, await store.position()]);
+    });
+
     it('counts the documents of each collection', async () => {
       const { store } = await start();
       await store.commit([put('a', '{}'), put('b', '{}'), { ...put('x', '{}'), ref: ref('x', 'other') }]);

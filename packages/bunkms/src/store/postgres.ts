@@ -1,10 +1,10 @@
 import { AppError } from '@bundoc/shared/errors';
 import type { KmsStore } from './port.ts';
-import { durabilityWarnings } from './postgres/durability.ts';
 import { storageError } from './postgres/failure.ts';
 import { migrate } from './postgres/migrate.ts';
 import { type PostgresOperations, postgresOperations } from './postgres/operations.ts';
 import { closed, Pools } from './postgres/pools.ts';
+import { serverWarnings } from './postgres/server-warnings.ts';
 import type { PostgresSettings } from './postgres/settings.ts';
 import { load, readAll } from './postgres/transfers.ts';
 import { Writer } from './postgres/writer.ts';
@@ -29,7 +29,7 @@ export async function openPostgresStore({ settings, warn }: PostgresStoreOptions
     const client = await pools.borrow();
     try {
       await migrate(client);
-      for (const warning of await durabilityWarnings(client)) warn(warning);
+      for (const warning of await serverWarnings(client, Date.now())) warn(warning);
     } finally {
       client.release(true);
     }

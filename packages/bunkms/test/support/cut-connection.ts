@@ -11,7 +11,7 @@ export type Cut = 'before' | 'after' | 'hang';
 export class CutConnection implements AsyncDisposable {
   readonly #server: Server;
   readonly #sockets = new Set<Socket>();
-  #next: Cut | undefined;
+  #decide: () => Cut | undefined = () => undefined;
   #cuts = 0;
   #isHanging = false;
 
@@ -36,7 +36,17 @@ export class CutConnection implements AsyncDisposable {
   }
 
   cutNext(how: Cut): void {
-    this.#next = how;
+    let next: Cut | undefined = how;
+    this.#decide = () => {
+      const present = next;
+      next = undefined;
+      return present;
+    };
+  }
+
+  /** Asked at each commit what shall become of it. */
+  cutWhen(decide: () => Cut | undefined): void {
+    this.#decide = decide;
   }
 
   /** Lets nothing through any more, in either direction, and breaks nothing. */
@@ -68,9 +78,8 @@ export class CutConnection implements AsyncDisposable {
     upstream.once('close', () => client.destroy());
     client.on('data', (bytes: Buffer) => {
       if (this.#isHanging || isMute) return;
-      const how = bytes.includes(COMMIT) ? this.#next : undefined;
+      const how = bytes.includes(COMMIT) ? this.#decide() : undefined;
       if (how !== undefined) {
-        this.#next = undefined;
         this.#cuts++;
         if (how === 'before') return upstream.destroy();
         isMute = true;

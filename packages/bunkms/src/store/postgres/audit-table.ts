@@ -110,12 +110,17 @@ export async function lastChanges(
   return new Map(rows.map((row) => [row['key'] as string, recordOf(row)]));
 }
 
-export async function placeOfLastChange(session: Session, key: string): Promise<AuditReceipt | undefined> {
-  const row = await session.row(
-    `SELECT seq, hash FROM audit WHERE key = $1 AND ${IS_CHANGE} ORDER BY seq DESC LIMIT 1`,
-    key,
+/** Where the latest change of keys is, by name. */
+export async function placesOfLastChanges(
+  session: Session,
+  names: readonly string[],
+): Promise<Map<string, AuditReceipt>> {
+  const rows = await session.rows(
+    `SELECT n.name, a.seq, a.hash FROM unnest($1::text[]) AS n (name) CROSS JOIN LATERAL
+       (SELECT seq, hash FROM audit WHERE key = n.name AND ${IS_CHANGE} ORDER BY seq DESC LIMIT 1) AS a`,
+    names,
   );
-  return row && placeOf(row);
+  return new Map(rows.map((row) => [row['name'] as string, placeOf(row)]));
 }
 
 /** The records that say what the KEKs are. */

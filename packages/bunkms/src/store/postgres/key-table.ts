@@ -76,23 +76,49 @@ export async function findKeysById(session: Session, ids: readonly string[]): Pr
   return (await session.rows('SELECT * FROM keys WHERE id = ANY($1::text[])', ids)).map(recordOf);
 }
 
-/** A key with one of its versions and its latest change, in one look. @param version the current one when undefined. */
+/** What {@link findStoredKeys} is asked for: a name, and a version unless it is the current one. */
+export function keyQuestion(name: string, version: number | undefined): string {
+  return `${version ?? ''} ${name}`;
+}
+
+/** Keys with one of their versions and their latest change, all of one moment, by what was asked. */
+export async function findStoredKeys(
+  session: Session,
+  questions: readonly string[],
+): Promise<Map<string, StoredKey>> {
+  const asked = questions.map((question) => {
+    const at = question.indexOf(' ');
+    return { version: at === 0 ? null : Number(question.slice(0, at)), name: question.slice(at + 1) };
+  });
+  const rows = await session.rows(
+    `SELECT k.*, v.key_id AS v_key_id, v.version AS v_version, v.kcv AS v_kcv, v.state AS v_state, v.created_at AS v_created_at,
+         v.destroyed_at AS v_destroyed_at, v.wrapped AS v_wrapped, ${PREFIXED}, q.place::integer AS place
+       FROM unnest($1::text[], $2::bigint[]) WITH ORDINALITY AS q (name, version, place)
+       LEFT JOIN keys AS k ON k.name = q.name
+       LEFT JOIN key_versions AS v ON v.key_id = k.id AND v.version = coalesce(q.version, k.version)
+       LEFT JOIN LATERAL (SELECT * FROM audit WHERE key = q.name AND ${IS_CHANGE} ORDER BY seq DESC LIMIT 1) AS a ON true`,
+    asked.map(({ name }) => name),
+    asked.map(({ version }) => version),
+  );
+  return new Map(
+    rows.map((row) => [String(questions[(row['place'] as number) - 1]), storedKeyOf(row)] as const),
+  );
+}
+
+/** {@link findStoredKeys} for one. */
 export async function findStoredKey(
   session: Session,
   name: string,
   version: number | undefined,
 ): Promise<StoredKey> {
-  const row = await session.row(
-    `SELECT k.*, v.key_id AS v_key_id, v.version AS v_version, v.kcv AS v_kcv, v.state AS v_state, v.created_at AS v_created_at,
-         v.destroyed_at AS v_destroyed_at, v.wrapped AS v_wrapped, ${PREFIXED}
-       FROM (SELECT 1) AS one
-       LEFT JOIN keys AS k ON k.name = $1
-       LEFT JOIN key_versions AS v ON v.key_id = k.id AND v.version = coalesce($2::bigint, k.version)
-       LEFT JOIN (SELECT * FROM audit WHERE key = $1 AND ${IS_CHANGE} ORDER BY seq DESC LIMIT 1) AS a ON true`,
-    name,
-    version ?? null,
-  );
-  if (row === undefined) return { record: undefined, versions: [], lastChange: undefined };
+  const question = keyQuestion(name, version);
+  return (await findStoredKeys(session, [question])).get(question) ?? NOTHING;
+}
+
+/** What there is on a name that was never a key's. */
+export const NOTHING: StoredKey = { record: undefined, versions: [], lastChange: undefined };
+
+function storedKeyOf(row: Row): StoredKey {
   return {
     record: row['id'] === null ? undefined : recordOf(row),
     versions: row['v_key_id'] === null ? [] : [versionIn(row, 'v_')],

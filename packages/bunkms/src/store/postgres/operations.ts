@@ -10,6 +10,7 @@ import type {
   KmsStore,
   LeftOut,
   NamedKey,
+  StoredKey,
 } from '../port.ts';
 import {
   currentKek,
@@ -21,8 +22,9 @@ import {
   lastChanges,
   latestKekRecord,
   listRecords,
-  placeOfLastChange,
+  placesOfLastChanges,
 } from './audit-table.ts';
+import { BatchedRead } from './batched-read.ts';
 import { insertInstallation, insertKek, readInstallation, replaceSecrets } from './installation-table.ts';
 import {
   countWrappedOtherwise,
@@ -38,9 +40,12 @@ import {
   findIdempotent,
   findKey,
   findStoredKey,
+  findStoredKeys,
   insertKey,
+  keyQuestion,
   listDueKeys,
   listKeys,
+  NOTHING,
   placesAsRead,
   removeKey,
   storedKey,
@@ -55,8 +60,7 @@ import {
   insertToken,
   listRevoked,
   listTokens,
-  liveAmong,
-  liveFamily,
+  liveFamilies,
   pruneTokens,
   revokeFamily,
 } from './token-table.ts';
@@ -68,6 +72,9 @@ export type PostgresOperations = Omit<KmsStore, 'readAll' | 'load' | 'close' | t
 /** The store's operations. Each write is a part of one transaction, which holds up those of all other nodes. */
 export function postgresOperations(pools: Pools, writer: Writer): PostgresOperations {
   const tasks = new Tasks();
+  const families = new BatchedRead<string | undefined>(pools, liveFamilies, undefined);
+  const storedKeys = new BatchedRead<StoredKey>(pools, findStoredKeys, NOTHING);
+  const places = new BatchedRead<AuditReceipt | undefined>(pools, placesOfLastChanges, undefined);
   return {
     readInstallation: () => pools.read(readInstallation),
     initialise: async (installation, chainKey, record) => {
@@ -131,12 +138,10 @@ export function postgresOperations(pools: Pools, writer: Writer): PostgresOperat
       const stored =
         choice === 'all'
           ? await pools.snapshot((session) => findWithAllVersions(session, name))
-          : await pools.read((session) =>
-              findStoredKey(session, name, choice === 'current' ? undefined : choice),
-            );
+          : await storedKeys.ask(keyQuestion(name, choice === 'current' ? undefined : choice));
       return stored.record === undefined && stored.lastChange === undefined ? undefined : stored;
     },
-    lastChange: (name) => pools.read((session) => placeOfLastChange(session, name)),
+    lastChange: (name) => places.ask(name),
     updateKey: (change) =>
       writer.write(async (session) => update(session, change, await currentKek(session))),
     updateKeys: (changes) =>
@@ -148,7 +153,7 @@ export function postgresOperations(pools: Pools, writer: Writer): PostgresOperat
       }),
     replaceKey: (change, expected) =>
       writer.write(async (session) => {
-        if ((await placeOfLastChange(session, change.record.name))?.seq !== expected) return undefined;
+        if ((await lastChange(session, change.record.name))?.seq !== expected) return undefined;
         if (!isWrappedWith(change.versions, await currentKek(session))) return undefined;
         await removeKey(session, change.record);
         await insertKey(session, change);
@@ -167,13 +172,13 @@ export function postgresOperations(pools: Pools, writer: Writer): PostgresOperat
       }),
     renewToken: (parentJti, token, record) =>
       writer.write(async (session) => {
-        if ((await liveFamily(session, parentJti)) === undefined) return false;
+        if (!(await liveFamilies(session, [parentJti])).has(parentJti)) return false;
         await insertToken(session, token);
         session.append(record);
         return true;
       }),
     findToken: (jti) => pools.read((session) => findToken(session, jti)),
-    liveFamily: (jti) => pools.read((session) => liveFamily(session, jti)),
+    liveFamily: (jti) => families.ask(jti),
     listTokens: (page) => pools.read((session) => listTokens(session, page)),
     revokeFamily: (family, revokedAt, record) =>
       writer.write(async (session) => {
@@ -263,7 +268,7 @@ async function appendAll(
   conditions: readonly (AuditCondition | undefined)[],
 ): Promise<(AuditReceipt | LeftOut)[]> {
   const jtis = conditions.flatMap((condition) => condition?.jti ?? []);
-  const live = await liveAmong(session, [...new Set(jtis)]);
+  const live = await liveFamilies(session, [...new Set(jtis)]);
   const keyed = conditions.flatMap(({ key } = {}, at) => (key === undefined ? [] : [{ at, key }]));
   const places = await placesAsRead(
     session,

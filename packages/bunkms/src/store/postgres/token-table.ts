@@ -27,22 +27,14 @@ export async function findToken(session: Session, jti: string): Promise<TokenInf
   return row && tokenOf(row);
 }
 
-export async function liveFamily(session: Session, jti: string): Promise<string | undefined> {
-  const row = await session.row('SELECT family FROM tokens WHERE jti = $1 AND revoked_at IS NULL', jti);
-  return row?.['family'] as string | undefined;
-}
-
-/** Those of the tokens that are known and not revoked. */
-export async function liveAmong(
-  session: Session,
-  jtis: readonly string[],
-): Promise<{ has(jti: string): boolean }> {
-  if (jtis.length === 0) return new Set<string>();
+/** The families of those of the tokens that are known and not revoked. */
+export async function liveFamilies(session: Session, jtis: readonly string[]): Promise<Map<string, string>> {
+  if (jtis.length === 0) return new Map();
   const rows = await session.rows(
-    'SELECT jti FROM tokens WHERE jti = ANY($1::text[]) AND revoked_at IS NULL',
+    'SELECT jti, family FROM tokens WHERE jti = ANY($1::text[]) AND revoked_at IS NULL',
     jtis,
   );
-  return new Set(rows.map((row) => row['jti'] as string));
+  return new Map(rows.map((row) => [row['jti'] as string, row['family'] as string]));
 }
 
 export async function listTokens(session: Session, page: PageQuery<string>): Promise<Page<TokenInfo>> {

@@ -33,8 +33,8 @@ interface Job {
   isSettled: boolean;
 }
 
-/** What an action came to: its value, or the refusal that it threw. */
-type Result = { readonly value: unknown } | { readonly refusal: AppError };
+/** What an action came to: its value, or the refusal that it threw; neither, when nobody waited for it any more. */
+type Result = { readonly value: unknown } | { readonly refusal?: AppError };
 
 /**
  * What became of a transaction. `failed`: the database refused it; `broken`: there was no connection, or it was cut: nothing of it is there in both
@@ -204,7 +204,7 @@ async function attempt(
   }
   const results: Result[] = [];
   try {
-    for (const { action } of jobs) results.push(await resultOf(action, session));
+    for (const job of jobs) results.push(job.isSettled ? {} : await resultOf(job.action, session));
     await session.flush();
   } catch (error) {
     if (isConnectionFailure(error)) return { kind: 'broken', error };

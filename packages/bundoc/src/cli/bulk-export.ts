@@ -1,0 +1,117 @@
+import { existsSync } from 'node:fs';
+import { open, rename } from 'node:fs/promises';
+import type { Environment } from '@bundoc/shared/config';
+import { projectIdSchema } from '@bundoc/shared/contract/documents';
+import { z } from 'zod';
+import { type ExportOptions, type ExportProgress, exportDocuments } from '../transfer/export-documents.ts';
+import { ResumeFile } from '../transfer/resume-file.ts';
+import { CannotRun } from './errors.ts';
+import { collectionOf, idOf } from './names.ts';
+import { type ServiceOptions, serviceClient, stopSignal } from './service-client.ts';
+import { createTransferBar } from './transfer-bar.ts';
+
+export interface ExportCommandOptions extends ServiceOptions {
+  readonly collection?: string;
+  readonly since?: string;
+  readonly deletions?: true;
+  readonly json?: true;
+}
+
+const stateSchema = z.strictObject({
+  format: z.literal(1),
+  project: projectIdSchema,
+  collection: z.string().nullable(),
+  from: z.string().nullable(),
+  deletions: z.boolean(),
+  since: z.string(),
+  bytes: z.int().nonnegative(),
+});
+
+/**
+ * Writes a project's documents as NDJSON into a file, or to standard output for `-`. A file comes to be under its name once it is whole; one
+ * that was begun is gone on with.
+ *
+ * @returns true when every document could be read.
+ */
+export async function exportCommand(
+  environment: Environment,
+  named: string,
+  path: string,
+  options: ExportCommandOptions,
+): Promise<boolean> {
+  const about = {
+    project: idOf(named),
+    collection: collectionOf(options.collection),
+    since: options.since,
+    deletions: options.deletions === true,
+    signal: stopSignal(),
+  };
+  const bundoc = serviceClient(environment, options);
+  using bar = createTransferBar(undefined);
+  let bytes = 0;
+  const tell = ({ documents }: ExportProgress, more: number) => {
+    bytes += more;
+    bar.update(bytes, documents);
+  };
+  const run = (from: Partial<ExportOptions>, write: ExportOptions['write']) =>
+    exportDocuments(bundoc, {
+      ...about,
+      ...from,
+      write: async (lines, progress) => {
+        await write(lines, progress);
+        tell(progress, lines.length);
+      },
+    });
+  const end = await (path === '-' ? run({}, toStandardOutput) : toFile(path, about, run));
+  bar[Symbol.dispose]();
+  const { documents, deletions, since, unreadable } = end;
+  if (options.json)
+    console.error(JSON.stringify({ project: about.project, documents, deletions, since, unreadable }));
+  else console.error(`${documents} documents; what comes behind them: --since ${since}`);
+  for (const name of unreadable) console.error(`does not open: ${name}`);
+  return unreadable.length === 0;
+}
+
+async function toStandardOutput(lines: string): Promise<void> {
+  await new Promise<void>((resolve, reject) => {
+    process.stdout.write(lines, (error) => (error ? reject(error) : resolve()));
+  });
+}
+
+async function toFile(
+  path: string,
+  about: Pick<ExportOptions, 'project' | 'collection' | 'since' | 'deletions'>,
+  run: (from: Partial<ExportOptions>, write: ExportOptions['write']) => Promise<ExportProgress>,
+): Promise<ExportProgress> {
+  if (existsSync(path)) throw new CannotRun(`${path} exists already`);
+  const partial = `${path}.partial`;
+  const resume = new ResumeFile(`${path}.export-state`, stateSchema);
+  const { project, deletions } = about;
+  const same = { project, collection: about.collection ?? null, from: about.since ?? null, deletions };
+  const earlier = await resume.read();
+  if (earlier !== undefined) {
+    const { format: _format, since: _since, bytes: _bytes, ...of } = earlier;
+    if (JSON.stringify(of) !== JSON.stringify(same))
+      throw new CannotRun(`${resume.path} is of another export: remove it to begin anew`);
+  }
+  const file = await open(partial, earlier === undefined ? 'w' : 'r+', 0o600);
+  let bytes = earlier?.bytes ?? 0;
+  let end: ExportProgress;
+  try {
+    await file.truncate(bytes);
+    end = await run(earlier === undefined ? {} : { since: earlier.since }, async (lines, progress) => {
+      const page = Buffer.from(lines);
+      for (let at = 0; at < page.length; )
+        at += (await file.write(page, at, page.length - at, bytes + at)).bytesWritten;
+      bytes += page.length;
+      // The lines before the place behind them.
+      await file.datasync();
+      await resume.write({ format: 1, ...same, since: progress.since, bytes });
+    });
+  } finally {
+    await file.close();
+  }
+  await rename(partial, path);
+  await resume.remove();
+  return end;
+}

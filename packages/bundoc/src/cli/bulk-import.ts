@@ -1,0 +1,90 @@
+import { createReadStream } from 'node:fs';
+import { stat } from 'node:fs/promises';
+import type { Environment } from '@bundoc/shared/config';
+import { collectionNameSchema, projectIdSchema } from '@bundoc/shared/contract/documents';
+import { z } from 'zod';
+import { type ImportProgress, importDocuments } from '../transfer/import-documents.ts';
+import { linesOf } from '../transfer/ndjson.ts';
+import { ResumeFile } from '../transfer/resume-file.ts';
+import { CannotRun } from './errors.ts';
+import { collectionOf, idOf } from './names.ts';
+import { type ServiceOptions, serviceClient, stopSignal } from './service-client.ts';
+import { createTransferBar } from './transfer-bar.ts';
+
+export interface ImportCommandOptions extends ServiceOptions {
+  readonly collection?: string;
+  readonly state?: string;
+  readonly json?: true;
+}
+
+const BATCHES_AT_ONCE = 4;
+const SAVE_EVERY_MS = 1_000;
+
+const stateSchema = z.strictObject({
+  format: z.literal(1),
+  project: projectIdSchema,
+  collection: collectionNameSchema.nullable(),
+  end: z.int().nonnegative(),
+  lines: z.int().nonnegative(),
+  documents: z.int().nonnegative(),
+});
+
+/** Writes the documents of an NDJSON file, or of standard input for `-`, into a project of a running service. */
+export async function importCommand(
+  environment: Environment,
+  named: string,
+  path: string,
+  options: ImportCommandOptions,
+): Promise<void> {
+  const project = idOf(named);
+  const collection = collectionOf(options.collection);
+  const bundoc = serviceClient(environment, options);
+  const signal = stopSignal();
+  const isFile = path !== '-';
+  const statePath = options.state ?? (isFile ? `${path}.import-state` : undefined);
+  const resume = statePath === undefined ? undefined : new ResumeFile(statePath, stateSchema);
+  const earlier = await resume?.read();
+  if (earlier !== undefined && (earlier.project !== project || earlier.collection !== (collection ?? null)))
+    throw new CannotRun(`${statePath} is of another import: remove it to begin anew`);
+  const done: ImportProgress = earlier ?? { end: 0, lines: 0, documents: 0 };
+  const source = isFile ? createReadStream(path, { start: done.end }) : skipping(process.stdin, done.end);
+
+  using bar = createTransferBar(isFile ? (await stat(path)).size : undefined);
+  let savedMs = performance.now();
+  const save = async ({ end, lines, documents }: ImportProgress) =>
+    resume?.write({ format: 1, project, collection: collection ?? null, end, lines, documents });
+  let latest = done;
+  try {
+    latest = await importDocuments(bundoc, linesOf(source, { number: done.lines, end: done.end }), done, {
+      project,
+      collection,
+      batchesAtOnce: BATCHES_AT_ONCE,
+      signal,
+      onDone: async (progress) => {
+        latest = progress;
+        bar.update(progress.end, progress.documents);
+        // What is lost of it is sent again under the same keys, and done once.
+        if (performance.now() - savedMs < SAVE_EVERY_MS) return;
+        savedMs = performance.now();
+        await save(progress);
+      },
+    });
+  } catch (error) {
+    await save(latest);
+    throw error;
+  }
+  await resume?.remove();
+  bar[Symbol.dispose]();
+  if (options.json)
+    console.log(JSON.stringify({ project, documents: latest.documents, lines: latest.lines }));
+  else console.log(`${latest.documents} documents written to ${project}`);
+}
+
+/** A source without its first bytes. */
+async function* skipping(source: AsyncIterable<Buffer>, bytes: number): AsyncGenerator<Buffer, void, void> {
+  let left = bytes;
+  for await (const chunk of source) {
+    if (chunk.length > left) yield chunk.subarray(left);
+    left = Math.max(0, left - chunk.length);
+  }
+}

@@ -1,0 +1,65 @@
+import { AppError } from '@bundoc/shared/errors';
+import { describe, expect, it } from 'vitest';
+import { readProject } from '../project/project-reader.ts';
+import { put } from '../storage/conformance.ts';
+import { CliProject } from '../testing/cli-project.ts';
+import { Backups } from './backups.ts';
+
+/** Backups of as many projects as are named, all of them the same one. */
+async function start(padBytes = 0) {
+  const project = new CliProject();
+  const disk = CliProject.disk();
+  const store = await project.open(disk);
+  for (let n = 0; n < 20; n++) await store.commit([put(`d${n}`, `{"pad":"${'x'.repeat(padBytes)}"}`)]);
+  const { file, place } = await readProject(project.place(disk));
+  let isGone = false;
+  const acquire = async () => {
+    if (isGone) throw new AppError('project_disabled');
+    return { store, file, cipher: place.cipher, [Symbol.dispose]: () => undefined };
+  };
+  const backups = new Backups({
+    instances: { acquire: acquire as never },
+    clock: project.clock,
+    limits: { limit: 2, bytesMax: 1_000 },
+  });
+  return { backups, withdraw: () => (isGone = true) };
+}
+
+const closed = (stream: NodeJS.EventEmitter) => new Promise((resolve) => stream.once('close', resolve));
+
+describe('backups', () => {
+  it('are made one at a time of a project, and a few in all', async () => {
+    const { backups } = await start();
+    const streams = await Promise.all(['a', 'b', 'c', 'd'].map((project) => backups.begin(project)));
+    for (const project of ['a', 'e'])
+      await expect(backups.begin(project)).rejects.toMatchObject({ code: 'rate_limited' });
+    const [first] = streams;
+    for await (const _piece of first!);
+    (await backups.begin('a')).destroy();
+    for (const stream of streams) stream.destroy();
+  });
+
+  it('give their place back when nobody reads them, and when they cannot begin', async () => {
+    const { backups, withdraw } = await start();
+    for (let n = 0; n < 10; n++) {
+      const stream = await backups.begin('a');
+      const end = closed(stream);
+      stream.destroy();
+      await end;
+    }
+    withdraw();
+    for (let n = 0; n < 10; n++)
+      await expect(backups.begin('a')).rejects.toMatchObject({ code: 'project_disabled' });
+  });
+
+  it('end, without their end, when the key is withdrawn meanwhile', async () => {
+    // More than waits for its reader.
+    const { backups, withdraw } = await start(200_000);
+    const stream = await backups.begin('a');
+    const read = (async () => {
+      for await (const _piece of stream) withdraw();
+    })();
+    await expect(read).rejects.toMatchObject({ code: 'project_disabled' });
+    await expect(backups.begin('a')).rejects.toMatchObject({ code: 'project_disabled' });
+  });
+});

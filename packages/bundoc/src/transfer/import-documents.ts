@@ -1,0 +1,176 @@
+import { createHash } from 'node:crypto';
+import type { Bundoc } from '@bundoc/client';
+import type { BatchOperation } from '@bundoc/client/batch';
+import { JsonText } from '@bundoc/client/document';
+import { hasCode } from '@bundoc/client/error';
+import { type Imported, readImportLine } from './import-line.ts';
+import { BadLine, type Line } from './ndjson.ts';
+
+export interface ImportOptions {
+  readonly project: string;
+  /** Where documents go that do not say it; all, when given. */
+  readonly collection: string | undefined;
+  /** Batches under way at a time. */
+  readonly batchesAtOnce: number;
+  readonly signal: AbortSignal;
+  /** Told how far everything is done: everything before `end` is durable. Awaited before more is sent. */
+  readonly onDone: (progress: ImportProgress) => Promise<void>;
+}
+
+export interface ImportProgress {
+  /** Bytes and lines of the source that are done. */
+  readonly end: number;
+  readonly lines: number;
+  readonly documents: number;
+}
+
+/** Operations of a batch, and characters of their documents: a batch ends at either. */
+const OPERATIONS_MAX = 200;
+const CHARS_MAX = 524_288;
+
+interface Batch {
+  readonly operations: BatchOperation[];
+  readonly ids: Set<string>;
+  readonly from: number;
+  firstLine: number;
+  lastLine: number;
+  chars: number;
+  end: number;
+}
+
+/**
+ * Writes the documents of an NDJSON source, batch by batch, several at a time; two batches that write the same document one after the other.
+ *
+ * The key of a batch comes from its place and its text, so that whatever is sent again, within a day, is done once.
+ *
+ * @param lines behind what is done.
+ * @param done what earlier runs have done.
+ * @throws BadLine for a line that cannot be taken or is refused; everything before the place that was told last is done.
+ */
+export async function importDocuments(
+  bundoc: Bundoc,
+  lines: AsyncIterable<Line>,
+  done: ImportProgress,
+  options: ImportOptions,
+): Promise<ImportProgress> {
+  const project = bundoc.project(options.project);
+  const underWay: { readonly batch: Batch; readonly sent: Promise<void> }[] = [];
+  let progress = done;
+
+  const send = async (batch: Batch): Promise<void> => {
+    try {
+      await project.batch(batch.operations, {
+        idempotencyKey: keyOf(options.project, batch),
+        signal: options.signal,
+        deadlineMs: 300_000,
+      });
+    } catch (cause) {
+      throw refused(cause, batch);
+    }
+  };
+  /** Waits for the oldest batch. */
+  const settle = async (): Promise<void> => {
+    const oldest = underWay[0];
+    if (oldest === undefined) return;
+    await oldest.sent;
+    underWay.shift();
+    const { end, lastLine, operations } = oldest.batch;
+    progress = { end, lines: lastLine, documents: progress.documents + operations.length };
+    await options.onDone(progress);
+  };
+  const settleAll = async (): Promise<void> => {
+    while (underWay.length > 0) await settle();
+  };
+  const begin = async (batch: Batch): Promise<void> => {
+    if (batch.operations.length === 0) return;
+    while (
+      underWay.length >= options.batchesAtOnce ||
+      underWay.some(({ batch: other }) => !other.ids.isDisjointFrom(batch.ids))
+    )
+      await settle();
+    const sent = send(batch);
+    sent.catch(() => undefined); // It is heard of in its turn.
+    underWay.push({ batch, sent });
+  };
+
+  let batch = emptyBatch(done.end);
+  try {
+    for await (const line of lines) {
+      const imported = readImportLine(line, options.collection);
+      const { end } = line;
+      if (imported.op === 'delete') {
+        await begin(batch);
+        await settleAll();
+        await remove(project, imported, options.signal);
+        batch = emptyBatch(end);
+        progress = { end, lines: line.number, documents: progress.documents };
+        await options.onDone(progress);
+        continue;
+      }
+      // A batch has one operation for a document; a later line of it comes behind.
+      if (imported.op === 'put' && batch.ids.has(nameOf(imported))) {
+        await begin(batch);
+        batch = emptyBatch(batch.end);
+      }
+      add(batch, imported, line.number, end);
+      if (batch.operations.length < OPERATIONS_MAX && batch.chars < CHARS_MAX) continue;
+      await begin(batch);
+      batch = emptyBatch(end);
+    }
+    await begin(batch);
+    await settleAll();
+  } finally {
+    await Promise.allSettled(underWay.map(({ sent }) => sent));
+  }
+  return progress;
+}
+
+function emptyBatch(from: number): Batch {
+  return { operations: [], ids: new Set(), from, firstLine: 0, lastLine: 0, chars: 0, end: from };
+}
+
+function add(batch: Batch, imported: Exclude<Imported, { op: 'delete' }>, line: number, end: number): void {
+  const { collection } = imported;
+  const document = new JsonText(imported.text);
+  if (imported.op === 'create') batch.operations.push({ op: 'create', collection, document });
+  else {
+    batch.operations.push({ op: 'put', collection, id: imported.id, document });
+    batch.ids.add(nameOf(imported));
+  }
+  if (batch.firstLine === 0) batch.firstLine = line;
+  batch.lastLine = line;
+  batch.chars += imported.text.length;
+  batch.end = end;
+}
+
+function nameOf({ collection, id }: { readonly collection: string; readonly id: string }): string {
+  return `${collection}/${id}`;
+}
+
+async function remove(
+  project: ReturnType<Bundoc['project']>,
+  { collection, id }: Extract<Imported, { op: 'delete' }>,
+  signal: AbortSignal,
+): Promise<void> {
+  try {
+    await project.collection(collection).delete(id, { signal });
+  } catch (error) {
+    if (!hasCode(error, 'document_not_found', 'project_not_found')) throw error;
+  }
+}
+
+function keyOf(project: string, { from, operations }: Batch): string {
+  const hash = createHash('sha256').update(`${project}\0${from}\0`);
+  for (const operation of operations) {
+    const id = 'id' in operation ? operation.id : '';
+    const text =
+      'document' in operation && operation.document instanceof JsonText ? operation.document.text : '';
+    hash.update(`${operation.op}\0${operation.collection}\0${id}\0${text}\0`);
+  }
+  return `import-${hash.digest('base64url')}`;
+}
+
+function refused(cause: unknown, { firstLine, lastLine }: Batch): unknown {
+  if (!(cause instanceof Error) || cause.name !== 'BundocError') return cause;
+  return new BadLine(`lines ${firstLine} to ${lastLine} were refused: ${cause.message}`, { cause });
+}

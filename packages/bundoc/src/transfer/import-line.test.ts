@@ -1,0 +1,43 @@
+import { describe, expect, it } from 'vitest';
+import { readImportLine } from './import-line.ts';
+
+const read = (text: string, collection?: string) => readImportLine({ text, number: 7, end: 0 }, collection);
+const head = '"_id":"a","_collection":"notes","_rev":"0123","_created":"x","_updated":"y"';
+
+describe('a line of an import', () => {
+  it.each([
+    [`{${head}, "n": 12345678901234567890 }`, '{ "n": 12345678901234567890 }'],
+    [`{${head}}`, '{}'],
+    [`{${head} }`, '{ }'],
+  ])('that Bundoc has written keeps its document to the byte: %s', (line, text) => {
+    expect(read(line)).toEqual({ op: 'put', collection: 'notes', id: 'a', text });
+  });
+
+  it('of somebody else keeps the texts of its members, without metadata', () => {
+    expect(read('{ "n": 1.10, "_rev": "1-x", "_id": "a" }', 'c')).toEqual({
+      op: 'put',
+      collection: 'c',
+      id: 'a',
+      text: '{"n":1.10}',
+    });
+    expect(read('{"n": 1.10}', 'c')).toEqual({ op: 'create', collection: 'c', text: '{"n": 1.10}' });
+  });
+
+  it('goes to the collection that is asked for, else to its own', () => {
+    expect(read(`{${head}}`, 'other')).toMatchObject({ collection: 'other' });
+    expect(() => read('{}')).toThrow('line 7 does not say its collection');
+  });
+
+  it('may be a deletion', () => {
+    expect(read('{"_id":"a","_collection":"c","_deleted":true}')).toEqual({
+      op: 'delete',
+      collection: 'c',
+      id: 'a',
+    });
+    expect(() => read('{"_collection":"c","_deleted":true}')).toThrow('has no _id');
+  });
+
+  it.each(['[]', '1', 'x', '{"_id":1}'])('that is none is refused by its number: %s', (line) => {
+    expect(() => read(line, 'c')).toThrow('line 7');
+  });
+});

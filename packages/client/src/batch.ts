@@ -1,0 +1,59 @@
+import type { PatchOperation } from './collection.ts';
+import { type Content, type Metadata, textOf } from './document.ts';
+
+/** One operation of a batch. */
+export type BatchOperation =
+  | {
+      readonly op: 'put';
+      readonly collection: string;
+      readonly id: string;
+      readonly document: Content<object>;
+      /** As in `Collection.put`. */
+      readonly ifMatch?: string | undefined;
+      readonly ifNoneMatch?: '*' | undefined;
+    }
+  | {
+      readonly op: 'create';
+      readonly collection: string;
+      /** A new one that sorts by time when absent. */
+      readonly id?: string | undefined;
+      readonly document: Content<object>;
+    }
+  | {
+      readonly op: 'patch';
+      readonly collection: string;
+      readonly id: string;
+      /** An object is a merge patch, an array a JSON Patch. */
+      readonly patch: object | readonly PatchOperation[];
+      readonly ifMatch?: string | undefined;
+    }
+  | {
+      readonly op: 'delete';
+      readonly collection: string;
+      readonly id: string;
+      readonly ifMatch?: string | undefined;
+    };
+
+/** What an operation led to. */
+export type BatchResult =
+  | (Metadata & { readonly created: boolean })
+  | { readonly _id: string; readonly _collection: string; readonly deleted: true };
+
+/** The body of a batch; exact texts stay exact. */
+export function batchText(operations: readonly BatchOperation[]): string {
+  return `{"operations":[${operations.map(operationText).join(',')}]}`;
+}
+
+function operationText(operation: BatchOperation): string {
+  const { op, collection, id } = operation;
+  const members = [`"op":"${op}"`, `"collection":${JSON.stringify(collection)}`];
+  if (id !== undefined) members.push(`"id":${JSON.stringify(id)}`);
+  if ('document' in operation) members.push(`"document":${textOf(operation.document)}`);
+  if ('patch' in operation)
+    members.push(`"${Array.isArray(operation.patch) ? 'json' : 'merge'}":${JSON.stringify(operation.patch)}`);
+  if ('ifMatch' in operation && operation.ifMatch !== undefined)
+    members.push(`"if_match":${JSON.stringify(operation.ifMatch)}`);
+  if ('ifNoneMatch' in operation && operation.ifNoneMatch !== undefined)
+    members.push(`"if_none_match":${JSON.stringify(operation.ifNoneMatch)}`);
+  return `{${members.join(',')}}`;
+}

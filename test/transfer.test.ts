@@ -1,0 +1,158 @@
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { existsSync, readFileSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { importDocuments } from '@bundoc/bundoc/transfer/import-documents';
+import { linesOf } from '@bundoc/bundoc/transfer/ndjson';
+import { Bundoc } from '@bundoc/client';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { Installation } from './support/installation.ts';
+
+const MAIN = fileURLToPath(new URL('../packages/bundoc/src/cli/main.ts', import.meta.url));
+
+let installation: Installation;
+let token: string;
+let client: Bundoc;
+beforeAll(async () => {
+  installation = await Installation.start();
+  token = await installation.client();
+  client = new Bundoc({ url: installation.url, token });
+});
+afterAll(() => installation[Symbol.asyncDispose]());
+
+const file = (name: string) => join(installation.folder, name);
+
+/** Runs `bundoc` as an operator does, with something on its standard input. */
+async function bundoc(args: readonly string[], input = '') {
+  const child = spawn(process.execPath, ['--conditions=@bundoc/source', MAIN, ...args], {
+    env: { BUNDOC_URL: installation.url, BUNDOC_TOKEN: token },
+    stdio: ['pipe', 'pipe', 'pipe'],
+  });
+  child.stdin.on('error', () => undefined);
+  child.stdin.end(input);
+  const output = { stdout: '', stderr: '' };
+  child.stdout.on('data', (chunk) => {
+    output.stdout += String(chunk);
+  });
+  child.stderr.on('data', (chunk) => {
+    output.stderr += String(chunk);
+  });
+  const [code] = (await once(child, 'close')) as [number | null];
+  return { code, ...output };
+}
+
+/** The documents of a collection, without what each project has of its own. */
+async function contentsOf(project: string, collection = 'notes'): Promise<Map<string, string>> {
+  const contents = new Map<string, string>();
+  for await (const { id, text } of client.project(project).collection(collection).list())
+    contents.set(id, text.replace(/^.*"_updated":"[^"]*",?/, '{'));
+  return contents;
+}
+
+describe('bundoc import and export', () => {
+  it('bring every document of a project into another one, to the byte', async () => {
+    const lines = Array.from({ length: 1_234 }, (_, n) => `{ "_id":"d${n}", "n": ${n}.10, "t":"é\\n" }`);
+    writeFileSync(file('in.ndjson'), `${lines.join('\n')}\n`);
+    const imported = await bundoc(['import', 'first', file('in.ndjson'), '--collection', 'notes', '--json']);
+    expect([imported.code, imported.stderr, JSON.parse(imported.stdout)]).toEqual([
+      0,
+      '',
+      { project: 'first', documents: 1_234, lines: 1_234 },
+    ]);
+    const exported = await bundoc(['export', 'first', file('out.ndjson')]);
+    expect([exported.code, exported.stdout]).toEqual([0, '']);
+    expect(readFileSync(file('out.ndjson'), 'utf8').trim().split('\n')).toHaveLength(1_234);
+    expect([existsSync(file('out.ndjson.partial')), existsSync(file('in.ndjson.import-state'))]).toEqual([
+      false,
+      false,
+    ]);
+
+    const again = await bundoc(['import', 'second', '-'], readFileSync(file('out.ndjson'), 'utf8'));
+    expect([again.code, again.stderr]).toEqual([0, '']);
+    expect(await contentsOf('second')).toEqual(await contentsOf('first'));
+    expect((await contentsOf('first')).get('d7')).toBe('{ "n": 7.10, "t":"é\\n" }');
+
+    const { stdout } = await bundoc(['export', 'second', '-']);
+    expect(stdout.split('\n').filter((line) => line !== '')).toHaveLength(1_234);
+    const refused = await bundoc(['export', 'first', file('out.ndjson')]);
+    expect([refused.code, refused.stderr]).toEqual([2, expect.stringContaining('exists already')]);
+  }, 60_000);
+
+  it('go on where they stopped, and double nothing', async () => {
+    const good = Array.from({ length: 700 }, (_, n) => `{"n":${n}}`);
+    const bad = [...good.slice(0, 650), '{', ...good.slice(650)];
+    writeFileSync(file('bad.ndjson'), `${bad.join('\n')}\n`);
+    const stopped = await bundoc(['import', 'resumed', file('bad.ndjson'), '--collection', 'notes']);
+    expect([stopped.code, stopped.stderr]).toEqual([2, expect.stringContaining('line 651 is not JSON')]);
+    expect(existsSync(file('bad.ndjson.import-state'))).toBe(true);
+    // Corrected in place, behind what is done.
+    writeFileSync(file('bad.ndjson'), `${good.join('\n')}\n`);
+    const resumed = await bundoc([
+      'import',
+      'resumed',
+      file('bad.ndjson'),
+      '--collection',
+      'notes',
+      '--json',
+    ]);
+    expect([resumed.code, JSON.parse(resumed.stdout)]).toMatchObject([0, { documents: 700 }]);
+    const numbers = [...(await contentsOf('resumed')).values()].sort();
+    expect(numbers).toEqual(good.sort());
+  }, 60_000);
+
+  it('keep the order of the lines of one document, and apply deletions', async () => {
+    const lines = [
+      ...Array.from({ length: 50 }, (_, n) => `{"_id":"same","n":${n}}`),
+      '{"_id":"gone","n":1}',
+      '{"_id":"gone","_collection":"notes","_deleted":true}',
+      '{"_id":"never","_collection":"notes","_deleted":true}',
+      '{"_id":"last","n":1}',
+    ];
+    const { code, stderr } = await bundoc(
+      ['import', 'order', '-', '--collection', 'notes'],
+      lines.join('\n'),
+    );
+    expect([code, stderr]).toEqual([0, '']);
+    expect(await contentsOf('order')).toEqual(
+      new Map([
+        ['same', '{"n":49}'],
+        ['last', '{"n":1}'],
+      ]),
+    );
+    await client.project('order').collection('notes').delete('last');
+    const exported = await bundoc(['export', 'order', '-', '--deletions']);
+    expect(exported.stdout).toContain('{"_id":"last","_collection":"notes","_deleted":true}');
+  }, 60_000);
+
+  it('send the same batches again under the same keys', async () => {
+    async function* source() {
+      yield Buffer.from(Array.from({ length: 450 }, (_, n) => `{"n":${n}}\n`).join(''));
+    }
+    const run = () =>
+      importDocuments(
+        client,
+        linesOf(source()),
+        { end: 0, lines: 0, documents: 0 },
+        {
+          project: 'twice',
+          collection: 'notes',
+          batchesAtOnce: 4,
+          signal: new AbortController().signal,
+          onDone: async () => undefined,
+        },
+      );
+    await run();
+    await run();
+    expect((await contentsOf('twice')).size).toBe(450);
+  });
+
+  it('name the lines that the service refuses, and write nothing of their batch', async () => {
+    const lines = ['{"n":1}', '{"_private":1}'];
+    const { code, stderr } = await bundoc(
+      ['import', 'refused', '-', '--collection', 'notes'],
+      lines.join('\n'),
+    );
+    expect([code, stderr]).toEqual([2, expect.stringMatching(/lines 1 to 2 were refused: .*operations\.1/)]);
+  });
+});
