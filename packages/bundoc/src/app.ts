@@ -15,6 +15,7 @@ import { ServiceToken } from './kms/service-token.ts';
 import { TokenKeys } from './kms/token-keys.ts';
 import { type BundocMetrics, createBundocMetrics } from './metrics.ts';
 import { applyEvent } from './project/apply-event.ts';
+import { ProjectDeletion } from './project/delete-project.ts';
 import { InstanceManager } from './project/instance-manager.ts';
 import { KeyCache } from './project/key-cache.ts';
 import type { Projects } from './project/projects.ts';
@@ -29,7 +30,7 @@ import { registerLists } from './routes/lists.ts';
 import { registerMetrics } from './routes/metrics.ts';
 import { BUNDOC_API } from './routes/openapi.ts';
 import { registerPatch } from './routes/patch.ts';
-import { registerProjects } from './routes/projects.ts';
+import { registerProjectDeletion, registerProjects } from './routes/projects.ts';
 import { registerQueries } from './routes/queries.ts';
 import { Backups } from './service/backups.ts';
 import { Batches } from './service/batches.ts';
@@ -59,6 +60,7 @@ export interface RunningBundoc extends RunningService {
 
 const SWEEP_EVERY_MS = 1_000;
 const TOKEN_KEYS_EVERY_MS = 300_000;
+const RESUME_DELETIONS_EVERY_MS = 5_000;
 const READINESS_KEPT_MS = 1_000;
 /** Documents of one project that are sealed anew after a rotation, each time the projects are swept. */
 const RESEALS_A_SECOND = 500;
@@ -95,6 +97,9 @@ export async function startBundoc(config: BundocConfig, parts: BundocParts = {})
   const { keys, projects, instances } = composeInstances({ config, clock, logger, metrics, kms, storage });
   stack.use(instances);
   const feed = new ChangeFeed({ instances, clock, logger });
+  const deletion = new ProjectDeletion({ projects, instances, keys, service: kms, feed, clock, logger });
+  stack.use(every(RESUME_DELETIONS_EVERY_MS, () => void deletion.resume()));
+  void deletion.resume();
   const revoked = new RevokedTokens(clock);
   const events = new KmsEvents({
     open: (lastEventId, signal) => kms.openEvents(lastEventId, signal),
@@ -154,6 +159,7 @@ export async function startBundoc(config: BundocConfig, parts: BundocParts = {})
   registerBatch(app, new Batches(instances, config.documentBytesMax), auth, config);
   registerLists(app, documents, auth);
   registerProjects(app, new ProjectDirectory(projects, instances), auth);
+  registerProjectDeletion(app, deletion, auth);
   registerCollections(app, new Collections(instances), auth);
   registerQueries(app, new Queries(instances, SCAN_LIMITS), auth);
   registerChanges(app, feed, auth);

@@ -4,16 +4,16 @@ import { keyCheckValue } from '@bundoc/shared/aead';
 import { type Clock, instant } from '@bundoc/shared/clock';
 import { HEARTBEAT_MS } from '@bundoc/shared/contract/events';
 import { decodeExportedKey } from '@bundoc/shared/contract/exported-key';
-import type { CreateKeyInput } from '@bundoc/shared/contract/keys';
+import { type CreateKeyInput, type DestroyReceipt, destroyReceiptSchema } from '@bundoc/shared/contract/keys';
 import type { ProblemCode } from '@bundoc/shared/contract/problem';
 import { issuedTokenSchema, type Jwks, jwksSchema } from '@bundoc/shared/contract/tokens';
-import { AppError } from '@bundoc/shared/errors';
+import { AppError, hasCode } from '@bundoc/shared/errors';
 import type { Logger } from '@bundoc/shared/logger';
 import { TLS_VERSION_MIN, type WatchedTls } from '@bundoc/shared/tls/watched-tls';
 import pRetry from 'p-retry';
 import { Agent, buildConnector, type Dispatcher, request } from 'undici';
 import { z } from 'zod';
-import { KeyRefused, type KeyService, type LeasedKey } from './port.ts';
+import { type KeyDestroyer, KeyRefused, type KeyService, type LeasedKey } from './port.ts';
 
 export interface KmsClientOptions {
   /** BunKMS's internal listener. */
@@ -42,6 +42,8 @@ const BACKOFF_FIRST_MS = 50;
 const BACKOFF_MAX_MS = 1_000;
 /** What a caller is told to wait when BunKMS did not say. */
 const RETRY_AFTER_S = 2;
+/** The same when somebody has to change the service token first. */
+const RETRY_AFTER_REFUSED_S = 60;
 
 /** Answers by which BunKMS says that a key is not for us, or not to be had. A token that it does not know (401) says nothing of the key. */
 const REFUSALS: ReadonlySet<number> = new Set([403, 409, 410, 423]);
@@ -65,6 +67,8 @@ class TryFailed extends Error {
     this.isRefusal = options.isRefusal ?? false;
   }
 }
+
+type Method = 'GET' | 'POST' | 'DELETE';
 
 interface Answer {
   readonly status: number;
@@ -90,7 +94,7 @@ const problemCodeSchema = z.object({ code: z.string() });
  * exponential backoff with full jitter, `Retry-After` honoured as far as the deadline of {@link CALL_DEADLINE_MS} lets
  * it, one deadline over all tries so that a frozen server cannot hold a caller longer.
  */
-export class KmsClient implements KeyService {
+export class KmsClient implements KeyService, KeyDestroyer {
   readonly #options: KmsClientOptions;
   readonly #agent: Agent;
   /** For answers that do not end by themselves. */
@@ -146,6 +150,22 @@ export class KmsClient implements KeyService {
     await this.#call('POST', `/v1/keys/${name}/rotate?expected_version=${version}`, [200]);
   }
 
+  /** The destruction without its confirmation: whoever may not destroy the key is refused before that is missed. */
+  async requireDestroyable(name: string): Promise<void> {
+    await withDestroyDetail(this.#call('DELETE', `/v1/keys/${name}?pending_days=0`, [400]));
+  }
+
+  async destroyKey(name: string): Promise<DestroyReceipt | undefined> {
+    try {
+      const path = `/v1/keys/${name}?pending_days=0&confirm=${name}`;
+      const { body } = await withDestroyDetail(this.#call('DELETE', path, [200]));
+      return readAnswer(destroyReceiptSchema, body);
+    } catch (error) {
+      if (hasCode(error, 'project_destroyed')) return undefined;
+      throw error;
+    }
+  }
+
   /** The keys that tokens are signed with. */
   async fetchJwks(): Promise<Jwks> {
     const { body } = await this.#call('GET', '/.well-known/jwks.json', [200]);
@@ -195,12 +215,7 @@ export class KmsClient implements KeyService {
     await Promise.all([this.#agent.destroy(), this.#streamAgent.destroy()]);
   }
 
-  async #call(
-    method: 'GET' | 'POST',
-    path: string,
-    expected: readonly number[],
-    body?: unknown,
-  ): Promise<Answer> {
+  async #call(method: Method, path: string, expected: readonly number[], body?: unknown): Promise<Answer> {
     const signal = AbortSignal.timeout(CALL_DEADLINE_MS);
     const deadlineAt = this.#options.clock.monotonic() + CALL_DEADLINE_MS;
     try {
@@ -236,7 +251,7 @@ export class KmsClient implements KeyService {
   }
 
   async #try(
-    method: 'GET' | 'POST',
+    method: Method,
     path: string,
     expected: readonly number[],
     body: unknown,
@@ -278,6 +293,21 @@ export class KmsClient implements KeyService {
  */
 function connectorOf(context: SecureContextOptions): buildConnector.connector {
   return buildConnector({ timeout: CONNECT_TIMEOUT_MS, minVersion: TLS_VERSION_MIN, ...context });
+}
+
+/** Says what to do when BunKMS does not let this service destroy a key. */
+async function withDestroyDetail<T>(call: Promise<T>): Promise<T> {
+  try {
+    return await call;
+  } catch (error) {
+    if (!(error instanceof AppError && error.cause instanceof KeyRefused)) throw error;
+    throw new AppError('kms_unavailable', {
+      cause: error.cause,
+      retryAfterS: RETRY_AFTER_REFUSED_S,
+      detail:
+        "Bundoc's service token may not destroy keys: it needs the scope kms:destroy_key (bunkms init --service-token makes one that has it)",
+    });
+  }
 }
 
 /** The whole body in one buffer of its own; what it arrived in is wiped, since it may be a key. */

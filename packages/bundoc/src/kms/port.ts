@@ -1,5 +1,6 @@
 import type { KeyObject } from 'node:crypto';
 import type { Instant } from '@bundoc/shared/clock';
+import type { DestroyReceipt } from '@bundoc/shared/contract/keys';
 
 /** A data encryption key on loan. The raw bytes were wiped on arrival; only the KeyObject is left. */
 export interface LeasedKey {
@@ -37,4 +38,17 @@ export interface KeyService {
   createKey(name: string): Promise<void>;
   /** Makes a new version the current one, unless `version` is no longer that: then another node was first. */
   rotateKey(name: string, version: number): Promise<void>;
+}
+
+/** What the deletion of a project needs of a key service; errors as of {@link KeyService}. */
+export interface KeyDestroyer {
+  /** Resolves when this service may destroy the key as things are. Nothing is changed, and whether the key exists is not looked at. */
+  requireDestroyable(name: string): Promise<void>;
+  /**
+   * Destroys a key in all its versions, for ever.
+   *
+   * @returns undefined when it was destroyed before.
+   * @throws AppError `KEY_NOT_FOUND`.
+   */
+  destroyKey(name: string): Promise<DestroyReceipt | undefined>;
 }

@@ -1,3 +1,4 @@
+import { setTimeout as sleep } from 'node:timers/promises';
 import { ageMs, type Clock, type Instant, instant } from '@bundoc/shared/clock';
 import type { ProjectFile } from '@bundoc/shared/contract/project-file';
 import { AppError } from '@bundoc/shared/errors';
@@ -131,6 +132,25 @@ export class InstanceManager implements AsyncDisposable {
     if (instance === undefined) return undefined;
     instance.wasUsed = true;
     return instance.store;
+  }
+
+  /**
+   * Runs `action` while nobody opens the project. What it is given takes the project out of use, and resolves when its last user has left;
+   * its error is `overloaded` when that takes too long.
+   */
+  async exclusively<T>(project: string, action: (close: () => Promise<void>) => Promise<T>): Promise<T> {
+    if (this.#closed) throw new AppError('overloaded', { detail: 'the server is stopping' });
+    const close = async () => {
+      const instance = this.#hot.get(project);
+      if (instance !== undefined) this.#retire(instance);
+      await Promise.race([
+        this.#closing.get(project)?.promise,
+        sleep(WAIT_FOR_ROOM_MS, undefined, { ref: false }),
+      ]);
+      if (this.#closing.has(project))
+        throw new AppError('overloaded', { detail: 'requests to the project are under way', retryAfterS: 2 });
+    };
+    return this.#openings.run(project, () => action(close));
   }
 
   /** Whether a project is open, and its key in memory. This is no use of them. */

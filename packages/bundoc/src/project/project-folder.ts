@@ -1,10 +1,23 @@
 import { join } from 'node:path';
 import type { Clock } from '@bundoc/shared/clock';
-import { PROJECT_FILE, PROJECT_FILE_COPY, type ProjectFile } from '@bundoc/shared/contract/project-file';
+import { projectIdSchema } from '@bundoc/shared/contract/documents';
+import {
+  DELETION_FILE,
+  PROJECT_FILE,
+  PROJECT_FILE_COPY,
+  type ProjectFile,
+} from '@bundoc/shared/contract/project-file';
 import { AppError } from '@bundoc/shared/errors';
 import type { ProjectCipher } from '../cipher/project-cipher.ts';
 import type { LeasedKey } from '../kms/port.ts';
 import { type Disk, makeDirectoryDurably, removeLeftovers, replaceFile } from '../storage/embedded/disk.ts';
+import {
+  type DeletionMark,
+  formatDeletionMark,
+  mergedMark,
+  parseDeletionMark,
+  projectDestroyed,
+} from './deletion-mark.ts';
 import type { KeyCache } from './key-cache.ts';
 import {
   formatProjectFile,
@@ -56,9 +69,11 @@ export class ProjectFolders implements Projects {
    * Opens an existing project.
    *
    * @returns undefined when there is none; nothing was made and no key was asked for.
-   * @throws AppError `project_damaged`, `key_missing`, or what the key service threw.
+   * @throws AppError `project_destroyed`, `project_damaged`, `key_missing`, or what the key service threw.
    */
   async open(project: string): Promise<OpenedFolder | undefined> {
+    const mark = await this.deletionOf(project);
+    if (mark !== undefined) throw projectDestroyed(mark);
     const directory = join(this.#options.directory, project);
     const content = await this.#options.disk.read(join(directory, PROJECT_FILE));
     if (content === undefined) {
@@ -104,7 +119,8 @@ export class ProjectFolders implements Projects {
     for (const name of [...new Set(candidates)].sort()) {
       if (found.length === limit) break;
       if (name <= after) continue;
-      if ((await disk.list(join(directory, name)))?.includes(PROJECT_FILE)) found.push(name);
+      const content = (await disk.list(join(directory, name))) ?? [];
+      if (content.includes(PROJECT_FILE) && !content.includes(DELETION_FILE)) found.push(name);
     }
     return found;
   }
@@ -112,9 +128,55 @@ export class ProjectFolders implements Projects {
   /** Keeps the present wrappings of the key's versions in `project.json`, which a rebuild of a lost key store needs. */
   async keepWrappings(project: string, file: ProjectFile, keys: readonly LeasedKey[]): Promise<ProjectFile> {
     const changed = withWrappings(file, keys);
-    if (changed === undefined) return file;
+    // It may have been deleted since it was opened.
+    if (changed === undefined || (await this.deletionOf(project)) !== undefined) return file;
     await this.#write(join(this.#options.directory, project), changed);
     return changed;
+  }
+
+  async exists(project: string): Promise<boolean> {
+    const { disk, directory } = this.#options;
+    const content = (await disk.list(join(directory, project))) ?? [];
+    return content.includes(PROJECT_FILE) || !(await isWithoutContent(disk, join(directory, project)));
+  }
+
+  async deletionOf(project: string): Promise<DeletionMark | undefined> {
+    const { disk, directory } = this.#options;
+    const content = await disk.read(join(directory, project, DELETION_FILE));
+    return content && parseDeletionMark(project, content.toString());
+  }
+
+  async markDeletion(project: string, mark: DeletionMark): Promise<DeletionMark> {
+    const { disk } = this.#options;
+    const directory = join(this.#options.directory, project);
+    const merged = mergedMark(await this.deletionOf(project), mark);
+    // Not by way of `tmp`, which goes with the rest; what a crash leaves goes then, too.
+    await replaceFile(
+      disk,
+      directory,
+      join(directory, DELETION_FILE),
+      Buffer.from(formatDeletionMark(merged)),
+    );
+    return merged;
+  }
+
+  async removeContent(project: string): Promise<void> {
+    const { disk } = this.#options;
+    const directory = join(this.#options.directory, project);
+    for (const name of (await disk.list(directory)) ?? [])
+      if (name !== DELETION_FILE) await disk.removeTree(join(directory, name));
+    await disk.syncDirectory(directory);
+  }
+
+  async unfinishedDeletions(): Promise<readonly string[]> {
+    const names = (await this.#options.disk.list(this.#options.directory)) ?? [];
+    const unfinished: string[] = [];
+    for (const name of names) {
+      if (projectIdSchema.safeParse(name).data !== name) continue;
+      const mark = await this.deletionOf(name).catch(() => undefined);
+      if (mark !== undefined && mark.finishedAt === undefined) unfinished.push(name);
+    }
+    return unfinished;
   }
 
   /** Brings the file up to date: with a version that is new, and with the present wrappings of the key's versions. */

@@ -9,7 +9,20 @@ import {
   type Transaction,
 } from '../storage/postgres/database.ts';
 import { patiently } from '../storage/postgres/patience.ts';
-import { insertProjectRows, raiseKeyVersion } from '../storage/postgres/project-rows.ts';
+import {
+  deleteContentRows,
+  insertProjectRows,
+  lockOf,
+  raiseKeyVersion,
+} from '../storage/postgres/project-rows.ts';
+import {
+  type DeletionMark,
+  formatDeletionMark,
+  MARK_BEGINS,
+  mergedMark,
+  parseDeletionMark,
+  projectDestroyed,
+} from './deletion-mark.ts';
 import type { KeyCache } from './key-cache.ts';
 import {
   formatProjectFile,
@@ -36,9 +49,26 @@ const REPLACE: Statement = {
   text: 'UPDATE bundoc.projects SET file = $2 WHERE project = $1 AND file = $3 RETURNING 1',
 };
 const NAMES: Statement = {
-  name: 'bundoc-project-names-1',
+  name: 'bundoc-project-names-2',
   text: `SELECT project FROM bundoc.projects WHERE project > $1 AND ($3::text[] IS NULL OR project = ANY ($3))
-         ORDER BY project LIMIT $2`,
+         AND NOT starts_with(file, '${MARK_BEGINS}') ORDER BY project LIMIT $2`,
+};
+const MARK: Statement = {
+  name: 'bundoc-mark-project-1',
+  text: `INSERT INTO bundoc.projects (project, file) VALUES ($1, $2)
+         ON CONFLICT (project) DO UPDATE SET file = excluded.file RETURNING 1`,
+};
+const FILE_LOCKED: Statement = {
+  name: 'bundoc-project-file-locked-1',
+  text: 'SELECT file FROM bundoc.projects WHERE project = $1 FOR UPDATE',
+};
+const DELETE_HEAD: Statement = {
+  name: 'bundoc-delete-head-1',
+  text: 'DELETE FROM bundoc.heads WHERE project = $1',
+};
+const MARKS: Statement = {
+  name: 'bundoc-marks-1',
+  text: `SELECT project, file FROM bundoc.projects WHERE starts_with(file, '${MARK_BEGINS}') ORDER BY project`,
 };
 
 /** Nodes that change the same file at once: each lets one be first at most. */
@@ -65,6 +95,8 @@ export class ProjectRows implements Projects {
     for (let tries = 0; tries < TRIES_MAX; tries++) {
       const text = await this.#read(project);
       if (text === undefined) return undefined;
+      const mark = markOf(project, text);
+      if (mark !== undefined) throw projectDestroyed(mark);
       const file = parseProjectFile(project, Buffer.from(text));
       const keys = await keysOfFile(this.#options.keys, project, file);
       const [current] = keys;
@@ -109,12 +141,55 @@ export class ProjectRows implements Projects {
     for (let tries = 0; tries < TRIES_MAX; tries++) {
       const text = await this.#read(project);
       if (text === undefined) break;
+      if (markOf(project, text) !== undefined) return file;
       const present = parseProjectFile(project, Buffer.from(text));
       const changed = withWrappings(present, keys);
       if (changed === undefined) return present;
       if (await this.#replace(text, changed, undefined)) return changed;
     }
     throw new AppError('storage_unavailable', { retryAfterS: 1 });
+  }
+
+  async exists(project: string): Promise<boolean> {
+    const { database, clock } = this.#options;
+    const [row] = await patiently(clock, () => database.query(READ, [project]));
+    const [text, hasContent] = row as unknown as [string | null, boolean];
+    return text !== null || hasContent;
+  }
+
+  async deletionOf(project: string): Promise<DeletionMark | undefined> {
+    const { database, clock } = this.#options;
+    const [row] = await patiently(clock, () => database.query(READ, [project]));
+    const [text] = row as unknown as [string | null, boolean];
+    return text === null ? undefined : markOf(project, text);
+  }
+
+  /** Takes the place of the project's file, and its head away: without one, no node commits to it. */
+  async markDeletion(project: string, mark: DeletionMark): Promise<DeletionMark> {
+    let merged = mark;
+    const isMarked = await this.#transact(async (transaction) => {
+      const [row] = await transaction.query(FILE_LOCKED, [project]);
+      merged = mergedMark(row && markOf(project, row[0] as string), mark);
+      await transaction.query(MARK, [project, formatDeletionMark(merged)]);
+      await transaction.query(DELETE_HEAD, [project]);
+      return true;
+    }, lockOf(project));
+    if (!isMarked) throw new AppError('storage_unavailable', { retryAfterS: 1 });
+    return merged;
+  }
+
+  async removeContent(project: string): Promise<void> {
+    const { database, clock } = this.#options;
+    await deleteContentRows(project, (action) => patiently(clock, () => database.transaction('', action)));
+  }
+
+  async unfinishedDeletions(): Promise<readonly string[]> {
+    const { database, clock } = this.#options;
+    const rows = await patiently(clock, () => database.query(MARKS, []));
+    return rows.flatMap((row) => {
+      const [project, text] = row as unknown as [string, string];
+      return parseDeletionMark(project, text).finishedAt === undefined ? [project] : [];
+    });
   }
 
   /** @throws AppError `project_damaged` for content without a file. */
@@ -138,10 +213,13 @@ export class ProjectRows implements Projects {
   }
 
   /** @returns false when nothing was changed, or it is not known: the caller looks at what is there. */
-  async #transact(action: (transaction: Transaction) => Promise<true | undefined>): Promise<boolean> {
+  async #transact(
+    action: (transaction: Transaction) => Promise<true | undefined>,
+    begin = '',
+  ): Promise<boolean> {
     const { database, clock } = this.#options;
     try {
-      return (await patiently(clock, () => database.transaction('', action))) === true;
+      return (await patiently(clock, () => database.transaction(begin, action))) === true;
     } catch (error) {
       if (error instanceof OutcomeUnknown) return false;
       throw error;
@@ -151,4 +229,9 @@ export class ProjectRows implements Projects {
 
 function textOf(file: ProjectFile): string {
   return formatProjectFile(file).toString();
+}
+
+/** The mark that stands in place of a deleted project's file; undefined of any other text. */
+function markOf(project: string, text: string): DeletionMark | undefined {
+  return text.startsWith(MARK_BEGINS) ? parseDeletionMark(project, text) : undefined;
 }

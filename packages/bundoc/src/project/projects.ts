@@ -1,6 +1,7 @@
 import type { ProjectFile } from '@bundoc/shared/contract/project-file';
 import type { ProjectCipher } from '../cipher/project-cipher.ts';
 import type { LeasedKey } from '../kms/port.ts';
+import type { DeletionMark } from './deletion-mark.ts';
 import type { LeasedKeys } from './project-file.ts';
 
 /** What the storage and the key service together say a project is. */
@@ -15,9 +16,10 @@ export interface OpenedProject {
  * Where it is kept what a project is: folders, or rows. A key is minted only for a project without content, and nothing is ever written
  * under a second key.
  *
- * Errors of every method: `project_damaged`, `key_missing`, `key_mismatch`, those of the key service and of the storage.
+ * Errors of every method: `project_damaged`, `key_missing`, `key_mismatch`, those of the key service and of the storage; of opening,
+ * `project_destroyed` from the moment that the deletion of the project has begun.
  */
-export interface Projects {
+export interface Projects extends DeletableProjects {
   /** @returns undefined when there is none; nothing was made and no key was asked for. */
   open(project: string): Promise<OpenedProject | undefined>;
 
@@ -34,4 +36,26 @@ export interface Projects {
 
   /** Keeps the present wrappings of the key's versions, which a rebuild of a lost key store needs. */
   keepWrappings(project: string, file: ProjectFile, keys: readonly LeasedKey[]): Promise<ProjectFile>;
+}
+
+/** The steps of a deletion. Callers see to their order, and that nobody opens the project meanwhile. */
+export interface DeletableProjects {
+  /** Whether there is something to delete, be it damaged. */
+  exists(project: string): Promise<boolean>;
+
+  /** How far the deletion of a project has come; undefined when none was begun. */
+  deletionOf(project: string): Promise<DeletionMark | undefined>;
+
+  /**
+   * Keeps the mark, durably. The first one takes the project out of use: no process opens it or commits to it any more.
+   *
+   * @returns the mark as it stands, with what another node may have added.
+   */
+  markDeletion(project: string, mark: DeletionMark): Promise<DeletionMark>;
+
+  /** Removes everything of a marked project but its mark, durably. May be done again. */
+  removeContent(project: string): Promise<void>;
+
+  /** Projects whose deletion was begun and is not finished. */
+  unfinishedDeletions(): Promise<readonly string[]>;
 }

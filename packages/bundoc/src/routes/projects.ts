@@ -1,9 +1,11 @@
 import { projectIdSchema } from '@bundoc/shared/contract/documents';
-import { projectInfoSchema, projectPageSchema } from '@bundoc/shared/contract/projects';
+import { deletedProjectSchema, projectInfoSchema, projectPageSchema } from '@bundoc/shared/contract/projects';
+import { AppError } from '@bundoc/shared/errors';
 import type { BearerAuth } from '@bundoc/shared/http/bearer-auth';
 import { describe } from '@bundoc/shared/openapi/description';
 import type { FastifyInstance } from 'fastify';
 import { z } from 'zod';
+import type { ProjectDeletion } from '../project/delete-project.ts';
 import type { ProjectDirectory } from '../service/project-directory.ts';
 import { claimsOf, guardProject, guardToken, projectPath, projectPathSchema } from './access.ts';
 import { PROJECT_REFUSALS, projectAccess } from './descriptions.ts';
@@ -13,6 +15,11 @@ const projectsQuerySchema = z.strictObject({
   limit: limitSchema.default(LIMIT_DEFAULT),
   /** `next_cursor` of the page before. */
   cursor: projectIdSchema.optional(),
+});
+
+const deleteQuerySchema = z.strictObject({
+  /** The project's id, once more. */
+  confirm: projectIdSchema.optional(),
 });
 
 /** What projects there are, and what each holds. */
@@ -62,5 +69,52 @@ export function registerProjects(app: FastifyInstance, directory: ProjectDirecto
       }),
     },
     async (request) => directory.describe(projectPath(request).project),
+  );
+}
+
+/** Has a project deleted, for ever. */
+export function registerProjectDeletion(
+  app: FastifyInstance,
+  deletion: ProjectDeletion,
+  auth: BearerAuth,
+): void {
+  app.delete(
+    '/v1/projects/:project',
+    {
+      onRequest: guardProject(auth, 'docs:admin', deleteQuerySchema),
+      config: describe({
+        id: 'deleteProject',
+        tag: 'projects',
+        summary: 'Delete a project and destroy its key, for ever',
+        description:
+          'Once it has begun, every other route of the project answers 410, and the id is not used again. Repeated, it goes on with what was cut short, or answers the same once more.',
+        access: projectAccess('docs:admin'),
+        params: projectPathSchema,
+        query: deleteQuerySchema,
+        answers: { 200: { description: 'Deleted', schema: deletedProjectSchema } },
+        refusals: [
+          'project_not_found',
+          'project_damaged',
+          'key_missing',
+          'kms_unavailable',
+          'storage_unavailable',
+          'disk_full',
+        ],
+        examples: {
+          unconfirmed: { params: { project: 'project-a' }, query: { confirm: 'project-b' }, status: 400 },
+          another: { params: { project: 'none' }, query: { confirm: 'none' }, status: 404 },
+        },
+      }),
+    },
+    async (request) => {
+      const { project } = projectPath(request);
+      const { confirm } = request.query as z.infer<typeof deleteQuerySchema>;
+      // What cannot be taken back is asked for by name, twice.
+      if (confirm !== project)
+        throw new AppError('invalid_request', {
+          errors: [{ path: 'query.confirm', message: "must be the project's id" }],
+        });
+      return deletion.delete(project);
+    },
   );
 }

@@ -1,8 +1,9 @@
 import { createSecretKey, type KeyObject, randomBytes, randomUUID } from 'node:crypto';
 import { keyCheckValue } from '@bundoc/shared/aead';
 import { type Clock, instant } from '@bundoc/shared/clock';
+import type { DestroyReceipt } from '@bundoc/shared/contract/keys';
 import { AppError } from '@bundoc/shared/errors';
-import type { KeyService, LeasedKey } from '../kms/port.ts';
+import type { KeyDestroyer, KeyService, LeasedKey } from '../kms/port.ts';
 
 interface KeptKey {
   readonly keyId: string;
@@ -15,12 +16,19 @@ interface KeptKey {
 }
 
 /** A key service in memory that counts its calls and fails on command. */
-export class FakeKeyService implements KeyService {
+export class FakeKeyService implements KeyService, KeyDestroyer {
   readonly #clock: Clock;
   readonly keys = new Map<string, KeptKey>();
   exports = 0;
   creations = 0;
   rotations = 0;
+  destructions = 0;
+  /** Names of destroyed keys. */
+  readonly destroyed = new Set<string>();
+  /** When false, this service may not destroy keys. */
+  mayDestroy = true;
+  /** Called when a key was destroyed, before that is answered. */
+  onDestroyed: (() => void) | undefined;
   ttlMs = 900_000;
   /** When set, every call fails with it. */
   failure: AppError | undefined;
@@ -51,6 +59,7 @@ export class FakeKeyService implements KeyService {
       this.running--;
     }
     if (this.failure !== undefined) throw this.failure;
+    if (this.destroyed.has(name)) throw new AppError('project_destroyed');
     const current = this.keys.get(name);
     const all = current === undefined ? [] : [current, ...(current.before ?? [])];
     const key = version === undefined ? current : all.find((one) => (one.version ?? 1) === version);
@@ -71,6 +80,7 @@ export class FakeKeyService implements KeyService {
   async createKey(name: string): Promise<void> {
     this.creations++;
     if (this.failure !== undefined) throw this.failure;
+    if (this.destroyed.has(name)) throw new AppError('project_destroyed');
     this.beforeCreate?.(name);
     if (!this.keys.has(name)) this.put(name);
   }
@@ -88,6 +98,31 @@ export class FakeKeyService implements KeyService {
       version: version + 1,
       before: [current, ...(current.before ?? [])],
     });
+  }
+
+  async requireDestroyable(_name: string): Promise<void> {
+    if (this.failure !== undefined) throw this.failure;
+    if (!this.mayDestroy) throw new AppError('kms_unavailable', { retryAfterS: 60 });
+  }
+
+  async destroyKey(name: string): Promise<DestroyReceipt | undefined> {
+    await this.requireDestroyable(name);
+    if (this.destroyed.has(name)) return undefined;
+    const key = this.keys.get(name);
+    if (key === undefined) throw new AppError('KEY_NOT_FOUND');
+    this.destructions++;
+    this.keys.delete(name);
+    this.destroyed.add(name);
+    this.onDestroyed?.();
+    return {
+      id: key.keyId,
+      name,
+      state: 'destroyed',
+      revision: 2,
+      destroyed_at: new Date(this.#clock.now()).toISOString(),
+      kek_ids: ['0000000000000001'],
+      audit: { seq: 1, hash: '00' },
+    };
   }
 
   put(name: string): KeptKey {

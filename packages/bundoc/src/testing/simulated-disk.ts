@@ -231,6 +231,14 @@ export class SimulatedDisk implements Disk {
     });
   }
 
+  /** An operation for each file and folder, so that a crash can come between them. */
+  async removeTree(path: string): Promise<void> {
+    const isWithin = (one: string) => one === path || one.startsWith(`${path}/`);
+    const within = [...this.#current.keys()].filter(isWithin).sort().reverse();
+    for (const one of within)
+      await this.#change(`rm ${one}`, () => this.#name(one, (entries) => entries.delete(one)));
+  }
+
   async syncDirectory(path: string): Promise<void> {
     await this.#change(`sync ${path}`, () => this.#syncNames(path));
   }

@@ -24,11 +24,11 @@ export interface InitOptions {
   readonly json?: true;
 }
 
-/** What Bundoc may do: make, read, fetch and rotate the keys of projects. */
+/** What Bundoc may do: make, read, fetch and rotate the keys of projects, and destroy that of one that is deleted. */
 const SERVICE_TOKEN: IssueToken = {
   sub: 'bundoc',
   typ: 'service',
-  scope: ['kms:create_key', 'kms:export_key', 'kms:read_key', 'kms:rotate_key'],
+  scope: ['kms:create_key', 'kms:export_key', 'kms:read_key', 'kms:rotate_key', 'kms:destroy_key'],
   keys: ['*-dek'],
   projects: [],
 };

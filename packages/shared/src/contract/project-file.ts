@@ -7,6 +7,9 @@ export const PROJECT_FILE = 'project.json';
 /** The same bytes, beside the catalog: without them no document of the project could be named or found again. */
 export const PROJECT_FILE_COPY = 'catalog-project.json';
 
+/** In the folder of a project that was deleted: nothing else is left of it. */
+export const DELETION_FILE = 'deleted.json';
+
 const versionSchema = z.int().positive();
 
 /**

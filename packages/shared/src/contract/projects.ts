@@ -1,5 +1,6 @@
 import { z } from 'zod';
 import { projectIdSchema } from './documents.ts';
+import { destroyReceiptSchema } from './keys.ts';
 
 /** A page of the projects that the token may see, in the order of their ids. */
 export const projectPageSchema = z.object({
@@ -29,3 +30,12 @@ export const projectInfoSchema = z.object({
   cache: z.object({ open: z.boolean(), key_cached: z.boolean() }),
 });
 export type ProjectInfo = z.infer<typeof projectInfoSchema>;
+
+/** The answer to the deletion of a project. */
+export const deletedProjectSchema = z.object({
+  project: projectIdSchema,
+  deleted_at: z.iso.datetime(),
+  /** What BunKMS says of the destruction of its key; absent when that answer was lost, or somebody else had destroyed the key. */
+  key: destroyReceiptSchema.optional(),
+});
+export type DeletedProject = z.infer<typeof deletedProjectSchema>;

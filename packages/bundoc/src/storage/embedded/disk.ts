@@ -20,6 +20,8 @@ export interface Disk {
   rename(from: string, to: string): Promise<void>;
   /** Removes a file. Durable once its folder is synced. False when there was none. */
   remove(path: string): Promise<boolean>;
+  /** Removes a folder with everything in it, or a file. Durable once its own folder is synced; cut short, any part may be left. */
+  removeTree(path: string): Promise<void>;
   /** Makes all names of a folder durable. */
   syncDirectory(path: string): Promise<void>;
   /** Opens an existing file to write into it. */

@@ -1,5 +1,5 @@
 import { close as closeCallback, constants, open as openCallback, write as writeCallback } from 'node:fs';
-import { type FileHandle, mkdir, open, readdir, readFile, rename, unlink } from 'node:fs/promises';
+import { type FileHandle, mkdir, open, readdir, readFile, rename, rm, unlink } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { promisify } from 'node:util';
 import { AppError } from '@bundoc/shared/errors';
@@ -54,6 +54,8 @@ export const nodeDisk: Disk = {
         unlink(path).then(() => true),
       ),
     ),
+
+  removeTree: (path) => guarded(() => rm(path, { recursive: true, force: true })),
 
   syncDirectory: (path) =>
     guarded(async () => {

@@ -27,6 +27,31 @@ export async function deleteProjectRows(transaction: Transaction, project: strin
     await transaction.run(`DELETE FROM bundoc.${table} WHERE project = '${project}'`);
 }
 
+/** Rows that one transaction removes of a project at most: many at once would hold up others, and end at the time limit. */
+const ROWS_AT_ONCE = 5_000;
+
+/** Removes all that the database has of a project but its file, in several transactions. Nobody may be able to commit to it. */
+export async function deleteContentRows(
+  project: string,
+  transact: (action: (transaction: Transaction) => Promise<number>) => Promise<number | undefined>,
+): Promise<void> {
+  for (const table of TABLES.filter((name) => name !== 'projects')) {
+    const removeSome: Statement = {
+      name: `bundoc-remove-${table}-1`,
+      text: `WITH gone AS (DELETE FROM bundoc.${table} WHERE ctid = ANY (ARRAY(
+               SELECT ctid FROM bundoc.${table} WHERE project = $1 LIMIT ${ROWS_AT_ONCE})) RETURNING 1)
+             SELECT count(*) FROM gone`,
+    };
+    for (;;) {
+      const removed = await transact(async (transaction) => {
+        const [row] = await transaction.query(removeSome, [project]);
+        return Number(row?.[0] ?? 0);
+      });
+      if (removed === undefined || removed < ROWS_AT_ONCE) break;
+    }
+  }
+}
+
 /** Adds what an empty project consists of beside its file. What is there stays. */
 export async function insertProjectRows(
   transaction: Transaction,

@@ -1,0 +1,55 @@
+import { projectIdSchema } from '@bundoc/shared/contract/documents';
+import { destroyReceiptSchema } from '@bundoc/shared/contract/keys';
+import { AppError } from '@bundoc/shared/errors';
+import { z } from 'zod';
+
+/**
+ * What stays of a project that was deleted, and says how far that has come (docs/formats/deletion-mark.md). It is in the clear and holds
+ * nothing that is secret. From its first day the project is out of use, and its id is not used again.
+ */
+const deletionMarkSchema = z.strictObject({
+  deleted: projectIdSchema,
+  format: z.literal(1),
+  since: z.iso.datetime(),
+  /** When it was known that the key is destroyed; absent before. */
+  keyDestroyedAt: z.iso.datetime().optional(),
+  /** What BunKMS answered; absent, too, when somebody else had destroyed the key, or the answer was lost. */
+  receipt: destroyReceiptSchema.optional(),
+  /** When nothing but this was left. */
+  finishedAt: z.iso.datetime().optional(),
+});
+export type DeletionMark = z.infer<typeof deletionMarkSchema>;
+
+/** What the text of a mark begins with, and that of a project file does not. */
+export const MARK_BEGINS = '{"deleted":';
+
+export function newDeletionMark(project: string, since: string): DeletionMark {
+  return { deleted: project, format: 1, since };
+}
+
+export function formatDeletionMark(mark: DeletionMark): string {
+  return `${JSON.stringify(deletionMarkSchema.parse(mark))}\n`;
+}
+
+/** @throws AppError `project_damaged` for content that is no mark of this project. */
+export function parseDeletionMark(project: string, content: string): DeletionMark {
+  try {
+    const mark = deletionMarkSchema.parse(JSON.parse(content));
+    if (mark.deleted === project) return mark;
+  } catch (error) {
+    throw new AppError('project_damaged', { cause: error });
+  }
+  throw new AppError('project_damaged', { cause: new Error('the deletion mark is of another project') });
+}
+
+/** A deletion only goes forward, whichever of several nodes writes last: what one of them knows stays known. */
+export function mergedMark(present: DeletionMark | undefined, next: DeletionMark): DeletionMark {
+  return { ...next, ...present };
+}
+
+/** What whoever asks for a deleted project is told, from the moment that its deletion has begun. */
+export function projectDestroyed(mark: DeletionMark): AppError {
+  return new AppError('project_destroyed', {
+    detail: mark.finishedAt === undefined ? 'the project is being deleted' : 'the project was deleted',
+  });
+}
