@@ -1,4 +1,4 @@
-import { mkdirSync } from 'node:fs';
+import { mkdirSync, readdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { call, Installation } from './support/installation.ts';
@@ -102,5 +102,79 @@ describe('GET /v1/projects/{project}', () => {
     expect((await list()).ids).not.toContain('none');
     const other = await installation.client(['b']);
     for (const project of ['a', 'none']) expect((await info(project, other))['code']).toBe('forbidden');
+  });
+});
+
+describe('DELETE /v1/projects/{project}', () => {
+  const PROJECT = 'to-delete';
+  const NOTES = `/v1/projects/${PROJECT}/collections/notes/documents`;
+  let admin: string;
+  const remove = (query = `?confirm=${PROJECT}`, project = PROJECT, who = admin) =>
+    call(installation.url, `/v1/projects/${project}${query}`, { method: 'DELETE', token: who });
+  beforeAll(async () => {
+    admin = await installation.client(['*'], ['docs:read', 'docs:write', 'docs:admin']);
+    await call(installation.url, `${NOTES}/x`, { method: 'PUT', token, body: '{"v":1}' });
+  });
+
+  it('is refused without the right, before anything is looked up, and without the right confirmation', async () => {
+    for (const project of [PROJECT, 'none']) {
+      const refused = await remove(`?confirm=${project}`, project, token);
+      expect([refused.status, refused.json()['code']]).toEqual([403, 'forbidden']);
+    }
+    for (const query of ['', '?confirm=a', '?confirm=', `?confirm=${PROJECT}&more=1`]) {
+      const refused = await remove(query);
+      expect([query, refused.status, refused.json()['code']]).toEqual([query, 400, 'invalid_request']);
+    }
+    expect((await remove('?confirm=none', 'none')).json()['code']).toBe('project_not_found');
+    expect((await call(installation.url, `${NOTES}/x`, { token })).status).toBe(200);
+  });
+
+  it('is 503 without BunKMS, and nothing has changed', async () => {
+    await installation.stopKms();
+    const refused = await remove();
+    expect([refused.status, refused.json()['code']]).toEqual([503, 'kms_unavailable']);
+    expect(Number(refused.headers['retry-after'])).toBeGreaterThan(0);
+    await installation.startKms();
+    expect((await call(installation.url, `${NOTES}/x`, { token })).status).toBe(200);
+  });
+
+  it('destroys the key and the files, answers with the receipt, and with 410 on every other route for ever', async () => {
+    const follower = call(installation.url, `/v1/projects/${PROJECT}/changes?since=now&wait=20`, { token });
+    const deleted = await remove();
+    expect([deleted.status, deleted.json()]).toEqual([
+      200,
+      {
+        project: PROJECT,
+        deleted_at: expect.stringMatching(/^2/),
+        key: expect.objectContaining({
+          name: `${PROJECT}-dek`,
+          state: 'destroyed',
+          kek_ids: [expect.any(String)],
+          audit: { seq: expect.any(Number), hash: expect.any(String) },
+        }),
+      },
+    ]);
+    await follower;
+    const expectGone = async () => {
+      const project = `/v1/projects/${PROJECT}`;
+      const answers = [
+        await call(installation.url, project, { token }),
+        await call(installation.url, `${NOTES}/x`, { token }),
+        await call(installation.url, NOTES, { token }),
+        await call(installation.url, `${project}/changes`, { token }),
+        await call(installation.url, `${project}/collections`, { token }),
+        await call(installation.url, `${NOTES}/x`, { method: 'PUT', token, body: '{}' }),
+        await call(installation.url, `${NOTES}/x`, { method: 'DELETE', token }),
+      ];
+      for (const answer of answers)
+        expect([answer.status, answer.json()['code']]).toEqual([410, 'project_destroyed']);
+      expect((await list()).ids).not.toContain(PROJECT);
+      expect((await remove()).json()).toEqual(deleted.json());
+    };
+    await expectGone();
+    expect(readdirSync(join(installation.dataDir, 'projects', PROJECT))).toEqual(['deleted.json']);
+    await installation.stopBundoc();
+    await installation.startBundoc();
+    await expectGone();
   });
 });

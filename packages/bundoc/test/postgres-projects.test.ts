@@ -1,14 +1,20 @@
 import { systemClock } from '@bundoc/shared/clock';
+import { AppError } from '@bundoc/shared/errors';
+import { createLogger } from '@bundoc/shared/logger';
 import { PostgresServer } from '@bundoc/shared/testing/postgres-server';
 import { describeWithPostgres } from '@bundoc/shared/testing/postgres-tests';
 import { afterAll, beforeAll, expect, it } from 'vitest';
+import { ProjectDeletion } from '../src/project/delete-project.ts';
+import { InstanceManager } from '../src/project/instance-manager.ts';
 import { KeyCache } from '../src/project/key-cache.ts';
 import { ProjectRows } from '../src/project/project-rows.ts';
-import { ref } from '../src/storage/conformance.ts';
+import { put, ref } from '../src/storage/conformance.ts';
+import { SEAL_LIMITS } from '../src/storage/embedded/seal-budget.ts';
 import type { Database } from '../src/storage/postgres/database.ts';
 import { migrate } from '../src/storage/postgres/migrate.ts';
+import { PostgresStore } from '../src/storage/postgres/postgres-store.ts';
 import { FakeKeyService } from '../src/testing/fake-key-service.ts';
-import { openTestDatabase } from '../src/testing/postgres-project.ts';
+import { NO_NEWS, openTestDatabase } from '../src/testing/postgres-project.ts';
 
 describeWithPostgres('projects in PostgreSQL', () => {
   let server: PostgresServer;
@@ -87,5 +93,66 @@ describeWithPostgres('projects in PostgreSQL', () => {
       [1, true],
       [2, false],
     ]);
+  });
+
+  it('that were deleted are gone for every node but for a mark, and are not made again', async () => {
+    const service = newService();
+    const logger = createLogger({ service: 'bundoc', level: 'silent' });
+    const managed = () => {
+      const keys = new KeyCache({ keys: service, clock: systemClock, ttlMs: 900_000 });
+      const projects = new ProjectRows({ database, keys, clock: systemClock });
+      const instances = new InstanceManager({
+        projects,
+        keys,
+        clock: systemClock,
+        logger,
+        othersWrite: true,
+        openStore: (project, cipher) =>
+          new PostgresStore({
+            project,
+            database,
+            cipher,
+            clock: systemClock,
+            sealLimits: SEAL_LIMITS,
+            news: NO_NEWS,
+            onIntegrityError: () => undefined,
+            onFailure: () => undefined,
+            onRotationDue: () => undefined,
+          }).begin(),
+      });
+      const feed = { end: () => undefined };
+      const clock = systemClock;
+      const deletion = new ProjectDeletion({ projects, instances, keys, service, feed, clock, logger });
+      const write = async (id: string) => {
+        using lease = await instances.acquire('deleted', 'create');
+        return await lease.store.commit([put(id, '{"v":1}')]);
+      };
+      return { projects, instances, deletion, write };
+    };
+    const [here, there] = [managed(), managed()];
+    await here.write('a');
+    await there.write('b');
+    // The deletion is cut short where its mark is durable and its key is not destroyed.
+    const destroy = service.destroyKey.bind(service);
+    service.destroyKey = () => Promise.reject(new AppError('kms_unavailable'));
+    await expect(here.deletion.delete('deleted')).rejects.toMatchObject({ code: 'kms_unavailable' });
+    // Another node has it open, with its key: it commits no more.
+    await expect(there.write('c')).rejects.toMatchObject({ code: expect.any(String) });
+    await expect(there.write('c')).rejects.toMatchObject({ code: 'project_destroyed' });
+    expect(await there.projects.unfinishedDeletions()).toContain('deleted');
+    service.destroyKey = destroy;
+    await there.deletion.resume();
+    const answers = await Promise.all([here, there].map(({ deletion }) => deletion.delete('deleted')));
+    expect(answers[0]).toEqual(answers[1]);
+    expect(answers[0]).toMatchObject({ key: { name: 'deleted-dek' } });
+    for (const table of ['documents', 'collections', 'key_versions', 'used_keys', 'commits', 'heads'])
+      expect(
+        await server.sql(`SELECT count(*) FROM bundoc.${table} WHERE project = 'deleted'`, 'bundoc'),
+      ).toBe('0');
+    expect(await managed().projects.names('', 100)).not.toContain('deleted');
+    service.destroyed.clear();
+    for (const node of [here, there, managed()])
+      await expect(node.write('d')).rejects.toMatchObject({ code: 'project_destroyed' });
+    for (const { instances } of [here, there]) await instances[Symbol.asyncDispose]();
   });
 });

@@ -77,6 +77,20 @@ export class Project {
   }
 }
 
+/** What became of a project that was deleted. */
+export interface DeletedProject {
+  readonly project: string;
+  readonly deleted_at: string;
+  /** BunKMS's receipt of the destruction of its key; copies of the key are out of the world once the KEKs of `kek_ids` are destroyed, too. */
+  readonly key?: {
+    readonly id: string;
+    readonly name: string;
+    readonly destroyed_at: string;
+    readonly kek_ids: readonly string[];
+    readonly audit: { readonly seq: number; readonly hash: string };
+  };
+}
+
 /** Bundoc, as one holder of tokens sees it. */
 export class Bundoc {
   readonly #transport: Transport;
@@ -89,6 +103,18 @@ export class Bundoc {
   /** A project; it need not exist: the first write makes it. */
   project(id: string): Project {
     return new Project(this.#transport, id);
+  }
+
+  /**
+   * Deletes a project and destroys its key, for ever; with `docs:admin`. Repeated, it answers the same.
+   *
+   * @throws BundocError `project_not_found`, `kms_unavailable`; what was begun, the service goes on with.
+   */
+  async deleteProject(id: string): Promise<DeletedProject> {
+    const confirm = encodeURIComponent(id);
+    const path = `/projects/${segment(id)}?confirm=${confirm}`;
+    const { text } = await this.#transport.send({ method: 'DELETE', path, isIdempotent: true });
+    return JSON.parse(text) as DeletedProject;
   }
 }
 

@@ -3,6 +3,7 @@ import { join, resolve } from 'node:path';
 import { systemClock } from '@bundoc/shared/clock';
 import type { Environment } from '@bundoc/shared/config';
 import { projectIdSchema } from '@bundoc/shared/contract/documents';
+import { DELETION_FILE } from '@bundoc/shared/contract/project-file';
 import { createLogger } from '@bundoc/shared/logger';
 import { WatchedTls } from '@bundoc/shared/tls/watched-tls';
 import { readConfig } from '../config.ts';
@@ -46,6 +47,8 @@ export async function withData<T>(
   const names = named === undefined ? await projectsIn(projectsDir) : [idOf(named)];
   if (named !== undefined && !existsSync(join(projectsDir, idOf(named))))
     throw new CannotRun(`there is no project ${idOf(named)}`);
+  if (named !== undefined && isDeleted(projectsDir, idOf(named)))
+    throw new CannotRun(`project ${idOf(named)} was deleted`);
   return await withKeys(environment, (keys) =>
     action({
       projects: names.map((project) => ({
@@ -150,7 +153,13 @@ function lock(dataDir: string): Disposable {
   }
 }
 
+/** Nothing but a mark is left of it, or will be once the service has run. */
+function isDeleted(directory: string, project: string): boolean {
+  return existsSync(join(directory, project, DELETION_FILE));
+}
+
 async function projectsIn(directory: string): Promise<string[]> {
   const names = (await nodeDisk.list(directory)) ?? [];
-  return names.filter((name) => projectIdSchema.safeParse(name).data === name).sort();
+  const projects = names.filter((name) => projectIdSchema.safeParse(name).data === name).sort();
+  return projects.filter((name) => !isDeleted(directory, name));
 }

@@ -30,6 +30,7 @@ function bound(disk: SimulatedDisk): Disk {
     createFile: (path, content) => disk.createFile(path, content),
     rename: (from, to) => disk.rename(from, to),
     remove: (path) => disk.remove(path),
+    removeTree: (path) => disk.removeTree(path),
     syncDirectory: (path) => disk.syncDirectory(path),
     openFile: (path) => disk.openFile(path),
     writeFiles: (files) => disk.writeFiles(files),
