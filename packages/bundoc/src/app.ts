@@ -1,6 +1,7 @@
 import { cachedCheck } from '@bundoc/shared/cached-check';
 import { type Clock, systemClock } from '@bundoc/shared/clock';
 import { BearerAuth } from '@bundoc/shared/http/bearer-auth';
+import { allowOrigins } from '@bundoc/shared/http/cors';
 import { createHttpServer, refuseOtherMethods } from '@bundoc/shared/http/server';
 import type { RunningService } from '@bundoc/shared/lifecycle';
 import { createLogger, type Logger } from '@bundoc/shared/logger';
@@ -140,6 +141,7 @@ export async function startBundoc(config: BundocConfig, parts: BundocParts = {})
 
   const app = createHttpServer({ logger, bodyBytesMax: config.documentBytesMax, tls: listenerTls });
   stack.defer(() => app.close());
+  if (config.corsOrigins.length > 0) allowOrigins(app, config.corsOrigins);
   const auth = new BearerAuth({
     audience: 'bundoc',
     keys: tokenKeys,

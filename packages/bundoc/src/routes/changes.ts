@@ -3,6 +3,7 @@ import { cursorSchema } from '@bundoc/shared/contract/cursor';
 import { changePageSchema, collectionNameSchema } from '@bundoc/shared/contract/documents';
 import { AppError } from '@bundoc/shared/errors';
 import type { BearerAuth } from '@bundoc/shared/http/bearer-auth';
+import { varyBy } from '@bundoc/shared/http/cors';
 import { EventStream } from '@bundoc/shared/http/event-stream';
 import { validate } from '@bundoc/shared/http/validate';
 import { describe } from '@bundoc/shared/openapi/description';
@@ -92,7 +93,7 @@ export function registerChanges(app: FastifyInstance, feed: ChangeFeed, auth: Be
       const query = request.query as Query;
       const filter: FeedFilter = { collection: query.collection, documents: query.include !== undefined };
       const format = formatOf(request.headers.accept);
-      reply.header('vary', 'accept');
+      varyBy(reply, 'Accept');
       if (format === 'text/event-stream') return stream(request, reply, project, query, filter);
       const limits = { limit: query.limit ?? LIMIT_DEFAULT, bytesMax: PAGE_BYTES_MAX };
       const since = placeOf(query.since);
