@@ -5,6 +5,7 @@ import { AppError } from '@bundoc/shared/errors';
 import type { BearerAuth } from '@bundoc/shared/http/bearer-auth';
 import { varyBy } from '@bundoc/shared/http/cors';
 import { EventStream } from '@bundoc/shared/http/event-stream';
+import { StreamRoom } from '@bundoc/shared/http/stream-room';
 import { validate } from '@bundoc/shared/http/validate';
 import { describe } from '@bundoc/shared/openapi/description';
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
@@ -20,6 +21,8 @@ import { LIMIT_DEFAULT, limitSchema, PAGE_BYTES_MAX } from './page-limits.ts';
 export const WAIT_S_MAX = 50;
 /** Bytes that may wait for the reader of a stream: a batch, or one document, never more than it; a larger one is a defect. */
 const STREAM_BYTES_MAX = 67_108_864;
+/** The same of all streams together: who finds no room is cut off, and comes back to where it was. */
+const STREAMS_BYTES_MAX = 134_217_728;
 
 const sinceSchema = z.union([z.literal('now'), cursorSchema('changes')]);
 const querySchema = z.strictObject({
@@ -83,6 +86,7 @@ const DESCRIPTION = describe({
 
 /** The feed of changes of a project: a page, a page that is waited for, or a stream of server-sent events. */
 export function registerChanges(app: FastifyInstance, feed: ChangeFeed, auth: BearerAuth): void {
+  const room = new StreamRoom(STREAMS_BYTES_MAX);
   app.addHook('preClose', async () => feed.close());
 
   app.get(
@@ -136,6 +140,7 @@ export function registerChanges(app: FastifyInstance, feed: ChangeFeed, auth: Be
     const sink = new EventStream(response, {
       headers: reply.getHeaders() as OutgoingHttpHeaders,
       waitingBytesMax: STREAM_BYTES_MAX,
+      room,
     });
     // The project's key may have been withdrawn since the place was taken.
     if (place.ending.aborted) {
