@@ -30,6 +30,7 @@ import { registerLists } from './routes/lists.ts';
 import { registerMetrics } from './routes/metrics.ts';
 import { BUNDOC_API } from './routes/openapi.ts';
 import { registerPatch } from './routes/patch.ts';
+import { limitProjectRate } from './routes/project-rate.ts';
 import { registerProjects } from './routes/projects.ts';
 import { registerQueries } from './routes/queries.ts';
 import { Backups } from './service/backups.ts';
@@ -150,6 +151,8 @@ export async function startBundoc(config: BundocConfig, parts: BundocParts = {})
   });
   await auth.register(app);
   metrics.measureRequests(app, 'api');
+  const { requestsPerProject: perSecond } = config;
+  if (perSecond > 0) limitProjectRate(app, { clock, perSecond, onRefused: metrics.rateLimited });
   const documents = new Documents(instances, { documentBytesMax: config.documentBytesMax });
   registerDocuments(app, documents, auth);
   await registerPatch(app, documents, auth);

@@ -74,7 +74,7 @@ const DESCRIPTION = describe({
       also: { 'application/x-ndjson': z.string(), 'text/event-stream': z.string() },
     },
   },
-  refusals: [...PROJECT_REFUSALS, 'position_gone', 'rate_limited'],
+  refusals: [...PROJECT_REFUSALS, 'position_gone'],
   examples: {
     fromTheStart: { params: EXAMPLE_PARAMS, query: { limit: '100' }, status: 200 },
     withDocuments: { params: EXAMPLE_PARAMS, query: { include: 'doc', collection: 'notes' }, status: 200 },
