@@ -31,7 +31,7 @@ import {
   type StoredDefinition,
 } from './definition.ts';
 import { isExpired } from './expiry.ts';
-import { compileSchema, type SchemaCheck } from './json-schema.ts';
+import { compileSchema, requireFewAlternatives, type SchemaCheck } from './json-schema.ts';
 import type { CollectionStore } from './port.ts';
 
 /** A definition as it is obeyed. */
@@ -295,7 +295,7 @@ export class DefinedStore implements CollectionStore {
       throw new AppError('invalid_request', {
         errors: [{ path: 'body.indexes', message: 'unique indexes are kept by the embedded engine only' }],
       });
-    const check = checkOf(definition);
+    const check = acceptedCheckOf(definition);
     const content = contentOfDefinition(definition);
     const [result] = await this.#store.commit([{ kind: 'put', ref, content, precondition }]);
     if (result?.metadata === undefined) throw new Error('a put has no metadata');
@@ -395,7 +395,13 @@ function checkOf({ schema }: CollectionDefinition): SchemaCheck | undefined {
 
 /** @throws AppError `invalid_request` for a definition whose schema is not accepted. */
 export function requireAcceptable(definition: CollectionDefinition): void {
-  checkOf(definition);
+  acceptedCheckOf(definition);
+}
+
+function acceptedCheckOf(definition: CollectionDefinition): SchemaCheck | undefined {
+  const check = checkOf(definition);
+  if (definition.schema !== undefined) requireFewAlternatives(definition.schema);
+  return check;
 }
 
 /**
