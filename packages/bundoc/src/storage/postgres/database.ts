@@ -217,7 +217,7 @@ export function clientConfig(options: DatabaseOptions): pg.ClientConfig {
   };
 }
 
-/** The server is checked by the name that it is connected to by: the driver tells Node of names alone, not of addresses. */
+/** The server is checked by the name or address that it is connected to by. Said here: a driver that passes no address on has "localhost" looked for. */
 function checkedTls(tls: ConnectionOptions, host: string): ConnectionOptions {
   return {
     ...tls,
