@@ -14,7 +14,7 @@ import { call, Installation } from './installation.ts';
 
 const folder = String(process.argv[2]);
 
-await using installation = await Installation.start();
+await using installation = await Installation.start({ isOnFiles: true });
 const token = await installation.client(['project-a']);
 const path = '/v1/projects/project-a/collections/notes/documents/first';
 const stored = await call(installation.url, path, { method: 'PUT', token, body: '{}' });

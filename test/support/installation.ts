@@ -12,7 +12,7 @@ import { withKms } from '@bundoc/bunkms/cli/open-kms';
 import { readConfig as readBunkmsConfig } from '@bundoc/bunkms/config';
 import { type IssueToken, type IssueTokenInput, issueTokenSchema } from '@bundoc/shared/contract/tokens';
 import { createLogger, type Logger } from '@bundoc/shared/logger';
-import { documentFiles, newStorage, type StoredProjects } from './stored-projects.ts';
+import { documentFiles, newStorage, type StoredProjects, storageInFiles } from './stored-projects.ts';
 
 /** Everything that was logged, as one text. */
 export class LogSink {
@@ -95,6 +95,8 @@ export type InstallationParts = Pick<BundocParts, 'clock' | 'checkTlsEveryMs'> &
   readonly environment?: Readonly<Record<string, string>>;
   /** Variables for BunKMS. */
   readonly kmsEnvironment?: Readonly<Record<string, string>>;
+  /** Stores in files, whatever storage this run of the tests is about: for a process that is not Vitest's. */
+  readonly isOnFiles?: boolean;
 };
 
 /** A whole installation in a temporary folder and this process: BunKMS, Bundoc, KEK, tokens. */
@@ -118,7 +120,9 @@ export class Installation implements AsyncDisposable {
   /** Makes the installation and starts both services. */
   static async start(parts: InstallationParts = {}): Promise<Installation> {
     const installation = new Installation(parts);
-    installation.#stored = await newStorage(installation.dataDir);
+    installation.#stored = parts.isOnFiles
+      ? storageInFiles(installation.dataDir)
+      : await newStorage(installation.dataDir);
     await init(installation.kmsEnvironment, { serviceToken: installation.tokenFile });
     await installation.startKms();
     await installation.startBundoc();

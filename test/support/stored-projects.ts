@@ -31,7 +31,11 @@ export interface StoredProjects {
 /** The storage that this run of the tests is about. */
 export async function newStorage(dataDir: string): Promise<StoredProjects> {
   const postgresUrl = inject('postgresUrl');
-  return postgresUrl === undefined ? new StoredFiles(dataDir) : StoredRows.create(postgresUrl);
+  return postgresUrl === undefined ? storageInFiles(dataDir) : StoredRows.create(postgresUrl);
+}
+
+export function storageInFiles(dataDir: string): StoredProjects {
+  return new StoredFiles(dataDir);
 }
 
 /** Paths of a project's document files, once there are as many. */

@@ -1,6 +1,7 @@
 import { cachedCheck } from '@bundoc/shared/cached-check';
 import { type Clock, systemClock } from '@bundoc/shared/clock';
 import { BearerAuth } from '@bundoc/shared/http/bearer-auth';
+import { allowOrigins } from '@bundoc/shared/http/cors';
 import { createHttpServer, refuseOtherMethods } from '@bundoc/shared/http/server';
 import type { RunningService } from '@bundoc/shared/lifecycle';
 import { createLogger, type Logger } from '@bundoc/shared/logger';
@@ -30,6 +31,7 @@ import { registerLists } from './routes/lists.ts';
 import { registerMetrics } from './routes/metrics.ts';
 import { BUNDOC_API } from './routes/openapi.ts';
 import { registerPatch } from './routes/patch.ts';
+import { limitProjectRate } from './routes/project-rate.ts';
 import { registerProjectDeletion, registerProjects } from './routes/projects.ts';
 import { registerQueries } from './routes/queries.ts';
 import { Backups } from './service/backups.ts';
@@ -145,6 +147,7 @@ export async function startBundoc(config: BundocConfig, parts: BundocParts = {})
 
   const app = createHttpServer({ logger, bodyBytesMax: config.documentBytesMax, tls: listenerTls });
   stack.defer(() => app.close());
+  if (config.corsOrigins.length > 0) allowOrigins(app, config.corsOrigins);
   const auth = new BearerAuth({
     audience: 'bundoc',
     keys: tokenKeys,
@@ -153,6 +156,8 @@ export async function startBundoc(config: BundocConfig, parts: BundocParts = {})
   });
   await auth.register(app);
   metrics.measureRequests(app, 'api');
+  const { requestsPerProject: perSecond } = config;
+  if (perSecond > 0) limitProjectRate(app, { clock, perSecond, onRefused: metrics.rateLimited });
   const documents = new Documents(instances, { documentBytesMax: config.documentBytesMax });
   registerDocuments(app, documents, auth);
   await registerPatch(app, documents, auth);

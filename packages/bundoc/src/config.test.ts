@@ -14,6 +14,8 @@ describe('the configuration', () => {
       documentBytesMax: 1_048_576,
       batchBytesMax: 16_777_216,
       cacheBytes: 268_435_456,
+      requestsPerProject: 0,
+      corsOrigins: [],
       logLevel: 'info',
     });
   });
@@ -25,6 +27,8 @@ describe('the configuration', () => {
       BUNDOC_MAX_DOCUMENT_BYTES: 'planted',
       BUNDOC_KMS_URL: 'file:///planted',
       BUNDOC_STORAGE: 'planted',
+      BUNDOC_CORS_ORIGINS: 'https://planted/',
+      BUNDOC_REQUESTS_PER_PROJECT: '-1',
     };
     const message = (() => {
       try {

@@ -3,6 +3,7 @@ import {
   always,
   type Environment,
   logLevel,
+  originList,
   parseEnvironment,
   portNumber,
   wholeNumber,
@@ -36,6 +37,8 @@ const variables = z.object({
   BUNDOC_MAX_DOCUMENT_BYTES: wholeNumber(1, 16 * MIB).default(MIB),
   BUNDOC_MAX_BATCH_BYTES: wholeNumber(1, 30 * MIB).default(16 * MIB),
   BUNDOC_CACHE_BYTES: wholeNumber(0, 1_099_511_627_776).default(256 * MIB),
+  BUNDOC_REQUESTS_PER_PROJECT: wholeNumber(0, 1_000_000).default(0),
+  BUNDOC_CORS_ORIGINS: originList.default([]),
   BUNDOC_LOG_LEVEL: logLevel.default('info'),
 });
 const environmentSchema = allOrNone(allOrNone(variables, OWN_TLS), KMS_CLIENT).refine(
@@ -59,6 +62,10 @@ export interface BundocConfig {
   readonly batchBytesMax: number;
   /** Sealed bytes that are kept in memory; 0 for none. */
   readonly cacheBytes: number;
+  /** Requests a second of one project; 0 for no limit. */
+  readonly requestsPerProject: number;
+  /** Origins whose pages may ask and read; none by default. */
+  readonly corsOrigins: readonly string[];
   readonly logLevel: string;
 }
 
@@ -80,6 +87,8 @@ export function readConfig(environment: Environment): BundocConfig {
     documentBytesMax: values.BUNDOC_MAX_DOCUMENT_BYTES,
     batchBytesMax: values.BUNDOC_MAX_BATCH_BYTES,
     cacheBytes: values.BUNDOC_CACHE_BYTES,
+    requestsPerProject: values.BUNDOC_REQUESTS_PER_PROJECT,
+    corsOrigins: values.BUNDOC_CORS_ORIGINS,
     logLevel: values.BUNDOC_LOG_LEVEL,
   };
 }

@@ -27,6 +27,8 @@ const STORAGE_COUNTS: Readonly<Record<StorageCount, readonly [name: string, help
 export interface BundocMetrics extends ServiceMetrics {
   integrityError(): void;
   keyFetch(outcome: 'fetched' | 'failed'): void;
+  /** Counts a request that came too soon after others of its project. */
+  rateLimited(): void;
   /** Reads the gauges' values whenever the metrics are asked for. */
   observe(counts: Observations): void;
 }
@@ -45,10 +47,16 @@ export function createBundocMetrics(): BundocMetrics {
     labelNames: ['outcome'],
     registers: [registry],
   });
+  const rateLimited = new Counter({
+    name: 'bundoc_rate_limited_total',
+    help: 'Requests that were refused since too many of their project came before.',
+    registers: [registry],
+  });
   return {
     ...service,
     integrityError: () => integrityErrors.inc(),
     keyFetch: (outcome) => keyFetches.inc({ outcome }),
+    rateLimited: () => rateLimited.inc(),
     observe: (observed) => {
       const { projectsOpen, keysCached, documentsToReseal } = observed;
       const { eventsLive, tokensRevoked, tokenExpiryS, changeFollowers } = observed;

@@ -72,7 +72,7 @@ export function databaseOptions(config: PostgresConfig, logger: DatabaseOptions[
   return {
     ...config,
     logger,
-    tls: tls && { ...(ca === undefined ? {} : { ca }), servername: new URL(config.url).hostname },
+    tls: tls && (ca === undefined ? {} : { ca }),
     password: passwordFile && (() => readSecretFile(passwordFile.variable, passwordFile.path)),
   };
 }

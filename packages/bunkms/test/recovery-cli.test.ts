@@ -162,7 +162,7 @@ describe('bunkms backup, inventory, restore and recover', () => {
     writeProject(at('bundoc'), 'p', all);
     rmSync(at('kms'), { recursive: true });
     const recover = (...more: string[]) => ['recover', '--from', at('bundoc'), ...more];
-    await expectFailure(1, /run "bunkms init"/, ...recover());
+    await expectFailure(1, /a new one is made by "bunkms init"/, ...recover());
     await ok('init');
     await expectFailure(2, /is no data folder of Bundoc/, 'recover', '--from', folder);
     await expectFailure(2, /required option/, 'recover');

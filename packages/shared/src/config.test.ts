@@ -6,6 +6,7 @@ import { z } from 'zod';
 import {
   ConfigError,
   logLevel,
+  originList,
   parseEnvironment,
   portNumber,
   readSecretFile,
@@ -118,5 +119,36 @@ describe('readSecretFile', () => {
     expect(message).toContain('TOKEN_FILE: the file cannot be read (ENOENT)');
     expect(message).not.toContain('no-such-file');
     expect(faultsOf(() => readSecretFile('TOKEN_FILE', folder))).toContain('EISDIR');
+  });
+});
+
+describe('a list of origins', () => {
+  const read = (text: string) => originList.safeParse(text);
+
+  it('takes origins as browsers send them', () => {
+    expect(read('https://app.example, http://localhost:5173,http://[::1]:8080').data).toEqual([
+      'https://app.example',
+      'http://localhost:5173',
+      'http://[::1]:8080',
+    ]);
+  });
+
+  it.each([
+    '*',
+    'null',
+    'https://app.example/',
+    'https://App.example',
+    'https://app.example:443',
+    'https://*.example',
+    'app.example',
+    'file:///x',
+    'https://a.example,,https://b.example',
+  ])('refuses %s, which no browser would send or which would let in others', (text) => {
+    expect(read(text).success).toBe(false);
+  });
+
+  it('has a bound', () => {
+    const many = Array.from({ length: 101 }, (_, at) => `https://a${at}.example`);
+    expect([read(many.join(',')).success, read(many.slice(1).join(',')).success]).toEqual([false, true]);
   });
 });

@@ -53,6 +53,19 @@ export const nameList = z
   .transform((text) => text.split(',').map((name) => name.trim()))
   .pipe(z.array(z.string().min(1, 'must be names separated by commas')));
 
+/** Origins of pages (RFC 6454) separated by commas, each exactly as a browser sends it: no path, no wildcard, no `null`. */
+export const originList = nameList.pipe(
+  z
+    .array(
+      z.string().refine(isWebOrigin, 'must be origins separated by commas, such as https://app.example:8443'),
+    )
+    .max(100, 'must be 100 origins at most'),
+);
+
+function isWebOrigin(text: string): boolean {
+  return /^https?:[^*]+$/.test(text) && URL.canParse(text) && new URL(text).origin === text;
+}
+
 /** A whole number in a variable. */
 export function wholeNumber(min: number, max: number) {
   const message = `must be a whole number from ${min} to ${max}`;

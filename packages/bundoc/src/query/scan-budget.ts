@@ -4,10 +4,18 @@ export interface ScanLimits {
   readonly documentsMax: number;
   /** Bytes of their texts. */
   readonly bytesMax: number;
+  /** Values of documents, times the operators that they are held against: of all, and of one, which is looked at without a pause. */
+  readonly workMax: number;
+  readonly documentWorkMax: number;
 }
 
 /** What one request may look at. */
-export const SCAN_LIMITS: ScanLimits = { documentsMax: 100_000, bytesMax: 268_435_456 };
+export const SCAN_LIMITS: ScanLimits = {
+  documentsMax: 100_000,
+  bytesMax: 268_435_456,
+  workMax: 1_000_000_000,
+  documentWorkMax: 20_000_000,
+};
 
 /** Counts what one request looks at, and ends it when that is too much. */
 export class ScanBudget {
@@ -15,6 +23,7 @@ export class ScanBudget {
   readonly #advice: string;
   documents = 0;
   bytes = 0;
+  #work = 0;
 
   /** @param advice what would make the request cheap, as a sentence. */
   constructor(limits: ScanLimits, advice: string) {
@@ -30,6 +39,16 @@ export class ScanBudget {
     if (this.documents > documentsMax || this.bytes > bytesMax)
       throw new AppError('query_too_expensive', {
         detail: `more than ${documentsMax} documents or ${bytesMax} bytes would have to be read; ${this.#advice}`,
+      });
+  }
+
+  /** @throws AppError `query_too_expensive`. */
+  spendWork(work: number): void {
+    this.#work += work;
+    const { workMax, documentWorkMax } = this.#limits;
+    if (this.#work > workMax || work > documentWorkMax)
+      throw new AppError('query_too_expensive', {
+        detail: `more than ${documentWorkMax} comparisons for one document, or ${workMax} in all, might have to be made; use fewer operators, or ${this.#advice}`,
       });
   }
 }

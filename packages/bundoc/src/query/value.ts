@@ -26,6 +26,14 @@ export function isObject(value: Value): value is ObjectValue {
   return typeof value === 'object' && value !== null && !Array.isArray(value) && !(value instanceof Decimal);
 }
 
+/** Values in a value: itself, elements and members. */
+export function valuesIn(value: Value): number {
+  let count = 1;
+  if (isArray(value)) for (const element of value) count += valuesIn(element);
+  else if (isObject(value)) for (const name in value) count += valuesIn(value[name] as Value);
+  return count;
+}
+
 /**
  * Where `JSON.parse` may be wrong about a value: a number with an exponent or with more digits than a double surely keeps, or an escape (V8
  * may misread escaped names, see `json/read.ts` of shared). It finds some of that inside strings, too; that costs time only.

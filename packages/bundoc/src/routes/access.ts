@@ -82,6 +82,11 @@ export const guardCollection = (auth: BearerAuth, scope: Scope, query?: z.ZodTyp
 export const guardDocument = (auth: BearerAuth, scopes: Scope | readonly Scope[]) =>
   guard(auth, scopes, documentPathSchema);
 
+/** The project of a request that any guard let pass; undefined for a route of none. */
+export function guardedProject(request: FastifyRequest): string | undefined {
+  return request[GUARDED]?.path?.project;
+}
+
 /** The project that {@link guardProject} let pass. */
 export function projectPath(request: FastifyRequest): ProjectPath {
   const { path } = guardedOf(request);

@@ -19,7 +19,7 @@ const DESCRIPTION = describe({
   answers: {
     200: { description: 'docs/formats/project-backup.md', schema: z.string(), contentType: OCTETS },
   },
-  refusals: [...PROJECT_REFUSALS, 'rate_limited'],
+  refusals: PROJECT_REFUSALS,
   examples: {
     backup: { params: { project: 'project-a' }, status: 200 },
     noProject: { params: { project: 'none' }, status: 404 },

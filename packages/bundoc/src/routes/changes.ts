@@ -3,7 +3,9 @@ import { cursorSchema } from '@bundoc/shared/contract/cursor';
 import { changePageSchema, collectionNameSchema } from '@bundoc/shared/contract/documents';
 import { AppError } from '@bundoc/shared/errors';
 import type { BearerAuth } from '@bundoc/shared/http/bearer-auth';
+import { varyBy } from '@bundoc/shared/http/cors';
 import { EventStream } from '@bundoc/shared/http/event-stream';
+import { StreamRoom } from '@bundoc/shared/http/stream-room';
 import { validate } from '@bundoc/shared/http/validate';
 import { describe } from '@bundoc/shared/openapi/description';
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
@@ -19,6 +21,8 @@ import { LIMIT_DEFAULT, limitSchema, PAGE_BYTES_MAX } from './page-limits.ts';
 export const WAIT_S_MAX = 50;
 /** Bytes that may wait for the reader of a stream: a batch, or one document, never more than it; a larger one is a defect. */
 const STREAM_BYTES_MAX = 67_108_864;
+/** The same of all streams together: who finds no room is cut off, and comes back to where it was. */
+const STREAMS_BYTES_MAX = 134_217_728;
 
 const sinceSchema = z.union([z.literal('now'), cursorSchema('changes')]);
 const querySchema = z.strictObject({
@@ -70,7 +74,7 @@ const DESCRIPTION = describe({
       also: { 'application/x-ndjson': z.string(), 'text/event-stream': z.string() },
     },
   },
-  refusals: [...PROJECT_REFUSALS, 'position_gone', 'rate_limited'],
+  refusals: [...PROJECT_REFUSALS, 'position_gone'],
   examples: {
     fromTheStart: { params: EXAMPLE_PARAMS, query: { limit: '100' }, status: 200 },
     withDocuments: { params: EXAMPLE_PARAMS, query: { include: 'doc', collection: 'notes' }, status: 200 },
@@ -82,6 +86,7 @@ const DESCRIPTION = describe({
 
 /** The feed of changes of a project: a page, a page that is waited for, or a stream of server-sent events. */
 export function registerChanges(app: FastifyInstance, feed: ChangeFeed, auth: BearerAuth): void {
+  const room = new StreamRoom(STREAMS_BYTES_MAX);
   app.addHook('preClose', async () => feed.close());
 
   app.get(
@@ -92,7 +97,7 @@ export function registerChanges(app: FastifyInstance, feed: ChangeFeed, auth: Be
       const query = request.query as Query;
       const filter: FeedFilter = { collection: query.collection, documents: query.include !== undefined };
       const format = formatOf(request.headers.accept);
-      reply.header('vary', 'accept');
+      varyBy(reply, 'Accept');
       if (format === 'text/event-stream') return stream(request, reply, project, query, filter);
       const limits = { limit: query.limit ?? LIMIT_DEFAULT, bytesMax: PAGE_BYTES_MAX };
       const since = placeOf(query.since);
@@ -135,6 +140,7 @@ export function registerChanges(app: FastifyInstance, feed: ChangeFeed, auth: Be
     const sink = new EventStream(response, {
       headers: reply.getHeaders() as OutgoingHttpHeaders,
       waitingBytesMax: STREAM_BYTES_MAX,
+      room,
     });
     // The project's key may have been withdrawn since the place was taken.
     if (place.ending.aborted) {

@@ -7,7 +7,7 @@ export function projectAccess(...scopes: Scope[]): RouteAccess {
   return { kind: 'token', scopes, grant: 'project' };
 }
 
-/** Refusals of every route that opens a project. */
+/** Refusals of every route of a project. */
 export const PROJECT_REFUSALS = [
   'project_not_found',
   'project_disabled',
@@ -18,6 +18,7 @@ export const PROJECT_REFUSALS = [
   'key_mismatch',
   'storage_unavailable',
   'disk_full',
+  'rate_limited',
 ] as const satisfies readonly ProblemCode[];
 
 /** Refusals of every route that writes documents; a write may make its project. */

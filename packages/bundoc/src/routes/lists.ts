@@ -28,8 +28,8 @@ export function registerLists(app: FastifyInstance, documents: Documents, auth: 
         tag: 'documents',
         summary: 'List a collection',
         description:
-          'In the order of creation. `next_cursor`, while there are more, is the `cursor` of the next page; it belongs to the collection and ' +
-          'the `fields`. `include=total` counts the documents of the collection.',
+          'In the order of creation. `next_cursor`, while there may be more (also after a page that is short, or empty), is the `cursor` of ' +
+          'the next page; it belongs to the collection and the `fields`. `include=total` counts the documents of the collection.',
         access: projectAccess('docs:read'),
         params: collectionPathSchema,
         query: listQuerySchema,

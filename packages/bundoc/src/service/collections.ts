@@ -32,6 +32,8 @@ export interface ExistingDocuments {
 /** Documents and bytes that are looked at when a schema changes. */
 const CHECKED_MAX = 10_000;
 const CHECKED_BYTES_MAX = 67_108_864;
+/** Pages of expired documents alone that are passed over for it: each stands for thousands. */
+const EMPTY_PAGES_MAX = 2;
 const PAGE = { limit: 200, bytesMax: 1_048_576 };
 
 /** Collections and their definitions. Arguments are validated at the edge. */
@@ -121,16 +123,19 @@ async function lookAt(
   let checked = 0;
   let failing = 0;
   let bytes = 0;
+  let emptyPages = 0;
   if (definition.schema === undefined) return { checked, failing, complete: true };
   const countRefused = refusedCounter(definition);
   for (let after: number | undefined = 0; after !== undefined; ) {
-    if (checked >= CHECKED_MAX || bytes >= CHECKED_BYTES_MAX) return { checked, failing, complete: false };
+    if (checked >= CHECKED_MAX || bytes >= CHECKED_BYTES_MAX || emptyPages >= EMPTY_PAGES_MAX)
+      return { checked, failing, complete: false };
     const page: Awaited<ReturnType<CollectionStore['list']>> = await store.list({
       collection,
       after,
       ...PAGE,
     });
     checked += page.documents.length;
+    if (page.documents.length === 0) emptyPages++;
     bytes += page.documents.reduce((sum, { text }) => sum + text.length, 0);
     failing += countRefused(page.documents);
     after = page.next;

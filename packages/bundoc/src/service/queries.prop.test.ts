@@ -1,6 +1,7 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { cursorsOf } from '../cipher/sealed-cursor.ts';
+import { SCAN_LIMITS } from '../query/scan-budget.ts';
 import { readValue } from '../query/value.ts';
 import { whereSchema } from '../query/where.ts';
 import { type DefinedStore, openDefinedStore } from '../storage/collections/defined-store.ts';
@@ -162,7 +163,7 @@ describe('queries', () => {
                 [Symbol.dispose]: () => undefined,
               }),
             },
-            { documentsMax: 1_000, bytesMax: 10_000_000 },
+            { ...SCAN_LIMITS, documentsMax: 1_000, bytesMax: 10_000_000 },
           );
           const all = await contentOf(store);
           for (const one of queries) {

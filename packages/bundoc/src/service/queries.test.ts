@@ -1,6 +1,7 @@
 import { AppError } from '@bundoc/shared/errors';
 import { describe, expect, it } from 'vitest';
 import { cursorsOf } from '../cipher/sealed-cursor.ts';
+import { SCAN_LIMITS, type ScanLimits } from '../query/scan-budget.ts';
 import { readValue } from '../query/value.ts';
 import { type Where, whereSchema } from '../query/where.ts';
 import { openDefinedStore } from '../storage/collections/defined-store.ts';
@@ -26,7 +27,7 @@ const request = (over: Partial<QueryRequest> = {}): QueryRequest => ({
   ...over,
 });
 
-async function start(limits: { documentsMax: number; bytesMax: number }) {
+async function start(limits: Partial<ScanLimits>) {
   const project = new EmbeddedProject();
   const disk = EmbeddedProject.disk();
   await project.create(disk);
@@ -46,12 +47,50 @@ async function start(limits: { documentsMax: number; bytesMax: number }) {
         };
       },
     },
-    limits,
+    { ...SCAN_LIMITS, ...limits },
   );
   return { store, queries, leases };
 }
 
 describe('what one request may read', () => {
+  it('is bounded in operators times values, of one document and of all', async () => {
+    const { store, queries } = await start({ documentWorkMax: 2_000_000, workMax: 5_000_000 });
+    const numbers = Array(100_000).fill(1).join();
+    for (let n = 0; n < 4; n++) await commitOne(store, put(`d${n}`, `{"n":[${numbers}]}`));
+    const asking = (operators: number) =>
+      selection(`{"$and":[${Array(operators).fill('{"n":{"$not":{"$gt":5}}}').join()}]}`);
+    const refusal = { code: 'query_too_expensive', detail: expect.stringContaining('fewer operators') };
+    expect((await queries.count(asking(10))).count).toBe(4);
+    await expect(queries.count(asking(15))).rejects.toMatchObject(refusal);
+    await expect(queries.count(asking(25))).rejects.toMatchObject(refusal);
+    const ofElements = `{"n":{"$elemMatch":{${['$gt', '$gte', '$lt', '$ne'].map((op) => `"${op}":9`).join()}}}}`;
+    await expect(
+      queries.count(selection(`{"$or":[${Array(5).fill(ofElements).join()}]}`)),
+    ).rejects.toMatchObject(refusal);
+  });
+
+  it('lets others have their turn within a page of documents, and ends there when nobody waits', async () => {
+    const { store, queries } = await start({});
+    const numbers = Array(20_000).fill(1).join();
+    for (let n = 0; n < 8; n++) await commitOne(store, put(`d${n}`, `{"n":[${numbers}]}`));
+    const stop = new AbortController();
+    const condition = `{"$and":[${Array(49).fill('{"n":{"$ne":5}}').join()}]}`;
+    let turns = 0;
+    let isCounting = true;
+    const turn = () => {
+      turns++;
+      if (isCounting) setImmediate(turn);
+    };
+    const counting = queries.count(selection(condition));
+    setImmediate(turn);
+    expect((await counting).count).toBe(8);
+    isCounting = false;
+    expect(turns).toBeGreaterThan(6);
+    const given = queries.count({ ...selection(condition), signal: stop.signal });
+    setImmediate(() => setImmediate(() => setImmediate(() => stop.abort())));
+    await expect(given).rejects.toMatchObject({ name: 'AbortError' });
+  });
+
   it('is bounded in documents, and the refusal names the index that would help', async () => {
     const { store, queries } = await start({ documentsMax: 5, bytesMax: 1_000_000 });
     for (let n = 0; n < 6; n++) await commitOne(store, put(`d${n}`, `{"n":${n}}`));

@@ -1,3 +1,4 @@
+import { setImmediate } from 'node:timers/promises';
 import type { Explanation, Figure, OrderBy } from '@bundoc/shared/contract/query';
 import { AppError } from '@bundoc/shared/errors';
 import type { InstanceLease } from '../project/instance-manager.ts';
@@ -10,8 +11,10 @@ import { type IndexPlan, planQuery } from '../query/plan.ts';
 import { type Candidate, type Scan, scanCollection } from '../query/scan.ts';
 import { ScanBudget, type ScanLimits } from '../query/scan-budget.ts';
 import { searchIndex } from '../query/search.ts';
+import { valuesIn } from '../query/value.ts';
 import type { Where } from '../query/where.ts';
 import { fieldsOf } from '../query/where-fields.ts';
+import { operatorsOf } from '../query/where-operators.ts';
 import type { StoredDocument } from '../storage/port.ts';
 import { shortHash } from '../storage/short-hash.ts';
 import { openPageCursor } from './page-cursor.ts';
@@ -119,7 +122,7 @@ export class Queries {
       planQuery(where, order, indexes?.usable(collection) ?? []),
     );
     const scan = { withStore, collection, budget, unreadable: [], signal };
-    return new Run({ scan, holds: compileWhere(where), order, plan, wanted });
+    return new Run({ scan, holds: compileWhere(where), operators: operatorsOf(where), order, plan, wanted });
   }
 
   async #acquire(project: string): Promise<QueryLease> {
@@ -145,16 +148,24 @@ export class Queries {
 interface Way {
   readonly scan: Scan;
   readonly holds: Predicate;
+  readonly operators: number;
   readonly order: Order;
   readonly plan: IndexPlan | undefined;
   /** Documents that are likely to be enough. */
   readonly wanted: number;
 }
 
+/** Work after which other requests get their turn; some ten milliseconds. */
+const WORK_OF_TURN = 1_000_000;
+/** Documents up to this are taken to have a value for so many bytes; those of larger ones are counted. */
+const ESTIMATED_BYTES_MAX = 4_096;
+const BYTES_OF_VALUE = 8;
+
 /** One request on its way. */
 class Run {
   readonly #way: Way;
   #matched = 0;
+  #workOfTurn = 0;
 
   constructor(way: Way) {
     this.#way = way;
@@ -168,7 +179,7 @@ class Run {
 
   /** @param after the sort key of the document before the first, when they come in order. */
   async *matches(after: string): AsyncGenerator<readonly Candidate[]> {
-    const { scan, plan, holds, wanted } = this.#way;
+    const { scan, plan, wanted } = this.#way;
     const from = this.isInOrder ? after : '';
     // Of those that are sorted, all are looked at.
     const enough = this.isInOrder ? wanted : Number.POSITIVE_INFINITY;
@@ -177,10 +188,29 @@ class Run {
         ? scanCollection(scan, from === '' ? 0 : positionOf(from), enough)
         : searchIndex(scan, plan, from, enough);
     for await (const some of candidates) {
-      const matches = some.filter((candidate) => candidate.isSure || holds(candidate.value));
+      const matches: Candidate[] = [];
+      for (const candidate of some) {
+        const holds = candidate.isSure || this.#holds(candidate);
+        if (holds === true || (holds !== false && (await holds))) matches.push(candidate);
+      }
       this.#matched += matches.length;
       if (matches.length > 0) yield matches;
     }
+  }
+
+  #holds(candidate: Candidate): boolean | Promise<boolean> {
+    const { scan, holds, operators } = this.#way;
+    const bytes = candidate.document.text.length;
+    const values = bytes > ESTIMATED_BYTES_MAX ? valuesIn(candidate.value) : bytes / BYTES_OF_VALUE;
+    const work = values * operators;
+    scan.budget.spendWork(work);
+    this.#workOfTurn += work;
+    if (this.#workOfTurn <= WORK_OF_TURN) return holds(candidate.value);
+    this.#workOfTurn = work;
+    return setImmediate().then(() => {
+      scan.signal.throwIfAborted();
+      return holds(candidate.value);
+    });
   }
 
   found(): Found {

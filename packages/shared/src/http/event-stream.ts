@@ -1,5 +1,7 @@
 import { once } from 'node:events';
 import type { OutgoingHttpHeaders, ServerResponse } from 'node:http';
+import { TLSSocket } from 'node:tls';
+import { COUNTED_WRITE_BYTES_MIN, type StreamRoom } from './stream-room.ts';
 
 /** Bytes that wait for a reader who does not keep up; beyond it the stream is cut. */
 export const WAITING_BYTES_MAX = 262_144;
@@ -24,6 +26,8 @@ export interface EventStreamOptions {
   readonly headers?: OutgoingHttpHeaders;
   /** {@link WAITING_BYTES_MAX} by default. */
   readonly waitingBytesMax?: number;
+  /** Shared with other streams; one that finds none left is cut off. */
+  readonly room?: StreamRoom;
 }
 
 /**
@@ -33,10 +37,20 @@ export interface EventStreamOptions {
 export class EventStream implements EventSink {
   readonly #response: ServerResponse;
   readonly #waitingBytesMax: number;
+  readonly #room: StreamRoom | undefined;
+  #held: (() => void)[] = [];
 
   constructor(response: ServerResponse, options: EventStreamOptions = {}) {
     this.#response = response;
     this.#waitingBytesMax = options.waitingBytesMax ?? WAITING_BYTES_MAX;
+    this.#room = options.room;
+    if (this.#room !== undefined) {
+      const release = () => {
+        for (const giveBack of this.#held.splice(0)) giveBack();
+      };
+      response.on('drain', release);
+      response.once('close', release);
+    }
     response.writeHead(200, {
       ...options.headers,
       'content-type': 'text/event-stream',
@@ -57,7 +71,21 @@ export class EventStream implements EventSink {
   send(blocks: string | Buffer): void {
     if (this.isClosed) return;
     this.#response.write(blocks);
-    if (this.#response.writableLength > this.#waitingBytesMax) this.cut();
+    if (this.#response.writableLength > this.#waitingBytesMax || !this.#hasRoom(blocks)) this.cut();
+  }
+
+  /** What waits takes room until all of it is on its way. */
+  #hasRoom(blocks: string | Buffer): boolean {
+    const isLarge = blocks.length >= COUNTED_WRITE_BYTES_MIN;
+    if (this.#room === undefined || !isLarge || !this.needsDrain) return true;
+    // TLS encrypts into memory of its own, and a string is made bytes of.
+    const isShared = typeof blocks !== 'string' && !(this.#response.socket instanceof TLSSocket);
+    const giveBack = isShared
+      ? this.#room.hold(blocks.buffer, blocks.buffer.byteLength)
+      : this.#room.hold(this, Buffer.byteLength(blocks));
+    if (giveBack === undefined) return false;
+    this.#held.push(giveBack);
+    return true;
   }
 
   async drained(): Promise<void> {

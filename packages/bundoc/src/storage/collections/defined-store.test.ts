@@ -4,7 +4,7 @@ import { afterEach, describe, expect, it, vi } from 'vitest';
 import { EmbeddedProject } from '../../testing/embedded-project.ts';
 import type { SimulatedDisk } from '../../testing/simulated-disk.ts';
 import { commitOne, describeProjectStore, put, ref, remove } from '../conformance.ts';
-import { type DefinedStore, openDefinedStore } from './defined-store.ts';
+import { type DefinedStore, openDefinedStore, PASSED_MAX } from './defined-store.ts';
 import { DEFINITIONS } from './definition.ts';
 
 describeProjectStore('a DefinedStore on the embedded engine', async () => {
@@ -208,5 +208,30 @@ describe('a document that has expired', () => {
     expect(removed).toBe(150);
     expect((await store.collections())[0]?.documents).toBe(150);
     expect((await store.changes(0, 1_000)).changes.filter(({ deleted }) => deleted)).toHaveLength(150);
+  });
+});
+
+describe('a list of documents that have nearly all expired', () => {
+  it('ends after so many of them, and goes on to the living from there', async () => {
+    const { clock, store } = await start();
+    await store.define('notes', TTL, NONE);
+    const until = new Date(clock.now()).toISOString();
+    for (let n = 0; n <= PASSED_MAX; n += 1_000)
+      await store.commit(Array.from({ length: 1_000 }, (_, k) => put(`d${n + k}`, `{"until":"${until}"}`)));
+    await commitOne(store, put('living', '{}'));
+    clock.advance(10_001);
+    for (const limit of [1_000, 10]) {
+      const query = { collection: 'notes', limit, bytesMax: 1_000_000 };
+      const first = await store.list({ ...query, after: 0 });
+      expect(first.documents).toEqual([]);
+      expect(first.next).toBeGreaterThan(0);
+      const found: string[] = [];
+      for (let after = first.next; after !== undefined; ) {
+        const page = await store.list({ ...query, after });
+        found.push(...page.documents.map(({ metadata }) => metadata._id));
+        after = page.next;
+      }
+      expect(found).toEqual(['living']);
+    }
   });
 });

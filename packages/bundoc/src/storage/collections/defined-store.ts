@@ -31,7 +31,7 @@ import {
   type StoredDefinition,
 } from './definition.ts';
 import { isExpired } from './expiry.ts';
-import { compileSchema, type SchemaCheck } from './json-schema.ts';
+import { compileSchema, requireFewAlternatives, type SchemaCheck } from './json-schema.ts';
 import type { CollectionStore } from './port.ts';
 
 /** A definition as it is obeyed. */
@@ -46,6 +46,11 @@ const DEFINITION_PAGE = { limit: 100, bytesMax: 8_388_608 };
 /** Documents of a collection that are looked at for having expired, each time; more while some have. */
 const SWEPT_PAGE = { limit: 200, bytesMax: 2_097_152 };
 const SWEPT_MAX = 5_000;
+
+/** Expired documents, bytes of them, and pages of nothing else, that one list passes over before it ends with an empty page. */
+export const PASSED_MAX = 5_000;
+const PASSED_BYTES_MAX = 33_554_432;
+const PASSED_PAGES_MAX = 100;
 
 /** Opens what a project's collections are defined to be. The store belongs to the result from then on. */
 export async function openDefinedStore(store: ProjectStore, clock: Clock): Promise<DefinedStore> {
@@ -156,12 +161,18 @@ export class DefinedStore implements CollectionStore {
   async list(query: ListQuery): Promise<DocumentPage> {
     const ttl = this.#definition(query.collection)?.definition.ttl;
     if (ttl === undefined) return this.#store.list(query);
-    for (let after = query.after; ; ) {
+    let passed = 0;
+    let bytes = 0;
+    for (let after = query.after, pages = 1; ; pages++) {
       const page = await this.#store.list({ ...query, after });
       const documents = page.documents.filter((document) => this.#isAlive(ttl, document));
       if (documents.length > 0 || page.unreadable.length > 0 || page.next === undefined)
         return { ...page, documents };
-      // A page is empty at the end only.
+      passed += page.documents.length;
+      for (const { text } of page.documents) bytes += text.length;
+      // So many that have expired are not worth one request: whoever asks goes on, if they still want to.
+      if (passed >= PASSED_MAX || bytes >= PASSED_BYTES_MAX || pages >= PASSED_PAGES_MAX)
+        return { ...page, documents };
       after = page.next;
       await setImmediate();
     }
@@ -284,7 +295,7 @@ export class DefinedStore implements CollectionStore {
       throw new AppError('invalid_request', {
         errors: [{ path: 'body.indexes', message: 'unique indexes are kept by the embedded engine only' }],
       });
-    const check = checkOf(definition);
+    const check = acceptedCheckOf(definition);
     const content = contentOfDefinition(definition);
     const [result] = await this.#store.commit([{ kind: 'put', ref, content, precondition }]);
     if (result?.metadata === undefined) throw new Error('a put has no metadata');
@@ -384,7 +395,13 @@ function checkOf({ schema }: CollectionDefinition): SchemaCheck | undefined {
 
 /** @throws AppError `invalid_request` for a definition whose schema is not accepted. */
 export function requireAcceptable(definition: CollectionDefinition): void {
-  checkOf(definition);
+  acceptedCheckOf(definition);
+}
+
+function acceptedCheckOf(definition: CollectionDefinition): SchemaCheck | undefined {
+  const check = checkOf(definition);
+  if (definition.schema !== undefined) requireFewAlternatives(definition.schema);
+  return check;
 }
 
 /**

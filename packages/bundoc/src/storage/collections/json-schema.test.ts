@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import { compileSchema } from './json-schema.ts';
+import { ALTERNATIVES_MAX, compileSchema, requireFewAlternatives, WORK_MAX } from './json-schema.ts';
 
 const faults = (schema: object, document: unknown) =>
   compileSchema(schema as Record<string, unknown>)(document);
@@ -53,6 +53,52 @@ describe('a schema', () => {
         ],
       }),
     ).toHaveLength(1);
+  });
+
+  it('finds a value among those of an enum without a comparison with each', () => {
+    const values = [...Array.from({ length: 4_000 }, (_, n) => `v${n}`), 1, null, { a: [1], b: 2 }];
+    const schema = { properties: { n: { items: { enum: values } } } };
+    // 80 million comparisons, if each were made.
+    const many = Array.from({ length: 20_000 }, (_, n) => `v${n % 4_000}`);
+    expect(faults(schema, { n: [...many, 1.0, null, { b: 2, a: [1] }] })).toEqual([]);
+    for (const other of ['v4000', '1', false, { a: [1] }, [1]])
+      expect(faults(schema, { n: [other] })).toEqual([
+        { path: '/n/0', message: 'must be equal to one of the allowed values' },
+      ]);
+  });
+
+  const oneOfMany = (count: number) => ({
+    $defs: { one: { anyOf: Array.from({ length: count }, (_, n) => ({ const: n })) } },
+    properties: { n: { items: { $ref: '#/$defs/one' } } },
+  });
+
+  it('tries few alternatives on each element, counted with references followed', () => {
+    expect(() => requireFewAlternatives(oneOfMany(ALTERNATIVES_MAX))).not.toThrow();
+    for (const schema of [
+      oneOfMany(ALTERNATIVES_MAX + 1),
+      { additionalProperties: { properties: { b: { oneOf: Array(101).fill({}) } } } },
+      { items: { items: { not: {}, allOf: Array(100).fill({}) } } },
+    ])
+      expect(() => requireFewAlternatives(schema)).toThrow(
+        expect.objectContaining({ code: 'invalid_request' }),
+      );
+    // On one value alone, or named by a property: not repeated.
+    expect(() =>
+      requireFewAlternatives({
+        anyOf: Array(200).fill({}),
+        properties: { items: { oneOf: Array(200).fill({}) } },
+      }),
+    ).not.toThrow();
+  });
+
+  it('with alternatives for elements is met by documents of a bounded number of values only', () => {
+    const schema = oneOfMany(10);
+    // The document itself and its array are values as well.
+    const most = WORK_MAX / 10 - 2;
+    expect(faults(schema, { n: Array(most).fill(3) })).toEqual([]);
+    expect(faults(schema, { n: Array(most + 1).fill(3) })).toEqual([
+      { path: '', message: expect.stringContaining('at most 100000 values') },
+    ]);
   });
 
   it('takes a format as a remark', () => {

@@ -3,6 +3,7 @@ import { AppError } from '@bundoc/shared/errors';
 import { Ajv2020, type ErrorObject, type ValidateFunction } from 'ajv/dist/2020.js';
 import { encodeExactly } from '../../query/key.ts';
 import type { Value } from '../../query/value.ts';
+import { hasMoreValuesThan, repeatedAlternatives, resolvePointer } from './schema-work.ts';
 
 /** Finds what is wrong with a document's value; nothing is an empty list. */
 export type SchemaCheck = (document: unknown) => readonly FieldFault[];
@@ -23,6 +24,10 @@ const REFUSED_KEYWORDS = [
 ];
 /** Values in a schema, those that its references lead to counted each time: bounds what one document is checked against. */
 export const SCHEMA_SIZE_MAX = 5_000;
+/** Alternatives that a new schema may try on each element of an array or member of an object, in all. */
+export const ALTERNATIVES_MAX = 100;
+/** Alternatives times values of a document that one check may come to: each may take microseconds. */
+export const WORK_MAX = 1_000_000;
 /** Faults that one answer lists, and bytes of a document up to which more than the first one is looked for. */
 const FAULTS_MAX = 20;
 const ALL_FAULTS_BYTES_MAX = 65_536;
@@ -37,7 +42,16 @@ export function compileSchema(schema: Readonly<Record<string, unknown>>): Schema
   if (fault !== undefined) throw refused(fault);
   const first = compile(schema, false);
   let all: ValidateFunction | undefined;
+  const alternatives = repeatedAlternatives(schema);
+  const valuesMax = Math.floor(WORK_MAX / alternatives);
   return (document) => {
+    if (alternatives > 0 && hasMoreValuesThan(document, valuesMax))
+      return [
+        {
+          path: '',
+          message: `must have at most ${valuesMax} values: the schema tries ${alternatives} alternatives on each`,
+        },
+      ];
     if (first(document)) return [];
     if (JSON.stringify(document).length > ALL_FAULTS_BYTES_MAX) return faultsOf(first.errors);
     // Compiled once a document is refused: most collections never need it.
@@ -45,6 +59,14 @@ export function compileSchema(schema: Readonly<Record<string, unknown>>): Schema
     all(document);
     return faultsOf(all.errors ?? first.errors);
   };
+}
+
+/** Of a schema that somebody wants to define. One that was defined before stays what it is. @throws AppError `invalid_request`. */
+export function requireFewAlternatives(schema: Readonly<Record<string, unknown>>): void {
+  if (repeatedAlternatives(schema) > ALTERNATIVES_MAX)
+    throw refused(
+      `must try at most ${ALTERNATIVES_MAX} alternatives on elements and members, references followed`,
+    );
 }
 
 const DRAFT = 'https://json-schema.org/draft/2020-12/schema';
@@ -75,6 +97,17 @@ function compile(schema: Readonly<Record<string, unknown>>, allErrors: boolean):
     code: { optimize: false },
   });
   for (const keyword of REFUSED_KEYWORDS) ajv.removeKeyword(keyword);
+  // The library's own compares with one after the other.
+  ajv.removeKeyword('enum');
+  ajv.addKeyword({
+    keyword: 'enum',
+    schemaType: 'array',
+    compile: (values: readonly Value[]) => {
+      const wanted = new Set(values.map(encodeExactly));
+      return (value: Value) => wanted.has(encodeExactly(value));
+    },
+    error: { message: 'must be equal to one of the allowed values' },
+  });
   // The library's own compares every pair; this one takes time in proportion to the array, and numbers are told apart as queries do.
   ajv.removeKeyword('uniqueItems');
   ajv.addKeyword({
@@ -112,7 +145,7 @@ function faultOfReferences(schema: Readonly<Record<string, unknown>>): string | 
   const follow = (pointer: string): string | undefined => {
     if (!pointer.startsWith('#/')) return '"$ref" must be a pointer into the schema: "#/$defs/…"';
     if (following.has(pointer)) return '"$ref" must not lead back to itself';
-    const target = resolve(schema, pointer);
+    const target = resolvePointer(schema, pointer);
     if (target === undefined) return '"$ref" leads nowhere';
     following.add(pointer);
     const fault = visit(target);
@@ -120,16 +153,6 @@ function faultOfReferences(schema: Readonly<Record<string, unknown>>): string | 
     return fault;
   };
   return visit(schema);
-}
-
-function resolve(schema: unknown, pointer: string): unknown {
-  let node = schema;
-  for (const part of pointer.slice(2).split('/')) {
-    const name = part.replaceAll('~1', '/').replaceAll('~0', '~');
-    if (typeof node !== 'object' || node === null || !Object.hasOwn(node, name)) return undefined;
-    node = (node as Record<string, unknown>)[name];
-  }
-  return node;
 }
 
 function faultsOf(errors: readonly ErrorObject[] | null | undefined): FieldFault[] {

@@ -1,4 +1,4 @@
-import type { ConnectionOptions } from 'node:tls';
+import { type ConnectionOptions, checkServerIdentity } from 'node:tls';
 import type { Logger } from '@bundoc/shared/logger';
 import pg from 'pg';
 import { ConnectionTrouble, storageErrorOf } from './database-error.ts';
@@ -197,14 +197,15 @@ export function clientConfig(options: DatabaseOptions): pg.ClientConfig {
     idle_in_transaction_session_timeout: options.idleInTransactionTimeoutMs,
   };
   const { hostname, port, username, pathname, password: ownPassword } = new URL(url);
+  const host = hostname.replace(/^\[|\]$/g, '');
   return {
     // Part by part: what a URL gives would go before all else.
-    host: hostname.replace(/^\[|\]$/g, ''),
+    host,
     port: Number(port || DEFAULT_PORT),
     user: decodeURIComponent(username),
     database: decodeURIComponent(pathname.slice(1)),
     password: password ?? decodeURIComponent(ownPassword),
-    ...(tls === undefined ? {} : { ssl: tls }),
+    ...(tls === undefined ? {} : { ssl: checkedTls(tls, host) }),
     // A pooler refuses what it does not know.
     ...(isPooled ? {} : settings),
     connectionTimeoutMillis: connectTimeoutMs,
@@ -213,6 +214,15 @@ export function clientConfig(options: DatabaseOptions): pg.ClientConfig {
     pipeline: true,
     keepAlive: true,
     application_name: 'bundoc',
+  };
+}
+
+/** The server is checked by the name or address that it is connected to by. Said here: a driver that passes no address on has "localhost" looked for. */
+function checkedTls(tls: ConnectionOptions, host: string): ConnectionOptions {
+  return {
+    ...tls,
+    rejectUnauthorized: true,
+    checkServerIdentity: (_host, certificate) => checkServerIdentity(host, certificate),
   };
 }
 

@@ -1,14 +1,28 @@
-import type { Database, Statement } from './database.ts';
+import type { Database, Row, Statement } from './database.ts';
 
-const GET: Statement = {
-  name: 'bundoc-get-1',
+/** One document needs no bound, and a plain statement is planned and run in less time. */
+const GET_ONE: Statement = {
+  name: 'bundoc-get-one-1',
   text: `SELECT name, key_version, rev, sealed FROM bundoc.documents
-         WHERE project = $1 AND name = ANY ($2::bytea[]) AND deleted_ms = 0`,
+         WHERE project = $1 AND name = $2 AND deleted_ms = 0`,
+};
+
+/** The first document always comes whole; those behind it that there is no room for come without their bytes. */
+const GET: Statement = {
+  name: 'bundoc-get-2',
+  text: `
+SELECT name, key_version, rev, CASE WHEN place = 1 OR running <= $3 THEN sealed END FROM (
+  SELECT name, key_version, rev, sealed, row_number() OVER w AS place, sum(octet_length(sealed)) OVER w AS running
+  FROM bundoc.documents WHERE project = $1 AND name = ANY ($2::bytea[]) AND deleted_ms = 0
+  WINDOW w AS (ROWS UNBOUNDED PRECEDING)
+) AS d`,
 };
 
 /** Queries of one project that are under way at once, and documents that one asks for. */
 const QUERIES_MAX = 2;
 const DOCUMENTS_MAX = 32;
+/** Sealed bytes that one query brings, or one document: as text on the wire, and while it is read, they take a few times that. */
+export const READ_BYTES_MAX = 4_194_304;
 
 export interface SealedRow {
   readonly keyVersion: number;
@@ -58,14 +72,30 @@ export class SharedReads {
     this.#running--;
   }
 
-  async #read(reads: ReadonlyMap<string, PromiseWithResolvers<SealedRow | undefined>>): Promise<void> {
-    const names = [...reads.keys()].map((name) => Buffer.from(name, 'hex'));
-    for (const row of await this.#database.query(GET, [this.#project, names])) {
-      const [name, keyVersion, rev, sealed] = row as unknown as [Buffer, number, Buffer, Buffer];
-      reads.get(name.toString('hex'))?.resolve({ keyVersion, rev, sealed });
+  #query(names: readonly Buffer[]): Promise<readonly Row[]> {
+    return names.length === 1
+      ? this.#database.query(GET_ONE, [this.#project, names[0]])
+      : this.#database.query(GET, [this.#project, names, READ_BYTES_MAX]);
+  }
+
+  async #read(reads: Map<string, PromiseWithResolvers<SealedRow | undefined>>): Promise<void> {
+    // Nobody joins those that wait for room, so that they all get their turn: each query brings one at least.
+    while (reads.size > 0) {
+      const names = [...reads.keys()];
+      const cut = new Set<string>();
+      for (const row of await this.#query(names.map((name) => Buffer.from(name, 'hex')))) {
+        const [bytes, keyVersion, rev, sealed] = row as unknown as [Buffer, number, Buffer, Buffer | null];
+        const name = bytes.toString('hex');
+        if (sealed === null) cut.add(name);
+        else reads.get(name)?.resolve({ keyVersion, rev, sealed });
+      }
+      for (const name of names) {
+        if (cut.has(name)) continue;
+        // Those that were found have their answer already.
+        reads.get(name)?.resolve(undefined);
+        reads.delete(name);
+      }
     }
-    // Those that were found have their answer already.
-    for (const { resolve } of reads.values()) resolve(undefined);
   }
 
   #take(): Map<string, PromiseWithResolvers<SealedRow | undefined>> {

@@ -1,6 +1,6 @@
-import type { Clock } from '@bundoc/shared/clock';
-import { AppError } from '@bundoc/shared/errors';
 import { LRUCache } from 'lru-cache';
+import type { Clock } from './clock.ts';
+import { AppError } from './errors.ts';
 
 export interface RateLimitOptions {
   readonly clock: Clock;

@@ -1,0 +1,77 @@
+import { once } from 'node:events';
+import { createServer, type ServerResponse } from 'node:http';
+import { type AddressInfo, connect, type Socket } from 'node:net';
+import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { EventStream } from './event-stream.ts';
+import { COUNTED_WRITE_BYTES_MIN, StreamRoom } from './stream-room.ts';
+
+const MIB = 1_048_576;
+/** More than the system takes off a connection that nobody reads. */
+const EVENT_BYTES = 24 * MIB;
+
+describe('streams of events that share room', () => {
+  const server = createServer();
+  const clients: Socket[] = [];
+  beforeEach(async () => {
+    server.listen(0, '127.0.0.1');
+    await once(server, 'listening');
+  });
+  afterEach(async () => {
+    for (const client of clients.splice(0)) client.destroy();
+    server.close();
+    await once(server, 'close');
+  });
+
+  /** A stream whose reader reads nothing until it is told to. */
+  async function open(room: StreamRoom) {
+    const client = connect((server.address() as AddressInfo).port, '127.0.0.1').pause();
+    clients.push(client);
+    client.write('GET / HTTP/1.1\r\nHost: a\r\n\r\n');
+    const [, response] = (await once(server, 'request')) as [unknown, ServerResponse];
+    return { client, response, sink: new EventStream(response, { waitingBytesMax: 64 * MIB, room }) };
+  }
+
+  it('are cut off where stalled readers hold all of it, and have it again when they go or read', async () => {
+    const room = new StreamRoom(40 * MIB);
+    const [first, second, third] = [await open(room), await open(room), await open(room)];
+    first.sink.send(Buffer.alloc(EVENT_BYTES));
+    second.sink.send(Buffer.alloc(EVENT_BYTES));
+    expect([first.sink.isClosed, second.sink.isClosed]).toEqual([false, true]);
+    expect(room.heldBytes).toBe(EVENT_BYTES);
+    first.client.resume();
+    await first.sink.drained();
+    expect(room.heldBytes).toBe(0);
+    third.sink.send(Buffer.alloc(EVENT_BYTES));
+    expect(third.sink.isClosed).toBe(false);
+    const closed = once(third.response, 'close');
+    third.client.destroy();
+    await closed;
+    expect(room.heldBytes).toBe(0);
+  });
+
+  it('count once what they share, and nothing that is small', async () => {
+    const room = new StreamRoom(30 * MIB);
+    const all = [await open(room), await open(room), await open(room)];
+    const shared = Buffer.alloc(EVENT_BYTES);
+    for (const { sink } of all) sink.send('x'.repeat(COUNTED_WRITE_BYTES_MIN - 1));
+    expect(room.heldBytes).toBe(0);
+    // Who is further on gets less of the same memory.
+    for (const [at, { sink }] of all.entries()) sink.send(shared.subarray(at));
+    expect(all.map(({ sink }) => sink.isClosed)).toEqual([false, false, false]);
+    expect(room.heldBytes).toBe(EVENT_BYTES);
+    for (const { response } of all) {
+      expect(room.heldBytes).toBe(EVENT_BYTES);
+      const closed = once(response, 'close');
+      response.destroy();
+      await closed;
+    }
+    expect(room.heldBytes).toBe(0);
+  });
+
+  it('let a single event in that is larger than the room', async () => {
+    const room = new StreamRoom(MIB);
+    const { sink } = await open(room);
+    sink.send(Buffer.alloc(EVENT_BYTES));
+    expect(sink.isClosed).toBe(false);
+  });
+});
