@@ -77,7 +77,7 @@ export async function startBundoc(config: BundocConfig, parts: BundocParts = {})
   const logger = parts.logger ?? createLogger({ service: 'bundoc', level: config.logLevel });
   await using stack = new AsyncDisposableStack();
 
-  const storage = stack.use(await openStorage(config, { clock, logger }, parts.disk));
+  const storage = stack.use(await openStorage(config, { clock, logger, quota: config.quota }, parts.disk));
   const metrics = createBundocMetrics();
   const token = new ServiceToken({ path: config.kms.tokenFile, clock, logger });
   const tlsPorts = { clock, logger, metrics, checkEveryMs: parts.checkTlsEveryMs };

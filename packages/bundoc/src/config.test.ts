@@ -15,6 +15,7 @@ describe('the configuration', () => {
       batchBytesMax: 16_777_216,
       cacheBytes: 268_435_456,
       requestsPerProject: 0,
+      quota: undefined,
       corsOrigins: [],
       logLevel: 'info',
     });
@@ -29,6 +30,8 @@ describe('the configuration', () => {
       BUNDOC_STORAGE: 'planted',
       BUNDOC_CORS_ORIGINS: 'https://planted/',
       BUNDOC_REQUESTS_PER_PROJECT: '-1',
+      BUNDOC_PROJECT_DOCUMENTS_MAX: 'planted',
+      BUNDOC_PROJECT_BYTES_MAX: '1e9',
     };
     const message = (() => {
       try {
@@ -41,6 +44,14 @@ describe('the configuration', () => {
     for (const name of [...Object.keys(environment), 'BUNDOC_KMS_TOKEN_FILE'])
       expect(message).toContain(name);
     expect(message).not.toContain('planted');
+  });
+
+  it('takes a quota of either kind alone', () => {
+    const quotaOf = (environment: Record<string, string>) =>
+      readConfig({ BUNDOC_KMS_TOKEN_FILE: '/run/token', ...environment }).quota;
+    expect(quotaOf({ BUNDOC_PROJECT_DOCUMENTS_MAX: '0', BUNDOC_PROJECT_BYTES_MAX: '0' })).toBeUndefined();
+    expect(quotaOf({ BUNDOC_PROJECT_DOCUMENTS_MAX: '7' })).toEqual({ documentsMax: 7, bytesMax: 0 });
+    expect(quotaOf({ BUNDOC_PROJECT_BYTES_MAX: '9' })).toEqual({ documentsMax: 0, bytesMax: 9 });
   });
 
   const storageOf = (environment: Record<string, string>) =>

@@ -11,6 +11,7 @@ import {
 import { LEASE_TTL_MS } from '@bundoc/shared/contract/keys';
 import { type TlsFiles, tlsFilesOf } from '@bundoc/shared/tls/files';
 import { z } from 'zod';
+import type { Quota } from './storage/quota.ts';
 import { type StorageConfig, storageOf, storageVariables } from './storage-config.ts';
 
 const MIB = 1_048_576;
@@ -38,6 +39,8 @@ const variables = z.object({
   BUNDOC_MAX_BATCH_BYTES: wholeNumber(1, 30 * MIB).default(16 * MIB),
   BUNDOC_CACHE_BYTES: wholeNumber(0, 1_099_511_627_776).default(256 * MIB),
   BUNDOC_REQUESTS_PER_PROJECT: wholeNumber(0, 1_000_000).default(0),
+  BUNDOC_PROJECT_DOCUMENTS_MAX: wholeNumber(0, 1_000_000_000_000).default(0),
+  BUNDOC_PROJECT_BYTES_MAX: wholeNumber(0, 999_999_999_999_999).default(0),
   BUNDOC_CORS_ORIGINS: originList.default([]),
   BUNDOC_LOG_LEVEL: logLevel.default('info'),
 });
@@ -64,6 +67,8 @@ export interface BundocConfig {
   readonly cacheBytes: number;
   /** Requests a second of one project; 0 for no limit. */
   readonly requestsPerProject: number;
+  /** What each project may hold; undefined for no limit. */
+  readonly quota: Quota | undefined;
   /** Origins whose pages may ask and read; none by default. */
   readonly corsOrigins: readonly string[];
   readonly logLevel: string;
@@ -88,7 +93,12 @@ export function readConfig(environment: Environment): BundocConfig {
     batchBytesMax: values.BUNDOC_MAX_BATCH_BYTES,
     cacheBytes: values.BUNDOC_CACHE_BYTES,
     requestsPerProject: values.BUNDOC_REQUESTS_PER_PROJECT,
+    quota: quotaOf(values.BUNDOC_PROJECT_DOCUMENTS_MAX, values.BUNDOC_PROJECT_BYTES_MAX),
     corsOrigins: values.BUNDOC_CORS_ORIGINS,
     logLevel: values.BUNDOC_LOG_LEVEL,
   };
+}
+
+function quotaOf(documentsMax: number, bytesMax: number): Quota | undefined {
+  return documentsMax === 0 && bytesMax === 0 ? undefined : { documentsMax, bytesMax };
 }

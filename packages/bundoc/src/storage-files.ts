@@ -24,7 +24,7 @@ const EMBEDDED_LIMITS: EmbeddedLimits = {
 /** The part of the composition root that stores in files. @throws DataFolderInUse, and what the disk throws. */
 export async function openFileStorage(
   config: BundocConfig,
-  { clock }: Pick<StoragePorts, 'clock'>,
+  { clock, quota }: Omit<StoragePorts, 'logger'>,
   disk: Disk = nodeDisk,
 ): Promise<Storage> {
   await using stack = new AsyncDisposableStack();
@@ -63,6 +63,7 @@ export async function openFileStorage(
         backlog,
         limits: EMBEDDED_LIMITS,
         sealLimits: SEAL_LIMITS,
+        quota,
       }),
     [Symbol.asyncDispose]: () => running.disposeAsync(),
   };

@@ -4,10 +4,13 @@ import type { ProjectCipher } from './cipher/project-cipher.ts';
 import type { KeyCache } from './project/key-cache.ts';
 import type { Projects } from './project/projects.ts';
 import type { ProjectStore } from './storage/port.ts';
+import type { Quota } from './storage/quota.ts';
 
 export interface StoragePorts {
   readonly clock: Clock;
   readonly logger: Logger;
+  /** Of each project. */
+  readonly quota?: Quota | undefined;
 }
 
 /** What a store tells of. */

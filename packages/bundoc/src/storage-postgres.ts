@@ -28,7 +28,7 @@ const READY_WITHIN_MS = 2_000;
  */
 export async function openPostgresStorage(
   config: PostgresConfig,
-  { clock, logger }: StoragePorts,
+  { clock, logger, quota }: StoragePorts,
 ): Promise<Storage> {
   const options = databaseOptions(config, logger);
   if (options.tls === undefined && !/^(127\.|localhost$|\[::1\]$)/.test(new URL(config.url).hostname))
@@ -59,6 +59,7 @@ export async function openPostgresStorage(
         clock,
         news,
         sealLimits: SHARED_SEAL_LIMITS,
+        quota,
       }).begin(),
     [Symbol.asyncDispose]: () => running.disposeAsync(),
   };

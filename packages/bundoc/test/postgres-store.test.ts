@@ -8,6 +8,7 @@ import { IDEMPOTENCY_TTL_MS, type ProjectStore, TOMBSTONE_TTL_MS } from '../src/
 import { ChangeNews } from '../src/storage/postgres/change-news.ts';
 import type { Database } from '../src/storage/postgres/database.ts';
 import { migrate, readMigrations, SchemaMismatch } from '../src/storage/postgres/migrate.ts';
+import { describeQuota } from '../src/storage/quota-conformance.ts';
 import { openTestDatabase, PostgresProject, testDatabaseOptions } from '../src/testing/postgres-project.ts';
 import { CuttingProxy } from './support/cutting-proxy.ts';
 
@@ -38,7 +39,21 @@ describeWithPostgres('PostgreSQL', () => {
     return { store: await project.open(database), reopen: () => project.open(database) };
   });
 
+  describeQuota('the PostgreSQL engine', async (quota) => (await newProject({ quota })).open(database));
+
   describe('several nodes of one project', () => {
+    it('keep a quota together, exactly', async () => {
+      const project = await newProject({ quota: { documentsMax: 25, bytesMax: 0 } });
+      const nodes = await Promise.all([1, 2, 3].map(() => project.open(database)));
+      const outcomes = await Promise.allSettled(
+        Array.from({ length: 60 }, (_, n) => (nodes[n % 3] as ProjectStore).commit([put(`d${n}`, '{}')])),
+      );
+      expect(outcomes.filter(({ status }) => status === 'fulfilled')).toHaveLength(25);
+      for (const outcome of outcomes)
+        if (outcome.status === 'rejected') expect(outcome.reason).toMatchObject({ code: 'quota_exceeded' });
+      for (const node of nodes) await node[Symbol.asyncDispose]();
+    });
+
     it('see each other’s acknowledged writes and give each change one place in the order', async () => {
       const project = await newProject();
       const nodes = await Promise.all([1, 2, 3].map(() => project.open(database)));

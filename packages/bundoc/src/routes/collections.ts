@@ -116,7 +116,7 @@ export function registerCollections(app: FastifyInstance, collections: Collectio
     headers: writeHeaders.omit({ 'idempotency-key': true }),
     body: jsonBody(collectionDefinitionSchema),
     answers: { 200: defined, 201: { ...defined, description: 'Defined for the first time' } },
-    refusals: [...PROJECT_REFUSALS, 'key_exhausted', 'precondition_failed'],
+    refusals: [...PROJECT_REFUSALS, 'key_exhausted', 'quota_exceeded', 'precondition_failed'],
     examples: {
       define: {
         params: { ...EXAMPLE_PATH, collection: 'tasks' },

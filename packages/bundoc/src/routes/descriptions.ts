@@ -27,4 +27,5 @@ export const WRITE_REFUSALS = [
   'invalid_document',
   'idempotency_mismatch',
   'key_exhausted',
+  'quota_exceeded',
 ] as const satisfies readonly ProblemCode[];

@@ -169,7 +169,7 @@ export interface ProjectStore extends AsyncDisposable {
    * @throws AppError `precondition_failed`, as a {@link PreconditionsFailed} that lists every write whose precondition does not hold, each
    * judged by its document as the writes before the first of them leave it; `document_not_found` for the delete of an absent document without a
    * precondition; `idempotency_mismatch` for a key that was used for another request; `overloaded` when too much is
-   * waiting; `payload_too_large`; `key_exhausted` when the key may seal no more.
+   * waiting; `payload_too_large`; `quota_exceeded` for a commit that adds to a project which may hold no more; `key_exhausted` when the key may seal no more.
    */
   commit(writes: readonly Write[], options?: CommitOptions): Promise<readonly WriteResult[]>;
 

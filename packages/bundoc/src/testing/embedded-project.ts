@@ -8,6 +8,7 @@ import type { EmbeddedLimits, EmbeddedStore } from '../storage/embedded/embedded
 import { createEmbeddedStore, openEmbeddedStore } from '../storage/embedded/recovery.ts';
 import { SEAL_LIMITS, type SealLimits } from '../storage/embedded/seal-budget.ts';
 import { createSealedCache, type SealedCache } from '../storage/embedded/sealed-cache.ts';
+import type { Quota } from '../storage/quota.ts';
 import { SimulatedDisk } from './simulated-disk.ts';
 
 /** Small enough that a short history fills segments and begins checkpoints by itself. */
@@ -54,6 +55,7 @@ export class EmbeddedProject {
   readonly directory: string;
   readonly limits: EmbeddedLimits;
   readonly sealLimits: SealLimits;
+  readonly quota: Quota | undefined;
   readonly #backlogBytesMax: number;
 
   constructor(
@@ -63,9 +65,11 @@ export class EmbeddedProject {
       limits?: EmbeddedLimits;
       sealLimits?: SealLimits;
       backlogBytesMax?: number;
+      quota?: Quota;
     } = {},
   ) {
     this.#backlogBytesMax = options.backlogBytesMax ?? SMALL_BACKLOG_BYTES_MAX;
+    this.quota = options.quota;
     this.directory = options.directory ?? '/p';
     this.clock = options.clock ?? new FakeClock();
     this.limits = options.limits ?? SMALL_LIMITS;
@@ -108,6 +112,7 @@ export class EmbeddedProject {
       onRotationDue: (version) => this.rotationsDue.push(version),
       sealLimits: this.sealLimits,
       limits: this.limits,
+      quota: this.quota,
     });
   }
 }

@@ -7,6 +7,7 @@ import type { News } from '../storage/postgres/change-news.ts';
 import { Database, type DatabaseOptions } from '../storage/postgres/database.ts';
 import { PostgresStore } from '../storage/postgres/postgres-store.ts';
 import { insertProjectRows, raiseKeyVersion } from '../storage/postgres/project-rows.ts';
+import type { Quota } from '../storage/quota.ts';
 
 /** How a test connects to its database. */
 export function testDatabaseOptions(url: string, options: Partial<DatabaseOptions> = {}): DatabaseOptions {
@@ -42,9 +43,14 @@ export class PostgresProject {
   readonly rotationsDue: number[] = [];
   readonly clock: Clock;
   readonly sealLimits: SealLimits;
+  readonly quota: Quota | undefined;
 
-  constructor(project: string, options: { readonly clock?: Clock; readonly sealLimits?: SealLimits } = {}) {
+  constructor(
+    project: string,
+    options: { readonly clock?: Clock; readonly sealLimits?: SealLimits; readonly quota?: Quota } = {},
+  ) {
     this.project = project;
+    this.quota = options.quota;
     this.clock = options.clock ?? systemClock;
     this.sealLimits = options.sealLimits ?? { ...SEAL_LIMITS, reserve: 1_000 };
   }
@@ -82,6 +88,7 @@ export class PostgresProject {
       cipher: this.cipher,
       clock: this.clock,
       sealLimits: this.sealLimits,
+      quota: this.quota,
       news,
       onIntegrityError: (name) => this.damaged.push(name),
       onFailure: (error) => this.failures.push(error),

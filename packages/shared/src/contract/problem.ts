@@ -68,6 +68,7 @@ export const PROBLEMS = {
   audit_unavailable: { status: 503, title: 'The audit record could not be made durable' },
   storage_unavailable: { status: 503, title: 'The storage does not answer' },
   overloaded: { status: 503, title: 'Too much is waiting already' },
+  quota_exceeded: { status: 507, title: 'The project may hold no more' },
   disk_full: { status: 507, title: 'The disk is full' },
 } as const satisfies Record<string, { status: number; title: string }>;
 

@@ -24,6 +24,7 @@ import type {
   WriteResult,
 } from '../port.ts';
 import { TOMBSTONE_TTL_MS } from '../port.ts';
+import type { Quota } from '../quota.ts';
 import type { Backlog } from './backlog.ts';
 import { ByteWriter } from './bytes.ts';
 import type { Catalog, LivingDocument } from './catalog.ts';
@@ -67,6 +68,7 @@ export interface EmbeddedStoreOptions {
   readonly onRotationDue: (version: number) => void;
   readonly limits: EmbeddedLimits;
   readonly sealLimits: SealLimits;
+  readonly quota?: Quota | undefined;
 }
 
 export interface EmbeddedLimits {
@@ -146,8 +148,8 @@ export class EmbeddedStore implements ProjectStore {
       parts.indexes,
       (error) => this.#options.onIndexFailure?.(error),
     );
-    const { cipher, clock } = options;
-    this.#preparer = new GroupPreparer({ ...parts, indexes: this.#indexes, cipher, clock });
+    const { cipher, clock, quota } = options;
+    this.#preparer = new GroupPreparer({ ...parts, indexes: this.#indexes, cipher, clock, quota });
   }
 
   get failed(): boolean {

@@ -6,6 +6,7 @@ import type { ProjectCipher } from '../../cipher/project-cipher.ts';
 import { composeStoredText, type DocumentRef } from '../../cipher/stored-text.ts';
 import type { CommitOptions, Write, WriteResult } from '../port.ts';
 import { holds, preconditionsFailed } from '../precondition.ts';
+import { addedBy, NOTHING, type Quota, QuotaOfGroup, sumOf } from '../quota.ts';
 import { ByteWriter } from './bytes.ts';
 import type { Catalog } from './catalog.ts';
 import { type CollectionIndexes, type DocumentKeys, UniquenessOfGroup } from './collection-indexes.ts';
@@ -68,6 +69,7 @@ export interface GroupPreparerOptions {
   readonly indexes: CollectionIndexes;
   readonly cipher: ProjectCipher;
   readonly clock: Clock;
+  readonly quota?: Quota | undefined;
 }
 
 /** What a record takes in a frame beside its sealed bytes, if its names are not unusually long. */
@@ -95,14 +97,16 @@ export class GroupPreparer {
   readonly #indexes: CollectionIndexes;
   readonly #cipher: ProjectCipher;
   readonly #clock: Clock;
+  readonly #quota: Quota | undefined;
 
-  constructor({ catalog, usedKeys, seals, indexes, cipher, clock }: GroupPreparerOptions) {
+  constructor({ catalog, usedKeys, seals, indexes, cipher, clock, quota }: GroupPreparerOptions) {
     this.#catalog = catalog;
     this.#usedKeys = usedKeys;
     this.#seals = seals;
     this.#indexes = indexes;
     this.#cipher = cipher;
     this.#clock = clock;
+    this.#quota = quota;
   }
 
   /** Checks each commit against all that come before it; one that is refused leaves no trace. */
@@ -112,6 +116,8 @@ export class GroupPreparer {
     const states = new Map<string, DocumentState>();
     const usedHere = new Map<string, UsedKey>();
     const uniqueness = new UniquenessOfGroup();
+    const quota =
+      this.#quota && new QuotaOfGroup(this.#quota, this.#catalog.collections().reduce(sumOf, NOTHING));
     const writer = new ByteWriter(group.reduce((sum, waiting) => sum + likelyBytes(waiting), 0));
     let seq = this.#catalog.lastSeq;
     for (const waiting of group) {
@@ -126,6 +132,7 @@ export class GroupPreparer {
         const own = new Map<string, DocumentState>();
         const uniquely = uniqueness.commit();
         const results: WriteResult[] = [];
+        let added = NOTHING;
         const former = (ref: DocumentRef) => {
           const key = keyOf(ref);
           return own.get(key) ?? states.get(key) ?? this.#catalog.get(ref);
@@ -138,6 +145,7 @@ export class GroupPreparer {
             );
           const { change, result } = this.#apply(writer, write, present, ++seq, nowMs);
           own.set(keyOf(write.ref), change.state);
+          if (quota !== undefined) added = sumOf(added, addedBy(present, change.state));
           const keys = change.indexing?.keys;
           if (keys !== undefined) uniquely.write(write.ref, keys);
           placed.push(change);
@@ -148,6 +156,7 @@ export class GroupPreparer {
           const now = states.get(key) ?? this.#catalog.get(state);
           if (now?.seq === state.seq) placed.push(this.#resealed(writer, now, text));
         }
+        quota?.admit(added);
         const { idempotency } = waiting.options;
         if (idempotency !== undefined) {
           const used = { ...idempotency, atMs: nowMs, answer: JSON.stringify(results) };

@@ -8,6 +8,7 @@ import { type DocumentState, REV_BYTES, type UsedKey } from '../embedded/record.
 import type { CommitOptions, Write, WriteResult } from '../port.ts';
 import { IDEMPOTENCY_TTL_MS } from '../port.ts';
 import { holds, preconditionsFailed } from '../precondition.ts';
+import { addedBy, NOTHING, type Quota, QuotaOfGroup, sumOf, type Usage } from '../quota.ts';
 
 /** A commit that waits, with the names of what it writes. */
 export interface Waiting {
@@ -26,6 +27,8 @@ export interface Known {
   readonly states: ReadonlyMap<string, DocumentState>;
   /** By idempotency key, the ones that are still remembered. */
   readonly usedKeys: ReadonlyMap<string, UsedKey>;
+  /** What the project holds; undefined when nobody asked. */
+  readonly usage?: Usage | undefined;
 }
 
 /** The last state of a document that a group writes. */
@@ -56,8 +59,10 @@ interface Change {
 export function decide(
   group: readonly Waiting[],
   known: Known,
-  { cipher, clock }: { readonly cipher: ProjectCipher; readonly clock: Clock },
+  ports: { readonly cipher: ProjectCipher; readonly clock: Clock; readonly quota?: Quota | undefined },
 ): DecidedGroup {
+  const { cipher, clock } = ports;
+  const quota = ports.quota && known.usage && new QuotaOfGroup(ports.quota, known.usage);
   const answers: (() => void)[] = [];
   const changes = new Map<string, Change>();
   const usedHere = new Map<string, UsedKey>();
@@ -74,6 +79,7 @@ export function decide(
       }
       const own = new Map<string, Change>();
       const results: WriteResult[] = [];
+      let added = NOTHING;
       const former = (name: string) => (own.get(name) ?? changes.get(name))?.state ?? known.states.get(name);
       let ownSeq = seq;
       for (const [at, write] of writes.entries()) {
@@ -83,8 +89,10 @@ export function decide(
           throw preconditionsFailed(writes, at, (other) => revOf(former(names[other] as string)));
         const { change, result } = applied(write, name, before, ++ownSeq, nowMs, cipher.version);
         own.set(name, change);
+        if (quota !== undefined) added = sumOf(added, addedBy(before, change.state));
         results.push(result);
       }
+      quota?.admit(added);
       seq = ownSeq;
       for (const [name, change] of own) changes.set(name, change);
       if (idempotency !== undefined)

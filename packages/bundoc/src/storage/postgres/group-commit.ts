@@ -2,6 +2,7 @@ import type { Clock } from '@bundoc/shared/clock';
 import { AppError, hasCode } from '@bundoc/shared/errors';
 import { v7 as uuidv7 } from 'uuid';
 import type { ProjectCipher } from '../../cipher/project-cipher.ts';
+import type { Quota } from '../quota.ts';
 import { type Database, OutcomeUnknown, type Row } from './database.ts';
 import { type DecidedGroup, decide, type Waiting } from './decide.ts';
 import { rowsOfGroup, type SealedNames, WRITE_GROUP } from './group-rows.ts';
@@ -17,6 +18,7 @@ export interface GroupCommitOptions {
   readonly cipher: ProjectCipher;
   readonly clock: Clock;
   readonly onIntegrityError: (name: string) => void;
+  readonly quota?: Quota | undefined;
 }
 
 /**
@@ -57,12 +59,14 @@ export class GroupCommit {
   }
 
   async #attempt(group: readonly Waiting[], attempt: Attempt): Promise<DecidedGroup> {
-    const { database, project } = this.#options;
+    const { database, project, quota } = this.#options;
     await this.#seals.take(group.reduce((sum, { writes }) => sum + writes.length, 0));
-    const begin = beginCommit(project, group, this.#rows);
-    await database.transaction(begin, async (transaction, [head, states = [], used = []]) => {
+    const begin = beginCommit(project, group, this.#rows, quota !== undefined);
+    await database.transaction(begin, async (transaction, [head, states = [], ...others]) => {
+      const usage = quota && others.pop()?.[0];
+      const [used = []] = others;
       const seq = this.#seqOf(head?.[0]);
-      const known = knownOf(group, { seq, states, used }, { ...this.#options, rows: this.#rows });
+      const known = knownOf(group, { seq, states, used, usage }, { ...this.#options, rows: this.#rows });
       const decided = decide(group, known, this.#options);
       attempt.decided = decided;
       // Nothing but refusals and repetitions: there is nothing to commit.

@@ -9,9 +9,14 @@ import { clearStateOf, ROW_COLUMNS, readStateRow } from './rows.ts';
 
 /**
  * What a group commit reads as its transaction begins: the project's row, locked, then, by statements that see what was committed before the
- * lock was had, its documents and idempotency keys. Everything that is put into the text is hexadecimal or a project id.
+ * lock was had, its documents and idempotency keys, and what it holds if that `counts`. Everything that is put into the text is hexadecimal or a project id.
  */
-export function beginCommit(project: string, group: readonly Waiting[], rows: RowCipher): string {
+export function beginCommit(
+  project: string,
+  group: readonly Waiting[],
+  rows: RowCipher,
+  counts: boolean,
+): string {
   const names = new Set(group.flatMap(({ names: own }) => own));
   const tokens = group.flatMap(({ options: { idempotency } }) =>
     idempotency === undefined ? [] : [rows.usedKeyToken(idempotency.key).toString('hex')],
@@ -25,6 +30,11 @@ export function beginCommit(project: string, group: readonly Waiting[], rows: Ro
       `SELECT token, at_ms, key_version, answer FROM bundoc.used_keys
        WHERE project = '${project}' AND token = ANY (${byteaArray(tokens)})`,
     );
+  if (counts)
+    statements.push(
+      `SELECT coalesce(sum(documents), 0)::bigint, coalesce(sum(bytes), 0)::bigint
+       FROM bundoc.collections WHERE project = '${project}'`,
+    );
   return statements.join(';');
 }
 
@@ -37,6 +47,8 @@ export interface ReadRows {
   readonly seq: number;
   readonly states: readonly Row[];
   readonly used: readonly Row[];
+  /** Its documents and bytes, if they count. */
+  readonly usage: Row | undefined;
 }
 
 export interface KnownPorts {
@@ -53,11 +65,16 @@ export interface KnownPorts {
  */
 export function knownOf(
   group: readonly Waiting[],
-  { seq, states, used }: ReadRows,
+  { seq, states, used, usage }: ReadRows,
   ports: KnownPorts,
 ): Known {
   const { rows, onIntegrityError } = ports;
-  const known = { seq, states: new Map<string, DocumentState>(), usedKeys: new Map<string, UsedKey>() };
+  const known = {
+    seq,
+    states: new Map<string, DocumentState>(),
+    usedKeys: new Map<string, UsedKey>(),
+    usage: usage && { documents: Number(usage[0]), bytes: Number(usage[1]) },
+  };
   for (const row of states) {
     const name = (row[0] as Buffer).toString('hex');
     const state = opened(() => readStateRow(row, rows));

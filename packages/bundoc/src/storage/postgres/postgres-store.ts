@@ -20,6 +20,7 @@ import type {
   Write,
   WriteResult,
 } from '../port.ts';
+import type { Quota } from '../quota.ts';
 import type { News } from './change-news.ts';
 import type { Database } from './database.ts';
 import type { Waiting } from './decide.ts';
@@ -44,6 +45,7 @@ export interface PostgresStoreOptions {
   readonly onFailure: (error: unknown) => void;
   /** Told, now and then, that the key version has sealed so much that it should be rotated. */
   readonly onRotationDue: (version: number) => void;
+  readonly quota?: Quota | undefined;
 }
 
 /** Turns of the event loop that a group waits for others. */

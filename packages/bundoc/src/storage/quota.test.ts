@@ -1,0 +1,47 @@
+import { expect, it } from 'vitest';
+import { EmbeddedProject } from '../testing/embedded-project.ts';
+import { commitOne, put, remove } from './conformance.ts';
+import { addedBy, QuotaOfGroup } from './quota.ts';
+import { describeQuota } from './quota-conformance.ts';
+
+describeQuota('the embedded engine', async (quota) => {
+  const project = new EmbeddedProject({ quota });
+  const disk = EmbeddedProject.disk();
+  await project.create(disk);
+  return project.open(disk);
+});
+
+it('lets a project that has more than a lower quota shrink and change, and not grow', async () => {
+  const disk = EmbeddedProject.disk();
+  const project = new EmbeddedProject();
+  await project.create(disk);
+  const before = await project.open(disk);
+  await before.commit(['a', 'b', 'c'].map((id) => put(id, '{"v":1}')));
+  await before[Symbol.asyncDispose]();
+  Object.assign(project, { quota: { documentsMax: 1, bytesMax: 1 } });
+  await using store = await project.open(disk);
+  await commitOne(store, put('a', '{"v":2}'));
+  await commitOne(store, put('a', '{}'));
+  await expect(store.commit([put('a', '{"v":2}')])).rejects.toMatchObject({ code: 'quota_exceeded' });
+  await expect(store.commit([put('d', '{}')])).rejects.toMatchObject({ code: 'quota_exceeded' });
+  await store.commit([remove('a'), remove('b')]);
+  await expect(store.commit([put('d', '{}')])).rejects.toMatchObject({ code: 'quota_exceeded' });
+});
+
+it('counts nothing of what it refuses', () => {
+  const quota = new QuotaOfGroup({ documentsMax: 2, bytesMax: 100 }, { documents: 1, bytes: 90 });
+  expect(() => quota.admit({ documents: 1, bytes: 11 })).toThrow('quota_exceeded');
+  quota.admit({ documents: 1, bytes: 10 });
+  expect(() => quota.admit({ documents: 1, bytes: -50 })).toThrow('quota_exceeded');
+  quota.admit({ documents: 0, bytes: 0 });
+  quota.admit({ documents: -1, bytes: -1 });
+});
+
+it('takes a deletion for room, and a tombstone for none', () => {
+  const dead = { size: 0, deletedMs: 5 };
+  const alive = { size: 30, deletedMs: 0 };
+  expect(addedBy(undefined, alive)).toEqual({ documents: 1, bytes: 30 });
+  expect(addedBy(dead, alive)).toEqual({ documents: 1, bytes: 30 });
+  expect(addedBy(alive, dead)).toEqual({ documents: -1, bytes: -30 });
+  expect(addedBy(alive, { size: 20, deletedMs: 0 })).toEqual({ documents: 0, bytes: -10 });
+});
