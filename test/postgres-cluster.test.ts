@@ -47,7 +47,7 @@ it('a history in which a node answers from before a write, or a write is lost, i
 
 describeWithPostgres('three Bundoc nodes on one PostgreSQL with a synchronous standby', () => {
   const PROJECT = '/v1/projects/cluster';
-  const DOCUMENTS = `${PROJECT}/collections/notes/documents`;
+  const DOCUMENTS = `${PROJECT}/collections/planted-notes/documents`;
   const servers: PostgresServer[] = [];
   const nodes: { url: string | undefined; process: BundocProcess | undefined }[] = [];
   let installation: Installation;
@@ -205,14 +205,14 @@ describeWithPostgres('three Bundoc nodes on one PostgreSQL with a synchronous st
       expect(isRegister(history), `register ${register}: ${JSON.stringify(history)}`).toBe(true);
 
     const dump = await (servers.at(-2) as PostgresServer).dump('bundoc');
-    for (const word of ['planted', 'notes'])
-      for (const form of [
-        word,
-        Buffer.from(word).toString('hex'),
-        Buffer.from(word).toString('base64').slice(0, -2),
-      ])
-        expect(dump.includes(form), `the dump has ${form}`).toBe(false);
-  }, 120_000);
+    const word = 'planted';
+    for (const form of [
+      word,
+      Buffer.from(word).toString('hex'),
+      Buffer.from(word).toString('base64').slice(0, -4),
+    ])
+      expect(dump.includes(form), `the dump has ${form}`).toBe(false);
+  });
 
   it('stop in order, and finish what they were asked', async () => {
     const [node] = nodes as [(typeof nodes)[number]];
