@@ -200,7 +200,7 @@ describe('the command line', () => {
     expect((await run('audit', 'verify')).code).toBe(0);
   });
 
-  test('leads a key through its life, and ends with the exit code that README.md gives', async () => {
+  test('leads a key through its life, and ends with the exit code that docs/keys.md gives', async () => {
     await init();
     const key = async (code: number, ...args: string[]) => {
       const finished = await run('key', ...args, '--json');

@@ -186,7 +186,7 @@ describeWithPostgres('nodes of BunKMS as processes, on one database,', () => {
     const workers = Array.from({ length: 8 }, (_, number) => work(nodes[number % 2] as Server, number));
     await expect.poll(() => released.length).toBeGreaterThan(80);
     await primary.kill();
-    address.switchTo(undefined);
+    address.switchTo();
     await standby.promote();
     address.switchTo(standby.port);
     const before = released.length;

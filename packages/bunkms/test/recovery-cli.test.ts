@@ -68,7 +68,7 @@ async function exportAll(token: string, name: string, versions: number): Promise
 }
 
 describe('bunkms backup, inventory, restore and recover', () => {
-  test('bring back what was lost, and end with the exit codes that README.md gives', async () => {
+  test('bring back what was lost, and end with the exit codes that docs/keys.md gives', async () => {
     await run('init', '--create-kek');
     await ok('key', 'create', 'p-dek');
     await ok('key', 'create', 'gone-dek');
