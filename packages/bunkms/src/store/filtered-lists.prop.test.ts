@@ -3,6 +3,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { DatabaseSync } from 'node:sqlite';
 import { globMatches } from '@bundoc/shared/grants';
+import { PATIENT_MS } from '@bundoc/shared/testing/patient';
 import fc from 'fast-check';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { type AuditQuery, cursorOf, type FilteredPage, type KmsStore } from './port.ts';
@@ -15,9 +16,9 @@ let store: KmsStore;
 
 beforeAll(async () => {
   folder = mkdtempSync(join(tmpdir(), 'bunkms-lists-'));
-  store = await openSqliteStore({ dataDir: folder, onCrash: () => undefined });
+  store = await openSqliteStore({ dataDir: folder, onCrash: () => undefined, deadlineMs: PATIENT_MS });
   await store.probe();
-  const database = new DatabaseSync(databasePathOf(folder), { timeout: 5_000 });
+  const database = new DatabaseSync(databasePathOf(folder), { timeout: PATIENT_MS });
   database.exec(`
     BEGIN;
     WITH RECURSIVE n (i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n WHERE i < ${NAMES - 1})
