@@ -1,5 +1,6 @@
 import { join } from 'node:path';
 import type { Clock } from '@bundoc/shared/clock';
+import type { DeletionMark } from '@bundoc/shared/contract/deletion-mark';
 import { projectIdSchema } from '@bundoc/shared/contract/documents';
 import {
   DELETION_FILE,
@@ -11,13 +12,7 @@ import { AppError } from '@bundoc/shared/errors';
 import type { ProjectCipher } from '../cipher/project-cipher.ts';
 import type { LeasedKey } from '../kms/port.ts';
 import { type Disk, makeDirectoryDurably, removeLeftovers, replaceFile } from '../storage/embedded/disk.ts';
-import {
-  type DeletionMark,
-  formatDeletionMark,
-  mergedMark,
-  parseDeletionMark,
-  projectDestroyed,
-} from './deletion-mark.ts';
+import { formatDeletionMark, mergedMark, parseDeletionMark, projectDestroyed } from './deletion-mark.ts';
 import type { KeyCache } from './key-cache.ts';
 import {
   formatProjectFile,

@@ -1,4 +1,5 @@
 import type { Clock } from '@bundoc/shared/clock';
+import type { DeletionMark } from '@bundoc/shared/contract/deletion-mark';
 import type { ProjectFile } from '@bundoc/shared/contract/project-file';
 import { AppError } from '@bundoc/shared/errors';
 import type { LeasedKey } from '../kms/port.ts';
@@ -16,7 +17,6 @@ import {
   raiseKeyVersion,
 } from '../storage/postgres/project-rows.ts';
 import {
-  type DeletionMark,
   formatDeletionMark,
   MARK_BEGINS,
   mergedMark,
