@@ -32,6 +32,8 @@ export interface ProjectFoldersOptions {
   readonly directory: string;
   readonly keys: KeyCache;
   readonly clock: Clock;
+  /** Told of a project whose content is removed: nothing of it may be kept in memory. */
+  readonly onContentRemoved?: (project: string) => void;
   /** Makes the store of a new project in its folder, durably. It may find what a creation that was cut short left. */
   readonly createStore: (project: string, directory: string, cipher: ProjectCipher) => Promise<void>;
 }
@@ -156,7 +158,8 @@ export class ProjectFolders implements Projects {
   }
 
   async removeContent(project: string): Promise<void> {
-    const { disk } = this.#options;
+    const { disk, onContentRemoved } = this.#options;
+    onContentRemoved?.(project);
     const directory = join(this.#options.directory, project);
     for (const name of (await disk.list(directory)) ?? [])
       if (name !== DELETION_FILE) await disk.removeTree(join(directory, name));

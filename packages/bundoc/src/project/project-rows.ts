@@ -227,6 +227,21 @@ export class ProjectRows implements Projects {
   }
 }
 
+/**
+ * What whoever has it open is told of a project that has no head any more: `project_destroyed`, or `project_not_found` when it was moved away.
+ *
+ * @throws AppError of the database.
+ */
+export async function whyGone(
+  { database, clock }: Pick<ProjectRowsOptions, 'database' | 'clock'>,
+  project: string,
+): Promise<AppError> {
+  const [row] = await patiently(clock, () => database.query(READ, [project]));
+  const [text] = row as unknown as [string | null, boolean];
+  const mark = text === null ? undefined : markOf(project, text);
+  return mark === undefined ? new AppError('project_not_found') : projectDestroyed(mark);
+}
+
 function textOf(file: ProjectFile): string {
   return formatProjectFile(file).toString();
 }
