@@ -96,7 +96,7 @@ export async function findStoredKeys(
        FROM unnest($1::text[], $2::bigint[]) WITH ORDINALITY AS q (name, version, place)
        LEFT JOIN keys AS k ON k.name = q.name
        LEFT JOIN key_versions AS v ON v.key_id = k.id AND v.version = coalesce(q.version, k.version)
-       LEFT JOIN LATERAL (SELECT * FROM audit WHERE key = q.name AND ${IS_CHANGE} ORDER BY seq DESC LIMIT 1) AS a ON true`,
+       LEFT JOIN LATERAL (SELECT * FROM audit WHERE key = q.name AND ${IS_CHANGE} ORDER BY -seq LIMIT 1) AS a ON true`,
     asked.map(({ name }) => name),
     asked.map(({ version }) => version),
   );
