@@ -5,6 +5,9 @@ import { defineConfig } from 'vitest/config';
 const conditions = ['@bundoc/source', 'module', 'node', 'development|production'];
 const shared = { resolve: { conditions }, ssr: { resolve: { conditions } } };
 
+/** Bounds for what hangs, no measure of speed: a machine that is busy, or whose disk stalls, fails no test by that. */
+const patient = { testTimeout: 180_000, hookTimeout: 180_000, expect: { poll: { timeout: 60_000 } } };
+
 /**
  * Tests of the API, which know nothing of where documents are stored: they run on files, and on PostgreSQL once more. Those of `test/` that are not in
  * the list: `postgres-*` and `bundoc-move` have servers of their own; `backup`, `openapi` and `openapi-fuzz` ask for a backup, which only files have;
@@ -53,7 +56,7 @@ export default defineConfig({
         test: {
           name: 'unit',
           include: ['packages/*/src/**/*.test.ts', 'scripts/**/*.test.ts'],
-          testTimeout: 20_000,
+          ...patient,
           sequence: { groupOrder: 0 },
         },
       },
@@ -62,8 +65,7 @@ export default defineConfig({
         test: {
           name: 'integration',
           include: ['packages/*/test/**/*.test.ts', 'test/*.test.ts'],
-          testTimeout: 120_000,
-          hookTimeout: 120_000,
+          ...patient,
           sequence: { groupOrder: 1 },
         },
       },
@@ -73,8 +75,7 @@ export default defineConfig({
           name: 'postgres',
           include: hasPostgres ? onPostgres : ['test/support/postgres-missing.test.ts'],
           ...(hasPostgres ? { globalSetup: 'test/support/postgres-engine.ts' } : {}),
-          testTimeout: 120_000,
-          hookTimeout: 120_000,
+          ...patient,
           sequence: { groupOrder: 2 },
         },
       },
@@ -83,7 +84,7 @@ export default defineConfig({
         test: {
           name: 'containers',
           include: ['test/containers/**/*.test.ts'],
-          testTimeout: 180_000,
+          ...patient,
           hookTimeout: 600_000,
           fileParallelism: false,
           sequence: { groupOrder: 3 },

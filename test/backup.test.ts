@@ -16,7 +16,7 @@ beforeAll(async () => {
   installation = await Installation.start();
   token = await installation.client();
   admin = await installation.client(['p'], ['docs:admin']);
-  for (let n = 0; n < 50; n++) await put(`d${n}`, n);
+  for (let n = 0; n < 50; n++) await put(`planted-${n}`, n);
 });
 afterAll(() => installation[Symbol.asyncDispose]());
 
@@ -63,7 +63,7 @@ describe('a backup of a project', () => {
     for (const name of ['during', 'quiet']) {
       const checked = await bundoc({}, 'verify-backup', file(name), '--json');
       expect(JSON.parse(checked.stdout)).toMatchObject({ project: 'p', key_versions: [1] });
-      expect(readFileSync(file(name)).toString('latin1')).not.toMatch(/notes|meanwhile|d49/);
+      expect(readFileSync(file(name)).toString('latin1')).not.toMatch(/notes|meanwhile|planted/);
     }
     const authentic = await bundoc(offline(), 'verify-backup', file('quiet'), '--with-key', '--json');
     expect(JSON.parse(authentic.stdout)).toMatchObject({ entries: expect.any(Number) });
@@ -80,7 +80,7 @@ describe('a backup of a project', () => {
     await installation.startBundoc();
     expect(await listed()).toBe(before);
     expect((await put('new', 1)).status).toBe(201);
-  }, 60_000);
+  });
 
   it('that was changed is refused, and nothing is made of it', async () => {
     const bytes = readFileSync(file('quiet'));

@@ -2,6 +2,7 @@ import { execFile } from 'node:child_process';
 import { readFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
+import { PATIENT_MS } from '@bundoc/shared/testing/patient';
 import { expect, it } from 'vitest';
 import { Installation } from './support/installation.ts';
 
@@ -20,7 +21,7 @@ it('the tour of the client’s README runs, and prints what it says', async () =
     {
       cwd: root,
       env: { ...process.env, BUNDOC_URL: installation.url, BUNDOC_TOKEN: token },
-      timeout: 25_000,
+      timeout: PATIENT_MS,
     },
   );
   expect(stdout.trim().split('\n')).toEqual(expected);

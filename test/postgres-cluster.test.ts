@@ -26,7 +26,6 @@ const PHASE_MS = 1_000;
 /** Projects that are made, each with its key, while a node of BunKMS is gone. */
 const PROJECTS_MEANWHILE = 5;
 /** Events say so at once; a node whose stream has just broken comes back first. */
-const IN_TIME = { timeout: 20_000, interval: 50 };
 
 let seed = SEED;
 /** mulberry32: what is done is the same for the same seed, though not when. */
@@ -60,7 +59,7 @@ it('a history in which a node answers from before a write, or a write is lost, i
 
 describeWithPostgres('three Bundoc and two BunKMS nodes on one PostgreSQL with a synchronous standby', () => {
   const PROJECT = '/v1/projects/cluster';
-  const DOCUMENTS = `${PROJECT}/collections/notes/documents`;
+  const DOCUMENTS = `${PROJECT}/collections/planted-notes/documents`;
   const servers: PostgresServer[] = [];
   const nodes: { url: string | undefined; process: BundocProcess | undefined }[] = [];
   const kmsNodes: Server[] = [];
@@ -227,7 +226,7 @@ describeWithPostgres('three Bundoc and two BunKMS nodes on one PostgreSQL with a
       kms.process.kill('SIGKILL');
       await exited;
       const made = projects.size;
-      await expect.poll(() => projects.size, IN_TIME).toBeGreaterThan(made + PROJECTS_MEANWHILE);
+      await expect.poll(() => projects.size).toBeGreaterThan(made + PROJECTS_MEANWHILE);
       kmsNodes[round % KMS_NODES] = await startKms(round % KMS_NODES, {
         BUNKMS_INTERNAL_PORT: String(kmsPort(kms)),
       });
@@ -271,13 +270,13 @@ describeWithPostgres('three Bundoc and two BunKMS nodes on one PostgreSQL with a
       expect(isRegister(history), `register ${register}: ${JSON.stringify(history)}`).toBe(true);
 
     const dump = await (servers.at(-2) as PostgresServer).dump('bundoc');
-    for (const word of ['planted', 'notes'])
-      for (const form of [
-        word,
-        Buffer.from(word).toString('hex'),
-        Buffer.from(word).toString('base64').slice(0, -2),
-      ])
-        expect(dump.includes(form), `the dump has ${form}`).toBe(false);
+    const word = 'planted';
+    for (const form of [
+      word,
+      Buffer.from(word).toString('hex'),
+      Buffer.from(word).toString('base64').slice(0, -4),
+    ])
+      expect(dump.includes(form), `the dump has ${form}`).toBe(false);
   }, 240_000);
 
   it('hear of revoked tokens and of keys that are disabled or destroyed, whichever node of BunKMS was told', async () => {
@@ -289,9 +288,7 @@ describeWithPostgres('three Bundoc and two BunKMS nodes on one PostgreSQL with a
       Promise.all(nodes.map(async ({ url }) => (await call(String(url), path, { token: by })).status));
     const everywhere = (status: number) => nodes.map(() => status);
     for (const { url } of nodes)
-      await expect
-        .poll(async () => (await call(String(url), '/ready')).json()['kms_events'], IN_TIME)
-        .toBe('live');
+      await expect.poll(async () => (await call(String(url), '/ready')).json()['kms_events']).toBe('live');
     for (const [number, kms] of kmsNodes.entries()) {
       const revoked = await client();
       const path = `/v1/projects/ended-${number}/collections/notes/documents/a`;
@@ -300,14 +297,14 @@ describeWithPostgres('three Bundoc and two BunKMS nodes on one PostgreSQL with a
       for (const by of [token, revoked]) expect(await statuses(path, by)).toEqual(everywhere(200));
       const { jti } = JSON.parse(Buffer.from(String(revoked.split('.')[1]), 'base64url').toString());
       expect(await at(kms, 'DELETE', `/v1/tokens/${jti}`)).toBe(204);
-      await expect.poll(() => statuses(path, revoked), IN_TIME).toEqual(everywhere(401));
+      await expect.poll(() => statuses(path, revoked)).toEqual(everywhere(401));
       const key = `/v1/keys/ended-${number}-dek`;
       expect(await at(kms, 'POST', `${key}/disable`)).toBe(200);
-      await expect.poll(() => statuses(path, token), IN_TIME).toEqual(everywhere(403));
+      await expect.poll(() => statuses(path, token)).toEqual(everywhere(403));
       expect(await at(kms, 'POST', `${key}/enable`)).toBe(200);
-      await expect.poll(() => statuses(path, token), IN_TIME).toEqual(everywhere(200));
+      await expect.poll(() => statuses(path, token)).toEqual(everywhere(200));
       expect(await at(kms, 'DELETE', `${key}?pending_days=0&confirm=ended-${number}-dek`)).toBe(200);
-      await expect.poll(() => statuses(path, token), IN_TIME).toEqual(everywhere(410));
+      await expect.poll(() => statuses(path, token)).toEqual(everywhere(410));
     }
   });
 

@@ -12,6 +12,7 @@ import { withKms } from '@bundoc/bunkms/cli/open-kms';
 import { readConfig as readBunkmsConfig } from '@bundoc/bunkms/config';
 import { type IssueToken, type IssueTokenInput, issueTokenSchema } from '@bundoc/shared/contract/tokens';
 import { createLogger, type Logger } from '@bundoc/shared/logger';
+import { PATIENT_MS } from '@bundoc/shared/testing/patient';
 import { documentFiles, newStorage, type StoredProjects, storageInFiles } from './stored-projects.ts';
 
 /** Everything that was logged, as one text. */
@@ -155,6 +156,7 @@ export class Installation implements AsyncDisposable {
       BUNKMS_INTERNAL_PORT: String(this.#internalPort),
       BUNKMS_DATA_DIR: this.kmsDir,
       BUNKMS_KEK: this.kekHex,
+      BUNKMS_SQLITE_DEADLINE_MS: String(PATIENT_MS),
       ...this.#parts.kmsEnvironment,
     };
   }
@@ -175,6 +177,9 @@ export class Installation implements AsyncDisposable {
   async startBundoc(): Promise<void> {
     const config = readBundocConfig({
       BUNDOC_PORT: '0',
+      BUNDOC_POSTGRES_CONNECT_TIMEOUT_MS: String(PATIENT_MS),
+      BUNDOC_POSTGRES_STATEMENT_TIMEOUT_MS: String(PATIENT_MS),
+      BUNDOC_POSTGRES_IDLE_TIMEOUT_MS: String(PATIENT_MS),
       ...this.stored.environment,
       BUNDOC_KMS_URL: this.kms.internalUrl,
       BUNDOC_KMS_TOKEN_FILE: this.tokenFile,

@@ -1,6 +1,7 @@
 import { randomBytes } from 'node:crypto';
 import { existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { basename, dirname, join } from 'node:path';
+import { PATIENT_MS } from '@bundoc/shared/testing/patient';
 import pg from 'pg';
 import { inject } from 'vitest';
 
@@ -51,7 +52,7 @@ export function storageInFiles(dataDir: string): StoredProjects {
 /** Paths of a project's document files, once there are as many. */
 export async function documentFiles(dataDir: string, project: string, count: number): Promise<string[]> {
   const docs = join(dataDir, 'projects', project, 'docs');
-  const deadline = Date.now() + 10_000;
+  const deadline = Date.now() + PATIENT_MS;
   for (;;) {
     const files = readdirSync(docs, { recursive: true, withFileTypes: true })
       .filter((entry) => entry.isFile())

@@ -1,9 +1,10 @@
 import { randomUUID } from 'node:crypto';
 import { describeWithPostgres } from '@bundoc/shared/testing/postgres-tests';
-import { afterAll, beforeAll } from 'vitest';
+import { afterAll, beforeAll, expect, it } from 'vitest';
 import { storeConformance } from '../src/store/conformance.ts';
 import { kekConformance } from '../src/store/conformance-keks.ts';
 import { filteredListConformance, NAMES, RECORDS } from '../src/store/conformance-lists.ts';
+import { latestChangeOf } from '../src/store/postgres/audit-table.ts';
 import { openPostgresStore } from '../src/store/postgres.ts';
 import { PostgresDatabases, settingsOf } from './support/postgres.ts';
 
@@ -23,6 +24,25 @@ describeWithPostgres('a store in PostgreSQL', () => {
         dispose: () => databases.forget(place),
       };
     });
+
+  it('finds the latest change of a key without walking the chain, however few keys there are', async () => {
+    const place = randomUUID();
+    const url = await databases.url(place);
+    await using _store = await openPostgresStore({ settings: settingsOf(url), warn: () => undefined });
+    await databases.edit(
+      place,
+      `INSERT INTO audit (seq, time, severity, action, outcome, key, detail, prev_hash, hash, write_id)
+         SELECT i, '', 'INFO', 'key.create', 'allowed', 'key-' || (i % 3), CASE WHEN i < 4 THEN '{"revision":1}' END, '', '',
+           gen_random_uuid() FROM generate_series(1, 5000) AS i;
+       ANALYZE`,
+    );
+    const plan = await databases.server.sql(
+      `SET search_path = bunkms; EXPLAIN ${latestChangeOf("'key-1'")}`,
+      new URL(url).pathname.slice(1),
+    );
+    expect(plan).toContain('audit_last_changes');
+    await databases.forget(place);
+  });
 
   filteredListConformance('PostgreSQL', async () => {
     const place = randomUUID();

@@ -2,14 +2,15 @@ import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { DatabaseSync } from 'node:sqlite';
+import { PATIENT_MS } from '@bundoc/shared/testing/patient';
 import { filteredListConformance, NAMES, RECORDS } from './conformance-lists.ts';
 import { databasePathOf, openSqliteStore } from './sqlite.ts';
 
 filteredListConformance('SQLite', async () => {
   const folder = mkdtempSync(join(tmpdir(), 'bunkms-lists-'));
-  const store = await openSqliteStore({ dataDir: folder, onCrash: () => undefined });
+  const store = await openSqliteStore({ dataDir: folder, onCrash: () => undefined, deadlineMs: PATIENT_MS });
   await store.probe();
-  const database = new DatabaseSync(databasePathOf(folder), { timeout: 5_000 });
+  const database = new DatabaseSync(databasePathOf(folder), { timeout: PATIENT_MS });
   database.exec(`
     BEGIN;
     WITH RECURSIVE n (i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n WHERE i < ${NAMES - 1})
