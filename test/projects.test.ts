@@ -1,5 +1,3 @@
-import { mkdirSync, readdirSync } from 'node:fs';
-import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { EventReader } from './support/event-reader.ts';
 import { call, Installation } from './support/installation.ts';
@@ -47,7 +45,7 @@ describe('GET /v1/projects', () => {
   });
 
   it('does not take for a project what a creation that was cut short has left', async () => {
-    mkdirSync(join(installation.dataDir, 'projects', 'cut-short', 'docs'), { recursive: true });
+    await installation.stored.cutCreationShort('cut-short');
     expect((await list()).ids).not.toContain('cut-short');
   });
 
@@ -187,7 +185,7 @@ describe('DELETE /v1/projects/{project}', () => {
       expect((await remove()).json()).toEqual(deleted.json());
     };
     await expectGone();
-    expect(readdirSync(join(installation.dataDir, 'projects', PROJECT))).toEqual(['deleted.json']);
+    expect(await installation.stored.hasOnlyMark(PROJECT)).toBe(true);
     await installation.stopBundoc();
     await installation.startBundoc();
     await expectGone();
