@@ -14,7 +14,7 @@ it('the tour of the client’s README runs, and prints what it says', async () =
   const expected = [...code.matchAll(/console\.log\(.*\); \/\/ (.*)$/gm)].map(([, printed]) => printed);
   expect(expected.length).toBeGreaterThan(5);
   await using installation = await Installation.start();
-  const token = await installation.client(['tour']);
+  const token = await installation.client(['tour'], ['docs:read', 'docs:write', 'docs:admin']);
   const { stdout } = await promisify(execFile)(
     process.execPath,
     ['--conditions=@bundoc/source', '--input-type=module-typescript', '--eval', code],

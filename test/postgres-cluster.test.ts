@@ -25,7 +25,6 @@ const FAILOVERS = 2;
 const PHASE_MS = 1_000;
 /** Projects that are made, each with its key, while a node of BunKMS is gone. */
 const PROJECTS_MEANWHILE = 5;
-/** Events say so at once; a node whose stream has just broken comes back first. */
 
 let seed = SEED;
 /** mulberry32: what is done is the same for the same seed, though not when. */

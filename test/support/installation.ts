@@ -14,6 +14,7 @@ import { type IssueToken, type IssueTokenInput, issueTokenSchema } from '@bundoc
 import { createLogger, type Logger } from '@bundoc/shared/logger';
 import { PATIENT_MS } from '@bundoc/shared/testing/patient';
 import { documentFiles, newStorage, type StoredProjects, storageInFiles } from './stored-projects.ts';
+import { noteRefusal, untoldRefusals } from './told-refusals.ts';
 
 /** Everything that was logged, as one text. */
 export class LogSink {
@@ -76,6 +77,7 @@ export function call(baseUrl: string, path: string, options: Call = {}): Promise
         response.on('error', reject);
         response.on('end', () => {
           const text = Buffer.concat(chunks).toString();
+          if (Number(response.statusCode) >= 400) noteRefusal(baseUrl, options.method ?? 'GET', path, text);
           resolve({
             status: Number(response.statusCode),
             headers: response.headers,
@@ -188,9 +190,14 @@ export class Installation implements AsyncDisposable {
     this.#bundoc = await startBundoc(config, { ...this.#parts, logger: this.log.logger('bundoc') });
   }
 
+  /** @throws Error when requests were refused with codes that the OpenAPI document does not tell of. */
   async stopBundoc(): Promise<void> {
-    await this.#bundoc?.close();
+    const bundoc = this.#bundoc;
+    if (bundoc === undefined) return;
+    const untold = await untoldRefusals(bundoc.url);
+    await bundoc.close();
     this.#bundoc = undefined;
+    if (untold.length > 0) throw new Error(`these refusals are not documented: ${untold.join('; ')}`);
   }
 
   /** Issues a token as the command line does: beside the running service, into the same store. */
