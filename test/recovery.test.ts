@@ -34,8 +34,10 @@ const write = (project: string, id: string) =>
 const file = (name: string) => join(installation.folder, name);
 const key = (which: 'enable' | 'rotate', name: string) =>
   change(installation.kmsEnvironment, which, name, {});
-const recoverKeys = (options: Partial<RecoverCliOptions> = {}) =>
-  recover(installation.kmsEnvironment, { from: installation.dataDir, ...options });
+const recoverKeys = async (options: Partial<RecoverCliOptions> = {}) => {
+  const from = await installation.stored.projectFilesIn(file('project-files'));
+  await recover(installation.kmsEnvironment, { from, ...options });
+};
 const restore = (options: Partial<RestoreCliOptions>) =>
   restoreBackup(installation.kmsEnvironment, file('backup'), { auditCopy: [], receipt: [], ...options });
 
@@ -82,8 +84,8 @@ describe('documents', () => {
     expect((await read('p', 'later')).json()).toMatchObject({ is: 'p/later' });
   });
 
-  const versionsOf = (project: string): number[] =>
-    JSON.parse(installation.read('data', 'projects', project, 'project.json').toString()).versions.map(
+  const versionsOf = async (project: string): Promise<number[]> =>
+    JSON.parse(await installation.stored.projectFile(project)).versions.map(
       ({ version }: { version: number }) => version,
     );
 

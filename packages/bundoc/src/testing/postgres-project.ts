@@ -3,6 +3,7 @@ import { type Clock, systemClock } from '@bundoc/shared/clock';
 import { createLogger } from '@bundoc/shared/logger';
 import { PATIENT_MS } from '@bundoc/shared/testing/patient';
 import { type DekVersion, ProjectCipher } from '../cipher/project-cipher.ts';
+import { whyGone } from '../project/project-rows.ts';
 import { SEAL_LIMITS, type SealLimits } from '../storage/embedded/seal-budget.ts';
 import type { News } from '../storage/postgres/change-news.ts';
 import { Database, type DatabaseOptions } from '../storage/postgres/database.ts';
@@ -93,6 +94,7 @@ export class PostgresProject {
       news,
       onIntegrityError: (name) => this.damaged.push(name),
       onFailure: (error) => this.failures.push(error),
+      whyGone: () => whyGone({ database, clock: this.clock }, this.project),
       onRotationDue: (version) => this.rotationsDue.push(version),
     }).begin();
   }

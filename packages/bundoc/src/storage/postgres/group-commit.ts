@@ -7,7 +7,7 @@ import { type Database, OutcomeUnknown, type Row } from './database.ts';
 import { type DecidedGroup, decide, type Waiting } from './decide.ts';
 import { rowsOfGroup, type SealedNames, WRITE_GROUP } from './group-rows.ts';
 import { beginCommit, knownOf } from './known.ts';
-import { MustReopen } from './must-reopen.ts';
+import { MustReopen, ProjectGone } from './must-reopen.ts';
 import { Patience } from './patience.ts';
 import type { RowCipher } from './row-cipher.ts';
 import type { SharedSeals } from './shared-seals.ts';
@@ -80,7 +80,7 @@ export class GroupCommit {
 
   /** @throws MustReopen unless the project is there and no later version of its key is in use. */
   #seqOf(head: Row | undefined): number {
-    if (head === undefined) throw new MustReopen('the project is not there any more');
+    if (head === undefined) throw new ProjectGone('the project is not there any more');
     const [seq, keyVersion] = head as unknown as [number, number];
     if (keyVersion > this.#options.cipher.version)
       throw new MustReopen('another node has brought in a new version of the key');

@@ -13,18 +13,20 @@ import type {
   StoredDocument,
 } from '../port.ts';
 import type { Database, Row, Statement } from './database.ts';
+import { ProjectGone } from './must-reopen.ts';
 import { patiently } from './patience.ts';
 import { type RowCipher, VersionUnknown } from './row-cipher.ts';
 import { ROW_COLUMNS, readStateRow } from './rows.ts';
 import { SharedReads } from './shared-reads.ts';
 
 const LIST: Statement = {
-  name: 'bundoc-list-1',
+  name: 'bundoc-list-2',
   text: `
 SELECT ${ROW_COLUMNS}, sealed, total FROM (
   SELECT *, row_number() OVER w AS place, sum(octet_length(sealed)) OVER w AS running, count(*) OVER () AS total FROM (
     SELECT * FROM bundoc.documents
     WHERE project = $1 AND collection = $2 AND deleted_ms = 0 AND created_seq > $3
+      AND EXISTS (SELECT FROM bundoc.heads WHERE project = $1)
     ORDER BY created_seq LIMIT $4 + 1
   ) AS d WINDOW w AS (ORDER BY created_seq)
 ) AS d WHERE place <= $4 AND (place = 1 OR running <= $5) ORDER BY created_seq`,
@@ -45,9 +47,10 @@ const POSITION: Statement = {
 };
 
 const COLLECTIONS: Statement = {
-  name: 'bundoc-collections-1',
+  name: 'bundoc-collections-2',
   text: `SELECT token, key_version, name, documents, bytes FROM bundoc.collections
-         WHERE project = $1 AND documents > 0 ORDER BY first_seq, token`,
+         WHERE project = $1 AND documents > 0 AND EXISTS (SELECT FROM bundoc.heads WHERE project = $1)
+         ORDER BY first_seq, token`,
 };
 
 export interface ReaderOptions {
@@ -59,8 +62,9 @@ export interface ReaderOptions {
 }
 
 /**
- * Reads of one project. What a row says in the clear is compared with what is sealed in it. Errors of every method:
- * VersionUnknown, and those of the database.
+ * Reads of one project. What a row says in the clear is compared with what is sealed in it. Whoever finds nothing looks whether the
+ * project is there: another node deletes one by taking its head away first. Errors of every method: VersionUnknown, ProjectGone, and those of
+ * the database.
  */
 export class Reader {
   readonly #options: ReaderOptions;
@@ -77,7 +81,10 @@ export class Reader {
   async get(ref: DocumentRef): Promise<StoredDocument | undefined> {
     const name = this.#options.cipher.fileName(ref);
     const row = await patiently(this.#options.clock, () => this.#reads.get(name));
-    if (row === undefined) return undefined;
+    if (row === undefined) {
+      await this.position();
+      return undefined;
+    }
     const document = this.#open(ref, name, row);
     if (document === undefined) throw this.#damaged(name);
     return document;
@@ -87,6 +94,7 @@ export class Reader {
     const { project } = this.#options;
     const values = [project, this.#rows.collectionToken(collection), after, limit, bytesMax];
     const found = await this.#query(LIST, values);
+    if (found.length === 0) await this.position();
     const documents: ListedDocument[] = [];
     const unreadable: string[] = [];
     for (const row of found) {
@@ -109,7 +117,9 @@ export class Reader {
   /** @throws AppError `position_gone`. */
   async changes(after: Position, limit: number, horizon: Position): Promise<ChangePage> {
     const rows = await this.#query(CHANGES, [this.#options.project, after, limit]);
-    const [seq, purgedSeq] = (rows[0] ?? [0, 0]) as [number, number];
+    const [head] = rows;
+    if (head === undefined) throw gone();
+    const [seq, purgedSeq] = head as unknown as [number, number];
     // Who begins now has seen nothing that a forgotten deletion could be of.
     const known = after === 0 ? purgedSeq : horizon;
     if (purgedSeq > Math.max(after, known)) throw new AppError('position_gone');
@@ -128,11 +138,13 @@ export class Reader {
 
   async position(): Promise<Position> {
     const [head] = await this.#query(POSITION, [this.#options.project]);
-    return Number(head?.[0] ?? 0);
+    if (head === undefined) throw gone();
+    return Number(head[0]);
   }
 
   async collections(): Promise<readonly CollectionSummary[]> {
     const rows = await this.#query(COLLECTIONS, [this.#options.project]);
+    if (rows.length === 0) await this.position();
     return rows.map((row) => {
       const [token, keyVersion, name, documents, bytes] = row as unknown as [
         Buffer,
@@ -179,6 +191,10 @@ export class Reader {
     this.#options.onIntegrityError(name);
     return new AppError('integrity_error');
   }
+}
+
+function gone(): ProjectGone {
+  return new ProjectGone('the project is not there any more');
 }
 
 function orUndefined<T>(open: () => T): T | undefined {
