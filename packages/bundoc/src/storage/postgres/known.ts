@@ -5,7 +5,7 @@ import type { DocumentState, UsedKey } from '../embedded/record.ts';
 import type { Row } from './database.ts';
 import type { Known, Waiting } from './decide.ts';
 import type { RowCipher } from './row-cipher.ts';
-import { clearStateOf, ROW_COLUMNS, readStateRow } from './rows.ts';
+import { clearStateOf, eachByName, ROW_COLUMNS, readStateRow } from './rows.ts';
 
 /**
  * What a group commit reads as its transaction begins: the project's row, locked, then, by statements that see what was committed before the
@@ -23,12 +23,18 @@ export function beginCommit(
   );
   const statements = [
     `SELECT seq, key_version FROM bundoc.heads WHERE project = '${project}' FOR UPDATE`,
-    `SELECT ${ROW_COLUMNS} FROM bundoc.documents WHERE project = '${project}' AND name = ANY (${byteaArray(names)})`,
+    eachByName(
+      byteaArray(names),
+      `SELECT ${ROW_COLUMNS} FROM bundoc.documents WHERE project = '${project}' AND documents.name = wanted.one`,
+    ),
   ];
   if (tokens.length > 0)
     statements.push(
-      `SELECT token, at_ms, key_version, answer FROM bundoc.used_keys
-       WHERE project = '${project}' AND token = ANY (${byteaArray(tokens)})`,
+      eachByName(
+        byteaArray(tokens),
+        `SELECT token, at_ms, key_version, answer FROM bundoc.used_keys
+         WHERE project = '${project}' AND token = wanted.one`,
+      ),
     );
   if (counts)
     statements.push(
