@@ -22,7 +22,7 @@ export function beginCommit(
     idempotency === undefined ? [] : [rows.usedKeyToken(idempotency.key).toString('hex')],
   );
   const statements = [
-    `SELECT seq, key_version FROM bundoc.heads WHERE project = '${project}' FOR UPDATE`,
+    `SELECT seq, key_version, index_version FROM bundoc.heads WHERE project = '${project}' FOR UPDATE`,
     `SELECT ${ROW_COLUMNS} FROM bundoc.documents WHERE project = '${project}' AND name = ANY (${byteaArray(names)})`,
   ];
   if (tokens.length > 0)

@@ -14,7 +14,17 @@ const RAISE_VERSION: Statement = {
   text: 'UPDATE bundoc.heads SET key_version = greatest(key_version, $2) WHERE project = $1',
 };
 
-const TABLES = ['documents', 'collections', 'key_versions', 'used_keys', 'commits', 'heads', 'projects'];
+const TABLES = [
+  'documents',
+  'blind_entries',
+  'blind_indexes',
+  'collections',
+  'key_versions',
+  'used_keys',
+  'commits',
+  'heads',
+  'projects',
+];
 
 /** Locks a project: to be run as a transaction begins. Rows are changed under this lock alone, so that nobody waits for one another in a ring. */
 export function lockOf(project: string): string {
