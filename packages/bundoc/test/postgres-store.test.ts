@@ -3,9 +3,7 @@ import { FakeClock } from '@bundoc/shared/testing/fake-clock';
 import { PostgresServer } from '@bundoc/shared/testing/postgres-server';
 import { describeWithPostgres } from '@bundoc/shared/testing/postgres-tests';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { openDefinedStore } from '../src/storage/collections/defined-store.ts';
 import { commitOne, describeProjectStore, put, ref, remove } from '../src/storage/conformance.ts';
-import { describeIndexes } from '../src/storage/indexes/conformance.ts';
 import { IDEMPOTENCY_TTL_MS, type ProjectStore, TOMBSTONE_TTL_MS } from '../src/storage/port.ts';
 import { ChangeNews } from '../src/storage/postgres/change-news.ts';
 import type { Database } from '../src/storage/postgres/database.ts';
@@ -42,12 +40,6 @@ describeWithPostgres('PostgreSQL', () => {
   });
 
   describeQuota('the PostgreSQL engine', async (quota) => (await newProject({ quota })).open(database));
-
-  describeIndexes('the PostgreSQL engine', async () => {
-    const project = await newProject();
-    const open = async () => openDefinedStore(await project.open(database), project.clock);
-    return { store: await open(), reopen: open };
-  });
 
   describe('several nodes of one project', () => {
     it('keep a quota together, exactly', async () => {

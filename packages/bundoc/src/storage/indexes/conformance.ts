@@ -251,7 +251,8 @@ async function idsAt(store: DefinedStore, where: string): Promise<readonly strin
   return ids;
 }
 
-async function find(store: DefinedStore, where: string) {
+/** Documents that a condition holds for, and how they were found. */
+export async function find(store: DefinedStore, where: string) {
   const cursors = { seal: () => Promise.reject(new Error('everything is on one page')) };
   const acquire = async () => ({ store, cursors, [Symbol.dispose]: () => undefined });
   const { documents, explanation } = await new Queries({ acquire: acquire as never }, SCAN_LIMITS).query({

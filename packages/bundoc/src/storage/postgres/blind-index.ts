@@ -1,10 +1,10 @@
-import { OpenError } from '@bundoc/shared/aead';
 import { type Path, pathOf } from '../../query/path.ts';
 import { readValue } from '../../query/value.ts';
 import { indexKeysOf } from '../indexes/index-keys.ts';
 import type { IndexSpec, IndexState } from '../indexes/port.ts';
 import type { Queryable, Statement } from './database.ts';
 import type { RowCipher } from './row-cipher.ts';
+import { orUndefined } from './rows.ts';
 
 /** A blind index of a project, as the database has it. */
 export interface BlindIndex {
@@ -115,26 +115,22 @@ interface SealedSpec {
 /** Undefined for a row that was changed or put together from others. */
 function indexOf(row: IndexRow, rows: RowCipher): BlindIndex | undefined {
   const [, id, token, keyVersion, sealed, since, builtTo, indexed, total, duplicates] = row;
-  try {
-    const text = rows.openIndexSpec(Number(id), keyVersion, sealed);
-    const { collection, name, fields, unique, rev } = JSON.parse(text) as SealedSpec;
-    if (!rows.collectionToken(collection).equals(token)) throw new OpenError();
-    return {
-      id: Number(id),
-      collection,
-      spec: { name, fields, unique, blind: true },
-      paths: fields.map(pathOf),
-      rev,
-      since,
-      builtTo,
-      indexed,
-      total,
-      duplicates: duplicates ?? undefined,
-    };
-  } catch (error) {
-    if (error instanceof OpenError) return undefined;
-    throw error;
-  }
+  const text = orUndefined(() => rows.openIndexSpec(Number(id), keyVersion, sealed));
+  if (text === undefined) return undefined;
+  const { collection, name, fields, unique, rev } = JSON.parse(text) as SealedSpec;
+  if (!rows.collectionToken(collection).equals(token)) return undefined;
+  return {
+    id: Number(id),
+    collection,
+    spec: { name, fields, unique, blind: true },
+    paths: fields.map(pathOf),
+    rev,
+    since,
+    builtTo,
+    indexed,
+    total,
+    duplicates: duplicates ?? undefined,
+  };
 }
 
 /** What is sealed of an index, as text. */

@@ -5,9 +5,9 @@ import type { Statement, Transaction } from './database.ts';
 import type { RowCipher } from './row-cipher.ts';
 
 /** Entries of a group's documents after which it ends: they are made, and written, while the project is locked. */
-const GROUP_ENTRIES_MAX = 20_000;
+const GROUP_ENTRIES_MAX = 10_000;
 /** Entries of one commit at most. */
-const COMMIT_ENTRIES_MAX = 100_000;
+const COMMIT_ENTRIES_MAX = 50_000;
 
 /** Who has a token, in each of some indexes. One more than a group writes is enough to know whether there is somebody else. */
 const HOLDERS: Statement = {

@@ -1,11 +1,10 @@
-import { OpenError } from '@bundoc/shared/aead';
 import type { Clock } from '@bundoc/shared/clock';
 import type { DocumentRef } from '../../cipher/stored-text.ts';
 import type { DocumentState, UsedKey } from '../embedded/record.ts';
 import type { Row } from './database.ts';
 import type { Known, Waiting } from './decide.ts';
 import type { RowCipher } from './row-cipher.ts';
-import { clearStateOf, ROW_COLUMNS, readStateRow } from './rows.ts';
+import { clearStateOf, orUndefined, ROW_COLUMNS, readStateRow } from './rows.ts';
 
 /**
  * What a group commit reads as its transaction begins: the project's row, locked, then, by statements that see what was committed before the
@@ -77,7 +76,7 @@ export function knownOf(
   };
   for (const row of states) {
     const name = (row[0] as Buffer).toString('hex');
-    const state = opened(() => readStateRow(row, rows));
+    const state = orUndefined(() => readStateRow(row, rows));
     if (state === undefined) onIntegrityError(name);
     known.states.set(name, state ?? clearStateOf(row, refOf(group, name), ports.clock.now()));
   }
@@ -89,7 +88,7 @@ export function knownOf(
     const row = byToken.get(token.toString('hex'));
     if (row === undefined) continue;
     const [, atMs, keyVersion, answer] = row as [Buffer, number, number, Buffer];
-    const usedKey = opened(() => rows.openUsedKey(token, keyVersion, answer));
+    const usedKey = orUndefined(() => rows.openUsedKey(token, keyVersion, answer));
     if (usedKey !== undefined) known.usedKeys.set(key, { ...usedKey, atMs });
   }
   return known;
@@ -101,14 +100,4 @@ function refOf(group: readonly Waiting[], name: string): DocumentRef {
     if (write !== undefined) return write.ref;
   }
   throw new Error('a row was read that nobody asked for');
-}
-
-/** Undefined for what does not open. */
-function opened<T>(read: () => T): T | undefined {
-  try {
-    return read();
-  } catch (error) {
-    if (error instanceof OpenError) return undefined;
-    throw error;
-  }
 }

@@ -1,4 +1,3 @@
-import { OpenError } from '@bundoc/shared/aead';
 import type { Clock } from '@bundoc/shared/clock';
 import { AppError } from '@bundoc/shared/errors';
 import type { ProjectCipher } from '../../cipher/project-cipher.ts';
@@ -15,7 +14,7 @@ import type {
 import type { Database, Row, Statement } from './database.ts';
 import { patiently } from './patience.ts';
 import { type RowCipher, VersionUnknown } from './row-cipher.ts';
-import { ROW_COLUMNS, readStateRow } from './rows.ts';
+import { orUndefined, ROW_COLUMNS, readStateRow } from './rows.ts';
 import { SharedReads } from './shared-reads.ts';
 
 const LIST: Statement = {
@@ -227,13 +226,4 @@ export class Reader {
 /** What a list by an index is told that is not there any more. */
 export function indexChanged(): AppError {
   return new AppError('overloaded', { detail: 'the index has changed meanwhile', retryAfterS: 1 });
-}
-
-function orUndefined<T>(open: () => T): T | undefined {
-  try {
-    return open();
-  } catch (error) {
-    if (error instanceof OpenError) return undefined;
-    throw error;
-  }
 }

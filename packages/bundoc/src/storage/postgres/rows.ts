@@ -36,3 +36,13 @@ export function clearStateOf(row: Row, { collection, id }: DocumentRef, createdM
   const [fileName, , seq, createdSeq, deletedMs, keyVersion, rev, , size] = row as unknown as StateRow;
   return { collection, id, fileName, seq, createdSeq, createdMs, deletedMs, keyVersion, rev, size };
 }
+
+/** Undefined for what does not open. */
+export function orUndefined<T>(open: () => T): T | undefined {
+  try {
+    return open();
+  } catch (error) {
+    if (error instanceof OpenError) return undefined;
+    throw error;
+  }
+}
