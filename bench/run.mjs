@@ -15,6 +15,27 @@ import { documentOf, fill, HOT_DOCUMENTS } from './lib/documents.mjs';
 import { Installation, startPeer } from './lib/processes.mjs';
 import { Report, say } from './lib/report.mjs';
 
+/** What is measured, in this order, and from which mode on. */
+const CASES = [
+  ['get', documentCases.getTarget, 'always'],
+  ['create', documentCases.createTarget, 'always'],
+  ['batch', documentCases.batchTarget, 'always'],
+  ['transfer', bulkCases.transferTarget, 'always'],
+  ['projects', documentCases.projectsTarget, 'always'],
+  ['feed', feedCases.feedTarget, 'always'],
+  ['postgres', postgresCases.postgresTarget, 'always'],
+  ['postgres-nodes', postgresCases.postgresNodesTarget, 'always'],
+  ['export', keyCases.exportTarget, 'always'],
+  ['encrypt', keyCases.encryptTarget, 'always'],
+  ['nodes', nodeCases.nodesTarget, 'all cases'],
+  ['keys', keyCases.keysTarget, 'all cases'],
+  ['kek', keyCases.kekTarget, 'all cases'],
+  ['cases', documentCases.allCases, 'all cases'],
+  ['sustained', documentCases.sustainedTarget, 'full'],
+  ['size', documentCases.sizes, 'always'],
+  ['query', queryCases.queryTargets, 'always'],
+];
+
 const USAGE = `npm run bench [-- --quick | --full] [--dir <folder>] [--only <names>]
 
 Measures Bundoc beside what it is to be compared with, all on this machine and in one go, since only ratios within
@@ -24,11 +45,12 @@ one run mean something. Writes bench/results/latest.{md,json} and prints the tab
 --full    also 60 s of sustained creates and a project of a million documents (8 GB of disk)
 --dir     where the data goes. ext4 keeps inodes out of use for minutes after their files were deleted, and to look past many of
           them costs up to 100 µs a new file: after other work that deletes files, give it a file system of its own
---only    of get, create, projects, feed, export, encrypt, keys, kek, cases, sustained, size: some, joined by commas
+--only    of ${CASES.map(([name]) => name).join(', ')}: some, joined by commas, in any mode
 --help    this text`;
 
 const options = readOptions();
 const { quick, full } = options;
+const only = options.only.split(',').filter((name) => name !== '');
 const root = fileURLToPath(new URL('..', import.meta.url));
 const directory = mkdtempSync(join(options.dir, 'bundoc-bench-'));
 const report = new Report(directory, quick ? 'quick' : full ? 'full' : 'all cases');
@@ -65,6 +87,9 @@ function readOptions() {
         help: { type: 'boolean', default: false },
       },
     });
+    for (const name of values.only.split(','))
+      if (name !== '' && !CASES.some(([known]) => known === name))
+        throw new Error(`there is no case "${name}"`);
     if (!values.help) return values;
     console.log(USAGE);
     process.exit(0);
@@ -82,29 +107,12 @@ async function main() {
   const bench = { report, directory, keep, quick, full, installation, bundoc, bare, token };
   await fill(bench, bundoc, 'p1-0', HOT_DOCUMENTS, documentOf(1_024));
 
-  for (const [name, measure, when] of [
-    ['get', documentCases.getTarget, true],
-    ['create', documentCases.createTarget, true],
-    ['batch', documentCases.batchTarget, true],
-    ['transfer', bulkCases.transferTarget, true],
-    ['projects', documentCases.projectsTarget, true],
-    ['feed', feedCases.feedTarget, true],
-    ['postgres', postgresCases.postgresTarget, true],
-    ['export', keyCases.exportTarget, true],
-    ['encrypt', keyCases.encryptTarget, true],
-    ['nodes', nodeCases.nodesTarget, !quick],
-    ['keys', keyCases.keysTarget, !quick],
-    ['kek', keyCases.kekTarget, !quick],
-    ['cases', documentCases.allCases, !quick],
-    ['sustained', documentCases.sustainedTarget, full],
-    ['size', documentCases.sizes, true],
-    ['query', queryCases.queryTargets, true],
-  ])
-    if (when && wanted(name)) await measure(bench);
+  for (const [name, measure, when] of CASES) if (isWanted(name, when)) await measure(bench);
 }
 
-function wanted(name) {
-  return options.only === '' || options.only.split(',').includes(name);
+function isWanted(name, when) {
+  if (only.length > 0) return only.includes(name);
+  return when === 'full' ? full : when === 'all cases' ? !quick : true;
 }
 
 async function keep(promise) {

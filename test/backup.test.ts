@@ -1,6 +1,6 @@
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { existsSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { existsSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
@@ -16,7 +16,7 @@ beforeAll(async () => {
   installation = await Installation.start();
   token = await installation.client();
   admin = await installation.client(['p'], ['docs:admin']);
-  for (let n = 0; n < 50; n++) await put(`d${n}`, n);
+  for (let n = 0; n < 50; n++) await put(`planted-${n}`, n);
 });
 afterAll(() => installation[Symbol.asyncDispose]());
 
@@ -63,7 +63,7 @@ describe('a backup of a project', () => {
     for (const name of ['during', 'quiet']) {
       const checked = await bundoc({}, 'verify-backup', file(name), '--json');
       expect(JSON.parse(checked.stdout)).toMatchObject({ project: 'p', key_versions: [1] });
-      expect(readFileSync(file(name)).toString('latin1')).not.toMatch(/notes|meanwhile|d49/);
+      expect(readFileSync(file(name)).toString('latin1')).not.toMatch(/notes|meanwhile|planted/);
     }
     const authentic = await bundoc(offline(), 'verify-backup', file('quiet'), '--with-key', '--json');
     expect(JSON.parse(authentic.stdout)).toMatchObject({ entries: expect.any(Number) });
@@ -80,7 +80,7 @@ describe('a backup of a project', () => {
     await installation.startBundoc();
     expect(await listed()).toBe(before);
     expect((await put('new', 1)).status).toBe(201);
-  }, 60_000);
+  });
 
   it('that was changed is refused, and nothing is made of it', async () => {
     const bytes = readFileSync(file('quiet'));
@@ -98,6 +98,32 @@ describe('a backup of a project', () => {
     expect([missing.code, existsSync(file('none'))]).toEqual([2, false]);
     const again = await bundoc(online(), 'backup', 'p', file('quiet'));
     expect([again.code, again.stderr]).toEqual([2, expect.stringContaining('exists already')]);
+  });
+
+  it('of a project that was deleted is refused for ever, with its mark or without', async () => {
+    const gone = '/v1/projects/gone/collections/notes/documents/a';
+    const owner = await installation.client(['gone'], ['docs:write', 'docs:admin']);
+    await call(installation.url, gone, { method: 'PUT', token: owner, body: '{}' });
+    const made = await bundoc({ ...online(), BUNDOC_TOKEN: owner }, 'backup', 'gone', file('gone'));
+    expect([made.code, made.stderr]).toEqual([0, '']);
+    const deleted = await call(installation.url, '/v1/projects/gone?confirm=gone', {
+      method: 'DELETE',
+      token: owner,
+    });
+    expect(deleted.status).toBe(200);
+    await installation.stopBundoc();
+    const folder = join(installation.dataDir, 'projects', 'gone');
+    const marked = await bundoc(offline(), 'restore', file('gone'));
+    expect([marked.code, marked.stderr]).toEqual([2, expect.stringContaining('project gone was deleted')]);
+    expect(readdirSync(folder)).toEqual(['deleted.json']);
+    rmSync(folder, { recursive: true });
+    const elsewhere = await bundoc(offline(), 'restore', file('gone'));
+    expect([elsewhere.code, elsewhere.stderr]).toEqual([
+      2,
+      expect.stringContaining('its key was destroyed for ever'),
+    ]);
+    expect(existsSync(folder)).toBe(false);
+    await installation.startBundoc();
   });
 
   it('restores nothing while the key is withdrawn', async () => {

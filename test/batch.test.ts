@@ -1,5 +1,3 @@
-import { readdirSync } from 'node:fs';
-import { join } from 'node:path';
 import { PROBLEMS, type Problem, type ProblemCode, problemSchema } from '@bundoc/shared/contract/problem';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { type Answer, call, Installation } from './support/installation.ts';
@@ -190,14 +188,13 @@ describe('a batch', () => {
   });
 
   it('makes a project, but not for operations that cannot succeed in an empty one', async () => {
-    const projects = () => readdirSync(join(installation.dataDir, 'projects'));
     const failing = operations(PUT('a'), '{"op":"delete","collection":"notes","id":"b"}');
     expect(problemIn(await batch('fresh', failing), 'precondition_failed').errors).toEqual([
       { path: 'body.operations.1', message: 'the document does not exist' },
     ]);
-    expect(projects()).not.toContain('fresh');
+    expect(await installation.stored.ids()).not.toContain('fresh');
     expect((await batch('fresh', operations(PUT('a')))).status).toBe(200);
-    expect(projects()).toContain('fresh');
+    expect(await installation.stored.ids()).toContain('fresh');
   });
 
   it('needs to write, and to read as well when it patches', async () => {
@@ -285,7 +282,7 @@ describe('a batch', () => {
     ],
   ] as const)('with %s is refused, and makes nothing', async (_what, body, code) => {
     problemIn(await batch('never', body), code);
-    expect(readdirSync(join(installation.dataDir, 'projects'))).not.toContain('never');
+    expect(await installation.stored.ids()).not.toContain('never');
   });
 
   it('says in a refusal which operation is to blame', async () => {

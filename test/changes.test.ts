@@ -159,7 +159,7 @@ describe('a stream of changes', () => {
           clock.movedMs += 20_000;
           return reader.lastEventId;
         },
-        { timeout: 10_000, interval: 300 },
+        { interval: 300 },
       )
       .toBe(since);
     await put('filter', 'a');
@@ -196,7 +196,7 @@ describe('a stream of changes', () => {
     await reader.until(() => reader.events.length > 0);
     clock.movedMs += 700_000;
     const open = async () => /^bundoc_projects_open (\d+)$/m.exec((await metrics()).text)?.[1];
-    await expect.poll(open, { timeout: 10_000, interval: 50 }).toBe('0');
+    await expect.poll(open, { interval: 50 }).toBe('0');
     await put('idle', 'b');
     await reader.until(() => reader.changes.length === 1);
     expect(idsOf(reader.changes)).toEqual(['b']);

@@ -2,6 +2,7 @@ import { execFile } from 'node:child_process';
 import { readFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
+import { PATIENT_MS } from '@bundoc/shared/testing/patient';
 import { expect, it } from 'vitest';
 import { Installation } from './support/installation.ts';
 
@@ -13,14 +14,14 @@ it('the tour of the client’s README runs, and prints what it says', async () =
   const expected = [...code.matchAll(/console\.log\(.*\); \/\/ (.*)$/gm)].map(([, printed]) => printed);
   expect(expected.length).toBeGreaterThan(5);
   await using installation = await Installation.start();
-  const token = await installation.client(['tour']);
+  const token = await installation.client(['tour'], ['docs:read', 'docs:write', 'docs:admin']);
   const { stdout } = await promisify(execFile)(
     process.execPath,
     ['--conditions=@bundoc/source', '--input-type=module-typescript', '--eval', code],
     {
       cwd: root,
       env: { ...process.env, BUNDOC_URL: installation.url, BUNDOC_TOKEN: token },
-      timeout: 25_000,
+      timeout: PATIENT_MS,
     },
   );
   expect(stdout.trim().split('\n')).toEqual(expected);

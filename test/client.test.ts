@@ -1,18 +1,28 @@
 import { Bundoc } from '@bundoc/client';
+import { BUNDOC_CODES } from '@bundoc/client/codes';
 import { JsonText } from '@bundoc/client/document';
+import type { Explanation } from '@bundoc/client/query';
+import { OpenapiReader } from '@bundoc/shared/testing/openapi';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { Installation } from './support/installation.ts';
+import { call, Installation } from './support/installation.ts';
 
 let installation: Installation;
 let bundoc: Bundoc;
+let api: OpenapiReader;
+/** Every request that the client has sent, as `METHOD /path`. */
+const sent = new Set<string>();
 beforeAll(async () => {
   installation = await Installation.start();
-  const token = await installation.client();
+  const token = await installation.client(['*'], ['docs:read', 'docs:write', 'docs:admin']);
+  api = new OpenapiReader((await call(installation.url, '/openapi.json')).json());
   // The port changes with a restart.
   bundoc = new Bundoc({
     url: 'http://bundoc.test',
     token,
-    fetch: (url, init) => fetch(String(url).replace('http://bundoc.test', installation.url), init),
+    fetch: (url, init) => {
+      sent.add(`${init?.method} ${new URL(String(url)).pathname}`);
+      return fetch(String(url).replace('http://bundoc.test', installation.url), init);
+    },
   });
 });
 afterAll(() => installation[Symbol.asyncDispose]());
@@ -194,5 +204,125 @@ describe('the client', () => {
   it('tells at once of a feed that cannot be', async () => {
     const next = bundoc.project('never-made').changes()[Symbol.asyncIterator]().next();
     await expect(next).rejects.toMatchObject({ code: 'project_not_found' });
+  });
+
+  it('defines collections, follows the building of their indexes, and takes definitions away', async () => {
+    const project = bundoc.project('defined');
+    const collection = project.collection<Note>('notes');
+    expect(await collection.info()).toBeUndefined();
+    for (let n = 0; n < 5; n++) await collection.put(`d${n}`, { n });
+    expect(await collection.info()).toMatchObject({ documents: 5, rev: undefined, indexes: [] });
+    const made = await collection.define(
+      {
+        indexes: [{ fields: ['n'] }],
+        schema: { properties: { n: { maximum: 3 } } },
+        ttl: { field: 'until' },
+      },
+      { ifNoneMatch: '*' },
+    );
+    expect(made).toMatchObject({
+      existing: { checked: 5, failing: 1, complete: true },
+      ttl: { field: 'until', seconds: 0 },
+    });
+    await expect(collection.define({}, { ifNoneMatch: '*' })).rejects.toMatchObject({
+      code: 'precondition_failed',
+    });
+    await expect(collection.put('x', { n: 4 })).rejects.toMatchObject({ code: 'schema_violation' });
+    const looks = await collect(collection.indexProgress());
+    expect(looks.at(-1)).toMatchObject([{ name: 'n', fields: ['n'], unique: false }]);
+    expect(['ready', 'none']).toContain(looks.at(-1)?.[0]?.state);
+    expect(await project.collections()).toMatchObject([{ name: 'notes', documents: 5, defined: true }]);
+    const { rev = '' } = (await collection.info()) ?? {};
+    expect(rev).toBe(made.rev);
+    await expect(collection.undefine({ ifMatch: '0'.repeat(24) })).rejects.toMatchObject({
+      code: 'precondition_failed',
+    });
+    await collection.undefine({ ifMatch: rev });
+    await collection.undefine();
+    await expect(collection.undefine({ ifMatch: rev })).rejects.toMatchObject({
+      code: 'precondition_failed',
+    });
+    expect(await collect(collection.indexProgress())).toEqual([]);
+    expect(await project.collections()).toMatchObject([{ defined: false }]);
+  });
+
+  it('gives some fields of documents, and their number', async () => {
+    const collection = notes('fields');
+    for (let n = 0; n < 3; n++) await collection.put(`d${n}`, { n, title: 'long' });
+    const page = await collection.listPage({ limit: 2, fields: ['n'], total: true });
+    expect([page.total, page.documents[1]?.value.n, page.documents[1]?.value.title]).toEqual([
+      3,
+      1,
+      undefined,
+    ]);
+    const all = await collect(collection.list({ limit: 2, fields: ['n'] }));
+    expect(all.map(({ value }) => [value.n, value.title])).toEqual([0, 1, 2].map((n) => [n, undefined]));
+    const [found] = await collect(collection.query({ where: { n: 2 }, fields: ['title'] }));
+    expect([found?.value.n, found?.value.title]).toEqual([undefined, 'long']);
+  });
+
+  it('explains every kind of question', async () => {
+    const collection = notes('explained');
+    for (let n = 0; n < 3; n++) await collection.put(`d${n}`, { n });
+    const explained: Explanation[] = [];
+    const onExplained = (explanation: Explanation) => void explained.push(explanation);
+    await collect(collection.query({ where: { n: { $gte: 1 } }, limit: 1 }, { onExplained }));
+    expect(await collection.count({ n: 0 }, { onExplained })).toBe(1);
+    await collection.aggregate({ figures: { all: { op: 'count' } } }, { onExplained });
+    expect(explained.length).toBeGreaterThanOrEqual(4);
+    expect(explained.at(-1)).toMatchObject({ index: null, documents_scanned: 3, documents_matched: 3 });
+  });
+
+  it('lists projects, tells what one holds, and deletes it', async () => {
+    for (const id of ['ended-a', 'ended-b']) await notes(id).put('a', {});
+    const ids = await collect(bundoc.projects({ limit: 1 }));
+    expect(ids).toEqual(expect.arrayContaining(['ended-a', 'ended-b']));
+    expect(ids).toEqual([...new Set(ids)].sort());
+    const project = bundoc.project('ended-a');
+    expect(await project.info()).toMatchObject({ project: 'ended-a', documents: 1, key: { version: 1 } });
+    expect(await bundoc.project('never-made').info()).toBeUndefined();
+    const deleted = await bundoc.deleteProject('ended-a');
+    expect(deleted).toMatchObject({ project: 'ended-a', key: { name: 'ended-a-dek' } });
+    expect(await bundoc.deleteProject('ended-a')).toEqual(deleted);
+    await expect(project.info()).rejects.toMatchObject({ code: 'project_destroyed', status: 410 });
+    await expect(bundoc.deleteProject('never-made')).rejects.toMatchObject({ code: 'project_not_found' });
+  });
+
+  it('backs a project up, where the storage has backups', async (context) => {
+    if (!api.operations.some(({ operationId }) => operationId === 'backUpProject'))
+      context.skip('there are no backups of projects in PostgreSQL');
+    const project = bundoc.project('kept');
+    await project.collection('notes').put('a', {});
+    const bytes = await new Response(await project.backup()).arrayBuffer();
+    expect(bytes.byteLength).toBeGreaterThan(100);
+  });
+
+  it('tells every failed precondition of a batch, with the revision that there is', async () => {
+    const { _rev } = await notes('refused-batch').put('a', {});
+    const batch = bundoc
+      .project('refused-batch')
+      .batch([{ op: 'put', collection: 'notes', id: 'a', document: {}, ifNoneMatch: '*' }]);
+    await expect(batch).rejects.toMatchObject({
+      code: 'precondition_failed',
+      errors: [{ etag: `"${_rev}"` }],
+    });
+  });
+
+  it('reaches every operation of the API but those of operators, and HEAD', () => {
+    const templates = api.operations.map(({ operationId, method, path }) => ({
+      operationId,
+      pattern: new RegExp(`^${method} ${path.replace(/\{[^}]+\}/g, '[^/]+')}$`),
+    }));
+    const reached = templates.filter(({ pattern }) => [...sent].some((one) => pattern.test(one)));
+    const others = templates.filter((one) => !reached.includes(one)).map(({ operationId }) => operationId);
+    expect(others.sort()).toEqual(['health', 'metrics', 'readDocumentHead', 'readOpenapi', 'ready']);
+  });
+
+  it('knows every code that Bundoc refuses with', () => {
+    const { responses } = api.document['components'] as { responses: Record<string, object> };
+    // These two come for paths and methods that are no operation.
+    expect([...BUNDOC_CODES].sort()).toEqual(
+      [...new Set([...Object.keys(responses), 'method_not_allowed', 'not_found'])].sort(),
+    );
   });
 });

@@ -37,12 +37,10 @@ interface Status {
 }
 const status = async () => (await kms('/v1/kek')).json() as unknown as Status;
 /** The KEKs that the wrapped keys in a project's file name, by version. */
-const keksOf = (project: string) =>
-  (
-    JSON.parse(installation.read(`data/projects/${project}/project.json`).toString()).versions as {
-      wrapped: string;
-    }[]
-  ).map(({ wrapped }) => Buffer.from(wrapped, 'base64').toString('hex', 1, 9));
+const keksOf = async (project: string) =>
+  (JSON.parse(await installation.stored.projectFile(project)).versions as { wrapped: string }[]).map(
+    ({ wrapped }) => Buffer.from(wrapped, 'base64').toString('hex', 1, 9),
+  );
 
 describe('a KEK that is rotated in BunKMS', () => {
   it('is nothing that clients of Bundoc see, and project.json follows in every version of the key', async () => {
@@ -51,11 +49,11 @@ describe('a KEK that is rotated in BunKMS', () => {
     await expect
       .poll(async () => {
         await put('warm', 'second');
-        return keksOf('warm').length;
+        return (await keksOf('warm')).length;
       })
       .toBe(2);
     const { current: former } = await status();
-    expect([...keksOf('warm'), ...keksOf('cold')]).toEqual([former, former, former]);
+    expect([...(await keksOf('warm')), ...(await keksOf('cold'))]).toEqual([former, former, former]);
 
     expect((await kms('/v1/kek/rotate', 'POST', {})).status).toBe(202);
     let writes = 0;

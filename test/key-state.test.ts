@@ -29,8 +29,7 @@ const onKey = (method: string, path: string) =>
   call(installation.kms.apiUrl, `/v1/keys/p-dek${path}`, { method, token: operator });
 
 /** No clock is moved: Bundoc is told. */
-const expectTold = (status: number) =>
-  expect.poll(async () => (await read('p')).status, { timeout: 5_000 }).toBe(status);
+const expectTold = (status: number) => expect.poll(async () => (await read('p')).status).toBe(status);
 
 describe('a project whose key is held back', () => {
   it.each([

@@ -203,9 +203,7 @@ function servicesOf(supervisor: ChildProcess): { bunkms: number; bundoc: number 
 
 /** No process of a service is left; that its ports are free would not say so. */
 async function expectAllStopped(): Promise<void> {
-  await expect
-    .poll(() => processes().filter(({ pid }) => services.has(pid)), { timeout: 15_000 })
-    .toEqual([]);
+  await expect.poll(() => processes().filter(({ pid }) => services.has(pid))).toEqual([]);
   services.clear();
 }
 

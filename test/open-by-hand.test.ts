@@ -1,5 +1,6 @@
 import { execFileSync, spawnSync } from 'node:child_process';
-import { readFileSync } from 'node:fs';
+import { readFileSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { call, Installation } from './support/installation.ts';
 
@@ -28,7 +29,10 @@ describe.skipIf(python === undefined)('a document file', () => {
     const expected = (await call(installation.url, path, { token })).text;
     const service = installation.read('kms-token').toString().trim();
     const exported = await call(installation.kms.internalUrl, '/v1/export/by-hand-dek', { token: service });
-    const [file = ''] = await installation.documentFiles('by-hand', 1);
+    const [document] = await installation.stored.sealedDocuments('by-hand', 1);
+    if (document === undefined) throw new Error('a document was expected');
+    const file = join(installation.folder, document.name);
+    writeFileSync(file, document.sealed);
     const opened = execFileSync(String(python), ['-c', String(script), file], {
       input: exported.text,
     });

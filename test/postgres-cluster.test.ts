@@ -1,19 +1,30 @@
-import { randomInt } from 'node:crypto';
+import { randomBytes, randomInt } from 'node:crypto';
+import { once } from 'node:events';
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { init } from '@bundoc/bunkms/cli/init';
+import { withKms } from '@bundoc/bunkms/cli/open-kms';
+import { type IssueTokenInput, issueTokenSchema } from '@bundoc/shared/contract/tokens';
 import { PostgresServer } from '@bundoc/shared/testing/postgres-server';
 import { describeWithPostgres } from '@bundoc/shared/testing/postgres-tests';
 import { SwitchedAddress } from '@bundoc/shared/testing/switched-address';
 import { afterAll, beforeAll, expect, it } from 'vitest';
+import { type Server, startServer } from '../packages/bunkms/test/support/process.ts';
 import { BundocProcess } from './support/bundoc-process.ts';
 import { isRegister, type Operation, RoundRobin } from './support/cluster-load.ts';
-import { Installation } from './support/installation.ts';
+import { call } from './support/installation.ts';
 
 const SEED = Number(process.env['CLUSTER_SEED'] ?? randomInt(2 ** 31));
 const NODES = 3;
+const KMS_NODES = 2;
 const WORKERS = 9;
 const REGISTERS = 40;
 const FAILOVERS = 2;
-const PHASE_MS = 1_500;
+const PHASE_MS = 1_000;
+/** Projects that are made, each with its key, while a node of BunKMS is gone. */
+const PROJECTS_MEANWHILE = 5;
 
 let seed = SEED;
 /** mulberry32: what is done is the same for the same seed, though not when. */
@@ -45,47 +56,74 @@ it('a history in which a node answers from before a write, or a write is lost, i
   );
 });
 
-describeWithPostgres('three Bundoc nodes on one PostgreSQL with a synchronous standby', () => {
+describeWithPostgres('three Bundoc and two BunKMS nodes on one PostgreSQL with a synchronous standby', () => {
   const PROJECT = '/v1/projects/cluster';
-  const DOCUMENTS = `${PROJECT}/collections/notes/documents`;
+  const DOCUMENTS = `${PROJECT}/collections/planted-notes/documents`;
   const servers: PostgresServer[] = [];
   const nodes: { url: string | undefined; process: BundocProcess | undefined }[] = [];
-  let installation: Installation;
-  let address: SwitchedAddress;
+  const kmsNodes: Server[] = [];
+  let folder: string;
+  let primary: SwitchedAddress;
+  let balancer: SwitchedAddress;
   let environment: Record<string, string>;
+  let kmsEnvironment: Record<string, string>;
   let token: string;
 
   const startNode = async (node: (typeof nodes)[number]) => {
     node.process = await BundocProcess.start(environment);
     node.url = node.process.url;
   };
+  const startKms = (number: number, more: Record<string, string> = {}) =>
+    startServer({ ...kmsEnvironment, BUNKMS_DATA_DIR: join(folder, `kms-${number}`), ...more });
+  const kmsPort = (node: Server) => Number(new URL(node.internalUrl).port);
+  const issue = (request: IssueTokenInput) =>
+    withKms(
+      kmsEnvironment,
+      async ({ tokens }) => (await tokens.issue(issueTokenSchema.parse(request), { actor: 'cli' })).token,
+    );
+  const client = () =>
+    issue({ sub: 'app', typ: 'client', scope: ['docs:read', 'docs:write'], projects: ['*'] });
+
   beforeAll(async () => {
-    const primary = await PostgresServer.start();
-    servers.push(primary);
-    await primary.createDatabase('bundoc');
-    servers.push(await primary.startStandby('standby_0'));
-    address = await SwitchedAddress.open(primary.port);
-    installation = await Installation.start();
-    await installation.stopBundoc();
-    token = await installation.client(['cluster']);
+    const first = await PostgresServer.start();
+    servers.push(first);
+    for (const database of ['bundoc', 'bunkms']) await first.createDatabase(database);
+    servers.push(await first.startStandby('standby_0'));
+    primary = await SwitchedAddress.open(first.port);
+    folder = mkdtempSync(join(tmpdir(), 'bundoc-cluster-'));
+    const tokenFile = join(folder, 'kms-token');
+    kmsEnvironment = {
+      BUNKMS_STORAGE: first.urlOf('bunkms', primary.port),
+      BUNKMS_DATA_DIR: join(folder, 'kms-cli'),
+      BUNKMS_KEK: randomBytes(32).toString('hex'),
+      // The test's three Bundoc nodes have one token among them, and make more projects than people do.
+      BUNKMS_EXPORTS_PER_TOKEN: '0',
+    };
+    await init(kmsEnvironment, { serviceToken: tokenFile });
+    kmsNodes.push(...(await Promise.all(Array.from({ length: KMS_NODES }, (_, number) => startKms(number)))));
+    balancer = await SwitchedAddress.open(...kmsNodes.map(kmsPort));
+    token = await client();
     environment = {
-      BUNDOC_STORAGE: primary.urlOf('bundoc', address.port),
-      BUNDOC_KMS_URL: installation.kms.internalUrl,
-      BUNDOC_KMS_TOKEN_FILE: installation.tokenFile,
+      BUNDOC_STORAGE: first.urlOf('bundoc', primary.port),
+      BUNDOC_KMS_URL: `http://127.0.0.1:${balancer.port}`,
+      BUNDOC_KMS_TOKEN_FILE: tokenFile,
     };
     nodes.push(...Array.from({ length: NODES }, () => ({ url: undefined, process: undefined })));
     await Promise.all(nodes.map(startNode));
   });
   afterAll(async () => {
     for (const { process: node } of nodes) await node?.[Symbol.asyncDispose]();
-    await installation?.[Symbol.asyncDispose]();
-    await address?.[Symbol.asyncDispose]();
+    for (const node of kmsNodes) await node[Symbol.asyncDispose]();
+    await balancer?.[Symbol.asyncDispose]();
+    await primary?.[Symbol.asyncDispose]();
     for (const server of servers) await server[Symbol.asyncDispose]();
+    if (folder !== undefined) rmSync(folder, { recursive: true, force: true });
   });
 
   it('lose no acknowledged write and tell of each change once, while nodes and primaries are killed', async () => {
     process.stdout.write(`cluster: CLUSTER_SEED=${SEED}\n`);
     const client = new RoundRobin(nodes, token);
+    const projects = new Set<string>();
     const histories = Array.from({ length: REGISTERS }, (): Operation[] => []);
     const created = new Map<string, string>();
     const told: string[] = [];
@@ -131,6 +169,14 @@ describeWithPostgres('three Bundoc nodes on one PostgreSQL with a synchronous st
       if (reply?.status === 201) created.set(id, String(reply.rev));
       else if (reply !== undefined) client.unexpected.push(`POST: ${reply.status} ${reply.text}`);
     };
+    /** Takes two calls of BunKMS: a key is made and handed out. */
+    const makeProject = async () => {
+      const project = `made-${++values}`;
+      const path = `/v1/projects/${project}/collections/notes/documents/planted-id`;
+      const reply = await client.send('PUT', path, '{"planted":"planted value"}');
+      if (reply?.status === 201) projects.add(path);
+      else if (reply !== undefined) client.unexpected.push(`PUT ${path}: ${reply.status} ${reply.text}`);
+    };
     const work = async () => {
       while (!isOver) {
         const dice = random();
@@ -138,6 +184,7 @@ describeWithPostgres('three Bundoc nodes on one PostgreSQL with a synchronous st
         if (dice < 0.35) await read(register);
         else if (dice < 0.5) await write(register, undefined);
         else if (dice < 0.75) await write(register, await read(register));
+        else if (dice < 0.8) await makeProject();
         else await create();
       }
     };
@@ -171,12 +218,28 @@ describeWithPostgres('three Bundoc nodes on one PostgreSQL with a synchronous st
       await sleep(PHASE_MS / 2);
       expect(client.figures.unavailable, 'refused while a node was gone').toBe(before.unavailable);
       expect(client.figures.cutOff - before.cutOff, 'cut off with a node').toBeLessThanOrEqual(WORKERS + 1);
-      const [primary, standby] = servers.slice(-2) as [PostgresServer, PostgresServer];
+      // So does a node of BunKMS: Bundoc asks the other one, and nobody hears of it.
+      const beforeKms = { ...client.figures };
+      const kms = kmsNodes[round % KMS_NODES] as Server;
+      const exited = once(kms.process, 'exit');
+      kms.process.kill('SIGKILL');
+      await exited;
+      const made = projects.size;
+      await expect.poll(() => projects.size).toBeGreaterThan(made + PROJECTS_MEANWHILE);
+      kmsNodes[round % KMS_NODES] = await startKms(round % KMS_NODES, {
+        BUNKMS_INTERNAL_PORT: String(kmsPort(kms)),
+      });
+      expect(client.figures.unavailable, 'refused while a node of BunKMS was gone').toBe(
+        beforeKms.unavailable,
+      );
+      expect(client.figures.cutOff, 'cut off with a node of BunKMS').toBe(beforeKms.cutOff);
+      // Both databases go with the primary.
+      const [old, standby] = servers.slice(-2) as [PostgresServer, PostgresServer];
       const cutOff = client.figures.cutOff;
-      await primary.kill();
-      address.switchTo(undefined);
+      await old.kill();
+      primary.switchTo();
       await standby.promote();
-      address.switchTo(standby.port);
+      primary.switchTo(standby.port);
       servers.push(await standby.startStandby(`standby_${round + 1}`));
       await sleep(PHASE_MS);
       expect(client.figures.cutOff, 'cut off with the primary').toBe(cutOff);
@@ -186,7 +249,7 @@ describeWithPostgres('three Bundoc nodes on one PostgreSQL with a synchronous st
     isQuiet = true;
     await following;
     process.stdout.write(
-      `cluster: ${JSON.stringify({ ...client.figures, created: created.size, told: told.length, values })}\n`,
+      `cluster: ${JSON.stringify({ ...client.figures, created: created.size, projects: projects.size, told: told.length, values })}\n`,
     );
     expect(client.unexpected).toEqual([]);
     expect(created.size).toBeGreaterThan(100);
@@ -197,6 +260,7 @@ describeWithPostgres('three Bundoc nodes on one PostgreSQL with a synchronous st
       const reply = await client.send('GET', `${DOCUMENTS}/${id}`);
       if (reply?.rev !== rev) lost.push(id);
     }
+    for (const path of projects) if ((await client.send('GET', path))?.status !== 200) lost.push(path);
     expect(lost, 'acknowledged and not there').toEqual([]);
     expect(told.length - new Set(told).size, 'told of twice').toBe(0);
     const toldOf = new Set(told);
@@ -205,14 +269,43 @@ describeWithPostgres('three Bundoc nodes on one PostgreSQL with a synchronous st
       expect(isRegister(history), `register ${register}: ${JSON.stringify(history)}`).toBe(true);
 
     const dump = await (servers.at(-2) as PostgresServer).dump('bundoc');
-    for (const word of ['planted', 'notes'])
-      for (const form of [
-        word,
-        Buffer.from(word).toString('hex'),
-        Buffer.from(word).toString('base64').slice(0, -2),
-      ])
-        expect(dump.includes(form), `the dump has ${form}`).toBe(false);
-  }, 120_000);
+    const word = 'planted';
+    for (const form of [
+      word,
+      Buffer.from(word).toString('hex'),
+      Buffer.from(word).toString('base64').slice(0, -4),
+    ])
+      expect(dump.includes(form), `the dump has ${form}`).toBe(false);
+  }, 240_000);
+
+  it('hear of revoked tokens and of keys that are disabled or destroyed, whichever node of BunKMS was told', async () => {
+    const scope = ['kms:admin', 'kms:manage_key', 'kms:destroy_key', 'kms:read_key'] as const;
+    const admin = await issue({ sub: 'ops', typ: 'service', scope: [...scope], keys: ['*'] });
+    const at = ({ apiUrl }: Server, method: string, path: string) =>
+      call(apiUrl, path, { method, token: admin }).then(({ status }) => status);
+    const statuses = (path: string, by: string) =>
+      Promise.all(nodes.map(async ({ url }) => (await call(String(url), path, { token: by })).status));
+    const everywhere = (status: number) => nodes.map(() => status);
+    for (const { url } of nodes)
+      await expect.poll(async () => (await call(String(url), '/ready')).json()['kms_events']).toBe('live');
+    for (const [number, kms] of kmsNodes.entries()) {
+      const revoked = await client();
+      const path = `/v1/projects/ended-${number}/collections/notes/documents/a`;
+      const put = { method: 'PUT', token, body: '{}' };
+      expect((await call(String(nodes[0]?.url), path, put)).status).toBe(201);
+      for (const by of [token, revoked]) expect(await statuses(path, by)).toEqual(everywhere(200));
+      const { jti } = JSON.parse(Buffer.from(String(revoked.split('.')[1]), 'base64url').toString());
+      expect(await at(kms, 'DELETE', `/v1/tokens/${jti}`)).toBe(204);
+      await expect.poll(() => statuses(path, revoked)).toEqual(everywhere(401));
+      const key = `/v1/keys/ended-${number}-dek`;
+      expect(await at(kms, 'POST', `${key}/disable`)).toBe(200);
+      await expect.poll(() => statuses(path, token)).toEqual(everywhere(403));
+      expect(await at(kms, 'POST', `${key}/enable`)).toBe(200);
+      await expect.poll(() => statuses(path, token)).toEqual(everywhere(200));
+      expect(await at(kms, 'DELETE', `${key}?pending_days=0&confirm=ended-${number}-dek`)).toBe(200);
+      await expect.poll(() => statuses(path, token)).toEqual(everywhere(410));
+    }
+  });
 
   it('stop in order, and finish what they were asked', async () => {
     const [node] = nodes as [(typeof nodes)[number]];

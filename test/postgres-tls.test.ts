@@ -70,5 +70,5 @@ describeWithPostgres('a connection of Bundoc to PostgreSQL by TLS', () => {
     } finally {
       rmSync(folder, { recursive: true });
     }
-  }, 60_000);
+  });
 });

@@ -1,6 +1,5 @@
-import { mkdirSync, readdirSync } from 'node:fs';
-import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { EventReader } from './support/event-reader.ts';
 import { call, Installation } from './support/installation.ts';
 
 let installation: Installation;
@@ -46,7 +45,7 @@ describe('GET /v1/projects', () => {
   });
 
   it('does not take for a project what a creation that was cut short has left', async () => {
-    mkdirSync(join(installation.dataDir, 'projects', 'cut-short', 'docs'), { recursive: true });
+    await installation.stored.cutCreationShort('cut-short');
     expect((await list()).ids).not.toContain('cut-short');
   });
 
@@ -139,7 +138,14 @@ describe('DELETE /v1/projects/{project}', () => {
   });
 
   it('destroys the key and the files, answers with the receipt, and with 410 on every other route for ever', async () => {
-    const follower = call(installation.url, `/v1/projects/${PROJECT}/changes?since=now&wait=20`, { token });
+    const changes = `/v1/projects/${PROJECT}/changes?since=now`;
+    using stream = await EventReader.open(`${installation.url}${changes}`, token);
+    const poll = call(installation.url, `${changes}&wait=50`, { token });
+    const followers = async () =>
+      /^bundoc_change_followers (\d+)$/m.exec(
+        (await call(installation.url, '/metrics', { token: admin })).text,
+      )?.[1];
+    await expect.poll(followers).toBe('2');
     const deleted = await remove();
     expect([deleted.status, deleted.json()]).toEqual([
       200,
@@ -154,7 +160,14 @@ describe('DELETE /v1/projects/{project}', () => {
         }),
       },
     ]);
-    await follower;
+    await expect.poll(followers).toBe('0');
+    // A browser's EventSource would come back, and give up at 410.
+    await expect.poll(() => stream.isEnded).toBe(true);
+    const polled = await poll;
+    expect([polled.status, polled.json()['code']]).toEqual([410, 'project_destroyed']);
+    await expect(EventReader.open(`${installation.url}${changes}`, token)).rejects.toThrow(
+      /project_destroyed/,
+    );
     const expectGone = async () => {
       const project = `/v1/projects/${PROJECT}`;
       const answers = [
@@ -172,7 +185,7 @@ describe('DELETE /v1/projects/{project}', () => {
       expect((await remove()).json()).toEqual(deleted.json());
     };
     await expectGone();
-    expect(readdirSync(join(installation.dataDir, 'projects', PROJECT))).toEqual(['deleted.json']);
+    expect(await installation.stored.hasOnlyMark(PROJECT)).toBe(true);
     await installation.stopBundoc();
     await installation.startBundoc();
     await expectGone();

@@ -34,8 +34,10 @@ const write = (project: string, id: string) =>
 const file = (name: string) => join(installation.folder, name);
 const key = (which: 'enable' | 'rotate', name: string) =>
   change(installation.kmsEnvironment, which, name, {});
-const recoverKeys = (options: Partial<RecoverCliOptions> = {}) =>
-  recover(installation.kmsEnvironment, { from: installation.dataDir, ...options });
+const recoverKeys = async (options: Partial<RecoverCliOptions> = {}) => {
+  const from = await installation.stored.projectFilesIn(file('project-files'));
+  await recover(installation.kmsEnvironment, { from, ...options });
+};
 const restore = (options: Partial<RestoreCliOptions>) =>
   restoreBackup(installation.kmsEnvironment, file('backup'), { auditCopy: [], receipt: [], ...options });
 
@@ -66,9 +68,7 @@ describe('documents', () => {
   it('are readable again when the store of BunKMS was lost, was rebuilt from the data folder, and its keys were enabled', async () => {
     await key('rotate', 'p-dek');
     clock.movedMs += 900_000 * 0.85;
-    await expect
-      .poll(async () => (await write('p', 'later')).status && versionsOf('p'), { timeout: 10_000 })
-      .toEqual([1, 2]);
+    await expect.poll(async () => (await write('p', 'later')).status && versionsOf('p')).toEqual([1, 2]);
     await loseStore();
     await startAgain();
     // Without a key Bundoc says so, and makes none.
@@ -76,18 +76,16 @@ describe('documents', () => {
     await expect(recoverKeys()).rejects.toMatchObject({ name: 'ResurrectionNotAccepted' });
     expect((await write('q', 'a')).status).toBe(503);
     await recoverKeys({ acceptResurrection: true });
-    await expect
-      .poll(async () => (await read('p', 'a')).json()['code'], { timeout: 5_000 })
-      .toBe('project_disabled');
+    await expect.poll(async () => (await read('p', 'a')).json()['code']).toBe('project_disabled');
     for (const name of ['p-dek', 'q-dek']) await key('enable', name);
     for (const project of ['p', 'q'])
-      await expect.poll(async () => (await read(project, 'a')).status, { timeout: 5_000 }).toBe(200);
+      await expect.poll(async () => (await read(project, 'a')).status).toBe(200);
     for (const project of ['p', 'q']) await expectReadable(project);
     expect((await read('p', 'later')).json()).toMatchObject({ is: 'p/later' });
   });
 
-  const versionsOf = (project: string): number[] =>
-    JSON.parse(installation.read('data', 'projects', project, 'project.json').toString()).versions.map(
+  const versionsOf = async (project: string): Promise<number[]> =>
+    JSON.parse(await installation.stored.projectFile(project)).versions.map(
       ({ version }: { version: number }) => version,
     );
 
@@ -117,7 +115,7 @@ describe('documents', () => {
       expect((await read(project, 'a')).json()).toMatchObject({ status: 403, code: 'project_disabled' });
     expect((await call(installation.url, pathOf('q', 'a'), { token: before })).status).toBe(401);
     await key('enable', 'q-dek');
-    await expect.poll(async () => (await read('q', 'a')).status, { timeout: 5_000 }).toBe(200);
+    await expect.poll(async () => (await read('q', 'a')).status).toBe(200);
     await expectReadable('q');
     expect((await read('p', 'a')).status).toBe(403);
   });
@@ -125,9 +123,7 @@ describe('documents', () => {
   it('sealed under versions that are newer than the backup are readable once these were recovered', async () => {
     await backup(installation.kmsEnvironment, file('backup'), {});
     await key('rotate', 'p-dek');
-    await expect
-      .poll(async () => (await write('p', 'new')).status && versionsOf('p'), { timeout: 10_000 })
-      .toEqual([1, 2]);
+    await expect.poll(async () => (await write('p', 'new')).status && versionsOf('p')).toEqual([1, 2]);
     await writeInventory(installation.kmsEnvironment, file('inventory'), {});
     await loseStore();
     await restore({ inventory: file('inventory') });
@@ -135,13 +131,11 @@ describe('documents', () => {
     await expectReadable('q');
     expect((await read('p', 'new')).json()).toMatchObject({ status: 503, code: 'key_damaged' });
     await recoverKeys();
-    await expect.poll(async () => (await read('p', 'new')).status, { timeout: 5_000 }).toBe(200);
+    await expect.poll(async () => (await read('p', 'new')).status).toBe(200);
     await expectReadable('p');
     expect((await read('p', 'new')).json()).toMatchObject({ is: 'p/new' });
     // The key goes on from there.
     await key('rotate', 'p-dek');
-    await expect
-      .poll(async () => (await write('p', 'newer')).status && versionsOf('p'), { timeout: 10_000 })
-      .toEqual([1, 2, 3]);
+    await expect.poll(async () => (await write('p', 'newer')).status && versionsOf('p')).toEqual([1, 2, 3]);
   });
 });

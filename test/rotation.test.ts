@@ -48,7 +48,7 @@ describe('a key that is rotated in BunKMS', () => {
         return versions();
       })
       .toEqual([1, 2]);
-    await expect.poll(() => gauge('bundoc_documents_to_reseal'), { timeout: 10_000 }).toBe(0);
+    await expect.poll(() => gauge('bundoc_documents_to_reseal')).toBe(0);
     await installation.stopBundoc();
     await installation.startBundoc();
     for (let n = 0; n < 20; n++)

@@ -1,4 +1,4 @@
-import { readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { call, Installation } from './support/installation.ts';
@@ -51,11 +51,11 @@ beforeAll(async () => {
   );
 
   // A document file that does not open, and a read while BunKMS is away.
-  const [path = ''] = await installation.documentFiles('planted', 1);
-  const sealed = readFileSync(path);
-  writeFileSync(path, sealed.subarray(1));
+  const [document] = await installation.stored.sealedDocuments('planted', 1);
+  if (document === undefined) throw new Error('a document was expected');
+  await installation.stored.replaceSealed('planted', { ...document, sealed: document.sealed.subarray(1) });
   await keep(call(installation.url, `${base}/planted-id`, { token }));
-  writeFileSync(path, sealed);
+  await installation.stored.replaceSealed('planted', document);
   await installation.stopKms();
   await keep(
     call(installation.url, '/v1/projects/cold/collections/c/documents/planted-id', {
@@ -107,18 +107,25 @@ describe('no key, token, document, id or value', () => {
     expectNone('the metrics', Buffer.from(String(metrics)));
   });
 
+  it('is in anything that is stored', async () => {
+    const stored = await installation.stored.everything();
+    expect(stored.includes('planted-dek')).toBe(true);
+    expectNone('the storage', stored);
+  });
+
   it('is in any file of either service; Bundoc’s token is in its own file alone', () => {
-    let files = 0;
+    const files: string[] = [];
     for (const entry of readdirSync(installation.folder, { recursive: true, withFileTypes: true })) {
       if (!entry.isFile()) continue;
-      files++;
       const path = join(entry.parentPath, entry.name);
+      files.push(path);
       expectNone(
         path,
         Buffer.concat([Buffer.from(path), readFileSync(path)]),
         path === installation.tokenFile ? ['service token'] : [],
       );
     }
-    expect(files).toBeGreaterThan(4);
+    expect(files).toContain(installation.tokenFile);
+    expect(files.filter((path) => path.startsWith(installation.kmsDir))).not.toEqual([]);
   });
 });

@@ -3,7 +3,7 @@ import { get } from 'node:https';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { ensureCertificates } from '@bundoc/bunkms/cli/certificates';
-import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
+import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { call, Installation } from './support/installation.ts';
 
 const FIRST = '/v1/projects/project-a/collections/notes/documents/first';
@@ -60,22 +60,17 @@ describe('Bundoc and BunKMS over mutual TLS', () => {
     await using installation = await startBoth('bundoc');
     expect(new URL(installation.kms.internalUrl).protocol).toBe('https:');
     expect((await put(installation)).status).toBe(201);
-    await vi.waitFor(
-      async () =>
-        expect((await call(installation.url, '/ready')).json()).toMatchObject({ kms_events: 'live' }),
-      { timeout: 5_000 },
-    );
+    await expect
+      .poll(async () => (await call(installation.url, '/ready')).json())
+      .toMatchObject({ kms_events: 'live' });
 
     await makeCertificates('another-authority');
     // A look at the files may fall between their changes, so how often each was read anew is not said.
-    await vi.waitFor(
-      () => {
-        const lines = installation.log.text.split('\n').filter((line) => line.includes('was read anew'));
-        for (const use of ['internal', 'client'])
-          expect(lines.some((line) => line.includes(`"use":"${use}"`))).toBe(true);
-      },
-      { timeout: 5_000 },
-    );
+    const readAnew = (use: string) =>
+      installation.log.text
+        .split('\n')
+        .some((line) => line.includes('was read anew') && line.includes(`"use":"${use}"`));
+    for (const use of ['internal', 'client']) await expect.poll(() => readAnew(use)).toBe(true);
     expect((await put(installation, FIRST.replace('project-a', 'project-b'))).status).toBe(201);
   });
 

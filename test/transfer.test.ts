@@ -77,7 +77,7 @@ describe('bundoc import and export', () => {
     expect(stdout.split('\n').filter((line) => line !== '')).toHaveLength(1_234);
     const refused = await bundoc(['export', 'first', file('out.ndjson')]);
     expect([refused.code, refused.stderr]).toEqual([2, expect.stringContaining('exists already')]);
-  }, 60_000);
+  });
 
   it('go on where they stopped, and double nothing', async () => {
     const good = Array.from({ length: 700 }, (_, n) => `{"n":${n}}`);
@@ -99,7 +99,7 @@ describe('bundoc import and export', () => {
     expect([resumed.code, JSON.parse(resumed.stdout)]).toMatchObject([0, { documents: 700 }]);
     const numbers = [...(await contentsOf('resumed')).values()].sort();
     expect(numbers).toEqual(good.sort());
-  }, 60_000);
+  });
 
   it('keep the order of the lines of one document, and apply deletions', async () => {
     const lines = [
@@ -123,7 +123,7 @@ describe('bundoc import and export', () => {
     await client.project('order').collection('notes').delete('last');
     const exported = await bundoc(['export', 'order', '-', '--deletions']);
     expect(exported.stdout).toContain('{"_id":"last","_collection":"notes","_deleted":true}');
-  }, 60_000);
+  });
 
   it('send the same batches again under the same keys', async () => {
     async function* source() {

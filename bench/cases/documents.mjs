@@ -2,6 +2,7 @@
 
 import { join } from 'node:path';
 import {
+  batchOf,
   documentOf,
   documents,
   filesWritten,
@@ -74,12 +75,6 @@ export async function batchTarget({ report, bundoc, installation, token }) {
     await filesWritten(installation, 'p1-batch', documentsWritten);
   }
   report.target(`documents/s in batches of ${BATCH}`, rates, 20_000, 'at least');
-}
-
-/** A batch that creates so many documents of this text. */
-function batchOf(document, count) {
-  const operation = `{"op":"create","collection":"notes","document":${document}}`;
-  return Buffer.from(`{"operations":[${Array(count).fill(operation).join(',')}]}`);
 }
 
 /** Creates in 64 projects in turn / in one. */

@@ -13,10 +13,13 @@ const WRITES_PER_SECOND = 5_000;
 
 /** From the moment at which a writer sends a document to the one at which a reader has its change. */
 export async function feedTarget(bench) {
-  const { report } = bench;
+  const { report, bundoc } = bench;
   const p99s = [];
   for (let round = 0; round < 2; round++) {
-    const { p99 } = await follow(bench, `p1-feed-${round}`, '', WRITES_PER_SECOND);
+    const { p99 } = await follow(bench, {
+      ...{ name: `feed, ${READERS} readers`, project: `p1-feed-${round}`, perSecond: WRITES_PER_SECOND },
+      ...{ writeTo: bundoc, readFrom: bundoc },
+    });
     p99s.push(p99);
   }
   report.target(
@@ -25,36 +28,48 @@ export async function feedTarget(bench) {
     50,
     'at most',
   );
-  await follow(bench, 'p1-feed-doc', '&include=doc', 1_000);
+  await follow(bench, {
+    ...{ name: `feed, ${READERS} readers, with documents`, project: 'p1-feed-doc', perSecond: 1_000 },
+    ...{ query: '&include=doc', writeTo: bundoc, readFrom: bundoc },
+  });
 }
 
-async function follow({ report, bundoc, token, ...bench }, project, query, perSecond) {
-  await fill({ ...bench, token }, bundoc, project, 1, documentOf(1_024));
-  const common = { url: bundoc.url, token };
+/**
+ * Writes at a steady rate while readers follow.
+ *
+ * @param {object} what
+ * @param {object} what.writeTo the server that is written to
+ * @param {object} what.readFrom the server whose feed is followed, which may be another node
+ * @returns how late the changes came, milliseconds.
+ */
+export async function follow(bench, what) {
+  const { report, token } = bench;
+  const { name, project, perSecond, writeTo, readFrom, query = '', readers = READERS, seconds = 8 } = what;
+  await fill(bench, writeTo, project, 1, documentOf(1_024));
   const path = `/v1/projects/${project}/changes?since=now${query}`;
-  const reader = start({ ...common, role: 'reader', path, connections: READERS });
+  const reader = start({ url: readFrom.url, token, role: 'reader', path, connections: readers });
   await once(reader, 'message');
-  const before = usage(bundoc.pid);
+  const servers = [...new Set([writeTo, readFrom])];
+  const cpu = () => servers.reduce((sum, { pid }) => sum + usage(pid).cpuSeconds, 0);
+  const before = cpu();
   const body = documentOf(1_024).toString();
-  const seconds = 8;
   const load = { path: documents(project)[0], perSecond, seconds, connections: 64, body };
-  const [written] = await once(start({ ...common, role: 'writer', ...load }), 'message');
+  const [written] = await once(start({ url: writeTo.url, token, role: 'writer', ...load }), 'message');
   await sleep(500);
-  const after = usage(bundoc.pid);
+  const cpuSeconds = cpu() - before;
   reader.send('stop');
   const [read] = await once(reader, 'message');
   if (written.refused > 0 || read.events !== written.requests)
     throw new Error(`of ${written.requests} writes ${written.refused} were refused, ${read.events} came`);
-  const cpuSeconds = after.cpuSeconds - before.cpuSeconds;
   report.row({
-    name: `feed, ${READERS} readers${query === '' ? '' : ', with documents'}`,
+    name,
     kib: 1,
-    connections: READERS,
+    connections: readers,
     ...read,
     perSecond: written.requests / written.seconds,
     cpuPercent: (cpuSeconds / written.seconds) * 100,
     cpuUs: (cpuSeconds / written.requests) * 1e6,
-    rssMb: after.rssMb,
+    rssMb: Math.max(...servers.map(({ pid }) => usage(pid).rssMb)),
   });
   return read;
 }

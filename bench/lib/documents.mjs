@@ -77,3 +77,9 @@ export function documentOf(bytes) {
     JSON.stringify({ ...members, text: text.repeat(Math.ceil(rest / text.length)).slice(0, rest) }),
   );
 }
+
+/** The body of a batch that creates so many documents of this text. */
+export function batchOf(document, count) {
+  const operation = `{"op":"create","collection":"notes","document":${document}}`;
+  return Buffer.from(`{"operations":[${Array(count).fill(operation).join(',')}]}`);
+}

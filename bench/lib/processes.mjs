@@ -224,7 +224,7 @@ export async function startPostgres(directory) {
   const newest = existsSync(base) ? readdirSync(base).sort((a, b) => Number(b) - Number(a))[0] : undefined;
   if (newest === undefined) return undefined;
   const bin = join(base, newest, 'bin');
-  const data = join(directory, 'postgres');
+  const data = join(directory, `postgres-${randomBytes(4).toString('hex')}`);
   mkdirSync(data, { recursive: true, mode: 0o700 });
   // PostgreSQL refuses to run as root.
   const user = process.getuid?.() === 0 ? userIds('postgres') : {};

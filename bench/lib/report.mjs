@@ -46,7 +46,7 @@ export class Report {
     if (!silent) {
       this.#cases.push(row);
       say(
-        `${name}, ${row.kib} KiB, ${load.connections} connections: ${round(row.perSecond)}/s, p99 ${row.p99.toFixed(2)} ms, ${row.cpuUs.toFixed(1)} µs CPU each`,
+        `${name}, ${round(row.kib)} KiB, ${load.connections} connections: ${round(row.perSecond)}/s, p99 ${row.p99.toFixed(2)} ms, ${row.cpuUs.toFixed(1)} µs CPU each`,
       );
     }
     return row;
@@ -115,7 +115,7 @@ export class Report {
       '|---|--:|--:|--:|--:|--:|--:|--:|--:|',
       ...this.#cases.map(
         ({ name, kib, connections, perSecond, p50, p99, cpuPercent, cpuUs, rssMb }) =>
-          `| ${name} | ${kib} | ${connections} | ${round(perSecond)} | ${p50.toFixed(2)} | ${p99.toFixed(2)} | ${Math.round(cpuPercent)} | ${cpuUs.toFixed(1)} | ${Math.round(rssMb)} |`,
+          `| ${name} | ${round(kib)} | ${connections} | ${round(perSecond)} | ${p50.toFixed(2)} | ${p99.toFixed(2)} | ${Math.round(cpuPercent)} | ${cpuUs.toFixed(1)} | ${Math.round(rssMb)} |`,
       ),
       '',
     ];

@@ -37,6 +37,13 @@ function bare() {
       .send(documents[request.params.project.startsWith('p16-') ? 16384 : 1024]),
   );
   app.post(documentsPath, async (request) => request.body);
+  // As many bytes as a page of Bundoc's has.
+  const pages = new Map();
+  app.get(documentsPath, async (request, reply) => {
+    const { bytes } = request.query;
+    if (!pages.has(bytes)) pages.set(bytes, Buffer.alloc(Number(bytes), 0x20).fill('{}', 0, 2));
+    return reply.header('content-type', 'application/json; charset=utf-8').send(pages.get(bytes));
+  });
 }
 
 function serve(store) {

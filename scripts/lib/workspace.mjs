@@ -2,7 +2,7 @@ import { createHash } from 'node:crypto';
 import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { cacheDir } from './node-runtime.mjs';
-import { mustRun } from './run.mjs';
+import { mustRun, run } from './run.mjs';
 
 /** The one pnpm that is known to take the lockfile; the Dockerfile names the same. */
 export const PNPM = 'pnpm@12.4.2';
@@ -27,7 +27,20 @@ export async function prepare(root, node, signal) {
     mkdirSync(dirname(stamp), { recursive: true });
     writeFileSync(stamp, wanted);
   }
-  await mustRun(join(root, 'node_modules', '.bin', 'tsc'), ['-b'], options);
+  await build(root, options);
+}
+
+/**
+ * Compiles what has changed. TypeScript 7 may take declarations for unchanged that are not (a type that is inferred from a union
+ * which grew in another file), and then finds errors in sources that have none: what fails is compiled once more from nothing.
+ * @param {string} root
+ * @param {{ cwd: string, env: NodeJS.ProcessEnv, signal?: AbortSignal }} options
+ */
+export async function build(root, options) {
+  const tsc = join(root, 'node_modules', '.bin', 'tsc');
+  if ((await run(tsc, ['-b'], options)) === 0) return;
+  console.error('The build failed. It is done once more from nothing.');
+  await mustRun(tsc, ['-b', '--force'], options);
 }
 
 /**

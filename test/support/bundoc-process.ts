@@ -2,9 +2,9 @@ import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { createInterface } from 'node:readline';
 import { fileURLToPath } from 'node:url';
+import { PATIENT_MS } from '@bundoc/shared/testing/patient';
 
 const MAIN = fileURLToPath(new URL('../../packages/bundoc/src/main.ts', import.meta.url));
-const START_TIMEOUT_MS = 20_000;
 
 /** Bundoc as a process of its own, which a test may kill. */
 export class BundocProcess implements AsyncDisposable {
@@ -36,7 +36,7 @@ export class BundocProcess implements AsyncDisposable {
           resolve(String((JSON.parse(line) as { url: unknown }).url));
       });
       const fail = (why: string) => reject(new Error(`Bundoc ${why}: ${started.#log}`));
-      const timer = setTimeout(() => fail('did not listen in time'), START_TIMEOUT_MS);
+      const timer = setTimeout(() => fail('did not listen in time'), PATIENT_MS);
       child.once('exit', (code, signal) => {
         clearTimeout(timer);
         fail(`ended with ${code ?? signal}`);

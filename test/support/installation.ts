@@ -12,7 +12,9 @@ import { withKms } from '@bundoc/bunkms/cli/open-kms';
 import { readConfig as readBunkmsConfig } from '@bundoc/bunkms/config';
 import { type IssueToken, type IssueTokenInput, issueTokenSchema } from '@bundoc/shared/contract/tokens';
 import { createLogger, type Logger } from '@bundoc/shared/logger';
+import { PATIENT_MS } from '@bundoc/shared/testing/patient';
 import { documentFiles, newStorage, type StoredProjects, storageInFiles } from './stored-projects.ts';
+import { noteRefusal, untoldRefusals } from './told-refusals.ts';
 
 /** Everything that was logged, as one text. */
 export class LogSink {
@@ -75,6 +77,7 @@ export function call(baseUrl: string, path: string, options: Call = {}): Promise
         response.on('error', reject);
         response.on('end', () => {
           const text = Buffer.concat(chunks).toString();
+          if (Number(response.statusCode) >= 400) noteRefusal(baseUrl, options.method ?? 'GET', path, text);
           resolve({
             status: Number(response.statusCode),
             headers: response.headers,
@@ -155,6 +158,7 @@ export class Installation implements AsyncDisposable {
       BUNKMS_INTERNAL_PORT: String(this.#internalPort),
       BUNKMS_DATA_DIR: this.kmsDir,
       BUNKMS_KEK: this.kekHex,
+      BUNKMS_SQLITE_DEADLINE_MS: String(PATIENT_MS),
       ...this.#parts.kmsEnvironment,
     };
   }
@@ -175,6 +179,9 @@ export class Installation implements AsyncDisposable {
   async startBundoc(): Promise<void> {
     const config = readBundocConfig({
       BUNDOC_PORT: '0',
+      BUNDOC_POSTGRES_CONNECT_TIMEOUT_MS: String(PATIENT_MS),
+      BUNDOC_POSTGRES_STATEMENT_TIMEOUT_MS: String(PATIENT_MS),
+      BUNDOC_POSTGRES_IDLE_TIMEOUT_MS: String(PATIENT_MS),
       ...this.stored.environment,
       BUNDOC_KMS_URL: this.kms.internalUrl,
       BUNDOC_KMS_TOKEN_FILE: this.tokenFile,
@@ -183,9 +190,14 @@ export class Installation implements AsyncDisposable {
     this.#bundoc = await startBundoc(config, { ...this.#parts, logger: this.log.logger('bundoc') });
   }
 
+  /** @throws Error when requests were refused with codes that the OpenAPI document does not tell of. */
   async stopBundoc(): Promise<void> {
-    await this.#bundoc?.close();
+    const bundoc = this.#bundoc;
+    if (bundoc === undefined) return;
+    const untold = await untoldRefusals(bundoc.url);
+    await bundoc.close();
     this.#bundoc = undefined;
+    if (untold.length > 0) throw new Error(`these refusals are not documented: ${untold.join('; ')}`);
   }
 
   /** Issues a token as the command line does: beside the running service, into the same store. */

@@ -1,6 +1,7 @@
 import { randomBytes } from 'node:crypto';
-import { existsSync, readdirSync, readFileSync } from 'node:fs';
+import { existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { basename, dirname, join } from 'node:path';
+import { PATIENT_MS } from '@bundoc/shared/testing/patient';
 import pg from 'pg';
 import { inject } from 'vitest';
 
@@ -26,6 +27,16 @@ export interface StoredProjects {
   projectFile(project: string): Promise<string>;
   /** Once there are as many: files follow their commits in the background. */
   sealedDocuments(project: string, count: number): Promise<SealedDocument[]>;
+  /** Puts other bytes in the place of a document's, as somebody who has the storage may. */
+  replaceSealed(project: string, document: SealedDocument): Promise<void>;
+  /** Everything that is stored, with the names that it goes by. */
+  everything(): Promise<Buffer>;
+  /** Whether nothing but the mark of its deletion is left of a project. */
+  hasOnlyMark(project: string): Promise<boolean>;
+  /** Leaves what a creation leaves that was cut short. */
+  cutCreationShort(project: string): Promise<void>;
+  /** A folder for `bunkms recover --from`, which may be made in an empty one. */
+  projectFilesIn(emptyFolder: string): Promise<string>;
 }
 
 /** The storage that this run of the tests is about. */
@@ -41,7 +52,7 @@ export function storageInFiles(dataDir: string): StoredProjects {
 /** Paths of a project's document files, once there are as many. */
 export async function documentFiles(dataDir: string, project: string, count: number): Promise<string[]> {
   const docs = join(dataDir, 'projects', project, 'docs');
-  const deadline = Date.now() + 10_000;
+  const deadline = Date.now() + PATIENT_MS;
   for (;;) {
     const files = readdirSync(docs, { recursive: true, withFileTypes: true })
       .filter((entry) => entry.isFile())
@@ -76,7 +87,32 @@ class StoredFiles implements StoredProjects {
       return { name, sealed: readFileSync(path) };
     });
   }
+
+  async replaceSealed(project: string, { name, sealed }: SealedDocument): Promise<void> {
+    writeFileSync(join(this.#dataDir, 'projects', project, 'docs', name.slice(0, 2), name), sealed);
+  }
+
+  async everything(): Promise<Buffer> {
+    const files = readdirSync(this.#dataDir, { recursive: true, withFileTypes: true })
+      .filter((entry) => entry.isFile())
+      .map((entry) => join(entry.parentPath, entry.name));
+    return Buffer.concat(files.flatMap((path) => [Buffer.from(path), readFileSync(path)]));
+  }
+
+  async hasOnlyMark(project: string): Promise<boolean> {
+    return readdirSync(join(this.#dataDir, 'projects', project)).join() === 'deleted.json';
+  }
+
+  async cutCreationShort(project: string): Promise<void> {
+    mkdirSync(join(this.#dataDir, 'projects', project, 'docs'), { recursive: true });
+  }
+
+  async projectFilesIn(): Promise<string> {
+    return this.#dataDir;
+  }
 }
+
+const TABLES = ['projects', 'heads', 'documents', 'collections', 'key_versions', 'used_keys', 'commits'];
 
 class StoredRows implements StoredProjects {
   readonly environment: Readonly<Record<string, string>>;
@@ -110,6 +146,41 @@ class StoredRows implements StoredProjects {
     const rows = (await query(this.#url, text, [project])) as [Buffer, Buffer][];
     if (rows.length !== count) throw new Error(`there are ${rows.length} documents, not ${count}`);
     return rows.map(([name, sealed]) => ({ name: name.toString('hex'), sealed }));
+  }
+
+  async replaceSealed(project: string, { name, sealed }: SealedDocument): Promise<void> {
+    const text = 'UPDATE bundoc.documents SET sealed = $3 WHERE project = $1 AND name = $2';
+    await query(this.#url, text, [project, Buffer.from(name, 'hex'), sealed]);
+  }
+
+  async everything(): Promise<Buffer> {
+    const rows = await Promise.all(TABLES.map((table) => query(this.#url, `SELECT * FROM bundoc.${table}`)));
+    const values = rows.flat(2);
+    return Buffer.concat(
+      values.map((value) => (Buffer.isBuffer(value) ? value : Buffer.from(`${String(value)}\n`))),
+    );
+  }
+
+  async hasOnlyMark(project: string): Promise<boolean> {
+    const holding: string[] = [];
+    for (const table of TABLES) {
+      const rows = await query(this.#url, `SELECT 1 FROM bundoc.${table} WHERE project = $1`, [project]);
+      if (rows.length > 0) holding.push(table);
+    }
+    return holding.join() === 'projects' && 'deleted' in JSON.parse(await this.projectFile(project));
+  }
+
+  /** It is one transaction, which leaves nothing. */
+  async cutCreationShort(): Promise<void> {}
+
+  /** As docs/operations/scaling.md says. */
+  async projectFilesIn(emptyFolder: string): Promise<string> {
+    for (const project of await this.ids()) {
+      const folder = join(emptyFolder, 'projects', project);
+      mkdirSync(folder, { recursive: true });
+      writeFileSync(join(folder, 'project.json'), await this.projectFile(project));
+    }
+    return emptyFolder;
   }
 }
 

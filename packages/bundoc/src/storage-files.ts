@@ -48,6 +48,7 @@ export async function openFileStorage(
         directory: projectsDir,
         keys,
         clock,
+        onContentRemoved: (project) => cache.deleteAll(project),
         createStore: (project, directory, cipher) =>
           createEmbeddedStore({ project, directory, disk, cipher }),
       }),

@@ -3,7 +3,7 @@ import { ageMs, instant } from '@bundoc/shared/clock';
 import { readSecretFile } from '@bundoc/shared/config';
 import { hasCode } from '@bundoc/shared/errors';
 import { readTlsMaterial } from '@bundoc/shared/tls/files';
-import { ProjectRows } from './project/project-rows.ts';
+import { ProjectRows, whyGone } from './project/project-rows.ts';
 import { SEAL_LIMITS } from './storage/embedded/seal-budget.ts';
 import { ChangeNews } from './storage/postgres/change-news.ts';
 import { Database, type DatabaseOptions } from './storage/postgres/database.ts';
@@ -53,6 +53,7 @@ export async function openPostgresStorage(
     openStore: (project, cipher, watch) =>
       new PostgresStore({
         ...watch,
+        whyGone: () => whyGone({ database, clock }, project),
         project,
         database,
         cipher,

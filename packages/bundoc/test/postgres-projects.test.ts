@@ -7,7 +7,7 @@ import { afterAll, beforeAll, expect, it } from 'vitest';
 import { ProjectDeletion } from '../src/project/delete-project.ts';
 import { InstanceManager } from '../src/project/instance-manager.ts';
 import { KeyCache } from '../src/project/key-cache.ts';
-import { ProjectRows } from '../src/project/project-rows.ts';
+import { ProjectRows, whyGone } from '../src/project/project-rows.ts';
 import { put, ref } from '../src/storage/conformance.ts';
 import { SEAL_LIMITS } from '../src/storage/embedded/seal-budget.ts';
 import type { Database } from '../src/storage/postgres/database.ts';
@@ -117,6 +117,7 @@ describeWithPostgres('projects in PostgreSQL', () => {
             news: NO_NEWS,
             onIntegrityError: () => undefined,
             onFailure: () => undefined,
+            whyGone: () => whyGone({ database, clock: systemClock }, project),
             onRotationDue: () => undefined,
           }).begin(),
       });
@@ -127,18 +128,41 @@ describeWithPostgres('projects in PostgreSQL', () => {
         using lease = await instances.acquire('deleted', 'create');
         return await lease.store.commit([put(id, '{"v":1}')]);
       };
-      return { projects, instances, deletion, write };
+      const ask = async (question: 'get' | 'list' | 'collections' | 'changes' | 'position') => {
+        using lease = await instances.acquire('deleted', 'existing');
+        const store = lease?.store;
+        switch (question) {
+          case 'get':
+            return store?.get(ref('absent'));
+          case 'list':
+            return store?.list({ collection: 'notes', after: 0, limit: 10, bytesMax: 1_000 });
+          case 'changes':
+            return store?.changes(0, 10);
+          default:
+            return store?.[question]();
+        }
+      };
+      return { projects, instances, deletion, write, ask };
     };
     const [here, there] = [managed(), managed()];
     await here.write('a');
     await there.write('b');
+    const questions = ['get', 'list', 'collections', 'changes', 'position'] as const;
+    const readers = questions.map((question) => [question, managed()] as const);
+    for (const [question, node] of readers) await node.ask(question);
     // The deletion is cut short where its mark is durable and its key is not destroyed.
     const destroy = service.destroyKey.bind(service);
     service.destroyKey = () => Promise.reject(new AppError('kms_unavailable'));
     await expect(here.deletion.delete('deleted')).rejects.toMatchObject({ code: 'kms_unavailable' });
-    // Another node has it open, with its key: it commits no more.
-    await expect(there.write('c')).rejects.toMatchObject({ code: expect.any(String) });
+    // Others have it open, with its key: each says at once what became of it, and never that something is not there.
     await expect(there.write('c')).rejects.toMatchObject({ code: 'project_destroyed' });
+    for (const [question, node] of readers)
+      await expect(node.ask(question)).rejects.toMatchObject({ code: 'project_destroyed' });
+    await expect(there.write('c')).rejects.toMatchObject({ code: 'project_destroyed' });
+    expect([there.instances.size, there.instances.stateOf('deleted')]).toEqual([
+      0,
+      { isOpen: false, isKeyCached: false },
+    ]);
     expect(await there.projects.unfinishedDeletions()).toContain('deleted');
     service.destroyKey = destroy;
     await there.deletion.resume();

@@ -14,7 +14,7 @@ test('has the documented defaults', () => {
     internalTls: undefined,
     internalClientNames: undefined,
     dataDir: './data/kms',
-    storage: { kind: 'sqlite' },
+    storage: { kind: 'sqlite', deadlineMs: 2_000 },
     kek: { kind: 'inline', text: KEK },
     auditShip: undefined,
     leaseTtlMs: 900_000,
@@ -127,6 +127,13 @@ test('refuses half of a set of TLS files, and names each that is missing', () =>
 describe('a store in PostgreSQL', () => {
   const storageOf = (BUNKMS_STORAGE: string, more = {}) =>
     readConfig({ BUNKMS_KEK: KEK, BUNKMS_STORAGE, ...more }).storage;
+
+  test('in SQLite has its deadline set by a variable', () => {
+    expect(storageOf('sqlite', { BUNKMS_SQLITE_DEADLINE_MS: '7000' })).toEqual({
+      kind: 'sqlite',
+      deadlineMs: 7_000,
+    });
+  });
 
   test('is named by a URL, and verifies its server unless that is this very machine', () => {
     expect(storageOf('postgres://kms:p%40ss@db.example/keys')).toEqual({

@@ -76,6 +76,7 @@ const variables = z
       .transform((text) => (text === 'sqlite' ? text : placeOfUrl(text)))
       .refine((place) => place !== undefined, STORAGE_FORM)
       .prefault('sqlite'),
+    BUNKMS_SQLITE_DEADLINE_MS: wholeNumber(200, 60_000).default(2_000),
     BUNKMS_POSTGRES_PASSWORD_FILE: z.string().optional(),
     BUNKMS_POSTGRES_CA_FILE: z.string().optional(),
     BUNKMS_POSTGRES_POOL_MAX: wholeNumber(3, 200).default(10),
@@ -152,7 +153,8 @@ export function readConfig(environment: Environment): BunkmsConfig {
 
 function storageOf(parsed: z.infer<typeof variables>): StorageConfig {
   const place: 'sqlite' | PostgresPlace | undefined = parsed.BUNKMS_STORAGE;
-  if (place === undefined || place === 'sqlite') return { kind: 'sqlite' };
+  if (place === undefined || place === 'sqlite')
+    return { kind: 'sqlite', deadlineMs: parsed.BUNKMS_SQLITE_DEADLINE_MS };
   return {
     kind: 'postgres',
     settings: {

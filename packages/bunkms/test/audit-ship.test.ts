@@ -57,7 +57,7 @@ test('over kill -9 in the midst of exports the copy holds every record of the ch
   await using server = await start();
   const head = await headOf(server, token);
   const copied = () => parsed(readFileSync(path, 'utf8'));
-  await expect.poll(() => copied().at(-1)?.seq ?? 0, { timeout: 10_000 }).toBeGreaterThanOrEqual(head);
+  await expect.poll(() => copied().at(-1)?.seq ?? 0).toBeGreaterThanOrEqual(head);
   const bySeq = new Map(copied().map((record) => [record.seq, record]));
   const records = [...bySeq.values()].sort((one, other) => one.seq - other.seq);
   await using kms = await startKms({ dataDir: environment.BUNKMS_DATA_DIR, kek: environment.BUNKMS_KEK });
@@ -70,7 +70,7 @@ test('standard output gets the chain beside the log', async () => {
   const token = await issueToken();
   await using server = await startServer({ ...environment, BUNKMS_AUDIT_SHIP: 'stdout' });
   const head = await headOf(server, token);
-  await expect.poll(() => parsed(server.output()).at(-1)?.seq, { timeout: 10_000 }).toBe(head);
+  await expect.poll(() => parsed(server.output()).at(-1)?.seq).toBe(head);
   expect(server.output()).toContain('"msg":"listening"');
 });
 
@@ -92,5 +92,5 @@ test('a target that cannot be written to is told, and releases of keys go on', a
   expect(kms.logs.filter((line) => line.includes('cannot be copied'))).toHaveLength(1);
   expect((await kms.internal('/ready')).status).toBe(200);
   rmSync(path, { recursive: true });
-  await expect.poll(() => metric('bunkms_audit_ship_lag_records'), { timeout: 10_000 }).toBe(0);
+  await expect.poll(() => metric('bunkms_audit_ship_lag_records')).toBe(0);
 });

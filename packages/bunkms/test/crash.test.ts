@@ -4,7 +4,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { type AuditRecord, auditPageSchema } from '@bundoc/shared/contract/audit';
 import { type ExportedKey, exportedKeySchema } from '@bundoc/shared/contract/keys';
-import { afterEach, beforeEach, expect, test, vi } from 'vitest';
+import { afterEach, beforeEach, expect, test } from 'vitest';
 import { parseKekRing } from '../src/vault/kek-provider.ts';
 import { Vault } from '../src/vault/vault.ts';
 import { call } from './support/http.ts';
@@ -107,10 +107,12 @@ test('after kill -9 in the midst of destructions each key is whole or gone, and 
   }
   const dataDir = environment.BUNKMS_DATA_DIR;
   // By the sweep of the start, which nothing else tells of.
-  await vi.waitFor(() => {
-    const files = readdirSync(dataDir).map((file) => readFileSync(join(dataDir, file)));
-    for (const wrapped of gone) expect(files.some((bytes) => bytes.includes(wrapped))).toBe(false);
-  }, 10_000);
+  await expect
+    .poll(() => {
+      const files = readdirSync(dataDir).map((file) => readFileSync(join(dataDir, file)));
+      return gone.some((wrapped) => files.some((bytes) => bytes.includes(wrapped)));
+    })
+    .toBe(false);
   expect((await bunkms(environment, 'audit', 'verify')).code).toBe(0);
 });
 
@@ -158,10 +160,9 @@ test('after kill -9 in the midst of rotations of the KEK every key opens, and th
     await exited;
     await using again = await startServer(rest);
     await exportAll(again.internalUrl);
-    await vi.waitFor(async () => {
-      const { rotation } = (await call(again.apiUrl, '/v1/kek', { token })).json();
-      expect(rotation).toMatchObject({ done: 600, completed_at: expect.any(String) });
-    }, 40_000);
+    await expect
+      .poll(async () => (await call(again.apiUrl, '/v1/kek', { token })).json().rotation)
+      .toMatchObject({ done: 600, completed_at: expect.any(String) });
     await exportAll(again.internalUrl);
   }
   // Otherwise this has shown nothing.
@@ -180,4 +181,4 @@ test('after kill -9 in the midst of rotations of the KEK every key opens, and th
   await using last = await startServer(rest);
   await exportAll(last.internalUrl);
   expect((await bunkms(rest, 'audit', 'verify')).code).toBe(0);
-}, 180_000);
+});

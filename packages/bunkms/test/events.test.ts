@@ -24,7 +24,7 @@ describe('the stream of events', () => {
   /** What was told besides heartbeats, once there are as many. */
   const told = async (stream: OpenedStream, count: number) => {
     const events = () => stream.seen.filter(({ type }) => type !== 'heartbeat');
-    await expect.poll(() => events().length, { timeout: 5_000 }).toBe(count);
+    await expect.poll(() => events().length).toBe(count);
     return events();
   };
   const lastId = (stream: OpenedStream) => stream.seen.findLast(({ id }) => id !== undefined)?.id;

@@ -29,15 +29,15 @@ test('the buffers of an exported key are wiped once the answer is written, and w
   const answer = await kms.internal('/v1/export/p-dek', { token });
   expect(answer.status).toBe(200);
   expect(answer.text).toBe(made[0]?.text);
-  await vi.waitFor(() => expect(made.map(({ body }) => isWiped(body))).toEqual([true]));
+  await expect.poll(() => made.map(({ body }) => isWiped(body))).toEqual([true]);
   expect(isWiped(made[0]?.dek ?? Buffer.of(1))).toBe(true);
 
   const socket = connect(Number(new URL(kms.running.internalUrl).port), '127.0.0.1');
   socket.write(`GET /v1/export/p-dek HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer ${token}\r\n\r\n`);
   await once(socket, 'connect');
-  await vi.waitFor(async () => expect(made).toHaveLength(2));
+  await expect.poll(() => made).toHaveLength(2);
   socket.resetAndDestroy();
-  await vi.waitFor(() => expect(made.map(({ body }) => isWiped(body))).toEqual([true, true]));
+  await expect.poll(() => made.map(({ body }) => isWiped(body))).toEqual([true, true]);
 });
 
 test('a service in production starts no inspector on SIGUSR1', async () => {

@@ -1,8 +1,10 @@
 import { randomUUID } from 'node:crypto';
 import { describeWithPostgres } from '@bundoc/shared/testing/postgres-tests';
-import { afterAll, beforeAll } from 'vitest';
+import { afterAll, beforeAll, expect, it } from 'vitest';
 import { storeConformance } from '../src/store/conformance.ts';
 import { kekConformance } from '../src/store/conformance-keks.ts';
+import { filteredListConformance, NAMES, RECORDS } from '../src/store/conformance-lists.ts';
+import { latestChangeOf } from '../src/store/postgres/audit-table.ts';
 import { openPostgresStore } from '../src/store/postgres.ts';
 import { PostgresDatabases, settingsOf } from './support/postgres.ts';
 
@@ -22,4 +24,47 @@ describeWithPostgres('a store in PostgreSQL', () => {
         dispose: () => databases.forget(place),
       };
     });
+
+  it('finds the latest change of a key without walking the chain, however few keys there are', async () => {
+    const place = randomUUID();
+    const url = await databases.url(place);
+    await using _store = await openPostgresStore({ settings: settingsOf(url), warn: () => undefined });
+    await databases.edit(
+      place,
+      `INSERT INTO audit (seq, time, severity, action, outcome, key, detail, prev_hash, hash, write_id)
+         SELECT i, '', 'INFO', 'key.create', 'allowed', 'key-' || (i % 3), CASE WHEN i < 4 THEN '{"revision":1}' END, '', '',
+           gen_random_uuid() FROM generate_series(1, 5000) AS i;
+       ANALYZE`,
+    );
+    const plan = await databases.server.sql(
+      `SET search_path = bunkms; EXPLAIN ${latestChangeOf("'key-1'")}`,
+      new URL(url).pathname.slice(1),
+    );
+    expect(plan).toContain('audit_last_changes');
+    await databases.forget(place);
+  });
+
+  filteredListConformance('PostgreSQL', async () => {
+    const place = randomUUID();
+    const settings = settingsOf(await databases.url(place));
+    const store = await openPostgresStore({ settings, warn: () => undefined });
+    await databases.edit(
+      place,
+      `INSERT INTO keys (name, id, type, state, version, revision, exportable, created_at, kek_ids, version_digests)
+         SELECT chr(97 + i % 3) || '.' || lpad(to_hex(i * 37 % ${NAMES}), 6, '0'), 'id-' || i, 'aes-256', 'enabled', 1, 1, true,
+           '2026-01-01T00:00:00.000Z', '[]', '' FROM generate_series(0, ${NAMES - 1}) AS i;
+       INSERT INTO audit (seq, time, severity, action, outcome, actor, key, prev_hash, hash, write_id)
+         SELECT i, to_char(to_timestamp(1700000000 + i) AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"'),
+           CASE WHEN i % 9000 = 0 THEN 'CRITICAL' ELSE 'INFO' END, 'key.read', 'allowed', 'actor-' || (i % 2), 'k' || (i % 5), '', '',
+           gen_random_uuid() FROM generate_series(1, ${RECORDS}) AS i;
+       ANALYZE`,
+    );
+    return {
+      store,
+      [Symbol.asyncDispose]: async () => {
+        await store.close();
+        await databases.forget(place);
+      },
+    };
+  });
 });

@@ -213,5 +213,5 @@ describeWithPostgres('the command line on PostgreSQL', () => {
     } finally {
       rmSync(folder, { recursive: true });
     }
-  }, 90_000);
+  });
 });

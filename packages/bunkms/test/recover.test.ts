@@ -357,6 +357,40 @@ describe('a project file', () => {
     await expectWhole(service, all);
   });
 
+  test('beside the mark of a deletion gives nothing back, and tells when the key is there again', async () => {
+    await makeProject('p');
+    const mark = { deleted: 'p', format: 1, since: '2026-01-01T00:00:00.000Z' };
+    const destroyed = { ...mark, keyDestroyedAt: '2026-01-02T00:00:00.000Z' };
+    const path = join(bundoc, 'projects', 'p', 'deleted.json');
+    const service = await newService();
+    const recover = (more: { dryRun?: boolean } = {}) =>
+      recoverFrom(service, bundoc, { acceptResurrection: true, ...more });
+    for (const content of [destroyed, { ...destroyed, finishedAt: '2026-01-03T00:00:00.000Z' }]) {
+      writeFileSync(path, JSON.stringify(content));
+      for (const dryRun of [true, false])
+        expect(await recover({ dryRun })).toEqual([{ project: 'p', key: NAME, outcome: 'deleted' }]);
+    }
+    for (const content of ['', '{', JSON.stringify({ ...destroyed, deleted: 'q' })]) {
+      writeFileSync(path, content);
+      expect(await recover()).toEqual([
+        { project: 'p', outcome: 'unreadable', problem: 'deleted.json is no deletion mark of this project' },
+      ]);
+    }
+    expect((await service.store.counts()).keys).toBe(0);
+    // Bundoc goes on with a deletion that has not come to the key, and needs the key to destroy it.
+    writeFileSync(path, JSON.stringify(mark));
+    expect(await recover()).toMatchObject([{ outcome: 'recovered' }]);
+    writeFileSync(path, JSON.stringify(destroyed));
+    expect(await recover()).toEqual([
+      {
+        project: 'p',
+        key: NAME,
+        outcome: 'deleted',
+        problem: 'the key was destroyed at 2026-01-02T00:00:00.000Z, and is there again',
+      },
+    ]);
+  });
+
   test('is read as data and nothing else: no links, no pipes, no folders that are no projects', async () => {
     const all = await makeProject('p');
     const projects = join(bundoc, 'projects');

@@ -4,6 +4,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { systemClock } from '@bundoc/shared/clock';
+import { PATIENT_MS } from '@bundoc/shared/testing/patient';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import type { KmsStore } from '../src/store/port.ts';
 import { databasePathOf, openSqliteStore } from '../src/store/sqlite.ts';
@@ -20,7 +21,7 @@ const RECORDS = 20_000;
 const environmentOf = (name: string) => ({ BUNKMS_DATA_DIR: join(folder, name), BUNKMS_KEK: KEK });
 const original = environmentOf('original');
 const open = (name: string): Promise<KmsStore> =>
-  openSqliteStore({ dataDir: join(folder, name), onCrash: () => undefined });
+  openSqliteStore({ dataDir: join(folder, name), onCrash: () => undefined, deadlineMs: PATIENT_MS });
 
 beforeAll(async () => {
   for (const args of [['init'], ['key', 'create', 'a-dek'], ['key', 'rotate', 'a-dek']])
@@ -84,7 +85,7 @@ test('after kill -9 at any moment of a restore there is no store, or a whole one
   expect(await bunkms(restored, ...restore)).toMatchObject({ code: 5 });
   expect(await bunkms(restored, 'audit', 'verify')).toMatchObject({ code: 0, stderr: '' });
   expect((await bunkms(restored, 'key', 'list')).stdout).toMatch(/^a-dek {2}enabled {2}2 /);
-}, 120_000);
+});
 
 test('after kill -9 at any moment of a backup there is no file of its name, and no store is harmed', async () => {
   const file = join(folder, 'killed');
@@ -105,7 +106,7 @@ test('after kill -9 at any moment of a backup there is no file of its name, and 
   expect(statSync(file).mode & 0o777).toBe(0o600);
   expect(await bunkms(original, 'backup', 'verify', file)).toMatchObject({ code: 0, stderr: '' });
   expect((await bunkms(original, 'audit', 'verify')).code).toBe(0);
-}, 120_000);
+});
 
 test('nobody who starts in the midst of a restore makes an installation of their own', async () => {
   const beside = environmentOf('beside');
@@ -129,4 +130,4 @@ test('nobody who starts in the midst of a restore makes an installation of their
   await using one = await open('original');
   expect((await store.readInstallation())?.createdAt).toBe((await one.readInstallation())?.createdAt);
   expect((await bunkms(beside, 'audit', 'verify')).code).toBe(0);
-}, 60_000);
+});

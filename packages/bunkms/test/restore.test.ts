@@ -8,6 +8,7 @@ import {
   keyPageSchema,
   leasePageSchema,
 } from '@bundoc/shared/contract/keys';
+import { PATIENT_MS } from '@bundoc/shared/testing/patient';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { verifyChain } from '../src/audit/chain.ts';
 import { KeyVerification } from '../src/audit/verify-keys.ts';
@@ -354,7 +355,7 @@ describe('a backup', () => {
     const [first, second] = [await backupOf(kms), await backupOf(kms)];
     const [one, other] = [sourceOf(first.archive), sourceOf(second.archive)];
     const survey = await surveyArchive(vaultOf(kms.kek), one);
-    const openStore = () => openSqliteStore({ dataDir, onCrash: () => undefined });
+    const openStore = () => openSqliteStore({ dataDir, onCrash: () => undefined, deadlineMs: PATIENT_MS });
     const ports = {
       vault: vaultOf(kms.kek),
       openStore,
@@ -492,14 +493,14 @@ describe('a backup', () => {
   });
 
   test('holds nothing readable, and no bytes of what was destroyed', async () => {
-    await keys.make('a-dek', 'enabled');
+    await keys.make('planted-dek', 'enabled');
     const wrapped = Buffer.from(
-      exportedKeySchema.parse((await keys.export('a-dek')).json()).wrapped_b64,
+      exportedKeySchema.parse((await keys.export('planted-dek')).json()).wrapped_b64,
       'base64',
     );
-    await keys.shred('a-dek');
+    await keys.shred('planted-dek');
     const { archive } = await backupOf(kms);
-    for (const text of ['a-dek', 'key.create', 'aes-256']) expect(archive.includes(text)).toBe(false);
+    for (const text of ['planted-dek', 'key.create', 'aes-256']) expect(archive.includes(text)).toBe(false);
     await restoreHere({ archive, acceptResurrection: true });
     expect(existsSync(databasePathOf(dataDir))).toBe(true);
     for (const file of readdirSync(dataDir))

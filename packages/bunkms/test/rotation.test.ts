@@ -197,9 +197,14 @@ describe('rotation', () => {
       while (isRotating) keys.push(await exported(number % 4 === 0 ? '?version=1' : ''));
     });
     const hasSeenMany = () => new Set(keys.map(({ version }) => version)).size > 3;
-    for (let time = 0; time < 25 || (time < 500 && !hasSeenMany()); time++) await rotated();
-    isRotating = false;
-    await Promise.all(exporting);
+    const rotating = (async () => {
+      try {
+        for (let time = 0; time < 25 || (time < 500 && !hasSeenMany()); time++) await rotated();
+      } finally {
+        isRotating = false;
+      }
+    })();
+    await Promise.all([rotating, ...exporting]);
     keys.push(await exported());
 
     const materials = new Map<number, string>();

@@ -2,7 +2,7 @@ import { KEY_VERSIONS_MAX } from '@bundoc/shared/contract/keys';
 import { AppError } from '@bundoc/shared/errors';
 import { createLogger } from '@bundoc/shared/logger';
 import { FakeClock } from '@bundoc/shared/testing/fake-clock';
-import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest';
+import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { keyChangeDraft } from '../src/audit/key-record.ts';
 import { AuditLog } from '../src/audit/log.ts';
 import { createMetrics } from '../src/metrics.ts';
@@ -110,9 +110,9 @@ describe('a deletion that is due', () => {
     await kms.running.close();
     clock.advance(100 * DAY_MS);
     await using again = await startKms({ dataDir: kms.dataDir, kek: kms.kek, clock });
-    await vi.waitFor(async () => {
-      expect((await again.store.findKey(NAME, 'current'))?.record?.state).toBe('destroyed');
-    });
+    await expect
+      .poll(async () => (await again.store.findKey(NAME, 'current'))?.record?.state)
+      .toBe('destroyed');
   });
 
   test('is not done because somebody sets the clock forward, until a restart believes it', async () => {

@@ -4,7 +4,7 @@ import { writeFileSync } from 'node:fs';
 import { Agent, type RequestOptions, request } from 'node:https';
 import { connect } from 'node:net';
 import type { TLSSocket } from 'node:tls';
-import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest';
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import type { CertifiedKey } from '../src/pki/authority.ts';
 import { startKms, type TestKms } from './support/kms.ts';
 import { TestPki } from './support/pki.ts';
@@ -110,7 +110,7 @@ describe('the internal listener with mutual TLS', () => {
       ...(await make()),
     });
     expect(answer.outcome).toBeTypeOf('string');
-    await vi.waitFor(async () => expect(await refusedCount(kms, 'internal', good)).toBe(before + 1));
+    await expect.poll(() => refusedCount(kms, 'internal', good)).toBe(before + 1);
     expect(kms.logs.slice(lines).filter((line) => line.includes('/v1/export'))).toEqual([]);
     expect((await kms.records()).filter(({ action }) => action === 'key.export')).toEqual([]);
   });
@@ -148,9 +148,9 @@ describe('certificate files that change while the service runs', () => {
 
     const second = await pki.issue({ names: SERVER_NAMES });
     pki.write('server', second);
-    await vi.waitFor(async () =>
-      expect((await ask(internalUrl, '/health', client)).shown).toBe(fingerprintOf(second)),
-    );
+    await expect
+      .poll(async () => (await ask(internalUrl, '/health', client)).shown)
+      .toBe(fingerprintOf(second));
     // A connection that was used before is shown nothing.
     expect(await standing()).toEqual({ outcome: 200, isReused: true });
     agent.destroy();
@@ -164,9 +164,7 @@ describe('certificate files that change while the service runs', () => {
     const client = { ...(await pki.issue({ by: next })), ca: pki.authority.cert };
     expect((await ask(kms.running.internalUrl, '/health', client)).outcome).toBeTypeOf('string');
     pki.write('server', pair, next);
-    await vi.waitFor(async () =>
-      expect((await ask(kms.running.internalUrl, '/health', client)).outcome).toBe(200),
-    );
+    await expect.poll(async () => (await ask(kms.running.internalUrl, '/health', client)).outcome).toBe(200);
   });
 
   test('leave the last good ones in use when they are no use, with one error in the log', async () => {
@@ -178,16 +176,16 @@ describe('certificate files that change while the service runs', () => {
     const errors = () => kms.logs.filter((line) => line.includes('keeping the last good ones'));
 
     writeFileSync(String(files.key?.path), 'no key');
-    await vi.waitFor(() => expect(errors()).toHaveLength(1));
+    await expect.poll(errors).toHaveLength(1);
     expect(await ask(kms.running.internalUrl, '/health', client)).toEqual({
       outcome: 200,
       shown: fingerprintOf(first),
     });
     const second = await pki.issue({ names: SERVER_NAMES });
     pki.write('server', second);
-    await vi.waitFor(async () =>
-      expect((await ask(kms.running.internalUrl, '/health', client)).shown).toBe(fingerprintOf(second)),
-    );
+    await expect
+      .poll(async () => (await ask(kms.running.internalUrl, '/health', client)).shown)
+      .toBe(fingerprintOf(second));
     expect(errors()).toHaveLength(1);
   });
 });

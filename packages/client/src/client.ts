@@ -8,8 +8,11 @@ import {
   type FollowOptions,
 } from './changes.ts';
 import { Collection, newKey, segment, type WriteOptions } from './collection.ts';
+import type { CollectionSummary } from './definition.ts';
 import type { Metadata } from './document.ts';
-import { Transport, type TransportOptions } from './transport.ts';
+import { hasCode } from './error.ts';
+import type { DeletedProject, ProjectInfo, ProjectPage } from './project-info.ts';
+import { type CallOptions, Transport, type TransportOptions } from './transport.ts';
 
 /** One project: its collections, and what happens in it. */
 export class Project {
@@ -26,6 +29,33 @@ export class Project {
   /** A collection; it need not exist. */
   collection<T extends object = Record<string, unknown>>(name: string): Collection<T> {
     return new Collection<T>(this.#transport, this.#path, name);
+  }
+
+  /** What the project holds; undefined when there is none. @throws BundocError `project_destroyed` for one that was deleted. */
+  async info(options: CallOptions = {}): Promise<ProjectInfo | undefined> {
+    try {
+      const { text } = await this.#transport.send({
+        ...options,
+        method: 'GET',
+        path: this.#path,
+        isIdempotent: true,
+      });
+      return JSON.parse(text) as ProjectInfo;
+    } catch (error) {
+      if (hasCode(error, 'project_not_found')) return undefined;
+      throw error;
+    }
+  }
+
+  /** The collections that hold a document or are defined, by name. @throws BundocError `project_not_found`. */
+  async collections(options: CallOptions = {}): Promise<readonly CollectionSummary[]> {
+    const { text } = await this.#transport.send({
+      ...options,
+      method: 'GET',
+      path: `${this.#path}/collections`,
+      isIdempotent: true,
+    });
+    return (JSON.parse(text) as { collections: CollectionSummary[] }).collections;
   }
 
   /**
@@ -77,20 +107,6 @@ export class Project {
   }
 }
 
-/** What became of a project that was deleted. */
-export interface DeletedProject {
-  readonly project: string;
-  readonly deleted_at: string;
-  /** BunKMS's receipt of the destruction of its key; copies of the key are out of the world once the KEKs of `kek_ids` are destroyed, too. */
-  readonly key?: {
-    readonly id: string;
-    readonly name: string;
-    readonly destroyed_at: string;
-    readonly kek_ids: readonly string[];
-    readonly audit: { readonly seq: number; readonly hash: string };
-  };
-}
-
 /** Bundoc, as one holder of tokens sees it. */
 export class Bundoc {
   readonly #transport: Transport;
@@ -110,12 +126,44 @@ export class Bundoc {
    *
    * @throws BundocError `project_not_found`, `kms_unavailable`; what was begun, the service goes on with.
    */
-  async deleteProject(id: string): Promise<DeletedProject> {
-    const confirm = encodeURIComponent(id);
-    const path = `/projects/${segment(id)}?confirm=${confirm}`;
-    const { text } = await this.#transport.send({ method: 'DELETE', path, isIdempotent: true });
+  async deleteProject(id: string, options: CallOptions = {}): Promise<DeletedProject> {
+    const { text } = await this.#transport.send({
+      ...options,
+      method: 'DELETE',
+      path: `/projects/${segment(id)}`,
+      query: { confirm: id },
+      isIdempotent: true,
+    });
     return JSON.parse(text) as DeletedProject;
+  }
+
+  /** A page of the projects that the token is for, in the order of their ids. */
+  async projectsPage(
+    options: CallOptions & { readonly limit?: number | undefined; readonly cursor?: string | undefined } = {},
+  ): Promise<ProjectPage> {
+    const { limit, cursor, ...call } = options;
+    const { text } = await this.#transport.send({
+      ...call,
+      method: 'GET',
+      path: '/projects',
+      query: { limit, cursor },
+      isIdempotent: true,
+    });
+    const page = JSON.parse(text) as { projects: { project: string }[]; next_cursor?: string };
+    return { projects: page.projects.map(({ project }) => project), nextCursor: page.next_cursor };
+  }
+
+  /** The ids of all projects that the token is for, in their order. */
+  async *projects(
+    options: CallOptions & { readonly limit?: number | undefined } = {},
+  ): AsyncGenerator<string, void, void> {
+    let cursor: string | undefined;
+    do {
+      const page = await this.projectsPage({ ...options, cursor });
+      yield* page.projects;
+      cursor = page.nextCursor;
+    } while (cursor !== undefined);
   }
 }
 
-export type { Change, Following, Metadata };
+export type { Change, DeletedProject, Following, Metadata, ProjectInfo };

@@ -1,13 +1,21 @@
 import {
+  type CollectionDefinition,
+  type CollectionInfo,
+  collectionOf,
+  type DefinedCollection,
+  type IndexStatus,
+} from './definition.ts';
+import {
   type Content,
   Document,
   type DocumentPage,
   documentsOf,
   type Metadata,
   pageOf,
+  tellUnreadable,
   textOf,
 } from './document.ts';
-import { hasCode } from './error.ts';
+import { BundocError, hasCode } from './error.ts';
 import type { Aggregation, Explanation, Figure, Group, Query, QueryPage, Where } from './query.ts';
 import type { CallOptions, Transport } from './transport.ts';
 
@@ -32,12 +40,32 @@ export interface ReplaceOptions extends ConditionalOptions {
 export interface ListOptions extends CallOptions {
   /** Documents of a page, 1 to 1,000; 100 by default. */
   readonly limit?: number | undefined;
+  /** Paths of members joined by dots, 1 to 50: the only ones that are given, beside the metadata. */
+  readonly fields?: readonly string[] | undefined;
 }
 
-export interface IterateOptions extends ListOptions {
-  /** Told of documents that do not open. Without it they end the iteration with `integrity_error`. */
+/** What is to be done about documents that do not open. */
+export interface UnreadableOptions {
+  /** Told of their ids. Without it they end the call, or the iteration, with `integrity_error`. */
   readonly onUnreadable?: ((ids: readonly string[]) => void) | undefined;
 }
+
+export interface IterateOptions extends ListOptions, UnreadableOptions {}
+
+export interface QuestionOptions extends CallOptions, UnreadableOptions {
+  /** Told how an answer was found; of an iteration, for each page. Without it that is not asked for. */
+  readonly onExplained?: ((explanation: Explanation) => void) | undefined;
+}
+
+/** Whether and for which revision of its definition a collection is changed. */
+export interface DefineOptions extends CallOptions {
+  /** Only if this is the revision of the definition (or `*`: if there is one); else `precondition_failed`. */
+  readonly ifMatch?: string | undefined;
+  /** `*`: only if the collection is not defined. */
+  readonly ifNoneMatch?: '*' | undefined;
+}
+
+const INDEX_POLL_MS = 500;
 
 /** One operation of a JSON Patch (RFC 6902). */
 export type PatchOperation =
@@ -126,14 +154,18 @@ export class Collection<T extends object = Record<string, unknown>> {
 
   /** A page of the collection, in the order of creation. */
   async listPage(
-    options: ListOptions & { readonly cursor?: string | undefined } = {},
+    options: ListOptions & {
+      readonly cursor?: string | undefined;
+      /** Whether the documents of the collection are counted, as `total` of the page. */
+      readonly total?: boolean | undefined;
+    } = {},
   ): Promise<DocumentPage<T>> {
-    const { limit, cursor, ...call } = options;
+    const { limit, cursor, fields, total, ...call } = options;
     const { text } = await this.#transport.send({
       ...call,
       method: 'GET',
       path: `${this.#path}/documents`,
-      query: { limit, cursor },
+      query: { limit, cursor, fields: fields?.join(','), include: total === true ? 'total' : undefined },
       isIdempotent: true,
     });
     return pageOf<T>(text);
@@ -159,27 +191,112 @@ export class Collection<T extends object = Record<string, unknown>> {
   }
 
   /** All documents that a query finds, in its order. */
-  query(
-    query: Query = {},
-    options: Omit<IterateOptions, 'limit'> = {},
-  ): AsyncGenerator<Document<T>, void, void> {
-    const { onUnreadable, ...call } = options;
-    return documentsOf((cursor) => this.queryPage({ ...query, cursor }, call), onUnreadable);
+  query(query: Query = {}, options: QuestionOptions = {}): AsyncGenerator<Document<T>, void, void> {
+    const { onUnreadable, onExplained, ...call } = options;
+    const explain = onExplained !== undefined;
+    return documentsOf(async (cursor) => {
+      const page = await this.queryPage({ ...query, cursor, explain }, call);
+      if (page.explain !== undefined) onExplained?.(page.explain);
+      return page;
+    }, onUnreadable);
   }
 
   /** How many documents a condition holds for. */
-  async count(where?: Where, options: CallOptions = {}): Promise<number> {
-    const text = await this.#ask('count', { where }, options);
-    return (JSON.parse(text) as { count: number }).count;
+  async count(where?: Where, options: QuestionOptions = {}): Promise<number> {
+    return (await this.#figures<{ count: number }>('count', { where }, options)).count;
   }
 
   /** Figures over the documents that a condition holds for, in groups. */
   async aggregate<const F extends Readonly<Record<string, Figure>>>(
     aggregation: Aggregation<F>,
-    options: CallOptions = {},
+    options: QuestionOptions = {},
   ): Promise<readonly Group<F>[]> {
-    const text = await this.#ask('aggregate', aggregation, options);
-    return (JSON.parse(text) as { groups: Group<F>[] }).groups;
+    return (await this.#figures<{ groups: Group<F>[] }>('aggregate', aggregation, options)).groups;
+  }
+
+  /** What the collection holds and is defined to be; undefined when it is neither defined nor holds a document. */
+  async info(options: CallOptions = {}): Promise<CollectionInfo | undefined> {
+    try {
+      const { text, headers } = await this.#transport.send({
+        ...options,
+        method: 'GET',
+        path: this.#path,
+        isIdempotent: true,
+      });
+      return collectionOf(text, headers);
+    } catch (error) {
+      if (hasCode(error, 'collection_not_found', 'project_not_found')) return undefined;
+      throw error;
+    }
+  }
+
+  /**
+   * Defines the collection, in place of the whole definition that there is; with `docs:admin`. Indexes are built meanwhile: see
+   * {@link indexProgress}. Not tried again when it depends on a revision, which an answer that was lost may have been about.
+   *
+   * @throws BundocError `precondition_failed`.
+   */
+  async define(definition: CollectionDefinition, options: DefineOptions = {}): Promise<DefinedCollection> {
+    const { ifMatch, ifNoneMatch, ...call } = options;
+    const { text, headers } = await this.#transport.send({
+      ...call,
+      method: 'PUT',
+      path: this.#path,
+      headers: { 'if-match': tagOf(ifMatch), 'if-none-match': ifNoneMatch },
+      body: JSON.stringify(definition),
+      isIdempotent: ifMatch === undefined && ifNoneMatch === undefined,
+    });
+    return collectionOf(text, headers);
+  }
+
+  /**
+   * Sees to it that the collection has no definition; its documents stay. With `docs:admin`.
+   *
+   * @throws BundocError `precondition_failed`, also when there is no definition of the revision that was given.
+   */
+  async undefine(options: Omit<DefineOptions, 'ifNoneMatch'> = {}): Promise<void> {
+    const { ifMatch, ...call } = options;
+    try {
+      await this.#transport.send({
+        ...call,
+        method: 'DELETE',
+        path: this.#path,
+        headers: { 'if-match': tagOf(ifMatch) },
+        isIdempotent: ifMatch === undefined,
+      });
+    } catch (error) {
+      if (!hasCode(error, 'collection_not_found', 'project_not_found')) throw error;
+      if (ifMatch !== undefined)
+        throw new BundocError('precondition_failed', { status: 412, cause: error, problem: error.problem });
+    }
+  }
+
+  /** The indexes, again and again until none is being built any more, which the last look shows; nothing when there is no definition. */
+  async *indexProgress(
+    options: CallOptions & { readonly everyMs?: number | undefined } = {},
+  ): AsyncGenerator<readonly IndexStatus[], void, void> {
+    const { everyMs = INDEX_POLL_MS, ...call } = options;
+    const signal = call.signal ?? new AbortController().signal;
+    for (;;) {
+      const info = await this.info(call);
+      if (info?.rev === undefined) return;
+      yield info.indexes;
+      if (info.indexes.every(({ state }) => state !== 'building')) return;
+      await this.#transport.pause(everyMs, signal);
+    }
+  }
+
+  /** @throws BundocError `integrity_error` when documents that do not open make the answer a wrong one, and nobody is told. */
+  async #figures<A extends object>(what: string, question: object, options: QuestionOptions): Promise<A> {
+    const { onUnreadable, onExplained, ...call } = options;
+    const explain = onExplained !== undefined;
+    const answer = JSON.parse(await this.#ask(what, { ...question, explain }, call)) as A & {
+      readonly unreadable?: readonly string[];
+      readonly explain?: Explanation;
+    };
+    if (answer.explain !== undefined) onExplained?.(answer.explain);
+    tellUnreadable(answer.unreadable ?? [], onUnreadable);
+    return answer;
   }
 
   /** Questions change nothing, so they may be asked again. */
@@ -213,6 +330,10 @@ export function newKey(): string {
 }
 
 function conditionsOf({ idempotencyKey, ifMatch }: ConditionalOptions): Record<string, string | undefined> {
-  const tag = ifMatch === undefined || ifMatch === '*' || ifMatch.startsWith('"') ? ifMatch : `"${ifMatch}"`;
-  return { 'idempotency-key': idempotencyKey ?? newKey(), 'if-match': tag };
+  return { 'idempotency-key': idempotencyKey ?? newKey(), 'if-match': tagOf(ifMatch) };
+}
+
+/** A revision as an entity tag. */
+function tagOf(rev: string | undefined): string | undefined {
+  return rev === undefined || rev === '*' || rev.startsWith('"') ? rev : `"${rev}"`;
 }

@@ -64,6 +64,8 @@ export interface DocumentPage<T> {
   readonly unreadable: readonly string[];
   /** Where the next page begins; undefined when this was the last. */
   readonly nextCursor: string | undefined;
+  /** Documents of the collection, when they were asked to be counted. */
+  readonly total: number | undefined;
   /** The whole answer, parsed but for its documents: `explain`, for one. */
   readonly rest: Readonly<Record<string, unknown>>;
 }
@@ -74,11 +76,12 @@ export function pageOf<T>(text: string): DocumentPage<T> {
   members.delete('documents');
   const rest: Record<string, unknown> = {};
   for (const [name, value] of members) rest[name] = JSON.parse(value);
-  const { next_cursor: nextCursor, unreadable } = rest;
+  const { next_cursor: nextCursor, unreadable, total } = rest;
   return {
     documents,
     unreadable: Array.isArray(unreadable) ? (unreadable as string[]) : [],
     nextCursor: typeof nextCursor === 'string' ? nextCursor : undefined,
+    total: typeof total === 'number' ? total : undefined,
     rest,
   };
 }
@@ -89,20 +92,25 @@ export function pageOf<T>(text: string): DocumentPage<T> {
  * @throws BundocError `integrity_error` behind the documents of a page, some of which do not open, unless `onUnreadable` takes their ids.
  */
 export async function* documentsOf<T>(
-  pageAt: (cursor: string | undefined) => Promise<Omit<DocumentPage<T>, 'rest'>>,
+  pageAt: (cursor: string | undefined) => Promise<Omit<DocumentPage<T>, 'rest' | 'total'>>,
   onUnreadable: ((ids: readonly string[]) => void) | undefined,
 ): AsyncGenerator<Document<T>, void, void> {
   let cursor: string | undefined;
   do {
     const page = await pageAt(cursor);
     yield* page.documents;
-    if (page.unreadable.length > 0) {
-      if (onUnreadable === undefined)
-        throw new BundocError('integrity_error', {
-          detail: `these do not open: ${page.unreadable.join(', ')}`,
-        });
-      onUnreadable(page.unreadable);
-    }
+    tellUnreadable(page.unreadable, onUnreadable);
     cursor = page.nextCursor;
   } while (cursor !== undefined);
+}
+
+/** @throws BundocError `integrity_error` when there are ids of documents that do not open, and nobody is told. */
+export function tellUnreadable(
+  ids: readonly string[],
+  onUnreadable: ((ids: readonly string[]) => void) | undefined,
+): void {
+  if (ids.length === 0) return;
+  if (onUnreadable === undefined)
+    throw new BundocError('integrity_error', { detail: `these do not open: ${ids.join(', ')}` });
+  onUnreadable(ids);
 }

@@ -1,7 +1,11 @@
+import type { BundocCode } from './codes.ts';
+
 /** One fault of an invalid request: where it is (`body.name`, `query.limit`) and what is wrong with it. */
 export interface FieldFault {
   readonly path: string;
   readonly message: string;
+  /** Of a precondition that failed in a batch: the entity tag of the document as it is; absent when there is none. */
+  readonly etag?: string;
 }
 
 /** What went wrong before there was an answer that could be read. */
@@ -13,11 +17,14 @@ export type ClientCode =
   /** An answer that is none of Bundoc's: a proxy's, perhaps. */
   | 'unexpected_answer';
 
+/** A code of an error. The last part is for those of a Bundoc that is newer than this client. */
+export type ErrorCode = BundocCode | ClientCode | (string & {});
+
 /** A refusal of Bundoc (`docs/errors.md` has all codes), or what kept its answer away. */
 export class BundocError extends Error {
   override readonly name = 'BundocError';
   /** What to tell errors apart by: `precondition_failed`, `document_exists`, … or a {@link ClientCode}. */
-  readonly code: ClientCode | (string & {});
+  readonly code: ErrorCode;
   /** HTTP status; 0 when there was no answer. */
   readonly status: number;
   readonly detail: string | undefined;
@@ -31,7 +38,7 @@ export class BundocError extends Error {
   readonly problem: Readonly<Record<string, unknown>>;
 
   constructor(
-    code: string,
+    code: ErrorCode,
     options: {
       readonly status?: number;
       readonly title?: string | undefined;
@@ -57,7 +64,7 @@ export class BundocError extends Error {
 }
 
 /** True when `error` is a {@link BundocError} with one of the codes. */
-export function hasCode(error: unknown, ...codes: readonly string[]): error is BundocError {
+export function hasCode(error: unknown, ...codes: readonly ErrorCode[]): error is BundocError {
   return error instanceof BundocError && codes.includes(error.code);
 }
 

@@ -15,6 +15,8 @@ export interface Query {
   readonly orderBy?: readonly OrderBy[] | undefined;
   /** Documents of a page, 1 to 1,000; 100 by default. */
   readonly limit?: number | undefined;
+  /** Paths of members joined by dots, 1 to 50: the only ones that are given, beside the metadata. */
+  readonly fields?: readonly string[] | undefined;
 }
 
 /** One figure of an aggregation. Sums and averages are doubles. */

@@ -1,4 +1,5 @@
-import { basename, join } from 'node:path';
+import { join } from 'node:path';
+import { DELETION_FILE } from '@bundoc/shared/contract/project-file';
 import { AppError } from '@bundoc/shared/errors';
 import type { ProjectCipher } from '../cipher/project-cipher.ts';
 import { writeProjectFile } from '../project/project-folder.ts';
@@ -48,7 +49,7 @@ export async function restoreProject(options: RestoreOptions): Promise<BackupEnd
   const { facts, cipher, disk, projectsDirectory, onProgress = () => undefined } = options;
   const { project } = facts.head;
   const directory = join(projectsDirectory, project);
-  await requireFree(disk, directory);
+  await requireFree(disk, projectsDirectory, project);
   await makeDirectoryDurably(disk, directory);
   const temporary = join(directory, 'tmp');
   await disk.makeDirectory(temporary);
@@ -93,13 +94,23 @@ export async function restoreProject(options: RestoreOptions): Promise<BackupEnd
   return end;
 }
 
-async function requireFree(disk: Disk, directory: string): Promise<void> {
+/**
+ * That a project can be made there of a backup, as far as the folder goes. To be asked before its key is.
+ *
+ * @throws ProjectExists; AppError of the disk.
+ */
+export async function requireFree(disk: Disk, projectsDirectory: string, project: string): Promise<void> {
+  const directory = join(projectsDirectory, project);
   const names = await disk.list(directory);
   if (names === undefined) return;
+  if (names.includes(DELETION_FILE))
+    throw new ProjectExists(
+      `project ${project} was deleted: its key is destroyed for ever, so nobody can read what is in the backup, and its id is not used again`,
+    );
   const isCutShort = names.includes(RESTORING_FILE) && !names.includes('project.json');
   // Only the folders of one that had not come to write its mark.
   const isEmpty = names.every((name) => name === 'tmp');
-  if (!isCutShort && !isEmpty) throw new ProjectExists(`there is a folder at ${basename(directory)} already`);
+  if (!isCutShort && !isEmpty) throw new ProjectExists(`there is a folder of ${project} already`);
 }
 
 /** Puts the documents of a block in their files, durably; of one that comes twice the last. */
@@ -118,8 +129,9 @@ export function whyNoKey(error: unknown): string | undefined {
   if (!(error instanceof AppError)) return undefined;
   switch (error.code) {
     case 'project_destroyed':
+      return 'its key was destroyed for ever: nobody can read what is in the backup';
     case 'KEY_NOT_FOUND':
-      return 'its key was destroyed, or BunKMS does not know it: what is in the backup is not to be read any more';
+      return 'BunKMS does not know its key: without it nobody can read what is in the backup';
     case 'key_mismatch':
       return 'BunKMS has another key under its name than the backup was made with';
     default:

@@ -3,7 +3,7 @@ import type { Environment } from '@bundoc/shared/config';
 import { lineOf } from '@bundoc/shared/error-line';
 import { createPrivateFile } from '@bundoc/shared/private-file';
 import { type BackupFacts, checkBackup, cipherOf, openBackup } from '../backup/read-backup.ts';
-import { restoreProject, whyNoKey } from '../backup/restore-project.ts';
+import { requireFree, restoreProject, whyNoKey } from '../backup/restore-project.ts';
 import type { ProjectCipher } from '../cipher/project-cipher.ts';
 import type { ProjectPlace } from '../project/project-reader.ts';
 import { nodeDisk } from '../storage/embedded/node-disk.ts';
@@ -81,6 +81,7 @@ export async function verifyBackupCommand(
 export async function restoreCommand(environment: Environment, path: string, options: Output): Promise<void> {
   const facts = await check(path);
   const end = await withEmptyPlace(environment, async ({ projectsDirectory, keys }) => {
+    await requireFree(nodeDisk, projectsDirectory, facts.head.project);
     const cipher = await cipherFor(facts, keys);
     using bar = createTransferBar(undefined);
     return restoreProject({

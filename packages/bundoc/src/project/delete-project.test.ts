@@ -20,11 +20,13 @@ function start(disk = new SimulatedDisk('/', '/projects'), known?: FakeKeyServic
   const clock = new FakeClock();
   const service = known ?? new FakeKeyService(clock);
   const keys = new KeyCache({ keys: service, clock, ttlMs: 900_000 });
+  const forgotten: string[] = [];
   const projects = new ProjectFolders({
     disk,
     directory: '/projects',
     keys,
     clock,
+    onContentRemoved: (project) => forgotten.push(project),
     createStore: (project, directory, cipher) => createEmbeddedStore({ project, directory, disk, cipher }),
   });
   const logger = createLogger({ service: 'bundoc', level: 'silent' });
@@ -52,20 +54,21 @@ function start(disk = new SimulatedDisk('/', '/projects'), known?: FakeKeyServic
       return error instanceof AppError ? error.code : String(error);
     }
   };
-  return { clock, service, keys, disk, projects, instances, deletion, write, stateOf, ended, outOfUse };
+  const told = { ended, forgotten, outOfUse };
+  return { clock, service, keys, disk, projects, instances, deletion, write, stateOf, ...told };
 }
 
 const filesOf = (disk: SimulatedDisk) => [...disk.files().keys()];
 
 describe('deleting a project', () => {
   it('destroys its key, leaves a mark alone, ends its readers, and answers with the receipt, however often it is asked for', async () => {
-    const { deletion, disk, ended, keys, projects, service, stateOf, write } = start();
+    const { deletion, disk, ended, forgotten, keys, projects, service, stateOf, write } = start();
     await write();
     await write('q');
     const answer = await deletion.delete('p');
     expect(answer).toMatchObject({ project: 'p', key: { name: 'p-dek', state: 'destroyed' } });
     expect(await deletion.delete('p')).toEqual(answer);
-    expect([service.destructions, keys.has('p'), ended]).toEqual([1, false, ['p']]);
+    expect([service.destructions, keys.has('p'), ended, forgotten]).toEqual([1, false, ['p'], ['p']]);
     expect(await disk.list('/projects/p')).toEqual(['deleted.json']);
     expect(await projects.names('', 10)).toEqual(['q']);
     expect(await stateOf('q')).toBe('open');

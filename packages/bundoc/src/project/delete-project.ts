@@ -1,10 +1,11 @@
 import type { Clock } from '@bundoc/shared/clock';
+import type { DeletionMark } from '@bundoc/shared/contract/deletion-mark';
 import { dekNameOf } from '@bundoc/shared/contract/keys';
 import type { DeletedProject } from '@bundoc/shared/contract/projects';
 import { AppError, hasCode } from '@bundoc/shared/errors';
 import type { Logger } from '@bundoc/shared/logger';
 import type { KeyDestroyer } from '../kms/port.ts';
-import { type DeletionMark, newDeletionMark } from './deletion-mark.ts';
+import { newDeletionMark } from './deletion-mark.ts';
 import type { InstanceManager } from './instance-manager.ts';
 import type { KeyCache } from './key-cache.ts';
 import type { DeletableProjects } from './projects.ts';

@@ -1,24 +1,5 @@
-import { projectIdSchema } from '@bundoc/shared/contract/documents';
-import { destroyReceiptSchema } from '@bundoc/shared/contract/keys';
+import { type DeletionMark, deletionMarkSchema } from '@bundoc/shared/contract/deletion-mark';
 import { AppError } from '@bundoc/shared/errors';
-import { z } from 'zod';
-
-/**
- * What stays of a project that was deleted, and says how far that has come (docs/formats/deletion-mark.md). It is in the clear and holds
- * nothing that is secret. From its first day the project is out of use, and its id is not used again.
- */
-const deletionMarkSchema = z.strictObject({
-  deleted: projectIdSchema,
-  format: z.literal(1),
-  since: z.iso.datetime(),
-  /** When it was known that the key is destroyed; absent before. */
-  keyDestroyedAt: z.iso.datetime().optional(),
-  /** What BunKMS answered; absent, too, when somebody else had destroyed the key, or the answer was lost. */
-  receipt: destroyReceiptSchema.optional(),
-  /** When nothing but this was left. */
-  finishedAt: z.iso.datetime().optional(),
-});
-export type DeletionMark = z.infer<typeof deletionMarkSchema>;
 
 /** What the text of a mark begins with, and that of a project file does not. */
 export const MARK_BEGINS = '{"deleted":';

@@ -339,7 +339,7 @@ describe('InstanceManager', () => {
       clock.advance(1_000);
       manager.sweep();
       await expect.poll(closings).toBe(1);
-      await expect.poll(openings, { timeout: 5_000 }).toBe(2);
+      await expect.poll(openings).toBe(2);
       stop.abort();
       expect(await waiting).toBe(false);
     });

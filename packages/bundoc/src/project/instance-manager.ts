@@ -1,7 +1,7 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { ageMs, type Clock, type Instant, instant } from '@bundoc/shared/clock';
 import type { ProjectFile } from '@bundoc/shared/contract/project-file';
-import { AppError } from '@bundoc/shared/errors';
+import { AppError, hasCode } from '@bundoc/shared/errors';
 import type { Logger } from '@bundoc/shared/logger';
 import type { ProjectCipher } from '../cipher/project-cipher.ts';
 import { type Cursors, cursorsOf } from '../cipher/sealed-cursor.ts';
@@ -310,6 +310,8 @@ export class InstanceManager implements AsyncDisposable {
       return instance;
     } catch (error) {
       logger.warn({ err: error, project }, 'a project cannot be opened');
+      // Another node may have deleted it, and this one not have heard so from BunKMS.
+      if (hasCode(error, 'project_destroyed')) this.#options.keys.evict(project);
       throw error;
     } finally {
       this.#opening--;

@@ -1,5 +1,6 @@
 import { join } from 'node:path';
 import type { Clock } from '@bundoc/shared/clock';
+import type { DeletionMark } from '@bundoc/shared/contract/deletion-mark';
 import { projectIdSchema } from '@bundoc/shared/contract/documents';
 import {
   DELETION_FILE,
@@ -11,13 +12,7 @@ import { AppError } from '@bundoc/shared/errors';
 import type { ProjectCipher } from '../cipher/project-cipher.ts';
 import type { LeasedKey } from '../kms/port.ts';
 import { type Disk, makeDirectoryDurably, removeLeftovers, replaceFile } from '../storage/embedded/disk.ts';
-import {
-  type DeletionMark,
-  formatDeletionMark,
-  mergedMark,
-  parseDeletionMark,
-  projectDestroyed,
-} from './deletion-mark.ts';
+import { formatDeletionMark, mergedMark, parseDeletionMark, projectDestroyed } from './deletion-mark.ts';
 import type { KeyCache } from './key-cache.ts';
 import {
   formatProjectFile,
@@ -37,6 +32,8 @@ export interface ProjectFoldersOptions {
   readonly directory: string;
   readonly keys: KeyCache;
   readonly clock: Clock;
+  /** Told of a project whose content is removed: nothing of it may be kept in memory. */
+  readonly onContentRemoved?: (project: string) => void;
   /** Makes the store of a new project in its folder, durably. It may find what a creation that was cut short left. */
   readonly createStore: (project: string, directory: string, cipher: ProjectCipher) => Promise<void>;
 }
@@ -161,7 +158,8 @@ export class ProjectFolders implements Projects {
   }
 
   async removeContent(project: string): Promise<void> {
-    const { disk } = this.#options;
+    const { disk, onContentRemoved } = this.#options;
+    onContentRemoved?.(project);
     const directory = join(this.#options.directory, project);
     for (const name of (await disk.list(directory)) ?? [])
       if (name !== DELETION_FILE) await disk.removeTree(join(directory, name));

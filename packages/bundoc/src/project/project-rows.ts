@@ -1,4 +1,5 @@
 import type { Clock } from '@bundoc/shared/clock';
+import type { DeletionMark } from '@bundoc/shared/contract/deletion-mark';
 import type { ProjectFile } from '@bundoc/shared/contract/project-file';
 import { AppError } from '@bundoc/shared/errors';
 import type { LeasedKey } from '../kms/port.ts';
@@ -16,7 +17,6 @@ import {
   raiseKeyVersion,
 } from '../storage/postgres/project-rows.ts';
 import {
-  type DeletionMark,
   formatDeletionMark,
   MARK_BEGINS,
   mergedMark,
@@ -225,6 +225,21 @@ export class ProjectRows implements Projects {
       throw error;
     }
   }
+}
+
+/**
+ * What whoever has it open is told of a project that has no head any more: `project_destroyed`, or `project_not_found` when it was moved away.
+ *
+ * @throws AppError of the database.
+ */
+export async function whyGone(
+  { database, clock }: Pick<ProjectRowsOptions, 'database' | 'clock'>,
+  project: string,
+): Promise<AppError> {
+  const [row] = await patiently(clock, () => database.query(READ, [project]));
+  const [text] = row as unknown as [string | null, boolean];
+  const mark = text === null ? undefined : markOf(project, text);
+  return mark === undefined ? new AppError('project_not_found') : projectDestroyed(mark);
 }
 
 function textOf(file: ProjectFile): string {

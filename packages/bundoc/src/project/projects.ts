@@ -1,7 +1,7 @@
+import type { DeletionMark } from '@bundoc/shared/contract/deletion-mark';
 import type { ProjectFile } from '@bundoc/shared/contract/project-file';
 import type { ProjectCipher } from '../cipher/project-cipher.ts';
 import type { LeasedKey } from '../kms/port.ts';
-import type { DeletionMark } from './deletion-mark.ts';
 import type { LeasedKeys } from './project-file.ts';
 
 /** What the storage and the key service together say a project is. */

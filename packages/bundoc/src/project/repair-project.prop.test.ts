@@ -99,7 +99,7 @@ describe('a project whose catalog is gone after any history and power cut', () =
       ),
       { numRuns: RUNS, endOnFailure: false },
     );
-  }, 120_000);
+  });
 });
 
 describe('a project whose journal was damaged anywhere', () => {
@@ -139,5 +139,5 @@ describe('a project whose journal was damaged anywhere', () => {
       ),
       { numRuns: RUNS, endOnFailure: false },
     );
-  }, 120_000);
+  });
 });

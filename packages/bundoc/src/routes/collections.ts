@@ -21,7 +21,7 @@ import {
   projectPath,
   projectPathSchema,
 } from './access.ts';
-import { PROJECT_REFUSALS, projectAccess } from './descriptions.ts';
+import { DEFINITION_REFUSALS, PROJECT_REFUSALS, projectAccess } from './descriptions.ts';
 import { readHeaders, writeHeaders } from './documents.ts';
 import { etagOf, isNotModified, writePrecondition } from './preconditions.ts';
 
@@ -116,7 +116,7 @@ export function registerCollections(app: FastifyInstance, collections: Collectio
     headers: writeHeaders.omit({ 'idempotency-key': true }),
     body: jsonBody(collectionDefinitionSchema),
     answers: { 200: defined, 201: { ...defined, description: 'Defined for the first time' } },
-    refusals: [...PROJECT_REFUSALS, 'key_exhausted', 'quota_exceeded', 'precondition_failed'],
+    refusals: DEFINITION_REFUSALS,
     examples: {
       define: {
         params: { ...EXAMPLE_PATH, collection: 'tasks' },
@@ -165,7 +165,7 @@ export function registerCollections(app: FastifyInstance, collections: Collectio
     params: collectionPathSchema,
     headers: writeHeaders.omit({ 'idempotency-key': true }),
     answers: { 204: { description: 'Removed' } },
-    refusals: [...PROJECT_REFUSALS, 'collection_not_found', 'precondition_failed'],
+    refusals: [...PROJECT_REFUSALS, 'key_exhausted', 'collection_not_found', 'precondition_failed'],
     examples: { none: { params: { project: 'project-a', collection: 'none' }, status: 404 } },
   });
   app.delete(

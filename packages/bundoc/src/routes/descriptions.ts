@@ -7,9 +7,8 @@ export function projectAccess(...scopes: Scope[]): RouteAccess {
   return { kind: 'token', scopes, grant: 'project' };
 }
 
-/** Refusals of every route of a project. */
-export const PROJECT_REFUSALS = [
-  'project_not_found',
+/** Refusals of every route that opens a project. */
+const OPENING_REFUSALS = [
   'project_disabled',
   'project_destroyed',
   'project_damaged',
@@ -21,11 +20,27 @@ export const PROJECT_REFUSALS = [
   'rate_limited',
 ] as const satisfies readonly ProblemCode[];
 
-/** Refusals of every route that writes documents; a write may make its project. */
+/** Refusals of every route of a project that must be there. */
+export const PROJECT_REFUSALS = [
+  'project_not_found',
+  ...OPENING_REFUSALS,
+] as const satisfies readonly ProblemCode[];
+
+/** Refusals of every route that brings in documents; it makes the project that it needs. */
 export const WRITE_REFUSALS = [
-  ...PROJECT_REFUSALS,
+  ...OPENING_REFUSALS,
   'invalid_document',
+  'schema_violation',
+  'unique_violation',
   'idempotency_mismatch',
   'key_exhausted',
   'quota_exceeded',
+] as const satisfies readonly ProblemCode[];
+
+/** Refusals of every route that defines a collection; it makes the project that it needs. */
+export const DEFINITION_REFUSALS = [
+  ...OPENING_REFUSALS,
+  'key_exhausted',
+  'quota_exceeded',
+  'precondition_failed',
 ] as const satisfies readonly ProblemCode[];

@@ -198,7 +198,12 @@ export function registerDocuments(app: FastifyInstance, documents: Documents, au
     params: documentPathSchema,
     headers: writeHeaders,
     answers: { 204: { description: 'Deleted' } },
-    refusals: [...WRITE_REFUSALS, 'project_not_found', 'document_not_found', 'precondition_failed'],
+    // It makes no project and brings nothing in.
+    refusals: [
+      ...PROJECT_REFUSALS,
+      ...(['idempotency_mismatch', 'key_exhausted'] as const),
+      ...(['document_not_found', 'precondition_failed'] as const),
+    ],
     examples: {
       delete: { params: EXAMPLE_DOCUMENT_PATH, status: 204 },
       another: { params: { ...EXAMPLE_PATH, id: 'none' }, status: 404 },

@@ -14,7 +14,6 @@ export const BUNDOC_API: ServiceDescription = {
     'A document store that seals every document with the key of its project before it touches a disk. A path that is no ' +
     'endpoint answers 404 `not_found`, one that exists under another method 405 `method_not_allowed` with `Allow`.',
   tags: [
-    { name: 'projects', description: 'What projects there are' },
     { name: 'documents', description: 'Documents of a collection' },
     { name: 'collections', description: 'What collections there are, and how they are defined' },
     { name: 'queries', description: 'Documents by what is in them' },

@@ -38,7 +38,7 @@ const DESCRIPTION = describe({
   },
   refusals: [
     ...WRITE_REFUSALS,
-    ...(['document_not_found', 'precondition_failed', 'invalid_patch'] as const),
+    ...(['project_not_found', 'document_not_found', 'precondition_failed', 'invalid_patch'] as const),
     ...(['patch_test_failed', 'patch_inapplicable'] as const),
   ],
   examples: {

@@ -99,6 +99,7 @@ export function registerProjectDeletion(
           'kms_unavailable',
           'storage_unavailable',
           'disk_full',
+          'rate_limited',
         ],
         examples: {
           unconfirmed: { params: { project: 'project-a' }, query: { confirm: 'project-b' }, status: 400 },

@@ -1,7 +1,9 @@
 import { createSecretKey, randomBytes } from 'node:crypto';
 import { type Clock, systemClock } from '@bundoc/shared/clock';
 import { createLogger } from '@bundoc/shared/logger';
+import { PATIENT_MS } from '@bundoc/shared/testing/patient';
 import { type DekVersion, ProjectCipher } from '../cipher/project-cipher.ts';
+import { whyGone } from '../project/project-rows.ts';
 import { SEAL_LIMITS, type SealLimits } from '../storage/embedded/seal-budget.ts';
 import type { News } from '../storage/postgres/change-news.ts';
 import { Database, type DatabaseOptions } from '../storage/postgres/database.ts';
@@ -16,9 +18,9 @@ export function testDatabaseOptions(url: string, options: Partial<DatabaseOption
     password: undefined,
     tls: undefined,
     connectionsMax: 5,
-    connectTimeoutMs: 2_000,
-    statementTimeoutMs: 10_000,
-    idleInTransactionTimeoutMs: 5_000,
+    connectTimeoutMs: PATIENT_MS / 2,
+    statementTimeoutMs: PATIENT_MS / 2,
+    idleInTransactionTimeoutMs: PATIENT_MS / 2,
     isPooled: false,
     logger: createLogger({ service: 'bundoc', level: 'silent' }),
     ...options,
@@ -92,6 +94,7 @@ export class PostgresProject {
       news,
       onIntegrityError: (name) => this.damaged.push(name),
       onFailure: (error) => this.failures.push(error),
+      whyGone: () => whyGone({ database, clock: this.clock }, this.project),
       onRotationDue: (version) => this.rotationsDue.push(version),
     }).begin();
   }

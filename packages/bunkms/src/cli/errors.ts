@@ -8,7 +8,7 @@ export class UsageError extends Error {
   override readonly name = 'UsageError';
 }
 
-/** How `bunkms` ends, for scripts; README.md repeats it. Zero is success. */
+/** How `bunkms` ends, for scripts; docs/keys.md repeats it. Zero is success. */
 export const EXIT = {
   /** It did not succeed, or found a fault. */
   failure: 1,

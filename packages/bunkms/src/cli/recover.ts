@@ -75,6 +75,11 @@ function lineOf({
 }
 
 function fail(projects: readonly RecoveredProject[]): void {
+  const back = projects.filter(({ outcome, problem }) => outcome === 'deleted' && problem !== undefined);
+  if (back.length > 0)
+    throw new CliFailure(
+      `these projects were deleted, and their keys are there again: ${listOf(back.map(({ project }) => project))}; destroy them with bunkms key destroy`,
+    );
   const of = (...outcomes: RecoveredProject['outcome'][]) =>
     projects.filter(({ outcome }) => outcomes.includes(outcome)).map(({ project }) => project);
   const unaccepted = of('unaccepted');

@@ -4,6 +4,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { createLogger } from '@bundoc/shared/logger';
 import { FakeClock } from '@bundoc/shared/testing/fake-clock';
+import { PATIENT_MS } from '@bundoc/shared/testing/patient';
 import fc from 'fast-check';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { CLI_CALLER } from '../audit/caller.ts';
@@ -25,7 +26,7 @@ const clock = new FakeClock();
 const folder = mkdtempSync(join(tmpdir(), 'bunkms-standing-'));
 let ports: KeyPorts;
 beforeAll(async () => {
-  const store = await openSqliteStore({ dataDir: folder, onCrash: () => undefined });
+  const store = await openSqliteStore({ dataDir: folder, onCrash: () => undefined, deadlineMs: PATIENT_MS });
   const vault = new Vault([createSecretKey(randomBytes(32))]);
   const state = await unseal(vault, store, clock, 'cli');
   if (state.kind === 'sealed') throw new Error(state.reason);

@@ -1,9 +1,11 @@
 import { constants } from 'node:fs';
 import { open, readdir } from 'node:fs/promises';
 import { join } from 'node:path';
+import { type DeletionMark, deletionMarkSchema } from '@bundoc/shared/contract/deletion-mark';
 import { projectIdSchema } from '@bundoc/shared/contract/documents';
 import { dekNameOf } from '@bundoc/shared/contract/keys';
 import {
+  DELETION_FILE,
   PROJECT_FILE,
   PROJECT_FILE_COPY,
   PROJECTS_FOLDER,
@@ -34,6 +36,13 @@ export interface UnreadableProject {
   readonly problem: string;
 }
 
+/** A project that was deleted, and whose key Bundoc knows to be destroyed. */
+export interface DeletedProject {
+  readonly project: string;
+  readonly name: string;
+  readonly keyDestroyedAt: string;
+}
+
 /** There is no folder of projects. */
 export class NoDataFolder extends Error {
   override readonly name = 'NoDataFolder';
@@ -56,12 +65,20 @@ export async function projectsIn(dataDir: string): Promise<string[]> {
   return names.filter((name) => projectIdSchema.safeParse(name).data === name).sort();
 }
 
-/** Reads what a project's files have of its key; Bundoc may run, since it replaces them as a whole. */
+/**
+ * Reads what a project's files have of its key; Bundoc may run, since it replaces them as a whole. A deletion that has not come as far as
+ * the key is none yet: Bundoc goes on with it, and needs the key for that.
+ */
 export async function readProjectKey(
   dataDir: string,
   project: string,
-): Promise<ProjectKey | UnreadableProject> {
+): Promise<ProjectKey | UnreadableProject | DeletedProject> {
   const directory = join(dataDir, PROJECTS_FOLDER, project);
+  const mark = await readDeletionMark(project, join(directory, DELETION_FILE));
+  // What cannot be read might say that the key is destroyed.
+  if (typeof mark === 'string') return { project, problem: `${DELETION_FILE} ${mark}` };
+  if (mark?.keyDestroyedAt !== undefined)
+    return { project, name: dekNameOf(project), keyDestroyedAt: mark.keyDestroyedAt };
   const problems: string[] = [];
   const files: ProjectFile[] = [];
   for (const name of [PROJECT_FILE, PROJECT_FILE_COPY]) {
@@ -86,20 +103,34 @@ export async function readProjectKey(
 
 /** @returns why there is nothing to be read. */
 async function readProjectFile(project: string, path: string): Promise<ProjectFile | string> {
-  let content: Buffer;
+  const content = await readSmallFile(path);
+  if (content === undefined) return 'is missing';
+  if (typeof content === 'string') return content;
+  const file = projectFileSchema.safeParse(parsed(content));
+  const isOfProject = file.data?.project === project && file.data.key.name === dekNameOf(project);
+  return file.success && isOfProject ? file.data : 'is no project file of this project';
+}
+
+/** @returns why it cannot be read; undefined when there is none. */
+async function readDeletionMark(project: string, path: string): Promise<DeletionMark | string | undefined> {
+  const content = await readSmallFile(path);
+  if (content === undefined || typeof content === 'string') return content;
+  const mark = deletionMarkSchema.safeParse(parsed(content));
+  return mark.success && mark.data.deleted === project ? mark.data : 'is no deletion mark of this project';
+}
+
+/** @returns why it cannot be read; undefined when there is none. */
+async function readSmallFile(path: string): Promise<Buffer | string | undefined> {
   try {
     // A folder of data is not to be trusted: no link to another place, no pipe that never ends.
     await using handle = await open(path, constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK);
     const stats = await handle.stat();
     if (!stats.isFile() || stats.size > FILE_BYTES_MAX) return 'is no project file';
-    content = await handle.readFile();
+    return await handle.readFile();
   } catch (error) {
     const { code } = error as NodeJS.ErrnoException;
-    return code === 'ENOENT' ? 'is missing' : `cannot be read (${code})`;
+    return code === 'ENOENT' ? undefined : `cannot be read (${code})`;
   }
-  const file = projectFileSchema.safeParse(parsed(content));
-  const isOfProject = file.data?.project === project && file.data.key.name === dekNameOf(project);
-  return file.success && isOfProject ? file.data : 'is no project file of this project';
 }
 
 function parsed(content: Buffer): unknown {

@@ -13,7 +13,7 @@ import type { Vault } from '../vault/vault.ts';
 import { ChainHistory } from './chain-history.ts';
 import type { Inventory } from './inventory.ts';
 import { type Evidence, ListedKeys, type Plan, planRecovery } from './plan-recovery.ts';
-import { type ProjectKey, projectsIn, readProjectKey } from './project-keys.ts';
+import { type DeletedProject, type ProjectKey, projectsIn, readProjectKey } from './project-keys.ts';
 
 export interface RecoverPorts {
   readonly store: KmsStore;
@@ -38,7 +38,7 @@ export interface RecoverOptions {
 export interface RecoveredProject {
   readonly project: string;
   readonly key?: string;
-  readonly outcome: 'sound' | 'recovered' | Exclude<Plan['outcome'], 'recover' | 'sound'>;
+  readonly outcome: 'sound' | 'recovered' | 'deleted' | Exclude<Plan['outcome'], 'recover' | 'sound'>;
   /** Of a key that was recovered: its state since, and the versions that came from the project's file. */
   readonly state?: KeyInfo['state'];
   readonly versions?: readonly number[];
@@ -61,7 +61,7 @@ const PAGE = 1_000;
  * its CRITICAL audit record, so it may be cut off, and run again, at any time, also while the service runs.
  *
  * Nothing is overwritten that is what the audit chain says, and nothing comes back that the store or the inventory knows as destroyed. A
- * key of which neither knows what became of it comes back only if that is accepted, and disabled.
+ * key of which neither knows what became of it comes back only if that is accepted, and disabled. A project that was deleted gets nothing back.
  *
  * @param dataDir Bundoc's.
  * @returns what became of each project's key, one after the other.
@@ -79,6 +79,7 @@ export async function* recoverKeys(
   for (const [index, project] of projects.entries()) {
     const projectKey = await readProjectKey(dataDir, project);
     if ('problem' in projectKey) yield { project, outcome: 'unreadable', problem: projectKey.problem };
+    else if ('keyDestroyedAt' in projectKey) yield await reportDeleted(ports, projectKey);
     else yield await recoverKey(ports, projectKey, history, inventory, options);
     options.onProgress?.(index + 1, projects.length);
   }
@@ -131,6 +132,21 @@ async function recoverKey(
     return reportOf(projectKey, plan);
   }
   throw new AppError('overloaded');
+}
+
+/** A deleted project gets nothing back. Its key may be there again all the same, by a backup from before: then that is told. */
+async function reportDeleted(
+  { store }: RecoverPorts,
+  { project, name, keyDestroyedAt }: DeletedProject,
+): Promise<RecoveredProject> {
+  const stored = await store.findKey(name, 'current');
+  const isBack = stored !== undefined && stored.record?.state !== 'destroyed';
+  return {
+    project,
+    key: name,
+    outcome: 'deleted',
+    ...(isBack ? { problem: `the key was destroyed at ${keyDestroyedAt}, and is there again` } : {}),
+  };
 }
 
 async function evidenceOf(

@@ -6,7 +6,11 @@ import { openSqliteStore } from './sqlite.ts';
 
 /** What the store is kept in. */
 export type StorageConfig =
-  | { readonly kind: 'sqlite' }
+  | {
+      readonly kind: 'sqlite';
+      /** How long one operation may take, its wait for other processes and for the disk included, milliseconds. */
+      readonly deadlineMs: number;
+    }
   | { readonly kind: 'postgres'; readonly settings: PostgresSettings };
 
 export interface StoreLocation {
@@ -26,7 +30,7 @@ export function openStore(
   { storage, dataDir }: StoreLocation,
   { onCrash, warn }: StoreWatcher,
 ): Promise<KmsStore> {
-  if (storage.kind === 'sqlite') return openSqliteStore({ dataDir, onCrash });
+  if (storage.kind === 'sqlite') return openSqliteStore({ dataDir, onCrash, deadlineMs: storage.deadlineMs });
   mkdirSync(dataDir, { recursive: true, mode: 0o700 });
   return openPostgresStore({ settings: storage.settings, warn });
 }

@@ -2,6 +2,7 @@ import { cpSync, mkdtempSync, renameSync, rmSync, statSync, writeFileSync } from
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { DatabaseSync } from 'node:sqlite';
+import { PATIENT_MS } from '@bundoc/shared/testing/patient';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { storeConformance } from './conformance.ts';
 import { kekConformance } from './conformance-keks.ts';
@@ -15,7 +16,7 @@ for (const conformance of [storeConformance, kekConformance])
   conformance('SQLite', async () => {
     const dataDir = mkdtempSync(join(tmpdir(), 'bunkms-store-'));
     return {
-      open: () => openSqliteStore({ dataDir, onCrash }),
+      open: () => openSqliteStore({ dataDir, onCrash, deadlineMs: PATIENT_MS }),
       dispose: async () => rmSync(dataDir, { recursive: true }),
     };
   });
@@ -29,7 +30,7 @@ describe('the SQLite store', () => {
 
   test('is readable by its owner only', async () => {
     const dataDir = join(folder, 'data', 'kms');
-    await using store = await openSqliteStore({ dataDir, onCrash });
+    await using store = await openSqliteStore({ dataDir, onCrash, deadlineMs: PATIENT_MS });
     await store.probe();
     expect(statSync(dataDir).mode & 0o777).toBe(0o700);
     for (const suffix of ['', '-wal', '-shm'])
@@ -60,7 +61,7 @@ describe('the SQLite store', () => {
       },
     ],
   ])('acknowledges nothing any more when its file %s', async (_what, change) => {
-    const store = await openSqliteStore({ dataDir: folder, onCrash });
+    const store = await openSqliteStore({ dataDir: folder, onCrash, deadlineMs: PATIENT_MS });
     await store.probe();
     change(databasePathOf(folder));
     await expect(store.probe()).rejects.toMatchObject({
@@ -71,27 +72,33 @@ describe('the SQLite store', () => {
   });
 
   test('does not open a database that a newer release has written', async () => {
-    await (await openSqliteStore({ dataDir: folder, onCrash })).close();
+    await (await openSqliteStore({ dataDir: folder, onCrash, deadlineMs: PATIENT_MS })).close();
     const database = new DatabaseSync(databasePathOf(folder));
     database.exec('PRAGMA user_version = 99');
     database.close();
-    await expect(openSqliteStore({ dataDir: folder, onCrash })).rejects.toMatchObject({
-      code: 'storage_unavailable',
-      cause: { message: expect.stringContaining('schema 99') as string },
-    });
+    await expect(openSqliteStore({ dataDir: folder, onCrash, deadlineMs: PATIENT_MS })).rejects.toMatchObject(
+      {
+        code: 'storage_unavailable',
+        cause: { message: expect.stringContaining('schema 99') as string },
+      },
+    );
   });
 
   test('does not open what is no database, and leaves it as it is', async () => {
     writeFileSync(databasePathOf(folder), 'this is a letter, and no database at all');
-    await expect(openSqliteStore({ dataDir: folder, onCrash })).rejects.toMatchObject({
-      code: 'storage_unavailable',
-    });
+    await expect(openSqliteStore({ dataDir: folder, onCrash, deadlineMs: PATIENT_MS })).rejects.toMatchObject(
+      {
+        code: 'storage_unavailable',
+      },
+    );
     expect(statSync(databasePathOf(folder)).size).toBe(40);
   });
 
   test('reports a folder that it cannot make', async () => {
     writeFileSync(join(folder, 'file'), '');
-    await expect(openSqliteStore({ dataDir: join(folder, 'file', 'kms'), onCrash })).rejects.toMatchObject({
+    await expect(
+      openSqliteStore({ dataDir: join(folder, 'file', 'kms'), onCrash, deadlineMs: PATIENT_MS }),
+    ).rejects.toMatchObject({
       code: 'storage_unavailable',
     });
   });

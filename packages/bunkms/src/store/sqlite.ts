@@ -11,11 +11,10 @@ export interface SqliteStoreOptions {
   readonly dataDir: string;
   /** Told once when the storage thread ends by itself; every call fails from then on. */
   readonly onCrash: (error: Error) => void;
-  readonly deadlineMs?: number;
+  /** How long one operation may take, its wait for others included, milliseconds. */
+  readonly deadlineMs: number;
 }
 
-/** How long one operation may take, its wait for others included. */
-export const STORE_DEADLINE_MS = 2_000;
 /** Opening starts a thread, may migrate the schema, and may replay a write-ahead log. */
 const OPEN_DEADLINE_MS = 15_000;
 /** Once in the life of a store of an earlier release: its whole chain is walked and its file rewritten. */
@@ -34,7 +33,7 @@ export function databasePathOf(dataDir: string): string {
  * @throws AppError `storage_unavailable` when it cannot be opened.
  */
 export async function openSqliteStore(options: SqliteStoreOptions): Promise<KmsStore> {
-  const deadlineMs = options.deadlineMs ?? STORE_DEADLINE_MS;
+  const { deadlineMs } = options;
   // Below the deadline, so that a caller learns from SQLite that another process is writing, and nothing is done late.
   const workerData: SqliteWorkerData = {
     path: databasePathOf(options.dataDir),

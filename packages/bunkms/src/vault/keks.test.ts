@@ -5,6 +5,7 @@ import { join } from 'node:path';
 import { Writable } from 'node:stream';
 import { createLogger } from '@bundoc/shared/logger';
 import { FakeClock } from '@bundoc/shared/testing/fake-clock';
+import { PATIENT_MS } from '@bundoc/shared/testing/patient';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { SYSTEM } from '../audit/caller.ts';
 import type { AuditDraft } from '../audit/chain.ts';
@@ -52,7 +53,7 @@ describe('the KEKs of a process', () => {
 
   beforeEach(async () => {
     folder = mkdtempSync(join(tmpdir(), 'bunkms-keks-'));
-    store = await openSqliteStore({ dataDir: folder, onCrash: () => undefined });
+    store = await openSqliteStore({ dataDir: folder, onCrash: () => undefined, deadlineMs: PATIENT_MS });
     ring = new TestRing(one);
     const stamp = ring.stamp();
     vault = new Vault(await ring.load());

@@ -4,6 +4,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { DatabaseSync } from 'node:sqlite';
 import { FakeClock } from '@bundoc/shared/testing/fake-clock';
+import { PATIENT_MS } from '@bundoc/shared/testing/patient';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { verifyChain } from '../audit/chain.ts';
 import type { KmsStore } from '../store/port.ts';
@@ -18,7 +19,7 @@ const [kek, otherKek] = [createSecretKey(randomBytes(32)), createSecretKey(rando
 describe('unsealing', () => {
   let folder: string;
   let store: KmsStore;
-  const open = () => openSqliteStore({ dataDir: folder, onCrash: () => undefined });
+  const open = () => openSqliteStore({ dataDir: folder, onCrash: () => undefined, deadlineMs: PATIENT_MS });
   beforeEach(async () => {
     folder = mkdtempSync(join(tmpdir(), 'bunkms-unseal-'));
     store = await open();

@@ -37,9 +37,7 @@ export async function rotateKeks(kms: TestKms, kekId?: string): Promise<KekStatu
 }
 
 export async function completed(kms: TestKms): Promise<KekStatus> {
-  await expect
-    .poll(async () => (await statusOf(kms)).rotation?.completed_at, { timeout: 20_000 })
-    .toBeDefined();
+  await expect.poll(async () => (await statusOf(kms)).rotation?.completed_at).toBeDefined();
   return statusOf(kms);
 }
 

@@ -16,7 +16,7 @@ import { parseKekRing } from '../../src/vault/kek-provider.ts';
 import { type Unsealed, unseal } from '../../src/vault/unseal.ts';
 import { Vault } from '../../src/vault/vault.ts';
 import { type Answer, type Call, call } from './http.ts';
-import { openTestStore, testStorage } from './storage.ts';
+import { openTestStore, PATIENT_SQLITE, testStorage } from './storage.ts';
 
 export interface KmsOptions {
   readonly clock?: Clock;
@@ -79,7 +79,7 @@ export function configOf(dataDir: string, kek: string): BunkmsConfig {
     internalHost: '127.0.0.1',
     internalPort: 0,
     dataDir,
-    storage: { kind: 'sqlite' },
+    storage: PATIENT_SQLITE,
     kek: { kind: 'inline', text: kek },
     auditShip: undefined,
     leaseTtlMs: 900_000,

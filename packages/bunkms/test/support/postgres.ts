@@ -1,21 +1,22 @@
+import { PATIENT_MS } from '@bundoc/shared/testing/patient';
 import { PostgresServer, type PostgresServerOptions } from '@bundoc/shared/testing/postgres-server';
 import pg from 'pg';
 import type { StorageConfig } from '../../src/store/open-store.ts';
 import { type PostgresSettings, placeOfUrl } from '../../src/store/postgres/settings.ts';
 import type { TestStorage } from './storage.ts';
 
-/** Settings for a database of a test. */
+/** Settings for a database of a test of behaviour; a test of faults says how soon they are noticed. */
 export function settingsOf(url: string, more: Partial<PostgresSettings> = {}): PostgresSettings {
   const place = placeOfUrl(url);
   if (place === undefined) throw new Error(`no URL of a database: ${url}`);
   return {
     ...place,
     poolMax: 4,
-    connectTimeoutMs: 2_000,
-    statementTimeoutMs: 2_000,
-    lockTimeoutMs: 2_000,
-    idleInTransactionTimeoutMs: 2_000,
-    deadlineMs: 4_000,
+    connectTimeoutMs: PATIENT_MS / 2,
+    statementTimeoutMs: PATIENT_MS / 2,
+    lockTimeoutMs: PATIENT_MS / 2,
+    idleInTransactionTimeoutMs: PATIENT_MS / 2,
+    deadlineMs: PATIENT_MS,
     ...more,
   };
 }

@@ -2,9 +2,12 @@ import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { createInterface } from 'node:readline';
 import { fileURLToPath } from 'node:url';
+import { PATIENT_MS } from '@bundoc/shared/testing/patient';
 
 const source = (path: string) => fileURLToPath(new URL(`../../src/${path}`, import.meta.url));
 const NODE_ARGS = ['--conditions=@bundoc/source'];
+/** A stalled disk is no failure here. */
+const PATIENT = { BUNKMS_SQLITE_DEADLINE_MS: String(PATIENT_MS) };
 
 export interface Finished {
   readonly code: number | null;
@@ -15,7 +18,7 @@ export interface Finished {
 /** Starts `bunkms` with arguments, as an operator does. */
 export function spawnBunkms(environment: Record<string, string>, args: readonly string[]) {
   return spawn(process.execPath, [...NODE_ARGS, source('cli/main.ts'), ...args], {
-    env: environment,
+    env: { ...PATIENT, ...environment },
     stdio: ['ignore', 'pipe', 'pipe'],
   });
 }
@@ -55,7 +58,7 @@ export interface Server extends AsyncDisposable {
 /** Runs the service as a process of its own, until it listens. */
 export async function startServer(environment: Record<string, string>): Promise<Server> {
   const child = spawn(process.execPath, [...NODE_ARGS, source('main.ts')], {
-    env: { BUNKMS_PORT: '0', BUNKMS_INTERNAL_PORT: '0', ...environment },
+    env: { ...PATIENT, BUNKMS_PORT: '0', BUNKMS_INTERNAL_PORT: '0', ...environment },
     stdio: ['ignore', 'pipe', 'pipe'],
   });
   let output = '';

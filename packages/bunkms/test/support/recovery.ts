@@ -4,6 +4,7 @@ import { systemClock } from '@bundoc/shared/clock';
 import type { ExportedKey } from '@bundoc/shared/contract/keys';
 import type { ByteSource } from '@bundoc/shared/file-source';
 import { createLogger } from '@bundoc/shared/logger';
+import { PATIENT_MS } from '@bundoc/shared/testing/patient';
 import { lineOf } from '../../src/audit/ship/line.ts';
 import { readAuditCopy } from '../../src/recovery/audit-copy.ts';
 import { type Inventory, takeInventory } from '../../src/recovery/inventory.ts';
@@ -72,7 +73,8 @@ export async function restoreInto(from: RestoreFrom): Promise<RestoreReport> {
             survey,
           )
         : noKnowledge(survey);
-  const openStore = () => openSqliteStore({ dataDir: from.dataDir, onCrash: () => undefined });
+  const openStore = () =>
+    openSqliteStore({ dataDir: from.dataDir, onCrash: () => undefined, deadlineMs: PATIENT_MS });
   return restore({ vault, openStore, clock: systemClock, caller: CALLER }, source, survey, knowledge, {
     acceptResurrection: from.acceptResurrection ?? false,
   });

@@ -1,8 +1,11 @@
 import { readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { PATIENT_MS } from '@bundoc/shared/testing/patient';
 import { TestRunner } from 'vitest';
 import { openStore, type StorageConfig } from '../../src/store/open-store.ts';
 import type { KmsStore } from '../../src/store/port.ts';
+
+export const PATIENT_SQLITE: StorageConfig = { kind: 'sqlite', deadlineMs: PATIENT_MS };
 
 /** Where services of tests keep their stores, by their data folders. */
 export interface TestStorage {
@@ -14,7 +17,7 @@ export interface TestStorage {
 }
 
 const sqlite: TestStorage = {
-  of: () => Promise.resolve({ kind: 'sqlite' }),
+  of: () => Promise.resolve(PATIENT_SQLITE),
   holds: async (dataDir, bytes) =>
     readdirSync(dataDir).some((file) => readFileSync(join(dataDir, file)).includes(bytes)),
   forget: () => Promise.resolve(),

@@ -2,20 +2,25 @@ import { once } from 'node:events';
 import { connect, createServer, type Server, type Socket } from 'node:net';
 
 /**
- * One address on loopback for a server that changes: what a virtual address or a proxy does in front of a primary and its standby.
+ * One address on loopback for servers that change: what a virtual address does in front of a primary and its standby, and a balancer in front
+ * of nodes. Connections go to the servers in turn, past one that takes none.
  */
 export class SwitchedAddress implements AsyncDisposable {
   readonly #server: Server;
   readonly #sockets = new Set<Socket>();
-  #target: number | undefined;
+  #targets: readonly number[];
+  #next = 0;
 
-  private constructor(target: number) {
-    this.#target = target;
-    this.#server = createServer({ noDelay: true }, (client) => this.#join(client));
+  private constructor(targets: readonly number[]) {
+    this.#targets = targets;
+    this.#server = createServer({ noDelay: true }, (client) => {
+      this.#track(client);
+      this.#join(client, this.#targets.length);
+    });
   }
 
-  static async open(targetPort: number): Promise<SwitchedAddress> {
-    const opened = new SwitchedAddress(targetPort);
+  static async open(...targetPorts: readonly number[]): Promise<SwitchedAddress> {
+    const opened = new SwitchedAddress(targetPorts);
     opened.#server.listen(0, '127.0.0.1');
     await once(opened.#server, 'listening');
     return opened;
@@ -27,30 +32,37 @@ export class SwitchedAddress implements AsyncDisposable {
     return address.port;
   }
 
-  /** Breaks every connection; new ones go to the other server, or with undefined nowhere. */
-  switchTo(targetPort: number | undefined): void {
-    this.#target = targetPort;
+  /** Breaks every connection; new ones go to these servers, or with none nowhere. */
+  switchTo(...targetPorts: readonly number[]): void {
+    this.#targets = targetPorts;
     for (const socket of this.#sockets) socket.destroy();
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
     this.#server.close();
-    this.switchTo(undefined);
+    this.switchTo();
     if (this.#server.listening) await once(this.#server, 'close');
   }
 
-  #join(client: Socket): void {
-    this.#track(client);
-    if (this.#target === undefined) {
+  #join(client: Socket, tries: number): void {
+    const port = this.#targets[this.#next++ % this.#targets.length];
+    if (port === undefined || tries === 0) {
       client.destroy();
       return;
     }
-    const upstream = connect({ port: this.#target, host: '127.0.0.1', noDelay: true });
+    const upstream = connect({ port, host: '127.0.0.1', noDelay: true });
     this.#track(upstream);
-    client.pipe(upstream);
-    upstream.pipe(client);
+    let isJoined = false;
+    upstream.once('connect', () => {
+      isJoined = true;
+      client.pipe(upstream);
+      upstream.pipe(client);
+    });
     client.once('close', () => upstream.destroy());
-    upstream.once('close', () => client.destroy());
+    upstream.once('close', () => {
+      if (isJoined) client.destroy();
+      else if (!client.destroyed) this.#join(client, tries - 1);
+    });
   }
 
   #track(socket: Socket): void {

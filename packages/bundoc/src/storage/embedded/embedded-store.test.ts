@@ -130,13 +130,11 @@ describe('a commit', () => {
     expect(await store.get(ref('first'))).toBeUndefined();
     disk.full = false;
     await expect
-      .poll(
-        () =>
-          fill().then(
-            () => 'written',
-            () => 'refused',
-          ),
-        { timeout: 5_000 },
+      .poll(() =>
+        fill().then(
+          () => 'written',
+          () => 'refused',
+        ),
       )
       .toBe('written');
     await store.checkpoint();

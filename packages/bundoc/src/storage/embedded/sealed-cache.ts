@@ -12,15 +12,25 @@ export interface SealedCache {
   /** Puts a copy in the place of what is there; nothing happens when there is nothing. */
   update(project: string, fileName: string, sealed: Buffer): void;
   delete(project: string, fileName: string): void;
+  /** Of a project that is no more. It looks at all that is there. */
+  deleteAll(project: string): void;
 }
 
+/** 16 bytes in hex. */
+const FILE_NAME_LENGTH = 32;
 /** What an entry costs besides its bytes. */
 const ENTRY_BYTES = 200;
 
 /** @param bytesMax 0 turns it off. */
 export function createSealedCache(bytesMax: number): SealedCache {
   if (bytesMax === 0)
-    return { get: () => undefined, set: () => undefined, update: () => undefined, delete: () => undefined };
+    return {
+      get: () => undefined,
+      set: () => undefined,
+      update: () => undefined,
+      delete: () => undefined,
+      deleteAll: () => undefined,
+    };
   const cache = new LRUCache<string, Buffer>({
     maxSize: bytesMax,
     sizeCalculation: (sealed) => sealed.length + ENTRY_BYTES,
@@ -39,6 +49,12 @@ export function createSealedCache(bytesMax: number): SealedCache {
     },
     delete: (project, fileName) => {
       cache.delete(project + fileName);
+    },
+    deleteAll: (project) => {
+      // File names are all of one length, so that no other project's entry looks like one of this one.
+      const length = project.length + FILE_NAME_LENGTH;
+      for (const name of [...cache.keys()])
+        if (name.length === length && name.startsWith(project)) cache.delete(name);
     },
   };
 }

@@ -363,7 +363,8 @@ export class BlindIndexing implements EngineIndexes {
     const ids = indexes.map(({ id }) => id);
     const bytes = (column: 'token' | 'name' | 'rev') =>
       entries.map((entry) => Buffer.from(entry[column], 'hex'));
-    const done = await database.transaction(lockOf(project), async (transaction) => {
+    const done = await database.transaction(lockOf(project), async (transaction, [head]) => {
+      if (isGone(head)) return undefined;
       const advanced = await transaction.query(ADVANCE, [project, ids, from, to, count]);
       if (advanced.length < ids.length) return undefined;
       const columns = [entries.map(({ id }) => id), bytes('token'), bytes('name'), bytes('rev')];
@@ -383,6 +384,7 @@ export class BlindIndexing implements EngineIndexes {
     if (duplicates === undefined) return;
     const lock = `SELECT index_version FROM bundoc.heads WHERE project = '${project}' FOR UPDATE`;
     await database.transaction(lock, async (transaction, [head]) => {
+      if (isGone(head)) return undefined;
       const judged = await transaction.query(JUDGE, [project, index.id, duplicates]);
       if (judged.length === 0) return undefined;
       await transaction.query(CHANGED, [project, Number(head?.[0]?.[0]) + 1]);
@@ -412,7 +414,8 @@ export class BlindIndexing implements EngineIndexes {
     for (let removed = ENTRIES_AT_ONCE; removed === ENTRIES_AT_ONCE; ) {
       if (this.#stopped) return;
       removed =
-        (await database.transaction(lockOf(project), async (transaction) => {
+        (await database.transaction(lockOf(project), async (transaction, [head]) => {
+          if (isGone(head)) return undefined;
           const [row] = await transaction.query(REMOVE, [project, id, ENTRIES_AT_ONCE]);
           return Number(row?.[0] ?? 0);
         })) ?? 0;
@@ -428,4 +431,9 @@ interface Entry {
   readonly token: string;
   readonly name: string;
   readonly rev: string;
+}
+
+/** A project without a head is being deleted: nothing may be added to it. */
+function isGone(head: readonly Row[] | undefined): boolean {
+  return head?.[0] === undefined;
 }

@@ -9,7 +9,7 @@ import { type DecidedGroup, decide, draftsOf, type Waiting } from './decide.ts';
 import { IndexingOfGroup } from './group-indexing.ts';
 import { type SealedNames, writeOfGroup } from './group-rows.ts';
 import { beginCommit, knownOf } from './known.ts';
-import { MustReopen } from './must-reopen.ts';
+import { MustReopen, ProjectGone } from './must-reopen.ts';
 import { Patience } from './patience.ts';
 import type { RowCipher } from './row-cipher.ts';
 import type { SharedSeals } from './shared-seals.ts';
@@ -93,7 +93,7 @@ export class GroupCommit {
 
   /** @throws MustReopen unless the project is there and no later version of its key is in use. */
   #headOf(head: Row | undefined): readonly [seq: number, indexVersion: number] {
-    if (head === undefined) throw new MustReopen('the project is not there any more');
+    if (head === undefined) throw new ProjectGone('the project is not there any more');
     const [seq, keyVersion, indexVersion] = head as unknown as [number, number, number];
     if (keyVersion > this.#options.cipher.version)
       throw new MustReopen('another node has brought in a new version of the key');

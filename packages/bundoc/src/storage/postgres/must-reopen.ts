@@ -1,4 +1,9 @@
-/** A store is of no use any more, and its project must be opened anew: it was given a new version of its key, or is gone. */
+/** A store is of no use any more, and its project must be opened anew: it was given a new version of its key. */
 export class MustReopen extends Error {
-  override readonly name = 'MustReopen';
+  override readonly name: string = 'MustReopen';
+}
+
+/** The project has no head any more: it was deleted, or moved away. */
+export class ProjectGone extends MustReopen {
+  override readonly name = 'ProjectGone';
 }

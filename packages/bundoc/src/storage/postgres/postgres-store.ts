@@ -28,7 +28,7 @@ import type { News } from './change-news.ts';
 import type { Database } from './database.ts';
 import type { Waiting } from './decide.ts';
 import { GroupCommit } from './group-commit.ts';
-import { MustReopen } from './must-reopen.ts';
+import { MustReopen, ProjectGone } from './must-reopen.ts';
 import { indexChanged, Reader } from './reader.ts';
 import { RowCipher, VersionUnknown } from './row-cipher.ts';
 import { SharedSeals } from './shared-seals.ts';
@@ -46,6 +46,8 @@ export interface PostgresStoreOptions {
   readonly onIntegrityError: (name: string) => void;
   /** Told why the store must be opened anew. */
   readonly onFailure: (error: unknown) => void;
+  /** What whoever asks is told once the project is gone. */
+  readonly whyGone: () => Promise<AppError>;
   /** Told, now and then, that the key version has sealed so much that it should be rotated. */
   readonly onRotationDue: (version: number) => void;
   readonly quota?: Quota | undefined;
@@ -208,7 +210,7 @@ export class PostgresStore implements ProjectStore {
         this.#heard(seq);
         for (const answer of answers) answer();
       } catch (error) {
-        const told = this.#toldOf(error);
+        const told = await this.#toldOf(error);
         for (const { done } of group) done.reject(told);
       }
       await this.#pruneNowAndThen();
@@ -266,18 +268,20 @@ export class PostgresStore implements ProjectStore {
     try {
       return await reading;
     } catch (error) {
-      throw this.#toldOf(error);
+      throw await this.#toldOf(error);
     }
   }
 
   /** What the caller is told. After some errors the store must be opened anew. */
-  #toldOf(error: unknown): unknown {
+  async #toldOf(error: unknown): Promise<unknown> {
     if (error instanceof OpenError) return new AppError('integrity_error', { cause: error });
     if (!(error instanceof MustReopen || error instanceof VersionUnknown)) return error;
     if (!this.#failed) {
       this.#failed = true;
       this.#options.onFailure(error);
     }
+    if (error instanceof ProjectGone)
+      return await this.#options.whyGone().catch((failure: unknown) => failure);
     return new AppError('storage_unavailable', { cause: error, retryAfterS: 1 });
   }
 }

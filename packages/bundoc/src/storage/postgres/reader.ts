@@ -12,18 +12,20 @@ import type {
   StoredDocument,
 } from '../port.ts';
 import type { Database, Row, Statement } from './database.ts';
+import { ProjectGone } from './must-reopen.ts';
 import { patiently } from './patience.ts';
 import { type RowCipher, VersionUnknown } from './row-cipher.ts';
 import { orUndefined, ROW_COLUMNS, readStateRow } from './rows.ts';
 import { SharedReads } from './shared-reads.ts';
 
 const LIST: Statement = {
-  name: 'bundoc-list-1',
+  name: 'bundoc-list-2',
   text: `
 SELECT ${ROW_COLUMNS}, sealed, total FROM (
   SELECT *, row_number() OVER w AS place, sum(octet_length(sealed)) OVER w AS running, count(*) OVER () AS total FROM (
     SELECT * FROM bundoc.documents
     WHERE project = $1 AND collection = $2 AND deleted_ms = 0 AND created_seq > $3
+      AND EXISTS (SELECT FROM bundoc.heads WHERE project = $1)
     ORDER BY created_seq LIMIT $4 + 1
   ) AS d WINDOW w AS (ORDER BY created_seq)
 ) AS d WHERE place <= $4 AND (place = 1 OR running <= $5) ORDER BY created_seq`,
@@ -66,9 +68,10 @@ const POSITION: Statement = {
 };
 
 const COLLECTIONS: Statement = {
-  name: 'bundoc-collections-1',
+  name: 'bundoc-collections-2',
   text: `SELECT token, key_version, name, documents, bytes FROM bundoc.collections
-         WHERE project = $1 AND documents > 0 ORDER BY first_seq, token`,
+         WHERE project = $1 AND documents > 0 AND EXISTS (SELECT FROM bundoc.heads WHERE project = $1)
+         ORDER BY first_seq, token`,
 };
 
 export interface ReaderOptions {
@@ -80,8 +83,9 @@ export interface ReaderOptions {
 }
 
 /**
- * Reads of one project. What a row says in the clear is compared with what is sealed in it. Errors of every method:
- * VersionUnknown, and those of the database.
+ * Reads of one project. What a row says in the clear is compared with what is sealed in it. Whoever finds nothing looks whether the
+ * project is there: another node deletes one by taking its head away first. Errors of every method: VersionUnknown, ProjectGone, and those of
+ * the database.
  */
 export class Reader {
   readonly #options: ReaderOptions;
@@ -98,7 +102,10 @@ export class Reader {
   async get(ref: DocumentRef): Promise<StoredDocument | undefined> {
     const name = this.#options.cipher.fileName(ref);
     const row = await patiently(this.#options.clock, () => this.#reads.get(name));
-    if (row === undefined) return undefined;
+    if (row === undefined) {
+      await this.position();
+      return undefined;
+    }
     const document = this.#open(ref, name, row);
     if (document === undefined) throw this.#damaged(name);
     return document;
@@ -118,6 +125,7 @@ export class Reader {
     const values = [project, this.#rows.collectionToken(collection), after, limit, bytesMax];
     const found =
       by === undefined ? await this.#query(LIST, values) : await this.#listFound(values, by.id, by.tokens);
+    if (found.length === 0) await this.position();
     const documents: ListedDocument[] = [];
     const unreadable: string[] = [];
     for (const row of found) {
@@ -140,7 +148,9 @@ export class Reader {
   /** @throws AppError `position_gone`. */
   async changes(after: Position, limit: number, horizon: Position): Promise<ChangePage> {
     const rows = await this.#query(CHANGES, [this.#options.project, after, limit]);
-    const [seq, purgedSeq] = (rows[0] ?? [0, 0]) as [number, number];
+    const [head] = rows;
+    if (head === undefined) throw gone();
+    const [seq, purgedSeq] = head as unknown as [number, number];
     // Who begins now has seen nothing that a forgotten deletion could be of.
     const known = after === 0 ? purgedSeq : horizon;
     if (purgedSeq > Math.max(after, known)) throw new AppError('position_gone');
@@ -159,11 +169,13 @@ export class Reader {
 
   async position(): Promise<Position> {
     const [head] = await this.#query(POSITION, [this.#options.project]);
-    return Number(head?.[0] ?? 0);
+    if (head === undefined) throw gone();
+    return Number(head[0]);
   }
 
   async collections(): Promise<readonly CollectionSummary[]> {
     const rows = await this.#query(COLLECTIONS, [this.#options.project]);
+    if (rows.length === 0) await this.position();
     return rows.map((row) => {
       const [token, keyVersion, name, documents, bytes] = row as unknown as [
         Buffer,
@@ -183,7 +195,10 @@ export class Reader {
   ): Promise<readonly Row[]> {
     const bytes = tokens.map((token) => Buffer.from(token, 'hex'));
     const rows = await this.#query(LIST_FOUND, [...values, bytes, id]);
-    if (rows.length === 0) throw indexChanged();
+    if (rows.length === 0) {
+      await this.position();
+      throw indexChanged();
+    }
     return rows.filter(([name]) => name !== null);
   }
 
@@ -226,4 +241,8 @@ export class Reader {
 /** What a list by an index is told that is not there any more. */
 export function indexChanged(): AppError {
   return new AppError('overloaded', { detail: 'the index has changed meanwhile', retryAfterS: 1 });
+}
+
+function gone(): ProjectGone {
+  return new ProjectGone('the project is not there any more');
 }

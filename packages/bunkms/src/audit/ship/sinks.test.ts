@@ -89,7 +89,7 @@ describe('standard output', () => {
       }
       return text.length;
     };
-    await expect.poll(readSome, { timeout: 10_000, interval: 1 }).toBe(lines.join('').length);
+    await expect.poll(readSome, { interval: 1 }).toBe(lines.join('').length);
     await appending;
     expect(text).toBe(lines.join(''));
     await sink.close();

@@ -11,7 +11,15 @@ const BUT_BULK = `action NOT IN (${listOf(BULK_ACTIONS)})`;
 const BUT_USES = `action NOT IN (${listOf(USE_ACTIONS)})`;
 const OF_KEKS = `action IN (${listOf(KEK_ACTIONS)})`;
 /** In JSON no string can pass for that member. */
-export const IS_CHANGE = `strpos(detail, '"revision":') > 0`;
+const IS_CHANGE = `strpos(detail, '"revision":') > 0`;
+
+/**
+ * A query for the latest change of a key, by the expression that names it. Ordered as an index that has nothing but changes: for the order of `seq`
+ * PostgreSQL would rather walk the whole chain from its end where there are few keys.
+ */
+export function latestChangeOf(key: string, columns = '*'): string {
+  return `SELECT ${columns} FROM audit WHERE key = ${key} AND ${IS_CHANGE} ORDER BY -seq LIMIT 1`;
+}
 
 const COLUMNS = [
   ['seq', 'bigint'],
@@ -90,10 +98,7 @@ export async function hasRecord(session: Session, draft: AuditDraft): Promise<bo
 
 /** The latest change of a key: a record whose detail has a revision. */
 export async function lastChange(session: Session, key: string): Promise<AuditRecord | undefined> {
-  const row = await session.row(
-    `SELECT * FROM audit WHERE key = $1 AND ${IS_CHANGE} ORDER BY seq DESC LIMIT 1`,
-    key,
-  );
+  const row = await session.row(latestChangeOf('$1'), key);
   return row && recordOf(row);
 }
 
@@ -104,7 +109,7 @@ export async function lastChanges(
 ): Promise<Map<string, AuditRecord>> {
   const rows = await session.rows(
     `SELECT a.* FROM unnest($1::text[]) AS n (name) CROSS JOIN LATERAL
-       (SELECT * FROM audit WHERE key = n.name AND ${IS_CHANGE} ORDER BY seq DESC LIMIT 1) AS a`,
+       (${latestChangeOf('n.name')}) AS a`,
     names,
   );
   return new Map(rows.map((row) => [row['key'] as string, recordOf(row)]));
@@ -117,7 +122,7 @@ export async function placesOfLastChanges(
 ): Promise<Map<string, AuditReceipt>> {
   const rows = await session.rows(
     `SELECT n.name, a.seq, a.hash FROM unnest($1::text[]) AS n (name) CROSS JOIN LATERAL
-       (SELECT seq, hash FROM audit WHERE key = n.name AND ${IS_CHANGE} ORDER BY seq DESC LIMIT 1) AS a`,
+       (${latestChangeOf('n.name', 'seq, hash')}) AS a`,
     names,
   );
   return new Map(rows.map((row) => [row['name'] as string, placeOf(row)]));

@@ -12,7 +12,7 @@ import type {
   PageQuery,
   StoredKey,
 } from '../port.ts';
-import { IS_CHANGE, joinedRecordOf, PREFIXED } from './audit-table.ts';
+import { joinedRecordOf, latestChangeOf, PREFIXED } from './audit-table.ts';
 import { pageOf } from './page.ts';
 import { noteRemoval } from './scrub.ts';
 import type { Row, Session } from './session.ts';
@@ -96,7 +96,7 @@ export async function findStoredKeys(
        FROM unnest($1::text[], $2::bigint[]) WITH ORDINALITY AS q (name, version, place)
        LEFT JOIN keys AS k ON k.name = q.name
        LEFT JOIN key_versions AS v ON v.key_id = k.id AND v.version = coalesce(q.version, k.version)
-       LEFT JOIN LATERAL (SELECT * FROM audit WHERE key = q.name AND ${IS_CHANGE} ORDER BY seq DESC LIMIT 1) AS a ON true`,
+       LEFT JOIN LATERAL (${latestChangeOf('q.name')}) AS a ON true`,
     asked.map(({ name }) => name),
     asked.map(({ version }) => version),
   );

@@ -1,0 +1,22 @@
+import { expect, it } from 'vitest';
+import { createSealedCache } from './sealed-cache.ts';
+
+const FILE = '3fa9'.repeat(8);
+const bytes = Buffer.from('sealed');
+
+it('of a project that is no more nothing is kept, and everything of those with names like its own', () => {
+  const cache = createSealedCache(1_000_000);
+  const others = ['b', 'aa', 'a-', `a${FILE}`, 'A'];
+  for (const project of ['a', ...others]) cache.set(project, FILE, bytes);
+  cache.set('a', 'b'.repeat(32), bytes);
+  cache.deleteAll('a');
+  expect([cache.get('a', FILE), cache.get('a', 'b'.repeat(32))]).toEqual([undefined, undefined]);
+  for (const project of others) expect(cache.get(project, FILE)).toBe(bytes);
+});
+
+it('that is turned off keeps nothing and forgets nothing', () => {
+  const cache = createSealedCache(0);
+  cache.set('a', FILE, bytes);
+  cache.deleteAll('a');
+  expect(cache.get('a', FILE)).toBeUndefined();
+});

@@ -1,0 +1,48 @@
+/**
+ * Every code that Bundoc refuses with (`docs/errors.md` says what each means). A later Bundoc may know more: treat an unknown one by its
+ * status.
+ */
+export const BUNDOC_CODES = [
+  'invalid_request',
+  'invalid_json',
+  'invalid_document',
+  'query_too_expensive',
+  'invalid_cursor',
+  'invalid_patch',
+  'unauthenticated',
+  'forbidden',
+  'project_disabled',
+  'not_found',
+  'document_not_found',
+  'collection_not_found',
+  'project_not_found',
+  'method_not_allowed',
+  'request_timeout',
+  'document_exists',
+  'patch_test_failed',
+  'patch_inapplicable',
+  'unique_violation',
+  'project_destroyed',
+  'position_gone',
+  'precondition_failed',
+  'payload_too_large',
+  'uri_too_long',
+  'unsupported_media_type',
+  'schema_violation',
+  'idempotency_mismatch',
+  'rate_limited',
+  'headers_too_large',
+  'internal_error',
+  'integrity_error',
+  'key_missing',
+  'key_exhausted',
+  'key_mismatch',
+  'project_damaged',
+  'kms_unavailable',
+  'storage_unavailable',
+  'overloaded',
+  'quota_exceeded',
+  'disk_full',
+] as const;
+
+export type BundocCode = (typeof BUNDOC_CODES)[number];

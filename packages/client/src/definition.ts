@@ -1,0 +1,71 @@
+/** An index, as it is asked for. */
+export interface IndexDefinition {
+  /** Its fields joined by `+` when absent. */
+  readonly name?: string | undefined;
+  /** Paths of names joined by dots, 1 to 4. */
+  readonly fields: readonly string[];
+  /** No two documents have the same values in these fields, unless one lacks a field. */
+  readonly unique?: boolean | undefined;
+}
+
+/** What a collection is defined to be (`docs/collections.md`). A definition replaces the whole one before it. */
+export interface CollectionDefinition {
+  readonly indexes?: readonly IndexDefinition[] | undefined;
+  /** JSON Schema, draft 2020-12, without regular expressions. */
+  readonly schema?: Readonly<Record<string, unknown>> | undefined;
+  /** Documents expire `seconds` after the time in `field`, RFC 3339 in UTC. */
+  readonly ttl?: { readonly field: string; readonly seconds?: number | undefined } | undefined;
+}
+
+/** An index as it is. */
+export interface IndexStatus {
+  readonly name: string;
+  readonly fields: readonly string[];
+  readonly unique: boolean;
+  /** `none`: the storage has no indexes, and its queries scan. `duplicates`: a unique index that keeps nothing apart, for there were some. */
+  readonly state: 'building' | 'ready' | 'duplicates' | 'none';
+  /** While it is built: documents that are in it, and that there are. */
+  readonly indexed?: number;
+  readonly total?: number;
+  /** Values of a unique index that more than one document has. */
+  readonly duplicates?: number;
+}
+
+/** What a collection holds and is defined to be. */
+export interface CollectionInfo {
+  readonly name: string;
+  readonly documents: number;
+  /** Sealed bytes. */
+  readonly bytes: number;
+  readonly indexes: readonly IndexStatus[];
+  readonly schema?: Readonly<Record<string, unknown>>;
+  readonly ttl?: { readonly field: string; readonly seconds: number };
+  /** The revision of the definition, for `ifMatch`; undefined when the collection is not defined. */
+  readonly rev: string | undefined;
+}
+
+/** A collection that was defined, and how many of the documents that it held would be refused now. */
+export interface DefinedCollection extends CollectionInfo {
+  readonly existing: {
+    readonly checked: number;
+    readonly failing: number;
+    /** False when there were more than are checked. */
+    readonly complete: boolean;
+  };
+}
+
+/** A collection in the list of a project's. */
+export interface CollectionSummary {
+  readonly name: string;
+  readonly documents: number;
+  /** Sealed bytes. */
+  readonly bytes: number;
+  readonly defined: boolean;
+}
+
+/** The collection that an answer tells of. */
+export function collectionOf<C extends CollectionInfo>(text: string, headers: Headers): C {
+  const etag = headers.get('etag');
+  const rev = etag === null ? undefined : etag.replace(/^W\//, '').replaceAll('"', '');
+  return { ...(JSON.parse(text) as C), rev };
+}

@@ -1,0 +1,41 @@
+/** What a project holds. */
+export interface ProjectInfo {
+  readonly project: string;
+  /** RFC 3339, UTC. */
+  readonly created_at: string;
+  readonly documents: number;
+  /** Collections that hold a document. */
+  readonly collections: number;
+  /** Sealed bytes of its documents. */
+  readonly bytes: number;
+  readonly key: {
+    /** The version that is sealed under. */
+    readonly version: number;
+    readonly versions: readonly number[];
+    /** Documents that are still sealed under a former version. */
+    readonly documents_to_reseal: number;
+  };
+  /** How it was in the process that answered before it was asked. */
+  readonly cache: { readonly open: boolean; readonly key_cached: boolean };
+}
+
+/** A page of the projects that the token is for. */
+export interface ProjectPage {
+  readonly projects: readonly string[];
+  /** Where the next page begins; undefined when this was the last. */
+  readonly nextCursor: string | undefined;
+}
+
+/** What became of a project that was deleted. */
+export interface DeletedProject {
+  readonly project: string;
+  readonly deleted_at: string;
+  /** BunKMS's receipt of the destruction of its key; copies of the key are out of the world once the KEKs of `kek_ids` are destroyed, too. */
+  readonly key?: {
+    readonly id: string;
+    readonly name: string;
+    readonly destroyed_at: string;
+    readonly kek_ids: readonly string[];
+    readonly audit: { readonly seq: number; readonly hash: string };
+  };
+}

@@ -1,0 +1,41 @@
+import { readFileSync } from 'node:fs';
+import { expect, it } from 'vitest';
+
+const read = (path: string) => readFileSync(new URL(`../${path}`, import.meta.url), 'utf8');
+
+/** What a container has in its image, or what needs a file that has to be mounted first. */
+const NOT_OF_COMPOSE = [
+  'BUNDOC_DATA_DIR',
+  'BUNDOC_POSTGRES_CA_FILE',
+  'BUNDOC_POSTGRES_PASSWORD_FILE',
+  'BUNDOC_TLS_CERT_FILE',
+  'BUNDOC_TLS_KEY_FILE',
+  'BUNKMS_DATA_DIR',
+  'BUNKMS_INTERNAL_PORT',
+  'BUNKMS_KEK',
+];
+
+/** Every variable that the services read. */
+const variables = [
+  ...new Set(
+    ['bundoc/src/config.ts', 'bundoc/src/storage-config.ts', 'bunkms/src/config.ts'].flatMap(
+      (path) =>
+        // Whole names alone: a message may speak of all that begin with one.
+        read(`packages/${path}`).match(/\b(BUNDOC|BUNKMS)_[A-Z_]*[A-Z]\b/g) ?? [],
+    ),
+  ),
+].filter((name) => !/^BUNKMS_(STORAGE$|POSTGRES)/.test(name));
+
+it('the compose file sets every variable of the services, or hands it on', () => {
+  const compose = read('docker-compose.yml');
+  const isThere = (name: string) =>
+    new RegExp(`^      ${name}: (\\$\\{${name}:-\\}|[^$]+)$`, 'm').test(compose) ||
+    compose.includes(`\${${name}:-80`);
+  expect(variables.length).toBeGreaterThan(40);
+  expect(variables.filter((name) => !isThere(name)).sort()).toEqual(NOT_OF_COMPOSE);
+});
+
+it('every variable of the services is documented', () => {
+  const docs = read('docs/configuration.md');
+  expect(variables.filter((name) => !docs.includes(`\`${name}\``))).toEqual([]);
+});

@@ -1,0 +1,39 @@
+import { chmodSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
+import { build } from './workspace.mjs';
+
+describe('the build of the workspace', () => {
+  let root: string;
+  beforeEach(() => {
+    root = mkdtempSync(join(tmpdir(), 'bundoc-build-'));
+    mkdirSync(join(root, 'node_modules', '.bin'), { recursive: true });
+    vi.spyOn(console, 'error').mockReturnValue();
+  });
+  afterEach(() => {
+    vi.restoreAllMocks();
+    rmSync(root, { recursive: true });
+  });
+
+  /** Builds with a compiler that takes these arguments and no others. @returns with what it was run. */
+  async function buildWith(taken: string): Promise<string[]> {
+    const tsc = join(root, 'node_modules', '.bin', 'tsc');
+    writeFileSync(tsc, `#!/bin/sh\necho "$*" >> '${root}/runs'\n[ "$*" = '${taken}' ]\n`);
+    chmodSync(tsc, 0o755);
+    await build(root, { cwd: root, env: process.env });
+    return readFileSync(join(root, 'runs'), 'utf8').trim().split('\n');
+  }
+
+  it('compiles only what has changed', async () => {
+    expect(await buildWith('-b')).toEqual(['-b']);
+  });
+
+  it('is done from nothing when declarations of an earlier one make it fail', async () => {
+    expect(await buildWith('-b --force')).toEqual(['-b', '-b --force']);
+  });
+
+  it('fails when the sources do', async () => {
+    await expect(buildWith('nothing')).rejects.toThrow('failed (exit code 1)');
+  });
+});
