@@ -36,20 +36,21 @@ export async function postgresTarget(bench) {
     const creates = await report.pairs(turns, 'create, PostgreSQL', [node, create], byHandToo);
     report.target('PostgreSQL: create / sealed by hand', creates, 1, 'at least');
 
+    // By as many clients, each of which has so many documents to write.
+    const clients = { ...common, method: 'POST', connections: 8 };
     const batchBody = batchOf(body, BATCH);
     const batch = {
-      ...common,
-      ...{ method: 'POST', connections: 8, kib: batchBody.length / 1_024 },
-      ...{ paths: ['/v1/projects/pg-0/batch'], body: batchBody },
+      ...clients,
+      ...{ paths: ['/v1/projects/pg-0/batch'], body: batchBody, kib: batchBody.length / 1_024 },
     };
     const ratios = await report.pairs(
       turns,
       `batch of ${BATCH} creates, PostgreSQL`,
       [node, batch],
-      ['create, PostgreSQL', node, create],
+      ['create, PostgreSQL', node, { ...clients, paths: documents('pg-0'), body }],
     );
     report.target(
-      `PostgreSQL: documents/s in batches of ${BATCH} / in single creates`,
+      `PostgreSQL: documents/s in batches of ${BATCH} / in single creates, 8 connections`,
       ratios.map((ratio) => ratio * BATCH),
       5,
       'at least',

@@ -48,4 +48,46 @@ describeWithPostgres('reads of single documents in PostgreSQL', () => {
     // Both documents in one, and whether the project is there in another, for the one that is not.
     expect(answers.map((rows) => rows.length)).toEqual([2, 1]);
   });
+
+  it('look each up by its name, also when the planner knows nothing of a project that has grown', async () => {
+    await using server = await PostgresServer.start({ settings: { autovacuum: 'off' } });
+    await using database = openTestDatabase((await server.createDatabase('bundoc')).url);
+    await migrate(database);
+    const project = new PostgresProject('p');
+    await project.create(database);
+    await using store = await project.open(database);
+    for (let at = 0; at < 2_000; at += 500)
+      await store.commit(Array.from({ length: 500 }, (_, n) => put(`d${at + n}`, '{}')));
+
+    const asked: string[] = [];
+    const query = database.query.bind(database);
+    database.query = (statement, values) => {
+      asked.push(planOf(statement.text, values));
+      return query(statement, values);
+    };
+    const transaction = database.transaction.bind(database);
+    database.transaction = (begin, action) => {
+      asked.push(...begin.split(';').map((text) => `EXPLAIN ${text}`));
+      return transaction(begin, action);
+    };
+    await store.get(ref('d1'));
+    await Promise.all(['d1', 'd2', 'd3'].map((id) => store.get(ref(id))));
+    await store.commit(Array.from({ length: 200 }, (_, n) => put(`d${n}`, '{}')));
+
+    const plans = await Promise.all(asked.map((text) => server.sql(text, 'bundoc')));
+    const ofDocuments = plans.filter((plan) => plan.includes('documents'));
+    expect(ofDocuments).toHaveLength(3);
+    for (const plan of ofDocuments) {
+      expect(plan).toMatch(/Index Scan using documents_pkey .*\n\s+Index Cond: \(.*project.* AND .*name = /);
+      expect(plan).not.toMatch(/Seq Scan|Bitmap|documents_by/);
+    }
+  });
 });
+
+/** What asks for the plan of a prepared statement of a project, names in one value or an array, and perhaps a bound. */
+function planOf(text: string, [project, names, ...bound]: readonly unknown[]): string {
+  const bytes = (name: unknown) => `'\\x${(name as Buffer).toString('hex')}'::bytea`;
+  const value = Array.isArray(names) ? `ARRAY[${names.map(bytes).join(',')}]` : bytes(names);
+  const types = ['text', Array.isArray(names) ? 'bytea[]' : 'bytea', ...bound.map(() => 'bigint')];
+  return `PREPARE asked (${types}) AS ${text}; EXPLAIN EXECUTE asked (${[`'${project}'`, value, ...bound]})`;
+}

@@ -65,9 +65,9 @@ const ADD: Statement = {
   text: `
 INSERT INTO bundoc.blind_entries (project, index_id, token, created_seq, name)
 SELECT $1, r.index_id, r.token, d.created_seq, d.name
-FROM unnest($2::bigint[], $3::bytea[], $4::bytea[], $5::bytea[]) AS r(index_id, token, name, rev)
-JOIN bundoc.documents AS d ON d.project = $1 AND d.name = r.name AND d.rev = r.rev AND d.deleted_ms = 0
-ON CONFLICT DO NOTHING`,
+FROM unnest($2::bigint[], $3::bytea[], $4::bytea[], $5::bytea[]) AS r(index_id, token, name, rev) CROSS JOIN LATERAL (
+  SELECT created_seq, name, rev, deleted_ms FROM bundoc.documents WHERE project = $1 AND documents.name = r.name LIMIT 1
+) AS d WHERE d.rev = r.rev AND d.deleted_ms = 0 ON CONFLICT DO NOTHING`,
 };
 /** Of a page of entries in their order: those with the same token as the one before, and where it ends. */
 const DUPLICATES: Statement = {

@@ -4,23 +4,28 @@ import { tokensOf } from './blind-index.ts';
 import type { Statement } from './database.ts';
 import type { Decided, DecidedGroup } from './decide.ts';
 import type { RowCipher } from './row-cipher.ts';
+import { entriesByName } from './rows.ts';
 
 const NAME_BYTES = 16;
 const HEAD_BYTES = 44;
 /** What a row takes beside its sealed bytes, about. */
 const ROW_BYTES = 320;
 
-/** Entries that the group's documents have no longer, and those that they have: neither touches a row of the other. */
+const NEW_ENTRIES =
+  'unnest($23::bigint[], $24::bytea[], $25::bigint[], $26::bytea[]) AS n(index_id, token, created_seq, name)';
+
+/**
+ * Entries that documents of before have no longer, and those that all have: neither touches a row of the other. `NOT IN` is looked up in a table of
+ * hashes whatever the planner expects.
+ */
 const ENTRIES = `, gone AS (
-  DELETE FROM bundoc.blind_entries AS e USING unnest($22::bytea[]) AS r(name)
-  WHERE e.project = $1 AND e.name = r.name AND NOT EXISTS (
-    SELECT FROM unnest($23::bigint[], $24::bytea[], $25::bigint[], $26::bytea[]) AS n(index_id, token, created_seq, name)
-    WHERE n.name = e.name AND n.index_id = e.index_id AND n.token = e.token AND n.created_seq = e.created_seq
-  )
+  DELETE FROM bundoc.blind_entries WHERE project = $1 AND ctid = ANY (ARRAY(
+    SELECT at FROM (${entriesByName('$22::bytea[]', 'ctid AS at, index_id, token, created_seq, name')}) AS e
+    WHERE (index_id, token, created_seq, name) NOT IN (SELECT n.index_id, n.token, n.created_seq, n.name FROM ${NEW_ENTRIES})
+  ))
 ), entry AS (
   INSERT INTO bundoc.blind_entries (project, index_id, token, created_seq, name)
-  SELECT $1, n.* FROM unnest($23::bigint[], $24::bytea[], $25::bigint[], $26::bytea[]) AS n(index_id, token, created_seq, name)
-  ON CONFLICT DO NOTHING
+  SELECT $1, n.* FROM ${NEW_ENTRIES} ON CONFLICT DO NOTHING
 )`;
 
 function writeGroup(name: string, more: string): Statement {
@@ -118,7 +123,7 @@ export function writeOfGroup(
   return { statement: WRITE_INDEXED_GROUP, values: [...values, ...entriesOfGroup(indexed, rows)] };
 }
 
-/** Names of the documents whose entries may change, then columns of all entries that they have. */
+/** Names of the documents that may have entries, then columns of all entries that they are to have. */
 function entriesOfGroup(documents: readonly Decided[], rows: RowCipher): unknown[] {
   const columns = {
     index: [] as number[],
@@ -134,7 +139,8 @@ function entriesOfGroup(documents: readonly Decided[], rows: RowCipher): unknown
         columns.createdSeq.push(state.createdSeq);
         columns.name.push(state.fileName);
       }
-  return [documents.map(({ state }) => state.fileName), ...Object.values(columns)];
+  const present = documents.filter(({ former }) => former !== undefined);
+  return [present.map(({ state }) => state.fileName), ...Object.values(columns)];
 }
 
 /** `name(16) | collection token(16) | revision(12) | sealed state | sealed document`. */

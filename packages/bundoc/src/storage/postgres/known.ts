@@ -4,7 +4,7 @@ import type { DocumentState, UsedKey } from '../embedded/record.ts';
 import type { Row } from './database.ts';
 import type { Known, Waiting } from './decide.ts';
 import type { RowCipher } from './row-cipher.ts';
-import { clearStateOf, orUndefined, ROW_COLUMNS, readStateRow } from './rows.ts';
+import { clearStateOf, eachByName, orUndefined, ROW_COLUMNS, readStateRow } from './rows.ts';
 
 /**
  * What a group commit reads as its transaction begins: the project's row, locked, then, by statements that see what was committed before the
@@ -22,12 +22,18 @@ export function beginCommit(
   );
   const statements = [
     `SELECT seq, key_version, index_version FROM bundoc.heads WHERE project = '${project}' FOR UPDATE`,
-    `SELECT ${ROW_COLUMNS} FROM bundoc.documents WHERE project = '${project}' AND name = ANY (${byteaArray(names)})`,
+    eachByName(
+      byteaArray(names),
+      `SELECT ${ROW_COLUMNS} FROM bundoc.documents WHERE project = '${project}' AND documents.name = wanted.one`,
+    ),
   ];
   if (tokens.length > 0)
     statements.push(
-      `SELECT token, at_ms, key_version, answer FROM bundoc.used_keys
-       WHERE project = '${project}' AND token = ANY (${byteaArray(tokens)})`,
+      eachByName(
+        byteaArray(tokens),
+        `SELECT token, at_ms, key_version, answer FROM bundoc.used_keys
+         WHERE project = '${project}' AND token = wanted.one`,
+      ),
     );
   if (counts)
     statements.push(

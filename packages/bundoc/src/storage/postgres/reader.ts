@@ -46,8 +46,9 @@ SELECT d.* FROM bundoc.blind_indexes AS i LEFT JOIN LATERAL (
           SELECT created_seq, name FROM bundoc.blind_entries
           WHERE project = $1 AND index_id = $7 AND token = t.token AND created_seq > $3 ORDER BY created_seq LIMIT $4 + 1
         ) AS e ORDER BY e.created_seq LIMIT $4 + 1
-      ) AS found JOIN bundoc.documents AS d ON d.project = $1 AND d.name = found.name AND d.created_seq = found.created_seq
-      WHERE d.collection = $2 AND d.deleted_ms = 0
+      ) AS found CROSS JOIN LATERAL (
+        SELECT * FROM bundoc.documents WHERE project = $1 AND documents.name = found.name LIMIT 1
+      ) AS d WHERE d.created_seq = found.created_seq AND d.collection = $2 AND d.deleted_ms = 0
     ) AS d WINDOW w AS (ORDER BY created_seq)
   ) AS d WHERE place <= $4 AND (place = 1 OR running <= $5)
 ) AS d ON true WHERE i.project = $1 AND i.id = $7 AND i.duplicates IS NOT NULL AND NOT i.dropped ORDER BY d.created_seq`,

@@ -8,6 +8,31 @@ import type { RowCipher } from './row-cipher.ts';
 export const ROW_COLUMNS =
   'name, collection, seq, created_seq, deleted_ms, key_version, rev, state, coalesce(octet_length(sealed), 0)';
 
+/**
+ * A query for the rows of many names, which looks up each by itself in the index that says it is the only one. Asked for with `= ANY`, a planner
+ * whose statistics are of a smaller project, or none, reads the whole of a project instead: with each group commit.
+ *
+ * @param names what gives an array of them.
+ * @param row a query for the row of the name `wanted.one`.
+ */
+export function eachByName(names: string, row: string): string {
+  return `SELECT found.* FROM unnest(${names}) AS wanted (one) CROSS JOIN LATERAL (${row} LIMIT 1) AS found`;
+}
+
+/**
+ * The same for all of the entries of many names in blind indexes.
+ *
+ * @param columns of an entry.
+ */
+export function entriesByName(names: string, columns: string): string {
+  return `SELECT found.* FROM unnest(${names}) AS wanted (one) CROSS JOIN LATERAL (
+    SELECT ${columns} FROM bundoc.blind_entries WHERE project = $1 AND blind_entries.name = wanted.one LIMIT ${ENTRIES_OF_NAME_MAX}
+  ) AS found`;
+}
+
+/** More than a document can have: an index has a thousand, a collection sixteen indexes, and as many may be on their way out. */
+const ENTRIES_OF_NAME_MAX = 100_000;
+
 type StateRow = readonly [Buffer, Buffer, number, number, number, number, Buffer, Buffer, number];
 
 /**

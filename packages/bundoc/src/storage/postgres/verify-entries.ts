@@ -3,12 +3,14 @@ import type { Finding } from '../embedded/verify.ts';
 import { type BlindIndexes, entriesOf, readBlindIndexes, tokensOf } from './blind-index.ts';
 import type { Queryable, Statement } from './database.ts';
 import type { RowCipher } from './row-cipher.ts';
+import { entriesByName } from './rows.ts';
 
 const ENTRIES: Statement = {
   name: 'bundoc-verify-entries-1',
   text: `
-SELECT name, index_id, token, created_seq FROM bundoc.blind_entries
-WHERE project = $1 AND index_id = ANY ($2::bigint[]) AND name = ANY ($3::bytea[])`,
+SELECT name, index_id, token, created_seq FROM (
+  ${entriesByName('$3::bytea[]', 'name, index_id, token, created_seq')}
+) AS e WHERE index_id = ANY ($2::bigint[])`,
 };
 const COUNT: Statement = {
   name: 'bundoc-verify-entry-count-1',
