@@ -1,4 +1,5 @@
 import { existsSync, readdirSync } from 'node:fs';
+import { availableParallelism } from 'node:os';
 import { defineConfig } from 'vitest/config';
 
 /** Vitest must run the workspace's sources, never a stale `dist`. */
@@ -7,6 +8,14 @@ const shared = { resolve: { conditions }, ssr: { resolve: { conditions } } };
 
 /** Bounds for what hangs, no measure of speed: a machine that is busy, or whose disk stalls, fails no test by that. */
 const patient = { testTimeout: 180_000, hookTimeout: 180_000, expect: { poll: { timeout: 60_000 } } };
+
+/**
+ * Vitest's own number leaves a core to itself, which of two is half the machine. Tests that need servers and processes wait for
+ * them more than they compute.
+ */
+const cores = availableParallelism();
+const computing = { maxWorkers: cores };
+const waiting = { maxWorkers: cores + 2 };
 
 /**
  * Tests of the API, which know nothing of where documents are stored: they run on files, and on PostgreSQL once more. Those of `test/` that are not in
@@ -57,6 +66,7 @@ export default defineConfig({
           name: 'unit',
           include: ['packages/*/src/**/*.test.ts', 'scripts/**/*.test.ts'],
           ...patient,
+          ...computing,
           sequence: { groupOrder: 0 },
         },
       },
@@ -66,6 +76,7 @@ export default defineConfig({
           name: 'integration',
           include: ['packages/*/test/**/*.test.ts', 'test/*.test.ts'],
           ...patient,
+          ...waiting,
           sequence: { groupOrder: 1 },
         },
       },
@@ -76,7 +87,8 @@ export default defineConfig({
           include: hasPostgres ? onPostgres : ['test/support/postgres-missing.test.ts'],
           ...(hasPostgres ? { globalSetup: 'test/support/postgres-engine.ts' } : {}),
           ...patient,
-          sequence: { groupOrder: 2 },
+          ...waiting,
+          sequence: { groupOrder: 1 },
         },
       },
       {
@@ -87,7 +99,7 @@ export default defineConfig({
           ...patient,
           hookTimeout: 600_000,
           fileParallelism: false,
-          sequence: { groupOrder: 3 },
+          sequence: { groupOrder: 2 },
         },
       },
     ],

@@ -3,6 +3,7 @@ import { once } from 'node:events';
 import { existsSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { meanwhile } from '@bundoc/shared/testing/meanwhile';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { call, Installation } from './support/installation.ts';
 
@@ -51,9 +52,11 @@ const offline = () => ({
 describe('a backup of a project', () => {
   it('is made while documents are written, is checked without a key, and restores to the same bytes', async () => {
     let isOver = false;
-    const writing = (async () => {
-      for (let n = 0; !isOver; n++) await put(`meanwhile-${n % 20}`, n);
-    })();
+    const writing = meanwhile(
+      (async () => {
+        for (let n = 0; !isOver; n++) await put(`meanwhile-${n % 20}`, n);
+      })(),
+    );
     const made = await bundoc(online(), 'backup', 'p', file('during'), '--json');
     isOver = true;
     await writing;

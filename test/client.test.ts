@@ -2,6 +2,7 @@ import { Bundoc } from '@bundoc/client';
 import { BUNDOC_CODES } from '@bundoc/client/codes';
 import { JsonText } from '@bundoc/client/document';
 import type { Explanation } from '@bundoc/client/query';
+import { meanwhile } from '@bundoc/shared/testing/meanwhile';
 import { OpenapiReader } from '@bundoc/shared/testing/openapi';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { call, Installation } from './support/installation.ts';
@@ -172,12 +173,14 @@ describe('the client', () => {
       const stop = new AbortController();
       const following = project.changes({ until, signal: stop.signal });
       const seen: string[] = [];
-      const done = (async () => {
-        for await (const { id } of following) {
-          seen.push(id);
-          if (id === 'd3') break;
-        }
-      })();
+      const done = meanwhile(
+        (async () => {
+          for await (const { id } of following) {
+            seen.push(id);
+            if (id === 'd3') break;
+          }
+        })(),
+      );
       await expect.poll(() => seen).toEqual(['d0']);
       await collection.put('d1', {});
       await expect.poll(() => seen).toEqual(['d0', 'd1']);

@@ -1,5 +1,6 @@
 import { randomInt } from 'node:crypto';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { meanwhile } from '@bundoc/shared/testing/meanwhile';
 import { afterAll, beforeAll, expect, it } from 'vitest';
 import { Acknowledged } from './support/acknowledged.ts';
 import { BundocProcess } from './support/bundoc-process.ts';
@@ -320,7 +321,7 @@ it(`killed at least ${KILLS_MIN} times under load, Bundoc has every acknowledged
       await verify(bundoc.url);
       await repeat(bundoc.url);
     }
-    const working = Promise.all(Array.from({ length: WORKERS }, (_, n) => work(bundoc.url, n)));
+    const working = meanwhile(Promise.all(Array.from({ length: WORKERS }, (_, n) => work(bundoc.url, n))));
     await Promise.race([sleep(isKilledEarly ? random() * 80 : 60 + random() * 500), working]);
     await bundoc.kill();
     figures.kills++;

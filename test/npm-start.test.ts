@@ -1,10 +1,10 @@
 import { type ChildProcess, execFileSync, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { existsSync, mkdtempSync, rmSync } from 'node:fs';
-import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { freePort } from '@bundoc/shared/testing/free-port';
 import { afterEach, beforeEach, expect, it } from 'vitest';
 
 const root = fileURLToPath(new URL('..', import.meta.url));
@@ -208,14 +208,6 @@ async function expectAllStopped(): Promise<void> {
 }
 
 async function freePorts(): Promise<Record<string, string>> {
-  const servers = await Promise.all(
-    [1, 2, 3].map(async () => {
-      const server = createServer().listen({ host: '127.0.0.1', port: 0 });
-      await once(server, 'listening');
-      return server;
-    }),
-  );
-  const ports = servers.map((server) => String((server.address() as { port: number }).port));
-  for (const server of servers) server.close();
-  return { BUNDOC_PORT: ports[0]!, BUNKMS_PORT: ports[1]!, BUNKMS_INTERNAL_PORT: ports[2]! };
+  const names = ['BUNDOC_PORT', 'BUNKMS_PORT', 'BUNKMS_INTERNAL_PORT'];
+  return Object.fromEntries(await Promise.all(names.map(async (name) => [name, String(await freePort())])));
 }

@@ -7,6 +7,8 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { init } from '@bundoc/bunkms/cli/init';
 import { withKms } from '@bundoc/bunkms/cli/open-kms';
 import { type IssueTokenInput, issueTokenSchema } from '@bundoc/shared/contract/tokens';
+import { freePort } from '@bundoc/shared/testing/free-port';
+import { meanwhile } from '@bundoc/shared/testing/meanwhile';
 import { PostgresServer } from '@bundoc/shared/testing/postgres-server';
 import { describeWithPostgres } from '@bundoc/shared/testing/postgres-tests';
 import { SwitchedAddress } from '@bundoc/shared/testing/switched-address';
@@ -73,8 +75,12 @@ describeWithPostgres('three Bundoc and two BunKMS nodes on one PostgreSQL with a
     node.process = await BundocProcess.start(environment);
     node.url = node.process.url;
   };
-  const startKms = (number: number, more: Record<string, string> = {}) =>
-    startServer({ ...kmsEnvironment, BUNKMS_DATA_DIR: join(folder, `kms-${number}`), ...more });
+  const startKms = (number: number, port: number) =>
+    startServer({
+      ...kmsEnvironment,
+      BUNKMS_DATA_DIR: join(folder, `kms-${number}`),
+      BUNKMS_INTERNAL_PORT: String(port),
+    });
   const kmsPort = (node: Server) => Number(new URL(node.internalUrl).port);
   const issue = (request: IssueTokenInput) =>
     withKms(
@@ -100,7 +106,8 @@ describeWithPostgres('three Bundoc and two BunKMS nodes on one PostgreSQL with a
       BUNKMS_EXPORTS_PER_TOKEN: '0',
     };
     await init(kmsEnvironment, { serviceToken: tokenFile });
-    kmsNodes.push(...(await Promise.all(Array.from({ length: KMS_NODES }, (_, number) => startKms(number)))));
+    const starts = Array.from({ length: KMS_NODES }, async (_, number) => startKms(number, await freePort()));
+    kmsNodes.push(...(await Promise.all(starts)));
     balancer = await SwitchedAddress.open(...kmsNodes.map(kmsPort));
     token = await client();
     environment = {
@@ -205,8 +212,8 @@ describeWithPostgres('three Bundoc and two BunKMS nodes on one PostgreSQL with a
     };
 
     await create();
-    const working = Array.from({ length: WORKERS }, work);
-    const following = follow();
+    const working = meanwhile(Promise.all(Array.from({ length: WORKERS }, work)));
+    const following = meanwhile(follow());
     for (let round = 0; round < FAILOVERS; round++) {
       await sleep(PHASE_MS);
       // A node is gone and comes back: what it was at work on is cut off, and nothing else fails.
@@ -226,9 +233,7 @@ describeWithPostgres('three Bundoc and two BunKMS nodes on one PostgreSQL with a
       await exited;
       const made = projects.size;
       await expect.poll(() => projects.size).toBeGreaterThan(made + PROJECTS_MEANWHILE);
-      kmsNodes[round % KMS_NODES] = await startKms(round % KMS_NODES, {
-        BUNKMS_INTERNAL_PORT: String(kmsPort(kms)),
-      });
+      kmsNodes[round % KMS_NODES] = await startKms(round % KMS_NODES, kmsPort(kms));
       expect(client.figures.unavailable, 'refused while a node of BunKMS was gone').toBe(
         beforeKms.unavailable,
       );
@@ -245,7 +250,7 @@ describeWithPostgres('three Bundoc and two BunKMS nodes on one PostgreSQL with a
       expect(client.figures.cutOff, 'cut off with the primary').toBe(cutOff);
     }
     isOver = true;
-    await Promise.all(working);
+    await working;
     isQuiet = true;
     await following;
     process.stdout.write(

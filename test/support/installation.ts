@@ -12,6 +12,7 @@ import { withKms } from '@bundoc/bunkms/cli/open-kms';
 import { readConfig as readBunkmsConfig } from '@bundoc/bunkms/config';
 import { type IssueToken, type IssueTokenInput, issueTokenSchema } from '@bundoc/shared/contract/tokens';
 import { createLogger, type Logger } from '@bundoc/shared/logger';
+import { freePort } from '@bundoc/shared/testing/free-port';
 import { PATIENT_MS } from '@bundoc/shared/testing/patient';
 import { documentFiles, newStorage, type StoredProjects, storageInFiles } from './stored-projects.ts';
 import { noteRefusal, untoldRefusals } from './told-refusals.ts';
@@ -113,6 +114,7 @@ export class Installation implements AsyncDisposable {
   #stored: StoredProjects | undefined;
   #kms: RunningBunkms | undefined;
   #bundoc: RunningBundoc | undefined;
+  /** One that BunKMS comes back to when it is started again. */
   #internalPort = 0;
   readonly #parts: InstallationParts;
 
@@ -126,6 +128,7 @@ export class Installation implements AsyncDisposable {
     installation.#stored = parts.isOnFiles
       ? storageInFiles(installation.dataDir)
       : await newStorage(installation.dataDir);
+    installation.#internalPort = await freePort();
     await init(installation.kmsEnvironment, { serviceToken: installation.tokenFile });
     await installation.startKms();
     await installation.startBundoc();
@@ -168,7 +171,6 @@ export class Installation implements AsyncDisposable {
       ...this.#parts,
       logger: this.log.logger('bunkms'),
     });
-    this.#internalPort = Number(new URL(this.#kms.internalUrl).port);
   }
 
   async stopKms(): Promise<void> {

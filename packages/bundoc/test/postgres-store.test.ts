@@ -1,5 +1,6 @@
 import { systemClock } from '@bundoc/shared/clock';
 import { FakeClock } from '@bundoc/shared/testing/fake-clock';
+import { meanwhile } from '@bundoc/shared/testing/meanwhile';
 import { PostgresServer } from '@bundoc/shared/testing/postgres-server';
 import { describeWithPostgres } from '@bundoc/shared/testing/postgres-tests';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
@@ -60,15 +61,17 @@ describeWithPostgres('PostgreSQL', () => {
       const told: string[] = [];
       let position = 0;
       let isWriting = true;
-      const reading = (async () => {
-        const node = nodes[0] as ProjectStore;
-        for (let last = false; !last; ) {
-          last = !isWriting;
-          const page = await node.changes(position, 10);
-          told.push(...page.changes.map(({ ref: { id } }) => id));
-          position = page.position;
-        }
-      })();
+      const reading = meanwhile(
+        (async () => {
+          const node = nodes[0] as ProjectStore;
+          for (let last = false; !last; ) {
+            last = !isWriting;
+            const page = await node.changes(position, 10);
+            told.push(...page.changes.map(({ ref: { id } }) => id));
+            position = page.position;
+          }
+        })(),
+      );
       const ids = Array.from({ length: 300 }, (_, n) => `doc-${n}`);
       await Promise.all(
         ids.map(async (id, n) => {

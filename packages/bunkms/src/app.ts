@@ -35,7 +35,7 @@ import { TokenService } from './service/tokens.ts';
 import type { ServiceGate, Services } from './services.ts';
 import { openStore } from './store/open-store.ts';
 import type { KmsStore } from './store/port.ts';
-import { fileKekProvider, inlineKekProvider, type KekProvider } from './vault/kek-provider.ts';
+import { type KekProvider, kekProviderOf } from './vault/kek-provider.ts';
 import { neededKeks } from './vault/kek-state.ts';
 import { Keks } from './vault/keks.ts';
 import { type Unsealed, unseal } from './vault/unseal.ts';
@@ -93,7 +93,7 @@ export async function startBunkms(
   opened.use(internalTls?.tls);
   if (internalTls === undefined && !isLoopback(internalAddress))
     logger.warn('the internal listener speaks plain HTTP: keys are sent in the clear');
-  const provider = kekProviderOf(config, (message) => logger.warn(message));
+  const provider = kekProviderOf(config.kek, (message) => logger.warn(message));
   const stamp = provider.stamp();
   const vault = new Vault(await provider.load());
   const store = opened.use(await (dependencies.openStore ?? openWatchedStore)(config, logger));
@@ -182,11 +182,6 @@ function end(error: Error): void {
 
 function isLoopback(address: string): boolean {
   return address === '::1' || address.startsWith('127.');
-}
-
-/** Where the configuration says that the KEK ring is. */
-export function kekProviderOf({ kek }: BunkmsConfig, warn: (message: string) => void): KekProvider {
-  return kek.kind === 'file' ? fileKekProvider(kek.path, warn) : inlineKekProvider(kek.text);
 }
 
 function openWatchedStore(config: BunkmsConfig, logger: Logger): Promise<KmsStore> {

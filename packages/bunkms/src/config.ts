@@ -14,10 +14,7 @@ import { z } from 'zod';
 import type { LimitRates } from './service/limits.ts';
 import type { StorageConfig } from './store/open-store.ts';
 import { type PostgresPlace, placeOfUrl } from './store/postgres/settings.ts';
-
-export type KekSource =
-  | { readonly kind: 'file'; readonly path: string }
-  | { readonly kind: 'inline'; readonly text: string };
+import type { KekSource } from './vault/kek-provider.ts';
 
 /** Where the audit chain is copied to. */
 export type ShipTarget = { readonly kind: 'file'; readonly path: string } | { readonly kind: 'stdout' };

@@ -4,9 +4,10 @@ import { join } from 'node:path';
 import type { AuditRecord } from '@bundoc/shared/contract/audit';
 import { afterEach, beforeEach, expect, test } from 'vitest';
 import { verifyChain } from '../src/audit/chain.ts';
+import { bunkms } from './support/command.ts';
 import { call } from './support/http.ts';
 import { newDataDir, newKek, startKms } from './support/kms.ts';
-import { bunkms, type Server, startServer } from './support/process.ts';
+import { type Server, startServer } from './support/process.ts';
 
 let environment: { BUNKMS_DATA_DIR: string; BUNKMS_KEK: string };
 beforeEach(() => {

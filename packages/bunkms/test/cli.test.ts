@@ -18,10 +18,12 @@ import {
   keyInfoSchema,
   keyPageSchema,
 } from '@bundoc/shared/contract/keys';
+import type { Finished } from '@bundoc/shared/testing/captured-run';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import { bunkms } from './support/command.ts';
 import { withDatabase } from './support/database.ts';
 import { call } from './support/http.ts';
-import { bunkms, type Finished, healthcheck, startServer } from './support/process.ts';
+import { bunkmsProcess, healthcheck, startServer } from './support/process.ts';
 
 describe('the command line', () => {
   let folder: string;
@@ -47,8 +49,10 @@ describe('the command line', () => {
   };
 
   test('makes an installation once, however often and however concurrently it is asked to', async () => {
-    const [first] = await Promise.all([init(), init(), init()]);
-    expect(first.code).toBe(0);
+    const initProcess = () =>
+      bunkmsProcess(environment, 'init', '--create-kek', '--service-token', tokenFile);
+    for (const finished of await Promise.all([initProcess(), initProcess(), initProcess()]))
+      expect(finished).toMatchObject({ code: 0, stdout: '' });
     const kek = readFileSync(environment.BUNKMS_KEK_FILE, 'utf8');
     expect(Buffer.from(kek.trim(), 'base64')).toHaveLength(32);
     for (const path of [environment.BUNKMS_KEK_FILE, tokenFile])
@@ -70,13 +74,10 @@ describe('the command line', () => {
   test('makes an authority and certificates once, however concurrently it is asked to', async () => {
     const [authority, own] = [join(folder, 'authority'), join(folder, 'bunkms')];
     const withCertificates = () =>
-      run(
-        'init',
-        '--create-kek',
-        '--authority',
-        authority,
-        '--certificate',
-        `${own}=bunkms-internal,127.0.0.1`,
+      bunkmsProcess(
+        environment,
+        ...['init', '--create-kek', '--authority', authority],
+        ...['--certificate', `${own}=bunkms-internal,127.0.0.1`],
       );
     for (const finished of await Promise.all([withCertificates(), withCertificates(), withCertificates()]))
       expect(finished).toMatchObject({ code: 0, stdout: '' });
@@ -472,6 +473,17 @@ describe('the command line', () => {
     [['status', '--loud'], /unknown option/],
   ])('takes %j for a mistake in usage: exit code 2', async (args, message) => {
     expectFailure(await run(...args), 2, message);
+  });
+
+  test('ends as a process with the exit code of the command', async () => {
+    expectFailure(await bunkmsProcess(environment, 'frobnicate'), 2, /unknown command/);
+    expectFailure(await bunkmsProcess(environment, 'status'), 1, /"bunkms init"/);
+    await init();
+    expect(await bunkmsProcess(environment, 'status', '--json')).toMatchObject({
+      code: 0,
+      stdout: expect.stringMatching(/^{"status":"unsealed".*}\n$/),
+      stderr: '',
+    });
   });
 
   test('makes no store where there is none, and lists every fault of the configuration', async () => {

@@ -7,9 +7,10 @@ import { type ExportedKey, exportedKeySchema } from '@bundoc/shared/contract/key
 import { afterEach, beforeEach, expect, test } from 'vitest';
 import { parseKekRing } from '../src/vault/kek-provider.ts';
 import { Vault } from '../src/vault/vault.ts';
+import { bunkms } from './support/command.ts';
 import { call } from './support/http.ts';
 import { newKek } from './support/kms.ts';
-import { bunkms, startServer } from './support/process.ts';
+import { startServer } from './support/process.ts';
 
 let environment: { BUNKMS_DATA_DIR: string; BUNKMS_KEK: string; BUNKMS_LOG_LEVEL: string };
 beforeEach(() => {

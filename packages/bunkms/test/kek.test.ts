@@ -2,6 +2,7 @@ import { appendFileSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { kekVerificationSchema, retiredKekSchema } from '@bundoc/shared/contract/kek';
 import { type ExportedKey, exportedKeySchema } from '@bundoc/shared/contract/keys';
+import { meanwhile } from '@bundoc/shared/testing/meanwhile';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { KeyVerification } from '../src/audit/verify-keys.ts';
 import { kekIdOf } from '../src/vault/vault.ts';
@@ -266,7 +267,7 @@ describe('a rotation of the KEK', () => {
     const keys = await KeyCalls.of(kms);
     const names = Array.from({ length: 60 }, (_, number) => `k${number}-dek`);
     await Promise.all(names.map((name) => keys.create(name)));
-    const rotating = rotateKeks(kms);
+    const rotating = meanwhile(rotateKeks(kms));
     const changes = await Promise.all(
       names.map((name, number) => {
         switch (number % 6) {

@@ -4,14 +4,16 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { type AuditRecord, auditPageSchema } from '@bundoc/shared/contract/audit';
 import { type ExportedKey, exportedKeySchema } from '@bundoc/shared/contract/keys';
+import { meanwhile } from '@bundoc/shared/testing/meanwhile';
 import { PostgresServer } from '@bundoc/shared/testing/postgres-server';
 import { describeWithPostgres } from '@bundoc/shared/testing/postgres-tests';
 import { SwitchedAddress } from '@bundoc/shared/testing/switched-address';
 import { afterAll, afterEach, beforeAll, beforeEach, expect, test } from 'vitest';
+import { bunkms } from './support/command.ts';
 import { type Answer, type Call, call } from './support/http.ts';
 import { kekIdOfText } from './support/keks.ts';
 import { newKek } from './support/kms.ts';
-import { bunkms, type Server, startServer } from './support/process.ts';
+import { type Server, startServer } from './support/process.ts';
 
 const SCOPES =
   'kms:create_key kms:export_key kms:rotate_key kms:destroy_key kms:read_key kms:audit kms:admin';
@@ -116,14 +118,16 @@ describeWithPostgres('nodes of BunKMS as processes, on one database,', () => {
     const atVictim = Array.from({ length: 4 }, (_, number) =>
       work(victim, `v${number}`).catch(() => undefined),
     );
-    const atSurvivor = Array.from({ length: 4 }, (_, number) => work(survivor, `s${number}`));
+    const atSurvivor = meanwhile(
+      Promise.all(Array.from({ length: 4 }, (_, number) => work(survivor, `s${number}`))),
+    );
     await expect.poll(() => released.length).toBeGreaterThan(60);
     await kill(victim);
     const before = released.length;
     await Promise.all(atVictim);
     await expect.poll(() => released.length).toBeGreaterThan(before + 60);
     isOver = true;
-    await Promise.all(atSurvivor);
+    await atSurvivor;
     expect(failures).toEqual([]);
     expectOnRecord(released, await chain(survivor));
     for (const name of created) expect((await exported(survivor, name)).status).toBe(200);
@@ -183,7 +187,9 @@ describeWithPostgres('nodes of BunKMS as processes, on one database,', () => {
         }
       }
     };
-    const workers = Array.from({ length: 8 }, (_, number) => work(nodes[number % 2] as Server, number));
+    const working = meanwhile(
+      Promise.all(Array.from({ length: 8 }, (_, number) => work(nodes[number % 2] as Server, number))),
+    );
     await expect.poll(() => released.length).toBeGreaterThan(80);
     await primary.kill();
     address.switchTo();
@@ -192,7 +198,7 @@ describeWithPostgres('nodes of BunKMS as processes, on one database,', () => {
     const before = released.length;
     await expect.poll(() => released.length).toBeGreaterThan(before + 80);
     isOver = true;
-    await Promise.all(workers);
+    await working;
     expect(odd.map(({ status, text }) => [status, text])).toEqual([]);
     expect(unavailable).toBeLessThan(10_000);
     const records = await chain(nodes[1]);

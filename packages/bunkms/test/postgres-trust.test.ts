@@ -7,11 +7,11 @@ import { PostgresServer } from '@bundoc/shared/testing/postgres-server';
 import { describeWithPostgres } from '@bundoc/shared/testing/postgres-tests';
 import { afterAll, afterEach, beforeAll, beforeEach, expect, test } from 'vitest';
 import { openPostgresStore } from '../src/store/postgres.ts';
+import { bunkms } from './support/command.ts';
 import { newDataDir, startKms, type TestKms } from './support/kms.ts';
 import { KeyCalls } from './support/lifecycle.ts';
 import { TestPki } from './support/pki.ts';
 import { PostgresDatabases, settingsOf } from './support/postgres.ts';
-import { bunkms } from './support/process.ts';
 import { useStorage } from './support/storage.ts';
 
 /** What whoever has the database, and not the KEK, can do. */

@@ -11,10 +11,12 @@ import {
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { type ExportedKey, exportedKeySchema } from '@bundoc/shared/contract/keys';
+import type { Finished } from '@bundoc/shared/testing/captured-run';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import { bunkms } from './support/command.ts';
 import { call } from './support/http.ts';
 import { newKek } from './support/kms.ts';
-import { bunkms, type Finished, startServer } from './support/process.ts';
+import { startServer } from './support/process.ts';
 import { writeProject } from './support/recovery.ts';
 
 let folder: string;

@@ -9,8 +9,9 @@ import { afterAll, beforeAll, expect, test } from 'vitest';
 import type { KmsStore } from '../src/store/port.ts';
 import { databasePathOf, openSqliteStore } from '../src/store/sqlite.ts';
 import { unseal } from '../src/vault/unseal.ts';
+import { bunkms } from './support/command.ts';
 import { newKek } from './support/kms.ts';
-import { bunkms, spawnBunkms } from './support/process.ts';
+import { bunkmsProcess, spawnBunkms } from './support/process.ts';
 import { vaultOf } from './support/recovery.ts';
 
 const folder = mkdtempSync(join(tmpdir(), 'bunkms-recovery-crash-'));
@@ -120,7 +121,7 @@ test('nobody who starts in the midst of a restore makes an installation of their
   const restored = once(restore, 'exit');
   while (restore.exitCode === null && sizeOf(log)() < 3_000_000) await delay(POLL_MS);
   // It waits for the restore, or gives up and finds no store.
-  const inits = Array.from({ length: 4 }, () => bunkms(beside, 'init'));
+  const inits = Array.from({ length: 4 }, () => bunkmsProcess(beside, 'init'));
   const outcomes = (await Promise.all(inits)).map(({ code }) => code);
   expect(await restored).toEqual([0, null]);
   for (const code of outcomes) expect(code).toBeOneOf([0, 6]);

@@ -8,6 +8,7 @@ import {
   keyPageSchema,
   leasePageSchema,
 } from '@bundoc/shared/contract/keys';
+import { meanwhile } from '@bundoc/shared/testing/meanwhile';
 import { PATIENT_MS } from '@bundoc/shared/testing/patient';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { verifyChain } from '../src/audit/chain.ts';
@@ -467,11 +468,11 @@ describe('a backup', () => {
         if (n % 2 === 0) await keys.shred(name);
       }
     };
-    const workers = Array.from({ length: 4 }, (_, worker) => work(worker));
+    const working = meanwhile(Promise.all(Array.from({ length: 4 }, (_, worker) => work(worker))));
     const archives: Buffer[] = [];
     for (let n = 0; n < 5; n++) archives.push((await backupOf(kms)).archive);
     isDone = true;
-    await Promise.all(workers);
+    await working;
     for (const archive of archives) {
       const { chainFault, findings } = await surveyArchive(vaultOf(kms.kek), sourceOf(archive));
       expect({ chainFault, findings }).toEqual({ chainFault: undefined, findings: [] });

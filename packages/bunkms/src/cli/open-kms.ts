@@ -2,7 +2,6 @@ import { existsSync } from 'node:fs';
 import { systemClock } from '@bundoc/shared/clock';
 import type { Environment } from '@bundoc/shared/config';
 import { createLogger, type Logger } from '@bundoc/shared/logger';
-import { kekProviderOf } from '../app.ts';
 import { CLI_CALLER } from '../audit/caller.ts';
 import { AuditLog } from '../audit/log.ts';
 import { readConfig } from '../config.ts';
@@ -12,6 +11,7 @@ import { TokenService } from '../service/tokens.ts';
 import { openStore, type StoreLocation } from '../store/open-store.ts';
 import type { KmsStore } from '../store/port.ts';
 import { databasePathOf } from '../store/sqlite.ts';
+import { kekProviderOf } from '../vault/kek-provider.ts';
 import { Keks } from '../vault/keks.ts';
 import { type Unsealed, unseal } from '../vault/unseal.ts';
 import { Vault } from '../vault/vault.ts';
@@ -51,7 +51,7 @@ export function withKms<T>(environment: Environment, action: (kms: CliKms) => Pr
 export async function unsealStore(environment: Environment, store: KmsStore): Promise<CliKms> {
   const config = readConfig(environment);
   const warn = (message: string) => console.error(`bunkms: warning: ${message}`);
-  const provider = kekProviderOf(config, warn);
+  const provider = kekProviderOf(config.kek, warn);
   const stamp = provider.stamp();
   const vault = new Vault(await provider.load());
   const state = await unseal(vault, store, systemClock, 'cli');
@@ -104,7 +104,7 @@ export async function hasStore(location: StoreLocation): Promise<boolean> {
 /** The KEK ring of the configuration. */
 export async function loadVault(environment: Environment): Promise<Vault> {
   const warn = (message: string) => console.error(`bunkms: warning: ${message}`);
-  return new Vault(await kekProviderOf(readConfig(environment), warn).load());
+  return new Vault(await kekProviderOf(readConfig(environment).kek, warn).load());
 }
 
 /** False where looking would make an empty store. */

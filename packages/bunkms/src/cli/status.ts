@@ -1,7 +1,7 @@
 import { systemClock } from '@bundoc/shared/clock';
 import type { Environment } from '@bundoc/shared/config';
-import { kekProviderOf } from '../app.ts';
 import { readConfig } from '../config.ts';
+import { kekProviderOf } from '../vault/kek-provider.ts';
 import { unseal } from '../vault/unseal.ts';
 import { Vault } from '../vault/vault.ts';
 import { CliFailure } from './errors.ts';
@@ -15,7 +15,7 @@ import { withStore } from './open-kms.ts';
 export async function status(environment: Environment, options: { json?: true }): Promise<void> {
   const config = readConfig(environment);
   const { facts, state } = await withStore(environment, async (store) => {
-    const vault = new Vault(await kekProviderOf(config, () => undefined).load());
+    const vault = new Vault(await kekProviderOf(config.kek, () => undefined).load());
     const opened = await unseal(vault, store, systemClock, 'cli');
     const installation = await store.readInstallation();
     const { keys, tokens } = await store.counts();

@@ -2,18 +2,13 @@ import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { createInterface } from 'node:readline';
 import { fileURLToPath } from 'node:url';
+import type { Finished } from '@bundoc/shared/testing/captured-run';
 import { PATIENT_MS } from '@bundoc/shared/testing/patient';
 
 const source = (path: string) => fileURLToPath(new URL(`../../src/${path}`, import.meta.url));
 const NODE_ARGS = ['--conditions=@bundoc/source'];
 /** A stalled disk is no failure here. */
 const PATIENT = { BUNKMS_SQLITE_DEADLINE_MS: String(PATIENT_MS) };
-
-export interface Finished {
-  readonly code: number | null;
-  readonly stdout: string;
-  readonly stderr: string;
-}
 
 /** Starts `bunkms` with arguments, as an operator does. */
 export function spawnBunkms(environment: Record<string, string>, args: readonly string[]) {
@@ -23,8 +18,11 @@ export function spawnBunkms(environment: Record<string, string>, args: readonly 
   });
 }
 
-/** Runs `bunkms` to its end. */
-export async function bunkms(environment: Record<string, string>, ...args: string[]): Promise<Finished> {
+/** Runs `bunkms` as a process of its own, to its end. */
+export async function bunkmsProcess(
+  environment: Record<string, string>,
+  ...args: string[]
+): Promise<Finished> {
   const child = spawnBunkms(environment, args);
   const output = { stdout: '', stderr: '' };
   child.stdout.on('data', (chunk) => {

@@ -47,14 +47,28 @@ const DEFINITION_PAGE = { limit: 100, bytesMax: 8_388_608 };
 const SWEPT_PAGE = { limit: 200, bytesMax: 2_097_152 };
 const SWEPT_MAX = 5_000;
 
+/** How far a look for expired documents has come: up to here in this collection, and through all before it. */
+export interface SweepPlace {
+  readonly collection: string;
+  readonly after: Position;
+}
+
 /** Expired documents, bytes of them, and pages of nothing else, that one list passes over before it ends with an empty page. */
 export const PASSED_MAX = 5_000;
 const PASSED_BYTES_MAX = 33_554_432;
 const PASSED_PAGES_MAX = 100;
 
-/** Opens what a project's collections are defined to be. The store belongs to the result from then on. */
-export async function openDefinedStore(store: ProjectStore, clock: Clock): Promise<DefinedStore> {
-  const defined = new DefinedStore(store, clock);
+/**
+ * Opens what a project's collections are defined to be. The store belongs to the result from then on.
+ *
+ * @param beforeExpiring called before a definition gives documents a time to live, which is not made when it rejects.
+ */
+export async function openDefinedStore(
+  store: ProjectStore,
+  clock: Clock,
+  beforeExpiring: () => Promise<void> = async () => undefined,
+): Promise<DefinedStore> {
+  const defined = new DefinedStore(store, clock, beforeExpiring);
   await defined.load();
   return defined;
 }
@@ -69,6 +83,7 @@ export async function openDefinedStore(store: ProjectStore, clock: Clock): Promi
 export class DefinedStore implements CollectionStore {
   readonly #store: ProjectStore;
   readonly #clock: Clock;
+  readonly #beforeExpiring: () => Promise<void>;
   readonly #known = new Map<string, Known>();
   /** Collections whose definition does not open: nobody knows what holds for them. */
   readonly #damaged = new Set<string>();
@@ -76,9 +91,10 @@ export class DefinedStore implements CollectionStore {
   /** Where the look for expired documents goes on, by collection; absent at its beginning. */
   readonly #sweptTo = new Map<string, Position>();
 
-  constructor(store: ProjectStore, clock: Clock) {
+  constructor(store: ProjectStore, clock: Clock, beforeExpiring: () => Promise<void>) {
     this.#store = store;
     this.#clock = clock;
+    this.#beforeExpiring = beforeExpiring;
   }
 
   /** Reads all definitions, and makes their indexes hold: before anything else, and again when others may have changed them. */
@@ -124,6 +140,11 @@ export class DefinedStore implements CollectionStore {
 
   get defined(): readonly string[] {
     return [...this.#known.keys()];
+  }
+
+  /** Whether a collection is defined whose documents expire. */
+  get mayExpire(): boolean {
+    return this.#known.values().some(({ definition }) => definition.ttl !== undefined);
   }
 
   definition(collection: string): StoredDefinition | undefined {
@@ -221,19 +242,44 @@ export class DefinedStore implements CollectionStore {
       if (ttl === undefined) continue;
       let found = 0;
       do {
-        const after = this.#sweptTo.get(collection) ?? 0;
-        const page = await this.#store.list({ collection, after, ...SWEPT_PAGE });
-        const expired = page.documents.filter((document) => !this.#isAlive(ttl, document));
-        found = await this.#removeAll(expired);
+        const swept = await this.#sweepPage(collection, ttl, this.#sweptTo.get(collection));
+        found = swept.removed;
         removed += found;
-        looked += page.documents.length + page.unreadable.length;
-        if (page.next === undefined) this.#sweptTo.delete(collection);
-        else this.#sweptTo.set(collection, page.next);
-        await setImmediate();
+        looked += swept.looked;
+        if (swept.next === undefined) this.#sweptTo.delete(collection);
+        else this.#sweptTo.set(collection, swept.next);
         // Where many have expired, more have.
       } while (found > 0 && this.#sweptTo.has(collection) && looked < SWEPT_MAX);
     }
     return removed;
+  }
+
+  /**
+   * Removes documents that have expired, from the place that an earlier call has come to, collection by collection.
+   *
+   * @param pagesMax pages of documents that are looked at.
+   * @returns how many were removed, and where to go on; no place when it has come to the end.
+   */
+  async sweep(
+    from: SweepPlace | undefined,
+    pagesMax: number,
+    signal: AbortSignal,
+  ): Promise<{ removed: number; next: SweepPlace | undefined }> {
+    let removed = 0;
+    let pages = 0;
+    for (const collection of this.defined.toSorted()) {
+      const ttl = this.#known.get(collection)?.definition.ttl;
+      if (ttl === undefined || (from !== undefined && collection < from.collection)) continue;
+      let after = from?.collection === collection ? from.after : 0;
+      for (let next: Position | undefined = after; next !== undefined; ) {
+        after = next;
+        if (pages++ >= pagesMax || signal.aborted) return { removed, next: { collection, after } };
+        const swept = await this.#sweepPage(collection, ttl, after);
+        removed += swept.removed;
+        next = swept.next;
+      }
+    }
+    return { removed, next: undefined };
   }
 
   reseal(limit: number): Promise<number> {
@@ -246,6 +292,14 @@ export class DefinedStore implements CollectionStore {
 
   [Symbol.asyncDispose](): Promise<void> {
     return this.#store[Symbol.asyncDispose]();
+  }
+
+  /** Looks at a page of a collection, and removes what has expired of it. */
+  async #sweepPage(collection: string, ttl: Ttl, after: Position = 0) {
+    const page = await this.#store.list({ collection, after, ...SWEPT_PAGE });
+    const removed = await this.#removeAll(page.documents.filter((document) => !this.#isAlive(ttl, document)));
+    await setImmediate();
+    return { removed, looked: page.documents.length + page.unreadable.length, next: page.next };
   }
 
   #definition(collection: string): Known | undefined {
@@ -297,6 +351,7 @@ export class DefinedStore implements CollectionStore {
     const check = acceptedCheckOf(definition);
     const kept = this.indexes?.areBlind === true ? withTokens(definition) : definition;
     const content = contentOfDefinition(kept);
+    if (definition.ttl !== undefined) await this.#beforeExpiring();
     const [result] = await this.#store.commit([{ kind: 'put', ref, content, precondition }]);
     if (result?.metadata === undefined) throw new Error('a put has no metadata');
     const rev = result.metadata._rev;

@@ -27,6 +27,7 @@ const TABLES = [
   'key_versions',
   'used_keys',
   'commits',
+  'expiry',
   'heads',
   'projects',
 ];

@@ -1,0 +1,112 @@
+import type { Environment } from '@bundoc/shared/config';
+import { lineOf } from '@bundoc/shared/error-line';
+import { guardMemory } from '@bundoc/shared/memory-exposure';
+import { Command, CommanderError, InvalidArgumentError } from 'commander';
+import { registerAuditCommands } from './audit-commands.ts';
+import type { CertificateWish } from './certificates.ts';
+import { EXIT, exitCodeOf } from './errors.ts';
+import { type InitOptions, init } from './init.ts';
+import { registerKekCommands } from './kek-commands.ts';
+import { registerKeyCommands } from './key-commands.ts';
+import { collect } from './option-parsers.ts';
+import { registerRecoveryCommands } from './recovery-commands.ts';
+import { status } from './status.ts';
+import { type IssueOptions, issueToken, listTokens, revokeToken } from './token.ts';
+
+const SECONDS = { s: 1, m: 60, h: 3_600, d: 86_400 } as const;
+
+/** `90s`, `15m`, `1h`, `30d` → seconds. */
+function parseDuration(text: string): number {
+  const [, amount, unit] = /^(\d{1,9})([smhd])$/.exec(text) ?? [];
+  if (amount === undefined || unit === undefined) throw new InvalidArgumentError('give 90s, 15m, 1h or 30d');
+  return Number(amount) * SECONDS[unit as keyof typeof SECONDS];
+}
+
+/** `folder=name,name` → the certificate that shall lie in the folder. */
+function collectCertificate(text: string, earlier: readonly CertificateWish[]): CertificateWish[] {
+  const [directory, list, ...rest] = text.split('=');
+  const names = (list ?? '').split(',');
+  if (!directory || rest.length > 0 || names.some((name) => !/^[a-z0-9._:-]{1,253}$/.test(name)))
+    throw new InvalidArgumentError('give folder=name,name');
+  return [...earlier, { directory, names }];
+}
+
+/**
+ * Runs `bunkms` with these arguments: prints what a command has to say to the console, and its error as one line.
+ *
+ * @returns the exit code, as docs/keys.md gives it.
+ */
+export async function runBunkms(args: readonly string[], environment: Environment): Promise<number> {
+  try {
+    // Commands open keys, as the service does.
+    guardMemory(environment);
+    await programOf(environment).parseAsync(args, { from: 'user' });
+    return 0;
+  } catch (error) {
+    if (error instanceof CommanderError) return error.exitCode === 0 ? 0 : EXIT.usage;
+    console.error(`bunkms: ${lineOf(error)}`);
+    return exitCodeOf(error);
+  }
+}
+
+/** Every command of `bunkms`. */
+function programOf(environment: Environment): Command {
+  const program = new Command('bunkms')
+    .description(
+      'Administers the key service on its own machine; reads the same BUNKMS_ variables as the service.',
+    )
+    // A command's options stand behind it, so that one and its subcommand may have an option of the same name.
+    .enablePositionalOptions()
+    .exitOverride();
+
+  program
+    .command('init')
+    .description('makes what an installation needs and is not there yet')
+    .option('--create-kek', 'make the KEK file if there is none')
+    .option('--service-token <file>', 'keep a valid token for Bundoc in this file')
+    .option('--authority <folder>', 'keep a private authority for certificates in this folder')
+    .option(
+      '--certificate <folder=names>',
+      'keep a certificate for these names in this folder',
+      collectCertificate,
+      [],
+    )
+    .option('--json', 'print JSON')
+    .action((options: InitOptions) => init(environment, options));
+
+  const token = program.command('token').description('service and client tokens');
+  token
+    .command('issue')
+    .description('prints a new token')
+    .requiredOption('--typ <type>', 'service or client')
+    .requiredOption('--sub <subject>', 'who the token is for')
+    .requiredOption('--scope <scopes>', 'separated by spaces')
+    .option('--keys <globs>', 'key names that it is for', collect, [])
+    .option('--project <ids>', 'projects that it is for', collect, [])
+    .option('--projects <ids>', 'the same as --project', collect, [])
+    .option('--ttl <duration>', 'how long it lives, such as 15m or 30d', parseDuration)
+    .option('--json', 'print what the token says as well')
+    .action((options: IssueOptions) => issueToken(environment, options));
+  token
+    .command('list')
+    .option('--json', 'print JSON')
+    .action((options: { json?: true }) => listTokens(environment, options));
+  token
+    .command('revoke')
+    .argument('<jti>', 'the token; all that were renewed from the same one go with it')
+    .option('--json', 'print JSON')
+    .action((jti: string, options: { json?: true }) => revokeToken(environment, jti, options));
+
+  registerKeyCommands(program, environment);
+  registerKekCommands(program, environment);
+
+  registerAuditCommands(program, environment);
+  registerRecoveryCommands(program, environment);
+
+  program
+    .command('status')
+    .description('how the installation stands; exit code 1 when it is sealed')
+    .option('--json', 'print JSON')
+    .action((options: { json?: true }) => status(environment, options));
+  return program;
+}
