@@ -17,6 +17,7 @@ import { TokenKeys } from './kms/token-keys.ts';
 import { type BundocMetrics, createBundocMetrics } from './metrics.ts';
 import { applyEvent } from './project/apply-event.ts';
 import { ProjectDeletion } from './project/delete-project.ts';
+import { ExpiryLooks } from './project/expiry-looks.ts';
 import { InstanceManager } from './project/instance-manager.ts';
 import { KeyCache } from './project/key-cache.ts';
 import type { Projects } from './project/projects.ts';
@@ -132,6 +133,9 @@ export async function startBundoc(config: BundocConfig, parts: BundocParts = {})
   };
   stack.use(every(SWEEP_EVERY_MS, () => void sweep()));
 
+  const looks = stack.use(new ExpiryLooks({ marks: storage.expiry, instances, logger }));
+  stack.use(every(SWEEP_EVERY_MS, () => void looks.look()));
+
   const tokenKeys = new TokenKeys({ fetchJwks: () => kms.fetchJwks(), clock });
   stack.use(every(TOKEN_KEYS_EVERY_MS, () => void tokenKeys.refresh()));
   void tokenKeys.refresh();
@@ -239,6 +243,7 @@ function composeInstances(composition: Composition): {
     logger,
     openStore: (project, cipher) => storage.openStore(project, cipher, watch(project)),
     othersWrite: storage.othersWrite,
+    expiry: storage.expiry,
   });
   return { keys, projects, instances };
 }

@@ -3,6 +3,7 @@ import { mkdirSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import type { BundocConfig } from './config.ts';
 import { lockDataFolder } from './project/data-lock.ts';
+import { ExpiryMarksInFolders } from './project/expiry-marks.ts';
 import { ProjectFolders } from './project/project-folder.ts';
 import { Backlog } from './storage/embedded/backlog.ts';
 import { type Disk, makeDirectoryDurably } from './storage/embedded/disk.ts';
@@ -52,6 +53,7 @@ export async function openFileStorage(
         createStore: (project, directory, cipher) =>
           createEmbeddedStore({ project, directory, disk, cipher }),
       }),
+    expiry: new ExpiryMarksInFolders({ disk, directory: projectsDir, clock }),
     openStore: (project, cipher, watch) =>
       openEmbeddedStore({
         ...watch,

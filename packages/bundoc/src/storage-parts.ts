@@ -1,6 +1,7 @@
 import type { Clock } from '@bundoc/shared/clock';
 import type { Logger } from '@bundoc/shared/logger';
 import type { ProjectCipher } from './cipher/project-cipher.ts';
+import type { ExpiryMarks } from './project/expiry-marks.ts';
 import type { KeyCache } from './project/key-cache.ts';
 import type { Projects } from './project/projects.ts';
 import type { ProjectStore } from './storage/port.ts';
@@ -36,6 +37,7 @@ export interface Storage extends AsyncDisposable {
   /** Whether it takes writes now. Never rejects. */
   isReady(): Promise<boolean>;
   projects(keys: KeyCache): Projects;
+  readonly expiry: ExpiryMarks;
   openStore(project: string, cipher: ProjectCipher, watch: StoreWatch): Promise<ProjectStore>;
 }
 

@@ -3,6 +3,7 @@ import { ageMs, instant } from '@bundoc/shared/clock';
 import { readSecretFile } from '@bundoc/shared/config';
 import { hasCode } from '@bundoc/shared/errors';
 import { readTlsMaterial } from '@bundoc/shared/tls/files';
+import { ExpiryMarksInRows } from './project/expiry-rows.ts';
 import { ProjectRows, whyGone } from './project/project-rows.ts';
 import { SEAL_LIMITS } from './storage/embedded/seal-budget.ts';
 import { ChangeNews } from './storage/postgres/change-news.ts';
@@ -50,6 +51,7 @@ export async function openPostgresStorage(
     counts: { databaseConnections: () => database.connections, databaseWaiting: () => database.waiting },
     isReady: () => Promise.race([takesWrites(database), sleep(READY_WITHIN_MS, false, { ref: false })]),
     projects: (keys) => new ProjectRows({ database, keys, clock }),
+    expiry: new ExpiryMarksInRows({ database, clock }),
     openStore: (project, cipher, watch) =>
       new PostgresStore({
         ...watch,

@@ -1,10 +1,14 @@
 import { systemClock } from '@bundoc/shared/clock';
 import { AppError } from '@bundoc/shared/errors';
 import { createLogger } from '@bundoc/shared/logger';
+import { FakeClock } from '@bundoc/shared/testing/fake-clock';
 import { PostgresServer } from '@bundoc/shared/testing/postgres-server';
 import { describeWithPostgres } from '@bundoc/shared/testing/postgres-tests';
-import { afterAll, beforeAll, expect, it } from 'vitest';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { ProjectDeletion } from '../src/project/delete-project.ts';
+import { describeExpiryMarks } from '../src/project/expiry-conformance.ts';
+import { LOOK_EVERY_MS } from '../src/project/expiry-marks.ts';
+import { ExpiryMarksInRows } from '../src/project/expiry-rows.ts';
 import { InstanceManager } from '../src/project/instance-manager.ts';
 import { KeyCache } from '../src/project/key-cache.ts';
 import { ProjectRows, whyGone } from '../src/project/project-rows.ts';
@@ -93,6 +97,29 @@ describeWithPostgres('projects in PostgreSQL', () => {
       [1, true],
       [2, false],
     ]);
+  });
+
+  describe('marks of expiry', () => {
+    describeExpiryMarks(async () => {
+      await server.sql('DELETE FROM bundoc.expiry', 'bundoc');
+      const clock = new FakeClock();
+      return { clock, start: () => new ExpiryMarksInRows({ database, clock }) };
+    });
+
+    it('are given to one node each, and go with their project', async () => {
+      await server.sql('DELETE FROM bundoc.expiry', 'bundoc');
+      const clock = new FakeClock();
+      const nodes = [1, 2, 3, 4].map(() => new ExpiryMarksInRows({ database, clock }));
+      const projects = ['m1', 'm2', 'm3', 'm4'];
+      for (const project of projects) await nodes[0]?.mark(project);
+      clock.advance(LOOK_EVERY_MS);
+      const taken: (string | undefined)[] = [];
+      while (taken.filter(Boolean).length < 4)
+        taken.push(...(await Promise.all(nodes.map((node) => node.take()))).map((due) => due?.project));
+      expect(taken.filter(Boolean).sort()).toEqual(projects);
+      await nodeOf(newService()).removeContent('m1');
+      expect(await server.sql('SELECT count(*) FROM bundoc.expiry', 'bundoc')).toBe('3');
+    });
   });
 
   it('that were deleted are gone for every node but for a mark, and are not made again', async () => {

@@ -10,6 +10,7 @@ import type { LeasedKey } from '../kms/port.ts';
 import { type DefinedStore, openDefinedStore } from '../storage/collections/defined-store.ts';
 import type { CollectionStore } from '../storage/collections/port.ts';
 import type { Position, ProjectStore } from '../storage/port.ts';
+import type { ExpiryMarks } from './expiry-marks.ts';
 import type { KeyCache } from './key-cache.ts';
 import type { OpenedProject, Projects } from './projects.ts';
 
@@ -20,6 +21,8 @@ export interface InstanceManagerOptions {
   readonly logger: Logger;
   /** Makes the store of a project that was found in order, and whose key was. */
   readonly openStore: (project: string, cipher: ProjectCipher) => Promise<ProjectStore>;
+  /** What keeps that documents of a project may expire. */
+  readonly expiry?: Pick<ExpiryMarks, 'mark' | 'ensureMarked'>;
   /** Projects that are open at most. */
   readonly hotMax?: number;
   /** How long a project stays open unused, milliseconds. */
@@ -239,6 +242,35 @@ export class InstanceManager implements AsyncDisposable {
     }
   }
 
+  /**
+   * Opens a project that nobody has open, for `action` alone: it makes no other one close, and is closed again unless somebody has come
+   * meanwhile.
+   *
+   * @returns `done`, or why nothing was done.
+   * @throws AppError as {@link acquire}, and what `action` throws.
+   */
+  async visit(
+    project: string,
+    action: (store: DefinedStore) => Promise<void>,
+  ): Promise<'done' | 'open' | 'no-room' | 'absent'> {
+    if (this.#hot.has(project)) return 'open';
+    if (this.#hot.size + this.#opening >= this.#hotMax) return 'no-room';
+    const lease = await this.acquire(project, 'existing');
+    if (lease === undefined) return 'absent';
+    const instance = this.#hot.get(project);
+    const lastUsed = instance?.lastUsed;
+    try {
+      // Its key may have been withdrawn since.
+      if (instance === undefined) return 'no-room';
+      await action(instance.store);
+      return 'done';
+    } finally {
+      lease[Symbol.dispose]();
+      if (instance?.users === 0 && !instance.wasUsed && instance.lastUsed === lastUsed)
+        this.#retire(instance);
+    }
+  }
+
   /** Documents of open projects that are sealed under a former key version. */
   get toReseal(): number {
     return this.#hot.values().reduce((sum, { store }) => sum + store.toReseal, 0);
@@ -293,14 +325,19 @@ export class InstanceManager implements AsyncDisposable {
 
   async #open(project: string, mode: 'existing' | 'create'): Promise<ProjectInstance | undefined> {
     await this.#closing.get(project)?.promise;
-    const { projects, clock, openStore, logger } = this.#options;
+    const { projects, clock, openStore, logger, expiry } = this.#options;
     await this.#takeRoom();
     try {
       const opened = mode === 'create' ? await projects.openOrCreate(project) : await projects.open(project);
       if (opened === undefined) return undefined;
       // Until it belongs to an instance: a store that nobody closes would keep its files, and its writer, for good.
       await using stack = new AsyncDisposableStack();
-      const store = await openDefinedStore(stack.use(await openStore(project, opened.cipher)), clock);
+      const store = await openDefinedStore(
+        stack.use(await openStore(project, opened.cipher)),
+        clock,
+        async () => expiry?.mark(project),
+      );
+      if (store.mayExpire) await this.#keepMark(project);
       if (this.#closed) throw new AppError('overloaded', { detail: 'the server is stopping' });
       stack.move();
       const instance = new ProjectInstance(project, opened, store, instant(clock));
@@ -316,6 +353,18 @@ export class InstanceManager implements AsyncDisposable {
     } finally {
       this.#opening--;
       this.#announceRoom();
+    }
+  }
+
+  /** A project that was restored, or moved here, comes without its mark. It can be used all the same. */
+  async #keepMark(project: string): Promise<void> {
+    try {
+      await this.#options.expiry?.ensureMarked(project);
+    } catch (error) {
+      this.#options.logger.warn(
+        { err: error, project },
+        'it could not be kept that documents of a project expire',
+      );
     }
   }
 

@@ -1,6 +1,6 @@
 import type { DocumentMetadata } from '@bundoc/shared/contract/documents';
 import type { DocumentContent, DocumentRef } from '../cipher/stored-text.ts';
-import type { EngineIndexes } from './indexes/port.ts';
+import type { EngineIndexes, FoundBy } from './indexes/port.ts';
 import type { PreconditionsFailed } from './precondition.ts';
 
 /** A document as it is stored, opened. `text` is the JSON that the API returns, byte for byte. */
@@ -54,6 +54,8 @@ export interface ListQuery {
   readonly limit: number;
   /** Sealed bytes after which the page ends, though one document is always in it. */
   readonly bytesMax: number;
+  /** Only documents that a blind index finds, and those that it has no room for. */
+  readonly found?: FoundBy | undefined;
 }
 
 /** A document of a page. */
@@ -169,11 +171,15 @@ export interface ProjectStore extends AsyncDisposable {
    * @throws AppError `precondition_failed`, as a {@link PreconditionsFailed} that lists every write whose precondition does not hold, each
    * judged by its document as the writes before the first of them leave it; `document_not_found` for the delete of an absent document without a
    * precondition; `idempotency_mismatch` for a key that was used for another request; `overloaded` when too much is
-   * waiting; `payload_too_large`; `quota_exceeded` for a commit that adds to a project which may hold no more; `key_exhausted` when the key may seal no more.
+   * waiting; `payload_too_large`; `quota_exceeded` for a commit that adds to a project which may hold no more; `unique_violation` when another document has the same values in a unique index; `key_exhausted` when the key may seal no more.
    */
   commit(writes: readonly Write[], options?: CommitOptions): Promise<readonly WriteResult[]>;
 
-  /** A page of a collection's documents. A document that is made while pages are read appears behind them. */
+  /**
+   * A page of a collection's documents. A document that is made while pages are read appears behind them.
+   *
+   * @throws AppError `overloaded` when the index that it asks for is not there any more.
+   */
   list(query: ListQuery): Promise<DocumentPage>;
 
   /**
@@ -209,7 +215,6 @@ export interface ProjectStore extends AsyncDisposable {
   /** Collections that hold a document. */
   collections(): Promise<readonly CollectionSummary[]>;
 
-  /** Indexes, on an engine that has some. */
   readonly indexes?: EngineIndexes | undefined;
 
   /** Other processes write to the same storage. */

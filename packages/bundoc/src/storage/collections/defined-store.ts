@@ -47,14 +47,28 @@ const DEFINITION_PAGE = { limit: 100, bytesMax: 8_388_608 };
 const SWEPT_PAGE = { limit: 200, bytesMax: 2_097_152 };
 const SWEPT_MAX = 5_000;
 
+/** How far a look for expired documents has come: up to here in this collection, and through all before it. */
+export interface SweepPlace {
+  readonly collection: string;
+  readonly after: Position;
+}
+
 /** Expired documents, bytes of them, and pages of nothing else, that one list passes over before it ends with an empty page. */
 export const PASSED_MAX = 5_000;
 const PASSED_BYTES_MAX = 33_554_432;
 const PASSED_PAGES_MAX = 100;
 
-/** Opens what a project's collections are defined to be. The store belongs to the result from then on. */
-export async function openDefinedStore(store: ProjectStore, clock: Clock): Promise<DefinedStore> {
-  const defined = new DefinedStore(store, clock);
+/**
+ * Opens what a project's collections are defined to be. The store belongs to the result from then on.
+ *
+ * @param beforeExpiring called before a definition gives documents a time to live, which is not made when it rejects.
+ */
+export async function openDefinedStore(
+  store: ProjectStore,
+  clock: Clock,
+  beforeExpiring: () => Promise<void> = async () => undefined,
+): Promise<DefinedStore> {
+  const defined = new DefinedStore(store, clock, beforeExpiring);
   await defined.load();
   return defined;
 }
@@ -69,6 +83,7 @@ export async function openDefinedStore(store: ProjectStore, clock: Clock): Promi
 export class DefinedStore implements CollectionStore {
   readonly #store: ProjectStore;
   readonly #clock: Clock;
+  readonly #beforeExpiring: () => Promise<void>;
   readonly #known = new Map<string, Known>();
   /** Collections whose definition does not open: nobody knows what holds for them. */
   readonly #damaged = new Set<string>();
@@ -76,12 +91,13 @@ export class DefinedStore implements CollectionStore {
   /** Where the look for expired documents goes on, by collection; absent at its beginning. */
   readonly #sweptTo = new Map<string, Position>();
 
-  constructor(store: ProjectStore, clock: Clock) {
+  constructor(store: ProjectStore, clock: Clock, beforeExpiring: () => Promise<void>) {
     this.#store = store;
     this.#clock = clock;
+    this.#beforeExpiring = beforeExpiring;
   }
 
-  /** Reads all definitions: before anything else, and again when others may have changed them. */
+  /** Reads all definitions, and makes their indexes hold: before anything else, and again when others may have changed them. */
   load(): Promise<void> {
     return this.#defining.run(async () => {
       const names = new Set<string>();
@@ -102,6 +118,7 @@ export class DefinedStore implements CollectionStore {
         after = page.next;
       }
       for (const name of [...this.#known.keys(), ...this.#damaged]) if (!names.has(name)) this.#forget(name);
+      await this.indexes?.keep?.();
     });
   }
 
@@ -123,6 +140,11 @@ export class DefinedStore implements CollectionStore {
 
   get defined(): readonly string[] {
     return [...this.#known.keys()];
+  }
+
+  /** Whether a collection is defined whose documents expire. */
+  get mayExpire(): boolean {
+    return this.#known.values().some(({ definition }) => definition.ttl !== undefined);
   }
 
   definition(collection: string): StoredDefinition | undefined {
@@ -220,19 +242,44 @@ export class DefinedStore implements CollectionStore {
       if (ttl === undefined) continue;
       let found = 0;
       do {
-        const after = this.#sweptTo.get(collection) ?? 0;
-        const page = await this.#store.list({ collection, after, ...SWEPT_PAGE });
-        const expired = page.documents.filter((document) => !this.#isAlive(ttl, document));
-        found = await this.#removeAll(expired);
+        const swept = await this.#sweepPage(collection, ttl, this.#sweptTo.get(collection));
+        found = swept.removed;
         removed += found;
-        looked += page.documents.length + page.unreadable.length;
-        if (page.next === undefined) this.#sweptTo.delete(collection);
-        else this.#sweptTo.set(collection, page.next);
-        await setImmediate();
+        looked += swept.looked;
+        if (swept.next === undefined) this.#sweptTo.delete(collection);
+        else this.#sweptTo.set(collection, swept.next);
         // Where many have expired, more have.
       } while (found > 0 && this.#sweptTo.has(collection) && looked < SWEPT_MAX);
     }
     return removed;
+  }
+
+  /**
+   * Removes documents that have expired, from the place that an earlier call has come to, collection by collection.
+   *
+   * @param pagesMax pages of documents that are looked at.
+   * @returns how many were removed, and where to go on; no place when it has come to the end.
+   */
+  async sweep(
+    from: SweepPlace | undefined,
+    pagesMax: number,
+    signal: AbortSignal,
+  ): Promise<{ removed: number; next: SweepPlace | undefined }> {
+    let removed = 0;
+    let pages = 0;
+    for (const collection of this.defined.toSorted()) {
+      const ttl = this.#known.get(collection)?.definition.ttl;
+      if (ttl === undefined || (from !== undefined && collection < from.collection)) continue;
+      let after = from?.collection === collection ? from.after : 0;
+      for (let next: Position | undefined = after; next !== undefined; ) {
+        after = next;
+        if (pages++ >= pagesMax || signal.aborted) return { removed, next: { collection, after } };
+        const swept = await this.#sweepPage(collection, ttl, after);
+        removed += swept.removed;
+        next = swept.next;
+      }
+    }
+    return { removed, next: undefined };
   }
 
   reseal(limit: number): Promise<number> {
@@ -245,6 +292,14 @@ export class DefinedStore implements CollectionStore {
 
   [Symbol.asyncDispose](): Promise<void> {
     return this.#store[Symbol.asyncDispose]();
+  }
+
+  /** Looks at a page of a collection, and removes what has expired of it. */
+  async #sweepPage(collection: string, ttl: Ttl, after: Position = 0) {
+    const page = await this.#store.list({ collection, after, ...SWEPT_PAGE });
+    const removed = await this.#removeAll(page.documents.filter((document) => !this.#isAlive(ttl, document)));
+    await setImmediate();
+    return { removed, looked: page.documents.length + page.unreadable.length, next: page.next };
   }
 
   #definition(collection: string): Known | undefined {
@@ -264,12 +319,13 @@ export class DefinedStore implements CollectionStore {
 
   #learn(collection: string, known: Known, wasDefined = false): void {
     this.#known.set(collection, known);
-    this.#store.indexes?.define(collection, known.definition.indexes.map(specOf), wasDefined);
+    const specs = known.definition.indexes.map(specOf);
+    this.indexes?.define(collection, specs, { rev: known.rev, wasDefined });
     this.#damaged.delete(collection);
   }
 
   #forget(collection: string): void {
-    this.#store.indexes?.define(collection, []);
+    this.indexes?.define(collection, [], { rev: undefined, wasDefined: false });
     this.#known.delete(collection);
     this.#damaged.delete(collection);
   }
@@ -285,22 +341,22 @@ export class DefinedStore implements CollectionStore {
         throw hasCode(error, 'document_not_found') ? new AppError('collection_not_found') : error;
       });
       this.#forget(collection);
+      await this.indexes?.keep?.();
       return { created: false, rev: undefined };
     }
     if (!this.#known.has(collection) && this.#known.size >= DEFINITIONS_MAX)
       throw new AppError('invalid_request', {
         detail: `a project has at most ${DEFINITIONS_MAX} definitions`,
       });
-    if (this.#store.indexes === undefined && definition.indexes.some(({ unique }) => unique))
-      throw new AppError('invalid_request', {
-        errors: [{ path: 'body.indexes', message: 'unique indexes are kept by the embedded engine only' }],
-      });
     const check = acceptedCheckOf(definition);
-    const content = contentOfDefinition(definition);
+    const kept = this.indexes?.areBlind === true ? withTokens(definition) : definition;
+    const content = contentOfDefinition(kept);
+    if (definition.ttl !== undefined) await this.#beforeExpiring();
     const [result] = await this.#store.commit([{ kind: 'put', ref, content, precondition }]);
     if (result?.metadata === undefined) throw new Error('a put has no metadata');
     const rev = result.metadata._rev;
-    this.#learn(collection, { definition, rev, check: () => check });
+    this.#learn(collection, { definition: kept, rev, check: () => check });
+    await this.indexes?.keep?.();
     return { created: result.created, rev };
   }
 
@@ -374,8 +430,14 @@ export class DefinedStore implements CollectionStore {
   }
 }
 
-function specOf({ name, fields, unique }: CollectionDefinition['indexes'][number]): IndexSpec {
-  return { name: name ?? fields.join('+'), fields, unique };
+function specOf({ name, fields, unique, blind }: CollectionDefinition['indexes'][number]): IndexSpec {
+  return { name: name ?? fields.join('+'), fields, unique, ...(blind === true ? { blind } : {}) };
+}
+
+/** A unique index is kept by tokens where nothing else can: its definition says so. */
+function withTokens(definition: CollectionDefinition): CollectionDefinition {
+  const indexes = definition.indexes.map((index) => (index.unique ? { ...index, blind: true } : index));
+  return { ...definition, indexes };
 }
 
 function knownOf(stored: StoredDefinition): Known {

@@ -9,12 +9,28 @@ const ADD_VERSION: Statement = {
   text: `INSERT INTO bundoc.key_versions (project, version, seals, documents) VALUES ($1, $2, 0, 0)
          ON CONFLICT (project, version) DO NOTHING`,
 };
+/** A build that knew nothing of blind indexes may have removed a project of the same id without them. */
+const NO_INDEXES: Statement = {
+  name: 'bundoc-no-blind-indexes-1',
+  text: `WITH entries AS (DELETE FROM bundoc.blind_entries WHERE project = $1) DELETE FROM bundoc.blind_indexes WHERE project = $1`,
+};
 const RAISE_VERSION: Statement = {
   name: 'bundoc-raise-version-1',
   text: 'UPDATE bundoc.heads SET key_version = greatest(key_version, $2) WHERE project = $1',
 };
 
-const TABLES = ['documents', 'collections', 'key_versions', 'used_keys', 'commits', 'heads', 'projects'];
+const TABLES = [
+  'documents',
+  'blind_entries',
+  'blind_indexes',
+  'collections',
+  'key_versions',
+  'used_keys',
+  'commits',
+  'expiry',
+  'heads',
+  'projects',
+];
 
 /** Locks a project: to be run as a transaction begins. Rows are changed under this lock alone, so that nobody waits for one another in a ring. */
 export function lockOf(project: string): string {
@@ -58,6 +74,7 @@ export async function insertProjectRows(
   project: string,
   keyVersion: number,
 ): Promise<void> {
+  await transaction.query(NO_INDEXES, [project]);
   await transaction.query(INSERT_HEAD, [project, keyVersion]);
   await transaction.query(ADD_VERSION, [project, keyVersion]);
 }
