@@ -40,7 +40,6 @@ export async function openFileStorage(
   return {
     place: dataDir,
     othersWrite: false,
-    makesBackups: true,
     counts: { backlogBytes: () => backlog.bytes },
     isReady: () => canWrite(disk, dataDir),
     projects: (keys) =>

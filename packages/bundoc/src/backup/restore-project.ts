@@ -25,17 +25,21 @@ export class ProjectExists extends Error {
  * How many commits a restored project skips: whoever follows it from a place behind the backup must not take what comes next for what they
  * have seen there.
  */
-const SKIPPED_SEQS = 2 ** 32;
+export const SKIPPED_SEQS = 2 ** 32;
 
-export interface RestoreOptions {
+/** What a project is restored of. */
+export interface RestoreSource {
   readonly facts: BackupFacts;
   /** Reads the backup from its beginning; it was checked before. */
   readonly open: () => AsyncIterable<Uint8Array>;
   readonly cipher: ProjectCipher;
+  readonly onProgress?: (entries: number) => void;
+}
+
+export interface RestoreOptions extends RestoreSource {
   readonly disk: Disk;
   /** `<data>/projects`; exists. */
   readonly projectsDirectory: string;
-  readonly onProgress?: (entries: number) => void;
 }
 
 /**
@@ -103,14 +107,18 @@ export async function requireFree(disk: Disk, projectsDirectory: string, project
   const directory = join(projectsDirectory, project);
   const names = await disk.list(directory);
   if (names === undefined) return;
-  if (names.includes(DELETION_FILE))
-    throw new ProjectExists(
-      `project ${project} was deleted: its key is destroyed for ever, so nobody can read what is in the backup, and its id is not used again`,
-    );
+  if (names.includes(DELETION_FILE)) throw deletedProject(project);
   const isCutShort = names.includes(RESTORING_FILE) && !names.includes('project.json');
   // Only the folders of one that had not come to write its mark.
   const isEmpty = names.every((name) => name === 'tmp');
   if (!isCutShort && !isEmpty) throw new ProjectExists(`there is a folder of ${project} already`);
+}
+
+/** Why a deleted project is not restored. */
+export function deletedProject(project: string): ProjectExists {
+  return new ProjectExists(
+    `project ${project} was deleted: its key is destroyed for ever, so nobody can read what is in the backup, and its id is not used again`,
+  );
 }
 
 /** Puts the documents of a block in their files, durably; of one that comes twice the last. */

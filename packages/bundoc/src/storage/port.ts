@@ -131,14 +131,12 @@ export interface SealedPage {
   readonly forgotten: Position;
 }
 
-export type ReadSealedChanges = (
-  after: Position,
-  limits: {
-    readonly limit: number;
-    /** Sealed bytes after which the page ends, though one change is always in it. */
-    readonly bytesMax: number;
-  },
-) => Promise<SealedPage>;
+/** How much of a project a page of {@link ProjectStore.sealedChanges} holds. */
+export interface SealedPageLimits {
+  readonly limit: number;
+  /** Sealed bytes after which the page ends, though one change is always in it. */
+  readonly bytesMax: number;
+}
 
 export interface CollectionSummary {
   readonly name: string;
@@ -217,12 +215,11 @@ export interface ProjectStore extends AsyncDisposable {
 
   /**
    * What changed behind a position, in that order, with the bytes that are stored; a document that has changed again is left out, as it
-   * comes behind. So pages up to one that is complete are the whole project as it was at its position. Absent where the storage
-   * itself is backed up.
+   * comes behind. So pages up to one that is complete are the whole project as it was at its position.
    *
    * @throws AppError `integrity_error` for a document whose bytes do not open.
    */
-  readonly sealedChanges?: ReadSealedChanges | undefined;
+  sealedChanges(after: Position, limits: SealedPageLimits): Promise<SealedPage>;
 
   /** Collections that hold a document. */
   collections(): Promise<readonly CollectionSummary[]>;

@@ -17,7 +17,8 @@ import type {
   Position,
   Precondition,
   ProjectStore,
-  ReadSealedChanges,
+  SealedPage,
+  SealedPageLimits,
   StoredDocument,
   Write,
   WriteResult,
@@ -225,8 +226,8 @@ export class DefinedStore implements CollectionStore {
   }
 
   /** Definitions among the others. */
-  get sealedChanges(): ReadSealedChanges | undefined {
-    return this.#store.sealedChanges?.bind(this.#store);
+  sealedChanges(after: Position, limits: SealedPageLimits): Promise<SealedPage> {
+    return this.#store.sealedChanges(after, limits);
   }
 
   /**

@@ -21,6 +21,7 @@ import {
   type ProjectStore,
   type SealedChange,
   type SealedPage,
+  type SealedPageLimits,
   type StoredDocument,
   TOMBSTONE_TTL_MS,
   type Write,
@@ -287,10 +288,7 @@ export class EmbeddedStore implements ProjectStore {
     return lastSeq > after ? lastSeq : this.#waiters.wait(after, signal);
   }
 
-  async sealedChanges(
-    after: Position,
-    { limit, bytesMax }: { readonly limit: number; readonly bytesMax: number },
-  ): Promise<SealedPage> {
+  async sealedChanges(after: Position, { limit, bytesMax }: SealedPageLimits): Promise<SealedPage> {
     const { catalog } = this.#parts;
     const { lastSeq, purgedSeq: forgotten } = catalog;
     const states = catalog.changes(after).take(limit).toArray();

@@ -9,6 +9,9 @@ import type {
   ListedDocument,
   ListQuery,
   Position,
+  SealedChange,
+  SealedPage,
+  SealedPageLimits,
   StoredDocument,
 } from '../port.ts';
 import type { Database, Row, Statement } from './database.ts';
@@ -60,6 +63,19 @@ const CHANGES: Statement = {
   text: `
 SELECT h.seq, h.purged_seq, d.* FROM bundoc.heads AS h LEFT JOIN LATERAL (
   SELECT ${ROW_COLUMNS} FROM bundoc.documents WHERE project = $1 AND documents.seq > $2 ORDER BY documents.seq LIMIT $3
+) AS d ON true WHERE h.project = $1 ORDER BY d.seq`,
+};
+
+/** The same with the bytes, as many as there is room for. */
+const SEALED_CHANGES: Statement = {
+  name: 'bundoc-sealed-changes-1',
+  text: `
+SELECT h.seq, h.purged_seq, d.* FROM bundoc.heads AS h LEFT JOIN LATERAL (
+  SELECT ${ROW_COLUMNS}, sealed, total FROM (
+    SELECT *, row_number() OVER w AS place, sum(octet_length(sealed)) OVER w AS running, count(*) OVER () AS total FROM (
+      SELECT * FROM bundoc.documents WHERE project = $1 AND documents.seq > $2 ORDER BY documents.seq LIMIT $3
+    ) AS d WINDOW w AS (ORDER BY d.seq)
+  ) AS d WHERE place = 1 OR running IS NULL OR running <= $4
 ) AS d ON true WHERE h.project = $1 ORDER BY d.seq`,
 };
 
@@ -168,6 +184,19 @@ export class Reader {
     };
   }
 
+  /** As of one moment: a page with all that there is behind its beginning is up to the head. @throws AppError `integrity_error`. */
+  async sealedChanges(after: Position, { limit, bytesMax }: SealedPageLimits): Promise<SealedPage> {
+    const rows = await this.#query(SEALED_CHANGES, [this.#options.project, after, limit, bytesMax]);
+    const [head] = rows;
+    if (head === undefined) throw gone();
+    const [seq, forgotten] = head as unknown as [number, number];
+    const changes = rows.filter((row) => row[2] !== null).map((row) => this.#sealedChange(row.slice(2)));
+    const total = Number(head.at(-1) ?? 0);
+    const isComplete = changes.length === total && total < limit;
+    const position = isComplete ? seq : (changes.at(-1)?.state.seq ?? after);
+    return { changes, position, isComplete, forgotten };
+  }
+
   async position(): Promise<Position> {
     const [head] = await this.#query(POSITION, [this.#options.project]);
     if (head === undefined) throw gone();
@@ -231,6 +260,16 @@ export class Reader {
     const state = this.#stateOf(row);
     if (state === undefined) throw this.#damaged((row[0] as Buffer).toString('hex'));
     return state;
+  }
+
+  /** A document that does not open is no part of a backup. */
+  #sealedChange(row: Row): SealedChange {
+    const state = this.#requiredState(row);
+    if (state.deletedMs !== 0) return { state, sealed: undefined };
+    const sealed = row[9] as Buffer;
+    const name = state.fileName.toString('hex');
+    if (this.#open(state, name, { ...state, sealed }) === undefined) throw this.#damaged(name);
+    return { state, sealed };
   }
 
   #damaged(name: string): AppError {
