@@ -34,6 +34,20 @@ async function contentsOf(project: string, collection = 'notes'): Promise<Map<st
 }
 
 describe('bundoc import and export', () => {
+  it('say in a sentence what is no file', async () => {
+    for (const [path, message] of [
+      [file('none.ndjson'), 'there is no file at'],
+      [installation.folder, 'is a folder'],
+    ] as const) {
+      const imported = await bundoc(['import', 'first', path]);
+      expect([imported.code, imported.stdout, imported.stderr.trim().split('\n')]).toEqual([
+        2,
+        '',
+        [expect.stringContaining(message)],
+      ]);
+    }
+  });
+
   it('bring every document of a project into another one, to the byte', async () => {
     const lines = Array.from({ length: 1_234 }, (_, n) => `{ "_id":"d${n}", "n": ${n}.10, "t":"é\\n" }`);
     writeFileSync(file('in.ndjson'), `${lines.join('\n')}\n`);

@@ -44,6 +44,15 @@ export interface CommitOptions {
   readonly idempotency?: Idempotency;
 }
 
+/** A commit that waits for its turn in a store. */
+export interface WaitingCommit {
+  readonly writes: readonly Write[];
+  readonly options: CommitOptions;
+  /** As {@link COMMIT_BYTES_MAX} counts them. */
+  readonly bytes: number;
+  readonly done: PromiseWithResolvers<readonly WriteResult[]>;
+}
+
 /** A place in a project's commit sequence; 0 is before everything. */
 export type Position = number;
 
@@ -138,6 +147,9 @@ export interface CollectionSummary {
   readonly bytes: number;
 }
 
+/** Bytes that the writes of one commit take together with what they bring along, and commits of one project that may wait. */
+export const COMMIT_BYTES_MAX = 33_554_432;
+export const COMMITS_WAITING_MAX = 1_024;
 /** How long a deletion stays in the list of changes, milliseconds. */
 export const TOMBSTONE_TTL_MS = 7 * 86_400_000;
 /** How long an idempotency key is remembered, milliseconds, and how many at most; the oldest are forgotten first. */

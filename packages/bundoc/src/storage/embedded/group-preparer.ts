@@ -4,7 +4,7 @@ import { AppError } from '@bundoc/shared/errors';
 import { smallRandom } from '@bundoc/shared/random';
 import type { ProjectCipher } from '../../cipher/project-cipher.ts';
 import { composeStoredText, type DocumentRef } from '../../cipher/stored-text.ts';
-import type { CommitOptions, Write, WriteResult } from '../port.ts';
+import type { WaitingCommit, Write, WriteResult } from '../port.ts';
 import { holds, preconditionsFailed } from '../precondition.ts';
 import { addedBy, NOTHING, type Quota, QuotaOfGroup, sumOf } from '../quota.ts';
 import { ByteWriter } from './bytes.ts';
@@ -25,12 +25,9 @@ export interface Unsealed {
   readonly text: Buffer;
 }
 
-export interface Waiting {
-  readonly writes: readonly Write[];
+/** A commit that waits, with what goes along to be sealed anew. */
+export interface Waiting extends WaitingCommit {
   readonly reseals: readonly Unsealed[];
-  readonly options: CommitOptions;
-  readonly bytes: number;
-  readonly done: PromiseWithResolvers<readonly WriteResult[]>;
 }
 
 /** A commit that was found in order, and will be acknowledged once its frame is durable. */

@@ -5,7 +5,7 @@ import { smallRandom } from '@bundoc/shared/random';
 import type { ProjectCipher } from '../../cipher/project-cipher.ts';
 import { composeStoredText } from '../../cipher/stored-text.ts';
 import { type DocumentState, REV_BYTES, type UsedKey } from '../embedded/record.ts';
-import type { CommitOptions, Write, WriteResult } from '../port.ts';
+import type { WaitingCommit, Write, WriteResult } from '../port.ts';
 import { IDEMPOTENCY_TTL_MS } from '../port.ts';
 import { holds, preconditionsFailed } from '../precondition.ts';
 import { addedBy, NOTHING, type Quota, QuotaOfGroup, sumOf, type Usage } from '../quota.ts';
@@ -14,13 +14,9 @@ import { type BlindEntries, type BlindIndex, isEnforced } from './blind-index.ts
 import type { IndexingOfGroup } from './group-indexing.ts';
 
 /** A commit that waits, with the names of what it writes. */
-export interface Waiting {
-  readonly writes: readonly Write[];
+export interface Waiting extends WaitingCommit {
   /** Of each write's document, in hex. */
   readonly names: readonly string[];
-  readonly options: CommitOptions;
-  readonly bytes: number;
-  readonly done: PromiseWithResolvers<readonly WriteResult[]>;
 }
 
 /** What the database has of the documents and idempotency keys that a group names, under the project's lock. */

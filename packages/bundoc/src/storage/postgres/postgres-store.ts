@@ -5,21 +5,21 @@ import { AppError } from '@bundoc/shared/errors';
 import type { ProjectCipher } from '../../cipher/project-cipher.ts';
 import type { DocumentRef } from '../../cipher/stored-text.ts';
 import { ChangeWaiters } from '../change-waiters.ts';
-import { COMMITS_WAITING_MAX } from '../embedded/embedded-store.ts';
-import { FRAME_BYTES_MAX } from '../embedded/frame.ts';
 import type { SealLimits } from '../embedded/seal-budget.ts';
 import type { EngineIndexes } from '../indexes/port.ts';
-import type {
-  ChangePage,
-  CollectionSummary,
-  CommitOptions,
-  DocumentPage,
-  ListQuery,
-  Position,
-  ProjectStore,
-  StoredDocument,
-  Write,
-  WriteResult,
+import {
+  type ChangePage,
+  COMMIT_BYTES_MAX,
+  COMMITS_WAITING_MAX,
+  type CollectionSummary,
+  type CommitOptions,
+  type DocumentPage,
+  type ListQuery,
+  type Position,
+  type ProjectStore,
+  type StoredDocument,
+  type Write,
+  type WriteResult,
 } from '../port.ts';
 import type { Quota } from '../quota.ts';
 import { searchedTokens } from './blind-index.ts';
@@ -176,8 +176,8 @@ export class PostgresStore implements ProjectStore {
 
   commit(writes: readonly Write[], options: CommitOptions = {}): Promise<readonly WriteResult[]> {
     const bytes = writes.reduce((sum, write) => sum + bytesOf(write), 0);
-    if (bytes > FRAME_BYTES_MAX) return Promise.reject(new AppError('payload_too_large'));
-    if (this.#waiting.length >= COMMITS_WAITING_MAX || this.#waitingBytes > 2 * FRAME_BYTES_MAX)
+    if (bytes > COMMIT_BYTES_MAX) return Promise.reject(new AppError('payload_too_large'));
+    if (this.#waiting.length >= COMMITS_WAITING_MAX || this.#waitingBytes > 2 * COMMIT_BYTES_MAX)
       return Promise.reject(new AppError('overloaded'));
     const names = writes.map(({ ref }) => this.#options.cipher.fileName(ref));
     const done = Promise.withResolvers<readonly WriteResult[]>();
@@ -224,7 +224,7 @@ export class PostgresStore implements ProjectStore {
     let writes = 0;
     for (const waiting of this.#waiting) {
       const isFull =
-        bytes + waiting.bytes > FRAME_BYTES_MAX || writes + waiting.writes.length > GROUP_WRITES_MAX;
+        bytes + waiting.bytes > COMMIT_BYTES_MAX || writes + waiting.writes.length > GROUP_WRITES_MAX;
       if (group.length > 0 && isFull) break;
       bytes += waiting.bytes;
       writes += waiting.writes.length;
