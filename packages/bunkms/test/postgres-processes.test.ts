@@ -141,7 +141,8 @@ describeWithPostgres('nodes of BunKMS as processes, on one database,', () => {
     const further = newKek();
     {
       await using node = await start('a', PATIENT_POSTGRES);
-      await Promise.all(names.map((name) => create(node, name)));
+      for (const made of await Promise.all(names.map((name) => create(node, name))))
+        expect(made.status, made.text).toBe(201);
     }
     writeFileSync(String(environment['BUNKMS_KEK_FILE']), `\n${further}`, { flag: 'a' });
     const [first, second] = await Promise.all([start('a', PATIENT_POSTGRES), start('b', PATIENT_POSTGRES)]);
