@@ -83,6 +83,18 @@ describe('a body is refused, and nothing is written,', () => {
     await expectRefused(`${COLLECTION}/a`, { method: 'PUT', body, headers }, code);
   });
 
+  it('of a type that is not taken, saying which are', async () => {
+    const detailOf = async (method: string, type: string) => {
+      const headers = { 'content-type': type };
+      const answer = await call(installation.url, `${COLLECTION}/a`, { method, token, headers, body: '{}' });
+      return answer.json()['detail'];
+    };
+    expect(await detailOf('PUT', 'text/plain')).toBe('a body of application/json is required');
+    expect(await detailOf('PATCH', 'application/json')).toBe(
+      'a body of application/merge-patch+json or application/json-patch+json is required',
+    );
+  });
+
   it.each([
     ['..', '{"_id":".."}'],
     ['a slash', '{"_id":"a/b"}'],

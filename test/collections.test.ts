@@ -1,5 +1,7 @@
+import { PATIENT_MS } from '@bundoc/shared/testing/patient';
 import { afterAll, beforeAll, describe, expect, inject, it } from 'vitest';
 import { call, Installation } from './support/installation.ts';
+import { MovedClock } from './support/moved-clock.ts';
 
 const onPostgres = inject('postgresUrl') !== undefined;
 let installation: Installation;
@@ -154,7 +156,7 @@ describe('a schema', () => {
 });
 
 describe.runIf(onPostgres)('an index on PostgreSQL', () => {
-  it('changes no answer: queries are scans and say so; what would be unique is refused', async () => {
+  it('that does not ask for tokens changes no answer: queries are scans and say so', async () => {
     for (const [id, n] of [
       ['a', 2],
       ['b', 1],
@@ -174,83 +176,165 @@ describe.runIf(onPostgres)('an index on PostgreSQL', () => {
     const { documents, explain } = answer.json() as { documents: { _id: string }[]; explain: object };
     expect(documents.map(({ _id }) => _id)).toEqual(['b', 'a']);
     expect(explain).toMatchObject({ index: null, order: 'sorted', documents_scanned: 3 });
-    const unique = await define('unindexed', '{"indexes":[{"fields":["n"],"unique":true}]}');
-    expect([unique.status, unique.json()['code']]).toEqual([400, 'invalid_request']);
   });
 });
 
-describe.runIf(!onPostgres)('an index', () => {
-  const post = async (what: string, body: string) =>
+describe('an index', () => {
+  const post = async (project: string, what: string, body: string) =>
     (
-      await call(installation.url, `${collection('indexed')}/${what}`, {
-        method: 'POST',
-        token: writer,
-        body,
-      })
+      await call(installation.url, `${collection(project)}/${what}`, { method: 'POST', token: writer, body })
     ).json();
-  const ready = () =>
+  const ready = (project: string) =>
     expect
-      .poll(async () =>
-        ((await get(collection('indexed'))).json()['indexes'] as { state: string }[]).map(
-          ({ state }) => state,
-        ),
+      .poll(
+        async () =>
+          ((await get(collection(project))).json()['indexes'] as { state: string }[]).map(
+            ({ state }) => state,
+          ),
+        { timeout: 30_000 },
       )
       .toEqual(['ready', 'ready']);
+  const query = async (project: string, body: string) => {
+    const { documents, explain } = await post(project, 'query', body);
+    return [(documents as { _id: string }[]).map(({ _id }) => _id), explain];
+  };
 
-  it('is declared, built online, used for equality, ranges, prefixes and order, and said by explain', async () => {
+  it('is declared, built online, used for what is to be equal, and said by explain', async () => {
+    for (let n = 0; n < 30; n++)
+      await put(
+        'equal',
+        `d${n}`,
+        `{"owner":"o${n % 3}","tags":["t${n % 2}","all"],"mail":"m${n}@example.org"}`,
+      );
+    const defined = await define(
+      'equal',
+      '{"indexes":[{"fields":["owner","tags"],"blind":true},{"name":"mail","fields":["mail"],"unique":true}]}',
+    );
+    expect(defined.json()['indexes']).toMatchObject([
+      { name: 'owner+tags', fields: ['owner', 'tags'], unique: false, blind: true },
+      // Where nothing else keeps values apart, tokens do, and it says so.
+      { name: 'mail', fields: ['mail'], unique: true, ...(onPostgres ? { blind: true } : {}) },
+    ]);
+    await ready('equal');
+    const where = '{"owner":{"$in":["o1","o2"]},"tags":"t0"}';
+    expect(
+      await query('equal', `{"where":${where},"orderBy":[{"field":"_id"}],"limit":3,"explain":true}`),
+    ).toEqual([
+      ['d10', 'd14', 'd16'],
+      expect.objectContaining({ index: 'owner+tags', order: 'sorted', documents_scanned: 10 }),
+    ]);
+    expect(await query('equal', '{"where":{"mail":"m7@example.org"},"explain":true}')).toEqual([
+      ['d7'],
+      expect.objectContaining({ index: 'mail', documents_scanned: 1, documents_matched: 1 }),
+    ]);
+    expect(
+      await post('equal', 'count', '{"where":{"owner":"o1","tags":"all"},"explain":true}'),
+    ).toMatchObject({
+      count: 10,
+      explain: { index: 'owner+tags', documents_scanned: 10 },
+    });
+  });
+
+  it('that is unique refuses a second document, by every way to write, and holds after a restart', async () => {
+    const refusals = async () => {
+      const documents = `${collection('equal')}/documents`;
+      const again = '{"mail":"m1@example.org"}';
+      const patch = {
+        method: 'PATCH',
+        token: writer,
+        body: again,
+        headers: { 'content-type': 'application/merge-patch+json' },
+      };
+      const operations = `{"operations":[{"op":"put","collection":"notes","id":"new","document":{"mail":"new"}},
+        {"op":"create","collection":"notes","id":"again","document":${again}}]}`;
+      return [
+        await put('equal', 'again', again),
+        await call(installation.url, documents, { method: 'POST', token: writer, body: again }),
+        await call(installation.url, `${documents}/d2`, patch),
+        await call(installation.url, '/v1/projects/equal/batch', {
+          method: 'POST',
+          token: writer,
+          body: operations,
+        }),
+      ];
+    };
+    for (let round = 0; round < 2; round++) {
+      for (const refused of await refusals()) {
+        expect([refused.status, refused.json()['code']]).toEqual([409, 'unique_violation']);
+        expect(refused.text).not.toContain('example.org');
+      }
+      expect((await get(`${collection('equal')}/documents/new`)).status).toBe(404);
+      expect(
+        await post('equal', 'count', '{"where":{"mail":"m1@example.org"},"explain":true}'),
+      ).toMatchObject({
+        count: 1,
+        explain: { index: 'mail', documents_scanned: 1 },
+      });
+      if (round === 1) break;
+      await installation.stopBundoc();
+      await installation.startBundoc();
+      await ready('equal');
+    }
+    const deleted = await call(installation.url, `${collection('equal')}/documents/d1`, {
+      method: 'DELETE',
+      token: writer,
+    });
+    expect(deleted.status).toBe(204);
+    expect((await put('equal', 'again', '{"mail":"m1@example.org"}')).status).toBe(201);
+  });
+
+  it('that is to be unique over values that are equal already says how many, and refuses nothing until it is defined again', async () => {
+    for (const id of ['a', 'b', 'c']) await put('doubled', id, '{"mail":"x"}');
+    const unique = '{"indexes":[{"fields":["mail"],"unique":true}]}';
+    const indexes = async () => (await get(collection('doubled'))).json()['indexes'];
+    await define('doubled', unique);
+    await expect.poll(indexes, { timeout: 30_000 }).toMatchObject([{ state: 'duplicates', duplicates: 2 }]);
+    expect((await put('doubled', 'd', '{"mail":"x"}')).status).toBe(201);
+    for (const id of ['b', 'c', 'd'])
+      await call(installation.url, `${collection('doubled')}/documents/${id}`, {
+        method: 'DELETE',
+        token: writer,
+      });
+    await define('doubled', unique);
+    await expect.poll(indexes, { timeout: 30_000 }).toMatchObject([{ state: 'ready' }]);
+    expect((await put('doubled', 'b', '{"mail":"x"}')).status).toBe(409);
+  });
+
+  it.runIf(!onPostgres)('in files is used for ranges, prefixes and order as well', async () => {
     for (let n = 0; n < 60; n++)
       await put('indexed', `d${n}`, `{"owner":"o${n % 3}","n":${n},"mail":"m${n}@example.org"}`);
-    const defined = await define(
+    await define(
       'indexed',
       '{"indexes":[{"fields":["owner","n"]},{"name":"mail","fields":["mail"],"unique":true}]}',
     );
-    expect(defined.json()['indexes']).toMatchObject([
-      { name: 'owner+n', fields: ['owner', 'n'], unique: false },
-      { name: 'mail', fields: ['mail'], unique: true },
-    ]);
-    await ready();
-    const query = async (body: string) => {
-      const { documents, explain } = await post('query', body);
-      return [(documents as { _id: string }[]).map(({ _id }) => _id), explain];
-    };
+    await ready('indexed');
     expect(
       await query(
+        'indexed',
         '{"where":{"owner":"o1"},"orderBy":[{"field":"n","direction":"desc"}],"limit":3,"explain":true}',
       ),
     ).toEqual([
       ['d58', 'd55', 'd52'],
       expect.objectContaining({ index: 'owner+n', order: 'index', documents_scanned: 4 }),
     ]);
-    expect(await query('{"where":{"owner":{"$in":["o1","o2"]},"n":{"$gte":56}},"explain":true}')).toEqual([
+    expect(
+      await query('indexed', '{"where":{"owner":{"$in":["o1","o2"]},"n":{"$gte":56}},"explain":true}'),
+    ).toEqual([
       ['d56', 'd58', 'd59'],
       expect.objectContaining({ index: 'owner+n', order: 'sorted', documents_scanned: 3 }),
     ]);
     expect(
       await query(
+        'indexed',
         '{"where":{"mail":{"$beginsWith":"m5"}},"orderBy":[{"field":"mail"}],"limit":2,"explain":true}',
       ),
     ).toEqual([
       ['d50', 'd51'],
       expect.objectContaining({ index: 'mail', order: 'index', documents_scanned: 3 }),
     ]);
-    expect(await post('count', '{"where":{"owner":"o1"},"explain":true}')).toMatchObject({
+    expect(await post('indexed', 'count', '{"where":{"owner":"o1"},"explain":true}')).toMatchObject({
       count: 20,
       explain: { index: 'owner+n', documents_scanned: 20 },
-    });
-  });
-
-  it('that is unique refuses a second document, by every way to write, and holds after a restart', async () => {
-    const refused = await put('indexed', 'again', '{"mail":"m1@example.org"}');
-    expect([refused.status, refused.json()['code']]).toEqual([409, 'unique_violation']);
-    expect(refused.text).not.toContain('example.org');
-    await installation.stopBundoc();
-    await installation.startBundoc();
-    await ready();
-    expect((await put('indexed', 'again', '{"mail":"m1@example.org"}')).status).toBe(409);
-    expect((await get(`${collection('indexed')}/documents/again`)).status).toBe(404);
-    expect(await post('count', '{"where":{"mail":"m1@example.org"},"explain":true}')).toMatchObject({
-      count: 1,
-      explain: { index: 'mail', documents_scanned: 1 },
     });
   });
 });
@@ -272,6 +356,9 @@ describe('a definition of indexes', () => {
     expect([answer.status, (answer.json()['errors'] as { path: string }[])[0]?.path]).toEqual([400, place]);
   });
 });
+
+/** How long is waited for what is done in the background. */
+const PATIENTLY = { timeout: PATIENT_MS };
 
 describe('a time to live', () => {
   it('hides a document from every read, and lets its id be used again', async () => {
@@ -295,5 +382,34 @@ describe('a time to live', () => {
       headers: { 'if-none-match': '*' },
     });
     expect(again.status).toBe(201);
+  });
+
+  it('removes a document though nobody opens its project, over a restart', async () => {
+    const clock = new MovedClock();
+    await using own = await Installation.start({ clock });
+    const token = await own.client(['p'], ['docs:write', 'docs:admin']);
+    const write = (path: string, body: string) =>
+      call(own.url, `${collection('p')}${path}`, { method: 'PUT', token, body });
+    expect((await write('', '{"ttl":{"field":"until"}}')).status).toBe(201);
+    const until = new Date(clock.now() + 600_000).toISOString();
+    for (const [id, body] of [
+      ['expires', `{"until":"${until}"}`],
+      ['stays', '{}'],
+    ] as const)
+      expect((await write(`/documents/${id}`, body)).status).toBe(201);
+    // The definition is a document, too.
+    await own.stored.sealedDocuments('p', 3);
+    await own.stopBundoc();
+    await own.startBundoc();
+    const hours = setInterval(() => {
+      clock.movedMs += 3_600_000;
+    }, 500);
+    try {
+      await expect
+        .poll(async () => (await own.stored.sealedDocuments('p', 2).catch(() => [])).length, PATIENTLY)
+        .toBe(2);
+    } finally {
+      clearInterval(hours);
+    }
   });
 });

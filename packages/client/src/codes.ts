@@ -35,6 +35,7 @@ export const BUNDOC_CODES = [
   'internal_error',
   'integrity_error',
   'key_missing',
+  'key_damaged',
   'key_exhausted',
   'key_mismatch',
   'project_damaged',

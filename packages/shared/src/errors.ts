@@ -2,7 +2,7 @@ import type { FieldFault, ProblemCode } from './contract/problem.ts';
 
 export interface AppErrorOptions extends ErrorOptions {
   /** Sentence for the caller. Never put secrets, paths of the server or the text of an internal error here. */
-  readonly detail?: string;
+  readonly detail?: string | undefined;
   /** Seconds after which trying again makes sense; becomes `Retry-After`. */
   readonly retryAfterS?: number;
   /** The faults of an invalid input, one by one. */

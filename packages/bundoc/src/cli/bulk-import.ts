@@ -41,6 +41,8 @@ export async function importCommand(
   const bundoc = serviceClient(environment, options);
   const signal = stopSignal();
   const isFile = path !== '-';
+  // Before anything is opened: an error of a stream that nobody reads yet would end the process.
+  const bytes = isFile ? await sizeOf(path) : undefined;
   const statePath = options.state ?? (isFile ? `${path}.import-state` : undefined);
   const resume = statePath === undefined ? undefined : new ResumeFile(statePath, stateSchema);
   const earlier = await resume?.read();
@@ -49,7 +51,7 @@ export async function importCommand(
   const done: ImportProgress = earlier ?? { end: 0, lines: 0, documents: 0 };
   const source = isFile ? createReadStream(path, { start: done.end }) : skipping(process.stdin, done.end);
 
-  using bar = createTransferBar(isFile ? (await stat(path)).size : undefined);
+  using bar = createTransferBar(bytes);
   let savedMs = performance.now();
   const save = async ({ end, lines, documents }: ImportProgress) =>
     resume?.write({ format: 1, project, collection: collection ?? null, end, lines, documents });
@@ -78,6 +80,14 @@ export async function importCommand(
   if (options.json)
     console.log(JSON.stringify({ project, documents: latest.documents, lines: latest.lines }));
   else console.log(`${latest.documents} documents written to ${project}`);
+}
+
+/** @throws CannotRun for what is no file. */
+async function sizeOf(path: string): Promise<number> {
+  const stats = await stat(path).catch(() => undefined);
+  if (stats === undefined) throw new CannotRun(`there is no file at ${path}`);
+  if (stats.isDirectory()) throw new CannotRun(`${path} is a folder`);
+  return stats.size;
 }
 
 /** A source without its first bytes. */

@@ -1,4 +1,4 @@
-import type { KeyRange, UsableIndex } from '../storage/indexes/port.ts';
+import type { FoundBy, KeyRange, UsableIndex } from '../storage/indexes/port.ts';
 import { earlierKey, encodeExactly, encodeKeyPart, encodePrefix, KEY_PART_MAX, laterKey } from './key.ts';
 import type { Order } from './order.ts';
 import { typeOf, type Value } from './value.ts';
@@ -10,7 +10,16 @@ const BEHIND = '\u0100';
 const RANGES_MAX = 1_000;
 
 /** How a query finds its candidates by an index. All documents that its condition holds for are among them. */
-export interface IndexPlan {
+export type IndexPlan = RangePlan | BlindPlan;
+
+/** By some keys, in the order of creation. */
+export interface BlindPlan extends FoundBy {
+  readonly kind: 'blind';
+}
+
+/** By ranges of keys. */
+export interface RangePlan {
+  readonly kind: 'ranges';
   readonly index: string;
   /** In the order of their keys, none in another. */
   readonly ranges: readonly KeyRange[];
@@ -70,6 +79,10 @@ function planWith(
     if (parts === undefined || prefixes.length * parts.length > RANGES_MAX) break;
     prefixes = prefixes.flatMap((prefix) => parts.map((part) => prefix + part));
   }
+  if (index.isBlind === true) {
+    if (equal < index.fields.length) return undefined;
+    return { plan: { kind: 'blind', index: index.name, keys: prefixes }, worth: equal * 100 };
+  }
   const range = rangeOf(conjunction.get(index.fields[equal] ?? '') ?? [], index.isMultiple);
   const inOrder = index.isMultiple || prefixes.length !== 1 ? undefined : directionOf(index, equal, order);
   if (equal === 0 && range === undefined && inOrder === undefined) return undefined;
@@ -83,7 +96,8 @@ function planWith(
     !index.isMultiple &&
     conjunction.size === equal &&
     conjunction.values().every((tests) => tests.length === 1 && tests[0]?.op === '$eq');
-  return { plan: { index: index.name, ranges, isExact, fixed: prefixes[0] ?? '', inOrder }, worth };
+  const plan = { index: index.name, ranges, isExact, fixed: prefixes[0] ?? '', inOrder };
+  return { plan: { kind: 'ranges', ...plan }, worth };
 }
 
 /** Key parts, one of which a document must have; undefined when no test says so. */
@@ -143,7 +157,7 @@ function endOfType(value: Value): string {
  * How the entries behind `equal` fixed fields are read to be in an order. The order must look at all of the others and nothing else: entries that
  * agree in those are in the order of creation, which is what ties are in.
  */
-function directionOf(index: UsableIndex, equal: number, order: Order): IndexPlan['inOrder'] {
+function directionOf(index: UsableIndex, equal: number, order: Order): RangePlan['inOrder'] {
   const rest = index.fields.slice(equal);
   if (rest.length !== order.length || !order.every(({ path }, at) => path.join('.') === rest[at]))
     return undefined;

@@ -1,4 +1,5 @@
 import { setImmediate } from 'node:timers/promises';
+import type { FoundBy } from '../storage/indexes/port.ts';
 import type { DocumentPage, ListQuery, Position, ProjectStore, StoredDocument } from '../storage/port.ts';
 import type { ScanBudget } from './scan-budget.ts';
 import { readValue, type Value } from './value.ts';
@@ -43,7 +44,7 @@ const PAGE_DOCUMENTS = 100;
 const PAGE_BYTES = 1_048_576;
 
 /**
- * All documents of a collection behind a position, some at a time, in the order of their creation. Each page asks for the store anew, so that no key is used
+ * All documents of a collection behind a position, or those that a blind index finds, some at a time, in the order of their creation. Each page asks for the store anew, so that no key is used
  * beyond its time.
  *
  * @param wanted how many are likely to be enough.
@@ -53,13 +54,14 @@ export async function* scanCollection(
   scan: Scan,
   after: number,
   wanted: number,
+  found?: FoundBy,
 ): AsyncGenerator<readonly Candidate[]> {
   const { collection, budget, unreadable, signal } = scan;
   let next: number | undefined = after;
   let limit = Math.min(PAGE_DOCUMENTS, wanted);
   while (next !== undefined) {
     signal.throwIfAborted();
-    const query: ListQuery = { collection, after: next, limit, bytesMax: PAGE_BYTES };
+    const query: ListQuery = { collection, after: next, limit, bytesMax: PAGE_BYTES, found };
     const page: DocumentPage = await scan.withStore((store) => store.list(query));
     unreadable.push(...page.unreadable);
     for (const { text } of page.documents) budget.spend(text.length);

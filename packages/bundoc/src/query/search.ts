@@ -3,7 +3,7 @@ import { AppError, hasCode } from '@bundoc/shared/errors';
 import type { IndexEntry, KeyRange } from '../storage/indexes/port.ts';
 import type { ProjectStore } from '../storage/port.ts';
 import { earlierKey, inverted, laterKey, positionOf } from './key.ts';
-import type { IndexPlan } from './plan.ts';
+import type { RangePlan } from './plan.ts';
 import { Candidate, type Scan } from './scan.ts';
 
 /** Entries that are looked up at a time. */
@@ -21,7 +21,7 @@ const READ_TOGETHER = 16;
  */
 export async function* searchIndex(
   scan: Scan,
-  plan: IndexPlan,
+  plan: RangePlan,
   after: string,
   wanted: number,
 ): AsyncGenerator<readonly Candidate[]> {
@@ -30,7 +30,7 @@ export async function* searchIndex(
   let many = Math.min(ENTRIES_MAX, wanted);
   if (plan.inOrder === undefined) {
     const always = await scan.withStore(async ({ indexes }) =>
-      required(indexes?.always(scan.collection, plan.index)),
+      required(indexes?.always?.(scan.collection, plan.index)),
     );
     for (const { id } of always) seen?.add(id);
     yield* read(scan, always);
@@ -43,7 +43,7 @@ export async function* searchIndex(
       const { low, high }: KeyRange = range;
       const found: Looked = await scan.withStore(async (store) => {
         const entries = required(
-          store.indexes?.search(scan.collection, plan.index, { low, high }, backwards, many),
+          store.indexes?.search?.(scan.collection, plan.index, { low, high }, backwards, many),
         );
         return lookAtHand(scan, store, entries, plan.isExact, seen);
       });
@@ -116,7 +116,7 @@ function required(entries: readonly IndexEntry[] | undefined): readonly IndexEnt
 }
 
 /** What is left of a range behind the last document of a page. */
-function behind({ low, high }: KeyRange, { inOrder, fixed }: IndexPlan, after: string): KeyRange {
+function behind({ low, high }: KeyRange, { inOrder, fixed }: RangePlan, after: string): KeyRange {
   if (inOrder === undefined || after === '') return { low, high };
   // The fields that are fixed are in no sort key; those of the order are in it as they are in the index, or inverted.
   if (inOrder === 'forwards') return { low: laterKey(low, `${fixed}${after}\0`), high };

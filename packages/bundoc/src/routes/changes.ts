@@ -24,7 +24,9 @@ const STREAM_BYTES_MAX = 67_108_864;
 /** The same of all streams together: who finds no room is cut off, and comes back to where it was. */
 const STREAMS_BYTES_MAX = 134_217_728;
 
-const sinceSchema = z.union([z.literal('now'), cursorSchema('changes')]);
+const sinceSchema = z.union([z.literal('now'), cursorSchema('changes')], {
+  error: 'must be "now" or one that an earlier answer gave',
+});
 const querySchema = z.strictObject({
   limit: limitSchema.optional(),
   since: sinceSchema.optional(),

@@ -215,7 +215,7 @@ function answerOf({ name, documents, bytes, definition, indexes }: CollectionInf
   const { indexes: defined = [], ...rest } = definition ?? {};
   const statuses = defined.map((index) => {
     const status = indexes.find((one) => one.name === index.name) ?? { state: 'none' };
-    return { ...status, ...index };
+    return { ...index, ...status };
   });
   return { name, documents, bytes, ...rest, indexes: statuses };
 }

@@ -14,6 +14,7 @@ const OPENING_REFUSALS = [
   'project_damaged',
   'integrity_error',
   'key_missing',
+  'key_damaged',
   'key_mismatch',
   'storage_unavailable',
   'disk_full',

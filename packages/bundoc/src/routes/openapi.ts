@@ -11,8 +11,7 @@ import type { ServiceDescription } from '@bundoc/shared/openapi/document';
 export const BUNDOC_API: ServiceDescription = {
   title: 'Bundoc',
   description:
-    'A document store that seals every document with the key of its project before it touches a disk. A path that is no ' +
-    'endpoint answers 404 `not_found`, one that exists under another method 405 `method_not_allowed` with `Allow`.',
+    'A document store that seals every document with the key of its project before it touches a disk.',
   tags: [
     { name: 'documents', description: 'Documents of a collection' },
     { name: 'collections', description: 'What collections there are, and how they are defined' },

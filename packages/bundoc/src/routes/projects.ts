@@ -96,6 +96,7 @@ export function registerProjectDeletion(
           'project_not_found',
           'project_damaged',
           'key_missing',
+          'key_damaged',
           'kms_unavailable',
           'storage_unavailable',
           'disk_full',

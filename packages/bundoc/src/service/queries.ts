@@ -174,7 +174,7 @@ class Run {
   /** Documents come in the order that is asked for. */
   get isInOrder(): boolean {
     const { plan, order } = this.#way;
-    return plan === undefined ? order.length === 0 : plan.inOrder !== undefined;
+    return plan?.kind === 'ranges' ? plan.inOrder !== undefined : order.length === 0;
   }
 
   /** @param after the sort key of the document before the first, when they come in order. */
@@ -184,9 +184,9 @@ class Run {
     // Of those that are sorted, all are looked at.
     const enough = this.isInOrder ? wanted : Number.POSITIVE_INFINITY;
     const candidates =
-      plan === undefined
-        ? scanCollection(scan, from === '' ? 0 : positionOf(from), enough)
-        : searchIndex(scan, plan, from, enough);
+      plan?.kind === 'ranges'
+        ? searchIndex(scan, plan, from, enough)
+        : scanCollection(scan, from === '' ? 0 : positionOf(from), enough, plan);
     for await (const some of candidates) {
       const matches: Candidate[] = [];
       for (const candidate of some) {

@@ -1,6 +1,6 @@
 import type { DocumentMetadata } from '@bundoc/shared/contract/documents';
 import type { DocumentContent, DocumentRef } from '../cipher/stored-text.ts';
-import type { EngineIndexes } from './indexes/port.ts';
+import type { EngineIndexes, FoundBy } from './indexes/port.ts';
 import type { PreconditionsFailed } from './precondition.ts';
 
 /** A document as it is stored, opened. `text` is the JSON that the API returns, byte for byte. */
@@ -44,6 +44,15 @@ export interface CommitOptions {
   readonly idempotency?: Idempotency;
 }
 
+/** A commit that waits for its turn in a store. */
+export interface WaitingCommit {
+  readonly writes: readonly Write[];
+  readonly options: CommitOptions;
+  /** As {@link COMMIT_BYTES_MAX} counts them. */
+  readonly bytes: number;
+  readonly done: PromiseWithResolvers<readonly WriteResult[]>;
+}
+
 /** A place in a project's commit sequence; 0 is before everything. */
 export type Position = number;
 
@@ -54,6 +63,8 @@ export interface ListQuery {
   readonly limit: number;
   /** Sealed bytes after which the page ends, though one document is always in it. */
   readonly bytesMax: number;
+  /** Only documents that a blind index finds, and those that it has no room for. */
+  readonly found?: FoundBy | undefined;
 }
 
 /** A document of a page. */
@@ -136,6 +147,9 @@ export interface CollectionSummary {
   readonly bytes: number;
 }
 
+/** Bytes that the writes of one commit take together with what they bring along, and commits of one project that may wait. */
+export const COMMIT_BYTES_MAX = 33_554_432;
+export const COMMITS_WAITING_MAX = 1_024;
 /** How long a deletion stays in the list of changes, milliseconds. */
 export const TOMBSTONE_TTL_MS = 7 * 86_400_000;
 /** How long an idempotency key is remembered, milliseconds, and how many at most; the oldest are forgotten first. */
@@ -169,11 +183,15 @@ export interface ProjectStore extends AsyncDisposable {
    * @throws AppError `precondition_failed`, as a {@link PreconditionsFailed} that lists every write whose precondition does not hold, each
    * judged by its document as the writes before the first of them leave it; `document_not_found` for the delete of an absent document without a
    * precondition; `idempotency_mismatch` for a key that was used for another request; `overloaded` when too much is
-   * waiting; `payload_too_large`; `quota_exceeded` for a commit that adds to a project which may hold no more; `key_exhausted` when the key may seal no more.
+   * waiting; `payload_too_large`; `quota_exceeded` for a commit that adds to a project which may hold no more; `unique_violation` when another document has the same values in a unique index; `key_exhausted` when the key may seal no more.
    */
   commit(writes: readonly Write[], options?: CommitOptions): Promise<readonly WriteResult[]>;
 
-  /** A page of a collection's documents. A document that is made while pages are read appears behind them. */
+  /**
+   * A page of a collection's documents. A document that is made while pages are read appears behind them.
+   *
+   * @throws AppError `overloaded` when the index that it asks for is not there any more.
+   */
   list(query: ListQuery): Promise<DocumentPage>;
 
   /**
@@ -209,7 +227,6 @@ export interface ProjectStore extends AsyncDisposable {
   /** Collections that hold a document. */
   collections(): Promise<readonly CollectionSummary[]>;
 
-  /** Indexes, on an engine that has some. */
   readonly indexes?: EngineIndexes | undefined;
 
   /** Other processes write to the same storage. */

@@ -4,12 +4,13 @@ import { connect, createServer, type Server, type Socket } from 'node:net';
 /** Where a connection is cut: before a message of the client reaches the server, or after the server's answer to it reached the proxy. */
 export type Cut = 'before the request' | 'before the answer';
 
-/** Stands in front of PostgreSQL and cuts a connection at the next message that holds a given text. */
+/** Stands in front of PostgreSQL and cuts a connection at the next message that holds a given text, or all for good behind so many messages. */
 export class CuttingProxy implements AsyncDisposable {
   readonly #server: Server;
   readonly #targetPort: number;
   readonly #sockets = new Set<Socket>();
   #next: { readonly text: string; readonly cut: Cut } | undefined;
+  #messagesLeft = Number.POSITIVE_INFINITY;
   cuts = 0;
 
   private constructor(targetPort: number) {
@@ -30,6 +31,11 @@ export class CuttingProxy implements AsyncDisposable {
 
   cutAt(text: string, cut: Cut): void {
     this.#next = { text, cut };
+  }
+
+  /** Lets so many messages of clients through, and nothing from then on: to the server, it is as if they were killed. */
+  dieBehind(messages: number): void {
+    this.#messagesLeft = messages;
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -54,6 +60,7 @@ export class CuttingProxy implements AsyncDisposable {
       });
     }
     client.on('data', (chunk: Buffer) => {
+      if (this.#messagesLeft-- <= 0) return end();
       if (this.#next !== undefined && chunk.includes(this.#next.text)) {
         const { cut } = this.#next;
         this.#next = undefined;

@@ -10,15 +10,12 @@ import {
 import { issuedTokenSchema, tokenPageSchema } from '@bundoc/shared/contract/tokens';
 import type { ServiceDescription } from '@bundoc/shared/openapi/document';
 
-const DESCRIPTION =
-  'Keeps one AES-256 key for each project, wrapped by a key that never leaves it, and writes down what happens to them. A path that ' +
-  'is no endpoint answers 404 `not_found`, one that exists under another method 405 `method_not_allowed` with `Allow`.';
-
 /** What the OpenAPI document of a listener says beside its routes, each of which describes itself. */
 export function bunkmsApi(listener: 'api' | 'internal'): ServiceDescription {
   return {
     title: listener === 'api' ? 'BunKMS' : 'BunKMS, internal listener',
-    description: DESCRIPTION,
+    description:
+      'Keeps one AES-256 key for each project, wrapped by a key that never leaves it, and writes down what happens to them.',
     tags: [
       { name: 'keys', description: 'Keys, their versions and states' },
       { name: 'encryption', description: 'Encryption under keys that stay' },

@@ -18,6 +18,11 @@ export const indexDefinitionSchema = z.strictObject({
   fields: z.array(fieldPathSchema).min(1).max(INDEX_FIELDS_MAX),
   /** No two documents have the same values in these fields, unless one lacks a field. */
   unique: z.boolean().default(false),
+  /**
+   * On PostgreSQL: keep a token of each document's values in the database, by which equal ones are found; whoever sees the database sees which are
+   * equal. Indexes that are unique have them in any case. Files need none.
+   */
+  blind: z.boolean().optional(),
 });
 
 export const ttlSchema = z.strictObject({
@@ -36,7 +41,7 @@ export const collectionDefinitionSchema = z.strictObject({
   ttl: ttlSchema.optional(),
 });
 
-/** An index as it is: `none` on an engine without indexes, where its queries are scans. */
+/** An index as it is: `none` where the engine has none of the kind, and its queries are scans. */
 const indexStatusSchema = indexDefinitionSchema.extend({
   /** As it was given, or the fields joined by `+`. */
   name: z.string(),

@@ -5,13 +5,13 @@ import { AppError } from '../errors.ts';
 export const PROBLEM_CONTENT_TYPE = 'application/problem+json; charset=utf-8';
 
 /** Fastify's own errors, by code. Those of the token plugin all mean the same: not authenticated. */
-function fromFramework(code: string): AppError | undefined {
+function fromFramework(code: string, request: FastifyRequest | undefined): AppError | undefined {
   if (code.startsWith('FAST_JWT_') || code.startsWith('FST_JWT_')) return new AppError('unauthenticated');
   switch (code) {
     case 'FST_ERR_CTP_BODY_TOO_LARGE':
       return new AppError('payload_too_large');
     case 'FST_ERR_CTP_INVALID_MEDIA_TYPE':
-      return new AppError('unsupported_media_type');
+      return new AppError('unsupported_media_type', { detail: request && typesTakenBy(request) });
     case 'FST_ERR_CTP_INVALID_CONTENT_LENGTH':
       return new AppError('invalid_request', { detail: 'the body does not have the announced length' });
     case 'FST_ERR_BAD_URL':
@@ -25,12 +25,19 @@ function fromFramework(code: string): AppError | undefined {
   }
 }
 
+/** What a route says of its bodies; undefined for one that takes none. */
+function typesTakenBy({ routeOptions }: FastifyRequest): string | undefined {
+  const { openapi } = routeOptions.config;
+  if (openapi === undefined || openapi === 'internal' || openapi.body === undefined) return undefined;
+  return `a body of ${Object.keys(openapi.body.content).join(' or ')} is required`;
+}
+
 /** Makes an AppError of whatever was thrown; what is no refusal becomes `internal_error` with its cause kept. */
-export function toAppError(error: unknown): AppError {
+export function toAppError(error: unknown, request?: FastifyRequest): AppError {
   if (error instanceof AppError) return error;
   if (error instanceof Error) {
     const { code, statusCode } = error as Error & { code?: unknown; statusCode?: unknown };
-    const known = typeof code === 'string' ? fromFramework(code) : undefined;
+    const known = typeof code === 'string' ? fromFramework(code, request) : undefined;
     if (known !== undefined) return known;
     // Only Fastify's word counts: errors of other clients carry the status that somebody else answered.
     const isFastifys = typeof code === 'string' && (code.startsWith('FST_') || code === 'ECONNRESET');

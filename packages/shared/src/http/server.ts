@@ -77,7 +77,7 @@ export function createHttpServer(options: HttpServerOptions): FastifyInstance {
   const requestTimeoutMs = options.requestTimeoutMs ?? REQUEST_TIMEOUT_MS;
 
   const fail = (thrown: unknown, request: FastifyRequest): AppError => {
-    const error = toAppError(thrown);
+    const error = toAppError(thrown, request);
     if (LOGGED_WITH_CAUSE.has(error.code))
       options.logger.error(
         { reqId: request.id, code: error.code, err: error.cause ?? error },

@@ -39,6 +39,45 @@ describe('validate', () => {
     expect(error.cause).toBeUndefined();
   });
 
+  it('says in plain words what is wrong', () => {
+    const schema = z.object({
+      absent: z.string(),
+      text: z.string(),
+      count: z.int().min(1),
+      few: z.array(z.int()).max(2),
+      none: z.array(z.int()).min(1),
+      long: z.string().max(1),
+      kind: z.enum(['a', 'b']),
+      op: z.discriminatedUnion('op', [
+        z.object({ op: z.literal('put') }),
+        z.object({ op: z.literal('delete') }),
+      ]),
+      own: z.string('must be what I say'),
+    });
+    const input = {
+      text: 1,
+      count: 0,
+      few: [1, 2, 3],
+      none: [],
+      long: 'ab',
+      kind: 'c',
+      op: { op: 'x' },
+      own: 1,
+    };
+    const faults = refusal(() => validate(schema, input, 'body')).errors ?? [];
+    expect(faults.map(({ path, message }) => `${path} ${message}`)).toEqual([
+      'body.absent is required',
+      'body.text must be a string',
+      'body.count must be at least 1',
+      'body.few must have at most 2 elements',
+      'body.none must have at least 1 element',
+      'body.long must have at most 1 character',
+      'body.kind must be one of "a", "b"',
+      'body.op.op must be one of "put", "delete"',
+      'body.own must be what I say',
+    ]);
+  });
+
   it('names a fault of the whole as one of its part', () => {
     expect(refusal(() => validate(z.object({}), undefined, 'body')).errors?.[0]?.path).toBe('body');
   });

@@ -1,4 +1,4 @@
-import type { z } from 'zod';
+import type { core, z } from 'zod';
 import { AppError } from '../errors.ts';
 
 /** The part of a request that a fault lies in; the first word of its path. */
@@ -10,11 +10,64 @@ export type RequestPart = 'params' | 'query' | 'body' | 'headers' | `body.${stri
  * @throws AppError `invalid_request` with every fault, by path; the values are not repeated.
  */
 export function validate<S extends z.ZodType>(schema: S, input: unknown, part: RequestPart): z.infer<S> {
-  const result = schema.safeParse(input);
+  const result = schema.safeParse(input, WORDS);
   if (result.success) return result.data;
   const errors = result.error.issues.slice(0, 20).map((issue) => ({
     path: [part, ...issue.path.map(String)].join('.'),
     message: issue.code === 'unrecognized_keys' ? 'has members that are not known here' : issue.message,
   }));
   throw new AppError('invalid_request', { errors });
+}
+
+/** What is said of faults that a schema has no words of its own for. */
+const WORDS: core.ParseContext<core.$ZodIssue> = { error: (issue) => wordsOf(issue) };
+
+const KINDS: Readonly<Record<string, string>> = {
+  string: 'a string',
+  number: 'a number',
+  int: 'a whole number',
+  boolean: 'true or false',
+  array: 'an array',
+  object: 'an object',
+  record: 'an object',
+};
+
+/** @returns undefined where Zod's own words will do. */
+function wordsOf(issue: core.$ZodRawIssue): string | undefined {
+  switch (issue.code) {
+    case 'invalid_type': {
+      if (issue.input === undefined) return 'is required';
+      const kind = KINDS[issue.expected];
+      return kind && `must be ${kind}`;
+    }
+    case 'too_small':
+      return boundOf(issue.origin, 'least', issue.minimum, issue.inclusive);
+    case 'too_big':
+      return boundOf(issue.origin, 'most', issue.maximum, issue.inclusive);
+    case 'invalid_value':
+      return `must be ${oneOf(issue.values)}`;
+    case 'invalid_union':
+      return Array.isArray(issue['options']) ? `must be ${oneOf(issue['options'])}` : undefined;
+    default:
+      return undefined;
+  }
+}
+
+function boundOf(
+  origin: string,
+  side: 'least' | 'most',
+  bound: number | bigint,
+  isInclusive = true,
+): string | undefined {
+  if (!isInclusive) return undefined;
+  const one = bound === 1 ? '' : 's';
+  if (origin === 'number' || origin === 'int') return `must be at ${side} ${bound}`;
+  if (origin === 'string') return `must have at ${side} ${bound} character${one}`;
+  if (origin === 'array') return `must have at ${side} ${bound} element${one}`;
+  return undefined;
+}
+
+function oneOf(values: readonly unknown[]): string {
+  const texts = values.map((value) => JSON.stringify(value));
+  return texts.length === 1 ? String(texts[0]) : `one of ${texts.join(', ')}`;
 }

@@ -15,6 +15,9 @@ export interface ServiceDescription {
   readonly refusals: ServiceRefusals;
 }
 
+const OF_EVERY_SERVICE =
+  'A path that is no endpoint answers 404 `not_found`, one that exists under another method 405 `method_not_allowed` with `Allow`.';
+
 /** An OpenAPI 3.1 document. */
 export interface OpenapiDocument {
   readonly openapi: '3.1.0';
@@ -56,7 +59,7 @@ export function buildDocument(
     info: {
       title: service.title,
       version: 'v1',
-      description: service.description,
+      description: `${service.description} ${OF_EVERY_SERVICE}`,
       license: { name: 'Apache-2.0', identifier: 'Apache-2.0' },
     },
     servers: [{ url: '/' }],

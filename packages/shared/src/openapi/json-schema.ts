@@ -2,8 +2,20 @@ import { z } from 'zod';
 
 export type JsonSchema = Readonly<Record<string, unknown>>;
 
+/** By their schemas, which do not change: the listeners of a process describe themselves with the same ones. */
+const known = new WeakMap<z.ZodType, JsonSchema>();
+
 /** A zod schema as JSON Schema 2020-12, the dialect of OpenAPI 3.1: what may be sent, before any transformation. */
 export function jsonSchemaOf(schema: z.ZodType): JsonSchema {
+  let json = known.get(schema);
+  if (json === undefined) {
+    json = convert(schema);
+    known.set(schema, json);
+  }
+  return json;
+}
+
+function convert(schema: z.ZodType): JsonSchema {
   const { $schema: _, ...json } = z.toJSONSchema(schema, {
     io: 'input',
     unrepresentable: 'any',

@@ -97,7 +97,7 @@ export class DefinedStore implements CollectionStore {
     this.#beforeExpiring = beforeExpiring;
   }
 
-  /** Reads all definitions: before anything else, and again when others may have changed them. */
+  /** Reads all definitions, and makes their indexes hold: before anything else, and again when others may have changed them. */
   load(): Promise<void> {
     return this.#defining.run(async () => {
       const names = new Set<string>();
@@ -118,6 +118,7 @@ export class DefinedStore implements CollectionStore {
         after = page.next;
       }
       for (const name of [...this.#known.keys(), ...this.#damaged]) if (!names.has(name)) this.#forget(name);
+      await this.indexes?.keep?.();
     });
   }
 
@@ -318,12 +319,13 @@ export class DefinedStore implements CollectionStore {
 
   #learn(collection: string, known: Known, wasDefined = false): void {
     this.#known.set(collection, known);
-    this.#store.indexes?.define(collection, known.definition.indexes.map(specOf), wasDefined);
+    const specs = known.definition.indexes.map(specOf);
+    this.indexes?.define(collection, specs, { rev: known.rev, wasDefined });
     this.#damaged.delete(collection);
   }
 
   #forget(collection: string): void {
-    this.#store.indexes?.define(collection, []);
+    this.indexes?.define(collection, [], { rev: undefined, wasDefined: false });
     this.#known.delete(collection);
     this.#damaged.delete(collection);
   }
@@ -339,23 +341,22 @@ export class DefinedStore implements CollectionStore {
         throw hasCode(error, 'document_not_found') ? new AppError('collection_not_found') : error;
       });
       this.#forget(collection);
+      await this.indexes?.keep?.();
       return { created: false, rev: undefined };
     }
     if (!this.#known.has(collection) && this.#known.size >= DEFINITIONS_MAX)
       throw new AppError('invalid_request', {
         detail: `a project has at most ${DEFINITIONS_MAX} definitions`,
       });
-    if (this.#store.indexes === undefined && definition.indexes.some(({ unique }) => unique))
-      throw new AppError('invalid_request', {
-        errors: [{ path: 'body.indexes', message: 'unique indexes are kept by the embedded engine only' }],
-      });
     const check = acceptedCheckOf(definition);
-    const content = contentOfDefinition(definition);
+    const kept = this.indexes?.areBlind === true ? withTokens(definition) : definition;
+    const content = contentOfDefinition(kept);
     if (definition.ttl !== undefined) await this.#beforeExpiring();
     const [result] = await this.#store.commit([{ kind: 'put', ref, content, precondition }]);
     if (result?.metadata === undefined) throw new Error('a put has no metadata');
     const rev = result.metadata._rev;
-    this.#learn(collection, { definition, rev, check: () => check });
+    this.#learn(collection, { definition: kept, rev, check: () => check });
+    await this.indexes?.keep?.();
     return { created: result.created, rev };
   }
 
@@ -429,8 +430,14 @@ export class DefinedStore implements CollectionStore {
   }
 }
 
-function specOf({ name, fields, unique }: CollectionDefinition['indexes'][number]): IndexSpec {
-  return { name: name ?? fields.join('+'), fields, unique };
+function specOf({ name, fields, unique, blind }: CollectionDefinition['indexes'][number]): IndexSpec {
+  return { name: name ?? fields.join('+'), fields, unique, ...(blind === true ? { blind } : {}) };
+}
+
+/** A unique index is kept by tokens where nothing else can: its definition says so. */
+function withTokens(definition: CollectionDefinition): CollectionDefinition {
+  const indexes = definition.indexes.map((index) => (index.unique ? { ...index, blind: true } : index));
+  return { ...definition, indexes };
 }
 
 function knownOf(stored: StoredDefinition): Known {

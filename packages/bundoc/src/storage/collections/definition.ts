@@ -20,8 +20,12 @@ export function definitionRef(collection: string): DocumentRef {
   return { collection: DEFINITIONS, id: collection };
 }
 
+/** What is not asked for is left out, so that builds which know nothing of it read the definition as well. */
 export function contentOfDefinition(definition: CollectionDefinition): DocumentContent {
-  return { bytes: Buffer.from(JSON.stringify(definition).slice(1, -1)), hasMembers: true };
+  const indexes = definition.indexes.map(({ blind, ...index }) =>
+    blind === true ? { ...index, blind } : index,
+  );
+  return { bytes: Buffer.from(JSON.stringify({ ...definition, indexes }).slice(1, -1)), hasMembers: true };
 }
 
 /** @throws ZodError or SyntaxError for a text that is no definition. */

@@ -1,17 +1,20 @@
 import { setImmediate } from 'node:timers/promises';
-import { AppError, hasCode } from '@bundoc/shared/errors';
+import { hasCode } from '@bundoc/shared/errors';
 import type { DocumentRef } from '../../cipher/stored-text.ts';
 import { readValue } from '../../query/value.ts';
 import type { IndexKeys } from '../indexes/index-keys.ts';
 import { MemoryIndex } from '../indexes/memory-index.ts';
-import type {
-  EngineIndexes,
-  IndexEntry,
-  IndexSpec,
-  IndexStatus,
-  KeyRange,
-  UsableIndex,
+import {
+  type DefinedBy,
+  type EngineIndexes,
+  type IndexEntry,
+  type IndexSpec,
+  type IndexStatus,
+  isSameSpec,
+  type KeyRange,
+  type UsableIndex,
 } from '../indexes/port.ts';
+import { type UniquenessOfCommit, UniquenessOfGroup } from '../indexes/uniqueness.ts';
 import type { DocumentPage, ListQuery, StoredDocument } from '../port.ts';
 import type { StoredIndex, StoredIndexes } from './index-file.ts';
 import type { DocumentState } from './record.ts';
@@ -71,7 +74,7 @@ export class CollectionIndexes implements EngineIndexes {
     this.#onFailure = onFailure;
   }
 
-  define(collection: string, specs: readonly IndexSpec[], wasDefined = false): void {
+  define(collection: string, specs: readonly IndexSpec[], { wasDefined }: DefinedBy): void {
     if (wasDefined && specs.some(({ unique }) => unique)) this.#held.add(collection);
     const before = this.#indexed.get(collection);
     const kept = (spec: IndexSpec) =>
@@ -96,10 +99,9 @@ export class CollectionIndexes implements EngineIndexes {
   }
 
   status(collection: string): readonly IndexStatus[] {
-    return (this.#indexed.get(collection)?.indexes ?? []).map(({ spec, progress }) => ({
-      ...spec,
-      ...progress,
-    }));
+    return (this.#indexed.get(collection)?.indexes ?? []).map(
+      ({ spec: { name, fields, unique }, progress }) => ({ name, fields, unique, ...progress }),
+    );
   }
 
   usable(collection: string): readonly UsableIndex[] {
@@ -266,67 +268,21 @@ function ignoreDamage(error: unknown): undefined {
   if (!hasCode(error, 'integrity_error')) throw error;
 }
 
-function isSameSpec(a: IndexSpec, b: IndexSpec): boolean {
-  return a.name === b.name && a.unique === b.unique && a.fields.join('\0') === b.fields.join('\0');
-}
-
 function finished(index: MemoryIndex) {
   const duplicates = index.spec.unique ? index.duplicates() : 0;
   return duplicates === 0 ? ({ state: 'ready' } as const) : ({ state: 'duplicates', duplicates } as const);
 }
 
-/** Who has which key of a unique index, as far as the commits of one group that are not applied yet change it. */
-type Holders = Map<MemoryIndex, Map<string, string | undefined>>;
-
-/** The unique indexes as the commits of one group leave them, one commit after another. */
-export class UniquenessOfGroup {
-  readonly #holders: Holders = new Map();
-  /** Keys of documents that the group has written. */
-  readonly #keysOf = new Map<MemoryIndex, Map<string, readonly string[]>>();
-
-  /** Looks at a commit's documents in their order; takes effect for the next commit when `accept` is called. */
-  commit(): { write(ref: DocumentRef, keys: DocumentKeys): void; accept(): void } {
-    const holders: Holders = new Map();
-    const keysOf = new Map<MemoryIndex, Map<string, readonly string[]>>();
-    const holderOf = (index: MemoryIndex, key: string, id: string): string | undefined => {
-      for (const layer of [holders, this.#holders]) {
-        const map = layer.get(index);
-        if (map?.has(key)) return map.get(key);
-      }
-      return index.otherWith(key, id);
-    };
-    return {
-      write: ({ id }, keys) => {
-        for (const [index, own] of keys) {
-          if (!index.spec.unique || index.progress.state === 'duplicates') continue;
-          const before =
-            keysOf.get(index)?.get(id) ?? this.#keysOf.get(index)?.get(id) ?? index.completeOf(id);
-          for (const key of before) into(holders, index).set(key, undefined);
-          for (const key of own.complete) {
-            const holder = holderOf(index, key, id);
-            if (holder !== undefined && holder !== id)
-              throw new AppError('unique_violation', {
-                detail: `another document has the same values in the unique index ${JSON.stringify(index.spec.name)}`,
-              });
-            into(holders, index).set(key, id);
-          }
-          into(keysOf, index).set(id, own.complete);
-        }
-      },
-      accept: () => {
-        for (const [index, map] of holders)
-          for (const [key, id] of map) into(this.#holders, index).set(key, id);
-        for (const [index, map] of keysOf)
-          for (const [id, own] of map) into(this.#keysOf, index).set(id, own);
-      },
-    };
-  }
+/** What the commits of one group do to the unique indexes. */
+export function uniquenessOfGroup(): UniquenessOfGroup<MemoryIndex> {
+  return new UniquenessOfGroup((index, key) => index.holdersOf(key));
 }
 
-function into<V>(maps: Map<MemoryIndex, Map<string, V>>, index: MemoryIndex): Map<string, V> {
-  const known = maps.get(index);
-  if (known !== undefined) return known;
-  const map = new Map<string, V>();
-  maps.set(index, map);
-  return map;
+/** A document's keys, for those unique indexes that enforce something. @throws AppError `unique_violation`. */
+export function keepApart(commit: UniquenessOfCommit<MemoryIndex>, id: string, keys: DocumentKeys): void {
+  const kept = keys
+    .entries()
+    .filter(([index]) => index.spec.unique && index.progress.state !== 'duplicates')
+    .map(([index, { complete }]) => [index, complete] as const);
+  commit.write(id, kept);
 }

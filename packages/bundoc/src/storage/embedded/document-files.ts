@@ -27,7 +27,7 @@ export async function listDocumentFiles(disk: Disk, directory: string): Promise<
 }
 
 export type OpenedDocument =
-  | { readonly metadata: DocumentMetadata }
+  | { readonly metadata: DocumentMetadata; readonly text: Buffer }
   /** Why the bytes are not the document of their file. */
   | { readonly fault: string };
 
@@ -43,5 +43,5 @@ export function openOwnDocument(cipher: ProjectCipher, fileName: string, sealed:
   const metadata = readOwnMetadata(text);
   if (metadata === undefined) return { fault: 'holds no document' };
   const owner = cipher.fileName({ collection: metadata._collection, id: metadata._id });
-  return owner === fileName ? { metadata } : { fault: 'holds the document of another file' };
+  return owner === fileName ? { metadata, text } : { fault: 'holds the document of another file' };
 }

@@ -8,22 +8,24 @@ import { type DocumentRef, readStoredMetadata } from '../../cipher/stored-text.t
 import { Turns } from '../../turns.ts';
 import { ChangeWaiters } from '../change-waiters.ts';
 import type { EngineIndexes } from '../indexes/port.ts';
-import type {
-  ChangePage,
-  CollectionSummary,
-  CommitOptions,
-  DocumentPage,
-  ListedDocument,
-  ListQuery,
-  Position,
-  ProjectStore,
-  SealedChange,
-  SealedPage,
-  StoredDocument,
-  Write,
-  WriteResult,
+import {
+  type ChangePage,
+  COMMIT_BYTES_MAX,
+  COMMITS_WAITING_MAX,
+  type CollectionSummary,
+  type CommitOptions,
+  type DocumentPage,
+  type ListedDocument,
+  type ListQuery,
+  type Position,
+  type ProjectStore,
+  type SealedChange,
+  type SealedPage,
+  type StoredDocument,
+  TOMBSTONE_TTL_MS,
+  type Write,
+  type WriteResult,
 } from '../port.ts';
-import { TOMBSTONE_TTL_MS } from '../port.ts';
 import type { Quota } from '../quota.ts';
 import type { Backlog } from './backlog.ts';
 import { ByteWriter } from './bytes.ts';
@@ -78,8 +80,6 @@ export interface EmbeddedLimits {
   readonly checkpointBytes: number;
 }
 
-/** Commits that may wait. */
-export const COMMITS_WAITING_MAX = 1_024;
 /** How many times its checkpoint's size the journal may have before commits wait for one. */
 const JOURNAL_LONG = 4;
 /** What a document takes in a snapshot, about. */
@@ -182,8 +182,8 @@ export class EmbeddedStore implements ProjectStore {
 
   commit(writes: readonly Write[], options: CommitOptions = {}): Promise<readonly WriteResult[]> {
     const bytes = writes.reduce((sum, write) => sum + bytesOf(write), 0);
-    if (bytes > FRAME_BYTES_MAX) return Promise.reject(new AppError('payload_too_large'));
-    if (this.#waiting.length >= COMMITS_WAITING_MAX || this.#waitingBytes > 2 * FRAME_BYTES_MAX)
+    if (bytes > COMMIT_BYTES_MAX) return Promise.reject(new AppError('payload_too_large'));
+    if (this.#waiting.length >= COMMITS_WAITING_MAX || this.#waitingBytes > 2 * COMMIT_BYTES_MAX)
       return Promise.reject(new AppError('overloaded'));
     if (writes.some(({ kind, ref }) => kind === 'put' && this.#indexes.isHeld(ref.collection)))
       return Promise.reject(

@@ -1,14 +1,15 @@
 import assert from 'node:assert/strict';
 import { createCipheriv, createDecipheriv, type KeyObject } from 'node:crypto';
 import { NONCE_BYTES, TAG_BYTES } from '@bundoc/shared/aead';
+import { COMMIT_BYTES_MAX } from '../port.ts';
 
 /** Frames begin at multiples of this: the unit that disks write whole. */
 export const BLOCK_BYTES = 512;
 export const SEGMENT_ID_BYTES = 16;
 /** `length(4) | number(4) | tag(16)` before the ciphertext. */
 const FRAME_HEAD_BYTES = 24;
-/** Largest plaintext of one frame, bytes. */
-export const FRAME_BYTES_MAX = 33_554_432;
+/** Largest plaintext of one frame, bytes: a commit is in one. */
+export const FRAME_BYTES_MAX = COMMIT_BYTES_MAX;
 
 const MAGIC = Buffer.from('BUNDOCJ1', 'latin1');
 const HEADER_TAG_START = BLOCK_BYTES - TAG_BYTES;

@@ -4,12 +4,17 @@ import { AppError } from '@bundoc/shared/errors';
 import { smallRandom } from '@bundoc/shared/random';
 import type { ProjectCipher } from '../../cipher/project-cipher.ts';
 import { composeStoredText, type DocumentRef } from '../../cipher/stored-text.ts';
-import type { CommitOptions, Write, WriteResult } from '../port.ts';
+import type { WaitingCommit, Write, WriteResult } from '../port.ts';
 import { holds, preconditionsFailed } from '../precondition.ts';
 import { addedBy, NOTHING, type Quota, QuotaOfGroup, sumOf } from '../quota.ts';
 import { ByteWriter } from './bytes.ts';
 import type { Catalog } from './catalog.ts';
-import { type CollectionIndexes, type DocumentKeys, UniquenessOfGroup } from './collection-indexes.ts';
+import {
+  type CollectionIndexes,
+  type DocumentKeys,
+  keepApart,
+  uniquenessOfGroup,
+} from './collection-indexes.ts';
 import { type DocumentState, REV_BYTES, type UsedKey, writeDocument, writeUsedKeyRecord } from './record.ts';
 import type { SealBudget } from './seal-budget.ts';
 import type { UsedKeys } from './used-keys.ts';
@@ -20,12 +25,9 @@ export interface Unsealed {
   readonly text: Buffer;
 }
 
-export interface Waiting {
-  readonly writes: readonly Write[];
+/** A commit that waits, with what goes along to be sealed anew. */
+export interface Waiting extends WaitingCommit {
   readonly reseals: readonly Unsealed[];
-  readonly options: CommitOptions;
-  readonly bytes: number;
-  readonly done: PromiseWithResolvers<readonly WriteResult[]>;
 }
 
 /** A commit that was found in order, and will be acknowledged once its frame is durable. */
@@ -115,7 +117,7 @@ export class GroupPreparer {
     const placed: PlacedChange[] = [];
     const states = new Map<string, DocumentState>();
     const usedHere = new Map<string, UsedKey>();
-    const uniqueness = new UniquenessOfGroup();
+    const uniqueness = uniquenessOfGroup();
     const quota =
       this.#quota && new QuotaOfGroup(this.#quota, this.#catalog.collections().reduce(sumOf, NOTHING));
     const writer = new ByteWriter(group.reduce((sum, waiting) => sum + likelyBytes(waiting), 0));
@@ -147,7 +149,7 @@ export class GroupPreparer {
           own.set(keyOf(write.ref), change.state);
           if (quota !== undefined) added = sumOf(added, addedBy(present, change.state));
           const keys = change.indexing?.keys;
-          if (keys !== undefined) uniquely.write(write.ref, keys);
+          if (keys !== undefined) keepApart(uniquely, write.ref.id, keys);
           placed.push(change);
           results.push(result);
         }

@@ -90,7 +90,7 @@ export class MemoryIndex {
   }
 
   /** The keys of a document that a unique index keeps apart. */
-  completeOf(id: string): readonly string[] {
+  #completeOf(id: string): readonly string[] {
     return this.#complete.get(id) ?? [];
   }
 
@@ -112,16 +112,18 @@ export class MemoryIndex {
       const all = typeof placed === 'string' ? [placed] : placed;
       const keys = all.map((key) => key.slice(0, -POSITION_BYTES));
       const position = positionOf(all[0] as string);
-      yield { id, position, keys: { keys, complete: this.completeOf(id), tooMany: false } };
+      yield { id, position, keys: { keys, complete: this.#completeOf(id), tooMany: false } };
     }
     for (const [id, position] of this.#always)
       yield { id, position, keys: { keys: [], complete: [], tooMany: true } };
   }
 
-  /** A document other than `id` that has a key. */
-  otherWith(key: string, id: string): string | undefined {
-    for (const [, other] of this.#tree.getRange(key, key + BEHIND, false, 2)) if (other !== id) return other;
-    return undefined;
+  /** Documents that have a key. */
+  *holdersOf(key: string): Generator<string> {
+    for (const [placed, id] of this.#tree.entries(key)) {
+      if (placed >= key + BEHIND) return;
+      yield id;
+    }
   }
 
   search({ low, high }: KeyRange, backwards: boolean, limit: number): IndexEntry[] {

@@ -4,6 +4,8 @@ export interface IndexSpec {
   /** Dotted paths, the most significant first. */
   readonly fields: readonly string[];
   readonly unique: boolean;
+  /** Tokens of its values may stand in a database. An engine that keeps indexes in memory has no need to know. */
+  readonly blind?: boolean;
 }
 
 export type IndexState =
@@ -14,12 +16,36 @@ export type IndexState =
 
 export type IndexStatus = IndexSpec & IndexState;
 
+export function isSameSpec(a: IndexSpec, b: IndexSpec): boolean {
+  return a.name === b.name && a.unique === b.unique && a.fields.join('\0') === b.fields.join('\0');
+}
+
+/** A definition of a collection that its indexes are of. */
+export interface DefinedBy {
+  /** Of the definition; undefined when there is none any more. */
+  readonly rev: string | undefined;
+  /**
+   * It held when the store was closed the last time: what a unique index has kept apart it goes on to, so documents of the collection wait for
+   * it to be whole.
+   */
+  readonly wasDefined: boolean;
+}
+
 /** An index that knows all documents of its collection that open. */
 export interface UsableIndex {
   readonly name: string;
   readonly fields: readonly string[];
   /** A document may have several entries: each stands for one combination of its values. */
   readonly isMultiple: boolean;
+  /** It knows nothing but which documents have exactly some values in all fields: {@link FoundBy} of lists, and no search. */
+  readonly isBlind?: boolean;
+}
+
+/** Which documents a blind index finds. */
+export interface FoundBy {
+  readonly index: string;
+  /** Parts of all fields, one behind the other, as `query/key.ts` makes them; a document has one of them. */
+  readonly keys: readonly string[];
 }
 
 /** A part of an index, by its keys (`query/key.ts`): `low` is in it, `high` is behind it. */
@@ -34,22 +60,31 @@ export interface IndexEntry {
   readonly id: string;
 }
 
-/** Indexes of an engine that has some. In memory, in the clear; what is kept of them on the disk is sealed. */
+/** Indexes of an engine. */
 export interface EngineIndexes {
+  /** Values are found by tokens of them, where an index asks for those; `search` and `always` find nothing. */
+  readonly areBlind?: boolean;
+
   /**
-   * Makes exactly these the indexes of a collection; ones that are there already stay as they are. Builds the others in the background.
-   *
-   * @param wasDefined when the store was closed the last time: what a unique index has kept apart it goes on to, so documents of the collection
-   * wait for it to be whole.
+   * Makes exactly these the indexes of a collection; ones that are there already stay as they are. Builds the others in the background. Where
+   * others write to the same storage, only {@link keep} makes it hold.
    */
-  define(collection: string, specs: readonly IndexSpec[], wasDefined?: boolean): void;
+  define(collection: string, specs: readonly IndexSpec[], by: DefinedBy): void;
+
+  /**
+   * Makes the storage keep the indexes as they were defined, and takes up what others have made of them, where it is shared. To be called after
+   * definitions have changed, and every second or so.
+   *
+   * @throws AppError of the storage; what is left is made up for by the next call.
+   */
+  keep?(): Promise<void>;
 
   status(collection: string): readonly IndexStatus[];
 
   usable(collection: string): readonly UsableIndex[];
 
   /** Up to `limit` entries of a range, from its beginning, or its end backwards. Undefined for an index that there is not, or not yet. */
-  search(
+  search?(
     collection: string,
     index: string,
     range: KeyRange,
@@ -58,7 +93,7 @@ export interface EngineIndexes {
   ): readonly IndexEntry[] | undefined;
 
   /** Documents that an index has no room for, and that every search of it must look at. */
-  always(collection: string, index: string): readonly IndexEntry[] | undefined;
+  always?(collection: string, index: string): readonly IndexEntry[] | undefined;
 
   /** Resolves once nothing is being built. */
   built(): Promise<void>;

@@ -5,19 +5,18 @@ import { smallRandom } from '@bundoc/shared/random';
 import type { ProjectCipher } from '../../cipher/project-cipher.ts';
 import { composeStoredText } from '../../cipher/stored-text.ts';
 import { type DocumentState, REV_BYTES, type UsedKey } from '../embedded/record.ts';
-import type { CommitOptions, Write, WriteResult } from '../port.ts';
+import type { WaitingCommit, Write, WriteResult } from '../port.ts';
 import { IDEMPOTENCY_TTL_MS } from '../port.ts';
 import { holds, preconditionsFailed } from '../precondition.ts';
 import { addedBy, NOTHING, type Quota, QuotaOfGroup, sumOf, type Usage } from '../quota.ts';
 
+import { type BlindEntries, type BlindIndex, isEnforced } from './blind-index.ts';
+import type { IndexingOfGroup } from './group-indexing.ts';
+
 /** A commit that waits, with the names of what it writes. */
-export interface Waiting {
-  readonly writes: readonly Write[];
+export interface Waiting extends WaitingCommit {
   /** Of each write's document, in hex. */
   readonly names: readonly string[];
-  readonly options: CommitOptions;
-  readonly bytes: number;
-  readonly done: PromiseWithResolvers<readonly WriteResult[]>;
 }
 
 /** What the database has of the documents and idempotency keys that a group names, under the project's lock. */
@@ -31,6 +30,13 @@ export interface Known {
   readonly usage?: Usage | undefined;
 }
 
+/** What a commit is decided with that is not the same each time: it may be decided more than once. */
+export interface Draft {
+  readonly nowMs: number;
+  /** Of each write. */
+  readonly revs: readonly Buffer[];
+}
+
 /** The last state of a document that a group writes. */
 export interface Decided {
   readonly state: DocumentState;
@@ -39,6 +45,8 @@ export interface Decided {
   /** To be sealed; undefined for a delete, and for what is sealed already. */
   readonly text: Buffer | undefined;
   readonly sealed?: Buffer | undefined;
+  /** All that it has in the indexes of its collection; undefined where there are none. */
+  readonly entries?: readonly BlindEntries[] | undefined;
 }
 
 export interface DecidedGroup {
@@ -48,27 +56,43 @@ export interface DecidedGroup {
   readonly documents: readonly Decided[];
   readonly usedKeys: readonly UsedKey[];
   readonly seq: number;
+  /** Commits of the group that were decided; those behind are for another transaction. */
+  readonly taken: number;
 }
 
-interface Change {
-  readonly state: DocumentState;
-  readonly text: Buffer | undefined;
+type Change = Pick<Decided, 'state' | 'text' | 'entries'>;
+
+export function draftsOf(group: readonly Waiting[], clock: Clock): readonly Draft[] {
+  return group.map(({ writes }) => ({ nowMs: clock.now(), revs: writes.map(() => smallRandom(REV_BYTES)) }));
 }
 
-/** Decides the commits of one transaction, in their order, each against all that come before it. Seals nothing and settles nothing. */
+/**
+ * Decides the commits of one transaction, in their order, each against all that come before it. Seals nothing and settles nothing; does the same
+ * each time.
+ */
 export function decide(
   group: readonly Waiting[],
   known: Known,
-  ports: { readonly cipher: ProjectCipher; readonly clock: Clock; readonly quota?: Quota | undefined },
+  drafts: readonly Draft[],
+  ports: {
+    readonly cipher: ProjectCipher;
+    readonly indexing: IndexingOfGroup;
+    readonly quota?: Quota | undefined;
+  },
 ): DecidedGroup {
-  const { cipher, clock } = ports;
+  const { cipher, indexing } = ports;
   const quota = ports.quota && known.usage && new QuotaOfGroup(ports.quota, known.usage);
   const answers: (() => void)[] = [];
   const changes = new Map<string, Change>();
   const usedHere = new Map<string, UsedKey>();
   let { seq } = known;
-  for (const { writes, names, options, done } of group) {
-    const nowMs = clock.now();
+  let taken = 0;
+  indexing.begin();
+  for (const [place, { writes, names, options, done }] of group.entries()) {
+    const uniquely = indexing.commit();
+    if (uniquely === undefined) break;
+    taken++;
+    const { nowMs, revs } = drafts[place] as Draft;
     const { idempotency } = options;
     try {
       const used = idempotency && (usedHere.get(idempotency.key) ?? known.usedKeys.get(idempotency.key));
@@ -87,12 +111,16 @@ export function decide(
         const before = former(name);
         if (!holds(write.precondition, revOf(before)))
           throw preconditionsFailed(writes, at, (other) => revOf(former(names[other] as string)));
-        const { change, result } = applied(write, name, before, ++ownSeq, nowMs, cipher.version);
+        const draft = { seq: ++ownSeq, nowMs, rev: revs[at] as Buffer, keyVersion: cipher.version };
+        const { state, text, result } = applied(write, name, before, draft);
+        const change = { state, text, entries: indexing.entriesOf(state.collection, text, state.rev) };
         own.set(name, change);
+        if (change.entries !== undefined) uniquely.write(name, keptApart(change.entries));
         if (quota !== undefined) added = sumOf(added, addedBy(before, change.state));
         results.push(result);
       }
       quota?.admit(added);
+      uniquely.accept();
       seq = ownSeq;
       for (const [name, change] of own) changes.set(name, change);
       if (idempotency !== undefined)
@@ -105,23 +133,25 @@ export function decide(
   const documents = changes
     .entries()
     .map(([name, change]) => ({ ...change, former: known.states.get(name) }));
-  return { answers, documents: documents.toArray(), usedKeys: [...usedHere.values()], seq };
+  return { answers, documents: documents.toArray(), usedKeys: [...usedHere.values()], seq, taken };
 }
 
 function revOf(state: DocumentState | undefined): string | undefined {
   return state?.deletedMs === 0 ? state.rev.toString('hex') : undefined;
 }
 
+/** Entries in those unique indexes that enforce something. */
+function keptApart(entries: readonly BlindEntries[]): (readonly [BlindIndex, readonly string[]])[] {
+  return entries.flatMap(({ index, tokens }) => (isEnforced(index) ? [[index, tokens] as const] : []));
+}
+
 function applied(
   write: Write,
   name: string,
   before: DocumentState | undefined,
-  seq: number,
-  nowMs: number,
-  keyVersion: number,
-): { change: Change; result: WriteResult } {
+  { seq, nowMs, rev, keyVersion }: Record<'seq' | 'nowMs' | 'keyVersion', number> & { readonly rev: Buffer },
+): { state: DocumentState; text: Buffer | undefined; result: WriteResult } {
   const living = before?.deletedMs === 0 ? before : undefined;
-  const rev = smallRandom(REV_BYTES);
   const common = {
     collection: write.ref.collection,
     id: write.ref.id,
@@ -135,7 +165,7 @@ function applied(
   if (write.kind === 'delete') {
     if (living === undefined) throw new AppError('document_not_found');
     const state = { ...common, size: 0, deletedMs: Math.max(1, nowMs) };
-    return { change: { state, text: undefined }, result: { created: false, metadata: undefined } };
+    return { state, text: undefined, result: { created: false, metadata: undefined } };
   }
   const metadata = {
     _id: write.ref.id,
@@ -146,5 +176,5 @@ function applied(
   };
   const text = composeStoredText(metadata, write.content);
   const state = { ...common, size: text.length + SEAL_OVERHEAD_BYTES, deletedMs: 0 };
-  return { change: { state, text }, result: { created: living === undefined, metadata } };
+  return { state, text, result: { created: living === undefined, metadata } };
 }

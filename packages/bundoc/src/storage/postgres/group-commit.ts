@@ -3,9 +3,11 @@ import { AppError, hasCode } from '@bundoc/shared/errors';
 import { v7 as uuidv7 } from 'uuid';
 import type { ProjectCipher } from '../../cipher/project-cipher.ts';
 import type { Quota } from '../quota.ts';
-import { type Database, OutcomeUnknown, type Row } from './database.ts';
-import { type DecidedGroup, decide, type Waiting } from './decide.ts';
-import { rowsOfGroup, type SealedNames, WRITE_GROUP } from './group-rows.ts';
+import type { BlindIndexes } from './blind-index.ts';
+import { type Database, OutcomeUnknown, type Row, type Transaction } from './database.ts';
+import { type DecidedGroup, decide, draftsOf, type Waiting } from './decide.ts';
+import { IndexingOfGroup } from './group-indexing.ts';
+import { type SealedNames, writeOfGroup } from './group-rows.ts';
 import { beginCommit, knownOf } from './known.ts';
 import { MustReopen, ProjectGone } from './must-reopen.ts';
 import { Patience } from './patience.ts';
@@ -21,6 +23,9 @@ export interface GroupCommitOptions {
   readonly quota?: Quota | undefined;
 }
 
+/** The blind indexes of a version of them, under the project's lock. */
+export type IndexesAsOf = (version: number, transaction: Transaction) => Promise<BlindIndexes>;
+
 /**
  * Commits groups of one node, each in one transaction that locks the project's row: `seq` is the order of commits of all nodes, and
  * whoever sees one sees all before it. When the connection breaks at the commit, its outcome is looked up by an id that the transaction wrote.
@@ -29,16 +34,18 @@ export class GroupCommit {
   readonly #options: GroupCommitOptions;
   readonly #rows: RowCipher;
   readonly #seals: SharedSeals;
+  readonly #indexesAsOf: IndexesAsOf;
   readonly #names: SealedNames = new Map();
 
-  constructor(options: GroupCommitOptions, rows: RowCipher, seals: SharedSeals) {
+  constructor(options: GroupCommitOptions, rows: RowCipher, seals: SharedSeals, indexesAsOf: IndexesAsOf) {
+    this.#indexesAsOf = indexesAsOf;
     this.#options = options;
     this.#rows = rows;
     this.#seals = seals;
   }
 
   /**
-   * Commits a group, once. While the server cannot serve, it is tried again for as long as a caller may be kept waiting.
+   * Commits a group, or as many from its beginning as one transaction may hold, once. While the server cannot serve, it is tried again for as long as a caller may be kept waiting.
    *
    * @returns what was decided, and has taken effect.
    * @throws MustReopen, VersionUnknown, and AppError of the storage: `storage_unavailable` when the outcome stayed unknown, too.
@@ -60,31 +67,37 @@ export class GroupCommit {
 
   async #attempt(group: readonly Waiting[], attempt: Attempt): Promise<DecidedGroup> {
     const { database, project, quota } = this.#options;
-    await this.#seals.take(group.reduce((sum, { writes }) => sum + writes.length, 0));
+    const writes = group.reduce((sum, { writes: own }) => sum + own.length, 0);
+    await this.#seals.take(writes);
     const begin = beginCommit(project, group, this.#rows, quota !== undefined);
     await database.transaction(begin, async (transaction, [head, states = [], ...others]) => {
       const usage = quota && others.pop()?.[0];
       const [used = []] = others;
-      const seq = this.#seqOf(head?.[0]);
+      const [seq, indexVersion] = this.#headOf(head?.[0]);
       const known = knownOf(group, { seq, states, used, usage }, { ...this.#options, rows: this.#rows });
-      const decided = decide(group, known, this.#options);
+      const indexing = new IndexingOfGroup(await this.#indexesAsOf(indexVersion, transaction), this.#rows);
+      const drafts = draftsOf(group, this.#options.clock);
+      let decided: DecidedGroup;
+      do decided = decide(group, known, drafts, { ...this.#options, indexing });
+      while (await indexing.lookUp(transaction, project, writes));
       attempt.decided = decided;
       // Nothing but refusals and repetitions: there is nothing to commit.
       if (decided.seq === seq && decided.usedKeys.length === 0) return undefined;
       const ciphers = { cipher: this.#options.cipher, rows: this.#rows, names: this.#names };
-      await transaction.last(WRITE_GROUP, rowsOfGroup(decided, { project, commitId: attempt.id }, ciphers));
+      const { statement, values } = writeOfGroup(decided, { project, commitId: attempt.id }, ciphers);
+      await transaction.last(statement, values);
       return true;
     });
     return attempt.decided;
   }
 
   /** @throws MustReopen unless the project is there and no later version of its key is in use. */
-  #seqOf(head: Row | undefined): number {
+  #headOf(head: Row | undefined): readonly [seq: number, indexVersion: number] {
     if (head === undefined) throw new ProjectGone('the project is not there any more');
-    const [seq, keyVersion] = head as unknown as [number, number];
+    const [seq, keyVersion, indexVersion] = head as unknown as [number, number, number];
     if (keyVersion > this.#options.cipher.version)
       throw new MustReopen('another node has brought in a new version of the key');
-    return seq;
+    return [seq, indexVersion];
   }
 
   /**

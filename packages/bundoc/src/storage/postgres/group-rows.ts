@@ -1,20 +1,37 @@
 import type { ProjectCipher } from '../../cipher/project-cipher.ts';
 import { ByteWriter } from '../embedded/bytes.ts';
+import { tokensOf } from './blind-index.ts';
+import type { Statement } from './database.ts';
 import type { Decided, DecidedGroup } from './decide.ts';
 import type { RowCipher } from './row-cipher.ts';
+import { entriesByName } from './rows.ts';
 
 const NAME_BYTES = 16;
 const HEAD_BYTES = 44;
 /** What a row takes beside its sealed bytes, about. */
 const ROW_BYTES = 320;
 
+const NEW_ENTRIES =
+  'unnest($23::bigint[], $24::bytea[], $25::bigint[], $26::bytea[]) AS n(index_id, token, created_seq, name)';
+
 /**
- * Everything that one group commit writes, in one statement. The bytes of all documents come as one parameter, cut apart by the server: an
- * array of them would be sent as hexadecimal text.
+ * Entries that documents of before have no longer, and those that all have: neither touches a row of the other. `NOT IN` is looked up in a table of
+ * hashes whatever the planner expects.
  */
-export const WRITE_GROUP = {
-  name: 'bundoc-write-group-1',
-  text: `
+const ENTRIES = `, gone AS (
+  DELETE FROM bundoc.blind_entries WHERE project = $1 AND ctid = ANY (ARRAY(
+    SELECT at FROM (${entriesByName('$22::bytea[]', 'ctid AS at, index_id, token, created_seq, name')}) AS e
+    WHERE (index_id, token, created_seq, name) NOT IN (SELECT n.index_id, n.token, n.created_seq, n.name FROM ${NEW_ENTRIES})
+  ))
+), entry AS (
+  INSERT INTO bundoc.blind_entries (project, index_id, token, created_seq, name)
+  SELECT $1, n.* FROM ${NEW_ENTRIES} ON CONFLICT DO NOTHING
+)`;
+
+function writeGroup(name: string, more: string): Statement {
+  return {
+    name,
+    text: `
 WITH document AS (
   INSERT INTO bundoc.documents AS d
     (project, name, collection, seq, created_seq, deleted_ms, key_version, rev, state, sealed)
@@ -42,23 +59,30 @@ WITH document AS (
   ON CONFLICT (project, token) DO UPDATE SET at_ms = excluded.at_ms, key_version = excluded.key_version, answer = excluded.answer
 ), committed AS (
   INSERT INTO bundoc.commits (project, id) VALUES ($1, $20::uuid)
-)
-UPDATE bundoc.heads SET seq = $10 WHERE project = $1`,
-};
+)${more}
+UPDATE bundoc.heads SET seq = $10::bigint, index_seq = CASE WHEN index_seq IS NOT NULL THEN $10::bigint END WHERE project = $1`,
+  };
+}
+
+const WRITE_GROUP = writeGroup('bundoc-write-group-2', '');
+const WRITE_INDEXED_GROUP = writeGroup('bundoc-write-indexed-group-1', ENTRIES);
 
 /** Names of collections, sealed: the same for as long as the project is open, so each is sealed once. */
 export type SealedNames = Map<string, Buffer>;
 
-/** The parameters of {@link WRITE_GROUP}: seals every document, into the one buffer that is sent. */
-export function rowsOfGroup(
-  { documents, usedKeys, seq }: DecidedGroup,
+/**
+ * Everything that one group commit writes, in one statement: seals every document, into the one buffer that is sent. The bytes of all documents come
+ * as one parameter, cut apart by the server: an array of them would be sent as hexadecimal text.
+ */
+export function writeOfGroup(
+  { documents, usedKeys, seq }: Pick<DecidedGroup, 'documents' | 'usedKeys' | 'seq'>,
   place: { readonly project: string; readonly commitId: string },
   {
     cipher,
     rows,
     names,
   }: { readonly cipher: ProjectCipher; readonly rows: RowCipher; readonly names: SealedNames },
-): unknown[] {
+): { readonly statement: Statement; readonly values: unknown[] } {
   const sealedBytes = documents.reduce((sum, { state }) => sum + state.size + ROW_BYTES, 0);
   const writer = new ByteWriter(sealedBytes);
   const columns = { at: [] as number[], state: [] as number[], sealed: [] as number[] };
@@ -73,7 +97,7 @@ export function rowsOfGroup(
   const versions = changesOfVersions(documents);
   const tokens = [...collections.keys()].map((name) => rows.collectionToken(name));
   const used = usedKeys.map((key) => ({ ...key, token: rows.usedKeyToken(key.key) }));
-  return [
+  const values = [
     place.project,
     writer.finish(),
     rows.version,
@@ -94,6 +118,29 @@ export function rowsOfGroup(
     place.commitId,
     [...collections.values()].map((change) => change.firstSeq),
   ];
+  const indexed = documents.filter(({ entries }) => entries !== undefined);
+  if (indexed.length === 0) return { statement: WRITE_GROUP, values };
+  return { statement: WRITE_INDEXED_GROUP, values: [...values, ...entriesOfGroup(indexed, rows)] };
+}
+
+/** Names of the documents that may have entries, then columns of all entries that they are to have. */
+function entriesOfGroup(documents: readonly Decided[], rows: RowCipher): unknown[] {
+  const columns = {
+    index: [] as number[],
+    token: [] as Buffer[],
+    createdSeq: [] as number[],
+    name: [] as Buffer[],
+  };
+  for (const { state, entries = [] } of documents)
+    for (const entry of entries)
+      for (const token of tokensOf(entry, rows)) {
+        columns.index.push(entry.index.id);
+        columns.token.push(Buffer.from(token, 'hex'));
+        columns.createdSeq.push(state.createdSeq);
+        columns.name.push(state.fileName);
+      }
+  const present = documents.filter(({ former }) => former !== undefined);
+  return [present.map(({ state }) => state.fileName), ...Object.values(columns)];
 }
 
 /** `name(16) | collection token(16) | revision(12) | sealed state | sealed document`. */

@@ -2,7 +2,7 @@ import { v7 as uuidv7 } from 'uuid';
 import type { ProjectCipher } from '../../cipher/project-cipher.ts';
 import type { ProjectContents, StoredEntry } from '../project-contents.ts';
 import type { Statement, Transaction } from './database.ts';
-import { rowsOfGroup, WRITE_GROUP } from './group-rows.ts';
+import { writeOfGroup } from './group-rows.ts';
 import { insertProjectRows, raiseKeyVersion } from './project-rows.ts';
 import { RowCipher } from './row-cipher.ts';
 
@@ -100,7 +100,6 @@ class BatchWriter {
       sealed,
     }));
     const group = {
-      answers: [],
       documents,
       usedKeys: withUsedKeys ? contents.usedKeys : [],
       seq: contents.lastSeq,
@@ -108,9 +107,8 @@ class BatchWriter {
     this.#batch = [];
     this.#bytes = 0;
     const place = { project, commitId: uuidv7() };
-    await this.#transaction.query(
-      WRITE_GROUP,
-      rowsOfGroup(group, place, { cipher, rows: this.#rows, names: this.#names }),
-    );
+    const ciphers = { cipher, rows: this.#rows, names: this.#names };
+    const { statement, values } = writeOfGroup(group, place, ciphers);
+    await this.#transaction.query(statement, values);
   }
 }

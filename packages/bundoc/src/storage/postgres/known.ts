@@ -1,11 +1,10 @@
-import { OpenError } from '@bundoc/shared/aead';
 import type { Clock } from '@bundoc/shared/clock';
 import type { DocumentRef } from '../../cipher/stored-text.ts';
 import type { DocumentState, UsedKey } from '../embedded/record.ts';
 import type { Row } from './database.ts';
 import type { Known, Waiting } from './decide.ts';
 import type { RowCipher } from './row-cipher.ts';
-import { clearStateOf, eachByName, ROW_COLUMNS, readStateRow } from './rows.ts';
+import { clearStateOf, eachByName, orUndefined, ROW_COLUMNS, readStateRow } from './rows.ts';
 
 /**
  * What a group commit reads as its transaction begins: the project's row, locked, then, by statements that see what was committed before the
@@ -22,7 +21,7 @@ export function beginCommit(
     idempotency === undefined ? [] : [rows.usedKeyToken(idempotency.key).toString('hex')],
   );
   const statements = [
-    `SELECT seq, key_version FROM bundoc.heads WHERE project = '${project}' FOR UPDATE`,
+    `SELECT seq, key_version, index_version FROM bundoc.heads WHERE project = '${project}' FOR UPDATE`,
     eachByName(
       byteaArray(names),
       `SELECT ${ROW_COLUMNS} FROM bundoc.documents WHERE project = '${project}' AND documents.name = wanted.one`,
@@ -83,7 +82,7 @@ export function knownOf(
   };
   for (const row of states) {
     const name = (row[0] as Buffer).toString('hex');
-    const state = opened(() => readStateRow(row, rows));
+    const state = orUndefined(() => readStateRow(row, rows));
     if (state === undefined) onIntegrityError(name);
     known.states.set(name, state ?? clearStateOf(row, refOf(group, name), ports.clock.now()));
   }
@@ -95,7 +94,7 @@ export function knownOf(
     const row = byToken.get(token.toString('hex'));
     if (row === undefined) continue;
     const [, atMs, keyVersion, answer] = row as [Buffer, number, number, Buffer];
-    const usedKey = opened(() => rows.openUsedKey(token, keyVersion, answer));
+    const usedKey = orUndefined(() => rows.openUsedKey(token, keyVersion, answer));
     if (usedKey !== undefined) known.usedKeys.set(key, { ...usedKey, atMs });
   }
   return known;
@@ -107,14 +106,4 @@ function refOf(group: readonly Waiting[], name: string): DocumentRef {
     if (write !== undefined) return write.ref;
   }
   throw new Error('a row was read that nobody asked for');
-}
-
-/** Undefined for what does not open. */
-function opened<T>(read: () => T): T | undefined {
-  try {
-    return read();
-  } catch (error) {
-    if (error instanceof OpenError) return undefined;
-    throw error;
-  }
 }

@@ -5,28 +5,31 @@ import { AppError } from '@bundoc/shared/errors';
 import type { ProjectCipher } from '../../cipher/project-cipher.ts';
 import type { DocumentRef } from '../../cipher/stored-text.ts';
 import { ChangeWaiters } from '../change-waiters.ts';
-import { COMMITS_WAITING_MAX } from '../embedded/embedded-store.ts';
-import { FRAME_BYTES_MAX } from '../embedded/frame.ts';
 import type { SealLimits } from '../embedded/seal-budget.ts';
-import type {
-  ChangePage,
-  CollectionSummary,
-  CommitOptions,
-  DocumentPage,
-  ListQuery,
-  Position,
-  ProjectStore,
-  StoredDocument,
-  Write,
-  WriteResult,
+import type { EngineIndexes } from '../indexes/port.ts';
+import {
+  type ChangePage,
+  COMMIT_BYTES_MAX,
+  COMMITS_WAITING_MAX,
+  type CollectionSummary,
+  type CommitOptions,
+  type DocumentPage,
+  type ListQuery,
+  type Position,
+  type ProjectStore,
+  type StoredDocument,
+  type Write,
+  type WriteResult,
 } from '../port.ts';
 import type { Quota } from '../quota.ts';
+import { searchedTokens } from './blind-index.ts';
+import { BlindIndexing } from './blind-indexing.ts';
 import type { News } from './change-news.ts';
 import type { Database } from './database.ts';
 import type { Waiting } from './decide.ts';
 import { GroupCommit } from './group-commit.ts';
 import { MustReopen, ProjectGone } from './must-reopen.ts';
-import { Reader } from './reader.ts';
+import { indexChanged, Reader } from './reader.ts';
 import { RowCipher, VersionUnknown } from './row-cipher.ts';
 import { SharedSeals } from './shared-seals.ts';
 import { Upkeep } from './upkeep.ts';
@@ -68,7 +71,9 @@ const PRUNE_EVERY_MS = 3_600_000;
 export class PostgresStore implements ProjectStore {
   readonly isShared = true;
   readonly #options: PostgresStoreOptions;
+  readonly #rows: RowCipher;
   readonly #reader: Reader;
+  readonly #indexing: BlindIndexing;
   readonly #upkeep: Upkeep;
   readonly #seals: SharedSeals;
   readonly #groups: GroupCommit;
@@ -86,16 +91,23 @@ export class PostgresStore implements ProjectStore {
     const { project, cipher, clock } = options;
     const rows = new RowCipher(project, cipher);
     this.#options = options;
+    this.#rows = rows;
     this.#reader = new Reader(options, rows);
+    const list = (query: ListQuery) => this.#reader.list(query);
+    const watched = <T>(work: Promise<T>) => this.#watched(work);
+    this.#indexing = new BlindIndexing({ ...options, list, watched }, rows);
     this.#seals = new SharedSeals({ ...options, version: cipher.version, limits: options.sealLimits });
     this.#upkeep = new Upkeep(options, rows, this.#seals);
-    this.#groups = new GroupCommit(options, rows, this.#seals);
+    this.#groups = new GroupCommit(options, rows, this.#seals, (version, transaction) =>
+      this.#indexing.asOf(version, transaction),
+    );
     this.#prunedMs = clock.monotonic();
   }
 
   /** Loads what the store must know before it is used. */
   async begin(): Promise<this> {
     await this.#upkeep.begin();
+    await this.#indexing.begin();
     return this;
   }
 
@@ -107,8 +119,17 @@ export class PostgresStore implements ProjectStore {
     return this.#watched(this.#reader.get(ref));
   }
 
-  list(query: ListQuery): Promise<DocumentPage> {
-    return this.#watched(this.#reader.list(query));
+  async list(query: ListQuery): Promise<DocumentPage> {
+    const { collection, found } = query;
+    if (found === undefined) return this.#watched(this.#reader.list(query));
+    const index = this.#indexing.find(collection, found.index);
+    if (index === undefined) throw indexChanged();
+    const tokens = searchedTokens(index, found.keys, this.#rows);
+    return this.#watched(this.#reader.list(query, { id: index.id, tokens }));
+  }
+
+  get indexes(): EngineIndexes {
+    return this.#indexing;
   }
 
   changes(after: Position, limit: number, horizon: Position = 0): Promise<ChangePage> {
@@ -155,8 +176,8 @@ export class PostgresStore implements ProjectStore {
 
   commit(writes: readonly Write[], options: CommitOptions = {}): Promise<readonly WriteResult[]> {
     const bytes = writes.reduce((sum, write) => sum + bytesOf(write), 0);
-    if (bytes > FRAME_BYTES_MAX) return Promise.reject(new AppError('payload_too_large'));
-    if (this.#waiting.length >= COMMITS_WAITING_MAX || this.#waitingBytes > 2 * FRAME_BYTES_MAX)
+    if (bytes > COMMIT_BYTES_MAX) return Promise.reject(new AppError('payload_too_large'));
+    if (this.#waiting.length >= COMMITS_WAITING_MAX || this.#waitingBytes > 2 * COMMIT_BYTES_MAX)
       return Promise.reject(new AppError('overloaded'));
     const names = writes.map(({ ref }) => this.#options.cipher.fileName(ref));
     const done = Promise.withResolvers<readonly WriteResult[]>();
@@ -169,6 +190,7 @@ export class PostgresStore implements ProjectStore {
   async [Symbol.asyncDispose](): Promise<void> {
     this.#waiters.end();
     this.#unwatch();
+    await this.#indexing.stop();
     await this.#pumping;
     // Lost to the budget at worst.
     await this.#seals.settle().catch(() => undefined);
@@ -182,7 +204,8 @@ export class PostgresStore implements ProjectStore {
       const group = this.#takeGroup();
       try {
         if (this.#failed) throw new AppError('storage_unavailable', { retryAfterS: 1 });
-        const { answers, seq } = await this.#groups.commit(group);
+        const { answers, seq, taken } = await this.#groups.commit(group);
+        this.#putBack(group.splice(taken));
         this.#options.news.committed(this.#options.project, seq);
         this.#heard(seq);
         for (const answer of answers) answer();
@@ -201,7 +224,7 @@ export class PostgresStore implements ProjectStore {
     let writes = 0;
     for (const waiting of this.#waiting) {
       const isFull =
-        bytes + waiting.bytes > FRAME_BYTES_MAX || writes + waiting.writes.length > GROUP_WRITES_MAX;
+        bytes + waiting.bytes > COMMIT_BYTES_MAX || writes + waiting.writes.length > GROUP_WRITES_MAX;
       if (group.length > 0 && isFull) break;
       bytes += waiting.bytes;
       writes += waiting.writes.length;
@@ -210,6 +233,12 @@ export class PostgresStore implements ProjectStore {
     this.#waiting.splice(0, group.length);
     this.#waitingBytes -= bytes;
     return group;
+  }
+
+  /** Commits of a group that are to be in the next one. */
+  #putBack(left: readonly Waiting[]): void {
+    this.#waiting.unshift(...left);
+    this.#waitingBytes += left.reduce((sum, { bytes }) => sum + bytes, 0);
   }
 
   async #pruneNowAndThen(): Promise<void> {

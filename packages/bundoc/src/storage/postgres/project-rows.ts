@@ -9,6 +9,11 @@ const ADD_VERSION: Statement = {
   text: `INSERT INTO bundoc.key_versions (project, version, seals, documents) VALUES ($1, $2, 0, 0)
          ON CONFLICT (project, version) DO NOTHING`,
 };
+/** A build that knew nothing of blind indexes may have removed a project of the same id without them. */
+const NO_INDEXES: Statement = {
+  name: 'bundoc-no-blind-indexes-1',
+  text: `WITH entries AS (DELETE FROM bundoc.blind_entries WHERE project = $1) DELETE FROM bundoc.blind_indexes WHERE project = $1`,
+};
 const RAISE_VERSION: Statement = {
   name: 'bundoc-raise-version-1',
   text: 'UPDATE bundoc.heads SET key_version = greatest(key_version, $2) WHERE project = $1',
@@ -16,6 +21,8 @@ const RAISE_VERSION: Statement = {
 
 const TABLES = [
   'documents',
+  'blind_entries',
+  'blind_indexes',
   'collections',
   'key_versions',
   'used_keys',
@@ -67,6 +74,7 @@ export async function insertProjectRows(
   project: string,
   keyVersion: number,
 ): Promise<void> {
+  await transaction.query(NO_INDEXES, [project]);
   await transaction.query(INSERT_HEAD, [project, keyVersion]);
   await transaction.query(ADD_VERSION, [project, keyVersion]);
 }

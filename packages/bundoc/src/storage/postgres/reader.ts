@@ -1,4 +1,3 @@
-import { OpenError } from '@bundoc/shared/aead';
 import type { Clock } from '@bundoc/shared/clock';
 import { AppError } from '@bundoc/shared/errors';
 import type { ProjectCipher } from '../../cipher/project-cipher.ts';
@@ -16,7 +15,7 @@ import type { Database, Row, Statement } from './database.ts';
 import { ProjectGone } from './must-reopen.ts';
 import { patiently } from './patience.ts';
 import { type RowCipher, VersionUnknown } from './row-cipher.ts';
-import { ROW_COLUMNS, readStateRow } from './rows.ts';
+import { orUndefined, ROW_COLUMNS, readStateRow } from './rows.ts';
 import { SharedReads } from './shared-reads.ts';
 
 const LIST: Statement = {
@@ -30,6 +29,29 @@ SELECT ${ROW_COLUMNS}, sealed, total FROM (
     ORDER BY created_seq LIMIT $4 + 1
   ) AS d WINDOW w AS (ORDER BY created_seq)
 ) AS d WHERE place <= $4 AND (place = 1 OR running <= $5) ORDER BY created_seq`,
+};
+
+/**
+ * The same of documents that some indexes find by tokens, a page of each token at most. A row of nothing says that the index is there and finds none;
+ * no row, that it is not, or not whole.
+ */
+const LIST_FOUND: Statement = {
+  name: 'bundoc-list-found-1',
+  text: `
+SELECT d.* FROM bundoc.blind_indexes AS i LEFT JOIN LATERAL (
+  SELECT ${ROW_COLUMNS}, sealed, total FROM (
+    SELECT *, row_number() OVER w AS place, sum(octet_length(sealed)) OVER w AS running, count(*) OVER () AS total FROM (
+      SELECT d.* FROM (
+        SELECT DISTINCT e.created_seq, e.name FROM unnest($6::bytea[]) AS t(token) CROSS JOIN LATERAL (
+          SELECT created_seq, name FROM bundoc.blind_entries
+          WHERE project = $1 AND index_id = $7 AND token = t.token AND created_seq > $3 ORDER BY created_seq LIMIT $4 + 1
+        ) AS e ORDER BY e.created_seq LIMIT $4 + 1
+      ) AS found CROSS JOIN LATERAL (
+        SELECT * FROM bundoc.documents WHERE project = $1 AND documents.name = found.name LIMIT 1
+      ) AS d WHERE d.created_seq = found.created_seq AND d.collection = $2 AND d.deleted_ms = 0
+    ) AS d WINDOW w AS (ORDER BY created_seq)
+  ) AS d WHERE place <= $4 AND (place = 1 OR running <= $5)
+) AS d ON true WHERE i.project = $1 AND i.id = $7 AND i.duplicates IS NOT NULL AND NOT i.dropped ORDER BY d.created_seq`,
 };
 
 /** The head and the changes as of one moment: a position must not be ahead of what was told. */
@@ -90,10 +112,20 @@ export class Reader {
     return document;
   }
 
-  async list({ collection, after, limit, bytesMax }: ListQuery): Promise<DocumentPage> {
+  /**
+   * A page of a collection.
+   *
+   * @param by the index and the tokens of its that a document must have one of; all documents without.
+   * @throws AppError `overloaded` when the index is not there any more.
+   */
+  async list(
+    { collection, after, limit, bytesMax }: ListQuery,
+    by?: { readonly id: number; readonly tokens: readonly string[] },
+  ): Promise<DocumentPage> {
     const { project } = this.#options;
     const values = [project, this.#rows.collectionToken(collection), after, limit, bytesMax];
-    const found = await this.#query(LIST, values);
+    const found =
+      by === undefined ? await this.#query(LIST, values) : await this.#listFound(values, by.id, by.tokens);
     if (found.length === 0) await this.position();
     const documents: ListedDocument[] = [];
     const unreadable: string[] = [];
@@ -157,6 +189,20 @@ export class Reader {
     });
   }
 
+  async #listFound(
+    values: readonly unknown[],
+    id: number,
+    tokens: readonly string[],
+  ): Promise<readonly Row[]> {
+    const bytes = tokens.map((token) => Buffer.from(token, 'hex'));
+    const rows = await this.#query(LIST_FOUND, [...values, bytes, id]);
+    if (rows.length === 0) {
+      await this.position();
+      throw indexChanged();
+    }
+    return rows.filter(([name]) => name !== null);
+  }
+
   #query(statement: Statement, values: readonly unknown[]): Promise<readonly Row[]> {
     const { database, clock } = this.#options;
     return patiently(clock, () => database.query(statement, values));
@@ -193,15 +239,11 @@ export class Reader {
   }
 }
 
-function gone(): ProjectGone {
-  return new ProjectGone('the project is not there any more');
+/** What a list by an index is told that is not there any more. */
+export function indexChanged(): AppError {
+  return new AppError('overloaded', { detail: 'the index has changed meanwhile', retryAfterS: 1 });
 }
 
-function orUndefined<T>(open: () => T): T | undefined {
-  try {
-    return open();
-  } catch (error) {
-    if (error instanceof OpenError) return undefined;
-    throw error;
-  }
+function gone(): ProjectGone {
+  return new ProjectGone('the project is not there any more');
 }

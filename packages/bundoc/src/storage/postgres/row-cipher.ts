@@ -9,8 +9,10 @@ import { type DocumentState, readState, type UsedKey, writeState } from '../embe
 const TOKEN_BYTES = 16;
 const TOKENS_KEPT = 10_000;
 const STATE_BYTES = 256;
+/** Of an index, as its place. */
+const ID_BYTES = 8;
 
-type Purpose = 'row' | 'collection' | 'used-key';
+type Purpose = 'row' | 'collection' | 'used-key' | 'index';
 
 /** A row is sealed under a version of the key that this opening of the project does not have: it must be opened anew. */
 export class VersionUnknown extends Error {
@@ -18,8 +20,8 @@ export class VersionUnknown extends Error {
 }
 
 /**
- * Names and seals what the database has of a project beside the documents' own bytes: collections by tokens, and sealed under subkeys, each
- * with its place as AAD, the state of a document, the name of a collection, and what an idempotency key led to.
+ * Names and seals what the database has of a project beside the documents' own bytes: collections and indexed values by tokens, and sealed under subkeys, each
+ * with its place as AAD, the state of a document, the name of a collection, what an idempotency key led to, and what an index is of.
  *
  * The formats are in docs/formats/postgres-rows.md.
  */
@@ -51,6 +53,16 @@ export class RowCipher {
   /** What an idempotency key is called in the database: hashes of what somebody chose could be guessed. */
   usedKeyToken(key: string): Buffer {
     return this.#token('used-key', key);
+  }
+
+  /**
+   * What a combination of values is called in the database: the same for equal ones of one index.
+   *
+   * @param index what the index is of.
+   * @param key a unit of it is a byte (`query/key.ts`).
+   */
+  indexToken(index: string, key: string): Buffer {
+    return this.#token('index', `${index}\0`, Buffer.from(key, 'latin1'));
   }
 
   sealState(state: DocumentState): Buffer {
@@ -85,6 +97,15 @@ export class RowCipher {
     return { key: text.slice(0, 32), request: text.slice(32, 64), answer: text.slice(64) };
   }
 
+  sealIndexSpec(id: number, text: string): Buffer {
+    return this.#seal('index', placeOf(id), Buffer.from(text));
+  }
+
+  /** @throws OpenError, VersionUnknown. */
+  openIndexSpec(id: number, version: number, sealed: Buffer): string {
+    return this.#open('index', placeOf(id), version, sealed).toString();
+  }
+
   #seal(purpose: Purpose, place: Buffer, plaintext: Buffer): Buffer {
     return seal(this.#subkey(purpose, this.version), plaintext, this.#aad(purpose, place));
   }
@@ -107,12 +128,20 @@ export class RowCipher {
     return subkey;
   }
 
-  #token(purpose: Purpose, text: string): Buffer {
+  #token(purpose: Purpose, text: string, bytes?: Buffer): Buffer {
     let key = this.#tokenKeys.get(purpose);
     if (key === undefined) {
       key = this.#cipher.tokenKey(`bundoc/postgres-${purpose}/v1`);
       this.#tokenKeys.set(purpose, key);
     }
-    return createHmac('sha256', key).update(text, 'utf8').digest().subarray(0, TOKEN_BYTES);
+    const hmac = createHmac('sha256', key).update(text, 'utf8');
+    if (bytes !== undefined) hmac.update(bytes);
+    return hmac.digest().subarray(0, TOKEN_BYTES);
   }
+}
+
+function placeOf(id: number): Buffer {
+  const place = Buffer.alloc(ID_BYTES);
+  place.writeBigUInt64BE(BigInt(id));
+  return place;
 }

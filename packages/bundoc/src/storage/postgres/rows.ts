@@ -19,6 +19,20 @@ export function eachByName(names: string, row: string): string {
   return `SELECT found.* FROM unnest(${names}) AS wanted (one) CROSS JOIN LATERAL (${row} LIMIT 1) AS found`;
 }
 
+/**
+ * The same for all of the entries of many names in blind indexes.
+ *
+ * @param columns of an entry.
+ */
+export function entriesByName(names: string, columns: string): string {
+  return `SELECT found.* FROM unnest(${names}) AS wanted (one) CROSS JOIN LATERAL (
+    SELECT ${columns} FROM bundoc.blind_entries WHERE project = $1 AND blind_entries.name = wanted.one LIMIT ${ENTRIES_OF_NAME_MAX}
+  ) AS found`;
+}
+
+/** More than a document can have: an index has a thousand, a collection sixteen indexes, and as many may be on their way out. */
+const ENTRIES_OF_NAME_MAX = 100_000;
+
 type StateRow = readonly [Buffer, Buffer, number, number, number, number, Buffer, Buffer, number];
 
 /**
@@ -46,4 +60,14 @@ export function readStateRow(row: Row, rows: RowCipher): DocumentState {
 export function clearStateOf(row: Row, { collection, id }: DocumentRef, createdMs: number): DocumentState {
   const [fileName, , seq, createdSeq, deletedMs, keyVersion, rev, , size] = row as unknown as StateRow;
   return { collection, id, fileName, seq, createdSeq, createdMs, deletedMs, keyVersion, rev, size };
+}
+
+/** Undefined for what does not open. */
+export function orUndefined<T>(open: () => T): T | undefined {
+  try {
+    return open();
+  } catch (error) {
+    if (error instanceof OpenError) return undefined;
+    throw error;
+  }
 }

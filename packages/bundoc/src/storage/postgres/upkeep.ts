@@ -6,7 +6,7 @@ import { IDEMPOTENCY_KEYS_MAX, IDEMPOTENCY_TTL_MS, TOMBSTONE_TTL_MS } from '../p
 import type { Database, Row, Statement, Transaction } from './database.ts';
 import { lockOf } from './project-rows.ts';
 import type { RowCipher } from './row-cipher.ts';
-import { ROW_COLUMNS, readStateRow } from './rows.ts';
+import { orUndefined, ROW_COLUMNS, readStateRow } from './rows.ts';
 import type { SharedSeals } from './shared-seals.ts';
 
 /** How long it is remembered that a transaction took effect: far longer than anybody looks its outcome up. */
@@ -78,6 +78,14 @@ const RESEAL_COLLECTION: Statement = {
   name: 'bundoc-reseal-collection-1',
   text: 'UPDATE bundoc.collections SET key_version = $3, name = $4 WHERE project = $1 AND token = $2 AND key_version < $3',
 };
+const INDEXES_TO_RESEAL: Statement = {
+  name: 'bundoc-indexes-to-reseal-1',
+  text: 'SELECT id, key_version, spec FROM bundoc.blind_indexes WHERE project = $1 AND key_version < $2',
+};
+const RESEAL_INDEX: Statement = {
+  name: 'bundoc-reseal-index-1',
+  text: 'UPDATE bundoc.blind_indexes SET key_version = $3, spec = $4 WHERE project = $1 AND id = $2 AND key_version < $3',
+};
 
 export interface UpkeepOptions {
   readonly project: string;
@@ -144,7 +152,10 @@ export class Upkeep {
       });
     }
     this.#resealAfter = found.at(-1)?.[0] as Buffer | undefined;
-    if (this.#resealAfter === undefined) await this.#resealCollections();
+    if (this.#resealAfter === undefined) {
+      await this.#resealCollections();
+      await this.#resealIndexes();
+    }
     await this.begin();
     return found.length;
   }
@@ -187,6 +198,22 @@ export class Upkeep {
       await transaction.query(RESEAL_COLLECTION, values);
     }
     return true;
+  }
+
+  /** One that does not open is left as it is: whoever writes to its collection is told. */
+  async #resealIndexes(): Promise<void> {
+    const { project, database, cipher } = this.#options;
+    const found = await database.query(INDEXES_TO_RESEAL, [project, cipher.version]);
+    const resealed = found.flatMap((row) => {
+      const [id, version, sealed] = row as unknown as [number, number, Buffer];
+      const text = orUndefined(() => this.#rows.openIndexSpec(id, version, sealed));
+      return text === undefined ? [] : [[id, cipher.version, this.#rows.sealIndexSpec(id, text)]];
+    });
+    if (resealed.length === 0) return;
+    await database.transaction(lockOf(project), async (transaction) => {
+      for (const values of resealed) await transaction.query(RESEAL_INDEX, [project, ...values]);
+      return true;
+    });
   }
 }
 

@@ -7,6 +7,7 @@ import type { Queryable, Row, Statement } from './database.ts';
 import { RowCipher, VersionUnknown } from './row-cipher.ts';
 import { readStateRow } from './rows.ts';
 import { ROWS_BY_NAME } from './rows-contents.ts';
+import { type CheckedDocument, EntriesCheck } from './verify-entries.ts';
 
 const HEAD: Statement = {
   name: 'bundoc-verify-head-1',
@@ -29,8 +30,15 @@ interface Counts {
   bytes: number;
 }
 
+interface CheckedRow {
+  readonly state?: DocumentState;
+  /** Of a living document. */
+  readonly text?: Buffer;
+  readonly problem?: string;
+}
+
 /**
- * Opens and checks everything that the database has of a project, and that its counts are right; changes nothing. A row that was removed, or put back
+ * Opens and checks everything that the database has of a project, and that its counts and the entries of its blind indexes are right; changes nothing. A row that was removed, or put back
  * whole from an earlier state together with the counts, is not noticed.
  */
 export async function verifyRows(
@@ -47,6 +55,7 @@ export async function verifyRows(
   if (head === undefined)
     return { documents: 0, findings: [{ part: 'heads', problem: 'the row is missing' }] };
   const [seq, , total] = head as unknown as [number, number, number];
+  const entries = await EntriesCheck.begin(queryable, project, rows);
   let documents = 0;
   let done = 0;
   for (
@@ -54,10 +63,12 @@ export async function verifyRows(
     page.length > 0;
     page = await pageAfter(after)
   ) {
+    const sound: CheckedDocument[] = [];
     for (const row of page) {
       const name = (row[0] as Buffer).toString('hex');
-      const { state, problem } = checked(row, name, seq);
+      const { state, text, problem } = checked(row, name, seq);
       if (problem !== undefined) findings.push({ part: name, problem });
+      else if (state !== undefined) sound.push({ state, text });
       if (state?.deletedMs === 0) {
         documents++;
         byVersion.set(state.keyVersion, (byVersion.get(state.keyVersion) ?? 0) + 1);
@@ -69,16 +80,17 @@ export async function verifyRows(
       }
       onProgress(++done, total);
     }
+    findings.push(...(await entries.findings(sound)));
     after = page.at(-1)?.[0] as Buffer;
   }
-  if (findings.length === 0) findings.push(...(await countFindings()));
+  if (findings.length === 0) findings.push(...(await countFindings()), ...(await entries.end()));
   return { documents, findings };
 
   function pageAfter(name: Buffer): Promise<readonly Row[]> {
     return queryable.query(ROWS_BY_NAME, [project, name]);
   }
 
-  function checked(row: Row, name: string, lastSeq: number): { state?: DocumentState; problem?: string } {
+  function checked(row: Row, name: string, lastSeq: number): CheckedRow {
     try {
       const state = readStateRow(row, rows);
       if (cipher.fileName(state) !== name) return { state, problem: 'the row is of another document' };
@@ -87,7 +99,9 @@ export async function verifyRows(
       const opened = openOwnDocument(cipher, name, row.at(-1) as Buffer);
       if ('fault' in opened) return { state, problem: opened.fault };
       const isSame = opened.metadata._rev === state.rev.toString('hex');
-      return isSame ? { state } : { state, problem: 'holds another revision than the row says' };
+      return isSame
+        ? { state, text: opened.text }
+        : { state, problem: 'holds another revision than the row says' };
     } catch (error) {
       if (error instanceof OpenError)
         return { problem: 'the row does not open, or is not as it was written' };

@@ -3,8 +3,9 @@ import type { AuditReceipt } from '@bundoc/shared/contract/keys';
 import { type AuditDraft, type ChainHead, GENESIS } from '../../audit/chain.ts';
 import { KEK_ACTIONS } from '../../vault/kek-state.ts';
 import { type AuditQuery, type BackwardPage, BULK_ACTIONS, type FilteredPage, USE_ACTIONS } from '../port.ts';
+import { auditRecordIn, auditRecordOf, detailText, parseDetail, type Row } from '../row-records.ts';
 import { pageOf } from './page.ts';
-import type { Row, Session } from './session.ts';
+import type { Session } from './session.ts';
 
 /** As the conditions of the indexes: only so PostgreSQL uses them. */
 const BUT_BULK = `action NOT IN (${listOf(BULK_ACTIONS)})`;
@@ -99,7 +100,7 @@ export async function hasRecord(session: Session, draft: AuditDraft): Promise<bo
 /** The latest change of a key: a record whose detail has a revision. */
 export async function lastChange(session: Session, key: string): Promise<AuditRecord | undefined> {
   const row = await session.row(latestChangeOf('$1'), key);
-  return row && recordOf(row);
+  return row && auditRecordOf(row);
 }
 
 /** {@link lastChange} of many keys, by name. */
@@ -112,7 +113,7 @@ export async function lastChanges(
        (${latestChangeOf('n.name')}) AS a`,
     names,
   );
-  return new Map(rows.map((row) => [row['key'] as string, recordOf(row)]));
+  return new Map(rows.map((row) => [row['key'] as string, auditRecordOf(row)]));
 }
 
 /** Where the latest change of keys is, by name. */
@@ -130,7 +131,7 @@ export async function placesOfLastChanges(
 
 /** The records that say what the KEKs are. */
 export async function kekRecords(session: Session): Promise<AuditRecord[]> {
-  return (await session.rows(`SELECT * FROM audit WHERE ${OF_KEKS} ORDER BY seq`)).map(recordOf);
+  return (await session.rows(`SELECT * FROM audit WHERE ${OF_KEKS} ORDER BY seq`)).map(auditRecordOf);
 }
 
 /** Number of the latest of {@link kekRecords}. */
@@ -152,7 +153,7 @@ export async function currentKek(session: Session): Promise<string | undefined> 
 /** Records behind `after`, as they are stored, by `seq`. */
 export async function recordsAfter(session: Session, after: number, limit: number): Promise<AuditRecord[]> {
   const rows = await session.rows('SELECT * FROM audit WHERE seq > $1 ORDER BY seq LIMIT $2', after, limit);
-  return rows.map(recordOf);
+  return rows.map(auditRecordOf);
 }
 
 export async function listRecords(
@@ -180,7 +181,7 @@ export async function listRecords(
     `SELECT * FROM audit WHERE ${conditions.join(' AND ')} ORDER BY seq LIMIT ${limit}`,
     ...values,
   );
-  const page = pageOf(rows, query.limit, recordOf);
+  const page = pageOf(rows, query.limit, auditRecordOf);
   return page.more || until === undefined ? page : { ...page, more: true, next: until };
 }
 
@@ -220,7 +221,7 @@ export async function exportsOf(
       if ((row['time'] as string) < from) return { items };
       before = row['seq'] as number;
       looked++;
-      if (row['action'] === 'key.export' && row['outcome'] === 'allowed') items.push(recordOf(row));
+      if (row['action'] === 'key.export' && row['outcome'] === 'allowed') items.push(auditRecordOf(row));
       if (items.length === page.limit) return { items, next: before };
     }
     if (rows.length < LOOK) return { items };
@@ -228,54 +229,13 @@ export async function exportsOf(
   return { items, next: before };
 }
 
-export function recordOf(row: Row): AuditRecord {
-  return recordIn(row, '');
-}
-
 /** The record among what it was joined with, by {@link PREFIXED}; undefined when there is none. */
 export function joinedRecordOf(row: Row): AuditRecord | undefined {
-  return row['a_seq'] === null ? undefined : recordIn(row, 'a_');
-}
-
-function recordIn(row: Row, prefix: string): AuditRecord {
-  const of = (column: string) => row[`${prefix}${column}`];
-  const text = (column: string) => of(column) as string;
-  const optional = <Name extends string, T>(name: Name): { [N in Name]?: T } =>
-    of(name) === null ? {} : ({ [name]: of(name) } as { [N in Name]?: T });
-  return {
-    seq: of('seq') as number,
-    time: text('time'),
-    severity: text('severity') as AuditRecord['severity'],
-    action: text('action'),
-    outcome: text('outcome') as AuditRecord['outcome'],
-    ...optional<'actor', string>('actor'),
-    ...optional<'jti', string>('jti'),
-    ...optional<'key', string>('key'),
-    ...optional<'version', number>('version'),
-    ...optional<'source', string>('source'),
-    ...optional<'request_id', string>('request_id'),
-    ...optional<'code', string>('code'),
-    ...(of('detail') === null ? {} : { detail: parseDetail(text('detail')) }),
-    prev_hash: text('prev_hash'),
-    hash: text('hash'),
-  };
+  return row['a_seq'] === null ? undefined : auditRecordIn(row, 'a_');
 }
 
 function placeOf(row: Row): AuditReceipt {
   return { seq: row['seq'] as number, hash: row['hash'] as string };
-}
-
-function detailText(draft: AuditDraft): string | null {
-  return draft.detail === undefined ? null : JSON.stringify(draft.detail);
-}
-
-/** A detail that somebody changed to no JSON must not end the walk that finds it: it becomes one that fits no hash. */
-function parseDetail(text: string): NonNullable<AuditRecord['detail']> {
-  try {
-    return JSON.parse(text) as NonNullable<AuditRecord['detail']>;
-  } catch {
-    return { unreadable: true };
-  }
 }
 
 function listOf(actions: readonly string[]): string {

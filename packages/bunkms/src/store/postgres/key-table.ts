@@ -12,10 +12,11 @@ import type {
   PageQuery,
   StoredKey,
 } from '../port.ts';
+import { keyRecordOf, keyValuesOf, keyVersionIn, keyVersionOf, type Row } from '../row-records.ts';
 import { joinedRecordOf, latestChangeOf, PREFIXED } from './audit-table.ts';
 import { pageOf } from './page.ts';
 import { noteRemoval } from './scrub.ts';
-import type { Row, Session } from './session.ts';
+import type { Session } from './session.ts';
 
 /** Inside a write that knows of no key with that name or id. */
 export async function putKey(session: Session, record: KeyRecord): Promise<void> {
@@ -23,7 +24,7 @@ export async function putKey(session: Session, record: KeyRecord): Promise<void>
     `INSERT INTO keys (name, type, state, version, revision, exportable, rotate_after_days, due_at, created_at, destroyed_at,
        kek_ids, idempotency_key, idempotency_request, version_digests, id)
      VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)`,
-    ...valuesOf(record),
+    ...keyValuesOf(record, record.exportable),
     record.id,
   );
 }
@@ -52,7 +53,7 @@ export async function updateKey(
        due_at = $8, created_at = $9, destroyed_at = $10, kek_ids = $11, idempotency_key = $12, idempotency_request = $13,
        version_digests = $14
      WHERE id = $15 AND revision = $16 AND version_digests = $17`,
-    ...valuesOf(record),
+    ...keyValuesOf(record, record.exportable),
     previous.id,
     previous.revision,
     previous.versionDigests,
@@ -69,11 +70,11 @@ export async function insertKey(session: Session, { record, versions }: KeyChang
 
 export async function findKey(session: Session, name: string): Promise<KeyRecord | undefined> {
   const row = await session.row('SELECT * FROM keys WHERE name = $1', name);
-  return row && recordOf(row);
+  return row && keyRecordOf(row);
 }
 
 export async function findKeysById(session: Session, ids: readonly string[]): Promise<KeyRecord[]> {
-  return (await session.rows('SELECT * FROM keys WHERE id = ANY($1::text[])', ids)).map(recordOf);
+  return (await session.rows('SELECT * FROM keys WHERE id = ANY($1::text[])', ids)).map(keyRecordOf);
 }
 
 /** What {@link findStoredKeys} is asked for: a name, and a version unless it is the current one. */
@@ -120,8 +121,8 @@ export const NOTHING: StoredKey = { record: undefined, versions: [], lastChange:
 
 function storedKeyOf(row: Row): StoredKey {
   return {
-    record: row['id'] === null ? undefined : recordOf(row),
-    versions: row['v_key_id'] === null ? [] : [versionIn(row, 'v_')],
+    record: row['id'] === null ? undefined : keyRecordOf(row),
+    versions: row['v_key_id'] === null ? [] : [keyVersionIn(row, 'v_')],
     lastChange: joinedRecordOf(row),
   };
 }
@@ -151,7 +152,7 @@ export async function findIdempotent(
     idempotencyKey,
     since,
   );
-  return row && recordOf(row);
+  return row && keyRecordOf(row);
 }
 
 /** All versions of keys, in ascending order, by the id of the key. */
@@ -163,10 +164,7 @@ export async function allVersions(
     'SELECT * FROM key_versions WHERE key_id = ANY($1::text[]) ORDER BY key_id, version',
     ids,
   );
-  return Map.groupBy(
-    rows.map((row) => versionIn(row, '')),
-    ({ keyId }) => keyId,
-  );
+  return Map.groupBy(rows.map(keyVersionOf), ({ keyId }) => keyId);
 }
 
 /** The current version of keys, by the id of the key. */
@@ -178,10 +176,7 @@ export async function currentVersions(
     `SELECT v.* FROM keys AS k JOIN key_versions AS v ON v.key_id = k.id AND v.version = k.version WHERE k.id = ANY($1::text[])`,
     ids,
   );
-  return Map.groupBy(
-    rows.map((row) => versionIn(row, '')),
-    ({ keyId }) => keyId,
-  );
+  return Map.groupBy(rows.map(keyVersionOf), ({ keyId }) => keyId);
 }
 
 /** Names that are held against globs for one page, all globs together. */
@@ -201,7 +196,7 @@ export async function listKeys(
     'SELECT * FROM keys WHERE name = ANY($1::text[]) ORDER BY name',
     found.items,
   );
-  return { ...found, items: rows.map(recordOf) };
+  return { ...found, items: rows.map(keyRecordOf) };
 }
 
 async function matchingNames(
@@ -245,13 +240,13 @@ export async function listDueKeys(
     page.after ?? '',
     page.limit + 1,
   );
-  return pageOf(rows, page.limit, recordOf);
+  return pageOf(rows, page.limit, keyRecordOf);
 }
 
 /** Keys behind a name, as they are stored, by name. */
 export async function keysAfter(session: Session, after: string, limit: number): Promise<KeyRecord[]> {
   const rows = await session.rows('SELECT * FROM keys WHERE name > $1 ORDER BY name LIMIT $2', after, limit);
-  return rows.map(recordOf);
+  return rows.map(keyRecordOf);
 }
 
 /** Inside a write; the key is there. */
@@ -282,59 +277,4 @@ export function storedKey(
 ): StoredKey & { readonly name: string } {
   const { id, name } = record;
   return { name, record, versions: versions.get(id) ?? [], lastChange: changes.get(name) };
-}
-
-function valuesOf(record: KeyRecord) {
-  return [
-    record.name,
-    record.type,
-    record.state,
-    record.version,
-    record.revision,
-    record.exportable,
-    record.rotateAfterDays,
-    record.dueAt,
-    record.createdAt,
-    record.destroyedAt,
-    record.kekIds.join(','),
-    record.idempotency?.key ?? null,
-    record.idempotency?.request ?? null,
-    record.versionDigests,
-  ] as const;
-}
-
-/** Whatever stands in the row becomes a record: one that does not fit what the audit chain says of it is damaged. */
-function recordOf(row: Row): KeyRecord {
-  const key = row['idempotency_key'] as string | null;
-  const request = row['idempotency_request'] as string | null;
-  const kekIds = row['kek_ids'] as string;
-  return {
-    id: row['id'] as string,
-    name: row['name'] as string,
-    type: row['type'] as KeyRecord['type'],
-    state: row['state'] as KeyRecord['state'],
-    version: row['version'] as number,
-    revision: row['revision'] as number,
-    exportable: row['exportable'] as boolean,
-    rotateAfterDays: row['rotate_after_days'] as number | null,
-    dueAt: row['due_at'] as string | null,
-    createdAt: row['created_at'] as string,
-    destroyedAt: row['destroyed_at'] as string | null,
-    kekIds: kekIds === '' ? [] : kekIds.split(','),
-    idempotency: key === null && request === null ? null : { key: key ?? '', request: request ?? '' },
-    versionDigests: row['version_digests'] as Uint8Array,
-  };
-}
-
-function versionIn(row: Row, prefix: string): KeyVersionRecord {
-  const of = (column: string) => row[`${prefix}${column}`];
-  return {
-    keyId: of('key_id') as string,
-    version: of('version') as number,
-    kcv: of('kcv') as string,
-    state: of('state') as KeyVersionRecord['state'],
-    createdAt: of('created_at') as string,
-    destroyedAt: of('destroyed_at') as string | null,
-    wrapped: of('wrapped') as Uint8Array,
-  };
 }

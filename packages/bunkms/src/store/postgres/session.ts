@@ -1,6 +1,5 @@
 import type { ClientBase } from 'pg';
-
-export type Row = Record<string, unknown>;
+import type { Row } from '../row-records.ts';
 
 /** Runs statements, one after another, on one connection. */
 export interface Session {

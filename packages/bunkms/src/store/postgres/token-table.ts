@@ -1,7 +1,8 @@
 import type { TokenInfo } from '@bundoc/shared/contract/tokens';
 import type { Page, PageQuery } from '../port.ts';
+import { tokenOf } from '../row-records.ts';
 import { pageOf } from './page.ts';
-import type { Row, Session } from './session.ts';
+import type { Session } from './session.ts';
 
 /** Inside a write. */
 export async function insertToken(session: Session, token: TokenInfo): Promise<void> {
@@ -97,21 +98,4 @@ export function pruneTokens(session: Session, time: string, limit: number): Prom
     time,
     limit,
   );
-}
-
-function tokenOf(row: Row): TokenInfo {
-  const list = (column: string) => JSON.parse(row[column] as string) as string[];
-  return {
-    jti: row['jti'] as string,
-    family: row['family'] as string,
-    sub: row['sub'] as string,
-    typ: row['typ'] as TokenInfo['typ'],
-    aud: row['aud'] as TokenInfo['aud'],
-    scope: list('scope'),
-    keys: list('keys'),
-    projects: list('projects'),
-    issued_at: row['issued_at'] as string,
-    expires_at: row['expires_at'] as string,
-    ...(row['revoked_at'] === null ? {} : { revoked_at: row['revoked_at'] as string }),
-  };
 }

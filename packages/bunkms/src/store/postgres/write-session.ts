@@ -3,8 +3,9 @@ import type { KeyObject } from 'node:crypto';
 import type { AuditRecord } from '@bundoc/shared/contract/audit';
 import type { AuditReceipt } from '@bundoc/shared/contract/keys';
 import { type AuditDraft, type ChainHead, nextRecord } from '../../audit/chain.ts';
+import type { Row } from '../row-records.ts';
 import { insertRecords } from './audit-table.ts';
-import type { Row, Session } from './session.ts';
+import type { Session } from './session.ts';
 
 /** A session inside a write: nobody else appends to the chain, nor changes what the chain tells of, until it ends. */
 export interface WriteSession extends Session {

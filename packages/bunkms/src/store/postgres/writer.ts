@@ -3,10 +3,11 @@ import { setTimeout as pause } from 'node:timers/promises';
 import { AppError } from '@bundoc/shared/errors';
 import type { PoolClient } from 'pg';
 import type { ChainHead } from '../../audit/chain.ts';
+import type { Row } from '../row-records.ts';
 import { headOf } from './audit-table.ts';
 import { isConnectionFailure, storageError } from './failure.ts';
 import { closed, type Pools } from './pools.ts';
-import { type Row, sessionOf } from './session.ts';
+import { sessionOf } from './session.ts';
 import { BufferedWriteSession, type WriteSession } from './write-session.ts';
 
 /** Writes that may wait; beyond it `overloaded`. */

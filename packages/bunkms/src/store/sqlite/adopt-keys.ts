@@ -3,9 +3,10 @@ import type { AuditDraft, ChainFault } from '../../audit/chain.ts';
 import { keyChangeDraft, withDigests } from '../../audit/key-record.ts';
 import { kekIdOf } from '../../vault/vault.ts';
 import type { KeyRecord, KeyVersionRecord } from '../port.ts';
+import { keyRecordOf } from '../row-records.ts';
 import type { AuditTable } from './audit-table.ts';
 import type { Connection } from './connection.ts';
-import { readVersions, recordOf, updateKey } from './key-table.ts';
+import { readVersions, updateKey } from './key-table.ts';
 
 /** What the records of an earlier release tell of a key. */
 interface Told {
@@ -32,7 +33,7 @@ export function adoptKeys(
   const { time, actor } = mark;
   const origin = { caller: actor === undefined ? {} : { actor }, time, action: 'key.adopt' };
   for (const row of [...connection.rows('SELECT * FROM keys WHERE revision = 0 ORDER BY name')]) {
-    const record = recordOf(row);
+    const record = keyRecordOf(row);
     const versions = readVersions(connection, record, 'all');
     if (!agrees(record, versions, told.get(record.name))) continue;
     const kekIds = new Set(versions.flatMap(({ wrapped }) => kekIdOf(wrapped) ?? []));

@@ -12,7 +12,8 @@ import {
 } from '../../audit/chain.ts';
 import { KEK_ACTIONS } from '../../vault/kek-state.ts';
 import { type AuditQuery, type BackwardPage, BULK_ACTIONS, type FilteredPage, USE_ACTIONS } from '../port.ts';
-import type { Connection, Row } from './connection.ts';
+import { auditRecordOf, detailText, parseDetail } from '../row-records.ts';
+import type { Connection } from './connection.ts';
 import { takePage } from './page.ts';
 
 /** Word for word the conditions of the indexes: only so SQLite uses them. */
@@ -84,7 +85,7 @@ export class AuditTable {
   /** The latest change of a key: a record whose detail has a revision. In JSON no string can pass for that member. */
   lastChange(key: string): AuditRecord | undefined {
     const row = this.#connection.row(`SELECT * FROM ${LATEST_CHANGE}`, key);
-    return row && recordOf(row);
+    return row && auditRecordOf(row);
   }
 
   placeOfLastChange(key: string): AuditReceipt | undefined {
@@ -97,7 +98,7 @@ export class AuditTable {
     const rows = this.#connection.rows(
       `SELECT * FROM audit INDEXED BY audit_keks WHERE ${OF_KEKS} ORDER BY seq`,
     );
-    return [...rows].map(recordOf);
+    return [...rows].map(auditRecordOf);
   }
 
   /** Number of the latest of {@link kekRecords}. */
@@ -155,7 +156,7 @@ export class AuditTable {
 
   /** All records as they are stored, by `seq`. */
   *all(): Generator<AuditRecord, void, undefined> {
-    for (const row of this.#connection.rows('SELECT * FROM audit ORDER BY seq')) yield recordOf(row);
+    for (const row of this.#connection.rows('SELECT * FROM audit ORDER BY seq')) yield auditRecordOf(row);
   }
 
   list(query: AuditQuery): FilteredPage<AuditRecord, number> {
@@ -178,7 +179,7 @@ export class AuditTable {
       ...given.map(({ value }) => value),
       limit + 1,
     );
-    const page = takePage(rows, limit, recordOf);
+    const page = takePage(rows, limit, auditRecordOf);
     return page.more || until === undefined ? page : { ...page, more: true, next: until };
   }
 
@@ -206,7 +207,7 @@ export class AuditTable {
     let looked = 0;
     for (const row of rows) {
       if ((row['time'] as string) < from) break;
-      if (row['action'] === 'key.export' && row['outcome'] === 'allowed') items.push(recordOf(row));
+      if (row['action'] === 'key.export' && row['outcome'] === 'allowed') items.push(auditRecordOf(row));
       if (items.length === page.limit || ++looked === LOOKED_AT_MAX)
         return { items, next: row['seq'] as number };
     }
@@ -216,40 +217,4 @@ export class AuditTable {
 
 function listOf(actions: readonly string[]): string {
   return actions.map((action) => `'${action}'`).join(', ');
-}
-
-function detailText(draft: AuditDraft): string | null {
-  return draft.detail === undefined ? null : JSON.stringify(draft.detail);
-}
-
-function recordOf(row: Row): AuditRecord {
-  const text = (column: string) => row[column] as string;
-  const optional = <Name extends string, T>(name: Name): { [N in Name]?: T } =>
-    row[name] === null ? {} : ({ [name]: row[name] } as { [N in Name]?: T });
-  return {
-    seq: row['seq'] as number,
-    time: text('time'),
-    severity: text('severity') as AuditRecord['severity'],
-    action: text('action'),
-    outcome: text('outcome') as AuditRecord['outcome'],
-    ...optional<'actor', string>('actor'),
-    ...optional<'jti', string>('jti'),
-    ...optional<'key', string>('key'),
-    ...optional<'version', number>('version'),
-    ...optional<'source', string>('source'),
-    ...optional<'request_id', string>('request_id'),
-    ...optional<'code', string>('code'),
-    ...(row['detail'] === null ? {} : { detail: parseDetail(text('detail')) }),
-    prev_hash: text('prev_hash'),
-    hash: text('hash'),
-  };
-}
-
-/** A detail that somebody changed to no JSON must not end the walk that finds it: it becomes one that fits no hash. */
-function parseDetail(text: string): NonNullable<AuditRecord['detail']> {
-  try {
-    return JSON.parse(text) as NonNullable<AuditRecord['detail']>;
-  } catch {
-    return { unreadable: true };
-  }
 }

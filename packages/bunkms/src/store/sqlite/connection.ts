@@ -1,9 +1,8 @@
 import { type BigIntStats, closeSync, mkdirSync, openSync, statSync } from 'node:fs';
 import { dirname } from 'node:path';
 import { DatabaseSync, type SQLInputValue, type StatementSync } from 'node:sqlite';
+import type { Row } from '../row-records.ts';
 import { migrate } from './schema.ts';
-
-export type Row = Record<string, unknown>;
 
 const SQLITE_BUSY = 5;
 /** How long {@link Connection.truncateLog} waits for whoever reads: all else waits for this thread meanwhile, milliseconds. */

@@ -12,7 +12,8 @@ import type {
   PageQuery,
   VersionChoice,
 } from '../port.ts';
-import type { Connection, Row } from './connection.ts';
+import { keyRecordOf, keyValuesOf, keyVersionOf } from '../row-records.ts';
+import type { Connection } from './connection.ts';
 import { takePage } from './page.ts';
 
 /** Inside a write transaction. @throws AppError `KEY_EXISTS`. */
@@ -28,7 +29,7 @@ export function putKey(connection: Connection, record: KeyRecord): void {
     `INSERT INTO keys (name, type, state, version, revision, exportable, rotate_after_days, due_at, created_at, destroyed_at,
        kek_ids, idempotency_key, idempotency_request, version_digests, id)
      VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
-    ...valuesOf(record),
+    ...keyValuesOf(record, record.exportable ? 1 : 0),
     record.id,
   );
 }
@@ -49,7 +50,7 @@ export function updateKey(connection: Connection, { record, versions, previous }
     `UPDATE keys SET name = ?, type = ?, state = ?, version = ?, revision = ?, exportable = ?, rotate_after_days = ?, due_at = ?,
        created_at = ?, destroyed_at = ?, kek_ids = ?, idempotency_key = ?, idempotency_request = ?, version_digests = ?
      WHERE id = ? AND revision = ? AND version_digests = ?`,
-    ...valuesOf(record),
+    ...keyValuesOf(record, record.exportable ? 1 : 0),
     previous.id,
     previous.revision,
     previous.versionDigests,
@@ -61,12 +62,12 @@ export function updateKey(connection: Connection, { record, versions, previous }
 
 export function findKey(connection: Connection, name: string): KeyRecord | undefined {
   const row = connection.row('SELECT * FROM keys WHERE name = ?', name);
-  return row && recordOf(row);
+  return row && keyRecordOf(row);
 }
 
 export function findKeyById(connection: Connection, id: string): KeyRecord | undefined {
   const row = connection.row('SELECT * FROM keys WHERE id = ?', id);
-  return row && recordOf(row);
+  return row && keyRecordOf(row);
 }
 
 export function isAsRead(connection: Connection, { id, revision, versionDigests }: KeyMark): boolean {
@@ -90,7 +91,7 @@ export function findIdempotent(
     idempotencyKey,
     since,
   );
-  return row && recordOf(row);
+  return row && keyRecordOf(row);
 }
 
 export function readVersions(
@@ -100,14 +101,14 @@ export function readVersions(
 ): KeyVersionRecord[] {
   if (choice === 'all')
     return [...connection.rows('SELECT * FROM key_versions WHERE key_id = ? ORDER BY version', id)].map(
-      versionOf,
+      keyVersionOf,
     );
   const row = connection.row(
     'SELECT * FROM key_versions WHERE key_id = ? AND version = ?',
     id,
     choice === 'current' ? version : choice,
   );
-  return row === undefined ? [] : [versionOf(row)];
+  return row === undefined ? [] : [keyVersionOf(row)];
 }
 
 /** Names that are held against globs for one page, all globs together: everything else waits for this thread meanwhile. */
@@ -147,12 +148,12 @@ export function listDueKeys(connection: Connection, until: string, page: PageQue
     page.after ?? '',
     page.limit + 1,
   );
-  return takePage(rows, page.limit, recordOf);
+  return takePage(rows, page.limit, keyRecordOf);
 }
 
 /** All keys as they are stored, by name. */
 export function* allKeys(connection: Connection): Generator<KeyRecord, void, undefined> {
-  for (const row of connection.rows('SELECT * FROM keys ORDER BY name')) yield recordOf(row);
+  for (const row of connection.rows('SELECT * FROM keys ORDER BY name')) yield keyRecordOf(row);
 }
 
 /** Inside a write transaction; the key is there. */
@@ -169,58 +170,4 @@ export function putVersion(connection: Connection, version: KeyVersionRecord): v
     version.destroyedAt,
     version.wrapped,
   );
-}
-
-function valuesOf(record: KeyRecord) {
-  return [
-    record.name,
-    record.type,
-    record.state,
-    record.version,
-    record.revision,
-    record.exportable ? 1 : 0,
-    record.rotateAfterDays,
-    record.dueAt,
-    record.createdAt,
-    record.destroyedAt,
-    record.kekIds.join(','),
-    record.idempotency?.key ?? null,
-    record.idempotency?.request ?? null,
-    record.versionDigests,
-  ] as const;
-}
-
-/** Whatever stands in the row becomes a record: one that does not fit what the audit chain says of it is damaged. */
-export function recordOf(row: Row): KeyRecord {
-  const key = row['idempotency_key'] as string | null;
-  const request = row['idempotency_request'] as string | null;
-  const kekIds = row['kek_ids'] as string;
-  return {
-    id: row['id'] as string,
-    name: row['name'] as string,
-    type: row['type'] as KeyRecord['type'],
-    state: row['state'] as KeyRecord['state'],
-    version: row['version'] as number,
-    revision: row['revision'] as number,
-    exportable: row['exportable'] === 1,
-    rotateAfterDays: row['rotate_after_days'] as number | null,
-    dueAt: row['due_at'] as string | null,
-    createdAt: row['created_at'] as string,
-    destroyedAt: row['destroyed_at'] as string | null,
-    kekIds: kekIds === '' ? [] : kekIds.split(','),
-    idempotency: key === null && request === null ? null : { key: key ?? '', request: request ?? '' },
-    versionDigests: row['version_digests'] as Uint8Array,
-  };
-}
-
-function versionOf(row: Row): KeyVersionRecord {
-  return {
-    keyId: row['key_id'] as string,
-    version: row['version'] as number,
-    kcv: row['kcv'] as string,
-    state: row['state'] as KeyVersionRecord['state'],
-    createdAt: row['created_at'] as string,
-    destroyedAt: row['destroyed_at'] as string | null,
-    wrapped: row['wrapped'] as Uint8Array,
-  };
 }

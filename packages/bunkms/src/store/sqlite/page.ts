@@ -1,5 +1,5 @@
 import type { Page } from '../port.ts';
-import type { Row } from './connection.ts';
+import type { Row } from '../row-records.ts';
 
 /** Takes at most `limit` rows that `select` accepts, and looks whether another follows. */
 export function takePage<T>(

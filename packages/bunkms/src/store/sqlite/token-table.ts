@@ -1,6 +1,7 @@
 import type { TokenInfo } from '@bundoc/shared/contract/tokens';
 import type { Page, PageQuery } from '../port.ts';
-import type { Connection, Row } from './connection.ts';
+import { tokenOf } from '../row-records.ts';
+import type { Connection } from './connection.ts';
 import { takePage } from './page.ts';
 
 /** Inside a write transaction. */
@@ -80,21 +81,4 @@ export function pruneTokens(connection: Connection, time: string, limit: number)
     time,
     limit,
   );
-}
-
-function tokenOf(row: Row): TokenInfo {
-  const list = (column: string) => JSON.parse(row[column] as string) as string[];
-  return {
-    jti: row['jti'] as string,
-    family: row['family'] as string,
-    sub: row['sub'] as string,
-    typ: row['typ'] as TokenInfo['typ'],
-    aud: row['aud'] as TokenInfo['aud'],
-    scope: list('scope'),
-    keys: list('keys'),
-    projects: list('projects'),
-    issued_at: row['issued_at'] as string,
-    expires_at: row['expires_at'] as string,
-    ...(row['revoked_at'] === null ? {} : { revoked_at: row['revoked_at'] as string }),
-  };
 }

@@ -1,0 +1,215 @@
+import fc from 'fast-check';
+import { expect } from 'vitest';
+import type { Cursors } from '../cipher/sealed-cursor.ts';
+import { SCAN_LIMITS } from '../query/scan-budget.ts';
+import { readValue } from '../query/value.ts';
+import { whereSchema } from '../query/where.ts';
+import { Queries } from '../service/queries.ts';
+import type { DefinedStore } from '../storage/collections/defined-store.ts';
+import { put, remove } from '../storage/conformance.ts';
+import { type Naive, naiveCompare, naiveMatches, naiveOf, naiveValues } from './naive-query.ts';
+import { documentText, whereText } from './query-arbitraries.ts';
+
+const IDS = ['a', 'b', 'c', 'd', 'e', 'f', 'g', 'h'];
+const NONE = { kind: 'none' } as const;
+
+const write = fc.record({
+  id: fc.constantFrom(...IDS),
+  text: fc.option(documentText, { nil: undefined, freq: 5 }),
+});
+/** Fields that both indexes and conditions are of. */
+const near = fc.constantFrom('a', 'b', 'c', 'a.b');
+const indexes = fc.uniqueArray(fc.uniqueArray(near, { minLength: 1, maxLength: 2 }), {
+  minLength: 1,
+  maxLength: 3,
+  selector: (fields) => fields.join('+'),
+});
+const step = fc.oneof(
+  {
+    weight: 8,
+    arbitrary: fc.record({
+      kind: fc.constant('writes' as const),
+      writes: fc.array(write, { minLength: 1, maxLength: 6 }),
+    }),
+  },
+  { weight: 1, arbitrary: fc.record({ kind: fc.constant('define' as const), indexes }) },
+  {
+    weight: 1,
+    arbitrary: fc.record({
+      kind: fc.constantFrom('checkpoint' as const, 'reopen' as const, 'rotate' as const),
+    }),
+  },
+);
+const asked = fc.record({
+  where: fc.oneof(
+    { weight: 2, arbitrary: whereText },
+    // Conditions that an index is made for.
+    {
+      weight: 3,
+      arbitrary: fc
+        .tuple(
+          near,
+          near,
+          fc.constantFrom('$eq', '$gt', '$gte', '$lt', '$lte', '$in', '$beginsWith'),
+          fc.constantFrom('$gt', '$lt', '$eq'),
+        )
+        .map(([a, b, op, other]) => {
+          const operand = { $in: '[1,2,"a",[1],{}]', $beginsWith: '"a"' }[op as string] ?? '1';
+          return `{"$and":[{${JSON.stringify(a)}:{"${op}":${operand}}},{${JSON.stringify(b)}:{"${other}":2}}]}`;
+        }),
+    },
+    { weight: 1, arbitrary: near.map((one) => `{${JSON.stringify(one)}:1}`) },
+    { weight: 1, arbitrary: fc.constant('{}') },
+  ),
+  orderBy: fc.oneof(
+    fc.constant([]),
+    fc.array(fc.record({ field: near, direction: fc.constantFrom('asc' as const, 'desc' as const) }), {
+      maxLength: 2,
+    }),
+  ),
+  limit: fc.integer({ min: 1, max: 5 }),
+});
+
+interface Known {
+  readonly id: string;
+  readonly position: number;
+  readonly value: Naive;
+}
+
+/** Ids in the order that a query must have them in, by the naive evaluator. */
+function expectedIds(
+  all: readonly Known[],
+  { where, orderBy }: { where: string; orderBy: readonly { field: string; direction: 'asc' | 'desc' }[] },
+): string[] {
+  const condition = naiveOf(where);
+  const down = orderBy.at(-1)?.direction === 'desc' ? -1 : 1;
+  return all
+    .filter(({ value }) => naiveMatches(value, condition))
+    .sort((x, y) => {
+      for (const { field, direction } of orderBy) {
+        const names = field.split('.');
+        const order = naiveCompare(naiveValues(x.value, names)[0], naiveValues(y.value, names)[0]);
+        if (order !== 0) return direction === 'asc' ? order : -order;
+      }
+      return down * (x.position - y.position);
+    })
+    .map(({ id }) => id);
+}
+
+async function contentOf(store: DefinedStore): Promise<Known[]> {
+  const { documents } = await store.list({ collection: 'notes', after: 0, limit: 100, bytesMax: 1_000_000 });
+  return documents.map(({ metadata, text, position }) => ({
+    id: metadata._id,
+    position,
+    value: naiveOf(text.toString()),
+  }));
+}
+
+/** A project whose process may crash. */
+export interface CrashingProject {
+  open(): Promise<DefinedStore>;
+  /** A new version of the key, for what is opened from then on. */
+  rotate(): Promise<void>;
+  /** Makes the process crash behind so many operations of its storage. */
+  crashBehind(operations: number): void;
+  /** Ends the process, if it has not crashed yet: what is opened from then on is another's. */
+  restart(): Promise<void>;
+  readonly cursors: Cursors;
+  /** Looks whether everything is as it should be, at the end. */
+  check?(): Promise<void>;
+}
+
+/** How many pages were asked for, and found or ordered by an index. */
+export interface IndexUse {
+  readonly pages: number;
+  readonly found: number;
+  readonly ordered: number;
+}
+
+/**
+ * Queries find what a naive evaluator finds, in its order, whatever indexes there are, after updates, deletes, crashes and re-seals: on any engine.
+ */
+export async function assertQueriesAreRight(
+  make: (random: { readonly survival: 'synced only' | 'everything' }) => Promise<CrashingProject>,
+  runs: number,
+): Promise<IndexUse> {
+  const use = { pages: 0, found: 0, ordered: 0 };
+  await fc.assert(
+    fc.asyncProperty(
+      fc.array(step, { minLength: 2, maxLength: 6 }),
+      indexes,
+      fc.array(asked, { minLength: 4, maxLength: 8 }),
+      fc.nat({ max: 60 }),
+      fc.constantFrom('synced only' as const, 'everything' as const),
+      async (steps, first, queries, crashAt, survival) => {
+        const project = await make({ survival });
+        let store = await project.open();
+        const define = (fields: readonly (readonly string[])[]) =>
+          store.define(
+            'notes',
+            { indexes: fields.map((of) => ({ fields: [...of], unique: false, blind: true })) },
+            NONE,
+          );
+        await define(first);
+        project.crashBehind(crashAt);
+        try {
+          for (const current of steps) {
+            if (current.kind === 'writes')
+              await Promise.allSettled(
+                current.writes.map(({ id, text }) =>
+                  store.commit([text === undefined ? remove(id) : put(id, text)]),
+                ),
+              );
+            else if (current.kind === 'define') await define(current.indexes);
+            else if (current.kind === 'checkpoint') await store.checkpoint();
+            else {
+              await store[Symbol.asyncDispose]();
+              if (current.kind === 'rotate') await project.rotate();
+              store = await project.open();
+              if (current.kind === 'rotate') await store.reseal(100);
+            }
+          }
+        } catch {
+          // The crash came.
+        }
+        await project.restart();
+        store = await project.open();
+        await store.indexes?.built();
+        const acquire = async () => ({ store, cursors: project.cursors, [Symbol.dispose]: () => undefined });
+        const limits = { ...SCAN_LIMITS, documentsMax: 1_000, bytesMax: 10_000_000 };
+        const finder = new Queries({ acquire }, limits);
+        const all = await contentOf(store);
+        for (const one of queries) {
+          const where = whereSchema.safeParse(readValue(one.where));
+          if (!where.success) continue;
+          const found: string[] = [];
+          let cursor: string | undefined;
+          do {
+            const page: Awaited<ReturnType<Queries['query']>> = await finder.query({
+              project: 'p',
+              collection: 'notes',
+              where: where.data,
+              whereText: one.where,
+              signal: new AbortController().signal,
+              orderBy: [...one.orderBy],
+              limit: one.limit,
+              bytesMax: 1_000_000,
+              cursor,
+              fields: undefined,
+            });
+            found.push(...page.documents.map(({ metadata }) => metadata._id));
+            cursor = page.next;
+            use.pages++;
+            if (page.explanation.index !== null) use.found++;
+            if (page.explanation.order === 'index') use.ordered++;
+          } while (cursor !== undefined);
+          expect(found).toEqual(expectedIds(all, one));
+        }
+        await store[Symbol.asyncDispose]();
+        await project.check?.();
+      },
+    ),
+    { numRuns: runs, endOnFailure: false },
+  );
+  return use;
+}

@@ -1,0 +1,375 @@
+import { systemClock } from '@bundoc/shared/clock';
+import { PostgresServer } from '@bundoc/shared/testing/postgres-server';
+import { describeWithPostgres } from '@bundoc/shared/testing/postgres-tests';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { cursorsOf } from '../src/cipher/sealed-cursor.ts';
+import { type DefinedStore, openDefinedStore } from '../src/storage/collections/defined-store.ts';
+import { commitOne, put, ref, remove } from '../src/storage/conformance.ts';
+import { describeIndexes, find } from '../src/storage/indexes/conformance.ts';
+import type { Write } from '../src/storage/port.ts';
+import type { Database } from '../src/storage/postgres/database.ts';
+import { migrate } from '../src/storage/postgres/migrate.ts';
+import { ONE_MOMENT, verifyRows } from '../src/storage/postgres/verify-rows.ts';
+import { openTestDatabase, PostgresProject } from '../src/testing/postgres-project.ts';
+import { assertQueriesAreRight, type CrashingProject } from '../src/testing/queries-property.ts';
+import { CuttingProxy } from './support/cutting-proxy.ts';
+
+const NONE = { kind: 'none' } as const;
+const RUNS = Number(process.env['QUERY_RUNS'] ?? 25);
+/** One on which patience with a server that is gone ends soon. */
+const hasty = () => {
+  let ms = 0;
+  return { ...systemClock, monotonic: () => (ms += 5_000) };
+};
+
+describeWithPostgres('indexes on PostgreSQL', () => {
+  let server: PostgresServer;
+  let database: Database;
+  let projects = 0;
+  beforeAll(async () => {
+    server = await PostgresServer.start();
+    database = openTestDatabase((await server.createDatabase('bundoc')).url);
+    await migrate(database);
+  });
+  afterAll(async () => {
+    await database?.[Symbol.asyncDispose]();
+    await server?.[Symbol.asyncDispose]();
+  });
+
+  const newProject = async (options?: ConstructorParameters<typeof PostgresProject>[1]) => {
+    const project = new PostgresProject(`p${++projects}`, options);
+    await project.create(database);
+    return project;
+  };
+  const openOn = async (project: PostgresProject, on = database) =>
+    openDefinedStore(await project.open(on), project.clock);
+  const sql = (text: string) => server.sql(text, 'bundoc');
+  const blind = (...fields: string[]) => ({ fields, unique: false, blind: true });
+  const unique = (...fields: string[]) => ({ fields, unique: true });
+  /** What `bundoc verify` finds: also whether the entries are those of all values, and no others. */
+  const findings = async (project: PostgresProject) => {
+    const verified = await database.transaction(ONE_MOMENT, (transaction) =>
+      verifyRows(transaction, project.project, project.cipher, () => undefined),
+    );
+    return verified?.findings;
+  };
+  const close = async (...stores: DefinedStore[]) => {
+    for (const store of stores) await store[Symbol.asyncDispose]();
+  };
+  /** Until no node has anything left to do about indexes. */
+  const settled = (store: DefinedStore, collection = 'notes') =>
+    expect
+      .poll(
+        async () => {
+          await store.load();
+          await store.indexes?.built();
+          return new Set(store.indexes?.status(collection).map(({ state }) => state));
+        },
+        { timeout: 30_000 },
+      )
+      .not.toContain('building');
+
+  describeIndexes('the PostgreSQL engine', async () => {
+    const project = await newProject();
+    const open = () => openOn(project);
+    return { store: await open(), reopen: open };
+  });
+
+  it('change no answer of a query, after updates, deletes, re-seals and connections that broke anywhere', async () => {
+    const makeProject = async (): Promise<CrashingProject> => {
+      const project = await newProject({ clock: hasty() });
+      let proxy = await CuttingProxy.open(server.port);
+      let behind = openTestDatabase(server.urlOf('bundoc', proxy.port), { connectTimeoutMs: 500 });
+      const opened: DefinedStore[] = [];
+      const stop = async () => {
+        await Promise.all(
+          opened.splice(0).map((store) => store[Symbol.asyncDispose]().catch(() => undefined)),
+        );
+        await behind[Symbol.asyncDispose]();
+        await proxy[Symbol.asyncDispose]();
+      };
+      return {
+        open: async () => {
+          const store = await openOn(project, behind);
+          opened.push(store);
+          return store;
+        },
+        rotate: () => project.rotate(database),
+        crashBehind: (operations) => proxy.dieBehind(operations),
+        restart: async () => {
+          await stop();
+          proxy = await CuttingProxy.open(server.port);
+          behind = openTestDatabase(server.urlOf('bundoc', proxy.port));
+        },
+        get cursors() {
+          return cursorsOf('p', project.cipher);
+        },
+        check: async () => {
+          expect(await findings(project)).toEqual([]);
+          await stop();
+        },
+      };
+    };
+    const { found } = await assertQueriesAreRight(makeProject, RUNS);
+    expect(found).toBeGreaterThan(0);
+  }, 300_000);
+
+  it('know every document, whichever nodes write while others define them anew', async () => {
+    const project = await newProject();
+    const nodes = await Promise.all([1, 2, 3].map(() => openOn(project)));
+    const node = (n: number) => nodes[n % 3] as DefinedStore;
+    const definitions = [
+      [blind('g')],
+      [blind('g'), blind('n', 'g')],
+      [blind('n', 'g'), unique('u')],
+      [],
+      [blind('g'), unique('u')],
+    ];
+    let isWriting = true;
+    const writing = [0, 1, 2].map(async (at) => {
+      for (let n = 0; isWriting; n++) {
+        const ids = [0, 1, 2].map((more) => `d${(n * 7 + at * 3 + more * 11) % 60}`);
+        const writes = ids.map((id, more): Write => {
+          const text = `{"g":${(n + more) % 4},"n":[${n % 3},${at}],"u":"${at}-${n}-${more}"}`;
+          return (n + more) % 5 === 0 ? remove(id) : put(id, text);
+        });
+        await node(at)
+          .commit(writes)
+          .catch((error: unknown) => {
+            expect(error).toMatchObject({ code: 'document_not_found' });
+          });
+      }
+    });
+    for (const [n, indexes] of definitions.entries()) {
+      await node(n).define('notes', { indexes }, NONE);
+      // Others hear of it late.
+      if (n % 2 === 0) await node(n + 1).load();
+      await commitOne(node(n + 2), put('between', `{"g":${n},"n":1,"u":"x${n}"}`));
+    }
+    await settled(node(0));
+    isWriting = false;
+    await Promise.all(writing);
+    expect(await findings(project)).toEqual([]);
+    const all = await node(0).list({ collection: 'notes', after: 0, limit: 100, bytesMax: 1e9 });
+    for (const g of [0, 1, 2, 3]) {
+      const { ids, index } = await find(node(0), `{"g":${g}}`);
+      const expected = all.documents.filter(({ text }) => text.includes(`"g":${g},`));
+      expect([index, ids]).toEqual(['g', expected.map(({ metadata }) => metadata._id)]);
+    }
+    await close(...nodes);
+  });
+
+  it('let one of many nodes win a value', async () => {
+    const project = await newProject();
+    const nodes = await Promise.all([1, 2, 3].map(() => openOn(project)));
+    await (nodes[0] as DefinedStore).define('notes', { indexes: [unique('u')] }, NONE);
+    const outcomes = await Promise.allSettled(
+      Array.from({ length: 30 }, (_, n) => commitOne(nodes[n % 3] as DefinedStore, put(`d${n}`, '{"u":1}'))),
+    );
+    expect(outcomes.filter(({ status }) => status === 'fulfilled')).toHaveLength(1);
+    for (const outcome of outcomes)
+      if (outcome.status === 'rejected') expect(outcome.reason).toMatchObject({ code: 'unique_violation' });
+    await close(...nodes);
+  });
+
+  it('are built by another node when the one that began is gone, and only once by nodes that begin together', async () => {
+    const project = await newProject({ clock: hasty() });
+    const first = await openOn(project);
+    for (let n = 0; n < 700; n += 100)
+      await first.commit(Array.from({ length: 100 }, (_, at) => put(`d${n + at}`, `{"g":${at % 5}}`)));
+    await close(first);
+    const proxy = await CuttingProxy.open(server.port);
+    const behind = openTestDatabase(server.urlOf('bundoc', proxy.port), { connectTimeoutMs: 500 });
+    const dying = await openOn(project, behind);
+    proxy.cutAt('bundoc-add-blind-entries-1', 'before the answer');
+    await dying.define('notes', { indexes: [blind('g')] }, NONE);
+    proxy.dieBehind(12);
+    await dying.indexes?.built();
+    await dying[Symbol.asyncDispose]().catch(() => undefined);
+    await behind[Symbol.asyncDispose]();
+    await proxy[Symbol.asyncDispose]();
+    const nodes = await Promise.all([1, 2].map(() => openOn(project)));
+    for (const node of nodes) await settled(node);
+    expect(await sql(`SELECT indexed FROM bundoc.blind_indexes WHERE project = '${project.project}'`)).toBe(
+      '700',
+    );
+    expect(await findings(project)).toEqual([]);
+    expect(await find(nodes[1] as DefinedStore, '{"g":3}')).toMatchObject({ index: 'g', scanned: 140 });
+    await close(...nodes);
+  });
+
+  it('hold once a definition was answered whose connection broke at the commit', async () => {
+    const project = await newProject();
+    await using proxy = await CuttingProxy.open(server.port);
+    await using behind = openTestDatabase(server.urlOf('bundoc', proxy.port));
+    const store = await openOn(project, behind);
+    await commitOne(store, put('a', '{"u":1}'));
+    proxy.cutAt('bundoc-blind-indexes-changed-1', 'before the answer');
+    await store.define('notes', { indexes: [unique('u')] }, NONE);
+    expect(proxy.cuts).toBe(1);
+    await settled(store);
+    const other = await openOn(project);
+    await expect(commitOne(other, put('b', '{"u":1}'))).rejects.toMatchObject({ code: 'unique_violation' });
+    expect(await sql(`SELECT count(*) FROM bundoc.blind_indexes WHERE project = '${project.project}'`)).toBe(
+      '1',
+    );
+    await close(store, other);
+  });
+
+  it('are not written past by a build that knows nothing of them, in the projects that have some', async () => {
+    const [project, plain] = [await newProject(), await newProject()];
+    const stores = [await openOn(project), await openOn(plain)] as const;
+    for (const store of stores) await commitOne(store, put('a', '{"g":1}'));
+    await stores[0].define('notes', { indexes: [blind('g')] }, NONE);
+    const formerCommit = (of: PostgresProject) =>
+      sql(`UPDATE bundoc.heads SET seq = seq + 1 WHERE project = '${of.project}'`);
+    await expect(formerCommit(project)).rejects.toThrow('heads_entries_are_kept');
+    await commitOne(stores[0], put('a', '{"g":2}'));
+    await formerCommit(plain);
+    await commitOne(stores[1], put('a', '{"g":2}'));
+    await close(...stores);
+  });
+
+  it('take no notice of a new version of the key', async () => {
+    const project = await newProject();
+    const before = await openOn(project);
+    for (let n = 0; n < 5; n++) await commitOne(before, put(`d${n}`, `{"u":${n},"g":${n % 2}}`));
+    await before.define('notes', { indexes: [unique('u'), blind('g')] }, NONE);
+    await settled(before);
+    await close(before);
+    await project.rotate(database);
+    const rotated = await openOn(project);
+    while ((await rotated.reseal(2)) > 0);
+    await close(rotated);
+    project.forgetFormerVersions();
+    const store = await openOn(project);
+    expect(await find(store, '{"g":1}')).toMatchObject({ index: 'g', ids: ['d1', 'd3'], scanned: 2 });
+    await expect(commitOne(store, put('x', '{"u":3}'))).rejects.toMatchObject({ code: 'unique_violation' });
+    expect(await findings(project)).toEqual([]);
+    await close(store);
+  });
+
+  it('leave nothing behind when they are dropped, and are numbered anew', async () => {
+    const project = await newProject();
+    const store = await openOn(project);
+    for (let n = 0; n < 5; n++) await commitOne(store, put(`d${n}`, `{"g":${n}}`));
+    for (let round = 0; round < 3; round++) {
+      await store.define('notes', { indexes: [blind('g')] }, NONE);
+      await settled(store);
+      expect(await find(store, '{"g":4}')).toMatchObject({ index: 'g', ids: ['d4'] });
+      await store.define('notes', undefined, NONE);
+      await store.indexes?.built();
+      const left = (table: string) =>
+        sql(`SELECT count(*) FROM bundoc.${table} WHERE project = '${project.project}'`);
+      expect([await left('blind_entries'), await left('blind_indexes')]).toEqual(['0', '0']);
+    }
+    await close(store);
+  });
+
+  it('that a list goes by and that are dropped meanwhile end it, and leave nothing out', async () => {
+    const project = await newProject();
+    const [here, there] = [await openOn(project), await openOn(project)];
+    for (let n = 0; n < 5; n++) await commitOne(here, put(`d${n}`, '{"g":1}'));
+    await here.define('notes', { indexes: [blind('g')] }, NONE);
+    await settled(here);
+    await settled(there);
+    // As when a node has begun to remove what is dropped.
+    const own = `project = '${project.project}'`;
+    await sql(`UPDATE bundoc.blind_indexes SET dropped = true WHERE ${own};
+               DELETE FROM bundoc.blind_entries WHERE ${own} AND created_seq < 4`);
+    await expect(find(there, '{"g":1}')).rejects.toMatchObject({ code: 'overloaded' });
+    await here.define('notes', { indexes: [] }, NONE);
+    await here.indexes?.built();
+    // It has not heard of it yet, and must not bring it back.
+    await there.indexes?.keep?.();
+    expect(await sql(`SELECT count(*) FROM bundoc.blind_indexes WHERE ${own}`)).toBe('0');
+    await there.load();
+    expect(await find(there, '{"g":1}')).toMatchObject({ index: null, scanned: 5 });
+    await close(here, there);
+  });
+
+  it('bound what one transaction writes of them, and one commit', async () => {
+    const project = await newProject();
+    const store = await openOn(project);
+    await store.define('notes', { indexes: [blind('g')] }, NONE);
+    await settled(store);
+    const many = (n: number) => `{"g":[${Array.from({ length: 990 }, (_, at) => n * 1_000 + at).join(',')}]}`;
+    await Promise.all(Array.from({ length: 15 }, (_, n) => commitOne(store, put(`d${n}`, many(n)))));
+    expect(await find(store, '{"g":14005}')).toMatchObject({ ids: ['d14'], scanned: 1 });
+    const writes = Array.from({ length: 55 }, (_, n) => put(`e${n}`, many(n)));
+    await expect(store.commit(writes)).rejects.toMatchObject({ code: 'payload_too_large' });
+    expect(await store.get(ref('e0'))).toBeUndefined();
+    expect(await findings(project)).toEqual([]);
+    await close(store);
+  });
+
+  describe('that somebody changed', () => {
+    it('refuse the writes of their collection alone, until it is defined again', async () => {
+      const project = await newProject();
+      const store = await openOn(project);
+      await store.define('notes', { indexes: [unique('u')] }, NONE);
+      await commitOne(store, put('a', '{"u":1}'));
+      await settled(store);
+      await close(store);
+      const own = `project = '${project.project}'`;
+      await sql(
+        `UPDATE bundoc.blind_indexes SET spec = set_byte(spec, 20, get_byte(spec, 20) # 1) WHERE ${own}`,
+      );
+      expect((await findings(project))?.[0]?.problem).toBe('does not open');
+      const plain = await project.open(database);
+      await expect(commitOne(plain, put('b', '{"u":1}'))).rejects.toMatchObject({ code: 'integrity_error' });
+      await plain.commit([{ ...put('b', '{"u":1}'), ref: { collection: 'other', id: 'b' } }]);
+      await plain[Symbol.asyncDispose]();
+      const again = await openOn(project);
+      await settled(again);
+      await expect(commitOne(again, put('b', '{"u":1}'))).rejects.toMatchObject({ code: 'unique_violation' });
+      expect(await findings(project)).toEqual([]);
+      await close(again);
+    });
+
+    it('are told of by verify, entry by entry', async () => {
+      const project = await newProject();
+      const store = await openOn(project);
+      await store.define('notes', { indexes: [blind('g')] }, NONE);
+      for (const id of ['a', 'b']) await commitOne(store, put(id, `{"g":"${id}"}`));
+      await settled(store);
+      const own = `project = '${project.project}'`;
+      const name = project.cipher.fileName(ref('a'));
+      await sql(`DELETE FROM bundoc.blind_entries WHERE ${own} AND name = '\\x${name}'`);
+      expect(await findings(project)).toMatchObject([{ part: name }]);
+      await sql(
+        `INSERT INTO bundoc.blind_entries SELECT project, index_id, token, 99, '\\x${'00'.repeat(16)}' FROM bundoc.blind_entries WHERE ${own}`,
+      );
+      await commitOne(store, put('a', '{"g":"a"}'));
+      expect(await findings(project)).toMatchObject([{ part: 'blind_entries' }]);
+      await close(store);
+    });
+  });
+
+  it('hold nothing readable of values, fields or names, and no token that another index has', async () => {
+    const project = await newProject();
+    const store = await openOn(project);
+    const secrets = ['plantedField', 'planted value', 'planted-name', '4155550123'];
+    const indexes = [
+      { name: secrets[2] as string, fields: [secrets[0] as string], unique: true },
+      blind('other'),
+      blind('other', secrets[0] as string),
+    ];
+    await store.define('notes', { indexes }, NONE);
+    await commitOne(
+      store,
+      put('a', `{"${secrets[0]}":["${secrets[1]}",${secrets[3]}],"other":"${secrets[1]}"}`),
+    );
+    await store.define('same', { indexes }, NONE);
+    await store.commit([{ ...put('a', `{"other":"${secrets[1]}"}`), ref: { collection: 'same', id: 'a' } }]);
+    await settled(store);
+    const dump = await server.dump('bundoc');
+    for (const text of secrets)
+      for (const form of [text, Buffer.from(text).toString('hex'), Buffer.from(text).toString('base64')])
+        expect(dump).not.toContain(form);
+    const counts = `SELECT count(*), count(DISTINCT token) FROM bundoc.blind_entries WHERE project = '${project.project}'`;
+    // The list itself and its elements, in two indexes; "other" by itself in two collections.
+    expect(await sql(counts)).toBe('8|8');
+    await close(store);
+  });
+});
