@@ -1,13 +1,10 @@
-import { spawn } from 'node:child_process';
-import { once } from 'node:events';
 import { existsSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { fileURLToPath } from 'node:url';
 import { meanwhile } from '@bundoc/shared/testing/meanwhile';
 import { afterAll, beforeAll, describe, expect, inject, it } from 'vitest';
+import { bundocCommand } from './support/bundoc-command.ts';
 import { call, Installation } from './support/installation.ts';
 
-const MAIN = fileURLToPath(new URL('../packages/bundoc/src/cli/main.ts', import.meta.url));
 const NOTES = '/v1/projects/p/collections/notes/documents';
 
 const onPostgres = inject('postgresUrl') !== undefined;
@@ -27,22 +24,7 @@ const put = (id: string, n: number) =>
 const listed = async () => (await call(installation.url, `${NOTES}?limit=1000`, { token })).text;
 const file = (name: string) => join(installation.folder, name);
 
-/** Runs `bundoc` with these variables and no others. */
-async function bundoc(environment: Record<string, string>, ...args: string[]) {
-  const child = spawn(process.execPath, ['--conditions=@bundoc/source', MAIN, ...args], {
-    env: environment,
-    stdio: ['ignore', 'pipe', 'pipe'],
-  });
-  const output = { stdout: '', stderr: '' };
-  child.stdout.on('data', (chunk) => {
-    output.stdout += String(chunk);
-  });
-  child.stderr.on('data', (chunk) => {
-    output.stderr += String(chunk);
-  });
-  const [code] = (await once(child, 'close')) as [number | null];
-  return { code, ...output };
-}
+const bundoc = (environment: Record<string, string>, ...args: string[]) => bundocCommand(environment, args);
 const online = () => ({ BUNDOC_URL: installation.url, BUNDOC_TOKEN: admin });
 const offline = () => ({
   ...installation.stored.environment,

@@ -1,12 +1,8 @@
-import { spawn } from 'node:child_process';
-import { once } from 'node:events';
 import { readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { fileURLToPath } from 'node:url';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { bundocCommand, bundocProcess } from './support/bundoc-command.ts';
 import { call, Installation } from './support/installation.ts';
-
-const MAIN = fileURLToPath(new URL('../packages/bundoc/src/cli/main.ts', import.meta.url));
 
 let installation: Installation;
 let token: string;
@@ -23,26 +19,13 @@ beforeAll(async () => {
 });
 afterAll(() => installation[Symbol.asyncDispose]());
 
-/** Runs `bundoc` as an operator does. */
-async function bundoc(args: readonly string[], kmsUrl = installation.kms.internalUrl) {
-  const child = spawn(process.execPath, ['--conditions=@bundoc/source', MAIN, ...args], {
-    env: {
-      BUNDOC_DATA_DIR: installation.dataDir,
-      BUNDOC_KMS_URL: kmsUrl,
-      BUNDOC_KMS_TOKEN_FILE: installation.tokenFile,
-    },
-    stdio: ['ignore', 'pipe', 'pipe'],
-  });
-  const output = { stdout: '', stderr: '' };
-  child.stdout.on('data', (chunk) => {
-    output.stdout += String(chunk);
-  });
-  child.stderr.on('data', (chunk) => {
-    output.stderr += String(chunk);
-  });
-  const [code] = (await once(child, 'close')) as [number | null];
-  return { code, ...output };
-}
+const environmentOf = (kmsUrl: string) => ({
+  BUNDOC_DATA_DIR: installation.dataDir,
+  BUNDOC_KMS_URL: kmsUrl,
+  BUNDOC_KMS_TOKEN_FILE: installation.tokenFile,
+});
+const bundoc = (args: readonly string[], kmsUrl = installation.kms.internalUrl) =>
+  bundocCommand(environmentOf(kmsUrl), args);
 
 const projectFile = (...path: string[]) => join(installation.dataDir, 'projects', 'project-a', ...path);
 const projectFiles = () =>
@@ -74,6 +57,8 @@ describe('bundoc on the command line', () => {
     ];
     for (const result of await Promise.all(calls.map((args) => bundoc(args))))
       expect(result).toMatchObject({ code: 2, stdout: '' });
+    const asProcess = await bundocProcess(environmentOf(installation.kms.internalUrl), ['nonsense']);
+    expect(asProcess).toMatchObject({ code: 2, stdout: '', stderr: expect.stringContaining('nonsense') });
   });
 
   it('verifies a whole installation, and changes nothing', async () => {
@@ -81,7 +66,12 @@ describe('bundoc on the command line', () => {
     const { code, stdout, stderr } = await bundoc(['verify']);
     expect({ code, stdout }).toEqual({ code: 0, stdout: '' });
     expect(stderr).toBe('bundoc: 4 documents in 2 projects: all good\n');
-    const json = await bundoc(['verify', 'Project-A', '--json']);
+    const json = await bundocProcess(environmentOf(installation.kms.internalUrl), [
+      'verify',
+      'Project-A',
+      '--json',
+    ]);
+    expect(json.code).toBe(0);
     expect(JSON.parse(json.stdout)).toEqual({
       ok: true,
       projects: [{ project: 'project-a', documents: 2, findings: [] }],

@@ -1,15 +1,12 @@
-import { spawn } from 'node:child_process';
-import { once } from 'node:events';
 import { existsSync, readdirSync } from 'node:fs';
 import { join } from 'node:path';
-import { fileURLToPath } from 'node:url';
 import { PostgresServer } from '@bundoc/shared/testing/postgres-server';
 import { describeWithPostgres } from '@bundoc/shared/testing/postgres-tests';
 import { afterAll, beforeAll, expect, it } from 'vitest';
+import { bundocCommand } from './support/bundoc-command.ts';
 import { BundocProcess } from './support/bundoc-process.ts';
 import { call, Installation } from './support/installation.ts';
 
-const MAIN = fileURLToPath(new URL('../packages/bundoc/src/cli/main.ts', import.meta.url));
 const DOCUMENTS = '/v1/projects/travelling/collections/notes/documents';
 const CHANGES = '/v1/projects/travelling/changes';
 
@@ -36,17 +33,8 @@ describeWithPostgres('bundoc move', () => {
     BUNDOC_KMS_TOKEN_FILE: installation.tokenFile,
   });
   const bundoc = async (storage: string, ...args: string[]) => {
-    const child = spawn(process.execPath, ['--conditions=@bundoc/source', MAIN, ...args], {
-      env: environmentOf(storage),
-      stdio: ['ignore', 'pipe', 'pipe'],
-    });
-    let output = '';
-    for (const stream of [child.stdout, child.stderr])
-      stream.on('data', (chunk) => {
-        output += String(chunk);
-      });
-    const [code] = (await once(child, 'close')) as [number | null];
-    return { code, output };
+    const { code, stdout, stderr } = await bundocCommand(environmentOf(storage), args);
+    return { code, output: stdout + stderr };
   };
   const write = (url: string, id: string, body: string, headers: Record<string, string> = {}) =>
     call(url, `${DOCUMENTS}/${id}`, { method: 'PUT', token, body, headers });

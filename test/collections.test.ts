@@ -1,5 +1,7 @@
+import { PATIENT_MS } from '@bundoc/shared/testing/patient';
 import { afterAll, beforeAll, describe, expect, inject, it } from 'vitest';
 import { call, Installation } from './support/installation.ts';
+import { MovedClock } from './support/moved-clock.ts';
 
 const onPostgres = inject('postgresUrl') !== undefined;
 let installation: Installation;
@@ -355,6 +357,9 @@ describe('a definition of indexes', () => {
   });
 });
 
+/** How long is waited for what is done in the background. */
+const PATIENTLY = { timeout: PATIENT_MS };
+
 describe('a time to live', () => {
   it('hides a document from every read, and lets its id be used again', async () => {
     await define('ttl', '{"ttl":{"field":"until"}}');
@@ -377,5 +382,34 @@ describe('a time to live', () => {
       headers: { 'if-none-match': '*' },
     });
     expect(again.status).toBe(201);
+  });
+
+  it('removes a document though nobody opens its project, over a restart', async () => {
+    const clock = new MovedClock();
+    await using own = await Installation.start({ clock });
+    const token = await own.client(['p'], ['docs:write', 'docs:admin']);
+    const write = (path: string, body: string) =>
+      call(own.url, `${collection('p')}${path}`, { method: 'PUT', token, body });
+    expect((await write('', '{"ttl":{"field":"until"}}')).status).toBe(201);
+    const until = new Date(clock.now() + 600_000).toISOString();
+    for (const [id, body] of [
+      ['expires', `{"until":"${until}"}`],
+      ['stays', '{}'],
+    ] as const)
+      expect((await write(`/documents/${id}`, body)).status).toBe(201);
+    // The definition is a document, too.
+    await own.stored.sealedDocuments('p', 3);
+    await own.stopBundoc();
+    await own.startBundoc();
+    const hours = setInterval(() => {
+      clock.movedMs += 3_600_000;
+    }, 500);
+    try {
+      await expect
+        .poll(async () => (await own.stored.sealedDocuments('p', 2).catch(() => [])).length, PATIENTLY)
+        .toBe(2);
+    } finally {
+      clearInterval(hours);
+    }
   });
 });

@@ -1,15 +1,11 @@
-import { spawn } from 'node:child_process';
-import { once } from 'node:events';
 import { existsSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { fileURLToPath } from 'node:url';
 import { importDocuments } from '@bundoc/bundoc/transfer/import-documents';
 import { linesOf } from '@bundoc/bundoc/transfer/ndjson';
 import { Bundoc } from '@bundoc/client';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { bundocCommand, bundocProcess } from './support/bundoc-command.ts';
 import { Installation } from './support/installation.ts';
-
-const MAIN = fileURLToPath(new URL('../packages/bundoc/src/cli/main.ts', import.meta.url));
 
 let installation: Installation;
 let token: string;
@@ -23,24 +19,11 @@ afterAll(() => installation[Symbol.asyncDispose]());
 
 const file = (name: string) => join(installation.folder, name);
 
-/** Runs `bundoc` as an operator does, with something on its standard input. */
-async function bundoc(args: readonly string[], input = '') {
-  const child = spawn(process.execPath, ['--conditions=@bundoc/source', MAIN, ...args], {
-    env: { BUNDOC_URL: installation.url, BUNDOC_TOKEN: token },
-    stdio: ['pipe', 'pipe', 'pipe'],
-  });
-  child.stdin.on('error', () => undefined);
-  child.stdin.end(input);
-  const output = { stdout: '', stderr: '' };
-  child.stdout.on('data', (chunk) => {
-    output.stdout += String(chunk);
-  });
-  child.stderr.on('data', (chunk) => {
-    output.stderr += String(chunk);
-  });
-  const [code] = (await once(child, 'close')) as [number | null];
-  return { code, ...output };
-}
+/** As a process where standard input or output is what it works on. */
+const bundoc = (args: readonly string[], input = '') => {
+  const environment = { BUNDOC_URL: installation.url, BUNDOC_TOKEN: token };
+  return args.includes('-') ? bundocProcess(environment, args, input) : bundocCommand(environment, args);
+};
 
 /** The documents of a collection, without what each project has of its own. */
 async function contentsOf(project: string, collection = 'notes'): Promise<Map<string, string>> {

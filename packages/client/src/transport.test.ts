@@ -81,6 +81,7 @@ describe('a request', () => {
     ['was refused for good', get, problem(404, 'document_not_found'), 'document_not_found'],
     ['met an error of the server', get, problem(500, 'internal_error'), 'internal_error'],
     ['needs more than a pause', get, problem(503, 'key_missing'), 'key_missing'],
+    ['needs a backup of BunKMS', get, problem(503, 'key_damaged'), 'key_damaged'],
   ])('is tried once when it %s', async (_why, request, reply, code) => {
     const { transport, requests } = start([reply]);
     await expect(transport.send(request)).rejects.toMatchObject({ code });

@@ -49,6 +49,7 @@ const RETRIED_STATUSES: ReadonlySet<number> = new Set([429, 502, 503, 504]);
 /** Refusals with such a status that no pause heals. */
 const LASTING: ReadonlySet<string> = new Set([
   'key_missing',
+  'key_damaged',
   'key_mismatch',
   'key_exhausted',
   'project_damaged',

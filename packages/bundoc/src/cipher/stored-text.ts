@@ -134,14 +134,19 @@ function headOf(ref: DocumentRef): string {
 export function readStoredMetadata(text: Buffer, ref: DocumentRef): DocumentMetadata | undefined {
   const head = headOf(ref);
   const headBytes = Buffer.byteLength(head);
-  if (!beginsWith(text, head, headBytes)) return undefined;
-  const values = text.toString('latin1', headBytes, headBytes + VALUES_LENGTH);
+  // Most heads are ASCII, which is its own Latin-1: then the head is compared without a copy of it as bytes, and read along with the values.
+  const isAscii = headBytes === head.length;
+  const start = isAscii ? 0 : headBytes;
+  const read = text.toString('latin1', start, headBytes + VALUES_LENGTH);
+  if (isAscii ? !read.startsWith(head) : !text.subarray(0, headBytes).equals(Buffer.from(head)))
+    return undefined;
+  const values = headBytes - start;
   return {
     _id: ref.id,
     _collection: ref.collection,
-    _rev: values.slice(0, REV_LENGTH),
-    _created: values.slice(CREATED_START, CREATED_START + TIME_LENGTH),
-    _updated: values.slice(UPDATED_START, UPDATED_START + TIME_LENGTH),
+    _rev: read.slice(values, values + REV_LENGTH),
+    _created: read.slice(values + CREATED_START, values + CREATED_START + TIME_LENGTH),
+    _updated: read.slice(values + UPDATED_START, values + UPDATED_START + TIME_LENGTH),
   };
 }
 
@@ -150,12 +155,6 @@ export function ownContentOf(text: Buffer, ref: DocumentRef): DocumentContent {
   const end = Buffer.byteLength(headOf(ref)) + VALUES_LENGTH + 1;
   const hasMembers = text[end] === 0x2c;
   return { bytes: text.subarray(hasMembers ? end + 1 : end, -1), hasMembers };
-}
-
-/** Strings compare without a copy of them as bytes; most heads are ASCII, which is its own Latin-1. */
-function beginsWith(text: Buffer, head: string, headBytes: number): boolean {
-  if (headBytes === head.length) return text.toString('latin1', 0, headBytes) === head;
-  return text.subarray(0, headBytes).equals(Buffer.from(head));
 }
 
 /** Metadata of a stored text by what it says itself, or undefined when it is none. */

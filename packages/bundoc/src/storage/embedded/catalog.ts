@@ -27,6 +27,13 @@ export interface LivingDocument {
   readonly keyVersion: number;
 }
 
+/** A living document in the order of a collection. */
+export interface ListedPlace extends LivingDocument, DocumentRef {
+  readonly createdSeq: number;
+  /** Bytes of the sealed file. */
+  readonly size: number;
+}
+
 /**
  * What a project holds, in memory: for each document and each tombstone its id, file name, revision, key version, size and place in
  * the order. Columns of numbers rather than objects: about 165 bytes a document beside its id, the map from it
@@ -88,11 +95,9 @@ export class Catalog {
   living(ref: DocumentRef): LivingDocument | undefined {
     const slot = this.#collection(ref.collection)?.slots.get(ref.id);
     if (slot === undefined || this.#deletedMs[slot] !== 0) return undefined;
-    const name = slot * FILE_NAME_BYTES;
-    const rev = slot * REV_BYTES;
     return {
-      fileName: this.#fileNames.toString('hex', name, name + FILE_NAME_BYTES),
-      rev: this.#revs.toString('hex', rev, rev + REV_BYTES),
+      fileName: this.#fileNameOf(slot),
+      rev: this.#revOf(slot),
       seq: this.#seqs[slot] as number,
       keyVersion: this.#keyVersions[slot] as number,
     };
@@ -183,9 +188,18 @@ export class Catalog {
   }
 
   /** Living documents of a collection behind `createdSeq`, in the order of their creation. */
-  *list(collection: string, afterCreatedSeq: number): Generator<DocumentState> {
+  *list(collection: string, afterCreatedSeq: number): Generator<ListedPlace> {
     for (const slot of this.#collection(collection)?.order.after(afterCreatedSeq) ?? [])
-      yield this.#state(slot);
+      yield {
+        collection,
+        id: this.#ids[slot] as string,
+        fileName: this.#fileNameOf(slot),
+        rev: this.#revOf(slot),
+        seq: this.#seqs[slot] as number,
+        createdSeq: this.#createdSeqs[slot] as number,
+        keyVersion: this.#keyVersions[slot] as number,
+        size: this.#sizes[slot] as number,
+      };
   }
 
   /** Each document and tombstone that changed behind `seq`, at its last change, in that order. */
@@ -261,6 +275,16 @@ export class Catalog {
 
   *#slots(): Generator<number> {
     for (let slot = 0; slot < this.#used; slot++) if (this.#seqs[slot] !== 0) yield slot;
+  }
+
+  #fileNameOf(slot: number): string {
+    const at = slot * FILE_NAME_BYTES;
+    return this.#fileNames.toString('hex', at, at + FILE_NAME_BYTES);
+  }
+
+  #revOf(slot: number): string {
+    const at = slot * REV_BYTES;
+    return this.#revs.toString('hex', at, at + REV_BYTES);
   }
 
   #state(slot: number): DocumentState {

@@ -30,7 +30,7 @@ import {
 import type { Quota } from '../quota.ts';
 import type { Backlog } from './backlog.ts';
 import { ByteWriter } from './bytes.ts';
-import type { Catalog, LivingDocument } from './catalog.ts';
+import type { Catalog, ListedPlace, LivingDocument } from './catalog.ts';
 import { CollectionIndexes } from './collection-indexes.ts';
 import { type Disk, replaceFile } from './disk.ts';
 import type { FileWriter } from './file-writer.ts';
@@ -163,8 +163,7 @@ export class EmbeddedStore implements ProjectStore {
 
   getAtHand(ref: DocumentRef): StoredDocument | undefined {
     const living = this.#parts.catalog.living(ref);
-    const sealed = living && this.#inMemory(living);
-    return sealed && this.#open(ref, living, sealed);
+    return living && this.#openInMemory(ref, living);
   }
 
   async get(ref: DocumentRef): Promise<StoredDocument | undefined> {
@@ -226,30 +225,30 @@ export class EmbeddedStore implements ProjectStore {
   }
 
   async list({ collection, after, limit, bytesMax }: ListQuery): Promise<DocumentPage> {
-    const states: DocumentState[] = [];
+    const places: ListedPlace[] = [];
     let bytes = 0;
     let more = false;
-    for (const state of this.#parts.catalog.list(collection, after)) {
-      bytes += state.size;
-      if (states.length === limit || (bytes > bytesMax && states.length > 0)) {
+    for (const place of this.#parts.catalog.list(collection, after)) {
+      bytes += place.size;
+      if (places.length === limit || (bytes > bytesMax && places.length > 0)) {
         more = true;
         break;
       }
-      states.push(state);
+      places.push(place);
     }
     const unreadable: string[] = [];
-    // Mostly all are in memory: then there is nothing to wait for, and no promise is made.
-    const atHand = states.map((state) => listed(this.getAtHand(state), state));
+    // Mostly all are in memory: then there is nothing to wait for, and no promise is made. What was just read from the catalog still holds.
+    const atHand = places.map((place) => listed(this.#openInMemory(place, place), place));
     const documents = atHand.every((document) => document !== undefined)
       ? atHand
       : await Promise.all(
-          states.map(async (state, at) => {
+          places.map(async (place, at) => {
             try {
-              return atHand[at] ?? listed(await this.get(state), state);
+              return atHand[at] ?? listed(await this.get(place), place);
             } catch (error) {
               // A damaged document must not keep the others from being listed.
               if (!hasCode(error, 'integrity_error')) throw error;
-              unreadable.push(state.id);
+              unreadable.push(place.id);
               return undefined;
             }
           }),
@@ -257,7 +256,7 @@ export class EmbeddedStore implements ProjectStore {
     return {
       documents: documents.filter((document) => document !== undefined),
       unreadable,
-      next: more ? states.at(-1)?.createdSeq : undefined,
+      next: more ? places.at(-1)?.createdSeq : undefined,
     };
   }
 
@@ -329,6 +328,12 @@ export class EmbeddedStore implements ProjectStore {
   /** Document files cannot be written: the journal still has everything, but it must not grow for ever. */
   fileWriterFailed(error: unknown): void {
     this.#fail(error);
+  }
+
+  /** Undefined for one that is not in memory, or whose bytes are not it. */
+  #openInMemory(ref: DocumentRef, living: LivingDocument): StoredDocument | undefined {
+    const sealed = this.#inMemory(living);
+    return sealed && this.#open(ref, living, sealed);
   }
 
   /** Sealed bytes that wait for their file, or that were used lately. */
@@ -621,7 +626,7 @@ const RECORD_OVERHEAD_BYTES = 4_096;
 
 function listed(
   document: StoredDocument | undefined,
-  { createdSeq }: DocumentState,
+  { createdSeq }: ListedPlace,
 ): ListedDocument | undefined {
   return document && { ...document, position: createdSeq };
 }

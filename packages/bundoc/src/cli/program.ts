@@ -1,0 +1,150 @@
+import type { Environment } from '@bundoc/shared/config';
+import { lineOf } from '@bundoc/shared/error-line';
+import { guardMemory } from '@bundoc/shared/memory-exposure';
+import { Command, CommanderError } from 'commander';
+import { backupCommand, restoreCommand, verifyBackupCommand } from './backup.ts';
+import { type ExportCommandOptions, exportCommand } from './bulk-export.ts';
+import { type ImportCommandOptions, importCommand } from './bulk-import.ts';
+import { exitCodeOf } from './errors.ts';
+import { move } from './move.ts';
+import { repair } from './repair.ts';
+import type { ServiceOptions } from './service-client.ts';
+import { stats } from './stats.ts';
+import { verify } from './verify.ts';
+
+/**
+ * Runs `bundoc` with these arguments: prints what a command has to say to the console, and its error as one line.
+ *
+ * @returns the exit code: 0 when all is good, 1 when a command found a fault, 2 when it could not run.
+ */
+export async function runBundoc(args: readonly string[], environment: Environment): Promise<number> {
+  let isGood = true;
+  const onFault = () => {
+    isGood = false;
+  };
+  try {
+    // Commands open keys, as the service does.
+    guardMemory(environment);
+    await programOf(environment, onFault).parseAsync(args, { from: 'user' });
+    return isGood ? 0 : 1;
+  } catch (error) {
+    if (error instanceof CommanderError) return error.exitCode === 0 ? 0 : 2;
+    console.error(`bundoc: ${lineOf(error)}`);
+    return exitCodeOf(error);
+  }
+}
+
+/** Every command of `bundoc`. @param onFault called by a command that has done its work and found a fault. */
+function programOf(environment: Environment, onFault: () => void): Command {
+  const program = new Command('bundoc')
+    .description(
+      'Looks after the data folder while the service is stopped, by the same BUNDOC_ variables as the service; or works through the running service.',
+    )
+    .exitOverride();
+
+  service(
+    program
+      .command('import')
+      .description(
+        'writes the documents of an NDJSON file into a project; a run that was stopped is gone on with',
+      )
+      .argument('<project>')
+      .argument('<file>', '- for standard input')
+      .option('--collection <name>', 'where they go; the _collection of each line when it is not named')
+      .option(
+        '--state <file>',
+        'where to keep how far it is; <file>.import-state by default, none for standard input',
+      ),
+  ).action((project: string, file: string, options: ImportCommandOptions) =>
+    importCommand(environment, project, file, options),
+  );
+
+  service(
+    program
+      .command('export')
+      .description('writes the documents of a project as NDJSON; a run that was stopped is gone on with')
+      .argument('<project>')
+      .argument('<file>', '- for standard output')
+      .option('--collection <name>', 'of one collection; all when it is not named')
+      .option('--since <place>', 'what has changed behind an earlier export, which has told the place')
+      .option('--deletions', 'write deletions, too, as {"_id":…,"_collection":…,"_deleted":true}'),
+  ).action(async (project: string, file: string, options: ExportCommandOptions) => {
+    if (!(await exportCommand(environment, project, file, options))) onFault();
+  });
+
+  program
+    .command('verify')
+    .description('opens and checks every document; changes nothing; exit code 1 when something is wrong')
+    .argument('[project]', 'all projects when none is named')
+    .option('--json', 'print JSON')
+    .action(async (project: string | undefined, options: { json?: true }) => {
+      if (!(await verify(environment, project, options))) onFault();
+    });
+
+  program
+    .command('stats')
+    .description('what each project holds')
+    .argument('[project]', 'all projects when none is named')
+    .option('--json', 'print JSON')
+    .action(async (project: string | undefined, options: { json?: true }) => {
+      if (!(await stats(environment, project, options))) onFault();
+    });
+
+  program
+    .command('repair')
+    .description('makes a project whole again that is refused as project_damaged; deletes nothing')
+    .argument('<project>')
+    .option('--accept-loss', 'give up acknowledged commits that are damaged in the journal')
+    .option('--json', 'print JSON')
+    .action((project: string, options: { acceptLoss?: true; json?: true }) =>
+      repair(environment, project, options),
+    );
+
+  program
+    .command('restore')
+    .description('makes a project of a backup; needs its key, and refuses where there is a project')
+    .argument('<file>')
+    .option('--json', 'print JSON')
+    .action((file: string, options: { json?: true }) => restoreCommand(environment, file, options));
+
+  program
+    .command('verify-backup')
+    .description(
+      'checks that a backup is whole and as it was written, without a key; needs neither service nor data folder',
+    )
+    .argument('<file>')
+    .option('--with-key', 'fetch the key, and check that every document in it is authentic')
+    .option('--json', 'print JSON')
+    .action((file: string, options: { withKey?: true; json?: true }) =>
+      verifyBackupCommand(environment, file, options),
+    );
+
+  service(
+    program
+      .command('backup')
+      .description('backs up a project of the running service, while it is in use, as one sealed file')
+      .argument('<project>')
+      .argument('<file>'),
+  ).action((project: string, file: string, options: ServiceOptions & { json?: true }) =>
+    backupCommand(environment, project, file, options),
+  );
+
+  program
+    .command('move')
+    .description(
+      'moves a project between files and PostgreSQL, sealed as it is; from where BUNDOC_STORAGE says',
+    )
+    .argument('<project>')
+    .requiredOption('--to <storage>', 'postgres://… or files (BUNDOC_DATA_DIR)')
+    .action((project: string, options: { to: string }) => move(environment, project, options));
+
+  return program;
+}
+
+/** How a command finds the running service. */
+function service(command: Command): Command {
+  return command
+    .option('--url <url>', 'of the service; BUNDOC_URL, or http://127.0.0.1:8080')
+    .option('--token-file <file>', 'a token for it; BUNDOC_TOKEN_FILE, or the token itself in BUNDOC_TOKEN')
+    .option('--json', 'print JSON');
+}
