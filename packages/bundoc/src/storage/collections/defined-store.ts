@@ -14,6 +14,7 @@ import type {
   DocumentPage,
   ListedDocument,
   ListQuery,
+  MovableStore,
   Position,
   Precondition,
   ProjectStore,
@@ -223,6 +224,10 @@ export class DefinedStore implements CollectionStore {
 
   waitForChange(after: Position, signal: AbortSignal): Promise<Position | undefined> {
     return this.#store.waitForChange(after, signal);
+  }
+
+  get movable(): MovableStore | undefined {
+    return this.#store.movable;
   }
 
   /** Definitions among the others. */
