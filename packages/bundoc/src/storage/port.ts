@@ -82,6 +82,8 @@ export interface DocumentPage {
   readonly unreadable: readonly string[];
   /** Where the next page begins; undefined when this was the last. */
   readonly next: Position | undefined;
+  /** Documents that were read for it and are absent, since they have expired, and bytes of them. */
+  readonly passed?: { readonly documents: number; readonly bytes: number };
 }
 
 export interface Change {
