@@ -125,7 +125,10 @@ class StoredFiles implements StoredProjects {
   }
 }
 
-const TABLES = ['projects', 'heads', 'documents', 'collections', 'key_versions', 'used_keys', 'commits'];
+const TABLES = [
+  ...['projects', 'heads', 'documents', 'collections', 'key_versions', 'used_keys', 'commits'],
+  ...['blind_indexes', 'blind_entries', 'expiry'],
+];
 
 class StoredRows implements StoredProjects {
   readonly environment: Readonly<Record<string, string>>;

@@ -1,5 +1,7 @@
 import type { DocumentMetadata } from '@bundoc/shared/contract/documents';
 import type { DocumentContent, DocumentRef } from '../cipher/stored-text.ts';
+import type { UsedKey } from './embedded/record.ts';
+import type { SealCount } from './embedded/seal-budget.ts';
 import type { EngineIndexes, FoundBy } from './indexes/port.ts';
 import type { PreconditionsFailed } from './precondition.ts';
 
@@ -80,6 +82,8 @@ export interface DocumentPage {
   readonly unreadable: readonly string[];
   /** Where the next page begins; undefined when this was the last. */
   readonly next: Position | undefined;
+  /** Documents that were read for it and are absent, since they have expired, and bytes of them. */
+  readonly passed?: { readonly documents: number; readonly bytes: number };
 }
 
 export interface Change {
@@ -136,6 +140,28 @@ export interface SealedPageLimits {
   readonly limit: number;
   /** Sealed bytes after which the page ends, though one change is always in it. */
   readonly bytesMax: number;
+}
+
+/** What there is of a project beside its documents and deletions, as of one moment. */
+export interface StoreRest {
+  readonly lastSeq: Position;
+  /** Deletions up to here are forgotten. */
+  readonly purgedSeq: Position;
+  /** At least as many as were made. */
+  readonly seals: readonly SealCount[];
+  readonly usedKeys: readonly UsedKey[];
+  /** Documents and deletions. */
+  readonly size: number;
+  readonly documents: number;
+  /** Sealed bytes of the documents. */
+  readonly bytes: number;
+}
+
+/** A store whose project can be moved away while it is in use. */
+export interface MovableStore {
+  rest(): Promise<StoreRest>;
+  /** Refuses writes with `project_moving`, until it is disposed. Resolves once those that were under way are done. */
+  fence(): Promise<Disposable>;
 }
 
 export interface CollectionSummary {
@@ -220,6 +246,9 @@ export interface ProjectStore extends AsyncDisposable {
    * @throws AppError `integrity_error` for a document whose bytes do not open.
    */
   sealedChanges(after: Position, limits: SealedPageLimits): Promise<SealedPage>;
+
+  /** Absent where other processes write, too: fences of one would not hold them. */
+  readonly movable?: MovableStore | undefined;
 
   /** Collections that hold a document. */
   collections(): Promise<readonly CollectionSummary[]>;

@@ -14,7 +14,7 @@ import type {
   SealedPageLimits,
   StoredDocument,
 } from '../port.ts';
-import type { Database, Row, Statement } from './database.ts';
+import type { Queryable, Row, Statement } from './database.ts';
 import { ProjectGone } from './must-reopen.ts';
 import { patiently } from './patience.ts';
 import { type RowCipher, VersionUnknown } from './row-cipher.ts';
@@ -39,7 +39,7 @@ SELECT ${ROW_COLUMNS}, sealed, total FROM (
  * no row, that it is not, or not whole.
  */
 const LIST_FOUND: Statement = {
-  name: 'bundoc-list-found-1',
+  name: 'bundoc-list-found-2',
   text: `
 SELECT d.* FROM bundoc.blind_indexes AS i LEFT JOIN LATERAL (
   SELECT ${ROW_COLUMNS}, sealed, total FROM (
@@ -54,7 +54,8 @@ SELECT d.* FROM bundoc.blind_indexes AS i LEFT JOIN LATERAL (
       ) AS d WHERE d.created_seq = found.created_seq AND d.collection = $2 AND d.deleted_ms = 0
     ) AS d WINDOW w AS (ORDER BY created_seq)
   ) AS d WHERE place <= $4 AND (place = 1 OR running <= $5)
-) AS d ON true WHERE i.project = $1 AND i.id = $7 AND i.duplicates IS NOT NULL AND NOT i.dropped ORDER BY d.created_seq`,
+) AS d ON true WHERE i.project = $1 AND i.id = $7 AND i.duplicates IS NOT NULL AND NOT i.dropped
+  AND EXISTS (SELECT FROM bundoc.heads WHERE project = $1) ORDER BY d.created_seq`,
 };
 
 /** The head and the changes as of one moment: a position must not be ahead of what was told. */
@@ -93,7 +94,7 @@ const COLLECTIONS: Statement = {
 
 export interface ReaderOptions {
   readonly project: string;
-  readonly database: Database;
+  readonly database: Queryable;
   readonly cipher: ProjectCipher;
   readonly clock: Clock;
   readonly onIntegrityError: (name: string) => void;
