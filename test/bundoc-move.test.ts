@@ -1,10 +1,12 @@
 import { readdirSync } from 'node:fs';
 import { join } from 'node:path';
+import { meanwhile } from '@bundoc/shared/testing/meanwhile';
 import { PostgresServer } from '@bundoc/shared/testing/postgres-server';
 import { describeWithPostgres } from '@bundoc/shared/testing/postgres-tests';
 import { afterAll, beforeAll, expect, it } from 'vitest';
 import { bundocCommand } from './support/bundoc-command.ts';
 import { BundocProcess } from './support/bundoc-process.ts';
+import { EventReader } from './support/event-reader.ts';
 import { call, Installation } from './support/installation.ts';
 
 const DOCUMENTS = '/v1/projects/travelling/collections/notes/documents';
@@ -112,5 +114,120 @@ describeWithPostgres('bundoc move', () => {
       ['travelling', '--to', onPostgres],
     ])
       expect(await bundoc(onPostgres, 'move', ...args)).toMatchObject({ code: 2 });
+  });
+
+  it('through the service takes a project that is written to and read, with all that was acknowledged, and ends its feed', async () => {
+    await installation.stopBundoc();
+    const there = (await server.createDatabase('online')).url;
+    const admin = await installation.client(['busy', 'both', 'none'], ['docs:admin']);
+    await using service = await BundocProcess.start({ ...environmentOf('files'), BUNDOC_MOVE_TO: there });
+    const online = (url: string, project: string, by = admin) =>
+      bundocCommand({ BUNDOC_TOKEN: by }, ['move', project, '--url', url, '--json']);
+    const pathOf = (project: string, id: string) =>
+      `/v1/projects/${project}/collections/notes/documents/${id}`;
+    const putIn = (url: string, project: string, id: string, body: string) =>
+      call(url, pathOf(project, id), { method: 'PUT', token, body });
+    const get = (url: string, id: string) => call(url, pathOf('busy', id), { token });
+
+    const operations = Array.from({ length: 300 }, (_, n) => ({
+      ...{ op: 'put', collection: 'notes', id: `before-${n}`, document: { n, pad: 'x'.repeat(500) } },
+    }));
+    const filled = await call(service.url, '/v1/projects/busy/batch', {
+      ...{ method: 'POST', token, body: JSON.stringify({ operations }) },
+    });
+    expect(filled.status).toBe(200);
+    await putIn(service.url, 'both', 'a', '{"here":1}');
+    const offline = await bundoc('files', 'move', 'busy', '--to', there);
+    expect(offline).toEqual({ code: 2, output: expect.stringContaining('--url') });
+    expect(await bundoc('files', 'move', 'busy', '--to', there, '--url', service.url)).toMatchObject({
+      code: 2,
+    });
+    for (const [project, by, why] of [
+      ['busy', token, 'forbidden'],
+      ['none', admin, 'project_not_found'],
+      ['..', admin, ''],
+    ] as const)
+      expect(await online(service.url, project, by)).toMatchObject({
+        code: 2,
+        stderr: expect.stringContaining(why),
+      });
+
+    using feed = await EventReader.open(`${service.url}/v1/projects/busy/changes?since=now`, token);
+    const acknowledged = new Map<string, { body: string; rev: unknown }>();
+    const unexpected: string[] = [];
+    let writes = 0;
+    let reads = 0;
+    /** @returns false from the moment on that the project is not here. */
+    const isHere = (status: number, text: string) => {
+      if (text.includes('"project_moved"')) return false;
+      // What is refused while it changes hands was not written.
+      if (status >= 300 && !text.includes('"project_moving"')) unexpected.push(text);
+      return true;
+    };
+    const writing = [0, 1, 2].map(async (worker) => {
+      for (let n = 0; ; n++) {
+        const [id, body] = [`w${worker}-${n % 7}`, `{ "n": ${n}.10 }`];
+        const { status, text } = await putIn(service.url, 'busy', id, body);
+        if (!isHere(status, text)) return;
+        if (status >= 300) continue;
+        acknowledged.set(id, { body, rev: JSON.parse(text)['_rev'] });
+        writes++;
+      }
+    });
+    const reading = async () => {
+      for (;;) {
+        const { status, text } = await get(service.url, `before-${reads % 300}`);
+        if (!isHere(status, text)) return;
+        if (status !== 200) unexpected.push(text);
+        reads++;
+      }
+    };
+    const busy = meanwhile(Promise.all([...writing, reading()]));
+    await expect.poll(() => Math.min(writes, reads, feed.changes.length)).toBeGreaterThan(20);
+
+    const done = await online(service.url, 'busy');
+    expect(done).toMatchObject({ code: 0, stderr: '' });
+    const moved = JSON.parse(done.stdout);
+    expect(moved).toEqual({ moved: 'busy', to: `${new URL(there).host}/online`, kept: expect.any(String) });
+    await busy;
+    expect(unexpected).toEqual([]);
+    await expect.poll(() => feed.isEnded).toBe(true);
+    for (const answer of [
+      await get(service.url, 'before-1'),
+      await putIn(service.url, 'busy', 'late', '{}'),
+    ]) {
+      expect([answer.status, answer.json()['code']]).toEqual([503, 'project_moved']);
+      expect(Number(answer.headers['retry-after'])).toBeGreaterThan(0);
+    }
+    await expect(EventReader.open(`${service.url}/v1/projects/busy/changes`, token)).rejects.toThrow(
+      'project_moved',
+    );
+    expect(readdirSync(join(installation.dataDir, 'projects', 'busy'))).toEqual(['move.json']);
+    expect(readdirSync(join(installation.dataDir, 'moved'))).toContain(moved.kept);
+    expect(JSON.parse((await online(service.url, 'busy')).stdout)).toEqual(moved);
+
+    await using node = await BundocProcess.start(environmentOf(there));
+    for (const [id, { body, rev }] of acknowledged) {
+      const read = await get(node.url, id);
+      expect([id, read.json()['_rev'], read.text.endsWith(body.slice(1))]).toEqual([id, rev, true]);
+    }
+    for (const { id } of operations) expect((await get(node.url, id)).status).toBe(200);
+    // Whoever followed goes on where they were.
+    using followed = await EventReader.open(`${node.url}/v1/projects/busy/changes`, token, {
+      'last-event-id': feed.lastEventId,
+    });
+    expect((await putIn(node.url, 'busy', 'goes-on', '{}')).status).toBe(201);
+    await expect.poll(() => followed.changes.map(({ _id }) => _id)).toContain('goes-on');
+
+    expect(await online(node.url, 'busy')).toMatchObject({
+      ...{ code: 2, stderr: expect.stringMatching(/move_refused.*BUNDOC_MOVE_TO is not set/) },
+    });
+    // One that fails on its way says why, and stays where it was.
+    await putIn(node.url, 'both', 'a', '{"there":1}');
+    expect(await online(service.url, 'both')).toMatchObject({
+      ...{ code: 2, stderr: expect.stringMatching(/move_refused.*in the database already/) },
+    });
+    expect((await call(service.url, pathOf('both', 'a'), { token })).json()['here']).toBe(1);
+    expect(await service.stop()).toBe(0);
   });
 });

@@ -300,6 +300,11 @@ describe('the client', () => {
     expect(bytes.byteLength).toBeGreaterThan(100);
   });
 
+  it('tells why a project is not moved, of a service that is told to move none', async () => {
+    await notes('stays').put('a', {});
+    await expect(bundoc.project('stays').move()).rejects.toMatchObject({ code: 'move_refused', status: 409 });
+  });
+
   it('tells every failed precondition of a batch, with the revision that there is', async () => {
     const { _rev } = await notes('refused-batch').put('a', {});
     const batch = bundoc

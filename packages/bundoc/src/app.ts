@@ -30,6 +30,7 @@ import { registerDocuments } from './routes/documents.ts';
 import { type Readiness, registerHealth } from './routes/health.ts';
 import { registerLists } from './routes/lists.ts';
 import { registerMetrics } from './routes/metrics.ts';
+import { registerMoves } from './routes/moves.ts';
 import { BUNDOC_API } from './routes/openapi.ts';
 import { registerPatch } from './routes/patch.ts';
 import { limitProjectRate } from './routes/project-rate.ts';
@@ -40,12 +41,13 @@ import { Batches } from './service/batches.ts';
 import { ChangeFeed } from './service/change-feed.ts';
 import { Collections } from './service/collections.ts';
 import { Documents } from './service/documents.ts';
+import { type MoveDestination, Moves } from './service/moves.ts';
 import { ProjectDirectory } from './service/project-directory.ts';
 import { Queries } from './service/queries.ts';
 import type { Disk } from './storage/embedded/disk.ts';
 import { openFileStorage } from './storage-files.ts';
 import type { Storage, StoragePorts, StoreWatch } from './storage-parts.ts';
-import { openPostgresStorage } from './storage-postgres.ts';
+import { openMoveTarget, openPostgresStorage, warnInClear } from './storage-postgres.ts';
 
 /** What a test may replace. */
 export interface BundocParts {
@@ -173,6 +175,8 @@ export async function startBundoc(config: BundocConfig, parts: BundocParts = {})
   registerQueries(app, new Queries(instances, SCAN_LIMITS), auth);
   registerChanges(app, feed, auth);
   registerBackup(app, new Backups({ instances, clock }), auth);
+  const target = moveDestination(config, logger);
+  registerMoves(app, new Moves({ instances, keys, feed, logger, placeOf: storage.placeOf, target }), auth);
   registerHealth(app, readiness);
   registerMetrics(app, metrics.registry, auth);
   await registerOpenapi(app, { service: BUNDOC_API, clock, page: true });
@@ -196,6 +200,13 @@ function openKmsTls(
   const tls = new WatchedTls({ files: kms.tls, use: 'client', clock, logger, checkEveryMs });
   metrics.watchCertificate('client', tls);
   return tls;
+}
+
+/** Where the service may be told to move projects to. */
+function moveDestination({ moveTo }: BundocConfig, logger: Logger): MoveDestination | undefined {
+  if (moveTo === undefined) return undefined;
+  warnInClear('BUNDOC_MOVE_TO', moveTo, logger);
+  return { place: moveTo.place, open: () => openMoveTarget(moveTo, logger) };
 }
 
 function openStorage(config: BundocConfig, ports: StoragePorts, disk: Disk | undefined): Promise<Storage> {

@@ -8,6 +8,7 @@ describe('the configuration', () => {
       port: 8080,
       dataDir: './data',
       storage: { kind: 'files' },
+      moveTo: undefined,
       tls: undefined,
       kms: { url: 'http://127.0.0.1:8082', tokenFile: '/run/token', tls: undefined },
       keyTtlMs: 900_000,
@@ -28,6 +29,7 @@ describe('the configuration', () => {
       BUNDOC_MAX_DOCUMENT_BYTES: 'planted',
       BUNDOC_KMS_URL: 'file:///planted',
       BUNDOC_STORAGE: 'planted',
+      BUNDOC_MOVE_TO: 'http://planted/db',
       BUNDOC_CORS_ORIGINS: 'https://planted/',
       BUNDOC_REQUESTS_PER_PROJECT: '-1',
       BUNDOC_PROJECT_DOCUMENTS_MAX: 'planted',
@@ -52,6 +54,21 @@ describe('the configuration', () => {
     expect(quotaOf({ BUNDOC_PROJECT_DOCUMENTS_MAX: '0', BUNDOC_PROJECT_BYTES_MAX: '0' })).toBeUndefined();
     expect(quotaOf({ BUNDOC_PROJECT_DOCUMENTS_MAX: '7' })).toEqual({ documentsMax: 7, bytesMax: 0 });
     expect(quotaOf({ BUNDOC_PROJECT_BYTES_MAX: '9' })).toEqual({ documentsMax: 0, bytesMax: 9 });
+  });
+
+  it('takes a place to move projects to, of a service on files alone', () => {
+    const token = { BUNDOC_KMS_TOKEN_FILE: '/run/token' };
+    const to = 'postgres://b@db.internal/bundoc?sslmode=verify-full';
+    const { storage, moveTo } = readConfig({ ...token, BUNDOC_MOVE_TO: to });
+    expect(storage).toEqual({ kind: 'files' });
+    expect(moveTo).toMatchObject({ place: 'db.internal/bundoc', tls: { ca: undefined } });
+    for (const wrong of ['files', 'postgres://b@db.internal', `${to}&host=other`])
+      expect(() => readConfig({ ...token, BUNDOC_MOVE_TO: wrong })).toThrow(
+        'BUNDOC_MOVE_TO: must be postgres://',
+      );
+    expect(() => readConfig({ ...token, BUNDOC_STORAGE: to, BUNDOC_MOVE_TO: to })).toThrow(
+      'BUNDOC_MOVE_TO: is for a service on files',
+    );
   });
 
   const storageOf = (environment: Record<string, string>) =>

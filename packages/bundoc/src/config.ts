@@ -12,7 +12,13 @@ import { LEASE_TTL_MS } from '@bundoc/shared/contract/keys';
 import { type TlsFiles, tlsFilesOf } from '@bundoc/shared/tls/files';
 import { z } from 'zod';
 import type { Quota } from './storage/quota.ts';
-import { type StorageConfig, storageOf, storageVariables } from './storage-config.ts';
+import {
+  moveTargetOf,
+  type PostgresConfig,
+  type StorageConfig,
+  storageOf,
+  storageVariables,
+} from './storage-config.ts';
 
 const MIB = 1_048_576;
 
@@ -44,12 +50,22 @@ const variables = z.object({
   BUNDOC_CORS_ORIGINS: originList.default([]),
   BUNDOC_LOG_LEVEL: logLevel.default('info'),
 });
-const environmentSchema = allOrNone(allOrNone(variables, OWN_TLS), KMS_CLIENT).refine(
-  // Whoever gives certificates means the connection to be closed to others; without https they would do nothing.
-  (values) =>
-    String(values.BUNDOC_KMS_URL).startsWith('https:') || KMS_TLS.every((name) => values[name] === undefined),
-  { path: ['BUNDOC_KMS_URL'], message: `must be https with any of ${KMS_TLS.join(', ')}`, when: always },
-);
+const environmentSchema = allOrNone(allOrNone(variables, OWN_TLS), KMS_CLIENT)
+  .refine(
+    ({ BUNDOC_STORAGE, BUNDOC_MOVE_TO }) => BUNDOC_MOVE_TO === undefined || BUNDOC_STORAGE === 'files',
+    {
+      path: ['BUNDOC_MOVE_TO'],
+      message: 'is for a service on files',
+      when: always,
+    },
+  )
+  .refine(
+    // Whoever gives certificates means the connection to be closed to others; without https they would do nothing.
+    (values) =>
+      String(values.BUNDOC_KMS_URL).startsWith('https:') ||
+      KMS_TLS.every((name) => values[name] === undefined),
+    { path: ['BUNDOC_KMS_URL'], message: `must be https with any of ${KMS_TLS.join(', ')}`, when: always },
+  );
 
 export interface BundocConfig {
   readonly host: string;
@@ -57,6 +73,8 @@ export interface BundocConfig {
   /** Of use for files only. */
   readonly dataDir: string;
   readonly storage: StorageConfig;
+  /** Where projects in files may be moved to while they are used; nowhere when undefined. */
+  readonly moveTo: PostgresConfig | undefined;
   /** TLS of the listener; plain HTTP when absent. */
   readonly tls: TlsFiles | undefined;
   readonly kms: { readonly url: string; readonly tokenFile: string; readonly tls: TlsFiles | undefined };
@@ -83,6 +101,7 @@ export function readConfig(environment: Environment): BundocConfig {
     tls: tlsFilesOf(values, OWN_TLS),
     dataDir: values.BUNDOC_DATA_DIR,
     storage: storageOf(values),
+    moveTo: moveTargetOf(values),
     kms: {
       url: values.BUNDOC_KMS_URL,
       tokenFile: values.BUNDOC_KMS_TOKEN_FILE,

@@ -29,9 +29,14 @@ const postgresUrl = z.string().refine(isPostgresUrl, {
   message: `must be "files" or postgres://user@host/database, with sslmode (${SSL_MODES.join(', ')}) as its only parameter`,
 });
 
+const moveTarget = z.string().refine(isPostgresUrl, {
+  message: `must be postgres://user@host/database, with sslmode (${SSL_MODES.join(', ')}) as its only parameter`,
+});
+
 /** The variables of the storage. */
 export const storageVariables = {
   BUNDOC_STORAGE: z.literal('files').or(postgresUrl).default('files'),
+  BUNDOC_MOVE_TO: moveTarget.optional(),
   BUNDOC_POSTGRES_PASSWORD_FILE: z.string().optional(),
   BUNDOC_POSTGRES_CA_FILE: z.string().optional(),
   BUNDOC_POSTGRES_POOLER: z.enum(['none', 'transaction']).default('none'),
@@ -43,16 +48,24 @@ export const storageVariables = {
 
 type StorageValues = z.infer<z.ZodObject<typeof storageVariables>>;
 
-/** A CA file means TLS, whatever the URL says; its `sslmode` may ask for it without one. Certificates are checked in any case. */
 export function storageOf(values: StorageValues): StorageConfig {
   if (values.BUNDOC_STORAGE === 'files') return { kind: 'files' };
-  const url = new URL(values.BUNDOC_STORAGE);
+  return { kind: 'postgres', ...postgresOf(values, values.BUNDOC_STORAGE) };
+}
+
+/** Where the service may be told to move projects to: nowhere when it is not set. */
+export function moveTargetOf(values: StorageValues): PostgresConfig | undefined {
+  return values.BUNDOC_MOVE_TO === undefined ? undefined : postgresOf(values, values.BUNDOC_MOVE_TO);
+}
+
+/** A CA file means TLS, whatever the URL says; its `sslmode` may ask for it without one. Certificates are checked in any case. */
+function postgresOf(values: StorageValues, named: string): PostgresConfig {
+  const url = new URL(named);
   const sslMode = url.searchParams.get('sslmode');
   url.search = '';
   const ca = fileOf('BUNDOC_POSTGRES_CA_FILE', values.BUNDOC_POSTGRES_CA_FILE);
   const isTls = ca !== undefined || (sslMode !== null && sslMode !== 'disable');
   return {
-    kind: 'postgres',
     url: url.href,
     place: `${url.host}${url.pathname}`,
     tls: isTls ? { ca } : undefined,

@@ -69,6 +69,12 @@ export async function openFileStorage(
         sealLimits: SEAL_LIMITS,
         quota,
       }),
+    placeOf: (project) => ({
+      directory: join(projectsDir, project),
+      keptIn: join(dataDir, MOVED_FOLDER),
+      disk,
+      forget: () => cache.deleteAll(project),
+    }),
     [Symbol.asyncDispose]: () => running.disposeAsync(),
   };
 }

@@ -4,6 +4,7 @@ import type { ProjectCipher } from './cipher/project-cipher.ts';
 import type { ExpiryMarks } from './project/expiry-marks.ts';
 import type { KeyCache } from './project/key-cache.ts';
 import type { Projects } from './project/projects.ts';
+import type { Disk } from './storage/embedded/disk.ts';
 import type { ProjectStore } from './storage/port.ts';
 import type { Quota } from './storage/quota.ts';
 
@@ -37,6 +38,18 @@ export interface Storage extends AsyncDisposable {
   projects(keys: KeyCache): Projects;
   readonly expiry: ExpiryMarks;
   openStore(project: string, cipher: ProjectCipher, watch: StoreWatch): Promise<ProjectStore>;
+  /** Of a storage in files alone. */
+  readonly placeOf?: (project: string) => ProjectPlaceInFiles;
+}
+
+/** Where a project lies in files. */
+export interface ProjectPlaceInFiles {
+  readonly directory: string;
+  /** Where its content goes when it was moved away. */
+  readonly keptIn: string;
+  readonly disk: Disk;
+  /** Nothing of the project may be kept in memory any more. */
+  readonly forget: () => void;
 }
 
 export type StorageCount = 'backlogBytes' | 'databaseConnections' | 'databaseWaiting';

@@ -2,6 +2,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { ageMs, instant } from '@bundoc/shared/clock';
 import { readSecretFile } from '@bundoc/shared/config';
 import { hasCode } from '@bundoc/shared/errors';
+import type { Logger } from '@bundoc/shared/logger';
 import { readTlsMaterial } from '@bundoc/shared/tls/files';
 import { ExpiryMarksInRows } from './project/expiry-rows.ts';
 import { ProjectRows, whyGone } from './project/project-rows.ts';
@@ -32,16 +33,10 @@ export async function openPostgresStorage(
   { clock, logger, quota }: StoragePorts,
 ): Promise<Storage> {
   const options = databaseOptions(config, logger);
-  if (options.tls === undefined && !/^(127\.|localhost$|\[::1\]$)/.test(new URL(config.url).hostname))
-    logger.warn(
-      'BUNDOC_STORAGE is connected to without TLS: use sslmode=verify-full or BUNDOC_POSTGRES_CA_FILE',
-    );
+  warnInClear('BUNDOC_STORAGE', config, logger);
   await using stack = new AsyncDisposableStack();
   const database = stack.use(new Database(options));
-  await untilServed({ clock, logger }, async () => {
-    for (const warning of await checkServer(database)) logger.warn(warning);
-    await migrate(database);
-  });
+  await untilServed({ clock, logger }, () => prepare(database, logger));
   const news = stack.use(new ChangeNews({ database, connection: options, logger }));
   const running = stack.move();
   return {
@@ -65,6 +60,30 @@ export async function openPostgresStorage(
       }).begin(),
     [Symbol.asyncDispose]: () => running.disposeAsync(),
   };
+}
+
+/**
+ * Connections to a database that projects are moved to: the caller's to close. Brings the schema forward, as a node would.
+ *
+ * @throws ConfigError, SchemaMismatch; AppError `storage_unavailable`.
+ */
+export async function openMoveTarget(config: PostgresConfig, logger: Logger): Promise<Database> {
+  await using stack = new AsyncDisposableStack();
+  const database = stack.use(new Database(databaseOptions(config, logger)));
+  await prepare(database, logger);
+  stack.move();
+  return database;
+}
+
+/** A connection in the clear is worth a word. */
+export function warnInClear(variable: string, { tls, url }: PostgresConfig, logger: Logger): void {
+  if (tls !== undefined || /^(127\.|localhost$|\[::1\]$)/.test(new URL(url).hostname)) return;
+  logger.warn(`${variable} is connected to without TLS: use sslmode=verify-full or BUNDOC_POSTGRES_CA_FILE`);
+}
+
+async function prepare(database: Database, logger: Logger): Promise<void> {
+  for (const warning of await checkServer(database)) logger.warn(warning);
+  await migrate(database);
 }
 
 /** How to connect. @throws ConfigError for files that are no use. */

@@ -3,7 +3,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setImmediate } from 'node:timers/promises';
 import { systemClock } from '@bundoc/shared/clock';
-import { hasCode } from '@bundoc/shared/errors';
+import { AppError, hasCode } from '@bundoc/shared/errors';
 import { createLogger } from '@bundoc/shared/logger';
 import { PostgresServer } from '@bundoc/shared/testing/postgres-server';
 import { describeWithPostgres } from '@bundoc/shared/testing/postgres-tests';
@@ -18,6 +18,7 @@ import { formatProjectFile } from '../src/project/project-file.ts';
 import { ProjectFolders } from '../src/project/project-folder.ts';
 import { ProjectRows, whyGone } from '../src/project/project-rows.ts';
 import type { Projects } from '../src/project/projects.ts';
+import { Moves } from '../src/service/moves.ts';
 import { put, ref, remove } from '../src/storage/conformance.ts';
 import type { Disk } from '../src/storage/embedded/disk.ts';
 import { nodeDisk } from '../src/storage/embedded/node-disk.ts';
@@ -347,6 +348,50 @@ describeWithPostgres('a project that is moved', () => {
     expect(unknown).toBe(1);
     expect(await held(nodeOnFiles())).toEqual(['a', 'b', 'c']);
     expect(await held(nodeOnRows())).toBeUndefined();
+  });
+
+  it('by a service stops when it is told to, is made once at a time, goes on, and answers the same when it is over', async () => {
+    const node = nodeOnFiles();
+    await fill(node);
+    const gate = Promise.withResolvers<void>();
+    const ended: string[] = [];
+    const moves = new Moves({
+      ...{ instances: node, keys: keysOf(), logger, feed: { end: (of) => void ended.push(of) } },
+      placeOf: (of) => ({
+        ...{ directory: join(folder, of), keptIn: join(folder, 'kept'), disk: nodeDisk },
+        forget: () => undefined,
+      }),
+      target: {
+        place: 'there',
+        open: async () => {
+          await gate.promise;
+          return {
+            query: (...args) => database.query(...args),
+            run: (text) => database.run(text),
+            transaction: (begin, action) => database.transaction(begin, action),
+            [Symbol.asyncDispose]: async () => undefined,
+          };
+        },
+      },
+    });
+    await expect(moves.begin('none')).rejects.toMatchObject({ code: 'project_not_found' });
+    const first = await moves.begin(project);
+    await expect(moves.begin(project)).rejects.toMatchObject({ code: 'rate_limited' });
+    expect(first.progress).toEqual({ step: 'copying', documents: 0, of: 0 });
+    first.stop(new AppError('overloaded'));
+    gate.resolve();
+    await expect(first.outcome).rejects.toMatchObject({ code: 'overloaded' });
+    await withStore(node, (store) => store.commit([put('c', '{"after":"it stopped"}')]));
+    expect(ended).toEqual([]);
+
+    const moved = await (await moves.begin(project)).outcome;
+    expect(moved).toEqual({ to: 'there', kept: expect.stringContaining(`${project}-`) });
+    expect(ended).toEqual([project]);
+    expect(await (await moves.begin(project)).outcome).toEqual(moved);
+    await moves.close();
+    await expect(moves.begin(project)).rejects.toMatchObject({ code: 'overloaded' });
+    expect(await held(nodeOnFiles())).toBeUndefined();
+    expect(await held(nodeOnRows())).toEqual(['a', 'b', 'c']);
   });
 
   it('is refused where there is one of its id, and where it was deleted', async () => {

@@ -11,6 +11,7 @@ import { Collection, newKey, segment, type WriteOptions } from './collection.ts'
 import type { CollectionSummary } from './definition.ts';
 import type { Metadata } from './document.ts';
 import { hasCode } from './error.ts';
+import { type MovedProject, type MoveProgress, readMove } from './move.ts';
 import type { DeletedProject, ProjectInfo, ProjectPage } from './project-info.ts';
 import { type CallOptions, Transport, type TransportOptions } from './transport.ts';
 
@@ -76,6 +77,28 @@ export class Project {
   backup(options: { readonly signal?: AbortSignal } = {}): Promise<ReadableStream<Uint8Array>> {
     const signal = options.signal ?? new AbortController().signal;
     return this.#transport.open({ method: 'GET', path: `${this.#path}/backup`, isIdempotent: true }, signal);
+  }
+
+  /**
+   * Moves the project out of files to where the service is told to move to, while it is used; with `docs:admin`. Called again, it goes on with what was
+   * cut short, or answers the same. An aborted `signal` stops it, unless the project is about to change hands.
+   *
+   * @throws BundocError `move_refused`, `rate_limited` while others are moved; `network_error` when the answer breaks off.
+   */
+  async move(
+    options: { readonly signal?: AbortSignal; readonly onProgress?: (progress: MoveProgress) => void } = {},
+  ): Promise<MovedProject> {
+    const { signal = new AbortController().signal, onProgress = () => undefined } = options;
+    const answer = await this.#transport.open(
+      { method: 'POST', path: `${this.#path}/move`, isIdempotent: true },
+      signal,
+    );
+    try {
+      return await readMove(answer, onProgress);
+    } catch (error) {
+      signal.throwIfAborted();
+      throw error;
+    }
   }
 
   /**
@@ -166,4 +189,4 @@ export class Bundoc {
   }
 }
 
-export type { Change, DeletedProject, Following, Metadata, ProjectInfo };
+export type { Change, DeletedProject, Following, Metadata, MovedProject, MoveProgress, ProjectInfo };

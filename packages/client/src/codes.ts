@@ -22,6 +22,7 @@ export const BUNDOC_CODES = [
   'patch_test_failed',
   'patch_inapplicable',
   'unique_violation',
+  'move_refused',
   'project_destroyed',
   'position_gone',
   'precondition_failed',

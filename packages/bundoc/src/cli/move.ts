@@ -22,11 +22,52 @@ import { createMoveBar } from './move-bar.ts';
 import { idOf } from './names.ts';
 import { lock, withKeys } from './open-data.ts';
 import { withDatabase } from './open-database.ts';
+import { type ServiceOptions, serviceClient, stopSignal } from './service-client.ts';
 
 /** Of files that the journal is ahead of. */
 const BACKLOG_BYTES_MAX = 67_108_864;
 /** One process at a time brings projects into a data folder. */
 const INCOMING_FOLDER = 'incoming';
+
+export interface MoveOptions extends ServiceOptions {
+  readonly to?: string;
+  readonly json?: true;
+}
+
+/** Moves a project: by itself to the storage that is named, or through the running service to where that is told to move to. */
+export async function moveCommand(
+  environment: Environment,
+  named: string,
+  options: MoveOptions,
+): Promise<void> {
+  const { to, url, tokenFile } = options;
+  if (to === undefined) return moveOnline(environment, named, options);
+  if (url !== undefined || tokenFile !== undefined)
+    throw new CannotRun('a running service moves to where its BUNDOC_MOVE_TO says: leave --to out');
+  await move(environment, named, { to });
+}
+
+/** Through the service, which goes on serving the project. Stopped, it is gone on with when it is run again. */
+async function moveOnline(environment: Environment, named: string, options: MoveOptions): Promise<void> {
+  const project = idOf(named);
+  const signal = stopSignal();
+  using bar = createMoveBar();
+  const moved = await serviceClient(environment, options)
+    .project(project)
+    .move({
+      signal,
+      onProgress: ({ step, documents, of }) => {
+        if (step === 'copying') bar.onCopied(documents, of);
+        if (step === 'verifying') bar.onVerified(documents, of);
+      },
+    });
+  bar[Symbol.dispose]();
+  if (options.json) console.log(JSON.stringify(moved));
+  else
+    console.error(
+      `bundoc: ${project} is in ${moved.to}; what was in its folder is kept in moved/${moved.kept}`,
+    );
+}
 
 /**
  * Moves a project between the data folder and PostgreSQL: sealed bytes as they are, opened and checked where they came before they are gone where they
@@ -34,12 +75,11 @@ const INCOMING_FOLDER = 'incoming';
  *
  * @throws CannotRun, MoveFailed.
  */
-export async function move(
-  environment: Environment,
-  named: string,
-  { to }: { readonly to: string },
-): Promise<void> {
-  const [here, there] = [readConfig(environment), readConfig({ ...environment, BUNDOC_STORAGE: to })];
+async function move(environment: Environment, named: string, { to }: { readonly to: string }): Promise<void> {
+  const [here, there] = [
+    readConfig(environment),
+    readConfig({ ...environment, BUNDOC_STORAGE: to, BUNDOC_MOVE_TO: undefined }),
+  ];
   const project = idOf(named);
   const dataDir = resolve(here.dataDir);
   if (here.storage.kind === 'files' && there.storage.kind === 'postgres')
@@ -51,7 +91,7 @@ export async function move(
 
 /** With the data folder to itself: nobody uses the project. */
 async function toDatabase(environment: Environment, project: string, dataDir: string, to: PostgresConfig) {
-  using _lock = lock(dataDir);
+  using _lock = lockForMove(dataDir);
   const directory = join(dataDir, PROJECTS_FOLDER, project);
   const names = (await nodeDisk.list(directory)) ?? [];
   if (names.length === 0 || names.includes(DELETION_FILE))
@@ -79,6 +119,21 @@ async function toDatabase(environment: Environment, project: string, dataDir: st
     }),
   );
   console.error(`bundoc: ${project} is in ${to.place}; what was in its folder is kept in ${kept}`);
+}
+
+/** @throws CannotRun that says how it is done while a service has the folder. */
+function lockForMove(dataDir: string): Disposable {
+  try {
+    return lock(dataDir);
+  } catch (error) {
+    if (!(error instanceof CannotRun)) throw error;
+    throw new CannotRun(
+      `${error.message}: a running service moves it itself, when told by --url instead of --to`,
+      {
+        cause: error,
+      },
+    );
+  }
 }
 
 async function toFolder(environment: Environment, project: string, dataDir: string, from: PostgresConfig) {

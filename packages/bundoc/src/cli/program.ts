@@ -6,7 +6,7 @@ import { backupCommand, restoreCommand, verifyBackupCommand } from './backup.ts'
 import { type ExportCommandOptions, exportCommand } from './bulk-export.ts';
 import { type ImportCommandOptions, importCommand } from './bulk-import.ts';
 import { exitCodeOf } from './errors.ts';
-import { move } from './move.ts';
+import { type MoveOptions, moveCommand } from './move.ts';
 import { repair } from './repair.ts';
 import type { ServiceOptions } from './service-client.ts';
 import { stats } from './stats.ts';
@@ -129,14 +129,16 @@ function programOf(environment: Environment, onFault: () => void): Command {
     backupCommand(environment, project, file, options),
   );
 
-  program
-    .command('move')
-    .description(
-      'moves a project between files and PostgreSQL, sealed as it is; from where BUNDOC_STORAGE says',
-    )
-    .argument('<project>')
-    .requiredOption('--to <storage>', 'postgres://… or files (BUNDOC_DATA_DIR)')
-    .action((project: string, options: { to: string }) => move(environment, project, options));
+  service(
+    program
+      .command('move')
+      .description(
+        'moves a project between files and PostgreSQL, sealed as it is: with --to from where BUNDOC_STORAGE says; without, through the running service on ' +
+          'files to where its BUNDOC_MOVE_TO says, while the project is used',
+      )
+      .argument('<project>')
+      .option('--to <storage>', 'postgres://… or files (BUNDOC_DATA_DIR)'),
+  ).action((project: string, options: MoveOptions) => moveCommand(environment, project, options));
 
   return program;
 }

@@ -76,6 +76,7 @@ export interface MoveTarget {
   discard(): Promise<void>;
 }
 
+/** Told how far a move is. What it throws ends the move between two steps, unless the project has changed hands. */
 export interface MoveWatch {
   readonly onCopied: OnProgress;
   readonly onVerified: OnProgress;

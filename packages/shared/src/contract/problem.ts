@@ -32,6 +32,7 @@ export const PROBLEMS = {
   patch_test_failed: { status: 409, title: 'A test of the patch failed' },
   patch_inapplicable: { status: 409, title: 'The patch does not fit the document as it is' },
   unique_violation: { status: 409, title: 'Another document has the same values in a unique index' },
+  move_refused: { status: 409, title: 'The project cannot be moved as things are' },
   KEY_EXISTS: { status: 409, title: 'The key exists already' },
   key_versions_exhausted: { status: 409, title: 'The key has all the versions that it may have' },
   key_disabled: { status: 409, title: 'The key is disabled' },
