@@ -6,8 +6,10 @@ import { definitionRef } from '../collections/definition.ts';
 import {
   type DefinedBy,
   type EngineIndexes,
+  type IndexRef,
   type IndexSpec,
   type IndexStatus,
+  isRefTo,
   isSameSpec,
   type UsableIndex,
 } from '../indexes/port.ts';
@@ -28,7 +30,7 @@ import { type Database, OutcomeUnknown, type Row, type Statement, type Transacti
 import { patiently } from './patience.ts';
 import { lockOf } from './project-rows.ts';
 import type { RowCipher } from './row-cipher.ts';
-import { ROW_COLUMNS, readStateRow } from './rows.ts';
+import { orUndefined, ROW_COLUMNS, readStateRow } from './rows.ts';
 
 /** Which documents are counted when an index is made, and the definition that it is made for, under the project's lock. */
 const DEFINITION: Statement = {
@@ -160,8 +162,8 @@ export class BlindIndexing implements EngineIndexes {
   }
 
   /** An index that lists may go by; undefined when there is none, or not yet. */
-  find(collection: string, name: string): BlindIndex | undefined {
-    return this.#of(collection).find((index) => index.spec.name === name && index.duplicates !== undefined);
+  find(collection: string, ref: IndexRef): BlindIndex | undefined {
+    return this.#of(collection).find(({ spec, duplicates }) => isRefTo(spec, ref) && duplicates !== undefined);
   }
 
   define(collection: string, specs: readonly IndexSpec[], { rev }: DefinedBy): void {
