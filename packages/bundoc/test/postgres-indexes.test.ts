@@ -4,6 +4,7 @@ import { describeWithPostgres } from '@bundoc/shared/testing/postgres-tests';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { cursorsOf } from '../src/cipher/sealed-cursor.ts';
 import { type DefinedStore, openDefinedStore } from '../src/storage/collections/defined-store.ts';
+import { definitionRef } from '../src/storage/collections/definition.ts';
 import { commitOne, put, ref, remove } from '../src/storage/conformance.ts';
 import { describeIndexes, find } from '../src/storage/indexes/conformance.ts';
 import type { Write } from '../src/storage/port.ts';
@@ -321,6 +322,28 @@ describeWithPostgres('indexes on PostgreSQL', () => {
       await plain.commit([{ ...put('b', '{"u":1}'), ref: { collection: 'other', id: 'b' } }]);
       await plain[Symbol.asyncDispose]();
       const again = await openOn(project);
+      await settled(again);
+      await expect(commitOne(again, put('b', '{"u":1}'))).rejects.toMatchObject({ code: 'unique_violation' });
+      expect(await findings(project)).toEqual([]);
+      await close(again);
+    });
+
+    it('stay as they are beside a definition that does not open, and the project can be used', async () => {
+      const project = await newProject();
+      const store = await openOn(project);
+      await store.define('notes', { indexes: [unique('u')] }, NONE);
+      await commitOne(store, put('a', '{"u":1}'));
+      await settled(store);
+      const row = `project = '${project.project}' AND name = '\\x${project.cipher.fileName(definitionRef('notes'))}'`;
+      await sql(
+        `UPDATE bundoc.documents SET state = set_byte(state, 20, get_byte(state, 20) # 1) WHERE ${row}`,
+      );
+      await store.load();
+      await close(store);
+      const again = await openOn(project);
+      await again.commit([{ ...put('a', '{"u":1}'), ref: { collection: 'other', id: 'a' } }]);
+      await expect(commitOne(again, put('b', '{"u":1}'))).rejects.toMatchObject({ code: 'unique_violation' });
+      await again.define('notes', { indexes: [unique('u')] }, NONE);
       await settled(again);
       await expect(commitOne(again, put('b', '{"u":1}'))).rejects.toMatchObject({ code: 'unique_violation' });
       expect(await findings(project)).toEqual([]);

@@ -252,7 +252,7 @@ export class BlindIndexing implements EngineIndexes {
       const [seq, version] = (head?.[0] ?? []) as unknown as [number | undefined, number];
       if (seq === undefined) return undefined;
       const [defined] = await transaction.query(DEFINITION, [project, name]);
-      if (this.#revOf(defined) !== rev) return undefined;
+      if (!this.#isOf(defined, rev)) return undefined;
       const known = await this.asOf(version, transaction);
       const present = known.byCollection.get(collection) ?? [];
       const kept = present.filter((index) => this.#isWanted(index));
@@ -277,10 +277,11 @@ export class BlindIndexing implements EngineIndexes {
     await this.begin();
   }
 
-  /** Revision of a definition; undefined where there is none. */
-  #revOf(row: Row | undefined): string | undefined {
-    const state = row && readStateRow(row, this.#rows);
-    return state?.deletedMs === 0 ? state.rev.toString('hex') : undefined;
+  /** Whether a definition is still of this revision, undefined where there is none. A row that does not open is of none that anybody has read. */
+  #isOf(row: Row | undefined, rev: string | undefined): boolean {
+    if (row === undefined) return rev === undefined;
+    const state = orUndefined(() => readStateRow(row, this.#rows));
+    return state !== undefined && (state.deletedMs === 0 ? state.rev.toString('hex') : undefined) === rev;
   }
 
   /** Goes on with what is left to do, in the background. */
