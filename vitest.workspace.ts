@@ -26,6 +26,7 @@ const waiting = { maxWorkers: cores + 2 };
  */
 const API = [
   'access',
+  'backup',
   'bad-input',
   'batch',
   'changes',

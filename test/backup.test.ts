@@ -1,12 +1,13 @@
-import { existsSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { existsSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { meanwhile } from '@bundoc/shared/testing/meanwhile';
-import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { afterAll, beforeAll, describe, expect, inject, it } from 'vitest';
 import { bundocCommand } from './support/bundoc-command.ts';
 import { call, Installation } from './support/installation.ts';
 
 const NOTES = '/v1/projects/p/collections/notes/documents';
 
+const onPostgres = inject('postgresUrl') !== undefined;
 let installation: Installation;
 let token: string;
 let admin: string;
@@ -26,7 +27,7 @@ const file = (name: string) => join(installation.folder, name);
 const bundoc = (environment: Record<string, string>, ...args: string[]) => bundocCommand(environment, args);
 const online = () => ({ BUNDOC_URL: installation.url, BUNDOC_TOKEN: admin });
 const offline = () => ({
-  BUNDOC_DATA_DIR: installation.dataDir,
+  ...installation.stored.environment,
   BUNDOC_KMS_URL: installation.kms.internalUrl,
   BUNDOC_KMS_TOKEN_FILE: installation.tokenFile,
 });
@@ -57,11 +58,15 @@ describe('a backup of a project', () => {
     await installation.stopBundoc();
     const refused = await bundoc(offline(), 'restore', file('quiet'));
     expect([refused.code, refused.stderr]).toEqual([2, expect.stringContaining('already')]);
-    rmSync(join(installation.dataDir, 'projects', 'p'), { recursive: true });
-    const restored = await bundoc(offline(), 'restore', file('quiet'));
-    expect([restored.code, restored.stderr]).toEqual([0, '']);
-    const verified = await bundoc(offline(), 'verify', 'p');
-    expect(verified.code).toBe(0);
+    await installation.stored.remove('p');
+    const elsewhere = { ...offline(), BUNDOC_STORAGE: 'files', BUNDOC_DATA_DIR: file('elsewhere') };
+    // A backup of either engine makes a project of the other as well.
+    for (const environment of [offline(), elsewhere]) {
+      const restored = await bundoc(environment, 'restore', file('quiet'));
+      expect([restored.code, restored.stderr]).toEqual([0, '']);
+      const verified = await bundoc(environment, 'verify', 'p');
+      expect([verified.code, verified.stderr]).toEqual([0, expect.stringContaining('all good')]);
+    }
     await installation.startBundoc();
     expect(await listed()).toBe(before);
     expect((await put('new', 1)).status).toBe(201);
@@ -97,17 +102,16 @@ describe('a backup of a project', () => {
     });
     expect(deleted.status).toBe(200);
     await installation.stopBundoc();
-    const folder = join(installation.dataDir, 'projects', 'gone');
     const marked = await bundoc(offline(), 'restore', file('gone'));
     expect([marked.code, marked.stderr]).toEqual([2, expect.stringContaining('project gone was deleted')]);
-    expect(readdirSync(folder)).toEqual(['deleted.json']);
-    rmSync(folder, { recursive: true });
+    expect(await installation.stored.partsOf('gone')).toEqual([onPostgres ? 'projects' : 'deleted.json']);
+    await installation.stored.remove('gone');
     const elsewhere = await bundoc(offline(), 'restore', file('gone'));
     expect([elsewhere.code, elsewhere.stderr]).toEqual([
       2,
       expect.stringContaining('its key was destroyed for ever'),
     ]);
-    expect(existsSync(folder)).toBe(false);
+    expect(await installation.stored.partsOf('gone')).toEqual([]);
     await installation.startBundoc();
   });
 
@@ -120,9 +124,9 @@ describe('a backup of a project', () => {
       keys: ['*'],
     });
     await call(installation.kms.apiUrl, '/v1/keys/p-dek/disable', { method: 'POST', token: ops });
-    rmSync(join(installation.dataDir, 'projects', 'p'), { recursive: true });
+    await installation.stored.remove('p');
     const restored = await bundoc(offline(), 'restore', file('quiet'));
     expect([restored.code, restored.stderr]).toEqual([2, expect.stringContaining('project_disabled')]);
-    expect(existsSync(join(installation.dataDir, 'projects', 'p'))).toBe(false);
+    expect(await installation.stored.partsOf('p')).toEqual([]);
   });
 });

@@ -1,3 +1,4 @@
+import { CALL_DEADLINE_MS } from '@bundoc/bundoc/kms/client';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { type Answer, call, Installation } from './support/installation.ts';
 import { MovedClock } from './support/moved-clock.ts';
@@ -45,7 +46,9 @@ describe('with BunKMS stopped', () => {
     const answers = await Promise.all(
       Array.from({ length: 20 }, (_, n) => write(`cold-${n % 4}`, `doc-${n}`)),
     );
-    expect(performance.now() - started).toBeLessThan(5_000);
+    // The deadline, and what a busy machine adds to it.
+    expect(CALL_DEADLINE_MS).toBeLessThan(5_000);
+    expect(performance.now() - started).toBeLessThan(4 * CALL_DEADLINE_MS);
     for (const answer of answers) expectUnavailable(answer);
     await installation.startKms();
     clock.movedMs += 1_000;

@@ -1,5 +1,5 @@
 import { randomBytes } from 'node:crypto';
-import { existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { basename, dirname, join } from 'node:path';
 import { PATIENT_MS } from '@bundoc/shared/testing/patient';
 import pg from 'pg';
@@ -23,6 +23,10 @@ export interface StoredProjects {
   /** What makes Bundoc store there. */
   readonly environment: Readonly<Record<string, string>>;
   ids(): Promise<string[]>;
+  /** Names of the files and folders, or tables, that have something of a project. */
+  partsOf(project: string): Promise<string[]>;
+  /** Removes all of a project, as if it had never been: while no service runs. */
+  remove(project: string): Promise<void>;
   /** The text of `project.json`. */
   projectFile(project: string): Promise<string>;
   /** Once there are as many: files follow their commits in the background. */
@@ -76,6 +80,15 @@ class StoredFiles implements StoredProjects {
     return readdirSync(join(this.#dataDir, 'projects'));
   }
 
+  async partsOf(project: string): Promise<string[]> {
+    const folder = join(this.#dataDir, 'projects', project);
+    return existsSync(folder) ? readdirSync(folder) : [];
+  }
+
+  async remove(project: string): Promise<void> {
+    rmSync(join(this.#dataDir, 'projects', project), { recursive: true });
+  }
+
   async projectFile(project: string): Promise<string> {
     return readFileSync(join(this.#dataDir, 'projects', project, 'project.json'), 'utf8');
   }
@@ -112,7 +125,10 @@ class StoredFiles implements StoredProjects {
   }
 }
 
-const TABLES = ['projects', 'heads', 'documents', 'collections', 'key_versions', 'used_keys', 'commits'];
+const TABLES = [
+  ...['projects', 'heads', 'documents', 'collections', 'key_versions', 'used_keys', 'commits'],
+  ...['blind_indexes', 'blind_entries', 'expiry'],
+];
 
 class StoredRows implements StoredProjects {
   readonly environment: Readonly<Record<string, string>>;
@@ -135,6 +151,27 @@ class StoredRows implements StoredProjects {
     if (existsSync(String(this.environment['BUNDOC_DATA_DIR'])))
       throw new Error('a node has made a data folder');
     return (await query(this.#url, 'SELECT project FROM bundoc.projects ORDER BY 1')).map(String);
+  }
+
+  async partsOf(project: string): Promise<string[]> {
+    const parts: string[] = [];
+    for (const table of await this.#tables()) {
+      const rows = await query(this.#url, `SELECT 1 FROM bundoc.${table} WHERE project = $1 LIMIT 1`, [
+        project,
+      ]);
+      if (rows.length > 0) parts.push(table);
+    }
+    return parts;
+  }
+
+  async remove(project: string): Promise<void> {
+    for (const table of await this.#tables())
+      await query(this.#url, `DELETE FROM bundoc.${table} WHERE project = $1`, [project]);
+  }
+
+  async #tables(): Promise<string[]> {
+    const columns = `SELECT table_name FROM information_schema.columns WHERE table_schema = 'bundoc' AND column_name = 'project'`;
+    return (await query(this.#url, columns)).map(String);
   }
 
   async projectFile(project: string): Promise<string> {

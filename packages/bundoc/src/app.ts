@@ -172,7 +172,7 @@ export async function startBundoc(config: BundocConfig, parts: BundocParts = {})
   registerCollections(app, new Collections(instances), auth);
   registerQueries(app, new Queries(instances, SCAN_LIMITS), auth);
   registerChanges(app, feed, auth);
-  if (storage.makesBackups) registerBackup(app, new Backups({ instances, clock }), auth);
+  registerBackup(app, new Backups({ instances, clock }), auth);
   registerHealth(app, readiness);
   registerMetrics(app, metrics.registry, auth);
   await registerOpenapi(app, { service: BUNDOC_API, clock, page: true });

@@ -15,9 +15,11 @@ import { createSealedCache } from './storage/embedded/sealed-cache.ts';
 import type { Storage, StoragePorts } from './storage-parts.ts';
 
 const MIB = 1_048_576;
+/** Where the content of projects is put that were moved away, below the data folder: out of the service's sight. */
+export const MOVED_FOLDER = 'moved';
 /** Sealed documents of all projects that may wait for their files before writes wait. */
 const BACKLOG_BYTES_MAX = 64 * MIB;
-const EMBEDDED_LIMITS: EmbeddedLimits = {
+export const EMBEDDED_LIMITS: EmbeddedLimits = {
   segmentBytes: 2 * MIB,
   checkpointBytes: 32 * MIB,
 };
@@ -40,7 +42,6 @@ export async function openFileStorage(
   return {
     place: dataDir,
     othersWrite: false,
-    makesBackups: true,
     counts: { backlogBytes: () => backlog.bytes },
     isReady: () => canWrite(disk, dataDir),
     projects: (keys) =>

@@ -30,8 +30,6 @@ export interface Storage extends AsyncDisposable {
   readonly place: string;
   /** Whether other processes write to it as well. */
   readonly othersWrite: boolean;
-  /** Whether backups of its projects are made here, and not with the storage's own means. */
-  readonly makesBackups: boolean;
   /** What it counts, for the metrics. */
   readonly counts: Readonly<Partial<Record<StorageCount, () => number>>>;
   /** Whether it takes writes now. Never rejects. */

@@ -47,7 +47,6 @@ export async function openPostgresStorage(
   return {
     place: config.place,
     othersWrite: true,
-    makesBackups: false,
     counts: { databaseConnections: () => database.connections, databaseWaiting: () => database.waiting },
     isReady: () => Promise.race([takesWrites(database), sleep(READY_WITHIN_MS, false, { ref: false })]),
     projects: (keys) => new ProjectRows({ database, keys, clock }),

@@ -2,6 +2,7 @@ import { once } from 'node:events';
 import { rmSync } from 'node:fs';
 import { createServer, request, type Server } from 'node:http';
 import { EventStream } from '@bundoc/shared/http/event-stream';
+import { CLOSE_GRACE_MS } from '@bundoc/shared/http/server';
 import { FakeClock } from '@bundoc/shared/testing/fake-clock';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { type OpenedStream, openEvents } from './support/events.ts';
@@ -230,7 +231,7 @@ describe('the stream of events', () => {
     using stream = await begun((await service()).token);
     const before = performance.now();
     await kms.running.close();
-    expect(performance.now() - before).toBeLessThan(3_000);
+    expect(performance.now() - before).toBeLessThan(CLOSE_GRACE_MS);
     await expect.poll(() => stream.isEnded).toBe(true);
   });
 });

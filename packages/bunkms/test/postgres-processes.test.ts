@@ -13,7 +13,7 @@ import { bunkms } from './support/command.ts';
 import { type Answer, type Call, call } from './support/http.ts';
 import { kekIdOfText } from './support/keks.ts';
 import { newKek } from './support/kms.ts';
-import { type Server, startServer } from './support/process.ts';
+import { PATIENT_POSTGRES, type Server, startServer } from './support/process.ts';
 
 const SCOPES =
   'kms:create_key kms:export_key kms:rotate_key kms:destroy_key kms:read_key kms:audit kms:admin';
@@ -93,7 +93,10 @@ describeWithPostgres('nodes of BunKMS as processes, on one database,', () => {
   }
 
   test('serve on when one of them is killed under load: nothing fails at the other one, and the chain is whole', async () => {
-    const [victim, survivor] = await Promise.all([start('a'), start('b')]);
+    const [victim, survivor] = await Promise.all([
+      start('a', PATIENT_POSTGRES),
+      start('b', PATIENT_POSTGRES),
+    ]);
     await using _survivor = survivor;
     const released: ExportedKey[] = [];
     const created = new Set<string>();
@@ -137,11 +140,12 @@ describeWithPostgres('nodes of BunKMS as processes, on one database,', () => {
     const names = Array.from({ length: 300 }, (_, number) => `k${number}`);
     const further = newKek();
     {
-      await using node = await start('a');
-      await Promise.all(names.map((name) => create(node, name)));
+      await using node = await start('a', PATIENT_POSTGRES);
+      for (const made of await Promise.all(names.map((name) => create(node, name))))
+        expect(made.status, made.text).toBe(201);
     }
     writeFileSync(String(environment['BUNKMS_KEK_FILE']), `\n${further}`, { flag: 'a' });
-    const [first, second] = await Promise.all([start('a'), start('b')]);
+    const [first, second] = await Promise.all([start('a', PATIENT_POSTGRES), start('b', PATIENT_POSTGRES)]);
     await using _second = second;
     const statusOf = async (node: Server) => (await ask(node.apiUrl, '/v1/kek')).json();
     expect((await ask(first.apiUrl, '/v1/kek/rotate', { body: {} })).status).toBe(202);
@@ -149,7 +153,8 @@ describeWithPostgres('nodes of BunKMS as processes, on one database,', () => {
     await kill(first);
     expect(rotation.done).toBeLessThan(names.length);
     await expect
-      .poll(async () => (await statusOf(second)).rotation, { interval: 200 })
+      // The claim of the dead one has to end first.
+      .poll(async () => (await statusOf(second)).rotation, { interval: 200, timeout: 120_000 })
       .toMatchObject({ done: 300, completed_at: expect.any(String) });
     expect((await statusOf(second)).current).toBe(kekIdOfText(further));
     for (const name of names.slice(0, 20)) expect((await exported(second, name)).status).toBe(200);

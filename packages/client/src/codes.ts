@@ -39,6 +39,8 @@ export const BUNDOC_CODES = [
   'key_exhausted',
   'key_mismatch',
   'project_damaged',
+  'project_moving',
+  'project_moved',
   'kms_unavailable',
   'storage_unavailable',
   'overloaded',

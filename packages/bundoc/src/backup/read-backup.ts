@@ -86,6 +86,23 @@ export async function openBackup(
   cipher: ProjectCipher,
   take: (changes: readonly SealedChange[]) => Promise<void>,
 ): Promise<BackupEnd> {
+  const blocks = changesIn(source, cipher);
+  for (;;) {
+    const { done, value } = await blocks.next();
+    if (done === true) return value;
+    await take(value);
+  }
+}
+
+/**
+ * The changes of each block of a backup, in order, opened; then what the key tells beside.
+ *
+ * @throws BackupDamaged for whatever is not authentic.
+ */
+export async function* changesIn(
+  source: AsyncIterable<Uint8Array>,
+  cipher: ProjectCipher,
+): AsyncGenerator<readonly SealedChange[], BackupEnd, void> {
   const { head, blocks } = await readArchive(source);
   const key = cipher.backupKey(head.keyVersion, head.id);
   if (key === undefined) throw new AppError('key_missing');
@@ -105,7 +122,7 @@ export async function openBackup(
     }
     const changes = changesOf(cipher, block, text);
     entries += changes.length;
-    await take(changes);
+    yield changes;
   }
   throw new BackupDamaged('the backup has no end');
 }

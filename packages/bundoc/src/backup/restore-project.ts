@@ -5,12 +5,11 @@ import type { ProjectCipher } from '../cipher/project-cipher.ts';
 import { writeProjectFile } from '../project/project-folder.ts';
 import { Catalog } from '../storage/embedded/catalog.ts';
 import { type Disk, makeDirectoryDurably, removeLeftovers, replaceFile } from '../storage/embedded/disk.ts';
-import { documentPath, listDocumentFiles } from '../storage/embedded/document-files.ts';
+import { listDocumentFiles, putDocuments } from '../storage/embedded/document-files.ts';
 import { CATALOG_FILE } from '../storage/embedded/embedded-store.ts';
 import { NO_SEGMENT } from '../storage/embedded/journal.ts';
 import { SEAL_LIMITS } from '../storage/embedded/seal-budget.ts';
 import { encodeSnapshot } from '../storage/embedded/snapshot.ts';
-import type { SealedChange } from '../storage/port.ts';
 import { type BackupEnd, type BackupFacts, openBackup } from './read-backup.ts';
 
 /** A folder with this file and without `project.json` is what a restore that was cut short has left: nobody else's. */
@@ -25,17 +24,21 @@ export class ProjectExists extends Error {
  * How many commits a restored project skips: whoever follows it from a place behind the backup must not take what comes next for what they
  * have seen there.
  */
-const SKIPPED_SEQS = 2 ** 32;
+export const SKIPPED_SEQS = 2 ** 32;
 
-export interface RestoreOptions {
+/** What a project is restored of. */
+export interface RestoreSource {
   readonly facts: BackupFacts;
   /** Reads the backup from its beginning; it was checked before. */
   readonly open: () => AsyncIterable<Uint8Array>;
   readonly cipher: ProjectCipher;
+  readonly onProgress?: (entries: number) => void;
+}
+
+export interface RestoreOptions extends RestoreSource {
   readonly disk: Disk;
   /** `<data>/projects`; exists. */
   readonly projectsDirectory: string;
-  readonly onProgress?: (entries: number) => void;
 }
 
 /**
@@ -103,25 +106,18 @@ export async function requireFree(disk: Disk, projectsDirectory: string, project
   const directory = join(projectsDirectory, project);
   const names = await disk.list(directory);
   if (names === undefined) return;
-  if (names.includes(DELETION_FILE))
-    throw new ProjectExists(
-      `project ${project} was deleted: its key is destroyed for ever, so nobody can read what is in the backup, and its id is not used again`,
-    );
+  if (names.includes(DELETION_FILE)) throw deletedProject(project);
   const isCutShort = names.includes(RESTORING_FILE) && !names.includes('project.json');
   // Only the folders of one that had not come to write its mark.
   const isEmpty = names.every((name) => name === 'tmp');
   if (!isCutShort && !isEmpty) throw new ProjectExists(`there is a folder of ${project} already`);
 }
 
-/** Puts the documents of a block in their files, durably; of one that comes twice the last. */
-async function putDocuments(disk: Disk, directory: string, changes: readonly SealedChange[]): Promise<void> {
-  const contents = new Map<string, Buffer | undefined>();
-  for (const { state, sealed } of changes)
-    contents.set(join(directory, documentPath(state.fileName.toString('hex'))), sealed);
-  const files = [...contents].map(([path, content]) => ({ path, content }));
-  const failures = await disk.writeFiles(files);
-  for (const failure of failures) if (failure !== undefined) throw failure;
-  await disk.syncFiles(files.map(({ path }) => path));
+/** Why a deleted project is not restored. */
+export function deletedProject(project: string): ProjectExists {
+  return new ProjectExists(
+    `project ${project} was deleted: its key is destroyed for ever, so nobody can read what is in the backup, and its id is not used again`,
+  );
 }
 
 /** Why a project cannot be restored for want of its key; undefined for any other error. */

@@ -1,6 +1,6 @@
 import { randomBytes } from 'node:crypto';
 import type { Clock } from '@bundoc/shared/clock';
-import { AppError } from '@bundoc/shared/errors';
+import { AppError, hasCode } from '@bundoc/shared/errors';
 import type { InstanceManager } from '../project/instance-manager.ts';
 import { formatProjectFile } from '../project/project-file.ts';
 import { ByteWriter } from '../storage/embedded/bytes.ts';
@@ -22,6 +22,9 @@ export interface BackupPorts {
 
 /** Of one block. */
 const BLOCK_LIMITS: BackupLimits = { limit: 1_000, bytesMax: 1_048_576 };
+
+/** Times that a block is begun with. */
+const TRIES_MAX = 3;
 
 /**
  * A project as it is at the moment at which the last block is made, whoever writes meanwhile: what changes is written again, behind. The
@@ -58,8 +61,7 @@ async function* writeBlocks(
     yield await withProject(instances, head.project, async ({ store, cipher, file }) => {
       const key = cipher.backupKey(head.keyVersion, head.id);
       if (key === undefined) throw new AppError('key_missing');
-      const page = await store.sealedChanges?.(position, limits);
-      if (page === undefined) throw new Error('the storage makes no backups');
+      const page = await store.sealedChanges(position, limits);
       ({ position, isComplete } = page);
       entries += page.changes.length;
       const states = new ByteWriter(64 + page.changes.length * 160);
@@ -80,7 +82,14 @@ async function withProject<T>(
   project: string,
   action: (lease: NonNullable<Awaited<ReturnType<InstanceManager['acquire']>>>) => Promise<T>,
 ): Promise<T> {
-  using lease = await instances.acquire(project, 'existing');
-  if (lease === undefined) throw new AppError('project_not_found');
-  return await action(lease);
+  for (let tries = 1; ; tries++) {
+    using lease = await instances.acquire(project, 'existing');
+    if (lease === undefined) throw new AppError('project_not_found');
+    try {
+      return await action(lease);
+    } catch (error) {
+      // Another node has brought in a new version of the key, which the project must be opened anew for: nothing of the block was written yet.
+      if (tries === TRIES_MAX || !lease.store.failed || !hasCode(error, 'storage_unavailable')) throw error;
+    }
+  }
 }

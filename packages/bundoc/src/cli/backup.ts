@@ -4,12 +4,15 @@ import { lineOf } from '@bundoc/shared/error-line';
 import { createPrivateFile } from '@bundoc/shared/private-file';
 import { type BackupFacts, checkBackup, cipherOf, openBackup } from '../backup/read-backup.ts';
 import { requireFree, restoreProject, whyNoKey } from '../backup/restore-project.ts';
+import { requireFreeRows, restoreProjectInRows } from '../backup/restore-rows.ts';
 import type { ProjectCipher } from '../cipher/project-cipher.ts';
+import { readConfig } from '../config.ts';
 import type { ProjectPlace } from '../project/project-reader.ts';
 import { nodeDisk } from '../storage/embedded/node-disk.ts';
 import { CannotRun } from './errors.ts';
 import { idOf } from './names.ts';
 import { withEmptyPlace, withKeys } from './open-data.ts';
+import { withDatabase } from './open-database.ts';
 import { type ServiceOptions, serviceClient, stopSignal } from './service-client.ts';
 import { createTransferBar } from './transfer-bar.ts';
 
@@ -77,22 +80,31 @@ export async function verifyBackupCommand(
   print(facts, options, { entries: end.entries, complete_at: new Date(end.createdMs).toISOString() });
 }
 
-/** Makes a project of a backup, in the data folder of a service that is stopped. */
+/** Makes a project of a backup: in the data folder of a service that is stopped, or in PostgreSQL, beside nodes that run. */
 export async function restoreCommand(environment: Environment, path: string, options: Output): Promise<void> {
   const facts = await check(path);
-  const end = await withEmptyPlace(environment, async ({ projectsDirectory, keys }) => {
-    await requireFree(nodeDisk, projectsDirectory, facts.head.project);
-    const cipher = await cipherFor(facts, keys);
-    using bar = createTransferBar(undefined);
-    return restoreProject({
-      facts,
-      open: () => createReadStream(path),
-      cipher,
-      disk: nodeDisk,
-      projectsDirectory,
-      onProgress: (entries) => bar.update(0, entries),
-    });
+  const { storage } = readConfig(environment);
+  const { project } = facts.head;
+  const source = async (keys: ProjectPlace['keys']) => ({
+    facts,
+    open: () => createReadStream(path),
+    cipher: await cipherFor(facts, keys),
   });
+  using bar = createTransferBar(undefined);
+  const onProgress = (entries: number) => bar.update(0, entries);
+  const end =
+    storage.kind === 'files'
+      ? await withEmptyPlace(environment, async ({ projectsDirectory, keys }) => {
+          await requireFree(nodeDisk, projectsDirectory, project);
+          return restoreProject({ ...(await source(keys)), disk: nodeDisk, projectsDirectory, onProgress });
+        })
+      : await withDatabase(storage, (database) =>
+          withKeys(environment, async (keys) => {
+            await requireFreeRows(database, project);
+            return restoreProjectInRows({ ...(await source(keys)), database, onProgress });
+          }),
+        );
+  bar[Symbol.dispose]();
   print(facts, options, { entries: end.entries, complete_at: new Date(end.createdMs).toISOString() });
 }
 

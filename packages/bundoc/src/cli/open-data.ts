@@ -1,9 +1,9 @@
-import { existsSync, mkdirSync, rmSync } from 'node:fs';
+import { existsSync, mkdirSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import { systemClock } from '@bundoc/shared/clock';
 import type { Environment } from '@bundoc/shared/config';
 import { projectIdSchema } from '@bundoc/shared/contract/documents';
-import { DELETION_FILE } from '@bundoc/shared/contract/project-file';
+import { DELETION_FILE, MOVE_FILE } from '@bundoc/shared/contract/project-file';
 import { createLogger } from '@bundoc/shared/logger';
 import { WatchedTls } from '@bundoc/shared/tls/watched-tls';
 import { readConfig } from '../config.ts';
@@ -13,7 +13,6 @@ import { ServiceToken } from '../kms/service-token.ts';
 import { DataFolderInUse, lockDataFolder } from '../project/data-lock.ts';
 import type { ProjectInRows } from '../project/project-in-rows.ts';
 import type { ProjectPlace } from '../project/project-reader.ts';
-import { makeDirectoryDurably } from '../storage/embedded/disk.ts';
 import { nodeDisk } from '../storage/embedded/node-disk.ts';
 import type { PostgresConfig } from '../storage-config.ts';
 import { CannotRun } from './errors.ts';
@@ -49,6 +48,8 @@ export async function withData<T>(
     throw new CannotRun(`there is no project ${idOf(named)}`);
   if (named !== undefined && isDeleted(projectsDir, idOf(named)))
     throw new CannotRun(`project ${idOf(named)} was deleted`);
+  if (named !== undefined && isElsewhere(projectsDir, idOf(named)))
+    throw new CannotRun(`project ${idOf(named)} is not here: it is being brought in, or was moved`);
   return await withKeys(environment, (keys) =>
     action({
       projects: names.map((project) => ({
@@ -86,30 +87,6 @@ export async function withRows<T>(
 }
 
 /**
- * Runs `action` with the data folder to itself, which is made if need be, and a place in it for a project that it does not have.
- *
- * @param action gets where the project is to be, and where it is to be made: out of the service's sight, on the same file system.
- * @throws CannotRun when the project is there already, or a service has the folder.
- */
-export async function withNewProject(
-  environment: Environment,
-  project: string,
-  action: (target: string, place: ProjectPlace) => Promise<void>,
-): Promise<void> {
-  const dataDir = resolve(readConfig(environment).dataDir);
-  mkdirSync(dataDir, { recursive: true, mode: 0o700 });
-  using _lock = lock(dataDir);
-  const target = join(dataDir, 'projects', project);
-  if (existsSync(target)) throw new CannotRun(`there is a folder of ${project} already`);
-  const incoming = join(dataDir, 'incoming');
-  for (const folder of ['projects', 'incoming']) await makeDirectoryDurably(nodeDisk, join(dataDir, folder));
-  const directory = join(incoming, project);
-  // What a move left that was cut short.
-  rmSync(directory, { recursive: true, force: true });
-  await withKeys(environment, (keys) => action(target, { project, directory, disk: nodeDisk, keys }));
-}
-
-/**
  * Runs `action` with the data folder to itself, which is made if need be, and a place in it for a project.
  *
  * @throws CannotRun when a service has the folder.
@@ -144,7 +121,8 @@ export async function withKeys<T>(
   }
 }
 
-function lock(dataDir: string): Disposable {
+/** @throws CannotRun while another process has the folder. */
+export function lock(dataDir: string): Disposable {
   try {
     return lockDataFolder(dataDir);
   } catch (error) {
@@ -158,8 +136,13 @@ function isDeleted(directory: string, project: string): boolean {
   return existsSync(join(directory, project, DELETION_FILE));
 }
 
+/** It is being brought in, or was moved away. */
+function isElsewhere(directory: string, project: string): boolean {
+  return existsSync(join(directory, project, MOVE_FILE));
+}
+
 async function projectsIn(directory: string): Promise<string[]> {
   const names = (await nodeDisk.list(directory)) ?? [];
   const projects = names.filter((name) => projectIdSchema.safeParse(name).data === name).sort();
-  return projects.filter((name) => !isDeleted(directory, name));
+  return projects.filter((name) => !isDeleted(directory, name) && !isElsewhere(directory, name));
 }

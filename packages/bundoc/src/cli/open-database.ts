@@ -1,6 +1,6 @@
 import { hasCode } from '@bundoc/shared/errors';
 import { createLogger } from '@bundoc/shared/logger';
-import { MARK_BEGINS } from '../project/deletion-mark.ts';
+import { IS_PROJECT } from '../project/project-rows.ts';
 import { Database } from '../storage/postgres/database.ts';
 import { migrate } from '../storage/postgres/migrate.ts';
 import type { PostgresConfig } from '../storage-config.ts';
@@ -23,10 +23,10 @@ export async function withDatabase<T>(
   return await action(database);
 }
 
-/** Ids of the projects that the database has, in order; those that were deleted are none. */
+/** Ids of the projects that the database has, in order; those that were deleted, or are not here, are none. */
 export async function projectsInRows(database: Database): Promise<string[]> {
   const [rows = []] = await database.run(
-    `SELECT project FROM bundoc.projects WHERE NOT starts_with(file, '${MARK_BEGINS}') ORDER BY project`,
+    `SELECT project FROM bundoc.projects WHERE ${IS_PROJECT} ORDER BY project`,
   );
   return rows.map(([project]) => String(project));
 }

@@ -156,6 +156,32 @@ export class InstanceManager implements AsyncDisposable {
     return this.#openings.run(project, () => action(close));
   }
 
+  /**
+   * Gives a project away: runs `action` with it open while nobody writes to it, then takes it out of use and, before anybody opens it again, runs
+   * `mark`. If any of it fails, the project is in use as before.
+   *
+   * @throws AppError `project_not_found`; `overloaded` when its users do not leave.
+   */
+  async handOver(
+    project: string,
+    action: (lease: InstanceLease) => Promise<void>,
+    mark: () => Promise<void>,
+  ): Promise<void> {
+    const lease = await this.acquire(project, 'existing');
+    if (lease === undefined) throw new AppError('project_not_found');
+    using _lease = lease;
+    const { movable } = lease.store;
+    if (movable === undefined) throw new Error('the storage gives no projects away');
+    // Held by the lease as well: without it a new instance, which knows of no fence, might be opened.
+    using _fence = await movable.fence();
+    await action(lease);
+    await this.exclusively(project, async (close) => {
+      lease[Symbol.dispose]();
+      await close();
+      await mark();
+    });
+  }
+
   /** Whether a project is open, and its key in memory. This is no use of them. */
   stateOf(project: string): { readonly isOpen: boolean; readonly isKeyCached: boolean } {
     return { isOpen: this.#hot.has(project), isKeyCached: this.#options.keys.has(project) };

@@ -4,6 +4,7 @@ import type { DeletionMark } from '@bundoc/shared/contract/deletion-mark';
 import { projectIdSchema } from '@bundoc/shared/contract/documents';
 import {
   DELETION_FILE,
+  MOVE_FILE,
   PROJECT_FILE,
   PROJECT_FILE_COPY,
   type ProjectFile,
@@ -14,6 +15,7 @@ import type { LeasedKey } from '../kms/port.ts';
 import { type Disk, makeDirectoryDurably, removeLeftovers, replaceFile } from '../storage/embedded/disk.ts';
 import { formatDeletionMark, mergedMark, parseDeletionMark, projectDestroyed } from './deletion-mark.ts';
 import type { KeyCache } from './key-cache.ts';
+import { formatMoveMark, type MoveMark, parseMoveMark, projectElsewhere } from './move-mark.ts';
 import {
   formatProjectFile,
   type LeasedKeys,
@@ -66,11 +68,12 @@ export class ProjectFolders implements Projects {
    * Opens an existing project.
    *
    * @returns undefined when there is none; nothing was made and no key was asked for.
-   * @throws AppError `project_destroyed`, `project_damaged`, `key_missing`, or what the key service threw.
+   * @throws AppError `project_destroyed`, `project_moving`, `project_moved`, `project_damaged`, `key_missing`, or what the key service threw.
    */
   async open(project: string): Promise<OpenedFolder | undefined> {
     const mark = await this.deletionOf(project);
     if (mark !== undefined) throw projectDestroyed(mark);
+    await this.#requireHere(project);
     const directory = join(this.#options.directory, project);
     const content = await this.#options.disk.read(join(directory, PROJECT_FILE));
     if (content === undefined) {
@@ -117,7 +120,8 @@ export class ProjectFolders implements Projects {
       if (found.length === limit) break;
       if (name <= after) continue;
       const content = (await disk.list(join(directory, name))) ?? [];
-      if (content.includes(PROJECT_FILE) && !content.includes(DELETION_FILE)) found.push(name);
+      const isAway = content.includes(DELETION_FILE) || content.includes(MOVE_FILE);
+      if (content.includes(PROJECT_FILE) && !isAway) found.push(name);
     }
     return found;
   }
@@ -125,16 +129,35 @@ export class ProjectFolders implements Projects {
   /** Keeps the present wrappings of the key's versions in `project.json`, which a rebuild of a lost key store needs. */
   async keepWrappings(project: string, file: ProjectFile, keys: readonly LeasedKey[]): Promise<ProjectFile> {
     const changed = withWrappings(file, keys);
-    // It may have been deleted since it was opened.
-    if (changed === undefined || (await this.deletionOf(project)) !== undefined) return file;
+    // It may have been deleted or moved since it was opened.
+    const isGone = async () =>
+      (await this.deletionOf(project)) !== undefined || (await this.moveOf(project)) !== undefined;
+    if (changed === undefined || (await isGone())) return file;
     await this.#write(join(this.#options.directory, project), changed);
     return changed;
   }
 
   async exists(project: string): Promise<boolean> {
     const { disk, directory } = this.#options;
+    await this.#requireHere(project);
     const content = (await disk.list(join(directory, project))) ?? [];
     return content.includes(PROJECT_FILE) || !(await isWithoutContent(disk, join(directory, project)));
+  }
+
+  /** Whether the project is being brought in, or was moved away: then it is not here. */
+  async moveOf(project: string): Promise<MoveMark | undefined> {
+    return readMoveMark(this.#options.disk, project, join(this.#options.directory, project));
+  }
+
+  /** Marks the project as moved away, durably: from then on it is not here. Nobody may have it open. */
+  async markMoved(project: string, mark: MoveMark): Promise<void> {
+    const { disk } = this.#options;
+    await markFolder(disk, join(this.#options.directory, project), mark);
+  }
+
+  /** The text of `project.json`, also of a project that is not here; undefined when there is none. */
+  async fileText(project: string): Promise<string | undefined> {
+    return (await this.#options.disk.read(join(this.#options.directory, project, PROJECT_FILE)))?.toString();
   }
 
   async deletionOf(project: string): Promise<DeletionMark | undefined> {
@@ -177,6 +200,12 @@ export class ProjectFolders implements Projects {
     return unfinished;
   }
 
+  /** @throws AppError `project_moving`, `project_moved`. */
+  async #requireHere(project: string): Promise<void> {
+    const mark = await this.moveOf(project);
+    if (mark !== undefined) throw projectElsewhere(mark);
+  }
+
   /** Brings the file up to date: with a version that is new, and with the present wrappings of the key's versions. */
   async #brought(
     directory: string,
@@ -216,6 +245,43 @@ export class ProjectFolders implements Projects {
   #write(directory: string, file: ProjectFile): Promise<void> {
     return writeProjectFile(this.#options.disk, directory, file);
   }
+}
+
+/** Puts the mark of a project that is not here into its folder, durably and in one piece. */
+export async function markFolder(disk: Disk, directory: string, mark: MoveMark): Promise<void> {
+  const tmp = join(directory, TMP);
+  await disk.makeDirectory(tmp);
+  await replaceFile(disk, tmp, join(directory, MOVE_FILE), Buffer.from(formatMoveMark(mark)));
+}
+
+/**
+ * Puts what is in the folder of a project that was moved away into another one, out of the service's sight; the mark stays. May be done again.
+ *
+ * @param keptIn a folder on the same file system; it is made below an existing one.
+ * @returns where the content is.
+ */
+export async function putAwayMoved(
+  disk: Disk,
+  directory: string,
+  keptIn: string,
+  { moving, move }: MoveMark,
+): Promise<string> {
+  const kept = join(keptIn, `${moving}-${move}`);
+  for (const path of [keptIn, kept]) await makeDirectoryDurably(disk, path);
+  for (const name of (await disk.list(directory)) ?? [])
+    if (name !== MOVE_FILE) await disk.rename(join(directory, name), join(kept, name));
+  for (const path of [kept, directory]) await disk.syncDirectory(path);
+  return kept;
+}
+
+/** @param directory the project's folder. */
+export async function readMoveMark(
+  disk: Disk,
+  project: string,
+  directory: string,
+): Promise<MoveMark | undefined> {
+  const content = await disk.read(join(directory, MOVE_FILE));
+  return content && parseMoveMark(project, content.toString());
 }
 
 /** True for a folder that is not there, or holds nothing but what a cut-short creation leaves. */

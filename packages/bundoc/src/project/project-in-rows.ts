@@ -3,7 +3,7 @@ import { AppError } from '@bundoc/shared/errors';
 import type { ProjectCipher } from '../cipher/project-cipher.ts';
 import type { KeyService } from '../kms/port.ts';
 import type { OnProgress } from '../storage/embedded/verify.ts';
-import type { Database, Queryable, Statement } from '../storage/postgres/database.ts';
+import type { Connections, Queryable, Statement } from '../storage/postgres/database.ts';
 import { ONE_MOMENT, verifyRows } from '../storage/postgres/verify-rows.ts';
 import { openCipher, parseProjectFile } from './project-file.ts';
 import { leasing } from './project-reader.ts';
@@ -13,7 +13,7 @@ import { findingOf, type VerifiedProject } from './verify-project.ts';
 /** What a tool needs that works on a project in the database, beside the service or without it. */
 export interface ProjectInRows {
   readonly project: string;
-  readonly database: Database;
+  readonly database: Connections;
   readonly keys: Pick<KeyService, 'exportKey'>;
 }
 

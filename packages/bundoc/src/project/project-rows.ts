@@ -24,6 +24,7 @@ import {
   projectDestroyed,
 } from './deletion-mark.ts';
 import type { KeyCache } from './key-cache.ts';
+import { MOVE_MARK_BEGINS, type MoveMark, parseMoveMark, projectElsewhere } from './move-mark.ts';
 import {
   formatProjectFile,
   newProjectFile,
@@ -48,10 +49,12 @@ const REPLACE: Statement = {
   name: 'bundoc-replace-project-1',
   text: 'UPDATE bundoc.projects SET file = $2 WHERE project = $1 AND file = $3 RETURNING 1',
 };
+/** Of a row of `bundoc.projects` that holds a project, and no mark. */
+export const IS_PROJECT = `NOT starts_with(file, '${MARK_BEGINS}') AND NOT starts_with(file, '${MOVE_MARK_BEGINS}')`;
 const NAMES: Statement = {
-  name: 'bundoc-project-names-2',
+  name: 'bundoc-project-names-3',
   text: `SELECT project FROM bundoc.projects WHERE project > $1 AND ($3::text[] IS NULL OR project = ANY ($3))
-         AND NOT starts_with(file, '${MARK_BEGINS}') ORDER BY project LIMIT $2`,
+         AND ${IS_PROJECT} ORDER BY project LIMIT $2`,
 };
 const MARK: Statement = {
   name: 'bundoc-mark-project-1',
@@ -97,6 +100,7 @@ export class ProjectRows implements Projects {
       if (text === undefined) return undefined;
       const mark = markOf(project, text);
       if (mark !== undefined) throw projectDestroyed(mark);
+      requireHere(project, text);
       const file = parseProjectFile(project, Buffer.from(text));
       const keys = await keysOfFile(this.#options.keys, project, file);
       const [current] = keys;
@@ -141,7 +145,7 @@ export class ProjectRows implements Projects {
     for (let tries = 0; tries < TRIES_MAX; tries++) {
       const text = await this.#read(project);
       if (text === undefined) break;
-      if (markOf(project, text) !== undefined) return file;
+      if (markOf(project, text) !== undefined || moveOf(project, text) !== undefined) return file;
       const present = parseProjectFile(project, Buffer.from(text));
       const changed = withWrappings(present, keys);
       if (changed === undefined) return present;
@@ -154,6 +158,7 @@ export class ProjectRows implements Projects {
     const { database, clock } = this.#options;
     const [row] = await patiently(clock, () => database.query(READ, [project]));
     const [text, hasContent] = row as unknown as [string | null, boolean];
+    if (text !== null) requireHere(project, text);
     return text !== null || hasContent;
   }
 
@@ -169,6 +174,7 @@ export class ProjectRows implements Projects {
     let merged = mark;
     const isMarked = await this.#transact(async (transaction) => {
       const [row] = await transaction.query(FILE_LOCKED, [project]);
+      if (row !== undefined) requireHere(project, row[0] as string);
       merged = mergedMark(row && markOf(project, row[0] as string), mark);
       await transaction.query(MARK, [project, formatDeletionMark(merged)]);
       await transaction.query(DELETE_HEAD, [project]);
@@ -238,8 +244,13 @@ export async function whyGone(
 ): Promise<AppError> {
   const [row] = await patiently(clock, () => database.query(READ, [project]));
   const [text] = row as unknown as [string | null, boolean];
-  const mark = text === null ? undefined : markOf(project, text);
-  return mark === undefined ? new AppError('project_not_found') : projectDestroyed(mark);
+  if (text === null) return new AppError('project_not_found');
+  const [deleted, moved] = [markOf(project, text), moveOf(project, text)];
+  if (deleted !== undefined) return projectDestroyed(deleted);
+  // It may have come back meanwhile.
+  return moved === undefined
+    ? new AppError('storage_unavailable', { retryAfterS: 1 })
+    : projectElsewhere(moved);
 }
 
 function textOf(file: ProjectFile): string {
@@ -249,4 +260,15 @@ function textOf(file: ProjectFile): string {
 /** The mark that stands in place of a deleted project's file; undefined of any other text. */
 function markOf(project: string, text: string): DeletionMark | undefined {
   return text.startsWith(MARK_BEGINS) ? parseDeletionMark(project, text) : undefined;
+}
+
+/** The mark that stands in place of the file of a project that is not here; undefined of any other text. */
+export function moveOf(project: string, text: string): MoveMark | undefined {
+  return text.startsWith(MOVE_MARK_BEGINS) ? parseMoveMark(project, text) : undefined;
+}
+
+/** @throws AppError `project_moving`, `project_moved`. */
+function requireHere(project: string, text: string): void {
+  const mark = moveOf(project, text);
+  if (mark !== undefined) throw projectElsewhere(mark);
 }

@@ -17,7 +17,8 @@ export interface OpenedProject {
  * under a second key.
  *
  * Errors of every method: `project_damaged`, `key_missing`, `key_mismatch`, those of the key service and of the storage; of opening,
- * `project_destroyed` from the moment that the deletion of the project has begun.
+ * `project_destroyed` from the moment that the deletion of the project has begun; of opening and of deleting, `project_moving` and `project_moved` where it
+ * is being brought to, or was moved away from.
  */
 export interface Projects extends DeletableProjects {
   /** @returns undefined when there is none; nothing was made and no key was asked for. */

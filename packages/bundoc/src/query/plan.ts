@@ -45,13 +45,66 @@ export function planQuery(
 ): IndexPlan | undefined {
   const conjunction = new Map<string, Test[]>();
   collect(where, conjunction);
+  const alternatives = alternativesOf(where);
   const isPlain = isConjunction(where);
-  let best: { plan: IndexPlan; worth: number } | undefined;
+  let best: Found | undefined;
   for (const index of indexes) {
-    const found = planWith(index, conjunction, order, isPlain);
+    const found = planWith(index, conjunction, order, isPlain) ?? planWithAny(index, alternatives);
     if (found !== undefined && (best === undefined || found.worth > best.worth)) best = found;
   }
   return best?.plan;
+}
+
+interface Found {
+  readonly plan: IndexPlan;
+  readonly worth: number;
+}
+
+/** For each clause of the first `$or` what must hold with it, one of which a document meets; none without an `$or`. */
+function alternativesOf(where: Where): Conjunction[] {
+  const either = firstOr(where);
+  if (either?.kind !== 'or') return [];
+  return either.clauses.map((clause) => {
+    const conjunction = new Map<string, Test[]>();
+    collect(where, conjunction);
+    collect(clause, conjunction);
+    return conjunction;
+  });
+}
+
+function firstOr(where: Where): Where | undefined {
+  if (where.kind === 'or') return where;
+  if (where.kind !== 'and') return undefined;
+  for (const clause of where.clauses) {
+    const either = firstOr(clause);
+    if (either !== undefined) return either;
+  }
+  return undefined;
+}
+
+/** By one index that helps with each of some alternatives: through what any of them needs, in no order. */
+function planWithAny(index: UsableIndex, alternatives: readonly Conjunction[]): Found | undefined {
+  const found = alternatives.map((conjunction) => planWith(index, conjunction, [], false));
+  if (found.length === 0 || !found.every((one) => one !== undefined)) return undefined;
+  const worth = Math.min(...found.map((one) => one.worth));
+  const plans = found.map(({ plan }) => plan);
+  const keys = new Set(plans.flatMap((plan) => (plan.kind === 'blind' ? plan.keys : [])));
+  const ranges = united(plans.flatMap((plan) => (plan.kind === 'ranges' ? plan.ranges : [])));
+  if (keys.size + ranges.length > RANGES_MAX) return undefined;
+  if (index.isBlind === true) return { plan: { kind: 'blind', index: index.name, keys: [...keys] }, worth };
+  const rest = { isExact: false, fixed: '', inOrder: undefined };
+  return { plan: { kind: 'ranges', index: index.name, ranges, ...rest }, worth };
+}
+
+/** The same keys in ranges that do not overlap, in their order. */
+function united(ranges: readonly KeyRange[]): KeyRange[] {
+  const apart: KeyRange[] = [];
+  for (const range of ranges.toSorted((a, b) => (a.low < b.low ? -1 : Number(a.low > b.low)))) {
+    const last = apart.at(-1);
+    if (last === undefined || range.low >= last.high) apart.push(range);
+    else apart[apart.length - 1] = { low: last.low, high: laterKey(last.high, range.high) };
+  }
+  return apart;
 }
 
 function collect(where: Where, conjunction: Map<string, Test[]>): void {
@@ -71,7 +124,7 @@ function planWith(
   conjunction: Conjunction,
   order: Order,
   isPlain: boolean,
-): { plan: IndexPlan; worth: number } | undefined {
+): Found | undefined {
   let prefixes = [''];
   let equal = 0;
   for (; equal < index.fields.length; equal++) {

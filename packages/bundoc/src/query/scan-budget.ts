@@ -31,9 +31,9 @@ export class ScanBudget {
     this.#advice = advice;
   }
 
-  /** @throws AppError `query_too_expensive`. */
-  spend(bytes: number): void {
-    this.documents++;
+  /** For one document, or so many together. @throws AppError `query_too_expensive`. */
+  spend(bytes: number, documents = 1): void {
+    this.documents += documents;
     this.bytes += bytes;
     const { documentsMax, bytesMax } = this.#limits;
     if (this.documents > documentsMax || this.bytes > bytesMax)

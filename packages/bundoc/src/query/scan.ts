@@ -65,6 +65,7 @@ export async function* scanCollection(
     const page: DocumentPage = await scan.withStore((store) => store.list(query));
     unreadable.push(...page.unreadable);
     for (const { text } of page.documents) budget.spend(text.length);
+    if (page.passed !== undefined) budget.spend(page.passed.bytes, page.passed.documents);
     if (page.documents.length > 0)
       yield page.documents.map((document) => new Candidate(document, document.position, false));
     next = page.next;

@@ -104,6 +104,8 @@ async function* read(scan: Scan, entries: readonly IndexEntry[]): AsyncGenerator
     );
     const found = read.filter((candidate) => candidate !== undefined);
     for (const { document } of found) scan.budget.spend(document.text.length);
+    // What is not there any more, as it has expired, was looked for all the same.
+    scan.budget.spend(0, read.length - found.length);
     if (found.length > 0) yield found;
   }
 }

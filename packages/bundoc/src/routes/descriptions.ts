@@ -12,6 +12,8 @@ const OPENING_REFUSALS = [
   'project_disabled',
   'project_destroyed',
   'project_damaged',
+  'project_moving',
+  'project_moved',
   'integrity_error',
   'key_missing',
   'key_damaged',

@@ -95,6 +95,8 @@ export function registerProjectDeletion(
         refusals: [
           'project_not_found',
           'project_damaged',
+          'project_moving',
+          'project_moved',
           'key_missing',
           'key_damaged',
           'kms_unavailable',

@@ -111,6 +111,30 @@ describe('what one request may read', () => {
     expect((await queries.count(selection('{}'))).count).toBe(5);
   });
 
+  it('counts documents that have expired and are still there, whether an index finds them or not', async () => {
+    const { store, queries } = await start({ documentsMax: 30 });
+    for (let n = 0; n < 25; n++)
+      await commitOne(
+        store,
+        put(`d${n}`, `{"g":${n % 2},"until":"${n < 20 ? 1990 : 2990}-01-01T00:00:00Z"}`),
+      );
+    const indexes = [{ fields: ['g'], unique: false }];
+    for (const definition of [{ indexes: [] }, { indexes }]) {
+      await store.define('notes', { ...definition, ttl: { field: 'until', seconds: 0 } }, { kind: 'none' });
+      await store.indexes?.built();
+      const { documents, explanation } = await queries.query(request(selection('{"g":0}')));
+      const isIndexed = definition.indexes.length > 0;
+      expect([documents.length, explanation.index, explanation.documents_scanned]).toEqual(
+        isIndexed ? [3, 'g', 13] : [3, null, 25],
+      );
+    }
+    for (let n = 25; n < 31; n++)
+      await commitOne(store, put(`d${n}`, '{"g":2,"until":"1990-01-01T00:00:00Z"}'));
+    await expect(queries.query(request(selection('{"h":1}')))).rejects.toMatchObject({
+      code: 'query_too_expensive',
+    });
+  });
+
   it('is bounded in bytes', async () => {
     const { store, queries } = await start({ documentsMax: 100, bytesMax: 3_000 });
     for (let n = 0; n < 3; n++) await commitOne(store, put(`d${n}`, `{"pad":"${'x'.repeat(1_000)}"}`));

@@ -1,5 +1,7 @@
 import type { DocumentMetadata } from '@bundoc/shared/contract/documents';
 import type { DocumentContent, DocumentRef } from '../cipher/stored-text.ts';
+import type { UsedKey } from './embedded/record.ts';
+import type { SealCount } from './embedded/seal-budget.ts';
 import type { EngineIndexes, FoundBy } from './indexes/port.ts';
 import type { PreconditionsFailed } from './precondition.ts';
 
@@ -80,6 +82,8 @@ export interface DocumentPage {
   readonly unreadable: readonly string[];
   /** Where the next page begins; undefined when this was the last. */
   readonly next: Position | undefined;
+  /** Documents that were read for it and are absent, since they have expired, and bytes of them. */
+  readonly passed?: { readonly documents: number; readonly bytes: number };
 }
 
 export interface Change {
@@ -131,14 +135,34 @@ export interface SealedPage {
   readonly forgotten: Position;
 }
 
-export type ReadSealedChanges = (
-  after: Position,
-  limits: {
-    readonly limit: number;
-    /** Sealed bytes after which the page ends, though one change is always in it. */
-    readonly bytesMax: number;
-  },
-) => Promise<SealedPage>;
+/** How much of a project a page of {@link ProjectStore.sealedChanges} holds. */
+export interface SealedPageLimits {
+  readonly limit: number;
+  /** Sealed bytes after which the page ends, though one change is always in it. */
+  readonly bytesMax: number;
+}
+
+/** What there is of a project beside its documents and deletions, as of one moment. */
+export interface StoreRest {
+  readonly lastSeq: Position;
+  /** Deletions up to here are forgotten. */
+  readonly purgedSeq: Position;
+  /** At least as many as were made. */
+  readonly seals: readonly SealCount[];
+  readonly usedKeys: readonly UsedKey[];
+  /** Documents and deletions. */
+  readonly size: number;
+  readonly documents: number;
+  /** Sealed bytes of the documents. */
+  readonly bytes: number;
+}
+
+/** A store whose project can be moved away while it is in use. */
+export interface MovableStore {
+  rest(): Promise<StoreRest>;
+  /** Refuses writes with `project_moving`, until it is disposed. Resolves once those that were under way are done. */
+  fence(): Promise<Disposable>;
+}
 
 export interface CollectionSummary {
   readonly name: string;
@@ -217,12 +241,14 @@ export interface ProjectStore extends AsyncDisposable {
 
   /**
    * What changed behind a position, in that order, with the bytes that are stored; a document that has changed again is left out, as it
-   * comes behind. So pages up to one that is complete are the whole project as it was at its position. Absent where the storage
-   * itself is backed up.
+   * comes behind. So pages up to one that is complete are the whole project as it was at its position.
    *
    * @throws AppError `integrity_error` for a document whose bytes do not open.
    */
-  readonly sealedChanges?: ReadSealedChanges | undefined;
+  sealedChanges(after: Position, limits: SealedPageLimits): Promise<SealedPage>;
+
+  /** Absent where other processes write, too: fences of one would not hold them. */
+  readonly movable?: MovableStore | undefined;
 
   /** Collections that hold a document. */
   collections(): Promise<readonly CollectionSummary[]>;

@@ -58,6 +58,15 @@ const asked = fc.record({
           return `{"$and":[{${JSON.stringify(a)}:{"${op}":${operand}}},{${JSON.stringify(b)}:{"${other}":2}}]}`;
         }),
     },
+    {
+      weight: 1,
+      arbitrary: fc
+        .tuple(near, near, fc.constantFrom('$eq', '$in', '$gt', '$lte'), fc.constantFrom('$eq', '$lt'))
+        .map(([a, b, op, other]) => {
+          const operand = op === '$in' ? '[2,"a",[1]]' : '1';
+          return `{"$or":[{${JSON.stringify(a)}:{"${op}":${operand}}},{${JSON.stringify(b)}:{"${other}":"ab"},"c":{"$exists":true}}]}`;
+        }),
+    },
     { weight: 1, arbitrary: near.map((one) => `{${JSON.stringify(one)}:1}`) },
     { weight: 1, arbitrary: fc.constant('{}') },
   ),

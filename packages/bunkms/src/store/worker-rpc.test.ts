@@ -1,4 +1,5 @@
 import { Worker } from 'node:worker_threads';
+import { PATIENT_MS } from '@bundoc/shared/testing/patient';
 import { describe, expect, test } from 'vitest';
 import { WorkerRpc } from './worker-rpc.ts';
 
@@ -35,19 +36,17 @@ describe('a call into the storage thread', () => {
 
   test('fails at its deadline while the thread hangs, and so does the close', async () => {
     await using echo = rpcTo(ECHO, { deadlineMs: 50 });
-    const started = performance.now();
     await expect(echo.rpc.call('hang', [])).rejects.toMatchObject({ code: 'storage_unavailable' });
     await expect(echo.rpc.call('echo', [])).rejects.toMatchObject({ code: 'storage_unavailable' });
-    expect(performance.now() - started).toBeLessThan(1_000);
     expect(echo.crashes).toEqual([]);
   });
 
   test('tells the thread when it expires, so that nothing is begun late', async () => {
-    await using echo = rpcTo(ECHO, { deadlineMs: 1_000 });
+    await using echo = rpcTo(ECHO, { deadlineMs: PATIENT_MS });
     const expires = (await echo.rpc.call('expires', [])) as bigint;
     const leftMs = Number(expires - process.hrtime.bigint()) / 1e6;
     expect(leftMs).toBeGreaterThan(0);
-    expect(leftMs).toBeLessThanOrEqual(1_000);
+    expect(leftMs).toBeLessThanOrEqual(PATIENT_MS);
   });
 
   test('fails at once as overloaded when too many wait', async () => {

@@ -10,6 +10,15 @@ const NODE_ARGS = ['--conditions=@bundoc/source'];
 /** A stalled disk is no failure here. */
 const PATIENT = { BUNKMS_SQLITE_DEADLINE_MS: String(PATIENT_MS) };
 
+/** The same of a database; not for tests in which it fails. */
+export const PATIENT_POSTGRES = {
+  BUNKMS_POSTGRES_CONNECT_TIMEOUT_MS: String(PATIENT_MS / 2),
+  BUNKMS_POSTGRES_STATEMENT_TIMEOUT_MS: String(PATIENT_MS / 2),
+  BUNKMS_POSTGRES_LOCK_TIMEOUT_MS: String(PATIENT_MS / 2),
+  BUNKMS_POSTGRES_IDLE_IN_TRANSACTION_TIMEOUT_MS: String(PATIENT_MS / 2),
+  BUNKMS_POSTGRES_DEADLINE_MS: String(PATIENT_MS),
+};
+
 /** Starts `bunkms` with arguments, as an operator does. */
 export function spawnBunkms(environment: Record<string, string>, args: readonly string[]) {
   return spawn(process.execPath, [...NODE_ARGS, source('cli/main.ts'), ...args], {

@@ -64,6 +64,8 @@ export const PROBLEMS = {
     title: 'The key service answered with another key than the project was made with',
   },
   project_damaged: { status: 503, title: 'The project folder has content, but no readable project file' },
+  project_moving: { status: 503, title: 'The project is being moved' },
+  project_moved: { status: 503, title: 'The project was moved to another storage' },
   kms_unavailable: { status: 503, title: 'The key service does not answer' },
   audit_unavailable: { status: 503, title: 'The audit record could not be made durable' },
   storage_unavailable: { status: 503, title: 'The storage does not answer' },

@@ -10,6 +10,9 @@ export const PROJECT_FILE_COPY = 'catalog-project.json';
 /** In the folder of a project that was deleted: nothing else is left of it. */
 export const DELETION_FILE = 'deleted.json';
 
+/** In the folder of a project that is being brought in, or was moved away: with it the project is not here. */
+export const MOVE_FILE = 'move.json';
+
 const versionSchema = z.int().positive();
 
 /**

@@ -1,5 +1,6 @@
 import { describe, expect, it } from 'vitest';
 import { AppError } from '../errors.ts';
+import { cpuMsOf } from '../testing/cpu-time.ts';
 import { type ParsedJsonObject, parseJsonObject } from './parse.ts';
 import { JSON_DEPTH_MAX, scanJson } from './scan.ts';
 
@@ -124,9 +125,10 @@ describe('parseJsonObject', () => {
   it('refuses two hundred thousand brackets without a look at what follows', () => {
     for (const bracket of ['[', '{"a":', '[{"a":']) {
       const bytes = Buffer.from(bracket.repeat(200_000));
-      const started = performance.now();
-      expect(refusal(bytes).detail).toBe('the text nests deeper than 100');
-      expect(performance.now() - started).toBeLessThan(100);
+      const ms = cpuMsOf(() => {
+        expect(refusal(bytes).detail).toBe('the text nests deeper than 100');
+      });
+      expect(ms).toBeLessThan(100);
     }
   });
 
@@ -196,9 +198,7 @@ describe('scanJson takes linear time', () => {
       `{"${'\\"\\\\'.repeat(many)}":"a"}`,
       '"\\'.repeat(2 * many),
     ]) {
-      const started = performance.now();
-      scanJson(Buffer.from(text));
-      expect(performance.now() - started).toBeLessThan(1_000);
+      expect(cpuMsOf(() => scanJson(Buffer.from(text)))).toBeLessThan(1_000);
     }
   });
 });

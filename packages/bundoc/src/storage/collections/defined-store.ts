@@ -14,10 +14,12 @@ import type {
   DocumentPage,
   ListedDocument,
   ListQuery,
+  MovableStore,
   Position,
   Precondition,
   ProjectStore,
-  ReadSealedChanges,
+  SealedPage,
+  SealedPageLimits,
   StoredDocument,
   Write,
   WriteResult,
@@ -183,18 +185,22 @@ export class DefinedStore implements CollectionStore {
   async list(query: ListQuery): Promise<DocumentPage> {
     const ttl = this.#definition(query.collection)?.definition.ttl;
     if (ttl === undefined) return this.#store.list(query);
-    let passed = 0;
-    let bytes = 0;
+    const passed = { documents: 0, bytes: 0 };
     for (let after = query.after, pages = 1; ; pages++) {
       const page = await this.#store.list({ ...query, after });
-      const documents = page.documents.filter((document) => this.#isAlive(ttl, document));
-      if (documents.length > 0 || page.unreadable.length > 0 || page.next === undefined)
-        return { ...page, documents };
-      passed += page.documents.length;
-      for (const { text } of page.documents) bytes += text.length;
+      const documents: ListedDocument[] = [];
+      for (const document of page.documents) {
+        if (this.#isAlive(ttl, document)) documents.push(document);
+        else {
+          passed.documents++;
+          passed.bytes += document.text.length;
+        }
+      }
       // So many that have expired are not worth one request: whoever asks goes on, if they still want to.
-      if (passed >= PASSED_MAX || bytes >= PASSED_BYTES_MAX || pages >= PASSED_PAGES_MAX)
-        return { ...page, documents };
+      const isEnough =
+        passed.documents >= PASSED_MAX || passed.bytes >= PASSED_BYTES_MAX || pages >= PASSED_PAGES_MAX;
+      if (documents.length > 0 || page.unreadable.length > 0 || page.next === undefined || isEnough)
+        return { ...page, documents, passed };
       after = page.next;
       await setImmediate();
     }
@@ -224,9 +230,13 @@ export class DefinedStore implements CollectionStore {
     return this.#store.waitForChange(after, signal);
   }
 
+  get movable(): MovableStore | undefined {
+    return this.#store.movable;
+  }
+
   /** Definitions among the others. */
-  get sealedChanges(): ReadSealedChanges | undefined {
-    return this.#store.sealedChanges?.bind(this.#store);
+  sealedChanges(after: Position, limits: SealedPageLimits): Promise<SealedPage> {
+    return this.#store.sealedChanges(after, limits);
   }
 
   /**

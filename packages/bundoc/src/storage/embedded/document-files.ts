@@ -3,6 +3,7 @@ import { OpenError } from '@bundoc/shared/aead';
 import type { DocumentMetadata } from '@bundoc/shared/contract/documents';
 import type { ProjectCipher } from '../../cipher/project-cipher.ts';
 import { readOwnMetadata } from '../../cipher/stored-text.ts';
+import type { SealedChange } from '../port.ts';
 import type { Disk } from './disk.ts';
 
 export const DOCS_FOLDER = 'docs';
@@ -44,4 +45,19 @@ export function openOwnDocument(cipher: ProjectCipher, fileName: string, sealed:
   if (metadata === undefined) return { fault: 'holds no document' };
   const owner = cipher.fileName({ collection: metadata._collection, id: metadata._id });
   return owner === fileName ? { metadata, text } : { fault: 'holds the document of another file' };
+}
+
+/** Puts the documents of sealed changes in their files, durably; of one that comes twice the last. */
+export async function putDocuments(
+  disk: Disk,
+  directory: string,
+  changes: readonly SealedChange[],
+): Promise<void> {
+  const contents = new Map<string, Buffer | undefined>();
+  for (const { state, sealed } of changes)
+    contents.set(join(directory, documentPath(state.fileName.toString('hex'))), sealed);
+  const files = [...contents].map(([path, content]) => ({ path, content }));
+  const failures = await disk.writeFiles(files);
+  for (const failure of failures) if (failure !== undefined) throw failure;
+  await disk.syncFiles(files.map(({ path }) => path));
 }

@@ -17,11 +17,14 @@ import {
   type DocumentPage,
   type ListedDocument,
   type ListQuery,
+  type MovableStore,
   type Position,
   type ProjectStore,
   type SealedChange,
   type SealedPage,
+  type SealedPageLimits,
   type StoredDocument,
+  type StoreRest,
   TOMBSTONE_TTL_MS,
   type Write,
   type WriteResult,
@@ -118,6 +121,7 @@ export class EmbeddedStore implements ProjectStore {
   #checkpointing: Promise<void> | undefined;
   #waitingBytes = 0;
   #failed = false;
+  #fences = 0;
   #hasIndexFile: boolean;
   /** What the file of indexes is of. */
   #storedIndexes: string | undefined;
@@ -180,7 +184,34 @@ export class EmbeddedStore implements ProjectStore {
     }
   }
 
+  /** The store itself. */
+  get movable(): MovableStore {
+    return this;
+  }
+
+  async rest(): Promise<StoreRest> {
+    const { catalog, seals, usedKeys } = this.#parts;
+    const { lastSeq, purgedSeq, size } = catalog;
+    const collections = catalog.collections();
+    const sum = (of: 'documents' | 'bytes') => collections.reduce((total, one) => total + one[of], 0);
+    const counts = { size, documents: sum('documents'), bytes: sum('bytes') };
+    return { lastSeq, purgedSeq, seals: seals.durable, usedKeys: [...usedKeys], ...counts };
+  }
+
+  async fence(): Promise<Disposable> {
+    this.#fences++;
+    await this.#pumping;
+    let isOver = false;
+    return {
+      [Symbol.dispose]: () => {
+        if (!isOver) this.#fences--;
+        isOver = true;
+      },
+    };
+  }
+
   commit(writes: readonly Write[], options: CommitOptions = {}): Promise<readonly WriteResult[]> {
+    if (this.#fences > 0) return Promise.reject(new AppError('project_moving', { retryAfterS: 1 }));
     const bytes = writes.reduce((sum, write) => sum + bytesOf(write), 0);
     if (bytes > COMMIT_BYTES_MAX) return Promise.reject(new AppError('payload_too_large'));
     if (this.#waiting.length >= COMMITS_WAITING_MAX || this.#waitingBytes > 2 * COMMIT_BYTES_MAX)
@@ -205,7 +236,7 @@ export class EmbeddedStore implements ProjectStore {
   }
 
   async reseal(limit: number): Promise<number> {
-    if (this.#resealFrom === undefined) return 0;
+    if (this.#resealFrom === undefined || this.#fences > 0) return 0;
     const { states, next } = this.#parts.catalog.someUnderOthers(
       this.#options.cipher.version,
       this.#resealFrom,
@@ -218,6 +249,7 @@ export class EmbeddedStore implements ProjectStore {
       if (document?.metadata._rev === state.rev.toString('hex')) reseals.push({ state, text: document.text });
     }
     const bytes = reseals.reduce((sum, { text }) => sum + text.length + RECORD_OVERHEAD_BYTES, 0);
+    if (this.#fences > 0) return 0;
     if (reseals.length > 0) await this.#enqueue({ writes: [], reseals, options: {}, bytes });
     this.#resealFrom = next;
     return reseals.length;
@@ -286,10 +318,7 @@ export class EmbeddedStore implements ProjectStore {
     return lastSeq > after ? lastSeq : this.#waiters.wait(after, signal);
   }
 
-  async sealedChanges(
-    after: Position,
-    { limit, bytesMax }: { readonly limit: number; readonly bytesMax: number },
-  ): Promise<SealedPage> {
+  async sealedChanges(after: Position, { limit, bytesMax }: SealedPageLimits): Promise<SealedPage> {
     const { catalog } = this.#parts;
     const { lastSeq, purgedSeq: forgotten } = catalog;
     const states = catalog.changes(after).take(limit).toArray();

@@ -61,6 +61,11 @@ export class SealBudget {
     this.#counts.set(this.#version, Math.max(count, this.#reserved));
   }
 
+  /** What is durably reserved, of each version. */
+  get durable(): SealCount[] {
+    return [...this.#counts].map(([version, count]) => ({ version, count }));
+  }
+
   /** Counts one seal. */
   sealed(): void {
     this.#used++;

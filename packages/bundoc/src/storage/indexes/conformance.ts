@@ -211,6 +211,7 @@ export function describeIndexes(name: string, make: () => Promise<IndexedProject
         ['{"g":{"$in":["x",1,[1]]}}', ['one', 'oneToo', 'list']],
         ['{"g":[1,"x",[1]]}', ['list']],
         ['{"g":null}', ['none']],
+        ['{"$or":[{"g":"1"},{"g":{"$in":["x",null]},"a":{"$exists":false}}]}', ['text', 'list', 'none']],
         ['{"g":{"$eq":{"a":2,"b":1}}}', ['object']],
         ['{"a.b":2,"h":true}', ['pair']],
         ['{"$and":[{"a.b":{"$in":[2,1]}},{"h":{"$in":[true,false]}}]}', ['pair']],

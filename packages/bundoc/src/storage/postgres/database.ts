@@ -189,6 +189,9 @@ export class Database implements AsyncDisposable {
   }
 }
 
+/** What a {@link Database} is used for. */
+export type Connections = Pick<Database, 'query' | 'run' | 'transaction'>;
+
 /** How one connection is made: of the pool, or one that listens. */
 export function clientConfig(options: DatabaseOptions): pg.ClientConfig {
   const { url, password, tls, connectTimeoutMs, statementTimeoutMs, isPooled } = options;

@@ -17,6 +17,8 @@ import {
   type ListQuery,
   type Position,
   type ProjectStore,
+  type SealedPage,
+  type SealedPageLimits,
   type StoredDocument,
   type Write,
   type WriteResult,
@@ -134,6 +136,10 @@ export class PostgresStore implements ProjectStore {
 
   changes(after: Position, limit: number, horizon: Position = 0): Promise<ChangePage> {
     return this.#watched(this.#reader.changes(after, limit, horizon));
+  }
+
+  sealedChanges(after: Position, limits: SealedPageLimits): Promise<SealedPage> {
+    return this.#watched(this.#reader.sealedChanges(after, limits));
   }
 
   position(): Promise<Position> {

@@ -19,6 +19,7 @@ const RAISE_VERSION: Statement = {
   text: 'UPDATE bundoc.heads SET key_version = greatest(key_version, $2) WHERE project = $1',
 };
 
+/** All but that of the project's file. */
 const TABLES = [
   'documents',
   'blind_entries',
@@ -29,18 +30,11 @@ const TABLES = [
   'commits',
   'expiry',
   'heads',
-  'projects',
 ];
 
 /** Locks a project: to be run as a transaction begins. Rows are changed under this lock alone, so that nobody waits for one another in a ring. */
 export function lockOf(project: string): string {
   return `SELECT seq FROM bundoc.heads WHERE project = '${project}' FOR UPDATE`;
-}
-
-/** Removes all that the database has of a project, under its lock. */
-export async function deleteProjectRows(transaction: Transaction, project: string): Promise<void> {
-  for (const table of TABLES)
-    await transaction.run(`DELETE FROM bundoc.${table} WHERE project = '${project}'`);
 }
 
 /** Rows that one transaction removes of a project at most: many at once would hold up others, and end at the time limit. */
@@ -51,7 +45,7 @@ export async function deleteContentRows(
   project: string,
   transact: (action: (transaction: Transaction) => Promise<number>) => Promise<number | undefined>,
 ): Promise<void> {
-  for (const table of TABLES.filter((name) => name !== 'projects')) {
+  for (const table of TABLES) {
     const removeSome: Statement = {
       name: `bundoc-remove-${table}-1`,
       text: `WITH gone AS (DELETE FROM bundoc.${table} WHERE ctid = ANY (ARRAY(

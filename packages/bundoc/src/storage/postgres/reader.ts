@@ -9,9 +9,12 @@ import type {
   ListedDocument,
   ListQuery,
   Position,
+  SealedChange,
+  SealedPage,
+  SealedPageLimits,
   StoredDocument,
 } from '../port.ts';
-import type { Database, Row, Statement } from './database.ts';
+import type { Queryable, Row, Statement } from './database.ts';
 import { ProjectGone } from './must-reopen.ts';
 import { patiently } from './patience.ts';
 import { type RowCipher, VersionUnknown } from './row-cipher.ts';
@@ -36,7 +39,7 @@ SELECT ${ROW_COLUMNS}, sealed, total FROM (
  * no row, that it is not, or not whole.
  */
 const LIST_FOUND: Statement = {
-  name: 'bundoc-list-found-1',
+  name: 'bundoc-list-found-2',
   text: `
 SELECT d.* FROM bundoc.blind_indexes AS i LEFT JOIN LATERAL (
   SELECT ${ROW_COLUMNS}, sealed, total FROM (
@@ -51,7 +54,8 @@ SELECT d.* FROM bundoc.blind_indexes AS i LEFT JOIN LATERAL (
       ) AS d WHERE d.created_seq = found.created_seq AND d.collection = $2 AND d.deleted_ms = 0
     ) AS d WINDOW w AS (ORDER BY created_seq)
   ) AS d WHERE place <= $4 AND (place = 1 OR running <= $5)
-) AS d ON true WHERE i.project = $1 AND i.id = $7 AND i.duplicates IS NOT NULL AND NOT i.dropped ORDER BY d.created_seq`,
+) AS d ON true WHERE i.project = $1 AND i.id = $7 AND i.duplicates IS NOT NULL AND NOT i.dropped
+  AND EXISTS (SELECT FROM bundoc.heads WHERE project = $1) ORDER BY d.created_seq`,
 };
 
 /** The head and the changes as of one moment: a position must not be ahead of what was told. */
@@ -60,6 +64,19 @@ const CHANGES: Statement = {
   text: `
 SELECT h.seq, h.purged_seq, d.* FROM bundoc.heads AS h LEFT JOIN LATERAL (
   SELECT ${ROW_COLUMNS} FROM bundoc.documents WHERE project = $1 AND documents.seq > $2 ORDER BY documents.seq LIMIT $3
+) AS d ON true WHERE h.project = $1 ORDER BY d.seq`,
+};
+
+/** The same with the bytes, as many as there is room for. */
+const SEALED_CHANGES: Statement = {
+  name: 'bundoc-sealed-changes-1',
+  text: `
+SELECT h.seq, h.purged_seq, d.* FROM bundoc.heads AS h LEFT JOIN LATERAL (
+  SELECT ${ROW_COLUMNS}, sealed, total FROM (
+    SELECT *, row_number() OVER w AS place, sum(octet_length(sealed)) OVER w AS running, count(*) OVER () AS total FROM (
+      SELECT * FROM bundoc.documents WHERE project = $1 AND documents.seq > $2 ORDER BY documents.seq LIMIT $3
+    ) AS d WINDOW w AS (ORDER BY d.seq)
+  ) AS d WHERE place = 1 OR running IS NULL OR running <= $4
 ) AS d ON true WHERE h.project = $1 ORDER BY d.seq`,
 };
 
@@ -77,7 +94,7 @@ const COLLECTIONS: Statement = {
 
 export interface ReaderOptions {
   readonly project: string;
-  readonly database: Database;
+  readonly database: Queryable;
   readonly cipher: ProjectCipher;
   readonly clock: Clock;
   readonly onIntegrityError: (name: string) => void;
@@ -168,6 +185,19 @@ export class Reader {
     };
   }
 
+  /** As of one moment: a page with all that there is behind its beginning is up to the head. @throws AppError `integrity_error`. */
+  async sealedChanges(after: Position, { limit, bytesMax }: SealedPageLimits): Promise<SealedPage> {
+    const rows = await this.#query(SEALED_CHANGES, [this.#options.project, after, limit, bytesMax]);
+    const [head] = rows;
+    if (head === undefined) throw gone();
+    const [seq, forgotten] = head as unknown as [number, number];
+    const changes = rows.filter((row) => row[2] !== null).map((row) => this.#sealedChange(row.slice(2)));
+    const total = Number(head.at(-1) ?? 0);
+    const isComplete = changes.length === total && total < limit;
+    const position = isComplete ? seq : (changes.at(-1)?.state.seq ?? after);
+    return { changes, position, isComplete, forgotten };
+  }
+
   async position(): Promise<Position> {
     const [head] = await this.#query(POSITION, [this.#options.project]);
     if (head === undefined) throw gone();
@@ -231,6 +261,16 @@ export class Reader {
     const state = this.#stateOf(row);
     if (state === undefined) throw this.#damaged((row[0] as Buffer).toString('hex'));
     return state;
+  }
+
+  /** A document that does not open is no part of a backup. */
+  #sealedChange(row: Row): SealedChange {
+    const state = this.#requiredState(row);
+    if (state.deletedMs !== 0) return { state, sealed: undefined };
+    const sealed = row[9] as Buffer;
+    const name = state.fileName.toString('hex');
+    if (this.#open(state, name, { ...state, sealed }) === undefined) throw this.#damaged(name);
+    return { state, sealed };
   }
 
   #damaged(name: string): AppError {

@@ -1,21 +1,22 @@
-import type { Database, Row, Statement } from './database.ts';
+import type { Queryable, Row, Statement } from './database.ts';
 import { eachByName } from './rows.ts';
 
 // That a row is no tombstone is asked of what was found, behind a LIMIT: asked along with the name, it makes the index of creations as good
-// as that of names to a planner without statistics, which then reads a project's whole index for one document.
+// as that of names to a planner without statistics, which then reads a project's whole index for one document. And the project must have its head: a
+// node may have one open that was moved away, and must not answer from what is left of it.
 
 /** One document needs no bound, and a plain statement is planned and run in less time. */
 const GET_ONE: Statement = {
-  name: 'bundoc-get-one-2',
+  name: 'bundoc-get-one-3',
   text: `
 SELECT name, key_version, rev, sealed FROM (
   SELECT name, key_version, rev, sealed, deleted_ms FROM bundoc.documents WHERE project = $1 AND name = $2 LIMIT 1
-) AS d WHERE deleted_ms = 0`,
+) AS d WHERE deleted_ms = 0 AND EXISTS (SELECT FROM bundoc.heads WHERE project = $1)`,
 };
 
 /** The first document always comes whole; those behind it that there is no room for come without their bytes. */
 const GET: Statement = {
-  name: 'bundoc-get-3',
+  name: 'bundoc-get-4',
   text: `
 SELECT name, key_version, rev, CASE WHEN place = 1 OR running <= $3 THEN sealed END FROM (
   SELECT name, key_version, rev, sealed, row_number() OVER w AS place, sum(octet_length(sealed)) OVER w AS running
@@ -23,7 +24,7 @@ SELECT name, key_version, rev, CASE WHEN place = 1 OR running <= $3 THEN sealed 
     '$2::bytea[]',
     `SELECT name, key_version, rev, sealed, deleted_ms FROM bundoc.documents
      WHERE project = $1 AND documents.name = wanted.one`,
-  )}) AS d WHERE deleted_ms = 0 WINDOW w AS (ROWS UNBOUNDED PRECEDING)
+  )}) AS d WHERE deleted_ms = 0 AND EXISTS (SELECT FROM bundoc.heads WHERE project = $1) WINDOW w AS (ROWS UNBOUNDED PRECEDING)
 ) AS d`,
 };
 
@@ -44,12 +45,12 @@ export interface SealedRow {
  * that whoever asks sees all that was acknowledged before.
  */
 export class SharedReads {
-  readonly #database: Database;
+  readonly #database: Queryable;
   readonly #project: string;
   #waiting = new Map<string, PromiseWithResolvers<SealedRow | undefined>>();
   #running = 0;
 
-  constructor({ database, project }: { readonly database: Database; readonly project: string }) {
+  constructor({ database, project }: { readonly database: Queryable; readonly project: string }) {
     this.#database = database;
     this.#project = project;
   }

@@ -6,7 +6,7 @@ import type { Finding, OnProgress, VerifiedStore } from '../embedded/verify.ts';
 import type { Queryable, Row, Statement } from './database.ts';
 import { RowCipher, VersionUnknown } from './row-cipher.ts';
 import { readStateRow } from './rows.ts';
-import { ROWS_BY_NAME } from './rows-contents.ts';
+import { ROWS_BY_NAME } from './rows-rest.ts';
 import { type CheckedDocument, EntriesCheck } from './verify-entries.ts';
 
 const HEAD: Statement = {

@@ -1,9 +1,9 @@
 import type { ProjectCipher } from '../../cipher/project-cipher.ts';
 import type { UsedKey } from '../embedded/record.ts';
-import type { ProjectContents } from '../project-contents.ts';
+import type { StoreRest } from '../port.ts';
 import type { Row, Statement, Transaction } from './database.ts';
 import { RowCipher } from './row-cipher.ts';
-import { ROW_COLUMNS, readStateRow } from './rows.ts';
+import { ROW_COLUMNS } from './rows.ts';
 
 /** A page of rows, documents and tombstones, by name. */
 export const ROWS_BY_NAME: Statement = {
@@ -16,46 +16,35 @@ SELECT ${ROW_COLUMNS}, sealed FROM (
 ) AS d WHERE place = 1 OR running IS NULL OR running <= 4194304 ORDER BY name`,
 };
 const HEAD: Statement = {
-  name: 'bundoc-contents-head-1',
-  text: `SELECT seq, purged_seq, (SELECT count(*) FROM bundoc.documents WHERE project = $1)
+  name: 'bundoc-rest-head-1',
+  text: `SELECT seq, purged_seq, (SELECT count(*) FROM bundoc.documents WHERE project = $1),
+           (SELECT coalesce(sum(documents), 0)::bigint FROM bundoc.collections WHERE project = $1),
+           (SELECT coalesce(sum(bytes), 0)::bigint FROM bundoc.collections WHERE project = $1)
          FROM bundoc.heads WHERE project = $1`,
 };
 const SEALS: Statement = {
-  name: 'bundoc-contents-seals-1',
+  name: 'bundoc-rest-seals-1',
   text: 'SELECT version, seals FROM bundoc.key_versions WHERE project = $1 ORDER BY version',
 };
 const USED_KEYS: Statement = {
-  name: 'bundoc-contents-used-keys-1',
+  name: 'bundoc-rest-used-keys-1',
   text: 'SELECT token, at_ms, key_version, answer FROM bundoc.used_keys WHERE project = $1 ORDER BY at_ms',
 };
 
-/** What a transaction sees of a project. It must see one moment, or hold the project's lock. @throws OpenError, VersionUnknown. */
-export async function contentsOfRows(
+/** What a transaction sees of a project beside its documents and deletions. It must hold the project's lock. @throws OpenError, VersionUnknown. */
+export async function restOfRows(
   transaction: Transaction,
   project: string,
   cipher: ProjectCipher,
-): Promise<ProjectContents> {
+): Promise<StoreRest> {
   const rows = new RowCipher(project, cipher);
   const [head] = await transaction.query(HEAD, [project]);
-  const [lastSeq, purgedSeq, size] = (head ?? [0, 0, 0]) as [number, number, number];
+  const [lastSeq, purgedSeq, size, documents, bytes] = head as unknown as number[];
   const seals = (await transaction.query(SEALS, [project])) as unknown as [number, number][];
-  const usedKeys = (await transaction.query(USED_KEYS, [project])).map((row) => usedKeyOf(row, rows));
   return {
-    lastSeq,
-    purgedSeq,
-    size,
-    usedKeys,
+    ...({ lastSeq, purgedSeq, size, documents, bytes } as Omit<StoreRest, 'seals' | 'usedKeys'>),
     seals: seals.map(([version, count]) => ({ version, count })),
-    async *entries() {
-      for (let after = Buffer.alloc(0); ; ) {
-        const page = await transaction.query(ROWS_BY_NAME, [project, after]);
-        for (const row of page)
-          yield { state: readStateRow(row, rows), sealed: (row.at(-1) as Buffer | null) ?? undefined };
-        const last = page.at(-1);
-        if (last === undefined) return;
-        after = last[0] as Buffer<ArrayBuffer>;
-      }
-    },
+    usedKeys: (await transaction.query(USED_KEYS, [project])).map((row) => usedKeyOf(row, rows)),
   };
 }
 

@@ -1,0 +1,76 @@
+import { randomUUID } from 'node:crypto';
+import { join } from 'node:path';
+import { PROJECT_FILE } from '@bundoc/shared/contract/project-file';
+import type { KeyService } from '../kms/port.ts';
+import { MARK_BEGINS } from '../project/deletion-mark.ts';
+import type { MoveMark } from '../project/move-mark.ts';
+import { readMoveMark } from '../project/project-folder.ts';
+import { moveOf } from '../project/project-rows.ts';
+import type { Disk } from '../storage/embedded/disk.ts';
+import type { Connections, Statement } from '../storage/postgres/database.ts';
+import { deleteContentRows } from '../storage/postgres/project-rows.ts';
+import { IncomingFolder, openFolder, reserveFolder } from './incoming-folder.ts';
+import { MoveFailed, type MoveLimits, type MoveWatch, moveProject } from './move-project.ts';
+import { RowsSource } from './rows-source.ts';
+
+export interface MovePlaces {
+  readonly project: string;
+  /** The project's folder; its parent exists. */
+  readonly directory: string;
+  readonly disk: Disk;
+  readonly database: Connections;
+  readonly keys: Pick<KeyService, 'exportKey'>;
+}
+
+const FILE: Statement = {
+  name: 'bundoc-move-file-1',
+  text: 'SELECT file FROM bundoc.projects WHERE project = $1',
+};
+
+/**
+ * Moves a project out of PostgreSQL, whose nodes go on serving it until it changes hands, into a folder. Cut short at any moment, it is gone on with when it
+ * is called again; nobody else may call it for the same folder.
+ *
+ * @param reserving runs what reserves the folder, while no service has it: one might be making the project. Afterwards it may run.
+ * @throws MoveFailed.
+ */
+export async function moveToFolder(
+  places: MovePlaces,
+  reserving: (reserve: () => Promise<void>) => Promise<void>,
+  watch: MoveWatch,
+  limits?: MoveLimits,
+): Promise<void> {
+  const { project, directory, disk, database } = places;
+  const [row] = await database.query(FILE, [project]);
+  const text = row?.[0] as string | undefined;
+  if (text === undefined || text.startsWith(MARK_BEGINS))
+    throw new MoveFailed(`there is no project ${project}`);
+  const mark = moveOf(project, text);
+  if (mark?.state === 'incoming')
+    throw new MoveFailed(`${project} is being brought into the database: finish that move`);
+  if (mark === undefined) {
+    const incoming = newMoveMark(project);
+    await reserving(() => reserveFolder(places, incoming));
+    const source = await RowsSource.open(places, { ...incoming, state: 'moved' });
+    const target = new IncomingFolder({ project, directory, disk, cipher: () => source.cipher });
+    await moveProject(source, target, watch, limits);
+  } else await requireSameMove(places, mark);
+  // It has changed hands.
+  await openFolder(disk, directory);
+  await deleteContentRows(project, (action) => database.transaction('', action));
+}
+
+export function newMoveMark(project: string): MoveMark {
+  const since = new Date().toISOString();
+  return { moving: project, format: 1, move: randomUUID(), state: 'incoming', since };
+}
+
+/** The project has changed hands already: into this folder, or another. */
+async function requireSameMove(
+  { project, directory, disk }: MovePlaces,
+  { move: id }: MoveMark,
+): Promise<void> {
+  const here = await readMoveMark(disk, project, directory);
+  const isHere = here === undefined && (await disk.read(join(directory, PROJECT_FILE))) !== undefined;
+  if (!isHere && here?.move !== id) throw new MoveFailed(`${project} was moved away, not to ${directory}`);
+}

@@ -1,0 +1,209 @@
+import { PostgresServer } from '@bundoc/shared/testing/postgres-server';
+import { describeWithPostgres } from '@bundoc/shared/testing/postgres-tests';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { checkBackup, cipherOf } from '../src/backup/read-backup.ts';
+import { ProjectExists, restoreProject } from '../src/backup/restore-project.ts';
+import { restoreProjectInRows } from '../src/backup/restore-rows.ts';
+import { createBackup } from '../src/backup/write-backup.ts';
+import { newDeletionMark } from '../src/project/deletion-mark.ts';
+import { KeyCache } from '../src/project/key-cache.ts';
+import { readProject } from '../src/project/project-reader.ts';
+import { ProjectRows, whyGone } from '../src/project/project-rows.ts';
+import { verifyProject } from '../src/project/verify-project.ts';
+import { commitOne, put, remove } from '../src/storage/conformance.ts';
+import { SEAL_LIMITS } from '../src/storage/embedded/seal-budget.ts';
+import type { ProjectStore, Write } from '../src/storage/port.ts';
+import type { Database } from '../src/storage/postgres/database.ts';
+import { migrate } from '../src/storage/postgres/migrate.ts';
+import { PostgresStore } from '../src/storage/postgres/postgres-store.ts';
+import { CliProject } from '../src/testing/cli-project.ts';
+import { NO_NEWS, openTestDatabase } from '../src/testing/postgres-project.ts';
+
+const ROOT = '/projects';
+
+describeWithPostgres('backups of projects in PostgreSQL', () => {
+  let server: PostgresServer;
+  let database: Database;
+  let projects = 0;
+  beforeAll(async () => {
+    server = await PostgresServer.start();
+    database = openTestDatabase((await server.createDatabase('bundoc')).url);
+    await migrate(database);
+  });
+  afterAll(async () => {
+    await database?.[Symbol.asyncDispose]();
+    await server?.[Symbol.asyncDispose]();
+  });
+
+  const rowsOf = ({ service, clock }: CliProject) =>
+    new ProjectRows({ database, keys: new KeyCache({ keys: service, clock, ttlMs: 900_000 }), clock });
+  /** Opens a project as a node does; makes it when it is not there. */
+  const openRows = async (project: CliProject) => {
+    const { file, cipher } = await rowsOf(project).openOrCreate(project.project);
+    const store = await new PostgresStore({
+      project: project.project,
+      database,
+      cipher,
+      clock: project.clock,
+      sealLimits: { ...SEAL_LIMITS, reserve: 1_000 },
+      news: NO_NEWS,
+      onIntegrityError: () => undefined,
+      onFailure: () => undefined,
+      onRotationDue: () => undefined,
+      whyGone: () => whyGone({ database, clock: project.clock }, project.project),
+    }).begin();
+    return { store, file, cipher };
+  };
+  const newProject = () => new CliProject(`p${++projects}`);
+  /** Reads the pieces of a backup; `between` runs before each but the first. */
+  const backUp = async (
+    project: CliProject,
+    opened: Pick<Awaited<ReturnType<typeof openRows>>, 'file' | 'cipher'> & { store: ProjectStore },
+    between: () => Promise<void> = async () => undefined,
+  ) => {
+    const acquire = async () => ({ ...opened, [Symbol.dispose]: () => undefined });
+    const limits = { limit: 7, bytesMax: 3_000 };
+    const pieces: Buffer[] = [];
+    let content: unknown;
+    const ports = { instances: { acquire: acquire as never }, clock: project.clock, limits };
+    for await (const piece of await createBackup(project.project, ports)) {
+      pieces.push(piece);
+      content = await contentOf(opened.store);
+      await between();
+    }
+    return { bytes: Buffer.concat(pieces), content };
+  };
+  const sourceOf = async (project: CliProject, bytes: Buffer) => {
+    const open = async function* () {
+      for (let at = 0; at < bytes.length; at += 4_000) yield bytes.subarray(at, at + 4_000);
+    };
+    const facts = await checkBackup(open());
+    return { facts, open, cipher: await cipherOf(facts, project.service) };
+  };
+  const forget = async (project: CliProject) => {
+    const tables = await server.sql(
+      `SELECT string_agg('DELETE FROM bundoc.' || table_name || ' WHERE project = ''${project.project}''', ';')
+       FROM information_schema.columns WHERE table_schema = 'bundoc' AND column_name = 'project'`,
+      'bundoc',
+    );
+    await server.sql(tables, 'bundoc');
+  };
+  const rowsLeft = (project: CliProject) =>
+    server.sql(
+      `SELECT (SELECT count(*) FROM bundoc.projects WHERE project = '${project.project}') + (SELECT count(*) FROM bundoc.documents WHERE project = '${project.project}')`,
+      'bundoc',
+    );
+
+  it('restore to the project as it was when the last block was made, whichever nodes wrote meanwhile', async () => {
+    const project = newProject();
+    const [here, there] = [await openRows(project), await openRows(project)];
+    for (let n = 0; n < 40; n++)
+      await commitOne(here.store, put(`d${n}`, `{"n":${n},"pad":"${'x'.repeat(n * 20)}"}`));
+    let turn = 0;
+    const { bytes, content } = await backUp(project, here, async () => {
+      if (turn++ > 8) return;
+      const writes: Write[] = [
+        put(`d${turn}`, `{"again":${turn}}`),
+        remove(`d${39 - turn}`),
+        put(`new${turn}`, '{}'),
+      ];
+      await there.store.commit(writes);
+    });
+    expect(turn).toBeGreaterThan(8);
+    for (const { store } of [here, there]) await store[Symbol.asyncDispose]();
+    await forget(project);
+    const end = await restoreProjectInRows({ ...(await sourceOf(project, bytes)), database });
+    const restored = await openRows(project);
+    expect(await contentOf(restored.store)).toEqual(content);
+    // The feed of before is no part of it, and the key is to be rotated.
+    await expect(restored.store.changes(3, 10)).rejects.toMatchObject({ code: 'position_gone' });
+    expect(await restored.store.position()).toBeGreaterThan(end.lastSeq + 2 ** 31);
+    await commitOne(restored.store, put('after', '{}'));
+    await restored.store[Symbol.asyncDispose]();
+  });
+
+  it('go from files to PostgreSQL and back', async () => {
+    const project = newProject();
+    const disk = CliProject.disk();
+    const files = await project.open(disk);
+    for (let n = 0; n < 20; n++) await commitOne(files, put(`d${n}`, `{ "n": ${n}.10 }`));
+    await commitOne(files, remove('d3'));
+    const { file, place } = await readProject(project.place(disk));
+    const made = await backUp(project, { store: files, file, cipher: place.cipher });
+    await files[Symbol.asyncDispose]();
+    await restoreProjectInRows({ ...(await sourceOf(project, made.bytes)), database });
+    const rows = await openRows(project);
+    expect(await contentOf(rows.store)).toEqual(made.content);
+    await commitOne(rows.store, put('d5', '{"made":"there"}'));
+    const back = await backUp(project, rows);
+    await rows.store[Symbol.asyncDispose]();
+    const other = CliProject.disk();
+    await restoreProject({ ...(await sourceOf(project, back.bytes)), disk: other, projectsDirectory: ROOT });
+    expect((await verifyProject(project.place(other), () => undefined)).findings).toEqual([]);
+    const again = await project.open(other);
+    expect(await contentOf(again)).toEqual(back.content);
+    await again[Symbol.asyncDispose]();
+  });
+
+  describe('make no project', () => {
+    it('where there is one, or was one that is deleted', async () => {
+      const project = newProject();
+      const opened = await openRows(project);
+      await commitOne(opened.store, put('a', '{}'));
+      const { bytes } = await backUp(project, opened);
+      await opened.store[Symbol.asyncDispose]();
+      const source = await sourceOf(project, bytes);
+      await expect(restoreProjectInRows({ ...source, database })).rejects.toBeInstanceOf(ProjectExists);
+      await rowsOf(project).markDeletion(
+        project.project,
+        newDeletionMark(project.project, new Date().toISOString()),
+      );
+      await expect(restoreProjectInRows({ ...source, database })).rejects.toThrow('was deleted');
+    });
+
+    it('of one that is not authentic, or breaks off, and leave no row', async () => {
+      const project = newProject();
+      const opened = await openRows(project);
+      for (let n = 0; n < 30; n++) await commitOne(opened.store, put(`d${n}`, `{"n":${n}}`));
+      const { bytes } = await backUp(project, opened);
+      await opened.store[Symbol.asyncDispose]();
+      await forget(project);
+      const source = await sourceOf(project, bytes);
+      const changed = Buffer.from(bytes);
+      changed[bytes.length >> 1] = (bytes[bytes.length >> 1] as number) ^ 1;
+      for (const broken of [changed, bytes.subarray(0, -50)]) {
+        let reads = 0;
+        // Read well the first time, as when the file is exchanged in between.
+        const open = async function* () {
+          yield reads++ === 0 ? bytes : broken;
+        };
+        await expect(restoreProjectInRows({ ...source, open, database })).rejects.toThrow('backup');
+        expect(reads).toBe(2);
+        expect(await rowsLeft(project)).toBe('0');
+      }
+    });
+
+    it('of documents of which one does not open', async () => {
+      const project = newProject();
+      const opened = await openRows(project);
+      for (const id of ['a', 'b']) await commitOne(opened.store, put(id, '{}'));
+      const name = opened.cipher.fileName({ collection: 'notes', id: 'a' });
+      await server.sql(
+        `UPDATE bundoc.documents SET sealed = set_byte(sealed, 20, get_byte(sealed, 20) # 1) WHERE name = '\\x${name}'`,
+        'bundoc',
+      );
+      await expect(backUp(project, opened)).rejects.toMatchObject({ code: 'integrity_error' });
+      await opened.store[Symbol.asyncDispose]();
+    });
+  });
+});
+
+/** All that a project is, for comparison: texts in the order of creation, and deletions. */
+async function contentOf(store: ProjectStore) {
+  const { documents } = await store.list({ collection: 'notes', after: 0, limit: 1_000, bytesMax: 1e9 });
+  const { changes } = await store.changes(0, 1_000);
+  return {
+    texts: documents.map(({ text }) => text.toString()),
+    changes: changes.map(({ ref: { id }, rev, deleted }) => [id, rev, deleted]),
+  };
+}
