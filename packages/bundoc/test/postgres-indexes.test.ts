@@ -289,6 +289,20 @@ describeWithPostgres('indexes on PostgreSQL', () => {
     await close(here, there);
   });
 
+  it('find nothing in a project that another node is deleting, and say what became of it', async () => {
+    const project = await newProject();
+    const store = await openOn(project);
+    for (let n = 0; n < 3; n++) await commitOne(store, put(`d${n}`, '{"g":1}'));
+    await store.define('notes', { indexes: [blind('g')] }, NONE);
+    await settled(store);
+    // As when the deletion has begun to remove documents: a part of them would be taken for all.
+    const own = `project = '${project.project}'`;
+    await sql(`DELETE FROM bundoc.heads WHERE ${own};
+               DELETE FROM bundoc.documents WHERE ${own} AND created_seq < 2`);
+    await expect(find(store, '{"g":1}')).rejects.toMatchObject({ code: 'project_not_found' });
+    await close(store);
+  });
+
   it('bound what one transaction writes of them, and one commit', async () => {
     const project = await newProject();
     const store = await openOn(project);

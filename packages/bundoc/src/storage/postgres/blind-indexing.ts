@@ -163,7 +163,9 @@ export class BlindIndexing implements EngineIndexes {
 
   /** An index that lists may go by; undefined when there is none, or not yet. */
   find(collection: string, ref: IndexRef): BlindIndex | undefined {
-    return this.#of(collection).find(({ spec, duplicates }) => isRefTo(spec, ref) && duplicates !== undefined);
+    return this.#of(collection).find(
+      ({ spec, duplicates }) => isRefTo(spec, ref) && duplicates !== undefined,
+    );
   }
 
   define(collection: string, specs: readonly IndexSpec[], { rev }: DefinedBy): void {
