@@ -91,9 +91,9 @@ function planWithAny(index: UsableIndex, alternatives: readonly Conjunction[]): 
   const keys = new Set(plans.flatMap((plan) => (plan.kind === 'blind' ? plan.keys : [])));
   const ranges = united(plans.flatMap((plan) => (plan.kind === 'ranges' ? plan.ranges : [])));
   if (keys.size + ranges.length > RANGES_MAX) return undefined;
-  if (index.isBlind === true) return { plan: { kind: 'blind', index: index.name, keys: [...keys] }, worth };
+  if (index.isBlind === true) return { plan: { kind: 'blind', index, keys: [...keys] }, worth };
   const rest = { isExact: false, fixed: '', inOrder: undefined };
-  return { plan: { kind: 'ranges', index: index.name, ranges, ...rest }, worth };
+  return { plan: { kind: 'ranges', index, ranges, ...rest }, worth };
 }
 
 /** The same keys in ranges that do not overlap, in their order. */
