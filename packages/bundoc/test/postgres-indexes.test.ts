@@ -8,7 +8,7 @@ import { definitionRef } from '../src/storage/collections/definition.ts';
 import { commitOne, put, ref, remove } from '../src/storage/conformance.ts';
 import { describeIndexes, find } from '../src/storage/indexes/conformance.ts';
 import type { Write } from '../src/storage/port.ts';
-import type { Database } from '../src/storage/postgres/database.ts';
+import type { Database, Transaction } from '../src/storage/postgres/database.ts';
 import { migrate } from '../src/storage/postgres/migrate.ts';
 import { ONE_MOMENT, verifyRows } from '../src/storage/postgres/verify-rows.ts';
 import { openTestDatabase, PostgresProject } from '../src/testing/postgres-project.ts';
@@ -314,6 +314,34 @@ describeWithPostgres('indexes on PostgreSQL', () => {
     const writes = Array.from({ length: 55 }, (_, n) => put(`e${n}`, many(n)));
     await expect(store.commit(writes)).rejects.toMatchObject({ code: 'payload_too_large' });
     expect(await store.get(ref('e0'))).toBeUndefined();
+    expect(await findings(project)).toEqual([]);
+    await close(store);
+  });
+
+  it('are told apart from those of before without a look through all for each, in however little memory', async () => {
+    const project = await newProject();
+    const plans: string[] = [];
+    const explaining = {
+      query: database.query.bind(database),
+      run: database.run.bind(database),
+      transaction: (begin, action) =>
+        database.transaction(begin, async (transaction, begun) => {
+          await transaction.run("SET LOCAL work_mem = '64kB'");
+          const last: Transaction['last'] = async (statement, values) => {
+            const explain = { name: `explain-${statement.name}`, text: `EXPLAIN ${statement.text}` };
+            plans.push((await transaction.query(explain, values)).join('\n'));
+            await transaction.last(statement, values);
+          };
+          return action({ ...transaction, last }, begun);
+        }),
+    } satisfies Pick<Database, 'query' | 'run' | 'transaction'>;
+    const store = await openOn(project, explaining as unknown as Database);
+    await store.define('notes', { indexes: [blind('g')] }, NONE);
+    const many = (from: number) => `{"g":[${Array.from({ length: 990 }, (_, at) => from + at).join(',')}]}`;
+    for (const round of [0, 500])
+      await store.commit([0, 1, 2].map((n) => put(`d${n}`, many(n * 2_000 + round))));
+    expect(plans.at(-1)).toContain('blind_entries_by_document');
+    expect(plans.at(-1)).not.toContain('(SubPlan');
     expect(await findings(project)).toEqual([]);
     await close(store);
   });
