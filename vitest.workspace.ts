@@ -19,7 +19,8 @@ const waiting = { maxWorkers: cores + 2 };
 
 /**
  * Tests of the API, which know nothing of where documents are stored: they run on files, and on PostgreSQL once more. Those of `test/` that are not in
- * the list: `postgres-*` and `bundoc-move` have servers of their own; `backup`, `openapi` and `openapi-fuzz` ask for a backup, which only files have;
+ * the list: `postgres-*` and `bundoc-move` have servers of their own; `openapi-fuzz` takes a minute, and looks for refusals that nobody described, which are
+ * made before a storage is asked;
  * `bundoc-cli`, `disk-full`, `isolation` and `kill-loop` are about files and their engine, whose counterparts for rows are in
  * `packages/bundoc/test/postgres-*` and the test of the cluster; `cors`, `key-in-heap`, `memory-exposure`, `npm-start` and `tls` are about processes and
  * connections, and ask nothing of a storage.
@@ -38,6 +39,7 @@ const API = [
   'key-state',
   'lists',
   'open-by-hand',
+  'openapi',
   'outage',
   'patch',
   'project-rate',

@@ -13,10 +13,10 @@ import { PostgresServer } from '@bundoc/shared/testing/postgres-server';
 import { describeWithPostgres } from '@bundoc/shared/testing/postgres-tests';
 import { SwitchedAddress } from '@bundoc/shared/testing/switched-address';
 import { afterAll, beforeAll, expect, it } from 'vitest';
-import { type Server, startServer } from '../packages/bunkms/test/support/process.ts';
+import { PATIENT_POSTGRES, type Server, startServer } from '../packages/bunkms/test/support/process.ts';
 import { BundocProcess } from './support/bundoc-process.ts';
 import { isRegister, type Operation, RoundRobin } from './support/cluster-load.ts';
-import { call } from './support/installation.ts';
+import { call, PATIENT_STORAGE } from './support/installation.ts';
 
 const SEED = Number(process.env['CLUSTER_SEED'] ?? randomInt(2 ** 31));
 const NODES = 3;
@@ -99,6 +99,7 @@ describeWithPostgres('three Bundoc and two BunKMS nodes on one PostgreSQL with a
     folder = mkdtempSync(join(tmpdir(), 'bundoc-cluster-'));
     const tokenFile = join(folder, 'kms-token');
     kmsEnvironment = {
+      ...PATIENT_POSTGRES,
       BUNKMS_STORAGE: first.urlOf('bunkms', primary.port),
       BUNKMS_DATA_DIR: join(folder, 'kms-cli'),
       BUNKMS_KEK: randomBytes(32).toString('hex'),
@@ -111,6 +112,7 @@ describeWithPostgres('three Bundoc and two BunKMS nodes on one PostgreSQL with a
     balancer = await SwitchedAddress.open(...kmsNodes.map(kmsPort));
     token = await client();
     environment = {
+      ...PATIENT_STORAGE,
       BUNDOC_STORAGE: first.urlOf('bundoc', primary.port),
       BUNDOC_KMS_URL: `http://127.0.0.1:${balancer.port}`,
       BUNDOC_KMS_TOKEN_FILE: tokenFile,

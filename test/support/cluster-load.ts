@@ -1,4 +1,5 @@
 import { setTimeout as sleep } from 'node:timers/promises';
+import { PATIENT_MS } from '@bundoc/shared/testing/patient';
 import { isLinearizable, type Timed } from '../../packages/bunkms/test/support/linearizability.ts';
 
 /** What was done to one document: every value is written once in the whole history, so that a value says which write it is of. */
@@ -83,7 +84,7 @@ export class RoundRobin {
         const response = await fetch(url + path, {
           method,
           headers: { authorization: `Bearer ${this.#token}`, 'content-type': 'application/json', ...headers },
-          signal: AbortSignal.timeout(20_000),
+          signal: AbortSignal.timeout(PATIENT_MS),
           ...(body === undefined ? {} : { body }),
         });
         const text = await response.text();

@@ -93,6 +93,13 @@ export function call(baseUrl: string, path: string, options: Call = {}): Promise
   });
 }
 
+/** For Bundoc on PostgreSQL: a statement that a busy machine holds up is no failure. */
+export const PATIENT_STORAGE = {
+  BUNDOC_POSTGRES_CONNECT_TIMEOUT_MS: String(PATIENT_MS),
+  BUNDOC_POSTGRES_STATEMENT_TIMEOUT_MS: String(PATIENT_MS),
+  BUNDOC_POSTGRES_IDLE_TIMEOUT_MS: String(PATIENT_MS),
+};
+
 /** What both services share in a test. */
 export type InstallationParts = Pick<BundocParts, 'clock' | 'checkTlsEveryMs'> & {
   /** Variables for Bundoc. */
@@ -181,9 +188,7 @@ export class Installation implements AsyncDisposable {
   async startBundoc(): Promise<void> {
     const config = readBundocConfig({
       BUNDOC_PORT: '0',
-      BUNDOC_POSTGRES_CONNECT_TIMEOUT_MS: String(PATIENT_MS),
-      BUNDOC_POSTGRES_STATEMENT_TIMEOUT_MS: String(PATIENT_MS),
-      BUNDOC_POSTGRES_IDLE_TIMEOUT_MS: String(PATIENT_MS),
+      ...PATIENT_STORAGE,
       ...this.stored.environment,
       BUNDOC_KMS_URL: this.kms.internalUrl,
       BUNDOC_KMS_TOKEN_FILE: this.tokenFile,

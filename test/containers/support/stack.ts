@@ -86,7 +86,7 @@ export async function startStack(options: StackOptions = {}): Promise<Stack> {
 }
 
 /** Waits until the container's own health check passes. */
-export async function untilHealthy(container: string, timeoutMs = 60_000): Promise<void> {
+export async function untilHealthy(container: string, timeoutMs = 120_000): Promise<void> {
   await eventually(async () => {
     const health = await docker(['inspect', '--format', '{{.State.Health.Status}}', container]);
     if (health !== 'healthy') throw new Error(`${container} is ${health}`);
@@ -94,7 +94,7 @@ export async function untilHealthy(container: string, timeoutMs = 60_000): Promi
 }
 
 /** Tries until `attempt` does not throw. @throws what the last attempt threw, after `timeoutMs`. */
-export async function eventually<T>(attempt: () => Promise<T>, timeoutMs = 30_000): Promise<T> {
+export async function eventually<T>(attempt: () => Promise<T>, timeoutMs = 60_000): Promise<T> {
   const deadline = performance.now() + timeoutMs;
   for (;;) {
     try {
