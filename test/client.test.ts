@@ -1,5 +1,6 @@
 import { Bundoc } from '@bundoc/client';
 import { BUNDOC_CODES } from '@bundoc/client/codes';
+import type { CollectionDefinition, IndexDefinition } from '@bundoc/client/definition';
 import { JsonText } from '@bundoc/client/document';
 import type { Explanation } from '@bundoc/client/query';
 import { meanwhile } from '@bundoc/shared/testing/meanwhile';
@@ -332,5 +333,20 @@ describe('the client', () => {
     expect([...BUNDOC_CODES].sort()).toEqual(
       [...new Set([...Object.keys(responses), 'method_not_allowed', 'not_found'])].sort(),
     );
+  });
+
+  it('knows all that a definition may say', () => {
+    const definition = { indexes: true, schema: true, ttl: true } as const;
+    const index = { name: true, fields: true, unique: true, blind: true } as const;
+    definition satisfies Record<keyof CollectionDefinition, true>;
+    index satisfies Record<keyof IndexDefinition, true>;
+    const path = '/v1/projects/{project}/collections/{collection}';
+    const put = api.operations.find((one) => one.method === 'PUT' && one.path === path);
+    const schema = put?.requestBody?.content['application/json']?.schema as {
+      readonly properties?: { readonly indexes?: { readonly items?: { readonly properties?: object } } };
+    };
+    const namesOf = (members: object | undefined) => Object.keys(members ?? {}).sort();
+    expect(namesOf(schema.properties)).toEqual(namesOf(definition));
+    expect(namesOf(schema.properties?.indexes?.items?.properties)).toEqual(namesOf(index));
   });
 });

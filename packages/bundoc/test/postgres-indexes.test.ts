@@ -4,10 +4,11 @@ import { describeWithPostgres } from '@bundoc/shared/testing/postgres-tests';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { cursorsOf } from '../src/cipher/sealed-cursor.ts';
 import { type DefinedStore, openDefinedStore } from '../src/storage/collections/defined-store.ts';
+import { definitionRef } from '../src/storage/collections/definition.ts';
 import { commitOne, put, ref, remove } from '../src/storage/conformance.ts';
 import { describeIndexes, find } from '../src/storage/indexes/conformance.ts';
 import type { Write } from '../src/storage/port.ts';
-import type { Database } from '../src/storage/postgres/database.ts';
+import type { Database, Transaction } from '../src/storage/postgres/database.ts';
 import { migrate } from '../src/storage/postgres/migrate.ts';
 import { ONE_MOMENT, verifyRows } from '../src/storage/postgres/verify-rows.ts';
 import { openTestDatabase, PostgresProject } from '../src/testing/postgres-project.ts';
@@ -288,6 +289,20 @@ describeWithPostgres('indexes on PostgreSQL', () => {
     await close(here, there);
   });
 
+  it('find nothing in a project that another node is deleting, and say what became of it', async () => {
+    const project = await newProject();
+    const store = await openOn(project);
+    for (let n = 0; n < 3; n++) await commitOne(store, put(`d${n}`, '{"g":1}'));
+    await store.define('notes', { indexes: [blind('g')] }, NONE);
+    await settled(store);
+    // As when the deletion has begun to remove documents: a part of them would be taken for all.
+    const own = `project = '${project.project}'`;
+    await sql(`DELETE FROM bundoc.heads WHERE ${own};
+               DELETE FROM bundoc.documents WHERE ${own} AND created_seq < 2`);
+    await expect(find(store, '{"g":1}')).rejects.toMatchObject({ code: 'project_not_found' });
+    await close(store);
+  });
+
   it('bound what one transaction writes of them, and one commit', async () => {
     const project = await newProject();
     const store = await openOn(project);
@@ -299,6 +314,34 @@ describeWithPostgres('indexes on PostgreSQL', () => {
     const writes = Array.from({ length: 55 }, (_, n) => put(`e${n}`, many(n)));
     await expect(store.commit(writes)).rejects.toMatchObject({ code: 'payload_too_large' });
     expect(await store.get(ref('e0'))).toBeUndefined();
+    expect(await findings(project)).toEqual([]);
+    await close(store);
+  });
+
+  it('are told apart from those of before without a look through all for each, in however little memory', async () => {
+    const project = await newProject();
+    const plans: string[] = [];
+    const explaining = {
+      query: database.query.bind(database),
+      run: database.run.bind(database),
+      transaction: (begin, action) =>
+        database.transaction(begin, async (transaction, begun) => {
+          await transaction.run("SET LOCAL work_mem = '64kB'");
+          const last: Transaction['last'] = async (statement, values) => {
+            const explain = { name: `explain-${statement.name}`, text: `EXPLAIN ${statement.text}` };
+            plans.push((await transaction.query(explain, values)).join('\n'));
+            await transaction.last(statement, values);
+          };
+          return action({ ...transaction, last }, begun);
+        }),
+    } satisfies Pick<Database, 'query' | 'run' | 'transaction'>;
+    const store = await openOn(project, explaining as unknown as Database);
+    await store.define('notes', { indexes: [blind('g')] }, NONE);
+    const many = (from: number) => `{"g":[${Array.from({ length: 990 }, (_, at) => from + at).join(',')}]}`;
+    for (const round of [0, 500])
+      await store.commit([0, 1, 2].map((n) => put(`d${n}`, many(n * 2_000 + round))));
+    expect(plans.at(-1)).toContain('blind_entries_by_document');
+    expect(plans.at(-1)).not.toContain('(SubPlan');
     expect(await findings(project)).toEqual([]);
     await close(store);
   });
@@ -321,6 +364,28 @@ describeWithPostgres('indexes on PostgreSQL', () => {
       await plain.commit([{ ...put('b', '{"u":1}'), ref: { collection: 'other', id: 'b' } }]);
       await plain[Symbol.asyncDispose]();
       const again = await openOn(project);
+      await settled(again);
+      await expect(commitOne(again, put('b', '{"u":1}'))).rejects.toMatchObject({ code: 'unique_violation' });
+      expect(await findings(project)).toEqual([]);
+      await close(again);
+    });
+
+    it('stay as they are beside a definition that does not open, and the project can be used', async () => {
+      const project = await newProject();
+      const store = await openOn(project);
+      await store.define('notes', { indexes: [unique('u')] }, NONE);
+      await commitOne(store, put('a', '{"u":1}'));
+      await settled(store);
+      const row = `project = '${project.project}' AND name = '\\x${project.cipher.fileName(definitionRef('notes'))}'`;
+      await sql(
+        `UPDATE bundoc.documents SET state = set_byte(state, 20, get_byte(state, 20) # 1) WHERE ${row}`,
+      );
+      await store.load();
+      await close(store);
+      const again = await openOn(project);
+      await again.commit([{ ...put('a', '{"u":1}'), ref: { collection: 'other', id: 'a' } }]);
+      await expect(commitOne(again, put('b', '{"u":1}'))).rejects.toMatchObject({ code: 'unique_violation' });
+      await again.define('notes', { indexes: [unique('u')] }, NONE);
       await settled(again);
       await expect(commitOne(again, put('b', '{"u":1}'))).rejects.toMatchObject({ code: 'unique_violation' });
       expect(await findings(project)).toEqual([]);

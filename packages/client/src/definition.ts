@@ -6,6 +6,8 @@ export interface IndexDefinition {
   readonly fields: readonly string[];
   /** No two documents have the same values in these fields, unless one lacks a field. */
   readonly unique?: boolean | undefined;
+  /** On PostgreSQL: equal values are found by tokens, which stand in the database. Unique ones are in any case; in files it means nothing. */
+  readonly blind?: boolean | undefined;
 }
 
 /** What a collection is defined to be (`docs/collections.md`). A definition replaces the whole one before it. */
@@ -22,12 +24,14 @@ export interface IndexStatus {
   readonly name: string;
   readonly fields: readonly string[];
   readonly unique: boolean;
-  /** `none`: the storage has no indexes, and its queries scan. `duplicates`: a unique index that keeps nothing apart, for there were some. */
+  /** It goes by tokens in the database. */
+  readonly blind?: boolean;
+  /** `none`: the storage has none of the kind, and its queries scan. `duplicates`: a unique index that keeps nothing apart, for there were some. */
   readonly state: 'building' | 'ready' | 'duplicates' | 'none';
   /** While it is built: documents that are in it, and that there are. */
   readonly indexed?: number;
   readonly total?: number;
-  /** Values of a unique index that more than one document has. */
+  /** Documents of a unique index too many: all but one of each that have equal values. */
   readonly duplicates?: number;
 }
 

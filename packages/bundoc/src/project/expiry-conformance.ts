@@ -29,6 +29,21 @@ export function describeExpiryMarks(newPlace: () => Promise<MarksPlace>): void {
       }
   });
 
+  it('give every project its turn, though more are due than are ever taken', async () => {
+    const { clock, start } = await newPlace();
+    const marks = start();
+    for (const project of ['a', 'b', 'c']) {
+      await marks.mark(project);
+      clock.advance(1);
+    }
+    const taken: (string | undefined)[] = [];
+    for (let turn = 0; turn < 6; turn++) {
+      clock.advance(LOOK_EVERY_MS);
+      taken.push(await projectOf(marks));
+    }
+    expect(taken).toEqual(['a', 'b', 'c', 'a', 'b', 'c']);
+  });
+
   it('are known to a process that starts later, until they are taken away', async () => {
     const { clock, start } = await newPlace();
     const marks = start();

@@ -72,7 +72,14 @@ export class ExpiryMarksInFolders implements ExpiryMarks {
   async take(): Promise<DueProject | undefined> {
     await this.#find();
     const nowMs = this.#options.clock.monotonic();
-    const [project] = this.#turns.entries().find(([, { dueMs }]) => dueMs <= nowMs) ?? [];
+    // The one that is due for the longest: where more are due than can be looked at, each has its turn.
+    let project: string | undefined;
+    let earliestMs = nowMs;
+    for (const [name, { dueMs }] of this.#turns) {
+      if (dueMs > earliestMs || (project !== undefined && dueMs === earliestMs)) continue;
+      project = name;
+      earliestMs = dueMs;
+    }
     if (project === undefined) return undefined;
     return { project, turn: this.#delay(project, LOOK_EVERY_MS) };
   }

@@ -1,4 +1,4 @@
-import type { FoundBy, KeyRange, UsableIndex } from '../storage/indexes/port.ts';
+import type { FoundBy, IndexRef, KeyRange, UsableIndex } from '../storage/indexes/port.ts';
 import { earlierKey, encodeExactly, encodeKeyPart, encodePrefix, KEY_PART_MAX, laterKey } from './key.ts';
 import type { Order } from './order.ts';
 import { typeOf, type Value } from './value.ts';
@@ -20,7 +20,7 @@ export interface BlindPlan extends FoundBy {
 /** By ranges of keys. */
 export interface RangePlan {
   readonly kind: 'ranges';
-  readonly index: string;
+  readonly index: IndexRef;
   /** In the order of their keys, none in another. */
   readonly ranges: readonly KeyRange[];
   /** The condition holds for every entry of the ranges: nothing else is asked for. */
@@ -91,9 +91,9 @@ function planWithAny(index: UsableIndex, alternatives: readonly Conjunction[]): 
   const keys = new Set(plans.flatMap((plan) => (plan.kind === 'blind' ? plan.keys : [])));
   const ranges = united(plans.flatMap((plan) => (plan.kind === 'ranges' ? plan.ranges : [])));
   if (keys.size + ranges.length > RANGES_MAX) return undefined;
-  if (index.isBlind === true) return { plan: { kind: 'blind', index: index.name, keys: [...keys] }, worth };
+  if (index.isBlind === true) return { plan: { kind: 'blind', index, keys: [...keys] }, worth };
   const rest = { isExact: false, fixed: '', inOrder: undefined };
-  return { plan: { kind: 'ranges', index: index.name, ranges, ...rest }, worth };
+  return { plan: { kind: 'ranges', index, ranges, ...rest }, worth };
 }
 
 /** The same keys in ranges that do not overlap, in their order. */
@@ -134,7 +134,7 @@ function planWith(
   }
   if (index.isBlind === true) {
     if (equal < index.fields.length) return undefined;
-    return { plan: { kind: 'blind', index: index.name, keys: prefixes }, worth: equal * 100 };
+    return { plan: { kind: 'blind', index, keys: prefixes }, worth: equal * 100 };
   }
   const range = rangeOf(conjunction.get(index.fields[equal] ?? '') ?? [], index.isMultiple);
   const inOrder = index.isMultiple || prefixes.length !== 1 ? undefined : directionOf(index, equal, order);
@@ -149,7 +149,7 @@ function planWith(
     !index.isMultiple &&
     conjunction.size === equal &&
     conjunction.values().every((tests) => tests.length === 1 && tests[0]?.op === '$eq');
-  const plan = { index: index.name, ranges, isExact, fixed: prefixes[0] ?? '', inOrder };
+  const plan = { index, ranges, isExact, fixed: prefixes[0] ?? '', inOrder };
   return { plan: { kind: 'ranges', ...plan }, worth };
 }
 

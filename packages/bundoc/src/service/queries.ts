@@ -219,7 +219,7 @@ class Run {
     return {
       unreadable: scan.unreadable,
       explanation: {
-        index: plan?.index ?? null,
+        index: plan?.index.name ?? null,
         order: this.isInOrder ? ordered : 'sorted',
         documents_scanned: scan.budget.documents,
         bytes_scanned: scan.budget.bytes,

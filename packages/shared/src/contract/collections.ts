@@ -49,7 +49,7 @@ const indexStatusSchema = indexDefinitionSchema.extend({
   /** While it is built: documents that are in it, and that there are. */
   indexed: z.int().optional(),
   total: z.int().optional(),
-  /** Values of a unique index that more than one document has: it keeps nothing apart until they are gone and it is defined anew. */
+  /** Documents of a unique index too many, all but one of each that have equal values: it keeps nothing apart until they are gone and it is defined anew. */
   duplicates: z.int().optional(),
 });
 

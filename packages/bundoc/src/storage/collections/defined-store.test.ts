@@ -209,6 +209,21 @@ describe('a document that has expired', () => {
     expect((await store.collections())[0]?.documents).toBe(150);
     expect((await store.changes(0, 1_000)).changes.filter(({ deleted }) => deleted)).toHaveLength(150);
   });
+
+  it('lets its values in unique indexes go as it is removed', async () => {
+    const { clock, store } = await start();
+    const indexes = [{ fields: ['slot'], unique: true }];
+    await store.define('notes', { ...TTL, indexes }, NONE);
+    const nowS = Math.floor(clock.now() / 1_000);
+    await commitOne(store, put('a', `{"slot":1,"until":"${until(nowS)}"}`));
+    clock.advance(10_000);
+    expect(await store.get(ref('a'))).toBeUndefined();
+    await expect(commitOne(store, put('b', '{"slot":1}'))).rejects.toMatchObject({
+      code: 'unique_violation',
+    });
+    expect(await store.removeExpired()).toBe(1);
+    await commitOne(store, put('b', '{"slot":1}'));
+  });
 });
 
 describe('a list of documents that have nearly all expired', () => {

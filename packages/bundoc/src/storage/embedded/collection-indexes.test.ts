@@ -30,7 +30,7 @@ const violation = { code: 'unique_violation', detail: expect.stringContaining('"
 function idsAt(store: DefinedStore, index: string, value: string): readonly string[] | undefined {
   const low = encodeKeyPart(value);
   return store.indexes
-    ?.search?.('notes', index, { low, high: `${low}\u0100` }, false, 1_000)
+    ?.search?.('notes', { name: index, fields: [index] }, { low, high: `${low}\u0100` }, false, 1_000)
     ?.map(({ id }) => id);
 }
 

@@ -8,8 +8,10 @@ import {
   type DefinedBy,
   type EngineIndexes,
   type IndexEntry,
+  type IndexRef,
   type IndexSpec,
   type IndexStatus,
+  isRefTo,
   isSameSpec,
   type KeyRange,
   type UsableIndex,
@@ -112,7 +114,7 @@ export class CollectionIndexes implements EngineIndexes {
 
   search(
     collection: string,
-    index: string,
+    index: IndexRef,
     range: KeyRange,
     backwards: boolean,
     limit: number,
@@ -120,7 +122,7 @@ export class CollectionIndexes implements EngineIndexes {
     return this.#findWhole(collection, index)?.search(range, backwards, limit);
   }
 
-  always(collection: string, index: string): readonly IndexEntry[] | undefined {
+  always(collection: string, index: IndexRef): readonly IndexEntry[] | undefined {
     return this.#findWhole(collection, index)?.always;
   }
 
@@ -174,10 +176,10 @@ export class CollectionIndexes implements EngineIndexes {
     }
   }
 
-  #findWhole(collection: string, name: string): MemoryIndex | undefined {
+  #findWhole(collection: string, index: IndexRef): MemoryIndex | undefined {
     return this.#indexed
       .get(collection)
-      ?.indexes.find(({ spec, progress }) => spec.name === name && progress.state !== 'building');
+      ?.indexes.find(({ spec, progress }) => isRefTo(spec, index) && progress.state !== 'building');
   }
 
   /** Changes when an index has come to be whole. */

@@ -223,6 +223,20 @@ export function describeIndexes(name: string, make: () => Promise<IndexedProject
       }
     });
 
+    it('whose name another one is given ends a query that goes by it, and leaves nothing out', async () => {
+      const { store } = await start();
+      await commitOne(store, put('a', '{"g":1,"h":2}'));
+      const define = async (field: string) => {
+        const index = { name: 'one', fields: [field], unique: false, blind: true };
+        await store.define('notes', { indexes: [index] }, NONE);
+        await store.indexes?.built();
+      };
+      await define('g');
+      const query = find(store, '{"g":1}', () => define('h'));
+      await expect(query).rejects.toMatchObject({ code: 'overloaded' });
+      expect(await find(store, '{"h":2}')).toMatchObject({ index: 'one', ids: ['a'] });
+    });
+
     it('is built to its end by whoever opens the project when the process is killed meanwhile', async () => {
       const { store, reopen } = await start();
       for (let n = 0; n < 450; n++) await commitOne(store, put(`d${n}`, `{"g":${n % 3}}`));
@@ -252,10 +266,18 @@ async function idsAt(store: DefinedStore, where: string): Promise<readonly strin
   return ids;
 }
 
-/** Documents that a condition holds for, and how they were found. */
-export async function find(store: DefinedStore, where: string) {
+/**
+ * Documents that a condition holds for, and how they were found.
+ *
+ * @param meanwhile runs once it is decided by which index they are found.
+ */
+export async function find(store: DefinedStore, where: string, meanwhile?: () => Promise<void>) {
   const cursors = { seal: () => Promise.reject(new Error('everything is on one page')) };
-  const acquire = async () => ({ store, cursors, [Symbol.dispose]: () => undefined });
+  let acquired = 0;
+  const acquire = async () => {
+    if (++acquired === 2) await meanwhile?.();
+    return { store, cursors, [Symbol.dispose]: () => undefined };
+  };
   const { documents, explanation } = await new Queries({ acquire: acquire as never }, SCAN_LIMITS).query({
     project: 'p',
     collection: 'notes',

@@ -17,7 +17,7 @@ export type IndexState =
 export type IndexStatus = IndexSpec & IndexState;
 
 export function isSameSpec(a: IndexSpec, b: IndexSpec): boolean {
-  return a.name === b.name && a.unique === b.unique && a.fields.join('\0') === b.fields.join('\0');
+  return isRefTo(a, b) && a.unique === b.unique;
 }
 
 /** A definition of a collection that its indexes are of. */
@@ -31,10 +31,18 @@ export interface DefinedBy {
   readonly wasDefined: boolean;
 }
 
-/** An index that knows all documents of its collection that open. */
-export interface UsableIndex {
+/** An index that somebody was told of. By the time that it is asked, one of other fields may have its name. */
+export interface IndexRef {
   readonly name: string;
   readonly fields: readonly string[];
+}
+
+export function isRefTo({ name, fields }: IndexSpec, ref: IndexRef): boolean {
+  return name === ref.name && fields.join('\0') === ref.fields.join('\0');
+}
+
+/** An index that knows all documents of its collection that open. */
+export interface UsableIndex extends IndexRef {
   /** A document may have several entries: each stands for one combination of its values. */
   readonly isMultiple: boolean;
   /** It knows nothing but which documents have exactly some values in all fields: {@link FoundBy} of lists, and no search. */
@@ -43,7 +51,7 @@ export interface UsableIndex {
 
 /** Which documents a blind index finds. */
 export interface FoundBy {
-  readonly index: string;
+  readonly index: IndexRef;
   /** Parts of all fields, one behind the other, as `query/key.ts` makes them; a document has one of them. */
   readonly keys: readonly string[];
 }
@@ -86,14 +94,14 @@ export interface EngineIndexes {
   /** Up to `limit` entries of a range, from its beginning, or its end backwards. Undefined for an index that there is not, or not yet. */
   search?(
     collection: string,
-    index: string,
+    index: IndexRef,
     range: KeyRange,
     backwards: boolean,
     limit: number,
   ): readonly IndexEntry[] | undefined;
 
   /** Documents that an index has no room for, and that every search of it must look at. */
-  always?(collection: string, index: string): readonly IndexEntry[] | undefined;
+  always?(collection: string, index: IndexRef): readonly IndexEntry[] | undefined;
 
   /** Resolves once nothing is being built. */
   built(): Promise<void>;

@@ -6,8 +6,10 @@ import { definitionRef } from '../collections/definition.ts';
 import {
   type DefinedBy,
   type EngineIndexes,
+  type IndexRef,
   type IndexSpec,
   type IndexStatus,
+  isRefTo,
   isSameSpec,
   type UsableIndex,
 } from '../indexes/port.ts';
@@ -28,7 +30,7 @@ import { type Database, OutcomeUnknown, type Row, type Statement, type Transacti
 import { patiently } from './patience.ts';
 import { lockOf } from './project-rows.ts';
 import type { RowCipher } from './row-cipher.ts';
-import { ROW_COLUMNS, readStateRow } from './rows.ts';
+import { orUndefined, ROW_COLUMNS, readStateRow } from './rows.ts';
 
 /** Which documents are counted when an index is made, and the definition that it is made for, under the project's lock. */
 const DEFINITION: Statement = {
@@ -160,8 +162,10 @@ export class BlindIndexing implements EngineIndexes {
   }
 
   /** An index that lists may go by; undefined when there is none, or not yet. */
-  find(collection: string, name: string): BlindIndex | undefined {
-    return this.#of(collection).find((index) => index.spec.name === name && index.duplicates !== undefined);
+  find(collection: string, ref: IndexRef): BlindIndex | undefined {
+    return this.#of(collection).find(
+      ({ spec, duplicates }) => isRefTo(spec, ref) && duplicates !== undefined,
+    );
   }
 
   define(collection: string, specs: readonly IndexSpec[], { rev }: DefinedBy): void {
@@ -250,7 +254,7 @@ export class BlindIndexing implements EngineIndexes {
       const [seq, version] = (head?.[0] ?? []) as unknown as [number | undefined, number];
       if (seq === undefined) return undefined;
       const [defined] = await transaction.query(DEFINITION, [project, name]);
-      if (this.#revOf(defined) !== rev) return undefined;
+      if (!this.#isOf(defined, rev)) return undefined;
       const known = await this.asOf(version, transaction);
       const present = known.byCollection.get(collection) ?? [];
       const kept = present.filter((index) => this.#isWanted(index));
@@ -275,10 +279,11 @@ export class BlindIndexing implements EngineIndexes {
     await this.begin();
   }
 
-  /** Revision of a definition; undefined where there is none. */
-  #revOf(row: Row | undefined): string | undefined {
-    const state = row && readStateRow(row, this.#rows);
-    return state?.deletedMs === 0 ? state.rev.toString('hex') : undefined;
+  /** Whether a definition is still of this revision, undefined where there is none. A row that does not open is of none that anybody has read. */
+  #isOf(row: Row | undefined, rev: string | undefined): boolean {
+    if (row === undefined) return rev === undefined;
+    const state = orUndefined(() => readStateRow(row, this.#rows));
+    return state !== undefined && (state.deletedMs === 0 ? state.rev.toString('hex') : undefined) === rev;
   }
 
   /** Goes on with what is left to do, in the background. */

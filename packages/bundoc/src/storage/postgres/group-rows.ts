@@ -15,13 +15,16 @@ const NEW_ENTRIES =
   'unnest($23::bigint[], $24::bytea[], $25::bigint[], $26::bytea[]) AS n(index_id, token, created_seq, name)';
 
 /**
- * Entries that documents of before have no longer, and those that all have: neither touches a row of the other. `NOT IN` is looked up in a table of
- * hashes whatever the planner expects.
+ * Entries that documents of before have no longer, and those that all have: neither touches a row of the other. They are told apart by grouping,
+ * which is by hashes or sorted, within whatever memory there is; a planner that expects too many rows for a table of hashes would look through all
+ * new ones for each of the old.
  */
 const ENTRIES = `, gone AS (
   DELETE FROM bundoc.blind_entries WHERE project = $1 AND ctid = ANY (ARRAY(
-    SELECT at FROM (${entriesByName('$22::bytea[]', 'ctid AS at, index_id, token, created_seq, name')}) AS e
-    WHERE (index_id, token, created_seq, name) NOT IN (SELECT n.index_id, n.token, n.created_seq, n.name FROM ${NEW_ENTRIES})
+    SELECT max(at) FROM (
+      ${entriesByName('$22::bytea[]', 'ctid AS at, index_id, token, created_seq, name')}
+      UNION ALL SELECT NULL::tid, n.* FROM ${NEW_ENTRIES}
+    ) AS e GROUP BY index_id, token, created_seq, name HAVING bool_and(at IS NOT NULL)
   ))
 ), entry AS (
   INSERT INTO bundoc.blind_entries (project, index_id, token, created_seq, name)
@@ -65,7 +68,7 @@ UPDATE bundoc.heads SET seq = $10::bigint, index_seq = CASE WHEN index_seq IS NO
 }
 
 const WRITE_GROUP = writeGroup('bundoc-write-group-2', '');
-const WRITE_INDEXED_GROUP = writeGroup('bundoc-write-indexed-group-1', ENTRIES);
+const WRITE_INDEXED_GROUP = writeGroup('bundoc-write-indexed-group-2', ENTRIES);
 
 /** Names of collections, sealed: the same for as long as the project is open, so each is sealed once. */
 export type SealedNames = Map<string, Buffer>;
