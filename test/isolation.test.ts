@@ -1,14 +1,17 @@
 import { cpSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { PATIENT_MS } from '@bundoc/shared/testing/patient';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { call, Installation } from './support/installation.ts';
 
 let installation: Installation;
 let token: string;
+let admin: string;
 beforeAll(async () => {
   // Nothing in memory: what is read comes from the files that are tampered with.
   installation = await Installation.start({ environment: { BUNDOC_CACHE_BYTES: '0' } });
   token = await installation.client();
+  admin = await installation.client(['*'], ['docs:admin']);
 });
 afterAll(() => installation[Symbol.asyncDispose]());
 
@@ -17,7 +20,7 @@ const get = (project: string, id: string) => call(installation.url, pathOf(proje
 
 const written = new Map<string, string[]>();
 
-/** Writes a document and gives the file that appeared. */
+/** Writes a document and gives the file that appeared, once it is that file that the document is read from. */
 async function put(project: string, id: string, body: string): Promise<string> {
   const before = written.get(project) ?? [];
   expect((await call(installation.url, pathOf(project, id), { method: 'PUT', token, body })).status).toBe(
@@ -25,6 +28,7 @@ async function put(project: string, id: string, body: string): Promise<string> {
   );
   const after = await installation.documentFiles(project, before.length + 1);
   written.set(project, after);
+  await expect.poll(() => metric('bundoc_backlog_bytes'), { timeout: PATIENT_MS }).toBe(0);
   return String(after.find((file) => !before.includes(file)));
 }
 
@@ -44,11 +48,12 @@ async function expectIntegrityError(project: string, id: string): Promise<void> 
   expect(answer.text).not.toContain('planted');
 }
 
-async function integrityErrors(): Promise<number> {
-  const admin = await installation.client(['*'], ['docs:admin']);
+async function metric(name: string): Promise<number> {
   const { text } = await call(installation.url, '/metrics', { token: admin });
-  return Number(/^bundoc_integrity_errors_total (\d+)/m.exec(text)?.[1]);
+  return Number(new RegExp(`^${name} (\\d+)`, 'm').exec(text)?.[1]);
 }
+
+const integrityErrors = () => metric('bundoc_integrity_errors_total');
 
 describe('a document file', () => {
   it('with a changed bit, cut short, or emptied is an integrity error, told by metric and log; others are unharmed', async () => {

@@ -1,5 +1,5 @@
 import { randomBytes } from 'node:crypto';
-import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { basename, dirname, join } from 'node:path';
 import { PATIENT_MS } from '@bundoc/shared/testing/patient';
 import pg from 'pg';
@@ -53,7 +53,7 @@ export function storageInFiles(dataDir: string): StoredProjects {
   return new StoredFiles(dataDir);
 }
 
-/** Paths of a project's document files, once there are as many. */
+/** Paths of a project's document files, once there are as many and none of them is still empty, as a file is until its bytes follow. */
 export async function documentFiles(dataDir: string, project: string, count: number): Promise<string[]> {
   const docs = join(dataDir, 'projects', project, 'docs');
   const deadline = Date.now() + PATIENT_MS;
@@ -61,8 +61,9 @@ export async function documentFiles(dataDir: string, project: string, count: num
     const files = readdirSync(docs, { recursive: true, withFileTypes: true })
       .filter((entry) => entry.isFile())
       .map((entry) => join(entry.parentPath, entry.name));
-    if (files.length === count) return files;
-    if (Date.now() > deadline) throw new Error(`there are ${files.length} document files, not ${count}`);
+    const written = files.filter((path) => statSync(path).size > 0).length;
+    if (files.length === count && written === count) return files;
+    if (Date.now() > deadline) throw new Error(`${written} document files are written, not ${count}`);
     await new Promise((resolve) => setTimeout(resolve, 5));
   }
 }
