@@ -59,8 +59,11 @@ describeWithPostgres('bundoc move', () => {
 
     expect(await bundoc('files', 'move', 'travelling', '--to', onPostgres)).toMatchObject({ code: 2 });
     await installation.stopBundoc();
-    const there = await bundoc('files', 'move', 'travelling', '--to', onPostgres);
+    const to = ['move', 'travelling', '--to', onPostgres, '--json'];
+    const there = await bundocCommand(environmentOf('files'), to);
     expect(there).toMatchObject({ code: 0 });
+    const [kept] = readdirSync(join(installation.dataDir, 'moved'));
+    expect(JSON.parse(there.stdout)).toEqual({ moved: 'travelling', to: expect.any(String), kept });
     expect(readdirSync(join(installation.dataDir, 'projects', 'travelling'))).toEqual(['move.json']);
     expect(readdirSync(join(installation.dataDir, 'moved'))).toHaveLength(1);
     {
@@ -79,7 +82,7 @@ describeWithPostgres('bundoc move', () => {
       await node.stop();
     }
     const back = await bundoc(onPostgres, 'move', 'travelling', '--to', 'files');
-    expect(back).toMatchObject({ code: 0 });
+    expect(back).toMatchObject({ code: 0, output: expect.stringContaining('travelling is in ') });
     expect(await server.sql('SELECT count(*) FROM bundoc.documents', 'bundoc')).toBe('0');
     expect((await bundoc('files', 'verify')).output).toBe('bundoc: 4 documents in 1 projects: all good\n');
     await installation.startBundoc();

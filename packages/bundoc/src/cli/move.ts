@@ -1,5 +1,5 @@
 import { mkdirSync } from 'node:fs';
-import { join, resolve } from 'node:path';
+import { basename, join, resolve } from 'node:path';
 import { systemClock } from '@bundoc/shared/clock';
 import type { Environment } from '@bundoc/shared/config';
 import { DELETION_FILE, PROJECTS_FOLDER } from '@bundoc/shared/contract/project-file';
@@ -44,7 +44,7 @@ export async function moveCommand(
   if (to === undefined) return moveOnline(environment, named, options);
   if (url !== undefined || tokenFile !== undefined)
     throw new CannotRun('a running service moves to where its BUNDOC_MOVE_TO says: leave --to out');
-  await move(environment, named, { to });
+  await moveHere(environment, idOf(named), to, options);
 }
 
 /** Through the service, which goes on serving the project. Stopped, it is gone on with when it is run again. */
@@ -62,11 +62,16 @@ async function moveOnline(environment: Environment, named: string, options: Move
       },
     });
   bar[Symbol.dispose]();
-  if (options.json) console.log(JSON.stringify(moved));
-  else
-    console.error(
-      `bundoc: ${project} is in ${moved.to}; what was in its folder is kept in moved/${moved.kept}`,
-    );
+  tell(moved, options, `is in ${moved.to}; what was in its folder is kept in moved/${moved.kept}`);
+}
+
+function tell(
+  moved: { readonly moved: string; readonly to: string },
+  { json }: MoveOptions,
+  text: string,
+): void {
+  if (json) console.log(JSON.stringify(moved));
+  else console.error(`bundoc: ${moved.moved} ${text}`);
 }
 
 /**
@@ -75,29 +80,45 @@ async function moveOnline(environment: Environment, named: string, options: Move
  *
  * @throws CannotRun, MoveFailed.
  */
-async function move(environment: Environment, named: string, { to }: { readonly to: string }): Promise<void> {
+async function moveHere(
+  environment: Environment,
+  project: string,
+  to: string,
+  options: MoveOptions,
+): Promise<void> {
   const [here, there] = [
     readConfig(environment),
     readConfig({ ...environment, BUNDOC_STORAGE: to, BUNDOC_MOVE_TO: undefined }),
   ];
-  const project = idOf(named);
   const dataDir = resolve(here.dataDir);
-  if (here.storage.kind === 'files' && there.storage.kind === 'postgres')
-    await toDatabase(environment, project, dataDir, there.storage);
-  else if (here.storage.kind === 'postgres' && there.storage.kind === 'files')
-    await toFolder(environment, project, dataDir, here.storage);
-  else throw new CannotRun('a project is moved from files to postgres://… or from there to files');
+  if (here.storage.kind === 'files' && there.storage.kind === 'postgres') {
+    const kept = await toDatabase(environment, project, dataDir, there.storage);
+    const moved = { moved: project, to: there.storage.place, kept: basename(kept) };
+    tell(moved, options, `is in ${moved.to}; what was in its folder is kept in ${kept}`);
+  } else if (here.storage.kind === 'postgres' && there.storage.kind === 'files') {
+    const directory = await toFolder(environment, project, dataDir, here.storage);
+    tell(
+      { moved: project, to: directory },
+      options,
+      `is in ${directory}, and no longer in ${here.storage.place}`,
+    );
+  } else throw new CannotRun('a project is moved from files to postgres://… or from there to files');
 }
 
-/** With the data folder to itself: nobody uses the project. */
-async function toDatabase(environment: Environment, project: string, dataDir: string, to: PostgresConfig) {
+/** With the data folder to itself: nobody uses the project. @returns where its folder is kept. */
+async function toDatabase(
+  environment: Environment,
+  project: string,
+  dataDir: string,
+  to: PostgresConfig,
+): Promise<string> {
   using _lock = lockForMove(dataDir);
   const directory = join(dataDir, PROJECTS_FOLDER, project);
   const names = (await nodeDisk.list(directory)) ?? [];
   if (names.length === 0 || names.includes(DELETION_FILE))
     throw new CannotRun(`there is no project ${project}`);
   using bar = createMoveBar();
-  const kept = await withDatabase(to, (database) =>
+  return await withDatabase(to, (database) =>
     withKeys(environment, async (keys) => {
       const opened = new OpenedProject({ project, directory, disk: nodeDisk, keys });
       await using _opened = opened;
@@ -118,7 +139,6 @@ async function toDatabase(environment: Environment, project: string, dataDir: st
       );
     }),
   );
-  console.error(`bundoc: ${project} is in ${to.place}; what was in its folder is kept in ${kept}`);
 }
 
 /** @throws CannotRun that says how it is done while a service has the folder. */
@@ -136,7 +156,13 @@ function lockForMove(dataDir: string): Disposable {
   }
 }
 
-async function toFolder(environment: Environment, project: string, dataDir: string, from: PostgresConfig) {
+/** @returns the project's folder. */
+async function toFolder(
+  environment: Environment,
+  project: string,
+  dataDir: string,
+  from: PostgresConfig,
+): Promise<string> {
   mkdirSync(dataDir, { recursive: true, mode: 0o700 });
   for (const folder of [PROJECTS_FOLDER, INCOMING_FOLDER])
     await makeDirectoryDurably(nodeDisk, join(dataDir, folder));
@@ -155,7 +181,7 @@ async function toFolder(environment: Environment, project: string, dataDir: stri
       ),
     ),
   );
-  console.error(`bundoc: ${project} is in ${directory}, and no longer in ${from.place}`);
+  return directory;
 }
 
 /** A project in a folder that nobody else has, opened when it is first asked for. */
