@@ -1,6 +1,6 @@
-import { PostgresServer } from '@bundoc/shared/testing/postgres-server';
+import type { PostgresServer } from '@bundoc/shared/testing/postgres-server';
 import { describeWithPostgres } from '@bundoc/shared/testing/postgres-tests';
-import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { describe, expect, it } from 'vitest';
 import { checkBackup, cipherOf } from '../src/backup/read-backup.ts';
 import { ProjectExists, restoreProject } from '../src/backup/restore-project.ts';
 import { restoreProjectInRows } from '../src/backup/restore-rows.ts';
@@ -14,10 +14,10 @@ import { commitOne, put, remove } from '../src/storage/conformance.ts';
 import { SEAL_LIMITS } from '../src/storage/embedded/seal-budget.ts';
 import type { ProjectStore, Write } from '../src/storage/port.ts';
 import type { Database } from '../src/storage/postgres/database.ts';
-import { migrate } from '../src/storage/postgres/migrate.ts';
 import { PostgresStore } from '../src/storage/postgres/postgres-store.ts';
 import { CliProject } from '../src/testing/cli-project.ts';
-import { NO_NEWS, openTestDatabase } from '../src/testing/postgres-project.ts';
+import { NO_NEWS } from '../src/testing/postgres-project.ts';
+import { useDatabase } from './support/use-database.ts';
 
 const ROOT = '/projects';
 
@@ -25,14 +25,8 @@ describeWithPostgres('backups of projects in PostgreSQL', () => {
   let server: PostgresServer;
   let database: Database;
   let projects = 0;
-  beforeAll(async () => {
-    server = await PostgresServer.start();
-    database = openTestDatabase((await server.createDatabase('bundoc')).url);
-    await migrate(database);
-  });
-  afterAll(async () => {
-    await database?.[Symbol.asyncDispose]();
-    await server?.[Symbol.asyncDispose]();
+  useDatabase((used) => {
+    ({ server, database } = used);
   });
 
   const rowsOf = ({ service, clock }: CliProject) =>

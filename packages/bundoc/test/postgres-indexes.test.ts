@@ -1,7 +1,7 @@
 import { systemClock } from '@bundoc/shared/clock';
-import { PostgresServer } from '@bundoc/shared/testing/postgres-server';
+import type { PostgresServer } from '@bundoc/shared/testing/postgres-server';
 import { describeWithPostgres } from '@bundoc/shared/testing/postgres-tests';
-import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { describe, expect, it } from 'vitest';
 import { cursorsOf } from '../src/cipher/sealed-cursor.ts';
 import { type DefinedStore, openDefinedStore } from '../src/storage/collections/defined-store.ts';
 import { definitionRef } from '../src/storage/collections/definition.ts';
@@ -9,11 +9,11 @@ import { commitOne, put, ref, remove } from '../src/storage/conformance.ts';
 import { describeIndexes, find } from '../src/storage/indexes/conformance.ts';
 import type { Write } from '../src/storage/port.ts';
 import type { Database, Transaction } from '../src/storage/postgres/database.ts';
-import { migrate } from '../src/storage/postgres/migrate.ts';
 import { ONE_MOMENT, verifyRows } from '../src/storage/postgres/verify-rows.ts';
-import { openTestDatabase, PostgresProject } from '../src/testing/postgres-project.ts';
+import { openTestDatabase, type PostgresProject } from '../src/testing/postgres-project.ts';
 import { assertQueriesAreRight, type CrashingProject } from '../src/testing/queries-property.ts';
 import { CuttingProxy } from './support/cutting-proxy.ts';
+import { type UsedDatabase, useDatabase } from './support/use-database.ts';
 
 const NONE = { kind: 'none' } as const;
 const RUNS = Number(process.env['QUERY_RUNS'] ?? 25);
@@ -26,22 +26,11 @@ const hasty = () => {
 describeWithPostgres('indexes on PostgreSQL', () => {
   let server: PostgresServer;
   let database: Database;
-  let projects = 0;
-  beforeAll(async () => {
-    server = await PostgresServer.start();
-    database = openTestDatabase((await server.createDatabase('bundoc')).url);
-    await migrate(database);
-  });
-  afterAll(async () => {
-    await database?.[Symbol.asyncDispose]();
-    await server?.[Symbol.asyncDispose]();
+  let newProject: UsedDatabase['newProject'];
+  useDatabase((used) => {
+    ({ server, database, newProject } = used);
   });
 
-  const newProject = async (options?: ConstructorParameters<typeof PostgresProject>[1]) => {
-    const project = new PostgresProject(`p${++projects}`, options);
-    await project.create(database);
-    return project;
-  };
   const openOn = async (project: PostgresProject, on = database) =>
     openDefinedStore(await project.open(on), project.clock);
   const sql = (text: string) => server.sql(text, 'bundoc');

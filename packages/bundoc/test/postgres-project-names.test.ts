@@ -1,23 +1,16 @@
 import { systemClock } from '@bundoc/shared/clock';
-import { PostgresServer } from '@bundoc/shared/testing/postgres-server';
+import type { PostgresServer } from '@bundoc/shared/testing/postgres-server';
 import { describeWithPostgres } from '@bundoc/shared/testing/postgres-tests';
-import { afterAll, beforeAll, expect, it } from 'vitest';
+import { expect, it } from 'vitest';
 import { ProjectRows } from '../src/project/project-rows.ts';
 import type { Database } from '../src/storage/postgres/database.ts';
-import { migrate } from '../src/storage/postgres/migrate.ts';
-import { openTestDatabase } from '../src/testing/postgres-project.ts';
+import { useDatabase } from './support/use-database.ts';
 
 describeWithPostgres('the projects of a database', () => {
   let server: PostgresServer;
   let database: Database;
-  beforeAll(async () => {
-    server = await PostgresServer.start();
-    database = openTestDatabase((await server.createDatabase('bundoc')).url);
-    await migrate(database);
-  });
-  afterAll(async () => {
-    await database?.[Symbol.asyncDispose]();
-    await server?.[Symbol.asyncDispose]();
+  useDatabase((used) => {
+    ({ server, database } = used);
   });
 
   it('are named in the order of their characters, page by page, and those alone that are asked about', async () => {

@@ -2,9 +2,9 @@ import { systemClock } from '@bundoc/shared/clock';
 import { AppError } from '@bundoc/shared/errors';
 import { createLogger } from '@bundoc/shared/logger';
 import { FakeClock } from '@bundoc/shared/testing/fake-clock';
-import { PostgresServer } from '@bundoc/shared/testing/postgres-server';
+import type { PostgresServer } from '@bundoc/shared/testing/postgres-server';
 import { describeWithPostgres } from '@bundoc/shared/testing/postgres-tests';
-import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { describe, expect, it } from 'vitest';
 import { ProjectDeletion } from '../src/project/delete-project.ts';
 import { describeExpiryMarks } from '../src/project/expiry-conformance.ts';
 import { LOOK_EVERY_MS } from '../src/project/expiry-marks.ts';
@@ -15,22 +15,16 @@ import { ProjectRows, whyGone } from '../src/project/project-rows.ts';
 import { put, ref } from '../src/storage/conformance.ts';
 import { SEAL_LIMITS } from '../src/storage/embedded/seal-budget.ts';
 import type { Database } from '../src/storage/postgres/database.ts';
-import { migrate } from '../src/storage/postgres/migrate.ts';
 import { PostgresStore } from '../src/storage/postgres/postgres-store.ts';
 import { FakeKeyService } from '../src/testing/fake-key-service.ts';
-import { NO_NEWS, openTestDatabase } from '../src/testing/postgres-project.ts';
+import { NO_NEWS } from '../src/testing/postgres-project.ts';
+import { useDatabase } from './support/use-database.ts';
 
 describeWithPostgres('projects in PostgreSQL', () => {
   let server: PostgresServer;
   let database: Database;
-  beforeAll(async () => {
-    server = await PostgresServer.start();
-    database = openTestDatabase((await server.createDatabase('bundoc')).url);
-    await migrate(database);
-  });
-  afterAll(async () => {
-    await database?.[Symbol.asyncDispose]();
-    await server?.[Symbol.asyncDispose]();
+  useDatabase((used) => {
+    ({ server, database } = used);
   });
 
   /** A node of its own: what it knows of keys it knows alone. */

@@ -1,37 +1,27 @@
 import { systemClock } from '@bundoc/shared/clock';
 import { FakeClock } from '@bundoc/shared/testing/fake-clock';
 import { meanwhile } from '@bundoc/shared/testing/meanwhile';
-import { PostgresServer } from '@bundoc/shared/testing/postgres-server';
+import type { PostgresServer } from '@bundoc/shared/testing/postgres-server';
 import { describeWithPostgres } from '@bundoc/shared/testing/postgres-tests';
-import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { describe, expect, it } from 'vitest';
 import { commitOne, describeProjectStore, put, ref, remove } from '../src/storage/conformance.ts';
 import { IDEMPOTENCY_TTL_MS, type ProjectStore, TOMBSTONE_TTL_MS } from '../src/storage/port.ts';
 import { ChangeNews } from '../src/storage/postgres/change-news.ts';
 import type { Database } from '../src/storage/postgres/database.ts';
 import { migrate, readMigrations, SchemaMismatch } from '../src/storage/postgres/migrate.ts';
 import { describeQuota } from '../src/storage/quota-conformance.ts';
-import { openTestDatabase, PostgresProject, testDatabaseOptions } from '../src/testing/postgres-project.ts';
+import { openTestDatabase, testDatabaseOptions } from '../src/testing/postgres-project.ts';
 import { CuttingProxy } from './support/cutting-proxy.ts';
+import { type UsedDatabase, useDatabase } from './support/use-database.ts';
 
 describeWithPostgres('PostgreSQL', () => {
   let server: PostgresServer;
   let database: Database;
-  let projects = 0;
-  beforeAll(async () => {
-    server = await PostgresServer.start();
-    database = openTestDatabase((await server.createDatabase('bundoc')).url);
-    await migrate(database);
-  });
-  afterAll(async () => {
-    await database?.[Symbol.asyncDispose]();
-    await server?.[Symbol.asyncDispose]();
+  let newProject: UsedDatabase['newProject'];
+  useDatabase((used) => {
+    ({ server, database, newProject } = used);
   });
 
-  const newProject = async (options?: ConstructorParameters<typeof PostgresProject>[1]) => {
-    const project = new PostgresProject(`p${++projects}`, options);
-    await project.create(database);
-    return project;
-  };
   const sql = (text: string) => server.sql(text, 'bundoc');
   const textOf = async (store: ProjectStore, id: string) => (await store.get(ref(id)))?.text.toString();
 

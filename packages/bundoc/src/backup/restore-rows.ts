@@ -1,7 +1,8 @@
 import { MARK_BEGINS } from '../project/deletion-mark.ts';
 import { formatProjectFile } from '../project/project-file.ts';
 import { SEAL_LIMITS } from '../storage/embedded/seal-budget.ts';
-import type { Database, Queryable, Statement } from '../storage/postgres/database.ts';
+import type { Database, Queryable } from '../storage/postgres/database.ts';
+import { readFileRow } from '../storage/postgres/file-row.ts';
 import { importProject } from '../storage/postgres/import-rows.ts';
 import { verifyRows } from '../storage/postgres/verify-rows.ts';
 import type { ProjectContents } from '../storage/project-contents.ts';
@@ -11,11 +12,6 @@ import { deletedProject, ProjectExists, type RestoreSource, SKIPPED_SEQS } from 
 
 /** A restore takes its time, and nobody else knows of the project before it is committed. */
 const NO_HURRY = 'SET LOCAL idle_in_transaction_session_timeout = 0';
-
-const PRESENT: Statement = {
-  name: 'bundoc-restore-present-1',
-  text: `SELECT starts_with(file, '${MARK_BEGINS}') FROM bundoc.projects WHERE project = $1`,
-};
 
 export interface RestoreRowsOptions extends RestoreSource {
   readonly database: Database;
@@ -67,9 +63,9 @@ export async function restoreProjectInRows(options: RestoreRowsOptions): Promise
  * @throws ProjectExists; AppError of the database.
  */
 export async function requireFreeRows(queryable: Queryable, project: string): Promise<void> {
-  const [row] = await queryable.query(PRESENT, [project]);
-  if (row === undefined) return;
-  throw row[0] === true
+  const { text } = await readFileRow(queryable, project);
+  if (text === undefined) return;
+  throw text.startsWith(MARK_BEGINS)
     ? deletedProject(project)
     : new ProjectExists(`${project} is in the database already`);
 }

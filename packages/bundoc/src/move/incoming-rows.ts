@@ -8,6 +8,7 @@ import type { DocumentState, UsedKey } from '../storage/embedded/record.ts';
 import type { OnProgress } from '../storage/embedded/verify.ts';
 import type { Position, SealedChange } from '../storage/port.ts';
 import type { Connections, Statement, Transaction } from '../storage/postgres/database.ts';
+import { insertFileRow, readFileRow, replaceFileRow } from '../storage/postgres/file-row.ts';
 import { writeOfGroup } from '../storage/postgres/group-rows.ts';
 import {
   deleteContentRows,
@@ -33,19 +34,6 @@ export interface IncomingRowsOptions {
   readonly cipher: () => ProjectCipher;
 }
 
-const FILE: Statement = {
-  name: 'bundoc-incoming-file-1',
-  text: `SELECT file, EXISTS (SELECT FROM bundoc.heads WHERE project = $1) FROM
-         (SELECT 1) AS always LEFT JOIN bundoc.projects ON project = $1`,
-};
-const PUT_MARK: Statement = {
-  name: 'bundoc-incoming-mark-1',
-  text: 'INSERT INTO bundoc.projects (project, file) VALUES ($1, $2) ON CONFLICT (project) DO NOTHING RETURNING 1',
-};
-const REPLACE_FILE: Statement = {
-  name: 'bundoc-incoming-replace-1',
-  text: 'UPDATE bundoc.projects SET file = $2 WHERE project = $1 AND file = $3 RETURNING 1',
-};
 const COPIED: Statement = {
   name: 'bundoc-incoming-copied-1',
   text: 'SELECT seq, purged_seq FROM bundoc.heads WHERE project = $1',
@@ -82,34 +70,31 @@ const PAGE = { limit: 500, bytesMax: 4_194_304 };
  * @throws MoveFailed where there is a project, or one that was deleted.
  */
 export async function reserveRows(database: Connections, project: string, mark: MoveMark): Promise<MoveMark> {
-  const [row] = await database.query(FILE, [project]);
-  const [text, hasContent] = row as unknown as [string | null, boolean];
-  const present = text === null ? undefined : moveOf(project, text);
+  const { text, hasContent } = await readFileRow(database, project);
+  const present = text === undefined ? undefined : moveOf(project, text);
   if (present?.state === 'incoming') return present;
   if (text?.startsWith(MARK_BEGINS)) throw new MoveFailed(`${project} was deleted there`);
-  if (text !== null && present === undefined) throw new MoveFailed(`${project} is in the database already`);
-  if (text === null && hasContent)
+  if (text !== undefined && present === undefined)
+    throw new MoveFailed(`${project} is in the database already`);
+  if (text === undefined && hasContent)
     throw new MoveFailed(`the database has rows of ${project}, and no project file`);
   // What is left of it from before it was moved away.
   await deleteContentRows(project, (action) => database.transaction('', action));
   const reserved = formatMoveMark(mark);
-  const [statement, values] =
-    text === null
-      ? ([PUT_MARK, [project, reserved]] as const)
-      : ([REPLACE_FILE, [project, reserved, text]] as const);
-  if ((await database.query(statement, values)).length === 0)
-    throw new MoveFailed(`somebody else was at work on ${project} in the database`);
+  const isReserved =
+    text === undefined
+      ? await insertFileRow(database, project, reserved)
+      : await replaceFileRow(database, project, reserved, text);
+  if (!isReserved) throw new MoveFailed(`somebody else was at work on ${project} in the database`);
   return mark;
 }
 
 /** Puts the project's file in the place of the mark: from then on nodes serve it. May be done again. @throws MoveFailed for another mark. */
 export async function openRows(database: Connections, mark: MoveMark, file: string): Promise<void> {
   const project = mark.moving;
-  const replaced = await database.query(REPLACE_FILE, [project, file, formatMoveMark(mark)]);
-  if (replaced.length > 0) return;
-  const [row] = await database.query(FILE, [project]);
-  const [text] = row as unknown as [string | null];
-  if (text === null || text.startsWith(MARK_BEGINS) || moveOf(project, text) !== undefined)
+  if (await replaceFileRow(database, project, file, formatMoveMark(mark))) return;
+  const { text } = await readFileRow(database, project);
+  if (text === undefined || text.startsWith(MARK_BEGINS) || moveOf(project, text) !== undefined)
     throw new MoveFailed(`${project} is not in the database as it was brought there`);
 }
 

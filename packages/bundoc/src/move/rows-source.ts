@@ -10,7 +10,8 @@ import {
   type Statement,
   type Transaction,
 } from '../storage/postgres/database.ts';
-import { lockOf } from '../storage/postgres/project-rows.ts';
+import { lockFileRow, replaceFileRow } from '../storage/postgres/file-row.ts';
+import { deleteHead, lockOf } from '../storage/postgres/project-rows.ts';
 import { VersionUnknown } from '../storage/postgres/row-cipher.ts';
 import { restOfRows } from '../storage/postgres/rows-rest.ts';
 import { type FencedSource, MoveFailed, type MoveSource, type ReadSealedChanges } from './move-project.ts';
@@ -19,22 +20,9 @@ import { pagesOfRows } from './pages-of-rows.ts';
 /** The last part of a copy takes its time; who writes meanwhile is told to come back after as long as a statement may take. */
 const NO_HURRY = 'SET LOCAL idle_in_transaction_session_timeout = 0';
 
-const TEXT: Statement = {
-  name: 'bundoc-move-text-1',
-  text: 'SELECT file FROM bundoc.projects WHERE project = $1 FOR UPDATE',
-};
 const EXTENT: Statement = {
   name: 'bundoc-move-extent-1',
   text: `SELECT (SELECT count(*) FROM bundoc.documents WHERE project = $1), seq FROM bundoc.heads WHERE project = $1`,
-};
-const MARK: Statement = {
-  name: 'bundoc-move-mark-1',
-  text: 'UPDATE bundoc.projects SET file = $2 WHERE project = $1 AND file = $3 RETURNING 1',
-};
-/** Without its head, no node commits to a project or reads from it. */
-const REMOVE_HEAD: Statement = {
-  name: 'bundoc-move-head-1',
-  text: 'DELETE FROM bundoc.heads WHERE project = $1',
 };
 
 /**
@@ -99,18 +87,18 @@ export class RowsSource implements MoveSource {
   /** @throws MoveFailed when the file changed, for a new version of the key, since it was copied. */
   async #hand(transaction: Transaction, text: string): Promise<void> {
     const { project } = this.#place;
-    const marked = await transaction.query(MARK, [project, formatMoveMark(this.#mark), text]);
-    if (marked.length === 0) throw new MoveFailed('the project file has changed meanwhile');
-    await transaction.query(REMOVE_HEAD, [project]);
+    if (!(await replaceFileRow(transaction, project, formatMoveMark(this.#mark), text)))
+      throw new MoveFailed('the project file has changed meanwhile');
+    await deleteHead(transaction, project);
   }
 
   /** What became of a transaction whose commit was not answered. It held the file's row: behind that lock its outcome stands. */
   async #isMoved(): Promise<boolean> {
     const { database, project } = this.#place;
-    const text = await database.transaction('', async (transaction) => {
-      const [row] = await transaction.query(TEXT, [project]);
-      return String(row?.[0]);
-    });
+    const text = await database.transaction(
+      '',
+      async (transaction) => (await lockFileRow(transaction, project)) ?? '',
+    );
     return moveOf(project, text ?? '')?.move === this.#mark.move;
   }
 

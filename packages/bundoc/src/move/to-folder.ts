@@ -7,7 +7,8 @@ import type { MoveMark } from '../project/move-mark.ts';
 import { readMoveMark } from '../project/project-folder.ts';
 import { moveOf } from '../project/project-rows.ts';
 import type { Disk } from '../storage/embedded/disk.ts';
-import type { Connections, Statement } from '../storage/postgres/database.ts';
+import type { Connections } from '../storage/postgres/database.ts';
+import { readFileRow } from '../storage/postgres/file-row.ts';
 import { deleteContentRows } from '../storage/postgres/project-rows.ts';
 import { IncomingFolder, openFolder, reserveFolder } from './incoming-folder.ts';
 import { MoveFailed, type MoveLimits, type MoveWatch, moveProject } from './move-project.ts';
@@ -21,11 +22,6 @@ export interface MovePlaces {
   readonly database: Connections;
   readonly keys: Pick<KeyService, 'exportKey'>;
 }
-
-const FILE: Statement = {
-  name: 'bundoc-move-file-1',
-  text: 'SELECT file FROM bundoc.projects WHERE project = $1',
-};
 
 /**
  * Moves a project out of PostgreSQL, whose nodes go on serving it until it changes hands, into a folder. Cut short at any moment, it is gone on with when it
@@ -41,8 +37,7 @@ export async function moveToFolder(
   limits?: MoveLimits,
 ): Promise<void> {
   const { project, directory, disk, database } = places;
-  const [row] = await database.query(FILE, [project]);
-  const text = row?.[0] as string | undefined;
+  const { text } = await readFileRow(database, project);
   if (text === undefined || text.startsWith(MARK_BEGINS))
     throw new MoveFailed(`there is no project ${project}`);
   const mark = moveOf(project, text);

@@ -1,5 +1,6 @@
 import { type DeletionMark, deletionMarkSchema } from '@bundoc/shared/contract/deletion-mark';
 import { AppError } from '@bundoc/shared/errors';
+import { parseMark } from './parse-mark.ts';
 
 /** What the text of a mark begins with, and that of a project file does not. */
 export const MARK_BEGINS = '{"deleted":';
@@ -14,13 +15,7 @@ export function formatDeletionMark(mark: DeletionMark): string {
 
 /** @throws AppError `project_damaged` for content that is no mark of this project. */
 export function parseDeletionMark(project: string, content: string): DeletionMark {
-  try {
-    const mark = deletionMarkSchema.parse(JSON.parse(content));
-    if (mark.deleted === project) return mark;
-  } catch (error) {
-    throw new AppError('project_damaged', { cause: error });
-  }
-  throw new AppError('project_damaged', { cause: new Error('the deletion mark is of another project') });
+  return parseMark(deletionMarkSchema, (mark) => mark.deleted, project, content);
 }
 
 /** A deletion only goes forward, whichever of several nodes writes last: what one of them knows stays known. */

@@ -1,6 +1,7 @@
 import { projectIdSchema } from '@bundoc/shared/contract/documents';
 import { AppError } from '@bundoc/shared/errors';
 import { z } from 'zod';
+import { parseMark } from './parse-mark.ts';
 
 /**
  * What stands where a project is not, or not yet, while or because it was moved (docs/formats/move-mark.md): `incoming` where it is being brought to, in the
@@ -28,13 +29,7 @@ export function formatMoveMark(mark: MoveMark): string {
 
 /** @throws AppError `project_damaged` for content that is no mark of this project. */
 export function parseMoveMark(project: string, content: string): MoveMark {
-  try {
-    const mark = moveMarkSchema.parse(JSON.parse(content));
-    if (mark.moving === project) return mark;
-  } catch (error) {
-    throw new AppError('project_damaged', { cause: error });
-  }
-  throw new AppError('project_damaged', { cause: new Error('the mark of a move is of another project') });
+  return parseMark(moveMarkSchema, (mark) => mark.moving, project, content);
 }
 
 /** What whoever asks for a marked project is told. */

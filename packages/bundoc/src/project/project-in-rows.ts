@@ -4,6 +4,7 @@ import type { ProjectCipher } from '../cipher/project-cipher.ts';
 import type { KeyService } from '../kms/port.ts';
 import type { OnProgress } from '../storage/embedded/verify.ts';
 import type { Connections, Queryable, Statement } from '../storage/postgres/database.ts';
+import { readFileRow } from '../storage/postgres/file-row.ts';
 import { ONE_MOMENT, verifyRows } from '../storage/postgres/verify-rows.ts';
 import { openCipher, parseProjectFile } from './project-file.ts';
 import { leasing } from './project-reader.ts';
@@ -17,10 +18,6 @@ export interface ProjectInRows {
   readonly keys: Pick<KeyService, 'exportKey'>;
 }
 
-const FILE: Statement = {
-  name: 'bundoc-project-file-1',
-  text: 'SELECT file FROM bundoc.projects WHERE project = $1',
-};
 const STATS: Statement = {
   name: 'bundoc-stats-1',
   text: `
@@ -36,10 +33,9 @@ export async function readProjectRow(
   queryable: Queryable,
   { project, keys }: Pick<ProjectInRows, 'project' | 'keys'>,
 ): Promise<{ text: string; file: ProjectFile; cipher: ProjectCipher }> {
-  const [row] = await queryable.query(FILE, [project]);
-  if (row === undefined)
+  const { text } = await readFileRow(queryable, project);
+  if (text === undefined)
     throw new AppError('project_damaged', { cause: new Error('there is no project file') });
-  const text = row[0] as string;
   const file = parseProjectFile(project, Buffer.from(text));
   return { text, file, cipher: openCipher(file, await leasing(project, keys)(file)) };
 }
@@ -68,7 +64,7 @@ export async function statsOfProjectInRows({
   database,
 }: Omit<ProjectInRows, 'keys'>): Promise<StatsOutcome> {
   try {
-    const [[text] = []] = await database.query(FILE, [project]);
+    const { text } = await readFileRow(database, project);
     const { versions } = parseProjectFile(project, Buffer.from(String(text)));
     const [counts] = await database.query(STATS, [project]);
     const [tombstones, documents, collections, sealedBytes, lastSeq] = counts as unknown as number[];

@@ -9,9 +9,17 @@ import {
   type Statement,
   type Transaction,
 } from '../storage/postgres/database.ts';
+import {
+  type FileRow,
+  insertFileRow,
+  lockFileRow,
+  readFileRow,
+  replaceFileRow,
+} from '../storage/postgres/file-row.ts';
 import { patiently } from '../storage/postgres/patience.ts';
 import {
   deleteContentRows,
+  deleteHead,
   insertProjectRows,
   lockOf,
   raiseKeyVersion,
@@ -36,19 +44,6 @@ import {
 import { keysOfFile, mintOrAdopt } from './project-keys.ts';
 import type { OpenedProject, Projects } from './projects.ts';
 
-/** The file and whether there is content, as of one moment: another node may be making the project. */
-const READ: Statement = {
-  name: 'bundoc-read-project-1',
-  text: `SELECT (SELECT file FROM bundoc.projects WHERE project = $1), EXISTS (SELECT FROM bundoc.heads WHERE project = $1)`,
-};
-const INSERT: Statement = {
-  name: 'bundoc-insert-project-1',
-  text: 'INSERT INTO bundoc.projects (project, file) VALUES ($1, $2) ON CONFLICT (project) DO NOTHING RETURNING 1',
-};
-const REPLACE: Statement = {
-  name: 'bundoc-replace-project-1',
-  text: 'UPDATE bundoc.projects SET file = $2 WHERE project = $1 AND file = $3 RETURNING 1',
-};
 /** Of a row of `bundoc.projects` that holds a project, and no mark. */
 export const IS_PROJECT = `NOT starts_with(file, '${MARK_BEGINS}') AND NOT starts_with(file, '${MOVE_MARK_BEGINS}')`;
 const NAMES: Statement = {
@@ -60,14 +55,6 @@ const MARK: Statement = {
   name: 'bundoc-mark-project-1',
   text: `INSERT INTO bundoc.projects (project, file) VALUES ($1, $2)
          ON CONFLICT (project) DO UPDATE SET file = excluded.file RETURNING 1`,
-};
-const FILE_LOCKED: Statement = {
-  name: 'bundoc-project-file-locked-1',
-  text: 'SELECT file FROM bundoc.projects WHERE project = $1 FOR UPDATE',
-};
-const DELETE_HEAD: Statement = {
-  name: 'bundoc-delete-head-1',
-  text: 'DELETE FROM bundoc.heads WHERE project = $1',
 };
 const MARKS: Statement = {
   name: 'bundoc-marks-1',
@@ -82,6 +69,7 @@ export interface ProjectRowsOptions {
   readonly keys: KeyCache;
   readonly clock: Clock;
 }
+type RowsPlace = Pick<ProjectRowsOptions, 'database' | 'clock'>;
 
 /**
  * Finds and makes projects in the database, side by side with other nodes. The first row that is inserted is the project's, with its name key;
@@ -124,8 +112,7 @@ export class ProjectRows implements Projects {
     const key = await mintOrAdopt(keys, project);
     const file = newProjectFile(project, key, new Date(clock.now()));
     await this.#transact(async (transaction) => {
-      const inserted = await transaction.query(INSERT, [project, textOf(file)]);
-      if (inserted.length === 0) return undefined;
+      if (!(await insertFileRow(transaction, project, textOf(file)))) return undefined;
       await insertProjectRows(transaction, project, key.version);
       return true;
     });
@@ -155,29 +142,25 @@ export class ProjectRows implements Projects {
   }
 
   async exists(project: string): Promise<boolean> {
-    const { database, clock } = this.#options;
-    const [row] = await patiently(clock, () => database.query(READ, [project]));
-    const [text, hasContent] = row as unknown as [string | null, boolean];
-    if (text !== null) requireHere(project, text);
-    return text !== null || hasContent;
+    const { text, hasContent } = await patientlyRead(this.#options, project);
+    if (text !== undefined) requireHere(project, text);
+    return text !== undefined || hasContent;
   }
 
   async deletionOf(project: string): Promise<DeletionMark | undefined> {
-    const { database, clock } = this.#options;
-    const [row] = await patiently(clock, () => database.query(READ, [project]));
-    const [text] = row as unknown as [string | null, boolean];
-    return text === null ? undefined : markOf(project, text);
+    const { text } = await patientlyRead(this.#options, project);
+    return text === undefined ? undefined : markOf(project, text);
   }
 
   /** Takes the place of the project's file, and its head away: without one, no node commits to it. */
   async markDeletion(project: string, mark: DeletionMark): Promise<DeletionMark> {
     let merged = mark;
     const isMarked = await this.#transact(async (transaction) => {
-      const [row] = await transaction.query(FILE_LOCKED, [project]);
-      if (row !== undefined) requireHere(project, row[0] as string);
-      merged = mergedMark(row && markOf(project, row[0] as string), mark);
+      const text = await lockFileRow(transaction, project);
+      if (text !== undefined) requireHere(project, text);
+      merged = mergedMark(text === undefined ? undefined : markOf(project, text), mark);
       await transaction.query(MARK, [project, formatDeletionMark(merged)]);
-      await transaction.query(DELETE_HEAD, [project]);
+      await deleteHead(transaction, project);
       return true;
     }, lockOf(project));
     if (!isMarked) throw new AppError('storage_unavailable', { retryAfterS: 1 });
@@ -200,19 +183,16 @@ export class ProjectRows implements Projects {
 
   /** @throws AppError `project_damaged` for content without a file. */
   async #read(project: string): Promise<string | undefined> {
-    const { database, clock } = this.#options;
-    const [row] = await patiently(clock, () => database.query(READ, [project]));
-    const [text, hasContent] = row as unknown as [string | null, boolean];
-    if (text === null && hasContent)
+    const { text, hasContent } = await patientlyRead(this.#options, project);
+    if (text === undefined && hasContent)
       throw new AppError('project_damaged', { cause: new Error('rows without a project file') });
-    return text ?? undefined;
+    return text;
   }
 
   /** @returns false when another node changed the file first. */
   async #replace(text: string, file: ProjectFile, keyVersion: number | undefined): Promise<boolean> {
     return this.#transact(async (transaction) => {
-      const replaced = await transaction.query(REPLACE, [file.project, textOf(file), text]);
-      if (replaced.length === 0) return undefined;
+      if (!(await replaceFileRow(transaction, file.project, textOf(file), text))) return undefined;
       if (keyVersion !== undefined) await raiseKeyVersion(transaction, file.project, keyVersion);
       return true;
     });
@@ -238,19 +218,19 @@ export class ProjectRows implements Projects {
  *
  * @throws AppError of the database.
  */
-export async function whyGone(
-  { database, clock }: Pick<ProjectRowsOptions, 'database' | 'clock'>,
-  project: string,
-): Promise<AppError> {
-  const [row] = await patiently(clock, () => database.query(READ, [project]));
-  const [text] = row as unknown as [string | null, boolean];
-  if (text === null) return new AppError('project_not_found');
+export async function whyGone(place: RowsPlace, project: string): Promise<AppError> {
+  const { text } = await patientlyRead(place, project);
+  if (text === undefined) return new AppError('project_not_found');
   const [deleted, moved] = [markOf(project, text), moveOf(project, text)];
   if (deleted !== undefined) return projectDestroyed(deleted);
   // It may have come back meanwhile.
   return moved === undefined
     ? new AppError('storage_unavailable', { retryAfterS: 1 })
     : projectElsewhere(moved);
+}
+
+function patientlyRead({ database, clock }: RowsPlace, project: string): Promise<FileRow> {
+  return patiently(clock, () => readFileRow(database, project));
 }
 
 function textOf(file: ProjectFile): string {

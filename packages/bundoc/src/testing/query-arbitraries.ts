@@ -66,51 +66,45 @@ export const documentText = fc.dictionary(names, value, { minKeys: 0, maxKeys: 4
 /** Paths that may lead somewhere. */
 export const path = fc.array(names, { minLength: 1, maxLength: 3 }).map((parts) => parts.join('.'));
 
-const { tests, where } = fc.letrec<{ tests: string; test: readonly [string, string]; where: string }>(
-  (tie) => ({
-    test: fc.oneof(
-      fc.tuple(fc.constantFrom('$eq', '$ne', '$gt', '$gte', '$lt', '$lte'), value),
-      fc.tuple(
-        fc.constantFrom('$in', '$nin', '$all'),
-        fc.array(value, { maxLength: 3 }).map((all) => `[${all.join(',')}]`),
-      ),
-      fc.tuple(fc.constant('$exists'), fc.constantFrom('true', 'false')),
-      fc.tuple(
-        fc.constant('$type'),
-        fc.constantFrom('"null"', '"number"', '"array"', '["string","object"]', '"boolean"'),
-      ),
-      fc.tuple(fc.constant('$size'), fc.constantFrom('0', '1', '2', '3')),
-      fc.tuple(
-        fc.constant('$beginsWith'),
-        string.map((text) => JSON.stringify(text)),
-      ),
-      fc.tuple(fc.constantFrom('$not', '$elemMatch'), tie('tests')),
-      fc.tuple(fc.constant('$elemMatch'), tie('where')),
+const { where } = fc.letrec<{ tests: string; test: readonly [string, string]; where: string }>((tie) => ({
+  test: fc.oneof(
+    fc.tuple(fc.constantFrom('$eq', '$ne', '$gt', '$gte', '$lt', '$lte'), value),
+    fc.tuple(
+      fc.constantFrom('$in', '$nin', '$all'),
+      fc.array(value, { maxLength: 3 }).map((all) => `[${all.join(',')}]`),
     ),
-    tests: fc
-      .uniqueArray(tie('test'), { minLength: 1, maxLength: 2, selector: ([op]) => op })
-      .map((all) => objectText(Object.fromEntries(all))),
-    where: fc.oneof(
-      { maxDepth: 3, depthSize: 'small' },
-      {
-        weight: 4,
-        arbitrary: fc
-          .dictionary(path, fc.oneof(tie('tests'), tie('tests'), value), { minKeys: 1, maxKeys: 2 })
-          .map(objectText),
-      },
-      {
-        weight: 1,
-        arbitrary: fc
-          .tuple(
-            fc.constantFrom('$and', '$or', '$nor'),
-            fc.array(tie('where'), { minLength: 1, maxLength: 3 }),
-          )
-          .map(([op, clauses]) => `{"${op}":[${clauses.join(',')}]}`),
-      },
+    fc.tuple(fc.constant('$exists'), fc.constantFrom('true', 'false')),
+    fc.tuple(
+      fc.constant('$type'),
+      fc.constantFrom('"null"', '"number"', '"array"', '["string","object"]', '"boolean"'),
     ),
-  }),
-);
+    fc.tuple(fc.constant('$size'), fc.constantFrom('0', '1', '2', '3')),
+    fc.tuple(
+      fc.constant('$beginsWith'),
+      string.map((text) => JSON.stringify(text)),
+    ),
+    fc.tuple(fc.constantFrom('$not', '$elemMatch'), tie('tests')),
+    fc.tuple(fc.constant('$elemMatch'), tie('where')),
+  ),
+  tests: fc
+    .uniqueArray(tie('test'), { minLength: 1, maxLength: 2, selector: ([op]) => op })
+    .map((all) => objectText(Object.fromEntries(all))),
+  where: fc.oneof(
+    { maxDepth: 3, depthSize: 'small' },
+    {
+      weight: 4,
+      arbitrary: fc
+        .dictionary(path, fc.oneof(tie('tests'), tie('tests'), value), { minKeys: 1, maxKeys: 2 })
+        .map(objectText),
+    },
+    {
+      weight: 1,
+      arbitrary: fc
+        .tuple(fc.constantFrom('$and', '$or', '$nor'), fc.array(tie('where'), { minLength: 1, maxLength: 3 }))
+        .map(([op, clauses]) => `{"${op}":[${clauses.join(',')}]}`),
+    },
+  ),
+}));
 
 /** Texts of conditions. */
 export const whereText = where;
-export const testsText = tests;

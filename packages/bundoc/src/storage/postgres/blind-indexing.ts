@@ -32,7 +32,7 @@ import { lockOf } from './project-rows.ts';
 import type { RowCipher } from './row-cipher.ts';
 import { orUndefined, ROW_COLUMNS, readStateRow } from './rows.ts';
 
-/** Which documents are counted when an index is made, and the definition that it is made for, under the project's lock. */
+/** The definition that an index is made for, and how many documents it is to hold, under the project's lock. */
 const DEFINITION: Statement = {
   name: 'bundoc-definition-1',
   text: `SELECT ${ROW_COLUMNS} FROM bundoc.documents WHERE project = $1 AND name = $2`,

@@ -4,6 +4,10 @@ const INSERT_HEAD: Statement = {
   name: 'bundoc-insert-head-1',
   text: 'INSERT INTO bundoc.heads (project, key_version) VALUES ($1, $2) ON CONFLICT (project) DO NOTHING',
 };
+const DELETE_HEAD: Statement = {
+  name: 'bundoc-delete-head-1',
+  text: 'DELETE FROM bundoc.heads WHERE project = $1',
+};
 const ADD_VERSION: Statement = {
   name: 'bundoc-add-version-1',
   text: `INSERT INTO bundoc.key_versions (project, version, seals, documents) VALUES ($1, $2, 0, 0)
@@ -71,6 +75,11 @@ export async function insertProjectRows(
   await transaction.query(NO_INDEXES, [project]);
   await transaction.query(INSERT_HEAD, [project, keyVersion]);
   await transaction.query(ADD_VERSION, [project, keyVersion]);
+}
+
+/** Without its head, no node commits to a project or reads from it. */
+export async function deleteHead(transaction: Transaction, project: string): Promise<void> {
+  await transaction.query(DELETE_HEAD, [project]);
 }
 
 /** From the end of the transaction on, every node seals under this version or a later one. */

@@ -1,0 +1,34 @@
+import { PostgresServer } from '@bundoc/shared/testing/postgres-server';
+import { afterAll, beforeAll } from 'vitest';
+import type { Database } from '../../src/storage/postgres/database.ts';
+import { migrate } from '../../src/storage/postgres/migrate.ts';
+import { openTestDatabase, PostgresProject } from '../../src/testing/postgres-project.ts';
+
+/** A server for the tests of a `describe`, and its database `bundoc`, which has the schema. */
+export interface UsedDatabase {
+  readonly server: PostgresServer;
+  readonly database: Database;
+  /** Makes a project that no other test has. */
+  newProject(options?: ConstructorParameters<typeof PostgresProject>[1]): Promise<PostgresProject>;
+}
+
+/** To be called in a `describe`; hands over what it started before the first test, and ends it behind the last. */
+export function useDatabase(onStarted: (used: UsedDatabase) => void): void {
+  const stack = new AsyncDisposableStack();
+  let projects = 0;
+  beforeAll(async () => {
+    const server = stack.use(await PostgresServer.start());
+    const database = stack.use(openTestDatabase((await server.createDatabase('bundoc')).url));
+    await migrate(database);
+    onStarted({
+      server,
+      database,
+      newProject: async (options) => {
+        const project = new PostgresProject(`p${++projects}`, options);
+        await project.create(database);
+        return project;
+      },
+    });
+  });
+  afterAll(() => stack.disposeAsync());
+}
