@@ -6,6 +6,7 @@ import { meanwhile } from '@bundoc/shared/testing/meanwhile';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { KeyVerification } from '../src/audit/verify-keys.ts';
 import { kekIdOf } from '../src/vault/vault.ts';
+import { FaultyStore } from './support/faulty-store.ts';
 import type { Answer } from './support/http.ts';
 import { completed, kekIdOfText, openBare, openUnsealed, rotateKeks, statusOf } from './support/keks.ts';
 import { newDataDir, newKek, startKms, type TestKms } from './support/kms.ts';
@@ -212,13 +213,16 @@ describe('a rotation of the KEK', () => {
     expect((await statusOf(other)).keks[0]).toMatchObject({ versions: 0, secrets: 0 });
   });
 
-  test('is done by one of two services, and the other one goes on when that is gone', async () => {
+  test('is done by one of two services: another one stays out during it, and finds nothing left after it', async () => {
     await using kms = await startBoth();
     const keys = await KeyCalls.of(kms);
     for (let number = 0; number < 12; number++) await keys.create(`k${number}`);
-    await using first = await openUnsealed({ dataDir, ring: `${old}\n${further}`, batch: 1 });
-    await using second = await openUnsealed({ dataDir, ring: `${old}\n${further}`, batch: 1 });
-    await first.ports.store.appendAudit([
+    const faulty = { first: new FaultyStore(), late: new FaultyStore() };
+    const ring = `${old}\n${further}`;
+    await using first = await openUnsealed({ dataDir, ring, batch: 1, decorate: faulty.first.decorate });
+    await using second = await openUnsealed({ dataDir, ring, batch: 1 });
+    await using late = await openUnsealed({ dataDir, ring, batch: 1, decorate: faulty.late.decorate });
+    await kms.store.appendAudit([
       {
         time: '2026-01-01T00:00:00.000Z',
         severity: 'CRITICAL',
@@ -227,8 +231,23 @@ describe('a rotation of the KEK', () => {
         detail: { kek_id: kekIdOfText(further), from: kekIdOfText(old) },
       },
     ]);
-    const outcomes = await Promise.all([first.rewrap.run(), second.rewrap.run()]);
-    expect(outcomes.toSorted()).toEqual(['done', 'others are at it']);
+    const [begun, goOn] = [Promise.withResolvers<void>(), Promise.withResolvers<void>()];
+    faulty.first.replaced.updateKeys = async (real, ...args) => {
+      begun.resolve();
+      await goOn.promise;
+      return real(...args);
+    };
+    const running = meanwhile(first.rewrap.run());
+    await begun.promise;
+    expect(await second.rewrap.run()).toBe('others are at it');
+    // Has seen that there is work, and asks for it once there is none.
+    faulty.late.replaced.claim = async (real, ...args) => {
+      goOn.resolve();
+      await running;
+      return real(...args);
+    };
+    expect(await late.rewrap.run()).toBe('nothing to do');
+    expect(await running).toBe('done');
     expect(await second.rewrap.run()).toBe('nothing to do');
     expect(await actionsOf(kms, /^kek\.rewrap$/)).toHaveLength(12);
     expect(await actionsOf(kms, /^kek\.rewrapped$/)).toHaveLength(1);

@@ -73,7 +73,8 @@ export class KeyRewrap {
       if (this.#isStopped || !(await this.#hasWork())) return 'nothing to do';
       if (!(await this.#claim())) return 'others are at it';
       try {
-        return await this.#rewrapAll();
+        // Whoever had the claim may have come to the end before this process got it.
+        return (await this.#hasWork()) ? await this.#rewrapAll() : 'nothing to do';
       } finally {
         await store.release({ task: TASK, holder });
       }
