@@ -5,7 +5,7 @@ import { PostgresServer } from '@bundoc/shared/testing/postgres-server';
 import { describeWithPostgres } from '@bundoc/shared/testing/postgres-tests';
 import { afterAll, beforeAll, expect, it } from 'vitest';
 import { bundocCommand } from './support/bundoc-command.ts';
-import { BundocProcess } from './support/bundoc-process.ts';
+import { startBundocProcess } from './support/bundoc-process.ts';
 import { EventReader } from './support/event-reader.ts';
 import { call, Installation } from './support/installation.ts';
 
@@ -67,7 +67,7 @@ describeWithPostgres('bundoc move', () => {
     expect(readdirSync(join(installation.dataDir, 'projects', 'travelling'))).toEqual(['move.json']);
     expect(readdirSync(join(installation.dataDir, 'moved'))).toHaveLength(1);
     {
-      await using node = await BundocProcess.start(environmentOf(onPostgres));
+      await using node = await startBundocProcess(environmentOf(onPostgres));
       expect(await view(node.url)).toEqual(before);
       expect((await call(node.url, `${CHANGES}?since=${since}`, { token })).json()['changes']).toEqual(later);
       expect(await bundoc(onPostgres, 'verify')).toMatchObject({
@@ -123,7 +123,7 @@ describeWithPostgres('bundoc move', () => {
     await installation.stopBundoc();
     const there = (await server.createDatabase('online')).url;
     const admin = await installation.client(['busy', 'both', 'none'], ['docs:admin']);
-    await using service = await BundocProcess.start({ ...environmentOf('files'), BUNDOC_MOVE_TO: there });
+    await using service = await startBundocProcess({ ...environmentOf('files'), BUNDOC_MOVE_TO: there });
     const online = (url: string, project: string, by = admin) =>
       bundocCommand({ BUNDOC_TOKEN: by }, ['move', project, '--url', url, '--json']);
     const pathOf = (project: string, id: string) =>
@@ -209,7 +209,7 @@ describeWithPostgres('bundoc move', () => {
     expect(readdirSync(join(installation.dataDir, 'moved'))).toContain(moved.kept);
     expect(JSON.parse((await online(service.url, 'busy')).stdout)).toEqual(moved);
 
-    await using node = await BundocProcess.start(environmentOf(there));
+    await using node = await startBundocProcess(environmentOf(there));
     for (const [id, { body, rev }] of acknowledged) {
       const read = await get(node.url, id);
       expect([id, read.json()['_rev'], read.text.endsWith(body.slice(1))]).toEqual([id, rev, true]);

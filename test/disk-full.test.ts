@@ -2,7 +2,7 @@ import { execFileSync } from 'node:child_process';
 import { closeSync, mkdirSync, openSync, rmSync, writeFileSync, writeSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { BundocProcess } from './support/bundoc-process.ts';
+import { startBundocProcess } from './support/bundoc-process.ts';
 import { type Answer, call, Installation } from './support/installation.ts';
 
 const DISK_BYTES = 24 * 1_048_576;
@@ -112,7 +112,7 @@ describe('on a full disk', () => {
       throw new Error(`in CI this must run: ${whyNot}`);
     if (whyNot !== undefined) context.skip(whyNot);
     writeFileSync(ballast, Buffer.alloc(BALLAST_BYTES));
-    await using first = await BundocProcess.start(environment);
+    await using first = await startBundocProcess(environment);
     await fill(first.url);
     const full = acknowledged.size;
     expect(full).toBeGreaterThan(50);
@@ -121,11 +121,11 @@ describe('on a full disk', () => {
     // Killed and started again, by kill and in order, while there is not one byte left: everything acknowledged is there.
     await first.kill();
     takeTheRest();
-    await using between = await BundocProcess.start(environment);
+    await using between = await startBundocProcess(environment);
     await verify(between.url);
     expect(await between.stop()).toBe(0);
     takeTheRest();
-    await using second = await BundocProcess.start(environment);
+    await using second = await startBundocProcess(environment);
     await verify(second.url);
 
     // Deletes go on, one at a time, each while writers go on trying: they have a reserve that no writer gets.
@@ -144,10 +144,10 @@ describe('on a full disk', () => {
     await verify(second.url);
 
     await second.kill();
-    await using third = await BundocProcess.start(environment);
+    await using third = await startBundocProcess(environment);
     await verify(third.url);
     expect(await third.stop()).toBe(0);
-    await using fourth = await BundocProcess.start(environment);
+    await using fourth = await startBundocProcess(environment);
     await verify(fourth.url);
     for (const { log } of [first, between, second, third, fourth])
       expect(log).not.toMatch(/does not open|storage of a project failed|cannot be opened/);

@@ -1,20 +1,15 @@
-import { spawn } from 'node:child_process';
-import { once } from 'node:events';
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { runNode } from '@bundoc/shared/testing/node-process';
 import { expect, it } from 'vitest';
 
 it('no string of an exported key is in the heap of either service', async () => {
   const folder = mkdtempSync(join(tmpdir(), 'bundoc-heap-'));
   try {
     const script = fileURLToPath(new URL('support/export-and-snapshot.ts', import.meta.url));
-    const child = spawn(process.execPath, ['--conditions=@bundoc/source', script, folder], {
-      env: { NODE_ENV: 'test' },
-      stdio: ['ignore', 'ignore', 'inherit'],
-    });
-    expect(await once(child, 'exit')).toEqual([0, null]);
+    expect(await runNode([script, folder], { NODE_ENV: 'test' })).toMatchObject({ code: 0 });
     const heap = readFileSync(join(folder, 'heap.heapsnapshot'));
     const [key, control] = [readFileSync(join(folder, 'key')), readFileSync(join(folder, 'control'))];
     expect([key.length, control.length]).toEqual([44, 44]);

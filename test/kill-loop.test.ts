@@ -4,7 +4,7 @@ import { meanwhile } from '@bundoc/shared/testing/meanwhile';
 import { PATIENT_MS } from '@bundoc/shared/testing/patient';
 import { afterAll, beforeAll, expect, it } from 'vitest';
 import { Acknowledged } from './support/acknowledged.ts';
-import { BundocProcess } from './support/bundoc-process.ts';
+import { startBundocProcess } from './support/bundoc-process.ts';
 import { Installation } from './support/installation.ts';
 
 /** `KILL_SEED=…` repeats a run and `KILL_ROUNDS=…` lengthens it, as far as the timing of processes can be repeated. */
@@ -314,7 +314,7 @@ it(`killed at least ${KILLS_MIN} times under load, Bundoc has every acknowledged
   process.stdout.write(`kill loop: KILL_SEED=${SEED}\n`);
   const goal = Date.now() + TIME_GOAL_MS;
   for (let round = 0; figures.kills < KILLS_MIN || (figures.kills < KILLS && Date.now() < goal); round++) {
-    await using bundoc = await BundocProcess.start({
+    await using bundoc = await startBundocProcess({
       ...environment,
       BUNDOC_CACHE_BYTES: round % 2 === 0 ? '0' : '16777216',
     });
@@ -338,11 +338,11 @@ it(`killed at least ${KILLS_MIN} times under load, Bundoc has every acknowledged
     await working;
     expect(bundoc.log).not.toMatch(/does not open|storage of a project failed|cannot be opened/);
   }
-  await using last = await BundocProcess.start(environment);
+  await using last = await startBundocProcess(environment);
   await verify(last.url);
   await repeat(last.url);
   expect(await last.stop()).toBe(0);
-  await using again = await BundocProcess.start(environment);
+  await using again = await startBundocProcess(environment);
   await verify(again.url);
   process.stdout.write(`kill loop: ${JSON.stringify(figures)}\n`);
   expect(figures.acknowledged).toBeGreaterThan(figures.kills * 10);

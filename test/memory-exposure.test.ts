@@ -1,6 +1,5 @@
-import { spawn } from 'node:child_process';
-import { once } from 'node:events';
 import { fileURLToPath } from 'node:url';
+import { runNode } from '@bundoc/shared/testing/node-process';
 import { describe, expect, it } from 'vitest';
 
 /** Runs a service, or its command line, with options of Node until it ends. */
@@ -12,18 +11,9 @@ async function run(
 ) {
   const module = command === undefined ? 'main.ts' : 'cli/main.ts';
   const main = fileURLToPath(new URL(`../packages/${service}/src/${module}`, import.meta.url));
-  const args = ['--conditions=@bundoc/source', ...options, main, ...(command === undefined ? [] : [command])];
-  const child = spawn(process.execPath, args, {
-    env: environment,
-    stdio: ['ignore', 'pipe', 'pipe'],
-  });
-  let output = '';
-  for (const stream of [child.stdout, child.stderr])
-    stream.on('data', (chunk) => {
-      output += String(chunk);
-    });
-  const [code] = await once(child, 'close');
-  return { code: code as number | null, output };
+  const args = [...options, main, ...(command === undefined ? [] : [command])];
+  const { code, stdout, stderr } = await runNode(args, environment);
+  return { code, output: stdout + stderr };
 }
 
 describe.each(['bunkms', 'bundoc'])('%s in production', (service) => {

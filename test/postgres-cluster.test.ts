@@ -1,5 +1,4 @@
 import { randomBytes, randomInt } from 'node:crypto';
-import { once } from 'node:events';
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -14,7 +13,7 @@ import { describeWithPostgres } from '@bundoc/shared/testing/postgres-tests';
 import { SwitchedAddress } from '@bundoc/shared/testing/switched-address';
 import { afterAll, beforeAll, expect, it } from 'vitest';
 import { PATIENT_POSTGRES, type Server, startServer } from '../packages/bunkms/test/support/process.ts';
-import { BundocProcess } from './support/bundoc-process.ts';
+import { type BundocProcess, startBundocProcess } from './support/bundoc-process.ts';
 import { isRegister, type Operation, RoundRobin } from './support/cluster-load.ts';
 import { call, PATIENT_STORAGE } from './support/installation.ts';
 
@@ -72,7 +71,7 @@ describeWithPostgres('three Bundoc and two BunKMS nodes on one PostgreSQL with a
   let token: string;
 
   const startNode = async (node: (typeof nodes)[number]) => {
-    node.process = await BundocProcess.start(environment);
+    node.process = await startBundocProcess(environment);
     node.url = node.process.url;
   };
   const startKms = (number: number, port: number) =>
@@ -230,9 +229,7 @@ describeWithPostgres('three Bundoc and two BunKMS nodes on one PostgreSQL with a
       // So does a node of BunKMS: Bundoc asks the other one, and nobody hears of it.
       const beforeKms = { ...client.figures };
       const kms = kmsNodes[round % KMS_NODES] as Server;
-      const exited = once(kms.process, 'exit');
-      kms.process.kill('SIGKILL');
-      await exited;
+      await kms.kill();
       const made = projects.size;
       await expect.poll(() => projects.size).toBeGreaterThan(made + PROJECTS_MEANWHILE);
       kmsNodes[round % KMS_NODES] = await startKms(round % KMS_NODES, kmsPort(kms));

@@ -1,8 +1,7 @@
-import { spawn } from 'node:child_process';
-import { once } from 'node:events';
 import { fileURLToPath } from 'node:url';
 import { runBundoc } from '@bundoc/bundoc/cli/program';
 import { capturedRun, type Finished } from '@bundoc/shared/testing/captured-run';
+import { runNode } from '@bundoc/shared/testing/node-process';
 
 const MAIN = fileURLToPath(new URL('../../packages/bundoc/src/cli/main.ts', import.meta.url));
 
@@ -16,24 +15,10 @@ export function bundocCommand(
 }
 
 /** Runs `bundoc` as an operator does, with something on its standard input. */
-export async function bundocProcess(
+export function bundocProcess(
   environment: Record<string, string>,
   args: readonly string[],
   input = '',
 ): Promise<Finished> {
-  const child = spawn(process.execPath, ['--conditions=@bundoc/source', MAIN, ...args], {
-    env: environment,
-    stdio: ['pipe', 'pipe', 'pipe'],
-  });
-  child.stdin.on('error', () => undefined);
-  child.stdin.end(input);
-  const output = { stdout: '', stderr: '' };
-  child.stdout.on('data', (chunk) => {
-    output.stdout += String(chunk);
-  });
-  child.stderr.on('data', (chunk) => {
-    output.stderr += String(chunk);
-  });
-  const [code] = (await once(child, 'close')) as [number | null];
-  return { code, ...output };
+  return runNode([MAIN, ...args], environment, input);
 }

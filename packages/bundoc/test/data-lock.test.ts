@@ -1,8 +1,8 @@
-import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { existsSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { spawnNode } from '@bundoc/shared/testing/node-process';
 import { afterAll, describe, expect, it } from 'vitest';
 import { DataFolderInUse, lockDataFolder } from '../src/project/data-lock.ts';
 
@@ -16,13 +16,7 @@ async function holder() {
     globalThis.lock = lockDataFolder(${JSON.stringify(folder)});
     console.log('locked');
     setInterval(() => {}, 1000);`;
-  const child = spawn(
-    process.execPath,
-    ['--input-type=module', '--conditions=@bundoc/source', '-e', script],
-    {
-      stdio: ['ignore', 'pipe', 'inherit'],
-    },
-  );
+  const child = spawnNode(['--input-type=module', '-e', script], {});
   await once(child.stdout, 'data');
   return child;
 }

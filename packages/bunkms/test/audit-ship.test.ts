@@ -1,4 +1,3 @@
-import { once } from 'node:events';
 import { mkdirSync, readFileSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import type { AuditRecord } from '@bundoc/shared/contract/audit';
@@ -44,7 +43,6 @@ test('over kill -9 in the midst of exports the copy holds every record of the ch
   for (let round = 0; round < 3; round++) {
     const server = await start();
     await call(server.apiUrl, '/v1/keys', { token, body: { name: `k${round}`, type: 'aes-256' } });
-    const exited = once(server.process, 'exit');
     let exports = 0;
     const worker = async () => {
       for (;;) {
@@ -53,7 +51,7 @@ test('over kill -9 in the midst of exports the copy holds every record of the ch
       }
     };
     await Promise.all(Array.from({ length: 8 }, () => worker().catch(() => undefined)));
-    await exited;
+    await server.exited;
   }
   await using server = await start();
   const head = await headOf(server, token);
@@ -71,8 +69,8 @@ test('standard output gets the chain beside the log', async () => {
   const token = await issueToken();
   await using server = await startServer({ ...environment, BUNKMS_AUDIT_SHIP: 'stdout' });
   const head = await headOf(server, token);
-  await expect.poll(() => parsed(server.output()).at(-1)?.seq).toBe(head);
-  expect(server.output()).toContain('"msg":"listening"');
+  await expect.poll(() => parsed(server.log).at(-1)?.seq).toBe(head);
+  expect(server.log).toContain('"msg":"listening"');
 });
 
 test('a target that cannot be written to is told, and releases of keys go on', async () => {

@@ -1,4 +1,3 @@
-import { once } from 'node:events';
 import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -41,9 +40,8 @@ test('after kill -9 in the midst of exports the chain is whole and holds the rec
         if (released.length >= enough) server.process.kill('SIGKILL');
       }
     };
-    const exited = once(server.process, 'exit');
     await Promise.all(Array.from({ length: 8 }, (_, number) => worker(number).catch(() => undefined)));
-    await exited;
+    await server.exited;
   }
 
   expect(JSON.parse((await bunkms(environment, 'audit', 'verify', '--json')).stdout)).toMatchObject({
@@ -86,7 +84,6 @@ test('after kill -9 in the midst of destructions each key is whole or gone, and 
       const { wrapped_b64 } = (await call(server.internalUrl, `/v1/export/${name}`, { token })).json();
       wrappedOf.set(name, Buffer.from(wrapped_b64, 'base64'));
     }
-    const exited = once(server.process, 'exit');
     const enough = acknowledged.size + 15;
     const shred = async (name: string): Promise<void> => {
       const path = `/v1/keys/${name}?pending_days=0&confirm=${name}`;
@@ -95,7 +92,7 @@ test('after kill -9 in the midst of destructions each key is whole or gone, and 
       if (acknowledged.size >= enough) server.process.kill('SIGKILL');
     };
     await Promise.all(names.map((name) => shred(name).catch(() => undefined)));
-    await exited;
+    await server.exited;
   }
 
   await using server = await startServer({ ...environment, BUNKMS_LOG_LEVEL: 'info' });
@@ -167,7 +164,6 @@ test('after kill -9 in the midst of rotations of the KEK every key opens, and th
     const server = await startServer(rest);
     keks.push(newKek());
     writeRing();
-    const exited = once(server.process, 'exit');
     expect((await call(server.apiUrl, '/v1/kek/rotate', { token, method: 'POST' })).status).toBe(202);
     // While it goes on, and at another place each time.
     for (let done = 0; done <= round * 150; ) {
@@ -175,8 +171,7 @@ test('after kill -9 in the midst of rotations of the KEK every key opens, and th
       done = rotation.completed_at === undefined ? rotation.done : 600;
       partly[round] = done;
     }
-    server.process.kill('SIGKILL');
-    await exited;
+    await server.kill();
     await using again = await startServer(rest);
     await verifyAll(again.apiUrl);
     await expect

@@ -49,8 +49,8 @@ test('a service in production starts no inspector on SIGUSR1', async () => {
       running.process.kill('SIGUSR1');
       expect((await call(running.apiUrl, '/health')).status).toBe(200);
     }
-    expect(server.output()).toContain('stopped');
-    expect(server.output()).not.toContain('Debugger listening');
+    expect(server.log).toContain('stopped');
+    expect(server.log).not.toContain('Debugger listening');
   } finally {
     rmSync(dataDir, { recursive: true });
   }

@@ -1,4 +1,3 @@
-import { once } from 'node:events';
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -62,12 +61,6 @@ describeWithPostgres('nodes of BunKMS as processes, on one database,', () => {
   const create = (node: Server, name: string, headers = {}) =>
     ask(node.apiUrl, '/v1/keys', { body: { name, type: 'aes-256' }, headers });
   const exported = (node: Server, name: string) => ask(node.internalUrl, `/v1/export/${name}`);
-  const kill = async (node: Server) => {
-    const exited = once(node.process, 'exit');
-    node.process.kill('SIGKILL');
-    await exited;
-  };
-
   /** Every record, and that the chain of them is whole. */
   async function chain(node: Server): Promise<Map<number, AuditRecord>> {
     const verified = await bunkms(environment, 'audit', 'verify', '--json');
@@ -125,7 +118,7 @@ describeWithPostgres('nodes of BunKMS as processes, on one database,', () => {
       Promise.all(Array.from({ length: 4 }, (_, number) => work(survivor, `s${number}`))),
     );
     await expect.poll(() => released.length).toBeGreaterThan(60);
-    await kill(victim);
+    await victim.kill();
     const before = released.length;
     await Promise.all(atVictim);
     await expect.poll(() => released.length).toBeGreaterThan(before + 60);
@@ -150,7 +143,7 @@ describeWithPostgres('nodes of BunKMS as processes, on one database,', () => {
     const statusOf = async (node: Server) => (await ask(node.apiUrl, '/v1/kek')).json();
     expect((await ask(first.apiUrl, '/v1/kek/rotate', { body: {} })).status).toBe(202);
     const { rotation } = await statusOf(second);
-    await kill(first);
+    await first.kill();
     expect(rotation.done).toBeLessThan(names.length);
     await expect
       // The claim of the dead one has to end first.

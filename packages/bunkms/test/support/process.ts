@@ -1,12 +1,10 @@
-import { type ChildProcess, spawn } from 'node:child_process';
-import { once } from 'node:events';
-import { createInterface } from 'node:readline';
 import { fileURLToPath } from 'node:url';
 import type { Finished } from '@bundoc/shared/testing/captured-run';
+import { runNode, spawnNode } from '@bundoc/shared/testing/node-process';
 import { PATIENT_MS } from '@bundoc/shared/testing/patient';
+import { ServiceProcess } from '@bundoc/shared/testing/service-process';
 
 const source = (path: string) => fileURLToPath(new URL(`../../src/${path}`, import.meta.url));
-const NODE_ARGS = ['--conditions=@bundoc/source'];
 /** A stalled disk is no failure here. */
 const PATIENT = { BUNKMS_SQLITE_DEADLINE_MS: String(PATIENT_MS) };
 
@@ -21,74 +19,27 @@ export const PATIENT_POSTGRES = {
 
 /** Starts `bunkms` with arguments, as an operator does. */
 export function spawnBunkms(environment: Record<string, string>, args: readonly string[]) {
-  return spawn(process.execPath, [...NODE_ARGS, source('cli/main.ts'), ...args], {
-    env: { ...PATIENT, ...environment },
-    stdio: ['ignore', 'pipe', 'pipe'],
-  });
+  return spawnNode([source('cli/main.ts'), ...args], { ...PATIENT, ...environment });
 }
 
 /** Runs `bunkms` as a process of its own, to its end. */
-export async function bunkmsProcess(
-  environment: Record<string, string>,
-  ...args: string[]
-): Promise<Finished> {
-  const child = spawnBunkms(environment, args);
-  const output = { stdout: '', stderr: '' };
-  child.stdout.on('data', (chunk) => {
-    output.stdout += String(chunk);
-  });
-  child.stderr.on('data', (chunk) => {
-    output.stderr += String(chunk);
-  });
-  const [code] = (await once(child, 'close')) as [number | null];
-  return { code, ...output };
+export function bunkmsProcess(environment: Record<string, string>, ...args: string[]): Promise<Finished> {
+  return runNode([source('cli/main.ts'), ...args], { ...PATIENT, ...environment });
 }
 
 /** Runs the container's health check. @returns its exit code. */
 export async function healthcheck(environment: Record<string, string>): Promise<number | null> {
-  const child = spawn(process.execPath, [...NODE_ARGS, source('healthcheck.ts')], {
-    env: environment,
-    stdio: 'ignore',
-  });
-  const [code] = (await once(child, 'close')) as [number | null];
-  return code;
+  return (await runNode([source('healthcheck.ts')], environment)).code;
 }
 
-export interface Server extends AsyncDisposable {
-  readonly process: ChildProcess;
-  readonly apiUrl: string;
-  readonly internalUrl: string;
-  /** All that it has written, to both streams. */
-  output(): string;
-}
+export type Server = ServiceProcess & { readonly apiUrl: string; readonly internalUrl: string };
 
-/** Runs the service as a process of its own, until it listens. */
+/** Starts the service as a process of its own, until it listens; see {@link ServiceProcess.start}. */
 export async function startServer(environment: Record<string, string>): Promise<Server> {
-  const child = spawn(process.execPath, [...NODE_ARGS, source('main.ts')], {
-    env: { ...PATIENT, BUNKMS_PORT: '0', BUNKMS_INTERNAL_PORT: '0', ...environment },
-    stdio: ['ignore', 'pipe', 'pipe'],
+  const variables = { ...PATIENT, BUNKMS_PORT: '0', BUNKMS_INTERNAL_PORT: '0', ...environment };
+  const { service, record } = await ServiceProcess.start(source('main.ts'), variables, 'listening');
+  return Object.assign(service, {
+    apiUrl: String(record.apiUrl),
+    internalUrl: String(record.internalUrl),
   });
-  let output = '';
-  child.stderr.on('data', (chunk) => {
-    output += String(chunk);
-  });
-  const exited = once(child, 'exit');
-  const listening = new Promise<{ apiUrl: string; internalUrl: string }>((resolve, reject) => {
-    createInterface({ input: child.stdout }).on('line', (line) => {
-      output += `${line}\n`;
-      if (line.includes('"msg":"listening"')) resolve(JSON.parse(line));
-    });
-    child.once('exit', (code) => reject(new Error(`the service ended with ${code}: ${output}`)));
-  });
-  const { apiUrl, internalUrl } = await listening;
-  return {
-    process: child,
-    apiUrl,
-    internalUrl,
-    output: () => output,
-    [Symbol.asyncDispose]: async () => {
-      child.kill('SIGTERM');
-      await exited;
-    },
-  };
 }

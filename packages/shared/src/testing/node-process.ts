@@ -1,0 +1,36 @@
+import { type ChildProcessByStdio, spawn } from 'node:child_process';
+import { once } from 'node:events';
+import type { Readable, Writable } from 'node:stream';
+import type { Finished } from './captured-run.ts';
+
+/** Starts Node on arguments, sources of the project among them, with no environment but this. Its standard input is empty. */
+export function spawnNode(
+  args: readonly string[],
+  environment: Readonly<Record<string, string>>,
+  input = '',
+): ChildProcessByStdio<Writable, Readable, Readable> {
+  const child = spawn(process.execPath, ['--conditions=@bundoc/source', ...args], {
+    env: environment,
+    stdio: ['pipe', 'pipe', 'pipe'],
+  });
+  // It may end before it has read that.
+  child.stdin.on('error', () => undefined);
+  child.stdin.end(input);
+  return child;
+}
+
+/** As {@link spawnNode}, to its end. */
+export async function runNode(
+  args: readonly string[],
+  environment: Readonly<Record<string, string>>,
+  input?: string,
+): Promise<Finished> {
+  const child = spawnNode(args, environment, input);
+  const output = { stdout: '', stderr: '' };
+  for (const name of ['stdout', 'stderr'] as const)
+    child[name].on('data', (chunk) => {
+      output[name] += String(chunk);
+    });
+  const [code] = (await once(child, 'close')) as [number | null];
+  return { code, ...output };
+}

@@ -1,0 +1,77 @@
+import type { ChildProcess } from 'node:child_process';
+import { once } from 'node:events';
+import { createInterface } from 'node:readline';
+import { spawnNode } from './node-process.ts';
+import { PATIENT_MS } from './patient.ts';
+
+/** A service as a process of its own, which a test may kill. */
+export class ServiceProcess implements AsyncDisposable {
+  readonly process: ChildProcess;
+  /** Resolves once it has ended, however that came. */
+  readonly exited: Promise<unknown>;
+  #log = '';
+
+  private constructor(child: ChildProcess) {
+    this.process = child;
+    this.exited = once(child, 'exit');
+  }
+
+  /**
+   * Starts one, until it listens.
+   *
+   * @param message of the record in its log that says so.
+   * @returns that record, too.
+   * @throws when it ends before, or takes too long, with what it wrote; it is gone then.
+   */
+  static async start(
+    main: string,
+    environment: Readonly<Record<string, string>>,
+    message: string,
+  ): Promise<{ readonly service: ServiceProcess; readonly record: Readonly<Record<string, string>> }> {
+    const child = spawnNode([main], environment);
+    const service = new ServiceProcess(child);
+    const listening = new Promise<Record<string, string>>((resolve, reject) => {
+      child.stderr.on('data', (chunk) => {
+        service.#log += String(chunk);
+      });
+      createInterface({ input: child.stdout }).on('line', (line) => {
+        service.#log += `${line}\n`;
+        if (line.includes(`"msg":"${message}"`)) resolve(JSON.parse(line) as Record<string, string>);
+      });
+      const fail = (why: string) => reject(new Error(`the service ${why}: ${service.#log}`));
+      const timer = setTimeout(() => fail('did not listen in time'), PATIENT_MS);
+      child.once('exit', (code, signal) => {
+        clearTimeout(timer);
+        fail(`ended with ${code ?? signal}`);
+      });
+    });
+    try {
+      return { service, record: await listening };
+    } catch (error) {
+      await service.kill();
+      throw error;
+    }
+  }
+
+  /** All that it has written, to both streams. */
+  get log(): string {
+    return this.#log;
+  }
+
+  /** `kill -9`. Resolves once it is gone. */
+  async kill(): Promise<void> {
+    this.process.kill('SIGKILL');
+    await this.exited;
+  }
+
+  /** SIGTERM. @returns its exit code. */
+  async stop(): Promise<number | null> {
+    this.process.kill('SIGTERM');
+    await this.exited;
+    return this.process.exitCode;
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.stop();
+  }
+}
