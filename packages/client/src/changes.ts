@@ -1,5 +1,5 @@
 import { Document } from './document.ts';
-import { BundocError, hasCode } from './error.ts';
+import { BundocError } from './error.ts';
 import { EventStreamParser } from './event-stream.ts';
 import { elementTexts, memberTexts } from './json-slices.ts';
 import type { CallOptions, Transport } from './transport.ts';
@@ -230,9 +230,4 @@ function changeOf<T>(text: string): Change<T> {
     document: documentText === undefined ? undefined : new Document<T>(documentText),
     isUnreadable: members.get('unreadable') === 'true',
   };
-}
-
-/** The deletions behind a place are forgotten: read everything anew, without `since`, and forget what does not come. */
-export function isPositionGone(error: unknown): error is BundocError {
-  return hasCode(error, 'position_gone');
 }

@@ -33,7 +33,6 @@ export const kekRotationSchema = z.object({
   total: z.int().nonnegative(),
   done: z.int().nonnegative(),
 });
-export type KekRotation = z.infer<typeof kekRotationSchema>;
 
 /** The answer of `GET /v1/kek` and `POST /v1/kek/rotate`. Holds no key material. */
 export const kekStatusSchema = z.object({

@@ -24,7 +24,6 @@ export const scopeSchema = z.enum([
 export type Scope = z.infer<typeof scopeSchema>;
 
 export const tokenTypeSchema = z.enum(['service', 'client']);
-export type TokenType = z.infer<typeof tokenTypeSchema>;
 
 /** Globs over key names: `*` stands for any run of characters, everything else for itself. */
 export const keyGlobSchema = z
