@@ -185,6 +185,19 @@ describe('KmsClient', () => {
     expect(calls()).toBe(1);
   });
 
+  it.each([
+    [401, 'unauthenticated', 'BUNDOC_KMS_TOKEN_FILE'],
+    [403, 'forbidden', 'BUNDOC_KMS_TOKEN_FILE'],
+    [404, 'not_found', 'BUNDOC_KMS_URL'],
+    [503, 'SEALED', 'another KEK'],
+  ])('tells whoever operates it what to do about %d %s', async (status, code, remedy) => {
+    const { client, lines } = await start((_request, response) => problem(response, status, code));
+    await client.exportKey('p-dek').catch(() => undefined);
+    expect(lines.join('')).toContain(remedy);
+    const signal = AbortSignal.timeout(5_000);
+    await expect(client.openEvents(undefined, signal)).rejects.toThrow(remedy);
+  });
+
   it('waits as long as Retry-After says', async () => {
     const times: number[] = [];
     const { client } = await start((_request, response, call) => {

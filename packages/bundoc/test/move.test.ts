@@ -12,6 +12,7 @@ import type { OpenFolder } from '../src/move/folder-source.ts';
 import type { MoveWatch } from '../src/move/move-project.ts';
 import { moveToDatabase } from '../src/move/to-database.ts';
 import { moveToFolder } from '../src/move/to-folder.ts';
+import { handOver } from '../src/project/hand-over.ts';
 import { type InstanceLease, InstanceManager } from '../src/project/instance-manager.ts';
 import { KeyCache } from '../src/project/key-cache.ts';
 import { formatProjectFile } from '../src/project/project-file.ts';
@@ -141,7 +142,8 @@ describeWithPostgres('a project that is moved', () => {
         source: {
           withOpen,
           switchOver: (mark, action) =>
-            node.handOver(
+            handOver(
+              node,
               project,
               (lease) => action(openOf(lease)),
               () => foldersOf(keysOf(), ports.disk).markMoved(project, mark),

@@ -4,6 +4,7 @@ import type { Logger } from '@bundoc/shared/logger';
 import type { OpenFolder } from '../move/folder-source.ts';
 import { MoveFailed, type MoveWatch } from '../move/move-project.ts';
 import { moveToDatabase } from '../move/to-database.ts';
+import { handOver } from '../project/hand-over.ts';
 import type { InstanceLease, InstanceManager } from '../project/instance-manager.ts';
 import type { KeyCache } from '../project/key-cache.ts';
 import { projectElsewhere } from '../project/move-mark.ts';
@@ -18,7 +19,7 @@ import type { ChangeFeed } from './change-feed.ts';
 const MOVES_MAX = 2;
 
 export interface MovesOptions {
-  readonly instances: Pick<InstanceManager, 'acquire' | 'handOver'>;
+  readonly instances: Pick<InstanceManager, 'acquire' | 'exclusively'>;
   readonly keys: Pick<KeyCache, 'evict'>;
   readonly feed: Pick<ChangeFeed, 'end'>;
   readonly logger: Logger;
@@ -175,7 +176,8 @@ export class Moves {
           },
           switchOver: async (mark, action) => {
             try {
-              await instances.handOver(
+              await handOver(
+                instances,
                 project,
                 (lease) => action(openOf(lease)),
                 () => markFolder(disk, directory, mark),

@@ -123,6 +123,8 @@ describe('a schema', () => {
       { $defs: { a: { properties: { b: { $ref: '#/$defs/a' } } } }, $ref: '#/$defs/a' },
     ],
     ['references that double each time', { $ref: '#/$defs/d0', $defs: { ...doubling, d40: {} } }],
+    ['a reference that the library decodes', { $ref: '#/$defs/d%30', $defs: { d0: {}, 'd%30': {} } }],
+    ['a reference that the library cuts off', { $ref: '#/$defs/d0#', $defs: { d0: {}, 'd0#': {} } }],
     ['a name for references', { $id: 'https://example.org/x', type: 'object' }],
     ['a moving reference', { $dynamicRef: '#x' }],
     ['an unknown keyword', { typ: 'object' }],

@@ -126,6 +126,12 @@ function compile(schema: Readonly<Record<string, unknown>>, allErrors: boolean):
 }
 
 /**
+ * Pointers that lead Ajv to where {@link resolvePointer} leads. Ajv reads a reference as an address first: percent-encoded names are decoded, an
+ * empty end and `#` are cut off, line separators are in none. What was counted here would not be what is compiled.
+ */
+const POINTER = /^#\/[^%#\u2028\u2029]+$/;
+
+/**
  * Walks the schema with what its references lead to. Without this, one that leads back to itself could go on for ever, and a few that each name
  * the next twice could take exponential time.
  */
@@ -143,7 +149,8 @@ function faultOfReferences(schema: Readonly<Record<string, unknown>>): string | 
     return undefined;
   };
   const follow = (pointer: string): string | undefined => {
-    if (!pointer.startsWith('#/')) return '"$ref" must be a pointer into the schema: "#/$defs/…"';
+    if (!POINTER.test(pointer))
+      return '"$ref" must be a pointer into the schema, "#/$defs/…", without "%" and another "#"';
     if (following.has(pointer)) return '"$ref" must not lead back to itself';
     const target = resolvePointer(schema, pointer);
     if (target === undefined) return '"$ref" leads nowhere';
