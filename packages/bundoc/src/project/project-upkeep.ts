@@ -52,7 +52,7 @@ export class ProjectUpkeep {
 
   async #keepDefinitions(project: string, store: DefinedStore): Promise<void> {
     if (store.isShared) await store.load();
-    const removed = await store.removeExpired();
+    const removed = await store.expired.goRound();
     if (removed > 0) this.#options.logger.debug({ project, removed }, 'expired documents were removed');
   }
 }
