@@ -91,7 +91,9 @@ export class Batches {
     let bytes = 0;
     for (let at = 0; at < operations.length; at += READ_TOGETHER) {
       const some = operations.slice(at, at + READ_TOGETHER);
-      const documents = await Promise.all(some.map((one) => (isPlain(one) ? undefined : store.get(one.ref))));
+      const documents = await Promise.all(
+        some.map(async (one) => (isPlain(one) ? undefined : await store.get(one.ref))),
+      );
       for (const [n, operation] of some.entries()) {
         if (!isPlain(operation)) await setImmediate();
         const write = isPlain(operation) ? plainWrite(operation) : this.#patched(operation, documents[n]);

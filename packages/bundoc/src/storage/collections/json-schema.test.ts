@@ -1,5 +1,11 @@
 import { describe, expect, it } from 'vitest';
-import { ALTERNATIVES_MAX, compileSchema, requireFewAlternatives, WORK_MAX } from './json-schema.ts';
+import {
+  ALTERNATIVES_MAX,
+  compileSchema,
+  requireFewAlternatives,
+  requireRunnable,
+  WORK_MAX,
+} from './json-schema.ts';
 
 const faults = (schema: object, document: unknown) =>
   compileSchema(schema as Record<string, unknown>)(document);
@@ -131,6 +137,12 @@ describe('a schema', () => {
       ]);
     },
   );
+
+  it.each([1_600, 2_400])('of %i properties is refused, whether it is made or run too deep', (count) => {
+    const names = Array.from({ length: count }, (_, n) => [`p${n}`, { type: 'string' }]);
+    const accept = () => requireRunnable(compileSchema({ properties: Object.fromEntries(names) }));
+    expect(accept).toThrow(expect.objectContaining({ code: 'invalid_request' }));
+  });
 
   it('that goes over different places is met by large documents', () => {
     const names = Array.from({ length: 200 }, (_, n) => `p${n}`);

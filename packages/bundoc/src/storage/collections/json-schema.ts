@@ -69,6 +69,30 @@ export function requireFewAlternatives(schema: Readonly<Record<string, unknown>>
     );
 }
 
+/** Calls in one another that a write may be deep in when it runs a check. */
+const DEPTH_OF_A_WRITE = 200;
+const TOO_MANY_KEYWORDS = 'has too many keywords';
+
+/**
+ * Of a schema that somebody wants to define: its check runs. V8 compiles it when it is first run, not when Ajv has made it, and needs stack for
+ * each keyword; without this every write would meet what the definition did not.
+ *
+ * @throws AppError `invalid_request`.
+ */
+export function requireRunnable(check: SchemaCheck): void {
+  try {
+    runDeeper(DEPTH_OF_A_WRITE, () => check({}));
+  } catch (error) {
+    if (!(error instanceof RangeError)) throw error;
+    throw refused(TOO_MANY_KEYWORDS, error);
+  }
+}
+
+function runDeeper(calls: number, run: () => unknown): void {
+  if (calls === 0) run();
+  else runDeeper(calls - 1, run);
+}
+
 const DRAFT = 'https://json-schema.org/draft/2020-12/schema';
 /** Holds schemas against the schema of schemas, which needs all keywords itself. */
 const metaSchemas = new Ajv2020({ strict: true, logger: false, validateFormats: false });
@@ -121,6 +145,7 @@ function compile(schema: Readonly<Record<string, unknown>>, allErrors: boolean):
   try {
     return ajv.compile(schema);
   } catch (error) {
+    if (error instanceof RangeError) throw refused(TOO_MANY_KEYWORDS, error);
     throw refused(error instanceof Error ? error.message.slice(0, 200) : 'is no JSON Schema', error);
   }
 }
