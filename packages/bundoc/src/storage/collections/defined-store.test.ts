@@ -75,6 +75,25 @@ describe('a definition', () => {
     });
   });
 
+  it('keeps nobody else waiting for all the documents of a batch that are held against it', async () => {
+    const { store } = await start();
+    await store.define('notes', SCHEMA, NONE);
+    const documents = 20;
+    const text = `{"v":1,"s":"${'x'.repeat(70_000)}"}`;
+    let turns = 0;
+    let isDone = false;
+    const count = () => {
+      turns++;
+      if (!isDone) setImmediate(count);
+    };
+    setImmediate(count);
+    const batch = Array.from({ length: documents }, (_, n) => put(`d${n}`, text));
+    batch.push(put('last', '{"v":"not a number"}'));
+    await expect(store.commit(batch)).rejects.toMatchObject({ code: 'schema_violation' });
+    isDone = true;
+    expect(turns).toBeGreaterThanOrEqual(documents);
+  });
+
   it('outlives a checkpoint and a rotation of the key with its re-sealing', async () => {
     const { project, store, reopen, disk } = await start();
     const { rev } = await store.define('notes', SCHEMA, NONE);

@@ -126,7 +126,7 @@ export class DefinedStore implements CollectionStore {
 
   async commit(writes: readonly Write[], options: CommitOptions = {}): Promise<readonly WriteResult[]> {
     if (!this.#definitions.areNone) {
-      for (const write of writes) this.#definitions.requireSchema(write);
+      await this.#definitions.requireSchemas(writes);
       await this.#removeExpired(writes);
     }
     return this.#store.commit(writes, options);

@@ -1,3 +1,4 @@
+import { setImmediate } from 'node:timers/promises';
 import type { CollectionDefinition, Ttl } from '@bundoc/shared/contract/collections';
 import { AppError, hasCode } from '@bundoc/shared/errors';
 import { Turns } from '../../turns.ts';
@@ -19,6 +20,8 @@ interface Known extends StoredDefinition {
   readonly check: () => ContentCheck | undefined;
 }
 
+/** Bytes of documents that are held against schemas in one turn, at least. */
+const CHECKED_TOGETHER_BYTES = 65_536;
 /** Definitions that are read at a time. */
 const DEFINITION_PAGE = { limit: 100, bytesMax: 8_388_608 };
 
@@ -96,8 +99,20 @@ export class KnownDefinitions {
     return this.#known.get(collection);
   }
 
-  /** @throws AppError `schema_violation`. */
-  requireSchema(write: Write): void {
+  /** Others are served between large documents: the check of one may take a good part of a second. @throws AppError `schema_violation`. */
+  async requireSchemas(writes: readonly Write[]): Promise<void> {
+    let bytes = 0;
+    for (const write of writes) {
+      if (bytes > CHECKED_TOGETHER_BYTES) {
+        await setImmediate();
+        bytes = 0;
+      }
+      this.#requireSchema(write);
+      if (write.kind === 'put') bytes += write.content.bytes.length;
+    }
+  }
+
+  #requireSchema(write: Write): void {
     if (write.kind === 'delete') return;
     const check = this.#checkOf(write.ref.collection);
     if (check === undefined) return;
