@@ -301,7 +301,9 @@ describe('the client', () => {
 
   it('tells why a project is not moved, of a service that is told to move none', async () => {
     await notes('stays').put('a', {});
-    await expect(bundoc.project('stays').move()).rejects.toMatchObject({ code: 'move_refused', status: 409 });
+    const refused = { code: 'move_refused', status: 409 };
+    await expect(bundoc.project('stays').move()).rejects.toMatchObject(refused);
+    await expect(bundoc.project('stays').abandonMove()).rejects.toMatchObject(refused);
   });
 
   it('tells every failed precondition of a batch, with the revision that there is', async () => {
