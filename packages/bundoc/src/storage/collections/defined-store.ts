@@ -89,6 +89,8 @@ export class DefinedStore implements CollectionStore {
   readonly #known = new Map<string, Known>();
   /** Collections whose definition does not open: nobody knows what holds for them. */
   readonly #damaged = new Set<string>();
+  /** Definitions that do not open, and neither does whose they are, by the names of their documents. */
+  #unnamed: ReadonlySet<string> = new Set();
   readonly #defining = new Turns();
   /** Where the look for expired documents goes on, by collection; absent at its beginning. */
   readonly #sweptTo = new Map<string, Position>();
@@ -103,6 +105,7 @@ export class DefinedStore implements CollectionStore {
   load(): Promise<void> {
     return this.#defining.run(async () => {
       const names = new Set<string>();
+      const unnamed = new Set<string>();
       for (let after: Position | undefined = 0; after !== undefined; ) {
         const page: DocumentPage = await this.#store.list({
           collection: DEFINITIONS,
@@ -113,13 +116,16 @@ export class DefinedStore implements CollectionStore {
           this.#damaged.add(id);
           names.add(id);
         }
+        for (const name of page.unnamed ?? []) unnamed.add(name);
         for (const document of page.documents) {
           this.#loadOne(document);
           names.add(document.metadata._id);
         }
         after = page.next;
       }
-      for (const name of [...this.#known.keys(), ...this.#damaged]) if (!names.has(name)) this.#forget(name);
+      this.#unnamed = unnamed;
+      for (const name of [...this.#known.keys(), ...this.#damaged])
+        if (!names.has(name) && !this.#isUnnamed(name)) this.#forget(name);
       await this.indexes?.keep?.();
     });
   }
@@ -141,7 +147,7 @@ export class DefinedStore implements CollectionStore {
   }
 
   get defined(): readonly string[] {
-    return [...this.#known.keys()];
+    return [...new Set([...this.#known.keys(), ...this.#damaged])];
   }
 
   /** Whether a collection is defined whose documents expire. */
@@ -157,9 +163,10 @@ export class DefinedStore implements CollectionStore {
     collection: string,
     definition: CollectionDefinition | undefined,
     precondition: Precondition,
+    options: CommitOptions = {},
   ): Promise<{ created: boolean; rev: string | undefined }> {
     // One after another, so that what is known last is what was committed last.
-    return this.#defining.run(() => this.#define(collection, definition, precondition));
+    return this.#defining.run(() => this.#define(collection, definition, precondition, options));
   }
 
   getAtHand(ref: DocumentRef): StoredDocument | undefined {
@@ -175,7 +182,7 @@ export class DefinedStore implements CollectionStore {
   }
 
   async commit(writes: readonly Write[], options: CommitOptions = {}): Promise<readonly WriteResult[]> {
-    if (this.#known.size + this.#damaged.size > 0) {
+    if (this.#known.size + this.#damaged.size + this.#unnamed.size > 0) {
       for (const write of writes) this.#requireSchema(write);
       await this.#removeExpired(writes);
     }
@@ -313,11 +320,25 @@ export class DefinedStore implements CollectionStore {
   }
 
   #definition(collection: string): Known | undefined {
-    if (this.#damaged.size > 0 && this.#damaged.has(collection)) throw new AppError('integrity_error');
+    const isDamaged = this.#damaged.size > 0 && this.#damaged.has(collection);
+    if (isDamaged || this.#isUnnamed(collection)) throw new AppError('integrity_error');
     return this.#known.get(collection);
   }
 
-  #loadOne(document: ListedDocument): void {
+  /** Whether the definition of this collection is among those of which it cannot be seen whose they are. */
+  #isUnnamed(collection: string): boolean {
+    if (this.#unnamed.size === 0) return false;
+    const name = this.#store.nameOf?.(definitionRef(collection));
+    return name !== undefined && this.#unnamed.has(name);
+  }
+
+  /** What its name tells is over once a commit has replaced or removed it. */
+  #isNamedAgain(collection: string): void {
+    const name = this.#store.nameOf?.(definitionRef(collection));
+    this.#unnamed = new Set([...this.#unnamed].filter((one) => one !== name));
+  }
+
+  #loadOne(document: StoredDocument): void {
     const { _id: name, _rev: rev } = document.metadata;
     if (this.#known.get(name)?.rev === rev) return;
     try {
@@ -334,6 +355,19 @@ export class DefinedStore implements CollectionStore {
     this.#damaged.delete(collection);
   }
 
+  /**
+   * Takes up what a collection is defined to be after a commit: what was committed, unless that was a repetition, or others were faster.
+   *
+   * @param committed undefined for a removal.
+   */
+  async #relearn(collection: string, committed?: Known): Promise<void> {
+    const document = await this.#store.get(definitionRef(collection));
+    if (this.#isUnnamed(collection)) this.#isNamedAgain(collection);
+    if (document === undefined) this.#forget(collection);
+    else if (document.metadata._rev === committed?.rev) this.#learn(collection, committed);
+    else this.#loadOne(document);
+  }
+
   #forget(collection: string): void {
     this.indexes?.define(collection, [], { rev: undefined, wasDefined: false });
     this.#known.delete(collection);
@@ -344,13 +378,14 @@ export class DefinedStore implements CollectionStore {
     collection: string,
     definition: CollectionDefinition | undefined,
     precondition: Precondition,
+    options: CommitOptions,
   ): Promise<{ created: boolean; rev: string | undefined }> {
     const ref = definitionRef(collection);
     if (definition === undefined) {
-      await this.#store.commit([{ kind: 'delete', ref, precondition }]).catch((error: unknown) => {
+      await this.#store.commit([{ kind: 'delete', ref, precondition }], options).catch((error: unknown) => {
         throw hasCode(error, 'document_not_found') ? new AppError('collection_not_found') : error;
       });
-      this.#forget(collection);
+      await this.#relearn(collection);
       await this.indexes?.keep?.();
       return { created: false, rev: undefined };
     }
@@ -362,10 +397,10 @@ export class DefinedStore implements CollectionStore {
     const kept = this.indexes?.areBlind === true ? withTokens(definition) : definition;
     const content = contentOfDefinition(kept);
     if (definition.ttl !== undefined) await this.#beforeExpiring();
-    const [result] = await this.#store.commit([{ kind: 'put', ref, content, precondition }]);
+    const [result] = await this.#store.commit([{ kind: 'put', ref, content, precondition }], options);
     if (result?.metadata === undefined) throw new Error('a put has no metadata');
     const rev = result.metadata._rev;
-    this.#learn(collection, { definition: kept, rev, check: () => check });
+    await this.#relearn(collection, { definition: kept, rev, check: () => check });
     await this.indexes?.keep?.();
     return { created: result.created, rev };
   }
