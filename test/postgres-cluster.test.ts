@@ -283,7 +283,7 @@ describeWithPostgres('three Bundoc and two BunKMS nodes on one PostgreSQL with a
       Buffer.from(word).toString('base64').slice(0, -4),
     ])
       expect(dump.includes(form), `the dump has ${form}`).toBe(false);
-  }, 240_000);
+  });
 
   it('hear of revoked tokens and of keys that are disabled or destroyed, whichever node of BunKMS was told', async () => {
     const scope = ['kms:admin', 'kms:manage_key', 'kms:destroy_key', 'kms:read_key'] as const;

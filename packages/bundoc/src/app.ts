@@ -20,6 +20,7 @@ import { ProjectDeletion } from './project/delete-project.ts';
 import { ExpiryLooks } from './project/expiry-looks.ts';
 import { InstanceManager } from './project/instance-manager.ts';
 import { KeyCache } from './project/key-cache.ts';
+import { ProjectUpkeep } from './project/project-upkeep.ts';
 import type { Projects } from './project/projects.ts';
 import { SCAN_LIMITS } from './query/scan-budget.ts';
 import { registerBackup } from './routes/backup.ts';
@@ -126,18 +127,14 @@ export async function startBundoc(config: BundocConfig, parts: BundocParts = {})
     tokensRevoked: () => revoked.size,
     tokenExpiryS: () => (token.expiresAtMs ?? Number.NaN) / 1_000,
   });
-  let isResealing = false;
-  const sweep = async () => {
+  const upkeep = new ProjectUpkeep({ instances, logger, resealsMax: RESEALS_A_SECOND });
+  const sweep = () => {
     instances.sweep();
     revoked.sweep();
     feed.tick();
-    if (isResealing) return;
-    isResealing = true;
-    await instances.resealSome(RESEALS_A_SECOND);
-    await instances.keepDefinitions();
-    isResealing = false;
+    void upkeep.run();
   };
-  stack.use(every(SWEEP_EVERY_MS, () => void sweep()));
+  stack.use(every(SWEEP_EVERY_MS, sweep));
 
   const looks = stack.use(new ExpiryLooks({ marks: storage.expiry, instances, logger }));
   stack.use(every(SWEEP_EVERY_MS, () => void looks.look()));

@@ -50,6 +50,9 @@ const variables = z.object({
   BUNDOC_CORS_ORIGINS: originList.default([]),
   BUNDOC_LOG_LEVEL: logLevel.default('info'),
 });
+/** Variables of the service. */
+export const VARIABLES: readonly string[] = Object.keys(variables.shape);
+
 const environmentSchema = allOrNone(allOrNone(variables, OWN_TLS), KMS_CLIENT)
   .refine(
     ({ BUNDOC_STORAGE, BUNDOC_MOVE_TO }) => BUNDOC_MOVE_TO === undefined || BUNDOC_STORAGE === 'files',

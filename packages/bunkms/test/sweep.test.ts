@@ -2,7 +2,7 @@ import { KEY_VERSIONS_MAX } from '@bundoc/shared/contract/keys';
 import { AppError } from '@bundoc/shared/errors';
 import { createLogger } from '@bundoc/shared/logger';
 import { FakeClock } from '@bundoc/shared/testing/fake-clock';
-import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest';
 import { keyChangeDraft } from '../src/audit/key-record.ts';
 import { AuditLog } from '../src/audit/log.ts';
 import { createMetrics } from '../src/metrics.ts';
@@ -23,12 +23,17 @@ let faulty: FaultyStore;
 let kms: TestKms;
 let keys: KeyCalls;
 beforeEach(async () => {
+  // The service sweeps by itself as it starts, and not again in the midst of a test.
+  vi.useFakeTimers({ toFake: ['setInterval', 'clearInterval'] });
   clock = new FakeClock();
   faulty = new FaultyStore();
   kms = await startKms({ clock });
   keys = await KeyCalls.of(kms);
 });
-afterEach(() => kms[Symbol.asyncDispose]());
+afterEach(async () => {
+  await kms[Symbol.asyncDispose]();
+  vi.useRealTimers();
+});
 
 /** The sweep of a process that starts now. */
 async function newSweep(at = kms): Promise<KeySweep> {

@@ -207,8 +207,8 @@ export class KmsClient implements KeyService, KeyDestroyer {
       },
     });
     if (statusCode === 200) return body;
-    await body.dump({ limit: ANSWER_BYTES_MAX });
-    throw new Error(`BunKMS answered ${statusCode}`);
+    const code = problemCodeOf(await takeBytes(body));
+    throw new Error(answerLine(statusCode, code));
   }
 
   async close(): Promise<void> {
@@ -281,7 +281,7 @@ export class KmsClient implements KeyService, KeyDestroyer {
     if (verdict !== undefined) throw new AppError(verdict, { cause: new Error(`BunKMS answered ${code}`) });
     // A sealed service needs its operator; it will not come round within our deadline.
     const retryable = [429, 502, 503, 504].includes(status) && code !== 'SEALED';
-    throw new TryFailed(`BunKMS answered ${status} ${code ?? ''}`, retryable, {
+    throw new TryFailed(answerLine(status, code), retryable, {
       retryAfterS: retryAfterOf(response.headers['retry-after']),
       isRefusal: code !== undefined && REFUSALS.has(status),
     });
@@ -294,6 +294,22 @@ export class KmsClient implements KeyService, KeyDestroyer {
 function connectorOf(context: SecureContextOptions): buildConnector.connector {
   return buildConnector({ timeout: CONNECT_TIMEOUT_MS, minVersion: TLS_VERSION_MIN, ...context });
 }
+
+/** What BunKMS answered, and what somebody has to do about it where no other try would do better. */
+function answerLine(status: number, code: string | undefined): string {
+  const remedy = REMEDIES[`${status} ${code}`];
+  return `BunKMS answered ${status}${code === undefined ? '' : ` ${code}`}${remedy === undefined ? '' : `: ${remedy}`}`;
+}
+
+const REMEDIES: Readonly<Record<string, string>> = {
+  '401 unauthenticated':
+    'the service token has ended, was revoked, or is of another installation; put a new one into BUNDOC_KMS_TOKEN_FILE, which is read again by itself (bunkms init --service-token)',
+  '403 forbidden':
+    "the service token is not for this key, or lacks a scope; BUNDOC_KMS_TOKEN_FILE must hold Bundoc's (bunkms init --service-token)",
+  '404 not_found': 'BUNDOC_KMS_URL must be the internal listener of BunKMS',
+  '503 SEALED':
+    'BunKMS was started with another KEK than its store was made with; its log says which one it needs',
+};
 
 /** Says what to do when BunKMS does not let this service destroy a key. */
 async function withDestroyDetail<T>(call: Promise<T>): Promise<T> {

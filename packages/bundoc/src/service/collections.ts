@@ -2,7 +2,7 @@ import { setImmediate } from 'node:timers/promises';
 import type { CollectionDefinition } from '@bundoc/shared/contract/collections';
 import { AppError, hasCode } from '@bundoc/shared/errors';
 import type { InstanceManager } from '../project/instance-manager.ts';
-import { refusedCounter, requireAcceptable } from '../storage/collections/defined-store.ts';
+import { refusedCounter, requireAcceptable } from '../storage/collections/definition-schema.ts';
 import type { CollectionStore } from '../storage/collections/port.ts';
 import type { IndexStatus } from '../storage/indexes/port.ts';
 import type { CollectionSummary, CommitOptions, Precondition } from '../storage/port.ts';

@@ -5,6 +5,7 @@ import type { OpenFolder } from '../move/folder-source.ts';
 import { abandonRows } from '../move/incoming-rows.ts';
 import { MoveFailed, type MoveWatch } from '../move/move-project.ts';
 import { abandonToDatabase, finishToDatabase, moveToDatabase } from '../move/to-database.ts';
+import { handOver } from '../project/hand-over.ts';
 import type { InstanceLease, InstanceManager } from '../project/instance-manager.ts';
 import type { KeyCache } from '../project/key-cache.ts';
 import { projectElsewhere } from '../project/move-mark.ts';
@@ -20,7 +21,7 @@ import type { ChangeFeed } from './change-feed.ts';
 const MOVES_MAX = 2;
 
 export interface MovesOptions {
-  readonly instances: Pick<InstanceManager, 'acquire' | 'handOver'>;
+  readonly instances: Pick<InstanceManager, 'acquire' | 'exclusively'>;
   readonly keys: Pick<KeyCache, 'evict'>;
   readonly feed: Pick<ChangeFeed, 'end'>;
   readonly logger: Logger;
@@ -286,7 +287,8 @@ export class Moves {
           },
           switchOver: async (mark, action) => {
             try {
-              await instances.handOver(
+              await handOver(
+                instances,
                 project,
                 (lease) => action(openOf(lease)),
                 () => markMoved(disk, directory, mark),

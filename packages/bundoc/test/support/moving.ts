@@ -8,6 +8,7 @@ import type { OpenFolder } from '../../src/move/folder-source.ts';
 import type { MoveWatch } from '../../src/move/move-project.ts';
 import { moveToDatabase } from '../../src/move/to-database.ts';
 import { moveToFolder } from '../../src/move/to-folder.ts';
+import { handOver } from '../../src/project/hand-over.ts';
 import { type InstanceLease, InstanceManager } from '../../src/project/instance-manager.ts';
 import { KeyCache } from '../../src/project/key-cache.ts';
 import { halfMovedProjects, markMoved } from '../../src/project/moved-folder.ts';
@@ -121,7 +122,8 @@ export class Moving implements AsyncDisposable {
         source: {
           withOpen,
           switchOver: (mark, action) =>
-            node.handOver(
+            handOver(
+              node,
               project,
               (lease) => action(openOf(lease)),
               () => markMoved(ports.disk, directory, mark),

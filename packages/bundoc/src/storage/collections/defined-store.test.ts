@@ -95,6 +95,25 @@ describe('a definition', () => {
     expect(store.definition('notes')).toMatchObject({ definition: SCHEMA, rev: third.rev });
   });
 
+  it('keeps nobody else waiting for all the documents of a batch that are held against it', async () => {
+    const { store } = await start();
+    await store.define('notes', SCHEMA, NONE);
+    const documents = 20;
+    const text = `{"v":1,"s":"${'x'.repeat(70_000)}"}`;
+    let turns = 0;
+    let isDone = false;
+    const count = () => {
+      turns++;
+      if (!isDone) setImmediate(count);
+    };
+    setImmediate(count);
+    const batch = Array.from({ length: documents }, (_, n) => put(`d${n}`, text));
+    batch.push(put('last', '{"v":"not a number"}'));
+    await expect(store.commit(batch)).rejects.toMatchObject({ code: 'schema_violation' });
+    isDone = true;
+    expect(turns).toBeGreaterThanOrEqual(documents);
+  });
+
   it('outlives a checkpoint and a rotation of the key with its re-sealing', async () => {
     const { project, store, reopen, disk } = await start();
     const { rev } = await store.define('notes', SCHEMA, NONE);
@@ -224,10 +243,10 @@ describe('a document that has expired', () => {
     const nowS = Math.floor(clock.now() / 1_000);
     for (let n = 0; n < 300; n++)
       await commitOne(store, put(`d${n}`, n % 2 === 0 ? `{"until":"${until(nowS)}"}` : '{}'));
-    expect(await store.removeExpired()).toBe(0);
+    expect(await store.expired.goRound()).toBe(0);
     clock.advance(10_000);
     let removed = 0;
-    for (let turn = 0; turn < 4; turn++) removed += await store.removeExpired();
+    for (let turn = 0; turn < 4; turn++) removed += await store.expired.goRound();
     expect(removed).toBe(150);
     expect((await store.collections())[0]?.documents).toBe(150);
     expect((await store.changes(0, 1_000)).changes.filter(({ deleted }) => deleted)).toHaveLength(150);
@@ -244,7 +263,7 @@ describe('a document that has expired', () => {
     await expect(commitOne(store, put('b', '{"slot":1}'))).rejects.toMatchObject({
       code: 'unique_violation',
     });
-    expect(await store.removeExpired()).toBe(1);
+    expect(await store.expired.goRound()).toBe(1);
     await commitOne(store, put('b', '{"slot":1}'));
   });
 });
