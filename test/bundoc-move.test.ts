@@ -8,7 +8,7 @@ import { afterAll, beforeAll, expect, it } from 'vitest';
 import { bundocCommand } from './support/bundoc-command.ts';
 import { BundocProcess } from './support/bundoc-process.ts';
 import { EventReader } from './support/event-reader.ts';
-import { call, Installation } from './support/installation.ts';
+import { call, Installation, PATIENT_BUNDOC } from './support/installation.ts';
 
 const DOCUMENTS = '/v1/projects/travelling/collections/notes/documents';
 const CHANGES = '/v1/projects/travelling/changes';
@@ -30,6 +30,7 @@ describeWithPostgres('bundoc move', () => {
   });
 
   const environmentOf = (storage: string) => ({
+    ...PATIENT_BUNDOC,
     BUNDOC_STORAGE: storage,
     BUNDOC_DATA_DIR: installation.dataDir,
     BUNDOC_KMS_URL: installation.kms.internalUrl,

@@ -92,6 +92,7 @@ export async function startBundoc(config: BundocConfig, parts: BundocParts = {})
   const kms = new KmsClient({
     url: config.kms.url,
     tls: kmsTls,
+    deadlineMs: config.kms.deadlineMs,
     token: () => token.current(),
     clock,
     logger,
