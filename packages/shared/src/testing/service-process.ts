@@ -7,13 +7,14 @@ import { PATIENT_MS } from './patient.ts';
 /** A service as a process of its own, which a test may kill. */
 export class ServiceProcess implements AsyncDisposable {
   readonly process: ChildProcess;
-  /** Resolves once it has ended, however that came. */
+  /** Resolves once it has ended, however that came, and all that it wrote is in {@link log}. */
   readonly exited: Promise<unknown>;
   #log = '';
 
   private constructor(child: ChildProcess) {
     this.process = child;
-    this.exited = once(child, 'exit');
+    // Not 'exit': by then its last lines may not have been read.
+    this.exited = once(child, 'close');
   }
 
   /**
@@ -40,7 +41,7 @@ export class ServiceProcess implements AsyncDisposable {
       });
       const fail = (why: string) => reject(new Error(`the service ${why}: ${service.#log}`));
       const timer = setTimeout(() => fail('did not listen in time'), PATIENT_MS);
-      child.once('exit', (code, signal) => {
+      child.once('close', (code, signal) => {
         clearTimeout(timer);
         fail(`ended with ${code ?? signal}`);
       });
