@@ -39,21 +39,17 @@ export function acceptedCheckOf({ schema }: CollectionDefinition): ContentCheck 
 }
 
 /**
- * Makes what counts how many of some documents a definition's schema would refuse. To be made once for many: to compile a schema takes far longer
+ * Makes what tells whether a definition's schema would refuse a document. To be made once for many: to compile a schema takes far longer
  * than to check a document.
  *
  * @throws AppError `invalid_request` for a schema that is not accepted.
  */
-export function refusedCounter(
-  definition: CollectionDefinition,
-): (documents: readonly StoredDocument[]) => number {
+export function refusalOf(definition: CollectionDefinition): (document: StoredDocument) => boolean {
   const check = checkOf(definition);
-  if (check === undefined) return () => 0;
-  return (documents) =>
-    documents.filter(({ text, metadata }) => {
-      const content = ownContentOf(text, { collection: metadata._collection, id: metadata._id });
-      return check(content).length > 0;
-    }).length;
+  return ({ text, metadata }) => {
+    const content = ownContentOf(text, { collection: metadata._collection, id: metadata._id });
+    return check !== undefined && check(content).length > 0;
+  };
 }
 
 /** V8 may misread escaped names, see `json/read.ts` of shared. */

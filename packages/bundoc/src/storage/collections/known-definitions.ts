@@ -1,6 +1,6 @@
-import { setImmediate } from 'node:timers/promises';
 import type { CollectionDefinition, Ttl } from '@bundoc/shared/contract/collections';
 import { AppError, hasCode } from '@bundoc/shared/errors';
+import { LongWork } from '../../long-work.ts';
 import { Turns } from '../../turns.ts';
 import type { IndexSpec } from '../indexes/port.ts';
 import type { DocumentPage, ListedDocument, Position, Precondition, ProjectStore, Write } from '../port.ts';
@@ -20,8 +20,6 @@ interface Known extends StoredDefinition {
   readonly check: () => ContentCheck | undefined;
 }
 
-/** Bytes of documents that are held against schemas in one turn, at least. */
-const CHECKED_TOGETHER_BYTES = 65_536;
 /** Definitions that are read at a time. */
 const DEFINITION_PAGE = { limit: 100, bytesMax: 8_388_608 };
 
@@ -99,16 +97,12 @@ export class KnownDefinitions {
     return this.#known.get(collection);
   }
 
-  /** Others are served between large documents: the check of one may take a good part of a second. @throws AppError `schema_violation`. */
+  /** Others are served in between: the check of one document may take a good part of a second. @throws AppError `schema_violation`. */
   async requireSchemas(writes: readonly Write[]): Promise<void> {
-    let bytes = 0;
+    const work = new LongWork();
     for (const write of writes) {
-      if (bytes > CHECKED_TOGETHER_BYTES) {
-        await setImmediate();
-        bytes = 0;
-      }
+      await work.pause();
       this.#requireSchema(write);
-      if (write.kind === 'put') bytes += write.content.bytes.length;
     }
   }
 
