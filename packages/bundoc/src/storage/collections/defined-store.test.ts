@@ -75,6 +75,24 @@ describe('a definition', () => {
     });
   });
 
+  it('is compiled again when too much was compiled since: what is kept of schemas is bounded', async () => {
+    const { store } = await start();
+    const large = (n: number) => ({
+      indexes: [],
+      schema: { properties: { v: { enum: [n, 'x'.repeat(60_000)] } } },
+    });
+    const names = Array.from({ length: 20 }, (_, n) => `c${n}`);
+    for (const [n, name] of names.entries()) await store.define(name, large(n), NONE);
+    const compile = vi.spyOn(Ajv2020.prototype, 'compile');
+    const write = (collection: string, v: number) =>
+      commitOne(store, { ...put('a', `{"v":${v}}`), ref: { collection, id: 'a' } });
+    await write('c19', 19);
+    expect(compile).not.toHaveBeenCalled();
+    await write('c0', 0);
+    expect(compile).toHaveBeenCalledTimes(1);
+    await expect(write('c0', 1)).rejects.toMatchObject({ code: 'schema_violation' });
+  });
+
   it('keeps nobody else waiting for all the documents of a batch that are held against it', async () => {
     const { store } = await start();
     // Some 90 looks at each of 3,000 values: several times as long as one turn may take, on any machine.

@@ -1,5 +1,6 @@
 import type { CollectionDefinition, Ttl } from '@bundoc/shared/contract/collections';
 import { AppError, hasCode } from '@bundoc/shared/errors';
+import { LRUCache } from 'lru-cache';
 import { LongWork } from '../../long-work.ts';
 import { Turns } from '../../turns.ts';
 import type { IndexSpec } from '../indexes/port.ts';
@@ -12,14 +13,13 @@ import {
   readDefinition,
   type StoredDefinition,
 } from './definition.ts';
-import { acceptedCheckOf, type ContentCheck, lazyCheckOf } from './definition-schema.ts';
+import { acceptedCheckOf, type ContentCheck, checkOf } from './definition-schema.ts';
 
-/** A definition as it is obeyed. */
-interface Known extends StoredDefinition {
-  /** Compiled when it is first asked for: a project may have a thousand schemas, and a large one takes a good part of a second. */
-  readonly check: () => ContentCheck | undefined;
-}
-
+/**
+ * Characters of the schemas that a project keeps compiled. Compiled ones take some forty times as much, and a project may have a thousand of
+ * 64 KiB.
+ */
+const COMPILED_LENGTH_MAX = 1_048_576;
 /** Definitions that are read at a time. */
 const DEFINITION_PAGE = { limit: 100, bytesMax: 8_388_608 };
 
@@ -30,10 +30,15 @@ const DEFINITION_PAGE = { limit: 100, bytesMax: 8_388_608 };
 export class KnownDefinitions {
   readonly #store: ProjectStore;
   readonly #beforeExpiring: () => Promise<void>;
-  readonly #known = new Map<string, Known>();
+  readonly #known = new Map<string, StoredDefinition>();
   /** Collections whose definition does not open: nobody knows what holds for them. */
   readonly #damaged = new Set<string>();
   readonly #defining = new Turns();
+  /** Each compiled by the first write that it concerns: a large one takes a good part of a second. */
+  readonly #checks = new LRUCache<StoredDefinition, ContentCheck>({
+    maxSize: COMPILED_LENGTH_MAX,
+    sizeCalculation: (_check, { definition }) => JSON.stringify(definition.schema).length,
+  });
 
   /** @param beforeExpiring called before a definition gives documents a time to live, which is not made when it rejects. */
   constructor(store: ProjectStore, beforeExpiring: () => Promise<void>) {
@@ -92,7 +97,7 @@ export class KnownDefinitions {
   }
 
   /** @throws AppError `integrity_error` for one that does not open. */
-  of(collection: string): Known | undefined {
+  of(collection: string): StoredDefinition | undefined {
     if (this.#damaged.size > 0 && this.#damaged.has(collection)) throw new AppError('integrity_error');
     return this.#known.get(collection);
   }
@@ -118,13 +123,13 @@ export class KnownDefinitions {
     const { _id: name, _rev: rev } = document.metadata;
     if (this.#known.get(name)?.rev === rev) return;
     try {
-      this.#learn(name, knownOf(readDefinition(document)), true);
+      this.#learn(name, readDefinition(document), true);
     } catch {
       this.#damaged.add(name);
     }
   }
 
-  #learn(collection: string, known: Known, wasDefined = false): void {
+  #learn(collection: string, known: StoredDefinition, wasDefined = false): void {
     this.#known.set(collection, known);
     const specs = known.definition.indexes.map(specOf);
     this.#store.indexes?.define(collection, specs, { rev: known.rev, wasDefined });
@@ -162,15 +167,23 @@ export class KnownDefinitions {
     const [result] = await this.#store.commit([{ kind: 'put', ref, content, precondition }]);
     if (result?.metadata === undefined) throw new Error('a put has no metadata');
     const rev = result.metadata._rev;
-    this.#learn(collection, { definition: kept, rev, check: () => check });
+    const known = { definition: kept, rev };
+    this.#learn(collection, known);
+    if (check !== undefined) this.#checks.set(known, check);
     await this.#store.indexes?.keep?.();
     return { created: result.created, rev };
   }
 
   /** @throws AppError `integrity_error` for a schema that was accepted once and is not any more: nobody knows what holds then. */
   #checkOf(collection: string): ContentCheck | undefined {
+    const known = this.of(collection);
+    if (known?.definition.schema === undefined) return undefined;
+    const kept = this.#checks.get(known);
+    if (kept !== undefined) return kept;
     try {
-      return this.of(collection)?.check();
+      const check = checkOf(known.definition.schema);
+      this.#checks.set(known, check);
+      return check;
     } catch (error) {
       this.#damaged.add(collection);
       throw new AppError('integrity_error', { cause: error });
@@ -186,8 +199,4 @@ function specOf({ name, fields, unique, blind }: CollectionDefinition['indexes']
 function withTokens(definition: CollectionDefinition): CollectionDefinition {
   const indexes = definition.indexes.map((index) => (index.unique ? { ...index, blind: true } : index));
   return { ...definition, indexes };
-}
-
-function knownOf(stored: StoredDefinition): Known {
-  return { ...stored, check: lazyCheckOf(stored.definition) };
 }
