@@ -93,6 +93,26 @@ describe('a definition', () => {
     await expect(write('c0', 1)).rejects.toMatchObject({ code: 'schema_violation' });
   });
 
+  it('is answered as it was when it is asked for again under its key, and what others made of it since stays', async () => {
+    const { store } = await start();
+    const keyed = (key: string) => ({ idempotency: { key: key.repeat(32), request: key.repeat(32) } });
+    const first = await store.define('notes', SCHEMA, { kind: 'absent' }, keyed('a'));
+    expect(await store.define('notes', SCHEMA, { kind: 'absent' }, keyed('a'))).toEqual(first);
+    const revision = { kind: 'revision', anyOf: [String(first.rev)] } as const;
+    const second = await store.define('notes', TTL, revision, keyed('b'));
+    expect(await store.define('notes', SCHEMA, { kind: 'absent' }, keyed('a'))).toEqual(first);
+    expect(store.definition('notes')).toMatchObject({ definition: TTL, rev: second.rev });
+    const last = { kind: 'revision', anyOf: [String(second.rev)] } as const;
+    await store.define('notes', undefined, last, keyed('c'));
+    await store.define('notes', undefined, last, keyed('c'));
+    expect(store.definition('notes')).toBeUndefined();
+    expect(await store.define('notes', TTL, revision, keyed('b'))).toEqual(second);
+    expect(store.definition('notes')).toBeUndefined();
+    const third = await store.define('notes', SCHEMA, NONE);
+    await store.define('notes', undefined, last, keyed('c'));
+    expect(store.definition('notes')).toMatchObject({ definition: SCHEMA, rev: third.rev });
+  });
+
   it('keeps nobody else waiting for all the documents of a batch that are held against it', async () => {
     const { store } = await start();
     // Some 90 looks at each of 3,000 values: several times as long as one turn may take, on any machine.
@@ -178,6 +198,9 @@ describe('a definition', () => {
     await expect(commitOne(next, put('a', '{}'))).rejects.toMatchObject(damaged);
     await expect(next.get(ref('a'))).rejects.toMatchObject(damaged);
     expect(await next.get(ref('a', 'other'))).toBeDefined();
+    await next.load();
+    await expect(commitOne(next, put('a', '{}'))).rejects.toMatchObject(damaged);
+    await expect(commitOne(next, remove('a'))).rejects.toMatchObject(damaged);
     await next.define('notes', SCHEMA, NONE);
     await commitOne(next, put('a', '{"v":1}'));
   });

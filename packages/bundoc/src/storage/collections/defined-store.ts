@@ -108,8 +108,9 @@ export class DefinedStore implements CollectionStore {
     collection: string,
     definition: CollectionDefinition | undefined,
     precondition: Precondition,
+    options: CommitOptions = {},
   ): Promise<{ created: boolean; rev: string | undefined }> {
-    return this.#definitions.define(collection, definition, precondition);
+    return this.#definitions.define(collection, definition, precondition, options);
   }
 
   getAtHand(ref: DocumentRef): StoredDocument | undefined {
