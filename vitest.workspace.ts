@@ -7,7 +7,7 @@ const conditions = ['@bundoc/source', 'module', 'node', 'development|production'
 const shared = { resolve: { conditions }, ssr: { resolve: { conditions } } };
 
 /** Bounds for what hangs, no measure of speed: a machine that is busy, or whose disk stalls, fails no test by that. */
-const patient = { testTimeout: 180_000, hookTimeout: 180_000, expect: { poll: { timeout: 60_000 } } };
+const patient = { testTimeout: 400_000, hookTimeout: 400_000, expect: { poll: { timeout: 60_000 } } };
 
 /**
  * Vitest's own number leaves a core to itself, which of two is half the machine. Tests that need servers and processes wait for

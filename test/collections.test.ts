@@ -1,4 +1,3 @@
-import { PATIENT_MS } from '@bundoc/shared/testing/patient';
 import { afterAll, beforeAll, describe, expect, inject, it } from 'vitest';
 import { call, Installation } from './support/installation.ts';
 import { MovedClock } from './support/moved-clock.ts';
@@ -186,12 +185,8 @@ describe('an index', () => {
     ).json();
   const ready = (project: string) =>
     expect
-      .poll(
-        async () =>
-          ((await get(collection(project))).json()['indexes'] as { state: string }[]).map(
-            ({ state }) => state,
-          ),
-        { timeout: 30_000 },
+      .poll(async () =>
+        ((await get(collection(project))).json()['indexes'] as { state: string }[]).map(({ state }) => state),
       )
       .toEqual(['ready', 'ready']);
   const query = async (project: string, body: string) => {
@@ -288,7 +283,7 @@ describe('an index', () => {
     const unique = '{"indexes":[{"fields":["mail"],"unique":true}]}';
     const indexes = async () => (await get(collection('doubled'))).json()['indexes'];
     await define('doubled', unique);
-    await expect.poll(indexes, { timeout: 30_000 }).toMatchObject([{ state: 'duplicates', duplicates: 2 }]);
+    await expect.poll(indexes).toMatchObject([{ state: 'duplicates', duplicates: 2 }]);
     expect((await put('doubled', 'd', '{"mail":"x"}')).status).toBe(201);
     for (const id of ['b', 'c', 'd'])
       await call(installation.url, `${collection('doubled')}/documents/${id}`, {
@@ -296,7 +291,7 @@ describe('an index', () => {
         token: writer,
       });
     await define('doubled', unique);
-    await expect.poll(indexes, { timeout: 30_000 }).toMatchObject([{ state: 'ready' }]);
+    await expect.poll(indexes).toMatchObject([{ state: 'ready' }]);
     expect((await put('doubled', 'b', '{"mail":"x"}')).status).toBe(409);
   });
 
@@ -357,9 +352,6 @@ describe('a definition of indexes', () => {
   });
 });
 
-/** How long is waited for what is done in the background. */
-const PATIENTLY = { timeout: PATIENT_MS };
-
 describe('a time to live', () => {
   it('hides a document from every read, and lets its id be used again', async () => {
     await define('ttl', '{"ttl":{"field":"until"}}');
@@ -406,7 +398,7 @@ describe('a time to live', () => {
     }, 500);
     try {
       await expect
-        .poll(async () => (await own.stored.sealedDocuments('p', 2).catch(() => [])).length, PATIENTLY)
+        .poll(async () => (await own.stored.sealedDocuments('p', 2).catch(() => [])).length)
         .toBe(2);
     } finally {
       clearInterval(hours);

@@ -9,7 +9,7 @@ let installation: Installation;
 let token: string;
 beforeEach(async () => {
   clock = new MovedClock();
-  installation = await Installation.start({ clock });
+  installation = await Installation.start({ clock, environment: { BUNDOC_KMS_DEADLINE_MS: '' } });
   token = await installation.client();
   expect((await write('warm')).status).toBe(201);
 });
@@ -28,7 +28,7 @@ function expectUnavailable(answer: Answer): void {
 describe('with BunKMS stopped', () => {
   it('a warm project reads and writes until the 15 minutes of its key end, and not a moment longer', async () => {
     await installation.stopKms();
-    clock.movedMs = TTL_MS - 30_000;
+    clock.movedMs = TTL_MS - 60_000;
     expect((await read('warm')).status).toBe(200);
     expect((await write('warm', 'b')).status).toBe(201);
     clock.movedMs = TTL_MS;
@@ -46,9 +46,9 @@ describe('with BunKMS stopped', () => {
     const answers = await Promise.all(
       Array.from({ length: 20 }, (_, n) => write(`cold-${n % 4}`, `doc-${n}`)),
     );
-    // The deadline, and what a busy machine adds to it.
+    // The deadline, and what a busy machine adds to it; one after the other they would take longer.
     expect(CALL_DEADLINE_MS).toBeLessThan(5_000);
-    expect(performance.now() - started).toBeLessThan(4 * CALL_DEADLINE_MS);
+    expect(performance.now() - started).toBeLessThan(10 * CALL_DEADLINE_MS);
     for (const answer of answers) expectUnavailable(answer);
     await installation.startKms();
     clock.movedMs += 1_000;
@@ -56,7 +56,10 @@ describe('with BunKMS stopped', () => {
   });
 
   it('Bundoc stays ready, and says that BunKMS is down', async () => {
-    expect((await call(installation.url, '/ready')).json()).toMatchObject({ status: 'ready', kms: 'up' });
+    // Whether it is up is asked with little patience, and anew every two seconds.
+    await expect
+      .poll(async () => (await call(installation.url, '/ready')).json())
+      .toMatchObject({ status: 'ready', kms: 'up' });
     await installation.stopKms();
     clock.movedMs += 2_000;
     const ready = await call(installation.url, '/ready');

@@ -6,6 +6,7 @@ import { Database } from '@bundoc/bundoc/storage/postgres/database';
 import { databaseOptions } from '@bundoc/bundoc/storage-postgres';
 import { issueCertificate, makeAuthority } from '@bundoc/bunkms/pki/authority';
 import { createLogger } from '@bundoc/shared/logger';
+import { PATIENT_MS } from '@bundoc/shared/testing/patient';
 import { PostgresServer } from '@bundoc/shared/testing/postgres-server';
 import { describeWithPostgres } from '@bundoc/shared/testing/postgres-tests';
 import { expect, it } from 'vitest';
@@ -42,9 +43,9 @@ describeWithPostgres('a connection of Bundoc to PostgreSQL by TLS', () => {
           passwordFile: undefined,
           isPooled: false,
           connectionsMax: 2,
-          connectTimeoutMs: 5_000,
-          statementTimeoutMs: 5_000,
-          idleInTransactionTimeoutMs: 5_000,
+          connectTimeoutMs: PATIENT_MS,
+          statementTimeoutMs: PATIENT_MS,
+          idleInTransactionTimeoutMs: PATIENT_MS,
         };
         return new Database(databaseOptions(config, createLogger({ service: 'bundoc', level: 'silent' })));
       };

@@ -218,7 +218,7 @@ export async function sizes(bench) {
       { length: 5_000 },
       (_, at) => `${documents(project)[0]}/d${1 + ((at * 7_919) % count)}`,
     );
-    const load = { method: 'GET', paths, token, connections: 64, seconds: 4 };
+    const load = { method: 'GET', paths, token, connections: 64, seconds: 4, steady: true };
     await report.measured(`warm up, ${count} documents`, bundoc, { ...load, seconds: 2 }, { silent: true });
     const tries = [];
     for (let round = 0; round < 3; round++)

@@ -21,6 +21,7 @@ export async function exportTarget({ report, installation }) {
     token,
     connections: 64,
     seconds: 5,
+    steady: true,
   };
   await report.measured('warm up', kms, { ...load, seconds: 2 }, { silent: true });
   const runs = [];

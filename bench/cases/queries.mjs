@@ -40,6 +40,7 @@ export async function queryTargets(bench) {
       token,
       connections: 64,
       seconds: 4,
+      steady: true,
     };
     await report.measured('warm up', bundoc, { ...load, seconds: 3 }, { silent: true });
     const turns = [];

@@ -43,6 +43,16 @@ function request()
   return make(math.max(at, 1))
 end
 
+-- Lets all connections be open before the first request is sent. wrk asks before each request, and adds to each latency that is longer than the
+-- usual one those of the requests which it kept back meanwhile: one late connection counts as fifty late requests.
+if plan.wait_ms > 0 then
+  local opened = 0
+  delay = function()
+    opened = opened + 1
+    return opened <= plan.connections and plan.wait_ms or 0
+  end
+end
+
 -- Tells load.mjs that each request of a counted plan is answered; wrk itself would go on until its time is over. What is
 -- sent beyond the last one is the last one again.
 local answers = 0

@@ -78,8 +78,16 @@ describeWithDocker('the compose project', () => {
   });
 
   it('keeps the document as nonce, ciphertext and tag under the exported key', async () => {
-    const files = await stack.exec('bundoc', 'sh', '-c', 'ls /var/lib/bundoc/projects/project-a/docs/*/*');
-    expect(files).toMatch(/\/docs\/([0-9a-f]{2})\/\1[0-9a-f]{30}$/);
+    // It follows its commit in the background.
+    const files = await eventually(() =>
+      stack.exec(
+        'bundoc',
+        'sh',
+        '-c',
+        'for file in /var/lib/bundoc/projects/project-a/docs/*/*; do test -s $file && echo $file; done',
+      ),
+    );
+    expect(files).toMatch(/^\S+\/docs\/([0-9a-f]{2})\/\1[0-9a-f]{30}$/);
     const name = files.slice(files.lastIndexOf('/') + 1);
     const sealed = Buffer.from(
       await stack.exec('bundoc', 'node', '-p', `fs.readFileSync('${files}', 'base64')`),

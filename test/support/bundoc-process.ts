@@ -18,7 +18,8 @@ export class BundocProcess implements AsyncDisposable {
       env: { BUNDOC_PORT: '0', ...environment },
       stdio: ['ignore', 'pipe', 'pipe'],
     });
-    this.#exited = once(this.#child, 'exit');
+    // Not 'exit': by then its last lines may not have been read.
+    this.#exited = once(this.#child, 'close');
   }
 
   /** Resolves once it listens. @throws when it ends before, with what it wrote. */
@@ -37,7 +38,7 @@ export class BundocProcess implements AsyncDisposable {
       });
       const fail = (why: string) => reject(new Error(`Bundoc ${why}: ${started.#log}`));
       const timer = setTimeout(() => fail('did not listen in time'), PATIENT_MS);
-      child.once('exit', (code, signal) => {
+      child.once('close', (code, signal) => {
         clearTimeout(timer);
         fail(`ended with ${code ?? signal}`);
       });

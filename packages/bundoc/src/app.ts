@@ -20,6 +20,7 @@ import { ProjectDeletion } from './project/delete-project.ts';
 import { ExpiryLooks } from './project/expiry-looks.ts';
 import { InstanceManager } from './project/instance-manager.ts';
 import { KeyCache } from './project/key-cache.ts';
+import { ProjectUpkeep } from './project/project-upkeep.ts';
 import type { Projects } from './project/projects.ts';
 import { SCAN_LIMITS } from './query/scan-budget.ts';
 import { registerBackup } from './routes/backup.ts';
@@ -65,7 +66,7 @@ export interface RunningBundoc extends RunningService {
 
 const SWEEP_EVERY_MS = 1_000;
 const TOKEN_KEYS_EVERY_MS = 300_000;
-const RESUME_DELETIONS_EVERY_MS = 5_000;
+const RESUME_EVERY_MS = 5_000;
 const READINESS_KEPT_MS = 1_000;
 /** Documents of one project that are sealed anew after a rotation, each time the projects are swept. */
 const RESEALS_A_SECOND = 500;
@@ -91,6 +92,7 @@ export async function startBundoc(config: BundocConfig, parts: BundocParts = {})
   const kms = new KmsClient({
     url: config.kms.url,
     tls: kmsTls,
+    deadlineMs: config.kms.deadlineMs,
     token: () => token.current(),
     clock,
     logger,
@@ -103,8 +105,12 @@ export async function startBundoc(config: BundocConfig, parts: BundocParts = {})
   stack.use(instances);
   const feed = new ChangeFeed({ instances, clock, logger });
   const deletion = new ProjectDeletion({ projects, instances, keys, service: kms, feed, clock, logger });
-  stack.use(every(RESUME_DELETIONS_EVERY_MS, () => void deletion.resume()));
-  void deletion.resume();
+  const target = moveDestination(config, logger);
+  const moves = new Moves({ instances, keys, feed, logger, folders: storage.folders, target });
+  for (const work of [deletion, moves]) {
+    stack.use(every(RESUME_EVERY_MS, () => void work.resume()));
+    void work.resume();
+  }
   const revoked = new RevokedTokens(clock);
   const events = new KmsEvents({
     open: (lastEventId, signal) => kms.openEvents(lastEventId, signal),
@@ -122,18 +128,14 @@ export async function startBundoc(config: BundocConfig, parts: BundocParts = {})
     tokensRevoked: () => revoked.size,
     tokenExpiryS: () => (token.expiresAtMs ?? Number.NaN) / 1_000,
   });
-  let isResealing = false;
-  const sweep = async () => {
+  const upkeep = new ProjectUpkeep({ instances, logger, resealsMax: RESEALS_A_SECOND });
+  const sweep = () => {
     instances.sweep();
     revoked.sweep();
     feed.tick();
-    if (isResealing) return;
-    isResealing = true;
-    await instances.resealSome(RESEALS_A_SECOND);
-    await instances.keepDefinitions();
-    isResealing = false;
+    void upkeep.run();
   };
-  stack.use(every(SWEEP_EVERY_MS, () => void sweep()));
+  stack.use(every(SWEEP_EVERY_MS, sweep));
 
   const looks = stack.use(new ExpiryLooks({ marks: storage.expiry, instances, logger }));
   stack.use(every(SWEEP_EVERY_MS, () => void looks.look()));
@@ -175,8 +177,7 @@ export async function startBundoc(config: BundocConfig, parts: BundocParts = {})
   registerQueries(app, new Queries(instances, SCAN_LIMITS), auth);
   registerChanges(app, feed, auth);
   registerBackup(app, new Backups({ instances, clock }), auth);
-  const target = moveDestination(config, logger);
-  registerMoves(app, new Moves({ instances, keys, feed, logger, placeOf: storage.placeOf, target }), auth);
+  registerMoves(app, moves, auth);
   registerHealth(app, readiness);
   registerMetrics(app, metrics.registry, auth);
   await registerOpenapi(app, { service: BUNDOC_API, clock, page: true });

@@ -1,16 +1,24 @@
 import './thread-pool.ts';
-import { logLevel } from '@bundoc/shared/config';
+import { ConfigError, logLevel, warnOfUnknown } from '@bundoc/shared/config';
 import { runService } from '@bundoc/shared/lifecycle';
 import { createLogger } from '@bundoc/shared/logger';
 import { guardMemory } from '@bundoc/shared/memory-exposure';
-import { startBundoc } from './app.ts';
-import { readConfig } from './config.ts';
+import { nodeFault } from '@bundoc/shared/node-version';
 
 /** A wrong level is one of the faults that `readConfig` lists, so there must be a logger to say so. */
 const level = logLevel.catch('info').parse(process.env['BUNDOC_LOG_LEVEL']);
 const logger = createLogger({ service: 'bundoc', level });
 
+/** Of the commands that go through the running service, which may share its environment. */
+const OF_COMMANDS = ['BUNDOC_URL', 'BUNDOC_TOKEN', 'BUNDOC_TOKEN_FILE'];
+
 await runService(logger, async () => {
+  const fault = nodeFault();
+  if (fault !== undefined) throw new ConfigError([fault]);
   guardMemory(process.env);
-  return startBundoc(readConfig(process.env), { logger });
+  const { startBundoc } = await import('./app.ts');
+  const { readConfig, VARIABLES } = await import('./config.ts');
+  const config = readConfig(process.env);
+  warnOfUnknown('BUNDOC_', [...VARIABLES, ...OF_COMMANDS], process.env, logger);
+  return startBundoc(config, { logger });
 });

@@ -1,5 +1,6 @@
 import { createServiceMetrics, gauge, type ServiceMetrics } from '@bundoc/shared/http/metrics';
 import { Counter } from 'prom-client';
+import type { FetchOutcome } from './project/key-cache.ts';
 import type { StorageCount } from './storage-parts.ts';
 
 type Observed =
@@ -26,7 +27,7 @@ const STORAGE_COUNTS: Readonly<Record<StorageCount, readonly [name: string, help
 /** What Bundoc counts. No label holds a project, collection or document. */
 export interface BundocMetrics extends ServiceMetrics {
   integrityError(): void;
-  keyFetch(outcome: 'fetched' | 'failed'): void;
+  keyFetch(outcome: FetchOutcome): void;
   /** Counts a request that came too soon after others of its project. */
   rateLimited(): void;
   /** Reads the gauges' values whenever the metrics are asked for. */
@@ -43,7 +44,7 @@ export function createBundocMetrics(): BundocMetrics {
   });
   const keyFetches = new Counter({
     name: 'bundoc_key_fetches_total',
-    help: 'Keys asked for from BunKMS, by outcome.',
+    help: 'Keys asked for from BunKMS, by outcome: fetched; refused, for there is no such key or it was disabled or destroyed; failed.',
     labelNames: ['outcome'],
     registers: [registry],
   });

@@ -49,14 +49,11 @@ describeWithPostgres('indexes on PostgreSQL', () => {
   /** Until no node has anything left to do about indexes. */
   const settled = (store: DefinedStore, collection = 'notes') =>
     expect
-      .poll(
-        async () => {
-          await store.load();
-          await store.indexes?.built();
-          return new Set(store.indexes?.status(collection).map(({ state }) => state));
-        },
-        { timeout: 30_000 },
-      )
+      .poll(async () => {
+        await store.load();
+        await store.indexes?.built();
+        return new Set(store.indexes?.status(collection).map(({ state }) => state));
+      })
       .not.toContain('building');
 
   describeIndexes('the PostgreSQL engine', async () => {
@@ -69,7 +66,7 @@ describeWithPostgres('indexes on PostgreSQL', () => {
     const makeProject = async (): Promise<CrashingProject> => {
       const project = await newProject({ clock: hasty() });
       let proxy = await CuttingProxy.open(server.port);
-      let behind = openTestDatabase(server.urlOf('bundoc', proxy.port), { connectTimeoutMs: 500 });
+      let behind = openTestDatabase(server.urlOf('bundoc', proxy.port));
       const opened: DefinedStore[] = [];
       const stop = async () => {
         await Promise.all(
@@ -102,7 +99,7 @@ describeWithPostgres('indexes on PostgreSQL', () => {
     };
     const { found } = await assertQueriesAreRight(makeProject, RUNS);
     expect(found).toBeGreaterThan(0);
-  }, 300_000);
+  });
 
   it('know every document, whichever nodes write while others define them anew', async () => {
     const project = await newProject();
@@ -169,7 +166,7 @@ describeWithPostgres('indexes on PostgreSQL', () => {
       await first.commit(Array.from({ length: 100 }, (_, at) => put(`d${n + at}`, `{"g":${at % 5}}`)));
     await close(first);
     const proxy = await CuttingProxy.open(server.port);
-    const behind = openTestDatabase(server.urlOf('bundoc', proxy.port), { connectTimeoutMs: 500 });
+    const behind = openTestDatabase(server.urlOf('bundoc', proxy.port));
     const dying = await openOn(project, behind);
     proxy.cutAt('bundoc-add-blind-entries-1', 'before the answer');
     await dying.define('notes', { indexes: [blind('g')] }, NONE);
@@ -373,7 +370,6 @@ describeWithPostgres('indexes on PostgreSQL', () => {
       await close(store);
       const again = await openOn(project);
       await again.commit([{ ...put('a', '{"u":1}'), ref: { collection: 'other', id: 'a' } }]);
-      await expect(commitOne(again, put('b', '{"u":1}'))).rejects.toMatchObject({ code: 'unique_violation' });
       await again.define('notes', { indexes: [unique('u')] }, NONE);
       await settled(again);
       await expect(commitOne(again, put('b', '{"u":1}'))).rejects.toMatchObject({ code: 'unique_violation' });

@@ -101,7 +101,10 @@ export async function startBunkms(
 
   metrics.sealed.set(state.kind === 'sealed' ? 1 : 0);
   if (state.kind === 'sealed')
-    logger.error({ reason: state.reason }, 'sealed: the KEK does not fit the store');
+    logger.error(
+      { reason: state.reason },
+      'sealed: the KEK does not fit the store; put the right one into the ring and start BunKMS again',
+    );
   else tellOfFaults(state, vault, logger);
   const audit = new AuditLog({ store, logger, metrics });
   const recording = state.kind === 'sealed' ? undefined : startRecording(audit, clock, opened);

@@ -119,6 +119,9 @@ const variables = z
       when: always,
     },
   );
+/** Variables of the service, which are those of its command line. */
+export const VARIABLES: readonly string[] = Object.keys(variables.shape);
+
 const environmentSchema = allOrNone(allOrNone(variables, API_TLS), INTERNAL_TLS);
 
 /** @throws ConfigError with all faults at once. */

@@ -1,15 +1,20 @@
-import { logLevel } from '@bundoc/shared/config';
+import { ConfigError, logLevel, warnOfUnknown } from '@bundoc/shared/config';
 import { runService } from '@bundoc/shared/lifecycle';
 import { createLogger } from '@bundoc/shared/logger';
 import { guardMemory } from '@bundoc/shared/memory-exposure';
-import { startBunkms } from './app.ts';
-import { readConfig } from './config.ts';
+import { nodeFault } from '@bundoc/shared/node-version';
 
 // A level that is no level is a fault of the configuration, and to report that takes a logger.
 const level = logLevel.catch('info').parse(process.env['BUNKMS_LOG_LEVEL']);
 const logger = createLogger({ service: 'bunkms', level });
 
 await runService(logger, async () => {
+  const fault = nodeFault();
+  if (fault !== undefined) throw new ConfigError([fault]);
   guardMemory(process.env);
-  return startBunkms(readConfig(process.env), { logger });
+  const { startBunkms } = await import('./app.ts');
+  const { readConfig, VARIABLES } = await import('./config.ts');
+  const config = readConfig(process.env);
+  warnOfUnknown('BUNKMS_', VARIABLES, process.env, logger);
+  return startBunkms(config, { logger });
 });

@@ -71,7 +71,7 @@ test('standard output gets the chain beside the log', async () => {
   const token = await issueToken();
   await using server = await startServer({ ...environment, BUNKMS_AUDIT_SHIP: 'stdout' });
   const head = await headOf(server, token);
-  await expect.poll(() => parsed(server.output()).at(-1)?.seq).toBe(head);
+  await expect.poll(() => parsed(server.output()).at(-1)?.seq ?? 0).toBeGreaterThanOrEqual(head);
   expect(server.output()).toContain('"msg":"listening"');
 });
 

@@ -344,7 +344,8 @@ describe('the command line', () => {
     await expect
       .poll(async () => JSON.parse((await run('kek', 'status', '--json')).stdout).rotation.completed_at)
       .toBeDefined();
-    expect(server.output()).toContain('everything is wrapped with the current KEK');
+    // It is on record before it is in the log.
+    await expect.poll(() => server.output()).toContain('everything is wrapped with the current KEK');
     const refused = await run('kek', 'retire', rotation.from);
     expect(refused).toMatchObject({
       code: 5,

@@ -163,14 +163,16 @@ test('after kill -9 in the midst of rotations of the KEK every key opens, and th
     expect(checked).toBe(600);
   };
   const partly: number[] = [];
-  for (let round = 0; round < 3; round++) {
+  // Otherwise this has shown nothing. A busy machine may look at a rotation when that is over, and then there is another one.
+  const isShown = () => Math.min(...partly) < names.length;
+  for (let round = 0; round < 3 || !isShown(); round++) {
     const server = await startServer(rest);
     keks.push(newKek());
     writeRing();
     const exited = once(server.process, 'exit');
     expect((await call(server.apiUrl, '/v1/kek/rotate', { token, method: 'POST' })).status).toBe(202);
     // While it goes on, and at another place each time.
-    for (let done = 0; done <= round * 150; ) {
+    for (let done = 0; done <= (round % 3) * 150; ) {
       const { rotation } = (await call(server.apiUrl, '/v1/kek', { token })).json();
       done = rotation.completed_at === undefined ? rotation.done : 600;
       partly[round] = done;
@@ -180,12 +182,13 @@ test('after kill -9 in the midst of rotations of the KEK every key opens, and th
     await using again = await startServer(rest);
     await verifyAll(again.apiUrl);
     await expect
-      .poll(async () => (await call(again.apiUrl, '/v1/kek', { token })).json().rotation)
+      // The claim of the dead one has to end first.
+      .poll(async () => (await call(again.apiUrl, '/v1/kek', { token })).json().rotation, {
+        timeout: 120_000,
+      })
       .toMatchObject({ done: 600, completed_at: expect.any(String) });
     await exportAll(again.internalUrl);
   }
-  // Otherwise this has shown nothing.
-  expect(Math.min(...partly)).toBeLessThan(600);
   expect(JSON.parse((await bunkms(rest, 'kek', 'verify', '--json')).stdout)).toMatchObject({
     checked: 600,
     under_others: 0,
@@ -195,7 +198,7 @@ test('after kill -9 in the midst of rotations of the KEK every key opens, and th
     const id = new Vault(parseKekRing('test', kek)).currentKekId;
     expect((await bunkms(rest, 'kek', 'retire', id)).code).toBe(0);
   }
-  keks.splice(0, 3);
+  keks.splice(0, keks.length - 1);
   writeRing();
   await using last = await startServer(rest);
   await exportAll(last.internalUrl);

@@ -149,6 +149,5 @@ describe('a process that dies in the course of a rotation of the KEK', () => {
       expect(deaths).toBeGreaterThanOrEqual(10);
       expect(wasRetired).toBe(when === 'after' ? 2 : 1);
     },
-    120_000,
   );
 });

@@ -76,7 +76,7 @@ test.each(BOTH)(
     expect(statuses.get(429) ?? 0).toBeLessThan(total / 20);
     if (listener === 'internal') expect(exported.length).toBeGreaterThan(0);
   },
-  MS_MAX + 120_000,
+  MS_MAX + 400_000,
 );
 
 function expectOnRecord(text: string, records: ReadonlyMap<number, AuditRecord>): void {

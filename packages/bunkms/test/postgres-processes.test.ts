@@ -8,6 +8,7 @@ import { meanwhile } from '@bundoc/shared/testing/meanwhile';
 import { PostgresServer } from '@bundoc/shared/testing/postgres-server';
 import { describeWithPostgres } from '@bundoc/shared/testing/postgres-tests';
 import { SwitchedAddress } from '@bundoc/shared/testing/switched-address';
+import pg from 'pg';
 import { afterAll, afterEach, beforeAll, beforeEach, expect, test } from 'vitest';
 import { bunkms } from './support/command.ts';
 import { type Answer, type Call, call } from './support/http.ts';
@@ -148,10 +149,16 @@ describeWithPostgres('nodes of BunKMS as processes, on one database,', () => {
     const [first, second] = await Promise.all([start('a', PATIENT_POSTGRES), start('b', PATIENT_POSTGRES)]);
     await using _second = second;
     const statusOf = async (node: Server) => (await ask(node.apiUrl, '/v1/kek')).json();
+    // Keys are wrapped anew in the order of their ids: it comes to the last one, and not to the end.
+    const holder = new pg.Client({ connectionString: environment['BUNKMS_STORAGE'] });
+    await holder.connect();
+    await holder.query('BEGIN; SELECT FROM bunkms.key_versions ORDER BY key_id DESC LIMIT 1 FOR UPDATE');
     expect((await ask(first.apiUrl, '/v1/kek/rotate', { body: {} })).status).toBe(202);
-    const { rotation } = await statusOf(second);
+    await expect.poll(async () => (await statusOf(second)).rotation.done).toBeGreaterThan(0);
     await kill(first);
-    expect(rotation.done).toBeLessThan(names.length);
+    expect((await statusOf(second)).rotation.done).toBeLessThan(names.length);
+    await holder.query('ROLLBACK');
+    await holder.end();
     await expect
       // The claim of the dead one has to end first.
       .poll(async () => (await statusOf(second)).rotation, { interval: 200, timeout: 120_000 })

@@ -2,7 +2,7 @@ import { KEY_VERSIONS_MAX } from '@bundoc/shared/contract/keys';
 import { AppError } from '@bundoc/shared/errors';
 import { createLogger } from '@bundoc/shared/logger';
 import { FakeClock } from '@bundoc/shared/testing/fake-clock';
-import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest';
 import { keyChangeDraft } from '../src/audit/key-record.ts';
 import { AuditLog } from '../src/audit/log.ts';
 import { createMetrics } from '../src/metrics.ts';
@@ -12,7 +12,7 @@ import { parseKekRing } from '../src/vault/kek-provider.ts';
 import { Vault } from '../src/vault/vault.ts';
 import { FaultyStore } from './support/faulty-store.ts';
 import { startKms, type TestKms } from './support/kms.ts';
-import { edit, infoIn, KeyCalls } from './support/lifecycle.ts';
+import { infoIn, KeyCalls } from './support/lifecycle.ts';
 import { testStorage } from './support/storage.ts';
 
 const DAY_MS = 86_400_000;
@@ -23,12 +23,17 @@ let faulty: FaultyStore;
 let kms: TestKms;
 let keys: KeyCalls;
 beforeEach(async () => {
+  // The service sweeps by itself as it starts, and not again in the midst of a test.
+  vi.useFakeTimers({ toFake: ['setInterval', 'clearInterval'] });
   clock = new FakeClock();
   faulty = new FaultyStore();
   kms = await startKms({ clock });
   keys = await KeyCalls.of(kms);
 });
-afterEach(() => kms[Symbol.asyncDispose]());
+afterEach(async () => {
+  await kms[Symbol.asyncDispose]();
+  vi.useRealTimers();
+});
 
 /** The sweep of a process that starts now. */
 async function newSweep(at = kms): Promise<KeySweep> {
@@ -140,7 +145,10 @@ describe('a deletion that is due', () => {
 
   test('leaves a damaged key alone and goes on with the others', async () => {
     for (const name of ['a-dek', 'b-dek', 'c-dek']) await keys.make(name, 'pending_deletion');
-    edit(kms, `UPDATE keys SET due_at = '2025-01-01T00:00:00.000Z' WHERE name = 'b-dek'`);
+    await testStorage().edit(
+      kms.dataDir,
+      `UPDATE keys SET due_at = '2025-01-01T00:00:00.000Z' WHERE name = 'b-dek'`,
+    );
     const sweep = await newSweep();
     await sweep.run();
     expect(await stateOf('b-dek')).toBe('pending_deletion');

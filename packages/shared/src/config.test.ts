@@ -1,6 +1,7 @@
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { Writable } from 'node:stream';
 import { afterAll, describe, expect, it } from 'vitest';
 import { z } from 'zod';
 import {
@@ -10,8 +11,10 @@ import {
   parseEnvironment,
   portNumber,
   readSecretFile,
+  warnOfUnknown,
   wholeNumber,
 } from './config.ts';
+import { createLogger } from './logger.ts';
 
 const SECRET = 'planted-secret';
 
@@ -32,6 +35,33 @@ const schema = z.object({
   KEK: z.string().length(64),
   MODE: z.union([z.literal('files'), z.url({ protocol: /^postgres$/ })]),
   PATTERN: z.string().regex(/^x$/),
+});
+
+describe('warnOfUnknown', () => {
+  const warned = (environment: Record<string, string>): string[] => {
+    const lines: string[] = [];
+    const destination = new Writable({
+      write: (chunk, _encoding, done) => {
+        lines.push(String(chunk));
+        done();
+      },
+    });
+    const logger = createLogger({ service: 'bundoc', level: 'info', destination });
+    warnOfUnknown('BUNDOC_', ['BUNDOC_PORT', 'BUNDOC_KEY_TTL_MS'], environment, logger);
+    return lines;
+  };
+
+  it('names a misspelt variable, and repeats no value', () => {
+    const lines = warned({ BUNDOC_PORT: '1', BUNDOC_KEY_TTL: SECRET, BUNKMS_ELSE: SECRET, PATH: SECRET });
+    expect(lines.map((line) => (JSON.parse(line) as { variables: unknown }).variables)).toEqual([
+      ['BUNDOC_KEY_TTL'],
+    ]);
+    expect(lines.join('')).not.toContain(SECRET);
+  });
+
+  it('says nothing where all are known', () => {
+    expect(warned({ BUNDOC_PORT: '1', BUNKMS_PORT: '2' })).toEqual([]);
+  });
 });
 
 describe('parseEnvironment', () => {

@@ -1,5 +1,6 @@
 import { readFileSync } from 'node:fs';
 import { z } from 'zod';
+import type { Logger } from './logger.ts';
 
 /** The environment is not usable. The message lists every fault, a line each, and repeats no value. */
 export class ConfigError extends Error {
@@ -23,6 +24,26 @@ export function parseEnvironment<S extends z.ZodType>(schema: S, environment: En
   const result = schema.safeParse(present);
   if (result.success) return result.data;
   throw new ConfigError(result.error.issues.map((issue) => `${issue.path.join('.')}: ${issue.message}`));
+}
+
+/**
+ * Warns of variables that begin as a service's own and are none: a misspelt one is a setting that silently has its default.
+ *
+ * @param prefix of the service's variables, with its underscore.
+ * @param known those of the service, and of its command line, which may stand in the same environment.
+ */
+export function warnOfUnknown(
+  prefix: string,
+  known: readonly string[],
+  environment: Environment,
+  logger: Logger,
+): void {
+  const unknown = Object.keys(environment).filter((name) => name.startsWith(prefix) && !known.includes(name));
+  if (unknown.length > 0)
+    logger.warn(
+      { variables: unknown.sort() },
+      'variables that are not known are ignored: are they misspelt?',
+    );
 }
 
 /** Zod leaves refinements out while a member is at fault, but all faults are to be listed at once. */

@@ -52,7 +52,7 @@ export function ask(url: string, question: Question = {}): Promise<Answer> {
       ? {}
       : { 'content-type': 'application/json', 'content-length': Buffer.byteLength(body) }),
   };
-  const signal = AbortSignal.timeout(20_000);
+  const signal = AbortSignal.timeout(60_000);
   return new Promise((resolve, reject) => {
     const request = url.startsWith('https:') ? httpsRequest : httpRequest;
     const sent = request(url, { method, headers, signal, agent: false, ...(ca && { ca }) }, (response) => {

@@ -1,4 +1,11 @@
 #!/usr/bin/env node
-import { runBundoc } from './program.ts';
+import { nodeFault } from '@bundoc/shared/node-version';
 
-process.exitCode = await runBundoc(process.argv.slice(2), process.env);
+const fault = nodeFault();
+if (fault === undefined) {
+  const { runBundoc } = await import('./program.ts');
+  process.exitCode = await runBundoc(process.argv.slice(2), process.env);
+} else {
+  console.error(`bundoc: ${fault}`);
+  process.exitCode = 2;
+}

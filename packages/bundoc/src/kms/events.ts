@@ -1,5 +1,6 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import { type KmsEvent, kmsEventSchema } from '@bundoc/shared/contract/events';
+import { lineOf } from '@bundoc/shared/error-line';
 import type { Logger } from '@bundoc/shared/logger';
 import { createParser, type EventSourceMessage } from 'eventsource-parser';
 
@@ -19,6 +20,8 @@ const BACKOFF_FIRST_MS = 100;
 const BACKOFF_MAX_MS = 10_000;
 /** Heartbeats that a stream must have brought for its end to count as no failure. It begins with one. */
 const SETTLED_AFTER = 2;
+/** Reasons of one outage that are told, each once. */
+const REASONS_TOLD_MAX = 10;
 /** Characters of one event; BunKMS's are far below. */
 const EVENT_CHARS_MAX = 65_536;
 
@@ -34,8 +37,8 @@ export class KmsEvents implements AsyncDisposable {
   readonly #running: Promise<void>;
   #lastEventId: string | undefined;
   #isLive = false;
-  /** True once an outage is in the log. */
-  #isTold = false;
+  /** Why there are no events, as far as the log has it already: an outage may begin for one reason and go on for another. */
+  readonly #told = new Set<string>();
   #failures = 0;
 
   constructor(options: KmsEventsOptions) {
@@ -64,12 +67,13 @@ export class KmsEvents implements AsyncDisposable {
       }
       this.#isLive = false;
       if (signal.aborted) return;
-      if (!this.#isTold)
+      const line = lineOf(reason);
+      if (!this.#told.has(line) && this.#told.size < REASONS_TOLD_MAX)
         logger.warn(
           { err: reason },
           'no events from BunKMS: changes of keys and tokens take effect at their end until it is back',
         );
-      this.#isTold = true;
+      this.#told.add(line);
       const boundMs = Math.min(BACKOFF_MAX_MS, BACKOFF_FIRST_MS * 2 ** Math.min(this.#failures++, 10));
       await pause(random() * boundMs, signal).catch(() => undefined);
     }
@@ -100,7 +104,7 @@ export class KmsEvents implements AsyncDisposable {
     this.#lastEventId = id;
     if (!this.#isLive) this.#options.logger.info('events come from BunKMS');
     this.#isLive = true;
-    this.#isTold = false;
+    this.#told.clear();
   }
 
   /** @returns undefined for an event of a kind that this release does not know. */

@@ -1,38 +1,23 @@
 import { AppError } from '@bundoc/shared/errors';
-import { createLogger } from '@bundoc/shared/logger';
-import { FakeClock } from '@bundoc/shared/testing/fake-clock';
 import { describe, expect, it } from 'vitest';
 import { put } from '../storage/conformance.ts';
-import { createEmbeddedStore } from '../storage/embedded/recovery.ts';
-import { openTestStore } from '../testing/embedded-project.ts';
-import { FakeKeyService } from '../testing/fake-key-service.ts';
-import { SimulatedDisk, type Survival } from '../testing/simulated-disk.ts';
+import type { FakeKeyService } from '../testing/fake-key-service.ts';
+import { newPlace, openInstances } from '../testing/open-instances.ts';
+import type { SimulatedDisk, Survival } from '../testing/simulated-disk.ts';
 import { ProjectDeletion } from './delete-project.ts';
-import { InstanceManager } from './instance-manager.ts';
-import { KeyCache } from './key-cache.ts';
-import { ProjectFolders } from './project-folder.ts';
 
 const MARK = '/projects/p/deleted.json';
 const DOWN = new AppError('kms_unavailable', { retryAfterS: 2 });
 
 /** A process. */
-function start(disk = new SimulatedDisk('/', '/projects'), known?: FakeKeyService) {
-  const clock = new FakeClock();
-  const service = known ?? new FakeKeyService(clock);
-  const keys = new KeyCache({ keys: service, clock, ttlMs: 900_000 });
+function start(left?: SimulatedDisk, known?: FakeKeyService) {
+  const { clock, disk, service: own } = newPlace(left);
+  const service = known ?? own;
   const forgotten: string[] = [];
-  const projects = new ProjectFolders({
-    disk,
-    directory: '/projects',
-    keys,
-    clock,
-    onContentRemoved: (project) => forgotten.push(project),
-    createStore: (project, directory, cipher) => createEmbeddedStore({ project, directory, disk, cipher }),
-  });
-  const logger = createLogger({ service: 'bundoc', level: 'silent' });
-  const openStore: ConstructorParameters<typeof InstanceManager>[0]['openStore'] = (project, cipher) =>
-    openTestStore(project, `/projects/${project}`, disk, cipher, clock);
-  const instances = new InstanceManager({ projects, keys, clock, logger, openStore });
+  const { keys, projects, instances, logger, write } = openInstances(
+    { clock, disk, service },
+    { onContentRemoved: (project) => forgotten.push(project) },
+  );
   const ended: string[] = [];
   const outOfUse = Promise.withResolvers<void>();
   const feed = {
@@ -42,10 +27,6 @@ function start(disk = new SimulatedDisk('/', '/projects'), known?: FakeKeyServic
     },
   };
   const deletion = new ProjectDeletion({ projects, instances, keys, service, feed, clock, logger });
-  const write = async (project = 'p') => {
-    using lease = await instances.acquire(project, 'create');
-    return await lease.store.commit([put('a', '{"v":1}')]);
-  };
   const stateOf = async (project = 'p') => {
     try {
       using lease = await instances.acquire(project, 'existing');

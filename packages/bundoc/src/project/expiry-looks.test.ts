@@ -1,16 +1,9 @@
-import { createLogger } from '@bundoc/shared/logger';
-import { FakeClock } from '@bundoc/shared/testing/fake-clock';
 import { describe, expect, it } from 'vitest';
+import type { CollectionStore } from '../storage/collections/port.ts';
 import { put } from '../storage/conformance.ts';
-import { createEmbeddedStore } from '../storage/embedded/recovery.ts';
-import { openTestStore } from '../testing/embedded-project.ts';
-import { FakeKeyService } from '../testing/fake-key-service.ts';
-import { SimulatedDisk } from '../testing/simulated-disk.ts';
+import { newPlace, openInstances } from '../testing/open-instances.ts';
 import { ExpiryLooks } from './expiry-looks.ts';
 import { ExpiryMarksInFolders, LOOK_EVERY_MS } from './expiry-marks.ts';
-import { InstanceManager } from './instance-manager.ts';
-import { KeyCache } from './key-cache.ts';
-import { ProjectFolders } from './project-folder.ts';
 
 const ANY = { kind: 'none' } as const;
 
@@ -19,33 +12,15 @@ function start(
   { clock, disk, service } = newPlace(),
   { pagesMax, ...options }: { readonly hotMax?: number; readonly pagesMax?: number } = {},
 ) {
-  const directory = '/projects';
-  const keys = new KeyCache({ keys: service, clock, ttlMs: 900_000 });
-  const logger = createLogger({ service: 'bundoc', level: 'silent' });
-  const marks = new ExpiryMarksInFolders({ disk, directory, clock });
-  const instances = new InstanceManager({
-    projects: new ProjectFolders({
-      disk,
-      directory,
-      keys,
-      clock,
-      createStore: (project, folder, cipher) =>
-        createEmbeddedStore({ project, directory: folder, disk, cipher }),
-    }),
-    keys,
-    clock,
-    logger,
-    expiry: marks,
-    openStore: (project, cipher) => openTestStore(project, `/projects/${project}`, disk, cipher, clock),
-    ...options,
-  });
+  const marks = new ExpiryMarksInFolders({ disk, directory: '/projects', clock });
+  const { instances, logger } = openInstances({ clock, disk, service }, { expiry: marks, ...options });
   const looks = new ExpiryLooks({
     marks,
     instances,
     logger,
     ...(pagesMax === undefined ? {} : { pagesMax }),
   });
-  const using = async <T>(project: string, action: (store: Store) => Promise<T>) => {
+  const using = async <T>(project: string, action: (store: CollectionStore) => Promise<T>) => {
     using lease = await instances.acquire(project, 'create');
     return await action(lease.store);
   };
@@ -59,18 +34,6 @@ function start(
     using(project, async (store) => (await store.collections())[0]?.documents ?? 0);
   return { clock, disk, service, instances, looks, using, fill, counted };
 }
-type Store =
-  Awaited<ReturnType<InstanceManager['acquire']>> extends infer Lease
-    ? NonNullable<Lease> extends { readonly store: infer S }
-      ? S
-      : never
-    : never;
-
-function newPlace() {
-  const clock = new FakeClock();
-  return { clock, disk: new SimulatedDisk('/', '/projects'), service: new FakeKeyService(clock) };
-}
-
 describe('expired documents of a project that nobody has open', () => {
   it('are removed within the hour, also after a restart, and the project is closed again', async () => {
     const place = newPlace();

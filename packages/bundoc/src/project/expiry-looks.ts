@@ -1,6 +1,6 @@
 import { hasCode } from '@bundoc/shared/errors';
 import type { Logger } from '@bundoc/shared/logger';
-import type { SweepPlace } from '../storage/collections/defined-store.ts';
+import type { SweepPlace } from '../storage/collections/expiry-sweep.ts';
 import type { DueProject, ExpiryMarks } from './expiry-marks.ts';
 import type { InstanceManager } from './instance-manager.ts';
 
@@ -61,7 +61,7 @@ export class ExpiryLooks implements Disposable {
     try {
       const outcome = await instances.visit(project, async (store) => {
         mayExpire = store.mayExpire;
-        const swept = await store.sweep(place, pagesMax, this.#stop.signal);
+        const swept = await store.expired.goThrough(place, pagesMax, this.#stop.signal);
         ({ removed, next: place } = swept);
       });
       if (outcome === 'absent') mayExpire = false;

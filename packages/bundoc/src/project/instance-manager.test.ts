@@ -1,39 +1,20 @@
 import { AppError } from '@bundoc/shared/errors';
-import { createLogger } from '@bundoc/shared/logger';
-import { FakeClock } from '@bundoc/shared/testing/fake-clock';
 import { describe, expect, it } from 'vitest';
 import { put, ref } from '../storage/conformance.ts';
-import { createEmbeddedStore } from '../storage/embedded/recovery.ts';
 import { openTestStore } from '../testing/embedded-project.ts';
-import { FakeKeyService } from '../testing/fake-key-service.ts';
-import { SimulatedDisk } from '../testing/simulated-disk.ts';
-import { InstanceManager } from './instance-manager.ts';
-import { KeyCache } from './key-cache.ts';
-import { ProjectFolders } from './project-folder.ts';
+import { newPlace, openInstances, TTL_MS } from '../testing/open-instances.ts';
+import type { InstanceManagerOptions } from './instance-manager.ts';
+import { ProjectUpkeep } from './project-upkeep.ts';
 
-const TTL_MS = 900_000;
-
-function start(options: { hotMax?: number; idleTtlMs?: number; othersWrite?: boolean } = {}) {
-  const clock = new FakeClock();
-  const service = new FakeKeyService(clock);
-  const keys = new KeyCache({ keys: service, clock, ttlMs: TTL_MS });
-  const disk = new SimulatedDisk('/', '/projects');
+function start(options: Partial<InstanceManagerOptions> = {}) {
+  const place = newPlace();
+  const { clock, disk } = place;
   /** Stores that are open now, by project, to see that there is never more than one of a project. */
   const opened = new Map<string, number>();
   let openings = 0;
   let closings = 0;
   let isListBroken = false;
-  const manager = new InstanceManager({
-    projects: new ProjectFolders({
-      disk,
-      directory: '/projects',
-      keys,
-      clock,
-      createStore: (project, directory, cipher) => createEmbeddedStore({ project, directory, disk, cipher }),
-    }),
-    keys,
-    clock,
-    logger: createLogger({ service: 'bundoc', level: 'silent' }),
+  const { instances: manager, ...others } = openInstances(place, {
     openStore: async (project, cipher) => {
       openings++;
       opened.set(project, (opened.get(project) ?? 0) + 1);
@@ -49,18 +30,11 @@ function start(options: { hotMax?: number; idleTtlMs?: number; othersWrite?: boo
     },
     ...options,
   });
-  const write = async (project: string, id = 'a') => {
-    using lease = await manager.acquire(project, 'create');
-    return await lease.store.commit([put(id, '{"v":1}')]);
-  };
   return {
-    clock,
-    service,
-    keys,
-    disk,
+    ...place,
+    ...others,
     manager,
     opened,
-    write,
     openings: () => openings,
     closings: () => closings,
     breakLists: (isBroken: boolean) => {
@@ -104,6 +78,15 @@ describe('InstanceManager', () => {
     lease[Symbol.dispose]();
     await waiting;
     expect(manager.size).toBe(1);
+  });
+
+  it('makes room with no project that somebody is just opening, however many want it', async () => {
+    const { opened, write } = start({ hotMax: 1 });
+    const projects = ['a', 'b', 'c', 'd', 'e'];
+    await Promise.all(projects.map((project) => write(project)));
+    await expect
+      .poll(() => projects.map((project) => opened.get(project)).toSorted())
+      .toEqual([0, 0, 0, 0, 1]);
   });
 
   it('closes a project that was idle too long, but none in use', async () => {
@@ -243,7 +226,8 @@ describe('InstanceManager', () => {
   });
 
   it('takes up a rotated key: writes under the new version, reads the old ones, seals them anew, without a refused request', async () => {
-    const { clock, service, keys, manager, disk, write } = start();
+    const { clock, service, keys, logger, manager, disk, write } = start();
+    const upkeep = new ProjectUpkeep({ instances: manager, logger, resealsMax: 5 });
     for (let n = 0; n < 12; n++) await write('p', `doc-${n}`);
     await Promise.all([keys.rotate('p', 1), keys.rotate('p', 1)]);
     expect(service.keys.get('p-dek')?.version).toBe(2);
@@ -252,7 +236,7 @@ describe('InstanceManager', () => {
     expect(file.versions.map(({ version }: { version: number }) => version)).toEqual([1, 2]);
     expect(file.nameKey).toHaveLength(2);
     expect(manager.toReseal).toBe(12);
-    while (manager.toReseal > 0) await manager.resealSome(5);
+    while (manager.toReseal > 0) await upkeep.run();
     clock.advance(TTL_MS);
     using lease = await manager.acquire('p', 'existing');
     for (let n = 0; n < 12; n++) expect(await lease?.store.get(ref(`doc-${n}`))).toBeDefined();

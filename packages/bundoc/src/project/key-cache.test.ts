@@ -3,11 +3,11 @@ import { FakeClock } from '@bundoc/shared/testing/fake-clock';
 import { describe, expect, it } from 'vitest';
 import { KeyRefused } from '../kms/port.ts';
 import { FakeKeyService } from '../testing/fake-key-service.ts';
-import { KeyCache } from './key-cache.ts';
+import { KeyCache, type KeyCacheOptions } from './key-cache.ts';
 
 const TTL_MS = 900_000;
 
-function start(options: { keysMax?: number; fetchesMax?: number } = {}) {
+function start(options: Pick<KeyCacheOptions, 'keysMax' | 'fetchesMax' | 'onFetch'> = {}) {
   const clock = new FakeClock();
   const service = new FakeKeyService(clock);
   const cache = new KeyCache({ keys: service, clock, ttlMs: TTL_MS, ...options });
@@ -50,6 +50,19 @@ describe('KeyCache', () => {
       await expect(cache.get('a')).rejects.toMatchObject({ code });
     },
   );
+
+  it('tells fetches that fail from keys that are not there, or that somebody holds back', async () => {
+    const outcomes: string[] = [];
+    const { service, cache } = start({ onFetch: (outcome) => outcomes.push(outcome) });
+    await cache.get('a');
+    await expect(cache.get('new')).rejects.toMatchObject({ code: 'KEY_NOT_FOUND' });
+    const failures = ['project_disabled', 'project_destroyed', 'kms_unavailable', 'key_damaged'] as const;
+    for (const [n, code] of failures.entries()) {
+      service.failure = new AppError(code);
+      await cache.get(`p${n}`).catch(() => undefined);
+    }
+    expect(outcomes).toEqual(['fetched', 'refused', 'refused', 'refused', 'failed', 'failed']);
+  });
 
   it('counts the time of a machine that slept', async () => {
     const { clock, cache } = start();

@@ -14,8 +14,11 @@ export interface KeyCacheOptions {
   /** Keys that are fetched at the same time at most; further ones wait for room. */
   readonly fetchesMax?: number;
   /** Told of the end of every fetch. */
-  readonly onFetch?: (outcome: 'fetched' | 'failed') => void;
+  readonly onFetch?: (outcome: FetchOutcome) => void;
 }
+
+/** `refused`: there is no such key, or somebody has disabled or destroyed it; that is as it should be. `failed`: anything else, which is not. */
+export type FetchOutcome = 'fetched' | 'refused' | 'failed';
 
 /** Part of its time after which a key that is in use is fetched anew, in the background. */
 const REFRESH_AT = 0.8;
@@ -233,7 +236,8 @@ export class KeyCache {
       this.#failures.set(id, { error, at: instant(this.#options.clock) });
       // The key service says that the key is gone, held back, another, or not for us: what is kept here must not outlive that.
       if (isRefusal(error)) this.#kept.delete(id);
-      this.#options.onFetch?.('failed');
+      const isWill = hasCode(error, 'KEY_NOT_FOUND', 'project_disabled', 'project_destroyed');
+      this.#options.onFetch?.(isWill ? 'refused' : 'failed');
       throw error;
     } finally {
       this.#leave();

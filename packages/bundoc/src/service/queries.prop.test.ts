@@ -34,5 +34,5 @@ describe('queries', () => {
     // The indexes were put to use, for finding and for order.
     expect(found / pages).toBeGreaterThan(0.1);
     expect(ordered).toBeGreaterThan(0);
-  }, 300_000);
+  });
 });

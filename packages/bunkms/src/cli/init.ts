@@ -46,8 +46,10 @@ export async function init(environment: Environment, options: InitOptions): Prom
     if (kek.kind !== 'file') throw new UsageError('--create-kek needs BUNKMS_KEK_FILE');
     await ensureKekFile(kek.path, config);
   }
+  const isNew = !(await hasStore(config));
   await using store = await openCliStore(config);
   const kms = await unsealStore(environment, store);
+  if (isNew) console.error(`bunkms: made a new store: no token and no key of an earlier one is known to it`);
   if (options.serviceToken !== undefined) await ensureServiceToken(kms, options.serviceToken);
   if (authority !== undefined) {
     // What makes certificates is loaded only by whoever wants one.
@@ -75,6 +77,7 @@ async function ensureServiceToken(kms: CliKms, path: string): Promise<void> {
   if (await isGoodServiceToken(kms, path)) return;
   const { token } = await kms.tokens.issue(SERVICE_TOKEN, CLI_CALLER);
   await replacePrivateFile(path, `${token}\n`);
+  console.error(`bunkms: made a service token in ${path}`);
 }
 
 async function isGoodServiceToken({ store, state }: CliKms, path: string): Promise<boolean> {

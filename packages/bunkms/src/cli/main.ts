@@ -1,4 +1,11 @@
 #!/usr/bin/env node
-import { runBunkms } from './program.ts';
+import { nodeFault } from '@bundoc/shared/node-version';
 
-process.exitCode = await runBunkms(process.argv.slice(2), process.env);
+const fault = nodeFault();
+if (fault === undefined) {
+  const { runBunkms } = await import('./program.ts');
+  process.exitCode = await runBunkms(process.argv.slice(2), process.env);
+} else {
+  console.error(`bunkms: ${fault}`);
+  process.exitCode = 2;
+}

@@ -73,7 +73,7 @@ export async function restoreBackup(
 
 function thereIsAStore(): CliFailure {
   return new CliFailure(
-    'there is a store already; a backup is restored into an empty one only',
+    'there is a store already; a backup is restored into an empty one only: stop BunKMS, put its store aside, and do not start it before the restore',
     EXIT.conflict,
   );
 }

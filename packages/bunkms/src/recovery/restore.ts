@@ -46,7 +46,7 @@ export async function restore(
   run.requireAcceptance();
   await using store = await ports.openStore();
   if (!(await store.load(batched(run.entries(source)), survey.secrets.chainKey)))
-    throw new StoreNotEmpty('there is a store already; a backup is restored into an empty data folder only');
+    throw new StoreNotEmpty('there is a store already');
   return run.report(await store.auditHead());
 }
 

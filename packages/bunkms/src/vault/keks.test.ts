@@ -144,6 +144,18 @@ describe('the KEKs of a process', () => {
     expect(vault.currentKekId).toBe(idOf(two));
   });
 
+  test('let one leave the ring that another process retired a moment ago', async () => {
+    ring.write(`${one}\n${two}`);
+    await keks.reload();
+    await append('kek.rotate', { kek_id: idOf(two), from: idOf(one) });
+    await append('kek.retire', { kek_id: idOf(one) });
+    ring.write(two);
+    log.length = 0;
+    await keks.reload();
+    expect(vault.kekIds).toEqual([idOf(two)]);
+    expect(log.join()).not.toContain('lacks');
+  });
+
   test('let a retired one leave the ring', async () => {
     ring.write(`${one}\n${two}`);
     await keks.reload();

@@ -76,11 +76,17 @@ export class Keks {
    * Reads the ring again if it has changed, and makes KEKs that are new in it known as staged. One that is no use, or lacks a KEK that is
    * needed, leaves the last good ring in place, and the log says so.
    *
-   * @throws what the store throws.
+   * @throws what {@link refresh} throws.
    */
   async reload(): Promise<void> {
-    if (this.#options.provider.stamp() !== this.#stamp) await this.#load();
+    // Which KEKs are needed is for the chain to say: another process may have retired one a moment before its line was removed.
+    if (this.#hasNewRing()) await this.refresh();
+    if (this.#hasNewRing()) await this.#load();
     await this.#stage();
+  }
+
+  #hasNewRing(): boolean {
+    return this.#options.provider.stamp() !== this.#stamp;
   }
 
   async #load(): Promise<void> {

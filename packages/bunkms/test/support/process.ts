@@ -72,13 +72,14 @@ export async function startServer(environment: Record<string, string>): Promise<
   child.stderr.on('data', (chunk) => {
     output += String(chunk);
   });
-  const exited = once(child, 'exit');
+  // Not 'exit': by then its last lines may not have been read.
+  const closed = once(child, 'close');
   const listening = new Promise<{ apiUrl: string; internalUrl: string }>((resolve, reject) => {
     createInterface({ input: child.stdout }).on('line', (line) => {
       output += `${line}\n`;
       if (line.includes('"msg":"listening"')) resolve(JSON.parse(line));
     });
-    child.once('exit', (code) => reject(new Error(`the service ended with ${code}: ${output}`)));
+    child.once('close', (code) => reject(new Error(`the service ended with ${code}: ${output}`)));
   });
   const { apiUrl, internalUrl } = await listening;
   return {
@@ -88,7 +89,7 @@ export async function startServer(environment: Record<string, string>): Promise<
     output: () => output,
     [Symbol.asyncDispose]: async () => {
       child.kill('SIGTERM');
-      await exited;
+      await closed;
     },
   };
 }

@@ -64,7 +64,7 @@ export const PROBLEMS = {
     status: 503,
     title: 'The key service answered with another key than the project was made with',
   },
-  project_damaged: { status: 503, title: 'The project folder has content, but no readable project file' },
+  project_damaged: { status: 503, title: 'What is stored of the project is damaged' },
   project_moving: { status: 503, title: 'The project is being moved' },
   project_moved: { status: 503, title: 'The project was moved to another storage' },
   kms_unavailable: { status: 503, title: 'The key service does not answer' },

@@ -12,6 +12,9 @@ declare module 'fastify' {
   }
 }
 
+/** Methods whose bodies Fastify never reads: whatever they announce is not held, and their answer may be a stream without an end. */
+const BODILESS: ReadonlySet<string> = new Set(['GET', 'HEAD', 'TRACE']);
+
 /** Answers below this are not counted: Node stops reading from a connection long before many of them wait on it. */
 const COUNTED_ANSWER_BYTES_MIN = 16_384;
 
@@ -29,7 +32,7 @@ export function boundHeldBodies(app: FastifyInstance, bodyBytesMax: number, held
   // After every `onRequest` hook, so that nobody without a token takes room.
   app.addHook('preParsing', (request, _reply, payload, done) => {
     const limit = request.routeOptions.bodyLimit ?? bodyBytesMax;
-    const bytes = Math.min(announcedBytes(request.raw) ?? limit, limit);
+    const bytes = BODILESS.has(request.method) ? 0 : Math.min(announcedBytes(request.raw) ?? limit, limit);
     if (bytes > 0 && heldBytes > 0 && heldBytes + bytes > heldBytesMax) {
       done(new AppError('overloaded'));
       return;

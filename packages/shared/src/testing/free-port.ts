@@ -4,11 +4,24 @@ import { createServer } from 'node:net';
 
 /** Below those that Linux gives to connections: one that is free now is not taken by a connection of another test before it is used. */
 const PORTS = { min: 15_000, max: 32_000 };
+/** More than test files run at once. */
+const SHARES = 17;
+const SHARE = (PORTS.max - PORTS.min) / SHARES;
 
-/** A port of the loopback interface that nobody listens on, for a process that is told where to listen. */
+/** Those that nobody listens on yet, or not at the moment, and that somebody was told to. */
+const given = new Set<number>();
+
+/**
+ * A port of the loopback interface that nobody listens on, for a process that is told where to listen. No other call gives it, in this test file or in
+ * one that runs beside it: it may be left and come back to.
+ */
 export async function freePort(): Promise<number> {
+  // Of Vitest's slot for the file, which no other file has at the same time.
+  const share = Number(process.env['VITEST_POOL_ID'] ?? 0) % SHARES;
   for (;;) {
-    const port = randomInt(PORTS.min, PORTS.max);
+    const port = PORTS.min + share * SHARE + randomInt(SHARE);
+    if (given.has(port)) continue;
+    given.add(port);
     if (await isFree(port)) return port;
   }
 }

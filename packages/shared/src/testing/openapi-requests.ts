@@ -16,13 +16,14 @@ export interface FuzzRequest {
 /** Requests for an operation: an example as it is, parts that are each sound, or parts of which any may be nonsense. */
 export function requestOf(reader: OpenapiReader, operation: Operation): fc.Arbitrary<FuzzRequest> {
   return fc.oneof(
-    { weight: 2, arbitrary: fc.constantFrom(...examples(reader, operation)) },
+    { weight: 2, arbitrary: fc.constantFrom(...examplesOf(reader, operation)) },
     { weight: 4, arbitrary: soundRequestOf(reader, operation) },
     { weight: 4, arbitrary: spoiltRequestOf(reader, operation) },
   );
 }
 
-function examples(reader: OpenapiReader, operation: Operation): FuzzRequest[] {
+/** The examples of an operation, as they are. */
+export function examplesOf(reader: OpenapiReader, operation: Operation): FuzzRequest[] {
   return reader.examplesOf(operation).map(({ method, path, headers, body, contentType }) => ({
     ...{ method, path, token: 'good' },
     headers: { ...headers, ...(body === undefined ? {} : { 'content-type': contentType }) },

@@ -191,7 +191,8 @@ export class PostgresServer implements AsyncDisposable {
     // At once and without a checkpoint: nobody will ask for this cluster again.
     if (this.running) this.#child.kill('SIGQUIT');
     await this.#exited;
-    rmSync(this.#folder, { recursive: true, force: true, maxRetries: 5 });
+    // Of a server that was killed, a process that the disk holds up may still be about to write.
+    rmSync(this.#folder, { recursive: true, force: true, maxRetries: 20 });
   }
 
   async #answers(): Promise<boolean> {

@@ -184,5 +184,5 @@ describe('a history with a crash in it', () => {
       ),
       { numRuns: RUNS, endOnFailure: false },
     );
-  }, 300_000);
+  });
 });

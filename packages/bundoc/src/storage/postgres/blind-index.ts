@@ -63,6 +63,12 @@ SELECT h.index_version, i.id, i.collection, i.key_version, i.spec, i.since, i.bu
 FROM bundoc.heads AS h LEFT JOIN bundoc.blind_indexes AS i ON i.project = h.project WHERE h.project = $1 ORDER BY i.id`,
 };
 
+/** From then on, nobody commits to the project who does not write entries. */
+export const CHANGED: Statement = {
+  name: 'bundoc-blind-indexes-changed-1',
+  text: 'UPDATE bundoc.heads SET index_version = $2, index_seq = seq WHERE project = $1',
+};
+
 /** Reads the blind indexes of a project. @throws VersionUnknown, and those of the database. */
 export async function readBlindIndexes(
   database: Queryable,

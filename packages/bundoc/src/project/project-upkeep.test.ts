@@ -1,0 +1,84 @@
+import { describe, expect, it } from 'vitest';
+import type { ProjectStore } from '../storage/port.ts';
+import { openTestStore } from '../testing/embedded-project.ts';
+import { newPlace, openInstances } from '../testing/open-instances.ts';
+import { ProjectUpkeep } from './project-upkeep.ts';
+
+const settle = () => new Promise((resolve) => setImmediate(resolve));
+
+/** Projects whose definitions other processes may change, so that upkeep reads them again: with a step that a test may hold. */
+function start() {
+  const place = newPlace();
+  const { clock, disk } = place;
+  const looks: string[] = [];
+  const closed: string[] = [];
+  const steps: { beforeLook: (project: string) => Promise<void> } = { beforeLook: async () => undefined };
+  const opened = openInstances(place, {
+    idleTtlMs: 1_000,
+    openStore: async (project, cipher) => {
+      const store: ProjectStore = await openTestStore(project, `/projects/${project}`, disk, cipher, clock);
+      const { list } = store;
+      const close = store[Symbol.asyncDispose];
+      return Object.assign(store, {
+        isShared: true,
+        list: async (query: Parameters<typeof list>[0]) => {
+          looks.push(project);
+          await steps.beforeLook(project);
+          return list.call(store, query);
+        },
+        [Symbol.asyncDispose]: async () => {
+          closed.push(project);
+          await close.call(store);
+        },
+      });
+    },
+  });
+  const { instances, logger } = opened;
+  const upkeep = new ProjectUpkeep({ instances, logger, resealsMax: 5 });
+  return { ...opened, clock, looks, closed, steps, upkeep };
+}
+
+describe('the upkeep of open projects', () => {
+  it('takes up definitions of each, also when it fails for one', async () => {
+    const { write, looks, steps, upkeep } = start();
+    await write('a');
+    await write('b');
+    looks.length = 0;
+    steps.beforeLook = async (project) => {
+      if (project === 'a') throw new Error('no');
+    };
+    await upkeep.run();
+    expect(looks).toEqual(['a', 'b']);
+  });
+
+  it('does nothing while it is under way', async () => {
+    const { write, looks, steps, upkeep } = start();
+    await write('a');
+    looks.length = 0;
+    const held = Promise.withResolvers<void>();
+    steps.beforeLook = () => held.promise;
+    const running = upkeep.run();
+    await upkeep.run();
+    held.resolve();
+    await running;
+    expect(looks).toEqual(['a']);
+  });
+
+  it('keeps open what it is at work on, and leaves alone what was closed meanwhile', async () => {
+    const { clock, write, instances, looks, closed, steps, upkeep } = start();
+    await write('a');
+    await write('b');
+    looks.length = 0;
+    const held = Promise.withResolvers<void>();
+    steps.beforeLook = () => held.promise;
+    const running = upkeep.run();
+    await settle();
+    clock.advance(1_000);
+    instances.sweep();
+    await expect.poll(() => closed).toEqual(['b']);
+    held.resolve();
+    await running;
+    await instances[Symbol.asyncDispose]();
+    expect([looks, closed]).toEqual([['a'], ['b', 'a']]);
+  });
+});

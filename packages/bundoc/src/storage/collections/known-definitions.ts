@@ -1,0 +1,240 @@
+import { setImmediate } from 'node:timers/promises';
+import type { CollectionDefinition, Ttl } from '@bundoc/shared/contract/collections';
+import { AppError, hasCode } from '@bundoc/shared/errors';
+import { Turns } from '../../turns.ts';
+import type { IndexSpec } from '../indexes/port.ts';
+import type {
+  CommitOptions,
+  DocumentPage,
+  Position,
+  Precondition,
+  ProjectStore,
+  StoredDocument,
+  Write,
+} from '../port.ts';
+import {
+  contentOfDefinition,
+  DEFINITIONS,
+  DEFINITIONS_MAX,
+  definitionRef,
+  readDefinition,
+  type StoredDefinition,
+} from './definition.ts';
+import { acceptedCheckOf, type ContentCheck, lazyCheckOf } from './definition-schema.ts';
+
+/** A definition as it is obeyed. */
+interface Known extends StoredDefinition {
+  /** Compiled when it is first asked for: a project may have a thousand schemas, and a large one takes a good part of a second. */
+  readonly check: () => ContentCheck | undefined;
+}
+
+/** Bytes of documents that are held against schemas in one turn, at least. */
+const CHECKED_TOGETHER_BYTES = 65_536;
+/** Definitions that are read at a time. */
+const DEFINITION_PAGE = { limit: 100, bytesMax: 8_388_608 };
+
+/**
+ * What a project's collections are defined to be: read from the store, kept in memory, told to its indexes. There is one for each store, so that
+ * what it knows is what the definitions are.
+ */
+export class KnownDefinitions {
+  readonly #store: ProjectStore;
+  readonly #beforeExpiring: () => Promise<void>;
+  readonly #known = new Map<string, Known>();
+  /** Collections whose definition does not open: nobody knows what holds for them. */
+  readonly #damaged = new Set<string>();
+  /** Definitions that do not open, and neither does whose they are, by the names of their documents. */
+  #unnamed: ReadonlySet<string> = new Set();
+  readonly #defining = new Turns();
+
+  /** @param beforeExpiring called before a definition gives documents a time to live, which is not made when it rejects. */
+  constructor(store: ProjectStore, beforeExpiring: () => Promise<void>) {
+    this.#store = store;
+    this.#beforeExpiring = beforeExpiring;
+  }
+
+  /** Reads all definitions, and makes their indexes hold: before anything else, and again when others may have changed them. */
+  load(): Promise<void> {
+    return this.#defining.run(async () => {
+      const names = new Set<string>();
+      const unnamed = new Set<string>();
+      for (let after: Position | undefined = 0; after !== undefined; ) {
+        const page: DocumentPage = await this.#store.list({
+          collection: DEFINITIONS,
+          after,
+          ...DEFINITION_PAGE,
+        });
+        for (const id of page.unreadable) {
+          this.#damaged.add(id);
+          names.add(id);
+        }
+        for (const name of page.unnamed ?? []) unnamed.add(name);
+        for (const document of page.documents) {
+          this.#loadOne(document);
+          names.add(document.metadata._id);
+        }
+        after = page.next;
+      }
+      this.#unnamed = unnamed;
+      for (const name of [...this.#known.keys(), ...this.#damaged])
+        if (!names.has(name) && !this.#isUnnamed(name)) this.#forget(name);
+      await this.#store.indexes?.keep?.();
+    });
+  }
+
+  /** Names of the collections that are defined, as far as they can be seen. */
+  get names(): readonly string[] {
+    return [...new Set([...this.#known.keys(), ...this.#damaged])];
+  }
+
+  get areNone(): boolean {
+    return this.#known.size + this.#damaged.size + this.#unnamed.size === 0;
+  }
+
+  /** Time to live by collection, where documents have one. */
+  *ttls(): Generator<readonly [collection: string, ttl: Ttl]> {
+    for (const [collection, { definition }] of this.#known)
+      if (definition.ttl !== undefined) yield [collection, definition.ttl];
+  }
+
+  /** As {@link CollectionStore.define}. */
+  define(
+    collection: string,
+    definition: CollectionDefinition | undefined,
+    precondition: Precondition,
+    options: CommitOptions,
+  ): Promise<{ created: boolean; rev: string | undefined }> {
+    // One after another, so that what is known last is what was committed last.
+    return this.#defining.run(() => this.#define(collection, definition, precondition, options));
+  }
+
+  /** @throws AppError `integrity_error` for one that does not open. */
+  of(collection: string): Known | undefined {
+    const isDamaged = this.#damaged.size > 0 && this.#damaged.has(collection);
+    if (isDamaged || this.#isUnnamed(collection)) throw new AppError('integrity_error');
+    return this.#known.get(collection);
+  }
+
+  /** Others are served between large documents: the check of one may take a good part of a second. @throws AppError `schema_violation`. */
+  async requireSchemas(writes: readonly Write[]): Promise<void> {
+    let bytes = 0;
+    for (const write of writes) {
+      if (bytes > CHECKED_TOGETHER_BYTES) {
+        await setImmediate();
+        bytes = 0;
+      }
+      this.#requireSchema(write);
+      if (write.kind === 'put') bytes += write.content.bytes.length;
+    }
+  }
+
+  #requireSchema(write: Write): void {
+    if (write.kind === 'delete') return;
+    const check = this.#checkOf(write.ref.collection);
+    if (check === undefined) return;
+    const errors = check(write.content);
+    if (errors.length > 0) throw new AppError('schema_violation', { errors });
+  }
+
+  /** Whether the definition of this collection is among those of which it cannot be seen whose they are. */
+  #isUnnamed(collection: string): boolean {
+    if (this.#unnamed.size === 0) return false;
+    const name = this.#store.nameOf?.(definitionRef(collection));
+    return name !== undefined && this.#unnamed.has(name);
+  }
+
+  #loadOne(document: StoredDocument): void {
+    const { _id: name, _rev: rev } = document.metadata;
+    if (this.#known.get(name)?.rev === rev) return;
+    try {
+      this.#learn(name, knownOf(readDefinition(document)), true);
+    } catch {
+      this.#damaged.add(name);
+    }
+  }
+
+  #learn(collection: string, known: Known, wasDefined = false): void {
+    this.#known.set(collection, known);
+    const specs = known.definition.indexes.map(specOf);
+    this.#store.indexes?.define(collection, specs, { rev: known.rev, wasDefined });
+    this.#damaged.delete(collection);
+  }
+
+  /**
+   * Takes up what a collection is defined to be after a commit: what was committed, unless that was a repetition, or others were faster.
+   *
+   * @param committed undefined for a removal.
+   */
+  async #relearn(collection: string, committed?: Known): Promise<void> {
+    const ref = definitionRef(collection);
+    const document = await this.#store.get(ref);
+    if (this.#isUnnamed(collection)) {
+      const name = this.#store.nameOf?.(ref);
+      this.#unnamed = new Set([...this.#unnamed].filter((one) => one !== name));
+    }
+    if (document === undefined) this.#forget(collection);
+    else if (document.metadata._rev === committed?.rev) this.#learn(collection, committed);
+    else this.#loadOne(document);
+  }
+
+  #forget(collection: string): void {
+    this.#store.indexes?.define(collection, [], { rev: undefined, wasDefined: false });
+    this.#known.delete(collection);
+    this.#damaged.delete(collection);
+  }
+
+  async #define(
+    collection: string,
+    definition: CollectionDefinition | undefined,
+    precondition: Precondition,
+    options: CommitOptions,
+  ): Promise<{ created: boolean; rev: string | undefined }> {
+    const ref = definitionRef(collection);
+    if (definition === undefined) {
+      await this.#store.commit([{ kind: 'delete', ref, precondition }], options).catch((error: unknown) => {
+        throw hasCode(error, 'document_not_found') ? new AppError('collection_not_found') : error;
+      });
+      await this.#relearn(collection);
+      await this.#store.indexes?.keep?.();
+      return { created: false, rev: undefined };
+    }
+    if (!this.#known.has(collection) && this.#known.size >= DEFINITIONS_MAX)
+      throw new AppError('invalid_request', {
+        detail: `a project has at most ${DEFINITIONS_MAX} definitions`,
+      });
+    const check = acceptedCheckOf(definition);
+    const kept = this.#store.indexes?.areBlind === true ? withTokens(definition) : definition;
+    const content = contentOfDefinition(kept);
+    if (definition.ttl !== undefined) await this.#beforeExpiring();
+    const [result] = await this.#store.commit([{ kind: 'put', ref, content, precondition }], options);
+    if (result?.metadata === undefined) throw new Error('a put has no metadata');
+    const rev = result.metadata._rev;
+    await this.#relearn(collection, { definition: kept, rev, check: () => check });
+    await this.#store.indexes?.keep?.();
+    return { created: result.created, rev };
+  }
+
+  /** @throws AppError `integrity_error` for a schema that was accepted once and is not any more: nobody knows what holds then. */
+  #checkOf(collection: string): ContentCheck | undefined {
+    try {
+      return this.of(collection)?.check();
+    } catch (error) {
+      this.#damaged.add(collection);
+      throw new AppError('integrity_error', { cause: error });
+    }
+  }
+}
+
+function specOf({ name, fields, unique, blind }: CollectionDefinition['indexes'][number]): IndexSpec {
+  return { name: name ?? fields.join('+'), fields, unique, ...(blind === true ? { blind } : {}) };
+}
+
+/** A unique index is kept by tokens where nothing else can: its definition says so. */
+function withTokens(definition: CollectionDefinition): CollectionDefinition {
+  const indexes = definition.indexes.map((index) => (index.unique ? { ...index, blind: true } : index));
+  return { ...definition, indexes };
+}
+
+function knownOf(stored: StoredDefinition): Known {
+  return { ...stored, check: lazyCheckOf(stored.definition) };
+}

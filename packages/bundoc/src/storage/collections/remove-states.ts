@@ -1,0 +1,38 @@
+import { hasCode } from '@bundoc/shared/errors';
+import type { ProjectStore, StoredDocument, Write } from '../port.ts';
+
+/** Removes these very states of documents, in one commit when nobody was faster. @returns how many. */
+export async function removeStates(
+  store: Pick<ProjectStore, 'commit'>,
+  documents: readonly StoredDocument[],
+): Promise<number> {
+  if (documents.length === 0) return 0;
+  try {
+    await store.commit(documents.map(removalOf));
+    return documents.length;
+  } catch (error) {
+    if (!hasCode(error, 'precondition_failed', 'document_not_found')) throw error;
+  }
+  let removed = 0;
+  for (const document of documents) if (await removeState(store, document)) removed++;
+  return removed;
+}
+
+/** Removes this very state of a document; whoever was faster is right. */
+async function removeState(store: Pick<ProjectStore, 'commit'>, document: StoredDocument): Promise<boolean> {
+  try {
+    await store.commit([removalOf(document)]);
+    return true;
+  } catch (error) {
+    if (hasCode(error, 'precondition_failed', 'document_not_found')) return false;
+    throw error;
+  }
+}
+
+function removalOf({ metadata }: StoredDocument): Write {
+  return {
+    kind: 'delete',
+    ref: { collection: metadata._collection, id: metadata._id },
+    precondition: { kind: 'revision', anyOf: [metadata._rev] },
+  };
+}

@@ -1,0 +1,49 @@
+import { createLogger } from '@bundoc/shared/logger';
+import { FakeClock } from '@bundoc/shared/testing/fake-clock';
+import { InstanceManager, type InstanceManagerOptions } from '../project/instance-manager.ts';
+import { KeyCache } from '../project/key-cache.ts';
+import { ProjectFolders } from '../project/project-folder.ts';
+import { put } from '../storage/conformance.ts';
+import { createEmbeddedStore } from '../storage/embedded/recovery.ts';
+import { openTestStore } from './embedded-project.ts';
+import { FakeKeyService } from './fake-key-service.ts';
+import { SimulatedDisk } from './simulated-disk.ts';
+
+export const TTL_MS = 900_000;
+
+/** What outlives a process: a disk with projects, their keys, and time. */
+export function newPlace(disk = new SimulatedDisk('/', '/projects')) {
+  const clock = new FakeClock();
+  return { clock, disk, service: new FakeKeyService(clock) };
+}
+
+/** The projects in folders of a process, with what opens them; others before it may have left something. */
+export function openInstances(
+  { clock, disk, service }: ReturnType<typeof newPlace>,
+  options: Partial<InstanceManagerOptions> & { readonly onContentRemoved?: (project: string) => void } = {},
+) {
+  const { onContentRemoved, ...others } = options;
+  const keys = new KeyCache({ keys: service, clock, ttlMs: TTL_MS });
+  const logger = createLogger({ service: 'bundoc', level: 'silent' });
+  const projects = new ProjectFolders({
+    disk,
+    directory: '/projects',
+    keys,
+    clock,
+    ...(onContentRemoved === undefined ? {} : { onContentRemoved }),
+    createStore: (project, directory, cipher) => createEmbeddedStore({ project, directory, disk, cipher }),
+  });
+  const instances = new InstanceManager({
+    projects,
+    keys,
+    clock,
+    logger,
+    openStore: (project, cipher) => openTestStore(project, `/projects/${project}`, disk, cipher, clock),
+    ...others,
+  });
+  const write = async (project = 'p', id = 'a') => {
+    using lease = await instances.acquire(project, 'create');
+    return await lease.store.commit([put(id, '{"v":1}')]);
+  };
+  return { keys, projects, instances, logger, write };
+}

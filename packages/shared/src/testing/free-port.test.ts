@@ -1,0 +1,17 @@
+import { expect, test } from 'vitest';
+import { freePort } from './free-port.ts';
+
+test('a free port is given once in a test file, and lies in no share of another that runs beside it', async () => {
+  const slot = process.env['VITEST_POOL_ID'];
+  const portsOf = (pool: number) => {
+    process.env['VITEST_POOL_ID'] = String(pool);
+    return Promise.all(Array.from({ length: 300 }, freePort));
+  };
+  try {
+    const [ours, others] = [await portsOf(3), await portsOf(4)];
+    expect(new Set([...ours, ...others]).size).toBe(600);
+    expect(Math.max(...ours)).toBeLessThan(Math.min(...others));
+  } finally {
+    process.env['VITEST_POOL_ID'] = slot;
+  }
+});

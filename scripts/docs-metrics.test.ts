@@ -1,0 +1,38 @@
+import { globSync, readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { createBundocMetrics } from '@bundoc/bundoc/metrics';
+import { createMetrics } from '@bundoc/bunkms/metrics';
+import { expect, it } from 'vitest';
+
+const root = join(import.meta.dirname, '..');
+
+function namesOfBundoc(): string[] {
+  const metrics = createBundocMetrics();
+  const zero = () => 0;
+  metrics.observe({
+    ...{ projectsOpen: zero, keysCached: zero, changeFollowers: zero, documentsToReseal: zero },
+    ...{ eventsLive: zero, tokensRevoked: zero, tokenExpiryS: zero },
+    ...{ backlogBytes: zero, databaseConnections: zero, databaseWaiting: zero },
+  });
+  return metrics.registry.getMetricsAsArray().map(({ name }) => name);
+}
+
+function namesOfBunkms(): string[] {
+  const metrics = createMetrics();
+  metrics.observeShipLag(async () => 0);
+  metrics.observeRewrap(async () => 0);
+  return metrics.registry.getMetricsAsArray().map(({ name }) => name);
+}
+
+it('every metric that the documentation names is there', () => {
+  const known = new Set([...namesOfBundoc(), ...namesOfBunkms()]);
+  const pages = ['README.md', 'docs/**/*.md'].flatMap((pattern) => globSync(pattern, { cwd: root }));
+  const named = pages.flatMap((page) => [
+    ...readFileSync(join(root, page), 'utf8').matchAll(
+      /\b(?:(?:bundoc|bunkms|nodejs|process)_[a-z0-9_]+)(?![-\w])/g,
+    ),
+  ]);
+  const names = new Set(named.map(([name]) => name.replace(/_(?:count|sum|bucket)$/, '')));
+  expect(names.size).toBeGreaterThan(20);
+  expect([...names].filter((name) => !known.has(name))).toEqual([]);
+});
