@@ -38,7 +38,9 @@ describe('the SQLite store', () => {
   });
 
   test('answers within its deadline while another process holds the write lock, and recovers', async () => {
-    await using store = await openSqliteStore({ dataDir: folder, onCrash, deadlineMs: 1_000 });
+    // To make the tables takes as long as the disk takes.
+    await (await openSqliteStore({ dataDir: folder, onCrash, deadlineMs: PATIENT_MS })).close();
+    await using store = await openSqliteStore({ dataDir: folder, onCrash, deadlineMs: 5_000 });
     const other = new DatabaseSync(databasePathOf(folder));
     other.exec('BEGIN IMMEDIATE');
     await expect(store.probe()).rejects.toMatchObject({ code: 'storage_unavailable' });

@@ -17,7 +17,7 @@ const ECHO = `
 function rpcTo(source: string, options: { deadlineMs?: number; pendingMax?: number } = {}) {
   const crashes: Error[] = [];
   const rpc = new WorkerRpc(new Worker(source, { eval: true }), {
-    deadlineMs: options.deadlineMs ?? 2_000,
+    deadlineMs: options.deadlineMs ?? PATIENT_MS,
     pendingMax: options.pendingMax ?? 16,
     onCrash: (error) => crashes.push(error),
   });
