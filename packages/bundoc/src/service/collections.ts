@@ -1,8 +1,9 @@
 import { setImmediate } from 'node:timers/promises';
 import type { CollectionDefinition } from '@bundoc/shared/contract/collections';
 import { AppError, hasCode } from '@bundoc/shared/errors';
+import { LongWork } from '../long-work.ts';
 import type { InstanceManager } from '../project/instance-manager.ts';
-import { refusedCounter, requireAcceptable } from '../storage/collections/definition-schema.ts';
+import { refusalOf, requireAcceptable } from '../storage/collections/definition-schema.ts';
 import type { CollectionStore } from '../storage/collections/port.ts';
 import type { IndexStatus } from '../storage/indexes/port.ts';
 import type { CollectionSummary, CommitOptions, Precondition } from '../storage/port.ts';
@@ -151,7 +152,8 @@ async function lookAt(
   let bytes = 0;
   let emptyPages = 0;
   if (definition.schema === undefined) return { checked, failing, complete: true };
-  const countRefused = refusedCounter(definition);
+  const isRefused = refusalOf(definition);
+  const work = new LongWork();
   for (let after: number | undefined = 0; after !== undefined; ) {
     if (checked >= CHECKED_MAX || bytes >= CHECKED_BYTES_MAX || emptyPages >= EMPTY_PAGES_MAX)
       return { checked, failing, complete: false };
@@ -160,10 +162,13 @@ async function lookAt(
       after,
       ...PAGE,
     });
-    checked += page.documents.length;
     if (page.documents.length === 0) emptyPages++;
     bytes += page.documents.reduce((sum, { text }) => sum + text.length, 0);
-    failing += countRefused(page.documents);
+    for (const document of page.documents) {
+      await work.pause();
+      if (isRefused(document)) failing++;
+      checked++;
+    }
     after = page.next;
     await setImmediate();
   }

@@ -75,6 +75,24 @@ describe('a definition', () => {
     });
   });
 
+  it('is compiled again when too much was compiled since: what is kept of schemas is bounded', async () => {
+    const { store } = await start();
+    const large = (n: number) => ({
+      indexes: [],
+      schema: { properties: { v: { enum: [n, 'x'.repeat(60_000)] } } },
+    });
+    const names = Array.from({ length: 20 }, (_, n) => `c${n}`);
+    for (const [n, name] of names.entries()) await store.define(name, large(n), NONE);
+    const compile = vi.spyOn(Ajv2020.prototype, 'compile');
+    const write = (collection: string, v: number) =>
+      commitOne(store, { ...put('a', `{"v":${v}}`), ref: { collection, id: 'a' } });
+    await write('c19', 19);
+    expect(compile).not.toHaveBeenCalled();
+    await write('c0', 0);
+    expect(compile).toHaveBeenCalledTimes(1);
+    await expect(write('c0', 1)).rejects.toMatchObject({ code: 'schema_violation' });
+  });
+
   it('is answered as it was when it is asked for again under its key, and what others made of it since stays', async () => {
     const { store } = await start();
     const keyed = (key: string) => ({ idempotency: { key: key.repeat(32), request: key.repeat(32) } });
@@ -97,9 +115,13 @@ describe('a definition', () => {
 
   it('keeps nobody else waiting for all the documents of a batch that are held against it', async () => {
     const { store } = await start();
-    await store.define('notes', SCHEMA, NONE);
-    const documents = 20;
-    const text = `{"v":1,"s":"${'x'.repeat(70_000)}"}`;
+    // Some 90 looks at each of 3,000 values: several times as long as one turn may take, on any machine.
+    const schema = {
+      properties: { n: { allOf: Array.from({ length: 90 }, () => ({ uniqueItems: true })) } },
+    };
+    await store.define('notes', { indexes: [], schema }, NONE);
+    const documents = 5;
+    const text = `{"n":[${Array.from({ length: 3_000 }, (_, n) => n).join()}]}`;
     let turns = 0;
     let isDone = false;
     const count = () => {
@@ -108,7 +130,7 @@ describe('a definition', () => {
     };
     setImmediate(count);
     const batch = Array.from({ length: documents }, (_, n) => put(`d${n}`, text));
-    batch.push(put('last', '{"v":"not a number"}'));
+    batch.push(put('last', '{"n":[1,1]}'));
     await expect(store.commit(batch)).rejects.toMatchObject({ code: 'schema_violation' });
     isDone = true;
     expect(turns).toBeGreaterThanOrEqual(documents);

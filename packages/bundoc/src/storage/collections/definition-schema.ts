@@ -7,17 +7,11 @@ import { compileSchema, requireFewAlternatives, requireRunnable, type SchemaChec
 /** What a schema refuses of the content of a document; empty for one that meets it. */
 export type ContentCheck = (content: DocumentContent) => ReturnType<SchemaCheck>;
 
-/** The check of a definition's schema, undefined without one; compiled when it is first asked for. @throws what compiling throws. */
-export function lazyCheckOf(definition: CollectionDefinition): () => ContentCheck | undefined {
-  let check: { readonly compiled: ContentCheck | undefined } | undefined;
-  return () => {
-    check ??= { compiled: checkOf(definition) };
-    return check.compiled;
-  };
-}
+type Schema = NonNullable<CollectionDefinition['schema']>;
 
-function checkOf({ schema }: CollectionDefinition): ContentCheck | undefined {
-  return schema && contentCheckOf(compileSchema(schema));
+/** Compiles a schema that was accepted. @throws AppError `invalid_request` for one that is not accepted any more. */
+export function checkOf(schema: Schema): ContentCheck {
+  return contentCheckOf(compileSchema(schema));
 }
 
 function contentCheckOf(check: SchemaCheck): ContentCheck {
@@ -39,21 +33,17 @@ export function acceptedCheckOf({ schema }: CollectionDefinition): ContentCheck 
 }
 
 /**
- * Makes what counts how many of some documents a definition's schema would refuse. To be made once for many: to compile a schema takes far longer
+ * Makes what tells whether a definition's schema would refuse a document. To be made once for many: to compile a schema takes far longer
  * than to check a document.
  *
  * @throws AppError `invalid_request` for a schema that is not accepted.
  */
-export function refusedCounter(
-  definition: CollectionDefinition,
-): (documents: readonly StoredDocument[]) => number {
-  const check = checkOf(definition);
-  if (check === undefined) return () => 0;
-  return (documents) =>
-    documents.filter(({ text, metadata }) => {
-      const content = ownContentOf(text, { collection: metadata._collection, id: metadata._id });
-      return check(content).length > 0;
-    }).length;
+export function refusalOf(definition: CollectionDefinition): (document: StoredDocument) => boolean {
+  const check = definition.schema && checkOf(definition.schema);
+  return ({ text, metadata }) => {
+    const content = ownContentOf(text, { collection: metadata._collection, id: metadata._id });
+    return check !== undefined && check(content).length > 0;
+  };
 }
 
 /** V8 may misread escaped names, see `json/read.ts` of shared. */

@@ -1,6 +1,7 @@
-import { setImmediate } from 'node:timers/promises';
 import type { CollectionDefinition, Ttl } from '@bundoc/shared/contract/collections';
 import { AppError, hasCode } from '@bundoc/shared/errors';
+import { LRUCache } from 'lru-cache';
+import { LongWork } from '../../long-work.ts';
 import { Turns } from '../../turns.ts';
 import type { IndexSpec } from '../indexes/port.ts';
 import type {
@@ -20,16 +21,13 @@ import {
   readDefinition,
   type StoredDefinition,
 } from './definition.ts';
-import { acceptedCheckOf, type ContentCheck, lazyCheckOf } from './definition-schema.ts';
+import { acceptedCheckOf, type ContentCheck, checkOf } from './definition-schema.ts';
 
-/** A definition as it is obeyed. */
-interface Known extends StoredDefinition {
-  /** Compiled when it is first asked for: a project may have a thousand schemas, and a large one takes a good part of a second. */
-  readonly check: () => ContentCheck | undefined;
-}
-
-/** Bytes of documents that are held against schemas in one turn, at least. */
-const CHECKED_TOGETHER_BYTES = 65_536;
+/**
+ * Characters of the schemas that a project keeps compiled. Compiled ones take some forty times as much, and a project may have a thousand of
+ * 64 KiB.
+ */
+const COMPILED_LENGTH_MAX = 1_048_576;
 /** Definitions that are read at a time. */
 const DEFINITION_PAGE = { limit: 100, bytesMax: 8_388_608 };
 
@@ -40,12 +38,17 @@ const DEFINITION_PAGE = { limit: 100, bytesMax: 8_388_608 };
 export class KnownDefinitions {
   readonly #store: ProjectStore;
   readonly #beforeExpiring: () => Promise<void>;
-  readonly #known = new Map<string, Known>();
+  readonly #known = new Map<string, StoredDefinition>();
   /** Collections whose definition does not open: nobody knows what holds for them. */
   readonly #damaged = new Set<string>();
   /** Definitions that do not open, and neither does whose they are, by the names of their documents. */
   #unnamed: ReadonlySet<string> = new Set();
   readonly #defining = new Turns();
+  /** Each compiled by the first write that it concerns: a large one takes a good part of a second. */
+  readonly #checks = new LRUCache<StoredDefinition, ContentCheck>({
+    maxSize: COMPILED_LENGTH_MAX,
+    sizeCalculation: (_check, { definition }) => JSON.stringify(definition.schema).length,
+  });
 
   /** @param beforeExpiring called before a definition gives documents a time to live, which is not made when it rejects. */
   constructor(store: ProjectStore, beforeExpiring: () => Promise<void>) {
@@ -109,22 +112,18 @@ export class KnownDefinitions {
   }
 
   /** @throws AppError `integrity_error` for one that does not open. */
-  of(collection: string): Known | undefined {
+  of(collection: string): StoredDefinition | undefined {
     const isDamaged = this.#damaged.size > 0 && this.#damaged.has(collection);
     if (isDamaged || this.#isUnnamed(collection)) throw new AppError('integrity_error');
     return this.#known.get(collection);
   }
 
-  /** Others are served between large documents: the check of one may take a good part of a second. @throws AppError `schema_violation`. */
+  /** Others are served in between: the check of one document may take a good part of a second. @throws AppError `schema_violation`. */
   async requireSchemas(writes: readonly Write[]): Promise<void> {
-    let bytes = 0;
+    const work = new LongWork();
     for (const write of writes) {
-      if (bytes > CHECKED_TOGETHER_BYTES) {
-        await setImmediate();
-        bytes = 0;
-      }
+      await work.pause();
       this.#requireSchema(write);
-      if (write.kind === 'put') bytes += write.content.bytes.length;
     }
   }
 
@@ -147,13 +146,13 @@ export class KnownDefinitions {
     const { _id: name, _rev: rev } = document.metadata;
     if (this.#known.get(name)?.rev === rev) return;
     try {
-      this.#learn(name, knownOf(readDefinition(document)), true);
+      this.#learn(name, readDefinition(document), true);
     } catch {
       this.#damaged.add(name);
     }
   }
 
-  #learn(collection: string, known: Known, wasDefined = false): void {
+  #learn(collection: string, known: StoredDefinition, wasDefined = false): void {
     this.#known.set(collection, known);
     const specs = known.definition.indexes.map(specOf);
     this.#store.indexes?.define(collection, specs, { rev: known.rev, wasDefined });
@@ -165,7 +164,7 @@ export class KnownDefinitions {
    *
    * @param committed undefined for a removal.
    */
-  async #relearn(collection: string, committed?: Known): Promise<void> {
+  async #relearn(collection: string, committed?: StoredDefinition): Promise<void> {
     const ref = definitionRef(collection);
     const document = await this.#store.get(ref);
     if (this.#isUnnamed(collection)) {
@@ -209,15 +208,23 @@ export class KnownDefinitions {
     const [result] = await this.#store.commit([{ kind: 'put', ref, content, precondition }], options);
     if (result?.metadata === undefined) throw new Error('a put has no metadata');
     const rev = result.metadata._rev;
-    await this.#relearn(collection, { definition: kept, rev, check: () => check });
+    const known = { definition: kept, rev };
+    await this.#relearn(collection, known);
+    if (check !== undefined) this.#checks.set(known, check);
     await this.#store.indexes?.keep?.();
     return { created: result.created, rev };
   }
 
   /** @throws AppError `integrity_error` for a schema that was accepted once and is not any more: nobody knows what holds then. */
   #checkOf(collection: string): ContentCheck | undefined {
+    const known = this.of(collection);
+    if (known?.definition.schema === undefined) return undefined;
+    const kept = this.#checks.get(known);
+    if (kept !== undefined) return kept;
     try {
-      return this.of(collection)?.check();
+      const check = checkOf(known.definition.schema);
+      this.#checks.set(known, check);
+      return check;
     } catch (error) {
       this.#damaged.add(collection);
       throw new AppError('integrity_error', { cause: error });
@@ -233,8 +240,4 @@ function specOf({ name, fields, unique, blind }: CollectionDefinition['indexes']
 function withTokens(definition: CollectionDefinition): CollectionDefinition {
   const indexes = definition.indexes.map((index) => (index.unique ? { ...index, blind: true } : index));
   return { ...definition, indexes };
-}
-
-function knownOf(stored: StoredDefinition): Known {
-  return { ...stored, check: lazyCheckOf(stored.definition) };
 }
