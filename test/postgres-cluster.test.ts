@@ -1,5 +1,6 @@
 import { randomBytes, randomInt } from 'node:crypto';
 import { mkdtempSync, rmSync } from 'node:fs';
+import { request as httpRequest, type IncomingMessage } from 'node:http';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -314,17 +315,23 @@ describeWithPostgres('three Bundoc and two BunKMS nodes on one PostgreSQL with a
   it('stop in order, and finish what they were asked', async () => {
     const [node] = nodes as [(typeof nodes)[number]];
     const url = String(node.url);
-    const writes = Array.from({ length: 20 }, (_, n) =>
-      fetch(`${url}${DOCUMENTS}/drained-${n}`, {
-        method: 'PUT',
-        headers: { authorization: `Bearer ${token}`, 'content-type': 'application/json' },
-        body: '{}',
-      }),
-    );
-    const [first] = writes as [Promise<Response>];
-    await first;
+    /** A write that the node has begun to read: one that still lies in a queue of the system is not asked yet. */
+    const begun = async (n: number) => {
+      const write = httpRequest(`${url}${DOCUMENTS}/drained-${n}`, {
+        ...{ method: 'PUT', agent: false },
+        headers: {
+          ...{ authorization: `Bearer ${token}`, 'content-type': 'application/json' },
+          ...{ 'content-length': '2', expect: '100-continue' },
+        },
+      });
+      const answered = meanwhile(once(write, 'response') as Promise<[IncomingMessage]>);
+      await once(write, 'continue');
+      write.end('{}');
+      return { status: meanwhile(answered.then(([answer]) => answer.resume().statusCode)) };
+    };
+    const writes = await Promise.all(Array.from({ length: 20 }, (_, n) => begun(n)));
     expect(await node.process?.stop()).toBe(0);
-    const statuses = await Promise.all(writes.map((write) => write.then(({ status }) => status)));
+    const statuses = await Promise.all(writes.map(({ status }) => status));
     expect(new Set(statuses)).toEqual(new Set([201]));
     node.url = undefined;
   });

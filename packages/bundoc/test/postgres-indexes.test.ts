@@ -332,6 +332,52 @@ describeWithPostgres('indexes on PostgreSQL', () => {
     await close(store);
   });
 
+  it('never have more of their entries removed by one transaction than it can bear, however many expire or are deleted at once', async () => {
+    const project = await newProject();
+    const store = await openOn(project);
+    const ttl = { field: 'until', seconds: 0 };
+    await store.define('notes', { indexes: [blind('g')], ttl }, NONE);
+    const many = (at: number) => Array.from({ length: 990 }, (_, n) => at * 1_000 + n).join(',');
+    const document = (at: number, until: string) => put(`d${at}`, `{"g":[${many(at)}],"until":"${until}"}`);
+    const [places, long, over] = [
+      Array.from({ length: 60 }, (_, at) => at),
+      '2999-01-01T00:00:00Z',
+      '2000-01-01T00:00:00Z',
+    ];
+    for (const from of [0, 30])
+      await store.commit(places.slice(from, from + 30).map((at) => document(at, long)));
+    const tooMany = { code: 'payload_too_large' };
+    await expect(store.commit(places.map((at) => remove(`d${at}`)))).rejects.toMatchObject(tooMany);
+    await expect(store.commit(places.map((at) => put(`d${at}`, '{}')))).rejects.toMatchObject(tooMany);
+    expect(await store.get(ref('d59'))).toBeDefined();
+
+    for (const from of [0, 30])
+      await store.commit(places.slice(from, from + 30).map((at) => document(at, over)));
+    expect(await store.expired.goRound()).toBe(places.length);
+    const entries = `SELECT count(*) FROM bundoc.blind_entries WHERE project = '${project.project}'`;
+    expect(await sql(entries)).toBe('0');
+
+    // Commits that come together are put into as many transactions as they need.
+    for (const from of [0, 30])
+      await store.commit(places.slice(from, from + 30).map((at) => document(at, long)));
+    let transactions = 0;
+    const counting = {
+      query: (...args) => database.query(...args),
+      run: (text) => database.run(text),
+      transaction: (begin, action) => {
+        transactions++;
+        return database.transaction(begin, action);
+      },
+    } satisfies Pick<Database, 'query' | 'run' | 'transaction'>;
+    const node = await openOn(project, counting as unknown as Database);
+    const before = transactions;
+    await Promise.all(places.map((at) => commitOne(node, remove(`d${at}`))));
+    expect(transactions - before, 'without a bound: one').toBeGreaterThan(1);
+    expect(await sql(entries)).toBe('0');
+    expect(await findings(project)).toEqual([]);
+    await close(store, node);
+  });
+
   describe('that somebody changed', () => {
     it('refuse the writes of their collection alone, until it is defined again', async () => {
       const project = await newProject();

@@ -1,6 +1,8 @@
 import { AppError } from '@bundoc/shared/errors';
+import { createLogger } from '@bundoc/shared/logger';
 import { describe, expect, it } from 'vitest';
 import { put, ref } from '../storage/conformance.ts';
+import type { Disk } from '../storage/embedded/disk.ts';
 import { openTestStore } from '../testing/embedded-project.ts';
 import { newPlace, openInstances, TTL_MS } from '../testing/open-instances.ts';
 import type { InstanceManagerOptions } from './instance-manager.ts';
@@ -327,5 +329,52 @@ describe('InstanceManager', () => {
       stop.abort();
       expect(await waiting).toBe(false);
     });
+  });
+});
+
+describe('the end of all projects', () => {
+  it('waits for no more files than are being written once its time is over; the others are in the journal', async () => {
+    const place = newPlace();
+    const { clock, disk } = place;
+    const rounds: (() => void)[] = [];
+    const held = new Proxy<Disk>(disk, {
+      get: (_target, name) => {
+        const method = Reflect.get(disk, name) as (...args: unknown[]) => Promise<unknown>;
+        if (name !== 'writeFiles') return method.bind(disk);
+        return async (...args: unknown[]) => {
+          await new Promise<void>((resolve) => rounds.push(resolve));
+          return method.apply(disk, args);
+        };
+      },
+    });
+    const logger = createLogger({ service: 'bundoc', level: 'silent' });
+    const gaveUp = Promise.withResolvers<void>();
+    logger.warn = () => gaveUp.resolve();
+    const { instances, write } = openInstances(place, {
+      logger,
+      openStore: (project, cipher) => openTestStore(project, `/projects/${project}`, held, cipher, clock),
+      checkpointsWithinMs: 0,
+    });
+    const ids = Array.from({ length: 20 }, (_, n) => `d${n}`);
+    for (const id of ids) await write('p', id);
+    let isOver = false;
+    const over = instances[Symbol.asyncDispose]().then(() => {
+      isOver = true;
+    });
+    // What is being written must be over before another process may write there.
+    await gaveUp.promise;
+    for (let turn = 0; turn < 20; turn++) await settle();
+    expect([isOver, rounds.length]).toEqual([false, 1]);
+    rounds[0]?.();
+    await over;
+    expect(rounds).toHaveLength(1);
+    const written = [...disk.files().keys()].filter((path) => path.startsWith('/projects/p/docs/'));
+    expect(written.length).toBeLessThan(ids.length);
+
+    const { instances: next } = openInstances(place, {
+      openStore: (project, cipher) => openTestStore(project, `/projects/${project}`, disk, cipher, clock),
+    });
+    using lease = await next.acquire('p', 'existing');
+    for (const id of ids) expect(await lease?.store.get(ref(id))).toBeDefined();
   });
 });

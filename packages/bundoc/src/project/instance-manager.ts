@@ -30,6 +30,8 @@ export interface InstanceManagerOptions {
   readonly hotMax?: number;
   /** How long a project stays open unused, milliseconds. */
   readonly idleTtlMs?: number;
+  /** How long projects that are closed at the end may take for what only makes them open faster the next time, milliseconds. */
+  readonly checkpointsWithinMs?: number;
   /** Whether other processes write to the same storage, so that a project which is closed here may change. */
   readonly othersWrite?: boolean;
 }
@@ -45,6 +47,8 @@ export interface InstanceLease extends Disposable {
 
 /** How long the users of a project have to leave it. */
 const WAIT_FOR_USERS_MS = 4_500;
+/** Beside the time that requests have to end, within that of an orderly stop (`STOP_TIMEOUT_MS`), with room for a step that is under way. */
+const CHECKPOINTS_WITHIN_MS = 3_000;
 
 /**
  * Maps project ids to open projects. Opens lazily, one opening a project at a time; keeps a bounded number open, the
@@ -65,10 +69,13 @@ export class InstanceManager implements AsyncDisposable {
   /** One for each project that is open or being opened. */
   readonly #places: Places;
   readonly #changeWaits: ChangeWaits;
+  /** Rejects when the end has no time left for checkpoints. */
+  readonly #outOfTime = Promise.withResolvers<never>();
   #closed = false;
 
   constructor(options: InstanceManagerOptions) {
     this.#options = options;
+    this.#outOfTime.promise.catch(() => undefined);
     this.#idleTtlMs = options.idleTtlMs ?? 600_000;
     this.#places = new Places(options.hotMax ?? 100, () => this.#retireUnused());
     this.#changeWaits = new ChangeWaits(this, options.othersWrite === true);
@@ -201,10 +208,16 @@ export class InstanceManager implements AsyncDisposable {
     return this.#hot.values().reduce((sum, { store }) => sum + store.toReseal, 0);
   }
 
-  /** Refuses new leases, waits for the running ones and closes everything. */
+  /** Refuses new leases, waits for the running ones and closes everything; checkpoints for as long as there is time. */
   async [Symbol.asyncDispose](): Promise<void> {
     this.#closed = true;
     await this.#openings.drained();
+    const { checkpointsWithinMs = CHECKPOINTS_WITHIN_MS } = this.#options;
+    const timer = setTimeout(
+      () => this.#outOfTime.reject(new Error('there was no time for it')),
+      checkpointsWithinMs,
+    );
+    using _timer = { [Symbol.dispose]: () => clearTimeout(timer) };
     for (const instance of [...this.#hot.values()]) this.#retire(instance);
     await Promise.all([...this.#closing.values()].map(({ promise }) => promise));
   }
@@ -338,7 +351,8 @@ export class InstanceManager implements AsyncDisposable {
     const { project, store } = instance;
     const { keys, logger } = this.#options;
     try {
-      if (!store.failed && instance.hasKeys(keys)) await store.checkpoint();
+      if (!store.failed && instance.hasKeys(keys))
+        await Promise.race([store.checkpoint(), this.#outOfTime.promise]);
     } catch (error) {
       logger.warn({ err: error, project }, 'a project was closed without a checkpoint');
     }

@@ -1,7 +1,7 @@
 import { hasCode } from '@bundoc/shared/errors';
 import type { ProjectStore, StoredDocument, Write } from '../port.ts';
 
-/** Removes these very states of documents, in one commit when nobody was faster. @returns how many. */
+/** Removes these very states of documents, in one commit when nobody was faster and one can hold them all. @returns how many. */
 export async function removeStates(
   store: Pick<ProjectStore, 'commit'>,
   documents: readonly StoredDocument[],
@@ -11,6 +11,11 @@ export async function removeStates(
     await store.commit(documents.map(removalOf));
     return documents.length;
   } catch (error) {
+    if (hasCode(error, 'payload_too_large') && documents.length > 1) {
+      const half = Math.ceil(documents.length / 2);
+      const first = await removeStates(store, documents.slice(0, half));
+      return first + (await removeStates(store, documents.slice(half)));
+    }
     if (!hasCode(error, 'precondition_failed', 'document_not_found')) throw error;
   }
   let removed = 0;

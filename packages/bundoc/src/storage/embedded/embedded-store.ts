@@ -121,6 +121,7 @@ export class EmbeddedStore implements ProjectStore {
   #checkpointing: Promise<void> | undefined;
   #waitingBytes = 0;
   #failed = false;
+  #isClosing = false;
   #fences = 0;
   #hasIndexFile: boolean;
   /** What the file of indexes is of. */
@@ -348,7 +349,10 @@ export class EmbeddedStore implements ProjectStore {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
+    this.#isClosing = true;
     this.#waiters.end();
+    // Whatever a checkpoint still waits for: without it, the journal is replayed.
+    this.#parts.writer.giveUpFlushes();
     await this.#pumping;
     await this.#checkpointing?.catch(() => undefined);
     await this.#indexes.stop();
@@ -469,7 +473,7 @@ export class EmbeddedStore implements ProjectStore {
     const nowMs = this.#options.clock.monotonic();
     if (nowMs < this.#checkpointAgainMs) return;
     const checkpoint = this.#startCheckpoint().catch((error: unknown) => {
-      if (!hasCode(error, 'disk_full')) this.#fail(error);
+      if (!hasCode(error, 'disk_full') && !this.#isClosing) this.#fail(error);
       // Each try ends a segment, which a full disk has no room for.
       this.#checkpointAgainMs = nowMs + CHECKPOINT_PAUSE_MS;
     });
@@ -609,12 +613,20 @@ export class EmbeddedStore implements ProjectStore {
       return { start, lastSeq, purgedSeq, seals: this.#parts.seals.settle() };
     });
     await writer.flush();
-    const snapshot = encodeSnapshot(project, cipher, head, usedKeys, catalog);
+    const snapshot = this.#untilClosing(encodeSnapshot(project, cipher, head, usedKeys, catalog));
     await replaceFile(disk, join(directory, 'tmp'), join(directory, CATALOG_FILE), snapshot);
     const { checkpointBytes, segmentBytes } = this.#options.limits;
     const keep = 2 + Math.ceil(checkpointBytes / segmentBytes);
     await this.#journalTurn.run(() => journal.recycle(head.start.firstLive, keep));
     await this.#storeIndexes(head.lastSeq);
+  }
+
+  /** A snapshot may take long, too. What is there of it is removed. */
+  async *#untilClosing(pieces: AsyncIterable<Buffer>): AsyncGenerator<Buffer> {
+    for await (const piece of pieces) {
+      if (this.#isClosing) throw new Error('the store is closing');
+      yield piece;
+    }
   }
 
   /**

@@ -49,6 +49,8 @@ export class FileWriter {
   #backlogBytes = 0;
   #flush: Flush | undefined;
   #roomy: PromiseWithResolvers<void> | undefined;
+  /** Rejects whoever waits for a flush. */
+  readonly #unflushed = Promise.withResolvers<never>();
   #failure: { readonly error: unknown } | undefined;
   /** Set while the disk is full: the next try. */
   #retry: NodeJS.Timeout | undefined;
@@ -56,6 +58,7 @@ export class FileWriter {
 
   constructor(options: FileWriterOptions) {
     this.#options = options;
+    this.#unflushed.promise.catch(() => undefined);
   }
 
   /** True from a full disk until the next content that could be written. */
@@ -111,6 +114,15 @@ export class FileWriter {
    * @throws what the disk threw, `disk_full` at once.
    */
   async flush(): Promise<void> {
+    await Promise.race([this.#flushAll(), this.#unflushed.promise]);
+  }
+
+  /** Ends a flush that is under way, and all that come, with an error: nobody waits for files any more, which are in the journal. */
+  giveUpFlushes(): void {
+    this.#unflushed.reject(new Error('nobody waits for the files any more'));
+  }
+
+  async #flushAll(): Promise<void> {
     if (this.#retry !== undefined) throw new AppError('disk_full');
     const flush: Flush = { upTo: this.#wishCount, left: this.#wishes.size, done: Promise.withResolvers() };
     if (flush.left > 0 && this.#failure === undefined) {

@@ -113,7 +113,7 @@ export function decide(
           throw preconditionsFailed(writes, at, (other) => revOf(former(names[other] as string)));
         const draft = { seq: ++ownSeq, nowMs, rev: revs[at] as Buffer, keyVersion: cipher.version };
         const { state, text, result } = applied(write, name, before, draft);
-        const change = { state, text, entries: indexing.entriesOf(state.collection, text, state.rev) };
+        const change = { state, text, entries: indexing.entriesOf(state, name, text) };
         own.set(name, change);
         if (change.entries !== undefined) uniquely.write(name, keptApart(change.entries));
         if (quota !== undefined) added = sumOf(added, addedBy(before, change.state));

@@ -76,6 +76,7 @@ export class GroupCommit {
       const [seq, indexVersion] = this.#headOf(head?.[0]);
       const known = knownOf(group, { seq, states, used, usage }, { ...this.#options, rows: this.#rows });
       const indexing = new IndexingOfGroup(await this.#indexesAsOf(indexVersion, transaction), this.#rows);
+      await indexing.countFormer(transaction, project, known.states);
       const drafts = draftsOf(group, this.#options.clock);
       let decided: DecidedGroup;
       do decided = decide(group, known, drafts, { ...this.#options, indexing });
