@@ -344,22 +344,22 @@ describeWithPostgres('indexes on PostgreSQL', () => {
       '2999-01-01T00:00:00Z',
       '2000-01-01T00:00:00Z',
     ];
-    for (const from of [0, 30])
-      await store.commit(places.slice(from, from + 30).map((at) => document(at, long)));
+    for (const from of [0, 10, 20, 30, 40, 50])
+      await store.commit(places.slice(from, from + 10).map((at) => document(at, long)));
     const tooMany = { code: 'payload_too_large' };
     await expect(store.commit(places.map((at) => remove(`d${at}`)))).rejects.toMatchObject(tooMany);
     await expect(store.commit(places.map((at) => put(`d${at}`, '{}')))).rejects.toMatchObject(tooMany);
     expect(await store.get(ref('d59'))).toBeDefined();
 
-    for (const from of [0, 30])
-      await store.commit(places.slice(from, from + 30).map((at) => document(at, over)));
+    for (const from of [0, 10, 20, 30, 40, 50])
+      await store.commit(places.slice(from, from + 10).map((at) => document(at, over)));
     expect(await store.expired.goRound()).toBe(places.length);
     const entries = `SELECT count(*) FROM bundoc.blind_entries WHERE project = '${project.project}'`;
     expect(await sql(entries)).toBe('0');
 
     // Commits that come together are put into as many transactions as they need.
-    for (const from of [0, 30])
-      await store.commit(places.slice(from, from + 30).map((at) => document(at, long)));
+    for (const from of [0, 10, 20, 30, 40, 50])
+      await store.commit(places.slice(from, from + 10).map((at) => document(at, long)));
     let transactions = 0;
     const counting = {
       query: (...args) => database.query(...args),
