@@ -1,4 +1,5 @@
-import { readdirSync } from 'node:fs';
+import { randomUUID } from 'node:crypto';
+import { readdirSync, readFileSync, renameSync } from 'node:fs';
 import { join } from 'node:path';
 import { meanwhile } from '@bundoc/shared/testing/meanwhile';
 import { PostgresServer } from '@bundoc/shared/testing/postgres-server';
@@ -7,7 +8,7 @@ import { afterAll, beforeAll, expect, it } from 'vitest';
 import { bundocCommand } from './support/bundoc-command.ts';
 import { BundocProcess } from './support/bundoc-process.ts';
 import { EventReader } from './support/event-reader.ts';
-import { call, Installation } from './support/installation.ts';
+import { call, Installation, PATIENT_BUNDOC } from './support/installation.ts';
 
 const DOCUMENTS = '/v1/projects/travelling/collections/notes/documents';
 const CHANGES = '/v1/projects/travelling/changes';
@@ -29,6 +30,7 @@ describeWithPostgres('bundoc move', () => {
   });
 
   const environmentOf = (storage: string) => ({
+    ...PATIENT_BUNDOC,
     BUNDOC_STORAGE: storage,
     BUNDOC_DATA_DIR: installation.dataDir,
     BUNDOC_KMS_URL: installation.kms.internalUrl,
@@ -232,5 +234,79 @@ describeWithPostgres('bundoc move', () => {
     });
     expect((await call(service.url, pathOf('both', 'a'), { token })).json()['here']).toBe(1);
     expect(await service.stop()).toBe(0);
+  });
+
+  it('is given up through the service, or without it, and finished by it where one died once the project had changed hands', async () => {
+    const name = 'given_up';
+    const there = (await server.createDatabase(name)).url;
+    const admin = await installation.client(['half', 'none'], ['docs:admin']);
+    const [writer, onFiles] = [await installation.client(['half']), environmentOf('files')];
+    const DOCUMENT = '/v1/projects/half/collections/notes/documents/a';
+    const start = () => BundocProcess.start({ ...onFiles, BUNDOC_MOVE_TO: there });
+    const giveUp = (url: string, project: string, by: string) =>
+      bundocCommand({ BUNDOC_TOKEN: by }, ['move', project, '--abandon', '--url', url, '--json']);
+    const folder = join(installation.dataDir, 'projects', 'half');
+    let moved: { kept: string };
+    {
+      await using service = await start();
+      const { url } = service;
+      await call(url, DOCUMENT, { method: 'PUT', token: writer, body: '{"v":1}' });
+      for (const [project, by, why] of [
+        ['half', writer, 'forbidden'],
+        ['none', admin, 'project_not_found'],
+      ] as const)
+        expect(await giveUp(url, project, by)).toMatchObject({
+          code: 2,
+          stderr: expect.stringContaining(why),
+        });
+      const done = { code: 0, stdout: '{"abandoned":"half"}\n' };
+      expect(await giveUp(url, 'half', admin), 'where none was begun').toMatchObject(done);
+      const mark = { moving: 'half', format: 1, move: randomUUID(), state: 'incoming' };
+      const since = new Date().toISOString();
+      // As one that was cut short has left it.
+      const reserved = `INSERT INTO bundoc.projects (project, file) VALUES ('half', '${JSON.stringify({ ...mark, since })}\n')`;
+      await server.sql(reserved, name);
+      expect(await giveUp(url, 'half', admin)).toMatchObject(done);
+      const stateThere = () => server.sql(`SELECT (file::json) ->> 'state' FROM bundoc.projects`, name);
+      expect(await stateThere()).toBe('moved');
+      expect((await call(url, DOCUMENT, { token: writer })).json()).toMatchObject({ v: 1 });
+      await service.stop();
+      await server.sql(`UPDATE bundoc.projects SET file = replace(file, 'moved', 'incoming')`, name);
+      const here = ['move', 'half', '--abandon', '--to', there, '--json'];
+      expect(await bundocCommand(onFiles, here)).toMatchObject(done);
+      expect(await stateThere()).toBe('moved');
+    }
+    {
+      await using service = await start();
+      const answer = await bundocCommand({ BUNDOC_TOKEN: admin }, [
+        'move',
+        'half',
+        '--url',
+        service.url,
+        '--json',
+      ]);
+      moved = JSON.parse(answer.stdout);
+      expect(await giveUp(service.url, 'half', admin)).toMatchObject({
+        ...{ code: 2, stderr: expect.stringMatching(/move_refused.*changed hands/) },
+      });
+      await service.stop();
+    }
+    // As a service has left it that died when it had marked the folder.
+    const kept = join(installation.dataDir, 'moved', moved.kept);
+    for (const entry of readdirSync(kept)) renameSync(join(kept, entry), join(folder, entry));
+    const incoming = readFileSync(join(folder, 'move.json'), 'utf8').replace('"moved"', '"incoming"');
+    await server.sql(`UPDATE bundoc.projects SET file = '${incoming}'`, name);
+    await using node = await BundocProcess.start(environmentOf(there));
+    const atNode = () => call(node.url, DOCUMENT, { token: writer });
+    expect((await atNode()).json()['code']).toBe('project_moving');
+    await using service = await start();
+    await expect.poll(async () => (await atNode()).json()).toMatchObject({ v: 1 });
+    await expect.poll(() => readdirSync(folder)).toEqual(['move.json']);
+    expect((await call(service.url, DOCUMENT, { token: writer })).json()['code']).toBe('project_moved');
+    // Out of PostgreSQL nothing is reserved by now, and the project is where it was.
+    await service.stop();
+    const out = ['move', 'half', '--abandon', '--to', 'files', '--json'];
+    expect(await bundocCommand(environmentOf(there), out)).toMatchObject({ code: 0 });
+    expect((await atNode()).json()).toMatchObject({ v: 1 });
   });
 });

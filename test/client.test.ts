@@ -41,6 +41,19 @@ async function collect<T>(all: AsyncIterable<T>): Promise<T[]> {
 
 const notes = (project: string) => bundoc.project(project).collection<Note>('notes');
 
+/** A client that gets no answer to some of what it sends, all of which arrives. */
+const unluckyClient = (token: string, isLost: () => boolean) =>
+  new Bundoc({
+    url: installation.url,
+    token,
+    pause: async () => undefined,
+    fetch: async (url, init) => {
+      const answer = await fetch(url, init);
+      if (isLost()) throw new TypeError('the answer was lost');
+      return answer;
+    },
+  });
+
 describe('the client', () => {
   it('writes, reads and deletes, and gives undefined for what is not there', async () => {
     const collection = notes('crud');
@@ -103,20 +116,26 @@ describe('the client', () => {
   it('does a write once though its answer was lost', async () => {
     const token = await installation.client();
     let lost = 0;
-    const unlucky = new Bundoc({
-      url: installation.url,
-      token,
-      pause: async () => undefined,
-      fetch: async (url, init) => {
-        const answer = await fetch(url, init);
-        if (lost++ > 0) return answer;
-        throw new TypeError('the answer was lost');
-      },
-    });
+    const unlucky = unluckyClient(token, () => lost++ === 0);
     const made = await unlucky.project('once').collection('notes').create({ v: 1 });
     const all = await collect(bundoc.project('once').collection('notes').list());
     expect(all.map(({ id }) => id)).toEqual([made._id]);
     expect(lost).toBe(2);
+  });
+
+  it('changes a definition once though its answer was lost, also when it is to be of a revision', async () => {
+    const token = await installation.client(['once'], ['docs:admin']);
+    let tries = 0;
+    const unlucky = unluckyClient(token, () => tries++ % 2 === 0);
+    const collection = unlucky.project('once').collection('defined');
+    const rev = async () => (await bundoc.project('once').collection('defined').info())?.rev;
+    const made = await collection.define({ ttl: { field: 'until' } }, { ifNoneMatch: '*' });
+    expect(await rev()).toBe(made.rev);
+    const changed = await collection.define({ schema: {} }, { ifMatch: made.rev });
+    expect(await rev()).toBe(changed.rev);
+    await collection.undefine({ ifMatch: changed.rev });
+    expect(await rev()).toBeUndefined();
+    expect(tries).toBe(6);
   });
 
   it('lists page by page, in the order of creation', async () => {
@@ -301,7 +320,9 @@ describe('the client', () => {
 
   it('tells why a project is not moved, of a service that is told to move none', async () => {
     await notes('stays').put('a', {});
-    await expect(bundoc.project('stays').move()).rejects.toMatchObject({ code: 'move_refused', status: 409 });
+    const refused = { code: 'move_refused', status: 409 };
+    await expect(bundoc.project('stays').move()).rejects.toMatchObject(refused);
+    await expect(bundoc.project('stays').abandonMove()).rejects.toMatchObject(refused);
   });
 
   it('tells every failed precondition of a batch, with the revision that there is', async () => {

@@ -3,7 +3,7 @@ import { closeSync, mkdirSync, openSync, rmSync, writeFileSync, writeSync } from
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { BundocProcess } from './support/bundoc-process.ts';
-import { type Answer, call, Installation } from './support/installation.ts';
+import { type Answer, call, Installation, PATIENT_BUNDOC } from './support/installation.ts';
 
 const DISK_BYTES = 24 * 1_048_576;
 const BALLAST_BYTES = 8 * 1_048_576;
@@ -38,6 +38,7 @@ beforeAll(async () => {
   whyNot = mountSmallDisk(dataDir);
   isMounted = whyNot === undefined;
   environment = {
+    ...PATIENT_BUNDOC,
     BUNDOC_DATA_DIR: dataDir,
     BUNDOC_KMS_URL: installation.kms.internalUrl,
     BUNDOC_KMS_TOKEN_FILE: installation.tokenFile,

@@ -5,7 +5,7 @@ import { PATIENT_MS } from '@bundoc/shared/testing/patient';
 import { afterAll, beforeAll, expect, it } from 'vitest';
 import { Acknowledged } from './support/acknowledged.ts';
 import { BundocProcess } from './support/bundoc-process.ts';
-import { Installation } from './support/installation.ts';
+import { Installation, PATIENT_BUNDOC } from './support/installation.ts';
 
 /** `KILL_SEED=…` repeats a run and `KILL_ROUNDS=…` lengthens it, as far as the timing of processes can be repeated. */
 const SEED = Number(process.env['KILL_SEED'] ?? randomInt(1, 2_147_483_646));
@@ -81,6 +81,7 @@ beforeAll(async () => {
   token = await installation.client(PROJECTS);
   await installation.stopBundoc();
   environment = {
+    ...PATIENT_BUNDOC,
     BUNDOC_DATA_DIR: installation.dataDir,
     BUNDOC_KMS_URL: installation.kms.internalUrl,
     BUNDOC_KMS_TOKEN_FILE: installation.tokenFile,

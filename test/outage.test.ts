@@ -9,7 +9,7 @@ let installation: Installation;
 let token: string;
 beforeEach(async () => {
   clock = new MovedClock();
-  installation = await Installation.start({ clock });
+  installation = await Installation.start({ clock, environment: { BUNDOC_KMS_DEADLINE_MS: '' } });
   token = await installation.client();
   expect((await write('warm')).status).toBe(201);
 });

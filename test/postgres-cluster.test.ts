@@ -16,7 +16,7 @@ import { afterAll, beforeAll, expect, it } from 'vitest';
 import { PATIENT_POSTGRES, type Server, startServer } from '../packages/bunkms/test/support/process.ts';
 import { BundocProcess } from './support/bundoc-process.ts';
 import { isRegister, type Operation, RoundRobin } from './support/cluster-load.ts';
-import { call, PATIENT_STORAGE } from './support/installation.ts';
+import { call, PATIENT_BUNDOC } from './support/installation.ts';
 
 const SEED = Number(process.env['CLUSTER_SEED'] ?? randomInt(2 ** 31));
 const NODES = 3;
@@ -112,7 +112,7 @@ describeWithPostgres('three Bundoc and two BunKMS nodes on one PostgreSQL with a
     balancer = await SwitchedAddress.open(...kmsNodes.map(kmsPort));
     token = await client();
     environment = {
-      ...PATIENT_STORAGE,
+      ...PATIENT_BUNDOC,
       BUNDOC_STORAGE: first.urlOf('bundoc', primary.port),
       BUNDOC_KMS_URL: `http://127.0.0.1:${balancer.port}`,
       BUNDOC_KMS_TOKEN_FILE: tokenFile,

@@ -84,7 +84,7 @@ describeWithDocker('the compose project', () => {
         'bundoc',
         'sh',
         '-c',
-        'find /var/lib/bundoc/projects/project-a/docs -type f -size +0 | grep .',
+        'for file in /var/lib/bundoc/projects/project-a/docs/*/*; do test -s $file && echo $file; done',
       ),
     );
     expect(files).toMatch(/^\S+\/docs\/([0-9a-f]{2})\/\1[0-9a-f]{30}$/);

@@ -66,7 +66,7 @@ export interface RunningBundoc extends RunningService {
 
 const SWEEP_EVERY_MS = 1_000;
 const TOKEN_KEYS_EVERY_MS = 300_000;
-const RESUME_DELETIONS_EVERY_MS = 5_000;
+const RESUME_EVERY_MS = 5_000;
 const READINESS_KEPT_MS = 1_000;
 /** Documents of one project that are sealed anew after a rotation, each time the projects are swept. */
 const RESEALS_A_SECOND = 500;
@@ -92,6 +92,7 @@ export async function startBundoc(config: BundocConfig, parts: BundocParts = {})
   const kms = new KmsClient({
     url: config.kms.url,
     tls: kmsTls,
+    deadlineMs: config.kms.deadlineMs,
     token: () => token.current(),
     clock,
     logger,
@@ -104,8 +105,12 @@ export async function startBundoc(config: BundocConfig, parts: BundocParts = {})
   stack.use(instances);
   const feed = new ChangeFeed({ instances, clock, logger });
   const deletion = new ProjectDeletion({ projects, instances, keys, service: kms, feed, clock, logger });
-  stack.use(every(RESUME_DELETIONS_EVERY_MS, () => void deletion.resume()));
-  void deletion.resume();
+  const target = moveDestination(config, logger);
+  const moves = new Moves({ instances, keys, feed, logger, folders: storage.folders, target });
+  for (const work of [deletion, moves]) {
+    stack.use(every(RESUME_EVERY_MS, () => void work.resume()));
+    void work.resume();
+  }
   const revoked = new RevokedTokens(clock);
   const events = new KmsEvents({
     open: (lastEventId, signal) => kms.openEvents(lastEventId, signal),
@@ -172,8 +177,7 @@ export async function startBundoc(config: BundocConfig, parts: BundocParts = {})
   registerQueries(app, new Queries(instances, SCAN_LIMITS), auth);
   registerChanges(app, feed, auth);
   registerBackup(app, new Backups({ instances, clock }), auth);
-  const target = moveDestination(config, logger);
-  registerMoves(app, new Moves({ instances, keys, feed, logger, placeOf: storage.placeOf, target }), auth);
+  registerMoves(app, moves, auth);
   registerHealth(app, readiness);
   registerMetrics(app, metrics.registry, auth);
   await registerOpenapi(app, { service: BUNDOC_API, clock, page: true });

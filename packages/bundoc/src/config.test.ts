@@ -10,7 +10,7 @@ describe('the configuration', () => {
       storage: { kind: 'files' },
       moveTo: undefined,
       tls: undefined,
-      kms: { url: 'http://127.0.0.1:8082', tokenFile: '/run/token', tls: undefined },
+      kms: { url: 'http://127.0.0.1:8082', tokenFile: '/run/token', tls: undefined, deadlineMs: 4_500 },
       keyTtlMs: 900_000,
       documentBytesMax: 1_048_576,
       batchBytesMax: 16_777_216,

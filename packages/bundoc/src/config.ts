@@ -11,6 +11,7 @@ import {
 import { LEASE_TTL_MS } from '@bundoc/shared/contract/keys';
 import { type TlsFiles, tlsFilesOf } from '@bundoc/shared/tls/files';
 import { z } from 'zod';
+import { CALL_DEADLINE_MS } from './kms/client.ts';
 import type { Quota } from './storage/quota.ts';
 import {
   moveTargetOf,
@@ -40,6 +41,7 @@ const variables = z.object({
   BUNDOC_KMS_CA_FILE: z.string().optional(),
   BUNDOC_KMS_CLIENT_CERT_FILE: z.string().optional(),
   BUNDOC_KMS_CLIENT_KEY_FILE: z.string().optional(),
+  BUNDOC_KMS_DEADLINE_MS: wholeNumber(100, 60_000).default(CALL_DEADLINE_MS),
   BUNDOC_KEY_TTL_MS: wholeNumber(1, LEASE_TTL_MS).default(LEASE_TTL_MS),
   BUNDOC_MAX_DOCUMENT_BYTES: wholeNumber(1, 16 * MIB).default(MIB),
   BUNDOC_MAX_BATCH_BYTES: wholeNumber(1, 30 * MIB).default(16 * MIB),
@@ -80,7 +82,13 @@ export interface BundocConfig {
   readonly moveTo: PostgresConfig | undefined;
   /** TLS of the listener; plain HTTP when absent. */
   readonly tls: TlsFiles | undefined;
-  readonly kms: { readonly url: string; readonly tokenFile: string; readonly tls: TlsFiles | undefined };
+  readonly kms: {
+    readonly url: string;
+    readonly tokenFile: string;
+    readonly tls: TlsFiles | undefined;
+    /** Longest time that one call may take, with all its tries. */
+    readonly deadlineMs: number;
+  };
   readonly keyTtlMs: number;
   readonly documentBytesMax: number;
   readonly batchBytesMax: number;
@@ -109,6 +117,7 @@ export function readConfig(environment: Environment): BundocConfig {
       url: values.BUNDOC_KMS_URL,
       tokenFile: values.BUNDOC_KMS_TOKEN_FILE,
       tls: tlsFilesOf(values, KMS_TLS),
+      deadlineMs: values.BUNDOC_KMS_DEADLINE_MS,
     },
     keyTtlMs: values.BUNDOC_KEY_TTL_MS,
     documentBytesMax: values.BUNDOC_MAX_DOCUMENT_BYTES,

@@ -4,6 +4,7 @@ import { join, resolve } from 'node:path';
 import type { BundocConfig } from './config.ts';
 import { lockDataFolder } from './project/data-lock.ts';
 import { ExpiryMarksInFolders } from './project/expiry-marks.ts';
+import { halfMovedProjects } from './project/moved-folder.ts';
 import { ProjectFolders } from './project/project-folder.ts';
 import { Backlog } from './storage/embedded/backlog.ts';
 import type { EmbeddedLimits } from './storage/embedded/checkpoints.ts';
@@ -69,12 +70,15 @@ export async function openFileStorage(
         sealLimits: SEAL_LIMITS,
         quota,
       }),
-    placeOf: (project) => ({
-      directory: join(projectsDir, project),
-      keptIn: join(dataDir, MOVED_FOLDER),
-      disk,
-      forget: () => cache.deleteAll(project),
-    }),
+    folders: {
+      placeOf: (project) => ({
+        directory: join(projectsDir, project),
+        keptIn: join(dataDir, MOVED_FOLDER),
+        disk,
+        forget: () => cache.deleteAll(project),
+      }),
+      halfMoved: () => halfMovedProjects(disk, projectsDir),
+    },
     [Symbol.asyncDispose]: () => running.disposeAsync(),
   };
 }

@@ -39,7 +39,14 @@ export interface Storage extends AsyncDisposable {
   readonly expiry: ExpiryMarks;
   openStore(project: string, cipher: ProjectCipher, watch: StoreWatch): Promise<ProjectStore>;
   /** Of a storage in files alone. */
-  readonly placeOf?: (project: string) => ProjectPlaceInFiles;
+  readonly folders?: MovableFolders;
+}
+
+/** Projects in files, as moves need them. */
+export interface MovableFolders {
+  placeOf(project: string): ProjectPlaceInFiles;
+  /** Projects that have changed hands, and whose folder still has what was in it. */
+  halfMoved(): Promise<readonly string[]>;
 }
 
 /** Where a project lies in files. */

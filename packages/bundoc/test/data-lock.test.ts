@@ -28,6 +28,13 @@ async function holder() {
 }
 
 describe('the lock of the data folder', () => {
+  it('names the folder that it cannot be taken of', () => {
+    const none = join(folder, 'none');
+    expect(() => lockDataFolder(none)).toThrow(
+      expect.objectContaining({ message: expect.stringContaining(`(${none}`) }),
+    );
+  });
+
   it('refuses a second process by a message that names the first, and is free the moment that one is killed', async () => {
     const child = await holder();
     expect(() => lockDataFolder(folder)).toThrow(DataFolderInUse);
@@ -42,7 +49,7 @@ describe('the lock of the data folder', () => {
   it('that is damaged is not taken for another process', () => {
     const damaged = mkdtempSync(join(tmpdir(), 'bundoc-lock-'));
     writeFileSync(join(damaged, 'lock.sqlite'), 'no database, and long enough to be looked at'.repeat(100));
-    expect(() => lockDataFolder(damaged)).toThrow(/cannot be taken/);
+    expect(() => lockDataFolder(damaged)).toThrow(/cannot be taken: file is not a database/);
     rmSync(damaged, { recursive: true });
   });
 

@@ -4,9 +4,9 @@ import type { AuditRecord } from '@bundoc/shared/contract/audit';
 import { exportedKeySchema, keyDetailSchema, keyInfoSchema } from '@bundoc/shared/contract/keys';
 import { AppError } from '@bundoc/shared/errors';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
-import { withDatabase } from './support/database.ts';
 import { FaultyStore } from './support/faulty-store.ts';
 import { startKms, type TestKms } from './support/kms.ts';
+import { testStorage } from './support/storage.ts';
 
 const NIL = '00000000-0000-4000-8000-000000000000';
 const idOf = (name: string) => `key_id = (SELECT id FROM keys WHERE name = '${name}')`;
@@ -25,8 +25,7 @@ describe('export', () => {
 
   const create = (name: string) => kms.api('/v1/keys', { token, body: { name, type: 'aes-256' } });
   const accesses = async () => (await kms.records()).filter(({ action }) => action === 'key.export');
-  const damage = (sql: string) =>
-    withDatabase(kms.dataDir, (database) => database.exec(sql), { enableForeignKeyConstraints: false });
+  const damage = (sql: string) => testStorage().edit(kms.dataDir, sql);
 
   test('gives the key that was made, the same at every time, after a restart too', async () => {
     const created = await create('a-dek');
@@ -166,7 +165,7 @@ describe('export', () => {
   });
 
   test.each([
-    ['whose bytes were changed', `UPDATE key_versions SET wrapped = zeroblob(69) WHERE ${BAD}`],
+    ['whose bytes were changed', `UPDATE key_versions SET wrapped = x'${'00'.repeat(69)}' WHERE ${BAD}`],
     ['whose bytes were cut off', `UPDATE key_versions SET wrapped = x'01' WHERE ${BAD}`],
     ['whose check value was changed', `UPDATE key_versions SET kcv = '${'0'.repeat(32)}' WHERE ${BAD}`],
     [
@@ -189,7 +188,7 @@ describe('export', () => {
     ],
   ])('of a record %s is key_damaged, keeps the name taken, and seals nobody else', async (_what, sql) => {
     for (const name of ['good-dek', 'bad-dek', 'third-dek']) await create(name);
-    damage(sql);
+    await damage(sql);
     const answer = await kms.internal('/v1/export/bad-dek', { token });
     expect(answer.json()).toMatchObject({ status: 503, code: 'key_damaged' });
     expect(answer.text).not.toContain('unwrap');

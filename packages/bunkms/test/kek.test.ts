@@ -10,7 +10,7 @@ import { FaultyStore } from './support/faulty-store.ts';
 import type { Answer } from './support/http.ts';
 import { completed, kekIdOfText, openBare, openUnsealed, rotateKeks, statusOf } from './support/keks.ts';
 import { newDataDir, newKek, startKms, type TestKms } from './support/kms.ts';
-import { edit, infoIn, KeyCalls } from './support/lifecycle.ts';
+import { infoIn, KeyCalls } from './support/lifecycle.ts';
 import { testStorage } from './support/storage.ts';
 
 let dataDir: string;
@@ -351,9 +351,10 @@ describe('a rotation of the KEK', () => {
 });
 
 describe('keys that are damaged', () => {
-  const damage = (kms: TestKms, name: string, set: string, version = 1) =>
+  const edit = (sql: string) => testStorage().edit(dataDir, sql);
+  const literalOf = (bytes: Uint8Array) => `x'${Buffer.from(bytes).toString('hex')}'`;
+  const damage = (name: string, set: string, version = 1) =>
     edit(
-      kms,
       `UPDATE key_versions SET ${set} WHERE key_id = (SELECT id FROM keys WHERE name = '${name}') AND version = ${version}`,
     );
 
@@ -364,8 +365,8 @@ describe('keys that are damaged', () => {
     await keys.make('lost-dek', 'enabled');
     await keys.make('sound-dek', 'enabled');
     const flip = `wrapped = CAST(substr(wrapped, 1, 68) || x'00' AS BLOB)`;
-    damage(kms, 'half-dek', flip);
-    edit(kms, `UPDATE keys SET exportable = 0 WHERE name = 'lost-dek'`);
+    await damage('half-dek', flip);
+    await edit(`UPDATE keys SET exportable = false WHERE name = 'lost-dek'`);
     const status = await rotateKeks(kms);
     expect(status.rotation).toMatchObject({ total: 6, done: 3 });
     expect((await actionsOf(kms, /^kek\.rewrapped$/)).at(-1)?.detail).toMatchObject({ damaged: 3 });
@@ -382,9 +383,8 @@ describe('keys that are damaged', () => {
       code: 'kek_in_use',
       detail: '3 versions of keys and 0 secrets are wrapped with it',
     });
-    edit(
-      kms,
-      `INSERT INTO key_versions (key_id, version, kcv, created_at, wrapped) SELECT id, 9, '', '', x'01ab' FROM keys LIMIT 1`,
+    await edit(
+      `INSERT INTO key_versions (key_id, version, kcv, state, created_at, wrapped) SELECT id, 9, '', 'available', '', x'01ab' FROM keys LIMIT 1`,
     );
     expect((await statusOf(kms)).keks.at(-1)).toMatchObject({ id: 'ab', state: 'unknown', versions: 1 });
     await kms.running.close();
@@ -408,11 +408,9 @@ describe('keys that are damaged', () => {
     const keys = await KeyCalls.of(kms);
     await keys.make('a-dek', 'enabled');
     const kept = (await kms.store.findKey('a-dek', 1))?.versions[0]?.wrapped ?? new Uint8Array();
-    damage(kms, 'a-dek', `wrapped = x'01${kekIdOfText(old)}${'00'.repeat(60)}'`);
+    await damage('a-dek', `wrapped = x'01${kekIdOfText(old)}${'00'.repeat(60)}'`);
     await rotateKeks(kms);
-    edit(kms, (database) => {
-      database.prepare('UPDATE key_versions SET wrapped = ? WHERE version = 1').run(kept);
-    });
+    await edit(`UPDATE key_versions SET wrapped = ${literalOf(kept)} WHERE version = 1`);
     expect((await keys.export('a-dek', 1)).status).toBe(200);
     expect((await retire(kms, { accept_damaged: true, accept_unfetched: true })).json()).toMatchObject({
       code: 'kek_in_use',
@@ -429,13 +427,13 @@ describe('keys that are damaged', () => {
     await keys.make('a-dek', 'enabled');
     const [first] = (await kms.store.findKey('a-dek', 'all'))?.versions ?? [];
     await rotateKeks(kms);
-    edit(kms, (database) => {
-      database.prepare('UPDATE key_versions SET wrapped = ? WHERE version = 1').run(first?.wrapped ?? null);
-    });
+    await edit(
+      `UPDATE key_versions SET wrapped = ${literalOf(first?.wrapped ?? new Uint8Array())} WHERE version = 1`,
+    );
     expect((await keys.export('a-dek', 1)).json()).toMatchObject({ code: 'key_damaged' });
     expect((await keys.export('a-dek')).status).toBe(200);
     // Together with the whole row of the key as it was.
-    edit(kms, `UPDATE keys SET kek_ids = '${kekIdOfText(old)}'`);
+    await edit(`UPDATE keys SET kek_ids = '${kekIdOfText(old)}'`);
     expect((await keys.export('a-dek')).json()).toMatchObject({ code: 'key_damaged' });
   });
 
@@ -443,8 +441,7 @@ describe('keys that are damaged', () => {
     await using kms = await startBoth();
     await rotateKeks(kms);
     await kms.running.close();
-    edit(
-      kms,
+    await edit(
       `UPDATE audit SET detail = replace(detail, '${kekIdOfText(further)}', '${kekIdOfText(old)}') WHERE action = 'kek.rotate'`,
     );
     expect(await openBare({ dataDir, ring: `${old}\n${further}` })).toMatchObject({

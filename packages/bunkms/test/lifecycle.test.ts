@@ -6,7 +6,7 @@ import { parseKekRing } from '../src/vault/kek-provider.ts';
 import { Vault } from '../src/vault/vault.ts';
 import type { Answer } from './support/http.ts';
 import { newKek, startKms, type TestKms } from './support/kms.ts';
-import { edit, infoIn, KeyCalls, STATES, type State } from './support/lifecycle.ts';
+import { infoIn, KeyCalls, STATES, type State } from './support/lifecycle.ts';
 import { testStorage } from './support/storage.ts';
 
 const DAY_MS = 86_400_000;
@@ -290,7 +290,7 @@ describe('the deletion of a key', () => {
     expect(keyPageSchema.parse((await later.list()).json()).keys).toMatchObject([
       { name: NAME, state: 'destroyed' },
     ]);
-    edit(again, 'DELETE FROM key_versions; DELETE FROM keys;');
+    await testStorage().edit(again.dataDir, 'DELETE FROM key_versions; DELETE FROM keys;');
     expect((await later.create(NAME)).json()).toMatchObject({ code: 'KEY_EXISTS' });
     expect((await later.export(NAME)).json()).toMatchObject({ code: 'key_damaged' });
   });

@@ -216,4 +216,8 @@ describeWithPostgres('a node whose database hangs', () => {
   });
 });
 
-const unused = { holds: () => Promise.resolve(false), forget: () => Promise.resolve() };
+const unused = {
+  holds: () => Promise.resolve(false),
+  edit: () => Promise.resolve(),
+  forget: () => Promise.resolve(),
+};

@@ -13,9 +13,9 @@ import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { keyChangeDraft, withDigests } from '../src/audit/key-record.ts';
 import { parseKekRing } from '../src/vault/kek-provider.ts';
 import { kekIdOf, Vault } from '../src/vault/vault.ts';
-import { withDatabase } from './support/database.ts';
 import { FaultyStore } from './support/faulty-store.ts';
 import { newKek, startKms, type TestKms } from './support/kms.ts';
+import { testStorage } from './support/storage.ts';
 
 const NAME = 'a-dek';
 const SWAPPED = `UPDATE key_versions SET wrapped = (SELECT wrapped FROM key_versions WHERE version = 2) WHERE version = 1`;
@@ -48,7 +48,7 @@ describe('rotation', () => {
     (await kms.internal(`/v1/export/${NAME}${query}`, { token })).json().code;
   const recordsOf = async (action: string) =>
     (await kms.records()).filter((record) => record.action === action);
-  const edit = (sql: string) => withDatabase(kms.dataDir, (database) => database.exec(sql));
+  const edit = (sql: string) => testStorage().edit(kms.dataDir, sql);
   const dekOf = (key: ExportedKey) => Buffer.from(key.key_material_b64, 'base64');
   /** Material, check value and wrapped bytes belong to each other and to the version. */
   const expectConsistent = (key: ExportedKey) => {
@@ -264,13 +264,13 @@ describe('rotation', () => {
   });
 
   test.each([
-    ['does not unwrap', 'UPDATE key_versions SET wrapped = zeroblob(69) WHERE version = 1'],
+    ['does not unwrap', `UPDATE key_versions SET wrapped = x'${'00'.repeat(69)}' WHERE version = 1`],
     ['holds the bytes of another version', SWAPPED],
     ['has another check value', `UPDATE key_versions SET kcv = '${'0'.repeat(32)}' WHERE version = 1`],
     ['is lost', 'DELETE FROM key_versions WHERE version = 1'],
   ])('goes on when an older version %s; that version alone is key_damaged', async (_what, sql) => {
     await rotated();
-    edit(sql);
+    await edit(sql);
     expect(await codeOf('?version=1')).toBe('key_damaged');
     expectConsistent(await exported());
     expect((await rotated()).version).toBe(3);
@@ -281,12 +281,12 @@ describe('rotation', () => {
   });
 
   test.each([
-    ['does not unwrap', 'UPDATE key_versions SET wrapped = zeroblob(69) WHERE version = 2'],
+    ['does not unwrap', `UPDATE key_versions SET wrapped = x'${'00'.repeat(69)}' WHERE version = 2`],
     ['has another check value', `UPDATE key_versions SET kcv = '' WHERE version = 2`],
     ['is lost', 'DELETE FROM key_versions WHERE version = 2'],
   ])('is refused while the current version %s, and changes nothing', async (_what, sql) => {
     await rotated();
-    edit(sql);
+    await edit(sql);
     expect((await rotate()).json()).toMatchObject({ status: 503, code: 'key_damaged' });
     expect(await codeOf()).toBe('key_damaged');
     expectConsistent(await exported('?version=1'));

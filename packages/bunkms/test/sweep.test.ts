@@ -12,7 +12,7 @@ import { parseKekRing } from '../src/vault/kek-provider.ts';
 import { Vault } from '../src/vault/vault.ts';
 import { FaultyStore } from './support/faulty-store.ts';
 import { startKms, type TestKms } from './support/kms.ts';
-import { edit, infoIn, KeyCalls } from './support/lifecycle.ts';
+import { infoIn, KeyCalls } from './support/lifecycle.ts';
 import { testStorage } from './support/storage.ts';
 
 const DAY_MS = 86_400_000;
@@ -145,7 +145,10 @@ describe('a deletion that is due', () => {
 
   test('leaves a damaged key alone and goes on with the others', async () => {
     for (const name of ['a-dek', 'b-dek', 'c-dek']) await keys.make(name, 'pending_deletion');
-    edit(kms, `UPDATE keys SET due_at = '2025-01-01T00:00:00.000Z' WHERE name = 'b-dek'`);
+    await testStorage().edit(
+      kms.dataDir,
+      `UPDATE keys SET due_at = '2025-01-01T00:00:00.000Z' WHERE name = 'b-dek'`,
+    );
     const sweep = await newSweep();
     await sweep.run();
     expect(await stateOf('b-dek')).toBe('pending_deletion');

@@ -102,6 +102,17 @@ export class Project {
   }
 
   /**
+   * Gives up a move that has not changed hands, also one that is under way; with `docs:admin`. Once resolved, the project is in files alone. Where no move was
+   * begun, nothing is done.
+   *
+   * @throws BundocError `move_refused` once it has changed hands.
+   */
+  async abandonMove(options: CallOptions = {}): Promise<void> {
+    const path = `${this.#path}/move`;
+    await this.#transport.send({ ...options, method: 'DELETE', path, isIdempotent: true });
+  }
+
+  /**
    * Carries out operations, each on a document of its own: all of them or none.
    *
    * @throws BundocError `precondition_failed` with each operation that failed among `errors`.

@@ -58,7 +58,7 @@ export interface QuestionOptions extends CallOptions, UnreadableOptions {
 }
 
 /** Whether and for which revision of its definition a collection is changed. */
-export interface DefineOptions extends CallOptions {
+export interface DefineOptions extends WriteOptions {
   /** Only if this is the revision of the definition (or `*`: if there is one); else `precondition_failed`. */
   readonly ifMatch?: string | undefined;
   /** `*`: only if the collection is not defined. */
@@ -232,19 +232,18 @@ export class Collection<T extends object = Record<string, unknown>> {
 
   /**
    * Defines the collection, in place of the whole definition that there is; with `docs:admin`. Indexes are built meanwhile: see
-   * {@link indexProgress}. Not tried again when it depends on a revision, which an answer that was lost may have been about.
+   * {@link indexProgress}.
    *
    * @throws BundocError `precondition_failed`.
    */
   async define(definition: CollectionDefinition, options: DefineOptions = {}): Promise<DefinedCollection> {
-    const { ifMatch, ifNoneMatch, ...call } = options;
     const { text, headers } = await this.#transport.send({
-      ...call,
+      ...options,
       method: 'PUT',
       path: this.#path,
-      headers: { 'if-match': tagOf(ifMatch), 'if-none-match': ifNoneMatch },
+      headers: { ...conditionsOf(options), 'if-none-match': options.ifNoneMatch },
       body: JSON.stringify(definition),
-      isIdempotent: ifMatch === undefined && ifNoneMatch === undefined,
+      isIdempotent: true,
     });
     return collectionOf(text, headers);
   }
@@ -255,18 +254,17 @@ export class Collection<T extends object = Record<string, unknown>> {
    * @throws BundocError `precondition_failed`, also when there is no definition of the revision that was given.
    */
   async undefine(options: Omit<DefineOptions, 'ifNoneMatch'> = {}): Promise<void> {
-    const { ifMatch, ...call } = options;
     try {
       await this.#transport.send({
-        ...call,
+        ...options,
         method: 'DELETE',
         path: this.#path,
-        headers: { 'if-match': tagOf(ifMatch) },
-        isIdempotent: ifMatch === undefined,
+        headers: conditionsOf(options),
+        isIdempotent: true,
       });
     } catch (error) {
       if (!hasCode(error, 'collection_not_found', 'project_not_found')) throw error;
-      if (ifMatch !== undefined)
+      if (options.ifMatch !== undefined)
         throw new BundocError('precondition_failed', { status: 412, cause: error, problem: error.problem });
     }
   }

@@ -53,6 +53,12 @@ describe('a request', () => {
     expect(new Headers(requests[0]?.init.headers).get('authorization')).toBe('Bearer secret');
   });
 
+  it('that is not answered says where it went, and one whose answer broke off says that', async () => {
+    const { transport } = start([new Error('refused')], { triesMax: 1 });
+    await expect(transport.send(get)).rejects.toThrow('there is no answer from https://docs.example.org');
+    await expect(start([cutShort()], { triesMax: 1 }).transport.send(get)).rejects.toThrow('broke off');
+  });
+
   it('asks for the token at each try', async () => {
     let asked = 0;
     const { transport, requests } = start([problem(503, 'overloaded'), ok()], {

@@ -154,7 +154,7 @@ export class Transport {
         ...(body === undefined ? {} : { body }),
       });
     } catch (cause) {
-      throw failureOf(cause, signal);
+      throw failureOf(cause, signal, `there is no answer from ${url.origin}`);
     }
   }
 }
@@ -163,13 +163,13 @@ async function textOf(response: Response, signal: AbortSignal): Promise<string> 
   try {
     return await response.text();
   } catch (cause) {
-    throw failureOf(cause, signal);
+    throw failureOf(cause, signal, 'the answer broke off');
   }
 }
 
-function failureOf(cause: unknown, signal: AbortSignal): unknown {
+function failureOf(cause: unknown, signal: AbortSignal, detail: string): unknown {
   if (signal.aborted) return signal.reason;
-  return new BundocError('network_error', { cause, detail: 'there is no answer' });
+  return new BundocError('network_error', { cause, detail });
 }
 
 function isPassing({ code, status }: BundocError): boolean {

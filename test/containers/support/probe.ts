@@ -16,7 +16,7 @@ const PROGRAM = `
   // Whether BunKMS lets the prober in is asked, not whether the prober trusts BunKMS.
   const options = { agent: false, headers: { authorization: 'Bearer ' + token }, rejectUnauthorized: false, ...pems };
   const probe = ({ host, port }) => new Promise((resolve) => {
-    const sent = request({ ...options, host, port, path, signal: AbortSignal.timeout(3000) }, (response) => {
+    const sent = request({ ...options, host, port, path, signal: AbortSignal.timeout(8000) }, (response) => {
       let body = '';
       response.setEncoding('utf8').on('data', (chunk) => { body += chunk; });
       response.on('end', () => resolve({ host, port, outcome: response.statusCode, body }));

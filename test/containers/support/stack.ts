@@ -6,6 +6,9 @@ import { docker, root } from './docker.ts';
 const TAG = `test-${createHash('sha256').update(root).digest('hex').slice(0, 12)}`;
 export const BUNKMS_IMAGE = `bundoc/bunkms:${TAG}`;
 
+/** A busy machine is no failure; not for tests of what happens while BunKMS does not answer. */
+const BUNDOC_KMS_DEADLINE_MS = '30000';
+
 export type Service = 'init' | 'bunkms' | 'bundoc';
 
 /** The project of docker-compose.yml, under a name, on ports and with volumes of its own. */
@@ -38,7 +41,7 @@ export async function startStack(options: StackOptions = {}): Promise<Stack> {
   const project = `bundoc-test-${randomBytes(4).toString('hex')}`;
   const files = ['docker-compose.yml', ...(options.overrides ?? [])].flatMap((file) => ['-f', file]);
   // Port 0: the engine chooses a free one.
-  const env = { BUNDOC_TAG: TAG, BUNDOC_PORT: '0', BUNKMS_PORT: '0', ...options.env };
+  const env = { BUNDOC_TAG: TAG, BUNDOC_PORT: '0', BUNKMS_PORT: '0', BUNDOC_KMS_DEADLINE_MS, ...options.env };
   const compose = (...args: string[]) =>
     docker(['compose', '-p', project, ...files, ...args], { env, timeoutMs: 400_000 });
   const container = (service: Service) => `${project}-${service}-1`;

@@ -12,8 +12,8 @@ import {
 } from '@bundoc/shared/aead';
 import type { DocumentRef } from './stored-text.ts';
 
-/** Hex characters of a document's file name: the first 16 bytes of its HMAC. */
-const FILE_NAME_BYTES = 16;
+/** Hex digits of a document's file name: the first 16 bytes of its HMAC. */
+const FILE_NAME_DIGITS = 32;
 
 /** One version of a project's DEK. */
 export interface DekVersion {
@@ -46,8 +46,8 @@ export class ProjectCipher {
   fileName(ref: DocumentRef): string {
     return createHmac('sha256', this.#nameKey)
       .update(`${ref.collection}\0${ref.id}`, 'utf8')
-      .digest()
-      .toString('hex', 0, FILE_NAME_BYTES);
+      .digest('hex')
+      .slice(0, FILE_NAME_DIGITS);
   }
 
   /** The DEK version that this seals under. */

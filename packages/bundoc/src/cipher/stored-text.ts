@@ -92,7 +92,7 @@ function ownMembers(bytes: Buffer, { members, bodyStart = 0, bodyEnd }: ObjectMe
   }
   const pieces: Buffer[] = [];
   for (const member of own) {
-    if (pieces.length > 0) pieces.push(COMMA);
+    if (pieces.length > 0) pieces.push(SEPARATOR);
     pieces.push(bytes.subarray(member.start, member.end));
   }
   return { bytes: Buffer.concat(pieces), hasMembers: true };
@@ -108,8 +108,9 @@ function isSpace(byte: number | undefined): boolean {
   return byte === 0x20 || byte === 0x0a || byte === 0x0d || byte === 0x09;
 }
 
-const COMMA = Buffer.from(',');
-const CLOSE = Buffer.from('}');
+const COMMA = 0x2c;
+const SEPARATOR = Buffer.of(COMMA);
+const CLOSE_BRACE = 0x7d;
 
 /**
  * The JSON text that is sealed, stored and returned: `{`, the metadata members in their fixed order, the client's
@@ -117,10 +118,15 @@ const CLOSE = Buffer.from('}');
  */
 export function composeStoredText(metadata: DocumentMetadata, content: DocumentContent): Buffer {
   const head = `${headOf({ collection: metadata._collection, id: metadata._id })}${metadata._rev}","_created":"${metadata._created}","_updated":"${metadata._updated}"`;
-  return Buffer.concat([Buffer.from(head), content.hasMembers ? COMMA : EMPTY, content.bytes, CLOSE]);
+  const headBytes = Buffer.byteLength(head);
+  const contentStart = headBytes + Number(content.hasMembers);
+  const text = Buffer.allocUnsafe(contentStart + content.bytes.length + 1);
+  text.write(head);
+  if (content.hasMembers) text[headBytes] = COMMA;
+  text.set(content.bytes, contentStart);
+  text[text.length - 1] = CLOSE_BRACE;
+  return text;
 }
-
-const EMPTY = Buffer.alloc(0);
 
 /** The text up to the value of `_rev`. Metadata values have fixed lengths, so the rest is found by counting. */
 function headOf(ref: DocumentRef): string {
@@ -153,7 +159,7 @@ export function readStoredMetadata(text: Buffer, ref: DocumentRef): DocumentMeta
 /** The own members of the document `ref`, of whose stored text `text` is: what {@link composeStoredText} was given. */
 export function ownContentOf(text: Buffer, ref: DocumentRef): DocumentContent {
   const end = Buffer.byteLength(headOf(ref)) + VALUES_LENGTH + 1;
-  const hasMembers = text[end] === 0x2c;
+  const hasMembers = text[end] === COMMA;
   return { bytes: text.subarray(hasMembers ? end + 1 : end, -1), hasMembers };
 }
 

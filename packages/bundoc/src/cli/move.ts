@@ -5,9 +5,9 @@ import type { Environment } from '@bundoc/shared/config';
 import { DELETION_FILE, PROJECTS_FOLDER } from '@bundoc/shared/contract/project-file';
 import { readConfig } from '../config.ts';
 import type { OpenFolder } from '../move/folder-source.ts';
-import { moveToDatabase } from '../move/to-database.ts';
-import { moveToFolder } from '../move/to-folder.ts';
-import { markFolder } from '../project/project-folder.ts';
+import { abandonToDatabase, moveToDatabase } from '../move/to-database.ts';
+import { abandonToFolder, moveToFolder } from '../move/to-folder.ts';
+import { markMoved } from '../project/moved-folder.ts';
 import { type ProjectPlace, readProject } from '../project/project-reader.ts';
 import { Backlog } from '../storage/embedded/backlog.ts';
 import { makeDirectoryDurably } from '../storage/embedded/disk.ts';
@@ -31,25 +31,28 @@ const INCOMING_FOLDER = 'incoming';
 
 export interface MoveOptions extends ServiceOptions {
   readonly to?: string;
+  readonly abandon?: true;
   readonly json?: true;
 }
 
-/** Moves a project: by itself to the storage that is named, or through the running service to where that is told to move to. */
+/** Moves a project, or gives its move up: by itself to the storage that is named, or through the running service to where that is told to move to. */
 export async function moveCommand(
   environment: Environment,
   named: string,
   options: MoveOptions,
 ): Promise<void> {
-  const { to, url, tokenFile } = options;
-  if (to === undefined) return moveOnline(environment, named, options);
+  const { to, url, tokenFile, abandon } = options;
+  const project = idOf(named);
+  if (to === undefined && abandon) return abandonOnline(environment, project, options);
+  if (to === undefined) return moveOnline(environment, project, options);
   if (url !== undefined || tokenFile !== undefined)
     throw new CannotRun('a running service moves to where its BUNDOC_MOVE_TO says: leave --to out');
-  await moveHere(environment, idOf(named), to, options);
+  if (abandon) await abandonHere(environment, project, to, options);
+  else await moveHere(environment, project, to, options);
 }
 
 /** Through the service, which goes on serving the project. Stopped, it is gone on with when it is run again. */
-async function moveOnline(environment: Environment, named: string, options: MoveOptions): Promise<void> {
-  const project = idOf(named);
+async function moveOnline(environment: Environment, project: string, options: MoveOptions): Promise<void> {
   const signal = stopSignal();
   using bar = createMoveBar();
   const moved = await serviceClient(environment, options)
@@ -63,6 +66,16 @@ async function moveOnline(environment: Environment, named: string, options: Move
     });
   bar[Symbol.dispose]();
   tell(moved, options, `is in ${moved.to}; what was in its folder is kept in moved/${moved.kept}`);
+}
+
+async function abandonOnline(environment: Environment, project: string, options: MoveOptions): Promise<void> {
+  await serviceClient(environment, options).project(project).abandonMove({ signal: stopSignal() });
+  tellAbandoned(project, options);
+}
+
+function tellAbandoned(project: string, { json }: MoveOptions): void {
+  if (json) console.log(JSON.stringify({ abandoned: project }));
+  else console.error(`bundoc: ${project} is not being moved; it stays where it is`);
 }
 
 function tell(
@@ -86,23 +99,55 @@ async function moveHere(
   to: string,
   options: MoveOptions,
 ): Promise<void> {
-  const [here, there] = [
-    readConfig(environment),
-    readConfig({ ...environment, BUNDOC_STORAGE: to, BUNDOC_MOVE_TO: undefined }),
-  ];
-  const dataDir = resolve(here.dataDir);
-  if (here.storage.kind === 'files' && there.storage.kind === 'postgres') {
-    const kept = await toDatabase(environment, project, dataDir, there.storage);
-    const moved = { moved: project, to: there.storage.place, kept: basename(kept) };
+  const { dataDir, database, isToDatabase } = endsOf(environment, to);
+  if (isToDatabase) {
+    const kept = await toDatabase(environment, project, dataDir, database);
+    const moved = { moved: project, to: database.place, kept: basename(kept) };
     tell(moved, options, `is in ${moved.to}; what was in its folder is kept in ${kept}`);
-  } else if (here.storage.kind === 'postgres' && there.storage.kind === 'files') {
-    const directory = await toFolder(environment, project, dataDir, here.storage);
+  } else {
+    const directory = await toFolder(environment, project, dataDir, database);
     tell(
       { moved: project, to: directory },
       options,
-      `is in ${directory}, and no longer in ${here.storage.place}`,
+      `is in ${directory}, and no longer in ${database.place}`,
     );
-  } else throw new CannotRun('a project is moved from files to postgres://… or from there to files');
+  }
+}
+
+/**
+ * Gives a move up that {@link moveHere} was not to finish, named as it was.
+ *
+ * @throws CannotRun, MoveFailed once the project has changed hands.
+ */
+async function abandonHere(
+  environment: Environment,
+  project: string,
+  to: string,
+  options: MoveOptions,
+): Promise<void> {
+  const { dataDir, database: config, isToDatabase } = endsOf(environment, to);
+  const place = { project, directory: join(dataDir, PROJECTS_FOLDER, project), disk: nodeDisk };
+  // Whoever moves the project holds it.
+  using _lock = isToDatabase ? lockForMove(dataDir) : await lockIncoming(dataDir);
+  await withDatabase(config, (database) =>
+    isToDatabase ? abandonToDatabase({ ...place, database }) : abandonToFolder({ ...place, database }),
+  );
+  tellAbandoned(project, options);
+}
+
+/** Where a project is moved between. @throws CannotRun unless these are files and a database. */
+function endsOf(
+  environment: Environment,
+  to: string,
+): { readonly dataDir: string; readonly database: PostgresConfig; readonly isToDatabase: boolean } {
+  const here = readConfig(environment);
+  const there = readConfig({ ...environment, BUNDOC_STORAGE: to, BUNDOC_MOVE_TO: undefined });
+  const dataDir = resolve(here.dataDir);
+  if (here.storage.kind === 'files' && there.storage.kind === 'postgres')
+    return { dataDir, database: there.storage, isToDatabase: true };
+  if (here.storage.kind === 'postgres' && there.storage.kind === 'files')
+    return { dataDir, database: here.storage, isToDatabase: false };
+  throw new CannotRun('a project is moved from files to postgres://… or from there to files');
 }
 
 /** With the data folder to itself: nobody uses the project. @returns where its folder is kept. */
@@ -131,7 +176,7 @@ async function toDatabase(
               await action(await opened.open());
               // What it still writes, it writes before.
               await opened[Symbol.asyncDispose]();
-              await markFolder(nodeDisk, directory, mark);
+              await markMoved(nodeDisk, directory, mark);
             },
           },
         },
@@ -156,6 +201,14 @@ function lockForMove(dataDir: string): Disposable {
   }
 }
 
+/** Held by whoever brings projects into a data folder, which is made where there is none. @throws CannotRun. */
+async function lockIncoming(dataDir: string): Promise<Disposable> {
+  mkdirSync(dataDir, { recursive: true, mode: 0o700 });
+  for (const folder of [PROJECTS_FOLDER, INCOMING_FOLDER])
+    await makeDirectoryDurably(nodeDisk, join(dataDir, folder));
+  return lock(join(dataDir, INCOMING_FOLDER));
+}
+
 /** @returns the project's folder. */
 async function toFolder(
   environment: Environment,
@@ -163,10 +216,7 @@ async function toFolder(
   dataDir: string,
   from: PostgresConfig,
 ): Promise<string> {
-  mkdirSync(dataDir, { recursive: true, mode: 0o700 });
-  for (const folder of [PROJECTS_FOLDER, INCOMING_FOLDER])
-    await makeDirectoryDurably(nodeDisk, join(dataDir, folder));
-  using _incoming = lock(join(dataDir, INCOMING_FOLDER));
+  using _incoming = await lockIncoming(dataDir);
   const directory = join(dataDir, PROJECTS_FOLDER, project);
   using bar = createMoveBar();
   await withDatabase(from, (database) =>

@@ -111,9 +111,16 @@ export async function withKeys<T>(
   const { kms: config } = readConfig(environment);
   const logger = createLogger({ service: 'bundoc', level: 'silent' });
   const token = new ServiceToken({ path: config.tokenFile, clock: systemClock, logger });
-  const { url, tls: files } = config;
+  const { url, tls: files, deadlineMs } = config;
   using tls = files && new WatchedTls({ files, use: 'client', clock: systemClock, logger });
-  const kms = new KmsClient({ url, tls, token: () => token.current(), clock: systemClock, logger });
+  const kms = new KmsClient({
+    url,
+    tls,
+    deadlineMs,
+    token: () => token.current(),
+    clock: systemClock,
+    logger,
+  });
   try {
     return await action(kms);
   } finally {

@@ -26,14 +26,17 @@ export interface KmsClientOptions {
   readonly logger: Logger;
   /** Source of jitter, 0 to 1. */
   readonly random?: () => number;
+  /** Longest time that one call may take, with all its tries, milliseconds; {@link CALL_DEADLINE_MS} by default. */
+  readonly deadlineMs?: number;
   /** {@link STREAM_SILENT_MS} unless a test is in a hurry. */
   readonly streamSilentMs?: number;
 }
 
-/** Longest time that one call may take, with all its tries, milliseconds. */
+/** How long a call may take unless somebody says otherwise, milliseconds. */
 export const CALL_DEADLINE_MS = 4_500;
-const CONNECT_TIMEOUT_MS = 1_000;
-const ANSWER_TIMEOUT_MS = 2_000;
+/** A try has a part of the deadline, so that there is time for another one. */
+const CONNECT_PART = 2 / 9;
+const ANSWER_PART = 4 / 9;
 /** How long a stream of events may say nothing, milliseconds. */
 const STREAM_SILENT_MS = 3 * HEARTBEAT_MS;
 const ANSWER_BYTES_MAX = 65_536;
@@ -91,33 +94,36 @@ const problemCodeSchema = z.object({ code: z.string() });
 
 /**
  * Talks to BunKMS over undici. Every call is idempotent, so network errors and 429, 502, 503 and 504 are tried again:
- * exponential backoff with full jitter, `Retry-After` honoured as far as the deadline of {@link CALL_DEADLINE_MS} lets
+ * exponential backoff with full jitter, `Retry-After` honoured as far as the deadline of {@link KmsClientOptions.deadlineMs} lets
  * it, one deadline over all tries so that a frozen server cannot hold a caller longer.
  */
 export class KmsClient implements KeyService, KeyDestroyer {
   readonly #options: KmsClientOptions;
+  readonly #deadlineMs: number;
   readonly #agent: Agent;
   /** For answers that do not end by themselves. */
   readonly #streamAgent: Agent;
 
   constructor(options: KmsClientOptions) {
     this.#options = options;
-    let connector = connectorOf({});
+    this.#deadlineMs = options.deadlineMs ?? CALL_DEADLINE_MS;
+    const answerTimeoutMs = Math.round(this.#deadlineMs * ANSWER_PART);
+    let connector = connectorOf({}, this.#connectTimeoutMs);
     // New connections use what the files hold now; those that stand keep what they began with.
     options.tls?.follow((context) => {
-      connector = connectorOf(context);
+      connector = connectorOf(context, this.#connectTimeoutMs);
     });
     const connect: buildConnector.connector = (to, done) => connector(to, done);
     this.#streamAgent = new Agent({
       connect,
-      headersTimeout: ANSWER_TIMEOUT_MS,
+      headersTimeout: answerTimeoutMs,
       bodyTimeout: options.streamSilentMs ?? STREAM_SILENT_MS,
       connections: 1,
     });
     this.#agent = new Agent({
       connect,
-      headersTimeout: ANSWER_TIMEOUT_MS,
-      bodyTimeout: ANSWER_TIMEOUT_MS,
+      headersTimeout: answerTimeoutMs,
+      bodyTimeout: answerTimeoutMs,
       maxResponseSize: ANSWER_BYTES_MAX,
       connections: 16,
     });
@@ -183,7 +189,7 @@ export class KmsClient implements KeyService, KeyDestroyer {
     try {
       const { statusCode, body } = await request(new URL('/ready', this.#options.url), {
         dispatcher: this.#agent,
-        signal: AbortSignal.timeout(CONNECT_TIMEOUT_MS),
+        signal: AbortSignal.timeout(this.#connectTimeoutMs),
       });
       await body.dump();
       return statusCode === 200;
@@ -216,8 +222,8 @@ export class KmsClient implements KeyService, KeyDestroyer {
   }
 
   async #call(method: Method, path: string, expected: readonly number[], body?: unknown): Promise<Answer> {
-    const signal = AbortSignal.timeout(CALL_DEADLINE_MS);
-    const deadlineAt = this.#options.clock.monotonic() + CALL_DEADLINE_MS;
+    const signal = AbortSignal.timeout(this.#deadlineMs);
+    const deadlineAt = this.#options.clock.monotonic() + this.#deadlineMs;
     try {
       return await pRetry(() => this.#try(method, path, expected, body, signal), {
         retries: RETRIES_MAX,
@@ -241,6 +247,10 @@ export class KmsClient implements KeyService, KeyDestroyer {
         retryAfterS: retryAfterS ?? RETRY_AFTER_S,
       });
     }
+  }
+
+  get #connectTimeoutMs(): number {
+    return Math.round(this.#deadlineMs * CONNECT_PART);
   }
 
   /** Full jitter: anything up to the bound of the attempt, so that many clients do not come back together. */
@@ -291,8 +301,8 @@ export class KmsClient implements KeyService, KeyDestroyer {
 /**
  * Connections with a time limit. `minVersion` and the like come from the context; plain HTTP takes no notice of them.
  */
-function connectorOf(context: SecureContextOptions): buildConnector.connector {
-  return buildConnector({ timeout: CONNECT_TIMEOUT_MS, minVersion: TLS_VERSION_MIN, ...context });
+function connectorOf(context: SecureContextOptions, timeoutMs: number): buildConnector.connector {
+  return buildConnector({ timeout: timeoutMs, minVersion: TLS_VERSION_MIN, ...context });
 }
 
 /** What BunKMS answered, and what somebody has to do about it where no other try would do better. */

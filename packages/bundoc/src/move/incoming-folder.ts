@@ -7,7 +7,8 @@ import {
 } from '@bundoc/shared/contract/project-file';
 import type { ProjectCipher } from '../cipher/project-cipher.ts';
 import type { MoveMark } from '../project/move-mark.ts';
-import { isWithoutContent, markFolder, readMoveMark } from '../project/project-folder.ts';
+import { emptyMarkedFolder, markFolder, readMoveMark } from '../project/moved-folder.ts';
+import { isWithoutContent } from '../project/project-folder.ts';
 import { Catalog } from '../storage/embedded/catalog.ts';
 import { type Disk, makeDirectoryDurably, replaceFile } from '../storage/embedded/disk.ts';
 import {
@@ -106,9 +107,7 @@ export class IncomingFolder implements MoveTarget {
 
   async discard(): Promise<void> {
     const { disk, directory } = this.#options;
-    for (const name of (await disk.list(directory)) ?? [])
-      if (name !== MOVE_FILE) await disk.removeTree(join(directory, name));
-    await disk.syncDirectory(directory);
+    await emptyMarkedFolder(disk, directory);
   }
 
   async #verifyOne(state: DocumentState): Promise<void> {

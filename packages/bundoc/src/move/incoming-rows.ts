@@ -3,15 +3,17 @@ import { v7 as uuidv7 } from 'uuid';
 import type { ProjectCipher } from '../cipher/project-cipher.ts';
 import { MARK_BEGINS } from '../project/deletion-mark.ts';
 import { formatMoveMark, type MoveMark } from '../project/move-mark.ts';
+import { isSameProject, parseProjectFile } from '../project/project-file.ts';
 import { moveOf } from '../project/project-rows.ts';
 import type { DocumentState, UsedKey } from '../storage/embedded/record.ts';
 import type { OnProgress } from '../storage/embedded/verify.ts';
 import type { Position, SealedChange } from '../storage/port.ts';
 import type { Connections, Statement, Transaction } from '../storage/postgres/database.ts';
-import { insertFileRow, readFileRow, replaceFileRow } from '../storage/postgres/file-row.ts';
+import { insertFileRow, lockFileRow, readFileRow, replaceFileRow } from '../storage/postgres/file-row.ts';
 import { writeOfGroup } from '../storage/postgres/group-rows.ts';
 import {
   deleteContentRows,
+  deleteHead,
   insertProjectRows,
   lockOf,
   raiseKeyVersion,
@@ -89,13 +91,36 @@ export async function reserveRows(database: Connections, project: string, mark: 
   return mark;
 }
 
-/** Puts the project's file in the place of the mark: from then on nodes serve it. May be done again. @throws MoveFailed for another mark. */
+/**
+ * Puts the project's file in the place of the mark: from then on nodes serve it. May be done again.
+ *
+ * @throws MoveFailed for another mark, and another project: then this is not where it was brought.
+ */
 export async function openRows(database: Connections, mark: MoveMark, file: string): Promise<void> {
   const project = mark.moving;
   if (await replaceFileRow(database, project, file, formatMoveMark(mark))) return;
   const { text } = await readFileRow(database, project);
-  if (text === undefined || text.startsWith(MARK_BEGINS) || moveOf(project, text) !== undefined)
-    throw new MoveFailed(`${project} is not in the database as it was brought there`);
+  const isFile = text !== undefined && !text.startsWith(MARK_BEGINS) && moveOf(project, text) === undefined;
+  const [brought, present] = [file, text ?? ''].map((one) => Buffer.from(one)) as [Buffer, Buffer];
+  if (isFile && isSameProject(parseProjectFile(project, brought), parseProjectFile(project, present))) return;
+  throw new MoveFailed(`${project} is not in the database as it was brought there`);
+}
+
+/**
+ * Gives up what is being brought in of a project that has not changed hands: its mark says from then on that it is not here, and what was copied is removed.
+ * What a process that died has under way ends before, or changes nothing. May be done again; nothing is done where nothing is being brought in.
+ */
+export async function abandonRows(database: Connections, project: string): Promise<void> {
+  const isElsewhere = await database.transaction('', async (transaction) => {
+    const text = await lockFileRow(transaction, project);
+    const mark = text === undefined ? undefined : moveOf(project, text);
+    if (text === undefined || mark === undefined) return false;
+    if (mark.state === 'moved') return true;
+    await replaceFileRow(transaction, project, formatMoveMark({ ...mark, state: 'moved' }), text);
+    await deleteHead(transaction, project);
+    return true;
+  });
+  if (isElsewhere === true) await deleteContentRows(project, (action) => database.transaction('', action));
 }
 
 /** The rows of a project that is brought in; reserved. Its head says how far the copy is, and, until it is finished, in `purged_seq` what it began with. */
@@ -167,7 +192,8 @@ export class IncomingRows implements MoveTarget {
 
   async #transact<T>(action: (transaction: Transaction) => Promise<T>): Promise<T> {
     const { project, database } = this.#options;
-    const done = await database.transaction(lockOf(project), async (transaction) => {
+    const done = await database.transaction(lockOf(project), async (transaction, [head]) => {
+      if (head?.[0] === undefined) throw new MoveFailed(`the move of ${project} was given up`);
       await this.#raiseVersions(transaction);
       return { result: await action(transaction) };
     });

@@ -4,11 +4,12 @@ import { PROJECT_FILE } from '@bundoc/shared/contract/project-file';
 import type { KeyService } from '../kms/port.ts';
 import { MARK_BEGINS } from '../project/deletion-mark.ts';
 import type { MoveMark } from '../project/move-mark.ts';
-import { readMoveMark } from '../project/project-folder.ts';
+import { emptyMarkedFolder, markFolder, readMoveMark } from '../project/moved-folder.ts';
+import { isSameProject, parseProjectFile } from '../project/project-file.ts';
 import { moveOf } from '../project/project-rows.ts';
 import type { Disk } from '../storage/embedded/disk.ts';
 import type { Connections } from '../storage/postgres/database.ts';
-import { readFileRow } from '../storage/postgres/file-row.ts';
+import { lockFileRow, readFileRow } from '../storage/postgres/file-row.ts';
 import { deleteContentRows } from '../storage/postgres/project-rows.ts';
 import { IncomingFolder, openFolder, reserveFolder } from './incoming-folder.ts';
 import { MoveFailed, type MoveLimits, type MoveWatch, moveProject } from './move-project.ts';
@@ -53,6 +54,45 @@ export async function moveToFolder(
   // It has changed hands.
   await openFolder(disk, directory);
   await deleteContentRows(project, (action) => database.transaction('', action));
+}
+
+/**
+ * Gives up a move into a folder, if the project has not changed hands: what was copied is removed, and the folder's mark says from then on that it is not
+ * here. May be done again; nothing is done where nothing is being brought in. Nobody else may move into the folder meanwhile.
+ *
+ * @throws MoveFailed unless the database has the project: this very one, where it might have changed hands.
+ */
+export async function abandonToFolder({
+  project,
+  directory,
+  disk,
+  database,
+}: Omit<MovePlaces, 'keys'>): Promise<void> {
+  const mark = await readMoveMark(disk, project, directory);
+  const file = await disk.read(join(directory, PROJECT_FILE));
+  if (mark === undefined && file !== undefined)
+    throw new MoveFailed(`${project} is in ${directory}: it has changed hands`);
+  if (mark?.state !== 'incoming') return;
+  // Behind this lock stands what came of a move that was changing hands when its process died.
+  const text = await database.transaction(
+    '',
+    async (transaction) => (await lockFileRow(transaction, project)) ?? '',
+  );
+  const isThere = text !== undefined && text !== '' && moveOf(project, text)?.move !== mark.move;
+  if (!isThere) throw new MoveFailed(`${project} is not in the database any more: finish the move`);
+  // Its file comes with the last step before a project changes hands.
+  if (file !== undefined && !isFileOf(project, text, file))
+    throw new MoveFailed(`${project} in the database is not the one that was brought into ${directory}`);
+  await emptyMarkedFolder(disk, directory);
+  await markFolder(disk, directory, { ...mark, state: 'moved' });
+  await emptyMarkedFolder(disk, directory);
+}
+
+function isFileOf(project: string, text: string, file: Buffer): boolean {
+  const isMark = text.startsWith(MARK_BEGINS) || moveOf(project, text) !== undefined;
+  return (
+    !isMark && isSameProject(parseProjectFile(project, Buffer.from(text)), parseProjectFile(project, file))
+  );
 }
 
 export function newMoveMark(project: string): MoveMark {

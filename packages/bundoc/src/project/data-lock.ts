@@ -20,17 +20,21 @@ export class DataFolderInUse extends Error {
 export function lockDataFolder(directory: string): Disposable {
   const path = join(directory, 'lock.sqlite');
   const holderPath = join(directory, 'lock-holder.json');
-  const database = new DatabaseSync(path);
+  let database: DatabaseSync | undefined;
   try {
+    database = new DatabaseSync(path);
     // Nothing is ever written, and on a full disk there is no room for a rollback journal.
     database.exec(
       'PRAGMA journal_mode = MEMORY; PRAGMA busy_timeout = 0; PRAGMA locking_mode = EXCLUSIVE; BEGIN IMMEDIATE;',
     );
   } catch (error) {
-    database.close();
+    database?.close();
     // A damaged lock or a disk that fails is another matter, and must not send anybody to look for a process.
     if ((error as { errcode?: number }).errcode !== SQLITE_BUSY)
-      throw new Error(`the lock of the data folder cannot be taken (${path})`, { cause: error });
+      throw new Error(
+        `the lock of the data folder cannot be taken: ${(error as Error).message} (${path}); the folder must be there, and Bundoc must be able to write to it`,
+        { cause: error },
+      );
     throw new DataFolderInUse(`the data folder is in use by another Bundoc process${describe(holderPath)}`, {
       cause: error,
     });

@@ -9,6 +9,7 @@ import { newDeletionMark } from './deletion-mark.ts';
 import type { InstanceManager } from './instance-manager.ts';
 import type { KeyCache } from './key-cache.ts';
 import type { DeletableProjects } from './projects.ts';
+import { UnfinishedWork } from './unfinished-work.ts';
 
 export interface ProjectDeletionOptions {
   readonly projects: DeletableProjects;
@@ -30,13 +31,16 @@ export interface ProjectDeletionOptions {
  */
 export class ProjectDeletion {
   readonly #options: ProjectDeletionOptions;
-  /** Begun, and not known to be finished; of former processes once {@link resume} has looked. */
-  readonly #unfinished = new Set<string>();
-  #hasLooked = false;
-  #isResuming = false;
+  readonly #unfinished: UnfinishedWork;
 
   constructor(options: ProjectDeletionOptions) {
     this.#options = options;
+    this.#unfinished = new UnfinishedWork({
+      work: 'deletion',
+      find: () => options.projects.unfinishedDeletions(),
+      finish: (project) => this.delete(project),
+      logger: options.logger,
+    });
   }
 
   /**
@@ -53,32 +57,15 @@ export class ProjectDeletion {
   }
 
   /** Goes on with what was begun, by this process or by one before it. Never rejects; to be called every few seconds. */
-  async resume(): Promise<void> {
-    if (this.#isResuming) return;
-    this.#isResuming = true;
-    const { projects, logger } = this.#options;
-    try {
-      if (!this.#hasLooked)
-        for (const project of await projects.unfinishedDeletions()) this.#unfinished.add(project);
-      this.#hasLooked = true;
-    } catch (error) {
-      logger.warn({ err: error }, 'it could not be looked for deletions that were cut short');
-    }
-    for (const project of [...this.#unfinished]) {
-      try {
-        await this.delete(project);
-      } catch (error) {
-        logger.warn({ err: error, project }, 'the deletion of a project could not be finished yet');
-      }
-    }
-    this.#isResuming = false;
+  resume(): Promise<void> {
+    return this.#unfinished.resume();
   }
 
   async #delete(project: string, close: () => Promise<void>): Promise<DeletionMark> {
     const { projects, keys, feed, logger } = this.#options;
     let mark = (await projects.deletionOf(project)) ?? (await this.#begin(project));
     if (mark.finishedAt === undefined) {
-      this.#unfinished.add(project);
+      this.#unfinished.begun(project);
       keys.evict(project);
       feed.end(project);
       await close();
@@ -92,7 +79,7 @@ export class ProjectDeletion {
       mark = await projects.markDeletion(project, { ...mark, finishedAt: this.#now() });
       logger.info({ project, kekIds: mark.receipt?.kek_ids }, 'a project was deleted');
     }
-    this.#unfinished.delete(project);
+    this.#unfinished.finished(project);
     return mark;
   }
 

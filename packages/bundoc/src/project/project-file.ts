@@ -21,6 +21,11 @@ export function formatProjectFile(file: ProjectFile): Buffer {
   return Buffer.from(`${JSON.stringify(file, null, 2)}\n`);
 }
 
+/** Whether two files are of one project: of one creation, though keys may have been added to one of them since. */
+export function isSameProject(a: ProjectFile, b: ProjectFile): boolean {
+  return a.project === b.project && a.key.id === b.key.id && a.createdAt === b.createdAt;
+}
+
 /** The file of a new project, with a new name key. */
 export function newProjectFile(project: string, key: LeasedKey, createdAt: Date): ProjectFile {
   return {

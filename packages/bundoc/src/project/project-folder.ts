@@ -15,7 +15,8 @@ import type { LeasedKey } from '../kms/port.ts';
 import { type Disk, makeDirectoryDurably, removeLeftovers, replaceFile } from '../storage/embedded/disk.ts';
 import { formatDeletionMark, mergedMark, parseDeletionMark, projectDestroyed } from './deletion-mark.ts';
 import type { KeyCache } from './key-cache.ts';
-import { formatMoveMark, type MoveMark, parseMoveMark, projectElsewhere } from './move-mark.ts';
+import { type MoveMark, projectElsewhere } from './move-mark.ts';
+import { readMoveMark } from './moved-folder.ts';
 import {
   formatProjectFile,
   type LeasedKeys,
@@ -45,6 +46,7 @@ export interface OpenedFolder extends OpenedProject {
   readonly directory: string;
 }
 
+/** Beside what is being replaced; never content. */
 const TMP = 'tmp';
 /** What the creation of a project makes before `project.json`; a folder of these is no content while it is empty. */
 const EARLY_FOLDERS: readonly string[] = ['docs', 'journal'];
@@ -149,12 +151,6 @@ export class ProjectFolders implements Projects {
     return readMoveMark(this.#options.disk, project, join(this.#options.directory, project));
   }
 
-  /** Marks the project as moved away, durably: from then on it is not here. Nobody may have it open. */
-  async markMoved(project: string, mark: MoveMark): Promise<void> {
-    const { disk } = this.#options;
-    await markFolder(disk, join(this.#options.directory, project), mark);
-  }
-
   /** The text of `project.json`, also of a project that is not here; undefined when there is none. */
   async fileText(project: string): Promise<string | undefined> {
     return (await this.#options.disk.read(join(this.#options.directory, project, PROJECT_FILE)))?.toString();
@@ -245,43 +241,6 @@ export class ProjectFolders implements Projects {
   #write(directory: string, file: ProjectFile): Promise<void> {
     return writeProjectFile(this.#options.disk, directory, file);
   }
-}
-
-/** Puts the mark of a project that is not here into its folder, durably and in one piece. */
-export async function markFolder(disk: Disk, directory: string, mark: MoveMark): Promise<void> {
-  const tmp = join(directory, TMP);
-  await disk.makeDirectory(tmp);
-  await replaceFile(disk, tmp, join(directory, MOVE_FILE), Buffer.from(formatMoveMark(mark)));
-}
-
-/**
- * Puts what is in the folder of a project that was moved away into another one, out of the service's sight; the mark stays. May be done again.
- *
- * @param keptIn a folder on the same file system; it is made below an existing one.
- * @returns where the content is.
- */
-export async function putAwayMoved(
-  disk: Disk,
-  directory: string,
-  keptIn: string,
-  { moving, move }: MoveMark,
-): Promise<string> {
-  const kept = join(keptIn, `${moving}-${move}`);
-  for (const path of [keptIn, kept]) await makeDirectoryDurably(disk, path);
-  for (const name of (await disk.list(directory)) ?? [])
-    if (name !== MOVE_FILE) await disk.rename(join(directory, name), join(kept, name));
-  for (const path of [kept, directory]) await disk.syncDirectory(path);
-  return kept;
-}
-
-/** @param directory the project's folder. */
-export async function readMoveMark(
-  disk: Disk,
-  project: string,
-  directory: string,
-): Promise<MoveMark | undefined> {
-  const content = await disk.read(join(directory, MOVE_FILE));
-  return content && parseMoveMark(project, content.toString());
 }
 
 /** True for a folder that is not there, or holds nothing but what a cut-short creation leaves. */

@@ -23,6 +23,7 @@ import {
 } from './access.ts';
 import { DEFINITION_REFUSALS, PROJECT_REFUSALS, projectAccess } from './descriptions.ts';
 import { readHeaders, writeHeaders } from './documents.ts';
+import { commitOptions } from './idempotency.ts';
 import { etagOf, isNotModified, writePrecondition } from './preconditions.ts';
 
 const COLLECTIONS_PATH = '/v1/projects/:project/collections';
@@ -53,12 +54,7 @@ export function registerCollections(app: FastifyInstance, collections: Collectio
       const all = await collections.list(project);
       reply.header('cache-control', 'private, no-cache');
       return {
-        collections: all.map(({ name, documents, bytes, rev }) => ({
-          name,
-          documents,
-          bytes,
-          defined: rev !== undefined,
-        })),
+        collections: all.map(({ isDefined: defined, ...summary }) => ({ ...summary, defined })),
       };
     },
   );
@@ -113,7 +109,7 @@ export function registerCollections(app: FastifyInstance, collections: Collectio
       'May make the project.',
     access: projectAccess('docs:admin'),
     params: collectionPathSchema,
-    headers: writeHeaders.omit({ 'idempotency-key': true }),
+    headers: writeHeaders,
     body: jsonBody(collectionDefinitionSchema),
     answers: { 200: defined, 201: { ...defined, description: 'Defined for the first time' } },
     refusals: DEFINITION_REFUSALS,
@@ -150,6 +146,7 @@ export function registerCollections(app: FastifyInstance, collections: Collectio
         collection,
         readDefinition(request),
         precondition,
+        commitOptions(request),
       );
       reply.code(created ? 201 : 200).header('etag', etagOf(String(info.rev)));
       return { ...answerOf(info), existing };
@@ -163,9 +160,12 @@ export function registerCollections(app: FastifyInstance, collections: Collectio
     description: 'Its documents stay.',
     access: projectAccess('docs:admin'),
     params: collectionPathSchema,
-    headers: writeHeaders.omit({ 'idempotency-key': true }),
+    headers: writeHeaders,
     answers: { 204: { description: 'Removed' } },
-    refusals: [...PROJECT_REFUSALS, 'key_exhausted', 'collection_not_found', 'precondition_failed'],
+    refusals: [
+      ...PROJECT_REFUSALS,
+      ...(['key_exhausted', 'collection_not_found', 'precondition_failed', 'idempotency_mismatch'] as const),
+    ],
     examples: { none: { params: { project: 'project-a', collection: 'none' }, status: 404 } },
   });
   app.delete(
@@ -173,7 +173,8 @@ export function registerCollections(app: FastifyInstance, collections: Collectio
     { onRequest: guardCollection(auth, 'docs:admin'), config: removal },
     async (request, reply) => {
       const { project, collection } = collectionPath(request);
-      await collections.undefine(project, collection, writePrecondition(request.headers));
+      const precondition = writePrecondition(request.headers);
+      await collections.undefine(project, collection, precondition, commitOptions(request));
       return reply.code(204).send();
     },
   );

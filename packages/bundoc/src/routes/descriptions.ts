@@ -46,4 +46,5 @@ export const DEFINITION_REFUSALS = [
   'key_exhausted',
   'quota_exceeded',
   'precondition_failed',
+  'idempotency_mismatch',
 ] as const satisfies readonly ProblemCode[];

@@ -34,6 +34,30 @@ const DESCRIPTION = describe({
   },
 });
 
+const ABANDONING = describe({
+  id: 'abandonMove',
+  tag: 'projects',
+  summary: 'Give up the move of a project',
+  description:
+    'One that has not changed hands, whether it is under way, was stopped, or was cut short: afterwards the project is here alone, and nothing of it where it was to ' +
+    'go. 409 `move_refused` once it has changed hands. Where no move was begun, nothing is done.',
+  access: projectAccess('docs:admin'),
+  params: projectPathSchema,
+  answers: { 204: { description: 'The project is here alone' } },
+  refusals: [
+    'project_not_found',
+    'project_damaged',
+    'project_moving',
+    'move_refused',
+    'storage_unavailable',
+    'disk_full',
+    'rate_limited',
+  ],
+  examples: {
+    notSetUp: { params: { project: 'project-a' }, status: 409 },
+  },
+});
+
 /** Moves of projects to another storage, made while the project is in use. */
 export function registerMoves(app: FastifyInstance, moves: Moves, auth: BearerAuth): void {
   // Before the listener closes, or it would wait for the answers.
@@ -50,6 +74,15 @@ export function registerMoves(app: FastifyInstance, moves: Moves, auth: BearerAu
       stream.once('close', () => move.stop(new AppError('overloaded', { detail: 'the caller has gone' })));
       reply.header('content-type', NDJSON).header('cache-control', 'no-store');
       return reply.send(stream);
+    },
+  );
+
+  app.delete(
+    '/v1/projects/:project/move',
+    { onRequest: guardProject(auth, 'docs:admin'), config: ABANDONING },
+    async (request, reply) => {
+      await moves.abandon(projectPath(request).project);
+      return reply.code(204).send();
     },
   );
 }

@@ -1,14 +1,26 @@
+import { setImmediate } from 'node:timers/promises';
 import { AppError, hasCode } from '@bundoc/shared/errors';
 import type { BatchOperation } from '../batch/operation.ts';
 import { ownContentOf } from '../cipher/stored-text.ts';
 import { patchContent } from '../patch/patch-content.ts';
 import type { InstanceLease, InstanceManager } from '../project/instance-manager.ts';
-import type { CommitOptions, Precondition, ProjectStore, Write, WriteResult } from '../storage/port.ts';
+import {
+  COMMIT_BYTES_MAX,
+  type CommitOptions,
+  type Precondition,
+  type ProjectStore,
+  type StoredDocument,
+  type Write,
+  type WriteResult,
+} from '../storage/port.ts';
 import { type FailedWrite, holds, PreconditionsFailed } from '../storage/precondition.ts';
 import { answeredBefore, PATCH_TRIES_MAX } from './patching.ts';
 
 /** Holds for no document: the store lists the write with what is there. */
 const NEVER: Precondition = { kind: 'revision', anyOf: [] };
+
+/** Documents that are read, and held, at the same time for the patches of one batch. */
+const READ_TOGETHER = 32;
 
 /** Writes of several documents of a project, all or none. Arguments are validated at the edge. */
 export class Batches {
@@ -22,7 +34,7 @@ export class Batches {
 
   /**
    * Carries out all operations or none, each on a document of its own. Patches without a precondition are applied to the latest revision,
-   * again if need be.
+   * again if need be. Each patch has a turn to itself: one may take a good part of a second, and others are served in between.
    *
    * @returns a result for each operation.
    * @throws AppError {@link PreconditionsFailed} with every operation whose precondition does not hold, `patch_test_failed`,
@@ -75,22 +87,36 @@ export class Batches {
 
   async #writesOf(store: ProjectStore, operations: readonly BatchOperation[]): Promise<readonly Write[]> {
     if (operations.every(isPlain)) return operations.map(plainWrite);
-    return await Promise.all(
-      operations.map(async (operation): Promise<Write> => {
-        if (isPlain(operation)) return plainWrite(operation);
-        const { ref, patch, precondition } = operation;
-        const document = await store.get(ref);
-        const rev = document?.metadata._rev;
-        if (document === undefined || rev === undefined || !holds(precondition, rev))
-          return { kind: 'delete', ref, precondition: NEVER };
-        const content = patchContent(ownContentOf(document.text, ref), patch, this.#documentBytesMax);
-        return { kind: 'put', ref, content, precondition: { kind: 'revision', anyOf: [rev] } };
-      }),
-    );
+    const writes: Write[] = [];
+    let bytes = 0;
+    for (let at = 0; at < operations.length; at += READ_TOGETHER) {
+      const some = operations.slice(at, at + READ_TOGETHER);
+      const documents = await Promise.all(
+        some.map(async (one) => (isPlain(one) ? undefined : await store.get(one.ref))),
+      );
+      for (const [n, operation] of some.entries()) {
+        if (!isPlain(operation)) await setImmediate();
+        const write = isPlain(operation) ? plainWrite(operation) : this.#patched(operation, documents[n]);
+        bytes += write.kind === 'put' ? write.content.bytes.length : 0;
+        // No store takes more; so what the patches make of a few small texts is not held at all.
+        if (bytes > COMMIT_BYTES_MAX) throw new AppError('payload_too_large');
+        writes.push(write);
+      }
+    }
+    return writes;
+  }
+
+  #patched({ ref, patch, precondition }: PatchOperation, document: StoredDocument | undefined): Write {
+    const rev = document?.metadata._rev;
+    if (document === undefined || rev === undefined || !holds(precondition, rev))
+      return { kind: 'delete', ref, precondition: NEVER };
+    const content = patchContent(ownContentOf(document.text, ref), patch, this.#documentBytesMax);
+    return { kind: 'put', ref, content, precondition: { kind: 'revision', anyOf: [rev] } };
   }
 }
 
-type PlainOperation = Exclude<BatchOperation, { op: 'patch' }>;
+type PatchOperation = Extract<BatchOperation, { op: 'patch' }>;
+type PlainOperation = Exclude<BatchOperation, PatchOperation>;
 
 function isPlain(operation: BatchOperation): operation is PlainOperation {
   return operation.op !== 'patch';

@@ -1,18 +1,19 @@
 import { setImmediate } from 'node:timers/promises';
 import type { CollectionDefinition } from '@bundoc/shared/contract/collections';
-import { AppError } from '@bundoc/shared/errors';
+import { AppError, hasCode } from '@bundoc/shared/errors';
 import type { InstanceManager } from '../project/instance-manager.ts';
 import { refusedCounter, requireAcceptable } from '../storage/collections/definition-schema.ts';
 import type { CollectionStore } from '../storage/collections/port.ts';
 import type { IndexStatus } from '../storage/indexes/port.ts';
-import type { Precondition } from '../storage/port.ts';
+import type { CollectionSummary, CommitOptions, Precondition } from '../storage/port.ts';
+
+/** A collection in a list of them. */
+export interface ListedCollection extends CollectionSummary {
+  readonly isDefined: boolean;
+}
 
 /** A collection as it is told of. */
-export interface CollectionInfo {
-  readonly name: string;
-  readonly documents: number;
-  /** Sealed bytes. */
-  readonly bytes: number;
+export interface CollectionInfo extends CollectionSummary {
   readonly definition: CollectionDefinition | undefined;
   /** How its indexes are; an engine without any has none. */
   readonly indexes: readonly IndexStatus[];
@@ -45,15 +46,24 @@ export class Collections {
   }
 
   /** All collections that hold a document or have a definition, by name. @throws AppError `project_not_found`, and those of the store. */
-  async list(project: string): Promise<CollectionInfo[]> {
+  async list(project: string): Promise<ListedCollection[]> {
     using lease = await this.#existing(project);
-    return await infosOf(lease.store);
+    const { store } = lease;
+    const summaries = new Map((await store.collections()).map((summary) => [summary.name, summary]));
+    return [...new Set([...summaries.keys(), ...store.defined])].sort().map((name) => ({
+      ...(summaries.get(name) ?? { name, documents: 0, bytes: 0 }),
+      isDefined: isDefined(store, name),
+    }));
   }
 
   /** @throws AppError `collection_not_found`, `project_not_found`, and those of the store. */
   async get(project: string, collection: string): Promise<CollectionInfo> {
     using lease = await this.#existing(project);
-    return await infoOf(lease.store, collection);
+    const { store } = lease;
+    const stored = store.definition(collection);
+    const info = await infoOf(store, collection, stored ?? { definition: undefined, rev: undefined });
+    if (stored === undefined && info.documents === 0) throw new AppError('collection_not_found');
+    return info;
   }
 
   /**
@@ -66,6 +76,7 @@ export class Collections {
     collection: string,
     definition: CollectionDefinition,
     precondition: Precondition,
+    options: CommitOptions = {},
   ): Promise<{ created: boolean; info: CollectionInfo; existing: ExistingDocuments }> {
     // Before a project would be made for it.
     requireAcceptable(definition);
@@ -75,18 +86,29 @@ export class Collections {
       : await this.#instances.acquire(project, 'create');
     if (lease === undefined) throw new AppError('precondition_failed');
     const { store } = lease;
-    const { created } = await store.define(collection, definition, precondition);
+    const { created, rev } = await store.define(collection, definition, precondition, options);
+    const stored = store.definition(collection);
     return {
       created,
-      info: await infoOf(store, collection),
+      // A repeated request that others have overtaken is answered as it was.
+      info: await infoOf(
+        store,
+        collection,
+        stored !== undefined && stored.rev === rev ? stored : { definition, rev },
+      ),
       existing: await lookAt(store, collection, definition),
     };
   }
 
   /** Removes a definition; documents stay. @throws AppError `collection_not_found`, `precondition_failed`, `project_not_found`. */
-  async undefine(project: string, collection: string, precondition: Precondition): Promise<void> {
+  async undefine(
+    project: string,
+    collection: string,
+    precondition: Precondition,
+    options: CommitOptions = {},
+  ): Promise<void> {
     using lease = await this.#existing(project);
-    await lease.store.define(collection, undefined, precondition);
+    await lease.store.define(collection, undefined, precondition, options);
   }
 
   async #existing(project: string) {
@@ -96,23 +118,27 @@ export class Collections {
   }
 }
 
-async function infosOf(store: CollectionStore): Promise<CollectionInfo[]> {
-  const summaries = new Map((await store.collections()).map((summary) => [summary.name, summary]));
-  return [...new Set([...summaries.keys(), ...store.defined])]
-    .sort()
-    .map((name) => ({ documents: 0, bytes: 0, ...summaries.get(name), name, ...definitionOf(store, name) }));
+async function infoOf(
+  store: CollectionStore,
+  name: string,
+  { definition, rev }: Pick<CollectionInfo, 'definition' | 'rev'>,
+): Promise<CollectionInfo> {
+  const summary = (await store.collections()).find((one) => one.name === name);
+  return {
+    ...(summary ?? { name, documents: 0, bytes: 0 }),
+    ...{ definition, rev },
+    indexes: store.indexes?.status(name) ?? [],
+  };
 }
 
-async function infoOf(store: CollectionStore, collection: string): Promise<CollectionInfo> {
-  const info = (await infosOf(store)).find(({ name }) => name === collection);
-  if (info === undefined) throw new AppError('collection_not_found');
-  return info;
-}
-
-function definitionOf(store: CollectionStore, collection: string) {
-  const stored = store.definition(collection);
-  const indexes = store.indexes?.status(collection) ?? [];
-  return { definition: stored?.definition, rev: stored?.rev, indexes };
+/** One that does not open is there all the same, and no reason to keep the others from being listed. */
+function isDefined(store: CollectionStore, collection: string): boolean {
+  try {
+    return store.definition(collection) !== undefined;
+  } catch (error) {
+    if (hasCode(error, 'integrity_error')) return true;
+    throw error;
+  }
 }
 
 async function lookAt(

@@ -1,18 +1,20 @@
 import { basename } from 'node:path';
-import { AppError } from '@bundoc/shared/errors';
+import { AppError, hasCode } from '@bundoc/shared/errors';
 import type { Logger } from '@bundoc/shared/logger';
 import type { OpenFolder } from '../move/folder-source.ts';
+import { abandonRows } from '../move/incoming-rows.ts';
 import { MoveFailed, type MoveWatch } from '../move/move-project.ts';
-import { moveToDatabase } from '../move/to-database.ts';
+import { abandonToDatabase, finishToDatabase, moveToDatabase } from '../move/to-database.ts';
 import { handOver } from '../project/hand-over.ts';
 import type { InstanceLease, InstanceManager } from '../project/instance-manager.ts';
 import type { KeyCache } from '../project/key-cache.ts';
 import { projectElsewhere } from '../project/move-mark.ts';
+import { isHalfMoved, markMoved, readMoveMark } from '../project/moved-folder.ts';
 import { formatProjectFile } from '../project/project-file.ts';
-import { markFolder, readMoveMark } from '../project/project-folder.ts';
-import type { Connections } from '../storage/postgres/database.ts';
+import { UnfinishedWork } from '../project/unfinished-work.ts';
+import { type Connections, OutcomeUnknown } from '../storage/postgres/database.ts';
 import { SchemaMismatch } from '../storage/postgres/migrate.ts';
-import type { ProjectPlaceInFiles } from '../storage-parts.ts';
+import type { MovableFolders, ProjectPlaceInFiles } from '../storage-parts.ts';
 import type { ChangeFeed } from './change-feed.ts';
 
 /** Moves that go on at a time. Each reads the whole of a project, and holds connections. */
@@ -23,8 +25,8 @@ export interface MovesOptions {
   readonly keys: Pick<KeyCache, 'evict'>;
   readonly feed: Pick<ChangeFeed, 'end'>;
   readonly logger: Logger;
-  /** Where a project lies in files; undefined where the storage is none. */
-  readonly placeOf: ((project: string) => ProjectPlaceInFiles) | undefined;
+  /** Undefined where the storage is none in files. */
+  readonly folders: MovableFolders | undefined;
   /** Where projects are moved to; undefined for a service that moves none. */
   readonly target: MoveDestination | undefined;
 }
@@ -60,14 +62,27 @@ export interface RunningMove {
   stop(reason: AppError): void;
 }
 
-/** Moves projects out of files into PostgreSQL while they are used; one of a project at a time. */
+/**
+ * Moves projects out of files into PostgreSQL while they are used. Of a project there is one thing at a time: it is moved, its move is given up, or the last
+ * steps of it are made.
+ */
 export class Moves {
   readonly #options: MovesOptions;
+  /** What is done, by project; a move once it has begun. */
   readonly #running = new Map<string, RunningMove | undefined>();
+  /** What is no move of it. */
+  readonly #others = new Set<Promise<void>>();
+  readonly #unfinished: UnfinishedWork;
   #isClosed = false;
 
   constructor(options: MovesOptions) {
     this.#options = options;
+    this.#unfinished = new UnfinishedWork({
+      work: 'move',
+      find: () => this.#findHalfMoved(),
+      finish: (project) => this.#finish(project),
+      logger: options.logger,
+    });
   }
 
   /**
@@ -77,17 +92,11 @@ export class Moves {
    * while enough are moved; those of the project.
    */
   async begin(project: string): Promise<RunningMove> {
-    const { placeOf, target } = this.#options;
-    if (placeOf === undefined || target === undefined)
-      throw new AppError('move_refused', {
-        detail: 'this service moves no projects: BUNDOC_MOVE_TO is not set',
-      });
-    if (this.#isClosed) throw stopping();
-    if (this.#running.has(project) || this.#running.size >= MOVES_MAX)
-      throw new AppError('rate_limited', { retryAfterS: 10, detail: 'another move is under way' });
-    this.#running.set(project, undefined);
+    const { folders, target } = this.#requireEnds();
+    this.#requireRoom();
+    this.#take(project);
     try {
-      const place = placeOf(project);
+      const place = folders.placeOf(project);
       await this.#requireMovable(project, place);
       if (this.#isClosed) throw stopping();
       const move = this.#run(project, place, target);
@@ -99,12 +108,112 @@ export class Moves {
     }
   }
 
-  /** Ends all moves at their next step, and begins none any more. */
+  /**
+   * Gives a move up that has not changed hands, also one that is under way: once resolved, the project is here alone, and nothing of it where it was to go.
+   * Where none was begun, nothing is done. One of a project that was deleted can be given up as well.
+   *
+   * @throws AppError `move_refused` where the service moves none, and once the project has changed hands; `project_not_found`, `project_moving` for one that
+   * is being brought in; `rate_limited` while enough is under way; `storage_unavailable` of the database.
+   */
+  async abandon(project: string): Promise<void> {
+    const { folders, target } = this.#requireEnds();
+    const running = this.#running.get(project);
+    running?.stop(new AppError('move_refused', { detail: 'the move was given up' }));
+    await running?.outcome.catch(() => undefined);
+    this.#requireRoom();
+    await this.#alone(project, () => this.#abandon(project, folders.placeOf(project), target)).catch(
+      (error: unknown) => {
+        throw refusalOf(error);
+      },
+    );
+  }
+
+  /** Makes the last steps of moves that were cut short once the project had changed hands. Never rejects; to be called every few seconds. */
+  resume(): Promise<void> {
+    return this.#unfinished.resume();
+  }
+
+  /** Ends all moves at their next step, waits for what else is done, and begins nothing any more. */
   async close(): Promise<void> {
     this.#isClosed = true;
     const running = [...this.#running.values()].filter((move) => move !== undefined);
     for (const move of running) move.stop(stopping());
-    await Promise.allSettled(running.map(({ outcome }) => outcome));
+    await Promise.allSettled([...running.map(({ outcome }) => outcome), ...this.#others]);
+  }
+
+  /** @throws AppError `move_refused`, `overloaded`. */
+  #requireEnds(): { readonly folders: MovableFolders; readonly target: MoveDestination } {
+    const { folders, target } = this.#options;
+    if (folders === undefined || target === undefined)
+      throw new AppError('move_refused', {
+        detail: 'this service moves no projects: BUNDOC_MOVE_TO is not set',
+      });
+    if (this.#isClosed) throw stopping();
+    return { folders, target };
+  }
+
+  /** @throws AppError `rate_limited`. */
+  #take(project: string): void {
+    if (this.#running.has(project)) throw another();
+    this.#running.set(project, undefined);
+  }
+
+  /** @throws AppError `rate_limited`. */
+  #requireRoom(): void {
+    if (this.#running.size >= MOVES_MAX) throw another();
+  }
+
+  /** Does something else than moving a project while nothing else is done with it. @throws AppError `rate_limited`. */
+  async #alone(project: string, action: () => Promise<void>): Promise<void> {
+    this.#take(project);
+    const ended = action().finally(() => {
+      this.#running.delete(project);
+      this.#others.delete(ended);
+    });
+    this.#others.add(ended);
+    await ended;
+  }
+
+  async #findHalfMoved(): Promise<readonly string[]> {
+    const { folders, target, logger } = this.#options;
+    const projects = (await folders?.halfMoved()) ?? [];
+    if (target !== undefined || projects.length === 0) return projects;
+    logger.error(
+      { projects },
+      'moves of projects are not finished: BUNDOC_MOVE_TO is to name where they went',
+    );
+    return [];
+  }
+
+  /** The same steps as a move that is begun again would make: the project has changed hands, so nothing else is left. */
+  async #finish(project: string): Promise<void> {
+    const { logger } = this.#options;
+    const { folders, target } = this.#requireEnds();
+    const { directory, keptIn, disk } = folders.placeOf(project);
+    try {
+      await this.#alone(project, async () => {
+        const mark = await readMoveMark(disk, project, directory);
+        if (mark === undefined || !(await isHalfMoved(disk, project, directory))) return;
+        await using database = await target.open();
+        const kept = await finishToDatabase({ project, directory, keptIn, disk, database }, mark);
+        const moved: Moved = { to: target.place, kept: basename(kept) };
+        logger.info({ project, ...moved }, 'the move of a project was finished');
+      });
+    } catch (error) {
+      // It would be the same every time.
+      if (!(error instanceof MoveFailed || error instanceof SchemaMismatch)) throw error;
+      logger.error({ err: error, project, to: target.place }, 'the move of a project cannot be finished');
+    }
+  }
+
+  async #abandon(
+    project: string,
+    { disk, directory }: ProjectPlaceInFiles,
+    target: MoveDestination,
+  ): Promise<void> {
+    await using database = await target.open();
+    await abandonToDatabase({ project, directory, disk, database });
+    this.#options.logger.info({ project, to: target.place }, 'the move of a project was given up');
   }
 
   async #requireMovable(project: string, { disk, directory }: ProjectPlaceInFiles): Promise<void> {
@@ -138,8 +247,10 @@ export class Moves {
           logger.info({ project, ...moved }, 'a project was moved');
           return moved;
         },
-        (error: unknown) => {
+        async (error: unknown) => {
           logger.warn({ err: error, project, to: target.place }, 'a project could not be moved');
+          const { disk, directory } = place;
+          if (await isHalfMoved(disk, project, directory).catch(() => true)) this.#unfinished.begun(project);
           throw refusalOf(error);
         },
       )
@@ -164,7 +275,7 @@ export class Moves {
     const { instances, feed, keys } = this.#options;
     const { directory, keptIn, disk, forget } = place;
     await using database = await target.open();
-    const kept = await moveToDatabase(
+    const moving = moveToDatabase(
       {
         ...{ project, directory, keptIn, disk, database },
         source: {
@@ -180,7 +291,7 @@ export class Moves {
                 instances,
                 project,
                 (lease) => action(openOf(lease)),
-                () => markFolder(disk, directory, mark),
+                () => markMoved(disk, directory, mark),
               );
             } finally {
               // Whoever follows the project comes back, and is told where it is, or goes on.
@@ -193,6 +304,11 @@ export class Moves {
       },
       watch,
     );
+    const kept = await moving.catch(async (error: unknown) => {
+      // It was deleted meanwhile: what was copied of it goes, too.
+      if (hasCode(error, 'project_destroyed')) await abandonRows(database, project);
+      throw error;
+    });
     return { to: target.place, kept: basename(kept) };
   }
 }
@@ -201,12 +317,18 @@ function openOf({ store, cipher, file }: InstanceLease): OpenFolder {
   return { store, cipher, file: formatProjectFile(file).toString() };
 }
 
+function another(): AppError {
+  return new AppError('rate_limited', { retryAfterS: 10, detail: 'another move is under way' });
+}
+
 function stopping(): AppError {
   return new AppError('overloaded', { detail: 'the server is stopping' });
 }
 
 function refusalOf(error: unknown): AppError {
   if (error instanceof AppError) return error;
+  if (error instanceof OutcomeUnknown)
+    return new AppError('storage_unavailable', { cause: error, retryAfterS: 1 });
   if (error instanceof MoveFailed || error instanceof SchemaMismatch)
     return new AppError('move_refused', { detail: error.message, cause: error });
   return new AppError('internal_error', { cause: error });

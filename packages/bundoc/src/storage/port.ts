@@ -80,6 +80,8 @@ export interface DocumentPage {
   readonly documents: readonly ListedDocument[];
   /** Ids of documents of this page whose stored bytes do not open. */
   readonly unreadable: readonly string[];
+  /** The others of them, whose ids do not open either, by what {@link ProjectStore.nameOf} calls them. */
+  readonly unnamed?: readonly string[];
   /** Where the next page begins; undefined when this was the last. */
   readonly next: Position | undefined;
   /** Documents that were read for it and are absent, since they have expired, and bytes of them. */
@@ -217,6 +219,9 @@ export interface ProjectStore extends AsyncDisposable {
    * @throws AppError `overloaded` when the index that it asks for is not there any more.
    */
   list(query: ListQuery): Promise<DocumentPage>;
+
+  /** What a document is called where its id is not to be seen; of engines in which an id may not open. */
+  nameOf?(ref: DocumentRef): string;
 
   /**
    * What changed behind a position, deletions of the last seven days included.

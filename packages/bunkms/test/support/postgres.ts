@@ -61,9 +61,14 @@ export class PostgresDatabases implements TestStorage, AsyncDisposable {
     return rows[0]?.found;
   }
 
-  /** Changes what is in a store, as somebody who has the database may. */
   async edit(dataDir: string, sql: string): Promise<void> {
-    await this.#run(dataDir, `SET search_path = bunkms; ${sql}`);
+    const words = sql.replace(/\bx'([0-9a-f]*)'/g, "'\\x$1'::bytea").replaceAll(' AS BLOB)', ' AS bytea)');
+    const database = new URL(await this.url(dataDir)).pathname.slice(1);
+    // Without the triggers that hold references.
+    await this.server.sql(
+      `SET session_replication_role = replica; SET search_path = bunkms; ${words}`,
+      database,
+    );
   }
 
   async forget(dataDir: string): Promise<void> {

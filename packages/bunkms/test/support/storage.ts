@@ -1,9 +1,11 @@
 import { readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { DatabaseSync } from 'node:sqlite';
 import { PATIENT_MS } from '@bundoc/shared/testing/patient';
 import { TestRunner } from 'vitest';
 import { openStore, type StorageConfig } from '../../src/store/open-store.ts';
 import type { KmsStore } from '../../src/store/port.ts';
+import { databasePathOf } from '../../src/store/sqlite.ts';
 
 export const PATIENT_SQLITE: StorageConfig = { kind: 'sqlite', deadlineMs: PATIENT_MS };
 
@@ -12,6 +14,11 @@ export interface TestStorage {
   of(dataDir: string): Promise<StorageConfig>;
   /** Whether bytes are anywhere that a key of that store may be in. */
   holds(dataDir: string, bytes: Buffer): Promise<boolean>;
+  /**
+   * Changes what is in a store, as somebody who has it may, also while services have it open, and whatever the tables refer to. Bytes and their type
+   * are written as SQLite has them: `x'00'`, `BLOB`.
+   */
+  edit(dataDir: string, sql: string): Promise<void>;
   /** The folder is gone, and its store of no use. */
   forget(dataDir: string): Promise<void>;
 }
@@ -20,6 +27,15 @@ const sqlite: TestStorage = {
   of: () => Promise.resolve(PATIENT_SQLITE),
   holds: async (dataDir, bytes) =>
     readdirSync(dataDir).some((file) => readFileSync(join(dataDir, file)).includes(bytes)),
+  edit: async (dataDir, sql) => {
+    const options = { timeout: PATIENT_MS, enableForeignKeyConstraints: false };
+    const database = new DatabaseSync(databasePathOf(dataDir), options);
+    try {
+      database.exec(sql);
+    } finally {
+      database.close();
+    }
+  },
   forget: () => Promise.resolve(),
 };
 

@@ -143,9 +143,15 @@ export function scanJson(bytes: Buffer, depthMax: number = JSON_DEPTH_MAX): Json
   return { bodyStart, bodyEnd, members, depth, duplicateName, hasProtoMember, hasEscapedName };
 }
 
+/** Bytes of a string up to which a loop finds its end sooner than a call out of JavaScript: names, and most values. */
+const SHORT_BYTES = 32;
+
 /** Offset of the quote that ends the string opened at `openAt`; the last byte when none does. */
 export function closingQuote(bytes: Buffer, openAt: number): number {
-  let at = bytes.indexOf(QUOTE, openAt + 1);
+  const shortEnd = Math.min(bytes.length, openAt + SHORT_BYTES);
+  let at = openAt + 1;
+  while (at < shortEnd && bytes[at] !== QUOTE) at++;
+  if (at === shortEnd) at = bytes.indexOf(QUOTE, at);
   while (at !== -1) {
     let backslashes = 0;
     while (bytes[at - 1 - backslashes] === BACKSLASH) backslashes++;

@@ -75,6 +75,45 @@ describe('a definition', () => {
     });
   });
 
+  it('is answered as it was when it is asked for again under its key, and what others made of it since stays', async () => {
+    const { store } = await start();
+    const keyed = (key: string) => ({ idempotency: { key: key.repeat(32), request: key.repeat(32) } });
+    const first = await store.define('notes', SCHEMA, { kind: 'absent' }, keyed('a'));
+    expect(await store.define('notes', SCHEMA, { kind: 'absent' }, keyed('a'))).toEqual(first);
+    const revision = { kind: 'revision', anyOf: [String(first.rev)] } as const;
+    const second = await store.define('notes', TTL, revision, keyed('b'));
+    expect(await store.define('notes', SCHEMA, { kind: 'absent' }, keyed('a'))).toEqual(first);
+    expect(store.definition('notes')).toMatchObject({ definition: TTL, rev: second.rev });
+    const last = { kind: 'revision', anyOf: [String(second.rev)] } as const;
+    await store.define('notes', undefined, last, keyed('c'));
+    await store.define('notes', undefined, last, keyed('c'));
+    expect(store.definition('notes')).toBeUndefined();
+    expect(await store.define('notes', TTL, revision, keyed('b'))).toEqual(second);
+    expect(store.definition('notes')).toBeUndefined();
+    const third = await store.define('notes', SCHEMA, NONE);
+    await store.define('notes', undefined, last, keyed('c'));
+    expect(store.definition('notes')).toMatchObject({ definition: SCHEMA, rev: third.rev });
+  });
+
+  it('keeps nobody else waiting for all the documents of a batch that are held against it', async () => {
+    const { store } = await start();
+    await store.define('notes', SCHEMA, NONE);
+    const documents = 20;
+    const text = `{"v":1,"s":"${'x'.repeat(70_000)}"}`;
+    let turns = 0;
+    let isDone = false;
+    const count = () => {
+      turns++;
+      if (!isDone) setImmediate(count);
+    };
+    setImmediate(count);
+    const batch = Array.from({ length: documents }, (_, n) => put(`d${n}`, text));
+    batch.push(put('last', '{"v":"not a number"}'));
+    await expect(store.commit(batch)).rejects.toMatchObject({ code: 'schema_violation' });
+    isDone = true;
+    expect(turns).toBeGreaterThanOrEqual(documents);
+  });
+
   it('outlives a checkpoint and a rotation of the key with its re-sealing', async () => {
     const { project, store, reopen, disk } = await start();
     const { rev } = await store.define('notes', SCHEMA, NONE);
@@ -137,6 +176,9 @@ describe('a definition', () => {
     await expect(commitOne(next, put('a', '{}'))).rejects.toMatchObject(damaged);
     await expect(next.get(ref('a'))).rejects.toMatchObject(damaged);
     expect(await next.get(ref('a', 'other'))).toBeDefined();
+    await next.load();
+    await expect(commitOne(next, put('a', '{}'))).rejects.toMatchObject(damaged);
+    await expect(commitOne(next, remove('a'))).rejects.toMatchObject(damaged);
     await next.define('notes', SCHEMA, NONE);
     await commitOne(next, put('a', '{"v":1}'));
   });

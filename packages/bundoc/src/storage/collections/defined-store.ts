@@ -108,8 +108,9 @@ export class DefinedStore implements CollectionStore {
     collection: string,
     definition: CollectionDefinition | undefined,
     precondition: Precondition,
+    options: CommitOptions = {},
   ): Promise<{ created: boolean; rev: string | undefined }> {
-    return this.#definitions.define(collection, definition, precondition);
+    return this.#definitions.define(collection, definition, precondition, options);
   }
 
   getAtHand(ref: DocumentRef): StoredDocument | undefined {
@@ -126,7 +127,7 @@ export class DefinedStore implements CollectionStore {
 
   async commit(writes: readonly Write[], options: CommitOptions = {}): Promise<readonly WriteResult[]> {
     if (!this.#definitions.areNone) {
-      for (const write of writes) this.#definitions.requireSchema(write);
+      await this.#definitions.requireSchemas(writes);
       await this.#removeExpired(writes);
     }
     return this.#store.commit(writes, options);

@@ -2,7 +2,7 @@ import type { CollectionDefinition } from '@bundoc/shared/contract/collections';
 import { readJson } from '@bundoc/shared/json/read';
 import { type DocumentContent, ownContentOf } from '../../cipher/stored-text.ts';
 import type { StoredDocument } from '../port.ts';
-import { compileSchema, requireFewAlternatives, type SchemaCheck } from './json-schema.ts';
+import { compileSchema, requireFewAlternatives, requireRunnable, type SchemaCheck } from './json-schema.ts';
 
 /** What a schema refuses of the content of a document; empty for one that meets it. */
 export type ContentCheck = (content: DocumentContent) => ReturnType<SchemaCheck>;
@@ -17,8 +17,10 @@ export function lazyCheckOf(definition: CollectionDefinition): () => ContentChec
 }
 
 function checkOf({ schema }: CollectionDefinition): ContentCheck | undefined {
-  if (schema === undefined) return undefined;
-  const check = compileSchema(schema);
+  return schema && contentCheckOf(compileSchema(schema));
+}
+
+function contentCheckOf(check: SchemaCheck): ContentCheck {
   return (content) => check(parsed(content));
 }
 
@@ -28,10 +30,12 @@ export function requireAcceptable(definition: CollectionDefinition): void {
 }
 
 /** @throws AppError as {@link requireAcceptable}. */
-export function acceptedCheckOf(definition: CollectionDefinition): ContentCheck | undefined {
-  const check = checkOf(definition);
-  if (definition.schema !== undefined) requireFewAlternatives(definition.schema);
-  return check;
+export function acceptedCheckOf({ schema }: CollectionDefinition): ContentCheck | undefined {
+  if (schema === undefined) return undefined;
+  const check = compileSchema(schema);
+  requireFewAlternatives(schema);
+  requireRunnable(check);
+  return contentCheckOf(check);
 }
 
 /**

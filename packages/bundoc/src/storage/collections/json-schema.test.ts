@@ -1,5 +1,11 @@
 import { describe, expect, it } from 'vitest';
-import { ALTERNATIVES_MAX, compileSchema, requireFewAlternatives, WORK_MAX } from './json-schema.ts';
+import {
+  ALTERNATIVES_MAX,
+  compileSchema,
+  requireFewAlternatives,
+  requireRunnable,
+  WORK_MAX,
+} from './json-schema.ts';
 
 const faults = (schema: object, document: unknown) =>
   compileSchema(schema as Record<string, unknown>)(document);
@@ -93,12 +99,60 @@ describe('a schema', () => {
 
   it('with alternatives for elements is met by documents of a bounded number of values only', () => {
     const schema = oneOfMany(10);
-    // The document itself and its array are values as well.
-    const most = WORK_MAX / 10 - 2;
+    // Ten alternatives, the elements, and the one property. The document itself and its array are values as well.
+    const most = Math.floor(WORK_MAX / (11 + 1 / 64)) - 2;
     expect(faults(schema, { n: Array(most).fill(3) })).toEqual([]);
     expect(faults(schema, { n: Array(most + 1).fill(3) })).toEqual([
-      { path: '', message: expect.stringContaining('at most 100000 values') },
+      { path: '', message: expect.stringContaining(`at most ${most + 2} values`) },
     ]);
+  });
+
+  const all = (count: number, one: object) => ({ allOf: Array.from({ length: count }, () => one) });
+  it.each([
+    ['unique items', all(100, { properties: { n: { uniqueItems: true } } }), { n: Array(20_000).fill(0) }],
+    ['members', all(100, { additionalProperties: { type: 'number' } }), { n: Array(20_000).fill(0) }],
+    ['equality', { properties: { n: all(100, { enum: [1] }) } }, { n: Array(20_000).fill(0) }],
+    ['numbers of members', all(100, { minProperties: 1 }), { n: Array(20_000).fill(0) }],
+    ['lengths of strings', all(100, { properties: { s: { maxLength: 2e6 } } }), { s: 'x'.repeat(1_000_000) }],
+    [
+      'elements, references followed',
+      { $defs: { a: { items: {} } }, properties: { n: all(100, { $ref: '#/$defs/a' }) } },
+      { n: Array(20_000).fill(0) },
+    ],
+    [
+      'elements at every depth',
+      { $defs: { a: all(100, { items: {} }) }, properties: { n: { items: { $ref: '#/$defs/a' } } } },
+      { n: Array(200).fill(Array(100).fill(0)) },
+    ],
+    [
+      'names within elements',
+      { properties: { n: { items: { required: Array.from({ length: 1_600 }, (_, n) => `k${n}`) } } } },
+      { n: Array(50_000).fill({}) },
+    ],
+  ])(
+    'that goes over the same values again and again is met by small documents only: %s',
+    (_what, schema, document) => {
+      expect(faults(schema, document)).toEqual([
+        { path: '', message: expect.stringContaining('the schema may look at each') },
+      ]);
+    },
+  );
+
+  it.each([1_600, 2_400])('of %i properties is refused, whether it is made or run too deep', (count) => {
+    const names = Array.from({ length: count }, (_, n) => [`p${n}`, { type: 'string' }]);
+    const accept = () => requireRunnable(compileSchema({ properties: Object.fromEntries(names) }));
+    expect(accept).toThrow(expect.objectContaining({ code: 'invalid_request' }));
+  });
+
+  it('that goes over different places is met by large documents', () => {
+    const names = Array.from({ length: 200 }, (_, n) => `p${n}`);
+    const properties = Object.fromEntries(
+      names.map((name) => [name, { items: { type: 'number' }, uniqueItems: true, maxItems: 5_000 }]),
+    );
+    const document = Object.fromEntries(
+      names.map((name) => [name, Array.from({ length: 500 }, (_, n) => n)]),
+    );
+    expect(faults({ properties }, document)).toEqual([]);
   });
 
   it('takes a format as a remark', () => {

@@ -3,7 +3,7 @@ import { AppError } from '@bundoc/shared/errors';
 import { Ajv2020, type ErrorObject, type ValidateFunction } from 'ajv/dist/2020.js';
 import { encodeExactly } from '../../query/key.ts';
 import type { Value } from '../../query/value.ts';
-import { hasMoreValuesThan, repeatedAlternatives, resolvePointer } from './schema-work.ts';
+import { hasMoreValuesThan, repeatedAlternatives, resolvePointer, walksOverOneValue } from './schema-work.ts';
 
 /** Finds what is wrong with a document's value; nothing is an empty list. */
 export type SchemaCheck = (document: unknown) => readonly FieldFault[];
@@ -26,7 +26,7 @@ const REFUSED_KEYWORDS = [
 export const SCHEMA_SIZE_MAX = 5_000;
 /** Alternatives that a new schema may try on each element of an array or member of an object, in all. */
 export const ALTERNATIVES_MAX = 100;
-/** Alternatives times values of a document that one check may come to: each may take microseconds. */
+/** Looks at values of a document that one check may come to: each may take microseconds. */
 export const WORK_MAX = 1_000_000;
 /** Faults that one answer lists, and bytes of a document up to which more than the first one is looked for. */
 const FAULTS_MAX = 20;
@@ -42,14 +42,14 @@ export function compileSchema(schema: Readonly<Record<string, unknown>>): Schema
   if (fault !== undefined) throw refused(fault);
   const first = compile(schema, false);
   let all: ValidateFunction | undefined;
-  const alternatives = repeatedAlternatives(schema);
-  const valuesMax = Math.floor(WORK_MAX / alternatives);
+  const looks = repeatedAlternatives(schema) + walksOverOneValue(schema);
+  const valuesMax = Math.floor(WORK_MAX / looks);
   return (document) => {
-    if (alternatives > 0 && hasMoreValuesThan(document, valuesMax))
+    if (looks > 0 && hasMoreValuesThan(document, valuesMax))
       return [
         {
           path: '',
-          message: `must have at most ${valuesMax} values: the schema tries ${alternatives} alternatives on each`,
+          message: `must have at most ${valuesMax} values: the schema may look at each ${Math.ceil(looks)} times`,
         },
       ];
     if (first(document)) return [];
@@ -67,6 +67,30 @@ export function requireFewAlternatives(schema: Readonly<Record<string, unknown>>
     throw refused(
       `must try at most ${ALTERNATIVES_MAX} alternatives on elements and members, references followed`,
     );
+}
+
+/** Calls in one another that a write may be deep in when it runs a check. */
+const DEPTH_OF_A_WRITE = 200;
+const TOO_MANY_KEYWORDS = 'has too many keywords';
+
+/**
+ * Of a schema that somebody wants to define: its check runs. V8 compiles it when it is first run, not when Ajv has made it, and needs stack for
+ * each keyword; without this every write would meet what the definition did not.
+ *
+ * @throws AppError `invalid_request`.
+ */
+export function requireRunnable(check: SchemaCheck): void {
+  try {
+    runDeeper(DEPTH_OF_A_WRITE, () => check({}));
+  } catch (error) {
+    if (!(error instanceof RangeError)) throw error;
+    throw refused(TOO_MANY_KEYWORDS, error);
+  }
+}
+
+function runDeeper(calls: number, run: () => unknown): void {
+  if (calls === 0) run();
+  else runDeeper(calls - 1, run);
 }
 
 const DRAFT = 'https://json-schema.org/draft/2020-12/schema';
@@ -121,6 +145,7 @@ function compile(schema: Readonly<Record<string, unknown>>, allErrors: boolean):
   try {
     return ajv.compile(schema);
   } catch (error) {
+    if (error instanceof RangeError) throw refused(TOO_MANY_KEYWORDS, error);
     throw refused(error instanceof Error ? error.message.slice(0, 200) : 'is no JSON Schema', error);
   }
 }

@@ -1,8 +1,17 @@
+import { setImmediate } from 'node:timers/promises';
 import type { CollectionDefinition, Ttl } from '@bundoc/shared/contract/collections';
 import { AppError, hasCode } from '@bundoc/shared/errors';
 import { Turns } from '../../turns.ts';
 import type { IndexSpec } from '../indexes/port.ts';
-import type { DocumentPage, ListedDocument, Position, Precondition, ProjectStore, Write } from '../port.ts';
+import type {
+  CommitOptions,
+  DocumentPage,
+  Position,
+  Precondition,
+  ProjectStore,
+  StoredDocument,
+  Write,
+} from '../port.ts';
 import {
   contentOfDefinition,
   DEFINITIONS,
@@ -19,6 +28,8 @@ interface Known extends StoredDefinition {
   readonly check: () => ContentCheck | undefined;
 }
 
+/** Bytes of documents that are held against schemas in one turn, at least. */
+const CHECKED_TOGETHER_BYTES = 65_536;
 /** Definitions that are read at a time. */
 const DEFINITION_PAGE = { limit: 100, bytesMax: 8_388_608 };
 
@@ -32,6 +43,8 @@ export class KnownDefinitions {
   readonly #known = new Map<string, Known>();
   /** Collections whose definition does not open: nobody knows what holds for them. */
   readonly #damaged = new Set<string>();
+  /** Definitions that do not open, and neither does whose they are, by the names of their documents. */
+  #unnamed: ReadonlySet<string> = new Set();
   readonly #defining = new Turns();
 
   /** @param beforeExpiring called before a definition gives documents a time to live, which is not made when it rejects. */
@@ -44,6 +57,7 @@ export class KnownDefinitions {
   load(): Promise<void> {
     return this.#defining.run(async () => {
       const names = new Set<string>();
+      const unnamed = new Set<string>();
       for (let after: Position | undefined = 0; after !== undefined; ) {
         const page: DocumentPage = await this.#store.list({
           collection: DEFINITIONS,
@@ -54,24 +68,27 @@ export class KnownDefinitions {
           this.#damaged.add(id);
           names.add(id);
         }
+        for (const name of page.unnamed ?? []) unnamed.add(name);
         for (const document of page.documents) {
           this.#loadOne(document);
           names.add(document.metadata._id);
         }
         after = page.next;
       }
-      for (const name of [...this.#known.keys(), ...this.#damaged]) if (!names.has(name)) this.#forget(name);
+      this.#unnamed = unnamed;
+      for (const name of [...this.#known.keys(), ...this.#damaged])
+        if (!names.has(name) && !this.#isUnnamed(name)) this.#forget(name);
       await this.#store.indexes?.keep?.();
     });
   }
 
-  /** Names of the collections that are defined. */
+  /** Names of the collections that are defined, as far as they can be seen. */
   get names(): readonly string[] {
-    return [...this.#known.keys()];
+    return [...new Set([...this.#known.keys(), ...this.#damaged])];
   }
 
   get areNone(): boolean {
-    return this.#known.size + this.#damaged.size === 0;
+    return this.#known.size + this.#damaged.size + this.#unnamed.size === 0;
   }
 
   /** Time to live by collection, where documents have one. */
@@ -85,19 +102,33 @@ export class KnownDefinitions {
     collection: string,
     definition: CollectionDefinition | undefined,
     precondition: Precondition,
+    options: CommitOptions,
   ): Promise<{ created: boolean; rev: string | undefined }> {
     // One after another, so that what is known last is what was committed last.
-    return this.#defining.run(() => this.#define(collection, definition, precondition));
+    return this.#defining.run(() => this.#define(collection, definition, precondition, options));
   }
 
   /** @throws AppError `integrity_error` for one that does not open. */
   of(collection: string): Known | undefined {
-    if (this.#damaged.size > 0 && this.#damaged.has(collection)) throw new AppError('integrity_error');
+    const isDamaged = this.#damaged.size > 0 && this.#damaged.has(collection);
+    if (isDamaged || this.#isUnnamed(collection)) throw new AppError('integrity_error');
     return this.#known.get(collection);
   }
 
-  /** @throws AppError `schema_violation`. */
-  requireSchema(write: Write): void {
+  /** Others are served between large documents: the check of one may take a good part of a second. @throws AppError `schema_violation`. */
+  async requireSchemas(writes: readonly Write[]): Promise<void> {
+    let bytes = 0;
+    for (const write of writes) {
+      if (bytes > CHECKED_TOGETHER_BYTES) {
+        await setImmediate();
+        bytes = 0;
+      }
+      this.#requireSchema(write);
+      if (write.kind === 'put') bytes += write.content.bytes.length;
+    }
+  }
+
+  #requireSchema(write: Write): void {
     if (write.kind === 'delete') return;
     const check = this.#checkOf(write.ref.collection);
     if (check === undefined) return;
@@ -105,7 +136,14 @@ export class KnownDefinitions {
     if (errors.length > 0) throw new AppError('schema_violation', { errors });
   }
 
-  #loadOne(document: ListedDocument): void {
+  /** Whether the definition of this collection is among those of which it cannot be seen whose they are. */
+  #isUnnamed(collection: string): boolean {
+    if (this.#unnamed.size === 0) return false;
+    const name = this.#store.nameOf?.(definitionRef(collection));
+    return name !== undefined && this.#unnamed.has(name);
+  }
+
+  #loadOne(document: StoredDocument): void {
     const { _id: name, _rev: rev } = document.metadata;
     if (this.#known.get(name)?.rev === rev) return;
     try {
@@ -122,6 +160,23 @@ export class KnownDefinitions {
     this.#damaged.delete(collection);
   }
 
+  /**
+   * Takes up what a collection is defined to be after a commit: what was committed, unless that was a repetition, or others were faster.
+   *
+   * @param committed undefined for a removal.
+   */
+  async #relearn(collection: string, committed?: Known): Promise<void> {
+    const ref = definitionRef(collection);
+    const document = await this.#store.get(ref);
+    if (this.#isUnnamed(collection)) {
+      const name = this.#store.nameOf?.(ref);
+      this.#unnamed = new Set([...this.#unnamed].filter((one) => one !== name));
+    }
+    if (document === undefined) this.#forget(collection);
+    else if (document.metadata._rev === committed?.rev) this.#learn(collection, committed);
+    else this.#loadOne(document);
+  }
+
   #forget(collection: string): void {
     this.#store.indexes?.define(collection, [], { rev: undefined, wasDefined: false });
     this.#known.delete(collection);
@@ -132,13 +187,14 @@ export class KnownDefinitions {
     collection: string,
     definition: CollectionDefinition | undefined,
     precondition: Precondition,
+    options: CommitOptions,
   ): Promise<{ created: boolean; rev: string | undefined }> {
     const ref = definitionRef(collection);
     if (definition === undefined) {
-      await this.#store.commit([{ kind: 'delete', ref, precondition }]).catch((error: unknown) => {
+      await this.#store.commit([{ kind: 'delete', ref, precondition }], options).catch((error: unknown) => {
         throw hasCode(error, 'document_not_found') ? new AppError('collection_not_found') : error;
       });
-      this.#forget(collection);
+      await this.#relearn(collection);
       await this.#store.indexes?.keep?.();
       return { created: false, rev: undefined };
     }
@@ -150,10 +206,10 @@ export class KnownDefinitions {
     const kept = this.#store.indexes?.areBlind === true ? withTokens(definition) : definition;
     const content = contentOfDefinition(kept);
     if (definition.ttl !== undefined) await this.#beforeExpiring();
-    const [result] = await this.#store.commit([{ kind: 'put', ref, content, precondition }]);
+    const [result] = await this.#store.commit([{ kind: 'put', ref, content, precondition }], options);
     if (result?.metadata === undefined) throw new Error('a put has no metadata');
     const rev = result.metadata._rev;
-    this.#learn(collection, { definition: kept, rev, check: () => check });
+    await this.#relearn(collection, { definition: kept, rev, check: () => check });
     await this.#store.indexes?.keep?.();
     return { created: result.created, rev };
   }

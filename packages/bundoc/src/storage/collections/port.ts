@@ -1,5 +1,5 @@
 import type { CollectionDefinition } from '@bundoc/shared/contract/collections';
-import type { Precondition, ProjectStore } from '../port.ts';
+import type { CommitOptions, Precondition, ProjectStore } from '../port.ts';
 import type { StoredDefinition } from './definition.ts';
 
 /** A project's storage, and what its collections were defined to be: writes and reads obey it. */
@@ -11,7 +11,8 @@ export interface CollectionStore extends ProjectStore {
   readonly defined: readonly string[];
 
   /**
-   * Makes, replaces or, with undefined, removes a definition. Once resolved, it is durable and obeyed by every write that begins later.
+   * Makes, replaces or, with undefined, removes a definition. Once resolved, it is durable and obeyed by every write that begins later; repeated under an
+   * idempotency key, it is answered as it was, and whatever the collection is defined to be by now stays.
    *
    * @returns its revision; undefined once it is removed.
    * @throws AppError `precondition_failed`; `collection_not_found` when there is none to remove; `invalid_request` for a schema that is not
@@ -21,5 +22,6 @@ export interface CollectionStore extends ProjectStore {
     collection: string,
     definition: CollectionDefinition | undefined,
     precondition: Precondition,
+    options?: CommitOptions,
   ): Promise<{ readonly created: boolean; readonly rev: string | undefined }>;
 }

@@ -29,8 +29,7 @@ export function repeatedAlternatives(schema: Readonly<Record<string, unknown>>):
         visit(resolvePointer(schema, String(member)), isRepeated);
         continue;
       }
-      const schemas: unknown[] =
-        Array.isArray(member) || BY_NAME.has(name) ? Object.values(member as object) : [member];
+      const schemas = schemasIn(name, member);
       if (isRepeated && TRIED.has(name)) count += schemas.length;
       for (const one of schemas) visit(one, isRepeated || REPEATED.has(name));
     }
@@ -39,11 +38,89 @@ export function repeatedAlternatives(schema: Readonly<Record<string, unknown>>):
   return count;
 }
 
-/** Whether a value has more values in it than that; itself, elements and members counted. */
+/** Keywords that look at each element, member or character of a value by themselves. */
+const WALKS: ReadonlySet<string> = new Set([
+  ...REPEATED,
+  'uniqueItems',
+  'enum',
+  'minProperties',
+  'maxProperties',
+  'minLength',
+  'maxLength',
+]);
+/** Keywords whose schemas are held against the value itself. */
+const OF_THE_VALUE: ReadonlySet<string> = new Set([
+  ...['allOf', 'anyOf', 'oneOf', 'not', 'if', 'then', 'else', 'dependentSchemas'],
+]);
+/** Keywords that look for members by name. */
+const NAMING: ReadonlySet<string> = new Set([
+  ...['properties', 'required', 'dependentRequired', 'dependentSchemas'],
+]);
+/** Looks for a member by its name that cost as much as one look at a value. */
+const NAMES_OF_ONE_WALK = 64;
+
+/** Where a schema stands, as a place in documents: what is there of it, and below by name and for every element or member. */
+interface Place {
+  walks: number;
+  readonly named: Map<string, Place>;
+  each: Place | undefined;
+}
+
+/**
+ * How often a check looks at one value of a document at most: the keywords that walk over what it lies in, whether they stand beside one another or
+ * above, references followed. Keywords for different places do not add up.
+ *
+ * @param schema has references that end, and lead somewhere.
+ */
+export function walksOverOneValue(schema: Readonly<Record<string, unknown>>): number {
+  const root = newPlace();
+  const visit = (place: Place, node: unknown): void => {
+    if (typeof node !== 'object' || node === null) return;
+    for (const [keyword, member] of Object.entries(node)) {
+      if (WALKS.has(keyword)) place.walks++;
+      if (keyword === '$ref') visit(place, resolvePointer(schema, String(member)));
+      else if (REPEATED.has(keyword)) {
+        place.each ??= newPlace();
+        visit(place.each, member);
+      } else if (OF_THE_VALUE.has(keyword)) for (const one of schemasIn(keyword, member)) visit(place, one);
+      else if (keyword === 'properties' || keyword === 'prefixItems')
+        for (const [name, one] of Object.entries(member as object)) visit(namedPlace(place, name), one);
+      if (NAMING.has(keyword)) place.walks += Object.keys(member as object).length / NAMES_OF_ONE_WALK;
+    }
+  };
+  visit(root, schema);
+  return heaviest(root);
+}
+
+function schemasIn(keyword: string, member: unknown): unknown[] {
+  return Array.isArray(member) || BY_NAME.has(keyword) ? Object.values(member as object) : [member];
+}
+
+function newPlace(): Place {
+  return { walks: 0, named: new Map(), each: undefined };
+}
+
+function namedPlace(place: Place, name: string): Place {
+  const named = place.named.get(name) ?? newPlace();
+  place.named.set(name, named);
+  return named;
+}
+
+/** A value lies in one named place at most, and in that for every element. */
+function heaviest({ walks, named, each }: Place): number {
+  const below = Math.max(0, ...[...named.values()].map(heaviest));
+  return walks + below + (each === undefined ? 0 : heaviest(each));
+}
+
+/** Characters of a string that count as one more value. */
+const CHARACTERS_OF_ONE_VALUE = 64;
+
+/** Whether a value has more values in it than that; itself, elements and members counted, and long strings by their length. */
 export function hasMoreValuesThan(value: unknown, max: number): boolean {
   let left = max;
   const visit = (node: unknown): boolean => {
-    if (--left < 0) return true;
+    left -= typeof node === 'string' ? 1 + Math.floor(node.length / CHARACTERS_OF_ONE_VALUE) : 1;
+    if (left < 0) return true;
     if (typeof node !== 'object' || node === null) return false;
     if (Array.isArray(node)) return node.some(visit);
     for (const name in node) if (visit((node as Record<string, unknown>)[name])) return true;

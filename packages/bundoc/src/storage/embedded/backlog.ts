@@ -23,7 +23,7 @@ export class Backlog {
   /** Counts bytes that came to wait, or, below zero, that wait no more. */
   add(bytes: number): void {
     this.#bytes += bytes;
-    if (this.isFull) return;
+    if (this.isFull || this.#waiting.size === 0) return;
     const waiting = [...this.#waiting];
     this.#waiting.clear();
     for (const wake of waiting) wake();

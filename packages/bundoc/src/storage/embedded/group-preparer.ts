@@ -100,6 +100,7 @@ export class GroupPreparer {
   readonly #cipher: ProjectCipher;
   readonly #clock: Clock;
   readonly #quota: Quota | undefined;
+  #time: { readonly ms: number; readonly text: string } = { ms: Number.NaN, text: '' };
 
   constructor({ catalog, usedKeys, seals, indexes, cipher, clock, quota }: GroupPreparerOptions) {
     this.#catalog = catalog;
@@ -135,18 +136,18 @@ export class GroupPreparer {
         const uniquely = uniqueness.commit();
         const results: WriteResult[] = [];
         let added = NOTHING;
-        const former = (ref: DocumentRef) => {
-          const key = keyOf(ref);
-          return own.get(key) ?? states.get(key) ?? this.#catalog.get(ref);
-        };
+        const former = (ref: DocumentRef, key: string) =>
+          own.get(key) ?? states.get(key) ?? this.#catalog.get(ref);
         for (const [index, write] of waiting.writes.entries()) {
-          const present = former(write.ref);
+          const key = keyOf(write.ref);
+          const present = former(write.ref, key);
           if (!holds(write.precondition, revOf(present)))
-            throw preconditionsFailed(waiting.writes, index, (at) =>
-              revOf(former((waiting.writes[at] as Write).ref)),
-            );
+            throw preconditionsFailed(waiting.writes, index, (at) => {
+              const { ref } = waiting.writes[at] as Write;
+              return revOf(former(ref, keyOf(ref)));
+            });
           const { change, result } = this.#apply(writer, write, present, ++seq, nowMs);
-          own.set(keyOf(write.ref), change.state);
+          own.set(key, change.state);
           if (quota !== undefined) added = sumOf(added, addedBy(present, change.state));
           const keys = change.indexing?.keys;
           if (keys !== undefined) keepApart(uniquely, write.ref.id, keys);
@@ -226,13 +227,19 @@ export class GroupPreparer {
       _id: write.ref.id,
       _collection: write.ref.collection,
       _rev: rev.toString('hex'),
-      _created: new Date(common.createdMs).toISOString(),
-      _updated: new Date(nowMs).toISOString(),
+      _created: this.#timeOf(common.createdMs),
+      _updated: this.#timeOf(nowMs),
     };
     const text = composeStoredText(metadata, write.content);
     const indexing = { text, keys: this.#indexes.keysOf(write.ref.collection, text) };
     const change = this.#seal(writer, common, name, text, indexing);
     return { change, result: { created: living === undefined, metadata } };
+  }
+
+  /** A moment as text: mostly it is the one that was asked for last. */
+  #timeOf(ms: number): string {
+    if (ms !== this.#time.ms) this.#time = { ms, text: new Date(ms).toISOString() };
+    return this.#time.text;
   }
 
   /** The same state of a document, sealed under the current version. */

@@ -130,6 +130,10 @@ export class PostgresStore implements ProjectStore {
     return this.#watched(this.#reader.list(query, { id: index.id, tokens }));
   }
 
+  nameOf(ref: DocumentRef): string {
+    return this.#options.cipher.fileName(ref);
+  }
+
   get indexes(): EngineIndexes {
     return this.#indexing;
   }

@@ -146,6 +146,7 @@ export class Reader {
     if (found.length === 0) await this.position();
     const documents: ListedDocument[] = [];
     const unreadable: string[] = [];
+    const unnamed: string[] = [];
     for (const row of found) {
       const name = (row[0] as Buffer).toString('hex');
       const state = this.#stateOf(row);
@@ -155,12 +156,12 @@ export class Reader {
         continue;
       }
       this.#options.onIntegrityError(name);
-      // Whose id does not open either is told of in the log alone.
-      if (state !== undefined) unreadable.push(state.id);
+      if (state === undefined) unnamed.push(name);
+      else unreadable.push(state.id);
     }
     const last = found.at(-1);
     const hasMore = last !== undefined && (last[10] as number) > found.length;
-    return { documents, unreadable, next: hasMore ? (last[3] as number) : undefined };
+    return { documents, unreadable, unnamed, next: hasMore ? (last[3] as number) : undefined };
   }
 
   /** @throws AppError `position_gone`. */
