@@ -6,10 +6,9 @@ import { writeProjectFile } from '../project/project-folder.ts';
 import { Catalog } from '../storage/embedded/catalog.ts';
 import { type Disk, makeDirectoryDurably, removeLeftovers, replaceFile } from '../storage/embedded/disk.ts';
 import { listDocumentFiles, putDocuments } from '../storage/embedded/document-files.ts';
-import { CATALOG_FILE } from '../storage/embedded/embedded-store.ts';
 import { NO_SEGMENT } from '../storage/embedded/journal.ts';
 import { SEAL_LIMITS } from '../storage/embedded/seal-budget.ts';
-import { encodeSnapshot } from '../storage/embedded/snapshot.ts';
+import { CATALOG_FILE, encodeSnapshot } from '../storage/embedded/snapshot.ts';
 import { type BackupEnd, type BackupFacts, openBackup } from './read-backup.ts';
 
 /** A folder with this file and without `project.json` is what a restore that was cut short has left: nobody else's. */

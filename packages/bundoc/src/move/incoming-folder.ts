@@ -17,10 +17,9 @@ import {
   openOwnDocument,
   putDocuments,
 } from '../storage/embedded/document-files.ts';
-import { CATALOG_FILE } from '../storage/embedded/embedded-store.ts';
 import { NO_SEGMENT } from '../storage/embedded/journal.ts';
 import type { DocumentState } from '../storage/embedded/record.ts';
-import { encodeSnapshot } from '../storage/embedded/snapshot.ts';
+import { CATALOG_FILE, encodeSnapshot } from '../storage/embedded/snapshot.ts';
 import { inTurns, nameOf, type OnProgress } from '../storage/embedded/verify.ts';
 import type { Position, SealedChange } from '../storage/port.ts';
 import {

@@ -1,10 +1,6 @@
-import { join } from 'node:path';
 import { setImmediate } from 'node:timers/promises';
-import { OpenError } from '@bundoc/shared/aead';
-import type { Clock } from '@bundoc/shared/clock';
 import { AppError, hasCode } from '@bundoc/shared/errors';
-import type { ProjectCipher } from '../../cipher/project-cipher.ts';
-import { type DocumentRef, readStoredMetadata } from '../../cipher/stored-text.ts';
+import type { DocumentRef } from '../../cipher/stored-text.ts';
 import { Turns } from '../../turns.ts';
 import { ChangeWaiters } from '../change-waiters.ts';
 import type { EngineIndexes } from '../indexes/port.ts';
@@ -15,27 +11,23 @@ import {
   type CollectionSummary,
   type CommitOptions,
   type DocumentPage,
-  type ListedDocument,
   type ListQuery,
   type MovableStore,
   type Position,
   type ProjectStore,
-  type SealedChange,
   type SealedPage,
   type SealedPageLimits,
   type StoredDocument,
   type StoreRest,
-  TOMBSTONE_TTL_MS,
   type Write,
   type WriteResult,
 } from '../port.ts';
 import type { Quota } from '../quota.ts';
 import type { Backlog } from './backlog.ts';
 import { ByteWriter } from './bytes.ts';
-import type { Catalog, ListedPlace, LivingDocument } from './catalog.ts';
+import { type CheckpointedParts, Checkpoints, type CheckpointsOptions } from './checkpoints.ts';
 import { CollectionIndexes } from './collection-indexes.ts';
-import { type Disk, replaceFile } from './disk.ts';
-import type { FileWriter } from './file-writer.ts';
+import type { Disk } from './disk.ts';
 import { FRAME_BYTES_MAX } from './frame.ts';
 import {
   type FrameChange,
@@ -45,60 +37,32 @@ import {
   type Unsealed,
   type Waiting,
 } from './group-preparer.ts';
-import { encodeIndexes, INDEX_FILE, type StoredIndexes } from './index-file.ts';
-import type { Journal } from './journal.ts';
-import { type DocumentState, writeSealsRecord } from './record.ts';
-import type { SealBudget, SealCount, SealLimits } from './seal-budget.ts';
-import type { SealedCache } from './sealed-cache.ts';
-import { encodeSnapshot } from './snapshot.ts';
-import type { UsedKeys } from './used-keys.ts';
+import type { StoredIndexes } from './index-file.ts';
+import { Reader, type ReaderOptions } from './reader.ts';
+import { writeSealsRecord } from './record.ts';
+import type { SealCount, SealLimits } from './seal-budget.ts';
 
-export interface EmbeddedStoreOptions {
-  readonly project: string;
+export interface EmbeddedStoreOptions extends ReaderOptions, CheckpointsOptions {
   /** The project's folder; `docs`, `journal` and `tmp` lie in it. */
   readonly directory: string;
   readonly disk: Disk;
-  readonly cipher: ProjectCipher;
-  readonly clock: Clock;
-  readonly cache: SealedCache;
   /** One for the process. While it is full, commits wait. */
   readonly backlog: Backlog;
-  /** Told of every document file that does not open, by its (opaque) name. */
-  readonly onIntegrityError: (fileName: string) => void;
   /** Told of a failure that makes the store unusable until it is opened anew. */
   readonly onFailure: (error: unknown) => void;
   /** Told of an index that could not be built. */
   readonly onIndexFailure?: (error: unknown) => void;
   /** Told, now and then, that the key version has sealed so much that it should be rotated. */
   readonly onRotationDue: (version: number) => void;
-  readonly limits: EmbeddedLimits;
   readonly sealLimits: SealLimits;
   readonly quota?: Quota | undefined;
 }
 
-export interface EmbeddedLimits {
-  /** Size of a new journal segment, bytes. */
-  readonly segmentBytes: number;
-  /** Journal bytes after which a checkpoint begins, unless the catalog has more: a snapshot is of all of it. */
-  readonly checkpointBytes: number;
-}
-
-/** How many times its checkpoint's size the journal may have before commits wait for one. */
-const JOURNAL_LONG = 4;
-/** What a document takes in a snapshot, about. */
-const SNAPSHOT_ENTRY_BYTES = 120;
-const CHECKPOINT_PAUSE_MS = 1_000;
 /** Sealed bytes of documents that are sealed anew in one frame, beyond the first of them. */
 const RESEAL_BYTES_MAX = 4_194_304;
-export const CATALOG_FILE = 'catalog';
 
 /** The parts that `recovery.ts` has brought to the state of the last acknowledged commit. */
-export interface EmbeddedParts {
-  readonly catalog: Catalog;
-  readonly journal: Journal;
-  readonly usedKeys: UsedKeys;
-  readonly writer: FileWriter;
-  readonly seals: SealBudget;
+export interface EmbeddedParts extends CheckpointedParts {
   readonly indexes: StoredIndexes | undefined;
 }
 
@@ -115,19 +79,14 @@ export class EmbeddedStore implements ProjectStore {
   readonly #durable: Prepared[] = [];
   readonly #preparer: GroupPreparer;
   readonly #indexes: CollectionIndexes;
+  readonly #reader: Reader;
+  readonly #checkpoints: Checkpoints;
   readonly #journalTurn = new Turns();
   readonly #waiters = new ChangeWaiters();
   #pumping: Promise<void> | undefined;
-  #checkpointing: Promise<void> | undefined;
   #waitingBytes = 0;
   #failed = false;
-  #isClosing = false;
   #fences = 0;
-  #hasIndexFile: boolean;
-  /** What the file of indexes is of. */
-  #storedIndexes: string | undefined;
-  /** No checkpoint begins by itself before this moment (monotonic). */
-  #checkpointAgainMs = 0;
   /**
    * Where in the catalog re-sealing goes on; undefined once it came to the end. What is written meanwhile is under the current
    * version, so there is nothing to come back for.
@@ -137,8 +96,8 @@ export class EmbeddedStore implements ProjectStore {
   constructor(options: EmbeddedStoreOptions, parts: EmbeddedParts) {
     this.#options = options;
     this.#parts = parts;
-    const { catalog } = parts;
-    this.#hasIndexFile = parts.indexes !== undefined;
+    const { catalog, writer } = parts;
+    this.#reader = new Reader(options, catalog, writer);
     this.#indexes = new CollectionIndexes(
       {
         list: (query) => this.list(query),
@@ -153,6 +112,13 @@ export class EmbeddedStore implements ProjectStore {
       parts.indexes,
       (error) => this.#options.onIndexFailure?.(error),
     );
+    this.#checkpoints = new Checkpoints(options, parts, {
+      indexes: this.#indexes,
+      journalTurn: this.#journalTurn,
+      hasIndexFile: parts.indexes !== undefined,
+      failed: () => this.#failed,
+      fail: (error) => this.fail(error),
+    });
     const { cipher, clock, quota } = options;
     this.#preparer = new GroupPreparer({ ...parts, indexes: this.#indexes, cipher, clock, quota });
   }
@@ -166,23 +132,11 @@ export class EmbeddedStore implements ProjectStore {
   }
 
   getAtHand(ref: DocumentRef): StoredDocument | undefined {
-    const living = this.#parts.catalog.living(ref);
-    return living && this.#openInMemory(ref, living);
+    return this.#reader.getAtHand(ref);
   }
 
-  async get(ref: DocumentRef): Promise<StoredDocument | undefined> {
-    for (;;) {
-      const living = this.#parts.catalog.living(ref);
-      if (living === undefined) return undefined;
-      const inMemory = this.#inMemory(living);
-      const document =
-        inMemory === undefined ? await this.#readFile(ref, living) : this.#open(ref, living, inMemory);
-      if (document !== undefined) return document;
-      // It was overwritten while it was read; then there is a later state to look at.
-      if (this.#parts.catalog.living(ref)?.seq !== living.seq) continue;
-      this.#options.onIntegrityError(living.fileName);
-      throw new AppError('integrity_error');
-    }
+  get(ref: DocumentRef): Promise<StoredDocument | undefined> {
+    return this.#reader.get(ref);
   }
 
   /** The store itself. */
@@ -256,58 +210,12 @@ export class EmbeddedStore implements ProjectStore {
     return reseals.length;
   }
 
-  async list({ collection, after, limit, bytesMax }: ListQuery): Promise<DocumentPage> {
-    const places: ListedPlace[] = [];
-    let bytes = 0;
-    let more = false;
-    for (const place of this.#parts.catalog.list(collection, after)) {
-      bytes += place.size;
-      if (places.length === limit || (bytes > bytesMax && places.length > 0)) {
-        more = true;
-        break;
-      }
-      places.push(place);
-    }
-    const unreadable: string[] = [];
-    // Mostly all are in memory: then there is nothing to wait for, and no promise is made. What was just read from the catalog still holds.
-    const atHand = places.map((place) => listed(this.#openInMemory(place, place), place));
-    const documents = atHand.every((document) => document !== undefined)
-      ? atHand
-      : await Promise.all(
-          places.map(async (place, at) => {
-            try {
-              return atHand[at] ?? listed(await this.get(place), place);
-            } catch (error) {
-              // A damaged document must not keep the others from being listed.
-              if (!hasCode(error, 'integrity_error')) throw error;
-              unreadable.push(place.id);
-              return undefined;
-            }
-          }),
-        );
-    return {
-      documents: documents.filter((document) => document !== undefined),
-      unreadable,
-      next: more ? places.at(-1)?.createdSeq : undefined,
-    };
+  list(query: ListQuery): Promise<DocumentPage> {
+    return this.#reader.list(query);
   }
 
-  async changes(after: Position, limit: number, horizon: Position = 0): Promise<ChangePage> {
-    const { catalog } = this.#parts;
-    // Who begins now has seen nothing that a forgotten deletion could be of.
-    const known = after === 0 ? catalog.purgedSeq : horizon;
-    if (catalog.purgedSeq > Math.max(after, known)) throw new AppError('position_gone');
-    const states = catalog.changes(after).take(limit).toArray();
-    return {
-      changes: states.map((state) => ({
-        ref: { collection: state.collection, id: state.id },
-        rev: state.rev.toString('hex'),
-        deleted: state.deletedMs !== 0,
-        position: state.seq,
-      })),
-      position: states.at(-1)?.seq ?? Math.max(after, catalog.lastSeq),
-      horizon: known,
-    };
+  async changes(after: Position, limit: number, horizon?: Position): Promise<ChangePage> {
+    return this.#reader.changes(after, limit, horizon);
   }
 
   async position(): Promise<Position> {
@@ -319,23 +227,8 @@ export class EmbeddedStore implements ProjectStore {
     return lastSeq > after ? lastSeq : this.#waiters.wait(after, signal);
   }
 
-  async sealedChanges(after: Position, { limit, bytesMax }: SealedPageLimits): Promise<SealedPage> {
-    const { catalog } = this.#parts;
-    const { lastSeq, purgedSeq: forgotten } = catalog;
-    const states = catalog.changes(after).take(limit).toArray();
-    const changes: SealedChange[] = [];
-    let isComplete = states.length < limit;
-    let position = after;
-    let bytes = 0;
-    for (const state of states) {
-      if (bytes >= bytesMax) return { changes, position, isComplete: false, forgotten };
-      const sealed = state.deletedMs === 0 ? await this.#sealedOf(state) : undefined;
-      if (sealed === undefined && state.deletedMs === 0) isComplete = false;
-      else changes.push({ state: sealed === undefined ? state : { ...state, size: sealed.length }, sealed });
-      bytes += sealed?.length ?? 0;
-      position = state.seq;
-    }
-    return { changes, position: states.length < limit ? lastSeq : position, isComplete, forgotten };
+  sealedChanges(after: Position, limits: SealedPageLimits): Promise<SealedPage> {
+    return this.#reader.sealedChanges(after, limits);
   }
 
   async collections(): Promise<readonly CollectionSummary[]> {
@@ -344,79 +237,28 @@ export class EmbeddedStore implements ProjectStore {
 
   async checkpoint(): Promise<void> {
     // One that is under way began before the latest commits.
-    await this.#checkpointing?.catch(() => undefined);
-    await this.#startCheckpoint();
+    await this.#checkpoints.settled();
+    await this.#checkpoints.run();
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    this.#isClosing = true;
     this.#waiters.end();
-    // Whatever a checkpoint still waits for: without it, the journal is replayed.
-    this.#parts.writer.giveUpFlushes();
+    this.#checkpoints.giveUp();
     await this.#pumping;
-    await this.#checkpointing?.catch(() => undefined);
+    await this.#checkpoints.settled();
     await this.#indexes.stop();
     await this.#parts.writer.stop();
     await this.#journalTurn.run(() => this.#parts.journal.close());
   }
 
-  /** Document files cannot be written: the journal still has everything, but it must not grow for ever. */
-  fileWriterFailed(error: unknown): void {
-    this.#fail(error);
-  }
-
-  /** Undefined for one that is not in memory, or whose bytes are not it. */
-  #openInMemory(ref: DocumentRef, living: LivingDocument): StoredDocument | undefined {
-    const sealed = this.#inMemory(living);
-    return sealed && this.#open(ref, living, sealed);
-  }
-
-  /** Sealed bytes that wait for their file, or that were used lately. */
-  #inMemory({ fileName }: LivingDocument): Buffer | undefined {
-    const { cache, project } = this.#options;
-    return this.#parts.writer.pending(fileName) ?? cache.get(project, fileName);
-  }
-
-  async #readFile(ref: DocumentRef, living: LivingDocument): Promise<StoredDocument | undefined> {
-    const { disk, directory, cache, project } = this.#options;
-    const { fileName } = living;
-    const sealed = await disk.read(join(directory, 'docs', fileName.slice(0, 2), fileName));
-    const document = sealed && this.#open(ref, living, sealed);
-    if (sealed === undefined || document === undefined) return undefined;
-    // An overwrite during the read must not be followed by the older bytes in the cache.
-    if (this.#parts.catalog.living(ref)?.seq === living.seq) cache.set(project, fileName, sealed);
-    return document;
-  }
-
-  /** The bytes of a document that were found to open; undefined when it has changed since. */
-  async #sealedOf(state: DocumentState): Promise<Buffer | undefined> {
-    const { disk, directory, onIntegrityError } = this.#options;
-    for (;;) {
-      const living = this.#parts.catalog.living(state);
-      if (living?.seq !== state.seq) return undefined;
-      const { fileName } = living;
-      const sealed =
-        this.#inMemory(living) ?? (await disk.read(join(directory, 'docs', fileName.slice(0, 2), fileName)));
-      if (sealed !== undefined && this.#open(state, living, sealed) !== undefined) return sealed;
-      const now = this.#parts.catalog.living(state);
-      // It was sealed anew while its file was read.
-      if (now?.seq === living.seq && now.keyVersion !== living.keyVersion) continue;
-      if (now?.seq !== state.seq) return undefined;
-      onIntegrityError(fileName);
-      throw new AppError('integrity_error');
-    }
-  }
-
-  /** The document, or undefined when the bytes are not this state of it. */
-  #open(ref: DocumentRef, living: LivingDocument, sealed: Buffer): StoredDocument | undefined {
-    try {
-      const text = this.#options.cipher.openDocument(living.fileName, sealed, living.keyVersion);
-      const metadata = readStoredMetadata(text, ref);
-      return metadata?._rev === living.rev ? { metadata, text } : undefined;
-    } catch (error) {
-      if (error instanceof OpenError) return undefined;
-      throw error;
-    }
+  /**
+   * Ends all writing: what is on the disk is not known any more; or document files, or a checkpoint, cannot be written, and the journal, which still
+   * has everything, must not grow for ever.
+   */
+  fail(error: unknown): void {
+    if (this.#failed) return;
+    this.#failed = true;
+    this.#options.onFailure(error);
   }
 
   /** Commits what waits, frame by frame, until nothing does. Never rejects. */
@@ -435,7 +277,10 @@ export class EmbeddedStore implements ProjectStore {
         for (const { done } of accepted) done.reject(error);
       }
       if (refused !== undefined) for (const { done } of group) done.reject(refused);
-      if (this.#isJournalLong) await this.#keepJournalShort();
+      if (this.#checkpoints.isDue) {
+        this.#acknowledge();
+        await this.#checkpoints.keepJournalShort();
+      }
     }
     this.#acknowledge();
     // In the same turn in which nothing was found waiting: a commit that comes now must start the pump again.
@@ -460,36 +305,6 @@ export class EmbeddedStore implements ProjectStore {
     } catch (error) {
       return error;
     }
-  }
-
-  /** A checkpoint is due. */
-  get #isJournalLong(): boolean {
-    return !this.#failed && this.#parts.journal.liveBytes > this.#checkpointBytes();
-  }
-
-  /** Begins a checkpoint, and waits for it when the journal has become much too long. */
-  async #keepJournalShort(): Promise<void> {
-    this.#acknowledge();
-    const nowMs = this.#options.clock.monotonic();
-    if (nowMs < this.#checkpointAgainMs) return;
-    const checkpoint = this.#startCheckpoint().catch((error: unknown) => {
-      if (!hasCode(error, 'disk_full') && !this.#isClosing) this.#fail(error);
-      // Each try ends a segment, which a full disk has no room for.
-      this.#checkpointAgainMs = nowMs + CHECKPOINT_PAUSE_MS;
-    });
-    if (this.#parts.journal.liveBytes > JOURNAL_LONG * this.#checkpointBytes()) await checkpoint;
-  }
-
-  /** A snapshot is of the whole catalog: it is not worth its writing before the journal has become as long. */
-  #checkpointBytes(): number {
-    return Math.max(this.#options.limits.checkpointBytes, this.#parts.catalog.size * SNAPSHOT_ENTRY_BYTES);
-  }
-
-  #startCheckpoint(): Promise<void> {
-    this.#checkpointing ??= this.#checkpoint().finally(() => {
-      this.#checkpointing = undefined;
-    });
-    return this.#checkpointing;
   }
 
   #takeGroup(): Waiting[] {
@@ -569,7 +384,7 @@ export class EmbeddedStore implements ProjectStore {
       });
     } catch (error) {
       if (hasCode(error, 'disk_full')) throw error;
-      this.#fail(error);
+      this.fail(error);
       throw new AppError('storage_unavailable', { cause: error });
     }
   }
@@ -594,71 +409,6 @@ export class EmbeddedStore implements ProjectStore {
       cache.delete(project, fileName);
     }
   }
-
-  /**
-   * Files durable, then a snapshot that names the first segment that is still needed, then the segments before it are free. The
-   * snapshot is taken while commits go on; those are in the segments that it names.
-   */
-  async #checkpoint(): Promise<void> {
-    if (this.#failed) throw new AppError('storage_unavailable');
-    const { disk, directory, cipher, project, clock } = this.#options;
-    const { catalog, journal, writer, usedKeys } = this.#parts;
-    const purged = catalog.purge(clock.now() - TOMBSTONE_TTL_MS);
-    if (purged === 0 && journal.liveBytes === 0) return this.#storeIndexes(catalog.lastSeq);
-    // It could not end, and every rotation takes another segment.
-    if (writer.full) throw new AppError('disk_full');
-    const head = await this.#journalTurn.run(async () => {
-      const start = await journal.beginCheckpoint();
-      const { lastSeq, purgedSeq } = catalog;
-      return { start, lastSeq, purgedSeq, seals: this.#parts.seals.settle() };
-    });
-    await writer.flush();
-    const snapshot = this.#untilClosing(encodeSnapshot(project, cipher, head, usedKeys, catalog));
-    await replaceFile(disk, join(directory, 'tmp'), join(directory, CATALOG_FILE), snapshot);
-    const { checkpointBytes, segmentBytes } = this.#options.limits;
-    const keep = 2 + Math.ceil(checkpointBytes / segmentBytes);
-    await this.#journalTurn.run(() => journal.recycle(head.start.firstLive, keep));
-    await this.#storeIndexes(head.lastSeq);
-  }
-
-  /** A snapshot may take long, too. What is there of it is removed. */
-  async *#untilClosing(pieces: AsyncIterable<Buffer>): AsyncGenerator<Buffer> {
-    for await (const piece of pieces) {
-      if (this.#isClosing) throw new Error('the store is closing');
-      yield piece;
-    }
-  }
-
-  /**
-   * Keeps the indexes, so that the next opening need not read all documents. While some are being built, the former file stays: it says up
-   * to where it is right. A full disk is no failure: the file is worth nothing but time.
-   */
-  async #storeIndexes(asOf: number): Promise<void> {
-    const { disk, directory, cipher, project } = this.#options;
-    const path = join(directory, INDEX_FILE);
-    const whole = this.#indexes.whole;
-    if (whole === undefined) return;
-    const state = `${asOf} ${cipher.version} ${this.#indexes.builds}`;
-    if (state === this.#storedIndexes) return;
-    if (whole.length > 0)
-      await replaceFile(
-        disk,
-        join(directory, 'tmp'),
-        path,
-        encodeIndexes(project, cipher, asOf, whole),
-      ).catch((error: unknown) => {
-        if (!hasCode(error, 'disk_full')) throw error;
-      });
-    else if (this.#hasIndexFile) await disk.remove(path);
-    this.#hasIndexFile = whole.length > 0;
-    this.#storedIndexes = state;
-  }
-
-  #fail(error: unknown): void {
-    if (this.#failed) return;
-    this.#failed = true;
-    this.#options.onFailure(error);
-  }
 }
 
 /**
@@ -666,13 +416,6 @@ export class EmbeddedStore implements ProjectStore {
  * escaped in the answer of an idempotency key, and names, numbers and times. So what is counted bounds what is written.
  */
 const RECORD_OVERHEAD_BYTES = 4_096;
-
-function listed(
-  document: StoredDocument | undefined,
-  { createdSeq }: ListedPlace,
-): ListedDocument | undefined {
-  return document && { ...document, position: createdSeq };
-}
 
 function onlyDeletes({ writes, reseals }: Waiting): boolean {
   return reseals.length === 0 && writes.every(({ kind }) => kind === 'delete');

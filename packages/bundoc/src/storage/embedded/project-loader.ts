@@ -2,10 +2,9 @@ import { join } from 'node:path';
 import type { ProjectCipher } from '../../cipher/project-cipher.ts';
 import { Catalog } from './catalog.ts';
 import type { Disk } from './disk.ts';
-import { CATALOG_FILE } from './embedded-store.ts';
 import { readRecords } from './record.ts';
 import type { SealCount } from './seal-budget.ts';
-import { CatalogDamaged, decodeSnapshot, type SnapshotHead } from './snapshot.ts';
+import { CATALOG_FILE, CatalogDamaged, decodeSnapshot, type SnapshotHead } from './snapshot.ts';
 import { UsedKeys } from './used-keys.ts';
 
 /** Where a project's store lies, and what opens it. */

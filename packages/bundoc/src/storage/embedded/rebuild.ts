@@ -4,7 +4,6 @@ import type { DocumentMetadata } from '@bundoc/shared/contract/documents';
 import type { ProjectCipher } from '../../cipher/project-cipher.ts';
 import { makeDirectoryDurably, replaceFile } from './disk.ts';
 import { DOCS_FOLDER, documentPath, openOwnDocument } from './document-files.ts';
-import { CATALOG_FILE } from './embedded-store.ts';
 import { INDEX_FILE } from './index-file.ts';
 import { NO_SEGMENT } from './journal.ts';
 import type { JournalFolder } from './journal-folder.ts';
@@ -12,7 +11,7 @@ import type { StorePlace } from './project-loader.ts';
 import type { DocumentState } from './record.ts';
 import { type FoundFile, type Remains, readFiles, readRemains, type SeqRange } from './remains.ts';
 import { SEAL_LIMITS, type SealCount } from './seal-budget.ts';
-import { encodeSnapshot } from './snapshot.ts';
+import { CATALOG_FILE, encodeSnapshot } from './snapshot.ts';
 import { nameOf, type OnProgress } from './verify.ts';
 
 const JOURNAL_FOLDER = 'journal';

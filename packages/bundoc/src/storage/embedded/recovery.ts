@@ -2,14 +2,14 @@ import { join } from 'node:path';
 import { AppError } from '@bundoc/shared/errors';
 import { Catalog } from './catalog.ts';
 import { removeLeftovers, replaceFile } from './disk.ts';
-import { CATALOG_FILE, EmbeddedStore, type EmbeddedStoreOptions } from './embedded-store.ts';
+import { EmbeddedStore, type EmbeddedStoreOptions } from './embedded-store.ts';
 import { FileWriter } from './file-writer.ts';
 import { decodeIndexes, INDEX_FILE, type StoredIndexes } from './index-file.ts';
 import { Journal, NO_SEGMENT } from './journal.ts';
 import { type LoadedStore, loadSnapshot, type StorePlace } from './project-loader.ts';
 import { SealBudget } from './seal-budget.ts';
 import { JournalCorrupt } from './segment-reader.ts';
-import { CatalogDamaged, encodeSnapshot } from './snapshot.ts';
+import { CATALOG_FILE, CatalogDamaged, encodeSnapshot } from './snapshot.ts';
 
 /**
  * Makes the folders and the empty catalog of a new project. Once a project has been made, a missing catalog is damage and
@@ -42,7 +42,7 @@ export async function openEmbeddedStore(options: EmbeddedStoreOptions): Promise<
     disk,
     directory: join(directory, 'docs'),
     backlog: options.backlog,
-    onFailure: (error) => store?.fileWriterFailed(error),
+    onFailure: (error) => store?.fail(error),
   });
   const seals = new SealBudget(options.sealLimits, cipher.version, sealCounts);
   const indexes = await loadIndexes(options, catalog.lastSeq);

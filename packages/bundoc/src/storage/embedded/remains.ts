@@ -1,7 +1,6 @@
 import { join } from 'node:path';
 import type { DocumentMetadata } from '@bundoc/shared/contract/documents';
 import { documentPath, listDocumentFiles, openOwnDocument } from './document-files.ts';
-import { CATALOG_FILE } from './embedded-store.ts';
 import { type JournalStart, NO_SEGMENT } from './journal.ts';
 import {
   isFirstFrameWiped,
@@ -13,7 +12,7 @@ import {
 import { LoadedStore, loadSnapshot, type StorePlace } from './project-loader.ts';
 import { type DocumentState, readRecords } from './record.ts';
 import { scanSegment } from './segment-reader.ts';
-import { CatalogDamaged } from './snapshot.ts';
+import { CATALOG_FILE, CatalogDamaged } from './snapshot.ts';
 import { inTurns, nameOf, type OnProgress } from './verify.ts';
 
 /** Everything that is left of a store, read and weighed. */

@@ -16,6 +16,8 @@ import {
 } from './record.ts';
 import type { SealCount } from './seal-budget.ts';
 
+export const CATALOG_FILE = 'catalog';
+
 /** The catalog file does not open, or does not hold together. */
 export class CatalogDamaged extends Error {
   override readonly name = 'CatalogDamaged';

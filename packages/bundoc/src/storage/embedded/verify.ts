@@ -1,10 +1,9 @@
 import { join } from 'node:path';
 import { documentPath, listDocumentFiles, openOwnDocument } from './document-files.ts';
-import { CATALOG_FILE } from './embedded-store.ts';
 import { readJournalFolder, surveyJournal } from './journal-folder.ts';
 import { type LoadedStore, loadSnapshot, type StorePlace } from './project-loader.ts';
 import type { DocumentState } from './record.ts';
-import { CatalogDamaged } from './snapshot.ts';
+import { CATALOG_FILE, CatalogDamaged } from './snapshot.ts';
 
 /** One thing that is wrong. Names nothing that is sealed. */
 export interface Finding {
