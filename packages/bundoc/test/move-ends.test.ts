@@ -2,19 +2,18 @@ import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { AppError } from '@bundoc/shared/errors';
 import { createLogger } from '@bundoc/shared/logger';
-import { PostgresServer } from '@bundoc/shared/testing/postgres-server';
+import type { PostgresServer } from '@bundoc/shared/testing/postgres-server';
 import { describeWithPostgres } from '@bundoc/shared/testing/postgres-tests';
-import { afterAll, afterEach, beforeAll, beforeEach, expect, it } from 'vitest';
+import { afterEach, beforeEach, expect, it } from 'vitest';
 import { abandonToDatabase } from '../src/move/to-database.ts';
 import { abandonToFolder } from '../src/move/to-folder.ts';
 import { newDeletionMark } from '../src/project/deletion-mark.ts';
 import type { RunningMove } from '../src/service/moves.ts';
 import { nodeDisk } from '../src/storage/embedded/node-disk.ts';
 import type { Connections, Database, Transaction } from '../src/storage/postgres/database.ts';
-import { migrate } from '../src/storage/postgres/migrate.ts';
 import { deleteContentRows } from '../src/storage/postgres/project-rows.ts';
-import { openTestDatabase } from '../src/testing/postgres-project.ts';
 import { CutShort, Moving, type Ports } from './support/moving.ts';
+import { useDatabase } from './support/use-database.ts';
 
 const HELD = ['a', 'b', 'c'];
 
@@ -23,15 +22,12 @@ describeWithPostgres('the end of a move', () => {
   let database: Database;
   let moving: Moving;
   let projects = 0;
-  beforeAll(async () => {
-    server = await PostgresServer.start();
-    database = openTestDatabase((await server.createDatabase('bundoc')).url, { connectionsMax: 20 });
-    await migrate(database);
-  });
-  afterAll(async () => {
-    await database?.[Symbol.asyncDispose]();
-    await server?.[Symbol.asyncDispose]();
-  });
+  useDatabase(
+    (used) => {
+      ({ server, database } = used);
+    },
+    { connectionsMax: 20 },
+  );
   beforeEach(() => {
     moving = new Moving(database, `ends-${projects++}`);
   });

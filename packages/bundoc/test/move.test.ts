@@ -1,32 +1,26 @@
 import { readdirSync } from 'node:fs';
 import { setImmediate } from 'node:timers/promises';
 import { AppError, hasCode } from '@bundoc/shared/errors';
-import { PostgresServer } from '@bundoc/shared/testing/postgres-server';
 import { describeWithPostgres } from '@bundoc/shared/testing/postgres-tests';
-import { afterAll, afterEach, beforeAll, beforeEach, expect, it } from 'vitest';
+import { afterEach, beforeEach, expect, it } from 'vitest';
 import type { MoveWatch } from '../src/move/move-project.ts';
 import type { InstanceManager } from '../src/project/instance-manager.ts';
 import { put, ref, remove } from '../src/storage/conformance.ts';
 import { nodeDisk } from '../src/storage/embedded/node-disk.ts';
 import { type Connections, type Database, OutcomeUnknown } from '../src/storage/postgres/database.ts';
-import { migrate } from '../src/storage/postgres/migrate.ts';
-import { openTestDatabase } from '../src/testing/postgres-project.ts';
 import { CutShort, Moving, NOT_WATCHED } from './support/moving.ts';
+import { useDatabase } from './support/use-database.ts';
 
 describeWithPostgres('a project that is moved', () => {
-  let server: PostgresServer;
   let database: Database;
   let moving: Moving;
   let projects = 0;
-  beforeAll(async () => {
-    server = await PostgresServer.start();
-    database = openTestDatabase((await server.createDatabase('bundoc')).url, { connectionsMax: 20 });
-    await migrate(database);
-  });
-  afterAll(async () => {
-    await database?.[Symbol.asyncDispose]();
-    await server?.[Symbol.asyncDispose]();
-  });
+  useDatabase(
+    (used) => {
+      ({ database } = used);
+    },
+    { connectionsMax: 20 },
+  );
   beforeEach(() => {
     moving = new Moving(database, `moved-${projects++}`);
   });

@@ -1,6 +1,6 @@
 import { PostgresServer } from '@bundoc/shared/testing/postgres-server';
 import { afterAll, beforeAll } from 'vitest';
-import type { Database } from '../../src/storage/postgres/database.ts';
+import type { Database, DatabaseOptions } from '../../src/storage/postgres/database.ts';
 import { migrate } from '../../src/storage/postgres/migrate.ts';
 import { openTestDatabase, PostgresProject } from '../../src/testing/postgres-project.ts';
 
@@ -13,12 +13,15 @@ export interface UsedDatabase {
 }
 
 /** To be called in a `describe`; hands over what it started before the first test, and ends it behind the last. */
-export function useDatabase(onStarted: (used: UsedDatabase) => void): void {
+export function useDatabase(
+  onStarted: (used: UsedDatabase) => void,
+  options: Partial<DatabaseOptions> = {},
+): void {
   const stack = new AsyncDisposableStack();
   let projects = 0;
   beforeAll(async () => {
     const server = stack.use(await PostgresServer.start());
-    const database = stack.use(openTestDatabase((await server.createDatabase('bundoc')).url));
+    const database = stack.use(openTestDatabase((await server.createDatabase('bundoc')).url, options));
     await migrate(database);
     onStarted({
       server,
