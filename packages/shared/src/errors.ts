@@ -9,6 +9,10 @@ export interface AppErrorOptions extends ErrorOptions {
   readonly errors?: readonly FieldFault[];
   /** Methods that the path does support; becomes `Allow` (405 only). */
   readonly allow?: readonly string[];
+  /** The storage that holds what was asked for. */
+  readonly storage?: string | undefined;
+  /** Until when it stays refused, ISO 8601. */
+  readonly until?: string | undefined;
 }
 
 /**
@@ -22,6 +26,8 @@ export class AppError extends Error {
   readonly retryAfterS: number | undefined;
   readonly errors: readonly FieldFault[] | undefined;
   readonly allow: readonly string[] | undefined;
+  readonly storage: string | undefined;
+  readonly until: string | undefined;
 
   constructor(code: ProblemCode, options: AppErrorOptions = {}) {
     super(options.detail === undefined ? code : `${code}: ${options.detail}`, { cause: options.cause });
@@ -30,6 +36,8 @@ export class AppError extends Error {
     this.retryAfterS = options.retryAfterS;
     this.errors = options.errors;
     this.allow = options.allow;
+    this.storage = options.storage;
+    this.until = options.until;
   }
 }
 

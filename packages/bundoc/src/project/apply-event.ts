@@ -22,6 +22,7 @@ export function applyEvent(event: KmsEvent, { keys, instances, revoked, feed }: 
       revoked.add(event);
       break;
     case 'reset':
+    case 'storage.take_over':
       keys.revalidateAll();
       break;
     case 'heartbeat':

@@ -12,6 +12,9 @@ export const KEY_EVENTS = [
   'key.destroy_version',
   'key.update',
   'key.recover',
+  'key.accept',
+  'key.take_over',
+  'key.deletion_intent',
 ] as const;
 
 /**
@@ -21,7 +24,14 @@ export const KEY_EVENTS = [
  * expired follow. `heartbeat`: nothing happened, up to the place that its id names.
  */
 export const kmsEventSchema = z.discriminatedUnion('type', [
-  z.object({ type: z.enum(KEY_EVENTS), name: keyNameSchema, version: z.int().positive().optional() }),
+  z.object({
+    type: z.enum(KEY_EVENTS),
+    name: keyNameSchema,
+    version: z.int().positive().optional(),
+    holder: z.uuid().optional(),
+  }),
+  /** An administrator let another copy of a storage take its place: the former one must stop. */
+  z.object({ type: z.literal('storage.take_over'), storage: z.uuid(), generation: z.uuid().optional() }),
   /** The token and all of its family; `expires_at` is the token's. */
   z.object({
     type: z.literal('token.revoke'),

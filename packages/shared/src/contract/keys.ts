@@ -23,6 +23,8 @@ export const createKeySchema = z.strictObject({
   /** Whether the raw key may leave the service; from true it may become false, and never the other way. */
   exportable: z.boolean().default(true),
   rotate_after_days: rotateAfterDaysSchema.default(null),
+  /** The storage of Bundoc that holds the key; nobody by default. */
+  storage: z.uuid().optional(),
 });
 export type CreateKey = z.infer<typeof createKeySchema>;
 export type CreateKeyInput = z.input<typeof createKeySchema>;
@@ -53,6 +55,9 @@ export const keyVersionParamSchema = z
   .pipe(z.number().max(KEY_VERSIONS_MAX, `must be a whole number from 1 to ${KEY_VERSIONS_MAX}`))
   .meta({ type: 'integer', minimum: 1, maximum: KEY_VERSIONS_MAX });
 
+/** The holder of a key that came from a backup, of which nothing later is known: an administrator says who holds it. */
+export const HOLDER_UNKNOWN = 'unknown';
+
 export const keyStateSchema = z.enum(['enabled', 'disabled', 'pending_deletion', 'destroyed']);
 
 /**
@@ -76,6 +81,13 @@ export const keyInfoSchema = z.object({
   /** When the service destroys a key that is pending deletion. */
   deletion_at: z.iso.datetime().optional(),
   destroyed_at: z.iso.datetime().optional(),
+  /** The storage that holds the key; `unknown` when it came from a backup and nothing later is known; absent when nobody holds it. */
+  holder: z.union([z.uuid(), z.literal(HOLDER_UNKNOWN)]).optional(),
+  /** The storage that its holder hands it over to, and in which move. */
+  offered_to: z.uuid().optional(),
+  move: z.uuid().optional(),
+  /** When its holder said that it is to be shredded. */
+  deletion_intended_at: z.iso.datetime().optional(),
 });
 export type KeyInfo = z.infer<typeof keyInfoSchema>;
 

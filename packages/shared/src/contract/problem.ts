@@ -25,6 +25,7 @@ export const PROBLEMS = {
   project_not_found: { status: 404, title: 'The project does not exist' },
   KEY_NOT_FOUND: { status: 404, title: 'The key does not exist' },
   kek_not_found: { status: 404, title: 'The KEK is not known' },
+  storage_not_found: { status: 404, title: 'The storage is not known' },
   token_not_found: { status: 404, title: 'The token does not exist' },
   method_not_allowed: { status: 405, title: 'The path does not support this method' },
   request_timeout: { status: 408, title: 'The request did not arrive in time' },
@@ -37,6 +38,15 @@ export const PROBLEMS = {
   key_versions_exhausted: { status: 409, title: 'The key has all the versions that it may have' },
   key_disabled: { status: 409, title: 'The key is disabled' },
   key_pending_deletion: { status: 409, title: 'The key is about to be deleted' },
+  key_deletion_intended: { status: 409, title: 'The key is about to be shredded' },
+  key_held_elsewhere: { status: 409, title: 'Another storage holds the key' },
+  key_unheld: { status: 409, title: 'No storage holds the key' },
+  key_not_offered: { status: 409, title: 'The key is not offered in this move' },
+  lease_live: { status: 409, title: 'The key may still be in use elsewhere' },
+  storage_superseded: { status: 409, title: 'Another copy of this storage is in use' },
+  project_elsewhere: { status: 409, title: 'Another storage holds the project' },
+  project_unclaimed: { status: 409, title: 'No storage holds the key of the project' },
+  project_deleting: { status: 409, title: 'The project is being deleted' },
   key_not_pending_deletion: { status: 409, title: 'The key is not about to be deleted' },
   key_version_current: { status: 409, title: 'The current version of a key cannot be destroyed alone' },
   kek_unusable: { status: 409, title: 'The KEK cannot be made the current one' },
@@ -99,5 +109,9 @@ export const problemSchema = z.object({
   code: z.enum(PROBLEM_CODES),
   request_id: z.string(),
   errors: z.array(fieldFaultSchema).optional(),
+  /** The storage that holds the key or the project. */
+  storage: z.uuid().optional(),
+  /** Until when what is refused stays refused. */
+  until: z.iso.datetime().optional(),
 });
 export type Problem = z.infer<typeof problemSchema>;

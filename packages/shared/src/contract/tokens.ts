@@ -12,14 +12,17 @@ export const scopeSchema = z.enum([
   'kms:rotate_key',
   'kms:manage_key',
   'kms:destroy_key',
+  'kms:shred_key',
   'kms:export_key',
   'kms:encrypt',
   'kms:decrypt',
   'kms:audit',
+  'kms:metrics',
   'kms:admin',
   'docs:read',
   'docs:write',
   'docs:admin',
+  'docs:metrics',
 ]);
 export type Scope = z.infer<typeof scopeSchema>;
 

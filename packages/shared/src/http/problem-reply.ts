@@ -58,6 +58,8 @@ export function problemOf(error: AppError, requestId: string): Problem {
     code: error.code,
     request_id: requestId,
     ...(error.errors === undefined ? {} : { errors: [...error.errors] }),
+    ...(error.storage === undefined ? {} : { storage: error.storage }),
+    ...(error.until === undefined ? {} : { until: error.until }),
   };
 }
 

@@ -1,0 +1,94 @@
+import { z } from 'zod';
+import { auditReceiptSchema, keyNameSchema } from './keys.ts';
+
+/**
+ * Storages of Bundoc as BunKMS knows them (`docs/keys.md`). A storage is a data folder or a database. It has an id, made once, and a generation that each start
+ * replaces, so that a copy of it that is started is found out. A key names the one storage that holds it.
+ */
+
+export const storageIdSchema = z.uuid();
+export const generationSchema = z.uuid();
+
+/** The most generations that one `advance` may name: those which BunKMS may still have after starts that were cut short. */
+export const CANDIDATES_MAX = 16;
+
+/** A storage that acts as the holder of a key, or wants to be. */
+const actingStorage = { storage: storageIdSchema, generation: generationSchema };
+
+/** The body of `POST /v1/keys/{name}/claim`. Without `generation` it is an administrator's. */
+export const claimKeySchema = z.strictObject({
+  storage: storageIdSchema,
+  generation: generationSchema.optional(),
+});
+export type ClaimKey = z.infer<typeof claimKeySchema>;
+
+/** The body of `POST /v1/keys/{name}/take-over`. `force` does not wait for leases to end. */
+export const takeOverKeySchema = z.strictObject({
+  storage: storageIdSchema,
+  force: z.boolean().default(false),
+});
+export type TakeOverKey = z.infer<typeof takeOverKeySchema>;
+
+/** The body of `POST /v1/keys/{name}/offer`: to which storage, in which move. */
+export const offerKeySchema = z.strictObject({ ...actingStorage, to: storageIdSchema, move: z.uuid() });
+export type OfferKey = z.infer<typeof offerKeySchema>;
+
+/** The body of `POST /v1/keys/{name}/withdraw` and `…/accept`. */
+export const moveOfKeySchema = z.strictObject({ ...actingStorage, move: z.uuid() });
+export type MoveOfKey = z.infer<typeof moveOfKeySchema>;
+
+/** The body of `POST /v1/keys/{name}/deletion-intent` and `…/content-removed`. */
+export const holderOfKeySchema = z.strictObject(actingStorage);
+export type HolderOfKey = z.infer<typeof holderOfKeySchema>;
+
+/** The body of `POST /v1/keys/{name}/shred`: the receipt is that of the intent. */
+export const shredKeySchema = z.strictObject({ ...actingStorage, receipt: auditReceiptSchema });
+export type ShredKey = z.infer<typeof shredKeySchema>;
+
+/** The answer of `POST /v1/keys/{name}/deletion-intent`. */
+export const deletionIntentSchema = z.object({
+  name: keyNameSchema,
+  /** The place of the key's latest change, which `shred` must name. */
+  receipt: auditReceiptSchema,
+  intended_at: z.iso.datetime(),
+});
+export type DeletionIntent = z.infer<typeof deletionIntentSchema>;
+
+/** A deletion that its storage has begun and not finished. `destroyed`: its content is still to be removed. */
+export const unfinishedDeletionSchema = z.object({
+  ...deletionIntentSchema.shape,
+  state: z.enum(['pending_deletion', 'destroyed']),
+});
+export type UnfinishedDeletion = z.infer<typeof unfinishedDeletionSchema>;
+
+/** The answer of `GET /v1/storages/{id}/deletions`, by name. */
+export const deletionPageSchema = z.object({
+  deletions: z.array(unfinishedDeletionSchema),
+  next_cursor: z.string().optional(),
+});
+export type DeletionPage = z.infer<typeof deletionPageSchema>;
+
+/** The body of `POST /v1/storages/{id}/advance`: from one of the generations that the storage may have, to a fresh one. */
+export const advanceStorageSchema = z.strictObject({
+  from: z.array(generationSchema).max(CANDIDATES_MAX),
+  to: generationSchema,
+});
+export type AdvanceStorage = z.infer<typeof advanceStorageSchema>;
+
+/** The body of `POST /v1/storages/{id}/take-over`. Without `generation` the next start that asks is let in. */
+export const takeOverStorageSchema = z.strictObject({
+  generation: generationSchema.optional(),
+  force: z.boolean().default(false),
+});
+export type TakeOverStorage = z.infer<typeof takeOverStorageSchema>;
+
+/** What BunKMS knows of a storage. */
+export const storageInfoSchema = z.object({
+  id: storageIdSchema,
+  /** Absent after a take-over that named none, until the next start. */
+  generation: generationSchema.optional(),
+  /** How often an administrator has taken it over. Seals of its earlier copies are unknown, so they count as many. */
+  take_overs: z.int().nonnegative(),
+  advanced_at: z.iso.datetime(),
+});
+export type StorageInfo = z.infer<typeof storageInfoSchema>;
