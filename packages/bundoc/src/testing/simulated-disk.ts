@@ -1,5 +1,6 @@
 import { dirname } from 'node:path';
 import { AppError } from '@bundoc/shared/errors';
+import type { LogDisk, LogFile } from '../engine/files/log/ports.ts';
 import {
   type Disk,
   type DiskFile,
@@ -56,19 +57,23 @@ interface NameChange {
  * since it was written. After {@link powerCut} only that is left, and of the rest whatever chance lets survive: any of the names,
  * any of the sectors, in any order.
  */
-export class SimulatedDisk implements Disk {
+export class SimulatedDisk implements Disk, LogDisk {
   #durable = new Map<string, Node>();
   #current = new Map<string, Node>();
   #unsynced: NameChange[] = [];
   #fault: Fault | undefined;
   #crashLine: { readonly line: RegExp; readonly when: Fault['when'] } | undefined;
   #crashed = false;
+  readonly #crashes = Promise.withResolvers<never>();
   /** While true, nothing that takes space succeeds. */
   full = false;
   /** Operations so far that change something. */
   operations = 0;
   /** A line for each of them. */
   readonly trace: string[] = [];
+
+  /** What is written whole, or not at all, when the power goes. */
+  sectorBytes = SECTOR_BYTES;
 
   constructor(...directories: string[]) {
     for (const path of directories) {
@@ -91,6 +96,11 @@ export class SimulatedDisk implements Disk {
     return this.#crashed;
   }
 
+  /** Rejects when the process dies: what was under way then never settles. */
+  get crashes(): Promise<never> {
+    return this.#crashes.promise;
+  }
+
   /** The disk as it is after a power cut, ready for a new process. */
   powerCut(survival: Survival): SimulatedDisk {
     const entries = new Map(this.#durable);
@@ -98,9 +108,10 @@ export class SimulatedDisk implements Disk {
     const next = new SimulatedDisk();
     for (const [path, node] of entries) {
       if (!isReachable(entries, path)) continue;
-      next.#durable.set(path, node.kind === 'directory' ? node : settled(node, survival));
+      next.#durable.set(path, node.kind === 'directory' ? node : settled(node, survival, this.sectorBytes));
     }
     next.#current = new Map(next.#durable);
+    next.sectorBytes = this.sectorBytes;
     return next;
   }
 
@@ -113,6 +124,7 @@ export class SimulatedDisk implements Disk {
     next.#durable = new Map(this.#durable);
     next.#current = new Map(this.#current);
     next.#unsynced = [...this.#unsynced];
+    next.sectorBytes = this.sectorBytes;
     return next;
   }
 
@@ -209,6 +221,23 @@ export class SimulatedDisk implements Disk {
       },
       close: async () => undefined,
     };
+  }
+
+  async openLogFile(path: string): Promise<LogFile> {
+    const file = await this.openFile(path);
+    const node = this.#current.get(path) as FileNode;
+    return {
+      ...file,
+      bytes: node.content.length,
+      read: async (offset, bytes) => {
+        this.#requireAlive();
+        return Buffer.from(node.content.subarray(offset, offset + bytes));
+      },
+    };
+  }
+
+  frameBuffer(bytes: number): Buffer {
+    return Buffer.alloc(bytes);
   }
 
   async rename(from: string, to: string): Promise<void> {
@@ -310,7 +339,10 @@ export class SimulatedDisk implements Disk {
   #raise(fault: Fault): never {
     if (fault.what !== 'crash') throw new AppError(fault.what);
     this.#crashed = true;
-    throw new Crash();
+    const crash = new Crash();
+    this.#crashes.promise.catch(() => undefined);
+    this.#crashes.reject(crash);
+    throw crash;
   }
 
   #requireAlive(): void {
@@ -346,12 +378,12 @@ function written(content: Buffer, writes: readonly UnsyncedWrite[]): Buffer {
 }
 
 /** The file after a power cut: each sector of each unsynced write is there or not, and so is each new length. */
-function settled(node: FileNode, survival: Survival): FileNode {
+function settled(node: FileNode, survival: Survival, sectorBytes: number): FileNode {
   let content: Buffer = Buffer.from(node.durable);
   for (const { offset, bytes, length } of node.unsynced) {
     if (survives(survival)) content = withLength(content, length);
-    for (let at = 0; at < bytes.length; at += SECTOR_BYTES) {
-      if (survives(survival)) bytes.copy(content, offset + at, at, at + SECTOR_BYTES);
+    for (let at = 0; at < bytes.length; at += sectorBytes) {
+      if (survives(survival)) bytes.copy(content, offset + at, at, at + sectorBytes);
     }
   }
   return { kind: 'file', content, durable: Buffer.from(content), unsynced: [] };
