@@ -28,6 +28,8 @@ export const SMALL_LIMITS: LogLimits = {
   chunkBytes: 4_096,
 };
 
+const BIRTH_BYTES_MAX = 2_000;
+
 export type Fate = 'waiting' | 'acknowledged' | 'refused' | 'unknown';
 
 /** A commit that was given to the log, and what was said of it. */
@@ -142,15 +144,17 @@ export class OpenLogProject implements PartSource {
   take(bytesMax: number, onlyMakingRoom: boolean): TakenPart | undefined {
     const taken: WaitingCommit[] = [];
     let bytes = 0;
+    const isBirth = !this.#isBorn;
     for (const waiting of this.#waiting) {
       if (onlyMakingRoom && !waiting.makesRoom) break;
-      if (taken.length > 0 && (bytes + waiting.bytes.length > bytesMax || !this.#isBorn)) break;
+      if (taken.length > 0 && bytes + waiting.bytes.length > bytesMax) break;
+      // A birth has at most a small first commit; a large one follows it.
+      if (isBirth && bytes + waiting.bytes.length > BIRTH_BYTES_MAX) break;
       bytes += waiting.bytes.length + 8;
       taken.push(waiting);
     }
-    if (taken.length === 0) return undefined;
+    if (taken.length === 0 && !(isBirth && this.#waiting.length > 0)) return undefined;
     this.#waiting.splice(0, taken.length);
-    const isBirth = !this.#isBorn;
     const projectFile = Buffer.from(`{"project":"${this.project}"}`);
     return {
       kind: isBirth ? 'birth' : 'data',
@@ -189,6 +193,7 @@ export class LogWorld {
   readonly projects: readonly LogProject[];
   readonly storageId = randomBytes(16);
   readonly limits: LogLimits;
+  readonly #freeing = new Set<Log>();
   #hadLog = false;
   #counter = 0;
 
@@ -209,12 +214,17 @@ export class LogWorld {
   async openLog(disk: SimulatedDisk, options: Partial<LogOptions> = {}): Promise<Log> {
     const { storageId, limits } = this;
     const directory = '/log';
-    const log = await Log.open({
+    const onPressure = () => {
+      if (log !== undefined) void this.#freeSome(log, disk);
+    };
+    let log: Log | undefined;
+    log = await Log.open({
       disk,
       directory,
       storageId,
       limits,
       mustExist: this.#hadLog,
+      observer: { onPressure },
       // After a crash nothing goes on.
       wait: () => (disk.crashed ? new Promise(() => undefined) : setImmediate()),
       ...options,
@@ -225,6 +235,22 @@ export class LogWorld {
       if (covered !== undefined) log.coverTo(project.handle, covered);
     }
     return log;
+  }
+
+  /** What the engine does when the log fills. */
+  async #freeSome(log: Log, disk: SimulatedDisk): Promise<void> {
+    if (this.#freeing.has(log)) return;
+    this.#freeing.add(log);
+    try {
+      for (let live = Number.POSITIVE_INFINITY; log.shouldFree && log.stats.segmentsLive < live; ) {
+        live = log.stats.segmentsLive;
+        await log.carryOldest(this.carryTarget(disk));
+      }
+    } catch (error) {
+      if (error instanceof AppError) log.refuseHeld(error);
+    } finally {
+      this.#freeing.delete(log);
+    }
   }
 
   /** The commits that a project has. @throws PartsDamaged */

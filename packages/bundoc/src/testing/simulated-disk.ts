@@ -61,7 +61,7 @@ export class SimulatedDisk implements Disk, LogDisk {
   #durable = new Map<string, Node>();
   #current = new Map<string, Node>();
   #unsynced: NameChange[] = [];
-  #fault: Fault | undefined;
+  #faults: Fault[] = [];
   #crashLine: { readonly line: RegExp; readonly when: Fault['when'] } | undefined;
   #crashed = false;
   readonly #crashes = Promise.withResolvers<never>();
@@ -82,9 +82,9 @@ export class SimulatedDisk implements Disk, LogDisk {
     }
   }
 
-  /** Plans a fault, with operations counted from now. */
-  failAt(fault: Fault): void {
-    this.#fault = { ...fault, operation: this.operations + fault.operation };
+  /** Plans faults, with operations counted from now. */
+  failAt(...faults: readonly Fault[]): void {
+    this.#faults = faults.map((fault) => ({ ...fault, operation: this.operations + fault.operation }));
   }
 
   /** Plans a crash at the next operation of this trace. */
@@ -327,9 +327,10 @@ export class SimulatedDisk implements Disk, LogDisk {
     this.operations++;
     this.trace.push(what);
     const crash = this.#crashLine?.line.test(what) === true ? this.#crashLine : undefined;
-    const planned: Fault | undefined =
-      crash === undefined ? this.#fault : { operation: this.operations, when: crash.when, what: 'crash' };
-    const fault = planned?.operation === this.operations ? planned : undefined;
+    const fault: Fault | undefined =
+      crash === undefined
+        ? this.#faults.find(({ operation }) => operation === this.operations)
+        : { operation: this.operations, when: crash.when, what: 'crash' };
     if (fault?.when === 'before') this.#raise(fault);
     const result = effect();
     if (fault?.when === 'after') this.#raise(fault);

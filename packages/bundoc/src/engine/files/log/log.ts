@@ -245,12 +245,12 @@ export class Log implements AsyncDisposable {
   #hole: FramePlace | undefined;
   #state: 'open' | 'stopped' | 'closed' = 'open';
   #pumping: Promise<void> | undefined;
-  #carrying: Promise<unknown> | undefined;
+  #carrying: Promise<readonly string[]> | undefined;
   #resuming: Promise<void> | undefined;
   #growAgainMs = Number.NEGATIVE_INFINITY;
   #counts = { frames: 0, commits: 0, cuts: 0, carries: 0 };
 
-  private constructor(options: LogOptions, scan: LogScan, stuck: StuckParts) {
+  private constructor(options: LogOptions, buffer: Buffer, scan: LogScan, stuck: StuckParts) {
     const { disk, directory, limits } = options;
     this.#options = options;
     this.#clock = options.clock ?? systemClock;
@@ -261,8 +261,7 @@ export class Log implements AsyncDisposable {
     this.#hole = scan.hole;
     this.#suspectFrames = scan.suspectFrames;
     this.#stuck = stuck;
-    const most = frameBytes(FRAME_PARTS_MAX, FRAME_PARTS_MAX, limits.frameBytes);
-    this.#buffer = disk.frameBuffer(Math.min(limits.segmentBytes, blocksOf(most) * BLOCK_BYTES));
+    this.#buffer = buffer;
   }
 
   /**
@@ -273,7 +272,11 @@ export class Log implements AsyncDisposable {
    */
   static async open(options: LogOptions): Promise<Log> {
     const { disk, directory, storageId, limits, mustExist } = options;
-    if (await disk.makeDirectory(directory)) await disk.syncDirectory(dirname(directory));
+    const most = blocksOf(frameBytes(FRAME_PARTS_MAX, FRAME_PARTS_MAX, limits.frameBytes)) * BLOCK_BYTES;
+    const buffer = disk.frameBuffer(Math.min(limits.segmentBytes, most));
+    await disk.makeDirectory(directory);
+    // Also when it is there: a process may have died between making it and its sync.
+    await disk.syncDirectory(dirname(directory));
     const scan = await scanLog(disk, directory, storageId, limits.segmentBytes);
     if (mustExist && scan.nextNumber === 1)
       throw new LogDamaged(`${directory} has no log, though this storage had one: put it back`);
@@ -289,7 +292,7 @@ export class Log implements AsyncDisposable {
     }
     // Also the names of segments: what is written into them must be found again.
     await disk.syncDirectory(directory);
-    const log = new Log(options, scan, await StuckParts.open(disk, directory));
+    const log = new Log(options, buffer, scan, await StuckParts.open(disk, directory));
     try {
       await log.#segments.makeFirst();
     } catch (error) {
@@ -430,24 +433,18 @@ export class Log implements AsyncDisposable {
     return oldest === this.#active?.number ? [] : this.#index.pinning(oldest);
   }
 
-  /** True while {@link carryOldest} is under way; it is not to be called then. */
-  get isCarrying(): boolean {
-    return this.#carrying !== undefined;
-  }
-
   /**
    * Frees the oldest segment, without any key: copies the sealed parts that pin it to the folders of their projects, and to the log's own folder
-   * for projects whose folders fail. Whoever can be covered by a snapshot should be covered before.
+   * for projects whose folders fail. Whoever can be covered by a snapshot should be covered before. One is freed at a time: another call waits
+   * for the one that is under way.
    *
    * @returns handles whose folders failed. @throws when their parts can be put nowhere; then nothing is freed.
    */
-  async carryOldest(target: CarryTarget): Promise<readonly string[]> {
-    assert(this.#carrying === undefined, 'one at a time');
-    const carrying = this.#carryOldest(target).finally(() => {
+  carryOldest(target: CarryTarget): Promise<readonly string[]> {
+    this.#carrying ??= this.#carryOldest(target).finally(() => {
       this.#carrying = undefined;
     });
-    this.#carrying = carrying.catch(() => undefined);
-    return carrying;
+    return this.#carrying;
   }
 
   async #carryOldest(target: CarryTarget): Promise<readonly string[]> {
@@ -518,7 +515,7 @@ export class Log implements AsyncDisposable {
     this.#refuseAll(new AppError('storage_unavailable'));
     await this.#pumping;
     await this.#resuming;
-    await this.#carrying;
+    await this.#carrying?.catch(() => undefined);
     await this.#segments.settled();
     const active = this.#active;
     this.#active = undefined;
@@ -705,6 +702,7 @@ export class Log implements AsyncDisposable {
       for (const attached of this.#attached.values()) attached.reserveBytes = 0;
       this.#retryHeld();
     }
+    this.#release();
     // In the background, so that the next segment is there when it is needed.
     if (this.#segments.mayGrow && !this.#segments.hasUnreserved) this.#segments.grow().catch(() => undefined);
     if (this.shouldFree) this.#options.observer?.onPressure?.(undefined);

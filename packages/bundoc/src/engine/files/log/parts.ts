@@ -179,7 +179,7 @@ export interface OpenedPart {
 /**
  * Opens parts, and joins the chunks of large commits. Chunks that no end follows belong to a commit that was never acknowledged.
  *
- * @throws PartsDamaged for a part that does not open. @throws Error for a version of the key that is not live.
+ * @throws PartsDamaged for a part that does not open, or is sealed under a version that is not live.
  */
 export async function* openParts(
   project: string,
@@ -207,7 +207,8 @@ function openOne(project: string, storageId: Buffer, keys: PartKeys, part: Seale
   const { entry, segmentId, place, body, head } = part;
   if (entry.kind === 'gone') return Buffer.alloc(0);
   const key = partKey(keys, entry.keyVersion, segmentId, entry.handle);
-  if (key === undefined) throw new Error(`${nameOf(place)}: there is no key of version ${entry.keyVersion}`);
+  if (key === undefined)
+    throw new PartsDamaged(`${nameOf(place)}: there is no key of version ${entry.keyVersion}`);
   const birth = entry.kind === 'birth' ? decodeBirth(body) : undefined;
   if (entry.kind === 'birth' && birth === undefined)
     throw new PartsDamaged(`${nameOf(place)}: a birth is damaged`);

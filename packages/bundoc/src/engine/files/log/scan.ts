@@ -42,7 +42,7 @@ export interface LogScan {
   readonly births: ReadonlyMap<string, FramePlace>;
   /** The last frame that counts, and whose parts its segment has. */
   readonly tail: { readonly cut: Cut; readonly index: SegmentIndex } | undefined;
-  /** The last frame, to be written once more: it may have been read from the page cache only. */
+  /** The last frame, or the header when no frame follows it, to be written once more: it may have been read from the page cache only. */
   readonly unsure: { readonly path: string; readonly offset: number; readonly bytes: Buffer } | undefined;
   readonly hole: FramePlace | undefined;
   /** Frames that are damaged; the opening of a project tells whether its part is. */
@@ -178,14 +178,19 @@ async function scanChain(disk: LogDisk, chain: readonly Link[]): Promise<Scanned
     const cut = successor?.header.cut;
     let parts = successor === undefined ? undefined : await indexIn(disk, successor);
     if (parts === undefined) {
-      const frames = scanFrames(await readWhole(disk, path), header, cut);
+      const bytes = await readWhole(disk, path);
+      const frames = scanFrames(bytes, header, cut);
       parts = frames.index;
       suspectFrames += frames.suspects;
       hole = later(hole, frames.hole);
+      if (cut === undefined)
+        unsure = {
+          path,
+          ...(frames.last ?? { offset: 0, bytes: bytes.subarray(0, header.firstFrame * BLOCK_BYTES) }),
+        };
       if (frames.last !== undefined && cut === undefined) {
-        const { number, hash, bytes } = frames.last;
-        tail = { cut: { segment: header.number, segmentId: header.id, frame: number, hash }, index: parts };
-        unsure = { path, offset: number * BLOCK_BYTES, bytes };
+        const { number: frame, hash } = frames.last;
+        tail = { cut: { segment: header.number, segmentId: header.id, frame, hash }, index: parts };
       }
     }
     // Until a later segment has frames: the next header names the same frame as the last one did.
@@ -221,12 +226,19 @@ async function indexIn(disk: LogDisk, { path, header }: Link): Promise<SegmentIn
 /** What the frames of a segment are read by. */
 type SegmentStart = Pick<FoundHeader, 'number' | 'id' | 'firstFrame'>;
 
+interface LastFrame {
+  readonly number: number;
+  readonly hash: Buffer;
+  readonly offset: number;
+  readonly bytes: Buffer;
+}
+
 interface ScannedFrames {
   readonly index: SegmentIndex;
   readonly suspects: number;
   readonly hole: FramePlace | undefined;
   /** The last frame that counts. */
-  readonly last: { readonly number: number; readonly hash: Buffer; readonly bytes: Buffer } | undefined;
+  readonly last: LastFrame | undefined;
 }
 
 /**
@@ -243,7 +255,7 @@ export function scanFrames(bytes: Buffer, header: SegmentStart, end: Cut | undef
   const segment = header.number;
   let suspects = 0;
   let hole: FramePlace | undefined;
-  let last: { number: number; hash: Buffer; bytes: Buffer } | undefined;
+  let last: LastFrame | undefined;
   let at = header.firstFrame;
   while (end === undefined || at <= end.frame) {
     const head = headOf(bytes, header, at);
@@ -272,6 +284,7 @@ export function scanFrames(bytes: Buffer, header: SegmentStart, end: Cut | undef
     last = {
       number: head.number,
       hash: hashOfFrame(bytes, start, head),
+      offset: start,
       bytes: Buffer.from(bytes.subarray(start, at * BLOCK_BYTES)),
     };
   }

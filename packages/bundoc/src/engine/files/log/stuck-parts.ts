@@ -35,8 +35,8 @@ export class StuckParts {
     readonly segment: number;
     readonly content: Buffer;
   }): Promise<void> {
-    if (await this.#disk.makeDirectory(this.#directory))
-      await this.#disk.syncDirectory(dirname(this.#directory));
+    await this.#disk.makeDirectory(this.#directory);
+    await this.#disk.syncDirectory(dirname(this.#directory));
     const name = `${file.handle}-${file.segment}`;
     const path = join(this.#directory, name);
     await this.#disk.remove(path + TEMPORARY);
