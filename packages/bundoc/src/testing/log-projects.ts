@@ -42,7 +42,8 @@ export interface GivenCommit {
 export class LogProject {
   readonly name: string;
   readonly handle = randomBytes(8).toString('hex');
-  readonly keys: PartKeys = partKeysOf(new Map([[1, takeKey(randomBytes(32))]]));
+  readonly dek = takeKey(randomBytes(32));
+  readonly keys: PartKeys = partKeysOf(new Map([[1, this.dek]]));
   /** All that were ever given, in their order. */
   readonly given: GivenCommit[] = [];
 
@@ -68,7 +69,8 @@ function encodeCommit({ given, bytes }: WaitingCommit): Buffer {
   return Buffer.concat([head, bytes]);
 }
 
-function idsOf(plaintext: Buffer): number[] {
+/** The commits in a part. */
+export function idsOf(plaintext: Buffer): number[] {
   const ids: number[] = [];
   for (let at = 0; at < plaintext.length; ) {
     ids.push(plaintext.readUInt32BE(at));

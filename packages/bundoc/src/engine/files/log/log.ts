@@ -358,10 +358,18 @@ export class Log implements AsyncDisposable {
 
   /** An administrator accepts what a hole has cost. Durable with the next segment, which begins at once. */
   async acceptLoss(): Promise<void> {
-    await this.#pumping;
+    while (this.#pumping !== undefined) await this.#pumping;
+    const hole = this.#hole;
     this.#hole = undefined;
-    await this.#closeActive();
-    if (!(await this.#beginSomewhere())) throw new AppError('storage_unavailable');
+    const beginning = this.#closeActive().then(() => this.#beginSomewhere());
+    // Nothing is written meanwhile.
+    this.#pumping = beginning.then(() => {
+      this.#pumping = undefined;
+      if (this.#queue.size > 0) this.#pumping = this.#pump();
+    });
+    if (await beginning) return;
+    this.#hole = hole;
+    throw new AppError('storage_unavailable');
   }
 
   /** Reads parts; dispose of it soon, since it keeps freed segments from being used again. */
@@ -659,10 +667,12 @@ export class Log implements AsyncDisposable {
     await active?.file.close().catch(() => undefined);
   }
 
-  /** Begins a segment in any file that is free. */
+  /** Begins a segment in any file that is free, or in a new one. */
   async #beginSomewhere(): Promise<boolean> {
-    const unreserved = this.#segments.take(false);
-    const path = unreserved ?? this.#segments.take(true);
+    const segments = this.#segments;
+    if (segments.free === 0 && segments.mayGrow) await segments.grow().catch(() => undefined);
+    const unreserved = segments.take(false);
+    const path = unreserved ?? segments.take(true);
     if (path === undefined) return false;
     return this.#begin(path, unreserved === undefined).catch((error: unknown) => this.#gaveBack(path, error));
   }
@@ -927,7 +937,6 @@ export class Log implements AsyncDisposable {
     while (!signal.aborted) {
       await wait(RETRY_MS, signal).catch(() => undefined);
       if (signal.aborted) break;
-      if (this.#segments.free === 0) await this.#segments.grow().catch(() => undefined);
       if (!(await this.#beginSomewhere())) continue;
       this.#refuseGroup(group, error);
       if (this.#state === 'stopped') this.#state = 'open';

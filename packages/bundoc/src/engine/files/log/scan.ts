@@ -84,8 +84,13 @@ export async function scanLog(
     }
   }
   const nextFile = names.reduce((next, name) => Math.max(next, Number.parseInt(name, 10) + 1), 0);
-  const chain = chainOf(files, storageId);
-  await refuseBeheaded(disk, files, chain.at(-1)?.header);
+  const links = files.filter((file): file is Link => file.header !== undefined);
+  const newest = links.reduce<Link | undefined>(
+    (last, link) => (last === undefined || link.header.number > last.header.number ? link : last),
+    undefined,
+  );
+  await refuseBeheaded(disk, files, newest?.header);
+  const chain = chainOf(links, newest, storageId);
   const scanned = await scanChain(disk, chain);
   const live = new Set(chain.map(({ path }) => path));
   return {
@@ -109,16 +114,11 @@ interface Link extends FileOnDisk {
 }
 
 /** The segments that count, the oldest first: each header names the one before by its id, and thereby skips those that failed. */
-function chainOf(files: readonly FileOnDisk[], storageId: Buffer): Link[] {
-  const links = files.filter((file): file is Link => file.header !== undefined);
+function chainOf(links: readonly Link[], newest: Link | undefined, storageId: Buffer): Link[] {
   for (const { header, path } of links)
     if (!header.storageId.equals(storageId))
       throw new LogDamaged(`${path} belongs to another storage: put back the log of this data folder`);
   const byId = new Map(links.map((link) => [link.header.id.toString('hex'), link]));
-  const newest = links.reduce<Link | undefined>(
-    (last, link) => (last === undefined || link.header.number > last.header.number ? link : last),
-    undefined,
-  );
   const chain: Link[] = [];
   const firstLive = newest?.header.firstLive ?? 0;
   for (let link = newest; link !== undefined; ) {
