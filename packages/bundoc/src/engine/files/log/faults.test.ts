@@ -70,6 +70,22 @@ describe('a log whose disk fails', () => {
       for (const when of ['before', 'after'] as const) await survives({ operation, when, what: 'disk_full' });
   });
 
+  it('makes durable what it shows after a kill between a write and its sync', async () => {
+    const world = new LogWorld(1);
+    const disk = newDisk(world);
+    const [, open] = await openAll(world, disk);
+    await rounds(world, open, 1);
+    disk.failAt({ operation: 2, when: 'before', what: 'crash' });
+    const lost = world.newCommit();
+    open[0]!.commit(lost, 10).catch(() => undefined);
+    await expect(disk.crashes).rejects.toThrow();
+    const killed = disk.restart();
+    const seen = await world.contentOf(await world.openLog(killed), killed, world.projects[0]!);
+    expect(seen.ids).toContain(lost.id);
+    const cut = killed.powerCut('synced only');
+    expect((await world.contentOf(await world.openLog(cut), cut, world.projects[0]!)).ids).toEqual(seen.ids);
+  });
+
   it('refuses commits while it is stopped, answers nothing of the failed frame, and lets reads go on', async () => {
     const world = new LogWorld(2);
     const disk = newDisk(world);

@@ -63,9 +63,8 @@ describe('the parts of projects in one log', () => {
     // A snapshot that is taken while a large commit is half written does not cover it.
     const second = large.commit(world.newCommit(), 60_000);
     await small.commit(world.newCommit(), 100);
-    const mark = large.mark();
+    await world.checkpoint(log, disk, large);
     await second;
-    expect(large.mark()?.place.frame).not.toBe(mark?.place.frame);
     await world.checkpoint(log, disk, small);
     await log[Symbol.asyncDispose]();
     const again = await world.openLog(disk.powerCut('synced only'));
