@@ -80,7 +80,7 @@ describe('a log whose disk fails', () => {
     disk.failAt({ operation: 2, when: 'after', what: 'storage_unavailable' });
     const refused = world.newCommit();
     await expect(open[0]!.commit(refused, 10)).rejects.toMatchObject({ code: 'storage_unavailable' });
-    await rounds(world, open, 1);
+    await rounds(world, [open[1]!], 1);
     expect(log.stats.cuts).toBe(1);
     await check(world, log, disk);
     const cut = disk.powerCut('everything');

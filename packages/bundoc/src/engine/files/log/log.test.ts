@@ -99,6 +99,33 @@ describe('the parts of projects in one log', () => {
     expect([...third.handles]).toEqual([kept.handle]);
   });
 
+  it('stay readable for who began to read before their segment was freed', async () => {
+    const world = new LogWorld(1);
+    const disk = new SimulatedDisk(...world.directories());
+    const log = await world.openLog(disk);
+    const [project] = world.projects as [LogProject];
+    const open = await world.open(log, disk, project);
+    await open.commit(world.newCommit(), 100);
+    const first = log.newest(project.handle)!;
+    const fill = async () => {
+      for (let at = 0; at < 150; at++) {
+        await open.commit(world.newCommit(), 3_000);
+        await world.checkpoint(log, disk, open);
+      }
+    };
+    {
+      await using reader = log.reader();
+      await fill();
+      expect((await reader.read(project.handle, first))?.entry.kind).toBe('birth');
+    }
+    const path = [...disk.files()].find(
+      ([, bytes]) => bytes.length > 64 && bytes.readUIntBE(26, 6) === first.segment,
+    );
+    await fill();
+    expect(path).not.toBeUndefined();
+    expect(disk.files().get(path![0])!.readBigUInt64BE(24)).not.toBe(BigInt(first.segment));
+  });
+
   it('make who has most uncovered bytes wait first when the log fills, and the others go on', async () => {
     const world = new LogWorld(4);
     const disk = new SimulatedDisk(...world.directories());
