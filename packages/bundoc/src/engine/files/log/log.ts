@@ -256,7 +256,7 @@ export class Log implements AsyncDisposable {
     const { disk, directory, limits } = options;
     this.#options = options;
     this.#clock = options.clock ?? systemClock;
-    this.#segments = new Segments(disk, directory, limits, scan);
+    this.#segments = new Segments(disk, directory, limits, scan, () => this.#retryHeld());
     this.#index = scan.index;
     this.#births = new Map(scan.births);
     this.#tail = scan.tail;
