@@ -245,12 +245,7 @@ function startKeySweep(sweep: KeySweep, opened: AsyncDisposableStack): void {
   void sweep.run();
 }
 
-function tellOfFaults({ adoptionFault, keks }: Unsealed, vault: Vault, logger: Logger): void {
-  if (adoptionFault !== undefined)
-    logger.error(
-      { fault: adoptionFault },
-      'the audit chain is broken: keys of an earlier release are not adopted and stay damaged',
-    );
+function tellOfFaults({ keks }: Unsealed, vault: Vault, logger: Logger): void {
   const missing = neededKeks(keks).filter((kekId) => !vault.holds(kekId));
   if (missing.length > 0)
     logger.warn(

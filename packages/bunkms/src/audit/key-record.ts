@@ -16,7 +16,7 @@ export const DIGEST_BYTES = 32;
 /** Digest of a key without its versions, hex. */
 export function digestOfKey(record: KeyRecord): string {
   const fields = [
-    'bunkms/key/v1',
+    'bunkms/key/v2',
     record.id,
     record.name,
     record.type,
@@ -31,6 +31,9 @@ export function digestOfKey(record: KeyRecord): string {
     record.kekIds,
     record.idempotency === null ? null : [record.idempotency.key, record.idempotency.request],
     hexOf(record.versionDigests),
+    record.holder,
+    record.offer === null ? null : [record.offer.to, record.offer.move],
+    record.intendedAt,
   ];
   return hash('sha256', JSON.stringify(fields), 'hex');
 }

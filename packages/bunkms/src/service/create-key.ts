@@ -87,6 +87,9 @@ function newKey(
     kekIds: [vault.currentKekId],
     idempotency,
     versionDigests: withDigests(new Uint8Array(), [first]),
+    holder: null,
+    offer: null,
+    intendedAt: null,
   };
   const draft = keyChangeDraft({ caller, time, action: 'key.create' }, record, {
     version: 1,

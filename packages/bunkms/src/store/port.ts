@@ -2,7 +2,7 @@ import type { KeyObject } from 'node:crypto';
 import type { AuditRecord } from '@bundoc/shared/contract/audit';
 import type { AuditReceipt, KeyInfo, KeyVersion } from '@bundoc/shared/contract/keys';
 import type { Jwks, TokenInfo } from '@bundoc/shared/contract/tokens';
-import type { AuditDraft, ChainFault, ChainHead } from '../audit/chain.ts';
+import type { AuditDraft, ChainHead } from '../audit/chain.ts';
 
 /** A KEK that the store has been used with: its id and check value, both hex. Reveals nothing of the KEK. */
 export interface KnownKek {
@@ -21,6 +21,12 @@ export interface Installation {
   /** In clear and not authenticated: told to people (`bunkms status`), never trusted. */
   readonly signingKey: PublicJwk;
   readonly keks: readonly KnownKek[];
+}
+
+/** The offer of a key: the storage that may accept it, and the move that the offer is a part of. */
+export interface KeyOffer {
+  readonly to: string;
+  readonly move: string;
 }
 
 /**
@@ -48,6 +54,12 @@ export interface KeyRecord {
   readonly idempotency: { readonly key: string; readonly request: string } | null;
   /** Digests of the versions 1, 2, … behind each other, 32 bytes each. */
   readonly versionDigests: Uint8Array;
+  /** The storage that holds the key, or `HOLDER_UNKNOWN`; null when nobody does. */
+  readonly holder: string | null;
+  /** To whom its holder hands it over, and in which move. */
+  readonly offer: KeyOffer | null;
+  /** Since when its holder wants it shredded. */
+  readonly intendedAt: string | null;
 }
 
 /** One version of a key as it is stored. */
@@ -278,17 +290,6 @@ export interface KmsStore extends AsyncDisposable {
 
   /** Gives a task back. */
   release(claim: Pick<TaskClaim, 'task' | 'holder'>): Promise<void>;
-
-  /**
-   * Makes sure, once in the life of a store, that every key which an earlier release made has a record of its present state in
-   * the audit chain. `record` marks in the chain that it was done; a store that has the mark is left as it is, whatever its keys
-   * look like, so that no change behind the service's back is ever adopted later. Keys that the chain contradicts are left out.
-   *
-   * Takes as long as the chain is long, and rewrites the database once.
-   *
-   * @returns the fault of a broken chain: nothing was adopted then.
-   */
-  adoptKeys(record: AuditDraft): Promise<ChainFault | undefined>;
 
   /**
    * Stores a new key.

@@ -113,12 +113,6 @@ export function postgresOperations(pools: Pools, writer: Writer): PostgresOperat
     withdraw: (service) => writer.touch((session) => tasks.withdraw(session, service)),
     release: (claim) => writer.touch((session) => tasks.release(session, claim)),
 
-    // No release has ever kept keys here without putting them on record: there is nothing to adopt, and the mark says so.
-    adoptKeys: async (mark) => {
-      if (await pools.read((session) => hasRecord(session, mark))) return undefined;
-      await writer.write((session) => appendOnce(session, mark));
-      return undefined;
-    },
     insertKey: (key, idempotentSince) =>
       writer.write(async (session) => {
         const { name, idempotency } = key.record;

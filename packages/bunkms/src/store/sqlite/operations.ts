@@ -10,7 +10,6 @@ import type {
   StoreOperations,
   VersionChoice,
 } from '../port.ts';
-import { adoptKeys } from './adopt-keys.ts';
 import { AuditTable } from './audit-table.ts';
 import { claimTask, releaseTask } from './claim-table.ts';
 import type { Connection } from './connection.ts';
@@ -127,12 +126,6 @@ export function sqliteOperations(connection: Connection): StoreOperations {
     withdraw: (service) => connection.write(() => withdraw(connection, service)),
     release: (claim) => connection.write(() => releaseTask(connection, claim)),
 
-    adoptKeys: (mark) => {
-      if (audit.has(mark)) return undefined;
-      // Earlier releases did not overwrite what they deleted.
-      connection.vacuum();
-      return connection.write(() => (audit.has(mark) ? undefined : adoptKeys(connection, audit, mark)));
-    },
     insertKey: (key, idempotentSince) =>
       connection.write(() => {
         const { name, idempotency } = key.record;
