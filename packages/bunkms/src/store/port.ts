@@ -105,6 +105,9 @@ export type KeyMark = Pick<KeyRecord, 'id' | 'revision' | 'versionDigests'>;
 /** A change of a key that is stored as `previous`. Its revision is the next one, or the same when it is wrapped anew and nothing else. */
 export interface KeyUpdate extends KeyChange {
   readonly previous: KeyMark;
+  readonly storage?: StorageMark | undefined;
+  /** Behind this record the key may not have been released. */
+  readonly quietSince?: number | undefined;
 }
 
 /** The service's own secrets, wrapped. */
@@ -128,12 +131,22 @@ export type StoreEntry =
 /** What a new store is filled with: what another one kept, and records that are new and get their places in the chain now. */
 export type LoadEntry = StoreEntry | { readonly kind: 'new-record'; readonly draft: AuditDraft };
 
+/** A storage of Bundoc that must stand as it was read. */
+export interface StorageMark {
+  readonly id: string;
+  /** Number of its latest record; undefined when there was none. */
+  readonly seq: number | undefined;
+  /** Behind this record no key may have been released to the storage. */
+  readonly quietSince?: number | undefined;
+}
+
 /** What must hold at the moment at which an audit record is appended; else the record is left out. */
 export interface AuditCondition {
   /** The `jti` of a token that must be known and not revoked. */
   readonly jti?: string | undefined;
   /** A key that must be as it was read. */
   readonly key?: KeyMark | undefined;
+  readonly storage?: StorageMark | undefined;
   /** Number of the record that must still be the latest of the KEKs. */
   readonly kekRecord?: number | undefined;
   /** A KEK that nothing may be wrapped with. */
@@ -143,7 +156,13 @@ export interface AuditCondition {
 }
 
 /** Why a record was left out. */
-export type LeftOut = 'token_revoked' | 'key_changed' | 'keks_changed' | 'kek_in_use' | 'kek_not_held';
+export type LeftOut =
+  | 'token_revoked'
+  | 'key_changed'
+  | 'storage_changed'
+  | 'keks_changed'
+  | 'kek_in_use'
+  | 'kek_not_held';
 
 /** Keyset paging: at most `limit` entries behind the entry `after` (from the start without it). */
 export interface PageQuery<Cursor> {
@@ -315,8 +334,8 @@ export interface KmsStore extends AsyncDisposable {
    * Puts a key in the place of its previous state, in the same transaction as the check that the stored one is in that state.
    * So of several writers that change the same state, one succeeds.
    *
-   * @returns the place of the audit record; undefined, with nothing written, when the key is in another state, there is no such key, or what is
-   * new of it is wrapped with a KEK that is not the current one.
+   * @returns the place of the audit record; undefined, with nothing written, when the key is in another state, there is no such key, what is
+   * new of it is wrapped with a KEK that is not the current one, the storage does not stand as it was read, or the key was released meanwhile.
    */
   updateKey(change: KeyUpdate): Promise<AuditReceipt | undefined>;
 
@@ -412,6 +431,25 @@ export interface KmsStore extends AsyncDisposable {
     from: string,
     page: { readonly before?: number | undefined; readonly limit: number },
   ): Promise<BackwardPage>;
+
+  /** {@link listExports} of the keys that were released to a storage. */
+  listStorageExports(
+    storage: string,
+    from: string,
+    page: { readonly before?: number | undefined; readonly limit: number },
+  ): Promise<BackwardPage>;
+
+  /** The latest record that says how a storage stands (`STORAGE_ACTIONS`); undefined when there is none. Found by an index. */
+  storageRecord(id: string): Promise<AuditRecord | undefined>;
+
+  /**
+   * Keys with their current version that a storage holds and wants shredded, those that are destroyed already among them, in the order
+   * of their names. Found by an index.
+   */
+  listDeletions(holder: string, page: PageQuery<string>): Promise<Page<NamedKey>>;
+
+  /** How many keys {@link listDeletions} has, of all storages. */
+  countDeletions(): Promise<number>;
 
   /**
    * Keys that were ever wrapped with this KEK and may be held by somebody in no newer wrapping: exported before they were wrapped anew

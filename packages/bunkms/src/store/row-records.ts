@@ -126,11 +126,16 @@ export function detailText(draft: Pick<AuditDraft, 'detail'>): string | null {
   return draft.detail === undefined ? null : JSON.stringify(draft.detail);
 }
 
-/** A detail that somebody changed to no JSON must not end the walk that finds it: it becomes one that fits no hash. */
+/**
+ * A detail that somebody changed to no JSON must not end the walk that finds it: it becomes one that fits no hash. So does one that is
+ * not written as the service writes it: a look-up by a member's text might not find it, or find another of two members of one name.
+ */
 export function parseDetail(text: string): NonNullable<AuditRecord['detail']> {
   try {
-    return JSON.parse(text) as NonNullable<AuditRecord['detail']>;
+    const detail = JSON.parse(text) as NonNullable<AuditRecord['detail']>;
+    if (JSON.stringify(detail) === text) return detail;
   } catch {
-    return { unreadable: true };
+    // It is told below.
   }
+  return { unreadable: true };
 }

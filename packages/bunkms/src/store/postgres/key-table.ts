@@ -243,6 +243,28 @@ export async function listDueKeys(
   return pageOf(rows, page.limit, keyRecordOf);
 }
 
+const DELETIONS = 'keys WHERE intended_at IS NOT NULL AND holder IS NOT NULL';
+
+/** Keys that their holder wants shredded. */
+export async function listDeletions(
+  session: Session,
+  holder: string,
+  page: PageQuery<string>,
+): Promise<Page<KeyRecord>> {
+  const rows = await session.rows(
+    `SELECT * FROM ${DELETIONS} AND holder = $1 AND name > $2 ORDER BY name LIMIT $3`,
+    holder,
+    page.after ?? '',
+    page.limit + 1,
+  );
+  return pageOf(rows, page.limit, keyRecordOf);
+}
+
+/** How many keys are to be shredded, or were and have content yet. */
+export async function countDeletions(session: Session): Promise<number> {
+  return (await session.row(`SELECT count(*) AS count FROM ${DELETIONS}`))?.['count'] as number;
+}
+
 /** Keys behind a name, as they are stored, by name. */
 export async function keysAfter(session: Session, after: string, limit: number): Promise<KeyRecord[]> {
   const rows = await session.rows('SELECT * FROM keys WHERE name > $1 ORDER BY name LIMIT $2', after, limit);

@@ -152,6 +152,28 @@ export function listDueKeys(connection: Connection, until: string, page: PageQue
   return takePage(rows, page.limit, keyRecordOf);
 }
 
+const DELETIONS = 'keys INDEXED BY keys_by_deletion WHERE intended_at IS NOT NULL AND holder IS NOT NULL';
+
+/** Keys that their holder wants shredded. */
+export function listDeletions(
+  connection: Connection,
+  holder: string,
+  page: PageQuery<string>,
+): Page<KeyRecord> {
+  const rows = connection.rows(
+    `SELECT * FROM ${DELETIONS} AND holder = ? AND name > ? ORDER BY name LIMIT ?`,
+    holder,
+    page.after ?? '',
+    page.limit + 1,
+  );
+  return takePage(rows, page.limit, keyRecordOf);
+}
+
+/** How many keys are to be shredded, or were and have content yet. */
+export function countDeletions(connection: Connection): number {
+  return connection.row(`SELECT count(*) AS count FROM ${DELETIONS}`)?.['count'] as number;
+}
+
 /** All keys as they are stored, by name. */
 export function* allKeys(connection: Connection): Generator<KeyRecord, void, undefined> {
   for (const row of connection.rows('SELECT * FROM keys ORDER BY name')) yield keyRecordOf(row);
