@@ -62,6 +62,16 @@ export function withDigests(digests: Uint8Array, versions: readonly KeyVersionRe
   return next;
 }
 
+/** Changes that end a key, or say who holds it. */
+const CRITICAL_CHANGES: readonly string[] = [
+  'key.destroy',
+  'key.claim',
+  'key.accept',
+  'key.take_over',
+  'key.deletion_intent',
+  'key.content_removed',
+];
+
 /** The audit record of a change of a key, which authenticates what the key is from then on. */
 export function keyChangeDraft(
   { caller, time, action }: { readonly caller: Caller; readonly time: string; readonly action: string },
@@ -71,7 +81,7 @@ export function keyChangeDraft(
   return {
     ...caller,
     time,
-    severity: 'INFO',
+    severity: CRITICAL_CHANGES.includes(action) ? 'CRITICAL' : 'INFO',
     action,
     outcome: 'allowed',
     key: record.name,
