@@ -15,9 +15,9 @@ import {
 import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import type { Containment } from '@bundoc/shared/data-folder';
 import { hasCode } from '@bundoc/shared/errors';
 import { describe, expect, it, onTestFinished } from 'vitest';
-import type { Containment } from './data-folder.ts';
 import type { Disk } from './disk.ts';
 import { type NodeDisk, openNodeDisk } from './node-disk.ts';
 
@@ -99,7 +99,10 @@ describe.each<Containment>(['descriptors', 'paths'])('the real disk, contained b
 
   const operations: readonly [string, (disk: Disk, root: string) => Promise<unknown>][] = [
     ['read', (disk, root) => disk.read(join(root, 'p/docs/canary'), BYTES_MAX)],
+    ['read of what is absent there', (disk, root) => disk.read(join(root, 'p/docs/none'), BYTES_MAX)],
     ['list', (disk, root) => disk.list(join(root, 'p/docs'))],
+    ['list of what is absent there', (disk, root) => disk.list(join(root, 'p/docs/none'))],
+    ['remove of what is absent there', (disk, root) => disk.remove(join(root, 'p/docs/none/none'))],
     ['makeDirectory', (disk, root) => disk.makeDirectory(join(root, 'p/docs'))],
     ['makeDirectory below', (disk, root) => disk.makeDirectory(join(root, 'p/docs/made'))],
     ['createFile', (disk, root) => disk.createFile(join(root, 'p/docs/made'), Buffer.from('made'))],

@@ -11,7 +11,6 @@ import {
 import { type FileHandle, lstat, mkdir, open, readdir, rename, rmdir, unlink } from 'node:fs/promises';
 import { basename, dirname } from 'node:path';
 import { promisify } from 'node:util';
-import { AppError } from '@bundoc/shared/errors';
 import {
   type Containment,
   codeOf,
@@ -22,7 +21,8 @@ import {
   SAFE_FLAGS,
   UNSAFE_ENTRY,
   UnsafeEntry,
-} from './data-folder.ts';
+} from '@bundoc/shared/data-folder';
+import { AppError } from '@bundoc/shared/errors';
 import { type Disk, piecesOf } from './disk.ts';
 import { FilesystemSync } from './filesystem-sync.ts';
 import { WriteThread } from './write-thread.ts';
@@ -177,8 +177,11 @@ class Entries {
           closeCallback(descriptor, () => (content === undefined ? reject(error) : resolve(content)));
         });
       openCallback(this.#folder.pathOf(below), READ_FLAGS, (error, descriptor) => {
-        if (error !== null) reject(this.#folder.openError(below, error));
-        else this.#atPlace(descriptor, below, constants.O_RDONLY).then(readFrom, reject);
+        const opened =
+          error === null
+            ? this.#atPlace(descriptor, below, READ_FLAGS)
+            : this.#instead(below, READ_FLAGS, error);
+        opened.then(readFrom, reject);
       });
     });
   }
@@ -260,9 +263,13 @@ class Entries {
     try {
       descriptor = await openDescriptor(this.#folder.pathOf(below), flags | SAFE_FLAGS);
     } catch (error) {
-      throw this.#folder.openError(below, error);
+      return await this.#instead(below, flags, error);
     }
     return await this.#atPlace(descriptor, below, flags);
+  }
+
+  async #instead(below: string, flags: number, error: unknown): Promise<number> {
+    return this.#folder.openInstead(below, flags, error);
   }
 
   /** The descriptor, if it is of the entry; otherwise one of the entry itself. */

@@ -1,5 +1,5 @@
 import { closeSync } from 'node:fs';
-import type { DataFolder } from './data-folder.ts';
+import type { DataFolder } from '@bundoc/shared/data-folder';
 
 /** As many as one project has folders of documents. */
 const OPEN_MAX = 256;

@@ -76,10 +76,10 @@ export class WriteThread implements AsyncDisposable {
 
   #start(): Worker {
     // From `dist` as from the sources, whose types Node strips.
-    const file = `./write-worker${extname(import.meta.url)}`;
-    const worker = new Worker(new URL(file, import.meta.url), {
+    const extension = extname(import.meta.url);
+    const worker = new Worker(new URL(`./write-worker${extension}`, import.meta.url), {
       env: {},
-      execArgv: [],
+      execArgv: extension === '.ts' ? ['--conditions=@bundoc/source'] : [],
       workerData: this.#place,
     });
     worker.on('message', (failures: readonly WriteFailure[]) => {

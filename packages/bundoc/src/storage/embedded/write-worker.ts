@@ -11,12 +11,12 @@ import {
 import { setPriority } from 'node:os';
 import { basename } from 'node:path';
 import { parentPort, workerData } from 'node:worker_threads';
-import { codeOf, DataFolder, parentOf, requireFile, SAFE_FLAGS } from './data-folder.ts';
+import { codeOf, DataFolder, parentOf, requireFile, SAFE_FLAGS } from '@bundoc/shared/data-folder';
 import { END, type FilesToWrite, REMOVED, type WriteFailure, type WritePlace } from './files-to-write.ts';
 import { OpenFolders } from './open-folders.ts';
 
-// The thread of `write-thread.ts`: writes files one after another, synchronously. It must import no other package of
-// the workspace, so that it starts in a few milliseconds and from the sources as well.
+// The thread of `write-thread.ts`: writes files one after another, synchronously. It imports no library, so that it
+// starts in a few milliseconds.
 
 const place = workerData as WritePlace;
 const { fileMode, directoryMode } = place;
