@@ -9,7 +9,7 @@ import {
   realpathSync,
   type Stats,
 } from 'node:fs';
-import { dirname, resolve, sep } from 'node:path';
+import { resolve, sep } from 'node:path';
 
 // Used by Bundoc's thread that writes files as well: it must import no library, so that the thread starts in a few milliseconds.
 
@@ -261,9 +261,14 @@ export function requireFile(below: string, stats: Stats, bytesMax: number): void
     throw new UnsafeEntry(below, `has ${stats.size} bytes, and at most ${bytesMax} are expected`);
 }
 
+/** The folder of an entry below the data folder, empty for the data folder itself. */
 export function parentOf(below: string): string {
-  const parent = dirname(below);
-  return parent === '.' ? '' : parent;
+  return below.slice(0, Math.max(below.lastIndexOf(sep), 0));
+}
+
+/** The name of an entry in its folder. */
+export function nameOf(below: string): string {
+  return below.slice(below.lastIndexOf(sep) + 1);
 }
 
 export function codeOf(error: unknown): string | undefined {

@@ -9,13 +9,14 @@ import {
   write as writeCallback,
 } from 'node:fs';
 import { type FileHandle, lstat, mkdir, open, readdir, rename, rmdir, unlink } from 'node:fs/promises';
-import { basename, dirname } from 'node:path';
+import { dirname } from 'node:path';
 import { promisify } from 'node:util';
 import {
   type Containment,
   codeOf,
   DataFolder,
   FOLDER_FLAGS,
+  nameOf,
   parentOf,
   requireFile,
   SAFE_FLAGS,
@@ -91,7 +92,10 @@ export function openNodeDisk(directory: string, containment?: Containment): Node
     rename: (from, to) =>
       guarded(() =>
         entries.within(folder.below(from), (source) =>
-          entries.within(folder.below(to), (target) => rename(source, target)),
+          entries.within(folder.below(to), async (target) => {
+            await rename(source, target);
+            if ((await lstat(target)).isDirectory()) writeThread.forgetFolders();
+          }),
         ),
       ),
 
@@ -109,7 +113,7 @@ export function openNodeDisk(directory: string, containment?: Containment): Node
           undefined,
           entries.within(folder.below(path), (entry, below) => entries.removeTree(entry, below, 0)),
         ),
-      ),
+      ).finally(() => writeThread.forgetFolders()),
 
     syncDirectory: (path) => guarded(() => entries.syncFolder(folder.below(path))),
 
@@ -199,7 +203,7 @@ class Entries {
     if (below === '') throw new UnsafeEntry(below, 'is no entry of itself');
     const parent = parentOf(below);
     return this.withFolder(parent, (descriptor) =>
-      action(`${this.#folder.entriesOf(descriptor, parent)}/${basename(below)}`, below),
+      action(`${this.#folder.entriesOf(descriptor, parent)}/${nameOf(below)}`, below),
     );
   }
 
