@@ -1,5 +1,6 @@
 import { randomBytes } from 'node:crypto';
 import { join, resolve } from 'node:path';
+import { DataFolder } from '@bundoc/shared/data-folder';
 import type { BundocConfig } from './config.ts';
 import { lockDataFolder } from './project/data-lock.ts';
 import { ExpiryMarksInFolders } from './project/expiry-marks.ts';
@@ -7,7 +8,6 @@ import { halfMovedProjects } from './project/moved-folder.ts';
 import { ProjectFolders } from './project/project-folder.ts';
 import { Backlog } from './storage/embedded/backlog.ts';
 import type { EmbeddedLimits } from './storage/embedded/checkpoints.ts';
-import { DataFolder } from './storage/embedded/data-folder.ts';
 import { type Disk, makeDirectoryDurably } from './storage/embedded/disk.ts';
 import { openNodeDisk } from './storage/embedded/node-disk.ts';
 import { createEmbeddedStore, openEmbeddedStore } from './storage/embedded/recovery.ts';
