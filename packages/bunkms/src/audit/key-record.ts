@@ -68,7 +68,7 @@ export function keyChangeDraft(
   return {
     ...caller,
     time,
-    severity: 'INFO',
+    severity: action === 'key.destroy' || action === 'key.destroy_version' ? 'CRITICAL' : 'INFO',
     action,
     outcome: 'allowed',
     key: record.name,

@@ -1,6 +1,5 @@
 import type { AuditRecord } from '@bundoc/shared/contract/audit';
 import { type KmsEvent, kmsEventSchema } from '@bundoc/shared/contract/events';
-import type { TokenInfo } from '@bundoc/shared/contract/tokens';
 import type { ChainHead } from '../audit/chain.ts';
 
 /** The event that an audit record tells of; undefined for a record of anything else, or of what did not happen. */
@@ -12,11 +11,6 @@ export function eventOf(record: AuditRecord): KmsEvent | undefined {
       ? { type, jti: detail?.['token'], family: detail?.['family'], expires_at: detail?.['expires_at'] }
       : { type, name, version };
   return kmsEventSchema.safeParse(candidate).data;
-}
-
-/** The event that tells of a token which was revoked at any time. */
-export function revocationOf({ jti, family, expires_at }: TokenInfo): KmsEvent {
-  return { type: 'token.revoke', jti, family, expires_at };
 }
 
 /** An event as it goes over the wire. Its id is a place in the audit chain, written like a receipt: `seq:hash`. */

@@ -19,6 +19,8 @@ export interface SqliteStoreOptions {
 const OPEN_DEADLINE_MS = 15_000;
 /** Once in the life of a store of an earlier release: its whole chain is walked and its file rewritten. */
 const ADOPT_DEADLINE_MS = 600_000;
+/** Of a token that issued very many others the whole tree is walked. */
+const CASCADE_DEADLINE_MS = 60_000;
 /** Everything that was loaded goes to the disk at once. */
 const COMMIT_LOAD_DEADLINE_MS = 600_000;
 const PENDING_MAX = 1_024;
@@ -96,7 +98,8 @@ function remoteStore(rpc: WorkerRpc): KmsStore {
     findToken: remote('findToken'),
     liveFamily: remote('liveFamily'),
     listTokens: remote('listTokens'),
-    revokeFamily: remote('revokeFamily'),
+    revokeFamilies: remote('revokeFamilies'),
+    listIssuedBy: remote('listIssuedBy', CASCADE_DEADLINE_MS),
     listRevoked: remote('listRevoked'),
     pruneTokens: remote('pruneTokens'),
     appendAudit: remote('appendAudit'),

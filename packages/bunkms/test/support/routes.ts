@@ -5,7 +5,13 @@ export type Listener = 'api' | 'internal';
 export type Need =
   | 'public'
   | 'token'
-  | { scope: (typeof KMS_SCOPES)[number]; glob?: true; serviceOnly?: true };
+  | {
+      scope: (typeof KMS_SCOPES)[number];
+      glob?: true;
+      serviceOnly?: true;
+      /** The token must be one that may issue others. */
+      issues?: true;
+    };
 
 export interface Route {
   readonly listeners: readonly Listener[];
@@ -227,7 +233,7 @@ export const ROUTES: readonly Route[] = [
     url: '/v1/tokens',
     path: '/v1/tokens',
     body: { sub: 'app', typ: 'client', scope: ['docs:read'], projects: ['a'] },
-    need: { scope: 'kms:admin' },
+    need: { scope: 'kms:admin', issues: true },
     ok: 201,
   },
   {
@@ -275,7 +281,7 @@ export const ROUTES: readonly Route[] = [
     method: 'GET',
     url: '/metrics',
     path: '/metrics',
-    need: { scope: 'kms:admin' },
+    need: { scope: 'kms:metrics', serviceOnly: true },
     onInternal: 'public',
     ok: 200,
   },
