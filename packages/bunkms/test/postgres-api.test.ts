@@ -19,6 +19,7 @@ describeWithPostgres('BunKMS on PostgreSQL:', () => {
     'concurrency control': () => import('./concurrency-control.test.ts'),
     events: () => import('./events.test.ts'),
     export: () => import('./export.test.ts'),
+    holders: () => import('./holders.test.ts'),
     keks: () => import('./kek.test.ts'),
     leases: () => import('./leases.test.ts'),
     lifecycle: () => import('./lifecycle.test.ts'),

@@ -17,8 +17,6 @@ export interface SqliteStoreOptions {
 
 /** Opening starts a thread, may migrate the schema, and may replay a write-ahead log. */
 const OPEN_DEADLINE_MS = 15_000;
-/** Once in the life of a store of an earlier release: its whole chain is walked and its file rewritten. */
-const ADOPT_DEADLINE_MS = 600_000;
 /** Of a token that issued very many others the whole tree is walked. */
 const CASCADE_DEADLINE_MS = 60_000;
 /** Everything that was loaded goes to the disk at once. */
@@ -83,7 +81,6 @@ function remoteStore(rpc: WorkerRpc): KmsStore {
     announce: remote('announce'),
     withdraw: remote('withdraw'),
     release: remote('release'),
-    adoptKeys: remote('adoptKeys', ADOPT_DEADLINE_MS),
     insertKey: remote('insertKey'),
     findKey: remote('findKey'),
     lastChange: remote('lastChange'),
@@ -106,6 +103,10 @@ function remoteStore(rpc: WorkerRpc): KmsStore {
     appendAuditOnce: remote('appendAuditOnce'),
     listAudit: remote('listAudit'),
     listExports: remote('listExports'),
+    listStorageExports: remote('listStorageExports'),
+    storageRecord: remote('storageRecord'),
+    listDeletions: remote('listDeletions'),
+    countDeletions: remote('countDeletions'),
     listUnfetched: remote('listUnfetched'),
     auditHead: remote('auditHead'),
     readAll: () => readAll(transfer),

@@ -12,7 +12,6 @@ import type {
   VersionChoice,
 } from '../port.ts';
 import { byFamily } from '../row-records.ts';
-import { adoptKeys } from './adopt-keys.ts';
 import { AuditTable } from './audit-table.ts';
 import { claimTask, releaseTask } from './claim-table.ts';
 import type { Connection } from './connection.ts';
@@ -32,11 +31,13 @@ import {
   listWrapped,
 } from './kek-uses.ts';
 import {
+  countDeletions,
   findIdempotent,
   findKey,
   findKeyById,
   insertKey,
   isAsRead,
+  listDeletions,
   listDueKeys,
   listKeys,
   readVersions,
@@ -77,8 +78,11 @@ export function sqliteOperations(connection: Connection): StoreOperations {
     return issued && familyOfIssue(audit.chainKey, jti, issued);
   };
   const update = (change: KeyUpdate, currentKek: string | undefined): AuditReceipt | undefined => {
-    if (!isWrappedWith(change.versions, currentKek) || !updateKey(connection, change)) return undefined;
-    return audit.append(change.audit);
+    const { storage, quietSince } = change;
+    if (!isWrappedWith(change.versions, currentKek)) return undefined;
+    if (storage !== undefined && !audit.isStorageAsRead(storage)) return undefined;
+    if (quietSince !== undefined && audit.isReleasedSince(change.record.name, quietSince)) return undefined;
+    return updateKey(connection, change) ? audit.append(change.audit) : undefined;
   };
   const namedKeys = ({
     items,
@@ -135,12 +139,6 @@ export function sqliteOperations(connection: Connection): StoreOperations {
     withdraw: (service) => connection.write(() => withdraw(connection, service)),
     release: (claim) => connection.write(() => releaseTask(connection, claim)),
 
-    adoptKeys: (mark) => {
-      if (audit.has(mark)) return undefined;
-      // Earlier releases did not overwrite what they deleted.
-      connection.vacuum();
-      return connection.write(() => (audit.has(mark) ? undefined : adoptKeys(connection, audit, mark)));
-    },
     insertKey: (key, idempotentSince) =>
       connection.write(() => {
         const { name, idempotency } = key.record;
@@ -219,9 +217,10 @@ export function sqliteOperations(connection: Connection): StoreOperations {
     appendAudit: (records, conditions = []) =>
       connection.write(() =>
         records.map((record, at) => {
-          const { jti, key, kekRecord, unusedKek, kekOfAll } = conditions[at] ?? {};
+          const { jti, key, storage, kekRecord, unusedKek, kekOfAll } = conditions[at] ?? {};
           if (jti !== undefined && liveFamily(jti) === undefined) return 'token_revoked';
           if (key !== undefined && !isAsRead(connection, key)) return 'key_changed';
+          if (storage !== undefined && !audit.isStorageAsRead(storage)) return 'storage_changed';
           if (kekRecord !== undefined && kekRecord !== audit.latestKekRecord()) return 'keks_changed';
           if (unusedKek !== undefined && isKekInUse(connection, unusedKek)) return 'kek_in_use';
           if (kekOfAll !== undefined && !isHeldByAll(connection, kekOfAll)) return 'kek_not_held';
@@ -236,6 +235,11 @@ export function sqliteOperations(connection: Connection): StoreOperations {
       }),
     listAudit: (query) => audit.list(query),
     listExports: (key, from, page) => audit.exportsOf(key, from, page),
+    listStorageExports: (storage, from, page) => audit.exportsToStorage(storage, from, page),
+    storageRecord: (id) => audit.storageRecord(id),
+    listDeletions: (holder, page) =>
+      connection.read(() => namedKeys(listDeletions(connection, holder, page))),
+    countDeletions: () => countDeletions(connection),
     listUnfetched: (kekId, page) => connection.read(() => listUnfetched(connection, audit, kekId, page)),
     auditHead: () => audit.head(),
 
