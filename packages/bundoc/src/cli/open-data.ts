@@ -19,6 +19,9 @@ import { CannotRun } from './errors.ts';
 import { idOf } from './names.ts';
 import { projectsInRows, withDatabase } from './open-database.ts';
 
+/** BunKMS, as far as a command needs it. */
+type Exporter = Pick<KeyService, 'exportKey'>;
+
 /** The data folder, held by this process while a command runs. */
 export interface OpenData {
   /** Every project that there is, in order, or the one that was named. */
@@ -93,7 +96,7 @@ export async function withRows<T>(
  */
 export async function withEmptyPlace<T>(
   environment: Environment,
-  action: (place: { readonly projectsDirectory: string; readonly keys: KeyService }) => Promise<T>,
+  action: (place: { readonly projectsDirectory: string; readonly keys: Exporter }) => Promise<T>,
 ): Promise<T> {
   const dataDir = resolve(readConfig(environment).dataDir);
   const projectsDirectory = join(dataDir, 'projects');
@@ -106,7 +109,7 @@ export async function withEmptyPlace<T>(
 /** Runs `action` with BunKMS at hand as the service would ask it. The service token is used as it is, and not renewed. */
 export async function withKeys<T>(
   environment: Environment,
-  action: (keys: KeyService) => Promise<T>,
+  action: (keys: Exporter) => Promise<T>,
 ): Promise<T> {
   const { kms: config } = readConfig(environment);
   const logger = createLogger({ service: 'bundoc', level: 'silent' });
