@@ -3,7 +3,7 @@ import { join, resolve } from 'node:path';
 import { systemClock } from '@bundoc/shared/clock';
 import type { Environment } from '@bundoc/shared/config';
 import { projectIdSchema } from '@bundoc/shared/contract/documents';
-import { DELETION_FILE, MOVE_FILE } from '@bundoc/shared/contract/project-file';
+import { DELETION_FILE, MOVE_FILE, PROJECT_FILE } from '@bundoc/shared/contract/project-file';
 import { createLogger } from '@bundoc/shared/logger';
 import { WatchedTls } from '@bundoc/shared/tls/watched-tls';
 import { readConfig } from '../config.ts';
@@ -141,9 +141,10 @@ export function lock(dataDir: string): Disposable {
   }
 }
 
-/** Nothing but a mark is left of it, or will be once the service has run. */
+/** Nothing but a mark is left of it. */
 function isDeleted(directory: string, project: string): boolean {
-  return existsSync(join(directory, project, DELETION_FILE));
+  const has = (name: string) => existsSync(join(directory, project, name));
+  return has(DELETION_FILE) && !has(PROJECT_FILE);
 }
 
 /** It is being brought in, or was moved away. */

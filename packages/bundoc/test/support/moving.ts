@@ -68,7 +68,7 @@ export class Moving implements AsyncDisposable {
   nodeOnRows(): InstanceManager {
     const { database } = this;
     const keys = this.keys();
-    return this.#nodeOf(keys, this.rows(keys), (of, cipher) =>
+    return this.#nodeOf(keys, this.rows(keys), (of, { cipher }) =>
       new PostgresStore({
         ...{ project: of, database, cipher, clock: systemClock, news: NO_NEWS },
         sealLimits: { ...SEAL_LIMITS, reserve: 1_000 },
@@ -81,12 +81,14 @@ export class Moving implements AsyncDisposable {
   }
 
   rows(keys: KeyCache = this.keys()): ProjectRows {
-    return new ProjectRows({ database: this.database, keys, clock: systemClock });
+    const { database, service } = this;
+    return new ProjectRows({ database, keys, clock: systemClock, storage: service.storage });
   }
 
   folders(keys: KeyCache = this.keys(), disk: Disk = nodeDisk): ProjectFolders {
     return new ProjectFolders({
       ...{ disk, keys, directory: this.folder, clock: systemClock },
+      ...{ storage: this.service.storage, setAside: join(this.folder, 'set-aside') },
       createStore: (of, directory, cipher) => createEmbeddedStore({ project: of, directory, disk, cipher }),
     });
   }
@@ -94,7 +96,7 @@ export class Moving implements AsyncDisposable {
   /** The service on files. */
   nodeOnFiles(): InstanceManager {
     const keys = this.keys();
-    return this.#nodeOf(keys, this.folders(keys), (of, cipher) =>
+    return this.#nodeOf(keys, this.folders(keys), (of, { cipher }) =>
       openTestStore(of, join(this.folder, of), nodeDisk, cipher, systemClock),
     );
   }
@@ -105,7 +107,8 @@ export class Moving implements AsyncDisposable {
   }
 
   toFolder(ports: Ports = this.#ports, watch: MoveWatch = NOT_WATCHED): Promise<void> {
-    const { project, directory, service: keys } = this;
+    const { project, directory } = this;
+    const keys = this.service.held;
     return moveToFolder({ project, directory, keys, ...ports }, (reserve) => reserve(), watch, SMALL);
   }
 
