@@ -180,12 +180,9 @@ export async function startBundoc(config: BundocConfig, parts: BundocParts = {})
 
   const readiness = cachedCheck(clock, READINESS_KEPT_MS, async (): Promise<Readiness> => {
     const [isReady, kmsUp] = await Promise.all([storage.isReady(), kms.isUp()]);
-    const reason = isReady ? REASONS[generation.state] : 'storage_unavailable';
     return {
       storage: isReady ? 'ok' : 'failing',
       storage_id: id,
-      ...(generation.generation === undefined ? {} : { generation: generation.generation }),
-      ...(reason === undefined ? {} : { reason }),
       kms: kmsUp ? 'up' : 'down',
       kms_events: events.isLive ? 'live' : 'down',
     };
@@ -216,7 +213,17 @@ export async function startBundoc(config: BundocConfig, parts: BundocParts = {})
   registerChanges(app, feed, auth);
   registerBackup(app, new Backups({ instances, clock }), auth);
   registerMoves(app, moves, auth);
-  registerHealth(app, readiness);
+  registerHealth(app, async () => {
+    const checked = await readiness();
+    // Never remembered: nothing is served from the moment that a generation is refused.
+    const { state, generation: confirmed } = generation;
+    const reason = checked.storage === 'ok' ? REASONS[state] : 'storage_unavailable';
+    return {
+      ...checked,
+      ...(confirmed === undefined ? {} : { generation: confirmed }),
+      ...(reason === undefined ? {} : { reason }),
+    };
+  });
   registerMetrics(app, metrics.registry, auth);
   await registerOpenapi(app, { service: BUNDOC_API, clock, page: true });
   refuseOtherMethods(app);

@@ -175,6 +175,29 @@ describe('deleting a project', () => {
     expect(asked).toBe(4);
   });
 
+  it('that another node has finished meanwhile keeps the receipt', async () => {
+    const { deletion, projects, service, write } = start();
+    await write();
+    const { unfinishedDeletions } = service;
+    const [listed, over] = [Promise.withResolvers<void>(), Promise.withResolvers<void>()];
+    service.unfinishedDeletions = async (acting) => {
+      const found = await unfinishedDeletions.call(service, acting);
+      listed.resolve();
+      await over.promise;
+      return found;
+    };
+    service.isRateLimited = true;
+    await deletion.delete('p').catch(() => undefined);
+    service.isRateLimited = false;
+    const late = deletion.resume();
+    await listed.promise;
+    const answer = await deletion.delete('p');
+    over.resolve();
+    await late;
+    expect(answer.key).toMatchObject({ name: 'p-dek' });
+    expect((await projects.deletionOf('p'))?.receipt).toEqual(answer.key);
+  });
+
   it('waits for those who work in it, and lets nobody in behind them', async () => {
     const { deletion, instances, outOfUse, service, stateOf, write } = start();
     await write();

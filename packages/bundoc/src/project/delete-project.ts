@@ -2,7 +2,7 @@ import type { Clock } from '@bundoc/shared/clock';
 import type { DeletionMark } from '@bundoc/shared/contract/deletion-mark';
 import { type DestroyReceipt, dekNameOf, projectOfDek } from '@bundoc/shared/contract/keys';
 import type { DeletedProject } from '@bundoc/shared/contract/projects';
-import type { UnfinishedDeletion } from '@bundoc/shared/contract/storages';
+import type { DeletionIntent, UnfinishedDeletion } from '@bundoc/shared/contract/storages';
 import { lineOf } from '@bundoc/shared/error-line';
 import { AppError, hasCode } from '@bundoc/shared/errors';
 import type { Logger } from '@bundoc/shared/logger';
@@ -76,16 +76,17 @@ export class ProjectDeletion {
   }
 
   async #delete(project: string, close: () => Promise<void>): Promise<DeletionMark> {
-    const { projects, service } = this.#options;
+    const { projects } = this.#options;
     if (!(await projects.exists(project))) return this.#formerOf(project);
-    const name = dekNameOf(project);
     const intent = await this.#intend(project);
     this.#isDue = true;
     await this.#outOfUse(project, close);
     // Without an intent, the key was destroyed before: what is left of the project goes all the same.
-    const receipt = intent && (await later(service.shredKey(name, intent.receipt)));
-    const since = intent?.intended_at ?? this.#now();
-    return await this.#remove(project, since, receipt, intent !== undefined);
+    if (intent === undefined) return await this.#remove(project, this.#now());
+    const receipt = await later(this.#shred(intent));
+    // Another node has finished it meanwhile.
+    if (receipt === undefined) return await this.#formerOf(project);
+    return await this.#remove(project, intent.intended_at, receipt);
   }
 
   /** What became of a project of which nothing is here. BunKMS confirms it, or the mark is set aside. */
@@ -129,21 +130,25 @@ export class ProjectDeletion {
     }
   }
 
-  async #finish(
-    project: string,
-    { name, receipt, state, intended_at: since }: UnfinishedDeletion,
-    close: () => Promise<void>,
-  ): Promise<void> {
+  async #finish(project: string, unfinished: UnfinishedDeletion, close: () => Promise<void>): Promise<void> {
     await this.#outOfUse(project, close);
-    let shredded: DestroyReceipt | undefined;
     try {
-      shredded = await this.#options.service.shredKey(name, receipt);
+      const receipt = await this.#shred(unfinished);
+      if (receipt !== undefined) await this.#remove(project, unfinished.intended_at, receipt);
     } catch (error) {
-      // An administrator has destroyed the key, or taken the intent back.
-      if (!hasCode(error, 'project_destroyed', 'precondition_failed')) throw error;
-      if (state === 'pending_deletion' && hasCode(error, 'precondition_failed')) return;
+      // An administrator has taken it back.
+      if (!hasCode(error, 'precondition_failed')) throw error;
     }
-    await this.#remove(project, since, shredded, true);
+  }
+
+  /** @returns undefined when the deletion was finished before, or the key was destroyed otherwise. */
+  async #shred({ name, receipt }: DeletionIntent): Promise<DestroyReceipt | undefined> {
+    try {
+      return await this.#options.service.shredKey(name, receipt);
+    } catch (error) {
+      if (hasCode(error, 'project_destroyed')) return undefined;
+      throw error;
+    }
   }
 
   async #outOfUse(project: string, close: () => Promise<void>): Promise<void> {
@@ -154,13 +159,8 @@ export class ProjectDeletion {
     keys.evict(project);
   }
 
-  /** The key is destroyed. */
-  async #remove(
-    project: string,
-    since: string,
-    receipt: DestroyReceipt | undefined,
-    isIntended: boolean,
-  ): Promise<DeletionMark> {
+  /** The key is destroyed. @param receipt of its shredding; undefined when it was destroyed otherwise. */
+  async #remove(project: string, since: string, receipt?: DestroyReceipt): Promise<DeletionMark> {
     const { projects, keys, service, logger } = this.#options;
     const now = this.#now();
     const mark: DeletionMark = {
@@ -171,7 +171,7 @@ export class ProjectDeletion {
     };
     keys.evict(project);
     await projects.remove(project, mark);
-    if (isIntended) await later(service.contentRemoved(dekNameOf(project)));
+    if (receipt !== undefined) await later(service.contentRemoved(dekNameOf(project)));
     logger.info({ project, kekIds: receipt?.kek_ids }, 'a project was deleted');
     return mark;
   }

@@ -187,8 +187,8 @@ export class FakeKeyService implements StorageCalls {
 
   async shredKey(name: string, receipt: AuditReceipt, acting: ActingStorage): Promise<DestroyReceipt> {
     this.#requireShredding();
-    const { shredded } = this.#standingOf(name);
-    if (shredded !== undefined) return shredded;
+    const { shredded, holder } = this.#standingOf(name);
+    if (shredded !== undefined && holder === acting.storage) return shredded;
     this.#begin(name, acting);
     this.#requireHolder(name, acting);
     const standing = this.#standingOf(name);
