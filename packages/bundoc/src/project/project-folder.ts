@@ -8,10 +8,16 @@ import {
   PROJECT_FILE_COPY,
   type ProjectFile,
 } from '@bundoc/shared/contract/project-file';
-import { AppError } from '@bundoc/shared/errors';
+import { AppError, hasCode } from '@bundoc/shared/errors';
 import type { ProjectCipher } from '../cipher/project-cipher.ts';
 import type { LeasedKey } from '../kms/port.ts';
-import { type Disk, makeDirectoryDurably, removeLeftovers, replaceFile } from '../storage/embedded/disk.ts';
+import {
+  type Disk,
+  makeDirectoryDurably,
+  removeLeftovers,
+  replaceFile,
+  SMALL_FILE_BYTES_MAX,
+} from '../storage/embedded/disk.ts';
 import { formatDeletionMark, readDeletionMark } from './deletion-mark.ts';
 import type { KeyCache } from './key-cache.ts';
 import { type MoveMark, projectElsewhere } from './move-mark.ts';
@@ -83,7 +89,7 @@ export class ProjectFolders implements Projects {
     const directory = join(this.#options.directory, project);
     await this.#requireNotDeleted(project, directory);
     await this.#requireHere(project);
-    const content = await this.#options.disk.read(join(directory, PROJECT_FILE));
+    const content = await this.#options.disk.read(join(directory, PROJECT_FILE), SMALL_FILE_BYTES_MAX);
     if (content === undefined) {
       await this.#requireEmpty(directory);
       return undefined;
@@ -158,13 +164,20 @@ export class ProjectFolders implements Projects {
 
   /** The text of `project.json`, also of a project that is not here; undefined when there is none. */
   async fileText(project: string): Promise<string | undefined> {
-    return (await this.#options.disk.read(join(this.#options.directory, project, PROJECT_FILE)))?.toString();
+    const path = join(this.#options.directory, project, PROJECT_FILE);
+    return (await this.#options.disk.read(path, SMALL_FILE_BYTES_MAX))?.toString();
   }
 
   async deletionOf(project: string): Promise<DeletionMark | undefined> {
     const { disk, directory } = this.#options;
-    const content = await disk.read(join(directory, project, DELETION_FILE));
-    return content && readDeletionMark(project, content.toString());
+    try {
+      const content = await disk.read(join(directory, project, DELETION_FILE), SMALL_FILE_BYTES_MAX);
+      return content && readDeletionMark(project, content.toString());
+    } catch (error) {
+      // No regular file, or too large for a mark.
+      if (hasCode(error, 'project_damaged')) return undefined;
+      throw error;
+    }
   }
 
   async remove(project: string, mark: DeletionMark): Promise<void> {
@@ -224,7 +237,7 @@ export class ProjectFolders implements Projects {
   async #keepCopy(directory: string, content: Buffer): Promise<void> {
     const { disk } = this.#options;
     const path = join(directory, PROJECT_FILE_COPY);
-    if ((await disk.read(path))?.equals(content) === true) return;
+    if ((await disk.read(path, SMALL_FILE_BYTES_MAX))?.equals(content) === true) return;
     await replaceFile(disk, join(directory, TMP), path, content);
   }
 
