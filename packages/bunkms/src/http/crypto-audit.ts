@@ -5,7 +5,7 @@ import { keyNamedBy, pathOfTarget } from '../audit/audited-path.ts';
 import type { AuditDraft } from '../audit/chain.ts';
 import type { RefusalSink } from '../audit/recording.ts';
 import { CRYPTO_ACTIONS, type CryptoOperation } from '../service/crypto.ts';
-import { callerNetwork } from './addresses.ts';
+import { callerNetwork } from '@bundoc/shared/http/addresses';
 import { callerOf } from './guard.ts';
 
 const TARGET = new RegExp(`^/v1/(${Object.keys(CRYPTO_ACTIONS).join('|')})(?:/(.*))?$`, 's');

@@ -5,7 +5,7 @@ import type { AuditDraft } from '../audit/chain.ts';
 import { isExportTarget, keyOfExportTarget, versionOfExportTarget } from '../audit/export-path.ts';
 import type { RefusalSink } from '../audit/recording.ts';
 import type { Metrics } from '../metrics.ts';
-import { callerNetwork } from './addresses.ts';
+import { callerNetwork } from '@bundoc/shared/http/addresses';
 import { callerOf } from './guard.ts';
 
 /**

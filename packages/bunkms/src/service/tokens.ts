@@ -71,7 +71,7 @@ export class TokenService {
     if (claims.typ !== 'service')
       throw new AppError('forbidden', { detail: 'only service tokens are renewed' });
     const parent = await this.#store.findToken(claims.jti);
-    if (parent === undefined) throw new AppError('unauthenticated');
+    if (parent === undefined) throw new AppError('unauthenticated', { tokenFault: 'revoked or unknown' });
     const { token, info } = this.#make({
       jti: randomUUID(),
       family: parent.family,
@@ -84,7 +84,8 @@ export class TokenService {
       lifeS: claims.exp - claims.iat,
     });
     const draft = this.#draft('token.renew', caller, describe(info));
-    if (!(await this.#store.renewToken(claims.jti, info, draft))) throw new AppError('unauthenticated');
+    if (!(await this.#store.renewToken(claims.jti, info, draft)))
+      throw new AppError('unauthenticated', { tokenFault: 'revoked' });
     return { token, ...info };
   }
 

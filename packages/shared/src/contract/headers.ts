@@ -3,7 +3,8 @@ import { z } from 'zod';
 /** Entity tags of one header, at most. */
 export const ENTITY_TAGS_MAX = 32;
 
-const LIST_OF_TAGS = /^[ \t]*(?:\*|(?:[ \t,]*(?:W\/)?"[\x21\x23-\x7e]*"(?=[ \t]*(?:,|$))){1,32}[ \t,]*)$/;
+const LIST_OF_TAGS =
+  /^(?:[ \t]*\*[ \t]*|(?:[ \t,]*(?:W\/)?"[\x21\x23-\x7e]*"(?=[ \t]*(?:,|$))){1,32}[ \t,]*)$/;
 
 /**
  * `If-Match` and `If-None-Match` (RFC 9110, section 13.1): `*`, or at most {@link ENTITY_TAGS_MAX} entity tags. Empty elements of the

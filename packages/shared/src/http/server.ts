@@ -1,10 +1,12 @@
 import { randomBytes } from 'node:crypto';
-import Fastify, { type FastifyInstance, type FastifyRequest, LogController } from 'fastify';
+import Fastify, { type FastifyInstance, type FastifyReply, type FastifyRequest, LogController } from 'fastify';
+import { systemClock } from '../clock.ts';
 import type { ProblemCode } from '../contract/problem.ts';
 import { AppError } from '../errors.ts';
 import type { Logger } from '../logger.ts';
 import { rememberRoutes } from '../openapi/registered-routes.ts';
 import { guardTls, type ServerTls, tlsOptionsOf } from '../tls/server-tls.ts';
+import { callerNetwork } from './addresses.ts';
 import { AllowedMethods } from './allowed-methods.ts';
 import { writeAnswersTogether } from './answers-together.ts';
 import { answerClientError, refuseConnect } from './client-errors.ts';
@@ -13,7 +15,17 @@ import { awaitsContinue, continueWhenRead } from './expectation.ts';
 import { boundHeldAnswers, boundHeldBodies } from './held-bytes.ts';
 import { isUtf8Type } from './media-type.ts';
 import { replyProblem, toAppError } from './problem-reply.ts';
+import { RefusalLog } from './refusal-log.ts';
 import { requestFault } from './request-fault.ts';
+
+/** Why a request is refused. */
+const REFUSAL = Symbol('refusal');
+
+declare module 'fastify' {
+  interface FastifyRequest {
+    [REFUSAL]?: AppError;
+  }
+}
 
 export interface HttpServerOptions {
   readonly logger: Logger;
@@ -76,11 +88,7 @@ export function createHttpServer(options: HttpServerOptions): FastifyInstance {
 
   const fail = (thrown: unknown, request: FastifyRequest): AppError => {
     const error = toAppError(thrown, request);
-    if (LOGGED_WITH_CAUSE.has(error.code))
-      options.logger.error(
-        { reqId: request.id, code: error.code, err: error.cause ?? error },
-        'request failed',
-      );
+    request[REFUSAL] = error;
     try {
       options.onProblem?.(request, error);
     } catch (thrownByObserver) {
@@ -169,28 +177,48 @@ export function createHttpServer(options: HttpServerOptions): FastifyInstance {
     done(null, payload);
   });
   writeAnswersTogether(app);
+  const refusals = new RefusalLog(options.logger, systemClock);
   app.addHook('onResponse', (request, reply, done) => {
-    const status = reply.statusCode;
-    const level = status >= 500 ? 'error' : status >= 400 ? 'info' : 'debug';
-    if (options.logger.isLevelEnabled(level))
-      options.logger[level](
-        {
-          reqId: request.id,
-          method: request.method,
-          route: request.routeOptions.url ?? 'none',
-          status,
-          ms: Math.round(reply.elapsedTime * 10) / 10,
-        },
-        'request',
-      );
+    const error = request[REFUSAL];
+    if (error !== undefined) logRefusal(options.logger, refusals, request, reply, error);
+    else if (options.logger.isLevelEnabled('debug')) options.logger.debug(lineOf(request, reply), 'request');
     done();
   });
+  app.addHook('onClose', async () => refusals.flush());
   app.setErrorHandler((error, request, reply) => replyProblem(fail(error, request), request, reply));
   app.setNotFoundHandler((request, reply) => replyProblem(fail(unrouted(request), request), request, reply));
   allowed = new AllowedMethods(app);
   allowedByApp.set(app, allowed);
   rememberRoutes(app);
   return app;
+}
+
+/** One line for a refusal, unless its client has had one for the same in this second. */
+function logRefusal(
+  logger: Logger,
+  refusals: RefusalLog,
+  request: FastifyRequest,
+  reply: FastifyReply,
+  error: AppError,
+): void {
+  const level = reply.statusCode >= 500 ? 'error' : 'info';
+  if (!logger.isLevelEnabled(level)) return;
+  const { code, tokenFault } = error;
+  const kind = tokenFault === undefined ? code : `${code}: ${tokenFault}`;
+  if (!refusals.take(callerNetwork(request.ip), kind)) return;
+  const line = { ...lineOf(request, reply), code, ...(tokenFault === undefined ? {} : { tokenFault }) };
+  if (LOGGED_WITH_CAUSE.has(code)) logger.error({ ...line, err: error.cause ?? error }, 'request failed');
+  else logger[level](line, 'request');
+}
+
+function lineOf(request: FastifyRequest, reply: FastifyReply) {
+  return {
+    reqId: request.id,
+    method: request.method,
+    route: request.routeOptions.url ?? 'none',
+    status: reply.statusCode,
+    ms: Math.round(reply.elapsedTime * 10) / 10,
+  };
 }
 
 /** Ids that differ between processes and are cheap: a random prefix and a count. Never taken from the client. */
