@@ -2,6 +2,7 @@ import { once } from 'node:events';
 import { connect, type Socket } from 'node:net';
 import { afterAll, afterEach, beforeAll, describe, expect, it, vi } from 'vitest';
 import type { ProblemCode } from '../src/contract/problem.ts';
+import { READ, reserveAnswer } from '../src/http/held-bytes.ts';
 import { REQUEST_TIMEOUT_MS } from '../src/http/server.ts';
 import { openRaw, parseAnswer, readAll, readAnswer, sendRaw } from './raw-http.ts';
 import {
@@ -358,6 +359,43 @@ describe('what strangers and slow clients can hold', () => {
     await expect.poll(async () => (await sendRaw(server.port, get('/big'))).status).toBe(200);
     for (let round = 0; round < 5; round++)
       expect((await sendRaw(server.port, get('/big'))).body).toHaveLength(big);
+  });
+
+  it('leaves every write its answer: what it may need is kept before it begins, or it does not begin', async () => {
+    const big = 24_000_000;
+    let [begun, reads] = [0, 0];
+    const { promise: allHeld, resolve } = Promise.withResolvers<void>();
+    await using server = await start({ heldBytesMax: 2 * big + 200_000 }, (app) => {
+      app.get('/big', async () => {
+        if (++reads === 2) setImmediate(resolve);
+        return 'x'.repeat(big);
+      });
+      app.post('/writes/:reserved', async (request) => {
+        reserveAnswer(request, Number((request.params as { reserved: string }).reserved));
+        begun++;
+        return 'x'.repeat(big);
+      });
+      app.post('/reads', { config: READ }, async () => 'x'.repeat(big));
+    });
+    const write = (reserved: number) => post('{}', JSON_TYPE, `/writes/${reserved}`);
+    const greedy = [0, 1].map(() => openRaw(server.port));
+    for (const socket of greedy) {
+      socket.on('error', () => undefined);
+      socket.pause();
+      socket.write(get('/big').replace('Connection: close\r\n', ''));
+    }
+    await allHeld;
+    expectProblem(await sendRaw(server.port, post('{}', JSON_TYPE, '/reads')), 'overloaded');
+    // Its answer has no room, and is sent.
+    expect((await sendRaw(server.port, write(100_000))).body).toHaveLength(big);
+    expect(begun).toBe(1);
+    expectProblem(await sendRaw(server.port, write(300_000)), 'overloaded');
+    expect(begun).toBe(1);
+    // What was kept is given back with each answer.
+    for (let round = 0; round < 3; round++)
+      expect((await sendRaw(server.port, write(199_000))).status).toBe(200);
+    for (const socket of greedy) socket.destroy();
+    await expect.poll(async () => (await sendRaw(server.port, get('/big'))).status).toBe(200);
   });
 
   it('is an answer that nobody reads, but for a bounded time', async () => {

@@ -1,11 +1,11 @@
 import type { Claims, Scope } from '@bundoc/shared/contract/tokens';
 import { AppError } from '@bundoc/shared/errors';
 import { requireKey, requireScope } from '@bundoc/shared/grants';
+import { canonicalAddress } from '@bundoc/shared/http/addresses';
 import type { BearerAuth } from '@bundoc/shared/http/bearer-auth';
 import type { FastifyRequest } from 'fastify';
 import type { Caller } from '../audit/caller.ts';
 import type { KmsStore } from '../store/port.ts';
-import { canonicalAddress } from '@bundoc/shared/http/addresses';
 
 declare module 'fastify' {
   interface FastifyRequest {

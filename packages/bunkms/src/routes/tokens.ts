@@ -4,6 +4,7 @@ import {
   type TokenInfo,
   tokenPageSchema,
 } from '@bundoc/shared/contract/tokens';
+import { reserveAnswer } from '@bundoc/shared/http/held-bytes';
 import { validate } from '@bundoc/shared/http/validate';
 import { parseJsonObject } from '@bundoc/shared/json/parse';
 import { describe, jsonBody } from '@bundoc/shared/openapi/description';
@@ -16,6 +17,8 @@ import { type BodyRoute, refuseBody } from './key-requests.ts';
 
 const jtiParamsSchema = z.object({ jti: z.uuid() });
 const listQuery = z.strictObject(pageQuery(z.uuid()));
+/** A token, and what it grants: 100 keys and 100 projects of 128 characters, in the token and beside it. */
+const ISSUED_BYTES_MAX = 98_304;
 const ADMIN = { kind: 'token', scopes: ['kms:admin'] } as const;
 
 export function registerTokenRoutes(app: FastifyInstance, guards: Guards, services: ServiceGate): void {
@@ -47,6 +50,7 @@ export function registerTokenRoutes(app: FastifyInstance, guards: Guards, servic
     async (request, reply) => {
       validate(noQuery, request.query, 'query');
       const wanted = validate(issueTokenSchema, parseJsonObject(request.body).value, 'body');
+      reserveAnswer(request, ISSUED_BYTES_MAX);
       return reply.code(201).send(await services().tokens.issue(wanted, callerOf(request)));
     },
   );
@@ -68,6 +72,7 @@ export function registerTokenRoutes(app: FastifyInstance, guards: Guards, servic
       refuseBody(request);
       const { tokens, limits } = services();
       limits.takeRenewal(familyOf(request));
+      reserveAnswer(request, ISSUED_BYTES_MAX);
       return reply.code(201).send(await tokens.renew(claimsOf(request), callerOf(request)));
     },
   );
