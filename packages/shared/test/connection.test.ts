@@ -162,6 +162,16 @@ describe('bytes that are no HTTP, behind a request', () => {
     expect(statusesOf(await answersOf(socket))).toEqual([201, 201, 200, 400]);
   });
 
+  it('are refused as well where the client has ended its half behind them', async () => {
+    await using own = await startStore();
+    const socket = send(own.port, `${slow}garbage\r\n\r\n`);
+    socket.end();
+    await own.slowBegun;
+    await sendRaw(own.port, get('/items/x'));
+    own.release();
+    expect(statusesOf(await answersOf(socket))).toEqual([201, 400]);
+  });
+
   it('are dropped behind a request that ends the connection', async () => {
     const socket = send(server.port, `${put('d').replace('Host: x', 'Host: x\r\nConnection: close')}garbage`);
     expect(statusesOf(await answersOf(socket))).toEqual([201]);

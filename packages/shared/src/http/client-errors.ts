@@ -29,6 +29,8 @@ export function answerClientError(error: ClientError, socket: Socket, ports: Cli
     socket.destroy();
     return;
   }
+  // The request before them was the last: its answer ends the connection.
+  if (error.code === 'HPE_CLOSED_CONNECTION') return;
   whenItsTurn(socket, () => endWithProblem(socket, refusalOf(error, ports), ports.newRequestId()));
 }
 

@@ -84,11 +84,12 @@ export function whenItsTurn(socket: ServedSocket, answer: () => void): void {
   const answerIfOpen = (): void => {
     if (socket.writable) answer();
   };
-  if (latest === undefined || (latest.writableFinished && latest.req.complete)) answer();
-  else if (latest.req.complete) latest.once('finish', answerIfOpen);
+  // An answer that has ended is in the socket as a whole, if not on the wire.
+  if (latest === undefined || (latest.writableEnded && latest.req.complete)) answer();
+  // Once it has finished it is late: Node has ended our half by then, where the client has ended its own.
+  else if (latest.req.complete) latest.once('prefinish', answerIfOpen);
   // The fault lies in the body of the latest request.
-  else if (latest.writableFinished) socket.end();
-  else if (latest.writableEnded) latest.once('finish', () => socket.end());
+  else if (latest.writableEnded) socket.end();
   else if (latest.socket === null) latest.once('socket', () => process.nextTick(answerIfOpen));
   else if (latest.headersSent) socket.destroy();
   else answer();
