@@ -107,7 +107,10 @@ export function createHttpServer(options: HttpServerOptions): FastifyInstance {
   /** Why there is no route for a request. */
   const unrouted = (request: FastifyRequest): AppError => {
     const allow = allowed?.at(request.raw.url ?? '');
-    return allow === undefined ? new AppError('not_found') : new AppError('method_not_allowed', { allow });
+    // A file of the documentation may be missing below a path that has the method.
+    return allow === undefined || allow.includes(request.method)
+      ? new AppError('not_found')
+      : new AppError('method_not_allowed', { allow });
   };
   const clientErrorPorts = { newRequestId, allowedAt: (target: string) => allowed?.at(target) };
 
