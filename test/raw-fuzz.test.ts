@@ -166,7 +166,7 @@ it(
       ...[...expected].filter((document) => !found.has(document)).map((document) => `missing: ${document}`),
     ];
     expect(difference, `seed ${SEED}`).toEqual([]);
-    console.info(`Bundoc: seed ${SEED}, ${rounds} connections, ${refused} refusals`);
+    process.stderr.write(`Bundoc: seed ${SEED}, ${rounds} connections, ${refused} refusals\n`);
     expect(rounds).toBeGreaterThan(50);
   },
   MS_MAX + 400_000,
@@ -229,7 +229,7 @@ it(
       ...[...expected].filter((name) => !found.has(name)).map((name) => `missing: ${name}`),
     ];
     expect(difference, `seed ${SEED}`).toEqual([]);
-    console.info(`BunKMS: seed ${SEED}, ${rounds} connections, ${refused} refusals`);
+    process.stderr.write(`BunKMS: seed ${SEED}, ${rounds} connections, ${refused} refusals\n`);
     expect(rounds).toBeGreaterThan(50);
   },
   MS_MAX + 400_000,

@@ -82,7 +82,7 @@ export function mutate(request: RawRequest, random: Random): Mutation {
   const body = request.body ?? '';
   const at = random(head);
   const framed = (framing: string, content = body): string =>
-    bytes.slice(0, head).replace(/Content-Length: \d+/, framing) + `\r\n\r\n${content}`;
+    `${bytes.slice(0, head).replace(/Content-Length: \d+/, framing)}\r\n\r\n${content}`;
   const all: readonly (() => Mutation)[] = [
     () => ({ name: 'surplus bytes', bytes: bytes + pick(SURPLUS) }),
     () => ({ name: 'cut', bytes: bytes.slice(0, random(bytes.length)) }),
