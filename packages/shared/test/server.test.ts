@@ -209,6 +209,26 @@ describe('an answer', () => {
     expect(line).toContain(SECRET);
   });
 
+  it('that refuses the same client for the same reason again is counted in the log, not written once more', async () => {
+    await using own = await start();
+    for (let n = 0; n < 20; n++) await sendRaw(own.port, get('/throws'));
+    for (let n = 0; n < 20; n++) await sendRaw(own.port, get('/nowhere'));
+    await own.app.close();
+    const lines = own
+      .logged()
+      .split('\n')
+      .filter((line) => line !== '')
+      .map((line) => JSON.parse(line) as { msg: string; code?: string; kind?: string; count?: number });
+    for (const code of ['internal_error', 'not_found']) {
+      const single = lines.filter((line) => line.code === code).length;
+      const counted = lines
+        .filter((line) => line.kind === code)
+        .reduce((sum, { count = 0 }) => sum + count, 0);
+      expect(single).toBeLessThan(10);
+      expect(single + counted).toBe(20);
+    }
+  });
+
   it('is logged with its route, never with its path, query or headers', async () => {
     await using own = await start();
     await sendRaw(own.port, get(`/items/${SECRET}?q=${SECRET}`, `Authorization: Bearer ${SECRET}\r\n`));

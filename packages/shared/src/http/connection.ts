@@ -1,8 +1,11 @@
 import type { IncomingMessage, Server, ServerResponse } from 'node:http';
 import type { Socket } from 'node:net';
 
-/** Requests of one connection that wait for their turn; with more, nothing further is read from it. */
-const WAITING_MAX = 64;
+/**
+ * Requests of one connection that wait for their turn; with more, nothing further is read from it. With fewer it is read, so that it is
+ * noticed when the client goes.
+ */
+const WAITING_MAX = 8;
 
 const LATEST = Symbol('latest response');
 const WAITING = Symbol('requests that wait');
@@ -67,6 +70,7 @@ function waitForTurn(
   });
 }
 
+/** What comes behind a fault is read and thrown away: unread, it would have the system cut the connection before the answers arrive. */
 function mustPause(socket: ServedSocket): boolean {
   return (socket[WAITING] ?? 0) > WAITING_MAX && socket[FAULTY] !== true;
 }
@@ -80,6 +84,7 @@ function mustPause(socket: ServedSocket): boolean {
 export function whenItsTurn(socket: ServedSocket, answer: () => void): void {
   if (socket[FAULTY] === true) return;
   socket[FAULTY] = true;
+  if (socket.isPaused()) socket.resume();
   const latest = socket[LATEST];
   const answerIfOpen = (): void => {
     if (socket.writable) answer();

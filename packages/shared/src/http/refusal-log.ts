@@ -50,6 +50,13 @@ export class RefusalLog {
     return true;
   }
 
+  /** Writes all counts, due or not. */
+  close(): void {
+    for (const refusals of this.#byKey.values()) refusals.untilMs = 0;
+    this.flush();
+    clearTimeout(this.#timer);
+  }
+
   /** Writes the counts that are due, and forgets clients that were refused nothing for a while. */
   flush(): void {
     clearTimeout(this.#timer);

@@ -192,7 +192,7 @@ export function createHttpServer(options: HttpServerOptions): FastifyInstance {
     else if (options.logger.isLevelEnabled('debug')) options.logger.debug(lineOf(request, reply), 'request');
     done();
   });
-  app.addHook('onClose', async () => refusals.flush());
+  app.addHook('onClose', async () => refusals.close());
   app.setErrorHandler((error, request, reply) => replyProblem(fail(error, request), request, reply));
   app.setNotFoundHandler((request, reply) => replyProblem(fail(unrouted(request), request), request, reply));
   allowed = new AllowedMethods(app);
