@@ -25,7 +25,8 @@ export interface ServiceDescription {
 }
 
 const OF_EVERY_SERVICE =
-  'A path that is no endpoint answers 404 `not_found`, one that exists under another method 405 `method_not_allowed` with `Allow`.';
+  'A path that is no endpoint answers 404 `not_found`, one that exists under another method 405 `method_not_allowed` with `Allow`. ' +
+  'HEAD works wherever GET does, except for the export of keys. Requests with a wrong `Host`, transfer coding or HTTP version are refused with 400, 501 and 505.';
 
 /** An OpenAPI 3.1 document. */
 export interface OpenapiDocument {
