@@ -54,7 +54,7 @@ const DESCRIPTION = describe({
       status: 200,
     },
     refused: {
-      summary: 'Refused as a whole, since one of the documents exists',
+      summary: 'One of the documents exists, so none is written',
       params: EXAMPLE_PATH,
       body: {
         operations: [

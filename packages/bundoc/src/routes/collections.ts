@@ -14,6 +14,7 @@ import { describe, jsonBody } from '@bundoc/shared/openapi/description';
 import type { FastifyInstance, FastifyRequest } from 'fastify';
 import { faultOfPath } from '../query/path.ts';
 import type { CollectionInfo, Collections } from '../service/collections.ts';
+import { requireExactNumbers } from '../storage/collections/definition-schema.ts';
 import {
   collectionPath,
   collectionPathSchema,
@@ -188,8 +189,9 @@ export function registerCollections(app: FastifyInstance, collections: Collectio
 function readDefinition(request: FastifyRequest) {
   if (!(request.body instanceof Buffer))
     throw new AppError('unsupported_media_type', { detail: 'a body of application/json is required' });
-  const { value } = parseJsonObject(request.body);
+  const { value, text } = parseJsonObject(request.body);
   const definition = validate(collectionDefinitionSchema, value, 'body');
+  requireExactNumbers(text);
   const named = definition.indexes.map((index) => ({ ...index, name: index.name ?? index.fields.join('+') }));
   const errors = [
     ...named.flatMap(({ fields }, at) =>

@@ -2,6 +2,7 @@ import {
   close as closeCallback,
   constants,
   fstat as fstatCallback,
+  fstatSync,
   fsync as fsyncCallback,
   open as openCallback,
   read as readCallback,
@@ -9,20 +10,21 @@ import {
   write as writeCallback,
 } from 'node:fs';
 import { type FileHandle, lstat, mkdir, open, readdir, rename, rmdir, unlink } from 'node:fs/promises';
-import { basename, dirname } from 'node:path';
+import { dirname } from 'node:path';
 import { promisify } from 'node:util';
-import { AppError } from '@bundoc/shared/errors';
 import {
   type Containment,
   codeOf,
   DataFolder,
   FOLDER_FLAGS,
+  nameOf,
   parentOf,
   requireFile,
   SAFE_FLAGS,
   UNSAFE_ENTRY,
   UnsafeEntry,
-} from './data-folder.ts';
+} from '@bundoc/shared/data-folder';
+import { AppError } from '@bundoc/shared/errors';
 import { type Disk, piecesOf } from './disk.ts';
 import { FilesystemSync } from './filesystem-sync.ts';
 import { WriteThread } from './write-thread.ts';
@@ -91,7 +93,10 @@ export function openNodeDisk(directory: string, containment?: Containment): Node
     rename: (from, to) =>
       guarded(() =>
         entries.within(folder.below(from), (source) =>
-          entries.within(folder.below(to), (target) => rename(source, target)),
+          entries.within(folder.below(to), async (target) => {
+            await rename(source, target);
+            if ((await lstat(target)).isDirectory()) writeThread.forgetFolders();
+          }),
         ),
       ),
 
@@ -109,7 +114,7 @@ export function openNodeDisk(directory: string, containment?: Containment): Node
           undefined,
           entries.within(folder.below(path), (entry, below) => entries.removeTree(entry, below, 0)),
         ),
-      ),
+      ).finally(() => writeThread.forgetFolders()),
 
     syncDirectory: (path) => guarded(() => entries.syncFolder(folder.below(path))),
 
@@ -177,8 +182,11 @@ class Entries {
           closeCallback(descriptor, () => (content === undefined ? reject(error) : resolve(content)));
         });
       openCallback(this.#folder.pathOf(below), READ_FLAGS, (error, descriptor) => {
-        if (error !== null) reject(this.#folder.openError(below, error));
-        else this.#atPlace(descriptor, below, constants.O_RDONLY).then(readFrom, reject);
+        const opened =
+          error === null
+            ? this.#atPlace(descriptor, below, READ_FLAGS)
+            : this.#instead(below, READ_FLAGS, error);
+        opened.then(readFrom, reject);
       });
     });
   }
@@ -196,7 +204,7 @@ class Entries {
     if (below === '') throw new UnsafeEntry(below, 'is no entry of itself');
     const parent = parentOf(below);
     return this.withFolder(parent, (descriptor) =>
-      action(`${this.#folder.entriesOf(descriptor, parent)}/${basename(below)}`, below),
+      action(`${this.#folder.entriesOf(descriptor, parent)}/${nameOf(below)}`, below),
     );
   }
 
@@ -260,9 +268,13 @@ class Entries {
     try {
       descriptor = await openDescriptor(this.#folder.pathOf(below), flags | SAFE_FLAGS);
     } catch (error) {
-      throw this.#folder.openError(below, error);
+      return await this.#instead(below, flags, error);
     }
     return await this.#atPlace(descriptor, below, flags);
+  }
+
+  async #instead(below: string, flags: number, error: unknown): Promise<number> {
+    return this.#folder.openInstead(below, flags, error);
   }
 
   /** The descriptor, if it is of the entry; otherwise one of the entry itself. */
@@ -281,29 +293,29 @@ type Read = (error: unknown, content?: Buffer) => void;
 
 /** Reads a file from its beginning to the end that it has when it is opened. */
 function readWhole(file: number, below: string, bytesMax: number, done: Read): void {
-  fstatCallback(file, (error, stats) => {
-    try {
-      if (error !== null) throw error;
-      requireFile(below, stats, bytesMax);
-    } catch (problem) {
-      done(problem);
+  let content: Buffer;
+  try {
+    // The open has just fetched it from the disk, so that there is nothing to wait for.
+    const stats = fstatSync(file);
+    requireFile(below, stats, bytesMax);
+    content = Buffer.allocUnsafeSlow(stats.size);
+  } catch (error) {
+    done(error);
+    return;
+  }
+  const readRest = (at: number): void => {
+    if (at === content.length) {
+      done(null, content);
       return;
     }
-    const content = Buffer.allocUnsafeSlow(stats.size);
-    const readRest = (at: number): void => {
-      if (at === content.length) {
-        done(null, content);
-        return;
-      }
-      readCallback(file, content, at, content.length - at, at, (failure, bytesRead) => {
-        if (failure !== null) done(failure);
-        // It was cut short while it was read.
-        else if (bytesRead === 0) done(null, content.subarray(0, at));
-        else readRest(at + bytesRead);
-      });
-    };
-    readRest(0);
-  });
+    readCallback(file, content, at, content.length - at, at, (failure, bytesRead) => {
+      if (failure !== null) done(failure);
+      // It was cut short while it was read.
+      else if (bytesRead === 0) done(null, content.subarray(0, at));
+      else readRest(at + bytesRead);
+    });
+  };
+  readRest(0);
 }
 
 /** By callback, not by a `FileHandle`: that makes a dozen promises for each write, and this one is made for each frame. */
