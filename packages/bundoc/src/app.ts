@@ -22,7 +22,7 @@ import { ProjectDeletion } from './project/delete-project.ts';
 import { ExpiryLooks } from './project/expiry-looks.ts';
 import { InstanceManager } from './project/instance-manager.ts';
 import { KeyCache } from './project/key-cache.ts';
-import { takeOversSince } from './project/project-file.ts';
+import { unknownSealers } from './project/project-file.ts';
 import { ProjectUpkeep } from './project/project-upkeep.ts';
 import type { Projects } from './project/projects.ts';
 import { SCAN_LIMITS } from './query/scan-budget.ts';
@@ -325,7 +325,7 @@ function composeInstances(composition: Composition): {
     logger,
     requireServed: () => void generation.acting(),
     openStore: (project, { cipher, file }) =>
-      storage.openStore(project, cipher, watch(project), takeOversSince(file, cipher.version, generation)),
+      storage.openStore(project, cipher, watch(project), unknownSealers(file, cipher.version, generation)),
     othersWrite: storage.othersWrite,
     expiry: storage.expiry,
   });

@@ -49,7 +49,7 @@ export async function openPostgresStorage(
     isReady: () => Promise.race([takesWrites(database), sleep(READY_WITHIN_MS, false, { ref: false })]),
     projects: (keys, storage, onSetAside) => new ProjectRows({ database, keys, clock, storage, onSetAside }),
     expiry: new ExpiryMarksInRows({ database, clock }),
-    openStore: (project, cipher, watch, takeOvers) =>
+    openStore: (project, cipher, watch, unknownSealers) =>
       new PostgresStore({
         ...watch,
         whyGone: () => whyGone({ database, clock }, project),
@@ -58,7 +58,7 @@ export async function openPostgresStorage(
         cipher,
         clock,
         news,
-        sealLimits: limitsAfter(SHARED_SEAL_LIMITS, takeOvers),
+        sealLimits: limitsAfter(SHARED_SEAL_LIMITS, unknownSealers),
         quota,
       }).begin(),
     [Symbol.asyncDispose]: () => running.disposeAsync(),
