@@ -22,7 +22,7 @@ import { ProjectDeletion } from './project/delete-project.ts';
 import { ExpiryLooks } from './project/expiry-looks.ts';
 import { InstanceManager } from './project/instance-manager.ts';
 import { KeyCache } from './project/key-cache.ts';
-import { takeOversSince } from './project/project-file.ts';
+import { unknownSealers } from './project/project-file.ts';
 import { ProjectUpkeep } from './project/project-upkeep.ts';
 import type { Projects } from './project/projects.ts';
 import { SCAN_LIMITS } from './query/scan-budget.ts';
@@ -73,7 +73,7 @@ export interface RunningBundoc extends RunningService {
 const SWEEP_EVERY_MS = 1_000;
 const TOKEN_KEYS_EVERY_MS = 300_000;
 const RESUME_EVERY_MS = 5_000;
-/** How often a node looks whether any node has advanced the generation lately, and how old it may become. */
+/** How often it is looked how old the generation is, and how old it may become. */
 const GENERATION_CHECK_MS = 300_000;
 const GENERATION_AGE_S_MAX = 3_600;
 const READINESS_KEPT_MS = 1_000;
@@ -135,7 +135,10 @@ export async function startBundoc(config: BundocConfig, parts: BundocParts = {})
   });
   stack.use(instances);
   const feed = new ChangeFeed({ instances, clock, logger });
-  const deletion = new ProjectDeletion({ projects, instances, keys, service, feed, clock, logger });
+  const deletion = new ProjectDeletion({
+    ...{ projects, instances, keys, service, feed, clock, logger },
+    settleDoubt: () => generation.advance(),
+  });
   const target = moveDestination(config, logger);
   const moves = new Moves({ instances, keys, feed, logger, folders: storage.folders, target });
   for (const work of [deletion, moves]) {
@@ -329,20 +332,20 @@ function composeInstances(composition: Composition): {
     logger,
     requireServed: () => void generation.acting(),
     openStore: (project, { cipher, file }) =>
-      storage.openStore(project, cipher, watch(project), takeOversSince(file, cipher.version, generation)),
+      storage.openStore(project, cipher, watch(project), unknownSealers(file, cipher.version, generation)),
     othersWrite: storage.othersWrite,
     expiry: storage.expiry,
   });
   return { keys, projects, instances };
 }
 
-/** Of several nodes, one advances the generation each hour, so that a copy of the database is found out that is in use beside it. */
+/** Each hour the generation is advanced, by one of several nodes, so that a copy of the storage is found out that is in use beside it. */
 async function advanceOld(storage: Storage, generation: StorageGeneration, logger: Logger): Promise<void> {
   try {
-    const ageS = await storage.generationAgeS?.();
-    if (ageS !== undefined && ageS >= GENERATION_AGE_S_MAX) await generation.advance();
+    const ageS = await storage.identity.ageS();
+    if (generation.state === 'confirmed' && ageS >= GENERATION_AGE_S_MAX) await generation.advance();
   } catch (error) {
-    logger.warn({ err: error }, 'it could not be read how old the generation of the storage is');
+    logger.warn({ err: error }, 'the generation of the storage was not advanced');
   }
 }
 

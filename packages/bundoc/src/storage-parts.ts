@@ -33,8 +33,6 @@ export interface Storage extends AsyncDisposable {
   /** What the log calls it. */
   readonly place: string;
   readonly identity: StorageIdentity;
-  /** How long ago a node changed the generation, seconds; undefined where the storage is one process's alone. */
-  readonly generationAgeS?: () => Promise<number>;
   /** Whether other processes write to it as well. */
   readonly othersWrite: boolean;
   /** What it counts, for the metrics. */
@@ -44,12 +42,12 @@ export interface Storage extends AsyncDisposable {
   /** @param storage this one. */
   projects(keys: KeyCache, storage: TakenOver, onSetAside: OnSetAside): Projects;
   readonly expiry: ExpiryMarks;
-  /** @param takeOvers of the storage since the current version of the key was first used in it. */
+  /** @param unknownSealers under the current version of the key. */
   openStore(
     project: string,
     cipher: ProjectCipher,
     watch: StoreWatch,
-    takeOvers: number,
+    unknownSealers: number,
   ): Promise<ProjectStore>;
   /** Of a storage in files alone. */
   readonly folders?: MovableFolders;

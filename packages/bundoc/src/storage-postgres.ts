@@ -44,13 +44,12 @@ export async function openPostgresStorage(
   return {
     place: config.place,
     identity,
-    generationAgeS: () => identity.ageS(),
     othersWrite: true,
     counts: { databaseConnections: () => database.connections, databaseWaiting: () => database.waiting },
     isReady: () => Promise.race([takesWrites(database), sleep(READY_WITHIN_MS, false, { ref: false })]),
     projects: (keys, storage, onSetAside) => new ProjectRows({ database, keys, clock, storage, onSetAside }),
     expiry: new ExpiryMarksInRows({ database, clock }),
-    openStore: (project, cipher, watch, takeOvers) =>
+    openStore: (project, cipher, watch, unknownSealers) =>
       new PostgresStore({
         ...watch,
         whyGone: () => whyGone({ database, clock }, project),
@@ -59,7 +58,7 @@ export async function openPostgresStorage(
         cipher,
         clock,
         news,
-        sealLimits: limitsAfter(SHARED_SEAL_LIMITS, takeOvers),
+        sealLimits: limitsAfter(SHARED_SEAL_LIMITS, unknownSealers),
         quota,
       }).begin(),
     [Symbol.asyncDispose]: () => running.disposeAsync(),

@@ -33,18 +33,19 @@ export interface TakenOver {
 }
 
 /**
- * How often the storage was taken over since this version of the key was first used in it. What the other copies have sealed under that version is
- * known to nobody.
+ * How many others may have sealed under this version of the key, of which nothing is known: a copy of the storage for each time that it was taken over since the
+ * version was first used in it, and whoever had the key before the project.
  */
-export function takeOversSince(file: ProjectFile, version: number, { id, takeOvers }: TakenOver): number {
-  const known = file.versions.find((entry) => entry.version === version)?.takeOvers;
-  return Math.max(0, takeOvers - (known?.storage === id ? known.count : 0));
+export function unknownSealers(file: ProjectFile, version: number, { id, takeOvers }: TakenOver): number {
+  const known = file.versions.find((entry) => entry.version === version);
+  const counted = known?.takeOvers?.storage === id ? known.takeOvers.count : 0;
+  return Math.max(0, takeOvers - counted) + (known?.adopted ? 1 : 0);
 }
 
-/** The file of a new project, with a new name key. */
+/** The file of a new project, with a new name key. @param isAdopted whether the key was there already. */
 export function newProjectFile(
   project: string,
-  key: LeasedKey,
+  { key, isAdopted }: ProjectKey,
   createdAt: Date,
   storage: TakenOver,
 ): ProjectFile {
@@ -53,7 +54,7 @@ export function newProjectFile(
     project,
     createdAt: createdAt.toISOString(),
     key: { name: dekNameOf(project), id: key.keyId },
-    versions: [versionOf(key, storage)],
+    versions: [{ ...versionOf(key, storage), ...(isAdopted ? { adopted: true } : {}) }],
     nameKey: [sealedNameKeyOf(project, key, newNameKey())],
   };
 }
@@ -94,6 +95,13 @@ export function withNewVersion(file: ProjectFile, keys: LeasedKeys, storage: Tak
  */
 export function openCipher(file: ProjectFile, keys: LeasedKeys): ProjectCipher {
   return new ProjectCipher(file.project, keys, nameKeyOf(file, keys));
+}
+
+/** The key of a project that is made. */
+export interface ProjectKey {
+  readonly key: LeasedKey;
+  /** Whether it was there already, and held: this request has neither made nor claimed it. */
+  readonly isAdopted: boolean;
 }
 
 /** Leased versions of one project's key, the current one first. */
