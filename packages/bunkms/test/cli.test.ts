@@ -428,7 +428,7 @@ describe('the command line', () => {
       ['--receipt', before, '--receipt', receipt],
       ['--receipt', receipt, '--receipt', before],
     ])
-      expectFailure(await run('audit', 'verify', ...receipts), 1, /record 6 is missing/);
+      expectFailure(await run('audit', 'verify', ...receipts), 1, /record 5 is missing/);
     edit(`UPDATE audit SET detail = 'no json' WHERE seq = 4`);
     expectFailure(await run('audit', 'verify'), 1, /broken: record 4 is changed/);
     edit(`UPDATE audit SET actor = 'somebody' WHERE seq = 3`);

@@ -361,9 +361,11 @@ test('a store in the midst of a rotation of the KEK is brought to its end, with 
   rmSync(dataDir, { recursive: true });
 });
 
-test('a store of schema 6 keeps the state and the policies of its keys', async () => {
-  const file = golden('store-6') as GoldenStore & { readonly states: Record<string, string> } & {
+test('a store of schema 6 keeps the states, the policies and the holders of its keys', async () => {
+  const file = golden('store-6') as GoldenStore & {
+    readonly states: Record<string, string>;
     readonly rotation: string;
+    readonly holders: readonly object[];
   };
   const dataDir = newDataDir();
   copyFileSync(new URL('golden/store-6.golden.sqlite', import.meta.url), databasePathOf(dataDir));
@@ -373,6 +375,9 @@ test('a store of schema 6 keeps the state and the policies of its keys', async (
     const keys = await KeyCalls.of(kms);
     const list = keyPageSchema.parse((await keys.list()).json());
     expect(Object.fromEntries(list.keys.map(({ name, state }) => [name, state]))).toEqual(file.states);
+    expect(list.keys).toEqual(
+      expect.arrayContaining(file.holders.map((one) => expect.objectContaining(one))),
+    );
     expect((await keys.create('destroyed-dek')).json()).toMatchObject({ code: 'key_destroyed' });
     expect((await keys.export('kept-dek')).json()).toMatchObject({ code: 'key_not_exportable' });
     expect((await keys.export('pending-dek')).json()).toMatchObject({ code: 'key_pending_deletion' });

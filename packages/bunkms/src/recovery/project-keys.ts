@@ -36,7 +36,7 @@ export interface UnreadableProject {
   readonly problem: string;
 }
 
-/** A project that was deleted, and whose key Bundoc knows to be destroyed. */
+/** A project without a file of its key, and with a mark which says that the key was destroyed. Anybody may have put it there. */
 export interface DeletedProject {
   readonly project: string;
   readonly name: string;
@@ -66,19 +66,14 @@ export async function projectsIn(dataDir: string): Promise<string[]> {
 }
 
 /**
- * Reads what a project's files have of its key; Bundoc may run, since it replaces them as a whole. A deletion that has not come as far as
- * the key is none yet: Bundoc goes on with it, and needs the key for that.
+ * Reads what a project's files have of its key; Bundoc may run, since it replaces them as a whole. The mark of a deletion counts where there
+ * is nothing else to be read: it is not authentic, so it must not keep a key from coming back.
  */
 export async function readProjectKey(
   dataDir: string,
   project: string,
 ): Promise<ProjectKey | UnreadableProject | DeletedProject> {
   const directory = join(dataDir, PROJECTS_FOLDER, project);
-  const mark = await readDeletionMark(project, join(directory, DELETION_FILE));
-  // What cannot be read might say that the key is destroyed.
-  if (typeof mark === 'string') return { project, problem: `${DELETION_FILE} ${mark}` };
-  if (mark?.keyDestroyedAt !== undefined)
-    return { project, name: dekNameOf(project), keyDestroyedAt: mark.keyDestroyedAt };
   const problems: string[] = [];
   const files: ProjectFile[] = [];
   for (const name of [PROJECT_FILE, PROJECT_FILE_COPY]) {
@@ -87,7 +82,12 @@ export async function readProjectKey(
     else files.push(file);
   }
   const [first] = files;
-  if (first === undefined) return { project, problem: problems.join(', ') };
+  if (first === undefined) {
+    const mark = await readDeletionMark(project, join(directory, DELETION_FILE));
+    return mark?.keyDestroyedAt === undefined
+      ? { project, problem: problems.join(', ') }
+      : { project, name: dekNameOf(project), keyDestroyedAt: mark.keyDestroyedAt };
+  }
   if (files.some(({ key }) => key.id !== first.key.id))
     return { project, problem: `${PROJECT_FILE} and ${PROJECT_FILE_COPY} name different keys` };
   return {
@@ -111,16 +111,16 @@ async function readProjectFile(project: string, path: string): Promise<ProjectFi
   return file.success && isOfProject ? file.data : 'is no project file of this project';
 }
 
-/** @returns why it cannot be read; undefined when there is none. */
-async function readDeletionMark(project: string, path: string): Promise<DeletionMark | string | undefined> {
+/** @returns undefined when there is none that can be read. */
+async function readDeletionMark(project: string, path: string): Promise<DeletionMark | undefined> {
   const content = await readSmallFile(path);
-  if (content === undefined || typeof content === 'string') return content;
-  const mark = deletionMarkSchema.safeParse(parsed(content));
-  return mark.success && mark.data.deleted === project ? mark.data : 'is no deletion mark of this project';
+  if (!Buffer.isBuffer(content)) return undefined;
+  const mark = deletionMarkSchema.safeParse(parsed(content)).data;
+  return mark?.deleted === project ? mark : undefined;
 }
 
 /** @returns why it cannot be read; undefined when there is none. */
-async function readSmallFile(path: string): Promise<Buffer | string | undefined> {
+export async function readSmallFile(path: string): Promise<Buffer | string | undefined> {
   try {
     // A folder of data is not to be trusted: no link to another place, no pipe that never ends.
     await using handle = await open(path, constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK);

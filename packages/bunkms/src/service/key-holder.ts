@@ -4,7 +4,7 @@ import { AppError } from '@bundoc/shared/errors';
 import type { Caller } from '../audit/caller.ts';
 import { changeKey, type Decision } from './change-key.ts';
 import { infoOfKey, refuseDestroyed, refuseIntended, requireHolder } from './key-state.ts';
-import { liveUntil } from './leases.ts';
+import { leaseLive, liveUntil } from './leases.ts';
 import type { AuthenticKey, KeyPorts } from './stored-key.ts';
 
 /**
@@ -74,7 +74,7 @@ async function requireQuiet({ store, clock }: KeyPorts, name: string, storage: s
     (from, page) => store.listExports(name, from, page),
     ({ detail }) => detail?.['storage'] !== storage,
   );
-  if (until !== undefined) throw new AppError('lease_live', { until });
+  if (until !== undefined) throw leaseLive(until);
   return seq;
 }
 

@@ -74,6 +74,11 @@ export async function liveUntil(
   return latestMs > nowMs ? isoOf(latestMs) : undefined;
 }
 
+/** The refusal of a take-over, until the last lease has ended. */
+export function leaseLive(until: string): AppError {
+  return new AppError('lease_live', { until, detail: `a copy of a key may be in use until ${until}` });
+}
+
 function leaseOf(record: AuditRecord): KeyLease {
   const ttlMs = record.detail?.['lease_ttl_ms'];
   return {
