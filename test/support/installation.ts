@@ -224,6 +224,12 @@ export class Installation implements AsyncDisposable {
     return this.issue({ sub: 'app', typ: 'client', scope, projects });
   }
 
+  /** Bundoc's metrics, as Prometheus reads them: with a token that reads nothing else. */
+  async metrics(): Promise<string> {
+    const token = await this.issue({ sub: 'prometheus', typ: 'service', scope: ['docs:metrics'] });
+    return (await call(this.url, '/metrics', { token })).text;
+  }
+
   /** Paths of a project's document files, once there are as many: they follow their commits in the background. */
   documentFiles(project: string, count: number): Promise<string[]> {
     return documentFiles(this.dataDir, project, count);

@@ -159,7 +159,7 @@ describe('docs/formats/key-record.md', () => {
     const early = ['bunkms/key/v2', id, name, type, state, version, revision, exportable, rotateAfterDays];
     const pair = [idempotency.key, idempotency.request];
     const middle = [...early, dueAt, createdAt, destroyedAt, kekIds, pair, versionDigests];
-    const digest = sha256([...middle, holder, [offer.to, offer.move], intendedAt]);
+    const digest = sha256([...middle, holder, [offer.to, offer.move, offer.generation], intendedAt]);
     expect(file.change).toMatchObject({ key: name, detail: { key_id: id, revision, record: digest } });
   });
 });
@@ -267,8 +267,8 @@ interface GoldenStore {
   }[];
 }
 
-describe('a store of schema 6', () => {
-  const file = golden('store-6') as GoldenStore;
+describe('a store of schema 7', () => {
+  const file = golden('store-7') as GoldenStore;
   let dataDir: string;
   // At a time at which none of the keys is due.
   const clock = new FakeClock();
@@ -276,14 +276,14 @@ describe('a store of schema 6', () => {
   const readDatabase = <T>(read: (database: DatabaseSync) => T): T => withDatabase(dataDir, read);
   beforeEach(() => {
     dataDir = newDataDir();
-    copyFileSync(new URL('golden/store-6.golden.sqlite', import.meta.url), databasePathOf(dataDir));
+    copyFileSync(new URL('golden/store-7.golden.sqlite', import.meta.url), databasePathOf(dataDir));
   });
   afterEach(() => rmSync(dataDir, { recursive: true }));
 
   test('is of that schema, and whole', async () => {
     await (await open())[Symbol.asyncDispose]();
     expect(readDatabase((database) => database.prepare('PRAGMA user_version').get())).toEqual({
-      user_version: 6,
+      user_version: 7,
     });
     expect(readDatabase((database) => database.prepare('PRAGMA integrity_check').get())).toEqual({
       integrity_check: 'ok',
@@ -316,7 +316,7 @@ describe('a store of schema 6', () => {
           });
         }
       }
-      expect(await kms.store.findToken(file.token)).toMatchObject({ sub: 'bundoc' });
+      expect(await kms.store.findToken(file.token)).toMatchObject({ row: { sub: 'bundoc' } });
       const records = await kms.records();
       expect(records[file.head.seq - 1]?.hash).toBe(file.head.hash);
       expect(await kms.verify()).toMatchObject({ intact: true });
@@ -341,9 +341,9 @@ describe('a store of schema 6', () => {
 });
 
 test('a store in the midst of a rotation of the KEK is brought to its end, with every key as it was', async () => {
-  const file = golden('store-6-rotating') as { keks: string[]; current: string; keys: GoldenStore['keys'] };
+  const file = golden('store-7-rotating') as { keks: string[]; current: string; keys: GoldenStore['keys'] };
   const dataDir = newDataDir();
-  copyFileSync(new URL('golden/store-6-rotating.golden.sqlite', import.meta.url), databasePathOf(dataDir));
+  copyFileSync(new URL('golden/store-7-rotating.golden.sqlite', import.meta.url), databasePathOf(dataDir));
   const kek = file.keks.map((one) => hex(one).toString('base64')).join('\n');
   {
     await using kms = await startKms({ dataDir, kek, clock: new FakeClock() });
@@ -361,14 +361,14 @@ test('a store in the midst of a rotation of the KEK is brought to its end, with 
   rmSync(dataDir, { recursive: true });
 });
 
-test('a store of schema 6 keeps the states, the policies and the holders of its keys', async () => {
-  const file = golden('store-6') as GoldenStore & {
+test('a store of schema 7 keeps the states, the policies and the holders of its keys', async () => {
+  const file = golden('store-7') as GoldenStore & {
     readonly states: Record<string, string>;
     readonly rotation: string;
     readonly holders: readonly object[];
   };
   const dataDir = newDataDir();
-  copyFileSync(new URL('golden/store-6.golden.sqlite', import.meta.url), databasePathOf(dataDir));
+  copyFileSync(new URL('golden/store-7.golden.sqlite', import.meta.url), databasePathOf(dataDir));
   const clock = new FakeClock();
   {
     await using kms = await startKms({ dataDir, kek: hex(file.kek).toString('base64'), clock });

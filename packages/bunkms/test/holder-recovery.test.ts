@@ -67,7 +67,12 @@ describe('of a backup that is restored', () => {
     const { archive, intendedAt } = await makeKeys();
     await using again = await restored({ archive, ...(await knowledge()) });
     expect(await standingOf(again, 'held-dek')).toEqual(['enabled', s.id, null, null]);
-    expect(await standingOf(again, 'offered-dek')).toEqual(['enabled', s.id, { to: t.id, move }, null]);
+    expect(await standingOf(again, 'offered-dek')).toEqual([
+      'enabled',
+      s.id,
+      { to: t.id, move, generation: s.generation },
+      null,
+    ]);
     expect(await standingOf(again, 'moved-dek')).toEqual(['enabled', t.id, null, null]);
     expect(await standingOf(again, 'intended-dek')).toEqual(['pending_deletion', s.id, null, intendedAt]);
     expect(await standingOf(again, 'shredded-dek')).toMatchObject(['destroyed', s.id, null, {}]);

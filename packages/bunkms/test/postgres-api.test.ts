@@ -27,6 +27,7 @@ describeWithPostgres('BunKMS on PostgreSQL:', () => {
     rotation: () => import('./rotation.test.ts'),
     sweep: () => import('./sweep.test.ts'),
     tokens: () => import('./tokens.test.ts'),
+    'tokens that issue others': () => import('./issuing.test.ts'),
   }))
     describe(name, async () => {
       await load();

@@ -118,11 +118,14 @@ describe('bunkms storage', () => {
     mkdirSync(join(bundoc, 'projects', 'deleted'));
     writeFileSync(join(bundoc, 'projects', 'deleted', 'deleted.json'), '{}');
     mkdirSync(join(bundoc, 'projects', 'torn', 'docs'), { recursive: true });
+    await makeProject('moving', null);
+    writeFileSync(join(bundoc, 'projects', 'moving', 'move.mark'), 'anything');
     writeFileSync(join(bundoc, 'storage.json'), JSON.stringify({ format: 1, id: s.id }));
 
     const first = await run('storage', 'claim-all', s.id, '--from', bundoc, '--json');
     expect(first.code).toBe(1);
     expect(first.stderr).toContain('other storages hold the keys of these projects: theirs;');
+    expect(first.stderr).toContain('have the mark of a move; claim by hand where they are: moving;');
     expect(first.stderr).toContain('are not claimed: replaced, torn');
     const outcomes = (stdout: string) =>
       Object.fromEntries(
@@ -133,13 +136,14 @@ describe('bunkms storage', () => {
       replaced: 'another-key',
       gone: 'destroyed',
       torn: 'unreadable',
+      moving: 'moving',
     };
     expect(outcomes(first.stdout)).toEqual({ free: 'claimed', unknown: 'claimed', mine: 'held', ...others });
     const second = await run('storage', 'claim-all', s.id, '--from', bundoc, '--json');
     expect(outcomes(second.stdout)).toEqual({ free: 'held', unknown: 'held', mine: 'held', ...others });
     for (const name of ['free-dek', 'unknown-dek', 'mine-dek']) expect(await holderOf(name)).toBe(s.id);
     expect(await holderOf('theirs-dek')).toBe(t.id);
-    expect(await holderOf('replaced-dek')).toBeNull();
+    for (const name of ['replaced-dek', 'moving-dek']) expect(await holderOf(name)).toBeNull();
     const claims = (await kms.records()).filter(({ action }) => action === 'key.claim');
     expect(claims.map(({ actor, key }) => [actor, key])).toEqual([
       ['cli', 'free-dek'],

@@ -32,7 +32,7 @@ export function digestOfKey(record: KeyRecord): string {
     record.idempotency === null ? null : [record.idempotency.key, record.idempotency.request],
     hexOf(record.versionDigests),
     record.holder,
-    record.offer === null ? null : [record.offer.to, record.offer.move],
+    record.offer === null ? null : [record.offer.to, record.offer.move, record.offer.generation],
     record.intendedAt,
   ];
   return hash('sha256', JSON.stringify(fields), 'hex');
@@ -65,6 +65,7 @@ export function withDigests(digests: Uint8Array, versions: readonly KeyVersionRe
 /** Changes that end a key, or say who holds it. */
 const CRITICAL_CHANGES: readonly string[] = [
   'key.destroy',
+  'key.destroy_version',
   'key.claim',
   'key.accept',
   'key.take_over',

@@ -2,6 +2,7 @@ import { createInterface } from 'node:readline';
 import type { Environment } from '@bundoc/shared/config';
 import { projectIdSchema } from '@bundoc/shared/contract/documents';
 import type { StorageInfo } from '@bundoc/shared/contract/storages';
+import type { DataFolder } from '@bundoc/shared/data-folder';
 import { CLI_CALLER } from '../audit/caller.ts';
 import {
   type ClaimedKey,
@@ -11,7 +12,7 @@ import {
   storageOfFolder,
 } from '../recovery/claim-keys.ts';
 import { listOf } from '../recovery/list-of.ts';
-import { NoDataFolder } from '../recovery/project-keys.ts';
+import { NoDataFolder, openDataFolder, projectsIn } from '../recovery/project-keys.ts';
 import { storageInfo, takeOverStorage } from '../service/storages.ts';
 import { CliFailure, UsageError } from './errors.ts';
 import type { JsonOption } from './key.ts';
@@ -49,23 +50,32 @@ export async function claimAll(
   options: ClaimAllOptions,
 ): Promise<void> {
   const { from } = options;
-  const found = from === undefined ? undefined : await storageOfFolder(from);
+  using folder = from === undefined ? undefined : openFolder(from);
+  const found = folder && storageOfFolder(folder);
   if (found !== undefined && found !== id) throw new UsageError(`${from} is the storage ${found}, not ${id}`);
   const projects = await withKeys(environment, async (ports) => {
     const all: ClaimedKey[] = [];
-    const content = from === undefined ? contentOfNames(process.stdin) : contentOfFolder(from);
-    try {
-      for await (const project of claimKeys(ports, id, content, CLI_CALLER)) {
-        all.push(project);
-        if (!options.json) console.log(lineOf(project));
-      }
-    } catch (error) {
-      throw error instanceof NoDataFolder ? new UsageError(error.message) : error;
+    const content = folder === undefined ? contentOfNames(process.stdin) : contentOfFolder(folder);
+    for await (const project of claimKeys(ports, id, content, CLI_CALLER)) {
+      all.push(project);
+      if (!options.json) console.log(lineOf(project));
     }
     return all;
   });
   if (options.json) console.log(JSON.stringify({ storage: id, projects }));
   fail(projects);
+}
+
+/** @throws UsageError. */
+function openFolder(path: string): DataFolder {
+  try {
+    const folder = openDataFolder(path);
+    // Here rather than in the midst of claims.
+    projectsIn(folder);
+    return folder;
+  } catch (error) {
+    throw error instanceof NoDataFolder ? new UsageError(error.message) : error;
+  }
 }
 
 /** @throws UsageError for a line that is the name of no project. */
@@ -84,11 +94,15 @@ function fail(projects: readonly ClaimedKey[]): void {
   const of = (...outcomes: ClaimedKey['outcome'][]) =>
     projects.filter(({ outcome }) => outcomes.includes(outcome)).map(({ project }) => project);
   const elsewhere = of('elsewhere');
+  const moving = of('moving');
   const others = of('missing', 'damaged', 'another-key', 'unreadable');
   const faults = [
     ...(elsewhere.length === 0
       ? []
       : [`other storages hold the keys of these projects: ${listOf(elsewhere)}`]),
+    ...(moving.length === 0
+      ? []
+      : [`these projects have the mark of a move; claim by hand where they are: ${listOf(moving)}`]),
     ...(others.length === 0 ? [] : [`the keys of these projects are not claimed: ${listOf(others)}`]),
   ];
   if (faults.length > 0) throw new CliFailure(faults.join('; '));

@@ -1,9 +1,10 @@
-import { readdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { dekNameOf } from '@bundoc/shared/contract/keys';
 import { DELETION_FILE, PROJECTS_FOLDER } from '@bundoc/shared/contract/project-file';
 import { storageIdSchema } from '@bundoc/shared/contract/storages';
+import type { DataFolder } from '@bundoc/shared/data-folder';
 import { hasCode } from '@bundoc/shared/errors';
+import { listSync } from '@bundoc/shared/small-files';
 import { z } from 'zod';
 import type { Caller } from '../audit/caller.ts';
 import { claimKey } from '../service/key-holder.ts';
@@ -17,6 +18,8 @@ export interface ContentOf {
   readonly keyId?: string;
   /** Why nothing can be told of its key. */
   readonly problem?: string;
+  /** It is being moved, or was: another storage may have content of it as well. */
+  readonly isMarked?: boolean;
 }
 
 /** What became of the key of one project. */
@@ -31,6 +34,8 @@ export interface ClaimedKey {
     | 'destroyed'
     | 'missing'
     | 'damaged'
+    /** The project is being moved, or was: an administrator decides by `bunkms key claim`. */
+    | 'moving'
     /** The content is not of the key that has this name. */
     | 'another-key'
     | 'unreadable';
@@ -41,11 +46,12 @@ export interface ClaimedKey {
 
 const storageFileSchema = z.object({ id: storageIdSchema });
 const STORAGE_FILE = 'storage.json';
-const MARKS: readonly string[] = [DELETION_FILE, 'move.json'];
+/** Marks of a move, which leave it open where the project is. */
+const MOVE_MARKS: readonly string[] = ['move.mark', 'move.json'];
 
 /** The id of the storage that a data folder of Bundoc is; undefined when the folder does not say. */
-export async function storageOfFolder(dataDir: string): Promise<string | undefined> {
-  const content = await readSmallFile(join(dataDir, STORAGE_FILE));
+export function storageOfFolder(folder: DataFolder): string | undefined {
+  const content = readSmallFile(folder, STORAGE_FILE);
   if (!Buffer.isBuffer(content)) return undefined;
   try {
     return storageFileSchema.safeParse(JSON.parse(content.toString('utf8'))).data?.id;
@@ -55,19 +61,24 @@ export async function storageOfFolder(dataDir: string): Promise<string | undefin
 }
 
 /** The projects that have content in a data folder of Bundoc. @throws NoDataFolder. */
-export async function* contentOfFolder(dataDir: string): AsyncGenerator<ContentOf> {
-  for (const project of await projectsIn(dataDir)) {
-    const key = await readProjectKey(dataDir, project);
-    if ('id' in key) yield { project, keyId: key.id };
-    else if ('problem' in key && (await hasContent(dataDir, project)))
+export async function* contentOfFolder(folder: DataFolder): AsyncGenerator<ContentOf> {
+  for (const project of projectsIn(folder)) {
+    const key = readProjectKey(folder, project);
+    const entries = entriesOf(folder, project);
+    if (entries.some((name) => MOVE_MARKS.includes(name))) yield { project, isMarked: true };
+    else if ('id' in key) yield { project, keyId: key.id };
+    else if ('problem' in key && entries.some((name) => name !== DELETION_FILE))
       yield { project, problem: key.problem };
   }
 }
 
-/** Whether a project's folder has anything in it but marks. */
-async function hasContent(dataDir: string, project: string): Promise<boolean> {
-  const names = await readdir(join(dataDir, PROJECTS_FOLDER, project)).catch(() => [project]);
-  return names.some((name) => !MARKS.includes(name));
+/** What is in a project's folder; what cannot be listed counts as content. */
+function entriesOf(folder: DataFolder, project: string): readonly string[] {
+  try {
+    return listSync(folder, join(PROJECTS_FOLDER, project));
+  } catch {
+    return [project];
+  }
 }
 
 /**
@@ -86,7 +97,8 @@ export async function* claimKeys(
   for await (const one of content) {
     const { project, problem } = one;
     const key = dekNameOf(project);
-    if (problem === undefined)
+    if (one.isMarked === true) yield { project, key, outcome: 'moving' };
+    else if (problem === undefined)
       yield { project, key, ...(await claim(ports, storage, key, one.keyId, caller)) };
     else yield { project, key, outcome: 'unreadable', problem };
   }
