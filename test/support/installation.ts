@@ -16,6 +16,7 @@ import { freePort } from '@bundoc/shared/testing/free-port';
 import { PATIENT_MS } from '@bundoc/shared/testing/patient';
 import { documentFiles, newStorage, type StoredProjects, storageInFiles } from './stored-projects.ts';
 import { noteRefusal, untoldRefusals } from './told-refusals.ts';
+import { untilConfirmed } from './until-confirmed.ts';
 
 /** Everything that was logged, as one text. */
 export class LogSink {
@@ -102,7 +103,7 @@ export const PATIENT_BUNDOC = {
 };
 
 /** What both services share in a test. */
-export type InstallationParts = Pick<BundocParts, 'clock' | 'checkTlsEveryMs'> & {
+export type InstallationParts = Pick<BundocParts, 'clock' | 'checkTlsEveryMs' | 'heldBytesMax'> & {
   /** Variables for Bundoc. */
   readonly environment?: Readonly<Record<string, string>>;
   /** Variables for BunKMS. */
@@ -196,6 +197,7 @@ export class Installation implements AsyncDisposable {
       ...this.#parts.environment,
     });
     this.#bundoc = await startBundoc(config, { ...this.#parts, logger: this.log.logger('bundoc') });
+    await untilConfirmed(this.#bundoc.url);
   }
 
   /** @throws Error when requests were refused with codes that the OpenAPI document does not tell of. */

@@ -16,6 +16,7 @@ import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { recordHash, verifyChain } from '../src/audit/chain.ts';
 import { isGenuineVersion, keyFault } from '../src/audit/key-record.ts';
 import { lineOf } from '../src/audit/ship/line.ts';
+import { tokenFault } from '../src/audit/token-record.ts';
 import { ciphertextKeyOf, decryptFrom, encryptionKeyOf } from '../src/cipher/ciphertext.ts';
 import { blockOf, placeOf } from '../src/service/events.ts';
 import type { KeyRecord, KeyVersionRecord } from '../src/store/port.ts';
@@ -235,24 +236,26 @@ describe('docs/formats/events.md', () => {
   });
 });
 
-test('a store of an earlier build stops the start, says what to do, and is left as it is', async () => {
-  const dataDir = newDataDir();
-  const path = databasePathOf(dataDir);
-  copyFileSync(new URL('golden/store-5.golden.sqlite', import.meta.url), path);
-  const before = readFileSync(path);
-  await expect(startKms({ dataDir })).rejects.toMatchObject({
-    code: 'storage_unavailable',
-    cause: {
-      message:
-        'the store was made by an earlier build (schema 5): export the documents with that build, start with an empty store, and import them',
-    },
-  });
-  expect(withDatabase(dataDir, (database) => database.prepare('PRAGMA user_version').get())).toEqual({
-    user_version: 5,
-  });
-  expect(readFileSync(path).subarray(100)).toEqual(before.subarray(100));
-  rmSync(dataDir, { recursive: true });
-});
+test.each([5, 6])(
+  'a store of an earlier build stops the start, says what to do, and is left as it is: schema %d',
+  async (schema) => {
+    const dataDir = newDataDir();
+    const path = databasePathOf(dataDir);
+    copyFileSync(new URL(`golden/store-${schema}.golden.sqlite`, import.meta.url), path);
+    const before = readFileSync(path);
+    await expect(startKms({ dataDir })).rejects.toMatchObject({
+      code: 'storage_unavailable',
+      cause: {
+        message: `the store was made by an earlier build (schema ${schema}): export the documents with that build, start with an empty store, and import them`,
+      },
+    });
+    expect(withDatabase(dataDir, (database) => database.prepare('PRAGMA user_version').get())).toEqual({
+      user_version: schema,
+    });
+    expect(readFileSync(path).subarray(100)).toEqual(before.subarray(100));
+    rmSync(dataDir, { recursive: true });
+  },
+);
 
 interface GoldenStore {
   readonly kek: string;
@@ -317,6 +320,10 @@ describe('a store of schema 7', () => {
         }
       }
       expect(await kms.store.findToken(file.token)).toMatchObject({ row: { sub: 'bundoc' } });
+      expect(await kms.store.liveFamily(file.token)).toBe(file.token);
+      const { chainKey } = await kms.secrets();
+      for (const stored of (await kms.store.listTokens({ limit: 100 })).items)
+        expect(tokenFault(chainKey, stored)).toBeUndefined();
       const records = await kms.records();
       expect(records[file.head.seq - 1]?.hash).toBe(file.head.hash);
       expect(await kms.verify()).toMatchObject({ intact: true });

@@ -2,7 +2,12 @@ import { join, resolve } from 'node:path';
 import { systemClock } from '@bundoc/shared/clock';
 import type { Environment } from '@bundoc/shared/config';
 import { projectIdSchema } from '@bundoc/shared/contract/documents';
-import { DELETION_FILE, MOVE_FILE, PROJECTS_FOLDER } from '@bundoc/shared/contract/project-file';
+import {
+  DELETION_FILE,
+  MOVE_FILE,
+  PROJECT_FILE,
+  PROJECTS_FOLDER,
+} from '@bundoc/shared/contract/project-file';
 import { codeOf, DataFolder } from '@bundoc/shared/data-folder';
 import { createLogger } from '@bundoc/shared/logger';
 import { WatchedTls } from '@bundoc/shared/tls/watched-tls';
@@ -20,11 +25,14 @@ import { CannotRun } from './errors.ts';
 import { idOf } from './names.ts';
 import { projectsInRows, withDatabase } from './open-database.ts';
 
+/** BunKMS, as far as a command needs it. */
+type Exporter = Pick<KeyService, 'exportKey'>;
+
 /** A place for a project, in a data folder that this process holds. */
 export interface EmptyPlace {
   readonly projectsDirectory: string;
   readonly disk: Disk;
-  readonly keys: KeyService;
+  readonly keys: Exporter;
 }
 
 /** The data folder, held by this process while a command runs. */
@@ -112,7 +120,7 @@ export async function withEmptyPlace<T>(
 /** Runs `action` with BunKMS at hand as the service would ask it. The service token is used as it is, and not renewed. */
 export async function withKeys<T>(
   environment: Environment,
-  action: (keys: KeyService) => Promise<T>,
+  action: (keys: Exporter) => Promise<T>,
 ): Promise<T> {
   const { kms: config } = readConfig(environment);
   const logger = createLogger({ service: 'bundoc', level: 'silent' });
@@ -162,9 +170,14 @@ function noDataFolder(dataDir: string): CannotRun {
 async function requirePresent(disk: Disk, directory: string, project: string): Promise<void> {
   const content = await disk.list(join(directory, project));
   if (content === undefined) throw new CannotRun(`there is no project ${project}`);
-  if (content.includes(DELETION_FILE)) throw new CannotRun(`project ${project} was deleted`);
+  if (isDeleted(content)) throw new CannotRun(`project ${project} was deleted`);
   if (content.includes(MOVE_FILE))
     throw new CannotRun(`project ${project} is not here: it is being brought in, or was moved`);
+}
+
+/** Nothing but a mark is left of it. */
+function isDeleted(content: readonly string[]): boolean {
+  return content.includes(DELETION_FILE) && !content.includes(PROJECT_FILE);
 }
 
 /** All but those of which nothing is left but a mark, which are being brought in, or were moved away. */
@@ -174,7 +187,7 @@ async function projectsIn(disk: Disk, directory: string): Promise<string[]> {
   for (const name of names.sort()) {
     if (projectIdSchema.safeParse(name).data !== name) continue;
     const content = (await disk.list(join(directory, name)).catch(() => undefined)) ?? [];
-    if (!content.includes(DELETION_FILE) && !content.includes(MOVE_FILE)) projects.push(name);
+    if (!isDeleted(content) && !content.includes(MOVE_FILE)) projects.push(name);
   }
   return projects;
 }

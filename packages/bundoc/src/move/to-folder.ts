@@ -2,7 +2,6 @@ import { randomUUID } from 'node:crypto';
 import { join } from 'node:path';
 import { PROJECT_FILE } from '@bundoc/shared/contract/project-file';
 import type { KeyService } from '../kms/port.ts';
-import { MARK_BEGINS } from '../project/deletion-mark.ts';
 import type { MoveMark } from '../project/move-mark.ts';
 import { emptyMarkedFolder, markFolder, readMoveMark } from '../project/moved-folder.ts';
 import { isSameProject, parseProjectFile } from '../project/project-file.ts';
@@ -39,8 +38,7 @@ export async function moveToFolder(
 ): Promise<void> {
   const { project, directory, disk, database } = places;
   const { text } = await readFileRow(database, project);
-  if (text === undefined || text.startsWith(MARK_BEGINS))
-    throw new MoveFailed(`there is no project ${project}`);
+  if (text === undefined) throw new MoveFailed(`there is no project ${project}`);
   const mark = moveOf(project, text);
   if (mark?.state === 'incoming')
     throw new MoveFailed(`${project} is being brought into the database: finish that move`);
@@ -89,10 +87,8 @@ export async function abandonToFolder({
 }
 
 function isFileOf(project: string, text: string, file: Buffer): boolean {
-  const isMark = text.startsWith(MARK_BEGINS) || moveOf(project, text) !== undefined;
-  return (
-    !isMark && isSameProject(parseProjectFile(project, Buffer.from(text)), parseProjectFile(project, file))
-  );
+  if (moveOf(project, text) !== undefined) return false;
+  return isSameProject(parseProjectFile(project, Buffer.from(text)), parseProjectFile(project, file));
 }
 
 export function newMoveMark(project: string): MoveMark {

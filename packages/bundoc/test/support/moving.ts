@@ -62,14 +62,14 @@ export class Moving implements AsyncDisposable {
   }
 
   keys(): KeyCache {
-    return new KeyCache({ keys: this.service, clock: systemClock, ttlMs: 900_000 });
+    return new KeyCache({ keys: this.service.held, clock: systemClock, ttlMs: 900_000 });
   }
 
   /** A node on the database. */
   nodeOnRows(): InstanceManager {
     const { database } = this;
     const keys = this.keys();
-    return this.#nodeOf(keys, this.rows(keys), (of, cipher) =>
+    return this.#nodeOf(keys, this.rows(keys), (of, { cipher }) =>
       new PostgresStore({
         ...{ project: of, database, cipher, clock: systemClock, news: NO_NEWS },
         sealLimits: { ...SEAL_LIMITS, reserve: 1_000 },
@@ -82,12 +82,14 @@ export class Moving implements AsyncDisposable {
   }
 
   rows(keys: KeyCache = this.keys()): ProjectRows {
-    return new ProjectRows({ database: this.database, keys, clock: systemClock });
+    const { database, service } = this;
+    return new ProjectRows({ database, keys, clock: systemClock, storage: service.storage });
   }
 
   folders(keys: KeyCache = this.keys(), disk: Disk = this.disk): ProjectFolders {
     return new ProjectFolders({
       ...{ disk, keys, directory: this.folder, clock: systemClock },
+      ...{ storage: this.service.storage, setAside: join(this.folder, 'set-aside') },
       createStore: (of, directory, cipher) => createEmbeddedStore({ project: of, directory, disk, cipher }),
     });
   }
@@ -95,7 +97,7 @@ export class Moving implements AsyncDisposable {
   /** The service on files. */
   nodeOnFiles(): InstanceManager {
     const keys = this.keys();
-    return this.#nodeOf(keys, this.folders(keys), (of, cipher) =>
+    return this.#nodeOf(keys, this.folders(keys), (of, { cipher }) =>
       openTestStore(of, join(this.folder, of), this.disk, cipher, systemClock),
     );
   }
@@ -106,7 +108,8 @@ export class Moving implements AsyncDisposable {
   }
 
   toFolder(ports: Ports = this.#ports, watch: MoveWatch = NOT_WATCHED): Promise<void> {
-    const { project, directory, service: keys } = this;
+    const { project, directory } = this;
+    const keys = this.service.held;
     return moveToFolder({ project, directory, keys, ...ports }, (reserve) => reserve(), watch, SMALL);
   }
 

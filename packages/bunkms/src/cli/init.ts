@@ -27,14 +27,7 @@ export interface InitOptions {
 const SERVICE_TOKEN: IssueToken = {
   sub: 'bundoc',
   typ: 'service',
-  scope: [
-    'kms:create_key',
-    'kms:export_key',
-    'kms:read_key',
-    'kms:rotate_key',
-    'kms:shred_key',
-    'kms:destroy_key',
-  ],
+  scope: ['kms:create_key', 'kms:export_key', 'kms:read_key', 'kms:rotate_key', 'kms:shred_key'],
   keys: ['*-dek'],
   projects: [],
 };
