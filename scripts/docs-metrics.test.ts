@@ -11,7 +11,7 @@ function namesOfBundoc(): string[] {
   const zero = () => 0;
   metrics.observe({
     ...{ projectsOpen: zero, keysCached: zero, changeFollowers: zero, documentsToReseal: zero },
-    ...{ eventsLive: zero, tokensRevoked: zero, tokenExpiryS: zero },
+    ...{ eventsLive: zero, tokensRevoked: zero, tokenExpiryS: zero, storageSuperseded: zero },
     ...{ backlogBytes: zero, databaseConnections: zero, databaseWaiting: zero },
   });
   return metrics.registry.getMetricsAsArray().map(({ name }) => name);
@@ -21,6 +21,7 @@ function namesOfBunkms(): string[] {
   const metrics = createMetrics();
   metrics.observeShipLag(async () => 0);
   metrics.observeRewrap(async () => 0);
+  metrics.observeDeletions(async () => 0);
   return metrics.registry.getMetricsAsArray().map(({ name }) => name);
 }
 

@@ -16,6 +16,7 @@ import { freePort } from '@bundoc/shared/testing/free-port';
 import { PATIENT_MS } from '@bundoc/shared/testing/patient';
 import { documentFiles, newStorage, type StoredProjects, storageInFiles } from './stored-projects.ts';
 import { noteRefusal, untoldRefusals } from './told-refusals.ts';
+import { untilConfirmed } from './until-confirmed.ts';
 
 /** Everything that was logged, as one text. */
 export class LogSink {
@@ -102,7 +103,7 @@ export const PATIENT_BUNDOC = {
 };
 
 /** What both services share in a test. */
-export type InstallationParts = Pick<BundocParts, 'clock' | 'checkTlsEveryMs'> & {
+export type InstallationParts = Pick<BundocParts, 'clock' | 'checkTlsEveryMs' | 'heldBytesMax'> & {
   /** Variables for Bundoc. */
   readonly environment?: Readonly<Record<string, string>>;
   /** Variables for BunKMS. */
@@ -196,6 +197,7 @@ export class Installation implements AsyncDisposable {
       ...this.#parts.environment,
     });
     this.#bundoc = await startBundoc(config, { ...this.#parts, logger: this.log.logger('bundoc') });
+    await untilConfirmed(this.#bundoc.url);
   }
 
   /** @throws Error when requests were refused with codes that the OpenAPI document does not tell of. */
@@ -217,11 +219,31 @@ export class Installation implements AsyncDisposable {
     );
   }
 
+  /** The storage that Bundoc works on. */
+  async storageId(): Promise<string> {
+    return String((await call(this.url, '/ready')).json()['storage_id']);
+  }
+
+  /** An administrator makes a storage the holder of a key, whoever may still use it. */
+  async takeOverKey(name: string, storage: string): Promise<void> {
+    const token = await this.issue({ sub: 'admin', typ: 'service', scope: ['kms:manage_key'], keys: [name] });
+    const body = JSON.stringify({ storage, force: true });
+    const path = `/v1/keys/${name}/take-over`;
+    const answer = await call(this.kms.internalUrl, path, { method: 'POST', token, body });
+    if (answer.status !== 200) throw new Error(`the key was not taken over: ${answer.text}`);
+  }
+
   client(
     projects: string[] = ['*'],
     scope: IssueToken['scope'] = ['docs:read', 'docs:write'],
   ): Promise<string> {
     return this.issue({ sub: 'app', typ: 'client', scope, projects });
+  }
+
+  /** Bundoc's metrics, as Prometheus reads them: with a token that reads nothing else. */
+  async metrics(): Promise<string> {
+    const token = await this.issue({ sub: 'prometheus', typ: 'service', scope: ['docs:metrics'] });
+    return (await call(this.url, '/metrics', { token })).text;
   }
 
   /** Paths of a project's document files, once there are as many: they follow their commits in the background. */

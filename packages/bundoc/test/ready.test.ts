@@ -6,12 +6,15 @@ import { createLogger } from '@bundoc/shared/logger';
 import { expect, it } from 'vitest';
 import { startBundoc } from '../src/app.ts';
 import { readConfig } from '../src/config.ts';
-import { nodeDisk } from '../src/storage/embedded/node-disk.ts';
+import { identifyFolder } from '../src/identity/identity-in-folder.ts';
+import { openNodeDisk } from '../src/storage/embedded/node-disk.ts';
 
 it('on a full disk /ready says 503 and leaves no file behind', async () => {
   const folder = mkdtempSync(join(tmpdir(), 'bundoc-ready-'));
   const tokenFile = join(folder, 'token');
   writeFileSync(tokenFile, 'none');
+  await using disk = openNodeDisk(folder);
+  const { id } = await (await identifyFolder(disk, folder)).read();
   let probes = 0;
   const bundoc = await startBundoc(
     readConfig({
@@ -22,21 +25,24 @@ it('on a full disk /ready says 503 and leaves no file behind', async () => {
     }),
     {
       logger: createLogger({ service: 'bundoc', level: 'silent' }),
-      disk: {
-        ...nodeDisk,
+      wrapDisk: (own) => ({
+        ...own,
         createFile: async (path) => {
           probes++;
           writeFileSync(path, '');
           throw new AppError('disk_full');
         },
-      },
+      }),
     },
   );
   try {
     const answer = await fetch(`${bundoc.url}/ready`);
     expect([answer.status, await answer.json()]).toEqual([
       503,
-      { status: 'not ready', storage: 'failing', kms: 'down', kms_events: 'down' },
+      {
+        ...{ status: 'not ready', storage: 'failing', kms: 'down', kms_events: 'down' },
+        ...{ storage_id: id, reason: 'storage_unavailable' },
+      },
     ]);
     expect(probes).toBe(1);
     expect(readdirSync(folder).filter((name) => name.startsWith('.probe'))).toEqual([]);

@@ -14,11 +14,13 @@ import { registerCryptoRoutes } from './routes/crypto.ts';
 import { registerEventsRoute } from './routes/events.ts';
 import { registerExportRoute } from './routes/export.ts';
 import { registerKekRoutes } from './routes/kek.ts';
+import { registerKeyHolderRoutes } from './routes/key-holder.ts';
 import { registerKeyLifecycleRoutes } from './routes/key-lifecycle.ts';
 import { registerKeyRoutes } from './routes/keys.ts';
 import { registerMetricsRoute } from './routes/metrics.ts';
 import { bunkmsApi } from './routes/openapi.ts';
 import { registerPublicRoutes } from './routes/public.ts';
+import { registerStorageRoutes } from './routes/storages.ts';
 import { registerTokenRoutes } from './routes/tokens.ts';
 import type { Readiness } from './service/readiness.ts';
 import type { ServiceGate } from './services.ts';
@@ -89,11 +91,13 @@ async function createListener(
   registerPublicRoutes(app, { readiness: options.readiness, jwks: { keys: [publicKey] } });
   registerKeyRoutes(app, guards, services);
   registerKeyLifecycleRoutes(app, guards, services);
+  registerKeyHolderRoutes(app, guards, services);
+  registerStorageRoutes(app, guards, services);
   registerCryptoRoutes(app, guards, services);
   registerKekRoutes(app, guards, services);
   registerTokenRoutes(app, guards, services);
   registerAuditRoutes(app, guards, services);
-  registerMetricsRoute(app, metrics.registry, listener === 'api' ? guards.scope('kms:admin') : undefined);
+  registerMetricsRoute(app, metrics.registry, listener === 'api' ? guards.service('kms:metrics') : undefined);
   if (listener === 'internal') {
     registerExportRoute(app, guards, services);
     registerEventsRoute(app, guards, services);

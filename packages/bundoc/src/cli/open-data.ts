@@ -1,28 +1,45 @@
-import { existsSync, mkdirSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import { systemClock } from '@bundoc/shared/clock';
 import type { Environment } from '@bundoc/shared/config';
 import { projectIdSchema } from '@bundoc/shared/contract/documents';
-import { DELETION_FILE, MOVE_FILE } from '@bundoc/shared/contract/project-file';
+import {
+  DELETION_FILE,
+  MOVE_FILE,
+  PROJECT_FILE,
+  PROJECTS_FOLDER,
+} from '@bundoc/shared/contract/project-file';
+import { codeOf, DataFolder } from '@bundoc/shared/data-folder';
 import { createLogger } from '@bundoc/shared/logger';
 import { WatchedTls } from '@bundoc/shared/tls/watched-tls';
 import { readConfig } from '../config.ts';
+import { identifyFolder } from '../identity/identity-in-folder.ts';
+import { identifyDatabase } from '../identity/identity-in-rows.ts';
+import type { StorageIdentity } from '../identity/storage-file.ts';
 import { KmsClient } from '../kms/client.ts';
-import type { KeyService } from '../kms/port.ts';
 import { ServiceToken } from '../kms/service-token.ts';
 import { DataFolderInUse, lockDataFolder } from '../project/data-lock.ts';
 import type { ProjectInRows } from '../project/project-in-rows.ts';
 import type { ProjectPlace } from '../project/project-reader.ts';
-import { nodeDisk } from '../storage/embedded/node-disk.ts';
+import { type Disk, makeDirectoryDurably } from '../storage/embedded/disk.ts';
+import { type NodeDisk, openNodeDisk } from '../storage/embedded/node-disk.ts';
 import type { PostgresConfig } from '../storage-config.ts';
 import { CannotRun } from './errors.ts';
 import { idOf } from './names.ts';
 import { projectsInRows, withDatabase } from './open-database.ts';
+import { type StorageExporter, type StorageShown, storageExporter } from './storage-exporter.ts';
+
+/** A place for a project, in a data folder that this process holds. */
+export interface EmptyPlace {
+  readonly projectsDirectory: string;
+  readonly disk: Disk;
+  readonly keys: StorageExporter;
+}
 
 /** The data folder, held by this process while a command runs. */
 export interface OpenData {
   /** Every project that there is, in order, or the one that was named. */
   readonly projects: readonly ProjectPlace[];
+  readonly storage: StorageShown;
 }
 
 /**
@@ -40,22 +57,21 @@ export async function withData<T>(
   const config = readConfig(environment);
   if (config.storage.kind !== 'files')
     throw new CannotRun('BUNDOC_STORAGE is no data folder: this command works on files');
-  const projectsDir = join(resolve(config.dataDir), 'projects');
-  if (!existsSync(projectsDir)) throw new CannotRun(`there is no data folder at ${resolve(config.dataDir)}`);
-  using _lock = lock(resolve(config.dataDir));
-  const names = named === undefined ? await projectsIn(projectsDir) : [idOf(named)];
-  if (named !== undefined && !existsSync(join(projectsDir, idOf(named))))
-    throw new CannotRun(`there is no project ${idOf(named)}`);
-  if (named !== undefined && isDeleted(projectsDir, idOf(named)))
-    throw new CannotRun(`project ${idOf(named)} was deleted`);
-  if (named !== undefined && isElsewhere(projectsDir, idOf(named)))
-    throw new CannotRun(`project ${idOf(named)} is not here: it is being brought in, or was moved`);
-  return await withKeys(environment, (keys) =>
+  const dataDir = resolve(config.dataDir);
+  const projectsDir = join(dataDir, PROJECTS_FOLDER);
+  await using disk = openDisk(dataDir);
+  if ((await disk.list(projectsDir)) === undefined) throw noDataFolder(dataDir);
+  using _lock = lock(dataDir);
+  const names = named === undefined ? await projectsIn(disk, projectsDir) : [idOf(named)];
+  if (named !== undefined) await requirePresent(disk, projectsDir, idOf(named));
+  const identity = await identifyFolder(disk, dataDir);
+  return await withStorageKeys(environment, identity, (keys) =>
     action({
+      storage: keys.storage,
       projects: names.map((project) => ({
         project,
         directory: join(projectsDir, project),
-        disk: nodeDisk,
+        disk,
         keys,
       })),
     }),
@@ -72,7 +88,7 @@ export async function withRows<T>(
   environment: Environment,
   storage: PostgresConfig,
   named: string | undefined,
-  action: (places: readonly ProjectInRows[]) => Promise<T>,
+  action: (places: readonly ProjectInRows[], storage: StorageShown) => Promise<T>,
 ): Promise<T> {
   return withDatabase(storage, async (database) => {
     const all = await projectsInRows(database);
@@ -80,8 +96,12 @@ export async function withRows<T>(
     if (project !== undefined && !all.includes(project))
       throw new CannotRun(`there is no project ${project}`);
     const names = project === undefined ? all : [project];
-    return await withKeys(environment, (keys) =>
-      action(names.map((name) => ({ project: name, database, keys }))),
+    const identity = await identifyDatabase(database, systemClock);
+    return await withStorageKeys(environment, identity, (keys) =>
+      action(
+        names.map((name) => ({ project: name, database, keys })),
+        keys.storage,
+      ),
     );
   });
 }
@@ -93,20 +113,31 @@ export async function withRows<T>(
  */
 export async function withEmptyPlace<T>(
   environment: Environment,
-  action: (place: { readonly projectsDirectory: string; readonly keys: KeyService }) => Promise<T>,
+  action: (place: EmptyPlace) => Promise<T>,
 ): Promise<T> {
   const dataDir = resolve(readConfig(environment).dataDir);
-  const projectsDirectory = join(dataDir, 'projects');
-  mkdirSync(projectsDirectory, { recursive: true, mode: 0o700 });
+  const projectsDirectory = join(dataDir, PROJECTS_FOLDER);
+  DataFolder.make(dataDir)[Symbol.dispose]();
   using _lock = lock(dataDir);
-  await nodeDisk.syncDirectory(dataDir);
-  return await withKeys(environment, (keys) => action({ projectsDirectory, keys }));
+  await using disk = openNodeDisk(dataDir);
+  const identity = await identifyFolder(disk, dataDir);
+  await makeDirectoryDurably(disk, projectsDirectory);
+  return await withStorageKeys(environment, identity, (keys) => action({ projectsDirectory, disk, keys }));
+}
+
+/** Runs `action` with BunKMS at hand as the storage would ask it. */
+export function withStorageKeys<T>(
+  environment: Environment,
+  identity: StorageIdentity,
+  action: (keys: StorageExporter) => Promise<T>,
+): Promise<T> {
+  return withKeys(environment, async (kms) => action(await storageExporter(identity, kms)));
 }
 
 /** Runs `action` with BunKMS at hand as the service would ask it. The service token is used as it is, and not renewed. */
 export async function withKeys<T>(
   environment: Environment,
-  action: (keys: KeyService) => Promise<T>,
+  action: (kms: KmsClient) => Promise<T>,
 ): Promise<T> {
   const { kms: config } = readConfig(environment);
   const logger = createLogger({ service: 'bundoc', level: 'silent' });
@@ -138,18 +169,42 @@ export function lock(dataDir: string): Disposable {
   }
 }
 
-/** Nothing but a mark is left of it, or will be once the service has run. */
-function isDeleted(directory: string, project: string): boolean {
-  return existsSync(join(directory, project, DELETION_FILE));
+/** @throws CannotRun when there is no such folder. */
+function openDisk(dataDir: string): NodeDisk {
+  try {
+    return openNodeDisk(dataDir);
+  } catch (error) {
+    if (codeOf(error) === 'ENOENT') throw noDataFolder(dataDir);
+    throw error;
+  }
 }
 
-/** It is being brought in, or was moved away. */
-function isElsewhere(directory: string, project: string): boolean {
-  return existsSync(join(directory, project, MOVE_FILE));
+function noDataFolder(dataDir: string): CannotRun {
+  return new CannotRun(`there is no data folder at ${dataDir}`);
 }
 
-async function projectsIn(directory: string): Promise<string[]> {
-  const names = (await nodeDisk.list(directory)) ?? [];
-  const projects = names.filter((name) => projectIdSchema.safeParse(name).data === name).sort();
-  return projects.filter((name) => !isDeleted(directory, name) && !isElsewhere(directory, name));
+/** @throws CannotRun unless the project is here. */
+async function requirePresent(disk: Disk, directory: string, project: string): Promise<void> {
+  const content = await disk.list(join(directory, project));
+  if (content === undefined) throw new CannotRun(`there is no project ${project}`);
+  if (isDeleted(content)) throw new CannotRun(`project ${project} was deleted`);
+  if (content.includes(MOVE_FILE))
+    throw new CannotRun(`project ${project} is not here: it is being brought in, or was moved`);
+}
+
+/** Nothing but a mark is left of it. */
+function isDeleted(content: readonly string[]): boolean {
+  return content.includes(DELETION_FILE) && !content.includes(PROJECT_FILE);
+}
+
+/** All but those of which nothing is left but a mark, which are being brought in, or were moved away. */
+async function projectsIn(disk: Disk, directory: string): Promise<string[]> {
+  const names = (await disk.list(directory)) ?? [];
+  const projects: string[] = [];
+  for (const name of names.sort()) {
+    if (projectIdSchema.safeParse(name).data !== name) continue;
+    const content = (await disk.list(join(directory, name)).catch(() => undefined)) ?? [];
+    if (!isDeleted(content) && !content.includes(MOVE_FILE)) projects.push(name);
+  }
+  return projects;
 }

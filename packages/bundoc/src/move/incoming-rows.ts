@@ -1,7 +1,6 @@
 import { hasCode } from '@bundoc/shared/errors';
 import { v7 as uuidv7 } from 'uuid';
 import type { ProjectCipher } from '../cipher/project-cipher.ts';
-import { MARK_BEGINS } from '../project/deletion-mark.ts';
 import { formatMoveMark, type MoveMark } from '../project/move-mark.ts';
 import { isSameProject, parseProjectFile } from '../project/project-file.ts';
 import { moveOf } from '../project/project-rows.ts';
@@ -72,10 +71,10 @@ const PAGE = { limit: 500, bytesMax: 4_194_304 };
  * @throws MoveFailed where there is a project, or one that was deleted.
  */
 export async function reserveRows(database: Connections, project: string, mark: MoveMark): Promise<MoveMark> {
-  const { text, hasContent } = await readFileRow(database, project);
+  const { text, marker, hasContent } = await readFileRow(database, project);
   const present = text === undefined ? undefined : moveOf(project, text);
   if (present?.state === 'incoming') return present;
-  if (text?.startsWith(MARK_BEGINS)) throw new MoveFailed(`${project} was deleted there`);
+  if (text === undefined && marker !== undefined) throw new MoveFailed(`${project} was deleted there`);
   if (text !== undefined && present === undefined)
     throw new MoveFailed(`${project} is in the database already`);
   if (text === undefined && hasContent)
@@ -100,7 +99,7 @@ export async function openRows(database: Connections, mark: MoveMark, file: stri
   const project = mark.moving;
   if (await replaceFileRow(database, project, file, formatMoveMark(mark))) return;
   const { text } = await readFileRow(database, project);
-  const isFile = text !== undefined && !text.startsWith(MARK_BEGINS) && moveOf(project, text) === undefined;
+  const isFile = text !== undefined && moveOf(project, text) === undefined;
   const [brought, present] = [file, text ?? ''].map((one) => Buffer.from(one)) as [Buffer, Buffer];
   if (isFile && isSameProject(parseProjectFile(project, brought), parseProjectFile(project, present))) return;
   throw new MoveFailed(`${project} is not in the database as it was brought there`);

@@ -2,12 +2,11 @@ import { randomUUID } from 'node:crypto';
 import { join } from 'node:path';
 import { PROJECT_FILE } from '@bundoc/shared/contract/project-file';
 import type { KeyService } from '../kms/port.ts';
-import { MARK_BEGINS } from '../project/deletion-mark.ts';
 import type { MoveMark } from '../project/move-mark.ts';
 import { emptyMarkedFolder, markFolder, readMoveMark } from '../project/moved-folder.ts';
 import { isSameProject, parseProjectFile } from '../project/project-file.ts';
 import { moveOf } from '../project/project-rows.ts';
-import type { Disk } from '../storage/embedded/disk.ts';
+import { type Disk, SMALL_FILE_BYTES_MAX } from '../storage/embedded/disk.ts';
 import type { Connections } from '../storage/postgres/database.ts';
 import { lockFileRow, readFileRow } from '../storage/postgres/file-row.ts';
 import { deleteContentRows } from '../storage/postgres/project-rows.ts';
@@ -39,8 +38,7 @@ export async function moveToFolder(
 ): Promise<void> {
   const { project, directory, disk, database } = places;
   const { text } = await readFileRow(database, project);
-  if (text === undefined || text.startsWith(MARK_BEGINS))
-    throw new MoveFailed(`there is no project ${project}`);
+  if (text === undefined) throw new MoveFailed(`there is no project ${project}`);
   const mark = moveOf(project, text);
   if (mark?.state === 'incoming')
     throw new MoveFailed(`${project} is being brought into the database: finish that move`);
@@ -69,7 +67,7 @@ export async function abandonToFolder({
   database,
 }: Omit<MovePlaces, 'keys'>): Promise<void> {
   const mark = await readMoveMark(disk, project, directory);
-  const file = await disk.read(join(directory, PROJECT_FILE));
+  const file = await disk.read(join(directory, PROJECT_FILE), SMALL_FILE_BYTES_MAX);
   if (mark === undefined && file !== undefined)
     throw new MoveFailed(`${project} is in ${directory}: it has changed hands`);
   if (mark?.state !== 'incoming') return;
@@ -89,10 +87,8 @@ export async function abandonToFolder({
 }
 
 function isFileOf(project: string, text: string, file: Buffer): boolean {
-  const isMark = text.startsWith(MARK_BEGINS) || moveOf(project, text) !== undefined;
-  return (
-    !isMark && isSameProject(parseProjectFile(project, Buffer.from(text)), parseProjectFile(project, file))
-  );
+  if (moveOf(project, text) !== undefined) return false;
+  return isSameProject(parseProjectFile(project, Buffer.from(text)), parseProjectFile(project, file));
 }
 
 export function newMoveMark(project: string): MoveMark {
@@ -106,6 +102,8 @@ async function requireSameMove(
   { move: id }: MoveMark,
 ): Promise<void> {
   const here = await readMoveMark(disk, project, directory);
-  const isHere = here === undefined && (await disk.read(join(directory, PROJECT_FILE))) !== undefined;
+  const isHere =
+    here === undefined &&
+    (await disk.read(join(directory, PROJECT_FILE), SMALL_FILE_BYTES_MAX)) !== undefined;
   if (!isHere && here?.move !== id) throw new MoveFailed(`${project} was moved away, not to ${directory}`);
 }

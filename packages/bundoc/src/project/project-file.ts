@@ -26,14 +26,35 @@ export function isSameProject(a: ProjectFile, b: ProjectFile): boolean {
   return a.project === b.project && a.key.id === b.key.id && a.createdAt === b.createdAt;
 }
 
-/** The file of a new project, with a new name key. */
-export function newProjectFile(project: string, key: LeasedKey, createdAt: Date): ProjectFile {
+/** A storage, and how often an administrator has let a copy of it take the place of another. */
+export interface TakenOver {
+  readonly id: string;
+  readonly takeOvers: number;
+}
+
+/**
+ * How many others may have sealed under this version of the key, of which nothing is known: a copy of the storage for each time that it was taken over since the
+ * version was first used in it, and whoever had the key before the project.
+ */
+export function unknownSealers(file: ProjectFile, version: number, { id, takeOvers }: TakenOver): number {
+  const known = file.versions.find((entry) => entry.version === version);
+  const counted = known?.takeOvers?.storage === id ? known.takeOvers.count : 0;
+  return Math.max(0, takeOvers - counted) + (known?.adopted ? 1 : 0);
+}
+
+/** The file of a new project, with a new name key. @param isAdopted whether the key was there already. */
+export function newProjectFile(
+  project: string,
+  { key, isAdopted }: ProjectKey,
+  createdAt: Date,
+  storage: TakenOver,
+): ProjectFile {
   return {
     format: 1,
     project,
     createdAt: createdAt.toISOString(),
     key: { name: dekNameOf(project), id: key.keyId },
-    versions: [versionOf(key)],
+    versions: [{ ...versionOf(key, storage), ...(isAdopted ? { adopted: true } : {}) }],
     nameKey: [sealedNameKeyOf(project, key, newNameKey())],
   };
 }
@@ -42,7 +63,7 @@ export function newProjectFile(project: string, key: LeasedKey, createdAt: Date)
 export function withWrappings(file: ProjectFile, keys: readonly LeasedKey[]): ProjectFile | undefined {
   const versions = file.versions.map((entry) => {
     const key = keys.find(({ version, kcv }) => version === entry.version && kcv === entry.kcv);
-    return key === undefined || key.wrapped === entry.wrapped ? entry : versionOf(key);
+    return key === undefined || key.wrapped === entry.wrapped ? entry : { ...entry, wrapped: key.wrapped };
   });
   return versions.every((entry, at) => entry === file.versions[at]) ? undefined : { ...file, versions };
 }
@@ -54,13 +75,13 @@ export function withWrappings(file: ProjectFile, keys: readonly LeasedKey[]): Pr
  * @param keys the new version first, then all that the file knows.
  * @throws AppError `key_mismatch` unless the new one is later than all that are known.
  */
-export function withNewVersion(file: ProjectFile, keys: LeasedKeys): ProjectFile {
+export function withNewVersion(file: ProjectFile, keys: LeasedKeys, storage: TakenOver): ProjectFile {
   const [current, ...known] = keys;
   if (known.some(({ version }) => version >= current.version)) throw new AppError('key_mismatch');
   const nameKey = nameKeyOf(file, known);
   return {
     ...file,
-    versions: [...file.versions, versionOf(current)],
+    versions: [...file.versions, versionOf(current, storage)],
     nameKey: [...file.nameKey, sealedNameKeyOf(file.project, current, nameKey)],
   };
 }
@@ -74,6 +95,13 @@ export function withNewVersion(file: ProjectFile, keys: LeasedKeys): ProjectFile
  */
 export function openCipher(file: ProjectFile, keys: LeasedKeys): ProjectCipher {
   return new ProjectCipher(file.project, keys, nameKeyOf(file, keys));
+}
+
+/** The key of a project that is made. */
+export interface ProjectKey {
+  readonly key: LeasedKey;
+  /** Whether it was there already, and held: this request has neither made nor claimed it. */
+  readonly isAdopted: boolean;
 }
 
 /** Leased versions of one project's key, the current one first. */
@@ -94,8 +122,11 @@ function nameKeyOf(file: ProjectFile, keys: readonly LeasedKey[]): KeyObject {
   return nameKey;
 }
 
-function versionOf({ version, kcv, wrapped }: LeasedKey): ProjectFile['versions'][number] {
-  return { version, kcv, wrapped };
+function versionOf(
+  { version, kcv, wrapped }: LeasedKey,
+  { id, takeOvers: count }: TakenOver,
+): ProjectFile['versions'][number] {
+  return { version, kcv, wrapped, ...(count === 0 ? {} : { takeOvers: { storage: id, count } }) };
 }
 
 function sealedNameKeyOf(

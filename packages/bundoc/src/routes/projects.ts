@@ -36,7 +36,7 @@ export function registerProjects(app: FastifyInstance, directory: ProjectDirecto
         access: { kind: 'token', scopes: ['docs:read'] },
         query: projectsQuerySchema,
         answers: { 200: { description: 'A page', schema: projectPageSchema } },
-        refusals: ['storage_unavailable'],
+        refusals: ['storage_unavailable', 'storage_superseded', 'kms_unavailable'],
         examples: {
           firstPage: { query: { limit: '20' }, status: 200 },
           badCursor: { query: { cursor: '../x' }, status: 400 },
@@ -97,6 +97,9 @@ export function registerProjectDeletion(
           'project_damaged',
           'project_moving',
           'project_moved',
+          'project_elsewhere',
+          'project_unclaimed',
+          'storage_superseded',
           'key_missing',
           'key_damaged',
           'kms_unavailable',

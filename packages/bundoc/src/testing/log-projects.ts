@@ -17,6 +17,7 @@ import {
 import { type PartKeys, partKeysOf } from '../engine/files/log/part-seal.ts';
 import { type OpenedPart, openParts, partsBehind } from '../engine/files/log/parts.ts';
 import { PartsDamaged } from '../engine/files/log/sealed-part.ts';
+import { LARGE_FILE_BYTES_MAX } from '../storage/embedded/disk.ts';
 import type { SimulatedDisk } from './simulated-disk.ts';
 
 /** Small enough that a few commits fill a segment. */
@@ -286,7 +287,7 @@ export class LogWorld {
     const carried: Buffer[] = await log.stuck.read(handle);
     for (const file of (await disk.list(`/projects/${name}`)) ?? []) {
       if (file.startsWith('carried-'))
-        carried.push((await disk.read(`/projects/${name}/${file}`)) ?? Buffer.alloc(0));
+        carried.push((await disk.read(`/projects/${name}/${file}`, LARGE_FILE_BYTES_MAX)) ?? Buffer.alloc(0));
     }
     await using reader = log.reader();
     const wanted = { handle, newest: log.newest(handle), covered, carried };
@@ -339,7 +340,7 @@ export class LogWorld {
   }
 
   async #catalogOf(disk: SimulatedDisk, { directory }: LogProject): Promise<Catalog | undefined> {
-    const bytes = await disk.read(`${directory}/catalog`);
+    const bytes = await disk.read(`${directory}/catalog`, LARGE_FILE_BYTES_MAX);
     return bytes && (JSON.parse(bytes.toString()) as Catalog);
   }
 }

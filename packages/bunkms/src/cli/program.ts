@@ -11,6 +11,7 @@ import { registerKeyCommands } from './key-commands.ts';
 import { collect } from './option-parsers.ts';
 import { registerRecoveryCommands } from './recovery-commands.ts';
 import { status } from './status.ts';
+import { registerStorageCommands } from './storage-commands.ts';
 import { type IssueOptions, issueToken, listTokens, revokeToken } from './token.ts';
 
 const SECONDS = { s: 1, m: 60, h: 3_600, d: 86_400 } as const;
@@ -85,6 +86,10 @@ function programOf(environment: Environment): Command {
     .option('--project <ids>', 'projects that it is for', collect, [])
     .option('--projects <ids>', 'the same as --project', collect, [])
     .option('--ttl <duration>', 'how long it lives, such as 15m or 30d', parseDuration)
+    .option('--may-issue-scope <scopes>', 'scopes of the tokens that it may issue, separated by spaces')
+    .option('--may-issue-keys <globs>', 'key names that those may be for', collect, [])
+    .option('--may-issue-project <ids>', 'projects that those may be for', collect, [])
+    .option('--may-issue-ttl <duration>', 'how long those may live at most', parseDuration)
     .option('--json', 'print what the token says as well')
     .action((options: IssueOptions) => issueToken(environment, options));
   token
@@ -94,10 +99,14 @@ function programOf(environment: Environment): Command {
   token
     .command('revoke')
     .argument('<jti>', 'the token; all that were renewed from the same one go with it')
+    .option('--cascade', 'revoke what it issued as well, and what that issued in turn')
     .option('--json', 'print JSON')
-    .action((jti: string, options: { json?: true }) => revokeToken(environment, jti, options));
+    .action((jti: string, options: { cascade?: true; json?: true }) =>
+      revokeToken(environment, jti, options),
+    );
 
   registerKeyCommands(program, environment);
+  registerStorageCommands(program, environment);
   registerKekCommands(program, environment);
 
   registerAuditCommands(program, environment);

@@ -1,11 +1,11 @@
 import type { Claims, Scope } from '@bundoc/shared/contract/tokens';
 import { AppError } from '@bundoc/shared/errors';
-import { requireKey, requireScope } from '@bundoc/shared/grants';
+import { requireKey, requireScope, requireService } from '@bundoc/shared/grants';
+import { canonicalAddress } from '@bundoc/shared/http/addresses';
 import type { BearerAuth } from '@bundoc/shared/http/bearer-auth';
 import type { FastifyRequest } from 'fastify';
 import type { Caller } from '../audit/caller.ts';
 import type { KmsStore } from '../store/port.ts';
-import { canonicalAddress } from './addresses.ts';
 
 declare module 'fastify' {
   interface FastifyRequest {
@@ -37,6 +37,8 @@ export interface Guards {
   service(scope: Scope): Guard;
   /** The scope, and a glob for the key that the path names. Decides before anything is looked up. */
   keyInPath(scope: Scope): Guard;
+  /** {@link keyInPath} for a token with one of the scopes at least. */
+  keyInPathWithAny(scopes: readonly [Scope, ...Scope[]]): Guard;
   /** {@link keyInPath} for service tokens only. */
   serviceForKeyInPath(scope: Scope): Guard;
 }
@@ -50,7 +52,7 @@ export function createGuards(auth: BearerAuth, tokens: () => Pick<KmsStore, 'liv
     request.identity = { claims, confirmed: false };
     // Asked on every request, so that a revocation, also one by another process, acts at once.
     const family = await tokens().liveFamily(claims.jti);
-    if (family === undefined) throw new AppError('unauthenticated');
+    if (family === undefined) throw new AppError('unauthenticated', { tokenFault: 'revoked or unknown' });
     request.identity = { claims, confirmed: true, family };
     return claims;
   };
@@ -63,6 +65,11 @@ export function createGuards(auth: BearerAuth, tokens: () => Pick<KmsStore, 'liv
     keyInPath: (scope) => async (request) => {
       const claims = await authenticate(request);
       requireScope(claims, scope);
+      requireKey(claims, nameInPath(request));
+    },
+    keyInPathWithAny: (scopes) => async (request) => {
+      const claims = await authenticate(request);
+      if (!scopes.some((scope) => claims.scope.includes(scope))) requireScope(claims, scopes[0]);
       requireKey(claims, nameInPath(request));
     },
     serviceForKeyInPath: (scope) => async (request) => {
@@ -94,11 +101,6 @@ export function callerOf(request: FastifyRequest): Caller {
     source: canonicalAddress(request.ip) ?? 'unknown',
     request_id: request.id,
   };
-}
-
-function requireService(claims: Claims, scope: Scope): void {
-  if (claims.typ !== 'service') throw new AppError('forbidden', { detail: 'a service token is needed' });
-  requireScope(claims, scope);
 }
 
 function nameInPath(request: FastifyRequest): string {

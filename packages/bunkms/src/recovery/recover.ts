@@ -13,7 +13,13 @@ import type { Vault } from '../vault/vault.ts';
 import { ChainHistory } from './chain-history.ts';
 import type { Inventory } from './inventory.ts';
 import { type Evidence, ListedKeys, type Plan, planRecovery } from './plan-recovery.ts';
-import { type DeletedProject, type ProjectKey, projectsIn, readProjectKey } from './project-keys.ts';
+import {
+  type DeletedProject,
+  openDataFolder,
+  type ProjectKey,
+  projectsIn,
+  readProjectKey,
+} from './project-keys.ts';
 
 export interface RecoverPorts {
   readonly store: KmsStore;
@@ -61,7 +67,8 @@ const PAGE = 1_000;
  * its CRITICAL audit record, so it may be cut off, and run again, at any time, also while the service runs.
  *
  * Nothing is overwritten that is what the audit chain says, and nothing comes back that the store or the inventory knows as destroyed. A
- * key of which neither knows what became of it comes back only if that is accepted, and disabled. A project that was deleted gets nothing back.
+ * key of which neither knows what became of it comes back only if that is accepted, disabled, and held by nobody knows whom. The mark of a deletion in
+ * a folder is not believed.
  *
  * @param dataDir Bundoc's.
  * @returns what became of each project's key, one after the other.
@@ -72,12 +79,13 @@ export async function* recoverKeys(
   dataDir: string,
   options: RecoverOptions,
 ): AsyncGenerator<RecoveredProject> {
-  const projects = await projectsIn(dataDir);
+  using folder = openDataFolder(dataDir);
+  const projects = projectsIn(folder);
   const history = await walkChain(ports, options);
   const inventory = options.inventory && new ListedKeys(options.inventory);
   if (!options.dryRun) await recordRun(ports, options);
   for (const [index, project] of projects.entries()) {
-    const projectKey = await readProjectKey(dataDir, project);
+    const projectKey = readProjectKey(folder, project);
     if ('problem' in projectKey) yield { project, outcome: 'unreadable', problem: projectKey.problem };
     else if ('keyDestroyedAt' in projectKey) yield await reportDeleted(ports, projectKey);
     else yield await recoverKey(ports, projectKey, history, inventory, options);
@@ -134,7 +142,7 @@ async function recoverKey(
   throw new AppError('overloaded');
 }
 
-/** A deleted project gets nothing back. Its key may be there again all the same, by a backup from before: then that is told. */
+/** There is nothing to recover from, and a mark which says why. Whether it is true only the store can tell. */
 async function reportDeleted(
   { store }: RecoverPorts,
   { project, name, keyDestroyedAt }: DeletedProject,
@@ -145,7 +153,9 @@ async function reportDeleted(
     project,
     key: name,
     outcome: 'deleted',
-    ...(isBack ? { problem: `the key was destroyed at ${keyDestroyedAt}, and is there again` } : {}),
+    ...(isBack
+      ? { problem: `deleted.json says that the key was destroyed at ${keyDestroyedAt}, and the key is there` }
+      : {}),
   };
 }
 

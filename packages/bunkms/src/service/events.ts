@@ -1,7 +1,10 @@
 import type { AuditRecord } from '@bundoc/shared/contract/audit';
 import { type KmsEvent, kmsEventSchema } from '@bundoc/shared/contract/events';
-import type { TokenInfo } from '@bundoc/shared/contract/tokens';
 import type { ChainHead } from '../audit/chain.ts';
+import { STORAGE_ACTIONS } from '../audit/storage-record.ts';
+
+/** What says who holds a key; an event of it names the holder, so that the holder knows its own. */
+const holders: ReadonlySet<string> = new Set(['key.accept', 'key.take_over', 'key.deletion_intent']);
 
 /** The event that an audit record tells of; undefined for a record of anything else, or of what did not happen. */
 export function eventOf(record: AuditRecord): KmsEvent | undefined {
@@ -10,13 +13,10 @@ export function eventOf(record: AuditRecord): KmsEvent | undefined {
   const candidate =
     type === 'token.revoke'
       ? { type, jti: detail?.['token'], family: detail?.['family'], expires_at: detail?.['expires_at'] }
-      : { type, name, version };
+      : STORAGE_ACTIONS.includes(type)
+        ? { type: 'storage.take_over', storage: detail?.['storage'], generation: detail?.['generation'] }
+        : { type, name, version, ...(holders.has(type) ? { holder: detail?.['holder'] } : {}) };
   return kmsEventSchema.safeParse(candidate).data;
-}
-
-/** The event that tells of a token which was revoked at any time. */
-export function revocationOf({ jti, family, expires_at }: TokenInfo): KmsEvent {
-  return { type: 'token.revoke', jti, family, expires_at };
 }
 
 /** An event as it goes over the wire. Its id is a place in the audit chain, written like a receipt: `seq:hash`. */

@@ -1,8 +1,15 @@
+import type { Clock } from '@bundoc/shared/clock';
 import type { AuditRecord } from '@bundoc/shared/contract/audit';
 import { type AuditReceipt, type KeyLease, LEASE_TTL_MS, type LeasePage } from '@bundoc/shared/contract/keys';
 import { AppError } from '@bundoc/shared/errors';
 import type { Caller } from '../audit/caller.ts';
+import type { BackwardPage } from '../store/port.ts';
 import type { KeyPorts } from './stored-key.ts';
+
+const PAGE = 100;
+/** How much longer than its lease a key may be in use, milliseconds: its holder counts by another clock, and the answer took time. */
+const MARGIN_MS = 5_000;
+const LONGEST_MS = LEASE_TTL_MS + MARGIN_MS;
 
 /** A lease is the release that the audit chain tells of, so its place there is its id. */
 export function leaseIdOf({ seq }: Pick<AuditReceipt, 'seq'>): string {
@@ -38,6 +45,39 @@ export async function listLeases(
     detail: { count: leases.length },
   });
   return { leases, ...(next === undefined ? {} : { next_cursor: String(next) }) };
+}
+
+/**
+ * Until when somebody may hold a key of those releases; undefined when nobody does.
+ *
+ * @param read gives records of releases from `from` on, newest first.
+ * @param concerns leaves out releases that do not matter.
+ */
+export async function liveUntil(
+  clock: Pick<Clock, 'now'>,
+  read: (from: string, page: { readonly before?: number; readonly limit: number }) => Promise<BackwardPage>,
+  concerns: (record: AuditRecord) => boolean = () => true,
+): Promise<string | undefined> {
+  const nowMs = clock.now();
+  let latestMs = nowMs;
+  const answer = () => (latestMs > nowMs ? isoOf(latestMs) : undefined);
+  for (let before: number | undefined, more = true; more; ) {
+    const page = { ...(before === undefined ? {} : { before }), limit: PAGE };
+    const { items, next } = await read(isoOf(nowMs - LONGEST_MS), page);
+    for (const record of items) {
+      // Those before it were released earlier, and none lasts longer than this.
+      if (Date.parse(record.time) + LONGEST_MS <= latestMs) return answer();
+      if (concerns(record)) latestMs = Math.max(latestMs, Date.parse(leaseOf(record).until) + MARGIN_MS);
+    }
+    before = next;
+    more = next !== undefined;
+  }
+  return answer();
+}
+
+/** The refusal of a take-over, until the last lease has ended. */
+export function leaseLive(until: string): AppError {
+  return new AppError('lease_live', { until, detail: `a copy of a key may be in use until ${until}` });
 }
 
 function leaseOf(record: AuditRecord): KeyLease {

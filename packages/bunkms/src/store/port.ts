@@ -2,7 +2,7 @@ import type { KeyObject } from 'node:crypto';
 import type { AuditRecord } from '@bundoc/shared/contract/audit';
 import type { AuditReceipt, KeyInfo, KeyVersion } from '@bundoc/shared/contract/keys';
 import type { Jwks, TokenInfo } from '@bundoc/shared/contract/tokens';
-import type { AuditDraft, ChainFault, ChainHead } from '../audit/chain.ts';
+import type { AuditDraft, ChainHead } from '../audit/chain.ts';
 
 /** A KEK that the store has been used with: its id and check value, both hex. Reveals nothing of the KEK. */
 export interface KnownKek {
@@ -21,6 +21,14 @@ export interface Installation {
   /** In clear and not authenticated: told to people (`bunkms status`), never trusted. */
   readonly signingKey: PublicJwk;
   readonly keks: readonly KnownKek[];
+}
+
+/** The offer of a key: the storage that may accept it, and the move that the offer is a part of. */
+export interface KeyOffer {
+  readonly to: string;
+  readonly move: string;
+  /** Of the holder that made it: when the holder advances, the offer is void. */
+  readonly generation: string;
 }
 
 /**
@@ -48,6 +56,12 @@ export interface KeyRecord {
   readonly idempotency: { readonly key: string; readonly request: string } | null;
   /** Digests of the versions 1, 2, … behind each other, 32 bytes each. */
   readonly versionDigests: Uint8Array;
+  /** The storage that holds the key, or `HOLDER_UNKNOWN`; null when nobody does. */
+  readonly holder: string | null;
+  /** To whom its holder hands it over, and in which move. */
+  readonly offer: KeyOffer | null;
+  /** Since when its holder wants it shredded. */
+  readonly intendedAt: string | null;
 }
 
 /** One version of a key as it is stored. */
@@ -77,6 +91,17 @@ export interface NamedKey extends StoredKey {
   readonly name: string;
 }
 
+/** What the store has on a token, all of one moment. Not to be believed before it is authenticated (`audit/token-record.ts`). */
+export interface StoredToken {
+  readonly jti: string;
+  /** Undefined when it is lost. Its `revoked_at` says nothing by itself: the audit chain does. */
+  readonly row: TokenInfo | undefined;
+  /** The audit record of its issue ({@link TOKEN_ACTIONS}). */
+  readonly issued: AuditRecord | undefined;
+  /** The first audit record that revokes its family. */
+  readonly revoked: AuditRecord | undefined;
+}
+
 /** Which versions to read with a key. */
 export type VersionChoice = number | 'current' | 'all';
 
@@ -93,6 +118,9 @@ export type KeyMark = Pick<KeyRecord, 'id' | 'revision' | 'versionDigests'>;
 /** A change of a key that is stored as `previous`. Its revision is the next one, or the same when it is wrapped anew and nothing else. */
 export interface KeyUpdate extends KeyChange {
   readonly previous: KeyMark;
+  readonly storages?: readonly StorageMark[] | undefined;
+  /** Behind this record the key may not have been released. */
+  readonly quietSince?: number | undefined;
 }
 
 /** The service's own secrets, wrapped. */
@@ -116,12 +144,22 @@ export type StoreEntry =
 /** What a new store is filled with: what another one kept, and records that are new and get their places in the chain now. */
 export type LoadEntry = StoreEntry | { readonly kind: 'new-record'; readonly draft: AuditDraft };
 
+/** A storage of Bundoc that must stand as it was read. */
+export interface StorageMark {
+  readonly id: string;
+  /** Number of its latest record; undefined when there was none. */
+  readonly seq: number | undefined;
+  /** Behind this record no key may have been released to the storage. */
+  readonly quietSince?: number | undefined;
+}
+
 /** What must hold at the moment at which an audit record is appended; else the record is left out. */
 export interface AuditCondition {
-  /** The `jti` of a token that must be known and not revoked. */
+  /** The `jti` of a token that must be live ({@link KmsStore.liveFamily}). */
   readonly jti?: string | undefined;
   /** A key that must be as it was read. */
   readonly key?: KeyMark | undefined;
+  readonly storage?: StorageMark | undefined;
   /** Number of the record that must still be the latest of the KEKs. */
   readonly kekRecord?: number | undefined;
   /** A KEK that nothing may be wrapped with. */
@@ -131,7 +169,13 @@ export interface AuditCondition {
 }
 
 /** Why a record was left out. */
-export type LeftOut = 'token_revoked' | 'key_changed' | 'keks_changed' | 'kek_in_use' | 'kek_not_held';
+export type LeftOut =
+  | 'token_revoked'
+  | 'key_changed'
+  | 'storage_changed'
+  | 'keks_changed'
+  | 'kek_in_use'
+  | 'kek_not_held';
 
 /** Keyset paging: at most `limit` entries behind the entry `after` (from the start without it). */
 export interface PageQuery<Cursor> {
@@ -197,6 +241,17 @@ export interface Presence {
 export interface ForwardPage {
   readonly names: readonly string[];
   readonly next?: string;
+}
+
+/** Actions of records that make a token known; each names it as `detail.token` and its family as `detail.family`. */
+export const TOKEN_ACTIONS = ['token.issue', 'token.renew', 'token.restore'] as const;
+/** Action of a record that revokes the family which it names as `detail.family`, until `detail.expires_at`. */
+export const REVOCATION = 'token.revoke';
+
+/** A place among the revocations, which are in the order of the ends of what they revoke. */
+export interface RevocationPlace {
+  readonly expiresAt: string;
+  readonly seq: number;
 }
 
 /** Actions of records that tell of a use of a key. */
@@ -280,17 +335,6 @@ export interface KmsStore extends AsyncDisposable {
   release(claim: Pick<TaskClaim, 'task' | 'holder'>): Promise<void>;
 
   /**
-   * Makes sure, once in the life of a store, that every key which an earlier release made has a record of its present state in
-   * the audit chain. `record` marks in the chain that it was done; a store that has the mark is left as it is, whatever its keys
-   * look like, so that no change behind the service's back is ever adopted later. Keys that the chain contradicts are left out.
-   *
-   * Takes as long as the chain is long, and rewrites the database once.
-   *
-   * @returns the fault of a broken chain: nothing was adopted then.
-   */
-  adoptKeys(record: AuditDraft): Promise<ChainFault | undefined>;
-
-  /**
    * Stores a new key.
    *
    * @param idempotentSince with an idempotency key: how far back, by the time of making, a key that was made with the same one
@@ -314,8 +358,8 @@ export interface KmsStore extends AsyncDisposable {
    * Puts a key in the place of its previous state, in the same transaction as the check that the stored one is in that state.
    * So of several writers that change the same state, one succeeds.
    *
-   * @returns the place of the audit record; undefined, with nothing written, when the key is in another state, there is no such key, or what is
-   * new of it is wrapped with a KEK that is not the current one.
+   * @returns the place of the audit record; undefined, with nothing written, when the key is in another state, there is no such key, what is
+   * new of it is wrapped with a KEK that is not the current one, a storage does not stand as it was read, or the key was released meanwhile.
    */
   updateKey(change: KeyUpdate): Promise<AuditReceipt | undefined>;
 
@@ -344,32 +388,49 @@ export interface KmsStore extends AsyncDisposable {
    */
   scrub(): Promise<boolean>;
 
-  insertToken(token: TokenInfo, record: AuditDraft): Promise<void>;
+  /**
+   * Stores a token with the record of its issue, in the same transaction as the check that its `issuer`, if it has one, is live.
+   *
+   * @returns false, with nothing written, when the issuer is not live.
+   */
+  insertToken(token: TokenInfo, record: AuditDraft): Promise<boolean>;
 
   /**
-   * Inserts `token` as the renewal of `parentJti`, in the same transaction as the check that the parent is known and not
-   * revoked, so that no renewal escapes a revocation of its family.
+   * Inserts `token` as the renewal of `parentJti`, in the same transaction as the check that the parent is live, so that no renewal
+   * escapes a revocation of its family.
    *
-   * @returns false, with nothing written, when the parent is unknown or revoked.
+   * @returns false, with nothing written, when the parent is not live.
    */
   renewToken(parentJti: string, token: TokenInfo, record: AuditDraft): Promise<boolean>;
 
-  findToken(jti: string): Promise<TokenInfo | undefined>;
-
-  /** The family of a token that is known and not revoked; undefined for any other. Asked with each request, so it is cheap. */
-  liveFamily(jti: string): Promise<string | undefined>;
-
-  /** Tokens in the order of their issue; the cursor is a `jti`, an unknown one gives an empty page. */
-  listTokens(page: PageQuery<string>): Promise<Page<TokenInfo>>;
-
-  /** Revokes every token of a family that is not revoked yet. From then on each process sees it. */
-  revokeFamily(family: string, revokedAt: string, record: AuditDraft): Promise<void>;
+  /** What there is on that token; undefined when there is neither a row nor a record of its issue. */
+  findToken(jti: string): Promise<StoredToken | undefined>;
 
   /**
-   * Revoked tokens that expire at `time` or later, in the order of their issue; the cursor is a `jti`, an unknown one gives an
-   * empty page.
+   * The family of a token that is live: it has a row, the record of its issue is genuine, and no record revokes its family. Undefined for any
+   * other. The family is the one of that record, whatever the row says. Asked with each request, so it is cheap.
    */
-  listRevoked(time: string, page: PageQuery<string>): Promise<Page<TokenInfo>>;
+  liveFamily(jti: string): Promise<string | undefined>;
+
+  /** Tokens that have a row, in the order of their issue; the cursor is a `jti`, an unknown one gives an empty page. */
+  listTokens(page: PageQuery<string>): Promise<Page<StoredToken>>;
+
+  /**
+   * Appends revocations, each ending the family that its `detail` names, and marks the rows. Those of families that are revoked already are
+   * left out. From then on each process sees it.
+   *
+   * @returns how many were appended.
+   */
+  revokeFamilies(records: readonly AuditDraft[]): Promise<number>;
+
+  /**
+   * Families that a token of this family has issued, and those that their tokens have issued in turn, by the audit chain alone: of each that is
+   * not revoked and has a token which expires at `time` or later, the record of an issue. At most `limit`.
+   */
+  listIssuedBy(family: string, time: string, limit: number): Promise<readonly AuditRecord[]>;
+
+  /** Revocations of what expires at `time` or later, by the audit chain alone, in the order of those ends. */
+  listRevoked(time: string, page: PageQuery<RevocationPlace>): Promise<Page<AuditRecord>>;
 
   /**
    * Forgets at most `limit` tokens that expired before `time`, of families of which every token did: a family stays
@@ -411,6 +472,25 @@ export interface KmsStore extends AsyncDisposable {
     from: string,
     page: { readonly before?: number | undefined; readonly limit: number },
   ): Promise<BackwardPage>;
+
+  /** {@link listExports} of the keys that were released to a storage. */
+  listStorageExports(
+    storage: string,
+    from: string,
+    page: { readonly before?: number | undefined; readonly limit: number },
+  ): Promise<BackwardPage>;
+
+  /** The latest record that says how a storage stands (`STORAGE_ACTIONS`); undefined when there is none. Found by an index. */
+  storageRecord(id: string): Promise<AuditRecord | undefined>;
+
+  /**
+   * Keys with their current version that a storage holds and wants shredded, those that are destroyed already among them, in the order
+   * of their names. Found by an index.
+   */
+  listDeletions(holder: string, page: PageQuery<string>): Promise<Page<NamedKey>>;
+
+  /** How many keys {@link listDeletions} has, of all storages. */
+  countDeletions(): Promise<number>;
 
   /**
    * Keys that were ever wrapped with this KEK and may be held by somebody in no newer wrapping: exported before they were wrapped anew

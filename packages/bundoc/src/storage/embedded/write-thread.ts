@@ -1,7 +1,8 @@
+import { once } from 'node:events';
 import { extname } from 'node:path';
 import { Worker } from 'node:worker_threads';
 import type { FileChange } from './disk.ts';
-import { type FilesToWrite, type Modes, REMOVED, type WriteFailure } from './files-to-write.ts';
+import { END, type FilesToWrite, REMOVED, type WriteFailure, type WritePlace } from './files-to-write.ts';
 
 /** Why a file could not be written; undefined for one that was. */
 export type WriteOutcome = Error | undefined;
@@ -18,21 +19,23 @@ interface Asked {
  *
  * The thread starts with the first file and keeps the process alive only while files are being written.
  */
-export class WriteThread {
-  readonly #modes: Modes;
+export class WriteThread implements AsyncDisposable {
+  readonly #place: WritePlace;
   #worker: Worker | undefined;
   #asked: Asked[] = [];
   #sent: Asked[] = [];
   #scheduled = false;
+  #forgetFolders = false;
 
-  /** @param modes of the files and folders that it makes. */
-  constructor(modes: Modes) {
-    this.#modes = modes;
+  /** @param place whose folder stays open until the thread has ended. */
+  constructor(place: WritePlace) {
+    this.#place = place;
   }
 
   /**
    * Folders are made if there are none.
    *
+   * @param files by their paths below the data folder.
    * @returns the outcome of each file; an error has the `code` of the system's error.
    */
   write(files: readonly FileChange[]): Promise<readonly WriteOutcome[]> {
@@ -45,7 +48,23 @@ export class WriteThread {
     return done.promise;
   }
 
-  /** Ends the thread; what it was asked for fails. The next file starts another. */
+  /** After folders were removed or renamed: files that are written from now on go into those that have their names. */
+  forgetFolders(): void {
+    this.#forgetFolders = true;
+  }
+
+  /** Ends the thread once it has written what it was asked for; nothing may be asked of it afterwards. */
+  async [Symbol.asyncDispose](): Promise<void> {
+    const worker = this.#worker;
+    if (worker === undefined) return;
+    this.#worker = undefined;
+    const ended = once(worker, 'exit');
+    worker.ref();
+    worker.postMessage(END);
+    await ended;
+  }
+
+  /** Ends the thread at once; what it was asked for fails. The next file starts another. */
   async terminate(): Promise<void> {
     await this.#worker?.terminate();
   }
@@ -57,17 +76,21 @@ export class WriteThread {
     this.#asked = [];
     this.#worker ??= this.#start();
     this.#worker.ref();
-    const message = messageOf(this.#sent.flatMap(({ files }) => files));
+    const message = {
+      ...messageOf(this.#sent.flatMap(({ files }) => files)),
+      forgetFolders: this.#forgetFolders,
+    };
+    this.#forgetFolders = false;
     this.#worker.postMessage(message, [message.bytes.buffer, message.contents.buffer]);
   }
 
   #start(): Worker {
     // From `dist` as from the sources, whose types Node strips.
-    const file = `./write-worker${extname(import.meta.url)}`;
-    const worker = new Worker(new URL(file, import.meta.url), {
+    const extension = extname(import.meta.url);
+    const worker = new Worker(new URL(`./write-worker${extension}`, import.meta.url), {
       env: {},
-      execArgv: [],
-      workerData: this.#modes,
+      execArgv: extension === '.ts' ? ['--conditions=@bundoc/source'] : [],
+      workerData: this.#place,
     });
     worker.on('message', (failures: readonly WriteFailure[]) => {
       const sent = this.#sent;
@@ -92,7 +115,7 @@ export class WriteThread {
   }
 }
 
-function messageOf(files: readonly FileChange[]): FilesToWrite & {
+function messageOf(files: readonly FileChange[]): Omit<FilesToWrite, 'forgetFolders'> & {
   readonly bytes: Float64Array<ArrayBuffer>;
   readonly contents: Uint8Array<ArrayBuffer>;
 } {

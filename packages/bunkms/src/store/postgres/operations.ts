@@ -1,6 +1,8 @@
+import type { AuditRecord } from '@bundoc/shared/contract/audit';
 import type { AuditReceipt } from '@bundoc/shared/contract/keys';
 import { AppError } from '@bundoc/shared/errors';
 import type { AuditDraft } from '../../audit/chain.ts';
+import { STORAGE_ACTIONS } from '../../audit/storage-record.ts';
 import { kekIdOf } from '../../vault/vault.ts';
 import type {
   AuditCondition,
@@ -10,19 +12,26 @@ import type {
   KmsStore,
   LeftOut,
   NamedKey,
+  StorageMark,
   StoredKey,
 } from '../port.ts';
+import { byFamily } from '../row-records.ts';
 import {
   currentKek,
   exportsOf,
+  exportsToStorage,
   hasRecord,
   head,
+  isReleasedSince,
+  isReleasedToSince,
   kekRecords,
   lastChange,
   lastChanges,
   latestKekRecord,
   listRecords,
   placesOfLastChanges,
+  storagePlaces,
+  storageRecords,
 } from './audit-table.ts';
 import { BatchedRead } from './batched-read.ts';
 import { insertInstallation, insertKek, readInstallation, replaceSecrets } from './installation-table.ts';
@@ -36,6 +45,7 @@ import {
 } from './kek-uses.ts';
 import {
   allVersions,
+  countDeletions,
   currentVersions,
   findIdempotent,
   findKey,
@@ -43,6 +53,7 @@ import {
   findStoredKeys,
   insertKey,
   keyQuestion,
+  listDeletions,
   listDueKeys,
   listKeys,
   NOTHING,
@@ -58,11 +69,13 @@ import { Tasks } from './tasks.ts';
 import {
   findToken,
   insertToken,
+  isRevoked,
+  listIssuedBy,
   listRevoked,
   listTokens,
   liveFamilies,
+  markRevoked,
   pruneTokens,
-  revokeFamily,
 } from './token-table.ts';
 import type { WriteSession } from './write-session.ts';
 import { TOUCH, type Writer } from './writer.ts';
@@ -72,8 +85,11 @@ export type PostgresOperations = Omit<KmsStore, 'readAll' | 'load' | 'close' | t
 /** The store's operations. Each write is a part of one transaction, which holds up those of all other nodes. */
 export function postgresOperations(pools: Pools, writer: Writer): PostgresOperations {
   const tasks = new Tasks();
-  const families = new BatchedRead<string | undefined>(pools, liveFamilies, undefined);
+  const liveAmong = (session: Session, jtis: readonly string[]) =>
+    liveFamilies(session, jtis, writer.chainKey);
+  const families = new BatchedRead<string | undefined>(pools, liveAmong, undefined);
   const storedKeys = new BatchedRead<StoredKey>(pools, findStoredKeys, NOTHING);
+  const storages = new BatchedRead<AuditRecord | undefined>(pools, storageRecords, undefined);
   const places = new BatchedRead<AuditReceipt | undefined>(pools, placesOfLastChanges, undefined);
   return {
     readInstallation: () => pools.read(readInstallation),
@@ -113,12 +129,6 @@ export function postgresOperations(pools: Pools, writer: Writer): PostgresOperat
     withdraw: (service) => writer.touch((session) => tasks.withdraw(session, service)),
     release: (claim) => writer.touch((session) => tasks.release(session, claim)),
 
-    // No release has ever kept keys here without putting them on record: there is nothing to adopt, and the mark says so.
-    adoptKeys: async (mark) => {
-      if (await pools.read((session) => hasRecord(session, mark))) return undefined;
-      await writer.write((session) => appendOnce(session, mark));
-      return undefined;
-    },
     insertKey: (key, idempotentSince) =>
       writer.write(async (session) => {
         const { name, idempotency } = key.record;
@@ -167,24 +177,35 @@ export function postgresOperations(pools: Pools, writer: Writer): PostgresOperat
 
     insertToken: (token, record) =>
       writer.write(async (session) => {
-        await insertToken(session, token);
-        session.append(record);
-      }),
-    renewToken: (parentJti, token, record) =>
-      writer.write(async (session) => {
-        if (!(await liveFamilies(session, [parentJti])).has(parentJti)) return false;
+        const { issuer } = token;
+        if (issuer !== undefined && !(await liveAmong(session, [issuer])).has(issuer)) return false;
         await insertToken(session, token);
         session.append(record);
         return true;
       }),
-    findToken: (jti) => pools.read((session) => findToken(session, jti)),
-    liveFamily: (jti) => families.ask(jti),
-    listTokens: (page) => pools.read((session) => listTokens(session, page)),
-    revokeFamily: (family, revokedAt, record) =>
+    renewToken: (parentJti, token, record) =>
       writer.write(async (session) => {
-        await revokeFamily(session, family, revokedAt);
+        if (!(await liveAmong(session, [parentJti])).has(parentJti)) return false;
+        await insertToken(session, token);
         session.append(record);
+        return true;
       }),
+    findToken: (jti) => pools.snapshot((session) => findToken(session, jti)),
+    liveFamily: (jti) => families.ask(jti),
+    listTokens: (page) => pools.snapshot((session) => listTokens(session, page)),
+    revokeFamilies: (records) =>
+      writer.write(async (session) => {
+        let count = 0;
+        for (const [family, record] of byFamily(records)) {
+          if (await isRevoked(session, family)) continue;
+          await markRevoked(session, family, record.time);
+          session.append(record);
+          count++;
+        }
+        return count;
+      }),
+    listIssuedBy: (family, time, limit) =>
+      pools.read((session) => listIssuedBy(session, family, time, limit)),
     listRevoked: (time, page) => pools.read((session) => listRevoked(session, time, page)),
     pruneTokens: (time, limit, record) =>
       writer.write(async (session) => {
@@ -194,10 +215,16 @@ export function postgresOperations(pools: Pools, writer: Writer): PostgresOperat
       }),
 
     appendAudit: (records, conditions = []) =>
-      writer.write((session) => appendAll(session, tasks, records, conditions)),
+      writer.write((session) => appendAll(session, { tasks, liveAmong }, records, conditions)),
     appendAuditOnce: (record) => writer.write((session) => appendOnce(session, record)),
     listAudit: (query) => pools.read((session) => listRecords(session, query)),
     listExports: (key, from, page) => pools.read((session) => exportsOf(session, key, from, page)),
+    listStorageExports: (storage, from, page) =>
+      pools.read((session) => exportsToStorage(session, storage, from, page)),
+    storageRecord: (id) => storages.ask(id),
+    listDeletions: (holder, page) =>
+      pools.snapshot(async (session) => namedKeys(session, await listDeletions(session, holder, page))),
+    countDeletions: () => pools.read(countDeletions),
     listUnfetched: (kekId, page) => pools.snapshot((session) => listUnfetched(session, kekId, page)),
     auditHead: () => pools.read(head),
 
@@ -220,8 +247,24 @@ async function update(
   change: KeyUpdate,
   kekId: string | undefined,
 ): Promise<AuditReceipt | undefined> {
-  if (!isWrappedWith(change.versions, kekId) || !(await updateKey(session, change))) return undefined;
-  return session.append(change.audit);
+  const { storages = [], quietSince, record } = change;
+  if (!isWrappedWith(change.versions, kekId)) return undefined;
+  const places = await storagePlaces(
+    session,
+    storages.map(({ id }) => id),
+  );
+  for (const storage of storages) if (!(await isStorageAsRead(session, storage, places))) return undefined;
+  if (quietSince !== undefined && (await isReleasedSince(session, record.name, quietSince))) return undefined;
+  return (await updateKey(session, change)) ? session.append(change.audit) : undefined;
+}
+
+async function isStorageAsRead(
+  session: Session,
+  { id, seq, quietSince }: StorageMark,
+  places: ReadonlyMap<string, number>,
+): Promise<boolean> {
+  if (places.get(id) !== seq) return false;
+  return quietSince === undefined || !(await isReleasedToSince(session, id, quietSince));
 }
 
 async function appendOnce(session: WriteSession, record: AuditDraft): Promise<boolean> {
@@ -257,34 +300,48 @@ async function namedKeys(
   return { items: items.map((record) => storedKey(record, versions, changes)), ...page };
 }
 
+interface AppendPorts {
+  readonly tasks: Tasks;
+  readonly liveAmong: (session: Session, jtis: readonly string[]) => Promise<ReadonlyMap<string, string>>;
+}
+
 /**
- * Appends the records whose conditions hold. Tokens and keys do not change by what is appended, so they are looked at all at once; what is
- * asked of the KEKs may, so that is asked in turn.
+ * Appends the records whose conditions hold. Tokens and keys do not change by what is appended, so they are looked at all at once, and so are
+ * storages, with what is appended noted; what is asked of the KEKs may change, so that is asked in turn.
  */
 async function appendAll(
   session: WriteSession,
-  tasks: Tasks,
+  { tasks, liveAmong }: AppendPorts,
   records: readonly AuditDraft[],
   conditions: readonly (AuditCondition | undefined)[],
 ): Promise<(AuditReceipt | LeftOut)[]> {
   const jtis = conditions.flatMap((condition) => condition?.jti ?? []);
-  const live = await liveFamilies(session, [...new Set(jtis)]);
+  const live = await liveAmong(session, [...new Set(jtis)]);
   const keyed = conditions.flatMap(({ key } = {}, at) => (key === undefined ? [] : [{ at, key }]));
   const places = await placesAsRead(
     session,
     keyed.map(({ key }) => key),
   );
   const changed = new Set(keyed.flatMap(({ at }, place) => (places.has(place) ? [] : [at])));
+  const storages = await storagePlaces(session, [
+    ...new Set(conditions.flatMap(({ storage } = {}) => storage?.id ?? [])),
+  ]);
   const results: (AuditReceipt | LeftOut)[] = [];
   for (const [at, record] of records.entries()) {
     const condition = conditions[at] ?? {};
+    const { jti, storage } = condition;
     const reason =
-      condition.jti !== undefined && !live.has(condition.jti)
+      jti !== undefined && !live.has(jti)
         ? 'token_revoked'
         : changed.has(at)
           ? 'key_changed'
-          : await kekReason(session, tasks, condition);
-    results.push(reason ?? session.append(record));
+          : storage !== undefined && !(await isStorageAsRead(session, storage, storages))
+            ? 'storage_changed'
+            : await kekReason(session, tasks, condition);
+    const result = reason ?? session.append(record);
+    if (typeof result !== 'string' && STORAGE_ACTIONS.includes(record.action))
+      storages.set(String(record.detail?.['storage']), result.seq);
+    results.push(result);
   }
   return results;
 }

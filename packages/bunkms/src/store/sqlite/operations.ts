@@ -1,5 +1,6 @@
 import type { AuditReceipt } from '@bundoc/shared/contract/keys';
 import { AppError } from '@bundoc/shared/errors';
+import { familyOfIssue } from '../../audit/token-record.ts';
 import { kekIdOf } from '../../vault/vault.ts';
 import type {
   FilteredPage,
@@ -10,7 +11,7 @@ import type {
   StoreOperations,
   VersionChoice,
 } from '../port.ts';
-import { adoptKeys } from './adopt-keys.ts';
+import { byFamily } from '../row-records.ts';
 import { AuditTable } from './audit-table.ts';
 import { claimTask, releaseTask } from './claim-table.ts';
 import type { Connection } from './connection.ts';
@@ -30,11 +31,13 @@ import {
   listWrapped,
 } from './kek-uses.ts';
 import {
+  countDeletions,
   findIdempotent,
   findKey,
   findKeyById,
   insertKey,
   isAsRead,
+  listDeletions,
   listDueKeys,
   listKeys,
   readVersions,
@@ -45,11 +48,13 @@ import { announce, isHeldByAll, withdraw } from './presence-table.ts';
 import {
   findToken,
   insertToken,
+  isRevoked,
+  issueOfLive,
+  listIssuedBy,
   listRevoked,
   listTokens,
-  liveFamily,
+  markRevoked,
   pruneTokens,
-  revokeFamily,
 } from './token-table.ts';
 
 /** Versions that a page of keys with all of theirs brings; a further key may add its own. */
@@ -68,9 +73,16 @@ export function sqliteOperations(connection: Connection): StoreOperations {
     const record = findKeyById(connection, id);
     return { name: record?.name ?? id, ...storedKey(record?.name ?? id, record, 'all') };
   };
+  const liveFamily = (jti: string): string | undefined => {
+    const issued = issueOfLive(connection, jti);
+    return issued && familyOfIssue(audit.chainKey, jti, issued);
+  };
   const update = (change: KeyUpdate, currentKek: string | undefined): AuditReceipt | undefined => {
-    if (!isWrappedWith(change.versions, currentKek) || !updateKey(connection, change)) return undefined;
-    return audit.append(change.audit);
+    const { storages = [], quietSince } = change;
+    if (!isWrappedWith(change.versions, currentKek)) return undefined;
+    if (!storages.every((storage) => audit.isStorageAsRead(storage))) return undefined;
+    if (quietSince !== undefined && audit.isReleasedSince(change.record.name, quietSince)) return undefined;
+    return updateKey(connection, change) ? audit.append(change.audit) : undefined;
   };
   const namedKeys = ({
     items,
@@ -127,12 +139,6 @@ export function sqliteOperations(connection: Connection): StoreOperations {
     withdraw: (service) => connection.write(() => withdraw(connection, service)),
     release: (claim) => connection.write(() => releaseTask(connection, claim)),
 
-    adoptKeys: (mark) => {
-      if (audit.has(mark)) return undefined;
-      // Earlier releases did not overwrite what they deleted.
-      connection.vacuum();
-      return connection.write(() => (audit.has(mark) ? undefined : adoptKeys(connection, audit, mark)));
-    },
     insertKey: (key, idempotentSince) =>
       connection.write(() => {
         const { name, idempotency } = key.record;
@@ -173,25 +179,33 @@ export function sqliteOperations(connection: Connection): StoreOperations {
 
     insertToken: (token, record) =>
       connection.write(() => {
-        insertToken(connection, token);
-        audit.append(record);
-      }),
-    renewToken: (parentJti, token, record) =>
-      connection.write(() => {
-        if (liveFamily(connection, parentJti) === undefined) return false;
+        if (token.issuer !== undefined && liveFamily(token.issuer) === undefined) return false;
         insertToken(connection, token);
         audit.append(record);
         return true;
       }),
-    findToken: (jti) => findToken(connection, jti),
-    liveFamily: (jti) => liveFamily(connection, jti),
-    listTokens: (page) => listTokens(connection, page),
-    revokeFamily: (family, revokedAt, record) =>
+    renewToken: (parentJti, token, record) =>
       connection.write(() => {
-        revokeFamily(connection, family, revokedAt);
+        if (liveFamily(parentJti) === undefined) return false;
+        insertToken(connection, token);
         audit.append(record);
+        return true;
       }),
-
+    findToken: (jti) => connection.read(() => findToken(connection, jti)),
+    liveFamily,
+    listTokens: (page) => connection.read(() => listTokens(connection, page)),
+    revokeFamilies: (records) =>
+      connection.write(() => {
+        let count = 0;
+        for (const [family, record] of byFamily(records)) {
+          if (isRevoked(connection, family)) continue;
+          markRevoked(connection, family, record.time);
+          audit.append(record);
+          count++;
+        }
+        return count;
+      }),
+    listIssuedBy: (family, time, limit) => listIssuedBy(connection, family, time, limit),
     listRevoked: (time, page) => listRevoked(connection, time, page),
     pruneTokens: (time, limit, record) =>
       connection.write(() => {
@@ -203,9 +217,10 @@ export function sqliteOperations(connection: Connection): StoreOperations {
     appendAudit: (records, conditions = []) =>
       connection.write(() =>
         records.map((record, at) => {
-          const { jti, key, kekRecord, unusedKek, kekOfAll } = conditions[at] ?? {};
-          if (jti !== undefined && liveFamily(connection, jti) === undefined) return 'token_revoked';
+          const { jti, key, storage, kekRecord, unusedKek, kekOfAll } = conditions[at] ?? {};
+          if (jti !== undefined && liveFamily(jti) === undefined) return 'token_revoked';
           if (key !== undefined && !isAsRead(connection, key)) return 'key_changed';
+          if (storage !== undefined && !audit.isStorageAsRead(storage)) return 'storage_changed';
           if (kekRecord !== undefined && kekRecord !== audit.latestKekRecord()) return 'keks_changed';
           if (unusedKek !== undefined && isKekInUse(connection, unusedKek)) return 'kek_in_use';
           if (kekOfAll !== undefined && !isHeldByAll(connection, kekOfAll)) return 'kek_not_held';
@@ -220,6 +235,11 @@ export function sqliteOperations(connection: Connection): StoreOperations {
       }),
     listAudit: (query) => audit.list(query),
     listExports: (key, from, page) => audit.exportsOf(key, from, page),
+    listStorageExports: (storage, from, page) => audit.exportsToStorage(storage, from, page),
+    storageRecord: (id) => audit.storageRecord(id),
+    listDeletions: (holder, page) =>
+      connection.read(() => namedKeys(listDeletions(connection, holder, page))),
+    countDeletions: () => countDeletions(connection),
     listUnfetched: (kekId, page) => connection.read(() => listUnfetched(connection, audit, kekId, page)),
     auditHead: () => audit.head(),
 
