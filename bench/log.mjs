@@ -9,8 +9,9 @@ import { Log, logLimits } from '../packages/bundoc/dist/engine/files/log/log.js'
 import { NodeLogDisk } from '../packages/bundoc/dist/engine/files/log/node-log-disk.js';
 import { partKeysOf } from '../packages/bundoc/dist/engine/files/log/part-seal.js';
 import { Journal, NO_SEGMENT } from '../packages/bundoc/dist/storage/embedded/journal.js';
-import { nodeDisk } from '../packages/bundoc/dist/storage/embedded/node-disk.js';
+import { openNodeDisk } from '../packages/bundoc/dist/storage/embedded/node-disk.js';
 import { deriveKey, sealInto } from '../packages/shared/dist/aead.js';
+import { DataFolder } from '../packages/shared/dist/data-folder.js';
 
 const SECONDS = Number(process.argv[2] ?? 4);
 const CLIENTS = 64;
@@ -125,7 +126,9 @@ async function measure(projects) {
 }
 
 async function onLog(directory, count) {
-  await using disk = new NodeLogDisk();
+  using folder = DataFolder.open(directory);
+  await using entries = openNodeDisk(directory);
+  await using disk = new NodeLogDisk(entries, folder);
   const options = { disk, directory: join(directory, 'log'), storageId: randomBytes(16), mustExist: false };
   await using log = await Log.open({
     ...options,
@@ -147,6 +150,7 @@ async function onLog(directory, count) {
 }
 
 async function onJournals(directory, count) {
+  await using disk = openNodeDisk(directory);
   const projects = [];
   const journals = [];
   for (let at = 0; at < count; at++) {
@@ -154,7 +158,7 @@ async function onJournals(directory, count) {
     const own = join(directory, `j${at}`);
     mkdirSync(own);
     const keys = { version: 1, frameKey: (_, id) => deriveKey(dek, 'bundoc/journal/v1', id) };
-    const options = { disk: nodeDisk, directory: own, keys, segmentBytes: SEGMENT_BYTES };
+    const options = { disk, directory: own, keys, segmentBytes: SEGMENT_BYTES };
     const journal = await Journal.open(options, { firstLive: 1, before: NO_SEGMENT }, () => undefined);
     journals.push(journal);
     projects.push(new OnJournal(journal, dek));
@@ -171,13 +175,17 @@ async function start(directory) {
   const options = { directory: join(directory, 'start'), storageId: randomBytes(16), mustExist: false };
   const limits = logLimits(LOG_BYTES);
   {
-    await using disk = new NodeLogDisk();
+    using folder = DataFolder.open(directory);
+    await using entries = openNodeDisk(directory);
+    await using disk = new NodeLogDisk(entries, folder);
     await using log = await Log.open({ disk, ...options, limits });
     const projects = Array.from({ length: 10_000 }, (_, at) => new OnLog(log, at));
     for (let at = 0; log.stats.segmentsLive < limits.segmentsMax - 3; at += 1_000)
       await Promise.all(Array.from({ length: 1_000 }, (_, one) => projects[(at + one) % 10_000].commit()));
   }
-  await using disk = new NodeLogDisk();
+  using folder = DataFolder.open(directory);
+  await using entries = openNodeDisk(directory);
+  await using disk = new NodeLogDisk(entries, folder);
   const startMs = performance.now();
   await using log = await Log.open({ disk, ...options, limits });
   const ms = Math.round(performance.now() - startMs);
