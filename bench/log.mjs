@@ -1,4 +1,5 @@
-// The log of a data folder by itself, beside the journals of today: commits of 1 KiB, 64 at a time, over 1, 64 and 1,000 projects.
+// The log of a data folder by itself, beside the journals of today: commits of 1 KiB, 64 at a time, over 1,
+// 64 and 1,000 projects.
 //
 //     npm run build && node bench/log.mjs [seconds]
 

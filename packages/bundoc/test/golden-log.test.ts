@@ -17,7 +17,10 @@ const A = '00000000000000a1';
 const FILLERS = Array.from({ length: 5 }, (_, at) => `filler ${at}`);
 const OF_A = ['first', 'second', 'x'.repeat(9_000), ...FILLERS, 'last'];
 
-/** Two segments of two handles, the second of which is gone; and what of the first handle was carried out of the first segment. Never regenerated. */
+/**
+ * Two segments of two handles, the second of which is gone; and what of the first handle was carried out of
+ * the first segment. Never regenerated.
+ */
 describe('the golden files of the log, version 1', () => {
   const dek = createSecretKey(Buffer.from(dekHex, 'hex'));
   const keys = partKeysOf(new Map([[1, dek]]));

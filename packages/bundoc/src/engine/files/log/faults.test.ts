@@ -29,7 +29,10 @@ async function operationsOf(line: RegExp): Promise<number[]> {
   return disk.trace.flatMap((one, at) => (line.test(one) ? [at + 1] : []));
 }
 
-/** A history with faults: once they are over, everything is taken again, and is what it should be, now and after a power cut. */
+/**
+ * A history with faults: once they are over, everything is taken again, and is what it should be, now and
+ * after a power cut.
+ */
 async function survives(...faults: readonly Fault[]): Promise<void> {
   const world = new LogWorld(3);
   const disk = newDisk(world);

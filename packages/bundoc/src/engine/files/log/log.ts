@@ -91,9 +91,15 @@ export interface TakenPart {
   readonly keyVersion: number;
   readonly birth?: BirthText;
   readonly commits: number;
-  /** The part is durable. Called in the turn in which that is known, before anything else is taken from any project. */
+  /**
+   * The part is durable. Called in the turn in which that is known, before anything else is taken from any
+   * project.
+   */
   durable(place: Place): void;
-  /** Called after {@link durable}, once the next frame is on its way to the disk or there is none: the time to answer. */
+  /**
+   * Called after {@link durable}, once the next frame is on its way to the disk or there is none: the time to
+   * answer.
+   */
   answer(): void;
   /** The part is certainly not durable, and never will be. */
   refused(error: AppError): void;
@@ -101,7 +107,10 @@ export interface TakenPart {
   unknown(error: AppError): void;
 }
 
-/** A project that writes into the log. Its methods must not call the log. */
+/**
+ * A project that writes into the log. Its methods must neither call the log nor throw; nor may those of
+ * {@link TakenPart}.
+ */
 export interface PartSource {
   readonly handle: string;
   readonly project: string;
@@ -109,7 +118,8 @@ export interface PartSource {
   /** True while a commit waits that makes room: one of deletes alone. */
   readonly makesRoom: boolean;
   /**
-   * Decides and seals what waits, for one part of the next frame; at least one commit, and no second one that would exceed `bytesMax`.
+   * Decides and seals what waits, for one part of the next frame; at least one commit, and no second one that
+   * would exceed `bytesMax`.
    *
    * @param onlyMakingRoom whether only commits that make room may be taken.
    * @returns undefined when nothing waits.
@@ -221,11 +231,12 @@ interface Sending {
 }
 
 /**
- * The log of a data folder: what is committed in any project goes into one frame with what others commit at the same time, by one
- * write and one sync. docs/adr/0027-one-log.md says why; docs/formats/log.md has the bytes.
+ * The log of a data folder: what is committed in any project goes into one frame with what others commit at
+ * the same time, by one write and one sync. docs/adr/0027-one-log.md says why; docs/formats/log.md has the
+ * bytes.
  *
- * One frame is in flight at a time, so a torn frame is the last one. A write that fails cuts the log: a new segment says that the failed frame
- * never happened.
+ * One frame is in flight at a time, so a torn frame is the last one. A write that fails cuts the log: a new
+ * segment says that the failed frame never happened.
  */
 export class Log implements AsyncDisposable {
   readonly #options: LogOptions;
@@ -267,8 +278,8 @@ export class Log implements AsyncDisposable {
   }
 
   /**
-   * Finds out what the log holds, without any key, and makes it durable. Nothing is appended behind what was found: the next part begins a
-   * new segment.
+   * Finds out what the log holds, without any key, and makes it durable. Nothing is appended behind what was
+   * found: the next part begins a new segment.
    *
    * @throws LogDamaged when the log, or a segment that counts, is missing or of another storage.
    */
@@ -347,7 +358,8 @@ export class Log implements AsyncDisposable {
   }
 
   /**
-   * Whether a handle may have lost its last parts: frames are lost, nobody knows whose, and nothing later is known of this handle.
+   * Whether a handle may have lost its last parts: frames are lost, nobody knows whose, and nothing later is
+   * known of this handle.
    *
    * @param covered what its catalog covers.
    */
@@ -361,6 +373,7 @@ export class Log implements AsyncDisposable {
   /** An administrator accepts what a hole has cost. Durable with the next segment, which begins at once. */
   async acceptLoss(): Promise<void> {
     while (this.#pumping !== undefined) await this.#pumping;
+    if (this.#state !== 'open') throw new AppError('storage_unavailable');
     const hole = this.#hole;
     this.#hole = undefined;
     const beginning = this.#closeActive().then(() => this.#beginSomewhere());
@@ -379,7 +392,10 @@ export class Log implements AsyncDisposable {
     return this.#segments.reader();
   }
 
-  /** The births that the log has, with what they have in the clear. A birth that cannot be read is left out: its handle fails at its opening. */
+  /**
+   * The births that the log has, with what they have in the clear. A birth that cannot be read is left out:
+   * its handle fails at its opening.
+   */
   async *births(): AsyncGenerator<BirthText & { readonly handle: string }> {
     const bySegment = new Map<number, [handle: string, place: FramePlace][]>();
     for (const birth of this.#births) {
@@ -455,11 +471,12 @@ export class Log implements AsyncDisposable {
   }
 
   /**
-   * Frees the oldest segment, without any key: copies the sealed parts that pin it to the folders of their projects, and to the log's own folder
-   * for projects whose folders fail. Whoever can be covered by a snapshot should be covered before. One is freed at a time: another call waits
-   * for the one that is under way.
+   * Frees the oldest segment, without any key: copies the sealed parts that pin it to the folders of their
+   * projects, and to the log's own folder for projects whose folders fail. Cover by a snapshot before
+   * whatever can be. One is freed at a time: another call waits for the one that is under way.
    *
-   * @returns handles whose folders failed. @throws when their parts can be put nowhere; then nothing is freed.
+   * @returns handles whose folders failed. @throws when their parts can be put nowhere; then nothing is
+   * freed.
    */
   carryOldest(target: CarryTarget): Promise<readonly string[]> {
     this.#carrying ??= this.#carryOldest(target).finally(() => {
@@ -502,7 +519,10 @@ export class Log implements AsyncDisposable {
     return failed;
   }
 
-  /** What pins a segment of a handle; undefined when it has no part there. What cannot be read is missed at the opening. */
+  /**
+   * What pins a segment of a handle; undefined when it has no part there. What cannot be read is missed at
+   * the opening.
+   */
   async #carriedOf(
     reader: PartReader,
     { number, id }: LiveSegment,
@@ -527,7 +547,10 @@ export class Log implements AsyncDisposable {
     }
   }
 
-  /** Ends writing. What waits is refused. The last frame is followed by an empty one, so that damage to it is noticed. */
+  /**
+   * Ends writing. What waits is refused. The last frame is followed by an empty one, so that damage to it is
+   * noticed.
+   */
   async [Symbol.asyncDispose](): Promise<void> {
     if (this.#state === 'closed') return;
     const wasOpen = this.#state === 'open';
@@ -595,7 +618,7 @@ export class Log implements AsyncDisposable {
     return Math.min(left, this.#options.limits.frameBytes);
   }
 
-  /** Whether the present segment takes another frame of whoever waits. */
+  /** Whether the present segment has room for another frame. */
   #hasRoom(): boolean {
     const active = this.#active;
     if (active === undefined || active.isReserve) return false;
@@ -603,7 +626,8 @@ export class Log implements AsyncDisposable {
   }
 
   /**
-   * Finds room for the next frame before anything is taken or sealed for it. Where there is none, those who wait are held, or refused.
+   * Finds room for the next frame before anything is taken or sealed for it. Where there is none, those who
+   * wait are held, or refused.
    *
    * @returns whether there is room.
    */
@@ -643,7 +667,10 @@ export class Log implements AsyncDisposable {
     }
   }
 
-  /** Without a free segment, only what makes room goes on: the others are refused on a full disk, and wait otherwise. */
+  /**
+   * Without a free segment, only what makes room is taken: the others are refused on a full disk, and wait
+   * otherwise.
+   */
   #holdOrRefuse(full: AppError | undefined): void {
     this.#queue.keep((attached) => {
       if (full !== undefined) attached.source.refuse(full);
@@ -690,7 +717,10 @@ export class Log implements AsyncDisposable {
     return this.#begin(path, unreserved === undefined).catch((error: unknown) => this.#gaveBack(path, error));
   }
 
-  /** Makes the header of a new segment durable: it names the last frame that counts, and all behind that never happened. */
+  /**
+   * Makes the header of a new segment durable: it names the last frame that counts, and all behind that never
+   * happened.
+   */
   async #begin(path: string, isReserve: boolean): Promise<true> {
     const { disk, storageId } = this.#options;
     const firstLive = this.#segments.firstLive;
@@ -810,7 +840,10 @@ export class Log implements AsyncDisposable {
     return (2 * segmentBytes) / SHARES;
   }
 
-  /** When the log is nearly full, who has most uncovered bytes waits first: the share shrinks with what is left. */
+  /**
+   * When the log is nearly full, who has most uncovered bytes waits first: the share shrinks with what is
+   * left.
+   */
   #isOverShare({ source: { handle } }: Attached): boolean {
     const { fill } = this.#segments;
     if (fill < WAIT_FROM) return false;
@@ -914,8 +947,8 @@ export class Log implements AsyncDisposable {
   }
 
   /**
-   * A frame could not be written, and it is not known what of it is on the disk. A new segment says that it never happened; once that is
-   * durable, its commits are refused for certain. Until then nothing is written.
+   * A frame could not be written, and it is not known what of it is on the disk. A new segment says that it
+   * never happened; once that is durable, its commits are refused for certain. Until then nothing is written.
    */
   async #cut(group: readonly Sending[], error: unknown): Promise<void> {
     this.#counts.cuts++;

@@ -17,8 +17,8 @@ const LOG_FILE_BYTES_MAX = 33_554_432;
 export type LogEntries = Omit<LogDisk, 'openLogFile' | 'frameBuffer'>;
 
 /**
- * The real disk of a log: opens its files below the data folder, following no link, and writes frames by a thread of its own. One for
- * a log.
+ * The real disk of a log: opens its files below the data folder, following no link, and writes frames by a
+ * thread of its own. One for a log.
  */
 export class NodeLogDisk implements LogDisk, AsyncDisposable {
   readonly #entries: LogEntries;

@@ -109,7 +109,8 @@ export class Segments {
   }
 
   /**
-   * A segment was begun. The one that `cut` names has ended there; those behind that have no frame that counts.
+   * A segment was begun. The one that `cut` names has ended there; those behind that have no frame that
+   * counts.
    */
   add(segment: LiveSegment, cut: Cut | undefined): void {
     const before = cut && this.#live.get(cut.segment);
