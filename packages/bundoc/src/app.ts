@@ -223,7 +223,7 @@ export async function startBundoc(config: BundocConfig, parts: BundocParts = {})
     const checked = await readiness();
     // Never remembered: nothing is served from the moment that a generation is refused.
     const { state, generation: confirmed } = generation;
-    const reason = checked.storage === 'ok' ? REASONS[state] : 'storage_unavailable';
+    const reason = REASONS[state] ?? (checked.storage === 'ok' ? undefined : 'storage_unavailable');
     return {
       ...checked,
       ...(confirmed === undefined ? {} : { generation: confirmed }),
