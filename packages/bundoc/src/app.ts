@@ -54,7 +54,8 @@ import { openMoveTarget, openPostgresStorage, warnInClear } from './storage-post
 export interface BundocParts {
   readonly clock?: Clock;
   readonly logger?: Logger;
-  readonly disk?: Disk;
+  /** Puts something between the service and its disk. */
+  readonly wrapDisk?: (disk: Disk) => Disk;
   /** How often certificate files are looked at, milliseconds. */
   readonly checkTlsEveryMs?: number;
 }
@@ -81,7 +82,9 @@ export async function startBundoc(config: BundocConfig, parts: BundocParts = {})
   const logger = parts.logger ?? createLogger({ service: 'bundoc', level: config.logLevel });
   await using stack = new AsyncDisposableStack();
 
-  const storage = stack.use(await openStorage(config, { clock, logger, quota: config.quota }, parts.disk));
+  const storage = stack.use(
+    await openStorage(config, { clock, logger, quota: config.quota }, parts.wrapDisk),
+  );
   const metrics = createBundocMetrics();
   const token = new ServiceToken({ path: config.kms.tokenFile, clock, logger });
   const tlsPorts = { clock, logger, metrics, checkEveryMs: parts.checkTlsEveryMs };
@@ -210,10 +213,14 @@ function moveDestination({ moveTo }: BundocConfig, logger: Logger): MoveDestinat
   return { place: moveTo.place, open: () => openMoveTarget(moveTo, logger) };
 }
 
-function openStorage(config: BundocConfig, ports: StoragePorts, disk: Disk | undefined): Promise<Storage> {
+function openStorage(
+  config: BundocConfig,
+  ports: StoragePorts,
+  wrapDisk: BundocParts['wrapDisk'],
+): Promise<Storage> {
   switch (config.storage.kind) {
     case 'files':
-      return openFileStorage(config, ports, disk);
+      return openFileStorage(config, ports, wrapDisk);
     case 'postgres':
       return openPostgresStorage(config.storage, ports);
   }

@@ -1,5 +1,4 @@
 import { randomBytes } from 'node:crypto';
-import { mkdirSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import type { BundocConfig } from './config.ts';
 import { lockDataFolder } from './project/data-lock.ts';
@@ -8,8 +7,9 @@ import { halfMovedProjects } from './project/moved-folder.ts';
 import { ProjectFolders } from './project/project-folder.ts';
 import { Backlog } from './storage/embedded/backlog.ts';
 import type { EmbeddedLimits } from './storage/embedded/checkpoints.ts';
+import { DataFolder } from './storage/embedded/data-folder.ts';
 import { type Disk, makeDirectoryDurably } from './storage/embedded/disk.ts';
-import { nodeDisk } from './storage/embedded/node-disk.ts';
+import { openNodeDisk } from './storage/embedded/node-disk.ts';
 import { createEmbeddedStore, openEmbeddedStore } from './storage/embedded/recovery.ts';
 import { SEAL_LIMITS } from './storage/embedded/seal-budget.ts';
 import { createSealedCache } from './storage/embedded/sealed-cache.ts';
@@ -29,12 +29,13 @@ export const EMBEDDED_LIMITS: EmbeddedLimits = {
 export async function openFileStorage(
   config: BundocConfig,
   { clock, quota }: Omit<StoragePorts, 'logger'>,
-  disk: Disk = nodeDisk,
+  wrapDisk: (disk: Disk) => Disk = (disk) => disk,
 ): Promise<Storage> {
   await using stack = new AsyncDisposableStack();
   const dataDir = resolve(config.dataDir);
-  mkdirSync(dataDir, { recursive: true, mode: 0o700 });
+  DataFolder.make(dataDir)[Symbol.dispose]();
   stack.use(lockDataFolder(dataDir));
+  const disk = wrapDisk(stack.use(openNodeDisk(dataDir)));
   const projectsDir = join(dataDir, 'projects');
   await makeDirectoryDurably(disk, projectsDir);
   const backlog = new Backlog(BACKLOG_BYTES_MAX);

@@ -1,19 +1,39 @@
+import { execFileSync } from 'node:child_process';
 import { once } from 'node:events';
-import { existsSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import {
+  existsSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { spawnNode } from '@bundoc/shared/testing/node-process';
-import { afterAll, describe, expect, it } from 'vitest';
+import { afterAll, describe, expect, it, onTestFinished } from 'vitest';
 import { DataFolderInUse, lockDataFolder } from '../src/project/data-lock.ts';
 
 const folder = mkdtempSync(join(tmpdir(), 'bundoc-lock-'));
 afterAll(() => rmSync(folder, { recursive: true }));
 
+/** Folders that each test fills with what it likes. */
+function hostile(prefix: string): string {
+  const directory = mkdtempSync(join(tmpdir(), prefix));
+  onTestFinished(() => rmSync(directory, { recursive: true }));
+  return directory;
+}
+
+const makePipe = (path: string) => execFileSync('mkfifo', [path]);
+
+const takeLock = (of: string) => `
+    const { lockDataFolder } = await import(${JSON.stringify(new URL('../src/project/data-lock.ts', import.meta.url).href)});
+    globalThis.lock = lockDataFolder(${JSON.stringify(of)});`;
+
 /** A process that holds the lock until it is killed. */
 async function holder() {
-  const script = `
-    const { lockDataFolder } = await import(${JSON.stringify(new URL('../src/project/data-lock.ts', import.meta.url).href)});
-    globalThis.lock = lockDataFolder(${JSON.stringify(folder)});
+  const script = `${takeLock(folder)}
     console.log('locked');
     setInterval(() => {}, 1000);`;
   const child = spawnNode(['--input-type=module', '-e', script], {});
@@ -43,8 +63,47 @@ describe('the lock of the data folder', () => {
   it('that is damaged is not taken for another process', () => {
     const damaged = mkdtempSync(join(tmpdir(), 'bundoc-lock-'));
     writeFileSync(join(damaged, 'lock.sqlite'), 'no database, and long enough to be looked at'.repeat(100));
-    expect(() => lockDataFolder(damaged)).toThrow(/cannot be taken: file is not a database/);
+    expect(() => lockDataFolder(damaged)).toThrow(
+      /cannot be taken: lock.sqlite has 4400 bytes, and at most 0/,
+    );
     rmSync(damaged, { recursive: true });
+  });
+
+  it('follows no link and waits for no pipe, whichever of its files is one, and leaves nothing to SQLite that it did not make', () => {
+    const outside = join(hostile('bundoc-lock-outside-'), 'canary');
+    writeFileSync(outside, 'canary');
+    const linked = hostile('bundoc-lock-');
+    symlinkSync(outside, join(linked, 'lock.sqlite'));
+    expect(() => lockDataFolder(linked)).toThrow(/lock.sqlite is no regular file/);
+    const piped = hostile('bundoc-lock-');
+    makePipe(join(piped, 'lock.sqlite'));
+    expect(() => lockDataFolder(piped)).toThrow(/lock.sqlite is no regular file/);
+    const beside = hostile('bundoc-lock-');
+    makePipe(join(beside, 'lock.sqlite-journal'));
+    symlinkSync(outside, join(beside, 'lock.sqlite-wal'));
+    symlinkSync(outside, join(beside, 'lock-holder.json'));
+    lockDataFolder(beside)[Symbol.dispose]();
+    expect(readdirSync(beside)).toEqual(['lock.sqlite']);
+    expect(readFileSync(outside, 'utf8')).toBe('canary');
+  });
+
+  it('names nobody when a pipe is in the place of the note', async () => {
+    const child = await holder();
+    rmSync(join(folder, 'lock-holder.json'));
+    makePipe(join(folder, 'lock-holder.json'));
+    expect(() => lockDataFolder(folder)).toThrow(/^the data folder is in use by another Bundoc process$/);
+    child.kill('SIGKILL');
+    await once(child, 'exit');
+    rmSync(join(folder, 'lock-holder.json'));
+  });
+
+  it('stays taken for a second attempt of the same process, which does not give it away to another', async () => {
+    const own = hostile('bundoc-lock-');
+    using _lock = lockDataFolder(own);
+    expect(() => lockDataFolder(own)).toThrow(DataFolderInUse);
+    expect(() =>
+      execFileSync(process.execPath, ['--input-type=module', '-e', takeLock(own)], { stdio: 'pipe' }),
+    ).toThrow(/in use by another Bundoc process/);
   });
 
   it('is given back when it is disposed', () => {

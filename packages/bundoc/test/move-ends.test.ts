@@ -9,7 +9,6 @@ import { abandonToDatabase } from '../src/move/to-database.ts';
 import { abandonToFolder } from '../src/move/to-folder.ts';
 import { newDeletionMark } from '../src/project/deletion-mark.ts';
 import type { RunningMove } from '../src/service/moves.ts';
-import { nodeDisk } from '../src/storage/embedded/node-disk.ts';
 import type { Connections, Database, Transaction } from '../src/storage/postgres/database.ts';
 import { deleteContentRows } from '../src/storage/postgres/project-rows.ts';
 import { CutShort, Moving, type Ports } from './support/moving.ts';
@@ -46,7 +45,7 @@ describeWithPostgres('the end of a move', () => {
   };
   /** Tells of each statement of a transaction before it is made. */
   const watched = (onStatement: (text: string) => Promise<void>): Ports => ({
-    disk: nodeDisk,
+    disk: moving.disk,
     database: {
       query: (...args) => database.query(...args),
       run: (text) => database.run(text),
@@ -65,14 +64,14 @@ describeWithPostgres('the end of a move', () => {
     const node = moving.nodeOnFiles();
     await moving.fill(node);
     const steps = new CutShort(at);
-    await moving.toDatabase(node, steps.ports(database)).catch(() => undefined);
+    await moving.toDatabase(node, steps.ports(moving)).catch(() => undefined);
     await node[Symbol.asyncDispose]();
     return steps.isCut;
   };
   const diesOnTheWayOut = async (at: number): Promise<boolean> => {
     await moving.fill(moving.nodeOnRows());
     const steps = new CutShort(at);
-    await moving.toFolder(steps.ports(database)).catch(() => undefined);
+    await moving.toFolder(steps.ports(moving)).catch(() => undefined);
     return steps.isCut;
   };
 
@@ -104,7 +103,7 @@ describeWithPostgres('the end of a move', () => {
     let isAway = false;
     const away = () => (isAway ? Promise.reject(new AppError('storage_unavailable')) : undefined);
     const ports: Ports = {
-      disk: nodeDisk,
+      disk: moving.disk,
       database: {
         query: async (...args) => (await away()) ?? database.query(...args),
         run: async (text) => (await away()) ?? database.run(text),
@@ -143,7 +142,7 @@ describeWithPostgres('the end of a move', () => {
         return database.query(statement, values);
       },
     };
-    await expect(moving.toDatabase(node, { disk: nodeDisk, database: cut })).rejects.toThrow();
+    await expect(moving.toDatabase(node, { disk: moving.disk, database: cut })).rejects.toThrow();
     await node[Symbol.asyncDispose]();
     expect(await places()).toEqual({ rows: undefined, files: undefined });
     const before = file();
@@ -173,7 +172,7 @@ describeWithPostgres('the end of a move', () => {
         return isOut ? abandonToFolder(place) : abandonToDatabase(place);
       };
       const isWhereItWas = async (at: number) => {
-        await giveUp({ database, disk: nodeDisk });
+        await giveUp({ database, disk: moving.disk });
         expect([at, await places()]).toEqual([at, { [here]: HELD, [there]: undefined }]);
         if (!isOut) expect([at, await rowsOf(moving.project)]).toEqual([at, 0]);
         else expect(contentOf(moving.directory)).toEqual([]);
@@ -189,7 +188,9 @@ describeWithPostgres('the end of a move', () => {
           await isWhereItWas(at);
           continue;
         }
-        await expect(giveUp({ database, disk: nodeDisk })).rejects.toThrow(/changed hands|finish the move/);
+        await expect(giveUp({ database, disk: moving.disk })).rejects.toThrow(
+          /changed hands|finish the move/,
+        );
         expect([at, await places()]).toEqual([at, before]);
         refused++;
       }
@@ -201,7 +202,7 @@ describeWithPostgres('the end of a move', () => {
         await moving.next(`cut-up-${here}-${at}`);
         await dies(lastThatCan);
         const steps = new CutShort(at);
-        await giveUp(steps.ports(database)).catch(() => undefined);
+        await giveUp(steps.ports(moving)).catch(() => undefined);
         isCut = steps.isCut;
         expect([at, await places()]).toEqual([at, { [here]: HELD, [there]: undefined }]);
         await isWhereItWas(at);

@@ -6,7 +6,6 @@ import { afterEach, beforeEach, expect, it } from 'vitest';
 import type { MoveWatch } from '../src/move/move-project.ts';
 import type { InstanceManager } from '../src/project/instance-manager.ts';
 import { put, ref, remove } from '../src/storage/conformance.ts';
-import { nodeDisk } from '../src/storage/embedded/node-disk.ts';
 import { type Connections, type Database, OutcomeUnknown } from '../src/storage/postgres/database.ts';
 import { CutShort, Moving, NOT_WATCHED } from './support/moving.ts';
 import { useDatabase } from './support/use-database.ts';
@@ -158,7 +157,7 @@ describeWithPostgres('a project that is moved', () => {
         const steps = new CutShort(at);
         const source = isOut ? moving.nodeOnRows() : moving.nodeOnFiles();
         await moving.fill(source);
-        const ports = steps.ports(database);
+        const ports = steps.ports(moving);
         const outcome = await (isOut ? moving.toFolder(ports) : moving.toDatabase(source, ports)).catch(
           (error: unknown) => error,
         );
@@ -201,7 +200,7 @@ describeWithPostgres('a project that is moved', () => {
         throw new OutcomeUnknown();
       },
     };
-    await moving.toFolder({ database: answerless, disk: nodeDisk });
+    await moving.toFolder({ database: answerless, disk: moving.disk });
     expect(unknown).toBe(1);
     expect(await moving.held(moving.nodeOnFiles())).toEqual(['a', 'b', 'c']);
     expect(await moving.held(moving.nodeOnRows())).toBeUndefined();

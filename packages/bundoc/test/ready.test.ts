@@ -6,7 +6,6 @@ import { createLogger } from '@bundoc/shared/logger';
 import { expect, it } from 'vitest';
 import { startBundoc } from '../src/app.ts';
 import { readConfig } from '../src/config.ts';
-import { nodeDisk } from '../src/storage/embedded/node-disk.ts';
 
 it('on a full disk /ready says 503 and leaves no file behind', async () => {
   const folder = mkdtempSync(join(tmpdir(), 'bundoc-ready-'));
@@ -22,14 +21,14 @@ it('on a full disk /ready says 503 and leaves no file behind', async () => {
     }),
     {
       logger: createLogger({ service: 'bundoc', level: 'silent' }),
-      disk: {
-        ...nodeDisk,
+      wrapDisk: (disk) => ({
+        ...disk,
         createFile: async (path) => {
           probes++;
           writeFileSync(path, '');
           throw new AppError('disk_full');
         },
-      },
+      }),
     },
   );
   try {

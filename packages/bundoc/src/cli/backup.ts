@@ -8,7 +8,6 @@ import { requireFreeRows, restoreProjectInRows } from '../backup/restore-rows.ts
 import type { ProjectCipher } from '../cipher/project-cipher.ts';
 import { readConfig } from '../config.ts';
 import type { ProjectPlace } from '../project/project-reader.ts';
-import { nodeDisk } from '../storage/embedded/node-disk.ts';
 import { CannotRun } from './errors.ts';
 import { idOf } from './names.ts';
 import { withEmptyPlace, withKeys } from './open-data.ts';
@@ -94,9 +93,9 @@ export async function restoreCommand(environment: Environment, path: string, opt
   const onProgress = (entries: number) => bar.update(0, entries);
   const end =
     storage.kind === 'files'
-      ? await withEmptyPlace(environment, async ({ projectsDirectory, keys }) => {
-          await requireFree(nodeDisk, projectsDirectory, project);
-          return restoreProject({ ...(await source(keys)), disk: nodeDisk, projectsDirectory, onProgress });
+      ? await withEmptyPlace(environment, async ({ projectsDirectory, disk, keys }) => {
+          await requireFree(disk, projectsDirectory, project);
+          return restoreProject({ ...(await source(keys)), disk, projectsDirectory, onProgress });
         })
       : await withDatabase(storage, (database) =>
           withKeys(environment, async (keys) => {

@@ -1,4 +1,3 @@
-import { mkdirSync } from 'node:fs';
 import { basename, join, resolve } from 'node:path';
 import { systemClock } from '@bundoc/shared/clock';
 import type { Environment } from '@bundoc/shared/config';
@@ -10,8 +9,9 @@ import { abandonToFolder, moveToFolder } from '../move/to-folder.ts';
 import { markMoved } from '../project/moved-folder.ts';
 import { type ProjectPlace, readProject } from '../project/project-reader.ts';
 import { Backlog } from '../storage/embedded/backlog.ts';
+import { DataFolder } from '../storage/embedded/data-folder.ts';
 import { makeDirectoryDurably } from '../storage/embedded/disk.ts';
-import { nodeDisk } from '../storage/embedded/node-disk.ts';
+import { openNodeDisk } from '../storage/embedded/node-disk.ts';
 import { openEmbeddedStore } from '../storage/embedded/recovery.ts';
 import { SEAL_LIMITS } from '../storage/embedded/seal-budget.ts';
 import { createSealedCache } from '../storage/embedded/sealed-cache.ts';
@@ -126,9 +126,10 @@ async function abandonHere(
   options: MoveOptions,
 ): Promise<void> {
   const { dataDir, database: config, isToDatabase } = endsOf(environment, to);
-  const place = { project, directory: join(dataDir, PROJECTS_FOLDER, project), disk: nodeDisk };
   // Whoever moves the project holds it.
   using _lock = isToDatabase ? lockForMove(dataDir) : await lockIncoming(dataDir);
+  await using disk = openNodeDisk(dataDir);
+  const place = { project, directory: join(dataDir, PROJECTS_FOLDER, project), disk };
   await withDatabase(config, (database) =>
     isToDatabase ? abandonToDatabase({ ...place, database }) : abandonToFolder({ ...place, database }),
   );
@@ -158,25 +159,26 @@ async function toDatabase(
   to: PostgresConfig,
 ): Promise<string> {
   using _lock = lockForMove(dataDir);
+  await using disk = openNodeDisk(dataDir);
   const directory = join(dataDir, PROJECTS_FOLDER, project);
-  const names = (await nodeDisk.list(directory)) ?? [];
+  const names = (await disk.list(directory)) ?? [];
   if (names.length === 0 || names.includes(DELETION_FILE))
     throw new CannotRun(`there is no project ${project}`);
   using bar = createMoveBar();
   return await withDatabase(to, (database) =>
     withKeys(environment, async (keys) => {
-      const opened = new OpenedProject({ project, directory, disk: nodeDisk, keys });
+      const opened = new OpenedProject({ project, directory, disk, keys });
       await using _opened = opened;
       return moveToDatabase(
         {
-          ...{ project, directory, keptIn: join(dataDir, MOVED_FOLDER), disk: nodeDisk, database },
+          ...{ project, directory, keptIn: join(dataDir, MOVED_FOLDER), disk, database },
           source: {
             withOpen: async (action) => action(await opened.open()),
             switchOver: async (mark, action) => {
               await action(await opened.open());
               // What it still writes, it writes before.
               await opened[Symbol.asyncDispose]();
-              await markMoved(nodeDisk, directory, mark);
+              await markMoved(disk, directory, mark);
             },
           },
         },
@@ -203,9 +205,10 @@ function lockForMove(dataDir: string): Disposable {
 
 /** Held by whoever brings projects into a data folder, which is made where there is none. @throws CannotRun. */
 async function lockIncoming(dataDir: string): Promise<Disposable> {
-  mkdirSync(dataDir, { recursive: true, mode: 0o700 });
+  DataFolder.make(dataDir)[Symbol.dispose]();
+  await using disk = openNodeDisk(dataDir);
   for (const folder of [PROJECTS_FOLDER, INCOMING_FOLDER])
-    await makeDirectoryDurably(nodeDisk, join(dataDir, folder));
+    await makeDirectoryDurably(disk, join(dataDir, folder));
   return lock(join(dataDir, INCOMING_FOLDER));
 }
 
@@ -217,12 +220,13 @@ async function toFolder(
   from: PostgresConfig,
 ): Promise<string> {
   using _incoming = await lockIncoming(dataDir);
+  await using disk = openNodeDisk(dataDir);
   const directory = join(dataDir, PROJECTS_FOLDER, project);
   using bar = createMoveBar();
   await withDatabase(from, (database) =>
     withKeys({ ...environment, BUNDOC_STORAGE: 'files' }, (keys) =>
       moveToFolder(
-        { project, directory, disk: nodeDisk, database, keys },
+        { project, directory, disk, database, keys },
         async (reserve) => {
           using _lock = lock(dataDir);
           await reserve();

@@ -1,9 +1,8 @@
-import { existsSync, mkdirSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import { systemClock } from '@bundoc/shared/clock';
 import type { Environment } from '@bundoc/shared/config';
 import { projectIdSchema } from '@bundoc/shared/contract/documents';
-import { DELETION_FILE, MOVE_FILE } from '@bundoc/shared/contract/project-file';
+import { DELETION_FILE, MOVE_FILE, PROJECTS_FOLDER } from '@bundoc/shared/contract/project-file';
 import { createLogger } from '@bundoc/shared/logger';
 import { WatchedTls } from '@bundoc/shared/tls/watched-tls';
 import { readConfig } from '../config.ts';
@@ -13,11 +12,20 @@ import { ServiceToken } from '../kms/service-token.ts';
 import { DataFolderInUse, lockDataFolder } from '../project/data-lock.ts';
 import type { ProjectInRows } from '../project/project-in-rows.ts';
 import type { ProjectPlace } from '../project/project-reader.ts';
-import { nodeDisk } from '../storage/embedded/node-disk.ts';
+import { codeOf, DataFolder } from '../storage/embedded/data-folder.ts';
+import { type Disk, makeDirectoryDurably } from '../storage/embedded/disk.ts';
+import { type NodeDisk, openNodeDisk } from '../storage/embedded/node-disk.ts';
 import type { PostgresConfig } from '../storage-config.ts';
 import { CannotRun } from './errors.ts';
 import { idOf } from './names.ts';
 import { projectsInRows, withDatabase } from './open-database.ts';
+
+/** A place for a project, in a data folder that this process holds. */
+export interface EmptyPlace {
+  readonly projectsDirectory: string;
+  readonly disk: Disk;
+  readonly keys: KeyService;
+}
 
 /** The data folder, held by this process while a command runs. */
 export interface OpenData {
@@ -40,22 +48,19 @@ export async function withData<T>(
   const config = readConfig(environment);
   if (config.storage.kind !== 'files')
     throw new CannotRun('BUNDOC_STORAGE is no data folder: this command works on files');
-  const projectsDir = join(resolve(config.dataDir), 'projects');
-  if (!existsSync(projectsDir)) throw new CannotRun(`there is no data folder at ${resolve(config.dataDir)}`);
-  using _lock = lock(resolve(config.dataDir));
-  const names = named === undefined ? await projectsIn(projectsDir) : [idOf(named)];
-  if (named !== undefined && !existsSync(join(projectsDir, idOf(named))))
-    throw new CannotRun(`there is no project ${idOf(named)}`);
-  if (named !== undefined && isDeleted(projectsDir, idOf(named)))
-    throw new CannotRun(`project ${idOf(named)} was deleted`);
-  if (named !== undefined && isElsewhere(projectsDir, idOf(named)))
-    throw new CannotRun(`project ${idOf(named)} is not here: it is being brought in, or was moved`);
+  const dataDir = resolve(config.dataDir);
+  const projectsDir = join(dataDir, PROJECTS_FOLDER);
+  await using disk = openDisk(dataDir);
+  if ((await disk.list(projectsDir)) === undefined) throw noDataFolder(dataDir);
+  using _lock = lock(dataDir);
+  const names = named === undefined ? await projectsIn(disk, projectsDir) : [idOf(named)];
+  if (named !== undefined) await requirePresent(disk, projectsDir, idOf(named));
   return await withKeys(environment, (keys) =>
     action({
       projects: names.map((project) => ({
         project,
         directory: join(projectsDir, project),
-        disk: nodeDisk,
+        disk,
         keys,
       })),
     }),
@@ -93,14 +98,15 @@ export async function withRows<T>(
  */
 export async function withEmptyPlace<T>(
   environment: Environment,
-  action: (place: { readonly projectsDirectory: string; readonly keys: KeyService }) => Promise<T>,
+  action: (place: EmptyPlace) => Promise<T>,
 ): Promise<T> {
   const dataDir = resolve(readConfig(environment).dataDir);
-  const projectsDirectory = join(dataDir, 'projects');
-  mkdirSync(projectsDirectory, { recursive: true, mode: 0o700 });
+  const projectsDirectory = join(dataDir, PROJECTS_FOLDER);
+  DataFolder.make(dataDir)[Symbol.dispose]();
   using _lock = lock(dataDir);
-  await nodeDisk.syncDirectory(dataDir);
-  return await withKeys(environment, (keys) => action({ projectsDirectory, keys }));
+  await using disk = openNodeDisk(dataDir);
+  await makeDirectoryDurably(disk, projectsDirectory);
+  return await withKeys(environment, (keys) => action({ projectsDirectory, disk, keys }));
 }
 
 /** Runs `action` with BunKMS at hand as the service would ask it. The service token is used as it is, and not renewed. */
@@ -138,18 +144,37 @@ export function lock(dataDir: string): Disposable {
   }
 }
 
-/** Nothing but a mark is left of it, or will be once the service has run. */
-function isDeleted(directory: string, project: string): boolean {
-  return existsSync(join(directory, project, DELETION_FILE));
+/** @throws CannotRun when there is no such folder. */
+function openDisk(dataDir: string): NodeDisk {
+  try {
+    return openNodeDisk(dataDir);
+  } catch (error) {
+    if (codeOf(error) === 'ENOENT') throw noDataFolder(dataDir);
+    throw error;
+  }
 }
 
-/** It is being brought in, or was moved away. */
-function isElsewhere(directory: string, project: string): boolean {
-  return existsSync(join(directory, project, MOVE_FILE));
+function noDataFolder(dataDir: string): CannotRun {
+  return new CannotRun(`there is no data folder at ${dataDir}`);
 }
 
-async function projectsIn(directory: string): Promise<string[]> {
-  const names = (await nodeDisk.list(directory)) ?? [];
-  const projects = names.filter((name) => projectIdSchema.safeParse(name).data === name).sort();
-  return projects.filter((name) => !isDeleted(directory, name) && !isElsewhere(directory, name));
+/** @throws CannotRun unless the project is here. */
+async function requirePresent(disk: Disk, directory: string, project: string): Promise<void> {
+  const content = await disk.list(join(directory, project));
+  if (content === undefined) throw new CannotRun(`there is no project ${project}`);
+  if (content.includes(DELETION_FILE)) throw new CannotRun(`project ${project} was deleted`);
+  if (content.includes(MOVE_FILE))
+    throw new CannotRun(`project ${project} is not here: it is being brought in, or was moved`);
+}
+
+/** All but those of which nothing is left but a mark, which are being brought in, or were moved away. */
+async function projectsIn(disk: Disk, directory: string): Promise<string[]> {
+  const names = (await disk.list(directory)) ?? [];
+  const projects: string[] = [];
+  for (const name of names.sort()) {
+    if (projectIdSchema.safeParse(name).data !== name) continue;
+    const content = (await disk.list(join(directory, name)).catch(() => undefined)) ?? [];
+    if (!content.includes(DELETION_FILE) && !content.includes(MOVE_FILE)) projects.push(name);
+  }
+  return projects;
 }

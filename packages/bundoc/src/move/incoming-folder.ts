@@ -16,6 +16,7 @@ import {
   documentPath,
   openOwnDocument,
   putDocuments,
+  readDocumentFile,
 } from '../storage/embedded/document-files.ts';
 import { NO_SEGMENT } from '../storage/embedded/journal.ts';
 import type { DocumentState } from '../storage/embedded/record.ts';
@@ -113,8 +114,8 @@ export class IncomingFolder implements MoveTarget {
   async #verifyOne(state: DocumentState): Promise<void> {
     const { disk, directory, cipher } = this.#options;
     const name = nameOf(state);
-    const sealed = await disk.read(join(directory, documentPath(name)));
-    const opened = sealed && openOwnDocument(cipher(), name, sealed);
+    const sealed = await readDocumentFile(disk, directory, documentPath(name), state.size);
+    const opened = Buffer.isBuffer(sealed) ? openOwnDocument(cipher(), name, sealed) : undefined;
     const isSame =
       opened !== undefined &&
       'metadata' in opened &&

@@ -3,7 +3,7 @@ import { DELETION_FILE, PROJECT_FILE } from '@bundoc/shared/contract/project-fil
 import { AppError } from '@bundoc/shared/errors';
 import { type MoveMark, projectElsewhere } from '../project/move-mark.ts';
 import { markFolder, putAwayMoved, readMoveMark } from '../project/moved-folder.ts';
-import type { Disk } from '../storage/embedded/disk.ts';
+import { type Disk, SMALL_FILE_BYTES_MAX } from '../storage/embedded/disk.ts';
 import type { Connections } from '../storage/postgres/database.ts';
 import { FolderSource, type FolderSourceOptions } from './folder-source.ts';
 import { abandonRows, IncomingRows, openRows, reserveRows } from './incoming-rows.ts';
@@ -96,7 +96,7 @@ export async function finishToDatabase(
   mark: MoveMark,
 ): Promise<string> {
   // Without its file everything was done before, and the content put away.
-  const file = await disk.read(join(directory, PROJECT_FILE));
+  const file = await disk.read(join(directory, PROJECT_FILE), SMALL_FILE_BYTES_MAX);
   if (file !== undefined) {
     // Once more: whoever wrote it may not have come to know that it is durable, and from here on it must be.
     await markFolder(disk, directory, mark);

@@ -7,7 +7,7 @@ import type { MoveMark } from '../project/move-mark.ts';
 import { emptyMarkedFolder, markFolder, readMoveMark } from '../project/moved-folder.ts';
 import { isSameProject, parseProjectFile } from '../project/project-file.ts';
 import { moveOf } from '../project/project-rows.ts';
-import type { Disk } from '../storage/embedded/disk.ts';
+import { type Disk, SMALL_FILE_BYTES_MAX } from '../storage/embedded/disk.ts';
 import type { Connections } from '../storage/postgres/database.ts';
 import { lockFileRow, readFileRow } from '../storage/postgres/file-row.ts';
 import { deleteContentRows } from '../storage/postgres/project-rows.ts';
@@ -69,7 +69,7 @@ export async function abandonToFolder({
   database,
 }: Omit<MovePlaces, 'keys'>): Promise<void> {
   const mark = await readMoveMark(disk, project, directory);
-  const file = await disk.read(join(directory, PROJECT_FILE));
+  const file = await disk.read(join(directory, PROJECT_FILE), SMALL_FILE_BYTES_MAX);
   if (mark === undefined && file !== undefined)
     throw new MoveFailed(`${project} is in ${directory}: it has changed hands`);
   if (mark?.state !== 'incoming') return;
@@ -106,6 +106,8 @@ async function requireSameMove(
   { move: id }: MoveMark,
 ): Promise<void> {
   const here = await readMoveMark(disk, project, directory);
-  const isHere = here === undefined && (await disk.read(join(directory, PROJECT_FILE))) !== undefined;
+  const isHere =
+    here === undefined &&
+    (await disk.read(join(directory, PROJECT_FILE), SMALL_FILE_BYTES_MAX)) !== undefined;
   if (!isHere && here?.move !== id) throw new MoveFailed(`${project} was moved away, not to ${directory}`);
 }

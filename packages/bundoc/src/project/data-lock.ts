@@ -1,7 +1,13 @@
-import { chmodSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { hostname } from 'node:os';
 import { join } from 'node:path';
 import { DatabaseSync } from 'node:sqlite';
+import { codeOf, DataFolder, UNSAFE_ENTRY } from '../storage/embedded/data-folder.ts';
+import {
+  readSmallSync,
+  removeSync,
+  requireEmptySync,
+  writeSmallSync,
+} from '../storage/embedded/small-files.ts';
 
 const SQLITE_BUSY = 5;
 
@@ -10,56 +16,74 @@ export class DataFolderInUse extends Error {
   override readonly name = 'DataFolderInUse';
 }
 
+/** Bytes of the note beside the lock. */
+const NOTE_BYTES_MAX = 4_096;
+const LOCK_FILE = 'lock.sqlite';
+const NOTE_FILE = 'lock-holder.json';
+/** What SQLite keeps beside a database that is written to. The lock never is, so it would be another's, and SQLite obeys it. */
+const NEVER_OURS = ['-journal', '-wal', '-shm'].map((end) => `${LOCK_FILE}${end}`);
+
 /**
  * Takes the data folder for this process. Node has no flock, and a file with a process id lies across containers; an
  * SQLite database in exclusive mode is locked by the kernel and is free the moment its process dies, even by
- * `kill -9`.
+ * `kill -9`. The database is empty and stays so: SQLite is not given anything to read that was put there.
  *
  * @throws DataFolderInUse when another process has it; Error when the lock itself cannot be used.
  */
 export function lockDataFolder(directory: string): Disposable {
-  const path = join(directory, 'lock.sqlite');
-  const holderPath = join(directory, 'lock-holder.json');
+  const path = join(directory, LOCK_FILE);
   let database: DatabaseSync | undefined;
+  let folder: DataFolder | undefined;
   try {
-    database = new DatabaseSync(path);
+    folder = DataFolder.open(directory);
+    requireEmptySync(folder, LOCK_FILE);
+    for (const name of NEVER_OURS) removeSync(folder, name);
+    database = new DatabaseSync(folder.entry(LOCK_FILE));
     // Nothing is ever written, and on a full disk there is no room for a rollback journal.
     database.exec(
       'PRAGMA journal_mode = MEMORY; PRAGMA busy_timeout = 0; PRAGMA locking_mode = EXCLUSIVE; BEGIN IMMEDIATE;',
     );
+    leaveNote(folder);
   } catch (error) {
     database?.close();
+    const note = folder && describe(folder);
+    folder?.[Symbol.dispose]();
     // A damaged lock or a disk that fails is another matter, and must not send anybody to look for a process.
     if ((error as { errcode?: number }).errcode !== SQLITE_BUSY)
       throw new Error(
         `the lock of the data folder cannot be taken: ${(error as Error).message} (${path}); the folder must be there, and Bundoc must be able to write to it`,
         { cause: error },
       );
-    throw new DataFolderInUse(`the data folder is in use by another Bundoc process${describe(holderPath)}`, {
+    throw new DataFolderInUse(`the data folder is in use by another Bundoc process${note}`, {
       cause: error,
     });
   }
-  chmodSync(path, 0o600);
-  const holder = JSON.stringify({ pid: process.pid, host: hostname(), since: new Date().toISOString() });
-  try {
-    writeFileSync(holderPath, holder, { mode: 0o600 });
-  } catch (error) {
-    // Only a note for people: a full disk must not keep the documents on it from being read.
-    if ((error as NodeJS.ErrnoException).code !== 'ENOSPC') throw error;
-  }
+  const held = { database, folder };
   return {
     [Symbol.dispose]: () => {
-      if (!database.isOpen) return;
-      rmSync(holderPath, { force: true });
-      database.close();
+      if (!held.database.isOpen) return;
+      removeSync(held.folder, NOTE_FILE);
+      held.database.close();
+      held.folder[Symbol.dispose]();
     },
   };
 }
 
-/** Who wrote the note beside the lock. Only for people: the lock itself is the database. */
-function describe(holderPath: string): string {
+/** Only for people: a full disk, or what somebody put in its place, must not keep the documents from being read. */
+function leaveNote(folder: DataFolder): void {
+  const holder = JSON.stringify({ pid: process.pid, host: hostname(), since: new Date().toISOString() });
   try {
-    const { pid, host, since } = JSON.parse(readFileSync(holderPath, 'utf8')) as Record<string, unknown>;
+    writeSmallSync(folder, NOTE_FILE, Buffer.from(holder));
+  } catch (error) {
+    if (codeOf(error) !== 'ENOSPC' && codeOf(error) !== UNSAFE_ENTRY) throw error;
+  }
+}
+
+/** Who wrote the note beside the lock. Only for people: the lock itself is the database. */
+function describe(folder: DataFolder): string {
+  try {
+    const note = readSmallSync(folder, NOTE_FILE, NOTE_BYTES_MAX)?.toString() ?? '';
+    const { pid, host, since } = JSON.parse(note) as Record<string, unknown>;
     return ` (process ${pid} on ${host}, since ${since})`;
   } catch {
     return '';

@@ -102,7 +102,7 @@ export class ExpiryMarksInFolders implements ExpiryMarks {
     return this.#writing.run(project, async () => {
       const { disk, directory } = this.#options;
       const folder = join(directory, project);
-      if ((await disk.read(join(folder, EXPIRY_FILE))) !== undefined) return;
+      if ((await disk.list(folder))?.includes(EXPIRY_FILE)) return;
       await disk.createFile(join(folder, EXPIRY_FILE), Buffer.alloc(0));
       await disk.syncDirectory(folder);
     });
@@ -129,7 +129,9 @@ export class ExpiryMarksInFolders implements ExpiryMarks {
     const marked: string[] = [];
     for (const name of (await disk.list(directory)) ?? []) {
       if (projectIdSchema.safeParse(name).data !== name) continue;
-      if ((await disk.read(join(directory, name, EXPIRY_FILE))) !== undefined) marked.push(name);
+      // Of a folder that cannot be listed, the project says so when it is opened.
+      const content = await disk.list(join(directory, name)).catch(() => undefined);
+      if (content?.includes(EXPIRY_FILE)) marked.push(name);
     }
     for (const [at, project] of marked.entries())
       if (!this.#turns.has(project)) this.#delay(project, (LOOK_EVERY_MS * (at + 1)) / marked.length);

@@ -1,7 +1,12 @@
 import { join } from 'node:path';
 import { projectIdSchema } from '@bundoc/shared/contract/documents';
 import { DELETION_FILE, MOVE_FILE } from '@bundoc/shared/contract/project-file';
-import { type Disk, makeDirectoryDurably, replaceFile } from '../storage/embedded/disk.ts';
+import {
+  type Disk,
+  makeDirectoryDurably,
+  replaceFile,
+  SMALL_FILE_BYTES_MAX,
+} from '../storage/embedded/disk.ts';
 import { parseDeletionMark, projectDestroyed } from './deletion-mark.ts';
 import { formatMoveMark, type MoveMark, parseMoveMark } from './move-mark.ts';
 
@@ -13,7 +18,7 @@ export async function readMoveMark(
   project: string,
   directory: string,
 ): Promise<MoveMark | undefined> {
-  const content = await disk.read(join(directory, MOVE_FILE));
+  const content = await disk.read(join(directory, MOVE_FILE), SMALL_FILE_BYTES_MAX);
   return content && parseMoveMark(project, content.toString());
 }
 
@@ -30,7 +35,7 @@ export async function markFolder(disk: Disk, directory: string, mark: MoveMark):
  * @throws AppError `project_destroyed` for one whose deletion has begun: it must not come to life elsewhere.
  */
 export async function markMoved(disk: Disk, directory: string, mark: MoveMark): Promise<void> {
-  const deletion = await disk.read(join(directory, DELETION_FILE));
+  const deletion = await disk.read(join(directory, DELETION_FILE), SMALL_FILE_BYTES_MAX);
   if (deletion !== undefined) throw projectDestroyed(parseDeletionMark(mark.moving, deletion.toString()));
   await markFolder(disk, directory, mark);
 }

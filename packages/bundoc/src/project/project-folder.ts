@@ -12,7 +12,13 @@ import {
 import { AppError } from '@bundoc/shared/errors';
 import type { ProjectCipher } from '../cipher/project-cipher.ts';
 import type { LeasedKey } from '../kms/port.ts';
-import { type Disk, makeDirectoryDurably, removeLeftovers, replaceFile } from '../storage/embedded/disk.ts';
+import {
+  type Disk,
+  makeDirectoryDurably,
+  removeLeftovers,
+  replaceFile,
+  SMALL_FILE_BYTES_MAX,
+} from '../storage/embedded/disk.ts';
 import { formatDeletionMark, mergedMark, parseDeletionMark, projectDestroyed } from './deletion-mark.ts';
 import type { KeyCache } from './key-cache.ts';
 import { type MoveMark, projectElsewhere } from './move-mark.ts';
@@ -77,7 +83,7 @@ export class ProjectFolders implements Projects {
     if (mark !== undefined) throw projectDestroyed(mark);
     await this.#requireHere(project);
     const directory = join(this.#options.directory, project);
-    const content = await this.#options.disk.read(join(directory, PROJECT_FILE));
+    const content = await this.#options.disk.read(join(directory, PROJECT_FILE), SMALL_FILE_BYTES_MAX);
     if (content === undefined) {
       await this.#requireEmpty(directory);
       return undefined;
@@ -153,12 +159,13 @@ export class ProjectFolders implements Projects {
 
   /** The text of `project.json`, also of a project that is not here; undefined when there is none. */
   async fileText(project: string): Promise<string | undefined> {
-    return (await this.#options.disk.read(join(this.#options.directory, project, PROJECT_FILE)))?.toString();
+    const path = join(this.#options.directory, project, PROJECT_FILE);
+    return (await this.#options.disk.read(path, SMALL_FILE_BYTES_MAX))?.toString();
   }
 
   async deletionOf(project: string): Promise<DeletionMark | undefined> {
     const { disk, directory } = this.#options;
-    const content = await disk.read(join(directory, project, DELETION_FILE));
+    const content = await disk.read(join(directory, project, DELETION_FILE), SMALL_FILE_BYTES_MAX);
     return content && parseDeletionMark(project, content.toString());
   }
 
@@ -233,7 +240,7 @@ export class ProjectFolders implements Projects {
   async #keepCopy(directory: string, content: Buffer): Promise<void> {
     const { disk } = this.#options;
     const path = join(directory, PROJECT_FILE_COPY);
-    if ((await disk.read(path))?.equals(content) === true) return;
+    if ((await disk.read(path, SMALL_FILE_BYTES_MAX))?.equals(content) === true) return;
     await replaceFile(disk, join(directory, TMP), path, content);
   }
 

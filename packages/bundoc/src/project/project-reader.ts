@@ -4,7 +4,7 @@ import { dekNameOf } from '@bundoc/shared/contract/keys';
 import { PROJECT_FILE, PROJECT_FILE_COPY, type ProjectFile } from '@bundoc/shared/contract/project-file';
 import { AppError } from '@bundoc/shared/errors';
 import type { KeyService, LeasedKey } from '../kms/port.ts';
-import type { Disk } from '../storage/embedded/disk.ts';
+import { type Disk, SMALL_FILE_BYTES_MAX } from '../storage/embedded/disk.ts';
 import type { StorePlace } from '../storage/embedded/project-loader.ts';
 import type { Finding } from '../storage/embedded/verify.ts';
 import { type LeasedKeys, openCipher, parseProjectFile } from './project-file.ts';
@@ -43,12 +43,12 @@ export async function readProject({ project, directory, disk, keys }: ProjectPla
   let read: Omit<ReadProject, 'findings'> | undefined;
   let failure: unknown;
   for (const name of [PROJECT_FILE, PROJECT_FILE_COPY] as const) {
-    const content = await disk.read(join(directory, name));
-    if (content === undefined) {
-      findings.push({ part: name, problem: 'the file is missing' });
-      continue;
-    }
     try {
+      const content = await disk.read(join(directory, name), SMALL_FILE_BYTES_MAX);
+      if (content === undefined) {
+        findings.push({ part: name, problem: 'the file is missing' });
+        continue;
+      }
       const file = parseProjectFile(project, content);
       const cipher = openCipher(file, await leased(file));
       read ??= { file, content, from: name, place: { project, directory, disk, cipher } };

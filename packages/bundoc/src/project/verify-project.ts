@@ -1,6 +1,7 @@
 import { join } from 'node:path';
 import { PROJECT_FILE } from '@bundoc/shared/contract/project-file';
 import { AppError } from '@bundoc/shared/errors';
+import { SMALL_FILE_BYTES_MAX } from '../storage/embedded/disk.ts';
 import { type Finding, type OnProgress, verifyStore } from '../storage/embedded/verify.ts';
 import { isWithoutContent } from './project-folder.ts';
 import { ProjectFilesUnreadable, type ProjectPlace, readProject } from './project-reader.ts';
@@ -20,7 +21,7 @@ export interface VerifiedProject {
 export async function verifyProject(place: ProjectPlace, onProgress: OnProgress): Promise<VerifiedProject> {
   const { project, disk, directory } = place;
   try {
-    const isProject = (await disk.read(join(directory, PROJECT_FILE))) !== undefined;
+    const isProject = (await disk.read(join(directory, PROJECT_FILE), SMALL_FILE_BYTES_MAX)) !== undefined;
     // A creation that was cut short: the next write begins it anew.
     if (!isProject && (await isWithoutContent(disk, directory)))
       return { project, documents: 0, findings: [] };

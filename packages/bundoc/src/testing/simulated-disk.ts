@@ -123,9 +123,11 @@ export class SimulatedDisk implements Disk {
     return files;
   }
 
-  async read(path: string): Promise<Buffer | undefined> {
+  async read(path: string, bytesMax: number): Promise<Buffer | undefined> {
     this.#requireAlive();
     const node = this.#current.get(path);
+    if (node?.kind === 'directory' || (node?.content.length ?? 0) > bytesMax)
+      throw new AppError('project_damaged');
     return node?.kind === 'file' ? Buffer.from(node.content) : undefined;
   }
 

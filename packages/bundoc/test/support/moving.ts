@@ -19,7 +19,7 @@ import type { Projects } from '../../src/project/projects.ts';
 import { Moves, type MovesOptions } from '../../src/service/moves.ts';
 import { put, ref, remove } from '../../src/storage/conformance.ts';
 import type { Disk } from '../../src/storage/embedded/disk.ts';
-import { nodeDisk } from '../../src/storage/embedded/node-disk.ts';
+import { openNodeDisk } from '../../src/storage/embedded/node-disk.ts';
 import { createEmbeddedStore } from '../../src/storage/embedded/recovery.ts';
 import { SEAL_LIMITS } from '../../src/storage/embedded/seal-budget.ts';
 import type { ProjectStore } from '../../src/storage/port.ts';
@@ -45,6 +45,7 @@ export interface Ports {
 export class Moving implements AsyncDisposable {
   readonly database: Database;
   readonly folder = mkdtempSync(join(tmpdir(), 'bundoc-move-'));
+  readonly disk = openNodeDisk(this.folder);
   readonly service = new FakeKeyService(systemClock);
   project: string;
   readonly #ports: Ports;
@@ -53,7 +54,7 @@ export class Moving implements AsyncDisposable {
   constructor(database: Database, project: string) {
     this.database = database;
     this.project = project;
-    this.#ports = { database, disk: nodeDisk };
+    this.#ports = { database, disk: this.disk };
   }
 
   get directory(): string {
@@ -84,7 +85,7 @@ export class Moving implements AsyncDisposable {
     return new ProjectRows({ database: this.database, keys, clock: systemClock });
   }
 
-  folders(keys: KeyCache = this.keys(), disk: Disk = nodeDisk): ProjectFolders {
+  folders(keys: KeyCache = this.keys(), disk: Disk = this.disk): ProjectFolders {
     return new ProjectFolders({
       ...{ disk, keys, directory: this.folder, clock: systemClock },
       createStore: (of, directory, cipher) => createEmbeddedStore({ project: of, directory, disk, cipher }),
@@ -95,7 +96,7 @@ export class Moving implements AsyncDisposable {
   nodeOnFiles(): InstanceManager {
     const keys = this.keys();
     return this.#nodeOf(keys, this.folders(keys), (of, cipher) =>
-      openTestStore(of, join(this.folder, of), nodeDisk, cipher, systemClock),
+      openTestStore(of, join(this.folder, of), this.disk, cipher, systemClock),
     );
   }
 
@@ -200,6 +201,7 @@ export class Moving implements AsyncDisposable {
 
   async [Symbol.asyncDispose](): Promise<void> {
     for (const node of this.#nodes) await node[Symbol.asyncDispose]();
+    await this.disk[Symbol.asyncDispose]();
     rmSync(this.folder, { recursive: true });
   }
 
@@ -231,8 +233,8 @@ export class CutShort {
     return this.#steps >= this.#at;
   }
 
-  ports(database: Database): Ports {
-    return { database: this.#database(database), disk: this.#disk(nodeDisk) };
+  ports({ database, disk }: Moving): Ports {
+    return { database: this.#database(database), disk: this.#disk(disk) };
   }
 
   async #step<T>(action: () => Promise<T>): Promise<T> {

@@ -25,13 +25,13 @@ export interface LivingDocument {
   readonly rev: string;
   readonly seq: number;
   readonly keyVersion: number;
+  /** Bytes of the sealed file. */
+  readonly size: number;
 }
 
 /** A living document in the order of a collection. */
 export interface ListedPlace extends LivingDocument, DocumentRef {
   readonly createdSeq: number;
-  /** Bytes of the sealed file. */
-  readonly size: number;
 }
 
 /**
@@ -100,6 +100,7 @@ export class Catalog {
       rev: this.#revOf(slot),
       seq: this.#seqs[slot] as number,
       keyVersion: this.#keyVersions[slot] as number,
+      size: this.#sizes[slot] as number,
     };
   }
 

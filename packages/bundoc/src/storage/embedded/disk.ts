@@ -3,16 +3,22 @@ import { dirname, join } from 'node:path';
 import { AppError } from '@bundoc/shared/errors';
 
 /**
- * All disk access of Bundoc's data goes through this port, so that a fault-injecting disk can stand in.
+ * All access to a data folder goes through this port, so that a fault-injecting disk can stand in. Paths are below the data folder.
+ * Who can write to the storage is not trusted: no symbolic link is followed, and only regular files and folders are opened.
  *
- * Errors of every method: AppError `disk_full` (ENOSPC, EDQUOT) or `storage_unavailable` (anything else).
+ * Errors of every method: AppError `disk_full` (ENOSPC, EDQUOT); `project_damaged` for an entry that is no regular file, no folder, or
+ * larger than expected, whose cause names it; `storage_unavailable` (anything else).
  */
 export interface Disk {
-  /** Whole content of a file, or undefined when there is none. */
-  read(path: string): Promise<Buffer | undefined>;
+  /**
+   * Whole content of a file, or undefined when there is none.
+   *
+   * @param bytesMax of a file of this kind; a larger one is damage, and is not read.
+   */
+  read(path: string, bytesMax: number): Promise<Buffer | undefined>;
   /** Names in a folder, unordered, or undefined when there is none. */
   list(directory: string): Promise<string[] | undefined>;
-  /** Makes a folder unless it exists. Durable once its parent is synced. True when it was made. */
+  /** Makes a folder unless it exists. Durable once its parent is synced. True when it was made; a link to a folder is none. */
   makeDirectory(path: string): Promise<boolean>;
   /** Makes a new file and syncs its content. Its name is durable once its folder is synced. */
   createFile(path: string, content: FileContent): Promise<void>;
@@ -20,7 +26,10 @@ export interface Disk {
   rename(from: string, to: string): Promise<void>;
   /** Removes a file. Durable once its folder is synced. False when there was none. */
   remove(path: string): Promise<boolean>;
-  /** Removes a folder with everything in it, or a file. Durable once its own folder is synced; cut short, any part may be left. */
+  /**
+   * Removes a folder with everything in it, or a file; a link goes, and what it leads to stays. Durable once its own folder is synced;
+   * cut short, any part may be left.
+   */
   removeTree(path: string): Promise<void>;
   /** Makes all names of a folder durable. */
   syncDirectory(path: string): Promise<void>;
@@ -36,6 +45,11 @@ export interface Disk {
   /** Makes the contents of these files, and the names in their folders, durable. Files that are gone are skipped. */
   syncFiles(paths: readonly string[]): Promise<void>;
 }
+
+/** Bytes of the largest file that describes a project or a mark; a project file of 1,000 key versions has a tenth. */
+export const SMALL_FILE_BYTES_MAX = 4_194_304;
+/** Bytes of the largest catalog and of the largest file of indexes: more than six million documents. */
+export const LARGE_FILE_BYTES_MAX = 1_073_741_824;
 
 /** What is to become of a file: its whole content, or undefined when it is to be gone. */
 export interface FileChange {
@@ -95,7 +109,7 @@ export async function makeDirectoryDurably(disk: Disk, path: string): Promise<vo
   await disk.syncDirectory(dirname(path));
 }
 
-/** Empties a folder of temporary files that a crash left. What cannot be removed is not needed either. */
+/** Empties a folder of temporary files that a crash left, and of whatever else was put there. */
 export async function removeLeftovers(disk: Disk, directory: string): Promise<void> {
-  for (const name of (await disk.list(directory)) ?? []) await disk.remove(join(directory, name));
+  for (const name of (await disk.list(directory)) ?? []) await disk.removeTree(join(directory, name));
 }

@@ -1,9 +1,10 @@
 import { join } from 'node:path';
 import { OpenError } from '@bundoc/shared/aead';
 import type { DocumentMetadata } from '@bundoc/shared/contract/documents';
+import { hasCode } from '@bundoc/shared/errors';
 import type { ProjectCipher } from '../../cipher/project-cipher.ts';
 import { readOwnMetadata } from '../../cipher/stored-text.ts';
-import type { SealedChange } from '../port.ts';
+import { COMMIT_BYTES_MAX, type SealedChange } from '../port.ts';
 import type { Disk } from './disk.ts';
 
 export const DOCS_FOLDER = 'docs';
@@ -25,6 +26,27 @@ export async function listDocumentFiles(disk: Disk, directory: string): Promise<
     else for (const name of names.sort()) paths.push(join(at, name));
   }
   return paths;
+}
+
+/**
+ * Reads a file below `docs`.
+ *
+ * @param path below the project's folder.
+ * @param bytesMax of the document, if it is known: no other file can be it.
+ * @returns undefined when there is none, `unsafe` when it is larger, or no regular file.
+ */
+export async function readDocumentFile(
+  disk: Pick<Disk, 'read'>,
+  directory: string,
+  path: string,
+  bytesMax: number = COMMIT_BYTES_MAX,
+): Promise<Buffer | undefined | 'unsafe'> {
+  try {
+    return await disk.read(join(directory, path), bytesMax);
+  } catch (error) {
+    if (hasCode(error, 'project_damaged')) return 'unsafe';
+    throw error;
+  }
 }
 
 export type OpenedDocument =

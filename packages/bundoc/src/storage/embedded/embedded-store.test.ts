@@ -11,7 +11,7 @@ import { commitOne, describeProjectStore, put, ref, remove } from '../conformanc
 import { COMMITS_WAITING_MAX, TOMBSTONE_TTL_MS } from '../port.ts';
 import type { EmbeddedStore } from './embedded-store.ts';
 import { parseHeader } from './frame.ts';
-import { nodeDisk } from './node-disk.ts';
+import { openNodeDisk } from './node-disk.ts';
 import { createSealedCache } from './sealed-cache.ts';
 
 const folders: string[] = [];
@@ -36,8 +36,9 @@ describeProjectStore('EmbeddedStore on the real disk', async () => {
   folders.push(directory);
   await mkdir(join(directory, 'tmp'));
   const project = new EmbeddedProject({ directory });
-  await project.create(nodeDisk);
-  return { store: await project.open(nodeDisk), reopen: () => project.open(nodeDisk) };
+  const disk = openNodeDisk(directory);
+  await project.create(disk);
+  return { store: await project.open(disk), reopen: () => project.open(disk) };
 });
 
 async function started(

@@ -24,7 +24,7 @@ function heldDisk() {
 
 function bound(disk: SimulatedDisk): Disk {
   return {
-    read: (path) => disk.read(path),
+    read: (path, bytesMax) => disk.read(path, bytesMax),
     list: (path) => disk.list(path),
     makeDirectory: (path) => disk.makeDirectory(path),
     createFile: (path, content) => disk.createFile(path, content),

@@ -1,3 +1,5 @@
+import type { SharedFolder } from './data-folder.ts';
+
 // What the main thread and the thread that writes document files say to each other.
 
 /**
@@ -5,7 +7,7 @@
  * own; the memory of the contents is handed over.
  */
 export interface FilesToWrite {
-  /** Joined by NUL. */
+  /** Below the data folder, joined by NUL. */
   readonly paths: string;
   /** Bytes of each content; {@link REMOVED} for a file to remove. */
   readonly bytes: Float64Array;
@@ -14,11 +16,15 @@ export interface FilesToWrite {
 
 export const REMOVED = -1;
 
-/** Of what the thread makes. */
-export interface Modes {
+/** Where the thread writes, and the modes of what it makes. */
+export interface WritePlace {
+  readonly folder: SharedFolder;
   readonly fileMode: number;
   readonly directoryMode: number;
 }
+
+/** Asks the thread to close what it holds and to end. */
+export const END = 'end';
 
 /** A file that could not be written: its place among those that were asked for, and the error's code and message. */
 export interface WriteFailure {

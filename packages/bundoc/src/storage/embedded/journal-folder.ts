@@ -1,7 +1,9 @@
 import { join } from 'node:path';
+import { hasCode } from '@bundoc/shared/errors';
 import type { Disk } from './disk.ts';
 import {
   BLOCK_BYTES,
+  FRAME_BYTES_MAX,
   frameBytes,
   isHeaderAuthentic,
   parseHeader,
@@ -13,6 +15,10 @@ import { scanSegment } from './segment-reader.ts';
 
 /** The header, and the block in which the first frame begins. */
 const LEAD_BYTES = 2 * BLOCK_BYTES;
+/** More than a segment has that was made for the largest frame. */
+const SEGMENT_BYTES_MAX = 2 * FRAME_BYTES_MAX;
+/** As the journal names its files. */
+const SEGMENT_NAME = /^\d{8,15}$/;
 
 export interface SegmentOnDisk {
   readonly header: SegmentHeader;
@@ -31,7 +37,7 @@ export interface JournalFolder {
   readonly blank: readonly { readonly path: string; readonly bytes: number }[];
   /** Files that are too short for a segment: their creation was cut short. */
   readonly stubs: readonly string[];
-  /** Files whose header is not whole although a frame follows it. */
+  /** Files whose header is not whole although a frame follows it, and what is no regular file, or too large for a segment. */
   readonly beheaded: readonly { readonly name: string; readonly path: string }[];
   /** Number of the next file that is made. */
   readonly nextFile: number;
@@ -51,8 +57,12 @@ export async function readJournalFolder(
   let nextFile = 0;
   for (const name of (names ?? []).sort()) {
     const path = join(directory, name);
-    const bytes = (await disk.read(path)) ?? Buffer.alloc(0);
-    nextFile = Math.max(nextFile, Number.parseInt(name, 10) + 1);
+    nextFile = Math.max(nextFile, (SEGMENT_NAME.test(name) ? Number(name) : 0) + 1);
+    const bytes = await readSegment(disk, path);
+    if (bytes === 'unsafe') {
+      beheaded.push({ name, path });
+      continue;
+    }
     if (bytes.length < LEAD_BYTES) {
       stubs.push(path);
       continue;
@@ -66,6 +76,16 @@ export async function readJournalFolder(
     else beheaded.push({ name, path });
   }
   return { exists: names !== undefined, segments, blank, stubs, beheaded, nextFile };
+}
+
+/** Undefined would be a file that went while the folder was read; it counts as empty. */
+async function readSegment(disk: Disk, path: string): Promise<Buffer | 'unsafe'> {
+  try {
+    return (await disk.read(path, SEGMENT_BYTES_MAX)) ?? Buffer.alloc(0);
+  } catch (error) {
+    if (hasCode(error, 'project_damaged')) return 'unsafe';
+    throw error;
+  }
 }
 
 /** True when no frame begins behind the header: none was written yet, or the segment was freed. */

@@ -1,8 +1,28 @@
-import { close as closeCallback, constants, open as openCallback, write as writeCallback } from 'node:fs';
-import { type FileHandle, mkdir, open, readdir, readFile, rename, rm, unlink } from 'node:fs/promises';
-import { dirname } from 'node:path';
+import {
+  close as closeCallback,
+  constants,
+  fstat as fstatCallback,
+  fsync as fsyncCallback,
+  open as openCallback,
+  read as readCallback,
+  type Stats,
+  write as writeCallback,
+} from 'node:fs';
+import { type FileHandle, lstat, mkdir, open, readdir, rename, rmdir, unlink } from 'node:fs/promises';
+import { basename, dirname } from 'node:path';
 import { promisify } from 'node:util';
 import { AppError } from '@bundoc/shared/errors';
+import {
+  type Containment,
+  codeOf,
+  DataFolder,
+  FOLDER_FLAGS,
+  parentOf,
+  requireFile,
+  SAFE_FLAGS,
+  UNSAFE_ENTRY,
+  UnsafeEntry,
+} from './data-folder.ts';
 import { type Disk, piecesOf } from './disk.ts';
 import { FilesystemSync } from './filesystem-sync.ts';
 import { WriteThread } from './write-thread.ts';
@@ -10,87 +30,281 @@ import { WriteThread } from './write-thread.ts';
 const FILE_MODE = 0o600;
 const DIRECTORY_MODE = 0o700;
 
-/** One for the process: document files of all projects. */
-const writeThread = new WriteThread({ fileMode: FILE_MODE, directoryMode: DIRECTORY_MODE });
-
+/** One for the process: a failed write is told once for the whole file system. */
 const filesystemSync = new FilesystemSync();
 /** Files from which on the whole file system is synced at once. */
 const SYNC_ALL_FROM = 128;
+/** Bytes of the largest folder that is listed: on ext4 some four million names of the longest that Bundoc gives. */
+const FOLDER_BYTES_MAX = 268_435_456;
+/** Folders within one another that are removed with what is in them; a project has four. */
+const TREE_DEPTH_MAX = 64;
 
-/** The real disk, by `node:fs`. Files and folders are for the service's own user alone. */
-export const nodeDisk: Disk = {
-  read: (path) => guarded(() => absentAs(undefined, readFile(path))),
+/** The real disk, held until it is disposed; nothing may be under way then. */
+export type NodeDisk = Disk & AsyncDisposable;
 
-  list: (directory) => guarded(() => absentAs(undefined, readdir(directory))),
+/**
+ * Opens a data folder, by `node:fs`; the folder exists. Files and folders are made for the service's own user alone.
+ *
+ * @param containment what this system has, unless a test asks for the other.
+ * @throws the system's error when there is no such folder.
+ */
+export function openNodeDisk(directory: string, containment?: Containment): NodeDisk {
+  const folder = DataFolder.open(directory, containment);
+  const writeThread = new WriteThread({
+    fileMode: FILE_MODE,
+    directoryMode: DIRECTORY_MODE,
+    folder: folder.shared,
+  });
+  const entries = new Entries(folder);
+  return {
+    read: (path, bytesMax) => guarded(() => absentAs(undefined, entries.read(folder.below(path), bytesMax))),
 
-  makeDirectory: (path) =>
-    guarded(async () => {
-      try {
-        await mkdir(path, { mode: DIRECTORY_MODE });
-        return true;
-      } catch (error) {
-        if (codeOf(error) === 'EEXIST') return false;
-        throw error;
-      }
-    }),
+    list: (path) => guarded(() => absentAs(undefined, entries.list(folder.below(path)))),
 
-  createFile: (path, content) =>
-    guarded(async () => {
-      await using file = await open(path, 'wx', FILE_MODE);
-      let end = 0;
-      for await (const piece of piecesOf(content)) {
-        await writeFully(file, piece, end);
-        end += piece.length;
-      }
-      await file.sync();
-    }),
-
-  rename: (from, to) => guarded(() => rename(from, to)),
-
-  remove: (path) =>
-    guarded(() =>
-      absentAs(
-        false,
-        unlink(path).then(() => true),
+    makeDirectory: (path) =>
+      guarded(() =>
+        entries.within(folder.below(path), async (entry, below) => {
+          try {
+            await mkdir(entry, { mode: DIRECTORY_MODE });
+            return true;
+          } catch (error) {
+            if (codeOf(error) !== 'EEXIST') throw error;
+            if ((await lstat(entry)).isDirectory()) return false;
+            throw new UnsafeEntry(below, 'is no folder');
+          }
+        }),
       ),
-    ),
 
-  removeTree: (path) => guarded(() => rm(path, { recursive: true, force: true })),
+    createFile: (path, content) =>
+      guarded(() =>
+        entries.within(folder.below(path), async (entry) => {
+          await using file = await open(entry, CREATE_FLAGS, FILE_MODE);
+          let end = 0;
+          for await (const piece of piecesOf(content)) {
+            await writeFully(file, piece, end);
+            end += piece.length;
+          }
+          await file.sync();
+        }),
+      ),
 
-  syncDirectory: (path) =>
-    guarded(async () => {
-      await using directory = await open(path, constants.O_RDONLY | constants.O_DIRECTORY);
-      await directory.sync();
-    }),
+    rename: (from, to) =>
+      guarded(() =>
+        entries.within(folder.below(from), (source) =>
+          entries.within(folder.below(to), (target) => rename(source, target)),
+        ),
+      ),
 
-  openFile: (path) =>
-    guarded(async () => {
-      // Each write is as good as one with an `fdatasync` behind it, in one trip to the pool of threads instead of two.
-      const file = await openDescriptor(path, constants.O_RDWR | constants.O_DSYNC);
-      return {
-        writeDurably: (offset, bytes) => writeWhole(file, bytes, offset),
-        close: () => guarded(() => closeDescriptor(file)),
-      };
-    }),
+    remove: (path) =>
+      guarded(() =>
+        absentAs(
+          false,
+          entries.within(folder.below(path), (entry) => unlink(entry).then(() => true)),
+        ),
+      ),
 
-  writeFiles: async (files) => {
-    const outcomes = await writeThread.write(files);
-    return outcomes.map((error) => error && diskError(error));
-  },
+    removeTree: (path) =>
+      guarded(() =>
+        absentAs(
+          undefined,
+          entries.within(folder.below(path), (entry, below) => entries.removeTree(entry, below, 0)),
+        ),
+      ),
 
-  syncFiles: (paths) =>
-    guarded(async () => {
-      const [first] = paths;
-      if (first !== undefined && paths.length >= SYNC_ALL_FROM && (await filesystemSync.sync(dirname(first))))
-        return;
-      await forEachAtOnce(paths, (path) => syncFile(path, constants.O_RDONLY));
-      const directories = [...new Set(paths.map((path) => dirname(path)))];
-      await forEachAtOnce(directories, (path) => syncFile(path, constants.O_RDONLY | constants.O_DIRECTORY));
-    }),
-};
+    syncDirectory: (path) => guarded(() => entries.syncFolder(folder.below(path))),
+
+    openFile: (path) =>
+      guarded(async () => {
+        // Each write is as good as one with an `fdatasync` behind it, in one trip to the pool of threads instead of two.
+        const file = await entries.openFile(folder.below(path), constants.O_RDWR | constants.O_DSYNC);
+        return {
+          writeDurably: (offset, bytes) => writeWhole(file, bytes, offset),
+          close: () => guarded(() => closeDescriptor(file)),
+        };
+      }),
+
+    writeFiles: async (files) => {
+      const outcomes = await writeThread.write(
+        files.map(({ path, content }) => ({ path: folder.below(path), content })),
+      );
+      return outcomes.map((error) => error && diskError(error));
+    },
+
+    syncFiles: (paths) =>
+      guarded(async () => {
+        const [first] = paths;
+        if (first !== undefined && paths.length >= SYNC_ALL_FROM) {
+          const directory = dirname(first);
+          // Whatever is in the way of the folder must not send the sync to another file system.
+          await entries.withFolder(folder.below(directory), async () => undefined);
+          if (await filesystemSync.sync(directory)) return;
+        }
+        await forEachAtOnce(paths, (path) => absentAs(undefined, entries.syncFile(folder.below(path))));
+        const directories = [...new Set(paths.map((path) => dirname(path)))];
+        await forEachAtOnce(directories, (path) =>
+          absentAs(undefined, entries.syncFolder(folder.below(path))),
+        );
+      }),
+
+    [Symbol.asyncDispose]: async () => {
+      await writeThread[Symbol.asyncDispose]();
+      folder[Symbol.dispose]();
+    },
+  };
+}
+
+const READ_FLAGS = constants.O_RDONLY | SAFE_FLAGS;
+const CREATE_FLAGS = constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL | SAFE_FLAGS;
 
 const openDescriptor = promisify(openCallback);
 const closeDescriptor = promisify(closeCallback);
+const fsync = promisify(fsyncCallback);
+const fstat = promisify(fstatCallback) as (descriptor: number) => Promise<Stats>;
+
+/** Entries of a data folder, by their paths below it. */
+class Entries {
+  readonly #folder: DataFolder;
+
+  constructor(folder: DataFolder) {
+    this.#folder = folder;
+  }
+
+  /** By callbacks: a `FileHandle` makes a dozen promises for each read, and this is how documents are read. */
+  read(below: string, bytesMax: number): Promise<Buffer> {
+    return new Promise((resolve, reject) => {
+      const readFrom = (descriptor: number): void =>
+        readWhole(descriptor, below, bytesMax, (error, content) => {
+          closeCallback(descriptor, () => (content === undefined ? reject(error) : resolve(content)));
+        });
+      openCallback(this.#folder.pathOf(below), READ_FLAGS, (error, descriptor) => {
+        if (error !== null) reject(this.#folder.openError(below, error));
+        else this.#atPlace(descriptor, below, constants.O_RDONLY).then(readFrom, reject);
+      });
+    });
+  }
+
+  async list(below: string): Promise<string[]> {
+    return this.withFolder(below, async (descriptor) => {
+      const { size } = await fstat(descriptor);
+      if (size > FOLDER_BYTES_MAX) throw new UnsafeEntry(below, 'has more names than can be read');
+      return await readdir(this.#folder.entriesOf(descriptor, below));
+    });
+  }
+
+  /** @param action is given a path of the entry whose last component alone may be a link, and the path below the data folder. */
+  within<T>(below: string, action: (entry: string, below: string) => Promise<T>): Promise<T> {
+    if (below === '') throw new UnsafeEntry(below, 'is no entry of itself');
+    const parent = parentOf(below);
+    return this.withFolder(parent, (descriptor) =>
+      action(`${this.#folder.entriesOf(descriptor, parent)}/${basename(below)}`, below),
+    );
+  }
+
+  async withFolder<T>(below: string, action: (descriptor: number) => Promise<T>): Promise<T> {
+    const descriptor = await this.#open(below, FOLDER_FLAGS);
+    try {
+      return await action(descriptor);
+    } finally {
+      await closeDescriptor(descriptor);
+    }
+  }
+
+  async openFile(below: string, flags: number): Promise<number> {
+    const descriptor = await this.#open(below, flags);
+    try {
+      requireFile(below, await fstat(descriptor), Number.POSITIVE_INFINITY);
+      return descriptor;
+    } catch (error) {
+      await closeDescriptor(descriptor);
+      throw error;
+    }
+  }
+
+  async syncFile(below: string): Promise<void> {
+    const descriptor = await this.openFile(below, constants.O_RDONLY);
+    try {
+      await fsync(descriptor);
+    } finally {
+      await closeDescriptor(descriptor);
+    }
+  }
+
+  syncFolder(below: string): Promise<void> {
+    return this.withFolder(below, (descriptor) => fsync(descriptor));
+  }
+
+  /** @param entry a path whose last component alone may be a link. */
+  async removeTree(entry: string, below: string, depth: number): Promise<void> {
+    if (!(await lstat(entry)).isDirectory()) return unlink(entry);
+    if (depth > TREE_DEPTH_MAX) throw new UnsafeEntry(below, 'lies too deep');
+    const descriptor = await openDescriptor(entry, FOLDER_FLAGS);
+    try {
+      const entries = this.#folder.entriesOf(descriptor, below);
+      const names = await readdir(entries, { withFileTypes: true });
+      const [folders, files] = [
+        names.filter((name) => name.isDirectory()),
+        names.filter((name) => !name.isDirectory()),
+      ];
+      await forEachAtOnce(files, ({ name }) => absentAs(undefined, unlink(`${entries}/${name}`)));
+      // One after another: each holds a descriptor.
+      for (const { name } of folders)
+        await absentAs(undefined, this.removeTree(`${entries}/${name}`, `${below}/${name}`, depth + 1));
+    } finally {
+      await closeDescriptor(descriptor);
+    }
+    await rmdir(entry);
+  }
+
+  async #open(below: string, flags: number): Promise<number> {
+    let descriptor: number;
+    try {
+      descriptor = await openDescriptor(this.#folder.pathOf(below), flags | SAFE_FLAGS);
+    } catch (error) {
+      throw this.#folder.openError(below, error);
+    }
+    return await this.#atPlace(descriptor, below, flags);
+  }
+
+  /** The descriptor, if it is of the entry; otherwise one of the entry itself. */
+  async #atPlace(descriptor: number, below: string, flags: number): Promise<number> {
+    let isAt = false;
+    try {
+      isAt = this.#folder.isAt(descriptor, below);
+    } finally {
+      if (!isAt) await closeDescriptor(descriptor);
+    }
+    return isAt ? descriptor : this.#folder.walkSync(below, flags);
+  }
+}
+
+type Read = (error: unknown, content?: Buffer) => void;
+
+/** Reads a file from its beginning to the end that it has when it is opened. */
+function readWhole(file: number, below: string, bytesMax: number, done: Read): void {
+  fstatCallback(file, (error, stats) => {
+    try {
+      if (error !== null) throw error;
+      requireFile(below, stats, bytesMax);
+    } catch (problem) {
+      done(problem);
+      return;
+    }
+    const content = Buffer.allocUnsafeSlow(stats.size);
+    const readRest = (at: number): void => {
+      if (at === content.length) {
+        done(null, content);
+        return;
+      }
+      readCallback(file, content, at, content.length - at, at, (failure, bytesRead) => {
+        if (failure !== null) done(failure);
+        // It was cut short while it was read.
+        else if (bytesRead === 0) done(null, content.subarray(0, at));
+        else readRest(at + bytesRead);
+      });
+    };
+    readRest(0);
+  });
+}
 
 /** By callback, not by a `FileHandle`: that makes a dozen promises for each write, and this one is made for each frame. */
 function writeWhole(file: number, content: Buffer, offset: number): Promise<void> {
@@ -114,24 +328,14 @@ async function writeFully(file: FileHandle, content: Buffer, offset: number): Pr
   }
 }
 
-/** Files that are synced side by side; more does not help a disk. */
-const SYNCS_AT_ONCE = 8;
+/** Tasks side by side; more does not help a disk. */
+const AT_ONCE = 8;
 
-async function syncFile(path: string, flags: number): Promise<void> {
-  const file = await absentAs(undefined, open(path, flags));
-  if (file === undefined) return;
-  try {
-    await file.sync();
-  } finally {
-    await file.close();
-  }
-}
-
-async function forEachAtOnce(paths: readonly string[], task: (path: string) => Promise<void>): Promise<void> {
-  const left = paths.values();
+async function forEachAtOnce<T>(items: readonly T[], task: (item: T) => Promise<void>): Promise<void> {
+  const left = items.values();
   await Promise.all(
-    Array.from({ length: SYNCS_AT_ONCE }, async () => {
-      for (const path of left) await task(path);
+    Array.from({ length: AT_ONCE }, async () => {
+      for (const item of left) await task(item);
     }),
   );
 }
@@ -155,11 +359,9 @@ async function guarded<T>(operation: () => Promise<T>): Promise<T> {
 
 function diskError(error: unknown): AppError {
   const code = codeOf(error);
+  // An error of the thread that writes files has the code alone.
+  if (code === UNSAFE_ENTRY) return new AppError('project_damaged', { cause: error });
   return new AppError(code === 'ENOSPC' || code === 'EDQUOT' ? 'disk_full' : 'storage_unavailable', {
     cause: error,
   });
-}
-
-function codeOf(error: unknown): string | undefined {
-  return (error as NodeJS.ErrnoException).code;
 }

@@ -1,7 +1,9 @@
 import { join } from 'node:path';
+import { lineOf } from '@bundoc/shared/error-line';
+import { hasCode } from '@bundoc/shared/errors';
 import type { ProjectCipher } from '../../cipher/project-cipher.ts';
 import { Catalog } from './catalog.ts';
-import type { Disk } from './disk.ts';
+import { type Disk, LARGE_FILE_BYTES_MAX } from './disk.ts';
 import { readRecords } from './record.ts';
 import type { SealCount } from './seal-budget.ts';
 import { CATALOG_FILE, CatalogDamaged, decodeSnapshot, type SnapshotHead } from './snapshot.ts';
@@ -47,7 +49,12 @@ export async function loadSnapshot({ project, directory, disk, cipher }: StorePl
   readonly store: LoadedStore;
   readonly head: SnapshotHead;
 }> {
-  const snapshot = await disk.read(join(directory, CATALOG_FILE));
+  const snapshot = await disk
+    .read(join(directory, CATALOG_FILE), LARGE_FILE_BYTES_MAX)
+    .catch((error: unknown) => {
+      if (hasCode(error, 'project_damaged')) throw new CatalogDamaged(lineOf(error.cause));
+      throw error;
+    });
   if (snapshot === undefined) throw new CatalogDamaged('the catalog is missing');
   const store = new LoadedStore();
   const head = decodeSnapshot(project, cipher, snapshot, {

@@ -1,4 +1,3 @@
-import { join } from 'node:path';
 import { OpenError } from '@bundoc/shared/aead';
 import { AppError, hasCode } from '@bundoc/shared/errors';
 import type { ProjectCipher } from '../../cipher/project-cipher.ts';
@@ -16,6 +15,7 @@ import type {
 } from '../port.ts';
 import type { Catalog, ListedPlace, LivingDocument } from './catalog.ts';
 import type { Disk } from './disk.ts';
+import { documentPath, readDocumentFile } from './document-files.ts';
 import type { FileWriter } from './file-writer.ts';
 import type { DocumentState } from './record.ts';
 import type { SealedCache } from './sealed-cache.ts';
@@ -159,9 +159,9 @@ export class Reader {
   async #readFile(ref: DocumentRef, living: LivingDocument): Promise<StoredDocument | undefined> {
     const { disk, directory, cache, project } = this.#options;
     const { fileName } = living;
-    const sealed = await disk.read(join(directory, 'docs', fileName.slice(0, 2), fileName));
-    const document = sealed && this.#open(ref, living, sealed);
-    if (sealed === undefined || document === undefined) return undefined;
+    const sealed = await readDocumentFile(disk, directory, documentPath(fileName), living.size);
+    const document = Buffer.isBuffer(sealed) ? this.#open(ref, living, sealed) : undefined;
+    if (!Buffer.isBuffer(sealed) || document === undefined) return undefined;
     // An overwrite during the read must not be followed by the older bytes in the cache.
     if (this.#catalog.living(ref)?.seq === living.seq) cache.set(project, fileName, sealed);
     return document;
@@ -175,8 +175,9 @@ export class Reader {
       if (living?.seq !== state.seq) return undefined;
       const { fileName } = living;
       const sealed =
-        this.#inMemory(living) ?? (await disk.read(join(directory, 'docs', fileName.slice(0, 2), fileName)));
-      if (sealed !== undefined && this.#open(state, living, sealed) !== undefined) return sealed;
+        this.#inMemory(living) ??
+        (await readDocumentFile(disk, directory, documentPath(fileName), living.size));
+      if (Buffer.isBuffer(sealed) && this.#open(state, living, sealed) !== undefined) return sealed;
       const now = this.#catalog.living(state);
       // It was sealed anew while its file was read.
       if (now?.seq === living.seq && now.keyVersion !== living.keyVersion) continue;

@@ -1,8 +1,9 @@
 import { basename, dirname, join } from 'node:path';
 import type { Clock } from '@bundoc/shared/clock';
 import type { DocumentMetadata } from '@bundoc/shared/contract/documents';
+import { hasCode } from '@bundoc/shared/errors';
 import type { ProjectCipher } from '../../cipher/project-cipher.ts';
-import { makeDirectoryDurably, replaceFile } from './disk.ts';
+import { LARGE_FILE_BYTES_MAX, makeDirectoryDurably, replaceFile } from './disk.ts';
 import { DOCS_FOLDER, documentPath, openOwnDocument } from './document-files.ts';
 import { INDEX_FILE } from './index-file.ts';
 import { NO_SEGMENT } from './journal.ts';
@@ -139,9 +140,16 @@ export async function keepCopy(
   suffix: string,
   done: string[],
 ): Promise<void> {
-  const content = await disk.read(join(directory, name));
-  if (content === undefined) return;
-  await disk.createFile(join(directory, `${name}${suffix}`), content);
+  const [path, kept] = [join(directory, name), join(directory, `${name}${suffix}`)];
+  try {
+    const content = await disk.read(path, LARGE_FILE_BYTES_MAX);
+    if (content === undefined) return;
+    await disk.createFile(kept, content);
+  } catch (error) {
+    // What cannot be copied is moved: it is no file of a project.
+    if (!hasCode(error, 'project_damaged')) throw error;
+    await disk.rename(path, kept);
+  }
   await disk.syncDirectory(directory);
   done.push(`kept the old ${name} as ${name}${suffix}`);
 }

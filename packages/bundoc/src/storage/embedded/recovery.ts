@@ -1,7 +1,7 @@
 import { join } from 'node:path';
-import { AppError } from '@bundoc/shared/errors';
+import { AppError, hasCode } from '@bundoc/shared/errors';
 import { Catalog } from './catalog.ts';
-import { removeLeftovers, replaceFile } from './disk.ts';
+import { LARGE_FILE_BYTES_MAX, removeLeftovers, replaceFile } from './disk.ts';
 import { EmbeddedStore, type EmbeddedStoreOptions } from './embedded-store.ts';
 import { FileWriter } from './file-writer.ts';
 import { decodeIndexes, INDEX_FILE, type StoredIndexes } from './index-file.ts';
@@ -61,7 +61,10 @@ async function loadIndexes(
   { disk, directory, project, cipher }: EmbeddedStoreOptions,
   lastSeq: number,
 ): Promise<StoredIndexes | undefined> {
-  const file = await disk.read(join(directory, INDEX_FILE));
+  const file = await disk.read(join(directory, INDEX_FILE), LARGE_FILE_BYTES_MAX).catch((error: unknown) => {
+    if (hasCode(error, 'project_damaged')) return undefined;
+    throw error;
+  });
   const stored = file && decodeIndexes(project, cipher, file);
   // One that is ahead of the catalog is of another history.
   return stored !== undefined && stored.asOf <= lastSeq ? stored : undefined;

@@ -1,6 +1,6 @@
 import { join } from 'node:path';
 import type { DocumentMetadata } from '@bundoc/shared/contract/documents';
-import { documentPath, listDocumentFiles, openOwnDocument } from './document-files.ts';
+import { documentPath, listDocumentFiles, openOwnDocument, readDocumentFile } from './document-files.ts';
 import { type JournalStart, NO_SEGMENT } from './journal.ts';
 import {
   isFirstFrameWiped,
@@ -166,9 +166,14 @@ export async function readFiles(
   const bad: string[] = [];
   await inTurns(paths, onProgress, async (path) => {
     const fileName = path.slice(path.lastIndexOf('/') + 1);
-    const sealed = await disk.read(join(directory, path));
-    const opened = sealed === undefined ? undefined : openOwnDocument(cipher, fileName, sealed);
-    if (path !== documentPath(fileName) || sealed === undefined || opened === undefined || 'fault' in opened)
+    const sealed = await readDocumentFile(disk, directory, path);
+    const opened = Buffer.isBuffer(sealed) ? openOwnDocument(cipher, fileName, sealed) : undefined;
+    if (
+      path !== documentPath(fileName) ||
+      !Buffer.isBuffer(sealed) ||
+      opened === undefined ||
+      'fault' in opened
+    )
       bad.push(path);
     else found.set(fileName, { path, fileName, metadata: opened.metadata, size: sealed.length });
   });

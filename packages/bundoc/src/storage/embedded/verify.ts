@@ -1,5 +1,5 @@
 import { join } from 'node:path';
-import { documentPath, listDocumentFiles, openOwnDocument } from './document-files.ts';
+import { documentPath, listDocumentFiles, openOwnDocument, readDocumentFile } from './document-files.ts';
 import { readJournalFolder, surveyJournal } from './journal-folder.ts';
 import { type LoadedStore, loadSnapshot, type StorePlace } from './project-loader.ts';
 import type { DocumentState } from './record.ts';
@@ -23,6 +23,7 @@ export type OnProgress = (done: number, total: number) => void;
 
 /** Files that are read side by side. */
 const READS_AT_ONCE = 16;
+const NO_DOCUMENT = 'is no regular file, or larger than any document';
 
 /**
  * Opens and checks everything that a store holds: catalog, journal, each document, and that there is no other file. Reads
@@ -77,8 +78,9 @@ async function problemOf(
 ): Promise<string | undefined> {
   const fileName = nameOf(state);
   if (fileName !== cipher.fileName(state)) return 'the catalog has the document under another name';
-  const inFile = await disk.read(join(directory, documentPath(fileName)));
-  const problem = inFile === undefined ? 'the file is missing' : problemOfBytes(inFile);
+  const inFile = await readDocumentFile(disk, directory, documentPath(fileName));
+  const problem =
+    inFile === undefined ? 'the file is missing' : inFile === 'unsafe' ? NO_DOCUMENT : problemOfBytes(inFile);
   if (problem === undefined) return undefined;
   const inJournal = sealedByFile.get(fileName);
   return inJournal === undefined ? problem : problemOfBytes(inJournal);
@@ -101,7 +103,11 @@ async function checkUnlisted(
 ): Promise<void> {
   await inTurns(paths, onProgress, async (path) => {
     const fileName = path.slice(path.lastIndexOf('/') + 1);
-    const sealed = await disk.read(join(directory, path));
+    const sealed = await readDocumentFile(disk, directory, path);
+    if (sealed === 'unsafe') {
+      findings.push({ part: path, problem: NO_DOCUMENT });
+      return;
+    }
     if (path !== documentPath(fileName) || sealed === undefined) {
       findings.push({ part: path, problem: 'a stray file, of no document' });
       return;

@@ -2,16 +2,19 @@ import { existsSync, mkdtempSync, readFileSync, rmSync, statSync } from 'node:fs
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, describe, expect, it } from 'vitest';
+import { DataFolder } from './data-folder.ts';
 import { WriteThread } from './write-thread.ts';
 
 const directory = mkdtempSync(join(tmpdir(), 'bundoc-write-thread-'));
 afterAll(() => rmSync(directory, { recursive: true }));
 
-const file = (name: string, content: Buffer | undefined) => ({ path: join(directory, name), content });
+const folder = DataFolder.open(directory);
+const newThread = () => new WriteThread({ folder: folder.shared, fileMode: 0o600, directoryMode: 0o700 });
+const file = (path: string, content: Buffer | undefined) => ({ path, content });
 
 describe('WriteThread', () => {
   it('puts into each file its own content, of any size, whatever else is written with it', async () => {
-    const thread = new WriteThread({ fileMode: 0o600, directoryMode: 0o700 });
+    const thread = newThread();
     const contents = Array.from({ length: 200 }, (_, at) => Buffer.alloc((at * 37) % 3_000, at));
     await Promise.all(contents.map((content, at) => thread.write([file(`many-${at}`, content)])));
     for (const [at, content] of contents.entries()) {
@@ -22,14 +25,14 @@ describe('WriteThread', () => {
   });
 
   it('makes the folder of a file, for its owner alone', async () => {
-    const thread = new WriteThread({ fileMode: 0o600, directoryMode: 0o700 });
+    const thread = newThread();
     await Promise.all(['3f/1', '3f/2'].map((name) => thread.write([file(name, Buffer.from(name))])));
     expect(readFileSync(join(directory, '3f/2'), 'utf8')).toBe('3f/2');
     expect(statSync(join(directory, '3f')).mode & 0o777).toBe(0o700);
   });
 
   it('leaves nothing of a longer content behind, and removes files', async () => {
-    const thread = new WriteThread({ fileMode: 0o600, directoryMode: 0o700 });
+    const thread = newThread();
     await thread.write([file('long', Buffer.alloc(3_000, 1)), file('gone', Buffer.from('x'))]);
     const outcomes = await thread.write([
       file('long', Buffer.from('short')),
@@ -43,12 +46,12 @@ describe('WriteThread', () => {
 
   it('leaves the contents that it was given as they are', async () => {
     const content = Buffer.from('sealed bytes that a cache keeps as well');
-    await new WriteThread({ fileMode: 0o600, directoryMode: 0o700 }).write([file('kept', content)]);
+    await newThread().write([file('kept', content)]);
     expect(content.toString()).toBe('sealed bytes that a cache keeps as well');
   });
 
   it('tells the fault of the file that could not be written, and writes the others', async () => {
-    const thread = new WriteThread({ fileMode: 0o600, directoryMode: 0o700 });
+    const thread = newThread();
     const [others, outcomes] = await Promise.all([
       thread.write([file('before', Buffer.from('1'))]),
       thread.write([file('no-such-folder/nor-this/x', Buffer.from('2')), file('after', Buffer.from('3'))]),
@@ -59,7 +62,7 @@ describe('WriteThread', () => {
   });
 
   it('fails what was asked of a thread that ends, and writes again with another', async () => {
-    const thread = new WriteThread({ fileMode: 0o600, directoryMode: 0o700 });
+    const thread = newThread();
     await thread.write([file('first', Buffer.from('1'))]);
     const lost = thread.write([file('lost', Buffer.from('2'))]);
     await thread.terminate();

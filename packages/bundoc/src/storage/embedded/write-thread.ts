@@ -1,7 +1,8 @@
+import { once } from 'node:events';
 import { extname } from 'node:path';
 import { Worker } from 'node:worker_threads';
 import type { FileChange } from './disk.ts';
-import { type FilesToWrite, type Modes, REMOVED, type WriteFailure } from './files-to-write.ts';
+import { END, type FilesToWrite, REMOVED, type WriteFailure, type WritePlace } from './files-to-write.ts';
 
 /** Why a file could not be written; undefined for one that was. */
 export type WriteOutcome = Error | undefined;
@@ -18,21 +19,22 @@ interface Asked {
  *
  * The thread starts with the first file and keeps the process alive only while files are being written.
  */
-export class WriteThread {
-  readonly #modes: Modes;
+export class WriteThread implements AsyncDisposable {
+  readonly #place: WritePlace;
   #worker: Worker | undefined;
   #asked: Asked[] = [];
   #sent: Asked[] = [];
   #scheduled = false;
 
-  /** @param modes of the files and folders that it makes. */
-  constructor(modes: Modes) {
-    this.#modes = modes;
+  /** @param place whose folder stays open until the thread has ended. */
+  constructor(place: WritePlace) {
+    this.#place = place;
   }
 
   /**
    * Folders are made if there are none.
    *
+   * @param files by their paths below the data folder.
    * @returns the outcome of each file; an error has the `code` of the system's error.
    */
   write(files: readonly FileChange[]): Promise<readonly WriteOutcome[]> {
@@ -45,7 +47,18 @@ export class WriteThread {
     return done.promise;
   }
 
-  /** Ends the thread; what it was asked for fails. The next file starts another. */
+  /** Ends the thread once it has written what it was asked for; nothing may be asked of it afterwards. */
+  async [Symbol.asyncDispose](): Promise<void> {
+    const worker = this.#worker;
+    if (worker === undefined) return;
+    this.#worker = undefined;
+    const ended = once(worker, 'exit');
+    worker.ref();
+    worker.postMessage(END);
+    await ended;
+  }
+
+  /** Ends the thread at once; what it was asked for fails. The next file starts another. */
   async terminate(): Promise<void> {
     await this.#worker?.terminate();
   }
@@ -67,7 +80,7 @@ export class WriteThread {
     const worker = new Worker(new URL(file, import.meta.url), {
       env: {},
       execArgv: [],
-      workerData: this.#modes,
+      workerData: this.#place,
     });
     worker.on('message', (failures: readonly WriteFailure[]) => {
       const sent = this.#sent;

@@ -9,14 +9,19 @@ import {
   writeSync,
 } from 'node:fs';
 import { setPriority } from 'node:os';
-import { dirname } from 'node:path';
+import { basename } from 'node:path';
 import { parentPort, workerData } from 'node:worker_threads';
-import { type FilesToWrite, type Modes, REMOVED, type WriteFailure } from './files-to-write.ts';
+import { codeOf, DataFolder, parentOf, requireFile, SAFE_FLAGS } from './data-folder.ts';
+import { END, type FilesToWrite, REMOVED, type WriteFailure, type WritePlace } from './files-to-write.ts';
+import { OpenFolders } from './open-folders.ts';
 
 // The thread of `write-thread.ts`: writes files one after another, synchronously. It must import no other package of
 // the workspace, so that it starts in a few milliseconds and from the sources as well.
 
-const { fileMode, directoryMode } = workerData as Modes;
+const place = workerData as WritePlace;
+const { fileMode, directoryMode } = place;
+const folder = DataFolder.over(place.folder);
+const folders = new OpenFolders(folder);
 
 /** How much the thread gives way to others, in the scale of nice(1). */
 const NICENESS = 10;
@@ -24,9 +29,16 @@ const NICENESS = 10;
 // it would be that of the whole process.
 if (process.platform === 'linux') setPriority(NICENESS);
 
-parentPort?.on('message', ({ paths, bytes, contents }: FilesToWrite) => {
+parentPort?.on('message', (message: FilesToWrite | typeof END) => {
+  if (message === END) {
+    folders[Symbol.dispose]();
+    parentPort?.close();
+    return;
+  }
+  const { paths, bytes, contents } = message;
   const failures: WriteFailure[] = [];
   let end = 0;
+  folders.checkAll();
   for (const [at, path] of paths.split('\0').entries()) {
     const length = bytes[at] as number;
     try {
@@ -37,8 +49,8 @@ parentPort?.on('message', ({ paths, bytes, contents }: FilesToWrite) => {
       end += length;
       writeOne(path, contents.subarray(end - length, end));
     } catch (error) {
-      const { code, message } = error as NodeJS.ErrnoException;
-      failures.push({ at, code, message });
+      const { code, message: reason } = error as NodeJS.ErrnoException;
+      failures.push({ at, code, message: reason });
     }
   }
   parentPort?.postMessage(failures);
@@ -47,30 +59,42 @@ parentPort?.on('message', ({ paths, bytes, contents }: FilesToWrite) => {
 function writeOne(path: string, content: Uint8Array): void {
   const file = openOne(path);
   try {
+    const stats = fstatSync(file);
+    requireFile(path, stats, Number.POSITIVE_INFINITY);
     let written = 0;
     while (written < content.length) written += writeSync(file, content, written);
     // Emptied before it is written, an overwritten file would cost four times as much.
-    if (fstatSync(file).size > content.length) ftruncateSync(file, content.length);
+    if (stats.size > content.length) ftruncateSync(file, content.length);
   } finally {
     closeSync(file);
   }
 }
 
 function openOne(path: string): number {
-  const flags = constants.O_WRONLY | constants.O_CREAT;
+  const flags = constants.O_WRONLY | constants.O_CREAT | SAFE_FLAGS;
+  const entry = `${entriesOf(parentOf(path))}/${basename(path)}`;
   try {
-    return openSync(path, flags, fileMode);
+    return openSync(entry, flags, fileMode);
   } catch (error) {
-    if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error;
-    mkdirSync(dirname(path), { mode: directoryMode });
-    return openSync(path, flags, fileMode);
+    throw folder.openError(path, error);
+  }
+}
+
+/** The folder of a file, which is made if there is none in its own. */
+function entriesOf(below: string): string {
+  try {
+    return folders.entriesOf(below);
+  } catch (error) {
+    if (codeOf(error) !== 'ENOENT' || below === '') throw error;
+    mkdirSync(`${folders.entriesOf(parentOf(below))}/${basename(below)}`, { mode: directoryMode });
+    return folders.entriesOf(below);
   }
 }
 
 function removeOne(path: string): void {
   try {
-    unlinkSync(path);
+    unlinkSync(`${folders.entriesOf(parentOf(path))}/${basename(path)}`);
   } catch (error) {
-    if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error;
+    if (codeOf(error) !== 'ENOENT') throw error;
   }
 }

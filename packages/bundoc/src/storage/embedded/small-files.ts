@@ -1,0 +1,83 @@
+import {
+  closeSync,
+  constants,
+  fstatSync,
+  ftruncateSync,
+  lstatSync,
+  openSync,
+  readSync,
+  unlinkSync,
+  writeSync,
+} from 'node:fs';
+import { codeOf, type DataFolder, requireFile, SAFE_FLAGS } from './data-folder.ts';
+
+// Small files in a data folder itself, before there is a disk: synchronously, and as safely as `node-disk.ts` does.
+
+const FILE_MODE = 0o600;
+
+/**
+ * @returns undefined when there is none.
+ * @throws UnsafeEntry; the system's error otherwise.
+ */
+export function readSmallSync(folder: DataFolder, name: string, bytesMax: number): Buffer | undefined {
+  let file: number;
+  try {
+    file = folder.openSync(name, constants.O_RDONLY);
+  } catch (error) {
+    if (codeOf(error) === 'ENOENT') return undefined;
+    throw error;
+  }
+  try {
+    const stats = fstatSync(file);
+    requireFile(name, stats, bytesMax);
+    const content = Buffer.alloc(stats.size);
+    return content.subarray(0, readSync(file, content));
+  } finally {
+    closeSync(file);
+  }
+}
+
+/** Overwrites a file, or makes it; not durably. @throws UnsafeEntry; the system's error otherwise. */
+export function writeSmallSync(folder: DataFolder, name: string, content: Buffer): void {
+  const file = openOrMake(folder, name);
+  try {
+    requireFile(name, fstatSync(file), Number.POSITIVE_INFINITY);
+    ftruncateSync(file);
+    writeSync(file, content);
+  } finally {
+    closeSync(file);
+  }
+}
+
+/**
+ * Makes a file without content unless there is one. One that is there is not opened: closing it would take a lock away that this
+ * process holds by another descriptor.
+ *
+ * @throws UnsafeEntry for anything else; the system's error otherwise.
+ */
+export function requireEmptySync(folder: DataFolder, name: string): void {
+  const stats = lstatSync(folder.entry(name), { throwIfNoEntry: false });
+  if (stats === undefined)
+    closeSync(
+      openSync(folder.entry(name), constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL, FILE_MODE),
+    );
+  else requireFile(name, stats, 0);
+}
+
+/** Removes a file; nothing happens when there is none. */
+export function removeSync(folder: DataFolder, name: string): void {
+  try {
+    unlinkSync(folder.entry(name));
+  } catch (error) {
+    if (codeOf(error) !== 'ENOENT') throw error;
+  }
+}
+
+function openOrMake(folder: DataFolder, name: string): number {
+  const flags = constants.O_RDWR | constants.O_CREAT | SAFE_FLAGS;
+  try {
+    return openSync(folder.entry(name), flags, FILE_MODE);
+  } catch (error) {
+    throw folder.openError(name, error);
+  }
+}
