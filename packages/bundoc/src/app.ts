@@ -1,5 +1,6 @@
 import { cachedCheck } from '@bundoc/shared/cached-check';
 import { type Clock, systemClock } from '@bundoc/shared/clock';
+import { AppError } from '@bundoc/shared/errors';
 import { BearerAuth } from '@bundoc/shared/http/bearer-auth';
 import { allowOrigins } from '@bundoc/shared/http/cors';
 import { createHttpServer, refuseOtherMethods } from '@bundoc/shared/http/server';
@@ -11,6 +12,7 @@ import { WatchedTls } from '@bundoc/shared/tls/watched-tls';
 import type { BundocConfig } from './config.ts';
 import { KmsClient } from './kms/client.ts';
 import { KmsEvents } from './kms/events.ts';
+import type { KeyService } from './kms/port.ts';
 import { RevokedTokens } from './kms/revoked-tokens.ts';
 import { ServiceToken } from './kms/service-token.ts';
 import { TokenKeys } from './kms/token-keys.ts';
@@ -241,7 +243,12 @@ function composeInstances(composition: Composition): {
   instances: InstanceManager;
 } {
   const { config, clock, logger, metrics, kms, storage } = composition;
-  const keys = new KeyCache({ keys: kms, clock, ttlMs: config.keyTtlMs, onFetch: metrics.keyFetch });
+  const keys = new KeyCache({
+    keys: withoutStorage(kms),
+    clock,
+    ttlMs: config.keyTtlMs,
+    onFetch: metrics.keyFetch,
+  });
   const watch = (project: string): StoreWatch => ({
     onRotationDue: (version) => {
       keys.rotate(project, version).catch((error: unknown) => {
@@ -265,6 +272,18 @@ function composeInstances(composition: Composition): {
     expiry: storage.expiry,
   });
   return { keys, projects, instances };
+}
+
+/** BunKMS as it is asked by a service that names no storage: then it does not say who holds a key. */
+function withoutStorage(kms: KmsClient): KeyService {
+  return {
+    exportKey: (name, version) => kms.exportKey(name, version),
+    createKey: (name) => kms.createKey(name),
+    rotateKey: (name, version) => kms.rotateKey(name, version),
+    claimKey: async () => {
+      throw new AppError('key_unheld');
+    },
+  };
 }
 
 function every(ms: number, task: () => void): Disposable {

@@ -75,6 +75,10 @@ const exported = (overrides: Record<string, unknown> = {}) => ({
   ...overrides,
 });
 
+const ACTING = { storage: randomUUID(), generation: randomUUID() };
+const OTHER = randomUUID();
+const MOVE = randomUUID();
+
 function answer(
   response: ServerResponse,
   status: number,
@@ -107,6 +111,115 @@ describe('KmsClient', () => {
     await client.createKey('p-dek');
     await client.createKey('p-dek');
     expect(JSON.parse(String(seen[0]?.body))).toEqual({ name: 'p-dek', type: 'aes-256' });
+  });
+
+  it.each([
+    ['key_held_elsewhere', 'project_elsewhere'],
+    ['key_disabled', 'project_disabled'],
+  ])('takes no other conflict for a key that exists: %s', async (code, said) => {
+    const { client, calls } = await start((_request, response) => problem(response, 409, code));
+    await expect(client.createKey('p-dek', ACTING)).rejects.toMatchObject({ code: said });
+    expect(calls()).toBe(1);
+  });
+
+  it('says at once which storage holds a key', async () => {
+    const { client, calls } = await start((_request, response) =>
+      answer(response, 409, { code: 'key_held_elsewhere', storage: OTHER }),
+    );
+    await expect(client.exportKey('p-dek', undefined, ACTING)).rejects.toMatchObject({
+      code: 'project_elsewhere',
+      storage: OTHER,
+    });
+    expect(calls()).toBe(1);
+  });
+
+  it('names its storage and generation in every call that only the holder of a key may make', async () => {
+    const receipt = { seq: 7, hash: 'ab' };
+    const intent = { name: 'p-dek', receipt, intended_at: '2026-01-01T00:00:00.000Z' };
+    const destroyed = {
+      ...{ id: randomUUID(), name: 'p-dek', state: 'destroyed', revision: 3 },
+      ...{ destroyed_at: '2026-01-01T00:00:00.000Z', kek_ids: ['ab'], audit: receipt },
+    };
+    const { client, seen } = await start((request, response) => {
+      if (request.url?.startsWith('/v1/export')) answer(response, 200, exported());
+      else if (request.url?.endsWith('/deletion-intent')) answer(response, 200, intent);
+      else if (request.url?.endsWith('/shred')) answer(response, 200, destroyed);
+      else answer(response, request.url === '/v1/keys' ? 201 : 200, {});
+    });
+    await client.createKey('p-dek', ACTING);
+    await client.exportKey('p-dek', 1, ACTING);
+    await client.claimKey('p-dek', ACTING);
+    expect(await client.intendDeletion('p-dek', ACTING)).toEqual(intent);
+    expect(await client.shredKey('p-dek', receipt, ACTING)).toEqual(destroyed);
+    await client.contentRemoved('p-dek', ACTING);
+    await client.offerKey('p-dek', OTHER, MOVE, ACTING);
+    await client.withdrawOffer('p-dek', MOVE, ACTING);
+    await client.acceptKey('p-dek', MOVE, ACTING);
+    const { storage, generation } = ACTING;
+    const key = (change: string) => `POST /v1/keys/p-dek/${change}`;
+    expect(
+      seen.map(({ method, url, body }) => [`${method} ${url}`, body === '' ? undefined : JSON.parse(body)]),
+    ).toEqual([
+      ['POST /v1/keys', { name: 'p-dek', type: 'aes-256', storage }],
+      [`GET /v1/export/p-dek?storage=${storage}&generation=${generation}&version=1`, undefined],
+      [key('claim'), { storage, generation }],
+      [key('deletion-intent'), { storage, generation }],
+      [key('shred'), { storage, generation, receipt }],
+      [key('content-removed'), { storage, generation }],
+      [key('offer'), { storage, generation, to: OTHER, move: MOVE }],
+      [key('withdraw'), { storage, generation, move: MOVE }],
+      [key('accept'), { storage, generation, move: MOVE }],
+    ]);
+  });
+
+  it('reads the unfinished deletions of its storage page by page', async () => {
+    const entry = (name: string) => ({
+      ...{ name, state: 'destroyed', receipt: { seq: 7, hash: 'ab' } },
+      intended_at: '2026-01-01T00:00:00.000Z',
+    });
+    const { client, seen } = await start((_request, response, call) =>
+      answer(response, 200, {
+        deletions: [entry(`p${call}-dek`)],
+        ...(call === 1 ? { next_cursor: 'a b' } : {}),
+      }),
+    );
+    const found = await client.unfinishedDeletions(ACTING);
+    expect(found.map(({ name }) => name)).toEqual(['p1-dek', 'p2-dek']);
+    const path = `/v1/storages/${ACTING.storage}/deletions?generation=${ACTING.generation}&limit=100`;
+    expect(seen.map(({ url }) => url)).toEqual([path, `${path}&cursor=a+b`]);
+  });
+
+  it('advances a storage from the generations that it may have', async () => {
+    const info = {
+      id: ACTING.storage,
+      generation: OTHER,
+      take_overs: 2,
+      advanced_at: '2026-01-01T00:00:00.000Z',
+    };
+    const { client, seen } = await start((_request, response, call) =>
+      call === 1 ? answer(response, 200, info) : problem(response, 409, 'storage_superseded'),
+    );
+    const advance = () => client.advanceStorage(ACTING.storage, [ACTING.generation], OTHER);
+    expect(await advance()).toEqual(info);
+    await expect(advance()).rejects.toMatchObject({ code: 'storage_superseded' });
+    expect([seen[0]?.url, JSON.parse(seen[0]?.body ?? '')]).toEqual([
+      `/v1/storages/${ACTING.storage}/advance`,
+      { from: [ACTING.generation], to: OTHER },
+    ]);
+  });
+
+  it('says which scope its token lacks to shred keys', async () => {
+    const { client } = await start((_request, response) => problem(response, 403, 'forbidden'));
+    for (const refused of [
+      client.intendDeletion('p-dek', ACTING),
+      client.shredKey('p-dek', { seq: 1, hash: 'ab' }, ACTING),
+      client.unfinishedDeletions(ACTING),
+    ])
+      await expect(refused).rejects.toMatchObject({
+        code: 'kms_unavailable',
+        detail: expect.stringContaining('kms:shred_key'),
+        retryAfterS: 60,
+      });
   });
 
   it('never takes a destroyed key for one that exists', async () => {
@@ -171,6 +284,10 @@ describe('KmsClient', () => {
     [503, 'key_damaged', 'key_damaged'],
     [410, 'key_destroyed', 'project_destroyed'],
     [410, 'key_version_destroyed', 'KEY_NOT_FOUND'],
+    [409, 'key_held_elsewhere', 'project_elsewhere'],
+    [409, 'key_unheld', 'key_unheld'],
+    [409, 'key_deletion_intended', 'project_deleting'],
+    [409, 'storage_superseded', 'storage_superseded'],
     [409, 'key_disabled', 'project_disabled'],
     [409, 'key_pending_deletion', 'project_disabled'],
     [403, 'key_not_exportable', 'project_disabled'],

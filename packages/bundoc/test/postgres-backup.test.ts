@@ -30,7 +30,7 @@ describeWithPostgres('backups of projects in PostgreSQL', () => {
   });
 
   const rowsOf = ({ service, clock }: CliProject) =>
-    new ProjectRows({ database, keys: new KeyCache({ keys: service, clock, ttlMs: 900_000 }), clock });
+    new ProjectRows({ database, keys: new KeyCache({ keys: service.held, clock, ttlMs: 900_000 }), clock });
   /** Opens a project as a node does; makes it when it is not there. */
   const openRows = async (project: CliProject) => {
     const { file, cipher } = await rowsOf(project).openOrCreate(project.project);

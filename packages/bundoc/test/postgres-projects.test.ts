@@ -31,7 +31,7 @@ describeWithPostgres('projects in PostgreSQL', () => {
   const nodeOf = (service: FakeKeyService) =>
     new ProjectRows({
       database,
-      keys: new KeyCache({ keys: service, clock: systemClock, ttlMs: 900_000 }),
+      keys: new KeyCache({ keys: service.held, clock: systemClock, ttlMs: 900_000 }),
       clock: systemClock,
     });
   const newService = () => new FakeKeyService(systemClock);
@@ -120,7 +120,7 @@ describeWithPostgres('projects in PostgreSQL', () => {
     const service = newService();
     const logger = createLogger({ service: 'bundoc', level: 'silent' });
     const managed = () => {
-      const keys = new KeyCache({ keys: service, clock: systemClock, ttlMs: 900_000 });
+      const keys = new KeyCache({ keys: service.held, clock: systemClock, ttlMs: 900_000 });
       const projects = new ProjectRows({ database, keys, clock: systemClock });
       const instances = new InstanceManager({
         projects,

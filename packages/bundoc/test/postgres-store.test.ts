@@ -400,6 +400,19 @@ describeWithPostgres('PostgreSQL', () => {
       });
     });
 
+    it('of a build from before there were storages is brought forward without projects, and left as it is with one', async () => {
+      const known = readMigrations();
+      const former = known.filter(({ version }) => version < 4);
+      await withDatabase('former', async (fresh) => {
+        await migrate(fresh, former);
+        await fresh.run("INSERT INTO bundoc.projects (project, file) VALUES ('p', '{}')");
+        await expect(migrate(fresh)).rejects.toThrow(/export them with that build/);
+        await migrate(fresh, former);
+        await fresh.run('DELETE FROM bundoc.projects');
+        await migrate(fresh);
+      });
+    });
+
     it('is used by the build before, and refused by one that is too old for it', async () => {
       await withDatabase('newer', async (fresh) => {
         const known = readMigrations();

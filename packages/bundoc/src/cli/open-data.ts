@@ -20,11 +20,14 @@ import { CannotRun } from './errors.ts';
 import { idOf } from './names.ts';
 import { projectsInRows, withDatabase } from './open-database.ts';
 
+/** BunKMS, as far as a command needs it. */
+type Exporter = Pick<KeyService, 'exportKey'>;
+
 /** A place for a project, in a data folder that this process holds. */
 export interface EmptyPlace {
   readonly projectsDirectory: string;
   readonly disk: Disk;
-  readonly keys: KeyService;
+  readonly keys: Exporter;
 }
 
 /** The data folder, held by this process while a command runs. */
@@ -112,7 +115,7 @@ export async function withEmptyPlace<T>(
 /** Runs `action` with BunKMS at hand as the service would ask it. The service token is used as it is, and not renewed. */
 export async function withKeys<T>(
   environment: Environment,
-  action: (keys: KeyService) => Promise<T>,
+  action: (keys: Exporter) => Promise<T>,
 ): Promise<T> {
   const { kms: config } = readConfig(environment);
   const logger = createLogger({ service: 'bundoc', level: 'silent' });

@@ -4,8 +4,26 @@ import { keyCheckValue } from '@bundoc/shared/aead';
 import { type Clock, instant } from '@bundoc/shared/clock';
 import { HEARTBEAT_MS } from '@bundoc/shared/contract/events';
 import { decodeExportedKey } from '@bundoc/shared/contract/exported-key';
-import { type CreateKeyInput, type DestroyReceipt, destroyReceiptSchema } from '@bundoc/shared/contract/keys';
+import {
+  type AuditReceipt,
+  type CreateKeyInput,
+  type DestroyReceipt,
+  destroyReceiptSchema,
+} from '@bundoc/shared/contract/keys';
 import type { ProblemCode } from '@bundoc/shared/contract/problem';
+import {
+  type AdvanceStorage,
+  type DeletionIntent,
+  deletionIntentSchema,
+  deletionPageSchema,
+  type HolderOfKey,
+  type MoveOfKey,
+  type OfferKey,
+  type ShredKey,
+  type StorageInfo,
+  storageInfoSchema,
+  type UnfinishedDeletion,
+} from '@bundoc/shared/contract/storages';
 import { issuedTokenSchema, type Jwks, jwksSchema } from '@bundoc/shared/contract/tokens';
 import { AppError, hasCode } from '@bundoc/shared/errors';
 import type { Logger } from '@bundoc/shared/logger';
@@ -13,7 +31,13 @@ import { TLS_VERSION_MIN, type WatchedTls } from '@bundoc/shared/tls/watched-tls
 import pRetry from 'p-retry';
 import { Agent, buildConnector, type Dispatcher, request } from 'undici';
 import { z } from 'zod';
-import { type KeyDestroyer, KeyRefused, type KeyService, type LeasedKey } from './port.ts';
+import {
+  type ActingStorage,
+  type KeyDestroyer,
+  KeyRefused,
+  type LeasedKey,
+  type StorageCalls,
+} from './port.ts';
 
 export interface KmsClientOptions {
   /** BunKMS's internal listener. */
@@ -40,6 +64,8 @@ const ANSWER_PART = 4 / 9;
 /** How long a stream of events may say nothing, milliseconds. */
 const STREAM_SILENT_MS = 3 * HEARTBEAT_MS;
 const ANSWER_BYTES_MAX = 65_536;
+/** Unfinished deletions of one page: it stays below what an answer may have. */
+const DELETIONS_AT_ONCE = 100;
 const RETRIES_MAX = 8;
 const BACKOFF_FIRST_MS = 50;
 const BACKOFF_MAX_MS = 1_000;
@@ -73,6 +99,9 @@ class TryFailed extends Error {
 
 type Method = 'GET' | 'POST' | 'DELETE';
 
+/** The status of an answer, or the code of a refusal that is as good. */
+type Expected = number | ProblemCode;
+
 interface Answer {
   readonly status: number;
   readonly body: Buffer;
@@ -88,16 +117,27 @@ const VERDICTS: Readonly<Record<string, ProblemCode>> = {
   key_disabled: 'project_disabled',
   key_pending_deletion: 'project_disabled',
   key_not_exportable: 'project_disabled',
+  key_held_elsewhere: 'project_elsewhere',
+  key_deletion_intended: 'project_deleting',
+  key_unheld: 'key_unheld',
+  key_not_offered: 'key_not_offered',
+  storage_superseded: 'storage_superseded',
+  precondition_failed: 'precondition_failed',
 };
 
-const problemCodeSchema = z.object({ code: z.string() });
+/** What is read of a refusal. */
+const refusalSchema = z.object({
+  code: z.string().transform((code) => code.slice(0, 64)),
+  storage: z.uuid().optional().catch(undefined),
+});
+type Refusal = z.infer<typeof refusalSchema>;
 
 /**
  * Talks to BunKMS over undici. Every call is idempotent, so network errors and 429, 502, 503 and 504 are tried again:
  * exponential backoff with full jitter, `Retry-After` honoured as far as the deadline of {@link KmsClientOptions.deadlineMs} lets
  * it, one deadline over all tries so that a frozen server cannot hold a caller longer.
  */
-export class KmsClient implements KeyService, KeyDestroyer {
+export class KmsClient implements StorageCalls, KeyDestroyer {
   readonly #options: KmsClientOptions;
   readonly #deadlineMs: number;
   readonly #agent: Agent;
@@ -129,10 +169,12 @@ export class KmsClient implements KeyService, KeyDestroyer {
     });
   }
 
-  async exportKey(name: string, version?: number): Promise<LeasedKey> {
+  async exportKey(name: string, version?: number, acting?: ActingStorage): Promise<LeasedKey> {
     const requestedAt = instant(this.#options.clock);
-    const query = version === undefined ? '' : `?version=${version}`;
-    const { body } = await this.#call('GET', `/v1/export/${name}${query}`, [200]);
+    const query = new URLSearchParams({ ...acting });
+    if (version !== undefined) query.set('version', String(version));
+    const path = query.size === 0 ? `/v1/export/${name}` : `/v1/export/${name}?${query}`;
+    const { body } = await this.#call('GET', path, [200]);
     const { facts, dek } = readExport(body);
     const isAsked = facts.name === name && (version ?? facts.version) === facts.version;
     if (!isAsked || keyCheckValue(dek) !== facts.kcv) throw new AppError('key_mismatch');
@@ -147,13 +189,68 @@ export class KmsClient implements KeyService, KeyDestroyer {
     };
   }
 
-  async createKey(name: string): Promise<void> {
-    const key: CreateKeyInput = { name, type: 'aes-256' };
-    await this.#call('POST', '/v1/keys', [201, 409], key);
+  async createKey(name: string, acting?: ActingStorage): Promise<void> {
+    const key: CreateKeyInput = {
+      name,
+      type: 'aes-256',
+      ...(acting === undefined ? {} : { storage: acting.storage }),
+    };
+    await this.#call('POST', '/v1/keys', [201, 'KEY_EXISTS'], key);
+  }
+
+  async claimKey(name: string, acting: ActingStorage): Promise<void> {
+    await this.#change(name, 'claim', { ...acting } satisfies HolderOfKey);
   }
 
   async rotateKey(name: string, version: number): Promise<void> {
     await this.#call('POST', `/v1/keys/${name}/rotate?expected_version=${version}`, [200]);
+  }
+
+  async intendDeletion(name: string, acting: ActingStorage): Promise<DeletionIntent> {
+    const intend = this.#change(name, 'deletion-intent', { ...acting } satisfies HolderOfKey);
+    return readAnswer(deletionIntentSchema, await withShredDetail(intend));
+  }
+
+  async shredKey(name: string, receipt: AuditReceipt, acting: ActingStorage): Promise<DestroyReceipt> {
+    const shred = this.#change(name, 'shred', { ...acting, receipt } satisfies ShredKey);
+    return readAnswer(destroyReceiptSchema, await withShredDetail(shred));
+  }
+
+  async contentRemoved(name: string, acting: ActingStorage): Promise<void> {
+    await withShredDetail(this.#change(name, 'content-removed', { ...acting } satisfies HolderOfKey));
+  }
+
+  async unfinishedDeletions({ storage, generation }: ActingStorage): Promise<readonly UnfinishedDeletion[]> {
+    const found: UnfinishedDeletion[] = [];
+    for (let cursor: string | undefined, isFirst = true; isFirst || cursor !== undefined; isFirst = false) {
+      const query = new URLSearchParams({ generation, limit: String(DELETIONS_AT_ONCE) });
+      if (cursor !== undefined) query.set('cursor', cursor);
+      const { body } = await withShredDetail(
+        this.#call('GET', `/v1/storages/${storage}/deletions?${query}`, [200]),
+      );
+      const page = readAnswer(deletionPageSchema, body);
+      found.push(...page.deletions);
+      cursor = page.next_cursor;
+    }
+    return found;
+  }
+
+  async offerKey(name: string, to: string, move: string, acting: ActingStorage): Promise<void> {
+    await this.#change(name, 'offer', { ...acting, to, move } satisfies OfferKey);
+  }
+
+  async withdrawOffer(name: string, move: string, acting: ActingStorage): Promise<void> {
+    await this.#change(name, 'withdraw', { ...acting, move } satisfies MoveOfKey);
+  }
+
+  async acceptKey(name: string, move: string, acting: ActingStorage): Promise<void> {
+    await this.#change(name, 'accept', { ...acting, move } satisfies MoveOfKey);
+  }
+
+  async advanceStorage(id: string, from: readonly string[], to: string): Promise<StorageInfo> {
+    const change: AdvanceStorage = { from: [...from], to };
+    const { body } = await this.#call('POST', `/v1/storages/${id}/advance`, [200], change);
+    return readAnswer(storageInfoSchema, body);
   }
 
   /** The destruction without its confirmation: whoever may not destroy the key is refused before that is missed. */
@@ -213,15 +310,19 @@ export class KmsClient implements KeyService, KeyDestroyer {
       },
     });
     if (statusCode === 200) return body;
-    const code = problemCodeOf(await takeBytes(body));
-    throw new Error(answerLine(statusCode, code));
+    throw new Error(answerLine(statusCode, refusalIn(await takeBytes(body))?.code));
   }
 
   async close(): Promise<void> {
     await Promise.all([this.#agent.destroy(), this.#streamAgent.destroy()]);
   }
 
-  async #call(method: Method, path: string, expected: readonly number[], body?: unknown): Promise<Answer> {
+  /** Changes a key in the name of a storage. */
+  async #change(name: string, change: string, body: unknown): Promise<Buffer> {
+    return (await this.#call('POST', `/v1/keys/${name}/${change}`, [200], body)).body;
+  }
+
+  async #call(method: Method, path: string, expected: readonly Expected[], body?: unknown): Promise<Answer> {
     const signal = AbortSignal.timeout(this.#deadlineMs);
     const deadlineAt = this.#options.clock.monotonic() + this.#deadlineMs;
     try {
@@ -263,7 +364,7 @@ export class KmsClient implements KeyService, KeyDestroyer {
   async #try(
     method: Method,
     path: string,
-    expected: readonly number[],
+    expected: readonly Expected[],
     body: unknown,
     signal: AbortSignal,
   ): Promise<Answer> {
@@ -286,9 +387,15 @@ export class KmsClient implements KeyService, KeyDestroyer {
     }
     const status = response.statusCode;
     if (expected.includes(status)) return { status, body: bytes };
-    const code = problemCodeOf(bytes);
+    const refusal = refusalIn(bytes);
+    const code = refusal?.code;
+    if (code !== undefined && expected.includes(code as ProblemCode)) return { status, body: bytes };
     const verdict = code === undefined ? undefined : VERDICTS[code];
-    if (verdict !== undefined) throw new AppError(verdict, { cause: new Error(`BunKMS answered ${code}`) });
+    if (verdict !== undefined)
+      throw new AppError(verdict, {
+        cause: new Error(`BunKMS answered ${code}`),
+        storage: refusal?.storage,
+      });
     // A sealed service needs its operator; it will not come round within our deadline.
     const retryable = [429, 502, 503, 504].includes(status) && code !== 'SEALED';
     throw new TryFailed(answerLine(status, code), retryable, {
@@ -321,8 +428,17 @@ const REMEDIES: Readonly<Record<string, string>> = {
     'BunKMS was started with another KEK than its store was made with; its log says which one it needs',
 };
 
+/** Says what to do when BunKMS does not let this service shred a key. */
+function withShredDetail<T>(call: Promise<T>): Promise<T> {
+  return withScopeDetail(call, 'shred', 'kms:shred_key');
+}
+
 /** Says what to do when BunKMS does not let this service destroy a key. */
-async function withDestroyDetail<T>(call: Promise<T>): Promise<T> {
+function withDestroyDetail<T>(call: Promise<T>): Promise<T> {
+  return withScopeDetail(call, 'destroy', 'kms:destroy_key');
+}
+
+async function withScopeDetail<T>(call: Promise<T>, what: string, scope: string): Promise<T> {
   try {
     return await call;
   } catch (error) {
@@ -330,8 +446,7 @@ async function withDestroyDetail<T>(call: Promise<T>): Promise<T> {
     throw new AppError('kms_unavailable', {
       cause: error.cause,
       retryAfterS: RETRY_AFTER_REFUSED_S,
-      detail:
-        "Bundoc's service token may not destroy keys: it needs the scope kms:destroy_key (bunkms init --service-token makes one that has it)",
+      detail: `Bundoc's service token may not ${what} keys: it needs the scope ${scope} (bunkms init --service-token makes one that has it)`,
     });
   }
 }
@@ -366,9 +481,9 @@ function readAnswer<S extends z.ZodType>(schema: S, body: Buffer): z.infer<S> {
   }
 }
 
-function problemCodeOf(body: Buffer): string | undefined {
+function refusalIn(body: Buffer): Refusal | undefined {
   try {
-    return problemCodeSchema.parse(JSON.parse(body.toString('utf8'))).code.slice(0, 64);
+    return refusalSchema.parse(JSON.parse(body.toString('utf8')));
   } catch {
     return undefined;
   }

@@ -10,7 +10,7 @@ const TTL_MS = 900_000;
 function start(options: Pick<KeyCacheOptions, 'keysMax' | 'fetchesMax' | 'onFetch'> = {}) {
   const clock = new FakeClock();
   const service = new FakeKeyService(clock);
-  const cache = new KeyCache({ keys: service, clock, ttlMs: TTL_MS, ...options });
+  const cache = new KeyCache({ keys: service.held, clock, ttlMs: TTL_MS, ...options });
   for (const project of ['a', 'b', 'c', 'd']) service.put(`${project}-dek`);
   return { clock, service, cache };
 }

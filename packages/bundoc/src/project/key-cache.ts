@@ -17,8 +17,21 @@ export interface KeyCacheOptions {
   readonly onFetch?: (outcome: FetchOutcome) => void;
 }
 
-/** `refused`: there is no such key, or somebody has disabled or destroyed it; that is as it should be. `failed`: anything else, which is not. */
+/**
+ * `refused`: there is no such key, somebody has disabled or destroyed it, or this storage does not hold it; that is as it should be.
+ * `failed`: anything else, which is not.
+ */
 export type FetchOutcome = 'fetched' | 'refused' | 'failed';
+
+/** Refusals that follow from what somebody wanted. */
+const AS_INTENDED = [
+  'KEY_NOT_FOUND',
+  'project_disabled',
+  'project_deleting',
+  'project_destroyed',
+  'project_elsewhere',
+  'key_unheld',
+] as const;
 
 /** Part of its time after which a key that is in use is fetched anew, in the background. */
 const REFRESH_AT = 0.8;
@@ -119,9 +132,16 @@ export class KeyCache {
     await this.#fetch(project, undefined);
   }
 
-  /** Makes the project's key, unless another node was first, and fetches it. @throws AppError as {@link get}. */
+  /** Makes the project's key, unless somebody was first, and fetches it. @throws AppError as {@link get}. */
   async create(project: string): Promise<LeasedKey> {
     await this.#options.keys.createKey(dekNameOf(project));
+    this.#failures.delete(project);
+    return this.get(project);
+  }
+
+  /** Makes this storage the holder of a key that nobody holds, and fetches it. @throws AppError as {@link get}. */
+  async claim(project: string): Promise<LeasedKey> {
+    await this.#options.keys.claimKey(dekNameOf(project));
     this.#failures.delete(project);
     return this.get(project);
   }
@@ -236,8 +256,7 @@ export class KeyCache {
       this.#failures.set(id, { error, at: instant(this.#options.clock) });
       // The key service says that the key is gone, held back, another, or not for us: what is kept here must not outlive that.
       if (isRefusal(error)) this.#kept.delete(id);
-      const isWill = hasCode(error, 'KEY_NOT_FOUND', 'project_disabled', 'project_destroyed');
-      this.#options.onFetch?.(isWill ? 'refused' : 'failed');
+      this.#options.onFetch?.(hasCode(error, ...AS_INTENDED) ? 'refused' : 'failed');
       throw error;
     } finally {
       this.#leave();
@@ -273,7 +292,7 @@ export class KeyCache {
 
 function isRefusal(error: unknown): boolean {
   return (
-    hasCode(error, 'KEY_NOT_FOUND', 'key_mismatch', 'project_disabled', 'project_destroyed') ||
+    hasCode(error, ...AS_INTENDED, 'key_mismatch', 'storage_superseded') ||
     (error instanceof AppError && error.cause instanceof KeyRefused)
   );
 }

@@ -15,7 +15,7 @@ const FILE = `${ROOT}/p/project.json`;
 function start(disk = new SimulatedDisk('/', ROOT), service?: FakeKeyService) {
   const clock = new FakeClock();
   const keyService = service ?? new FakeKeyService(clock);
-  const keys = new KeyCache({ keys: keyService, clock, ttlMs: 900_000 });
+  const keys = new KeyCache({ keys: keyService.held, clock, ttlMs: 900_000 });
   const folders = new ProjectFolders({
     disk,
     directory: ROOT,

@@ -7,7 +7,7 @@ import type { LeasedKeys } from './project-file.ts';
 /**
  * The current version of a project's key, and every other that its file lists.
  *
- * @throws AppError `key_missing`, and those of the key service.
+ * @throws AppError `key_missing`; `project_unclaimed` when nobody holds the key; those of the key service.
  */
 export async function keysOfFile(keys: KeyCache, project: string, file: ProjectFile): Promise<LeasedKeys> {
   try {
@@ -21,22 +21,28 @@ export async function keysOfFile(keys: KeyCache, project: string, file: ProjectF
     return [current, ...(await Promise.all(others.map(({ version }) => keys.get(project, version))))];
   } catch (error) {
     if (hasCode(error, 'KEY_NOT_FOUND')) throw new AppError('key_missing', { cause: error });
+    if (hasCode(error, 'key_unheld')) throw new AppError('project_unclaimed', { cause: error });
     throw error;
   }
 }
 
-/** The key of a project that has no content: the one that is there, or a new one. */
+/**
+ * The key of a project that has no content: the one that this storage holds, one that nobody holds, or a new one.
+ *
+ * @throws AppError those of the key service, among them `project_elsewhere`.
+ */
 export async function mintOrAdopt(keys: KeyCache, project: string): Promise<LeasedKey> {
   try {
     return await keys.get(project);
   } catch (error) {
-    if (!hasCode(error, 'KEY_NOT_FOUND')) throw error;
+    if (!hasCode(error, 'KEY_NOT_FOUND', 'key_unheld')) throw error;
+    if (hasCode(error, 'key_unheld')) return await keys.claim(project);
   }
   try {
     return await keys.create(project);
   } catch (error) {
-    // It was made and is gone again: somebody else is at work on this name.
-    if (hasCode(error, 'KEY_NOT_FOUND'))
+    // It was made and is gone again, or nobody holds it: somebody else is at work on this name.
+    if (hasCode(error, 'KEY_NOT_FOUND', 'key_unheld'))
       throw new AppError('kms_unavailable', { cause: error, retryAfterS: 1 });
     throw error;
   }

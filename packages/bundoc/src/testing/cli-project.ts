@@ -34,7 +34,7 @@ export class CliProject {
     const folders = new ProjectFolders({
       disk,
       directory: ROOT,
-      keys: new KeyCache({ keys: this.service, clock: this.clock, ttlMs: 900_000 }),
+      keys: new KeyCache({ keys: this.service.held, clock: this.clock, ttlMs: 900_000 }),
       clock: this.clock,
       createStore: (project, directory, cipher) => createEmbeddedStore({ project, directory, disk, cipher }),
     });
@@ -43,7 +43,7 @@ export class CliProject {
   }
 
   place(disk: Disk): ProjectPlace {
-    return { project: this.project, directory: this.directory, disk, keys: this.service };
+    return { project: this.project, directory: this.directory, disk, keys: this.service.held };
   }
 
   /** Takes the key away. */

@@ -1,9 +1,11 @@
 import { createSecretKey, type KeyObject, randomBytes, randomUUID } from 'node:crypto';
 import { keyCheckValue } from '@bundoc/shared/aead';
 import { type Clock, instant } from '@bundoc/shared/clock';
-import type { DestroyReceipt } from '@bundoc/shared/contract/keys';
+import type { AuditReceipt, DestroyReceipt } from '@bundoc/shared/contract/keys';
+import type { DeletionIntent, StorageInfo, UnfinishedDeletion } from '@bundoc/shared/contract/storages';
 import { AppError } from '@bundoc/shared/errors';
-import type { KeyDestroyer, KeyService, LeasedKey } from '../kms/port.ts';
+import type { ActingStorage, KeyDestroyer, LeasedKey, StorageCalls } from '../kms/port.ts';
+import { StorageKeys } from '../kms/storage-keys.ts';
 
 interface KeptKey {
   readonly keyId: string;
@@ -15,10 +17,37 @@ interface KeptKey {
   readonly before?: readonly KeptKey[];
 }
 
-/** A key service in memory that counts its calls and fails on command. */
-export class FakeKeyService implements KeyService, KeyDestroyer {
+/** What is known of a key beside its material. */
+interface Standing {
+  holder?: string | undefined;
+  offer?: { readonly to: string; readonly move: string } | undefined;
+  intendedAt?: string | undefined;
+  /** The place of the key's latest change. */
+  latest: AuditReceipt;
+  /** Once it was shredded. */
+  shredded?: DestroyReceipt;
+}
+
+/** A change of who holds a key, or of whether there is one. */
+export interface FakeChange {
+  readonly kind: 'create' | 'claim' | 'take_over' | 'accept' | 'intend' | 'destroy' | 'removed' | 'rotate';
+  readonly name: string;
+}
+
+type Call = keyof StorageCalls;
+
+/** A key service in memory: it counts its calls, fails on command, and knows who holds each key, as BunKMS does (`docs/keys.md`). */
+export class FakeKeyService implements StorageCalls, KeyDestroyer {
   readonly #clock: Clock;
+  #seq = 0;
   readonly keys = new Map<string, KeptKey>();
+  readonly standings = new Map<string, Standing>();
+  readonly storages = new Map<string, { generation: string | undefined; takeOvers: number }>();
+  /** All that was changed, in order. */
+  readonly changes: FakeChange[] = [];
+  /** Who the tests of one storage act as, and what that storage asks with. */
+  readonly acting: ActingStorage = { storage: randomUUID(), generation: randomUUID() };
+  readonly held: StorageKeys;
   exports = 0;
   creations = 0;
   rotations = 0;
@@ -27,11 +56,17 @@ export class FakeKeyService implements KeyService, KeyDestroyer {
   readonly destroyed = new Set<string>();
   /** When false, this service may not destroy keys. */
   mayDestroy = true;
+  /** When false, this service may not shred keys. */
+  mayShred = true;
+  /** When true, keys are destroyed too fast. */
+  isRateLimited = false;
   /** Called when a key was destroyed, before that is answered. */
   onDestroyed: (() => void) | undefined;
   ttlMs = 900_000;
   /** When set, every call fails with it. */
   failure: AppError | undefined;
+  /** Calls of which the next one takes effect, and is not answered. */
+  readonly unanswered = new Set<Call>();
   /** When set, exports wait for it. */
   gate: Promise<void> | undefined;
   /** When set, answers of exports arrive after it. */
@@ -46,9 +81,20 @@ export class FakeKeyService implements KeyService, KeyDestroyer {
 
   constructor(clock: Clock) {
     this.#clock = clock;
+    this.held = this.as(this.acting);
   }
 
-  async exportKey(name: string, version?: number): Promise<LeasedKey> {
+  /** What a storage asks with; one that is not known is registered. */
+  as(acting: ActingStorage): StorageKeys {
+    if (!this.storages.has(acting.storage))
+      this.storages.set(acting.storage, { generation: acting.generation, takeOvers: 0 });
+    return new StorageKeys(this, {
+      acting: () => acting,
+      refused: () => Promise.reject(new AppError('storage_superseded')),
+    });
+  }
+
+  async exportKey(name: string, version?: number, acting?: ActingStorage): Promise<LeasedKey> {
     this.exports++;
     const requestedAt = instant(this.#clock);
     this.running++;
@@ -59,8 +105,13 @@ export class FakeKeyService implements KeyService, KeyDestroyer {
       this.running--;
     }
     if (this.failure !== undefined) throw this.failure;
+    if (acting !== undefined) this.#requireCurrent(acting);
     if (this.destroyed.has(name)) throw new AppError('project_destroyed');
     const current = this.keys.get(name);
+    if (current !== undefined && acting !== undefined) {
+      this.#requireHolder(name, acting);
+      if (this.#standingOf(name).intendedAt !== undefined) throw new AppError('project_deleting');
+    }
     const all = current === undefined ? [] : [current, ...(current.before ?? [])];
     const key = version === undefined ? current : all.find((one) => (one.version ?? 1) === version);
     if (key === undefined) throw new AppError('KEY_NOT_FOUND');
@@ -77,12 +128,32 @@ export class FakeKeyService implements KeyService, KeyDestroyer {
     };
   }
 
-  async createKey(name: string): Promise<void> {
+  async createKey(name: string, acting?: ActingStorage): Promise<void> {
     this.creations++;
     if (this.failure !== undefined) throw this.failure;
     if (this.destroyed.has(name)) throw new AppError('project_destroyed');
     this.beforeCreate?.(name);
-    if (!this.keys.has(name)) this.put(name);
+    if (this.keys.has(name)) return;
+    this.put(name, acting?.storage ?? null);
+    this.changes.push({ kind: 'create', name });
+    this.#answer('createKey');
+  }
+
+  async claimKey(name: string, acting: ActingStorage): Promise<void> {
+    this.#begin(name, acting);
+    const standing = this.#standingOf(name);
+    if (standing.holder !== undefined) return this.#requireHolder(name, acting);
+    standing.holder = acting.storage;
+    this.#changed('claim', name);
+    this.#answer('claimKey');
+  }
+
+  /** An administrator makes a storage the holder of a key. */
+  takeOverKey(name: string, storage: string): void {
+    const standing = this.#standingOf(name);
+    standing.holder = storage;
+    standing.offer = undefined;
+    this.#changed('take_over', name);
   }
 
   async rotateKey(name: string, version: number): Promise<void> {
@@ -91,13 +162,62 @@ export class FakeKeyService implements KeyService, KeyDestroyer {
     const current = this.keys.get(name);
     if (current === undefined) throw new AppError('KEY_NOT_FOUND');
     if ((current.version ?? 1) !== version) return;
-    const next = this.put(name);
     this.keys.set(name, {
-      ...next,
+      ...newKey(),
       keyId: current.keyId,
       version: version + 1,
       before: [current, ...(current.before ?? [])],
     });
+    this.#changed('rotate', name);
+  }
+
+  async intendDeletion(name: string, acting: ActingStorage): Promise<DeletionIntent> {
+    this.#requireShredding();
+    this.#begin(name, acting);
+    this.#requireHolder(name, acting);
+    const standing = this.#standingOf(name);
+    if (standing.intendedAt === undefined) {
+      standing.intendedAt = this.#now();
+      standing.offer = undefined;
+      this.#changed('intend', name);
+    }
+    this.#answer('intendDeletion');
+    return { name, receipt: standing.latest, intended_at: standing.intendedAt };
+  }
+
+  async shredKey(name: string, receipt: AuditReceipt, acting: ActingStorage): Promise<DestroyReceipt> {
+    this.#requireShredding();
+    const { shredded } = this.#standingOf(name);
+    if (shredded !== undefined) return shredded;
+    this.#begin(name, acting);
+    this.#requireHolder(name, acting);
+    const standing = this.#standingOf(name);
+    if (standing.intendedAt === undefined || standing.latest.seq !== receipt.seq)
+      throw new AppError('precondition_failed');
+    if (this.isRateLimited) throw new AppError('kms_unavailable', { retryAfterS: 1 });
+    standing.shredded = this.destroy(name);
+    this.onDestroyed?.();
+    this.#answer('shredKey');
+    return standing.shredded;
+  }
+
+  /** Destroys a key, as its shredding or an administrator does. */
+  destroy(name: string): DestroyReceipt {
+    const key = this.keys.get(name);
+    if (key === undefined) throw new AppError('KEY_NOT_FOUND');
+    this.destructions++;
+    this.keys.delete(name);
+    this.destroyed.add(name);
+    this.#changed('destroy', name);
+    return {
+      id: key.keyId,
+      name,
+      state: 'destroyed',
+      revision: 2,
+      destroyed_at: this.#now(),
+      kek_ids: ['0000000000000001'],
+      audit: this.#standingOf(name).latest,
+    };
   }
 
   async requireDestroyable(_name: string): Promise<void> {
@@ -108,30 +228,151 @@ export class FakeKeyService implements KeyService, KeyDestroyer {
   async destroyKey(name: string): Promise<DestroyReceipt | undefined> {
     await this.requireDestroyable(name);
     if (this.destroyed.has(name)) return undefined;
-    const key = this.keys.get(name);
-    if (key === undefined) throw new AppError('KEY_NOT_FOUND');
-    this.destructions++;
-    this.keys.delete(name);
-    this.destroyed.add(name);
+    const receipt = this.destroy(name);
     this.onDestroyed?.();
-    return {
-      id: key.keyId,
-      name,
-      state: 'destroyed',
-      revision: 2,
-      destroyed_at: new Date(this.#clock.now()).toISOString(),
-      kek_ids: ['0000000000000001'],
-      audit: { seq: 1, hash: '00' },
-    };
+    return receipt;
   }
 
-  put(name: string): KeptKey {
-    const key = {
-      keyId: randomUUID(),
-      dek: createSecretKey(randomBytes(32)),
-      wrapped: randomBytes(69).toString('base64'),
-    };
+  async contentRemoved(name: string, acting: ActingStorage): Promise<void> {
+    this.#requireShredding();
+    this.#requireCurrent(acting);
+    const standing = this.#standingOf(name);
+    if (standing.holder === undefined) return;
+    if (standing.intendedAt === undefined || !this.destroyed.has(name))
+      throw new AppError('precondition_failed');
+    this.#requireHolder(name, acting);
+    standing.holder = undefined;
+    this.#changed('removed', name);
+    this.#answer('contentRemoved');
+  }
+
+  async unfinishedDeletions(acting: ActingStorage): Promise<readonly UnfinishedDeletion[]> {
+    this.#requireShredding();
+    this.#requireCurrent(acting);
+    return [...this.standings].flatMap(([name, { holder, intendedAt, latest }]) =>
+      holder !== acting.storage || intendedAt === undefined
+        ? []
+        : [
+            {
+              name,
+              state: this.destroyed.has(name) ? ('destroyed' as const) : ('pending_deletion' as const),
+              receipt: latest,
+              intended_at: intendedAt,
+            },
+          ],
+    );
+  }
+
+  /** An administrator takes an intent back. */
+  restore(name: string): void {
+    this.#standingOf(name).intendedAt = undefined;
+    this.#standingOf(name).latest = this.#receipt();
+  }
+
+  async offerKey(name: string, to: string, move: string, acting: ActingStorage): Promise<void> {
+    this.#begin(name, acting);
+    this.#requireHolder(name, acting);
+    this.#standingOf(name).offer = { to, move };
+    this.#answer('offerKey');
+  }
+
+  async withdrawOffer(name: string, move: string, acting: ActingStorage): Promise<void> {
+    this.#begin(name, acting);
+    this.#requireHolder(name, acting);
+    const standing = this.#standingOf(name);
+    if (standing.offer?.move === move) standing.offer = undefined;
+    this.#answer('withdrawOffer');
+  }
+
+  async acceptKey(name: string, move: string, acting: ActingStorage): Promise<void> {
+    this.#begin(name, acting);
+    const standing = this.#standingOf(name);
+    if (standing.holder === acting.storage) return;
+    if (standing.offer?.to !== acting.storage || standing.offer.move !== move)
+      throw new AppError('key_not_offered');
+    standing.holder = acting.storage;
+    standing.offer = undefined;
+    this.#changed('accept', name);
+    this.#answer('acceptKey');
+  }
+
+  async advanceStorage(id: string, from: readonly string[], to: string): Promise<StorageInfo> {
+    if (this.failure !== undefined) throw this.failure;
+    const known = this.storages.get(id) ?? { generation: undefined, takeOvers: 0 };
+    const { generation } = known;
+    if (generation !== undefined && generation !== to && !from.includes(generation))
+      throw new AppError('storage_superseded');
+    this.storages.set(id, { ...known, generation: to });
+    this.#answer('advanceStorage');
+    return { id, generation: to, take_overs: known.takeOvers, advanced_at: this.#now() };
+  }
+
+  /** An administrator lets one copy of a storage take the place of the others: that of this generation, or the next that asks. */
+  takeOverStorage(id: string, generation?: string): void {
+    this.storages.set(id, { generation, takeOvers: (this.storages.get(id)?.takeOvers ?? 0) + 1 });
+  }
+
+  /** Makes a key. @param holder the storage of {@link acting} by default; null for nobody, as of keys that a user makes. */
+  put(name: string, holder: string | null = this.acting.storage): KeptKey {
+    const key = newKey();
     this.keys.set(name, key);
+    this.standings.set(name, { holder: holder ?? undefined, latest: this.#receipt() });
     return key;
   }
+
+  /** @throws AppError of the service, of the storage's generation, or of the key. */
+  #begin(name: string, acting: ActingStorage): void {
+    if (this.failure !== undefined) throw this.failure;
+    this.#requireCurrent(acting);
+    if (this.destroyed.has(name)) throw new AppError('project_destroyed');
+    if (!this.keys.has(name)) throw new AppError('KEY_NOT_FOUND');
+  }
+
+  #requireCurrent({ storage, generation }: ActingStorage): void {
+    if (this.storages.get(storage)?.generation !== generation) throw new AppError('storage_superseded');
+  }
+
+  #requireHolder(name: string, { storage }: ActingStorage): void {
+    const { holder } = this.#standingOf(name);
+    if (holder === undefined) throw new AppError('key_unheld');
+    if (holder !== storage) throw new AppError('project_elsewhere', { storage: holder });
+  }
+
+  #requireShredding(): void {
+    if (this.failure !== undefined) throw this.failure;
+    if (!this.mayShred) throw new AppError('kms_unavailable', { retryAfterS: 60 });
+  }
+
+  /** Keys that a test has put here by hand are held by the storage of {@link acting}. */
+  #standingOf(name: string): Standing {
+    const standing = this.standings.get(name) ?? { holder: this.acting.storage, latest: this.#receipt() };
+    this.standings.set(name, standing);
+    return standing;
+  }
+
+  #changed(kind: FakeChange['kind'], name: string): void {
+    this.changes.push({ kind, name });
+    this.#standingOf(name).latest = this.#receipt();
+  }
+
+  #receipt(): AuditReceipt {
+    const seq = ++this.#seq;
+    return { seq, hash: seq.toString(16).padStart(64, '0') };
+  }
+
+  #answer(call: Call): void {
+    if (this.unanswered.delete(call)) throw new AppError('kms_unavailable', { retryAfterS: 1 });
+  }
+
+  #now(): string {
+    return new Date(this.#clock.now()).toISOString();
+  }
+}
+
+function newKey(): KeptKey {
+  return {
+    keyId: randomUUID(),
+    dek: createSecretKey(randomBytes(32)),
+    wrapped: randomBytes(69).toString('base64'),
+  };
 }

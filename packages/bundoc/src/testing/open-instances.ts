@@ -23,7 +23,7 @@ export function openInstances(
   options: Partial<InstanceManagerOptions> & { readonly onContentRemoved?: (project: string) => void } = {},
 ) {
   const { onContentRemoved, ...others } = options;
-  const keys = new KeyCache({ keys: service, clock, ttlMs: TTL_MS });
+  const keys = new KeyCache({ keys: service.held, clock, ttlMs: TTL_MS });
   const logger = createLogger({ service: 'bundoc', level: 'silent' });
   const projects = new ProjectFolders({
     disk,

@@ -62,7 +62,7 @@ export class Moving implements AsyncDisposable {
   }
 
   keys(): KeyCache {
-    return new KeyCache({ keys: this.service, clock: systemClock, ttlMs: 900_000 });
+    return new KeyCache({ keys: this.service.held, clock: systemClock, ttlMs: 900_000 });
   }
 
   /** A node on the database. */

@@ -2,12 +2,30 @@ import type { Queryable, Statement, Transaction } from './database.ts';
 
 /** The file and whether there is content, as of one moment: another node may be making the project. */
 const READ: Statement = {
-  name: 'bundoc-read-project-1',
-  text: `SELECT (SELECT file FROM bundoc.projects WHERE project = $1), EXISTS (SELECT FROM bundoc.heads WHERE project = $1)`,
+  name: 'bundoc-read-project-2',
+  text: `SELECT file, marker, EXISTS (SELECT FROM bundoc.heads WHERE project = $1)
+         FROM (SELECT) AS one LEFT JOIN bundoc.projects ON project = $1`,
 };
 const LOCK: Statement = {
   name: 'bundoc-project-file-locked-1',
   text: 'SELECT file FROM bundoc.projects WHERE project = $1 FOR UPDATE',
+};
+const LOCK_ROW: Statement = {
+  name: 'bundoc-project-row-locked-1',
+  text: 'SELECT file, marker FROM bundoc.projects WHERE project = $1 FOR UPDATE',
+};
+const SET_MARKER: Statement = {
+  name: 'bundoc-set-marker-1',
+  text: `UPDATE bundoc.projects SET marker = $2 WHERE project = $1 AND marker IS NOT DISTINCT FROM $3 RETURNING 1`,
+};
+const REMOVE_MARKER_ROW: Statement = {
+  name: 'bundoc-remove-marker-row-1',
+  text: 'DELETE FROM bundoc.projects WHERE project = $1 AND file IS NULL AND marker = $2 RETURNING 1',
+};
+const LEAVE_MARKER: Statement = {
+  name: 'bundoc-leave-marker-1',
+  text: `INSERT INTO bundoc.projects (project, marker) VALUES ($1, $2)
+         ON CONFLICT (project) DO UPDATE SET file = NULL, marker = excluded.marker`,
 };
 const INSERT: Statement = {
   name: 'bundoc-insert-project-1',
@@ -22,6 +40,8 @@ const REPLACE: Statement = {
 export interface FileRow {
   /** The project's file, or a mark in its place; undefined where there is neither. */
   readonly text: string | undefined;
+  /** The mark beside the file, or where there is none. */
+  readonly marker: string | undefined;
   /** Whether there are rows of content. */
   readonly hasContent: boolean;
 }
@@ -29,8 +49,36 @@ export interface FileRow {
 /** As of one moment. @throws AppError of the database, as all of these. */
 export async function readFileRow(queryable: Queryable, project: string): Promise<FileRow> {
   const [row] = await queryable.query(READ, [project]);
-  const [text, hasContent] = row as unknown as [string | null, boolean];
-  return { text: text ?? undefined, hasContent };
+  const [text, marker, hasContent] = row as unknown as [string | null, string | null, boolean];
+  return { text: text ?? undefined, marker: marker ?? undefined, hasContent };
+}
+
+/** File and mark, which nobody else changes before the transaction ends; undefined where there is no row. */
+export async function lockRow(
+  transaction: Transaction,
+  project: string,
+): Promise<Omit<FileRow, 'hasContent'> | undefined> {
+  const [row] = await transaction.query(LOCK_ROW, [project]);
+  if (row === undefined) return undefined;
+  const [text, marker] = row as unknown as [string | null, string | null];
+  return { text: text ?? undefined, marker: marker ?? undefined };
+}
+
+/** Changes the mark beside a project's file from the very one that the change was decided on. @returns false when it is another one by now. */
+export async function changeMarker(
+  queryable: Queryable,
+  project: string,
+  marker: string | undefined,
+  former: string | undefined,
+): Promise<boolean> {
+  if (marker === undefined && (await queryable.query(REMOVE_MARKER_ROW, [project, former])).length > 0)
+    return true;
+  return (await queryable.query(SET_MARKER, [project, marker ?? null, former ?? null])).length > 0;
+}
+
+/** Removes the file of a project, and leaves the mark. */
+export async function leaveMarker(transaction: Transaction, project: string, marker: string): Promise<void> {
+  await transaction.query(LEAVE_MARKER, [project, marker]);
 }
 
 /** The text, which nobody else changes before the transaction ends. */

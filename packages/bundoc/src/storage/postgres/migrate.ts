@@ -14,6 +14,9 @@ interface Migration {
   readonly worksFrom: number;
 }
 
+/** The first schema with storages. What was written before names no storage that holds the keys. */
+const STORAGES_SINCE = 4;
+
 /** The database has a schema that this build cannot work with. */
 export class SchemaMismatch extends Error {
   override readonly name = 'SchemaMismatch';
@@ -24,7 +27,8 @@ export class SchemaMismatch extends Error {
  * advisory lock, so that several nodes may start at once. Each says from which schema version on builds still work with it: nodes of the
  * former version go on while those of this one start.
  *
- * @throws SchemaMismatch for a database that a later build has changed so that this one cannot work with it.
+ * @throws SchemaMismatch for a database that a later build has changed so that this one cannot work with it, or that has projects of a build from
+ * before there were storages.
  */
 export async function migrate(
   database: Database,
@@ -42,6 +46,8 @@ export async function migrate(
        )`,
     );
     const applied = await appliedOf(transaction, known);
+    if (applied > 0 && applied < STORAGES_SINCE && known >= STORAGES_SINCE)
+      await requireNoProjects(transaction);
     for (const { version, text, worksFrom: from } of migrations) {
       if (version <= applied) continue;
       await transaction.run(text);
@@ -70,6 +76,14 @@ async function appliedOf(database: Pick<Transaction, 'run'>, known: number): Pro
       `the database has schema ${applied}, which needs a build of schema ${worksFrom} or later; this one knows ${known}`,
     );
   return applied;
+}
+
+async function requireNoProjects(transaction: Transaction): Promise<void> {
+  const [rows] = await transaction.run('SELECT EXISTS (SELECT FROM bundoc.projects)');
+  if (rows?.[0]?.[0] !== true) return;
+  throw new SchemaMismatch(
+    'the database has projects of an earlier build, which named no storage as the holder of their keys: export them with that build (bundoc export), start with an empty database, and import them',
+  );
 }
 
 /** The files `<number>-<what>.sql`; the first line of each is `-- works with builds from: <schema version>`. */

@@ -1,0 +1,83 @@
+import type { AuditReceipt, DestroyReceipt } from '@bundoc/shared/contract/keys';
+import type { DeletionIntent, UnfinishedDeletion } from '@bundoc/shared/contract/storages';
+import { hasCode } from '@bundoc/shared/errors';
+import type { ActingStorage, KeyHandover, KeyService, KeyShredder, LeasedKey, StorageCalls } from './port.ts';
+
+/** Which storage this is, and the generation that BunKMS has confirmed. */
+export interface ConfirmedGeneration {
+  /** @throws AppError `kms_unavailable` until BunKMS has confirmed a generation; `storage_superseded` once it has refused it. */
+  acting(): ActingStorage;
+  /**
+   * BunKMS has refused `acting`: another node may have advanced the generation since.
+   *
+   * @returns what to try once more with.
+   * @throws AppError `storage_superseded`, `kms_unavailable`.
+   */
+  refused(acting: ActingStorage): Promise<ActingStorage>;
+}
+
+/** BunKMS as one storage asks it: by its id, and in its present generation. */
+export class StorageKeys implements KeyService, KeyShredder, KeyHandover {
+  readonly #calls: StorageCalls;
+  readonly #generation: ConfirmedGeneration;
+
+  constructor(calls: StorageCalls, generation: ConfirmedGeneration) {
+    this.#calls = calls;
+    this.#generation = generation;
+  }
+
+  exportKey(name: string, version?: number): Promise<LeasedKey> {
+    return this.#act((acting) => this.#calls.exportKey(name, version, acting));
+  }
+
+  createKey(name: string): Promise<void> {
+    return this.#act((acting) => this.#calls.createKey(name, acting));
+  }
+
+  claimKey(name: string): Promise<void> {
+    return this.#act((acting) => this.#calls.claimKey(name, acting));
+  }
+
+  /** Rotation names no storage; one that was superseded has no business with the key all the same. */
+  rotateKey(name: string, version: number): Promise<void> {
+    return this.#act(() => this.#calls.rotateKey(name, version));
+  }
+
+  intendDeletion(name: string): Promise<DeletionIntent> {
+    return this.#act((acting) => this.#calls.intendDeletion(name, acting));
+  }
+
+  shredKey(name: string, receipt: AuditReceipt): Promise<DestroyReceipt> {
+    return this.#act((acting) => this.#calls.shredKey(name, receipt, acting));
+  }
+
+  contentRemoved(name: string): Promise<void> {
+    return this.#act((acting) => this.#calls.contentRemoved(name, acting));
+  }
+
+  unfinishedDeletions(): Promise<readonly UnfinishedDeletion[]> {
+    return this.#act((acting) => this.#calls.unfinishedDeletions(acting));
+  }
+
+  offerKey(name: string, to: string, move: string): Promise<void> {
+    return this.#act((acting) => this.#calls.offerKey(name, to, move, acting));
+  }
+
+  withdrawOffer(name: string, move: string): Promise<void> {
+    return this.#act((acting) => this.#calls.withdrawOffer(name, move, acting));
+  }
+
+  acceptKey(name: string, move: string): Promise<void> {
+    return this.#act((acting) => this.#calls.acceptKey(name, move, acting));
+  }
+
+  async #act<T>(call: (acting: ActingStorage) => Promise<T>): Promise<T> {
+    const acting = this.#generation.acting();
+    try {
+      return await call(acting);
+    } catch (error) {
+      if (!hasCode(error, 'storage_superseded')) throw error;
+      return call(await this.#generation.refused(acting));
+    }
+  }
+}
