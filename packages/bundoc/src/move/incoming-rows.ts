@@ -1,15 +1,11 @@
 import { hasCode } from '@bundoc/shared/errors';
 import { v7 as uuidv7 } from 'uuid';
 import type { ProjectCipher } from '../cipher/project-cipher.ts';
-import { MARK_BEGINS } from '../project/deletion-mark.ts';
-import { formatMoveMark, type MoveMark } from '../project/move-mark.ts';
-import { isSameProject, parseProjectFile } from '../project/project-file.ts';
-import { moveOf } from '../project/project-rows.ts';
 import type { DocumentState, UsedKey } from '../storage/embedded/record.ts';
 import type { OnProgress } from '../storage/embedded/verify.ts';
 import type { Position, SealedChange } from '../storage/port.ts';
 import type { Connections, Statement, Transaction } from '../storage/postgres/database.ts';
-import { insertFileRow, lockFileRow, readFileRow, replaceFileRow } from '../storage/postgres/file-row.ts';
+import { leaveMarker, readFileRow } from '../storage/postgres/file-row.ts';
 import { writeOfGroup } from '../storage/postgres/group-rows.ts';
 import {
   deleteContentRows,
@@ -21,7 +17,6 @@ import {
 import { RowCipher } from '../storage/postgres/row-cipher.ts';
 import { eachByName, ROW_COLUMNS, readStateRow } from '../storage/postgres/rows.ts';
 import {
-  type Copied,
   type LastOfProject,
   type MoveCounts,
   MoveFailed,
@@ -36,9 +31,9 @@ export interface IncomingRowsOptions {
   readonly cipher: () => ProjectCipher;
 }
 
-const COPIED: Statement = {
-  name: 'bundoc-incoming-copied-1',
-  text: 'SELECT seq, purged_seq FROM bundoc.heads WHERE project = $1',
+const SET_FILE: Statement = {
+  name: 'bundoc-incoming-file-1',
+  text: 'UPDATE bundoc.projects SET file = $2, marker = $3 WHERE project = $1',
 };
 const SET_PURGED: Statement = {
   name: 'bundoc-incoming-purged-1',
@@ -65,89 +60,40 @@ const USED_KEYS_AT_ONCE = 1_000;
 /** Of one page that is read again. */
 const PAGE = { limit: 500, bytesMax: 4_194_304 };
 
-/**
- * Reserves the id of a project that is brought in: with the mark, nodes make none and open none.
- *
- * @returns the mark that stands: of a move that was cut short, and is gone on with.
- * @throws MoveFailed where there is a project, or one that was deleted.
- */
-export async function reserveRows(database: Connections, project: string, mark: MoveMark): Promise<MoveMark> {
-  const { text, hasContent } = await readFileRow(database, project);
-  const present = text === undefined ? undefined : moveOf(project, text);
-  if (present?.state === 'incoming') return present;
-  if (text?.startsWith(MARK_BEGINS)) throw new MoveFailed(`${project} was deleted there`);
-  if (text !== undefined && present === undefined)
-    throw new MoveFailed(`${project} is in the database already`);
-  if (text === undefined && hasContent)
-    throw new MoveFailed(`the database has rows of ${project}, and no project file`);
-  // What is left of it from before it was moved away.
-  await deleteContentRows(project, (action) => database.transaction('', action));
-  const reserved = formatMoveMark(mark);
-  const isReserved =
-    text === undefined
-      ? await insertFileRow(database, project, reserved)
-      : await replaceFileRow(database, project, reserved, text);
-  if (!isReserved) throw new MoveFailed(`somebody else was at work on ${project} in the database`);
-  return mark;
-}
-
-/**
- * Puts the project's file in the place of the mark: from then on nodes serve it. May be done again.
- *
- * @throws MoveFailed for another mark, and another project: then this is not where it was brought.
- */
-export async function openRows(database: Connections, mark: MoveMark, file: string): Promise<void> {
-  const project = mark.moving;
-  if (await replaceFileRow(database, project, file, formatMoveMark(mark))) return;
-  const { text } = await readFileRow(database, project);
-  const isFile = text !== undefined && !text.startsWith(MARK_BEGINS) && moveOf(project, text) === undefined;
-  const [brought, present] = [file, text ?? ''].map((one) => Buffer.from(one)) as [Buffer, Buffer];
-  if (isFile && isSameProject(parseProjectFile(project, brought), parseProjectFile(project, present))) return;
-  throw new MoveFailed(`${project} is not in the database as it was brought there`);
-}
-
-/**
- * Gives up what is being brought in of a project that has not changed hands: its mark says from then on that it is not here, and what was copied is removed.
- * What a process that died has under way ends before, or changes nothing. May be done again; nothing is done where nothing is being brought in.
- */
-export async function abandonRows(database: Connections, project: string): Promise<void> {
-  const isElsewhere = await database.transaction('', async (transaction) => {
-    const text = await lockFileRow(transaction, project);
-    const mark = text === undefined ? undefined : moveOf(project, text);
-    if (text === undefined || mark === undefined) return false;
-    if (mark.state === 'moved') return true;
-    await replaceFileRow(transaction, project, formatMoveMark({ ...mark, state: 'moved' }), text);
-    await deleteHead(transaction, project);
-    return true;
-  });
-  if (isElsewhere === true) await deleteContentRows(project, (action) => database.transaction('', action));
-}
-
-/** The rows of a project that is brought in; reserved. Its head says how far the copy is, and, until it is finished, in `purged_seq` what it began with. */
+/** The rows of a project that is brought in, beside nodes that run. */
 export class IncomingRows implements MoveTarget {
   readonly #options: IncomingRowsOptions;
   #cipher: ProjectCipher | undefined;
+  /** Without it, somebody else brings the project in. */
+  #mark: string | undefined;
 
   constructor(options: IncomingRowsOptions) {
     this.#options = options;
   }
 
-  async begin(begun: Position): Promise<Copied> {
+  async begin(mark: string, isOurs: (mark: string) => Promise<boolean>): Promise<void> {
     const { project, database, cipher } = this.#options;
-    const [row] = await database.query(COPIED, [project]);
-    if (row !== undefined) {
-      const [position, before] = row as unknown as [Position, Position];
-      return { position, begun: before };
-    }
-    await database.transaction('', async (transaction) => {
-      await insertProjectRows(transaction, project, cipher().version);
-      await transaction.query(SET_PURGED, [project, begun]);
+    const { text, marker, hasContent } = await readFileRow(database, project);
+    const isLeftOver = marker !== undefined && (await isOurs(marker));
+    if (!isLeftOver && (text !== undefined || hasContent))
+      throw new MoveFailed(`${project} is in the database already`);
+    if (!isLeftOver && marker !== undefined) throw new MoveFailed(`${project} was deleted there`);
+    const transact = <T>(action: (transaction: Transaction) => Promise<T>) =>
+      database.transaction('', action);
+    await transact(async (transaction) => {
+      await leaveMarker(transaction, project, mark);
+      await deleteHead(transaction, project);
       return true;
     });
-    return { position: 0, begun };
+    await deleteContentRows(project, transact);
+    await transact(async (transaction) => {
+      await insertProjectRows(transaction, project, cipher().version);
+      return true;
+    });
+    this.#mark = mark;
   }
 
-  async put(changes: readonly SealedChange[], { position }: Copied): Promise<void> {
+  async put(changes: readonly SealedChange[], position: Position): Promise<void> {
     await this.#transact((transaction) => this.#write(transaction, changes, [], position));
   }
 
@@ -170,7 +116,7 @@ export class IncomingRows implements MoveTarget {
     }
   }
 
-  async finish({ lastSeq, purgedSeq, seals, usedKeys }: LastOfProject): Promise<MoveCounts> {
+  async finish({ file, lastSeq, purgedSeq, seals, usedKeys }: LastOfProject, mark: string): Promise<MoveCounts> {
     const { project } = this.#options;
     for (let at = 0; at < usedKeys.length; at += USED_KEYS_AT_ONCE)
       await this.#transact((transaction) =>
@@ -179,21 +125,19 @@ export class IncomingRows implements MoveTarget {
     const [documents, bytes] = await this.#transact(async (transaction) => {
       for (const { version, count } of seals) await transaction.query(SET_SEALS, [project, version, count]);
       await transaction.query(SET_PURGED, [project, purgedSeq]);
+      await transaction.query(SET_FILE, [project, file, mark]);
       const [counts] = await transaction.query(COUNTS, [project]);
       return counts as unknown as [number, number];
     });
     return { documents, bytes };
   }
 
-  async discard(): Promise<void> {
-    const { project, database } = this.#options;
-    await deleteContentRows(project, (action) => database.transaction('', action));
-  }
-
   async #transact<T>(action: (transaction: Transaction) => Promise<T>): Promise<T> {
     const { project, database } = this.#options;
-    const done = await database.transaction(lockOf(project), async (transaction, [head]) => {
-      if (head?.[0] === undefined) throw new MoveFailed(`the move of ${project} was given up`);
+    const locks = `SELECT marker FROM bundoc.projects WHERE project = '${project}' FOR UPDATE;${lockOf(project)}`;
+    const done = await database.transaction(locks, async (transaction, [row, head]) => {
+      if (row?.[0]?.[0] !== this.#mark || head?.[0] === undefined)
+        throw new MoveFailed(`the move of ${project} was given up`);
       await this.#raiseVersions(transaction);
       return { result: await action(transaction) };
     });
