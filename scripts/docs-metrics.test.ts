@@ -11,7 +11,7 @@ function namesOfBundoc(): string[] {
   const zero = () => 0;
   metrics.observe({
     ...{ projectsOpen: zero, keysCached: zero, changeFollowers: zero, documentsToReseal: zero },
-    ...{ eventsLive: zero, tokensRevoked: zero, tokenExpiryS: zero },
+    ...{ eventsLive: zero, tokensRevoked: zero, tokenExpiryS: zero, storageSuperseded: zero },
     ...{ backlogBytes: zero, databaseConnections: zero, databaseWaiting: zero },
   });
   return metrics.registry.getMetricsAsArray().map(({ name }) => name);

@@ -1,6 +1,5 @@
 import { cachedCheck } from '@bundoc/shared/cached-check';
 import { type Clock, systemClock } from '@bundoc/shared/clock';
-import { AppError } from '@bundoc/shared/errors';
 import { BearerAuth } from '@bundoc/shared/http/bearer-auth';
 import { allowOrigins } from '@bundoc/shared/http/cors';
 import { createHttpServer, refuseOtherMethods } from '@bundoc/shared/http/server';
@@ -10,11 +9,12 @@ import { registerOpenapi } from '@bundoc/shared/openapi/routes';
 import { openServerTls, type ServerTlsPorts } from '@bundoc/shared/tls/server-tls';
 import { WatchedTls } from '@bundoc/shared/tls/watched-tls';
 import type { BundocConfig } from './config.ts';
+import { type GenerationState, StorageGeneration } from './identity/storage-generation.ts';
 import { KmsClient } from './kms/client.ts';
 import { KmsEvents } from './kms/events.ts';
-import type { KeyService } from './kms/port.ts';
 import { RevokedTokens } from './kms/revoked-tokens.ts';
 import { ServiceToken } from './kms/service-token.ts';
+import { StorageKeys } from './kms/storage-keys.ts';
 import { TokenKeys } from './kms/token-keys.ts';
 import { type BundocMetrics, createBundocMetrics } from './metrics.ts';
 import { applyEvent } from './project/apply-event.ts';
@@ -22,6 +22,7 @@ import { ProjectDeletion } from './project/delete-project.ts';
 import { ExpiryLooks } from './project/expiry-looks.ts';
 import { InstanceManager } from './project/instance-manager.ts';
 import { KeyCache } from './project/key-cache.ts';
+import { takeOversSince } from './project/project-file.ts';
 import { ProjectUpkeep } from './project/project-upkeep.ts';
 import type { Projects } from './project/projects.ts';
 import { SCAN_LIMITS } from './query/scan-budget.ts';
@@ -70,7 +71,16 @@ export interface RunningBundoc extends RunningService {
 const SWEEP_EVERY_MS = 1_000;
 const TOKEN_KEYS_EVERY_MS = 300_000;
 const RESUME_EVERY_MS = 5_000;
+/** How often a node looks whether any node has advanced the generation lately, and how old it may become. */
+const GENERATION_CHECK_MS = 300_000;
+const GENERATION_AGE_S_MAX = 3_600;
 const READINESS_KEPT_MS = 1_000;
+/** Why nothing is served, by the state of the generation. */
+const REASONS: Readonly<Record<GenerationState, Readiness['reason']>> = {
+  confirmed: undefined,
+  unconfirmed: 'kms_unavailable',
+  superseded: 'storage_superseded',
+};
 /** Documents of one project that are sealed anew after a rotation, each time the projects are swept. */
 const RESEALS_A_SECOND = 500;
 
@@ -106,20 +116,38 @@ export async function startBundoc(config: BundocConfig, parts: BundocParts = {})
   token.keepRenewed(() => kms.renewToken());
   stack.defer(() => token.stop());
 
-  const { keys, projects, instances } = composeInstances({ config, clock, logger, metrics, kms, storage });
+  const { id } = await storage.identity.read();
+  const generation = new StorageGeneration({
+    ...{ id, identity: storage.identity, calls: kms, logger },
+    isUp: () => kms.isUp(),
+    onConfirmed: () => deletion.look(),
+    onSuperseded: () => {
+      keys.evictAll();
+      instances.sweep();
+      feed.endAll();
+    },
+  });
+  const service = new StorageKeys(kms, generation);
+  const { keys, projects, instances } = composeInstances({
+    ...{ config, clock, logger, metrics, storage, service, generation },
+  });
   stack.use(instances);
   const feed = new ChangeFeed({ instances, clock, logger });
-  const deletion = new ProjectDeletion({ projects, instances, keys, service: kms, feed, clock, logger });
+  const deletion = new ProjectDeletion({ projects, instances, keys, service, feed, clock, logger });
   const target = moveDestination(config, logger);
   const moves = new Moves({ instances, keys, feed, logger, folders: storage.folders, target });
   for (const work of [deletion, moves]) {
     stack.use(every(RESUME_EVERY_MS, () => void work.resume()));
     void work.resume();
   }
+  stack.use(generation);
+  stack.use(every(GENERATION_CHECK_MS, () => void advanceOld(storage, generation, logger)));
+  void generation.start();
   const revoked = new RevokedTokens(clock);
   const events = new KmsEvents({
     open: (lastEventId, signal) => kms.openEvents(lastEventId, signal),
-    onEvent: (event) => applyEvent(event, { keys, instances, revoked, feed }),
+    ready: generation.answered,
+    onEvent: (event) => applyEvent(event, { storage: generation, keys, instances, revoked, feed, deletion }),
     logger,
   });
   stack.use(events);
@@ -131,6 +159,7 @@ export async function startBundoc(config: BundocConfig, parts: BundocParts = {})
     ...storage.counts,
     eventsLive: () => (events.isLive ? 1 : 0),
     tokensRevoked: () => revoked.size,
+    storageSuperseded: () => (generation.state === 'superseded' ? 1 : 0),
     tokenExpiryS: () => (token.expiresAtMs ?? Number.NaN) / 1_000,
   });
   const upkeep = new ProjectUpkeep({ instances, logger, resealsMax: RESEALS_A_SECOND });
@@ -143,16 +172,23 @@ export async function startBundoc(config: BundocConfig, parts: BundocParts = {})
   stack.use(every(SWEEP_EVERY_MS, sweep));
 
   const looks = stack.use(new ExpiryLooks({ marks: storage.expiry, instances, logger }));
-  stack.use(every(SWEEP_EVERY_MS, () => void looks.look()));
+  const lookWhereServed = () => {
+    if (generation.state === 'confirmed') void looks.look();
+  };
+  stack.use(every(SWEEP_EVERY_MS, lookWhereServed));
 
   const tokenKeys = new TokenKeys({ fetchJwks: () => kms.fetchJwks(), clock });
   stack.use(every(TOKEN_KEYS_EVERY_MS, () => void tokenKeys.refresh()));
-  void tokenKeys.refresh();
+  void generation.answered.then(() => tokenKeys.refresh());
 
   const readiness = cachedCheck(clock, READINESS_KEPT_MS, async (): Promise<Readiness> => {
     const [isReady, kmsUp] = await Promise.all([storage.isReady(), kms.isUp()]);
+    const reason = isReady ? REASONS[generation.state] : 'storage_unavailable';
     return {
       storage: isReady ? 'ok' : 'failing',
+      storage_id: id,
+      ...(generation.generation === undefined ? {} : { generation: generation.generation }),
+      ...(reason === undefined ? {} : { reason }),
       kms: kmsUp ? 'up' : 'down',
       kms_events: events.isLive ? 'live' : 'down',
     };
@@ -176,7 +212,7 @@ export async function startBundoc(config: BundocConfig, parts: BundocParts = {})
   await registerPatch(app, documents, auth);
   registerBatch(app, new Batches(instances, config.documentBytesMax), auth, config);
   registerLists(app, documents, auth);
-  registerProjects(app, new ProjectDirectory(projects, instances), auth);
+  registerProjects(app, new ProjectDirectory(projects, instances, () => void generation.acting()), auth);
   registerProjectDeletion(app, deletion, auth);
   registerCollections(app, new Collections(instances), auth);
   registerQueries(app, new Queries(instances, SCAN_LIMITS), auth);
@@ -188,7 +224,10 @@ export async function startBundoc(config: BundocConfig, parts: BundocParts = {})
   await registerOpenapi(app, { service: BUNDOC_API, clock, page: true });
   refuseOtherMethods(app);
   const url = await app.listen({ host: config.host, port: config.port });
-  logger.info({ url, storage: storage.place, kmsUrl: config.kms.url }, 'Bundoc is listening');
+  logger.info(
+    { ...{ url, storage: storage.place, storageId: id }, kmsUrl: config.kms.url },
+    'Bundoc is listening',
+  );
 
   const running = stack.move();
   return { url, close: () => running.disposeAsync() };
@@ -233,8 +272,9 @@ interface Composition {
   readonly clock: Clock;
   readonly logger: Logger;
   readonly metrics: BundocMetrics;
-  readonly kms: KmsClient;
   readonly storage: Storage;
+  readonly service: StorageKeys;
+  readonly generation: StorageGeneration;
 }
 
 function composeInstances(composition: Composition): {
@@ -242,9 +282,9 @@ function composeInstances(composition: Composition): {
   projects: Projects;
   instances: InstanceManager;
 } {
-  const { config, clock, logger, metrics, kms, storage } = composition;
+  const { config, clock, logger, metrics, storage, service, generation } = composition;
   const keys = new KeyCache({
-    keys: withoutStorage(kms),
+    keys: service,
     clock,
     ttlMs: config.keyTtlMs,
     onFetch: metrics.keyFetch,
@@ -261,29 +301,35 @@ function composeInstances(composition: Composition): {
     },
     onFailure: (error) => logger.error({ project, err: error }, 'the storage of a project failed'),
   });
-  const projects = storage.projects(keys);
+  const projects = storage.projects(keys, generation, (mark) => {
+    metrics.markSetAside();
+    logger.error(
+      mark,
+      'a mark that nobody confirms was set aside: somebody may have put it into the storage',
+    );
+  });
   const instances = new InstanceManager({
     projects,
     keys,
     clock,
     logger,
-    openStore: (project, cipher) => storage.openStore(project, cipher, watch(project)),
+    requireServed: () => void generation.acting(),
+    openStore: (project, { cipher, file }) =>
+      storage.openStore(project, cipher, watch(project), takeOversSince(file, cipher.version, generation)),
     othersWrite: storage.othersWrite,
     expiry: storage.expiry,
   });
   return { keys, projects, instances };
 }
 
-/** BunKMS as it is asked by a service that names no storage: then it does not say who holds a key. */
-function withoutStorage(kms: KmsClient): KeyService {
-  return {
-    exportKey: (name, version) => kms.exportKey(name, version),
-    createKey: (name) => kms.createKey(name),
-    rotateKey: (name, version) => kms.rotateKey(name, version),
-    claimKey: async () => {
-      throw new AppError('key_unheld');
-    },
-  };
+/** Of several nodes, one advances the generation each hour, so that a copy of the database is found out that is in use beside it. */
+async function advanceOld(storage: Storage, generation: StorageGeneration, logger: Logger): Promise<void> {
+  try {
+    const ageS = await storage.generationAgeS?.();
+    if (ageS !== undefined && ageS >= GENERATION_AGE_S_MAX) await generation.advance();
+  } catch (error) {
+    logger.warn({ err: error }, 'it could not be read how old the generation of the storage is');
+  }
 }
 
 function every(ms: number, task: () => void): Disposable {

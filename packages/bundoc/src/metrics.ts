@@ -10,7 +10,8 @@ type Observed =
   | 'documentsToReseal'
   | 'eventsLive'
   | 'tokensRevoked'
-  | 'tokenExpiryS';
+  | 'tokenExpiryS'
+  | 'storageSuperseded';
 
 /** What is read whenever the metrics are asked for: of the service, and whatever the storage counts. */
 type Observations = Readonly<Record<Observed, () => number> & Partial<Record<StorageCount, () => number>>>;
@@ -28,6 +29,8 @@ const STORAGE_COUNTS: Readonly<Record<StorageCount, readonly [name: string, help
 export interface BundocMetrics extends ServiceMetrics {
   integrityError(): void;
   keyFetch(outcome: FetchOutcome): void;
+  /** Counts a mark of a project that nobody confirmed. */
+  markSetAside(): void;
   /** Counts a request that came too soon after others of its project. */
   rateLimited(): void;
   /** Reads the gauges' values whenever the metrics are asked for. */
@@ -48,6 +51,11 @@ export function createBundocMetrics(): BundocMetrics {
     labelNames: ['outcome'],
     registers: [registry],
   });
+  const marksSetAside = new Counter({
+    name: 'bundoc_marks_set_aside_total',
+    help: 'Marks in the storage that a project was deleted or moved, which BunKMS or the key of the project did not confirm.',
+    registers: [registry],
+  });
   const rateLimited = new Counter({
     name: 'bundoc_rate_limited_total',
     help: 'Requests that were refused since too many of their project came before.',
@@ -57,10 +65,17 @@ export function createBundocMetrics(): BundocMetrics {
     ...service,
     integrityError: () => integrityErrors.inc(),
     keyFetch: (outcome) => keyFetches.inc({ outcome }),
+    markSetAside: () => marksSetAside.inc(),
     rateLimited: () => rateLimited.inc(),
     observe: (observed) => {
       const { projectsOpen, keysCached, documentsToReseal } = observed;
-      const { eventsLive, tokensRevoked, tokenExpiryS, changeFollowers } = observed;
+      const { eventsLive, tokensRevoked, tokenExpiryS, changeFollowers, storageSuperseded } = observed;
+      gauge(
+        registry,
+        'bundoc_storage_superseded',
+        '1 while nothing is served because another copy of this storage is in use.',
+        storageSuperseded,
+      );
       gauge(
         registry,
         'bundoc_change_followers',

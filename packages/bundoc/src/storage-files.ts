@@ -1,17 +1,19 @@
 import { randomBytes } from 'node:crypto';
 import { join, resolve } from 'node:path';
 import type { BundocConfig } from './config.ts';
+import { identifyFolder } from './identity/identity-in-folder.ts';
 import { lockDataFolder } from './project/data-lock.ts';
 import { ExpiryMarksInFolders } from './project/expiry-marks.ts';
 import { halfMovedProjects } from './project/moved-folder.ts';
 import { ProjectFolders } from './project/project-folder.ts';
+import { SET_ASIDE_FOLDER } from './project/set-aside.ts';
 import { Backlog } from './storage/embedded/backlog.ts';
 import type { EmbeddedLimits } from './storage/embedded/checkpoints.ts';
 import { DataFolder } from './storage/embedded/data-folder.ts';
 import { type Disk, makeDirectoryDurably } from './storage/embedded/disk.ts';
 import { openNodeDisk } from './storage/embedded/node-disk.ts';
 import { createEmbeddedStore, openEmbeddedStore } from './storage/embedded/recovery.ts';
-import { SEAL_LIMITS } from './storage/embedded/seal-budget.ts';
+import { limitsAfter, SEAL_LIMITS } from './storage/embedded/seal-budget.ts';
 import { createSealedCache } from './storage/embedded/sealed-cache.ts';
 import type { Storage, StoragePorts } from './storage-parts.ts';
 
@@ -25,7 +27,7 @@ export const EMBEDDED_LIMITS: EmbeddedLimits = {
   checkpointBytes: 32 * MIB,
 };
 
-/** The part of the composition root that stores in files. @throws DataFolderInUse, and what the disk throws. */
+/** The part of the composition root that stores in files. @throws DataFolderInUse, StartRefused, and what the disk throws. */
 export async function openFileStorage(
   config: BundocConfig,
   { clock, quota }: Omit<StoragePorts, 'logger'>,
@@ -36,6 +38,7 @@ export async function openFileStorage(
   DataFolder.make(dataDir)[Symbol.dispose]();
   stack.use(lockDataFolder(dataDir));
   const disk = wrapDisk(stack.use(openNodeDisk(dataDir)));
+  const identity = await identifyFolder(disk, dataDir);
   const projectsDir = join(dataDir, 'projects');
   await makeDirectoryDurably(disk, projectsDir);
   const backlog = new Backlog(BACKLOG_BYTES_MAX);
@@ -43,21 +46,25 @@ export async function openFileStorage(
   const running = stack.move();
   return {
     place: dataDir,
+    identity,
     othersWrite: false,
     counts: { backlogBytes: () => backlog.bytes },
     isReady: () => canWrite(disk, dataDir),
-    projects: (keys) =>
+    projects: (keys, storage, onSetAside) =>
       new ProjectFolders({
         disk,
         directory: projectsDir,
         keys,
         clock,
+        storage,
+        setAside: join(dataDir, SET_ASIDE_FOLDER),
+        onSetAside,
         onContentRemoved: (project) => cache.deleteAll(project),
         createStore: (project, directory, cipher) =>
           createEmbeddedStore({ project, directory, disk, cipher }),
       }),
     expiry: new ExpiryMarksInFolders({ disk, directory: projectsDir, clock }),
-    openStore: (project, cipher, watch) =>
+    openStore: (project, cipher, watch, takeOvers) =>
       openEmbeddedStore({
         ...watch,
         project,
@@ -68,7 +75,7 @@ export async function openFileStorage(
         cache,
         backlog,
         limits: EMBEDDED_LIMITS,
-        sealLimits: SEAL_LIMITS,
+        sealLimits: limitsAfter(SEAL_LIMITS, takeOvers),
         quota,
       }),
     folders: {

@@ -1,9 +1,12 @@
 import type { Clock } from '@bundoc/shared/clock';
 import type { Logger } from '@bundoc/shared/logger';
 import type { ProjectCipher } from './cipher/project-cipher.ts';
+import type { StorageIdentity } from './identity/storage-file.ts';
 import type { ExpiryMarks } from './project/expiry-marks.ts';
 import type { KeyCache } from './project/key-cache.ts';
+import type { TakenOver } from './project/project-file.ts';
 import type { Projects } from './project/projects.ts';
+import type { OnSetAside } from './project/set-aside.ts';
 import type { Disk } from './storage/embedded/disk.ts';
 import type { ProjectStore } from './storage/port.ts';
 import type { Quota } from './storage/quota.ts';
@@ -29,15 +32,25 @@ export interface StoreWatch {
 export interface Storage extends AsyncDisposable {
   /** What the log calls it. */
   readonly place: string;
+  readonly identity: StorageIdentity;
+  /** How long ago a node changed the generation, seconds; undefined where the storage is one process's alone. */
+  readonly generationAgeS?: () => Promise<number>;
   /** Whether other processes write to it as well. */
   readonly othersWrite: boolean;
   /** What it counts, for the metrics. */
   readonly counts: Readonly<Partial<Record<StorageCount, () => number>>>;
   /** Whether it takes writes now. Never rejects. */
   isReady(): Promise<boolean>;
-  projects(keys: KeyCache): Projects;
+  /** @param storage this one. */
+  projects(keys: KeyCache, storage: TakenOver, onSetAside: OnSetAside): Projects;
   readonly expiry: ExpiryMarks;
-  openStore(project: string, cipher: ProjectCipher, watch: StoreWatch): Promise<ProjectStore>;
+  /** @param takeOvers of the storage since the current version of the key was first used in it. */
+  openStore(
+    project: string,
+    cipher: ProjectCipher,
+    watch: StoreWatch,
+    takeOvers: number,
+  ): Promise<ProjectStore>;
   /** Of a storage in files alone. */
   readonly folders?: MovableFolders;
 }

@@ -4,9 +4,10 @@ import { readSecretFile } from '@bundoc/shared/config';
 import { hasCode } from '@bundoc/shared/errors';
 import type { Logger } from '@bundoc/shared/logger';
 import { readTlsMaterial } from '@bundoc/shared/tls/files';
+import { identifyDatabase } from './identity/identity-in-rows.ts';
 import { ExpiryMarksInRows } from './project/expiry-rows.ts';
 import { ProjectRows, whyGone } from './project/project-rows.ts';
-import { SEAL_LIMITS } from './storage/embedded/seal-budget.ts';
+import { limitsAfter, SEAL_LIMITS } from './storage/embedded/seal-budget.ts';
 import { ChangeNews } from './storage/postgres/change-news.ts';
 import { Database, type DatabaseOptions } from './storage/postgres/database.ts';
 import { migrate } from './storage/postgres/migrate.ts';
@@ -26,7 +27,7 @@ const READY_WITHIN_MS = 2_000;
 /**
  * The part of the composition root that stores in PostgreSQL. Brings the schema forward.
  *
- * @throws ConfigError, SchemaMismatch; AppError `storage_unavailable` when the server cannot serve for half a minute.
+ * @throws ConfigError, SchemaMismatch, StartRefused; AppError `storage_unavailable` when the server cannot serve for half a minute.
  */
 export async function openPostgresStorage(
   config: PostgresConfig,
@@ -37,16 +38,19 @@ export async function openPostgresStorage(
   await using stack = new AsyncDisposableStack();
   const database = stack.use(new Database(options));
   await untilServed({ clock, logger }, () => prepare(database, logger));
+  const identity = await identifyDatabase(database, clock);
   const news = stack.use(new ChangeNews({ database, connection: options, logger }));
   const running = stack.move();
   return {
     place: config.place,
+    identity,
+    generationAgeS: () => identity.ageS(),
     othersWrite: true,
     counts: { databaseConnections: () => database.connections, databaseWaiting: () => database.waiting },
     isReady: () => Promise.race([takesWrites(database), sleep(READY_WITHIN_MS, false, { ref: false })]),
-    projects: (keys) => new ProjectRows({ database, keys, clock }),
+    projects: (keys, storage, onSetAside) => new ProjectRows({ database, keys, clock, storage, onSetAside }),
     expiry: new ExpiryMarksInRows({ database, clock }),
-    openStore: (project, cipher, watch) =>
+    openStore: (project, cipher, watch, takeOvers) =>
       new PostgresStore({
         ...watch,
         whyGone: () => whyGone({ database, clock }, project),
@@ -55,7 +59,7 @@ export async function openPostgresStorage(
         cipher,
         clock,
         news,
-        sealLimits: SHARED_SEAL_LIMITS,
+        sealLimits: limitsAfter(SHARED_SEAL_LIMITS, takeOvers),
         quota,
       }).begin(),
     [Symbol.asyncDispose]: () => running.disposeAsync(),

@@ -4,6 +4,7 @@ import { FakeClock } from '@bundoc/shared/testing/fake-clock';
 import { describe, expect, it } from 'vitest';
 import { checkBackup, openBackup } from '../src/backup/read-backup.ts';
 import { readStoredMetadata } from '../src/cipher/stored-text.ts';
+import { formatStorageFile, parseStorageFile } from '../src/identity/storage-file.ts';
 import { formatProjectFile, openCipher, parseProjectFile } from '../src/project/project-file.ts';
 import { readValue } from '../src/query/value.ts';
 import { decodeIndexes } from '../src/storage/embedded/index-file.ts';
@@ -33,6 +34,13 @@ describe('the golden files of format 1', () => {
   it('project.json is read, written back the same, and opens to the same name key', () => {
     expect(formatProjectFile(file)).toEqual(golden('project-v1.golden.json'));
     expect(openCipher(file, [key]).fileName(ref)).toBe(expected['fileName']);
+  });
+
+  it('storage.json is read, and written back the same', () => {
+    const content = golden('storage-v1.golden.json').toString();
+    const read = parseStorageFile('storage.json', content);
+    expect(read).toMatchObject({ id: '3c0e2b62-8f5c-4c0e-9a55-0f8f0c9d5a01', takeOvers: 3 });
+    expect(formatStorageFile(read)).toBe(content);
   });
 
   it('a document file opens to the exact text', () => {

@@ -227,38 +227,6 @@ describe('KmsClient', () => {
     await expect(client.createKey('p-dek')).rejects.toMatchObject({ code: 'project_destroyed' });
   });
 
-  it('asks whether it may destroy a key without the confirmation, and says what its token lacks', async () => {
-    const { client, seen } = await start((_request, response, call) =>
-      call === 1 ? problem(response, 400, 'invalid_request') : problem(response, 403, 'forbidden'),
-    );
-    await client.requireDestroyable('p-dek');
-    for (const refused of [client.requireDestroyable('p-dek'), client.destroyKey('p-dek')])
-      await expect(refused).rejects.toMatchObject({
-        code: 'kms_unavailable',
-        detail: expect.stringContaining('kms:destroy_key'),
-        retryAfterS: 60,
-      });
-    expect([seen[0]?.method, seen[0]?.url]).toEqual(['DELETE', '/v1/keys/p-dek?pending_days=0']);
-  });
-
-  it('destroys a key by its name, and hands on the receipt; of one that was destroyed before there is none', async () => {
-    const receipt = {
-      id: randomUUID(),
-      name: 'p-dek',
-      state: 'destroyed',
-      revision: 2,
-      destroyed_at: '2026-01-01T00:00:00.000Z',
-      kek_ids: ['ab'],
-      audit: { seq: 1, hash: 'cd' },
-    };
-    const { client, seen } = await start((_request, response, call) =>
-      call === 1 ? answer(response, 200, receipt) : problem(response, 410, 'key_destroyed'),
-    );
-    expect(await client.destroyKey('p-dek')).toEqual(receipt);
-    expect(await client.destroyKey('p-dek')).toBeUndefined();
-    expect(seen[0]?.url).toBe('/v1/keys/p-dek?pending_days=0&confirm=p-dek');
-  });
-
   it.each([429, 502, 503, 504])('tries again after %d', async (status) => {
     const { client, calls } = await start((_request, response, call) =>
       call < 3 ? problem(response, status, 'overloaded') : answer(response, 200, exported()),

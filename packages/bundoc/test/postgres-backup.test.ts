@@ -5,7 +5,6 @@ import { checkBackup, cipherOf } from '../src/backup/read-backup.ts';
 import { ProjectExists, restoreProject } from '../src/backup/restore-project.ts';
 import { restoreProjectInRows } from '../src/backup/restore-rows.ts';
 import { createBackup } from '../src/backup/write-backup.ts';
-import { newDeletionMark } from '../src/project/deletion-mark.ts';
 import { KeyCache } from '../src/project/key-cache.ts';
 import { readProject } from '../src/project/project-reader.ts';
 import { ProjectRows, whyGone } from '../src/project/project-rows.ts';
@@ -30,7 +29,10 @@ describeWithPostgres('backups of projects in PostgreSQL', () => {
   });
 
   const rowsOf = ({ service, clock }: CliProject) =>
-    new ProjectRows({ database, keys: new KeyCache({ keys: service.held, clock, ttlMs: 900_000 }), clock });
+    new ProjectRows({
+      ...{ database, clock, storage: service.storage },
+      keys: new KeyCache({ keys: service.held, clock, ttlMs: 900_000 }),
+    });
   /** Opens a project as a node does; makes it when it is not there. */
   const openRows = async (project: CliProject) => {
     const { file, cipher } = await rowsOf(project).openOrCreate(project.project);
@@ -148,10 +150,8 @@ describeWithPostgres('backups of projects in PostgreSQL', () => {
       await opened.store[Symbol.asyncDispose]();
       const source = await sourceOf(project, bytes);
       await expect(restoreProjectInRows({ ...source, database })).rejects.toBeInstanceOf(ProjectExists);
-      await rowsOf(project).markDeletion(
-        project.project,
-        newDeletionMark(project.project, new Date().toISOString()),
-      );
+      const since = new Date().toISOString();
+      await rowsOf(project).remove(project.project, { deleted: project.project, format: 1, since });
       await expect(restoreProjectInRows({ ...source, database })).rejects.toThrow('was deleted');
     });
 

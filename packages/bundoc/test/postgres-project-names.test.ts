@@ -15,7 +15,9 @@ describeWithPostgres('the projects of a database', () => {
 
   it('are named in the order of their characters, page by page, and those alone that are asked about', async () => {
     // No key is asked for.
-    const projects = new ProjectRows({ database, clock: systemClock, keys: undefined as never });
+    const projects = new ProjectRows({
+      ...{ database, clock: systemClock, keys: undefined as never, storage: undefined as never },
+    });
     for (const id of ['b', 'a', 'c-1', 'c1', 'd'])
       await server.sql(`INSERT INTO bundoc.projects (project, file) VALUES ('${id}', '{}')`, 'bundoc');
     expect(await projects.names('', 10)).toEqual(['a', 'b', 'c-1', 'c1', 'd']);

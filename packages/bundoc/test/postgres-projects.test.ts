@@ -1,5 +1,4 @@
 import { systemClock } from '@bundoc/shared/clock';
-import { AppError } from '@bundoc/shared/errors';
 import { createLogger } from '@bundoc/shared/logger';
 import { FakeClock } from '@bundoc/shared/testing/fake-clock';
 import type { PostgresServer } from '@bundoc/shared/testing/postgres-server';
@@ -12,6 +11,7 @@ import { ExpiryMarksInRows } from '../src/project/expiry-rows.ts';
 import { InstanceManager } from '../src/project/instance-manager.ts';
 import { KeyCache } from '../src/project/key-cache.ts';
 import { ProjectRows, whyGone } from '../src/project/project-rows.ts';
+import type { MarkSetAside } from '../src/project/set-aside.ts';
 import { put, ref } from '../src/storage/conformance.ts';
 import { SEAL_LIMITS } from '../src/storage/embedded/seal-budget.ts';
 import type { Database } from '../src/storage/postgres/database.ts';
@@ -28,11 +28,13 @@ describeWithPostgres('projects in PostgreSQL', () => {
   });
 
   /** A node of its own: what it knows of keys it knows alone. */
-  const nodeOf = (service: FakeKeyService) =>
+  const nodeOf = (service: FakeKeyService, setAside: MarkSetAside[] = []) =>
     new ProjectRows({
+      onSetAside: (mark) => setAside.push(mark),
       database,
       keys: new KeyCache({ keys: service.held, clock: systemClock, ttlMs: 900_000 }),
       clock: systemClock,
+      storage: service.storage,
     });
   const newService = () => new FakeKeyService(systemClock);
 
@@ -111,7 +113,10 @@ describeWithPostgres('projects in PostgreSQL', () => {
       while (taken.filter(Boolean).length < 4)
         taken.push(...(await Promise.all(nodes.map((node) => node.take()))).map((due) => due?.project));
       expect(taken.filter(Boolean).sort()).toEqual(projects);
-      await nodeOf(newService()).removeContent('m1');
+      const since = clock.now();
+      await nodeOf(newService()).remove('m1', {
+        ...{ deleted: 'm1', format: 1, since: new Date(since).toISOString() },
+      });
       expect(await server.sql('SELECT count(*) FROM bundoc.expiry', 'bundoc')).toBe('3');
     });
   });
@@ -121,14 +126,14 @@ describeWithPostgres('projects in PostgreSQL', () => {
     const logger = createLogger({ service: 'bundoc', level: 'silent' });
     const managed = () => {
       const keys = new KeyCache({ keys: service.held, clock: systemClock, ttlMs: 900_000 });
-      const projects = new ProjectRows({ database, keys, clock: systemClock });
+      const projects = new ProjectRows({ database, keys, clock: systemClock, storage: service.storage });
       const instances = new InstanceManager({
         projects,
         keys,
         clock: systemClock,
         logger,
         othersWrite: true,
-        openStore: (project, cipher) =>
+        openStore: (project, { cipher }) =>
           new PostgresStore({
             project,
             database,
@@ -144,7 +149,9 @@ describeWithPostgres('projects in PostgreSQL', () => {
       });
       const feed = { end: () => undefined };
       const clock = systemClock;
-      const deletion = new ProjectDeletion({ projects, instances, keys, service, feed, clock, logger });
+      const deletion = new ProjectDeletion({
+        ...{ projects, instances, keys, service: service.held, feed, clock, logger },
+      });
       const write = async (id: string) => {
         using lease = await instances.acquire('deleted', 'create');
         return await lease.store.commit([put(id, '{"v":1}')]);
@@ -171,10 +178,15 @@ describeWithPostgres('projects in PostgreSQL', () => {
     const questions = ['get', 'list', 'collections', 'changes', 'position'] as const;
     const readers = questions.map((question) => [question, managed()] as const);
     for (const [question, node] of readers) await node.ask(question);
-    // The deletion is cut short where its mark is durable and its key is not destroyed.
-    const destroy = service.destroyKey.bind(service);
-    service.destroyKey = () => Promise.reject(new AppError('kms_unavailable'));
+    // The deletion is cut short where its intent is on record and its key is not destroyed.
+    service.isRateLimited = true;
     await expect(here.deletion.delete('deleted')).rejects.toMatchObject({ code: 'kms_unavailable' });
+    for (const node of [here, managed()])
+      await expect(node.write('c')).rejects.toMatchObject({ code: 'project_deleting' });
+    service.isRateLimited = false;
+    there.deletion.look();
+    await there.deletion.resume();
+    await expect.poll(() => service.changes.at(-1)?.kind).toBe('removed');
     // Others have it open, with its key: each says at once what became of it, and never that something is not there.
     await expect(there.write('c')).rejects.toMatchObject({ code: 'project_destroyed' });
     for (const [question, node] of readers)
@@ -184,9 +196,6 @@ describeWithPostgres('projects in PostgreSQL', () => {
       0,
       { isOpen: false, isKeyCached: false },
     ]);
-    expect(await there.projects.unfinishedDeletions()).toContain('deleted');
-    service.destroyKey = destroy;
-    await there.deletion.resume();
     const answers = await Promise.all([here, there].map(({ deletion }) => deletion.delete('deleted')));
     expect(answers[0]).toEqual(answers[1]);
     expect(answers[0]).toMatchObject({ key: { name: 'deleted-dek' } });
@@ -195,9 +204,71 @@ describeWithPostgres('projects in PostgreSQL', () => {
         await server.sql(`SELECT count(*) FROM bundoc.${table} WHERE project = 'deleted'`, 'bundoc'),
       ).toBe('0');
     expect(await managed().projects.names('', 100)).not.toContain('deleted');
-    service.destroyed.clear();
     for (const node of [here, there, managed()])
       await expect(node.write('d')).rejects.toMatchObject({ code: 'project_destroyed' });
     for (const { instances } of [here, there]) await instances[Symbol.asyncDispose]();
+  });
+
+  describe('whose row somebody has marked as deleted, without BunKMS', () => {
+    const since = '2026-01-01T00:00:00.000Z';
+    const markOf = (project: string) =>
+      JSON.stringify({ deleted: project, format: 1, since, keyDestroyedAt: since, finishedAt: since });
+    const rowOf = (project: string) =>
+      server.sql(
+        `SELECT coalesce(marker, 'none') FROM bundoc.projects WHERE project = '${project}'`,
+        'bundoc',
+      );
+
+    it('are served all the same: the mark is set aside, and no key is destroyed', async () => {
+      const service = newService();
+      const setAside: MarkSetAside[] = [];
+      await nodeOf(service).openOrCreate('marked');
+      await server.sql(
+        `UPDATE bundoc.projects SET marker = '${markOf('marked')}' WHERE project = 'marked'`,
+        'bundoc',
+      );
+      const node = nodeOf(service, setAside);
+      expect(await node.names('', 100)).toContain('marked');
+      expect(await node.open('marked')).toBeDefined();
+      expect(await rowOf('marked')).toBe('none');
+      expect(setAside).toEqual([{ project: 'marked', text: markOf('marked') }]);
+      expect(service.changes.map(({ kind }) => kind)).toEqual(['create']);
+    });
+
+    it('and that never were there can be made, and nothing is destroyed', async () => {
+      const service = newService();
+      const setAside: MarkSetAside[] = [];
+      await server.sql(
+        `INSERT INTO bundoc.projects (project, marker) VALUES ('never', '${markOf('never')}')`,
+        'bundoc',
+      );
+      const node = nodeOf(service, setAside);
+      expect([await node.exists('never'), await node.open('never')]).toEqual([false, undefined]);
+      await node.openOrCreate('never');
+      expect([setAside.length, await rowOf('never')]).toEqual([1, 'none']);
+      expect(service.changes.map(({ kind }) => kind)).toEqual(['create']);
+    });
+
+    it('in place of its file are damaged, and no key is destroyed', async () => {
+      const service = newService();
+      await nodeOf(service).openOrCreate('replaced');
+      await server.sql(
+        `UPDATE bundoc.projects SET file = '${markOf('replaced')}' WHERE project = 'replaced'`,
+        'bundoc',
+      );
+      await expect(nodeOf(service).open('replaced')).rejects.toMatchObject({ code: 'project_damaged' });
+      expect(service.changes.map(({ kind }) => kind)).toEqual(['create']);
+    });
+
+    it('stay deleted when they are, though a node still has the key', async () => {
+      const service = newService();
+      const [here, there] = [nodeOf(service), nodeOf(service)];
+      for (const node of [here, there]) await node.openOrCreate('gone');
+      service.destroy('gone-dek');
+      await here.remove('gone', { deleted: 'gone', format: 1, since });
+      for (const mode of ['open', 'openOrCreate'] as const)
+        await expect(there[mode]('gone')).rejects.toMatchObject({ code: 'project_destroyed' });
+      expect(await rowOf('gone')).toContain('"deleted":"gone"');
+    });
   });
 });

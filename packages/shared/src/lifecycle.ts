@@ -8,6 +8,11 @@ export const STOP_TIMEOUT_MS = 10_000;
 /** How long what a failed start left behind may keep the process alive, milliseconds. */
 const FAILED_START_LINGER_MS = 500;
 
+/** A service does not start as things are. The message says what is wrong and what an operator does about it. */
+export class StartRefused extends Error {
+  override readonly name = 'StartRefused';
+}
+
 export interface RunningService {
   /** Stops it in order: no new requests, running ones to their end, then storage and locks. Idempotent. */
   close(): Promise<void>;
@@ -25,7 +30,7 @@ export async function runService(logger: Logger, start: () => Promise<RunningSer
   try {
     service = await start();
   } catch (error) {
-    if (error instanceof ConfigError) logger.fatal(error.message);
+    if (error instanceof ConfigError || error instanceof StartRefused) logger.fatal(error.message);
     else logger.fatal({ err: error }, 'the service did not start');
     logger.flush();
     process.exitCode = 1;

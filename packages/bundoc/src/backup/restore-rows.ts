@@ -1,4 +1,3 @@
-import { MARK_BEGINS } from '../project/deletion-mark.ts';
 import { formatProjectFile } from '../project/project-file.ts';
 import { SEAL_LIMITS } from '../storage/embedded/seal-budget.ts';
 import type { Database, Queryable } from '../storage/postgres/database.ts';
@@ -63,9 +62,7 @@ export async function restoreProjectInRows(options: RestoreRowsOptions): Promise
  * @throws ProjectExists; AppError of the database.
  */
 export async function requireFreeRows(queryable: Queryable, project: string): Promise<void> {
-  const { text } = await readFileRow(queryable, project);
-  if (text === undefined) return;
-  throw text.startsWith(MARK_BEGINS)
-    ? deletedProject(project)
-    : new ProjectExists(`${project} is in the database already`);
+  const { text, marker } = await readFileRow(queryable, project);
+  if (text !== undefined) throw new ProjectExists(`${project} is in the database already`);
+  if (marker !== undefined) throw deletedProject(project);
 }

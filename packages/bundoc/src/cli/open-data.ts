@@ -2,7 +2,7 @@ import { join, resolve } from 'node:path';
 import { systemClock } from '@bundoc/shared/clock';
 import type { Environment } from '@bundoc/shared/config';
 import { projectIdSchema } from '@bundoc/shared/contract/documents';
-import { DELETION_FILE, MOVE_FILE, PROJECTS_FOLDER } from '@bundoc/shared/contract/project-file';
+import { DELETION_FILE, MOVE_FILE, PROJECT_FILE, PROJECTS_FOLDER } from '@bundoc/shared/contract/project-file';
 import { createLogger } from '@bundoc/shared/logger';
 import { WatchedTls } from '@bundoc/shared/tls/watched-tls';
 import { readConfig } from '../config.ts';
@@ -165,7 +165,7 @@ function noDataFolder(dataDir: string): CannotRun {
 async function requirePresent(disk: Disk, directory: string, project: string): Promise<void> {
   const content = await disk.list(join(directory, project));
   if (content === undefined) throw new CannotRun(`there is no project ${project}`);
-  if (content.includes(DELETION_FILE)) throw new CannotRun(`project ${project} was deleted`);
+  if (isDeleted(content)) throw new CannotRun(`project ${project} was deleted`);
   if (content.includes(MOVE_FILE))
     throw new CannotRun(`project ${project} is not here: it is being brought in, or was moved`);
 }
@@ -177,7 +177,12 @@ async function projectsIn(disk: Disk, directory: string): Promise<string[]> {
   for (const name of names.sort()) {
     if (projectIdSchema.safeParse(name).data !== name) continue;
     const content = (await disk.list(join(directory, name)).catch(() => undefined)) ?? [];
-    if (!content.includes(DELETION_FILE) && !content.includes(MOVE_FILE)) projects.push(name);
+    if (!isDeleted(content) && !content.includes(MOVE_FILE)) projects.push(name);
   }
   return projects;
+}
+
+/** Nothing but a mark is left of it. */
+function isDeleted(content: readonly string[]): boolean {
+  return content.includes(DELETION_FILE) && !content.includes(PROJECT_FILE);
 }

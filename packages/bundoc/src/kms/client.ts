@@ -25,19 +25,13 @@ import {
   type UnfinishedDeletion,
 } from '@bundoc/shared/contract/storages';
 import { issuedTokenSchema, type Jwks, jwksSchema } from '@bundoc/shared/contract/tokens';
-import { AppError, hasCode } from '@bundoc/shared/errors';
+import { AppError } from '@bundoc/shared/errors';
 import type { Logger } from '@bundoc/shared/logger';
 import { TLS_VERSION_MIN, type WatchedTls } from '@bundoc/shared/tls/watched-tls';
 import pRetry from 'p-retry';
 import { Agent, buildConnector, type Dispatcher, request } from 'undici';
 import { z } from 'zod';
-import {
-  type ActingStorage,
-  type KeyDestroyer,
-  KeyRefused,
-  type LeasedKey,
-  type StorageCalls,
-} from './port.ts';
+import { type ActingStorage, KeyRefused, type LeasedKey, type StorageCalls } from './port.ts';
 
 export interface KmsClientOptions {
   /** BunKMS's internal listener. */
@@ -97,7 +91,7 @@ class TryFailed extends Error {
   }
 }
 
-type Method = 'GET' | 'POST' | 'DELETE';
+type Method = 'GET' | 'POST';
 
 /** The status of an answer, or the code of a refusal that is as good. */
 type Expected = number | ProblemCode;
@@ -137,7 +131,7 @@ type Refusal = z.infer<typeof refusalSchema>;
  * exponential backoff with full jitter, `Retry-After` honoured as far as the deadline of {@link KmsClientOptions.deadlineMs} lets
  * it, one deadline over all tries so that a frozen server cannot hold a caller longer.
  */
-export class KmsClient implements StorageCalls, KeyDestroyer {
+export class KmsClient implements StorageCalls {
   readonly #options: KmsClientOptions;
   readonly #deadlineMs: number;
   readonly #agent: Agent;
@@ -251,22 +245,6 @@ export class KmsClient implements StorageCalls, KeyDestroyer {
     const change: AdvanceStorage = { from: [...from], to };
     const { body } = await this.#call('POST', `/v1/storages/${id}/advance`, [200], change);
     return readAnswer(storageInfoSchema, body);
-  }
-
-  /** The destruction without its confirmation: whoever may not destroy the key is refused before that is missed. */
-  async requireDestroyable(name: string): Promise<void> {
-    await withDestroyDetail(this.#call('DELETE', `/v1/keys/${name}?pending_days=0`, [400]));
-  }
-
-  async destroyKey(name: string): Promise<DestroyReceipt | undefined> {
-    try {
-      const path = `/v1/keys/${name}?pending_days=0&confirm=${name}`;
-      const { body } = await withDestroyDetail(this.#call('DELETE', path, [200]));
-      return readAnswer(destroyReceiptSchema, body);
-    } catch (error) {
-      if (hasCode(error, 'project_destroyed')) return undefined;
-      throw error;
-    }
   }
 
   /** The keys that tokens are signed with. */
@@ -429,16 +407,7 @@ const REMEDIES: Readonly<Record<string, string>> = {
 };
 
 /** Says what to do when BunKMS does not let this service shred a key. */
-function withShredDetail<T>(call: Promise<T>): Promise<T> {
-  return withScopeDetail(call, 'shred', 'kms:shred_key');
-}
-
-/** Says what to do when BunKMS does not let this service destroy a key. */
-function withDestroyDetail<T>(call: Promise<T>): Promise<T> {
-  return withScopeDetail(call, 'destroy', 'kms:destroy_key');
-}
-
-async function withScopeDetail<T>(call: Promise<T>, what: string, scope: string): Promise<T> {
+async function withShredDetail<T>(call: Promise<T>): Promise<T> {
   try {
     return await call;
   } catch (error) {
@@ -446,7 +415,8 @@ async function withScopeDetail<T>(call: Promise<T>, what: string, scope: string)
     throw new AppError('kms_unavailable', {
       cause: error.cause,
       retryAfterS: RETRY_AFTER_REFUSED_S,
-      detail: `Bundoc's service token may not ${what} keys: it needs the scope ${scope} (bunkms init --service-token makes one that has it)`,
+      detail:
+        "Bundoc's service token may not shred keys: it needs the scope kms:shred_key (bunkms init --service-token makes one that has it)",
     });
   }
 }

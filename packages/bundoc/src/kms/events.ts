@@ -7,6 +7,8 @@ import { createParser, type EventSourceMessage } from 'eventsource-parser';
 export interface KmsEventsOptions {
   /** Opens the stream behind the event with this id; from the start without one. Throws when it cannot be opened. */
   readonly open: (lastEventId: string | undefined, signal: AbortSignal) => Promise<AsyncIterable<Uint8Array>>;
+  /** Resolves when BunKMS is there for the first time: before, there is nothing to complain of. */
+  readonly ready?: Promise<void>;
   /** Told of every event but heartbeats, in order; must not throw. */
   readonly onEvent: (event: KmsEvent) => void;
   readonly logger: Logger;
@@ -57,7 +59,9 @@ export class KmsEvents implements AsyncDisposable {
   }
 
   async #run(signal: AbortSignal): Promise<void> {
-    const { logger, random = Math.random, pause = wait } = this.#options;
+    const { logger, random = Math.random, pause = wait, ready } = this.#options;
+    const stopped = new Promise((resolve) => signal.addEventListener('abort', resolve, { once: true }));
+    await Promise.race([ready, stopped]);
     while (!signal.aborted) {
       let reason: unknown = new Error('the stream has ended');
       try {

@@ -96,16 +96,3 @@ export interface StorageCalls {
    */
   advanceStorage(id: string, from: readonly string[], to: string): Promise<StorageInfo>;
 }
-
-/** What the deletion of a project needs of a key service; errors as of {@link KeyService}. */
-export interface KeyDestroyer {
-  /** Resolves when this service may destroy the key as things are. Nothing is changed, and whether the key exists is not looked at. */
-  requireDestroyable(name: string): Promise<void>;
-  /**
-   * Destroys a key in all its versions, for ever.
-   *
-   * @returns undefined when it was destroyed before.
-   * @throws AppError `KEY_NOT_FOUND`.
-   */
-  destroyKey(name: string): Promise<DestroyReceipt | undefined>;
-}

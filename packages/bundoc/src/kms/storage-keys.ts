@@ -10,11 +10,14 @@ export interface ConfirmedGeneration {
   /**
    * BunKMS has refused `acting`: another node may have advanced the generation since.
    *
-   * @returns what to try once more with.
+   * @returns what to try again with.
    * @throws AppError `storage_superseded`, `kms_unavailable`.
    */
   refused(acting: ActingStorage): Promise<ActingStorage>;
 }
+
+/** How often one call follows other nodes to a later generation: to what one has noted, and from there to what another has not noted yet. */
+const CATCH_UPS_MAX = 2;
 
 /** BunKMS as one storage asks it: by its id, and in its present generation. */
 export class StorageKeys implements KeyService, KeyShredder, KeyHandover {
@@ -72,12 +75,14 @@ export class StorageKeys implements KeyService, KeyShredder, KeyHandover {
   }
 
   async #act<T>(call: (acting: ActingStorage) => Promise<T>): Promise<T> {
-    const acting = this.#generation.acting();
-    try {
-      return await call(acting);
-    } catch (error) {
-      if (!hasCode(error, 'storage_superseded')) throw error;
-      return call(await this.#generation.refused(acting));
+    let acting = this.#generation.acting();
+    for (let tries = 0; ; tries++) {
+      try {
+        return await call(acting);
+      } catch (error) {
+        if (!hasCode(error, 'storage_superseded') || tries === CATCH_UPS_MAX) throw error;
+        acting = await this.#generation.refused(acting);
+      }
     }
   }
 }

@@ -9,6 +9,8 @@ function effectsOf(event: KmsEvent): string[] {
     effects.push(typeof target === 'string' ? `${what} ${target}` : what);
   };
   applyEvent(event, {
+    storage: { id: HERE, tookOver: note('taken over') },
+    deletion: { look: note('look for deletions') },
     keys: { revalidate: note('revalidate'), revalidateAll: note('revalidate all'), evict: note('evict') },
     instances: { sweep: note('sweep') },
     revoked: { add: note('revoke') },
@@ -17,6 +19,9 @@ function effectsOf(event: KmsEvent): string[] {
   return effects;
 }
 
+const [HERE, THERE] = ['3c0e2b62-8f5c-4c0e-9a55-0f8f0c9d5a01', 'b6f7a1de-4f0e-4b0a-8e0b-5b6b0b1f4c11'];
+const LOOKS = ['look for deletions'];
+
 describe('an event of BunKMS', () => {
   it.each(KEY_EVENTS)('%s has its effect on the project of the key', (type) => {
     const effects =
@@ -24,13 +29,29 @@ describe('an event of BunKMS', () => {
         ? ['revalidate p']
         : type === 'key.enable'
           ? []
-          : ['evict p', 'sweep', 'end feed of p'];
+          : [...LOOKS.slice(0, type === 'key.deletion_intent' ? 1 : 0), 'evict p', 'sweep', 'end feed of p'];
     expect(effectsOf({ type, name: 'p-dek' })).toEqual(effects);
     expect(effectsOf({ type, name: 'no-project' })).toEqual([]);
   });
 
+  it.each(['key.accept', 'key.take_over'] as const)(
+    '%s closes the project unless this storage is the holder now',
+    (type) => {
+      expect(effectsOf({ type, name: 'p-dek', holder: HERE })).toEqual([]);
+      expect(effectsOf({ type, name: 'p-dek', holder: THERE })).toContain('evict p');
+    },
+  );
+
+  it('of a take-over concerns the storage that it names alone', () => {
+    const generation = THERE;
+    expect(effectsOf({ type: 'storage.take_over', storage: HERE, generation })).toEqual([
+      `taken over ${generation}`,
+    ]);
+    expect(effectsOf({ type: 'storage.take_over', storage: THERE })).toEqual([]);
+  });
+
   it('of another kind has its own', () => {
-    expect(effectsOf({ type: 'reset' })).toEqual(['revalidate all']);
+    expect(effectsOf({ type: 'reset' })).toEqual(['revalidate all', ...LOOKS]);
     expect(effectsOf({ type: 'heartbeat' })).toEqual([]);
     expect(effectsOf({ type: 'token.revoke', jti: 'a', family: 'b' })).toEqual(['revoke']);
   });

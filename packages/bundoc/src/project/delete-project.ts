@@ -1,21 +1,21 @@
 import type { Clock } from '@bundoc/shared/clock';
 import type { DeletionMark } from '@bundoc/shared/contract/deletion-mark';
-import { dekNameOf } from '@bundoc/shared/contract/keys';
+import { type DestroyReceipt, dekNameOf, projectOfDek } from '@bundoc/shared/contract/keys';
 import type { DeletedProject } from '@bundoc/shared/contract/projects';
+import type { UnfinishedDeletion } from '@bundoc/shared/contract/storages';
+import { lineOf } from '@bundoc/shared/error-line';
 import { AppError, hasCode } from '@bundoc/shared/errors';
 import type { Logger } from '@bundoc/shared/logger';
-import type { KeyDestroyer } from '../kms/port.ts';
-import { newDeletionMark } from './deletion-mark.ts';
+import type { KeyShredder } from '../kms/port.ts';
 import type { InstanceManager } from './instance-manager.ts';
 import type { KeyCache } from './key-cache.ts';
-import type { DeletableProjects } from './projects.ts';
-import { UnfinishedWork } from './unfinished-work.ts';
+import type { DeletableProjects, Projects } from './projects.ts';
 
 export interface ProjectDeletionOptions {
-  readonly projects: DeletableProjects;
+  readonly projects: DeletableProjects & Pick<Projects, 'open'>;
   readonly instances: Pick<InstanceManager, 'exclusively'>;
   readonly keys: Pick<KeyCache, 'evict'>;
-  readonly service: KeyDestroyer;
+  readonly service: KeyShredder;
   /** Those that follow the changes of a project. */
   readonly feed: { end(project: string): void };
   readonly clock: Clock;
@@ -25,83 +25,179 @@ export interface ProjectDeletionOptions {
 /**
  * Deletes projects: their key is destroyed, so that every copy of what it sealed is unreadable, and then their content.
  *
- * The order matters. The mark is durable before anything is taken away; with it the project is out of use, and only forward from there.
- * The key is destroyed when the last user has left, and its receipt is durable before the content goes. Whichever step a
- * crash follows, the mark says what is left to do, and doing a step again is harmless.
+ * BunKMS records the intent first. From then on it releases the key no more, and the intent says what is left to do after whatever cuts the deletion short:
+ * what is unfinished is asked of BunKMS, and never read from the storage. The key is destroyed when the last user has left. Then the content goes, a mark is
+ * left, and BunKMS hears that the deletion is over. Doing a step again is harmless.
  */
 export class ProjectDeletion {
   readonly #options: ProjectDeletionOptions;
-  readonly #unfinished: UnfinishedWork;
+  /** Whether BunKMS may know of a deletion that is not finished. */
+  #isDue = false;
+  #isResuming = false;
+  /** The last failure that was logged. */
+  #logged = '';
 
   constructor(options: ProjectDeletionOptions) {
     this.#options = options;
-    this.#unfinished = new UnfinishedWork({
-      work: 'deletion',
-      find: () => options.projects.unfinishedDeletions(),
-      finish: (project) => this.delete(project),
-      logger: options.logger,
-    });
   }
 
   /**
-   * Deletes a project, or goes on with it, or tells what became of it. Once resolved, nothing but the mark is left.
+   * Deletes a project, or tells what became of it. Once resolved, nothing but the mark is left.
    *
-   * @throws AppError `project_not_found`; `kms_unavailable`, also when this service may not destroy keys: nothing has changed then
-   * unless the deletion had begun; `key_missing`, `overloaded` while requests do not end, and those of the storage: it is gone on with later.
+   * @throws AppError `project_not_found`; `kms_unavailable`, also when this service may not shred keys; `key_missing`, `project_elsewhere`,
+   * `project_unclaimed`: nothing has changed then. `kms_unavailable` once the intent is on record, `overloaded` while requests do not end, and those of the storage:
+   * it is finished in the background.
    */
   async delete(project: string): Promise<DeletedProject> {
-    const { instances } = this.#options;
-    const mark = await instances.exclusively(project, (close) => this.#delete(project, close));
+    const mark = await this.#options.instances.exclusively(project, (close) => this.#delete(project, close));
     const { finishedAt, since, receipt } = mark;
     return { project, deleted_at: finishedAt ?? since, ...(receipt === undefined ? {} : { key: receipt }) };
   }
 
-  /** Goes on with what was begun, by this process or by one before it. Never rejects; to be called every few seconds. */
-  resume(): Promise<void> {
-    return this.#unfinished.resume();
+  /** A deletion may be unfinished: after a start, and when BunKMS says so. */
+  look(): void {
+    this.#isDue = true;
+    void this.resume();
+  }
+
+  /** Finishes what was begun, by this process or another. Never rejects; to be called every few seconds, and does nothing while nothing is unfinished. */
+  async resume(): Promise<void> {
+    if (this.#isResuming || !this.#isDue) return;
+    this.#isResuming = true;
+    this.#isDue = false;
+    try {
+      for (const unfinished of await this.#options.service.unfinishedDeletions())
+        await this.#finishLater(unfinished);
+      if (!this.#isDue) this.#logged = '';
+    } catch (error) {
+      this.#failed(error, undefined, 'BunKMS could not be asked for unfinished deletions');
+    }
+    this.#isResuming = false;
   }
 
   async #delete(project: string, close: () => Promise<void>): Promise<DeletionMark> {
-    const { projects, keys, feed, logger } = this.#options;
-    let mark = (await projects.deletionOf(project)) ?? (await this.#begin(project));
-    if (mark.finishedAt === undefined) {
-      this.#unfinished.begun(project);
-      keys.evict(project);
-      feed.end(project);
-      await close();
-      if (mark.keyDestroyedAt === undefined) {
-        const receipt = await this.#destroyKey(project);
-        const known = { ...mark, keyDestroyedAt: this.#now(), ...(receipt === undefined ? {} : { receipt }) };
-        mark = await projects.markDeletion(project, known);
-        keys.evict(project);
-      }
-      await projects.removeContent(project);
-      mark = await projects.markDeletion(project, { ...mark, finishedAt: this.#now() });
-      logger.info({ project, kekIds: mark.receipt?.kek_ids }, 'a project was deleted');
-    }
-    this.#unfinished.finished(project);
-    return mark;
-  }
-
-  /** Whether the key may be destroyed is asked before: a deletion that cannot be finished must not begin. */
-  async #begin(project: string): Promise<DeletionMark> {
     const { projects, service } = this.#options;
-    if (!(await projects.exists(project))) throw new AppError('project_not_found');
-    await service.requireDestroyable(dekNameOf(project));
-    return projects.markDeletion(project, newDeletionMark(project, this.#now()));
+    if (!(await projects.exists(project))) return this.#formerOf(project);
+    const name = dekNameOf(project);
+    const intent = await this.#intend(project);
+    this.#isDue = true;
+    await this.#outOfUse(project, close);
+    // Without an intent, the key was destroyed before: what is left of the project goes all the same.
+    const receipt = intent && (await later(service.shredKey(name, intent.receipt)));
+    const since = intent?.intended_at ?? this.#now();
+    return await this.#remove(project, since, receipt, intent !== undefined);
   }
 
-  /** A key that BunKMS does not know may come back with its backup, and open copies then: that is no destruction. */
-  async #destroyKey(project: string): Promise<DeletionMark['receipt']> {
+  /** What became of a project of which nothing is here. BunKMS confirms it, or the mark is set aside. */
+  async #formerOf(project: string): Promise<DeletionMark> {
+    const { projects, keys } = this.#options;
+    const mark = await projects.deletionOf(project);
+    // Nothing that was known of its key before.
+    keys.evict(project);
     try {
-      return await this.#options.service.destroyKey(dekNameOf(project));
+      if (mark !== undefined) await projects.open(project);
     } catch (error) {
+      if (mark !== undefined && hasCode(error, 'project_destroyed')) return mark;
+      throw error;
+    }
+    throw new AppError('project_not_found');
+  }
+
+  /** @returns undefined when the key was destroyed before. */
+  async #intend(project: string) {
+    try {
+      return await this.#options.service.intendDeletion(dekNameOf(project));
+    } catch (error) {
+      if (hasCode(error, 'project_destroyed')) return undefined;
+      // A key that BunKMS does not know may come back with its backup, and open copies then: that is no destruction.
       if (hasCode(error, 'KEY_NOT_FOUND')) throw new AppError('key_missing', { cause: error });
+      if (hasCode(error, 'key_unheld')) throw new AppError('project_unclaimed', { cause: error });
       throw error;
     }
   }
 
+  async #finishLater(unfinished: UnfinishedDeletion): Promise<void> {
+    const { instances } = this.#options;
+    const project = projectOfDek(unfinished.name);
+    // A key of this storage that is none of a project has no content here.
+    if (project === undefined) return;
+    try {
+      await instances.exclusively(project, (close) => this.#finish(project, unfinished, close));
+    } catch (error) {
+      this.#isDue = true;
+      this.#failed(error, project, 'the deletion of a project could not be finished yet');
+    }
+  }
+
+  async #finish(
+    project: string,
+    { name, receipt, state, intended_at: since }: UnfinishedDeletion,
+    close: () => Promise<void>,
+  ): Promise<void> {
+    await this.#outOfUse(project, close);
+    let shredded: DestroyReceipt | undefined;
+    try {
+      shredded = await this.#options.service.shredKey(name, receipt);
+    } catch (error) {
+      // An administrator has destroyed the key, or taken the intent back.
+      if (!hasCode(error, 'project_destroyed', 'precondition_failed')) throw error;
+      if (state === 'pending_deletion' && hasCode(error, 'precondition_failed')) return;
+    }
+    await this.#remove(project, since, shredded, true);
+  }
+
+  async #outOfUse(project: string, close: () => Promise<void>): Promise<void> {
+    const { keys, feed } = this.#options;
+    keys.evict(project);
+    feed.end(project);
+    await close();
+    keys.evict(project);
+  }
+
+  /** The key is destroyed. */
+  async #remove(
+    project: string,
+    since: string,
+    receipt: DestroyReceipt | undefined,
+    isIntended: boolean,
+  ): Promise<DeletionMark> {
+    const { projects, keys, service, logger } = this.#options;
+    const now = this.#now();
+    const mark: DeletionMark = {
+      ...{ deleted: project, format: 1, since },
+      ...(receipt === undefined ? {} : { receipt }),
+      keyDestroyedAt: receipt?.destroyed_at ?? now,
+      finishedAt: now,
+    };
+    keys.evict(project);
+    await projects.remove(project, mark);
+    if (isIntended) await later(service.contentRemoved(dekNameOf(project)));
+    logger.info({ project, kekIds: receipt?.kek_ids }, 'a project was deleted');
+    return mark;
+  }
+
+  #failed(error: unknown, project: string | undefined, event: string): void {
+    this.#isDue = true;
+    const line = `${project} ${lineOf(error)}`;
+    if (line !== this.#logged) this.#options.logger.warn({ err: error, project }, event);
+    this.#logged = line;
+  }
+
   #now(): string {
     return new Date(this.#options.clock.now()).toISOString();
+  }
+}
+
+/** Says of a step of BunKMS's that the deletion is on record and goes on. */
+async function later<T>(step: Promise<T>): Promise<T> {
+  try {
+    return await step;
+  } catch (error) {
+    if (!hasCode(error, 'kms_unavailable', 'precondition_failed')) throw error;
+    throw new AppError('kms_unavailable', {
+      cause: error,
+      retryAfterS: error.retryAfterS ?? 1,
+      detail: 'the deletion is on record, and is finished in the background',
+    });
   }
 }

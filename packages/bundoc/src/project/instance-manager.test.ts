@@ -17,7 +17,7 @@ function start(options: Partial<InstanceManagerOptions> = {}) {
   let closings = 0;
   let isListBroken = false;
   const { instances: manager, ...others } = openInstances(place, {
-    openStore: async (project, cipher) => {
+    openStore: async (project, { cipher }) => {
       openings++;
       opened.set(project, (opened.get(project) ?? 0) + 1);
       const store = await openTestStore(project, `/projects/${project}`, disk, cipher, clock);
@@ -352,7 +352,7 @@ describe('the end of all projects', () => {
     logger.warn = () => gaveUp.resolve();
     const { instances, write } = openInstances(place, {
       logger,
-      openStore: (project, cipher) => openTestStore(project, `/projects/${project}`, held, cipher, clock),
+      openStore: (project, { cipher }) => openTestStore(project, `/projects/${project}`, held, cipher, clock),
       checkpointsWithinMs: 0,
     });
     const ids = Array.from({ length: 20 }, (_, n) => `d${n}`);
@@ -372,7 +372,7 @@ describe('the end of all projects', () => {
     expect(written.length).toBeLessThan(ids.length);
 
     const { instances: next } = openInstances(place, {
-      openStore: (project, cipher) => openTestStore(project, `/projects/${project}`, disk, cipher, clock),
+      openStore: (project, { cipher }) => openTestStore(project, `/projects/${project}`, disk, cipher, clock),
     });
     using lease = await next.acquire('p', 'existing');
     for (const id of ids) expect(await lease?.store.get(ref(id))).toBeDefined();

@@ -15,7 +15,7 @@ import type { KeyCache } from './key-cache.ts';
 import { Places } from './places.ts';
 import type { LeasedKeys } from './project-file.ts';
 import { ProjectInstance } from './project-instance.ts';
-import type { Projects } from './projects.ts';
+import type { OpenedProject, Projects } from './projects.ts';
 
 export interface InstanceManagerOptions {
   readonly projects: Projects;
@@ -23,7 +23,9 @@ export interface InstanceManagerOptions {
   readonly clock: Clock;
   readonly logger: Logger;
   /** Makes the store of a project that was found in order, and whose key was. */
-  readonly openStore: (project: string, cipher: ProjectCipher) => Promise<ProjectStore>;
+  readonly openStore: (project: string, opened: OpenedProject) => Promise<ProjectStore>;
+  /** Throws an AppError while nothing of this storage may be opened or changed. */
+  readonly requireServed?: () => void;
   /** What keeps that documents of a project may expire. */
   readonly expiry?: Pick<ExpiryMarks, 'mark' | 'ensureMarked'>;
   /** Projects that are open at most. */
@@ -97,6 +99,7 @@ export class InstanceManager implements AsyncDisposable {
     const hot = this.#usable(project);
     if (hot !== undefined) return this.#lease(hot);
     return this.#openings.run(project, async () => {
+      this.#options.requireServed?.();
       const instance = this.#usable(project);
       return instance === undefined ? this.#open(project, mode) : this.#lease(instance);
     });
@@ -138,6 +141,7 @@ export class InstanceManager implements AsyncDisposable {
    */
   async exclusively<T>(project: string, action: (close: () => Promise<void>) => Promise<T>): Promise<T> {
     if (this.#closed) throw new AppError('overloaded', { detail: 'the server is stopping' });
+    this.#options.requireServed?.();
     const close = async () => {
       const instance = this.#hot.get(project);
       if (instance !== undefined) this.#retire(instance);
@@ -264,10 +268,8 @@ export class InstanceManager implements AsyncDisposable {
       if (opened === undefined) return undefined;
       // Until it belongs to an instance: a store that nobody closes would keep its files, and its writer, for good.
       await using stack = new AsyncDisposableStack();
-      const store = await openDefinedStore(
-        stack.use(await openStore(project, opened.cipher)),
-        clock,
-        async () => expiry?.mark(project),
+      const store = await openDefinedStore(stack.use(await openStore(project, opened)), clock, async () =>
+        expiry?.mark(project),
       );
       if (store.mayExpire) await this.#keepMark(project);
       if (this.#closed) throw new AppError('overloaded', { detail: 'the server is stopping' });

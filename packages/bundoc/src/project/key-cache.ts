@@ -173,11 +173,19 @@ export class KeyCache {
     void this.#revalidateStale();
   }
 
-  /** Drops the project's key in every version. What is under way is from before, and is asked for again. */
+  /** Drops the project's key in every version, and that it was refused. What is under way is from before, and is asked for again. */
   evict(project: string): void {
     const isOfProject = (id: string) => id === project || id.startsWith(`${project}@`);
     for (const [id, { overtake }] of this.#fetching) if (isOfProject(id)) overtake();
-    for (const id of [...this.#kept.keys()]) if (isOfProject(id)) this.#kept.delete(id);
+    for (const of of [this.#kept, this.#failures])
+      for (const id of [...of.keys()]) if (isOfProject(id)) of.delete(id);
+  }
+
+  /** Drops every key. What is under way is asked for again. */
+  evictAll(): void {
+    for (const { overtake } of this.#fetching.values()) overtake();
+    this.#kept.clear();
+    this.#failures.clear();
   }
 
   /** Asks for each key that may have changed, until all were asked for; a failure is left to the next sweep. */

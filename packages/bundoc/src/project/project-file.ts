@@ -26,14 +26,34 @@ export function isSameProject(a: ProjectFile, b: ProjectFile): boolean {
   return a.project === b.project && a.key.id === b.key.id && a.createdAt === b.createdAt;
 }
 
+/** A storage, and how often an administrator has let a copy of it take the place of another. */
+export interface TakenOver {
+  readonly id: string;
+  readonly takeOvers: number;
+}
+
+/**
+ * How often the storage was taken over since this version of the key was first used in it. What the other copies have sealed under that version is
+ * known to nobody.
+ */
+export function takeOversSince(file: ProjectFile, version: number, { id, takeOvers }: TakenOver): number {
+  const known = file.versions.find((entry) => entry.version === version)?.takeOvers;
+  return Math.max(0, takeOvers - (known?.storage === id ? known.count : 0));
+}
+
 /** The file of a new project, with a new name key. */
-export function newProjectFile(project: string, key: LeasedKey, createdAt: Date): ProjectFile {
+export function newProjectFile(
+  project: string,
+  key: LeasedKey,
+  createdAt: Date,
+  storage: TakenOver,
+): ProjectFile {
   return {
     format: 1,
     project,
     createdAt: createdAt.toISOString(),
     key: { name: dekNameOf(project), id: key.keyId },
-    versions: [versionOf(key)],
+    versions: [versionOf(key, storage)],
     nameKey: [sealedNameKeyOf(project, key, newNameKey())],
   };
 }
@@ -42,7 +62,7 @@ export function newProjectFile(project: string, key: LeasedKey, createdAt: Date)
 export function withWrappings(file: ProjectFile, keys: readonly LeasedKey[]): ProjectFile | undefined {
   const versions = file.versions.map((entry) => {
     const key = keys.find(({ version, kcv }) => version === entry.version && kcv === entry.kcv);
-    return key === undefined || key.wrapped === entry.wrapped ? entry : versionOf(key);
+    return key === undefined || key.wrapped === entry.wrapped ? entry : { ...entry, wrapped: key.wrapped };
   });
   return versions.every((entry, at) => entry === file.versions[at]) ? undefined : { ...file, versions };
 }
@@ -54,13 +74,13 @@ export function withWrappings(file: ProjectFile, keys: readonly LeasedKey[]): Pr
  * @param keys the new version first, then all that the file knows.
  * @throws AppError `key_mismatch` unless the new one is later than all that are known.
  */
-export function withNewVersion(file: ProjectFile, keys: LeasedKeys): ProjectFile {
+export function withNewVersion(file: ProjectFile, keys: LeasedKeys, storage: TakenOver): ProjectFile {
   const [current, ...known] = keys;
   if (known.some(({ version }) => version >= current.version)) throw new AppError('key_mismatch');
   const nameKey = nameKeyOf(file, known);
   return {
     ...file,
-    versions: [...file.versions, versionOf(current)],
+    versions: [...file.versions, versionOf(current, storage)],
     nameKey: [...file.nameKey, sealedNameKeyOf(file.project, current, nameKey)],
   };
 }
@@ -94,8 +114,11 @@ function nameKeyOf(file: ProjectFile, keys: readonly LeasedKey[]): KeyObject {
   return nameKey;
 }
 
-function versionOf({ version, kcv, wrapped }: LeasedKey): ProjectFile['versions'][number] {
-  return { version, kcv, wrapped };
+function versionOf(
+  { version, kcv, wrapped }: LeasedKey,
+  { id, takeOvers: count }: TakenOver,
+): ProjectFile['versions'][number] {
+  return { version, kcv, wrapped, ...(count === 0 ? {} : { takeOvers: { storage: id, count } }) };
 }
 
 function sealedNameKeyOf(

@@ -1,13 +1,17 @@
+import { randomUUID } from 'node:crypto';
 import type { ProjectFile } from '@bundoc/shared/contract/project-file';
 import { FakeClock } from '@bundoc/shared/testing/fake-clock';
 import { describe, expect, it } from 'vitest';
 import { put, ref } from '../storage/conformance.ts';
 import { createEmbeddedStore } from '../storage/embedded/recovery.ts';
+import { limitsAfter, SEAL_LIMITS, SealBudget } from '../storage/embedded/seal-budget.ts';
 import { openTestStore } from '../testing/embedded-project.ts';
 import { FakeKeyService } from '../testing/fake-key-service.ts';
 import { SimulatedDisk, type Survival } from '../testing/simulated-disk.ts';
 import { KeyCache } from './key-cache.ts';
+import { takeOversSince } from './project-file.ts';
 import { ProjectFolders } from './project-folder.ts';
+import type { MarkSetAside } from './set-aside.ts';
 
 const ROOT = '/projects';
 const FILE = `${ROOT}/p/project.json`;
@@ -16,11 +20,15 @@ function start(disk = new SimulatedDisk('/', ROOT), service?: FakeKeyService) {
   const clock = new FakeClock();
   const keyService = service ?? new FakeKeyService(clock);
   const keys = new KeyCache({ keys: keyService.held, clock, ttlMs: 900_000 });
+  const setAside: MarkSetAside[] = [];
   const folders = new ProjectFolders({
     disk,
     directory: ROOT,
     keys,
     clock,
+    storage: keyService.storage,
+    setAside: '/set-aside',
+    onSetAside: (mark) => setAside.push(mark),
     createStore: (project, directory, cipher) => createEmbeddedStore({ project, directory, disk, cipher }),
   });
   /** Opens or makes the project and writes a document. */
@@ -30,8 +38,89 @@ function start(disk = new SimulatedDisk('/', ROOT), service?: FakeKeyService) {
     await store.commit([put(id, json)]);
     return store;
   };
-  return { clock, disk, service: keyService, keys, folders, write };
+  return { clock, disk, service: keyService, keys, folders, write, setAside };
 }
+
+describe('a project whose key', () => {
+  const OTHER = randomUUID();
+
+  it('another storage holds is not opened or made here, and says which: no key is made, and nothing is written', async () => {
+    const { disk, folders, service, write } = start();
+    service.put('p-dek', OTHER);
+    const refused = { code: 'project_elsewhere', storage: OTHER };
+    await expect(write('a', '{}')).rejects.toMatchObject(refused);
+    expect([service.changes, disk.files().size]).toEqual([[], 0]);
+    service.takeOverKey('p-dek', service.acting.storage);
+    await start(disk, service).write('a', '{}');
+    service.takeOverKey('p-dek', OTHER);
+    for (const mode of ['open', 'openOrCreate'] as const)
+      await expect(start(disk, service).folders[mode]('p')).rejects.toMatchObject(refused);
+    expect(await folders.exists('p')).toBe(true);
+  });
+
+  it('nobody holds is claimed for an empty place, and not for content', async () => {
+    const { disk, service, write } = start();
+    service.put('p-dek', null);
+    expect(await start(disk, service).folders.open('p')).toBeUndefined();
+    expect(service.changes).toEqual([]);
+    await write('a', '{}');
+    expect(service.changes).toEqual([{ kind: 'claim', name: 'p-dek' }]);
+    service.standings.get('p-dek')!.holder = undefined;
+    for (const mode of ['open', 'openOrCreate'] as const)
+      await expect(start(disk, service).folders[mode]('p')).rejects.toMatchObject({
+        code: 'project_unclaimed',
+      });
+    expect(service.changes).toHaveLength(1);
+  });
+
+  it('another storage claims first belongs to that one', async () => {
+    const { disk, service, write } = start();
+    service.put('p-dek', null);
+    const { claimKey } = service;
+    service.claimKey = async (name, acting) => {
+      service.takeOverKey(name, OTHER);
+      return claimKey.call(service, name, acting);
+    };
+    await expect(write('a', '{}')).rejects.toMatchObject({ code: 'project_elsewhere', storage: OTHER });
+    expect(disk.files().size).toBe(0);
+  });
+
+  it('is about to be destroyed is being deleted', async () => {
+    const { disk, service, write } = start();
+    await write('a', '{}');
+    await service.held.intendDeletion('p-dek');
+    await expect(start(disk, service).write('b', '{}')).rejects.toMatchObject({ code: 'project_deleting' });
+  });
+});
+
+describe('the storage that was taken over', () => {
+  it('counts the seals of its copies against each key version that they may have used, until the key is rotated', async () => {
+    const { disk, service, folders } = start();
+    const { file } = await folders.openOrCreate('p');
+    const after = (takeOvers: number) => ({ ...service.storage, takeOvers });
+    expect([0, 1, 3].map((count) => takeOversSince(file, 1, after(count)))).toEqual([0, 1, 3]);
+    // Of another storage, it is not known how often it had been taken over.
+    expect(takeOversSince(file, 1, { id: randomUUID(), takeOvers: 2 })).toBe(2);
+    service.storage.takeOvers = 3;
+    await service.rotateKey('p-dek', 1);
+    const rotated = await start(disk, service).folders.open('p');
+    expect([1, 2].map((version) => takeOversSince(rotated!.file, version, after(3)))).toEqual([3, 0]);
+    expect(takeOversSince(rotated!.file, 2, after(4))).toBe(1);
+    const kept = await folders.keepWrappings('p', rotated!.file, [{ ...rotated!.keys[0], wrapped: 'bmV3' }]);
+    expect(takeOversSince(kept, 2, after(3))).toBe(0);
+  });
+
+  it('rotates a key with its next seals, and is never left without any', () => {
+    for (const takeOvers of [1, 2, 5]) {
+      const limits = limitsAfter(SEAL_LIMITS, takeOvers);
+      const budget = new SealBudget(limits, 1, [{ version: 1, count: 100 }]);
+      expect(budget.rotationDue).toBe(true);
+      expect(() => budget.reservationFor(1_000)).not.toThrow();
+    }
+    expect(limitsAfter(SEAL_LIMITS, 0)).toEqual(SEAL_LIMITS);
+    expect(limitsAfter(SEAL_LIMITS, 1).max).toBe(2 ** 32 - 2 ** 30);
+  });
+});
 
 describe('creating a project', () => {
   it('leaves a folder whose only readable content is project.json, without any secret', async () => {

@@ -1,7 +1,6 @@
 import { join } from 'node:path';
 import type { Clock } from '@bundoc/shared/clock';
 import type { DeletionMark } from '@bundoc/shared/contract/deletion-mark';
-import { projectIdSchema } from '@bundoc/shared/contract/documents';
 import {
   DELETION_FILE,
   MOVE_FILE,
@@ -19,7 +18,7 @@ import {
   replaceFile,
   SMALL_FILE_BYTES_MAX,
 } from '../storage/embedded/disk.ts';
-import { formatDeletionMark, mergedMark, parseDeletionMark, projectDestroyed } from './deletion-mark.ts';
+import { formatDeletionMark, readDeletionMark } from './deletion-mark.ts';
 import type { KeyCache } from './key-cache.ts';
 import { type MoveMark, projectElsewhere } from './move-mark.ts';
 import { readMoveMark } from './moved-folder.ts';
@@ -29,11 +28,13 @@ import {
   newProjectFile,
   openCipher,
   parseProjectFile,
+  type TakenOver,
   withNewVersion,
   withWrappings,
 } from './project-file.ts';
-import { keysOfFile, mintOrAdopt } from './project-keys.ts';
+import { keysOfFile, mintOrAdopt, requireNotDestroyed } from './project-keys.ts';
 import type { OpenedProject, Projects } from './projects.ts';
+import { type OnSetAside, setFileAside } from './set-aside.ts';
 
 export interface ProjectFoldersOptions {
   readonly disk: Disk;
@@ -41,6 +42,11 @@ export interface ProjectFoldersOptions {
   readonly directory: string;
   readonly keys: KeyCache;
   readonly clock: Clock;
+  /** The storage that this is. */
+  readonly storage: TakenOver;
+  /** Where marks go that are set aside: a folder that is made below an existing one. */
+  readonly setAside: string;
+  readonly onSetAside?: OnSetAside;
   /** Told of a project whose content is removed: nothing of it may be kept in memory. */
   readonly onContentRemoved?: (project: string) => void;
   /** Makes the store of a new project in its folder, durably. It may find what a creation that was cut short left. */
@@ -75,14 +81,14 @@ export class ProjectFolders implements Projects {
   /**
    * Opens an existing project.
    *
-   * @returns undefined when there is none; nothing was made and no key was asked for.
-   * @throws AppError `project_destroyed`, `project_moving`, `project_moved`, `project_damaged`, `key_missing`, or what the key service threw.
+   * @returns undefined when there is none; nothing was made, and no key was asked for unless there is a mark.
+   * @throws AppError `project_destroyed`, `project_moving`, `project_moved`, `project_damaged`, `key_missing`, `project_unclaimed`, or what the key
+   * service threw.
    */
   async open(project: string): Promise<OpenedFolder | undefined> {
-    const mark = await this.deletionOf(project);
-    if (mark !== undefined) throw projectDestroyed(mark);
-    await this.#requireHere(project);
     const directory = join(this.#options.directory, project);
+    await this.#requireNotDeleted(project, directory);
+    await this.#requireHere(project, directory);
     const content = await this.#options.disk.read(join(directory, PROJECT_FILE), SMALL_FILE_BYTES_MAX);
     if (content === undefined) {
       await this.#requireEmpty(directory);
@@ -107,12 +113,12 @@ export class ProjectFolders implements Projects {
   async openOrCreate(project: string): Promise<OpenedFolder> {
     const existing = await this.open(project);
     if (existing !== undefined) return existing;
-    const { disk, clock } = this.#options;
+    const { disk, clock, storage } = this.#options;
     const key = await mintOrAdopt(this.#options.keys, project);
     const directory = join(this.#options.directory, project);
     for (const path of [directory, join(directory, TMP)]) await makeDirectoryDurably(disk, path);
     await removeLeftovers(disk, join(directory, TMP));
-    const file = newProjectFile(project, key, new Date(clock.now()));
+    const file = newProjectFile(project, key, new Date(clock.now()), storage);
     const keys: LeasedKeys = [key];
     const cipher = openCipher(file, keys);
     await this.#options.createStore(project, directory, cipher);
@@ -128,8 +134,7 @@ export class ProjectFolders implements Projects {
       if (found.length === limit) break;
       if (name <= after) continue;
       const content = (await disk.list(join(directory, name))) ?? [];
-      const isAway = content.includes(DELETION_FILE) || content.includes(MOVE_FILE);
-      if (content.includes(PROJECT_FILE) && !isAway) found.push(name);
+      if (content.includes(PROJECT_FILE) && !content.includes(MOVE_FILE)) found.push(name);
     }
     return found;
   }
@@ -137,19 +142,19 @@ export class ProjectFolders implements Projects {
   /** Keeps the present wrappings of the key's versions in `project.json`, which a rebuild of a lost key store needs. */
   async keepWrappings(project: string, file: ProjectFile, keys: readonly LeasedKey[]): Promise<ProjectFile> {
     const changed = withWrappings(file, keys);
+    if (changed === undefined) return file;
     // It may have been deleted or moved since it was opened.
-    const isGone = async () =>
-      (await this.deletionOf(project)) !== undefined || (await this.moveOf(project)) !== undefined;
-    if (changed === undefined || (await isGone())) return file;
-    await this.#write(join(this.#options.directory, project), changed);
+    const directory = join(this.#options.directory, project);
+    const names = (await this.#options.disk.list(directory)) ?? [];
+    if (!names.includes(PROJECT_FILE) || names.includes(MOVE_FILE)) return file;
+    await this.#write(directory, changed);
     return changed;
   }
 
   async exists(project: string): Promise<boolean> {
     const { disk, directory } = this.#options;
     await this.#requireHere(project);
-    const content = (await disk.list(join(directory, project))) ?? [];
-    return content.includes(PROJECT_FILE) || !(await isWithoutContent(disk, join(directory, project)));
+    return !(await isWithoutContent(disk, join(directory, project)));
   }
 
   /** Whether the project is being brought in, or was moved away: then it is not here. */
@@ -166,41 +171,27 @@ export class ProjectFolders implements Projects {
   async deletionOf(project: string): Promise<DeletionMark | undefined> {
     const { disk, directory } = this.#options;
     const content = await disk.read(join(directory, project, DELETION_FILE), SMALL_FILE_BYTES_MAX);
-    return content && parseDeletionMark(project, content.toString());
+    return content && readDeletionMark(project, content.toString());
   }
 
-  async markDeletion(project: string, mark: DeletionMark): Promise<DeletionMark> {
-    const { disk } = this.#options;
-    const directory = join(this.#options.directory, project);
-    const merged = mergedMark(await this.deletionOf(project), mark);
-    // Not by way of `tmp`, which goes with the rest; what a crash leaves goes then, too.
-    await replaceFile(
-      disk,
-      directory,
-      join(directory, DELETION_FILE),
-      Buffer.from(formatDeletionMark(merged)),
-    );
-    return merged;
-  }
-
-  async removeContent(project: string): Promise<void> {
+  async remove(project: string, mark: DeletionMark): Promise<void> {
     const { disk, onContentRemoved } = this.#options;
     onContentRemoved?.(project);
     const directory = join(this.#options.directory, project);
+    await makeDirectoryDurably(disk, directory);
     for (const name of (await disk.list(directory)) ?? [])
       if (name !== DELETION_FILE) await disk.removeTree(join(directory, name));
     await disk.syncDirectory(directory);
+    // Not by way of `tmp`, which went with the rest; what a crash leaves goes the next time.
+    await replaceFile(disk, directory, join(directory, DELETION_FILE), Buffer.from(formatDeletionMark(mark)));
   }
 
-  async unfinishedDeletions(): Promise<readonly string[]> {
-    const names = (await this.#options.disk.list(this.#options.directory)) ?? [];
-    const unfinished: string[] = [];
-    for (const name of names) {
-      if (projectIdSchema.safeParse(name).data !== name) continue;
-      const mark = await this.deletionOf(name).catch(() => undefined);
-      if (mark !== undefined && mark.finishedAt === undefined) unfinished.push(name);
-    }
-    return unfinished;
+  /** @throws AppError `project_destroyed` when the key service confirms what a mark says; any other mark is set aside. */
+  async #requireNotDeleted(project: string, directory: string): Promise<void> {
+    const { disk, keys, setAside, onSetAside } = this.#options;
+    if ((await disk.list(directory))?.includes(DELETION_FILE) !== true) return;
+    await requireNotDestroyed(keys, project);
+    onSetAside?.(await setFileAside(disk, setAside, directory, DELETION_FILE, project));
   }
 
   /** @throws AppError `project_moving`, `project_moved`. */
@@ -218,7 +209,7 @@ export class ProjectFolders implements Projects {
   ): Promise<OpenedFolder> {
     const [current] = keys;
     if (file.versions.every(({ version }) => version !== current.version)) {
-      const withNew = withNewVersion(withWrappings(file, keys) ?? file, keys);
+      const withNew = withNewVersion(withWrappings(file, keys) ?? file, keys, this.#options.storage);
       await this.#write(directory, withNew);
       return { directory, file: withNew, keys, cipher: openCipher(withNew, keys) };
     }
@@ -250,10 +241,10 @@ export class ProjectFolders implements Projects {
   }
 }
 
-/** True for a folder that is not there, or holds nothing but what a cut-short creation leaves. */
+/** True for a folder that is not there, or holds nothing but the mark of a deletion and what a cut-short creation leaves. */
 export async function isWithoutContent(disk: Disk, directory: string): Promise<boolean> {
   for (const name of (await disk.list(directory)) ?? []) {
-    if (name === TMP || EARLY_FILES.includes(name)) continue;
+    if (name === TMP || name === DELETION_FILE || EARLY_FILES.includes(name)) continue;
     if (EARLY_FOLDERS.includes(name) && (await disk.list(join(directory, name)))?.length === 0) continue;
     return false;
   }

@@ -27,11 +27,30 @@ export async function keysOfFile(keys: KeyCache, project: string, file: ProjectF
 }
 
 /**
+ * Asks the key service whether a project was deleted, as a mark says.
+ *
+ * @returns when it was not: the key is there, or no such key ever was.
+ * @throws AppError `project_destroyed` when it was; `project_unclaimed`, and those of the key service, when nothing is known.
+ */
+export async function requireNotDestroyed(keys: KeyCache, project: string): Promise<void> {
+  // Another node may have deleted the project while its key was kept here.
+  if (keys.has(project)) keys.evict(project);
+  try {
+    await keys.get(project);
+  } catch (error) {
+    if (hasCode(error, 'key_unheld')) throw new AppError('project_unclaimed', { cause: error });
+    if (!hasCode(error, 'KEY_NOT_FOUND')) throw error;
+  }
+}
+
+/**
  * The key of a project that has no content: the one that this storage holds, one that nobody holds, or a new one.
  *
  * @throws AppError those of the key service, among them `project_elsewhere`.
  */
 export async function mintOrAdopt(keys: KeyCache, project: string): Promise<LeasedKey> {
+  // What is kept of a key may be from before its project was deleted.
+  if (keys.has(project)) keys.evict(project);
   try {
     return await keys.get(project);
   } catch (error) {

@@ -10,9 +10,10 @@ import {
   type Transaction,
 } from '../storage/postgres/database.ts';
 import {
+  changeMarker,
   type FileRow,
   insertFileRow,
-  lockFileRow,
+  leaveMarker,
   readFileRow,
   replaceFileRow,
 } from '../storage/postgres/file-row.ts';
@@ -24,13 +25,7 @@ import {
   lockOf,
   raiseKeyVersion,
 } from '../storage/postgres/project-rows.ts';
-import {
-  formatDeletionMark,
-  MARK_BEGINS,
-  mergedMark,
-  parseDeletionMark,
-  projectDestroyed,
-} from './deletion-mark.ts';
+import { formatDeletionMark, projectDestroyed, readDeletionMark } from './deletion-mark.ts';
 import type { KeyCache } from './key-cache.ts';
 import { MOVE_MARK_BEGINS, type MoveMark, parseMoveMark, projectElsewhere } from './move-mark.ts';
 import {
@@ -38,27 +33,20 @@ import {
   newProjectFile,
   openCipher,
   parseProjectFile,
+  type TakenOver,
   withNewVersion,
   withWrappings,
 } from './project-file.ts';
-import { keysOfFile, mintOrAdopt } from './project-keys.ts';
+import { keysOfFile, mintOrAdopt, requireNotDestroyed } from './project-keys.ts';
 import type { OpenedProject, Projects } from './projects.ts';
+import { loggable, type OnSetAside } from './set-aside.ts';
 
-/** Of a row of `bundoc.projects` that holds a project, and no mark. */
-export const IS_PROJECT = `NOT starts_with(file, '${MARK_BEGINS}') AND NOT starts_with(file, '${MOVE_MARK_BEGINS}')`;
+/** Of a row of `bundoc.projects` that holds a project, and not only a mark. */
+export const IS_PROJECT = `file IS NOT NULL AND NOT starts_with(file, '${MOVE_MARK_BEGINS}')`;
 const NAMES: Statement = {
-  name: 'bundoc-project-names-3',
+  name: 'bundoc-project-names-4',
   text: `SELECT project FROM bundoc.projects WHERE project > $1 AND ($3::text[] IS NULL OR project = ANY ($3))
          AND ${IS_PROJECT} ORDER BY project LIMIT $2`,
-};
-const MARK: Statement = {
-  name: 'bundoc-mark-project-1',
-  text: `INSERT INTO bundoc.projects (project, file) VALUES ($1, $2)
-         ON CONFLICT (project) DO UPDATE SET file = excluded.file RETURNING 1`,
-};
-const MARKS: Statement = {
-  name: 'bundoc-marks-1',
-  text: `SELECT project, file FROM bundoc.projects WHERE starts_with(file, '${MARK_BEGINS}') ORDER BY project`,
 };
 
 /** Nodes that change the same file at once: each lets one be first at most. */
@@ -68,6 +56,9 @@ export interface ProjectRowsOptions {
   readonly database: Database;
   readonly keys: KeyCache;
   readonly clock: Clock;
+  /** The storage that this is. */
+  readonly storage: TakenOver;
+  readonly onSetAside?: OnSetAside;
 }
 type RowsPlace = Pick<ProjectRowsOptions, 'database' | 'clock'>;
 
@@ -86,8 +77,6 @@ export class ProjectRows implements Projects {
     for (let tries = 0; tries < TRIES_MAX; tries++) {
       const text = await this.#read(project);
       if (text === undefined) return undefined;
-      const mark = markOf(project, text);
-      if (mark !== undefined) throw projectDestroyed(mark);
       requireHere(project, text);
       const file = parseProjectFile(project, Buffer.from(text));
       const keys = await keysOfFile(this.#options.keys, project, file);
@@ -97,7 +86,10 @@ export class ProjectRows implements Projects {
       const cipher = isKnown ? openCipher(file, keys) : undefined;
       const rewrapped = withWrappings(file, keys);
       if (cipher !== undefined && rewrapped === undefined) return { file, keys, cipher };
-      const changed = cipher === undefined ? withNewVersion(rewrapped ?? file, keys) : (rewrapped ?? file);
+      const changed =
+        cipher === undefined
+          ? withNewVersion(rewrapped ?? file, keys, this.#options.storage)
+          : (rewrapped ?? file);
       if (await this.#replace(text, changed, current.version))
         return { file: changed, keys, cipher: cipher ?? openCipher(changed, keys) };
     }
@@ -108,9 +100,9 @@ export class ProjectRows implements Projects {
   async openOrCreate(project: string): Promise<OpenedProject> {
     const existing = await this.open(project);
     if (existing !== undefined) return existing;
-    const { keys, clock } = this.#options;
+    const { keys, clock, storage } = this.#options;
     const key = await mintOrAdopt(keys, project);
-    const file = newProjectFile(project, key, new Date(clock.now()));
+    const file = newProjectFile(project, key, new Date(clock.now()), storage);
     await this.#transact(async (transaction) => {
       if (!(await insertFileRow(transaction, project, textOf(file)))) return undefined;
       await insertProjectRows(transaction, project, key.version);
@@ -132,7 +124,7 @@ export class ProjectRows implements Projects {
     for (let tries = 0; tries < TRIES_MAX; tries++) {
       const text = await this.#read(project);
       if (text === undefined) break;
-      if (markOf(project, text) !== undefined || moveOf(project, text) !== undefined) return file;
+      if (moveOf(project, text) !== undefined) return file;
       const present = parseProjectFile(project, Buffer.from(text));
       const changed = withWrappings(present, keys);
       if (changed === undefined) return present;
@@ -148,45 +140,37 @@ export class ProjectRows implements Projects {
   }
 
   async deletionOf(project: string): Promise<DeletionMark | undefined> {
-    const { text } = await patientlyRead(this.#options, project);
-    return text === undefined ? undefined : markOf(project, text);
+    const { marker } = await patientlyRead(this.#options, project);
+    return marker === undefined ? undefined : readDeletionMark(project, marker);
   }
 
-  /** Takes the place of the project's file, and its head away: without one, no node commits to it. */
-  async markDeletion(project: string, mark: DeletionMark): Promise<DeletionMark> {
-    let merged = mark;
+  /** The head goes first: without one, no node commits to the project. */
+  async remove(project: string, mark: DeletionMark): Promise<void> {
+    const { database, clock } = this.#options;
     const isMarked = await this.#transact(async (transaction) => {
-      const text = await lockFileRow(transaction, project);
-      if (text !== undefined) requireHere(project, text);
-      merged = mergedMark(text === undefined ? undefined : markOf(project, text), mark);
-      await transaction.query(MARK, [project, formatDeletionMark(merged)]);
+      await leaveMarker(transaction, project, formatDeletionMark(mark));
       await deleteHead(transaction, project);
       return true;
     }, lockOf(project));
     if (!isMarked) throw new AppError('storage_unavailable', { retryAfterS: 1 });
-    return merged;
-  }
-
-  async removeContent(project: string): Promise<void> {
-    const { database, clock } = this.#options;
     await deleteContentRows(project, (action) => patiently(clock, () => database.transaction('', action)));
   }
 
-  async unfinishedDeletions(): Promise<readonly string[]> {
-    const { database, clock } = this.#options;
-    const rows = await patiently(clock, () => database.query(MARKS, []));
-    return rows.flatMap((row) => {
-      const [project, text] = row as unknown as [string, string];
-      return parseDeletionMark(project, text).finishedAt === undefined ? [project] : [];
-    });
-  }
-
-  /** @throws AppError `project_damaged` for content without a file. */
+  /** @throws AppError `project_damaged` for content without a file; `project_destroyed` as {@link requireNotDestroyed}. */
   async #read(project: string): Promise<string | undefined> {
-    const { text, hasContent } = await patientlyRead(this.#options, project);
+    const { text, marker, hasContent } = await patientlyRead(this.#options, project);
+    if (marker !== undefined) await this.#requireNotDeleted(project, marker);
     if (text === undefined && hasContent)
       throw new AppError('project_damaged', { cause: new Error('rows without a project file') });
     return text;
+  }
+
+  /** @throws AppError `project_destroyed` when the key service confirms what a mark says; any other mark is set aside. */
+  async #requireNotDeleted(project: string, marker: string): Promise<void> {
+    const { database, clock, keys, onSetAside } = this.#options;
+    await requireNotDestroyed(keys, project);
+    const isSetAside = await patiently(clock, () => changeMarker(database, project, undefined, marker));
+    if (isSetAside) onSetAside?.({ project, text: loggable(marker) });
   }
 
   /** @returns false when another node changed the file first. */
@@ -219,10 +203,10 @@ export class ProjectRows implements Projects {
  * @throws AppError of the database.
  */
 export async function whyGone(place: RowsPlace, project: string): Promise<AppError> {
-  const { text } = await patientlyRead(place, project);
-  if (text === undefined) return new AppError('project_not_found');
-  const [deleted, moved] = [markOf(project, text), moveOf(project, text)];
-  if (deleted !== undefined) return projectDestroyed(deleted);
+  const { text, marker } = await patientlyRead(place, project);
+  if (text === undefined)
+    return marker === undefined ? new AppError('project_not_found') : projectDestroyed();
+  const moved = moveOf(project, text);
   // It may have come back meanwhile.
   return moved === undefined
     ? new AppError('storage_unavailable', { retryAfterS: 1 })
@@ -235,11 +219,6 @@ function patientlyRead({ database, clock }: RowsPlace, project: string): Promise
 
 function textOf(file: ProjectFile): string {
   return formatProjectFile(file).toString();
-}
-
-/** The mark that stands in place of a deleted project's file; undefined of any other text. */
-function markOf(project: string, text: string): DeletionMark | undefined {
-  return text.startsWith(MARK_BEGINS) ? parseDeletionMark(project, text) : undefined;
 }
 
 /** The mark that stands in place of the file of a project that is not here; undefined of any other text. */

@@ -15,7 +15,7 @@ function start() {
   const steps: { beforeLook: (project: string) => Promise<void> } = { beforeLook: async () => undefined };
   const opened = openInstances(place, {
     idleTtlMs: 1_000,
-    openStore: async (project, cipher) => {
+    openStore: async (project, { cipher }) => {
       const store: ProjectStore = await openTestStore(project, `/projects/${project}`, disk, cipher, clock);
       const { list } = store;
       const close = store[Symbol.asyncDispose];

@@ -16,9 +16,10 @@ export interface OpenedProject {
  * Where it is kept what a project is: folders, or rows. A key is minted only for a project without content, and nothing is ever written
  * under a second key.
  *
- * Errors of every method: `project_damaged`, `key_missing`, `key_mismatch`, those of the key service and of the storage; of opening,
- * `project_destroyed` from the moment that the deletion of the project has begun; of opening and of deleting, `project_moving` and `project_moved` where it
- * is being brought to, or was moved away from.
+ * Errors of every method: `project_damaged`, `key_missing`, `key_mismatch`, `project_unclaimed` for content whose key nobody holds, those of the key service and
+ * of the storage; of opening and of deleting, `project_moving` and `project_moved` where it is being brought to, or was moved away from.
+ *
+ * A mark by which a project was deleted refuses nothing unless the key service confirms it: otherwise it is set aside, and the project opens.
  */
 export interface Projects extends DeletableProjects {
   /** @returns undefined when there is none; nothing was made and no key was asked for. */
@@ -39,24 +40,14 @@ export interface Projects extends DeletableProjects {
   keepWrappings(project: string, file: ProjectFile, keys: readonly LeasedKey[]): Promise<ProjectFile>;
 }
 
-/** The steps of a deletion. Callers see to their order, and that nobody opens the project meanwhile. */
+/** The storage's part of a deletion. Callers see to its order, and that nobody opens the project meanwhile. */
 export interface DeletableProjects {
-  /** Whether there is something to delete, be it damaged. */
+  /** Whether there is content, be it damaged. A mark is none. */
   exists(project: string): Promise<boolean>;
 
-  /** How far the deletion of a project has come; undefined when none was begun. */
+  /** What a mark says of the deletion of a project, if there is one that can be read. It informs, and decides nothing. */
   deletionOf(project: string): Promise<DeletionMark | undefined>;
 
-  /**
-   * Keeps the mark, durably. The first one takes the project out of use: no process opens it or commits to it any more.
-   *
-   * @returns the mark as it stands, with what another node may have added.
-   */
-  markDeletion(project: string, mark: DeletionMark): Promise<DeletionMark>;
-
-  /** Removes everything of a marked project but its mark, durably. May be done again. */
-  removeContent(project: string): Promise<void>;
-
-  /** Projects whose deletion was begun and is not finished. */
-  unfinishedDeletions(): Promise<readonly string[]>;
+  /** Removes everything of a project whose key is destroyed, and leaves the mark, durably. May be done again. */
+  remove(project: string, mark: DeletionMark): Promise<void>;
 }

@@ -1,10 +1,16 @@
+import { generationSchema, storageIdSchema } from '@bundoc/shared/contract/storages';
 import { describe, PUBLIC } from '@bundoc/shared/openapi/description';
 import type { FastifyInstance } from 'fastify';
 import { z } from 'zod';
 
-/** What readiness says; `kms` and its events are told, but do not decide: warm projects work without BunKMS. */
+/** What readiness says; once a generation is confirmed, `kms` and its events are told, but do not decide: warm projects work without BunKMS. */
 const readinessSchema = z.object({
   storage: z.enum(['ok', 'failing']),
+  storage_id: storageIdSchema,
+  /** The one that BunKMS has confirmed. */
+  generation: generationSchema.optional(),
+  /** Why documents cannot be stored. `kms_unavailable`: BunKMS has not confirmed a generation yet. */
+  reason: z.enum(['storage_unavailable', 'kms_unavailable', 'storage_superseded']).optional(),
   kms: z.enum(['up', 'down']),
   /** Without events, what happens to keys and tokens takes effect at their end. */
   kms_events: z.enum(['live', 'down']),
@@ -28,19 +34,27 @@ export function registerHealth(app: FastifyInstance, readiness: () => Promise<Re
     id: 'ready',
     tag: 'service',
     summary: 'Whether documents can be stored',
-    description: 'BunKMS is told of, but does not decide: projects whose key is cached work without it.',
+    description:
+      'BunKMS decides until it has confirmed the generation of the storage. Later it is told of, but does not decide: projects whose key is cached work without it.',
     access: PUBLIC,
     answers: {
       200: { description: 'They can', schema: readySchema },
       503: { description: 'They cannot', schema: readySchema },
     },
     examples: {
-      ask: { status: 200, answer: { status: 'ready', storage: 'ok', kms: 'up', kms_events: 'live' } },
+      ask: {
+        status: 200,
+        answer: {
+          ...{ status: 'ready', storage: 'ok', kms: 'up', kms_events: 'live' },
+          storage_id: '3c0e2b62-8f5c-4c0e-9a55-0f8f0c9d5a01',
+          generation: 'b6f7a1de-4f0e-4b0a-8e0b-5b6b0b1f4c11',
+        },
+      },
     },
   });
   app.get('/ready', { config: ready }, async (_request, reply) => {
     const state = await readiness();
-    const isReady = state.storage === 'ok';
+    const isReady = state.reason === undefined;
     return reply.code(isReady ? 200 : 503).send({ status: isReady ? 'ready' : 'not ready', ...state });
   });
 }

@@ -169,6 +169,11 @@ export class ChangeFeed {
   /** Ends everything; before the listener closes, or it would wait for the streams. */
   close(): void {
     this.#isClosed = true;
+    this.endAll();
+  }
+
+  /** {@link end} for every project. */
+  endAll(): void {
     for (const project of [...this.#projects.keys()]) this.end(project);
   }
 

@@ -9,13 +9,22 @@ export class ProjectDirectory {
   readonly #projects: Pick<Projects, 'names'>;
   readonly #instances: Pick<InstanceManager, 'acquire' | 'stateOf'>;
 
-  constructor(projects: Pick<Projects, 'names'>, instances: Pick<InstanceManager, 'acquire' | 'stateOf'>) {
+  readonly #requireServed: () => void;
+
+  /** @param requireServed throws an AppError while nothing of this storage may be told. */
+  constructor(
+    projects: Pick<Projects, 'names'>,
+    instances: Pick<InstanceManager, 'acquire' | 'stateOf'>,
+    requireServed: () => void,
+  ) {
     this.#projects = projects;
     this.#instances = instances;
+    this.#requireServed = requireServed;
   }
 
   /** Projects that a token is for, and no others. @param after the last id of the page before; empty for the first. */
   async list(claims: Claims, after: string, limit: number): Promise<ProjectPage> {
+    this.#requireServed();
     const only = claims.projects.includes('*') ? undefined : claims.projects;
     const names = await this.#projects.names(after, limit + 1, only);
     const projects = names.slice(0, limit).map((project) => ({ project }));

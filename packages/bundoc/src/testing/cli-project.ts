@@ -36,6 +36,8 @@ export class CliProject {
       directory: ROOT,
       keys: new KeyCache({ keys: this.service.held, clock: this.clock, ttlMs: 900_000 }),
       clock: this.clock,
+      storage: this.service.storage,
+      setAside: '/set-aside',
       createStore: (project, directory, cipher) => createEmbeddedStore({ project, directory, disk, cipher }),
     });
     const { directory, cipher } = await folders.openOrCreate(this.project);

@@ -4,7 +4,7 @@ import { type Clock, instant } from '@bundoc/shared/clock';
 import type { AuditReceipt, DestroyReceipt } from '@bundoc/shared/contract/keys';
 import type { DeletionIntent, StorageInfo, UnfinishedDeletion } from '@bundoc/shared/contract/storages';
 import { AppError } from '@bundoc/shared/errors';
-import type { ActingStorage, KeyDestroyer, LeasedKey, StorageCalls } from '../kms/port.ts';
+import type { ActingStorage, LeasedKey, StorageCalls } from '../kms/port.ts';
 import { StorageKeys } from '../kms/storage-keys.ts';
 
 interface KeptKey {
@@ -37,7 +37,7 @@ export interface FakeChange {
 type Call = keyof StorageCalls;
 
 /** A key service in memory: it counts its calls, fails on command, and knows who holds each key, as BunKMS does (`docs/keys.md`). */
-export class FakeKeyService implements StorageCalls, KeyDestroyer {
+export class FakeKeyService implements StorageCalls {
   readonly #clock: Clock;
   #seq = 0;
   readonly keys = new Map<string, KeptKey>();
@@ -48,14 +48,14 @@ export class FakeKeyService implements StorageCalls, KeyDestroyer {
   /** Who the tests of one storage act as, and what that storage asks with. */
   readonly acting: ActingStorage = { storage: randomUUID(), generation: randomUUID() };
   readonly held: StorageKeys;
+  /** The same storage, as project files name it. */
+  readonly storage = { id: this.acting.storage, takeOvers: 0 };
   exports = 0;
   creations = 0;
   rotations = 0;
   destructions = 0;
   /** Names of destroyed keys. */
   readonly destroyed = new Set<string>();
-  /** When false, this service may not destroy keys. */
-  mayDestroy = true;
   /** When false, this service may not shred keys. */
   mayShred = true;
   /** When true, keys are destroyed too fast. */
@@ -218,19 +218,6 @@ export class FakeKeyService implements StorageCalls, KeyDestroyer {
       kek_ids: ['0000000000000001'],
       audit: this.#standingOf(name).latest,
     };
-  }
-
-  async requireDestroyable(_name: string): Promise<void> {
-    if (this.failure !== undefined) throw this.failure;
-    if (!this.mayDestroy) throw new AppError('kms_unavailable', { retryAfterS: 60 });
-  }
-
-  async destroyKey(name: string): Promise<DestroyReceipt | undefined> {
-    await this.requireDestroyable(name);
-    if (this.destroyed.has(name)) return undefined;
-    const receipt = this.destroy(name);
-    this.onDestroyed?.();
-    return receipt;
   }
 
   async contentRemoved(name: string, acting: ActingStorage): Promise<void> {

@@ -3,6 +3,7 @@ import { FakeClock } from '@bundoc/shared/testing/fake-clock';
 import { InstanceManager, type InstanceManagerOptions } from '../project/instance-manager.ts';
 import { KeyCache } from '../project/key-cache.ts';
 import { ProjectFolders } from '../project/project-folder.ts';
+import type { MarkSetAside } from '../project/set-aside.ts';
 import { put } from '../storage/conformance.ts';
 import { createEmbeddedStore } from '../storage/embedded/recovery.ts';
 import { openTestStore } from './embedded-project.ts';
@@ -23,6 +24,7 @@ export function openInstances(
   options: Partial<InstanceManagerOptions> & { readonly onContentRemoved?: (project: string) => void } = {},
 ) {
   const { onContentRemoved, ...others } = options;
+  const setAside: MarkSetAside[] = [];
   const keys = new KeyCache({ keys: service.held, clock, ttlMs: TTL_MS });
   const logger = createLogger({ service: 'bundoc', level: 'silent' });
   const projects = new ProjectFolders({
@@ -30,6 +32,9 @@ export function openInstances(
     directory: '/projects',
     keys,
     clock,
+    storage: service.storage,
+    setAside: '/set-aside',
+    onSetAside: (mark) => setAside.push(mark),
     ...(onContentRemoved === undefined ? {} : { onContentRemoved }),
     createStore: (project, directory, cipher) => createEmbeddedStore({ project, directory, disk, cipher }),
   });
@@ -38,12 +43,12 @@ export function openInstances(
     keys,
     clock,
     logger,
-    openStore: (project, cipher) => openTestStore(project, `/projects/${project}`, disk, cipher, clock),
+    openStore: (project, { cipher }) => openTestStore(project, `/projects/${project}`, disk, cipher, clock),
     ...others,
   });
   const write = async (project = 'p', id = 'a') => {
     using lease = await instances.acquire(project, 'create');
     return await lease.store.commit([put(id, '{"v":1}')]);
   };
-  return { keys, projects, instances, logger, write };
+  return { keys, projects, instances, logger, write, setAside };
 }

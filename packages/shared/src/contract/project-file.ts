@@ -1,5 +1,6 @@
 import { z } from 'zod';
 import { projectIdSchema } from './documents.ts';
+import { storageIdSchema } from './storages.ts';
 
 /** The folder of all projects, below Bundoc's data folder; each has one of its own, named like the project. */
 export const PROJECTS_FOLDER = 'projects';
@@ -25,7 +26,15 @@ export const projectFileSchema = z.strictObject({
   createdAt: z.iso.datetime(),
   key: z.strictObject({ name: z.string(), id: z.uuid() }),
   versions: z
-    .array(z.strictObject({ version: versionSchema, kcv: z.string(), wrapped: z.base64() }))
+    .array(
+      z.strictObject({
+        version: versionSchema,
+        kcv: z.string(),
+        wrapped: z.base64(),
+        /** How often the storage had been taken over when the version was first used there; absent for never. */
+        takeOvers: z.strictObject({ storage: storageIdSchema, count: z.int().positive() }).optional(),
+      }),
+    )
     .min(1)
     .max(1_000),
   nameKey: z

@@ -1,0 +1,259 @@
+import { randomUUID } from 'node:crypto';
+import { AppError } from '@bundoc/shared/errors';
+import { createLogger } from '@bundoc/shared/logger';
+import { FakeClock } from '@bundoc/shared/testing/fake-clock';
+import { describe, expect, it } from 'vitest';
+import { StorageKeys } from '../kms/storage-keys.ts';
+import { FakeKeyService } from '../testing/fake-key-service.ts';
+import { SimulatedDisk } from '../testing/simulated-disk.ts';
+import { identifyFolder } from './identity-in-folder.ts';
+import { newStorageFile, type StorageFile, type StorageIdentity } from './storage-file.ts';
+import { StorageGeneration } from './storage-generation.ts';
+
+const DOWN = new AppError('kms_unavailable', { retryAfterS: 2 });
+
+/** A row that several nodes write to. */
+class SharedIdentity implements StorageIdentity {
+  file: StorageFile = newStorageFile();
+  read = async () => this.file;
+  change = async (change: (present: StorageFile) => StorageFile) => {
+    this.file = change(this.file);
+    return this.file;
+  };
+}
+
+/** A process on a storage. Its pauses last as long as the test lets them. */
+function startOn(identity: StorageIdentity, id: string, service: FakeKeyService) {
+  const pauses: { ms: number; over: () => void }[] = [];
+  const told = { confirmed: 0, superseded: 0 };
+  const generation = new StorageGeneration({
+    ...{ id, identity, calls: service },
+    isUp: async () => service.failure === undefined,
+    logger: createLogger({ service: 'bundoc', level: 'silent' }),
+    onConfirmed: () => told.confirmed++,
+    onSuperseded: () => told.superseded++,
+    pause: (ms, signal) =>
+      new Promise((resolve, reject) => {
+        pauses.push({ ms, over: resolve });
+        signal.addEventListener('abort', reject);
+      }),
+  });
+  const codeOf = () => {
+    try {
+      return generation.acting() && 'served';
+    } catch (error) {
+      return (error as AppError).code;
+    }
+  };
+  /** Ends the present pause, and lets what follows it happen. */
+  const goOn = async () => {
+    pauses.at(-1)?.over();
+    await settle();
+  };
+  return { generation, pauses, told, codeOf, goOn };
+}
+const settle = async () => {
+  for (let turn = 0; turn < 50; turn++) await new Promise((resolve) => setImmediate(resolve));
+};
+
+async function startOnFolder(disk: SimulatedDisk, service: FakeKeyService) {
+  const identity = await identifyFolder(disk, '/data');
+  const { id } = await identity.read();
+  return { identity, id, ...startOn(identity, id, service) };
+}
+
+const newDisk = () => new SimulatedDisk('/', '/data');
+const newService = () => new FakeKeyService(new FakeClock());
+
+describe('the generation of a storage', () => {
+  it('is a fresh one for each start, which BunKMS confirms before anything is served', async () => {
+    const [disk, service] = [newDisk(), newService()];
+    const seen = new Set<string>();
+    for (let n = 0; n < 3; n++) {
+      const { generation, codeOf, told, identity, id } = await startOnFolder(disk, service);
+      expect(codeOf()).toBe('kms_unavailable');
+      await generation.start();
+      expect([codeOf(), told]).toEqual(['served', { confirmed: 1, superseded: 0 }]);
+      const { generation: current } = generation.acting();
+      expect(service.storages.get(id)?.generation).toBe(current);
+      expect(await identity.read()).toMatchObject({ generation: current, candidates: [] });
+      seen.add(current);
+    }
+    expect(seen.size).toBe(3);
+  });
+
+  it('is waited for while BunKMS is away, whichever service starts first', async () => {
+    const service = newService();
+    service.failure = DOWN;
+    const { generation, codeOf, goOn, identity } = await startOnFolder(newDisk(), service);
+    void generation.start();
+    await settle();
+    for (let n = 0; n < 20; n++) await goOn();
+    expect(codeOf()).toBe('kms_unavailable');
+    // Nothing that BunKMS may have is pushed out of the file meanwhile.
+    expect((await identity.read()).candidates).toEqual([]);
+    service.failure = undefined;
+    await goOn();
+    expect(codeOf()).toBe('served');
+  });
+
+  it('is found again by BunKMS after an answer was lost, in the same process or the next', async () => {
+    const [disk, service] = [newDisk(), newService()];
+    const first = await startOnFolder(disk, service);
+    service.unanswered.add('advanceStorage');
+    void first.generation.start();
+    await settle();
+    expect(first.codeOf()).toBe('kms_unavailable');
+    const next = await startOnFolder(disk.powerCut('synced only'), service);
+    await next.generation.start();
+    expect(next.codeOf()).toBe('served');
+    service.unanswered.add('advanceStorage');
+    const third = await startOnFolder(disk.powerCut('synced only'), service);
+    void third.generation.start();
+    await settle();
+    expect(third.codeOf()).not.toBe('served');
+  });
+
+  it('is durable before BunKMS hears of it: a power cut at any step leaves a storage that starts again', async () => {
+    for (let operation = 1; ; operation++)
+      for (const when of ['before', 'after'] as const) {
+        const [disk, service] = [newDisk(), newService()];
+        await (await startOnFolder(disk, service)).generation.start();
+        const before = disk.operations;
+        disk.failAt({ operation, when, what: 'crash' });
+        const cut = await startOnFolder(disk, service);
+        void cut.generation.start();
+        await settle();
+        if (disk.operations - before < operation) {
+          expect(operation).toBeGreaterThan(4);
+          return;
+        }
+        const next = await startOnFolder(disk.powerCut('synced only'), service);
+        await next.generation.start();
+        expect(next.codeOf(), `${when} ${operation}`).toBe('served');
+        await cut.generation[Symbol.asyncDispose]();
+      }
+  });
+
+  it('of a copy that was started since is another: the former one is refused, and stops', async () => {
+    const [disk, service] = [newDisk(), newService()];
+    const former = await startOnFolder(disk, service);
+    await former.generation.start();
+    const copy = await startOnFolder(disk.powerCut('everything'), service);
+    await copy.generation.start();
+    expect([former.codeOf(), copy.codeOf()]).toEqual(['served', 'served']);
+    service.put('p-dek', former.id);
+    const acting = former.generation.acting();
+    await expect(service.exportKey('p-dek', undefined, acting)).rejects.toMatchObject({
+      code: 'storage_superseded',
+    });
+    await expect(former.generation.refused(acting)).rejects.toMatchObject({
+      code: 'storage_superseded',
+      storage: former.id,
+    });
+    expect(former.told.superseded).toBe(1);
+    expect([former.codeOf(), copy.codeOf()]).toEqual(['storage_superseded', 'served']);
+    // It does not come back by itself.
+    for (let n = 0; n < 3; n++) await former.goOn();
+    expect(former.codeOf()).toBe('storage_superseded');
+  });
+
+  it('of an older copy that is started is refused, until an administrator names it', async () => {
+    const [disk, service] = [newDisk(), newService()];
+    await (await startOnFolder(disk, service)).generation.start();
+    const older = disk.powerCut('everything');
+    await (await startOnFolder(disk, service)).generation.start();
+    const restored = await startOnFolder(older, service);
+    await restored.generation.start();
+    expect(restored.codeOf()).toBe('storage_superseded');
+    const [candidate] = (await restored.identity.read()).candidates;
+    let detail: string | undefined;
+    try {
+      restored.generation.acting();
+    } catch (error) {
+      ({ detail } = error as AppError);
+    }
+    expect(detail).toContain(`bunkms storage take-over ${restored.id} --generation ${candidate}`);
+    service.takeOverStorage(restored.id, candidate);
+    await restored.goOn();
+    expect([restored.codeOf(), restored.generation.takeOvers]).toEqual(['served', 1]);
+    expect((await restored.identity.read()).takeOvers).toBe(1);
+  });
+
+  it('ends in the turn in which BunKMS says that another copy took over, and lets that one in first', async () => {
+    const [disk, service] = [newDisk(), newService()];
+    const former = await startOnFolder(disk, service);
+    await former.generation.start();
+    service.takeOverStorage(former.id);
+    former.generation.tookOver(undefined);
+    expect([former.codeOf(), former.told.superseded]).toEqual(['storage_superseded', 1]);
+    await settle();
+    const waiting = await startOnFolder(disk.powerCut('everything'), service);
+    await waiting.generation.start();
+    expect([waiting.codeOf(), former.pauses.map(({ ms }) => ms)]).toEqual(['served', [15_000]]);
+    await former.goOn();
+    expect(former.codeOf()).toBe('storage_superseded');
+  });
+
+  it('that an administrator has named goes on', async () => {
+    const [disk, service] = [newDisk(), newService()];
+    const { generation, codeOf, id } = await startOnFolder(disk, service);
+    await generation.start();
+    const { generation: current } = generation.acting();
+    service.takeOverStorage(id, current);
+    generation.tookOver(current);
+    expect(codeOf()).toBe('served');
+    await settle();
+    expect([codeOf(), generation.takeOvers]).toEqual(['served', 1]);
+  });
+});
+
+describe('the generation that several nodes share', () => {
+  const nodesOf = (service: FakeKeyService, count: number) => {
+    const identity = new SharedIdentity();
+    const nodes = Array.from({ length: count }, () => startOn(identity, identity.file.id, service));
+    return { identity, nodes };
+  };
+  const serves = async (service: FakeKeyService, { generation }: { generation: StorageGeneration }) => {
+    await new StorageKeys(service, generation).exportKey('p-dek');
+  };
+
+  it('is advanced by each that starts, together or one after another, and all go on', async () => {
+    const service = newService();
+    const { identity, nodes } = nodesOf(service, 5);
+    service.put('p-dek', identity.file.id);
+    await Promise.all(nodes.slice(0, 3).map(({ generation }) => generation.start()));
+    for (const { generation } of nodes.slice(3)) await generation.start();
+    for (const node of nodes) await serves(service, node);
+    await nodes[0]?.generation.advance();
+    for (const node of nodes) await serves(service, node);
+    expect(nodes.map(({ codeOf, told }) => [codeOf(), told.superseded])).toEqual(
+      nodes.map(() => ['served', 0]),
+    );
+  });
+
+  it('is found again when a node died between the answer of BunKMS and its note', async () => {
+    const service = newService();
+    const { identity, nodes } = nodesOf(service, 2);
+    service.put('p-dek', identity.file.id);
+    for (const { generation } of nodes) await generation.start();
+    const candidate = randomUUID();
+    const { generation: former } = identity.file;
+    await identity.change((file) => ({ ...file, candidates: [candidate] }));
+    await service.advanceStorage(identity.file.id, [String(former)], candidate);
+    for (const node of nodes) await serves(service, node);
+    expect(identity.file.candidates).toEqual([]);
+  });
+
+  it('of a copy of the database that is in use beside it is refused, at the latest when a node advances it', async () => {
+    const service = newService();
+    const { identity, nodes } = nodesOf(service, 1);
+    await nodes[0]?.generation.start();
+    const copy = new SharedIdentity();
+    copy.file = structuredClone(identity.file);
+    const other = startOn(copy, copy.file.id, service);
+    await other.generation.start();
+    await nodes[0]?.generation.advance();
+    expect([nodes[0]?.codeOf(), other.codeOf()]).toEqual(['storage_superseded', 'served']);
+  });
+});

@@ -1,0 +1,302 @@
+import { randomUUID } from 'node:crypto';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { AppError, hasCode } from '@bundoc/shared/errors';
+import type { Logger } from '@bundoc/shared/logger';
+import type { ActingStorage, StorageCalls } from '../kms/port.ts';
+import type { ConfirmedGeneration } from '../kms/storage-keys.ts';
+import {
+  generationsOf,
+  type StorageFile,
+  type StorageIdentity,
+  withCandidate,
+  withConfirmed,
+} from './storage-file.ts';
+
+/** `unconfirmed`: BunKMS has not answered yet. `superseded`: it knows another generation, so another copy of this storage is in use. */
+export type GenerationState = 'unconfirmed' | 'confirmed' | 'superseded';
+
+export interface StorageGenerationOptions {
+  readonly id: string;
+  readonly identity: StorageIdentity;
+  readonly calls: Pick<StorageCalls, 'advanceStorage'>;
+  /** Whether BunKMS can be asked now. */
+  readonly isUp: () => Promise<boolean>;
+  readonly logger: Logger;
+  /** Told when a generation was confirmed: what waits for one can go on. */
+  readonly onConfirmed?: () => void;
+  /** Told when nothing of this storage may be served any more. */
+  readonly onSuperseded?: () => void;
+  /** Waits; a test has its own. */
+  readonly pause?: (ms: number, signal: AbortSignal) => Promise<void>;
+}
+
+/** How long to wait for BunKMS, which may be starting, too. */
+const WAIT_MS = 500;
+/** How often it is asked whether an administrator has let this copy take over. */
+const ASK_AGAIN_MS = 3_000;
+/** The same where another copy was let in and this one was in use: the other one comes first. */
+const STEP_BACK_MS = 15_000;
+/** How long another node may take between BunKMS's answer and its note of it. */
+const OTHER_NODE_MS = 2_000;
+const OTHER_NODE_PAUSE_MS = 100;
+/** What a caller is told to wait. */
+const RETRY_AFTER_S = { unconfirmed: 2, superseded: 30 } as const;
+
+/**
+ * The generation of this storage: a fresh one for each start, by which BunKMS tells a storage from its copies. Until BunKMS has confirmed one, and
+ * once it has refused it, {@link acting} throws, and so no key is had.
+ *
+ * A generation is durable here, as a candidate, before BunKMS hears of it. So whichever answer is lost, the next try names it.
+ */
+export class StorageGeneration implements ConfirmedGeneration, AsyncDisposable {
+  readonly #options: StorageGenerationOptions;
+  readonly #stopping = new AbortController();
+  #state: GenerationState = 'unconfirmed';
+  #confirmed: string | undefined;
+  #takeOvers = 0;
+  /** Written, and not confirmed yet. */
+  #candidate: string | undefined;
+  #advancing: Promise<void> | undefined;
+  #settling: Promise<void> | undefined;
+  /** Cuts the present pause short. */
+  #wake = () => {};
+  #hasLogged = false;
+  #isWaiting = false;
+  /** Goes up when another copy takes over: what was asked before is out of date then. */
+  #epoch = 0;
+  readonly #answered = Promise.withResolvers<void>();
+
+  constructor(options: StorageGenerationOptions) {
+    this.#options = options;
+  }
+
+  get id(): string {
+    return this.#options.id;
+  }
+
+  get state(): GenerationState {
+    return this.#state;
+  }
+
+  /** The one that BunKMS has confirmed; undefined in any other state. */
+  get generation(): string | undefined {
+    return this.#state === 'confirmed' ? this.#confirmed : undefined;
+  }
+
+  /** How often an administrator has let a copy of this storage take the place of another. */
+  get takeOvers(): number {
+    return this.#takeOvers;
+  }
+
+  /** Resolves when BunKMS can be asked for the first time. */
+  get answered(): Promise<void> {
+    return this.#answered.promise;
+  }
+
+  /** Begins to have a generation confirmed. Never rejects; resolves when it is, or was refused for the first time. */
+  start(): Promise<void> {
+    return this.#settle(0);
+  }
+
+  acting(): ActingStorage {
+    const { id } = this;
+    if (this.#state === 'confirmed' && this.#confirmed !== undefined)
+      return { storage: id, generation: this.#confirmed };
+    if (this.#state === 'superseded')
+      throw new AppError('storage_superseded', {
+        storage: id,
+        retryAfterS: RETRY_AFTER_S.superseded,
+        detail: `another copy of this storage is in use: ${this.#remedy}`,
+      });
+    throw new AppError('kms_unavailable', {
+      retryAfterS: RETRY_AFTER_S.unconfirmed,
+      detail: 'BunKMS has not confirmed the generation of this storage yet',
+    });
+  }
+
+  async refused({ generation }: ActingStorage): Promise<ActingStorage> {
+    if (generation === this.#confirmed) {
+      this.#advancing ??= this.#catchUp(generation).finally(() => {
+        this.#advancing = undefined;
+      });
+      await this.#advancing;
+    }
+    return this.acting();
+  }
+
+  /** Brings the storage to a fresh generation. Failures are logged: the present one serves on. */
+  async advance(): Promise<void> {
+    if (this.#state !== 'confirmed') return;
+    this.#advancing ??= this.#advance().finally(() => {
+      this.#advancing = undefined;
+    });
+    await this.#advancing.catch((error: unknown) => {
+      if (hasCode(error, 'storage_superseded')) this.#supersede();
+      else this.#options.logger.warn({ err: error }, 'the generation of the storage was not advanced');
+    });
+  }
+
+  /** An administrator has let a copy take over: that with `generation`, or the next one that asks. */
+  tookOver(generation: string | undefined): void {
+    const isThis = generation !== undefined && generation === (this.#candidate ?? this.#confirmed);
+    if (this.#state !== 'confirmed') this.#wake();
+    else if (isThis) void this.advance();
+    else this.#supersede();
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#stopping.abort();
+    await Promise.allSettled([this.#settling, this.#advancing]);
+  }
+
+  get #remedy(): string {
+    const generation = this.#candidate ?? this.#confirmed;
+    const named = generation === undefined ? '' : ` --generation ${generation}`;
+    return `stop it, then let an administrator take over (bunkms storage take-over ${this.id}${named})`;
+  }
+
+  /** Nothing is served any more, from this turn on. */
+  #supersede(): void {
+    if (this.#state === 'superseded') return;
+    const wasServing = this.#state === 'confirmed';
+    this.#epoch++;
+    this.#state = 'superseded';
+    this.#logSuperseded();
+    this.#options.onSuperseded?.();
+    if (wasServing) void this.#settle(STEP_BACK_MS);
+  }
+
+  #logSuperseded(): void {
+    if (this.#hasLogged) return;
+    this.#hasLogged = true;
+    this.#options.logger.error(
+      { storage: this.id, generation: this.#candidate ?? this.#confirmed },
+      `another copy of this storage is in use, so nothing is served: ${this.#remedy}`,
+    );
+  }
+
+  /** Asks until a generation is confirmed. One such loop runs at a time. */
+  #settle(firstPauseMs: number): Promise<void> {
+    const known = Promise.withResolvers<void>();
+    const { signal } = this.#stopping;
+    const run = async () => {
+      let pauseMs = firstPauseMs;
+      while (!signal.aborted) {
+        if (pauseMs > 0) await this.#pause(pauseMs);
+        if (signal.aborted) break;
+        pauseMs = await this.#tryOnce();
+        if (pauseMs === 0) break;
+        if (this.#state === 'superseded') known.resolve();
+      }
+      known.resolve();
+    };
+    const before = this.#settling;
+    this.#settling = (async () => {
+      await before;
+      await run();
+    })();
+    return known.promise;
+  }
+
+  /** @returns how long to wait for another try; 0 once it is confirmed. */
+  async #tryOnce(): Promise<number> {
+    const { isUp, logger, onConfirmed } = this.#options;
+    if (this.#state === 'confirmed') return 0;
+    if (!(await isUp())) {
+      if (!this.#isWaiting) logger.info('waiting for BunKMS');
+      this.#isWaiting = true;
+      return WAIT_MS;
+    }
+    this.#isWaiting = false;
+    this.#answered.resolve();
+    try {
+      await this.#advance();
+      // Another copy was let in meanwhile.
+      if (this.generation === undefined) return ASK_AGAIN_MS;
+      logger.info({ storage: this.id, generation: this.#confirmed }, 'BunKMS has confirmed this storage');
+      this.#hasLogged = false;
+      onConfirmed?.();
+      return 0;
+    } catch (error) {
+      if (hasCode(error, 'storage_superseded')) {
+        this.#supersede();
+        return ASK_AGAIN_MS;
+      }
+      logger.warn({ err: error }, 'the generation of the storage could not be advanced yet');
+      return ASK_AGAIN_MS;
+    }
+  }
+
+  /** @throws AppError `storage_superseded`, those of the key service and of the storage. */
+  async #advance(): Promise<void> {
+    const { identity, calls } = this.#options;
+    const epoch = this.#epoch;
+    for (let tries = 0; ; tries++) {
+      const file = await identity.change((present) => {
+        // Another node has confirmed a later one: BunKMS must not go back to this.
+        if (this.#candidate === undefined || !present.candidates.includes(this.#candidate))
+          this.#candidate = randomUUID();
+        return withCandidate(present, this.#candidate);
+      });
+      const candidate = this.#candidate as string;
+      try {
+        const from = generationsOf(file).filter((generation) => generation !== candidate);
+        const info = await calls.advanceStorage(this.id, from, candidate);
+        const confirmed = await identity.change((present) =>
+          withConfirmed(present, candidate, info.take_overs),
+        );
+        this.#candidate = undefined;
+        if (epoch === this.#epoch) this.#take(confirmed);
+        return;
+      } catch (error) {
+        if (!hasCode(error, 'storage_superseded') || tries > 0) throw error;
+        // Another node may have been faster; then it has left a note.
+        if (!isNewer(await identity.read(), file)) throw error;
+      }
+    }
+  }
+
+  /** What to act with after BunKMS has refused `generation`. Throws what {@link #advance} does. */
+  async #catchUp(generation: string): Promise<void> {
+    const { identity } = this.#options;
+    for (let waitedMs = 0; ; waitedMs += OTHER_NODE_PAUSE_MS) {
+      const file = await identity.read();
+      if (this.#state !== 'confirmed') return;
+      if (file.generation !== undefined && file.generation !== generation) return this.#take(file);
+      // Of this process alone, nothing can have changed; of another node a note would be there.
+      if (file.candidates.length === 0) return this.#supersede();
+      if (waitedMs >= OTHER_NODE_MS) break;
+      await sleep(OTHER_NODE_PAUSE_MS);
+    }
+    try {
+      // The other node is gone between BunKMS's answer and its note.
+      await this.#advance();
+    } catch (error) {
+      if (!hasCode(error, 'storage_superseded')) throw error;
+      this.#supersede();
+    }
+  }
+
+  #take({ generation, takeOvers }: StorageFile): void {
+    this.#confirmed = generation;
+    this.#takeOvers = takeOvers;
+    this.#state = 'confirmed';
+  }
+
+  async #pause(ms: number): Promise<void> {
+    const { pause = wait } = this.#options;
+    const woken = new AbortController();
+    this.#wake = () => woken.abort();
+    await pause(ms, AbortSignal.any([woken.signal, this.#stopping.signal])).catch(() => undefined);
+  }
+}
+
+/** Whether a node has written there since. */
+function isNewer(present: StorageFile, former: StorageFile): boolean {
+  const known = new Set(generationsOf(former));
+  return generationsOf(present).some((generation) => !known.has(generation));
+}
+
+function wait(ms: number, signal: AbortSignal): Promise<void> {
+  return sleep(ms, undefined, { signal, ref: false });
+}
