@@ -17,6 +17,7 @@ import { ServiceToken } from './kms/service-token.ts';
 import { StorageKeys } from './kms/storage-keys.ts';
 import { TokenKeys } from './kms/token-keys.ts';
 import { type BundocMetrics, createBundocMetrics } from './metrics.ts';
+import { runningStorage, settleMove } from './move/hand-over.ts';
 import { applyEvent } from './project/apply-event.ts';
 import { ProjectDeletion } from './project/delete-project.ts';
 import { ExpiryLooks } from './project/expiry-looks.ts';
@@ -24,7 +25,9 @@ import { InstanceManager } from './project/instance-manager.ts';
 import { KeyCache } from './project/key-cache.ts';
 import { takeOversSince } from './project/project-file.ts';
 import { ProjectUpkeep } from './project/project-upkeep.ts';
+import type { SettleMove } from './project/move-mark.ts';
 import type { Projects } from './project/projects.ts';
+import type { OnSetAside } from './project/set-aside.ts';
 import { SCAN_LIMITS } from './query/scan-budget.ts';
 import { registerBackup } from './routes/backup.ts';
 import { registerBatch } from './routes/batch.ts';
@@ -66,6 +69,9 @@ export interface BundocParts {
 export interface RunningBundoc extends RunningService {
   /** Where it listens: `http://127.0.0.1:8080`. */
   readonly url: string;
+  readonly moves: Moves;
+  /** Resolves when BunKMS has confirmed the storage, or refused it for the first time. */
+  readonly confirmed: Promise<void>;
 }
 
 const SWEEP_EVERY_MS = 1_000;
@@ -128,21 +134,20 @@ export async function startBundoc(config: BundocConfig, parts: BundocParts = {})
     },
   });
   const service = new StorageKeys(kms, generation);
+  const from = runningStorage(generation, kms);
   const { keys, projects, instances } = composeInstances({
     ...{ config, clock, logger, metrics, storage, service, generation },
+    settle: (project, move) => settleMove(from, project, move),
   });
   stack.use(instances);
   const feed = new ChangeFeed({ instances, clock, logger });
   const deletion = new ProjectDeletion({ projects, instances, keys, service, feed, clock, logger });
   const target = moveDestination(config, logger);
-  const moves = new Moves({ instances, keys, feed, logger, folders: storage.folders, target });
-  for (const work of [deletion, moves]) {
-    stack.use(every(RESUME_EVERY_MS, () => void work.resume()));
-    void work.resume();
-  }
+  const moves = new Moves({ instances, keys, feed, logger, from, folders: storage.folders, target });
+  stack.use(every(RESUME_EVERY_MS, () => void deletion.resume()));
   stack.use(generation);
   stack.use(every(GENERATION_CHECK_MS, () => void advanceOld(storage, generation, logger)));
-  void generation.start();
+  const confirmed = generation.start();
   const revoked = new RevokedTokens(clock);
   const events = new KmsEvents({
     open: (lastEventId, signal) => kms.openEvents(lastEventId, signal),
@@ -230,7 +235,7 @@ export async function startBundoc(config: BundocConfig, parts: BundocParts = {})
   );
 
   const running = stack.move();
-  return { url, close: () => running.disposeAsync() };
+  return { url, moves, confirmed, close: () => running.disposeAsync() };
 }
 
 /** The certificate for BunKMS and its authorities; undefined without any. A connection in the clear is worth a word. */
@@ -275,6 +280,7 @@ interface Composition {
   readonly storage: Storage;
   readonly service: StorageKeys;
   readonly generation: StorageGeneration;
+  readonly settle: SettleMove;
 }
 
 function composeInstances(composition: Composition): {
@@ -282,7 +288,7 @@ function composeInstances(composition: Composition): {
   projects: Projects;
   instances: InstanceManager;
 } {
-  const { config, clock, logger, metrics, storage, service, generation } = composition;
+  const { config, clock, logger, metrics, storage, service, generation, settle } = composition;
   const keys = new KeyCache({
     keys: service,
     clock,
@@ -301,13 +307,14 @@ function composeInstances(composition: Composition): {
     },
     onFailure: (error) => logger.error({ project, err: error }, 'the storage of a project failed'),
   });
-  const projects = storage.projects(keys, generation, (mark) => {
+  const onSetAside: OnSetAside = (mark) => {
     metrics.markSetAside();
     logger.error(
       mark,
       'a mark that nobody confirms was set aside: somebody may have put it into the storage',
     );
-  });
+  };
+  const projects = storage.projects(keys, generation, onSetAside, settle);
   const instances = new InstanceManager({
     projects,
     keys,

@@ -2,7 +2,12 @@ import { join, resolve } from 'node:path';
 import { systemClock } from '@bundoc/shared/clock';
 import type { Environment } from '@bundoc/shared/config';
 import { projectIdSchema } from '@bundoc/shared/contract/documents';
-import { DELETION_FILE, MOVE_FILE, PROJECT_FILE, PROJECTS_FOLDER } from '@bundoc/shared/contract/project-file';
+import {
+  DELETION_FILE,
+  MOVE_FILE,
+  PROJECT_FILE,
+  PROJECTS_FOLDER,
+} from '@bundoc/shared/contract/project-file';
 import { createLogger } from '@bundoc/shared/logger';
 import { WatchedTls } from '@bundoc/shared/tls/watched-tls';
 import { readConfig } from '../config.ts';
@@ -115,7 +120,7 @@ export async function withEmptyPlace<T>(
 /** Runs `action` with BunKMS at hand as the service would ask it. The service token is used as it is, and not renewed. */
 export async function withKeys<T>(
   environment: Environment,
-  action: (keys: Exporter) => Promise<T>,
+  action: (kms: KmsClient) => Promise<T>,
 ): Promise<T> {
   const { kms: config } = readConfig(environment);
   const logger = createLogger({ service: 'bundoc', level: 'silent' });

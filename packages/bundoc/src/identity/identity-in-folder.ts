@@ -1,6 +1,6 @@
 import { join } from 'node:path';
 import { type AppError, hasCode } from '@bundoc/shared/errors';
-import { type Disk, replaceFile } from '../storage/embedded/disk.ts';
+import { type Disk, replaceFile, SMALL_FILE_BYTES_MAX } from '../storage/embedded/disk.ts';
 import {
   formatStorageFile,
   newStorageFile,
@@ -23,7 +23,7 @@ const CONTENT_FOLDERS = ['projects', 'log', 'moved'] as const;
  */
 export async function identifyFolder(disk: Disk, dataDir: string): Promise<StorageIdentity> {
   const identity = new IdentityInFolder(disk, dataDir);
-  if ((await disk.read(identity.path)) === undefined) {
+  if ((await disk.read(identity.path, SMALL_FILE_BYTES_MAX)) === undefined) {
     for (const name of CONTENT_FOLDERS)
       if (((await disk.list(join(dataDir, name))) ?? []).length > 0) throw unidentified(identity.path);
     await identity.write(newStorageFile());
@@ -48,7 +48,7 @@ class IdentityInFolder implements StorageIdentity {
   }
 
   async read(): Promise<StorageFile> {
-    const content = await this.#disk.read(this.path);
+    const content = await this.#disk.read(this.path, SMALL_FILE_BYTES_MAX);
     if (content === undefined) throw unidentified(this.path);
     return parseStorageFile(this.path, content.toString());
   }
@@ -70,7 +70,7 @@ class IdentityInFolder implements StorageIdentity {
 
   /** On a full disk, documents are still to be read after a start. @throws `full` where the file is longer than a sector. */
   async #overwrite(content: Buffer, full: AppError): Promise<void> {
-    const present = await this.#disk.read(this.path);
+    const present = await this.#disk.read(this.path, SMALL_FILE_BYTES_MAX);
     if (content.length !== STORAGE_FILE_BYTES || present?.length !== STORAGE_FILE_BYTES) throw full;
     const file = await this.#disk.openFile(this.path);
     try {

@@ -7,6 +7,7 @@ import {
   withCandidate,
   withConfirmed,
 } from '../identity/storage-file.ts';
+import type { StorageGeneration } from '../identity/storage-generation.ts';
 import type { ActingStorage, StorageCalls } from '../kms/port.ts';
 
 /** A storage that a move gives a project to, or takes it from. */
@@ -17,6 +18,18 @@ export interface MovingStorage {
   acting(): ActingStorage;
   /** Brings it to a fresh generation: no call that was made before takes effect after it. @throws as {@link acting}. */
   advance(): Promise<ActingStorage>;
+}
+
+/** The storage of a service that runs. */
+export function runningStorage(generation: StorageGeneration, calls: StorageCalls): MovingStorage {
+  const acting = () => generation.acting();
+  const advance = async () => {
+    const { generation: former } = acting();
+    await generation.advance();
+    if (acting().generation === former) throw new AppError('kms_unavailable', { retryAfterS: 2 });
+    return acting();
+  };
+  return { id: generation.id, calls, acting, advance };
 }
 
 /** A storage whose generation this process advances by itself, also beside nodes that run: a move is a start of its storages. */

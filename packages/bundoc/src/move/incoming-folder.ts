@@ -1,12 +1,14 @@
 import { randomUUID } from 'node:crypto';
 import { join } from 'node:path';
-import {
-  DELETION_FILE,
-  PROJECT_FILE,
-  PROJECT_FILE_COPY,
-} from '@bundoc/shared/contract/project-file';
+import { DELETION_FILE, PROJECT_FILE, PROJECT_FILE_COPY } from '@bundoc/shared/contract/project-file';
 import type { ProjectCipher } from '../cipher/project-cipher.ts';
-import { putAwayMoved, readMoveMark, writeMoveMark } from '../project/moved-folder.ts';
+import {
+  emptyMarkedFolder,
+  putAwayMoved,
+  readMoveMark,
+  removeMoveMark,
+  writeMoveMark,
+} from '../project/moved-folder.ts';
 import { isWithoutContent } from '../project/project-folder.ts';
 import { Catalog } from '../storage/embedded/catalog.ts';
 import { type Disk, makeDirectoryDurably, replaceFile } from '../storage/embedded/disk.ts';
@@ -22,12 +24,7 @@ import type { DocumentState } from '../storage/embedded/record.ts';
 import { CATALOG_FILE, encodeSnapshot } from '../storage/embedded/snapshot.ts';
 import { inTurns, nameOf, type OnProgress } from '../storage/embedded/verify.ts';
 import type { Position, SealedChange } from '../storage/port.ts';
-import {
-  type LastOfProject,
-  type MoveCounts,
-  MoveFailed,
-  type MoveTarget,
-} from './move-project.ts';
+import { type LastOfProject, type MoveCounts, MoveFailed, type MoveTarget } from './move-project.ts';
 
 export interface IncomingFolderOptions {
   readonly project: string;
@@ -92,6 +89,12 @@ export class IncomingFolder implements MoveTarget {
       bytes += collection.bytes;
     }
     return { documents, bytes };
+  }
+
+  async discard(): Promise<void> {
+    const { disk, directory } = this.#options;
+    await emptyMarkedFolder(disk, directory);
+    await removeMoveMark(disk, directory);
   }
 
   async #verifyOne(state: DocumentState): Promise<void> {

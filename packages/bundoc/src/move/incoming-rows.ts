@@ -5,7 +5,7 @@ import type { DocumentState, UsedKey } from '../storage/embedded/record.ts';
 import type { OnProgress } from '../storage/embedded/verify.ts';
 import type { Position, SealedChange } from '../storage/port.ts';
 import type { Connections, Statement, Transaction } from '../storage/postgres/database.ts';
-import { leaveMarker, readFileRow } from '../storage/postgres/file-row.ts';
+import { changeMarker, leaveMarker, readFileRow } from '../storage/postgres/file-row.ts';
 import { writeOfGroup } from '../storage/postgres/group-rows.ts';
 import {
   deleteContentRows,
@@ -16,12 +16,7 @@ import {
 } from '../storage/postgres/project-rows.ts';
 import { RowCipher } from '../storage/postgres/row-cipher.ts';
 import { eachByName, ROW_COLUMNS, readStateRow } from '../storage/postgres/rows.ts';
-import {
-  type LastOfProject,
-  type MoveCounts,
-  MoveFailed,
-  type MoveTarget,
-} from './move-project.ts';
+import { type LastOfProject, type MoveCounts, MoveFailed, type MoveTarget } from './move-project.ts';
 import { pagesOfRows } from './pages-of-rows.ts';
 
 export interface IncomingRowsOptions {
@@ -78,15 +73,9 @@ export class IncomingRows implements MoveTarget {
     if (!isLeftOver && (text !== undefined || hasContent))
       throw new MoveFailed(`${project} is in the database already`);
     if (!isLeftOver && marker !== undefined) throw new MoveFailed(`${project} was deleted there`);
-    const transact = <T>(action: (transaction: Transaction) => Promise<T>) =>
-      database.transaction('', action);
-    await transact(async (transaction) => {
-      await leaveMarker(transaction, project, mark);
-      await deleteHead(transaction, project);
-      return true;
-    });
-    await deleteContentRows(project, transact);
-    await transact(async (transaction) => {
+    await database.transaction('', (transaction) => this.#takeAway(transaction, mark));
+    await deleteContentRows(project, (action) => database.transaction('', action));
+    await database.transaction('', async (transaction) => {
       await insertProjectRows(transaction, project, cipher().version);
       return true;
     });
@@ -116,7 +105,10 @@ export class IncomingRows implements MoveTarget {
     }
   }
 
-  async finish({ file, lastSeq, purgedSeq, seals, usedKeys }: LastOfProject, mark: string): Promise<MoveCounts> {
+  async finish(
+    { file, lastSeq, purgedSeq, seals, usedKeys }: LastOfProject,
+    mark: string,
+  ): Promise<MoveCounts> {
     const { project } = this.#options;
     for (let at = 0; at < usedKeys.length; at += USED_KEYS_AT_ONCE)
       await this.#transact((transaction) =>
@@ -129,7 +121,24 @@ export class IncomingRows implements MoveTarget {
       const [counts] = await transaction.query(COUNTS, [project]);
       return counts as unknown as [number, number];
     });
+    this.#mark = mark;
     return { documents, bytes };
+  }
+
+  async discard(): Promise<void> {
+    const { project, database } = this.#options;
+    const mark = this.#mark;
+    if (mark === undefined) return;
+    await this.#transact((transaction) => this.#takeAway(transaction, mark));
+    await deleteContentRows(project, (action) => database.transaction('', action));
+    await changeMarker(database, project, undefined, mark);
+  }
+
+  async #takeAway(transaction: Transaction, mark: string): Promise<true> {
+    const { project } = this.#options;
+    await leaveMarker(transaction, project, mark);
+    await deleteHead(transaction, project);
+    return true;
   }
 
   async #transact<T>(action: (transaction: Transaction) => Promise<T>): Promise<T> {

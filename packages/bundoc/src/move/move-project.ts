@@ -70,6 +70,8 @@ export interface MoveTarget {
   verify(after: Position, onProgress: OnProgress): Promise<void>;
   /** Adds the rest, durably, and then the mark that says that nothing is missing. @returns what it holds. */
   finish(last: LastOfProject, mark: string): Promise<MoveCounts>;
+  /** Removes what was copied, and then the mark. */
+  discard(): Promise<void>;
 }
 
 /** Told how far a move is. What it throws ends the move between two steps, unless the project is about to change hands. */
@@ -121,46 +123,50 @@ export async function moveProject(
   // By this, BunKMS knows the target as the storage that is in use, and no copy of it; and no offer that it made as a source still stands.
   await to.advance();
   const { lastSeq } = await source.extent();
-  await target.begin(sealMark('incoming'), async (text) => {
-    const keyOf = async (version: number) => source.cipher.subkey(version, MARK_KEY);
-    return (await openMoveMark(project, text, keyOf)) !== undefined;
-  });
-  const copying = new Copying(source, target, watch, limits, lastSeq);
-  await copying.run();
-  const offering = from.acting();
-  let leaving = '';
-  const seal = () => {
-    leaving = sealMark('leaving');
-    return leaving;
-  };
-  await source.fence((fenced) => copying.finish(fenced, () => sealMark('whole')), seal);
+  const keyOf = async (version: number) => source.cipher.subkey(version, MARK_KEY);
+  const isOurs = async (text: string) => (await openMoveMark(project, text, keyOf)) !== undefined;
+  await target.begin(sealMark('incoming'), isOurs);
   try {
-    await handOver(from, to, project, { move, offering });
+    const copying = new Copying(source, target, watch, limits, lastSeq);
+    await copying.run();
+    const offering = from.acting();
+    let leaving = '';
+    const fenced = (ends: FencedSource) => copying.finish(ends, () => sealMark('whole'));
+    await source.fence(fenced, () => {
+      leaving = sealMark('leaving');
+      return leaving;
+    });
+    await handOver(from, to, project, { move, offering }).catch(async (error: unknown) => {
+      if (await hasMoved(from, to, project, move)) return;
+      await source.stay(leaving);
+      throw error;
+    });
   } catch (error) {
-    await settle(from, to, project, move, () => source.stay(leaving), error);
+    // While it is not known who has the project, what was brought to the target may be all that there is of it.
+    if (!(error instanceof MoveInDoubt)) await target.discard().catch(() => undefined);
+    throw error instanceof MoveInDoubt ? error.cause : error;
   }
   await source.leave(sealMark('moved'), move);
   return move;
 }
 
-/** @throws `error` unless the move has taken effect. */
-async function settle(
+/** It is not known whether the move has taken effect. The mark at the source stays, and whoever opens the project next asks again. */
+class MoveInDoubt extends Error {}
+
+/** @throws MoveInDoubt. */
+async function hasMoved(
   from: MovingStorage,
   to: MovingStorage,
   project: string,
   move: string,
-  stay: () => Promise<void>,
-  error: unknown,
-): Promise<void> {
+): Promise<boolean> {
   try {
     await settleMove(from, project, move);
-  } catch (outcome) {
-    if (hasCode(outcome, 'project_elsewhere') && outcome.storage === to.id) return;
-    // Whoever opens the project next asks again.
-    throw error;
+    return false;
+  } catch (error) {
+    if (hasCode(error, 'project_elsewhere') && error.storage === to.id) return true;
+    throw new MoveInDoubt('', { cause: error });
   }
-  await stay();
-  throw error;
 }
 
 /**
@@ -173,7 +179,9 @@ export async function finishMove({
   project,
   source,
   to,
-}: Pick<ProjectMove, 'project' | 'to'> & { readonly source: Pick<MoveSource, 'mark' | 'leave'> }): Promise<string> {
+}: Pick<ProjectMove, 'project' | 'to'> & {
+  readonly source: Pick<MoveSource, 'mark' | 'leave'>;
+}): Promise<string> {
   const name = dekNameOf(project);
   const text = await source.mark();
   const acting = await to.advance();
@@ -217,8 +225,7 @@ class Copying {
     await this.#copy(fenced.page, Number.POSITIVE_INFINITY);
     await this.#target.verify(this.#verified, () => undefined);
     const last = await fenced.last();
-    if (this.#position !== last.lastSeq)
-      throw new MoveFailed('the copy does not end where the project does');
+    if (this.#position !== last.lastSeq) throw new MoveFailed('the copy does not end where the project does');
     const { documents, bytes } = await this.#target.finish(last, whole());
     if (documents !== last.documents || bytes !== last.bytes)
       throw new MoveFailed(

@@ -35,7 +35,12 @@ export async function removeMoveMark(disk: Disk, directory: string): Promise<voi
  * @param keptIn a folder on the same file system; it is made below an existing one.
  * @param kept the folder in it.
  */
-export async function putAwayMoved(disk: Disk, directory: string, keptIn: string, kept: string): Promise<void> {
+export async function putAwayMoved(
+  disk: Disk,
+  directory: string,
+  keptIn: string,
+  kept: string,
+): Promise<void> {
   for (const path of [keptIn, join(keptIn, kept)]) await makeDirectoryDurably(disk, path);
   await disk.removeTree(join(directory, TMP));
   for (const name of (await disk.list(directory)) ?? [])

@@ -13,7 +13,7 @@ const OPENING_REFUSALS = [
   'project_destroyed',
   'project_damaged',
   'project_moving',
-  'project_moved',
+  'project_elsewhere',
   'integrity_error',
   'key_missing',
   'key_damaged',

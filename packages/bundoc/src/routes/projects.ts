@@ -96,7 +96,7 @@ export function registerProjectDeletion(
           'project_not_found',
           'project_damaged',
           'project_moving',
-          'project_moved',
+          'project_elsewhere',
           'key_missing',
           'key_damaged',
           'kms_unavailable',

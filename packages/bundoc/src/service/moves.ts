@@ -5,7 +5,13 @@ import { identifyDatabase } from '../identity/identity-in-rows.ts';
 import { FolderSource } from '../move/folder-source.ts';
 import { type MovingStorage, startStorage } from '../move/hand-over.ts';
 import { IncomingRows } from '../move/incoming-rows.ts';
-import { finishMove, MoveFailed, type MoveLimits, type MoveWatch, moveProject } from '../move/move-project.ts';
+import {
+  finishMove,
+  MoveFailed,
+  type MoveLimits,
+  type MoveWatch,
+  moveProject,
+} from '../move/move-project.ts';
 import type { InstanceManager } from '../project/instance-manager.ts';
 import type { KeyCache } from '../project/key-cache.ts';
 import { type Database, OutcomeUnknown } from '../storage/postgres/database.ts';
@@ -166,7 +172,12 @@ export class Moves {
       return { to: target.place, kept: `${project}-${move}` };
     } finally {
       // Whoever follows the project comes back, and is told where it is, or goes on.
-      if (await source.mark().then((mark) => mark !== undefined, () => true)) {
+      if (
+        await source.mark().then(
+          (mark) => mark !== undefined,
+          () => true,
+        )
+      ) {
         feed.end(project);
         keys.evict(project);
       }
@@ -175,10 +186,7 @@ export class Moves {
 }
 
 /** @returns the storage that has the project, if it is another one. @throws AppError `project_not_found` and those of the project. */
-async function holderOf(
-  instances: MovesOptions['instances'],
-  project: string,
-): Promise<string | undefined> {
+async function holderOf(instances: MovesOptions['instances'], project: string): Promise<string | undefined> {
   try {
     using lease = await instances.acquire(project, 'existing');
     if (lease === undefined) throw new AppError('project_not_found');

@@ -1,0 +1,66 @@
+import { join } from 'node:path';
+import { systemClock } from '@bundoc/shared/clock';
+import { PROJECTS_FOLDER } from '@bundoc/shared/contract/project-file';
+import { AppError, hasCode } from '@bundoc/shared/errors';
+import { identifyFolder } from '../identity/identity-in-folder.ts';
+import { identifyDatabase } from '../identity/identity-in-rows.ts';
+import type { StorageCalls } from '../kms/port.ts';
+import { StorageKeys } from '../kms/storage-keys.ts';
+import { KeyCache } from '../project/key-cache.ts';
+import { ProjectRows } from '../project/project-rows.ts';
+import { type Disk, makeDirectoryDurably } from '../storage/embedded/disk.ts';
+import type { Database } from '../storage/postgres/database.ts';
+import { settleMove, startStorage } from './hand-over.ts';
+import { IncomingFolder } from './incoming-folder.ts';
+import { finishMove, type MoveLimits, type MoveWatch, moveProject } from './move-project.ts';
+import { RowsSource } from './rows-source.ts';
+
+/** Where the content of projects is put that were moved away, below the data folder: out of the service's sight. */
+export const MOVED_FOLDER = 'moved';
+/** Only to begin with: the project is read with keys that are fetched for it. */
+const KEYS_TTL_MS = 60_000;
+
+export interface WayToFolder {
+  readonly project: string;
+  readonly database: Database;
+  /** A data folder that this process has to itself. */
+  readonly dataDir: string;
+  readonly disk: Disk;
+  readonly calls: StorageCalls;
+}
+
+/**
+ * Moves a project out of PostgreSQL, whose nodes serve it until it changes hands, into a data folder. A move that has taken effect is finished.
+ *
+ * @returns the project's folder.
+ * @throws MoveFailed; AppError `project_not_found`, and those of the project, of both storages and of BunKMS.
+ */
+export async function moveToFolder(
+  { project, database, dataDir, disk, calls }: WayToFolder,
+  watch: MoveWatch,
+  limits?: MoveLimits,
+): Promise<string> {
+  const identity = await identifyDatabase(database, systemClock);
+  const from = await startStorage(identity, calls);
+  const to = await startStorage(await identifyFolder(disk, dataDir), calls);
+  const keys = new StorageKeys(calls, { acting: from.acting, refused: from.advance });
+  const projects = join(dataDir, PROJECTS_FOLDER);
+  await makeDirectoryDurably(disk, projects);
+  const directory = join(projects, project);
+  const source = new RowsSource({ project, database, keys });
+  const keptIn = join(dataDir, MOVED_FOLDER);
+  const target = new IncomingFolder({ project, directory, keptIn, disk, cipher: () => source.cipher });
+  const rows = new ProjectRows({
+    ...{ database, clock: systemClock, storage: await identity.read() },
+    keys: new KeyCache({ keys, clock: systemClock, ttlMs: KEYS_TTL_MS }),
+    settle: (_project, move) => settleMove(from, project, move),
+  });
+  try {
+    if ((await rows.open(project)) === undefined) throw new AppError('project_not_found');
+    await moveProject({ project, source, target, from, to }, watch, limits);
+  } catch (error) {
+    if (!hasCode(error, 'project_elsewhere') || error.storage !== to.id) throw error;
+    await finishMove({ project, source, to });
+  }
+  return directory;
+}
