@@ -7,7 +7,6 @@ import { describeWithPostgres } from '@bundoc/shared/testing/postgres-tests';
 import { afterEach, beforeEach, expect, it } from 'vitest';
 import { abandonToDatabase } from '../src/move/to-database.ts';
 import { abandonToFolder } from '../src/move/to-folder.ts';
-import { newDeletionMark } from '../src/project/deletion-mark.ts';
 import type { RunningMove } from '../src/service/moves.ts';
 import type { Connections, Database, Transaction } from '../src/storage/postgres/database.ts';
 import { deleteContentRows } from '../src/storage/postgres/project-rows.ts';
@@ -265,8 +264,9 @@ describeWithPostgres('the end of a move', () => {
       const beginDeletion = () =>
         node.exclusively(project, async (close) => {
           const since = new Date().toISOString();
-          await moving.folders().markDeletion(project, newDeletionMark(project, since));
           if (step !== 'switching') await close();
+          moving.service.destroy(`${project}-dek`);
+          await moving.folders().remove(project, { deleted: project, format: 1, since });
         });
       const begun = Promise.withResolvers<RunningMove>();
       let isReached = false;

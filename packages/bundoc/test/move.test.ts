@@ -141,8 +141,6 @@ describeWithPostgres('a project that is moved', () => {
     await moving.toFolder();
     const rows = moving.rows();
     await expect(rows.exists(moving.project)).rejects.toMatchObject({ code: 'project_moved' });
-    const mark = { deleted: moving.project, format: 1, since: new Date().toISOString() } as const;
-    await expect(rows.markDeletion(moving.project, mark)).rejects.toMatchObject({ code: 'project_moved' });
     expect(await rows.names('', 1_000)).not.toContain(moving.project);
     expect(await moving.folders().names('', 10)).toEqual([moving.project]);
   });

@@ -6,11 +6,14 @@ import { createLogger } from '@bundoc/shared/logger';
 import { expect, it } from 'vitest';
 import { startBundoc } from '../src/app.ts';
 import { readConfig } from '../src/config.ts';
+import { identifyFolder } from '../src/identity/identity-in-folder.ts';
+import { nodeDisk } from '../src/storage/embedded/node-disk.ts';
 
 it('on a full disk /ready says 503 and leaves no file behind', async () => {
   const folder = mkdtempSync(join(tmpdir(), 'bundoc-ready-'));
   const tokenFile = join(folder, 'token');
   writeFileSync(tokenFile, 'none');
+  const { id } = await (await identifyFolder(nodeDisk, folder)).read();
   let probes = 0;
   const bundoc = await startBundoc(
     readConfig({
@@ -21,21 +24,24 @@ it('on a full disk /ready says 503 and leaves no file behind', async () => {
     }),
     {
       logger: createLogger({ service: 'bundoc', level: 'silent' }),
-      wrapDisk: (disk) => ({
-        ...disk,
+      disk: {
+        ...nodeDisk,
         createFile: async (path) => {
           probes++;
           writeFileSync(path, '');
           throw new AppError('disk_full');
         },
-      }),
+      },
     },
   );
   try {
     const answer = await fetch(`${bundoc.url}/ready`);
     expect([answer.status, await answer.json()]).toEqual([
       503,
-      { status: 'not ready', storage: 'failing', kms: 'down', kms_events: 'down' },
+      {
+        ...{ status: 'not ready', storage: 'failing', kms: 'down', kms_events: 'down' },
+        ...{ storage_id: id, reason: 'storage_unavailable' },
+      },
     ]);
     expect(probes).toBe(1);
     expect(readdirSync(folder).filter((name) => name.startsWith('.probe'))).toEqual([]);

@@ -4,7 +4,7 @@ import { networkInterfaces } from 'node:os';
 import { join } from 'node:path';
 import { boundedWarner } from '@bundoc/shared/bounded-warner';
 import { type Clock, systemClock } from '@bundoc/shared/clock';
-import { AppError } from '@bundoc/shared/errors';
+import { AppError, hasCode } from '@bundoc/shared/errors';
 import { createLogger, type Logger } from '@bundoc/shared/logger';
 import { openServerTls, type ServerTls } from '@bundoc/shared/tls/server-tls';
 import type { FastifyInstance } from 'fastify';
@@ -118,6 +118,7 @@ export async function startBunkms(
         });
   if (services !== undefined) {
     await startKekUpkeep(services.kek.upkeep, logger, opened);
+    metrics.observeDeletions(() => store.countDeletions().catch(() => undefined));
     metrics.observeRewrap(() => store.countWrappedOtherwise(vault.currentKekId).catch(() => undefined));
     await adoptSealedRefusals(config.dataDir, store, clock);
     startKeySweep(new KeySweep(services.keys), opened);
@@ -141,11 +142,15 @@ export async function startBunkms(
   // A sealed service encrypts nothing: what is asked of it in vain stands in the log.
   const onCryptoProblem = recording === undefined ? () => undefined : cryptoAudit(recording.crypto, now);
   const onExportProblem = exportAudit(exportSink, metrics, now);
+  const onApiProblem: OnProblem = (request, error) => {
+    onCryptoProblem(request, error);
+    countHolderRefusal(metrics, error);
+  };
   const onInternalProblem: OnProblem = (request, error) => {
     onExportProblem(request, error);
-    onCryptoProblem(request, error);
+    onApiProblem(request, error);
   };
-  const api = opened.adopt(await createApiListener(listenerOptions, apiTls, onCryptoProblem), (app) =>
+  const api = opened.adopt(await createApiListener(listenerOptions, apiTls, onApiProblem), (app) =>
     app.close(),
   );
   const internal = opened.adopt(
@@ -174,6 +179,12 @@ export async function startBunkms(
     return closing;
   };
   return { apiUrl, internalUrl, close };
+}
+
+/** Two storages that want one key, or two copies of one storage: an operator has to look. */
+function countHolderRefusal(metrics: Metrics, error: AppError): void {
+  if (hasCode(error, 'key_held_elsewhere', 'storage_superseded'))
+    metrics.holderRefusals.inc({ code: error.code });
 }
 
 /** Ends the process in order, as an uncaught error does: whoever runs it starts it again, and it begins afresh. */
@@ -245,12 +256,7 @@ function startKeySweep(sweep: KeySweep, opened: AsyncDisposableStack): void {
   void sweep.run();
 }
 
-function tellOfFaults({ adoptionFault, keks }: Unsealed, vault: Vault, logger: Logger): void {
-  if (adoptionFault !== undefined)
-    logger.error(
-      { fault: adoptionFault },
-      'the audit chain is broken: keys of an earlier release are not adopted and stay damaged',
-    );
+function tellOfFaults({ keks }: Unsealed, vault: Vault, logger: Logger): void {
   const missing = neededKeks(keks).filter((kekId) => !vault.holds(kekId));
   if (missing.length > 0)
     logger.warn(

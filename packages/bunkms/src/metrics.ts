@@ -61,6 +61,23 @@ export function createMetrics() {
           if (count !== undefined) this.set(count);
         },
       }),
+    /** @param read gives undefined while it cannot be known; the last value stays then. */
+    observeDeletions: (read: () => Promise<number | undefined>) =>
+      new Gauge({
+        name: 'bunkms_deletions_intended',
+        help: 'Keys whose storage wants them shredded and has not finished.',
+        registers,
+        async collect() {
+          const count = await read();
+          if (count !== undefined) this.set(count);
+        },
+      }),
+    holderRefusals: new Counter({
+      name: 'bunkms_holder_refusals_total',
+      help: 'Requests of storages that do not hold the key, or were superseded by another copy, by code.',
+      labelNames: ['code'],
+      registers,
+    }),
     peersRefused: new Counter({
       name: 'bunkms_internal_peers_refused_total',
       help: 'Connections to the internal listener from outside its network.',

@@ -8,7 +8,7 @@ function expectedStatus(need: Need, ok: number, { token }: Caller): number {
   if (token === undefined) return 401;
   if (need === 'token') return token.typ === 'service' ? ok : 403;
   const mayAct =
-    token.scope.includes(need.scope) &&
+    (token.scope.includes(need.scope) || (need.or !== undefined && token.scope.includes(need.or))) &&
     (need.serviceOnly !== true || token.typ === 'service') &&
     (need.glob !== true || token.keys.includes('*') || token.keys.includes('*-dek'));
   return mayAct ? ok : 403;

@@ -11,9 +11,9 @@ import { KeyCalls } from './support/lifecycle.ts';
 import { restoreInto, sourceOf, vaultOf } from './support/recovery.ts';
 
 const golden = (name: string) => readFileSync(new URL(`golden/${name}`, import.meta.url));
-const archive = golden('backup-1.golden.bin');
+const archive = golden('backup-2.golden.bin');
 const inventoryFile = golden('key-inventory.golden.json');
-const file = JSON.parse(golden('backup-1.golden.json').toString());
+const file = JSON.parse(golden('backup-2.golden.json').toString());
 const kek = Buffer.from(file.kek, 'hex');
 const hex = (text: string) => Buffer.from(text, 'hex');
 
@@ -32,7 +32,7 @@ function unwrap(wrapped: Buffer, name: string): Buffer {
 test('docs/formats/backup.md is what this release reads', async () => {
   const survey = await surveyArchive(vaultOf(file.kek), sourceOf(archive));
   const { id, created_at, audit, records, keys, versions, tokens } = file.facts;
-  expect(survey.head).toEqual({ format: 1, id, created_at });
+  expect(survey.head).toEqual({ format: 2, id, created_at });
   expect(survey.end).toEqual({ audit, records, keys, versions, tokens });
   expect(survey.chainFault).toBeUndefined();
   expect(survey.findings).toEqual([
@@ -56,7 +56,7 @@ test('docs/formats/backup.md is enough to open a backup without this code', () =
     .split('\n')
     .map((line) => JSON.parse(line));
   const { id, created_at, audit, records, keys, versions, tokens } = file.facts;
-  expect(lines[0]).toEqual(['archive', { format: 1, id, created_at }]);
+  expect(lines[0]).toEqual(['archive', { format: 2, id, created_at }]);
   expect(lines.at(-1)).toEqual(['end', { audit, records, keys, versions, tokens }]);
   const of = (kind: string) => lines.filter(([one]) => one === kind).map(([, value]) => value);
   expect(of('record').at(-1)).toMatchObject({ seq: audit.seq, hash: audit.hash, action: 'store.backup' });
@@ -79,7 +79,7 @@ test('docs/formats/key-inventory.md is what this release reads, and enough to ve
   expect(raw.mac).toBe(mac);
 });
 
-test('a backup of an earlier release is restored with the keys that were in it, in the states of its inventory', async () => {
+test('a backup of format 2 is restored with the keys that were in it, in the states of its inventory', async () => {
   const dataDir = join(newDataDir(), 'kms');
   const inventory = parseInventory(vaultOf(file.kek), inventoryFile);
   expect(await restoreInto({ archive, kek: file.kek, dataDir, inventory })).toMatchObject({
@@ -102,4 +102,11 @@ test('a backup of an earlier release is restored with the keys that were in it, 
     expect(await kms.verify()).toMatchObject({ intact: true });
   }
   rmSync(join(dataDir, '..'), { recursive: true });
+});
+
+test('a backup of format 1, of an earlier build, is refused, and the refusal says so', async () => {
+  const { kek: text } = file;
+  await expect(surveyArchive(vaultOf(text), sourceOf(golden('backup-1.golden.bin')))).rejects.toThrow(
+    'the backup is of format 1: only the build that wrote it restores it',
+  );
 });

@@ -6,8 +6,7 @@ import {
   createSecretKey,
   hkdfSync,
 } from 'node:crypto';
-import { copyFileSync, readdirSync, readFileSync, rmSync } from 'node:fs';
-import { join } from 'node:path';
+import { copyFileSync, readFileSync, rmSync } from 'node:fs';
 import type { DatabaseSync } from 'node:sqlite';
 import { type AuditRecord, auditRecordSchema } from '@bundoc/shared/contract/audit';
 import { kmsEventSchema } from '@bundoc/shared/contract/events';
@@ -25,7 +24,7 @@ import { foldKekRecords } from '../src/vault/kek-state.ts';
 import { kekIdOf, Vault } from '../src/vault/vault.ts';
 import { withDatabase } from './support/database.ts';
 import { completed } from './support/keks.ts';
-import { newDataDir, startKms, type TestKms } from './support/kms.ts';
+import { newDataDir, startKms } from './support/kms.ts';
 import { KeyCalls } from './support/lifecycle.ts';
 
 const golden = (name: string) =>
@@ -156,9 +155,11 @@ describe('docs/formats/key-record.md', () => {
     }
     const { id, name, type, state, version, revision, exportable, rotateAfterDays, dueAt } = file.record;
     const { createdAt, destroyedAt, kekIds, idempotency, versionDigests } = file.record;
-    const early = ['bunkms/key/v1', id, name, type, state, version, revision, exportable, rotateAfterDays];
+    const { holder, offer, intendedAt } = file.record;
+    const early = ['bunkms/key/v2', id, name, type, state, version, revision, exportable, rotateAfterDays];
     const pair = [idempotency.key, idempotency.request];
-    const digest = sha256([...early, dueAt, createdAt, destroyedAt, kekIds, pair, versionDigests]);
+    const middle = [...early, dueAt, createdAt, destroyedAt, kekIds, pair, versionDigests];
+    const digest = sha256([...middle, holder, [offer.to, offer.move], intendedAt]);
     expect(file.change).toMatchObject({ key: name, detail: { key_id: id, revision, record: digest } });
   });
 });
@@ -234,6 +235,25 @@ describe('docs/formats/events.md', () => {
   });
 });
 
+test('a store of an earlier build stops the start, says what to do, and is left as it is', async () => {
+  const dataDir = newDataDir();
+  const path = databasePathOf(dataDir);
+  copyFileSync(new URL('golden/store-5.golden.sqlite', import.meta.url), path);
+  const before = readFileSync(path);
+  await expect(startKms({ dataDir })).rejects.toMatchObject({
+    code: 'storage_unavailable',
+    cause: {
+      message:
+        'the store was made by an earlier build (schema 5): export the documents with that build, start with an empty store, and import them',
+    },
+  });
+  expect(withDatabase(dataDir, (database) => database.prepare('PRAGMA user_version').get())).toEqual({
+    user_version: 5,
+  });
+  expect(readFileSync(path).subarray(100)).toEqual(before.subarray(100));
+  rmSync(dataDir, { recursive: true });
+});
+
 interface GoldenStore {
   readonly kek: string;
   /** A token that was issued and not revoked. */
@@ -247,8 +267,8 @@ interface GoldenStore {
   }[];
 }
 
-describe.each([1, 2, 4, 5])('a store of schema %i', (schema) => {
-  const file = golden(`store-${schema}`) as GoldenStore;
+describe('a store of schema 6', () => {
+  const file = golden('store-6') as GoldenStore;
   let dataDir: string;
   // At a time at which none of the keys is due.
   const clock = new FakeClock();
@@ -256,22 +276,22 @@ describe.each([1, 2, 4, 5])('a store of schema %i', (schema) => {
   const readDatabase = <T>(read: (database: DatabaseSync) => T): T => withDatabase(dataDir, read);
   beforeEach(() => {
     dataDir = newDataDir();
-    copyFileSync(new URL(`golden/store-${schema}.golden.sqlite`, import.meta.url), databasePathOf(dataDir));
+    copyFileSync(new URL('golden/store-6.golden.sqlite', import.meta.url), databasePathOf(dataDir));
   });
   afterEach(() => rmSync(dataDir, { recursive: true }));
 
-  test('is what it says it is, and is brought to schema 5', async () => {
-    const versionOf = (database: DatabaseSync) => database.prepare('PRAGMA user_version').get();
-    expect(readDatabase(versionOf)).toEqual({ user_version: schema });
+  test('is of that schema, and whole', async () => {
     await (await open())[Symbol.asyncDispose]();
-    expect(readDatabase(versionOf)).toEqual({ user_version: 5 });
+    expect(readDatabase((database) => database.prepare('PRAGMA user_version').get())).toEqual({
+      user_version: 6,
+    });
     expect(readDatabase((database) => database.prepare('PRAGMA integrity_check').get())).toEqual({
       integrity_check: 'ok',
     });
     expect(readDatabase((database) => database.prepare('PRAGMA foreign_key_check').all())).toEqual([]);
   });
 
-  test('keeps its keys, tokens and audit chain, once by several processes at the same time', async () => {
+  test('keeps its keys, tokens and audit chain, opened by several processes at the same time', async () => {
     const services = await Promise.all([open(), open(), open()]);
     for (const kms of services) {
       const token = await kms.fullToken();
@@ -316,20 +336,20 @@ describe.each([1, 2, 4, 5])('a store of schema %i', (schema) => {
     expect((await kms.internal('/v1/export/damaged-dek?version=1', { token })).json()).toMatchObject({
       code: 'key_damaged',
     });
-    expect((await kms.internal('/v1/export/damaged-dek', { token })).status).toBe(schema === 1 ? 503 : 200);
+    expect((await kms.internal('/v1/export/damaged-dek', { token })).status).toBe(200);
   });
 });
 
 test('a store in the midst of a rotation of the KEK is brought to its end, with every key as it was', async () => {
-  const file = golden('store-5-rotating') as { keks: string[]; current: string; keys: GoldenStore['keys'] };
+  const file = golden('store-6-rotating') as { keks: string[]; current: string; keys: GoldenStore['keys'] };
   const dataDir = newDataDir();
-  copyFileSync(new URL('golden/store-5-rotating.golden.sqlite', import.meta.url), databasePathOf(dataDir));
+  copyFileSync(new URL('golden/store-6-rotating.golden.sqlite', import.meta.url), databasePathOf(dataDir));
   const kek = file.keks.map((one) => hex(one).toString('base64')).join('\n');
   {
     await using kms = await startKms({ dataDir, kek, clock: new FakeClock() });
     const keys = await KeyCalls.of(kms);
     const status = await completed(kms);
-    expect(status).toMatchObject({ current: file.current, rotation: { total: 6, done: 5 } });
+    expect(status).toMatchObject({ current: file.current, rotation: { total: 6, done: 6 } });
     for (const { name, versions } of file.keys)
       for (const { version, kcv, material } of versions) {
         const key = (await keys.export(name, version)).json();
@@ -341,83 +361,12 @@ test('a store in the midst of a rotation of the KEK is brought to its end, with 
   rmSync(dataDir, { recursive: true });
 });
 
-describe('a store of an earlier release', () => {
-  const file = golden('store-2') as GoldenStore;
-  let dataDir: string;
-  beforeEach(() => {
-    dataDir = newDataDir();
-    copyFileSync(new URL('golden/store-2.golden.sqlite', import.meta.url), databasePathOf(dataDir));
-  });
-  afterEach(() => rmSync(dataDir, { recursive: true }));
-  const open = () => startKms({ dataDir, kek: hex(file.kek).toString('base64') });
-  const change = (sql: string) => withDatabase(dataDir, (database) => database.exec(sql));
-  const codeOf = async (kms: TestKms, name: string) =>
-    (await (await KeyCalls.of(kms)).export(name)).json().code;
-  const [sound] = file.keys;
-  const name = String(sound?.name);
-
-  test.each([
-    ['another check value', `UPDATE key_versions SET kcv = '00' WHERE version = 1`],
-    ['another id', `PRAGMA foreign_keys = OFF; UPDATE keys SET id = 'x-' || id`],
-    ['an older current version', 'UPDATE keys SET version = version - 1'],
-    ['another name', `UPDATE keys SET name = 'x-' || name`],
-    ['another state', `UPDATE keys SET state = 'disabled'`],
-  ])('adopts no key that was given %s before the upgrade', async (_what, sql) => {
-    change(sql);
-    await using kms = await open();
-    expect(await codeOf(kms, name)).toBe('key_damaged');
-    const again = (await (await KeyCalls.of(kms)).create(name)).json();
-    expect(again).toMatchObject({ code: 'KEY_EXISTS' });
-  });
-
-  test('adopts its keys once: what is changed later stays damaged, also when the schema is set back', async () => {
-    await (await open())[Symbol.asyncDispose]();
-    change(`
-      UPDATE keys SET state = 'disabled', revision = 0, version_digests = x'';
-      DROP INDEX audit_keks; DROP INDEX key_versions_by_kek; DROP TABLE claims; DROP TABLE presences;
-      DROP INDEX audit_but_bulk; CREATE INDEX audit_but_exports ON audit (seq) WHERE action <> 'key.export';
-      DROP INDEX audit_key_changes; DROP INDEX keys_by_due; DROP INDEX keys_by_idempotency;
-      ALTER TABLE keys DROP COLUMN revision; ALTER TABLE keys DROP COLUMN exportable;
-      ALTER TABLE keys DROP COLUMN rotate_after_days; ALTER TABLE keys DROP COLUMN due_at;
-      ALTER TABLE keys DROP COLUMN destroyed_at; ALTER TABLE keys DROP COLUMN kek_ids;
-      ALTER TABLE keys DROP COLUMN idempotency_key; ALTER TABLE keys DROP COLUMN idempotency_request;
-      ALTER TABLE keys DROP COLUMN version_digests;
-      ALTER TABLE key_versions DROP COLUMN state; ALTER TABLE key_versions DROP COLUMN destroyed_at;
-      PRAGMA user_version = 3;`);
-    await using kms = await open();
-    expect(await codeOf(kms, name)).toBe('key_damaged');
-    const adoptions = (await kms.records()).filter(({ action }) => action === 'keys.adopted');
-    expect(adoptions).toHaveLength(1);
-  });
-
-  test('whose audit chain is broken gets none of its keys adopted, and says where it is broken', async () => {
-    change('UPDATE audit SET actor = NULL WHERE seq = 2');
-    await using kms = await open();
-    expect(kms.logs.join()).toContain('"fault":{"seq":2,"reason":"changed"}');
-    for (const key of file.keys) expect(await codeOf(kms, key.name)).toBe('key_damaged');
-    const keys = await KeyCalls.of(kms);
-    expect((await keys.create(name)).json()).toMatchObject({ code: 'KEY_EXISTS' });
-    // What is made from now on is not affected.
-    expect((await keys.create('new-dek')).status).toBe(201);
-    expect((await keys.export('new-dek')).status).toBe(200);
-  });
-
-  test('leaves no byte of a key that is destroyed in its files', async () => {
-    const wrapped = file.keys.flatMap(({ versions }) => versions.map((version) => hex(version.wrapped)));
-    const found = (bytes: Buffer) =>
-      readdirSync(dataDir).some((one) => readFileSync(join(dataDir, one)).includes(bytes));
-    expect(wrapped.every(found)).toBe(true);
-    await using kms = await open();
-    const keys = await KeyCalls.of(kms);
-    for (const key of file.keys) expect((await keys.shred(key.name)).status).toBe(200);
-    expect(wrapped.some(found)).toBe(false);
-  });
-});
-
-test('a store of schema 4 keeps the state and the policies of its keys', async () => {
-  const file = golden('store-4') as GoldenStore & { readonly states: Record<string, string> };
+test('a store of schema 6 keeps the state and the policies of its keys', async () => {
+  const file = golden('store-6') as GoldenStore & { readonly states: Record<string, string> } & {
+    readonly rotation: string;
+  };
   const dataDir = newDataDir();
-  copyFileSync(new URL('golden/store-4.golden.sqlite', import.meta.url), databasePathOf(dataDir));
+  copyFileSync(new URL('golden/store-6.golden.sqlite', import.meta.url), databasePathOf(dataDir));
   const clock = new FakeClock();
   {
     await using kms = await startKms({ dataDir, kek: hex(file.kek).toString('base64'), clock });
@@ -428,7 +377,7 @@ test('a store of schema 4 keeps the state and the policies of its keys', async (
     expect((await keys.export('kept-dek')).json()).toMatchObject({ code: 'key_not_exportable' });
     expect((await keys.export('pending-dek')).json()).toMatchObject({ code: 'key_pending_deletion' });
     const policy = list.keys.find(({ name }) => name === 'policy-dek');
-    expect(policy).toMatchObject({ rotate_after_days: 90, next_rotation_at: '2026-04-01T00:00:05.000Z' });
+    expect(policy).toMatchObject({ rotate_after_days: 90, next_rotation_at: file.rotation });
     const again = await keys.create(
       'policy-dek',
       { rotate_after_days: 90 },

@@ -4,7 +4,8 @@ import { afterAll, beforeAll, expect, it } from 'vitest';
 import { storeConformance } from '../src/store/conformance.ts';
 import { kekConformance } from '../src/store/conformance-keks.ts';
 import { filteredListConformance, NAMES, RECORDS } from '../src/store/conformance-lists.ts';
-import { latestChangeOf } from '../src/store/postgres/audit-table.ts';
+import { storageConformance } from '../src/store/conformance-storages.ts';
+import { latestChangeOf, latestOfStorage } from '../src/store/postgres/audit-table.ts';
 import { openPostgresStore } from '../src/store/postgres.ts';
 import { PostgresDatabases, settingsOf } from './support/postgres.ts';
 
@@ -15,7 +16,7 @@ describeWithPostgres('a store in PostgreSQL', () => {
   });
   afterAll(() => databases[Symbol.asyncDispose]());
 
-  for (const conformance of [storeConformance, kekConformance])
+  for (const conformance of [storeConformance, kekConformance, storageConformance])
     conformance('PostgreSQL', async () => {
       const place = randomUUID();
       const settings = settingsOf(await databases.url(place));
@@ -25,7 +26,7 @@ describeWithPostgres('a store in PostgreSQL', () => {
       };
     });
 
-  it('finds the latest change of a key without walking the chain, however few keys there are', async () => {
+  it('finds the latest change of a key, and of a storage, without walking the chain, however few keys there are', async () => {
     const place = randomUUID();
     const url = await databases.url(place);
     await using _store = await openPostgresStore({ settings: settingsOf(url), warn: () => undefined });
@@ -41,6 +42,26 @@ describeWithPostgres('a store in PostgreSQL', () => {
       new URL(url).pathname.slice(1),
     );
     expect(plan).toContain('audit_last_changes');
+    const ofStorage = await databases.server.sql(
+      `SET search_path = bunkms; EXPLAIN ${latestOfStorage("'9a2c4d6e-1b3f-4a5c-8d7e-0f1a2b3c4d5e'")}`,
+      new URL(url).pathname.slice(1),
+    );
+    expect(ofStorage).toContain('audit_storages');
+    await databases.forget(place);
+  });
+
+  it('does not open a database of an earlier build, and says what to do', async () => {
+    const place = randomUUID();
+    const settings = settingsOf(await databases.url(place));
+    await (await openPostgresStore({ settings, warn: () => undefined })).close();
+    await databases.edit(place, `UPDATE migrations SET name = '0001-initial.sql' WHERE number = 1`);
+    await expect(openPostgresStore({ settings, warn: () => undefined })).rejects.toMatchObject({
+      code: 'storage_unavailable',
+      cause: {
+        message: expect.stringMatching(/earlier build \(migration 0001-initial.sql\).*empty store/) as string,
+      },
+    });
+    await databases.edit(place, `UPDATE migrations SET name = '0001-holders.sql' WHERE number = 1`);
     await databases.forget(place);
   });
 

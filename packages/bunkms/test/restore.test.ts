@@ -124,6 +124,7 @@ describe('a backup', () => {
     });
     const recovered = records.filter(({ action }) => action === 'key.recover');
     expect(recovered.map(({ key, severity, detail }) => [key, severity, detail?.['state']])).toEqual([
+      ['disabled-dek', 'CRITICAL', 'disabled'],
       ['enabled-dek', 'CRITICAL', 'disabled'],
       ['pending-deletion-dek', 'CRITICAL', 'disabled'],
     ]);

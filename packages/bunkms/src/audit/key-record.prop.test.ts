@@ -54,6 +54,9 @@ const record: fc.Arbitrary<KeyRecord> = fc.record(
     kekIds: fc.uniqueArray(hexId, { maxLength: 3 }),
     idempotency: fc.option(fc.record({ key: text, request: text }, { noNullPrototype: true })),
     versionDigests: fc.uint8Array({ minLength: 32, maxLength: 96 }),
+    holder: fc.option(fc.uuid()),
+    offer: fc.option(fc.record({ to: fc.uuid(), move: fc.uuid() }, { noNullPrototype: true })),
+    intendedAt: fc.option(time),
   },
   { noNullPrototype: true },
 );

@@ -16,7 +16,7 @@ export const DIGEST_BYTES = 32;
 /** Digest of a key without its versions, hex. */
 export function digestOfKey(record: KeyRecord): string {
   const fields = [
-    'bunkms/key/v1',
+    'bunkms/key/v2',
     record.id,
     record.name,
     record.type,
@@ -31,6 +31,9 @@ export function digestOfKey(record: KeyRecord): string {
     record.kekIds,
     record.idempotency === null ? null : [record.idempotency.key, record.idempotency.request],
     hexOf(record.versionDigests),
+    record.holder,
+    record.offer === null ? null : [record.offer.to, record.offer.move],
+    record.intendedAt,
   ];
   return hash('sha256', JSON.stringify(fields), 'hex');
 }
@@ -59,6 +62,16 @@ export function withDigests(digests: Uint8Array, versions: readonly KeyVersionRe
   return next;
 }
 
+/** Changes that end a key, or say who holds it. */
+const CRITICAL_CHANGES: readonly string[] = [
+  'key.destroy',
+  'key.claim',
+  'key.accept',
+  'key.take_over',
+  'key.deletion_intent',
+  'key.content_removed',
+];
+
 /** The audit record of a change of a key, which authenticates what the key is from then on. */
 export function keyChangeDraft(
   { caller, time, action }: { readonly caller: Caller; readonly time: string; readonly action: string },
@@ -68,7 +81,7 @@ export function keyChangeDraft(
   return {
     ...caller,
     time,
-    severity: 'INFO',
+    severity: CRITICAL_CHANGES.includes(action) ? 'CRITICAL' : 'INFO',
     action,
     outcome: 'allowed',
     key: record.name,

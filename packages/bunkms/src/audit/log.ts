@@ -20,6 +20,7 @@ const BATCH_MAX = 512;
 const CODES: Readonly<Record<LeftOut, ProblemCode>> = {
   token_revoked: 'unauthenticated',
   key_changed: 'precondition_failed',
+  storage_changed: 'precondition_failed',
   keks_changed: 'precondition_failed',
   kek_in_use: 'kek_in_use',
   kek_not_held: 'kek_unusable',
@@ -55,7 +56,7 @@ export class AuditLog {
    * @param condition of what the record lets happen.
    * @returns the record's place in the chain, once it is durable.
    * @throws AppError `audit_unavailable`: the record may be in the chain nevertheless. `unauthenticated` when the token was
-   * revoked meanwhile, `precondition_failed` when the key or the KEKs were changed, and what else the condition asks for: then it is not.
+   * revoked meanwhile, `precondition_failed` when the key, the storage or the KEKs were changed, and what else the condition asks for: then it is not.
    */
   append(draft: AuditDraft, condition?: AuditCondition): Promise<AuditReceipt> {
     if (this.#waiting.length >= WAITING_MAX) {

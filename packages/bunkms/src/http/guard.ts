@@ -37,6 +37,8 @@ export interface Guards {
   service(scope: Scope): Guard;
   /** The scope, and a glob for the key that the path names. Decides before anything is looked up. */
   keyInPath(scope: Scope): Guard;
+  /** {@link keyInPath} for a token with one of the scopes at least. */
+  keyInPathWithAny(scopes: readonly [Scope, ...Scope[]]): Guard;
   /** {@link keyInPath} for service tokens only. */
   serviceForKeyInPath(scope: Scope): Guard;
 }
@@ -63,6 +65,11 @@ export function createGuards(auth: BearerAuth, tokens: () => Pick<KmsStore, 'liv
     keyInPath: (scope) => async (request) => {
       const claims = await authenticate(request);
       requireScope(claims, scope);
+      requireKey(claims, nameInPath(request));
+    },
+    keyInPathWithAny: (scopes) => async (request) => {
+      const claims = await authenticate(request);
+      if (!scopes.some((scope) => claims.scope.includes(scope))) requireScope(claims, scopes[0]);
       requireKey(claims, nameInPath(request));
     },
     serviceForKeyInPath: (scope) => async (request) => {

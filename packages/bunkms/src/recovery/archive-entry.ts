@@ -11,6 +11,7 @@ import { jwksSchema, tokenInfoSchema } from '@bundoc/shared/contract/tokens';
 import { z } from 'zod';
 import type { Installation, KeyRecord, KeyVersionRecord } from '../store/port.ts';
 import { FileDamaged } from './errors.ts';
+import { holderSchema, offerSchema } from './key-standing.ts';
 
 /** Bytes, in an archive as base64. */
 const isBytes = (value: unknown) => value instanceof Uint8Array;
@@ -44,6 +45,9 @@ const keySchema = z.strictObject({
   kekIds: z.array(hex).readonly(),
   idempotency: z.strictObject({ key: hex, request: hex }).nullable(),
   versionDigests: bytes,
+  holder: holderSchema.nullable(),
+  offer: offerSchema.nullable(),
+  intendedAt: time.nullable(),
 }) satisfies z.ZodType<KeyRecord>;
 
 const versionSchema = z.strictObject({
@@ -56,7 +60,7 @@ const versionSchema = z.strictObject({
   wrapped: bytes,
 }) satisfies z.ZodType<KeyVersionRecord>;
 
-const headSchema = z.strictObject({ format: z.literal(1), id: hex.length(32), created_at: time });
+const headSchema = z.strictObject({ format: z.literal(2), id: hex.length(32), created_at: time });
 const count = z.int().nonnegative();
 const endSchema = z.strictObject({
   /** The last record of the audit chain. */
@@ -94,6 +98,10 @@ export function decodeLine(text: string): ArchiveLine {
   try {
     return z.decode(lineSchema, JSON.parse(text));
   } catch (error) {
+    if (text.startsWith('["archive",{"format":1,'))
+      throw new FileDamaged('the backup is of format 1: only the build that wrote it restores it', {
+        cause: error,
+      });
     throw new FileDamaged('the backup has a line that this release does not know', { cause: error });
   }
 }

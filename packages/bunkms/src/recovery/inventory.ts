@@ -14,7 +14,7 @@ import { unwrapOwnKey } from './archive.ts';
 import { FileDamaged } from './errors.ts';
 import { afterChange, type KeyStanding, keyStandingSchema, standingOf } from './key-standing.ts';
 
-const FORMAT = 'bunkms/key-inventory/v1';
+const FORMAT = 'bunkms/key-inventory/v2';
 
 const inventorySchema = z.strictObject({
   created_at: z.iso.datetime(),

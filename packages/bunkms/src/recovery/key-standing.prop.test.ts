@@ -128,13 +128,15 @@ describe('how a key stands', () => {
         );
         const archived = { kind: 'key', key: record, versions } as const;
         const change = restoredKey(archived, undefined, { isCovered, isOnRecord: false }, recovery);
-        if (isCovered || record.state === 'destroyed' || record.state === 'disabled')
-          expect(change).toBeUndefined();
+        if (isCovered || record.state === 'destroyed') expect(change).toBeUndefined();
         else
           expect(change && afterChange(undefined, { ...change.audit, ...place })).toEqual({
             ...standingOf(record, versions),
             state: 'disabled',
             deletion_at: null,
+            holder: 'unknown',
+            offer: null,
+            intended_at: null,
             revision: record.revision + 1,
           });
       }),

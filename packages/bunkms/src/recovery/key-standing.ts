@@ -1,5 +1,6 @@
 import type { AuditRecord } from '@bundoc/shared/contract/audit';
 import {
+  HOLDER_UNKNOWN,
   keyNameSchema,
   keyStateSchema,
   keyTypeSchema,
@@ -7,6 +8,9 @@ import {
 } from '@bundoc/shared/contract/keys';
 import { z } from 'zod';
 import type { KeyRecord, KeyVersionRecord } from '../store/port.ts';
+
+export const holderSchema = z.union([z.uuid(), z.literal(HOLDER_UNKNOWN)]);
+export const offerSchema = z.strictObject({ to: z.uuid(), move: z.uuid() });
 
 /** How a key stands: all that is to be known of it but for the keys themselves. */
 export const keyStandingSchema = z.strictObject({
@@ -27,6 +31,11 @@ export const keyStandingSchema = z.strictObject({
   destroyed_at: z.iso.datetime().nullable(),
   /** Every KEK that is known to have wrapped a copy. */
   kek_ids: z.array(z.string().regex(/^[0-9a-f]{16}$/)).readonly(),
+  /** The storage that holds the key. */
+  holder: holderSchema.nullable(),
+  offer: offerSchema.nullable(),
+  /** Since when its holder wants it shredded. */
+  intended_at: z.iso.datetime().nullable(),
 });
 export type KeyStanding = z.infer<typeof keyStandingSchema>;
 
@@ -49,6 +58,9 @@ export function standingOf(record: KeyRecord, versions: readonly KeyVersionRecor
     created_at: record.createdAt,
     destroyed_at: record.destroyedAt,
     kek_ids: record.kekIds,
+    holder: holderSchema.nullable().parse(record.holder),
+    offer: record.offer,
+    intended_at: record.intendedAt,
   };
 }
 
@@ -69,10 +81,17 @@ export function afterChange(standing: KeyStanding | undefined, record: AuditReco
   return typeof revision === 'number' ? { ...changed, revision } : changed;
 }
 
-/** Not to be used until somebody says so; what was destroyed stays so. */
+/** Not to be used until somebody says so, and held by nobody knows whom; what was destroyed stays so. */
 export function held(standing: KeyStanding): KeyStanding {
   if (standing.state === 'destroyed') return standing;
-  return { ...standing, state: 'disabled', deletion_at: null };
+  return {
+    ...standing,
+    state: 'disabled',
+    deletion_at: null,
+    holder: HOLDER_UNKNOWN,
+    offer: null,
+    intended_at: null,
+  };
 }
 
 function asMade({ key, time, detail = {} }: AuditRecord): KeyStanding | undefined {
@@ -92,6 +111,9 @@ function asMade({ key, time, detail = {} }: AuditRecord): KeyStanding | undefine
     created_at: time,
     destroyed_at: null,
     kek_ids: [],
+    holder: holderOr(detail['holder'], null),
+    offer: null,
+    intended_at: null,
   };
 }
 
@@ -105,8 +127,26 @@ function effectOf(
     case 'key.enable':
       return { state: 'enabled', deletion_at: null };
     case 'key.disable':
-    case 'key.restore':
       return { state: 'disabled', deletion_at: null };
+    case 'key.restore':
+      return { state: 'disabled', deletion_at: null, intended_at: null };
+    case 'key.claim':
+    case 'key.accept':
+    case 'key.take_over':
+      return { holder: holderOr(detail['holder'], HOLDER_UNKNOWN), offer: null };
+    case 'key.offer':
+      return { offer: offerIn(detail) };
+    case 'key.withdraw':
+      return { offer: null };
+    case 'key.deletion_intent':
+      return {
+        state: 'pending_deletion',
+        deletion_at: null,
+        offer: null,
+        intended_at: textOr(detail['intended_at'], time),
+      };
+    case 'key.content_removed':
+      return { holder: null };
     case 'key.schedule_deletion':
       return { state: 'pending_deletion', deletion_at: textOr(detail['deletion_at'], null) };
     case 'key.destroy':
@@ -156,7 +196,18 @@ function recoveredOf(
     destroyed_at: textOr(detail['destroyed_at'], null),
     created_at: textOr(detail['created_at'], before.created_at),
     kek_ids: wordsOf(detail['kek_ids']),
+    holder: holderOr(detail['holder'], null),
+    offer: offerIn(detail),
+    intended_at: textOr(detail['intended_at'], null),
   };
+}
+
+function holderOr<T>(value: unknown, otherwise: T): z.infer<typeof holderSchema> | T {
+  return holderSchema.safeParse(value).data ?? otherwise;
+}
+
+function offerIn({ offered_to: to, move }: NonNullable<AuditRecord['detail']>): KeyStanding['offer'] {
+  return offerSchema.safeParse({ to, move }).data ?? null;
 }
 
 /** {@link KeyStanding} as the detail of an audit record tells it; `key` and `version` stand beside it. */
@@ -170,6 +221,9 @@ export function detailOfStanding(standing: KeyStanding): NonNullable<AuditRecord
     ...(standing.deletion_at === null ? {} : { deletion_at: standing.deletion_at }),
     ...(standing.destroyed_at === null ? {} : { destroyed_at: standing.destroyed_at }),
     kek_ids: standing.kek_ids.join(','),
+    ...(standing.holder === null ? {} : { holder: standing.holder }),
+    ...(standing.offer === null ? {} : { offered_to: standing.offer.to, move: standing.offer.move }),
+    ...(standing.intended_at === null ? {} : { intended_at: standing.intended_at }),
   };
 }
 

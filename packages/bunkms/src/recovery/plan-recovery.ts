@@ -1,4 +1,4 @@
-import { KEY_VERSIONS_MAX } from '@bundoc/shared/contract/keys';
+import { HOLDER_UNKNOWN, KEY_VERSIONS_MAX } from '@bundoc/shared/contract/keys';
 import { rewrapDek } from '../service/rewrap-dek.ts';
 import type { AuthenticKey } from '../service/stored-key.ts';
 import type { KeyChange, KeyVersionRecord, StoredKey } from '../store/port.ts';
@@ -237,6 +237,9 @@ function unknownKey({ name, id, createdAt }: ProjectKey): KeyStanding {
     created_at: createdAt,
     destroyed_at: null,
     kek_ids: [],
+    holder: HOLDER_UNKNOWN,
+    offer: null,
+    intended_at: null,
   };
 }
 

@@ -46,6 +46,9 @@ export function recoveredKey(
     kekIds: standing.kek_ids,
     idempotency,
     versionDigests: withDigests(new Uint8Array(standing.version * DIGEST_BYTES), versions),
+    holder: standing.holder,
+    offer: standing.offer,
+    intendedAt: standing.intended_at,
   };
   const lost = standing.version - versions.length;
   const audit = keyChangeDraft({ caller, time, action: 'key.recover' }, record, {

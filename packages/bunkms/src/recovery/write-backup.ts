@@ -71,7 +71,7 @@ export async function createBackup(
   });
 
   async function* lines(): AsyncGenerator<string> {
-    yield encoded(['archive', { format: 1, id, created_at }]);
+    yield encoded(['archive', { format: 2, id, created_at }]);
     let entries = 0;
     // The versions of a key that is left out go with it.
     let keyId: string | undefined;

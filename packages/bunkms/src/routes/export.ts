@@ -1,5 +1,6 @@
 import { encodeExportedKey } from '@bundoc/shared/contract/exported-key';
 import { exportedKeySchema, keyVersionParamSchema } from '@bundoc/shared/contract/keys';
+import { generationSchema, storageIdSchema } from '@bundoc/shared/contract/storages';
 import { validate } from '@bundoc/shared/http/validate';
 import { describe } from '@bundoc/shared/openapi/description';
 import type { FastifyInstance } from 'fastify';
@@ -7,9 +8,18 @@ import { z } from 'zod';
 import { callerOf, familyOf, type Guards } from '../http/guard.ts';
 import { exportKey } from '../service/export-key.ts';
 import type { ServiceGate } from '../services.ts';
-import { KEY_REFUSALS, keyParamsSchema } from './key-requests.ts';
+import { EXAMPLE_STORAGE, HOLDER_REFUSALS, KEY_REFUSALS, keyParamsSchema } from './key-requests.ts';
 
-const exportQuery = z.strictObject({ version: keyVersionParamSchema.optional() });
+const exportQuery = z
+  .strictObject({
+    version: keyVersionParamSchema.optional(),
+    storage: storageIdSchema.optional().describe('The storage that asks: only what it holds is released'),
+    generation: generationSchema.optional().describe('Of that storage, the current one'),
+  })
+  .refine(
+    ({ storage, generation }) => (storage === undefined) === (generation === undefined),
+    'storage and generation go together',
+  );
 
 /** The release of keys. Registered on the internal listener only. */
 export function registerExportRoute(app: FastifyInstance, guards: Guards, services: ServiceGate): void {
@@ -22,7 +32,7 @@ export function registerExportRoute(app: FastifyInstance, guards: Guards, servic
         tag: 'export',
         summary: 'Release a raw key',
         description:
-          'After a durable CRITICAL audit record, whose receipt is `audit`. The key may be kept for `lease.ttl_ms`.',
+          'After a durable CRITICAL audit record, whose receipt is `audit`. The key may be kept for `lease.ttl_ms`. Without `storage` whoever holds it.',
         access: { kind: 'token', scopes: ['kms:export_key'], serviceOnly: true, grant: 'key' },
         params: keyParamsSchema,
         query: exportQuery,
@@ -33,6 +43,8 @@ export function registerExportRoute(app: FastifyInstance, guards: Guards, servic
           'key_disabled',
           'key_pending_deletion',
           'key_version_destroyed',
+          ...HOLDER_REFUSALS,
+          'key_deletion_intended',
           'rate_limited',
           'audit_unavailable',
         ],
@@ -40,15 +52,22 @@ export function registerExportRoute(app: FastifyInstance, guards: Guards, servic
           current: { params: { name: 'project-a-dek' }, status: 200 },
           version: { params: { name: 'project-a-dek' }, query: { version: '1' }, status: 200 },
           another: { params: { name: 'none-dek' }, status: 404 },
+          superseded: {
+            summary: 'Refused, since the storage is not known',
+            params: { name: 'project-a-dek' },
+            query: { storage: EXAMPLE_STORAGE.storage, generation: EXAMPLE_STORAGE.generation },
+            status: 409,
+          },
         },
       }),
     },
     async (request, reply) => {
-      const { version } = validate(exportQuery, request.query, 'query');
+      const { version, storage, generation } = validate(exportQuery, request.query, 'query');
+      const acting = storage === undefined || generation === undefined ? undefined : { storage, generation };
       const { name } = validate(keyParamsSchema, request.params, 'params');
       const { keys, limits } = services();
       limits.takeExport(familyOf(request), name);
-      const { dek, facts } = await exportKey(keys, { name, version }, callerOf(request));
+      const { dek, facts } = await exportKey(keys, { name, version, acting }, callerOf(request));
       let body: Buffer;
       try {
         body = encodeExportedKey(facts, dek);

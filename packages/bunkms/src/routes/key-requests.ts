@@ -36,6 +36,19 @@ export const CHANGE_REFUSALS = [
   'disk_full',
 ] as const satisfies readonly ProblemCode[];
 
+/** Refusals of every route that a storage calls about a key that it holds. */
+export const HOLDER_REFUSALS = [
+  'storage_superseded',
+  'key_held_elsewhere',
+  'key_unheld',
+  'integrity_error',
+] as const satisfies readonly ProblemCode[];
+
+export const EXAMPLE_STORAGE = {
+  storage: '3f1b0e5a-9f0c-4f0e-8a53-1d2f7e8a9001',
+  generation: '7c9e6679-7425-40de-944b-e07fc1f90ae7',
+};
+
 export const KEY_HEADERS = { ETag: 'Of the state of the key' };
 
 export const EXAMPLE_KEY = {

@@ -7,6 +7,11 @@ import {
   keyInfoSchema,
   keyPageSchema,
 } from '@bundoc/shared/contract/keys';
+import {
+  deletionIntentSchema,
+  deletionPageSchema,
+  storageInfoSchema,
+} from '@bundoc/shared/contract/storages';
 import { issuedTokenSchema, tokenPageSchema } from '@bundoc/shared/contract/tokens';
 import type { ServiceDescription } from '@bundoc/shared/openapi/document';
 
@@ -18,6 +23,7 @@ export function bunkmsApi(listener: 'api' | 'internal'): ServiceDescription {
       'Keeps one AES-256 key for each project, wrapped by a key that never leaves it, and writes down what happens to them.',
     tags: [
       { name: 'keys', description: 'Keys, their versions and states' },
+      { name: 'storages', description: 'Storages of Bundoc, and which keys they hold' },
       { name: 'encryption', description: 'Encryption under keys that stay' },
       { name: 'export', description: 'The release of keys to services' },
       { name: 'events', description: 'What happens, pushed to services' },
@@ -31,6 +37,9 @@ export function bunkmsApi(listener: 'api' | 'internal'): ServiceDescription {
       KeyDetail: keyDetailSchema,
       KeyPage: keyPageSchema,
       DestroyReceipt: destroyReceiptSchema,
+      Storage: storageInfoSchema,
+      DeletionIntent: deletionIntentSchema,
+      DeletionPage: deletionPageSchema,
       KekStatus: kekStatusSchema,
       IssuedToken: issuedTokenSchema,
       TokenPage: tokenPageSchema,

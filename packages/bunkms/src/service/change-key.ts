@@ -4,6 +4,7 @@ import type { Caller } from '../audit/caller.ts';
 import type { AuditDraft } from '../audit/chain.ts';
 import { keyChangeDraft, withDigests } from '../audit/key-record.ts';
 import type { KeyRecord, KeyVersionRecord, VersionChoice } from '../store/port.ts';
+import { type ActingStorage, requireCurrent } from './storages.ts';
 import { type AuthenticKey, type KeyPorts, markOf, readStoredKey } from './stored-key.ts';
 
 /** Which revisions a caller will change: `*` for any, else the entity tags that it names. Undefined when it does not say. */
@@ -17,17 +18,23 @@ export interface Decision {
   /** The version that the record of the change names. */
   readonly version?: number;
   readonly detail?: NonNullable<AuditDraft['detail']>;
+  /** Behind this record of the audit chain the key may not have been released. */
+  readonly quietSince?: number | undefined;
 }
 
-export interface ChangedKey extends Omit<AuthenticKey, 'change'> {
+export interface ChangedKey extends Pick<AuthenticKey, 'record' | 'versions'> {
   /** Undefined when there was nothing to change. */
   readonly receipt: AuditReceipt | undefined;
+  /** Where in the audit chain the latest change of the key is. */
+  readonly change: AuditReceipt;
 }
 
 /** What is asked of a key by name. */
 export interface KeyRequest {
   readonly name: string;
   readonly ifMatch?: IfMatch;
+  /** The storage that asks. Nothing is changed unless its generation is the current one at that moment. */
+  readonly acting?: ActingStorage;
 }
 
 /** Of concurrent writers each round lets one succeed, so this many lose at most; beyond it something is wrong. */
@@ -44,23 +51,24 @@ export function tagOf({ id, revision }: Pick<KeyRecord, 'id' | 'revision'>): str
  *
  * @param decide returns undefined when there is nothing to change, and throws to refuse. May be called more than once.
  * @returns the key as it is then, durable, with the versions that were read.
- * @throws AppError `KEY_NOT_FOUND`, `key_damaged`, `precondition_failed`, and what `decide` throws.
+ * @throws AppError `storage_superseded`, `KEY_NOT_FOUND`, `key_damaged`, `precondition_failed`, and what `decide` throws.
  */
 export async function changeKey(
   ports: KeyPorts,
-  { name, ifMatch }: KeyRequest,
+  { name, ifMatch, acting }: KeyRequest,
   choice: VersionChoice,
   caller: Caller,
-  decide: (key: AuthenticKey, time: string) => Decision | undefined,
+  decide: (key: AuthenticKey, time: string) => Decision | undefined | Promise<Decision | undefined>,
 ): Promise<ChangedKey> {
   for (let round = 0; round < ROUNDS_MAX; round++) {
+    const storage = acting === undefined ? undefined : await requireCurrent(ports, acting);
     const key = await readStoredKey(ports, name, choice);
     const time = new Date(ports.clock.now()).toISOString();
     // Before the tag is looked at: that a key was destroyed is more than that it has changed.
-    const decision = decide(key, time);
+    const decision = await decide(key, time);
     requireMatch(key.record, ifMatch);
     if (decision === undefined) return { ...key, receipt: undefined };
-    const { action, version, detail, versions = [] } = decision;
+    const { action, version, detail, versions = [], quietSince } = decision;
     const record: KeyRecord = {
       ...decision.record,
       revision: key.record.revision + 1,
@@ -70,8 +78,11 @@ export async function changeKey(
       ...(version === undefined ? {} : { version }),
       ...(detail === undefined ? {} : { detail }),
     });
-    const receipt = await ports.store.updateKey({ record, versions, audit, previous: markOf(key.record) });
-    if (receipt !== undefined) return { record, versions: merged(key.versions, versions), receipt };
+    const previous = markOf(key.record);
+    const update = { record, versions, audit, previous, storage, quietSince };
+    const receipt = await ports.store.updateKey(update);
+    if (receipt !== undefined)
+      return { record, versions: merged(key.versions, versions), receipt, change: receipt };
     // Another writer was faster; or what is new was wrapped with a KEK that is not the current one any more.
     if (versions.some(({ wrapped }) => wrapped.length > 0)) await ports.keks.refresh();
   }

@@ -60,7 +60,7 @@ interface Origin {
 function newKey(
   { vault }: KeyPorts,
   dek: Buffer,
-  { name, type, exportable, rotate_after_days: rotateAfterDays }: CreateKey,
+  { name, type, exportable, rotate_after_days: rotateAfterDays, storage }: CreateKey,
   { caller, time, idempotency }: Origin,
 ): { readonly change: KeyChange; readonly first: KeyVersionRecord } {
   const id = randomUUID();
@@ -87,6 +87,9 @@ function newKey(
     kekIds: [vault.currentKekId],
     idempotency,
     versionDigests: withDigests(new Uint8Array(), [first]),
+    holder: storage ?? null,
+    offer: null,
+    intendedAt: null,
   };
   const draft = keyChangeDraft({ caller, time, action: 'key.create' }, record, {
     version: 1,
@@ -95,6 +98,7 @@ function newKey(
       kcv: first.kcv,
       ...(exportable ? {} : { exportable }),
       ...(rotateAfterDays === null ? {} : { rotate_after_days: rotateAfterDays }),
+      ...(storage === undefined ? {} : { holder: storage }),
     },
   });
   return { change: { record, versions: [first], audit: draft }, first };
@@ -127,9 +131,10 @@ function replay(ports: KeyPorts, stored: StoredKey, asked: KeyRecord): KeyInfo {
 
 /** Hashes, so that neither what callers call their requests nor a subject beside it stands in the store. */
 function hashesOf({ subject, key }: Idempotency, wanted: CreateKey): { key: string; request: string } {
-  const { name, type, exportable, rotate_after_days: days } = wanted;
+  const { name, type, exportable, rotate_after_days: days, storage = null } = wanted;
+  const request = JSON.stringify(['bunkms/create-key/v2', name, type, exportable, days, storage]);
   return {
     key: hash('sha256', JSON.stringify(['bunkms/idempotency-key/v1', subject, key]), 'hex'),
-    request: hash('sha256', JSON.stringify(['bunkms/create-key/v1', name, type, exportable, days]), 'hex'),
+    request: hash('sha256', request, 'hex'),
   };
 }

@@ -46,7 +46,7 @@ export async function purgeKey(
   return receipt !== undefined;
 }
 
-function destruction({ record, versions }: AuthenticKey, time: string): Decision {
+export function destruction({ record, versions }: AuthenticKey, time: string): Decision {
   refuseDestroyed(record);
   return {
     action: 'key.destroy',
@@ -120,13 +120,19 @@ export function lostVersion(keyId: string, version: number, time: string): KeyVe
   };
 }
 
-/** The KEKs are all that the key ever had: a copy of any version may have been made while each of them was the current one. */
-function receiptOf({ record, receipt, versions }: ChangedKey, version: number): DestroyReceipt {
-  const destroyedAt = versions.find((one) => one.version === version)?.destroyedAt;
-  assert(
-    receipt !== undefined && typeof destroyedAt === 'string',
-    'a destruction changes the key and its version',
-  );
+/**
+ * The receipt of a destruction.
+ *
+ * The KEKs are all that the key ever had: a copy of any version may have been made while each of them was the current one.
+ *
+ * @param changed the key as the destruction left it.
+ */
+export function receiptOf(
+  { record, change, versions }: Pick<ChangedKey, 'record' | 'change' | 'versions'>,
+  version: number,
+): DestroyReceipt {
+  const destroyedAt = record.destroyedAt ?? versions.find((one) => one.version === version)?.destroyedAt;
+  assert(typeof destroyedAt === 'string', 'a destruction changes the key and its version');
   return {
     id: record.id,
     name: record.name,
@@ -134,7 +140,7 @@ function receiptOf({ record, receipt, versions }: ChangedKey, version: number): 
     revision: record.revision,
     destroyed_at: destroyedAt,
     kek_ids: [...record.kekIds],
-    audit: receipt,
+    audit: change,
   };
 }
 
@@ -142,7 +148,7 @@ function receiptOf({ record, receipt, versions }: ChangedKey, version: number): 
  * Drops the bytes from the storage for good. The key is destroyed by now, whatever becomes of this: the service's sweep goes on
  * with it until it succeeds.
  */
-async function scrub({ store, logger }: KeyPorts): Promise<void> {
+export async function scrub({ store, logger }: KeyPorts): Promise<void> {
   try {
     await store.scrub();
   } catch (error) {

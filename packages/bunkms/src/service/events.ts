@@ -3,6 +3,9 @@ import { type KmsEvent, kmsEventSchema } from '@bundoc/shared/contract/events';
 import type { TokenInfo } from '@bundoc/shared/contract/tokens';
 import type { ChainHead } from '../audit/chain.ts';
 
+/** What says who holds a key; an event of it names the holder, so that the holder knows its own. */
+const holders: ReadonlySet<string> = new Set(['key.accept', 'key.take_over', 'key.deletion_intent']);
+
 /** The event that an audit record tells of; undefined for a record of anything else, or of what did not happen. */
 export function eventOf(record: AuditRecord): KmsEvent | undefined {
   if (record.outcome !== 'allowed') return undefined;
@@ -10,7 +13,9 @@ export function eventOf(record: AuditRecord): KmsEvent | undefined {
   const candidate =
     type === 'token.revoke'
       ? { type, jti: detail?.['token'], family: detail?.['family'], expires_at: detail?.['expires_at'] }
-      : { type, name, version };
+      : type === 'storage.take_over'
+        ? { type, storage: detail?.['storage'], generation: detail?.['generation'] }
+        : { type, name, version, ...(holders.has(type) ? { holder: detail?.['holder'] } : {}) };
   return kmsEventSchema.safeParse(candidate).data;
 }
 

@@ -3,10 +3,11 @@ import type { AuditReceipt } from '@bundoc/shared/contract/keys';
 import { AppError, hasCode } from '@bundoc/shared/errors';
 import type { Caller } from '../audit/caller.ts';
 import type { Metrics } from '../metrics.ts';
-import type { KeyRecord, KeyVersionRecord } from '../store/port.ts';
-import { requireEnabled } from './key-state.ts';
+import type { KeyRecord, KeyVersionRecord, StorageMark } from '../store/port.ts';
+import { refuseDestroyed, refuseIntended, requireEnabled, requireHolder } from './key-state.ts';
 import { leaseIdOf } from './leases.ts';
 import { openDek } from './open-dek.ts';
+import { type ActingStorage, requireCurrent } from './storages.ts';
 import { type KeyPorts, markOf, readStoredKey, versionOf } from './stored-key.ts';
 
 export interface ExportPorts extends KeyPorts {
@@ -25,6 +26,8 @@ export interface ExportRequest {
   readonly name: string;
   /** The current one when absent. */
   readonly version?: number | undefined;
+  /** The storage that asks, if one does: then only what it holds is released. */
+  readonly acting?: ActingStorage | undefined;
 }
 
 /** A key that is changed more often than this during one export has nothing steady to release. */
@@ -38,7 +41,10 @@ const ROUNDS_MAX = 32;
  *
  * Refused and failed calls are recorded where they are answered (`http/export-audit.ts`).
  *
- * @throws AppError `KEY_NOT_FOUND` (of a version that the key never had, too), `key_disabled`, `key_pending_deletion`, `key_destroyed`,
+ * A request that names no storage gets what anybody holds. One that does gets what that storage holds, while its generation is the
+ * current one: both are decided in the transaction of the record, too.
+ *
+ * @throws AppError `storage_superseded`, `key_unheld`, `key_held_elsewhere`, `key_deletion_intended` to a storage; `KEY_NOT_FOUND` (of a version that the key never had, too), `key_disabled`, `key_pending_deletion`, `key_destroyed`,
  * `key_not_exportable`, `key_version_destroyed`, `key_damaged`, `audit_unavailable`; `unauthenticated` when the token was revoked
  * meanwhile.
  */
@@ -59,8 +65,12 @@ export async function exportKey(
 
 /** @throws AppError `precondition_failed` when the key was changed meanwhile. */
 async function tryExport(ports: ExportPorts, request: ExportRequest, caller: Caller): Promise<ReleasedKey> {
+  const { acting } = request;
+  // First, so that a copy of a storage learns that it is one, whatever there is of the key.
+  const storage = acting === undefined ? undefined : await requireCurrent(ports, acting);
   const key = await readStoredKey(ports, request.name, request.version ?? 'current');
   const { record } = key;
+  if (storage !== undefined) requireHeld(record, storage.id);
   requireEnabled(record);
   if (!record.exportable) throw new AppError('key_not_exportable');
   const number = request.version ?? record.version;
@@ -69,7 +79,7 @@ async function tryExport(ports: ExportPorts, request: ExportRequest, caller: Cal
   if (version.state === 'destroyed') throw new AppError('key_version_destroyed');
   const dek = openDek(ports, record.name, version);
   try {
-    const receipt = await recordRelease(ports, record, version, caller);
+    const receipt = await recordRelease(ports, record, version, storage, caller);
     const facts: ExportedKeyFacts = {
       algorithm: 'AES-256-GCM',
       name: record.name,
@@ -87,10 +97,17 @@ async function tryExport(ports: ExportPorts, request: ExportRequest, caller: Cal
   }
 }
 
+function requireHeld(record: KeyRecord, storage: string): void {
+  refuseDestroyed(record);
+  requireHolder(record, storage);
+  refuseIntended(record);
+}
+
 async function recordRelease(
   { audit, clock, metrics, logger, leaseTtlMs }: ExportPorts,
   key: KeyRecord,
   { version }: KeyVersionRecord,
+  storage: StorageMark | undefined,
   caller: Caller,
 ): Promise<AuditReceipt> {
   const { id, name } = key;
@@ -103,9 +120,13 @@ async function recordRelease(
       outcome: 'allowed',
       key: name,
       version,
-      detail: { key_id: id, lease_ttl_ms: leaseTtlMs },
+      detail: {
+        key_id: id,
+        lease_ttl_ms: leaseTtlMs,
+        ...(storage === undefined ? {} : { storage: storage.id }),
+      },
     },
-    { jti: caller.jti, key: markOf(key) },
+    { jti: caller.jti, key: markOf(key), storage },
   );
   metrics.exports.inc({ outcome: 'allowed' });
   const { actor, jti, source, request_id: reqId } = caller;

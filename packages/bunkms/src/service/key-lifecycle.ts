@@ -65,7 +65,7 @@ export async function restoreKey(ports: KeyPorts, request: KeyRequest, caller: C
   const changed = await changeKey(ports, request, 'current', caller, ({ record }) => {
     refuseDestroyed(record);
     if (record.state !== 'pending_deletion') throw new AppError('key_not_pending_deletion');
-    return { action: 'key.restore', record: { ...record, state: 'disabled', dueAt: null } };
+    return { action: 'key.restore', record: { ...record, state: 'disabled', dueAt: null, intendedAt: null } };
   });
   return infoOfKey(changed);
 }

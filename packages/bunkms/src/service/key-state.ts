@@ -1,4 +1,4 @@
-import { KEY_VERSIONS_MAX, type KeyDetail, type KeyInfo } from '@bundoc/shared/contract/keys';
+import { HOLDER_UNKNOWN, KEY_VERSIONS_MAX, type KeyDetail, type KeyInfo } from '@bundoc/shared/contract/keys';
 import { AppError } from '@bundoc/shared/errors';
 import type { KeyRecord, KeyVersionRecord } from '../store/port.ts';
 import type { AuthenticKey } from './stored-key.ts';
@@ -14,6 +14,23 @@ export function refuseDestroyed({ state }: KeyRecord): void {
 export function refuseEnding(record: KeyRecord): void {
   refuseDestroyed(record);
   if (record.state === 'pending_deletion') throw new AppError('key_pending_deletion');
+}
+
+/**
+ * Lets a key pass that this storage holds.
+ *
+ * @throws AppError `key_unheld` when nobody is known to hold it, `key_held_elsewhere` with the storage that does.
+ */
+export function requireHolder({ holder }: KeyRecord, storage: string): void {
+  if (holder === storage) return;
+  if (holder === null || holder === HOLDER_UNKNOWN) throw new AppError('key_unheld');
+  throw new AppError('key_held_elsewhere', { storage: holder });
+}
+
+/** Lets a key pass whose holder does not want it shredded. @throws AppError `key_destroyed`, `key_deletion_intended`. */
+export function refuseIntended(record: KeyRecord): void {
+  refuseDestroyed(record);
+  if (record.intendedAt !== null) throw new AppError('key_deletion_intended');
 }
 
 /** Lets a key pass that may be used. @throws AppError `key_destroyed`, `key_pending_deletion`, `key_disabled`. */
@@ -53,6 +70,9 @@ export function infoOf(record: KeyRecord, current: KeyVersionRecord | undefined)
     ...(state === 'enabled' && dueAt !== null ? { next_rotation_at: dueAt } : {}),
     ...(state === 'pending_deletion' && dueAt !== null ? { deletion_at: dueAt } : {}),
     ...(destroyedAt === null ? {} : { destroyed_at: destroyedAt }),
+    ...(record.holder === null ? {} : { holder: record.holder }),
+    ...(record.offer === null ? {} : { offered_to: record.offer.to, move: record.offer.move }),
+    ...(record.intendedAt === null ? {} : { deletion_intended_at: record.intendedAt }),
   };
 }
 

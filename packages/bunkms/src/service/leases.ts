@@ -1,8 +1,12 @@
+import type { Clock } from '@bundoc/shared/clock';
 import type { AuditRecord } from '@bundoc/shared/contract/audit';
 import { type AuditReceipt, type KeyLease, LEASE_TTL_MS, type LeasePage } from '@bundoc/shared/contract/keys';
 import { AppError } from '@bundoc/shared/errors';
 import type { Caller } from '../audit/caller.ts';
+import type { BackwardPage } from '../store/port.ts';
 import type { KeyPorts } from './stored-key.ts';
+
+const PAGE = 100;
 
 /** A lease is the release that the audit chain tells of, so its place there is its id. */
 export function leaseIdOf({ seq }: Pick<AuditReceipt, 'seq'>): string {
@@ -38,6 +42,36 @@ export async function listLeases(
     detail: { count: leases.length },
   });
   return { leases, ...(next === undefined ? {} : { next_cursor: String(next) }) };
+}
+
+/**
+ * Until when somebody may hold a key of those releases; undefined when nobody does.
+ *
+ * @param read gives records of releases from `from` on, newest first.
+ * @param concerns leaves out releases that do not matter.
+ */
+export async function liveUntil(
+  clock: Pick<Clock, 'now'>,
+  read: (from: string, page: { readonly before?: number; readonly limit: number }) => Promise<BackwardPage>,
+  concerns: (record: AuditRecord) => boolean = () => true,
+): Promise<string | undefined> {
+  const nowMs = clock.now();
+  let latestMs = nowMs;
+  for (let before: number | undefined, more = true; more; ) {
+    const { items, next } = await read(isoOf(nowMs - LEASE_TTL_MS), {
+      ...(before === undefined ? {} : { before }),
+      limit: PAGE,
+    });
+    for (const record of items) {
+      // Those before it were released earlier, and none lasts longer than this.
+      if (Date.parse(record.time) + LEASE_TTL_MS <= latestMs)
+        return latestMs > nowMs ? isoOf(latestMs) : undefined;
+      if (concerns(record)) latestMs = Math.max(latestMs, Date.parse(leaseOf(record).until));
+    }
+    before = next;
+    more = next !== undefined;
+  }
+  return latestMs > nowMs ? isoOf(latestMs) : undefined;
 }
 
 function leaseOf(record: AuditRecord): KeyLease {

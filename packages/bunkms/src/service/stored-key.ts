@@ -34,8 +34,9 @@ export interface KeyPorts {
 export interface AuthenticKey {
   readonly record: KeyRecord;
   readonly versions: readonly KeyVersionRecord[];
-  /** Where in the audit chain that change is. */
+  /** Where in the audit chain that change is, and what it was. */
   readonly change: AuditReceipt;
+  readonly changedBy: string;
 }
 
 /**
@@ -70,8 +71,13 @@ export function authenticate(
   assert(record !== undefined && lastChange !== undefined, 'a key without a fault has a record');
   const isGenuine = (version: KeyVersionRecord) =>
     version.keyId === record.id && version.version <= record.version && isGenuineVersion(record, version);
-  const { seq, hash } = lastChange;
-  return { record, versions: stored.versions.filter(isGenuine), change: { seq, hash } };
+  const { seq, hash, action } = lastChange;
+  return {
+    record,
+    versions: stored.versions.filter(isGenuine),
+    change: { seq, hash },
+    changedBy: action,
+  };
 }
 
 /** What tells this state of a key from any other. */

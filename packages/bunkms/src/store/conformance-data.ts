@@ -67,6 +67,9 @@ export function key(name: string, more: Partial<KeyRecord> = {}): KeyChange {
     kekIds: [KEK],
     idempotency: null,
     versionDigests: withDigests(new Uint8Array(), [first]),
+    holder: null,
+    offer: null,
+    intendedAt: null,
     ...more,
   };
   return changed(record, [first], 'key.create');

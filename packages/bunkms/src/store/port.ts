@@ -2,7 +2,7 @@ import type { KeyObject } from 'node:crypto';
 import type { AuditRecord } from '@bundoc/shared/contract/audit';
 import type { AuditReceipt, KeyInfo, KeyVersion } from '@bundoc/shared/contract/keys';
 import type { Jwks, TokenInfo } from '@bundoc/shared/contract/tokens';
-import type { AuditDraft, ChainFault, ChainHead } from '../audit/chain.ts';
+import type { AuditDraft, ChainHead } from '../audit/chain.ts';
 
 /** A KEK that the store has been used with: its id and check value, both hex. Reveals nothing of the KEK. */
 export interface KnownKek {
@@ -21,6 +21,12 @@ export interface Installation {
   /** In clear and not authenticated: told to people (`bunkms status`), never trusted. */
   readonly signingKey: PublicJwk;
   readonly keks: readonly KnownKek[];
+}
+
+/** The offer of a key: the storage that may accept it, and the move that the offer is a part of. */
+export interface KeyOffer {
+  readonly to: string;
+  readonly move: string;
 }
 
 /**
@@ -48,6 +54,12 @@ export interface KeyRecord {
   readonly idempotency: { readonly key: string; readonly request: string } | null;
   /** Digests of the versions 1, 2, … behind each other, 32 bytes each. */
   readonly versionDigests: Uint8Array;
+  /** The storage that holds the key, or `HOLDER_UNKNOWN`; null when nobody does. */
+  readonly holder: string | null;
+  /** To whom its holder hands it over, and in which move. */
+  readonly offer: KeyOffer | null;
+  /** Since when its holder wants it shredded. */
+  readonly intendedAt: string | null;
 }
 
 /** One version of a key as it is stored. */
@@ -93,6 +105,9 @@ export type KeyMark = Pick<KeyRecord, 'id' | 'revision' | 'versionDigests'>;
 /** A change of a key that is stored as `previous`. Its revision is the next one, or the same when it is wrapped anew and nothing else. */
 export interface KeyUpdate extends KeyChange {
   readonly previous: KeyMark;
+  readonly storage?: StorageMark | undefined;
+  /** Behind this record the key may not have been released. */
+  readonly quietSince?: number | undefined;
 }
 
 /** The service's own secrets, wrapped. */
@@ -116,12 +131,22 @@ export type StoreEntry =
 /** What a new store is filled with: what another one kept, and records that are new and get their places in the chain now. */
 export type LoadEntry = StoreEntry | { readonly kind: 'new-record'; readonly draft: AuditDraft };
 
+/** A storage of Bundoc that must stand as it was read. */
+export interface StorageMark {
+  readonly id: string;
+  /** Number of its latest record; undefined when there was none. */
+  readonly seq: number | undefined;
+  /** Behind this record no key may have been released to the storage. */
+  readonly quietSince?: number | undefined;
+}
+
 /** What must hold at the moment at which an audit record is appended; else the record is left out. */
 export interface AuditCondition {
   /** The `jti` of a token that must be known and not revoked. */
   readonly jti?: string | undefined;
   /** A key that must be as it was read. */
   readonly key?: KeyMark | undefined;
+  readonly storage?: StorageMark | undefined;
   /** Number of the record that must still be the latest of the KEKs. */
   readonly kekRecord?: number | undefined;
   /** A KEK that nothing may be wrapped with. */
@@ -131,7 +156,13 @@ export interface AuditCondition {
 }
 
 /** Why a record was left out. */
-export type LeftOut = 'token_revoked' | 'key_changed' | 'keks_changed' | 'kek_in_use' | 'kek_not_held';
+export type LeftOut =
+  | 'token_revoked'
+  | 'key_changed'
+  | 'storage_changed'
+  | 'keks_changed'
+  | 'kek_in_use'
+  | 'kek_not_held';
 
 /** Keyset paging: at most `limit` entries behind the entry `after` (from the start without it). */
 export interface PageQuery<Cursor> {
@@ -280,17 +311,6 @@ export interface KmsStore extends AsyncDisposable {
   release(claim: Pick<TaskClaim, 'task' | 'holder'>): Promise<void>;
 
   /**
-   * Makes sure, once in the life of a store, that every key which an earlier release made has a record of its present state in
-   * the audit chain. `record` marks in the chain that it was done; a store that has the mark is left as it is, whatever its keys
-   * look like, so that no change behind the service's back is ever adopted later. Keys that the chain contradicts are left out.
-   *
-   * Takes as long as the chain is long, and rewrites the database once.
-   *
-   * @returns the fault of a broken chain: nothing was adopted then.
-   */
-  adoptKeys(record: AuditDraft): Promise<ChainFault | undefined>;
-
-  /**
    * Stores a new key.
    *
    * @param idempotentSince with an idempotency key: how far back, by the time of making, a key that was made with the same one
@@ -314,8 +334,8 @@ export interface KmsStore extends AsyncDisposable {
    * Puts a key in the place of its previous state, in the same transaction as the check that the stored one is in that state.
    * So of several writers that change the same state, one succeeds.
    *
-   * @returns the place of the audit record; undefined, with nothing written, when the key is in another state, there is no such key, or what is
-   * new of it is wrapped with a KEK that is not the current one.
+   * @returns the place of the audit record; undefined, with nothing written, when the key is in another state, there is no such key, what is
+   * new of it is wrapped with a KEK that is not the current one, the storage does not stand as it was read, or the key was released meanwhile.
    */
   updateKey(change: KeyUpdate): Promise<AuditReceipt | undefined>;
 
@@ -411,6 +431,25 @@ export interface KmsStore extends AsyncDisposable {
     from: string,
     page: { readonly before?: number | undefined; readonly limit: number },
   ): Promise<BackwardPage>;
+
+  /** {@link listExports} of the keys that were released to a storage. */
+  listStorageExports(
+    storage: string,
+    from: string,
+    page: { readonly before?: number | undefined; readonly limit: number },
+  ): Promise<BackwardPage>;
+
+  /** The latest record that says how a storage stands (`STORAGE_ACTIONS`); undefined when there is none. Found by an index. */
+  storageRecord(id: string): Promise<AuditRecord | undefined>;
+
+  /**
+   * Keys with their current version that a storage holds and wants shredded, those that are destroyed already among them, in the order
+   * of their names. Found by an index.
+   */
+  listDeletions(holder: string, page: PageQuery<string>): Promise<Page<NamedKey>>;
+
+  /** How many keys {@link listDeletions} has, of all storages. */
+  countDeletions(): Promise<number>;
 
   /**
    * Keys that were ever wrapped with this KEK and may be held by somebody in no newer wrapping: exported before they were wrapped anew

@@ -11,6 +11,8 @@ export function keyRecordOf(row: Row): KeyRecord {
   const key = row['idempotency_key'] as string | null;
   const request = row['idempotency_request'] as string | null;
   const kekIds = row['kek_ids'] as string;
+  const to = row['offered_to'] as string | null;
+  const move = row['move'] as string | null;
   return {
     id: row['id'] as string,
     name: row['name'] as string,
@@ -26,6 +28,9 @@ export function keyRecordOf(row: Row): KeyRecord {
     kekIds: kekIds === '' ? [] : kekIds.split(','),
     idempotency: key === null && request === null ? null : { key: key ?? '', request: request ?? '' },
     versionDigests: row['version_digests'] as Uint8Array,
+    holder: row['holder'] as string | null,
+    offer: to === null && move === null ? null : { to: to ?? '', move: move ?? '' },
+    intendedAt: row['intended_at'] as string | null,
   };
 }
 
@@ -46,6 +51,10 @@ export function keyValuesOf<B extends boolean | number>(record: KeyRecord, expor
     record.idempotency?.key ?? null,
     record.idempotency?.request ?? null,
     record.versionDigests,
+    record.holder,
+    record.offer?.to ?? null,
+    record.offer?.move ?? null,
+    record.intendedAt,
   ] as const;
 }
 
@@ -117,11 +126,16 @@ export function detailText(draft: Pick<AuditDraft, 'detail'>): string | null {
   return draft.detail === undefined ? null : JSON.stringify(draft.detail);
 }
 
-/** A detail that somebody changed to no JSON must not end the walk that finds it: it becomes one that fits no hash. */
+/**
+ * A detail that somebody changed to no JSON must not end the walk that finds it: it becomes one that fits no hash. So does one that is
+ * not written as the service writes it: a look-up by a member's text might not find it, or find another of two members of one name.
+ */
 export function parseDetail(text: string): NonNullable<AuditRecord['detail']> {
   try {
-    return JSON.parse(text) as NonNullable<AuditRecord['detail']>;
+    const detail = JSON.parse(text) as NonNullable<AuditRecord['detail']>;
+    if (JSON.stringify(detail) === text) return detail;
   } catch {
-    return { unreadable: true };
+    // It is told below.
   }
+  return { unreadable: true };
 }

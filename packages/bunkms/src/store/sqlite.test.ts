@@ -6,13 +6,14 @@ import { PATIENT_MS } from '@bundoc/shared/testing/patient';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { storeConformance } from './conformance.ts';
 import { kekConformance } from './conformance-keks.ts';
+import { storageConformance } from './conformance-storages.ts';
 import { databasePathOf, openSqliteStore } from './sqlite.ts';
 
 const onCrash = (error: Error) => {
   throw error;
 };
 
-for (const conformance of [storeConformance, kekConformance])
+for (const conformance of [storeConformance, kekConformance, storageConformance])
   conformance('SQLite', async () => {
     const dataDir = mkdtempSync(join(tmpdir(), 'bunkms-store-'));
     return {

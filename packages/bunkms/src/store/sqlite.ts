@@ -17,8 +17,6 @@ export interface SqliteStoreOptions {
 
 /** Opening starts a thread, may migrate the schema, and may replay a write-ahead log. */
 const OPEN_DEADLINE_MS = 15_000;
-/** Once in the life of a store of an earlier release: its whole chain is walked and its file rewritten. */
-const ADOPT_DEADLINE_MS = 600_000;
 /** Everything that was loaded goes to the disk at once. */
 const COMMIT_LOAD_DEADLINE_MS = 600_000;
 const PENDING_MAX = 1_024;
@@ -81,7 +79,6 @@ function remoteStore(rpc: WorkerRpc): KmsStore {
     announce: remote('announce'),
     withdraw: remote('withdraw'),
     release: remote('release'),
-    adoptKeys: remote('adoptKeys', ADOPT_DEADLINE_MS),
     insertKey: remote('insertKey'),
     findKey: remote('findKey'),
     lastChange: remote('lastChange'),
@@ -103,6 +100,10 @@ function remoteStore(rpc: WorkerRpc): KmsStore {
     appendAuditOnce: remote('appendAuditOnce'),
     listAudit: remote('listAudit'),
     listExports: remote('listExports'),
+    listStorageExports: remote('listStorageExports'),
+    storageRecord: remote('storageRecord'),
+    listDeletions: remote('listDeletions'),
+    countDeletions: remote('countDeletions'),
     listUnfetched: remote('listUnfetched'),
     auditHead: remote('auditHead'),
     readAll: () => readAll(transfer),

@@ -2,7 +2,6 @@ import assert from 'node:assert/strict';
 import { type KeyObject, randomBytes } from 'node:crypto';
 import { KEY_BYTES, OpenError, takeKey } from '@bundoc/shared/aead';
 import type { Clock } from '@bundoc/shared/clock';
-import type { AuditDraft, ChainFault } from '../audit/chain.ts';
 import type { Installation, KmsStore, KnownKek, PublicJwk } from '../store/port.ts';
 import { foldKekRecords, type KekState } from './kek-state.ts';
 import { publicJwkOf, signingKeyOf } from './signing-key.ts';
@@ -21,11 +20,6 @@ export interface OpenedInstallation {
 export interface Unsealed extends OpenedInstallation {
   /** Which KEKs there are; the vault wraps with the one that it calls the current one. */
   readonly keks: KekState;
-  /**
-   * Where the audit chain is broken, if that kept the keys of an earlier release from being adopted: those are damaged, and nothing
-   * else is.
-   */
-  readonly adoptionFault?: ChainFault;
 }
 
 /** The KEK does not fit the store: nothing can be wrapped, unwrapped, signed or recorded in the chain. */
@@ -39,7 +33,7 @@ export interface Sealed {
 
 /**
  * Brings vault and store together: makes the installation at the very first start, else opens its secrets, and gives
- * the store the key of the audit chain, and the vault its current KEK. Keys that an earlier release made are taken into the chain once.
+ * the store the key of the audit chain, and the vault its current KEK.
  *
  * Safe to run in several processes at once: the store lets one make the installation, the others use that one.
  *
@@ -55,18 +49,12 @@ export async function unseal(
   const opened = openInstallation(vault, installation);
   if (opened.kind === 'sealed') return opened;
   await store.unlock(opened.chainKey);
-  const adoptionFault = await store.adoptKeys(keysAdopted(new Date(clock.now()).toISOString(), actor));
   const sealed = (reason: string): Sealed => ({ kind: 'sealed', reason, publicKey: installation.signingKey });
   const keks = foldKekRecords(opened.chainKey, await store.kekRecords());
   if (!('keks' in keks)) return sealed(`the audit record ${keks.seq} of the KEKs was changed`);
   if (!vault.holds(keks.current)) return sealed(`the ring lacks the KEK ${keks.current}, the current one`);
   vault.makeCurrent(keks.current);
-  return { ...opened, keks, ...(adoptionFault === undefined ? {} : { adoptionFault }) };
-}
-
-/** Marks in the audit chain that each key which is there has its record in it; see `adoptKeys` of the store. */
-function keysAdopted(time: string, actor: string): AuditDraft {
-  return { time, severity: 'INFO', action: 'keys.adopted', outcome: 'allowed', actor, detail: { format: 1 } };
+  return { ...opened, keks };
 }
 
 /** @returns what is in the store afterwards, whoever put it there. */

@@ -57,6 +57,7 @@ export const KMS_SCOPES = [
   'kms:rotate_key',
   'kms:manage_key',
   'kms:destroy_key',
+  'kms:shred_key',
   'kms:export_key',
   'kms:encrypt',
   'kms:decrypt',

@@ -5,7 +5,13 @@ export type Listener = 'api' | 'internal';
 export type Need =
   | 'public'
   | 'token'
-  | { scope: (typeof KMS_SCOPES)[number]; glob?: true; serviceOnly?: true };
+  | {
+      scope: (typeof KMS_SCOPES)[number];
+      /** Another scope that will do as well. */
+      or?: (typeof KMS_SCOPES)[number];
+      glob?: true;
+      serviceOnly?: true;
+    };
 
 export interface Route {
   readonly listeners: readonly Listener[];
@@ -24,6 +30,31 @@ export interface Route {
 
 export const BOTH = ['api', 'internal'] as const;
 const UNKNOWN_JTI = randomUUID();
+
+/** A storage that is not known. */
+const STORAGE = randomUUID();
+const acting = { storage: STORAGE, generation: randomUUID() };
+const moving = { ...acting, move: randomUUID() };
+
+/** What may be done to the holder of a key. The storage is not known, so whoever may is refused for that. */
+const KEY_ACTIONS: readonly {
+  action: string;
+  scope: (typeof KMS_SCOPES)[number];
+  or?: (typeof KMS_SCOPES)[number];
+  body: object;
+}[] = [
+  { action: 'claim', scope: 'kms:create_key', or: 'kms:manage_key', body: acting },
+  { action: 'offer', scope: 'kms:create_key', body: { ...moving, to: randomUUID() } },
+  { action: 'withdraw', scope: 'kms:create_key', body: moving },
+  { action: 'accept', scope: 'kms:create_key', body: moving },
+  { action: 'deletion-intent', scope: 'kms:shred_key', body: acting },
+  {
+    action: 'shred',
+    scope: 'kms:shred_key',
+    body: { ...acting, receipt: { seq: 1, hash: 'ab'.repeat(32) } },
+  },
+  { action: 'content-removed', scope: 'kms:shred_key', body: acting },
+];
 
 /** Every route of the service and what it asks of its caller. A route that is missing here fails the first test. */
 export const ROUTES: readonly Route[] = [
@@ -114,6 +145,15 @@ export const ROUTES: readonly Route[] = [
   {
     listeners: BOTH,
     method: 'POST',
+    url: '/v1/keys/:name/take-over',
+    path: '/v1/keys/none-dek/take-over',
+    body: { storage: STORAGE },
+    need: { scope: 'kms:manage_key', glob: true },
+    ok: 404,
+  },
+  {
+    listeners: BOTH,
+    method: 'POST',
     url: '/v1/keys/:name/disable',
     path: '/v1/keys/none-dek/disable',
     need: { scope: 'kms:manage_key', glob: true },
@@ -186,6 +226,51 @@ export const ROUTES: readonly Route[] = [
     need: { scope: 'kms:export_key', serviceOnly: true },
     ok: 200,
     streams: true,
+  },
+  ...KEY_ACTIONS.map(
+    ({ action, body, ...need }): Route => ({
+      listeners: BOTH,
+      method: 'POST',
+      url: `/v1/keys/:name/${action}`,
+      path: `/v1/keys/known-dek/${action}`,
+      body,
+      need: { ...need, glob: true },
+      ok: 409,
+    }),
+  ),
+  {
+    listeners: BOTH,
+    method: 'GET',
+    url: '/v1/storages/:id',
+    path: `/v1/storages/${STORAGE}`,
+    need: { scope: 'kms:read_key' },
+    ok: 404,
+  },
+  {
+    listeners: BOTH,
+    method: 'POST',
+    url: '/v1/storages/:id/advance',
+    path: `/v1/storages/${randomUUID()}/advance`,
+    body: { from: [], to: randomUUID() },
+    need: { scope: 'kms:create_key' },
+    ok: 200,
+  },
+  {
+    listeners: BOTH,
+    method: 'POST',
+    url: '/v1/storages/:id/take-over',
+    path: `/v1/storages/${STORAGE}/take-over`,
+    body: {},
+    need: { scope: 'kms:manage_key' },
+    ok: 404,
+  },
+  {
+    listeners: BOTH,
+    method: 'GET',
+    url: '/v1/storages/:id/deletions',
+    path: `/v1/storages/${STORAGE}/deletions?generation=${STORAGE}`,
+    need: { scope: 'kms:shred_key' },
+    ok: 409,
   },
   { listeners: BOTH, method: 'GET', url: '/v1/kek', path: '/v1/kek', need: { scope: 'kms:admin' }, ok: 200 },
   {

@@ -1,6 +1,7 @@
 import type { AuditRecord } from '@bundoc/shared/contract/audit';
 import type { AuditReceipt } from '@bundoc/shared/contract/keys';
 import { type AuditDraft, type ChainHead, GENESIS } from '../../audit/chain.ts';
+import { STORAGE_ACTIONS } from '../../audit/storage-record.ts';
 import { KEK_ACTIONS } from '../../vault/kek-state.ts';
 import { type AuditQuery, type BackwardPage, BULK_ACTIONS, type FilteredPage, USE_ACTIONS } from '../port.ts';
 import { auditRecordIn, auditRecordOf, detailText, parseDetail, type Row } from '../row-records.ts';
@@ -45,6 +46,16 @@ const INSERT = `INSERT INTO audit (${NAMES}, write_id)
 
 /** The columns of a record, named apart from those of what it is joined with. */
 export const PREFIXED = COLUMNS.map(([name]) => `a.${name} AS a_${name}`).join(', ');
+
+/** As the expressions and conditions of the indexes. */
+const STORAGE = `(detail::jsonb ->> 'storage')`;
+const OF_STORAGES = `action IN (${listOf(STORAGE_ACTIONS)})`;
+const EXPORTS_TO_STORAGES = `action = 'key.export' AND strpos(detail, '"storage":') > 0`;
+
+/** A query for the latest record of a storage, by the expression that names it; ordered as in {@link latestChangeOf}. */
+export function latestOfStorage(storage: string, columns = '*'): string {
+  return `SELECT ${columns} FROM audit WHERE ${STORAGE} = ${storage} AND ${OF_STORAGES} ORDER BY -seq LIMIT 1`;
+}
 
 /** Records that one page looks at, and how many of them at once. */
 const LOOKED_AT_MAX = 10_000;
@@ -129,6 +140,48 @@ export async function placesOfLastChanges(
   return new Map(rows.map((row) => [row['name'] as string, placeOf(row)]));
 }
 
+/** The latest records that say how storages stand, by the ids of the storages. */
+export async function storageRecords(
+  session: Session,
+  ids: readonly string[],
+): Promise<Map<string, AuditRecord>> {
+  const rows = await session.rows(
+    `SELECT s.id AS storage_id, a.* FROM unnest($1::text[]) AS s (id) CROSS JOIN LATERAL (${latestOfStorage('s.id')}) AS a`,
+    ids,
+  );
+  return new Map(rows.map((row) => [row['storage_id'] as string, auditRecordOf(row)]));
+}
+
+/** Numbers of {@link storageRecords}. */
+export async function storagePlaces(session: Session, ids: readonly string[]): Promise<Map<string, number>> {
+  if (ids.length === 0) return new Map();
+  const rows = await session.rows(
+    `SELECT s.id, a.seq FROM unnest($1::text[]) AS s (id) CROSS JOIN LATERAL (${latestOfStorage('s.id', 'seq')}) AS a`,
+    ids,
+  );
+  return new Map(rows.map((row) => [row['id'] as string, row['seq'] as number]));
+}
+
+/** Whether a key was released to a storage behind that record. */
+export async function isReleasedToSince(session: Session, storage: string, seq: number): Promise<boolean> {
+  const row = await session.row(
+    `SELECT 1 FROM audit WHERE ${STORAGE} = $1 AND ${EXPORTS_TO_STORAGES} AND outcome = 'allowed' AND -seq < -$2::bigint LIMIT 1`,
+    storage,
+    seq,
+  );
+  return row !== undefined;
+}
+
+/** Whether a key was released behind that record. */
+export async function isReleasedSince(session: Session, key: string, seq: number): Promise<boolean> {
+  const row = await session.row(
+    `SELECT 1 FROM audit WHERE key = $1 AND seq > $2 AND action = 'key.export' AND outcome = 'allowed' LIMIT 1`,
+    key,
+    seq,
+  );
+  return row !== undefined;
+}
+
 /** The records that say what the KEKs are. */
 export async function kekRecords(session: Session): Promise<AuditRecord[]> {
   return (await session.rows(`SELECT * FROM audit WHERE ${OF_KEKS} ORDER BY seq`)).map(auditRecordOf);
@@ -202,21 +255,42 @@ async function lookedAtUntil(
   return row?.['seq'] as number | undefined;
 }
 
-export async function exportsOf(
+interface ReleasePage {
+  readonly before?: number | undefined;
+  readonly limit: number;
+}
+
+export function exportsOf(
   session: Session,
   key: string,
   from: string,
-  page: { readonly before?: number | undefined; readonly limit: number },
+  page: ReleasePage,
+): Promise<BackwardPage> {
+  return releases(session, 'key = $1 AND seq < $2 ORDER BY seq DESC', key, from, page);
+}
+
+export function exportsToStorage(
+  session: Session,
+  storage: string,
+  from: string,
+  page: ReleasePage,
+): Promise<BackwardPage> {
+  const which = `${STORAGE} = $1 AND ${EXPORTS_TO_STORAGES} AND -seq > -$2::bigint ORDER BY -seq`;
+  return releases(session, which, storage, from, page);
+}
+
+/** The allowed exports among records that come newest first. */
+async function releases(
+  session: Session,
+  which: string,
+  of: string,
+  from: string,
+  page: ReleasePage,
 ): Promise<BackwardPage> {
   const items: AuditRecord[] = [];
   let before = page.before ?? Number.MAX_SAFE_INTEGER;
   for (let looked = 0; looked < LOOKED_AT_MAX; ) {
-    const rows = await session.rows(
-      'SELECT * FROM audit WHERE key = $1 AND seq < $2 ORDER BY seq DESC LIMIT $3',
-      key,
-      before,
-      LOOK,
-    );
+    const rows = await session.rows(`SELECT * FROM audit WHERE ${which} LIMIT $3`, of, before, LOOK);
     for (const row of rows) {
       if ((row['time'] as string) < from) return { items };
       before = row['seq'] as number;

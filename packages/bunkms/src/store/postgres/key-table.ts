@@ -22,8 +22,8 @@ import type { Session } from './session.ts';
 export async function putKey(session: Session, record: KeyRecord): Promise<void> {
   await session.run(
     `INSERT INTO keys (name, type, state, version, revision, exportable, rotate_after_days, due_at, created_at, destroyed_at,
-       kek_ids, idempotency_key, idempotency_request, version_digests, id)
-     VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)`,
+       kek_ids, idempotency_key, idempotency_request, version_digests, holder, offered_to, move, intended_at, id)
+     VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19)`,
     ...keyValuesOf(record, record.exportable),
     record.id,
   );
@@ -51,8 +51,8 @@ export async function updateKey(
   const changed = await session.run(
     `UPDATE keys SET name = $1, type = $2, state = $3, version = $4, revision = $5, exportable = $6, rotate_after_days = $7,
        due_at = $8, created_at = $9, destroyed_at = $10, kek_ids = $11, idempotency_key = $12, idempotency_request = $13,
-       version_digests = $14
-     WHERE id = $15 AND revision = $16 AND version_digests = $17`,
+       version_digests = $14, holder = $15, offered_to = $16, move = $17, intended_at = $18
+     WHERE id = $19 AND revision = $20 AND version_digests = $21`,
     ...keyValuesOf(record, record.exportable),
     previous.id,
     previous.revision,
@@ -241,6 +241,28 @@ export async function listDueKeys(
     page.limit + 1,
   );
   return pageOf(rows, page.limit, keyRecordOf);
+}
+
+const DELETIONS = 'keys WHERE intended_at IS NOT NULL AND holder IS NOT NULL';
+
+/** Keys that their holder wants shredded. */
+export async function listDeletions(
+  session: Session,
+  holder: string,
+  page: PageQuery<string>,
+): Promise<Page<KeyRecord>> {
+  const rows = await session.rows(
+    `SELECT * FROM ${DELETIONS} AND holder = $1 AND name > $2 ORDER BY name LIMIT $3`,
+    holder,
+    page.after ?? '',
+    page.limit + 1,
+  );
+  return pageOf(rows, page.limit, keyRecordOf);
+}
+
+/** How many keys are to be shredded, or were and have content yet. */
+export async function countDeletions(session: Session): Promise<number> {
+  return (await session.row(`SELECT count(*) AS count FROM ${DELETIONS}`))?.['count'] as number;
 }
 
 /** Keys behind a name, as they are stored, by name. */

@@ -1,5 +1,6 @@
 import { readdirSync, readFileSync } from 'node:fs';
 import type { PoolClient } from 'pg';
+import { madeByEarlierBuild } from '../earlier-build.ts';
 import { SCHEMA } from './pools.ts';
 
 /** Beside `src` and `dist`. Files are never changed once released, only added to. */
@@ -13,18 +14,18 @@ const LOCK = BigInt('0x62756e6b6d7301');
  * Brings the schema up to date, file by file; several nodes may try at once, one does it, in one transaction.
  *
  * @param client is left with a lock and long timeouts: it is to be closed afterwards.
- * @throws Error when a newer release has written to this database.
+ * @throws Error when a newer release has written to this database, or an earlier build whose keys have no holder.
  */
 export async function migrate(client: PoolClient): Promise<void> {
   const files = readdirSync(FOLDER)
     .filter((name) => name.endsWith('.sql'))
     .sort();
-  if ((await versionOf(client, files.length)) === files.length) return;
+  if ((await versionOf(client, files)) === files.length) return;
   await client.query(`SET lock_timeout = ${TIMEOUT_MS}; SET statement_timeout = ${TIMEOUT_MS}`);
   // Of the session, and before the transaction: one that began while another node was migrating would not see the new schema.
   await patiently(client, `SELECT pg_advisory_lock(${LOCK})`);
   await client.query('BEGIN');
-  const version = await versionOf(client, files.length);
+  const version = await versionOf(client, files);
   if (version === 0)
     await client.query(
       `CREATE SCHEMA IF NOT EXISTS ${SCHEMA};
@@ -38,18 +39,20 @@ export async function migrate(client: PoolClient): Promise<void> {
   await client.query('COMMIT');
 }
 
-/** @throws Error when it is more than this release knows. */
-async function versionOf(client: PoolClient, known: number): Promise<number> {
+/** How many of `files` were applied. @throws Error when it is more than this release knows, or others. */
+async function versionOf(client: PoolClient, files: readonly string[]): Promise<number> {
   const { rows } = await client.query<{ there: boolean }>('SELECT to_regclass($1) IS NOT NULL AS there', [
     `${SCHEMA}.migrations`,
   ]);
   if (rows[0]?.there !== true) return 0;
-  const found = await client.query<{ version: number }>(
-    'SELECT coalesce(max(number), 0)::integer AS version FROM migrations',
+  const { rows: applied } = await client.query<{ name: string }>(
+    'SELECT name FROM migrations ORDER BY number',
   );
-  const version = found.rows[0]?.version ?? 0;
-  if (version > known) throw new Error(`the database has schema ${version}, this release knows ${known}`);
-  return version;
+  const foreign = applied.find(({ name }, at) => at < files.length && name !== files[at]);
+  if (foreign !== undefined) throw madeByEarlierBuild(`migration ${foreign.name}`);
+  if (applied.length > files.length)
+    throw new Error(`the database has schema ${applied.length}, this release knows ${files.length}`);
+  return applied.length;
 }
 
 function patiently(client: PoolClient, text: string) {

@@ -1,6 +1,8 @@
+import type { AuditRecord } from '@bundoc/shared/contract/audit';
 import type { AuditReceipt } from '@bundoc/shared/contract/keys';
 import { AppError } from '@bundoc/shared/errors';
 import type { AuditDraft } from '../../audit/chain.ts';
+import { STORAGE_ACTIONS } from '../../audit/storage-record.ts';
 import { kekIdOf } from '../../vault/vault.ts';
 import type {
   AuditCondition,
@@ -10,19 +12,25 @@ import type {
   KmsStore,
   LeftOut,
   NamedKey,
+  StorageMark,
   StoredKey,
 } from '../port.ts';
 import {
   currentKek,
   exportsOf,
+  exportsToStorage,
   hasRecord,
   head,
+  isReleasedSince,
+  isReleasedToSince,
   kekRecords,
   lastChange,
   lastChanges,
   latestKekRecord,
   listRecords,
   placesOfLastChanges,
+  storagePlaces,
+  storageRecords,
 } from './audit-table.ts';
 import { BatchedRead } from './batched-read.ts';
 import { insertInstallation, insertKek, readInstallation, replaceSecrets } from './installation-table.ts';
@@ -36,6 +44,7 @@ import {
 } from './kek-uses.ts';
 import {
   allVersions,
+  countDeletions,
   currentVersions,
   findIdempotent,
   findKey,
@@ -43,6 +52,7 @@ import {
   findStoredKeys,
   insertKey,
   keyQuestion,
+  listDeletions,
   listDueKeys,
   listKeys,
   NOTHING,
@@ -74,6 +84,7 @@ export function postgresOperations(pools: Pools, writer: Writer): PostgresOperat
   const tasks = new Tasks();
   const families = new BatchedRead<string | undefined>(pools, liveFamilies, undefined);
   const storedKeys = new BatchedRead<StoredKey>(pools, findStoredKeys, NOTHING);
+  const storages = new BatchedRead<AuditRecord | undefined>(pools, storageRecords, undefined);
   const places = new BatchedRead<AuditReceipt | undefined>(pools, placesOfLastChanges, undefined);
   return {
     readInstallation: () => pools.read(readInstallation),
@@ -113,12 +124,6 @@ export function postgresOperations(pools: Pools, writer: Writer): PostgresOperat
     withdraw: (service) => writer.touch((session) => tasks.withdraw(session, service)),
     release: (claim) => writer.touch((session) => tasks.release(session, claim)),
 
-    // No release has ever kept keys here without putting them on record: there is nothing to adopt, and the mark says so.
-    adoptKeys: async (mark) => {
-      if (await pools.read((session) => hasRecord(session, mark))) return undefined;
-      await writer.write((session) => appendOnce(session, mark));
-      return undefined;
-    },
     insertKey: (key, idempotentSince) =>
       writer.write(async (session) => {
         const { name, idempotency } = key.record;
@@ -198,6 +203,12 @@ export function postgresOperations(pools: Pools, writer: Writer): PostgresOperat
     appendAuditOnce: (record) => writer.write((session) => appendOnce(session, record)),
     listAudit: (query) => pools.read((session) => listRecords(session, query)),
     listExports: (key, from, page) => pools.read((session) => exportsOf(session, key, from, page)),
+    listStorageExports: (storage, from, page) =>
+      pools.read((session) => exportsToStorage(session, storage, from, page)),
+    storageRecord: (id) => storages.ask(id),
+    listDeletions: (holder, page) =>
+      pools.snapshot(async (session) => namedKeys(session, await listDeletions(session, holder, page))),
+    countDeletions: () => pools.read(countDeletions),
     listUnfetched: (kekId, page) => pools.snapshot((session) => listUnfetched(session, kekId, page)),
     auditHead: () => pools.read(head),
 
@@ -220,8 +231,23 @@ async function update(
   change: KeyUpdate,
   kekId: string | undefined,
 ): Promise<AuditReceipt | undefined> {
-  if (!isWrappedWith(change.versions, kekId) || !(await updateKey(session, change))) return undefined;
-  return session.append(change.audit);
+  const { storage, quietSince, record } = change;
+  if (!isWrappedWith(change.versions, kekId)) return undefined;
+  if (storage !== undefined) {
+    const places = await storagePlaces(session, [storage.id]);
+    if (!(await isStorageAsRead(session, storage, places))) return undefined;
+  }
+  if (quietSince !== undefined && (await isReleasedSince(session, record.name, quietSince))) return undefined;
+  return (await updateKey(session, change)) ? session.append(change.audit) : undefined;
+}
+
+async function isStorageAsRead(
+  session: Session,
+  { id, seq, quietSince }: StorageMark,
+  places: ReadonlyMap<string, number>,
+): Promise<boolean> {
+  if (places.get(id) !== seq) return false;
+  return quietSince === undefined || !(await isReleasedToSince(session, id, quietSince));
 }
 
 async function appendOnce(session: WriteSession, record: AuditDraft): Promise<boolean> {
@@ -258,8 +284,8 @@ async function namedKeys(
 }
 
 /**
- * Appends the records whose conditions hold. Tokens and keys do not change by what is appended, so they are looked at all at once; what is
- * asked of the KEKs may, so that is asked in turn.
+ * Appends the records whose conditions hold. Tokens and keys do not change by what is appended, so they are looked at all at once, and so are
+ * storages, with what is appended noted; what is asked of the KEKs may change, so that is asked in turn.
  */
 async function appendAll(
   session: WriteSession,
@@ -275,16 +301,25 @@ async function appendAll(
     keyed.map(({ key }) => key),
   );
   const changed = new Set(keyed.flatMap(({ at }, place) => (places.has(place) ? [] : [at])));
+  const storages = await storagePlaces(session, [
+    ...new Set(conditions.flatMap(({ storage } = {}) => storage?.id ?? [])),
+  ]);
   const results: (AuditReceipt | LeftOut)[] = [];
   for (const [at, record] of records.entries()) {
     const condition = conditions[at] ?? {};
+    const { jti, storage } = condition;
     const reason =
-      condition.jti !== undefined && !live.has(condition.jti)
+      jti !== undefined && !live.has(jti)
         ? 'token_revoked'
         : changed.has(at)
           ? 'key_changed'
-          : await kekReason(session, tasks, condition);
-    results.push(reason ?? session.append(record));
+          : storage !== undefined && !(await isStorageAsRead(session, storage, storages))
+            ? 'storage_changed'
+            : await kekReason(session, tasks, condition);
+    const result = reason ?? session.append(record);
+    if (typeof result !== 'string' && STORAGE_ACTIONS.includes(record.action))
+      storages.set(String(record.detail?.['storage']), result.seq);
+    results.push(result);
   }
   return results;
 }

@@ -10,9 +10,17 @@ import {
   GENESIS,
   nextRecord,
 } from '../../audit/chain.ts';
+import { STORAGE_ACTIONS } from '../../audit/storage-record.ts';
 import { KEK_ACTIONS } from '../../vault/kek-state.ts';
-import { type AuditQuery, type BackwardPage, BULK_ACTIONS, type FilteredPage, USE_ACTIONS } from '../port.ts';
-import { auditRecordOf, detailText, parseDetail } from '../row-records.ts';
+import {
+  type AuditQuery,
+  type BackwardPage,
+  BULK_ACTIONS,
+  type FilteredPage,
+  type StorageMark,
+  USE_ACTIONS,
+} from '../port.ts';
+import { auditRecordOf, detailText, parseDetail, type Row } from '../row-records.ts';
 import type { Connection } from './connection.ts';
 import { takePage } from './page.ts';
 
@@ -22,6 +30,10 @@ const BUT_USES = `action NOT IN (${listOf(USE_ACTIONS)})`;
 const OF_KEKS = `action IN (${listOf(KEK_ACTIONS)})`;
 const LATEST_CHANGE = `audit INDEXED BY audit_key_changes
   WHERE key = ? AND instr(detail, '"revision":') > 0 ORDER BY seq DESC LIMIT 1`;
+const OF_STORAGE = `audit INDEXED BY audit_storages
+  WHERE detail ->> '$.storage' = ? AND action IN (${listOf(STORAGE_ACTIONS)}) ORDER BY seq DESC LIMIT 1`;
+const EXPORTS_TO_STORAGE = `audit INDEXED BY audit_storage_exports
+  WHERE detail ->> '$.storage' = ? AND action = 'key.export' AND instr(detail, '"storage":') > 0`;
 /** Records that one page looks at: refusals may be many, and all else waits for this thread meanwhile. */
 const LOOKED_AT_MAX = 10_000;
 
@@ -197,22 +209,67 @@ export class AuditTable {
     return row?.['seq'] as number | undefined;
   }
 
+  /** The latest record that says how a storage stands. */
+  storageRecord(id: string): AuditRecord | undefined {
+    const row = this.#connection.row(`SELECT * FROM ${OF_STORAGE}`, id);
+    return row && auditRecordOf(row);
+  }
+
+  isStorageAsRead({ id, seq, quietSince }: StorageMark): boolean {
+    if (this.#connection.row(`SELECT seq FROM ${OF_STORAGE}`, id)?.['seq'] !== seq) return false;
+    if (quietSince === undefined) return true;
+    const released = this.#connection.row(
+      `SELECT 1 FROM ${EXPORTS_TO_STORAGE} AND outcome = 'allowed' AND seq > ? LIMIT 1`,
+      id,
+      quietSince,
+    );
+    return released === undefined;
+  }
+
+  /** Whether a key was released behind that record. */
+  isReleasedSince(key: string, seq: number): boolean {
+    const row = this.#connection.row(
+      `SELECT 1 FROM audit WHERE key = ? AND seq > ? AND action = 'key.export' AND outcome = 'allowed' LIMIT 1`,
+      key,
+      seq,
+    );
+    return row !== undefined;
+  }
+
+  exportsToStorage(
+    id: string,
+    from: string,
+    page: { before?: number | undefined; limit: number },
+  ): BackwardPage {
+    const before = page.before ?? Number.MAX_SAFE_INTEGER;
+    const rows = this.#connection.rows(
+      `SELECT * FROM ${EXPORTS_TO_STORAGE} AND seq < ? ORDER BY seq DESC`,
+      id,
+      before,
+    );
+    return releasesIn(rows, from, page.limit);
+  }
+
   exportsOf(key: string, from: string, page: { before?: number | undefined; limit: number }): BackwardPage {
     const rows = this.#connection.rows(
       'SELECT * FROM audit WHERE key = ? AND seq < ? ORDER BY seq DESC',
       key,
       page.before ?? Number.MAX_SAFE_INTEGER,
     );
-    const items: AuditRecord[] = [];
-    let looked = 0;
-    for (const row of rows) {
-      if ((row['time'] as string) < from) break;
-      if (row['action'] === 'key.export' && row['outcome'] === 'allowed') items.push(auditRecordOf(row));
-      if (items.length === page.limit || ++looked === LOOKED_AT_MAX)
-        return { items, next: row['seq'] as number };
-    }
-    return { items };
+    return releasesIn(rows, from, page.limit);
   }
+}
+
+/** The allowed exports among records that come newest first. */
+function releasesIn(rows: Iterable<Row>, from: string, limit: number): BackwardPage {
+  const items: AuditRecord[] = [];
+  let looked = 0;
+  for (const row of rows) {
+    if ((row['time'] as string) < from) break;
+    if (row['action'] === 'key.export' && row['outcome'] === 'allowed') items.push(auditRecordOf(row));
+    if (items.length === limit || ++looked === LOOKED_AT_MAX) return { items, next: row['seq'] as number };
+  }
+  return { items };
 }
 
 function listOf(actions: readonly string[]): string {

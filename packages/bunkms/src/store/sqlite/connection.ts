@@ -92,11 +92,6 @@ export class Connection {
     this.#database.exec('COMMIT');
   }
 
-  /** Writes the whole database anew, without what earlier deletions left in it. */
-  vacuum(): void {
-    this.#database.exec('VACUUM');
-  }
-
   /**
    * Moves the write-ahead log into the database and cuts it off: older states of pages lie in it.
    *

@@ -27,8 +27,8 @@ export function insertKey(connection: Connection, { record, versions }: KeyChang
 export function putKey(connection: Connection, record: KeyRecord): void {
   connection.run(
     `INSERT INTO keys (name, type, state, version, revision, exportable, rotate_after_days, due_at, created_at, destroyed_at,
-       kek_ids, idempotency_key, idempotency_request, version_digests, id)
-     VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+       kek_ids, idempotency_key, idempotency_request, version_digests, holder, offered_to, move, intended_at, id)
+     VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
     ...keyValuesOf(record, record.exportable ? 1 : 0),
     record.id,
   );
@@ -48,7 +48,8 @@ export function removeKey(connection: Connection, { name, id }: Pick<KeyRecord, 
 export function updateKey(connection: Connection, { record, versions, previous }: KeyUpdate): boolean {
   const changed = connection.run(
     `UPDATE keys SET name = ?, type = ?, state = ?, version = ?, revision = ?, exportable = ?, rotate_after_days = ?, due_at = ?,
-       created_at = ?, destroyed_at = ?, kek_ids = ?, idempotency_key = ?, idempotency_request = ?, version_digests = ?
+       created_at = ?, destroyed_at = ?, kek_ids = ?, idempotency_key = ?, idempotency_request = ?, version_digests = ?, holder = ?,
+       offered_to = ?, move = ?, intended_at = ?
      WHERE id = ? AND revision = ? AND version_digests = ?`,
     ...keyValuesOf(record, record.exportable ? 1 : 0),
     previous.id,
@@ -149,6 +150,28 @@ export function listDueKeys(connection: Connection, until: string, page: PageQue
     page.limit + 1,
   );
   return takePage(rows, page.limit, keyRecordOf);
+}
+
+const DELETIONS = 'keys INDEXED BY keys_by_deletion WHERE intended_at IS NOT NULL AND holder IS NOT NULL';
+
+/** Keys that their holder wants shredded. */
+export function listDeletions(
+  connection: Connection,
+  holder: string,
+  page: PageQuery<string>,
+): Page<KeyRecord> {
+  const rows = connection.rows(
+    `SELECT * FROM ${DELETIONS} AND holder = ? AND name > ? ORDER BY name LIMIT ?`,
+    holder,
+    page.after ?? '',
+    page.limit + 1,
+  );
+  return takePage(rows, page.limit, keyRecordOf);
+}
+
+/** How many keys are to be shredded, or were and have content yet. */
+export function countDeletions(connection: Connection): number {
+  return connection.row(`SELECT count(*) AS count FROM ${DELETIONS}`)?.['count'] as number;
 }
 
 /** All keys as they are stored, by name. */

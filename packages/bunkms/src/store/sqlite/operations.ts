@@ -10,7 +10,6 @@ import type {
   StoreOperations,
   VersionChoice,
 } from '../port.ts';
-import { adoptKeys } from './adopt-keys.ts';
 import { AuditTable } from './audit-table.ts';
 import { claimTask, releaseTask } from './claim-table.ts';
 import type { Connection } from './connection.ts';
@@ -30,11 +29,13 @@ import {
   listWrapped,
 } from './kek-uses.ts';
 import {
+  countDeletions,
   findIdempotent,
   findKey,
   findKeyById,
   insertKey,
   isAsRead,
+  listDeletions,
   listDueKeys,
   listKeys,
   readVersions,
@@ -69,8 +70,11 @@ export function sqliteOperations(connection: Connection): StoreOperations {
     return { name: record?.name ?? id, ...storedKey(record?.name ?? id, record, 'all') };
   };
   const update = (change: KeyUpdate, currentKek: string | undefined): AuditReceipt | undefined => {
-    if (!isWrappedWith(change.versions, currentKek) || !updateKey(connection, change)) return undefined;
-    return audit.append(change.audit);
+    const { storage, quietSince } = change;
+    if (!isWrappedWith(change.versions, currentKek)) return undefined;
+    if (storage !== undefined && !audit.isStorageAsRead(storage)) return undefined;
+    if (quietSince !== undefined && audit.isReleasedSince(change.record.name, quietSince)) return undefined;
+    return updateKey(connection, change) ? audit.append(change.audit) : undefined;
   };
   const namedKeys = ({
     items,
@@ -127,12 +131,6 @@ export function sqliteOperations(connection: Connection): StoreOperations {
     withdraw: (service) => connection.write(() => withdraw(connection, service)),
     release: (claim) => connection.write(() => releaseTask(connection, claim)),
 
-    adoptKeys: (mark) => {
-      if (audit.has(mark)) return undefined;
-      // Earlier releases did not overwrite what they deleted.
-      connection.vacuum();
-      return connection.write(() => (audit.has(mark) ? undefined : adoptKeys(connection, audit, mark)));
-    },
     insertKey: (key, idempotentSince) =>
       connection.write(() => {
         const { name, idempotency } = key.record;
@@ -203,9 +201,10 @@ export function sqliteOperations(connection: Connection): StoreOperations {
     appendAudit: (records, conditions = []) =>
       connection.write(() =>
         records.map((record, at) => {
-          const { jti, key, kekRecord, unusedKek, kekOfAll } = conditions[at] ?? {};
+          const { jti, key, storage, kekRecord, unusedKek, kekOfAll } = conditions[at] ?? {};
           if (jti !== undefined && liveFamily(connection, jti) === undefined) return 'token_revoked';
           if (key !== undefined && !isAsRead(connection, key)) return 'key_changed';
+          if (storage !== undefined && !audit.isStorageAsRead(storage)) return 'storage_changed';
           if (kekRecord !== undefined && kekRecord !== audit.latestKekRecord()) return 'keks_changed';
           if (unusedKek !== undefined && isKekInUse(connection, unusedKek)) return 'kek_in_use';
           if (kekOfAll !== undefined && !isHeldByAll(connection, kekOfAll)) return 'kek_not_held';
@@ -220,6 +219,11 @@ export function sqliteOperations(connection: Connection): StoreOperations {
       }),
     listAudit: (query) => audit.list(query),
     listExports: (key, from, page) => audit.exportsOf(key, from, page),
+    listStorageExports: (storage, from, page) => audit.exportsToStorage(storage, from, page),
+    storageRecord: (id) => audit.storageRecord(id),
+    listDeletions: (holder, page) =>
+      connection.read(() => namedKeys(listDeletions(connection, holder, page))),
+    countDeletions: () => countDeletions(connection),
     listUnfetched: (kekId, page) => connection.read(() => listUnfetched(connection, audit, kekId, page)),
     auditHead: () => audit.head(),
 

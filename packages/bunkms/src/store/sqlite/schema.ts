@@ -1,7 +1,11 @@
 import type { DatabaseSync } from 'node:sqlite';
+import { madeByEarlierBuild } from '../earlier-build.ts';
+
+/** The first schema whose keys name their holder. Databases of earlier builds have a lower one. */
+const FIRST = 6;
 
 /**
- * Each entry brings the schema from the version that is its index to the next. Entries are never changed once
+ * Each entry brings the schema from the version {@link FIRST} - 1 + its index to the next. Entries are never changed once
  * released, only added to.
  */
 const MIGRATIONS: readonly string[] = [
@@ -26,10 +30,37 @@ const MIGRATIONS: readonly string[] = [
     type TEXT NOT NULL,
     state TEXT NOT NULL,
     version INTEGER NOT NULL,
-    kcv TEXT NOT NULL,
-    wrapped BLOB NOT NULL,
-    created_at TEXT NOT NULL
+    revision INTEGER NOT NULL,
+    exportable INTEGER NOT NULL,
+    rotate_after_days INTEGER,
+    due_at TEXT,
+    created_at TEXT NOT NULL,
+    destroyed_at TEXT,
+    kek_ids TEXT NOT NULL,
+    idempotency_key TEXT,
+    idempotency_request TEXT,
+    version_digests BLOB NOT NULL,
+    holder TEXT,
+    offered_to TEXT,
+    move TEXT,
+    intended_at TEXT
   ) STRICT;
+  CREATE INDEX keys_by_due ON keys (due_at) WHERE due_at IS NOT NULL;
+  CREATE INDEX keys_by_idempotency ON keys (idempotency_key, created_at) WHERE idempotency_key IS NOT NULL;
+  CREATE INDEX keys_by_deletion ON keys (holder, name) WHERE intended_at IS NOT NULL AND holder IS NOT NULL;
+
+  CREATE TABLE key_versions (
+    key_id TEXT NOT NULL REFERENCES keys (id),
+    version INTEGER NOT NULL,
+    kcv TEXT NOT NULL,
+    state TEXT NOT NULL,
+    created_at TEXT NOT NULL,
+    destroyed_at TEXT,
+    wrapped BLOB NOT NULL,
+    PRIMARY KEY (key_id, version)
+  ) STRICT;
+  -- What is wrapped with which KEK is found by the wrapped bytes themselves.
+  CREATE INDEX key_versions_by_kek ON key_versions (substr(wrapped, 2, 8), key_id) WHERE length(wrapped) > 0;
 
   CREATE TABLE tokens (
     number INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -46,6 +77,8 @@ const MIGRATIONS: readonly string[] = [
     revoked_at TEXT
   ) STRICT;
   CREATE INDEX tokens_by_family ON tokens (family);
+  CREATE INDEX tokens_revoked ON tokens (number) WHERE revoked_at IS NOT NULL;
+  CREATE INDEX tokens_by_expiry ON tokens (expires_at);
 
   CREATE TABLE audit (
     seq INTEGER PRIMARY KEY,
@@ -67,71 +100,37 @@ const MIGRATIONS: readonly string[] = [
   CREATE INDEX audit_by_key ON audit (key, seq);
   CREATE INDEX audit_by_actor ON audit (actor, seq);
   CREATE INDEX audit_by_time ON audit (time);
-
-  CREATE TABLE probe (id INTEGER PRIMARY KEY CHECK (id = 1), count INTEGER NOT NULL) STRICT;
-  INSERT INTO probe VALUES (1, 0);
-  `,
-  // What belongs to a version leaves the key; "keys.version" says which one is current.
-  `
-  CREATE TABLE key_versions (
-    key_id TEXT NOT NULL REFERENCES keys (id),
-    version INTEGER NOT NULL,
-    kcv TEXT NOT NULL,
-    wrapped BLOB NOT NULL,
-    created_at TEXT NOT NULL,
-    PRIMARY KEY (key_id, version)
-  ) STRICT;
-  INSERT INTO key_versions (key_id, version, kcv, wrapped, created_at)
-    SELECT id, version, kcv, wrapped, created_at FROM keys;
-  ALTER TABLE keys DROP COLUMN kcv;
-  ALTER TABLE keys DROP COLUMN wrapped;
-  `,
-  // What is pushed to services is found without a walk over the exports, which are nearly all of the chain.
-  `
-  CREATE INDEX audit_but_exports ON audit (seq) WHERE action <> 'key.export';
-  CREATE INDEX tokens_revoked ON tokens (number) WHERE revoked_at IS NOT NULL;
-  CREATE INDEX tokens_by_expiry ON tokens (expires_at);
-  `,
-  // Revision 0 stands for a key that the audit chain has no record of yet ("adoptKeys" of the port).
-  `
-  ALTER TABLE keys ADD COLUMN revision INTEGER NOT NULL DEFAULT 0;
-  ALTER TABLE keys ADD COLUMN exportable INTEGER NOT NULL DEFAULT 1;
-  ALTER TABLE keys ADD COLUMN rotate_after_days INTEGER;
-  ALTER TABLE keys ADD COLUMN due_at TEXT;
-  ALTER TABLE keys ADD COLUMN destroyed_at TEXT;
-  ALTER TABLE keys ADD COLUMN kek_ids TEXT NOT NULL DEFAULT '';
-  ALTER TABLE keys ADD COLUMN idempotency_key TEXT;
-  ALTER TABLE keys ADD COLUMN idempotency_request TEXT;
-  ALTER TABLE keys ADD COLUMN version_digests BLOB NOT NULL DEFAULT x'';
-  ALTER TABLE key_versions ADD COLUMN state TEXT NOT NULL DEFAULT 'available';
-  ALTER TABLE key_versions ADD COLUMN destroyed_at TEXT;
-  CREATE INDEX keys_by_due ON keys (due_at) WHERE due_at IS NOT NULL;
-  CREATE INDEX keys_by_idempotency ON keys (idempotency_key, created_at) WHERE idempotency_key IS NOT NULL;
-  CREATE INDEX audit_key_changes ON audit (key, seq) WHERE instr(detail, '"revision":') > 0;
-  `,
-  // What is wrapped with which KEK is found by the wrapped bytes themselves, and the records that say which is the current one without a walk.
-  `
-  DROP INDEX audit_but_exports;
   CREATE INDEX audit_but_bulk ON audit (seq)
     WHERE action NOT IN ('key.export', 'key.encrypt', 'key.decrypt', 'key.rewrap', 'kek.rewrap');
   CREATE INDEX audit_keks ON audit (seq)
     WHERE action IN ('vault.initialised', 'kek.added', 'kek.stage', 'kek.rotate', 'kek.rewrapped', 'kek.retire');
-  CREATE INDEX key_versions_by_kek ON key_versions (substr(wrapped, 2, 8), key_id) WHERE length(wrapped) > 0;
+  CREATE INDEX audit_key_changes ON audit (key, seq) WHERE instr(detail, '"revision":') > 0;
+  CREATE INDEX audit_storages ON audit (detail ->> '$.storage', seq)
+    WHERE action IN ('storage.advance', 'storage.take_over');
+  CREATE INDEX audit_storage_exports ON audit (detail ->> '$.storage', seq)
+    WHERE action = 'key.export' AND instr(detail, '"storage":') > 0;
+
   CREATE TABLE claims (task TEXT PRIMARY KEY, holder TEXT NOT NULL, until TEXT NOT NULL) STRICT;
   CREATE TABLE presences (service TEXT PRIMARY KEY, kek_ids TEXT NOT NULL, until TEXT NOT NULL) STRICT;
+
+  CREATE TABLE probe (id INTEGER PRIMARY KEY CHECK (id = 1), count INTEGER NOT NULL) STRICT;
+  INSERT INTO probe VALUES (1, 0);
   `,
 ];
+
+/** The schema that this release works with. */
+const CURRENT = FIRST - 1 + MIGRATIONS.length;
 
 /**
  * Brings the schema up to date; several processes may try at once. Call inside a write transaction.
  *
- * @throws Error when a newer release has written to this database.
+ * @throws Error when a newer release has written to this database, or an earlier build whose keys have no holder.
  */
 export function migrate(database: DatabaseSync): void {
   const row = database.prepare('PRAGMA user_version').get();
   const version = Number(row?.['user_version']);
-  if (version > MIGRATIONS.length)
-    throw new Error(`the database has schema ${version}, this release knows ${MIGRATIONS.length}`);
-  for (const migration of MIGRATIONS.slice(version)) database.exec(migration);
-  database.exec(`PRAGMA user_version = ${MIGRATIONS.length}`);
+  if (version > CURRENT) throw new Error(`the database has schema ${version}, this release knows ${CURRENT}`);
+  if (version > 0 && version < FIRST) throw madeByEarlierBuild(`schema ${version}`);
+  for (const migration of MIGRATIONS.slice(Math.max(0, version - FIRST + 1))) database.exec(migration);
+  database.exec(`PRAGMA user_version = ${CURRENT}`);
 }

@@ -1,4 +1,4 @@
--- All that there was when BunKMS first kept its store in PostgreSQL. Texts compare by their bytes, as they do elsewhere in the service.
+-- Texts compare by their bytes, as they do elsewhere in the service.
 
 CREATE TABLE installation (
   id smallint PRIMARY KEY CHECK (id = 1),
@@ -29,11 +29,16 @@ CREATE TABLE keys (
   kek_ids text NOT NULL,
   idempotency_key text COLLATE "C",
   idempotency_request text,
-  version_digests bytea NOT NULL
+  version_digests bytea NOT NULL,
+  holder text COLLATE "C",
+  offered_to text,
+  move text,
+  intended_at text
 );
 ALTER TABLE keys ALTER COLUMN version_digests SET STORAGE EXTERNAL;
 CREATE INDEX keys_by_due ON keys (due_at) WHERE due_at IS NOT NULL;
 CREATE INDEX keys_by_idempotency ON keys (idempotency_key, created_at) WHERE idempotency_key IS NOT NULL;
+CREATE INDEX keys_by_deletion ON keys (holder, name) WHERE intended_at IS NOT NULL AND holder IS NOT NULL;
 
 CREATE TABLE key_versions (
   key_id text COLLATE "C" NOT NULL REFERENCES keys (id),
@@ -93,7 +98,13 @@ CREATE INDEX audit_but_bulk ON audit (seq)
   WHERE action NOT IN ('key.export', 'key.encrypt', 'key.decrypt', 'key.rewrap', 'kek.rewrap');
 CREATE INDEX audit_keks ON audit (seq)
   WHERE action IN ('vault.initialised', 'kek.added', 'kek.stage', 'kek.rotate', 'kek.rewrapped', 'kek.retire');
-CREATE INDEX audit_key_changes ON audit (key, seq) WHERE strpos(detail, '"revision":') > 0;
+-- The latest change of a key, and the latest state of a storage. Ordered by a number that no other index has: by "seq" itself the planner may rather walk
+-- the whole chain backwards from its end, and does when there are few keys.
+CREATE INDEX audit_last_changes ON audit (key, (-seq)) WHERE strpos(detail, '"revision":') > 0;
+CREATE INDEX audit_storages ON audit ((detail::jsonb ->> 'storage'), (-seq))
+  WHERE action IN ('storage.advance', 'storage.take_over');
+CREATE INDEX audit_storage_exports ON audit ((detail::jsonb ->> 'storage'), (-seq))
+  WHERE action = 'key.export' AND strpos(detail, '"storage":') > 0;
 CREATE INDEX audit_of_no_key ON audit (action, hashtextextended(detail, 0)) WHERE key IS NULL AND detail IS NOT NULL;
 
 -- Times in milliseconds of this server's clock.

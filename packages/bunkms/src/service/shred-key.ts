@@ -1,0 +1,138 @@
+import type { DestroyReceipt, KeyInfo } from '@bundoc/shared/contract/keys';
+import type {
+  DeletionIntent,
+  DeletionPage,
+  HolderOfKey,
+  ShredKey,
+  UnfinishedDeletion,
+} from '@bundoc/shared/contract/storages';
+import { AppError } from '@bundoc/shared/errors';
+import type { Caller } from '../audit/caller.ts';
+import type { PageQuery } from '../store/port.ts';
+import { changeKey } from './change-key.ts';
+import { destruction, receiptOf, scrub } from './destroy-key.ts';
+import { infoOfKey, refuseDestroyed, requireHolder } from './key-state.ts';
+import { type ActingStorage, requireCurrent } from './storages.ts';
+import { authenticate, type KeyPorts } from './stored-key.ts';
+
+/**
+ * The deletion of a project, as BunKMS sees it: its storage records the intent, has the key shredded, removes the content and says so. Each
+ * step may be repeated, and what is unfinished is asked of BunKMS, so nothing on a disk can begin a deletion.
+ */
+
+/** What a storage asks of a key that it holds. */
+type Of<T> = T & { readonly name: string };
+
+/**
+ * Records that the holder of a key wants it shredded. From then on the key is not released, and is not destroyed by itself. The receipt is
+ * the place of that record; it is good while that is the latest change of the key.
+ *
+ * @throws AppError `key_held_elsewhere`, `key_unheld`, `storage_superseded`, `key_destroyed`, and of {@link changeKey}.
+ */
+export async function intendDeletion(
+  ports: KeyPorts,
+  { name, ...acting }: Of<HolderOfKey>,
+  caller: Caller,
+): Promise<DeletionIntent> {
+  const changed = await changeKey(ports, { name, acting }, 'current', caller, (key, time) => {
+    const { record, changedBy } = key;
+    refuseDestroyed(record);
+    requireHolder(record, acting.storage);
+    if (record.intendedAt !== null && changedBy === 'key.deletion_intent') return undefined;
+    const intendedAt = record.intendedAt ?? time;
+    return {
+      action: 'key.deletion_intent',
+      record: { ...record, state: 'pending_deletion', dueAt: null, offer: null, intendedAt },
+      detail: { holder: acting.storage, intended_at: intendedAt },
+    };
+  });
+  return { name, receipt: changed.change, intended_at: intendedAtOf(changed.record) };
+}
+
+/**
+ * Destroys a key whose holder wants it shredded.
+ *
+ * @throws AppError `precondition_failed` when the receipt is not that of the latest change of the key, as after the deletion was taken
+ * back; `key_held_elsewhere`, `key_unheld`, `storage_superseded`, `key_destroyed` when the key was destroyed otherwise or its content is removed
+ * already, and of {@link changeKey}.
+ */
+export async function shredKey(
+  ports: KeyPorts,
+  { name, receipt, ...acting }: Of<ShredKey>,
+  caller: Caller,
+): Promise<DestroyReceipt> {
+  const changed = await changeKey(ports, { name, acting }, 'all', caller, (key, time) => {
+    const { record, change } = key;
+    const isDone = record.state === 'destroyed' && record.holder === acting.storage;
+    if (isDone && record.intendedAt !== null) return undefined;
+    refuseDestroyed(record);
+    requireHolder(record, acting.storage);
+    const isLatest = receipt.seq === change.seq && receipt.hash === change.hash;
+    if (record.state !== 'pending_deletion' || record.intendedAt === null || !isLatest)
+      throw new AppError('precondition_failed');
+    const { detail, ...decision } = destruction(key, time);
+    return { ...decision, detail: { ...detail, holder: acting.storage, intent: receipt.seq } };
+  });
+  await scrub(ports);
+  return receiptOf(changed, changed.record.version);
+}
+
+/**
+ * Ends a deletion: the holder of a shredded key has removed the content, and holds it no longer.
+ *
+ * @throws AppError `precondition_failed` for a key that was not shredded; `key_held_elsewhere`, `storage_superseded`, and of
+ * {@link changeKey}.
+ */
+export async function finishDeletion(
+  ports: KeyPorts,
+  { name, ...acting }: Of<HolderOfKey>,
+  caller: Caller,
+): Promise<KeyInfo> {
+  const changed = await changeKey(ports, { name, acting }, 'current', caller, ({ record }) => {
+    if (record.state !== 'destroyed' || record.intendedAt === null) throw new AppError('precondition_failed');
+    if (record.holder === null) return undefined;
+    requireHolder(record, acting.storage);
+    return {
+      action: 'key.content_removed',
+      record: { ...record, holder: null },
+      detail: { from: acting.storage },
+    };
+  });
+  return infoOfKey(changed);
+}
+
+/**
+ * The deletions that a storage has begun and not finished, by name. A page may be short, or empty, and still have a cursor.
+ *
+ * @param mayUse leaves out keys that the caller may not use.
+ * @throws AppError `storage_superseded`.
+ */
+export async function listDeletions(
+  ports: KeyPorts,
+  acting: ActingStorage,
+  page: PageQuery<string>,
+  mayUse: (name: string) => boolean,
+): Promise<DeletionPage> {
+  await requireCurrent(ports, acting);
+  const { items, more } = await ports.store.listDeletions(acting.storage, page);
+  const deletions: UnfinishedDeletion[] = [];
+  for (const item of items) {
+    const key = mayUse(item.name) ? authenticate(ports, item.name, item) : undefined;
+    if (key === undefined) continue;
+    const { state } = key.record;
+    if (state !== 'pending_deletion' && state !== 'destroyed') continue;
+    deletions.push({
+      name: item.name,
+      receipt: key.change,
+      intended_at: intendedAtOf(key.record),
+      state,
+    });
+  }
+  const last = items.at(-1);
+  return { deletions, ...(more && last !== undefined ? { next_cursor: last.name } : {}) };
+}
+
+function intendedAtOf({ intendedAt }: { readonly intendedAt: string | null }): string {
+  if (intendedAt === null) throw new Error('a key that is to be shredded says since when');
+  return intendedAt;
+}
