@@ -7,13 +7,15 @@ import { expect, it } from 'vitest';
 import { startBundoc } from '../src/app.ts';
 import { readConfig } from '../src/config.ts';
 import { identifyFolder } from '../src/identity/identity-in-folder.ts';
-import { nodeDisk } from '../src/storage/embedded/node-disk.ts';
+import { openNodeDisk } from '../src/storage/embedded/node-disk.ts';
 
 it('on a full disk /ready says 503 and leaves no file behind', async () => {
   const folder = mkdtempSync(join(tmpdir(), 'bundoc-ready-'));
   const tokenFile = join(folder, 'token');
   writeFileSync(tokenFile, 'none');
-  const { id } = await (await identifyFolder(nodeDisk, folder)).read();
+  const disk = openNodeDisk(folder);
+  const { id } = await (await identifyFolder(disk, folder)).read();
+  await disk[Symbol.asyncDispose]();
   let probes = 0;
   const bundoc = await startBundoc(
     readConfig({
@@ -24,14 +26,14 @@ it('on a full disk /ready says 503 and leaves no file behind', async () => {
     }),
     {
       logger: createLogger({ service: 'bundoc', level: 'silent' }),
-      disk: {
-        ...nodeDisk,
+      wrapDisk: (disk) => ({
+        ...disk,
         createFile: async (path) => {
           probes++;
           writeFileSync(path, '');
           throw new AppError('disk_full');
         },
-      },
+      }),
     },
   );
   try {

@@ -91,6 +91,10 @@ export class IncomingFolder implements MoveTarget {
     return { documents, bytes };
   }
 
+  async open(): Promise<void> {
+    await removeMoveMark(this.#options.disk, this.#options.directory);
+  }
+
   async discard(): Promise<void> {
     const { disk, directory } = this.#options;
     await emptyMarkedFolder(disk, directory);

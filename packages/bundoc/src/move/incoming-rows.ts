@@ -125,6 +125,10 @@ export class IncomingRows implements MoveTarget {
     return { documents, bytes };
   }
 
+  async open(): Promise<void> {
+    await changeMarker(this.#options.database, this.#options.project, undefined, this.#mark);
+  }
+
   async discard(): Promise<void> {
     const { project, database } = this.#options;
     const mark = this.#mark;

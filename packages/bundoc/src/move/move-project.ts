@@ -70,6 +70,8 @@ export interface MoveTarget {
   verify(after: Position, onProgress: OnProgress): Promise<void>;
   /** Adds the rest, durably, and then the mark that says that nothing is missing. @returns what it holds. */
   finish(last: LastOfProject, mark: string): Promise<MoveCounts>;
+  /** Takes the mark away: the target has the project. */
+  open(): Promise<void>;
   /** Removes what was copied, and then the mark. */
   discard(): Promise<void>;
 }
@@ -146,6 +148,7 @@ export async function moveProject(
     if (!(error instanceof MoveInDoubt)) await target.discard().catch(() => undefined);
     throw error instanceof MoveInDoubt ? error.cause : error;
   }
+  await target.open();
   await source.leave(sealMark('moved'), move);
   return move;
 }

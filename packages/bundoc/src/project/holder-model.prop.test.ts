@@ -114,7 +114,7 @@ function requireEnd(rules: Rules, steps: readonly Step[]): void {
   else if (world.keyState === 'intended') throw new Violation('a deletion does not end');
 }
 
-const RUNS = Number(process.env['MODEL_RUNS'] ?? 100_000);
+const RUNS = Number(process.env['MODEL_RUNS'] ?? 60_000);
 
 describe('a project of two storages and BunKMS, with lost, late and doubled messages, crashes and older copies', () => {
   it('is written by its holder alone, loses nothing, is destroyed only on request, and ends whole in one place', () => {
