@@ -55,12 +55,7 @@ describeWithPostgres('a move that does not go as planned', () => {
       },
     });
 
-  const cuts: Cut[] = [
-    'dead before it',
-    'dead after it',
-    'BunKMS away before it',
-    'BunKMS away after it',
-  ];
+  const cuts: Cut[] = ['dead before it', 'dead after it', 'BunKMS away before it', 'BunKMS away after it'];
   it.each((['rows', 'files'] as const).flatMap((place) => cuts.map((cut) => [place, cut] as const)))(
     'from %s, cut short at any step (%s), leaves the project whole in one place, and gets there when it is begun again',
     async (place, cut) => {
@@ -129,7 +124,10 @@ describeWithPostgres('a move that does not go as planned', () => {
       });
       expect(await moving.held(place)).toEqual(HELD);
       await expect(late?.()).rejects.toMatchObject({ code: 'key_not_offered' });
-      expect([await moving.held(place), await moving.held(OTHER[place])]).toEqual([HELD, 'project_elsewhere']);
+      expect([await moving.held(place), await moving.held(OTHER[place])]).toEqual([
+        HELD,
+        'project_elsewhere',
+      ]);
     },
   );
 
@@ -187,7 +185,10 @@ describeWithPostgres('a move that does not go as planned', () => {
       };
       await moving.moveFrom(place, { ...moving.ports, calls });
       expect(seen).toEqual(['project_moving']);
-      expect([await moving.held(place), await moving.held(OTHER[place])]).toEqual(['project_elsewhere', HELD]);
+      expect([await moving.held(place), await moving.held(OTHER[place])]).toEqual([
+        'project_elsewhere',
+        HELD,
+      ]);
     },
   );
 
@@ -197,16 +198,19 @@ describeWithPostgres('a move that does not go as planned', () => {
     ['files', 'a text'],
     ['files', `bundoc-move-mark-1.${Buffer.alloc(200, 1).toString('base64url')}`],
     ['files', 'x'.repeat(5_000)],
-  ] as const)('leaves no room for forged marks: in %s, one is set aside, and the project is served', async (place, mark) => {
-    // A text that begins as no mark does is taken for that of a deletion.
-    await moving.fill(place);
-    await setMark(place, mark);
-    expect(await moving.held(place)).toEqual(HELD);
-    expect(await markOf(place)).toBeUndefined();
-    expect(moving.setAside).toMatchObject([{ project: moving.project }]);
-    if (place === 'files') expect(readdirSync(join(moving.folder, 'set-aside'))).toHaveLength(1);
-    expect(moving.service.changes.map(({ kind }) => kind)).toEqual(['create']);
-  });
+  ] as const)(
+    'leaves no room for forged marks: in %s, one is set aside, and the project is served',
+    async (place, mark) => {
+      // A text that begins as no mark does is taken for that of a deletion.
+      await moving.fill(place);
+      await setMark(place, mark);
+      expect(await moving.held(place)).toEqual(HELD);
+      expect(await markOf(place)).toBeUndefined();
+      expect(moving.setAside).toMatchObject([{ project: moving.project }]);
+      if (place === 'files') expect(readdirSync(join(moving.folder, 'set-aside'))).toHaveLength(1);
+      expect(moving.service.changes.map(({ kind }) => kind)).toEqual(['create']);
+    },
+  );
 
   it('does not take the mark of another project for its own', async () => {
     await moving.fill('files');

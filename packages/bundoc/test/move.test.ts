@@ -170,7 +170,8 @@ describeWithPostgres('a project that is moved', () => {
     let unknown = 0;
     const answerless = new Proxy(database, {
       get: (target, name) => {
-        if (name !== 'transaction') return Reflect.get(target, name).bind?.(target) ?? Reflect.get(target, name);
+        if (name !== 'transaction')
+          return Reflect.get(target, name).bind?.(target) ?? Reflect.get(target, name);
         const transaction: Database['transaction'] = async (begin, action) => {
           const result = await target.transaction(begin, action);
           if (!begin.includes('bundoc.heads')) return result;
@@ -235,7 +236,15 @@ describeWithPostgres('a project that is moved', () => {
   });
 
   const rowsOf = async (project: string) => {
-    const tables = ['projects', 'documents', 'collections', 'key_versions', 'used_keys', 'heads', 'fenced_heads'];
+    const tables = [
+      'projects',
+      'documents',
+      'collections',
+      'key_versions',
+      'used_keys',
+      'heads',
+      'fenced_heads',
+    ];
     const counts = tables.map(
       (table) => `(SELECT count(*) FROM bundoc.${table} WHERE project = '${project}')`,
     );

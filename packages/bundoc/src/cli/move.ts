@@ -1,5 +1,6 @@
 import { resolve } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
+import type { MovedProject } from '@bundoc/client';
 import type { Environment } from '@bundoc/shared/config';
 import { createLogger } from '@bundoc/shared/logger';
 import { startBundoc } from '../app.ts';
@@ -39,29 +40,24 @@ export async function moveCommand(
   const project = idOf(named);
   if (to !== undefined && (url !== undefined || tokenFile !== undefined))
     throw new CannotRun('a running service moves to where its BUNDOC_MOVE_TO says: leave --to out');
-  const moved =
-    to === undefined ? await online(environment, project, options) : await offline(environment, project, to);
-  if (json) console.log(JSON.stringify({ moved: project, ...moved }));
-  else {
-    const rest = moved.kept === undefined ? '' : `; what was in its folder is kept in moved/${moved.kept}`;
-    console.error(`bundoc: ${project} is in ${moved.to}${rest}`);
-  }
+  const { to: place, kept } = await (to === undefined
+    ? online(environment, project, options)
+    : offline(environment, project, to));
+  const rest = kept === undefined ? '' : `; what was in its folder is kept in moved/${kept}`;
+  if (json)
+    console.log(JSON.stringify({ moved: project, to: place, ...(kept === undefined ? {} : { kept }) }));
+  else console.error(`bundoc: ${project} is in ${place}${rest}`);
 }
 
-interface Moved {
-  readonly to: string;
-  readonly kept?: string;
+type Ended = Pick<MovedProject, 'to'> & Partial<MovedProject>;
+
+function online(environment: Environment, project: string, options: MoveOptions): Promise<Ended> {
+  const bar = createMoveBar();
+  const move = { signal: stopSignal(), onProgress: bar.show };
+  return serviceClient(environment, options).project(project).move(move).finally(bar[Symbol.dispose]);
 }
 
-async function online(environment: Environment, project: string, options: MoveOptions): Promise<Moved> {
-  const signal = stopSignal();
-  using bar = createMoveBar();
-  const client = serviceClient(environment, options).project(project);
-  const { to, kept } = await client.move({ signal, onProgress: bar.show });
-  return { to, kept };
-}
-
-async function offline(environment: Environment, project: string, to: string): Promise<Moved> {
+async function offline(environment: Environment, project: string, to: string): Promise<Ended> {
   const here = readConfig(environment);
   const there = readConfig({ ...environment, BUNDOC_STORAGE: to, BUNDOC_MOVE_TO: undefined });
   if (here.storage.kind === 'files' && there.storage.kind === 'postgres')
@@ -72,9 +68,12 @@ async function offline(environment: Environment, project: string, to: string): P
 }
 
 /** By a service of its own, which has the data folder to itself. */
-async function toDatabase(config: BundocConfig, project: string): Promise<Moved> {
+async function toDatabase(config: BundocConfig, project: string): Promise<Ended> {
   const logger = createLogger({ service: 'bundoc', level: 'silent' });
-  const service = await startBundoc({ ...config, host: '127.0.0.1', port: 0 }, { logger }).catch(inUse);
+  const service = await startBundoc({ ...config, host: '127.0.0.1', port: 0 }, { logger }).catch((error) => {
+    const remedy = 'a running service moves it itself, when told by --url instead of --to';
+    throw error instanceof DataFolderInUse ? new CannotRun(`${error.message}: ${remedy}`) : error;
+  });
   try {
     using bar = createMoveBar();
     await Promise.race([service.confirmed, sleep(CONFIRMED_WITHIN_MS, undefined, { ref: false })]);
@@ -84,14 +83,6 @@ async function toDatabase(config: BundocConfig, project: string): Promise<Moved>
   } finally {
     await service.close();
   }
-}
-
-function inUse(error: unknown): never {
-  if (!(error instanceof DataFolderInUse)) throw error;
-  throw new CannotRun(
-    `${error.message}: a running service moves it itself, when told by --url instead of --to`,
-    { cause: error },
-  );
 }
 
 /** With the data folder to itself, while nodes on the database run. @returns the project's folder. */

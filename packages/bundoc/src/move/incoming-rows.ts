@@ -1,23 +1,15 @@
 import { hasCode } from '@bundoc/shared/errors';
-import { v7 as uuidv7 } from 'uuid';
 import type { ProjectCipher } from '../cipher/project-cipher.ts';
-import type { DocumentState, UsedKey } from '../storage/embedded/record.ts';
+import type { UsedKey } from '../storage/embedded/record.ts';
 import type { OnProgress } from '../storage/embedded/verify.ts';
 import type { Position, SealedChange } from '../storage/port.ts';
 import type { Connections, Statement, Transaction } from '../storage/postgres/database.ts';
-import { changeMarker, leaveMarker, readFileRow } from '../storage/postgres/file-row.ts';
-import { writeOfGroup } from '../storage/postgres/group-rows.ts';
-import {
-  deleteContentRows,
-  deleteHead,
-  insertProjectRows,
-  lockOf,
-  raiseKeyVersion,
-} from '../storage/postgres/project-rows.ts';
-import { RowCipher } from '../storage/postgres/row-cipher.ts';
-import { eachByName, ROW_COLUMNS, readStateRow } from '../storage/postgres/rows.ts';
+import { removeRows } from '../storage/postgres/fence.ts';
+import { changeMarker, readFileRow } from '../storage/postgres/file-row.ts';
+import { setRest, writeSealed } from '../storage/postgres/import-rows.ts';
+import { pagesOfRows } from '../storage/postgres/pages-of-rows.ts';
+import { insertProjectRows, lockOf, raiseKeyVersion } from '../storage/postgres/project-rows.ts';
 import { type LastOfProject, type MoveCounts, MoveFailed, type MoveTarget } from './move-project.ts';
-import { pagesOfRows } from './pages-of-rows.ts';
 
 export interface IncomingRowsOptions {
   readonly project: string;
@@ -29,21 +21,6 @@ export interface IncomingRowsOptions {
 const SET_FILE: Statement = {
   name: 'bundoc-incoming-file-1',
   text: 'UPDATE bundoc.projects SET file = $2, marker = $3 WHERE project = $1',
-};
-const SET_PURGED: Statement = {
-  name: 'bundoc-incoming-purged-1',
-  text: 'UPDATE bundoc.heads SET purged_seq = $2 WHERE project = $1',
-};
-const SET_SEALS: Statement = {
-  name: 'bundoc-incoming-seals-1',
-  text: 'UPDATE bundoc.key_versions SET seals = greatest(seals, $3) WHERE project = $1 AND version = $2',
-};
-const FORMER: Statement = {
-  name: 'bundoc-incoming-former-1',
-  text: eachByName(
-    '$2::bytea[]',
-    `SELECT ${ROW_COLUMNS} FROM bundoc.documents WHERE project = $1 AND documents.name = wanted.one`,
-  ),
 };
 const COUNTS: Statement = {
   name: 'bundoc-incoming-counts-1',
@@ -73,8 +50,7 @@ export class IncomingRows implements MoveTarget {
     if (!isLeftOver && (text !== undefined || hasContent))
       throw new MoveFailed(`${project} is in the database already`);
     if (!isLeftOver && marker !== undefined) throw new MoveFailed(`${project} was deleted there`);
-    await database.transaction('', (transaction) => this.#takeAway(transaction, mark));
-    await deleteContentRows(project, (action) => database.transaction('', action));
+    await removeRows((action) => database.transaction('', action), project, mark);
     await database.transaction('', async (transaction) => {
       await insertProjectRows(transaction, project, cipher().version);
       return true;
@@ -105,18 +81,15 @@ export class IncomingRows implements MoveTarget {
     }
   }
 
-  async finish(
-    { file, lastSeq, purgedSeq, seals, usedKeys }: LastOfProject,
-    mark: string,
-  ): Promise<MoveCounts> {
+  async finish(last: LastOfProject, mark: string): Promise<MoveCounts> {
     const { project } = this.#options;
+    const { file, lastSeq, usedKeys } = last;
     for (let at = 0; at < usedKeys.length; at += USED_KEYS_AT_ONCE)
       await this.#transact((transaction) =>
         this.#write(transaction, [], usedKeys.slice(at, at + USED_KEYS_AT_ONCE), lastSeq),
       );
     const [documents, bytes] = await this.#transact(async (transaction) => {
-      for (const { version, count } of seals) await transaction.query(SET_SEALS, [project, version, count]);
-      await transaction.query(SET_PURGED, [project, purgedSeq]);
+      await setRest(transaction, project, last);
       await transaction.query(SET_FILE, [project, file, mark]);
       const [counts] = await transaction.query(COUNTS, [project]);
       return counts as unknown as [number, number];
@@ -131,18 +104,11 @@ export class IncomingRows implements MoveTarget {
 
   async discard(): Promise<void> {
     const { project, database } = this.#options;
-    const mark = this.#mark;
-    if (mark === undefined) return;
-    await this.#transact((transaction) => this.#takeAway(transaction, mark));
-    await deleteContentRows(project, (action) => database.transaction('', action));
-    await changeMarker(database, project, undefined, mark);
-  }
-
-  async #takeAway(transaction: Transaction, mark: string): Promise<true> {
-    const { project } = this.#options;
-    await leaveMarker(transaction, project, mark);
-    await deleteHead(transaction, project);
-    return true;
+    if (this.#mark === undefined) return;
+    // Nobody else brings it in meanwhile.
+    await this.#transact(async () => undefined);
+    await removeRows((action) => database.transaction('', action), project, this.#mark);
+    await this.open();
   }
 
   async #transact<T>(action: (transaction: Transaction) => Promise<T>): Promise<T> {
@@ -165,48 +131,13 @@ export class IncomingRows implements MoveTarget {
     this.#cipher = cipher;
   }
 
-  async #write(
+  #write(
     transaction: Transaction,
     changes: readonly SealedChange[],
     usedKeys: readonly UsedKey[],
     seq: Position,
   ): Promise<void> {
-    const { project } = this.#options;
-    const cipher = this.#options.cipher();
-    const former = await this.#formerOf(transaction, changes, cipher);
-    // A row's state is sealed under the version that its document is; a deletion may be older than any that is still live.
-    const versionOf = ({ state, sealed }: SealedChange) =>
-      sealed !== undefined && cipher.hasVersion(state.keyVersion) ? state.keyVersion : cipher.version;
-    const byVersion = Map.groupBy(changes, versionOf);
-    byVersion.set(cipher.version, byVersion.get(cipher.version) ?? []);
-    for (const [version, some] of byVersion) {
-      const documents = some.map(({ state, sealed }) => ({
-        state: { ...state, keyVersion: version },
-        former: former.get(state.fileName.toString('hex')),
-        text: undefined,
-        sealed,
-      }));
-      const group = {
-        documents,
-        usedKeys: version === cipher.version ? usedKeys : [],
-        seq,
-      };
-      const ciphers = { cipher, rows: new RowCipher(project, cipher, version), names: new Map() };
-      const { statement, values } = writeOfGroup(group, { project, commitId: uuidv7() }, ciphers);
-      await transaction.query(statement, values);
-    }
-  }
-
-  /** What is there of these documents already, so that the counts stay right. */
-  async #formerOf(
-    transaction: Transaction,
-    changes: readonly SealedChange[],
-    cipher: ProjectCipher,
-  ): Promise<ReadonlyMap<string, DocumentState>> {
-    if (changes.length === 0) return new Map();
-    const names = changes.map(({ state }) => state.fileName);
-    const found = await transaction.query(FORMER, [this.#options.project, names]);
-    const rows = new RowCipher(this.#options.project, cipher);
-    return new Map(found.map((row) => [(row[0] as Buffer).toString('hex'), readStateRow(row, rows)]));
+    const place = { project: this.#options.project, cipher: this.#options.cipher() };
+    return writeSealed(transaction, place, { changes, usedKeys, seq, isUpdate: true });
   }
 }

@@ -3,10 +3,11 @@ import { deriveKey } from '@bundoc/shared/aead';
 import { dekNameOf } from '@bundoc/shared/contract/keys';
 import { AppError, hasCode } from '@bundoc/shared/errors';
 import type { ProjectCipher } from '../cipher/project-cipher.ts';
+import type { StartedStorage } from '../identity/started-storage.ts';
+import { settleMove } from '../project/judge-move-mark.ts';
 import { MARK_KEY, type MoveMark, openMoveMark, sealMoveMark } from '../project/move-mark.ts';
 import type { OnProgress } from '../storage/embedded/verify.ts';
-import type { Position, ProjectStore, SealedChange, StoreRest } from '../storage/port.ts';
-import { handOver, type MovingStorage, settleMove } from './hand-over.ts';
+import type { Position, ProjectStore, SealedChange, SealedPageLimits, StoreRest } from '../storage/port.ts';
 
 export type ReadSealedChanges = ProjectStore['sealedChanges'];
 
@@ -76,19 +77,15 @@ export interface MoveTarget {
   discard(): Promise<void>;
 }
 
-/** Told how far a move is. What it throws ends the move between two steps, unless the project is about to change hands. */
+/** Told how far a move is, and when writes stop. What it throws ends the move between two steps, unless the project is about to change hands. */
 export interface MoveWatch {
   readonly onCopied: OnProgress;
   readonly onVerified: OnProgress;
-  /** Told when writes stop. */
   readonly onSwitch?: () => void;
 }
 
-export interface MoveLimits {
-  /** Changes of one page. */
-  readonly limit: number;
-  /** Sealed bytes after which a page ends. */
-  readonly bytesMax: number;
+/** Of one page of changes, and of the rounds. */
+export interface MoveLimits extends SealedPageLimits {
   /** So many changes behind the copy are few enough for writes to be stopped for them. */
   readonly fewChanges: number;
 }
@@ -100,8 +97,8 @@ export interface ProjectMove {
   readonly project: string;
   readonly source: MoveSource;
   readonly target: MoveTarget;
-  readonly from: MovingStorage;
-  readonly to: MovingStorage;
+  readonly from: StartedStorage;
+  readonly to: StartedStorage;
 }
 
 /**
@@ -128,38 +125,43 @@ export async function moveProject(
   const keyOf = async (version: number) => source.cipher.subkey(version, MARK_KEY);
   const isOurs = async (text: string) => (await openMoveMark(project, text, keyOf)) !== undefined;
   await target.begin(sealMark('incoming'), isOurs);
+  /** While it is not known who has the project, what was brought to the target may be all that there is of it. */
+  let isInDoubt = false;
   try {
     const copying = new Copying(source, target, watch, limits, lastSeq);
     await copying.run();
     const offering = from.acting();
     let leaving = '';
-    const fenced = (ends: FencedSource) => copying.finish(ends, () => sealMark('whole'));
-    await source.fence(fenced, () => {
+    const finish = (fenced: FencedSource) => copying.finish(fenced, () => sealMark('whole'));
+    await source.fence(finish, () => {
       leaving = sealMark('leaving');
       return leaving;
     });
-    await handOver(from, to, project, { move, offering }).catch(async (error: unknown) => {
-      if (await hasMoved(from, to, project, move)) return;
-      await source.stay(leaving);
-      throw error;
-    });
+    isInDoubt = true;
+    try {
+      // In the generation of the fence, and never in a later one: by then somebody may have ended the move.
+      await from.calls.offerKey(dekNameOf(project), to.id, move, offering);
+      await to.calls.acceptKey(dekNameOf(project), move, to.acting());
+    } catch (error) {
+      // Unless BunKMS says, whoever opens the project next asks again.
+      isInDoubt = await hasMoved(from, to, project, move).catch(() => Promise.reject(error));
+      if (!isInDoubt) {
+        await source.stay(leaving);
+        throw error;
+      }
+    }
   } catch (error) {
-    // While it is not known who has the project, what was brought to the target may be all that there is of it.
-    if (!(error instanceof MoveInDoubt)) await target.discard().catch(() => undefined);
-    throw error instanceof MoveInDoubt ? error.cause : error;
+    if (!isInDoubt) await target.discard().catch(() => undefined);
+    throw error;
   }
   await target.open();
   await source.leave(sealMark('moved'), move);
   return move;
 }
 
-/** It is not known whether the move has taken effect. The mark at the source stays, and whoever opens the project next asks again. */
-class MoveInDoubt extends Error {}
-
-/** @throws MoveInDoubt. */
 async function hasMoved(
-  from: MovingStorage,
-  to: MovingStorage,
+  from: StartedStorage,
+  to: StartedStorage,
   project: string,
   move: string,
 ): Promise<boolean> {
@@ -168,7 +170,7 @@ async function hasMoved(
     return false;
   } catch (error) {
     if (hasCode(error, 'project_elsewhere') && error.storage === to.id) return true;
-    throw new MoveInDoubt('', { cause: error });
+    throw error;
   }
 }
 

@@ -19,8 +19,8 @@ import {
   SMALL_FILE_BYTES_MAX,
 } from '../storage/embedded/disk.ts';
 import { formatDeletionMark, readDeletionMark } from './deletion-mark.ts';
+import { judgeMoveMark, type SettleMove } from './judge-move-mark.ts';
 import type { KeyCache } from './key-cache.ts';
-import { judgeMoveMark, type SettleMove } from './move-mark.ts';
 import { readMoveMark, removeMoveMark } from './moved-folder.ts';
 import {
   formatProjectFile,

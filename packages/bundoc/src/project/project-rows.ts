@@ -9,26 +9,20 @@ import {
   type Statement,
   type Transaction,
 } from '../storage/postgres/database.ts';
-import { unfenceRows } from '../storage/postgres/fence.ts';
+import { removeRows, unfenceRows } from '../storage/postgres/fence.ts';
 import {
   changeMarker,
   type FileRow,
   insertFileRow,
-  leaveMarker,
   readFileRow,
   replaceFileRow,
 } from '../storage/postgres/file-row.ts';
 import { patiently } from '../storage/postgres/patience.ts';
-import {
-  deleteContentRows,
-  deleteHead,
-  insertProjectRows,
-  lockOf,
-  raiseKeyVersion,
-} from '../storage/postgres/project-rows.ts';
+import { insertProjectRows, raiseKeyVersion } from '../storage/postgres/project-rows.ts';
 import { formatDeletionMark, projectDestroyed, readDeletionMark } from './deletion-mark.ts';
+import { judgeMoveMark, type SettleMove } from './judge-move-mark.ts';
 import type { KeyCache } from './key-cache.ts';
-import { judgeMoveMark, MOVE_MARK_BEGINS, type SettleMove } from './move-mark.ts';
+import { MOVE_MARK_BEGINS } from './move-mark.ts';
 import {
   formatProjectFile,
   newProjectFile,
@@ -148,13 +142,14 @@ export class ProjectRows implements Projects {
   /** The head goes first: without one, no node commits to the project. */
   async remove(project: string, mark: DeletionMark): Promise<void> {
     const { database, clock } = this.#options;
-    const isMarked = await this.#transact(async (transaction) => {
-      await leaveMarker(transaction, project, formatDeletionMark(mark));
-      await deleteHead(transaction, project);
-      return true;
-    }, lockOf(project));
-    if (!isMarked) throw new AppError('storage_unavailable', { retryAfterS: 1 });
-    await deleteContentRows(project, (action) => patiently(clock, () => database.transaction('', action)));
+    const transact: Database['transaction'] = (begin, action) =>
+      patiently(clock, () => database.transaction(begin, action));
+    try {
+      await removeRows((action) => transact('', action), project, formatDeletionMark(mark));
+    } catch (error) {
+      if (!(error instanceof OutcomeUnknown)) throw error;
+      throw new AppError('storage_unavailable', { cause: error, retryAfterS: 1 });
+    }
   }
 
   /** @throws AppError `project_damaged` for content without a file; `project_destroyed` as {@link requireNotDestroyed}. */

@@ -1,9 +1,10 @@
-import { type Clock, systemClock } from '@bundoc/shared/clock';
+import type { MovedProject, MoveProgress } from '@bundoc/client';
+import { systemClock } from '@bundoc/shared/clock';
 import { AppError, hasCode } from '@bundoc/shared/errors';
 import type { Logger } from '@bundoc/shared/logger';
 import { identifyDatabase } from '../identity/identity-in-rows.ts';
+import { type StartedStorage, startStorage } from '../identity/started-storage.ts';
 import { FolderSource } from '../move/folder-source.ts';
-import { type MovingStorage, startStorage } from '../move/hand-over.ts';
 import { IncomingRows } from '../move/incoming-rows.ts';
 import {
   finishMove,
@@ -28,12 +29,9 @@ export interface MovesOptions {
   readonly feed: Pick<ChangeFeed, 'end'>;
   readonly logger: Logger;
   /** The storage that this is. */
-  readonly from: MovingStorage;
-  /** Undefined where the storage is none in files. */
-  readonly folders: MovableFolders | undefined;
-  /** Where projects are moved to; undefined for a service that moves none. */
-  readonly target: MoveDestination | undefined;
-  readonly clock?: Clock;
+  readonly from: StartedStorage;
+  /** From where to where projects are moved; undefined for a service that moves none. */
+  readonly ends: { readonly folders: MovableFolders; readonly target: MoveDestination } | undefined;
   readonly limits?: MoveLimits;
 }
 
@@ -45,19 +43,8 @@ export interface MoveDestination {
   open(): Promise<Database>;
 }
 
-/** How far a move is: documents of so many are done in its present step, about. */
-export interface MoveProgress {
-  readonly step: 'copying' | 'verifying' | 'switching';
-  readonly documents: number;
-  readonly of: number;
-}
-
-/** A project that was moved. */
-export interface Moved {
-  readonly to: string;
-  /** What was in the project's folder is kept in this one, below `moved` of the data folder. */
-  readonly kept: string;
-}
+/** Where a project went, and the folder below `moved` that has what was in its own. */
+export type Moved = Omit<MovedProject, 'moved'>;
 
 /** A move that goes on. */
 export interface RunningMove {
@@ -85,23 +72,23 @@ export class Moves {
    * @throws AppError `move_refused` where the service moves none, `project_not_found`, `rate_limited` while enough are moved; those of the project.
    */
   async begin(project: string): Promise<RunningMove> {
-    const { folders, target, instances } = this.#options;
-    if (folders === undefined || target === undefined)
+    const { ends, instances } = this.#options;
+    if (ends === undefined)
       throw new AppError('move_refused', {
         detail: 'this service moves no projects: BUNDOC_MOVE_TO is not set',
       });
     if (this.#running.has(project) || this.#running.size >= MOVES_MAX)
       throw new AppError('rate_limited', { retryAfterS: 10, detail: 'another move is under way' });
     this.#running.set(project, undefined);
+    let move: RunningMove | undefined;
     try {
       const holder = await holderOf(instances, project);
       if (this.#isClosed) throw new AppError('overloaded', { detail: 'the server is stopping' });
-      const move = this.#run(project, folders, target, holder);
-      this.#running.set(project, move);
+      move = this.#run(project, (watch) => this.#move(project, ends, watch, holder));
       return move;
-    } catch (error) {
-      this.#running.delete(project);
-      throw error;
+    } finally {
+      if (move === undefined) this.#running.delete(project);
+      else this.#running.set(project, move);
     }
   }
 
@@ -113,7 +100,7 @@ export class Moves {
     await Promise.allSettled(running.map(({ outcome }) => outcome));
   }
 
-  #run(project: string, folders: MovableFolders, target: MoveDestination, holder?: string): RunningMove {
+  #run(project: string, move: (watch: MoveWatch) => Promise<Moved>): RunningMove {
     const { logger } = this.#options;
     const stop = new AbortController();
     let progress: MoveProgress = { step: 'copying', documents: 0, of: 0 };
@@ -126,19 +113,18 @@ export class Moves {
       onVerified: show('verifying'),
       onSwitch: () => show('switching')(progress.documents, progress.of),
     };
-    const move = async (): Promise<Moved> => {
-      try {
-        const moved = await this.#move(project, folders, target, watch, holder);
-        logger.info({ project, ...moved }, 'a project was moved');
-        return moved;
-      } catch (error) {
-        logger.warn({ err: error, project, to: target.place }, 'a project could not be moved');
-        throw refusalOf(error);
-      } finally {
-        this.#running.delete(project);
-      }
-    };
-    const outcome = move();
+    const outcome = move(watch)
+      .then(
+        (moved) => {
+          logger.info({ project, ...moved }, 'a project was moved');
+          return moved;
+        },
+        (error: unknown) => {
+          logger.warn({ err: error, project }, 'a project could not be moved');
+          throw refusalOf(error);
+        },
+      )
+      .finally(() => this.#running.delete(project));
     outcome.catch(() => undefined);
     return {
       get progress() {
@@ -152,32 +138,26 @@ export class Moves {
   /** @param holder the storage that has the project by now, if that is another one. */
   async #move(
     project: string,
-    folders: MovableFolders,
-    target: MoveDestination,
+    { folders, target }: NonNullable<MovesOptions['ends']>,
     watch: MoveWatch,
     holder: string | undefined,
   ): Promise<Moved> {
-    const { instances, keys, feed, from, clock = systemClock, limits } = this.#options;
+    const { instances, keys, feed, from, limits } = this.#options;
     await using database = await target.open();
-    const to = await startStorage(await identifyDatabase(database, clock), from.calls);
+    const to = await startStorage(await identifyDatabase(database, systemClock), from.calls);
+    if (holder !== undefined && holder !== to.id)
+      throw new AppError('project_elsewhere', { storage: holder });
     const source = new FolderSource({ project, place: folders.placeOf(project), instances });
+    const incoming = new IncomingRows({ project, database, cipher: () => source.cipher });
     try {
-      if (holder !== undefined && holder !== to.id)
-        throw new AppError('project_elsewhere', { storage: holder });
-      const incoming = new IncomingRows({ project, database, cipher: () => source.cipher });
       const move =
         holder === undefined
           ? await moveProject({ project, source, target: incoming, from, to }, watch, limits)
           : await finishMove({ project, source, to });
       return { to: target.place, kept: `${project}-${move}` };
     } finally {
-      // Whoever follows the project comes back, and is told where it is, or goes on.
-      if (
-        await source.mark().then(
-          (mark) => mark !== undefined,
-          () => true,
-        )
-      ) {
+      if ((await source.mark()) !== undefined) {
+        // Whoever follows the project comes back, and is told where it is, or goes on.
         feed.end(project);
         keys.evict(project);
       }
@@ -192,7 +172,7 @@ async function holderOf(instances: MovesOptions['instances'], project: string): 
     if (lease === undefined) throw new AppError('project_not_found');
     return undefined;
   } catch (error) {
-    if (hasCode(error, 'project_elsewhere') && error.storage !== undefined) return error.storage;
+    if (hasCode(error, 'project_elsewhere')) return error.storage;
     throw error;
   }
 }

@@ -6,12 +6,13 @@ import { AppError, hasCode } from '@bundoc/shared/errors';
 import { createLogger } from '@bundoc/shared/logger';
 import { identifyFolder } from '../../src/identity/identity-in-folder.ts';
 import { identifyDatabase } from '../../src/identity/identity-in-rows.ts';
+import { type StartedStorage, startStorage } from '../../src/identity/started-storage.ts';
 import type { StorageIdentity } from '../../src/identity/storage-file.ts';
 import type { StorageCalls } from '../../src/kms/port.ts';
 import { StorageKeys } from '../../src/kms/storage-keys.ts';
-import { type MovingStorage, settleMove, startStorage } from '../../src/move/hand-over.ts';
 import { moveToFolder } from '../../src/move/to-folder.ts';
 import { InstanceManager } from '../../src/project/instance-manager.ts';
+import { settleMove } from '../../src/project/judge-move-mark.ts';
 import { KeyCache } from '../../src/project/key-cache.ts';
 import { ProjectFolders } from '../../src/project/project-folder.ts';
 import { ProjectRows, whyGone } from '../../src/project/project-rows.ts';
@@ -78,11 +79,11 @@ export class Moving implements AsyncDisposable {
   }
 
   /** A process that starts on a storage. */
-  async start(place: Place, calls: StorageCalls = this.service): Promise<MovingStorage> {
+  async start(place: Place, calls: StorageCalls = this.service): Promise<StartedStorage> {
     return startStorage(await this.identity(place), calls);
   }
 
-  async #keysOf(place: Place, storage: MovingStorage): Promise<KeyCache> {
+  async #keysOf(place: Place, storage: StartedStorage): Promise<KeyCache> {
     const identity = await this.identity(place);
     const refused = async () => {
       const { id, generation = '' } = await identity.read();
@@ -92,7 +93,7 @@ export class Moving implements AsyncDisposable {
     return new KeyCache({ keys, clock: systemClock, ttlMs: 900_000 });
   }
 
-  async projects(place: Place, storage: MovingStorage, keys?: KeyCache, clock = LATER): Promise<Projects> {
+  async projects(place: Place, storage: StartedStorage, keys?: KeyCache, clock = LATER): Promise<Projects> {
     const { database, disk, folder } = this;
     const { id, takeOvers } = await (await this.identity(place)).read();
     const options = {
@@ -109,7 +110,7 @@ export class Moving implements AsyncDisposable {
   }
 
   /** A node, or the service on files. */
-  async node(place: Place, storage?: MovingStorage, clock?: Clock): Promise<InstanceManager> {
+  async node(place: Place, storage?: StartedStorage, clock?: Clock): Promise<InstanceManager> {
     const { database, disk, folder } = this;
     const started = storage ?? (await this.start(place));
     const keys = await this.#keysOf(place, started);
@@ -153,24 +154,26 @@ export class Moving implements AsyncDisposable {
     return new Moves({
       ...{ instances: node, logger, feed: { end: () => undefined }, keys: { evict: () => undefined } },
       ...{ from: options.from ?? (await this.start('files', calls)), limits: SMALL, ...options },
-      folders: {
-        placeOf: (of) => ({
-          ...{ directory: join(folder, 'projects', of), keptIn: join(folder, 'moved'), disk },
-          forget: () => undefined,
-        }),
-      },
-      target: {
-        place: 'there',
-        open: async () => {
-          await options.open?.();
-          return withoutEnd(database);
+      ends: {
+        folders: {
+          placeOf: (of) => ({
+            ...{ directory: join(folder, 'projects', of), keptIn: join(folder, 'moved'), disk },
+            forget: () => undefined,
+          }),
+        },
+        target: {
+          place: 'there',
+          open: async () => {
+            await options.open?.();
+            return withoutEnd(database);
+          },
         },
       },
     });
   }
 
   /** As the service on files does. */
-  async toDatabase(node: InstanceManager, ports: Ports = this.ports, from?: MovingStorage): Promise<void> {
+  async toDatabase(node: InstanceManager, ports: Ports = this.ports, from?: StartedStorage): Promise<void> {
     const moves = await this.moves(node, ports, from === undefined ? {} : { from });
     await (await moves.begin(this.project)).outcome;
   }
@@ -296,9 +299,12 @@ export class CutShort {
           return action(stepped, begun);
         }),
       );
-    return new Proxy(this.#wrapped(database, (name) => ['query', 'run'].includes(name)), {
-      get: (target, name) => (name === 'transaction' ? transaction : Reflect.get(target, name)),
-    });
+    return new Proxy(
+      this.#wrapped(database, (name) => ['query', 'run'].includes(name)),
+      {
+        get: (target, name) => (name === 'transaction' ? transaction : Reflect.get(target, name)),
+      },
+    );
   }
 }
 

@@ -1,5 +1,6 @@
-import type { Connections, Statement, Transaction } from './database.ts';
-import { changeMarker } from './file-row.ts';
+import { type Connections, OutcomeUnknown, type Statement, type Transaction } from './database.ts';
+import { changeMarker, leaveMarker, readFileRow } from './file-row.ts';
+import { deleteContentRows, deleteHead, lockOf } from './project-rows.ts';
 
 const FENCE: Statement = {
   name: 'bundoc-fence-head-1',
@@ -9,17 +10,38 @@ const UNFENCE: Statement = {
   name: 'bundoc-unfence-head-1',
   text: `WITH head AS (DELETE FROM bundoc.fenced_heads WHERE project = $1 RETURNING *) INSERT INTO bundoc.heads SELECT * FROM head`,
 };
+/** What is done before the fence takes its time; who writes meanwhile is told to come back after as long as a statement may take. */
+const NO_HURRY = 'SET LOCAL idle_in_transaction_session_timeout = 0';
 
 /**
- * Puts a mark beside a project's file and its head out of reach: from the end of the transaction on, no node commits to the project or reads from it. The
- * transaction holds the lock of the file's row, then that of the head.
+ * Runs `action` with the locks that every commit takes, then puts a mark beside the project's file and its head out of reach: from then on, no node commits to
+ * the project or reads from it. If this process ends before, nodes go on.
  *
- * @returns false when there is another mark.
+ * @param action returns the mark; it may throw, and nothing has changed then. Told whether there is a project.
  */
-export async function fenceRows(transaction: Transaction, project: string, mark: string): Promise<boolean> {
-  if (!(await changeMarker(transaction, project, mark, undefined))) return false;
-  await transaction.query(FENCE, [project]);
-  return true;
+export async function fenceRows(
+  database: Connections,
+  project: string,
+  action: (transaction: Transaction, isThere: boolean) => Promise<string>,
+): Promise<void> {
+  let mark: string | undefined;
+  try {
+    // The file before the head, as whoever brings in a new version of the key takes them.
+    const locks = `SELECT file FROM bundoc.projects WHERE project = '${project}' FOR UPDATE;${lockOf(project)}`;
+    await database.transaction(`${NO_HURRY};${locks}`, async (transaction, [, , head]) => {
+      mark = await action(transaction, head?.[0] !== undefined);
+      // Nobody but a move puts a mark beside a file, and that is set aside or obeyed when the project is opened.
+      if (!(await changeMarker(transaction, project, mark, undefined)))
+        throw new Error('there is a mark beside the file of the project');
+      await transaction.query(FENCE, [project]);
+      return true;
+    });
+  } catch (error) {
+    // It held the row of the file: what stands there now stays.
+    const isFenced =
+      error instanceof OutcomeUnknown && (await readFileRow(database, project)).marker === mark;
+    if (!isFenced) throw error;
+  }
 }
 
 /** Takes the mark away, and brings the head back. @returns false where another mark stands, or none: nothing has changed then. */
@@ -30,4 +52,18 @@ export async function unfenceRows(database: Connections, project: string, mark: 
     return true;
   });
   return isChanged === true;
+}
+
+/** Removes all that the database has of a project, and leaves a mark, durably. The head goes first: without one, no node commits to the project. May be done again. */
+export async function removeRows(
+  transact: <T>(action: (transaction: Transaction) => Promise<T>) => Promise<T | undefined>,
+  project: string,
+  mark: string,
+): Promise<void> {
+  await transact(async (transaction) => {
+    await leaveMarker(transaction, project, mark);
+    await deleteHead(transaction, project);
+    return true;
+  });
+  await deleteContentRows(project, transact);
 }
