@@ -5,9 +5,10 @@ import { systemClock } from '@bundoc/shared/clock';
 import { AppError } from '@bundoc/shared/errors';
 import type { PostgresServer } from '@bundoc/shared/testing/postgres-server';
 import { describeWithPostgres } from '@bundoc/shared/testing/postgres-tests';
-import { afterEach, beforeEach, expect, it } from 'vitest';
+import { afterEach, beforeEach, expect, it, vi } from 'vitest';
 import type { StorageCalls } from '../src/kms/port.ts';
-import { put } from '../src/storage/conformance.ts';
+import { put, ref } from '../src/storage/conformance.ts';
+import type { ProjectStore } from '../src/storage/port.ts';
 import type { Database } from '../src/storage/postgres/database.ts';
 import { type Cut, CutShort, HELD, Moving, type Place } from './support/moving.ts';
 import { useDatabase } from './support/use-database.ts';
@@ -100,10 +101,18 @@ describeWithPostgres('a move that does not go as planned', () => {
       await expect(moving.moveFrom(place, ports)).rejects.toMatchObject({ code: 'kms_unavailable' });
       const storage = await moving.start(place);
       moving.service.failure = new AppError('kms_unavailable');
-      const node = await moving.node(place, storage);
-      const write = () => moving.withStore(node, (store) => store.commit([put('a', '{"again":1}')]));
+      const write = async () => {
+        const node = await moving.node(place, storage);
+        await moving.withStore(node, (store) => store.commit([put('a', '{"again":1}')]));
+      };
       await expect(write()).rejects.toMatchObject({ code: 'kms_unavailable' });
+      // The key can be had, but it is not known what became of the offer.
       moving.service.failure = undefined;
+      const advance = vi.spyOn(moving.service, 'advanceStorage');
+      advance.mockRejectedValue(new AppError('kms_unavailable'));
+      await expect(write()).rejects.toMatchObject({ code: 'project_moving' });
+      expect(await markOf(place)).toBeDefined();
+      advance.mockRestore();
       await write();
       expect(await markOf(place)).toBeUndefined();
       expect(await moving.held(OTHER[place])).toBe('project_elsewhere');
@@ -126,7 +135,7 @@ describeWithPostgres('a move that does not go as planned', () => {
       await expect(late?.()).rejects.toMatchObject({ code: 'key_not_offered' });
       expect([await moving.held(place), await moving.held(OTHER[place])]).toEqual([
         HELD,
-        'project_elsewhere',
+        'project_not_found',
       ]);
     },
   );
@@ -256,16 +265,17 @@ describeWithPostgres('a move that does not go as planned', () => {
     await moving.withStore(node, (store) => store.commit([put('a', '{"from":"rows"}')]));
     await moving.moveFrom('rows');
     // The node has heard nothing of it, and has the key.
-    const served: unknown[] = [];
+    const refused: unknown[] = [];
     const calls = withCall('acceptKey', async (...args) => {
-      await node.acquire(moving.project, 'existing').then(
-        () => served.push('served'),
-        (error: AppError) => served.push(error.code),
-      );
+      for (const use of [
+        (store: ProjectStore): Promise<unknown> => store.get(ref('a')),
+        (store: ProjectStore): Promise<unknown> => store.commit([put('a', '{"from":"a node of before"}')]),
+      ])
+        await moving.withStore(node, use).catch((error: AppError) => refused.push(error.code));
       await moving.service.acceptKey(...args);
     });
     await moving.moveFrom('files', { ...moving.ports, calls });
-    expect(served).toEqual(['project_elsewhere']);
+    expect(refused).toEqual(['project_moving', 'project_elsewhere']);
     expect(await moving.held('rows')).toEqual(HELD);
     expect(files.id).not.toBe(rows.id);
   });

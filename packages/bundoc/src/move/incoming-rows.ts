@@ -4,11 +4,11 @@ import type { UsedKey } from '../storage/embedded/record.ts';
 import type { OnProgress } from '../storage/embedded/verify.ts';
 import type { Position, SealedChange } from '../storage/port.ts';
 import type { Connections, Statement, Transaction } from '../storage/postgres/database.ts';
-import { removeRows } from '../storage/postgres/fence.ts';
-import { changeMarker, readFileRow } from '../storage/postgres/file-row.ts';
+import { fenceHead, inFence, removeRows, unfenceRows } from '../storage/postgres/fence.ts';
+import { readFileRow } from '../storage/postgres/file-row.ts';
 import { setRest, writeSealed } from '../storage/postgres/import-rows.ts';
 import { pagesOfRows } from '../storage/postgres/pages-of-rows.ts';
-import { insertProjectRows, lockOf, raiseKeyVersion } from '../storage/postgres/project-rows.ts';
+import { insertProjectRows, raiseKeyVersion } from '../storage/postgres/project-rows.ts';
 import { type LastOfProject, type MoveCounts, MoveFailed, type MoveTarget } from './move-project.ts';
 
 export interface IncomingRowsOptions {
@@ -53,6 +53,7 @@ export class IncomingRows implements MoveTarget {
     await removeRows((action) => database.transaction('', action), project, mark);
     await database.transaction('', async (transaction) => {
       await insertProjectRows(transaction, project, cipher().version);
+      await fenceHead(transaction, project);
       return true;
     });
     this.#mark = mark;
@@ -64,12 +65,12 @@ export class IncomingRows implements MoveTarget {
 
   /** Each row is opened as nodes open it. */
   async verify(after: Position, onProgress: OnProgress): Promise<void> {
-    const { project, database } = this.#options;
-    const page = pagesOfRows(database, project, this.#options.cipher());
+    const { project, cipher } = this.#options;
     let done = 0;
     try {
       for (let from = after, isLast = false; !isLast; ) {
-        const { changes, position, isComplete } = await page(from, PAGE);
+        const read = (transaction: Transaction) => pagesOfRows(transaction, project, cipher())(from, PAGE);
+        const { changes, position, isComplete } = await this.#transact(read);
         done += changes.length;
         onProgress(done, isComplete ? done : done + PAGE.limit);
         from = position;
@@ -99,7 +100,7 @@ export class IncomingRows implements MoveTarget {
   }
 
   async open(): Promise<void> {
-    await changeMarker(this.#options.database, this.#options.project, undefined, this.#mark);
+    await unfenceRows(this.#options.database, this.#options.project, this.#mark ?? '');
   }
 
   async discard(): Promise<void> {
@@ -111,16 +112,19 @@ export class IncomingRows implements MoveTarget {
     await this.open();
   }
 
+  /** Nodes that have the project open from before must not see what is brought in. So its head is fenced between two transactions. */
   async #transact<T>(action: (transaction: Transaction) => Promise<T>): Promise<T> {
     const { project, database } = this.#options;
-    const locks = `SELECT marker FROM bundoc.projects WHERE project = '${project}' FOR UPDATE;${lockOf(project)}`;
-    const done = await database.transaction(locks, async (transaction, [row, head]) => {
-      if (row?.[0]?.[0] !== this.#mark || head?.[0] === undefined)
-        throw new MoveFailed(`the move of ${project} was given up`);
-      await this.#raiseVersions(transaction);
-      return { result: await action(transaction) };
+    const lock = `SELECT marker FROM bundoc.projects WHERE project = '${project}' FOR UPDATE`;
+    const done = await database.transaction(lock, async (transaction, [row]) => {
+      const isMine = row?.[0]?.[0] === this.#mark;
+      const run = async () => {
+        await this.#raiseVersions(transaction);
+        return { result: await action(transaction) };
+      };
+      return isMine ? inFence(transaction, project, run) : undefined;
     });
-    if (done === undefined) throw new Error('a transaction that was to be committed was not');
+    if (done === undefined) throw new MoveFailed(`the move of ${project} was given up`);
     return done.result;
   }
 

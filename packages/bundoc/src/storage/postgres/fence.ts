@@ -4,11 +4,11 @@ import { deleteContentRows, deleteHead, lockOf } from './project-rows.ts';
 
 const FENCE: Statement = {
   name: 'bundoc-fence-head-1',
-  text: `WITH head AS (DELETE FROM bundoc.heads WHERE project = $1 RETURNING *) INSERT INTO bundoc.fenced_heads SELECT * FROM head`,
+  text: `WITH head AS (DELETE FROM bundoc.heads WHERE project = $1 RETURNING *) INSERT INTO bundoc.fenced_heads SELECT * FROM head RETURNING 1`,
 };
 const UNFENCE: Statement = {
   name: 'bundoc-unfence-head-1',
-  text: `WITH head AS (DELETE FROM bundoc.fenced_heads WHERE project = $1 RETURNING *) INSERT INTO bundoc.heads SELECT * FROM head`,
+  text: `WITH head AS (DELETE FROM bundoc.fenced_heads WHERE project = $1 RETURNING *) INSERT INTO bundoc.heads SELECT * FROM head RETURNING 1`,
 };
 /** What is done before the fence takes its time; who writes meanwhile is told to come back after as long as a statement may take. */
 const NO_HURRY = 'SET LOCAL idle_in_transaction_session_timeout = 0';
@@ -42,6 +42,23 @@ export async function fenceRows(
       error instanceof OutcomeUnknown && (await readFileRow(database, project)).marker === mark;
     if (!isFenced) throw error;
   }
+}
+
+/** Puts the head out of reach, which the transaction has made. */
+export async function fenceHead(transaction: Transaction, project: string): Promise<void> {
+  await transaction.query(FENCE, [project]);
+}
+
+/** Runs `action` in a transaction that alone sees the head of a project which is fenced. @returns undefined when there is no such head. */
+export async function inFence<T>(
+  transaction: Transaction,
+  project: string,
+  action: () => Promise<T>,
+): Promise<T | undefined> {
+  if ((await transaction.query(UNFENCE, [project])).length === 0) return undefined;
+  const result = await action();
+  await transaction.query(FENCE, [project]);
+  return result;
 }
 
 /** Takes the mark away, and brings the head back. @returns false where another mark stands, or none: nothing has changed then. */
