@@ -8,7 +8,7 @@ let installation: Installation;
 const tokens = new Map<string, string | undefined>();
 beforeAll(async () => {
   installation = await Installation.start({ clock });
-  const make = (scope: ('docs:read' | 'docs:write' | 'docs:admin')[], projects: string[]) =>
+  const make = (scope: ('docs:read' | 'docs:write' | 'docs:admin' | 'docs:metrics')[], projects: string[]) =>
     installation.client(projects, scope);
   const all = await make(['docs:read', 'docs:write', 'docs:admin'], ['*']);
   await call(installation.url, DOCUMENT, { method: 'PUT', token: all, body: '{"v":1}' });
@@ -53,6 +53,8 @@ beforeAll(async () => {
       scope: ['docs:read', 'docs:write'],
       projects: ['Matrix'],
     }),
+    'service for metrics': await installation.issue({ sub: 's', typ: 'service', scope: ['docs:metrics'] }),
+    'client for metrics': await make(['docs:metrics'], []),
   }))
     tokens.set(name, token);
 });
@@ -64,7 +66,7 @@ const DOCUMENT = `${COLLECTION}/a`;
 interface Route {
   readonly method: string;
   readonly path: string;
-  readonly needs: 'read' | 'write' | 'admin' | 'nothing';
+  readonly needs: 'read' | 'write' | 'metrics' | 'nothing';
   readonly success: number;
 }
 
@@ -77,7 +79,7 @@ const routes: readonly Route[] = [
   { method: 'DELETE', path: `${COLLECTION}/to-delete`, needs: 'write', success: 204 },
   { method: 'GET', path: COLLECTION, needs: 'read', success: 200 },
   { method: 'GET', path: '/v1/projects/matrix/changes', needs: 'read', success: 200 },
-  { method: 'GET', path: '/metrics', needs: 'admin', success: 200 },
+  { method: 'GET', path: '/metrics', needs: 'metrics', success: 200 },
   { method: 'GET', path: '/health', needs: 'nothing', success: 200 },
   { method: 'GET', path: '/ready', needs: 'nothing', success: 200 },
 ];
@@ -95,12 +97,14 @@ const kinds: Readonly<Record<string, 401 | readonly Route['needs'][]>> = {
   'of BunKMS': 401,
   'read only': ['read'],
   'write only': ['write'],
-  'admin only': ['admin'],
+  'admin only': [],
   'read and write': ['read', 'write'],
   'another project': [],
   'no project': [],
   'every project': ['read', 'write'],
   'service for Bundoc': ['read', 'write'],
+  'service for metrics': ['metrics'],
+  'client for metrics': [],
 };
 
 describe('the authorisation matrix of Bundoc', () => {

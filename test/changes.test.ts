@@ -202,8 +202,7 @@ describe('a stream of changes', () => {
     const open = async () => {
       // Each time: where others may write, it is opened again after a second of being closed, which a busy machine may miss.
       clock.movedMs += 700_000;
-      const { text } = await call(installation.url, '/metrics', { token: long });
-      return /^bundoc_projects_open (\d+)$/m.exec(text)?.[1];
+      return /^bundoc_projects_open (\d+)$/m.exec(await installation.metrics())?.[1];
     };
     await expect.poll(open, { interval: 500 }).toBe('0');
     clock.movedMs = movedMs + 700_000;

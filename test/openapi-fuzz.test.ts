@@ -13,7 +13,12 @@ it(
   'no request makes Bundoc fail, or answer otherwise than documented',
   async () => {
     await using installation = await Installation.start();
-    const good = await installation.client(['*'], ['docs:read', 'docs:write', 'docs:admin']);
+    const good = await installation.issue({
+      sub: 'app',
+      typ: 'service',
+      scope: ['docs:read', 'docs:write', 'docs:admin', 'docs:metrics'],
+      projects: ['*'],
+    });
     const reader = new OpenapiReader((await call(installation.url, '/openapi.json')).json());
     const statuses = await fuzz({
       reader,

@@ -9,7 +9,12 @@ let token: string;
 let reader: OpenapiReader;
 beforeAll(async () => {
   installation = await Installation.start();
-  token = await installation.client(['*'], ['docs:read', 'docs:write', 'docs:admin']);
+  token = await installation.issue({
+    sub: 'app',
+    typ: 'service',
+    scope: ['docs:read', 'docs:write', 'docs:admin', 'docs:metrics'],
+    projects: ['*'],
+  });
   reader = new OpenapiReader((await call(installation.url, '/openapi.json')).json());
 });
 afterAll(() => installation[Symbol.asyncDispose]());

@@ -42,6 +42,5 @@ it('BUNDOC_REQUESTS_PER_PROJECT bounds what one project is asked, and nobody els
   const read = await send(documentOf('a'));
   expect([read.status, read.json()['v']]).toEqual([200, 1]);
   expect((await send(documentOf('a'))).status).toBe(429);
-  const { text } = await send('/metrics');
-  expect(text).toMatch(/^bundoc_rate_limited_total 7$/m);
+  expect(await installation.metrics()).toMatch(/^bundoc_rate_limited_total 7$/m);
 });

@@ -141,10 +141,7 @@ describe('DELETE /v1/projects/{project}', () => {
     const changes = `/v1/projects/${PROJECT}/changes?since=now`;
     using stream = await EventReader.open(`${installation.url}${changes}`, token);
     const poll = call(installation.url, `${changes}&wait=50`, { token });
-    const followers = async () =>
-      /^bundoc_change_followers (\d+)$/m.exec(
-        (await call(installation.url, '/metrics', { token: admin })).text,
-      )?.[1];
+    const followers = async () => /^bundoc_change_followers (\d+)$/m.exec(await installation.metrics())?.[1];
     await expect.poll(followers).toBe('2');
     const deleted = await remove();
     expect([deleted.status, deleted.json()]).toEqual([

@@ -77,8 +77,7 @@ describe('Bundoc and BunKMS over mutual TLS', () => {
   it('tell when certificate and service token end', async () => {
     await makeCertificates();
     await using installation = await startBoth('bundoc');
-    const token = await installation.client(['*'], ['docs:admin']);
-    const { text } = await call(installation.url, '/metrics', { token });
+    const text = await installation.metrics();
     const value = (name: string) =>
       Number(
         text

@@ -16,6 +16,7 @@ import { freePort } from '@bundoc/shared/testing/free-port';
 import { PATIENT_MS } from '@bundoc/shared/testing/patient';
 import { documentFiles, newStorage, type StoredProjects, storageInFiles } from './stored-projects.ts';
 import { noteRefusal, untoldRefusals } from './told-refusals.ts';
+import { untilConfirmed } from './until-confirmed.ts';
 
 /** Everything that was logged, as one text. */
 export class LogSink {
@@ -196,6 +197,7 @@ export class Installation implements AsyncDisposable {
       ...this.#parts.environment,
     });
     this.#bundoc = await startBundoc(config, { ...this.#parts, logger: this.log.logger('bundoc') });
+    await untilConfirmed(this.#bundoc.url);
   }
 
   /** @throws Error when requests were refused with codes that the OpenAPI document does not tell of. */
@@ -222,6 +224,12 @@ export class Installation implements AsyncDisposable {
     scope: IssueToken['scope'] = ['docs:read', 'docs:write'],
   ): Promise<string> {
     return this.issue({ sub: 'app', typ: 'client', scope, projects });
+  }
+
+  /** Bundoc's metrics, as Prometheus reads them: with a token that reads nothing else. */
+  async metrics(): Promise<string> {
+    const token = await this.issue({ sub: 'prometheus', typ: 'service', scope: ['docs:metrics'] });
+    return (await call(this.url, '/metrics', { token })).text;
   }
 
   /** Paths of a project's document files, once there are as many: they follow their commits in the background. */

@@ -128,7 +128,7 @@ class StoredFiles implements StoredProjects {
 
 const TABLES = [
   ...['projects', 'heads', 'documents', 'collections', 'key_versions', 'used_keys', 'commits'],
-  ...['blind_indexes', 'blind_entries', 'expiry'],
+  ...['blind_indexes', 'blind_entries', 'expiry', 'storage'],
 ];
 
 class StoredRows implements StoredProjects {
@@ -176,7 +176,8 @@ class StoredRows implements StoredProjects {
   }
 
   async projectFile(project: string): Promise<string> {
-    return String(await query(this.#url, 'SELECT file FROM bundoc.projects WHERE project = $1', [project]));
+    const text = 'SELECT coalesce(file, marker) FROM bundoc.projects WHERE project = $1';
+    return String(await query(this.#url, text, [project]));
   }
 
   async sealedDocuments(project: string, count: number): Promise<SealedDocument[]> {
@@ -201,7 +202,7 @@ class StoredRows implements StoredProjects {
 
   async hasOnlyMark(project: string): Promise<boolean> {
     const holding: string[] = [];
-    for (const table of TABLES) {
+    for (const table of await this.#tables()) {
       const rows = await query(this.#url, `SELECT 1 FROM bundoc.${table} WHERE project = $1`, [project]);
       if (rows.length > 0) holding.push(table);
     }

@@ -77,7 +77,7 @@ export interface RunningBundoc extends RunningService {
 const SWEEP_EVERY_MS = 1_000;
 const TOKEN_KEYS_EVERY_MS = 300_000;
 const RESUME_EVERY_MS = 5_000;
-/** How often a node looks whether any node has advanced the generation lately, and how old it may become. */
+/** How often it is looked how old the generation is, and how old it may become. */
 const GENERATION_CHECK_MS = 300_000;
 const GENERATION_AGE_S_MAX = 3_600;
 const READINESS_KEPT_MS = 1_000;
@@ -141,7 +141,10 @@ export async function startBundoc(config: BundocConfig, parts: BundocParts = {})
   });
   stack.use(instances);
   const feed = new ChangeFeed({ instances, clock, logger });
-  const deletion = new ProjectDeletion({ projects, instances, keys, service, feed, clock, logger });
+  const deletion = new ProjectDeletion({
+    ...{ projects, instances, keys, service, feed, clock, logger },
+    settleDoubt: () => generation.advance(),
+  });
   const target = moveDestination(config, logger);
   const { folders } = storage;
   const ends = folders && target && { folders, target };
@@ -190,12 +193,9 @@ export async function startBundoc(config: BundocConfig, parts: BundocParts = {})
 
   const readiness = cachedCheck(clock, READINESS_KEPT_MS, async (): Promise<Readiness> => {
     const [isReady, kmsUp] = await Promise.all([storage.isReady(), kms.isUp()]);
-    const reason = isReady ? REASONS[generation.state] : 'storage_unavailable';
     return {
       storage: isReady ? 'ok' : 'failing',
       storage_id: id,
-      ...(generation.generation === undefined ? {} : { generation: generation.generation }),
-      ...(reason === undefined ? {} : { reason }),
       kms: kmsUp ? 'up' : 'down',
       kms_events: events.isLive ? 'live' : 'down',
     };
@@ -226,7 +226,17 @@ export async function startBundoc(config: BundocConfig, parts: BundocParts = {})
   registerChanges(app, feed, auth);
   registerBackup(app, new Backups({ instances, clock }), auth);
   registerMoves(app, moves, auth);
-  registerHealth(app, readiness);
+  registerHealth(app, async () => {
+    const checked = await readiness();
+    // Never remembered: nothing is served from the moment that a generation is refused.
+    const { state, generation: confirmed } = generation;
+    const reason = checked.storage === 'ok' ? REASONS[state] : 'storage_unavailable';
+    return {
+      ...checked,
+      ...(confirmed === undefined ? {} : { generation: confirmed }),
+      ...(reason === undefined ? {} : { reason }),
+    };
+  });
   registerMetrics(app, metrics.registry, auth);
   await registerOpenapi(app, { service: BUNDOC_API, clock, page: true });
   refuseOtherMethods(app);
@@ -331,13 +341,13 @@ function composeInstances(composition: Composition): {
   return { keys, projects, instances };
 }
 
-/** Of several nodes, one advances the generation each hour, so that a copy of the database is found out that is in use beside it. */
+/** Each hour the generation is advanced, by one of several nodes, so that a copy of the storage is found out that is in use beside it. */
 async function advanceOld(storage: Storage, generation: StorageGeneration, logger: Logger): Promise<void> {
   try {
-    const ageS = await storage.generationAgeS?.();
-    if (ageS !== undefined && ageS >= GENERATION_AGE_S_MAX) await generation.advance();
+    const ageS = await storage.identity.ageS();
+    if (generation.state === 'confirmed' && ageS >= GENERATION_AGE_S_MAX) await generation.advance();
   } catch (error) {
-    logger.warn({ err: error }, 'it could not be read how old the generation of the storage is');
+    logger.warn({ err: error }, 'the generation of the storage was not advanced');
   }
 }
 

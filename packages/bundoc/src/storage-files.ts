@@ -1,5 +1,6 @@
 import { randomBytes } from 'node:crypto';
 import { join, resolve } from 'node:path';
+import { DataFolder } from '@bundoc/shared/data-folder';
 import type { BundocConfig } from './config.ts';
 import { identifyFolder } from './identity/identity-in-folder.ts';
 import { MOVED_FOLDER } from './move/to-folder.ts';
@@ -9,7 +10,6 @@ import { ProjectFolders } from './project/project-folder.ts';
 import { SET_ASIDE_FOLDER } from './project/set-aside.ts';
 import { Backlog } from './storage/embedded/backlog.ts';
 import type { EmbeddedLimits } from './storage/embedded/checkpoints.ts';
-import { DataFolder } from './storage/embedded/data-folder.ts';
 import { type Disk, makeDirectoryDurably } from './storage/embedded/disk.ts';
 import { openNodeDisk } from './storage/embedded/node-disk.ts';
 import { createEmbeddedStore, openEmbeddedStore } from './storage/embedded/recovery.ts';

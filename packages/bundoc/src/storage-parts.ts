@@ -34,8 +34,6 @@ export interface Storage extends AsyncDisposable {
   /** What the log calls it. */
   readonly place: string;
   readonly identity: StorageIdentity;
-  /** How long ago a node changed the generation, seconds; undefined where the storage is one process's alone. */
-  readonly generationAgeS?: () => Promise<number>;
   /** Whether other processes write to it as well. */
   readonly othersWrite: boolean;
   /** What it counts, for the metrics. */

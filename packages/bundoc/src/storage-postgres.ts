@@ -44,7 +44,6 @@ export async function openPostgresStorage(
   return {
     place: config.place,
     identity,
-    generationAgeS: () => identity.ageS(),
     othersWrite: true,
     counts: { databaseConnections: () => database.connections, databaseWaiting: () => database.waiting },
     isReady: () => Promise.race([takesWrites(database), sleep(READY_WITHIN_MS, false, { ref: false })]),

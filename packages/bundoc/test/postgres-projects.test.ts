@@ -154,6 +154,7 @@ describeWithPostgres('projects in PostgreSQL', () => {
       const clock = systemClock;
       const deletion = new ProjectDeletion({
         ...{ projects, instances, keys, service: service.held, feed, clock, logger },
+        settleDoubt: async () => undefined,
       });
       const write = async (id: string) => {
         using lease = await instances.acquire('deleted', 'create');

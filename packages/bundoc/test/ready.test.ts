@@ -13,9 +13,8 @@ it('on a full disk /ready says 503 and leaves no file behind', async () => {
   const folder = mkdtempSync(join(tmpdir(), 'bundoc-ready-'));
   const tokenFile = join(folder, 'token');
   writeFileSync(tokenFile, 'none');
-  const disk = openNodeDisk(folder);
+  await using disk = openNodeDisk(folder);
   const { id } = await (await identifyFolder(disk, folder)).read();
-  await disk[Symbol.asyncDispose]();
   let probes = 0;
   const bundoc = await startBundoc(
     readConfig({
@@ -26,8 +25,8 @@ it('on a full disk /ready says 503 and leaves no file behind', async () => {
     }),
     {
       logger: createLogger({ service: 'bundoc', level: 'silent' }),
-      wrapDisk: (disk) => ({
-        ...disk,
+      wrapDisk: (own) => ({
+        ...own,
         createFile: async (path) => {
           probes++;
           writeFileSync(path, '');

@@ -240,7 +240,7 @@ function createServices({ config, state, recording, provider, stamp, ...ports }:
     keys: { ...keys, metrics, leaseTtlMs: config.leaseTtlMs },
     crypto: { ...keys, metrics, uses, failures, opened: new OpenedKeys(clock) },
     kek: { ports: kek, upkeep: new KekUpkeep({ ...kek, rewrap, service }) },
-    tokens: new TokenService({ store, clock, signingKey, kid: publicKey.kid }),
+    tokens: new TokenService({ store, clock, logger, signingKey, kid: publicKey.kid, chainKey }),
     limits: new Limits(config.limits, clock),
     events: new EventFeed({ store, clock, logger, metrics }),
   };

@@ -94,6 +94,7 @@ const variables = z
     BUNKMS_EXPORTS_PER_KEY: wholeNumber(0, RATE_MAX).default(200),
     BUNKMS_CRYPTO_PER_TOKEN: wholeNumber(0, RATE_MAX).default(5_000),
     BUNKMS_CRYPTO_PER_KEY: wholeNumber(0, RATE_MAX).default(5_000),
+    BUNKMS_DESTRUCTIONS_PER_TOKEN: wholeNumber(0, RATE_MAX).default(1),
     BUNKMS_RENEWALS_PER_MINUTE: wholeNumber(0, RATE_MAX).default(30),
     BUNKMS_LOG_LEVEL: logLevel.default('info'),
   })
@@ -145,6 +146,7 @@ export function readConfig(environment: Environment): BunkmsConfig {
       exportsPerKey: parsed.BUNKMS_EXPORTS_PER_KEY,
       cryptoPerToken: parsed.BUNKMS_CRYPTO_PER_TOKEN,
       cryptoPerKey: parsed.BUNKMS_CRYPTO_PER_KEY,
+      destructionsPerToken: parsed.BUNKMS_DESTRUCTIONS_PER_TOKEN,
       renewalsPerMinute: parsed.BUNKMS_RENEWALS_PER_MINUTE,
     },
     logLevel: parsed.BUNKMS_LOG_LEVEL,

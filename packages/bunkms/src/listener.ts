@@ -97,7 +97,7 @@ async function createListener(
   registerKekRoutes(app, guards, services);
   registerTokenRoutes(app, guards, services);
   registerAuditRoutes(app, guards, services);
-  registerMetricsRoute(app, metrics.registry, listener === 'api' ? guards.scope('kms:admin') : undefined);
+  registerMetricsRoute(app, metrics.registry, listener === 'api' ? guards.service('kms:metrics') : undefined);
   if (listener === 'internal') {
     registerExportRoute(app, guards, services);
     registerEventsRoute(app, guards, services);

@@ -10,6 +10,7 @@ function expectedStatus(need: Need, ok: number, { token }: Caller): number {
   const mayAct =
     (token.scope.includes(need.scope) || (need.or !== undefined && token.scope.includes(need.or))) &&
     (need.serviceOnly !== true || token.typ === 'service') &&
+    (need.issues !== true || token.may_issue !== undefined) &&
     (need.glob !== true || token.keys.includes('*') || token.keys.includes('*-dek'));
   return mayAct ? ok : 403;
 }

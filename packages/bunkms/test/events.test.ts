@@ -4,6 +4,7 @@ import { createServer, request, type Server } from 'node:http';
 import { EventStream } from '@bundoc/shared/http/event-stream';
 import { FakeClock } from '@bundoc/shared/testing/fake-clock';
 import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest';
+import { revocationDraft } from '../src/audit/token-record.ts';
 import { type OpenedStream, openEvents } from './support/events.ts';
 import { FaultyStore } from './support/faulty-store.ts';
 import { newDataDir, newKek, startKms, type TestKms } from './support/kms.ts';
@@ -173,17 +174,10 @@ describe('the stream of events', () => {
   });
 
   test('ends for a token that was revoked while the stream was being opened', async () => {
-    const { token, family } = await service();
+    const issued = await service();
+    const { token } = issued;
     faulty.replaced.auditHead = async (real) => {
-      const time = new Date(clock.now()).toISOString();
-      const detail = { token: family, family };
-      await kms.store.revokeFamily(family, time, {
-        time,
-        severity: 'INFO',
-        action: 'token.revoke',
-        outcome: 'allowed',
-        detail,
-      });
+      await kms.store.revokeFamilies([revocationDraft({}, new Date(clock.now()).toISOString(), issued)]);
       return real();
     };
     using stream = await open(token);

@@ -3,7 +3,15 @@ import { keyCheckValue } from '@bundoc/shared/aead';
 import type { AuditRecord } from '@bundoc/shared/contract/audit';
 import { exportedKeySchema, keyDetailSchema, keyInfoSchema } from '@bundoc/shared/contract/keys';
 import { AppError } from '@bundoc/shared/errors';
+import { createLogger } from '@bundoc/shared/logger';
+import { FakeClock } from '@bundoc/shared/testing/fake-clock';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import { AuditLog } from '../src/audit/log.ts';
+import { Recording } from '../src/audit/recording.ts';
+import { exportAudit } from '../src/http/export-audit.ts';
+import { createInternalListener } from '../src/listener.ts';
+import { createMetrics } from '../src/metrics.ts';
+import { withDatabase } from './support/database.ts';
 import { FaultyStore } from './support/faulty-store.ts';
 import { startKms, type TestKms } from './support/kms.ts';
 import { testStorage } from './support/storage.ts';
@@ -292,15 +300,61 @@ describe('export', () => {
     expect(await accesses()).toHaveLength(10);
     await kms.running.close();
     await using again = await startKms({ dataDir: kms.dataDir, kek: kms.kek });
-    const records = (await again.records()).filter(({ action }) => action === 'key.export');
-    expect(records).toHaveLength(11);
-    expect(records.at(-1)).toMatchObject({
-      severity: 'CRITICAL',
-      outcome: 'refused',
-      source: '127.0.0.1',
-      detail: { count: 15 },
-    });
+    const records = await again.records();
+    expect(records.filter(({ action }) => action === 'key.export')).toHaveLength(10);
+    expect(records.filter(({ action }) => action === 'refusals.counted')).toMatchObject([
+      {
+        severity: 'CRITICAL',
+        outcome: 'refused',
+        source: 'others',
+        detail: { count: 15, 'key.export unauthenticated': 15, busiest: '127.0.0.1=15' },
+      },
+    ]);
     expect(await again.verify()).toMatchObject({ intact: true });
+  });
+
+  test('of 10,000 strangers from 1,500 addresses in a minute adds less than 200 KiB to the store', async () => {
+    const bytes = () =>
+      withDatabase(kms.dataDir, (database) => {
+        const [pages, size] = ['page_count', 'page_size'].map((name) =>
+          Number(database.prepare(`PRAGMA ${name}`).get()?.[name]),
+        );
+        return Number(pages) * Number(size);
+      });
+    const logger = createLogger({ service: 'bunkms', level: 'silent' });
+    const [clock, metrics] = [new FakeClock(), createMetrics()];
+    const audit = new AuditLog({ store: kms.store, logger, metrics });
+    const recording = new Recording(audit, clock);
+    const refuse = () => {
+      throw new Error('not called');
+    };
+    const listener = await createInternalListener(
+      {
+        logger,
+        clock,
+        metrics,
+        publicKey: (await kms.secrets()).publicKey,
+        sealed: false,
+        services: refuse,
+        readiness: refuse,
+      },
+      undefined,
+      exportAudit(recording.exports, metrics, () => clock.now()),
+    );
+    const before = bytes();
+    for (let number = 0; number < 10_000; number++) {
+      const remoteAddress = `10.0.${(number % 1_500) >> 8}.${(number % 1_500) & 255}`;
+      const answer = await listener.inject({ remoteAddress, url: `/v1/export/name-${number}` });
+      expect(answer.statusCode).toBe(401);
+    }
+    await listener.close();
+    recording.flush();
+    await audit.drain();
+    const records = await kms.records();
+    expect(records.filter(({ action }) => action === 'key.export')).toHaveLength(100);
+    expect(records.at(-1)).toMatchObject({ action: 'refusals.counted', detail: { count: 9_900 } });
+    expect(bytes() - before).toBeLessThan(200 * 1_024);
+    expect(await kms.verify()).toMatchObject({ intact: true });
   });
 
   test('of a service with a valid token is recorded every single time', async () => {

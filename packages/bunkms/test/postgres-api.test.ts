@@ -19,6 +19,7 @@ describeWithPostgres('BunKMS on PostgreSQL:', () => {
     'concurrency control': () => import('./concurrency-control.test.ts'),
     events: () => import('./events.test.ts'),
     export: () => import('./export.test.ts'),
+    holders: () => import('./holders.test.ts'),
     keks: () => import('./kek.test.ts'),
     leases: () => import('./leases.test.ts'),
     lifecycle: () => import('./lifecycle.test.ts'),
@@ -26,6 +27,7 @@ describeWithPostgres('BunKMS on PostgreSQL:', () => {
     rotation: () => import('./rotation.test.ts'),
     sweep: () => import('./sweep.test.ts'),
     tokens: () => import('./tokens.test.ts'),
+    'tokens that issue others': () => import('./issuing.test.ts'),
   }))
     describe(name, async () => {
       await load();

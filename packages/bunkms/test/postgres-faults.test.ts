@@ -10,10 +10,12 @@ import {
   chainKey,
   draft,
   installation,
+  issueOf,
   KEK,
   key,
   made,
   OTHER_KEK,
+  revocationOf,
   rotated,
   token,
 } from '../src/store/conformance-data.ts';
@@ -222,11 +224,11 @@ describeWithPostgres('a store in PostgreSQL, when something fails,', () => {
     await other.unlock(chainKey);
     const [first, bearer] = [key('a-dek'), token()];
     await store.insertKey(first);
-    await store.insertToken(bearer, draft('token.issue'));
+    await store.insertToken(bearer, issueOf(bearer));
     const release = (node: KmsStore) =>
       node.appendAudit([draft('key.export', { key: 'a-dek' })], [{ key: first.record, jti: bearer.jti }]);
     expect(await release(other)).toMatchObject([{ seq: 4 }]);
-    await store.revokeFamily(bearer.family, '2026-03-01T00:00:00.000Z', draft('token.revoke'));
+    await store.revokeFamilies([revocationOf(bearer)]);
     expect(await release(other)).toEqual(['token_revoked']);
     await store.updateKey(rotated(first));
     expect(await other.appendAudit([draft('key.export', { key: 'a-dek' })], [{ key: first.record }])).toEqual(

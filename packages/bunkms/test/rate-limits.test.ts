@@ -8,6 +8,7 @@ const LIMITS = {
   cryptoPerToken: 0,
   cryptoPerKey: 0,
   renewalsPerMinute: 0,
+  destructionsPerToken: 0,
 };
 
 describe('rate limits', () => {
@@ -45,6 +46,33 @@ describe('rate limits', () => {
     ).toEqual([429, 200]);
     clock.advance(1_000);
     expect(await statuses([['b-dek', renewed]])).toEqual([200]);
+  });
+
+  test('bound the destructions of one token, over its renewals: ten at once, then one a second', async () => {
+    await start({ destructionsPerToken: 1 });
+    const admin = await kms.fullToken();
+    const names = Array.from({ length: 12 }, (_, n) => `k${n}-dek`);
+    for (const name of names) await kms.api('/v1/keys', { token: admin, body: { name, type: 'aes-256' } });
+    const destroyer = async () =>
+      (await kms.issue({ scope: ['kms:destroy_key', 'kms:rotate_key'], keys: ['*'] })).token;
+    const destroy = async (name: string, token: string) =>
+      (await kms.api(`/v1/keys/${name}?pending_days=0&confirm=${name}`, { method: 'DELETE', token })).status;
+    const token = await destroyer();
+    const statuses: number[] = [];
+    for (const name of names.slice(0, 10)) statuses.push(await destroy(name, token));
+    expect(statuses).toEqual(times(10, 200));
+    const renewed = (await kms.api('/v1/tokens/renew', { method: 'POST', token })).json().token;
+    expect(await destroy('k10-dek', renewed)).toBe(429);
+    const late = await kms.api('/v1/keys/k10-dek', { method: 'DELETE', token });
+    expect([late.status, late.headers['retry-after']]).toEqual([429, '1']);
+    await kms.api('/v1/keys/k11-dek/rotate', { method: 'POST', token });
+    const version = await kms.api('/v1/keys/k11-dek/versions/1?confirm=k11-dek', { method: 'DELETE', token });
+    expect(version.status).toBe(429);
+    expect(await destroy('a-dek', await destroyer())).toBe(200);
+    clock.advance(1_000);
+    expect(await destroy('k10-dek', renewed)).toBe(200);
+    expect(await destroy('k11-dek', renewed)).toBe(429);
+    expect((await kms.api('/v1/keys/k11-dek', { token: admin })).json()).toMatchObject({ state: 'enabled' });
   });
 
   test('bound the exports of one key, whoever asks', async () => {

@@ -1,3 +1,4 @@
+import { execFileSync } from 'node:child_process';
 import {
   mkdirSync,
   mkdtempSync,
@@ -5,6 +6,7 @@ import {
   readFileSync,
   rmSync,
   symlinkSync,
+  truncateSync,
   writeFileSync,
 } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -397,6 +399,12 @@ describe('a project file', () => {
     mkdirSync(join(projects, 'linked'));
     for (const name of ['project.json', 'catalog-project.json'])
       symlinkSync(join(projects, 'p', name), join(projects, 'linked', name));
+    symlinkSync(join(projects, 'p'), join(projects, 'linked-folder'));
+    mkdirSync(join(projects, 'huge'));
+    writeFileSync(join(projects, 'huge/project.json'), '');
+    truncateSync(join(projects, 'huge/project.json'), 10 * 1_073_741_824);
+    mkdirSync(join(projects, 'piped'));
+    execFileSync('mkfifo', [join(projects, 'piped/deleted.json')]);
     mkdirSync(join(projects, 'Not-A-Project'));
     mkdirSync(join(projects, 'empty'));
     mkdirSync(join(projects, 'folder', 'project.json'), { recursive: true });
@@ -410,10 +418,25 @@ describe('a project file', () => {
       {
         project: 'folder',
         outcome: 'unreadable',
-        problem: expect.stringMatching(/^project.json is no project file/),
+        problem: expect.stringMatching(/^project.json is a folder where a file belongs/),
       },
-      { project: 'linked', outcome: 'unreadable', problem: expect.stringMatching(/ELOOP/) },
+      {
+        project: 'huge',
+        outcome: 'unreadable',
+        problem: expect.stringMatching(/^project.json has 10737418240 bytes/),
+      },
+      {
+        project: 'linked',
+        outcome: 'unreadable',
+        problem: 'project.json is a symbolic link, catalog-project.json is a symbolic link',
+      },
+      {
+        project: 'linked-folder',
+        outcome: 'unreadable',
+        problem: 'deleted.json is no folder, or lies in none',
+      },
       { project: 'p', key: NAME, outcome: 'recovered', state: 'disabled', versions: [1] },
+      { project: 'piped', outcome: 'unreadable', problem: 'deleted.json is no regular file' },
     ]);
     expect(all).toHaveLength(1);
     await expect(recoverFrom(service, join(bundoc, 'projects'))).rejects.toMatchObject({

@@ -2,7 +2,7 @@ import { auditPageSchema } from '@bundoc/shared/contract/audit';
 import { issuedTokenSchema, tokenPageSchema } from '@bundoc/shared/contract/tokens';
 import { FakeClock } from '@bundoc/shared/testing/fake-clock';
 import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest';
-import { startKms, type TestKms } from './support/kms.ts';
+import { MAY_ISSUE_ALL, startKms, type TestKms } from './support/kms.ts';
 
 const DAY_MS = 86_400_000;
 
@@ -13,7 +13,9 @@ describe('tokens', () => {
   beforeEach(async () => {
     clock = new FakeClock();
     kms = await startKms({ clock });
-    admin = (await kms.issue({ sub: 'admin', scope: ['kms:admin', 'kms:audit'], ttl_s: 365 * 86_400 })).token;
+    const scope = ['kms:admin', 'kms:audit'] as const;
+    const life = { ttl_s: 365 * 86_400, may_issue: MAY_ISSUE_ALL };
+    admin = (await kms.issue({ sub: 'admin', scope: [...scope], ...life })).token;
   });
   afterEach(() => kms[Symbol.asyncDispose]());
 
@@ -57,12 +59,12 @@ describe('tokens', () => {
     clock.advance(31 * DAY_MS);
     hour();
     await other.store.probe();
-    expect(await other.store.findToken(jti)).toBeDefined();
+    expect((await other.store.findToken(jti))?.row).toBeDefined();
     clock.advance(1);
     hour();
     vi.useRealTimers();
-    await expect.poll(() => other.store.findToken(jti)).toBeUndefined();
-    expect(await other.store.findToken(kept.jti)).toBeDefined();
+    await expect.poll(async () => (await other.store.findToken(jti))?.row).toBeUndefined();
+    expect((await other.store.findToken(kept.jti))?.row).toBeDefined();
     const records = (await other.records()).filter(({ action }) => action === 'token.prune');
     expect(records).toMatchObject([{ actor: 'system', detail: { count: 1 } }]);
     expect(await other.verify()).toMatchObject({ intact: true });
@@ -128,13 +130,13 @@ describe('tokens', () => {
     expect(subjects).toEqual(['admin', 's0', 's1', 's2', 's3']);
   });
 
-  test('leave an INFO record of each step, that names its actor', async () => {
+  test('leave a record of each step, that names its actor: CRITICAL, but for a renewal', async () => {
     const root = await kms.issue({ sub: 'bundoc', scope: ['kms:read_key'] });
     const child = issuedTokenSchema.parse((await renew(root.token)).json());
     await kms.api(`/v1/tokens/${root.jti}`, { method: 'DELETE', token: admin });
     const page = auditPageSchema.parse((await kms.api('/v1/audit?limit=500', { token: admin })).json());
     expect(page.records.slice(-3)).toMatchObject([
-      { severity: 'INFO', action: 'token.issue', actor: 'cli', detail: { token: root.jti } },
+      { severity: 'CRITICAL', action: 'token.issue', actor: 'cli', detail: { token: root.jti } },
       {
         severity: 'INFO',
         action: 'token.renew',
@@ -142,7 +144,7 @@ describe('tokens', () => {
         jti: root.jti,
         detail: { token: child.jti, family: root.jti },
       },
-      { severity: 'INFO', action: 'token.revoke', actor: 'admin', detail: { token: root.jti } },
+      { severity: 'CRITICAL', action: 'token.revoke', actor: 'admin', detail: { token: root.jti } },
     ]);
   });
 
@@ -166,6 +168,7 @@ describe('the audit over HTTP', () => {
     const get = async (query: string) =>
       auditPageSchema.strict().parse((await kms.api(`/v1/audit?${query}`, { token })).json());
     expect((await get('severity=CRITICAL')).records.map(({ key, outcome }) => [key, outcome])).toEqual([
+      [undefined, 'allowed'],
       ['a', 'allowed'],
       ['b', 'refused'],
     ]);

@@ -19,10 +19,22 @@ export function globMatches(glob: string, name: string): boolean {
   return true;
 }
 
+/** True when `outer` matches every name that `inner` matches. May be false for globs that no name tells apart. */
+export function globCovers(outer: string, inner: string): boolean {
+  // No name has this character, so only a `*` of the outer glob takes it: that matches whatever stands for it.
+  return globMatches(outer, inner.replaceAll('*', '\0'));
+}
+
 /** @throws AppError `forbidden` unless the token has the scope. */
 export function requireScope(claims: Claims, scope: Scope): void {
   if (!claims.scope.includes(scope))
     throw new AppError('forbidden', { detail: `the scope ${scope} is needed` });
+}
+
+/** @throws AppError `forbidden` unless it is a service token with the scope. */
+export function requireService(claims: Claims, scope: Scope): void {
+  if (claims.typ !== 'service') throw new AppError('forbidden', { detail: 'a service token is needed' });
+  requireScope(claims, scope);
 }
 
 /** True when one of the token's key globs matches. */

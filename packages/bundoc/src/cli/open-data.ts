@@ -8,6 +8,7 @@ import {
   PROJECT_FILE,
   PROJECTS_FOLDER,
 } from '@bundoc/shared/contract/project-file';
+import { codeOf, DataFolder } from '@bundoc/shared/data-folder';
 import { createLogger } from '@bundoc/shared/logger';
 import { WatchedTls } from '@bundoc/shared/tls/watched-tls';
 import { readConfig } from '../config.ts';
@@ -17,7 +18,6 @@ import { ServiceToken } from '../kms/service-token.ts';
 import { DataFolderInUse, lockDataFolder } from '../project/data-lock.ts';
 import type { ProjectInRows } from '../project/project-in-rows.ts';
 import type { ProjectPlace } from '../project/project-reader.ts';
-import { codeOf, DataFolder } from '../storage/embedded/data-folder.ts';
 import { type Disk, makeDirectoryDurably } from '../storage/embedded/disk.ts';
 import { type NodeDisk, openNodeDisk } from '../storage/embedded/node-disk.ts';
 import type { PostgresConfig } from '../storage-config.ts';
@@ -175,6 +175,11 @@ async function requirePresent(disk: Disk, directory: string, project: string): P
     throw new CannotRun(`project ${project} is not here: it is being brought in, or was moved`);
 }
 
+/** Nothing but a mark is left of it. */
+function isDeleted(content: readonly string[]): boolean {
+  return content.includes(DELETION_FILE) && !content.includes(PROJECT_FILE);
+}
+
 /** All but those of which nothing is left but a mark, which are being brought in, or were moved away. */
 async function projectsIn(disk: Disk, directory: string): Promise<string[]> {
   const names = (await disk.list(directory)) ?? [];
@@ -185,9 +190,4 @@ async function projectsIn(disk: Disk, directory: string): Promise<string[]> {
     if (!isDeleted(content) && !content.includes(MOVE_FILE)) projects.push(name);
   }
   return projects;
-}
-
-/** Nothing but a mark is left of it. */
-function isDeleted(content: readonly string[]): boolean {
-  return content.includes(DELETION_FILE) && !content.includes(PROJECT_FILE);
 }

@@ -1,5 +1,4 @@
 import { randomUUID } from 'node:crypto';
-import { AppError } from '@bundoc/shared/errors';
 import type { ActingStorage, StorageCalls } from '../kms/port.ts';
 import { generationsOf, type StorageIdentity, withCandidate, withConfirmed } from './storage-file.ts';
 import type { StorageGeneration } from './storage-generation.ts';
@@ -18,9 +17,7 @@ export interface StartedStorage {
 export function runningStorage(generation: StorageGeneration, calls: StorageCalls): StartedStorage {
   const acting = () => generation.acting();
   const advance = async () => {
-    const { generation: former } = acting();
     await generation.advance();
-    if (acting().generation === former) throw new AppError('kms_unavailable', { retryAfterS: 2 });
     return acting();
   };
   return { id: generation.id, calls, acting, advance };

@@ -1,13 +1,8 @@
 import { hostname } from 'node:os';
 import { join } from 'node:path';
 import { DatabaseSync } from 'node:sqlite';
-import { codeOf, DataFolder, UNSAFE_ENTRY } from '../storage/embedded/data-folder.ts';
-import {
-  readSmallSync,
-  removeSync,
-  requireEmptySync,
-  writeSmallSync,
-} from '../storage/embedded/small-files.ts';
+import { codeOf, DataFolder, UNSAFE_ENTRY } from '@bundoc/shared/data-folder';
+import { readSmallSync, removeSync, requireEmptySync, writeSmallSync } from '@bundoc/shared/small-files';
 
 const SQLITE_BUSY = 5;
 

@@ -2,11 +2,11 @@ import type { Clock } from '@bundoc/shared/clock';
 import type { DeletionMark } from '@bundoc/shared/contract/deletion-mark';
 import { type DestroyReceipt, dekNameOf, projectOfDek } from '@bundoc/shared/contract/keys';
 import type { DeletedProject } from '@bundoc/shared/contract/projects';
-import type { UnfinishedDeletion } from '@bundoc/shared/contract/storages';
+import type { DeletionIntent, UnfinishedDeletion } from '@bundoc/shared/contract/storages';
 import { lineOf } from '@bundoc/shared/error-line';
 import { AppError, hasCode } from '@bundoc/shared/errors';
 import type { Logger } from '@bundoc/shared/logger';
-import type { KeyShredder } from '../kms/port.ts';
+import { KeyRefused, type KeyShredder } from '../kms/port.ts';
 import type { InstanceManager } from './instance-manager.ts';
 import type { KeyCache } from './key-cache.ts';
 import type { DeletableProjects, Projects } from './projects.ts';
@@ -16,6 +16,8 @@ export interface ProjectDeletionOptions {
   readonly instances: Pick<InstanceManager, 'exclusively'>;
   readonly keys: Pick<KeyCache, 'evict'>;
   readonly service: KeyShredder;
+  /** Makes what was sent and not answered have no effect any more. */
+  readonly settleDoubt: () => Promise<void>;
   /** Those that follow the changes of a project. */
   readonly feed: { end(project: string): void };
   readonly clock: Clock;
@@ -34,6 +36,8 @@ export class ProjectDeletion {
   /** Whether BunKMS may know of a deletion that is not finished. */
   #isDue = false;
   #isResuming = false;
+  /** Whether an intent was sent and not answered. */
+  #isInDoubt = false;
   /** The last failure that was logged. */
   #logged = '';
 
@@ -66,6 +70,7 @@ export class ProjectDeletion {
     this.#isResuming = true;
     this.#isDue = false;
     try {
+      await this.#settleDoubt();
       for (const unfinished of await this.#options.service.unfinishedDeletions())
         await this.#finishLater(unfinished);
       if (!this.#isDue) this.#logged = '';
@@ -76,16 +81,17 @@ export class ProjectDeletion {
   }
 
   async #delete(project: string, close: () => Promise<void>): Promise<DeletionMark> {
-    const { projects, service } = this.#options;
+    const { projects } = this.#options;
     if (!(await projects.exists(project))) return this.#formerOf(project);
-    const name = dekNameOf(project);
     const intent = await this.#intend(project);
     this.#isDue = true;
     await this.#outOfUse(project, close);
     // Without an intent, the key was destroyed before: what is left of the project goes all the same.
-    const receipt = intent && (await later(service.shredKey(name, intent.receipt)));
-    const since = intent?.intended_at ?? this.#now();
-    return await this.#remove(project, since, receipt, intent !== undefined);
+    if (intent === undefined) return await this.#remove(project, this.#now());
+    const receipt = await later(this.#shred(intent));
+    // Another node has finished it meanwhile.
+    if (receipt === undefined) return await this.#formerOf(project);
+    return await this.#remove(project, intent.intended_at, receipt);
   }
 
   /** What became of a project of which nothing is here. BunKMS confirms it, or the mark is set aside. */
@@ -106,7 +112,7 @@ export class ProjectDeletion {
   /** @returns undefined when the key was destroyed before. */
   async #intend(project: string) {
     try {
-      return await this.#options.service.intendDeletion(dekNameOf(project));
+      return await this.#intendSurely(dekNameOf(project));
     } catch (error) {
       if (hasCode(error, 'project_destroyed')) return undefined;
       // A key that BunKMS does not know may come back with its backup, and open copies then: that is no destruction.
@@ -114,6 +120,29 @@ export class ProjectDeletion {
       if (hasCode(error, 'key_unheld')) throw new AppError('project_unclaimed', { cause: error });
       throw error;
     }
+  }
+
+  /** Sends the intent, and once more when the first was not answered: then that one cannot land late any more, behind an administrator's restore. */
+  async #intendSurely(name: string): Promise<DeletionIntent> {
+    const { service } = this.#options;
+    for (let tries = 0; ; tries++) {
+      try {
+        return await service.intendDeletion(name);
+      } catch (error) {
+        const isAnswered = !hasCode(error, 'kms_unavailable') || error.cause instanceof KeyRefused;
+        if (isAnswered) throw error;
+        this.#isDue = true;
+        this.#isInDoubt = true;
+        if (tries > 0) throw error;
+        await this.#settleDoubt();
+      }
+    }
+  }
+
+  async #settleDoubt(): Promise<void> {
+    if (!this.#isInDoubt) return;
+    await this.#options.settleDoubt();
+    this.#isInDoubt = false;
   }
 
   async #finishLater(unfinished: UnfinishedDeletion): Promise<void> {
@@ -129,21 +158,25 @@ export class ProjectDeletion {
     }
   }
 
-  async #finish(
-    project: string,
-    { name, receipt, state, intended_at: since }: UnfinishedDeletion,
-    close: () => Promise<void>,
-  ): Promise<void> {
+  async #finish(project: string, unfinished: UnfinishedDeletion, close: () => Promise<void>): Promise<void> {
     await this.#outOfUse(project, close);
-    let shredded: DestroyReceipt | undefined;
     try {
-      shredded = await this.#options.service.shredKey(name, receipt);
+      const receipt = await this.#shred(unfinished);
+      if (receipt !== undefined) await this.#remove(project, unfinished.intended_at, receipt);
     } catch (error) {
-      // An administrator has destroyed the key, or taken the intent back.
-      if (!hasCode(error, 'project_destroyed', 'precondition_failed')) throw error;
-      if (state === 'pending_deletion' && hasCode(error, 'precondition_failed')) return;
+      // An administrator has taken it back.
+      if (!hasCode(error, 'precondition_failed')) throw error;
     }
-    await this.#remove(project, since, shredded, true);
+  }
+
+  /** @returns undefined when the deletion was finished before, or the key was destroyed otherwise. */
+  async #shred({ name, receipt }: DeletionIntent): Promise<DestroyReceipt | undefined> {
+    try {
+      return await this.#options.service.shredKey(name, receipt);
+    } catch (error) {
+      if (hasCode(error, 'project_destroyed')) return undefined;
+      throw error;
+    }
   }
 
   async #outOfUse(project: string, close: () => Promise<void>): Promise<void> {
@@ -154,13 +187,8 @@ export class ProjectDeletion {
     keys.evict(project);
   }
 
-  /** The key is destroyed. */
-  async #remove(
-    project: string,
-    since: string,
-    receipt: DestroyReceipt | undefined,
-    isIntended: boolean,
-  ): Promise<DeletionMark> {
+  /** The key is destroyed. @param receipt of its shredding; undefined when it was destroyed otherwise. */
+  async #remove(project: string, since: string, receipt?: DestroyReceipt): Promise<DeletionMark> {
     const { projects, keys, service, logger } = this.#options;
     const now = this.#now();
     const mark: DeletionMark = {
@@ -171,7 +199,7 @@ export class ProjectDeletion {
     };
     keys.evict(project);
     await projects.remove(project, mark);
-    if (isIntended) await later(service.contentRemoved(dekNameOf(project)));
+    if (receipt !== undefined) await later(service.contentRemoved(dekNameOf(project)));
     logger.info({ project, kekIds: receipt?.kek_ids }, 'a project was deleted');
     return mark;
   }

@@ -177,8 +177,8 @@ export class KeyCache {
   evict(project: string): void {
     const isOfProject = (id: string) => id === project || id.startsWith(`${project}@`);
     for (const [id, { overtake }] of this.#fetching) if (isOfProject(id)) overtake();
-    for (const of of [this.#kept, this.#failures])
-      for (const id of [...of.keys()]) if (isOfProject(id)) of.delete(id);
+    for (const known of [this.#kept, this.#failures])
+      for (const id of [...known.keys()]) if (isOfProject(id)) known.delete(id);
   }
 
   /** Drops every key. What is under way is asked for again. */

@@ -8,7 +8,7 @@ import {
   PROJECT_FILE_COPY,
   type ProjectFile,
 } from '@bundoc/shared/contract/project-file';
-import { AppError } from '@bundoc/shared/errors';
+import { AppError, hasCode } from '@bundoc/shared/errors';
 import type { ProjectCipher } from '../cipher/project-cipher.ts';
 import type { LeasedKey } from '../kms/port.ts';
 import {
@@ -161,8 +161,14 @@ export class ProjectFolders implements Projects {
 
   async deletionOf(project: string): Promise<DeletionMark | undefined> {
     const { disk, directory } = this.#options;
-    const content = await disk.read(join(directory, project, DELETION_FILE), SMALL_FILE_BYTES_MAX);
-    return content && readDeletionMark(project, content.toString());
+    try {
+      const content = await disk.read(join(directory, project, DELETION_FILE), SMALL_FILE_BYTES_MAX);
+      return content && readDeletionMark(project, content.toString());
+    } catch (error) {
+      // No regular file, or too large for a mark.
+      if (hasCode(error, 'project_damaged')) return undefined;
+      throw error;
+    }
   }
 
   async remove(project: string, mark: DeletionMark): Promise<void> {

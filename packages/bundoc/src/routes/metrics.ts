@@ -1,4 +1,4 @@
-import { requireScope } from '@bundoc/shared/grants';
+import { requireService } from '@bundoc/shared/grants';
 import type { BearerAuth } from '@bundoc/shared/http/bearer-auth';
 import { describe } from '@bundoc/shared/openapi/description';
 import { METRICS_ANSWER } from '@bundoc/shared/openapi/metrics-answer';
@@ -14,12 +14,12 @@ export function registerMetrics(app: FastifyInstance, registry: Registry, auth: 
         id: 'metrics',
         tag: 'service',
         summary: 'Metrics for Prometheus',
-        access: { kind: 'token', scopes: ['docs:admin'] },
+        access: { kind: 'token', scopes: ['docs:metrics'], serviceOnly: true },
         answers: { 200: METRICS_ANSWER },
         examples: { scrape: { status: 200 } },
       }),
       onRequest: async (request) => {
-        requireScope(await auth.authenticate(request), 'docs:admin');
+        requireService(await auth.authenticate(request), 'docs:metrics');
       },
     },
     async (_request, reply) =>

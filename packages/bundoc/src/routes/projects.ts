@@ -97,6 +97,8 @@ export function registerProjectDeletion(
           'project_damaged',
           'project_moving',
           'project_elsewhere',
+          'project_unclaimed',
+          'storage_superseded',
           'key_missing',
           'key_damaged',
           'kms_unavailable',

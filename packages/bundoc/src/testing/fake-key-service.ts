@@ -4,7 +4,7 @@ import { type Clock, instant } from '@bundoc/shared/clock';
 import type { AuditReceipt, DestroyReceipt } from '@bundoc/shared/contract/keys';
 import type { DeletionIntent, StorageInfo, UnfinishedDeletion } from '@bundoc/shared/contract/storages';
 import { AppError } from '@bundoc/shared/errors';
-import type { ActingStorage, LeasedKey, StorageCalls } from '../kms/port.ts';
+import { type ActingStorage, KeyRefused, type LeasedKey, type StorageCalls } from '../kms/port.ts';
 import { StorageKeys } from '../kms/storage-keys.ts';
 
 interface KeptKey {
@@ -188,8 +188,8 @@ export class FakeKeyService implements StorageCalls {
 
   async shredKey(name: string, receipt: AuditReceipt, acting: ActingStorage): Promise<DestroyReceipt> {
     this.#requireShredding();
-    const { shredded } = this.#standingOf(name);
-    if (shredded !== undefined) return shredded;
+    const { shredded, holder } = this.#standingOf(name);
+    if (shredded !== undefined && holder === acting.storage) return shredded;
     this.#begin(name, acting);
     this.#requireHolder(name, acting);
     const standing = this.#standingOf(name);
@@ -297,6 +297,14 @@ export class FakeKeyService implements StorageCalls {
     return { id, generation: to, take_overs: known.takeOvers, advanced_at: this.#now() };
   }
 
+  async storageInfo(id: string): Promise<StorageInfo> {
+    if (this.failure !== undefined) throw this.failure;
+    const known = this.storages.get(id);
+    if (known === undefined) throw new AppError('storage_not_found');
+    const { generation, takeOvers: take_overs } = known;
+    return { id, ...(generation === undefined ? {} : { generation }), take_overs, advanced_at: this.#now() };
+  }
+
   /** An administrator lets one copy of a storage take the place of the others: that of this generation, or the next that asks. */
   takeOverStorage(id: string, generation?: string): void {
     this.storages.set(id, { generation, takeOvers: (this.storages.get(id)?.takeOvers ?? 0) + 1 });
@@ -330,7 +338,8 @@ export class FakeKeyService implements StorageCalls {
 
   #requireShredding(): void {
     if (this.failure !== undefined) throw this.failure;
-    if (!this.mayShred) throw new AppError('kms_unavailable', { retryAfterS: 60 });
+    const cause = new KeyRefused('BunKMS answered 403 forbidden');
+    if (!this.mayShred) throw new AppError('kms_unavailable', { cause, retryAfterS: 60 });
   }
 
   /** Keys that a test has put here by hand are held by the storage of {@link acting}. */

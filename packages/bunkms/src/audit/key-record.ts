@@ -65,6 +65,7 @@ export function withDigests(digests: Uint8Array, versions: readonly KeyVersionRe
 /** Changes that end a key, or say who holds it. */
 const CRITICAL_CHANGES: readonly string[] = [
   'key.destroy',
+  'key.destroy_version',
   'key.claim',
   'key.accept',
   'key.take_over',

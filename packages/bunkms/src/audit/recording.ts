@@ -3,6 +3,7 @@ import type { AuditDraft } from './chain.ts';
 import { KeyUses } from './key-uses.ts';
 import type { AuditLog } from './log.ts';
 import { BoundedRefusals } from './refusals.ts';
+import { SINGLY_MAX, StrangerRefusals } from './stranger-refusals.ts';
 
 /** Where the records of refused and failed requests go. Must not throw, and nothing waits for it. */
 export interface RefusalSink {
@@ -19,26 +20,24 @@ export class Recording {
   readonly exports: RefusalSink;
   /** Of encryption: failing is cheap there, so callers with a valid token are counted as well. */
   readonly crypto: RefusalSink;
-  readonly #counts: readonly (KeyUses | BoundedRefusals)[];
+  readonly #counts: readonly (KeyUses | BoundedRefusals | StrangerRefusals)[];
 
   constructor(audit: AuditLog, clock: Clock) {
     const write = audit.appendDetached.bind(audit);
-    const bounded = () => new BoundedRefusals({ clock, write });
-    // Apart from each other, so that strangers at one door do not use up the room for those at another.
-    const [exportStrangers, cryptoStrangers, cryptoCallers] = [bounded(), bounded(), bounded()];
-    const fromStrangers = (refusals: BoundedRefusals) => (network: string, record: AuditDraft) =>
-      refusals.record({ source: network }, record);
+    const strangers = new StrangerRefusals({ clock, write });
+    const cryptoCallers = new BoundedRefusals({ clock, write });
     this.uses = new KeyUses({ audit, clock });
-    this.exports = { named: write, anonymous: fromStrangers(exportStrangers) };
+    this.exports = { named: write, anonymous: (network, record) => strangers.record(network, record) };
     this.crypto = {
       named: (record, count) => {
         const { actor, jti } = record;
         const who = { ...(actor === undefined ? {} : { actor }), ...(jti === undefined ? {} : { jti }) };
         cryptoCallers.record(who, record, count);
       },
-      anonymous: fromStrangers(cryptoStrangers),
+      // Strangers at this door leave half of the room to those at the other.
+      anonymous: (network, record) => strangers.record(network, record, SINGLY_MAX / 2),
     };
-    this.#counts = [this.uses, exportStrangers, cryptoStrangers, cryptoCallers];
+    this.#counts = [this.uses, strangers, cryptoCallers];
   }
 
   /** Ends the minutes that are over. Call it every few seconds. */

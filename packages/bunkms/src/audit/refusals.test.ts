@@ -11,7 +11,7 @@ const single: AuditDraft = {
   code: 'unauthenticated',
 };
 
-describe('refusals of strangers', () => {
+describe('refusals of callers with a valid token', () => {
   let clock: FakeClock;
   let written: AuditDraft[];
   let refusals: BoundedRefusals;
@@ -22,13 +22,15 @@ describe('refusals of strangers', () => {
     refusals = new BoundedRefusals({ clock, write: (record) => written.push(record) });
   });
   const refuse = (network: string, times: number) => {
-    for (let time = 0; time < times; time++) refusals.record({ source: network }, single);
+    for (let time = 0; time < times; time++) refusals.record({ actor: 'app', jti: network }, single);
   };
   const counts = () =>
-    written.flatMap(({ source, detail }) => (detail === undefined ? [] : [[source, detail['count']]]));
+    written.flatMap(({ jti, source, detail }) =>
+      detail === undefined ? [] : [[jti ?? source, detail['count']]],
+    );
 
   test('are recorded singly up to ten a minute, then with their count when the minute ends', () => {
-    refuse('192.0.2.1', 35);
+    refuse('token-1', 35);
     expect(written).toHaveLength(10);
     clock.advance(59_999);
     refusals.sweep();
@@ -39,7 +41,7 @@ describe('refusals of strangers', () => {
     expect(written.at(-1)).toMatchObject({
       severity: 'CRITICAL',
       outcome: 'refused',
-      source: '192.0.2.1',
+      jti: 'token-1',
       detail: { count: 25, since: '2026-01-01T00:00:00.000Z' },
     });
     refusals.sweep();
@@ -47,37 +49,37 @@ describe('refusals of strangers', () => {
   });
 
   test('begin anew with the next minute, also when nobody swept in between', () => {
-    refuse('192.0.2.1', 12);
+    refuse('token-1', 12);
     clock.advance(60_000);
-    refuse('192.0.2.1', 1);
-    expect(counts()).toEqual([['192.0.2.1', 2]]);
+    refuse('token-1', 1);
+    expect(counts()).toEqual([['token-1', 2]]);
     expect(written).toHaveLength(12);
   });
 
-  test('of one address do not use up those of another', () => {
-    refuse('192.0.2.1', 100);
-    refuse('192.0.2.2', 3);
+  test('of one token do not use up those of another', () => {
+    refuse('token-1', 100);
+    refuse('token-2', 3);
     expect(written).toHaveLength(13);
   });
 
   test('leave no record of a count when there was nothing to count', () => {
-    refuse('192.0.2.1', 10);
+    refuse('token-1', 10);
     clock.advance(60_000);
     refusals.sweep();
     expect(written).toHaveLength(10);
   });
 
   test('are all accounted for at a shutdown', () => {
-    refuse('192.0.2.1', 17);
-    refuse('192.0.2.2', 11);
+    refuse('token-1', 17);
+    refuse('token-2', 11);
     refusals.flush();
     expect(counts()).toEqual([
-      ['192.0.2.1', 7],
-      ['192.0.2.2', 1],
+      ['token-1', 7],
+      ['token-2', 1],
     ]);
   });
 
-  test('from more addresses than are counted one by one share a count, and none is lost', () => {
+  test('of more tokens than are counted one by one share a count, and none is lost', () => {
     for (let number = 0; number < 1_024; number++) refuse(`10.0.${number >> 8}.${number & 255}`, 1);
     written.length = 0;
     for (let number = 0; number < 500; number++) refuse(`10.9.${number >> 8}.${number & 255}`, 1);
@@ -86,12 +88,12 @@ describe('refusals of strangers', () => {
     expect(counts()).toEqual([['others', 490]]);
   });
 
-  test('make room for new addresses once the minutes of the old ones are over', () => {
+  test('make room for new tokens once the minutes of the old ones are over', () => {
     for (let number = 0; number < 1_024; number++) refuse(`10.0.${number >> 8}.${number & 255}`, 1);
     clock.advance(60_000);
     written.length = 0;
-    refuse('192.0.2.1', 3);
-    refuse('192.0.2.2', 3);
+    refuse('token-1', 3);
+    refuse('token-2', 3);
     expect(written).toHaveLength(6);
   });
 });

@@ -7,7 +7,7 @@ export interface RefusalsOptions {
   readonly write: (record: AuditDraft) => void;
 }
 
-/** Who was refused: a caller with a valid token (`actor`, `jti`), or an address as `callerNetwork` gives it (`source`). */
+/** Who was refused: a caller with a valid token, or many of them (`source`). */
 export type Refused = Pick<AuditDraft, 'actor' | 'jti' | 'source'>;
 
 /** Refusals of one caller within {@link WINDOW_MS} that get a record each. */
@@ -27,8 +27,8 @@ interface Window {
 }
 
 /**
- * Records what was refused: up to ten a minute, caller and action each on its own, those beyond as one record with their count when the
- * minute ends. So every refusal is in the chain, and whoever can cause them at will cannot fill the disk with it.
+ * Records what callers with a valid token were refused: up to ten a minute, caller and action each on its own, those beyond as one record with their count when the
+ * minute ends. So every refusal is in the chain, and whoever can cause them at will does not fill the disk with them.
  *
  * Memory is bounded: beyond {@link CALLERS_MAX} callers within a minute the others share one count.
  */

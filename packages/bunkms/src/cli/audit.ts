@@ -3,8 +3,10 @@ import type { AuditRecord } from '@bundoc/shared/contract/audit';
 import type { AuditReceipt } from '@bundoc/shared/contract/keys';
 import { type ChainHead, GENESIS, verifyChain } from '../audit/chain.ts';
 import { KeyVerification } from '../audit/verify-keys.ts';
+import { TokenVerification } from '../audit/verify-tokens.ts';
 import { readAuditCopy, startOfCopy } from '../recovery/audit-copy.ts';
 import { FileDamaged } from '../recovery/errors.ts';
+import { KEPT_AFTER_EXPIRY_MS } from '../service/prune-tokens.ts';
 import { type AuditQuery, cursorOf, type KmsStore } from '../store/port.ts';
 import { CliFailure } from './errors.ts';
 import { withKms, withStore } from './open-kms.ts';
@@ -19,27 +21,48 @@ export async function auditHead(environment: Environment, options: { json?: true
 }
 
 /**
- * Walks the whole audit chain, which must hold the record of each receipt, and holds every key against it.
+ * Walks the whole audit chain, which must hold the record of each receipt, and holds every key and token against it.
  *
- * @throws CliFailure naming the first broken record, or the keys that are damaged.
+ * @throws CliFailure naming the first broken record, or the keys and tokens that are damaged.
  */
 export async function verifyAudit(
   environment: Environment,
   options: { receipt: readonly AuditReceipt[]; json?: true },
 ): Promise<void> {
-  const { verdict, damaged } = await withKms(environment, async ({ store, state: { chainKey } }) => {
-    const keys = new KeyVerification();
+  const { verdict, keys, tokens } = await withKms(environment, async ({ store, state: { chainKey } }) => {
+    const ofKeys = new KeyVerification();
+    const ofTokens = new TokenVerification();
+    const note = (record: AuditRecord) => {
+      ofKeys.note(record);
+      ofTokens.note(record);
+    };
     using progress = createProgress('{bar} {value}/{total} records, {eta_formatted} left');
     progress.start((await store.auditHead()).seq);
-    const chain = await verifyChain(chainKey, allRecords(store, keys, progress), options.receipt);
-    return { verdict: chain, damaged: chain.intact ? await keys.damagedKeys(store, chainKey) : [] };
+    const chain = await verifyChain(chainKey, allRecords(store, note, progress), options.receipt);
+    if (!chain.intact) return { verdict: chain, keys: [], tokens: [] };
+    const forgottenBefore = new Date(Date.now() - KEPT_AFTER_EXPIRY_MS).toISOString();
+    return {
+      verdict: chain,
+      keys: await ofKeys.damagedKeys(store, chainKey),
+      tokens: await ofTokens.damagedTokens(store, chainKey, forgottenBefore),
+    };
   });
   if (options.json)
-    console.log(JSON.stringify({ ...verdict, ...(damaged.length === 0 ? {} : { damaged_keys: damaged }) }));
+    console.log(
+      JSON.stringify({
+        ...verdict,
+        ...(keys.length === 0 ? {} : { damaged_keys: keys }),
+        ...(tokens.length === 0 ? {} : { damaged_tokens: tokens }),
+      }),
+    );
   if (!verdict.intact)
     throw new CliFailure(`the audit chain is broken: record ${verdict.fault.seq} is ${verdict.fault.reason}`);
   if (!options.json) console.log(`${verdict.head.seq} records, intact, head ${verdict.head.hash}`);
-  if (damaged.length > 0) throw new CliFailure(`keys are not what the chain says: ${damaged.join(', ')}`);
+  const damaged = [
+    ...(keys.length === 0 ? [] : [`keys are not what the chain says: ${keys.join(', ')}`]),
+    ...(tokens.length === 0 ? [] : [`tokens are not what the chain says: ${tokens.join(', ')}`]),
+  ];
+  if (damaged.length > 0) throw new CliFailure(damaged.join('; '));
 }
 
 /**
@@ -131,13 +154,13 @@ function lineOf({
 
 async function* allRecords(
   store: KmsStore,
-  keys: KeyVerification,
+  note: (record: AuditRecord) => void,
   progress: Progress,
 ): AsyncGenerator<AuditRecord> {
   for (let after = 0, more = true; more; ) {
     const page = await store.listAudit({ after, limit: PAGE });
     for (const record of page.items) {
-      keys.note(record);
+      note(record);
       yield record;
     }
     after = page.items.at(-1)?.seq ?? after;

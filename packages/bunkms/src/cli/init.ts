@@ -1,15 +1,14 @@
-import { randomBytes } from 'node:crypto';
+import { createPublicKey, type KeyObject, randomBytes } from 'node:crypto';
 import { existsSync, readFileSync } from 'node:fs';
 import { KEY_BYTES } from '@bundoc/shared/aead';
 import type { Environment } from '@bundoc/shared/config';
 import { type Claims, claimsSchema, type IssueToken } from '@bundoc/shared/contract/tokens';
 import { KEY_TEXT_BYTES, writeKeyText } from '@bundoc/shared/key-text';
 import { createPrivateFile, replacePrivateFile } from '@bundoc/shared/private-file';
-import { createVerifier } from 'fast-jwt';
+import { jwtVerify } from 'jose';
 import { CLI_CALLER } from '../audit/caller.ts';
 import { readConfig } from '../config.ts';
 import type { StoreLocation } from '../store/open-store.ts';
-import { pemOf } from '../vault/signing-key.ts';
 import type { CertificateWish } from './certificates.ts';
 import { CliFailure, UsageError } from './errors.ts';
 import { type CliKms, hasStore, openCliStore, unsealStore } from './open-kms.ts';
@@ -28,7 +27,7 @@ export interface InitOptions {
 const SERVICE_TOKEN: IssueToken = {
   sub: 'bundoc',
   typ: 'service',
-  scope: ['kms:create_key', 'kms:export_key', 'kms:read_key', 'kms:rotate_key', 'kms:destroy_key'],
+  scope: ['kms:create_key', 'kms:export_key', 'kms:read_key', 'kms:rotate_key', 'kms:shred_key'],
   keys: ['*-dek'],
   projects: [],
 };
@@ -81,7 +80,7 @@ async function ensureServiceToken(kms: CliKms, path: string): Promise<void> {
 }
 
 async function isGoodServiceToken({ store, state }: CliKms, path: string): Promise<boolean> {
-  const claims = claimsOfFile(path, pemOf(state.publicKey));
+  const claims = await claimsOfFile(path, createPublicKey(state.signingKey));
   if (claims === undefined || claims.exp < Date.now() / 1000 + REMAINING_S_MIN) return false;
   const allows =
     claims.sub === SERVICE_TOKEN.sub &&
@@ -89,15 +88,14 @@ async function isGoodServiceToken({ store, state }: CliKms, path: string): Promi
     claims.aud === 'bunkms' &&
     SERVICE_TOKEN.scope.every((scope) => claims.scope.includes(scope)) &&
     SERVICE_TOKEN.keys.every((glob) => claims.keys.includes(glob));
-  const token = allows ? await store.findToken(claims.jti) : undefined;
-  return token !== undefined && token.revoked_at === undefined;
+  return allows && (await store.liveFamily(claims.jti)) !== undefined;
 }
 
 /** @returns undefined when there is no file, or what it holds was not signed by this installation. */
-function claimsOfFile(path: string, pem: string): Claims | undefined {
+async function claimsOfFile(path: string, key: KeyObject): Promise<Claims | undefined> {
   try {
-    const verify = createVerifier({ key: pem, algorithms: ['EdDSA'], cache: false });
-    return claimsSchema.parse(verify(readFileSync(path, 'utf8').trim()));
+    const { payload } = await jwtVerify(readFileSync(path, 'utf8').trim(), key, { algorithms: ['EdDSA'] });
+    return claimsSchema.parse(payload);
   } catch {
     return undefined;
   }

@@ -57,7 +57,14 @@ export async function unsealStore(environment: Environment, store: KmsStore): Pr
   const state = await unseal(vault, store, systemClock, 'cli');
   if (state.kind === 'sealed') throw new CliFailure(`sealed: ${state.reason}`);
   const { signingKey, publicKey, chainKey } = state;
-  const tokens = new TokenService({ store, clock: systemClock, signingKey, kid: publicKey.kid });
+  const tokens = new TokenService({
+    store,
+    clock: systemClock,
+    logger: silentLogger(),
+    signingKey,
+    kid: publicKey.kid,
+    chainKey,
+  });
   const keks = new Keks({
     ...{ vault, provider, stamp, store, chainKey },
     state: state.keks,

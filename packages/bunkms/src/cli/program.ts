@@ -85,6 +85,10 @@ function programOf(environment: Environment): Command {
     .option('--project <ids>', 'projects that it is for', collect, [])
     .option('--projects <ids>', 'the same as --project', collect, [])
     .option('--ttl <duration>', 'how long it lives, such as 15m or 30d', parseDuration)
+    .option('--may-issue-scope <scopes>', 'scopes of the tokens that it may issue, separated by spaces')
+    .option('--may-issue-keys <globs>', 'key names that those may be for', collect, [])
+    .option('--may-issue-project <ids>', 'projects that those may be for', collect, [])
+    .option('--may-issue-ttl <duration>', 'how long those may live at most', parseDuration)
     .option('--json', 'print what the token says as well')
     .action((options: IssueOptions) => issueToken(environment, options));
   token
@@ -94,8 +98,11 @@ function programOf(environment: Environment): Command {
   token
     .command('revoke')
     .argument('<jti>', 'the token; all that were renewed from the same one go with it')
+    .option('--cascade', 'revoke what it issued as well, and what that issued in turn')
     .option('--json', 'print JSON')
-    .action((jti: string, options: { json?: true }) => revokeToken(environment, jti, options));
+    .action((jti: string, options: { cascade?: true; json?: true }) =>
+      revokeToken(environment, jti, options),
+    );
 
   registerKeyCommands(program, environment);
   registerKekCommands(program, environment);

@@ -1,8 +1,9 @@
 import type { Environment } from '@bundoc/shared/config';
 import { issueTokenSchema, type TokenInfo } from '@bundoc/shared/contract/tokens';
 import { CLI_CALLER } from '../audit/caller.ts';
+import type { TokenList, TokenService } from '../service/tokens.ts';
 import { UsageError } from './errors.ts';
-import { withKms, withStore } from './open-kms.ts';
+import { withKms } from './open-kms.ts';
 
 export interface IssueOptions {
   readonly typ: string;
@@ -13,6 +14,11 @@ export interface IssueOptions {
   readonly projects: readonly string[];
   /** Seconds. */
   readonly ttl?: number;
+  readonly mayIssueScope?: string;
+  readonly mayIssueKeys: readonly string[];
+  readonly mayIssueProject: readonly string[];
+  /** Seconds. */
+  readonly mayIssueTtl?: number;
   readonly json?: true;
 }
 
@@ -21,10 +27,11 @@ export async function issueToken(environment: Environment, options: IssueOptions
   const request = issueTokenSchema.safeParse({
     sub: options.sub,
     typ: options.typ,
-    scope: options.scope.split(/[\s,]+/).filter((word) => word !== ''),
+    scope: wordsOf(options.scope),
     keys: options.keys,
     projects: [...options.project, ...options.projects],
     ttl_s: options.ttl,
+    may_issue: mayIssueOf(options),
   });
   if (!request.success)
     throw new UsageError(
@@ -34,36 +41,60 @@ export async function issueToken(environment: Environment, options: IssueOptions
   console.log(options.json ? JSON.stringify(issued) : issued.token);
 }
 
+/** What the token may issue; undefined when no option speaks of it. A part that is missing is a fault that the schema names. */
+function mayIssueOf({ mayIssueScope, mayIssueKeys, mayIssueProject, mayIssueTtl }: IssueOptions) {
+  const isGiven = mayIssueKeys.length > 0 || mayIssueProject.length > 0 || mayIssueTtl !== undefined;
+  if (mayIssueScope === undefined && !isGiven) return undefined;
+  return {
+    scopes: wordsOf(mayIssueScope ?? ''),
+    keys: mayIssueKeys,
+    projects: mayIssueProject,
+    ttl_s: mayIssueTtl,
+  };
+}
+
+function wordsOf(text: string): string[] {
+  return text.split(/[\s,]+/).filter((word) => word !== '');
+}
+
 const PAGE = 500;
 
 export async function listTokens(environment: Environment, options: { json?: true }): Promise<void> {
-  const tokens = await withStore(environment, async (store) => {
-    const all: TokenInfo[] = [];
-    for (let after: string | undefined, more = true; more; after = all.at(-1)?.jti) {
-      const page = await store.listTokens({ after, limit: PAGE });
-      all.push(...page.items);
-      more = page.more;
-    }
-    return all;
-  });
+  const { tokens, damaged } = await withKms(environment, (kms) => allTokens(kms.tokens));
   if (options.json) {
-    console.log(JSON.stringify({ tokens }));
+    console.log(JSON.stringify({ tokens, ...(damaged.length === 0 ? {} : { damaged }) }));
     return;
   }
   for (const token of tokens)
     console.log(
       [token.jti, stateOf(token), token.typ, token.sub, token.scope.join(','), token.expires_at].join('  '),
     );
+  for (const jti of damaged) console.log([jti, 'damaged'].join('  '));
 }
 
-/** Revokes the token and every token of its family; a running server refuses them from its next request on. */
+async function allTokens(service: TokenService): Promise<Omit<TokenList, 'next'>> {
+  const tokens: TokenInfo[] = [];
+  const damaged: string[] = [];
+  let after: string | undefined;
+  do {
+    const page = await service.list({ after, limit: PAGE });
+    tokens.push(...page.tokens);
+    damaged.push(...page.damaged);
+    after = page.next;
+  } while (after !== undefined);
+  return { tokens, damaged };
+}
+
+/** Revokes the token and every token of its family, with `cascade` also what they issued; a running server refuses them from its next request on. */
 export async function revokeToken(
   environment: Environment,
   jti: string,
-  options: { json?: true },
+  options: { cascade?: true; json?: true },
 ): Promise<void> {
-  await withKms(environment, ({ tokens }) => tokens.revoke(jti, CLI_CALLER));
-  if (options.json) console.log(JSON.stringify({ jti, revoked: true }));
+  const cascade = options.cascade === true;
+  const issued = await withKms(environment, ({ tokens }) => tokens.revoke(jti, CLI_CALLER, { cascade }));
+  if (options.json) console.log(JSON.stringify({ jti, revoked: true, ...(cascade ? { issued } : {}) }));
+  else if (cascade) console.log(`revoked, with ${issued} tokens that it issued`);
 }
 
 function stateOf(token: TokenInfo): 'revoked' | 'expired' | 'valid' {

@@ -1,6 +1,6 @@
 import type { Claims, Scope } from '@bundoc/shared/contract/tokens';
 import { AppError } from '@bundoc/shared/errors';
-import { requireKey, requireScope } from '@bundoc/shared/grants';
+import { requireKey, requireScope, requireService } from '@bundoc/shared/grants';
 import type { BearerAuth } from '@bundoc/shared/http/bearer-auth';
 import type { FastifyRequest } from 'fastify';
 import type { Caller } from '../audit/caller.ts';
@@ -101,11 +101,6 @@ export function callerOf(request: FastifyRequest): Caller {
     source: canonicalAddress(request.ip) ?? 'unknown',
     request_id: request.id,
   };
-}
-
-function requireService(claims: Claims, scope: Scope): void {
-  if (claims.typ !== 'service') throw new AppError('forbidden', { detail: 'a service token is needed' });
-  requireScope(claims, scope);
 }
 
 function nameInPath(request: FastifyRequest): string {

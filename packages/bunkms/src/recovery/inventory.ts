@@ -6,6 +6,7 @@ import { type TokenInfo, tokenInfoSchema } from '@bundoc/shared/contract/tokens'
 import type { Logger } from '@bundoc/shared/logger';
 import { z } from 'zod';
 import type { Caller } from '../audit/caller.ts';
+import { authenticToken } from '../audit/token-record.ts';
 import { authenticate } from '../service/stored-key.ts';
 import type { KmsStore, NamedKey } from '../store/port.ts';
 import type { Unsealed } from '../vault/unseal.ts';
@@ -83,7 +84,7 @@ export async function takeInventory(
     audit,
     keys,
     damaged,
-    tokens: await liveTokens(store, created_at),
+    tokens: await liveTokens(store, state.chainKey, created_at),
   };
 }
 
@@ -116,11 +117,13 @@ async function historyIn({ store }: StandingPorts, key: string): Promise<KeyStan
   return standing;
 }
 
-async function liveTokens(store: KmsStore, now: string): Promise<TokenInfo[]> {
+/** Those that have not expired, as the audit chain has them; a damaged row is not among them. */
+async function liveTokens(store: KmsStore, chainKey: KeyObject, now: string): Promise<TokenInfo[]> {
   const tokens: TokenInfo[] = [];
   for (let after: string | undefined, more = true; more; ) {
     const page = await store.listTokens({ after, limit: PAGE });
-    tokens.push(...page.items.filter(({ expires_at }) => expires_at > now));
+    const known = page.items.flatMap((item) => authenticToken(chainKey, item) ?? []);
+    tokens.push(...known.filter(({ expires_at }) => expires_at > now));
     after = page.items.at(-1)?.jti;
     more = page.more;
   }

@@ -1,6 +1,8 @@
 import type { AuditRecord } from '@bundoc/shared/contract/audit';
 import type { AuditReceipt } from '@bundoc/shared/contract/keys';
-import { audienceOf, scopeSchema, type TokenInfo } from '@bundoc/shared/contract/tokens';
+import type { TokenInfo } from '@bundoc/shared/contract/tokens';
+import { isIssue, tokenOfIssue } from '../audit/token-record.ts';
+import { REVOCATION } from '../store/port.ts';
 import type { AuditCopy } from './audit-copy.ts';
 import { FileDamaged, ResurrectionNotAccepted } from './errors.ts';
 import type { Inventory } from './inventory.ts';
@@ -136,33 +138,14 @@ export class KnowledgeOfCopy implements Knowledge {
       else changes.push(record);
     }
     if (outcome !== 'allowed') return;
-    if (action === 'token.issue' || action === 'token.renew') this.#noteToken(record);
-    if (action === 'token.revoke') this.#revoke(String(detail['family']), time);
+    if (isIssue(record)) this.#noteToken(record);
+    if (action === REVOCATION) this.#revoke(String(detail['family']), time);
     if (action === 'store.restore') this.#kid = String(detail['kid']);
   }
 
-  #noteToken({ time, detail = {} }: AuditRecord): void {
-    const words = (name: string) =>
-      String(detail[name] ?? '')
-        .split(' ')
-        .filter((word) => word !== '');
-    const scope = words('scope');
-    const [first] = scope.map((word) => scopeSchema.safeParse(word).data);
-    if (first === undefined) return;
-    const jti = String(detail['token']);
-    this.#tokens.set(jti, {
-      jti,
-      family: String(detail['family']),
-      sub: String(detail['sub']),
-      typ: detail['typ'] === 'service' ? 'service' : 'client',
-      aud: audienceOf(first),
-      scope,
-      keys: words('keys'),
-      projects: words('projects'),
-      // Tokens count in seconds.
-      issued_at: `${time.slice(0, 19)}.000Z`,
-      expires_at: String(detail['expires_at']),
-    });
+  #noteToken(record: AuditRecord): void {
+    const token = tokenOfIssue(record);
+    if (token !== undefined) this.#tokens.set(token.jti, token);
   }
 
   #revoke(family: string, time: string): void {

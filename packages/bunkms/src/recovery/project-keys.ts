@@ -1,5 +1,3 @@
-import { constants } from 'node:fs';
-import { open, readdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { type DeletionMark, deletionMarkSchema } from '@bundoc/shared/contract/deletion-mark';
 import { projectIdSchema } from '@bundoc/shared/contract/documents';
@@ -12,6 +10,8 @@ import {
   type ProjectFile,
   projectFileSchema,
 } from '@bundoc/shared/contract/project-file';
+import { codeOf, DataFolder, UnsafeEntry } from '@bundoc/shared/data-folder';
+import { listSync, readSmallSync } from '@bundoc/shared/small-files';
 
 /** A wrapped version of a key, as a project's file has it; nothing of it is certain before it is unwrapped. */
 export interface WrappedVersion {
@@ -51,30 +51,42 @@ export class NoDataFolder extends Error {
 /** Bytes of the largest file that is read; one of 1000 versions has a tenth. */
 const FILE_BYTES_MAX = 4_194_304;
 
+/** The data folder of Bundoc, of which nobody knows who wrote to it. @throws NoDataFolder. */
+export function openDataFolder(dataDir: string): DataFolder {
+  try {
+    return DataFolder.open(dataDir);
+  } catch (error) {
+    throw noDataFolder(dataDir, error);
+  }
+}
+
 /** The projects in a data folder of Bundoc, in order. @throws NoDataFolder. */
-export async function projectsIn(dataDir: string): Promise<string[]> {
-  const directory = join(dataDir, PROJECTS_FOLDER);
+export function projectsIn(folder: DataFolder): string[] {
   let names: string[];
   try {
-    names = await readdir(directory);
+    names = listSync(folder, PROJECTS_FOLDER);
   } catch (error) {
-    throw new NoDataFolder(`${dataDir} is no data folder of Bundoc: it has no "${PROJECTS_FOLDER}"`, {
-      cause: error,
-    });
+    throw noDataFolder(folder.path, error);
   }
   return names.filter((name) => projectIdSchema.safeParse(name).data === name).sort();
+}
+
+function noDataFolder(dataDir: string, cause: unknown): NoDataFolder {
+  return new NoDataFolder(`${dataDir} is no data folder of Bundoc: it has no "${PROJECTS_FOLDER}"`, {
+    cause,
+  });
 }
 
 /**
  * Reads what a project's files have of its key; Bundoc may run, since it replaces them as a whole. A deletion that has not come as far as
  * the key is none yet: Bundoc goes on with it, and needs the key for that.
  */
-export async function readProjectKey(
-  dataDir: string,
+export function readProjectKey(
+  folder: DataFolder,
   project: string,
-): Promise<ProjectKey | UnreadableProject | DeletedProject> {
-  const directory = join(dataDir, PROJECTS_FOLDER, project);
-  const mark = await readDeletionMark(project, join(directory, DELETION_FILE));
+): ProjectKey | UnreadableProject | DeletedProject {
+  const directory = join(PROJECTS_FOLDER, project);
+  const mark = readDeletionMark(folder, project, join(directory, DELETION_FILE));
   // What cannot be read might say that the key is destroyed.
   if (typeof mark === 'string') return { project, problem: `${DELETION_FILE} ${mark}` };
   if (mark?.keyDestroyedAt !== undefined)
@@ -82,7 +94,7 @@ export async function readProjectKey(
   const problems: string[] = [];
   const files: ProjectFile[] = [];
   for (const name of [PROJECT_FILE, PROJECT_FILE_COPY]) {
-    const file = await readProjectFile(project, join(directory, name));
+    const file = readProjectFile(folder, project, join(directory, name));
     if (typeof file === 'string') problems.push(`${name} ${file}`);
     else files.push(file);
   }
@@ -102,8 +114,8 @@ export async function readProjectKey(
 }
 
 /** @returns why there is nothing to be read. */
-async function readProjectFile(project: string, path: string): Promise<ProjectFile | string> {
-  const content = await readSmallFile(path);
+function readProjectFile(folder: DataFolder, project: string, path: string): ProjectFile | string {
+  const content = readSmallFile(folder, path);
   if (content === undefined) return 'is missing';
   if (typeof content === 'string') return content;
   const file = projectFileSchema.safeParse(parsed(content));
@@ -112,24 +124,23 @@ async function readProjectFile(project: string, path: string): Promise<ProjectFi
 }
 
 /** @returns why it cannot be read; undefined when there is none. */
-async function readDeletionMark(project: string, path: string): Promise<DeletionMark | string | undefined> {
-  const content = await readSmallFile(path);
+function readDeletionMark(
+  folder: DataFolder,
+  project: string,
+  path: string,
+): DeletionMark | string | undefined {
+  const content = readSmallFile(folder, path);
   if (content === undefined || typeof content === 'string') return content;
   const mark = deletionMarkSchema.safeParse(parsed(content));
   return mark.success && mark.data.deleted === project ? mark.data : 'is no deletion mark of this project';
 }
 
 /** @returns why it cannot be read; undefined when there is none. */
-async function readSmallFile(path: string): Promise<Buffer | string | undefined> {
+function readSmallFile(folder: DataFolder, path: string): Buffer | string | undefined {
   try {
-    // A folder of data is not to be trusted: no link to another place, no pipe that never ends.
-    await using handle = await open(path, constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK);
-    const stats = await handle.stat();
-    if (!stats.isFile() || stats.size > FILE_BYTES_MAX) return 'is no project file';
-    return await handle.readFile();
+    return readSmallSync(folder, path, FILE_BYTES_MAX);
   } catch (error) {
-    const { code } = error as NodeJS.ErrnoException;
-    return code === 'ENOENT' ? undefined : `cannot be read (${code})`;
+    return error instanceof UnsafeEntry ? error.problem : `cannot be read (${codeOf(error)})`;
   }
 }
 

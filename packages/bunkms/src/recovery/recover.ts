@@ -13,7 +13,13 @@ import type { Vault } from '../vault/vault.ts';
 import { ChainHistory } from './chain-history.ts';
 import type { Inventory } from './inventory.ts';
 import { type Evidence, ListedKeys, type Plan, planRecovery } from './plan-recovery.ts';
-import { type DeletedProject, type ProjectKey, projectsIn, readProjectKey } from './project-keys.ts';
+import {
+  type DeletedProject,
+  openDataFolder,
+  type ProjectKey,
+  projectsIn,
+  readProjectKey,
+} from './project-keys.ts';
 
 export interface RecoverPorts {
   readonly store: KmsStore;
@@ -72,12 +78,13 @@ export async function* recoverKeys(
   dataDir: string,
   options: RecoverOptions,
 ): AsyncGenerator<RecoveredProject> {
-  const projects = await projectsIn(dataDir);
+  using folder = openDataFolder(dataDir);
+  const projects = projectsIn(folder);
   const history = await walkChain(ports, options);
   const inventory = options.inventory && new ListedKeys(options.inventory);
   if (!options.dryRun) await recordRun(ports, options);
   for (const [index, project] of projects.entries()) {
-    const projectKey = await readProjectKey(dataDir, project);
+    const projectKey = readProjectKey(folder, project);
     if ('problem' in projectKey) yield { project, outcome: 'unreadable', problem: projectKey.problem };
     else if ('keyDestroyedAt' in projectKey) yield await reportDeleted(ports, projectKey);
     else yield await recoverKey(ports, projectKey, history, inventory, options);

@@ -6,7 +6,8 @@ import type { TokenInfo } from '@bundoc/shared/contract/tokens';
 import type { ByteSource } from '@bundoc/shared/file-source';
 import type { Caller } from '../audit/caller.ts';
 import type { AuditDraft } from '../audit/chain.ts';
-import type { Installation, KeyChange, LoadEntry } from '../store/port.ts';
+import { revocationDraft, tokenIssueDraft } from '../audit/token-record.ts';
+import { type Installation, type KeyChange, type LoadEntry, REVOCATION } from '../store/port.ts';
 import { foldKekRecords, isKekRecord } from '../vault/kek-state.ts';
 import { publicJwkOf, signingKeyOf } from '../vault/signing-key.ts';
 import { kekIdOf, type Vault } from '../vault/vault.ts';
@@ -70,6 +71,8 @@ export class RestoreRun {
   /** Names and token ids that are in the backup. */
   readonly #names = new Set<string>();
   readonly #jtis = new Set<string>();
+  /** Families that a record of the restored chain revokes. */
+  readonly #revokedInChain = new Set<string>();
   readonly #held: string[] = [];
   readonly #destroyed: string[] = [];
   readonly #incomplete: string[] = [];
@@ -118,6 +121,7 @@ export class RestoreRun {
           yield { kind: 'installation', installation: this.#installation(item.installation) };
           break;
         case 'record':
+          this.#noteRecord(item.record);
           yield item;
           break;
         case 'key':
@@ -182,10 +186,15 @@ export class RestoreRun {
     return this.#knowledge.kid === this.#survey.secrets.publicKey.kid;
   }
 
+  #noteRecord({ action, detail }: AuditRecord): void {
+    if (action === REVOCATION) this.#revokedInChain.add(String(detail?.['family']));
+  }
+
   async *#goOnWithChain(): AsyncGenerator<LoadEntry> {
     const kekRecords = [...this.#survey.kekRecords];
     for await (const record of this.#knowledge.records()) {
       if (isKekRecord(record)) kekRecords.push(record);
+      this.#noteRecord(record);
       yield { kind: 'record', record };
     }
     const { head, end } = this.#survey;
@@ -289,18 +298,39 @@ export class RestoreRun {
     }
   }
 
+  /** A token that is known to be revoked, or that nobody is known to have kept, comes back as such, and on record. */
   *#token(token: TokenInfo): Generator<LoadEntry> {
     this.#jtis.add(token.jti);
-    const isRevoked = !this.#keepsSigningKey() || this.#knowledge.revokedFamilies.has(token.family);
-    if (isRevoked && token.revoked_at === undefined) {
-      this.#counts.tokensRevoked++;
-      yield* this.#counted({ ...token, revoked_at: this.#recovery.time });
-    } else yield* this.#counted(token);
+    const { family, revoked_at: revokedAt } = token;
+    const isRevoked =
+      !this.#keepsSigningKey() ||
+      this.#knowledge.revokedFamilies.has(family) ||
+      this.#revokedInChain.has(family);
+    if (!isRevoked && revokedAt === undefined) {
+      yield* this.#counted(token);
+      return;
+    }
+    const { caller, time } = this.#recovery;
+    if (revokedAt === undefined) this.#counts.tokensRevoked++;
+    yield* this.#counted({ ...token, revoked_at: revokedAt ?? time });
+    // A copy of the chain brings its own records, and the backup those from before.
+    if (this.#revokedInChain.has(family)) return;
+    this.#revokedInChain.add(family);
+    yield { kind: 'new-record', draft: revocationDraft(caller, time, token, { source: 'backup' }) };
   }
 
   /** Tokens that were issued after the backup: they go on, and the revoked ones are known as such to whoever asks. */
   *#newerTokens(): Generator<LoadEntry> {
-    for (const token of this.#knowledge.tokens()) if (!this.#jtis.has(token.jti)) yield* this.#token(token);
+    const { caller, time } = this.#recovery;
+    for (const token of this.#knowledge.tokens()) {
+      if (this.#jtis.has(token.jti)) continue;
+      if (this.#knowledge.source === 'inventory')
+        yield {
+          kind: 'new-record',
+          draft: tokenIssueDraft({ caller, time, action: 'token.restore' }, token),
+        };
+      yield* this.#token(token);
+    }
   }
 
   *#counted(token: TokenInfo): Generator<LoadEntry> {

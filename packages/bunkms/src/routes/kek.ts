@@ -22,12 +22,12 @@ import { type BodyRoute, refuseBody } from './key-requests.ts';
 const kekParamsSchema = z.object({ kek_id: kekIdSchema });
 const namesQuery = z.strictObject(pageQuery(keyNameSchema));
 
-const ACCESS = { kind: 'token', scopes: ['kms:admin'] } as const;
+const ACCESS = { kind: 'token', scopes: ['kms:admin'], serviceOnly: true } as const;
 const UNKNOWN_KEK = '0123456789abcdef';
 
 /** The key encryption keys: how they stand, and their rotation. No route takes or shows a KEK. */
 export function registerKekRoutes(app: FastifyInstance, guards: Guards, services: ServiceGate): void {
-  const onRequest = guards.scope('kms:admin');
+  const onRequest = guards.service('kms:admin');
 
   const status = describe({
     id: 'readKeks',

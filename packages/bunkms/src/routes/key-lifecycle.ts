@@ -10,7 +10,7 @@ import { validate } from '@bundoc/shared/http/validate';
 import { describe } from '@bundoc/shared/openapi/description';
 import type { FastifyInstance } from 'fastify';
 import { z } from 'zod';
-import { callerOf, type Guards } from '../http/guard.ts';
+import { callerOf, familyOf, type Guards } from '../http/guard.ts';
 import { ifMatchHeaders, ifMatchOf, sendKey } from '../http/if-match.ts';
 import { noQuery } from '../http/query.ts';
 import { destroyKey, destroyVersion } from '../service/destroy-key.ts';
@@ -161,9 +161,11 @@ export function registerKeyLifecycleRoutes(
       refuseBody(request);
       if (pendingDays === 0) {
         requireConfirmation(confirm, asked.name);
+        services().limits.takeDestruction(familyOf(request));
         return sendKey(reply, await destroyKey(services().keys, asked, callerOf(request)));
       }
       if (confirm !== undefined) throw invalidConfirmation('goes with pending_days=0 alone');
+      services().limits.takeDestruction(familyOf(request));
       const key = await scheduleDeletion(services().keys, { ...asked, pendingDays }, callerOf(request));
       return sendKey(reply.code(202), key);
     },
@@ -180,7 +182,7 @@ export function registerKeyLifecycleRoutes(
     answers: {
       200: { description: 'Destroyed, for ever', schema: destroyReceiptSchema, headers: KEY_HEADERS },
     },
-    refusals: [...CHANGE_REFUSALS, 'key_version_current', 'key_version_destroyed'],
+    refusals: [...CHANGE_REFUSALS, 'key_version_current', 'key_version_destroyed', 'rate_limited'],
     examples: {
       current: {
         summary: 'Refused, since it is the current one',
@@ -198,6 +200,7 @@ export function registerKeyLifecycleRoutes(
       const { name, version } = validate(versionParamsSchema, request.params, 'params');
       refuseBody(request);
       requireConfirmation(confirm, name);
+      services().limits.takeDestruction(familyOf(request));
       const asked = { name, version, ifMatch: ifMatchOf(request) };
       return sendKey(reply, await destroyVersion(services().keys, asked, callerOf(request)));
     },

@@ -18,7 +18,7 @@ export function registerMetricsRoute(
     id: 'metrics',
     tag: 'service',
     summary: 'Metrics for Prometheus',
-    access: guard === undefined ? PUBLIC : { kind: 'token', scopes: ['kms:admin'] },
+    access: guard === undefined ? PUBLIC : { kind: 'token', scopes: ['kms:metrics'], serviceOnly: true },
     answers: { 200: METRICS_ANSWER },
     examples: { scrape: { status: 200 } },
   });

@@ -1,9 +1,4 @@
-import {
-  issuedTokenSchema,
-  issueTokenSchema,
-  type TokenInfo,
-  tokenPageSchema,
-} from '@bundoc/shared/contract/tokens';
+import { issuedTokenSchema, issueTokenSchema, tokenPageSchema } from '@bundoc/shared/contract/tokens';
 import { validate } from '@bundoc/shared/http/validate';
 import { parseJsonObject } from '@bundoc/shared/json/parse';
 import { describe, jsonBody } from '@bundoc/shared/openapi/description';
@@ -16,7 +11,12 @@ import { type BodyRoute, refuseBody } from './key-requests.ts';
 
 const jtiParamsSchema = z.object({ jti: z.uuid() });
 const listQuery = z.strictObject(pageQuery(z.uuid()));
-const ADMIN = { kind: 'token', scopes: ['kms:admin'] } as const;
+const revokeQuery = z.strictObject({
+  cascade: z.enum(['true', 'false']).default('false').meta({
+    description: 'Whether every token ends, too, that the token issued, and what those issued in turn',
+  }),
+});
+const ADMIN = { kind: 'token', scopes: ['kms:admin'], serviceOnly: true } as const;
 
 export function registerTokenRoutes(app: FastifyInstance, guards: Guards, services: ServiceGate): void {
   const issue = describe({
@@ -24,7 +24,7 @@ export function registerTokenRoutes(app: FastifyInstance, guards: Guards, servic
     tag: 'tokens',
     summary: 'Issue a token',
     description:
-      'It is for the service that its scopes belong to. The answer is the only time that it is shown.',
+      "It is for the service that its scopes belong to. The answer is the only time that it is shown. Nothing beyond the caller's `may_issue` is issued.",
     access: ADMIN,
     body: jsonBody(issueTokenSchema),
     answers: { 201: { description: 'Issued', schema: issuedTokenSchema } },
@@ -43,11 +43,13 @@ export function registerTokenRoutes(app: FastifyInstance, guards: Guards, servic
   });
   app.post<BodyRoute>(
     '/v1/tokens',
-    { onRequest: guards.scope('kms:admin'), config: issue },
+    { onRequest: guards.service('kms:admin'), config: issue },
     async (request, reply) => {
       validate(noQuery, request.query, 'query');
       const wanted = validate(issueTokenSchema, parseJsonObject(request.body).value, 'body');
-      return reply.code(201).send(await services().tokens.issue(wanted, callerOf(request)));
+      return reply
+        .code(201)
+        .send(await services().tokens.issue(wanted, callerOf(request), claimsOf(request)));
     },
   );
 
@@ -81,35 +83,36 @@ export function registerTokenRoutes(app: FastifyInstance, guards: Guards, servic
     answers: { 200: { description: 'A page', schema: tokenPageSchema } },
     examples: { firstPage: { query: { limit: '20' }, status: 200 } },
   });
-  app.get('/v1/tokens', { onRequest: guards.scope('kms:admin'), config: listing }, async (request) => {
+  app.get('/v1/tokens', { onRequest: guards.service('kms:admin'), config: listing }, async (request) => {
     const { limit, cursor } = validate(listQuery, request.query, 'query');
-    const { items, more } = await services().tokens.list({ limit, after: cursor });
-    return { tokens: items, ...nextCursor(items, more) };
+    const { tokens, damaged, next } = await services().tokens.list({ limit, after: cursor });
+    return {
+      tokens,
+      ...(damaged.length === 0 ? {} : { damaged }),
+      ...(next === undefined ? {} : { next_cursor: next }),
+    };
   });
 
   const revocation = describe({
     id: 'revokeToken',
     tag: 'tokens',
     summary: 'Revoke a token, and all that were renewed from the same one',
+    description: 'With `cascade=true`, repeat it after a failure: it ends the rest.',
     access: ADMIN,
     params: jtiParamsSchema,
+    query: revokeQuery,
     answers: { 204: { description: 'Revoked' } },
     refusals: ['token_not_found', 'disk_full'],
     examples: { unknown: { params: { jti: '0b6f4a0e-6b0c-4b8e-9a53-3c1d2f7e8a90' }, status: 404 } },
   });
   app.delete(
     '/v1/tokens/:jti',
-    { onRequest: guards.scope('kms:admin'), config: revocation },
+    { onRequest: guards.service('kms:admin'), config: revocation },
     async (request, reply) => {
-      validate(noQuery, request.query, 'query');
+      const { cascade } = validate(revokeQuery, request.query, 'query');
       const { jti } = validate(jtiParamsSchema, request.params, 'params');
-      await services().tokens.revoke(jti, callerOf(request));
+      await services().tokens.revoke(jti, callerOf(request), { cascade: cascade === 'true' });
       return reply.code(204).send();
     },
   );
-}
-
-function nextCursor(tokens: readonly TokenInfo[], more: boolean): { next_cursor?: string } {
-  const last = tokens.at(-1);
-  return more && last !== undefined ? { next_cursor: last.jti } : {};
 }

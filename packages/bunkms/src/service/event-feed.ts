@@ -7,8 +7,8 @@ import type { EventSink } from '@bundoc/shared/http/event-stream';
 import type { Logger } from '@bundoc/shared/logger';
 import type { ChainHead } from '../audit/chain.ts';
 import type { Metrics } from '../metrics.ts';
-import type { KmsStore } from '../store/port.ts';
-import { blockOf, eventOf, placeOf, revocationOf } from './events.ts';
+import type { KmsStore, RevocationPlace } from '../store/port.ts';
+import { blockOf, eventOf, placeOf } from './events.ts';
 
 export interface EventFeedOptions {
   readonly store: Pick<KmsStore, 'listAudit' | 'auditHead' | 'listRevoked' | 'liveFamily'>;
@@ -199,11 +199,14 @@ export class EventFeed {
   async #tellRevoked(subscriber: Subscriber): Promise<void> {
     const now = new Date(this.#options.clock.now()).toISOString();
     const { sink } = subscriber;
-    for (let after: string | undefined, more = true; more && !sink.isClosed; ) {
+    for (let after: RevocationPlace | undefined, more = true; more && !sink.isClosed; ) {
       const page = await this.#options.store.listRevoked(now, { after, limit: PAGE });
-      for (const token of page.items) sink.send(blockOf(revocationOf(token)));
+      for (const record of page.items) {
+        const event = eventOf(record);
+        if (event !== undefined) sink.send(blockOf(event));
+        after = { expiresAt: String(record.detail?.['expires_at']), seq: record.seq };
+      }
       await sink.drained();
-      after = page.items.at(-1)?.jti;
       more = page.more;
     }
     subscriber.isComplete = true;

@@ -1,6 +1,5 @@
 import type { AuditRecord } from '@bundoc/shared/contract/audit';
 import { type KmsEvent, kmsEventSchema } from '@bundoc/shared/contract/events';
-import type { TokenInfo } from '@bundoc/shared/contract/tokens';
 import type { ChainHead } from '../audit/chain.ts';
 
 /** What says who holds a key; an event of it names the holder, so that the holder knows its own. */
@@ -17,11 +16,6 @@ export function eventOf(record: AuditRecord): KmsEvent | undefined {
         ? { type, storage: detail?.['storage'], generation: detail?.['generation'] }
         : { type, name, version, ...(holders.has(type) ? { holder: detail?.['holder'] } : {}) };
   return kmsEventSchema.safeParse(candidate).data;
-}
-
-/** The event that tells of a token which was revoked at any time. */
-export function revocationOf({ jti, family, expires_at }: TokenInfo): KmsEvent {
-  return { type: 'token.revoke', jti, family, expires_at };
 }
 
 /** An event as it goes over the wire. Its id is a place in the audit chain, written like a receipt: `seq:hash`. */

@@ -11,12 +11,16 @@ export interface LimitRates {
   readonly cryptoPerToken: number;
   /** The same under one key, whoever asks. */
   readonly cryptoPerKey: number;
+  /** Destructions of keys and versions a second, and deletions that are scheduled, of one token and all that were renewed from the same one. */
+  readonly destructionsPerToken: number;
   /** Renewals a minute of one token and all that were renewed from the same one. */
   readonly renewalsPerMinute: number;
 }
 
 /** After a pause, this many seconds' worth may come at once: a node that starts cold fetches all its keys. */
 const BURST_S = 5;
+/** The same for destructions. */
+const DESTRUCTION_BURST_S = 10;
 /** Streams of events that one token's family may open: each is on record, and may begin with all revoked tokens. */
 const STREAMS = { perSecond: 1, burst: 60 };
 
@@ -30,6 +34,7 @@ export class Limits {
   readonly #cryptoTokens: RateLimit;
   readonly #cryptoKeys: RateLimit;
   readonly #renewals: RateLimit;
+  readonly #destructions: RateLimit;
   readonly #streams: RateLimit;
 
   constructor(rates: LimitRates, clock: Clock) {
@@ -45,6 +50,12 @@ export class Limits {
       perSecond: renewalsPerMinute / 60,
       burst: Math.max(1, renewalsPerMinute),
     });
+    const { destructionsPerToken } = rates;
+    this.#destructions = new RateLimit({
+      clock,
+      perSecond: destructionsPerToken,
+      burst: Math.max(1, destructionsPerToken * DESTRUCTION_BURST_S),
+    });
     this.#streams = new RateLimit({ clock, ...STREAMS });
   }
 
@@ -58,6 +69,11 @@ export class Limits {
   takeCrypto(family: string, keyName: string, items: number): void {
     this.#cryptoTokens.take(family, items);
     this.#cryptoKeys.take(keyName, items);
+  }
+
+  /** @param family of the token. @throws AppError `rate_limited`. */
+  takeDestruction(family: string): void {
+    this.#destructions.take(family);
   }
 
   /** @param family of the token. @throws AppError `rate_limited`. */

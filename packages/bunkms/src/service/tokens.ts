@@ -1,165 +1,227 @@
 import { type KeyObject, randomUUID } from 'node:crypto';
 import type { Clock } from '@bundoc/shared/clock';
+import type { AuditRecord } from '@bundoc/shared/contract/audit';
 import {
   audienceOf,
   type Claims,
   type IssuedToken,
   type IssueToken,
   TOKEN_ISSUER,
+  TOKEN_LENGTH_MAX,
   TOKEN_TTL_S_DEFAULT,
   type TokenInfo,
 } from '@bundoc/shared/contract/tokens';
 import { AppError } from '@bundoc/shared/errors';
-import { createSigner } from 'fast-jwt';
+import type { Logger } from '@bundoc/shared/logger';
+import { SignJWT } from 'jose';
 import type { Caller } from '../audit/caller.ts';
-import type { AuditDraft } from '../audit/chain.ts';
-import type { KmsStore, Page, PageQuery } from '../store/port.ts';
+import {
+  authenticToken,
+  familyOfIssue,
+  revocationDraft,
+  tokenFault,
+  tokenIssueDraft,
+} from '../audit/token-record.ts';
+import type { KmsStore, PageQuery, StoredToken } from '../store/port.ts';
+import { requireMayIssue } from './may-issue.ts';
 
 export interface TokenServiceOptions {
   readonly store: KmsStore;
   readonly clock: Clock;
+  readonly logger: Logger;
   readonly signingKey: KeyObject;
   readonly kid: string;
+  /** Key of the audit chain: only what the chain says of a token is believed. */
+  readonly chainKey: KeyObject;
 }
+
+/** Some tokens of a list, in its order. */
+export interface TokenList {
+  readonly tokens: readonly TokenInfo[];
+  /** Ids of those that are not what the audit chain says of them. */
+  readonly damaged: readonly string[];
+  /** Where to go on behind them; undefined at the end. */
+  readonly next: string | undefined;
+}
+
+/** Families that are ended in one transaction. */
+const CASCADE_BATCH = 200;
 
 /**
  * Issues, renews, lists and revokes tokens (Ed25519 JWT). The store keeps what tokens say, never the tokens. Each
  * change and its audit record are one transaction, and a token is handed out only once that is durable.
  */
 export class TokenService {
-  readonly #store: KmsStore;
-  readonly #clock: Clock;
-  readonly #sign: (claims: object) => string;
+  readonly #options: TokenServiceOptions;
 
-  constructor({ store, clock, signingKey, kid }: TokenServiceOptions) {
-    this.#store = store;
-    this.#clock = clock;
-    this.#sign = createSigner({
-      key: String(signingKey.export({ format: 'pem', type: 'pkcs8' })),
-      algorithm: 'EdDSA',
-      kid,
-    });
+  constructor(options: TokenServiceOptions) {
+    this.#options = options;
   }
 
-  /** Issues a token of a new family. The request has passed `issueTokenSchema`. */
-  async issue(request: IssueToken, caller: Caller): Promise<IssuedToken> {
+  /**
+   * Issues a token of a new family. The request has passed `issueTokenSchema`.
+   *
+   * @param issuer claims of the token in whose name this is done: nothing beyond its `may_issue`. Undefined for the command line.
+   * @throws AppError `forbidden`; `unauthenticated` when the issuer was revoked meanwhile; `invalid_request` when the token would be
+   * longer than a header may be.
+   */
+  async issue(request: IssueToken, caller: Caller, issuer?: Claims): Promise<IssuedToken> {
     const [firstScope] = request.scope;
     if (firstScope === undefined) throw new AppError('invalid_request');
+    const lifeS = request.ttl_s ?? defaultLifeS(request, issuer);
+    if (issuer !== undefined) requireMayIssue(issuer.may_issue, { ...request, ttl_s: lifeS });
     const jti = randomUUID();
-    const { token, info } = this.#make({
+    const { token, info } = await this.#make({
       jti,
       family: jti,
+      ...(issuer === undefined ? {} : { issuer: issuer.jti }),
       sub: request.sub,
       typ: request.typ,
       aud: audienceOf(firstScope),
       scope: [...new Set(request.scope)],
       keys: [...new Set(request.keys)],
       projects: [...new Set(request.projects)],
-      lifeS: request.ttl_s ?? TOKEN_TTL_S_DEFAULT[request.typ],
+      ...(request.may_issue === undefined ? {} : { may_issue: request.may_issue }),
+      lifeS,
     });
-    await this.#store.insertToken(info, this.#draft('token.issue', caller, describe(info)));
+    const draft = tokenIssueDraft({ caller, time: this.#now(), action: 'token.issue' }, info);
+    if (!(await this.#options.store.insertToken(info, draft))) throw new AppError('unauthenticated');
     return { token, ...info };
   }
 
   /**
-   * Renews a service token for BunKMS: the same claims and length of life, a new `jti`, the same family. So that a
+   * Renews a service token for BunKMS: the same claims and length of life, a new `jti`, the same family and issuer. So that a
    * service stays connected without anybody's help, and a revocation of what it began with still ends it.
    *
-   * @throws AppError `forbidden` for other tokens, `unauthenticated` when it was revoked meanwhile.
+   * @throws AppError `forbidden` for other tokens, `unauthenticated` when it was revoked meanwhile or its row is not what the
+   * audit chain says.
    */
   async renew(claims: Claims, caller: Caller): Promise<IssuedToken> {
     if (claims.typ !== 'service')
       throw new AppError('forbidden', { detail: 'only service tokens are renewed' });
-    const parent = await this.#store.findToken(claims.jti);
+    const stored = await this.#options.store.findToken(claims.jti);
+    const parent = stored && this.#believed(stored);
     if (parent === undefined) throw new AppError('unauthenticated');
-    const { token, info } = this.#make({
+    const { token, info } = await this.#make({
       jti: randomUUID(),
       family: parent.family,
+      ...(parent.issuer === undefined ? {} : { issuer: parent.issuer }),
       sub: claims.sub,
       typ: claims.typ,
       aud: claims.aud,
       scope: claims.scope,
       keys: claims.keys,
       projects: claims.projects,
+      ...(claims.may_issue === undefined ? {} : { may_issue: claims.may_issue }),
       lifeS: claims.exp - claims.iat,
     });
-    const draft = this.#draft('token.renew', caller, describe(info));
-    if (!(await this.#store.renewToken(claims.jti, info, draft))) throw new AppError('unauthenticated');
+    const draft = tokenIssueDraft({ caller, time: this.#now(), action: 'token.renew' }, info);
+    if (!(await this.#options.store.renewToken(claims.jti, info, draft)))
+      throw new AppError('unauthenticated');
     return { token, ...info };
   }
 
   /**
    * Revokes a token and all that were renewed from the same first one, at once. Revoking again changes nothing.
    *
-   * @throws AppError `token_not_found`.
+   * With `cascade` also every token that one of those issued, and what those issued in turn, some at a time. The token itself comes
+   * first, so nothing is issued meanwhile that escapes. When this is cut short, calling it again ends the rest.
+   *
+   * @returns how many further families were ended.
+   * @throws AppError `token_not_found`, also for a token whose audit record was changed: such a token is refused anyway.
    */
-  async revoke(jti: string, caller: Caller): Promise<void> {
-    const token = await this.#store.findToken(jti);
-    if (token === undefined) throw new AppError('token_not_found');
-    const draft = this.#draft('token.revoke', caller, {
-      token: jti,
-      family: token.family,
-      sub: token.sub,
-      expires_at: token.expires_at,
-    });
-    await this.#store.revokeFamily(token.family, draft.time, draft);
+  async revoke(jti: string, caller: Caller, options: { readonly cascade?: boolean } = {}): Promise<number> {
+    const { store, chainKey } = this.#options;
+    const issued = (await store.findToken(jti))?.issued;
+    if (issued === undefined || familyOfIssue(chainKey, jti, issued) === undefined)
+      throw new AppError('token_not_found');
+    const root = namedBy(issued);
+    const time = this.#now();
+    await store.revokeFamilies([revocationDraft(caller, time, root)]);
+    if (options.cascade !== true) return 0;
+    let ended = 0;
+    for (;;) {
+      const found = await store.listIssuedBy(root.family, time, CASCADE_BATCH);
+      if (found.length === 0) return ended;
+      const drafts = found.map((record) => revocationDraft(caller, time, namedBy(record), { cascade: jti }));
+      ended += await store.revokeFamilies(drafts);
+    }
   }
 
   /** Tokens in the order of their issue, the expired and revoked ones too. */
-  list(page: PageQuery<string>): Promise<Page<TokenInfo>> {
-    return this.#store.listTokens(page);
+  async list(page: PageQuery<string>): Promise<TokenList> {
+    const { items, more } = await this.#options.store.listTokens(page);
+    const tokens: TokenInfo[] = [];
+    const damaged: string[] = [];
+    for (const item of items) {
+      const token = this.#believed(item);
+      if (token === undefined) damaged.push(item.jti);
+      else tokens.push(token);
+    }
+    return { tokens, damaged, next: more ? items.at(-1)?.jti : undefined };
   }
 
-  #make(token: Omit<TokenInfo, 'issued_at' | 'expires_at' | 'revoked_at'> & { lifeS: number }): {
+  /** @returns undefined, and tells the log why, when the row must not be believed. */
+  #believed(stored: StoredToken): TokenInfo | undefined {
+    const { chainKey, logger } = this.#options;
+    const token = authenticToken(chainKey, stored);
+    if (token === undefined)
+      logger.error({ jti: stored.jti, reason: tokenFault(chainKey, stored) }, 'a stored token is damaged');
+    return token;
+  }
+
+  async #make(
+    token: Omit<TokenInfo, 'issued_at' | 'expires_at' | 'revoked_at'> & { lifeS: number },
+  ): Promise<{
     token: string;
     info: TokenInfo;
-  } {
-    const iat = Math.floor(this.#clock.now() / 1000);
+  }> {
+    const { clock, kid, signingKey } = this.#options;
+    const iat = Math.floor(clock.now() / 1000);
     const exp = iat + token.lifeS;
     const { lifeS: _, ...said } = token;
-    const { jti, sub, typ, aud, scope, keys, projects } = said;
-    return {
-      token: this.#sign({
-        iss: TOKEN_ISSUER,
-        aud,
-        sub,
-        typ,
-        scope: scope.join(' '),
-        keys,
-        projects,
-        jti,
-        iat,
-        exp,
-      }),
-      info: { ...said, issued_at: isoOf(iat), expires_at: isoOf(exp) },
+    const { jti, sub, typ, aud, scope, keys, projects, may_issue } = said;
+    const claims = {
+      iss: TOKEN_ISSUER,
+      aud,
+      sub,
+      typ,
+      scope: scope.join(' '),
+      keys,
+      projects,
+      ...(may_issue === undefined ? {} : { may_issue }),
+      jti,
+      iat,
+      exp,
     };
+    const header = { alg: 'EdDSA', typ: 'JWT', kid };
+    const signed = await new SignJWT(claims).setProtectedHeader(header).sign(signingKey);
+    if (signed.length > TOKEN_LENGTH_MAX)
+      throw new AppError('invalid_request', {
+        detail: `the token would have ${signed.length} characters, and may have ${TOKEN_LENGTH_MAX}: name fewer keys or projects`,
+      });
+    return { token: signed, info: { ...said, issued_at: isoOf(iat), expires_at: isoOf(exp) } };
   }
 
-  #draft(action: string, caller: Caller, detail: NonNullable<AuditDraft['detail']>): AuditDraft {
-    return {
-      ...caller,
-      time: new Date(this.#clock.now()).toISOString(),
-      severity: 'INFO',
-      action,
-      outcome: 'allowed',
-      detail,
-    };
+  #now(): string {
+    return new Date(this.#options.clock.now()).toISOString();
   }
+}
+
+/** As long as the type of token lives by default, if the issuer may issue that. */
+function defaultLifeS({ typ }: IssueToken, issuer: Claims | undefined): number {
+  return Math.min(TOKEN_TTL_S_DEFAULT[typ], issuer?.may_issue?.ttl_s ?? Number.POSITIVE_INFINITY);
+}
+
+function namedBy({ detail = {} }: AuditRecord) {
+  return {
+    jti: String(detail['token']),
+    family: String(detail['family']),
+    sub: String(detail['sub']),
+    expires_at: String(detail['expires_at']),
+  };
 }
 
 function isoOf(seconds: number): string {
   return new Date(seconds * 1000).toISOString();
-}
-
-function describe(token: TokenInfo): NonNullable<AuditDraft['detail']> {
-  return {
-    token: token.jti,
-    family: token.family,
-    sub: token.sub,
-    typ: token.typ,
-    scope: token.scope.join(' '),
-    keys: token.keys.join(' '),
-    projects: token.projects.join(' '),
-    expires_at: token.expires_at,
-  };
 }

@@ -3,6 +3,7 @@ import { createSecretKey, randomBytes, randomUUID } from 'node:crypto';
 import type { TokenInfo } from '@bundoc/shared/contract/tokens';
 import type { AuditDraft } from '../audit/chain.ts';
 import { keyChangeDraft, withDigests } from '../audit/key-record.ts';
+import { revocationDraft, tokenIssueDraft } from '../audit/token-record.ts';
 import type { Installation, KeyChange, KeyRecord, KeyUpdate, KeyVersionRecord } from './port.ts';
 
 export const TIME = '2026-01-01T00:00:00.000Z';
@@ -133,6 +134,16 @@ export function token(family?: string): TokenInfo {
     issued_at: TIME,
     expires_at: '2026-02-01T00:00:00.000Z',
   };
+}
+
+/** The record of a token's issue. */
+export function issueOf(one: TokenInfo, action: 'token.issue' | 'token.renew' = 'token.issue'): AuditDraft {
+  return tokenIssueDraft({ caller: {}, time: TIME, action }, one);
+}
+
+/** The record that revokes a token and its family. */
+export function revocationOf(one: TokenInfo, time = TIME): AuditDraft {
+  return revocationDraft({}, time, one);
 }
 
 /** What a store gives back of a key right after that change. */

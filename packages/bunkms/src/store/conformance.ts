@@ -1,5 +1,6 @@
 import { randomUUID } from 'node:crypto';
 import type { AuditRecord } from '@bundoc/shared/contract/audit';
+import type { MayIssue, TokenInfo } from '@bundoc/shared/contract/tokens';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { GENESIS, verifyChain } from '../audit/chain.ts';
 import {
@@ -7,17 +8,19 @@ import {
   draft,
   edited,
   installation,
+  issueOf,
   KEK,
   key,
   LATER,
   made as madeInstallation,
   OTHER_KEK,
+  revocationOf,
   rotated,
   stored,
   TIME,
   token,
 } from './conformance-data.ts';
-import type { KeyRecord, KmsStore, LoadEntry, StoreEntry } from './port.ts';
+import type { KeyRecord, KmsStore, LoadEntry, RevocationPlace, StoreEntry } from './port.ts';
 
 /** One place that stores are kept in. */
 export interface StorePlace {
@@ -265,14 +268,14 @@ export function storeConformance(name: string, makePlace: () => Promise<StorePla
       await store.insertKey(first);
       await store.updateKey(second);
       const tokens = [token(), token()] as const;
-      for (const one of tokens) await store.insertToken(one, draft('token.issue'));
-      await store.revokeFamily(tokens[0].family, LATER, draft('token.revoke'));
+      for (const one of tokens) await store.insertToken(one, issueOf(one));
+      await store.revokeFamilies([revocationOf(tokens[0], LATER)]);
       for (let n = 0; n < 3; n++) await store.appendAudit(Array.from({ length: 400 }, () => draft('many')));
       const records = await allRecords(store);
       const read: StoreEntry[] = [];
       for await (const batch of store.readAll()) {
         await store.insertKey(key(`new-${read.length}`));
-        await store.revokeFamily(tokens[1].family, LATER, draft('token.revoke'));
+        await store.revokeFamilies([revocationOf(tokens[1], LATER)]);
         await store.updateKey(edited(other, { state: 'disabled' }));
         read.push(...batch);
       }
@@ -400,54 +403,132 @@ export function storeConformance(name: string, makePlace: () => Promise<StorePla
       expect(await allRecords(store)).toHaveLength(2);
     });
 
-    test('gives tokens back as they were put in, in the order of issue', async () => {
-      const all = [token(), token(), token()] as const;
-      for (const one of all) await store.insertToken(one, draft('token.issue'));
-      expect(await store.findToken(all[1].jti)).toEqual(all[1]);
+    test('gives tokens back as they were put in, in the order of issue, with the records of it', async () => {
+      const limit: MayIssue = { scopes: ['docs:read'], projects: ['*'], keys: [], ttl_s: 60 };
+      const all: [TokenInfo, TokenInfo, TokenInfo] = [
+        token(),
+        { ...token(), may_issue: limit, scope: ['kms:admin'] },
+        token(),
+      ];
+      for (const one of all) await store.insertToken(one, issueOf(one));
+      const asStored = (one: TokenInfo) => ({
+        jti: one.jti,
+        row: one,
+        issued: expect.objectContaining(issueOf(one)),
+        revoked: undefined,
+      });
+      expect(await store.findToken(all[1].jti)).toEqual(asStored(all[1]));
       const first = await store.listTokens({ limit: 2 });
-      expect(first).toEqual({ items: all.slice(0, 2), more: true });
+      expect(first).toEqual({ items: all.slice(0, 2).map(asStored), more: true });
       expect(await store.listTokens({ after: all[1].jti, limit: 2 })).toEqual({
-        items: [all[2]],
+        items: [asStored(all[2])],
         more: false,
       });
       expect(await store.listTokens({ after: randomUUID(), limit: 2 })).toEqual({ items: [], more: false });
       expect(await store.findToken(randomUUID())).toBeUndefined();
     });
 
-    test('revokes a whole family and no other', async () => {
+    test('revokes a whole family and no other, once', async () => {
       const [root, other] = [token(), token()];
       const child = token(root.jti);
-      await store.insertToken(root, draft('token.issue'));
-      await store.insertToken(other, draft('token.issue'));
-      expect(await store.renewToken(root.jti, child, draft('token.renew'))).toBe(true);
-      await store.revokeFamily(root.jti, TIME, draft('token.revoke'));
-      expect((await store.findToken(root.jti))?.revoked_at).toBe(TIME);
-      expect((await store.findToken(child.jti))?.revoked_at).toBe(TIME);
-      expect((await store.findToken(other.jti))?.revoked_at).toBeUndefined();
-      await store.revokeFamily(root.jti, '2027-01-01T00:00:00.000Z', draft('token.revoke'));
-      expect((await store.findToken(root.jti))?.revoked_at).toBe(TIME);
+      await store.insertToken(root, issueOf(root));
+      await store.insertToken(other, issueOf(other));
+      expect(await store.renewToken(root.jti, child, issueOf(child, 'token.renew'))).toBe(true);
+      expect(await store.revokeFamilies([revocationOf(root), revocationOf(child, LATER)])).toBe(1);
+      const head = await store.auditHead();
+      for (const { jti } of [root, child]) {
+        const stored = await store.findToken(jti);
+        expect(stored?.row?.revoked_at).toBe(TIME);
+        expect(stored?.revoked).toMatchObject(revocationOf(root));
+      }
+      expect(await store.findToken(other.jti)).toMatchObject({ row: other, revoked: undefined });
+      expect(await store.revokeFamilies([revocationOf(root, LATER)])).toBe(0);
+      expect(await store.auditHead()).toEqual(head);
+      expect((await store.findToken(root.jti))?.row?.revoked_at).toBe(TIME);
     });
 
     test('knows the family of a token that is live, and of no other', async () => {
       const [root, other] = [token(), token()];
       const child = token(root.jti);
-      for (const one of [root, child, other]) await store.insertToken(one, draft('token.issue'));
+      for (const one of [root, child, other]) await store.insertToken(one, issueOf(one));
       expect(await store.liveFamily(child.jti)).toBe(root.jti);
-      await store.revokeFamily(root.jti, TIME, draft('token.revoke'));
+      await store.revokeFamilies([revocationOf(root)]);
       for (const jti of [root.jti, child.jti, randomUUID()])
         expect(await store.liveFamily(jti)).toBeUndefined();
       expect(await store.liveFamily(other.jti)).toBe(other.jti);
     });
 
+    test('takes the family of a token from the record of its issue, and no token without one for live', async () => {
+      const [root, stray] = [token(), token()];
+      await store.insertToken({ ...root, family: stray.jti }, issueOf(root));
+      await store.insertToken(stray, draft('token.issue'));
+      expect(await store.liveFamily(root.jti)).toBe(root.family);
+      expect(await store.liveFamily(stray.jti)).toBeUndefined();
+      expect(await store.findToken(stray.jti)).toMatchObject({ row: stray, issued: undefined });
+      await store.revokeFamilies([revocationOf(root)]);
+      expect(await store.liveFamily(root.jti)).toBeUndefined();
+    });
+
+    test('finds the record of a token whose row is not there, and takes it for no live one', async () => {
+      const lost = token();
+      await store.appendAudit([issueOf(lost)]);
+      expect(await store.findToken(lost.jti)).toMatchObject({
+        jti: lost.jti,
+        row: undefined,
+        issued: issueOf(lost),
+      });
+      expect(await store.liveFamily(lost.jti)).toBeUndefined();
+    });
+
     test('renews no token that is revoked or unknown, and writes nothing then', async () => {
       const root = token();
-      await store.insertToken(root, draft('token.issue'));
-      await store.revokeFamily(root.jti, TIME, draft('token.revoke'));
+      await store.insertToken(root, issueOf(root));
+      await store.revokeFamilies([revocationOf(root)]);
       const before = await store.auditHead();
       expect(await store.renewToken(root.jti, token(root.jti), draft('token.renew'))).toBe(false);
       expect(await store.renewToken(randomUUID(), token(), draft('token.renew'))).toBe(false);
       expect(await store.auditHead()).toEqual(before);
       expect((await store.counts()).tokens).toBe(1);
+    });
+
+    test('stores no token whose issuer is revoked or unknown, and writes nothing then', async () => {
+      const issuer = token();
+      await store.insertToken(issuer, issueOf(issuer));
+      const issued = { ...token(), issuer: issuer.jti };
+      expect(await store.insertToken(issued, issueOf(issued))).toBe(true);
+      await store.revokeFamilies([revocationOf(issuer)]);
+      const before = await store.auditHead();
+      for (const by of [issuer.jti, randomUUID()]) {
+        const late = { ...token(), issuer: by };
+        expect(await store.insertToken(late, issueOf(late))).toBe(false);
+        expect(await store.findToken(late.jti)).toBeUndefined();
+      }
+      expect(await store.auditHead()).toEqual(before);
+    });
+
+    test('finds what a family has issued over three generations and renewals, but for the revoked and the expired', async () => {
+      const add = async (more: Partial<TokenInfo> = {}, family?: string) => {
+        const one = { ...token(family), ...more };
+        await store.appendAudit([issueOf(one, family === undefined ? 'token.issue' : 'token.renew')]);
+        return one;
+      };
+      const root = await add();
+      const renewed = await add({}, root.family);
+      const [child, other] = [await add({ issuer: renewed.jti }), await add()];
+      const grandchild = await add({ issuer: child.jti, expires_at: TIME });
+      const renewal = await add({ issuer: child.jti, expires_at: LATER }, grandchild.family);
+      const great = await add({ issuer: renewal.jti });
+      await add({ issuer: root.jti, expires_at: '2025-01-01T00:00:00.000Z' });
+      await add({ issuer: other.jti });
+      const found = async (limit = 10) => {
+        const records = await store.listIssuedBy(root.family, '2026-01-15T00:00:00.000Z', limit);
+        return records.map(({ detail }) => detail?.['token']).sort();
+      };
+      expect(await found()).toEqual([child.jti, renewal.jti, great.jti].sort());
+      expect(await found(2)).toHaveLength(2);
+      await store.revokeFamilies([revocationOf(root), revocationOf(child)]);
+      expect(await found()).toEqual([renewal.jti, great.jti].sort());
+      expect(await store.listIssuedBy(other.family, LATER, 10)).toEqual([]);
     });
 
     test('forgets families of which every token expired, a number at a time, and says so in the chain', async () => {
@@ -458,12 +539,12 @@ export function storeConformance(name: string, makePlace: () => Promise<StorePla
       const gone = [expiring(1), expiring(2), expiring(2)];
       const parent = expiring(1);
       const kept = [parent, expiring(5, parent.family), expiring(3)];
-      for (const one of [...gone, ...kept]) await store.insertToken(one, draft('token.issue'));
+      for (const one of [...gone, ...kept]) await store.insertToken(one, issueOf(one));
       const prune = () =>
         store.pruneTokens('2026-04-03T00:00:00.000Z', 2, draft('token.prune', { detail: { a: 1 } }));
       expect([await prune(), await prune(), await prune()]).toEqual([2, 1, 0]);
-      for (const { jti } of gone) expect(await store.findToken(jti)).toBeUndefined();
-      for (const one of kept) expect(await store.findToken(one.jti)).toEqual(one);
+      for (const { jti } of gone) expect((await store.findToken(jti))?.row).toBeUndefined();
+      for (const one of kept) expect((await store.findToken(one.jti))?.row).toEqual(one);
       const records = (await allRecords(store)).filter(({ action }) => action === 'token.prune');
       expect(records.map(({ detail }) => detail)).toEqual([
         { a: 1, count: 2 },
@@ -471,17 +552,24 @@ export function storeConformance(name: string, makePlace: () => Promise<StorePla
       ]);
     });
 
-    test('lists the revoked tokens that have not expired, in pages', async () => {
-      const tokens = [token(), token(), { ...token(), expires_at: TIME }, token(), token()];
-      for (const one of tokens) await store.insertToken(one, draft('token.issue'));
-      for (const { family } of tokens.slice(1))
-        await store.revokeFamily(family, LATER, draft('token.revoke'));
-      const jtis = async (after?: string) => {
+    test('lists the revocations of what has not expired, in pages', async () => {
+      const tokens = [
+        token(),
+        token(),
+        { ...token(), expires_at: TIME },
+        { ...token(), expires_at: LATER },
+        token(),
+      ];
+      for (const one of tokens) await store.insertToken(one, issueOf(one));
+      for (const one of tokens.slice(1)) await store.revokeFamilies([revocationOf(one, LATER)]);
+      const places: RevocationPlace[] = [];
+      const page = async (after?: RevocationPlace) => {
         const { items, more } = await store.listRevoked('2026-01-02T00:00:00.000Z', { limit: 2, after });
-        return [items.map(({ jti }) => jti), more];
+        places.push(...items.map(({ seq, detail }) => ({ seq, expiresAt: String(detail?.['expires_at']) })));
+        return [items.map(({ detail }) => detail?.['token']), more];
       };
-      expect(await jtis()).toEqual([[tokens[1]?.jti, tokens[3]?.jti], true]);
-      expect(await jtis(tokens[3]?.jti)).toEqual([[tokens[4]?.jti], false]);
+      expect(await page()).toEqual([[tokens[1]?.jti, tokens[4]?.jti], true]);
+      expect(await page(places.at(-1))).toEqual([[tokens[3]?.jti], false]);
     });
 
     test('appends records in order, with receipts of their places, to one unbroken chain', async () => {
@@ -508,8 +596,8 @@ export function storeConformance(name: string, makePlace: () => Promise<StorePla
     test('leaves out a record whose token is revoked or unknown, and appends the others', async () => {
       const live = token();
       const revoked = token();
-      for (const one of [live, revoked]) await store.insertToken(one, draft('token.issue'));
-      await store.revokeFamily(revoked.family, '2026-03-01T00:00:00.000Z', draft('token.revoke'));
+      for (const one of [live, revoked]) await store.insertToken(one, issueOf(one));
+      await store.revokeFamilies([revocationOf(revoked)]);
       const receipts = await store.appendAudit(
         [draft('live'), draft('revoked'), draft('unknown'), draft('none')],
         [{ jti: live.jti }, { jti: revoked.jti }, { jti: randomUUID() }, undefined],

@@ -89,6 +89,17 @@ export interface NamedKey extends StoredKey {
   readonly name: string;
 }
 
+/** What the store has on a token, all of one moment. Not to be believed before it is authenticated (`audit/token-record.ts`). */
+export interface StoredToken {
+  readonly jti: string;
+  /** Undefined when it is lost. Its `revoked_at` says nothing by itself: the audit chain does. */
+  readonly row: TokenInfo | undefined;
+  /** The audit record of its issue ({@link TOKEN_ACTIONS}). */
+  readonly issued: AuditRecord | undefined;
+  /** The first audit record that revokes its family. */
+  readonly revoked: AuditRecord | undefined;
+}
+
 /** Which versions to read with a key. */
 export type VersionChoice = number | 'current' | 'all';
 
@@ -142,7 +153,7 @@ export interface StorageMark {
 
 /** What must hold at the moment at which an audit record is appended; else the record is left out. */
 export interface AuditCondition {
-  /** The `jti` of a token that must be known and not revoked. */
+  /** The `jti` of a token that must be live ({@link KmsStore.liveFamily}). */
   readonly jti?: string | undefined;
   /** A key that must be as it was read. */
   readonly key?: KeyMark | undefined;
@@ -228,6 +239,17 @@ export interface Presence {
 export interface ForwardPage {
   readonly names: readonly string[];
   readonly next?: string;
+}
+
+/** Actions of records that make a token known; each names it as `detail.token` and its family as `detail.family`. */
+export const TOKEN_ACTIONS = ['token.issue', 'token.renew', 'token.restore'] as const;
+/** Action of a record that revokes the family which it names as `detail.family`, until `detail.expires_at`. */
+export const REVOCATION = 'token.revoke';
+
+/** A place among the revocations, which are in the order of the ends of what they revoke. */
+export interface RevocationPlace {
+  readonly expiresAt: string;
+  readonly seq: number;
 }
 
 /** Actions of records that tell of a use of a key. */
@@ -364,32 +386,49 @@ export interface KmsStore extends AsyncDisposable {
    */
   scrub(): Promise<boolean>;
 
-  insertToken(token: TokenInfo, record: AuditDraft): Promise<void>;
+  /**
+   * Stores a token with the record of its issue, in the same transaction as the check that its `issuer`, if it has one, is live.
+   *
+   * @returns false, with nothing written, when the issuer is not live.
+   */
+  insertToken(token: TokenInfo, record: AuditDraft): Promise<boolean>;
 
   /**
-   * Inserts `token` as the renewal of `parentJti`, in the same transaction as the check that the parent is known and not
-   * revoked, so that no renewal escapes a revocation of its family.
+   * Inserts `token` as the renewal of `parentJti`, in the same transaction as the check that the parent is live, so that no renewal
+   * escapes a revocation of its family.
    *
-   * @returns false, with nothing written, when the parent is unknown or revoked.
+   * @returns false, with nothing written, when the parent is not live.
    */
   renewToken(parentJti: string, token: TokenInfo, record: AuditDraft): Promise<boolean>;
 
-  findToken(jti: string): Promise<TokenInfo | undefined>;
-
-  /** The family of a token that is known and not revoked; undefined for any other. Asked with each request, so it is cheap. */
-  liveFamily(jti: string): Promise<string | undefined>;
-
-  /** Tokens in the order of their issue; the cursor is a `jti`, an unknown one gives an empty page. */
-  listTokens(page: PageQuery<string>): Promise<Page<TokenInfo>>;
-
-  /** Revokes every token of a family that is not revoked yet. From then on each process sees it. */
-  revokeFamily(family: string, revokedAt: string, record: AuditDraft): Promise<void>;
+  /** What there is on that token; undefined when there is neither a row nor a record of its issue. */
+  findToken(jti: string): Promise<StoredToken | undefined>;
 
   /**
-   * Revoked tokens that expire at `time` or later, in the order of their issue; the cursor is a `jti`, an unknown one gives an
-   * empty page.
+   * The family of a token that is live: it has a row, the record of its issue is genuine, and no record revokes its family. Undefined for any
+   * other. The family is the one of that record, whatever the row says. Asked with each request, so it is cheap.
    */
-  listRevoked(time: string, page: PageQuery<string>): Promise<Page<TokenInfo>>;
+  liveFamily(jti: string): Promise<string | undefined>;
+
+  /** Tokens that have a row, in the order of their issue; the cursor is a `jti`, an unknown one gives an empty page. */
+  listTokens(page: PageQuery<string>): Promise<Page<StoredToken>>;
+
+  /**
+   * Appends revocations, each ending the family that its `detail` names, and marks the rows. Those of families that are revoked already are
+   * left out. From then on each process sees it.
+   *
+   * @returns how many were appended.
+   */
+  revokeFamilies(records: readonly AuditDraft[]): Promise<number>;
+
+  /**
+   * Families that a token of this family has issued, and those that their tokens have issued in turn, by the audit chain alone: of each that is
+   * not revoked and has a token which expires at `time` or later, the record of an issue. At most `limit`.
+   */
+  listIssuedBy(family: string, time: string, limit: number): Promise<readonly AuditRecord[]>;
+
+  /** Revocations of what expires at `time` or later, by the audit chain alone, in the order of those ends. */
+  listRevoked(time: string, page: PageQuery<RevocationPlace>): Promise<Page<AuditRecord>>;
 
   /**
    * Forgets at most `limit` tokens that expired before `time`, of families of which every token did: a family stays

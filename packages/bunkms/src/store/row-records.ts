@@ -1,5 +1,5 @@
 import type { AuditRecord } from '@bundoc/shared/contract/audit';
-import type { TokenInfo } from '@bundoc/shared/contract/tokens';
+import type { MayIssue, TokenInfo } from '@bundoc/shared/contract/tokens';
 import type { AuditDraft } from '../audit/chain.ts';
 import type { KeyRecord, KeyVersionRecord } from './port.ts';
 
@@ -76,8 +76,13 @@ export function keyVersionOf(row: Row): KeyVersionRecord {
   return keyVersionIn(row, '');
 }
 
+/** Stands for what somebody changed to no JSON: it fits no digest. */
+const UNREADABLE = '(unreadable)';
+const NO_LIMIT: MayIssue = { scopes: [], projects: [], keys: [UNREADABLE], ttl_s: 0 };
+
 export function tokenOf(row: Row): TokenInfo {
-  const list = (column: string) => JSON.parse(row[column] as string) as string[];
+  const list = (column: string) => readJson<string[]>(row[column] as string) ?? [UNREADABLE];
+  const limit = row['may_issue'] as string | null;
   return {
     jti: row['jti'] as string,
     family: row['family'] as string,
@@ -89,8 +94,42 @@ export function tokenOf(row: Row): TokenInfo {
     projects: list('projects'),
     issued_at: row['issued_at'] as string,
     expires_at: row['expires_at'] as string,
+    ...(row['issuer'] === null ? {} : { issuer: row['issuer'] as string }),
+    ...(limit === null ? {} : { may_issue: readJson<MayIssue>(limit) ?? NO_LIMIT }),
     ...(row['revoked_at'] === null ? {} : { revoked_at: row['revoked_at'] as string }),
   };
+}
+
+/** The columns of a token, in the order of {@link TOKEN_COLUMNS}. */
+export function tokenValuesOf(token: TokenInfo) {
+  return [
+    token.jti,
+    token.family,
+    token.issuer ?? null,
+    token.sub,
+    token.typ,
+    token.aud,
+    JSON.stringify(token.scope),
+    JSON.stringify(token.keys),
+    JSON.stringify(token.projects),
+    token.may_issue === undefined ? null : JSON.stringify(token.may_issue),
+    token.issued_at,
+    token.expires_at,
+    token.revoked_at ?? null,
+  ] as const;
+}
+
+export const TOKEN_COLUMNS =
+  'jti, family, issuer, sub, typ, aud, scope, keys, projects, may_issue, issued_at, expires_at, revoked_at';
+
+/** The families that revocations name, each with the first of them. */
+export function byFamily(records: readonly AuditDraft[]): Map<string, AuditDraft> {
+  const byName = new Map<string, AuditDraft>();
+  for (const record of records) {
+    const family = String(record.detail?.['family']);
+    if (!byName.has(family)) byName.set(family, record);
+  }
+  return byName;
 }
 
 export function auditRecordOf(row: Row): AuditRecord {
@@ -131,11 +170,14 @@ export function detailText(draft: Pick<AuditDraft, 'detail'>): string | null {
  * not written as the service writes it: a look-up by a member's text might not find it, or find another of two members of one name.
  */
 export function parseDetail(text: string): NonNullable<AuditRecord['detail']> {
+  const detail = readJson<NonNullable<AuditRecord['detail']>>(text);
+  return detail !== undefined && JSON.stringify(detail) === text ? detail : { unreadable: true };
+}
+
+function readJson<T>(text: string): T | undefined {
   try {
-    const detail = JSON.parse(text) as NonNullable<AuditRecord['detail']>;
-    if (JSON.stringify(detail) === text) return detail;
+    return JSON.parse(text) as T;
   } catch {
-    // It is told below.
+    return undefined;
   }
-  return { unreadable: true };
 }

@@ -1,14 +1,15 @@
 import { createHmac, generateKeyPairSync, type KeyObject, randomUUID, sign } from 'node:crypto';
 import { type IssueToken, scopeSchema } from '@bundoc/shared/contract/tokens';
+import { revocationDraft } from '../../src/audit/token-record.ts';
 import { pemOf } from '../../src/vault/signing-key.ts';
-import { KMS_SCOPES, type TestKms } from './kms.ts';
+import { KMS_SCOPES, MAY_ISSUE_ALL, type TestKms } from './kms.ts';
 
 export interface Caller {
   readonly name: string;
   /** The header, or undefined for none. */
   readonly authorization: string | undefined;
   /** What the token says, if it holds; undefined for whoever must be refused with 401. */
-  readonly token?: Pick<IssueToken, 'typ' | 'scope' | 'keys'>;
+  readonly token?: Pick<IssueToken, 'typ' | 'scope' | 'keys' | 'may_issue'>;
 }
 
 const base64url = (part: object | Buffer) =>
@@ -23,7 +24,12 @@ function jwt(header: object, claims: object, signer: (input: string) => Buffer):
 export async function makeCallers(kms: TestKms): Promise<Caller[]> {
   const { signingKey, publicKey } = await kms.secrets();
   const nowS = Math.floor(Date.now() / 1000);
-  const good = { typ: 'service', scope: [...KMS_SCOPES], keys: ['*'] } satisfies Partial<IssueToken>;
+  const good = {
+    typ: 'service',
+    scope: [...KMS_SCOPES],
+    keys: ['*'],
+    may_issue: MAY_ISSUE_ALL,
+  } satisfies Partial<IssueToken>;
   const bearer = (token: string) => `Bearer ${token}`;
   const known = await kms.issue(good);
   const header = { alg: 'EdDSA', typ: 'JWT', kid: publicKey.kid };
@@ -47,12 +53,7 @@ export async function makeCallers(kms: TestKms): Promise<Caller[]> {
   const hmacWith = (secret: string | Buffer) => (input: string) =>
     createHmac('sha256', secret).update(input).digest();
   const revoked = await kms.issue(good);
-  await kms.store.revokeFamily(revoked.family, new Date().toISOString(), {
-    time: new Date().toISOString(),
-    severity: 'INFO',
-    action: 'token.revoke',
-    outcome: 'allowed',
-  });
+  await kms.store.revokeFamilies([revocationDraft({}, new Date().toISOString(), revoked)]);
   const docs = await kms.issue({ typ: 'service', scope: ['docs:admin'], projects: ['*'] });
   const refused: Caller[] = [
     { name: 'nobody', authorization: undefined },
@@ -94,10 +95,7 @@ export async function makeCallers(kms: TestKms): Promise<Caller[]> {
     { name: 'a revoked token', authorization: bearer(revoked.token) },
   ];
 
-  const honest = async (
-    name: string,
-    request: Pick<IssueToken, 'typ' | 'scope' | 'keys'>,
-  ): Promise<Caller> => ({
+  const honest = async (name: string, request: NonNullable<Caller['token']>): Promise<Caller> => ({
     name,
     authorization: bearer((await kms.issue(request)).token),
     token: request,
@@ -110,7 +108,7 @@ export async function makeCallers(kms: TestKms): Promise<Caller[]> {
     )),
     await honest('a client with all it may have', {
       typ: 'client',
-      scope: KMS_SCOPES.filter((scope) => scope !== 'kms:export_key'),
+      scope: KMS_SCOPES.filter((scope) => scope !== 'kms:export_key' && scope !== 'kms:admin'),
       keys: ['*'],
     }),
     // No token that is issued says this, so it is signed by hand over a token that is known.
@@ -119,6 +117,10 @@ export async function makeCallers(kms: TestKms): Promise<Caller[]> {
       authorization: signed({ typ: 'client', scope: 'kms:export_key' }),
       token: { typ: 'client', scope: ['kms:export_key'], keys: ['*'] },
     },
+    await honest('a service with kms:admin that may issue tokens', {
+      ...{ typ: 'service', scope: ['kms:admin'], keys: ['*'] },
+      may_issue: MAY_ISSUE_ALL,
+    }),
     await honest('a service for other keys', { ...good, keys: ['other-*'] }),
     await honest('a service for no key', { ...good, keys: [] }),
     await honest('a service like Bundoc', { ...good, keys: ['*-dek'] }),

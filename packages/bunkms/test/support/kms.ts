@@ -5,7 +5,14 @@ import { join } from 'node:path';
 import { Writable } from 'node:stream';
 import { type Clock, systemClock } from '@bundoc/shared/clock';
 import type { AuditRecord } from '@bundoc/shared/contract/audit';
-import { type IssuedToken, type IssueToken, issueTokenSchema } from '@bundoc/shared/contract/tokens';
+import {
+  type IssuedToken,
+  type IssueToken,
+  issueTokenSchema,
+  type MayIssue,
+  scopeSchema,
+  TOKEN_TTL_S_MAX,
+} from '@bundoc/shared/contract/tokens';
 import { createLogger } from '@bundoc/shared/logger';
 import { type RunningBunkms, startBunkms } from '../../src/app.ts';
 import { type ChainVerdict, verifyChain } from '../../src/audit/chain.ts';
@@ -62,8 +69,17 @@ export const KMS_SCOPES = [
   'kms:encrypt',
   'kms:decrypt',
   'kms:audit',
+  'kms:metrics',
   'kms:admin',
 ] as const;
+
+/** What a token may issue that may issue everything. */
+export const MAY_ISSUE_ALL: MayIssue = {
+  scopes: [...scopeSchema.options],
+  projects: ['*'],
+  keys: ['*'],
+  ttl_s: TOKEN_TTL_S_MAX.service,
+};
 
 export function newKek(): string {
   return randomBytes(32).toString('base64');
@@ -90,6 +106,7 @@ export function configOf(dataDir: string, kek: string): BunkmsConfig {
       cryptoPerToken: 0,
       cryptoPerKey: 0,
       renewalsPerMinute: 0,
+      destructionsPerToken: 0,
     },
     logLevel: 'debug',
   };
@@ -129,8 +146,10 @@ export async function startKms(options: KmsOptions = {}): Promise<TestKms> {
     return state;
   };
   const issue = async (request: Partial<IssueToken>) => {
-    const { signingKey, publicKey } = await secrets();
-    const tokens = new TokenService({ store, clock, signingKey, kid: publicKey.kid });
+    const { signingKey, publicKey, chainKey } = await secrets();
+    const { kid } = publicKey;
+    const logger = createLogger({ service: 'bunkms', level: 'silent' });
+    const tokens = new TokenService({ store, clock, logger, signingKey, kid, chainKey });
     return tokens.issue(issueTokenSchema.parse({ sub: 'tester', typ: 'service', ...request }), {
       actor: 'cli',
     });
@@ -148,7 +167,8 @@ export async function startKms(options: KmsOptions = {}): Promise<TestKms> {
     api: (path, more) => call(running.apiUrl, path, more),
     internal: (path, more) => call(running.internalUrl, path, more),
     issue,
-    fullToken: async () => (await issue({ scope: [...KMS_SCOPES], keys: ['*'] })).token,
+    fullToken: async () =>
+      (await issue({ scope: [...KMS_SCOPES], keys: ['*'], may_issue: MAY_ISSUE_ALL })).token,
     secrets,
     records,
     verify: async () => verifyChain((await secrets()).chainKey, await records()),

@@ -11,6 +11,8 @@ export type Need =
       or?: (typeof KMS_SCOPES)[number];
       glob?: true;
       serviceOnly?: true;
+      /** The token must be one that may issue others. */
+      issues?: true;
     };
 
 export interface Route {
@@ -312,7 +314,7 @@ export const ROUTES: readonly Route[] = [
     url: '/v1/tokens',
     path: '/v1/tokens',
     body: { sub: 'app', typ: 'client', scope: ['docs:read'], projects: ['a'] },
-    need: { scope: 'kms:admin' },
+    need: { scope: 'kms:admin', issues: true },
     ok: 201,
   },
   {
@@ -360,7 +362,7 @@ export const ROUTES: readonly Route[] = [
     method: 'GET',
     url: '/metrics',
     path: '/metrics',
-    need: { scope: 'kms:admin' },
+    need: { scope: 'kms:metrics', serviceOnly: true },
     onInternal: 'public',
     ok: 200,
   },

@@ -39,6 +39,27 @@ export const subjectSchema = z
   .string()
   .regex(/^[A-Za-z0-9][A-Za-z0-9._@:-]{0,127}$/, 'must be 1 to 128 of A-Z a-z 0-9 . _ @ : -');
 
+const SECONDS_PER_DAY = 86_400;
+/** Longest life of a token, seconds. */
+export const TOKEN_TTL_S_MAX = { service: 365 * SECONDS_PER_DAY, client: SECONDS_PER_DAY } as const;
+/** Life of a token whose issuer did not say, seconds. */
+export const TOKEN_TTL_S_DEFAULT = { service: 30 * SECONDS_PER_DAY, client: 3_600 } as const;
+/** Longest token that is issued and taken, characters: headers are bounded. */
+export const TOKEN_LENGTH_MAX = 12_288;
+
+const scopesSchema = z.array(scopeSchema).min(1).max(scopeSchema.options.length);
+const keysSchema = z.array(keyGlobSchema).max(100).default([]);
+const projectsSchema = z.array(projectGrantSchema).max(100).default([]);
+
+/** What the tokens may be for that the bearer of a token issues, and how long they may live. */
+export const mayIssueSchema = z.strictObject({
+  scopes: scopesSchema,
+  projects: projectsSchema,
+  keys: keysSchema,
+  ttl_s: z.int().positive().max(TOKEN_TTL_S_MAX.service),
+});
+export type MayIssue = z.infer<typeof mayIssueSchema>;
+
 /** The claims of a token that passed its signature check. `iat`, `exp` and `nbf` are seconds since 1970. */
 export const claimsSchema = z.object({
   iss: z.literal(TOKEN_ISSUER),
@@ -49,8 +70,10 @@ export const claimsSchema = z.object({
     .string()
     .max(512)
     .transform((scope) => scope.split(' ').filter((word) => word !== '')),
-  keys: z.array(keyGlobSchema).max(100).default([]),
-  projects: z.array(projectGrantSchema).max(100).default([]),
+  keys: keysSchema,
+  projects: projectsSchema,
+  /** Absent: the bearer issues nothing. */
+  may_issue: mayIssueSchema.optional(),
   jti: z.uuid(),
   iat: z.int(),
   exp: z.int(),
@@ -59,21 +82,16 @@ export const claimsSchema = z.object({
 });
 export type Claims = z.infer<typeof claimsSchema>;
 
-const SECONDS_PER_DAY = 86_400;
-/** Longest life of a token, seconds. */
-export const TOKEN_TTL_S_MAX = { service: 365 * SECONDS_PER_DAY, client: SECONDS_PER_DAY } as const;
-/** Life of a token whose issuer did not say, seconds. */
-export const TOKEN_TTL_S_DEFAULT = { service: 30 * SECONDS_PER_DAY, client: 3_600 } as const;
-
 /** What is asked of `POST /v1/tokens` and `bunkms token issue`. The audience follows from the scopes. */
 export const issueTokenSchema = z
   .strictObject({
     sub: subjectSchema,
     typ: tokenTypeSchema,
-    scope: z.array(scopeSchema).min(1).max(scopeSchema.options.length),
-    keys: z.array(keyGlobSchema).max(100).default([]),
-    projects: z.array(projectGrantSchema).max(100).default([]),
+    scope: scopesSchema,
+    keys: keysSchema,
+    projects: projectsSchema,
     ttl_s: z.int().positive().optional(),
+    may_issue: mayIssueSchema.optional(),
   })
   .superRefine((request, context) => {
     const fault = (path: string, message: string) =>
@@ -82,6 +100,10 @@ export const issueTokenSchema = z
       fault('scope', 'kms and docs scopes need a token each: a token is for one service');
     if (request.typ === 'client' && request.scope.includes('kms:export_key'))
       fault('scope', 'only service tokens may export keys');
+    if (request.typ === 'client' && request.scope.includes('kms:admin'))
+      fault('scope', 'only service tokens may have kms:admin');
+    if (request.may_issue !== undefined && !request.scope.includes('kms:admin'))
+      fault('may_issue', 'only tokens with kms:admin issue others');
     if ((request.ttl_s ?? 0) > TOKEN_TTL_S_MAX[request.typ])
       fault('ttl_s', `must be at most ${TOKEN_TTL_S_MAX[request.typ]} for a ${request.typ} token`);
   });
@@ -107,6 +129,9 @@ export const tokenInfoSchema = z.object({
   revoked_at: z.iso.datetime().optional(),
   /** The token that this one, possibly over several steps, was renewed from. */
   family: z.uuid(),
+  /** The token that issued the first of its family; absent for the command line. */
+  issuer: z.uuid().optional(),
+  may_issue: mayIssueSchema.optional(),
 });
 export type TokenInfo = z.infer<typeof tokenInfoSchema>;
 
@@ -115,6 +140,8 @@ export type IssuedToken = z.infer<typeof issuedTokenSchema>;
 
 export const tokenPageSchema = z.object({
   tokens: z.array(tokenInfoSchema),
+  /** Ids of tokens of the page that are not what the audit chain says of them: nothing can be told of these. */
+  damaged: z.array(z.string()).optional(),
   next_cursor: z.string().optional(),
 });
 

@@ -2,7 +2,13 @@ import fastifyJwt from '@fastify/jwt';
 import type { FastifyInstance, FastifyRequest } from 'fastify';
 import { LRUCache } from 'lru-cache';
 import type { Clock } from '../clock.ts';
-import { type Audience, type Claims, claimsSchema, TOKEN_ISSUER } from '../contract/tokens.ts';
+import {
+  type Audience,
+  type Claims,
+  claimsSchema,
+  TOKEN_ISSUER,
+  TOKEN_LENGTH_MAX,
+} from '../contract/tokens.ts';
 import { AppError } from '../errors.ts';
 
 /** Finds the public key that tokens with this `kid` are signed with. */
@@ -23,7 +29,6 @@ export interface BearerAuthOptions {
 
 /** Verified tokens that are remembered; a verification costs a hundred times a look-up. */
 const VERIFIED_MAX = 5_000;
-const TOKEN_LENGTH_MAX = 12_288;
 /** As in the key set's schema; a longer one is not asked for. */
 const KID_LENGTH_MAX = 64;
 /** How far the issuer's clock may run ahead of ours, seconds. */
@@ -158,6 +163,8 @@ function kidOf(decoded: unknown): string | undefined {
 
 /** Remembered claims are shared by all requests that bring the token, so none of them may change them. */
 function frozen(claims: Claims): Claims {
-  for (const list of [claims.scope, claims.keys, claims.projects]) Object.freeze(list);
+  const limit = claims.may_issue;
+  const limits = limit === undefined ? [] : [limit, limit.scopes, limit.keys, limit.projects];
+  for (const part of [claims.scope, claims.keys, claims.projects, ...limits]) Object.freeze(part);
   return Object.freeze(claims);
 }

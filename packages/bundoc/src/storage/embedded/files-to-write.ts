@@ -1,4 +1,4 @@
-import type { SharedFolder } from './data-folder.ts';
+import type { SharedFolder } from '@bundoc/shared/data-folder';
 
 // What the main thread and the thread that writes document files say to each other.
 
@@ -12,6 +12,8 @@ export interface FilesToWrite {
   /** Bytes of each content; {@link REMOVED} for a file to remove. */
   readonly bytes: Float64Array;
   readonly contents: Uint8Array;
+  /** Folders were removed or renamed since the last message. */
+  readonly forgetFolders: boolean;
 }
 
 export const REMOVED = -1;

@@ -15,11 +15,12 @@ import {
 import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { type Containment, DataFolder, UnsafeEntry } from '@bundoc/shared/data-folder';
 import { hasCode } from '@bundoc/shared/errors';
 import { describe, expect, it, onTestFinished } from 'vitest';
-import type { Containment } from './data-folder.ts';
 import type { Disk } from './disk.ts';
 import { type NodeDisk, openNodeDisk } from './node-disk.ts';
+import { CHECKED_FOR_MS, OpenFolders } from './open-folders.ts';
 
 const CANARY = 'canary outside of the data folder';
 const BYTES_MAX = 1_000;
@@ -99,7 +100,10 @@ describe.each<Containment>(['descriptors', 'paths'])('the real disk, contained b
 
   const operations: readonly [string, (disk: Disk, root: string) => Promise<unknown>][] = [
     ['read', (disk, root) => disk.read(join(root, 'p/docs/canary'), BYTES_MAX)],
+    ['read of what is absent there', (disk, root) => disk.read(join(root, 'p/docs/none'), BYTES_MAX)],
     ['list', (disk, root) => disk.list(join(root, 'p/docs'))],
+    ['list of what is absent there', (disk, root) => disk.list(join(root, 'p/docs/none'))],
+    ['remove of what is absent there', (disk, root) => disk.remove(join(root, 'p/docs/none/none'))],
     ['makeDirectory', (disk, root) => disk.makeDirectory(join(root, 'p/docs'))],
     ['makeDirectory below', (disk, root) => disk.makeDirectory(join(root, 'p/docs/made'))],
     ['createFile', (disk, root) => disk.createFile(join(root, 'p/docs/made'), Buffer.from('made'))],
@@ -140,17 +144,33 @@ describe.each<Containment>(['descriptors', 'paths'])('the real disk, contained b
     expect(readFileSync(join(root, 'p/file'), 'utf8')).toBe('own');
   });
 
-  it('the thread that writes does not follow a folder that became a link after it wrote there', async () => {
-    const { root, outside, disk } = start(containment);
-    const change = { path: join(root, 'p/docs/doc'), content: Buffer.from('sealed') };
-    expect(await disk.writeFiles([change])).toEqual([undefined]);
+  it('the thread that writes leaves a folder that was renamed or removed, and makes it again', async () => {
+    const { root, disk } = start(containment);
+    const change = (text: string) => ({ path: join(root, 'p/docs/doc'), content: Buffer.from(text) });
+    expect(await disk.writeFiles([change('first')])).toEqual([undefined]);
+    await disk.rename(join(root, 'p/docs'), join(root, 'p/aside'));
+    expect(await disk.writeFiles([change('second')])).toEqual([undefined]);
+    expect(readFileSync(join(root, 'p/docs/doc'), 'utf8')).toBe('second');
+    expect(readFileSync(join(root, 'p/aside/doc'), 'utf8')).toBe('first');
+    await disk.removeTree(join(root, 'p/docs'));
+    expect(await disk.writeFiles([change('third')])).toEqual([undefined]);
+    expect(readFileSync(join(root, 'p/docs/doc'), 'utf8')).toBe('third');
+  });
+
+  it('folders that are kept open are looked at again, so that one that others made a link is not used for long', () => {
+    const { root, outside } = start(containment);
+    let nowMs = 0;
+    using folder = DataFolder.open(root, containment);
+    using folders = new OpenFolders(folder, () => nowMs);
+    folders.entriesOf('p/docs');
     renameSync(join(root, 'p/docs'), join(root, 'p/aside'));
     symlinkSync(join(outside, 'docs'), join(root, 'p/docs'));
-    expect(await disk.writeFiles([change])).toEqual([damaged(/p\/docs/)]);
+    nowMs += CHECKED_FOR_MS;
+    expect(() => folders.entriesOf('p/docs')).toThrow(UnsafeEntry);
     rmSync(join(root, 'p/docs'));
-    expect(await disk.writeFiles([{ ...change, content: Buffer.from('again') }])).toEqual([undefined]);
-    expect(readFileSync(join(root, 'p/docs/doc'), 'utf8')).toBe('again');
-    expect(readFileSync(join(root, 'p/aside/doc'), 'utf8')).toBe('sealed');
+    mkdirSync(join(root, 'p/docs'));
+    writeFileSync(join(root, 'p/docs/own'), '');
+    expect(readdirSync(folders.entriesOf('p/docs'))).toEqual(['own']);
   });
 
   it('removeTree removes links, pipes and folders, and nothing that a link leads to', async () => {

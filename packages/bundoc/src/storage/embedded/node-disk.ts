@@ -9,20 +9,21 @@ import {
   write as writeCallback,
 } from 'node:fs';
 import { type FileHandle, lstat, mkdir, open, readdir, rename, rmdir, unlink } from 'node:fs/promises';
-import { basename, dirname } from 'node:path';
+import { dirname } from 'node:path';
 import { promisify } from 'node:util';
-import { AppError } from '@bundoc/shared/errors';
 import {
   type Containment,
   codeOf,
   DataFolder,
   FOLDER_FLAGS,
+  nameOf,
   parentOf,
   requireFile,
   SAFE_FLAGS,
   UNSAFE_ENTRY,
   UnsafeEntry,
-} from './data-folder.ts';
+} from '@bundoc/shared/data-folder';
+import { AppError } from '@bundoc/shared/errors';
 import { type Disk, piecesOf } from './disk.ts';
 import { FilesystemSync } from './filesystem-sync.ts';
 import { WriteThread } from './write-thread.ts';
@@ -91,7 +92,10 @@ export function openNodeDisk(directory: string, containment?: Containment): Node
     rename: (from, to) =>
       guarded(() =>
         entries.within(folder.below(from), (source) =>
-          entries.within(folder.below(to), (target) => rename(source, target)),
+          entries.within(folder.below(to), async (target) => {
+            await rename(source, target);
+            if ((await lstat(target)).isDirectory()) writeThread.forgetFolders();
+          }),
         ),
       ),
 
@@ -109,7 +113,7 @@ export function openNodeDisk(directory: string, containment?: Containment): Node
           undefined,
           entries.within(folder.below(path), (entry, below) => entries.removeTree(entry, below, 0)),
         ),
-      ),
+      ).finally(() => writeThread.forgetFolders()),
 
     syncDirectory: (path) => guarded(() => entries.syncFolder(folder.below(path))),
 
@@ -177,8 +181,11 @@ class Entries {
           closeCallback(descriptor, () => (content === undefined ? reject(error) : resolve(content)));
         });
       openCallback(this.#folder.pathOf(below), READ_FLAGS, (error, descriptor) => {
-        if (error !== null) reject(this.#folder.openError(below, error));
-        else this.#atPlace(descriptor, below, constants.O_RDONLY).then(readFrom, reject);
+        const opened =
+          error === null
+            ? this.#atPlace(descriptor, below, READ_FLAGS)
+            : this.#instead(below, READ_FLAGS, error);
+        opened.then(readFrom, reject);
       });
     });
   }
@@ -196,7 +203,7 @@ class Entries {
     if (below === '') throw new UnsafeEntry(below, 'is no entry of itself');
     const parent = parentOf(below);
     return this.withFolder(parent, (descriptor) =>
-      action(`${this.#folder.entriesOf(descriptor, parent)}/${basename(below)}`, below),
+      action(`${this.#folder.entriesOf(descriptor, parent)}/${nameOf(below)}`, below),
     );
   }
 
@@ -260,9 +267,13 @@ class Entries {
     try {
       descriptor = await openDescriptor(this.#folder.pathOf(below), flags | SAFE_FLAGS);
     } catch (error) {
-      throw this.#folder.openError(below, error);
+      return await this.#instead(below, flags, error);
     }
     return await this.#atPlace(descriptor, below, flags);
+  }
+
+  async #instead(below: string, flags: number, error: unknown): Promise<number> {
+    return this.#folder.openInstead(below, flags, error);
   }
 
   /** The descriptor, if it is of the entry; otherwise one of the entry itself. */

@@ -1,30 +1,32 @@
 import { closeSync } from 'node:fs';
-import type { DataFolder } from './data-folder.ts';
+import type { DataFolder } from '@bundoc/shared/data-folder';
 
 /** As many as one project has folders of documents. */
 const OPEN_MAX = 256;
 
+/** How long a folder that was found in its place is taken to be there, milliseconds: a look at each for each file would double its cost. */
+export const CHECKED_FOR_MS = 1_000;
+
 interface OpenFolder {
   readonly descriptor: number;
   readonly entries: string;
-  isChecked: boolean;
+  readonly checkedMs: number;
 }
 
 /**
  * Folders that are kept open for those who write many files, so that not each file opens its folder: those used last, whatever
- * project they are of. A folder that was removed or renamed since is opened again.
+ * project they are of. A folder that others removed or renamed is opened again within a second; until then files go into the very folder
+ * that was here. Who removes or renames folders in this process has them forgotten.
  */
 export class OpenFolders implements Disposable {
   readonly #folder: DataFolder;
+  readonly #monotonic: () => number;
   readonly #open = new Map<string, OpenFolder>();
 
-  constructor(folder: DataFolder) {
+  /** @param monotonic milliseconds. */
+  constructor(folder: DataFolder, monotonic: () => number = () => performance.now()) {
     this.#folder = folder;
-  }
-
-  /** Has each folder looked at again before it is used next. */
-  checkAll(): void {
-    for (const open of this.#open.values()) open.isChecked = false;
+    this.#monotonic = monotonic;
   }
 
   /**
@@ -32,12 +34,14 @@ export class OpenFolders implements Disposable {
    * @throws UnsafeEntry; the system's error otherwise.
    */
   entriesOf(below: string): string {
+    const nowMs = this.#monotonic();
     const known = this.#open.get(below);
     if (known !== undefined) {
+      // It is now the one used last.
       this.#open.delete(below);
-      known.isChecked ||= this.#isStillThere(known, below);
-      if (known.isChecked) {
-        this.#open.set(below, known);
+      const isFresh = nowMs - known.checkedMs < CHECKED_FOR_MS;
+      if (isFresh || this.#folder.isAt(known.descriptor, below, 'named')) {
+        this.#open.set(below, isFresh ? known : { ...known, checkedMs: nowMs });
         return known.entries;
       }
       closeSync(known.descriptor);
@@ -45,16 +49,13 @@ export class OpenFolders implements Disposable {
     if (this.#open.size >= OPEN_MAX) this.#closeOldest();
     const descriptor = this.#folder.openFolderSync(below);
     const entries = this.#folder.entriesOf(descriptor, below);
-    this.#open.set(below, { descriptor, entries, isChecked: true });
+    this.#open.set(below, { descriptor, entries, checkedMs: nowMs });
     return entries;
   }
 
+  /** Closes all; they are opened again when they are used. */
   [Symbol.dispose](): void {
     while (this.#open.size > 0) this.#closeOldest();
-  }
-
-  #isStillThere({ descriptor }: OpenFolder, below: string): boolean {
-    return this.#folder.isAt(descriptor, below, 'named');
   }
 
   #closeOldest(): void {

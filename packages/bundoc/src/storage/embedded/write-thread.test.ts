@@ -1,8 +1,8 @@
 import { existsSync, mkdtempSync, readFileSync, rmSync, statSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { DataFolder } from '@bundoc/shared/data-folder';
 import { afterAll, describe, expect, it } from 'vitest';
-import { DataFolder } from './data-folder.ts';
 import { WriteThread } from './write-thread.ts';
 
 const directory = mkdtempSync(join(tmpdir(), 'bundoc-write-thread-'));

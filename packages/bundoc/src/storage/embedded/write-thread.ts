@@ -25,6 +25,7 @@ export class WriteThread implements AsyncDisposable {
   #asked: Asked[] = [];
   #sent: Asked[] = [];
   #scheduled = false;
+  #forgetFolders = false;
 
   /** @param place whose folder stays open until the thread has ended. */
   constructor(place: WritePlace) {
@@ -45,6 +46,11 @@ export class WriteThread implements AsyncDisposable {
       setImmediate(() => this.#send());
     }
     return done.promise;
+  }
+
+  /** After folders were removed or renamed: files that are written from now on go into those that have their names. */
+  forgetFolders(): void {
+    this.#forgetFolders = true;
   }
 
   /** Ends the thread once it has written what it was asked for; nothing may be asked of it afterwards. */
@@ -70,16 +76,20 @@ export class WriteThread implements AsyncDisposable {
     this.#asked = [];
     this.#worker ??= this.#start();
     this.#worker.ref();
-    const message = messageOf(this.#sent.flatMap(({ files }) => files));
+    const message = {
+      ...messageOf(this.#sent.flatMap(({ files }) => files)),
+      forgetFolders: this.#forgetFolders,
+    };
+    this.#forgetFolders = false;
     this.#worker.postMessage(message, [message.bytes.buffer, message.contents.buffer]);
   }
 
   #start(): Worker {
     // From `dist` as from the sources, whose types Node strips.
-    const file = `./write-worker${extname(import.meta.url)}`;
-    const worker = new Worker(new URL(file, import.meta.url), {
+    const extension = extname(import.meta.url);
+    const worker = new Worker(new URL(`./write-worker${extension}`, import.meta.url), {
       env: {},
-      execArgv: [],
+      execArgv: extension === '.ts' ? ['--conditions=@bundoc/source'] : [],
       workerData: this.#place,
     });
     worker.on('message', (failures: readonly WriteFailure[]) => {
@@ -105,7 +115,7 @@ export class WriteThread implements AsyncDisposable {
   }
 }
 
-function messageOf(files: readonly FileChange[]): FilesToWrite & {
+function messageOf(files: readonly FileChange[]): Omit<FilesToWrite, 'forgetFolders'> & {
   readonly bytes: Float64Array<ArrayBuffer>;
   readonly contents: Uint8Array<ArrayBuffer>;
 } {

@@ -9,14 +9,13 @@ import {
   writeSync,
 } from 'node:fs';
 import { setPriority } from 'node:os';
-import { basename } from 'node:path';
 import { parentPort, workerData } from 'node:worker_threads';
-import { codeOf, DataFolder, parentOf, requireFile, SAFE_FLAGS } from './data-folder.ts';
+import { codeOf, DataFolder, nameOf, parentOf, requireFile, SAFE_FLAGS } from '@bundoc/shared/data-folder';
 import { END, type FilesToWrite, REMOVED, type WriteFailure, type WritePlace } from './files-to-write.ts';
 import { OpenFolders } from './open-folders.ts';
 
-// The thread of `write-thread.ts`: writes files one after another, synchronously. It must import no other package of
-// the workspace, so that it starts in a few milliseconds and from the sources as well.
+// The thread of `write-thread.ts`: writes files one after another, synchronously. It imports no library, so that it
+// starts in a few milliseconds.
 
 const place = workerData as WritePlace;
 const { fileMode, directoryMode } = place;
@@ -35,10 +34,10 @@ parentPort?.on('message', (message: FilesToWrite | typeof END) => {
     parentPort?.close();
     return;
   }
-  const { paths, bytes, contents } = message;
+  const { paths, bytes, contents, forgetFolders } = message;
   const failures: WriteFailure[] = [];
   let end = 0;
-  folders.checkAll();
+  if (forgetFolders) folders[Symbol.dispose]();
   for (const [at, path] of paths.split('\0').entries()) {
     const length = bytes[at] as number;
     try {
@@ -72,7 +71,7 @@ function writeOne(path: string, content: Uint8Array): void {
 
 function openOne(path: string): number {
   const flags = constants.O_WRONLY | constants.O_CREAT | SAFE_FLAGS;
-  const entry = `${entriesOf(parentOf(path))}/${basename(path)}`;
+  const entry = `${entriesOf(parentOf(path))}/${nameOf(path)}`;
   try {
     return openSync(entry, flags, fileMode);
   } catch (error) {
@@ -86,14 +85,14 @@ function entriesOf(below: string): string {
     return folders.entriesOf(below);
   } catch (error) {
     if (codeOf(error) !== 'ENOENT' || below === '') throw error;
-    mkdirSync(`${folders.entriesOf(parentOf(below))}/${basename(below)}`, { mode: directoryMode });
+    mkdirSync(`${folders.entriesOf(parentOf(below))}/${nameOf(below)}`, { mode: directoryMode });
     return folders.entriesOf(below);
   }
 }
 
 function removeOne(path: string): void {
   try {
-    unlinkSync(`${folders.entriesOf(parentOf(path))}/${basename(path)}`);
+    unlinkSync(`${folders.entriesOf(parentOf(path))}/${nameOf(path)}`);
   } catch (error) {
     if (codeOf(error) !== 'ENOENT') throw error;
   }

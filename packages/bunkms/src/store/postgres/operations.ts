@@ -15,6 +15,7 @@ import type {
   StorageMark,
   StoredKey,
 } from '../port.ts';
+import { byFamily } from '../row-records.ts';
 import {
   currentKek,
   exportsOf,
@@ -68,11 +69,13 @@ import { Tasks } from './tasks.ts';
 import {
   findToken,
   insertToken,
+  isRevoked,
+  listIssuedBy,
   listRevoked,
   listTokens,
   liveFamilies,
+  markRevoked,
   pruneTokens,
-  revokeFamily,
 } from './token-table.ts';
 import type { WriteSession } from './write-session.ts';
 import { TOUCH, type Writer } from './writer.ts';
@@ -82,7 +85,9 @@ export type PostgresOperations = Omit<KmsStore, 'readAll' | 'load' | 'close' | t
 /** The store's operations. Each write is a part of one transaction, which holds up those of all other nodes. */
 export function postgresOperations(pools: Pools, writer: Writer): PostgresOperations {
   const tasks = new Tasks();
-  const families = new BatchedRead<string | undefined>(pools, liveFamilies, undefined);
+  const liveAmong = (session: Session, jtis: readonly string[]) =>
+    liveFamilies(session, jtis, writer.chainKey);
+  const families = new BatchedRead<string | undefined>(pools, liveAmong, undefined);
   const storedKeys = new BatchedRead<StoredKey>(pools, findStoredKeys, NOTHING);
   const storages = new BatchedRead<AuditRecord | undefined>(pools, storageRecords, undefined);
   const places = new BatchedRead<AuditReceipt | undefined>(pools, placesOfLastChanges, undefined);
@@ -172,24 +177,35 @@ export function postgresOperations(pools: Pools, writer: Writer): PostgresOperat
 
     insertToken: (token, record) =>
       writer.write(async (session) => {
-        await insertToken(session, token);
-        session.append(record);
-      }),
-    renewToken: (parentJti, token, record) =>
-      writer.write(async (session) => {
-        if (!(await liveFamilies(session, [parentJti])).has(parentJti)) return false;
+        const { issuer } = token;
+        if (issuer !== undefined && !(await liveAmong(session, [issuer])).has(issuer)) return false;
         await insertToken(session, token);
         session.append(record);
         return true;
       }),
-    findToken: (jti) => pools.read((session) => findToken(session, jti)),
-    liveFamily: (jti) => families.ask(jti),
-    listTokens: (page) => pools.read((session) => listTokens(session, page)),
-    revokeFamily: (family, revokedAt, record) =>
+    renewToken: (parentJti, token, record) =>
       writer.write(async (session) => {
-        await revokeFamily(session, family, revokedAt);
+        if (!(await liveAmong(session, [parentJti])).has(parentJti)) return false;
+        await insertToken(session, token);
         session.append(record);
+        return true;
       }),
+    findToken: (jti) => pools.snapshot((session) => findToken(session, jti)),
+    liveFamily: (jti) => families.ask(jti),
+    listTokens: (page) => pools.snapshot((session) => listTokens(session, page)),
+    revokeFamilies: (records) =>
+      writer.write(async (session) => {
+        let count = 0;
+        for (const [family, record] of byFamily(records)) {
+          if (await isRevoked(session, family)) continue;
+          await markRevoked(session, family, record.time);
+          session.append(record);
+          count++;
+        }
+        return count;
+      }),
+    listIssuedBy: (family, time, limit) =>
+      pools.read((session) => listIssuedBy(session, family, time, limit)),
     listRevoked: (time, page) => pools.read((session) => listRevoked(session, time, page)),
     pruneTokens: (time, limit, record) =>
       writer.write(async (session) => {
@@ -199,7 +215,7 @@ export function postgresOperations(pools: Pools, writer: Writer): PostgresOperat
       }),
 
     appendAudit: (records, conditions = []) =>
-      writer.write((session) => appendAll(session, tasks, records, conditions)),
+      writer.write((session) => appendAll(session, { tasks, liveAmong }, records, conditions)),
     appendAuditOnce: (record) => writer.write((session) => appendOnce(session, record)),
     listAudit: (query) => pools.read((session) => listRecords(session, query)),
     listExports: (key, from, page) => pools.read((session) => exportsOf(session, key, from, page)),
@@ -283,18 +299,23 @@ async function namedKeys(
   return { items: items.map((record) => storedKey(record, versions, changes)), ...page };
 }
 
+interface AppendPorts {
+  readonly tasks: Tasks;
+  readonly liveAmong: (session: Session, jtis: readonly string[]) => Promise<ReadonlyMap<string, string>>;
+}
+
 /**
  * Appends the records whose conditions hold. Tokens and keys do not change by what is appended, so they are looked at all at once, and so are
  * storages, with what is appended noted; what is asked of the KEKs may change, so that is asked in turn.
  */
 async function appendAll(
   session: WriteSession,
-  tasks: Tasks,
+  { tasks, liveAmong }: AppendPorts,
   records: readonly AuditDraft[],
   conditions: readonly (AuditCondition | undefined)[],
 ): Promise<(AuditReceipt | LeftOut)[]> {
   const jtis = conditions.flatMap((condition) => condition?.jti ?? []);
-  const live = await liveFamilies(session, [...new Set(jtis)]);
+  const live = await liveAmong(session, [...new Set(jtis)]);
   const keyed = conditions.flatMap(({ key } = {}, at) => (key === undefined ? [] : [{ at, key }]));
   const places = await placesAsRead(
     session,

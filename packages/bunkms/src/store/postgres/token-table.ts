@@ -1,44 +1,79 @@
+import type { KeyObject } from 'node:crypto';
+import type { AuditRecord } from '@bundoc/shared/contract/audit';
 import type { TokenInfo } from '@bundoc/shared/contract/tokens';
-import type { Page, PageQuery } from '../port.ts';
-import { tokenOf } from '../row-records.ts';
+import { familyOfIssue } from '../../audit/token-record.ts';
+import {
+  type Page,
+  type PageQuery,
+  REVOCATION,
+  type RevocationPlace,
+  type StoredToken,
+  TOKEN_ACTIONS,
+} from '../port.ts';
+import {
+  auditRecordIn,
+  auditRecordOf,
+  type Row,
+  TOKEN_COLUMNS,
+  tokenOf,
+  tokenValuesOf,
+} from '../row-records.ts';
+import { PREFIXED } from './audit-table.ts';
 import { pageOf } from './page.ts';
 import type { Session } from './session.ts';
+
+/** As the conditions and expressions of the indexes: only so PostgreSQL uses them. */
+const ISSUES = `action IN (${TOKEN_ACTIONS.map((action) => `'${action}'`).join(', ')})`;
+const REVOKES = `action = '${REVOCATION}'`;
+const member = (name: string, table: string) => `substring(${table}.detail from '"${name}":"([^"]*)"')`;
+
+const PLACEHOLDERS = TOKEN_COLUMNS.split(', ')
+  .map((_, at) => `$${at + 1}`)
+  .join(', ');
+
+/** The first record of the issue of a token, and that of the revocation of a family. */
+const ISSUE_OF = (jti: string) =>
+  `SELECT i.* FROM audit AS i WHERE i.${ISSUES} AND ${member('token', 'i')} = ${jti} ORDER BY i.seq LIMIT 1`;
+const REVOCATION_OF = (family: string) =>
+  `SELECT r.* FROM audit AS r WHERE r.${REVOKES} AND ${member('family', 'r')} = ${family} ORDER BY r.seq LIMIT 1`;
 
 /** Inside a write. */
 export async function insertToken(session: Session, token: TokenInfo): Promise<void> {
   await session.run(
-    `INSERT INTO tokens (jti, family, sub, typ, aud, scope, keys, projects, issued_at, expires_at, revoked_at)
-       VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)`,
-    token.jti,
-    token.family,
-    token.sub,
-    token.typ,
-    token.aud,
-    JSON.stringify(token.scope),
-    JSON.stringify(token.keys),
-    JSON.stringify(token.projects),
-    token.issued_at,
-    token.expires_at,
-    token.revoked_at ?? null,
+    `INSERT INTO tokens (${TOKEN_COLUMNS}) VALUES (${PLACEHOLDERS})`,
+    ...tokenValuesOf(token),
   );
 }
 
-export async function findToken(session: Session, jti: string): Promise<TokenInfo | undefined> {
+export async function findToken(session: Session, jti: string): Promise<StoredToken | undefined> {
   const row = await session.row('SELECT * FROM tokens WHERE jti = $1', jti);
-  return row && tokenOf(row);
+  const [stored] = await storedTokens(session, [{ jti, row: row && tokenOf(row) }]);
+  return stored?.row === undefined && stored?.issued === undefined ? undefined : stored;
 }
 
-/** The families of those of the tokens that are known and not revoked. */
-export async function liveFamilies(session: Session, jtis: readonly string[]): Promise<Map<string, string>> {
+/** The families of those of the tokens that are live: they have a row, a genuine record of their issue, and no record revokes the family. */
+export async function liveFamilies(
+  session: Session,
+  jtis: readonly string[],
+  chainKey: KeyObject,
+): Promise<Map<string, string>> {
   if (jtis.length === 0) return new Map();
   const rows = await session.rows(
-    'SELECT jti, family FROM tokens WHERE jti = ANY($1::text[]) AND revoked_at IS NULL',
+    `SELECT ${PREFIXED}, t.jti AS t_jti FROM unnest($1::text[]) AS n (jti) JOIN tokens AS t ON t.jti = n.jti
+       CROSS JOIN LATERAL (${ISSUE_OF('t.jti')}) AS a
+      WHERE NOT EXISTS (${REVOCATION_OF(member('family', 'a'))})`,
     jtis,
   );
-  return new Map(rows.map((row) => [row['jti'] as string, row['family'] as string]));
+  return new Map(
+    rows.flatMap((row) => {
+      const jti = row['t_jti'] as string;
+      const family = familyOfIssue(chainKey, jti, auditRecordIn(row, 'a_'));
+      return family === undefined ? [] : [[jti, family] as const];
+    }),
+  );
 }
 
-export async function listTokens(session: Session, page: PageQuery<string>): Promise<Page<TokenInfo>> {
+export async function listTokens(session: Session, page: PageQuery<string>): Promise<Page<StoredToken>> {
   const rows = await session.rows(
     `SELECT * FROM tokens
       WHERE number > CASE WHEN $1::text IS NULL THEN 0 ELSE (SELECT number FROM tokens WHERE jti = $1) END
@@ -46,7 +81,40 @@ export async function listTokens(session: Session, page: PageQuery<string>): Pro
     page.after ?? null,
     page.limit + 1,
   );
-  return pageOf(rows, page.limit, tokenOf);
+  const { items, more } = pageOf(rows, page.limit, tokenOf);
+  return {
+    items: await storedTokens(
+      session,
+      items.map((row) => ({ jti: row.jti, row })),
+    ),
+    more,
+  };
+}
+
+/** Inside a snapshot: what the chain has on these tokens. */
+async function storedTokens(
+  session: Session,
+  tokens: readonly Pick<StoredToken, 'jti' | 'row'>[],
+): Promise<StoredToken[]> {
+  const records = async (sql: string, of: readonly string[]) => {
+    const rows: Row[] = await session.rows(
+      `SELECT ${PREFIXED}, n.id AS n_id FROM unnest($1::text[]) AS n (id) CROSS JOIN LATERAL (${sql}) AS a`,
+      [...new Set(of)],
+    );
+    return new Map(rows.map((row) => [row['n_id'] as string, auditRecordIn(row, 'a_')]));
+  };
+  const issues = await records(
+    ISSUE_OF('n.id'),
+    tokens.map(({ jti }) => jti),
+  );
+  const familyOf = ({ jti, row }: Pick<StoredToken, 'jti' | 'row'>) =>
+    String(issues.get(jti)?.detail?.['family'] ?? row?.family);
+  const revocations = await records(REVOCATION_OF('n.id'), tokens.map(familyOf));
+  return tokens.map((token) => ({
+    ...token,
+    issued: issues.get(token.jti),
+    revoked: revocations.get(familyOf(token)),
+  }));
 }
 
 /** Tokens behind that number, in the order of their issue, each with its own. */
@@ -63,8 +131,13 @@ export async function tokensAfter(
   return rows.map((row) => ({ number: row['number'] as number, token: tokenOf(row) }));
 }
 
-/** Inside a write. */
-export async function revokeFamily(session: Session, family: string, revokedAt: string): Promise<void> {
+/** Whether a record revokes the family. */
+export async function isRevoked(session: Session, family: string): Promise<boolean> {
+  return (await session.row(REVOCATION_OF('$1'), family)) !== undefined;
+}
+
+/** Inside a write: marks the rows of a family. */
+export async function markRevoked(session: Session, family: string, revokedAt: string): Promise<void> {
   await session.run(
     'UPDATE tokens SET revoked_at = $1 WHERE family = $2 AND revoked_at IS NULL',
     revokedAt,
@@ -72,20 +145,46 @@ export async function revokeFamily(session: Session, family: string, revokedAt: 
   );
 }
 
+export async function listIssuedBy(
+  session: Session,
+  family: string,
+  time: string,
+  limit: number,
+): Promise<AuditRecord[]> {
+  const rows = await session.rows(
+    `WITH RECURSIVE ended (family) AS (
+       VALUES ($1::text COLLATE "C")
+       UNION
+       SELECT ${member('family', 'c')} FROM ended
+         JOIN audit AS m ON m.${ISSUES} AND ${member('family', 'm')} = ended.family
+         JOIN audit AS c ON c.${ISSUES} AND ${member('issuer', 'c')} = ${member('token', 'm')}
+     )
+     SELECT a.* FROM ended CROSS JOIN LATERAL (
+       SELECT l.* FROM audit AS l WHERE l.${ISSUES} AND ${member('family', 'l')} = ended.family
+         AND ${member('expires_at', 'l')} >= $2 ORDER BY ${member('expires_at', 'l')} DESC LIMIT 1) AS a
+      WHERE ended.family <> $1 AND NOT EXISTS (${REVOCATION_OF('ended.family')}) LIMIT $3`,
+    family,
+    time,
+    limit,
+  );
+  return rows.map(auditRecordOf);
+}
+
 export async function listRevoked(
   session: Session,
   time: string,
-  page: PageQuery<string>,
-): Promise<Page<TokenInfo>> {
+  page: PageQuery<RevocationPlace>,
+): Promise<Page<AuditRecord>> {
+  const end = member('expires_at', 'r');
   const rows = await session.rows(
-    `SELECT * FROM tokens WHERE revoked_at IS NOT NULL AND expires_at >= $1
-        AND number > CASE WHEN $2::text IS NULL THEN 0 ELSE (SELECT number FROM tokens WHERE jti = $2) END
-      ORDER BY number LIMIT $3`,
+    `SELECT r.* FROM audit AS r
+      WHERE r.${REVOKES} AND ${end} >= $1 AND (${end}, r.seq) > ($2, $3::bigint) ORDER BY ${end}, r.seq LIMIT $4`,
     time,
-    page.after ?? null,
+    page.after?.expiresAt ?? '',
+    page.after?.seq ?? 0,
     page.limit + 1,
   );
-  return pageOf(rows, page.limit, tokenOf);
+  return pageOf(rows, page.limit, auditRecordOf);
 }
 
 /** Inside a write. */

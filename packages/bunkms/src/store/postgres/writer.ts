@@ -76,6 +76,12 @@ export class Writer {
     this.#chainKey = chainKey;
   }
 
+  /** @throws AppError `storage_unavailable` before {@link unlock}. */
+  get chainKey(): KeyObject {
+    if (this.#chainKey === undefined) throw locked();
+    return this.#chainKey;
+  }
+
   /**
    * Runs an action as a part of a transaction. It may be run again, when an earlier try came to nothing, and must not write before it throws.
    *

@@ -50,9 +50,13 @@ export class AuditTable {
     this.#chainKey = chainKey;
   }
 
-  append(draft: AuditDraft): AuditReceipt {
+  get chainKey(): KeyObject {
     assert(this.#chainKey !== undefined, 'the audit chain is locked');
-    const record = nextRecord(this.#chainKey, this.head(), draft);
+    return this.#chainKey;
+  }
+
+  append(draft: AuditDraft): AuditReceipt {
+    const record = nextRecord(this.chainKey, this.head(), draft);
     this.insert(record);
     return { seq: record.seq, hash: record.hash };
   }
@@ -155,10 +159,10 @@ export class AuditTable {
 
   /** Walks the whole chain. @param onRecord told of each record that is sound. */
   verify(onRecord: (record: AuditRecord) => void): ChainFault | undefined {
-    assert(this.#chainKey !== undefined, 'the audit chain is locked');
+    const { chainKey } = this;
     let head = GENESIS;
     for (const record of this.all()) {
-      const fault = faultOf(this.#chainKey, head, record);
+      const fault = faultOf(chainKey, head, record);
       if (fault !== undefined) return fault;
       onRecord(record);
       head = { seq: record.seq, hash: record.hash };

@@ -1,5 +1,6 @@
 import type { AuditReceipt } from '@bundoc/shared/contract/keys';
 import { AppError } from '@bundoc/shared/errors';
+import { familyOfIssue } from '../../audit/token-record.ts';
 import { kekIdOf } from '../../vault/vault.ts';
 import type {
   FilteredPage,
@@ -10,6 +11,7 @@ import type {
   StoreOperations,
   VersionChoice,
 } from '../port.ts';
+import { byFamily } from '../row-records.ts';
 import { AuditTable } from './audit-table.ts';
 import { claimTask, releaseTask } from './claim-table.ts';
 import type { Connection } from './connection.ts';
@@ -46,11 +48,13 @@ import { announce, isHeldByAll, withdraw } from './presence-table.ts';
 import {
   findToken,
   insertToken,
+  isRevoked,
+  issueOfLive,
+  listIssuedBy,
   listRevoked,
   listTokens,
-  liveFamily,
+  markRevoked,
   pruneTokens,
-  revokeFamily,
 } from './token-table.ts';
 
 /** Versions that a page of keys with all of theirs brings; a further key may add its own. */
@@ -68,6 +72,10 @@ export function sqliteOperations(connection: Connection): StoreOperations {
   const wrappedKey = (id: string): NamedKey => {
     const record = findKeyById(connection, id);
     return { name: record?.name ?? id, ...storedKey(record?.name ?? id, record, 'all') };
+  };
+  const liveFamily = (jti: string): string | undefined => {
+    const issued = issueOfLive(connection, jti);
+    return issued && familyOfIssue(audit.chainKey, jti, issued);
   };
   const update = (change: KeyUpdate, currentKek: string | undefined): AuditReceipt | undefined => {
     const { storage, quietSince } = change;
@@ -171,25 +179,33 @@ export function sqliteOperations(connection: Connection): StoreOperations {
 
     insertToken: (token, record) =>
       connection.write(() => {
-        insertToken(connection, token);
-        audit.append(record);
-      }),
-    renewToken: (parentJti, token, record) =>
-      connection.write(() => {
-        if (liveFamily(connection, parentJti) === undefined) return false;
+        if (token.issuer !== undefined && liveFamily(token.issuer) === undefined) return false;
         insertToken(connection, token);
         audit.append(record);
         return true;
       }),
-    findToken: (jti) => findToken(connection, jti),
-    liveFamily: (jti) => liveFamily(connection, jti),
-    listTokens: (page) => listTokens(connection, page),
-    revokeFamily: (family, revokedAt, record) =>
+    renewToken: (parentJti, token, record) =>
       connection.write(() => {
-        revokeFamily(connection, family, revokedAt);
+        if (liveFamily(parentJti) === undefined) return false;
+        insertToken(connection, token);
         audit.append(record);
+        return true;
       }),
-
+    findToken: (jti) => connection.read(() => findToken(connection, jti)),
+    liveFamily,
+    listTokens: (page) => connection.read(() => listTokens(connection, page)),
+    revokeFamilies: (records) =>
+      connection.write(() => {
+        let count = 0;
+        for (const [family, record] of byFamily(records)) {
+          if (isRevoked(connection, family)) continue;
+          markRevoked(connection, family, record.time);
+          audit.append(record);
+          count++;
+        }
+        return count;
+      }),
+    listIssuedBy: (family, time, limit) => listIssuedBy(connection, family, time, limit),
     listRevoked: (time, page) => listRevoked(connection, time, page),
     pruneTokens: (time, limit, record) =>
       connection.write(() => {
@@ -202,7 +218,7 @@ export function sqliteOperations(connection: Connection): StoreOperations {
       connection.write(() =>
         records.map((record, at) => {
           const { jti, key, storage, kekRecord, unusedKek, kekOfAll } = conditions[at] ?? {};
-          if (jti !== undefined && liveFamily(connection, jti) === undefined) return 'token_revoked';
+          if (jti !== undefined && liveFamily(jti) === undefined) return 'token_revoked';
           if (key !== undefined && !isAsRead(connection, key)) return 'key_changed';
           if (storage !== undefined && !audit.isStorageAsRead(storage)) return 'storage_changed';
           if (kekRecord !== undefined && kekRecord !== audit.latestKekRecord()) return 'keks_changed';

@@ -116,6 +116,22 @@ const MIGRATIONS: readonly string[] = [
   CREATE TABLE probe (id INTEGER PRIMARY KEY CHECK (id = 1), count INTEGER NOT NULL) STRICT;
   INSERT INTO probe VALUES (1, 0);
   `,
+  // Whether a token is live is asked of the audit chain, with each request. A detail that somebody changed to no JSON must not
+  // stand in the way of the walk that finds it.
+  `
+  ALTER TABLE tokens ADD COLUMN issuer TEXT;
+  ALTER TABLE tokens ADD COLUMN may_issue TEXT;
+  DROP INDEX tokens_revoked;
+  CREATE INDEX audit_tokens ON audit ((CASE WHEN json_valid(detail) THEN json_extract(detail, '$.token') END))
+    WHERE action IN ('token.issue', 'token.renew', 'token.restore');
+  CREATE INDEX audit_token_families ON audit ((CASE WHEN json_valid(detail) THEN json_extract(detail, '$.family') END))
+    WHERE action IN ('token.issue', 'token.renew', 'token.restore');
+  CREATE INDEX audit_token_issuers ON audit ((CASE WHEN json_valid(detail) THEN json_extract(detail, '$.issuer') END))
+    WHERE action IN ('token.issue', 'token.renew', 'token.restore');
+  CREATE INDEX audit_revocations ON audit ((CASE WHEN json_valid(detail) THEN json_extract(detail, '$.family') END)) WHERE action = 'token.revoke';
+  CREATE INDEX audit_revocations_by_end ON audit ((CASE WHEN json_valid(detail) THEN json_extract(detail, '$.expires_at') END), seq)
+    WHERE action = 'token.revoke';
+  `,
 ];
 
 /** The schema that this release works with. */

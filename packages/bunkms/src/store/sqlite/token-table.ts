@@ -1,26 +1,28 @@
+import type { AuditRecord } from '@bundoc/shared/contract/audit';
 import type { TokenInfo } from '@bundoc/shared/contract/tokens';
-import type { Page, PageQuery } from '../port.ts';
-import { tokenOf } from '../row-records.ts';
+import {
+  type Page,
+  type PageQuery,
+  REVOCATION,
+  type RevocationPlace,
+  type StoredToken,
+  TOKEN_ACTIONS,
+} from '../port.ts';
+import { auditRecordOf, TOKEN_COLUMNS, tokenOf, tokenValuesOf } from '../row-records.ts';
 import type { Connection } from './connection.ts';
 import { takePage } from './page.ts';
 
+/** Word for word as in the indexes: only so SQLite uses them. */
+const ISSUES = `action IN (${TOKEN_ACTIONS.map((action) => `'${action}'`).join(', ')})`;
+const REVOKES = `action = '${REVOCATION}'`;
+const member = (name: string, table: string) =>
+  `(CASE WHEN json_valid(${table}.detail) THEN json_extract(${table}.detail, '$.${name}') END)`;
+
+const PLACEHOLDERS = TOKEN_COLUMNS.replace(/\w+/g, '?');
+
 /** Inside a write transaction. */
 export function insertToken(connection: Connection, token: TokenInfo): void {
-  connection.run(
-    `INSERT INTO tokens (jti, family, sub, typ, aud, scope, keys, projects, issued_at, expires_at, revoked_at)
-       VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
-    token.jti,
-    token.family,
-    token.sub,
-    token.typ,
-    token.aud,
-    JSON.stringify(token.scope),
-    JSON.stringify(token.keys),
-    JSON.stringify(token.projects),
-    token.issued_at,
-    token.expires_at,
-    token.revoked_at ?? null,
-  );
+  connection.run(`INSERT INTO tokens (${TOKEN_COLUMNS}) VALUES (${PLACEHOLDERS})`, ...tokenValuesOf(token));
 }
 
 /** All tokens in the order of their issue. */
@@ -28,17 +30,29 @@ export function* allTokens(connection: Connection): Generator<TokenInfo, void, u
   for (const row of connection.rows('SELECT * FROM tokens ORDER BY number')) yield tokenOf(row);
 }
 
-export function findToken(connection: Connection, jti: string): TokenInfo | undefined {
+/** Inside a read. */
+export function findToken(connection: Connection, jti: string): StoredToken | undefined {
   const row = connection.row('SELECT * FROM tokens WHERE jti = ?', jti);
-  return row && tokenOf(row);
+  const stored = storedToken(connection, jti, row && tokenOf(row));
+  return stored.row === undefined && stored.issued === undefined ? undefined : stored;
 }
 
-export function liveFamily(connection: Connection, jti: string): string | undefined {
-  const row = connection.row('SELECT family FROM tokens WHERE jti = ? AND revoked_at IS NULL', jti);
-  return row?.['family'] as string | undefined;
+/** The record of the issue of a token that has a row and whose family no record revokes. */
+export function issueOfLive(connection: Connection, jti: string): AuditRecord | undefined {
+  const row = connection.row(
+    `SELECT i.* FROM tokens AS t JOIN audit AS i INDEXED BY audit_tokens
+        ON i.${ISSUES} AND ${member('token', 'i')} = t.jti
+      WHERE t.jti = ? AND NOT EXISTS (
+        SELECT 1 FROM audit AS r INDEXED BY audit_revocations
+          WHERE r.${REVOKES} AND ${member('family', 'r')} = ${member('family', 'i')})
+      ORDER BY i.seq LIMIT 1`,
+    jti,
+  );
+  return row && auditRecordOf(row);
 }
 
-export function listTokens(connection: Connection, page: PageQuery<string>): Page<TokenInfo> {
+/** Inside a read. */
+export function listTokens(connection: Connection, page: PageQuery<string>): Page<StoredToken> {
   const rows =
     page.after === undefined
       ? connection.rows('SELECT * FROM tokens ORDER BY number LIMIT ?', page.limit + 1)
@@ -47,11 +61,35 @@ export function listTokens(connection: Connection, page: PageQuery<string>): Pag
           page.after,
           page.limit + 1,
         );
-  return takePage(rows, page.limit, tokenOf);
+  const { items, more } = takePage(rows, page.limit, tokenOf);
+  return { items: items.map((row) => storedToken(connection, row.jti, row)), more };
 }
 
-/** Inside a write transaction. */
-export function revokeFamily(connection: Connection, family: string, revokedAt: string): void {
+function storedToken(connection: Connection, jti: string, row: TokenInfo | undefined): StoredToken {
+  const issue = connection.row(
+    `SELECT * FROM audit AS i INDEXED BY audit_tokens WHERE i.${ISSUES} AND ${member('token', 'i')} = ? ORDER BY seq LIMIT 1`,
+    jti,
+  );
+  const issued = issue && auditRecordOf(issue);
+  const family = issued?.detail?.['family'] ?? row?.family;
+  return { jti, row, issued, revoked: firstRevocation(connection, String(family)) };
+}
+
+function firstRevocation(connection: Connection, family: string): AuditRecord | undefined {
+  const row = connection.row(
+    `SELECT * FROM audit AS r INDEXED BY audit_revocations WHERE r.${REVOKES} AND ${member('family', 'r')} = ? ORDER BY seq LIMIT 1`,
+    family,
+  );
+  return row && auditRecordOf(row);
+}
+
+/** Whether a record revokes the family. */
+export function isRevoked(connection: Connection, family: string): boolean {
+  return firstRevocation(connection, family) !== undefined;
+}
+
+/** Inside a write transaction: marks the rows of a family. */
+export function markRevoked(connection: Connection, family: string, revokedAt: string): void {
   connection.run(
     'UPDATE tokens SET revoked_at = ? WHERE family = ? AND revoked_at IS NULL',
     revokedAt,
@@ -59,16 +97,51 @@ export function revokeFamily(connection: Connection, family: string, revokedAt: 
   );
 }
 
-export function listRevoked(connection: Connection, time: string, page: PageQuery<string>): Page<TokenInfo> {
+export function listIssuedBy(
+  connection: Connection,
+  family: string,
+  time: string,
+  limit: number,
+): AuditRecord[] {
   const rows = connection.rows(
-    `SELECT * FROM tokens WHERE revoked_at IS NOT NULL AND expires_at >= ?1
-       AND number > CASE WHEN ?2 IS NULL THEN 0 ELSE (SELECT number FROM tokens WHERE jti = ?2) END
-       ORDER BY number LIMIT ?3`,
+    `WITH RECURSIVE ended (family) AS (
+       VALUES (?1)
+       UNION
+       SELECT ${member('family', 'c')} FROM ended
+         CROSS JOIN audit AS m INDEXED BY audit_token_families
+           ON m.${ISSUES} AND ${member('family', 'm')} = ended.family
+         CROSS JOIN audit AS c INDEXED BY audit_token_issuers
+           ON c.${ISSUES} AND ${member('issuer', 'c')} = ${member('token', 'm')}
+     )
+     SELECT l.*, max(${member('expires_at', 'l')}) FROM ended
+       CROSS JOIN audit AS l INDEXED BY audit_token_families
+         ON l.${ISSUES} AND ${member('family', 'l')} = ended.family
+      WHERE ended.family <> ?1 AND NOT EXISTS (
+        SELECT 1 FROM audit AS r INDEXED BY audit_revocations
+          WHERE r.${REVOKES} AND ${member('family', 'r')} = ended.family)
+      GROUP BY ended.family HAVING max(${member('expires_at', 'l')}) >= ?2 LIMIT ?3`,
+    family,
     time,
-    page.after ?? null,
+    limit,
+  );
+  return [...rows].map(auditRecordOf);
+}
+
+export function listRevoked(
+  connection: Connection,
+  time: string,
+  page: PageQuery<RevocationPlace>,
+): Page<AuditRecord> {
+  const end = member('expires_at', 'r');
+  const rows = connection.rows(
+    `SELECT * FROM audit AS r INDEXED BY audit_revocations_by_end
+      WHERE r.${REVOKES} AND ${end} >= ?1 AND (${end}, r.seq) > (?2, ?3) ORDER BY ${end}, r.seq LIMIT ?4`,
+    time,
+    page.after?.expiresAt ?? '',
+    page.after?.seq ?? 0,
     page.limit + 1,
   );
-  return takePage(rows, page.limit, tokenOf);
+  return takePage(rows, page.limit, auditRecordOf);
 }
 
 /** Inside a write transaction. */

@@ -9,21 +9,25 @@ import {
   realpathSync,
   type Stats,
 } from 'node:fs';
-import { dirname, resolve, sep } from 'node:path';
+import { resolve, sep } from 'node:path';
 
-// Used by the thread that writes files as well: it must import no package of the workspace.
+// Used by Bundoc's thread that writes files as well: it must import no library, so that the thread starts in a few milliseconds.
 
 /** The code of an {@link UnsafeEntry}, which crosses threads where the class does not. */
 export const UNSAFE_ENTRY = 'UNSAFE_ENTRY';
 
-/** An entry of a data folder is not what Bundoc put there. Nothing of it was read or written. */
+/** An entry of a data folder is not what Bundoc puts there. Nothing of it was read or written. */
 export class UnsafeEntry extends Error {
   override readonly name = 'UnsafeEntry';
   readonly code = UNSAFE_ENTRY;
 
+  /** A predicate of the entry: "is a symbolic link". */
+  readonly problem: string;
+
   /** @param path below the data folder. */
   constructor(path: string, problem: string) {
     super(`${path === '' ? 'the data folder' : path} ${problem}`);
+    this.problem = problem;
   }
 }
 
@@ -100,6 +104,11 @@ export class DataFolder implements Disposable {
     return new DataFolder(shared);
   }
 
+  /** As it was opened: what the paths that {@link below} takes begin with. */
+  get path(): string {
+    return this.#shared.path;
+  }
+
   get shared(): SharedFolder {
     return this.#shared;
   }
@@ -166,7 +175,7 @@ export class DataFolder implements Disposable {
     try {
       descriptor = openSync(this.pathOf(below), flags | SAFE_FLAGS);
     } catch (error) {
-      throw this.openError(below, error);
+      return this.openInstead(below, flags, error);
     }
     if (this.#isAtOrClosed(descriptor, below)) return descriptor;
     return this.walkSync(below, flags);
@@ -200,6 +209,22 @@ export class DataFolder implements Disposable {
       if (at !== this.#shared.descriptor) closeSync(at);
       throw this.openError(below, error);
     }
+  }
+
+  /**
+   * When {@link pathOf} could not be opened. What seems to be absent may be absent only where a link leads.
+   *
+   * @returns a descriptor when the entry is there after all.
+   * @throws UnsafeEntry; the system's error otherwise.
+   */
+  openInstead(below: string, flags: number, error: unknown): number {
+    if (codeOf(error) !== 'ENOENT') throw this.openError(below, error);
+    if (this.#shared.containment === 'descriptors') return this.walkSync(below, flags);
+    for (let parent = parentOf(below); parent !== ''; parent = parentOf(parent)) {
+      const stats = lstatSync(this.#realPathOf(parent), { throwIfNoEntry: false });
+      if (stats !== undefined && !stats.isDirectory()) throw new UnsafeEntry(parent, 'is no folder');
+    }
+    throw error;
   }
 
   /** What an error of opening an entry says of it. */
@@ -236,9 +261,14 @@ export function requireFile(below: string, stats: Stats, bytesMax: number): void
     throw new UnsafeEntry(below, `has ${stats.size} bytes, and at most ${bytesMax} are expected`);
 }
 
+/** The folder of an entry below the data folder, empty for the data folder itself. */
 export function parentOf(below: string): string {
-  const parent = dirname(below);
-  return parent === '.' ? '' : parent;
+  return below.slice(0, Math.max(below.lastIndexOf(sep), 0));
+}
+
+/** The name of an entry in its folder. */
+export function nameOf(below: string): string {
+  return below.slice(below.lastIndexOf(sep) + 1);
 }
 
 export function codeOf(error: unknown): string | undefined {

@@ -5,13 +5,14 @@ import {
   ftruncateSync,
   lstatSync,
   openSync,
+  readdirSync,
   readSync,
   unlinkSync,
   writeSync,
 } from 'node:fs';
 import { codeOf, type DataFolder, requireFile, SAFE_FLAGS } from './data-folder.ts';
 
-// Small files in a data folder itself, before there is a disk: synchronously, and as safely as `node-disk.ts` does.
+// Small files in a data folder, read and written synchronously: before Bundoc has its disk, and by BunKMS.
 
 const FILE_MODE = 0o600;
 
@@ -19,21 +20,31 @@ const FILE_MODE = 0o600;
  * @returns undefined when there is none.
  * @throws UnsafeEntry; the system's error otherwise.
  */
-export function readSmallSync(folder: DataFolder, name: string, bytesMax: number): Buffer | undefined {
+export function readSmallSync(folder: DataFolder, below: string, bytesMax: number): Buffer | undefined {
   let file: number;
   try {
-    file = folder.openSync(name, constants.O_RDONLY);
+    file = folder.openSync(below, constants.O_RDONLY);
   } catch (error) {
     if (codeOf(error) === 'ENOENT') return undefined;
     throw error;
   }
   try {
     const stats = fstatSync(file);
-    requireFile(name, stats, bytesMax);
+    requireFile(below, stats, bytesMax);
     const content = Buffer.alloc(stats.size);
     return content.subarray(0, readSync(file, content));
   } finally {
     closeSync(file);
+  }
+}
+
+/** Names in a folder. @throws UnsafeEntry; the system's error otherwise. */
+export function listSync(folder: DataFolder, below: string): string[] {
+  const descriptor = folder.openFolderSync(below);
+  try {
+    return readdirSync(folder.entriesOf(descriptor, below));
+  } finally {
+    closeSync(descriptor);
   }
 }
 

@@ -1,0 +1,65 @@
+import type { KeyObject } from 'node:crypto';
+import type { AuditRecord } from '@bundoc/shared/contract/audit';
+import { type KmsStore, REVOCATION, type StoredToken } from '../store/port.ts';
+import { isIssue, tokenFault } from './token-record.ts';
+
+const PAGE = 500;
+
+/** What the walk has seen of a token. */
+interface Issued {
+  readonly family: string;
+  readonly expiresAt: string;
+}
+
+/**
+ * Holds all tokens against the chain as it was walked: rows that were added, edited or removed. A reader finds the records of a token by
+ * an index, and whoever can write to the database can spoil that as well; the walk has seen the records themselves.
+ */
+export class TokenVerification {
+  readonly #issued = new Map<string, Issued>();
+  readonly #revoked = new Set<string>();
+  /** The latest end of a token of a family. */
+  readonly #ends = new Map<string, string>();
+  /** Families that ended before may have been forgotten since. */
+  #prunedBefore = '';
+
+  /** Takes in a record of the walk; all of them, in their order. */
+  note(record: AuditRecord): void {
+    const { action, detail = {} } = record;
+    const text = (name: string) => String(detail[name]);
+    if (action === REVOCATION) this.#revoked.add(text('family'));
+    if (action === 'token.prune' && text('expired_before') > this.#prunedBefore)
+      this.#prunedBefore = text('expired_before');
+    if (!isIssue(record)) return;
+    const [family, expiresAt] = [text('family'), text('expires_at')];
+    this.#issued.set(text('token'), { family, expiresAt });
+    if (expiresAt > (this.#ends.get(family) ?? '')) this.#ends.set(family, expiresAt);
+  }
+
+  /**
+   * @param forgottenBefore families that ended before may be forgotten while this runs.
+   * @returns the ids of the tokens that are not what the chain says, in order.
+   */
+  async damagedTokens(store: KmsStore, chainKey: KeyObject, forgottenBefore: string): Promise<string[]> {
+    const damaged: string[] = [];
+    for (let after: string | undefined, more = true; more; ) {
+      const page = await store.listTokens({ after, limit: PAGE });
+      for (const stored of page.items) {
+        if (!this.#isSound(chainKey, stored)) damaged.push(stored.jti);
+        this.#issued.delete(stored.jti);
+      }
+      after = page.items.at(-1)?.jti;
+      more = page.more;
+    }
+    const cutoff = this.#prunedBefore > forgottenBefore ? this.#prunedBefore : forgottenBefore;
+    for (const [jti, { family, expiresAt }] of this.#issued)
+      if ((this.#ends.get(family) ?? expiresAt) >= cutoff) damaged.push(jti);
+    return damaged.sort();
+  }
+
+  #isSound(chainKey: KeyObject, stored: StoredToken): boolean {
+    if (tokenFault(chainKey, stored) !== undefined) return false;
+    const family = this.#issued.get(stored.jti)?.family ?? stored.row?.family ?? '';
+    return stored.revoked !== undefined || !this.#revoked.has(family);
+  }
+}

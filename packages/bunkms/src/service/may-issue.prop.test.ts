@@ -1,0 +1,91 @@
+import { type MayIssue, scopeSchema } from '@bundoc/shared/contract/tokens';
+import { hasCode } from '@bundoc/shared/errors';
+import { globMatches } from '@bundoc/shared/grants';
+import fc from 'fast-check';
+import { describe, expect, test } from 'vitest';
+import { requireMayIssue, type SizedRequest } from './may-issue.ts';
+
+/** Few names, globs and scopes, so that many pairs fit each other. */
+const scope = fc.constantFrom(...scopeSchema.options.slice(0, 4), 'kms:admin' as const);
+const project = fc.constantFrom('*', 'p', 'q');
+const glob = fc.string({ unit: fc.constantFrom('a', 'b', '*'), minLength: 1, maxLength: 5 });
+const name = fc.string({ unit: fc.constantFrom('a', 'b'), minLength: 1, maxLength: 6 });
+const limit: fc.Arbitrary<MayIssue> = fc.record({
+  scopes: fc.uniqueArray(scope, { minLength: 1 }),
+  projects: fc.uniqueArray(project),
+  keys: fc.array(glob, { maxLength: 3 }),
+  ttl_s: fc.integer({ min: 1, max: 10 }),
+});
+const request: fc.Arbitrary<SizedRequest> = fc
+  .tuple(limit, fc.option(limit, { nil: undefined }))
+  .map(([{ scopes, projects, keys, ttl_s }, further]) => ({
+    ...{ sub: 'x', typ: 'service' as const, scope: scopes, projects, keys, ttl_s },
+    ...(further === undefined ? {} : { may_issue: further }),
+  }));
+
+const isAllowed = (by: MayIssue, wanted: SizedRequest): boolean => {
+  try {
+    requireMayIssue(by, wanted);
+    return true;
+  } catch (error) {
+    expect(hasCode(error, 'forbidden')).toBe(true);
+    return false;
+  }
+};
+const covers = (keys: readonly string[], key: string) => keys.some((one) => globMatches(one, key));
+const has = (projects: readonly string[], one: string) => projects.includes('*') || projects.includes(one);
+
+/** Every right that the inner one gives, the outer one gives. */
+function expectWithin(outer: MayIssue, inner: MayIssue, keys: readonly string[]): void {
+  for (const one of inner.scopes) expect(outer.scopes).toContain(one);
+  for (const one of ['p', 'q', 'another'])
+    if (has(inner.projects, one)) expect(has(outer.projects, one)).toBe(true);
+  for (const key of keys) if (covers(inner.keys, key)) expect(covers(outer.keys, key)).toBe(true);
+  expect(inner.ttl_s).toBeLessThanOrEqual(outer.ttl_s);
+}
+
+describe('what a token may issue', () => {
+  test('never widens, over any chain of tokens that issue each other', () => {
+    fc.assert(
+      fc.property(
+        limit,
+        fc.array(request, { maxLength: 12 }),
+        fc.array(name, { maxLength: 10 }),
+        (root, requests, keys) => {
+          let current: MayIssue | undefined = root;
+          for (const wanted of requests) {
+            if (current === undefined || !isAllowed(current, wanted)) continue;
+            expectWithin(root, { ...wanted, scopes: wanted.scope }, keys);
+            if (wanted.may_issue !== undefined) {
+              expectWithin(current, wanted.may_issue, keys);
+              current = wanted.may_issue;
+            }
+          }
+        },
+      ),
+      { numRuns: 2_000 },
+    );
+  });
+
+  test('allows exactly itself, and all that has less of one thing', () => {
+    fc.assert(
+      fc.property(limit, (one) => {
+        const { scopes, ...rest } = one;
+        const same: SizedRequest = { sub: 'x', typ: 'service', scope: scopes, ...rest, may_issue: one };
+        expect(isAllowed(one, same)).toBe(true);
+        expect(isAllowed(one, { ...same, keys: [], may_issue: { ...one, projects: [] } })).toBe(true);
+        expect(isAllowed(one, { ...same, ttl_s: one.ttl_s + 1 })).toBe(false);
+      }),
+    );
+  });
+
+  test('is nothing without a may_issue', () => {
+    fc.assert(
+      fc.property(request, (wanted) => {
+        expect(() => requireMayIssue(undefined, wanted)).toThrow(
+          expect.objectContaining({ code: 'forbidden', detail: 'the token has no may_issue' }),
+        );
+      }),
+    );
+  });
+});

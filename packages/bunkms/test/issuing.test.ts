@@ -1,0 +1,212 @@
+import { issuedTokenSchema, type MayIssue, tokenPageSchema } from '@bundoc/shared/contract/tokens';
+import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import { openEvents } from './support/events.ts';
+import { FaultyStore } from './support/faulty-store.ts';
+import { MAY_ISSUE_ALL, startKms, type TestKms } from './support/kms.ts';
+
+const LIMIT: MayIssue = {
+  scopes: ['docs:read', 'docs:write', 'kms:read_key', 'kms:admin'],
+  projects: ['project-a', 'project-b'],
+  keys: ['a-*', 'b-dek'],
+  ttl_s: 600,
+};
+
+describe('tokens that issue others', () => {
+  const faulty = new FaultyStore();
+  let kms: TestKms;
+  beforeEach(async () => {
+    kms = await startKms({ decorate: faulty.decorate });
+  });
+  afterEach(() => kms[Symbol.asyncDispose]());
+
+  const issuer = async (may_issue: MayIssue = LIMIT) =>
+    (await kms.issue({ sub: 'issuer', scope: ['kms:admin'], may_issue })).token;
+  const ask = (token: string, body: object) => kms.api('/v1/tokens', { token, body: { sub: 'x', ...body } });
+  const issued = async (token: string, body: object) =>
+    issuedTokenSchema.strict().parse((await ask(token, body)).json());
+  const works = async (token: string) => (await kms.api('/v1/keys', { token })).status === 200;
+
+  test('issue what they may, and store by whom', async () => {
+    const token = await issuer();
+    const app = await issued(token, {
+      typ: 'client',
+      scope: ['docs:read'],
+      projects: ['project-b'],
+      ttl_s: 600,
+    });
+    const claims = JSON.parse(Buffer.from(String(token.split('.')[1]), 'base64url').toString());
+    expect(claims.may_issue).toEqual(LIMIT);
+    expect(app.issuer).toBe(claims.jti);
+    const admin = await kms.issue({ scope: ['kms:admin'] });
+    const page = tokenPageSchema.parse((await kms.api('/v1/tokens', { token: admin.token })).json());
+    expect(page.tokens.map(({ jti, issuer: by }) => [jti, by])).toEqual([
+      [claims.jti, undefined],
+      [app.jti, claims.jti],
+      [admin.jti, undefined],
+    ]);
+    expect((await kms.records()).find(({ detail }) => detail?.['token'] === app.jti)).toMatchObject({
+      severity: 'CRITICAL',
+      actor: 'issuer',
+      jti: claims.jti,
+      detail: { issuer: claims.jti },
+    });
+  });
+
+  test('issue tokens that live no longer than they may, when nobody says how long', async () => {
+    const { issued_at, expires_at } = await issued(await issuer(), { typ: 'client', scope: ['docs:read'] });
+    expect(Date.parse(expires_at) - Date.parse(issued_at)).toBe(600_000);
+  });
+
+  test.each([
+    ['a scope', { typ: 'client', scope: ['docs:admin'] }, 'may_issue allows no scope docs:admin'],
+    [
+      'a project',
+      { typ: 'client', scope: ['docs:read'], projects: ['project-c'] },
+      'allows no project project-c',
+    ],
+    ['every project', { typ: 'client', scope: ['docs:read'], projects: ['*'] }, 'allows no project *'],
+    ['a key', { typ: 'service', scope: ['kms:read_key'], keys: ['b-dek', 'c-dek'] }, 'allows no keys c-dek'],
+    ['a glob', { typ: 'service', scope: ['kms:read_key'], keys: ['a*'] }, 'allows no keys a*'],
+    ['a life', { typ: 'client', scope: ['docs:read'], ttl_s: 601 }, 'allows no ttl_s above 600'],
+    [
+      'a scope that is passed on',
+      { typ: 'service', scope: ['kms:admin'], may_issue: { ...LIMIT, scopes: ['docs:read', 'kms:decrypt'] } },
+      'may_issue lets nobody pass on scope kms:decrypt',
+    ],
+    [
+      'a key that is passed on',
+      { typ: 'service', scope: ['kms:admin'], may_issue: { ...LIMIT, keys: ['*'] } },
+      'may_issue lets nobody pass on keys *',
+    ],
+    [
+      'a life that is passed on',
+      { typ: 'service', scope: ['kms:admin'], may_issue: { ...LIMIT, ttl_s: 700 } },
+      'may_issue lets nobody pass on ttl_s above 600',
+    ],
+  ])('issue nothing beyond what they may: %s', async (_what, body, detail) => {
+    const before = (await kms.store.counts()).tokens;
+    const token = await issuer();
+    const answer = await ask(token, body);
+    expect(answer.json()).toMatchObject({ status: 403, code: 'forbidden' });
+    expect(answer.json().detail).toContain(detail);
+    expect((await kms.store.counts()).tokens).toBe(before + 1);
+  });
+
+  test('need a may_issue: kms:admin alone issues nothing', async () => {
+    const { token } = await kms.issue({ scope: ['kms:admin'] });
+    const answer = await ask(token, { typ: 'client', scope: ['docs:read'] });
+    expect(answer.json()).toMatchObject({
+      status: 403,
+      code: 'forbidden',
+      detail: 'the token has no may_issue',
+    });
+  });
+
+  test('keep what they may issue when they are renewed, and no renewal of another token gains it', async () => {
+    const token = await issuer();
+    const renewed = issuedTokenSchema.parse(
+      (await kms.api('/v1/tokens/renew', { method: 'POST', token })).json(),
+    );
+    expect(renewed.may_issue).toEqual(LIMIT);
+    const child = await issued(renewed.token, { typ: 'service', scope: ['kms:read_key'], keys: ['a-x'] });
+    expect(child.issuer).toBe(renewed.jti);
+    const grown = issuedTokenSchema.parse(
+      (await kms.api('/v1/tokens/renew', { method: 'POST', token: child.token })).json(),
+    );
+    expect(grown).toMatchObject({ issuer: renewed.jti, keys: ['a-x'] });
+    expect(grown.may_issue).toBeUndefined();
+  });
+
+  test('are service tokens: a client token has neither kms:admin nor may_issue', async () => {
+    const token = await issuer(MAY_ISSUE_ALL);
+    for (const body of [
+      { typ: 'client', scope: ['kms:admin'] },
+      { typ: 'client', scope: ['docs:read'], may_issue: LIMIT },
+      { typ: 'service', scope: ['kms:read_key'], may_issue: LIMIT },
+    ])
+      expect((await ask(token, body)).json()).toMatchObject({ status: 400, code: 'invalid_request' });
+  });
+
+  test('issue no token that is longer than a header may be', async () => {
+    const keys = Array.from({ length: 100 }, (_, n) => `${n}-${'k'.repeat(120)}`.slice(0, 120));
+    const answer = await ask(await issuer(MAY_ISSUE_ALL), { typ: 'service', scope: ['kms:read_key'], keys });
+    expect(answer.json()).toMatchObject({ status: 400, code: 'invalid_request' });
+    expect(answer.json().detail).toContain('name fewer keys or projects');
+  });
+
+  describe('and are revoked with cascade', () => {
+    const pass = (token: string) =>
+      issued(token, {
+        typ: 'service',
+        scope: ['kms:admin', 'kms:read_key'],
+        keys: ['a-dek'],
+        may_issue: LIMIT,
+      });
+    const leaf = (token: string) =>
+      issued(token, { typ: 'service', scope: ['kms:read_key'], keys: ['a-dek'], ttl_s: 600 });
+    const families = async () => {
+      const root = await kms.issue({ sub: 'root', scope: ['kms:admin', 'kms:read_key'], may_issue: LIMIT });
+      const child = await pass(root.token);
+      const grandchild = await pass(child.token);
+      const renewed = issuedTokenSchema.parse(
+        (await kms.api('/v1/tokens/renew', { method: 'POST', token: grandchild.token })).json(),
+      );
+      const great = await leaf(renewed.token);
+      return { root, child, grandchild, renewed, great, sibling: await leaf(root.token) };
+    };
+    const revoke = async (jti: string, query = '?cascade=true') =>
+      (await kms.api(`/v1/tokens/${jti}${query}`, { method: 'DELETE', token: await kms.fullToken() })).status;
+
+    test('take with them what they issued, over three generations and renewals, and push each revocation', async () => {
+      const { root, child, grandchild, renewed, great, sibling } = await families();
+      const stranger = await leaf(await issuer());
+      const bundoc = await kms.issue({ scope: ['kms:export_key'], keys: ['*'] });
+      using stream = await openEvents(kms.running.internalUrl, bundoc.token);
+      await expect.poll(() => stream.seen.length).toBeGreaterThan(0);
+      expect(await revoke(child.jti)).toBe(204);
+      for (const { token } of [child, grandchild, renewed, great]) expect(await works(token)).toBe(false);
+      for (const { token } of [root, sibling, stranger]) expect(await works(token)).toBe(true);
+      const pushed = () =>
+        stream.seen.filter(({ type }) => type === 'token.revoke').map(({ data }) => data['family']);
+      await expect.poll(pushed).toEqual(expect.arrayContaining([child.jti, grandchild.jti, great.jti]));
+      expect(pushed()).toHaveLength(3);
+      const records = (await kms.records()).filter(({ action }) => action === 'token.revoke');
+      expect(records.map(({ severity, detail }) => [severity, detail?.['cascade']])).toEqual([
+        ['CRITICAL', undefined],
+        ['CRITICAL', child.jti],
+        ['CRITICAL', child.jti],
+      ]);
+      expect(await revoke(child.jti)).toBe(204);
+      expect((await kms.records()).filter(({ action }) => action === 'token.revoke')).toHaveLength(3);
+    });
+
+    test('leave what they issued alone without it', async () => {
+      const { root, child } = await families();
+      expect(await revoke(root.jti, '')).toBe(204);
+      expect([await works(root.token), await works(child.token)]).toEqual([false, true]);
+      expect(await revoke(root.jti)).toBe(204);
+      expect(await works(child.token)).toBe(false);
+    });
+
+    test('cut short, are ended by the same call again, and issue nothing in between', async () => {
+      const { root, child, great } = await families();
+      faulty.replaced.listIssuedBy = () => Promise.reject(new Error('cut'));
+      expect(await revoke(root.jti)).toBe(500);
+      delete faulty.replaced.listIssuedBy;
+      expect((await ask(root.token, { typ: 'client', scope: ['docs:read'] })).status).toBe(401);
+      expect([await works(child.token), await works(great.token)]).toEqual([true, true]);
+      expect(await revoke(root.jti)).toBe(204);
+      expect([await works(child.token), await works(great.token)]).toEqual([false, false]);
+    });
+
+    test('issue nothing that escapes: a token whose issuer was revoked meanwhile is not stored', async () => {
+      const { root } = await families();
+      faulty.replaced.insertToken = async (real, ...args) => {
+        await revoke(root.jti);
+        return real(...args);
+      };
+      expect((await ask(root.token, { typ: 'client', scope: ['docs:read'] })).status).toBe(401);
+      delete faulty.replaced.insertToken;
+    });
+  });
+});

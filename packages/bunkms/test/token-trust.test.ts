@@ -1,0 +1,156 @@
+import { randomUUID } from 'node:crypto';
+import { rmSync } from 'node:fs';
+import { issuedTokenSchema, tokenPageSchema } from '@bundoc/shared/contract/tokens';
+import { describeWithPostgres } from '@bundoc/shared/testing/postgres-tests';
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest';
+import { TokenVerification } from '../src/audit/verify-tokens.ts';
+import { bunkms } from './support/command.ts';
+import { MAY_ISSUE_ALL, newDataDir, startKms, type TestKms } from './support/kms.ts';
+import { PostgresDatabases } from './support/postgres.ts';
+import { testStorage, useStorage } from './support/storage.ts';
+
+type Issued = Awaited<ReturnType<TestKms['issue']>>;
+
+/** What whoever has the database, and not the KEK, can do to tokens. */
+function tokenTrust(commandEnvironment: (dataDir: string) => Promise<Record<string, string>>): void {
+  let dataDir: string;
+  let kms: TestKms;
+  let admin: Issued;
+  let victim: Issued;
+  let other: Issued;
+  const edit = (sql: string) => testStorage().edit(dataDir, sql);
+  const status = async ({ token }: Pick<Issued, 'token'>) => (await kms.api('/v1/keys', { token })).status;
+  const renew = ({ token }: Pick<Issued, 'token'>) => kms.api('/v1/tokens/renew', { method: 'POST', token });
+  const listed = async () =>
+    tokenPageSchema.strict().parse((await kms.api('/v1/tokens', { token: admin.token })).json());
+  const damaged = async () => {
+    const verification = new TokenVerification();
+    for (const record of await kms.records()) verification.note(record);
+    return verification.damagedTokens(kms.store, (await kms.secrets()).chainKey, '');
+  };
+
+  beforeEach(async () => {
+    dataDir = newDataDir();
+    kms = await startKms({ dataDir });
+    admin = await kms.issue({ sub: 'ops', scope: ['kms:admin'], may_issue: MAY_ISSUE_ALL });
+    victim = await kms.issue({ scope: ['kms:read_key'], keys: ['a-*'], ttl_s: 600 });
+    other = await kms.issue({ scope: ['kms:read_key'], keys: ['*'] });
+  });
+  afterEach(async () => {
+    await kms[Symbol.asyncDispose]();
+    await testStorage().forget(dataDir);
+    rmSync(dataDir, { recursive: true, force: true });
+  });
+
+  test('a row that is set back from revoked to active stays revoked, and verification names it', async () => {
+    await kms.api(`/v1/tokens/${victim.jti}`, { method: 'DELETE', token: admin.token });
+    expect([await status(victim), await damaged()]).toEqual([401, []]);
+    await edit(`UPDATE tokens SET revoked_at = NULL WHERE jti = '${victim.jti}'`);
+    expect(await status(victim)).toBe(401);
+    expect((await renew(victim)).status).toBe(401);
+    expect((await listed()).damaged).toEqual([victim.jti]);
+    expect(await damaged()).toEqual([victim.jti]);
+    await edit(`UPDATE tokens SET family = '${randomUUID()}', revoked_at = NULL WHERE jti = '${victim.jti}'`);
+    expect(await status(victim)).toBe(401);
+    expect(await damaged()).toEqual([victim.jti]);
+    // It alone.
+    expect(await status(other)).toBe(200);
+  });
+
+  test.each([
+    ['its scope', `scope = '["kms:read_key","kms:export_key"]'`],
+    ['its scope, to no JSON', `scope = 'kms:admin'`],
+    ['its keys', `keys = '["*"]'`],
+    ['its projects', `projects = '["*"]'`],
+    ['its type', `typ = 'client'`],
+    ['its audience', `aud = 'bundoc'`],
+    ['its subject', `sub = 'somebody'`],
+    ['its expiry', `expires_at = '2999-01-01T00:00:00.000Z'`],
+    ['the time of its issue', `issued_at = '2020-01-01T00:00:00.000Z'`],
+    ['its family', `family = '${randomUUID()}'`],
+    ['its issuer', `issuer = '${randomUUID()}'`],
+    ['what it may issue', `may_issue = '${JSON.stringify(MAY_ISSUE_ALL)}'`],
+    ['what it may issue, to no JSON', `may_issue = 'all'`],
+    ['its revocation', `revoked_at = '2020-01-01T00:00:00.000Z'`],
+  ])('a row that is edited in %s is not believed, and verification names it', async (_what, change) => {
+    await edit(`UPDATE tokens SET ${change} WHERE jti = '${victim.jti}'`);
+    expect((await renew(victim)).status).toBe(401);
+    const { tokens, damaged: named } = await listed();
+    expect([named, tokens.map(({ jti }) => jti)]).toEqual([[victim.jti], [admin.jti, other.jti]]);
+    expect(await damaged()).toEqual([victim.jti]);
+    expect((await renew(other)).status).toBe(201);
+    // What ends it is taken from the chain.
+    const path = `/v1/tokens/${victim.jti}`;
+    expect((await kms.api(path, { method: 'DELETE', token: admin.token })).status).toBe(204);
+    expect(await status(victim)).toBe(401);
+  });
+
+  test('a row that is removed makes its token unknown, and verification names it', async () => {
+    await edit(`DELETE FROM tokens WHERE jti = '${victim.jti}'`);
+    expect(await status(victim)).toBe(401);
+    expect(await damaged()).toEqual([victim.jti]);
+    expect(kms.logs.join('')).not.toContain(victim.token);
+  });
+
+  test('a row that nobody issued is not believed, and verification names it', async () => {
+    const jti = randomUUID();
+    await edit(
+      `INSERT INTO tokens (jti, family, sub, typ, aud, scope, keys, projects, issued_at, expires_at)
+         SELECT '${jti}', '${jti}', sub, typ, aud, scope, keys, projects, issued_at, expires_at FROM tokens
+          WHERE jti = '${victim.jti}'`,
+    );
+    expect((await listed()).damaged).toEqual([jti]);
+    expect(await damaged()).toEqual([jti]);
+  });
+
+  test('a token whose audit record is edited is refused', async () => {
+    await edit(
+      `UPDATE audit SET detail = replace(detail, '"family":"${victim.jti}"', '"family":"${other.jti}"')
+        WHERE detail LIKE '%"token":"${victim.jti}"%'`,
+    );
+    expect(await status(victim)).toBe(401);
+    expect((await listed()).damaged).toEqual([victim.jti]);
+    expect((await kms.verify()).intact).toBe(false);
+  });
+
+  test('the command line tells of damaged tokens, and audit verify fails by them', async () => {
+    const environment = {
+      BUNKMS_DATA_DIR: dataDir,
+      BUNKMS_KEK: kms.kek,
+      ...(await commandEnvironment(dataDir)),
+    };
+    await kms.api(`/v1/tokens/${victim.jti}`, { method: 'DELETE', token: admin.token });
+    await edit(`UPDATE tokens SET revoked_at = NULL WHERE jti = '${victim.jti}'`);
+    const verified = await bunkms(environment, 'audit', 'verify', '--json');
+    expect(verified.code).toBe(1);
+    expect(JSON.parse(verified.stdout)).toMatchObject({ intact: true, damaged_tokens: [victim.jti] });
+    expect(verified.stderr).toContain(`tokens are not what the chain says: ${victim.jti}`);
+    const list = await bunkms(environment, 'token', 'list');
+    expect(list.stdout).toContain(`${victim.jti}  damaged\n`);
+    expect(list.stdout).toContain(`${other.jti}  valid`);
+  });
+
+  test('a token with what it may issue, and a renewal of it, are what the chain says', async () => {
+    const renewed = issuedTokenSchema.parse((await renew(admin)).json());
+    expect(renewed.may_issue).toEqual(MAY_ISSUE_ALL);
+    expect((await listed()).damaged).toBeUndefined();
+    expect(await damaged()).toEqual([]);
+  });
+}
+
+describe('who has the database of BunKMS in SQLite', () => {
+  tokenTrust(async () => ({}));
+});
+
+describeWithPostgres('who has the database of BunKMS in PostgreSQL', () => {
+  let databases: PostgresDatabases;
+  beforeAll(async () => {
+    databases = await PostgresDatabases.start();
+    useStorage(databases);
+  });
+  afterAll(async () => {
+    useStorage(undefined);
+    await databases[Symbol.asyncDispose]();
+  });
+  tokenTrust(async (dataDir) => ({ BUNKMS_STORAGE: await databases.url(dataDir) }));
+});

@@ -1,0 +1,56 @@
+import { globSync, readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { describe, expect, it } from 'vitest';
+
+const root = join(import.meta.dirname, '..');
+
+/** Product files that use the file system by themselves, and why what they read or write is in no data folder of Bundoc. */
+const ALLOWED: Readonly<Record<string, string>> = {
+  'packages/shared/src/data-folder.ts':
+    'the disk module: what holds a data folder open and leads to its entries',
+  'packages/shared/src/small-files.ts': 'the disk module: small files, synchronously',
+  'packages/bundoc/src/storage/embedded/node-disk.ts': 'the disk module: the port on the real disk',
+  'packages/bundoc/src/storage/embedded/open-folders.ts':
+    'the disk module: closes folders of the thread that writes',
+  'packages/bundoc/src/storage/embedded/write-worker.ts': 'the disk module: the thread that writes',
+  'packages/bundoc/src/storage/embedded/filesystem-sync.ts':
+    'the disk module: syncs the file system of a folder that was checked',
+  'packages/bundoc/src/kms/service-token.ts': 'the file of the service token, which the administrator names',
+  'packages/bundoc/src/storage/postgres/migrate.ts': 'migrations of the package itself',
+  'packages/bundoc/src/cli/backup.ts': 'backups that the user of the command names',
+  'packages/bundoc/src/cli/bulk-export.ts': 'exports that the user of the command names',
+  'packages/bundoc/src/cli/bulk-import.ts': 'imports that the user of the command names',
+  'packages/bundoc/src/cli/service-client.ts': 'a token file that the user of the command names',
+  'packages/bundoc/src/transfer/resume-file.ts': 'a file beside an import that the user of the command names',
+};
+
+const OPENS_FILES = /from '(?:node:)?(?:fs|fs\/promises|sqlite)'|import\('(?:node:)?fs/;
+/** An empty database that is a lock; its path comes from the disk module. */
+const LOCK = 'packages/bundoc/src/project/data-lock.ts';
+
+const product = [
+  ...globSync('packages/bundoc/src/**/*.ts', { cwd: root }),
+  'packages/shared/src/data-folder.ts',
+  'packages/shared/src/small-files.ts',
+  'packages/bunkms/src/recovery/project-keys.ts',
+  'packages/bunkms/src/recovery/recover.ts',
+].filter((path) => !/\.test\.ts$|\.prop\.test\.ts$|\/testing\//.test(path));
+
+const opening = product.filter((path) => OPENS_FILES.test(readFileSync(join(root, path), 'utf8')));
+
+describe('a data folder of Bundoc', () => {
+  it('is reached through the disk module alone', () => {
+    expect(product.length).toBeGreaterThan(100);
+    expect(opening.filter((path) => ALLOWED[path] === undefined && path !== LOCK)).toEqual([]);
+  });
+
+  it('has its lock opened by a path that the disk module gives', () => {
+    const lock = readFileSync(join(root, LOCK), 'utf8');
+    expect(lock.match(/new DatabaseSync\(.*\)/g)).toEqual(['new DatabaseSync(folder.entry(LOCK_FILE))']);
+    expect(lock).not.toMatch(/node:fs/);
+  });
+
+  it('has no exception that is not needed any more', () => {
+    expect(Object.keys(ALLOWED).filter((path) => !opening.includes(path))).toEqual([]);
+  });
+});
