@@ -129,7 +129,11 @@ describe('the authorisation matrix of Bundoc', () => {
           ...(method === 'PUT' || method === 'POST' ? { body: '{"v":1}' } : {}),
         });
         expect(answer.status).toBe(expected);
-        if (expected === 401) expect(answer.headers['www-authenticate']).toBe('Bearer');
+        const isSent = tokens.get(kind) !== undefined;
+        if (expected === 401)
+          expect(answer.headers['www-authenticate']).toBe(isSent ? 'Bearer error="invalid_token"' : 'Bearer');
+        if (expected === 403)
+          expect(answer.headers['www-authenticate']).toBe('Bearer error="insufficient_scope"');
       });
     }
   }

@@ -137,12 +137,16 @@ describe('a batch', () => {
       'spelled',
       operations(
         PUT('a', '{}', `,"if_match":"${revs[0]}"`),
-        PUT('b', '{}', `,"if_match":"W/\\"${revs[1]}\\""`),
+        PUT('b', '{}', `,"if_match":", \\"${revs[1]}\\" ,"`),
         PUT('c', '{}', `,"if_match":"\\"x\\", \\"${revs[2]}\\""`),
         PUT('d', '{}', ',"if_match":"*"'),
       ),
     );
     expect(answer.status).toBe(200);
+    const { _rev } = (await get('spelled', 'a')).json();
+    const weak = operations(PUT('a', '{"v":2}', `,"if_match":"W/\\"${_rev}\\""`));
+    expect(problemIn(await batch('spelled', weak), 'precondition_failed').errors).toHaveLength(1);
+    expect((await get('spelled', 'a')).json()['_rev']).toBe(_rev);
   });
 
   it('with a patch that does not apply writes nothing and says which', async () => {

@@ -70,7 +70,9 @@ describe('PUT …/collections/{c}', () => {
   });
 
   it.each([
-    ['{"schema":{"properties":{"a":{"pattern":"^(a+)+$"}}}}', 'body.schema'],
+    ['{"schema":{"properties":{"a":{"pattern":"^(a+)+$"}}}}', 'body.schema.properties.a'],
+    ['{"schema":{"properties":{"a":{"minimum":12345678901234567}}}}', 'body.schema.properties.a.minimum'],
+    ['{"schema":{"enum":[{"a":1e400}]}}', 'body.schema.enum.0.a'],
     ['{"schema":{"$ref":"https://example.org/x"}}', 'body.schema'],
     ['{"schema":{"typ":"object"}}', 'body.schema'],
     ['{"schema":5}', 'body.schema'],

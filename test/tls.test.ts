@@ -4,6 +4,8 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { ensureCertificates } from '@bundoc/bunkms/cli/certificates';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { bundocProcess } from './support/bundoc-command.ts';
+import { startBundocProcess } from './support/bundoc-process.ts';
 import { call, Installation } from './support/installation.ts';
 
 const FIRST = '/v1/projects/project-a/collections/notes/documents/first';
@@ -121,6 +123,52 @@ describe('Bundoc and BunKMS over mutual TLS', () => {
     await makeCertificates();
     await using installation = await startBoth('bundoc', { BUNDOC_KMS_CA_FILE: join(folder, 'old-ca.pem') });
     expect((await put(installation)).json()).toMatchObject({ code: 'kms_unavailable' });
+  });
+});
+
+describe('NODE_TLS_REJECT_UNAUTHORIZED=0', () => {
+  const UNCHECKED = { NODE_TLS_REJECT_UNAUTHORIZED: '0' };
+
+  it('gets Bundoc no key from a BunKMS of another authority', async () => {
+    await makeCertificates();
+    await using installation = await startBoth('bundoc');
+    const elsewhere = { directory: join(folder, 'elsewhere'), names: ['elsewhere'] };
+    await ensureCertificates(join(folder, 'another-authority'), [elsewhere], Date.now());
+    await installation.stopBundoc();
+    const token = await installation.client();
+    for (const [ca, status] of [
+      [pems('elsewhere')('ca'), 503],
+      [pems('bundoc')('ca'), 201],
+    ] as const) {
+      const environment = {
+        ...UNCHECKED,
+        BUNDOC_DATA_DIR: join(folder, `data-${status}`),
+        BUNDOC_KMS_URL: installation.kms.internalUrl,
+        BUNDOC_KMS_TOKEN_FILE: installation.tokenFile,
+        BUNDOC_KMS_CA_FILE: ca,
+        BUNDOC_KMS_CLIENT_CERT_FILE: pems('bundoc')('cert'),
+        BUNDOC_KMS_CLIENT_KEY_FILE: pems('bundoc')('key'),
+      };
+      await using service = await startBundocProcess(environment);
+      expect((await call(service.url, FIRST, { method: 'PUT', token, body: '{}' })).status).toBe(status);
+      if (status === 503) expect(service.log).toMatch(/self.signed certificate|unable to verify/);
+    }
+  });
+
+  it('lets the command line send no token to a service of an unknown authority', async () => {
+    await makeCertificates();
+    const own = pems('bunkms');
+    const [BUNDOC_TLS_CERT_FILE, BUNDOC_TLS_KEY_FILE] = [own('cert'), own('key')];
+    await using installation = await startBoth('bundoc', { BUNDOC_TLS_CERT_FILE, BUNDOC_TLS_KEY_FILE });
+    const BUNDOC_TOKEN = await installation.client();
+    const environment = { ...UNCHECKED, BUNDOC_URL: installation.url, BUNDOC_TOKEN };
+    const args = ['export', 'project-a', '-'];
+    const refused = await bundocProcess(environment, args);
+    expect(refused.code).toBe(2);
+    expect(refused.stderr).toContain(`there is no answer from ${installation.url}`);
+    // The service answers, once its authority is known: there is no such project.
+    const trusting = await bundocProcess({ ...environment, NODE_EXTRA_CA_CERTS: own('ca') }, args);
+    expect(trusting.stderr).not.toContain('there is no answer');
   });
 });
 

@@ -22,11 +22,7 @@ describe('Bundoc’s own token', () => {
       sub: 'admin',
       typ: 'service',
       scope: ['kms:admin'],
-      may_issue: {
-        scopes: ['kms:create_key', 'kms:export_key', 'kms:read_key', 'kms:rotate_key'],
-        keys: ['*'],
-        ttl_s: 86_400,
-      },
+      may_issue: { scopes: ['docs:write'], projects: ['*'], ttl_s: 3_600 },
       ttl_s: 365 * DAY_S,
     });
     /** A client's token by the services' clock, and a write to a project that was never seen, which needs BunKMS. */

@@ -116,7 +116,8 @@ describe('the whole workflow', () => {
     expect(created.status).toBe(201);
     expect((await send('PUT', path, '{}', { 'if-none-match': '*' })).status).toBe(412);
     const etag = String(created.headers['etag']);
-    expect((await send('PUT', path, '{"v":2}', { 'if-match': `W/${etag}` })).status).toBe(200);
+    expect((await send('PUT', path, '{"v":2}', { 'if-match': `W/${etag}` })).status).toBe(412);
+    expect((await send('PUT', path, '{"v":2}', { 'if-match': `"x", ${etag}` })).status).toBe(200);
     expect((await send('PUT', path, '{"v":3}', { 'if-match': etag })).status).toBe(412);
     expect((await send('DELETE', path, undefined, { 'if-match': etag })).status).toBe(412);
     expect((await send('GET', path)).json()['v']).toBe(2);

@@ -64,6 +64,8 @@ export interface BundocParts {
   readonly wrapDisk?: (disk: Disk) => Disk;
   /** How often certificate files are looked at, milliseconds. */
   readonly checkTlsEveryMs?: number;
+  /** Bytes of bodies, and of answers, that are held at a time. */
+  readonly heldBytesMax?: number;
 }
 
 export interface RunningBundoc extends RunningService {
@@ -201,7 +203,12 @@ export async function startBundoc(config: BundocConfig, parts: BundocParts = {})
     };
   });
 
-  const app = createHttpServer({ logger, bodyBytesMax: config.documentBytesMax, tls: listenerTls });
+  const app = createHttpServer({
+    logger,
+    bodyBytesMax: config.documentBytesMax,
+    tls: listenerTls,
+    ...(parts.heldBytesMax === undefined ? {} : { heldBytesMax: parts.heldBytesMax }),
+  });
   stack.defer(() => app.close());
   if (config.corsOrigins.length > 0) allowOrigins(app, config.corsOrigins);
   const auth = new BearerAuth({

@@ -2,6 +2,7 @@ import { execFileSync } from 'node:child_process';
 import { once } from 'node:events';
 import {
   existsSync,
+  mkdirSync,
   mkdtempSync,
   readdirSync,
   readFileSync,
@@ -85,6 +86,9 @@ describe('the lock of the data folder', () => {
     lockDataFolder(beside)[Symbol.dispose]();
     expect(readdirSync(beside)).toEqual(['lock.sqlite']);
     expect(readFileSync(outside, 'utf8')).toBe('canary');
+    mkdirSync(join(beside, 'lock-holder.json'));
+    lockDataFolder(beside)[Symbol.dispose]();
+    lockDataFolder(beside)[Symbol.dispose]();
   });
 
   it('names nobody when a pipe is in the place of the note', async () => {

@@ -46,14 +46,16 @@ describe('If-Match', () => {
       const present = etagOf(await keys.read(NAME));
       const stale = present.replace(/\d+"$/, '1"');
       const before = await kms.store.auditHead();
+      for (const tag of [`W/${present}`, stale])
+        expect((await change({ 'if-match': tag })).json()).toMatchObject({ status: 412 });
       const refusal = await change({ 'if-match': stale });
       expect(refusal.json()).toMatchObject({ status: 412, code: 'precondition_failed' });
       expect(refusal.headers['etag']).toBeUndefined();
       expect((await kms.store.findKey(NAME, 'current'))?.record?.revision).toBe(
         Number(/(\d+)"$/.exec(present)?.[1]),
       );
-      expect((await kms.store.auditHead()).seq).toBeLessThanOrEqual(before.seq + 1);
-      const done = await change({ 'if-match': `"other", W/${present}` });
+      expect((await kms.store.auditHead()).seq).toBeLessThanOrEqual(before.seq + 3);
+      const done = await change({ 'if-match': `"other", ,${present}` });
       expect(done.status, done.text).toBeLessThan(300);
       expect(etagOf(done)).not.toBe(present);
       expect(etagOf(done)).toMatch(/^"[0-9a-f-]{36}-\d+"$/);

@@ -16,6 +16,7 @@ import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { recordHash, verifyChain } from '../src/audit/chain.ts';
 import { isGenuineVersion, keyFault } from '../src/audit/key-record.ts';
 import { lineOf } from '../src/audit/ship/line.ts';
+import { tokenFault } from '../src/audit/token-record.ts';
 import { ciphertextKeyOf, decryptFrom, encryptionKeyOf } from '../src/cipher/ciphertext.ts';
 import { blockOf, placeOf } from '../src/service/events.ts';
 import type { KeyRecord, KeyVersionRecord } from '../src/store/port.ts';
@@ -235,24 +236,26 @@ describe('docs/formats/events.md', () => {
   });
 });
 
-test('a store of an earlier build stops the start, says what to do, and is left as it is', async () => {
-  const dataDir = newDataDir();
-  const path = databasePathOf(dataDir);
-  copyFileSync(new URL('golden/store-5.golden.sqlite', import.meta.url), path);
-  const before = readFileSync(path);
-  await expect(startKms({ dataDir })).rejects.toMatchObject({
-    code: 'storage_unavailable',
-    cause: {
-      message:
-        'the store was made by an earlier build (schema 5): export the documents with that build, start with an empty store, and import them',
-    },
-  });
-  expect(withDatabase(dataDir, (database) => database.prepare('PRAGMA user_version').get())).toEqual({
-    user_version: 5,
-  });
-  expect(readFileSync(path).subarray(100)).toEqual(before.subarray(100));
-  rmSync(dataDir, { recursive: true });
-});
+test.each([5, 6])(
+  'a store of an earlier build stops the start, says what to do, and is left as it is: schema %d',
+  async (schema) => {
+    const dataDir = newDataDir();
+    const path = databasePathOf(dataDir);
+    copyFileSync(new URL(`golden/store-${schema}.golden.sqlite`, import.meta.url), path);
+    const before = readFileSync(path);
+    await expect(startKms({ dataDir })).rejects.toMatchObject({
+      code: 'storage_unavailable',
+      cause: {
+        message: `the store was made by an earlier build (schema ${schema}): export the documents with that build, start with an empty store, and import them`,
+      },
+    });
+    expect(withDatabase(dataDir, (database) => database.prepare('PRAGMA user_version').get())).toEqual({
+      user_version: schema,
+    });
+    expect(readFileSync(path).subarray(100)).toEqual(before.subarray(100));
+    rmSync(dataDir, { recursive: true });
+  },
+);
 
 interface GoldenStore {
   readonly kek: string;
@@ -267,8 +270,8 @@ interface GoldenStore {
   }[];
 }
 
-describe('a store of schema 6', () => {
-  const file = golden('store-6') as GoldenStore;
+describe('a store of schema 7', () => {
+  const file = golden('store-7') as GoldenStore;
   let dataDir: string;
   // At a time at which none of the keys is due.
   const clock = new FakeClock();
@@ -276,14 +279,14 @@ describe('a store of schema 6', () => {
   const readDatabase = <T>(read: (database: DatabaseSync) => T): T => withDatabase(dataDir, read);
   beforeEach(() => {
     dataDir = newDataDir();
-    copyFileSync(new URL('golden/store-6.golden.sqlite', import.meta.url), databasePathOf(dataDir));
+    copyFileSync(new URL('golden/store-7.golden.sqlite', import.meta.url), databasePathOf(dataDir));
   });
   afterEach(() => rmSync(dataDir, { recursive: true }));
 
   test('is of that schema, and whole', async () => {
     await (await open())[Symbol.asyncDispose]();
     expect(readDatabase((database) => database.prepare('PRAGMA user_version').get())).toEqual({
-      user_version: 6,
+      user_version: 7,
     });
     expect(readDatabase((database) => database.prepare('PRAGMA integrity_check').get())).toEqual({
       integrity_check: 'ok',
@@ -316,7 +319,11 @@ describe('a store of schema 6', () => {
           });
         }
       }
-      expect(await kms.store.findToken(file.token)).toMatchObject({ sub: 'bundoc' });
+      expect(await kms.store.findToken(file.token)).toMatchObject({ row: { sub: 'bundoc' } });
+      expect(await kms.store.liveFamily(file.token)).toBe(file.token);
+      const { chainKey } = await kms.secrets();
+      for (const stored of (await kms.store.listTokens({ limit: 100 })).items)
+        expect(tokenFault(chainKey, stored)).toBeUndefined();
       const records = await kms.records();
       expect(records[file.head.seq - 1]?.hash).toBe(file.head.hash);
       expect(await kms.verify()).toMatchObject({ intact: true });
@@ -341,9 +348,9 @@ describe('a store of schema 6', () => {
 });
 
 test('a store in the midst of a rotation of the KEK is brought to its end, with every key as it was', async () => {
-  const file = golden('store-6-rotating') as { keks: string[]; current: string; keys: GoldenStore['keys'] };
+  const file = golden('store-7-rotating') as { keks: string[]; current: string; keys: GoldenStore['keys'] };
   const dataDir = newDataDir();
-  copyFileSync(new URL('golden/store-6-rotating.golden.sqlite', import.meta.url), databasePathOf(dataDir));
+  copyFileSync(new URL('golden/store-7-rotating.golden.sqlite', import.meta.url), databasePathOf(dataDir));
   const kek = file.keks.map((one) => hex(one).toString('base64')).join('\n');
   {
     await using kms = await startKms({ dataDir, kek, clock: new FakeClock() });
@@ -361,12 +368,12 @@ test('a store in the midst of a rotation of the KEK is brought to its end, with 
   rmSync(dataDir, { recursive: true });
 });
 
-test('a store of schema 6 keeps the state and the policies of its keys', async () => {
-  const file = golden('store-6') as GoldenStore & { readonly states: Record<string, string> } & {
+test('a store of schema 7 keeps the state and the policies of its keys', async () => {
+  const file = golden('store-7') as GoldenStore & { readonly states: Record<string, string> } & {
     readonly rotation: string;
   };
   const dataDir = newDataDir();
-  copyFileSync(new URL('golden/store-6.golden.sqlite', import.meta.url), databasePathOf(dataDir));
+  copyFileSync(new URL('golden/store-7.golden.sqlite', import.meta.url), databasePathOf(dataDir));
   const clock = new FakeClock();
   {
     await using kms = await startKms({ dataDir, kek: hex(file.kek).toString('base64'), clock });

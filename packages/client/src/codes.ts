@@ -35,6 +35,7 @@ export const BUNDOC_CODES = [
   'headers_too_large',
   'internal_error',
   'integrity_error',
+  'transfer_coding_unsupported',
   'key_missing',
   'key_damaged',
   'key_exhausted',
@@ -45,6 +46,7 @@ export const BUNDOC_CODES = [
   'kms_unavailable',
   'storage_unavailable',
   'overloaded',
+  'http_version_unsupported',
   'quota_exceeded',
   'disk_full',
 ] as const;

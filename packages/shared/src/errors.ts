@@ -13,7 +13,25 @@ export interface AppErrorOptions extends ErrorOptions {
   readonly storage?: string | undefined;
   /** Until when it stays refused, ISO 8601. */
   readonly until?: string | undefined;
+  /** Why the token is refused (401 only). For the log alone: the answer never says it. */
+  readonly tokenFault?: TokenFault;
 }
+
+/** Why a token is refused. */
+export type TokenFault =
+  | 'absent'
+  | 'malformed'
+  | 'unknown signing key'
+  | 'signing key withdrawn'
+  | 'algorithm not allowed'
+  | 'bad signature'
+  | 'wrong issuer'
+  | 'wrong audience'
+  | 'claims missing or invalid'
+  | 'expired'
+  | 'not valid yet'
+  | 'revoked'
+  | 'revoked or unknown';
 
 /**
  * The one error type that crosses module borders. Services know codes; `http/problem-reply.ts` maps a code to a
@@ -28,6 +46,7 @@ export class AppError extends Error {
   readonly allow: readonly string[] | undefined;
   readonly storage: string | undefined;
   readonly until: string | undefined;
+  readonly tokenFault: TokenFault | undefined;
 
   constructor(code: ProblemCode, options: AppErrorOptions = {}) {
     super(options.detail === undefined ? code : `${code}: ${options.detail}`, { cause: options.cause });
@@ -38,6 +57,7 @@ export class AppError extends Error {
     this.allow = options.allow;
     this.storage = options.storage;
     this.until = options.until;
+    this.tokenFault = options.tokenFault;
   }
 }
 

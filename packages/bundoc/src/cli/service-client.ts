@@ -1,6 +1,7 @@
 import { readFile } from 'node:fs/promises';
 import { Bundoc } from '@bundoc/client';
 import type { Environment } from '@bundoc/shared/config';
+import { Agent, type RequestInit, fetch as undiciFetch } from 'undici';
 import { CannotRun } from './errors.ts';
 
 /** How a command finds a running service. */
@@ -24,11 +25,20 @@ export function serviceClient(environment: Environment, options: ServiceOptions)
   try {
     return new Bundoc({
       url,
+      fetch: checkedFetch(),
       token: file === undefined ? (token ?? '') : async () => (await readFile(file, 'utf8')).trim(),
     });
   } catch (error) {
     throw new CannotRun(`"${url}" is no URL of a service`, { cause: error });
   }
+}
+
+/** A fetch that checks certificates whatever `NODE_TLS_REJECT_UNAUTHORIZED` says: a token goes over it. */
+function checkedFetch(): typeof globalThis.fetch {
+  const dispatcher = new Agent({ connect: { rejectUnauthorized: true } });
+  // The types of the package and those of the platform name the same things twice.
+  return ((url: URL, init: RequestInit) =>
+    undiciFetch(url, { ...init, dispatcher })) as unknown as typeof globalThis.fetch;
 }
 
 /** Aborted by Ctrl-C or SIGTERM, once; the second one ends the process. */

@@ -396,10 +396,16 @@ export class KmsClient implements StorageCalls {
 }
 
 /**
- * Connections with a time limit. `minVersion` and the like come from the context; plain HTTP takes no notice of them.
+ * Connections with a time limit. `minVersion` and the like come from the context; plain HTTP takes no notice of them. The certificate is
+ * checked whatever `NODE_TLS_REJECT_UNAUTHORIZED` says: keys come over this connection.
  */
 function connectorOf(context: SecureContextOptions, timeoutMs: number): buildConnector.connector {
-  return buildConnector({ timeout: timeoutMs, minVersion: TLS_VERSION_MIN, ...context });
+  return buildConnector({
+    timeout: timeoutMs,
+    minVersion: TLS_VERSION_MIN,
+    ...context,
+    rejectUnauthorized: true,
+  });
 }
 
 /** What BunKMS answered, and what somebody has to do about it where no other try would do better. */

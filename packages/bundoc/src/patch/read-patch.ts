@@ -19,7 +19,9 @@ export type PatchKind = (typeof PATCH_TYPES)[keyof typeof PATCH_TYPES];
 export const PATCH_OPERATIONS_MAX = 500;
 
 /** What a merge patch of a document is (RFC 7396): `null` takes a member away. */
-export const mergePatchSchema = z.looseObject({});
+export const mergePatchSchema = z
+  .looseObject({})
+  .meta({ description: 'A merge patch (RFC 7396): members to set, and `null` for those to remove' });
 
 /**
  * A patch that was found sound. Applied to the own members of a document, as an object, it gives those that the document shall have.
@@ -28,7 +30,7 @@ export const mergePatchSchema = z.looseObject({});
  */
 export type Patch = (own: JsonObject) => JsonObject;
 
-const operationSchema = z.discriminatedUnion('op', [
+export const operationSchema = z.discriminatedUnion('op', [
   z.object({ op: z.enum(['add', 'replace', 'test']), path: jsonPointerSchema, value: z.unknown() }),
   z.object({ op: z.literal('remove'), path: jsonPointerSchema }),
   z.object({ op: z.enum(['move', 'copy']), from: jsonPointerSchema, path: jsonPointerSchema }),

@@ -57,7 +57,7 @@ export function lockDataFolder(directory: string): Disposable {
   return {
     [Symbol.dispose]: () => {
       if (!held.database.isOpen) return;
-      removeSync(held.folder, NOTE_FILE);
+      takeNoteBack(held.folder);
       held.database.close();
       held.folder[Symbol.dispose]();
     },
@@ -71,6 +71,15 @@ function leaveNote(folder: DataFolder): void {
     writeSmallSync(folder, NOTE_FILE, Buffer.from(holder));
   } catch (error) {
     if (codeOf(error) !== 'ENOSPC' && codeOf(error) !== UNSAFE_ENTRY) throw error;
+  }
+}
+
+/** What cannot be removed is no note of this process. */
+function takeNoteBack(folder: DataFolder): void {
+  try {
+    removeSync(folder, NOTE_FILE);
+  } catch (error) {
+    if (codeOf(error) === undefined) throw error;
   }
 }
 

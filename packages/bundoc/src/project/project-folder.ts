@@ -135,7 +135,7 @@ export class ProjectFolders implements Projects {
     for (const name of [...new Set(candidates)].sort()) {
       if (found.length === limit) break;
       if (name <= after) continue;
-      const content = (await disk.list(join(directory, name))) ?? [];
+      const content = (await listIfFolder(disk, join(directory, name))) ?? [];
       if (content.includes(PROJECT_FILE) && !content.includes(MOVE_FILE)) found.push(name);
     }
     return found;
@@ -240,6 +240,16 @@ export class ProjectFolders implements Projects {
   /** When the outcome is not known, the next call reads what is there and goes on from it. */
   #write(directory: string, file: ProjectFile): Promise<void> {
     return writeProjectFile(this.#options.disk, directory, file);
+  }
+}
+
+/** What is no folder is no project, and must not keep the others from being listed. */
+async function listIfFolder(disk: Disk, path: string): Promise<string[] | undefined> {
+  try {
+    return await disk.list(path);
+  } catch (error) {
+    if (hasCode(error, 'project_damaged')) return undefined;
+    throw error;
   }
 }
 

@@ -37,7 +37,10 @@ export function registerBackup(app: FastifyInstance, backups: Backups, auth: Bea
       reply
         .header('content-type', OCTETS)
         .header('content-disposition', `attachment; filename="${project}.bundoc-backup"`);
-      return reply.send(stream);
+      if (request.method !== 'HEAD') return reply.send(stream);
+      // Nothing of it is read: it would be made for nobody.
+      stream.destroy();
+      return reply.send();
     },
   );
 }

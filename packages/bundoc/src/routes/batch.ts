@@ -3,6 +3,7 @@ import type { FieldFault } from '@bundoc/shared/contract/problem';
 import { AppError } from '@bundoc/shared/errors';
 import { requireScope } from '@bundoc/shared/grants';
 import type { BearerAuth } from '@bundoc/shared/http/bearer-auth';
+import { reserveAnswer } from '@bundoc/shared/http/held-bytes';
 import { describe, jsonBody } from '@bundoc/shared/openapi/description';
 import type { FastifyInstance } from 'fastify';
 import type { BatchOperation } from '../batch/operation.ts';
@@ -53,7 +54,7 @@ const DESCRIPTION = describe({
       status: 200,
     },
     refused: {
-      summary: 'Refused as a whole, since one of the documents exists',
+      summary: 'One of the documents exists, so none is written',
       params: EXAMPLE_PATH,
       body: {
         operations: [
@@ -82,6 +83,7 @@ export function registerBatch(
       const operations = readBatch(bodyOf(request), limits, ifMatchOfBody);
       // Whether a patch fits tells what a document holds.
       if (operations.some(({ op }) => op === 'patch')) requireScope(claimsOf(request), 'docs:read');
+      reserveAnswer(request, answerBytesMax(operations));
       try {
         const results = await batches.run(project, operations, commitOptions(request));
         return { results: results.map((result, at) => resultOf(operations[at], result)) };
@@ -91,6 +93,17 @@ export function registerBatch(
         throw new AppError('precondition_failed', { errors, cause: error });
       }
     },
+  );
+}
+
+/** A result's names, revision, times and collection; or what a precondition that does not hold is told of. */
+const RESULT_BYTES_MAX = 512;
+
+/** The largest answer that a batch may have, refusals included. */
+function answerBytesMax(operations: readonly BatchOperation[]): number {
+  return operations.reduce(
+    (bytes, { ref }) => bytes + Buffer.byteLength(JSON.stringify(ref.id)) + RESULT_BYTES_MAX,
+    RESULT_BYTES_MAX,
   );
 }
 

@@ -2,7 +2,9 @@ import type { OutgoingHttpHeaders } from 'node:http';
 import { cursorSchema } from '@bundoc/shared/contract/cursor';
 import { changePageSchema, collectionNameSchema } from '@bundoc/shared/contract/documents';
 import { AppError } from '@bundoc/shared/errors';
+import { preferred } from '@bundoc/shared/http/accept';
 import type { BearerAuth } from '@bundoc/shared/http/bearer-auth';
+import { onceGone } from '@bundoc/shared/http/connection';
 import { varyBy } from '@bundoc/shared/http/cors';
 import { EventStream } from '@bundoc/shared/http/event-stream';
 import { StreamRoom } from '@bundoc/shared/http/stream-room';
@@ -48,7 +50,6 @@ const querySchema = z.strictObject({
 type Query = z.infer<typeof querySchema>;
 
 const FORMATS = ['application/json', 'application/x-ndjson', 'text/event-stream'] as const;
-type Format = (typeof FORMATS)[number];
 
 const EXAMPLE_PARAMS = { project: 'project-a' };
 const DESCRIPTION = describe({
@@ -98,9 +99,15 @@ export function registerChanges(app: FastifyInstance, feed: ChangeFeed, auth: Be
       const { project } = projectPath(request);
       const query = request.query as Query;
       const filter: FeedFilter = { collection: query.collection, documents: query.include !== undefined };
-      const format = formatOf(request.headers.accept);
+      const format = preferred(request.headers.accept, FORMATS) ?? 'application/json';
       varyBy(reply, 'Accept');
-      if (format === 'text/event-stream') return stream(request, reply, project, query, filter);
+      if (format === 'text/event-stream') {
+        if (request.method !== 'HEAD') return stream(request, reply, project, query, filter);
+        refuseForStream(query);
+        await feed.begin(project, placeOf(streamStart(request, query)));
+        reply.header('content-type', format);
+        return reply.send();
+      }
       const limits = { limit: query.limit ?? LIMIT_DEFAULT, bytesMax: PAGE_BYTES_MAX };
       const since = placeOf(query.since);
       const page =
@@ -124,15 +131,7 @@ export function registerChanges(app: FastifyInstance, feed: ChangeFeed, auth: Be
     filter: FeedFilter,
   ): Promise<FastifyReply> {
     refuseForStream(query);
-    const lastEventId = request.headers['last-event-id'];
-    const since =
-      typeof lastEventId === 'string' && lastEventId !== ''
-        ? validate(
-            z.object({ 'last-event-id': cursorSchema('changes') }),
-            { 'last-event-id': lastEventId },
-            'headers',
-          )['last-event-id']
-        : query.since;
+    const since = streamStart(request, query);
     using held = new DisposableStack();
     const place = held.use(feed.reserve(project));
     const begin = await feed.begin(project, placeOf(since));
@@ -173,6 +172,14 @@ export function registerChanges(app: FastifyInstance, feed: ChangeFeed, auth: Be
   }
 }
 
+/** Where a stream begins: behind the last event that the client has seen, where it names one. */
+function streamStart(request: FastifyRequest, query: Query): Query['since'] {
+  const lastEventId = request.headers['last-event-id'];
+  if (typeof lastEventId !== 'string' || lastEventId === '') return query.since;
+  const schema = z.object({ 'last-event-id': cursorSchema('changes') });
+  return validate(schema, { 'last-event-id': lastEventId }, 'headers')['last-event-id'];
+}
+
 /** Where a page begins; from the start without a cursor. */
 function placeOf(since: Query['since']): Since {
   if (since === undefined) return { position: 0, horizon: 0 };
@@ -188,21 +195,10 @@ function refuseForStream(query: Query): void {
   }
 }
 
-/** The first of the formats that the header names; JSON when it names none of them. Quality values are not weighed, but for 0. */
-function formatOf(accept: string | undefined): Format {
-  for (const range of accept?.split(',') ?? []) {
-    const [type, ...parameters] = range.split(';').map((part) => part.trim().toLowerCase());
-    const format = FORMATS.find((known) => known === type);
-    if (format !== undefined && !parameters.some((parameter) => /^q=0(\.0*)?$/.test(parameter)))
-      return format;
-  }
-  return 'application/json';
-}
-
 /** Aborted when the client has gone. */
 function closedSignal(reply: FastifyReply): AbortSignal {
   const closed = new AbortController();
-  reply.raw.once('close', () => closed.abort());
+  onceGone(reply.raw, () => closed.abort());
   return closed.signal;
 }
 

@@ -7,12 +7,14 @@ import {
 } from '@bundoc/shared/contract/collections';
 import { AppError } from '@bundoc/shared/errors';
 import type { BearerAuth } from '@bundoc/shared/http/bearer-auth';
+import { reserveAnswer } from '@bundoc/shared/http/held-bytes';
 import { validate } from '@bundoc/shared/http/validate';
 import { parseJsonObject } from '@bundoc/shared/json/parse';
 import { describe, jsonBody } from '@bundoc/shared/openapi/description';
 import type { FastifyInstance, FastifyRequest } from 'fastify';
 import { faultOfPath } from '../query/path.ts';
 import type { CollectionInfo, Collections } from '../service/collections.ts';
+import { requireExactNumbers } from '../storage/collections/definition-schema.ts';
 import {
   collectionPath,
   collectionPathSchema,
@@ -26,6 +28,8 @@ import { readHeaders, writeHeaders } from './documents.ts';
 import { commitOptions } from './idempotency.ts';
 import { etagOf, isNotModified, writePrecondition } from './preconditions.ts';
 
+/** The definition with all its defaults, and what is told of the collection. */
+const ANSWER_BYTES_MAX = 2 * DEFINITION_BYTES_MAX;
 const COLLECTIONS_PATH = '/v1/projects/:project/collections';
 const EXAMPLE_PATH = { project: 'project-a', collection: 'notes' };
 const COLLECTION_PATH = `${COLLECTIONS_PATH}/:collection`;
@@ -141,6 +145,7 @@ export function registerCollections(app: FastifyInstance, collections: Collectio
     async (request, reply) => {
       const { project, collection } = collectionPath(request);
       const precondition = writePrecondition(request.headers);
+      reserveAnswer(request, ANSWER_BYTES_MAX);
       const { created, info, existing } = await collections.define(
         project,
         collection,
@@ -184,8 +189,9 @@ export function registerCollections(app: FastifyInstance, collections: Collectio
 function readDefinition(request: FastifyRequest) {
   if (!(request.body instanceof Buffer))
     throw new AppError('unsupported_media_type', { detail: 'a body of application/json is required' });
-  const { value } = parseJsonObject(request.body);
+  const { value, text } = parseJsonObject(request.body);
   const definition = validate(collectionDefinitionSchema, value, 'body');
+  requireExactNumbers(text);
   const named = definition.indexes.map((index) => ({ ...index, name: index.name ?? index.fields.join('+') }));
   const errors = [
     ...named.flatMap(({ fields }, at) =>

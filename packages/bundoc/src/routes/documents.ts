@@ -120,7 +120,7 @@ export function registerDocuments(app: FastifyInstance, documents: Documents, au
       },
       create: { params: { ...EXAMPLE_PATH, id: 'third' }, body: EXAMPLE_BODY, status: 201 },
       createOnly: {
-        summary: 'Refused, since there is one',
+        summary: 'The document exists',
         params: EXAMPLE_DOCUMENT_PATH,
         headers: { 'if-none-match': '*' },
         body: EXAMPLE_BODY,
@@ -174,7 +174,7 @@ export function registerDocuments(app: FastifyInstance, documents: Documents, au
         notModified: { params: EXAMPLE_DOCUMENT_PATH, headers: { 'if-none-match': '*' }, status: 304 },
         another: { params: { ...EXAMPLE_PATH, id: 'none' }, status: 404 },
         changed: {
-          summary: 'Refused, since the document has another revision',
+          summary: 'The document has another revision',
           params: EXAMPLE_DOCUMENT_PATH,
           headers: { 'if-match': '"an-older-one"' },
           status: 412,

@@ -2,13 +2,14 @@ import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { createLogger } from '@bundoc/shared/logger';
-import { OpenapiReader } from '@bundoc/shared/testing/openapi';
-import { afterAll, beforeAll, expect, it } from 'vitest';
+import { type Json, OpenapiReader } from '@bundoc/shared/testing/openapi';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { type RunningBundoc, startBundoc } from '../app.ts';
 import { readConfig } from '../config.ts';
 
 const folder = mkdtempSync(join(tmpdir(), 'bundoc-openapi-'));
 let bundoc: RunningBundoc;
+let reader: OpenapiReader;
 beforeAll(async () => {
   const tokenFile = join(folder, 'token');
   writeFileSync(tokenFile, 'none');
@@ -22,6 +23,8 @@ beforeAll(async () => {
     }),
     { logger: createLogger({ service: 'bundoc', level: 'silent' }) },
   );
+  const answer = await fetch(`${bundoc.url}/openapi.json`);
+  reader = new OpenapiReader((await answer.json()) as Json);
 });
 afterAll(async () => {
   await bundoc?.close();
@@ -29,8 +32,6 @@ afterAll(async () => {
 });
 
 it('every route of Bundoc is described, in a valid document', async () => {
-  const answer = await fetch(`${bundoc.url}/openapi.json`);
-  const reader = new OpenapiReader((await answer.json()) as Record<string, unknown>);
   expect(await reader.faults()).toEqual([]);
   expect(reader.operations.length).toBeGreaterThan(10);
   for (const operation of reader.operations.filter(({ path }) => path.startsWith('/v1/')))
@@ -43,4 +44,110 @@ it('every route of Bundoc is described, in a valid document', async () => {
 it('the page to browse in needs no token and no BunKMS', async () => {
   for (const path of ['/docs', '/docs/', '/docs/static/swagger-ui-bundle.js'])
     expect((await fetch(`${bundoc.url}${path}`)).status).toBe(200);
+});
+
+interface Reference {
+  readonly $ref?: string | undefined;
+}
+interface RefusalResponse {
+  readonly content: {
+    readonly 'application/problem+json': {
+      readonly schema: Reference & { readonly oneOf?: readonly Reference[] };
+    };
+  };
+}
+
+describe('the schemas of the document', () => {
+  const componentOf = (name: string) => reader.resolve(`#/components/schemas/${name}`) as Json;
+  const named = (name: string) => ({ $ref: `#/components/schemas/${name}` });
+
+  it('have names: every body and answer of JSON is referred to by one', () => {
+    for (const { operationId, requestBody, responses } of reader.operations) {
+      const contents = [requestBody?.content, ...Object.values(responses).map((one) => one['content'])];
+      for (const [type, { schema }] of contents.flatMap((content) =>
+        Object.entries((content ?? {}) as object),
+      ))
+        if (/[/+]json$/.test(type) && type !== 'application/problem+json')
+          expect([operationId, schema]).toEqual([operationId, { $ref: expect.any(String) }]);
+    }
+    for (const name of [
+      'Query',
+      'Condition',
+      'Operators',
+      'Batch',
+      'CollectionDefinition',
+      'Aggregate',
+      'Collection',
+    ])
+      expect(componentOf(name)).toMatchObject({ type: 'object' });
+    for (const name of ['DocumentPage', 'QueryPage', 'ChangePage', 'ProjectPage', 'CollectionList'])
+      expect(componentOf(name)).toMatchObject({ type: 'object' });
+  });
+
+  it('refer to one another by name', () => {
+    const properties = (name: string) => componentOf(name)['properties'] as Record<string, Json>;
+    expect(properties('Query')['where']).toEqual(named('Condition'));
+    expect(properties('DocumentPage')['documents']).toMatchObject({ items: named('Document') });
+    expect(properties('Batch')['operations']).toMatchObject({ items: named('BatchOperation') });
+    expect(properties('CollectionDefinition')['indexes']).toMatchObject({ items: named('IndexDefinition') });
+    expect((properties('Condition')['$or'] as Json)['items']).toEqual(named('Condition'));
+  });
+
+  it('say what a batch takes as document, merge patch and JSON Patch, and what ids may be', () => {
+    const { document, id } = componentOf('PutOperation')['properties'] as Record<string, Json>;
+    expect(document).toEqual(named('DocumentBody'));
+    expect(id).toEqual({ type: 'string', minLength: 1, maxLength: 512 });
+    expect(componentOf('PatchOperation')['properties']).toMatchObject({
+      merge: named('MergePatch'),
+      json: named('JsonPatch'),
+    });
+  });
+
+  it('are given for both media types of PATCH', () => {
+    const patch = reader.operations.find(({ operationId }) => operationId === 'patchDocument');
+    const schemas = Object.entries(patch?.requestBody?.content ?? {}).map(([type, { schema }]) => [
+      type,
+      schema,
+    ]);
+    expect(Object.fromEntries(schemas)).toEqual({
+      'application/merge-patch+json': named('MergePatch'),
+      'application/json-patch+json': named('JsonPatch'),
+    });
+  });
+
+  it('have one for each problem, by which refusals are told apart', () => {
+    for (const operation of reader.operations)
+      for (const [status, response] of Object.entries(operation.responses)) {
+        const codes = reader.codesOf(operation, Number(status));
+        if (codes.length === 0) continue;
+        const { $ref } = response;
+        const told = (typeof $ref === 'string' ? reader.resolve($ref) : response) as RefusalResponse;
+        const { $ref: one, oneOf = [{ $ref: one }] } = told.content['application/problem+json'].schema;
+        const schemas = oneOf.map((each) => componentOf(String(each.$ref).split('/').at(-1) ?? ''));
+        const own = schemas.map(({ allOf }) => (allOf as Json[])[1]?.['properties'] as Json);
+        expect(own.map(({ code }) => code)).toEqual(codes.map((code) => ({ type: 'string', const: code })));
+      }
+  });
+});
+
+it('examples show integers as integers, and name requests that are refused as such', () => {
+  const list = reader.operations.find(({ operationId }) => operationId === 'listDocuments');
+  const limit = list?.parameters.find(({ name }) => name === 'limit');
+  expect(limit?.examples).toEqual({ firstPage: { value: 20 } });
+  for (const operation of reader.operations) {
+    for (const request of Object.values(operation['x-refused-requests'] ?? {}))
+      expect([request.status, request.summary]).toEqual([400, expect.stringContaining('Refused with 400')]);
+    const shown = [
+      ...operation.parameters.map(({ examples }) => examples),
+      ...Object.values(operation.requestBody?.content ?? {}).map(({ examples }) => examples),
+    ].flatMap((examples) => Object.entries(examples ?? {}) as [string, { summary?: string }][]);
+    for (const [name, { summary = '' }] of shown) {
+      const status = Number(operation['x-example-status'][name]);
+      expect([name, status, summary.startsWith(`Refused with ${status}`)]).toEqual([
+        name,
+        status,
+        status >= 400,
+      ]);
+    }
+  }
 });

@@ -9,8 +9,11 @@ describe('the precondition of a write', () => {
     [{ 'if-none-match': '*' }, { kind: 'absent' }],
     [{ 'if-match': ' * ' }, { kind: 'present' }],
     [{ 'if-match': etagOf(REV) }, { kind: 'revision', anyOf: [REV] }],
-    [{ 'if-match': `W/"${REV}"` }, { kind: 'revision', anyOf: [REV] }],
-    [{ 'if-match': `"x" ,W/"${REV}"` }, { kind: 'revision', anyOf: ['x', REV] }],
+    [{ 'if-match': `W/"${REV}"` }, { kind: 'revision', anyOf: [] }],
+    [{ 'if-match': `"x" ,W/"${REV}"` }, { kind: 'revision', anyOf: ['x'] }],
+    [{ 'if-match': `W/"x" ,"${REV}"` }, { kind: 'revision', anyOf: [REV] }],
+    [{ 'if-match': `, ,"${REV}" , ,"x",` }, { kind: 'revision', anyOf: [REV, 'x'] }],
+    [{ 'if-match': Array(32).fill('"a"').join(',') }, { kind: 'revision', anyOf: Array(32).fill('a') }],
   ])('%j means %j', (headers, meaning) => {
     expect(writePrecondition(headers)).toEqual(meaning);
   });
@@ -19,7 +22,10 @@ describe('the precondition of a write', () => {
     { 'if-match': REV },
     { 'if-match': '' },
     { 'if-match': '"a" "b"' },
-    { 'if-match': '"a",' },
+    { 'if-match': ' , ' },
+    { 'if-match': '"a""b"' },
+    { 'if-match': '"a", b' },
+    { 'if-match': 'w/"a"' },
     { 'if-match': '"a' },
     { 'if-match': '*, "a"' },
     { 'if-match': Array(33).fill('"a"').join(',') },
@@ -41,6 +47,15 @@ describe('a conditional read', () => {
   ])('with %j is not modified: %s', (headers, expected) => {
     expect(isNotModified(headers, REV)).toBe(expected);
   });
+
+  it.each([`W/"${REV}"`, `"other", W/"${REV}"`])(
+    'with If-Match: %s is refused: it compares strongly',
+    (tags) => {
+      expect(() => isNotModified({ 'if-match': tags }, REV)).toThrow(
+        expect.objectContaining({ code: 'precondition_failed' }),
+      );
+    },
+  );
 
   it('of another revision than If-Match names is refused', () => {
     expect(() => isNotModified({ 'if-match': '"other"' }, REV)).toThrow(

@@ -1,5 +1,10 @@
 import type { IncomingHttpHeaders } from 'node:http';
-import { ENTITY_TAGS_MAX } from '@bundoc/shared/contract/headers';
+import {
+  ENTITY_TAGS_MAX,
+  type EntityTag,
+  parseEntityTags,
+  strongTags,
+} from '@bundoc/shared/contract/headers';
 import { AppError } from '@bundoc/shared/errors';
 import type { Precondition } from '../storage/port.ts';
 
@@ -23,8 +28,7 @@ export function writePrecondition(headers: IncomingHttpHeaders): Precondition {
     return { kind: 'absent' };
   }
   if (ifMatch === undefined) return { kind: 'none' };
-  const tags = tagsOf('If-Match', ifMatch);
-  return tags === '*' ? { kind: 'present' } : { kind: 'revision', anyOf: tags };
+  return revisionOf(tagsOf('If-Match', ifMatch));
 }
 
 const REVISION = /^[0-9a-f]{24}$/;
@@ -36,10 +40,9 @@ const REVISION = /^[0-9a-f]{24}$/;
  */
 export function ifMatchOfBody(value: string, path: string): Precondition {
   if (REVISION.test(value)) return { kind: 'revision', anyOf: [value] };
-  const tags = parseTags(value);
-  if (typeof tags === 'object' && 'fault' in tags)
-    throw new AppError('invalid_request', { errors: [{ path, message: tags.fault }] });
-  return tags === '*' ? { kind: 'present' } : { kind: 'revision', anyOf: tags };
+  const tags = parseEntityTags(value);
+  if (tags === undefined) throw new AppError('invalid_request', { errors: [{ path, message: FAULT }] });
+  return revisionOf(tags);
 }
 
 /**
@@ -50,27 +53,25 @@ export function ifMatchOfBody(value: string, path: string): Precondition {
 export function isNotModified(headers: IncomingHttpHeaders, rev: string): boolean {
   const ifMatch = headers['if-match'];
   const ifNoneMatch = headers['if-none-match'];
-  if (ifMatch !== undefined && !matches(tagsOf('If-Match', ifMatch), rev))
-    throw new AppError('precondition_failed');
-  return ifNoneMatch !== undefined && matches(tagsOf('If-None-Match', ifNoneMatch), rev);
+  if (ifMatch !== undefined) {
+    const tags = tagsOf('If-Match', ifMatch);
+    if (tags !== '*' && !strongTags(tags).includes(rev)) throw new AppError('precondition_failed');
+  }
+  if (ifNoneMatch === undefined) return false;
+  const tags = tagsOf('If-None-Match', ifNoneMatch);
+  return tags === '*' || tags.some(({ opaque }) => opaque === rev);
 }
 
-function matches(tags: '*' | readonly string[], rev: string): boolean {
-  return tags === '*' || tags.includes(rev);
+/** `If-Match` compares strongly (RFC 9110, section 13.1.1): of weak tags alone it holds for no revision. */
+function revisionOf(tags: '*' | readonly EntityTag[]): Precondition {
+  return tags === '*' ? { kind: 'present' } : { kind: 'revision', anyOf: strongTags(tags) };
 }
 
-function tagsOf(name: string, value: string): '*' | readonly string[] {
-  const tags = parseTags(value);
-  if (typeof tags === 'object' && 'fault' in tags) throw invalid(name, tags.fault);
-  return tags;
-}
+const FAULT = `must be * or at most ${ENTITY_TAGS_MAX} entity tags in double quotes`;
 
-/** A `W/` prefix is tolerated: proxies that compress put it before our strong tags. */
-function parseTags(value: string): '*' | readonly string[] | { readonly fault: string } {
-  if (value.trim() === '*') return '*';
-  const tags = value.split(',').map((tag) => /^\s*(?:W\/)?"([\x21\x23-\x7e]*)"\s*$/.exec(tag)?.[1]);
-  if (tags.length > ENTITY_TAGS_MAX) return { fault: `must have at most ${ENTITY_TAGS_MAX} entity tags` };
-  if (!tags.every((tag) => tag !== undefined)) return { fault: 'must be * or entity tags in double quotes' };
+function tagsOf(name: string, value: string): '*' | readonly EntityTag[] {
+  const tags = parseEntityTags(value);
+  if (tags === undefined) throw invalid(name, FAULT);
   return tags;
 }
 

@@ -10,6 +10,7 @@ import {
 } from '@bundoc/shared/contract/query';
 import { AppError } from '@bundoc/shared/errors';
 import type { BearerAuth } from '@bundoc/shared/http/bearer-auth';
+import { READ } from '@bundoc/shared/http/held-bytes';
 import { validate } from '@bundoc/shared/http/validate';
 import { parseJsonObject } from '@bundoc/shared/json/parse';
 import { describe, jsonBody, type RouteDescription } from '@bundoc/shared/openapi/description';
@@ -65,24 +66,28 @@ export function registerQueries(app: FastifyInstance, queries: Queries, auth: Be
       noProject: { params: { ...EXAMPLE_PATH, project: 'none' }, body: {}, status: 404 },
     },
   });
-  app.post(`${COLLECTION_PATH}/query`, { ...options, config: query }, async (request, reply) => {
-    const { body, where, whereText } = readRequest(request, queryRequestSchema);
-    const fields = body.fields && readFields(body.fields);
-    if (typeof fields === 'string')
-      throw new AppError('invalid_request', { errors: [{ path: 'body.fields', message: fields }] });
-    requirePaths(body.orderBy.map(({ field }, at) => [`orderBy.${at}.field`, field]));
-    const answer = await queries.query({
-      ...collectionPath(request),
-      ...body,
-      cursor: body.cursor,
-      fields: fields?.canonical,
-      where,
-      whereText,
-      bytesMax: PAGE_BYTES_MAX,
-      signal: gone(reply),
-    });
-    return send(reply, queryParts(answer, fields, body.explain));
-  });
+  app.post(
+    `${COLLECTION_PATH}/query`,
+    { ...options, config: { ...READ, ...query } },
+    async (request, reply) => {
+      const { body, where, whereText } = readRequest(request, queryRequestSchema);
+      const fields = body.fields && readFields(body.fields);
+      if (typeof fields === 'string')
+        throw new AppError('invalid_request', { errors: [{ path: 'body.fields', message: fields }] });
+      requirePaths(body.orderBy.map(({ field }, at) => [`orderBy.${at}.field`, field]));
+      const answer = await queries.query({
+        ...collectionPath(request),
+        ...body,
+        cursor: body.cursor,
+        fields: fields?.canonical,
+        where,
+        whereText,
+        bytesMax: PAGE_BYTES_MAX,
+        signal: gone(reply),
+      });
+      return send(reply, queryParts(answer, fields, body.explain));
+    },
+  );
 
   const count = describe({
     ...common,
@@ -95,11 +100,15 @@ export function registerQueries(app: FastifyInstance, queries: Queries, auth: Be
       notAllowed: { params: EXAMPLE_PATH, body: { limit: 1 }, status: 400 },
     },
   });
-  app.post(`${COLLECTION_PATH}/count`, { ...options, config: count }, async (request, reply) => {
-    const { body, where } = readRequest(request, countRequestSchema);
-    const answer = await queries.count({ ...collectionPath(request), where, signal: gone(reply) });
-    return send(reply, [`{"count":${answer.count}${tail(answer, body.explain)}}`]);
-  });
+  app.post(
+    `${COLLECTION_PATH}/count`,
+    { ...options, config: { ...READ, ...count } },
+    async (request, reply) => {
+      const { body, where } = readRequest(request, countRequestSchema);
+      const answer = await queries.count({ ...collectionPath(request), where, signal: gone(reply) });
+      return send(reply, [`{"count":${answer.count}${tail(answer, body.explain)}}`]);
+    },
+  );
 
   const aggregation = describe({
     ...common,
@@ -126,31 +135,35 @@ export function registerQueries(app: FastifyInstance, queries: Queries, auth: Be
       },
     },
   });
-  app.post(`${COLLECTION_PATH}/aggregate`, { ...options, config: aggregation }, async (request, reply) => {
-    const { body, where } = readRequest(request, aggregateRequestSchema);
-    const figures = Object.entries(body.figures);
-    requirePaths([
-      ...body.groupBy.map((field, at): [string, string] => [`groupBy.${at}`, field]),
-      ...figures.flatMap(([name, figure]): [string, string][] =>
-        figure.op === 'count' ? [] : [[`figures.${name}.field`, figure.field]],
-      ),
-    ]);
-    const selection = { ...collectionPath(request), where, signal: gone(reply) };
-    const answer = await queries.aggregate(
-      selection,
-      body.groupBy,
-      figures.map(([, figure]) => figure),
-    );
-    const groups = answer.groups.map((group) => {
-      const by = members(body.groupBy, group.values);
-      const values = members(
-        figures.map(([name]) => name),
-        group.figures,
+  app.post(
+    `${COLLECTION_PATH}/aggregate`,
+    { ...options, config: { ...READ, ...aggregation } },
+    async (request, reply) => {
+      const { body, where } = readRequest(request, aggregateRequestSchema);
+      const figures = Object.entries(body.figures);
+      requirePaths([
+        ...body.groupBy.map((field, at): [string, string] => [`groupBy.${at}`, field]),
+        ...figures.flatMap(([name, figure]): [string, string][] =>
+          figure.op === 'count' ? [] : [[`figures.${name}.field`, figure.field]],
+        ),
+      ]);
+      const selection = { ...collectionPath(request), where, signal: gone(reply) };
+      const answer = await queries.aggregate(
+        selection,
+        body.groupBy,
+        figures.map(([, figure]) => figure),
       );
-      return `{"group":${by},"figures":${values}}`;
-    });
-    return send(reply, [`{"groups":[${groups.join(',')}]${tail(answer, body.explain)}}`]);
-  });
+      const groups = answer.groups.map((group) => {
+        const by = members(body.groupBy, group.values);
+        const values = members(
+          figures.map(([name]) => name),
+          group.figures,
+        );
+        return `{"group":${by},"figures":${values}}`;
+      });
+      return send(reply, [`{"groups":[${groups.join(',')}]${tail(answer, body.explain)}}`]);
+    },
+  );
 }
 
 /**

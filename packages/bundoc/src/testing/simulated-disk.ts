@@ -1,5 +1,6 @@
 import { dirname } from 'node:path';
 import { AppError } from '@bundoc/shared/errors';
+import type { LogDisk, LogFile } from '../engine/files/log/ports.ts';
 import {
   type Disk,
   type DiskFile,
@@ -56,19 +57,23 @@ interface NameChange {
  * since it was written. After {@link powerCut} only that is left, and of the rest whatever chance lets survive: any of the names,
  * any of the sectors, in any order.
  */
-export class SimulatedDisk implements Disk {
+export class SimulatedDisk implements Disk, LogDisk {
   #durable = new Map<string, Node>();
   #current = new Map<string, Node>();
   #unsynced: NameChange[] = [];
-  #fault: Fault | undefined;
+  #faults: Fault[] = [];
   #crashLine: { readonly line: RegExp; readonly when: Fault['when'] } | undefined;
   #crashed = false;
+  readonly #crashes = Promise.withResolvers<never>();
   /** While true, nothing that takes space succeeds. */
   full = false;
   /** Operations so far that change something. */
   operations = 0;
   /** A line for each of them. */
   readonly trace: string[] = [];
+
+  /** What is written whole, or not at all, when the power goes. */
+  sectorBytes = SECTOR_BYTES;
 
   constructor(...directories: string[]) {
     for (const path of directories) {
@@ -77,9 +82,9 @@ export class SimulatedDisk implements Disk {
     }
   }
 
-  /** Plans a fault, with operations counted from now. */
-  failAt(fault: Fault): void {
-    this.#fault = { ...fault, operation: this.operations + fault.operation };
+  /** Plans faults, with operations counted from now. */
+  failAt(...faults: readonly Fault[]): void {
+    this.#faults = faults.map((fault) => ({ ...fault, operation: this.operations + fault.operation }));
   }
 
   /** Plans a crash at the next operation of this trace. */
@@ -91,6 +96,11 @@ export class SimulatedDisk implements Disk {
     return this.#crashed;
   }
 
+  /** Rejects when the process dies: what was under way then never settles. */
+  get crashes(): Promise<never> {
+    return this.#crashes.promise;
+  }
+
   /** The disk as it is after a power cut, ready for a new process. */
   powerCut(survival: Survival): SimulatedDisk {
     const entries = new Map(this.#durable);
@@ -98,9 +108,10 @@ export class SimulatedDisk implements Disk {
     const next = new SimulatedDisk();
     for (const [path, node] of entries) {
       if (!isReachable(entries, path)) continue;
-      next.#durable.set(path, node.kind === 'directory' ? node : settled(node, survival));
+      next.#durable.set(path, node.kind === 'directory' ? node : settled(node, survival, this.sectorBytes));
     }
     next.#current = new Map(next.#durable);
+    next.sectorBytes = this.sectorBytes;
     return next;
   }
 
@@ -113,6 +124,7 @@ export class SimulatedDisk implements Disk {
     next.#durable = new Map(this.#durable);
     next.#current = new Map(this.#current);
     next.#unsynced = [...this.#unsynced];
+    next.sectorBytes = this.sectorBytes;
     return next;
   }
 
@@ -213,6 +225,23 @@ export class SimulatedDisk implements Disk {
     };
   }
 
+  async openLogFile(path: string): Promise<LogFile> {
+    const file = await this.openFile(path);
+    const node = this.#current.get(path) as FileNode;
+    return {
+      ...file,
+      bytes: node.content.length,
+      read: async (offset, bytes) => {
+        this.#requireAlive();
+        return Buffer.from(node.content.subarray(offset, offset + bytes));
+      },
+    };
+  }
+
+  frameBuffer(bytes: number): Buffer {
+    return Buffer.alloc(bytes);
+  }
+
   async rename(from: string, to: string): Promise<void> {
     await this.#change(`rename ${from} ${to}`, () => {
       const node = this.#current.get(from);
@@ -300,9 +329,10 @@ export class SimulatedDisk implements Disk {
     this.operations++;
     this.trace.push(what);
     const crash = this.#crashLine?.line.test(what) === true ? this.#crashLine : undefined;
-    const planned: Fault | undefined =
-      crash === undefined ? this.#fault : { operation: this.operations, when: crash.when, what: 'crash' };
-    const fault = planned?.operation === this.operations ? planned : undefined;
+    const fault: Fault | undefined =
+      crash === undefined
+        ? this.#faults.find(({ operation }) => operation === this.operations)
+        : { operation: this.operations, when: crash.when, what: 'crash' };
     if (fault?.when === 'before') this.#raise(fault);
     const result = effect();
     if (fault?.when === 'after') this.#raise(fault);
@@ -312,7 +342,10 @@ export class SimulatedDisk implements Disk {
   #raise(fault: Fault): never {
     if (fault.what !== 'crash') throw new AppError(fault.what);
     this.#crashed = true;
-    throw new Crash();
+    const crash = new Crash();
+    this.#crashes.promise.catch(() => undefined);
+    this.#crashes.reject(crash);
+    throw crash;
   }
 
   #requireAlive(): void {
@@ -348,12 +381,12 @@ function written(content: Buffer, writes: readonly UnsyncedWrite[]): Buffer {
 }
 
 /** The file after a power cut: each sector of each unsynced write is there or not, and so is each new length. */
-function settled(node: FileNode, survival: Survival): FileNode {
+function settled(node: FileNode, survival: Survival, sectorBytes: number): FileNode {
   let content: Buffer = Buffer.from(node.durable);
   for (const { offset, bytes, length } of node.unsynced) {
     if (survives(survival)) content = withLength(content, length);
-    for (let at = 0; at < bytes.length; at += SECTOR_BYTES) {
-      if (survives(survival)) bytes.copy(content, offset + at, at, at + SECTOR_BYTES);
+    for (let at = 0; at < bytes.length; at += sectorBytes) {
+      if (survives(survival)) bytes.copy(content, offset + at, at, at + sectorBytes);
     }
   }
   return { kind: 'file', content, durable: Buffer.from(content), unsynced: [] };

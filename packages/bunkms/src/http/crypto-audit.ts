@@ -1,11 +1,11 @@
 import { PROBLEMS } from '@bundoc/shared/contract/problem';
 import type { AppError } from '@bundoc/shared/errors';
+import { callerNetwork } from '@bundoc/shared/http/addresses';
 import type { FastifyRequest } from 'fastify';
 import { keyNamedBy, pathOfTarget } from '../audit/audited-path.ts';
 import type { AuditDraft } from '../audit/chain.ts';
 import type { RefusalSink } from '../audit/recording.ts';
 import { CRYPTO_ACTIONS, type CryptoOperation } from '../service/crypto.ts';
-import { callerNetwork } from './addresses.ts';
 import { callerOf } from './guard.ts';
 
 const TARGET = new RegExp(`^/v1/(${Object.keys(CRYPTO_ACTIONS).join('|')})(?:/(.*))?$`, 's');

@@ -1,11 +1,11 @@
 import { PROBLEMS } from '@bundoc/shared/contract/problem';
 import type { AppError } from '@bundoc/shared/errors';
+import { callerNetwork } from '@bundoc/shared/http/addresses';
 import type { FastifyRequest } from 'fastify';
 import type { AuditDraft } from '../audit/chain.ts';
 import { isExportTarget, keyOfExportTarget, versionOfExportTarget } from '../audit/export-path.ts';
 import type { RefusalSink } from '../audit/recording.ts';
 import type { Metrics } from '../metrics.ts';
-import { callerNetwork } from './addresses.ts';
 import { callerOf } from './guard.ts';
 
 /**

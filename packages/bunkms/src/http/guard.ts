@@ -1,11 +1,11 @@
 import type { Claims, Scope } from '@bundoc/shared/contract/tokens';
 import { AppError } from '@bundoc/shared/errors';
 import { requireKey, requireScope, requireService } from '@bundoc/shared/grants';
+import { canonicalAddress } from '@bundoc/shared/http/addresses';
 import type { BearerAuth } from '@bundoc/shared/http/bearer-auth';
 import type { FastifyRequest } from 'fastify';
 import type { Caller } from '../audit/caller.ts';
 import type { KmsStore } from '../store/port.ts';
-import { canonicalAddress } from './addresses.ts';
 
 declare module 'fastify' {
   interface FastifyRequest {
@@ -52,7 +52,7 @@ export function createGuards(auth: BearerAuth, tokens: () => Pick<KmsStore, 'liv
     request.identity = { claims, confirmed: false };
     // Asked on every request, so that a revocation, also one by another process, acts at once.
     const family = await tokens().liveFamily(claims.jti);
-    if (family === undefined) throw new AppError('unauthenticated');
+    if (family === undefined) throw new AppError('unauthenticated', { tokenFault: 'revoked or unknown' });
     request.identity = { claims, confirmed: true, family };
     return claims;
   };

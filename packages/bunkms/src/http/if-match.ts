@@ -1,4 +1,9 @@
-import { ENTITY_TAGS_MAX, entityTagsSchema } from '@bundoc/shared/contract/headers';
+import {
+  ENTITY_TAGS_MAX,
+  entityTagsSchema,
+  parseEntityTags,
+  strongTags,
+} from '@bundoc/shared/contract/headers';
 import { AppError } from '@bundoc/shared/errors';
 import type { FastifyReply, FastifyRequest } from 'fastify';
 import { z } from 'zod';
@@ -8,16 +13,16 @@ import { type IfMatch, tagOf } from '../service/change-key.ts';
 export const ifMatchHeaders = z.object({ 'if-match': entityTagsSchema.optional() });
 
 /**
- * The `If-Match` of a change (RFC 9110, section 13.1.1). A `W/` prefix is tolerated: proxies that compress put it before strong tags.
+ * The `If-Match` of a change (RFC 9110, section 13.1.1). It compares strongly: a tag
+ * with `W/` matches nothing.
  *
  * @throws AppError `invalid_request` for a header that is neither `*` nor entity tags.
  */
 export function ifMatchOf(request: FastifyRequest): IfMatch {
   const value = request.headers['if-match'];
   if (value === undefined) return undefined;
-  if (value.trim() === '*') return '*';
-  const tags = value.split(',').map((tag) => /^\s*(?:W\/)?"([\x21\x23-\x7e]*)"\s*$/.exec(tag)?.[1]);
-  if (tags.length <= ENTITY_TAGS_MAX && tags.every((tag) => tag !== undefined)) return tags;
+  const tags = parseEntityTags(value);
+  if (tags !== undefined) return tags === '*' ? tags : strongTags(tags);
   throw new AppError('invalid_request', {
     errors: [
       {

@@ -2,7 +2,7 @@ import { lookup } from 'node:dns/promises';
 import { BlockList, isIPv6, type Server, type Socket } from 'node:net';
 import type { NetworkInterfaceInfo } from 'node:os';
 import { ConfigError } from '@bundoc/shared/config';
-import { canonicalAddress } from './addresses.ts';
+import { canonicalAddress } from '@bundoc/shared/http/addresses';
 
 const WILDCARDS: readonly string[] = ['0.0.0.0', '::'];
 

@@ -16,6 +16,7 @@ import {
 import { PROBLEMS } from '@bundoc/shared/contract/problem';
 import type { Scope } from '@bundoc/shared/contract/tokens';
 import { AppError } from '@bundoc/shared/errors';
+import { READ } from '@bundoc/shared/http/held-bytes';
 import { type RequestPart, validate } from '@bundoc/shared/http/validate';
 import { parseJsonObject } from '@bundoc/shared/json/parse';
 import { describe, jsonBody, type RouteDescription } from '@bundoc/shared/openapi/description';
@@ -72,18 +73,21 @@ export function registerCryptoRoutes(app: FastifyInstance, guards: Guards, servi
       {
         onRequest: guards.keyInPath(operation.scope),
         bodyLimit: CRYPTO_BODY_BYTES_MAX,
-        config: describe({
-          id: name,
-          tag: 'encryption',
-          ...operation.description,
-          access: keyAccess(operation.scope),
-          params: keyParamsSchema,
-          refusals: [
-            ...KEY_REFUSALS,
-            ...(['key_disabled', 'key_pending_deletion', 'rate_limited', 'audit_unavailable'] as const),
-            ...(name === 'encrypt' ? [] : (['decryption_failed', 'key_version_destroyed'] as const)),
-          ],
-        }),
+        config: {
+          ...READ,
+          ...describe({
+            id: name,
+            tag: 'encryption',
+            ...operation.description,
+            access: keyAccess(operation.scope),
+            params: keyParamsSchema,
+            refusals: [
+              ...KEY_REFUSALS,
+              ...(['key_disabled', 'key_pending_deletion', 'rate_limited', 'audit_unavailable'] as const),
+              ...(name === 'encrypt' ? [] : (['decryption_failed', 'key_version_destroyed'] as const)),
+            ],
+          }),
+        },
       },
       async (request) => {
         validate(noQuery, request.query, 'query');

@@ -37,6 +37,7 @@ export function registerEventsRoute(app: FastifyInstance, guards: Guards, servic
     { onRequest: guards.service('kms:export_key'), config: description },
     async (request, reply) => {
       validate(noQuery, request.query, 'query');
+      if (request.method === 'HEAD') return reply.type('text/event-stream').send();
       const { audit, events, keys, limits } = services();
       const claims = claimsOf(request);
       const caller = callerOf(request);

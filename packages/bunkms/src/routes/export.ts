@@ -26,6 +26,8 @@ export function registerExportRoute(app: FastifyInstance, guards: Guards, servic
   app.get(
     '/v1/export/:name',
     {
+      // A key that is released to nobody would still be on record as released.
+      exposeHeadRoute: false,
       onRequest: guards.serviceForKeyInPath('kms:export_key'),
       config: describe({
         id: 'exportKey',

@@ -16,7 +16,7 @@ import { parseJsonObject } from '@bundoc/shared/json/parse';
 import { describe, jsonBody, type RouteAnswer, type RouteExample } from '@bundoc/shared/openapi/description';
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
 import type { z } from 'zod';
-import { callerOf, claimsOf, type Guard, type Guards } from '../http/guard.ts';
+import { callerOf, claimsOf, familyOf, type Guard, type Guards } from '../http/guard.ts';
 import { sendKey } from '../http/if-match.ts';
 import { noQuery } from '../http/query.ts';
 import { acceptKey, claimKey, offerKey, takeOverKey, withdrawKey } from '../service/key-holder.ts';
@@ -191,10 +191,12 @@ export function registerKeyHolderRoutes(app: FastifyInstance, guards: Guards, se
     scope: 'kms:shred_key',
     body: shredKeySchema,
     answer: { description: 'Destroyed, for ever', schema: destroyReceiptSchema, headers: KEY_HEADERS },
-    refusals: [...REFUSALS, 'precondition_failed'],
+    refusals: [...REFUSALS, 'precondition_failed', 'rate_limited'],
     examples: { superseded: { body: { ...EXAMPLE_STORAGE, receipt: EXAMPLE_RECEIPT }, status: 409 } },
-    act: async (wanted, request, reply) =>
-      sendKey(reply, await shredKey(services().keys, wanted, callerOf(request))),
+    act: async (wanted, request, reply) => {
+      services().limits.takeDestruction(familyOf(request));
+      return sendKey(reply, await shredKey(services().keys, wanted, callerOf(request)));
+    },
   });
   post({
     action: 'content-removed',
@@ -204,7 +206,7 @@ export function registerKeyHolderRoutes(app: FastifyInstance, guards: Guards, se
     scope: 'kms:shred_key',
     body: holderOfKeySchema,
     answer: KEY,
-    refusals: [...REFUSALS, 'precondition_failed'],
+    refusals: [...REFUSALS, 'precondition_failed', 'rate_limited'],
     examples: { superseded: { body: EXAMPLE_STORAGE, status: 409 } },
     act: async (wanted, request, reply) =>
       sendKey(reply, await finishDeletion(services().keys, wanted, callerOf(request))),

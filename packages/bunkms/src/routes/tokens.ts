@@ -1,4 +1,5 @@
 import { issuedTokenSchema, issueTokenSchema, tokenPageSchema } from '@bundoc/shared/contract/tokens';
+import { reserveAnswer } from '@bundoc/shared/http/held-bytes';
 import { validate } from '@bundoc/shared/http/validate';
 import { parseJsonObject } from '@bundoc/shared/json/parse';
 import { describe, jsonBody } from '@bundoc/shared/openapi/description';
@@ -16,6 +17,8 @@ const revokeQuery = z.strictObject({
     description: 'Whether every token ends, too, that the token issued, and what those issued in turn',
   }),
 });
+/** A token (`TOKEN_LENGTH_MAX`), and beside it what it grants and may issue. */
+const ISSUED_BYTES_MAX = 65_536;
 const ADMIN = { kind: 'token', scopes: ['kms:admin'], serviceOnly: true } as const;
 
 export function registerTokenRoutes(app: FastifyInstance, guards: Guards, services: ServiceGate): void {
@@ -47,6 +50,7 @@ export function registerTokenRoutes(app: FastifyInstance, guards: Guards, servic
     async (request, reply) => {
       validate(noQuery, request.query, 'query');
       const wanted = validate(issueTokenSchema, parseJsonObject(request.body).value, 'body');
+      reserveAnswer(request, ISSUED_BYTES_MAX);
       return reply
         .code(201)
         .send(await services().tokens.issue(wanted, callerOf(request), claimsOf(request)));
@@ -70,6 +74,7 @@ export function registerTokenRoutes(app: FastifyInstance, guards: Guards, servic
       refuseBody(request);
       const { tokens, limits } = services();
       limits.takeRenewal(familyOf(request));
+      reserveAnswer(request, ISSUED_BYTES_MAX);
       return reply.code(201).send(await tokens.renew(claimsOf(request), callerOf(request)));
     },
   );

@@ -101,7 +101,7 @@ export class TokenService {
       throw new AppError('forbidden', { detail: 'only service tokens are renewed' });
     const stored = await this.#options.store.findToken(claims.jti);
     const parent = stored && this.#believed(stored);
-    if (parent === undefined) throw new AppError('unauthenticated');
+    if (parent === undefined) throw new AppError('unauthenticated', { tokenFault: 'revoked or unknown' });
     const { token, info } = await this.#make({
       jti: randomUUID(),
       family: parent.family,
@@ -117,7 +117,7 @@ export class TokenService {
     });
     const draft = tokenIssueDraft({ caller, time: this.#now(), action: 'token.renew' }, info);
     if (!(await this.#options.store.renewToken(claims.jti, info, draft)))
-      throw new AppError('unauthenticated');
+      throw new AppError('unauthenticated', { tokenFault: 'revoked' });
     return { token, ...info };
   }
 

@@ -1,5 +1,11 @@
 import { z } from 'zod';
-import { collectionNameSchema, documentIdSchema, documentMetadataSchema } from './documents.ts';
+import { named, showAs } from '../openapi/json-schema.ts';
+import {
+  collectionNameSchema,
+  documentBodySchema,
+  documentIdSchema,
+  documentMetadataSchema,
+} from './documents.ts';
 
 /** Operations of one batch. */
 export const BATCH_OPERATIONS_MAX = 500;
@@ -8,29 +14,41 @@ const place = { collection: collectionNameSchema, id: documentIdSchema };
 /** `*`, a revision, or entity tags as `If-Match` has them. */
 const ifMatch = z.string().max(1_024).optional();
 
-/** One operation. Documents and patches are taken as the text that they are written in, not as these values. */
-export const batchOperationSchema = z.discriminatedUnion('op', [
-  z.strictObject({
-    op: z.literal('put'),
-    ...place,
-    document: z.unknown(),
-    if_match: ifMatch,
-    if_none_match: z.literal('*', 'must be "*"').optional(),
-  }),
-  z.strictObject({
-    op: z.literal('create'),
-    ...place,
-    id: documentIdSchema.optional(),
-    document: z.unknown(),
-  }),
-  z.strictObject({
+/** Documents and patches are taken as the text that they are written in, not as these values; whoever reads that checks them. */
+const documentSchema = showAs(z.unknown(), documentBodySchema);
+const mergeSchema = showAs(z.unknown(), named('MergePatch'));
+const jsonSchema = showAs(z.unknown(), named('JsonPatch'));
+
+export const putOperationSchema = z.strictObject({
+  op: z.literal('put'),
+  ...place,
+  document: documentSchema,
+  if_match: ifMatch,
+  if_none_match: z.literal('*', 'must be "*"').optional(),
+});
+export const createOperationSchema = z.strictObject({
+  op: z.literal('create'),
+  ...place,
+  id: documentIdSchema.optional(),
+  document: documentSchema,
+});
+export const patchOperationSchema = z
+  .strictObject({
     op: z.literal('patch'),
     ...place,
-    merge: z.unknown().optional(),
-    json: z.unknown().optional(),
+    merge: mergeSchema.optional(),
+    json: jsonSchema.optional(),
     if_match: ifMatch,
-  }),
-  z.strictObject({ op: z.literal('delete'), ...place, if_match: ifMatch }),
+  })
+  .meta({ description: 'Changes a document by `merge` or by `json`: one of the two' });
+export const deleteOperationSchema = z.strictObject({ op: z.literal('delete'), ...place, if_match: ifMatch });
+
+/** One operation. */
+export const batchOperationSchema = z.discriminatedUnion('op', [
+  putOperationSchema,
+  createOperationSchema,
+  patchOperationSchema,
+  deleteOperationSchema,
 ]);
 export type BatchOperationInput = z.infer<typeof batchOperationSchema>;
 
@@ -43,10 +61,13 @@ export const batchSchema = z.strictObject({
 });
 
 /** What an operation led to: the document's metadata, or that it is deleted. */
-export const batchResultSchema = z.union([
-  documentMetadataSchema.extend({ created: z.boolean() }),
-  z.object({ _id: documentIdSchema, _collection: collectionNameSchema, deleted: z.literal(true) }),
-]);
+export const writtenResultSchema = documentMetadataSchema.extend({ created: z.boolean() });
+export const deletedResultSchema = z.object({
+  _id: documentIdSchema,
+  _collection: collectionNameSchema,
+  deleted: z.literal(true),
+});
+export const batchResultSchema = z.union([writtenResultSchema, deletedResultSchema]);
 
 /** The answer to a batch: a result for each operation, in their order. */
 export const batchAnswerSchema = z.object({ results: z.array(batchResultSchema) });

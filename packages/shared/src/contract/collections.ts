@@ -42,9 +42,10 @@ export const collectionDefinitionSchema = z.strictObject({
 });
 
 /** An index as it is: `none` where the engine has none of the kind, and its queries are scans. */
-const indexStatusSchema = indexDefinitionSchema.extend({
+export const indexStatusSchema = indexDefinitionSchema.extend({
   /** As it was given, or the fields joined by `+`. */
   name: z.string(),
+  unique: z.boolean(),
   state: z.enum(['building', 'ready', 'duplicates', 'none']),
   /** While it is built: documents that are in it, and that there are. */
   indexed: z.int().optional(),
@@ -62,13 +63,19 @@ export const collectionSchema = collectionDefinitionSchema.extend({
 });
 
 /** What a look at some of the documents that are there has found: a write of `failing` of them would be refused now. */
-const existingDocumentsSchema = z.object({ checked: z.int(), failing: z.int(), complete: z.boolean() });
+export const existingDocumentsSchema = z.object({
+  checked: z.int(),
+  failing: z.int(),
+  complete: z.boolean(),
+});
 export const definedCollectionSchema = collectionSchema.extend({ existing: existingDocumentsSchema });
 
-export const collectionListSchema = z.object({
-  collections: z.array(
-    z.object({ name: collectionNameSchema, documents: z.int(), bytes: z.int(), defined: z.boolean() }),
-  ),
+export const listedCollectionSchema = z.object({
+  name: collectionNameSchema,
+  documents: z.int(),
+  bytes: z.int(),
+  defined: z.boolean(),
 });
+export const collectionListSchema = z.object({ collections: z.array(listedCollectionSchema) });
 
 export type CollectionDefinition = z.infer<typeof collectionDefinitionSchema>;

@@ -33,7 +33,9 @@ export const documentIdSchema = z
   .superRefine((id, context) => {
     const message = faultOfId(id);
     if (message !== undefined) context.addIssue({ code: 'custom', message });
-  });
+  })
+  // No id of so many bytes has more characters.
+  .meta({ maxLength: DOCUMENT_ID_BYTES_MAX });
 
 /** The metadata members that lead every stored document, in their order there. */
 export const METADATA_MEMBERS = ['_id', '_collection', '_rev', '_created', '_updated'] as const;
@@ -61,7 +63,7 @@ export const documentSchema = z.looseObject(documentMetadataSchema.shape);
 /** A page of a collection, in the order of creation. `unreadable` has the ids of documents whose stored bytes do not open. */
 export const documentPageSchema = z.object({
   documents: z.array(documentSchema),
-  unreadable: z.array(z.string()).optional(),
+  unreadable: z.array(documentIdSchema).optional(),
   /** Documents of the collection, when they were asked to be counted. */
   total: z.int().optional(),
   next_cursor: z.string().optional(),

@@ -3,11 +3,38 @@ import { z } from 'zod';
 /** Entity tags of one header, at most. */
 export const ENTITY_TAGS_MAX = 32;
 
-/** `If-Match` and `If-None-Match` (RFC 9110, section 13.1): `*`, or at most {@link ENTITY_TAGS_MAX} entity tags. */
+const LIST_OF_TAGS =
+  /^(?:[ \t]*\*[ \t]*|(?:[ \t,]*(?:W\/)?"[\x21\x23-\x7e]*"(?=[ \t]*(?:,|$))){1,32}[ \t,]*)$/;
+
+/**
+ * `If-Match` and `If-None-Match` (RFC 9110, section 13.1): `*`, or at most {@link ENTITY_TAGS_MAX} entity tags. Empty elements of the
+ * list are ignored (section 5.6.1.2).
+ */
 export const entityTagsSchema = z
   .string()
-  .regex(/^(?:\*|(?:W\/)?"[\x21\x23-\x7e]*"(?:\s*,\s*(?:W\/)?"[\x21\x23-\x7e]*"){0,31})$/)
+  .regex(LIST_OF_TAGS)
   .describe('`*`, or entity tags in double quotes');
+
+/** An entity tag (RFC 9110, section 8.8.3). */
+export interface EntityTag {
+  readonly isWeak: boolean;
+  readonly opaque: string;
+}
+
+/** @returns undefined for what is neither `*` nor a list of at most {@link ENTITY_TAGS_MAX} entity tags. */
+export function parseEntityTags(value: string): '*' | readonly EntityTag[] | undefined {
+  if (!entityTagsSchema.safeParse(value).success) return undefined;
+  if (value.trim() === '*') return '*';
+  return [...value.matchAll(/(W\/)?"([\x21\x23-\x7e]*)"/g)].map(([, weak, opaque = '']) => ({
+    isWeak: weak !== undefined,
+    opaque,
+  }));
+}
+
+/** The tags that can be those of a strong comparison, which a weak one never is (RFC 9110, section 8.8.3.2). */
+export function strongTags(tags: readonly EntityTag[]): string[] {
+  return tags.filter(({ isWeak }) => !isWeak).map(({ opaque }) => opaque);
+}
 
 /** `Idempotency-Key`: it stands for one request of one subject, for a day. */
 export const idempotencyKeySchema = z

@@ -66,6 +66,7 @@ export const PROBLEMS = {
   headers_too_large: { status: 431, title: 'The request headers are too large' },
   internal_error: { status: 500, title: 'The server failed' },
   integrity_error: { status: 500, title: 'The stored bytes do not open' },
+  transfer_coding_unsupported: { status: 501, title: 'The transfer coding is not supported' },
   SEALED: { status: 503, title: 'The key service is sealed' },
   key_damaged: { status: 503, title: 'The stored key does not open' },
   key_missing: { status: 503, title: 'The project has data, but its key is gone' },
@@ -80,6 +81,7 @@ export const PROBLEMS = {
   audit_unavailable: { status: 503, title: 'The audit record could not be made durable' },
   storage_unavailable: { status: 503, title: 'The storage does not answer' },
   overloaded: { status: 503, title: 'Too much is waiting already' },
+  http_version_unsupported: { status: 505, title: 'The HTTP version is not supported' },
   quota_exceeded: { status: 507, title: 'The project may hold no more' },
   disk_full: { status: 507, title: 'The disk is full' },
 } as const satisfies Record<string, { status: number; title: string }>;

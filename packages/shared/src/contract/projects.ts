@@ -3,8 +3,9 @@ import { projectIdSchema } from './documents.ts';
 import { destroyReceiptSchema } from './keys.ts';
 
 /** A page of the projects that the token may see, in the order of their ids. */
+export const listedProjectSchema = z.object({ project: projectIdSchema });
 export const projectPageSchema = z.object({
-  projects: z.array(z.object({ project: projectIdSchema })),
+  projects: z.array(listedProjectSchema),
   next_cursor: z.string().optional(),
 });
 export type ProjectPage = z.infer<typeof projectPageSchema>;

@@ -1,5 +1,6 @@
 import { z } from 'zod';
-import { documentPageSchema } from './documents.ts';
+import { showAs } from '../openapi/json-schema.ts';
+import { documentIdSchema, documentPageSchema } from './documents.ts';
 
 /** Bytes of a query's JSON at most. */
 export const QUERY_BYTES_MAX = 262_144;
@@ -18,9 +19,51 @@ export const fieldPathSchema = z.string().min(1).max(512);
 /** The condition: a path with a value or with operators, and `$and`, `$or`, `$nor`. Its inside is checked where it is parsed. */
 const whereSchema = z.record(z.string(), z.unknown());
 
-export const orderBySchema = z
-  .array(z.strictObject({ field: fieldPathSchema, direction: z.enum(['asc', 'desc']).default('asc') }))
-  .max(ORDER_FIELDS_MAX);
+const valueSchema = z.unknown().meta({ description: 'Any JSON value' });
+const valuesSchema = z.array(valueSchema).max(1_000);
+const typeNameSchema = z.enum(['null', 'boolean', 'number', 'string', 'array', 'object']);
+
+/** The operators of one path, as documents of the API show them (docs/query.md). */
+export const operatorsSchema = z
+  .strictObject({
+    $eq: valueSchema.optional(),
+    $ne: valueSchema.optional(),
+    $in: valuesSchema.optional(),
+    $nin: valuesSchema.optional(),
+    $gt: valueSchema.optional(),
+    $gte: valueSchema.optional(),
+    $lt: valueSchema.optional(),
+    $lte: valueSchema.optional(),
+    $beginsWith: z.string().optional(),
+    $exists: z.boolean().optional(),
+    $type: z.union([typeNameSchema, z.array(typeNameSchema).min(1)]).optional(),
+    $all: valuesSchema.optional(),
+    $size: z.int().min(0).optional(),
+    get $elemMatch(): z.ZodType {
+      return z.union([operatorsSchema, conditionSchema]).optional();
+    },
+    get $not(): z.ZodType {
+      return operatorsSchema.optional();
+    },
+  })
+  .meta({ description: 'What holds for the values at a path: all of these together', minProperties: 1 });
+
+const conditionsSchema = z.lazy((): z.ZodType => z.array(conditionSchema).min(1).optional());
+/** The condition of a query, as documents of the API show it: by path, a value or operators. */
+export const conditionSchema: z.ZodType = z
+  .object({ $and: conditionsSchema, $or: conditionsSchema, $nor: conditionsSchema })
+  .catchall(z.union([operatorsSchema, valueSchema]))
+  .meta({
+    description:
+      'What holds for a document: all members together. A member is a path with a value or operators',
+  });
+showAs(whereSchema, conditionSchema);
+
+export const orderingSchema = z.strictObject({
+  field: fieldPathSchema,
+  direction: z.enum(['asc', 'desc']).default('asc'),
+});
+export const orderBySchema = z.array(orderingSchema).max(ORDER_FIELDS_MAX);
 export type OrderBy = z.infer<typeof orderBySchema>;
 
 /** The body of `POST …/query`. */
@@ -43,7 +86,7 @@ export const countRequestSchema = z.strictObject({
   explain: z.boolean().default(false),
 });
 
-const figureSchema = z.discriminatedUnion('op', [
+export const figureSchema = z.discriminatedUnion('op', [
   z.strictObject({ op: z.literal('count') }),
   z.strictObject({ op: z.enum(['sum', 'avg', 'min', 'max']), field: fieldPathSchema }),
 ]);
@@ -80,13 +123,12 @@ export type Explanation = z.infer<typeof explanationSchema>;
 /** What every answer may have besides. */
 const foundSchema = z.object({
   /** Ids of documents that do not open. */
-  unreadable: z.array(z.string()).optional(),
+  unreadable: z.array(documentIdSchema).optional(),
   explain: explanationSchema.optional(),
 });
 
 export const queryAnswerSchema = documentPageSchema.extend({ explain: explanationSchema.optional() });
 export const countAnswerSchema = foundSchema.extend({ count: z.int() });
 const namedValuesSchema = z.record(z.string(), z.unknown());
-export const aggregateAnswerSchema = foundSchema.extend({
-  groups: z.array(z.object({ group: namedValuesSchema, figures: namedValuesSchema })),
-});
+export const groupSchema = z.object({ group: namedValuesSchema, figures: namedValuesSchema });
+export const aggregateAnswerSchema = foundSchema.extend({ groups: z.array(groupSchema) });

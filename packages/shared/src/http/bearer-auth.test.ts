@@ -27,8 +27,11 @@ let revoked: Set<string>;
 let clock: FakeClock;
 let app: FastifyInstance;
 
-async function build(audience: 'bunkms' | 'bundoc' = 'bundoc'): Promise<FastifyInstance> {
-  const logger = createLogger({ service: 'bundoc', level: 'silent' });
+async function build(
+  audience: 'bunkms' | 'bundoc' = 'bundoc',
+  write: (line: string) => void = () => undefined,
+): Promise<FastifyInstance> {
+  const logger = createLogger({ service: 'bundoc', level: 'info', destination: { write } });
   const server = createHttpServer({ logger, bodyBytesMax: 100 });
   const auth = new BearerAuth({
     audience,
@@ -116,7 +119,8 @@ async function expectRefused(authorization: string | undefined): Promise<void> {
   const { status, body, headers } = await ask(authorization);
   expect(status).toBe(401);
   expect(body).toEqual(REFUSAL);
-  expect(headers['www-authenticate']).toBe('Bearer');
+  const isBearer = authorization !== undefined && /^bearer\b/i.test(authorization);
+  expect(headers['www-authenticate']).toBe(isBearer ? 'Bearer error="invalid_token"' : 'Bearer');
 }
 
 async function expectAccepted(authorization: string): Promise<Claims> {
@@ -497,5 +501,75 @@ describe.skipIf(eddsa === undefined)('Ed25519, published vectors', () => {
       },
     });
     await expectRefused(`Bearer ${shifted}`);
+  });
+});
+
+describe('a token that names its algorithm as RFC 9864 does', () => {
+  const header = { ...HEADER, alg: 'Ed25519' };
+
+  it('is accepted like one that says EdDSA, and remembered', async () => {
+    const text = `Bearer ${token({ header })}`;
+    await expectAccepted(text);
+    await expectAccepted(text);
+    expect(finds).toEqual([KID]);
+  });
+
+  it.each<[string, TokenOptions]>([
+    ["a stranger's signature", { header, signer: (bytes) => sign(null, bytes, stranger.privateKey) }],
+    ['no signature', { header, signer: () => Buffer.alloc(0) }],
+    ['another spelling of the name', { header: { ...header, alg: 'ed25519' } }],
+    ['a curve that is not used here', { header: { ...header, alg: 'Ed448' } }],
+    ['a critical extension', { header: { ...header, crit: ['exp'] } }],
+    ['an unknown kid', { header: { ...header, kid: 'kid-2' } }],
+    ['no kid', { header: { alg: 'Ed25519' } }],
+  ])('is refused with %s', async (_what, options) => {
+    await expectRefused(`Bearer ${token(options)}`);
+  });
+
+  it.each([{ iss: 'other' }, { iss: undefined }, { aud: 'bunkms' }, { exp: 1 }, { jti: undefined }])(
+    'is refused with the claims %j',
+    async (changes) => {
+      await expectRefused(`Bearer ${token({ header, payload: claims(changes) })}`);
+    },
+  );
+
+  it('is refused when the published key is of another kind', async () => {
+    published.set(KID, pemOf(ec.publicKey));
+    await expectRefused(`Bearer ${token({ header })}`);
+  });
+});
+
+describe('the log', () => {
+  it.each<[string, () => string | undefined]>([
+    ['absent', () => undefined],
+    ['absent', () => 'Basic YTpi'],
+    ['malformed', () => 'Bearer x'],
+    ['unknown signing key', () => `Bearer ${token({ header: { ...HEADER, kid: 'kid-2' } })}`],
+    ['algorithm not allowed', () => `Bearer ${token({ header: { ...HEADER, alg: 'none' } })}`],
+    ['bad signature', () => `Bearer ${token({ signer: (bytes) => sign(null, bytes, stranger.privateKey) })}`],
+    ['wrong issuer', () => `Bearer ${token({ payload: claims({ iss: 'other' }) })}`],
+    ['wrong audience', () => `Bearer ${token({ payload: claims({ aud: 'bunkms' }) })}`],
+    ['claims missing or invalid', () => `Bearer ${token({ payload: claims({ jti: undefined }) })}`],
+    ['expired', () => `Bearer ${token({ payload: claims({ exp: 1 }) })}`],
+    ['not valid yet', () => `Bearer ${token({ payload: claims({ nbf: 9_999_999_999 }) })}`],
+    [
+      'revoked',
+      () => {
+        revoked.add(JTI);
+        return `Bearer ${token()}`;
+      },
+    ],
+  ])('says why a token is refused, and nothing of the token: %s', async (tokenFault, authorization) => {
+    let log = '';
+    await using server = await build('bundoc', (line) => {
+      log += line;
+    });
+    const header = authorization();
+    const { body } = await ask(header, server);
+    expect(body).toEqual(REFUSAL);
+    await expect.poll(() => log).toContain('\n');
+    expect(JSON.parse(log)).toMatchObject({ code: 'unauthenticated', status: 401, tokenFault });
+    const [, secret = 'no token'] = header?.split(' ') ?? [];
+    expect(log).not.toContain(secret === 'x' ? 'Bearer x' : secret);
   });
 });

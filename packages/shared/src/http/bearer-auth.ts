@@ -1,3 +1,4 @@
+import { createPublicKey, verify } from 'node:crypto';
 import fastifyJwt from '@fastify/jwt';
 import type { FastifyInstance, FastifyRequest } from 'fastify';
 import { LRUCache } from 'lru-cache';
@@ -9,7 +10,7 @@ import {
   TOKEN_ISSUER,
   TOKEN_LENGTH_MAX,
 } from '../contract/tokens.ts';
-import { AppError } from '../errors.ts';
+import { AppError, type TokenFault } from '../errors.ts';
 
 /** Finds the public key that tokens with this `kid` are signed with. */
 export interface VerificationKeys {
@@ -46,7 +47,8 @@ interface Brought {
 }
 
 /**
- * Checks bearer tokens: Ed25519 signature by `@fastify/jwt`, then the claims. Signatures are remembered; the times of
+ * Checks bearer tokens: Ed25519 signature by `@fastify/jwt`, then the claims. `@fastify/jwt` knows the algorithm by its former name,
+ * `EdDSA`; a token that names it `Ed25519` (RFC 9864) is verified here. Signatures are remembered; the times of
  * the claims and the withdrawal of keys are checked on every request.
  *
  * Register {@link BearerAuth.register} on the app before its routes are called.
@@ -66,7 +68,7 @@ export class BearerAuth {
       secret: async (_request: FastifyRequest, token: unknown) => {
         const kid = kidOf(token);
         const pem = kid === undefined ? undefined : await this.#findKey(kid);
-        if (pem === undefined) throw new AppError('unauthenticated');
+        if (pem === undefined) throw refused('unknown signing key');
         return pem;
       },
       decode: { complete: true },
@@ -111,32 +113,92 @@ export class BearerAuth {
   }
 
   async #verify(request: FastifyRequest, token: string): Promise<Claims> {
-    if (!isCanonical(token)) throw new AppError('unauthenticated');
-    let payload: unknown;
-    try {
-      payload = await request.jwtVerify();
-    } catch (error) {
-      if (error instanceof AppError) throw error;
-      throw new AppError('unauthenticated', { cause: error });
-    }
+    if (!isCanonical(token)) throw refused('malformed');
+    const header = headerOf(token);
+    const kid = kidOf({ header });
+    if (kid === undefined) throw refused(header === undefined ? 'malformed' : 'unknown signing key');
+    const payload =
+      header?.['alg'] === ED25519
+        ? await this.#verifyEd25519(token, header, kid)
+        : await verifyWithPlugin(request);
     const claims = claimsSchema.safeParse(payload);
-    const kid = kidOf(await request.jwtDecode());
-    if (!claims.success || kid === undefined) throw new AppError('unauthenticated');
+    if (!claims.success) throw refused('claims missing or invalid', claims.error);
+    if (claims.data.aud !== this.#options.audience) throw refused('wrong audience');
     const verified = { claims: frozen(claims.data), kid };
     const result = this.#checked(verified);
     this.#verified.set(token, verified);
     return result;
   }
 
+  /** @returns the payload, whatever it is. */
+  async #verifyEd25519(token: string, header: Header, kid: string): Promise<unknown> {
+    // No extension is known here that a header could make a condition (RFC 7515, section 4.1.11).
+    if (header['crit'] !== undefined) throw refused('malformed');
+    const pem = await this.#findKey(kid);
+    if (pem === undefined) throw refused('unknown signing key');
+    const key = createPublicKey(pem);
+    const at = token.lastIndexOf('.');
+    const signature = Buffer.from(token.slice(at + 1), 'base64url');
+    if (key.asymmetricKeyType !== 'ed25519') throw refused('algorithm not allowed');
+    if (!verify(null, Buffer.from(token.slice(0, at)), key, signature)) throw refused('bad signature');
+    const payload = jsonOf(token.slice(token.indexOf('.') + 1, at));
+    if ((payload as { iss?: unknown } | undefined)?.iss !== TOKEN_ISSUER) throw refused('wrong issuer');
+    return payload;
+  }
+
   #checked({ claims, kid }: Verified): Claims {
     const { clock, keys, isRevoked } = this.#options;
     const nowS = clock.now() / 1000;
-    const validFromS = Math.max(claims.iat, claims.nbf ?? 0);
-    if (claims.exp <= nowS || validFromS > nowS + CLOCK_SKEW_S || !keys.isCurrent(kid))
-      throw new AppError('unauthenticated');
-    if (isRevoked?.(claims) === true) throw new AppError('unauthenticated');
+    if (claims.exp <= nowS) throw refused('expired');
+    if (Math.max(claims.iat, claims.nbf ?? 0) > nowS + CLOCK_SKEW_S) throw refused('not valid yet');
+    if (!keys.isCurrent(kid)) throw refused('signing key withdrawn');
+    if (isRevoked?.(claims) === true) throw refused('revoked');
     return claims;
   }
+}
+
+const ED25519 = 'Ed25519';
+
+type Header = Readonly<Record<string, unknown>>;
+
+function refused(tokenFault: TokenFault, cause?: unknown): AppError {
+  return new AppError('unauthenticated', { tokenFault, cause });
+}
+
+async function verifyWithPlugin(request: FastifyRequest): Promise<unknown> {
+  try {
+    return await request.jwtVerify();
+  } catch (error) {
+    throw error instanceof AppError ? error : refused(faultOf(error), error);
+  }
+}
+
+/** Words of fast-jwt's messages, which are all that `@fastify/jwt` passes on of its errors. A test holds each. */
+const FAULTS: readonly (readonly [RegExp, TokenFault])[] = [
+  [/ signature is /, 'bad signature'],
+  [/ algorithm is /, 'algorithm not allowed'],
+  [/The aud claim value /, 'wrong audience'],
+  [/The iss claim value /, 'wrong issuer'],
+  [/ claim /, 'claims missing or invalid'],
+];
+
+/** What `@fastify/jwt` found wrong with a token. */
+function faultOf(error: unknown): TokenFault {
+  const message = error instanceof Error ? error.message : '';
+  return FAULTS.find(([words]) => words.test(message))?.[1] ?? 'malformed';
+}
+
+function jsonOf(part: string): unknown {
+  try {
+    return JSON.parse(Buffer.from(part, 'base64url').toString('utf8'));
+  } catch {
+    return undefined;
+  }
+}
+
+function headerOf(token: string): Header | undefined {
+  const header = jsonOf(token.slice(0, token.indexOf('.')));
+  return typeof header === 'object' && header !== null ? (header as Header) : undefined;
 }
 
 /** The scheme's name is case-insensitive (RFC 9110, section 11.1); between it and the token is one space. */
@@ -146,7 +208,8 @@ function bearerToken(request: FastifyRequest): string {
   const header = request.headers.authorization;
   const token =
     header === undefined || header.length > TOKEN_LENGTH_MAX + 7 ? undefined : BEARER.exec(header)?.[1];
-  if (token === undefined) throw new AppError('unauthenticated');
+  if (token === undefined)
+    throw refused(header !== undefined && /^bearer\b/i.test(header) ? 'malformed' : 'absent');
   return token;
 }
 

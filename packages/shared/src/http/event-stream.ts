@@ -1,6 +1,7 @@
 import { once } from 'node:events';
 import type { OutgoingHttpHeaders, ServerResponse } from 'node:http';
 import { TLSSocket } from 'node:tls';
+import { onceGone } from './connection.ts';
 import { COUNTED_WRITE_BYTES_MIN, type StreamRoom } from './stream-room.ts';
 
 /** Bytes that wait for a reader who does not keep up; beyond it the stream is cut. */
@@ -58,6 +59,8 @@ export class EventStream implements EventSink {
       'x-content-type-options': 'nosniff',
     });
     response.flushHeaders();
+    // A stream has no end of its own that somebody could still wait for.
+    onceGone(response, () => response.destroy());
   }
 
   get isClosed(): boolean {

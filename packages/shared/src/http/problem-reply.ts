@@ -65,6 +65,13 @@ export function problemOf(error: AppError, requestId: string): Problem {
 
 const ENTITY_HEADERS = ['content-length', 'content-encoding', 'etag', 'last-modified', 'location'] as const;
 
+/** What `WWW-Authenticate` says of a token (RFC 6750, section 3): nothing of its fault but that it has one. */
+function challengeOf({ code, tokenFault }: AppError): string | undefined {
+  if (code === 'forbidden') return 'Bearer error="insufficient_scope"';
+  if (PROBLEMS[code].status !== 401) return undefined;
+  return tokenFault === 'absent' ? 'Bearer' : 'Bearer error="invalid_token"';
+}
+
 /** Answers a request with a problem document. */
 export function replyProblem(error: AppError, request: FastifyRequest, reply: FastifyReply): FastifyReply {
   const problem = problemOf(error, request.id);
@@ -78,6 +85,7 @@ export function replyProblem(error: AppError, request: FastifyRequest, reply: Fa
   const retryAfterS = error.retryAfterS ?? (problem.status === 503 ? 1 : undefined);
   if (retryAfterS !== undefined) reply.header('retry-after', String(Math.max(1, Math.ceil(retryAfterS))));
   if (error.allow !== undefined) reply.header('allow', error.allow.join(', '));
-  if (problem.status === 401) reply.header('www-authenticate', 'Bearer');
+  const challenge = challengeOf(error);
+  if (challenge !== undefined) reply.header('www-authenticate', challenge);
   return reply.send(JSON.stringify(problem));
 }

@@ -1,17 +1,36 @@
 import { randomBytes } from 'node:crypto';
-import type { IncomingMessage, ServerResponse } from 'node:http';
-import type { Socket } from 'node:net';
-import Fastify, { type FastifyInstance, type FastifyRequest, type HTTPMethods, LogController } from 'fastify';
+import Fastify, {
+  type FastifyInstance,
+  type FastifyReply,
+  type FastifyRequest,
+  LogController,
+} from 'fastify';
+import { systemClock } from '../clock.ts';
 import type { ProblemCode } from '../contract/problem.ts';
 import { AppError } from '../errors.ts';
 import type { Logger } from '../logger.ts';
-import { describe } from '../openapi/description.ts';
 import { rememberRoutes } from '../openapi/registered-routes.ts';
 import { guardTls, type ServerTls, tlsOptionsOf } from '../tls/server-tls.ts';
+import { callerNetwork } from './addresses.ts';
+import { AllowedMethods } from './allowed-methods.ts';
 import { writeAnswersTogether } from './answers-together.ts';
+import { answerClientError, refuseConnect } from './client-errors.ts';
+import { beginInOrder } from './connection.ts';
+import { awaitsContinue, continueWhenRead } from './expectation.ts';
 import { boundHeldAnswers, boundHeldBodies } from './held-bytes.ts';
 import { isUtf8Type } from './media-type.ts';
-import { PROBLEM_CONTENT_TYPE, problemOf, replyProblem, toAppError } from './problem-reply.ts';
+import { replyProblem, toAppError } from './problem-reply.ts';
+import { RefusalLog } from './refusal-log.ts';
+import { requestFault } from './request-fault.ts';
+
+/** Why a request is refused. */
+const REFUSAL = Symbol('refusal');
+
+declare module 'fastify' {
+  interface FastifyRequest {
+    [REFUSAL]?: AppError;
+  }
+}
 
 export interface HttpServerOptions {
   readonly logger: Logger;
@@ -49,8 +68,6 @@ export const STALLED_TIMEOUT_MS = 60_000;
  * request, does not count as idle for Node and would hold up the stop until its own timeout.
  */
 export const CLOSE_GRACE_MS = 5_000;
-/** How long a connection whose request was refused unread may stay open for its answer to arrive, milliseconds. */
-const REFUSED_LINGER_MS = 500;
 const CHECKING_INTERVAL_MS = 5_000;
 const HEADER_BYTES_MAX = 16_384;
 /** Decoded characters of one path parameter; the schemas bound the bytes more tightly. */
@@ -62,8 +79,6 @@ const LOGGED_WITH_CAUSE: ReadonlySet<ProblemCode> = new Set([
   'storage_unavailable',
   'disk_full',
 ]);
-
-const METHODS: readonly HTTPMethods[] = ['GET', 'HEAD', 'POST', 'PUT', 'PATCH', 'DELETE', 'OPTIONS', 'TRACE'];
 
 /**
  * A Fastify instance with everything that both services have in common: limits, problem documents for every way to
@@ -78,11 +93,7 @@ export function createHttpServer(options: HttpServerOptions): FastifyInstance {
 
   const fail = (thrown: unknown, request: FastifyRequest): AppError => {
     const error = toAppError(thrown, request);
-    if (LOGGED_WITH_CAUSE.has(error.code))
-      options.logger.error(
-        { reqId: request.id, code: error.code, err: error.cause ?? error },
-        'request failed',
-      );
+    request[REFUSAL] = error;
     try {
       options.onProblem?.(request, error);
     } catch (thrownByObserver) {
@@ -92,12 +103,25 @@ export function createHttpServer(options: HttpServerOptions): FastifyInstance {
     return error;
   };
 
+  let allowed: AllowedMethods | undefined;
+  /** Why there is no route for a request. */
+  const unrouted = (request: FastifyRequest): AppError => {
+    const allow = allowed?.at(request.raw.url ?? '');
+    // A file of the documentation may be missing below a path that has the method.
+    return allow === undefined || allow.includes(request.method)
+      ? new AppError('not_found')
+      : new AppError('method_not_allowed', { allow });
+  };
+  const clientErrorPorts = { newRequestId, allowedAt: (target: string) => allowed?.at(target) };
+
   const nodeOptions = {
     maxHeaderSize: HEADER_BYTES_MAX,
     headersTimeout: requestTimeoutMs,
     connectionsCheckingInterval: Math.min(CHECKING_INTERVAL_MS, requestTimeoutMs),
     // Node's own answer to a missing Host has no body: the hook below gives one.
     requireHostHeader: false,
+    // Of a header that may stand once, Node would take the first and ignore the others. Joined, they are no valid value.
+    joinDuplicateHeaders: true,
   };
   const app = Fastify({
     loggerInstance: options.logger,
@@ -108,7 +132,7 @@ export function createHttpServer(options: HttpServerOptions): FastifyInstance {
     requestIdHeader: false,
     bodyLimit: options.bodyBytesMax,
     routerOptions: { maxParamLength: PARAM_LENGTH_MAX },
-    exposeHeadRoutes: false,
+    exposeHeadRoutes: true,
     requestTimeout: requestTimeoutMs,
     connectionTimeout: options.stalledTimeoutMs ?? STALLED_TIMEOUT_MS,
     keepAliveTimeout: 65_000,
@@ -120,19 +144,20 @@ export function createHttpServer(options: HttpServerOptions): FastifyInstance {
     frameworkErrors: (error, request, reply) => {
       replyProblem(fail(error, request), request, reply);
     },
-    clientErrorHandler: (error, socket) => answerClientError(error, socket, newRequestId),
+    clientErrorHandler: (error, socket) => answerClientError(error, socket, clientErrorPorts),
   }) as unknown as FastifyInstance;
 
   if (options.tls !== undefined) guardTls(app, options.tls);
-  app.server.prependListener('request', (request: IncomingMessage, response: ServerResponse) => {
-    (request.socket as ServedSocket)[LATEST] = response;
-  });
-  // Node would answer an unknown expectation with a bare 417; RFC 9110, section 10.1.1, allows to ignore it.
-  app.server.on('checkExpectation', (request: IncomingMessage, response: ServerResponse) => {
-    app.server.emit('request', request, response);
-  });
+  beginInOrder(app.server);
+  continueWhenRead(app.server);
+  refuseConnect(app, clientErrorPorts);
   app.server.maxConnections = options.connectionsMax ?? CONNECTIONS_MAX;
   closeInTime(app, options.closeGraceMs ?? CLOSE_GRACE_MS);
+  // Before the body is read, and before Fastify has a look at its type.
+  app.addHook('preParsing', (request, _reply, payload, done) => {
+    if (request.is404) done(unrouted(request));
+    else done(null, payload);
+  });
   boundHeldBodies(app, options.bodyBytesMax, options.heldBytesMax ?? HELD_BYTES_MAX);
   boundHeldAnswers(app, options.heldBytesMax ?? HELD_BYTES_MAX);
 
@@ -142,42 +167,66 @@ export function createHttpServer(options: HttpServerOptions): FastifyInstance {
     else done(new AppError('unsupported_media_type', { detail: 'the charset must be utf-8' }), undefined);
   });
   // These three run for every request: with callbacks they cost no promise each.
-  app.addHook('onRequest', (request, _reply, done) => {
-    if (request.headers.host === undefined && request.raw.httpVersion === '1.1')
-      done(new AppError('invalid_request', { detail: 'the Host header is missing' }));
-    else if (request.headers['content-encoding'] !== undefined)
-      done(new AppError('unsupported_media_type', { detail: 'the body must not have a Content-Encoding' }));
-    else done();
+  app.addHook('onRequest', (request, reply, done) => {
+    const fault = requestFault(request.raw);
+    if (fault === undefined) {
+      done();
+      return;
+    }
+    // What comes behind such a request may be anything.
+    if (fault.code !== 'unsupported_media_type') reply.header('connection', 'close');
+    done(fault);
   });
-  app.addHook('onSend', (_request, reply, payload, done) => {
+  app.addHook('onSend', (request, reply, payload, done) => {
+    // The client may send its body now, or not: what comes next could be either.
+    if (awaitsContinue(request.raw)) reply.header('connection', 'close');
     reply.header('x-content-type-options', 'nosniff');
     if (!reply.hasHeader('cache-control')) reply.header('cache-control', 'no-store');
     done(null, payload);
   });
   writeAnswersTogether(app);
+  const refusals = new RefusalLog(options.logger, systemClock);
   app.addHook('onResponse', (request, reply, done) => {
-    const status = reply.statusCode;
-    const level = status >= 500 ? 'error' : status >= 400 ? 'info' : 'debug';
-    if (options.logger.isLevelEnabled(level))
-      options.logger[level](
-        {
-          reqId: request.id,
-          method: request.method,
-          route: request.routeOptions.url ?? 'none',
-          status,
-          ms: Math.round(reply.elapsedTime * 10) / 10,
-        },
-        'request',
-      );
+    const error = request[REFUSAL];
+    if (error !== undefined) logRefusal(options.logger, refusals, request, reply, error);
+    else if (options.logger.isLevelEnabled('debug')) options.logger.debug(lineOf(request, reply), 'request');
     done();
   });
+  app.addHook('onClose', async () => refusals.close());
   app.setErrorHandler((error, request, reply) => replyProblem(fail(error, request), request, reply));
-  app.setNotFoundHandler((request, reply) =>
-    replyProblem(fail(new AppError('not_found'), request), request, reply),
-  );
-  rememberMethods(app);
+  app.setNotFoundHandler((request, reply) => replyProblem(fail(unrouted(request), request), request, reply));
+  allowed = new AllowedMethods(app);
+  allowedByApp.set(app, allowed);
   rememberRoutes(app);
   return app;
+}
+
+/** One line for a refusal, unless its client has had one for the same in this second. */
+function logRefusal(
+  logger: Logger,
+  refusals: RefusalLog,
+  request: FastifyRequest,
+  reply: FastifyReply,
+  error: AppError,
+): void {
+  const level = reply.statusCode >= 500 ? 'error' : 'info';
+  if (!logger.isLevelEnabled(level)) return;
+  const { code, tokenFault } = error;
+  const kind = tokenFault === undefined ? code : `${code}: ${tokenFault}`;
+  if (!refusals.take(callerNetwork(request.ip), kind)) return;
+  const line = { ...lineOf(request, reply), code, ...(tokenFault === undefined ? {} : { tokenFault }) };
+  if (LOGGED_WITH_CAUSE.has(code)) logger.error({ ...line, err: error.cause ?? error }, 'request failed');
+  else logger[level](line, 'request');
+}
+
+function lineOf(request: FastifyRequest, reply: FastifyReply) {
+  return {
+    reqId: request.id,
+    method: request.method,
+    route: request.routeOptions.url ?? 'none',
+    status: reply.statusCode,
+    ms: Math.round(reply.elapsedTime * 10) / 10,
+  };
 }
 
 /** Ids that differ between processes and are cheap: a random prefix and a count. Never taken from the client. */
@@ -196,86 +245,9 @@ function closeInTime(app: FastifyInstance, graceMs: number): void {
   app.addHook('onClose', async () => clearTimeout(timer));
 }
 
-const LATEST = Symbol('latest response');
+const allowedByApp = new WeakMap<FastifyInstance, AllowedMethods>();
 
-interface ServedSocket extends Socket {
-  /** The response to the latest request that was parsed from the connection. */
-  [LATEST]?: ServerResponse;
-}
-
-/**
- * True when an answer put on the wire now would be taken for the answer to the request at fault. It would not be while
- * another request of the connection, which was received in whole, still waits for its own: that one may have been
- * carried out, and must not be reported as refused.
- */
-function mayAnswer(socket: Socket, latest: ServerResponse | undefined): boolean {
-  if (latest === undefined || latest.writableFinished) return true;
-  if (latest.socket !== socket) return false;
-  return latest.writableEnded || (!latest.req.complete && !latest.headersSent);
-}
-
-function codeOfClientError(error: NodeJS.ErrnoException): ProblemCode {
-  switch (error.code) {
-    case 'HPE_HEADER_OVERFLOW':
-      return 'headers_too_large';
-    case 'HPE_CHUNK_EXTENSIONS_OVERFLOW':
-      return 'payload_too_large';
-    case 'ERR_HTTP_REQUEST_TIMEOUT':
-      return 'request_timeout';
-    default:
-      return 'invalid_request';
-  }
-}
-
-/** What Node's HTTP parser refuses never reaches Fastify's hooks; it gets its problem document here. */
-function answerClientError(
-  error: NodeJS.ErrnoException,
-  socket: ServedSocket,
-  newRequestId: () => string,
-): void {
-  if (socket.writableEnded) return; // Answered already; what still arrives is let run out.
-  if (error.code === 'ECONNRESET' || !socket.writable || !mayAnswer(socket, socket[LATEST])) {
-    socket.destroy();
-    return;
-  }
-  const problem = problemOf(new AppError(codeOfClientError(error)), newRequestId());
-  const body = JSON.stringify(problem);
-  socket.end(
-    `HTTP/1.1 ${problem.status} ${problem.title}\r\nContent-Type: ${PROBLEM_CONTENT_TYPE}\r\n` +
-      `Content-Length: ${Buffer.byteLength(body)}\r\nCache-Control: no-store\r\n` +
-      `X-Content-Type-Options: nosniff\r\nConnection: close\r\n\r\n${body}`,
-  );
-  // Node lets the client keep its half of the connection for as long as it likes.
-  setTimeout(() => socket.destroy(), REFUSED_LINGER_MS).unref();
-}
-
-const methodsByApp = new WeakMap<FastifyInstance, Map<string, Set<string>>>();
-
-function rememberMethods(app: FastifyInstance): void {
-  const methodsByUrl = new Map<string, Set<string>>();
-  methodsByApp.set(app, methodsByUrl);
-  app.addHook('onRoute', (route) => {
-    const methods = methodsByUrl.get(route.url) ?? new Set();
-    for (const method of [route.method].flat()) methods.add(method);
-    methodsByUrl.set(route.url, methods);
-  });
-}
-
-/**
- * Answers 405 with `Allow` on every path that exists under another method. Fastify has no such answer of its own.
- * Call it once, after all routes.
- */
+/** Answers 405 with `Allow` on every path that exists under another method. Call it once, after all routes. */
 export function refuseOtherMethods(app: FastifyInstance): void {
-  for (const [url, methods] of [...(methodsByApp.get(app) ?? [])]) {
-    const allow = [...methods].sort();
-    app.route({
-      url,
-      method: METHODS.filter((method) => !methods.has(method)) as HTTPMethods[],
-      config: describe('internal'),
-      onRequest: async () => {
-        throw new AppError('method_not_allowed', { allow });
-      },
-      handler: () => undefined,
-    });
-  }
+  allowedByApp.get(app)?.refuseOthers(app);
 }

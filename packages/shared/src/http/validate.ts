@@ -1,6 +1,9 @@
 import type { core, z } from 'zod';
 import { AppError } from '../errors.ts';
 
+/** Faults that one refusal lists. */
+const FAULTS_MAX = 20;
+
 /** The part of a request that a fault lies in; the first word of its path. */
 export type RequestPart = 'params' | 'query' | 'body' | 'headers' | `body.${string}`;
 
@@ -10,13 +13,22 @@ export type RequestPart = 'params' | 'query' | 'body' | 'headers' | `body.${stri
  * @throws AppError `invalid_request` with every fault, by path; the values are not repeated.
  */
 export function validate<S extends z.ZodType>(schema: S, input: unknown, part: RequestPart): z.infer<S> {
+  if (part === 'query') refuseRepeated(input);
   const result = schema.safeParse(input, WORDS);
   if (result.success) return result.data;
-  const errors = result.error.issues.slice(0, 20).map((issue) => ({
+  const errors = result.error.issues.slice(0, FAULTS_MAX).map((issue) => ({
     path: [part, ...issue.path.map(String)].join('.'),
     message: issue.code === 'unrecognized_keys' ? 'has members that are not known here' : issue.message,
   }));
   throw new AppError('invalid_request', { errors });
+}
+
+/** A parameter of a query that stands there several times comes as an array. No parameter takes a list. */
+function refuseRepeated(query: unknown): void {
+  const errors = Object.entries(query ?? {}).flatMap(([name, value]) =>
+    Array.isArray(value) ? [{ path: `query.${name}`, message: 'is given twice' }] : [],
+  );
+  if (errors.length > 0) throw new AppError('invalid_request', { errors: errors.slice(0, FAULTS_MAX) });
 }
 
 /** What is said of faults that a schema has no words of its own for. */

@@ -1,8 +1,17 @@
 import type { z } from 'zod';
-import { problemSchema } from '../contract/problem.ts';
+import { fieldFaultSchema, problemSchema } from '../contract/problem.ts';
 import type { RouteAnswer, RouteDescription, RouteExample } from './description.ts';
-import { type JsonSchema, jsonSchemaOf } from './json-schema.ts';
-import { headersOf, refusal, refusalResponses, refusalsOf, type ServiceRefusals } from './refusals.ts';
+import { DocumentSchemas, type JsonSchema } from './json-schema.ts';
+import {
+  headersOf,
+  problemName,
+  problemSchemaOf,
+  refusal,
+  refusalResponses,
+  refusalsOf,
+  type ServiceRefusals,
+  sharedCodes,
+} from './refusals.ts';
 import type { DescribedRoute } from './registered-routes.ts';
 
 /** What the document says of a service as a whole. */
@@ -10,13 +19,14 @@ export interface ServiceDescription {
   readonly title: string;
   readonly description: string;
   readonly tags: readonly { readonly name: string; readonly description: string }[];
-  /** Schemas that get a name in the document, wherever they are the whole of a body. */
+  /** Schemas that have a name in the document. Bodies and answers that have none are named by their operation. */
   readonly schemas: Readonly<Record<string, z.ZodType>>;
   readonly refusals: ServiceRefusals;
 }
 
 const OF_EVERY_SERVICE =
-  'A path that is no endpoint answers 404 `not_found`, one that exists under another method 405 `method_not_allowed` with `Allow`.';
+  'A path that is no endpoint answers 404 `not_found`, one that exists under another method 405 `method_not_allowed` with `Allow`. ' +
+  'HEAD works wherever GET does, except for the export of keys. Requests with a wrong `Host`, transfer coding or HTTP version are refused with 400, 501 and 505.';
 
 /** An OpenAPI 3.1 document. */
 export interface OpenapiDocument {
@@ -29,28 +39,22 @@ export function buildDocument(
   service: ServiceDescription,
   routes: readonly DescribedRoute[],
 ): OpenapiDocument {
-  const schemas: Record<string, z.ZodType> = { Problem: problemSchema, ...service.schemas };
-  const names = new Map(Object.entries(schemas).map(([name, schema]) => [schema, name]));
-  const schemaOf: SchemaOf = (schema) => {
-    const name = names.get(schema);
-    return name === undefined ? jsonSchemaOf(schema) : { $ref: `#/components/schemas/${name}` };
-  };
-  const codes = new Set(
-    routes.flatMap(({ method, description }) => [...refusalsOf(method, description, service.refusals)]),
-  );
+  requireSound(service, routes);
+  const schemas = new DocumentSchemas({
+    Problem: problemSchema,
+    FieldFault: fieldFaultSchema,
+    ...service.schemas,
+  });
+  const described = routes.filter(({ method }) => method !== 'HEAD');
+  for (const { description } of described) nameBodies(schemas, description);
+  const refusals = routes.map(({ method, description }) => refusalsOf(method, description, service.refusals));
+  const codes = new Set(refusals.flatMap((of) => [...of]));
   const paths: Record<string, Record<string, object>> = {};
-  const ids = new Set<string>();
   for (const { method, url, description } of routes) {
-    const id = method === 'HEAD' ? `${description.id}Head` : description.id;
-    if (ids.has(id)) throw new Error(`two routes are called ${id}`);
-    ids.add(id);
-    if (Object.keys(description.examples).length === 0) throw new Error(`${id} has no example`);
-    if (!service.tags.some(({ name }) => name === description.tag))
-      throw new Error(`the tag ${description.tag} of ${id} is not described`);
     const path = url.replace(/:([A-Za-z_]+)/g, '{$1}');
     const operation = {
-      operationId: id,
-      ...operationOf(method, description, schemaOf, service.refusals),
+      operationId: operationId(method, description),
+      ...operationOf(method, description, schemas, service.refusals),
     };
     paths[path] = { ...paths[path], [method.toLowerCase()]: operation };
   }
@@ -67,23 +71,51 @@ export function buildDocument(
     paths,
     components: {
       securitySchemes: { bearer: { type: 'http', scheme: 'bearer', bearerFormat: 'JWT' } },
-      schemas: Object.fromEntries(
-        Object.entries(schemas).map(([name, schema]) => [name, jsonSchemaOf(schema)]),
-      ),
-      responses: Object.fromEntries([...codes].map((code) => [code, refusal([code])])),
+      schemas: {
+        ...schemas.components(),
+        ...Object.fromEntries([...codes].map((code) => [problemName(code), problemSchemaOf(code)])),
+      },
+      responses: Object.fromEntries([...sharedCodes(refusals)].map((code) => [code, refusal([code])])),
     },
   };
 }
 
-type SchemaOf = (schema: z.ZodType) => JsonSchema;
+function operationId(method: string, { id }: RouteDescription): string {
+  return method === 'HEAD' ? `${id}Head` : id;
+}
+
+function requireSound(service: ServiceDescription, routes: readonly DescribedRoute[]): void {
+  const ids = new Set<string>();
+  for (const { method, description } of routes) {
+    const id = operationId(method, description);
+    if (ids.has(id)) throw new Error(`two routes are called ${id}`);
+    ids.add(id);
+    if (Object.keys(description.examples).length === 0) throw new Error(`${id} has no example`);
+    if (!service.tags.some(({ name }) => name === description.tag))
+      throw new Error(`the tag ${description.tag} of ${id} is not described`);
+  }
+}
+
+/** Names the bodies and answers of an operation that have no name: `createDocument` has a `CreateDocumentRequest`. */
+function nameBodies(schemas: DocumentSchemas, { id, body, answers }: RouteDescription): void {
+  const prefix = `${id.slice(0, 1).toUpperCase()}${id.slice(1)}`;
+  const name = (schema: z.ZodType, suffix: string, at: number) =>
+    schemas.name(schema, `${prefix}${suffix}${at === 0 ? '' : at + 1}`);
+  Object.values(body?.content ?? {}).forEach((schema, at) => void name(schema, 'Request', at));
+  const answered = Object.values(answers).flatMap(({ schema, contentType = 'application/json' }) =>
+    schema !== undefined && contentType === 'application/json' ? [schema] : [],
+  );
+  [...new Set(answered)].forEach((schema, at) => void name(schema, 'Answer', at));
+}
 
 function operationOf(
   method: string,
   description: RouteDescription,
-  schemaOf: SchemaOf,
+  schemas: DocumentSchemas,
   service: ServiceRefusals,
 ): object {
-  const { tag, summary, access, params, query, headers, body, examples } = description;
+  const { tag, summary, access, params, query, headers, body } = description;
+  const { examples, refused } = sorted(description.examples);
   const token = access.kind === 'token' ? access : undefined;
   return {
     tags: [tag],
@@ -92,9 +124,9 @@ function operationOf(
     security: token === undefined ? [] : [{ bearer: [] }],
     ...(token?.scopes === undefined ? {} : { 'x-required-scopes': token.scopes }),
     parameters: [
-      ...parametersOf('path', params, examples),
-      ...parametersOf('query', query, examples),
-      ...parametersOf('header', headers, examples),
+      ...parametersOf('path', params, examples, schemas),
+      ...parametersOf('query', query, examples, schemas),
+      ...parametersOf('header', headers, examples, schemas),
     ],
     ...(body === undefined
       ? {}
@@ -105,7 +137,7 @@ function operationOf(
               Object.entries(body.content).map(([type, schema], at) => [
                 type,
                 {
-                  schema: schemaOf(schema),
+                  schema: schemas.refer(schema),
                   ...examplesOf(examples, ({ body: value, contentType }) =>
                     contentType === type || (contentType === undefined && at === 0) ? value : undefined,
                   ),
@@ -115,14 +147,42 @@ function operationOf(
           },
         }),
     responses: {
-      ...answersOf(method, description, schemaOf),
+      ...answersOf(method, description, schemas),
       ...refusalResponses(refusalsOf(method, description, service)),
     },
     // A request is put together from the examples of one name; this says what comes of it.
     'x-example-status': Object.fromEntries(
       Object.entries(examples).map(([name, { status }]) => [name, status]),
     ),
+    // Requests that are not valid are no examples of what an operation takes.
+    ...(Object.keys(refused).length === 0 ? {} : { 'x-refused-requests': refused }),
   };
+}
+
+/** The examples of requests that are valid, those that are refused all the same marked as such; and of requests that are not. */
+function sorted(all: RouteDescription['examples']): {
+  examples: RouteDescription['examples'];
+  refused: RouteDescription['examples'];
+} {
+  const entries = Object.entries(all).map(([name, example]) => {
+    const { status, summary } = example;
+    if (status < 400) return [name, example] as const;
+    return [
+      name,
+      { ...example, summary: [`Refused with ${status}`, summary].filter(Boolean).join(': ') },
+    ] as const;
+  });
+  return {
+    examples: Object.fromEntries(entries.filter(([, { status }]) => status !== 400)),
+    refused: Object.fromEntries(entries.filter(([, { status }]) => status === 400)),
+  };
+}
+
+/** A parameter's value, which goes as text, as what its schema says that it is. */
+function typedValue(text: string | undefined, { type }: JsonSchema): unknown {
+  if (text === undefined) return undefined;
+  if (type === 'integer' || type === 'number') return Number(text);
+  return type === 'boolean' ? text === 'true' : text;
 }
 
 function rights({ access }: RouteDescription): string {
@@ -144,9 +204,10 @@ function parametersOf(
   place: Place,
   schema: z.ZodObject | undefined,
   examples: RouteDescription['examples'],
+  schemas: DocumentSchemas,
 ): object[] {
   if (schema === undefined) return [];
-  const { properties, required = [] } = jsonSchemaOf(schema) as {
+  const { properties, required = [] } = schemas.define(schema) as {
     properties: Record<string, JsonSchema & { description?: string }>;
     required?: string[];
   };
@@ -156,7 +217,7 @@ function parametersOf(
     required: place === 'path' || required.includes(name),
     ...(description === undefined ? {} : { description }),
     schema: property,
-    ...examplesOf(examples, (example) => example[MEMBER_OF[place]]?.[name]),
+    ...examplesOf(examples, (example) => typedValue(example[MEMBER_OF[place]]?.[name], property)),
   }));
 }
 
@@ -172,7 +233,11 @@ function examplesOf(
   return shown.length === 0 ? {} : { examples: Object.fromEntries(shown) as Record<string, object> };
 }
 
-function answersOf(method: string, { answers, examples }: RouteDescription, schemaOf: SchemaOf): object {
+function answersOf(
+  method: string,
+  { answers, examples }: RouteDescription,
+  schemas: DocumentSchemas,
+): object {
   return Object.fromEntries(
     Object.entries(answers).map(([status, answer]) => {
       const headers = headersOf(answer.headers);
@@ -184,7 +249,7 @@ function answersOf(method: string, { answers, examples }: RouteDescription, sche
         {
           description: answer.description,
           ...(headers === undefined ? {} : { headers }),
-          ...(method === 'HEAD' ? {} : contentOf(answer, of, schemaOf)),
+          ...(method === 'HEAD' ? {} : contentOf(answer, of, schemas)),
         },
       ];
     }),
@@ -194,13 +259,13 @@ function answersOf(method: string, { answers, examples }: RouteDescription, sche
 function contentOf(
   { schema, contentType = 'application/json', also = {} }: RouteAnswer,
   examples: RouteDescription['examples'],
-  schemaOf: SchemaOf,
+  schemas: DocumentSchemas,
 ): object {
   if (schema === undefined) return {};
   return {
     content: {
-      [contentType]: { schema: schemaOf(schema), ...examplesOf(examples, (example) => example.answer) },
-      ...Object.fromEntries(Object.entries(also).map(([type, of]) => [type, { schema: schemaOf(of) }])),
+      [contentType]: { schema: schemas.refer(schema), ...examplesOf(examples, (example) => example.answer) },
+      ...Object.fromEntries(Object.entries(also).map(([type, of]) => [type, { schema: schemas.refer(of) }])),
     },
   };
 }

@@ -2,6 +2,7 @@ import { PROBLEMS, type Problem, type ProblemCode } from '../contract/problem.ts
 import { AppError } from '../errors.ts';
 import { problemOf } from '../http/problem-reply.ts';
 import type { RouteDescription } from './description.ts';
+import { type JsonSchema, named } from './json-schema.ts';
 
 /** Refusals that follow from what a service is, whatever the route. */
 export interface ServiceRefusals {
@@ -44,19 +45,56 @@ const RESPONSE_HEADERS: Readonly<Record<number, Readonly<Record<string, string>>
   503: { 'Retry-After': 'Seconds after which trying again makes sense' },
 };
 
-/** The responses of refusals, by status; a status with a single code refers to {@link sharedRefusal}. */
-export function refusalResponses(codes: ReadonlySet<ProblemCode>): Record<string, object> {
+function byStatusOf(codes: ReadonlySet<ProblemCode>): ReadonlyMap<number, readonly ProblemCode[]> {
   const byStatus = new Map<number, ProblemCode[]>();
   for (const code of codes) {
     const { status } = PROBLEMS[code];
     byStatus.set(status, [...(byStatus.get(status) ?? []), code]);
   }
+  return byStatus;
+}
+
+/** Codes that are the only one of their status in some operation: their responses have a name. */
+export function sharedCodes(refusals: readonly ReadonlySet<ProblemCode>[]): ReadonlySet<ProblemCode> {
+  return new Set(
+    refusals.flatMap((codes) => [...byStatusOf(codes).values()].filter((of) => of.length === 1).flat()),
+  );
+}
+
+/** The responses of refusals, by status; a status with a single code refers to a shared one. */
+export function refusalResponses(codes: ReadonlySet<ProblemCode>): Record<string, object> {
   return Object.fromEntries(
-    [...byStatus].map(([status, of]) => [
+    [...byStatusOf(codes)].map(([status, of]) => [
       String(status),
       of.length === 1 ? { $ref: `#/components/responses/${of[0]}` } : refusal(of),
     ]),
   );
+}
+
+/** The name of a problem's schema: `DocumentNotFoundProblem`. */
+export function problemName(code: ProblemCode): string {
+  const words = code.toLowerCase().split('_');
+  return `${words.map((word) => `${word.slice(0, 1).toUpperCase()}${word.slice(1)}`).join('')}Problem`;
+}
+
+function refer(code: ProblemCode): JsonSchema {
+  return named(problemName(code));
+}
+
+/** What a problem document with this code is. */
+export function problemSchemaOf(code: ProblemCode): JsonSchema {
+  const { status, title } = PROBLEMS[code];
+  return {
+    description: title,
+    allOf: [
+      named('Problem'),
+      {
+        type: 'object',
+        required: ['code', 'status'],
+        properties: { code: { type: 'string', const: code }, status: { type: 'integer', const: status } },
+      },
+    ],
+  };
 }
 
 /** A response with one or several codes of the same status. */
@@ -69,10 +107,7 @@ export function refusal(codes: readonly ProblemCode[]): object {
     ...(headers === undefined ? {} : { headers }),
     content: {
       'application/problem+json': {
-        schema: {
-          allOf: [{ $ref: '#/components/schemas/Problem' }],
-          properties: { code: { enum: [...codes] }, status: { const: PROBLEMS[first].status } },
-        },
+        schema: codes.length === 1 ? refer(first) : { oneOf: codes.map(refer) },
         examples: Object.fromEntries(codes.map((code) => [code, { value: exampleOf(code) }])),
       },
     },

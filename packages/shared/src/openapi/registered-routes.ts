@@ -25,12 +25,15 @@ export function rememberRoutes(app: FastifyInstance): void {
 export function describedRoutes(app: FastifyInstance): DescribedRoute[] {
   const described: DescribedRoute[] = [];
   const undescribed: string[] = [];
-  for (const { method, url, config } of routesByApp.get(app) ?? [])
+  for (const { method, url, config } of routesByApp.get(app) ?? []) {
+    // Fastify's own, beside a GET: the description of the service says so once.
+    if (method === 'HEAD') continue;
     for (const one of [method].flat()) {
       const description = config?.openapi;
       if (description === undefined) undescribed.push(`${one} ${url}`);
       else if (description !== 'internal') described.push({ method: one, url, description });
     }
+  }
   if (undescribed.length > 0)
     throw new Error(`give these routes a description (config: describe({…})): ${undescribed.join(', ')}`);
   return described;

@@ -77,6 +77,15 @@ group('the OpenAPI document', () => {
     expect(reader.codesOf(operation!, 503)).toEqual(['overloaded', 'kms_unavailable']);
   });
 
+  it('is found at fault by the recommended rules of Redocly, with an example that its schema does not allow', async () => {
+    const wrong = { params: { id: 'a' }, body: { at: 'soon' }, status: 200 };
+    await using app = await appWith((one) => {
+      one.post('/v1/things/:id', { config: describe({ ...thing, examples: { wrong } }) }, async () => 'x');
+    });
+    const reader = new OpenapiReader((await app.inject('/openapi.json')).json());
+    expect(await reader.faults()).toEqual([expect.stringContaining('no-invalid-media-type-examples')]);
+  });
+
   it('keeps a service from starting that has a route without a description, wherever it was registered', async () => {
     const app = await appWith((one) => void one.get('/v1/other', async () => 'x'));
     app.put('/v1/later', async () => 'x');

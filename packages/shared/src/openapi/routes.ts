@@ -4,6 +4,7 @@ import swaggerUi from '@fastify/swagger-ui';
 import type { FastifyContextConfig, FastifyInstance, RouteOptions } from 'fastify';
 import { z } from 'zod';
 import type { Clock } from '../clock.ts';
+import { parseEntityTags } from '../contract/headers.ts';
 import { describe, PUBLIC, type RouteDescription } from './description.ts';
 import { boundDocs } from './docs-bounds.ts';
 import { buildDocument, type OpenapiDocument, type ServiceDescription } from './document.ts';
@@ -70,7 +71,9 @@ export async function registerOpenapi(app: FastifyInstance, options: OpenapiOpti
       { config: { ...options.config, ...describe(DESCRIPTION) } },
       async (request, reply) => {
         reply.header('etag', etag).header('cache-control', 'no-cache');
-        if (request.headers['if-none-match'] === etag) return reply.code(304).send();
+        const tags = parseEntityTags(request.headers['if-none-match'] ?? '');
+        if (tags === '*' || tags?.some(({ opaque }) => `"${opaque}"` === etag) === true)
+          return reply.code(304).send();
         return reply.type('application/json; charset=utf-8').send(text);
       },
     );

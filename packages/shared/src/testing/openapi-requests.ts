@@ -113,7 +113,7 @@ function soundValueOf(
   reader: OpenapiReader,
   { schema, examples: shown = {} }: Parameter,
 ): fc.Arbitrary<string> {
-  const values = Object.values(shown).map(({ value }) => value);
+  const values = Object.values(shown).map(({ value }) => String(value));
   const made = { weight: 1, arbitrary: valueAsIn(reader, schema).map(String) };
   return values.length === 0
     ? made.arbitrary

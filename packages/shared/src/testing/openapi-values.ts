@@ -5,16 +5,25 @@ import type { Json, OpenapiReader } from './openapi.ts';
 const LENGTH_MAX = 40;
 
 /** Values that a JSON Schema of a document allows, as far as it says; what only a refinement knows may be broken. */
-export function valueAsIn(reader: OpenapiReader, schema: Json): fc.Arbitrary<unknown> {
+export function valueAsIn(
+  reader: OpenapiReader,
+  schema: Json,
+  followed: readonly string[] = [],
+): fc.Arbitrary<unknown> {
   const { $ref, enum: options, const: only } = schema;
   const choices = (schema['anyOf'] ?? schema['oneOf']) as Json[] | undefined;
-  if (typeof $ref === 'string') return valueAsIn(reader, reader.resolve($ref) as Json);
+  if (typeof $ref === 'string') {
+    // A schema may be in itself.
+    if (followed.filter((one) => one === $ref).length > 1) return fc.constant({});
+    return valueAsIn(reader, reader.resolve($ref) as Json, [...followed, $ref]);
+  }
   if (only !== undefined) return fc.constant(only);
   if (Array.isArray(options)) return fc.constantFrom(...options);
   if (choices !== undefined)
-    return fc.oneof(...choices.map((one) => valueAsIn(reader, { ...one, ...typeOf(schema) })));
+    return fc.oneof(...choices.map((one) => valueAsIn(reader, { ...one, ...typeOf(schema) }, followed)));
   const { type } = schema;
-  if (Array.isArray(type)) return fc.oneof(...type.map((one) => valueAsIn(reader, { ...schema, type: one })));
+  if (Array.isArray(type))
+    return fc.oneof(...type.map((one) => valueAsIn(reader, { ...schema, type: one }, followed)));
   switch (type) {
     case 'string':
       return stringOf(schema);
@@ -30,12 +39,12 @@ export function valueAsIn(reader: OpenapiReader, schema: Json): fc.Arbitrary<unk
     case 'null':
       return fc.constant(null);
     case 'array':
-      return fc.array(valueAsIn(reader, (schema['items'] ?? {}) as Json), {
+      return fc.array(valueAsIn(reader, (schema['items'] ?? {}) as Json, followed), {
         minLength: Number(schema['minItems'] ?? 0),
         maxLength: Math.min(Number(schema['maxItems'] ?? 5), 5),
       });
     case 'object':
-      return objectOf(reader, schema);
+      return objectOf(reader, schema, followed);
     default:
       return fc.jsonValue({ maxDepth: 3 });
   }
@@ -62,17 +71,20 @@ function stringOf(schema: Json): fc.Arbitrary<string> {
   });
 }
 
-function objectOf(reader: OpenapiReader, schema: Json): fc.Arbitrary<unknown> {
+function objectOf(reader: OpenapiReader, schema: Json, followed: readonly string[]): fc.Arbitrary<unknown> {
   const properties = Object.entries((schema['properties'] ?? {}) as Record<string, Json>);
   const required = (schema['required'] ?? []) as string[];
-  const known = fc.record(Object.fromEntries(properties.map(([name, of]) => [name, valueAsIn(reader, of)])), {
-    requiredKeys: required,
-  });
+  const known = fc.record(
+    Object.fromEntries(properties.map(([name, of]) => [name, valueAsIn(reader, of, followed)])),
+    {
+      requiredKeys: required,
+    },
+  );
   const { additionalProperties } = schema;
   if (additionalProperties === false || additionalProperties === undefined) return known;
   const more = fc.dictionary(
     fc.string({ unit: 'grapheme', maxLength: 10 }).filter((name) => name !== '__proto__'),
-    valueAsIn(reader, additionalProperties === true ? {} : (additionalProperties as Json)),
+    valueAsIn(reader, additionalProperties === true ? {} : (additionalProperties as Json), followed),
     { maxKeys: 4 },
   );
   return fc.tuple(more, known).map(([others, members]) => ({ ...others, ...members }));

@@ -1,3 +1,4 @@
+import { createConfig, lintFromString } from '@redocly/openapi-core';
 import { Validator } from '@seriousme/openapi-schema-validator';
 import { Ajv2020, type ValidateFunction } from 'ajv/dist/2020.js';
 import addFormats from 'ajv-formats';
@@ -10,7 +11,18 @@ export interface Parameter {
   readonly in: 'path' | 'query' | 'header';
   readonly required: boolean;
   readonly schema: Json;
-  readonly examples?: Readonly<Record<string, { readonly value: string }>>;
+  readonly examples?: Readonly<Record<string, { readonly value: unknown }>>;
+}
+
+/** A request that is not valid, as a route describes it. */
+interface RefusedRequest {
+  readonly summary: string;
+  readonly status: number;
+  readonly params?: Readonly<Record<string, string>>;
+  readonly query?: Readonly<Record<string, string>>;
+  readonly headers?: Readonly<Record<string, string>>;
+  readonly body?: unknown;
+  readonly contentType?: string;
 }
 
 type Content = Readonly<
@@ -28,6 +40,7 @@ export interface Operation {
   readonly responses: Readonly<Record<string, Json>>;
   readonly 'x-required-scopes'?: readonly string[];
   readonly 'x-example-status': Readonly<Record<string, number>>;
+  readonly 'x-refused-requests'?: Readonly<Record<string, RefusedRequest>>;
 }
 
 /** A request that can be sent, and what must come of it. */
@@ -69,15 +82,16 @@ export class OpenapiReader {
     );
   }
 
-  /** Everything that is wrong with the document itself. */
+  /** Everything that is wrong with the document itself, by the recommended rules of Redocly as well. */
   async faults(): Promise<string[]> {
     const verdict = await new Validator().validate(structuredClone(this.document));
     const faults = verdict.valid ? [] : [JSON.stringify(verdict.errors)];
+    faults.push(...(await lintFaultsOf(this.document)));
     if (this.document['openapi'] !== '3.1.0') faults.push('it is not OpenAPI 3.1');
     for (const reference of JSON.stringify(this.document).matchAll(/"\$ref":"([^"]+)"/g))
       if (this.resolve(String(reference[1])) === undefined) faults.push(`${reference[1]} leads nowhere`);
     for (const operation of this.operations) {
-      const names = Object.keys(operation['x-example-status']);
+      const names = this.examplesOf(operation);
       if (names.length === 0) faults.push(`${operation.operationId} has no example`);
       for (const fault of this.#faultsOf(operation)) faults.push(`${operation.operationId}: ${fault}`);
     }
@@ -91,22 +105,39 @@ export class OpenapiReader {
     return Object.keys(content?.['application/problem+json']?.examples ?? {});
   }
 
-  /** The requests of the examples. */
+  /** The requests of the examples, and those that are not valid. */
   examplesOf(operation: Operation): ExampleRequest[] {
+    const refused = Object.entries(operation['x-refused-requests'] ?? {}).map(([name, request]) => {
+      const { params = {}, query = {}, headers = {}, body, contentType, status } = request;
+      const [type = 'application/json'] = Object.keys(operation.requestBody?.content ?? {});
+      const path = `${pathOf(operation, params)}${queryOf(query)}`;
+      return {
+        name,
+        method: operation.method,
+        path,
+        headers,
+        body,
+        contentType: contentType ?? type,
+        status,
+      };
+    });
+    return [...this.#validExamplesOf(operation), ...refused];
+  }
+
+  #validExamplesOf(operation: Operation): ExampleRequest[] {
     return Object.entries(operation['x-example-status']).map(([name, status]) => {
       const given = (place: Parameter['in']) =>
         operation.parameters.flatMap((parameter) => {
           const value = parameter.in === place ? parameter.examples?.[name]?.value : undefined;
-          return value === undefined ? [] : [[parameter.name, value] as const];
+          return value === undefined ? [] : [[parameter.name, String(value)] as const];
         });
       const contents = Object.entries(operation.requestBody?.content ?? {});
       const [contentType, content] =
         contents.find(([, { examples = {} }]) => examples[name] !== undefined) ?? [];
-      const query = new URLSearchParams(Object.fromEntries(given('query'))).toString();
       return {
         name,
         method: operation.method,
-        path: `${pathOf(operation, Object.fromEntries(given('path')))}${query === '' ? '' : `?${query}`}`,
+        path: `${pathOf(operation, Object.fromEntries(given('path')))}${queryOf(Object.fromEntries(given('query')))}`,
         headers: Object.fromEntries(given('header')),
         body: content?.examples?.[name]?.value,
         contentType: contentType ?? 'application/json',
@@ -177,6 +208,18 @@ export class OpenapiReader {
       found = (found as Json | undefined)?.[token.replaceAll('~1', '/').replaceAll('~0', '~')];
     return found;
   }
+}
+
+async function lintFaultsOf(document: Json): Promise<string[]> {
+  const config = await createConfig({ extends: ['recommended'] });
+  const source = JSON.stringify(document);
+  const problems = await lintFromString({ source, config, absoluteRef: '/openapi.json' });
+  return problems.map(({ ruleId, message, location: [at] }) => `${ruleId}: ${message} ${at?.pointer ?? ''}`);
+}
+
+function queryOf(query: Readonly<Record<string, string>>): string {
+  const text = new URLSearchParams(query).toString();
+  return text === '' ? '' : `?${text}`;
 }
 
 /** The path of an operation with its parameters, percent-encoded; one that is missing stays as it stands in the document. */

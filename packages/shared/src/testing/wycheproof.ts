@@ -28,12 +28,8 @@ export function loadWycheproof<Group, Test>(
   fileName: string,
   environment: Readonly<Record<string, string | undefined>> = process.env,
 ): readonly WycheproofGroup<Group, Test>[] | undefined {
-  const path = resolve(PROJECT_ROOT, environment['WYCHEPROOF_DIR'] || DEFAULT_DIR, fileName);
-  if (!existsSync(path)) {
-    if (environment['REQUIRE_VECTORS'] === '1')
-      throw new Error(`REQUIRE_VECTORS=1, but the vectors ${path} are missing`);
-    return undefined;
-  }
+  const path = vectorsAt(fileName, environment);
+  if (path === undefined) return undefined;
   const file = JSON.parse(readFileSync(path, 'utf8')) as {
     numberOfTests: number;
     testGroups: readonly WycheproofGroup<Group, Test>[];
@@ -41,6 +37,23 @@ export function loadWycheproof<Group, Test>(
   const count = file.testGroups.reduce((sum, group) => sum + group.tests.length, 0);
   if (count === 0 || count !== file.numberOfTests) throw new Error(`${path} does not hold what it announces`);
   return file.testGroups;
+}
+
+/**
+ * Where published vectors lie: a file or folder of `WYCHEPROOF_DIR`, or of the folder beside the project.
+ *
+ * @returns undefined where there is none, so that the caller can skip, visibly.
+ * @throws where there is none although `REQUIRE_VECTORS=1`.
+ */
+export function vectorsAt(
+  name: string,
+  environment: Readonly<Record<string, string | undefined>> = process.env,
+): string | undefined {
+  const path = resolve(PROJECT_ROOT, environment['WYCHEPROOF_DIR'] || DEFAULT_DIR, name);
+  if (existsSync(path)) return path;
+  if (environment['REQUIRE_VECTORS'] === '1')
+    throw new Error(`REQUIRE_VECTORS=1, but the vectors ${path} are missing`);
+  return undefined;
 }
 
 /** Bytes of a hexadecimal member of a vector. */

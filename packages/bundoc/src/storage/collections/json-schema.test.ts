@@ -8,7 +8,7 @@ import {
 } from './json-schema.ts';
 
 const faults = (schema: object, document: unknown) =>
-  compileSchema(schema as Record<string, unknown>)(document);
+  compileSchema(schema as Record<string, unknown>)({ document });
 
 describe('a schema', () => {
   it('tells each fault by its JSON pointer', () => {

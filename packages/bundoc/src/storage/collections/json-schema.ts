@@ -1,18 +1,25 @@
 import type { FieldFault } from '@bundoc/shared/contract/problem';
 import { AppError } from '@bundoc/shared/errors';
 import { Ajv2020, type ErrorObject, type ValidateFunction } from 'ajv/dist/2020.js';
-import { encodeExactly } from '../../query/key.ts';
-import type { Value } from '../../query/value.ts';
-import { hasMoreValuesThan, repeatedAlternatives, resolvePointer, walksOverOneValue } from './schema-work.ts';
+import { addExactKeywords, type Numbers, withExactTypes } from './exact-keywords.ts';
+import { ExactNumbers, type ReadDocument } from './exact-numbers.ts';
+import { faultOfCombinations, faultOfKeywords, walkSchemas } from './schema-keywords.ts';
+import {
+  CHARACTERS_OF_ONE_VALUE,
+  hasMoreValuesThan,
+  repeatedAlternatives,
+  resolvePointer,
+  walksOverOneValue,
+} from './schema-work.ts';
+import { mendUnevaluated } from './unevaluated-keywords.ts';
 
-/** Finds what is wrong with a document's value; nothing is an empty list. */
-export type SchemaCheck = (document: unknown) => readonly FieldFault[];
+type Schema = Readonly<Record<string, unknown>>;
 
-/**
- * Keywords that are refused. A pattern is a regular expression, whose running time somebody else's text would decide; the others name schemas by
- * what cannot be bounded before it is resolved.
- */
-const REFUSED_KEYWORDS = [
+/** Finds what is wrong with a document; nothing is an empty list. */
+export type SchemaCheck = (read: ReadDocument) => readonly FieldFault[];
+
+/** Keywords of Ajv that a schema never had, whichever build accepted it. */
+const NEVER_ACCEPTED = [
   'pattern',
   'patternProperties',
   '$id',
@@ -37,32 +44,93 @@ const ALL_FAULTS_BYTES_MAX = 65_536;
  *
  * @throws AppError `invalid_request` for a schema that is not accepted.
  */
-export function compileSchema(schema: Readonly<Record<string, unknown>>): SchemaCheck {
-  const fault = faultOfReferences(schema) ?? faultOfForm(schema);
+export function compileSchema(schema: Schema): SchemaCheck {
+  const fault = faultOfForm(schema) ?? faultOfReferences(schema);
   if (fault !== undefined) throw refused(fault);
-  const first = compile(schema, false);
-  let all: ValidateFunction | undefined;
+  const ofDoubles = new CompiledSchema(schema, undefined);
+  let exact: CompiledSchema | undefined;
+  let numbers: ExactNumbers | undefined;
+  const present = (): ExactNumbers => {
+    if (numbers === undefined) throw new Error('no document is being checked');
+    return numbers;
+  };
   const looks = repeatedAlternatives(schema) + walksOverOneValue(schema);
-  const valuesMax = Math.floor(WORK_MAX / looks);
-  return (document) => {
-    if (looks > 0 && hasMoreValuesThan(document, valuesMax))
-      return [
-        {
-          path: '',
-          message: `must have at most ${valuesMax} values: the schema may look at each ${Math.ceil(looks)} times`,
-        },
-      ];
-    if (first(document)) return [];
-    if (JSON.stringify(document).length > ALL_FAULTS_BYTES_MAX) return faultsOf(first.errors);
-    // Compiled once a document is refused: most collections never need it.
-    all ??= compile(schema, true);
-    all(document);
-    return faultsOf(all.errors ?? first.errors);
+  return ({ document, numbers: exactNumbers, length = Number.POSITIVE_INFINITY }) => {
+    // No value is shorter than what it counts for.
+    const fault = length * looks <= WORK_MAX ? undefined : faultOfSize(document, looks);
+    if (fault !== undefined) return [fault];
+    if (exactNumbers === undefined) return ofDoubles.faultsOf(document);
+    const faultOfNumbers = faultOfLongNumbers(schema, document, exactNumbers);
+    if (faultOfNumbers !== undefined) return [faultOfNumbers];
+    // Few documents have such numbers: those of most collections never do.
+    exact ??= new CompiledSchema(schema, present);
+    numbers = exactNumbers;
+    try {
+      return exact.faultsOf(document);
+    } finally {
+      numbers = undefined;
+    }
   };
 }
 
+/** A check that stops at the first fault, and one that does not. */
+class CompiledSchema {
+  readonly #schema: Schema;
+  readonly #numbers: Numbers | undefined;
+  readonly #first: ValidateFunction;
+  #all: ValidateFunction | undefined;
+
+  constructor(schema: Schema, numbers: Numbers | undefined) {
+    this.#schema = schema;
+    this.#numbers = numbers;
+    this.#first = compile(schema, numbers, false);
+  }
+
+  faultsOf(document: unknown): FieldFault[] {
+    if (this.#first(document)) return [];
+    if (JSON.stringify(document).length > ALL_FAULTS_BYTES_MAX) return faultsOf(this.#first.errors);
+    // Compiled once a document is refused: most collections never need it.
+    this.#all ??= compile(this.#schema, this.#numbers, true);
+    this.#all(document);
+    return faultsOf(this.#all.errors ?? this.#first.errors);
+  }
+}
+
+function faultOfSize(document: unknown, looks: number, longNumbers = 0): FieldFault | undefined {
+  const valuesMax = Math.floor(WORK_MAX / looks);
+  if (looks === 0 || !hasMoreValuesThan(document, valuesMax - longNumbers)) return undefined;
+  const message = `must have at most ${valuesMax} values: the schema may look at each ${Math.ceil(looks)} times`;
+  return { path: '', message };
+}
+
+/** Of a document with numbers whose digits cost as much to look at as whole values do. */
+function faultOfLongNumbers(
+  schema: Schema,
+  document: unknown,
+  numbers: ExactNumbers,
+): FieldFault | undefined {
+  const more = numbers.timesDigits(CHARACTERS_OF_ONE_VALUE);
+  if (more === 0) return undefined;
+  return faultOfSize(document, repeatedAlternatives(schema) + walksOverOneValue(schema, true), more);
+}
+
+/**
+ * Of a schema that somebody wants to define: it has no keyword that is refused. One that an earlier build accepted stays what it is.
+ *
+ * @throws AppError `invalid_request`.
+ */
+export function requireKeywords(schema: Schema): void {
+  const fault =
+    faultOfForm(schema) ??
+    faultOfKeywords(schema) ??
+    faultOfReferences(schema) ??
+    faultOfCombinations(schema);
+  if (fault === undefined) return;
+  throw typeof fault === 'string' ? refused(fault) : refused(fault.message, undefined, fault.path);
+}
+
 /** Of a schema that somebody wants to define. One that was defined before stays what it is. @throws AppError `invalid_request`. */
-export function requireFewAlternatives(schema: Readonly<Record<string, unknown>>): void {
+export function requireFewAlternatives(schema: Schema): void {
   if (repeatedAlternatives(schema) > ALTERNATIVES_MAX)
     throw refused(
       `must try at most ${ALTERNATIVES_MAX} alternatives on elements and members, references followed`,
@@ -81,7 +149,8 @@ const TOO_MANY_KEYWORDS = 'has too many keywords';
  */
 export function requireRunnable(check: SchemaCheck): void {
   try {
-    runDeeper(DEPTH_OF_A_WRITE, () => check({}));
+    runDeeper(DEPTH_OF_A_WRITE, () => check({ document: {} }));
+    runDeeper(DEPTH_OF_A_WRITE, () => check({ document: {}, numbers: new ExactNumbers() }));
   } catch (error) {
     if (!(error instanceof RangeError)) throw error;
     throw refused(TOO_MANY_KEYWORDS, error);
@@ -97,20 +166,22 @@ const DRAFT = 'https://json-schema.org/draft/2020-12/schema';
 /** Holds schemas against the schema of schemas, which needs all keywords itself. */
 const metaSchemas = new Ajv2020({ strict: true, logger: false, validateFormats: false });
 
-function faultOfForm(schema: Readonly<Record<string, unknown>>): string | undefined {
+function faultOfForm(schema: Schema): string | undefined {
   const { $schema = DRAFT } = schema;
-  if ($schema !== DRAFT) return `"$schema" must be ${DRAFT}, or absent`;
+  if ($schema !== DRAFT) return `$schema: must be ${DRAFT}, or absent`;
   if (metaSchemas.validateSchema(schema) === true) return undefined;
   const [first] = metaSchemas.errors ?? [];
   return `is no JSON Schema: ${first?.instancePath ?? ''} ${first?.message ?? ''}`;
 }
 
-function compile(schema: Readonly<Record<string, unknown>>, allErrors: boolean): ValidateFunction {
+function compile(schema: Schema, numbers: Numbers | undefined, allErrors: boolean): ValidateFunction {
   const ajv = new Ajv2020({
     strict: true,
     strictTypes: false,
     strictTuples: false,
     strictRequired: false,
+    // Without it, every object has a member `constructor`; with it, each look at a member takes longer.
+    ownProperties: namesInherited(schema),
     // An annotation, as the draft has it: the checks of formats are regular expressions.
     validateFormats: false,
     validateSchema: false,
@@ -120,34 +191,34 @@ function compile(schema: Readonly<Record<string, unknown>>, allErrors: boolean):
     // It takes time by the square of the schema's size: 6 s for 1,600 properties, and half a second without it.
     code: { optimize: false },
   });
-  for (const keyword of REFUSED_KEYWORDS) ajv.removeKeyword(keyword);
-  // The library's own compares with one after the other.
-  ajv.removeKeyword('enum');
-  ajv.addKeyword({
-    keyword: 'enum',
-    schemaType: 'array',
-    compile: (values: readonly Value[]) => {
-      const wanted = new Set(values.map(encodeExactly));
-      return (value: Value) => wanted.has(encodeExactly(value));
-    },
-    error: { message: 'must be equal to one of the allowed values' },
-  });
-  // The library's own compares every pair; this one takes time in proportion to the array, and numbers are told apart as queries do.
-  ajv.removeKeyword('uniqueItems');
-  ajv.addKeyword({
-    keyword: 'uniqueItems',
-    type: 'array',
-    schemaType: 'boolean',
-    validate: (wanted: boolean, items: readonly Value[]) =>
-      !wanted || new Set(items.map(encodeExactly)).size === items.length,
-    error: { message: 'must not have duplicate items' },
-  });
+  for (const keyword of NEVER_ACCEPTED) ajv.removeKeyword(keyword);
+  addExactKeywords(ajv, numbers);
+  // Ajv would keep track of what is evaluated for every schema.
+  if (hasUnevaluated(schema)) mendUnevaluated(ajv);
+  else ajv.opts.unevaluated = false;
   try {
-    return ajv.compile(schema);
+    return ajv.compile(numbers === undefined ? schema : withExactTypes(schema));
   } catch (error) {
     if (error instanceof RangeError) throw refused(TOO_MANY_KEYWORDS, error);
     throw refused(error instanceof Error ? error.message.slice(0, 200) : 'is no JSON Schema', error);
   }
+}
+
+/** Whether a schema may look for a member that objects of JavaScript inherit. */
+function namesInherited(schema: Schema): boolean {
+  const text = JSON.stringify(schema);
+  return INHERITED.some((name) => text.includes(`"${name}"`));
+}
+
+const INHERITED = Object.getOwnPropertyNames(Object.prototype);
+
+function hasUnevaluated(schema: Schema): boolean {
+  let found = false;
+  walkSchemas(schema, (one) => {
+    if (typeof one === 'object' && one !== null)
+      found ||= 'unevaluatedItems' in one || 'unevaluatedProperties' in one;
+  });
+  return found;
 }
 
 /**
@@ -160,7 +231,7 @@ const POINTER = /^#\/[^%#\u2028\u2029]+$/;
  * Walks the schema with what its references lead to. Without this, one that leads back to itself could go on for ever, and a few that each name
  * the next twice could take exponential time.
  */
-function faultOfReferences(schema: Readonly<Record<string, unknown>>): string | undefined {
+function faultOfReferences(schema: Schema): string | undefined {
   const following = new Set<string>();
   let size = 0;
   const visit = (node: unknown): string | undefined => {
@@ -175,10 +246,10 @@ function faultOfReferences(schema: Readonly<Record<string, unknown>>): string | 
   };
   const follow = (pointer: string): string | undefined => {
     if (!POINTER.test(pointer))
-      return '"$ref" must be a pointer into the schema, "#/$defs/…", without "%" and another "#"';
-    if (following.has(pointer)) return '"$ref" must not lead back to itself';
+      return '$ref: must be a pointer into the schema, "#/$defs/…", without "%" and another "#"';
+    if (following.has(pointer)) return '$ref: must not lead back to itself';
     const target = resolvePointer(schema, pointer);
-    if (target === undefined) return '"$ref" leads nowhere';
+    if (target === undefined) return '$ref: leads nowhere';
     following.add(pointer);
     const fault = visit(target);
     following.delete(pointer);
@@ -203,6 +274,6 @@ function pointerPart(name: unknown): string {
   return String(name).replaceAll('~', '~0').replaceAll('/', '~1');
 }
 
-function refused(message: string, cause?: unknown): AppError {
-  return new AppError('invalid_request', { errors: [{ path: 'body.schema', message }], cause });
+function refused(message: string, cause?: unknown, path = 'body.schema'): AppError {
+  return new AppError('invalid_request', { errors: [{ path, message }], cause });
 }

@@ -48,6 +48,10 @@ const WALKS: ReadonlySet<string> = new Set([
   'minLength',
   'maxLength',
 ]);
+/** Keywords that look at each digit of a number that a double does not hold. */
+const DIGIT_WALKS: ReadonlySet<string> = new Set([
+  ...['minimum', 'maximum', 'exclusiveMinimum', 'exclusiveMaximum', 'multipleOf', 'const', 'type'],
+]);
 /** Keywords whose schemas are held against the value itself. */
 const OF_THE_VALUE: ReadonlySet<string> = new Set([
   ...['allOf', 'anyOf', 'oneOf', 'not', 'if', 'then', 'else', 'dependentSchemas'],
@@ -71,13 +75,14 @@ interface Place {
  * above, references followed. Keywords for different places do not add up.
  *
  * @param schema has references that end, and lead somewhere.
+ * @param hasLongNumbers whether keywords that look at the digits of numbers count as well.
  */
-export function walksOverOneValue(schema: Readonly<Record<string, unknown>>): number {
+export function walksOverOneValue(schema: Readonly<Record<string, unknown>>, hasLongNumbers = false): number {
   const root = newPlace();
   const visit = (place: Place, node: unknown): void => {
     if (typeof node !== 'object' || node === null) return;
     for (const [keyword, member] of Object.entries(node)) {
-      if (WALKS.has(keyword)) place.walks++;
+      if (WALKS.has(keyword) || (hasLongNumbers && DIGIT_WALKS.has(keyword))) place.walks++;
       if (keyword === '$ref') visit(place, resolvePointer(schema, String(member)));
       else if (REPEATED.has(keyword)) {
         place.each ??= newPlace();
@@ -112,8 +117,8 @@ function heaviest({ walks, named, each }: Place): number {
   return walks + below + (each === undefined ? 0 : heaviest(each));
 }
 
-/** Characters of a string that count as one more value. */
-const CHARACTERS_OF_ONE_VALUE = 64;
+/** Characters of a string, and digits of a number, that count as one more value. */
+export const CHARACTERS_OF_ONE_VALUE = 64;
 
 /** Whether a value has more values in it than that; itself, elements and members counted, and long strings by their length. */
 export function hasMoreValuesThan(value: unknown, max: number): boolean {

@@ -2,6 +2,7 @@ import {
   close as closeCallback,
   constants,
   fstat as fstatCallback,
+  fstatSync,
   fsync as fsyncCallback,
   open as openCallback,
   read as readCallback,
@@ -292,29 +293,29 @@ type Read = (error: unknown, content?: Buffer) => void;
 
 /** Reads a file from its beginning to the end that it has when it is opened. */
 function readWhole(file: number, below: string, bytesMax: number, done: Read): void {
-  fstatCallback(file, (error, stats) => {
-    try {
-      if (error !== null) throw error;
-      requireFile(below, stats, bytesMax);
-    } catch (problem) {
-      done(problem);
+  let content: Buffer;
+  try {
+    // The open has just fetched it from the disk, so that there is nothing to wait for.
+    const stats = fstatSync(file);
+    requireFile(below, stats, bytesMax);
+    content = Buffer.allocUnsafeSlow(stats.size);
+  } catch (error) {
+    done(error);
+    return;
+  }
+  const readRest = (at: number): void => {
+    if (at === content.length) {
+      done(null, content);
       return;
     }
-    const content = Buffer.allocUnsafeSlow(stats.size);
-    const readRest = (at: number): void => {
-      if (at === content.length) {
-        done(null, content);
-        return;
-      }
-      readCallback(file, content, at, content.length - at, at, (failure, bytesRead) => {
-        if (failure !== null) done(failure);
-        // It was cut short while it was read.
-        else if (bytesRead === 0) done(null, content.subarray(0, at));
-        else readRest(at + bytesRead);
-      });
-    };
-    readRest(0);
-  });
+    readCallback(file, content, at, content.length - at, at, (failure, bytesRead) => {
+      if (failure !== null) done(failure);
+      // It was cut short while it was read.
+      else if (bytesRead === 0) done(null, content.subarray(0, at));
+      else readRest(at + bytesRead);
+    });
+  };
+  readRest(0);
 }
 
 /** By callback, not by a `FileHandle`: that makes a dozen promises for each write, and this one is made for each frame. */

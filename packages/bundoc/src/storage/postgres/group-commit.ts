@@ -26,6 +26,9 @@ export interface GroupCommitOptions {
 /** The blind indexes of a version of them, under the project's lock. */
 export type IndexesAsOf = (version: number, transaction: Transaction) => Promise<BlindIndexes>;
 
+/** Places in the order of commits have 48 bits; a group takes fewer than are left behind this. */
+const SEQ_MAX = 2 ** 48 - 2 ** 20;
+
 /**
  * Commits groups of one node, each in one transaction that locks the project's row: `seq` is the order of commits of all nodes, and
  * whoever sees one sees all before it. When the connection breaks at the commit, its outcome is looked up by an id that the transaction wrote.
@@ -96,6 +99,11 @@ export class GroupCommit {
   #headOf(head: Row | undefined): readonly [seq: number, indexVersion: number] {
     if (head === undefined) throw new ProjectGone('the project is not there any more');
     const [seq, keyVersion, indexVersion] = head as unknown as [number, number, number];
+    // Not sealed, so that anything may stand there.
+    if (!Number.isInteger(seq) || seq < 0 || seq > SEQ_MAX)
+      throw new AppError('integrity_error', {
+        cause: new Error(`heads.seq is ${seq}, which is no place of a commit`),
+      });
     if (keyVersion > this.#options.cipher.version)
       throw new MustReopen('another node has brought in a new version of the key');
     return [seq, indexVersion];

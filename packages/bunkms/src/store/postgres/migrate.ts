@@ -14,7 +14,7 @@ const LOCK = BigInt('0x62756e6b6d7301');
  * Brings the schema up to date, file by file; several nodes may try at once, one does it, in one transaction.
  *
  * @param client is left with a lock and long timeouts: it is to be closed afterwards.
- * @throws Error when a newer release has written to this database, or an earlier build whose keys have no holder.
+ * @throws Error when a newer release has written to this database, or an earlier build.
  */
 export async function migrate(client: PoolClient): Promise<void> {
   const files = readdirSync(FOLDER)

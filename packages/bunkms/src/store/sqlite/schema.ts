@@ -1,8 +1,8 @@
 import type { DatabaseSync } from 'node:sqlite';
 import { madeByEarlierBuild } from '../earlier-build.ts';
 
-/** The first schema whose keys name their holder. Databases of earlier builds have a lower one. */
-const FIRST = 6;
+/** The first schema whose keys name their holder and whose chain authenticates tokens. Databases of earlier builds have a lower one. */
+const FIRST = 7;
 
 /**
  * Each entry brings the schema from the version {@link FIRST} - 1 + its index to the next. Entries are never changed once
@@ -74,10 +74,11 @@ const MIGRATIONS: readonly string[] = [
     projects TEXT NOT NULL,
     issued_at TEXT NOT NULL,
     expires_at TEXT NOT NULL,
-    revoked_at TEXT
+    revoked_at TEXT,
+    issuer TEXT,
+    may_issue TEXT
   ) STRICT;
   CREATE INDEX tokens_by_family ON tokens (family);
-  CREATE INDEX tokens_revoked ON tokens (number) WHERE revoked_at IS NOT NULL;
   CREATE INDEX tokens_by_expiry ON tokens (expires_at);
 
   CREATE TABLE audit (
@@ -109,28 +110,23 @@ const MIGRATIONS: readonly string[] = [
     WHERE action IN ('storage.advance', 'storage.take_over');
   CREATE INDEX audit_storage_exports ON audit (detail ->> '$.storage', seq)
     WHERE action = 'key.export' AND instr(detail, '"storage":') > 0;
-
-  CREATE TABLE claims (task TEXT PRIMARY KEY, holder TEXT NOT NULL, until TEXT NOT NULL) STRICT;
-  CREATE TABLE presences (service TEXT PRIMARY KEY, kek_ids TEXT NOT NULL, until TEXT NOT NULL) STRICT;
-
-  CREATE TABLE probe (id INTEGER PRIMARY KEY CHECK (id = 1), count INTEGER NOT NULL) STRICT;
-  INSERT INTO probe VALUES (1, 0);
-  `,
-  // Whether a token is live is asked of the audit chain, with each request. A detail that somebody changed to no JSON must not
-  // stand in the way of the walk that finds it.
-  `
-  ALTER TABLE tokens ADD COLUMN issuer TEXT;
-  ALTER TABLE tokens ADD COLUMN may_issue TEXT;
-  DROP INDEX tokens_revoked;
+  -- A detail that somebody changed to no JSON must not stand in the way of the walk that finds it.
   CREATE INDEX audit_tokens ON audit ((CASE WHEN json_valid(detail) THEN json_extract(detail, '$.token') END))
     WHERE action IN ('token.issue', 'token.renew', 'token.restore');
   CREATE INDEX audit_token_families ON audit ((CASE WHEN json_valid(detail) THEN json_extract(detail, '$.family') END))
     WHERE action IN ('token.issue', 'token.renew', 'token.restore');
   CREATE INDEX audit_token_issuers ON audit ((CASE WHEN json_valid(detail) THEN json_extract(detail, '$.issuer') END))
     WHERE action IN ('token.issue', 'token.renew', 'token.restore');
-  CREATE INDEX audit_revocations ON audit ((CASE WHEN json_valid(detail) THEN json_extract(detail, '$.family') END)) WHERE action = 'token.revoke';
+  CREATE INDEX audit_revocations ON audit ((CASE WHEN json_valid(detail) THEN json_extract(detail, '$.family') END))
+    WHERE action = 'token.revoke';
   CREATE INDEX audit_revocations_by_end ON audit ((CASE WHEN json_valid(detail) THEN json_extract(detail, '$.expires_at') END), seq)
     WHERE action = 'token.revoke';
+
+  CREATE TABLE claims (task TEXT PRIMARY KEY, holder TEXT NOT NULL, until TEXT NOT NULL) STRICT;
+  CREATE TABLE presences (service TEXT PRIMARY KEY, kek_ids TEXT NOT NULL, until TEXT NOT NULL) STRICT;
+
+  CREATE TABLE probe (id INTEGER PRIMARY KEY CHECK (id = 1), count INTEGER NOT NULL) STRICT;
+  INSERT INTO probe VALUES (1, 0);
   `,
 ];
 
@@ -140,7 +136,7 @@ const CURRENT = FIRST - 1 + MIGRATIONS.length;
 /**
  * Brings the schema up to date; several processes may try at once. Call inside a write transaction.
  *
- * @throws Error when a newer release has written to this database, or an earlier build whose keys have no holder.
+ * @throws Error when a newer release has written to this database, or an earlier build.
  */
 export function migrate(database: DatabaseSync): void {
   const row = database.prepare('PRAGMA user_version').get();

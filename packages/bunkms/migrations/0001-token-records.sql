@@ -66,10 +66,11 @@ CREATE TABLE tokens (
   projects text NOT NULL,
   issued_at text NOT NULL,
   expires_at text COLLATE "C" NOT NULL,
-  revoked_at text COLLATE "C"
+  revoked_at text COLLATE "C",
+  issuer text COLLATE "C",
+  may_issue text
 );
 CREATE INDEX tokens_by_family ON tokens (family);
-CREATE INDEX tokens_revoked ON tokens (number) WHERE revoked_at IS NOT NULL;
 CREATE INDEX tokens_by_expiry ON tokens (expires_at);
 
 -- "write_id" names the transaction that wrote the record: by it a node finds out what became of one whose end it did not hear.
@@ -105,6 +106,16 @@ CREATE INDEX audit_storages ON audit ((detail::jsonb ->> 'storage'), (-seq))
   WHERE action IN ('storage.advance', 'storage.take_over');
 CREATE INDEX audit_storage_exports ON audit ((detail::jsonb ->> 'storage'), (-seq))
   WHERE action = 'key.export' AND strpos(detail, '"storage":') > 0;
+-- Whether a token is live is asked with each request. Members of "detail" are found by their text: in JSON no string can pass for one.
+CREATE INDEX audit_tokens ON audit (substring(detail from '"token":"([^"]*)"'))
+  WHERE action IN ('token.issue', 'token.renew', 'token.restore');
+CREATE INDEX audit_token_families ON audit (substring(detail from '"family":"([^"]*)"'))
+  WHERE action IN ('token.issue', 'token.renew', 'token.restore');
+CREATE INDEX audit_token_issuers ON audit (substring(detail from '"issuer":"([^"]*)"'))
+  WHERE action IN ('token.issue', 'token.renew', 'token.restore');
+CREATE INDEX audit_revocations ON audit (substring(detail from '"family":"([^"]*)"')) WHERE action = 'token.revoke';
+CREATE INDEX audit_revocations_by_end ON audit (substring(detail from '"expires_at":"([^"]*)"'), seq)
+  WHERE action = 'token.revoke';
 CREATE INDEX audit_of_no_key ON audit (action, hashtextextended(detail, 0)) WHERE key IS NULL AND detail IS NOT NULL;
 
 -- Times in milliseconds of this server's clock.

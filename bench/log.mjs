@@ -1,0 +1,182 @@
+// The log of a data folder by itself, beside the journals of today: commits of 1 KiB, 64 at a time, over 1, 64 and 1,000 projects.
+//
+//     npm run build && node bench/log.mjs [seconds]
+
+import { createSecretKey, randomBytes } from 'node:crypto';
+import { mkdirSync, mkdtempSync, rmSync } from 'node:fs';
+import { join } from 'node:path';
+import { Log, logLimits } from '../packages/bundoc/dist/engine/files/log/log.js';
+import { NodeLogDisk } from '../packages/bundoc/dist/engine/files/log/node-log-disk.js';
+import { partKeysOf } from '../packages/bundoc/dist/engine/files/log/part-seal.js';
+import { Journal, NO_SEGMENT } from '../packages/bundoc/dist/storage/embedded/journal.js';
+import { nodeDisk } from '../packages/bundoc/dist/storage/embedded/node-disk.js';
+import { deriveKey, sealInto } from '../packages/shared/dist/aead.js';
+
+const SECONDS = Number(process.argv[2] ?? 4);
+const CLIENTS = 64;
+const DOCUMENT_BYTES = 1_024;
+const SEGMENT_BYTES = 1_048_576;
+const LOG_BYTES = 1_073_741_824;
+
+const text = randomBytes(DOCUMENT_BYTES);
+const aad = Buffer.from('a document of a benchmark');
+
+/** What both seal of a commit: the document, with about as much beside it as a record has. */
+function sealed(dek) {
+  const record = Buffer.allocUnsafe(DOCUMENT_BYTES + 28 + 100);
+  sealInto(dek, text, aad, record.subarray(100));
+  return record;
+}
+
+const newDek = () => createSecretKey(randomBytes(32));
+
+/** A project on the log: takes all that waits into one part. */
+class OnLog {
+  handle = randomBytes(8).toString('hex');
+  makesRoom = false;
+  #waiting = [];
+
+  constructor(log, at) {
+    this.project = `p${at}`;
+    this.dek = newDek();
+    this.keys = partKeysOf(new Map([[1, this.dek]]));
+    this.log = log;
+    this.attached = log.attach(this, undefined);
+  }
+
+  commit() {
+    const { promise, resolve, reject } = Promise.withResolvers();
+    this.#waiting.push({ resolve, reject });
+    this.attached.ready();
+    return promise;
+  }
+
+  take(bytesMax) {
+    if (this.#waiting.length === 0) return undefined;
+    const taken = this.#waiting.splice(0, Math.max(1, Math.floor(bytesMax / (DOCUMENT_BYTES + 128))));
+    return {
+      kind: 'data',
+      keyVersion: 1,
+      plaintext: taken.map(() => sealed(this.dek)),
+      commits: taken.length,
+      durable: () => undefined,
+      answer: () => {
+        for (const { resolve } of taken) resolve();
+      },
+      refused: (error) => {
+        for (const { reject } of taken) reject(error);
+      },
+      unknown: (error) => {
+        for (const { reject } of taken) reject(error);
+      },
+    };
+  }
+
+  refuse(error) {
+    for (const { reject } of this.#waiting.splice(0)) reject(error);
+  }
+}
+
+/** A project with a journal of its own: one frame for all that waits. */
+class OnJournal {
+  #waiting = [];
+  #pumping = false;
+
+  constructor(journal, dek) {
+    this.journal = journal;
+    this.dek = dek;
+  }
+
+  commit() {
+    const { promise, resolve, reject } = Promise.withResolvers();
+    this.#waiting.push({ resolve, reject });
+    if (!this.#pumping) void this.#pump();
+    return promise;
+  }
+
+  async #pump() {
+    this.#pumping = true;
+    await new Promise(setImmediate);
+    while (this.#waiting.length > 0) {
+      const taken = this.#waiting.splice(0);
+      await this.journal.append(taken.map(() => sealed(this.dek)));
+      for (const { resolve } of taken) resolve();
+    }
+    this.#pumping = false;
+  }
+}
+
+async function measure(projects) {
+  const endMs = performance.now() + SECONDS * 1_000;
+  const cpu = process.threadCpuUsage();
+  const startMs = performance.now();
+  let commits = 0;
+  await Promise.all(
+    Array.from({ length: CLIENTS }, async (_, client) => {
+      for (let at = client; performance.now() < endMs; at += CLIENTS) {
+        await projects[at % projects.length].commit();
+        commits++;
+      }
+    }),
+  );
+  const { user, system } = process.threadCpuUsage(cpu);
+  const perSecond = (commits * 1_000) / (performance.now() - startMs);
+  return { perSecond: Math.round(perSecond), cpuUs: ((user + system) / commits).toFixed(1) };
+}
+
+async function onLog(directory, count) {
+  await using disk = new NodeLogDisk();
+  const options = { disk, directory: join(directory, 'log'), storageId: randomBytes(16), mustExist: false };
+  await using log = await Log.open({
+    ...options,
+    limits: logLimits(LOG_BYTES),
+    // What an engine does by snapshots: everything is covered, and the oldest segments are free.
+    observer: { onPressure: () => setImmediate(cover) },
+  });
+  const projects = Array.from({ length: count }, (_, at) => new OnLog(log, at));
+  function cover() {
+    for (const { handle, attached } of projects) {
+      const mark = attached.mark();
+      if (mark !== undefined) log.cover(handle, mark);
+    }
+  }
+  const measured = await measure(projects);
+  const { frames, commits } = log.stats;
+  return { ...measured, perFrame: (commits / frames).toFixed(1) };
+}
+
+async function onJournals(directory, count) {
+  const projects = [];
+  const journals = [];
+  for (let at = 0; at < count; at++) {
+    const dek = newDek();
+    const own = join(directory, `j${at}`);
+    mkdirSync(own);
+    const keys = { version: 1, frameKey: (_, id) => deriveKey(dek, 'bundoc/journal/v1', id) };
+    const options = { disk: nodeDisk, directory: own, keys, segmentBytes: SEGMENT_BYTES };
+    const journal = await Journal.open(options, { firstLive: 1, before: NO_SEGMENT }, () => undefined);
+    journals.push(journal);
+    projects.push(new OnJournal(journal, dek));
+  }
+  // The segments are made before the clock runs.
+  await Promise.all(projects.map((project) => project.commit()));
+  const measured = await measure(projects);
+  for (const journal of journals) await journal.close();
+  return measured;
+}
+
+console.log(
+  'projects | log: commits/s, main thread us/commit, commits/frame | journals: commits/s, us/commit',
+);
+for (const count of [1, 64, 1_000]) {
+  const directory = mkdtempSync(join(process.cwd(), '.bench-log-'));
+  try {
+    const log = await onLog(directory, count);
+    const journals = await onJournals(directory, count);
+    console.log(
+      `${count} | ${log.perSecond}, ${log.cpuUs}, ${log.perFrame} | ${journals.perSecond}, ${journals.cpuUs}`,
+    );
+  } finally {
+    rmSync(directory, { recursive: true });
+  }
+}

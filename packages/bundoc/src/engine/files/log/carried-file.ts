@@ -1,0 +1,67 @@
+import { ENTRY_BYTES, readEntry } from './frame.ts';
+import {
+  endsWithHash,
+  HANDLE_BYTES,
+  HASH_BYTES,
+  ID_BYTES,
+  type Place,
+  shortHash,
+  TAG_BYTES,
+} from './layout.ts';
+import { PartsDamaged, type SealedPart } from './sealed-part.ts';
+
+const MAGIC = Buffer.from('BUNDOCP1', 'latin1');
+const HEAD_BYTES = MAGIC.length + HANDLE_BYTES + 8 + ID_BYTES + 4 + TAG_BYTES + 4;
+
+/** Parts of one handle that were in one segment, sealed as they were. Byte table: docs/formats/log.md. */
+export interface Carried {
+  readonly handle: string;
+  readonly segment: number;
+  readonly segmentId: Buffer;
+  /** The handle's last part in the segment, whether or not it could be read. */
+  readonly newest: Place;
+  readonly parts: readonly SealedPart[];
+}
+
+/** A carried file. It needs no key: entries and bodies are copied as they are. */
+export function encodeCarried({ handle, segment, segmentId, newest, parts }: Carried): Buffer {
+  const bytes = parts.reduce((sum, { body }) => sum + 4 + ENTRY_BYTES + body.length, HEAD_BYTES);
+  const file = Buffer.alloc(bytes + HASH_BYTES);
+  let at = MAGIC.copy(file, 0);
+  at += file.write(handle, at, 'hex');
+  at = file.writeBigUInt64BE(BigInt(segment), at);
+  at += segmentId.copy(file, at);
+  at = file.writeUInt32BE(newest.frame, at);
+  at += newest.tag.copy(file, at);
+  at = file.writeUInt32BE(parts.length, at);
+  for (const { place, head, body } of parts) {
+    at = file.writeUInt32BE(place.frame, at);
+    at += head.copy(file, at);
+    at += body.copy(file, at);
+  }
+  shortHash(file.subarray(0, at)).copy(file, at);
+  return file;
+}
+
+/** @throws PartsDamaged for what is no whole carried file. */
+export function decodeCarried(file: Buffer): Carried {
+  const end = file.length - HASH_BYTES;
+  if (end < HEAD_BYTES || !file.subarray(0, MAGIC.length).equals(MAGIC) || !endsWithHash(file, 0, end))
+    throw new PartsDamaged('a file of parts that were carried out of the log is damaged');
+  const segment = Number(file.readBigUInt64BE(16));
+  const segmentId = Buffer.from(file.subarray(24, 40));
+  const newest = { segment, frame: file.readUInt32BE(40), tag: Buffer.from(file.subarray(44, 60)) };
+  const parts: SealedPart[] = [];
+  let at = HEAD_BYTES;
+  for (let left = file.readUInt32BE(60); left > 0; left--) {
+    const frame = file.readUInt32BE(at);
+    const head = file.subarray(at + 4, at + 4 + ENTRY_BYTES);
+    const entry = readEntry(head, 0);
+    if (entry === undefined) throw new PartsDamaged('a carried part has an unknown kind');
+    at += 4 + ENTRY_BYTES;
+    const body = file.subarray(at, at + entry.bytes);
+    at += entry.bytes;
+    parts.push({ place: { segment, frame, tag: entry.tag }, segmentId, head, entry, body });
+  }
+  return { handle: file.toString('hex', 8, 8 + HANDLE_BYTES), segment, segmentId, newest, parts };
+}

@@ -1,0 +1,221 @@
+import { describe, expect, it } from 'vitest';
+import { check, openAll } from '../../../testing/log-history.ts';
+import { LogWorld, type OpenLogProject } from '../../../testing/log-projects.ts';
+import { type Fault, SimulatedDisk } from '../../../testing/simulated-disk.ts';
+import { LogDamaged } from './scan.ts';
+
+const newDisk = (world: LogWorld) => new SimulatedDisk(...world.directories());
+
+/** Some rounds of commits by all projects. @returns how many of the last round were acknowledged. */
+async function rounds(world: LogWorld, open: readonly OpenLogProject[], count: number): Promise<number> {
+  let acknowledged = 0;
+  for (let round = 0; round < count; round++) {
+    const answers = await Promise.allSettled(
+      open.map((one, at) => one.commit(world.newCommit(), round % 3 === 0 && at === 0 ? 9_000 : 900)),
+    );
+    acknowledged = answers.filter(({ status }) => status === 'fulfilled').length;
+  }
+  return acknowledged;
+}
+
+/** Operations of a history without faults whose line of the trace matches. */
+async function operationsOf(line: RegExp): Promise<number[]> {
+  const world = new LogWorld(3);
+  const disk = newDisk(world);
+  const [log, open] = await openAll(world, disk);
+  await rounds(world, open, 12);
+  await log[Symbol.asyncDispose]();
+  return disk.trace.flatMap((one, at) => (line.test(one) ? [at + 1] : []));
+}
+
+/** A history with faults: once they are over, everything is taken again, and is what it should be, now and after a power cut. */
+async function survives(...faults: readonly Fault[]): Promise<void> {
+  const world = new LogWorld(3);
+  const disk = newDisk(world);
+  disk.failAt(...faults);
+  // A log that cannot be made is made at the next start.
+  let opened = await openAll(world, disk).catch(() => undefined);
+  for (const _ of faults) opened ??= await openAll(world, disk).catch(() => undefined);
+  const [log, open] = opened ?? (await openAll(world, disk));
+  await rounds(world, open, 12);
+  // Writes may have stopped for a moment.
+  await expect.poll(() => rounds(world, open, 1)).toBe(open.length);
+  await check(world, log, disk);
+  const killed = disk.restart();
+  await check(world, await world.openLog(killed), killed);
+  const cut = disk.powerCut('synced only');
+  await check(world, await world.openLog(cut), cut);
+  await log[Symbol.asyncDispose]();
+}
+
+describe('a log whose disk fails', () => {
+  it('cuts off each write that fails, before or after it reached the disk, and takes the next commits', async () => {
+    for (const operation of await operationsOf(/^(write|fdatasync) \/log/))
+      for (const when of ['before', 'after'] as const)
+        await survives({ operation, when, what: 'storage_unavailable' });
+  });
+
+  it('stops until it can cut, when the header behind a failed write fails, too', async () => {
+    for (const operation of await operationsOf(/^fdatasync \/log/))
+      for (const when of ['before', 'after'] as const)
+        await survives(
+          { operation, when, what: 'storage_unavailable' },
+          { operation: operation + 1, when, what: 'storage_unavailable' },
+          { operation: operation + 4, when, what: 'storage_unavailable' },
+        );
+  });
+
+  it('continues when a segment cannot be made', async () => {
+    for (const operation of await operationsOf(/^create \/log/))
+      for (const when of ['before', 'after'] as const) await survives({ operation, when, what: 'disk_full' });
+  });
+
+  it('refuses commits while it is stopped, answers nothing of the failed frame, and lets reads go on', async () => {
+    const world = new LogWorld(2);
+    const disk = newDisk(world);
+    const retry = Promise.withResolvers<void>();
+    let stopped = 0;
+    const log = await world.openLog(disk, {
+      wait: () => retry.promise,
+      observer: { onStopped: () => stopped++ },
+    });
+    const [a, b] = [
+      await world.open(log, disk, world.projects[0]!),
+      await world.open(log, disk, world.projects[1]!),
+    ];
+    await a.commit(world.newCommit(), 10);
+    // The frame and the header behind it.
+    disk.failAt(
+      { operation: 2, when: 'after', what: 'storage_unavailable' },
+      { operation: 3, when: 'before', what: 'storage_unavailable' },
+    );
+    const failed = world.newCommit();
+    const answer = a.commit(failed, 10);
+    answer.catch(() => undefined);
+    await expect.poll(() => stopped).toBe(1);
+    await expect(b.commit(world.newCommit(), 10)).rejects.toMatchObject({ code: 'storage_unavailable' });
+    expect(failed.fate).toBe('waiting');
+    expect(log.stats.writesStopped).toBe(true);
+    expect((await world.contentOf(log, disk, world.projects[0]!)).ids).toHaveLength(1);
+    retry.resolve();
+    await expect(answer).rejects.toMatchObject({ code: 'storage_unavailable' });
+    await b.commit(world.newCommit(), 10);
+    await check(world, log, disk);
+  });
+
+  it('keeps taking deletes on a full disk, and everything once there is space', async () => {
+    const world = new LogWorld(3);
+    const disk = newDisk(world);
+    const [log, open] = await openAll(world, disk);
+    disk.full = true;
+    const [first] = open as [OpenLogProject, ...OpenLogProject[]];
+    let refusal: unknown;
+    for (let at = 0; at < 200 && refusal === undefined; at++)
+      await first.commit(world.newCommit(), 3_000).catch((error: unknown) => {
+        refusal = error;
+      });
+    expect(refusal).toMatchObject({ code: 'disk_full' });
+    for (let at = 0; at < 10; at++) await first.commit(world.newCommit(), 50, true);
+    for (const one of open) await one.commit(world.newCommit(), 50, true);
+    await expect(first.commit(world.newCommit(), 50)).rejects.toMatchObject({ code: 'disk_full' });
+    disk.full = false;
+    await expect.poll(() => rounds(world, open, 1)).toBe(open.length);
+    await check(world, log, disk);
+  });
+
+  it('puts the parts of a project whose folder fails aside, and no other project waits for it', async () => {
+    const world = new LogWorld(3);
+    const disk = newDisk(world);
+    const [log, open] = await openAll(world, disk);
+    await rounds(world, open, 12);
+    const failing = world.projects[1]!;
+    while (log.pinning().length > 0) {
+      const failed = await log.carryOldest(world.carryTarget(disk, (name) => name === failing.name));
+      expect(failed.every((handle) => handle === failing.handle)).toBe(true);
+    }
+    expect(log.stuck.handles).toEqual(new Set([failing.handle]));
+    expect(log.stats.stuckHandles).toBe(1);
+    // Its segments are used again.
+    await rounds(world, [open[0]!, open[2]!], 40);
+    await check(world, log, disk);
+    const cut = disk.powerCut('synced only');
+    const again = await world.openLog(cut);
+    await check(world, again, cut);
+    await again.stuck.remove(failing.handle);
+    await expect(world.contentOf(again, cut, failing)).rejects.toThrow('damaged or missing');
+  });
+
+  it('uses no segment up when it is opened a hundred times, and frees what a hundred openings with a write used', async () => {
+    const world = new LogWorld(2);
+    const disk = newDisk(world);
+    for (let start = 0; start < 100; start++) await (await world.openLog(disk))[Symbol.asyncDispose]();
+    const idle = (await world.openLog(disk)).stats;
+    expect(idle).toMatchObject({ segmentsLive: 0, segmentsFree: 4 });
+    for (let start = 0; start < 100; start++) {
+      const log = await world.openLog(disk);
+      const one = await world.open(log, disk, world.projects[0]!);
+      await one.commit(world.newCommit(), 100);
+      if (start % 3 === 0) await world.checkpoint(log, disk, one);
+      await log[Symbol.asyncDispose]();
+    }
+    const last = await world.openLog(disk);
+    expect(last.stats.segmentsLive + last.stats.segmentsFree).toBeLessThanOrEqual(world.limits.segmentsMax);
+    await check(world, last, disk);
+  });
+});
+
+describe('a log that is not there as it was', () => {
+  it('is not opened when it, one of its segments, or the header of one, is missing or of another storage', async () => {
+    const world = new LogWorld(3);
+    const disk = newDisk(world);
+    const [log, open] = await openAll(world, disk);
+    await rounds(world, open, 12);
+    await log[Symbol.asyncDispose]();
+    const segments = [...disk.files().keys()].filter((path) => path.startsWith('/log/'));
+    const without = (change: (bytes: Buffer) => Buffer | undefined, path: string) => {
+      const copy = disk.powerCut('everything');
+      copy.tamper(path, change(Buffer.from(copy.files().get(path)!)));
+      return copy;
+    };
+    const first = segments[0]!;
+    await expect(world.openLog(without(() => undefined, first))).rejects.toThrow(LogDamaged);
+    await expect(world.openLog(without((bytes) => bytes.fill(0, 0, 4_096), first))).rejects.toThrow(
+      'the header of segment 1 is damaged',
+    );
+    const none = disk.powerCut('everything');
+    for (const path of segments) none.tamper(path, undefined);
+    await expect(world.openLog(none)).rejects.toThrow('put it back');
+    const other = new LogWorld(3);
+    await expect(other.openLog(disk.powerCut('everything'))).rejects.toThrow('another storage');
+  });
+
+  it('damages a project whose older folder is put back behind parts that are gone from the log', async () => {
+    const world = new LogWorld(2);
+    const disk = newDisk(world);
+    const [log, open] = await openAll(world, disk);
+    await rounds(world, open, 2);
+    await world.checkpoint(log, disk, open[0]!);
+    const older = Buffer.from(disk.files().get('/projects/p0/catalog')!);
+    for (let time = 0; time < 4; time++) {
+      await rounds(world, open, 8);
+      for (const one of open) await world.checkpoint(log, disk, one);
+    }
+    await rounds(world, open, 1);
+    disk.tamper('/projects/p0/catalog', older);
+    await expect(world.contentOf(log, disk, world.projects[0]!)).rejects.toThrow('damaged or missing');
+    expect((await world.contentOf(log, disk, world.projects[1]!)).ids).toHaveLength(35);
+  });
+
+  it('damages a project that has seen more of the log than an older log has', async () => {
+    const world = new LogWorld(2);
+    const disk = newDisk(world);
+    const [log, open] = await openAll(world, disk);
+    await rounds(world, open, 2);
+    const older = disk.powerCut('everything');
+    await rounds(world, open, 10);
+    await world.checkpoint(log, disk, open[0]!);
+    older.tamper('/projects/p0/catalog', Buffer.from(disk.files().get('/projects/p0/catalog')!));
+    const again = await world.openLog(older);
+    await expect(world.contentOf(again, older, world.projects[0]!)).rejects.toThrow('do not follow');
+  });
+});

@@ -1,0 +1,94 @@
+import { extname } from 'node:path';
+import { Worker } from 'node:worker_threads';
+import {
+  ASKED,
+  BYTES,
+  DESCRIPTOR,
+  type LogThreadData,
+  OFFSET_BLOCKS,
+  OFFSET_BYTES,
+  STOP,
+  WORDS,
+  type WriteFailure,
+} from './log-request.ts';
+
+/**
+ * Writes frames in a thread of its own, so that no frame queues behind whatever fills libuv's pool. The bytes lie in memory that both
+ * threads see, and a request is a few words there: nothing is copied, and the event loop is asked once, for the answer.
+ *
+ * One write at a time. The thread keeps the process alive only while it writes.
+ */
+export class LogThread {
+  /** What is to be written, from its first byte on. */
+  readonly buffer: Buffer;
+  readonly #words: Int32Array;
+  readonly #worker: Worker;
+  #writing: PromiseWithResolvers<void> | undefined;
+  #ended: Error | undefined;
+
+  /** @param bytes of the longest write. */
+  constructor(bytes: number) {
+    const shared: LogThreadData = {
+      words: new SharedArrayBuffer(WORDS * Int32Array.BYTES_PER_ELEMENT),
+      bytes: new SharedArrayBuffer(bytes),
+    };
+    this.buffer = Buffer.from(shared.bytes);
+    this.#words = new Int32Array(shared.words);
+    // From `dist` as from the sources, whose types Node strips.
+    const file = new URL(`./log-worker${extname(import.meta.url)}`, import.meta.url);
+    this.#worker = new Worker(file, { env: {}, execArgv: [], workerData: shared });
+    this.#worker.unref();
+    this.#worker.on('message', (failure: WriteFailure) => this.#settle(failure));
+    this.#worker.on('error', (error) => this.#died(error));
+    this.#worker.on('exit', () => this.#died(new Error('the thread of the log has ended')));
+  }
+
+  /**
+   * Writes the first `bytes` of {@link buffer} into an open file. The buffer must not change meanwhile.
+   *
+   * @param descriptor opened with `O_DSYNC`.
+   * @param offset a multiple of {@link OFFSET_BYTES}.
+   * @throws an error with the `code` of the system's error; then any part may have been written.
+   */
+  write(descriptor: number, offset: number, bytes: number): Promise<void> {
+    const writing = Promise.withResolvers<void>();
+    if (this.#ended !== undefined) return Promise.reject(this.#ended);
+    this.#writing = writing;
+    this.#worker.ref();
+    this.#words[DESCRIPTOR] = descriptor;
+    this.#words[OFFSET_BLOCKS] = offset / OFFSET_BYTES;
+    this.#words[BYTES] = bytes;
+    this.#ask();
+    return writing.promise;
+  }
+
+  /** Ends the thread, once what it writes is written. */
+  async stop(): Promise<void> {
+    await this.#writing?.promise.catch(() => undefined);
+    if (this.#ended !== undefined) return;
+    const ended = new Promise((resolve) => this.#worker.once('exit', resolve));
+    this.#worker.ref();
+    this.#words[DESCRIPTOR] = STOP;
+    this.#ask();
+    await ended;
+  }
+
+  #ask(): void {
+    Atomics.add(this.#words, ASKED, 1);
+    Atomics.notify(this.#words, ASKED);
+  }
+
+  #settle(failure: WriteFailure): void {
+    const writing = this.#writing;
+    this.#writing = undefined;
+    this.#worker.unref();
+    if (failure === undefined) writing?.resolve();
+    else writing?.reject(Object.assign(new Error(failure.message), { code: failure.code }));
+  }
+
+  #died(error: unknown): void {
+    this.#ended ??= error instanceof Error ? error : new Error(String(error));
+    this.#writing?.reject(this.#ended);
+    this.#writing = undefined;
+  }
+}

@@ -1,0 +1,40 @@
+import { writeSync } from 'node:fs';
+import { parentPort, workerData } from 'node:worker_threads';
+import {
+  ASKED,
+  BYTES,
+  DESCRIPTOR,
+  type LogThreadData,
+  OFFSET_BLOCKS,
+  OFFSET_BYTES,
+  STOP,
+  type WriteFailure,
+} from './log-request.ts';
+
+// The thread of `log-thread.ts`: waits for a request, writes, answers. It must import no other package of the workspace, so
+// that it starts in a few milliseconds and from the sources as well.
+
+const shared = workerData as LogThreadData;
+const words = new Int32Array(shared.words);
+const buffer = new Uint8Array(shared.bytes);
+
+for (let seen = 0; ; seen++) {
+  Atomics.wait(words, ASKED, seen);
+  const descriptor = words[DESCRIPTOR] as number;
+  if (descriptor === STOP) break;
+  parentPort?.postMessage(
+    writeWhole(descriptor, (words[OFFSET_BLOCKS] as number) * OFFSET_BYTES, words[BYTES] as number),
+  );
+}
+
+function writeWhole(descriptor: number, offset: number, bytes: number): WriteFailure {
+  try {
+    let written = 0;
+    while (written < bytes)
+      written += writeSync(descriptor, buffer, written, bytes - written, offset + written);
+    return undefined;
+  } catch (error) {
+    const { code, message } = error as NodeJS.ErrnoException;
+    return { code, message };
+  }
+}

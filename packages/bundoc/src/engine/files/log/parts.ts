@@ -1,0 +1,229 @@
+import { OpenError } from '@bundoc/shared/aead';
+import { decodeCarried } from './carried-file.ts';
+import { ENTRY_BYTES, findPart, headBytesAt, readEntry } from './frame.ts';
+import { BLOCK_BYTES, comparePlaces, type FramePlace, isSamePlace, type Place, TAG_BYTES } from './layout.ts';
+import { aadStart, decodeBirth, openPart, type PartKeys, partKey } from './part-seal.ts';
+import type { LogDisk, LogFile } from './ports.ts';
+import type { LiveSegment } from './scan.ts';
+import { PartsDamaged, type SealedPart } from './sealed-part.ts';
+
+/** Reads parts out of the segments that are live; opens each file once. */
+export class PartReader implements AsyncDisposable {
+  readonly #disk: LogDisk;
+  readonly #segments: ReadonlyMap<number, LiveSegment>;
+  readonly #files = new Map<number, LogFile>();
+  readonly #onEnd: () => void;
+  /** Segments before this one were freed. */
+  readonly firstLive: number;
+
+  constructor(
+    disk: LogDisk,
+    segments: ReadonlyMap<number, LiveSegment>,
+    firstLive: number,
+    onEnd: () => void = () => undefined,
+  ) {
+    this.#disk = disk;
+    this.#segments = segments;
+    this.firstLive = firstLive;
+    this.#onEnd = onEnd;
+  }
+
+  /**
+   * The part of a handle at a place. Nothing of it is authentic yet, but that it has the tag which the place names.
+   *
+   * @param withBody whether the body is read as well; otherwise it is empty.
+   * @returns undefined when there is no such part.
+   */
+  async read(
+    handle: string,
+    place: { readonly segment: number; readonly frame: number; readonly tag?: Buffer },
+    withBody = true,
+  ): Promise<SealedPart | undefined> {
+    const segment = this.#segments.get(place.segment);
+    if (segment === undefined) return undefined;
+    const file = await this.#open(segment);
+    const start = place.frame * BLOCK_BYTES;
+    let head = await file.read(start, BLOCK_BYTES);
+    const headBytes = headBytesAt(head);
+    if (headBytes === undefined) return undefined;
+    if (headBytes > head.length) head = await file.read(start, headBytes);
+    if (headBytes > head.length) return undefined;
+    const found = findPart(head, handle);
+    const entry = found && readEntry(found.entry, 0);
+    if (found === undefined || entry === undefined) return undefined;
+    if (place.tag !== undefined && !entry.tag.equals(place.tag)) return undefined;
+    const body = withBody ? await file.read(start + found.bodyStart, found.bodyBytes) : Buffer.alloc(0);
+    if (withBody && body.length < found.bodyBytes) return undefined;
+    return {
+      place: { segment: place.segment, frame: place.frame, tag: entry.tag },
+      segmentId: segment.id,
+      head: Buffer.from(found.entry),
+      entry,
+      body,
+    };
+  }
+
+  /** Reads a whole segment at once, for who needs many of its parts. */
+  async preload(segment: LiveSegment): Promise<Buffer> {
+    const file = await this.#open(segment);
+    const bytes = await file.read(0, file.bytes);
+    const read = async (offset: number, length: number) => bytes.subarray(offset, offset + length);
+    this.#files.set(segment.number, { ...file, bytes: bytes.length, read, close: () => file.close() });
+    return bytes;
+  }
+
+  /** The parts of a handle in one segment, from `last` back to `oldest`, as far as they can be read; the oldest first. */
+  async within(handle: string, last: Place, oldest: FramePlace): Promise<SealedPart[]> {
+    const parts: SealedPart[] = [];
+    for (let place: Place | undefined = last; place?.segment === last.segment; ) {
+      if (comparePlaces(place, oldest) < 0) break;
+      const part: SealedPart | undefined = await this.read(handle, place);
+      if (part === undefined) break;
+      parts.push(part);
+      place = part.entry.previous;
+    }
+    return parts.reverse();
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    const files = [...this.#files.values()];
+    this.#files.clear();
+    try {
+      for (const file of files) await file.close();
+    } finally {
+      this.#onEnd();
+    }
+  }
+
+  async #open({ number, path }: LiveSegment): Promise<LogFile> {
+    let file = this.#files.get(number);
+    if (file === undefined) {
+      file = await this.#disk.openLogFile(path);
+      this.#files.set(number, file);
+    }
+    return file;
+  }
+}
+
+/** Whose parts are looked for, and from where on. */
+export interface PartsWanted {
+  readonly handle: string;
+  /** The newest part, as far as the log knows. */
+  readonly newest: Place | undefined;
+  /** What the catalog says is covered; undefined when it covers nothing of this handle. */
+  readonly covered: Place | undefined;
+  /** Files of parts that were carried out of the log, in any order. */
+  readonly carried: readonly Buffer[];
+}
+
+/**
+ * Gives the parts of a handle behind what is covered, the oldest first. From the newest one it walks back by the entries; bodies are read one at a
+ * time.
+ *
+ * @throws PartsDamaged when one is missing, or the way back does not lead to what is covered.
+ */
+export async function* partsBehind(reader: PartReader, wanted: PartsWanted): AsyncGenerator<SealedPart> {
+  const { handle, covered } = wanted;
+  const carried = new Map<string, SealedPart>();
+  let newest = wanted.newest;
+  for (const file of wanted.carried) {
+    const { handle: of, newest: last, parts } = decodeCarried(file);
+    if (of !== handle) continue;
+    for (const part of parts) carried.set(keyOf(part.place), part);
+    const isNeeded = covered === undefined || comparePlaces(last, covered) > 0;
+    if (isNeeded && (newest === undefined || comparePlaces(last, newest) > 0)) newest = last;
+  }
+  const at = async (place: Place, withBody: boolean): Promise<SealedPart> => {
+    const part = (await reader.read(handle, place, withBody)) ?? carried.get(keyOf(place));
+    if (part === undefined || !part.place.tag.equals(place.tag))
+      throw new PartsDamaged(`${nameOf(place)}: a part is damaged or missing`);
+    return part;
+  };
+  const places: Place[] = [];
+  let place = newest;
+  while (place !== undefined && (covered === undefined || comparePlaces(place, covered) > 0)) {
+    places.push(place);
+    const { previous } = (await at(place, false)).entry;
+    if (previous !== undefined && comparePlaces(previous, place) >= 0)
+      throw new PartsDamaged(`${nameOf(place)}: the part names a later one as the one before`);
+    place = previous;
+  }
+  const leadsBack =
+    place === undefined || covered === undefined ? place === covered : isSamePlace(place, covered);
+  // Nothing newer than what is covered: then the log may have freed the segment of that.
+  const isCoveredGone = place === undefined && newest === undefined && covered !== undefined;
+  if (!leadsBack && !(isCoveredGone && covered.segment < reader.firstLive))
+    throw new PartsDamaged(
+      covered === undefined
+        ? 'parts lie before the first one'
+        : `${nameOf(covered)}: the parts of the log do not follow the one that the catalog covers`,
+    );
+  for (const one of places.reverse()) yield at(one, true);
+}
+
+function keyOf({ segment, frame }: Place): string {
+  return `${segment} ${frame}`;
+}
+
+function nameOf({ segment, frame }: Place): string {
+  return `segment ${segment}, frame ${frame} of the log`;
+}
+
+/** A commit, or several of one frame, as it was given to the log. */
+export interface OpenedPart {
+  readonly kind: 'data' | 'birth' | 'gone';
+  readonly place: Place;
+  readonly plaintext: Buffer;
+}
+
+/**
+ * Opens parts, and joins the chunks of large commits. Chunks that no end follows belong to a commit that was never acknowledged.
+ *
+ * @throws PartsDamaged for a part that does not open, or is sealed under a version that is not live.
+ */
+export async function* openParts(
+  project: string,
+  storageId: Buffer,
+  keys: PartKeys,
+  parts: AsyncIterable<SealedPart>,
+): AsyncGenerator<OpenedPart> {
+  let chunks: Buffer[] = [];
+  for await (const part of parts) {
+    const { kind, chunks: count } = part.entry;
+    const plaintext = openOne(project, storageId, keys, part);
+    if (kind === 'chunk') {
+      chunks.push(plaintext);
+      continue;
+    }
+    if (count > chunks.length)
+      throw new PartsDamaged(`${nameOf(part.place)}: the first chunks of a commit are missing`);
+    const whole = count === 0 ? plaintext : Buffer.concat([...chunks.slice(-count), plaintext]);
+    chunks = [];
+    yield { kind, place: part.place, plaintext: whole };
+  }
+}
+
+function openOne(project: string, storageId: Buffer, keys: PartKeys, part: SealedPart): Buffer {
+  const { entry, segmentId, place, body, head } = part;
+  if (entry.kind === 'gone') return Buffer.alloc(0);
+  const key = partKey(keys, entry.keyVersion, segmentId, entry.handle);
+  if (key === undefined)
+    throw new PartsDamaged(`${nameOf(place)}: there is no key of version ${entry.keyVersion}`);
+  const birth = entry.kind === 'birth' ? decodeBirth(body) : undefined;
+  if (entry.kind === 'birth' && birth === undefined)
+    throw new PartsDamaged(`${nameOf(place)}: a birth is damaged`);
+  const clearBytes = birth?.bytes ?? 0;
+  try {
+    return openPart(
+      { key, aad: aadStart(project, storageId, segmentId) },
+      place,
+      head.subarray(0, ENTRY_BYTES - TAG_BYTES),
+      entry.tag,
+      body.subarray(clearBytes),
+      birth && body.subarray(0, clearBytes),
+    );
+  } catch (error) {
+    if (!(error instanceof OpenError)) throw error;
+    throw new PartsDamaged(`${nameOf(place)}: a part does not open`, { cause: error });
+  }
+}

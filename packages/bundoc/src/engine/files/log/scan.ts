@@ -1,0 +1,329 @@
+import { join } from 'node:path';
+import { decodeHead, type Entry, type FrameHead, hashOfFrame, isFrameWhole } from './frame.ts';
+import { HandleIndex } from './handle-index.ts';
+import { BLOCK_BYTES, blocksOf, comparePlaces, type FramePlace, type Place } from './layout.ts';
+import type { LogDisk, LogFile } from './ports.ts';
+import {
+  type Cut,
+  decodeHeader,
+  decodeIndex,
+  type FoundHeader,
+  type SegmentIndexEntry,
+} from './segment-header.ts';
+
+/** The log cannot be opened: what it had is missing, and nothing may be written as if it had never been. */
+export class LogDamaged extends Error {
+  override readonly name = 'LogDamaged';
+}
+
+/** What is known of a segment's parts, by handle. */
+export type SegmentIndex = Map<string, SegmentIndexEntry>;
+
+export interface LiveSegment {
+  readonly number: number;
+  readonly id: Buffer;
+  readonly path: string;
+  /** The block of its first frame. */
+  readonly firstFrame: number;
+  /** Its last frame that counts; undefined while it is written, and for the last one that was found. */
+  readonly end: Cut | undefined;
+}
+
+/** What a log holds, as far as it can be said without any key. */
+export interface LogScan {
+  /** Segments that count, the oldest first. */
+  readonly live: readonly LiveSegment[];
+  /** Files that may be used for new segments. */
+  readonly free: readonly string[];
+  /** Files that are too short: their making was cut short. */
+  readonly stubs: readonly string[];
+  readonly index: HandleIndex;
+  /** Where the births are that the log still has, by handle. */
+  readonly births: ReadonlyMap<string, FramePlace>;
+  /** The last frame that counts, and whose parts its segment has. */
+  readonly tail: { readonly cut: Cut; readonly index: SegmentIndex } | undefined;
+  /** The last frame, or the header when no frame follows it, to be written once more: it may have been read from the page cache only. */
+  readonly unsure: { readonly path: string; readonly offset: number; readonly bytes: Buffer } | undefined;
+  readonly hole: FramePlace | undefined;
+  /** Frames that are damaged; the opening of a project tells whether its part is. */
+  readonly suspectFrames: number;
+  /** Numbers of segments begin from here. */
+  readonly nextNumber: number;
+  readonly nextFile: number;
+}
+
+interface FileOnDisk {
+  readonly path: string;
+  readonly header: FoundHeader | undefined;
+}
+
+/**
+ * Finds out what a log holds: the index blocks of closed segments, and all frames of the last one. Changes nothing.
+ *
+ * @param segmentBytes the length of a segment's file.
+ * @throws LogDamaged when a segment is missing, or the header of one that counts.
+ */
+export async function scanLog(
+  disk: LogDisk,
+  directory: string,
+  storageId: Buffer,
+  segmentBytes: number,
+): Promise<LogScan> {
+  const names = ((await disk.list(directory)) ?? []).filter((name) => /^\d{8}$/.test(name)).sort();
+  const files: FileOnDisk[] = [];
+  const stubs: string[] = [];
+  for (const name of names) {
+    const path = join(directory, name);
+    const file = await disk.openLogFile(path);
+    try {
+      const header = decodeHeader(await file.read(0, BLOCK_BYTES));
+      if (header === undefined && file.bytes < segmentBytes) stubs.push(path);
+      else files.push({ path, header });
+    } finally {
+      await file.close();
+    }
+  }
+  const nextFile = names.reduce((next, name) => Math.max(next, Number.parseInt(name, 10) + 1), 0);
+  const links = files.filter((file): file is Link => file.header !== undefined);
+  const newest = links.reduce<Link | undefined>(
+    (last, link) => (last === undefined || link.header.number > last.header.number ? link : last),
+    undefined,
+  );
+  await refuseBeheaded(disk, files, newest?.header);
+  const chain = chainOf(links, newest, storageId);
+  const scanned = await scanChain(disk, chain);
+  const live = new Set(chain.map(({ path }) => path));
+  return {
+    live: chain.map(({ path, header: { number, id, firstFrame } }, at) => ({
+      path,
+      number,
+      id,
+      firstFrame,
+      end: chain[at + 1]?.header.cut,
+    })),
+    free: files.map(({ path }) => path).filter((path) => !live.has(path)),
+    stubs,
+    ...scanned,
+    nextNumber: files.reduce((next, { header }) => Math.max(next, (header?.number ?? 0) + 1), 1),
+    nextFile,
+  };
+}
+
+interface Link extends FileOnDisk {
+  readonly header: FoundHeader;
+}
+
+/** The segments that count, the oldest first: each header names the one before by its id, and thereby skips those that failed. */
+function chainOf(links: readonly Link[], newest: Link | undefined, storageId: Buffer): Link[] {
+  for (const { header, path } of links)
+    if (!header.storageId.equals(storageId))
+      throw new LogDamaged(`${path} belongs to another storage: put back the log of this data folder`);
+  const byId = new Map(links.map((link) => [link.header.id.toString('hex'), link]));
+  const chain: Link[] = [];
+  const firstLive = newest?.header.firstLive ?? 0;
+  for (let link = newest; link !== undefined; ) {
+    chain.unshift(link);
+    const cut: Cut | undefined = link.header.cut;
+    if (cut === undefined || cut.segment < firstLive) break;
+    const before = byId.get(cut.segmentId.toString('hex'));
+    if (before === undefined)
+      throw new LogDamaged(
+        `segment ${cut.segment} of the log is missing, and segment ${link.header.number} follows it`,
+      );
+    link = before;
+  }
+  return chain;
+}
+
+/**
+ * A file without a header is free, or its header was being written; frames of a segment that counts show that the header was
+ * damaged.
+ */
+async function refuseBeheaded(
+  disk: LogDisk,
+  files: readonly FileOnDisk[],
+  newest: FoundHeader | undefined,
+): Promise<void> {
+  for (const { path, header } of files) {
+    if (header !== undefined) continue;
+    const bytes = await readWhole(disk, path);
+    for (let at = 1; at * BLOCK_BYTES < bytes.length; at++) {
+      const head = decodeHead(bytes, at * BLOCK_BYTES);
+      if (head !== undefined && head.segment >= (newest?.firstLive ?? 0))
+        throw new LogDamaged(`the header of segment ${head.segment} is damaged, in ${path}`);
+    }
+  }
+}
+
+async function readWhole(disk: LogDisk, path: string): Promise<Buffer> {
+  const file = await disk.openLogFile(path);
+  try {
+    return await file.read(0, file.bytes);
+  } finally {
+    await file.close();
+  }
+}
+
+type ScannedChain = Pick<LogScan, 'index' | 'births' | 'tail' | 'unsure' | 'hole' | 'suspectFrames'>;
+
+async function scanChain(disk: LogDisk, chain: readonly Link[]): Promise<ScannedChain> {
+  const index = new HandleIndex();
+  const births = new Map<string, FramePlace>();
+  let hole = chain.at(-1)?.header.hole;
+  let tail: LogScan['tail'];
+  let unsure: LogScan['unsure'];
+  let suspectFrames = 0;
+  for (const [at, { path, header }] of chain.entries()) {
+    const successor = chain[at + 1];
+    const cut = successor?.header.cut;
+    let parts = successor === undefined ? undefined : await indexIn(disk, successor);
+    if (parts === undefined) {
+      const bytes = await readWhole(disk, path);
+      const frames = scanFrames(bytes, header, cut);
+      parts = frames.index;
+      suspectFrames += frames.suspects;
+      hole = later(hole, frames.hole);
+      if (cut === undefined)
+        unsure = {
+          path,
+          ...(frames.last ?? { offset: 0, bytes: bytes.subarray(0, header.firstFrame * BLOCK_BYTES) }),
+        };
+      if (frames.last !== undefined && cut === undefined) {
+        const { number: frame, hash } = frames.last;
+        tail = { cut: { segment: header.number, segmentId: header.id, frame, hash }, index: parts };
+      }
+    }
+    // Until a later segment has frames: the next header names the same frame as the last one did.
+    if (cut !== undefined) tail = { cut, index: parts };
+    for (const entry of parts.values()) {
+      if (entry.isBorn) births.set(entry.handle, { segment: header.number, frame: entry.firstFrame });
+      if (entry.isGone) {
+        births.delete(entry.handle);
+        index.remove(entry.handle);
+      } else index.add(entry);
+    }
+  }
+  tail ??= chain[0]?.header.cut && { cut: chain[0].header.cut, index: new Map() };
+  return { index, births, tail, unsure, hole, suspectFrames };
+}
+
+function later(a: FramePlace | undefined, b: FramePlace | undefined): FramePlace | undefined {
+  if (a === undefined || b === undefined) return a ?? b;
+  return comparePlaces(a, b) > 0 ? a : b;
+}
+
+/** The index behind a header, of the segment before; undefined when it is damaged. */
+async function indexIn(disk: LogDisk, { path, header }: Link): Promise<SegmentIndex | undefined> {
+  const file: LogFile = await disk.openLogFile(path);
+  try {
+    const entries = decodeIndex(header, await file.read(BLOCK_BYTES, header.indexBytes));
+    return entries && new Map(entries.map((entry) => [entry.handle, entry]));
+  } finally {
+    await file.close();
+  }
+}
+
+/** What the frames of a segment are read by. */
+type SegmentStart = Pick<FoundHeader, 'number' | 'id' | 'firstFrame'>;
+
+interface LastFrame {
+  readonly number: number;
+  readonly hash: Buffer;
+  readonly offset: number;
+  readonly bytes: Buffer;
+}
+
+interface ScannedFrames {
+  readonly index: SegmentIndex;
+  readonly suspects: number;
+  readonly hole: FramePlace | undefined;
+  /** The last frame that counts. */
+  readonly last: LastFrame | undefined;
+}
+
+/**
+ * Walks the frames of a segment.
+ *
+ * A frame that is not whole was torn by a crash if nothing follows it: one frame is in flight at a time. Otherwise it was acknowledged, and
+ * whoever had a part in it is to find out: by its own head, or by the repetition in the next one. Each place goes into the index as if it were whole, and
+ * reading the part fails if it is not.
+ *
+ * @param end the last frame that counts, for a segment that another follows.
+ */
+export function scanFrames(bytes: Buffer, header: SegmentStart, end: Cut | undefined): ScannedFrames {
+  const index: SegmentIndex = new Map();
+  const segment = header.number;
+  let suspects = 0;
+  let hole: FramePlace | undefined;
+  let last: LastFrame | undefined;
+  let at = header.firstFrame;
+  while (end === undefined || at <= end.frame) {
+    const head = headOf(bytes, header, at);
+    const whole = head !== undefined && isFrameWhole(bytes, at * BLOCK_BYTES, head);
+    const follower = whole ? undefined : nextHead(bytes, header, at, end);
+    const isAcknowledged = follower !== undefined || end !== undefined;
+    if (head === undefined) {
+      if (!isAcknowledged) break;
+      suspects++;
+      const lost = follower?.previousNumber ?? end?.frame ?? at;
+      // Two neighbours: of all but the last of them nothing says whose they were.
+      if (follower === undefined) hole = { segment, frame: lost };
+      else if (lost > at) hole = { segment, frame: lost - 1 };
+      for (const { handle, tag } of follower?.repeats ?? [])
+        withPart(index, { handle, kind: 'data', bytes: 0 }, { segment, frame: lost, tag });
+      if (follower === undefined) break;
+      at = follower.number;
+      continue;
+    }
+    if (!whole && !isAcknowledged) break;
+    const isLinked = head.previousNumber !== last?.number || head.previousHash.equals(last.hash);
+    if (!whole || !isLinked) suspects++;
+    for (const entry of head.entries) withPart(index, entry, { segment, frame: at, tag: entry.tag });
+    const start = at * BLOCK_BYTES;
+    at += blocksOf(head.bytes);
+    last = {
+      number: head.number,
+      hash: hashOfFrame(bytes, start, head),
+      offset: start,
+      bytes: Buffer.from(bytes.subarray(start, at * BLOCK_BYTES)),
+    };
+  }
+  return { index, suspects, hole, last };
+}
+
+/** Adds a part to what is known of its segment. */
+export function withPart(
+  index: SegmentIndex,
+  { handle, kind, bytes }: Pick<Entry, 'handle' | 'kind' | 'bytes'>,
+  place: Place,
+): void {
+  const known = index.get(handle);
+  index.set(handle, {
+    handle,
+    isBorn: known?.isBorn ?? kind === 'birth',
+    isGone: kind === 'gone',
+    firstFrame: known?.firstFrame ?? place.frame,
+    last: place,
+    bytes: (known?.bytes ?? 0) + bytes,
+  });
+}
+
+/** The head of this segment's frame at a block. */
+function headOf(bytes: Buffer, header: SegmentStart, block: number): FrameHead | undefined {
+  const head = decodeHead(bytes, block * BLOCK_BYTES);
+  return head !== undefined && head.number === block && head.segmentId.equals(header.id) ? head : undefined;
+}
+
+function nextHead(
+  bytes: Buffer,
+  header: SegmentStart,
+  after: number,
+  end: Cut | undefined,
+): FrameHead | undefined {
+  const to = Math.min(end?.frame ?? Number.POSITIVE_INFINITY, Math.floor(bytes.length / BLOCK_BYTES) - 1);
+  for (let block = after + 1; block <= to; block++) {
+    const head = headOf(bytes, header, block);
+    if (head !== undefined) return head;
+  }
+  return undefined;
+}

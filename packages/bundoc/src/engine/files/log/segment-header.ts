@@ -1,0 +1,174 @@
+import assert from 'node:assert/strict';
+import {
+  BLOCK_BYTES,
+  blocksOf,
+  endsWithHash,
+  type FramePlace,
+  HANDLE_BYTES,
+  HASH_BYTES,
+  ID_BYTES,
+  type Place,
+  shortHash,
+  TAG_BYTES,
+} from './layout.ts';
+
+const MAGIC = Buffer.from('BUNDOCL1', 'latin1');
+/** Two copies in block 0, so that no damage to one sector takes the header. */
+const COPIES = [0, BLOCK_BYTES / 2] as const;
+/** Of a copy, before its hash. */
+const COPY_BYTES = 132;
+const INDEX_ENTRY_BYTES = HANDLE_BYTES + 1 + 4 + 4 + TAG_BYTES + 6;
+const BORN = 1;
+const GONE = 2;
+
+/** The last frame before a segment that counts; what its segment has behind it never happened. */
+export interface Cut extends FramePlace {
+  readonly segmentId: Buffer;
+  readonly hash: Buffer;
+}
+
+/** What the first block of a segment says. Byte table: docs/formats/log.md. */
+export interface SegmentHeader {
+  readonly storageId: Buffer;
+  readonly number: number;
+  /** Random, new at every use of the file, so that no key of a part serves two lives of it. */
+  readonly id: Buffer;
+  /** Segments before this one are free. */
+  readonly firstLive: number;
+  /** Undefined for the first segment of a log. */
+  readonly cut: Cut | undefined;
+  /**
+   * The last frame that is lost without a trace of whose parts it had; undefined when there is none or its loss is accepted. A handle
+   * of which nothing later is known may have lost its last parts. Earlier such frames need no mention: the last one covers them.
+   */
+  readonly hole: FramePlace | undefined;
+}
+
+/** The parts of one handle in one segment. */
+export interface SegmentIndexEntry {
+  readonly handle: string;
+  /** Its first part here is its birth. */
+  readonly isBorn: boolean;
+  /** Its last part here says that it is gone. */
+  readonly isGone: boolean;
+  readonly firstFrame: number;
+  readonly last: Place;
+  /** Of its bodies. */
+  readonly bytes: number;
+}
+
+/** A header as it was found. */
+export interface FoundHeader extends SegmentHeader {
+  readonly indexBytes: number;
+  readonly indexHash: Buffer;
+  /** The block of the first frame. */
+  readonly firstFrame: number;
+}
+
+/** The blocks that begin a segment: the header, and the index of the segment that its cut names. */
+export function encodeHeader(header: SegmentHeader, index: readonly SegmentIndexEntry[]): Buffer {
+  const indexBytes = index.length * INDEX_ENTRY_BYTES;
+  const blocks = Buffer.alloc(BLOCK_BYTES * (1 + blocksOf(indexBytes)));
+  for (const [at, entry] of index.entries())
+    writeIndexEntry(blocks, BLOCK_BYTES + at * INDEX_ENTRY_BYTES, entry);
+  const indexHash = shortHash(blocks.subarray(BLOCK_BYTES, BLOCK_BYTES + indexBytes));
+  const copy = encodeCopy(header, indexBytes, indexHash);
+  for (const start of COPIES) copy.copy(blocks, start);
+  return blocks;
+}
+
+function encodeCopy(header: SegmentHeader, indexBytes: number, indexHash: Buffer): Buffer {
+  const bytes = Buffer.alloc(COPY_BYTES + HASH_BYTES);
+  MAGIC.copy(bytes, 0);
+  header.storageId.copy(bytes, 8);
+  bytes.writeBigUInt64BE(BigInt(header.number), 24);
+  header.id.copy(bytes, 32);
+  bytes.writeBigUInt64BE(BigInt(header.firstLive), 48);
+  if (header.cut !== undefined) {
+    bytes.writeBigUInt64BE(BigInt(header.cut.segment), 56);
+    header.cut.segmentId.copy(bytes, 64);
+    bytes.writeUInt32BE(header.cut.frame, 80);
+    header.cut.hash.copy(bytes, 84);
+  }
+  bytes.writeUInt32BE(indexBytes, 100);
+  indexHash.copy(bytes, 104);
+  if (header.hole !== undefined) {
+    bytes.writeBigUInt64BE(BigInt(header.hole.segment), 120);
+    bytes.writeUInt32BE(header.hole.frame, 128);
+  }
+  shortHash(bytes.subarray(0, COPY_BYTES)).copy(bytes, COPY_BYTES);
+  return bytes;
+}
+
+/** The header of a segment; undefined when neither copy is whole. */
+export function decodeHeader(block: Buffer): FoundHeader | undefined {
+  const copies = COPIES.map((start) => decodeCopy(block, start)).filter((copy) => copy !== undefined);
+  // A crash may leave one copy of the file's former life: the later one counts.
+  return copies.sort((a, b) => b.number - a.number)[0];
+}
+
+function decodeCopy(block: Buffer, start: number): FoundHeader | undefined {
+  const copy = block.subarray(start, start + BLOCK_BYTES / 2);
+  if (!copy.subarray(0, MAGIC.length).equals(MAGIC) || !endsWithHash(copy, 0, COPY_BYTES)) return undefined;
+  const cutSegment = Number(copy.readBigUInt64BE(56));
+  const indexBytes = copy.readUInt32BE(100);
+  const holeSegment = Number(copy.readBigUInt64BE(120));
+  return {
+    storageId: Buffer.from(copy.subarray(8, 24)),
+    number: Number(copy.readBigUInt64BE(24)),
+    id: Buffer.from(copy.subarray(32, 32 + ID_BYTES)),
+    firstLive: Number(copy.readBigUInt64BE(48)),
+    cut:
+      cutSegment === 0
+        ? undefined
+        : {
+            segment: cutSegment,
+            segmentId: Buffer.from(copy.subarray(64, 80)),
+            frame: copy.readUInt32BE(80),
+            hash: Buffer.from(copy.subarray(84, 100)),
+          },
+    hole: holeSegment === 0 ? undefined : { segment: holeSegment, frame: copy.readUInt32BE(128) },
+    indexBytes,
+    indexHash: Buffer.from(copy.subarray(104, 120)),
+    firstFrame: 1 + blocksOf(indexBytes),
+  };
+}
+
+function writeIndexEntry(target: Buffer, start: number, entry: SegmentIndexEntry): void {
+  target.write(entry.handle, start, 'hex');
+  target.writeUInt8((entry.isBorn ? BORN : 0) | (entry.isGone ? GONE : 0), start + 8);
+  target.writeUInt32BE(entry.firstFrame, start + 9);
+  target.writeUInt32BE(entry.last.frame, start + 13);
+  entry.last.tag.copy(target, start + 17);
+  target.writeUIntBE(entry.bytes, start + 33, 6);
+}
+
+/**
+ * The index that stands behind a header, of the segment that the header's cut names.
+ *
+ * @returns undefined when it is damaged.
+ */
+export function decodeIndex(header: FoundHeader, bytes: Buffer): SegmentIndexEntry[] | undefined {
+  const { indexBytes, indexHash, cut } = header;
+  if (bytes.length < indexBytes || indexBytes % INDEX_ENTRY_BYTES !== 0 || cut === undefined)
+    return undefined;
+  const index = bytes.subarray(0, indexBytes);
+  if (!shortHash(index).equals(indexHash)) return undefined;
+  const entries: SegmentIndexEntry[] = [];
+  for (let at = 0; at < indexBytes; at += INDEX_ENTRY_BYTES) {
+    entries.push({
+      handle: index.toString('hex', at, at + HANDLE_BYTES),
+      isBorn: (index.readUInt8(at + 8) & BORN) !== 0,
+      isGone: (index.readUInt8(at + 8) & GONE) !== 0,
+      firstFrame: index.readUInt32BE(at + 9),
+      last: {
+        segment: cut.segment,
+        frame: index.readUInt32BE(at + 13),
+        tag: Buffer.from(index.subarray(at + 17, at + 33)),
+      },
+      bytes: index.readUIntBE(at + 33, 6),
+    });
+  }
+  assert(entries.length * INDEX_ENTRY_BYTES === indexBytes, 'the index ends with an entry');
+  return entries;
+}

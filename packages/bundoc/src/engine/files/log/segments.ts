@@ -1,0 +1,181 @@
+import { join } from 'node:path';
+import { hasCode } from '@bundoc/shared/errors';
+import { PartReader } from './parts.ts';
+import type { LogDisk } from './ports.ts';
+import type { LiveSegment, LogScan } from './scan.ts';
+import type { Cut } from './segment-header.ts';
+
+export interface SegmentLimits {
+  /** Length of a segment's file. */
+  readonly segmentBytes: number;
+  /** Segments that are made when the log is, at least four. */
+  readonly segmentsMin: number;
+  /** Segments that the log may grow to. */
+  readonly segmentsMax: number;
+}
+
+/** The last so many free segments are for what makes room. */
+export const RESERVE_SEGMENTS = 2;
+
+const ZEROS_BYTES = 1_048_576;
+
+async function* zeros(bytes: number): AsyncGenerator<Buffer> {
+  const piece = Buffer.alloc(Math.min(bytes, ZEROS_BYTES));
+  for (let left = bytes; left > 0; left -= piece.length)
+    yield piece.subarray(0, Math.min(left, piece.length));
+}
+
+interface FreedSegment {
+  readonly path: string;
+  /** Readers that began before it was freed may still read it. */
+  readonly readers: ReadonlySet<object>;
+}
+
+/** The files of the log: which count, which are free, and how many more may be made. */
+export class Segments {
+  readonly #disk: LogDisk;
+  readonly #directory: string;
+  readonly #limits: SegmentLimits;
+  readonly #live: Map<number, LiveSegment>;
+  #free: FreedSegment[];
+  #readers = new Set<object>();
+  #nextFile: number;
+  #nextNumber: number;
+  #growing: Promise<void> | undefined;
+
+  constructor(disk: LogDisk, directory: string, limits: SegmentLimits, scan: LogScan) {
+    this.#disk = disk;
+    this.#directory = directory;
+    this.#limits = limits;
+    this.#live = new Map(scan.live.map((segment) => [segment.number, segment]));
+    this.#free = scan.free.map((path) => ({ path, readers: new Set() }));
+    this.#nextFile = scan.nextFile;
+    this.#nextNumber = scan.nextNumber;
+  }
+
+  get live(): number {
+    return this.#live.size;
+  }
+
+  get free(): number {
+    return this.#free.length;
+  }
+
+  /** True while there is a free segment beside the reserve. */
+  get hasUnreserved(): boolean {
+    return this.#free.length > RESERVE_SEGMENTS;
+  }
+
+  get isReserveWhole(): boolean {
+    return this.#free.length >= RESERVE_SEGMENTS;
+  }
+
+  /** Of the segments that are not reserved, the part that counts. */
+  get fill(): number {
+    return this.#live.size / Math.max(1, this.#limits.segmentsMax - RESERVE_SEGMENTS);
+  }
+
+  get mayGrow(): boolean {
+    return this.#live.size + this.#free.length < this.#limits.segmentsMax;
+  }
+
+  /** The oldest segment that counts; the next one when none does. */
+  get firstLive(): number {
+    return this.#live.keys().next().value ?? this.#nextNumber;
+  }
+
+  /** A number that no header has had, not even one that failed. */
+  takeNumber(): number {
+    return this.#nextNumber++;
+  }
+
+  at(number: number): LiveSegment | undefined {
+    return this.#live.get(number);
+  }
+
+  /** The first that counts behind a segment. */
+  after(number: number): number {
+    for (const live of this.#live.keys()) if (live > number) return live;
+    return this.#nextNumber;
+  }
+
+  /**
+   * A segment was begun. The one that `cut` names has ended there; those behind that have no frame that counts.
+   */
+  add(segment: LiveSegment, cut: Cut | undefined): void {
+    const before = cut && this.#live.get(cut.segment);
+    if (before !== undefined) this.#live.set(before.number, { ...before, end: cut });
+    for (const number of [...this.#live.keys()]) if (number > (cut?.segment ?? 0)) this.release(number);
+    this.#live.set(segment.number, segment);
+  }
+
+  /** A free segment; undefined when there is none but the reserve. */
+  take(mayUseReserve: boolean): string | undefined {
+    if (this.#free.length <= (mayUseReserve ? 0 : RESERVE_SEGMENTS)) return undefined;
+    const at = this.#free.findIndex(({ readers }) => readers.size === 0 || !isAnyIn(readers, this.#readers));
+    return at === -1 ? undefined : this.#free.splice(at, 1)[0]?.path;
+  }
+
+  /** Gives back a file whose header could not be written. It goes behind the others. */
+  giveBack(path: string): void {
+    this.#free.push({ path, readers: new Set() });
+  }
+
+  /** A segment does not count any more. Its file may be used again, once the header of another says so. */
+  release(number: number): void {
+    const segment = this.#live.get(number);
+    if (segment === undefined) return;
+    this.#live.delete(number);
+    this.#free.push({ path: segment.path, readers: new Set(this.#readers) });
+  }
+
+  /** Makes the first segments. @throws AppError `disk_full` */
+  async makeFirst(): Promise<void> {
+    while (this.#live.size + this.#free.length < this.#limits.segmentsMin) await this.grow();
+  }
+
+  /** Makes another segment, or waits for the one that is being made. @throws AppError `disk_full` */
+  grow(): Promise<void> {
+    this.#growing ??= this.#make().finally(() => {
+      this.#growing = undefined;
+    });
+    return this.#growing;
+  }
+
+  /** Resolves once no segment is being made. */
+  async settled(): Promise<void> {
+    await this.#growing?.catch(() => undefined);
+  }
+
+  /** Reads parts. Segments that are freed meanwhile are not written over before the reader is disposed of. */
+  reader(): PartReader {
+    const reading = {};
+    this.#readers.add(reading);
+    return new PartReader(this.#disk, new Map(this.#live), this.firstLive, () => {
+      this.#readers.delete(reading);
+    });
+  }
+
+  async #make(): Promise<void> {
+    const { segmentBytes } = this.#limits;
+    const path = join(this.#directory, String(this.#nextFile++).padStart(8, '0'));
+    try {
+      await this.#disk.createFile(path, zeros(segmentBytes));
+      await this.#disk.syncDirectory(this.#directory);
+    } catch (error) {
+      await this.#disk.remove(path).catch(() => false);
+      throw error;
+    }
+    this.giveBack(path);
+  }
+}
+
+function isAnyIn(some: ReadonlySet<object>, all: ReadonlySet<object>): boolean {
+  for (const one of some) if (all.has(one)) return true;
+  return false;
+}
+
+/** True for a disk, or a quota, that has no room. */
+export function isFull(error: unknown): boolean {
+  return hasCode(error, 'disk_full');
+}

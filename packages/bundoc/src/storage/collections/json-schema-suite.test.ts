@@ -1,0 +1,93 @@
+import { AppError } from '@bundoc/shared/errors';
+import { loadJsonSchemaSuite, type SuiteGroup } from '@bundoc/shared/testing/json-schema-suite';
+import { describe, expect, it } from 'vitest';
+import { acceptSchema } from './definition-schema.ts';
+import { ExactNumbers } from './exact-numbers.ts';
+import type { SchemaCheck } from './json-schema.ts';
+
+const suite = loadJsonSchemaSuite();
+
+/**
+ * The keywords for which schemas of the suite may be refused, and the cases that go with them. docs/collections.md gives the reason of each. The
+ * numbers are those of the suite: a schema that is refused for another reason, or not any more, changes one of them.
+ */
+const REFUSED: ReadonlyMap<string, number> = new Map([
+  // Regular expressions.
+  ['pattern', 15],
+  ['patternProperties', 70],
+  // Names of schemas, and references by name or to elsewhere.
+  ['$id', 107],
+  ['$anchor', 2],
+  ['$dynamicRef', 2],
+  ['$ref', 43],
+  ['$schema', 5],
+  // Keywords without effect.
+  ['if', 6],
+  ['then', 2],
+  ['else', 2],
+  ['maxContains', 2],
+  ['minContains', 12],
+  // A combination.
+  ['unevaluatedItems', 13],
+  // A member that no document has.
+  ['properties', 7],
+]);
+
+/** A definition has an object as its schema; the suite has `true` and `false` as well. */
+function checkOf({ schema }: SuiteGroup): SchemaCheck {
+  return acceptSchema(
+    typeof schema === 'boolean' ? { allOf: [schema] } : (schema as Record<string, unknown>),
+  );
+}
+
+/** @returns the check, or the keyword for which the schema is refused. */
+function checkOrKeyword(group: SuiteGroup): SchemaCheck | string {
+  try {
+    return checkOf(group);
+  } catch (error) {
+    const message = error instanceof AppError ? error.errors?.[0]?.message : undefined;
+    const keyword = /^(\S+): ./.exec(message ?? '')?.[1];
+    if (keyword === undefined) throw error;
+    return keyword;
+  }
+}
+
+describe.skipIf(suite === undefined)('the JSON Schema Test Suite, required cases of draft 2020-12', () => {
+  const accepted: (readonly [SuiteGroup, SchemaCheck])[] = [];
+  const refused: (readonly [SuiteGroup, string])[] = [];
+  for (const group of suite ?? []) {
+    const result = checkOrKeyword(group);
+    if (typeof result === 'string') refused.push([group, result]);
+    else accepted.push([group, result]);
+  }
+  const casesOf = (groups: readonly SuiteGroup[]) => groups.reduce((sum, { tests }) => sum + tests.length, 0);
+
+  it('has every one of its cases either run or refused for a keyword', () => {
+    expect({ run: casesOf(accepted.map(([group]) => group)), all: casesOf(suite ?? []) }).toEqual({
+      run: 1_011,
+      all: 1_299,
+    });
+  });
+
+  it('has schemas refused for listed keywords only, and for one that stands in the schema', () => {
+    const counts = new Map<string, number>();
+    for (const [{ schema, tests }, keyword] of refused) {
+      counts.set(keyword, (counts.get(keyword) ?? 0) + tests.length);
+      expect(JSON.stringify(schema)).toContain(`"${keyword}"`);
+    }
+    expect(counts).toEqual(REFUSED);
+  });
+
+  it.each([
+    ['doubles', undefined],
+    ['exact numbers', new ExactNumbers()],
+  ])('meets no wrong verdict by the check for %s', (_what, numbers) => {
+    const wrong: string[] = [];
+    for (const [{ file, description, tests }, check] of accepted)
+      for (const { data, valid, description: what } of tests) {
+        const faults = check(numbers === undefined ? { document: data } : { document: data, numbers });
+        if ((faults.length === 0) !== valid) wrong.push(`${file}: ${description}: ${what}`);
+      }
+    expect(wrong).toEqual([]);
+  });
+});

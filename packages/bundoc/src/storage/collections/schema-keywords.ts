@@ -1,0 +1,155 @@
+import type { FieldFault } from '@bundoc/shared/contract/problem';
+import { resolvePointer } from './schema-work.ts';
+
+/** Keywords whose value is one schema. */
+const ONE_SCHEMA: ReadonlySet<string> = new Set([
+  ...['items', 'contains', 'additionalProperties', 'propertyNames', 'unevaluatedItems'],
+  ...['unevaluatedProperties', 'not', 'if', 'then', 'else', 'contentSchema'],
+]);
+/** Keywords whose value is a list of schemas. */
+const SCHEMA_LISTS: ReadonlySet<string> = new Set(['allOf', 'anyOf', 'oneOf', 'prefixItems']);
+/** Keywords whose value is an object of schemas by name. */
+const SCHEMA_MAPS: ReadonlySet<string> = new Set([
+  ...['properties', 'dependentSchemas', '$defs', 'definitions'],
+]);
+/** Keywords without a schema in their value. */
+const PLAIN: ReadonlySet<string> = new Set([
+  ...['$schema', '$ref', '$comment', 'title', 'description', 'default', 'examples', 'deprecated'],
+  ...['readOnly', 'writeOnly', 'format', 'contentEncoding', 'contentMediaType', 'type', 'enum', 'const'],
+  ...['multipleOf', 'minimum', 'maximum', 'exclusiveMinimum', 'exclusiveMaximum', 'minLength', 'maxLength'],
+  ...['minItems', 'maxItems', 'uniqueItems', 'minContains', 'maxContains', 'minProperties', 'maxProperties'],
+  ...['required', 'dependentRequired'],
+]);
+
+const NO_EXPRESSIONS = 'regular expressions are not supported';
+const NO_NAMES = 'names of schemas are not supported; refer to a place, "$ref": "#/$defs/…"';
+const NO_DYNAMIC = 'dynamic references are not supported; use "$ref": "#/$defs/…"';
+/** Keywords that are refused by name. docs/collections.md gives the reasons; a test holds the two together. */
+export const REFUSED_KEYWORDS: ReadonlyMap<string, string> = new Map([
+  // The text of whoever writes documents would decide how long an expression runs.
+  ['pattern', NO_EXPRESSIONS],
+  ['patternProperties', NO_EXPRESSIONS],
+  // These name schemas by what cannot be bounded before it is resolved.
+  ['$id', NO_NAMES],
+  ['$anchor', NO_NAMES],
+  ['$dynamicRef', NO_DYNAMIC],
+  ['$dynamicAnchor', NO_DYNAMIC],
+  ['$recursiveRef', NO_DYNAMIC],
+  ['$recursiveAnchor', NO_DYNAMIC],
+  ['$vocabulary', 'other vocabularies than those of draft 2020-12 are not supported'],
+  // Of former drafts, and of OpenAPI 3.0.
+  ['id', 'is no keyword of draft 2020-12; names of schemas are not supported'],
+  ['additionalItems', 'is no keyword of draft 2020-12; use "items" beside "prefixItems"'],
+  ['dependencies', 'is no keyword of draft 2020-12; use "dependentRequired" or "dependentSchemas"'],
+  ['nullable', 'is no keyword of JSON Schema; add "null" to "type"'],
+]);
+
+type Node = Readonly<Record<string, unknown>>;
+
+function isNode(value: unknown): value is Node {
+  return typeof value === 'object' && value !== null && !Array.isArray(value);
+}
+
+/** The schemas that a keyword holds, each with its place in the keyword's value. */
+function schemasOf(
+  keyword: string,
+  value: unknown,
+): (readonly [place: readonly string[], schema: unknown])[] {
+  if (ONE_SCHEMA.has(keyword)) return [[[], value]];
+  if (SCHEMA_LISTS.has(keyword) && Array.isArray(value))
+    return value.map((schema, at) => [[String(at)], schema]);
+  if (SCHEMA_MAPS.has(keyword) && isNode(value))
+    return Object.entries(value).map(([name, schema]) => [[name], schema]);
+  return [];
+}
+
+/** Calls back for the schema and every schema in it, wherever one may stand; references are not followed. */
+export function walkSchemas(
+  schema: unknown,
+  visit: (schema: unknown, place: readonly string[]) => void,
+  place: readonly string[] = [],
+): void {
+  visit(schema, place);
+  if (!isNode(schema)) return;
+  for (const [keyword, value] of Object.entries(schema))
+    for (const [at, one] of schemasOf(keyword, value)) walkSchemas(one, visit, [...place, keyword, ...at]);
+}
+
+/** A keyword that is refused or unknown, or a reference to what is no schema. The schema's form was checked before. */
+export function faultOfKeywords(schema: Node): FieldFault | undefined {
+  const places = new Set<string>();
+  walkSchemas(schema, (_one, place) => places.add(JSON.stringify(place)));
+  return firstFault(schema, (one) => faultOfNames(one) ?? faultOfTarget(one, places));
+}
+
+/** Keywords that do not go together. The schema has references that end, and lead somewhere. */
+export function faultOfCombinations(schema: Node): FieldFault | undefined {
+  return firstFault(schema, (one) => faultOfCombination(one, schema));
+}
+
+function firstFault(schema: Node, faultOf: (one: Node) => string | undefined): FieldFault | undefined {
+  let fault: FieldFault | undefined;
+  walkSchemas(schema, (one, place) => {
+    const message = fault === undefined && isNode(one) ? faultOf(one) : undefined;
+    if (message !== undefined) fault = { path: ['body.schema', ...place].join('.'), message };
+  });
+  return fault;
+}
+
+function faultOfNames(schema: Node): string | undefined {
+  for (const keyword of Object.keys(schema)) {
+    const reason = REFUSED_KEYWORDS.get(keyword);
+    if (reason !== undefined) return `${keyword}: ${reason}`;
+    const sets = [PLAIN, ONE_SCHEMA, SCHEMA_LISTS, SCHEMA_MAPS];
+    if (!sets.some((known) => known.has(keyword))) return `${keyword}: unknown keyword`;
+    if (SCHEMA_MAPS.has(keyword) && Object.hasOwn(schema[keyword] as object, '__proto__'))
+      return `${keyword}: must not name "__proto__", which no document has`;
+  }
+  return undefined;
+}
+
+/** Keywords that do nothing without another one. A schema with one of them alone does not say what its author means. */
+const COMPANIONS: readonly (readonly [keyword: string, ...companions: string[]])[] = [
+  ['if', 'then', 'else'],
+  ['then', 'if'],
+  ['else', 'if'],
+  ['minContains', 'contains'],
+  ['maxContains', 'contains'],
+];
+
+function faultOfCombination(schema: Node, root: Node): string | undefined {
+  for (const [keyword, ...companions] of COMPANIONS)
+    if (keyword in schema && !companions.some((companion) => companion in schema))
+      return `${keyword}: has no effect without ${companions.map((name) => `"${name}"`).join(' or ')}`;
+  const { minContains, maxContains } = schema;
+  if (minContains === 0 && maxContains === undefined)
+    return 'minContains: 0 without "maxContains" leaves "contains" without effect';
+  if (Number(minContains ?? 1) > Number(maxContains)) return 'minContains: is more than "maxContains"';
+  if ('unevaluatedItems' in schema && appliesContains(schema, root))
+    return 'unevaluatedItems: is not supported beside "contains" for the same array';
+  return undefined;
+}
+
+/** Keywords whose schemas apply to the same value, and pass on what they have evaluated of it. */
+const IN_PLACE = ['allOf', 'anyOf', 'oneOf', 'if', 'then', 'else', 'dependentSchemas'] as const;
+
+/** Whether `contains` looks at the value that the schema is for, references followed. */
+function appliesContains(schema: unknown, root: Node): boolean {
+  if (!isNode(schema)) return false;
+  if ('contains' in schema) return true;
+  const { $ref } = schema;
+  if (typeof $ref === 'string' && appliesContains(resolvePointer(root, $ref), root)) return true;
+  return IN_PLACE.some((keyword) =>
+    schemasOf(keyword, schema[keyword]).some(([, one]) => appliesContains(one, root)),
+  );
+}
+
+/** Pointers that lead out of the schema, or nowhere, are faults that whoever follows references finds. */
+function faultOfTarget({ $ref }: Node, places: ReadonlySet<string>): string | undefined {
+  if (typeof $ref !== 'string' || !$ref.startsWith('#/') || $ref.includes('%')) return undefined;
+  const place = $ref
+    .slice(2)
+    .split('/')
+    .map((part) => part.replaceAll('~1', '/').replaceAll('~0', '~'));
+  return places.has(JSON.stringify(place)) ? undefined : '$ref: must lead to a schema';
+}

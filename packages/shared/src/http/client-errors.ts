@@ -1,0 +1,101 @@
+import type { IncomingMessage } from 'node:http';
+import type { Socket } from 'node:net';
+import type { FastifyInstance } from 'fastify';
+import { AppError } from '../errors.ts';
+import { type ServedSocket, whenItsTurn } from './connection.ts';
+import { PROBLEM_CONTENT_TYPE, problemOf } from './problem-reply.ts';
+
+/** How long a connection whose request was refused unread may stay open for its answer to arrive, milliseconds. */
+const REFUSED_LINGER_MS = 500;
+
+/** An error of Node's HTTP parser, with the bytes that it was found in. */
+export interface ClientError extends NodeJS.ErrnoException {
+  readonly reason?: string;
+  readonly bytesParsed?: number;
+  /** A Buffer; Fastify says otherwise. */
+  readonly rawPacket?: unknown;
+}
+
+export interface ClientErrorPorts {
+  readonly newRequestId: () => string;
+  /** Methods of the path of a request target; undefined for a path that is no endpoint. */
+  readonly allowedAt: (target: string) => readonly string[] | undefined;
+}
+
+/** What Node's HTTP parser refuses never reaches Fastify's hooks; it gets its problem document here, and the connection ends. */
+export function answerClientError(error: ClientError, socket: Socket, ports: ClientErrorPorts): void {
+  if (socket.writableEnded) return; // Answered already; what still arrives is let run out.
+  if (error.code === 'ECONNRESET' || !socket.writable) {
+    socket.destroy();
+    return;
+  }
+  // The request before them was the last: its answer ends the connection.
+  if (error.code === 'HPE_CLOSED_CONNECTION') return;
+  whenItsTurn(socket, () => endWithProblem(socket, refusalOf(error, ports), ports.newRequestId()));
+}
+
+/** CONNECT is no request for Node but the wish for a tunnel. It gets the answer of any other method that a path does not have. */
+export function refuseConnect(app: FastifyInstance, ports: ClientErrorPorts): void {
+  app.server.on('connect', (request: IncomingMessage, socket: ServedSocket) => {
+    socket.on('error', () => undefined);
+    socket.resume();
+    const error = otherMethod(request.url ?? '', ports);
+    whenItsTurn(socket, () => endWithProblem(socket, error, ports.newRequestId()));
+  });
+}
+
+function refusalOf(error: ClientError, ports: ClientErrorPorts): AppError {
+  switch (error.code) {
+    case 'HPE_HEADER_OVERFLOW':
+      return new AppError('headers_too_large');
+    case 'HPE_CHUNK_EXTENSIONS_OVERFLOW':
+      return new AppError('payload_too_large');
+    case 'ERR_HTTP_REQUEST_TIMEOUT':
+      return new AppError('request_timeout');
+    case 'HPE_INVALID_VERSION':
+    case 'HPE_PAUSED_H2_UPGRADE':
+      return new AppError('http_version_unsupported');
+    case 'HPE_INVALID_TRANSFER_ENCODING':
+      // The parser has one code for codings that nobody knows and for framing that contradicts itself.
+      return /^(?:Request has invalid|Invalid) `Transfer-Encoding`/.test(error.reason ?? '')
+        ? new AppError('transfer_coding_unsupported')
+        : new AppError('invalid_request');
+    case 'HPE_INVALID_METHOD': {
+      const target = targetOf(error);
+      return target === undefined ? new AppError('invalid_request') : otherMethod(target, ports);
+    }
+    default:
+      return new AppError('invalid_request');
+  }
+}
+
+function otherMethod(target: string, { allowedAt }: ClientErrorPorts): AppError {
+  const allow = allowedAt(target);
+  return allow === undefined ? new AppError('not_found') : new AppError('method_not_allowed', { allow });
+}
+
+const METHOD_BYTE = /[!#$%&'*+.^_`|~0-9A-Za-z-]/;
+const REQUEST_LINE = /^[!#$%&'*+.^_`|~0-9A-Za-z-]+ ([\x21-\x7e]+) HTTP\/1\.[01]\r?\n/;
+
+/** The target of a request line whose method the parser does not know; undefined when the bytes are no request line. */
+function targetOf({ rawPacket, bytesParsed }: ClientError): string | undefined {
+  if (!Buffer.isBuffer(rawPacket) || bytesParsed === undefined) return undefined;
+  const text = rawPacket.toString('latin1');
+  let start = bytesParsed;
+  // The parser stops within the method. What stands before it is the end of another request, or nothing.
+  while (start > 0 && METHOD_BYTE.test(text.charAt(start - 1))) start--;
+  return REQUEST_LINE.exec(text.slice(start))?.[1];
+}
+
+function endWithProblem(socket: Socket, error: AppError, requestId: string): void {
+  const problem = problemOf(error, requestId);
+  const body = JSON.stringify(problem);
+  const allow = error.allow === undefined ? '' : `Allow: ${error.allow.join(', ')}\r\n`;
+  socket.end(
+    `HTTP/1.1 ${problem.status} ${problem.title}\r\nContent-Type: ${PROBLEM_CONTENT_TYPE}\r\n` +
+      `Content-Length: ${Buffer.byteLength(body)}\r\nCache-Control: no-store\r\n${allow}` +
+      `X-Content-Type-Options: nosniff\r\nConnection: close\r\n\r\n${body}`,
+  );
+  // Node lets the client keep its half of the connection for as long as it likes.
+  setTimeout(() => socket.destroy(), REFUSED_LINGER_MS).unref();
+}

@@ -1,0 +1,119 @@
+import type { IncomingMessage, Server, ServerResponse } from 'node:http';
+import type { Socket } from 'node:net';
+
+/**
+ * Requests of one connection that wait for their turn; with more, nothing further is read from it. With fewer it is read, so that it is
+ * noticed when the client goes.
+ */
+const WAITING_MAX = 8;
+
+const LATEST = Symbol('latest response');
+const WAITING = Symbol('requests that wait');
+const FAULTY = Symbol('faulty');
+
+/** A connection of a server. Its state lies on the socket: a map would cost each request a look-up. */
+export interface ServedSocket extends Socket {
+  /** The response to the latest request that was parsed from the connection. */
+  [LATEST]?: ServerResponse;
+  /** How many requests wait for their turn; undefined until one does. */
+  [WAITING]?: number;
+  /** Set at the first bytes that are no HTTP. Nothing behind them is a request. */
+  [FAULTY]?: boolean;
+}
+
+type Begin = (request: IncomingMessage, response: ServerResponse) => void;
+
+/**
+ * Begins the requests of a connection one after the other: each once the answer before it has ended, so that pipelined requests take
+ * effect in their order (RFC 9112, section 9.3.2). Node begins all of them at once and only orders their answers.
+ *
+ * A client may end its half of the connection behind its last request and still gets every answer.
+ *
+ * To be called before anybody listens to the server's requests, except those who begin them.
+ */
+export function beginInOrder(server: Server): void {
+  const begins = server.listeners('request') as Begin[];
+  server.removeAllListeners('request');
+  // Node would end our half as well, and with it the answers that are not written yet.
+  (server as Server & { httpAllowHalfOpen: boolean }).httpAllowHalfOpen = true;
+  server.on('request', (request: IncomingMessage, response: ServerResponse) => {
+    const socket = request.socket as ServedSocket;
+    socket[LATEST] = response;
+    // Node gives a response its socket once the response before it has ended.
+    if (response.socket === null) waitForTurn(socket, request, response, begins);
+    else for (const begin of begins) begin(request, response);
+  });
+}
+
+function waitForTurn(
+  socket: ServedSocket,
+  request: IncomingMessage,
+  response: ServerResponse,
+  begins: readonly Begin[],
+): void {
+  if (socket[WAITING] === undefined)
+    // A body that is read resumes the connection for all that comes behind it.
+    socket.on('resume', () => {
+      if (mustPause(socket)) socket.pause();
+    });
+  socket[WAITING] = (socket[WAITING] ?? 0) + 1;
+  if (mustPause(socket)) socket.pause();
+  response.once('socket', () => {
+    socket[WAITING] = (socket[WAITING] ?? 0) - 1;
+    if (!mustPause(socket) && socket.isPaused()) socket.resume();
+    // Node still flushes the response in this turn.
+    process.nextTick(() => {
+      // A request whose body turned out to be faulty has no effect: `whenItsTurn` answers in its place.
+      if (socket.destroyed || (socket[FAULTY] === true && !request.complete)) return;
+      for (const begin of begins) begin(request, response);
+    });
+  });
+}
+
+/** What comes behind a fault is read and thrown away: unread, it would have the system cut the connection before the answers arrive. */
+function mustPause(socket: ServedSocket): boolean {
+  return (socket[WAITING] ?? 0) > WAITING_MAX && socket[FAULTY] !== true;
+}
+
+/**
+ * Calls `answer` when what it writes is taken for the answer to the bytes at fault: behind the answers to all requests that arrived in
+ * whole before them. Those may have taken effect, and keep their answers. Only the first fault of a connection counts.
+ *
+ * `answer` is not called when the connection ends before, or the request at fault has its answer already.
+ */
+export function whenItsTurn(socket: ServedSocket, answer: () => void): void {
+  if (socket[FAULTY] === true) return;
+  socket[FAULTY] = true;
+  if (socket.isPaused()) socket.resume();
+  const latest = socket[LATEST];
+  const answerIfOpen = (): void => {
+    if (socket.writable) answer();
+  };
+  // An answer that has ended is in the socket as a whole, if not on the wire.
+  if (latest === undefined || (latest.writableEnded && latest.req.complete)) answer();
+  // Once it has finished it is late: Node has ended our half by then, where the client has ended its own.
+  else if (latest.req.complete) latest.once('prefinish', answerIfOpen);
+  // The fault lies in the body of the latest request.
+  else if (latest.writableEnded) socket.end();
+  else if (latest.socket === null) latest.once('socket', () => process.nextTick(answerIfOpen));
+  else if (latest.headersSent) socket.destroy();
+  else answer();
+}
+
+/**
+ * Calls `onGone` once the client cannot want more of an answer that may never end: its connection has closed, or it ended its
+ * half of it, as one does that goes away.
+ */
+export function onceGone(response: ServerResponse, onGone: () => void): void {
+  const { socket } = response.req;
+  let isTold = false;
+  const tell = (): void => {
+    if (isTold) return;
+    isTold = true;
+    socket.off('end', tell);
+    onGone();
+  };
+  response.once('close', tell);
+  socket.once('end', tell);
+  if (socket.readableEnded || response.destroyed) tell();
+}

@@ -1,0 +1,54 @@
+import { execFile } from 'node:child_process';
+import { readFileSync } from 'node:fs';
+import { fileURLToPath } from 'node:url';
+import { promisify } from 'node:util';
+import { afterAll, beforeAll, expect, it } from 'vitest';
+import { Installation } from './support/installation.ts';
+
+const root = fileURLToPath(new URL('..', import.meta.url));
+const ORIGIN = 'http://127.0.0.1:8080';
+
+/** The shell examples of a page, in their order. */
+function examplesOf(page: string): string[] {
+  const text = readFileSync(`${root}/${page}`, 'utf8');
+  return [...text.matchAll(/^```sh\n([\s\S]*?)^```$/gm)].map(([, code]) => String(code));
+}
+
+/**
+ * Stands before the examples: a name that nothing sets, and an answer that is no success, end the script. `npm run token` would make a token in a
+ * folder that these tests have none of; a stream of events would not end.
+ */
+const PREAMBLE = `
+set -euo pipefail
+npm() { echo "$GIVEN_TOKEN"; }
+curl() {
+  case "$*" in
+    *text/event-stream*) command curl --max-time 1 "$@" || [ $? = 28 ];;
+    *) command curl --fail-with-body "$@"; echo;;
+  esac
+}
+`;
+
+let installation: Installation;
+beforeAll(async () => {
+  installation = await Installation.start();
+});
+afterAll(() => installation[Symbol.asyncDispose]());
+
+it('the examples of docs/documents.md and docs/query.md run behind the quick start of the README, and define every name', async () => {
+  const [quickStart] = examplesOf('README.md').filter((code) => code.startsWith('TOKEN='));
+  const pages = ['docs/documents.md', 'docs/query.md'].map(examplesOf);
+  expect(pages.map(({ length }) => length)).toEqual([2, 1]);
+  const script = [quickStart, ...pages.flat()].join('\n').replaceAll(ORIGIN, installation.url);
+  const token = await installation.client(['project-a'], ['docs:read', 'docs:write']);
+  const { PATH } = process.env;
+  const { stdout } = await promisify(execFile)('bash', ['-c', `${PREAMBLE}${script}`], {
+    env: { PATH, GIVEN_TOKEN: token },
+  });
+  const answers = stdout.split('\n').filter((line) => line.startsWith('{'));
+  expect(answers.length).toBeGreaterThan(7);
+  expect(JSON.parse(answers.at(-2) ?? '')).toEqual({ count: expect.any(Number) });
+  expect(JSON.parse(answers.at(-1) ?? '')).toEqual({
+    groups: [{ group: {}, figures: { notes: 2, largest: null } }],
+  });
+});

@@ -1,0 +1,286 @@
+import { createHash, randomBytes } from 'node:crypto';
+import {
+  cpSync,
+  existsSync,
+  lstatSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  utimesSync,
+  writeFileSync,
+} from 'node:fs';
+import { join } from 'node:path';
+import { withStore } from '@bundoc/bunkms/cli/open-kms';
+import type { AuditRecord } from '@bundoc/shared/contract/audit';
+import { dekNameOf } from '@bundoc/shared/contract/keys';
+import { expect, it } from 'vitest';
+import { type Answer, type Call, call, Installation } from './support/installation.ts';
+import { RowsOperator } from './support/rows-operator.ts';
+import { FolderOperator, type HostileStorage, randomOf } from './support/storage-operator.ts';
+
+/** As long as a run may take; how much is done in it depends on the machine. */
+const RUN_MS = process.env['BUNDOC_LONG_TESTS'] === '1' ? 1_800_000 : 30_000;
+/** Repeats one run: that of the seed that a failure names. */
+const SEED = process.env['BUNDOC_HOSTILE_SEED'];
+/** Nothing takes this long unless it hangs. */
+const HANGS_MS = 60_000;
+/** What a process may take beyond what it had, bytes: of 10 GiB that are planted. */
+const MEMORY_BYTES_MAX = 1_610_612_736;
+
+/** For times of change and of access outside, seconds. */
+const LONG_AGO_S = 1_000_000_000;
+
+const LIVING = ['a', 'b'] as const;
+const DELETED = 'deleted';
+const NEVER = ['ghost', 'b-dek'];
+const IDS = ['one', 'two', 'three', 'four'];
+/** Records of BunKMS that say that a key was used or looked at, and nothing else. */
+const USES = new Set(['key.export', 'key.read', 'key.list', 'key.leases', 'key.pem']);
+
+it('whoever has the storage can make Bundoc refuse, and nothing else: no key is made, changed or destroyed, nothing is served that was never written, nothing outside is touched', async () => {
+  await using world = await World.start();
+  const begin = Date.now();
+  let seeds = 0;
+  for (const seed of seedsFor(begin)) {
+    try {
+      await world.run(seed);
+    } catch (error) {
+      throw new Error(`seed ${seed} (BUNDOC_HOSTILE_SEED=${seed}): ${world.acts.join('; ')}`, {
+        cause: error,
+      });
+    }
+    seeds++;
+  }
+  const { served, refused, noStart } = world;
+  process.stdout.write(`hostile storage: ${JSON.stringify({ seeds, served, refused, noStart })}\n`);
+  // Otherwise nothing would have been shown.
+  if (SEED === undefined) expect([served > 0, refused > 0]).toEqual([true, true]);
+});
+
+function* seedsFor(begin: number): Generator<number> {
+  if (SEED !== undefined) {
+    yield Number(SEED);
+    return;
+  }
+  const first = randomBytes(4).readUInt32BE();
+  process.stdout.write(`hostile storage: seeds from ${first}\n`);
+  for (let at = 0; Date.now() - begin < RUN_MS; at++) yield (first + at) >>> 0;
+}
+
+/** An installation, what was ever written to it, and what lies outside of its data folder. */
+class World implements AsyncDisposable {
+  readonly #installation: Installation;
+  readonly #token: string;
+  readonly #outside: string;
+  readonly #canary = `canary-${randomBytes(16).toString('hex')}`;
+  readonly #storage: HostileStorage;
+  /** Every text that was ever sent for a document, by project and id. */
+  readonly #written = new Map<string, Set<string>>();
+  /** Actions that were asked for, by key. */
+  readonly #asked = new Map<string, Set<string>>();
+  #outsideHash = '';
+  #auditSeq = 0;
+  #logLength = 0;
+  #memory = 0;
+  acts: string[] = [];
+  served = 0;
+  refused = 0;
+  noStart = 0;
+
+  private constructor(installation: Installation, token: string) {
+    const projects = [...LIVING, DELETED, ...NEVER];
+    const { folder, dataDir } = installation;
+    const { BUNDOC_STORAGE: url } = installation.stored.environment;
+    this.#installation = installation;
+    this.#token = token;
+    this.#outside = join(folder, 'outside');
+    this.#storage =
+      url === undefined
+        ? new FolderOperator({ dataDir, copiesDir: folder, outside: this.#outside, projects })
+        : new RowsOperator(url, projects);
+  }
+
+  static async start(): Promise<World> {
+    const installation = await Installation.start({
+      environment: { BUNDOC_CACHE_BYTES: '0' },
+    });
+    const token = await installation.client(['*'], ['docs:read', 'docs:write', 'docs:admin']);
+    const world = new World(installation, token);
+    await world.#fill();
+    return world;
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.#storage[Symbol.asyncDispose]();
+    await this.#installation[Symbol.asyncDispose]();
+  }
+
+  /** One run: what the operator of the storage does with the seed's numbers, a start, requests, and what came of it. */
+  async run(seed: number): Promise<void> {
+    const random = randomOf(seed);
+    await this.#storage.reset();
+    this.acts = [];
+    for (let left = 1 + Math.floor(random() * 4); left > 0; left--)
+      this.acts.push(await this.#storage.act(random));
+    if (await this.#started()) {
+      await this.#ask(random);
+      await inTime(this.#installation.stopBundoc(), 'the end of the service');
+    } else this.noStart++;
+    await this.#judge();
+  }
+
+  /** Three projects with a history, copies of the folder on the way, and a folder outside that looks just like it. */
+  async #fill(): Promise<void> {
+    for (let round = 0; round < 3; round++) {
+      for (const project of [...LIVING, DELETED]) {
+        this.#allow(project, 'key.create', 'key.claim');
+        for (const id of IDS.slice(0, round + 2)) await this.#put(project, id, `${project} ${id} ${round}`);
+      }
+      if (round === 1) await this.#send('a', '/collections/notes/documents/three', { method: 'DELETE' });
+      if (round === 2) {
+        this.#allow(DELETED, 'key.destroy', 'key.deletion_intent', 'key.shred', 'key.content_removed');
+        await this.#send(DELETED, `?confirm=${DELETED}`, { method: 'DELETE' });
+      }
+      await this.#installation.stopBundoc();
+      await this.#storage.keepCopy();
+      await this.#installation.startBundoc();
+    }
+    await this.#installation.stopBundoc();
+    mkdirSync(join(this.#outside, 'folder'), { recursive: true });
+    for (const path of ['canary', 'folder/canary', 'folder/project.json', 'folder/00000001'])
+      writeFileSync(join(this.#outside, path), this.#canary);
+    const { dataDir } = this.#installation;
+    if (existsSync(dataDir)) cpSync(dataDir, join(this.#outside, 'copy'), { recursive: true });
+    // The first look sets the times that the second one finds.
+    this.#lookOutside();
+    this.#outsideHash = this.#lookOutside();
+    await this.#judge();
+    this.#memory = process.memoryUsage.rss();
+  }
+
+  /** Whether the service starts; otherwise it says why, in time. */
+  async #started(): Promise<boolean> {
+    try {
+      await inTime(this.#installation.startBundoc(), 'the start');
+      return true;
+    } catch (error) {
+      if (error instanceof Hung) throw error;
+      expect(error).toMatchObject({ message: expect.stringMatching(/./) });
+      return false;
+    }
+  }
+
+  async #ask(random: () => number): Promise<void> {
+    for (const project of [...LIVING, ...NEVER]) {
+      for (const id of IDS)
+        this.#judgeDocument(project, id, await this.#send(project, `/collections/notes/documents/${id}`));
+      this.#judgeList(project, await this.#send(project, '/collections/notes/documents'));
+      await this.#send(project, '/changes?limit=10');
+    }
+    await this.#send('a', '/collections/notes/query', {
+      method: 'POST',
+      body: '{"where":{"text":{"$gte":""}}}',
+    });
+    await call(this.#installation.url, '/v1/projects', { token: this.#token });
+    for (const project of LIVING) {
+      const id = IDS[Math.floor(random() * IDS.length)] as string;
+      await this.#put(project, id, `${project} ${id} ${random()}`);
+      this.#judgeDocument(project, id, await this.#send(project, `/collections/notes/documents/${id}`));
+    }
+    if (random() < 0.3) await this.#send('b', '/collections/notes/documents/one', { method: 'DELETE' });
+  }
+
+  async #put(project: string, id: string, text: string): Promise<void> {
+    const key = `${project}/${id}`;
+    this.#written.set(key, (this.#written.get(key) ?? new Set()).add(text));
+    await this.#send(project, `/collections/notes/documents/${id}`, {
+      method: 'PUT',
+      body: JSON.stringify({ text }),
+    });
+  }
+
+  async #send(project: string, path: string, options: Call = {}): Promise<Answer> {
+    const { url } = this.#installation;
+    const answer = await inTime(
+      call(url, `/v1/projects/${project}${path}`, { ...options, token: this.#token }),
+      `${options.method ?? 'GET'} ${project}${path}`,
+    );
+    expect(answer.text).not.toContain(this.#canary);
+    if (answer.status < 400) this.served++;
+    else this.refused++;
+    // A defect: nothing that lies on a disk is unexpected.
+    if (answer.status >= 400) expect(answer.json()['code'], answer.text).not.toBe('internal_error');
+    return answer;
+  }
+
+  #judgeDocument(project: string, id: string, answer: Answer): void {
+    if (answer.status !== 200) return;
+    const { _id, text } = answer.json();
+    expect(_id).toBe(id);
+    expect([...(this.#written.get(`${project}/${id}`) ?? [])]).toContain(text);
+  }
+
+  #judgeList(project: string, answer: Answer): void {
+    if (answer.status !== 200) return;
+    const { documents } = answer.json() as { documents: { _id: string; text: string }[] };
+    for (const { _id: id, text } of documents)
+      expect([...(this.#written.get(`${project}/${id}`) ?? [])]).toContain(text);
+  }
+
+  #allow(project: string, ...actions: string[]): void {
+    const key = dekNameOf(project);
+    this.#asked.set(key, new Set([...(this.#asked.get(key) ?? []), ...actions]));
+  }
+
+  async #judge(): Promise<void> {
+    for (const { action, key, outcome } of await this.#newRecords()) {
+      if (outcome !== 'allowed' || USES.has(action)) continue;
+      if (key !== undefined && (action.startsWith('key.') || action.startsWith('storage.')))
+        expect([...(this.#asked.get(key) ?? [])], `${action} of ${key}`).toContain(action);
+      expect(action).not.toBe('storage.take_over');
+    }
+    const { text } = this.#installation.log;
+    expect(text.slice(this.#logLength)).not.toContain(this.#canary);
+    this.#logLength = text.length;
+    expect(this.#lookOutside()).toBe(this.#outsideHash);
+    expect(process.memoryUsage.rss() - this.#memory).toBeLessThan(MEMORY_BYTES_MAX);
+  }
+
+  async #newRecords(): Promise<readonly Pick<AuditRecord, 'action' | 'key' | 'outcome'>[]> {
+    return withStore(this.#installation.kmsEnvironment, async (store) => {
+      const { items } = await store.listAudit({ after: this.#auditSeq, limit: 10_000 });
+      this.#auditSeq = items.at(-1)?.seq ?? this.#auditSeq;
+      return items;
+    });
+  }
+
+  /**
+   * Names, contents and times of all that lies outside. Times of access are set back afterwards, so that what is read gets another one
+   * on a file system that keeps them.
+   */
+  #lookOutside(): string {
+    const hash = createHash('sha256');
+    const look = (path: string): void => {
+      const stats = lstatSync(path);
+      const names = stats.isDirectory() ? readdirSync(path).sort() : [];
+      const content = stats.isFile() ? readFileSync(path) : '';
+      hash.update(JSON.stringify([path, stats.mode, stats.mtimeMs, stats.atimeMs, names])).update(content);
+      for (const name of names) look(join(path, name));
+      utimesSync(path, LONG_AGO_S, LONG_AGO_S);
+    };
+    look(this.#outside);
+    return hash.digest('hex');
+  }
+}
+
+class Hung extends Error {}
+
+async function inTime<T>(action: Promise<T>, what: string): Promise<T> {
+  const { promise, reject } = Promise.withResolvers<never>();
+  const timer = setTimeout(() => reject(new Hung(`${what} hangs`)), HANGS_MS);
+  try {
+    return await Promise.race([action, promise]);
+  } finally {
+    clearTimeout(timer);
+  }
+}

@@ -1,0 +1,146 @@
+import pg from 'pg';
+import { forgedDeletion, forgedMove, type HostileStorage } from './storage-operator.ts';
+
+interface Column {
+  readonly name: string;
+  readonly type: string;
+}
+
+/** Who may do anything in the schema of a database while no node runs, and knows its tables, but has no key. */
+export class RowsOperator implements HostileStorage {
+  readonly #client: pg.Client;
+  readonly #projects: readonly string[];
+  #tables: ReadonlyMap<string, readonly Column[]> = new Map();
+  #copies = 0;
+
+  /** @param projects that there are, and some that there never were. */
+  constructor(url: string, projects: readonly string[]) {
+    this.#client = new pg.Client(url);
+    this.#projects = projects;
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.#client.end();
+  }
+
+  async keepCopy(): Promise<void> {
+    if (this.#copies === 0) await this.#begin();
+    for (const table of this.#tables.keys())
+      await this.#client.query(`CREATE TABLE copies.${table}_${this.#copies} AS TABLE bundoc.${table}`);
+    this.#copies++;
+  }
+
+  async reset(): Promise<void> {
+    const tables = [...this.#tables.keys()];
+    const latest = this.#copies - 1;
+    await this.#client.query(
+      ['BEGIN', `TRUNCATE ${tables.map((table) => `bundoc.${table}`).join(', ')}`]
+        .concat(
+          tables.map((table) => `INSERT INTO bundoc.${table} TABLE copies.${table}_${latest}`),
+          'COMMIT',
+        )
+        .join('; '),
+    );
+  }
+
+  async act(random: () => number): Promise<string> {
+    const oneOf = <T>(all: readonly T[]): T => all[Math.floor(random() * all.length)] as T;
+    const table = oneOf([...this.#tables.keys()]);
+    const column = oneOf(this.#tables.get(table) ?? []);
+    const older = `copies.${table}_${Math.floor(random() * this.#copies)}`;
+    const row = await this.#rowOf(`bundoc.${table}`, random);
+    const other = await this.#rowOf(oneOf([`bundoc.${table}`, older]), random);
+    const project = oneOf(this.#projects);
+    const at = `bundoc.${table} SET ${column.name}`;
+    const from = other === undefined ? '' : `${other.table} WHERE ctid = '${other.at}'`;
+    const acts: Readonly<Record<string, string>> = {
+      'another value': `UPDATE ${at} = (SELECT ${column.name} FROM ${from}) WHERE ctid = '${row?.at}'`,
+      'a made value': `UPDATE ${at} = ${madeValue(column, random)} WHERE ctid = '${row?.at}'`,
+      'no value': `UPDATE ${at} = NULL WHERE ctid = '${row?.at}'`,
+      'one value everywhere': `UPDATE ${at} = ${madeValue(column, random)}`,
+      'of another project': `UPDATE bundoc.${table} SET project = '${project}' WHERE ctid = '${row?.at}'`,
+      'a row less': `DELETE FROM bundoc.${table} WHERE ctid = '${row?.at}'`,
+      'a table less': `DELETE FROM bundoc.${table}`,
+      'a project’s rows less': `DELETE FROM bundoc.${table} WHERE project = '${project}'`,
+      'an older row': `INSERT INTO bundoc.${table} SELECT * FROM ${from} ON CONFLICT DO NOTHING`,
+      'an older table': `DELETE FROM bundoc.${table}; INSERT INTO bundoc.${table} TABLE ${older}`,
+      'an older project': [...this.#tables.keys()]
+        .map(
+          (name) =>
+            `DELETE FROM bundoc.${name} WHERE project = '${project}'; INSERT INTO bundoc.${name} SELECT * FROM copies.${older.replace(/.*_/, `${name}_`)} WHERE project = '${project}'`,
+        )
+        .join('; '),
+      'a deletion mark': planted(project, forgedDeletion(project, random)),
+      'a move mark': planted(project, forgedMove(project, random)),
+      'another’s file': `UPDATE bundoc.projects SET file = (SELECT replace(file, '${project}', projects.project) FROM bundoc.projects AS one WHERE project = '${project}')`,
+    };
+    const kind = oneOf(Object.keys(acts));
+    const done = await this.#try(acts[kind] as string);
+    return `${kind} ${table}.${column.name} ${project}${done}`;
+  }
+
+  /** What the schema still refuses has not happened. */
+  async #try(text: string): Promise<string> {
+    try {
+      await this.#client.query(text);
+      return '';
+    } catch (error) {
+      return ` (${(error as Error).message})`;
+    }
+  }
+
+  async #rowOf(table: string, random: () => number): Promise<{ table: string; at: string } | undefined> {
+    const { rows } = await this.#client.query<{ at: string }>(
+      `SELECT ctid::text AS at FROM ${table} ORDER BY ctid`,
+    );
+    const row = rows[Math.floor(random() * rows.length)];
+    return row && { table, at: row.at };
+  }
+
+  /** Takes away what the schema checks, as its owner may. */
+  async #begin(): Promise<void> {
+    const client = this.#client;
+    await client.connect();
+    await client.query('CREATE SCHEMA copies');
+    const { rows } = await client.query<{ table: string; name: string; type: string }>(
+      `SELECT table_name AS table, column_name AS name, data_type AS type FROM information_schema.columns
+       WHERE table_schema = 'bundoc' AND table_name IN
+         (SELECT table_name FROM information_schema.columns WHERE table_schema = 'bundoc' AND column_name = 'project')
+       ORDER BY table_name, ordinal_position`,
+    );
+    this.#tables = Map.groupBy(rows, ({ table }) => table);
+    const checks = await client.query<{ text: string }>(
+      `SELECT format('ALTER TABLE %s DROP CONSTRAINT %I', conrelid::regclass, conname) AS text FROM pg_constraint
+       WHERE connamespace = 'bundoc'::regnamespace AND contype IN ('c', 'f')`,
+    );
+    for (const { text } of checks.rows) await client.query(text);
+    for (const { table, name } of rows)
+      await this.#try(`ALTER TABLE bundoc.${table} ALTER COLUMN ${name} DROP NOT NULL`);
+  }
+}
+
+function planted(project: string, text: string): string {
+  return `INSERT INTO bundoc.projects VALUES ('${project}', '${text}') ON CONFLICT (project) DO UPDATE SET file = excluded.file`;
+}
+
+/** As SQL. */
+function madeValue({ type }: Column, random: () => number): string {
+  const of = (all: readonly string[]): string => all[Math.floor(random() * all.length)] as string;
+  const bytes = Array.from({ length: Math.floor(random() * 80) }, () => Math.floor(random() * 256));
+  switch (type) {
+    case 'bytea':
+      return `'\\x${Buffer.from(bytes).toString('hex')}'::bytea`;
+    case 'boolean':
+      return of(['true', 'false']);
+    case 'uuid':
+      return 'gen_random_uuid()';
+    case 'text':
+      return of(["''", "'a'", "'{}'", "'null'", "repeat('[', 100000)", "repeat('x', 20000000)"]);
+    case 'integer':
+      return of(['0', '-1', '1', '2', '2147483647']);
+    case 'bigint':
+      return of(['0', '-1', '1', '3', '9007199254740991', '9223372036854775807']);
+    default:
+      return 'NULL';
+  }
+}

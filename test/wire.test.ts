@@ -1,0 +1,228 @@
+import { once } from 'node:events';
+import { connect, type Socket } from 'node:net';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { call, Installation } from './support/installation.ts';
+import { bytesOf, exchange } from './support/raw-requests.ts';
+
+const COLLECTION = '/v1/projects/wire/collections/notes';
+const DOCUMENTS = `${COLLECTION}/documents`;
+
+let installation: Installation;
+let token: string;
+beforeAll(async () => {
+  installation = await Installation.start();
+  token = await installation.client(['wire'], ['docs:read', 'docs:write', 'docs:admin']);
+  await call(installation.url, `${DOCUMENTS}/first`, { method: 'PUT', token, body: '{"v":1}' });
+});
+afterAll(() => installation[Symbol.asyncDispose]());
+
+const portOf = (url: string) => Number(new URL(url).port);
+const raw = (method: string, path: string, body?: string) =>
+  bytesOf({
+    method,
+    path,
+    headers: [
+      `Authorization: Bearer ${token}`,
+      ...(body === undefined ? [] : ['Content-Type: application/json']),
+    ],
+    ...(body === undefined ? {} : { body }),
+  });
+const whole = () => 1;
+
+describe('requests on one connection', () => {
+  it('that create, read, delete and read a document take effect in this order', async () => {
+    const path = `${DOCUMENTS}/piped`;
+    const bytes = raw('PUT', path, '{}') + raw('GET', path) + raw('DELETE', path) + raw('GET', path);
+    const answers = await exchange(portOf(installation.url), bytes, whole);
+    expect(answers.map(({ status }) => status)).toEqual([201, 200, 204, 404]);
+  });
+
+  it('keep their answers when bytes follow that are no HTTP: 201, then 400', async () => {
+    const bytes = `${raw('PUT', `${DOCUMENTS}/surplus`, '{}')}surplus\r\n\r\n`;
+    const answers = await exchange(portOf(installation.url), bytes, whole);
+    expect(answers.map(({ status }) => status)).toEqual([201, 400]);
+    expect(answers[1]?.headers['connection']).toBe('close');
+    expect((await call(installation.url, `${DOCUMENTS}/surplus`, { token })).status).toBe(200);
+  });
+});
+
+describe('If-Match compares strongly', () => {
+  it('to the document: the weak tag of the present revision is 412, and nothing is written', async () => {
+    const path = `${DOCUMENTS}/first`;
+    const { headers, text } = await call(installation.url, path, { token });
+    const etag = String(headers['etag']);
+    for (const method of ['PUT', 'DELETE', 'GET']) {
+      const refused = await call(installation.url, path, {
+        method,
+        token,
+        headers: { 'if-match': `W/${etag}` },
+        ...(method === 'PUT' ? { body: '{"v":2}' } : {}),
+      });
+      expect([method, refused.status]).toEqual([method, 412]);
+    }
+    expect((await call(installation.url, path, { token })).text).toBe(text);
+    const listed = { 'if-match': `, ,W/"x",, ${etag} ,` };
+    expect((await call(installation.url, path, { token, headers: listed })).status).toBe(200);
+    expect(
+      (await call(installation.url, path, { token, headers: { 'if-none-match': `W/${etag}` } })).status,
+    ).toBe(304);
+  });
+
+  it('to the key', async () => {
+    const admin = await installation.issue({
+      sub: 'admin',
+      typ: 'client',
+      scope: ['kms:create_key', 'kms:read_key', 'kms:manage_key'],
+      keys: ['*'],
+    });
+    const kms = installation.kms.apiUrl;
+    await call(kms, '/v1/keys', {
+      method: 'POST',
+      token: admin,
+      body: '{"name":"wire-key","type":"aes-256"}',
+    });
+    const etag = String((await call(kms, '/v1/keys/wire-key', { token: admin })).headers['etag']);
+    const disable = (tags: string) =>
+      call(kms, '/v1/keys/wire-key/disable', { method: 'POST', token: admin, headers: { 'if-match': tags } });
+    expect((await disable(`W/${etag}`)).status).toBe(412);
+    expect((await disable(`, ${etag},`)).status).toBe(200);
+  });
+});
+
+it('a query parameter that stands twice is said to be given twice', async () => {
+  const listed = await call(installation.url, `${DOCUMENTS}?limit=1&limit=2`, { token });
+  expect([listed.status, listed.json()]).toMatchObject([
+    400,
+    { errors: [{ path: 'query.limit', message: 'is given twice' }] },
+  ]);
+  const audit = await installation.issue({ sub: 'a', typ: 'client', scope: ['kms:audit'] });
+  const records = await call(installation.kms.apiUrl, '/v1/audit?limit=1&limit=2', { token: audit });
+  expect(records.json()).toMatchObject({ errors: [{ path: 'query.limit', message: 'is given twice' }] });
+});
+
+it('the feed is sent in the form that Accept likes most', async () => {
+  const accept = 'application/json;q=0.2, application/x-ndjson;q=0.9, text/event-stream;q=0.1';
+  const page = await call(installation.url, '/v1/projects/wire/changes', { token, headers: { accept } });
+  expect(page.headers['content-type']).toBe('application/x-ndjson; charset=utf-8');
+});
+
+describe('HEAD', () => {
+  /** Paths of all GETs that a listener's document names, with names that exist. */
+  async function pathsOf(url: string, names: Readonly<Record<string, string>>): Promise<string[]> {
+    const document = (await call(url, '/openapi.json')).json() as {
+      paths: Record<string, Record<string, unknown>>;
+    };
+    return Object.entries(document.paths)
+      .filter(([, operations]) => operations['get'] !== undefined)
+      .map(([path]) => path.replace(/\{(\w+)\}/g, (_all, name: string) => names[name] ?? name));
+  }
+
+  it('is answered as GET is, without a body, on every path of Bundoc', async () => {
+    const paths = await pathsOf(installation.url, { project: 'wire', collection: 'notes', id: 'first' });
+    expect(paths.length).toBeGreaterThan(8);
+    for (const path of paths) {
+      const head = await call(installation.url, path, { method: 'HEAD', token });
+      const got = await call(installation.url, path, { token });
+      expect([path, head.status, head.text]).toEqual([path, got.status, '']);
+      expect(head.headers['content-type']).toBe(got.headers['content-type']);
+    }
+    const headers = { accept: 'text/event-stream' };
+    const stream = await call(installation.url, '/v1/projects/wire/changes', {
+      method: 'HEAD',
+      token,
+      headers,
+    });
+    expect([stream.status, stream.headers['content-type'], stream.text]).toEqual([
+      200,
+      'text/event-stream',
+      '',
+    ]);
+  });
+
+  it('is answered on every path of BunKMS but export, where it is 405, on record, and releases nothing', async () => {
+    const service = await installation.issue({
+      sub: 'svc',
+      typ: 'service',
+      scope: ['kms:read_key', 'kms:export_key', 'kms:audit', 'kms:admin'],
+      keys: ['*'],
+    });
+    const url = installation.kms.internalUrl;
+    const paths = await pathsOf(url, { name: 'wire-dek' });
+    for (const path of paths) {
+      const head = await call(url, path, { method: 'HEAD', token: service });
+      if (path.startsWith('/v1/export/')) {
+        expect([head.status, head.headers['allow']]).toEqual([405, 'GET']);
+        continue;
+      }
+      expect([path, head.text]).toEqual([path, '']);
+      expect([path, head.status]).not.toEqual([path, 405]);
+      if (path !== '/v1/events')
+        expect([path, head.status]).toEqual([path, (await call(url, path, { token: service })).status]);
+    }
+    expect(paths.some((path) => path.startsWith('/v1/export/'))).toBe(true);
+    await expect
+      .poll(async () => (await call(url, '/v1/audit?limit=500', { token: service })).text)
+      .toContain('"method_not_allowed"');
+    const { records } = (await call(url, '/v1/audit?limit=500', { token: service })).json() as {
+      records: { action: string; outcome: string; code?: string; severity: string }[];
+    };
+    expect(records.filter(({ code }) => code === 'method_not_allowed')).toMatchObject([
+      { action: 'key.export', outcome: 'refused', severity: 'CRITICAL' },
+    ]);
+  });
+});
+
+describe('a write that took effect is answered as done, whatever slow readers hold', () => {
+  const BYTES = 1_000_000;
+  const PAGE = 12;
+  /** Room for two pages and 190 kB: for the answer of a small batch, not for what 500 operations may be answered. */
+  const ROOM = 2 * PAGE * BYTES + 200_000;
+
+  const batch = (count: number, name: string) =>
+    JSON.stringify({
+      operations: Array.from({ length: count }, (_, n) => ({
+        op: 'create',
+        collection: name,
+        id: `${name}-${n}`,
+        document: {},
+      })),
+    });
+
+  it('and one whose answer might have no room does not begin', async () => {
+    await using own = await Installation.start({ heldBytesMax: ROOM });
+    const client = await own.client(['wire']);
+    for (let n = 0; n < PAGE; n++)
+      await call(own.url, `${DOCUMENTS}/${n}`, {
+        method: 'PUT',
+        token: client,
+        body: `{"v":"${'x'.repeat(BYTES)}"}`,
+      });
+    const readers: Socket[] = [];
+    for (let n = 0; n < 2; n++) {
+      const socket = connect({ port: portOf(own.url), host: '127.0.0.1' });
+      socket.on('error', () => undefined);
+      await once(socket, 'connect');
+      socket.pause();
+      socket.write(`GET ${DOCUMENTS} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer ${client}\r\n\r\n`);
+      readers.push(socket);
+    }
+    const write = (count: number, name: string) =>
+      call(own.url, '/v1/projects/wire/batch', { method: 'POST', token: client, body: batch(count, name) });
+    const list = async (name: string) =>
+      (
+        await call(own.url, `/v1/projects/wire/collections/${name}/documents?limit=1`, { token: client })
+      ).json();
+    // Both pages are held once a third one has no room.
+    await expect
+      .poll(async () => (await call(own.url, DOCUMENTS, { token: client })).status, { interval: 50 })
+      .toBe(503);
+
+    const refused = await write(500, 'large');
+    expect([refused.status, refused.json()]).toMatchObject([503, { code: 'overloaded' }]);
+    expect(await list('large')).toMatchObject({ documents: [] });
+    const done = await write(100, 'small');
+    expect([done.status, (done.json() as { results: unknown[] }).results.length]).toEqual([200, 100]);
+    for (const socket of readers) socket.destroy();
+    await expect.poll(async () => (await write(500, 'large')).status).toBe(200);
+  });
+});
