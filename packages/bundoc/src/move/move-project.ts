@@ -16,12 +16,8 @@ export class MoveFailed extends Error {
   override readonly name = 'MoveFailed';
 }
 
-/** What a project holds: alike at both ends. */
-export interface MoveCounts {
-  readonly documents: number;
-  /** Sealed bytes of the documents. */
-  readonly bytes: number;
-}
+/** What a project holds, in documents and their sealed bytes: alike at both ends. */
+export type MoveCounts = Pick<StoreRest, 'documents' | 'bytes'>;
 
 /** What there is of a project beside its documents and deletions, once nobody writes any more. */
 export interface LastOfProject extends Omit<StoreRest, 'size'> {
