@@ -4,6 +4,7 @@ import type { Clock } from '@bundoc/shared/clock';
 import { dekNameOf } from '@bundoc/shared/contract/keys';
 import { AppError, hasCode } from '@bundoc/shared/errors';
 import type { StartedStorage } from '../identity/started-storage.ts';
+import type { LeasedKey } from '../kms/port.ts';
 import type { KeyCache } from './key-cache.ts';
 import { MARK_KEY, type MoveMark, openMoveMark } from './move-mark.ts';
 
@@ -18,14 +19,14 @@ const HAND_OVER_MS = 15_000;
 export type SettleMove = (project: string, move: string) => Promise<void>;
 
 export interface MarkJudge {
-  readonly keys: Pick<KeyCache, 'has' | 'evict' | 'get'>;
+  readonly keys: Pick<KeyCache, 'evict' | 'get'>;
   readonly settle: SettleMove;
   readonly clock: Clock;
 }
 
 /**
- * Decides what becomes of a project beside whose content there is a move mark. BunKMS says who holds the key: a mark can only refuse. It is asked afresh, since
- * a key that was kept may be from before the project moved away.
+ * Decides what becomes of a project beside whose content there is a move mark. A mark can only refuse; BunKMS says who holds the key. Before a project is served,
+ * BunKMS is asked afresh: a key that was kept may be from before the project moved away.
  *
  * @returns `over` for a mark that is to be removed; `forged` for one that is to be set aside. The project is served then.
  * @throws AppError `project_moving`, `project_elsewhere`, `project_unclaimed`, and those of the key service.
@@ -36,35 +37,30 @@ export async function judgeMoveMark(
   hasContent: boolean,
   { keys, settle, clock }: MarkJudge,
 ): Promise<'over' | 'forged'> {
-  if (keys.has(project)) keys.evict(project);
-  let mark: MoveMark | undefined;
-  try {
-    await keys.get(project);
-    mark = await openMoveMark(project, text, (version) => keyOf(keys, project, version));
-  } catch (error) {
-    if (hasCode(error, 'key_unheld')) throw new AppError('project_unclaimed', { cause: error });
-    if (!hasCode(error, 'KEY_NOT_FOUND')) throw error;
-  }
-  if (mark === undefined) {
-    // It may stand in the place of a genuine one.
-    if (hasContent) await settle(project, randomUUID());
-    return 'forged';
-  }
-  const isAway = mark.state === 'moved' || (mark.state === 'leaving' && !hasContent);
-  if (isAway) throw new AppError('project_elsewhere', { storage: mark.to });
-  if (mark.state === 'whole' && hasContent) return 'over';
-  if (mark.state !== 'leaving' || isRecent(mark, clock))
+  const keyOf = async (version: number | undefined) => {
+    const key = await unlessMissing(keys.get(project, version));
+    return key && deriveKey(key.dek, MARK_KEY);
+  };
+  const mark = await openMoveMark(project, text, keyOf);
+  if (mark?.state === 'moved' || (mark?.state === 'leaving' && !hasContent))
+    throw new AppError('project_elsewhere', { storage: mark.to });
+  const isUnderWay = mark?.state === 'leaving' && isRecent(mark, clock);
+  if (isUnderWay || mark?.state === 'incoming' || (mark?.state === 'whole' && !hasContent))
     throw new AppError('project_moving', { retryAfterS: 2 });
-  await settle(project, mark.move);
-  return 'over';
+  keys.evict(project);
+  const isThere = (await keyOf(undefined)) !== undefined;
+  // A forged mark may stand in the place of a genuine one.
+  if (isThere && hasContent && mark?.state !== 'whole') await settle(project, mark?.move ?? randomUUID());
+  return mark === undefined ? 'forged' : 'over';
 }
 
-async function keyOf(keys: MarkJudge['keys'], project: string, version: number) {
+/** @throws AppError `project_unclaimed` when nobody holds the key, and those of the key service. */
+async function unlessMissing(key: Promise<LeasedKey>): Promise<LeasedKey | undefined> {
   try {
-    return deriveKey((await keys.get(project, version)).dek, MARK_KEY);
+    return await key;
   } catch (error) {
     if (hasCode(error, 'KEY_NOT_FOUND')) return undefined;
-    throw error;
+    throw hasCode(error, 'key_unheld') ? new AppError('project_unclaimed', { cause: error }) : error;
   }
 }
 
