@@ -30,6 +30,7 @@ function start(disk = new SimulatedDisk('/', ROOT), service?: FakeKeyService) {
     clock,
     storage: keyService.storage,
     setAside: '/set-aside',
+    settle: async () => undefined,
     onSetAside: (mark) => setAside.push(mark),
     createStore: (project, directory, cipher) => createEmbeddedStore({ project, directory, disk, cipher }),
   });
