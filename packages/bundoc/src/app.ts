@@ -24,7 +24,7 @@ import { ExpiryLooks } from './project/expiry-looks.ts';
 import { InstanceManager } from './project/instance-manager.ts';
 import { type SettleMove, settleMove } from './project/judge-move-mark.ts';
 import { KeyCache } from './project/key-cache.ts';
-import { takeOversSince } from './project/project-file.ts';
+import { unknownSealers } from './project/project-file.ts';
 import { ProjectUpkeep } from './project/project-upkeep.ts';
 import type { Projects } from './project/projects.ts';
 import type { OnSetAside } from './project/set-aside.ts';
@@ -237,7 +237,7 @@ export async function startBundoc(config: BundocConfig, parts: BundocParts = {})
     const checked = await readiness();
     // Never remembered: nothing is served from the moment that a generation is refused.
     const { state, generation: confirmed } = generation;
-    const reason = checked.storage === 'ok' ? REASONS[state] : 'storage_unavailable';
+    const reason = REASONS[state] ?? (checked.storage === 'ok' ? undefined : 'storage_unavailable');
     return {
       ...checked,
       ...(confirmed === undefined ? {} : { generation: confirmed }),
@@ -341,7 +341,7 @@ function composeInstances(composition: Composition): {
     logger,
     requireServed: () => void generation.acting(),
     openStore: (project, { cipher, file }) =>
-      storage.openStore(project, cipher, watch(project), takeOversSince(file, cipher.version, generation)),
+      storage.openStore(project, cipher, watch(project), unknownSealers(file, cipher.version, generation)),
     othersWrite: storage.othersWrite,
     expiry: storage.expiry,
   });

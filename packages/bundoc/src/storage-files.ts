@@ -63,7 +63,7 @@ export async function openFileStorage(
           createEmbeddedStore({ project, directory, disk, cipher }),
       }),
     expiry: new ExpiryMarksInFolders({ disk, directory: projectsDir, clock }),
-    openStore: (project, cipher, watch, takeOvers) =>
+    openStore: (project, cipher, watch, unknownSealers) =>
       openEmbeddedStore({
         ...watch,
         project,
@@ -74,7 +74,7 @@ export async function openFileStorage(
         cache,
         backlog,
         limits: EMBEDDED_LIMITS,
-        sealLimits: limitsAfter(SEAL_LIMITS, takeOvers),
+        sealLimits: limitsAfter(SEAL_LIMITS, unknownSealers),
         quota,
       }),
     folders: {

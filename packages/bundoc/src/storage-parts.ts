@@ -43,12 +43,12 @@ export interface Storage extends AsyncDisposable {
   /** @param storage this one. @param settle ends a move out of it that was cut short. */
   projects(keys: KeyCache, storage: TakenOver, onSetAside: OnSetAside, settle: SettleMove): Projects;
   readonly expiry: ExpiryMarks;
-  /** @param takeOvers of the storage since the current version of the key was first used in it. */
+  /** @param unknownSealers under the current version of the key. */
   openStore(
     project: string,
     cipher: ProjectCipher,
     watch: StoreWatch,
-    takeOvers: number,
+    unknownSealers: number,
   ): Promise<ProjectStore>;
   /** Of a storage in files alone. */
   readonly folders?: MovableFolders;

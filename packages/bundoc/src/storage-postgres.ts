@@ -50,7 +50,7 @@ export async function openPostgresStorage(
     projects: (keys, storage, onSetAside, settle) =>
       new ProjectRows({ database, keys, clock, storage, onSetAside, settle }),
     expiry: new ExpiryMarksInRows({ database, clock }),
-    openStore: (project, cipher, watch, takeOvers) =>
+    openStore: (project, cipher, watch, unknownSealers) =>
       new PostgresStore({
         ...watch,
         whyGone: () => whyGone({ database, clock }, project),
@@ -59,7 +59,7 @@ export async function openPostgresStorage(
         cipher,
         clock,
         news,
-        sealLimits: limitsAfter(SHARED_SEAL_LIMITS, takeOvers),
+        sealLimits: limitsAfter(SHARED_SEAL_LIMITS, unknownSealers),
         quota,
       }).begin(),
     [Symbol.asyncDispose]: () => running.disposeAsync(),

@@ -1,4 +1,5 @@
 import { join } from 'node:path';
+import { dekNameOf } from '@bundoc/shared/contract/keys';
 import { DELETION_FILE } from '@bundoc/shared/contract/project-file';
 import { AppError } from '@bundoc/shared/errors';
 import type { ProjectCipher } from '../cipher/project-cipher.ts';
@@ -104,14 +105,22 @@ export function deletedProject(project: string): ProjectExists {
   );
 }
 
-/** Why a project cannot be restored for want of its key; undefined for any other error. */
-export function whyNoKey(error: unknown): string | undefined {
+/**
+ * Why a backup cannot be opened for want of its key, and what to do; undefined for any other error.
+ *
+ * @param storage where the project is to be restored, if it is.
+ */
+export function whyNoKey(error: unknown, project: string, storage?: string): string | undefined {
   if (!(error instanceof AppError)) return undefined;
   switch (error.code) {
     case 'project_destroyed':
       return 'its key was destroyed for ever: nobody can read what is in the backup';
     case 'KEY_NOT_FOUND':
       return 'BunKMS does not know its key: without it nobody can read what is in the backup';
+    case 'project_elsewhere':
+      return `storage ${error.storage} holds its key: if the project is to be restored here, an administrator first lets this storage take the key over (bunkms key take-over ${dekNameOf(project)} --storage ${storage})`;
+    case 'key_unheld':
+      return `no storage holds its key: an administrator first lets this storage take it over (bunkms key take-over ${dekNameOf(project)} --storage ${storage})`;
     case 'key_mismatch':
       return 'BunKMS has another key under its name than the backup was made with';
     default:

@@ -385,6 +385,7 @@ export class KmsClient implements StorageCalls {
       throw new AppError(verdict, {
         cause: new Error(`BunKMS answered ${code}`),
         storage: refusal?.storage,
+        ...(refusal?.storage === undefined ? {} : { detail: `storage ${refusal.storage} holds it` }),
       });
     // A sealed service needs its operator; it will not come round within our deadline.
     const retryable = [429, 502, 503, 504].includes(status) && code !== 'SEALED';

@@ -116,12 +116,12 @@ export class ProjectFolders implements Projects {
     const existing = await this.open(project);
     if (existing !== undefined) return existing;
     const { disk, clock, storage } = this.#options;
-    const key = await mintOrAdopt(this.#options.keys, project);
+    const made = await mintOrAdopt(this.#options.keys, project);
     const directory = join(this.#options.directory, project);
     for (const path of [directory, join(directory, TMP)]) await makeDirectoryDurably(disk, path);
     await removeLeftovers(disk, join(directory, TMP));
-    const file = newProjectFile(project, key, new Date(clock.now()), storage);
-    const keys: LeasedKeys = [key];
+    const file = newProjectFile(project, made, new Date(clock.now()), storage);
+    const keys: LeasedKeys = [made.key];
     const cipher = openCipher(file, keys);
     await this.#options.createStore(project, directory, cipher);
     await this.#write(directory, file);

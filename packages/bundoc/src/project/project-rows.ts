@@ -97,16 +97,16 @@ export class ProjectRows implements Projects {
     const existing = await this.open(project);
     if (existing !== undefined) return existing;
     const { keys, clock, storage } = this.#options;
-    const key = await mintOrAdopt(keys, project);
-    const file = newProjectFile(project, key, new Date(clock.now()), storage);
+    const made = await mintOrAdopt(keys, project);
+    const file = newProjectFile(project, made, new Date(clock.now()), storage);
     await this.#transact(async (transaction) => {
       if (!(await insertFileRow(transaction, project, textOf(file)))) return undefined;
-      await insertProjectRows(transaction, project, key.version);
+      await insertProjectRows(transaction, project, made.key.version);
       return true;
     });
-    const made = await this.open(project);
-    if (made === undefined) throw new AppError('storage_unavailable', { retryAfterS: 1 });
-    return made;
+    const opened = await this.open(project);
+    if (opened === undefined) throw new AppError('storage_unavailable', { retryAfterS: 1 });
+    return opened;
   }
 
   async names(after: string, limit: number, only?: readonly string[]): Promise<readonly string[]> {

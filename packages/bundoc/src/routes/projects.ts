@@ -36,7 +36,7 @@ export function registerProjects(app: FastifyInstance, directory: ProjectDirecto
         access: { kind: 'token', scopes: ['docs:read'] },
         query: projectsQuerySchema,
         answers: { 200: { description: 'A page', schema: projectPageSchema } },
-        refusals: ['storage_unavailable'],
+        refusals: ['storage_unavailable', 'storage_superseded', 'kms_unavailable'],
         examples: {
           firstPage: { query: { limit: '20' }, status: 200 },
           badCursor: { query: { cursor: '../x' }, status: 400 },
