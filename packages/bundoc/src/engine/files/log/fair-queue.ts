@@ -35,8 +35,13 @@ export class FairQueue<T> {
     this.#ring = this.#ring.filter((queued) => queued.item !== item);
   }
 
-  has(item: T): boolean {
-    return this.#in.has(item);
+  /** Drops those for whom `isKept` says no. */
+  keep(isKept: (item: T) => boolean): void {
+    this.#ring = this.#ring.filter(({ item }) => {
+      const kept = isKept(item);
+      if (!kept) this.#in.delete(item);
+      return kept;
+    });
   }
 
   items(): T[] {

@@ -169,6 +169,8 @@ const WAIT_FROM = 0.75;
 const SHARES = 8;
 const RETRY_MS = 1_000;
 const CARRY_BATCH = 512;
+/** From so many parts on, a segment is read at once. */
+const PRELOAD_FROM = 32;
 const SHARE_BYTES_MIN = 16_384;
 const NO_HASH = Buffer.alloc(HASH_BYTES);
 const NO_TAG = Buffer.alloc(TAG_BYTES);
@@ -254,7 +256,7 @@ export class Log implements AsyncDisposable {
     const { disk, directory, limits } = options;
     this.#options = options;
     this.#clock = options.clock ?? systemClock;
-    this.#segments = new Segments(disk, directory, limits, scan);
+    this.#segments = new Segments(disk, directory, limits, scan, () => this.#retryHeld());
     this.#index = scan.index;
     this.#births = new Map(scan.births);
     this.#tail = scan.tail;
@@ -379,11 +381,22 @@ export class Log implements AsyncDisposable {
 
   /** The births that the log has, with what they have in the clear. A birth that cannot be read is left out: its handle fails at its opening. */
   async *births(): AsyncGenerator<BirthText & { readonly handle: string }> {
-    await using reader = this.reader();
-    for (const [handle, place] of [...this.#births]) {
-      const part = await reader.read(handle, place);
-      const birth = part?.entry.kind === 'birth' ? decodeBirth(part.body) : undefined;
-      if (birth !== undefined) yield { handle, project: birth.project, projectFile: birth.projectFile };
+    const bySegment = new Map<number, [handle: string, place: FramePlace][]>();
+    for (const birth of this.#births) {
+      const { segment } = birth[1];
+      const others = bySegment.get(segment);
+      if (others === undefined) bySegment.set(segment, [birth]);
+      else others.push(birth);
+    }
+    for (const [number, births] of bySegment) {
+      await using reader = this.reader();
+      const segment = this.#segments.at(number);
+      if (segment !== undefined && births.length > PRELOAD_FROM) await reader.preload(segment);
+      for (const [handle, place] of births) {
+        const part = await reader.read(handle, place);
+        const birth = part?.entry.kind === 'birth' ? decodeBirth(part.body) : undefined;
+        if (birth !== undefined) yield { handle, project: birth.project, projectFile: birth.projectFile };
+      }
     }
   }
 
@@ -632,13 +645,13 @@ export class Log implements AsyncDisposable {
 
   /** Without a free segment, only what makes room goes on: the others are refused on a full disk, and wait otherwise. */
   #holdOrRefuse(full: AppError | undefined): void {
-    for (const attached of this.#queue.items()) {
+    this.#queue.keep((attached) => {
       if (full !== undefined) attached.source.refuse(full);
-      if (attached.source.makesRoom) continue;
-      this.#queue.remove(attached);
+      if (attached.source.makesRoom) return true;
       if (full === undefined) this.#held.add(attached);
       else this.#refuseLarge(attached, full);
-    }
+      return false;
+    });
   }
 
   /** Chunks without the last one never count, so a commit that is half written may still be refused. */
@@ -947,9 +960,10 @@ export class Log implements AsyncDisposable {
   }
 
   #refuseAll(error: AppError): void {
-    for (const attached of [...this.#queue.items(), ...this.#held]) {
-      this.#queue.remove(attached);
-      this.#held.delete(attached);
+    const waiting = [...this.#queue.items(), ...this.#held];
+    this.#queue.keep(() => false);
+    this.#held.clear();
+    for (const attached of waiting) {
       attached.source.refuse(error);
       this.#refuseLarge(attached, error);
       // On a full disk deletes wait for the next segment.
