@@ -1,5 +1,6 @@
+import { AppError } from '@bundoc/shared/errors';
 import { type Connections, OutcomeUnknown, type Statement, type Transaction } from './database.ts';
-import { changeMarker, leaveMarker, readFileRow } from './file-row.ts';
+import { changeMarker, leaveMarker, lockRow } from './file-row.ts';
 import { deleteContentRows, deleteHead, lockOf } from './project-rows.ts';
 
 const FENCE: Statement = {
@@ -18,6 +19,7 @@ const NO_HURRY = 'SET LOCAL idle_in_transaction_session_timeout = 0';
  * the project or reads from it. If this process ends before, nodes go on.
  *
  * @param action returns the mark; it may throw, and nothing has changed then. Told whether there is a project.
+ * @throws AppError `project_moving` where there is a mark already.
  */
 export async function fenceRows(
   database: Connections,
@@ -30,17 +32,17 @@ export async function fenceRows(
     const locks = `SELECT file FROM bundoc.projects WHERE project = '${project}' FOR UPDATE;${lockOf(project)}`;
     await database.transaction(`${NO_HURRY};${locks}`, async (transaction, [, , head]) => {
       mark = await action(transaction, head?.[0] !== undefined);
-      // Nobody but a move puts a mark beside a file, and that is set aside or obeyed when the project is opened.
+      // Of another move, or put there by somebody: it is judged when the project is opened again.
       if (!(await changeMarker(transaction, project, mark, undefined)))
-        throw new Error('there is a mark beside the file of the project');
+        throw new AppError('project_moving', { retryAfterS: 2 });
       await transaction.query(FENCE, [project]);
       return true;
     });
   } catch (error) {
-    // It held the row of the file: what stands there now stays.
-    const isFenced =
-      error instanceof OutcomeUnknown && (await readFileRow(database, project)).marker === mark;
-    if (!isFenced) throw error;
+    if (!(error instanceof OutcomeUnknown)) throw error;
+    // It held the row of the file: behind that lock its outcome stands.
+    const row = await database.transaction('', (transaction) => lockRow(transaction, project));
+    if (row?.marker !== mark) throw error;
   }
 }
 
