@@ -71,7 +71,7 @@ export function withCandidate(file: StorageFile, candidate: string): StorageFile
 
 /** BunKMS had `generation` at some time. Those that were written before are over; unless it is over itself. */
 export function withConfirmed(file: StorageFile, generation: string, takeOvers: number): StorageFile {
-  const counted = { ...file, takeOvers: Math.max(file.takeOvers, takeOvers) };
+  const counted = { ...file, takeOvers };
   const at = file.candidates.indexOf(generation);
   if (at === -1) return counted;
   return { ...counted, generation, candidates: file.candidates.slice(at + 1) };
