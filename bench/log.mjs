@@ -6,7 +6,8 @@
 import { createSecretKey, randomBytes } from 'node:crypto';
 import { mkdirSync, mkdtempSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
-import { Log, logLimits } from '../packages/bundoc/dist/engine/files/log/log.js';
+import { Log } from '../packages/bundoc/dist/engine/files/log/log.js';
+import { logLimits } from '../packages/bundoc/dist/engine/files/log/log-api.js';
 import { NodeLogDisk } from '../packages/bundoc/dist/engine/files/log/node-log-disk.js';
 import { partKeysOf } from '../packages/bundoc/dist/engine/files/log/part-seal.js';
 import { Journal, NO_SEGMENT } from '../packages/bundoc/dist/storage/embedded/journal.js';
