@@ -24,7 +24,6 @@ export const BUNDOC_CODES = [
   'unique_violation',
   'move_refused',
   'storage_superseded',
-  'project_elsewhere',
   'project_unclaimed',
   'project_deleting',
   'project_destroyed',
