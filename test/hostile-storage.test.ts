@@ -41,7 +41,9 @@ const SUPERSEDED = /another copy of this storage is in use, so nothing is served
 /** Records of BunKMS that say that a key was used or looked at, and nothing else. */
 const USES = new Set(['key.export', 'key.read', 'key.list', 'key.leases', 'key.pem']);
 
-it('whoever has the storage can make Bundoc refuse, and nothing else: no key is made, changed or destroyed, nothing is served that was never written, nothing outside is touched', async () => {
+it('whoever has the storage can make Bundoc refuse, and nothing else: no key is made, changed or destroyed, nothing is served that was never written, nothing outside is touched', {
+  timeout: RUN_MS + 400_000,
+}, async () => {
   await using world = await World.start();
   const begin = Date.now();
   let seeds = 0;
