@@ -322,7 +322,6 @@ describe('the client', () => {
     await notes('stays').put('a', {});
     const refused = { code: 'move_refused', status: 409 };
     await expect(bundoc.project('stays').move()).rejects.toMatchObject(refused);
-    await expect(bundoc.project('stays').abandonMove()).rejects.toMatchObject(refused);
   });
 
   it('tells every failed precondition of a batch, with the revision that there is', async () => {

@@ -1,9 +1,10 @@
-import { cpSync, mkdirSync, renameSync } from 'node:fs';
+import { cpSync, mkdirSync, renameSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { type RunningBundoc, startBundoc } from '@bundoc/bundoc/app';
 import { readConfig } from '@bundoc/bundoc/config';
 import { createLogger } from '@bundoc/shared/logger';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { bundocCommand } from './support/bundoc-command.ts';
 import { type Answer, call, Installation, PATIENT_BUNDOC } from './support/installation.ts';
 import { untilConfirmed } from './support/until-confirmed.ts';
 
@@ -83,6 +84,15 @@ describe('a storage', () => {
     ];
     const written = await write(twin, 'p');
     expect([written.status, written.json()]).toEqual(elsewhere);
+    const lines = join(installation.folder, 'lines');
+    writeFileSync(lines, '{"_id":"a","n":2}\n');
+    const imported = await bundocCommand({ BUNDOC_URL: twin, BUNDOC_TOKEN: token }, [
+      ...['import', 'p', lines, '--collection', 'notes'],
+    ]);
+    expect([imported.code, imported.stderr]).toEqual([
+      2,
+      expect.stringContaining(`storage ${await installation.storageId()} holds it`),
+    ]);
     const deleted = await call(twin, '/v1/projects/p?confirm=p', { method: 'DELETE', token });
     expect(facts(deleted)).toEqual([404, 'project_not_found']);
     // Not even with a copy of its folder.

@@ -166,7 +166,7 @@ function madeValue({ type }: Column, random: () => number): string {
     case 'integer':
       return of(['0', '-1', '1', '2', '2147483647']);
     case 'bigint':
-      return of(['0', '-1', '1', '3', '9007199254740991', '9223372036854775807']);
+      return of(['0', '-1', '1', '3', '2147483648', '9007199254740991', '9223372036854775807']);
     default:
       return 'NULL';
   }

@@ -9,6 +9,7 @@ import { registerOpenapi } from '@bundoc/shared/openapi/routes';
 import { openServerTls, type ServerTlsPorts } from '@bundoc/shared/tls/server-tls';
 import { WatchedTls } from '@bundoc/shared/tls/watched-tls';
 import type { BundocConfig } from './config.ts';
+import { runningStorage } from './identity/started-storage.ts';
 import { type GenerationState, StorageGeneration } from './identity/storage-generation.ts';
 import { KmsClient } from './kms/client.ts';
 import { KmsEvents } from './kms/events.ts';
@@ -21,10 +22,12 @@ import { applyEvent } from './project/apply-event.ts';
 import { ProjectDeletion } from './project/delete-project.ts';
 import { ExpiryLooks } from './project/expiry-looks.ts';
 import { InstanceManager } from './project/instance-manager.ts';
+import { type SettleMove, settleMove } from './project/judge-move-mark.ts';
 import { KeyCache } from './project/key-cache.ts';
 import { unknownSealers } from './project/project-file.ts';
 import { ProjectUpkeep } from './project/project-upkeep.ts';
 import type { Projects } from './project/projects.ts';
+import type { OnSetAside } from './project/set-aside.ts';
 import { SCAN_LIMITS } from './query/scan-budget.ts';
 import { registerBackup } from './routes/backup.ts';
 import { registerBatch } from './routes/batch.ts';
@@ -68,6 +71,9 @@ export interface BundocParts {
 export interface RunningBundoc extends RunningService {
   /** Where it listens: `http://127.0.0.1:8080`. */
   readonly url: string;
+  readonly moves: Moves;
+  /** Resolves when BunKMS has confirmed the storage, or refused it for the first time. */
+  readonly confirmed: Promise<void>;
 }
 
 const SWEEP_EVERY_MS = 1_000;
@@ -130,8 +136,10 @@ export async function startBundoc(config: BundocConfig, parts: BundocParts = {})
     },
   });
   const service = new StorageKeys(kms, generation);
+  const from = runningStorage(generation, kms);
   const { keys, projects, instances } = composeInstances({
     ...{ config, clock, logger, metrics, storage, service, generation },
+    settle: (project, move) => settleMove(from, project, move),
   });
   stack.use(instances);
   const feed = new ChangeFeed({ instances, clock, logger });
@@ -140,14 +148,13 @@ export async function startBundoc(config: BundocConfig, parts: BundocParts = {})
     settleDoubt: () => generation.advance(),
   });
   const target = moveDestination(config, logger);
-  const moves = new Moves({ instances, keys, feed, logger, folders: storage.folders, target });
-  for (const work of [deletion, moves]) {
-    stack.use(every(RESUME_EVERY_MS, () => void work.resume()));
-    void work.resume();
-  }
+  const { folders } = storage;
+  const ends = folders && target && { folders, target };
+  const moves = new Moves({ instances, keys, feed, logger, from, ends });
+  stack.use(every(RESUME_EVERY_MS, () => void deletion.resume()));
   stack.use(generation);
   stack.use(every(GENERATION_CHECK_MS, () => void advanceOld(storage, generation, logger)));
-  void generation.start();
+  const confirmed = generation.start();
   const revoked = new RevokedTokens(clock);
   const events = new KmsEvents({
     open: (lastEventId, signal) => kms.openEvents(lastEventId, signal),
@@ -230,7 +237,7 @@ export async function startBundoc(config: BundocConfig, parts: BundocParts = {})
     const checked = await readiness();
     // Never remembered: nothing is served from the moment that a generation is refused.
     const { state, generation: confirmed } = generation;
-    const reason = checked.storage === 'ok' ? REASONS[state] : 'storage_unavailable';
+    const reason = REASONS[state] ?? (checked.storage === 'ok' ? undefined : 'storage_unavailable');
     return {
       ...checked,
       ...(confirmed === undefined ? {} : { generation: confirmed }),
@@ -247,7 +254,7 @@ export async function startBundoc(config: BundocConfig, parts: BundocParts = {})
   );
 
   const running = stack.move();
-  return { url, close: () => running.disposeAsync() };
+  return { url, moves, confirmed, close: () => running.disposeAsync() };
 }
 
 /** The certificate for BunKMS and its authorities; undefined without any. A connection in the clear is worth a word. */
@@ -292,6 +299,7 @@ interface Composition {
   readonly storage: Storage;
   readonly service: StorageKeys;
   readonly generation: StorageGeneration;
+  readonly settle: SettleMove;
 }
 
 function composeInstances(composition: Composition): {
@@ -299,7 +307,7 @@ function composeInstances(composition: Composition): {
   projects: Projects;
   instances: InstanceManager;
 } {
-  const { config, clock, logger, metrics, storage, service, generation } = composition;
+  const { config, clock, logger, metrics, storage, service, generation, settle } = composition;
   const keys = new KeyCache({
     keys: service,
     clock,
@@ -318,13 +326,14 @@ function composeInstances(composition: Composition): {
     },
     onFailure: (error) => logger.error({ project, err: error }, 'the storage of a project failed'),
   });
-  const projects = storage.projects(keys, generation, (mark) => {
+  const onSetAside: OnSetAside = (mark) => {
     metrics.markSetAside();
     logger.error(
       mark,
       'a mark that nobody confirms was set aside: somebody may have put it into the storage',
     );
-  });
+  };
+  const projects = storage.projects(keys, generation, onSetAside, settle);
   const instances = new InstanceManager({
     projects,
     keys,

@@ -3,9 +3,9 @@ import { join, resolve } from 'node:path';
 import { DataFolder } from '@bundoc/shared/data-folder';
 import type { BundocConfig } from './config.ts';
 import { identifyFolder } from './identity/identity-in-folder.ts';
+import { MOVED_FOLDER } from './move/to-folder.ts';
 import { lockDataFolder } from './project/data-lock.ts';
 import { ExpiryMarksInFolders } from './project/expiry-marks.ts';
-import { halfMovedProjects } from './project/moved-folder.ts';
 import { ProjectFolders } from './project/project-folder.ts';
 import { SET_ASIDE_FOLDER } from './project/set-aside.ts';
 import { Backlog } from './storage/embedded/backlog.ts';
@@ -18,8 +18,6 @@ import { createSealedCache } from './storage/embedded/sealed-cache.ts';
 import type { Storage, StoragePorts } from './storage-parts.ts';
 
 const MIB = 1_048_576;
-/** Where the content of projects is put that were moved away, below the data folder: out of the service's sight. */
-export const MOVED_FOLDER = 'moved';
 /** Sealed documents of all projects that may wait for their files before writes wait. */
 const BACKLOG_BYTES_MAX = 64 * MIB;
 export const EMBEDDED_LIMITS: EmbeddedLimits = {
@@ -50,7 +48,7 @@ export async function openFileStorage(
     othersWrite: false,
     counts: { backlogBytes: () => backlog.bytes },
     isReady: () => canWrite(disk, dataDir),
-    projects: (keys, storage, onSetAside) =>
+    projects: (keys, storage, onSetAside, settle) =>
       new ProjectFolders({
         disk,
         directory: projectsDir,
@@ -59,6 +57,7 @@ export async function openFileStorage(
         storage,
         setAside: join(dataDir, SET_ASIDE_FOLDER),
         onSetAside,
+        settle,
         onContentRemoved: (project) => cache.deleteAll(project),
         createStore: (project, directory, cipher) =>
           createEmbeddedStore({ project, directory, disk, cipher }),
@@ -85,7 +84,6 @@ export async function openFileStorage(
         disk,
         forget: () => cache.deleteAll(project),
       }),
-      halfMoved: () => halfMovedProjects(disk, projectsDir),
     },
     [Symbol.asyncDispose]: () => running.disposeAsync(),
   };

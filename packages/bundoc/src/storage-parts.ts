@@ -3,6 +3,7 @@ import type { Logger } from '@bundoc/shared/logger';
 import type { ProjectCipher } from './cipher/project-cipher.ts';
 import type { StorageIdentity } from './identity/storage-file.ts';
 import type { ExpiryMarks } from './project/expiry-marks.ts';
+import type { SettleMove } from './project/judge-move-mark.ts';
 import type { KeyCache } from './project/key-cache.ts';
 import type { TakenOver } from './project/project-file.ts';
 import type { Projects } from './project/projects.ts';
@@ -39,8 +40,8 @@ export interface Storage extends AsyncDisposable {
   readonly counts: Readonly<Partial<Record<StorageCount, () => number>>>;
   /** Whether it takes writes now. Never rejects. */
   isReady(): Promise<boolean>;
-  /** @param storage this one. */
-  projects(keys: KeyCache, storage: TakenOver, onSetAside: OnSetAside): Projects;
+  /** @param storage this one. @param settle ends a move out of it that was cut short. */
+  projects(keys: KeyCache, storage: TakenOver, onSetAside: OnSetAside, settle: SettleMove): Projects;
   readonly expiry: ExpiryMarks;
   /** @param unknownSealers under the current version of the key. */
   openStore(
@@ -56,8 +57,6 @@ export interface Storage extends AsyncDisposable {
 /** Projects in files, as moves need them. */
 export interface MovableFolders {
   placeOf(project: string): ProjectPlaceInFiles;
-  /** Projects that have changed hands, and whose folder still has what was in it. */
-  halfMoved(): Promise<readonly string[]>;
 }
 
 /** Where a project lies in files. */

@@ -47,7 +47,8 @@ export async function openPostgresStorage(
     othersWrite: true,
     counts: { databaseConnections: () => database.connections, databaseWaiting: () => database.waiting },
     isReady: () => Promise.race([takesWrites(database), sleep(READY_WITHIN_MS, false, { ref: false })]),
-    projects: (keys, storage, onSetAside) => new ProjectRows({ database, keys, clock, storage, onSetAside }),
+    projects: (keys, storage, onSetAside, settle) =>
+      new ProjectRows({ database, keys, clock, storage, onSetAside, settle }),
     expiry: new ExpiryMarksInRows({ database, clock }),
     openStore: (project, cipher, watch, unknownSealers) =>
       new PostgresStore({

@@ -406,7 +406,8 @@ describe('a project file', () => {
     writeFileSync(join(projects, 'huge/project.json'), '');
     truncateSync(join(projects, 'huge/project.json'), 10 * 1_073_741_824);
     mkdirSync(join(projects, 'piped'));
-    execFileSync('mkfifo', [join(projects, 'piped/deleted.json')]);
+    for (const name of ['deleted.json', 'project.json'])
+      execFileSync('mkfifo', [join(projects, 'piped', name)]);
     mkdirSync(join(projects, 'Not-A-Project'));
     mkdirSync(join(projects, 'empty'));
     mkdirSync(join(projects, 'folder', 'project.json'), { recursive: true });
@@ -435,10 +436,15 @@ describe('a project file', () => {
       {
         project: 'linked-folder',
         outcome: 'unreadable',
-        problem: 'deleted.json is no folder, or lies in none',
+        problem:
+          'project.json is no folder, or lies in none, catalog-project.json is no folder, or lies in none',
       },
       { project: 'p', key: NAME, outcome: 'recovered', state: 'disabled', versions: [1] },
-      { project: 'piped', outcome: 'unreadable', problem: 'deleted.json is no regular file' },
+      {
+        project: 'piped',
+        outcome: 'unreadable',
+        problem: 'project.json is no regular file, catalog-project.json is missing',
+      },
     ]);
     expect(all).toHaveLength(1);
     await expect(recoverFrom(service, join(bundoc, 'projects'))).rejects.toMatchObject({

@@ -46,7 +46,7 @@ export const BUNDOC_CODES = [
   'key_mismatch',
   'project_damaged',
   'project_moving',
-  'project_moved',
+  'project_elsewhere',
   'kms_unavailable',
   'storage_unavailable',
   'overloaded',

@@ -69,14 +69,10 @@ export function withCandidate(file: StorageFile, candidate: string): StorageFile
   return { ...file, candidates: [...file.candidates, candidate].slice(1 - CANDIDATES_MAX) };
 }
 
-/**
- * BunKMS had `generation` at some time. Those that were written before are over; unless it is over itself.
- *
- * @param takeOvers as BunKMS counts them. It replaces the count of the file, which somebody may have raised: keys would be rotated for that.
- */
+/** BunKMS had `generation` at some time. Those that were written before are over; unless it is over itself. */
 export function withConfirmed(file: StorageFile, generation: string, takeOvers: number): StorageFile {
+  const counted = { ...file, takeOvers };
   const at = file.candidates.indexOf(generation);
-  // Another node has noted a later answer.
-  if (at === -1) return file;
-  return { ...file, generation, candidates: file.candidates.slice(at + 1), takeOvers };
+  if (at === -1) return counted;
+  return { ...counted, generation, candidates: file.candidates.slice(at + 1) };
 }

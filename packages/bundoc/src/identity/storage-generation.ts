@@ -55,6 +55,7 @@ export class StorageGeneration implements ConfirmedGeneration, AsyncDisposable {
   readonly #stopping = new AbortController();
   #state: GenerationState = 'unconfirmed';
   #confirmed: string | undefined;
+  /** As BunKMS has told it: what the storage says makes no key rotate. */
   #takeOvers = 0;
   /** Written, and not confirmed yet. */
   #candidate: string | undefined;
@@ -273,6 +274,7 @@ export class StorageGeneration implements ConfirmedGeneration, AsyncDisposable {
         );
         this.#candidate = undefined;
         if (epoch === this.#epoch) this.#take(confirmed);
+        this.#takeOvers = info.take_overs;
         return;
       } catch (error) {
         if (!hasCode(error, 'storage_superseded') || tries > 0) throw error;
@@ -303,9 +305,8 @@ export class StorageGeneration implements ConfirmedGeneration, AsyncDisposable {
     }
   }
 
-  #take({ generation, takeOvers }: StorageFile): void {
+  #take({ generation }: StorageFile): void {
     this.#confirmed = generation;
-    this.#takeOvers = takeOvers;
     this.#state = 'confirmed';
   }
 

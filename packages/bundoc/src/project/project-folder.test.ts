@@ -9,9 +9,11 @@ import { openTestStore } from '../testing/embedded-project.ts';
 import { FakeKeyService } from '../testing/fake-key-service.ts';
 import { SimulatedDisk, type Survival } from '../testing/simulated-disk.ts';
 import { KeyCache } from './key-cache.ts';
-import { unknownSealers } from './project-file.ts';
+import { formatProjectFile, unknownSealers } from './project-file.ts';
 import { ProjectFolders } from './project-folder.ts';
 import type { MarkSetAside } from './set-aside.ts';
+
+type Entry = ProjectFile['versions'][number];
 
 const ROOT = '/projects';
 const FILE = `${ROOT}/p/project.json`;
@@ -28,6 +30,7 @@ function start(disk = new SimulatedDisk('/', ROOT), service?: FakeKeyService) {
     clock,
     storage: keyService.storage,
     setAside: '/set-aside',
+    settle: async () => undefined,
     onSetAside: (mark) => setAside.push(mark),
     createStore: (project, directory, cipher) => createEmbeddedStore({ project, directory, disk, cipher }),
   });
@@ -118,6 +121,23 @@ describe('the storage that was taken over', () => {
     service.put('q-dek', null);
     for (const project of ['q', 'r'])
       expect(unknownSealers((await folders.openOrCreate(project)).file, 1, service.storage)).toBe(0);
+  });
+
+  it.each([
+    ['adds that the key was adopted', (entry: Entry): Entry => ({ ...entry, adopted: true })],
+    [
+      'adds take-overs',
+      (entry: Entry): Entry => ({ ...entry, takeOvers: { storage: randomUUID(), count: 7 } }),
+    ],
+  ])('has no key rotated because somebody %s in the file', async (_what, edit) => {
+    const { disk, service, folders } = start();
+    const { file } = await folders.openOrCreate('p');
+    const edited = { ...file, versions: file.versions.map(edit) };
+    for (const name of ['project.json', 'catalog-project.json']) {
+      await disk.remove(`${ROOT}/p/${name}`);
+      await disk.createFile(`${ROOT}/p/${name}`, formatProjectFile(edited));
+    }
+    await expect(start(disk, service).folders.open('p')).rejects.toMatchObject({ code: 'project_damaged' });
   });
 
   it('rotates a key with its next seals, and is never left without any', () => {

@@ -14,7 +14,6 @@ const OPENING_REFUSALS = [
   'project_damaged',
   'project_deleting',
   'project_moving',
-  'project_moved',
   'project_elsewhere',
   'project_unclaimed',
   'storage_superseded',

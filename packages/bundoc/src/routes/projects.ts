@@ -96,7 +96,6 @@ export function registerProjectDeletion(
           'project_not_found',
           'project_damaged',
           'project_moving',
-          'project_moved',
           'project_elsewhere',
           'project_unclaimed',
           'storage_superseded',

@@ -20,7 +20,8 @@ interface KeptKey {
 /** What is known of a key beside its material. */
 interface Standing {
   holder?: string | undefined;
-  offer?: { readonly to: string; readonly move: string } | undefined;
+  /** With the generation of the holder that made it: it ends with that. */
+  offer?: { readonly to: string; readonly move: string; readonly generation: string } | undefined;
   intendedAt?: string | undefined;
   /** The place of the key's latest change. */
   latest: AuditReceipt;
@@ -259,7 +260,7 @@ export class FakeKeyService implements StorageCalls {
   async offerKey(name: string, to: string, move: string, acting: ActingStorage): Promise<void> {
     this.#begin(name, acting);
     this.#requireHolder(name, acting);
-    this.#standingOf(name).offer = { to, move };
+    this.#standingOf(name).offer = { to, move, generation: acting.generation };
     this.#answer('offerKey');
   }
 
@@ -275,7 +276,9 @@ export class FakeKeyService implements StorageCalls {
     this.#begin(name, acting);
     const standing = this.#standingOf(name);
     if (standing.holder === acting.storage) return;
-    if (standing.offer?.to !== acting.storage || standing.offer.move !== move)
+    const { offer, holder = '' } = standing;
+    const isOffered = offer?.to === acting.storage && offer.move === move;
+    if (!isOffered || this.storages.get(holder)?.generation !== offer.generation)
       throw new AppError('key_not_offered');
     standing.holder = acting.storage;
     standing.offer = undefined;

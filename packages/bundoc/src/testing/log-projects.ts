@@ -39,7 +39,10 @@ export interface GivenCommit {
   fate: Fate;
 }
 
-/** A project as a test has it: a list of numbers, in the place of documents. It outlives the log and its processes. */
+/**
+ * A project as a test has it: a list of numbers, in the place of documents. It outlives the log and its
+ * processes.
+ */
 export class LogProject {
   readonly name: string;
   readonly handle = randomBytes(8).toString('hex');

@@ -12,7 +12,7 @@ export const PROJECT_FILE_COPY = 'catalog-project.json';
 export const DELETION_FILE = 'deleted.json';
 
 /** In the folder of a project that is being brought in, or was moved away: with it the project is not here. */
-export const MOVE_FILE = 'move.json';
+export const MOVE_FILE = 'move.mark';
 
 const versionSchema = z.int().positive();
 
