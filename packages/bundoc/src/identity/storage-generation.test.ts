@@ -181,6 +181,15 @@ describe('the generation of a storage', () => {
     expect((await restored.identity.read()).takeOvers).toBe(1);
   });
 
+  it('counts as many take-overs as BunKMS does, whatever its file says', async () => {
+    const [disk, service] = [newDisk(), newService()];
+    const { identity, id } = await startOnFolder(disk, service);
+    await identity.change((file) => ({ ...file, takeOvers: Number.MAX_SAFE_INTEGER }));
+    const { generation, codeOf } = startOn(identity, id, service);
+    await generation.start();
+    expect([codeOf(), generation.takeOvers, (await identity.read()).takeOvers]).toEqual(['served', 0, 0]);
+  });
+
   it('ends in the turn in which BunKMS says that another copy took over, and lets that one in first', async () => {
     const [disk, service] = [newDisk(), newService()];
     const former = await startOnFolder(disk, service);
