@@ -106,6 +106,7 @@ describeWithPostgres('three Bundoc and two BunKMS nodes on one PostgreSQL with a
       BUNKMS_KEK: randomBytes(32).toString('hex'),
       // The test's three Bundoc nodes have one token among them, and make more projects than people do.
       BUNKMS_EXPORTS_PER_TOKEN: '0',
+      BUNKMS_DESTRUCTIONS_PER_TOKEN: '0',
     };
     await init(kmsEnvironment, { serviceToken: tokenFile });
     const starts = Array.from({ length: KMS_NODES }, async (_, number) => startKms(number, await freePort()));
