@@ -23,7 +23,11 @@ export const MOVE_MARK_BYTES_MAX = 1_024;
 export const MARK_KEY = 'bundoc/move-mark/v1';
 const VERSION_BYTES = 4;
 /** @returns one line: base64url of `key version 4 | nonce 12 | ciphertext | tag 16`. */
-export function sealMoveMark(project: string, cipher: ProjectCipher, mark: MoveMark): string {
+export function sealMoveMark(
+  project: string,
+  cipher: Pick<ProjectCipher, 'version' | 'subkey'>,
+  mark: MoveMark,
+): string {
   const version = Buffer.alloc(VERSION_BYTES);
   version.writeUInt32BE(cipher.version);
   const key = cipher.subkey(cipher.version, MARK_KEY) as KeyObject;
