@@ -133,7 +133,7 @@ describe('a backup of a project', () => {
     await installation.stored.remove('p');
     const since = '2026-01-01T00:00:00.000Z';
     const mark = { deleted: 'p', format: 1, since, keyDestroyedAt: since, finishedAt: since };
-    await installation.stored.plantDeletion('p', `${JSON.stringify(mark)}\n`);
+    await installation.stored.plantMark('deleted.json', 'p', `${JSON.stringify(mark)}\n`);
     const restored = await bundoc(offline(), 'restore', file('quiet'));
     expect([restored.code, restored.stderr]).toEqual([0, '']);
     await installation.startBundoc();

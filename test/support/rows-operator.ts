@@ -90,6 +90,7 @@ export class RowsOperator implements HostileStorage {
       'a mark': `INSERT INTO bundoc.projects (project, marker) VALUES ('${project}', '${mark}') ON CONFLICT (project) DO UPDATE SET marker = excluded.marker`,
       'a mark for content': `DELETE FROM bundoc.heads WHERE project = '${project}'; UPDATE bundoc.projects SET file = NULL, marker = '${mark}' WHERE project = '${project}'`,
       'the mark of the deleted one': `UPDATE bundoc.projects SET marker = (SELECT replace(one.marker, one.project, '${project}') FROM bundoc.projects AS one WHERE one.file IS NULL LIMIT 1) WHERE project = '${project}'`,
+      'a fence': `INSERT INTO bundoc.fenced_heads SELECT * FROM bundoc.heads WHERE project = '${project}'; DELETE FROM bundoc.heads WHERE project = '${project}' AND ${random() < 0.5}; UPDATE bundoc.projects SET marker = '${mark}' WHERE project = '${project}' AND ${random() < 0.7}`,
       'another storage': `UPDATE bundoc.storage SET file = '${storage}'`,
       'an older storage': `UPDATE bundoc.storage SET file = (SELECT file FROM copies.storage_${Math.floor(random() * this.#copies)})`,
       'no storage': 'DELETE FROM bundoc.storage',

@@ -1,5 +1,6 @@
 import type { KeyObject } from 'node:crypto';
 import { aadOf, OpenError, open, seal } from '@bundoc/shared/aead';
+import { KEY_VERSIONS_MAX } from '@bundoc/shared/contract/keys';
 import { storageIdSchema } from '@bundoc/shared/contract/storages';
 import { z } from 'zod';
 import type { ProjectCipher } from '../cipher/project-cipher.ts';
@@ -48,7 +49,8 @@ export async function openMoveMark(
   if (!text.startsWith(MOVE_MARK_BEGINS) || text.length > MOVE_MARK_BYTES_MAX) return undefined;
   if (bytes.length < VERSION_BYTES) return undefined;
   const version = bytes.readUInt32BE();
-  const key = version === 0 ? undefined : await keyOf(version);
+  // BunKMS has no word on a version that no key can have.
+  const key = version === 0 || version > KEY_VERSIONS_MAX ? undefined : await keyOf(version);
   if (key === undefined) return undefined;
   try {
     const opened = open(key, bytes.subarray(VERSION_BYTES), aadOf(MARK_KEY, project));
