@@ -128,6 +128,18 @@ describe('a backup of a project', () => {
     await installation.startBundoc();
   });
 
+  it('is restored in spite of a planted mark of a deletion', async () => {
+    await installation.stopBundoc();
+    await installation.stored.remove('p');
+    const since = '2026-01-01T00:00:00.000Z';
+    const mark = { deleted: 'p', format: 1, since, keyDestroyedAt: since, finishedAt: since };
+    await installation.stored.plantMark('deleted.json', 'p', `${JSON.stringify(mark)}\n`);
+    const restored = await bundoc(offline(), 'restore', file('quiet'));
+    expect([restored.code, restored.stderr]).toEqual([0, '']);
+    await installation.startBundoc();
+    expect((await call(installation.url, '/v1/projects/p', { token })).status).toBe(200);
+  });
+
   it('restores nothing while the key is withdrawn', async () => {
     await installation.stopBundoc();
     const ops = await installation.issue({

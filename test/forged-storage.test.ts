@@ -76,7 +76,7 @@ describe('a mark of a deletion that somebody plants', () => {
   ])('on a project that is there destroys nothing, and the project is served (%s)', async (_name, textOf) => {
     expect((await write('p')).status).toBe(201);
     await installation.stopBundoc();
-    await installation.stored.plantDeletion('p', textOf('p'));
+    await installation.stored.plantMark('deleted.json', 'p', textOf('p'));
     const logged = installation.log.text.length;
     await installation.startBundoc();
     expect(facts(await read('p'))).toEqual(SERVED);
@@ -88,7 +88,7 @@ describe('a mark of a deletion that somebody plants', () => {
 
   it('while the project is open destroys nothing, and is set aside at its next opening', async () => {
     expect((await write('p')).status).toBe(201);
-    await installation.stored.plantDeletion('p', markOf('p'));
+    await installation.stored.plantMark('deleted.json', 'p', markOf('p'));
     expect(facts(await read('p'))).toEqual(SERVED);
     await installation.stopBundoc();
     await installation.startBundoc();
@@ -98,7 +98,8 @@ describe('a mark of a deletion that somebody plants', () => {
 
   it('on ids that never were destroys and makes nothing: they are not found, and can be made', async () => {
     await installation.stopBundoc();
-    for (const project of ['never', 'not']) await installation.stored.plantDeletion(project, markOf(project));
+    for (const project of ['never', 'not'])
+      await installation.stored.plantMark('deleted.json', project, markOf(project));
     await installation.startBundoc();
     expect(facts(await read('never'))).toEqual([404, 'project_not_found']);
     for (const project of ['never', 'not'])
@@ -112,7 +113,7 @@ describe('a mark of a deletion that somebody plants', () => {
     expect((await write('p')).status).toBe(201);
     await installation.stopBundoc();
     await installation.stored.remove('p');
-    await installation.stored.plantDeletion('p', markOf('p'));
+    await installation.stored.plantMark('deleted.json', 'p', markOf('p'));
     await installation.startBundoc();
     expect(facts(await remove('p'))).toEqual([404, 'project_not_found']);
     expect((await write('p')).status).toBe(201);
@@ -123,11 +124,35 @@ describe('a mark of a deletion that somebody plants', () => {
     for (const project of ['p', 'q']) expect((await write(project)).status).toBe(201);
     expect((await remove('q')).status).toBe(200);
     await installation.stopBundoc();
-    await installation.stored.plantDeletion('p', markOf('q'));
+    await installation.stored.plantMark('deleted.json', 'p', markOf('q'));
     await installation.startBundoc();
     expect([facts(await read('p')), facts(await read('q'))]).toEqual([SERVED, [410, 'project_destroyed']]);
     expect(await changesOf('p')).toEqual(['key.create']);
   });
+});
+
+describe('a mark of a move that somebody plants', () => {
+  const noise = (version: number) => {
+    const bytes = Buffer.alloc(120, 7);
+    bytes.writeUInt32BE(version);
+    return `bundoc-move-mark-1.${bytes.toString('base64url')}`;
+  };
+
+  it.each([1, 2, 0, 0x7f_ff_ff_ff, 0xff_ff_ff_ff])(
+    'changes no holder, and the project is served (of version %i of its key)',
+    async (version) => {
+      expect((await write('p')).status).toBe(201);
+      await installation.stopBundoc();
+      for (const project of ['p', 'never'])
+        await installation.stored.plantMark('move.mark', project, noise(version));
+      await installation.startBundoc();
+      expect(facts(await read('p'))).toEqual(SERVED);
+      expect(facts(await remove('never'))).toEqual([404, 'project_not_found']);
+      expect((await write('never')).status).toBe(201);
+      expect([await changesOf('p'), await changesOf('never')]).toEqual([['key.create'], ['key.create']]);
+      expect(await installation.metrics()).toMatch(/^bundoc_marks_set_aside_total 2$/m);
+    },
+  );
 });
 
 describe('a copy of a storage', () => {

@@ -1,4 +1,4 @@
-import { createHash, randomBytes } from 'node:crypto';
+import { createHash, randomBytes, randomUUID } from 'node:crypto';
 import {
   cpSync,
   existsSync,
@@ -10,8 +10,11 @@ import {
   writeFileSync,
 } from 'node:fs';
 import { join } from 'node:path';
+import { MARK_KEY, sealMoveMark } from '@bundoc/bundoc/project/move-mark';
 import { withStore } from '@bundoc/bunkms/cli/open-kms';
+import { deriveKey } from '@bundoc/shared/aead';
 import type { AuditRecord } from '@bundoc/shared/contract/audit';
+import { decodeExportedKey } from '@bundoc/shared/contract/exported-key';
 import { dekNameOf } from '@bundoc/shared/contract/keys';
 import { expect, it } from 'vitest';
 import { type Answer, type Call, call, Installation } from './support/installation.ts';
@@ -172,6 +175,7 @@ class World implements AsyncDisposable {
     this.#storageId = await this.#installation.storageId();
     await this.#installation.stopBundoc();
     await this.#storage.keepIdentity();
+    this.#storage.keepMarks(await this.#genuineMarks());
     mkdirSync(join(this.#outside, 'folder'), { recursive: true });
     for (const path of ['canary', 'folder/canary', 'folder/project.json', 'folder/00000001'])
       writeFileSync(join(this.#outside, path), this.#canary);
@@ -184,6 +188,25 @@ class World implements AsyncDisposable {
     // What follows asks for no change of a key.
     this.#asked.clear();
     this.#memory = process.memoryUsage.rss();
+  }
+
+  /** Marks of moves of the living projects, as Bundoc has sealed them once. */
+  async #genuineMarks(): Promise<string[]> {
+    const { kms, tokenFile } = this.#installation;
+    const token = readFileSync(tokenFile, 'utf8').trim();
+    const marks: string[] = [];
+    for (const project of LIVING) {
+      const exported = await call(kms.internalUrl, `/v1/export/${dekNameOf(project)}`, { token });
+      const { facts, dek } = decodeExportedKey(Buffer.from(exported.text));
+      const cipher = { version: facts.version, subkey: () => deriveKey(dek, MARK_KEY) };
+      for (const state of ['incoming', 'whole', 'leaving', 'moved'] as const)
+        for (const since of [new Date(0), new Date()]) {
+          const storages = { from: this.#storageId, to: randomUUID() };
+          const mark = { state, move: randomUUID(), ...storages, since: since.toISOString() };
+          marks.push(sealMoveMark(project, cipher, mark));
+        }
+    }
+    return marks;
   }
 
   /** Whether the service starts; otherwise it says why, in time. */

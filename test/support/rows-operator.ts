@@ -1,11 +1,5 @@
 import pg from 'pg';
-import {
-  forgedDeletion,
-  forgedMove,
-  forgedSealedMark,
-  forgedStorage,
-  type HostileStorage,
-} from './storage-operator.ts';
+import { forgedDeletion, forgedMove, forgedStorage, type HostileStorage } from './storage-operator.ts';
 
 interface Column {
   readonly name: string;
@@ -21,6 +15,7 @@ export class RowsOperator implements HostileStorage {
   #projectTables: readonly string[] = [];
   #copies = 0;
   #identity = '';
+  #marks: readonly string[] = [];
 
   /** @param projects that there are, and some that there never were. */
   constructor(url: string, projects: readonly string[]) {
@@ -42,6 +37,10 @@ export class RowsOperator implements HostileStorage {
   async keepIdentity(): Promise<void> {
     const { rows } = await this.#client.query<{ file: string }>('SELECT file FROM bundoc.storage');
     this.#identity = rows[0]?.file ?? '';
+  }
+
+  keepMarks(marks: readonly string[]): void {
+    this.#marks = marks;
   }
 
   async reset(): Promise<void> {
@@ -66,11 +65,7 @@ export class RowsOperator implements HostileStorage {
     const row = await this.#rowOf(`bundoc.${table}`, random);
     const other = await this.#rowOf(oneOf([`bundoc.${table}`, older]), random);
     const project = oneOf(this.#projects);
-    const mark = oneOf([
-      forgedDeletion(project, random),
-      forgedMove(project, random),
-      forgedSealedMark(Buffer.from(project.repeat(30))),
-    ]);
+    const mark = oneOf([forgedDeletion(project, random), forgedMove(project, random), oneOf(this.#marks)]);
     const storage = forgedStorage(this.#identity, random);
     const at = `bundoc.${table} SET ${column.name}`;
     const from = other === undefined ? '' : `${other.table} WHERE ctid = '${other.at}'`;
@@ -95,6 +90,7 @@ export class RowsOperator implements HostileStorage {
       'a mark': `INSERT INTO bundoc.projects (project, marker) VALUES ('${project}', '${mark}') ON CONFLICT (project) DO UPDATE SET marker = excluded.marker`,
       'a mark for content': `DELETE FROM bundoc.heads WHERE project = '${project}'; UPDATE bundoc.projects SET file = NULL, marker = '${mark}' WHERE project = '${project}'`,
       'the mark of the deleted one': `UPDATE bundoc.projects SET marker = (SELECT replace(one.marker, one.project, '${project}') FROM bundoc.projects AS one WHERE one.file IS NULL LIMIT 1) WHERE project = '${project}'`,
+      'a fence': `INSERT INTO bundoc.fenced_heads SELECT * FROM bundoc.heads WHERE project = '${project}'; DELETE FROM bundoc.heads WHERE project = '${project}' AND ${random() < 0.5}; UPDATE bundoc.projects SET marker = '${mark}' WHERE project = '${project}' AND ${random() < 0.7}`,
       'another storage': `UPDATE bundoc.storage SET file = '${storage}'`,
       'an older storage': `UPDATE bundoc.storage SET file = (SELECT file FROM copies.storage_${Math.floor(random() * this.#copies)})`,
       'no storage': 'DELETE FROM bundoc.storage',

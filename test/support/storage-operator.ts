@@ -34,7 +34,6 @@ const KNOWN = [
   'projects/*/catalog',
   'projects/*/indexes',
   'projects/*/deleted.json',
-  'projects/*/move.json',
   'projects/*/move.mark',
   'projects/*/expires-1',
   'projects/*/restoring',
@@ -60,6 +59,8 @@ export interface HostileStorage extends AsyncDisposable {
   keepCopy(): Promise<void>;
   /** Keeps which storage this is now, and in which generation. To be called while BunKMS has confirmed that. */
   keepIdentity(): Promise<void>;
+  /** Marks that Bundoc has written at some time, to be put back. */
+  keepMarks(marks: readonly string[]): void;
   /** Makes the storage what it was when it was kept last, in the generation that was kept last. */
   reset(): Promise<void>;
   /**
@@ -86,6 +87,7 @@ export class FolderOperator implements HostileStorage {
   readonly #place: OperatorPlace;
   readonly #copies: string[] = [];
   #identity = '';
+  #marks: readonly string[] = [];
   #random: () => number = () => 0;
 
   constructor(place: OperatorPlace) {
@@ -105,6 +107,10 @@ export class FolderOperator implements HostileStorage {
 
   async keepIdentity(): Promise<void> {
     this.#identity = readFileSync(this.#storageFile, 'utf8');
+  }
+
+  keepMarks(marks: readonly string[]): void {
+    this.#marks = marks;
   }
 
   async reset(): Promise<void> {
@@ -158,8 +164,8 @@ export class FolderOperator implements HostileStorage {
     hugeBehind: (path: string) => this.#isFile(path) && truncateSync(path, this.#oneOf(HUGE_BYTES)),
     deletionMark: () => this.#mark('deleted.json', (project) => forgedDeletion(project, this.#random)),
     replayedDeletion: () => this.#mark('deleted.json', (project) => this.#replayedDeletion(project)),
-    moveMark: () => this.#mark('move.json', (project) => forgedMove(project, this.#random)),
-    sealedMoveMark: () => this.#mark('move.mark', () => forgedSealedMark(this.#noise(90))),
+    moveMark: () => this.#mark('move.mark', (project) => forgedMove(project, this.#random)),
+    replayedMove: () => this.#mark('move.mark', () => this.#oneOf(this.#marks)),
     storageRemoved: () => rmSync(this.#storageFile, { recursive: true, force: true }),
     storageOlder: () => this.#older(this.#storageFile, this.#storageFile),
     storageForged: () =>
@@ -326,14 +332,11 @@ export function forgedDeletion(project: string, random: () => number): string {
 
 /** A mark that Bundoc has not written. */
 export function forgedMove(project: string, random: () => number): string {
-  const state = random() < 0.5 ? 'incoming' : 'moved';
-  const mark = { moving: project, format: 1, move: randomUUID(), state, since: new Date(0).toISOString() };
-  return `${JSON.stringify(mark)}\n`;
-}
-
-/** What looks like a sealed move mark. */
-export function forgedSealedMark(noise: Buffer): string {
-  return `bundoc-move-mark-1.${noise.toString('base64url')}`;
+  const noise = Buffer.from(Array.from({ length: 90 }, () => Math.floor(random() * 256)));
+  // Of a version of the key that there is.
+  if (random() < 0.5) noise.writeUInt32BE(1);
+  const texts = [`bundoc-move-mark-1.${noise.toString('base64url')}`, 'bundoc-move-mark-1.', project, ''];
+  return texts[Math.floor(random() * texts.length)] as string;
 }
 
 /** What says that this is another storage, or in another generation. @param text what says which it is. */

@@ -46,8 +46,8 @@ export interface StoredProjects {
   everything(): Promise<Buffer>;
   /** Whether nothing but the mark of its deletion is left of a project. */
   hasOnlyMark(project: string): Promise<boolean>;
-  /** Puts a mark of a deletion to a project, or where there is none, as somebody who has the storage may. */
-  plantDeletion(project: string, text: string): Promise<void>;
+  /** Puts a mark to a project, or where there is none, as somebody who has the storage may. */
+  plantMark(kind: 'deleted.json' | 'move.mark', project: string, text: string): Promise<void>;
   /** What says which storage this is, and in which generation. */
   identity(): Promise<string>;
   setIdentity(text: string): Promise<void>;
@@ -133,10 +133,10 @@ class StoredFiles implements StoredProjects {
     return readdirSync(join(this.#dataDir, 'projects', project)).join() === 'deleted.json';
   }
 
-  async plantDeletion(project: string, text: string): Promise<void> {
+  async plantMark(kind: string, project: string, text: string): Promise<void> {
     const folder = join(this.#dataDir, 'projects', project);
     mkdirSync(folder, { recursive: true });
-    writeFileSync(join(folder, 'deleted.json'), text);
+    writeFileSync(join(folder, kind), text);
   }
 
   async identity(): Promise<string> {
@@ -245,7 +245,7 @@ class StoredRows implements StoredProjects {
     return holding.join() === 'projects' && 'deleted' in JSON.parse(await this.projectFile(project));
   }
 
-  async plantDeletion(project: string, text: string): Promise<void> {
+  async plantMark(_kind: string, project: string, text: string): Promise<void> {
     const plant = `INSERT INTO bundoc.projects (project, marker) VALUES ($1, $2)
                    ON CONFLICT (project) DO UPDATE SET marker = excluded.marker`;
     await query(this.#url, plant, [project, text]);

@@ -215,7 +215,26 @@ describeWithPostgres('a project that is moved', () => {
     expect([await moving.held('files'), await moving.held('rows')]).toEqual(['project_elsewhere', HELD]);
   });
 
-  it('is refused where there is one of its id, and where it was deleted', async () => {
+  it.each(['files', 'rows'] as const)(
+    'comes to where somebody has planted a mark of its deletion (%s)',
+    async (there) => {
+      await moving.fill(there === 'files' ? 'rows' : 'files');
+      await moving.identity('files');
+      if (there === 'files') {
+        mkdirSync(moving.directory, { recursive: true });
+        writeFileSync(join(moving.directory, 'deleted.json'), 'no mark');
+      } else {
+        await server.sql(
+          `INSERT INTO bundoc.projects (project, marker) VALUES ('${moving.project}', 'no mark')`,
+          'bundoc',
+        );
+      }
+      await moving.moveFrom(there === 'files' ? 'rows' : 'files');
+      expect(await moving.held(there)).toEqual(HELD);
+    },
+  );
+
+  it('is refused where there is one of its id', async () => {
     await moving.fill('rows');
     await moving.identity('files');
     writeProject(moving.directory);

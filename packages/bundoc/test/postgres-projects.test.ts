@@ -213,6 +213,41 @@ describeWithPostgres('projects in PostgreSQL', () => {
     for (const { instances } of [here, there]) await instances[Symbol.asyncDispose]();
   });
 
+  describe('beside whose row somebody has put the mark of a move', () => {
+    const plant = (project: string) =>
+      server.sql(
+        `UPDATE bundoc.projects SET marker = 'bundoc-move-mark-1.forged' WHERE project = '${project}'`,
+        'bundoc',
+      );
+
+    it('are served, and keep the head that they have when somebody has made a fenced one, too', async () => {
+      const service = newService();
+      const setAside: MarkSetAside[] = [];
+      await nodeOf(service).openOrCreate('fenced');
+      await plant('fenced');
+      await server.sql(
+        `INSERT INTO bundoc.fenced_heads SELECT * FROM bundoc.heads WHERE project = 'fenced'`,
+        'bundoc',
+      );
+      expect(await nodeOf(service, setAside).open('fenced')).toBeDefined();
+      expect(setAside).toHaveLength(1);
+    });
+
+    it('are refused when the database lets nobody take the mark away, and BunKMS is not asked without end', async () => {
+      const service = newService();
+      await nodeOf(service).openOrCreate('stuck');
+      await plant('stuck');
+      await server.sql(
+        `CREATE FUNCTION bundoc.never() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END';
+         CREATE TRIGGER never BEFORE UPDATE ON bundoc.projects FOR EACH ROW WHEN (old.project = 'stuck') EXECUTE FUNCTION bundoc.never()`,
+        'bundoc',
+      );
+      const asked = service.exports;
+      await expect(nodeOf(service).open('stuck')).rejects.toMatchObject({ code: 'storage_unavailable' });
+      expect(service.exports - asked).toBeLessThan(20);
+    });
+  });
+
   describe('whose row somebody has marked as deleted, without BunKMS', () => {
     const since = '2026-01-01T00:00:00.000Z';
     const markOf = (project: string) =>

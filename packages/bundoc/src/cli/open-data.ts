@@ -6,6 +6,7 @@ import {
   DELETION_FILE,
   MOVE_FILE,
   PROJECT_FILE,
+  PROJECT_FILE_COPY,
   PROJECTS_FOLDER,
 } from '@bundoc/shared/contract/project-file';
 import { codeOf, DataFolder } from '@bundoc/shared/data-folder';
@@ -194,7 +195,9 @@ async function requirePresent(disk: Disk, directory: string, project: string): P
 
 /** Nothing but a mark is left of it. */
 function isDeleted(content: readonly string[]): boolean {
-  return content.includes(DELETION_FILE) && !content.includes(PROJECT_FILE);
+  return (
+    content.includes(DELETION_FILE) && !content.includes(PROJECT_FILE) && !content.includes(PROJECT_FILE_COPY)
+  );
 }
 
 /** All but those of which nothing is left but a mark, which are being brought in, or were moved away. */

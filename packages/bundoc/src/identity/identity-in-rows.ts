@@ -12,13 +12,15 @@ import {
 } from './storage-file.ts';
 
 const PLACE = 'the row of bundoc.storage';
+/** Somebody may have made it longer: then it is cut, and so damaged. */
+const FILE = 'left(file, 65536)';
 const READ: Statement = {
-  name: 'bundoc-read-storage-1',
-  text: 'SELECT file FROM bundoc.storage WHERE one',
+  name: 'bundoc-read-storage-2',
+  text: `SELECT ${FILE} FROM bundoc.storage WHERE one`,
 };
 const LOCKED: Statement = {
-  name: 'bundoc-storage-locked-1',
-  text: 'SELECT file FROM bundoc.storage WHERE one FOR UPDATE',
+  name: 'bundoc-storage-locked-2',
+  text: `SELECT ${FILE} FROM bundoc.storage WHERE one FOR UPDATE`,
 };
 /** Only where there is nothing of any project. Nodes that start together make one. */
 const MAKE: Statement = {

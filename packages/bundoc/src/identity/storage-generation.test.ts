@@ -181,6 +181,18 @@ describe('the generation of a storage', () => {
     expect((await restored.identity.read()).takeOvers).toBe(1);
   });
 
+  it('serves on without its file, and answers that the storage is unavailable where it needs the file', async () => {
+    const [disk, service] = [newDisk(), newService()];
+    const { generation, codeOf, id } = await startOnFolder(disk, service);
+    await generation.start();
+    await disk.remove('/data/storage.json');
+    await expect(generation.advance()).rejects.toMatchObject({ code: 'storage_unavailable' });
+    expect(codeOf()).toBe('served');
+    service.takeOverStorage(id);
+    const refused = generation.refused(generation.acting());
+    await expect(refused).rejects.toMatchObject({ code: 'storage_unavailable' });
+  });
+
   it('counts as many take-overs as BunKMS does, whatever its file says', async () => {
     const [disk, service] = [newDisk(), newService()];
     const { identity, id } = await startOnFolder(disk, service);

@@ -1,6 +1,7 @@
 import { randomUUID } from 'node:crypto';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { AppError, hasCode } from '@bundoc/shared/errors';
+import { StartRefused } from '@bundoc/shared/lifecycle';
 import type { Logger } from '@bundoc/shared/logger';
 import type { ActingStorage, StorageCalls } from '../kms/port.ts';
 import type { ConfirmedGeneration } from '../kms/storage-keys.ts';
@@ -70,7 +71,7 @@ export class StorageGeneration implements ConfirmedGeneration, AsyncDisposable {
   readonly #answered = Promise.withResolvers<void>();
 
   constructor(options: StorageGenerationOptions) {
-    this.#options = options;
+    this.#options = { ...options, identity: ofRunning(options.identity) };
   }
 
   get id(): string {
@@ -316,6 +317,23 @@ export class StorageGeneration implements ConfirmedGeneration, AsyncDisposable {
     this.#wake = () => woken.abort();
     await pause(ms, AbortSignal.any([woken.signal, this.#stopping.signal])).catch(() => undefined);
   }
+}
+
+/** What was lost or damaged since the start refuses none: it is unavailable, like what does not answer. */
+function ofRunning(identity: StorageIdentity): StorageIdentity {
+  const guarded = async <T>(action: Promise<T>): Promise<T> => {
+    try {
+      return await action;
+    } catch (error) {
+      if (!(error instanceof StartRefused)) throw error;
+      throw new AppError('storage_unavailable', { cause: error, retryAfterS: RETRY_AFTER_S.superseded });
+    }
+  };
+  return {
+    read: () => guarded(identity.read()),
+    change: (change) => guarded(identity.change(change)),
+    ageS: () => identity.ageS(),
+  };
 }
 
 /** Whether a node has written there since. */

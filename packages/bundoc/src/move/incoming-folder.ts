@@ -1,6 +1,6 @@
 import { randomUUID } from 'node:crypto';
 import { join } from 'node:path';
-import { DELETION_FILE, PROJECT_FILE, PROJECT_FILE_COPY } from '@bundoc/shared/contract/project-file';
+import { PROJECT_FILE, PROJECT_FILE_COPY } from '@bundoc/shared/contract/project-file';
 import type { ProjectCipher } from '../cipher/project-cipher.ts';
 import {
   emptyMarkedFolder,
@@ -39,9 +39,7 @@ export class IncomingFolder implements MoveTarget {
 
   async begin(mark: string, isOurs: (mark: string) => Promise<boolean>): Promise<void> {
     const { project, directory, keptIn, disk } = this.#options;
-    const names = (await disk.list(directory)) ?? [];
     const present = await readMoveMark(disk, directory);
-    if (names.includes(DELETION_FILE)) throw new MoveFailed(`${project} was deleted there`);
     if (present !== undefined && (await isOurs(present)))
       await putAwayMoved(disk, directory, keptIn, `${project}-${randomUUID()}`);
     else if (present !== undefined || !(await isWithoutContent(disk, directory)))

@@ -49,7 +49,6 @@ export class IncomingRows implements MoveTarget {
     const isLeftOver = marker !== undefined && (await isOurs(marker));
     if (!isLeftOver && (text !== undefined || hasContent))
       throw new MoveFailed(`${project} is in the database already`);
-    if (!isLeftOver && marker !== undefined) throw new MoveFailed(`${project} was deleted there`);
     await removeRows((action) => database.transaction('', action), project, mark);
     await database.transaction('', async (transaction) => {
       await insertProjectRows(transaction, project, cipher().version);

@@ -55,10 +55,10 @@ export interface MoveSource {
 /** Where a project is brought to: under a mark, with which nobody sees it there. */
 export interface MoveTarget {
   /**
-   * Puts the mark there and makes an empty place.
+   * Puts the mark there and makes an empty place. A mark of a deletion there is forged: BunKMS has released the key.
    *
    * @param isOurs whether a mark there is of the same project: then what lies beside it is left over from an earlier move.
-   * @throws MoveFailed where there is a project, or one that was deleted.
+   * @throws MoveFailed where there is a project.
    */
   begin(mark: string, isOurs: (mark: string) => Promise<boolean>): Promise<void>;
   /** Takes over changes, in their order, durably. */

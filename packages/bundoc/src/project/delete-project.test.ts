@@ -89,6 +89,18 @@ describe('deleting a project', () => {
     }
   });
 
+  it('answers as before when somebody has put the mark of a move there since', async () => {
+    const { deletion, disk, service, write } = start();
+    await write();
+    const answer = await deletion.delete('p');
+    const ofFirstVersion = Buffer.from([0, 0, 0, 1, ...Buffer.alloc(60)]).toString('base64url');
+    await disk.createFile('/projects/p/move.mark', Buffer.from(`bundoc-move-mark-1.${ofFirstVersion}`));
+    expect(await deletion.delete('p')).toEqual(answer);
+    await disk.remove('/projects/p/deleted.json');
+    expect(await deletion.delete('p')).toMatchObject({ project: 'p' });
+    expect([await disk.list('/projects/p'), service.destructions]).toEqual([['deleted.json'], 1]);
+  });
+
   it('that does not exist is refused, and nothing is made or destroyed', async () => {
     const { deletion, disk, service } = start();
     await expect(deletion.delete('p')).rejects.toMatchObject({ code: 'project_not_found' });

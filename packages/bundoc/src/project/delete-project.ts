@@ -81,8 +81,7 @@ export class ProjectDeletion {
   }
 
   async #delete(project: string, close: () => Promise<void>): Promise<DeletionMark> {
-    const { projects } = this.#options;
-    if (!(await projects.exists(project))) return this.#formerOf(project);
+    if (!(await this.#isThere(project))) return this.#formerOf(project);
     const intent = await this.#intend(project);
     this.#isDue = true;
     await this.#outOfUse(project, close);
@@ -92,6 +91,17 @@ export class ProjectDeletion {
     // Another node has finished it meanwhile.
     if (receipt === undefined) return await this.#formerOf(project);
     return await this.#remove(project, intent.intended_at, receipt);
+  }
+
+  async #isThere(project: string): Promise<boolean> {
+    const { projects } = this.#options;
+    try {
+      return await projects.exists(project);
+    } catch (error) {
+      if (!hasCode(error, 'project_destroyed')) throw error;
+      // Without a key, the mark of a move cannot be judged that somebody has put there.
+      return (await projects.deletionOf(project)) === undefined;
+    }
   }
 
   /** What became of a project of which nothing is here. BunKMS confirms it, or the mark is set aside. */

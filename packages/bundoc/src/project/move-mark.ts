@@ -1,5 +1,6 @@
 import type { KeyObject } from 'node:crypto';
 import { aadOf, OpenError, open, seal } from '@bundoc/shared/aead';
+import { KEY_VERSIONS_MAX } from '@bundoc/shared/contract/keys';
 import { storageIdSchema } from '@bundoc/shared/contract/storages';
 import { z } from 'zod';
 import type { ProjectCipher } from '../cipher/project-cipher.ts';
@@ -23,7 +24,11 @@ export const MOVE_MARK_BYTES_MAX = 1_024;
 export const MARK_KEY = 'bundoc/move-mark/v1';
 const VERSION_BYTES = 4;
 /** @returns one line: base64url of `key version 4 | nonce 12 | ciphertext | tag 16`. */
-export function sealMoveMark(project: string, cipher: ProjectCipher, mark: MoveMark): string {
+export function sealMoveMark(
+  project: string,
+  cipher: Pick<ProjectCipher, 'version' | 'subkey'>,
+  mark: MoveMark,
+): string {
   const version = Buffer.alloc(VERSION_BYTES);
   version.writeUInt32BE(cipher.version);
   const key = cipher.subkey(cipher.version, MARK_KEY) as KeyObject;
@@ -44,7 +49,8 @@ export async function openMoveMark(
   if (!text.startsWith(MOVE_MARK_BEGINS) || text.length > MOVE_MARK_BYTES_MAX) return undefined;
   if (bytes.length < VERSION_BYTES) return undefined;
   const version = bytes.readUInt32BE();
-  const key = version === 0 ? undefined : await keyOf(version);
+  // BunKMS has no word on a version that no key can have.
+  const key = version === 0 || version > KEY_VERSIONS_MAX ? undefined : await keyOf(version);
   if (key === undefined) return undefined;
   try {
     const opened = open(key, bytes.subarray(VERSION_BYTES), aadOf(MARK_KEY, project));

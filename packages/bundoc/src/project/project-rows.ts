@@ -154,15 +154,19 @@ export class ProjectRows implements Projects {
 
   /** @throws AppError `project_damaged` for content without a file; `project_destroyed` as {@link requireNotDestroyed}. */
   async #read(project: string): Promise<string | undefined> {
-    const { text, marker, hasContent } = await patientlyRead(this.#options, project);
-    if (marker?.startsWith(MOVE_MARK_BEGINS)) {
-      await this.#requireHere(project, marker, text);
-      return this.#read(project);
+    for (let tries = 0; tries < TRIES_MAX; tries++) {
+      const { text, marker, hasContent } = await patientlyRead(this.#options, project);
+      if (marker?.startsWith(MOVE_MARK_BEGINS)) {
+        await this.#requireHere(project, marker, text);
+        continue;
+      }
+      if (marker !== undefined) await this.#requireNotDeleted(project, marker);
+      if (text === undefined && hasContent)
+        throw new AppError('project_damaged', { cause: new Error('rows without a project file') });
+      return text;
     }
-    if (marker !== undefined) await this.#requireNotDeleted(project, marker);
-    if (text === undefined && hasContent)
-      throw new AppError('project_damaged', { cause: new Error('rows without a project file') });
-    return text;
+    // Nobody takes its mark away: BunKMS is not asked without end.
+    throw new AppError('storage_unavailable', { retryAfterS: 1 });
   }
 
   /** @throws AppError `project_destroyed` when the key service confirms what a mark says; any other mark is set aside. */

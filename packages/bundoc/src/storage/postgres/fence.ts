@@ -8,8 +8,9 @@ const FENCE: Statement = {
   text: `WITH head AS (DELETE FROM bundoc.heads WHERE project = $1 RETURNING *) INSERT INTO bundoc.fenced_heads SELECT * FROM head RETURNING 1`,
 };
 const UNFENCE: Statement = {
-  name: 'bundoc-unfence-head-1',
-  text: `WITH head AS (DELETE FROM bundoc.fenced_heads WHERE project = $1 RETURNING *) INSERT INTO bundoc.heads SELECT * FROM head RETURNING 1`,
+  name: 'bundoc-unfence-head-2',
+  text: `WITH head AS (DELETE FROM bundoc.fenced_heads WHERE project = $1 RETURNING *)
+         INSERT INTO bundoc.heads SELECT * FROM head ON CONFLICT (project) DO NOTHING RETURNING 1`,
 };
 /** What is done before the fence takes its time; who writes meanwhile is told to come back after as long as a statement may take. */
 const NO_HURRY = 'SET LOCAL idle_in_transaction_session_timeout = 0';

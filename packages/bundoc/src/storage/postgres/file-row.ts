@@ -1,22 +1,27 @@
 import type { Queryable, Statement, Transaction } from './database.ts';
 
+/** Characters that are read of a file or a mark. Somebody may have made it longer: then it is cut, and so damaged. */
+const CHARS_MAX = 4_194_304;
+const FILE = `left(file, ${CHARS_MAX})`;
+const MARKER = `left(marker, ${CHARS_MAX})`;
+
 /** The file and whether there is content, as of one moment: another node may be making the project. */
 const READ: Statement = {
-  name: 'bundoc-read-project-2',
-  text: `SELECT file, marker, EXISTS (SELECT FROM bundoc.heads WHERE project = $1)
+  name: 'bundoc-read-project-3',
+  text: `SELECT ${FILE}, ${MARKER}, EXISTS (SELECT FROM bundoc.heads WHERE project = $1)
          FROM (SELECT) AS one LEFT JOIN bundoc.projects ON project = $1`,
 };
 const LOCK_ROW: Statement = {
-  name: 'bundoc-project-row-locked-1',
-  text: 'SELECT file, marker FROM bundoc.projects WHERE project = $1 FOR UPDATE',
+  name: 'bundoc-project-row-locked-2',
+  text: `SELECT ${FILE}, ${MARKER} FROM bundoc.projects WHERE project = $1 FOR UPDATE`,
 };
 const SET_MARKER: Statement = {
-  name: 'bundoc-set-marker-1',
-  text: `UPDATE bundoc.projects SET marker = $2 WHERE project = $1 AND marker IS NOT DISTINCT FROM $3 RETURNING 1`,
+  name: 'bundoc-set-marker-2',
+  text: `UPDATE bundoc.projects SET marker = $2 WHERE project = $1 AND ${MARKER} IS NOT DISTINCT FROM $3 RETURNING 1`,
 };
 const REMOVE_MARKER_ROW: Statement = {
-  name: 'bundoc-remove-marker-row-1',
-  text: 'DELETE FROM bundoc.projects WHERE project = $1 AND file IS NULL AND marker = $2 RETURNING 1',
+  name: 'bundoc-remove-marker-row-2',
+  text: `DELETE FROM bundoc.projects WHERE project = $1 AND file IS NULL AND ${MARKER} = $2 RETURNING 1`,
 };
 const LEAVE_MARKER: Statement = {
   name: 'bundoc-leave-marker-1',
