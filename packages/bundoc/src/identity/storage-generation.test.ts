@@ -331,6 +331,19 @@ describe('the generation that several nodes share', () => {
     },
   );
 
+  it('is served on when a node advances it while BunKMS answers nobody else', async () => {
+    const service = newService();
+    const { identity, nodes } = nodesOf(service, 3);
+    for (const { generation } of nodes) await generation.start();
+    await nodes[0]?.generation.advance();
+    service.failure = DOWN;
+    for (const { generation } of nodes) generation.tookOver(identity.file.generation);
+    await settle();
+    expect(nodes.map(({ codeOf, told }) => [codeOf(), told.superseded])).toEqual(
+      nodes.map(() => ['served', 0]),
+    );
+  });
+
   it('does not fill the row with candidates while nodes of an older copy ask again and again', async () => {
     const service = newService();
     const { identity, nodes } = nodesOf(service, 1);

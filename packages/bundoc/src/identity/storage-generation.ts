@@ -152,21 +152,21 @@ export class StorageGeneration implements ConfirmedGeneration, AsyncDisposable {
   tookOver(generation: string | undefined): void {
     if (this.#state !== 'confirmed') this.#wake();
     else if (generation === undefined) this.#supersede();
-    else if (generation !== this.#confirmed && generation !== this.#candidate) void this.#check();
+    else if (generation !== this.#confirmed && generation !== this.#candidate) void this.#check(generation);
   }
 
-  /** Stops within a second, unless the generation that BunKMS has is one of this storage's nodes. */
-  async #check(): Promise<void> {
-    const { identity, calls, logger } = this.#options;
-    const isKnown = async () => {
-      // In this order: what BunKMS has was noted before it had it.
-      const { generation } = await calls.storageInfo(this.id);
-      const known = [this.#confirmed, this.#candidate, ...generationsOf(await identity.read())];
-      return generation !== undefined && known.includes(generation);
+  /** Stops within a second, unless `generation` or the one that BunKMS has is one of this storage's nodes. */
+  async #check(generation: string): Promise<void> {
+    const { identity, logger } = this.#options;
+    const isOurs = async () => {
+      const present = await identity.read();
+      // A node notes its generation before BunKMS has it, so BunKMS need not be asked.
+      if (generationsOf(present).includes(generation)) return true;
+      return await this.#isNoted(present, this.#confirmed, this.#candidate);
     };
     try {
       const stopped = sleep(CHECK_WITHIN_MS, false, { ref: false });
-      if (await Promise.race([isKnown(), stopped])) return;
+      if (await Promise.race([isOurs(), stopped])) return;
     } catch (error) {
       logger.warn({ err: error }, 'it is not known whether another copy of the storage is in use');
     }
