@@ -12,13 +12,15 @@ import {
 } from './storage-file.ts';
 
 const PLACE = 'the row of bundoc.storage';
+/** A longer one is read as an empty one, which is damaged: it would exhaust the memory of each node. */
+const FILE = `CASE WHEN octet_length(file) > 65536 THEN '' ELSE file END`;
 const READ: Statement = {
-  name: 'bundoc-read-storage-1',
-  text: 'SELECT file FROM bundoc.storage WHERE one',
+  name: 'bundoc-read-storage-2',
+  text: `SELECT ${FILE} FROM bundoc.storage WHERE one`,
 };
 const LOCKED: Statement = {
-  name: 'bundoc-storage-locked-1',
-  text: 'SELECT file FROM bundoc.storage WHERE one FOR UPDATE',
+  name: 'bundoc-storage-locked-2',
+  text: `SELECT ${FILE} FROM bundoc.storage WHERE one FOR UPDATE`,
 };
 /** Only where there is nothing of any project. Nodes that start together make one. */
 const MAKE: Statement = {

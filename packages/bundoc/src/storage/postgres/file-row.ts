@@ -1,22 +1,30 @@
+import { SMALL_FILE_BYTES_MAX } from '../embedded/disk.ts';
 import type { Queryable, Statement, Transaction } from './database.ts';
+
+/** Of a mark, in characters: more than any genuine one has. */
+export const MARKER_LENGTH_MAX = 65_536;
+/** A longer file is read as an empty one, which is damaged. Without these bounds, one planted row would exhaust the memory of each node. */
+const FILE = `CASE WHEN octet_length(file) > ${SMALL_FILE_BYTES_MAX} THEN '' ELSE file END`;
+/** Of a longer mark, only the beginning is read: it is not genuine. */
+const MARKER = `left(marker, ${MARKER_LENGTH_MAX})`;
 
 /** The file and whether there is content, as of one moment: another node may be making the project. */
 const READ: Statement = {
-  name: 'bundoc-read-project-2',
-  text: `SELECT file, marker, EXISTS (SELECT FROM bundoc.heads WHERE project = $1)
+  name: 'bundoc-read-project-3',
+  text: `SELECT ${FILE}, ${MARKER}, EXISTS (SELECT FROM bundoc.heads WHERE project = $1)
          FROM (SELECT) AS one LEFT JOIN bundoc.projects ON project = $1`,
 };
 const LOCK_ROW: Statement = {
-  name: 'bundoc-project-row-locked-1',
-  text: 'SELECT file, marker FROM bundoc.projects WHERE project = $1 FOR UPDATE',
+  name: 'bundoc-project-row-locked-2',
+  text: `SELECT ${FILE}, ${MARKER} FROM bundoc.projects WHERE project = $1 FOR UPDATE`,
 };
 const SET_MARKER: Statement = {
-  name: 'bundoc-set-marker-1',
-  text: `UPDATE bundoc.projects SET marker = $2 WHERE project = $1 AND marker IS NOT DISTINCT FROM $3 RETURNING 1`,
+  name: 'bundoc-set-marker-2',
+  text: `UPDATE bundoc.projects SET marker = $2 WHERE project = $1 AND ${MARKER} IS NOT DISTINCT FROM $3 RETURNING 1`,
 };
 const REMOVE_MARKER_ROW: Statement = {
-  name: 'bundoc-remove-marker-row-1',
-  text: 'DELETE FROM bundoc.projects WHERE project = $1 AND file IS NULL AND marker = $2 RETURNING 1',
+  name: 'bundoc-remove-marker-row-2',
+  text: `DELETE FROM bundoc.projects WHERE project = $1 AND file IS NULL AND ${MARKER} = $2 RETURNING 1`,
 };
 const LEAVE_MARKER: Statement = {
   name: 'bundoc-leave-marker-1',
@@ -34,9 +42,9 @@ const REPLACE: Statement = {
 
 /** What the database has under a project's id. */
 export interface FileRow {
-  /** The project's file, or a mark in its place; undefined where there is neither. */
+  /** The project's file, or a mark in its place; undefined where there is neither, and empty where it is too long for either. */
   readonly text: string | undefined;
-  /** The mark beside the file, or where there is none. */
+  /** The mark beside the file, or where there is none; at most {@link MARKER_LENGTH_MAX} characters of it. */
   readonly marker: string | undefined;
   /** Whether there are rows of content. */
   readonly hasContent: boolean;
