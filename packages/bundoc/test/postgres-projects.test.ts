@@ -1,9 +1,11 @@
 import { systemClock } from '@bundoc/shared/clock';
+import { StartRefused } from '@bundoc/shared/lifecycle';
 import { createLogger } from '@bundoc/shared/logger';
 import { FakeClock } from '@bundoc/shared/testing/fake-clock';
 import type { PostgresServer } from '@bundoc/shared/testing/postgres-server';
 import { describeWithPostgres } from '@bundoc/shared/testing/postgres-tests';
 import { describe, expect, it } from 'vitest';
+import { identifyDatabase } from '../src/identity/identity-in-rows.ts';
 import { ProjectDeletion } from '../src/project/delete-project.ts';
 import { describeExpiryMarks } from '../src/project/expiry-conformance.ts';
 import { LOOK_EVERY_MS } from '../src/project/expiry-marks.ts';
@@ -15,9 +17,11 @@ import type { MarkSetAside } from '../src/project/set-aside.ts';
 import { put, ref } from '../src/storage/conformance.ts';
 import { SEAL_LIMITS } from '../src/storage/embedded/seal-budget.ts';
 import type { Database } from '../src/storage/postgres/database.ts';
+import { lockRow, readFileRow } from '../src/storage/postgres/file-row.ts';
+import { migrate } from '../src/storage/postgres/migrate.ts';
 import { PostgresStore } from '../src/storage/postgres/postgres-store.ts';
 import { FakeKeyService } from '../src/testing/fake-key-service.ts';
-import { NO_NEWS } from '../src/testing/postgres-project.ts';
+import { NO_NEWS, openTestDatabase } from '../src/testing/postgres-project.ts';
 import { useDatabase } from './support/use-database.ts';
 
 describeWithPostgres('projects in PostgreSQL', () => {
@@ -47,6 +51,17 @@ describeWithPostgres('projects in PostgreSQL', () => {
       expect(new Set(made.map(({ file }) => JSON.stringify(file))).size).toBe(1);
       expect(new Set(made.map(({ cipher }) => cipher.fileName(ref('a')))).size).toBe(1);
     }
+  });
+
+  it('are in a storage whose row is damaged when it is of any length: none of it is read', async () => {
+    const name = 'long_storage';
+    await using own = openTestDatabase((await server.createDatabase(name)).url);
+    await migrate(own);
+    const identity = await identifyDatabase(own, systemClock);
+    await server.sql('ALTER TABLE bundoc.storage DROP CONSTRAINT IF EXISTS storage_file_is_bounded', name);
+    await server.sql("UPDATE bundoc.storage SET file = file || repeat(' ', 30000000)", name);
+    await expect(identity.read()).rejects.toBeInstanceOf(StartRefused);
+    await expect(identity.change((file) => file)).rejects.toThrow(/bundoc\.storage is damaged/);
   });
 
   it('are not made by looking for them', async () => {
@@ -258,6 +273,24 @@ describeWithPostgres('projects in PostgreSQL', () => {
         'bundoc',
       );
 
+    /** As one who owns the tables can. */
+    const allowLongTexts = () =>
+      server.sql(
+        `ALTER TABLE bundoc.projects DROP CONSTRAINT IF EXISTS projects_file_is_bounded,
+           DROP CONSTRAINT IF EXISTS projects_marker_is_bounded`,
+        'bundoc',
+      );
+
+    it('take no text that is longer than a node reads', async () => {
+      for (const values of ["repeat('x', 4194305), NULL", "NULL, repeat('x', 65537)"])
+        await expect(
+          server.sql(
+            `INSERT INTO bundoc.projects (project, file, marker) SELECT 'long', ${values}`,
+            'bundoc',
+          ),
+        ).rejects.toThrow(/is_bounded/);
+    });
+
     it('are served all the same: the mark is set aside, and no key is destroyed', async () => {
       const service = newService();
       const setAside: MarkSetAside[] = [];
@@ -297,6 +330,34 @@ describeWithPostgres('projects in PostgreSQL', () => {
       );
       await expect(nodeOf(service).open('replaced')).rejects.toMatchObject({ code: 'project_damaged' });
       expect(service.changes.map(({ kind }) => kind)).toEqual(['create']);
+    });
+
+    it('are served all the same when the mark is of any length: little of it is read, and it is set aside', async () => {
+      const service = newService();
+      await allowLongTexts();
+      for (const [at, begin] of ['bundoc-move-mark-1.', '{"deleted":"'].entries()) {
+        const project = `long-${at}`;
+        const setAside: MarkSetAside[] = [];
+        await nodeOf(service).openOrCreate(project);
+        const mark = `marker = '${begin}' || repeat('x', 30000000)`;
+        await server.sql(`UPDATE bundoc.projects SET ${mark} WHERE project = '${project}'`, 'bundoc');
+        expect((await readFileRow(database, project)).marker).toHaveLength(65_536);
+        const locked = await database.transaction('', (transaction) => lockRow(transaction, project));
+        expect(locked?.marker).toHaveLength(65_536);
+        expect(await nodeOf(service, setAside).open(project)).toBeDefined();
+        expect([setAside.length, await rowOf(project)]).toEqual([1, 'none']);
+      }
+    });
+
+    it('are damaged when their file is of any length: none of it is read', async () => {
+      const service = newService();
+      await allowLongTexts();
+      await nodeOf(service).openOrCreate('filled');
+      const filled =
+        "UPDATE bundoc.projects SET file = file || repeat(' ', 30000000) WHERE project = 'filled'";
+      await server.sql(filled, 'bundoc');
+      expect((await readFileRow(database, 'filled')).text).toBe('');
+      await expect(nodeOf(service).open('filled')).rejects.toMatchObject({ code: 'project_damaged' });
     });
 
     it('stay deleted when they are, though a node still has the key', async () => {

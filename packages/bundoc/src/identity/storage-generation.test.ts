@@ -23,6 +23,25 @@ class SharedIdentity implements StorageIdentity {
   ageS = async () => 0;
 }
 
+/** The same, of one node: holds its changes up, each in its turn. */
+class SteppedIdentity implements StorageIdentity {
+  readonly #shared: StorageIdentity;
+  steps: { before?: Promise<void> | undefined; after?: Promise<void>; onBegin?: () => void }[] = [];
+  constructor(shared: StorageIdentity) {
+    this.#shared = shared;
+  }
+  read = () => this.#shared.read();
+  change = async (change: (present: StorageFile) => StorageFile) => {
+    const { before, after, onBegin } = this.steps.shift() ?? {};
+    onBegin?.();
+    await before;
+    const file = await this.#shared.change(change);
+    await after;
+    return file;
+  };
+  ageS = () => this.#shared.ageS();
+}
+
 /** A process on a storage. Its pauses last as long as the test lets them. */
 function startOn(identity: StorageIdentity, id: string, service: FakeKeyService) {
   const pauses: { ms: number; over: () => void }[] = [];
@@ -64,6 +83,7 @@ async function startOnFolder(disk: SimulatedDisk, service: FakeKeyService) {
 }
 
 const newDisk = () => new SimulatedDisk('/', '/data');
+const newGate = () => Promise.withResolvers<void>();
 const newService = () => new FakeKeyService(new FakeClock());
 
 describe('the generation of a storage', () => {
@@ -286,6 +306,72 @@ describe('the generation that several nodes share', () => {
     expect(nodes.map(({ codeOf, told }) => [codeOf(), told.superseded])).toEqual(
       nodes.map(() => ['served', 0]),
     );
+  });
+
+  it.each(['former', 'latter'])(
+    'is known to all when two advance it together, and the confirmation of the %s comes late',
+    async (late) => {
+      const service = newService();
+      const identity = new SharedIdentity();
+      service.put('p-dek', identity.file.id);
+      const [latterConfirms, formerConfirms, isLate] = [newGate(), newGate(), newGate()];
+      const former = new SteppedIdentity(identity);
+      const latter = new SteppedIdentity(identity);
+      const nodes = [former, latter].map((one) => startOn(one, identity.file.id, service));
+      for (const { generation } of nodes) await generation.start();
+      // The former notes first, and BunKMS hears of the latter first. So the former asks again, and confirms in its third step.
+      const [first, last] = late === 'former' ? [isLate, formerConfirms] : [undefined, isLate];
+      former.steps = [
+        ...[{ after: latterConfirms.promise }, {}],
+        { onBegin: formerConfirms.resolve, before: first?.promise },
+      ];
+      latter.steps = [{}, { onBegin: latterConfirms.resolve, before: last.promise }];
+      const advanced = nodes.map(({ generation }) => generation.advance());
+      await settle();
+      isLate.resolve();
+      await Promise.all(advanced);
+      expect(identity.file.generation).toBe(service.storages.get(identity.file.id)?.generation);
+      nodes.push(startOn(identity, identity.file.id, service));
+      await nodes[2]?.generation.start();
+      for (const node of nodes) {
+        await serves(service, node);
+        await node.generation.advance();
+      }
+      expect(nodes.map(({ codeOf, told }) => [codeOf(), told.superseded])).toEqual(
+        nodes.map(() => ['served', 0]),
+      );
+    },
+  );
+
+  it('is served on when a node advances it while BunKMS answers nobody else', async () => {
+    const service = newService();
+    const { identity, nodes } = nodesOf(service, 3);
+    for (const { generation } of nodes) await generation.start();
+    await nodes[0]?.generation.advance();
+    service.failure = DOWN;
+    for (const { generation } of nodes) generation.tookOver(identity.file.generation);
+    await settle();
+    expect(nodes.map(({ codeOf, told }) => [codeOf(), told.superseded])).toEqual(
+      nodes.map(() => ['served', 0]),
+    );
+  });
+
+  it('does not fill the row with candidates while nodes of an older copy ask again and again', async () => {
+    const service = newService();
+    const { identity, nodes } = nodesOf(service, 1);
+    await nodes[0]?.generation.start();
+    const copy = new SharedIdentity();
+    copy.file = structuredClone(identity.file);
+    await nodes[0]?.generation.advance();
+    const refused = [startOn(copy, copy.file.id, service), startOn(copy, copy.file.id, service)];
+    await Promise.all(refused.map(({ generation }) => generation.start()));
+    for (let n = 0; n < 20; n++) for (const { goOn } of refused) await goOn();
+    expect(refused.map(({ codeOf }) => codeOf())).toEqual(['storage_superseded', 'storage_superseded']);
+    expect(copy.file.candidates).toHaveLength(2);
+    // Whichever of the two an administrator names, both go on.
+    service.takeOverStorage(copy.file.id, copy.file.candidates[1]);
+    for (const { goOn } of refused) await goOn();
+    expect(refused.map(({ codeOf }) => codeOf())).toEqual(['served', 'served']);
   });
 
   it('is found again when a node died between the answer of BunKMS and its note', async () => {

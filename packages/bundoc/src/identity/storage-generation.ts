@@ -42,6 +42,8 @@ const CHECK_WITHIN_MS = 700;
 /** How long another node may take between BunKMS's answer and its note of it. */
 const OTHER_NODE_MS = 2_000;
 const OTHER_NODE_PAUSE_MS = 100;
+/** How often one advance follows other nodes that were faster. */
+const ADVANCE_TRIES_MAX = 8;
 /** What a caller is told to wait. */
 const RETRY_AFTER_S = { unconfirmed: 2, superseded: 30 } as const;
 
@@ -151,21 +153,21 @@ export class StorageGeneration implements ConfirmedGeneration, AsyncDisposable {
   tookOver(generation: string | undefined): void {
     if (this.#state !== 'confirmed') this.#wake();
     else if (generation === undefined) this.#supersede();
-    else if (generation !== this.#confirmed && generation !== this.#candidate) void this.#check();
+    else if (generation !== this.#confirmed && generation !== this.#candidate) void this.#check(generation);
   }
 
-  /** Stops within a second, unless the generation that BunKMS has is one of this storage's nodes. */
-  async #check(): Promise<void> {
-    const { identity, calls, logger } = this.#options;
-    const isKnown = async () => {
-      // In this order: what BunKMS has was noted before it had it.
-      const { generation } = await calls.storageInfo(this.id);
-      const known = [this.#confirmed, this.#candidate, ...generationsOf(await identity.read())];
-      return generation !== undefined && known.includes(generation);
+  /** Stops within a second, unless `generation` or the one that BunKMS has is one of this storage's nodes. */
+  async #check(generation: string): Promise<void> {
+    const { identity, logger } = this.#options;
+    const isOurs = async () => {
+      const present = await identity.read();
+      // A node notes its generation before BunKMS has it, so BunKMS need not be asked.
+      if (generationsOf(present).includes(generation)) return true;
+      return await this.#isNoted(present, this.#confirmed, this.#candidate);
     };
     try {
       const stopped = sleep(CHECK_WITHIN_MS, false, { ref: false });
-      if (await Promise.race([isKnown(), stopped])) return;
+      if (await Promise.race([isOurs(), stopped])) return;
     } catch (error) {
       logger.warn({ err: error }, 'it is not known whether another copy of the storage is in use');
     }
@@ -259,7 +261,7 @@ export class StorageGeneration implements ConfirmedGeneration, AsyncDisposable {
   async #advance(): Promise<void> {
     const { identity, calls } = this.#options;
     const epoch = this.#epoch;
-    for (let tries = 0; ; tries++) {
+    for (let tries = 1; ; tries++) {
       const file = await identity.change((present) => {
         // Another node has confirmed a later one: BunKMS must not go back to this.
         if (this.#candidate === undefined || !present.candidates.includes(this.#candidate))
@@ -268,7 +270,9 @@ export class StorageGeneration implements ConfirmedGeneration, AsyncDisposable {
       });
       const candidate = this.#candidate as string;
       try {
-        const from = generationsOf(file).filter((generation) => generation !== candidate);
+        // BunKMS follows the order of the notes. From a later one, it would come to a candidate that the confirmation of the later one removes.
+        const noted = generationsOf(file);
+        const from = noted.slice(0, noted.indexOf(candidate));
         const info = await calls.advanceStorage(this.id, from, candidate);
         const confirmed = await identity.change((present) =>
           withConfirmed(present, candidate, info.take_overs),
@@ -278,10 +282,26 @@ export class StorageGeneration implements ConfirmedGeneration, AsyncDisposable {
         this.#takeOvers = info.take_overs;
         return;
       } catch (error) {
-        if (!hasCode(error, 'storage_superseded') || tries > 0) throw error;
-        // Another node may have been faster; then it has left a note.
-        if (!isNewer(await identity.read(), file)) throw error;
+        if (!hasCode(error, 'storage_superseded') || tries === ADVANCE_TRIES_MAX) throw error;
+        // Another node was faster, and has noted its generation behind this one. A later candidate follows it.
+        if (!(await this.#isNoted(file))) throw error;
+        this.#candidate = undefined;
       }
+    }
+  }
+
+  /** Whether BunKMS has a generation that is noted here. @param before what stood here before. @param own others that are this process's. */
+  async #isNoted(before: StorageFile, ...own: readonly (string | undefined)[]): Promise<boolean> {
+    const { identity, calls } = this.#options;
+    for (let former = before; ; ) {
+      const { generation } = await calls.storageInfo(this.id);
+      if (generation === undefined) return false;
+      const present = await identity.read();
+      // What BunKMS has is noted before BunKMS has it, and stays until a later one is confirmed.
+      const noted = [former, present].flatMap(generationsOf);
+      if ([...own, ...noted].includes(generation)) return true;
+      if (present.generation === former.generation) return false;
+      former = present;
     }
   }
 
@@ -334,12 +354,6 @@ function ofRunning(identity: StorageIdentity): StorageIdentity {
     change: (change) => guarded(identity.change(change)),
     ageS: () => identity.ageS(),
   };
-}
-
-/** Whether a node has written there since. */
-function isNewer(present: StorageFile, former: StorageFile): boolean {
-  const known = new Set(generationsOf(former));
-  return generationsOf(present).some((generation) => !known.has(generation));
 }
 
 function wait(ms: number, signal: AbortSignal): Promise<void> {

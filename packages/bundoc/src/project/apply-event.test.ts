@@ -29,7 +29,7 @@ describe('an event of BunKMS', () => {
         ? ['revalidate p']
         : type === 'key.enable'
           ? []
-          : [...LOOKS.slice(0, type === 'key.deletion_intent' ? 1 : 0), 'evict p', 'sweep', 'end feed of p'];
+          : ['evict p', 'sweep', 'end feed of p'];
     expect(effectsOf({ type, name: 'p-dek' })).toEqual(effects);
     expect(effectsOf({ type, name: 'no-project' })).toEqual([]);
   });
@@ -37,10 +37,19 @@ describe('an event of BunKMS', () => {
   it.each(['key.accept', 'key.take_over'] as const)(
     '%s closes the project unless this storage is the holder now',
     (type) => {
-      expect(effectsOf({ type, name: 'p-dek', holder: HERE })).toEqual([]);
+      expect(effectsOf({ type, name: 'p-dek', holder: HERE })).not.toContain('evict p');
       expect(effectsOf({ type, name: 'p-dek', holder: THERE })).toContain('evict p');
     },
   );
+
+  it('that leaves a deletion to this storage makes it look for deletions, and that of another does not', () => {
+    for (const type of ['key.deletion_intent', 'key.take_over'] as const) {
+      expect(effectsOf({ type, name: 'p-dek', holder: HERE })).toContain(LOOKS[0]);
+      expect(effectsOf({ type, name: 'p-dek', holder: THERE })).not.toContain(LOOKS[0]);
+    }
+    expect(effectsOf({ type: 'key.accept', name: 'p-dek', holder: HERE })).toEqual([]);
+    expect(effectsOf({ type: 'key.deletion_intent', name: 'p-dek', holder: HERE })).toContain('evict p');
+  });
 
   it('of a take-over concerns the storage that it names alone', () => {
     const generation = THERE;

@@ -39,11 +39,12 @@ export function applyEvent(event: KmsEvent, targets: EventTargets): void {
     default: {
       const project = projectOfDek(event.name);
       if (project === undefined) break;
+      const isHolder = 'holder' in event && event.holder === storage.id;
+      // A deletion that is intended goes to a new holder with the key. Of another storage's keys, none is unfinished here.
+      if (isHolder && (event.type === 'key.take_over' || event.type === 'key.deletion_intent'))
+        deletion.look();
       // This storage has become the holder: what it has of the key by now is its own.
-      const isTaken = event.type === 'key.accept' || event.type === 'key.take_over';
-      if (isTaken && event.holder === storage.id) break;
-      // Of another storage's keys, none is unfinished here. The other nodes of this one have the project open.
-      if (event.type === 'key.deletion_intent') deletion.look();
+      if (isHolder && (event.type === 'key.take_over' || event.type === 'key.accept')) break;
       // The former version goes on serving until the new one is here, so that no request fails.
       if (event.type === 'key.rotate') keys.revalidate(project);
       else {

@@ -193,6 +193,48 @@ describe('deleting a project', () => {
     expect([service.destructions, await stateOf()]).toEqual([0, 'open']);
   });
 
+  it('whose key is changed after it was listed is finished all the same, the next time', async () => {
+    const { deletion, disk, service, stateOf, write } = start();
+    await write();
+    service.isRateLimited = true;
+    await expect(deletion.delete('p')).rejects.toMatchObject({ code: 'kms_unavailable' });
+    service.isRateLimited = false;
+    const { unfinishedDeletions } = service;
+    service.unfinishedDeletions = async (acting) => {
+      const found = await unfinishedDeletions.call(service, acting);
+      await service.rotateKey('p-dek', 1);
+      return found;
+    };
+    await deletion.resume();
+    expect(service.destructions).toBe(0);
+    await deletion.resume();
+    expect([service.destructions, filesOf(disk), await stateOf()]).toEqual([1, [MARK], 'project_destroyed']);
+  });
+
+  it.each(['changed', 'taken back'])(
+    'whose key is %s before it is destroyed does not promise an end',
+    async (what) => {
+      const { deletion, service, stateOf, write } = start();
+      await write();
+      const { intendDeletion } = service;
+      service.intendDeletion = async (name, acting) => {
+        const intent = await intendDeletion.call(service, name, acting);
+        if (what === 'changed') await service.rotateKey(name, 1);
+        else service.restore(name);
+        return intent;
+      };
+      await expect(deletion.delete('p')).rejects.toMatchObject({
+        code: 'kms_unavailable',
+        detail:
+          'the key was changed during the deletion. Unless an administrator took the deletion back, it is finished in the background',
+      });
+      await deletion.resume();
+      expect([service.destructions, await stateOf()]).toEqual(
+        what === 'changed' ? [1, 'project_destroyed'] : [0, 'open'],
+      );
+    },
+  );
+
   it('is asked of BunKMS while something is unfinished, and no longer', async () => {
     const { deletion, service, write } = start();
     await write();

@@ -174,8 +174,9 @@ export class ProjectDeletion {
       const receipt = await this.#shred(unfinished);
       if (receipt !== undefined) await this.#remove(project, unfinished.intended_at, receipt);
     } catch (error) {
-      // An administrator has taken it back.
       if (!hasCode(error, 'precondition_failed')) throw error;
+      // An administrator has taken it back, or the key was changed otherwise, as by a new wrapping. Then BunKMS names a later receipt.
+      this.#isDue = true;
     }
   }
 
@@ -231,11 +232,14 @@ async function later<T>(step: Promise<T>): Promise<T> {
   try {
     return await step;
   } catch (error) {
-    if (!hasCode(error, 'kms_unavailable', 'precondition_failed')) throw error;
+    const isChanged = hasCode(error, 'precondition_failed');
+    if (!isChanged && !hasCode(error, 'kms_unavailable')) throw error;
     throw new AppError('kms_unavailable', {
       cause: error,
       retryAfterS: error.retryAfterS ?? 1,
-      detail: 'the deletion is on record, and is finished in the background',
+      detail: isChanged
+        ? 'the key was changed during the deletion. Unless an administrator took the deletion back, it is finished in the background'
+        : 'the deletion is on record, and is finished in the background',
     });
   }
 }

@@ -11,6 +11,9 @@ import { MARK_KEY, type MoveMark, openMoveMark } from './move-mark.ts';
 /** Longer than an offer and its acceptance may take. After it, whoever opens the project ends a move that was cut short. */
 const HAND_OVER_MS = 15_000;
 
+/** How often an offer is withdrawn while other nodes advance the storage. */
+const WITHDRAWALS_MAX = 2;
+
 /**
  * Makes sure that a move out of this storage does not take effect any more. Then the source may take writes again.
  *
@@ -80,10 +83,23 @@ export async function settleMove(
   move: string,
 ): Promise<void> {
   try {
-    await source.calls.withdrawOffer(dekNameOf(project), move, await source.advance());
+    for (let tries = 1; ; tries++) {
+      const acting = await source.advance();
+      try {
+        return await source.calls.withdrawOffer(dekNameOf(project), move, acting);
+      } catch (error) {
+        // Another node has advanced it since. A copy that is superseded is refused by the next advance.
+        if (!hasCode(error, 'storage_superseded')) throw error;
+        if (tries === WITHDRAWALS_MAX) throw movingBecauseOf(error);
+      }
+    }
   } catch (error) {
     if (hasCode(error, 'key_unheld')) throw new AppError('project_unclaimed', { cause: error });
     if (!hasCode(error, 'kms_unavailable', 'storage_unavailable')) throw error;
-    throw new AppError('project_moving', { cause: error, retryAfterS: 2 });
+    throw movingBecauseOf(error);
   }
+}
+
+function movingBecauseOf(cause: unknown): AppError {
+  return new AppError('project_moving', { cause, retryAfterS: 2 });
 }

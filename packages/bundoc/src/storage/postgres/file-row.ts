@@ -1,9 +1,12 @@
+import { SMALL_FILE_BYTES_MAX } from '../embedded/disk.ts';
 import type { Queryable, Statement, Transaction } from './database.ts';
 
-/** Characters that are read of a file or a mark. Somebody may have made it longer: then it is cut, and so damaged. */
-const CHARS_MAX = 4_194_304;
-const FILE = `left(file, ${CHARS_MAX})`;
-const MARKER = `left(marker, ${CHARS_MAX})`;
+/** Of a mark, in characters: more than any genuine one has. */
+export const MARKER_LENGTH_MAX = 65_536;
+/** A longer file is read as an empty one, which is damaged. Without these bounds, one planted row would exhaust the memory of each node. */
+const FILE = `CASE WHEN octet_length(file) > ${SMALL_FILE_BYTES_MAX} THEN '' ELSE file END`;
+/** Of a longer mark, only the beginning is read: it is not genuine. */
+const MARKER = `left(marker, ${MARKER_LENGTH_MAX})`;
 
 /** The file and whether there is content, as of one moment: another node may be making the project. */
 const READ: Statement = {
@@ -39,9 +42,9 @@ const REPLACE: Statement = {
 
 /** What the database has under a project's id. */
 export interface FileRow {
-  /** The project's file, or a mark in its place; undefined where there is neither. */
+  /** The project's file, or a mark in its place; undefined where there is neither, and empty where it is too long for either. */
   readonly text: string | undefined;
-  /** The mark beside the file, or where there is none. */
+  /** The mark beside the file, or where there is none; at most {@link MARKER_LENGTH_MAX} characters of it. */
   readonly marker: string | undefined;
   /** Whether there are rows of content. */
   readonly hasContent: boolean;
