@@ -23,6 +23,7 @@ export const generator = (() => {
  * @property {string[]} [paths] sent in turn, over and over
  * @property {string} [prefix] with `count`: `prefix1` to `prefix<count>`, each once
  * @property {number} [count]
+ * @property {string} [suffix] behind the number
  * @property {Buffer} [body]
  * @property {string[]} [bodies] instead, of ASCII: sent to the one path in turn, over and over
  * @property {string} token
@@ -53,7 +54,7 @@ let plans = 0;
 
 async function runWrk(
   directory,
-  { url, method, paths, prefix, count, body, bodies = [], token, connections, seconds, steady = false },
+  { url, method, paths, prefix, suffix = '', count, body, bodies = [], token, connections, seconds, steady = false },
 ) {
   const waitMs = steady ? CONNECT_MS : 0;
   const name = join(directory, `plan-${plans++}`);
@@ -61,7 +62,7 @@ async function runWrk(
   if (body !== undefined) writeFileSync(`${name}.body`, body);
   writeFileSync(
     `${name}.lua`,
-    `return { token = ${quoted(token)}, method = ${quoted(method)}, prefix = ${quoted(prefix ?? '')}, ` +
+    `return { token = ${quoted(token)}, method = ${quoted(method)}, prefix = ${quoted(prefix ?? '')}, suffix = ${quoted(suffix)}, ` +
       `count = ${count ?? 0}, connections = ${connections}, wait_ms = ${waitMs}, body = ${quoted(body === undefined ? '' : `${name}.body`)}, ` +
       `paths = {${(paths ?? []).map(quoted).join(',')}}, bodies = {${bodies.map(quoted).join(',')}} }\n`,
   );
@@ -105,6 +106,7 @@ async function runAutocannon({
   method,
   paths,
   prefix,
+  suffix = '',
   count,
   body,
   bodies = [],
@@ -116,7 +118,7 @@ async function runAutocannon({
   let at = 0;
   const next = (request) => {
     if (bodies.length > 0) request.body = bodies[at % bodies.length];
-    request.path = paths === undefined ? `${prefix}${Math.min(++at, count)}` : paths[at++ % paths.length];
+    request.path = paths === undefined ? `${prefix}${Math.min(++at, count)}${suffix}` : paths[at++ % paths.length];
     return request;
   };
   const result = await autocannon({
