@@ -54,7 +54,20 @@ let plans = 0;
 
 async function runWrk(
   directory,
-  { url, method, paths, prefix, suffix = '', count, body, bodies = [], token, connections, seconds, steady = false },
+  {
+    url,
+    method,
+    paths,
+    prefix,
+    suffix = '',
+    count,
+    body,
+    bodies = [],
+    token,
+    connections,
+    seconds,
+    steady = false,
+  },
 ) {
   const waitMs = steady ? CONNECT_MS : 0;
   const name = join(directory, `plan-${plans++}`);
@@ -118,7 +131,8 @@ async function runAutocannon({
   let at = 0;
   const next = (request) => {
     if (bodies.length > 0) request.body = bodies[at % bodies.length];
-    request.path = paths === undefined ? `${prefix}${Math.min(++at, count)}${suffix}` : paths[at++ % paths.length];
+    request.path =
+      paths === undefined ? `${prefix}${Math.min(++at, count)}${suffix}` : paths[at++ % paths.length];
     return request;
   };
   const result = await autocannon({
