@@ -51,8 +51,19 @@ export interface Storage extends AsyncDisposable {
     watch: StoreWatch,
     takeOvers: number,
   ): Promise<ProjectStore>;
+  /** What every open project takes. */
+  readonly openCost: OpenCost;
+  /** Bytes in which it keeps what an open project has in memory, where it can tell. */
+  readonly storedBytes?: (project: string) => Promise<number>;
   /** Of a storage in files alone. */
   readonly folders?: MovableFolders;
+}
+
+/** What an open project takes at least, whatever it holds. */
+export interface OpenCost {
+  /** Of memory. */
+  readonly bytes: number;
+  readonly descriptors: number;
 }
 
 /** Projects in files, as moves need them. */

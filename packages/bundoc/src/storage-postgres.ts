@@ -14,10 +14,12 @@ import { migrate } from './storage/postgres/migrate.ts';
 import { PostgresStore } from './storage/postgres/postgres-store.ts';
 import { checkServer, takesWrites } from './storage/postgres/server-check.ts';
 import type { PostgresConfig } from './storage-config.ts';
-import type { Storage, StoragePorts } from './storage-parts.ts';
+import type { OpenCost, Storage, StoragePorts } from './storage-parts.ts';
 
 /** Seals that a node reserves at once for a project: each node has a part of what a key may make. */
 const SHARED_SEAL_LIMITS = { ...SEAL_LIMITS, reserve: 2 ** 16 };
+/** What a project holds stays in the database, and its connections are of all projects. */
+const OPEN_COST: OpenCost = { bytes: 32_768, descriptors: 0 };
 /** How long a start waits for a server that cannot serve yet. */
 const START_PATIENCE_MS = 30_000;
 const START_PAUSE_MS = 500;
@@ -50,6 +52,7 @@ export async function openPostgresStorage(
     isReady: () => Promise.race([takesWrites(database), sleep(READY_WITHIN_MS, false, { ref: false })]),
     projects: (keys, storage, onSetAside) => new ProjectRows({ database, keys, clock, storage, onSetAside }),
     expiry: new ExpiryMarksInRows({ database, clock }),
+    openCost: OPEN_COST,
     openStore: (project, cipher, watch, takeOvers) =>
       new PostgresStore({
         ...watch,

@@ -51,6 +51,26 @@ describe('the upkeep of open projects', () => {
     expect(looks).toEqual(['a', 'b']);
   });
 
+  it('looks at no project that needs nothing', async () => {
+    const place = newPlace();
+    const { instances, logger, write } = openInstances(place);
+    await write('a');
+    expect([...instances.eachInNeed('definitions'), ...instances.eachInNeed('reseal')]).toEqual([]);
+    using lease = await instances.acquire('a', 'existing');
+    await lease?.store.define(
+      'notes',
+      { indexes: [], ttl: { field: '_created', seconds: 1 } },
+      { kind: 'none' },
+    );
+    expect([...instances.eachInNeed('expiry')].map(({ project }) => project)).toEqual(['a']);
+    place.clock.advance(2_000);
+    const upkeep = new ProjectUpkeep({ instances, logger, resealsMax: 5 });
+    await upkeep.run();
+    await lease?.store.define('notes', undefined, { kind: 'none' });
+    await upkeep.run();
+    expect([...instances.eachInNeed('expiry')]).toEqual([]);
+  });
+
   it('does nothing while it is under way', async () => {
     const { write, looks, steps, upkeep } = start();
     await write('a');

@@ -28,6 +28,7 @@ import { acceptedCheckOf, type ContentCheck, checkOf } from './definition-schema
  * 64 KiB.
  */
 const COMPILED_LENGTH_MAX = 1_048_576;
+const COMPILED_TO_LENGTH = 40;
 /** Definitions that are read at a time. */
 const DEFINITION_PAGE = { limit: 100, bytesMax: 8_388_608 };
 
@@ -88,6 +89,11 @@ export class KnownDefinitions {
   /** Names of the collections that are defined, as far as they can be seen. */
   get names(): readonly string[] {
     return [...new Set([...this.#known.keys(), ...this.#damaged])];
+  }
+
+  /** Bytes of memory that compiled schemas take. */
+  get memoryBytes(): number {
+    return this.#checks.calculatedSize * COMPILED_TO_LENGTH;
   }
 
   get areNone(): boolean {
