@@ -30,7 +30,15 @@ export async function tenantsTarget(bench) {
 
   await fill(bench, bundoc, ONE, HOT_DOCUMENTS, documentOf(1_024));
   const suffix = '/collections/notes/documents/d1';
-  const each = { prefix: PREFIX, suffix, count: most, token: bench.token, connections: 64, seconds: 3_000 };
+  const each = {
+    prefix: PREFIX,
+    suffix,
+    count: most,
+    token: bench.token,
+    connections: 64,
+    seconds: 3_000,
+    patienceS: 60,
+  };
   const made = await report.measured(`${most} tenants made`, bundoc, {
     ...each,
     method: 'PUT',

@@ -29,6 +29,7 @@ export const generator = (() => {
  * @property {string} token
  * @property {number} connections
  * @property {number} seconds
+ * @property {number} [patienceS] seconds after which an answer that has not come counts as broken; 10 by default
  * @property {boolean} [steady] the time to connect is none of the latencies: Node accepts one connection in each turn of its event loop, which are
  *   long ones where requests are costly, so the first request of the last of 64 connections may wait for 64 turns
  */
@@ -67,6 +68,7 @@ async function runWrk(
     connections,
     seconds,
     steady = false,
+    patienceS = 10,
   },
 ) {
   const waitMs = steady ? CONNECT_MS : 0;
@@ -81,7 +83,7 @@ async function runWrk(
   );
   const child = spawn(
     'wrk',
-    ['-t1', `-c${connections}`, `-d${seconds}s`, '--timeout', '10s', '-s', script, url],
+    ['-t1', `-c${connections}`, `-d${seconds}s`, '--timeout', `${patienceS}s`, '-s', script, url],
     { env: { ...process.env, BENCH_PLAN: `${name}.lua` }, stdio: ['ignore', 'pipe', 'inherit'] },
   );
   const [output, code] = await outcomeOf(child);
