@@ -170,7 +170,10 @@ export async function startBundoc(config: BundocConfig, parts: BundocParts = {})
     storageSuperseded: () => (generation.state === 'superseded' ? 1 : 0),
     tokenExpiryS: () => (token.expiresAtMs ?? Number.NaN) / 1_000,
   });
-  const upkeep = new ProjectUpkeep({ instances, logger, resealsMax: RESEALS_A_SECOND });
+  const upkeep = new ProjectUpkeep({
+    ...{ instances, logger, resealsMax: RESEALS_A_SECOND },
+    statesOf: storage.statesOf,
+  });
   const sweep = () => {
     instances.sweep();
     revoked.sweep();

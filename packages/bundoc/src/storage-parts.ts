@@ -51,6 +51,8 @@ export interface Storage extends AsyncDisposable {
     watch: StoreWatch,
     takeOvers: number,
   ): Promise<ProjectStore>;
+  /** Where others write to it: texts that are others once anything of a project has changed, by one statement for all projects. */
+  readonly statesOf?: (projects: readonly string[]) => Promise<ReadonlyMap<string, string>>;
   /** What every open project takes. */
   readonly openCost: OpenCost;
   /** Bytes in which it keeps what an open project has in memory, where it can tell. */

@@ -167,11 +167,24 @@ export class InstanceManager implements AsyncDisposable {
     return this.#hot.get(project)?.store;
   }
 
-  /** Open projects that are in need of something and may be used; each is held until the next one is asked for. */
-  *eachInNeed(need: Need): Generator<{ readonly project: string; readonly store: DefinedStore }> {
-    for (const instance of [...this.#inNeed[need]]) {
-      const isHot = this.#hot.get(instance.project) === instance;
-      if (!isHot || instance.store.failed || !instance.hasKeys(this.#options.keys)) continue;
+  /** Ids of open projects that are in need of something. */
+  projectsInNeed(need: Need): readonly string[] {
+    return Array.from(this.#inNeed[need], ({ project }) => project);
+  }
+
+  /**
+   * Open projects that are in need of something and may be used; each is held until the next one is asked for.
+   *
+   * @param projects only those; all that are in need by default.
+   */
+  *eachInNeed(
+    need: Need,
+    projects: readonly string[] = this.projectsInNeed(need),
+  ): Generator<{ readonly project: string; readonly store: DefinedStore }> {
+    for (const project of projects) {
+      const instance = this.#hot.get(project);
+      if (instance === undefined || !this.#inNeed[need].has(instance)) continue;
+      if (instance.store.failed || !instance.hasKeys(this.#options.keys)) continue;
       instance.users++;
       try {
         yield instance;

@@ -3,10 +3,15 @@ import type { DefinedStore } from '../storage/collections/defined-store.ts';
 import type { InstanceManager, Need } from './instance-manager.ts';
 
 export interface ProjectUpkeepOptions {
-  readonly instances: Pick<InstanceManager, 'eachInNeed'>;
+  readonly instances: Pick<InstanceManager, 'eachInNeed' | 'projectsInNeed'>;
   readonly logger: Logger;
   /** Documents of one project that are sealed anew after a rotation, each time. */
   readonly resealsMax: number;
+  /**
+   * What tells, of projects that other processes write to, whether anything has changed: another text when it may have. By one question for all of
+   * them. Without it every one of them is read again each time.
+   */
+  readonly statesOf?: ((projects: readonly string[]) => Promise<ReadonlyMap<string, string>>) | undefined;
 }
 
 /**
@@ -16,6 +21,8 @@ export interface ProjectUpkeepOptions {
 export class ProjectUpkeep {
   readonly #options: ProjectUpkeepOptions;
   #isRunning = false;
+  /** The states in which definitions were taken up, by project. */
+  #taken: ReadonlyMap<string, string> = new Map();
 
   constructor(options: ProjectUpkeepOptions) {
     this.#options = options;
@@ -31,7 +38,7 @@ export class ProjectUpkeep {
     await this.#forEach('reseal', 'documents could not be sealed anew', (project, store) =>
       this.#reseal(project, store),
     );
-    await this.#forEach('definitions', 'definitions could not be kept', (_project, store) => store.load());
+    await this.#takeUpDefinitions();
     await this.#forEach('expiry', 'expired documents could not be removed', (project, store) =>
       this.#removeExpired(project, store),
     );
@@ -49,6 +56,36 @@ export class ProjectUpkeep {
       await action(project, store).catch((error: unknown) => {
         logger.warn({ err: error, project }, problem);
       });
+  }
+
+  /** Reads the definitions of projects that have changed since, or whose indexes are not whole yet. */
+  async #takeUpDefinitions(): Promise<void> {
+    const { instances, logger, statesOf } = this.#options;
+    const projects = instances.projectsInNeed('definitions');
+    if (projects.length === 0) return;
+    const taken = new Map<string, string>();
+    try {
+      const states = await statesOf?.(projects);
+      const isTaken = (project: string) => {
+        const state = states?.get(project);
+        if (state === undefined || this.#taken.get(project) !== state) return false;
+        taken.set(project, state);
+        return true;
+      };
+      const changed = projects.filter((project) => !isTaken(project));
+      for (const { project, store } of instances.eachInNeed('definitions', changed)) {
+        try {
+          await store.load();
+          const state = states?.get(project);
+          if (state !== undefined && store.indexes?.isSettled !== false) taken.set(project, state);
+        } catch (error) {
+          logger.warn({ err: error, project }, 'definitions could not be kept');
+        }
+      }
+    } catch (error) {
+      logger.warn({ err: error }, 'it could not be asked which projects have changed');
+    }
+    this.#taken = taken;
   }
 
   async #reseal(project: string, store: DefinedStore): Promise<void> {
