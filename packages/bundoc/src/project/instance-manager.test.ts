@@ -244,6 +244,19 @@ describe('InstanceManager', () => {
     expect(manager.size).toBe(0);
   });
 
+  it('closes a project after its first use whose key is withdrawn while it is opened', async () => {
+    const { keys, manager, use, held, openings } = await startMany();
+    const gate = Promise.withResolvers<void>();
+    held.gate = gate.promise;
+    const opening = use('p');
+    await expect.poll(openings).toBe(1);
+    keys.evict('p');
+    manager.sweep();
+    gate.resolve();
+    expect(await opening).toBe(true);
+    expect(manager.size).toBe(0);
+  });
+
   it('closes every project whose key is withdrawn at once, however many are open', async () => {
     const { keys, manager, use, isOpen } = await startMany();
     for (let n = 0; n < 200; n++) await use(`p${n}`);

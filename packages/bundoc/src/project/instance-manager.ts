@@ -385,6 +385,8 @@ export class InstanceManager implements AsyncDisposable {
     this.#noteNeeds(instance);
     this.#changeWaits.turned(project);
     this.#charge(instance);
+    // It may have waited for long: its key may have been withdrawn since it was found.
+    if (!instance.hasKeys(this.#options.keys)) this.#retire(instance);
     return lease;
   }
 
