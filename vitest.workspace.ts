@@ -35,6 +35,7 @@ const API = [
   'client-tour',
   'collections',
   'events',
+  'forged-storage',
   'hostile-storage',
   'kek-rotation',
   'key-state',

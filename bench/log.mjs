@@ -1,22 +1,25 @@
-// The log of a data folder by itself, beside the journals of today: commits of 1 KiB, 64 at a time, over 1, 64 and 1,000 projects.
+// The log of a data folder by itself, beside the journals of today: commits of 1 KiB, 64 at a time, over 1,
+// 64 and 1,000 projects.
 //
 //     npm run build && node bench/log.mjs [seconds]
 
 import { createSecretKey, randomBytes } from 'node:crypto';
 import { mkdirSync, mkdtempSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
-import { Log, logLimits } from '../packages/bundoc/dist/engine/files/log/log.js';
+import { Log } from '../packages/bundoc/dist/engine/files/log/log.js';
+import { logLimits } from '../packages/bundoc/dist/engine/files/log/log-api.js';
 import { NodeLogDisk } from '../packages/bundoc/dist/engine/files/log/node-log-disk.js';
 import { partKeysOf } from '../packages/bundoc/dist/engine/files/log/part-seal.js';
 import { Journal, NO_SEGMENT } from '../packages/bundoc/dist/storage/embedded/journal.js';
-import { nodeDisk } from '../packages/bundoc/dist/storage/embedded/node-disk.js';
+import { openNodeDisk } from '../packages/bundoc/dist/storage/embedded/node-disk.js';
 import { deriveKey, sealInto } from '../packages/shared/dist/aead.js';
+import { DataFolder } from '../packages/shared/dist/data-folder.js';
 
 const SECONDS = Number(process.argv[2] ?? 4);
 const CLIENTS = 64;
 const DOCUMENT_BYTES = 1_024;
 const SEGMENT_BYTES = 1_048_576;
-const LOG_BYTES = 1_073_741_824;
+const LOG_BYTES = 268_435_456;
 
 const text = randomBytes(DOCUMENT_BYTES);
 const aad = Buffer.from('a document of a benchmark');
@@ -125,11 +128,14 @@ async function measure(projects) {
 }
 
 async function onLog(directory, count) {
-  await using disk = new NodeLogDisk();
+  using folder = DataFolder.open(directory);
+  await using entries = openNodeDisk(directory);
+  await using disk = new NodeLogDisk(entries, folder);
   const options = { disk, directory: join(directory, 'log'), storageId: randomBytes(16), mustExist: false };
   await using log = await Log.open({
     ...options,
-    limits: logLimits(LOG_BYTES),
+    // As it is once it has grown.
+    limits: { ...logLimits(LOG_BYTES), segmentsMin: LOG_BYTES / 16_777_216 },
     // What an engine does by snapshots: everything is covered, and the oldest segments are free.
     observer: { onPressure: () => setImmediate(cover) },
   });
@@ -146,6 +152,7 @@ async function onLog(directory, count) {
 }
 
 async function onJournals(directory, count) {
+  await using disk = openNodeDisk(directory);
   const projects = [];
   const journals = [];
   for (let at = 0; at < count; at++) {
@@ -153,7 +160,7 @@ async function onJournals(directory, count) {
     const own = join(directory, `j${at}`);
     mkdirSync(own);
     const keys = { version: 1, frameKey: (_, id) => deriveKey(dek, 'bundoc/journal/v1', id) };
-    const options = { disk: nodeDisk, directory: own, keys, segmentBytes: SEGMENT_BYTES };
+    const options = { disk, directory: own, keys, segmentBytes: SEGMENT_BYTES };
     const journal = await Journal.open(options, { firstLive: 1, before: NO_SEGMENT }, () => undefined);
     journals.push(journal);
     projects.push(new OnJournal(journal, dek));
@@ -163,6 +170,28 @@ async function onJournals(directory, count) {
   const measured = await measure(projects);
   for (const journal of journals) await journal.close();
   return measured;
+}
+
+/** Opening a log of 256 MiB that 10,000 projects have written to, until it knows all that needs no key. */
+async function start(directory) {
+  const options = { directory: join(directory, 'start'), storageId: randomBytes(16), mustExist: false };
+  const limits = logLimits(LOG_BYTES);
+  {
+    using folder = DataFolder.open(directory);
+    await using entries = openNodeDisk(directory);
+    await using disk = new NodeLogDisk(entries, folder);
+    await using log = await Log.open({ disk, ...options, limits });
+    const projects = Array.from({ length: 10_000 }, (_, at) => new OnLog(log, at));
+    for (let at = 0; log.stats.segmentsLive < limits.segmentsMax - 3; at += 1_000)
+      await Promise.all(Array.from({ length: 1_000 }, (_, one) => projects[(at + one) % 10_000].commit()));
+  }
+  using folder = DataFolder.open(directory);
+  await using entries = openNodeDisk(directory);
+  await using disk = new NodeLogDisk(entries, folder);
+  const startMs = performance.now();
+  await using log = await Log.open({ disk, ...options, limits });
+  const ms = Math.round(performance.now() - startMs);
+  return { ms, handles: log.stats.handles, segments: log.stats.segmentsLive };
 }
 
 console.log(
@@ -179,4 +208,12 @@ for (const count of [1, 64, 1_000]) {
   } finally {
     rmSync(directory, { recursive: true });
   }
+}
+
+const directory = mkdtempSync(join(process.cwd(), '.bench-log-'));
+try {
+  const { ms, handles, segments } = await start(directory);
+  console.log(`start with ${segments} segments of ${handles} projects: ${ms} ms (page cache warm)`);
+} finally {
+  rmSync(directory, { recursive: true });
 }

@@ -15,6 +15,10 @@ const ALLOWED: Readonly<Record<string, string>> = {
   'packages/bundoc/src/storage/embedded/write-worker.ts': 'the disk module: the thread that writes',
   'packages/bundoc/src/storage/embedded/filesystem-sync.ts':
     'the disk module: syncs the file system of a folder that was checked',
+  'packages/bundoc/src/engine/files/log/node-log-disk.ts':
+    'the disk module of the log: reads and closes descriptors that the data folder has opened',
+  'packages/bundoc/src/engine/files/log/log-worker.ts':
+    'the disk module of the log: the thread that writes to such descriptors',
   'packages/bundoc/src/kms/service-token.ts': 'the file of the service token, which the administrator names',
   'packages/bundoc/src/storage/postgres/migrate.ts': 'migrations of the package itself',
   'packages/bundoc/src/cli/backup.ts': 'backups that the user of the command names',

@@ -22,6 +22,7 @@ function namesOfBunkms(): string[] {
   const metrics = createMetrics();
   metrics.observeShipLag(async () => 0);
   metrics.observeRewrap(async () => 0);
+  metrics.observeDeletions(async () => 0);
   return metrics.registry.getMetricsAsArray().map(({ name }) => name);
 }
 

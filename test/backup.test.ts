@@ -61,13 +61,26 @@ describe('a backup of a project', () => {
     await installation.stored.remove('p');
     const elsewhere = { ...offline(), BUNDOC_STORAGE: 'files', BUNDOC_DATA_DIR: file('elsewhere') };
     // A backup of either engine makes a project of the other as well.
+    const notHere = await bundoc(elsewhere, 'restore', file('quiet'));
+    const takeOver = /bunkms key take-over p-dek --storage ([0-9a-f-]{36})/.exec(notHere.stderr);
+    expect([notHere.code, takeOver]).toEqual([2, expect.anything()]);
     for (const environment of [offline(), elsewhere]) {
+      if (environment === elsewhere) await installation.takeOverKey('p-dek', String(takeOver?.[1]));
       const restored = await bundoc(environment, 'restore', file('quiet'));
       expect([restored.code, restored.stderr]).toEqual([0, '']);
       const verified = await bundoc(environment, 'verify', 'p');
       expect([verified.code, verified.stderr]).toEqual([0, expect.stringContaining('all good')]);
     }
     await installation.startBundoc();
+    const gone = await call(installation.url, '/v1/projects/p', { token });
+    expect([gone.status, gone.json()]).toEqual([
+      409,
+      expect.objectContaining({ code: 'project_elsewhere', storage: takeOver?.[1] }),
+    ]);
+    await installation.takeOverKey('p-dek', await installation.storageId());
+    await expect
+      .poll(async () => (await call(installation.url, '/v1/projects/p', { token })).status)
+      .toBe(200);
     expect(await listed()).toBe(before);
     expect((await put('new', 1)).status).toBe(201);
   });

@@ -82,10 +82,13 @@ describe('bundoc on the command line', () => {
   it('prints what each project holds', async () => {
     const { code, stdout } = await bundoc(['stats']);
     expect(code).toBe(0);
-    expect(stdout).toMatch(/^project +documents +tombstones/);
+    expect(stdout).toMatch(
+      /^storage [0-9a-f-]{36}, generation [0-9a-f-]{36}\nproject +documents +tombstones/,
+    );
     expect(stdout).toMatch(/^project-b +2 +0 +1 /m);
     const json = await bundoc(['stats', 'project-a', '--json']);
     expect(JSON.parse(json.stdout)).toMatchObject({
+      storage: { id: expect.any(String), generation: expect.any(String) },
       projects: [{ project: 'project-a', documents: 2, tombstones: 0, keyVersions: [1], lastSeq: 2 }],
     });
   });

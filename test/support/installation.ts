@@ -219,6 +219,20 @@ export class Installation implements AsyncDisposable {
     );
   }
 
+  /** The storage that Bundoc works on. */
+  async storageId(): Promise<string> {
+    return String((await call(this.url, '/ready')).json()['storage_id']);
+  }
+
+  /** An administrator makes a storage the holder of a key, whoever may still use it. */
+  async takeOverKey(name: string, storage: string): Promise<void> {
+    const token = await this.issue({ sub: 'admin', typ: 'service', scope: ['kms:manage_key'], keys: [name] });
+    const body = JSON.stringify({ storage, force: true });
+    const path = `/v1/keys/${name}/take-over`;
+    const answer = await call(this.kms.internalUrl, path, { method: 'POST', token, body });
+    if (answer.status !== 200) throw new Error(`the key was not taken over: ${answer.text}`);
+  }
+
   client(
     projects: string[] = ['*'],
     scope: IssueToken['scope'] = ['docs:read', 'docs:write'],

@@ -1,5 +1,11 @@
 import pg from 'pg';
-import { forgedDeletion, forgedMove, type HostileStorage } from './storage-operator.ts';
+import {
+  forgedDeletion,
+  forgedMove,
+  forgedSealedMark,
+  forgedStorage,
+  type HostileStorage,
+} from './storage-operator.ts';
 
 interface Column {
   readonly name: string;
@@ -11,7 +17,10 @@ export class RowsOperator implements HostileStorage {
   readonly #client: pg.Client;
   readonly #projects: readonly string[];
   #tables: ReadonlyMap<string, readonly Column[]> = new Map();
+  /** Those of them whose rows are of projects. */
+  #projectTables: readonly string[] = [];
   #copies = 0;
+  #identity = '';
 
   /** @param projects that there are, and some that there never were. */
   constructor(url: string, projects: readonly string[]) {
@@ -30,6 +39,11 @@ export class RowsOperator implements HostileStorage {
     this.#copies++;
   }
 
+  async keepIdentity(): Promise<void> {
+    const { rows } = await this.#client.query<{ file: string }>('SELECT file FROM bundoc.storage');
+    this.#identity = rows[0]?.file ?? '';
+  }
+
   async reset(): Promise<void> {
     const tables = [...this.#tables.keys()];
     const latest = this.#copies - 1;
@@ -37,6 +51,7 @@ export class RowsOperator implements HostileStorage {
       ['BEGIN', `TRUNCATE ${tables.map((table) => `bundoc.${table}`).join(', ')}`]
         .concat(
           tables.map((table) => `INSERT INTO bundoc.${table} TABLE copies.${table}_${latest}`),
+          `UPDATE bundoc.storage SET file = '${this.#identity}', changed_at = now()`,
           'COMMIT',
         )
         .join('; '),
@@ -51,6 +66,12 @@ export class RowsOperator implements HostileStorage {
     const row = await this.#rowOf(`bundoc.${table}`, random);
     const other = await this.#rowOf(oneOf([`bundoc.${table}`, older]), random);
     const project = oneOf(this.#projects);
+    const mark = oneOf([
+      forgedDeletion(project, random),
+      forgedMove(project, random),
+      forgedSealedMark(Buffer.from(project.repeat(30))),
+    ]);
+    const storage = forgedStorage(this.#identity, random);
     const at = `bundoc.${table} SET ${column.name}`;
     const from = other === undefined ? '' : `${other.table} WHERE ctid = '${other.at}'`;
     const acts: Readonly<Record<string, string>> = {
@@ -64,14 +85,19 @@ export class RowsOperator implements HostileStorage {
       'a project’s rows less': `DELETE FROM bundoc.${table} WHERE project = '${project}'`,
       'an older row': `INSERT INTO bundoc.${table} SELECT * FROM ${from} ON CONFLICT DO NOTHING`,
       'an older table': `DELETE FROM bundoc.${table}; INSERT INTO bundoc.${table} TABLE ${older}`,
-      'an older project': [...this.#tables.keys()]
+      'an older project': this.#projectTables
         .map(
           (name) =>
             `DELETE FROM bundoc.${name} WHERE project = '${project}'; INSERT INTO bundoc.${name} SELECT * FROM copies.${older.replace(/.*_/, `${name}_`)} WHERE project = '${project}'`,
         )
         .join('; '),
-      'a deletion mark': planted(project, forgedDeletion(project, random)),
-      'a move mark': planted(project, forgedMove(project, random)),
+      'a mark for a file': planted(project, mark),
+      'a mark': `INSERT INTO bundoc.projects (project, marker) VALUES ('${project}', '${mark}') ON CONFLICT (project) DO UPDATE SET marker = excluded.marker`,
+      'a mark for content': `DELETE FROM bundoc.heads WHERE project = '${project}'; UPDATE bundoc.projects SET file = NULL, marker = '${mark}' WHERE project = '${project}'`,
+      'the mark of the deleted one': `UPDATE bundoc.projects SET marker = (SELECT replace(one.marker, one.project, '${project}') FROM bundoc.projects AS one WHERE one.file IS NULL LIMIT 1) WHERE project = '${project}'`,
+      'another storage': `UPDATE bundoc.storage SET file = '${storage}'`,
+      'an older storage': `UPDATE bundoc.storage SET file = (SELECT file FROM copies.storage_${Math.floor(random() * this.#copies)})`,
+      'no storage': 'DELETE FROM bundoc.storage',
       'another’s file': `UPDATE bundoc.projects SET file = (SELECT replace(file, '${project}', projects.project) FROM bundoc.projects AS one WHERE project = '${project}')`,
     };
     const kind = oneOf(Object.keys(acts));
@@ -104,11 +130,10 @@ export class RowsOperator implements HostileStorage {
     await client.query('CREATE SCHEMA copies');
     const { rows } = await client.query<{ table: string; name: string; type: string }>(
       `SELECT table_name AS table, column_name AS name, data_type AS type FROM information_schema.columns
-       WHERE table_schema = 'bundoc' AND table_name IN
-         (SELECT table_name FROM information_schema.columns WHERE table_schema = 'bundoc' AND column_name = 'project')
-       ORDER BY table_name, ordinal_position`,
+       WHERE table_schema = 'bundoc' ORDER BY table_name, ordinal_position`,
     );
     this.#tables = Map.groupBy(rows, ({ table }) => table);
+    this.#projectTables = [...new Set(rows.filter(({ name }) => name === 'project').map((row) => row.table))];
     const checks = await client.query<{ text: string }>(
       `SELECT format('ALTER TABLE %s DROP CONSTRAINT %I', conrelid::regclass, conname) AS text FROM pg_constraint
        WHERE connamespace = 'bundoc'::regnamespace AND contype IN ('c', 'f')`,
@@ -136,10 +161,12 @@ function madeValue({ type }: Column, random: () => number): string {
       return 'gen_random_uuid()';
     case 'text':
       return of(["''", "'a'", "'{}'", "'null'", "repeat('[', 100000)", "repeat('x', 20000000)"]);
+    case 'timestamp with time zone':
+      return of(["'infinity'", "'-infinity'", "'2200-01-01'", 'now()']);
     case 'integer':
       return of(['0', '-1', '1', '2', '2147483647']);
     case 'bigint':
-      return of(['0', '-1', '1', '3', '9007199254740991', '9223372036854775807']);
+      return of(['0', '-1', '1', '3', '2147483648', '9007199254740991', '9223372036854775807']);
     default:
       return 'NULL';
   }

@@ -35,6 +35,7 @@ const KNOWN = [
   'projects/*/indexes',
   'projects/*/deleted.json',
   'projects/*/move.json',
+  'projects/*/move.mark',
   'projects/*/expires-1',
   'projects/*/restoring',
   'projects/*/docs',
@@ -46,6 +47,8 @@ const KNOWN = [
   'projects/*/journal/a',
   'projects/*/tmp',
   'projects/*/tmp/0123',
+  'set-aside',
+  'log',
 ];
 
 const COPIED_BYTES_MAX = 8_388_608;
@@ -55,7 +58,9 @@ const HUGE_BYTES = [10 * 1_073_741_824, 2 * 1_073_741_824, 40 * 1_048_576] as co
 export interface HostileStorage extends AsyncDisposable {
   /** Keeps what is stored now: an older copy, later. */
   keepCopy(): Promise<void>;
-  /** Makes the storage what it was when it was kept last. */
+  /** Keeps which storage this is now, and in which generation. To be called while BunKMS has confirmed that. */
+  keepIdentity(): Promise<void>;
+  /** Makes the storage what it was when it was kept last, in the generation that was kept last. */
   reset(): Promise<void>;
   /**
    * Does one thing to it.
@@ -80,6 +85,7 @@ export interface OperatorPlace {
 export class FolderOperator implements HostileStorage {
   readonly #place: OperatorPlace;
   readonly #copies: string[] = [];
+  #identity = '';
   #random: () => number = () => 0;
 
   constructor(place: OperatorPlace) {
@@ -97,10 +103,19 @@ export class FolderOperator implements HostileStorage {
     this.#copies.push(copy);
   }
 
+  async keepIdentity(): Promise<void> {
+    this.#identity = readFileSync(this.#storageFile, 'utf8');
+  }
+
   async reset(): Promise<void> {
     const { dataDir } = this.#place;
     rmSync(dataDir, { recursive: true });
     cpSync(this.#copies.at(-1) as string, dataDir, { recursive: true });
+    writeFileSync(this.#storageFile, this.#identity);
+  }
+
+  get #storageFile(): string {
+    return join(this.#place.dataDir, 'storage.json');
   }
 
   async act(random: () => number): Promise<string> {
@@ -142,7 +157,15 @@ export class FolderOperator implements HostileStorage {
     huge: (path: string) => this.#plant(path, () => this.#sparse(path, this.#oneOf(HUGE_BYTES))),
     hugeBehind: (path: string) => this.#isFile(path) && truncateSync(path, this.#oneOf(HUGE_BYTES)),
     deletionMark: () => this.#mark('deleted.json', (project) => forgedDeletion(project, this.#random)),
+    replayedDeletion: () => this.#mark('deleted.json', (project) => this.#replayedDeletion(project)),
     moveMark: () => this.#mark('move.json', (project) => forgedMove(project, this.#random)),
+    sealedMoveMark: () => this.#mark('move.mark', () => forgedSealedMark(this.#noise(90))),
+    storageRemoved: () => rmSync(this.#storageFile, { recursive: true, force: true }),
+    storageOlder: () => this.#older(this.#storageFile, this.#storageFile),
+    storageForged: () =>
+      this.#plant(this.#storageFile, () =>
+        writeFileSync(this.#storageFile, forgedStorage(this.#identity, this.#random)),
+      ),
     projectFile: () => this.#forgedProjectFile(),
     expiryMark: () => this.#mark('expires-1', () => ''),
   };
@@ -243,6 +266,16 @@ export class FolderOperator implements HostileStorage {
     this.#plant(path, () => writeFileSync(path, textOf(project)));
   }
 
+  /** The mark that Bundoc wrote of the project that was deleted, as another's. */
+  #replayedDeletion(project: string): string {
+    const { projects } = this.#place;
+    const copy = this.#copies.at(-1) as string;
+    const marked = projects.find((id) => existsSync(join(copy, 'projects', id, 'deleted.json')));
+    if (marked === undefined) return '';
+    const text = readFileSync(join(copy, 'projects', marked, 'deleted.json'), 'utf8');
+    return text.replaceAll(`"${marked}"`, `"${project}"`).replaceAll(`"${marked}-dek"`, `"${project}-dek"`);
+  }
+
   /** The file of one project, as another's. */
   #forgedProjectFile(): void {
     const { dataDir, projects } = this.#place;
@@ -296,6 +329,25 @@ export function forgedMove(project: string, random: () => number): string {
   const state = random() < 0.5 ? 'incoming' : 'moved';
   const mark = { moving: project, format: 1, move: randomUUID(), state, since: new Date(0).toISOString() };
   return `${JSON.stringify(mark)}\n`;
+}
+
+/** What looks like a sealed move mark. */
+export function forgedSealedMark(noise: Buffer): string {
+  return `bundoc-move-mark-1.${noise.toString('base64url')}`;
+}
+
+/** What says that this is another storage, or in another generation. @param text what says which it is. */
+export function forgedStorage(text: string, random: () => number): string {
+  const file = JSON.parse(text) as Record<string, unknown>;
+  const forgeries = [
+    { id: randomUUID() },
+    { generation: randomUUID() },
+    { generation: undefined },
+    { candidates: [randomUUID(), file['generation']] },
+    { takeOvers: Number.MAX_SAFE_INTEGER },
+    { id: randomUUID(), generation: undefined, candidates: [], takeOvers: 7 },
+  ];
+  return `${JSON.stringify({ ...file, ...forgeries[Math.floor(random() * forgeries.length)] })}\n`;
 }
 
 /** Numbers from 0 to below 1, the same for the same seed (mulberry32). */

@@ -1,5 +1,14 @@
 import { randomBytes } from 'node:crypto';
-import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import {
+  cpSync,
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from 'node:fs';
 import { basename, dirname, join } from 'node:path';
 import { PATIENT_MS } from '@bundoc/shared/testing/patient';
 import pg from 'pg';
@@ -37,6 +46,13 @@ export interface StoredProjects {
   everything(): Promise<Buffer>;
   /** Whether nothing but the mark of its deletion is left of a project. */
   hasOnlyMark(project: string): Promise<boolean>;
+  /** Puts a mark of a deletion to a project, or where there is none, as somebody who has the storage may. */
+  plantDeletion(project: string, text: string): Promise<void>;
+  /** What says which storage this is, and in which generation. */
+  identity(): Promise<string>;
+  setIdentity(text: string): Promise<void>;
+  /** A copy of all that is stored, while no service runs. @param dataDir where it goes, if it is files. */
+  clone(dataDir: string): Promise<StoredProjects>;
   /** Leaves what a creation leaves that was cut short. */
   cutCreationShort(project: string): Promise<void>;
   /** A folder for `bunkms recover --from`, which may be made in an empty one. */
@@ -117,6 +133,25 @@ class StoredFiles implements StoredProjects {
     return readdirSync(join(this.#dataDir, 'projects', project)).join() === 'deleted.json';
   }
 
+  async plantDeletion(project: string, text: string): Promise<void> {
+    const folder = join(this.#dataDir, 'projects', project);
+    mkdirSync(folder, { recursive: true });
+    writeFileSync(join(folder, 'deleted.json'), text);
+  }
+
+  async identity(): Promise<string> {
+    return readFileSync(join(this.#dataDir, 'storage.json'), 'utf8');
+  }
+
+  async setIdentity(text: string): Promise<void> {
+    writeFileSync(join(this.#dataDir, 'storage.json'), text);
+  }
+
+  async clone(dataDir: string): Promise<StoredProjects> {
+    cpSync(this.#dataDir, dataDir, { recursive: true });
+    return new StoredFiles(dataDir);
+  }
+
   async cutCreationShort(project: string): Promise<void> {
     mkdirSync(join(this.#dataDir, 'projects', project, 'docs'), { recursive: true });
   }
@@ -140,9 +175,10 @@ class StoredRows implements StoredProjects {
     this.environment = { BUNDOC_STORAGE: url, BUNDOC_DATA_DIR: unusedFolder };
   }
 
-  static async create(adminUrl: string): Promise<StoredRows> {
+  /** @param template a database that is copied; an empty one when absent. */
+  static async create(adminUrl: string, template = 'template1'): Promise<StoredRows> {
     const name = `test_${randomBytes(6).toString('hex')}`;
-    await query(adminUrl, `CREATE DATABASE ${name}`);
+    await query(adminUrl, `CREATE DATABASE ${name} TEMPLATE ${template}`);
     const url = new URL(adminUrl);
     url.pathname = name;
     return new StoredRows(url.href, `/nowhere/${name}`);
@@ -207,6 +243,27 @@ class StoredRows implements StoredProjects {
       if (rows.length > 0) holding.push(table);
     }
     return holding.join() === 'projects' && 'deleted' in JSON.parse(await this.projectFile(project));
+  }
+
+  async plantDeletion(project: string, text: string): Promise<void> {
+    const plant = `INSERT INTO bundoc.projects (project, marker) VALUES ($1, $2)
+                   ON CONFLICT (project) DO UPDATE SET marker = excluded.marker`;
+    await query(this.#url, plant, [project, text]);
+  }
+
+  async identity(): Promise<string> {
+    return String(await query(this.#url, 'SELECT file FROM bundoc.storage'));
+  }
+
+  async setIdentity(text: string): Promise<void> {
+    await query(this.#url, 'UPDATE bundoc.storage SET file = $1', [text]);
+  }
+
+  async clone(): Promise<StoredProjects> {
+    const admin = new URL(this.#url);
+    const [, name] = admin.pathname.split('/');
+    admin.pathname = 'postgres';
+    return StoredRows.create(admin.href, name);
   }
 
   /** It is one transaction, which leaves nothing. */

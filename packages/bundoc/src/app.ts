@@ -9,6 +9,7 @@ import { registerOpenapi } from '@bundoc/shared/openapi/routes';
 import { openServerTls, type ServerTlsPorts } from '@bundoc/shared/tls/server-tls';
 import { WatchedTls } from '@bundoc/shared/tls/watched-tls';
 import type { BundocConfig } from './config.ts';
+import { runningStorage } from './identity/started-storage.ts';
 import { type GenerationState, StorageGeneration } from './identity/storage-generation.ts';
 import { KmsClient } from './kms/client.ts';
 import { KmsEvents } from './kms/events.ts';
@@ -22,10 +23,12 @@ import { applyEvent } from './project/apply-event.ts';
 import { ProjectDeletion } from './project/delete-project.ts';
 import { ExpiryLooks } from './project/expiry-looks.ts';
 import { InstanceManager } from './project/instance-manager.ts';
+import { type SettleMove, settleMove } from './project/judge-move-mark.ts';
 import { KeyCache } from './project/key-cache.ts';
-import { takeOversSince } from './project/project-file.ts';
+import { unknownSealers } from './project/project-file.ts';
 import { ProjectUpkeep } from './project/project-upkeep.ts';
 import type { Projects } from './project/projects.ts';
+import type { OnSetAside } from './project/set-aside.ts';
 import { SCAN_LIMITS } from './query/scan-budget.ts';
 import { registerBackup } from './routes/backup.ts';
 import { registerBatch } from './routes/batch.ts';
@@ -69,6 +72,9 @@ export interface BundocParts {
 export interface RunningBundoc extends RunningService {
   /** Where it listens: `http://127.0.0.1:8080`. */
   readonly url: string;
+  readonly moves: Moves;
+  /** Resolves when BunKMS has confirmed the storage, or refused it for the first time. */
+  readonly confirmed: Promise<void>;
 }
 
 const SWEEP_EVERY_MS = 1_000;
@@ -76,7 +82,7 @@ const SWEEP_EVERY_MS = 1_000;
 const DESCRIPTORS_SHARE = 0.5;
 const TOKEN_KEYS_EVERY_MS = 300_000;
 const RESUME_EVERY_MS = 5_000;
-/** How often a node looks whether any node has advanced the generation lately, and how old it may become. */
+/** How often it is looked how old the generation is, and how old it may become. */
 const GENERATION_CHECK_MS = 300_000;
 const GENERATION_AGE_S_MAX = 3_600;
 const READINESS_KEPT_MS = 1_000;
@@ -133,21 +139,25 @@ export async function startBundoc(config: BundocConfig, parts: BundocParts = {})
     },
   });
   const service = new StorageKeys(kms, generation);
+  const from = runningStorage(generation, kms);
   const { keys, projects, instances } = composeInstances({
     ...{ config, clock, logger, metrics, storage, service, generation },
+    settle: (project, move) => settleMove(from, project, move),
   });
   stack.use(instances);
   const feed = new ChangeFeed({ instances, clock, logger });
-  const deletion = new ProjectDeletion({ projects, instances, keys, service, feed, clock, logger });
+  const deletion = new ProjectDeletion({
+    ...{ projects, instances, keys, service, feed, clock, logger },
+    settleDoubt: () => generation.advance(),
+  });
   const target = moveDestination(config, logger);
-  const moves = new Moves({ instances, keys, feed, logger, folders: storage.folders, target });
-  for (const work of [deletion, moves]) {
-    stack.use(every(RESUME_EVERY_MS, () => void work.resume()));
-    void work.resume();
-  }
+  const { folders } = storage;
+  const ends = folders && target && { folders, target };
+  const moves = new Moves({ instances, keys, feed, logger, from, ends });
+  stack.use(every(RESUME_EVERY_MS, () => void deletion.resume()));
   stack.use(generation);
   stack.use(every(GENERATION_CHECK_MS, () => void advanceOld(storage, generation, logger)));
-  void generation.start();
+  const confirmed = generation.start();
   const revoked = new RevokedTokens(clock);
   const events = new KmsEvents({
     open: (lastEventId, signal) => kms.openEvents(lastEventId, signal),
@@ -236,7 +246,7 @@ export async function startBundoc(config: BundocConfig, parts: BundocParts = {})
     const checked = await readiness();
     // Never remembered: nothing is served from the moment that a generation is refused.
     const { state, generation: confirmed } = generation;
-    const reason = checked.storage === 'ok' ? REASONS[state] : 'storage_unavailable';
+    const reason = REASONS[state] ?? (checked.storage === 'ok' ? undefined : 'storage_unavailable');
     return {
       ...checked,
       ...(confirmed === undefined ? {} : { generation: confirmed }),
@@ -253,7 +263,7 @@ export async function startBundoc(config: BundocConfig, parts: BundocParts = {})
   );
 
   const running = stack.move();
-  return { url, close: () => running.disposeAsync() };
+  return { url, moves, confirmed, close: () => running.disposeAsync() };
 }
 
 /** The certificate for BunKMS and its authorities; undefined without any. A connection in the clear is worth a word. */
@@ -298,6 +308,7 @@ interface Composition {
   readonly storage: Storage;
   readonly service: StorageKeys;
   readonly generation: StorageGeneration;
+  readonly settle: SettleMove;
 }
 
 function composeInstances(composition: Composition): {
@@ -305,7 +316,7 @@ function composeInstances(composition: Composition): {
   projects: Projects;
   instances: InstanceManager;
 } {
-  const { config, clock, logger, metrics, storage, service, generation } = composition;
+  const { config, clock, logger, metrics, storage, service, generation, settle } = composition;
   const keys = new KeyCache({
     keys: service,
     clock,
@@ -324,13 +335,14 @@ function composeInstances(composition: Composition): {
     },
     onFailure: (error) => logger.error({ project, err: error }, 'the storage of a project failed'),
   });
-  const projects = storage.projects(keys, generation, (mark) => {
+  const onSetAside: OnSetAside = (mark) => {
     metrics.markSetAside();
     logger.error(
       mark,
       'a mark that nobody confirms was set aside: somebody may have put it into the storage',
     );
-  });
+  };
+  const projects = storage.projects(keys, generation, onSetAside, settle);
   const instances = new InstanceManager({
     projects,
     keys,
@@ -338,7 +350,7 @@ function composeInstances(composition: Composition): {
     logger,
     requireServed: () => void generation.acting(),
     openStore: (project, { cipher, file }) =>
-      storage.openStore(project, cipher, watch(project), takeOversSince(file, cipher.version, generation)),
+      storage.openStore(project, cipher, watch(project), unknownSealers(file, cipher.version, generation)),
     othersWrite: storage.othersWrite,
     openBytesMax: config.openBytes,
     hotMax: projectsMaxFor(storage.openCost),
@@ -355,13 +367,13 @@ function projectsMaxFor({ descriptors }: OpenCost): number {
   return Math.max(1, Math.floor((descriptorLimit() * DESCRIPTORS_SHARE) / descriptors));
 }
 
-/** Of several nodes, one advances the generation each hour, so that a copy of the database is found out that is in use beside it. */
+/** Each hour the generation is advanced, by one of several nodes, so that a copy of the storage is found out that is in use beside it. */
 async function advanceOld(storage: Storage, generation: StorageGeneration, logger: Logger): Promise<void> {
   try {
-    const ageS = await storage.generationAgeS?.();
-    if (ageS !== undefined && ageS >= GENERATION_AGE_S_MAX) await generation.advance();
+    const ageS = await storage.identity.ageS();
+    if (generation.state === 'confirmed' && ageS >= GENERATION_AGE_S_MAX) await generation.advance();
   } catch (error) {
-    logger.warn({ err: error }, 'it could not be read how old the generation of the storage is');
+    logger.warn({ err: error }, 'the generation of the storage was not advanced');
   }
 }
 

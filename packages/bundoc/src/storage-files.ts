@@ -3,9 +3,9 @@ import { join, resolve } from 'node:path';
 import { DataFolder } from '@bundoc/shared/data-folder';
 import type { BundocConfig } from './config.ts';
 import { identifyFolder } from './identity/identity-in-folder.ts';
+import { MOVED_FOLDER } from './move/to-folder.ts';
 import { lockDataFolder } from './project/data-lock.ts';
 import { ExpiryMarksInFolders } from './project/expiry-marks.ts';
-import { halfMovedProjects } from './project/moved-folder.ts';
 import { ProjectFolders } from './project/project-folder.ts';
 import { SET_ASIDE_FOLDER } from './project/set-aside.ts';
 import { Backlog } from './storage/embedded/backlog.ts';
@@ -20,8 +20,6 @@ import { CATALOG_FILE } from './storage/embedded/snapshot.ts';
 import type { OpenCost, Storage, StoragePorts } from './storage-parts.ts';
 
 const MIB = 1_048_576;
-/** Where the content of projects is put that were moved away, below the data folder: out of the service's sight. */
-export const MOVED_FOLDER = 'moved';
 /** Measured over 1,000 open projects of one document. The journal keeps the segment open that it writes to. */
 const OPEN_COST: OpenCost = { bytes: 131_072, descriptors: 1 };
 /** Sealed documents of all projects that may wait for their files before writes wait. */
@@ -54,7 +52,7 @@ export async function openFileStorage(
     othersWrite: false,
     counts: { backlogBytes: () => backlog.bytes },
     isReady: () => canWrite(disk, dataDir),
-    projects: (keys, storage, onSetAside) =>
+    projects: (keys, storage, onSetAside, settle) =>
       new ProjectFolders({
         disk,
         directory: projectsDir,
@@ -63,12 +61,13 @@ export async function openFileStorage(
         storage,
         setAside: join(dataDir, SET_ASIDE_FOLDER),
         onSetAside,
+        settle,
         onContentRemoved: (project) => cache.deleteAll(project),
         createStore: (project, directory, cipher) =>
           createEmbeddedStore({ project, directory, disk, cipher }),
       }),
     expiry: new ExpiryMarksInFolders({ disk, directory: projectsDir, clock }),
-    openStore: (project, cipher, watch, takeOvers) =>
+    openStore: (project, cipher, watch, unknownSealers) =>
       openEmbeddedStore({
         ...watch,
         project,
@@ -79,7 +78,7 @@ export async function openFileStorage(
         cache,
         backlog,
         limits: EMBEDDED_LIMITS,
-        sealLimits: limitsAfter(SEAL_LIMITS, takeOvers),
+        sealLimits: limitsAfter(SEAL_LIMITS, unknownSealers),
         quota,
       }),
     openCost: OPEN_COST,
@@ -94,7 +93,6 @@ export async function openFileStorage(
         disk,
         forget: () => cache.deleteAll(project),
       }),
-      halfMoved: () => halfMovedProjects(disk, projectsDir),
     },
     [Symbol.asyncDispose]: () => running.disposeAsync(),
   };

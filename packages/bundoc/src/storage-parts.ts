@@ -3,6 +3,7 @@ import type { Logger } from '@bundoc/shared/logger';
 import type { ProjectCipher } from './cipher/project-cipher.ts';
 import type { StorageIdentity } from './identity/storage-file.ts';
 import type { ExpiryMarks } from './project/expiry-marks.ts';
+import type { SettleMove } from './project/judge-move-mark.ts';
 import type { KeyCache } from './project/key-cache.ts';
 import type { TakenOver } from './project/project-file.ts';
 import type { Projects } from './project/projects.ts';
@@ -33,23 +34,21 @@ export interface Storage extends AsyncDisposable {
   /** What the log calls it. */
   readonly place: string;
   readonly identity: StorageIdentity;
-  /** How long ago a node changed the generation, seconds; undefined where the storage is one process's alone. */
-  readonly generationAgeS?: () => Promise<number>;
   /** Whether other processes write to it as well. */
   readonly othersWrite: boolean;
   /** What it counts, for the metrics. */
   readonly counts: Readonly<Partial<Record<StorageCount, () => number>>>;
   /** Whether it takes writes now. Never rejects. */
   isReady(): Promise<boolean>;
-  /** @param storage this one. */
-  projects(keys: KeyCache, storage: TakenOver, onSetAside: OnSetAside): Projects;
+  /** @param storage this one. @param settle ends a move out of it that was cut short. */
+  projects(keys: KeyCache, storage: TakenOver, onSetAside: OnSetAside, settle: SettleMove): Projects;
   readonly expiry: ExpiryMarks;
-  /** @param takeOvers of the storage since the current version of the key was first used in it. */
+  /** @param unknownSealers under the current version of the key. */
   openStore(
     project: string,
     cipher: ProjectCipher,
     watch: StoreWatch,
-    takeOvers: number,
+    unknownSealers: number,
   ): Promise<ProjectStore>;
   /** Where others write to it: texts that are others once anything of a project has changed, by one statement for all projects. */
   readonly statesOf?: (projects: readonly string[]) => Promise<ReadonlyMap<string, string>>;
@@ -71,8 +70,6 @@ export interface OpenCost {
 /** Projects in files, as moves need them. */
 export interface MovableFolders {
   placeOf(project: string): ProjectPlaceInFiles;
-  /** Projects that have changed hands, and whose folder still has what was in it. */
-  halfMoved(): Promise<readonly string[]>;
 }
 
 /** Where a project lies in files. */

@@ -50,18 +50,18 @@ export async function openPostgresStorage(
   return {
     place: config.place,
     identity,
-    generationAgeS: () => identity.ageS(),
     othersWrite: true,
     counts: { databaseConnections: () => database.connections, databaseWaiting: () => database.waiting },
     isReady: () => Promise.race([takesWrites(database), sleep(READY_WITHIN_MS, false, { ref: false })]),
-    projects: (keys, storage, onSetAside) => new ProjectRows({ database, keys, clock, storage, onSetAside }),
+    projects: (keys, storage, onSetAside, settle) =>
+      new ProjectRows({ database, keys, clock, storage, onSetAside, settle }),
     expiry: new ExpiryMarksInRows({ database, clock }),
     statesOf: async (projects) => {
       const rows = await database.query(STATES, [projects]);
       return new Map(rows.map(([project, seq, indexes]) => [String(project), `${seq} ${indexes}`]));
     },
     openCost: OPEN_COST,
-    openStore: (project, cipher, watch, takeOvers) =>
+    openStore: (project, cipher, watch, unknownSealers) =>
       new PostgresStore({
         ...watch,
         whyGone: () => whyGone({ database, clock }, project),
@@ -70,7 +70,7 @@ export async function openPostgresStorage(
         cipher,
         clock,
         news,
-        sealLimits: limitsAfter(SHARED_SEAL_LIMITS, takeOvers),
+        sealLimits: limitsAfter(SHARED_SEAL_LIMITS, unknownSealers),
         quota,
       }).begin(),
     [Symbol.asyncDispose]: () => running.disposeAsync(),

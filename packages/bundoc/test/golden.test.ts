@@ -1,10 +1,12 @@
 import { createDecipheriv, createHash, createSecretKey, hkdfSync } from 'node:crypto';
 import { readFileSync } from 'node:fs';
+import { deriveKey } from '@bundoc/shared/aead';
 import { FakeClock } from '@bundoc/shared/testing/fake-clock';
 import { describe, expect, it } from 'vitest';
 import { checkBackup, openBackup } from '../src/backup/read-backup.ts';
 import { readStoredMetadata } from '../src/cipher/stored-text.ts';
 import { formatStorageFile, parseStorageFile } from '../src/identity/storage-file.ts';
+import { MARK_KEY, openMoveMark } from '../src/project/move-mark.ts';
 import { formatProjectFile, openCipher, parseProjectFile } from '../src/project/project-file.ts';
 import { readValue } from '../src/query/value.ts';
 import { decodeIndexes } from '../src/storage/embedded/index-file.ts';
@@ -103,6 +105,36 @@ describe('the golden files of format 1', () => {
     expect([plaintext.readUInt16BE(50), plaintext.readUInt32BE(52), plaintext.readUIntBE(56, 6)]).toEqual([
       1, 1, 3,
     ]);
+  });
+
+  it('the move mark opens by its byte table alone, as the service opens it, and only under its project', async () => {
+    const text = golden('move-mark-v1.golden.txt').toString();
+    const bytes = Buffer.from(text.slice('bundoc-move-mark-1.'.length), 'base64url');
+    expect(text.startsWith('bundoc-move-mark-1.')).toBe(true);
+    expect(bytes.readUInt32BE(0)).toBe(1);
+    const plaintext = openByHand('bundoc/move-mark/v1', Buffer.alloc(0), {
+      nonce: bytes.subarray(4, 16),
+      text: bytes.subarray(16, -16),
+      tag: bytes.subarray(-16),
+      aad: Buffer.from('bundoc/move-mark/v1\0golden'),
+    });
+    const mark = JSON.parse(plaintext.toString());
+    expect(mark).toEqual({
+      state: 'leaving',
+      move: '7f0c2d1e-6b1a-4c3d-8e5f-0a1b2c3d4e5f',
+      from: '3c0e2b62-8f5c-4c0e-9a55-0f8f0c9d5a01',
+      to: 'b6f7a1de-4f0e-4b0a-8e0b-5b6b0b1f4c11',
+      since: '2026-11-27T08:00:00.000Z',
+    });
+    const keyOf = async (version: number) => (version === 1 ? deriveKey(dek, MARK_KEY) : undefined);
+    expect(await openMoveMark('golden', text, keyOf)).toEqual(mark);
+    expect(await openMoveMark('other', text, keyOf)).toBeUndefined();
+    for (let at = 0; at < bytes.length; at++) {
+      const flipped = Buffer.from(bytes);
+      flipped[at] = (bytes[at] as number) ^ 1;
+      const forged = `bundoc-move-mark-1.${flipped.toString('base64url')}`;
+      expect([at, await openMoveMark('golden', forged, keyOf)]).toEqual([at, undefined]);
+    }
   });
 
   it('the file of indexes opens to the entries that it was written from', () => {

@@ -208,6 +208,12 @@ describe('KmsClient', () => {
     ]);
   });
 
+  it('sends an intent once: a try that was given up could land after it was taken back', async () => {
+    const { client, calls } = await start((_request, response) => problem(response, 503, 'overloaded'));
+    await expect(client.intendDeletion('p-dek', ACTING)).rejects.toMatchObject({ code: 'kms_unavailable' });
+    expect(calls()).toBe(1);
+  });
+
   it('says which scope its token lacks to shred keys', async () => {
     const { client } = await start((_request, response) => problem(response, 403, 'forbidden'));
     for (const refused of [

@@ -1,21 +1,21 @@
-import { existsSync, readdirSync, readFileSync } from 'node:fs';
+import { randomUUID } from 'node:crypto';
+import { copyFileSync, existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { systemClock } from '@bundoc/shared/clock';
 import { AppError } from '@bundoc/shared/errors';
-import { createLogger } from '@bundoc/shared/logger';
 import type { PostgresServer } from '@bundoc/shared/testing/postgres-server';
 import { describeWithPostgres } from '@bundoc/shared/testing/postgres-tests';
-import { afterEach, beforeEach, expect, it } from 'vitest';
-import { abandonToDatabase } from '../src/move/to-database.ts';
-import { abandonToFolder } from '../src/move/to-folder.ts';
-import type { RunningMove } from '../src/service/moves.ts';
-import type { Connections, Database, Transaction } from '../src/storage/postgres/database.ts';
-import { deleteContentRows } from '../src/storage/postgres/project-rows.ts';
-import { CutShort, Moving, type Ports } from './support/moving.ts';
+import { afterEach, beforeEach, expect, it, vi } from 'vitest';
+import type { StorageCalls } from '../src/kms/port.ts';
+import { put, ref } from '../src/storage/conformance.ts';
+import type { ProjectStore } from '../src/storage/port.ts';
+import type { Database } from '../src/storage/postgres/database.ts';
+import { type Cut, CutShort, HELD, Moving, type Place } from './support/moving.ts';
 import { useDatabase } from './support/use-database.ts';
 
-const HELD = ['a', 'b', 'c'];
+const OTHER = { rows: 'files', files: 'rows' } as const;
 
-describeWithPostgres('the end of a move', () => {
+describeWithPostgres('a move that does not go as planned', () => {
   let server: PostgresServer;
   let database: Database;
   let moving: Moving;
@@ -31,270 +31,261 @@ describeWithPostgres('the end of a move', () => {
   });
   afterEach(() => moving[Symbol.asyncDispose]());
 
-  const places = async () => ({
-    rows: await moving.held(moving.nodeOnRows()),
-    files: await moving.held(moving.nodeOnFiles()),
-  });
-  const rowsOf = async (project: string) => {
-    const tables = ['documents', 'collections', 'key_versions', 'used_keys', 'heads'];
-    const counts = tables.map(
-      (table) => `(SELECT count(*) FROM bundoc.${table} WHERE project = '${project}')`,
-    );
-    return Number(await server.sql(`SELECT ${counts.join(' + ')}`, 'bundoc'));
-  };
-  /** Tells of each statement of a transaction before it is made. */
-  const watched = (onStatement: (text: string) => Promise<void>): Ports => ({
-    disk: moving.disk,
-    database: {
-      query: (...args) => database.query(...args),
-      run: (text) => database.run(text),
-      transaction: (begin, action) =>
-        database.transaction(begin, (transaction, begun) => {
-          const query: Transaction['query'] = async (statement, values) => {
-            await onStatement(statement.text);
-            return transaction.query(statement, values);
-          };
-          return action({ ...transaction, query }, begun);
-        }),
-    },
-  });
-  /** Moves into the database as a service does that dies before one of its steps. @returns whether it did. */
-  const diesOnTheWayIn = async (at: number): Promise<boolean> => {
-    const node = moving.nodeOnFiles();
-    await moving.fill(node);
-    const steps = new CutShort(at);
-    await moving.toDatabase(node, steps.ports(moving)).catch(() => undefined);
-    await node[Symbol.asyncDispose]();
-    return steps.isCut;
-  };
-  const diesOnTheWayOut = async (at: number): Promise<boolean> => {
-    await moving.fill(moving.nodeOnRows());
-    const steps = new CutShort(at);
-    await moving.toFolder(steps.ports(moving)).catch(() => undefined);
-    return steps.isCut;
-  };
-
-  it('is made by the service when it starts again, wherever the one before died once the project had changed hands', async () => {
-    let resumed = 0;
-    for (let at = 1; ; at++) {
-      await moving.next(`dies-${at}`);
-      const isCut = await diesOnTheWayIn(at);
-      if (!isCut) break;
-      const before = await places();
-      const node = moving.nodeOnFiles();
-      const moves = moving.moves(node);
-      await moves.resume();
-      const after = await places();
-      if (before.files === undefined && before.rows === undefined) resumed++;
-      if (before.files === undefined) {
-        expect([at, after]).toEqual([at, { rows: HELD, files: undefined }]);
-        expect(readdirSync(moving.directory)).toEqual(['move.json']);
-      }
-      // A move that has not changed hands is not one to be finished: somebody may want it, or give it up.
-      else expect([at, after]).toEqual([at, before]);
+  const markOf = async (place: Place): Promise<string | undefined> => {
+    if (place === 'files') {
+      const path = join(moving.directory, 'move.mark');
+      return existsSync(path) ? readFileSync(path, 'utf8') : undefined;
     }
-    expect(resumed, 'with the project in neither place').toBeGreaterThan(0);
-  });
-
-  it('is tried again while the database is away, by the service whose move it cut off', async () => {
-    const node = moving.nodeOnFiles();
-    await moving.fill(node);
-    let isAway = false;
-    const away = () => (isAway ? Promise.reject(new AppError('storage_unavailable')) : undefined);
-    const ports: Ports = {
-      disk: moving.disk,
-      database: {
-        query: async (...args) => (await away()) ?? database.query(...args),
-        run: async (text) => (await away()) ?? database.run(text),
-        transaction: async (...args) => (await away()) ?? database.transaction(...args),
-      },
-    };
-    const moves = moving.moves(node, ports, {
-      feed: {
-        // When the project has changed hands.
-        end: () => {
-          isAway = existsSync(join(moving.directory, 'move.json'));
-        },
+    const of = `WHERE project = '${moving.project}'`;
+    return (await server.sql(`SELECT marker FROM bundoc.projects ${of}`, 'bundoc')) || undefined;
+  };
+  const setMark = async (place: Place, mark: string): Promise<void> => {
+    if (place === 'files') writeFileSync(join(moving.directory, 'move.mark'), mark);
+    else {
+      const of = `WHERE project = '${moving.project}'`;
+      await server.sql(`UPDATE bundoc.projects SET marker = '${mark}' ${of}`, 'bundoc');
+    }
+  };
+  /** BunKMS with another behaviour for one call. */
+  const withCall = <Name extends keyof StorageCalls>(name: Name, call: StorageCalls[Name]): StorageCalls =>
+    new Proxy<StorageCalls>(moving.service, {
+      get: (target, key) => {
+        if (key === name) return call;
+        const value: unknown = Reflect.get(target, key);
+        return typeof value === 'function' ? value.bind(target) : value;
       },
     });
-    await expect((await moves.begin(moving.project)).outcome).rejects.toMatchObject({
-      code: 'storage_unavailable',
-    });
-    await moves.resume();
-    expect(await places()).toEqual({ rows: undefined, files: undefined });
-    await expect(moves.abandon(moving.project)).rejects.toMatchObject({ code: 'move_refused' });
-    isAway = false;
-    await moves.resume();
-    expect(await places()).toEqual({ rows: HELD, files: undefined });
-    await moves.close();
-  });
 
-  it('is not made where the project was not brought, and what was in its folder stays', async () => {
-    const file = () => readFileSync(join(moving.directory, 'project.json'), 'utf8');
-    const node = moving.nodeOnFiles();
-    await moving.fill(node);
-    const cut: Connections = {
-      run: (text) => database.run(text),
-      transaction: (...args) => database.transaction(...args),
-      query: async (statement, values) => {
-        if (statement.text.startsWith('UPDATE bundoc.projects')) throw new AppError('storage_unavailable');
-        return database.query(statement, values);
-      },
-    };
-    await expect(moving.toDatabase(node, { disk: moving.disk, database: cut })).rejects.toThrow();
-    await node[Symbol.asyncDispose]();
-    expect(await places()).toEqual({ rows: undefined, files: undefined });
-    const before = file();
-    // Another project of the same id, in the database that the service is told to move to by now.
-    await server.sql(`DELETE FROM bundoc.projects WHERE project = '${moving.project}'`, 'bundoc');
-    await deleteContentRows(moving.project, (action) => database.transaction('', action));
-    await moving.fill(moving.nodeOnRows());
-    const errors: object[] = [];
-    const logger = createLogger({ service: 'bundoc', level: 'silent' });
-    logger.error = (fields: object) => void errors.push(fields);
-    const moves = moving.moves(moving.nodeOnFiles(), undefined, { logger });
-    await moves.resume();
-    await moves.resume();
-    expect(errors, 'said once').toHaveLength(1);
-    expect(file()).toBe(before);
-    await expect((await moves.begin(moving.project)).outcome).rejects.toMatchObject({ code: 'move_refused' });
-  });
-
-  it.each([['out of PostgreSQL'], ['into PostgreSQL']] as const)(
-    '%s is where it was once it is given up, wherever move and giving up are cut short, unless it has changed hands',
-    async (direction) => {
-      const isOut = direction === 'out of PostgreSQL';
-      const [here, there] = isOut ? (['rows', 'files'] as const) : (['files', 'rows'] as const);
-      const dies = isOut ? diesOnTheWayOut : diesOnTheWayIn;
-      const giveUp = (ports: Ports) => {
-        const place = { project: moving.project, directory: moving.directory, ...ports };
-        return isOut ? abandonToFolder(place) : abandonToDatabase(place);
-      };
-      const isWhereItWas = async (at: number) => {
-        await giveUp({ database, disk: moving.disk });
-        expect([at, await places()]).toEqual([at, { [here]: HELD, [there]: undefined }]);
-        if (!isOut) expect([at, await rowsOf(moving.project)]).toEqual([at, 0]);
-        else expect(contentOf(moving.directory)).toEqual([]);
-      };
-      let lastThatCan = 0;
-      let refused = 0;
+  const cuts: Cut[] = ['dead before it', 'dead after it', 'BunKMS away before it', 'BunKMS away after it'];
+  it.each((['rows', 'files'] as const).flatMap((place) => cuts.map((cut) => [place, cut] as const)))(
+    'from %s, cut short at any step (%s), leaves the project whole in one place, and gets there when it is begun again',
+    async (place, cut) => {
+      let [count, moved] = [0, 0];
       for (let at = 1, isCut = true; isCut; at++) {
-        await moving.next(`up-${here}-${at}`);
-        isCut = await dies(at);
-        const before = await places();
-        if (before[here] !== undefined) {
-          lastThatCan = at;
-          await isWhereItWas(at);
-          continue;
-        }
-        await expect(giveUp({ database, disk: moving.disk })).rejects.toThrow(
-          /changed hands|finish the move/,
-        );
-        expect([at, await places()]).toEqual([at, before]);
-        refused++;
-      }
-      expect(lastThatCan).toBeGreaterThan(10);
-      expect(refused).toBeGreaterThan(1);
-
-      let cuts = 0;
-      for (let at = 1, isCut = true; isCut; at++, cuts++) {
-        await moving.next(`cut-up-${here}-${at}`);
-        await dies(lastThatCan);
-        const steps = new CutShort(at);
-        await giveUp(steps.ports(moving)).catch(() => undefined);
+        await moving.next(`cut-${place}-${cuts.indexOf(cut)}-${at}`);
+        await moving.fill(place);
+        const steps = new CutShort(at, cut);
+        await moving.moveFrom(place, steps.ports(moving.ports)).catch(() => undefined);
         isCut = steps.isCut;
-        expect([at, await places()]).toEqual([at, { [here]: HELD, [there]: undefined }]);
-        await isWhereItWas(at);
-        await dies(lastThatCan);
-        await isWhereItWas(at);
+        const places = [await moving.held(place), await moving.held(OTHER[place])];
+        const serving = places.filter((held) => typeof held !== 'string');
+        expect([at, places, serving]).toEqual([at, places, [HELD]]);
+        if (typeof places[1] !== 'string') moved++;
+        if (!isCut) break;
+        count++;
+        await moving.moveFrom(place);
+        const after = [await moving.held(place), await moving.held(OTHER[place])];
+        expect([at, after]).toEqual([at, ['project_elsewhere', HELD]]);
+        if (place === 'files') expect(readdirSync(moving.directory)).toEqual(['move.mark']);
       }
-      expect(cuts).toBeGreaterThan(5);
+      expect(count).toBeGreaterThan(cut.startsWith('BunKMS') ? 4 : 20);
+      expect(moved, 'that took effect all the same').toBeGreaterThan(0);
     },
   );
 
-  it('stops the move that it gives up, or waits until that has changed hands and says so', async () => {
-    for (const step of ['copying', 'switching'] as const) {
-      await moving.next(`under-way-${step}`);
-      const node = moving.nodeOnFiles();
-      await moving.fill(node);
-      const [reached, gate] = [Promise.withResolvers<void>(), Promise.withResolvers<void>()];
-      // Held where it goes: at the first copy, or at the last statement before it changes hands.
-      const held = step === 'copying' ? 'INSERT INTO bundoc.documents' : 'greatest(seals';
-      const ports = watched(async (text) => {
-        if (!text.includes(held)) return;
-        reached.resolve();
-        await gate.promise;
+  it.each([['rows'], ['files']] as const)(
+    'from %s keeps the fence while BunKMS does not say who holds the key, and takes writes again once it does',
+    async (place) => {
+      await moving.fill(place);
+      let isAway = false;
+      const away = new Proxy<StorageCalls>(moving.service, {
+        get: (target, key) => {
+          if (key === 'acceptKey') isAway = true;
+          const value: unknown = Reflect.get(target, key);
+          if (typeof value !== 'function') return value;
+          return (...args: unknown[]) =>
+            isAway ? Promise.reject(new AppError('kms_unavailable')) : Reflect.apply(value, target, args);
+        },
       });
-      const moves = moving.moves(node, ports);
-      const move = await moves.begin(moving.project);
-      await reached.promise;
-      const givenUp = moves.abandon(moving.project);
-      await expect(moves.abandon('none')).rejects.toMatchObject({ code: 'project_not_found' });
-      await expect(moves.begin(moving.project)).rejects.toMatchObject({ code: 'rate_limited' });
-      gate.resolve();
-      if (step === 'copying') {
-        await givenUp;
-        await expect(move.outcome).rejects.toMatchObject({
-          code: 'move_refused',
-          detail: 'the move was given up',
-        });
-        await node[Symbol.asyncDispose]();
-        expect(await places()).toEqual({ rows: undefined, files: HELD });
-        expect(await rowsOf(moving.project)).toBe(0);
-      } else {
-        await expect(givenUp).rejects.toMatchObject({
-          code: 'move_refused',
-          detail: expect.stringContaining('changed hands'),
-        });
-        await move.outcome;
-        expect(await places()).toEqual({ rows: HELD, files: undefined });
-      }
-      await moves.close();
-      await expect(moves.abandon(moving.project)).rejects.toMatchObject({ code: 'overloaded' });
-    }
+      const ports = { ...moving.ports, calls: away };
+      await expect(moving.moveFrom(place, ports)).rejects.toMatchObject({ code: 'kms_unavailable' });
+      const storage = await moving.start(place);
+      moving.service.failure = new AppError('kms_unavailable');
+      const write = async () => {
+        const node = await moving.node(place, storage);
+        await moving.withStore(node, (store) => store.commit([put('a', '{"again":1}')]));
+      };
+      await expect(write()).rejects.toMatchObject({ code: 'kms_unavailable' });
+      // The key can be had, but it is not known what became of the offer.
+      moving.service.failure = undefined;
+      const advance = vi.spyOn(moving.service, 'advanceStorage');
+      advance.mockRejectedValue(new AppError('kms_unavailable'));
+      await expect(write()).rejects.toMatchObject({ code: 'project_moving' });
+      expect(await markOf(place)).toBeDefined();
+      advance.mockRestore();
+      await write();
+      expect(await markOf(place)).toBeUndefined();
+      expect(await moving.held(OTHER[place])).toBe('project_elsewhere');
+    },
+  );
+
+  it.each([['rows'], ['files']] as const)(
+    'from %s refuses the acceptance that arrives after the source has taken writes again',
+    async (place) => {
+      await moving.fill(place);
+      let late: (() => Promise<void>) | undefined;
+      const calls = withCall('acceptKey', async (...args) => {
+        late = () => moving.service.acceptKey(...args);
+        throw new AppError('kms_unavailable');
+      });
+      await expect(moving.moveFrom(place, { ...moving.ports, calls })).rejects.toMatchObject({
+        code: 'kms_unavailable',
+      });
+      expect(await moving.held(place)).toEqual(HELD);
+      await expect(late?.()).rejects.toMatchObject({ code: 'key_not_offered' });
+      expect([await moving.held(place), await moving.held(OTHER[place])]).toEqual([
+        HELD,
+        'project_not_found',
+      ]);
+    },
+  );
+
+  it.each([['rows'], ['files']] as const)(
+    'from %s refuses the offer that arrives after the source has taken writes again',
+    async (place) => {
+      await moving.fill(place);
+      let late: (() => Promise<void>) | undefined;
+      const calls = withCall('offerKey', async (...args) => {
+        late = () => moving.service.offerKey(...args);
+        throw new AppError('kms_unavailable');
+      });
+      await expect(moving.moveFrom(place, { ...moving.ports, calls })).rejects.toMatchObject({
+        code: 'kms_unavailable',
+      });
+      expect(await moving.held(place)).toEqual(HELD);
+      await expect(late?.()).rejects.toMatchObject({ code: 'storage_superseded' });
+    },
+  );
+
+  it.each([['rows'], ['files']] as const)(
+    'from %s ends at once, for those that use the project, when BunKMS refuses the acceptance',
+    async (place) => {
+      await moving.fill(place);
+      const calls = withCall('acceptKey', () => Promise.reject(new AppError('key_not_offered')));
+      await expect(moving.moveFrom(place, { ...moving.ports, calls })).rejects.toMatchObject({
+        code: 'key_not_offered',
+      });
+      expect(await markOf(place)).toBeUndefined();
+      // By a node that would wait for a move that is under way.
+      const node = await moving.node(place, undefined, systemClock);
+      await moving.withStore(node, (store) => store.commit([put('a', '{"again":1}')]));
+    },
+  );
+
+  it.each([['rows'], ['files']] as const)(
+    'from %s is not disturbed by those that use the project while it changes hands',
+    async (place) => {
+      await moving.fill(place);
+      const seen: unknown[] = [];
+      const calls = withCall('acceptKey', async (...args) => {
+        const node = await moving.node(place, undefined, systemClock);
+        // A start advances the generation, and so ends the offer.
+        await moving.service.offerKey(args[0], args[2].storage, args[1], currentOf(place));
+        await node.acquire(moving.project, 'existing').catch((error: AppError) => seen.push(error.code));
+        await moving.service.acceptKey(...args);
+      });
+      const currentOf = (of: Place) => {
+        const id = ids[of];
+        return { storage: id, generation: moving.service.storages.get(id)?.generation ?? '' };
+      };
+      const ids = {
+        rows: (await (await moving.identity('rows')).read()).id,
+        files: (await (await moving.identity('files')).read()).id,
+      };
+      await moving.moveFrom(place, { ...moving.ports, calls });
+      expect(seen).toEqual(['project_moving']);
+      expect([await moving.held(place), await moving.held(OTHER[place])]).toEqual([
+        'project_elsewhere',
+        HELD,
+      ]);
+    },
+  );
+
+  it.each([
+    ['rows', 'a text'],
+    ['rows', `bundoc-move-mark-1.${Buffer.alloc(200, 1).toString('base64url')}`],
+    ['files', 'a text'],
+    ['files', `bundoc-move-mark-1.${Buffer.alloc(200, 1).toString('base64url')}`],
+    ['files', 'x'.repeat(5_000)],
+  ] as const)(
+    'leaves no room for forged marks: in %s, one is set aside, and the project is served',
+    async (place, mark) => {
+      // A text that begins as no mark does is taken for that of a deletion.
+      await moving.fill(place);
+      await setMark(place, mark);
+      expect(await moving.held(place)).toEqual(HELD);
+      expect(await markOf(place)).toBeUndefined();
+      expect(moving.setAside).toMatchObject([{ project: moving.project }]);
+      if (place === 'files') expect(readdirSync(join(moving.folder, 'set-aside'))).toHaveLength(1);
+      expect(moving.service.changes.map(({ kind }) => kind)).toEqual(['create']);
+    },
+  );
+
+  it('does not take the mark of another project for its own', async () => {
+    await moving.fill('files');
+    const [first, directory] = [moving.project, moving.directory];
+    await moving.moveFrom('files');
+    await moving.next(`${first}-other`);
+    await moving.fill('files');
+    copyFileSync(join(directory, 'move.mark'), join(moving.directory, 'move.mark'));
+    expect(await moving.held('files')).toEqual(HELD);
+    expect(moving.setAside).toMatchObject([{ project: moving.project }]);
   });
 
-  it('of a project that is deleted on its way leaves nothing of it where it was to go', async () => {
-    for (const step of ['copying', 'switching', 'stopped'] as const) {
-      await moving.next(`deleted-${step}`);
-      const node = moving.nodeOnFiles();
-      await moving.fill(node);
-      const { project } = moving;
-      // As far as a deletion comes beside a move: while that holds the project, its users do not leave.
-      const beginDeletion = () =>
-        node.exclusively(project, async (close) => {
-          const since = new Date().toISOString();
-          if (step !== 'switching') await close();
-          moving.service.destroy(`${project}-dek`);
-          await moving.folders().remove(project, { deleted: project, format: 1, since });
+  it.each([['rows'], ['files']] as const)(
+    'obeys an authentic mark of an earlier move in %s, though BunKMS names this storage: requests are refused, and nothing is made',
+    async (place) => {
+      await moving.fill(place);
+      await moving.moveFrom(place);
+      const mark = (await markOf(place)) as string;
+      const there = (await (await moving.identity(OTHER[place])).read()).id;
+      // As BunKMS says after it was restored from before the move.
+      const here = (await (await moving.identity(place)).read()).id;
+      moving.service.takeOverKey(`${moving.project}-dek`, here);
+      const node = await moving.node(place);
+      for (const mode of ['existing', 'create'] as const)
+        await expect(node.acquire(moving.project, mode as 'create')).rejects.toMatchObject({
+          ...{ code: 'project_elsewhere', storage: there },
         });
-      const begun = Promise.withResolvers<RunningMove>();
-      let isReached = false;
-      const at = step === 'switching' ? 'greatest(seals' : 'INSERT INTO bundoc.documents';
-      const ports = watched(async (text) => {
-        if (isReached || !text.includes(at)) return;
-        isReached = true;
-        if (step === 'stopped') (await begun.promise).stop(new AppError('overloaded'));
-        else await beginDeletion();
-      });
-      const moves = moving.moves(node, ports);
-      const move = await moves.begin(project);
-      begun.resolve(move);
-      if (step === 'stopped') {
-        await expect(move.outcome).rejects.toMatchObject({ code: 'overloaded' });
-        expect(await rowsOf(project)).toBeGreaterThan(0);
-        await beginDeletion();
-        await moves.abandon(project);
-      } else await expect(move.outcome).rejects.toMatchObject({ code: 'project_destroyed' });
-      expect([step, isReached, await rowsOf(project)]).toEqual([step, true, 0]);
-      expect(readdirSync(moving.directory)).not.toContain('move.json');
-      await moves.close();
-    }
+      expect(await markOf(place)).toBe(mark);
+      moving.service.takeOverKey(`${moving.project}-dek`, there);
+      expect(await moving.held(OTHER[place])).toEqual(HELD);
+      // It came back since, and somebody puts the mark back.
+      await moving.moveFrom(OTHER[place]);
+      expect(await moving.held(place)).toEqual(HELD);
+      await setMark(place, mark);
+      expect(await moving.held(place)).toBe('project_elsewhere');
+    },
+  );
+
+  it('does not let a target serve with a key that it has from before, until BunKMS names it', async () => {
+    await moving.fill('rows');
+    const [rows, files] = [await moving.start('rows'), await moving.start('files')];
+    const node = await moving.node('rows', rows);
+    await moving.withStore(node, (store) => store.commit([put('a', '{"from":"rows"}')]));
+    await moving.moveFrom('rows');
+    // The node has heard nothing of it, and has the key.
+    const refused: unknown[] = [];
+    const calls = withCall('acceptKey', async (...args) => {
+      for (const use of [
+        (store: ProjectStore): Promise<unknown> => store.get(ref('a')),
+        (store: ProjectStore): Promise<unknown> => store.commit([put('a', '{"from":"a node of before"}')]),
+      ])
+        await moving.withStore(node, use).catch((error: AppError) => refused.push(error.code));
+      await moving.service.acceptKey(...args);
+    });
+    await moving.moveFrom('files', { ...moving.ports, calls });
+    expect(refused).toEqual(['project_moving', 'project_elsewhere']);
+    expect(await moving.held('rows')).toEqual(HELD);
+    expect(files.id).not.toBe(rows.id);
+  });
+
+  it('leaves content without a holder to an administrator', async () => {
+    await moving.fill('files');
+    const standing = moving.service.standings.get(`${moving.project}-dek`);
+    if (standing !== undefined) standing.holder = undefined;
+    await setMark('files', `bundoc-move-mark-1.${randomUUID()}`);
+    expect(await moving.held('files')).toBe('project_unclaimed');
+    expect(await markOf('files')).toBeDefined();
   });
 });
-
-/** What is in a project's folder beside a mark, and where one was written. */
-function contentOf(directory: string): readonly string[] {
-  if (!existsSync(directory)) return [];
-  return readdirSync(directory).filter((name) => name !== 'move.json' && name !== 'tmp');
-}

@@ -1,22 +1,26 @@
-import { readdirSync } from 'node:fs';
+import { randomUUID } from 'node:crypto';
+import { existsSync, mkdirSync, readdirSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
 import { setImmediate } from 'node:timers/promises';
 import { AppError, hasCode } from '@bundoc/shared/errors';
+import type { PostgresServer } from '@bundoc/shared/testing/postgres-server';
 import { describeWithPostgres } from '@bundoc/shared/testing/postgres-tests';
 import { afterEach, beforeEach, expect, it } from 'vitest';
 import type { MoveWatch } from '../src/move/move-project.ts';
 import type { InstanceManager } from '../src/project/instance-manager.ts';
 import { put, ref, remove } from '../src/storage/conformance.ts';
-import { type Connections, type Database, OutcomeUnknown } from '../src/storage/postgres/database.ts';
-import { CutShort, Moving, NOT_WATCHED } from './support/moving.ts';
+import { type Database, OutcomeUnknown } from '../src/storage/postgres/database.ts';
+import { HELD, Moving, NOT_WATCHED } from './support/moving.ts';
 import { useDatabase } from './support/use-database.ts';
 
 describeWithPostgres('a project that is moved', () => {
+  let server: PostgresServer;
   let database: Database;
   let moving: Moving;
   let projects = 0;
   useDatabase(
     (used) => {
-      ({ database } = used);
+      ({ server, database } = used);
     },
     { connectionsMax: 20 },
   );
@@ -25,11 +29,14 @@ describeWithPostgres('a project that is moved', () => {
   });
   afterEach(() => moving[Symbol.asyncDispose]());
 
-  it.each([['out of PostgreSQL'], ['into PostgreSQL']] as const)(
-    '%s is written to and read until it changes hands: nothing acknowledged is missing where it is then',
-    async (direction) => {
-      const isOut = direction === 'out of PostgreSQL';
-      const from = isOut ? [moving.nodeOnRows(), moving.nodeOnRows()] : [moving.nodeOnFiles()];
+  it.each([['rows'], ['files']] as const)(
+    'from %s is written to and read until it changes hands: nothing acknowledged is missing where it is then',
+    async (place) => {
+      const isOut = place === 'rows';
+      const storage = await moving.start(place);
+      const from = [await moving.node(place, storage)];
+      if (isOut) from.push(await moving.node(place, storage));
+      const [first] = from as [InstanceManager];
       const acknowledged = new Map<string, string | undefined>();
       let isMoved = false;
       let writes = 0;
@@ -42,12 +49,9 @@ describeWithPostgres('a project that is moved', () => {
         );
         acknowledged.set(id, result?.metadata?._rev);
       };
-      for (let n = 0; n < 60; n++) await write(from[0] as InstanceManager, `before-${n}`, false);
-      await moving.withStore(from[0] as InstanceManager, (store) =>
-        store.commit([put('keyed', '{"v":"once"}')], {
-          idempotency: { key: 'a'.repeat(32), request: 'b'.repeat(32) },
-        }),
-      );
+      for (let n = 0; n < 60; n++) await write(first, `before-${n}`, false);
+      const once = { idempotency: { key: 'a'.repeat(32), request: 'b'.repeat(32) } };
+      await moving.withStore(first, (store) => store.commit([put('keyed', '{"v":"once"}')], once));
 
       const writer = async (worker: number) => {
         for (let step = 0; !isMoved; step++) {
@@ -58,7 +62,7 @@ describeWithPostgres('a project that is moved', () => {
           try {
             await write(node, id, step % 5 === 4 && acknowledged.get(id) !== undefined);
           } catch (error) {
-            if (hasCode(error, 'project_moved')) return;
+            if (hasCode(error, 'project_elsewhere')) return;
             // Not written, or not known to be: it is told to come back.
             if (hasCode(error, 'storage_unavailable')) acknowledged.delete(id);
             else if (!hasCode(error, 'project_moving', 'overloaded')) unexpected.push(error);
@@ -73,8 +77,8 @@ describeWithPostgres('a project that is moved', () => {
             if (read === undefined) unexpected.push(`before-${reads % 60} was not there`);
             reads++;
           } catch (error) {
-            if (hasCode(error, 'project_moved')) return;
-            if (!hasCode(error, 'storage_unavailable')) unexpected.push(error);
+            if (hasCode(error, 'project_elsewhere')) return;
+            if (!hasCode(error, 'storage_unavailable', 'project_moving')) unexpected.push(error);
           }
         }
       };
@@ -87,30 +91,26 @@ describeWithPostgres('a project that is moved', () => {
         },
       };
       if (isOut) await moving.toFolder(undefined, watch);
-      else await moving.toDatabase(from[0] as InstanceManager, undefined, watch);
+      else await moving.toDatabase(first, undefined, storage);
       isMoved = true;
       await Promise.all(busy);
       expect(unexpected).toEqual([]);
-      expect(during, 'written while it was copied').toBeGreaterThan(60);
+      if (isOut) expect(during, 'written while it was copied').toBeGreaterThan(60);
       expect(reads).toBeGreaterThan(0);
+      const there = await moving.identity(isOut ? 'files' : 'rows');
+      const elsewhere = { code: 'project_elsewhere', storage: (await there.read()).id };
       for (const node of from) {
-        await expect(moving.withStore(node, (store) => store.get(ref('before-0')))).rejects.toMatchObject({
-          code: 'project_moved',
-        });
-        await expect(
-          moving.withStore(node, (store) => store.commit([put('late', '{}')])),
-        ).rejects.toMatchObject({
-          code: 'project_moved',
-        });
+        await expect(moving.withStore(node, (store) => store.get(ref('before-0')))).rejects.toMatchObject(
+          elsewhere,
+        );
+        const late = moving.withStore(node, (store) => store.commit([put('late', '{}')]));
+        await expect(late).rejects.toMatchObject(elsewhere);
       }
 
-      const there = isOut ? moving.nodeOnFiles() : moving.nodeOnRows();
-      await moving.withStore(there, async (store) => {
+      await moving.withStore(await moving.node(isOut ? 'files' : 'rows'), async (store) => {
         for (const [id, rev] of acknowledged)
           expect([id, (await store.get(ref(id)))?.metadata._rev]).toEqual([id, rev]);
-        const again = await store.commit([put('keyed', '{"v":"once"}')], {
-          idempotency: { key: 'a'.repeat(32), request: 'b'.repeat(32) },
-        });
+        const again = await store.commit([put('keyed', '{"v":"once"}')], once);
         expect(again[0]?.metadata?._rev).toBe((await store.get(ref('keyed')))?.metadata._rev);
         await store.commit([put('goes-on', '{}')]);
       });
@@ -118,101 +118,82 @@ describeWithPostgres('a project that is moved', () => {
   );
 
   it('follows a rotation of its key that comes while it is copied', async () => {
-    const node = moving.nodeOnRows();
+    const node = await moving.node('rows');
     for (let n = 0; n < 20; n++) await moving.withStore(node, (store) => store.commit([put(`a${n}`, '{}')]));
     let isRotated = false;
     await moving.toFolder(undefined, {
       ...NOT_WATCHED,
-      onVerified: () => undefined,
       onCopied: () => {
         if (isRotated) return;
         isRotated = true;
         void moving.service.rotateKey(`${moving.project}-dek`, 1);
       },
     });
-    const there = moving.nodeOnFiles();
-    await moving.withStore(there, async (store) => {
+    await moving.withStore(await moving.node('files'), async (store) => {
       for (let n = 0; n < 20; n++) expect(await store.get(ref(`a${n}`))).toBeDefined();
     });
   });
 
-  it('is not deleted where it is not: its key would be destroyed', async () => {
-    await moving.withStore(moving.nodeOnRows(), (store) => store.commit([put('a', '{}')]));
-    await moving.toFolder();
-    const rows = moving.rows();
-    await expect(rows.exists(moving.project)).rejects.toMatchObject({ code: 'project_moved' });
-    expect(await rows.names('', 1_000)).not.toContain(moving.project);
-    expect(await moving.folders().names('', 10)).toEqual([moving.project]);
-  });
-
-  it.each([['out of PostgreSQL'], ['into PostgreSQL']] as const)(
-    '%s is in one place alone wherever the move is cut short, and gets there when it is begun again',
-    async (direction) => {
-      const isOut = direction === 'out of PostgreSQL';
-      let cut = 0;
-      for (let at = 1; ; at++) {
-        await moving.next(`cut-${isOut ? 'out' : 'in'}-${at}`);
-        const steps = new CutShort(at);
-        const source = isOut ? moving.nodeOnRows() : moving.nodeOnFiles();
-        await moving.fill(source);
-        const ports = steps.ports(moving);
-        const outcome = await (isOut ? moving.toFolder(ports) : moving.toDatabase(source, ports)).catch(
-          (error: unknown) => error,
-        );
-        await source[Symbol.asyncDispose]();
-        const places = [await moving.held(moving.nodeOnRows()), await moving.held(moving.nodeOnFiles())];
-        const serving = places.filter((place) => place !== undefined);
-        expect([at, serving.length <= 1]).toEqual([at, true]);
-        for (const place of serving) expect([at, place]).toEqual([at, ['a', 'b', 'c']]);
-        if (steps.isCut) {
-          cut++;
-          expect(outcome).toBeInstanceOf(Error);
-          const again = moving.nodeOnFiles();
-          await (isOut ? moving.toFolder() : moving.toDatabase(again));
-          await again[Symbol.asyncDispose]();
-        } else expect(outcome).not.toBeInstanceOf(Error);
-        expect([at, await moving.held(isOut ? moving.nodeOnFiles() : moving.nodeOnRows())]).toEqual([
-          at,
-          ['a', 'b', 'c'],
-        ]);
-        expect([at, await moving.held(isOut ? moving.nodeOnRows() : moving.nodeOnFiles())]).toEqual([
-          at,
-          undefined,
-        ]);
-        if (!steps.isCut) break;
+  it.each([['rows'], ['files']] as const)(
+    'from %s goes and comes back, more than once, and each storage names the other meanwhile',
+    async (first) => {
+      const second = first === 'rows' ? 'files' : 'rows';
+      await moving.fill(first);
+      for (const [from, to] of [
+        [first, second],
+        [second, first],
+        [first, second],
+        [second, first],
+      ] as const) {
+        await moving.moveFrom(from);
+        expect([await moving.held(from), await moving.held(to)]).toEqual(['project_elsewhere', HELD]);
+        const there = await moving.node(to);
+        await moving.withStore(there, (store) => store.commit([put('a', `{"from":"${from}"}`)]));
+        await there[Symbol.asyncDispose]();
       }
-      expect(cut).toBeGreaterThan(15);
     },
   );
 
-  it('out of PostgreSQL changes hands once, though the commit that it does by is not answered', async () => {
-    await moving.fill(moving.nodeOnRows());
-    let unknown = 0;
-    const answerless: Connections = {
-      query: (...args) => database.query(...args),
-      run: (text) => database.run(text),
-      transaction: async (begin, action) => {
-        const result = await database.transaction(begin, action);
-        if (!begin.includes('bundoc.heads')) return result;
-        unknown++;
-        throw new OutcomeUnknown();
-      },
-    };
-    await moving.toFolder({ database: answerless, disk: moving.disk });
-    expect(unknown).toBe(1);
-    expect(await moving.held(moving.nodeOnFiles())).toEqual(['a', 'b', 'c']);
-    expect(await moving.held(moving.nodeOnRows())).toBeUndefined();
+  it('is neither deleted nor listed where it is not', async () => {
+    await moving.fill('rows');
+    await moving.toFolder();
+    const rows = await moving.projects('rows', await moving.start('rows'));
+    await expect(rows.exists(moving.project)).rejects.toMatchObject({ code: 'project_elsewhere' });
+    expect(await rows.names('', 1_000)).not.toContain(moving.project);
+    expect(await (await moving.projects('files', await moving.start('files'))).names('', 10)).toEqual([
+      moving.project,
+    ]);
   });
 
-  it('by a service stops when it is told to, is made once at a time, goes on, and answers the same when it is over', async () => {
-    const node = moving.nodeOnFiles();
-    await moving.fill(node);
+  it('out of PostgreSQL is fenced though the commit of that is not answered', async () => {
+    await moving.fill('rows');
+    let unknown = 0;
+    const answerless = new Proxy(database, {
+      get: (target, name) => {
+        if (name !== 'transaction')
+          return Reflect.get(target, name).bind?.(target) ?? Reflect.get(target, name);
+        const transaction: Database['transaction'] = async (begin, action) => {
+          const result = await target.transaction(begin, action);
+          if (!begin.includes('bundoc.heads')) return result;
+          unknown++;
+          throw new OutcomeUnknown();
+        };
+        return transaction;
+      },
+    });
+    await moving.toFolder({ ...moving.ports, database: answerless });
+    expect(unknown).toBe(1);
+    expect([await moving.held('files'), await moving.held('rows')]).toEqual([HELD, 'project_elsewhere']);
+  });
+
+  it('by a service stops when it is told to, leaves nothing at the target, is made once at a time, and answers the same when it is over', async () => {
+    await moving.fill('files');
+    const from = await moving.start('files');
+    const node = await moving.node('files', from);
     const gate = Promise.withResolvers<void>();
     const ended: string[] = [];
-    const moves = moving.moves(node, undefined, {
-      feed: { end: (of) => void ended.push(of) },
-      open: () => gate.promise,
-    });
+    const feed = { end: (of: string) => void ended.push(of) };
+    const moves = await moving.moves(node, undefined, { from, feed, open: () => gate.promise });
     await expect(moves.begin('none')).rejects.toMatchObject({ code: 'project_not_found' });
     const first = await moves.begin(moving.project);
     await expect(moves.begin(moving.project)).rejects.toMatchObject({ code: 'rate_limited' });
@@ -222,22 +203,56 @@ describeWithPostgres('a project that is moved', () => {
     await expect(first.outcome).rejects.toMatchObject({ code: 'overloaded' });
     await moving.withStore(node, (store) => store.commit([put('c', '{"after":"it stopped"}')]));
     expect(ended).toEqual([]);
+    expect(await rowsOf(moving.project)).toBe(0);
 
     const moved = await (await moves.begin(moving.project)).outcome;
     expect(moved).toEqual({ to: 'there', kept: expect.stringContaining(`${moving.project}-`) });
+    expect(readdirSync(join(moving.folder, 'moved'))).toEqual([moved.kept]);
     expect(ended).toEqual([moving.project]);
     expect(await (await moves.begin(moving.project)).outcome).toEqual(moved);
     await moves.close();
     await expect(moves.begin(moving.project)).rejects.toMatchObject({ code: 'overloaded' });
-    expect(await moving.held(moving.nodeOnFiles())).toBeUndefined();
-    expect(await moving.held(moving.nodeOnRows())).toEqual(['a', 'b', 'c']);
+    expect([await moving.held('files'), await moving.held('rows')]).toEqual(['project_elsewhere', HELD]);
   });
 
   it('is refused where there is one of its id, and where it was deleted', async () => {
-    await moving.fill(moving.nodeOnFiles());
-    await moving.fill(moving.nodeOnRows());
+    await moving.fill('rows');
+    await moving.identity('files');
+    writeProject(moving.directory);
     await expect(moving.toFolder()).rejects.toThrow('there is a folder');
-    await expect(moving.toDatabase(moving.nodeOnFiles())).rejects.toThrow('is in the database already');
-    expect(readdirSync(moving.directory)).not.toContain('move.json');
+    expect(await moving.held('rows')).toEqual(HELD);
+    expect(existsSync(join(moving.directory, 'move.mark'))).toBe(false);
   });
+
+  it('into a copy of the target that is not in use is refused before anything happens', async () => {
+    await moving.fill('rows');
+    const { id } = await (await moving.identity('files')).read();
+    await moving.start('files');
+    // Another copy of the folder was started since.
+    moving.service.takeOverStorage(id, randomUUID());
+    await expect(moving.toFolder()).rejects.toMatchObject({ code: 'storage_superseded' });
+    expect(await moving.held('rows')).toEqual(HELD);
+    expect(existsSync(moving.directory)).toBe(false);
+  });
+
+  const rowsOf = async (project: string) => {
+    const tables = [
+      'projects',
+      'documents',
+      'collections',
+      'key_versions',
+      'used_keys',
+      'heads',
+      'fenced_heads',
+    ];
+    const counts = tables.map(
+      (table) => `(SELECT count(*) FROM bundoc.${table} WHERE project = '${project}')`,
+    );
+    return Number(await server.sql(`SELECT ${counts.join(' + ')}`, 'bundoc'));
+  };
 });
+
+function writeProject(directory: string): void {
+  mkdirSync(directory, { recursive: true });
+  writeFileSync(join(directory, 'project.json'), '{}');
+}

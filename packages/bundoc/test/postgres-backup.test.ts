@@ -30,7 +30,7 @@ describeWithPostgres('backups of projects in PostgreSQL', () => {
 
   const rowsOf = ({ service, clock }: CliProject) =>
     new ProjectRows({
-      ...{ database, clock, storage: service.storage },
+      ...{ database, clock, storage: service.storage, settle: async () => undefined },
       keys: new KeyCache({ keys: service.held, clock, ttlMs: 900_000 }),
     });
   /** Opens a project as a node does; makes it when it is not there. */

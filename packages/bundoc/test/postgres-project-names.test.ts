@@ -17,6 +17,7 @@ describeWithPostgres('the projects of a database', () => {
     // No key is asked for.
     const projects = new ProjectRows({
       ...{ database, clock: systemClock, keys: undefined as never, storage: undefined as never },
+      settle: async () => undefined,
     });
     for (const id of ['b', 'a', 'c-1', 'c1', 'd'])
       await server.sql(`INSERT INTO bundoc.projects (project, file) VALUES ('${id}', '{}')`, 'bundoc');

@@ -35,6 +35,7 @@ describeWithPostgres('projects in PostgreSQL', () => {
       keys: new KeyCache({ keys: service.held, clock: systemClock, ttlMs: 900_000 }),
       clock: systemClock,
       storage: service.storage,
+      settle: async () => undefined,
     });
   const newService = () => new FakeKeyService(systemClock);
 
@@ -126,7 +127,9 @@ describeWithPostgres('projects in PostgreSQL', () => {
     const logger = createLogger({ service: 'bundoc', level: 'silent' });
     const managed = () => {
       const keys = new KeyCache({ keys: service.held, clock: systemClock, ttlMs: 900_000 });
-      const projects = new ProjectRows({ database, keys, clock: systemClock, storage: service.storage });
+      const projects = new ProjectRows({
+        ...{ database, keys, clock: systemClock, storage: service.storage, settle: async () => undefined },
+      });
       const instances = new InstanceManager({
         projects,
         keys,
@@ -151,6 +154,7 @@ describeWithPostgres('projects in PostgreSQL', () => {
       const clock = systemClock;
       const deletion = new ProjectDeletion({
         ...{ projects, instances, keys, service: service.held, feed, clock, logger },
+        settleDoubt: async () => undefined,
       });
       const write = async (id: string) => {
         using lease = await instances.acquire('deleted', 'create');

@@ -41,7 +41,7 @@ it('on a full disk /ready says 503 and leaves no file behind', async () => {
       503,
       {
         ...{ status: 'not ready', storage: 'failing', kms: 'down', kms_events: 'down' },
-        ...{ storage_id: id, reason: 'storage_unavailable' },
+        ...{ storage_id: id, reason: 'kms_unavailable' },
       },
     ]);
     expect(probes).toBe(1);

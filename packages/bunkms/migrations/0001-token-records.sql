@@ -33,6 +33,7 @@ CREATE TABLE keys (
   holder text COLLATE "C",
   offered_to text,
   move text,
+  offer_generation text,
   intended_at text
 );
 ALTER TABLE keys ALTER COLUMN version_digests SET STORAGE EXTERNAL;

@@ -23,6 +23,7 @@ test('has the documented defaults', () => {
       exportsPerKey: 200,
       cryptoPerToken: 5_000,
       cryptoPerKey: 5_000,
+      destructionsPerToken: 1,
       renewalsPerMinute: 30,
     },
     logLevel: 'info',

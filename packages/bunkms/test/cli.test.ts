@@ -62,7 +62,7 @@ describe('the command line', () => {
       aud: 'bunkms',
       sub: 'bundoc',
       typ: 'service',
-      scope: 'kms:create_key kms:export_key kms:read_key kms:rotate_key kms:destroy_key',
+      scope: 'kms:create_key kms:export_key kms:read_key kms:rotate_key kms:shred_key',
       keys: ['*-dek'],
     });
     expect(await init()).toMatchObject({ code: 0, stdout: '', stderr: '' });
@@ -137,7 +137,7 @@ describe('the command line', () => {
     expect(claimsOf(readFileSync(tokenFile, 'utf8').trim())).toMatchObject({ sub: 'bundoc' });
   });
 
-  test('replaces a service token of an earlier release, which may not destroy, and leaves it valid', async () => {
+  test('replaces a service token of an earlier release, which may not shred, and leaves it valid', async () => {
     await init();
     const earlier = await run(
       ...['token', 'issue', '--typ', 'service', '--sub', 'bundoc', '--keys', '*-dek'],
@@ -146,7 +146,7 @@ describe('the command line', () => {
     writeFileSync(tokenFile, earlier.stdout);
     expect((await init()).code).toBe(0);
     const replaced = readFileSync(tokenFile, 'utf8').trim();
-    expect(claimsOf(replaced).scope).toContain('kms:destroy_key');
+    expect(claimsOf(replaced).scope).toContain('kms:shred_key');
     await init();
     expect(readFileSync(tokenFile, 'utf8').trim()).toBe(replaced);
     const { tokens } = JSON.parse((await run('token', 'list', '--json')).stdout);

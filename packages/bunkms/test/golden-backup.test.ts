@@ -61,6 +61,9 @@ test('docs/formats/backup.md is enough to open a backup without this code', () =
   const of = (kind: string) => lines.filter(([one]) => one === kind).map(([, value]) => value);
   expect(of('record').at(-1)).toMatchObject({ seq: audit.seq, hash: audit.hash, action: 'store.backup' });
   expect(Object.fromEntries(of('key').map(({ name, state }) => [name, state]))).toEqual(file.states);
+  const offered = of('key').find(({ name }) => name === 'offered-dek');
+  const { holder, offered_to: to, move } = file.holders['offered-dek'];
+  expect(offered).toMatchObject({ holder, offer: { to, move }, intendedAt: null });
   for (const { id: keyId, versions: all } of file.keys)
     for (const { version, kcv, wrapped } of all)
       expect(of('version')).toContainEqual(
@@ -93,6 +96,8 @@ test('a backup of format 2 is restored with the keys that were in it, in the sta
     const calls = await KeyCalls.of(kms);
     const list = keyPageSchema.parse((await calls.list()).json());
     expect(Object.fromEntries(list.keys.map(({ name, state }) => [name, state]))).toEqual(file.states);
+    for (const [name, holder] of Object.entries(file.holders))
+      expect([name, list.keys.find((one) => one.name === name)]).toMatchObject([name, holder]);
     for (const { name, versions } of file.keys)
       for (const { version, kcv, material } of versions)
         expect((await calls.export(name, version)).json()).toMatchObject({

@@ -160,7 +160,7 @@ describe('docs/formats/key-record.md', () => {
     const early = ['bunkms/key/v2', id, name, type, state, version, revision, exportable, rotateAfterDays];
     const pair = [idempotency.key, idempotency.request];
     const middle = [...early, dueAt, createdAt, destroyedAt, kekIds, pair, versionDigests];
-    const digest = sha256([...middle, holder, [offer.to, offer.move], intendedAt]);
+    const digest = sha256([...middle, holder, [offer.to, offer.move, offer.generation], intendedAt]);
     expect(file.change).toMatchObject({ key: name, detail: { key_id: id, revision, record: digest } });
   });
 });
@@ -368,9 +368,11 @@ test('a store in the midst of a rotation of the KEK is brought to its end, with 
   rmSync(dataDir, { recursive: true });
 });
 
-test('a store of schema 7 keeps the state and the policies of its keys', async () => {
-  const file = golden('store-7') as GoldenStore & { readonly states: Record<string, string> } & {
+test('a store of schema 7 keeps the states, the policies and the holders of its keys', async () => {
+  const file = golden('store-7') as GoldenStore & {
+    readonly states: Record<string, string>;
     readonly rotation: string;
+    readonly holders: readonly object[];
   };
   const dataDir = newDataDir();
   copyFileSync(new URL('golden/store-7.golden.sqlite', import.meta.url), databasePathOf(dataDir));
@@ -380,6 +382,9 @@ test('a store of schema 7 keeps the state and the policies of its keys', async (
     const keys = await KeyCalls.of(kms);
     const list = keyPageSchema.parse((await keys.list()).json());
     expect(Object.fromEntries(list.keys.map(({ name, state }) => [name, state]))).toEqual(file.states);
+    expect(list.keys).toEqual(
+      expect.arrayContaining(file.holders.map((one) => expect.objectContaining(one))),
+    );
     expect((await keys.create('destroyed-dek')).json()).toMatchObject({ code: 'key_destroyed' });
     expect((await keys.export('kept-dek')).json()).toMatchObject({ code: 'key_not_exportable' });
     expect((await keys.export('pending-dek')).json()).toMatchObject({ code: 'key_pending_deletion' });

@@ -12,7 +12,9 @@ import { testStorage } from './support/storage.ts';
 import { keyIn, type StorageAction, setKey, TestStorageNode } from './support/storages.ts';
 
 const NAME = 'a-dek';
+/** A lease, and what is added to it before a take-over. */
 const LEASE_MS = 900_000;
+const USE_MS = LEASE_MS + 5_000;
 const DAY_MS = 86_400_000;
 
 let clock: FakeClock;
@@ -136,6 +138,39 @@ describe('a key that a storage holds', () => {
     expect((await s.export(NAME)).status).toBe(200);
   });
 
+  test('is not accepted once its holder has advanced, however late its offer arrived, until it is offered again', async () => {
+    await s.create(NAME);
+    const move = randomUUID();
+    const late = s.copy();
+    expect((await s.act('offer', NAME, { to: t.id, move })).status).toBe(200);
+    await s.advance();
+    expectRefused(await t.act('accept', NAME, { move }), 409, 'key_not_offered');
+    keyIn(await s.act('withdraw', NAME, { move }));
+    expectRefused(await late.act('offer', NAME, { to: t.id, move }), 409, 'storage_superseded');
+    expectRefused(await t.act('accept', NAME, { move }), 409, 'key_not_offered');
+    expect((await s.export(NAME)).status).toBe(200);
+    keyIn(await s.act('offer', NAME, { to: t.id, move }));
+    expect(keyIn(await t.act('accept', NAME, { move }))).toMatchObject({ holder: t.id });
+  });
+
+  test('is accepted, or its holder advances first: of both at the same time the acceptance is refused, or it came before', async () => {
+    for (let round = 0; round < 6; round++) {
+      const name = `k${round}-dek`;
+      const move = randomUUID();
+      await s.create(name);
+      await s.act('offer', name, { to: t.id, move });
+      const calls = [() => t.act('accept', name, { move }), () => s.advance()];
+      const answers = await Promise.all((round % 2 === 0 ? calls : calls.toReversed()).map((call) => call()));
+      const accepted = answers.at(round % 2 === 0 ? 0 : 1);
+      const { holder } = await recordOf(name);
+      expect(accepted?.status).toBe(holder === t.id ? 200 : 409);
+      const records = await kms.records();
+      const accept = records.findLast(({ action, key }) => action === 'key.accept' && key === name);
+      const advance = records.findLast(({ action }) => action === 'storage.advance');
+      if (accept !== undefined) expect(accept.seq).toBeLessThan(advance?.seq ?? 0);
+    }
+  });
+
   test('is not offered to its holder', async () => {
     await s.create(NAME);
     expectRefused(await s.act('offer', NAME, { to: s.id, move: randomUUID() }), 400, 'invalid_request');
@@ -146,7 +181,7 @@ describe('a key that a storage holds', () => {
     for (const [at, sql] of [
       `holder = '${t.id}'`,
       'holder = NULL',
-      `offered_to = '${t.id}', move = '${id}'`,
+      `offered_to = '${t.id}', move = '${id}', offer_generation = '${s.generation}'`,
       `move = '${id}'`,
       `intended_at = '2026-01-01T00:00:00.000Z'`,
     ].entries()) {
@@ -232,10 +267,10 @@ describe('the take-over of a key', () => {
     await s.export(NAME);
     clock.advance(60_000);
     await keys.export(NAME);
-    const until = new Date(clock.now() + LEASE_MS).toISOString();
+    const until = new Date(clock.now() + USE_MS).toISOString();
     expectRefused(await takeOverKey({ storage: t.id }), 409, 'lease_live', { until });
     expect((await recordOf()).holder).toBe(s.id);
-    clock.advance(LEASE_MS - 1);
+    clock.advance(USE_MS - 1);
     expectRefused(await takeOverKey({ storage: t.id }), 409, 'lease_live', { until });
     clock.advance(1);
     expect(keyIn(await takeOverKey({ storage: t.id }))).toMatchObject({ holder: t.id });
@@ -349,7 +384,7 @@ describe('a storage', () => {
     await s.create(NAME);
     await s.export(NAME);
     await keys.export(NAME);
-    const until = new Date(clock.now() + LEASE_MS).toISOString();
+    const until = new Date(clock.now() + USE_MS).toISOString();
     expectRefused(await takeOverStorage(s.id), 409, 'lease_live', { until });
     expect((await s.export(NAME)).status).toBe(200);
     expect((await takeOverStorage(t.id)).status).toBe(200);
@@ -357,7 +392,7 @@ describe('a storage', () => {
     expectRefused(await s.export(NAME), 409, 'storage_superseded');
     await s.advance();
     await s.export(NAME);
-    clock.advance(LEASE_MS);
+    clock.advance(USE_MS);
     expect((await takeOverStorage(s.id)).json()).toMatchObject({ take_overs: 2 });
   });
 
@@ -551,6 +586,7 @@ test('events name the new holder, and the take-over of a storage reaches every s
   await takeOverStorage(t.id);
   const generation = randomUUID();
   await takeOverStorage(s.id, { generation });
+  await s.advance([generation]);
   const told = (one: typeof stream) =>
     one.seen
       .filter(({ type }) => type !== 'heartbeat' && type !== 'reset')
@@ -558,6 +594,8 @@ test('events name the new holder, and the take-over of a storage reaches every s
   const ofStorages = [
     ['storage.take_over', { storage: t.id }],
     ['storage.take_over', { storage: s.id, generation }],
+    // A start is told as well: a copy that runs stops.
+    ['storage.take_over', { storage: s.id, generation: s.generation }],
   ];
   await expect
     .poll(() => told(stream))
@@ -635,7 +673,9 @@ describe('every answer to every holder, offer and intent', () => {
         if (state === 'pending_deletion') return [409, 'key_pending_deletion'];
         return state === 'disabled' ? [409, 'key_disabled'] : {};
       case 'offer':
-        return intendedAt === null ? { offer: { to: otherMove, move } } : [409, 'key_deletion_intended'];
+        return intendedAt === null
+          ? { offer: { to: otherMove, move, generation: s.generation } }
+          : [409, 'key_deletion_intended'];
       case 'withdraw':
         return offer?.move === move ? { offer: null } : {};
       case 'deletion-intent':
@@ -665,7 +705,12 @@ describe('every answer to every holder, offer and intent', () => {
           if (offer !== null && (holder === null || holder === HOLDER_UNKNOWN)) continue;
           const name = `k${number++}-dek`;
           await keys.create(name);
-          const before = await setKey(kms, name, { ...state, holder, offer });
+          const by = holder === t.id ? t.generation : s.generation;
+          const before = await setKey(kms, name, {
+            ...state,
+            holder,
+            offer: offer && { ...offer, generation: by },
+          });
           const change = (await kms.store.findKey(name, 'current'))?.lastChange;
           const receipt = { seq: change?.seq, hash: change?.hash };
           const answer =
@@ -680,7 +725,13 @@ describe('every answer to every holder, offer and intent', () => {
                   });
           const wanted = expected(action, before, s.id);
           const after = await recordOf(name);
-          const what = { action, state: before.state, holder, offer, intendedAt: before.intendedAt };
+          const what = {
+            action,
+            state: before.state,
+            holder,
+            offer: before.offer,
+            intendedAt: before.intendedAt,
+          };
           if (Array.isArray(wanted)) {
             expect({ ...what, status: answer.status, code: answer.json().code }).toEqual({
               ...what,
@@ -689,8 +740,8 @@ describe('every answer to every holder, offer and intent', () => {
             });
             expect(after).toEqual(before);
           } else {
-            const { state: stateBefore, intendedAt } = before;
-            const standing = { state: stateBefore, holder, offer, intendedAt };
+            const { state: stateBefore, offer: offerBefore, intendedAt } = before;
+            const standing = { state: stateBefore, holder, offer: offerBefore, intendedAt };
             expect({ ...what, status: answer.status, text: answer.text }).toEqual({
               ...what,
               status: 200,

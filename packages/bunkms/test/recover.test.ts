@@ -359,38 +359,40 @@ describe('a project file', () => {
     await expectWhole(service, all);
   });
 
-  test('beside the mark of a deletion gives nothing back, and tells when the key is there again', async () => {
-    await makeProject('p');
+  test('comes back whatever mark of a deletion somebody has put beside it', async () => {
     const mark = { deleted: 'p', format: 1, since: '2026-01-01T00:00:00.000Z' };
     const destroyed = { ...mark, keyDestroyedAt: '2026-01-02T00:00:00.000Z' };
     const path = join(bundoc, 'projects', 'p', 'deleted.json');
-    const service = await newService();
-    const recover = (more: { dryRun?: boolean } = {}) =>
-      recoverFrom(service, bundoc, { acceptResurrection: true, ...more });
-    for (const content of [destroyed, { ...destroyed, finishedAt: '2026-01-03T00:00:00.000Z' }]) {
-      writeFileSync(path, JSON.stringify(content));
-      for (const dryRun of [true, false])
-        expect(await recover({ dryRun })).toEqual([{ project: 'p', key: NAME, outcome: 'deleted' }]);
-    }
-    for (const content of ['', '{', JSON.stringify({ ...destroyed, deleted: 'q' })]) {
-      writeFileSync(path, content);
-      expect(await recover()).toEqual([
-        { project: 'p', outcome: 'unreadable', problem: 'deleted.json is no deletion mark of this project' },
+    for (const content of ['', '{', mark, destroyed, { ...destroyed, finishedAt: mark.since }]) {
+      await makeProject('p');
+      writeFileSync(path, typeof content === 'string' ? content : JSON.stringify(content));
+      const service = await newService();
+      expect(await recoverFrom(service, bundoc)).toMatchObject([{ outcome: 'unaccepted' }]);
+      expect(await recoverFrom(service, bundoc, { acceptResurrection: true })).toMatchObject([
+        { project: 'p', outcome: 'recovered', state: 'disabled' },
       ]);
+      expect((await service.store.findKey(NAME, 'current'))?.record).toMatchObject({ holder: 'unknown' });
     }
-    expect((await service.store.counts()).keys).toBe(0);
-    // Bundoc goes on with a deletion that has not come to the key, and needs the key to destroy it.
-    writeFileSync(path, JSON.stringify(mark));
-    expect(await recover()).toMatchObject([{ outcome: 'recovered' }]);
-    writeFileSync(path, JSON.stringify(destroyed));
-    expect(await recover()).toEqual([
+  });
+
+  test('of a folder that has a mark of a deletion alone is nothing to be recovered, and tells when the key is there', async () => {
+    const folder = await makeProject('p').then(() => join(bundoc, 'projects', 'p'));
+    const keyDestroyedAt = '2026-01-02T00:00:00.000Z';
+    const mark = { deleted: 'p', format: 1, since: '2026-01-01T00:00:00.000Z', keyDestroyedAt };
+    const service = await newService();
+    await recoverFrom(service, bundoc, { acceptResurrection: true });
+    for (const name of ['project.json', 'catalog-project.json']) rmSync(join(folder, name));
+    writeFileSync(join(folder, 'deleted.json'), JSON.stringify(mark));
+    expect(await recoverFrom(service, bundoc)).toEqual([
       {
         project: 'p',
         key: NAME,
         outcome: 'deleted',
-        problem: 'the key was destroyed at 2026-01-02T00:00:00.000Z, and is there again',
+        problem: `deleted.json says that the key was destroyed at ${keyDestroyedAt}, and the key is there`,
       },
     ]);
+    await (await KeyCalls.of(service)).shred(NAME);
+    expect(await recoverFrom(service, bundoc)).toEqual([{ project: 'p', key: NAME, outcome: 'deleted' }]);
   });
 
   test('is read as data and nothing else: no links, no pipes, no folders that are no projects', async () => {
@@ -404,7 +406,8 @@ describe('a project file', () => {
     writeFileSync(join(projects, 'huge/project.json'), '');
     truncateSync(join(projects, 'huge/project.json'), 10 * 1_073_741_824);
     mkdirSync(join(projects, 'piped'));
-    execFileSync('mkfifo', [join(projects, 'piped/deleted.json')]);
+    for (const name of ['deleted.json', 'project.json'])
+      execFileSync('mkfifo', [join(projects, 'piped', name)]);
     mkdirSync(join(projects, 'Not-A-Project'));
     mkdirSync(join(projects, 'empty'));
     mkdirSync(join(projects, 'folder', 'project.json'), { recursive: true });
@@ -433,10 +436,15 @@ describe('a project file', () => {
       {
         project: 'linked-folder',
         outcome: 'unreadable',
-        problem: 'deleted.json is no folder, or lies in none',
+        problem:
+          'project.json is no folder, or lies in none, catalog-project.json is no folder, or lies in none',
       },
       { project: 'p', key: NAME, outcome: 'recovered', state: 'disabled', versions: [1] },
-      { project: 'piped', outcome: 'unreadable', problem: 'deleted.json is no regular file' },
+      {
+        project: 'piped',
+        outcome: 'unreadable',
+        problem: 'project.json is no regular file, catalog-project.json is missing',
+      },
     ]);
     expect(all).toHaveLength(1);
     await expect(recoverFrom(service, join(bundoc, 'projects'))).rejects.toMatchObject({
@@ -615,13 +623,14 @@ test('a row that somebody put into a store, for a key that its chain does not kn
   edit(service, (database) => {
     database
       .prepare(
-        `INSERT INTO keys (id, name, type, state, version, created_at, revision) VALUES (?, ?, 'aes-256', 'enabled', 1, ?, 1)`,
+        `INSERT INTO keys (id, name, type, state, version, created_at, revision, exportable, kek_ids, version_digests)
+           VALUES (?, ?, 'aes-256', 'enabled', 1, ?, 1, 1, '', x'')`,
       )
       .run(String(record?.id), NAME, String(record?.createdAt));
     for (const { keyId, version, kcv, createdAt, wrapped } of versions ?? [])
       database
         .prepare(
-          'INSERT INTO key_versions (key_id, version, kcv, created_at, wrapped) VALUES (?, ?, ?, ?, ?)',
+          "INSERT INTO key_versions (key_id, version, kcv, state, created_at, wrapped) VALUES (?, ?, ?, 'available', ?, ?)",
         )
         .run(keyId, version, kcv, createdAt, wrapped);
   });

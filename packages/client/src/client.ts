@@ -80,8 +80,8 @@ export class Project {
   }
 
   /**
-   * Moves the project out of files to where the service is told to move to, while it is used; with `docs:admin`. Called again, it goes on with what was
-   * cut short, or answers the same. An aborted `signal` stops it, unless the project is about to change hands.
+   * Moves the project out of files to where the service is told to move to, while it is used; with `docs:admin`. Called again, it begins what was
+   * cut short again, or answers the same. An aborted `signal` stops it, unless the project is about to change hands.
    *
    * @throws BundocError `move_refused`, `rate_limited` while others are moved; `network_error` when the answer breaks off.
    */
@@ -99,17 +99,6 @@ export class Project {
       signal.throwIfAborted();
       throw error;
     }
-  }
-
-  /**
-   * Gives up a move that has not changed hands, also one that is under way; with `docs:admin`. Once resolved, the project is in files alone. Where no move was
-   * begun, nothing is done.
-   *
-   * @throws BundocError `move_refused` once it has changed hands.
-   */
-  async abandonMove(options: CallOptions = {}): Promise<void> {
-    const path = `${this.#path}/move`;
-    await this.#transport.send({ ...options, method: 'DELETE', path, isIdempotent: true });
   }
 
   /**

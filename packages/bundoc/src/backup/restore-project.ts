@@ -1,14 +1,13 @@
 import { join } from 'node:path';
+import { dekNameOf } from '@bundoc/shared/contract/keys';
 import { DELETION_FILE } from '@bundoc/shared/contract/project-file';
 import { AppError } from '@bundoc/shared/errors';
 import type { ProjectCipher } from '../cipher/project-cipher.ts';
 import { writeProjectFile } from '../project/project-folder.ts';
-import { Catalog } from '../storage/embedded/catalog.ts';
 import { type Disk, makeDirectoryDurably, removeLeftovers, replaceFile } from '../storage/embedded/disk.ts';
-import { listDocumentFiles, putDocuments } from '../storage/embedded/document-files.ts';
-import { NO_SEGMENT } from '../storage/embedded/journal.ts';
+import { listDocumentFiles } from '../storage/embedded/document-files.ts';
 import { SEAL_LIMITS } from '../storage/embedded/seal-budget.ts';
-import { CATALOG_FILE, encodeSnapshot } from '../storage/embedded/snapshot.ts';
+import { SealedFolder } from '../storage/embedded/sealed-folder.ts';
 import { type BackupEnd, type BackupFacts, openBackup } from './read-backup.ts';
 
 /** A folder with this file and without `project.json` is what a restore that was cut short has left: nobody else's. */
@@ -67,29 +66,16 @@ export async function restoreProject(options: RestoreOptions): Promise<BackupEnd
   for (const name of ['docs', 'journal']) await disk.makeDirectory(join(directory, name));
   await disk.syncDirectory(directory);
 
-  const catalog = new Catalog();
+  const folder = new SealedFolder(disk, directory, project);
   let entries = 0;
   const end = await openBackup(options.open(), cipher, async (changes) => {
-    await putDocuments(disk, directory, changes);
-    for (const { state } of changes) catalog.apply(state);
+    await folder.put(changes);
     entries += changes.length;
     onProgress(entries);
   });
-  // The folders that the files are in; their names were synced with them.
-  await disk.syncDirectory(join(directory, 'docs'));
   const lastSeq = end.lastSeq + SKIPPED_SEQS;
-  const head = {
-    start: { firstLive: 1, before: NO_SEGMENT },
-    lastSeq,
-    purgedSeq: lastSeq,
-    seals: [{ version: cipher.version, count: SEAL_LIMITS.rotateAt }],
-  };
-  await replaceFile(
-    disk,
-    temporary,
-    join(directory, CATALOG_FILE),
-    encodeSnapshot(project, cipher, head, [], catalog),
-  );
+  const seals = [{ version: cipher.version, count: SEAL_LIMITS.rotateAt }];
+  await folder.finish(cipher, { lastSeq, purgedSeq: lastSeq, seals, usedKeys: [] });
   await writeProjectFile(disk, directory, facts.file);
   await disk.remove(join(directory, RESTORING_FILE));
   await disk.syncDirectory(directory);
@@ -119,14 +105,22 @@ export function deletedProject(project: string): ProjectExists {
   );
 }
 
-/** Why a project cannot be restored for want of its key; undefined for any other error. */
-export function whyNoKey(error: unknown): string | undefined {
+/**
+ * Why a backup cannot be opened for want of its key, and what to do; undefined for any other error.
+ *
+ * @param storage where the project is to be restored, if it is.
+ */
+export function whyNoKey(error: unknown, project: string, storage?: string): string | undefined {
   if (!(error instanceof AppError)) return undefined;
   switch (error.code) {
     case 'project_destroyed':
       return 'its key was destroyed for ever: nobody can read what is in the backup';
     case 'KEY_NOT_FOUND':
       return 'BunKMS does not know its key: without it nobody can read what is in the backup';
+    case 'project_elsewhere':
+      return `storage ${error.storage} holds its key: if the project is to be restored here, an administrator first lets this storage take the key over (bunkms key take-over ${dekNameOf(project)} --storage ${storage})`;
+    case 'key_unheld':
+      return `no storage holds its key: an administrator first lets this storage take it over (bunkms key take-over ${dekNameOf(project)} --storage ${storage})`;
     case 'key_mismatch':
       return 'BunKMS has another key under its name than the backup was made with';
     default:

@@ -162,25 +162,39 @@ export function newNameKey(): KeyObject {
   return takeKey(randomBytes(KEY_BYTES));
 }
 
-/** The name key, sealed for `project.json` under a subkey of the DEK version that it is listed with. */
-export function sealNameKey(project: string, { version, dek }: DekVersion, nameKey: KeyObject): Buffer {
+/**
+ * The name key, sealed for `project.json` under a subkey of the DEK version that it is listed with.
+ *
+ * @param facts what the file says of that version beside it: authenticated along with it.
+ */
+export function sealNameKey(
+  project: string,
+  { version, dek }: DekVersion,
+  nameKey: KeyObject,
+  facts: readonly string[],
+): Buffer {
   const bytes = nameKey.export();
   try {
-    return seal(nameKeySubkey(dek), bytes, nameKeyAad(project, version));
+    return seal(nameKeySubkey(dek), bytes, nameKeyAad(project, version, facts));
   } finally {
     bytes.fill(0);
   }
 }
 
-/** @throws OpenError for a name key of another project, version or DEK. */
-export function openNameKey(project: string, { version, dek }: DekVersion, sealed: Buffer): KeyObject {
-  return takeKey(open(nameKeySubkey(dek), sealed, nameKeyAad(project, version)));
+/** @throws OpenError for a name key of another project, version or DEK, or that was sealed beside other facts. */
+export function openNameKey(
+  project: string,
+  { version, dek }: DekVersion,
+  sealed: Buffer,
+  facts: readonly string[],
+): KeyObject {
+  return takeKey(open(nameKeySubkey(dek), sealed, nameKeyAad(project, version, facts)));
 }
 
 function nameKeySubkey(dek: KeyObject): KeyObject {
   return deriveKey(dek, 'bundoc/name-key/v1');
 }
 
-function nameKeyAad(project: string, version: number): Buffer {
-  return aadOf('bundoc/name-key/v1', project, String(version));
+function nameKeyAad(project: string, version: number, facts: readonly string[]): Buffer {
+  return aadOf('bundoc/name-key/v1', project, String(version), ...facts);
 }

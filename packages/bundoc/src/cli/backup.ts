@@ -1,4 +1,5 @@
 import { createReadStream, existsSync, statSync } from 'node:fs';
+import { systemClock } from '@bundoc/shared/clock';
 import type { Environment } from '@bundoc/shared/config';
 import { lineOf } from '@bundoc/shared/error-line';
 import { createPrivateFile } from '@bundoc/shared/private-file';
@@ -7,12 +8,14 @@ import { requireFree, restoreProject, whyNoKey } from '../backup/restore-project
 import { requireFreeRows, restoreProjectInRows } from '../backup/restore-rows.ts';
 import type { ProjectCipher } from '../cipher/project-cipher.ts';
 import { readConfig } from '../config.ts';
+import { identifyDatabase } from '../identity/identity-in-rows.ts';
 import type { ProjectPlace } from '../project/project-reader.ts';
 import { CannotRun } from './errors.ts';
 import { idOf } from './names.ts';
-import { withEmptyPlace, withKeys } from './open-data.ts';
+import { withEmptyPlace, withKeys, withStorageKeys } from './open-data.ts';
 import { withDatabase } from './open-database.ts';
 import { type ServiceOptions, serviceClient, stopSignal } from './service-client.ts';
+import type { StorageExporter } from './storage-exporter.ts';
 import { createTransferBar } from './transfer-bar.ts';
 
 interface Output {
@@ -72,8 +75,9 @@ export async function verifyBackupCommand(
 ): Promise<void> {
   const facts = await check(path);
   if (options.withKey !== true) return print(facts, options);
-  const end = await withKeys(environment, async (keys) => {
-    const cipher = await cipherFor(facts, keys);
+  // Of the key alone: a backup is checked wherever it lies, whichever storage holds the project.
+  const end = await withKeys(environment, async (kms) => {
+    const cipher = await cipherFor(facts, kms);
     return openBackup(createReadStream(path), cipher, async () => undefined);
   });
   print(facts, options, { entries: end.entries, complete_at: new Date(end.createdMs).toISOString() });
@@ -84,10 +88,10 @@ export async function restoreCommand(environment: Environment, path: string, opt
   const facts = await check(path);
   const { storage } = readConfig(environment);
   const { project } = facts.head;
-  const source = async (keys: ProjectPlace['keys']) => ({
+  const source = async (keys: StorageExporter) => ({
     facts,
     open: () => createReadStream(path),
-    cipher: await cipherFor(facts, keys),
+    cipher: await cipherFor(facts, keys, keys.storage.id),
   });
   using bar = createTransferBar(undefined);
   const onProgress = (entries: number) => bar.update(0, entries);
@@ -97,8 +101,8 @@ export async function restoreCommand(environment: Environment, path: string, opt
           await requireFree(disk, projectsDirectory, project);
           return restoreProject({ ...(await source(keys)), disk, projectsDirectory, onProgress });
         })
-      : await withDatabase(storage, (database) =>
-          withKeys(environment, async (keys) => {
+      : await withDatabase(storage, async (database) =>
+          withStorageKeys(environment, await identifyDatabase(database, systemClock), async (keys) => {
             await requireFreeRows(database, project);
             return restoreProjectInRows({ ...(await source(keys)), database, onProgress });
           }),
@@ -113,11 +117,16 @@ async function check(path: string): Promise<BackupFacts> {
   return await checkBackup(createReadStream(path), (bytes) => bar.update(bytes, 0));
 }
 
-async function cipherFor(facts: BackupFacts, keys: ProjectPlace['keys']): Promise<ProjectCipher> {
+/** @param storage where the project is restored. */
+async function cipherFor(
+  facts: BackupFacts,
+  keys: ProjectPlace['keys'],
+  storage?: string,
+): Promise<ProjectCipher> {
   try {
     return await cipherOf(facts, keys);
   } catch (error) {
-    throw new CannotRun(whyNoKey(error) ?? lineOf(error), { cause: error });
+    throw new CannotRun(whyNoKey(error, facts.head.project, storage) ?? lineOf(error), { cause: error });
   }
 }
 

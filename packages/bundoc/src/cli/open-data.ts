@@ -12,8 +12,10 @@ import { codeOf, DataFolder } from '@bundoc/shared/data-folder';
 import { createLogger } from '@bundoc/shared/logger';
 import { WatchedTls } from '@bundoc/shared/tls/watched-tls';
 import { readConfig } from '../config.ts';
+import { identifyFolder } from '../identity/identity-in-folder.ts';
+import { identifyDatabase } from '../identity/identity-in-rows.ts';
+import type { StorageIdentity } from '../identity/storage-file.ts';
 import { KmsClient } from '../kms/client.ts';
-import type { KeyService } from '../kms/port.ts';
 import { ServiceToken } from '../kms/service-token.ts';
 import { DataFolderInUse, lockDataFolder } from '../project/data-lock.ts';
 import type { ProjectInRows } from '../project/project-in-rows.ts';
@@ -24,21 +26,20 @@ import type { PostgresConfig } from '../storage-config.ts';
 import { CannotRun } from './errors.ts';
 import { idOf } from './names.ts';
 import { projectsInRows, withDatabase } from './open-database.ts';
-
-/** BunKMS, as far as a command needs it. */
-type Exporter = Pick<KeyService, 'exportKey'>;
+import { type StorageExporter, type StorageShown, storageExporter } from './storage-exporter.ts';
 
 /** A place for a project, in a data folder that this process holds. */
 export interface EmptyPlace {
   readonly projectsDirectory: string;
   readonly disk: Disk;
-  readonly keys: Exporter;
+  readonly keys: StorageExporter;
 }
 
 /** The data folder, held by this process while a command runs. */
 export interface OpenData {
   /** Every project that there is, in order, or the one that was named. */
   readonly projects: readonly ProjectPlace[];
+  readonly storage: StorageShown;
 }
 
 /**
@@ -63,8 +64,10 @@ export async function withData<T>(
   using _lock = lock(dataDir);
   const names = named === undefined ? await projectsIn(disk, projectsDir) : [idOf(named)];
   if (named !== undefined) await requirePresent(disk, projectsDir, idOf(named));
-  return await withKeys(environment, (keys) =>
+  const identity = await identifyFolder(disk, dataDir);
+  return await withStorageKeys(environment, identity, (keys) =>
     action({
+      storage: keys.storage,
       projects: names.map((project) => ({
         project,
         directory: join(projectsDir, project),
@@ -85,7 +88,7 @@ export async function withRows<T>(
   environment: Environment,
   storage: PostgresConfig,
   named: string | undefined,
-  action: (places: readonly ProjectInRows[]) => Promise<T>,
+  action: (places: readonly ProjectInRows[], storage: StorageShown) => Promise<T>,
 ): Promise<T> {
   return withDatabase(storage, async (database) => {
     const all = await projectsInRows(database);
@@ -93,8 +96,12 @@ export async function withRows<T>(
     if (project !== undefined && !all.includes(project))
       throw new CannotRun(`there is no project ${project}`);
     const names = project === undefined ? all : [project];
-    return await withKeys(environment, (keys) =>
-      action(names.map((name) => ({ project: name, database, keys }))),
+    const identity = await identifyDatabase(database, systemClock);
+    return await withStorageKeys(environment, identity, (keys) =>
+      action(
+        names.map((name) => ({ project: name, database, keys })),
+        keys.storage,
+      ),
     );
   });
 }
@@ -113,14 +120,24 @@ export async function withEmptyPlace<T>(
   DataFolder.make(dataDir)[Symbol.dispose]();
   using _lock = lock(dataDir);
   await using disk = openNodeDisk(dataDir);
+  const identity = await identifyFolder(disk, dataDir);
   await makeDirectoryDurably(disk, projectsDirectory);
-  return await withKeys(environment, (keys) => action({ projectsDirectory, disk, keys }));
+  return await withStorageKeys(environment, identity, (keys) => action({ projectsDirectory, disk, keys }));
+}
+
+/** Runs `action` with BunKMS at hand as the storage would ask it. */
+export function withStorageKeys<T>(
+  environment: Environment,
+  identity: StorageIdentity,
+  action: (keys: StorageExporter) => Promise<T>,
+): Promise<T> {
+  return withKeys(environment, async (kms) => action(await storageExporter(identity, kms)));
 }
 
 /** Runs `action` with BunKMS at hand as the service would ask it. The service token is used as it is, and not renewed. */
 export async function withKeys<T>(
   environment: Environment,
-  action: (keys: Exporter) => Promise<T>,
+  action: (kms: KmsClient) => Promise<T>,
 ): Promise<T> {
   const { kms: config } = readConfig(environment);
   const logger = createLogger({ service: 'bundoc', level: 'silent' });

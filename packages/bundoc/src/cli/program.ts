@@ -137,8 +137,7 @@ function programOf(environment: Environment, onFault: () => void): Command {
           'files to where its BUNDOC_MOVE_TO says, while the project is used',
       )
       .argument('<project>')
-      .option('--to <storage>', 'postgres://… or files (BUNDOC_DATA_DIR)')
-      .option('--abandon', 'give the move up instead, if the project has not changed hands'),
+      .option('--to <storage>', 'postgres://… or files (BUNDOC_DATA_DIR)'),
   ).action((project: string, options: MoveOptions) => moveCommand(environment, project, options));
 
   return program;

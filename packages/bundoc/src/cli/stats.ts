@@ -11,12 +11,20 @@ export async function stats(
   options: { readonly json?: true },
 ): Promise<boolean> {
   const { storage } = readConfig(environment);
-  const projects =
+  const { of, projects } =
     storage.kind === 'files'
-      ? await withData(environment, named, ({ projects }) => inTurn(projects, statsOfProject))
-      : await withRows(environment, storage, named, (places) => inTurn(places, statsOfProjectInRows));
-  if (options.json) console.log(JSON.stringify({ projects }));
-  else for (const line of table(projects)) console.log(line);
+      ? await withData(environment, named, async ({ projects, storage: of }) => ({
+          of,
+          projects: await inTurn(projects, statsOfProject),
+        }))
+      : await withRows(environment, storage, named, async (places, of) => ({
+          of,
+          projects: await inTurn(places, statsOfProjectInRows),
+        }));
+  if (options.json) console.log(JSON.stringify({ storage: of, projects }));
+  else
+    for (const line of [`storage ${of.id}, generation ${of.generation ?? '-'}`, ...table(projects)])
+      console.log(line);
   return projects.every((outcome) => !('error' in outcome));
 }
 

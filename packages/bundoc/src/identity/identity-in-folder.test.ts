@@ -2,7 +2,7 @@ import { StartRefused } from '@bundoc/shared/lifecycle';
 import { describe, expect, it } from 'vitest';
 import { SimulatedDisk } from '../testing/simulated-disk.ts';
 import { identifyFolder } from './identity-in-folder.ts';
-import { withCandidate } from './storage-file.ts';
+import { generationsOf, withCandidate } from './storage-file.ts';
 
 const FILE = '/data/storage.json';
 const newDisk = () => new SimulatedDisk('/', '/data');
@@ -53,10 +53,11 @@ describe('which storage a data folder is', () => {
     expect((await (await identifyFolder(later, '/data')).read()).candidates).toEqual([GENERATION]);
   });
 
-  it('keeps the sixteen latest generations that BunKMS may have', async () => {
+  it('keeps the fifteen latest generations that BunKMS may have, beside the one that it has confirmed', async () => {
     const identity = await identifyFolder(newDisk(), '/data');
     const all = Array.from({ length: 20 }, (_, n) => `b6f7a1de-4f0e-4b0a-8e0b-5b6b0b1f4c${String(n + 10)}`);
+    await identity.change((file) => ({ ...file, generation: GENERATION }));
     for (const generation of all) await identity.change((file) => withCandidate(file, generation));
-    expect((await identity.read()).candidates).toEqual(all.slice(4));
+    expect(generationsOf(await identity.read())).toEqual([GENERATION, ...all.slice(5)]);
   });
 });

@@ -37,6 +37,7 @@ class IdentityInFolder implements StorageIdentity {
   readonly #disk: Disk;
   readonly #dataDir: string;
   #last: Promise<unknown> = Promise.resolve();
+  #changedAtMs = performance.now();
 
   constructor(disk: Disk, dataDir: string) {
     this.#disk = disk;
@@ -62,6 +63,7 @@ class IdentityInFolder implements StorageIdentity {
         if (!hasCode(error, 'disk_full')) throw error;
         await this.#overwrite(Buffer.from(formatStorageFile(file)), error);
       }
+      this.#changedAtMs = performance.now();
       return file;
     });
     this.#last = changed.catch(() => undefined);
@@ -78,6 +80,10 @@ class IdentityInFolder implements StorageIdentity {
     } finally {
       await file.close();
     }
+  }
+
+  async ageS(): Promise<number> {
+    return (performance.now() - this.#changedAtMs) / 1_000;
   }
 
   async write(file: StorageFile): Promise<void> {

@@ -54,6 +54,8 @@ export interface StorageIdentity {
   read(): Promise<StorageFile>;
   /** Changes it, durably, from what nobody else changes meanwhile. @returns what stands there then. @throws AppError of the storage. */
   change(change: (present: StorageFile) => StorageFile): Promise<StorageFile>;
+  /** How long ago it was changed last, by whichever process has it now, seconds. */
+  ageS(): Promise<number>;
 }
 
 /** All generations that BunKMS may have. */
@@ -61,15 +63,15 @@ export function generationsOf({ generation, candidates }: StorageFile): string[]
   return generation === undefined ? [...candidates] : [generation, ...candidates];
 }
 
-/** With one more that BunKMS may have soon; the oldest one goes when there are too many. */
+/** With one more that BunKMS may have soon; the oldest one goes when there are too many, and never the one that is confirmed. */
 export function withCandidate(file: StorageFile, candidate: string): StorageFile {
   if (file.candidates.includes(candidate)) return file;
-  return { ...file, candidates: [...file.candidates, candidate].slice(-CANDIDATES_MAX) };
+  return { ...file, candidates: [...file.candidates, candidate].slice(1 - CANDIDATES_MAX) };
 }
 
 /** BunKMS had `generation` at some time. Those that were written before are over; unless it is over itself. */
 export function withConfirmed(file: StorageFile, generation: string, takeOvers: number): StorageFile {
-  const counted = { ...file, takeOvers: Math.max(file.takeOvers, takeOvers) };
+  const counted = { ...file, takeOvers };
   const at = file.candidates.indexOf(generation);
   if (at === -1) return counted;
   return { ...counted, generation, candidates: file.candidates.slice(at + 1) };

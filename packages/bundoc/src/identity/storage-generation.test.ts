@@ -20,6 +20,7 @@ class SharedIdentity implements StorageIdentity {
     this.file = change(this.file);
     return this.file;
   };
+  ageS = async () => 0;
 }
 
 /** A process on a storage. Its pauses last as long as the test lets them. */
@@ -180,6 +181,15 @@ describe('the generation of a storage', () => {
     expect((await restored.identity.read()).takeOvers).toBe(1);
   });
 
+  it('counts as many take-overs as BunKMS does, whatever its file says', async () => {
+    const [disk, service] = [newDisk(), newService()];
+    const { identity, id } = await startOnFolder(disk, service);
+    await identity.change((file) => ({ ...file, takeOvers: Number.MAX_SAFE_INTEGER }));
+    const { generation, codeOf } = startOn(identity, id, service);
+    await generation.start();
+    expect([codeOf(), generation.takeOvers, (await identity.read()).takeOvers]).toEqual(['served', 0, 0]);
+  });
+
   it('ends in the turn in which BunKMS says that another copy took over, and lets that one in first', async () => {
     const [disk, service] = [newDisk(), newService()];
     const former = await startOnFolder(disk, service);
@@ -195,16 +205,47 @@ describe('the generation of a storage', () => {
     expect(former.codeOf()).toBe('storage_superseded');
   });
 
-  it('that an administrator has named goes on', async () => {
+  it('that an administrator has named goes on, and so does one that an earlier event names late', async () => {
     const [disk, service] = [newDisk(), newService()];
     const { generation, codeOf, id } = await startOnFolder(disk, service);
     await generation.start();
-    const { generation: current } = generation.acting();
-    service.takeOverStorage(id, current);
-    generation.tookOver(current);
-    expect(codeOf()).toBe('served');
-    await settle();
+    const { generation: former } = generation.acting();
+    service.takeOverStorage(id, former);
+    generation.tookOver(former);
+    await generation.advance();
     expect([codeOf(), generation.takeOvers]).toEqual(['served', 1]);
+    generation.tookOver(former);
+    await settle();
+    expect(codeOf()).toBe('served');
+  });
+
+  it('ends when an event names that of another copy, also while BunKMS does not say more', async () => {
+    for (const failure of [undefined, DOWN]) {
+      const [disk, service] = [newDisk(), newService()];
+      const former = await startOnFolder(disk, service);
+      await former.generation.start();
+      const copy = await startOnFolder(disk.powerCut('everything'), service);
+      await copy.generation.start();
+      service.failure = failure;
+      former.generation.tookOver(copy.generation.acting().generation);
+      await settle();
+      expect([former.codeOf(), former.told.superseded]).toEqual(['storage_superseded', 1]);
+    }
+  });
+
+  it('that was advanced leaves no effect to what was sent before', async () => {
+    const service = newService();
+    const { generation, id } = await startOnFolder(newDisk(), service);
+    await generation.start();
+    service.put('p-dek', id);
+    const former = generation.acting();
+    await generation.advance();
+    await expect(service.intendDeletion('p-dek', former)).rejects.toMatchObject({
+      code: 'storage_superseded',
+    });
+    expect(await new StorageKeys(service, generation).intendDeletion('p-dek')).toMatchObject({
+      name: 'p-dek',
+    });
   });
 });
 
@@ -226,6 +267,9 @@ describe('the generation that several nodes share', () => {
     for (const { generation } of nodes.slice(3)) await generation.start();
     for (const node of nodes) await serves(service, node);
     await nodes[0]?.generation.advance();
+    // Each hears of it, and finds it noted.
+    for (const { generation } of nodes) generation.tookOver(identity.file.generation);
+    await settle();
     for (const node of nodes) await serves(service, node);
     expect(nodes.map(({ codeOf, told }) => [codeOf(), told.superseded])).toEqual(
       nodes.map(() => ['served', 0]),
@@ -253,7 +297,7 @@ describe('the generation that several nodes share', () => {
     copy.file = structuredClone(identity.file);
     const other = startOn(copy, copy.file.id, service);
     await other.generation.start();
-    await nodes[0]?.generation.advance();
+    await expect(nodes[0]?.generation.advance()).rejects.toMatchObject({ code: 'storage_superseded' });
     expect([nodes[0]?.codeOf(), other.codeOf()]).toEqual(['storage_superseded', 'served']);
   });
 });

@@ -18,7 +18,7 @@ export type GenerationState = 'unconfirmed' | 'confirmed' | 'superseded';
 export interface StorageGenerationOptions {
   readonly id: string;
   readonly identity: StorageIdentity;
-  readonly calls: Pick<StorageCalls, 'advanceStorage'>;
+  readonly calls: Pick<StorageCalls, 'advanceStorage' | 'storageInfo'>;
   /** Whether BunKMS can be asked now. */
   readonly isUp: () => Promise<boolean>;
   readonly logger: Logger;
@@ -36,6 +36,8 @@ const WAIT_MS = 500;
 const ASK_AGAIN_MS = 3_000;
 /** The same where another copy was let in and this one was in use: the other one comes first. */
 const STEP_BACK_MS = 15_000;
+/** How long BunKMS may take to say which copy is in use, before this one stops. */
+const CHECK_WITHIN_MS = 700;
 /** How long another node may take between BunKMS's answer and its note of it. */
 const OTHER_NODE_MS = 2_000;
 const OTHER_NODE_PAUSE_MS = 100;
@@ -53,6 +55,7 @@ export class StorageGeneration implements ConfirmedGeneration, AsyncDisposable {
   readonly #stopping = new AbortController();
   #state: GenerationState = 'unconfirmed';
   #confirmed: string | undefined;
+  /** As BunKMS has told it: what the storage says makes no key rotate. */
   #takeOvers = 0;
   /** Written, and not confirmed yet. */
   #candidate: string | undefined;
@@ -124,24 +127,48 @@ export class StorageGeneration implements ConfirmedGeneration, AsyncDisposable {
     return this.acting();
   }
 
-  /** Brings the storage to a fresh generation. Failures are logged: the present one serves on. */
+  /**
+   * Brings the storage to a fresh generation. Once resolved, whatever was sent before and not answered has no effect any more.
+   *
+   * @throws AppError `storage_superseded`; `kms_unavailable`, and those of the storage: the present one serves on.
+   */
   async advance(): Promise<void> {
-    if (this.#state !== 'confirmed') return;
+    this.acting();
     this.#advancing ??= this.#advance().finally(() => {
       this.#advancing = undefined;
     });
-    await this.#advancing.catch((error: unknown) => {
+    try {
+      await this.#advancing;
+    } catch (error) {
       if (hasCode(error, 'storage_superseded')) this.#supersede();
-      else this.#options.logger.warn({ err: error }, 'the generation of the storage was not advanced');
-    });
+      throw error;
+    }
+    this.acting();
   }
 
-  /** An administrator has let a copy take over: that with `generation`, or the next one that asks. */
+  /** A copy of this storage has `generation` now; undefined for an administrator's word that the next one which asks is let in. */
   tookOver(generation: string | undefined): void {
-    const isThis = generation !== undefined && generation === (this.#candidate ?? this.#confirmed);
     if (this.#state !== 'confirmed') this.#wake();
-    else if (isThis) void this.advance();
-    else this.#supersede();
+    else if (generation === undefined) this.#supersede();
+    else if (generation !== this.#confirmed && generation !== this.#candidate) void this.#check();
+  }
+
+  /** Stops within a second, unless the generation that BunKMS has is one of this storage's nodes. */
+  async #check(): Promise<void> {
+    const { identity, calls, logger } = this.#options;
+    const isKnown = async () => {
+      // In this order: what BunKMS has was noted before it had it.
+      const { generation } = await calls.storageInfo(this.id);
+      const known = [this.#confirmed, this.#candidate, ...generationsOf(await identity.read())];
+      return generation !== undefined && known.includes(generation);
+    };
+    try {
+      const stopped = sleep(CHECK_WITHIN_MS, false, { ref: false });
+      if (await Promise.race([isKnown(), stopped])) return;
+    } catch (error) {
+      logger.warn({ err: error }, 'it is not known whether another copy of the storage is in use');
+    }
+    if (this.#state === 'confirmed') this.#supersede();
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -247,6 +274,7 @@ export class StorageGeneration implements ConfirmedGeneration, AsyncDisposable {
         );
         this.#candidate = undefined;
         if (epoch === this.#epoch) this.#take(confirmed);
+        this.#takeOvers = info.take_overs;
         return;
       } catch (error) {
         if (!hasCode(error, 'storage_superseded') || tries > 0) throw error;
@@ -277,9 +305,8 @@ export class StorageGeneration implements ConfirmedGeneration, AsyncDisposable {
     }
   }
 
-  #take({ generation, takeOvers }: StorageFile): void {
+  #take({ generation }: StorageFile): void {
     this.#confirmed = generation;
-    this.#takeOvers = takeOvers;
     this.#state = 'confirmed';
   }
 

@@ -116,6 +116,7 @@ const VERDICTS: Readonly<Record<string, ProblemCode>> = {
   key_unheld: 'key_unheld',
   key_not_offered: 'key_not_offered',
   storage_superseded: 'storage_superseded',
+  storage_not_found: 'storage_not_found',
   precondition_failed: 'precondition_failed',
 };
 
@@ -201,7 +202,7 @@ export class KmsClient implements StorageCalls {
   }
 
   async intendDeletion(name: string, acting: ActingStorage): Promise<DeletionIntent> {
-    const intend = this.#change(name, 'deletion-intent', { ...acting } satisfies HolderOfKey);
+    const intend = this.#change(name, 'deletion-intent', { ...acting } satisfies HolderOfKey, 0);
     return readAnswer(deletionIntentSchema, await withShredDetail(intend));
   }
 
@@ -239,6 +240,11 @@ export class KmsClient implements StorageCalls {
 
   async acceptKey(name: string, move: string, acting: ActingStorage): Promise<void> {
     await this.#change(name, 'accept', { ...acting, move } satisfies MoveOfKey);
+  }
+
+  async storageInfo(id: string): Promise<StorageInfo> {
+    const { body } = await this.#call('GET', `/v1/storages/${id}`, [200]);
+    return readAnswer(storageInfoSchema, body);
   }
 
   async advanceStorage(id: string, from: readonly string[], to: string): Promise<StorageInfo> {
@@ -296,21 +302,27 @@ export class KmsClient implements StorageCalls {
   }
 
   /** Changes a key in the name of a storage. */
-  async #change(name: string, change: string, body: unknown): Promise<Buffer> {
-    return (await this.#call('POST', `/v1/keys/${name}/${change}`, [200], body)).body;
+  async #change(name: string, change: string, body: unknown, retries = RETRIES_MAX): Promise<Buffer> {
+    return (await this.#call('POST', `/v1/keys/${name}/${change}`, [200], body, retries)).body;
   }
 
-  async #call(method: Method, path: string, expected: readonly Expected[], body?: unknown): Promise<Answer> {
+  async #call(
+    method: Method,
+    path: string,
+    expected: readonly Expected[],
+    body?: unknown,
+    retries = RETRIES_MAX,
+  ): Promise<Answer> {
     const signal = AbortSignal.timeout(this.#deadlineMs);
     const deadlineAt = this.#options.clock.monotonic() + this.#deadlineMs;
     try {
       return await pRetry(() => this.#try(method, path, expected, body, signal), {
-        retries: RETRIES_MAX,
+        retries,
         minTimeout: 0,
         signal,
         shouldRetry: ({ error }) => error instanceof TryFailed && error.retryable,
         onFailedAttempt: async ({ error, attemptNumber }) => {
-          if (!(error instanceof TryFailed) || !error.retryable) return;
+          if (!(error instanceof TryFailed) || !error.retryable || attemptNumber > retries) return;
           const waitMs = this.#backoffMs(attemptNumber, error.retryAfterS);
           if (this.#options.clock.monotonic() + waitMs >= deadlineAt) throw error;
           await delay(waitMs, undefined, { signal });
@@ -373,6 +385,7 @@ export class KmsClient implements StorageCalls {
       throw new AppError(verdict, {
         cause: new Error(`BunKMS answered ${code}`),
         storage: refusal?.storage,
+        ...(refusal?.storage === undefined ? {} : { detail: `storage ${refusal.storage} holds it` }),
       });
     // A sealed service needs its operator; it will not come round within our deadline.
     const retryable = [429, 502, 503, 504].includes(status) && code !== 'SEALED';

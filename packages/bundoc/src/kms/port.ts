@@ -56,7 +56,12 @@ export interface KeyService {
 
 /** What the deletion of a project needs of a key service; errors as of {@link KeyService}. Every step may be repeated. */
 export interface KeyShredder {
-  /** Records that the key is to be shredded: it is released no more. The receipt names that record. @throws AppError `KEY_NOT_FOUND`. */
+  /**
+   * Records that the key is to be shredded: it is released no more. The receipt names that record. Sent once: of two tries the first might be handled after
+   * the deletion was taken back.
+   *
+   * @throws AppError `KEY_NOT_FOUND`; `kms_unavailable` with the cause {@link KeyRefused} when nothing was recorded, and without it when that is not known.
+   */
   intendDeletion(name: string): Promise<DeletionIntent>;
   /** Destroys a key in all its versions, for ever. @throws AppError `precondition_failed` unless the key's latest change is the one of `receipt`. */
   shredKey(name: string, receipt: AuditReceipt): Promise<DestroyReceipt>;
@@ -95,4 +100,6 @@ export interface StorageCalls {
    * @throws AppError `storage_superseded` when it has another generation.
    */
   advanceStorage(id: string, from: readonly string[], to: string): Promise<StorageInfo>;
+  /** What BunKMS knows of a storage. @throws AppError `storage_not_found`. */
+  storageInfo(id: string): Promise<StorageInfo>;
 }

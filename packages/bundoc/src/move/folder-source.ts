@@ -1,30 +1,20 @@
+import { AppError } from '@bundoc/shared/errors';
 import type { ProjectCipher } from '../cipher/project-cipher.ts';
-import type { CollectionStore } from '../storage/collections/port.ts';
-import type { Position, ProjectStore } from '../storage/port.ts';
-import {
-  type FencedSource,
-  type LastOfProject,
-  MoveFailed,
-  type MoveSource,
-  type ReadSealedChanges,
-} from './move-project.ts';
-
-/** A project in files that is open. */
-export interface OpenFolder {
-  readonly store: Pick<ProjectStore | CollectionStore, 'sealedChanges' | 'movable'>;
-  readonly cipher: ProjectCipher;
-  /** The text of its project file. */
-  readonly file: string;
-}
+import { handOver } from '../project/hand-over.ts';
+import type { InstanceLease, InstanceManager } from '../project/instance-manager.ts';
+import { putAwayMoved, readMoveMark, removeMoveMark, writeMoveMark } from '../project/moved-folder.ts';
+import { formatProjectFile } from '../project/project-file.ts';
+import type { Position, StoreRest } from '../storage/port.ts';
+import type { ProjectPlaceInFiles } from '../storage-parts.ts';
+import { type FencedSource, MoveFailed, type MoveSource, type ReadSealedChanges } from './move-project.ts';
 
 export interface FolderSourceOptions {
-  /** Runs `action` with the project open: for one page, so that it may be closed in between. */
-  readonly withOpen: <T>(action: (open: OpenFolder) => Promise<T>) => Promise<T>;
-  /** Runs `action` with the project open while nobody writes to it, and then, before anybody can, marks it as moved. */
-  readonly switchOver: (action: (open: OpenFolder) => Promise<void>) => Promise<void>;
+  readonly project: string;
+  readonly place: ProjectPlaceInFiles;
+  readonly instances: Pick<InstanceManager, 'acquire' | 'exclusively'>;
 }
 
-/** A project in files that is moved away: of a service that runs, or with the data folder to oneself. */
+/** A project in files that is moved away by the process that serves it. It is opened for one page at a time, so it may be closed in between. */
 export class FolderSource implements MoveSource {
   readonly #options: FolderSourceOptions;
   #cipher: ProjectCipher | undefined;
@@ -33,40 +23,62 @@ export class FolderSource implements MoveSource {
     this.#options = options;
   }
 
-  /** As of the latest page. */
   get cipher(): ProjectCipher {
     if (this.#cipher === undefined) throw new Error('nothing of the project was read yet');
     return this.#cipher;
   }
 
   extent(): Promise<{ size: number; lastSeq: Position }> {
-    return this.#options.withOpen(async (open) => {
-      this.#cipher = open.cipher;
-      return movable(open).rest();
-    });
+    return this.#withOpen(restOf);
   }
 
   readonly page: ReadSealedChanges = (after, limits) =>
-    this.#options.withOpen((open) => this.#pageOf(open)(after, limits));
+    this.#withOpen(({ store }) => store.sealedChanges(after, limits));
 
-  switchOver(action: (fenced: FencedSource) => Promise<void>): Promise<void> {
-    return this.#options.switchOver((open) => action({ page: this.#pageOf(open), last: () => lastOf(open) }));
-  }
-
-  #pageOf({ store, cipher }: OpenFolder): ReadSealedChanges {
-    return async (after, limits) => {
-      this.#cipher = cipher;
-      return store.sealedChanges(after, limits);
+  fence(action: (fenced: FencedSource) => Promise<void>, mark: () => string): Promise<void> {
+    const { project, place, instances } = this.#options;
+    const run = (open: InstanceLease) => {
+      this.#cipher = open.cipher;
+      return action({
+        page: (after, limits) => open.store.sealedChanges(after, limits),
+        last: async () => ({ ...(await restOf(open)), file: formatProjectFile(open.file).toString() }),
+      });
     };
+    return handOver(instances, project, run, () => writeMoveMark(place.disk, place.directory, mark()));
+  }
+
+  async stay(mark: string): Promise<void> {
+    const { place, project, instances } = this.#options;
+    await instances.exclusively(project, async () => {
+      if ((await this.mark()) === mark) await removeMoveMark(place.disk, place.directory);
+    });
+  }
+
+  mark(): Promise<string | undefined> {
+    const { disk, directory } = this.#options.place;
+    return readMoveMark(disk, directory);
+  }
+
+  async leave(mark: string, move: string): Promise<void> {
+    const { project, place, instances } = this.#options;
+    const { disk, directory, keptIn, forget } = place;
+    await instances.exclusively(project, async (close) => {
+      await close();
+      await writeMoveMark(disk, directory, mark);
+      await putAwayMoved(disk, directory, keptIn, `${project}-${move}`);
+      forget();
+    });
+  }
+
+  async #withOpen<T>(action: (open: InstanceLease) => Promise<T>): Promise<T> {
+    using open = await this.#options.instances.acquire(this.#options.project, 'existing');
+    if (open === undefined) throw new AppError('project_not_found');
+    this.#cipher = open.cipher;
+    return await action(open);
   }
 }
 
-function movable({ store }: OpenFolder) {
+function restOf({ store }: InstanceLease): Promise<StoreRest> {
   if (store.movable === undefined) throw new MoveFailed('the project cannot be moved from this storage');
-  return store.movable;
-}
-
-async function lastOf(open: OpenFolder): Promise<LastOfProject> {
-  const rest = await movable(open).rest();
-  return { ...rest, file: open.file, cipher: open.cipher, counts: rest };
+  return store.movable.rest();
 }

@@ -1,9 +1,13 @@
-import { hasCode } from '@bundoc/shared/errors';
+import { randomUUID } from 'node:crypto';
+import { deriveKey } from '@bundoc/shared/aead';
+import { dekNameOf } from '@bundoc/shared/contract/keys';
+import { AppError, hasCode } from '@bundoc/shared/errors';
 import type { ProjectCipher } from '../cipher/project-cipher.ts';
-import type { UsedKey } from '../storage/embedded/record.ts';
-import type { SealCount } from '../storage/embedded/seal-budget.ts';
+import type { StartedStorage } from '../identity/started-storage.ts';
+import { settleMove } from '../project/judge-move-mark.ts';
+import { MARK_KEY, type MoveMark, openMoveMark, sealMoveMark } from '../project/move-mark.ts';
 import type { OnProgress } from '../storage/embedded/verify.ts';
-import type { Position, ProjectStore, SealedChange } from '../storage/port.ts';
+import type { Position, ProjectStore, SealedChange, SealedPageLimits, StoreRest } from '../storage/port.ts';
 
 export type ReadSealedChanges = ProjectStore['sealedChanges'];
 
@@ -12,24 +16,13 @@ export class MoveFailed extends Error {
   override readonly name = 'MoveFailed';
 }
 
-/** What a project holds: alike at both ends. */
-export interface MoveCounts {
-  readonly documents: number;
-  /** Sealed bytes of the documents. */
-  readonly bytes: number;
-}
+/** What a project holds, in documents and their sealed bytes: alike at both ends. */
+export type MoveCounts = Pick<StoreRest, 'documents' | 'bytes'>;
 
 /** What there is of a project beside its documents and deletions, once nobody writes any more. */
-export interface LastOfProject {
+export interface LastOfProject extends Omit<StoreRest, 'size'> {
   /** The text of its project file. */
   readonly file: string;
-  /** Of all versions that it lists. */
-  readonly cipher: ProjectCipher;
-  readonly lastSeq: Position;
-  readonly purgedSeq: Position;
-  readonly seals: readonly SealCount[];
-  readonly usedKeys: readonly UsedKey[];
-  readonly counts: MoveCounts;
 }
 
 /** A source while nobody can write to it. */
@@ -40,55 +33,55 @@ export interface FencedSource {
 
 /** Where a project is, and in use. */
 export interface MoveSource {
+  /** Of all versions of the key that the latest page needed. */
+  readonly cipher: ProjectCipher;
   /** Documents and deletions, about, and the place of the latest commit. */
   extent(): Promise<{ readonly size: number; readonly lastSeq: Position }>;
   /** Opens each document that it reads. */
   readonly page: ReadSealedChanges;
   /**
-   * Runs `action` while whoever writes waits, or is told to come back; then, in its place, the project is marked as moved, durably and at once: that is when
-   * it changes hands. If `action` throws, nothing has changed.
+   * Runs `action` while nobody can write; then, in its place, puts the mark there, durably: with it, every request is refused. If `action` throws, nothing has
+   * changed.
    */
-  switchOver(action: (fenced: FencedSource) => Promise<void>): Promise<void>;
-}
-
-/** How far a copy has come. */
-export interface Copied {
-  readonly position: Position;
-  /** The place of the latest commit when the copy began. */
-  readonly begun: Position;
+  fence(action: (fenced: FencedSource) => Promise<void>, mark: () => string): Promise<void>;
+  /** Takes the mark away: the project is in use again. Changes nothing where another mark stands, or none. */
+  stay(mark: string): Promise<void>;
+  /** The mark that stands there. */
+  mark(): Promise<string | undefined>;
+  /** Takes the content away and leaves `mark`. May be done again. */
+  leave(mark: string, move: string): Promise<void>;
 }
 
 /** Where a project is brought to: under a mark, with which nobody sees it there. */
 export interface MoveTarget {
   /**
-   * Begins a copy, or goes on with one that was cut short.
+   * Puts the mark there and makes an empty place.
    *
-   * @param begun what a copy that begins now begins with.
+   * @param isOurs whether a mark there is of the same project: then what lies beside it is left over from an earlier move.
+   * @throws MoveFailed where there is a project, or one that was deleted.
    */
-  begin(begun: Position): Promise<Copied>;
+  begin(mark: string, isOurs: (mark: string) => Promise<boolean>): Promise<void>;
   /** Takes over changes, in their order, durably. */
-  put(changes: readonly SealedChange[], copied: Copied): Promise<void>;
+  put(changes: readonly SealedChange[], position: Position): Promise<void>;
   /** Reads again and opens every document that was taken over behind a place. @throws MoveFailed. */
   verify(after: Position, onProgress: OnProgress): Promise<void>;
-  /** Adds the rest, durably: nothing is missing then but that the mark is taken away. @returns what it holds. */
-  finish(last: LastOfProject): Promise<MoveCounts>;
-  /** Removes what was copied, but the mark: the next copy begins anew. */
+  /** Adds the rest, durably, and then the mark that says that nothing is missing. @returns what it holds. */
+  finish(last: LastOfProject, mark: string): Promise<MoveCounts>;
+  /** Takes the mark away: the target has the project. */
+  open(): Promise<void>;
+  /** Removes what was copied, and then the mark. */
   discard(): Promise<void>;
 }
 
-/** Told how far a move is. What it throws ends the move between two steps, unless the project has changed hands. */
+/** Told how far a move is, and when writes stop. What it throws ends the move between two steps, unless the project is about to change hands. */
 export interface MoveWatch {
   readonly onCopied: OnProgress;
   readonly onVerified: OnProgress;
-  /** Told when writes stop, and when the project has changed hands. */
-  readonly onSwitch?: (isOver: boolean) => void;
+  readonly onSwitch?: () => void;
 }
 
-export interface MoveLimits {
-  /** Changes of one page. */
-  readonly limit: number;
-  /** Sealed bytes after which a page ends. */
-  readonly bytesMax: number;
+/** Of one page of changes, and of the rounds. */
+export interface MoveLimits extends SealedPageLimits {
   /** So many changes behind the copy are few enough for writes to be stopped for them. */
   readonly fewChanges: number;
 }
@@ -96,28 +89,110 @@ export interface MoveLimits {
 const LIMITS: MoveLimits = { limit: 500, bytesMax: 4_194_304, fewChanges: 1_000 };
 const ROUNDS_MAX = 20;
 
+export interface ProjectMove {
+  readonly project: string;
+  readonly source: MoveSource;
+  readonly target: MoveTarget;
+  readonly from: StartedStorage;
+  readonly to: StartedStorage;
+}
+
 /**
  * Moves a project that is in use, its sealed bytes as they are. It is copied in rounds, each of what changed during the one before, and all of it read again
- * and opened where it came; then writes stop, for the last few changes and what is beside the documents, until the project is marked as moved where it
- * was. Before that mark the source is the project, from it on the target, which has everything by then; it is for the caller to take its mark away.
+ * and opened where it came; then the source is fenced for the last few changes. The project changes hands when BunKMS takes the target's acceptance of
+ * the source's offer. Cut short anywhere, it is in one place: BunKMS says which.
  *
- * A crash before leaves the source as it was. Run again, it goes on.
- *
- * @throws MoveFailed, and what the two ends throw: then the source is the project, unless its mark says otherwise.
+ * @returns the move's id.
+ * @throws MoveFailed, and what the two ends and BunKMS throw: then the source has the project, or its mark keeps it until BunKMS says who has it.
  */
 export async function moveProject(
-  source: MoveSource,
-  target: MoveTarget,
+  { project, source, target, from, to }: ProjectMove,
   watch: MoveWatch,
   limits: MoveLimits = LIMITS,
-): Promise<void> {
+): Promise<string> {
+  const move = randomUUID();
+  const sealMark = (state: MoveMark['state']) => {
+    const mark = { state, move, from: from.id, to: to.id, since: new Date().toISOString() };
+    return sealMoveMark(project, source.cipher, mark);
+  };
+  // By this, BunKMS knows the target as the storage that is in use, and no copy of it; and no offer that it made as a source still stands.
+  await to.advance();
+  const { lastSeq } = await source.extent();
+  const keyOf = async (version: number) => source.cipher.subkey(version, MARK_KEY);
+  const isOurs = async (text: string) => (await openMoveMark(project, text, keyOf)) !== undefined;
+  await target.begin(sealMark('incoming'), isOurs);
+  /** While it is not known who has the project, what was brought to the target may be all that there is of it. */
+  let isInDoubt = false;
   try {
-    await new Copying(source, target, watch, limits).run();
+    const copying = new Copying(source, target, watch, limits, lastSeq);
+    await copying.run();
+    const offering = from.acting();
+    let leaving = '';
+    const finish = (fenced: FencedSource) => copying.finish(fenced, () => sealMark('whole'));
+    await source.fence(finish, () => {
+      leaving = sealMark('leaving');
+      return leaving;
+    });
+    isInDoubt = true;
+    try {
+      // In the generation of the fence, and never in a later one: by then somebody may have ended the move.
+      await from.calls.offerKey(dekNameOf(project), to.id, move, offering);
+      await to.calls.acceptKey(dekNameOf(project), move, to.acting());
+    } catch (error) {
+      // Unless BunKMS says, whoever opens the project next asks again.
+      isInDoubt = await hasMoved(from, to, project, move).catch(() => Promise.reject(error));
+      if (!isInDoubt) {
+        await source.stay(leaving);
+        throw error;
+      }
+    }
   } catch (error) {
-    // What was copied does not fit what is there: the next try must not go on from it.
-    if (error instanceof MoveFailed) await target.discard();
+    if (!isInDoubt) await target.discard().catch(() => undefined);
     throw error;
   }
+  await target.open();
+  await source.leave(sealMark('moved'), move);
+  return move;
+}
+
+async function hasMoved(
+  from: StartedStorage,
+  to: StartedStorage,
+  project: string,
+  move: string,
+): Promise<boolean> {
+  try {
+    await settleMove(from, project, move);
+    return false;
+  } catch (error) {
+    if (hasCode(error, 'project_elsewhere') && error.storage === to.id) return true;
+    throw error;
+  }
+}
+
+/**
+ * Does what is left of a move that has taken effect. May be done again.
+ *
+ * @returns the move's id.
+ * @throws AppError `project_elsewhere` when nothing at the source says that the project was moved to the target.
+ */
+export async function finishMove({
+  project,
+  source,
+  to,
+}: Pick<ProjectMove, 'project' | 'to'> & {
+  readonly source: Pick<MoveSource, 'mark' | 'leave'>;
+}): Promise<string> {
+  const name = dekNameOf(project);
+  const text = await source.mark();
+  const acting = await to.advance();
+  const keyOf = async (version: number) =>
+    deriveKey((await to.calls.exportKey(name, version, acting)).dek, MARK_KEY);
+  const mark = await openMoveMark(project, text ?? '', keyOf);
+  if (text === undefined || mark?.to !== to.id || !['leaving', 'moved'].includes(mark.state))
+    throw new AppError('project_elsewhere', { storage: to.id });
+  await source.leave(text, mark.move);
+  return mark.move;
 }
 
 class Copying {
@@ -125,29 +200,38 @@ class Copying {
   readonly #target: MoveTarget;
   readonly #watch: MoveWatch;
   readonly #limits: MoveLimits;
-  #copied: Copied = { position: 0, begun: 0 };
+  readonly #begun: Position;
+  #position: Position = 0;
+  #verified: Position = 0;
 
-  constructor(source: MoveSource, target: MoveTarget, watch: MoveWatch, limits: MoveLimits) {
+  /** @param begun the place of the latest commit when the copy began. */
+  constructor(source: MoveSource, target: MoveTarget, watch: MoveWatch, limits: MoveLimits, begun: Position) {
     this.#source = source;
     this.#target = target;
     this.#watch = watch;
     this.#limits = limits;
+    this.#begun = begun;
   }
 
   async run(): Promise<void> {
-    const { lastSeq } = await this.#source.extent();
-    this.#copied = await this.#target.begin(lastSeq);
     await this.#inRounds();
-    const { position: verified } = this.#copied;
+    this.#verified = this.#position;
     await this.#target.verify(0, this.#watch.onVerified);
     await this.#inRounds();
-    await this.#source.switchOver(async (fenced) => {
-      this.#watch.onSwitch?.(false);
-      await this.#copy(fenced.page, Number.POSITIVE_INFINITY);
-      await this.#target.verify(verified, () => undefined);
-      await this.#finish(await fenced.last());
-    });
-    this.#watch.onSwitch?.(true);
+  }
+
+  /** @throws MoveFailed unless the target holds what the source does. */
+  async finish(fenced: FencedSource, whole: () => string): Promise<void> {
+    this.#watch.onSwitch?.();
+    await this.#copy(fenced.page, Number.POSITIVE_INFINITY);
+    await this.#target.verify(this.#verified, () => undefined);
+    const last = await fenced.last();
+    if (this.#position !== last.lastSeq) throw new MoveFailed('the copy does not end where the project does');
+    const { documents, bytes } = await this.#target.finish(last, whole());
+    if (documents !== last.documents || bytes !== last.bytes)
+      throw new MoveFailed(
+        `${last.documents} documents of ${last.bytes} bytes were to be moved, and ${documents} of ${bytes} bytes came`,
+      );
   }
 
   /** Until little came in while it was copied, or no less than before: whoever writes faster than is copied waits the longer in the end. */
@@ -174,28 +258,16 @@ class Copying {
     onCopied: (changes: number) => void = () => undefined,
   ): Promise<void> {
     for (let isAtEnd = false; !isAtEnd; ) {
-      const read = page(this.#copied.position, this.#limits).catch(failedIfDamaged);
+      const read = page(this.#position, this.#limits).catch(failedIfDamaged);
       const { changes, position, isComplete, forgotten } = await read;
       // A document that was copied, and whose deletion since is forgotten, would stay for ever where it goes.
-      if (forgotten > this.#copied.begun)
-        throw new MoveFailed('the copy took longer than deletions are remembered: it is to be begun anew');
-      const copied = { ...this.#copied, position };
-      await this.#target.put(changes, copied);
-      this.#copied = copied;
+      if (forgotten > this.#begun)
+        throw new MoveFailed('the copy took longer than deletions are remembered: begin it again');
+      await this.#target.put(changes, position);
+      this.#position = position;
       onCopied(changes.length);
       isAtEnd = isComplete || position >= until;
     }
-  }
-
-  async #finish(last: LastOfProject): Promise<void> {
-    if (this.#copied.position !== last.lastSeq)
-      throw new MoveFailed('the copy does not end where the project does');
-    const { documents, bytes } = await this.#target.finish(last);
-    const { counts } = last;
-    if (documents !== counts.documents || bytes !== counts.bytes)
-      throw new MoveFailed(
-        `${counts.documents} documents of ${counts.bytes} bytes were to be moved, and ${documents} of ${bytes} bytes came`,
-      );
   }
 }
 

@@ -21,6 +21,8 @@ function start(left?: SimulatedDisk, known?: FakeKeyService) {
     { onContentRemoved: (project) => forgotten.push(project) },
   );
   const ended: string[] = [];
+  /** How many changes BunKMS had made each time that what was not answered lost its effect. */
+  const settled: number[] = [];
   const outOfUse = Promise.withResolvers<void>();
   const feed = {
     end: (project: string) => {
@@ -33,6 +35,10 @@ function start(left?: SimulatedDisk, known?: FakeKeyService) {
     instances,
     keys,
     service: service.held,
+    settleDoubt: async () => {
+      if (service.failure !== undefined) throw service.failure;
+      settled.push(service.changes.length);
+    },
     feed,
     clock,
     logger,
@@ -45,7 +51,7 @@ function start(left?: SimulatedDisk, known?: FakeKeyService) {
       return error instanceof AppError ? error.code : String(error);
     }
   };
-  const told = { ended, forgotten, outOfUse };
+  const told = { ended, forgotten, outOfUse, settled };
   return { clock, service, keys, disk, projects, instances, deletion, write, stateOf, setAside, ...told };
 }
 
@@ -112,14 +118,35 @@ describe('deleting a project', () => {
     expect([filesOf(disk), service.destructions]).toEqual([before, 0]);
   });
 
-  it.each(['intendDeletion', 'shredKey', 'contentRemoved'] as const)(
+  it('whose intent is not answered asks once more, when the first can have no late effect any more', async () => {
+    const { deletion, service, settled, write } = start();
+    await write();
+    service.unanswered.add('intendDeletion');
+    expect(await deletion.delete('p')).toMatchObject({ key: { name: 'p-dek' } });
+    expect(settled).toEqual([2]);
+    expect(service.changes.map(({ kind }) => kind)).toEqual(['create', 'intend', 'destroy', 'removed']);
+  });
+
+  it('whose intent was not answered is looked for only when it can have no late effect any more', async () => {
+    const { deletion, service, settled, stateOf, write } = start();
+    await write();
+    service.failure = DOWN;
+    await expect(deletion.delete('p')).rejects.toMatchObject({ code: 'kms_unavailable' });
+    await deletion.resume();
+    expect(settled).toEqual([]);
+    service.failure = undefined;
+    await deletion.resume();
+    expect([settled, service.destructions, await stateOf()]).toEqual([[1], 0, 'open']);
+  });
+
+  it.each(['shredKey', 'contentRemoved'] as const)(
     'whose answer of %s is lost is finished in the background',
     async (call) => {
       const { deletion, disk, service, stateOf, write } = start();
       await write();
       service.unanswered.add(call);
       await expect(deletion.delete('p')).rejects.toMatchObject({ code: 'kms_unavailable' });
-      expect(await stateOf()).toBe(call === 'intendDeletion' ? 'open' : 'project_destroyed');
+      expect(await stateOf()).toBe('project_destroyed');
       deletion.look();
       await expect.poll(() => service.changes.at(-1)?.kind).toBe('removed');
       expect([service.destructions, filesOf(disk)]).toEqual([1, [MARK]]);

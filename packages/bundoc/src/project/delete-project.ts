@@ -6,7 +6,7 @@ import type { DeletionIntent, UnfinishedDeletion } from '@bundoc/shared/contract
 import { lineOf } from '@bundoc/shared/error-line';
 import { AppError, hasCode } from '@bundoc/shared/errors';
 import type { Logger } from '@bundoc/shared/logger';
-import type { KeyShredder } from '../kms/port.ts';
+import { KeyRefused, type KeyShredder } from '../kms/port.ts';
 import type { InstanceManager } from './instance-manager.ts';
 import type { KeyCache } from './key-cache.ts';
 import type { DeletableProjects, Projects } from './projects.ts';
@@ -16,6 +16,8 @@ export interface ProjectDeletionOptions {
   readonly instances: Pick<InstanceManager, 'exclusively'>;
   readonly keys: Pick<KeyCache, 'evict'>;
   readonly service: KeyShredder;
+  /** Makes what was sent and not answered have no effect any more. */
+  readonly settleDoubt: () => Promise<void>;
   /** Those that follow the changes of a project. */
   readonly feed: { end(project: string): void };
   readonly clock: Clock;
@@ -34,6 +36,8 @@ export class ProjectDeletion {
   /** Whether BunKMS may know of a deletion that is not finished. */
   #isDue = false;
   #isResuming = false;
+  /** Whether an intent was sent and not answered. */
+  #isInDoubt = false;
   /** The last failure that was logged. */
   #logged = '';
 
@@ -66,6 +70,7 @@ export class ProjectDeletion {
     this.#isResuming = true;
     this.#isDue = false;
     try {
+      await this.#settleDoubt();
       for (const unfinished of await this.#options.service.unfinishedDeletions())
         await this.#finishLater(unfinished);
       if (!this.#isDue) this.#logged = '';
@@ -107,7 +112,7 @@ export class ProjectDeletion {
   /** @returns undefined when the key was destroyed before. */
   async #intend(project: string) {
     try {
-      return await this.#options.service.intendDeletion(dekNameOf(project));
+      return await this.#intendSurely(dekNameOf(project));
     } catch (error) {
       if (hasCode(error, 'project_destroyed')) return undefined;
       // A key that BunKMS does not know may come back with its backup, and open copies then: that is no destruction.
@@ -115,6 +120,29 @@ export class ProjectDeletion {
       if (hasCode(error, 'key_unheld')) throw new AppError('project_unclaimed', { cause: error });
       throw error;
     }
+  }
+
+  /** Sends the intent, and once more when the first was not answered: then that one cannot land late any more, behind an administrator's restore. */
+  async #intendSurely(name: string): Promise<DeletionIntent> {
+    const { service } = this.#options;
+    for (let tries = 0; ; tries++) {
+      try {
+        return await service.intendDeletion(name);
+      } catch (error) {
+        const isAnswered = !hasCode(error, 'kms_unavailable') || error.cause instanceof KeyRefused;
+        if (isAnswered) throw error;
+        this.#isDue = true;
+        this.#isInDoubt = true;
+        if (tries > 0) throw error;
+        await this.#settleDoubt();
+      }
+    }
+  }
+
+  async #settleDoubt(): Promise<void> {
+    if (!this.#isInDoubt) return;
+    await this.#options.settleDoubt();
+    this.#isInDoubt = false;
   }
 
   async #finishLater(unfinished: UnfinishedDeletion): Promise<void> {

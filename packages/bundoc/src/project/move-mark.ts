@@ -1,40 +1,56 @@
-import { projectIdSchema } from '@bundoc/shared/contract/documents';
-import { AppError } from '@bundoc/shared/errors';
+import type { KeyObject } from 'node:crypto';
+import { aadOf, OpenError, open, seal } from '@bundoc/shared/aead';
+import { storageIdSchema } from '@bundoc/shared/contract/storages';
 import { z } from 'zod';
-import { parseMark } from './parse-mark.ts';
+import type { ProjectCipher } from '../cipher/project-cipher.ts';
 
-/**
- * What stands where a project is not, or not yet, while or because it was moved (docs/formats/move-mark.md): `incoming` where it is being brought to, in the
- * place or beside the project's file; `moved` where it was. Both ends of one move have the same id. In the clear, nothing secret.
- */
 const moveMarkSchema = z.strictObject({
-  moving: projectIdSchema,
-  format: z.literal(1),
-  /** Of this move. */
+  /** Where the project comes to: `incoming`, and `whole` once nothing is missing. Where it comes from: `leaving`, and `moved` once it changed hands. */
+  state: z.enum(['incoming', 'whole', 'leaving', 'moved']),
   move: z.uuid(),
-  state: z.enum(['incoming', 'moved']),
+  from: storageIdSchema,
+  to: storageIdSchema,
   since: z.iso.datetime(),
 });
+/** What a storage says of a project that it gives away or receives (docs/formats/move-mark.md). */
 export type MoveMark = z.infer<typeof moveMarkSchema>;
 
-/** What the text of a mark begins with, and that of a project file does not. */
-export const MOVE_MARK_BEGINS = '{"moving":';
-
-/** What a caller is told to wait. A project that was moved is served by others at once, but not here. */
-const RETRY_AFTER_S = { incoming: 2, moved: 60 } as const;
-
-export function formatMoveMark(mark: MoveMark): string {
-  return `${JSON.stringify(moveMarkSchema.parse(mark))}\n`;
+/** What the text of a mark begins with, and no other mark does. */
+export const MOVE_MARK_BEGINS = 'bundoc-move-mark-1.';
+/** Bytes of the longest text. */
+export const MOVE_MARK_BYTES_MAX = 1_024;
+/** What the key of marks is derived for. */
+export const MARK_KEY = 'bundoc/move-mark/v1';
+const VERSION_BYTES = 4;
+/** @returns one line: base64url of `key version 4 | nonce 12 | ciphertext | tag 16`. */
+export function sealMoveMark(project: string, cipher: ProjectCipher, mark: MoveMark): string {
+  const version = Buffer.alloc(VERSION_BYTES);
+  version.writeUInt32BE(cipher.version);
+  const key = cipher.subkey(cipher.version, MARK_KEY) as KeyObject;
+  const sealed = seal(key, Buffer.from(JSON.stringify(moveMarkSchema.parse(mark))), aadOf(MARK_KEY, project));
+  return `${MOVE_MARK_BEGINS}${Buffer.concat([version, sealed]).toString('base64url')}`;
 }
 
-/** @throws AppError `project_damaged` for content that is no mark of this project. */
-export function parseMoveMark(project: string, content: string): MoveMark {
-  return parseMark(moveMarkSchema, (mark) => mark.moving, project, content);
-}
-
-/** What whoever asks for a marked project is told. */
-export function projectElsewhere({ state }: MoveMark): AppError {
-  return new AppError(state === 'moved' ? 'project_moved' : 'project_moving', {
-    retryAfterS: RETRY_AFTER_S[state],
-  });
+/**
+ * @param keyOf the key of marks in one version; undefined when there is no such version.
+ * @returns undefined for any text that {@link sealMoveMark} did not make under the key of this project.
+ */
+export async function openMoveMark(
+  project: string,
+  text: string,
+  keyOf: (version: number) => Promise<KeyObject | undefined>,
+): Promise<MoveMark | undefined> {
+  const bytes = Buffer.from(text.slice(MOVE_MARK_BEGINS.length), 'base64url');
+  if (!text.startsWith(MOVE_MARK_BEGINS) || text.length > MOVE_MARK_BYTES_MAX) return undefined;
+  if (bytes.length < VERSION_BYTES) return undefined;
+  const version = bytes.readUInt32BE();
+  const key = version === 0 ? undefined : await keyOf(version);
+  if (key === undefined) return undefined;
+  try {
+    const opened = open(key, bytes.subarray(VERSION_BYTES), aadOf(MARK_KEY, project));
+    return moveMarkSchema.parse(JSON.parse(opened.toString()));
+  } catch (error) {
+    if (error instanceof OpenError) return undefined;
+    throw error;
+  }
 }

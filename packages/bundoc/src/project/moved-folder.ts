@@ -1,64 +1,51 @@
 import { join } from 'node:path';
-import { projectIdSchema } from '@bundoc/shared/contract/documents';
-import { DELETION_FILE, MOVE_FILE, PROJECT_FILE } from '@bundoc/shared/contract/project-file';
-import {
-  type Disk,
-  makeDirectoryDurably,
-  replaceFile,
-  SMALL_FILE_BYTES_MAX,
-} from '../storage/embedded/disk.ts';
-import { projectDestroyed } from './deletion-mark.ts';
-import { formatMoveMark, type MoveMark, parseMoveMark } from './move-mark.ts';
+import { MOVE_FILE } from '@bundoc/shared/contract/project-file';
+import { hasCode } from '@bundoc/shared/errors';
+import { type Disk, makeDirectoryDurably, replaceFile } from '../storage/embedded/disk.ts';
+import { MOVE_MARK_BYTES_MAX } from './move-mark.ts';
 
 const TMP = 'tmp';
 
-/** @param directory the project's folder. */
-export async function readMoveMark(
-  disk: Disk,
-  project: string,
-  directory: string,
-): Promise<MoveMark | undefined> {
-  const content = await disk.read(join(directory, MOVE_FILE), SMALL_FILE_BYTES_MAX);
-  return content && parseMoveMark(project, content.toString());
+/** @param directory the project's folder. @returns the empty text for an entry that can be no mark: a link, a pipe, a huge file. */
+export async function readMoveMark(disk: Disk, directory: string): Promise<string | undefined> {
+  try {
+    return (await disk.read(join(directory, MOVE_FILE), MOVE_MARK_BYTES_MAX))?.toString();
+  } catch (error) {
+    if (hasCode(error, 'project_damaged')) return '';
+    throw error;
+  }
 }
 
-/** Puts the mark of a project that is not here into its folder, durably and in one piece. */
-export async function markFolder(disk: Disk, directory: string, mark: MoveMark): Promise<void> {
+/** Puts the mark into the folder, durably and in one piece. */
+export async function writeMoveMark(disk: Disk, directory: string, mark: string): Promise<void> {
   const tmp = join(directory, TMP);
   await disk.makeDirectory(tmp);
-  await replaceFile(disk, tmp, join(directory, MOVE_FILE), Buffer.from(formatMoveMark(mark)));
+  await replaceFile(disk, tmp, join(directory, MOVE_FILE), Buffer.from(mark));
+}
+
+/** Takes the mark away, durably. May be done again. */
+export async function removeMoveMark(disk: Disk, directory: string): Promise<void> {
+  await disk.remove(join(directory, MOVE_FILE));
+  await disk.syncDirectory(directory);
 }
 
 /**
- * Marks a project as moved away: from then on it is not here. Nobody may have it open, or begin to delete it, meanwhile.
- *
- * @throws AppError `project_destroyed` for one whose deletion has begun: it must not come to life elsewhere.
- */
-export async function markMoved(disk: Disk, directory: string, mark: MoveMark): Promise<void> {
-  const names = (await disk.list(directory)) ?? [];
-  if (names.includes(DELETION_FILE) && !names.includes(PROJECT_FILE)) throw projectDestroyed();
-  await markFolder(disk, directory, mark);
-}
-
-/**
- * Puts what is in the folder of a project that was moved away into another one, out of the service's sight; the mark stays. May be done again.
+ * Puts what is in the folder of a project that is held elsewhere into another one, out of the service's sight; the mark stays. May be done again.
  *
  * @param keptIn a folder on the same file system; it is made below an existing one.
- * @returns where the content is.
+ * @param kept the folder in it.
  */
 export async function putAwayMoved(
   disk: Disk,
   directory: string,
   keptIn: string,
-  { moving, move }: MoveMark,
-): Promise<string> {
-  const kept = join(keptIn, `${moving}-${move}`);
-  for (const path of [keptIn, kept]) await makeDirectoryDurably(disk, path);
+  kept: string,
+): Promise<void> {
+  for (const path of [keptIn, join(keptIn, kept)]) await makeDirectoryDurably(disk, path);
   await disk.removeTree(join(directory, TMP));
   for (const name of (await disk.list(directory)) ?? [])
-    if (name !== MOVE_FILE) await disk.rename(join(directory, name), join(kept, name));
-  for (const path of [kept, directory]) await disk.syncDirectory(path);
-  return kept;
+    if (name !== MOVE_FILE) await disk.rename(join(directory, name), join(keptIn, kept, name));
+  for (const path of [join(keptIn, kept), directory]) await disk.syncDirectory(path);
 }
 
 /** Removes all that is in the folder of a project that is not here, but its mark. */
@@ -66,22 +53,4 @@ export async function emptyMarkedFolder(disk: Disk, directory: string): Promise<
   for (const name of (await disk.list(directory)) ?? [])
     if (name !== MOVE_FILE) await disk.removeTree(join(directory, name));
   await disk.syncDirectory(directory);
-}
-
-/** True once a project was moved away, while what was in its folder is still there: then the last steps of the move are missing. */
-export async function isHalfMoved(disk: Disk, project: string, directory: string): Promise<boolean> {
-  const mark = await readMoveMark(disk, project, directory);
-  if (mark?.state !== 'moved') return false;
-  return ((await disk.list(directory)) ?? []).some((name) => name !== MOVE_FILE && name !== TMP);
-}
-
-/** Projects that were moved away, and of whose moves the last steps are missing. @param directory of all projects. */
-export async function halfMovedProjects(disk: Disk, directory: string): Promise<readonly string[]> {
-  const found: string[] = [];
-  for (const name of (await disk.list(directory)) ?? []) {
-    if (projectIdSchema.safeParse(name).data !== name) continue;
-    const isHalf = await isHalfMoved(disk, name, join(directory, name)).catch(() => false);
-    if (isHalf) found.push(name);
-  }
-  return found;
 }

@@ -33,28 +33,30 @@ export interface TakenOver {
 }
 
 /**
- * How often the storage was taken over since this version of the key was first used in it. What the other copies have sealed under that version is
- * known to nobody.
+ * How many others may have sealed under this version of the key, of which nothing is known: a copy of the storage for each time that it was taken over since the
+ * version was first used in it, and whoever had the key before the project.
  */
-export function takeOversSince(file: ProjectFile, version: number, { id, takeOvers }: TakenOver): number {
-  const known = file.versions.find((entry) => entry.version === version)?.takeOvers;
-  return Math.max(0, takeOvers - (known?.storage === id ? known.count : 0));
+export function unknownSealers(file: ProjectFile, version: number, { id, takeOvers }: TakenOver): number {
+  const known = file.versions.find((entry) => entry.version === version);
+  const counted = known?.takeOvers?.storage === id ? known.takeOvers.count : 0;
+  return Math.max(0, takeOvers - counted) + (known?.adopted ? 1 : 0);
 }
 
-/** The file of a new project, with a new name key. */
+/** The file of a new project, with a new name key. @param isAdopted whether the key was there already. */
 export function newProjectFile(
   project: string,
-  key: LeasedKey,
+  { key, isAdopted }: ProjectKey,
   createdAt: Date,
   storage: TakenOver,
 ): ProjectFile {
+  const entry: VersionEntry = { ...versionOf(key, storage), ...(isAdopted ? { adopted: true } : {}) };
   return {
     format: 1,
     project,
     createdAt: createdAt.toISOString(),
     key: { name: dekNameOf(project), id: key.keyId },
-    versions: [versionOf(key, storage)],
-    nameKey: [sealedNameKeyOf(project, key, newNameKey())],
+    versions: [entry],
+    nameKey: [sealedNameKeyOf(project, key, newNameKey(), entry)],
   };
 }
 
@@ -78,10 +80,11 @@ export function withNewVersion(file: ProjectFile, keys: LeasedKeys, storage: Tak
   const [current, ...known] = keys;
   if (known.some(({ version }) => version >= current.version)) throw new AppError('key_mismatch');
   const nameKey = nameKeyOf(file, known);
+  const entry = versionOf(current, storage);
   return {
     ...file,
-    versions: [...file.versions, versionOf(current, storage)],
-    nameKey: [...file.nameKey, sealedNameKeyOf(file.project, current, nameKey)],
+    versions: [...file.versions, entry],
+    nameKey: [...file.nameKey, sealedNameKeyOf(file.project, current, nameKey, entry)],
   };
 }
 
@@ -96,6 +99,13 @@ export function openCipher(file: ProjectFile, keys: LeasedKeys): ProjectCipher {
   return new ProjectCipher(file.project, keys, nameKeyOf(file, keys));
 }
 
+/** The key of a project that is made. */
+export interface ProjectKey {
+  readonly key: LeasedKey;
+  /** Whether it was there already, and held: this request has neither made nor claimed it. */
+  readonly isAdopted: boolean;
+}
+
 /** Leased versions of one project's key, the current one first. */
 export type LeasedKeys = readonly [LeasedKey, ...LeasedKey[]];
 
@@ -106,7 +116,7 @@ function nameKeyOf(file: ProjectFile, keys: readonly LeasedKey[]): KeyObject {
     const sealed = file.nameKey.find(({ version }) => version === key.version);
     if (file.key.id !== key.keyId || known?.kcv !== key.kcv || sealed === undefined)
       throw new AppError('key_mismatch');
-    const opened = openNameKeyOf(file.project, key, Buffer.from(sealed.sealed, 'base64'));
+    const opened = openNameKeyOf(file.project, key, Buffer.from(sealed.sealed, 'base64'), known);
     if (nameKey !== undefined && !nameKey.equals(opened)) throw new AppError('project_damaged');
     nameKey = opened;
   }
@@ -114,10 +124,17 @@ function nameKeyOf(file: ProjectFile, keys: readonly LeasedKey[]): KeyObject {
   return nameKey;
 }
 
-function versionOf(
-  { version, kcv, wrapped }: LeasedKey,
-  { id, takeOvers: count }: TakenOver,
-): ProjectFile['versions'][number] {
+type VersionEntry = ProjectFile['versions'][number];
+
+/** What makes a service rotate a key is authentic: it goes with the sealed name key, so nobody adds or removes it. Nothing for a version without. */
+function factsOf({ adopted, takeOvers }: VersionEntry): string[] {
+  return [
+    ...(adopted === undefined ? [] : ['adopted']),
+    ...(takeOvers === undefined ? [] : [takeOvers.storage, String(takeOvers.count)]),
+  ];
+}
+
+function versionOf({ version, kcv, wrapped }: LeasedKey, { id, takeOvers: count }: TakenOver): VersionEntry {
   return { version, kcv, wrapped, ...(count === 0 ? {} : { takeOvers: { storage: id, count } }) };
 }
 
@@ -125,13 +142,15 @@ function sealedNameKeyOf(
   project: string,
   key: LeasedKey,
   nameKey: KeyObject,
+  entry: VersionEntry,
 ): ProjectFile['nameKey'][number] {
-  return { version: key.version, sealed: sealNameKey(project, key, nameKey).toString('base64') };
+  const sealed = sealNameKey(project, key, nameKey, factsOf(entry));
+  return { version: key.version, sealed: sealed.toString('base64') };
 }
 
-function openNameKeyOf(project: string, key: LeasedKey, sealed: Buffer): KeyObject {
+function openNameKeyOf(project: string, key: LeasedKey, sealed: Buffer, entry: VersionEntry): KeyObject {
   try {
-    return openNameKey(project, key, sealed);
+    return openNameKey(project, key, sealed, factsOf(entry));
   } catch (error) {
     if (error instanceof OpenError) throw new AppError('project_damaged', { cause: error });
     throw error;

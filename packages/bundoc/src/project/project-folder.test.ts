@@ -9,9 +9,11 @@ import { openTestStore } from '../testing/embedded-project.ts';
 import { FakeKeyService } from '../testing/fake-key-service.ts';
 import { SimulatedDisk, type Survival } from '../testing/simulated-disk.ts';
 import { KeyCache } from './key-cache.ts';
-import { takeOversSince } from './project-file.ts';
+import { formatProjectFile, unknownSealers } from './project-file.ts';
 import { ProjectFolders } from './project-folder.ts';
 import type { MarkSetAside } from './set-aside.ts';
+
+type Entry = ProjectFile['versions'][number];
 
 const ROOT = '/projects';
 const FILE = `${ROOT}/p/project.json`;
@@ -28,6 +30,7 @@ function start(disk = new SimulatedDisk('/', ROOT), service?: FakeKeyService) {
     clock,
     storage: keyService.storage,
     setAside: '/set-aside',
+    settle: async () => undefined,
     onSetAside: (mark) => setAside.push(mark),
     createStore: (project, directory, cipher) => createEmbeddedStore({ project, directory, disk, cipher }),
   });
@@ -98,16 +101,43 @@ describe('the storage that was taken over', () => {
     const { disk, service, folders } = start();
     const { file } = await folders.openOrCreate('p');
     const after = (takeOvers: number) => ({ ...service.storage, takeOvers });
-    expect([0, 1, 3].map((count) => takeOversSince(file, 1, after(count)))).toEqual([0, 1, 3]);
+    expect([0, 1, 3].map((count) => unknownSealers(file, 1, after(count)))).toEqual([0, 1, 3]);
     // Of another storage, it is not known how often it had been taken over.
-    expect(takeOversSince(file, 1, { id: randomUUID(), takeOvers: 2 })).toBe(2);
+    expect(unknownSealers(file, 1, { id: randomUUID(), takeOvers: 2 })).toBe(2);
     service.storage.takeOvers = 3;
     await service.rotateKey('p-dek', 1);
     const rotated = await start(disk, service).folders.open('p');
-    expect([1, 2].map((version) => takeOversSince(rotated!.file, version, after(3)))).toEqual([3, 0]);
-    expect(takeOversSince(rotated!.file, 2, after(4))).toBe(1);
+    expect([1, 2].map((version) => unknownSealers(rotated!.file, version, after(3)))).toEqual([3, 0]);
+    expect(unknownSealers(rotated!.file, 2, after(4))).toBe(1);
     const kept = await folders.keepWrappings('p', rotated!.file, [{ ...rotated!.keys[0], wrapped: 'bmV3' }]);
-    expect(takeOversSince(kept, 2, after(3))).toBe(0);
+    expect(unknownSealers(kept, 2, after(3))).toBe(0);
+  });
+
+  it('counts those of a key that was there before the project, too', async () => {
+    const { service, folders } = start();
+    service.put('p-dek');
+    const { file } = await folders.openOrCreate('p');
+    expect(unknownSealers(file, 1, service.storage)).toBe(1);
+    service.put('q-dek', null);
+    for (const project of ['q', 'r'])
+      expect(unknownSealers((await folders.openOrCreate(project)).file, 1, service.storage)).toBe(0);
+  });
+
+  it.each([
+    ['adds that the key was adopted', (entry: Entry): Entry => ({ ...entry, adopted: true })],
+    [
+      'adds take-overs',
+      (entry: Entry): Entry => ({ ...entry, takeOvers: { storage: randomUUID(), count: 7 } }),
+    ],
+  ])('has no key rotated because somebody %s in the file', async (_what, edit) => {
+    const { disk, service, folders } = start();
+    const { file } = await folders.openOrCreate('p');
+    const edited = { ...file, versions: file.versions.map(edit) };
+    for (const name of ['project.json', 'catalog-project.json']) {
+      await disk.remove(`${ROOT}/p/${name}`);
+      await disk.createFile(`${ROOT}/p/${name}`, formatProjectFile(edited));
+    }
+    await expect(start(disk, service).folders.open('p')).rejects.toMatchObject({ code: 'project_damaged' });
   });
 
   it('rotates a key with its next seals, and is never left without any', () => {

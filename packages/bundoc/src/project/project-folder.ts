@@ -19,9 +19,9 @@ import {
   SMALL_FILE_BYTES_MAX,
 } from '../storage/embedded/disk.ts';
 import { formatDeletionMark, readDeletionMark } from './deletion-mark.ts';
+import { judgeMoveMark, type SettleMove } from './judge-move-mark.ts';
 import type { KeyCache } from './key-cache.ts';
-import { type MoveMark, projectElsewhere } from './move-mark.ts';
-import { readMoveMark } from './moved-folder.ts';
+import { readMoveMark, removeMoveMark } from './moved-folder.ts';
 import {
   formatProjectFile,
   type LeasedKeys,
@@ -47,6 +47,8 @@ export interface ProjectFoldersOptions {
   /** Where marks go that are set aside: a folder that is made below an existing one. */
   readonly setAside: string;
   readonly onSetAside?: OnSetAside;
+  /** Ends a move out of this storage that was cut short. */
+  readonly settle: SettleMove;
   /** Told of a project whose content is removed: nothing of it may be kept in memory. */
   readonly onContentRemoved?: (project: string) => void;
   /** Makes the store of a new project in its folder, durably. It may find what a creation that was cut short left. */
@@ -82,13 +84,13 @@ export class ProjectFolders implements Projects {
    * Opens an existing project.
    *
    * @returns undefined when there is none; nothing was made, and no key was asked for unless there is a mark.
-   * @throws AppError `project_destroyed`, `project_moving`, `project_moved`, `project_damaged`, `key_missing`, `project_unclaimed`, or what the key
+   * @throws AppError `project_destroyed`, `project_moving`, `project_elsewhere`, `project_damaged`, `key_missing`, `project_unclaimed`, or what the key
    * service threw.
    */
   async open(project: string): Promise<OpenedFolder | undefined> {
     const directory = join(this.#options.directory, project);
     await this.#requireNotDeleted(project, directory);
-    await this.#requireHere(project);
+    await this.#requireHere(project, directory);
     const content = await this.#options.disk.read(join(directory, PROJECT_FILE), SMALL_FILE_BYTES_MAX);
     if (content === undefined) {
       await this.#requireEmpty(directory);
@@ -114,12 +116,12 @@ export class ProjectFolders implements Projects {
     const existing = await this.open(project);
     if (existing !== undefined) return existing;
     const { disk, clock, storage } = this.#options;
-    const key = await mintOrAdopt(this.#options.keys, project);
+    const made = await mintOrAdopt(this.#options.keys, project);
     const directory = join(this.#options.directory, project);
     for (const path of [directory, join(directory, TMP)]) await makeDirectoryDurably(disk, path);
     await removeLeftovers(disk, join(directory, TMP));
-    const file = newProjectFile(project, key, new Date(clock.now()), storage);
-    const keys: LeasedKeys = [key];
+    const file = newProjectFile(project, made, new Date(clock.now()), storage);
+    const keys: LeasedKeys = [made.key];
     const cipher = openCipher(file, keys);
     await this.#options.createStore(project, directory, cipher);
     await this.#write(directory, file);
@@ -153,19 +155,8 @@ export class ProjectFolders implements Projects {
 
   async exists(project: string): Promise<boolean> {
     const { disk, directory } = this.#options;
-    await this.#requireHere(project);
+    await this.#requireHere(project, join(directory, project));
     return !(await isWithoutContent(disk, join(directory, project)));
-  }
-
-  /** Whether the project is being brought in, or was moved away: then it is not here. */
-  async moveOf(project: string): Promise<MoveMark | undefined> {
-    return readMoveMark(this.#options.disk, project, join(this.#options.directory, project));
-  }
-
-  /** The text of `project.json`, also of a project that is not here; undefined when there is none. */
-  async fileText(project: string): Promise<string | undefined> {
-    const path = join(this.#options.directory, project, PROJECT_FILE);
-    return (await this.#options.disk.read(path, SMALL_FILE_BYTES_MAX))?.toString();
   }
 
   async deletionOf(project: string): Promise<DeletionMark | undefined> {
@@ -200,10 +191,15 @@ export class ProjectFolders implements Projects {
     onSetAside?.(await setFileAside(disk, setAside, directory, DELETION_FILE, project));
   }
 
-  /** @throws AppError `project_moving`, `project_moved`. */
-  async #requireHere(project: string): Promise<void> {
-    const mark = await this.moveOf(project);
-    if (mark !== undefined) throw projectElsewhere(mark);
+  /** A mark that is over is taken away, and one that is not authentic is set aside. @throws AppError as {@link judgeMoveMark}. */
+  async #requireHere(project: string, directory: string): Promise<void> {
+    const { disk, setAside, onSetAside } = this.#options;
+    const text = await readMoveMark(disk, directory);
+    if (text === undefined) return;
+    const hasContent = (await disk.list(directory))?.includes(PROJECT_FILE) === true;
+    if ((await judgeMoveMark(project, text, hasContent, this.#options)) === 'over')
+      await removeMoveMark(disk, directory);
+    else onSetAside?.(await setFileAside(disk, setAside, directory, MOVE_FILE, project));
   }
 
   /** Brings the file up to date: with a version that is new, and with the present wrappings of the key's versions. */

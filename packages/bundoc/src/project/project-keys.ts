@@ -1,8 +1,7 @@
 import type { ProjectFile } from '@bundoc/shared/contract/project-file';
 import { AppError, hasCode } from '@bundoc/shared/errors';
-import type { LeasedKey } from '../kms/port.ts';
 import type { KeyCache } from './key-cache.ts';
-import type { LeasedKeys } from './project-file.ts';
+import type { LeasedKeys, ProjectKey } from './project-file.ts';
 
 /**
  * The current version of a project's key, and every other that its file lists.
@@ -48,17 +47,17 @@ export async function requireNotDestroyed(keys: KeyCache, project: string): Prom
  *
  * @throws AppError those of the key service, among them `project_elsewhere`.
  */
-export async function mintOrAdopt(keys: KeyCache, project: string): Promise<LeasedKey> {
+export async function mintOrAdopt(keys: KeyCache, project: string): Promise<ProjectKey> {
   // What is kept of a key may be from before its project was deleted.
   if (keys.has(project)) keys.evict(project);
   try {
-    return await keys.get(project);
+    return { key: await keys.get(project), isAdopted: true };
   } catch (error) {
     if (!hasCode(error, 'KEY_NOT_FOUND', 'key_unheld')) throw error;
-    if (hasCode(error, 'key_unheld')) return await keys.claim(project);
+    if (hasCode(error, 'key_unheld')) return { key: await keys.claim(project), isAdopted: false };
   }
   try {
-    return await keys.create(project);
+    return { key: await keys.create(project), isAdopted: false };
   } catch (error) {
     // It was made and is gone again, or nobody holds it: somebody else is at work on this name.
     if (hasCode(error, 'KEY_NOT_FOUND', 'key_unheld'))

@@ -9,25 +9,20 @@ import {
   type Statement,
   type Transaction,
 } from '../storage/postgres/database.ts';
+import { removeRows, unfenceRows } from '../storage/postgres/fence.ts';
 import {
   changeMarker,
   type FileRow,
   insertFileRow,
-  leaveMarker,
   readFileRow,
   replaceFileRow,
 } from '../storage/postgres/file-row.ts';
 import { patiently } from '../storage/postgres/patience.ts';
-import {
-  deleteContentRows,
-  deleteHead,
-  insertProjectRows,
-  lockOf,
-  raiseKeyVersion,
-} from '../storage/postgres/project-rows.ts';
+import { insertProjectRows, raiseKeyVersion } from '../storage/postgres/project-rows.ts';
 import { formatDeletionMark, projectDestroyed, readDeletionMark } from './deletion-mark.ts';
+import { judgeMoveMark, type SettleMove } from './judge-move-mark.ts';
 import type { KeyCache } from './key-cache.ts';
-import { MOVE_MARK_BEGINS, type MoveMark, parseMoveMark, projectElsewhere } from './move-mark.ts';
+import { MOVE_MARK_BEGINS } from './move-mark.ts';
 import {
   formatProjectFile,
   newProjectFile,
@@ -42,9 +37,9 @@ import type { OpenedProject, Projects } from './projects.ts';
 import { loggable, type OnSetAside } from './set-aside.ts';
 
 /** Of a row of `bundoc.projects` that holds a project, and not only a mark. */
-export const IS_PROJECT = `file IS NOT NULL AND NOT starts_with(file, '${MOVE_MARK_BEGINS}')`;
+export const IS_PROJECT = `file IS NOT NULL AND NOT starts_with(coalesce(marker, ''), '${MOVE_MARK_BEGINS}')`;
 const NAMES: Statement = {
-  name: 'bundoc-project-names-4',
+  name: 'bundoc-project-names-5',
   text: `SELECT project FROM bundoc.projects WHERE project > $1 AND ($3::text[] IS NULL OR project = ANY ($3))
          AND ${IS_PROJECT} ORDER BY project LIMIT $2`,
 };
@@ -59,6 +54,8 @@ export interface ProjectRowsOptions {
   /** The storage that this is. */
   readonly storage: TakenOver;
   readonly onSetAside?: OnSetAside;
+  /** Ends a move out of this storage that was cut short. */
+  readonly settle: SettleMove;
 }
 type RowsPlace = Pick<ProjectRowsOptions, 'database' | 'clock'>;
 
@@ -77,7 +74,6 @@ export class ProjectRows implements Projects {
     for (let tries = 0; tries < TRIES_MAX; tries++) {
       const text = await this.#read(project);
       if (text === undefined) return undefined;
-      requireHere(project, text);
       const file = parseProjectFile(project, Buffer.from(text));
       const keys = await keysOfFile(this.#options.keys, project, file);
       const [current] = keys;
@@ -101,16 +97,16 @@ export class ProjectRows implements Projects {
     const existing = await this.open(project);
     if (existing !== undefined) return existing;
     const { keys, clock, storage } = this.#options;
-    const key = await mintOrAdopt(keys, project);
-    const file = newProjectFile(project, key, new Date(clock.now()), storage);
+    const made = await mintOrAdopt(keys, project);
+    const file = newProjectFile(project, made, new Date(clock.now()), storage);
     await this.#transact(async (transaction) => {
       if (!(await insertFileRow(transaction, project, textOf(file)))) return undefined;
-      await insertProjectRows(transaction, project, key.version);
+      await insertProjectRows(transaction, project, made.key.version);
       return true;
     });
-    const made = await this.open(project);
-    if (made === undefined) throw new AppError('storage_unavailable', { retryAfterS: 1 });
-    return made;
+    const opened = await this.open(project);
+    if (opened === undefined) throw new AppError('storage_unavailable', { retryAfterS: 1 });
+    return opened;
   }
 
   async names(after: string, limit: number, only?: readonly string[]): Promise<readonly string[]> {
@@ -124,7 +120,6 @@ export class ProjectRows implements Projects {
     for (let tries = 0; tries < TRIES_MAX; tries++) {
       const text = await this.#read(project);
       if (text === undefined) break;
-      if (moveOf(project, text) !== undefined) return file;
       const present = parseProjectFile(project, Buffer.from(text));
       const changed = withWrappings(present, keys);
       if (changed === undefined) return present;
@@ -134,9 +129,9 @@ export class ProjectRows implements Projects {
   }
 
   async exists(project: string): Promise<boolean> {
-    const { text, hasContent } = await patientlyRead(this.#options, project);
-    if (text !== undefined) requireHere(project, text);
-    return text !== undefined || hasContent;
+    const row = await patientlyRead(this.#options, project);
+    if (row.marker?.startsWith(MOVE_MARK_BEGINS)) await this.#requireHere(project, row.marker, row.text);
+    return row.text !== undefined || row.hasContent;
   }
 
   async deletionOf(project: string): Promise<DeletionMark | undefined> {
@@ -147,18 +142,23 @@ export class ProjectRows implements Projects {
   /** The head goes first: without one, no node commits to the project. */
   async remove(project: string, mark: DeletionMark): Promise<void> {
     const { database, clock } = this.#options;
-    const isMarked = await this.#transact(async (transaction) => {
-      await leaveMarker(transaction, project, formatDeletionMark(mark));
-      await deleteHead(transaction, project);
-      return true;
-    }, lockOf(project));
-    if (!isMarked) throw new AppError('storage_unavailable', { retryAfterS: 1 });
-    await deleteContentRows(project, (action) => patiently(clock, () => database.transaction('', action)));
+    const transact: Database['transaction'] = (begin, action) =>
+      patiently(clock, () => database.transaction(begin, action));
+    try {
+      await removeRows((action) => transact('', action), project, formatDeletionMark(mark));
+    } catch (error) {
+      if (!(error instanceof OutcomeUnknown)) throw error;
+      throw new AppError('storage_unavailable', { cause: error, retryAfterS: 1 });
+    }
   }
 
   /** @throws AppError `project_damaged` for content without a file; `project_destroyed` as {@link requireNotDestroyed}. */
   async #read(project: string): Promise<string | undefined> {
     const { text, marker, hasContent } = await patientlyRead(this.#options, project);
+    if (marker?.startsWith(MOVE_MARK_BEGINS)) {
+      await this.#requireHere(project, marker, text);
+      return this.#read(project);
+    }
     if (marker !== undefined) await this.#requireNotDeleted(project, marker);
     if (text === undefined && hasContent)
       throw new AppError('project_damaged', { cause: new Error('rows without a project file') });
@@ -171,6 +171,14 @@ export class ProjectRows implements Projects {
     await requireNotDestroyed(keys, project);
     const isSetAside = await patiently(clock, () => changeMarker(database, project, undefined, marker));
     if (isSetAside) onSetAside?.({ project, text: loggable(marker) });
+  }
+
+  /** A mark that is over is taken away, and one that is not authentic is set aside. @throws AppError as {@link judgeMoveMark}. */
+  async #requireHere(project: string, marker: string, text: string | undefined): Promise<void> {
+    const { database, clock, onSetAside } = this.#options;
+    const verdict = await judgeMoveMark(project, marker, text !== undefined, this.#options);
+    const isChanged = await patiently(clock, () => unfenceRows(database, project, marker));
+    if (isChanged && verdict === 'forged') onSetAside?.({ project, text: loggable(marker) });
   }
 
   /** @returns false when another node changed the file first. */
@@ -198,19 +206,17 @@ export class ProjectRows implements Projects {
 }
 
 /**
- * What whoever has it open is told of a project that has no head any more: `project_destroyed`, or `project_not_found` when it was moved away.
+ * What whoever has it open is told of a project that has no head any more: `project_destroyed`, or `project_moving`: then BunKMS says where it is when it is opened again.
  *
  * @throws AppError of the database.
  */
 export async function whyGone(place: RowsPlace, project: string): Promise<AppError> {
   const { text, marker } = await patientlyRead(place, project);
+  if (marker?.startsWith(MOVE_MARK_BEGINS)) return new AppError('project_moving', { retryAfterS: 1 });
   if (text === undefined)
     return marker === undefined ? new AppError('project_not_found') : projectDestroyed();
-  const moved = moveOf(project, text);
-  // It may have come back meanwhile.
-  return moved === undefined
-    ? new AppError('storage_unavailable', { retryAfterS: 1 })
-    : projectElsewhere(moved);
+  // It has come back meanwhile.
+  return new AppError('storage_unavailable', { retryAfterS: 1 });
 }
 
 function patientlyRead({ database, clock }: RowsPlace, project: string): Promise<FileRow> {
@@ -219,15 +225,4 @@ function patientlyRead({ database, clock }: RowsPlace, project: string): Promise
 
 function textOf(file: ProjectFile): string {
   return formatProjectFile(file).toString();
-}
-
-/** The mark that stands in place of the file of a project that is not here; undefined of any other text. */
-export function moveOf(project: string, text: string): MoveMark | undefined {
-  return text.startsWith(MOVE_MARK_BEGINS) ? parseMoveMark(project, text) : undefined;
-}
-
-/** @throws AppError `project_moving`, `project_moved`. */
-function requireHere(project: string, text: string): void {
-  const mark = moveOf(project, text);
-  if (mark !== undefined) throw projectElsewhere(mark);
 }

@@ -17,7 +17,7 @@ export interface OpenedProject {
  * under a second key.
  *
  * Errors of every method: `project_damaged`, `key_missing`, `key_mismatch`, `project_unclaimed` for content whose key nobody holds, those of the key service and
- * of the storage; of opening and of deleting, `project_moving` and `project_moved` where it is being brought to, or was moved away from.
+ * of the storage; of opening and of deleting, `project_moving` and `project_elsewhere` where it is being brought to, or was moved away from.
  *
  * A mark by which a project was deleted refuses nothing unless the key service confirms it: otherwise it is set aside, and the project opens.
  */

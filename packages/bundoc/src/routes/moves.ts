@@ -21,38 +21,14 @@ const DESCRIPTION = describe({
   description:
     'Out of files, to the database that `BUNDOC_MOVE_TO` names, while the project is used; without it, 409 `move_refused`. Lines of JSON as they come: ' +
     '`{"step":"copying","documents":…,"of":…}`, with `verifying` and `switching` to follow, and a last one, `{"moved":…,"to":…,"kept":…}`, or `{"problem":…}` with a ' +
-    'problem document when it failed. Whoever goes away stops it, unless it is about to change hands. Without a last line it is not known how it ended: the same ' +
-    'call goes on with it, or answers as it would have.',
+    'problem document when it failed; then the project stays here, or its requests are refused until BunKMS says where it is. Whoever goes away stops it, unless it is ' +
+    'about to change hands. Without a last line it is not known how it ended: the same call begins it again, or answers as it would have.',
   access: projectAccess('docs:admin'),
   params: projectPathSchema,
   answers: {
     200: { description: 'How far it is, and how it ended', schema: z.string(), contentType: NDJSON },
   },
   refusals: [...PROJECT_REFUSALS, 'move_refused'],
-  examples: {
-    notSetUp: { params: { project: 'project-a' }, status: 409 },
-  },
-});
-
-const ABANDONING = describe({
-  id: 'abandonMove',
-  tag: 'projects',
-  summary: 'Give up the move of a project',
-  description:
-    'One that has not changed hands, whether it is under way, was stopped, or was cut short: afterwards the project is here alone, and nothing of it where it was to ' +
-    'go. 409 `move_refused` once it has changed hands. Where no move was begun, nothing is done.',
-  access: projectAccess('docs:admin'),
-  params: projectPathSchema,
-  answers: { 204: { description: 'The project is here alone' } },
-  refusals: [
-    'project_not_found',
-    'project_damaged',
-    'project_moving',
-    'move_refused',
-    'storage_unavailable',
-    'disk_full',
-    'rate_limited',
-  ],
   examples: {
     notSetUp: { params: { project: 'project-a' }, status: 409 },
   },
@@ -74,15 +50,6 @@ export function registerMoves(app: FastifyInstance, moves: Moves, auth: BearerAu
       stream.once('close', () => move.stop(new AppError('overloaded', { detail: 'the caller has gone' })));
       reply.header('content-type', NDJSON).header('cache-control', 'no-store');
       return reply.send(stream);
-    },
-  );
-
-  app.delete(
-    '/v1/projects/:project/move',
-    { onRequest: guardProject(auth, 'docs:admin'), config: ABANDONING },
-    async (request, reply) => {
-      await moves.abandon(projectPath(request).project);
-      return reply.code(204).send();
     },
   );
 }

@@ -36,6 +36,19 @@ describe('the precondition of a write', () => {
   });
 });
 
+it('a list of tags is read in time that grows with its length alone', () => {
+  for (const run of [' ', ',', ', ', '"a",'])
+    for (const [head, tail] of [
+      ['', 'x'],
+      ['"a"', 'x'],
+      ['"a",', '"'],
+    ]) {
+      const started = performance.now();
+      expect(() => writePrecondition({ 'if-match': `${head}${run.repeat(500_000)}${tail}` })).toThrow();
+      expect(performance.now() - started).toBeLessThan(2_000);
+    }
+});
+
 describe('a conditional read', () => {
   it.each([
     [{}, false],

@@ -37,6 +37,7 @@ export class CliProject {
       keys: new KeyCache({ keys: this.service.held, clock: this.clock, ttlMs: 900_000 }),
       clock: this.clock,
       storage: this.service.storage,
+      settle: async () => undefined,
       setAside: '/set-aside',
       createStore: (project, directory, cipher) => createEmbeddedStore({ project, directory, disk, cipher }),
     });

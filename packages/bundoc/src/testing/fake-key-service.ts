@@ -4,7 +4,7 @@ import { type Clock, instant } from '@bundoc/shared/clock';
 import type { AuditReceipt, DestroyReceipt } from '@bundoc/shared/contract/keys';
 import type { DeletionIntent, StorageInfo, UnfinishedDeletion } from '@bundoc/shared/contract/storages';
 import { AppError } from '@bundoc/shared/errors';
-import type { ActingStorage, LeasedKey, StorageCalls } from '../kms/port.ts';
+import { type ActingStorage, KeyRefused, type LeasedKey, type StorageCalls } from '../kms/port.ts';
 import { StorageKeys } from '../kms/storage-keys.ts';
 
 interface KeptKey {
@@ -20,7 +20,8 @@ interface KeptKey {
 /** What is known of a key beside its material. */
 interface Standing {
   holder?: string | undefined;
-  offer?: { readonly to: string; readonly move: string } | undefined;
+  /** With the generation of the holder that made it: it ends with that. */
+  offer?: { readonly to: string; readonly move: string; readonly generation: string } | undefined;
   intendedAt?: string | undefined;
   /** The place of the key's latest change. */
   latest: AuditReceipt;
@@ -259,7 +260,7 @@ export class FakeKeyService implements StorageCalls {
   async offerKey(name: string, to: string, move: string, acting: ActingStorage): Promise<void> {
     this.#begin(name, acting);
     this.#requireHolder(name, acting);
-    this.#standingOf(name).offer = { to, move };
+    this.#standingOf(name).offer = { to, move, generation: acting.generation };
     this.#answer('offerKey');
   }
 
@@ -275,7 +276,9 @@ export class FakeKeyService implements StorageCalls {
     this.#begin(name, acting);
     const standing = this.#standingOf(name);
     if (standing.holder === acting.storage) return;
-    if (standing.offer?.to !== acting.storage || standing.offer.move !== move)
+    const { offer, holder = '' } = standing;
+    const isOffered = offer?.to === acting.storage && offer.move === move;
+    if (!isOffered || this.storages.get(holder)?.generation !== offer.generation)
       throw new AppError('key_not_offered');
     standing.holder = acting.storage;
     standing.offer = undefined;
@@ -292,6 +295,14 @@ export class FakeKeyService implements StorageCalls {
     this.storages.set(id, { ...known, generation: to });
     this.#answer('advanceStorage');
     return { id, generation: to, take_overs: known.takeOvers, advanced_at: this.#now() };
+  }
+
+  async storageInfo(id: string): Promise<StorageInfo> {
+    if (this.failure !== undefined) throw this.failure;
+    const known = this.storages.get(id);
+    if (known === undefined) throw new AppError('storage_not_found');
+    const { generation, takeOvers: take_overs } = known;
+    return { id, ...(generation === undefined ? {} : { generation }), take_overs, advanced_at: this.#now() };
   }
 
   /** An administrator lets one copy of a storage take the place of the others: that of this generation, or the next that asks. */
@@ -327,7 +338,8 @@ export class FakeKeyService implements StorageCalls {
 
   #requireShredding(): void {
     if (this.failure !== undefined) throw this.failure;
-    if (!this.mayShred) throw new AppError('kms_unavailable', { retryAfterS: 60 });
+    const cause = new KeyRefused('BunKMS answered 403 forbidden');
+    if (!this.mayShred) throw new AppError('kms_unavailable', { cause, retryAfterS: 60 });
   }
 
   /** Keys that a test has put here by hand are held by the storage of {@link acting}. */

@@ -77,7 +77,10 @@ export async function run(world: LogWorld, disk: SimulatedDisk, steps: readonly 
   await log[Symbol.asyncDispose]();
 }
 
-/** What each project has is what it was given, in order; with all that was acknowledged, and nothing that was refused. */
+/**
+ * What each project has is what it was given, in order; with all that was acknowledged, and nothing that was
+ * refused.
+ */
 export async function check(
   world: LogWorld,
   log: Log,
@@ -96,7 +99,10 @@ export async function check(
   return contents;
 }
 
-/** What was seen once stays: what was waiting when the process ended, and is there, counts as acknowledged from now on. */
+/**
+ * What was seen once stays: what was waiting when the process ended, and is there, counts as acknowledged
+ * from now on.
+ */
 export function fix(contents: ReadonlyMap<LogProject, readonly number[]>): void {
   for (const [project, ids] of contents)
     for (const given of project.given)

@@ -3,17 +3,17 @@ import { setImmediate } from 'node:timers/promises';
 import { takeKey } from '@bundoc/shared/aead';
 import { AppError, hasCode } from '@bundoc/shared/errors';
 import type { FramePlace, Place } from '../engine/files/log/layout.ts';
-import {
-  type AttachedHandle,
-  type CarriedContent,
-  type CarryTarget,
-  Log,
-  type LogLimits,
-  type LogMark,
-  type LogOptions,
-  type PartSource,
-  type TakenPart,
-} from '../engine/files/log/log.ts';
+import { Log } from '../engine/files/log/log.ts';
+import type {
+  AttachedHandle,
+  CarriedContent,
+  CarryTarget,
+  LogLimits,
+  LogMark,
+  LogOptions,
+  PartSource,
+  TakenPart,
+} from '../engine/files/log/log-api.ts';
 import { type PartKeys, partKeysOf } from '../engine/files/log/part-seal.ts';
 import { type OpenedPart, openParts, partsBehind } from '../engine/files/log/parts.ts';
 import { PartsDamaged } from '../engine/files/log/sealed-part.ts';
@@ -39,7 +39,10 @@ export interface GivenCommit {
   fate: Fate;
 }
 
-/** A project as a test has it: a list of numbers, in the place of documents. It outlives the log and its processes. */
+/**
+ * A project as a test has it: a list of numbers, in the place of documents. It outlives the log and its
+ * processes.
+ */
 export class LogProject {
   readonly name: string;
   readonly handle = randomBytes(8).toString('hex');

@@ -36,6 +36,7 @@ export function openInstances(
     clock,
     storage: service.storage,
     setAside: '/set-aside',
+    settle: async () => undefined,
     onSetAside: (mark) => setAside.push(mark),
     ...(onContentRemoved === undefined ? {} : { onContentRemoved }),
     createStore: (project, directory, cipher) => createEmbeddedStore({ project, directory, disk, cipher }),

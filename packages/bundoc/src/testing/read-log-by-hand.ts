@@ -1,6 +1,6 @@
 import { createDecipheriv, hkdfSync, type KeyObject } from 'node:crypto';
 
-/** What a part holds, as whoever has the key reads it. */
+/** What a part holds, as a reader with the key finds it. */
 export interface PartByHand {
   readonly handle: string;
   readonly kind: number;
@@ -9,7 +9,8 @@ export interface PartByHand {
 }
 
 /**
- * Reads a log by docs/formats/log.md and nothing of the log's own code: every frame that counts, in order, each part opened.
+ * Reads a log by docs/formats/log.md and nothing of the log's own code: every frame that counts, in order,
+ * each part opened.
  *
  * @param keyOf the DEK of a handle and a version, and the name of its project.
  */

@@ -1,29 +1,31 @@
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { systemClock } from '@bundoc/shared/clock';
-import { hasCode } from '@bundoc/shared/errors';
+import { type Clock, systemClock } from '@bundoc/shared/clock';
+import { AppError, hasCode } from '@bundoc/shared/errors';
 import { createLogger } from '@bundoc/shared/logger';
-import type { OpenFolder } from '../../src/move/folder-source.ts';
-import type { MoveWatch } from '../../src/move/move-project.ts';
-import { moveToDatabase } from '../../src/move/to-database.ts';
+import { identifyFolder } from '../../src/identity/identity-in-folder.ts';
+import { identifyDatabase } from '../../src/identity/identity-in-rows.ts';
+import { type StartedStorage, startStorage } from '../../src/identity/started-storage.ts';
+import type { StorageIdentity } from '../../src/identity/storage-file.ts';
+import type { StorageCalls } from '../../src/kms/port.ts';
+import { StorageKeys } from '../../src/kms/storage-keys.ts';
 import { moveToFolder } from '../../src/move/to-folder.ts';
-import { handOver } from '../../src/project/hand-over.ts';
-import { type InstanceLease, InstanceManager } from '../../src/project/instance-manager.ts';
+import { InstanceManager } from '../../src/project/instance-manager.ts';
+import { settleMove } from '../../src/project/judge-move-mark.ts';
 import { KeyCache } from '../../src/project/key-cache.ts';
-import { halfMovedProjects, markMoved } from '../../src/project/moved-folder.ts';
-import { formatProjectFile } from '../../src/project/project-file.ts';
 import { ProjectFolders } from '../../src/project/project-folder.ts';
 import { ProjectRows, whyGone } from '../../src/project/project-rows.ts';
-import type { Projects } from '../../src/project/projects.ts';
+import type { OpenedProject, Projects } from '../../src/project/projects.ts';
+import type { MarkSetAside } from '../../src/project/set-aside.ts';
 import { Moves, type MovesOptions } from '../../src/service/moves.ts';
 import { put, ref, remove } from '../../src/storage/conformance.ts';
 import type { Disk } from '../../src/storage/embedded/disk.ts';
-import { openNodeDisk } from '../../src/storage/embedded/node-disk.ts';
+import { type NodeDisk, openNodeDisk } from '../../src/storage/embedded/node-disk.ts';
 import { createEmbeddedStore } from '../../src/storage/embedded/recovery.ts';
 import { SEAL_LIMITS } from '../../src/storage/embedded/seal-budget.ts';
 import type { ProjectStore } from '../../src/storage/port.ts';
-import type { Connections, Database, Transaction } from '../../src/storage/postgres/database.ts';
+import type { Database, Transaction } from '../../src/storage/postgres/database.ts';
 import { PostgresStore } from '../../src/storage/postgres/postgres-store.ts';
 import { openTestStore } from '../../src/testing/embedded-project.ts';
 import { FakeKeyService } from '../../src/testing/fake-key-service.ts';
@@ -32,44 +34,88 @@ import { NO_NEWS } from '../../src/testing/postgres-project.ts';
 const logger = createLogger({ service: 'bundoc', level: 'silent' });
 /** Many pages and rounds of few documents. */
 const SMALL = { limit: 20, bytesMax: 4_000, fewChanges: 10 };
-export const NOT_WATCHED: MoveWatch = { onCopied: () => undefined, onVerified: () => undefined };
+export const NOT_WATCHED = { onCopied: () => undefined, onVerified: () => undefined };
 const IDS = ['a', 'b', 'c', 'gone'];
+export const HELD: readonly string[] = ['a', 'b', 'c'];
+/** When whoever opens a project no longer waits for a move that was cut short. */
+const LATER: Clock = { ...systemClock, now: () => systemClock.now() + 60_000 };
 
-/** What a move, or the end of one, does its steps by. */
+export type Place = 'rows' | 'files';
+
+/** What a move does its steps by. */
 export interface Ports {
-  readonly database: Connections;
+  readonly database: Database;
   readonly disk: Disk;
+  readonly calls: StorageCalls;
 }
 
 /** A project that is moved between a database and a data folder of the test's own, and the nodes that serve it at either end. */
 export class Moving implements AsyncDisposable {
   readonly database: Database;
   readonly folder = mkdtempSync(join(tmpdir(), 'bundoc-move-'));
-  readonly disk = openNodeDisk(this.folder);
   readonly service = new FakeKeyService(systemClock);
+  readonly disk: NodeDisk = openNodeDisk(this.folder);
+  readonly setAside: MarkSetAside[] = [];
   project: string;
-  readonly #ports: Ports;
   #nodes: InstanceManager[] = [];
 
   constructor(database: Database, project: string) {
     this.database = database;
     this.project = project;
-    this.#ports = { database, disk: this.disk };
+  }
+
+  get ports(): Ports {
+    return { database: this.database, disk: this.disk, calls: this.service };
   }
 
   get directory(): string {
-    return join(this.folder, this.project);
+    return join(this.folder, 'projects', this.project);
   }
 
-  keys(): KeyCache {
-    return new KeyCache({ keys: this.service.held, clock: systemClock, ttlMs: 900_000 });
+  identity(place: Place): Promise<StorageIdentity> {
+    return place === 'rows'
+      ? identifyDatabase(this.database, systemClock)
+      : identifyFolder(this.disk, this.folder);
   }
 
-  /** A node on the database. */
-  nodeOnRows(): InstanceManager {
-    const { database } = this;
-    const keys = this.keys();
-    return this.#nodeOf(keys, this.rows(keys), (of, { cipher }) =>
+  /** A process that starts on a storage. */
+  async start(place: Place, calls: StorageCalls = this.service): Promise<StartedStorage> {
+    return startStorage(await this.identity(place), calls);
+  }
+
+  async #keysOf(place: Place, storage: StartedStorage): Promise<KeyCache> {
+    const identity = await this.identity(place);
+    const refused = async () => {
+      const { id, generation = '' } = await identity.read();
+      return { storage: id, generation };
+    };
+    const keys = new StorageKeys(storage.calls, { acting: storage.acting, refused });
+    return new KeyCache({ keys, clock: systemClock, ttlMs: 900_000 });
+  }
+
+  async projects(place: Place, storage: StartedStorage, keys?: KeyCache, clock = LATER): Promise<Projects> {
+    const { database, disk, folder } = this;
+    const { id, takeOvers } = await (await this.identity(place)).read();
+    const options = {
+      ...{ clock, storage: { id, takeOvers }, keys: keys ?? (await this.#keysOf(place, storage)) },
+      settle: (of: string, move: string) => settleMove(storage, of, move),
+      onSetAside: (mark: MarkSetAside) => void this.setAside.push(mark),
+    };
+    if (place === 'rows') return new ProjectRows({ ...options, database });
+    await disk.makeDirectory(join(folder, 'projects'));
+    return new ProjectFolders({
+      ...{ ...options, disk, directory: join(folder, 'projects'), setAside: join(folder, 'set-aside') },
+      createStore: (of, directory, cipher) => createEmbeddedStore({ project: of, directory, disk, cipher }),
+    });
+  }
+
+  /** A node, or the service on files. */
+  async node(place: Place, storage?: StartedStorage, clock?: Clock): Promise<InstanceManager> {
+    const { database, disk, folder } = this;
+    const started = storage ?? (await this.start(place));
+    const keys = await this.#keysOf(place, started);
+    const projects = await this.projects(place, started, keys, clock);
+    const onRows = (of: string, { cipher }: OpenedProject) =>
       new PostgresStore({
         ...{ project: of, database, cipher, clock: systemClock, news: NO_NEWS },
         sealLimits: { ...SEAL_LIMITS, reserve: 1_000 },
@@ -77,29 +123,16 @@ export class Moving implements AsyncDisposable {
         onFailure: () => undefined,
         whyGone: () => whyGone({ database, clock: systemClock }, of),
         onRotationDue: () => undefined,
-      }).begin(),
-    );
-  }
-
-  rows(keys: KeyCache = this.keys()): ProjectRows {
-    const { database, service } = this;
-    return new ProjectRows({ database, keys, clock: systemClock, storage: service.storage });
-  }
-
-  folders(keys: KeyCache = this.keys(), disk: Disk = this.disk): ProjectFolders {
-    return new ProjectFolders({
-      ...{ disk, keys, directory: this.folder, clock: systemClock },
-      ...{ storage: this.service.storage, setAside: join(this.folder, 'set-aside') },
-      createStore: (of, directory, cipher) => createEmbeddedStore({ project: of, directory, disk, cipher }),
+      }).begin();
+    const node = new InstanceManager({
+      ...{ projects, keys, clock: systemClock, logger },
+      openStore: async (of, opened) =>
+        place === 'rows'
+          ? onRows(of, opened)
+          : openTestStore(of, join(folder, 'projects', of), disk, opened.cipher, systemClock),
     });
-  }
-
-  /** The service on files. */
-  nodeOnFiles(): InstanceManager {
-    const keys = this.keys();
-    return this.#nodeOf(keys, this.folders(keys), (of, { cipher }) =>
-      openTestStore(of, join(this.folder, of), this.disk, cipher, systemClock),
-    );
+    this.#nodes.push(node);
+    return node;
   }
 
   async withStore<T>(node: InstanceManager, action: (store: ProjectStore) => Promise<T>): Promise<T> {
@@ -107,87 +140,73 @@ export class Moving implements AsyncDisposable {
     return await action(lease.store);
   }
 
-  toFolder(ports: Ports = this.#ports, watch: MoveWatch = NOT_WATCHED): Promise<void> {
-    const { project, directory } = this;
-    const keys = this.service.held;
-    return moveToFolder({ project, directory, keys, ...ports }, (reserve) => reserve(), watch, SMALL);
-  }
-
-  /** As the service does. */
-  toDatabase(node: InstanceManager, ports: Ports = this.#ports, watch: MoveWatch = NOT_WATCHED) {
-    const { project, directory, folder } = this;
-    const withOpen = async <T>(action: (open: OpenFolder) => Promise<T>) => {
-      using lease = await node.acquire(project, 'create');
-      return await action(openOf(lease));
-    };
-    return moveToDatabase(
-      {
-        ...{ project, directory, keptIn: join(folder, 'kept'), ...ports },
-        source: {
-          withOpen,
-          switchOver: (mark, action) =>
-            handOver(
-              node,
-              project,
-              (lease) => action(openOf(lease)),
-              () => markMoved(ports.disk, directory, mark),
-            ),
-        },
-      },
-      watch,
-      SMALL,
-    );
+  toFolder(ports: Ports = this.ports, watch: Parameters<typeof moveToFolder>[1] = NOT_WATCHED) {
+    return moveToFolder({ project: this.project, dataDir: this.folder, ...ports }, watch, SMALL);
   }
 
   /** The moves of a service on files. */
-  moves(
+  async moves(
     node: InstanceManager,
-    ports: Ports = this.#ports,
-    options: Partial<Pick<MovesOptions, 'feed' | 'logger'>> & { readonly open?: () => Promise<void> } = {},
-  ): Moves {
+    { database, disk, calls }: Ports = this.ports,
+    options: Partial<Pick<MovesOptions, 'feed' | 'from'>> & { readonly open?: () => Promise<void> } = {},
+  ): Promise<Moves> {
     const { folder } = this;
-    const { database, disk } = ports;
     return new Moves({
-      ...{ instances: node, keys: this.keys(), logger, feed: { end: () => undefined }, ...options },
-      folders: {
-        placeOf: (of) => ({
-          ...{ directory: join(folder, of), keptIn: join(folder, 'kept'), disk },
-          forget: () => undefined,
-        }),
-        halfMoved: () => halfMovedProjects(disk, folder),
-      },
-      target: {
-        place: 'there',
-        open: async () => {
-          await options.open?.();
-          return {
-            query: (...args) => database.query(...args),
-            run: (text) => database.run(text),
-            transaction: (begin, action) => database.transaction(begin, action),
-            [Symbol.asyncDispose]: async () => undefined,
-          };
+      ...{ instances: node, logger, feed: { end: () => undefined }, keys: { evict: () => undefined } },
+      ...{ from: options.from ?? (await this.start('files', calls)), limits: SMALL, ...options },
+      ends: {
+        folders: {
+          placeOf: (of) => ({
+            ...{ directory: join(folder, 'projects', of), keptIn: join(folder, 'moved'), disk },
+            forget: () => undefined,
+          }),
+        },
+        target: {
+          place: 'there',
+          open: async () => {
+            await options.open?.();
+            return withoutEnd(database);
+          },
         },
       },
     });
   }
 
-  async fill(node: InstanceManager): Promise<void> {
-    await this.withStore(node, async (store) => {
+  /** As the service on files does. */
+  async toDatabase(node: InstanceManager, ports: Ports = this.ports, from?: StartedStorage): Promise<void> {
+    const moves = await this.moves(node, ports, from === undefined ? {} : { from });
+    await (await moves.begin(this.project)).outcome;
+  }
+
+  /** Moves the project away from a place, by a process that ends with it. */
+  async moveFrom(place: Place, ports: Ports = this.ports): Promise<void> {
+    if (place === 'rows') return void (await this.toFolder(ports));
+    const node = await this.node('files', await this.start('files', ports.calls));
+    try {
+      await this.toDatabase(node, ports);
+    } finally {
+      await node[Symbol.asyncDispose]();
+    }
+  }
+
+  async fill(place: Place): Promise<void> {
+    await this.withStore(await this.node(place), async (store) => {
       for (const id of IDS) await store.commit([put(id, '{}')]);
       await store.commit([remove('gone')]);
     });
   }
 
-  /** What a new node has of the project that was filled; undefined where it is not. The node is closed. */
-  async held(node: InstanceManager): Promise<readonly string[] | undefined> {
+  /** What a new node has of the project that was filled, or why it does not serve it. The node is closed. */
+  async held(place: Place): Promise<readonly string[] | string> {
+    const node = await this.node(place);
     try {
       using lease = await node.acquire(this.project, 'existing');
-      if (lease === undefined) return undefined;
+      if (lease === undefined) return 'project_not_found';
       const { store } = lease;
       const found = await Promise.all(IDS.map(async (id) => ((await store.get(ref(id))) ? [id] : [])));
       return found.flat();
     } catch (error) {
-      if (hasCode(error, 'project_moved', 'project_moving')) return undefined;
+      if (error instanceof AppError) return error.code;
       throw error;
     } finally {
       await node[Symbol.asyncDispose]();
@@ -198,7 +217,6 @@ export class Moving implements AsyncDisposable {
   async next(project: string): Promise<void> {
     for (const node of this.#nodes) await node[Symbol.asyncDispose]();
     this.#nodes = [];
-    rmSync(this.directory, { recursive: true, force: true });
     this.project = project;
   }
 
@@ -207,70 +225,89 @@ export class Moving implements AsyncDisposable {
     await this.disk[Symbol.asyncDispose]();
     rmSync(this.folder, { recursive: true });
   }
-
-  #nodeOf(
-    keys: KeyCache,
-    projects: Projects,
-    openStore: ConstructorParameters<typeof InstanceManager>[0]['openStore'],
-  ): InstanceManager {
-    const node = new InstanceManager({ projects, keys, clock: systemClock, logger, openStore });
-    this.#nodes.push(node);
-    return node;
-  }
 }
 
-function openOf({ store, cipher, file }: InstanceLease): OpenFolder {
-  return { store, cipher, file: formatProjectFile(file).toString() };
+/** The same connections, which their user does not end. */
+function withoutEnd(database: Database): Database {
+  return new Proxy(database, {
+    get: (target, name) => {
+      if (name === Symbol.asyncDispose) return async () => undefined;
+      const value: unknown = Reflect.get(target, name);
+      return typeof value === 'function' ? value.bind(target) : value;
+    },
+  });
 }
 
-/** Ends a process before one of the steps that it takes outside of itself: nothing happens from there on. */
+/** How a process ends at one of the steps that it takes outside of itself, or what it meets from there on. */
+export type Cut = 'dead before it' | 'dead after it' | 'BunKMS away before it' | 'BunKMS away after it';
+
+const CHANGING = ['makeDirectory', 'createFile', 'rename', 'remove', 'removeTree', 'writeFiles'];
+
+/** Cuts a move short at one of its steps. */
 export class CutShort {
   readonly #at: number;
+  readonly #cut: Cut;
   #steps = 0;
+  isCut = false;
 
-  constructor(at: number) {
+  constructor(at: number, cut: Cut) {
     this.#at = at;
+    this.#cut = cut;
   }
 
-  get isCut(): boolean {
-    return this.#steps >= this.#at;
-  }
-
-  ports({ database, disk }: Moving): Ports {
-    return { database: this.#database(database), disk: this.#disk(disk) };
+  ports({ database, disk, calls }: Ports): Ports {
+    const ofBunkms = this.#cut.startsWith('BunKMS');
+    return {
+      calls: this.#wrapped(calls, () => true),
+      disk: ofBunkms ? disk : this.#wrapped(disk, (name) => CHANGING.includes(name)),
+      database: ofBunkms ? database : this.#database(database),
+    };
   }
 
   async #step<T>(action: () => Promise<T>): Promise<T> {
-    if (++this.#steps >= this.#at) throw new Error('cut short');
-    return await action();
+    const isHere = ++this.#steps >= this.#at;
+    this.isCut ||= isHere;
+    if (isHere && (this.#steps > this.#at || this.#cut.endsWith('before it'))) throw this.#error();
+    const result = await action();
+    if (isHere) throw this.#error();
+    return result;
   }
 
-  #disk(disk: Disk): Disk {
-    const changing = ['makeDirectory', 'createFile', 'rename', 'remove', 'removeTree', 'writeFiles'];
-    return new Proxy(disk, {
+  #error(): Error {
+    return this.#cut.startsWith('BunKMS') ? new AppError('kms_unavailable') : new Error('cut short');
+  }
+
+  #wrapped<T extends object>(port: T, isStep: (name: string) => boolean): T {
+    return new Proxy(port, {
       get: (target, name) => {
-        const method = Reflect.get(target, name) as (...args: unknown[]) => Promise<unknown>;
-        return changing.includes(String(name))
-          ? (...args: unknown[]) => this.#step(() => method.apply(target, args))
-          : method;
+        const method: unknown = Reflect.get(target, name);
+        if (typeof method !== 'function') return method;
+        const call = (...args: unknown[]): unknown => Reflect.apply(method, target, args);
+        return isStep(String(name)) ? (...args: unknown[]) => this.#step(async () => call(...args)) : call;
       },
     });
   }
 
-  #database(database: Database): Connections {
-    return {
-      run: (text) => this.#step(() => database.run(text)),
-      query: (statement, values) => this.#step(() => database.query(statement, values)),
-      transaction: (begin, action) =>
-        this.#step(() =>
-          database.transaction(begin, (transaction, begun) => {
-            const stepped: Transaction = {
-              ...transaction,
-              query: (statement, values) => this.#step(() => transaction.query(statement, values)),
-            };
-            return action(stepped, begun);
-          }),
-        ),
-    };
+  #database(database: Database): Database {
+    const transaction: Database['transaction'] = (begin, action) =>
+      this.#step(() =>
+        database.transaction(begin, (inner, begun) => {
+          const stepped: Transaction = {
+            ...inner,
+            query: (statement, values) => this.#step(() => inner.query(statement, values)),
+          };
+          return action(stepped, begun);
+        }),
+      );
+    return new Proxy(
+      this.#wrapped(database, (name) => ['query', 'run'].includes(name)),
+      {
+        get: (target, name) => (name === 'transaction' ? transaction : Reflect.get(target, name)),
+      },
+    );
   }
+}
+
+export function isAway(error: unknown): boolean {
+  return hasCode(error, 'project_elsewhere');
 }

@@ -55,7 +55,9 @@ const record: fc.Arbitrary<KeyRecord> = fc.record(
     idempotency: fc.option(fc.record({ key: text, request: text }, { noNullPrototype: true })),
     versionDigests: fc.uint8Array({ minLength: 32, maxLength: 96 }),
     holder: fc.option(fc.uuid()),
-    offer: fc.option(fc.record({ to: fc.uuid(), move: fc.uuid() }, { noNullPrototype: true })),
+    offer: fc.option(
+      fc.record({ to: fc.uuid(), move: fc.uuid(), generation: fc.uuid() }, { noNullPrototype: true }),
+    ),
     intendedAt: fc.option(time),
   },
   { noNullPrototype: true },

@@ -32,7 +32,7 @@ export function digestOfKey(record: KeyRecord): string {
     record.idempotency === null ? null : [record.idempotency.key, record.idempotency.request],
     hexOf(record.versionDigests),
     record.holder,
-    record.offer === null ? null : [record.offer.to, record.offer.move],
+    record.offer === null ? null : [record.offer.to, record.offer.move, record.offer.generation],
     record.intendedAt,
   ];
   return hash('sha256', JSON.stringify(fields), 'hex');

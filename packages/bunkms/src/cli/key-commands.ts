@@ -5,10 +5,12 @@ import {
   PENDING_DAYS,
   ROTATE_AFTER_DAYS_MAX,
 } from '@bundoc/shared/contract/keys';
+import { storageIdSchema } from '@bundoc/shared/contract/storages';
 import type { Command } from 'commander';
 import {
   type ChangeOptions,
   change,
+  claim,
   create,
   destroy,
   type JsonOption,
@@ -17,6 +19,7 @@ import {
   scheduleDeletion,
   set,
   show,
+  takeOver,
 } from './key.ts';
 import { parserOf, wholeNumber } from './option-parsers.ts';
 
@@ -47,6 +50,13 @@ export function registerKeyCommands(program: Command, environment: Environment):
     );
     if (which === 'rotate') plain.option('--accept-loss', 'give up the current version if it does not open');
   }
+  command('claim', 'makes a storage the holder of a key that nobody holds')
+    .requiredOption('--storage <id>', 'the storage, as Bundoc shows it', parserOf(storageIdSchema))
+    .action((name: string, options: Parameters<typeof claim>[2]) => claim(environment, name, options));
+  command('take-over', 'makes a storage the holder of a key, whoever holds it')
+    .requiredOption('--storage <id>', 'the storage, as Bundoc shows it', parserOf(storageIdSchema))
+    .option('--force', 'do not wait until the key has ended where it is in use')
+    .action((name: string, options: Parameters<typeof takeOver>[2]) => takeOver(environment, name, options));
   command('set', 'changes the policies of a key')
     .option('--no-exportable', 'never let the raw key leave the service again; cannot be taken back')
     .option('--rotate-after-days <days>', 'rotate by itself, or "never"', daysOrNever)

@@ -12,6 +12,7 @@ import { CLI_CALLER } from '../audit/caller.ts';
 import type { KeyRequest } from '../service/change-key.ts';
 import { createKey } from '../service/create-key.ts';
 import { destroyKey, destroyVersion } from '../service/destroy-key.ts';
+import { claimKey, takeOverKey } from '../service/key-holder.ts';
 import * as lifecycle from '../service/key-lifecycle.ts';
 import { listKeys, readKey } from '../service/keys.ts';
 import { rotateKey } from '../service/rotate-key.ts';
@@ -31,6 +32,31 @@ export async function create(
   const { exportable, rotateAfterDays: rotate_after_days = null } = options;
   const wanted = parsed(createKeySchema, { name, type: 'aes-256', exportable, rotate_after_days });
   printKey(await withKeys(environment, (ports) => createKey(ports, wanted, CLI_CALLER)), options);
+}
+
+export async function claim(
+  environment: Environment,
+  name: string,
+  options: JsonOption & { readonly storage: string },
+): Promise<void> {
+  const { storage } = options;
+  printKey(
+    await withKeys(environment, (ports) => claimKey(ports, { name, storage }, true, CLI_CALLER)),
+    options,
+  );
+}
+
+/** A running Bundoc that held the key before drops it within a second: BunKMS tells it. */
+export async function takeOver(
+  environment: Environment,
+  name: string,
+  options: JsonOption & { readonly storage: string; readonly force?: true },
+): Promise<void> {
+  const { storage, force = false } = options;
+  printKey(
+    await withKeys(environment, (ports) => takeOverKey(ports, { name, storage, force }, CLI_CALLER)),
+    options,
+  );
 }
 
 /** Changes that need the key's name alone. */
@@ -158,8 +184,8 @@ function printKey(key: KeyInfo, options: JsonOption): void {
   console.log(options.json ? JSON.stringify(key) : lineOf(key));
 }
 
-function lineOf({ name, state, version, kcv, created_at }: KeyInfo): string {
-  return [name, state, version, kcv, created_at].join('  ');
+function lineOf({ name, state, version, kcv, created_at, holder }: KeyInfo): string {
+  return [name, state, version, kcv, created_at, ...(holder === undefined ? [] : [holder])].join('  ');
 }
 
 function parsed<S extends z.ZodType>(schema: S, input: unknown): z.infer<S> {

@@ -11,6 +11,7 @@ import { registerKeyCommands } from './key-commands.ts';
 import { collect } from './option-parsers.ts';
 import { registerRecoveryCommands } from './recovery-commands.ts';
 import { status } from './status.ts';
+import { registerStorageCommands } from './storage-commands.ts';
 import { type IssueOptions, issueToken, listTokens, revokeToken } from './token.ts';
 
 const SECONDS = { s: 1, m: 60, h: 3_600, d: 86_400 } as const;
@@ -105,6 +106,7 @@ function programOf(environment: Environment): Command {
     );
 
   registerKeyCommands(program, environment);
+  registerStorageCommands(program, environment);
   registerKekCommands(program, environment);
 
   registerAuditCommands(program, environment);

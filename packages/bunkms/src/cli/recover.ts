@@ -78,7 +78,7 @@ function fail(projects: readonly RecoveredProject[]): void {
   const back = projects.filter(({ outcome, problem }) => outcome === 'deleted' && problem !== undefined);
   if (back.length > 0)
     throw new CliFailure(
-      `these projects were deleted, and their keys are there again: ${listOf(back.map(({ project }) => project))}; destroy them with bunkms key destroy`,
+      `these projects have no file of their key, a mark says that they were deleted, and their keys are there: ${listOf(back.map(({ project }) => project))}; a mark proves nothing: find out who deleted them before you destroy a key`,
     );
   const of = (...outcomes: RecoveredProject['outcome'][]) =>
     projects.filter(({ outcome }) => outcomes.includes(outcome)).map(({ project }) => project);

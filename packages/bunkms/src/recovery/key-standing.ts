@@ -10,7 +10,7 @@ import { z } from 'zod';
 import type { KeyRecord, KeyVersionRecord } from '../store/port.ts';
 
 export const holderSchema = z.union([z.uuid(), z.literal(HOLDER_UNKNOWN)]);
-export const offerSchema = z.strictObject({ to: z.uuid(), move: z.uuid() });
+export const offerSchema = z.strictObject({ to: z.uuid(), move: z.uuid(), generation: z.uuid() });
 
 /** How a key stands: all that is to be known of it but for the keys themselves. */
 export const keyStandingSchema = z.strictObject({
@@ -206,8 +206,16 @@ function holderOr<T>(value: unknown, otherwise: T): z.infer<typeof holderSchema>
   return holderSchema.safeParse(value).data ?? otherwise;
 }
 
-function offerIn({ offered_to: to, move }: NonNullable<AuditRecord['detail']>): KeyStanding['offer'] {
-  return offerSchema.safeParse({ to, move }).data ?? null;
+function offerIn({
+  offered_to: to,
+  move,
+  generation,
+}: NonNullable<AuditRecord['detail']>): KeyStanding['offer'] {
+  return offerSchema.safeParse({ to, move, generation }).data ?? null;
+}
+
+function offerDetail({ to, move, generation }: NonNullable<KeyStanding['offer']>) {
+  return { offered_to: to, move, generation };
 }
 
 /** {@link KeyStanding} as the detail of an audit record tells it; `key` and `version` stand beside it. */
@@ -222,7 +230,7 @@ export function detailOfStanding(standing: KeyStanding): NonNullable<AuditRecord
     ...(standing.destroyed_at === null ? {} : { destroyed_at: standing.destroyed_at }),
     kek_ids: standing.kek_ids.join(','),
     ...(standing.holder === null ? {} : { holder: standing.holder }),
-    ...(standing.offer === null ? {} : { offered_to: standing.offer.to, move: standing.offer.move }),
+    ...(standing.offer === null ? {} : offerDetail(standing.offer)),
     ...(standing.intended_at === null ? {} : { intended_at: standing.intended_at }),
   };
 }

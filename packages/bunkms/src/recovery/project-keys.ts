@@ -36,7 +36,7 @@ export interface UnreadableProject {
   readonly problem: string;
 }
 
-/** A project that was deleted, and whose key Bundoc knows to be destroyed. */
+/** A project without a file of its key, and with a mark which says that the key was destroyed. Anybody may have put it there. */
 export interface DeletedProject {
   readonly project: string;
   readonly name: string;
@@ -78,19 +78,14 @@ function noDataFolder(dataDir: string, cause: unknown): NoDataFolder {
 }
 
 /**
- * Reads what a project's files have of its key; Bundoc may run, since it replaces them as a whole. A deletion that has not come as far as
- * the key is none yet: Bundoc goes on with it, and needs the key for that.
+ * Reads what a project's files have of its key; Bundoc may run, since it replaces them as a whole. The mark of a deletion counts where there
+ * is nothing else to be read: it is not authentic, so it must not keep a key from coming back.
  */
 export function readProjectKey(
   folder: DataFolder,
   project: string,
 ): ProjectKey | UnreadableProject | DeletedProject {
   const directory = join(PROJECTS_FOLDER, project);
-  const mark = readDeletionMark(folder, project, join(directory, DELETION_FILE));
-  // What cannot be read might say that the key is destroyed.
-  if (typeof mark === 'string') return { project, problem: `${DELETION_FILE} ${mark}` };
-  if (mark?.keyDestroyedAt !== undefined)
-    return { project, name: dekNameOf(project), keyDestroyedAt: mark.keyDestroyedAt };
   const problems: string[] = [];
   const files: ProjectFile[] = [];
   for (const name of [PROJECT_FILE, PROJECT_FILE_COPY]) {
@@ -99,7 +94,12 @@ export function readProjectKey(
     else files.push(file);
   }
   const [first] = files;
-  if (first === undefined) return { project, problem: problems.join(', ') };
+  if (first === undefined) {
+    const mark = readDeletionMark(folder, project, join(directory, DELETION_FILE));
+    return mark?.keyDestroyedAt === undefined
+      ? { project, problem: problems.join(', ') }
+      : { project, name: dekNameOf(project), keyDestroyedAt: mark.keyDestroyedAt };
+  }
   if (files.some(({ key }) => key.id !== first.key.id))
     return { project, problem: `${PROJECT_FILE} and ${PROJECT_FILE_COPY} name different keys` };
   return {
@@ -123,20 +123,16 @@ function readProjectFile(folder: DataFolder, project: string, path: string): Pro
   return file.success && isOfProject ? file.data : 'is no project file of this project';
 }
 
-/** @returns why it cannot be read; undefined when there is none. */
-function readDeletionMark(
-  folder: DataFolder,
-  project: string,
-  path: string,
-): DeletionMark | string | undefined {
+/** @returns undefined when there is none that can be read. */
+function readDeletionMark(folder: DataFolder, project: string, path: string): DeletionMark | undefined {
   const content = readSmallFile(folder, path);
-  if (content === undefined || typeof content === 'string') return content;
-  const mark = deletionMarkSchema.safeParse(parsed(content));
-  return mark.success && mark.data.deleted === project ? mark.data : 'is no deletion mark of this project';
+  if (!Buffer.isBuffer(content)) return undefined;
+  const mark = deletionMarkSchema.safeParse(parsed(content)).data;
+  return mark?.deleted === project ? mark : undefined;
 }
 
 /** @returns why it cannot be read; undefined when there is none. */
-function readSmallFile(folder: DataFolder, path: string): Buffer | string | undefined {
+export function readSmallFile(folder: DataFolder, path: string): Buffer | string | undefined {
   try {
     return readSmallSync(folder, path, FILE_BYTES_MAX);
   } catch (error) {

@@ -67,7 +67,8 @@ const PAGE = 1_000;
  * its CRITICAL audit record, so it may be cut off, and run again, at any time, also while the service runs.
  *
  * Nothing is overwritten that is what the audit chain says, and nothing comes back that the store or the inventory knows as destroyed. A
- * key of which neither knows what became of it comes back only if that is accepted, and disabled. A project that was deleted gets nothing back.
+ * key of which neither knows what became of it comes back only if that is accepted, disabled, and held by nobody knows whom. The mark of a deletion in
+ * a folder is not believed.
  *
  * @param dataDir Bundoc's.
  * @returns what became of each project's key, one after the other.
@@ -141,7 +142,7 @@ async function recoverKey(
   throw new AppError('overloaded');
 }
 
-/** A deleted project gets nothing back. Its key may be there again all the same, by a backup from before: then that is told. */
+/** There is nothing to recover from, and a mark which says why. Whether it is true only the store can tell. */
 async function reportDeleted(
   { store }: RecoverPorts,
   { project, name, keyDestroyedAt }: DeletedProject,
@@ -152,7 +153,9 @@ async function reportDeleted(
     project,
     key: name,
     outcome: 'deleted',
-    ...(isBack ? { problem: `the key was destroyed at ${keyDestroyedAt}, and is there again` } : {}),
+    ...(isBack
+      ? { problem: `deleted.json says that the key was destroyed at ${keyDestroyedAt}, and the key is there` }
+      : {}),
   };
 }
 

@@ -3,7 +3,7 @@ import { AppError } from '@bundoc/shared/errors';
 import type { Caller } from '../audit/caller.ts';
 import type { AuditDraft } from '../audit/chain.ts';
 import { keyChangeDraft, withDigests } from '../audit/key-record.ts';
-import type { KeyRecord, KeyVersionRecord, VersionChoice } from '../store/port.ts';
+import type { KeyRecord, KeyVersionRecord, StorageMark, VersionChoice } from '../store/port.ts';
 import { type ActingStorage, requireCurrent } from './storages.ts';
 import { type AuthenticKey, type KeyPorts, markOf, readStoredKey } from './stored-key.ts';
 
@@ -20,6 +20,8 @@ export interface Decision {
   readonly detail?: NonNullable<AuditDraft['detail']>;
   /** Behind this record of the audit chain the key may not have been released. */
   readonly quietSince?: number | undefined;
+  /** Storages beside the one that asks, which must stand as they were read. */
+  readonly storages?: readonly StorageMark[];
 }
 
 export interface ChangedKey extends Pick<AuthenticKey, 'record' | 'versions'> {
@@ -68,7 +70,7 @@ export async function changeKey(
     const decision = await decide(key, time);
     requireMatch(key.record, ifMatch);
     if (decision === undefined) return { ...key, receipt: undefined };
-    const { action, version, detail, versions = [], quietSince } = decision;
+    const { action, version, detail, versions = [], quietSince, storages = [] } = decision;
     const record: KeyRecord = {
       ...decision.record,
       revision: key.record.revision + 1,
@@ -79,7 +81,8 @@ export async function changeKey(
       ...(detail === undefined ? {} : { detail }),
     });
     const previous = markOf(key.record);
-    const update = { record, versions, audit, previous, storage, quietSince };
+    const marks = storage === undefined ? storages : [storage, ...storages];
+    const update = { record, versions, audit, previous, storages: marks, quietSince };
     const receipt = await ports.store.updateKey(update);
     if (receipt !== undefined)
       return { record, versions: merged(key.versions, versions), receipt, change: receipt };

@@ -1,6 +1,7 @@
 import type { AuditRecord } from '@bundoc/shared/contract/audit';
 import { type KmsEvent, kmsEventSchema } from '@bundoc/shared/contract/events';
 import type { ChainHead } from '../audit/chain.ts';
+import { STORAGE_ACTIONS } from '../audit/storage-record.ts';
 
 /** What says who holds a key; an event of it names the holder, so that the holder knows its own. */
 const holders: ReadonlySet<string> = new Set(['key.accept', 'key.take_over', 'key.deletion_intent']);
@@ -12,8 +13,8 @@ export function eventOf(record: AuditRecord): KmsEvent | undefined {
   const candidate =
     type === 'token.revoke'
       ? { type, jti: detail?.['token'], family: detail?.['family'], expires_at: detail?.['expires_at'] }
-      : type === 'storage.take_over'
-        ? { type, storage: detail?.['storage'], generation: detail?.['generation'] }
+      : STORAGE_ACTIONS.includes(type)
+        ? { type: 'storage.take_over', storage: detail?.['storage'], generation: detail?.['generation'] }
         : { type, name, version, ...(holders.has(type) ? { holder: detail?.['holder'] } : {}) };
   return kmsEventSchema.safeParse(candidate).data;
 }

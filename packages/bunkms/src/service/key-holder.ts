@@ -4,7 +4,8 @@ import { AppError } from '@bundoc/shared/errors';
 import type { Caller } from '../audit/caller.ts';
 import { changeKey, type Decision } from './change-key.ts';
 import { infoOfKey, refuseDestroyed, refuseIntended, requireHolder } from './key-state.ts';
-import { liveUntil } from './leases.ts';
+import { leaseLive, liveUntil } from './leases.ts';
+import { readStorage } from './storages.ts';
 import type { AuthenticKey, KeyPorts } from './stored-key.ts';
 
 /**
@@ -74,7 +75,7 @@ async function requireQuiet({ store, clock }: KeyPorts, name: string, storage: s
     (from, page) => store.listExports(name, from, page),
     ({ detail }) => detail?.['storage'] !== storage,
   );
-  if (until !== undefined) throw new AppError('lease_live', { until });
+  if (until !== undefined) throw leaseLive(until);
   return seq;
 }
 
@@ -97,11 +98,13 @@ export async function offerKey(
     refuseDestroyed(record);
     requireHolder(record, acting.storage);
     refuseIntended(record);
-    if (record.offer?.to === to && record.offer.move === move) return undefined;
+    const { generation } = acting;
+    const isSame = record.offer?.to === to && record.offer.move === move;
+    if (isSame && record.offer?.generation === generation) return undefined;
     return {
       action: 'key.offer',
-      record: { ...record, offer: { to, move } },
-      detail: { offered_to: to, move },
+      record: { ...record, offer: { to, move, generation } },
+      detail: { offered_to: to, move, generation },
     };
   });
   return infoOfKey(changed);
@@ -129,7 +132,8 @@ export async function withdrawKey(
 }
 
 /**
- * Makes a storage the holder of a key that it was offered, iff the offer of that very move stands.
+ * Makes a storage the holder of a key that it was offered, iff the offer of that very move stands and its holder has not advanced since: so a
+ * holder that advances, and then withdraws, knows that no offer of its own is accepted any more, however late it arrived.
  *
  * @throws AppError `key_not_offered`, `storage_superseded`, `key_destroyed`, and of {@link changeKey}.
  */
@@ -140,19 +144,28 @@ export async function acceptKey(
 ): Promise<KeyInfo> {
   const { storage } = acting;
   const changed = await changeKey(ports, { name, acting }, 'current', caller, (key) =>
-    acceptance(key, storage, move),
+    acceptance(ports, key, storage, move),
   );
   return infoOfKey(changed);
 }
 
-function acceptance({ record }: AuthenticKey, storage: string, move: string): Decision | undefined {
+async function acceptance(
+  ports: KeyPorts,
+  { record }: AuthenticKey,
+  storage: string,
+  move: string,
+): Promise<Decision | undefined> {
   refuseDestroyed(record);
-  if (record.holder === storage) return undefined;
-  if (record.offer?.to !== storage || record.offer.move !== move) throw new AppError('key_not_offered');
+  const { holder, offer } = record;
+  if (holder === storage) return undefined;
+  if (holder === null || offer?.to !== storage || offer.move !== move) throw new AppError('key_not_offered');
+  const state = await readStorage(ports, holder);
+  if (state === undefined || state.generation !== offer.generation) throw new AppError('key_not_offered');
   return {
     action: 'key.accept',
     record: { ...record, holder: storage, offer: null },
-    detail: { ...heldBy(storage, record.holder), move },
+    detail: { ...heldBy(storage, holder), move },
+    storages: [{ id: holder, seq: state.seq }],
   };
 }
 

@@ -7,6 +7,9 @@ import type { BackwardPage } from '../store/port.ts';
 import type { KeyPorts } from './stored-key.ts';
 
 const PAGE = 100;
+/** How much longer than its lease a key may be in use, milliseconds: its holder counts by another clock, and the answer took time. */
+const MARGIN_MS = 5_000;
+const LONGEST_MS = LEASE_TTL_MS + MARGIN_MS;
 
 /** A lease is the release that the audit chain tells of, so its place there is its id. */
 export function leaseIdOf({ seq }: Pick<AuditReceipt, 'seq'>): string {
@@ -57,21 +60,24 @@ export async function liveUntil(
 ): Promise<string | undefined> {
   const nowMs = clock.now();
   let latestMs = nowMs;
+  const answer = () => (latestMs > nowMs ? isoOf(latestMs) : undefined);
   for (let before: number | undefined, more = true; more; ) {
-    const { items, next } = await read(isoOf(nowMs - LEASE_TTL_MS), {
-      ...(before === undefined ? {} : { before }),
-      limit: PAGE,
-    });
+    const page = { ...(before === undefined ? {} : { before }), limit: PAGE };
+    const { items, next } = await read(isoOf(nowMs - LONGEST_MS), page);
     for (const record of items) {
       // Those before it were released earlier, and none lasts longer than this.
-      if (Date.parse(record.time) + LEASE_TTL_MS <= latestMs)
-        return latestMs > nowMs ? isoOf(latestMs) : undefined;
-      if (concerns(record)) latestMs = Math.max(latestMs, Date.parse(leaseOf(record).until));
+      if (Date.parse(record.time) + LONGEST_MS <= latestMs) return answer();
+      if (concerns(record)) latestMs = Math.max(latestMs, Date.parse(leaseOf(record).until) + MARGIN_MS);
     }
     before = next;
     more = next !== undefined;
   }
-  return latestMs > nowMs ? isoOf(latestMs) : undefined;
+  return answer();
+}
+
+/** The refusal of a take-over, until the last lease has ended. */
+export function leaseLive(until: string): AppError {
+  return new AppError('lease_live', { until, detail: `a copy of a key may be in use until ${until}` });
 }
 
 function leaseOf(record: AuditRecord): KeyLease {

@@ -3,7 +3,7 @@ import { AppError, hasCode } from '@bundoc/shared/errors';
 import type { Caller } from '../audit/caller.ts';
 import { type RecordedStorage, type StorageState, storageDraft, storageIn } from '../audit/storage-record.ts';
 import type { StorageMark } from '../store/port.ts';
-import { liveUntil } from './leases.ts';
+import { leaseLive, liveUntil } from './leases.ts';
 import type { KeyPorts } from './stored-key.ts';
 
 /** Of concurrent writers each round lets one succeed. */
@@ -121,7 +121,7 @@ async function stateToTakeOver(
 async function requireQuiet({ store, clock }: KeyPorts, id: string): Promise<number> {
   const { seq } = await store.auditHead();
   const until = await liveUntil(clock, (from, page) => store.listStorageExports(id, from, page));
-  if (until !== undefined) throw new AppError('lease_live', { until });
+  if (until !== undefined) throw leaseLive(until);
   return seq;
 }
 

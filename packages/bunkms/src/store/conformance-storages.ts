@@ -113,14 +113,14 @@ export function storageConformance(name: string, makePlace: () => Promise<StoreP
       await store.insertKey(made);
       const mark = { id: storage, seq: 2 };
       expect(await store.appendAudit([draft('release')], [{ storage: mark }])).toMatchObject([{ seq: 4 }]);
-      expect(await store.updateKey({ ...edited(made, {}), storage: mark })).toMatchObject({ seq: 5 });
+      expect(await store.updateKey({ ...edited(made, {}), storages: [mark] })).toMatchObject({ seq: 5 });
       await advance(storage, randomUUID(), 2);
       const before = await store.auditHead();
       const next = edited(edited(made, {}), { holder: other });
       expect(await store.appendAudit([draft('release')], [{ storage: mark }])).toEqual(['storage_changed']);
-      expect(await store.updateKey({ ...next, storage: mark })).toBeUndefined();
+      expect(await store.updateKey({ ...next, storages: [mark] })).toBeUndefined();
       expect(await store.auditHead()).toEqual(before);
-      expect(await store.updateKey({ ...next, storage: { id: storage, seq: before.seq } })).toBeDefined();
+      expect(await store.updateKey({ ...next, storages: [{ id: storage, seq: before.seq }] })).toBeDefined();
     });
 
     test('changes no key that was released behind a record, and takes no storage over to which one was', async () => {

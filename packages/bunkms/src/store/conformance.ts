@@ -145,7 +145,7 @@ export function storeConformance(name: string, makePlace: () => Promise<StorePla
         kekIds: [KEK, OTHER_KEK],
         idempotency: { key: 'ab', request: 'cd' },
         holder: randomUUID(),
-        offer: { to: randomUUID(), move: randomUUID() },
+        offer: { to: randomUUID(), move: randomUUID(), generation: randomUUID() },
         intendedAt: LATER,
       });
       await store.insertKey(made);

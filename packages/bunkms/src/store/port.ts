@@ -27,6 +27,8 @@ export interface Installation {
 export interface KeyOffer {
   readonly to: string;
   readonly move: string;
+  /** Of the holder that made it: when the holder advances, the offer is void. */
+  readonly generation: string;
 }
 
 /**
@@ -116,7 +118,7 @@ export type KeyMark = Pick<KeyRecord, 'id' | 'revision' | 'versionDigests'>;
 /** A change of a key that is stored as `previous`. Its revision is the next one, or the same when it is wrapped anew and nothing else. */
 export interface KeyUpdate extends KeyChange {
   readonly previous: KeyMark;
-  readonly storage?: StorageMark | undefined;
+  readonly storages?: readonly StorageMark[] | undefined;
   /** Behind this record the key may not have been released. */
   readonly quietSince?: number | undefined;
 }
@@ -357,7 +359,7 @@ export interface KmsStore extends AsyncDisposable {
    * So of several writers that change the same state, one succeeds.
    *
    * @returns the place of the audit record; undefined, with nothing written, when the key is in another state, there is no such key, what is
-   * new of it is wrapped with a KEK that is not the current one, the storage does not stand as it was read, or the key was released meanwhile.
+   * new of it is wrapped with a KEK that is not the current one, a storage does not stand as it was read, or the key was released meanwhile.
    */
   updateKey(change: KeyUpdate): Promise<AuditReceipt | undefined>;
 

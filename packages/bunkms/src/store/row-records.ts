@@ -13,6 +13,7 @@ export function keyRecordOf(row: Row): KeyRecord {
   const kekIds = row['kek_ids'] as string;
   const to = row['offered_to'] as string | null;
   const move = row['move'] as string | null;
+  const generation = row['offer_generation'] as string | null;
   return {
     id: row['id'] as string,
     name: row['name'] as string,
@@ -29,7 +30,10 @@ export function keyRecordOf(row: Row): KeyRecord {
     idempotency: key === null && request === null ? null : { key: key ?? '', request: request ?? '' },
     versionDigests: row['version_digests'] as Uint8Array,
     holder: row['holder'] as string | null,
-    offer: to === null && move === null ? null : { to: to ?? '', move: move ?? '' },
+    offer:
+      to === null && move === null && generation === null
+        ? null
+        : { to: to ?? '', move: move ?? '', generation: generation ?? '' },
     intendedAt: row['intended_at'] as string | null,
   };
 }
@@ -54,6 +58,7 @@ export function keyValuesOf<B extends boolean | number>(record: KeyRecord, expor
     record.holder,
     record.offer?.to ?? null,
     record.offer?.move ?? null,
+    record.offer?.generation ?? null,
     record.intendedAt,
   ] as const;
 }

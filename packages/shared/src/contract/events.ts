@@ -30,7 +30,7 @@ export const kmsEventSchema = z.discriminatedUnion('type', [
     version: z.int().positive().optional(),
     holder: z.uuid().optional(),
   }),
-  /** An administrator let another copy of a storage take its place: the former one must stop. */
+  /** A storage is in another generation, by a start or by an administrator: a copy that has none of it must stop. */
   z.object({ type: z.literal('storage.take_over'), storage: z.uuid(), generation: z.uuid().optional() }),
   /** The token and all of its family; `expires_at` is the token's. */
   z.object({

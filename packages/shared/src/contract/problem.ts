@@ -77,7 +77,6 @@ export const PROBLEMS = {
   },
   project_damaged: { status: 503, title: 'What is stored of the project is damaged' },
   project_moving: { status: 503, title: 'The project is being moved' },
-  project_moved: { status: 503, title: 'The project was moved to another storage' },
   kms_unavailable: { status: 503, title: 'The key service does not answer' },
   audit_unavailable: { status: 503, title: 'The audit record could not be made durable' },
   storage_unavailable: { status: 503, title: 'The storage does not answer' },

@@ -12,7 +12,7 @@ export const PROJECT_FILE_COPY = 'catalog-project.json';
 export const DELETION_FILE = 'deleted.json';
 
 /** In the folder of a project that is being brought in, or was moved away: with it the project is not here. */
-export const MOVE_FILE = 'move.json';
+export const MOVE_FILE = 'move.mark';
 
 const versionSchema = z.int().positive();
 
@@ -31,6 +31,8 @@ export const projectFileSchema = z.strictObject({
         version: versionSchema,
         kcv: z.string(),
         wrapped: z.base64(),
+        /** Whether the key was there already when the project was made: others may have sealed under it. */
+        adopted: z.literal(true).optional(),
         /** How often the storage had been taken over when the version was first used there; absent for never. */
         takeOvers: z.strictObject({ storage: storageIdSchema, count: z.int().positive() }).optional(),
       }),

@@ -29,10 +29,11 @@ type Begin = (request: IncomingMessage, response: ServerResponse) => void;
  *
  * A client may end its half of the connection behind its last request and still gets every answer.
  *
- * To be called before anybody listens to the server's requests, except those who begin them.
+ * To be called while the server's one listener is who begins the requests. Others see each request when it has arrived.
  */
 export function beginInOrder(server: Server): void {
-  const begins = server.listeners('request') as Begin[];
+  const [begin, ...others] = server.listeners('request') as Begin[];
+  if (begin === undefined || others.length > 0) throw new Error('one listener begins the requests');
   server.removeAllListeners('request');
   // Node would end our half as well, and with it the answers that are not written yet.
   (server as Server & { httpAllowHalfOpen: boolean }).httpAllowHalfOpen = true;
@@ -40,8 +41,8 @@ export function beginInOrder(server: Server): void {
     const socket = request.socket as ServedSocket;
     socket[LATEST] = response;
     // Node gives a response its socket once the response before it has ended.
-    if (response.socket === null) waitForTurn(socket, request, response, begins);
-    else for (const begin of begins) begin(request, response);
+    if (response.socket === null) waitForTurn(socket, request, response, begin);
+    else begin(request, response);
   });
 }
 
@@ -49,7 +50,7 @@ function waitForTurn(
   socket: ServedSocket,
   request: IncomingMessage,
   response: ServerResponse,
-  begins: readonly Begin[],
+  begin: Begin,
 ): void {
   if (socket[WAITING] === undefined)
     // A body that is read resumes the connection for all that comes behind it.
@@ -65,7 +66,7 @@ function waitForTurn(
     process.nextTick(() => {
       // A request whose body turned out to be faulty has no effect: `whenItsTurn` answers in its place.
       if (socket.destroyed || (socket[FAULTY] === true && !request.complete)) return;
-      for (const begin of begins) begin(request, response);
+      begin(request, response);
     });
   });
 }

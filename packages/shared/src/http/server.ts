@@ -153,11 +153,6 @@ export function createHttpServer(options: HttpServerOptions): FastifyInstance {
   refuseConnect(app, clientErrorPorts);
   app.server.maxConnections = options.connectionsMax ?? CONNECTIONS_MAX;
   closeInTime(app, options.closeGraceMs ?? CLOSE_GRACE_MS);
-  // Before the body is read, and before Fastify has a look at its type.
-  app.addHook('preParsing', (request, _reply, payload, done) => {
-    if (request.is404) done(unrouted(request));
-    else done(null, payload);
-  });
   boundHeldBodies(app, options.bodyBytesMax, options.heldBytesMax ?? HELD_BYTES_MAX);
   boundHeldAnswers(app, options.heldBytesMax ?? HELD_BYTES_MAX);
 
@@ -170,7 +165,11 @@ export function createHttpServer(options: HttpServerOptions): FastifyInstance {
   app.addHook('onRequest', (request, reply, done) => {
     const fault = requestFault(request.raw);
     if (fault === undefined) {
-      done();
+      // Fastify reads a body, or wants a QUERY to have one, before it says that there is no route.
+      const { raw } = request;
+      const isEarly = (awaitsContinue(raw) || raw.method === 'QUERY') && request.is404;
+      if (isEarly) done(unrouted(request));
+      else done();
       return;
     }
     // What comes behind such a request may be anything.

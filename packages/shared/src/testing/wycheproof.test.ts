@@ -1,7 +1,8 @@
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, describe, expect, it } from 'vitest';
+import { loadJsonSchemaSuite } from './json-schema-suite.ts';
 import { loadWycheproof } from './wycheproof.ts';
 
 const folder = mkdtempSync(join(tmpdir(), 'wycheproof-'));
@@ -16,6 +17,17 @@ describe('the loader of published vectors', () => {
     expect(() => loadWycheproof('none.json', { WYCHEPROOF_DIR: folder, REQUIRE_VECTORS: '1' })).toThrow(
       /REQUIRE_VECTORS/,
     );
+  });
+
+  it('does the same for the JSON Schema Test Suite, and refuses a folder that lacks some of its files', () => {
+    expect(loadJsonSchemaSuite({ WYCHEPROOF_DIR: folder })).toBeUndefined();
+    expect(() => loadJsonSchemaSuite({ WYCHEPROOF_DIR: folder, REQUIRE_VECTORS: '1' })).toThrow(
+      /REQUIRE_VECTORS/,
+    );
+    const few = join(folder, 'few');
+    mkdirSync(join(few, 'json-schema-2020-12'), { recursive: true });
+    writeFileSync(join(few, 'json-schema-2020-12', 'type.json'), '[]');
+    expect(() => loadJsonSchemaSuite({ WYCHEPROOF_DIR: few })).toThrow(/1 of 46 files/);
   });
 
   it('refuses a file that holds fewer tests than it announces', () => {

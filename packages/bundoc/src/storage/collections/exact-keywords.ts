@@ -22,7 +22,7 @@ export function addExactKeywords(ajv: Ajv, numbers: Numbers | undefined): void {
     numbers === undefined
       ? (value as Value)
       : numbers().exactly(value, at?.parentData, at?.parentDataProperty);
-  const keywords = [...equalityKeywords(exactly), multipleOf(exactly)];
+  const keywords = [...equalityKeywords(exactly, numbers), multipleOf(exactly)];
   if (numbers !== undefined) keywords.push(...limits(exactly), exactType(exactly));
   for (const definition of keywords) {
     ajv.removeKeyword(definition.keyword as string);
@@ -32,7 +32,7 @@ export function addExactKeywords(ajv: Ajv, numbers: Numbers | undefined): void {
 
 type Exactly = (value: unknown, at: DataValidationCxt | undefined) => Value;
 
-function equalityKeywords(exactly: Exactly): FuncKeywordDefinition[] {
+function equalityKeywords(exactly: Exactly, numbers: Numbers | undefined): FuncKeywordDefinition[] {
   return [
     {
       keyword: 'enum',
@@ -47,11 +47,8 @@ function equalityKeywords(exactly: Exactly): FuncKeywordDefinition[] {
     },
     {
       keyword: 'const',
-      compile: (constant: Value) => {
-        if (isText(constant)) return (value) => value === constant;
-        const wanted = encodeExactly(constant);
-        return (value, at) => !isText(value) && encodeExactly(exactly(value, at)) === wanted;
-      },
+      compile: (constant: Value) => (value, at) =>
+        isConstant(constant, value, { numbers, holder: at?.parentData, name: at?.parentDataProperty }),
       error: { message: 'must be equal to constant' },
     },
     {
@@ -63,6 +60,39 @@ function equalityKeywords(exactly: Exactly): FuncKeywordDefinition[] {
       error: { message: 'must not have duplicate items' },
     },
   ];
+}
+
+/** Where a value stands, for what its number is exactly. */
+interface Place {
+  readonly numbers: Numbers | undefined;
+  readonly holder: unknown;
+  readonly name: string | number | undefined;
+}
+
+/** Looks at no more of a value than there is in the constant. */
+function isConstant(constant: Value, value: unknown, { numbers, holder, name }: Place): boolean {
+  if (typeof constant === 'number' && typeof value === 'number')
+    return compareNumbers(numbers?.().at(value, holder, name) ?? value, constant) === 0;
+  if (typeof constant !== 'object' || constant === null) return value === constant;
+  if (typeof value !== 'object' || value === null) return false;
+  const members = Object.entries(constant);
+  if (Array.isArray(value) !== Array.isArray(constant) || !hasAsMany(value, members.length)) return false;
+  return members.every(
+    ([member, one]) =>
+      Object.hasOwn(value, member) &&
+      isConstant(one as Value, (value as Record<string, unknown>)[member], {
+        numbers,
+        holder: value,
+        name: member,
+      }),
+  );
+}
+
+function hasAsMany(value: object, count: number): boolean {
+  if (Array.isArray(value)) return value.length === count;
+  let left = count;
+  for (const _ in value) if (--left < 0) return false;
+  return left === 0;
 }
 
 /** Most values that are compared: their own equality is enough. */

@@ -13,12 +13,12 @@ export interface SealLimits {
 export const SEAL_LIMITS: SealLimits = { reserve: 2 ** 20, rotateAt: 2 ** 30, max: 2 ** 32 };
 
 /**
- * What is left of the limits after a storage was taken over so often since the key version was first used there: what each of the other copies has sealed is
- * not known, and counted as what a key seals until it is rotated.
+ * What is left of the limits when so many others may have sealed under the key version: what each of them has sealed is not known, and counted as what a
+ * key seals until it is rotated.
  */
-export function limitsAfter(limits: SealLimits, takeOvers: number): SealLimits {
+export function limitsAfter(limits: SealLimits, unknownSealers: number): SealLimits {
   // Something is left in any case: it is rotated with its next seals.
-  const unknown = Math.min(takeOvers * limits.rotateAt, limits.max - limits.rotateAt);
+  const unknown = Math.min(unknownSealers * limits.rotateAt, limits.max - limits.rotateAt);
   return { ...limits, rotateAt: limits.rotateAt - unknown, max: limits.max - unknown };
 }
 

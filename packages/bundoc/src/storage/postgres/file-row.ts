@@ -6,10 +6,6 @@ const READ: Statement = {
   text: `SELECT file, marker, EXISTS (SELECT FROM bundoc.heads WHERE project = $1)
          FROM (SELECT) AS one LEFT JOIN bundoc.projects ON project = $1`,
 };
-const LOCK: Statement = {
-  name: 'bundoc-project-file-locked-1',
-  text: 'SELECT file FROM bundoc.projects WHERE project = $1 FOR UPDATE',
-};
 const LOCK_ROW: Statement = {
   name: 'bundoc-project-row-locked-1',
   text: 'SELECT file, marker FROM bundoc.projects WHERE project = $1 FOR UPDATE',
@@ -79,12 +75,6 @@ export async function changeMarker(
 /** Removes the file of a project, and leaves the mark. */
 export async function leaveMarker(transaction: Transaction, project: string, marker: string): Promise<void> {
   await transaction.query(LEAVE_MARKER, [project, marker]);
-}
-
-/** The text, which nobody else changes before the transaction ends. */
-export async function lockFileRow(transaction: Transaction, project: string): Promise<string | undefined> {
-  const [row] = await transaction.query(LOCK, [project]);
-  return row?.[0] as string | undefined;
 }
 
 /** @returns false when there is a row already. */

@@ -1,15 +1,25 @@
 import { v7 as uuidv7 } from 'uuid';
 import type { ProjectCipher } from '../../cipher/project-cipher.ts';
+import type { DocumentState, UsedKey } from '../embedded/record.ts';
+import type { Position } from '../port.ts';
 import type { ProjectContents, StoredEntry } from '../project-contents.ts';
 import type { Statement, Transaction } from './database.ts';
 import { writeOfGroup } from './group-rows.ts';
 import { insertProjectRows, raiseKeyVersion } from './project-rows.ts';
 import { RowCipher } from './row-cipher.ts';
+import { eachByName, ROW_COLUMNS, readStateRow } from './rows.ts';
 
 const INSERT_FILE: Statement = {
   name: 'bundoc-import-file-1',
   text: `INSERT INTO bundoc.projects (project, file) SELECT $1, $2
          WHERE NOT EXISTS (SELECT FROM bundoc.heads WHERE project = $1) ON CONFLICT (project) DO NOTHING RETURNING 1`,
+};
+const FORMER: Statement = {
+  name: 'bundoc-import-former-1',
+  text: eachByName(
+    '$2::bytea[]',
+    `SELECT ${ROW_COLUMNS} FROM bundoc.documents WHERE project = $1 AND documents.name = wanted.one`,
+  ),
 };
 const SET_SEALS: Statement = {
   name: 'bundoc-import-seals-1',
@@ -46,69 +56,75 @@ export async function importProject(
   if (inserted.length === 0) return false;
   await insertProjectRows(transaction, project, cipher.version);
   for (const version of cipher.versions) await raiseKeyVersion(transaction, project, version);
-  const writers = new Map(
-    cipher.versions.map((version) => [
-      version,
-      new BatchWriter(transaction, version, { project, cipher, contents }),
-    ]),
-  );
-  let done = 0;
+  const { lastSeq: seq, usedKeys } = contents;
+  let [batch, bytes, done]: [StoredEntry[], number, number] = [[], 0, 0];
   for await (const entry of contents.entries()) {
-    const writer = writers.get(entry.state.keyVersion) ?? writers.get(cipher.version);
-    await writer?.add(entry);
+    batch.push(entry);
+    bytes += entry.state.size;
     onProgress(++done, contents.size);
+    if (batch.length < ROWS_MAX && bytes < BYTES_MAX) continue;
+    await writeSealed(transaction, { project, cipher }, { changes: batch, usedKeys: [], seq });
+    [batch, bytes] = [[], 0];
   }
-  for (const [version, writer] of writers) await writer.finish(version === cipher.version);
-  for (const { version, count } of contents.seals)
-    await transaction.query(SET_SEALS, [project, version, count]);
-  await transaction.query(SET_PURGED, [project, contents.purgedSeq]);
+  await writeSealed(transaction, { project, cipher }, { changes: batch, usedKeys, seq });
+  await setRest(transaction, project, contents);
   return true;
 }
 
-/** Rows of one key version: a row's state is sealed under the version that its document is. */
-class BatchWriter {
-  readonly #transaction: Transaction;
-  readonly #imported: Omit<ImportedProject, 'file'>;
-  readonly #rows: RowCipher;
-  readonly #names = new Map<string, Buffer>();
-  #batch: StoredEntry[] = [];
-  #bytes = 0;
-
-  constructor(transaction: Transaction, version: number, imported: Omit<ImportedProject, 'file'>) {
-    this.#transaction = transaction;
-    this.#imported = imported;
-    this.#rows = new RowCipher(imported.project, imported.cipher, version);
-  }
-
-  async add(entry: StoredEntry): Promise<void> {
-    this.#batch.push(entry);
-    this.#bytes += entry.state.size;
-    if (this.#batch.length >= ROWS_MAX || this.#bytes >= BYTES_MAX) await this.#write(false);
-  }
-
-  async finish(withUsedKeys: boolean): Promise<void> {
-    if (this.#batch.length > 0 || withUsedKeys) await this.#write(withUsedKeys);
-  }
-
-  async #write(withUsedKeys: boolean): Promise<void> {
-    const { project, cipher, contents } = this.#imported;
-    const documents = this.#batch.map(({ state, sealed }) => ({
-      // A tombstone may be older than any version that is still live: nothing of it is under that.
-      state: { ...state, keyVersion: this.#rows.version },
-      former: undefined,
+/**
+ * Writes documents and deletions with their sealed bytes as they are. The transaction holds the project's lock.
+ *
+ * @param written.isUpdate whether some of them may be there already.
+ */
+export async function writeSealed(
+  transaction: Transaction,
+  { project, cipher }: Pick<ImportedProject, 'project' | 'cipher'>,
+  written: {
+    readonly changes: readonly StoredEntry[];
+    readonly usedKeys: readonly UsedKey[];
+    readonly seq: Position;
+    readonly isUpdate?: boolean;
+  },
+): Promise<void> {
+  const { changes, usedKeys, seq, isUpdate = false } = written;
+  const former = isUpdate ? await formerOf(transaction, { project, cipher }, changes) : undefined;
+  // A row's state is sealed under the version that its document is; a deletion may be older than any that is still live.
+  const byVersion = Map.groupBy(changes, ({ state, sealed }) =>
+    sealed !== undefined && cipher.hasVersion(state.keyVersion) ? state.keyVersion : cipher.version,
+  );
+  byVersion.set(cipher.version, byVersion.get(cipher.version) ?? []);
+  for (const [version, some] of byVersion) {
+    const documents = some.map(({ state, sealed }) => ({
+      state: { ...state, keyVersion: version },
+      former: former?.get(state.fileName.toString('hex')),
       text: undefined,
       sealed,
     }));
-    const group = {
-      documents,
-      usedKeys: withUsedKeys ? contents.usedKeys : [],
-      seq: contents.lastSeq,
-    };
-    this.#batch = [];
-    this.#bytes = 0;
-    const place = { project, commitId: uuidv7() };
-    const ciphers = { cipher, rows: this.#rows, names: this.#names };
-    const { statement, values } = writeOfGroup(group, place, ciphers);
-    await this.#transaction.query(statement, values);
+    const group = { documents, usedKeys: version === cipher.version ? usedKeys : [], seq };
+    const ciphers = { cipher, rows: new RowCipher(project, cipher, version), names: new Map() };
+    const { statement, values } = writeOfGroup(group, { project, commitId: uuidv7() }, ciphers);
+    await transaction.query(statement, values);
   }
+}
+
+/** What is there of these documents already, so that the counts stay right. */
+async function formerOf(
+  transaction: Transaction,
+  { project, cipher }: Pick<ImportedProject, 'project' | 'cipher'>,
+  changes: readonly StoredEntry[],
+): Promise<ReadonlyMap<string, DocumentState>> {
+  if (changes.length === 0) return new Map();
+  const found = await transaction.query(FORMER, [project, changes.map(({ state }) => state.fileName)]);
+  const rows = new RowCipher(project, cipher);
+  return new Map(found.map((row) => [(row[0] as Buffer).toString('hex'), readStateRow(row, rows)]));
+}
+
+/** Sets what a project has beside its documents and its idempotency keys. */
+export async function setRest(
+  transaction: Transaction,
+  project: string,
+  { seals, purgedSeq }: Pick<ProjectContents, 'seals' | 'purgedSeq'>,
+): Promise<void> {
+  for (const { version, count } of seals) await transaction.query(SET_SEALS, [project, version, count]);
+  await transaction.query(SET_PURGED, [project, purgedSeq]);
 }

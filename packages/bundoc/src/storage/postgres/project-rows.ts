@@ -34,6 +34,7 @@ const TABLES = [
   'commits',
   'expiry',
   'heads',
+  'fenced_heads',
 ];
 
 /** Locks a project: to be run as a transaction begins. Rows are changed under this lock alone, so that nobody waits for one another in a ring. */

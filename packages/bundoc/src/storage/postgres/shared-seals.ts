@@ -3,9 +3,9 @@ import type { SealLimits } from '../embedded/seal-budget.ts';
 import type { Database, Statement } from './database.ts';
 
 const RESERVE: Statement = {
-  name: 'bundoc-reserve-seals',
-  text: `UPDATE bundoc.key_versions SET seals = seals + $3
-         WHERE project = $1 AND version = $2 AND seals + $3 <= $4 RETURNING seals`,
+  name: 'bundoc-reserve-seals-2',
+  text: `UPDATE bundoc.key_versions SET seals = seals + $3::bigint
+         WHERE project = $1 AND version = $2 AND seals <= $4::bigint - $3::bigint RETURNING seals`,
 };
 
 export interface SharedSealsOptions {

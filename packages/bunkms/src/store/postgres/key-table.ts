@@ -22,8 +22,8 @@ import type { Session } from './session.ts';
 export async function putKey(session: Session, record: KeyRecord): Promise<void> {
   await session.run(
     `INSERT INTO keys (name, type, state, version, revision, exportable, rotate_after_days, due_at, created_at, destroyed_at,
-       kek_ids, idempotency_key, idempotency_request, version_digests, holder, offered_to, move, intended_at, id)
-     VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19)`,
+       kek_ids, idempotency_key, idempotency_request, version_digests, holder, offered_to, move, offer_generation, intended_at, id)
+     VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20)`,
     ...keyValuesOf(record, record.exportable),
     record.id,
   );
@@ -51,8 +51,8 @@ export async function updateKey(
   const changed = await session.run(
     `UPDATE keys SET name = $1, type = $2, state = $3, version = $4, revision = $5, exportable = $6, rotate_after_days = $7,
        due_at = $8, created_at = $9, destroyed_at = $10, kek_ids = $11, idempotency_key = $12, idempotency_request = $13,
-       version_digests = $14, holder = $15, offered_to = $16, move = $17, intended_at = $18
-     WHERE id = $19 AND revision = $20 AND version_digests = $21`,
+       version_digests = $14, holder = $15, offered_to = $16, move = $17, offer_generation = $18, intended_at = $19
+     WHERE id = $20 AND revision = $21 AND version_digests = $22`,
     ...keyValuesOf(record, record.exportable),
     previous.id,
     previous.revision,

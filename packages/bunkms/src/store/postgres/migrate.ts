@@ -45,13 +45,14 @@ async function versionOf(client: PoolClient, files: readonly string[]): Promise<
     `${SCHEMA}.migrations`,
   ]);
   if (rows[0]?.there !== true) return 0;
-  const { rows: applied } = await client.query<{ name: string }>(
-    'SELECT name FROM migrations ORDER BY number',
+  const { rows: applied } = await client.query<{ number: number; name: string }>(
+    'SELECT number, name FROM migrations ORDER BY number',
   );
   const foreign = applied.find(({ name }, at) => at < files.length && name !== files[at]);
   if (foreign !== undefined) throw madeByEarlierBuild(`migration ${foreign.name}`);
-  if (applied.length > files.length)
-    throw new Error(`the database has schema ${applied.length}, this release knows ${files.length}`);
+  const latest = applied.at(-1)?.number ?? 0;
+  if (latest > files.length)
+    throw new Error(`the database has schema ${latest}, this release knows ${files.length}`);
   return applied.length;
 }
 

@@ -247,12 +247,13 @@ async function update(
   change: KeyUpdate,
   kekId: string | undefined,
 ): Promise<AuditReceipt | undefined> {
-  const { storage, quietSince, record } = change;
+  const { storages = [], quietSince, record } = change;
   if (!isWrappedWith(change.versions, kekId)) return undefined;
-  if (storage !== undefined) {
-    const places = await storagePlaces(session, [storage.id]);
-    if (!(await isStorageAsRead(session, storage, places))) return undefined;
-  }
+  const places = await storagePlaces(
+    session,
+    storages.map(({ id }) => id),
+  );
+  for (const storage of storages) if (!(await isStorageAsRead(session, storage, places))) return undefined;
   if (quietSince !== undefined && (await isReleasedSince(session, record.name, quietSince))) return undefined;
   return (await updateKey(session, change)) ? session.append(change.audit) : undefined;
 }

@@ -27,8 +27,8 @@ export function insertKey(connection: Connection, { record, versions }: KeyChang
 export function putKey(connection: Connection, record: KeyRecord): void {
   connection.run(
     `INSERT INTO keys (name, type, state, version, revision, exportable, rotate_after_days, due_at, created_at, destroyed_at,
-       kek_ids, idempotency_key, idempotency_request, version_digests, holder, offered_to, move, intended_at, id)
-     VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+       kek_ids, idempotency_key, idempotency_request, version_digests, holder, offered_to, move, offer_generation, intended_at, id)
+     VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
     ...keyValuesOf(record, record.exportable ? 1 : 0),
     record.id,
   );
@@ -49,7 +49,7 @@ export function updateKey(connection: Connection, { record, versions, previous }
   const changed = connection.run(
     `UPDATE keys SET name = ?, type = ?, state = ?, version = ?, revision = ?, exportable = ?, rotate_after_days = ?, due_at = ?,
        created_at = ?, destroyed_at = ?, kek_ids = ?, idempotency_key = ?, idempotency_request = ?, version_digests = ?, holder = ?,
-       offered_to = ?, move = ?, intended_at = ?
+       offered_to = ?, move = ?, offer_generation = ?, intended_at = ?
      WHERE id = ? AND revision = ? AND version_digests = ?`,
     ...keyValuesOf(record, record.exportable ? 1 : 0),
     previous.id,

@@ -78,9 +78,9 @@ export function sqliteOperations(connection: Connection): StoreOperations {
     return issued && familyOfIssue(audit.chainKey, jti, issued);
   };
   const update = (change: KeyUpdate, currentKek: string | undefined): AuditReceipt | undefined => {
-    const { storage, quietSince } = change;
+    const { storages = [], quietSince } = change;
     if (!isWrappedWith(change.versions, currentKek)) return undefined;
-    if (storage !== undefined && !audit.isStorageAsRead(storage)) return undefined;
+    if (!storages.every((storage) => audit.isStorageAsRead(storage))) return undefined;
     if (quietSince !== undefined && audit.isReleasedSince(change.record.name, quietSince)) return undefined;
     return updateKey(connection, change) ? audit.append(change.audit) : undefined;
   };

@@ -43,6 +43,7 @@ const MIGRATIONS: readonly string[] = [
     holder TEXT,
     offered_to TEXT,
     move TEXT,
+    offer_generation TEXT,
     intended_at TEXT
   ) STRICT;
   CREATE INDEX keys_by_due ON keys (due_at) WHERE due_at IS NOT NULL;

@@ -57,7 +57,8 @@ describe('a log of many projects with a crash in its history', () => {
             const [log, open] = await openAll(world, third);
             fix(await check(world, log, third));
 
-            // It continues, frees what it can, and everything is there after one more end, and at last a power cut.
+            // It continues, frees what it can, and everything is there after one more end, and at last a
+            // power cut.
             await Promise.all(open.map((one) => one.commit(world.newCommit(), 100)));
             await log.carryOldest(world.carryTarget(third));
             const fourth = after(third);

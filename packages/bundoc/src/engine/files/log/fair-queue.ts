@@ -5,8 +5,9 @@ interface Queued<T> {
 }
 
 /**
- * Takes turns among whoever waits, by bytes: each round gives an equal share, and whoever takes more than that waits until later rounds
- * have paid for it (deficit round robin, M. Shreedhar and G. Varghese, 1995; with debt in place of a look at what comes next).
+ * Takes turns among those who wait, by bytes. Each round gives equal shares; a taker of more waits until
+ * later rounds have paid for it (deficit round robin, M. Shreedhar and G. Varghese, 1995; with debt in place
+ * of a look at what comes next).
  */
 export class FairQueue<T> {
   readonly #shareMin: number;
@@ -35,8 +36,13 @@ export class FairQueue<T> {
     this.#ring = this.#ring.filter((queued) => queued.item !== item);
   }
 
-  has(item: T): boolean {
-    return this.#in.has(item);
+  /** Drops those for whom `isKept` says no. */
+  keep(isKept: (item: T) => boolean): void {
+    this.#ring = this.#ring.filter(({ item }) => {
+      const kept = isKept(item);
+      if (!kept) this.#in.delete(item);
+      return kept;
+    });
   }
 
   items(): T[] {
@@ -44,9 +50,11 @@ export class FairQueue<T> {
   }
 
   /**
-   * One round: each who waits is asked once, until `bytes` are taken. Who comes after that is the first of the next round.
+   * One round: each who waits is asked once, until `bytes` are taken. Who comes after that is the first of
+   * the next round.
    *
-   * @param take gives what it took in bytes, at most `max` unless it cannot be less; undefined leaves the queue.
+   * @param take gives what it took in bytes, at most `max` unless it cannot be less; undefined leaves the
+   * queue.
    */
   round(
     bytes: number,

@@ -3,6 +3,7 @@ import { check, openAll } from '../../../testing/log-history.ts';
 import { LogWorld, type OpenLogProject } from '../../../testing/log-projects.ts';
 import { type Fault, SimulatedDisk } from '../../../testing/simulated-disk.ts';
 import { LogDamaged } from './scan.ts';
+import { decodeHeader } from './segment-header.ts';
 
 const newDisk = (world: LogWorld) => new SimulatedDisk(...world.directories());
 
@@ -28,7 +29,10 @@ async function operationsOf(line: RegExp): Promise<number[]> {
   return disk.trace.flatMap((one, at) => (line.test(one) ? [at + 1] : []));
 }
 
-/** A history with faults: once they are over, everything is taken again, and is what it should be, now and after a power cut. */
+/**
+ * A history with faults: once they are over, everything is taken again, and is what it should be, now and
+ * after a power cut.
+ */
 async function survives(...faults: readonly Fault[]): Promise<void> {
   const world = new LogWorld(3);
   const disk = newDisk(world);
@@ -68,6 +72,43 @@ describe('a log whose disk fails', () => {
   it('continues when a segment cannot be made', async () => {
     for (const operation of await operationsOf(/^create \/log/))
       for (const when of ['before', 'after'] as const) await survives({ operation, when, what: 'disk_full' });
+  });
+
+  it('leaves out what lies behind a cut, though it is whole, also when the index of its segment is damaged', async () => {
+    const world = new LogWorld(2);
+    const disk = newDisk(world);
+    const [log, open] = await openAll(world, disk);
+    await rounds(world, open, 2);
+    // The frame is durable, and the disk says that it is not.
+    disk.failAt({ operation: 2, when: 'after', what: 'storage_unavailable' });
+    const refused = world.newCommit();
+    await expect(open[0]!.commit(refused, 10)).rejects.toMatchObject({ code: 'storage_unavailable' });
+    await rounds(world, [open[1]!], 1);
+    expect(log.stats.cuts).toBe(1);
+    await check(world, log, disk);
+    const cut = disk.powerCut('everything');
+    await check(world, await world.openLog(cut), cut);
+    const [path, bytes] = [...disk.files()].find(([, file]) => decodeHeader(file)?.number === 2)!;
+    const damaged = Buffer.from(bytes);
+    damaged.writeUInt8(damaged.readUInt8(4_100) ^ 1, 4_100);
+    cut.tamper(path, damaged);
+    await check(world, await world.openLog(cut), cut);
+  });
+
+  it('makes durable what it shows after a kill between a write and its sync', async () => {
+    const world = new LogWorld(1);
+    const disk = newDisk(world);
+    const [, open] = await openAll(world, disk);
+    await rounds(world, open, 1);
+    disk.failAt({ operation: 2, when: 'before', what: 'crash' });
+    const lost = world.newCommit();
+    open[0]!.commit(lost, 10).catch(() => undefined);
+    await expect(disk.crashes).rejects.toThrow();
+    const killed = disk.restart();
+    const seen = await world.contentOf(await world.openLog(killed), killed, world.projects[0]!);
+    expect(seen.ids).toContain(lost.id);
+    const cut = killed.powerCut('synced only');
+    expect((await world.contentOf(await world.openLog(cut), cut, world.projects[0]!)).ids).toEqual(seen.ids);
   });
 
   it('refuses commits while it is stopped, answers nothing of the failed frame, and lets reads go on', async () => {

@@ -80,8 +80,8 @@ function headBytes(parts: number, repeats: number): number {
 }
 
 /**
- * Puts a frame together in a buffer: parts first, each written into its room by whoever seals it, then {@link finish}.
- * The buffer is used again for the next frame.
+ * Puts a frame together in a buffer: parts first, each written into its room by its sealer, then {@link
+ * finish}. The buffer is used again for the next frame.
  */
 export class FrameWriter {
   readonly #buffer: Buffer;
@@ -101,7 +101,8 @@ export class FrameWriter {
   /**
    * Writes a part's entry but for its tag.
    *
-   * @returns the entry's bytes, up to the tag; room for the tag; and room for the body. All three are to be used at once.
+   * @returns the entry's bytes, up to the tag; room for the tag; and room for the body. All three are to be
+   * used at once.
    */
   part(entry: Entry): { readonly head: Buffer; readonly tag: Buffer; readonly body: Buffer } {
     assert(this.#at < this.#parts, 'the frame has room for as many parts as it was begun with');
@@ -187,7 +188,9 @@ export function readEntry(buffer: Buffer, start: number): SealedEntry | undefine
   };
 }
 
-/** How long the head is that begins here, as far as its counts are right; undefined when no frame begins here. */
+/**
+ * How long the head is that begins here, as far as its counts are right; undefined when no frame begins here.
+ */
 export function headBytesAt(block: Buffer): number | undefined {
   if (block.length < FIXED_BYTES || block.readUInt32BE(0) !== MAGIC) return undefined;
   return headBytes(block.readUInt16BE(56), block.readUInt16BE(58));
@@ -255,8 +258,8 @@ export interface PartBytes {
 }
 
 /**
- * Finds the part of a handle in a head, whether or not the head's hash holds: a part is authentic by its own tag, and damage
- * beside it does not matter to it.
+ * Finds the part of a handle in a head, whether or not the head's hash holds: a part is authentic by its own
+ * tag, and damage beside it does not matter to it.
  *
  * @param head from the start of a frame, as long as {@link headBytesAt} says.
  */

@@ -1,7 +1,10 @@
 import { comparePlaces, type FramePlace, type Place, TAG_BYTES } from './layout.ts';
 import type { SegmentIndexEntry } from './segment-header.ts';
 
-/** `segment(6) | frame(4) | tag(16)` of the newest part, `segment(6) | frame(4)` of the oldest uncovered, `bytes(6)`. */
+/**
+ * `segment(6) | frame(4) | tag(16)` of the newest part, `segment(6) | frame(4)` of the oldest uncovered,
+ * `bytes(6)`.
+ */
 const ROW_BYTES = 42;
 const NEWEST_FRAME = 6;
 const NEWEST_TAG = 10;
@@ -11,8 +14,8 @@ const UNCOVERED_BYTES = OLDEST_FRAME + 4;
 const ROWS_AT_FIRST = 64;
 
 /**
- * Where the newest and the oldest uncovered part of each handle are: all that the log keeps of a project in memory, about 120 bytes.
- * Everything between the two is found by walking back through the entries.
+ * Where the newest and the oldest uncovered part of each handle are: all that the log keeps of a project in
+ * memory, about 120 bytes. Everything between the two is found by walking back through the entries.
  */
 export class HandleIndex {
   readonly #rows = new Map<string, number>();
@@ -134,7 +137,10 @@ export class HandleIndex {
     return handles;
   }
 
-  /** Drops what is known of handles whose every part is covered and lies before a segment: nothing can walk back to it. */
+  /**
+   * Drops what is known of handles whose every part is covered and lies before a segment: nothing can walk
+   * back to it.
+   */
   forgetBefore(segment: number): void {
     for (const [handle, row] of this.#rows)
       if (this.#oldestOf(row) === undefined && this.#table.readUIntBE(row, 6) < segment) this.remove(handle);

@@ -16,7 +16,10 @@ export const FRAME_PARTS_MAX = 4_096;
 /** A longer commit is sealed in chunks of this length, a chunk a frame. */
 export const CHUNK_BYTES = 262_144;
 
-/** Where a frame is. Numbers of segments grow; the number of a frame is the block of its segment at which it begins. */
+/**
+ * Where a frame is. Numbers of segments grow; the number of a frame is the block of its segment at which it
+ * begins.
+ */
 export interface FramePlace {
   readonly segment: number;
   readonly frame: number;

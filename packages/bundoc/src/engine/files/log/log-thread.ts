@@ -13,8 +13,9 @@ import {
 } from './log-request.ts';
 
 /**
- * Writes frames in a thread of its own, so that no frame queues behind whatever fills libuv's pool. The bytes lie in memory that both
- * threads see, and a request is a few words there: nothing is copied, and the event loop is asked once, for the answer.
+ * Writes frames in a thread of its own, so that no frame queues behind whatever fills libuv's pool. The bytes
+ * lie in memory that both threads see, and a request is a few words there: nothing is copied, and the event
+ * loop is asked once, for the answer.
  *
  * One write at a time. The thread keeps the process alive only while it writes.
  */

@@ -11,8 +11,8 @@ import {
   type WriteFailure,
 } from './log-request.ts';
 
-// The thread of `log-thread.ts`: waits for a request, writes, answers. It must import no other package of the workspace, so
-// that it starts in a few milliseconds and from the sources as well.
+// The thread of `log-thread.ts`: waits for a request, writes, answers. It must import no other package of the
+// workspace, so that it starts in a few milliseconds and from the sources as well.
 
 const shared = workerData as LogThreadData;
 const words = new Int32Array(shared.words);

@@ -1,6 +1,8 @@
+import { setImmediate } from 'node:timers/promises';
 import { describe, expect, it } from 'vitest';
-import { LogWorld } from '../../../testing/log-projects.ts';
+import { type LogProject, LogWorld, type OpenLogProject } from '../../../testing/log-projects.ts';
 import { SimulatedDisk } from '../../../testing/simulated-disk.ts';
+import type { Log } from './log.ts';
 
 describe('Log', () => {
   it('gives back what was acknowledged, in order, for each project', async () => {
@@ -39,3 +41,142 @@ describe('Log', () => {
       expect((await world.contentOf(again, disk, project)).ids).toEqual(project.given.map(({ id }) => id));
   });
 });
+
+describe('the parts of projects in one log', () => {
+  it('give each project its turn while another writes large commits', async () => {
+    const world = new LogWorld(3);
+    const disk = new SimulatedDisk(...world.directories());
+    const log = await world.openLog(disk);
+    const open: OpenLogProject[] = [];
+    for (const project of world.projects) open.push(await world.open(log, disk, project));
+    await Promise.all(open.map((one) => one.commit(world.newCommit(), 10)));
+    const [large, small] = open as [OpenLogProject, OpenLogProject];
+    const before = log.stats.frames;
+    let isLargeThere = false;
+    const writing = large.commit(world.newCommit(), 60_000).then(() => {
+      isLargeThere = true;
+    });
+    for (let at = 0; at < 5; at++) await small.commit(world.newCommit(), 100);
+    expect(isLargeThere).toBe(false);
+    expect(log.stats.frames - before).toBeLessThan(15);
+    await writing;
+    // A snapshot that is taken while a large commit is half written does not cover it.
+    const second = large.commit(world.newCommit(), 60_000);
+    await small.commit(world.newCommit(), 100);
+    await world.checkpoint(log, disk, large);
+    await second;
+    await world.checkpoint(log, disk, small);
+    await log[Symbol.asyncDispose]();
+    const again = await world.openLog(disk.powerCut('synced only'));
+    for (const project of world.projects)
+      expect((await world.contentOf(again, disk, project)).ids).toEqual(project.given.map(({ id }) => id));
+  });
+
+  it('are known without a key where a project was born, and until it is gone', async () => {
+    const world = new LogWorld(2);
+    const disk = new SimulatedDisk(...world.directories());
+    const log = await world.openLog(disk);
+    const [kept, gone] = world.projects as [LogProject, LogProject];
+    const open = await world.open(log, disk, kept);
+    await open.commit(world.newCommit(), 10);
+    await (await world.open(log, disk, gone)).commit(world.newCommit(), 10);
+    const texts = async (one: Log) => {
+      const births: string[][] = [];
+      for await (const { handle, project, projectFile } of one.births())
+        births.push([handle, project, projectFile.toString()]);
+      return births;
+    };
+    const birthOf = ({ handle, name }: LogProject) => [handle, name, `{"project":"${name}"}`];
+    expect(await texts(log)).toEqual([birthOf(kept), birthOf(gone)]);
+    await log[Symbol.asyncDispose]();
+    const second = await world.openLog(disk.restart());
+    expect(await texts(second)).toEqual([birthOf(kept), birthOf(gone)]);
+    await goneFor(second, gone);
+    expect([...second.handles]).toEqual([kept.handle]);
+    await second[Symbol.asyncDispose]();
+    const third = await world.openLog(disk.restart());
+    expect(await texts(third)).toEqual([birthOf(kept)]);
+    expect([...third.handles]).toEqual([kept.handle]);
+  });
+
+  it('stay readable for who began to read before their segment was freed', async () => {
+    const world = new LogWorld(1);
+    const disk = new SimulatedDisk(...world.directories());
+    const log = await world.openLog(disk);
+    const [project] = world.projects as [LogProject];
+    const open = await world.open(log, disk, project);
+    await open.commit(world.newCommit(), 100);
+    const first = log.newest(project.handle)!;
+    const fill = async () => {
+      for (let at = 0; at < 150; at++) {
+        await open.commit(world.newCommit(), 3_000);
+        await world.checkpoint(log, disk, open);
+      }
+    };
+    {
+      await using reader = log.reader();
+      await fill();
+      expect((await reader.read(project.handle, first))?.entry.kind).toBe('birth');
+    }
+    const path = [...disk.files()].find(
+      ([, bytes]) => bytes.length > 64 && bytes.readUIntBE(26, 6) === first.segment,
+    );
+    await fill();
+    expect(path).not.toBeUndefined();
+    expect(disk.files().get(path![0])!.readBigUInt64BE(24)).not.toBe(BigInt(first.segment));
+  });
+
+  it('make who has most uncovered bytes wait first when the log fills, and the others go on', async () => {
+    const world = new LogWorld(4);
+    const disk = new SimulatedDisk(...world.directories());
+    const asked = new Set<string | undefined>();
+    const log = await world.openLog(disk, { observer: { onPressure: (handle) => asked.add(handle) } });
+    const open: OpenLogProject[] = [];
+    for (const project of world.projects) open.push(await world.open(log, disk, project));
+    const [greedy, ...others] = open as [OpenLogProject, ...OpenLogProject[]];
+    const waiting: Promise<unknown>[] = [];
+    for (let at = 0; at < 120; at++) waiting.push(greedy.commit(world.newCommit(), 3_500));
+    await expect.poll(() => asked.has(greedy.handle)).toBe(true);
+    for (const one of others) await one.commit(world.newCommit(), 100);
+    // Its snapshot lets it continue.
+    while (world.projects[0]!.given.some(({ fate }) => fate === 'waiting')) {
+      await world.checkpoint(log, disk, greedy);
+      for (const one of others) await world.checkpoint(log, disk, one);
+      await setImmediate();
+    }
+    await Promise.all(waiting);
+    expect(greedy.ids).toHaveLength(120);
+  });
+});
+
+/** Says that a project is gone. */
+function goneFor(log: Log, { handle, name, keys }: LogProject): Promise<void> {
+  return new Promise((resolve, reject) => {
+    let isTaken = false;
+    const attached = log.attach(
+      {
+        handle,
+        project: name,
+        keys,
+        makesRoom: true,
+        take: () => {
+          if (isTaken) return undefined;
+          isTaken = true;
+          return {
+            kind: 'gone',
+            plaintext: [],
+            keyVersion: 0,
+            commits: 0,
+            durable: () => undefined,
+            answer: resolve,
+            refused: reject,
+            unknown: reject,
+          };
+        },
+        refuse: reject,
+      },
+      log.newest(handle),
+    );
+    attached.ready();
+  });
+}

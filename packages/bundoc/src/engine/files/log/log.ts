@@ -11,9 +11,7 @@ import type { HandleIndex } from './handle-index.ts';
 import {
   BLOCK_BYTES,
   blocksOf,
-  CHUNK_BYTES,
   comparePlaces,
-  FRAME_BODY_BYTES_MAX,
   FRAME_PARTS_MAX,
   type FramePlace,
   HASH_BYTES,
@@ -21,18 +19,26 @@ import {
   type Place,
   TAG_BYTES,
 } from './layout.ts';
+import type {
+  AttachedHandle,
+  CarryTarget,
+  LogMark,
+  LogOptions,
+  LogStats,
+  PartSource,
+  TakenPart,
+} from './log-api.ts';
 import {
   aadStart,
   type BirthText,
   decodeBirth,
   encodeBirth,
-  type PartKeys,
   type PartSeal,
   partKey,
   sealPart,
 } from './part-seal.ts';
 import type { PartReader } from './parts.ts';
-import type { LogDisk, LogFile, LogObserver } from './ports.ts';
+import type { LogFile } from './ports.ts';
 import {
   type LiveSegment,
   LogDamaged,
@@ -44,123 +50,8 @@ import {
 } from './scan.ts';
 import type { SealedPart } from './sealed-part.ts';
 import { type Cut, encodeHeader } from './segment-header.ts';
-import { isFull, type SegmentLimits, Segments } from './segments.ts';
+import { isFull, Segments } from './segments.ts';
 import { StuckParts } from './stuck-parts.ts';
-
-export interface LogLimits extends SegmentLimits {
-  /** Bodies of one frame. */
-  readonly frameBytes: number;
-  /** A longer commit is sealed in chunks of this length. */
-  readonly chunkBytes: number;
-}
-
-const SEGMENT_BYTES = 16_777_216;
-const SEGMENTS_MIN = 4;
-
-/** @param bytes that the log may take, `BUNDOC_LOG_BYTES`. */
-export function logLimits(bytes: number): LogLimits {
-  return {
-    segmentBytes: SEGMENT_BYTES,
-    segmentsMin: SEGMENTS_MIN,
-    segmentsMax: Math.max(SEGMENTS_MIN, Math.floor(bytes / SEGMENT_BYTES)),
-    frameBytes: FRAME_BODY_BYTES_MAX,
-    chunkBytes: CHUNK_BYTES,
-  };
-}
-
-export interface LogOptions {
-  readonly disk: LogDisk;
-  /** `data/log`; its parent exists. */
-  readonly directory: string;
-  readonly storageId: Buffer;
-  readonly limits: LogLimits;
-  /** True when the storage had a log before: if there is none, it was lost. */
-  readonly mustExist: boolean;
-  readonly observer?: LogObserver;
-  readonly clock?: Clock;
-  /** Resolves after so many milliseconds; rejects when the signal aborts. */
-  readonly wait?: (ms: number, signal: AbortSignal) => Promise<unknown>;
-}
-
-/** What a project has for the next frame. */
-export interface TakenPart {
-  readonly kind: 'data' | 'birth' | 'gone';
-  /** Of a birth at most `chunkBytes`. Empty for `gone`. */
-  readonly plaintext: readonly Buffer[];
-  /** The version of the DEK to seal under; 0 for `gone`. */
-  readonly keyVersion: number;
-  readonly birth?: BirthText;
-  readonly commits: number;
-  /** The part is durable. Called in the turn in which that is known, before anything else is taken from any project. */
-  durable(place: Place): void;
-  /** Called after {@link durable}, once the next frame is on its way to the disk or there is none: the time to answer. */
-  answer(): void;
-  /** The part is certainly not durable, and never will be. */
-  refused(error: AppError): void;
-  /** The process ends before it is known whether the part is durable: nothing may be answered. */
-  unknown(error: AppError): void;
-}
-
-/** A project that writes into the log. Its methods must not call the log. */
-export interface PartSource {
-  readonly handle: string;
-  readonly project: string;
-  readonly keys: PartKeys;
-  /** True while a commit waits that makes room: one of deletes alone. */
-  readonly makesRoom: boolean;
-  /**
-   * Decides and seals what waits, for one part of the next frame; at least one commit, and no second one that would exceed `bytesMax`.
-   *
-   * @param onlyMakingRoom whether only commits that make room may be taken.
-   * @returns undefined when nothing waits.
-   */
-  take(bytesMax: number, onlyMakingRoom: boolean): TakenPart | undefined;
-  /** Refuses all that waits, but for what makes room when the code is `disk_full`. */
-  refuse(error: AppError): void;
-}
-
-/** What was in the log of a handle at a moment. */
-export interface LogMark {
-  readonly place: Place;
-  readonly bytes: number;
-}
-
-/** A project's end of the log. */
-export interface AttachedHandle {
-  /** Something waits. May be called at any time, and again. */
-  ready(): void;
-  /** The last part that a snapshot taken now covers; undefined when there is none. */
-  mark(): LogMark | undefined;
-  /** Ends writing. Nothing may be on its way. */
-  detach(): void;
-}
-
-/** Puts files of carried parts into the folders of projects. */
-export interface CarryTarget {
-  /** @returns for each file undefined once it is durable, or why its folder fails. */
-  write(files: readonly CarriedContent[]): Promise<readonly (AppError | undefined)[]>;
-}
-
-export interface CarriedContent {
-  readonly handle: string;
-  readonly segment: number;
-  readonly content: Buffer;
-}
-
-export interface LogStats {
-  readonly segmentsLive: number;
-  readonly segmentsFree: number;
-  readonly uncoveredBytes: number;
-  readonly handles: number;
-  readonly frames: number;
-  readonly commits: number;
-  readonly cuts: number;
-  readonly carries: number;
-  readonly stuckHandles: number;
-  readonly suspectFrames: number;
-  readonly holes: number;
-  readonly writesStopped: boolean;
-}
 
 /** From this part of the log on, freeing begins. */
 const FREE_FROM = 0.5;
@@ -169,6 +60,8 @@ const WAIT_FROM = 0.75;
 const SHARES = 8;
 const RETRY_MS = 1_000;
 const CARRY_BATCH = 512;
+/** From so many parts on, a segment is read at once. */
+const PRELOAD_FROM = 32;
 const SHARE_BYTES_MIN = 16_384;
 const NO_HASH = Buffer.alloc(HASH_BYTES);
 const NO_TAG = Buffer.alloc(TAG_BYTES);
@@ -219,11 +112,12 @@ interface Sending {
 }
 
 /**
- * The log of a data folder: what is committed in any project goes into one frame with what others commit at the same time, by one
- * write and one sync. docs/adr/0027-one-log.md says why; docs/formats/log.md has the bytes.
+ * The log of a data folder: what is committed in any project goes into one frame with what others commit at
+ * the same time, by one write and one sync. docs/adr/0027-one-log.md says why; docs/formats/log.md has the
+ * bytes.
  *
- * One frame is in flight at a time, so a torn frame is the last one. A write that fails cuts the log: a new segment says that the failed frame
- * never happened.
+ * One frame is in flight at a time, so a torn frame is the last one. A write that fails cuts the log: a new
+ * segment says that the failed frame never happened.
  */
 export class Log implements AsyncDisposable {
   readonly #options: LogOptions;
@@ -254,7 +148,7 @@ export class Log implements AsyncDisposable {
     const { disk, directory, limits } = options;
     this.#options = options;
     this.#clock = options.clock ?? systemClock;
-    this.#segments = new Segments(disk, directory, limits, scan);
+    this.#segments = new Segments(disk, directory, limits, scan, () => this.#retryHeld());
     this.#index = scan.index;
     this.#births = new Map(scan.births);
     this.#tail = scan.tail;
@@ -265,8 +159,8 @@ export class Log implements AsyncDisposable {
   }
 
   /**
-   * Finds out what the log holds, without any key, and makes it durable. Nothing is appended behind what was found: the next part begins a
-   * new segment.
+   * Finds out what the log holds, without any key, and makes it durable. Nothing is appended behind what was
+   * found: the next part begins a new segment.
    *
    * @throws LogDamaged when the log, or a segment that counts, is missing or of another storage.
    */
@@ -345,7 +239,8 @@ export class Log implements AsyncDisposable {
   }
 
   /**
-   * Whether a handle may have lost its last parts: frames are lost, nobody knows whose, and nothing later is known of this handle.
+   * Whether a handle may have lost its last parts: frames are lost, nobody knows whose, and nothing later is
+   * known of this handle.
    *
    * @param covered what its catalog covers.
    */
@@ -359,6 +254,7 @@ export class Log implements AsyncDisposable {
   /** An administrator accepts what a hole has cost. Durable with the next segment, which begins at once. */
   async acceptLoss(): Promise<void> {
     while (this.#pumping !== undefined) await this.#pumping;
+    if (this.#state !== 'open') throw new AppError('storage_unavailable');
     const hole = this.#hole;
     this.#hole = undefined;
     const beginning = this.#closeActive().then(() => this.#beginSomewhere());
@@ -377,13 +273,27 @@ export class Log implements AsyncDisposable {
     return this.#segments.reader();
   }
 
-  /** The births that the log has, with what they have in the clear. A birth that cannot be read is left out: its handle fails at its opening. */
+  /**
+   * The births that the log has, with what they have in the clear. A birth that cannot be read is left out:
+   * its handle fails at its opening.
+   */
   async *births(): AsyncGenerator<BirthText & { readonly handle: string }> {
-    await using reader = this.reader();
-    for (const [handle, place] of [...this.#births]) {
-      const part = await reader.read(handle, place);
-      const birth = part?.entry.kind === 'birth' ? decodeBirth(part.body) : undefined;
-      if (birth !== undefined) yield { handle, project: birth.project, projectFile: birth.projectFile };
+    const bySegment = new Map<number, [handle: string, place: FramePlace][]>();
+    for (const birth of this.#births) {
+      const { segment } = birth[1];
+      const others = bySegment.get(segment);
+      if (others === undefined) bySegment.set(segment, [birth]);
+      else others.push(birth);
+    }
+    for (const [number, births] of bySegment) {
+      await using reader = this.reader();
+      const segment = this.#segments.at(number);
+      if (segment !== undefined && births.length > PRELOAD_FROM) await reader.preload(segment);
+      for (const [handle, place] of births) {
+        const part = await reader.read(handle, place);
+        const birth = part?.entry.kind === 'birth' ? decodeBirth(part.body) : undefined;
+        if (birth !== undefined) yield { handle, project: birth.project, projectFile: birth.projectFile };
+      }
     }
   }
 
@@ -442,11 +352,12 @@ export class Log implements AsyncDisposable {
   }
 
   /**
-   * Frees the oldest segment, without any key: copies the sealed parts that pin it to the folders of their projects, and to the log's own folder
-   * for projects whose folders fail. Whoever can be covered by a snapshot should be covered before. One is freed at a time: another call waits
-   * for the one that is under way.
+   * Frees the oldest segment, without any key: copies the sealed parts that pin it to the folders of their
+   * projects, and to the log's own folder for projects whose folders fail. Cover by a snapshot before
+   * whatever can be. One is freed at a time: another call waits for the one that is under way.
    *
-   * @returns handles whose folders failed. @throws when their parts can be put nowhere; then nothing is freed.
+   * @returns handles whose folders failed. @throws when their parts can be put nowhere; then nothing is
+   * freed.
    */
   carryOldest(target: CarryTarget): Promise<readonly string[]> {
     this.#carrying ??= this.#carryOldest(target).finally(() => {
@@ -489,7 +400,10 @@ export class Log implements AsyncDisposable {
     return failed;
   }
 
-  /** What pins a segment of a handle; undefined when it has no part there. What cannot be read is missed at the opening. */
+  /**
+   * What pins a segment of a handle; undefined when it has no part there. What cannot be read is missed at
+   * the opening.
+   */
   async #carriedOf(
     reader: PartReader,
     { number, id }: LiveSegment,
@@ -514,7 +428,10 @@ export class Log implements AsyncDisposable {
     }
   }
 
-  /** Ends writing. What waits is refused. The last frame is followed by an empty one, so that damage to it is noticed. */
+  /**
+   * Ends writing. What waits is refused. The last frame is followed by an empty one, so that damage to it is
+   * noticed.
+   */
   async [Symbol.asyncDispose](): Promise<void> {
     if (this.#state === 'closed') return;
     const wasOpen = this.#state === 'open';
@@ -582,7 +499,7 @@ export class Log implements AsyncDisposable {
     return Math.min(left, this.#options.limits.frameBytes);
   }
 
-  /** Whether the present segment takes another frame of whoever waits. */
+  /** Whether the present segment has room for another frame. */
   #hasRoom(): boolean {
     const active = this.#active;
     if (active === undefined || active.isReserve) return false;
@@ -590,7 +507,8 @@ export class Log implements AsyncDisposable {
   }
 
   /**
-   * Finds room for the next frame before anything is taken or sealed for it. Where there is none, those who wait are held, or refused.
+   * Finds room for the next frame before anything is taken or sealed for it. Where there is none, those who
+   * wait are held, or refused.
    *
    * @returns whether there is room.
    */
@@ -630,15 +548,18 @@ export class Log implements AsyncDisposable {
     }
   }
 
-  /** Without a free segment, only what makes room goes on: the others are refused on a full disk, and wait otherwise. */
+  /**
+   * Without a free segment, only what makes room is taken: the others are refused on a full disk, and wait
+   * otherwise.
+   */
   #holdOrRefuse(full: AppError | undefined): void {
-    for (const attached of this.#queue.items()) {
+    this.#queue.keep((attached) => {
       if (full !== undefined) attached.source.refuse(full);
-      if (attached.source.makesRoom) continue;
-      this.#queue.remove(attached);
+      if (attached.source.makesRoom) return true;
       if (full === undefined) this.#held.add(attached);
       else this.#refuseLarge(attached, full);
-    }
+      return false;
+    });
   }
 
   /** Chunks without the last one never count, so a commit that is half written may still be refused. */
@@ -677,7 +598,10 @@ export class Log implements AsyncDisposable {
     return this.#begin(path, unreserved === undefined).catch((error: unknown) => this.#gaveBack(path, error));
   }
 
-  /** Makes the header of a new segment durable: it names the last frame that counts, and all behind that never happened. */
+  /**
+   * Makes the header of a new segment durable: it names the last frame that counts, and all behind that never
+   * happened.
+   */
   async #begin(path: string, isReserve: boolean): Promise<true> {
     const { disk, storageId } = this.#options;
     const firstLive = this.#segments.firstLive;
@@ -797,7 +721,10 @@ export class Log implements AsyncDisposable {
     return (2 * segmentBytes) / SHARES;
   }
 
-  /** When the log is nearly full, who has most uncovered bytes waits first: the share shrinks with what is left. */
+  /**
+   * When the log is nearly full, who has most uncovered bytes waits first: the share shrinks with what is
+   * left.
+   */
   #isOverShare({ source: { handle } }: Attached): boolean {
     const { fill } = this.#segments;
     if (fill < WAIT_FROM) return false;
@@ -901,8 +828,8 @@ export class Log implements AsyncDisposable {
   }
 
   /**
-   * A frame could not be written, and it is not known what of it is on the disk. A new segment says that it never happened; once that is
-   * durable, its commits are refused for certain. Until then nothing is written.
+   * A frame could not be written, and it is not known what of it is on the disk. A new segment says that it
+   * never happened; once that is durable, its commits are refused for certain. Until then nothing is written.
    */
   async #cut(group: readonly Sending[], error: unknown): Promise<void> {
     this.#counts.cuts++;
@@ -947,9 +874,10 @@ export class Log implements AsyncDisposable {
   }
 
   #refuseAll(error: AppError): void {
-    for (const attached of [...this.#queue.items(), ...this.#held]) {
-      this.#queue.remove(attached);
-      this.#held.delete(attached);
+    const waiting = [...this.#queue.items(), ...this.#held];
+    this.#queue.keep(() => false);
+    this.#held.clear();
+    for (const attached of waiting) {
       attached.source.refuse(error);
       this.#refuseLarge(attached, error);
       // On a full disk deletes wait for the next segment.

@@ -1,79 +1,74 @@
 import assert from 'node:assert/strict';
-import { close, constants, fstat, open, read } from 'node:fs';
-import { mkdir, open as openFile, readdir, rename, unlink } from 'node:fs/promises';
+import { close, constants, fstatSync, read } from 'node:fs';
 import { promisify } from 'node:util';
+import { codeOf, type DataFolder, requireFile, UnsafeEntry } from '@bundoc/shared/data-folder';
 import { AppError } from '@bundoc/shared/errors';
 import { LogThread } from './log-thread.ts';
 import type { LogDisk, LogFile } from './ports.ts';
+import { LogDamaged } from './scan.ts';
 
-const FILE_MODE = 0o600;
-const DIRECTORY_MODE = 0o700;
-
-const openDescriptor = promisify(open);
 const closeDescriptor = promisify(close);
-const statDescriptor = promisify(fstat);
 const readDescriptor = promisify(read);
 
-/** The real disk of a log, by `node:fs`; frames are written by a thread of its own. Files and folders are for the service's own user alone. */
+/** Bytes of the largest file of a log: a segment has 16 MiB, and what is carried out of one hardly more. */
+const LOG_FILE_BYTES_MAX = 33_554_432;
+
+/** Names and folders, by whatever else holds the data folder. */
+export type LogEntries = Omit<LogDisk, 'openLogFile' | 'frameBuffer'>;
+
+/**
+ * The real disk of a log: opens its files below the data folder, following no link, and writes frames by a
+ * thread of its own. One for a log.
+ */
 export class NodeLogDisk implements LogDisk, AsyncDisposable {
+  readonly #entries: LogEntries;
+  readonly #folder: DataFolder;
   #thread: LogThread | undefined;
 
+  /** @param folder the data folder, which its opener closes after the log. */
+  constructor(entries: LogEntries, folder: DataFolder) {
+    this.#entries = entries;
+    this.#folder = folder;
+  }
+
   list(directory: string): Promise<string[] | undefined> {
-    return guarded(() => absentAs(undefined, readdir(directory)));
+    return this.#entries.list(directory);
   }
 
   makeDirectory(path: string): Promise<boolean> {
-    return guarded(async () => {
-      try {
-        await mkdir(path, { mode: DIRECTORY_MODE });
-        return true;
-      } catch (error) {
-        if (codeOf(error) === 'EEXIST') return false;
-        throw error;
-      }
-    });
+    return this.#entries.makeDirectory(path);
   }
 
   createFile(path: string, content: Buffer | AsyncIterable<Buffer>): Promise<void> {
-    return guarded(async () => {
-      await using file = await openFile(path, 'wx', FILE_MODE);
-      if (Buffer.isBuffer(content)) await file.writeFile(content);
-      else for await (const piece of content) await file.writeFile(piece);
-      await file.sync();
-    });
+    return this.#entries.createFile(path, content);
   }
 
   rename(from: string, to: string): Promise<void> {
-    return guarded(() => rename(from, to));
+    return this.#entries.rename(from, to);
   }
 
   remove(path: string): Promise<boolean> {
-    return guarded(() =>
-      absentAs(
-        false,
-        unlink(path).then(() => true),
-      ),
-    );
+    return this.#entries.remove(path);
   }
 
   syncDirectory(path: string): Promise<void> {
-    return guarded(async () => {
-      await using directory = await openFile(path, constants.O_RDONLY | constants.O_DIRECTORY);
-      await directory.sync();
-    });
+    return this.#entries.syncDirectory(path);
   }
 
+  /** @throws LogDamaged for what is no regular file, or larger than one of a log. */
   openLogFile(path: string): Promise<LogFile> {
     return guarded(async () => {
+      const below = this.#folder.below(path);
       // Each write is as good as one with an `fdatasync` behind it.
-      const descriptor = await openDescriptor(path, constants.O_RDWR | constants.O_DSYNC);
-      const { size } = await statDescriptor(descriptor);
-      return {
-        bytes: size,
-        read: (offset, bytes) => guarded(() => readWhole(descriptor, offset, Math.min(bytes, size - offset))),
-        writeDurably: (offset, bytes) => guarded(() => this.#write(descriptor, offset, bytes)),
-        close: () => guarded(() => closeDescriptor(descriptor)),
-      };
+      const descriptor = this.#folder.openSync(below, constants.O_RDWR | constants.O_DSYNC);
+      try {
+        const stats = fstatSync(descriptor);
+        requireFile(below, stats, LOG_FILE_BYTES_MAX);
+        return this.#fileOf(descriptor, stats.size);
+      } catch (error) {
+        await closeDescriptor(descriptor);
+        throw error;
+      }
     });
   }
 
@@ -86,6 +81,15 @@ export class NodeLogDisk implements LogDisk, AsyncDisposable {
   /** Ends the thread. */
   async [Symbol.asyncDispose](): Promise<void> {
     await this.#thread?.stop();
+  }
+
+  #fileOf(descriptor: number, size: number): LogFile {
+    return {
+      bytes: size,
+      read: (offset, bytes) => guarded(() => readWhole(descriptor, offset, Math.min(bytes, size - offset))),
+      writeDurably: (offset, bytes) => guarded(() => this.#write(descriptor, offset, bytes)),
+      close: () => guarded(() => closeDescriptor(descriptor)),
+    };
   }
 
   /** A frame lies in the thread's buffer already; a header is copied there, piece by piece if need be. */
@@ -112,26 +116,14 @@ async function readWhole(descriptor: number, offset: number, bytes: number): Pro
   return buffer.subarray(0, done);
 }
 
-async function absentAs<T, A>(absent: A, operation: Promise<T>): Promise<T | A> {
-  try {
-    return await operation;
-  } catch (error) {
-    if (codeOf(error) === 'ENOENT') return absent;
-    throw error;
-  }
-}
-
 async function guarded<T>(operation: () => Promise<T>): Promise<T> {
   try {
     return await operation();
   } catch (error) {
+    if (error instanceof UnsafeEntry) throw new LogDamaged(error.message, { cause: error });
     const code = codeOf(error);
     throw new AppError(code === 'ENOSPC' || code === 'EDQUOT' ? 'disk_full' : 'storage_unavailable', {
       cause: error,
     });
   }
-}
-
-function codeOf(error: unknown): string | undefined {
-  return (error as NodeJS.ErrnoException).code;
 }

@@ -46,8 +46,8 @@ export interface PartSeal {
 /**
  * Seals a part into a frame.
  *
- * The nonce is the frame's number: at most one part of a handle is in a frame, and a number is sealed once in a use of a segment, so
- * no key sees a nonce twice.
+ * The nonce is the frame's number: at most one part of a handle is in a frame, and a number is sealed once in
+ * a use of a segment, so no key sees a nonce twice.
  *
  * @param head the entry without its tag, as it stands in the frame.
  * @param clear what a birth has in the clear, before the sealed bytes; authenticated with them.

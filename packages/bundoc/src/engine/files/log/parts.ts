@@ -29,7 +29,8 @@ export class PartReader implements AsyncDisposable {
   }
 
   /**
-   * The part of a handle at a place. Nothing of it is authentic yet, but that it has the tag which the place names.
+   * The part of a handle at a place. Nothing of it is authentic yet, but that it has the tag which the place
+   * names.
    *
    * @param withBody whether the body is read as well; otherwise it is empty.
    * @returns undefined when there is no such part.
@@ -72,7 +73,10 @@ export class PartReader implements AsyncDisposable {
     return bytes;
   }
 
-  /** The parts of a handle in one segment, from `last` back to `oldest`, as far as they can be read; the oldest first. */
+  /**
+   * The parts of a handle in one segment, from `last` back to `oldest`, as far as they can be read; the
+   * oldest first.
+   */
   async within(handle: string, last: Place, oldest: FramePlace): Promise<SealedPart[]> {
     const parts: SealedPart[] = [];
     for (let place: Place | undefined = last; place?.segment === last.segment; ) {
@@ -117,8 +121,8 @@ export interface PartsWanted {
 }
 
 /**
- * Gives the parts of a handle behind what is covered, the oldest first. From the newest one it walks back by the entries; bodies are read one at a
- * time.
+ * Gives the parts of a handle behind what is covered, the oldest first. From the newest one it walks back by
+ * the entries; bodies are read one at a time.
  *
  * @throws PartsDamaged when one is missing, or the way back does not lead to what is covered.
  */
@@ -177,7 +181,8 @@ export interface OpenedPart {
 }
 
 /**
- * Opens parts, and joins the chunks of large commits. Chunks that no end follows belong to a commit that was never acknowledged.
+ * Opens parts, and joins the chunks of large commits. Chunks that no end follows belong to a commit that was
+ * never acknowledged.
  *
  * @throws PartsDamaged for a part that does not open, or is sealed under a version that is not live.
  */

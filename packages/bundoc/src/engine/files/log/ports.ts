@@ -16,7 +16,10 @@ export interface LogDisk {
   syncDirectory(path: string): Promise<void>;
   /** Opens an existing file. */
   openLogFile(path: string): Promise<LogFile>;
-  /** A buffer whose bytes {@link LogFile.writeDurably} takes with the least copying; one frame at a time lies in it. */
+  /**
+   * A buffer whose bytes {@link LogFile.writeDurably} takes with the least copying; one frame at a time lies
+   * in it.
+   */
   frameBuffer(bytes: number): Buffer;
 }
 
@@ -27,14 +30,14 @@ export interface LogFile {
   /** So many bytes, fewer at the end of the file. */
   read(offset: number, bytes: number): Promise<Buffer>;
   /**
-   * Overwrites bytes within the file's length, and makes them durable as `fdatasync` does. Once rejected, any part of them may be
-   * there, durably or not.
+   * Overwrites bytes within the file's length, and makes them durable as `fdatasync` does. Once rejected, any
+   * part of them may be there, durably or not.
    */
   writeDurably(offset: number, bytes: Buffer): Promise<void>;
   close(): Promise<void>;
 }
 
-/** What the log tells whoever counts. */
+/** What the log reports, for metrics. */
 export interface LogObserver {
   /** A frame is durable. @param seconds from its hand-over to the disk. */
   readonly onFrame?: (commits: number, bytes: number, seconds: number) => void;
@@ -43,6 +46,9 @@ export interface LogObserver {
   /** Writes have stopped, until {@link onResumed}. */
   readonly onStopped?: (error: unknown) => void;
   readonly onResumed?: () => void;
-  /** The log fills: the oldest segment should be freed; `handle` waits for its own parts to be covered, if it is given. */
+  /**
+   * The log fills: the oldest segment should be freed; `handle` waits for its own parts to be covered, if it
+   * is given.
+   */
   readonly onPressure?: (handle: string | undefined) => void;
 }

@@ -42,7 +42,10 @@ export interface LogScan {
   readonly births: ReadonlyMap<string, FramePlace>;
   /** The last frame that counts, and whose parts its segment has. */
   readonly tail: { readonly cut: Cut; readonly index: SegmentIndex } | undefined;
-  /** The last frame, or the header when no frame follows it, to be written once more: it may have been read from the page cache only. */
+  /**
+   * The last frame, or the header when no frame follows it, to be written once more: it may have been read
+   * from the page cache only.
+   */
   readonly unsure: { readonly path: string; readonly offset: number; readonly bytes: Buffer } | undefined;
   readonly hole: FramePlace | undefined;
   /** Frames that are damaged; the opening of a project tells whether its part is. */
@@ -58,7 +61,8 @@ interface FileOnDisk {
 }
 
 /**
- * Finds out what a log holds: the index blocks of closed segments, and all frames of the last one. Changes nothing.
+ * Finds out what a log holds: the index blocks of closed segments, and all frames of the last one. Changes
+ * nothing.
  *
  * @param segmentBytes the length of a segment's file.
  * @throws LogDamaged when a segment is missing, or the header of one that counts.
@@ -113,7 +117,10 @@ interface Link extends FileOnDisk {
   readonly header: FoundHeader;
 }
 
-/** The segments that count, the oldest first: each header names the one before by its id, and thereby skips those that failed. */
+/**
+ * The segments that count, the oldest first: each header names the one before by its id, and thereby skips
+ * those that failed.
+ */
 function chainOf(links: readonly Link[], newest: Link | undefined, storageId: Buffer): Link[] {
   for (const { header, path } of links)
     if (!header.storageId.equals(storageId))
@@ -136,8 +143,8 @@ function chainOf(links: readonly Link[], newest: Link | undefined, storageId: Bu
 }
 
 /**
- * A file without a header is free, or its header was being written; frames of a segment that counts show that the header was
- * damaged.
+ * A file without a header is free, or its header was being written; frames of a segment that counts show that
+ * the header was damaged.
  */
 async function refuseBeheaded(
   disk: LogDisk,
@@ -244,9 +251,9 @@ interface ScannedFrames {
 /**
  * Walks the frames of a segment.
  *
- * A frame that is not whole was torn by a crash if nothing follows it: one frame is in flight at a time. Otherwise it was acknowledged, and
- * whoever had a part in it is to find out: by its own head, or by the repetition in the next one. Each place goes into the index as if it were whole, and
- * reading the part fails if it is not.
+ * A frame that is not whole was torn by a crash if nothing follows it: one frame is in flight at a time.
+ * Otherwise it was acknowledged, and its handles are listed: by its own head, or by the repetition in the
+ * next one. Each place goes into the index as if it were whole, and reading the part fails if it is not.
  *
  * @param end the last frame that counts, for a segment that another follows.
  */

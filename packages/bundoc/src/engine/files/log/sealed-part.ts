@@ -1,7 +1,10 @@
 import type { SealedEntry } from './frame.ts';
 import type { Place } from './layout.ts';
 
-/** Parts of a handle that were acknowledged are damaged or missing: its project must not be opened as if they had never been. */
+/**
+ * Parts of a handle that were acknowledged are damaged or missing: its project must not be opened as if they
+ * had never been.
+ */
 export class PartsDamaged extends Error {
   override readonly name = 'PartsDamaged';
 }

@@ -25,10 +25,15 @@ async function* zeros(bytes: number): AsyncGenerator<Buffer> {
     yield piece.subarray(0, Math.min(left, piece.length));
 }
 
+/** A reader, which knows the segments that were live when it began. */
+interface Reading {
+  readonly segments: ReadonlyMap<number, LiveSegment>;
+}
+
 interface FreedSegment {
   readonly path: string;
-  /** Readers that began before it was freed may still read it. */
-  readonly readers: ReadonlySet<object>;
+  /** Readers that may still read it. */
+  readonly readers: readonly Reading[];
 }
 
 /** The files of the log: which count, which are free, and how many more may be made. */
@@ -38,17 +43,20 @@ export class Segments {
   readonly #limits: SegmentLimits;
   readonly #live: Map<number, LiveSegment>;
   #free: FreedSegment[];
-  #readers = new Set<object>();
+  readonly #readers = new Set<Reading>();
+  readonly #onUsable: () => void;
   #nextFile: number;
   #nextNumber: number;
   #growing: Promise<void> | undefined;
 
-  constructor(disk: LogDisk, directory: string, limits: SegmentLimits, scan: LogScan) {
+  /** @param onUsable called when a reader has ended that kept segments from being used. */
+  constructor(disk: LogDisk, directory: string, limits: SegmentLimits, scan: LogScan, onUsable: () => void) {
     this.#disk = disk;
+    this.#onUsable = onUsable;
     this.#directory = directory;
     this.#limits = limits;
     this.#live = new Map(scan.live.map((segment) => [segment.number, segment]));
-    this.#free = scan.free.map((path) => ({ path, readers: new Set() }));
+    this.#free = scan.free.map((path) => ({ path, readers: [] }));
     this.#nextFile = scan.nextFile;
     this.#nextNumber = scan.nextNumber;
   }
@@ -57,17 +65,18 @@ export class Segments {
     return this.#live.size;
   }
 
+  /** Segments that may be used at once. */
   get free(): number {
-    return this.#free.length;
+    return this.#free.reduce((count, freed) => (this.#isUsable(freed) ? count + 1 : count), 0);
   }
 
   /** True while there is a free segment beside the reserve. */
   get hasUnreserved(): boolean {
-    return this.#free.length > RESERVE_SEGMENTS;
+    return this.free > RESERVE_SEGMENTS;
   }
 
   get isReserveWhole(): boolean {
-    return this.#free.length >= RESERVE_SEGMENTS;
+    return this.free >= RESERVE_SEGMENTS;
   }
 
   /** Of the segments that are not reserved, the part that counts. */
@@ -100,7 +109,8 @@ export class Segments {
   }
 
   /**
-   * A segment was begun. The one that `cut` names has ended there; those behind that have no frame that counts.
+   * A segment was begun. The one that `cut` names has ended there; those behind that have no frame that
+   * counts.
    */
   add(segment: LiveSegment, cut: Cut | undefined): void {
     const before = cut && this.#live.get(cut.segment);
@@ -111,14 +121,14 @@ export class Segments {
 
   /** A free segment; undefined when there is none but the reserve. */
   take(mayUseReserve: boolean): string | undefined {
-    if (this.#free.length <= (mayUseReserve ? 0 : RESERVE_SEGMENTS)) return undefined;
-    const at = this.#free.findIndex(({ readers }) => readers.size === 0 || !isAnyIn(readers, this.#readers));
+    if (this.free <= (mayUseReserve ? 0 : RESERVE_SEGMENTS)) return undefined;
+    const at = this.#free.findIndex((freed) => this.#isUsable(freed));
     return at === -1 ? undefined : this.#free.splice(at, 1)[0]?.path;
   }
 
   /** Gives back a file whose header could not be written. It goes behind the others. */
   giveBack(path: string): void {
-    this.#free.push({ path, readers: new Set() });
+    this.#free.push({ path, readers: [] });
   }
 
   /** A segment does not count any more. Its file may be used again, once the header of another says so. */
@@ -126,7 +136,8 @@ export class Segments {
     const segment = this.#live.get(number);
     if (segment === undefined) return;
     this.#live.delete(number);
-    this.#free.push({ path: segment.path, readers: new Set(this.#readers) });
+    const readers = [...this.#readers].filter(({ segments }) => segments.has(number));
+    this.#free.push({ path: segment.path, readers });
   }
 
   /** Makes the first segments. @throws AppError `disk_full` */
@@ -149,11 +160,16 @@ export class Segments {
 
   /** Reads parts. Segments that are freed meanwhile are not written over before the reader is disposed of. */
   reader(): PartReader {
-    const reading = {};
+    const reading: Reading = { segments: new Map(this.#live) };
     this.#readers.add(reading);
-    return new PartReader(this.#disk, new Map(this.#live), this.firstLive, () => {
+    return new PartReader(this.#disk, reading.segments, this.firstLive, () => {
       this.#readers.delete(reading);
+      if (this.#free.some(({ readers }) => readers.includes(reading))) this.#onUsable();
     });
+  }
+
+  #isUsable({ readers }: FreedSegment): boolean {
+    return !readers.some((reading) => this.#readers.has(reading));
   }
 
   async #make(): Promise<void> {
@@ -168,11 +184,6 @@ export class Segments {
     }
     this.giveBack(path);
   }
-}
-
-function isAnyIn(some: ReadonlySet<object>, all: ReadonlySet<object>): boolean {
-  for (const one of some) if (all.has(one)) return true;
-  return false;
 }
 
 /** True for a disk, or a quota, that has no room. */

@@ -4,7 +4,10 @@ import type { LogDisk } from './ports.ts';
 const FOLDER = 'stuck';
 const TEMPORARY = '.tmp';
 
-/** Parts of projects whose own folders failed when their segment was to be used again: `stuck/<handle>-<segment>`, carried files as elsewhere. */
+/**
+ * Parts of projects whose own folders failed when their segment was to be used again:
+ * `stuck/<handle>-<segment>`, carried files as elsewhere.
+ */
 export class StuckParts {
   readonly #disk: LogDisk;
   readonly #directory: string;

@@ -1,12 +1,16 @@
 import { systemClock } from '@bundoc/shared/clock';
-import type { ProjectCipher } from '../cipher/project-cipher.ts';
-import type { Queryable } from '../storage/postgres/database.ts';
-import { Reader } from '../storage/postgres/reader.ts';
-import { RowCipher } from '../storage/postgres/row-cipher.ts';
-import type { ReadSealedChanges } from './move-project.ts';
+import type { ProjectCipher } from '../../cipher/project-cipher.ts';
+import type { ProjectStore } from '../port.ts';
+import type { Queryable } from './database.ts';
+import { Reader } from './reader.ts';
+import { RowCipher } from './row-cipher.ts';
 
 /** Reads what changed in a project as nodes do: over any connection, or inside a transaction that holds its lock. */
-export function pagesOfRows(queryable: Queryable, project: string, cipher: ProjectCipher): ReadSealedChanges {
+export function pagesOfRows(
+  queryable: Queryable,
+  project: string,
+  cipher: ProjectCipher,
+): ProjectStore['sealedChanges'] {
   const options = { project, database: queryable, cipher, clock: systemClock };
   const reader = new Reader(
     { ...options, onIntegrityError: () => undefined },

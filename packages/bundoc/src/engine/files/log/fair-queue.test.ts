@@ -1,0 +1,65 @@
+import { describe, expect, it } from 'vitest';
+import { FairQueue } from './fair-queue.ts';
+
+/** Rounds in which each takes as much as it may, but at least `least`. */
+function take(
+  queue: FairQueue<string>,
+  rounds: number,
+  least: Record<string, number>,
+  frame: number,
+): Record<string, number> {
+  const taken: Record<string, number> = {};
+  for (let round = 0; round < rounds; round++)
+    queue.round(
+      frame,
+      (left) => left <= 0,
+      (item, max) => {
+        const bytes = Math.max(least[item] ?? 0, max);
+        taken[item] = (taken[item] ?? 0) + bytes;
+        return bytes;
+      },
+    );
+  return taken;
+}
+
+describe('FairQueue', () => {
+  it('gives all that there is to who waits alone', () => {
+    const queue = new FairQueue<string>(10);
+    queue.add('a');
+    expect(take(queue, 3, {}, 1_000)).toEqual({ a: 3_000 });
+  });
+
+  it('gives equal shares by bytes, whatever one takes at a time', () => {
+    const queue = new FairQueue<string>(10);
+    for (const item of ['small', 'large', 'other']) queue.add(item);
+    const taken = take(queue, 300, { large: 900 }, 900);
+    const mean = (taken['small']! + taken['large']! + taken['other']!) / 3;
+    for (const bytes of Object.values(taken)) expect(bytes / mean).toBeCloseTo(1, 0);
+    expect(taken['large']! / taken['small']!).toBeLessThan(1.5);
+  });
+
+  it('begins the next round with those who did not get a turn', () => {
+    const queue = new FairQueue<string>(100);
+    for (let at = 0; at < 30; at++) queue.add(String(at));
+    const taken = take(queue, 30, {}, 1_000);
+    expect(Object.keys(taken)).toHaveLength(30);
+    expect(Math.max(...Object.values(taken)) - Math.min(...Object.values(taken))).toBeLessThanOrEqual(100);
+  });
+
+  it('drops who has nothing, and takes it back at the end', () => {
+    const queue = new FairQueue<string>(10);
+    queue.add('a');
+    queue.add('b');
+    queue.round(
+      100,
+      () => false,
+      (item) => (item === 'a' ? undefined : 1),
+    );
+    expect(queue.items()).toEqual(['b']);
+    queue.add('a');
+    queue.add('a');
+    expect(queue.items()).toEqual(['b', 'a']);
+    queue.remove('b');
+    expect(queue.size).toBe(1);
+  });
+});

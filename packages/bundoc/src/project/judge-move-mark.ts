@@ -1,0 +1,89 @@
+import { randomUUID } from 'node:crypto';
+import { deriveKey } from '@bundoc/shared/aead';
+import type { Clock } from '@bundoc/shared/clock';
+import { dekNameOf } from '@bundoc/shared/contract/keys';
+import { AppError, hasCode } from '@bundoc/shared/errors';
+import type { StartedStorage } from '../identity/started-storage.ts';
+import type { LeasedKey } from '../kms/port.ts';
+import type { KeyCache } from './key-cache.ts';
+import { MARK_KEY, type MoveMark, openMoveMark } from './move-mark.ts';
+
+/** Longer than an offer and its acceptance may take. After it, whoever opens the project ends a move that was cut short. */
+const HAND_OVER_MS = 15_000;
+
+/**
+ * Makes sure that a move out of this storage does not take effect any more. Then the source may take writes again.
+ *
+ * @throws AppError `project_elsewhere` when it has taken effect; `project_moving` while BunKMS does not say.
+ */
+export type SettleMove = (project: string, move: string) => Promise<void>;
+
+export interface MarkJudge {
+  readonly keys: Pick<KeyCache, 'evict' | 'get'>;
+  readonly settle: SettleMove;
+  readonly clock: Clock;
+}
+
+/**
+ * Decides what becomes of a project beside whose content there is a move mark. A mark can only refuse; BunKMS says who holds the key. Before a project is served,
+ * BunKMS is asked afresh: a key that was kept may be from before the project moved away.
+ *
+ * @returns `over` for a mark that is to be removed; `forged` for one that is to be set aside. The project is served then.
+ * @throws AppError `project_moving`, `project_elsewhere`, `project_unclaimed`, and those of the key service.
+ */
+export async function judgeMoveMark(
+  project: string,
+  text: string,
+  hasContent: boolean,
+  { keys, settle, clock }: MarkJudge,
+): Promise<'over' | 'forged'> {
+  const keyOf = async (version: number | undefined) => {
+    const key = await unlessMissing(keys.get(project, version));
+    return key && deriveKey(key.dek, MARK_KEY);
+  };
+  const mark = await openMoveMark(project, text, keyOf);
+  if (mark?.state === 'moved' || (mark?.state === 'leaving' && !hasContent))
+    throw new AppError('project_elsewhere', { storage: mark.to });
+  const isUnderWay = mark?.state === 'leaving' && isRecent(mark, clock);
+  if (isUnderWay || mark?.state === 'incoming' || (mark?.state === 'whole' && !hasContent))
+    throw new AppError('project_moving', { retryAfterS: 2 });
+  keys.evict(project);
+  const isThere = (await keyOf(undefined)) !== undefined;
+  // A forged mark may stand in the place of a genuine one.
+  if (isThere && hasContent && mark?.state !== 'whole') await settle(project, mark?.move ?? randomUUID());
+  return mark === undefined ? 'forged' : 'over';
+}
+
+/** @throws AppError `project_unclaimed` when nobody holds the key, and those of the key service. */
+async function unlessMissing(key: Promise<LeasedKey>): Promise<LeasedKey | undefined> {
+  try {
+    return await key;
+  } catch (error) {
+    if (hasCode(error, 'KEY_NOT_FOUND')) return undefined;
+    throw hasCode(error, 'key_unheld') ? new AppError('project_unclaimed', { cause: error }) : error;
+  }
+}
+
+/** Whether its move may still be under way. */
+function isRecent({ since }: MoveMark, clock: Clock): boolean {
+  return Math.abs(clock.now() - Date.parse(since)) < HAND_OVER_MS;
+}
+
+/**
+ * The {@link SettleMove} of a storage: no offer of an earlier generation is accepted, and the present one is withdrawn.
+ *
+ * @throws AppError as a {@link SettleMove}; `project_unclaimed` when nobody holds the key.
+ */
+export async function settleMove(
+  source: Pick<StartedStorage, 'calls' | 'advance'>,
+  project: string,
+  move: string,
+): Promise<void> {
+  try {
+    await source.calls.withdrawOffer(dekNameOf(project), move, await source.advance());
+  } catch (error) {
+    if (hasCode(error, 'key_unheld')) throw new AppError('project_unclaimed', { cause: error });
+    if (!hasCode(error, 'kms_unavailable', 'storage_unavailable')) throw error;
+    throw new AppError('project_moving', { cause: error, retryAfterS: 2 });
+  }
+}

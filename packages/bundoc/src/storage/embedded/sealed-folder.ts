@@ -1,0 +1,77 @@
+import { join } from 'node:path';
+import type { ProjectCipher } from '../../cipher/project-cipher.ts';
+import type { Position, SealedChange, StoreRest } from '../port.ts';
+import { Catalog } from './catalog.ts';
+import { type Disk, replaceFile } from './disk.ts';
+import {
+  DOCS_FOLDER,
+  documentPath,
+  openOwnDocument,
+  putDocuments,
+  readDocumentFile,
+} from './document-files.ts';
+import { NO_SEGMENT } from './journal.ts';
+import { CATALOG_FILE, encodeSnapshot } from './snapshot.ts';
+import { inTurns, nameOf, type OnProgress } from './verify.ts';
+
+/** The folder of a project that is made of sealed bytes as they are: of a backup, or of another storage. Its subfolders exist. */
+export class SealedFolder {
+  readonly #disk: Disk;
+  readonly #directory: string;
+  readonly #project: string;
+  readonly #catalog = new Catalog();
+
+  constructor(disk: Disk, directory: string, project: string) {
+    this.#disk = disk;
+    this.#directory = directory;
+    this.#project = project;
+  }
+
+  /** Takes over changes, in their order, durably but for the names in the folder of documents. */
+  async put(changes: readonly SealedChange[]): Promise<void> {
+    await putDocuments(this.#disk, this.#directory, changes);
+    for (const { state } of changes) this.#catalog.apply(state);
+  }
+
+  /** Reads again and opens every document that was taken over behind a place. @returns the path of one that is not there as it was. */
+  async verify(cipher: ProjectCipher, after: Position, onProgress: OnProgress): Promise<string | undefined> {
+    const states = [...this.#catalog.states()].filter(({ seq, deletedMs }) => seq > after && deletedMs === 0);
+    let wrong: string | undefined;
+    await inTurns(states, onProgress, async (state) => {
+      const name = nameOf(state);
+      const path = documentPath(name);
+      const sealed = await readDocumentFile(this.#disk, this.#directory, path, state.size);
+      const opened = Buffer.isBuffer(sealed) ? openOwnDocument(cipher, name, sealed) : undefined;
+      const isSame =
+        opened !== undefined &&
+        'metadata' in opened &&
+        opened.metadata._rev === state.rev.toString('hex') &&
+        sealed?.length === state.size;
+      if (!isSame) wrong = path;
+    });
+    return wrong;
+  }
+
+  /** Makes the documents durable, and writes the catalog. @returns what it holds. */
+  async finish(
+    cipher: ProjectCipher,
+    rest: Pick<StoreRest, 'lastSeq' | 'purgedSeq' | 'seals' | 'usedKeys'>,
+  ): Promise<{ readonly documents: number; readonly bytes: number }> {
+    const { lastSeq, purgedSeq, seals, usedKeys } = rest;
+    await this.#disk.syncDirectory(join(this.#directory, DOCS_FOLDER));
+    const head = { start: { firstLive: 1, before: NO_SEGMENT }, lastSeq, purgedSeq, seals };
+    const snapshot = encodeSnapshot(this.#project, cipher, head, usedKeys, this.#catalog);
+    await replaceFile(
+      this.#disk,
+      join(this.#directory, 'tmp'),
+      join(this.#directory, CATALOG_FILE),
+      snapshot,
+    );
+    let [documents, bytes] = [0, 0];
+    for (const collection of this.#catalog.collections()) {
+      documents += collection.documents;
+      bytes += collection.bytes;
+    }
+    return { documents, bytes };
+  }
+}

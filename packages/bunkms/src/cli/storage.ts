@@ -1,0 +1,124 @@
+import { createInterface } from 'node:readline';
+import type { Environment } from '@bundoc/shared/config';
+import { projectIdSchema } from '@bundoc/shared/contract/documents';
+import type { StorageInfo } from '@bundoc/shared/contract/storages';
+import type { DataFolder } from '@bundoc/shared/data-folder';
+import { CLI_CALLER } from '../audit/caller.ts';
+import {
+  type ClaimedKey,
+  type ContentOf,
+  claimKeys,
+  contentOfFolder,
+  storageOfFolder,
+} from '../recovery/claim-keys.ts';
+import { listOf } from '../recovery/list-of.ts';
+import { NoDataFolder, openDataFolder, projectsIn } from '../recovery/project-keys.ts';
+import { storageInfo, takeOverStorage } from '../service/storages.ts';
+import { CliFailure, UsageError } from './errors.ts';
+import type { JsonOption } from './key.ts';
+import { withKeys } from './open-kms.ts';
+
+export async function showStorage(environment: Environment, id: string, options: JsonOption): Promise<void> {
+  print(await withKeys(environment, (ports) => storageInfo(ports, id)), options);
+}
+
+/** A running Bundoc that was the storage before stops within a second: BunKMS tells it. */
+export async function takeOver(
+  environment: Environment,
+  id: string,
+  options: JsonOption & { readonly generation?: string; readonly force?: true },
+): Promise<void> {
+  const { generation, force = false } = options;
+  const wanted = { force, ...(generation === undefined ? {} : { generation }) };
+  print(await withKeys(environment, (ports) => takeOverStorage(ports, id, wanted, CLI_CALLER)), options);
+}
+
+export interface ClaimAllOptions extends JsonOption {
+  /** Bundoc's data folder. Without it the names of projects come on standard input, one a line. */
+  readonly from?: string;
+}
+
+/**
+ * Claims the keys of all projects of which a storage has content.
+ *
+ * @throws UsageError when the folder is of another storage; CliFailure when keys were left to another storage, or could not be claimed,
+ * with all others claimed.
+ */
+export async function claimAll(
+  environment: Environment,
+  id: string,
+  options: ClaimAllOptions,
+): Promise<void> {
+  const { from } = options;
+  using folder = from === undefined ? undefined : openFolder(from);
+  const found = folder && storageOfFolder(folder);
+  if (found !== undefined && found !== id) throw new UsageError(`${from} is the storage ${found}, not ${id}`);
+  const projects = await withKeys(environment, async (ports) => {
+    const all: ClaimedKey[] = [];
+    const content = folder === undefined ? contentOfNames(process.stdin) : contentOfFolder(folder);
+    for await (const project of claimKeys(ports, id, content, CLI_CALLER)) {
+      all.push(project);
+      if (!options.json) console.log(lineOf(project));
+    }
+    return all;
+  });
+  if (options.json) console.log(JSON.stringify({ storage: id, projects }));
+  fail(projects);
+}
+
+/** @throws UsageError. */
+function openFolder(path: string): DataFolder {
+  try {
+    const folder = openDataFolder(path);
+    // Here rather than in the midst of claims.
+    projectsIn(folder);
+    return folder;
+  } catch (error) {
+    throw error instanceof NoDataFolder ? new UsageError(error.message) : error;
+  }
+}
+
+/** @throws UsageError for a line that is the name of no project. */
+async function* contentOfNames(input: NodeJS.ReadableStream): AsyncGenerator<ContentOf> {
+  for await (const line of createInterface({ input, crlfDelay: Number.POSITIVE_INFINITY })) {
+    const name = line.trim();
+    if (name === '') continue;
+    const project = projectIdSchema.safeParse(name);
+    if (!project.success)
+      throw new UsageError(`not the name of a project: ${JSON.stringify(name.slice(0, 80))}`);
+    yield { project: project.data };
+  }
+}
+
+function fail(projects: readonly ClaimedKey[]): void {
+  const of = (...outcomes: ClaimedKey['outcome'][]) =>
+    projects.filter(({ outcome }) => outcomes.includes(outcome)).map(({ project }) => project);
+  const elsewhere = of('elsewhere');
+  const moving = of('moving');
+  const others = of('missing', 'damaged', 'another-key', 'unreadable');
+  const faults = [
+    ...(elsewhere.length === 0
+      ? []
+      : [`other storages hold the keys of these projects: ${listOf(elsewhere)}`]),
+    ...(moving.length === 0
+      ? []
+      : [`these projects have the mark of a move; claim by hand where they are: ${listOf(moving)}`]),
+    ...(others.length === 0 ? [] : [`the keys of these projects are not claimed: ${listOf(others)}`]),
+  ];
+  if (faults.length > 0) throw new CliFailure(faults.join('; '));
+}
+
+function lineOf({ project, key, outcome, holder, problem }: ClaimedKey): string {
+  return [
+    project,
+    key,
+    outcome,
+    ...(holder === undefined ? [] : [holder]),
+    ...(problem ? [problem] : []),
+  ].join('  ');
+}
+
+function print(storage: StorageInfo, options: JsonOption): void {
+  if (options.json) console.log(JSON.stringify(storage));
+  else for (const [fact, value] of Object.entries(storage)) console.log(`${fact}: ${value}`);
+}

@@ -1,0 +1,111 @@
+import { randomUUID } from 'node:crypto';
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { exportedKeySchema } from '@bundoc/shared/contract/keys';
+import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import { startKms, type TestKms } from './support/kms.ts';
+import { KeyCalls } from './support/lifecycle.ts';
+import {
+  auditCopyOf,
+  backupOf,
+  inventoryOf,
+  type RestoreFrom,
+  recoverFrom,
+  restoreInto,
+  writeProject,
+} from './support/recovery.ts';
+import { TestStorageNode } from './support/storages.ts';
+
+let folder: string;
+let kms: TestKms;
+let s: TestStorageNode;
+let t: TestStorageNode;
+const move = randomUUID();
+beforeEach(async () => {
+  folder = mkdtempSync(join(tmpdir(), 'bunkms-holders-'));
+  kms = await startKms();
+  s = await TestStorageNode.of(kms);
+  t = await TestStorageNode.of(kms);
+});
+afterEach(async () => {
+  await kms[Symbol.asyncDispose]();
+  rmSync(folder, { recursive: true });
+});
+
+const standingOf = async (at: TestKms, name: string) => {
+  const record = (await at.store.findKey(name, 'current'))?.record;
+  return [record?.state, record?.holder, record?.offer, record?.intendedAt];
+};
+
+describe('of a backup that is restored', () => {
+  /** Keys that are held, offered, given away, to be shredded, shredded and taken by nobody; the third step of each after the backup. */
+  async function makeKeys() {
+    for (const name of ['held-dek', 'offered-dek', 'moved-dek', 'intended-dek', 'shredded-dek'])
+      await s.create(name);
+    await (await KeyCalls.of(kms)).create('free-dek');
+    for (const name of ['offered-dek', 'moved-dek']) await s.act('offer', name, { to: t.id, move });
+    const { archive } = await backupOf(kms);
+    await t.act('accept', 'moved-dek', { move });
+    const intended = await s.intend('intended-dek');
+    const { receipt } = await s.intend('shredded-dek');
+    expect((await s.act('shred', 'shredded-dek', { receipt })).status).toBe(200);
+    await t.act('claim', 'free-dek');
+    return { archive, intendedAt: intended.intended_at };
+  }
+
+  async function restored(from: Omit<RestoreFrom, 'kek' | 'dataDir'>): Promise<TestKms> {
+    const dataDir = join(folder, randomUUID());
+    await restoreInto({ kek: kms.kek, dataDir, ...from });
+    return startKms({ dataDir, kek: kms.kek });
+  }
+
+  test.each([
+    ['an inventory', async () => ({ inventory: await inventoryOf(kms) })],
+    ['a copy of the audit chain', async () => ({ auditCopy: await auditCopyOf(kms, join(folder, 'copy')) })],
+  ] as const)('keys are held, offered and to be shredded as %s tells of them', async (_what, knowledge) => {
+    const { archive, intendedAt } = await makeKeys();
+    await using again = await restored({ archive, ...(await knowledge()) });
+    expect(await standingOf(again, 'held-dek')).toEqual(['enabled', s.id, null, null]);
+    expect(await standingOf(again, 'offered-dek')).toEqual([
+      'enabled',
+      s.id,
+      { to: t.id, move, generation: s.generation },
+      null,
+    ]);
+    expect(await standingOf(again, 'moved-dek')).toEqual(['enabled', t.id, null, null]);
+    expect(await standingOf(again, 'intended-dek')).toEqual(['pending_deletion', s.id, null, intendedAt]);
+    expect(await standingOf(again, 'shredded-dek')).toMatchObject(['destroyed', s.id, null, {}]);
+    expect(await standingOf(again, 'free-dek')).toEqual(['enabled', t.id, null, null]);
+    expect(await again.verify()).toMatchObject({ intact: true });
+  });
+
+  test('nobody is known to hold a key of which nothing later is known, and no offer or intent of it stands', async () => {
+    const { archive } = await makeKeys();
+    await using again = await restored({ archive, acceptResurrection: true });
+    for (const name of ['held-dek', 'offered-dek', 'moved-dek', 'intended-dek', 'free-dek'])
+      expect([name, await standingOf(again, name)]).toEqual([name, ['disabled', 'unknown', null, null]]);
+    const keys = await KeyCalls.of(again);
+    await keys.post('held-dek', 'enable');
+    expect((await keys.export('held-dek')).status).toBe(200);
+    const storage = await TestStorageNode.of(again);
+    expect((await storage.export('held-dek')).json()).toMatchObject({ code: 'key_unheld' });
+    expect((await storage.act('claim', 'held-dek')).json()).toMatchObject({ code: 'key_unheld' });
+  });
+});
+
+describe('a key that is rebuilt from a project file', () => {
+  test('is held by the storage that the inventory names, or by nobody knows whom', async () => {
+    await s.create('p-dek');
+    writeProject(folder, 'p', [exportedKeySchema.parse((await s.export('p-dek')).json())]);
+    const inventory = await inventoryOf(kms);
+    for (const [more, expected] of [
+      [{ inventory }, ['enabled', s.id, null, null]],
+      [{ acceptResurrection: true }, ['disabled', 'unknown', null, null]],
+    ] as const) {
+      await using service = await startKms({ kek: kms.kek });
+      expect(await recoverFrom(service, folder, more)).toMatchObject([{ outcome: 'recovered' }]);
+      expect(await standingOf(service, 'p-dek')).toEqual(expected);
+    }
+  });
+});

@@ -1,0 +1,180 @@
+import { spawn } from 'node:child_process';
+import { randomUUID } from 'node:crypto';
+import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { text } from 'node:stream/consumers';
+import { fileURLToPath } from 'node:url';
+import { exportedKeySchema } from '@bundoc/shared/contract/keys';
+import type { Finished } from '@bundoc/shared/testing/captured-run';
+import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import { bunkms } from './support/command.ts';
+import { newDataDir, newKek, startKms, type TestKms } from './support/kms.ts';
+import { KeyCalls } from './support/lifecycle.ts';
+import { writeProject } from './support/recovery.ts';
+import { setKey, TestStorageNode } from './support/storages.ts';
+
+const MAIN = fileURLToPath(new URL('../src/cli/main.ts', import.meta.url));
+
+let dataDir: string;
+let bundoc: string;
+let kms: TestKms;
+let keys: KeyCalls;
+let s: TestStorageNode;
+let t: TestStorageNode;
+let environment: Record<string, string>;
+beforeEach(async () => {
+  dataDir = newDataDir();
+  bundoc = mkdtempSync(join(tmpdir(), 'bunkms-storage-cli-'));
+  const kek = newKek();
+  kms = await startKms({ dataDir, kek });
+  keys = await KeyCalls.of(kms);
+  s = await TestStorageNode.of(kms);
+  t = await TestStorageNode.of(kms);
+  environment = { BUNKMS_DATA_DIR: dataDir, BUNKMS_KEK: kek };
+});
+afterEach(async () => {
+  await kms[Symbol.asyncDispose]();
+  for (const folder of [dataDir, bundoc]) rmSync(folder, { recursive: true });
+});
+
+const run = (...args: string[]) => bunkms(environment, ...args);
+const holderOf = async (name: string) => (await kms.store.findKey(name, 'current'))?.record?.holder;
+
+/** A project with content in the folder, and a key that this storage holds. */
+async function makeProject(project: string, holder: string | null): Promise<void> {
+  await keys.create(`${project}-dek`);
+  writeProject(bundoc, project, [exportedKeySchema.parse((await keys.export(`${project}-dek`)).json())]);
+  await setKey(kms, `${project}-dek`, { holder });
+}
+
+/** Runs the command as a process, which reads names from its standard input. */
+async function withInput(input: string, ...args: string[]): Promise<Finished> {
+  const child = spawn(process.execPath, ['--conditions=@bundoc/source', MAIN, ...args], {
+    env: { ...environment, NODE_ENV: 'test', NODE_NO_WARNINGS: '1' },
+  });
+  child.stdin.end(input);
+  const ended = new Promise<number | null>((resolve) => child.once('close', resolve));
+  const [stdout, stderr, code] = await Promise.all([text(child.stdout), text(child.stderr), ended]);
+  return { code, stdout, stderr };
+}
+
+describe('bunkms key', () => {
+  test('claims a key that nobody holds, for good, and no key of another storage', async () => {
+    await keys.create('a-dek');
+    for (let time = 0; time < 2; time++) {
+      const claimed = await run('key', 'claim', 'a-dek', '--storage', s.id, '--json');
+      expect(claimed.code, claimed.stderr).toBe(0);
+      expect(JSON.parse(claimed.stdout)).toMatchObject({ name: 'a-dek', holder: s.id });
+    }
+    const refused = await run('key', 'claim', 'a-dek', '--storage', t.id);
+    expect(refused).toMatchObject({ code: 5, stderr: expect.stringContaining('key_held_elsewhere') });
+    expect((await run('key', 'claim', 'none-dek', '--storage', t.id)).code).toBe(3);
+    expect((await run('key', 'claim', 'a-dek', '--storage', 'somewhere')).code).toBe(2);
+  });
+
+  test('takes a key over once nobody else may use it, or by force', async () => {
+    await s.create('a-dek');
+    await s.export('a-dek');
+    const refused = await run('key', 'take-over', 'a-dek', '--storage', t.id);
+    expect(refused.code).toBe(5);
+    expect(refused.stderr).toMatch(/lease_live: a copy of a key may be in use until 2\d{3}-/);
+    expect(await holderOf('a-dek')).toBe(s.id);
+    const taken = await run('key', 'take-over', 'a-dek', '--storage', t.id, '--force');
+    expect(taken.code, taken.stderr).toBe(0);
+    expect(taken.stdout).toContain(t.id);
+    expect(await holderOf('a-dek')).toBe(t.id);
+  });
+});
+
+describe('bunkms storage', () => {
+  test('shows a storage, and takes it over', async () => {
+    const shown = await run('storage', 'show', s.id);
+    expect(shown.stdout).toContain(`generation: ${s.generation}`);
+    const generation = randomUUID();
+    const taken = await run('storage', 'take-over', s.id, '--generation', generation, '--json');
+    expect(JSON.parse(taken.stdout)).toMatchObject({ id: s.id, generation, take_overs: 1 });
+    await s.advance([generation]);
+    await s.create('a-dek');
+    await s.export('a-dek');
+    expect(await run('storage', 'take-over', s.id)).toMatchObject({ code: 5 });
+    const forced = await run('storage', 'take-over', s.id, '--force');
+    expect(forced.stdout).toContain('take_overs: 2');
+    expect((await s.export('a-dek')).json()).toMatchObject({ code: 'storage_superseded' });
+    expect((await run('storage', 'show', randomUUID())).code).toBe(3);
+  });
+
+  test('claims the key of every project with content in a folder, lists what is held elsewhere, and goes on where it was', async () => {
+    await makeProject('free', null);
+    await makeProject('unknown', 'unknown');
+    await makeProject('mine', s.id);
+    await makeProject('theirs', t.id);
+    await makeProject('replaced', null);
+    await keys.create('other-dek');
+    const stranger = exportedKeySchema.parse((await keys.export('other-dek')).json());
+    writeProject(bundoc, 'replaced', [stranger]);
+    await makeProject('gone', s.id);
+    await keys.shred('gone-dek');
+    mkdirSync(join(bundoc, 'projects', 'deleted'));
+    writeFileSync(join(bundoc, 'projects', 'deleted', 'deleted.json'), '{}');
+    mkdirSync(join(bundoc, 'projects', 'torn', 'docs'), { recursive: true });
+    await makeProject('moving', null);
+    writeFileSync(join(bundoc, 'projects', 'moving', 'move.mark'), 'anything');
+    writeFileSync(join(bundoc, 'storage.json'), JSON.stringify({ format: 1, id: s.id }));
+
+    const first = await run('storage', 'claim-all', s.id, '--from', bundoc, '--json');
+    expect(first.code).toBe(1);
+    expect(first.stderr).toContain('other storages hold the keys of these projects: theirs;');
+    expect(first.stderr).toContain('have the mark of a move; claim by hand where they are: moving;');
+    expect(first.stderr).toContain('are not claimed: replaced, torn');
+    const outcomes = (stdout: string) =>
+      Object.fromEntries(
+        JSON.parse(stdout).projects.map(({ project, outcome }: Record<string, string>) => [project, outcome]),
+      );
+    const others = {
+      theirs: 'elsewhere',
+      replaced: 'another-key',
+      gone: 'destroyed',
+      torn: 'unreadable',
+      moving: 'moving',
+    };
+    expect(outcomes(first.stdout)).toEqual({ free: 'claimed', unknown: 'claimed', mine: 'held', ...others });
+    const second = await run('storage', 'claim-all', s.id, '--from', bundoc, '--json');
+    expect(outcomes(second.stdout)).toEqual({ free: 'held', unknown: 'held', mine: 'held', ...others });
+    for (const name of ['free-dek', 'unknown-dek', 'mine-dek']) expect(await holderOf(name)).toBe(s.id);
+    expect(await holderOf('theirs-dek')).toBe(t.id);
+    for (const name of ['replaced-dek', 'moving-dek']) expect(await holderOf(name)).toBeNull();
+    const claims = (await kms.records()).filter(({ action }) => action === 'key.claim');
+    expect(claims.map(({ actor, key }) => [actor, key])).toEqual([
+      ['cli', 'free-dek'],
+      ['cli', 'unknown-dek'],
+    ]);
+  });
+
+  test('claims nothing for a folder that is another storage, or no data folder', async () => {
+    await makeProject('free', null);
+    writeFileSync(join(bundoc, 'storage.json'), JSON.stringify({ format: 1, id: t.id }));
+    const refused = await run('storage', 'claim-all', s.id, '--from', bundoc);
+    expect(refused).toMatchObject({ code: 2, stderr: expect.stringContaining(`is the storage ${t.id}`) });
+    expect((await run('storage', 'claim-all', s.id, '--from', join(bundoc, 'none'))).code).toBe(2);
+    expect(await holderOf('free-dek')).toBeNull();
+  });
+
+  test('claims the keys of the projects that it reads from standard input', async () => {
+    await keys.create('a-dek');
+    await keys.create('b-dek');
+    const claimed = await withInput('a\r\n\n b \n', 'storage', 'claim-all', s.id);
+    expect(claimed).toEqual({
+      code: 0,
+      stdout: 'a  a-dek  claimed\nb  b-dek  claimed\n',
+      stderr: '',
+    });
+    const missing = await withInput('a\nc\n', 'storage', 'claim-all', s.id);
+    expect(missing).toMatchObject({
+      code: 1,
+      stdout: 'a  a-dek  held\nc  c-dek  missing\n',
+      stderr: expect.stringContaining('not claimed: c'),
+    });
+    expect((await withInput('../a\n', 'storage', 'claim-all', s.id)).code).toBe(2);
+  });
+});

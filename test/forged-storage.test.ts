@@ -1,0 +1,229 @@
+import { join } from 'node:path';
+import { type RunningBundoc, startBundoc } from '@bundoc/bundoc/app';
+import { readConfig } from '@bundoc/bundoc/config';
+import { withStore } from '@bundoc/bunkms/cli/open-kms';
+import { runBunkms } from '@bundoc/bunkms/cli/program';
+import { dekNameOf } from '@bundoc/shared/contract/keys';
+import { capturedRun } from '@bundoc/shared/testing/captured-run';
+import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { type Answer, call, Installation, PATIENT_BUNDOC } from './support/installation.ts';
+import { newStorage, type StoredProjects } from './support/stored-projects.ts';
+import { untilConfirmed } from './support/until-confirmed.ts';
+
+let installation: Installation;
+let token: string;
+const others: RunningBundoc[] = [];
+beforeEach(async () => {
+  installation = await Installation.start();
+  token = await installation.client(['*'], ['docs:read', 'docs:write', 'docs:admin']);
+});
+afterEach(async () => {
+  for (const other of others.splice(0)) await other.close();
+  await installation[Symbol.asyncDispose]();
+});
+
+const pathOf = (project: string) => `/v1/projects/${project}/collections/notes/documents/a`;
+const read = (project: string, url = installation.url) => call(url, pathOf(project), { token });
+const write = (project: string, url = installation.url) =>
+  call(url, pathOf(project), { method: 'PUT', token, body: '{"n":1}' });
+const remove = (project: string, url = installation.url) =>
+  call(url, `/v1/projects/${project}?confirm=${project}`, { method: 'DELETE', token });
+const facts = (answer: Answer) => [answer.status, answer.json()['code'] ?? answer.json()['n']];
+const SERVED = [200, 1];
+const SUPERSEDED = [409, 'storage_superseded'];
+
+/** Another Bundoc on another storage, with the same BunKMS. */
+async function startOn(stored: StoredProjects, kmsUrl = installation.kms.internalUrl): Promise<string> {
+  const config = readConfig({
+    ...{ BUNDOC_PORT: '0', ...PATIENT_BUNDOC, ...stored.environment },
+    ...{ BUNDOC_KMS_URL: kmsUrl, BUNDOC_KMS_TOKEN_FILE: installation.tokenFile },
+  });
+  const other = await startBundoc(config, { logger: installation.log.logger('bundoc') });
+  others.push(other);
+  await untilConfirmed(other.url);
+  return other.url;
+}
+
+/** What BunKMS has on record of a key but its uses, from the first. */
+async function changesOf(project: string): Promise<string[]> {
+  const { items } = await withStore(installation.kmsEnvironment, (store) =>
+    store.listAudit({ after: 0, limit: 10_000 }),
+  );
+  return items
+    .filter(({ key, outcome }) => key === dekNameOf(project) && outcome === 'allowed')
+    .map(({ action }) => action)
+    .filter((action) => action !== 'key.export');
+}
+
+function takeOver(id: string, ...options: string[]) {
+  const environment = { NODE_ENV: 'test', ...installation.kmsEnvironment };
+  return capturedRun(() => runBunkms(['storage', 'take-over', id, ...options], environment));
+}
+
+describe('a mark of a deletion that somebody plants', () => {
+  const since = '2026-01-01T00:00:00.000Z';
+  const markOf = (project: string) => {
+    const receipt = { name: dekNameOf(project), versions: [1], destroyed_at: since };
+    const times = { since, keyDestroyedAt: since, finishedAt: since };
+    return `${JSON.stringify({ deleted: project, format: 1, ...times, receipt })}\n`;
+  };
+  const bare = (project: string) => `${JSON.stringify({ deleted: project, format: 1, since })}\n`;
+
+  it.each([
+    ['finished', markOf],
+    ['begun', bare],
+    ['of nothing', () => 'no mark'],
+  ])('on a project that is there destroys nothing, and the project is served (%s)', async (_name, textOf) => {
+    expect((await write('p')).status).toBe(201);
+    await installation.stopBundoc();
+    await installation.stored.plantDeletion('p', textOf('p'));
+    const logged = installation.log.text.length;
+    await installation.startBundoc();
+    expect(facts(await read('p'))).toEqual(SERVED);
+    expect((await write('p')).status).toBe(200);
+    expect(await changesOf('p')).toEqual(['key.create']);
+    expect(installation.log.text.slice(logged)).toContain('a mark that nobody confirms was set aside');
+    expect(await installation.metrics()).toMatch(/^bundoc_marks_set_aside_total 1$/m);
+  });
+
+  it('while the project is open destroys nothing, and is set aside at its next opening', async () => {
+    expect((await write('p')).status).toBe(201);
+    await installation.stored.plantDeletion('p', markOf('p'));
+    expect(facts(await read('p'))).toEqual(SERVED);
+    await installation.stopBundoc();
+    await installation.startBundoc();
+    expect(facts(await read('p'))).toEqual(SERVED);
+    expect(await changesOf('p')).toEqual(['key.create']);
+  });
+
+  it('on ids that never were destroys and makes nothing: they are not found, and can be made', async () => {
+    await installation.stopBundoc();
+    for (const project of ['never', 'not']) await installation.stored.plantDeletion(project, markOf(project));
+    await installation.startBundoc();
+    expect(facts(await read('never'))).toEqual([404, 'project_not_found']);
+    for (const project of ['never', 'not'])
+      expect(facts(await remove(project))).toEqual([404, 'project_not_found']);
+    expect([await changesOf('never'), await changesOf('not')]).toEqual([[], []]);
+    expect((await write('never')).status).toBe(201);
+    expect([facts(await read('never')), await changesOf('never')]).toEqual([SERVED, ['key.create']]);
+  });
+
+  it('in the place of all that the project had destroys nothing: it is empty then, under the same key', async () => {
+    expect((await write('p')).status).toBe(201);
+    await installation.stopBundoc();
+    await installation.stored.remove('p');
+    await installation.stored.plantDeletion('p', markOf('p'));
+    await installation.startBundoc();
+    expect(facts(await remove('p'))).toEqual([404, 'project_not_found']);
+    expect((await write('p')).status).toBe(201);
+    expect((await changesOf('p')).filter((action) => action !== 'key.rotate')).toEqual(['key.create']);
+  });
+
+  it('from a project that was deleted says nothing of another one', async () => {
+    for (const project of ['p', 'q']) expect((await write(project)).status).toBe(201);
+    expect((await remove('q')).status).toBe(200);
+    await installation.stopBundoc();
+    await installation.stored.plantDeletion('p', markOf('q'));
+    await installation.startBundoc();
+    expect([facts(await read('p')), facts(await read('q'))]).toEqual([SERVED, [410, 'project_destroyed']]);
+    expect(await changesOf('p')).toEqual(['key.create']);
+  });
+});
+
+describe('a copy of a storage', () => {
+  it('that is started beside the original is refused, until an administrator lets it take over', async () => {
+    for (const project of ['p', 'q']) expect((await write(project)).status).toBe(201);
+    const id = await installation.storageId();
+    await installation.stopBundoc();
+    const copy = await installation.stored.clone(join(installation.folder, 'copy'));
+    await installation.startBundoc();
+    expect(facts(await read('p'))).toEqual(SERVED);
+    const url = await startOn(copy);
+    for (const answer of [await read('p', url), await write('p', url), await write('new', url)])
+      expect(facts(answer)).toEqual(SUPERSEDED);
+    expect(facts(await remove('p', url))).toEqual(SUPERSEDED);
+    expect([await changesOf('p'), await changesOf('new')]).toEqual([['key.create'], []]);
+    expect(facts(await read('p'))).toEqual(SERVED);
+
+    const generation = /--generation ([0-9a-f-]{36})/.exec((await read('p', url)).text)?.[1] as string;
+    const early = await takeOver(id, '--generation', generation);
+    expect([early.code, early.stderr]).toEqual([5, expect.stringContaining('lease_live')]);
+    expect((await takeOver(id, '--generation', generation, '--force')).code).toBe(0);
+    await expect.poll(async () => facts(await read('p'))).toEqual(SUPERSEDED);
+    await expect.poll(async () => facts(await read('p', url))).toEqual(SERVED);
+    expect(facts(await write('q'))).toEqual(SUPERSEDED);
+  });
+
+  it('that is started after the original has ended is served, and the original is refused from then on', async () => {
+    expect((await write('p')).status).toBe(201);
+    const id = await installation.storageId();
+    await installation.stopBundoc();
+    const copy = await installation.stored.clone(join(installation.folder, 'copy'));
+    const url = await startOn(copy);
+    expect(facts(await read('p', url))).toEqual(SERVED);
+    const logged = installation.log.text.length;
+    await installation.startBundoc();
+    expect(facts(await read('p'))).toEqual(SUPERSEDED);
+    expect(installation.log.text.slice(logged)).toContain(`bunkms storage take-over ${id}`);
+    expect(facts(await write('p', url))).toEqual([200, undefined]);
+    await others.pop()?.close();
+    // Whose copy it is does not matter: the original needs an administrator, too.
+    expect(facts(await read('p'))).toEqual(SUPERSEDED);
+    expect((await takeOver(id, '--force')).code).toBe(0);
+    await expect.poll(async () => facts(await read('p'))).toEqual(SERVED);
+  });
+
+  it('with the identity of another storage holds nothing: no project is served, made or deleted', async () => {
+    expect((await write('p')).status).toBe(201);
+    const holder = await installation.storageId();
+    const twin = await newStorage(join(installation.folder, 'twin'));
+    await startOn(twin);
+    await others.pop()?.close();
+    await installation.stopBundoc();
+    const copy = await installation.stored.clone(join(installation.folder, 'copy'));
+    await copy.setIdentity(await twin.identity());
+    const url = await startOn(copy);
+    for (const answer of [await read('p', url), await write('p', url), await remove('p', url)])
+      expect([answer.status, answer.json()]).toEqual([
+        409,
+        expect.objectContaining({ code: 'project_elsewhere', storage: holder }),
+      ]);
+    await installation.startBundoc();
+    expect([facts(await read('p')), await changesOf('p')]).toEqual([SERVED, ['key.create']]);
+  });
+});
+
+describe('a request to the wrong Bundoc', () => {
+  it('makes no second project and deletes none, and names the storage that has the project', async () => {
+    expect((await write('p')).status).toBe(201);
+    const twin = await newStorage(join(installation.folder, 'twin'));
+    const url = await startOn(twin);
+    const written = await write('p', url);
+    const elsewhere = { code: 'project_elsewhere', storage: await installation.storageId() };
+    expect([written.status, written.json()]).toEqual([409, expect.objectContaining(elsewhere)]);
+    expect(facts(await remove('p', url))).toEqual([404, 'project_not_found']);
+    expect([await twin.ids(), await changesOf('p')]).toEqual([[], ['key.create']]);
+    expect(facts(await read('p'))).toEqual(SERVED);
+  });
+
+  it('is refused by one with the wrong BunKMS, and the storage is served again with the right one', async () => {
+    await using wrong = await Installation.start();
+    expect((await write('p')).status).toBe(201);
+    await installation.stopBundoc();
+    const before = JSON.parse(await installation.stored.identity());
+    const config = readConfig({
+      ...{ BUNDOC_PORT: '0', ...PATIENT_BUNDOC, ...installation.stored.environment },
+      ...{ BUNDOC_KMS_URL: wrong.kms.internalUrl, BUNDOC_KMS_TOKEN_FILE: installation.tokenFile },
+    });
+    const mistaken = await startBundoc(config, { logger: installation.log.logger('bundoc') });
+    others.push(mistaken);
+    for (const answer of [await read('p', mistaken.url), await remove('p', mistaken.url)])
+      expect(answer.status).toBeGreaterThanOrEqual(400);
+    await others.pop()?.close();
+    expect(JSON.parse(await installation.stored.identity())).toMatchObject({
+      generation: before.generation,
+    });
+    await installation.startBundoc();
+    expect(facts(await read('p'))).toEqual(SERVED);
+  });
+});

@@ -1,0 +1,156 @@
+import { cpSync, mkdirSync, renameSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { type RunningBundoc, startBundoc } from '@bundoc/bundoc/app';
+import { readConfig } from '@bundoc/bundoc/config';
+import { createLogger } from '@bundoc/shared/logger';
+import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { bundocCommand } from './support/bundoc-command.ts';
+import { type Answer, call, Installation, PATIENT_BUNDOC } from './support/installation.ts';
+import { untilConfirmed } from './support/until-confirmed.ts';
+
+let installation: Installation;
+let token: string;
+const others: RunningBundoc[] = [];
+beforeEach(async () => {
+  installation = await Installation.start({ isOnFiles: true });
+  token = await installation.issue({
+    ...{ sub: 'app', typ: 'client', projects: ['*'] },
+    scope: ['docs:read', 'docs:write', 'docs:admin'],
+  });
+});
+afterEach(async () => {
+  for (const other of others.splice(0)) await other.close();
+  await installation[Symbol.asyncDispose]();
+});
+
+const pathOf = (project: string) => `/v1/projects/${project}/collections/notes/documents/a`;
+const read = (url: string, project: string) => call(url, pathOf(project), { token });
+const write = (url: string, project: string) =>
+  call(url, pathOf(project), { method: 'PUT', token, body: '{"n":1}' });
+const facts = (answer: Answer) => [answer.status, answer.json()['code'] ?? answer.json()['n']];
+const ready = async (url: string) => (await call(url, '/ready')).json();
+
+/** Another Bundoc on another data folder, with the same BunKMS. */
+async function startOn(folder: string): Promise<string> {
+  const config = readConfig({
+    ...{ BUNDOC_PORT: '0', ...PATIENT_BUNDOC, BUNDOC_DATA_DIR: folder },
+    BUNDOC_KMS_URL: installation.kms.internalUrl,
+    BUNDOC_KMS_TOKEN_FILE: installation.tokenFile,
+  });
+  const other = await startBundoc(config, { logger: createLogger({ service: 'bundoc', level: 'silent' }) });
+  others.push(other);
+  await untilConfirmed(other.url);
+  return other.url;
+}
+
+describe('a storage', () => {
+  it('is listened for at once and served once BunKMS has confirmed it, whichever service starts first', async () => {
+    expect((await write(installation.url, 'p')).status).toBe(201);
+    const kmsUrl = installation.kms.internalUrl;
+    await installation.stopBundoc();
+    await installation.stopKms();
+    const config = readConfig({
+      ...{ BUNDOC_PORT: '0', BUNDOC_DATA_DIR: installation.dataDir, BUNDOC_KMS_URL: kmsUrl },
+      BUNDOC_KMS_TOKEN_FILE: installation.tokenFile,
+    });
+    const bundoc = await startBundoc(config, { logger: installation.log.logger('bundoc') });
+    others.push(bundoc);
+    const logged = installation.log.text.length;
+    expect((await call(bundoc.url, '/health')).status).toBe(200);
+    const waiting = await call(bundoc.url, '/ready');
+    expect([waiting.status, waiting.json()]).toEqual([
+      503,
+      expect.objectContaining({ reason: 'kms_unavailable', storage_id: expect.any(String) }),
+    ]);
+    const refused = await read(bundoc.url, 'p');
+    expect([...facts(refused), refused.headers['retry-after']]).toEqual([
+      503,
+      'kms_unavailable',
+      expect.stringMatching(/^\d+$/),
+    ]);
+    await installation.startKms();
+    await expect.poll(async () => facts(await read(bundoc.url, 'p'))).toEqual([200, 1]);
+    const { generation, ...rest } = await ready(bundoc.url);
+    expect([generation, rest['reason']]).toEqual([expect.any(String), undefined]);
+    expect(installation.log.text.slice(logged)).toContain('BunKMS has confirmed this storage');
+  });
+
+  it('makes and deletes no twin of a project that another one holds, and says which that is', async () => {
+    expect((await write(installation.url, 'p')).status).toBe(201);
+    const twin = await startOn(join(installation.folder, 'twin'));
+    const elsewhere = [
+      409,
+      expect.objectContaining({ code: 'project_elsewhere', storage: await installation.storageId() }),
+    ];
+    const written = await write(twin, 'p');
+    expect([written.status, written.json()]).toEqual(elsewhere);
+    const lines = join(installation.folder, 'lines');
+    writeFileSync(lines, '{"_id":"a","n":2}\n');
+    const imported = await bundocCommand({ BUNDOC_URL: twin, BUNDOC_TOKEN: token }, [
+      ...['import', 'p', lines, '--collection', 'notes'],
+    ]);
+    expect([imported.code, imported.stderr]).toEqual([
+      2,
+      expect.stringContaining(`storage ${await installation.storageId()} holds it`),
+    ]);
+    const deleted = await call(twin, '/v1/projects/p?confirm=p', { method: 'DELETE', token });
+    expect(facts(deleted)).toEqual([404, 'project_not_found']);
+    // Not even with a copy of its folder.
+    await installation.stopBundoc();
+    const copy = join(installation.folder, 'copied');
+    mkdirSync(copy);
+    cpSync(join(installation.folder, 'twin', 'storage.json'), join(copy, 'storage.json'));
+    cpSync(join(installation.dataDir, 'projects'), join(copy, 'projects'), { recursive: true });
+    await others.pop()?.close();
+    const copied = await startOn(copy);
+    expect((await read(copied, 'p')).json()).toMatchObject({ code: 'project_elsewhere' });
+    const again = await call(copied, '/v1/projects/p?confirm=p', { method: 'DELETE', token });
+    expect([again.status, again.json()]).toEqual(elsewhere);
+    await installation.startBundoc();
+    expect(facts(await read(installation.url, 'p'))).toEqual([200, 1]);
+  });
+
+  it('that is an older copy is refused until an administrator takes over: then the former one stops', async () => {
+    for (const project of ['p', 'q']) expect((await write(installation.url, project)).status).toBe(201);
+    await installation.stopBundoc();
+    const copy = join(installation.folder, 'copy');
+    cpSync(installation.dataDir, copy, { recursive: true });
+    await installation.startBundoc();
+    expect(facts(await read(installation.url, 'p'))).toEqual([200, 1]);
+    const url = await startOn(copy);
+    expect(await ready(url)).toMatchObject({ status: 'not ready', reason: 'storage_superseded' });
+    const refused = await read(url, 'p');
+    expect(facts(refused)).toEqual([409, 'storage_superseded']);
+    const remedy = /storage take-over (\S+) --generation ([0-9a-f-]{36})/.exec(refused.text);
+    expect(remedy?.[1]).toBe(await installation.storageId());
+    const admin = await installation.issue({
+      ...{ sub: 'admin', typ: 'service', scope: ['kms:manage_key'], keys: ['*'] },
+    });
+    const taken = await call(installation.kms.internalUrl, `/v1/storages/${remedy?.[1]}/take-over`, {
+      ...{ method: 'POST', token: admin },
+      body: JSON.stringify({ generation: remedy?.[2], force: true }),
+    });
+    expect(taken.status).toBe(200);
+    const asked = performance.now();
+    await expect
+      .poll(async () => facts(await read(installation.url, 'p')))
+      .toEqual([409, 'storage_superseded']);
+    expect(performance.now() - asked).toBeLessThan(5_000);
+    await expect.poll(async () => facts(await read(url, 'q')), { timeout: 20_000 }).toEqual([200, 1]);
+    const metrics = await call(installation.url, '/metrics', {
+      token: await installation.issue({ sub: 'm', typ: 'service', scope: ['docs:metrics'], projects: ['*'] }),
+    });
+    expect(metrics.text).toMatch(/^bundoc_storage_superseded 1$/m);
+  });
+
+  it('of an earlier build, or that has lost its file, does not start, and says what to do', async () => {
+    expect((await write(installation.url, 'p')).status).toBe(201);
+    await installation.stopBundoc();
+    const file = join(installation.dataDir, 'storage.json');
+    renameSync(file, `${file}.lost`);
+    await expect(installation.startBundoc()).rejects.toThrow(/storage\.json is missing.*bundoc export/);
+    renameSync(`${file}.lost`, file);
+    await installation.startBundoc();
+    expect(facts(await read(installation.url, 'p'))).toEqual([200, 1]);
+  });
+});
