@@ -17,10 +17,10 @@ const PREFIX = '/v1/projects/tenant-';
 const ONE = 'tenant-one';
 /** Bundoc has no use for it. */
 const COLLECT_SIGNAL = 'SIGWINCH';
-/** A garbage collection on request, so that memory in use is told from memory that waits for one. */
+/** A garbage collection on request, so that memory in use is not mixed with garbage. */
 const COLLECTS = ['--expose-gc', '--import', `data:text/javascript,process.on("${COLLECT_SIGNAL}",()=>gc())`];
 
-/** Reads and creates over many tenants, as parts of one tenant's rate in the same run, and what an open tenant costs. */
+/** Reads and creates over many tenants, as parts of one tenant's rate in the same run; the cost of an open tenant. */
 export async function tenantsTarget(bench) {
   const { report, keep, installation, quick, full } = bench;
   const most = full ? 10_000 : quick ? 200 : 1_000;

@@ -24,7 +24,7 @@ export class Gate {
     try {
       return await task();
     } finally {
-      // Whoever leaves hands the place over, so the count stays.
+      // The task that ends hands its place over, so the count stays.
       const next = this.#waiting.shift();
       if (next === undefined) this.#running--;
       else next();

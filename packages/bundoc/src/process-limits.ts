@@ -15,7 +15,7 @@ export function defaultOpenBytes(): number {
 
 /** Files and connections that this process may have open; Node has raised it to the hard limit. */
 export function descriptorLimit(): number {
-  // The report is made for this one figure, and would look up the names of other sides. The types do not know the member yet.
+  // Without it the report looks up the names of peers. The types do not know the member yet.
   const report = Object.assign(process.report, { excludeNetwork: true });
   const { userLimits } = report.getReport() as { userLimits?: { open_files?: { soft?: unknown } } };
   const soft = userLimits?.open_files?.soft;

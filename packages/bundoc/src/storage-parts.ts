@@ -50,7 +50,7 @@ export interface Storage extends AsyncDisposable {
     watch: StoreWatch,
     unknownSealers: number,
   ): Promise<ProjectStore>;
-  /** Where others write to it: texts that are others once anything of a project has changed, by one statement for all projects. */
+  /** Where others write to it: the state of each project as a text, which changes with it. One statement for all. */
   readonly statesOf?: (projects: readonly string[]) => Promise<ReadonlyMap<string, string>>;
   /** What every open project takes. */
   readonly openCost: OpenCost;

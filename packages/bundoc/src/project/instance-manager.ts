@@ -59,7 +59,7 @@ export interface InstanceLease extends Disposable {
 const PROJECT_BYTES = 32_768;
 /** What was stored takes that many times its bytes in memory. */
 const STORED_TO_MEMORY = 2;
-/** Projects that are looked for at a time: each asks the storage, and the key service for a key that is not here. */
+/** Projects that are looked up at a time. Each asks the storage, and the key service for a missing key. */
 const LOOKUPS_MAX = 100;
 /** Projects whose stores are opened at a time. */
 const OPENINGS_MAX = 16;
@@ -75,8 +75,9 @@ const CHECKPOINTS_WITHIN_MS = 3_000;
 export type Need = 'reseal' | 'definitions' | 'expiry';
 
 /**
- * Maps project ids to open projects. Opens lazily, one opening a project at a time; keeps as many open as have room in a bounded memory: those
- * that were used once close first, then the ones used longest ago. Closes what is idle, what failed, and what has lost its key.
+ * Maps project ids to open projects. Opens lazily, one opening a project at a time. Keeps as many open as have room
+ * in a bounded memory: those that were used once close first, then the ones used longest ago. Closes what is idle,
+ * what failed, and what has lost its key.
  *
  * A new instance of a project is not opened before the old one is closed, so that there is one writer at any time.
  */
@@ -231,8 +232,8 @@ export class InstanceManager implements AsyncDisposable {
   }
 
   /**
-   * Closes what has lost its key, and what is idle of some of the open projects: of all in a minute. To be called every second or
-   * so.
+   * Closes what has lost its key, and what is idle among some of the open projects: within a minute, among all.
+   * To be called every second or so.
    */
   sweep(): void {
     const { clock, keys } = this.#options;

@@ -23,8 +23,8 @@ const CLOCKS_PART_MS = 1_000;
 const S = 1_000;
 
 /**
- * The keys of the cache: all of the projects in use, and a bounded number of others, of which the one used longest ago goes first.
- * Knows which keys end, by the second, so that nobody has to look at all of them.
+ * The keys of the cache: all keys of the projects in use, and a bounded number of others. Of those, the one used
+ * longest ago goes first. Knows which keys end in which second, so that no sweep looks at all of them.
  */
 export class KeptKeys {
   readonly #clock: Clock;

@@ -282,7 +282,7 @@ describe('KeyCache', () => {
     const before = service.exports;
     cache.revalidateAll();
     expect(projects.every((project) => cache.peek(project) !== undefined)).toBe(true);
-    // Two of the ten places are left to cold projects; the others wait for the next places, before the rest of the gap.
+    // Two of the ten places are left to cold projects. The others wait for the next places, before the rest.
     const cold = Promise.all(['a', 'b', 'c', 'd'].map((project) => cache.get(project)));
     await settle();
     expect([service.running, cache.fetchesWaiting]).toEqual([10, 2 + 992]);

@@ -37,10 +37,10 @@ const AS_INTENDED = [
   'key_unheld',
 ] as const;
 
-/** Parts of its time between which a key in use is fetched again, in the background, at a moment that is drawn once for each key. */
+/** A key in use is fetched again between these parts of its time. The moment is drawn once for each key. */
 const REFRESH_FROM = 0.6;
 const REFRESH_TO = 0.9;
-/** Keys fetched in the background each second at least. With many keys: as many as spread evenly over the time in which they are due. */
+/** Background fetches a second at least. Many keys get the rate that spreads them evenly over the time they are due. */
 const BACKGROUND_PER_SECOND_MIN = 20;
 /** How long a failed fetch is remembered, so that an outage does not become a storm. */
 const FAILURE_MEMORY_MS = 1_000;
@@ -65,9 +65,9 @@ interface Fetch {
  *
  * The time is hard: it counts from before the key was asked for, by the wall clock and by the monotonic one, and no
  * key is handed out after it. Concurrent callers share one fetch, which no caller can cancel. A key in use is fetched
- * again from a moment between 60 % and 90 % of its time on; when that fails the present one serves until its end. Such
- * fetches share a token bucket with those that follow a gap in the events, and start only when no cold project waits.
- * Keys under way are not in the LRU, so nothing evicts them (ADR 0004 says why this is not lru-cache's `fetchMethod`).
+ * again at a moment between 60 % and 90 % of its time; when that fails the present one serves until its end. Such
+ * fetches share a token bucket with those that follow a gap in the events. They start only when no cold project
+ * waits. Keys under way are not in the LRU, so nothing evicts them (ADR 0004).
  */
 export class KeyCache {
   readonly #options: KeyCacheOptions;
@@ -99,7 +99,7 @@ export class KeyCache {
     return this.#waiting.length + this.#background.size;
   }
 
-  /** Keeps all keys of a project, however many others come, until {@link release}. They end at their time all the same. */
+  /** Keeps all keys of a project, however many others come, until {@link release}. They still end at their time. */
   hold(project: string): void {
     this.#kept.hold(project);
   }
@@ -188,7 +188,7 @@ export class KeyCache {
     this.#fetch(project, undefined).catch(() => undefined); // Still stale: it is asked for in the background.
   }
 
-  /** {@link revalidate} for every key, in every version, in the background. One that the key service refuses is dropped. */
+  /** {@link revalidate} for every key and version, in the background. A key that the service refuses is dropped. */
   revalidateAll(): void {
     for (const { overtake } of this.#fetching.values()) overtake();
     for (const kept of this.#kept.all()) {

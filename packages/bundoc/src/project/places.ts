@@ -9,8 +9,8 @@ export interface PlacesLimits {
 }
 
 /**
- * A bounded number of places, which take a bounded number of bytes. Who finds no room has places vacated, or waits. One place can always be
- * had, however many bytes it takes.
+ * A bounded number of places, which take a bounded number of bytes. Who finds no room has places vacated, or waits.
+ * One place can always be had, however many bytes it takes.
  */
 export class Places {
   readonly #limits: PlacesLimits;

@@ -8,8 +8,8 @@ export interface ProjectUpkeepOptions {
   /** Documents of one project that are sealed anew after a rotation, each time. */
   readonly resealsMax: number;
   /**
-   * What tells, of projects that other processes write to, whether anything has changed: another text when it may have. By one question for all of
-   * them. Without it every one of them is read again each time.
+   * Answers for many projects at once in which state each is: another text when anything in it may have changed.
+   * Without it, the definitions of every project that others write to are read each time.
    */
   readonly statesOf?: ((projects: readonly string[]) => Promise<ReadonlyMap<string, string>>) | undefined;
 }
@@ -29,8 +29,8 @@ export class ProjectUpkeep {
   }
 
   /**
-   * Does some of it for every open project that needs it. Never rejects; to be called every second or so, which bounds the rate and how late any of it is. Does
-   * nothing while an earlier run goes on.
+   * Does some of it for every open project that needs it. Never rejects. To be called every second or so, which
+   * bounds the rate and the delay. Does nothing while an earlier run is under way.
    */
   async run(): Promise<void> {
     if (this.#isRunning) return;

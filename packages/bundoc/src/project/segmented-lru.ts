@@ -14,8 +14,8 @@ export interface SegmentedLruLimits {
 const USED_AGAIN_SHARE = 0.8;
 
 /**
- * An order in which to spare things, by segmented LRU: what was used once goes first, so that a scan evicts nothing but what it brought.
- * Evicts nothing by itself: it says what to spare next, since not everything can be spared at any time.
+ * An order in which to spare things, by segmented LRU: what was used once goes first. So a scan evicts nothing but
+ * what it brought. It evicts nothing by itself, since not everything can be spared at any time.
  */
 export class SegmentedLru<V extends object> {
   readonly #limits: SegmentedLruLimits;
@@ -89,7 +89,7 @@ export class SegmentedLru<V extends object> {
   }
 }
 
-/** Bounded by whoever uses it, so not by lru-cache. */
+/** The limits are kept by the caller, so lru-cache has none. */
 function newSegment<V>(): LRUCache<string, Entry<V>> {
   return new LRUCache({ maxSize: Number.MAX_SAFE_INTEGER });
 }

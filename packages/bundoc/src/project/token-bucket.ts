@@ -1,6 +1,6 @@
 import type { Clock } from '@bundoc/shared/clock';
 
-/** A bound on how often something is done whose rate may change: never more often than the rate in a second, and as often again that was saved up. */
+/** Bounds how often something is done, at a rate that may change. At most one second's worth is saved up. */
 export class TokenBucket {
   readonly #clock: Clock;
   /** One second's worth at most. */

@@ -11,7 +11,7 @@ export const BEHIND = '\u0100';
 /** A CommonJS module whose default export bundlers and Node take for different things. */
 const { default: BTree } = createRequire(import.meta.url)('sorted-btree') as typeof import('sorted-btree');
 
-/** Bytes of memory that an entry takes beside the characters of its key: in the tree, in the map by ids, and the key itself. */
+/** Bytes of memory of an entry beside the characters of its key: in the tree, in the map by ids, of the key itself. */
 const ENTRY_BYTES = 120;
 
 /** A document of an index. */
