@@ -11,6 +11,7 @@ import * as keyCases from './cases/keys.mjs';
 import * as nodeCases from './cases/nodes.mjs';
 import * as postgresCases from './cases/postgres.mjs';
 import * as queryCases from './cases/queries.mjs';
+import * as tenantCases from './cases/tenants.mjs';
 import { documentOf, fill, HOT_DOCUMENTS } from './lib/documents.mjs';
 import { Installation, startPeer } from './lib/processes.mjs';
 import { Report, say } from './lib/report.mjs';
@@ -22,6 +23,7 @@ const CASES = [
   ['batch', documentCases.batchTarget, 'always'],
   ['transfer', bulkCases.transferTarget, 'always'],
   ['projects', documentCases.projectsTarget, 'always'],
+  ['tenants', tenantCases.tenantsTarget, 'all cases'],
   ['feed', feedCases.feedTarget, 'always'],
   ['postgres', postgresCases.postgresTarget, 'always'],
   ['postgres-nodes', postgresCases.postgresNodesTarget, 'always'],

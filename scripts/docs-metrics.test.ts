@@ -11,6 +11,7 @@ function namesOfBundoc(): string[] {
   const zero = () => 0;
   metrics.observe({
     ...{ projectsOpen: zero, keysCached: zero, changeFollowers: zero, documentsToReseal: zero },
+    ...{ openBytes: zero, openingsWaiting: zero, keyFetchesWaiting: zero },
     ...{ eventsLive: zero, tokensRevoked: zero, tokenExpiryS: zero, storageSuperseded: zero },
     ...{ backlogBytes: zero, databaseConnections: zero, databaseWaiting: zero },
   });

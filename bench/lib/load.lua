@@ -20,7 +20,7 @@ function init()
   end
   at = -1 -- wrk asks for one request that it does not send.
   if plan.count > 0 then
-    make = function(n) return wrk.format(plan.method, plan.prefix .. n, headers, body) end
+    make = function(n) return wrk.format(plan.method, plan.prefix .. n .. plan.suffix, headers, body) end
     total = plan.count
   elseif #plan.bodies > 0 then
     local made = {}

@@ -23,11 +23,13 @@ export const generator = (() => {
  * @property {string[]} [paths] sent in turn, over and over
  * @property {string} [prefix] with `count`: `prefix1` to `prefix<count>`, each once
  * @property {number} [count]
+ * @property {string} [suffix] behind the number
  * @property {Buffer} [body]
  * @property {string[]} [bodies] instead, of ASCII: sent to the one path in turn, over and over
  * @property {string} token
  * @property {number} connections
  * @property {number} seconds
+ * @property {number} [patienceS] seconds after which an answer that has not come counts as broken; 10 by default
  * @property {boolean} [steady] the time to connect is none of the latencies: Node accepts one connection in each turn of its event loop, which are
  *   long ones where requests are costly, so the first request of the last of 64 connections may wait for 64 turns
  */
@@ -53,7 +55,21 @@ let plans = 0;
 
 async function runWrk(
   directory,
-  { url, method, paths, prefix, count, body, bodies = [], token, connections, seconds, steady = false },
+  {
+    url,
+    method,
+    paths,
+    prefix,
+    suffix = '',
+    count,
+    body,
+    bodies = [],
+    token,
+    connections,
+    seconds,
+    steady = false,
+    patienceS = 10,
+  },
 ) {
   const waitMs = steady ? CONNECT_MS : 0;
   const name = join(directory, `plan-${plans++}`);
@@ -61,13 +77,13 @@ async function runWrk(
   if (body !== undefined) writeFileSync(`${name}.body`, body);
   writeFileSync(
     `${name}.lua`,
-    `return { token = ${quoted(token)}, method = ${quoted(method)}, prefix = ${quoted(prefix ?? '')}, ` +
+    `return { token = ${quoted(token)}, method = ${quoted(method)}, prefix = ${quoted(prefix ?? '')}, suffix = ${quoted(suffix)}, ` +
       `count = ${count ?? 0}, connections = ${connections}, wait_ms = ${waitMs}, body = ${quoted(body === undefined ? '' : `${name}.body`)}, ` +
       `paths = {${(paths ?? []).map(quoted).join(',')}}, bodies = {${bodies.map(quoted).join(',')}} }\n`,
   );
   const child = spawn(
     'wrk',
-    ['-t1', `-c${connections}`, `-d${seconds}s`, '--timeout', '10s', '-s', script, url],
+    ['-t1', `-c${connections}`, `-d${seconds}s`, '--timeout', `${patienceS}s`, '-s', script, url],
     { env: { ...process.env, BENCH_PLAN: `${name}.lua` }, stdio: ['ignore', 'pipe', 'inherit'] },
   );
   const [output, code] = await outcomeOf(child);
@@ -105,6 +121,7 @@ async function runAutocannon({
   method,
   paths,
   prefix,
+  suffix = '',
   count,
   body,
   bodies = [],
@@ -116,7 +133,8 @@ async function runAutocannon({
   let at = 0;
   const next = (request) => {
     if (bodies.length > 0) request.body = bodies[at % bodies.length];
-    request.path = paths === undefined ? `${prefix}${Math.min(++at, count)}` : paths[at++ % paths.length];
+    request.path =
+      paths === undefined ? `${prefix}${Math.min(++at, count)}${suffix}` : paths[at++ % paths.length];
     return request;
   };
   const result = await autocannon({

@@ -256,6 +256,15 @@ function userIds(name) {
   return line === null ? undefined : { uid: Number(line[1]), gid: Number(line[2]) };
 }
 
+/** Files, sockets and others that a process has open. Linux only: elsewhere 0. */
+export function descriptors(pid) {
+  try {
+    return readdirSync(`/proc/${pid}/fd`).length;
+  } catch {
+    return 0;
+  }
+}
+
 /** Processor seconds that a process has used, and its resident memory. Linux only: elsewhere zeros. */
 export function usage(pid) {
   try {

@@ -18,6 +18,7 @@ import { ServiceToken } from './kms/service-token.ts';
 import { StorageKeys } from './kms/storage-keys.ts';
 import { TokenKeys } from './kms/token-keys.ts';
 import { type BundocMetrics, createBundocMetrics } from './metrics.ts';
+import { descriptorLimit } from './process-limits.ts';
 import { applyEvent } from './project/apply-event.ts';
 import { ProjectDeletion } from './project/delete-project.ts';
 import { ExpiryLooks } from './project/expiry-looks.ts';
@@ -53,7 +54,7 @@ import { ProjectDirectory } from './service/project-directory.ts';
 import { Queries } from './service/queries.ts';
 import type { Disk } from './storage/embedded/disk.ts';
 import { openFileStorage } from './storage-files.ts';
-import type { Storage, StoragePorts, StoreWatch } from './storage-parts.ts';
+import type { OpenCost, Storage, StoragePorts, StoreWatch } from './storage-parts.ts';
 import { openMoveTarget, openPostgresStorage, warnInClear } from './storage-postgres.ts';
 
 /** What a test may replace. */
@@ -77,6 +78,8 @@ export interface RunningBundoc extends RunningService {
 }
 
 const SWEEP_EVERY_MS = 1_000;
+/** Part of the descriptors that open projects may take. */
+const DESCRIPTORS_SHARE = 0.5;
 const TOKEN_KEYS_EVERY_MS = 300_000;
 const RESUME_EVERY_MS = 5_000;
 /** How often it is looked how old the generation is, and how old it may become. */
@@ -165,7 +168,10 @@ export async function startBundoc(config: BundocConfig, parts: BundocParts = {})
   stack.use(events);
   metrics.observe({
     projectsOpen: () => instances.size,
+    openBytes: () => instances.bytes,
+    openingsWaiting: () => instances.openingsWaiting,
     keysCached: () => keys.size,
+    keyFetchesWaiting: () => keys.fetchesWaiting,
     changeFollowers: () => feed.waiting,
     documentsToReseal: () => instances.toReseal,
     ...storage.counts,
@@ -174,7 +180,10 @@ export async function startBundoc(config: BundocConfig, parts: BundocParts = {})
     storageSuperseded: () => (generation.state === 'superseded' ? 1 : 0),
     tokenExpiryS: () => (token.expiresAtMs ?? Number.NaN) / 1_000,
   });
-  const upkeep = new ProjectUpkeep({ instances, logger, resealsMax: RESEALS_A_SECOND });
+  const upkeep = new ProjectUpkeep({
+    ...{ instances, logger, resealsMax: RESEALS_A_SECOND },
+    statesOf: storage.statesOf,
+  });
   const sweep = () => {
     instances.sweep();
     revoked.sweep();
@@ -343,9 +352,19 @@ function composeInstances(composition: Composition): {
     openStore: (project, { cipher, file }) =>
       storage.openStore(project, cipher, watch(project), unknownSealers(file, cipher.version, generation)),
     othersWrite: storage.othersWrite,
+    openBytesMax: config.openBytes,
+    hotMax: projectsMaxFor(storage.openCost),
+    projectBytes: storage.openCost.bytes,
+    ...(storage.storedBytes === undefined ? {} : { storedBytes: storage.storedBytes }),
     expiry: storage.expiry,
   });
   return { keys, projects, instances };
+}
+
+/** As many projects as may be open for their descriptors: the rest of those is for connections. */
+function projectsMaxFor({ descriptors }: OpenCost): number {
+  if (descriptors === 0) return Number.POSITIVE_INFINITY;
+  return Math.max(1, Math.floor((descriptorLimit() * DESCRIPTORS_SHARE) / descriptors));
 }
 
 /** Each hour the generation is advanced, by one of several nodes, so that a copy of the storage is found out that is in use beside it. */

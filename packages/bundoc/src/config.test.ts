@@ -1,5 +1,6 @@
 import { describe, expect, it } from 'vitest';
 import { readConfig } from './config.ts';
+import { defaultOpenBytes } from './process-limits.ts';
 
 describe('the configuration', () => {
   it('has a default for everything but the service token', () => {
@@ -15,6 +16,7 @@ describe('the configuration', () => {
       documentBytesMax: 1_048_576,
       batchBytesMax: 16_777_216,
       cacheBytes: 268_435_456,
+      openBytes: defaultOpenBytes(),
       requestsPerProject: 0,
       quota: undefined,
       corsOrigins: [],

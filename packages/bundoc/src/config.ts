@@ -12,6 +12,7 @@ import { LEASE_TTL_MS } from '@bundoc/shared/contract/keys';
 import { type TlsFiles, tlsFilesOf } from '@bundoc/shared/tls/files';
 import { z } from 'zod';
 import { CALL_DEADLINE_MS } from './kms/client.ts';
+import { defaultOpenBytes } from './process-limits.ts';
 import type { Quota } from './storage/quota.ts';
 import {
   moveTargetOf,
@@ -46,6 +47,7 @@ const variables = z.object({
   BUNDOC_MAX_DOCUMENT_BYTES: wholeNumber(1, 16 * MIB).default(MIB),
   BUNDOC_MAX_BATCH_BYTES: wholeNumber(1, 30 * MIB).default(16 * MIB),
   BUNDOC_CACHE_BYTES: wholeNumber(0, 1_099_511_627_776).default(256 * MIB),
+  BUNDOC_OPEN_BYTES: wholeNumber(0, 1_099_511_627_776).optional(),
   BUNDOC_REQUESTS_PER_PROJECT: wholeNumber(0, 1_000_000).default(0),
   BUNDOC_PROJECT_DOCUMENTS_MAX: wholeNumber(0, 1_000_000_000_000).default(0),
   BUNDOC_PROJECT_BYTES_MAX: wholeNumber(0, 999_999_999_999_999).default(0),
@@ -94,6 +96,8 @@ export interface BundocConfig {
   readonly batchBytesMax: number;
   /** Sealed bytes that are kept in memory; 0 for none. */
   readonly cacheBytes: number;
+  /** Bytes of memory that open projects take at most; one project may be open in any case. */
+  readonly openBytes: number;
   /** Requests a second of one project; 0 for no limit. */
   readonly requestsPerProject: number;
   /** What each project may hold; undefined for no limit. */
@@ -123,6 +127,7 @@ export function readConfig(environment: Environment): BundocConfig {
     documentBytesMax: values.BUNDOC_MAX_DOCUMENT_BYTES,
     batchBytesMax: values.BUNDOC_MAX_BATCH_BYTES,
     cacheBytes: values.BUNDOC_CACHE_BYTES,
+    openBytes: values.BUNDOC_OPEN_BYTES ?? defaultOpenBytes(),
     requestsPerProject: values.BUNDOC_REQUESTS_PER_PROJECT,
     quota: quotaOf(values.BUNDOC_PROJECT_DOCUMENTS_MAX, values.BUNDOC_PROJECT_BYTES_MAX),
     corsOrigins: values.BUNDOC_CORS_ORIGINS,

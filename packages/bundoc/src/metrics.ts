@@ -5,7 +5,10 @@ import type { StorageCount } from './storage-parts.ts';
 
 type Observed =
   | 'projectsOpen'
+  | 'openBytes'
+  | 'openingsWaiting'
   | 'keysCached'
+  | 'keyFetchesWaiting'
   | 'changeFollowers'
   | 'documentsToReseal'
   | 'eventsLive'
@@ -68,7 +71,8 @@ export function createBundocMetrics(): BundocMetrics {
     markSetAside: () => marksSetAside.inc(),
     rateLimited: () => rateLimited.inc(),
     observe: (observed) => {
-      const { projectsOpen, keysCached, documentsToReseal } = observed;
+      const { projectsOpen, openBytes, openingsWaiting, keysCached, keyFetchesWaiting } = observed;
+      const { documentsToReseal } = observed;
       const { eventsLive, tokensRevoked, tokenExpiryS, changeFollowers, storageSuperseded } = observed;
       gauge(
         registry,
@@ -91,7 +95,25 @@ export function createBundocMetrics(): BundocMetrics {
         tokenExpiryS,
       );
       gauge(registry, 'bundoc_projects_open', 'Projects that are open.', projectsOpen);
+      gauge(
+        registry,
+        'bundoc_open_bytes',
+        'Bytes of memory that open projects are taken to need; BUNDOC_OPEN_BYTES bounds them.',
+        openBytes,
+      );
+      gauge(
+        registry,
+        'bundoc_openings_waiting',
+        'Requests for projects that are not open and wait for room or for their turn.',
+        openingsWaiting,
+      );
       gauge(registry, 'bundoc_keys_cached', 'Data encryption keys in memory.', keysCached);
+      gauge(
+        registry,
+        'bundoc_key_fetches_waiting',
+        'Keys that wait to be asked for from BunKMS, those included that are fetched again in the background.',
+        keyFetchesWaiting,
+      );
       gauge(
         registry,
         'bundoc_documents_to_reseal',

@@ -11,13 +11,17 @@ import { SET_ASIDE_FOLDER } from './project/set-aside.ts';
 import { Backlog } from './storage/embedded/backlog.ts';
 import type { EmbeddedLimits } from './storage/embedded/checkpoints.ts';
 import { type Disk, makeDirectoryDurably } from './storage/embedded/disk.ts';
+import { INDEX_FILE } from './storage/embedded/index-file.ts';
 import { openNodeDisk } from './storage/embedded/node-disk.ts';
 import { createEmbeddedStore, openEmbeddedStore } from './storage/embedded/recovery.ts';
 import { limitsAfter, SEAL_LIMITS } from './storage/embedded/seal-budget.ts';
 import { createSealedCache } from './storage/embedded/sealed-cache.ts';
-import type { Storage, StoragePorts } from './storage-parts.ts';
+import { CATALOG_FILE } from './storage/embedded/snapshot.ts';
+import type { OpenCost, Storage, StoragePorts } from './storage-parts.ts';
 
 const MIB = 1_048_576;
+/** Measured over 1,000 open projects of one document. The journal keeps the segment open that it writes to. */
+const OPEN_COST: OpenCost = { bytes: 131_072, descriptors: 1 };
 /** Sealed documents of all projects that may wait for their files before writes wait. */
 const BACKLOG_BYTES_MAX = 64 * MIB;
 export const EMBEDDED_LIMITS: EmbeddedLimits = {
@@ -77,6 +81,11 @@ export async function openFileStorage(
         sealLimits: limitsAfter(SEAL_LIMITS, unknownSealers),
         quota,
       }),
+    openCost: OPEN_COST,
+    storedBytes: async (project) => {
+      const sizes = [CATALOG_FILE, INDEX_FILE].map((name) => disk.size(join(projectsDir, project, name)));
+      return (await Promise.all(sizes)).reduce<number>((sum, size) => sum + (size ?? 0), 0);
+    },
     folders: {
       placeOf: (project) => ({
         directory: join(projectsDir, project),

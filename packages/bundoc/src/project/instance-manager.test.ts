@@ -1,12 +1,14 @@
 import { AppError } from '@bundoc/shared/errors';
 import { createLogger } from '@bundoc/shared/logger';
-import { describe, expect, it } from 'vitest';
+import { describe, expect, it, vi } from 'vitest';
 import { put, ref } from '../storage/conformance.ts';
 import type { Disk } from '../storage/embedded/disk.ts';
+import type { ProjectStore } from '../storage/port.ts';
 import { openTestStore } from '../testing/embedded-project.ts';
 import { newPlace, openInstances, TTL_MS } from '../testing/open-instances.ts';
 import type { InstanceManagerOptions } from './instance-manager.ts';
 import { ProjectUpkeep } from './project-upkeep.ts';
+import type { Projects } from './projects.ts';
 
 function start(options: Partial<InstanceManagerOptions> = {}) {
   const place = newPlace();
@@ -44,6 +46,74 @@ function start(options: Partial<InstanceManagerOptions> = {}) {
     },
   };
 }
+
+/** As many projects as are asked for, each with a key and a store that holds nothing but takes memory. */
+async function startMany(options: Partial<InstanceManagerOptions> = {}) {
+  const place = newPlace();
+  const seed = openInstances(place);
+  await seed.write('seed');
+  const { keys } = seed;
+  const { file, cipher } = (await seed.projects.open('seed'))!;
+  await seed.instances[Symbol.asyncDispose]();
+  const memory = new Map<string, number>();
+  let openings = 0;
+  let absent = 0;
+  let running = 0;
+  let runningMax = 0;
+  const held: { gate: Promise<void> | undefined } = { gate: undefined };
+  const open = async (project: string) => {
+    if (project.startsWith('absent')) {
+      absent++;
+      return undefined;
+    }
+    if (!place.service.keys.has(`${project}-dek`)) place.service.put(`${project}-dek`);
+    return { file, cipher, keys: [await keys.get(project)] as const };
+  };
+  const { instances: manager } = openInstances(place, {
+    keys,
+    projects: Object.assign(Object.create(seed.projects) as Projects, {
+      open,
+      keepWrappings: async () => file,
+    }),
+    openStore: async (project) => {
+      openings++;
+      runningMax = Math.max(runningMax, ++running);
+      await held.gate;
+      running--;
+      return {
+        toReseal: 0,
+        failed: false,
+        get memoryBytes() {
+          return memory.get(project) ?? 0;
+        },
+        list: async () => ({ documents: [], unreadable: [], next: undefined }),
+        checkpoint: async () => undefined,
+        [Symbol.asyncDispose]: async () => undefined,
+      } as unknown as ProjectStore;
+    },
+    ...options,
+  });
+  const use = async (project: string) => {
+    const lease = await manager.acquire(project, 'existing');
+    lease?.[Symbol.dispose]();
+    return lease !== undefined;
+  };
+  const isOpen = (project: string) => manager.stateOf(project).isOpen;
+  return {
+    ...place,
+    keys,
+    manager,
+    memory,
+    use,
+    isOpen,
+    held,
+    openings: () => openings,
+    absent: () => absent,
+    runningMax: () => runningMax,
+  };
+}
+
+const KIB = 1_024;
 
 const settle = () => new Promise((resolve) => setImmediate(resolve));
 
@@ -89,6 +159,113 @@ describe('InstanceManager', () => {
     await expect
       .poll(() => projects.map((project) => opened.get(project)).toSorted())
       .toEqual([0, 0, 0, 0, 1]);
+  });
+
+  it('gives no place to a project that does not exist, and closes none for it', async () => {
+    const { manager, use, isOpen, absent } = await startMany({ hotMax: 1 });
+    using lease = await manager.acquire('a', 'existing');
+    expect(lease).toBeDefined();
+    for (let n = 0; n < 200; n++) expect(await use(`absent-${n}`)).toBe(false);
+    expect([absent(), isOpen('a'), manager.size, manager.openingsWaiting]).toEqual([200, true, 1, 0]);
+  });
+
+  it('keeps 1,000 projects open that are in use, and their keys, while 50,000 others are used once', async () => {
+    const { keys, manager, use, isOpen, openings } = await startMany({ openBytesMax: 2_000 * 32 * KIB });
+    const used = Array.from({ length: 1_000 }, (_, n) => `used-${n}`);
+    for (const project of [...used, ...used]) await use(project);
+    for (let n = 0; n < 50_000; n++) await use(`scan-${n}`);
+    expect(used.filter(isOpen)).toHaveLength(1_000);
+    expect(used.filter((project) => keys.has(project))).toHaveLength(1_000);
+    expect([manager.size, openings()]).toEqual([2_000, 51_000]);
+    expect(keys.size).toBeLessThanOrEqual(manager.size + 1_000);
+  });
+
+  it('keeps open what has room in its memory, and looks again after each commit how much that is', async () => {
+    const { manager, memory, use, isOpen } = await startMany({ openBytesMax: 1_000 * KIB });
+    memory.set('large', 300 * KIB);
+    for (const project of ['large', 'a', 'b', 'c']) await use(project);
+    expect(manager.bytes).toBe((300 + 4 * 32) * KIB);
+    {
+      using lease = await manager.acquire('c', 'existing');
+      expect(lease).toBeDefined();
+      memory.set('c', 700 * KIB);
+    }
+    expect(['large', 'a', 'b', 'c'].map(isOpen)).toEqual([false, true, true, true]);
+    expect(manager.bytes).toBe((700 + 3 * 32) * KIB);
+  });
+
+  it('opens one project, however large, and no other beside it until it can be spared', async () => {
+    const { manager, memory, use, isOpen } = await startMany({ openBytesMax: 100 * KIB });
+    memory.set('large', 10_000 * KIB);
+    const lease = await manager.acquire('large', 'existing');
+    const waiting = use('a');
+    await settle();
+    expect([isOpen('large'), isOpen('a'), manager.openingsWaiting]).toEqual([true, false, 1]);
+    lease?.[Symbol.dispose]();
+    await waiting;
+    expect([isOpen('large'), isOpen('a'), manager.bytes]).toEqual([false, true, 32 * KIB]);
+  });
+
+  it('makes room for twice what is stored of a project before it opens it', async () => {
+    const storedBytes = async (project: string) => (project === 'large' ? 200 * KIB : 0);
+    const { manager, memory, use, isOpen, held } = await startMany({ openBytesMax: 500 * KIB, storedBytes });
+    for (const project of ['a', 'b', 'c']) await use(project);
+    const gate = Promise.withResolvers<void>();
+    held.gate = gate.promise;
+    memory.set('large', 250 * KIB);
+    const opening = use('large');
+    await expect.poll(() => manager.bytes).toBe((400 + 32 + 2 * 32) * KIB);
+    gate.resolve();
+    await opening;
+    expect(manager.bytes).toBe((250 + 32 + ['a', 'b', 'c'].filter(isOpen).length * 32) * KIB);
+  });
+
+  it('opens 16 projects at a time, in the order in which they were asked for', async () => {
+    const { manager, use, held, openings, runningMax } = await startMany();
+    const gate = Promise.withResolvers<void>();
+    held.gate = gate.promise;
+    const all = Promise.all(Array.from({ length: 100 }, (_, n) => use(`p${n}`)));
+    await expect.poll(openings).toBe(16);
+    await settle();
+    expect([openings(), manager.openingsWaiting]).toEqual([16, 84]);
+    gate.resolve();
+    await all;
+    expect([openings(), runningMax(), manager.size]).toEqual([100, 16, 100]);
+  });
+
+  it('looks at a part of the open projects each second, and at all of them within a minute', async () => {
+    const { clock, keys, manager, use } = await startMany({ idleTtlMs: 1_000 });
+    for (let n = 0; n < 1_200; n++) await use(`p${n}`);
+    const looks = vi.spyOn(keys, 'has');
+    manager.sweep();
+    expect(looks.mock.calls.length).toBeLessThanOrEqual(20);
+    clock.advance(1_000);
+    for (let second = 0; second < 61; second++) manager.sweep();
+    expect(manager.size).toBe(0);
+  });
+
+  it('closes a project after its first use whose key is withdrawn while it is opened', async () => {
+    const { keys, manager, use, held, openings } = await startMany();
+    const gate = Promise.withResolvers<void>();
+    held.gate = gate.promise;
+    const opening = use('p');
+    await expect.poll(openings).toBe(1);
+    keys.evict('p');
+    manager.sweep();
+    gate.resolve();
+    expect(await opening).toBe(true);
+    expect(manager.size).toBe(0);
+  });
+
+  it('closes every project whose key is withdrawn at once, however many are open', async () => {
+    const { keys, manager, use, isOpen } = await startMany();
+    for (let n = 0; n < 200; n++) await use(`p${n}`);
+    keys.evict('p150');
+    manager.sweep();
+    expect([isOpen('p150'), manager.size]).toEqual([false, 199]);
+    keys.evictAll();
+    manager.sweep();
+    expect(manager.size).toBe(0);
   });
 
   it('closes a project that was idle too long, but none in use', async () => {

@@ -5,6 +5,7 @@ import { AppError, hasCode } from '@bundoc/shared/errors';
 import type { Logger } from '@bundoc/shared/logger';
 import type { ProjectCipher } from '../cipher/project-cipher.ts';
 import type { Cursors } from '../cipher/sealed-cursor.ts';
+import { Gate } from '../gate.ts';
 import { KeyedMutex } from '../keyed-mutex.ts';
 import { type DefinedStore, openDefinedStore } from '../storage/collections/defined-store.ts';
 import type { CollectionStore } from '../storage/collections/port.ts';
@@ -16,6 +17,7 @@ import { Places } from './places.ts';
 import type { LeasedKeys } from './project-file.ts';
 import { ProjectInstance } from './project-instance.ts';
 import type { OpenedProject, Projects } from './projects.ts';
+import { SegmentedLru } from './segmented-lru.ts';
 
 export interface InstanceManagerOptions {
   readonly projects: Projects;
@@ -28,8 +30,14 @@ export interface InstanceManagerOptions {
   readonly requireServed?: () => void;
   /** What keeps that documents of a project may expire. */
   readonly expiry?: Pick<ExpiryMarks, 'mark' | 'ensureMarked'>;
-  /** Projects that are open at most. */
+  /** Bytes of memory that open projects take at most; one project may be open in any case. */
+  readonly openBytesMax?: number;
+  /** Projects that are open at most, where each takes something else that is scarce. */
   readonly hotMax?: number;
+  /** Bytes of memory that every open project takes, beside what its store says of itself. */
+  readonly projectBytes?: number;
+  /** Bytes in which the storage keeps what an open project has in memory; 0 where that is not known. */
+  readonly storedBytes?: (project: string) => Promise<number>;
   /** How long a project stays open unused, milliseconds. */
   readonly idleTtlMs?: number;
   /** How long projects that are closed at the end may take for what only makes them open faster the next time, milliseconds. */
@@ -47,27 +55,53 @@ export interface InstanceLease extends Disposable {
   readonly cursors: Cursors;
 }
 
+/** What every open project takes at least: keys, ciphers, and the store itself. */
+const PROJECT_BYTES = 32_768;
+/** What was stored takes that many times its bytes in memory. */
+const STORED_TO_MEMORY = 2;
+/** Projects that are looked up at a time. Each asks the storage, and the key service for a missing key. */
+const LOOKUPS_MAX = 100;
+/** Projects whose stores are opened at a time. */
+const OPENINGS_MAX = 16;
+/** Sweeps within which each open project is looked at, and how many are looked at in each sweep at least. */
+const SWEEPS_A_ROUND = 60;
+const LOOKS_A_SWEEP_MIN = 16;
 /** How long the users of a project have to leave it. */
 const WAIT_FOR_USERS_MS = 4_500;
 /** Beside the time that requests have to end, within that of an orderly stop (`STOP_TIMEOUT_MS`), with room for a step that is under way. */
 const CHECKPOINTS_WITHIN_MS = 3_000;
 
+/** What open projects may be in need of, beside requests. */
+export type Need = 'reseal' | 'definitions' | 'expiry';
+
 /**
- * Maps project ids to open projects. Opens lazily, one opening a project at a time; keeps a bounded number open, the
- * ones used longest ago closing first; closes what is idle, what failed, and what has lost its key.
+ * Maps project ids to open projects. Opens lazily, one opening a project at a time. Keeps as many open as have room
+ * in a bounded memory: those that were used once close first, then the ones used longest ago. Closes what is idle,
+ * what failed, and what has lost its key.
  *
  * A new instance of a project is not opened before the old one is closed, so that there is one writer at any time.
  */
 export class InstanceManager implements AsyncDisposable {
   readonly #options: InstanceManagerOptions;
   readonly #idleTtlMs: number;
-  /** Open projects, the one used longest ago first. */
+  /** Open projects. */
   readonly #hot = new Map<string, ProjectInstance>();
-  /** The last of them. */
-  #latest: ProjectInstance | undefined;
+  /** In which order they make room. */
+  readonly #order: SegmentedLru<ProjectInstance>;
+  /** Those that need something. */
+  readonly #inNeed: Readonly<Record<Need, Set<ProjectInstance>>> = {
+    reseal: new Set(),
+    definitions: new Set(),
+    expiry: new Set(),
+  };
+  /** Where the next sweep goes on, and how many projects it looks at. */
+  #round: Iterator<ProjectInstance> = this.#hot.values();
+  #looks = 0;
   /** Projects that are closing, with the end of it. */
   readonly #closing = new Map<string, PromiseWithResolvers<void>>();
   readonly #openings = new KeyedMutex();
+  readonly #lookups = new Gate(LOOKUPS_MAX);
+  readonly #loads = new Gate(OPENINGS_MAX);
   /** One for each project that is open or being opened. */
   readonly #places: Places;
   readonly #changeWaits: ChangeWaits;
@@ -79,13 +113,26 @@ export class InstanceManager implements AsyncDisposable {
     this.#options = options;
     this.#outOfTime.promise.catch(() => undefined);
     this.#idleTtlMs = options.idleTtlMs ?? 600_000;
-    this.#places = new Places(options.hotMax ?? 100, () => this.#retireUnused());
+    const bytesMax = options.openBytesMax ?? Number.POSITIVE_INFINITY;
+    const limits = { bytesMax, countMax: options.hotMax ?? Number.POSITIVE_INFINITY };
+    this.#order = new SegmentedLru(limits);
+    this.#places = new Places(limits, () => this.#retireUnused());
     this.#changeWaits = new ChangeWaits(this, options.othersWrite === true);
   }
 
   /** Number of open projects. */
   get size(): number {
     return this.#hot.size;
+  }
+
+  /** Bytes of memory that open projects are taken to need, those being opened included. */
+  get bytes(): number {
+    return this.#places.bytes;
+  }
+
+  /** Projects that wait to be looked for, for room, or to be opened. */
+  get openingsWaiting(): number {
+    return this.#lookups.waiting + this.#places.waiting + this.#loads.waiting;
   }
 
   /**
@@ -121,15 +168,29 @@ export class InstanceManager implements AsyncDisposable {
     return this.#hot.get(project)?.store;
   }
 
-  /** Open projects that may be used; each is held until the next one is asked for. */
-  *eachUsable(): Generator<{ readonly project: string; readonly store: DefinedStore }> {
-    for (const instance of [...this.#hot.values()]) {
-      const isHot = this.#hot.get(instance.project) === instance;
-      if (!isHot || instance.store.failed || !instance.hasKeys(this.#options.keys)) continue;
+  /** Ids of open projects that are in need of something. */
+  projectsInNeed(need: Need): readonly string[] {
+    return Array.from(this.#inNeed[need], ({ project }) => project);
+  }
+
+  /**
+   * Open projects that are in need of something and may be used; each is held until the next one is asked for.
+   *
+   * @param projects only those; all that are in need by default.
+   */
+  *eachInNeed(
+    need: Need,
+    projects: readonly string[] = this.projectsInNeed(need),
+  ): Generator<{ readonly project: string; readonly store: DefinedStore }> {
+    for (const project of projects) {
+      const instance = this.#hot.get(project);
+      if (instance === undefined || !this.#inNeed[need].has(instance)) continue;
+      if (instance.store.failed || !instance.hasKeys(this.#options.keys)) continue;
       instance.users++;
       try {
         yield instance;
       } finally {
+        this.#noteNeeds(instance);
         this.#release(instance);
       }
     }
@@ -170,12 +231,32 @@ export class InstanceManager implements AsyncDisposable {
     return this.#changeWaits.wait(project, after, signal);
   }
 
-  /** Closes what is idle or has lost its key. To be called every second or so. */
+  /**
+   * Closes what has lost its key, and what is idle among some of the open projects: within a minute, among all.
+   * To be called every second or so.
+   */
   sweep(): void {
     const { clock, keys } = this.#options;
     keys.sweep();
-    for (const instance of [...this.#hot.values()])
+    for (const project of keys.takeLost()) {
+      const instance = this.#hot.get(project);
+      if (instance?.hasKeys(keys) === false) this.#retire(instance);
+    }
+    // Not fewer as projects are closed: the round is to end in time.
+    this.#looks = Math.max(this.#looks, LOOKS_A_SWEEP_MIN, Math.ceil(this.#hot.size / SWEEPS_A_ROUND));
+    for (let left = Math.min(this.#looks, this.#hot.size); left > 0; left--) {
+      const instance = this.#nextInRound();
+      if (instance === undefined) return;
       if (instance.isIdle(clock, this.#idleTtlMs) || !instance.hasKeys(keys)) this.#retire(instance);
+    }
+  }
+
+  #nextInRound(): ProjectInstance | undefined {
+    const next = this.#round.next();
+    if (next.done !== true) return next.value;
+    this.#round = this.#hot.values();
+    this.#looks = 0;
+    return this.#round.next().value;
   }
 
   /**
@@ -190,7 +271,7 @@ export class InstanceManager implements AsyncDisposable {
     action: (store: DefinedStore) => Promise<void>,
   ): Promise<'done' | 'open' | 'no-room' | 'absent'> {
     if (this.#hot.has(project)) return 'open';
-    if (this.#places.isFull) return 'no-room';
+    if (!this.#places.hasRoomFor(await this.#bytesToReserve(project))) return 'no-room';
     const lease = await this.acquire(project, 'existing');
     if (lease === undefined) return 'absent';
     const instance = this.#hot.get(project);
@@ -209,7 +290,7 @@ export class InstanceManager implements AsyncDisposable {
 
   /** Documents of open projects that are sealed under a former key version. */
   get toReseal(): number {
-    return this.#hot.values().reduce((sum, { store }) => sum + store.toReseal, 0);
+    return this.#inNeed.reseal.values().reduce((sum, { store }) => sum + store.toReseal, 0);
   }
 
   /** Refuses new leases, waits for the running ones and closes everything; checkpoints for as long as there is time. */
@@ -237,11 +318,7 @@ export class InstanceManager implements AsyncDisposable {
       return undefined;
     }
     if (keys !== instance.keys) this.#takeRefreshed(instance, keys);
-    if (this.#latest !== instance) {
-      this.#hot.delete(project);
-      this.#hot.set(project, instance);
-      this.#latest = instance;
-    }
+    this.#order.used(project);
     return instance;
   }
 
@@ -260,34 +337,88 @@ export class InstanceManager implements AsyncDisposable {
 
   async #open(project: string, mode: 'existing' | 'create'): Promise<InstanceLease | undefined> {
     await this.#closing.get(project)?.promise;
-    const { projects, clock, openStore, logger, expiry } = this.#options;
-    await this.#places.take();
+    const { projects, logger, keys } = this.#options;
+    let reserved: number | undefined;
     let lease: InstanceLease | undefined;
     try {
-      const opened = mode === 'create' ? await projects.openOrCreate(project) : await projects.open(project);
-      if (opened === undefined) return undefined;
-      // Until it belongs to an instance: a store that nobody closes would keep its files, and its writer, for good.
-      await using stack = new AsyncDisposableStack();
-      const store = await openDefinedStore(stack.use(await openStore(project, opened)), clock, async () =>
-        expiry?.mark(project),
+      const opened = await this.#lookups.run<OpenedProject | undefined>(() =>
+        mode === 'create' ? projects.openOrCreate(project) : projects.open(project),
       );
-      if (store.mayExpire) await this.#keepMark(project);
-      if (this.#closed) throw new AppError('overloaded', { detail: 'the server is stopping' });
-      stack.move();
-      const instance = new ProjectInstance(project, opened, store, instant(clock));
-      this.#hot.set(project, instance);
-      this.#latest = instance;
-      // In the same turn: an instance without users makes room for whoever wants it.
-      lease = this.#lease(instance);
-      this.#changeWaits.turned(project);
+      // It takes no place, and makes no other one close.
+      if (opened === undefined) return undefined;
+      keys.hold(project);
+      const bytes = await this.#bytesToReserve(project);
+      await this.#places.take(bytes);
+      reserved = bytes;
+      lease = await this.#loads.run(() => this.#load(project, opened, bytes));
       return lease;
     } catch (error) {
       logger.warn({ err: error, project }, 'a project cannot be opened');
       // Another node may have deleted it, and this one not have heard so from BunKMS.
-      if (hasCode(error, 'project_destroyed')) this.#options.keys.evict(project);
+      if (hasCode(error, 'project_destroyed')) keys.evict(project);
       throw error;
     } finally {
-      if (lease === undefined) this.#places.leave();
+      if (lease === undefined) {
+        if (reserved !== undefined) this.#places.leave(reserved);
+        keys.release(project);
+      }
+    }
+  }
+
+  /** Opens the store of a project that was found. */
+  async #load(project: string, opened: OpenedProject, reserved: number): Promise<InstanceLease> {
+    const { clock, openStore, expiry } = this.#options;
+    // Until it belongs to an instance: a store that nobody closes would keep its files, and its writer, for good.
+    await using stack = new AsyncDisposableStack();
+    const store = await openDefinedStore(stack.use(await openStore(project, opened)), clock, async () => {
+      await expiry?.mark(project);
+      const instance = this.#hot.get(project);
+      if (instance !== undefined) this.#inNeed.expiry.add(instance);
+    });
+    if (store.mayExpire) await this.#keepMark(project);
+    if (this.#closed) throw new AppError('overloaded', { detail: 'the server is stopping' });
+    stack.move();
+    const instance = new ProjectInstance(project, opened, store, instant(clock), reserved);
+    this.#hot.set(project, instance);
+    this.#order.add(project, instance, reserved);
+    // In the same turn: an instance without users makes room for whoever wants it.
+    const lease = this.#lease(instance);
+    this.#noteNeeds(instance);
+    this.#changeWaits.turned(project);
+    this.#charge(instance);
+    // It may have waited for long: its key may have been withdrawn since it was found.
+    if (!instance.hasKeys(this.#options.keys)) this.#retire(instance);
+    return lease;
+  }
+
+  /** Bytes of memory that a project is taken to need until it is open. */
+  async #bytesToReserve(project: string): Promise<number> {
+    const { projectBytes = PROJECT_BYTES, storedBytes } = this.#options;
+    return projectBytes + STORED_TO_MEMORY * ((await storedBytes?.(project)) ?? 0);
+  }
+
+  /** Has an open project count with the bytes that it takes now. */
+  #charge(instance: ProjectInstance): void {
+    const { projectBytes = PROJECT_BYTES } = this.#options;
+    const bytes = projectBytes + Math.ceil(instance.store.memoryBytes);
+    const more = bytes - instance.bytes;
+    if (more === 0) return;
+    instance.bytes = bytes;
+    this.#order.resize(instance.project, bytes);
+    this.#places.grow(more);
+  }
+
+  #noteNeeds(instance: ProjectInstance): void {
+    const { store } = instance;
+    const needs: Record<Need, boolean> = {
+      reseal: store.toReseal > 0,
+      definitions: store.isShared,
+      expiry: store.mayExpire,
+    };
+    const isHot = this.#hot.get(instance.project) === instance;
+    for (const need of Object.keys(needs) as Need[]) {
+      if (isHot && needs[need]) this.#inNeed[need].add(instance);
+      else this.#inNeed[need].delete(instance);
     }
   }
 
@@ -305,7 +436,7 @@ export class InstanceManager implements AsyncDisposable {
 
   /** Takes the unused project of longest ago out of use, if there is one. */
   #retireUnused(): boolean {
-    const unused = this.#hot.values().find(({ users }) => users === 0);
+    const unused = this.#order.next(({ users }) => users === 0);
     if (unused !== undefined) this.#retire(unused);
     return unused !== undefined;
   }
@@ -331,6 +462,8 @@ export class InstanceManager implements AsyncDisposable {
   #release(instance: ProjectInstance): void {
     instance.users--;
     const isHot = this.#hot.get(instance.project) === instance;
+    // What was committed, or built, may have made it larger.
+    if (isHot) this.#charge(instance);
     if (isHot && instance.store.failed) this.#retire(instance);
     else if (instance.users > 0) return;
     else if (isHot) this.#places.announce();
@@ -341,8 +474,9 @@ export class InstanceManager implements AsyncDisposable {
   #retire(instance: ProjectInstance): void {
     if (this.#hot.get(instance.project) !== instance) return;
     this.#hot.delete(instance.project);
-    if (this.#latest === instance) this.#latest = undefined;
-    this.#places.leave();
+    this.#order.delete(instance.project);
+    for (const needy of Object.values(this.#inNeed)) needy.delete(instance);
+    this.#places.leave(instance.bytes);
     this.#changeWaits.turned(instance.project);
     this.#closing.set(instance.project, Promise.withResolvers());
     if (instance.users === 0) this.#close(instance);
@@ -371,6 +505,7 @@ export class InstanceManager implements AsyncDisposable {
         );
       })
       .then(() => {
+        this.#options.keys.release(instance.project);
         this.#closing.delete(instance.project);
         closing?.resolve();
       });

@@ -7,10 +7,12 @@ import { KeyCache, type KeyCacheOptions } from './key-cache.ts';
 
 const TTL_MS = 900_000;
 
-function start(options: Pick<KeyCacheOptions, 'keysMax' | 'fetchesMax' | 'onFetch'> = {}) {
+function start(options: Pick<KeyCacheOptions, 'spareKeysMax' | 'fetchesMax' | 'onFetch' | 'random'> = {}) {
   const clock = new FakeClock();
   const service = new FakeKeyService(clock);
-  const cache = new KeyCache({ keys: service.held, clock, ttlMs: TTL_MS, ...options });
+  // The moment of a refresh is drawn: at 80 % of a key's time here.
+  const random = () => 2 / 3;
+  const cache = new KeyCache({ keys: service.held, clock, ttlMs: TTL_MS, random, ...options });
   for (const project of ['a', 'b', 'c', 'd']) service.put(`${project}-dek`);
   return { clock, service, cache };
 }
@@ -179,7 +181,7 @@ describe('KeyCache', () => {
   });
 
   it('lets more cold projects than it keeps wait for room, and fetches each once', async () => {
-    const { service, cache } = start({ keysMax: 2, fetchesMax: 2 });
+    const { service, cache } = start({ spareKeysMax: 2, fetchesMax: 2 });
     const projects = Array.from({ length: 20 }, (_, n) => `p${n}`);
     for (const project of projects) service.put(`${project}-dek`);
     const gate = Promise.withResolvers<void>();
@@ -196,7 +198,7 @@ describe('KeyCache', () => {
   });
 
   it('drops the key used longest ago when there are too many', async () => {
-    const { cache } = start({ keysMax: 2 });
+    const { cache } = start({ spareKeysMax: 2 });
     for (const project of ['a', 'b', 'a', 'c']) await cache.get(project);
     expect([cache.has('a'), cache.has('b'), cache.has('c')]).toEqual([true, false, true]);
   });
@@ -235,7 +237,14 @@ describe('KeyCache', () => {
   });
 
   it('asks for every key and version again after a gap, a few at a time, and drops those that are refused', async () => {
-    const { service, cache } = start();
+    const { clock, service, cache } = start();
+    const inSteps = async (isDone: () => boolean) => {
+      for (let step = 0; step < 10 && !isDone(); step++) {
+        await settle();
+        clock.advance(1_000);
+        cache.sweep();
+      }
+    };
     const projects = Array.from({ length: 30 }, (_, n) => `p${n}`);
     for (const project of projects) service.put(`${project}-dek`);
     for (const project of projects) await cache.get(project);
@@ -244,7 +253,8 @@ describe('KeyCache', () => {
     service.runningMax = 0;
     const before = service.exports;
     cache.revalidateAll();
-    await expect.poll(() => service.exports - before).toBe(31);
+    await inSteps(() => service.exports - before === 31);
+    expect(service.exports - before).toBe(31);
     await settle();
     expect(service.runningMax).toBe(8);
     expect([cache.has('p0'), cache.has('p0', 1), cache.has('p1'), cache.has('p2')]).toEqual([
@@ -255,7 +265,84 @@ describe('KeyCache', () => {
     ]);
     service.failure = new AppError('kms_unavailable', { cause: new KeyRefused('disabled') });
     cache.revalidateAll();
-    await expect.poll(() => cache.size).toBe(0);
+    await inSteps(() => cache.size === 0);
+    expect(cache.size).toBe(0);
+  });
+
+  it('lets a gap in the events delay nobody: a cold project’s key is asked for before those that may have changed', async () => {
+    const { clock, service, cache } = start({ fetchesMax: 10 });
+    const projects = Array.from({ length: 1_000 }, (_, n) => `p${n}`);
+    for (const project of projects) service.put(`${project}-dek`);
+    for (const project of projects) {
+      cache.hold(project);
+      await cache.get(project);
+    }
+    const gate = Promise.withResolvers<void>();
+    service.gate = gate.promise;
+    const before = service.exports;
+    cache.revalidateAll();
+    expect(projects.every((project) => cache.peek(project) !== undefined)).toBe(true);
+    // Two of the ten places are left to cold projects. The others wait for the next places, before the rest.
+    const cold = Promise.all(['a', 'b', 'c', 'd'].map((project) => cache.get(project)));
+    await settle();
+    expect([service.running, cache.fetchesWaiting]).toEqual([10, 2 + 992]);
+    clock.advance(60_000);
+    cache.sweep();
+    service.gate = undefined;
+    gate.resolve();
+    await cold;
+    expect(service.exports - before).toBeLessThanOrEqual(8 + 4 + 20);
+    expect(cache.size).toBe(1_004);
+  });
+
+  it('spreads the refreshes of 10,000 keys that came at once: no second has more than twice the mean, and no key ends', async () => {
+    const { clock, service, cache } = start({ random: Math.random });
+    const projects = Array.from({ length: 10_000 }, (_, n) => `p${n}`);
+    for (const project of projects) service.put(`${project}-dek`);
+    for (const project of projects) {
+      cache.hold(project);
+      await cache.get(project);
+    }
+    const perSecond: number[] = [];
+    for (let second = 0; second < TTL_MS / 1_000; second++) {
+      const before = service.exports;
+      for (const project of projects)
+        if (cache.peek(project) === undefined) throw new Error('a key has ended');
+      cache.sweep();
+      await settle();
+      perSecond.push(service.exports - before);
+      clock.advance(1_000);
+    }
+    const busy = perSecond.filter((count) => count > 0);
+    const mean = busy.reduce((sum, count) => sum + count, 0) / busy.length;
+    expect(perSecond.slice(0, 540).every((count) => count === 0)).toBe(true);
+    expect(busy.length).toBeGreaterThan(250);
+    expect(Math.max(...busy)).toBeLessThanOrEqual(2 * mean);
+    expect(busy.reduce((sum, count) => sum + count, 0)).toBe(10_000);
+  });
+
+  it('keeps every key and version of held projects, however many others come', async () => {
+    const { clock, service, cache } = start({ spareKeysMax: 2 });
+    for (const project of ['a', 'b', 'c']) {
+      cache.hold(project);
+      await cache.get(project);
+      await cache.get(project, 1);
+    }
+    for (let n = 0; n < 20; n++) {
+      service.put(`p${n}-dek`);
+      await cache.get(`p${n}`);
+    }
+    expect(cache.size).toBe(6 + 2);
+    for (const project of ['a', 'b', 'c'])
+      expect([cache.has(project), cache.has(project, 1)]).toEqual([true, true]);
+    cache.release('a');
+    cache.release('b');
+    expect(cache.size).toBe(2 + 2);
+    cache.evict('c');
+    expect([cache.takeLost(), cache.takeLost()]).toEqual([['c'], []]);
+    clock.sleep(TTL_MS);
+    cache.sweep();
+    expect(cache.size).toBe(0);
   });
 
   it('drops a key in every version when it is told to, and no other', async () => {

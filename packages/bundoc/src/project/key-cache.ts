@@ -3,18 +3,22 @@ import { dekNameOf } from '@bundoc/shared/contract/keys';
 import { AppError, hasCode } from '@bundoc/shared/errors';
 import { LRUCache } from 'lru-cache';
 import { KeyRefused, type KeyService, type LeasedKey } from '../kms/port.ts';
+import { type KeptKey, KeptKeys } from './kept-keys.ts';
+import { TokenBucket } from './token-bucket.ts';
 
 export interface KeyCacheOptions {
   readonly keys: KeyService;
   readonly clock: Clock;
   /** Longest time that a key is kept, milliseconds; a shorter lease wins. */
   readonly ttlMs: number;
-  /** Keys that are kept at most; the one used longest ago goes first. */
-  readonly keysMax?: number;
+  /** Keys that are kept at most beside those of projects that are held; the one used longest ago goes first. */
+  readonly spareKeysMax?: number;
   /** Keys that are fetched at the same time at most; further ones wait for room. */
   readonly fetchesMax?: number;
   /** Told of the end of every fetch. */
   readonly onFetch?: (outcome: FetchOutcome) => void;
+  /** From 0 to 1: when in its time a key in use is fetched again. */
+  readonly random?: () => number;
 }
 
 /**
@@ -33,24 +37,21 @@ const AS_INTENDED = [
   'key_unheld',
 ] as const;
 
-/** Part of its time after which a key that is in use is fetched anew, in the background. */
-const REFRESH_AT = 0.8;
+/** A key in use is fetched again between these parts of its time. The moment is drawn once for each key. */
+const REFRESH_FROM = 0.6;
+const REFRESH_TO = 0.9;
+/** Background fetches a second at least. Many keys get the rate that spreads them evenly over the time they are due. */
+const BACKGROUND_PER_SECOND_MIN = 20;
 /** How long a failed fetch is remembered, so that an outage does not become a storm. */
 const FAILURE_MEMORY_MS = 1_000;
 /** How long a cold caller waits for room among the fetches. */
 const WAIT_FOR_ROOM_MS = 4_500;
 const WAITING_MAX = 1_000;
-/** Keys that are asked for anew at the same time after a gap in the events; cold projects need the rest of the room. */
-const REVALIDATIONS_MAX = 8;
+/** Keys that are fetched in the background at the same time; cold projects need the rest of the room. */
+const BACKGROUND_MAX = 8;
+const SPARE_KEYS_MAX = 1_000;
 /** How often one caller's key is asked for again because an event overtook the answer. */
 const OVERTAKEN_MAX = 3;
-
-/** A key in the cache. */
-interface KeptKey {
-  readonly key: LeasedKey;
-  /** True when the key service may have changed it since; it serves until it is known better, at most to its end. */
-  isStale: boolean;
-}
 
 /** A key under way. */
 interface Fetch {
@@ -60,27 +61,32 @@ interface Fetch {
 }
 
 /**
- * The DEKs of the projects in use, for 15 minutes at most.
+ * The DEKs of the projects in use, for 15 minutes at most, and of some others.
  *
  * The time is hard: it counts from before the key was asked for, by the wall clock and by the monotonic one, and no
  * key is handed out after it. Concurrent callers share one fetch, which no caller can cancel. A key in use is fetched
- * anew from 80 % of its time on; when that fails the present one serves until its end. Keys under way are not in the
- * LRU, so nothing evicts them (ADR 0004 says why this is not lru-cache's `fetchMethod`).
+ * again at a moment between 60 % and 90 % of its time; when that fails the present one serves until its end. Such
+ * fetches share a token bucket with those that follow a gap in the events. They start only when no cold project
+ * waits. Keys under way are not in the LRU, so nothing evicts them (ADR 0004).
  */
 export class KeyCache {
   readonly #options: KeyCacheOptions;
-  readonly #kept: LRUCache<string, KeptKey>;
+  readonly #kept: KeptKeys;
   readonly #fetching = new Map<string, Fetch>();
   readonly #failures = new LRUCache<string, { error: unknown; at: Instant }>({ max: 1_000 });
   readonly #fetchesMax: number;
   readonly #waiting: (() => void)[] = [];
+  /** Keys that are to be fetched in the background, first come first served. */
+  readonly #background = new Set<string>();
+  readonly #tokens: TokenBucket;
   #fetchesRunning = 0;
-  #isRevalidating = false;
+  #backgroundRunning = 0;
 
   constructor(options: KeyCacheOptions) {
     this.#options = options;
     this.#fetchesMax = options.fetchesMax ?? 32;
-    this.#kept = new LRUCache({ max: options.keysMax ?? 1_000 });
+    this.#kept = new KeptKeys(options.clock, options.spareKeysMax ?? SPARE_KEYS_MAX);
+    this.#tokens = new TokenBucket(options.clock);
   }
 
   /** Number of keys that are kept. */
@@ -88,25 +94,43 @@ export class KeyCache {
     return this.#kept.size;
   }
 
-  /** The key, if it is here and may still be used. Starts a background fetch when most of its time is over. */
+  /** Fetches that wait: for room, or for their moment in the background. */
+  get fetchesWaiting(): number {
+    return this.#waiting.length + this.#background.size;
+  }
+
+  /** Keeps all keys of a project, however many others come, until {@link release}. They still end at their time. */
+  hold(project: string): void {
+    this.#kept.hold(project);
+  }
+
+  release(project: string): void {
+    this.#kept.release(project);
+  }
+
+  /** Projects that are held and have lost a key since this was asked the last time. */
+  takeLost(): readonly string[] {
+    return this.#kept.takeLost();
+  }
+
+  /** The key, if it is here and may still be used. Has it fetched in the background when its moment has come. */
   peek(project: string, version?: number): LeasedKey | undefined {
     const id = idOf(project, version);
-    const key = this.#kept.get(id)?.key;
-    if (key === undefined) return undefined;
-    const age = ageMs(this.#options.clock, key.requestedAt);
-    const ttlMs = this.#ttlOf(key);
-    if (age >= ttlMs) {
+    const kept = this.#kept.use(id);
+    if (kept === undefined) return undefined;
+    const age = ageMs(this.#options.clock, kept.key.requestedAt);
+    if (age >= kept.ttlMs) {
       this.#kept.delete(id);
       return undefined;
     }
-    if (age >= ttlMs * REFRESH_AT) this.#refresh(project, version);
-    return key;
+    if (age >= kept.refreshAtMs && !this.#background.has(id)) this.#refresh(id);
+    return kept.key;
   }
 
   /** True while the key is here and may be used. Unlike {@link peek}, this is no use of the key. */
   has(project: string, version?: number): boolean {
     const kept = this.#kept.peek(idOf(project, version));
-    return kept !== undefined && !this.#isOver(kept.key);
+    return kept !== undefined && !this.#kept.isOver(kept);
   }
 
   /**
@@ -147,38 +171,39 @@ export class KeyCache {
   }
 
   /**
-   * Forgets every key whose time is over, and asks again for those that may have changed. Keys are never handed out late in
-   * any case; this frees their memory. To be called every second or so.
+   * Forgets every key whose time is over, and has those fetched whose turn in the background has come. Keys are never
+   * handed out late in any case; this frees their memory. To be called every second or so.
    */
   sweep(): void {
-    for (const [id, { key }] of [...this.#kept.entries()]) {
-      if (this.#isOver(key)) this.#kept.delete(id);
-    }
-    void this.#revalidateStale();
+    this.#kept.dropEnded();
+    this.#fetchInBackground();
   }
 
-  /** The current version may be another by now: it is fetched anew, and the present one serves meanwhile. */
+  /** The current version may be another by now: it is fetched again, and the present one serves meanwhile. */
   revalidate(project: string): void {
     this.#fetching.get(project)?.overtake();
     const kept = this.#kept.peek(project);
     if (kept === undefined) return;
     kept.isStale = true;
-    this.#fetch(project, undefined).catch(() => undefined); // Still stale: the next sweep asks again.
+    this.#fetch(project, undefined).catch(() => undefined); // Still stale: it is asked for in the background.
   }
 
-  /** {@link revalidate} for every key, in every version. One that the key service refuses is dropped. */
+  /** {@link revalidate} for every key and version, in the background. A key that the service refuses is dropped. */
   revalidateAll(): void {
     for (const { overtake } of this.#fetching.values()) overtake();
-    for (const kept of this.#kept.values()) kept.isStale = true;
-    void this.#revalidateStale();
+    for (const kept of this.#kept.all()) {
+      kept.isStale = true;
+      this.#background.add(kept.id);
+    }
+    this.#fetchInBackground();
   }
 
   /** Drops the project's key in every version, and that it was refused. What is under way is from before, and is asked for again. */
   evict(project: string): void {
     const isOfProject = (id: string) => id === project || id.startsWith(`${project}@`);
     for (const [id, { overtake }] of this.#fetching) if (isOfProject(id)) overtake();
-    for (const known of [this.#kept, this.#failures])
-      for (const id of [...known.keys()]) if (isOfProject(id)) known.delete(id);
+    for (const { id } of this.#kept.of(project)) this.#kept.delete(id);
+    for (const id of [...this.#failures.keys()]) if (isOfProject(id)) this.#failures.delete(id);
   }
 
   /** Drops every key. What is under way is asked for again. */
@@ -188,21 +213,44 @@ export class KeyCache {
     this.#failures.clear();
   }
 
-  /** Asks for each key that may have changed, until all were asked for; a failure is left to the next sweep. */
-  async #revalidateStale(): Promise<void> {
-    if (this.#isRevalidating) return;
-    this.#isRevalidating = true;
-    const stale = this.#kept.entries().filter(([, { isStale }]) => isStale);
-    const ids = [...stale].map(([id]) => id);
-    const work = async () => {
-      for (let id = ids.pop(); id !== undefined; id = ids.pop()) {
-        if (this.#recentFailure(id) !== undefined) continue;
-        const { project, version } = partsOf(id);
-        await this.#fetch(project, version).catch(() => undefined);
+  /** Has a key fetched in the background, in its turn. */
+  #refresh(id: string): void {
+    if (this.#fetching.has(id) || this.#recentFailure(id) !== undefined) return;
+    this.#background.add(id);
+    this.#fetchInBackground();
+  }
+
+  /** Fetches keys that wait for it, as far as there are tokens, and room that no cold project needs. */
+  #fetchInBackground(): void {
+    for (const id of this.#background) {
+      const isRoomy = this.#backgroundRunning < BACKGROUND_MAX && this.#fetchesRunning < this.#fetchesMax;
+      if (!isRoomy || this.#waiting.length > 0) return;
+      const kept = this.#kept.peek(id);
+      if (kept === undefined || !this.#isDue(kept)) {
+        this.#background.delete(id);
+        continue;
       }
-    };
-    await Promise.all(Array.from({ length: REVALIDATIONS_MAX }, work));
-    this.#isRevalidating = false;
+      if (this.#fetching.has(id) || this.#recentFailure(id) !== undefined) continue;
+      if (!this.#tokens.take(this.#backgroundPerSecond)) return;
+      this.#background.delete(id);
+      this.#backgroundRunning++;
+      const { project, version } = kept;
+      this.#fetch(project, version)
+        .catch(() => undefined) // Remembered; the present key serves until its end.
+        .finally(() => {
+          this.#backgroundRunning--;
+          this.#fetchInBackground();
+        });
+    }
+  }
+
+  get #backgroundPerSecond(): number {
+    const dueWithinS = ((REFRESH_TO - REFRESH_FROM) * this.#options.ttlMs) / 1_000;
+    return Math.max(BACKGROUND_PER_SECOND_MIN, this.#kept.size / dueWithinS);
+  }
+
+  #isDue({ key, isStale, refreshAtMs }: KeptKey): boolean {
+    return isStale || ageMs(this.#options.clock, key.requestedAt) >= refreshAtMs;
   }
 
   #recentFailure(id: string): { error: unknown } | undefined {
@@ -210,21 +258,6 @@ export class KeyCache {
     if (failure === undefined || ageMs(this.#options.clock, failure.at) < FAILURE_MEMORY_MS) return failure;
     this.#failures.delete(id);
     return undefined;
-  }
-
-  #isOver(key: LeasedKey): boolean {
-    return ageMs(this.#options.clock, key.requestedAt) >= this.#ttlOf(key);
-  }
-
-  #ttlOf(key: LeasedKey): number {
-    return Math.min(this.#options.ttlMs, key.ttlMs);
-  }
-
-  #refresh(project: string, version: number | undefined): void {
-    const id = idOf(project, version);
-    if (this.#fetching.has(id) || this.#recentFailure(id) !== undefined) return;
-    if (this.#fetchesRunning >= this.#fetchesMax) return; // A cold project needs the room more.
-    this.#fetch(project, version).catch(() => undefined); // Remembered; the present key serves until its end.
   }
 
   #fetch(project: string, version: number | undefined): Promise<LeasedKey> {
@@ -240,7 +273,7 @@ export class KeyCache {
       }
       throw new AppError('kms_unavailable', { retryAfterS: 1 });
     };
-    const key = this.#fetchAndKeep(id, ask).finally(() => this.#fetching.delete(id));
+    const key = this.#fetchAndKeep(project, version, ask).finally(() => this.#fetching.delete(id));
     const overtake = () => {
       isOvertaken = true;
     };
@@ -248,23 +281,32 @@ export class KeyCache {
     return key;
   }
 
-  async #fetchAndKeep(id: string, ask: () => Promise<LeasedKey>): Promise<LeasedKey> {
+  async #fetchAndKeep(
+    project: string,
+    version: number | undefined,
+    ask: () => Promise<LeasedKey>,
+  ): Promise<LeasedKey> {
     await this.#enter();
+    const id = idOf(project, version);
+    const { clock, random = Math.random, onFetch } = this.#options;
     try {
       const key = await ask();
-      if (this.#isOver(key))
+      const ttlMs = Math.min(this.#options.ttlMs, key.ttlMs);
+      if (ageMs(clock, key.requestedAt) >= ttlMs)
         throw new AppError('kms_unavailable', {
           cause: new Error('the key came after its time'),
           retryAfterS: 1,
         });
-      this.#kept.set(id, { key, isStale: false });
-      this.#options.onFetch?.('fetched');
+      const refreshAtMs = ttlMs * (REFRESH_FROM + (REFRESH_TO - REFRESH_FROM) * random());
+      this.#kept.set({ id, project, version, key, ttlMs, refreshAtMs });
+      onFetch?.('fetched');
       return key;
     } catch (error) {
-      this.#failures.set(id, { error, at: instant(this.#options.clock) });
+      this.#failures.set(id, { error, at: instant(clock) });
       // The key service says that the key is gone, held back, another, or not for us: what is kept here must not outlive that.
       if (isRefusal(error)) this.#kept.delete(id);
-      this.#options.onFetch?.(hasCode(error, ...AS_INTENDED) ? 'refused' : 'failed');
+      else if (this.#kept.peek(id)?.isStale === true) this.#background.add(id);
+      onFetch?.(hasCode(error, ...AS_INTENDED) ? 'refused' : 'failed');
       throw error;
     } finally {
       this.#leave();
@@ -303,11 +345,6 @@ function isRefusal(error: unknown): boolean {
     hasCode(error, ...AS_INTENDED, 'key_mismatch', 'storage_superseded') ||
     (error instanceof AppError && error.cause instanceof KeyRefused)
   );
-}
-
-function partsOf(id: string): { project: string; version: number | undefined } {
-  const [project = '', version] = id.split('@');
-  return { project, version: version === undefined ? undefined : Number(version) };
 }
 
 /** What a key is kept under. Project ids hold no `@`. */

@@ -3,44 +3,81 @@ import { AppError } from '@bundoc/shared/errors';
 /** How long a caller waits for a place. */
 const WAIT_FOR_PLACE_MS = 4_500;
 
-/** A bounded number of places. Who finds none has one vacated, or waits. */
+export interface PlacesLimits {
+  readonly bytesMax: number;
+  readonly countMax: number;
+}
+
+/**
+ * A bounded number of places, which take a bounded number of bytes. Who finds no room has places vacated, or waits.
+ * One place can always be had, however many bytes it takes.
+ */
 export class Places {
-  readonly #max: number;
+  readonly #limits: PlacesLimits;
   readonly #vacate: () => boolean;
   readonly #waiting = new Set<() => void>();
   #taken = 0;
+  #bytes = 0;
 
   /** @param vacate gives one of the places back by {@link leave}, if any can be spared now, and says whether it did. */
-  constructor(max: number, vacate: () => boolean) {
-    this.#max = max;
+  constructor(limits: PlacesLimits, vacate: () => boolean) {
+    this.#limits = limits;
     this.#vacate = vacate;
   }
 
-  get isFull(): boolean {
-    return this.#taken >= this.#max;
+  /** Bytes of all places that are taken. */
+  get bytes(): number {
+    return this.#bytes;
   }
 
-  /** @throws AppError `overloaded` when there was no place in time. */
-  async take(): Promise<void> {
-    const signal = AbortSignal.timeout(WAIT_FOR_PLACE_MS);
-    while (this.isFull) {
+  get waiting(): number {
+    return this.#waiting.size;
+  }
+
+  hasRoomFor(bytes: number): boolean {
+    const { bytesMax, countMax } = this.#limits;
+    return this.#taken === 0 || (this.#taken < countMax && this.#bytes + bytes <= bytesMax);
+  }
+
+  /** @throws AppError `overloaded` when there was no room in time. */
+  async take(bytes: number): Promise<void> {
+    let signal: AbortSignal | undefined;
+    while (!this.hasRoomFor(bytes)) {
       if (this.#vacate()) continue;
+      signal ??= AbortSignal.timeout(WAIT_FOR_PLACE_MS);
       if (signal.aborted) throw new AppError('overloaded');
-      await new Promise<void>((resolve) => {
-        const wake = () => {
-          this.#waiting.delete(wake);
-          signal.removeEventListener('abort', wake);
-          resolve();
-        };
-        this.#waiting.add(wake);
-        signal.addEventListener('abort', wake);
-      });
+      await this.#announced(signal);
     }
     this.#taken++;
+    this.#bytes += bytes;
   }
 
-  leave(): void {
+  /** Resolves when there may be room, or time is over. */
+  #announced(signal: AbortSignal): Promise<void> {
+    return new Promise((resolve) => {
+      const wake = () => {
+        this.#waiting.delete(wake);
+        signal.removeEventListener('abort', wake);
+        resolve();
+      };
+      this.#waiting.add(wake);
+      signal.addEventListener('abort', wake);
+    });
+  }
+
+  /** A place takes so many more bytes, or fewer: others are vacated for it, as far as any can be spared. */
+  grow(bytes: number): void {
+    this.#bytes += bytes;
+    if (bytes <= 0) {
+      this.announce();
+      return;
+    }
+    while (this.#taken > 1 && this.#bytes > this.#limits.bytesMax && this.#vacate());
+  }
+
+  leave(bytes: number): void {
     this.#taken--;
+    this.#bytes -= bytes;
     this.announce();
   }
 

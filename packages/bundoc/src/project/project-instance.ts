@@ -21,8 +21,10 @@ export class ProjectInstance {
   lastUsed: Instant;
   /** Used without a lease since it was last looked at for being idle: two clocks are too much for each read. */
   wasUsed = false;
+  /** Bytes of memory that it counts with. */
+  bytes: number;
 
-  constructor(project: string, opened: OpenedProject, store: DefinedStore, now: Instant) {
+  constructor(project: string, opened: OpenedProject, store: DefinedStore, now: Instant, bytes: number) {
     this.project = project;
     this.store = store;
     this.cipher = opened.cipher;
@@ -30,6 +32,7 @@ export class ProjectInstance {
     this.file = opened.file;
     this.keys = opened.keys;
     this.lastUsed = now;
+    this.bytes = bytes;
   }
 
   /** Whether all its keys may still be used. This is no use of them. */

@@ -2,12 +2,12 @@ import { describe, expect, it } from 'vitest';
 import type { ProjectStore } from '../storage/port.ts';
 import { openTestStore } from '../testing/embedded-project.ts';
 import { newPlace, openInstances } from '../testing/open-instances.ts';
-import { ProjectUpkeep } from './project-upkeep.ts';
+import { ProjectUpkeep, type ProjectUpkeepOptions } from './project-upkeep.ts';
 
 const settle = () => new Promise((resolve) => setImmediate(resolve));
 
 /** Projects whose definitions other processes may change, so that upkeep reads them again: with a step that a test may hold. */
-function start() {
+function start(options: Partial<ProjectUpkeepOptions> = {}) {
   const place = newPlace();
   const { clock, disk } = place;
   const looks: string[] = [];
@@ -34,7 +34,7 @@ function start() {
     },
   });
   const { instances, logger } = opened;
-  const upkeep = new ProjectUpkeep({ instances, logger, resealsMax: 5 });
+  const upkeep = new ProjectUpkeep({ instances, logger, resealsMax: 5, ...options });
   return { ...opened, clock, looks, closed, steps, upkeep };
 }
 
@@ -49,6 +49,58 @@ describe('the upkeep of open projects', () => {
     };
     await upkeep.run();
     expect(looks).toEqual(['a', 'b']);
+  });
+
+  it('asks once for all projects what has changed, and reads the definitions of those alone', async () => {
+    const states = new Map([
+      ['a', '1'],
+      ['b', '1'],
+    ]);
+    const asked: (readonly string[])[] = [];
+    const { write, looks, steps, upkeep } = start({
+      statesOf: async (projects) => {
+        asked.push(projects);
+        return new Map(states);
+      },
+    });
+    await write('a');
+    await write('b');
+    const looksOf = async () => {
+      looks.length = 0;
+      await upkeep.run();
+      return [...looks];
+    };
+    expect([await looksOf(), await looksOf()]).toEqual([['a', 'b'], []]);
+    states.set('b', '2');
+    expect([await looksOf(), await looksOf()]).toEqual([['b'], []]);
+    // What failed is read again.
+    states.set('a', '2');
+    steps.beforeLook = () => Promise.reject(new Error('no'));
+    expect(await looksOf()).toEqual(['a']);
+    steps.beforeLook = async () => undefined;
+    expect([await looksOf(), await looksOf()]).toEqual([['a'], []]);
+    expect(asked).toHaveLength(7);
+    expect(asked.every((projects) => projects.join() === 'a,b')).toBe(true);
+  });
+
+  it('looks at no project that needs nothing', async () => {
+    const place = newPlace();
+    const { instances, logger, write } = openInstances(place);
+    await write('a');
+    expect([...instances.eachInNeed('definitions'), ...instances.eachInNeed('reseal')]).toEqual([]);
+    using lease = await instances.acquire('a', 'existing');
+    await lease?.store.define(
+      'notes',
+      { indexes: [], ttl: { field: '_created', seconds: 1 } },
+      { kind: 'none' },
+    );
+    expect([...instances.eachInNeed('expiry')].map(({ project }) => project)).toEqual(['a']);
+    place.clock.advance(2_000);
+    const upkeep = new ProjectUpkeep({ instances, logger, resealsMax: 5 });
+    await upkeep.run();
+    await lease?.store.define('notes', undefined, { kind: 'none' });
+    await upkeep.run();
+    expect([...instances.eachInNeed('expiry')]).toEqual([]);
   });
 
   it('does nothing while it is under way', async () => {

@@ -274,6 +274,9 @@ export interface ProjectStore extends AsyncDisposable {
    */
   reseal(limit: number): Promise<number>;
 
+  /** Bytes of memory that it takes for what the project holds, as an estimate: asked for after each commit. */
+  readonly memoryBytes?: number;
+
   /** Makes the next opening cheap. Needs the key, as everything but closing does. */
   checkpoint(): Promise<void>;
 

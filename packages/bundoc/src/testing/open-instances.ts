@@ -25,7 +25,9 @@ export function openInstances(
 ) {
   const { onContentRemoved, ...others } = options;
   const setAside: MarkSetAside[] = [];
-  const keys = new KeyCache({ keys: service.held, clock, ttlMs: TTL_MS });
+  // The moment of a refresh is drawn: at 80 % of a key's time here.
+  const random = () => 2 / 3;
+  const keys = new KeyCache({ keys: service.held, clock, ttlMs: TTL_MS, random });
   const logger = createLogger({ service: 'bundoc', level: 'silent' });
   const projects = new ProjectFolders({
     disk,

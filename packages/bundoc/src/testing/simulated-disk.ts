@@ -143,6 +143,12 @@ export class SimulatedDisk implements Disk, LogDisk {
     return node?.kind === 'file' ? Buffer.from(node.content) : undefined;
   }
 
+  async size(path: string): Promise<number | undefined> {
+    this.#requireAlive();
+    const node = this.#current.get(path);
+    return node?.kind === 'file' ? node.content.length : undefined;
+  }
+
   async list(directory: string): Promise<string[] | undefined> {
     this.#requireAlive();
     if (this.#current.get(directory)?.kind !== 'directory') return undefined;

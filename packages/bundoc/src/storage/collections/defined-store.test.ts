@@ -206,6 +206,30 @@ describe('a definition', () => {
   });
 });
 
+describe('the memory that an open project counts with', () => {
+  it('grows with documents, definitions, indexes, compiled schemas and idempotency keys, and shrinks with them', async () => {
+    const { store } = await start();
+    const indexed = { indexes: [{ fields: ['v'], unique: false }] };
+    const grown = async (action: () => Promise<unknown>) => {
+      const before = store.memoryBytes;
+      await action();
+      return store.memoryBytes - before;
+    };
+    const documents = Array.from({ length: 100 }, (_, n) => put(`document-${n}`, `{"v":${n}}`));
+    expect(await grown(() => store.commit(documents))).toBeGreaterThan(100 * 165);
+    const defined = () => store.define('notes', indexed, { kind: 'none' }).then(() => store.indexes?.built());
+    const byIndex = await grown(defined);
+    expect(byIndex).toBeGreaterThan(100 * 100);
+    const idempotency = { key: 'a'.repeat(32), request: 'b'.repeat(32) };
+    expect(await grown(() => store.commit([put('more', '{}')], { idempotency }))).toBeGreaterThan(465);
+    const schema = { properties: { text: { maxLength: 10 } } };
+    expect(
+      await grown(() => store.define('other', { indexes: [], schema }, { kind: 'none' })),
+    ).toBeGreaterThan(40 * JSON.stringify(schema).length);
+    expect(await grown(() => store.define('notes', undefined, { kind: 'none' }))).toBeLessThan(-byIndex / 2);
+  });
+});
+
 describe('a schema', () => {
   it('refuses documents that do not meet it, in a batch as well, and nothing is written', async () => {
     const { store } = await start();

@@ -91,6 +91,10 @@ export class DefinedStore implements CollectionStore {
     return this.#store.toReseal;
   }
 
+  get memoryBytes(): number {
+    return (this.#store.memoryBytes ?? 0) + this.#definitions.memoryBytes;
+  }
+
   get defined(): readonly string[] {
     return this.#definitions.names;
   }

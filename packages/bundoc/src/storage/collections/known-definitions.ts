@@ -28,6 +28,9 @@ import { acceptedCheckOf, type ContentCheck, checkOf } from './definition-schema
  * 64 KiB.
  */
 const COMPILED_LENGTH_MAX = 1_048_576;
+const COMPILED_TO_LENGTH = 40;
+/** How much more memory a parsed definition takes than its text. */
+const PARSED_TO_LENGTH = 6;
 /** Definitions that are read at a time. */
 const DEFINITION_PAGE = { limit: 100, bytesMax: 8_388_608 };
 
@@ -49,6 +52,10 @@ export class KnownDefinitions {
     maxSize: COMPILED_LENGTH_MAX,
     sizeCalculation: (_check, { definition }) => JSON.stringify(definition.schema).length,
   });
+
+  /** Bytes of the texts of definitions, by collection, and of all. */
+  readonly #bytesOf = new Map<string, number>();
+  #bytes = 0;
 
   /** @param beforeExpiring called before a definition gives documents a time to live, which is not made when it rejects. */
   constructor(store: ProjectStore, beforeExpiring: () => Promise<void>) {
@@ -88,6 +95,11 @@ export class KnownDefinitions {
   /** Names of the collections that are defined, as far as they can be seen. */
   get names(): readonly string[] {
     return [...new Set([...this.#known.keys(), ...this.#damaged])];
+  }
+
+  /** Bytes of memory that definitions and their compiled schemas take, as an estimate. */
+  get memoryBytes(): number {
+    return this.#bytes * PARSED_TO_LENGTH + this.#checks.calculatedSize * COMPILED_TO_LENGTH;
   }
 
   get areNone(): boolean {
@@ -146,14 +158,15 @@ export class KnownDefinitions {
     const { _id: name, _rev: rev } = document.metadata;
     if (this.#known.get(name)?.rev === rev) return;
     try {
-      this.#learn(name, readDefinition(document), true);
+      this.#learn(name, readDefinition(document), document.text.length, true);
     } catch {
       this.#damaged.add(name);
     }
   }
 
-  #learn(collection: string, known: StoredDefinition, wasDefined = false): void {
+  #learn(collection: string, known: StoredDefinition, bytes: number, wasDefined = false): void {
     this.#known.set(collection, known);
+    this.#countBytes(collection, bytes);
     const specs = known.definition.indexes.map(specOf);
     this.#store.indexes?.define(collection, specs, { rev: known.rev, wasDefined });
     this.#damaged.delete(collection);
@@ -172,14 +185,22 @@ export class KnownDefinitions {
       this.#unnamed = new Set([...this.#unnamed].filter((one) => one !== name));
     }
     if (document === undefined) this.#forget(collection);
-    else if (document.metadata._rev === committed?.rev) this.#learn(collection, committed);
+    else if (document.metadata._rev === committed?.rev)
+      this.#learn(collection, committed, document.text.length);
     else this.#loadOne(document);
   }
 
   #forget(collection: string): void {
     this.#store.indexes?.define(collection, [], { rev: undefined, wasDefined: false });
     this.#known.delete(collection);
+    this.#countBytes(collection, 0);
     this.#damaged.delete(collection);
+  }
+
+  #countBytes(collection: string, bytes: number): void {
+    this.#bytes += bytes - (this.#bytesOf.get(collection) ?? 0);
+    if (bytes === 0) this.#bytesOf.delete(collection);
+    else this.#bytesOf.set(collection, bytes);
   }
 
   async #define(

@@ -3,6 +3,9 @@ import type { ByteWriter } from './bytes.ts';
 import { type DocumentState, FILE_NAME_BYTES, REV_BYTES, writeStateOf } from './record.ts';
 import { SeqIndex } from './seq-index.ts';
 
+/** Bytes of memory that a document or tombstone takes beside its id. */
+const DOCUMENT_BYTES = 165;
+
 interface Collection {
   readonly name: string;
   readonly slots: Map<string, number>;
@@ -52,6 +55,7 @@ export class Catalog {
   #lastSeq = 0;
   #purgedSeq = 0;
   #used = 0;
+  #idsLength = 0;
 
   #ids: string[] = [];
   #collectionOf = new Uint32Array(16);
@@ -245,6 +249,11 @@ export class Catalog {
     return this.#used - this.#freeSlots.length;
   }
 
+  /** Bytes of memory, as an estimate. */
+  get memoryBytes(): number {
+    return this.#used * DOCUMENT_BYTES + this.#idsLength;
+  }
+
   /** Collections that hold a document. */
   collections(): CollectionSummary[] {
     return this.#collections
@@ -261,6 +270,7 @@ export class Catalog {
       const seq = this.#seqs[slot] as number;
       this.#purgedSeq = Math.max(this.#purgedSeq, seq);
       this.#collections[this.#collectionOf[slot] as number]?.slots.delete(this.#ids[slot] as string);
+      this.#idsLength -= (this.#ids[slot] as string).length;
       this.#ids[slot] = '';
       this.#seqs[slot] = 0;
       this.#freeSlots.push(slot);
@@ -336,6 +346,7 @@ export class Catalog {
     const slot = this.#freeSlots.pop() ?? this.#used++;
     if (slot >= this.#seqs.length) this.#grow();
     this.#ids[slot] = id;
+    this.#idsLength += id.length;
     this.#collectionOf[slot] = collectionAt;
     this.#deletedMs[slot] = 1; // Not alive until its state is set.
     collection.slots.set(id, slot);

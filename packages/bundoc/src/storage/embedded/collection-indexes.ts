@@ -149,6 +149,13 @@ export class CollectionIndexes implements EngineIndexes {
     return new Map(indexed.indexes.map((index) => [index, index.keysFor(value)]));
   }
 
+  /** Bytes of memory, as an estimate. */
+  get memoryBytes(): number {
+    let bytes = 0;
+    for (const { indexes } of this.#indexed.values()) for (const index of indexes) bytes += index.memoryBytes;
+    return bytes;
+  }
+
   /** Whether a collection has indexes. */
   has(collection: string): boolean {
     return this.#indexed.has(collection);

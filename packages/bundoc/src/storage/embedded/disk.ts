@@ -16,6 +16,8 @@ export interface Disk {
    * @param bytesMax of a file of this kind; a larger one is damage, and is not read.
    */
   read(path: string, bytesMax: number): Promise<Buffer | undefined>;
+  /** Bytes of a file, or undefined when there is none. */
+  size(path: string): Promise<number | undefined>;
   /** Names in a folder, unordered, or undefined when there is none. */
   list(directory: string): Promise<string[] | undefined>;
   /** Makes a folder unless it exists. Durable once its parent is synced. True when it was made; a link to a folder is none. */

@@ -186,6 +186,11 @@ export class EmbeddedStore implements ProjectStore {
     return done.promise;
   }
 
+  get memoryBytes(): number {
+    const { catalog, usedKeys } = this.#parts;
+    return catalog.memoryBytes + usedKeys.memoryBytes + this.#indexes.memoryBytes;
+  }
+
   get toReseal(): number {
     return this.#parts.catalog.sealedUnderOthers(this.#options.cipher.version);
   }

@@ -25,6 +25,7 @@ function heldDisk() {
 function bound(disk: SimulatedDisk): Disk {
   return {
     read: (path, bytesMax) => disk.read(path, bytesMax),
+    size: (path) => disk.size(path),
     list: (path) => disk.list(path),
     makeDirectory: (path) => disk.makeDirectory(path),
     createFile: (path, content) => disk.createFile(path, content),

@@ -61,6 +61,8 @@ export function openNodeDisk(directory: string, containment?: Containment): Node
   return {
     read: (path, bytesMax) => guarded(() => absentAs(undefined, entries.read(folder.below(path), bytesMax))),
 
+    size: (path) => guarded(() => absentAs(undefined, entries.size(folder.below(path)))),
+
     list: (path) => guarded(() => absentAs(undefined, entries.list(folder.below(path)))),
 
     makeDirectory: (path) =>
@@ -189,6 +191,10 @@ class Entries {
         opened.then(readFrom, reject);
       });
     });
+  }
+
+  async size(below: string): Promise<number> {
+    return this.within(below, async (entry) => (await lstat(entry)).size);
   }
 
   async list(below: string): Promise<string[]> {

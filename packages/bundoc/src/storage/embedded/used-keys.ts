@@ -7,6 +7,9 @@ import {
 } from '../port.ts';
 import type { UsedKey } from './record.ts';
 
+/** Bytes of memory that a key takes beside its answer. */
+const KEY_BYTES = 300;
+
 /** The idempotency keys of the last day, oldest first. */
 export class UsedKeys implements Iterable<UsedKey> {
   readonly #used = new Map<string, UsedKey>();
@@ -34,6 +37,11 @@ export class UsedKeys implements Iterable<UsedKey> {
       if (isRoomy && oldest.atMs + IDEMPOTENCY_TTL_MS > used.atMs) break;
       this.#forget(key);
     }
+  }
+
+  /** Bytes of memory, as an estimate. */
+  get memoryBytes(): number {
+    return this.#used.size * KEY_BYTES + this.#answersLength;
   }
 
   #forget(key: string): void {

@@ -11,6 +11,9 @@ export const BEHIND = '\u0100';
 /** A CommonJS module whose default export bundlers and Node take for different things. */
 const { default: BTree } = createRequire(import.meta.url)('sorted-btree') as typeof import('sorted-btree');
 
+/** Bytes of memory of an entry beside the characters of its key: in the tree, in the map by ids, of the key itself. */
+const ENTRY_BYTES = 120;
+
 /** A document of an index. */
 export interface IndexedDocument {
   readonly id: string;
@@ -30,6 +33,8 @@ export class MemoryIndex {
   /** Keys that a unique index keeps apart, by id. */
   readonly #complete = new Map<string, readonly string[]>();
   #multiple = 0;
+  /** Characters of the keys with places. */
+  #keysLength = 0;
   /** Ready, unless it is said otherwise. */
   progress: IndexState = { state: 'ready' };
 
@@ -45,6 +50,11 @@ export class MemoryIndex {
 
   get size(): number {
     return this.#tree.size;
+  }
+
+  /** Bytes of memory, as an estimate. */
+  get memoryBytes(): number {
+    return this.#tree.size * ENTRY_BYTES + this.#keysLength;
   }
 
   /** Documents whose keys it has no room for. */
@@ -70,7 +80,10 @@ export class MemoryIndex {
     }
     const place = encodePosition(position);
     const placed = keys.map((key) => key + place);
-    for (const key of placed) this.#tree.set(key, id);
+    for (const key of placed) {
+      this.#tree.set(key, id);
+      this.#keysLength += key.length;
+    }
     const [only] = placed;
     if (placed.length > 1) this.#multiple++;
     this.#keysOf.set(id, placed.length === 1 && only !== undefined ? only : placed);
@@ -82,10 +95,10 @@ export class MemoryIndex {
     const keys = this.#keysOf.get(id);
     if (keys === undefined) return;
     this.#keysOf.delete(id);
-    if (typeof keys === 'string') this.#tree.delete(keys);
-    else {
-      this.#multiple--;
-      for (const key of keys) this.#tree.delete(key);
+    if (typeof keys !== 'string') this.#multiple--;
+    for (const key of typeof keys === 'string' ? [keys] : keys) {
+      this.#tree.delete(key);
+      this.#keysLength -= key.length;
     }
   }
 

@@ -87,6 +87,9 @@ export interface EngineIndexes {
    */
   keep?(): Promise<void>;
 
+  /** Absent, or true: {@link keep} has nothing to do until something has changed. */
+  readonly isSettled?: boolean;
+
   status(collection: string): readonly IndexStatus[];
 
   usable(collection: string): readonly UsableIndex[];

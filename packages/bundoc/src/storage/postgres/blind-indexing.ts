@@ -102,6 +102,14 @@ export class BlindIndexing implements EngineIndexes {
     return this.#options.watched(this.#keep());
   }
 
+  get isSettled(): boolean {
+    const { byCollection, dropped, damaged } = this.#known;
+    if (dropped.length + damaged.size > 0) return false;
+    return byCollection
+      .values()
+      .every((indexes) => indexes.every(({ duplicates }) => duplicates !== undefined));
+  }
+
   status(collection: string): readonly IndexStatus[] {
     return this.#of(collection).map((index) => ({ ...index.spec, ...stateOf(index) }));
   }

@@ -1,0 +1,23 @@
+import { totalmem } from 'node:os';
+import { getHeapStatistics } from 'node:v8';
+
+/** Bytes of memory that this process may have: what its group of processes may have, or the machine has. */
+function memoryLimit(): number {
+  // Of a group without a limit it is 0, or more than any machine has.
+  const constrained = process.constrainedMemory();
+  return constrained > 0 ? Math.min(constrained, totalmem()) : totalmem();
+}
+
+/** A quarter of the memory, and no more than half of what V8 has for objects: a full heap ends the process. */
+export function defaultOpenBytes(): number {
+  return Math.floor(Math.min(memoryLimit() / 4, getHeapStatistics().heap_size_limit / 2));
+}
+
+/** Files and connections that this process may have open; Node has raised it to the hard limit. */
+export function descriptorLimit(): number {
+  // Without it the report looks up the names of peers. The types do not know the member yet.
+  const report = Object.assign(process.report, { excludeNetwork: true });
+  const { userLimits } = report.getReport() as { userLimits?: { open_files?: { soft?: unknown } } };
+  const soft = userLimits?.open_files?.soft;
+  return typeof soft === 'number' ? soft : Number.POSITIVE_INFINITY;
+}

@@ -1,0 +1,66 @@
+import { describe, expect, it } from 'vitest';
+import { SegmentedLru } from './segmented-lru.ts';
+
+const ENDLESS = Number.POSITIVE_INFINITY;
+
+function start(bytesMax: number, countMax = ENDLESS) {
+  const order = new SegmentedLru<{ name: string }>({ bytesMax, countMax });
+  const add = (name: string, bytes = 10) => order.add(name, { name }, bytes);
+  /** Spares everything. @returns the order in which it went. */
+  const drain = () => {
+    const names: string[] = [];
+    for (let next = order.next(() => true); next !== undefined; next = order.next(() => true)) {
+      names.push(next.name);
+      order.delete(next.name);
+    }
+    return names.join('');
+  };
+  return { order, add, drain };
+}
+
+describe('the order in which things are spared', () => {
+  it('begins with what was used once, then goes by the last use', () => {
+    const { order, add, drain } = start(1_000);
+    for (const name of 'abcde') add(name);
+    for (const name of 'dbd') order.used(name);
+    expect(drain()).toBe('acebd');
+  });
+
+  it('passes over what cannot be spared', () => {
+    const { order, add } = start(1_000);
+    for (const name of 'ab') add(name);
+    order.used('a');
+    expect(order.next(({ name }) => name !== 'b')?.name).toBe('a');
+    expect(order.next(() => false)).toBeUndefined();
+  });
+
+  it('leaves a fifth of the bytes, and of the places, to what was used once', () => {
+    const byBytes = start(100);
+    const byCount = start(ENDLESS, 10);
+    for (const { order, add, drain } of [byBytes, byCount]) {
+      for (const name of 'abcdefghij') add(name);
+      for (const name of 'abcdefghij') order.used(name);
+      add('k');
+      // `a` and `b` have lost their places to later ones that were used as often.
+      expect(drain()).toBe('abkcdefghij');
+    }
+  });
+
+  it('counts with bytes that change, in either part', () => {
+    const { order, add, drain } = start(100);
+    for (const name of 'abc') add(name);
+    for (const name of 'ab') order.used(name);
+    order.resize('c', 50);
+    order.resize('b', 75);
+    expect(drain()).toBe('cab');
+  });
+
+  it('takes no use of what is gone for one', () => {
+    const { order, add, drain } = start(100);
+    add('a');
+    order.used('a');
+    order.delete('a');
+    order.used('a');
+    expect(drain()).toBe('');
+  });
+});
