@@ -111,6 +111,8 @@ export class RowCipher {
   }
 
   #open(purpose: Purpose, place: Buffer, version: number, sealed: Buffer): Buffer {
+    // The owner of the schema may let columns be without a value.
+    if (!Buffer.isBuffer(place) || !Buffer.isBuffer(sealed)) throw new OpenError();
     return open(this.#subkey(purpose, version), sealed, this.#aad(purpose, place));
   }
 

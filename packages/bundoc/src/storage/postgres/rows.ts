@@ -43,6 +43,8 @@ type StateRow = readonly [Buffer, Buffer, number, number, number, number, Buffer
 export function readStateRow(row: Row, rows: RowCipher): DocumentState {
   const [name, collection, seq, createdSeq, deletedMs, keyVersion, rev, sealed, size] =
     row as unknown as StateRow;
+  // The owner of the schema may let columns be without a value.
+  if ([name, collection, rev, sealed].some((bytes) => !Buffer.isBuffer(bytes))) throw new OpenError();
   const state = rows.openState(name, keyVersion, sealed);
   const isAsSealed =
     state.seq === seq &&
