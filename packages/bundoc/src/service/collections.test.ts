@@ -23,7 +23,10 @@ it('compiles a schema no more often for more documents that it is held against',
   const { existing } = await collections.define('p', 'notes', { indexes: [], schema }, { kind: 'none' });
   expect(existing).toEqual({ checked: DOCUMENTS, failing: DOCUMENTS / 2, complete: true });
   // To see whether it is acceptable, to obey it, and to look at the documents: the last also for all faults of one.
-  expect(compile.mock.calls.length).toBeLessThanOrEqual(4);
+  // Ajv compiles the schemas of our keywords' values as well.
+  const ofDefinition = compile.mock.calls.filter(([one]) => Object.hasOwn(one as object, 'properties'));
+  expect(ofDefinition.length).toBeGreaterThan(0);
+  expect(ofDefinition.length).toBeLessThanOrEqual(4);
 });
 
 it('looks at a bounded number of expired documents for one that a schema would refuse, and says that it did', async () => {
