@@ -11,23 +11,27 @@ const DOCUMENTS = 1_000;
 afterEach(() => void vi.restoreAllMocks());
 
 it('compiles a schema no more often for more documents that it is held against', async () => {
+  expect(await compilationsFor(DOCUMENTS)).toBe(await compilationsFor(2));
+});
+
+/** How often a schema is compiled that is defined for as many documents. Every second one does not meet it. */
+async function compilationsFor(documents: number): Promise<number> {
   const project = new EmbeddedProject();
   const disk = EmbeddedProject.disk();
   await project.create(disk);
   await using store = await openDefinedStore(await project.open(disk), new FakeClock());
-  await store.commit(Array.from({ length: DOCUMENTS }, (_, n) => put(`doc-${n}`, `{"v":${n % 2}}`)));
+  await store.commit(Array.from({ length: documents }, (_, n) => put(`doc-${n}`, `{"v":${n % 2}}`)));
   const lease = { store, [Symbol.dispose]: () => undefined };
   const collections = new Collections({ acquire: async () => lease } as never);
   const compile = vi.spyOn(Ajv2020.prototype, 'compile');
   const schema = { properties: { v: { const: 1 } } };
   const { existing } = await collections.define('p', 'notes', { indexes: [], schema }, { kind: 'none' });
-  expect(existing).toEqual({ checked: DOCUMENTS, failing: DOCUMENTS / 2, complete: true });
-  // To see whether it is acceptable, to obey it, and to look at the documents: the last also for all faults of one.
-  // Ajv compiles the schemas of our keywords' values as well.
-  const ofDefinition = compile.mock.calls.filter(([one]) => Object.hasOwn(one as object, 'properties'));
-  expect(ofDefinition.length).toBeGreaterThan(0);
-  expect(ofDefinition.length).toBeLessThanOrEqual(4);
-});
+  expect(existing).toEqual({ checked: documents, failing: documents / 2, complete: true });
+  const { length } = compile.mock.calls;
+  compile.mockRestore();
+  expect(length).toBeGreaterThan(0);
+  return length;
+}
 
 it('looks at a bounded number of expired documents for one that a schema would refuse, and says that it did', async () => {
   const project = new EmbeddedProject();
