@@ -36,6 +36,7 @@ const API = [
   'collections',
   'events',
   'forged-storage',
+  'generation',
   'hostile-storage',
   'kek-rotation',
   'key-state',

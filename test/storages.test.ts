@@ -5,6 +5,7 @@ import { readConfig } from '@bundoc/bundoc/config';
 import { createLogger } from '@bundoc/shared/logger';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { bundocCommand } from './support/bundoc-command.ts';
+import { EventReader } from './support/event-reader.ts';
 import { type Answer, call, Installation, PATIENT_BUNDOC } from './support/installation.ts';
 import { untilConfirmed } from './support/until-confirmed.ts';
 
@@ -141,6 +142,37 @@ describe('a storage', () => {
       token: await installation.issue({ sub: 'm', typ: 'service', scope: ['docs:metrics'], projects: ['*'] }),
     });
     expect(metrics.text).toMatch(/^bundoc_storage_superseded 1$/m);
+  });
+
+  it('that a key is taken from stops within a second, and serves again once it has the key back', async () => {
+    for (const project of ['p', 'q']) expect((await write(installation.url, project)).status).toBe(201);
+    const other = await startOn(join(installation.folder, 'other'));
+    const [here, there] = [await installation.storageId(), String((await ready(other))['storage_id'])];
+    for (const url of [installation.url, other])
+      await expect.poll(async () => (await ready(url))['kms_events']).toBe('live');
+    using reader = await EventReader.open(`${installation.url}/v1/projects/p/changes`, token);
+    await reader.until(() => reader.changes.length === 1);
+    expect(facts(await read(other, 'p'))).toEqual([404, 'project_not_found']);
+    await installation.takeOverKey('p-dek', there);
+    const taken = performance.now();
+    await expect
+      .poll(() => read(installation.url, 'p').then((answer) => [answer.status, answer.json()['storage']]))
+      .toEqual([409, there]);
+    // BunKMS and both Bundocs share this process with the test: it has more time than a second.
+    expect(performance.now() - taken).toBeLessThan(5_000);
+    await reader.ended();
+    const deletion = await call(installation.url, '/v1/projects/p?confirm=p', { method: 'DELETE', token });
+    for (const refused of [await write(installation.url, 'p'), deletion])
+      expect([refused.status, refused.json()]).toEqual([
+        409,
+        expect.objectContaining({ code: 'project_elsewhere', storage: there }),
+      ]);
+    expect(facts(await read(installation.url, 'q'))).toEqual([200, 1]);
+    expect((await write(other, 'p')).status).toBe(201);
+    await installation.takeOverKey('p-dek', here);
+    await expect.poll(async () => facts(await read(other, 'p'))).toEqual([409, 'project_elsewhere']);
+    // A refusal is remembered for a second.
+    await expect.poll(async () => facts(await read(installation.url, 'p'))).toEqual([200, 1]);
   });
 
   it('of an earlier build, or that has lost its file, does not start, and says what to do', async () => {

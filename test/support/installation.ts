@@ -103,7 +103,10 @@ export const PATIENT_BUNDOC = {
 };
 
 /** What both services share in a test. */
-export type InstallationParts = Pick<BundocParts, 'clock' | 'checkTlsEveryMs' | 'heldBytesMax'> & {
+export type InstallationParts = Pick<
+  BundocParts,
+  'clock' | 'checkTlsEveryMs' | 'checkGenerationEveryMs' | 'heldBytesMax'
+> & {
   /** Variables for Bundoc. */
   readonly environment?: Readonly<Record<string, string>>;
   /** Variables for BunKMS. */

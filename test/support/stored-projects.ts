@@ -51,6 +51,8 @@ export interface StoredProjects {
   /** What says which storage this is, and in which generation. */
   identity(): Promise<string>;
   setIdentity(text: string): Promise<void>;
+  /** Sets back when the identity was changed last, where the storage says so: not in files, whose process counts by its own clock. */
+  setIdentityBack(seconds: number): Promise<void>;
   /** A copy of all that is stored, while no service runs. @param dataDir where it goes, if it is files. */
   clone(dataDir: string): Promise<StoredProjects>;
   /** Leaves what a creation leaves that was cut short. */
@@ -146,6 +148,8 @@ class StoredFiles implements StoredProjects {
   async setIdentity(text: string): Promise<void> {
     writeFileSync(join(this.#dataDir, 'storage.json'), text);
   }
+
+  async setIdentityBack(): Promise<void> {}
 
   async clone(dataDir: string): Promise<StoredProjects> {
     cpSync(this.#dataDir, dataDir, { recursive: true });
@@ -257,6 +261,11 @@ class StoredRows implements StoredProjects {
 
   async setIdentity(text: string): Promise<void> {
     await query(this.#url, 'UPDATE bundoc.storage SET file = $1', [text]);
+  }
+
+  async setIdentityBack(seconds: number): Promise<void> {
+    const text = 'UPDATE bundoc.storage SET changed_at = changed_at - make_interval(secs => $1)';
+    await query(this.#url, text, [seconds]);
   }
 
   async clone(): Promise<StoredProjects> {

@@ -65,6 +65,8 @@ export interface BundocParts {
   readonly wrapDisk?: (disk: Disk) => Disk;
   /** How often certificate files are looked at, milliseconds. */
   readonly checkTlsEveryMs?: number;
+  /** How often it is looked how old the generation of the storage is, milliseconds. */
+  readonly checkGenerationEveryMs?: number;
   /** Bytes of bodies, and of answers, that are held at a time. */
   readonly heldBytesMax?: number;
 }
@@ -156,7 +158,8 @@ export async function startBundoc(config: BundocConfig, parts: BundocParts = {})
   const moves = new Moves({ instances, keys, feed, logger, from, ends });
   stack.use(every(RESUME_EVERY_MS, () => void deletion.resume()));
   stack.use(generation);
-  stack.use(every(GENERATION_CHECK_MS, () => void advanceOld(storage, generation, logger)));
+  const { checkGenerationEveryMs = GENERATION_CHECK_MS } = parts;
+  stack.use(every(checkGenerationEveryMs, () => void advanceOld(storage, generation, logger)));
   const confirmed = generation.start();
   const revoked = new RevokedTokens(clock);
   const events = new KmsEvents({

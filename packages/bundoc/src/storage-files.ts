@@ -40,7 +40,7 @@ export async function openFileStorage(
   DataFolder.make(dataDir)[Symbol.dispose]();
   stack.use(lockDataFolder(dataDir));
   const disk = wrapDisk(stack.use(openNodeDisk(dataDir)));
-  const identity = await identifyFolder(disk, dataDir);
+  const identity = await identifyFolder(disk, dataDir, clock);
   const projectsDir = join(dataDir, 'projects');
   await makeDirectoryDurably(disk, projectsDir);
   const backlog = new Backlog(BACKLOG_BYTES_MAX);

@@ -1,4 +1,5 @@
 import { join } from 'node:path';
+import { ageMs, type Clock, type Instant, instant, systemClock } from '@bundoc/shared/clock';
 import { type AppError, hasCode } from '@bundoc/shared/errors';
 import { type Disk, replaceFile, SMALL_FILE_BYTES_MAX } from '../storage/embedded/disk.ts';
 import {
@@ -21,8 +22,12 @@ const CONTENT_FOLDERS = ['projects', 'log', 'moved'] as const;
  * @param dataDir exists, and is this process's alone.
  * @throws StartRefused when it is damaged, or missing beside content; AppError of the disk.
  */
-export async function identifyFolder(disk: Disk, dataDir: string): Promise<StorageIdentity> {
-  const identity = new IdentityInFolder(disk, dataDir);
+export async function identifyFolder(
+  disk: Disk,
+  dataDir: string,
+  clock: Clock = systemClock,
+): Promise<StorageIdentity> {
+  const identity = new IdentityInFolder(disk, dataDir, clock);
   if ((await disk.read(identity.path, SMALL_FILE_BYTES_MAX)) === undefined) {
     for (const name of CONTENT_FOLDERS)
       if (((await disk.list(join(dataDir, name))) ?? []).length > 0) throw unidentified(identity.path);
@@ -37,11 +42,14 @@ class IdentityInFolder implements StorageIdentity {
   readonly #disk: Disk;
   readonly #dataDir: string;
   #last: Promise<unknown> = Promise.resolve();
-  #changedAtMs = performance.now();
+  readonly #clock: Clock;
+  #changedAt: Instant;
 
-  constructor(disk: Disk, dataDir: string) {
+  constructor(disk: Disk, dataDir: string, clock: Clock) {
     this.#disk = disk;
     this.#dataDir = dataDir;
+    this.#clock = clock;
+    this.#changedAt = instant(clock);
   }
 
   get path(): string {
@@ -63,7 +71,7 @@ class IdentityInFolder implements StorageIdentity {
         if (!hasCode(error, 'disk_full')) throw error;
         await this.#overwrite(Buffer.from(formatStorageFile(file)), error);
       }
-      this.#changedAtMs = performance.now();
+      this.#changedAt = instant(this.#clock);
       return file;
     });
     this.#last = changed.catch(() => undefined);
@@ -83,7 +91,7 @@ class IdentityInFolder implements StorageIdentity {
   }
 
   async ageS(): Promise<number> {
-    return (performance.now() - this.#changedAtMs) / 1_000;
+    return ageMs(this.#clock, this.#changedAt) / 1_000;
   }
 
   async write(file: StorageFile): Promise<void> {

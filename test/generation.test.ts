@@ -1,0 +1,68 @@
+import { setTimeout as sleep } from 'node:timers/promises';
+import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { call, Installation } from './support/installation.ts';
+import { MovedClock } from './support/moved-clock.ts';
+
+const HOUR_S = 3_600;
+const CHECK_MS = 20;
+
+let clock: MovedClock;
+let installation: Installation;
+let token: string;
+let admin: string;
+beforeEach(async () => {
+  clock = new MovedClock();
+  installation = await Installation.start({ clock, checkGenerationEveryMs: CHECK_MS });
+  const scope = ['docs:read', 'docs:write'] as const;
+  token = await installation.issue({
+    ...{ sub: 'app', typ: 'client', scope: [...scope], projects: ['*'], ttl_s: 24 * HOUR_S },
+  });
+  admin = await installation.issue({ sub: 'ops', typ: 'service', scope: ['kms:read_key'], keys: ['*'] });
+});
+afterEach(() => installation[Symbol.asyncDispose]());
+
+const generation = async () => String((await call(installation.url, '/ready')).json()['generation']);
+/** As BunKMS knows it. */
+const confirmed = async () => {
+  const path = `/v1/storages/${await installation.storageId()}`;
+  return (await call(installation.kms.internalUrl, path, { token: admin })).json()['generation'];
+};
+const write = (n: number) =>
+  call(installation.url, `/v1/projects/p/collections/c/documents/${n}`, {
+    ...{ method: 'PUT', token, body: '{}' },
+  });
+const pass = async (seconds: number) => {
+  clock.movedMs += seconds * 1_000;
+  await installation.stored.setIdentityBack(seconds);
+};
+
+describe('the generation of a storage in use', () => {
+  it('is advanced once it is an hour old, so that an older copy is refused, and no request fails', async () => {
+    expect((await write(0)).status).toBe(201);
+    let former = await generation();
+    for (let hour = 1; hour <= 2; hour++) {
+      await pass(HOUR_S);
+      let writes = 0;
+      await expect
+        .poll(async () => {
+          expect((await write(1_000 * hour + writes++)).status).toBe(201);
+          return generation();
+        })
+        .not.toBe(former);
+      const present = await generation();
+      expect(await confirmed()).toBe(present);
+      expect(JSON.parse(await installation.stored.identity())).toMatchObject({
+        generation: present,
+        candidates: [],
+      });
+      former = present;
+    }
+  });
+
+  it('stays as it is for less than an hour', async () => {
+    const former = await generation();
+    await pass(HOUR_S - 60);
+    await sleep(5 * CHECK_MS);
+    expect([await generation(), await confirmed()]).toEqual([former, former]);
+  });
+});
