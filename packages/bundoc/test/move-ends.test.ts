@@ -201,6 +201,53 @@ describeWithPostgres('a move that does not go as planned', () => {
     },
   );
 
+  it.each([['rows'], ['files']] as const)(
+    'from %s changes hands though other nodes advance the database while it is copied',
+    async (place) => {
+      await moving.fill(place);
+      let nodes = 0;
+      const another = async <T>(answer: T): Promise<T> => {
+        if (nodes++ < 4) await moving.start('rows');
+        return answer;
+      };
+      const calls =
+        place === 'rows'
+          ? withCall('exportKey', async (...args) => another(await moving.service.exportKey(...args)))
+          : withCall('advanceStorage', async (...args) =>
+              another(await moving.service.advanceStorage(...args)),
+            );
+      await moving.moveFrom(place, { ...moving.ports, calls });
+      expect(nodes).toBeGreaterThan(2);
+      expect([await moving.held(place), await moving.held(OTHER[place])]).toEqual([
+        'project_elsewhere',
+        HELD,
+      ]);
+    },
+  );
+
+  it('from files changes hands though another node advances the database between the offer and the acceptance', async () => {
+    await moving.fill('files');
+    const calls = withCall('offerKey', async (...args) => {
+      await moving.service.offerKey(...args);
+      await moving.start('rows');
+    });
+    await moving.moveFrom('files', { ...moving.ports, calls });
+    expect([await moving.held('files'), await moving.held('rows')]).toEqual(['project_elsewhere', HELD]);
+  });
+
+  it('from files stays there when another copy of the database was let in before the acceptance', async () => {
+    await moving.fill('files');
+    const { id } = await (await moving.identity('rows')).read();
+    const calls = withCall('offerKey', async (...args) => {
+      await moving.service.offerKey(...args);
+      moving.service.takeOverStorage(id, randomUUID());
+    });
+    await expect(moving.moveFrom('files', { ...moving.ports, calls })).rejects.toMatchObject({
+      code: 'storage_superseded',
+    });
+    expect(await moving.held('files')).toEqual(HELD);
+  });
+
   it.each([
     ['rows', 'a text'],
     ['rows', `bundoc-move-mark-1.${Buffer.alloc(200, 1).toString('base64url')}`],

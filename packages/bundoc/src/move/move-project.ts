@@ -126,9 +126,14 @@ export async function moveProject(
   try {
     const copying = new Copying(source, target, watch, limits, lastSeq);
     await copying.run();
-    const offering = from.acting();
+    let offering = from.acting();
     let leaving = '';
-    const finish = (fenced: FencedSource) => copying.finish(fenced, () => sealMark('whole'));
+    const finish = async (fenced: FencedSource) => {
+      await copying.finish(fenced, () => sealMark('whole'));
+      // Others may have advanced both while it was copied.
+      await to.advance();
+      offering = await from.advance();
+    };
     await source.fence(finish, () => {
       leaving = sealMark('leaving');
       return leaving;
@@ -137,7 +142,7 @@ export async function moveProject(
     try {
       // In the generation of the fence, and never in a later one: by then somebody may have ended the move.
       await from.calls.offerKey(dekNameOf(project), to.id, move, offering);
-      await to.calls.acceptKey(dekNameOf(project), move, to.acting());
+      await accept(to, project, move);
     } catch (error) {
       // Unless BunKMS says, whoever opens the project next asks again.
       isInDoubt = await hasMoved(from, to, project, move).catch(() => Promise.reject(error));
@@ -153,6 +158,17 @@ export async function moveProject(
   await target.open();
   await source.leave(sealMark('moved'), move);
   return move;
+}
+
+/** Once more in a fresh generation where another node of the target has advanced it; a copy of the target is refused that. */
+async function accept(to: StartedStorage, project: string, move: string): Promise<void> {
+  const name = dekNameOf(project);
+  try {
+    await to.calls.acceptKey(name, move, to.acting());
+  } catch (error) {
+    if (!hasCode(error, 'storage_superseded')) throw error;
+    await to.calls.acceptKey(name, move, await to.advance());
+  }
 }
 
 async function hasMoved(
