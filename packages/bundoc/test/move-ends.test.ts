@@ -1,12 +1,14 @@
 import { randomUUID } from 'node:crypto';
 import { copyFileSync, existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { deriveKey } from '@bundoc/shared/aead';
 import { systemClock } from '@bundoc/shared/clock';
 import { AppError } from '@bundoc/shared/errors';
 import type { PostgresServer } from '@bundoc/shared/testing/postgres-server';
 import { describeWithPostgres } from '@bundoc/shared/testing/postgres-tests';
 import { afterEach, beforeEach, expect, it, vi } from 'vitest';
 import type { StorageCalls } from '../src/kms/port.ts';
+import { MARK_KEY, type MoveMark, openMoveMark, sealMoveMark } from '../src/project/move-mark.ts';
 import { put, ref } from '../src/storage/conformance.ts';
 import type { ProjectStore } from '../src/storage/port.ts';
 import type { Database } from '../src/storage/postgres/database.ts';
@@ -45,6 +47,13 @@ describeWithPostgres('a move that does not go as planned', () => {
       const of = `WHERE project = '${moving.project}'`;
       await server.sql(`UPDATE bundoc.projects SET marker = '${mark}' ${of}`, 'bundoc');
     }
+  };
+  /** The mark of the same move in another state. */
+  const resealed = async (text: string, state: MoveMark['state']): Promise<string> => {
+    const { project, service } = moving;
+    const key = deriveKey((await service.exportKey(`${project}-dek`)).dek, MARK_KEY);
+    const mark = (await openMoveMark(project, text, async () => key)) as MoveMark;
+    return sealMoveMark(project, { version: 1, subkey: () => key } as never, { ...mark, state });
   };
   /** BunKMS with another behaviour for one call. */
   const withCall = <Name extends keyof StorageCalls>(name: Name, call: StorageCalls[Name]): StorageCalls =>
@@ -247,6 +256,33 @@ describeWithPostgres('a move that does not go as planned', () => {
     });
     expect(await moving.held('files')).toEqual(HELD);
   });
+
+  it.each([['rows'], ['files']] as const)(
+    'from %s keeps what the source has while the target does not have the project whole',
+    async (place) => {
+      await moving.fill(place);
+      const calls = withCall('acceptKey', async (...args) => {
+        await moving.service.acceptKey(...args);
+        moving.service.failure = new AppError('kms_unavailable');
+        throw moving.service.failure;
+      });
+      await expect(moving.moveFrom(place, { ...moving.ports, calls })).rejects.toMatchObject({
+        code: 'kms_unavailable',
+      });
+      moving.service.failure = undefined;
+      const [leaving, whole] = [await markOf(place), (await markOf(OTHER[place])) as string];
+      // The target, as it was before the last bytes came.
+      await setMark(OTHER[place], await resealed(whole, 'incoming'));
+      await expect(moving.moveFrom(place)).rejects.toThrow('does not have it whole');
+      expect(await markOf(place)).toBe(leaving);
+      await setMark(OTHER[place], whole);
+      await moving.moveFrom(place);
+      expect([await moving.held(place), await moving.held(OTHER[place])]).toEqual([
+        'project_elsewhere',
+        HELD,
+      ]);
+    },
+  );
 
   it.each([
     ['rows', 'a text'],

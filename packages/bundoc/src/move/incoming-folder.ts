@@ -70,6 +70,12 @@ export class IncomingFolder implements MoveTarget {
     return counts;
   }
 
+  async present() {
+    const { disk, directory } = this.#options;
+    const hasFile = (await disk.list(directory))?.includes(PROJECT_FILE) === true;
+    return { hasFile, mark: await readMoveMark(disk, directory) };
+  }
+
   open(): Promise<void> {
     return removeMoveMark(this.#options.disk, this.#options.directory);
   }

@@ -99,6 +99,11 @@ export class IncomingRows implements MoveTarget {
     return { documents, bytes };
   }
 
+  async present() {
+    const { text, marker } = await readFileRow(this.#options.database, this.#options.project);
+    return { hasFile: text !== undefined, mark: marker };
+  }
+
   async open(): Promise<void> {
     await unfenceRows(this.#options.database, this.#options.project, this.#mark ?? '');
   }

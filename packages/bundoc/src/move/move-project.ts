@@ -67,6 +67,8 @@ export interface MoveTarget {
   verify(after: Position, onProgress: OnProgress): Promise<void>;
   /** Adds the rest, durably, and then the mark that says that nothing is missing. @returns what it holds. */
   finish(last: LastOfProject, mark: string): Promise<MoveCounts>;
+  /** What is there: a project file, and a mark. */
+  present(): Promise<{ readonly hasFile: boolean; readonly mark: string | undefined }>;
   /** Takes the mark away: the target has the project. */
   open(): Promise<void>;
   /** Removes what was copied, and then the mark. */
@@ -187,26 +189,35 @@ async function hasMoved(
 }
 
 /**
- * Does what is left of a move that has taken effect. May be done again.
+ * Does what is left of a move that has taken effect, once the target has all of the project. May be done again.
  *
  * @returns the move's id.
- * @throws AppError `project_elsewhere` when nothing at the source says that the project was moved to the target.
+ * @throws AppError `project_elsewhere` when nothing at the source says that the project was moved to the target; MoveFailed when the target does not have it whole.
  */
 export async function finishMove({
   project,
   source,
+  target,
   to,
-}: Pick<ProjectMove, 'project' | 'to'> & {
+}: Omit<ProjectMove, 'from' | 'source' | 'target'> & {
   readonly source: Pick<MoveSource, 'mark' | 'leave'>;
+  readonly target: Pick<MoveTarget, 'present'>;
 }): Promise<string> {
   const name = dekNameOf(project);
-  const text = await source.mark();
   const acting = await to.advance();
   const keyOf = async (version: number) =>
     deriveKey((await to.calls.exportKey(name, version, acting)).dek, MARK_KEY);
-  const mark = await openMoveMark(project, text ?? '', keyOf);
-  if (text === undefined || mark?.to !== to.id || !['leaving', 'moved'].includes(mark.state))
+  const text = (await source.mark()) ?? '';
+  const mark = await openMoveMark(project, text, keyOf);
+  if (mark?.to !== to.id || !['leaving', 'moved'].includes(mark.state))
     throw new AppError('project_elsewhere', { storage: to.id });
+  const { hasFile, mark: there } = await target.present();
+  const incoming = there === undefined ? undefined : await openMoveMark(project, there, keyOf);
+  const isWhole = incoming?.state === 'whole' && incoming.move === mark.move;
+  if (!hasFile || (there !== undefined && !isWhole))
+    throw new MoveFailed(
+      `storage ${to.id} holds its key and does not have it whole, so nothing is removed here: bring that storage back as it was, or give the key back (bunkms key take-over ${name} --storage ${mark.from})`,
+    );
   await source.leave(text, mark.move);
   return mark.move;
 }

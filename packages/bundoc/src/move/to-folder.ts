@@ -61,7 +61,7 @@ export async function moveToFolder(
     await moveProject({ project, source, target, from, to }, watch, limits);
   } catch (error) {
     if (!hasCode(error, 'project_elsewhere') || error.storage !== to.id) throw error;
-    await finishMove({ project, source, to });
+    await finishMove({ project, source, target, to });
   }
   return directory;
 }

@@ -153,7 +153,7 @@ export class Moves {
       const move =
         holder === undefined
           ? await moveProject({ project, source, target: incoming, from, to }, watch, limits)
-          : await finishMove({ project, source, to });
+          : await finishMove({ project, source, target: incoming, to });
       return { to: target.place, kept: `${project}-${move}` };
     } finally {
       if ((await source.mark()) !== undefined) {
