@@ -116,7 +116,7 @@ describe('a backup of a project', () => {
     expect(deleted.status).toBe(200);
     await installation.stopBundoc();
     const marked = await bundoc(offline(), 'restore', file('gone'));
-    expect([marked.code, marked.stderr]).toEqual([2, expect.stringContaining('project gone was deleted')]);
+    expect([marked.code, marked.stderr]).toEqual([2, expect.stringContaining('its key was destroyed')]);
     expect(await installation.stored.partsOf('gone')).toEqual([onPostgres ? 'projects' : 'deleted.json']);
     await installation.stored.remove('gone');
     const elsewhere = await bundoc(offline(), 'restore', file('gone'));
@@ -125,6 +125,17 @@ describe('a backup of a project', () => {
       expect.stringContaining('its key was destroyed for ever'),
     ]);
     expect(await installation.stored.partsOf('gone')).toEqual([]);
+    await installation.startBundoc();
+  });
+
+  it('restores where a mark that BunKMS does not confirm says that the project was deleted', async () => {
+    await installation.stopBundoc();
+    await installation.stored.remove('p');
+    await installation.stored.plantDeletion('p', '{"deleted":"p","format":1}');
+    const restored = await bundoc(offline(), 'restore', file('quiet'));
+    expect([restored.code, restored.stderr]).toEqual([0, expect.stringContaining('was set aside')]);
+    const verified = await bundoc(offline(), 'verify', 'p');
+    expect([verified.code, verified.stderr]).toEqual([0, expect.stringContaining('all good')]);
     await installation.startBundoc();
   });
 

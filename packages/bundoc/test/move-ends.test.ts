@@ -1,5 +1,5 @@
 import { randomUUID } from 'node:crypto';
-import { copyFileSync, existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { copyFileSync, existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { deriveKey } from '@bundoc/shared/aead';
 import { systemClock } from '@bundoc/shared/clock';
@@ -301,6 +301,28 @@ describeWithPostgres('a move that does not go as planned', () => {
       expect(moving.setAside).toMatchObject([{ project: moving.project }]);
       if (place === 'files') expect(readdirSync(join(moving.folder, 'set-aside'))).toHaveLength(1);
       expect(moving.service.changes.map(({ kind }) => kind)).toEqual(['create']);
+    },
+  );
+
+  it.each([['rows'], ['files']] as const)(
+    'from %s goes where marks of nobody say that it was deleted, or is there: they are set aside',
+    async (place) => {
+      await moving.fill(place);
+      const other = await moving.identity(OTHER[place]);
+      await other.read();
+      const since = new Date().toISOString();
+      const deleted = JSON.stringify({ deleted: moving.project, format: 1, since });
+      if (place === 'files') {
+        const of = `('${moving.project}', '${deleted}')`;
+        await server.sql(`INSERT INTO bundoc.projects (project, marker) VALUES ${of}`, 'bundoc');
+      } else {
+        mkdirSync(moving.directory, { recursive: true });
+        writeFileSync(join(moving.directory, 'deleted.json'), deleted);
+        writeFileSync(join(moving.directory, 'move.mark'), 'a text');
+      }
+      await moving.moveFrom(place);
+      expect(await moving.held(OTHER[place])).toEqual(HELD);
+      expect(moving.setAside).toHaveLength(place === 'files' ? 1 : 2);
     },
   );
 

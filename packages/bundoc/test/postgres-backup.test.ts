@@ -142,7 +142,7 @@ describeWithPostgres('backups of projects in PostgreSQL', () => {
   });
 
   describe('make no project', () => {
-    it('where there is one, or was one that is deleted', async () => {
+    it('where there is one, or a mark', async () => {
       const project = newProject();
       const opened = await openRows(project);
       await commitOne(opened.store, put('a', '{}'));
@@ -152,7 +152,7 @@ describeWithPostgres('backups of projects in PostgreSQL', () => {
       await expect(restoreProjectInRows({ ...source, database })).rejects.toBeInstanceOf(ProjectExists);
       const since = new Date().toISOString();
       await rowsOf(project).remove(project.project, { deleted: project.project, format: 1, since });
-      await expect(restoreProjectInRows({ ...source, database })).rejects.toThrow('was deleted');
+      await expect(restoreProjectInRows({ ...source, database })).rejects.toBeInstanceOf(ProjectExists);
     });
 
     it('of one that is not authentic, or breaks off, and leave no row', async () => {

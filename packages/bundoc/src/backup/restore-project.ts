@@ -1,6 +1,5 @@
 import { join } from 'node:path';
 import { dekNameOf } from '@bundoc/shared/contract/keys';
-import { DELETION_FILE } from '@bundoc/shared/contract/project-file';
 import { AppError } from '@bundoc/shared/errors';
 import type { ProjectCipher } from '../cipher/project-cipher.ts';
 import { writeProjectFile } from '../project/project-folder.ts';
@@ -83,26 +82,18 @@ export async function restoreProject(options: RestoreOptions): Promise<BackupEnd
 }
 
 /**
- * That a project can be made there of a backup, as far as the folder goes. To be asked before its key is.
+ * That a project can be made there of a backup. Marks that say otherwise are taken away before, by what BunKMS says.
  *
  * @throws ProjectExists; AppError of the disk.
  */
-export async function requireFree(disk: Disk, projectsDirectory: string, project: string): Promise<void> {
+async function requireFree(disk: Disk, projectsDirectory: string, project: string): Promise<void> {
   const directory = join(projectsDirectory, project);
   const names = await disk.list(directory);
   if (names === undefined) return;
-  if (names.includes(DELETION_FILE)) throw deletedProject(project);
   const isCutShort = names.includes(RESTORING_FILE) && !names.includes('project.json');
   // Only the folders of one that had not come to write its mark.
   const isEmpty = names.every((name) => name === 'tmp');
   if (!isCutShort && !isEmpty) throw new ProjectExists(`there is a folder of ${project} already`);
-}
-
-/** Why a deleted project is not restored. */
-export function deletedProject(project: string): ProjectExists {
-  return new ProjectExists(
-    `project ${project} was deleted: its key is destroyed for ever, so nobody can read what is in the backup, and its id is not used again`,
-  );
 }
 
 /**

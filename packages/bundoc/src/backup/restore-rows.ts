@@ -7,7 +7,7 @@ import { verifyRows } from '../storage/postgres/verify-rows.ts';
 import type { ProjectContents } from '../storage/project-contents.ts';
 import { BackupDamaged } from './errors.ts';
 import { type BackupEnd, changesIn, openBackup } from './read-backup.ts';
-import { deletedProject, ProjectExists, type RestoreSource, SKIPPED_SEQS } from './restore-project.ts';
+import { ProjectExists, type RestoreSource, SKIPPED_SEQS } from './restore-project.ts';
 
 /** A restore takes its time, and nobody else knows of the project before it is committed. */
 const NO_HURRY = 'SET LOCAL idle_in_transaction_session_timeout = 0';
@@ -56,13 +56,9 @@ export async function restoreProjectInRows(options: RestoreRowsOptions): Promise
   return end;
 }
 
-/**
- * That a project can be made in the database of a backup. To be asked before its key is.
- *
- * @throws ProjectExists; AppError of the database.
- */
-export async function requireFreeRows(queryable: Queryable, project: string): Promise<void> {
+/** That a project can be made in the database of a backup; marks are taken away before, as in a folder. */
+async function requireFreeRows(queryable: Queryable, project: string): Promise<void> {
   const { text, marker } = await readFileRow(queryable, project);
-  if (text !== undefined) throw new ProjectExists(`${project} is in the database already`);
-  if (marker !== undefined) throw deletedProject(project);
+  if (text !== undefined || marker !== undefined)
+    throw new ProjectExists(`${project} is in the database already`);
 }

@@ -57,8 +57,8 @@ export interface MoveTarget {
   /**
    * Puts the mark there and makes an empty place.
    *
-   * @param isOurs whether a mark there is of the same project: then what lies beside it is left over from an earlier move.
-   * @throws MoveFailed where there is a project, or one that was deleted.
+   * @param isOurs whether a mark there is of the same project: then what lies beside it is left over from an earlier move. Any other is set aside.
+   * @throws MoveFailed where there is a project.
    */
   begin(mark: string, isOurs: (mark: string) => Promise<boolean>): Promise<void>;
   /** Takes over changes, in their order, durably. */

@@ -54,6 +54,26 @@ export async function judgeMoveMark(
   return mark === undefined ? 'forged' : 'over';
 }
 
+/**
+ * Whether a project whose mark keeps it from use may be removed: the mark is authentic and says that it is not here, or not whole, though BunKMS releases its
+ * key to this storage.
+ *
+ * @param exportKey asks BunKMS afresh.
+ * @throws AppError as {@link judgeMoveMark}.
+ */
+export async function isLeftOver(
+  project: string,
+  text: string,
+  hasFile: boolean,
+  exportKey: (version: number) => Promise<LeasedKey>,
+): Promise<boolean> {
+  const mark = await openMoveMark(project, text, async (version) => {
+    const key = await unlessMissing(exportKey(version));
+    return key && deriveKey(key.dek, MARK_KEY);
+  });
+  return mark !== undefined && (mark.state === 'moved' || !hasFile);
+}
+
 /** @throws AppError `project_unclaimed` when nobody holds the key, and those of the key service. */
 async function unlessMissing(key: Promise<LeasedKey>): Promise<LeasedKey | undefined> {
   try {
