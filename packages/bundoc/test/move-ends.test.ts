@@ -326,6 +326,41 @@ describeWithPostgres('a move that does not go as planned', () => {
     },
   );
 
+  it.each([
+    ['rows', 'incoming'],
+    ['rows', 'moved'],
+    ['files', 'incoming'],
+    ['files', 'moved'],
+  ] as const)(
+    'leaves in %s a mark "%s" whose project can be deleted there once BunKMS names that storage',
+    async (place, state) => {
+      const first = state === 'moved' ? place : OTHER[place];
+      await moving.fill(first);
+      await moving.moveFrom(first);
+      if (state === 'incoming') {
+        await moving.moveFrom(place);
+        await setMark(place, await resealed((await markOf(place)) as string, state));
+      }
+      const exists = async () => {
+        const projects = await moving.projects(place, await moving.start(place));
+        return projects.exists(moving.project);
+      };
+      await expect(exists()).rejects.toMatchObject({ code: 'project_elsewhere' });
+      const { id } = await (await moving.identity(place)).read();
+      moving.service.takeOverKey(`${moving.project}-dek`, id);
+      expect(await exists()).toBe(true);
+      // A deletion that was cut short behind the end of the key.
+      moving.service.destroy(`${moving.project}-dek`);
+      expect(await exists()).toBe(true);
+      const projects = await moving.projects(place, await moving.start(place));
+      await projects.remove(moving.project, {
+        ...{ deleted: moving.project, format: 1, since: new Date().toISOString() },
+      });
+      expect(await exists()).toBe(false);
+      expect(await moving.held(place)).toBe('project_destroyed');
+    },
+  );
+
   it('does not take the mark of another project for its own', async () => {
     await moving.fill('files');
     const [first, directory] = [moving.project, moving.directory];

@@ -74,6 +74,24 @@ export async function isLeftOver(
   return mark !== undefined && (mark.state === 'moved' || !hasFile);
 }
 
+/** Whether a deletion may remove what {@link isLeftOver}; also when the key is destroyed, and the content is not gone yet. @throws AppError as that. */
+export async function mayBeRemoved(
+  project: string,
+  text: string,
+  hasFile: boolean,
+  keys: MarkJudge['keys'],
+): Promise<boolean> {
+  try {
+    return await isLeftOver(project, text, hasFile, (version) => {
+      keys.evict(project);
+      return keys.get(project, version);
+    });
+  } catch (error) {
+    if (hasCode(error, 'project_destroyed')) return true;
+    throw error;
+  }
+}
+
 /** @throws AppError `project_unclaimed` when nobody holds the key, and those of the key service. */
 async function unlessMissing(key: Promise<LeasedKey>): Promise<LeasedKey | undefined> {
   try {
