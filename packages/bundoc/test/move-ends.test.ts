@@ -4,9 +4,11 @@ import { join } from 'node:path';
 import { deriveKey } from '@bundoc/shared/aead';
 import { systemClock } from '@bundoc/shared/clock';
 import { AppError } from '@bundoc/shared/errors';
+import { createLogger } from '@bundoc/shared/logger';
 import type { PostgresServer } from '@bundoc/shared/testing/postgres-server';
 import { describeWithPostgres } from '@bundoc/shared/testing/postgres-tests';
 import { afterEach, beforeEach, expect, it, vi } from 'vitest';
+import { StorageGeneration } from '../src/identity/storage-generation.ts';
 import type { StorageCalls } from '../src/kms/port.ts';
 import { MARK_KEY, type MoveMark, openMoveMark, sealMoveMark } from '../src/project/move-mark.ts';
 import { put, ref } from '../src/storage/conformance.ts';
@@ -227,6 +229,56 @@ describeWithPostgres('a move that does not go as planned', () => {
             );
       await moving.moveFrom(place, { ...moving.ports, calls });
       expect(nodes).toBeGreaterThan(2);
+      expect([await moving.held(place), await moving.held(OTHER[place])]).toEqual([
+        'project_elsewhere',
+        HELD,
+      ]);
+    },
+  );
+
+  it.each([['rows'], ['files']] as const)(
+    'from %s changes hands beside a node that advances the database at every step, and the node goes on',
+    async (place) => {
+      await moving.fill(place);
+      const identity = await moving.identity('rows');
+      const { id } = await identity.read();
+      const [confirmed, superseded] = [vi.fn(), vi.fn()];
+      await using node = new StorageGeneration({
+        ...{ id, identity, calls: moving.service, isUp: async () => true },
+        ...{ logger: createLogger({ service: 'bundoc', level: 'silent' }) },
+        ...{ onConfirmed: confirmed, onSuperseded: superseded },
+      });
+      await node.start();
+      let advances = 0;
+      const advance = async <T>(answer: T): Promise<T> => {
+        if (advances++ < 4) await node.advance();
+        return answer;
+      };
+      const { service } = moving;
+      // An advance of the source voids its offer, so there it comes before.
+      const ofRows: Partial<StorageCalls> = {
+        exportKey: async (...args) => advance(await service.exportKey(...args)),
+      };
+      const ofFiles: Partial<StorageCalls> = {
+        advanceStorage: async (...args) => advance(await service.advanceStorage(...args)),
+        offerKey: async (...args) => {
+          await service.offerKey(...args);
+          await node.advance();
+        },
+      };
+      const hooks = place === 'rows' ? ofRows : ofFiles;
+      const calls = new Proxy<StorageCalls>(service, {
+        get: (target, key) => {
+          const value: unknown = Reflect.get(hooks, key) ?? Reflect.get(target, key);
+          return typeof value === 'function' ? value.bind(target) : value;
+        },
+      });
+      await moving.moveFrom(place, { ...moving.ports, calls });
+      expect(advances).toBeGreaterThan(2);
+      await node.advance();
+      expect([node.state, confirmed.mock.calls.length, superseded.mock.calls.length]).toEqual([
+        ...['confirmed', 1, 0],
+      ]);
       expect([await moving.held(place), await moving.held(OTHER[place])]).toEqual([
         'project_elsewhere',
         HELD,

@@ -126,10 +126,9 @@ export async function moveProject(
   /** While it is not known who has the project, what was brought to the target may be all that there is of it. */
   let isInDoubt = false;
   try {
-    const copying = new Copying(source, target, watch, limits, lastSeq);
+    const copying = new Copying({ source, target, watch, limits, begun: lastSeq });
     await copying.run();
-    let offering = from.acting();
-    let leaving = '';
+    let [offering, leaving] = [from.acting(), ''];
     const finish = async (fenced: FencedSource) => {
       await copying.finish(fenced, () => sealMark('whole'));
       // Others may have advanced both while it was copied.
@@ -144,10 +143,18 @@ export async function moveProject(
     try {
       // In the generation of the fence, and never in a later one: by then somebody may have ended the move.
       await from.calls.offerKey(dekNameOf(project), to.id, move, offering);
-      await accept(to, project, move);
+      const accept = () => to.calls.acceptKey(dekNameOf(project), move, to.acting());
+      await accept().catch(async (error: unknown) => {
+        if (!hasCode(error, 'storage_superseded')) throw error;
+        // By another node of the target. A copy of it that is in use is not let in.
+        await to.advance();
+        await accept();
+      });
     } catch (error) {
       // Unless BunKMS says, whoever opens the project next asks again.
-      isInDoubt = await hasMoved(from, to, project, move).catch(() => Promise.reject(error));
+      const ifMoved = (why: unknown) =>
+        (hasCode(why, 'project_elsewhere') && why.storage === to.id) || Promise.reject(error);
+      isInDoubt = await settleMove(from, project, move).then(() => false, ifMoved);
       if (!isInDoubt) {
         await source.stay(leaving);
         throw error;
@@ -162,47 +169,14 @@ export async function moveProject(
   return move;
 }
 
-/** Once more in a fresh generation where another node of the target has advanced it; a copy of the target is refused that. */
-async function accept(to: StartedStorage, project: string, move: string): Promise<void> {
-  const name = dekNameOf(project);
-  try {
-    await to.calls.acceptKey(name, move, to.acting());
-  } catch (error) {
-    if (!hasCode(error, 'storage_superseded')) throw error;
-    await to.calls.acceptKey(name, move, await to.advance());
-  }
-}
-
-async function hasMoved(
-  from: StartedStorage,
-  to: StartedStorage,
-  project: string,
-  move: string,
-): Promise<boolean> {
-  try {
-    await settleMove(from, project, move);
-    return false;
-  } catch (error) {
-    if (hasCode(error, 'project_elsewhere') && error.storage === to.id) return true;
-    throw error;
-  }
-}
-
 /**
  * Does what is left of a move that has taken effect, once the target has all of the project. May be done again.
  *
  * @returns the move's id.
  * @throws AppError `project_elsewhere` when nothing at the source says that the project was moved to the target; MoveFailed when the target does not have it whole.
  */
-export async function finishMove({
-  project,
-  source,
-  target,
-  to,
-}: Omit<ProjectMove, 'from' | 'source' | 'target'> & {
-  readonly source: Pick<MoveSource, 'mark' | 'leave'>;
-  readonly target: Pick<MoveTarget, 'present'>;
-}): Promise<string> {
+export async function finishMove(ends: Omit<ProjectMove, 'from'>): Promise<string> {
+  const { project, source, target, to } = ends;
   const name = dekNameOf(project);
   const acting = await to.advance();
   const keyOf = async (version: number) =>
@@ -222,39 +196,37 @@ export async function finishMove({
   return mark.move;
 }
 
+interface CopyOptions extends Pick<ProjectMove, 'source' | 'target'> {
+  readonly watch: MoveWatch;
+  readonly limits: MoveLimits;
+  /** The place of the latest commit when the copy began. */
+  readonly begun: Position;
+}
+
 class Copying {
-  readonly #source: MoveSource;
-  readonly #target: MoveTarget;
-  readonly #watch: MoveWatch;
-  readonly #limits: MoveLimits;
-  readonly #begun: Position;
+  readonly #options: CopyOptions;
   #position: Position = 0;
   #verified: Position = 0;
 
-  /** @param begun the place of the latest commit when the copy began. */
-  constructor(source: MoveSource, target: MoveTarget, watch: MoveWatch, limits: MoveLimits, begun: Position) {
-    this.#source = source;
-    this.#target = target;
-    this.#watch = watch;
-    this.#limits = limits;
-    this.#begun = begun;
+  constructor(options: CopyOptions) {
+    this.#options = options;
   }
 
   async run(): Promise<void> {
     await this.#inRounds();
     this.#verified = this.#position;
-    await this.#target.verify(0, this.#watch.onVerified);
+    await this.#options.target.verify(0, this.#options.watch.onVerified);
     await this.#inRounds();
   }
 
   /** @throws MoveFailed unless the target holds what the source does. */
   async finish(fenced: FencedSource, whole: () => string): Promise<void> {
-    this.#watch.onSwitch?.();
+    this.#options.watch.onSwitch?.();
     await this.#copy(fenced.page, Number.POSITIVE_INFINITY);
-    await this.#target.verify(this.#verified, () => undefined);
+    await this.#options.target.verify(this.#verified, () => undefined);
     const last = await fenced.last();
     if (this.#position !== last.lastSeq) throw new MoveFailed('the copy does not end where the project does');
-    const { documents, bytes } = await this.#target.finish(last, whole());
+    const { documents, bytes } = await this.#options.target.finish(last, whole());
     if (documents !== last.documents || bytes !== last.bytes)
       throw new MoveFailed(
         `${last.documents} documents of ${last.bytes} bytes were to be moved, and ${documents} of ${bytes} bytes came`,
@@ -266,14 +238,14 @@ class Copying {
     let copied = 0;
     let former = Number.POSITIVE_INFINITY;
     for (let rounds = 0; rounds < ROUNDS_MAX; rounds++) {
-      const { size, lastSeq } = await this.#source.extent();
+      const { size, lastSeq } = await this.#options.source.extent();
       const before = copied;
-      await this.#copy(this.#source.page, lastSeq, (more) => {
+      await this.#copy(this.#options.source.page, lastSeq, (more) => {
         copied += more;
-        this.#watch.onCopied(Math.min(copied, size), size);
+        this.#options.watch.onCopied(Math.min(copied, size), size);
       });
       const changes = copied - before;
-      if (changes <= this.#limits.fewChanges || changes >= former) break;
+      if (changes <= this.#options.limits.fewChanges || changes >= former) break;
       former = changes;
     }
   }
@@ -285,12 +257,12 @@ class Copying {
     onCopied: (changes: number) => void = () => undefined,
   ): Promise<void> {
     for (let isAtEnd = false; !isAtEnd; ) {
-      const read = page(this.#position, this.#limits).catch(failedIfDamaged);
+      const read = page(this.#position, this.#options.limits).catch(failedIfDamaged);
       const { changes, position, isComplete, forgotten } = await read;
       // A document that was copied, and whose deletion since is forgotten, would stay for ever where it goes.
-      if (forgotten > this.#begun)
+      if (forgotten > this.#options.begun)
         throw new MoveFailed('the copy took longer than deletions are remembered: begin it again');
-      await this.#target.put(changes, position);
+      await this.#options.target.put(changes, position);
       this.#position = position;
       onCopied(changes.length);
       isAtEnd = isComplete || position >= until;
