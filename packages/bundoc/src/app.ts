@@ -142,8 +142,15 @@ export async function startBundoc(config: BundocConfig, parts: BundocParts = {})
   });
   const service = new StorageKeys(kms, generation);
   const from = runningStorage(generation, kms);
+  const onSetAside: OnSetAside = (mark) => {
+    metrics.markSetAside();
+    logger.error(
+      mark,
+      'a mark that nobody confirms was set aside: somebody may have put it into the storage',
+    );
+  };
   const { keys, projects, instances } = composeInstances({
-    ...{ config, clock, logger, metrics, storage, service, generation },
+    ...{ config, clock, logger, metrics, storage, service, generation, onSetAside },
     settle: (project, move) => settleMove(from, project, move),
   });
   stack.use(instances);
@@ -155,7 +162,7 @@ export async function startBundoc(config: BundocConfig, parts: BundocParts = {})
   const target = moveDestination(config, logger);
   const { folders } = storage;
   const ends = folders && target && { folders, target };
-  const moves = new Moves({ instances, keys, feed, logger, from, ends });
+  const moves = new Moves({ instances, keys, feed, logger, onSetAside, from, ends });
   stack.use(every(RESUME_EVERY_MS, () => void deletion.resume()));
   stack.use(generation);
   const { checkGenerationEveryMs = GENERATION_CHECK_MS } = parts;
@@ -311,6 +318,7 @@ interface Composition {
   readonly storage: Storage;
   readonly service: StorageKeys;
   readonly generation: StorageGeneration;
+  readonly onSetAside: OnSetAside;
   readonly settle: SettleMove;
 }
 
@@ -319,7 +327,7 @@ function composeInstances(composition: Composition): {
   projects: Projects;
   instances: InstanceManager;
 } {
-  const { config, clock, logger, metrics, storage, service, generation, settle } = composition;
+  const { config, clock, logger, metrics, storage, service, generation, onSetAside, settle } = composition;
   const keys = new KeyCache({
     keys: service,
     clock,
@@ -338,13 +346,6 @@ function composeInstances(composition: Composition): {
     },
     onFailure: (error) => logger.error({ project, err: error }, 'the storage of a project failed'),
   });
-  const onSetAside: OnSetAside = (mark) => {
-    metrics.markSetAside();
-    logger.error(
-      mark,
-      'a mark that nobody confirms was set aside: somebody may have put it into the storage',
-    );
-  };
   const projects = storage.projects(keys, generation, onSetAside, settle);
   const instances = new InstanceManager({
     projects,

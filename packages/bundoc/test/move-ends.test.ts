@@ -1,12 +1,16 @@
 import { randomUUID } from 'node:crypto';
-import { copyFileSync, existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { copyFileSync, existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { deriveKey } from '@bundoc/shared/aead';
 import { systemClock } from '@bundoc/shared/clock';
 import { AppError } from '@bundoc/shared/errors';
+import { createLogger } from '@bundoc/shared/logger';
 import type { PostgresServer } from '@bundoc/shared/testing/postgres-server';
 import { describeWithPostgres } from '@bundoc/shared/testing/postgres-tests';
 import { afterEach, beforeEach, expect, it, vi } from 'vitest';
+import { StorageGeneration } from '../src/identity/storage-generation.ts';
 import type { StorageCalls } from '../src/kms/port.ts';
+import { MARK_KEY, type MoveMark, openMoveMark, sealMoveMark } from '../src/project/move-mark.ts';
 import { put, ref } from '../src/storage/conformance.ts';
 import type { ProjectStore } from '../src/storage/port.ts';
 import type { Database } from '../src/storage/postgres/database.ts';
@@ -45,6 +49,13 @@ describeWithPostgres('a move that does not go as planned', () => {
       const of = `WHERE project = '${moving.project}'`;
       await server.sql(`UPDATE bundoc.projects SET marker = '${mark}' ${of}`, 'bundoc');
     }
+  };
+  /** The mark of the same move in another state. */
+  const resealed = async (text: string, state: MoveMark['state']): Promise<string> => {
+    const { project, service } = moving;
+    const key = deriveKey((await service.exportKey(`${project}-dek`)).dek, MARK_KEY);
+    const mark = (await openMoveMark(project, text, async () => key)) as MoveMark;
+    return sealMoveMark(project, { version: 1, subkey: () => key } as never, { ...mark, state });
   };
   /** BunKMS with another behaviour for one call. */
   const withCall = <Name extends keyof StorageCalls>(name: Name, call: StorageCalls[Name]): StorageCalls =>
@@ -201,6 +212,130 @@ describeWithPostgres('a move that does not go as planned', () => {
     },
   );
 
+  it.each([['rows'], ['files']] as const)(
+    'from %s changes hands though other nodes advance the database while it is copied',
+    async (place) => {
+      await moving.fill(place);
+      let nodes = 0;
+      const another = async <T>(answer: T): Promise<T> => {
+        if (nodes++ < 4) await moving.start('rows');
+        return answer;
+      };
+      const calls =
+        place === 'rows'
+          ? withCall('exportKey', async (...args) => another(await moving.service.exportKey(...args)))
+          : withCall('advanceStorage', async (...args) =>
+              another(await moving.service.advanceStorage(...args)),
+            );
+      await moving.moveFrom(place, { ...moving.ports, calls });
+      expect(nodes).toBeGreaterThan(2);
+      expect([await moving.held(place), await moving.held(OTHER[place])]).toEqual([
+        'project_elsewhere',
+        HELD,
+      ]);
+    },
+  );
+
+  it.each([['rows'], ['files']] as const)(
+    'from %s changes hands beside a node that advances the database at every step, and the node goes on',
+    async (place) => {
+      await moving.fill(place);
+      const identity = await moving.identity('rows');
+      const { id } = await identity.read();
+      const [confirmed, superseded] = [vi.fn(), vi.fn()];
+      await using node = new StorageGeneration({
+        ...{ id, identity, calls: moving.service, isUp: async () => true },
+        ...{ logger: createLogger({ service: 'bundoc', level: 'silent' }) },
+        ...{ onConfirmed: confirmed, onSuperseded: superseded },
+      });
+      await node.start();
+      let advances = 0;
+      const advance = async <T>(answer: T): Promise<T> => {
+        if (advances++ < 4) await node.advance();
+        return answer;
+      };
+      const { service } = moving;
+      // An advance of the source voids its offer, so there it comes before.
+      const ofRows: Partial<StorageCalls> = {
+        exportKey: async (...args) => advance(await service.exportKey(...args)),
+      };
+      const ofFiles: Partial<StorageCalls> = {
+        advanceStorage: async (...args) => advance(await service.advanceStorage(...args)),
+        offerKey: async (...args) => {
+          await service.offerKey(...args);
+          await node.advance();
+        },
+      };
+      const hooks = place === 'rows' ? ofRows : ofFiles;
+      const calls = new Proxy<StorageCalls>(service, {
+        get: (target, key) => {
+          const value: unknown = Reflect.get(hooks, key) ?? Reflect.get(target, key);
+          return typeof value === 'function' ? value.bind(target) : value;
+        },
+      });
+      await moving.moveFrom(place, { ...moving.ports, calls });
+      expect(advances).toBeGreaterThan(2);
+      await node.advance();
+      expect([node.state, confirmed.mock.calls.length, superseded.mock.calls.length]).toEqual([
+        ...['confirmed', 1, 0],
+      ]);
+      expect([await moving.held(place), await moving.held(OTHER[place])]).toEqual([
+        'project_elsewhere',
+        HELD,
+      ]);
+    },
+  );
+
+  it('from files changes hands though another node advances the database between the offer and the acceptance', async () => {
+    await moving.fill('files');
+    const calls = withCall('offerKey', async (...args) => {
+      await moving.service.offerKey(...args);
+      await moving.start('rows');
+    });
+    await moving.moveFrom('files', { ...moving.ports, calls });
+    expect([await moving.held('files'), await moving.held('rows')]).toEqual(['project_elsewhere', HELD]);
+  });
+
+  it('from files stays there when another copy of the database was let in before the acceptance', async () => {
+    await moving.fill('files');
+    const { id } = await (await moving.identity('rows')).read();
+    const calls = withCall('offerKey', async (...args) => {
+      await moving.service.offerKey(...args);
+      moving.service.takeOverStorage(id, randomUUID());
+    });
+    await expect(moving.moveFrom('files', { ...moving.ports, calls })).rejects.toMatchObject({
+      code: 'storage_superseded',
+    });
+    expect(await moving.held('files')).toEqual(HELD);
+  });
+
+  it.each([['rows'], ['files']] as const)(
+    'from %s keeps what the source has while the target does not have the project whole',
+    async (place) => {
+      await moving.fill(place);
+      const calls = withCall('acceptKey', async (...args) => {
+        await moving.service.acceptKey(...args);
+        moving.service.failure = new AppError('kms_unavailable');
+        throw moving.service.failure;
+      });
+      await expect(moving.moveFrom(place, { ...moving.ports, calls })).rejects.toMatchObject({
+        code: 'kms_unavailable',
+      });
+      moving.service.failure = undefined;
+      const [leaving, whole] = [await markOf(place), (await markOf(OTHER[place])) as string];
+      // The target, as it was before the last bytes came.
+      await setMark(OTHER[place], await resealed(whole, 'incoming'));
+      await expect(moving.moveFrom(place)).rejects.toThrow('does not have it whole');
+      expect(await markOf(place)).toBe(leaving);
+      await setMark(OTHER[place], whole);
+      await moving.moveFrom(place);
+      expect([await moving.held(place), await moving.held(OTHER[place])]).toEqual([
+        'project_elsewhere',
+        HELD,
+      ]);
+    },
+  );
+
   it.each([
     ['rows', 'a text'],
     ['rows', `bundoc-move-mark-1.${Buffer.alloc(200, 1).toString('base64url')}`],
@@ -218,6 +353,63 @@ describeWithPostgres('a move that does not go as planned', () => {
       expect(moving.setAside).toMatchObject([{ project: moving.project }]);
       if (place === 'files') expect(readdirSync(join(moving.folder, 'set-aside'))).toHaveLength(1);
       expect(moving.service.changes.map(({ kind }) => kind)).toEqual(['create']);
+    },
+  );
+
+  it.each([['rows'], ['files']] as const)(
+    'from %s goes where marks of nobody say that it was deleted, or is there: they are set aside',
+    async (place) => {
+      await moving.fill(place);
+      const other = await moving.identity(OTHER[place]);
+      await other.read();
+      const since = new Date().toISOString();
+      const deleted = JSON.stringify({ deleted: moving.project, format: 1, since });
+      if (place === 'files') {
+        const of = `('${moving.project}', '${deleted}')`;
+        await server.sql(`INSERT INTO bundoc.projects (project, marker) VALUES ${of}`, 'bundoc');
+      } else {
+        mkdirSync(moving.directory, { recursive: true });
+        writeFileSync(join(moving.directory, 'deleted.json'), deleted);
+        writeFileSync(join(moving.directory, 'move.mark'), 'a text');
+      }
+      await moving.moveFrom(place);
+      expect(await moving.held(OTHER[place])).toEqual(HELD);
+      expect(moving.setAside).toHaveLength(place === 'files' ? 1 : 2);
+    },
+  );
+
+  it.each([
+    ['rows', 'incoming'],
+    ['rows', 'moved'],
+    ['files', 'incoming'],
+    ['files', 'moved'],
+  ] as const)(
+    'leaves in %s a mark "%s" whose project can be deleted there once BunKMS names that storage',
+    async (place, state) => {
+      const first = state === 'moved' ? place : OTHER[place];
+      await moving.fill(first);
+      await moving.moveFrom(first);
+      if (state === 'incoming') {
+        await moving.moveFrom(place);
+        await setMark(place, await resealed((await markOf(place)) as string, state));
+      }
+      const exists = async () => {
+        const projects = await moving.projects(place, await moving.start(place));
+        return projects.exists(moving.project);
+      };
+      await expect(exists()).rejects.toMatchObject({ code: 'project_elsewhere' });
+      const { id } = await (await moving.identity(place)).read();
+      moving.service.takeOverKey(`${moving.project}-dek`, id);
+      expect(await exists()).toBe(true);
+      // A deletion that was cut short behind the end of the key.
+      moving.service.destroy(`${moving.project}-dek`);
+      expect(await exists()).toBe(true);
+      const projects = await moving.projects(place, await moving.start(place));
+      await projects.remove(moving.project, {
+        ...{ deleted: moving.project, format: 1, since: new Date().toISOString() },
+      });
+      expect(await exists()).toBe(false);
+      expect(await moving.held(place)).toBe('project_destroyed');
     },
   );
 

@@ -10,6 +10,7 @@ import type { MoveWatch } from '../src/move/move-project.ts';
 import type { InstanceManager } from '../src/project/instance-manager.ts';
 import { put, ref, remove } from '../src/storage/conformance.ts';
 import { type Database, OutcomeUnknown } from '../src/storage/postgres/database.ts';
+import { fenceRows } from '../src/storage/postgres/fence.ts';
 import { HELD, Moving, NOT_WATCHED } from './support/moving.ts';
 import { useDatabase } from './support/use-database.ts';
 
@@ -184,6 +185,22 @@ describeWithPostgres('a project that is moved', () => {
     await moving.toFolder({ ...moving.ports, database: answerless });
     expect(unknown).toBe(1);
     expect([await moving.held('files'), await moving.held('rows')]).toEqual([HELD, 'project_elsewhere']);
+  });
+
+  it('out of PostgreSQL is freed by the server when its mover falls silent behind the fence', async () => {
+    await moving.fill('rows');
+    const names = ['idle_in_transaction_session_timeout', 'tcp_keepalives_idle', 'tcp_user_timeout'];
+    let bounds: unknown;
+    const fence = fenceRows(database, moving.project, async (transaction) => {
+      const list = names.map((name) => `'${name}'`).join();
+      [bounds] = await transaction.run(
+        `SELECT setting::int FROM pg_settings WHERE name IN (${list}) ORDER BY name`,
+      );
+      throw new Error('silent');
+    });
+    await expect(fence).rejects.toThrow('silent');
+    expect(bounds).toEqual([[600_000], [10], [30_000]]);
+    expect(await moving.held('rows')).toEqual(HELD);
   });
 
   it('by a service stops when it is told to, leaves nothing at the target, is made once at a time, and answers the same when it is over', async () => {

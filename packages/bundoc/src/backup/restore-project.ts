@@ -1,10 +1,8 @@
-import { dirname, join } from 'node:path';
+import { join } from 'node:path';
 import { dekNameOf } from '@bundoc/shared/contract/keys';
-import { DELETION_FILE } from '@bundoc/shared/contract/project-file';
 import { AppError } from '@bundoc/shared/errors';
 import type { ProjectCipher } from '../cipher/project-cipher.ts';
 import { writeProjectFile } from '../project/project-folder.ts';
-import { SET_ASIDE_FOLDER, setFileAside } from '../project/set-aside.ts';
 import { type Disk, makeDirectoryDurably, removeLeftovers, replaceFile } from '../storage/embedded/disk.ts';
 import { listDocumentFiles } from '../storage/embedded/document-files.ts';
 import { SEAL_LIMITS } from '../storage/embedded/seal-budget.ts';
@@ -43,8 +41,7 @@ export interface RestoreOptions extends RestoreSource {
 /**
  * Makes a project of a backup. `project.json` comes last, so a restore that a crash cut short leaves no project, and can be begun again.
  * The project takes no place of its former feed for its own: whoever followed it begins anew. Its key is rotated with its next
- * writes, since nobody knows how often it has sealed after the backup. BunKMS has released its key, so a mark which says that the project was deleted is
- * forged: it is set aside.
+ * writes, since nobody knows how often it has sealed after the backup.
  *
  * @throws ProjectExists; BackupDamaged, AppError of the disk: then there is no project.
  */
@@ -54,14 +51,6 @@ export async function restoreProject(options: RestoreOptions): Promise<BackupEnd
   const directory = join(projectsDirectory, project);
   await requireFree(disk, projectsDirectory, project);
   await makeDirectoryDurably(disk, directory);
-  if ((await disk.list(directory))?.includes(DELETION_FILE))
-    await setFileAside(
-      disk,
-      join(dirname(projectsDirectory), SET_ASIDE_FOLDER),
-      directory,
-      DELETION_FILE,
-      project,
-    );
   const temporary = join(directory, 'tmp');
   await disk.makeDirectory(temporary);
   await replaceFile(
@@ -93,17 +82,17 @@ export async function restoreProject(options: RestoreOptions): Promise<BackupEnd
 }
 
 /**
- * That a project can be made there of a backup, as far as the folder goes. To be asked before its key is.
+ * That a project can be made there of a backup. Marks that say otherwise are taken away before, by what BunKMS says.
  *
  * @throws ProjectExists; AppError of the disk.
  */
-export async function requireFree(disk: Disk, projectsDirectory: string, project: string): Promise<void> {
+async function requireFree(disk: Disk, projectsDirectory: string, project: string): Promise<void> {
   const directory = join(projectsDirectory, project);
   const names = await disk.list(directory);
   if (names === undefined) return;
   const isCutShort = names.includes(RESTORING_FILE) && !names.includes('project.json');
-  // The folder of one that had not come to write its mark; or a mark of a deletion, of which BunKMS knows the truth.
-  const isEmpty = names.every((name) => name === 'tmp' || name === DELETION_FILE);
+  // Only the folders of one that had not come to write its mark.
+  const isEmpty = names.every((name) => name === 'tmp');
   if (!isCutShort && !isEmpty) throw new ProjectExists(`there is a folder of ${project} already`);
 }
 
@@ -116,7 +105,7 @@ export function whyNoKey(error: unknown, project: string, storage?: string): str
   if (!(error instanceof AppError)) return undefined;
   switch (error.code) {
     case 'project_destroyed':
-      return `project ${project} was deleted: its key was destroyed for ever, so nobody can read what is in the backup, and its id is not used again`;
+      return 'its key was destroyed for ever: nobody can read what is in the backup';
     case 'KEY_NOT_FOUND':
       return 'BunKMS does not know its key: without it nobody can read what is in the backup';
     case 'project_elsewhere':

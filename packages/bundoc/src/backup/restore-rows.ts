@@ -1,8 +1,7 @@
-import { MOVE_MARK_BEGINS } from '../project/move-mark.ts';
 import { formatProjectFile } from '../project/project-file.ts';
 import { SEAL_LIMITS } from '../storage/embedded/seal-budget.ts';
 import type { Database, Queryable } from '../storage/postgres/database.ts';
-import { changeMarker, type FileRow, readFileRow } from '../storage/postgres/file-row.ts';
+import { readFileRow } from '../storage/postgres/file-row.ts';
 import { importProject } from '../storage/postgres/import-rows.ts';
 import { verifyRows } from '../storage/postgres/verify-rows.ts';
 import type { ProjectContents } from '../storage/project-contents.ts';
@@ -47,9 +46,6 @@ export async function restoreProjectInRows(options: RestoreRowsOptions): Promise
   };
   const file = formatProjectFile(facts.file).toString();
   await database.transaction(NO_HURRY, async (transaction) => {
-    // BunKMS has released the key, so a mark which says that the project was deleted is forged.
-    const { marker } = await requireFreeRows(transaction, project);
-    if (marker !== undefined) await changeMarker(transaction, project, undefined, marker);
     const imported = await importProject(transaction, { project, file, cipher, contents }, onProgress);
     if (!imported) throw new ProjectExists(`${project} is in the database already`);
     const { findings } = await verifyRows(transaction, project, cipher, () => undefined);
@@ -60,19 +56,9 @@ export async function restoreProjectInRows(options: RestoreRowsOptions): Promise
   return end;
 }
 
-/**
- * That a project can be made in the database of a backup. To be asked before its key is.
- *
- * @returns a mark which says that the project was deleted; whether that is so, its key tells.
- * @throws ProjectExists; AppError of the database.
- */
-export async function requireFreeRows(
-  queryable: Queryable,
-  project: string,
-): Promise<Pick<FileRow, 'marker'>> {
+/** That a project can be made in the database of a backup; marks are taken away before, as in a folder. */
+async function requireFreeRows(queryable: Queryable, project: string): Promise<void> {
   const { text, marker } = await readFileRow(queryable, project);
-  if (text !== undefined) throw new ProjectExists(`${project} is in the database already`);
-  if (marker?.startsWith(MOVE_MARK_BEGINS))
-    throw new ProjectExists(`${project} is being moved into the database, or was moved away`);
-  return { marker };
+  if (text !== undefined || marker !== undefined)
+    throw new ProjectExists(`${project} is in the database already`);
 }

@@ -1,20 +1,27 @@
 import { createReadStream, existsSync, statSync } from 'node:fs';
+import { join } from 'node:path';
 import { systemClock } from '@bundoc/shared/clock';
 import type { Environment } from '@bundoc/shared/config';
+import { dekNameOf } from '@bundoc/shared/contract/keys';
 import { lineOf } from '@bundoc/shared/error-line';
 import { createPrivateFile } from '@bundoc/shared/private-file';
 import { type BackupFacts, checkBackup, cipherOf, openBackup } from '../backup/read-backup.ts';
-import { requireFree, restoreProject, whyNoKey } from '../backup/restore-project.ts';
-import { requireFreeRows, restoreProjectInRows } from '../backup/restore-rows.ts';
+import { restoreProject, whyNoKey } from '../backup/restore-project.ts';
+import { restoreProjectInRows } from '../backup/restore-rows.ts';
 import type { ProjectCipher } from '../cipher/project-cipher.ts';
 import { readConfig } from '../config.ts';
 import { identifyDatabase } from '../identity/identity-in-rows.ts';
+import { MOVED_FOLDER } from '../move/to-folder.ts';
+import { clearFolder, clearRows } from '../project/clear-marks.ts';
+import { isLeftOver } from '../project/judge-move-mark.ts';
 import type { ProjectPlace } from '../project/project-reader.ts';
+import { SET_ASIDE_FOLDER } from '../project/set-aside.ts';
 import { CannotRun } from './errors.ts';
 import { idOf } from './names.ts';
 import { withEmptyPlace, withKeys, withStorageKeys } from './open-data.ts';
 import { withDatabase } from './open-database.ts';
 import { type ServiceOptions, serviceClient, stopSignal } from './service-client.ts';
+import { printSetAside } from './set-aside.ts';
 import type { StorageExporter } from './storage-exporter.ts';
 import { createTransferBar } from './transfer-bar.ts';
 
@@ -93,18 +100,30 @@ export async function restoreCommand(environment: Environment, path: string, opt
     open: () => createReadStream(path),
     cipher: await cipherFor(facts, keys, keys.storage.id),
   });
+  // BunKMS has released the key to this storage before a mark is judged.
+  const marked = (keys: StorageExporter) => ({
+    ...{ project, onSetAside: printSetAside },
+    isLeftOver: (mark: string, hasFile: boolean) =>
+      isLeftOver(project, mark, hasFile, (version) => keys.exportKey(dekNameOf(project), version)),
+  });
   using bar = createTransferBar(undefined);
   const onProgress = (entries: number) => bar.update(0, entries);
   const end =
     storage.kind === 'files'
-      ? await withEmptyPlace(environment, async ({ projectsDirectory, disk, keys }) => {
-          await requireFree(disk, projectsDirectory, project);
-          return restoreProject({ ...(await source(keys)), disk, projectsDirectory, onProgress });
+      ? await withEmptyPlace(environment, async ({ dataDir, projectsDirectory, disk, keys }) => {
+          const from = await source(keys);
+          await clearFolder({
+            ...marked(keys),
+            ...{ directory: join(projectsDirectory, project), disk },
+            ...{ keptIn: join(dataDir, MOVED_FOLDER), setAside: join(dataDir, SET_ASIDE_FOLDER) },
+          });
+          return restoreProject({ ...from, disk, projectsDirectory, onProgress });
         })
       : await withDatabase(storage, async (database) =>
           withStorageKeys(environment, await identifyDatabase(database, systemClock), async (keys) => {
-            await requireFreeRows(database, project);
-            return restoreProjectInRows({ ...(await source(keys)), database, onProgress });
+            const from = await source(keys);
+            await clearRows(database, marked(keys));
+            return restoreProjectInRows({ ...from, database, onProgress });
           }),
         );
   bar[Symbol.dispose]();

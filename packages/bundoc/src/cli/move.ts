@@ -16,6 +16,7 @@ import { idOf } from './names.ts';
 import { lock, withKeys } from './open-data.ts';
 import { withDatabase } from './open-database.ts';
 import { type ServiceOptions, serviceClient, stopSignal } from './service-client.ts';
+import { printSetAside } from './set-aside.ts';
 
 /** How long BunKMS may take to confirm the storage, milliseconds. */
 const CONFIRMED_WITHIN_MS = 10_000;
@@ -97,6 +98,8 @@ async function toFolder(
   await using disk = openNodeDisk(dataDir);
   using bar = createMoveBar();
   return await withDatabase(config, (database) =>
-    withKeys(environment, (calls) => moveToFolder({ project, database, dataDir, disk, calls }, bar)),
+    withKeys(environment, (calls) =>
+      moveToFolder({ project, database, dataDir, disk, calls, onSetAside: printSetAside }, bar),
+    ),
   );
 }

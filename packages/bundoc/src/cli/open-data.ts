@@ -31,6 +31,7 @@ import { type StorageExporter, type StorageShown, storageExporter } from './stor
 
 /** A place for a project, in a data folder that this process holds. */
 export interface EmptyPlace {
+  readonly dataDir: string;
   readonly projectsDirectory: string;
   readonly disk: Disk;
   readonly keys: StorageExporter;
@@ -123,7 +124,9 @@ export async function withEmptyPlace<T>(
   await using disk = openNodeDisk(dataDir);
   const identity = await identifyFolder(disk, dataDir);
   await makeDirectoryDurably(disk, projectsDirectory);
-  return await withStorageKeys(environment, identity, (keys) => action({ projectsDirectory, disk, keys }));
+  return await withStorageKeys(environment, identity, (keys) =>
+    action({ dataDir, projectsDirectory, disk, keys }),
+  );
 }
 
 /** Runs `action` with BunKMS at hand as the storage would ask it. */

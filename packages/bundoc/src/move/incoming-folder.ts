@@ -1,28 +1,17 @@
-import { randomUUID } from 'node:crypto';
 import { join } from 'node:path';
 import { PROJECT_FILE, PROJECT_FILE_COPY } from '@bundoc/shared/contract/project-file';
 import type { ProjectCipher } from '../cipher/project-cipher.ts';
-import {
-  emptyMarkedFolder,
-  putAwayMoved,
-  readMoveMark,
-  removeMoveMark,
-  writeMoveMark,
-} from '../project/moved-folder.ts';
+import { clearFolder, type MarkedFolder } from '../project/clear-marks.ts';
+import { emptyMarkedFolder, readMoveMark, removeMoveMark, writeMoveMark } from '../project/moved-folder.ts';
 import { isWithoutContent } from '../project/project-folder.ts';
-import { type Disk, makeDirectoryDurably, replaceFile } from '../storage/embedded/disk.ts';
+import { makeDirectoryDurably, replaceFile } from '../storage/embedded/disk.ts';
 import { SealedFolder } from '../storage/embedded/sealed-folder.ts';
 import type { OnProgress } from '../storage/embedded/verify.ts';
 import type { Position, SealedChange } from '../storage/port.ts';
 import { type LastOfProject, type MoveCounts, MoveFailed, type MoveTarget } from './move-project.ts';
 
-export interface IncomingFolderOptions {
-  readonly project: string;
-  /** The project's folder; its parent exists. */
-  readonly directory: string;
-  /** Where what an earlier move left there is put: a folder that is made below an existing one. */
-  readonly keptIn: string;
-  readonly disk: Disk;
+/** The parent of the project's folder exists. */
+export interface IncomingFolderOptions extends Omit<MarkedFolder, 'isLeftOver'> {
   /** Of the versions that the project has now. */
   readonly cipher: () => ProjectCipher;
 }
@@ -38,11 +27,9 @@ export class IncomingFolder implements MoveTarget {
   }
 
   async begin(mark: string, isOurs: (mark: string) => Promise<boolean>): Promise<void> {
-    const { project, directory, keptIn, disk } = this.#options;
-    const present = await readMoveMark(disk, directory);
-    if (present !== undefined && (await isOurs(present)))
-      await putAwayMoved(disk, directory, keptIn, `${project}-${randomUUID()}`);
-    else if (present !== undefined || !(await isWithoutContent(disk, directory)))
+    const { project, directory, disk } = this.#options;
+    await clearFolder({ ...this.#options, isLeftOver: isOurs });
+    if (!(await isWithoutContent(disk, directory)))
       throw new MoveFailed(`there is a folder of ${project} already`);
     await makeDirectoryDurably(disk, directory);
     await writeMoveMark(disk, directory, mark);
@@ -66,6 +53,12 @@ export class IncomingFolder implements MoveTarget {
       await replaceFile(disk, join(directory, 'tmp'), join(directory, name), Buffer.from(last.file));
     await writeMoveMark(disk, directory, mark);
     return counts;
+  }
+
+  async present() {
+    const { disk, directory } = this.#options;
+    const hasFile = (await disk.list(directory))?.includes(PROJECT_FILE) === true;
+    return { hasFile, mark: await readMoveMark(disk, directory) };
   }
 
   open(): Promise<void> {

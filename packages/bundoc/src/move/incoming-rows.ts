@@ -1,5 +1,7 @@
 import { hasCode } from '@bundoc/shared/errors';
 import type { ProjectCipher } from '../cipher/project-cipher.ts';
+import { clearRows } from '../project/clear-marks.ts';
+import type { OnSetAside } from '../project/set-aside.ts';
 import type { UsedKey } from '../storage/embedded/record.ts';
 import type { OnProgress } from '../storage/embedded/verify.ts';
 import type { Position, SealedChange } from '../storage/port.ts';
@@ -14,6 +16,7 @@ import { type LastOfProject, type MoveCounts, MoveFailed, type MoveTarget } from
 export interface IncomingRowsOptions {
   readonly project: string;
   readonly database: Connections;
+  readonly onSetAside: OnSetAside;
   /** Of the versions that the project has now. */
   readonly cipher: () => ProjectCipher;
 }
@@ -45,10 +48,8 @@ export class IncomingRows implements MoveTarget {
 
   async begin(mark: string, isOurs: (mark: string) => Promise<boolean>): Promise<void> {
     const { project, database, cipher } = this.#options;
-    const { text, marker, hasContent } = await readFileRow(database, project);
-    const isLeftOver = marker !== undefined && (await isOurs(marker));
-    if (!isLeftOver && (text !== undefined || hasContent))
-      throw new MoveFailed(`${project} is in the database already`);
+    const { text, hasContent } = await clearRows(database, { ...this.#options, isLeftOver: isOurs });
+    if (text !== undefined || hasContent) throw new MoveFailed(`${project} is in the database already`);
     await removeRows((action) => database.transaction('', action), project, mark);
     await database.transaction('', async (transaction) => {
       await insertProjectRows(transaction, project, cipher().version);
@@ -96,6 +97,11 @@ export class IncomingRows implements MoveTarget {
     });
     this.#mark = mark;
     return { documents, bytes };
+  }
+
+  async present() {
+    const { text, marker } = await readFileRow(this.#options.database, this.#options.project);
+    return { hasFile: text !== undefined, mark: marker };
   }
 
   async open(): Promise<void> {

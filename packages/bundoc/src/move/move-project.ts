@@ -55,9 +55,9 @@ export interface MoveSource {
 /** Where a project is brought to: under a mark, with which nobody sees it there. */
 export interface MoveTarget {
   /**
-   * Puts the mark there and makes an empty place. A mark of a deletion there is forged: BunKMS has released the key.
+   * Puts the mark there and makes an empty place.
    *
-   * @param isOurs whether a mark there is of the same project: then what lies beside it is left over from an earlier move.
+   * @param isOurs whether a mark there is of the same project: then what lies beside it is left over from an earlier move. Any other is set aside.
    * @throws MoveFailed where there is a project.
    */
   begin(mark: string, isOurs: (mark: string) => Promise<boolean>): Promise<void>;
@@ -67,6 +67,8 @@ export interface MoveTarget {
   verify(after: Position, onProgress: OnProgress): Promise<void>;
   /** Adds the rest, durably, and then the mark that says that nothing is missing. @returns what it holds. */
   finish(last: LastOfProject, mark: string): Promise<MoveCounts>;
+  /** What is there: a project file, and a mark. */
+  present(): Promise<{ readonly hasFile: boolean; readonly mark: string | undefined }>;
   /** Takes the mark away: the target has the project. */
   open(): Promise<void>;
   /** Removes what was copied, and then the mark. */
@@ -124,11 +126,15 @@ export async function moveProject(
   /** While it is not known who has the project, what was brought to the target may be all that there is of it. */
   let isInDoubt = false;
   try {
-    const copying = new Copying(source, target, watch, limits, lastSeq);
+    const copying = new Copying({ source, target, watch, limits, begun: lastSeq });
     await copying.run();
-    const offering = from.acting();
-    let leaving = '';
-    const finish = (fenced: FencedSource) => copying.finish(fenced, () => sealMark('whole'));
+    let [offering, leaving] = [from.acting(), ''];
+    const finish = async (fenced: FencedSource) => {
+      await copying.finish(fenced, () => sealMark('whole'));
+      // Others may have advanced both while it was copied.
+      await to.advance();
+      offering = await from.advance();
+    };
     await source.fence(finish, () => {
       leaving = sealMark('leaving');
       return leaving;
@@ -137,10 +143,18 @@ export async function moveProject(
     try {
       // In the generation of the fence, and never in a later one: by then somebody may have ended the move.
       await from.calls.offerKey(dekNameOf(project), to.id, move, offering);
-      await to.calls.acceptKey(dekNameOf(project), move, to.acting());
+      const accept = () => to.calls.acceptKey(dekNameOf(project), move, to.acting());
+      await accept().catch(async (error: unknown) => {
+        if (!hasCode(error, 'storage_superseded')) throw error;
+        // By another node of the target. A copy of it that is in use is not let in.
+        await to.advance();
+        await accept();
+      });
     } catch (error) {
       // Unless BunKMS says, whoever opens the project next asks again.
-      isInDoubt = await hasMoved(from, to, project, move).catch(() => Promise.reject(error));
+      const ifMoved = (why: unknown) =>
+        (hasCode(why, 'project_elsewhere') && why.storage === to.id) || Promise.reject(error);
+      isInDoubt = await settleMove(from, project, move).then(() => false, ifMoved);
       if (!isInDoubt) {
         await source.stay(leaving);
         throw error;
@@ -155,79 +169,64 @@ export async function moveProject(
   return move;
 }
 
-async function hasMoved(
-  from: StartedStorage,
-  to: StartedStorage,
-  project: string,
-  move: string,
-): Promise<boolean> {
-  try {
-    await settleMove(from, project, move);
-    return false;
-  } catch (error) {
-    if (hasCode(error, 'project_elsewhere') && error.storage === to.id) return true;
-    throw error;
-  }
-}
-
 /**
- * Does what is left of a move that has taken effect. May be done again.
+ * Does what is left of a move that has taken effect, once the target has all of the project. May be done again.
  *
  * @returns the move's id.
- * @throws AppError `project_elsewhere` when nothing at the source says that the project was moved to the target.
+ * @throws AppError `project_elsewhere` when nothing at the source says that the project was moved to the target; MoveFailed when the target does not have it whole.
  */
-export async function finishMove({
-  project,
-  source,
-  to,
-}: Pick<ProjectMove, 'project' | 'to'> & {
-  readonly source: Pick<MoveSource, 'mark' | 'leave'>;
-}): Promise<string> {
+export async function finishMove(ends: Omit<ProjectMove, 'from'>): Promise<string> {
+  const { project, source, target, to } = ends;
   const name = dekNameOf(project);
-  const text = await source.mark();
   const acting = await to.advance();
   const keyOf = async (version: number) =>
     deriveKey((await to.calls.exportKey(name, version, acting)).dek, MARK_KEY);
-  const mark = await openMoveMark(project, text ?? '', keyOf);
-  if (text === undefined || mark?.to !== to.id || !['leaving', 'moved'].includes(mark.state))
+  const text = (await source.mark()) ?? '';
+  const mark = await openMoveMark(project, text, keyOf);
+  if (mark?.to !== to.id || !['leaving', 'moved'].includes(mark.state))
     throw new AppError('project_elsewhere', { storage: to.id });
+  const { hasFile, mark: there } = await target.present();
+  const incoming = there === undefined ? undefined : await openMoveMark(project, there, keyOf);
+  const isWhole = incoming?.state === 'whole' && incoming.move === mark.move;
+  if (!hasFile || (there !== undefined && !isWhole))
+    throw new MoveFailed(
+      `storage ${to.id} holds its key and does not have it whole, so nothing is removed here: bring that storage back as it was, or give the key back (bunkms key take-over ${name} --storage ${mark.from})`,
+    );
   await source.leave(text, mark.move);
   return mark.move;
 }
 
+interface CopyOptions extends Pick<ProjectMove, 'source' | 'target'> {
+  readonly watch: MoveWatch;
+  readonly limits: MoveLimits;
+  /** The place of the latest commit when the copy began. */
+  readonly begun: Position;
+}
+
 class Copying {
-  readonly #source: MoveSource;
-  readonly #target: MoveTarget;
-  readonly #watch: MoveWatch;
-  readonly #limits: MoveLimits;
-  readonly #begun: Position;
+  readonly #options: CopyOptions;
   #position: Position = 0;
   #verified: Position = 0;
 
-  /** @param begun the place of the latest commit when the copy began. */
-  constructor(source: MoveSource, target: MoveTarget, watch: MoveWatch, limits: MoveLimits, begun: Position) {
-    this.#source = source;
-    this.#target = target;
-    this.#watch = watch;
-    this.#limits = limits;
-    this.#begun = begun;
+  constructor(options: CopyOptions) {
+    this.#options = options;
   }
 
   async run(): Promise<void> {
     await this.#inRounds();
     this.#verified = this.#position;
-    await this.#target.verify(0, this.#watch.onVerified);
+    await this.#options.target.verify(0, this.#options.watch.onVerified);
     await this.#inRounds();
   }
 
   /** @throws MoveFailed unless the target holds what the source does. */
   async finish(fenced: FencedSource, whole: () => string): Promise<void> {
-    this.#watch.onSwitch?.();
+    this.#options.watch.onSwitch?.();
     await this.#copy(fenced.page, Number.POSITIVE_INFINITY);
-    await this.#target.verify(this.#verified, () => undefined);
+    await this.#options.target.verify(this.#verified, () => undefined);
     const last = await fenced.last();
     if (this.#position !== last.lastSeq) throw new MoveFailed('the copy does not end where the project does');
-    const { documents, bytes } = await this.#target.finish(last, whole());
+    const { documents, bytes } = await this.#options.target.finish(last, whole());
     if (documents !== last.documents || bytes !== last.bytes)
       throw new MoveFailed(
         `${last.documents} documents of ${last.bytes} bytes were to be moved, and ${documents} of ${bytes} bytes came`,
@@ -239,14 +238,14 @@ class Copying {
     let copied = 0;
     let former = Number.POSITIVE_INFINITY;
     for (let rounds = 0; rounds < ROUNDS_MAX; rounds++) {
-      const { size, lastSeq } = await this.#source.extent();
+      const { size, lastSeq } = await this.#options.source.extent();
       const before = copied;
-      await this.#copy(this.#source.page, lastSeq, (more) => {
+      await this.#copy(this.#options.source.page, lastSeq, (more) => {
         copied += more;
-        this.#watch.onCopied(Math.min(copied, size), size);
+        this.#options.watch.onCopied(Math.min(copied, size), size);
       });
       const changes = copied - before;
-      if (changes <= this.#limits.fewChanges || changes >= former) break;
+      if (changes <= this.#options.limits.fewChanges || changes >= former) break;
       former = changes;
     }
   }
@@ -258,12 +257,12 @@ class Copying {
     onCopied: (changes: number) => void = () => undefined,
   ): Promise<void> {
     for (let isAtEnd = false; !isAtEnd; ) {
-      const read = page(this.#position, this.#limits).catch(failedIfDamaged);
+      const read = page(this.#position, this.#options.limits).catch(failedIfDamaged);
       const { changes, position, isComplete, forgotten } = await read;
       // A document that was copied, and whose deletion since is forgotten, would stay for ever where it goes.
-      if (forgotten > this.#begun)
+      if (forgotten > this.#options.begun)
         throw new MoveFailed('the copy took longer than deletions are remembered: begin it again');
-      await this.#target.put(changes, position);
+      await this.#options.target.put(changes, position);
       this.#position = position;
       onCopied(changes.length);
       isAtEnd = isComplete || position >= until;

@@ -15,9 +15,7 @@ const EXTENT: Statement = {
   text: `SELECT (SELECT count(*) FROM bundoc.documents WHERE project = $1), seq FROM bundoc.heads WHERE project = $1`,
 };
 
-/**
- * A project in PostgreSQL that is moved away, while nodes serve it.
- */
+/** A project in PostgreSQL that is moved away, while nodes serve it. */
 export class RowsSource implements MoveSource {
   readonly #place: ProjectInRows;
   #cipher: ProjectCipher | undefined;

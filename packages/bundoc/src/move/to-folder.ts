@@ -10,6 +10,7 @@ import { StorageKeys } from '../kms/storage-keys.ts';
 import { settleMove } from '../project/judge-move-mark.ts';
 import { KeyCache } from '../project/key-cache.ts';
 import { ProjectRows } from '../project/project-rows.ts';
+import { type OnSetAside, SET_ASIDE_FOLDER } from '../project/set-aside.ts';
 import { type Disk, makeDirectoryDurably } from '../storage/embedded/disk.ts';
 import type { Database } from '../storage/postgres/database.ts';
 import { IncomingFolder } from './incoming-folder.ts';
@@ -28,6 +29,7 @@ export interface WayToFolder {
   readonly dataDir: string;
   readonly disk: Disk;
   readonly calls: StorageCalls;
+  readonly onSetAside: OnSetAside;
 }
 
 /**
@@ -37,7 +39,7 @@ export interface WayToFolder {
  * @throws MoveFailed; AppError `project_not_found`, and those of the project, of both storages and of BunKMS.
  */
 export async function moveToFolder(
-  { project, database, dataDir, disk, calls }: WayToFolder,
+  { project, database, dataDir, disk, calls, onSetAside }: WayToFolder,
   watch: MoveWatch,
   limits?: MoveLimits,
 ): Promise<string> {
@@ -50,10 +52,13 @@ export async function moveToFolder(
   const directory = join(projects, project);
   const source = new RowsSource({ project, database, keys });
   const keptIn = join(dataDir, MOVED_FOLDER);
-  const target = new IncomingFolder({ project, directory, keptIn, disk, cipher: () => source.cipher });
+  const setAside = join(dataDir, SET_ASIDE_FOLDER);
+  const cipher = () => source.cipher;
+  const target = new IncomingFolder({ project, directory, keptIn, setAside, onSetAside, disk, cipher });
   const rows = new ProjectRows({
     ...{ database, clock: systemClock, storage: await identity.read() },
     keys: new KeyCache({ keys, clock: systemClock, ttlMs: KEYS_TTL_MS }),
+    onSetAside,
     settle: (_project, move) => settleMove(from, project, move),
   });
   try {
@@ -61,7 +66,7 @@ export async function moveToFolder(
     await moveProject({ project, source, target, from, to }, watch, limits);
   } catch (error) {
     if (!hasCode(error, 'project_elsewhere') || error.storage !== to.id) throw error;
-    await finishMove({ project, source, to });
+    await finishMove({ project, source, target, to });
   }
   return directory;
 }

@@ -57,6 +57,44 @@ export async function judgeMoveMark(
   return mark === undefined ? 'forged' : 'over';
 }
 
+/**
+ * Whether a project whose mark keeps it from use may be removed: the mark is authentic and says that it is not here, or not whole, though BunKMS releases its
+ * key to this storage.
+ *
+ * @param exportKey asks BunKMS afresh.
+ * @throws AppError as {@link judgeMoveMark}.
+ */
+export async function isLeftOver(
+  project: string,
+  text: string,
+  hasFile: boolean,
+  exportKey: (version: number) => Promise<LeasedKey>,
+): Promise<boolean> {
+  const mark = await openMoveMark(project, text, async (version) => {
+    const key = await unlessMissing(exportKey(version));
+    return key && deriveKey(key.dek, MARK_KEY);
+  });
+  return mark !== undefined && (mark.state === 'moved' || !hasFile);
+}
+
+/** Whether a deletion may remove what {@link isLeftOver}; also when the key is destroyed, and the content is not gone yet. @throws AppError as that. */
+export async function mayBeRemoved(
+  project: string,
+  text: string,
+  hasFile: boolean,
+  keys: MarkJudge['keys'],
+): Promise<boolean> {
+  try {
+    return await isLeftOver(project, text, hasFile, (version) => {
+      keys.evict(project);
+      return keys.get(project, version);
+    });
+  } catch (error) {
+    if (hasCode(error, 'project_destroyed')) return true;
+    throw error;
+  }
+}
+
 /** @throws AppError `project_unclaimed` when nobody holds the key, and those of the key service. */
 async function unlessMissing(key: Promise<LeasedKey>): Promise<LeasedKey | undefined> {
   try {

@@ -19,7 +19,7 @@ import {
   SMALL_FILE_BYTES_MAX,
 } from '../storage/embedded/disk.ts';
 import { formatDeletionMark, readDeletionMark } from './deletion-mark.ts';
-import { judgeMoveMark, type SettleMove } from './judge-move-mark.ts';
+import { judgeMoveMark, mayBeRemoved, type SettleMove } from './judge-move-mark.ts';
 import type { KeyCache } from './key-cache.ts';
 import { readMoveMark, removeMoveMark } from './moved-folder.ts';
 import {
@@ -154,9 +154,14 @@ export class ProjectFolders implements Projects {
   }
 
   async exists(project: string): Promise<boolean> {
-    const { disk, directory } = this.#options;
-    await this.#requireHere(project, join(directory, project));
-    return !(await isWithoutContent(disk, join(directory, project)));
+    const { disk, keys } = this.#options;
+    const directory = join(this.#options.directory, project);
+    const names = (await disk.list(directory)) ?? [];
+    const text = await readMoveMark(disk, directory);
+    if (text !== undefined && (await mayBeRemoved(project, text, names.includes(PROJECT_FILE), keys)))
+      return true;
+    await this.#requireHere(project, directory);
+    return !(await isWithoutContent(disk, directory));
   }
 
   async deletionOf(project: string): Promise<DeletionMark | undefined> {

@@ -20,7 +20,7 @@ import {
 import { patiently } from '../storage/postgres/patience.ts';
 import { insertProjectRows, raiseKeyVersion } from '../storage/postgres/project-rows.ts';
 import { formatDeletionMark, projectDestroyed, readDeletionMark } from './deletion-mark.ts';
-import { judgeMoveMark, type SettleMove } from './judge-move-mark.ts';
+import { judgeMoveMark, mayBeRemoved, type SettleMove } from './judge-move-mark.ts';
 import type { KeyCache } from './key-cache.ts';
 import { MOVE_MARK_BEGINS } from './move-mark.ts';
 import {
@@ -130,7 +130,10 @@ export class ProjectRows implements Projects {
 
   async exists(project: string): Promise<boolean> {
     const row = await patientlyRead(this.#options, project);
-    if (row.marker?.startsWith(MOVE_MARK_BEGINS)) await this.#requireHere(project, row.marker, row.text);
+    if (row.marker?.startsWith(MOVE_MARK_BEGINS)) {
+      if (await mayBeRemoved(project, row.marker, row.text !== undefined, this.#options.keys)) return true;
+      await this.#requireHere(project, row.marker, row.text);
+    }
     return row.text !== undefined || row.hasContent;
   }
 

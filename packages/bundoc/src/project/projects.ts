@@ -42,7 +42,7 @@ export interface Projects extends DeletableProjects {
 
 /** The storage's part of a deletion. Callers see to its order, and that nobody opens the project meanwhile. */
 export interface DeletableProjects {
-  /** Whether there is content, be it damaged. A mark is none. */
+  /** Whether there is content, be it damaged. The mark of a deletion is none; that of a move is some, once BunKMS names this storage as the holder of the key. */
   exists(project: string): Promise<boolean>;
 
   /** What a mark says of the deletion of a project, if there is one that can be read. It informs, and decides nothing. */

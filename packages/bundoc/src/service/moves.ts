@@ -15,6 +15,7 @@ import {
 } from '../move/move-project.ts';
 import type { InstanceManager } from '../project/instance-manager.ts';
 import type { KeyCache } from '../project/key-cache.ts';
+import type { OnSetAside } from '../project/set-aside.ts';
 import { type Database, OutcomeUnknown } from '../storage/postgres/database.ts';
 import { SchemaMismatch } from '../storage/postgres/migrate.ts';
 import type { MovableFolders } from '../storage-parts.ts';
@@ -28,6 +29,7 @@ export interface MovesOptions {
   readonly keys: Pick<KeyCache, 'evict'>;
   readonly feed: Pick<ChangeFeed, 'end'>;
   readonly logger: Logger;
+  readonly onSetAside: OnSetAside;
   /** The storage that this is. */
   readonly from: StartedStorage;
   /** From where to where projects are moved; undefined for a service that moves none. */
@@ -142,18 +144,18 @@ export class Moves {
     watch: MoveWatch,
     holder: string | undefined,
   ): Promise<Moved> {
-    const { instances, keys, feed, from, limits } = this.#options;
+    const { instances, keys, feed, from, onSetAside, limits } = this.#options;
     await using database = await target.open();
     const to = await startStorage(await identifyDatabase(database, systemClock), from.calls);
     if (holder !== undefined && holder !== to.id)
       throw new AppError('project_elsewhere', { storage: holder });
     const source = new FolderSource({ project, place: folders.placeOf(project), instances });
-    const incoming = new IncomingRows({ project, database, cipher: () => source.cipher });
+    const incoming = new IncomingRows({ project, database, onSetAside, cipher: () => source.cipher });
     try {
       const move =
         holder === undefined
           ? await moveProject({ project, source, target: incoming, from, to }, watch, limits)
-          : await finishMove({ project, source, to });
+          : await finishMove({ project, source, target: incoming, to });
       return { to: target.place, kept: `${project}-${move}` };
     } finally {
       if ((await source.mark()) !== undefined) {

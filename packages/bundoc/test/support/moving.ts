@@ -64,6 +64,8 @@ export class Moving implements AsyncDisposable {
     this.project = project;
   }
 
+  readonly #onSetAside = (mark: MarkSetAside) => void this.setAside.push(mark);
+
   get ports(): Ports {
     return { database: this.database, disk: this.disk, calls: this.service };
   }
@@ -99,7 +101,7 @@ export class Moving implements AsyncDisposable {
     const options = {
       ...{ clock, storage: { id, takeOvers }, keys: keys ?? (await this.#keysOf(place, storage)) },
       settle: (of: string, move: string) => settleMove(storage, of, move),
-      onSetAside: (mark: MarkSetAside) => void this.setAside.push(mark),
+      onSetAside: this.#onSetAside,
     };
     if (place === 'rows') return new ProjectRows({ ...options, database });
     await disk.makeDirectory(join(folder, 'projects'));
@@ -141,7 +143,8 @@ export class Moving implements AsyncDisposable {
   }
 
   toFolder(ports: Ports = this.ports, watch: Parameters<typeof moveToFolder>[1] = NOT_WATCHED) {
-    return moveToFolder({ project: this.project, dataDir: this.folder, ...ports }, watch, SMALL);
+    const way = { project: this.project, dataDir: this.folder, onSetAside: this.#onSetAside, ...ports };
+    return moveToFolder(way, watch, SMALL);
   }
 
   /** The moves of a service on files. */
@@ -152,6 +155,7 @@ export class Moving implements AsyncDisposable {
   ): Promise<Moves> {
     const { folder } = this;
     return new Moves({
+      onSetAside: this.#onSetAside,
       ...{ instances: node, logger, feed: { end: () => undefined }, keys: { evict: () => undefined } },
       ...{ from: options.from ?? (await this.start('files', calls)), limits: SMALL, ...options },
       ends: {

@@ -12,8 +12,12 @@ const UNFENCE: Statement = {
   text: `WITH head AS (DELETE FROM bundoc.fenced_heads WHERE project = $1 RETURNING *)
          INSERT INTO bundoc.heads SELECT * FROM head ON CONFLICT (project) DO NOTHING RETURNING 1`,
 };
-/** What is done before the fence takes its time; who writes meanwhile is told to come back after as long as a statement may take. */
-const NO_HURRY = 'SET LOCAL idle_in_transaction_session_timeout = 0';
+/**
+ * What is done before the fence takes its time; who writes meanwhile is told to come back after as long as a statement may take. A mover that lost its power
+ * or its network is found out by the server's TCP within half a minute, and one that hangs, after ten minutes: then its locks are free.
+ */
+const NO_HURRY = `SET LOCAL idle_in_transaction_session_timeout = '10min'; SET LOCAL tcp_user_timeout = '30s';
+  SET LOCAL tcp_keepalives_idle = 10; SET LOCAL tcp_keepalives_interval = 5; SET LOCAL tcp_keepalives_count = 4`;
 
 /**
  * Runs `action` with the locks that every commit takes, then puts a mark beside the project's file and its head out of reach: from then on, no node commits to
@@ -31,8 +35,8 @@ export async function fenceRows(
   try {
     // The file before the head, as whoever brings in a new version of the key takes them.
     const locks = `SELECT file FROM bundoc.projects WHERE project = '${project}' FOR UPDATE;${lockOf(project)}`;
-    await database.transaction(`${NO_HURRY};${locks}`, async (transaction, [, , head]) => {
-      mark = await action(transaction, head?.[0] !== undefined);
+    await database.transaction(`${NO_HURRY};${locks}`, async (transaction, begun) => {
+      mark = await action(transaction, begun.at(-1)?.[0] !== undefined);
       // Of another move, or put there by somebody: it is judged when the project is opened again.
       if (!(await changeMarker(transaction, project, mark, undefined)))
         throw new AppError('project_moving', { retryAfterS: 2 });

@@ -1,0 +1,7 @@
+import type { MarkSetAside } from '../project/set-aside.ts';
+
+/** Says of a mark that a command has set aside where it is, or what it said. */
+export function printSetAside({ project, file, text }: MarkSetAside): void {
+  const where = file === undefined ? `: ${text}` : `: it is in set-aside/${file}`;
+  console.error(`bundoc: a mark of ${project} that BunKMS does not confirm was set aside${where}`);
+}
