@@ -103,6 +103,32 @@ function tokenTrust(commandEnvironment: (dataDir: string) => Promise<Record<stri
     expect(await damaged()).toEqual([jti]);
   });
 
+  test('a revocation that somebody adds to the database hides no real one, and verification names it', async () => {
+    await kms.api(`/v1/tokens/${other.jti}`, { method: 'DELETE', token: admin.token });
+    await edit(
+      `CREATE TABLE planted AS SELECT * FROM audit WHERE action = 'token.revoke';
+       UPDATE planted SET seq = -1, detail = replace(detail, '${other.jti}', '${victim.jti}');
+       INSERT INTO audit SELECT * FROM planted; DROP TABLE planted`,
+    );
+    const environment = {
+      BUNKMS_DATA_DIR: dataDir,
+      BUNKMS_KEK: kms.kek,
+      ...(await commandEnvironment(dataDir)),
+    };
+    const verified = await bunkms(environment, 'audit', 'verify');
+    expect([verified.code, verified.stderr]).toEqual([
+      1,
+      expect.stringContaining('record -1 is before the first'),
+    ]);
+    const path = `/v1/tokens/${victim.jti}`;
+    expect((await kms.api(path, { method: 'DELETE', token: admin.token })).status).toBe(204);
+    await edit('DELETE FROM audit WHERE seq = -1');
+    expect(await status(victim)).toBe(401);
+    const revocations = (await kms.records()).filter(({ action }) => action === 'token.revoke');
+    expect(revocations.map(({ detail }) => detail?.['family'])).toEqual([other.jti, victim.jti]);
+    expect([await damaged(), (await kms.verify()).intact]).toEqual([[], true]);
+  });
+
   test('a token whose audit record is edited is refused', async () => {
     await edit(
       `UPDATE audit SET detail = replace(detail, '"family":"${victim.jti}"', '"family":"${other.jti}"')

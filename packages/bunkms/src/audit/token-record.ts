@@ -114,6 +114,12 @@ export function familyOfIssue(chainKey: KeyObject, jti: string, issued: AuditRec
   return isOfToken && isGenuine(chainKey, issued) ? family : undefined;
 }
 
+/** Whether a record revokes that family. False when this chain key did not make it: then it revokes nothing. */
+export function isRevocationOf(chainKey: KeyObject, family: string, record: AuditRecord): boolean {
+  const isOfFamily = record.action === REVOCATION && record.detail?.['family'] === family;
+  return isOfFamily && isGenuine(chainKey, record);
+}
+
 /** Whether a record tells of the issue of a token. */
 export function isIssue({ action, outcome }: AuditRecord): boolean {
   return outcome === 'allowed' && (TOKEN_ACTIONS as readonly string[]).includes(action);

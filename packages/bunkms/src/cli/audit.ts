@@ -157,14 +157,14 @@ async function* allRecords(
   note: (record: AuditRecord) => void,
   progress: Progress,
 ): AsyncGenerator<AuditRecord> {
-  for (let after = 0, more = true; more; ) {
+  for (let after: number | undefined, more = true; more; ) {
     const page = await store.listAudit({ after, limit: PAGE });
     for (const record of page.items) {
       note(record);
       yield record;
     }
     after = page.items.at(-1)?.seq ?? after;
-    progress.update(after);
+    progress.update(after ?? 0);
     more = page.more;
   }
 }

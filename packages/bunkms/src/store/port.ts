@@ -416,8 +416,8 @@ export interface KmsStore extends AsyncDisposable {
   listTokens(page: PageQuery<string>): Promise<Page<StoredToken>>;
 
   /**
-   * Appends revocations, each ending the family that its `detail` names, and marks the rows. Those of families that are revoked already are
-   * left out. From then on each process sees it.
+   * Appends revocations, each ending the family that its `detail` names, and marks the rows. Those of families that a genuine record revokes
+   * already are left out. From then on each process sees it.
    *
    * @returns how many were appended.
    */
@@ -456,7 +456,7 @@ export interface KmsStore extends AsyncDisposable {
   appendAuditOnce(record: AuditDraft): Promise<boolean>;
 
   /**
-   * Records in ascending order of `seq`; the cursor is a `seq`. Pages are full while there are more, unless `severity`, `actor`, `from` or `to`
+   * Records in ascending order of `seq`, without a cursor from the lowest number on; the cursor is a `seq`. Pages are full while there are more, unless `severity`, `actor`, `from` or `to`
    * filters them.
    */
   listAudit(query: AuditQuery): Promise<FilteredPage<AuditRecord, number>>;

@@ -197,7 +197,7 @@ export function postgresOperations(pools: Pools, writer: Writer): PostgresOperat
       writer.write(async (session) => {
         let count = 0;
         for (const [family, record] of byFamily(records)) {
-          if (await isRevoked(session, family)) continue;
+          if (await isRevoked(session, family, writer.chainKey)) continue;
           await markRevoked(session, family, record.time);
           session.append(record);
           count++;

@@ -1,7 +1,7 @@
 import type { KeyObject } from 'node:crypto';
 import type { AuditRecord } from '@bundoc/shared/contract/audit';
 import type { TokenInfo } from '@bundoc/shared/contract/tokens';
-import { familyOfIssue } from '../../audit/token-record.ts';
+import { familyOfIssue, isRevocationOf } from '../../audit/token-record.ts';
 import {
   type Page,
   type PageQuery,
@@ -131,9 +131,13 @@ export async function tokensAfter(
   return rows.map((row) => ({ number: row['number'] as number, token: tokenOf(row) }));
 }
 
-/** Whether a record revokes the family. */
-export async function isRevoked(session: Session, family: string): Promise<boolean> {
-  return (await session.row(REVOCATION_OF('$1'), family)) !== undefined;
+/** Whether a genuine record revokes the family. */
+export async function isRevoked(session: Session, family: string, chainKey: KeyObject): Promise<boolean> {
+  const rows = await session.rows(
+    `SELECT r.* FROM audit AS r WHERE r.${REVOKES} AND ${member('family', 'r')} = $1`,
+    family,
+  );
+  return rows.some((row) => isRevocationOf(chainKey, family, auditRecordOf(row)));
 }
 
 /** Inside a write: marks the rows of a family. */

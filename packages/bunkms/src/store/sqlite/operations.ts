@@ -1,6 +1,6 @@
 import type { AuditReceipt } from '@bundoc/shared/contract/keys';
 import { AppError } from '@bundoc/shared/errors';
-import { familyOfIssue } from '../../audit/token-record.ts';
+import { familyOfIssue, isRevocationOf } from '../../audit/token-record.ts';
 import { kekIdOf } from '../../vault/vault.ts';
 import type {
   FilteredPage,
@@ -48,13 +48,13 @@ import { announce, isHeldByAll, withdraw } from './presence-table.ts';
 import {
   findToken,
   insertToken,
-  isRevoked,
   issueOfLive,
   listIssuedBy,
   listRevoked,
   listTokens,
   markRevoked,
   pruneTokens,
+  revocations,
 } from './token-table.ts';
 
 /** Versions that a page of keys with all of theirs brings; a further key may add its own. */
@@ -76,6 +76,11 @@ export function sqliteOperations(connection: Connection): StoreOperations {
   const liveFamily = (jti: string): string | undefined => {
     const issued = issueOfLive(connection, jti);
     return issued && familyOfIssue(audit.chainKey, jti, issued);
+  };
+  const isRevoked = (family: string): boolean => {
+    for (const record of revocations(connection, family))
+      if (isRevocationOf(audit.chainKey, family, record)) return true;
+    return false;
   };
   const update = (change: KeyUpdate, currentKek: string | undefined): AuditReceipt | undefined => {
     const { storages = [], quietSince } = change;
@@ -198,7 +203,7 @@ export function sqliteOperations(connection: Connection): StoreOperations {
       connection.write(() => {
         let count = 0;
         for (const [family, record] of byFamily(records)) {
-          if (isRevoked(connection, family)) continue;
+          if (isRevoked(family)) continue;
           markRevoked(connection, family, record.time);
           audit.append(record);
           count++;

@@ -76,16 +76,20 @@ function storedToken(connection: Connection, jti: string, row: TokenInfo | undef
 }
 
 function firstRevocation(connection: Connection, family: string): AuditRecord | undefined {
-  const row = connection.row(
-    `SELECT * FROM audit AS r INDEXED BY audit_revocations WHERE r.${REVOKES} AND ${member('family', 'r')} = ? ORDER BY seq LIMIT 1`,
-    family,
-  );
-  return row && auditRecordOf(row);
+  for (const record of revocations(connection, family)) return record;
+  return undefined;
 }
 
-/** Whether a record revokes the family. */
-export function isRevoked(connection: Connection, family: string): boolean {
-  return firstRevocation(connection, family) !== undefined;
+/** The records that revoke a family, genuine or not, the first one first. */
+export function* revocations(
+  connection: Connection,
+  family: string,
+): Generator<AuditRecord, void, undefined> {
+  const rows = connection.rows(
+    `SELECT * FROM audit AS r INDEXED BY audit_revocations WHERE r.${REVOKES} AND ${member('family', 'r')} = ? ORDER BY seq`,
+    family,
+  );
+  for (const row of rows) yield auditRecordOf(row);
 }
 
 /** Inside a write transaction: marks the rows of a family. */
