@@ -185,6 +185,25 @@ export function storeConformance(name: string, makePlace: () => Promise<StorePla
       expect(await store.findKey('a-dek', 'all')).toMatchObject(stored(made));
     });
 
+    test('makes and changes no key in the name of a token that is revoked or unknown, and writes nothing then', async () => {
+      const [live, revoked] = [token(), token()];
+      for (const one of [live, revoked]) await store.insertToken(one, issueOf(one));
+      await store.revokeFamilies([revocationOf(revoked)]);
+      const made = key('a-dek');
+      expect(await store.insertKey({ ...made, jti: live.jti })).toBeUndefined();
+      const before = await store.auditHead();
+      for (const jti of [revoked.jti, randomUUID()]) {
+        const refusal = { code: 'unauthenticated' };
+        await expect(store.insertKey({ ...key('b-dek'), jti })).rejects.toMatchObject(refusal);
+        await expect(store.updateKey({ ...rotated(made), jti })).rejects.toMatchObject(refusal);
+        await expect(store.updateKeys([{ ...rotated(made), jti }])).rejects.toMatchObject(refusal);
+      }
+      expect(await store.auditHead()).toEqual(before);
+      expect(await store.findKey('b-dek', 'all')).toBeUndefined();
+      expect(await store.findKey('a-dek', 'all')).toMatchObject(stored(made));
+      expect(await store.updateKey({ ...rotated(made), jti: live.jti })).toBeDefined();
+    });
+
     test('lets one of several writers change the same revision', async () => {
       const made = key('a-dek');
       await store.insertKey(made);

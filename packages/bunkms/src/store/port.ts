@@ -110,6 +110,8 @@ export interface KeyChange {
   readonly record: KeyRecord;
   readonly versions: readonly KeyVersionRecord[];
   readonly audit: AuditDraft;
+  /** The `jti` of the token in whose name this is done, which must be live ({@link KmsStore.liveFamily}) at that moment. */
+  readonly jti?: string | undefined;
 }
 
 /** What tells one state of a key from any other, also from one that differs in its wrapping alone. */
@@ -341,7 +343,7 @@ export interface KmsStore extends AsyncDisposable {
    * counts.
    * @returns undefined when the key was stored; the key, with its first version, that the same idempotency key made, and nothing
    * was written; `keks_changed`, and nothing was written, when it is wrapped with a KEK that is not the current one.
-   * @throws AppError `KEY_EXISTS` when the name is taken, or ever was; nothing is written then.
+   * @throws AppError `KEY_EXISTS` when the name is taken, or ever was; `unauthenticated` when its token is not live. Nothing is written then.
    */
   insertKey(key: KeyChange, idempotentSince?: string): Promise<StoredKey | 'keks_changed' | undefined>;
 
@@ -360,6 +362,7 @@ export interface KmsStore extends AsyncDisposable {
    *
    * @returns the place of the audit record; undefined, with nothing written, when the key is in another state, there is no such key, what is
    * new of it is wrapped with a KEK that is not the current one, a storage does not stand as it was read, or the key was released meanwhile.
+   * @throws AppError `unauthenticated` when its token is not live; nothing is written then.
    */
   updateKey(change: KeyUpdate): Promise<AuditReceipt | undefined>;
 

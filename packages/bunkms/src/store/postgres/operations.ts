@@ -7,6 +7,7 @@ import { kekIdOf } from '../../vault/vault.ts';
 import type {
   AuditCondition,
   FilteredPage,
+  KeyChange,
   KeyRecord,
   KeyUpdate,
   KmsStore,
@@ -87,6 +88,14 @@ export function postgresOperations(pools: Pools, writer: Writer): PostgresOperat
   const tasks = new Tasks();
   const liveAmong = (session: Session, jtis: readonly string[]) =>
     liveFamilies(session, jtis, writer.chainKey);
+  const requireLive = async (session: Session, { jti }: KeyChange) => {
+    if (jti !== undefined && !(await liveAmong(session, [jti])).has(jti))
+      throw new AppError('unauthenticated');
+  };
+  const updateInTurn = async (session: WriteSession, change: KeyUpdate, kekId: string | undefined) => {
+    await requireLive(session, change);
+    return update(session, change, kekId);
+  };
   const families = new BatchedRead<string | undefined>(pools, liveAmong, undefined);
   const storedKeys = new BatchedRead<StoredKey>(pools, findStoredKeys, NOTHING);
   const storages = new BatchedRead<AuditRecord | undefined>(pools, storageRecords, undefined);
@@ -132,6 +141,7 @@ export function postgresOperations(pools: Pools, writer: Writer): PostgresOperat
     insertKey: (key, idempotentSince) =>
       writer.write(async (session) => {
         const { name, idempotency } = key.record;
+        await requireLive(session, key);
         if (idempotency !== null && idempotentSince !== undefined) {
           const before = await findIdempotent(session, idempotency.key, idempotentSince);
           if (before !== undefined) return await findStoredKey(session, before.name, 1);
@@ -153,12 +163,12 @@ export function postgresOperations(pools: Pools, writer: Writer): PostgresOperat
     },
     lastChange: (name) => places.ask(name),
     updateKey: (change) =>
-      writer.write(async (session) => update(session, change, await currentKek(session))),
+      writer.write(async (session) => updateInTurn(session, change, await currentKek(session))),
     updateKeys: (changes) =>
       writer.write(async (session) => {
         const kekId = await currentKek(session);
         const receipts: (AuditReceipt | undefined)[] = [];
-        for (const change of changes) receipts.push(await update(session, change, kekId));
+        for (const change of changes) receipts.push(await updateInTurn(session, change, kekId));
         return receipts;
       }),
     replaceKey: (change, expected) =>

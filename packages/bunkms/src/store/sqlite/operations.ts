@@ -4,6 +4,7 @@ import { familyOfIssue, isRevocationOf } from '../../audit/token-record.ts';
 import { kekIdOf } from '../../vault/vault.ts';
 import type {
   FilteredPage,
+  KeyChange,
   KeyRecord,
   KeyUpdate,
   NamedKey,
@@ -77,6 +78,9 @@ export function sqliteOperations(connection: Connection): StoreOperations {
     const issued = issueOfLive(connection, jti);
     return issued && familyOfIssue(audit.chainKey, jti, issued);
   };
+  const requireLive = ({ jti }: KeyChange): void => {
+    if (jti !== undefined && liveFamily(jti) === undefined) throw new AppError('unauthenticated');
+  };
   const isRevoked = (family: string): boolean => {
     for (const record of revocations(connection, family))
       if (isRevocationOf(audit.chainKey, family, record)) return true;
@@ -84,6 +88,7 @@ export function sqliteOperations(connection: Connection): StoreOperations {
   };
   const update = (change: KeyUpdate, currentKek: string | undefined): AuditReceipt | undefined => {
     const { storages = [], quietSince } = change;
+    requireLive(change);
     if (!isWrappedWith(change.versions, currentKek)) return undefined;
     if (!storages.every((storage) => audit.isStorageAsRead(storage))) return undefined;
     if (quietSince !== undefined && audit.isReleasedSince(change.record.name, quietSince)) return undefined;
@@ -147,6 +152,7 @@ export function sqliteOperations(connection: Connection): StoreOperations {
     insertKey: (key, idempotentSince) =>
       connection.write(() => {
         const { name, idempotency } = key.record;
+        requireLive(key);
         const before =
           idempotency === null || idempotentSince === undefined
             ? undefined
