@@ -114,10 +114,13 @@ export function familyOfIssue(chainKey: KeyObject, jti: string, issued: AuditRec
   return isOfToken && isGenuine(chainKey, issued) ? family : undefined;
 }
 
-/** Whether a record revokes that family. False when this chain key did not make it: then it revokes nothing. */
-export function isRevocationOf(chainKey: KeyObject, family: string, record: AuditRecord): boolean {
-  const isOfFamily = record.action === REVOCATION && record.detail?.['family'] === family;
-  return isOfFamily && isGenuine(chainKey, record);
+/** Whether a record says already what a revocation would. False when this chain key did not make it: then it says nothing. */
+export function isSaidBy(chainKey: KeyObject, { detail: said }: AuditDraft, record: AuditRecord): boolean {
+  const { action, detail } = record;
+  if (action !== REVOCATION || detail?.['family'] !== said?.['family']) return false;
+  // That a token shall take with it what it issued is more than that it is revoked.
+  if (said?.['cascade'] === true && detail?.['cascade'] !== true) return false;
+  return isGenuine(chainKey, record);
 }
 
 /** Whether a record tells of the issue of a token. */

@@ -223,6 +223,12 @@ export interface AuditQuery extends PageQuery<number> {
   readonly bulk?: false | undefined;
 }
 
+/** Records of the issue of tokens of one family, or by one token, behind that number. */
+export interface IssuePlace {
+  readonly of: string;
+  readonly after: number;
+}
+
 /** A bounded piece of work for a holder. */
 export interface TaskClaim {
   readonly task: string;
@@ -420,17 +426,22 @@ export interface KmsStore extends AsyncDisposable {
 
   /**
    * Appends revocations, each ending the family that its `detail` names, and marks the rows. Those of families that a genuine record revokes
-   * already are left out. From then on each process sees it.
+   * already are left out, but for the first that says `cascade: true`. From then on each process sees it.
    *
    * @returns how many were appended.
    */
   revokeFamilies(records: readonly AuditDraft[]): Promise<number>;
 
   /**
-   * Families that a token of this family has issued, and those that their tokens have issued in turn, by the audit chain alone: of each that is
-   * not revoked and has a token which expires at `time` or later, the record of an issue. At most `limit`.
+   * Records of the issue of tokens, found by their family or their issuer; not to be believed before they are authenticated.
+   *
+   * @returns for each place at most `limit` of them, in the order of `seq`.
    */
-  listIssuedBy(family: string, time: string, limit: number): Promise<readonly AuditRecord[]>;
+  listIssues(
+    by: 'family' | 'issuer',
+    places: readonly IssuePlace[],
+    limit: number,
+  ): Promise<readonly (readonly AuditRecord[])[]>;
 
   /** Revocations of what expires at `time` or later, by the audit chain alone, in the order of those ends. */
   listRevoked(time: string, page: PageQuery<RevocationPlace>): Promise<Page<AuditRecord>>;

@@ -71,7 +71,7 @@ import {
   findToken,
   insertToken,
   isRevoked,
-  listIssuedBy,
+  listIssues,
   listRevoked,
   listTokens,
   liveFamilies,
@@ -207,15 +207,14 @@ export function postgresOperations(pools: Pools, writer: Writer): PostgresOperat
       writer.write(async (session) => {
         let count = 0;
         for (const [family, record] of byFamily(records)) {
-          if (await isRevoked(session, family, writer.chainKey)) continue;
+          if (await isRevoked(session, family, record, writer.chainKey)) continue;
           await markRevoked(session, family, record.time);
           session.append(record);
           count++;
         }
         return count;
       }),
-    listIssuedBy: (family, time, limit) =>
-      pools.read((session) => listIssuedBy(session, family, time, limit)),
+    listIssues: (by, places, limit) => pools.read((session) => listIssues(session, by, places, limit)),
     listRevoked: (time, page) => pools.read((session) => listRevoked(session, time, page)),
     pruneTokens: (time, limit, record) =>
       writer.write(async (session) => {

@@ -1,6 +1,7 @@
 import type { AuditReceipt } from '@bundoc/shared/contract/keys';
 import { AppError } from '@bundoc/shared/errors';
-import { familyOfIssue, isRevocationOf } from '../../audit/token-record.ts';
+import type { AuditDraft } from '../../audit/chain.ts';
+import { familyOfIssue, isSaidBy } from '../../audit/token-record.ts';
 import { kekIdOf } from '../../vault/vault.ts';
 import type {
   FilteredPage,
@@ -50,7 +51,7 @@ import {
   findToken,
   insertToken,
   issueOfLive,
-  listIssuedBy,
+  listIssues,
   listRevoked,
   listTokens,
   markRevoked,
@@ -81,9 +82,9 @@ export function sqliteOperations(connection: Connection): StoreOperations {
   const requireLive = ({ jti }: KeyChange): void => {
     if (jti !== undefined && liveFamily(jti) === undefined) throw new AppError('unauthenticated');
   };
-  const isRevoked = (family: string): boolean => {
+  const isSaid = (family: string, draft: AuditDraft): boolean => {
     for (const record of revocations(connection, family))
-      if (isRevocationOf(audit.chainKey, family, record)) return true;
+      if (isSaidBy(audit.chainKey, draft, record)) return true;
     return false;
   };
   const update = (change: KeyUpdate, currentKek: string | undefined): AuditReceipt | undefined => {
@@ -209,14 +210,14 @@ export function sqliteOperations(connection: Connection): StoreOperations {
       connection.write(() => {
         let count = 0;
         for (const [family, record] of byFamily(records)) {
-          if (isRevoked(family)) continue;
+          if (isSaid(family, record)) continue;
           markRevoked(connection, family, record.time);
           audit.append(record);
           count++;
         }
         return count;
       }),
-    listIssuedBy: (family, time, limit) => listIssuedBy(connection, family, time, limit),
+    listIssues: (by, places, limit) => listIssues(connection, by, places, limit),
     listRevoked: (time, page) => listRevoked(connection, time, page),
     pruneTokens: (time, limit, record) =>
       connection.write(() => {
