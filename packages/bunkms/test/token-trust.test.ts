@@ -156,6 +156,67 @@ function tokenTrust(commandEnvironment: (dataDir: string) => Promise<Record<stri
     expect(list.stdout).toContain(`${other.jti}  valid`);
   });
 
+  describe('a revocation with cascade', () => {
+    let root: Issued;
+    let child: Issued;
+    let grandchild: Issued;
+    const issueBy = async ({ token }: Issued, more: object = {}) => {
+      const body = { sub: 'x', typ: 'service', scope: ['kms:read_key', 'kms:admin'], keys: ['a-*'], ...more };
+      return issuedTokenSchema.parse((await kms.api('/v1/tokens', { token, body })).json());
+    };
+    const cascade = () =>
+      kms.api(`/v1/tokens/${root.jti}?cascade=true`, { method: 'DELETE', token: admin.token });
+    const verify = async () => {
+      const environment = {
+        BUNKMS_DATA_DIR: dataDir,
+        BUNKMS_KEK: kms.kek,
+        ...(await commandEnvironment(dataDir)),
+      };
+      const { code, stdout } = await bunkms(environment, 'audit', 'verify', '--json');
+      return [code, JSON.parse(stdout)];
+    };
+    beforeEach(async () => {
+      const limit = { ...MAY_ISSUE_ALL, ttl_s: 86_400 };
+      root = await kms.issue({ scope: ['kms:admin', 'kms:read_key'], keys: ['*'], may_issue: limit });
+      child = await issueBy(root, { may_issue: limit });
+      grandchild = await issueBy(child);
+    });
+
+    test.each([
+      ['is edited by a space', `detail = replace(detail, '{"token"', '{ "token"')`],
+      ['names another issuer', `detail = replace(detail, '"issuer":"', '"issuer":"0')`],
+      ['is of another action', `action = 'token.issued'`],
+    ])(
+      'ends, and what it missed is named, when a record between %s and is put back',
+      async (_what, change) => {
+        const sibling = await issueBy(root);
+        const where = `WHERE detail LIKE '%"${child.jti}"%' AND detail LIKE '%"${root.jti}"%'`;
+        await edit(`CREATE TABLE kept AS SELECT * FROM audit ${where}; UPDATE audit SET ${change} ${where}`);
+        const answer = await cascade();
+        if (change.includes('{ "token"'))
+          expect([answer.status, answer.json()]).toEqual([
+            500,
+            expect.objectContaining({ code: 'integrity_error' }),
+          ]);
+        for (const one of [root, sibling, child]) expect(await status(one)).toBe(401);
+        expect(await status(grandchild)).toBe(200);
+        await edit(
+          `DELETE FROM audit WHERE seq = (SELECT seq FROM kept);
+         INSERT INTO audit SELECT * FROM kept; DROP TABLE kept`,
+        );
+        const escaped = [child.jti, grandchild.jti].sort();
+        expect(await verify()).toEqual([
+          1,
+          expect.objectContaining({ intact: true, escaped_tokens: escaped }),
+        ]);
+        expect((await cascade()).status).toBe(204);
+        for (const one of [child, grandchild]) expect(await status(one)).toBe(401);
+        const [code, verdict] = await verify();
+        expect([code, verdict.intact, verdict.escaped_tokens]).toEqual([0, true, undefined]);
+      },
+    );
+  });
+
   test('a token with what it may issue, and a renewal of it, are what the chain says', async () => {
     const renewed = issuedTokenSchema.parse((await renew(admin)).json());
     expect(renewed.may_issue).toEqual(MAY_ISSUE_ALL);
