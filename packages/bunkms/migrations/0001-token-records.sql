@@ -110,9 +110,9 @@ CREATE INDEX audit_storage_exports ON audit ((detail::jsonb ->> 'storage'), (-se
 -- Whether a token is live is asked with each request. Members of "detail" are found by their text: in JSON no string can pass for one.
 CREATE INDEX audit_tokens ON audit (substring(detail from '"token":"([^"]*)"'))
   WHERE action IN ('token.issue', 'token.renew', 'token.restore');
-CREATE INDEX audit_token_families ON audit (substring(detail from '"family":"([^"]*)"'))
+CREATE INDEX audit_token_families ON audit (substring(detail from '"family":"([^"]*)"'), (-seq))
   WHERE action IN ('token.issue', 'token.renew', 'token.restore');
-CREATE INDEX audit_token_issuers ON audit (substring(detail from '"issuer":"([^"]*)"'))
+CREATE INDEX audit_token_issuers ON audit (substring(detail from '"issuer":"([^"]*)"'), (-seq))
   WHERE action IN ('token.issue', 'token.renew', 'token.restore');
 CREATE INDEX audit_revocations ON audit (substring(detail from '"family":"([^"]*)"')) WHERE action = 'token.revoke';
 CREATE INDEX audit_revocations_by_end ON audit (substring(detail from '"expires_at":"([^"]*)"'), seq)

@@ -154,6 +154,56 @@ describe('the command line', () => {
     expect(tokens.find((one: { jti: string }) => one.jti === jti)).not.toHaveProperty('revoked_at');
   });
 
+  test('issues a token with what it may issue, and revokes it with all that it issued', async () => {
+    await init();
+    const printed = await run(
+      ...['token', 'issue', '--typ', 'service', '--sub', 'ops', '--scope', 'kms:admin'],
+      ...[
+        '--may-issue-scope',
+        'kms:read_key, docs:read',
+        '--may-issue-keys',
+        'a-*',
+        '--may-issue-keys',
+        'b-dek',
+      ],
+      ...['--may-issue-project', 'project-a', '--may-issue-ttl', '2h'],
+    );
+    expect([printed.code, printed.stderr]).toEqual([0, '']);
+    const issuer = printed.stdout.trim();
+    expect(claimsOf(issuer).may_issue).toEqual({
+      scopes: ['kms:read_key', 'docs:read'],
+      keys: ['a-*', 'b-dek'],
+      projects: ['project-a'],
+      ttl_s: 7_200,
+    });
+    await using server = await startServer(environment);
+    const issue = (body: object) =>
+      call(server.apiUrl, '/v1/tokens', { token: issuer, body: { sub: 'x', typ: 'service', ...body } });
+    expect((await issue({ scope: ['kms:read_key'], keys: ['c-dek'] })).status).toBe(403);
+    const { token, jti } = (await issue({ scope: ['kms:read_key'], keys: ['b-dek'] })).json();
+    const status = async () => (await call(server.apiUrl, '/v1/keys', { token })).status;
+    const revoke = (...more: string[]) => run('token', 'revoke', claimsOf(issuer).jti, ...more);
+    expect(await revoke()).toMatchObject({ code: 0, stdout: '' });
+    expect(await status()).toBe(200);
+    expect(await revoke('--cascade')).toMatchObject({
+      code: 0,
+      stdout: 'revoked, with 1 tokens that it issued\n',
+    });
+    expect(await status()).toBe(401);
+    const again = JSON.parse((await revoke('--cascade', '--json')).stdout);
+    expect(again).toEqual({ jti: claimsOf(issuer).jti, revoked: true, issued: 0 });
+    const { tokens } = JSON.parse((await run('token', 'list', '--json')).stdout);
+    const listed = tokens.find((one: { jti: string }) => one.jti === jti);
+    expect(listed).toMatchObject({ issuer: claimsOf(issuer).jti, revoked_at: expect.any(String) });
+  });
+
+  test('issues no token of which it is only half said what it may issue', async () => {
+    await init();
+    const half = ['token', 'issue', '--typ', 'service', '--sub', 'ops', '--scope', 'kms:admin'];
+    expectFailure(await run(...half, '--may-issue-scope', 'kms:read_key'), 2, /may_issue.ttl_s/);
+    expectFailure(await run(...half, '--may-issue-ttl', '2h'), 2, /may_issue.scopes/);
+  });
+
   test('rotates, lists and shows keys beside a running server, and prints none of their material', async () => {
     await init();
     await using server = await startServer(environment);

@@ -1,5 +1,8 @@
+import { randomUUID } from 'node:crypto';
 import { issuedTokenSchema, type MayIssue, tokenPageSchema } from '@bundoc/shared/contract/tokens';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import { tokenIssueDraft } from '../src/audit/token-record.ts';
+import type { IssuePlace } from '../src/store/port.ts';
 import { openEvents } from './support/events.ts';
 import { FaultyStore } from './support/faulty-store.ts';
 import { MAY_ISSUE_ALL, startKms, type TestKms } from './support/kms.ts';
@@ -172,7 +175,7 @@ describe('tokens that issue others', () => {
       expect(pushed()).toHaveLength(3);
       const records = (await kms.records()).filter(({ action }) => action === 'token.revoke');
       expect(records.map(({ severity, detail }) => [severity, detail?.['cascade']])).toEqual([
-        ['CRITICAL', undefined],
+        ['CRITICAL', true],
         ['CRITICAL', child.jti],
         ['CRITICAL', child.jti],
       ]);
@@ -190,13 +193,43 @@ describe('tokens that issue others', () => {
 
     test('cut short, are ended by the same call again, and issue nothing in between', async () => {
       const { root, child, great } = await families();
-      faulty.replaced.listIssuedBy = () => Promise.reject(new Error('cut'));
+      faulty.replaced.listIssues = () => Promise.reject(new Error('cut'));
       expect(await revoke(root.jti)).toBe(500);
-      delete faulty.replaced.listIssuedBy;
+      delete faulty.replaced.listIssues;
       expect((await ask(root.token, { typ: 'client', scope: ['docs:read'] })).status).toBe(401);
       expect([await works(child.token), await works(great.token)]).toEqual([true, true]);
       expect(await revoke(root.jti)).toBe(204);
       expect([await works(child.token), await works(great.token)]).toEqual([false, false]);
+    });
+
+    test('take thousands with them a bounded number at a time, each family looked at once', async () => {
+      const { root } = await families();
+      const { family: _, jti: __, ...like } = await leaf(root.token);
+      const many = Array.from({ length: 3_000 }, () => {
+        const jti = randomUUID();
+        return { ...like, jti, family: jti };
+      });
+      const time = new Date().toISOString();
+      await kms.store.appendAudit(
+        many.map((token) => tokenIssueDraft({ caller: {}, time, action: 'token.issue' }, token)),
+      );
+      const looks: [by: string, of: readonly string[], found: number][] = [];
+      faulty.replaced.listIssues = async (real, by, places: readonly IssuePlace[], limit) => {
+        const found = (await real(by, places, limit)) as unknown[][];
+        const starts = places.filter(({ after }) => after === 0).map(({ of }) => of);
+        looks.push([by, starts, found.flat().length]);
+        return found;
+      };
+      expect(await revoke(root.jti)).toBe(204);
+      delete faulty.replaced.listIssues;
+      const ended = (await kms.records()).filter(({ action }) => action === 'token.revoke');
+      // Beside them what the root has issued otherwise, and the root.
+      expect(new Set(ended.map(({ detail }) => detail?.['family'])).size).toBe(3_000 + 6);
+      expect(Math.max(...looks.map(([, , found]) => found))).toBeLessThanOrEqual(1_000);
+      const asked = looks.filter(([by]) => by === 'family').flatMap(([, of]) => of);
+      expect(asked).toHaveLength(new Set(asked).size);
+      // Two looks at each 50 families, one at the tokens that they issued, and the pages of the root's.
+      expect(looks.length).toBeLessThan(4 * (3_000 / 50));
     });
 
     test('issue nothing that escapes: a token whose issuer was revoked meanwhile is not stored', async () => {

@@ -103,6 +103,32 @@ function tokenTrust(commandEnvironment: (dataDir: string) => Promise<Record<stri
     expect(await damaged()).toEqual([jti]);
   });
 
+  test('a revocation that somebody adds to the database hides no real one, and verification names it', async () => {
+    await kms.api(`/v1/tokens/${other.jti}`, { method: 'DELETE', token: admin.token });
+    await edit(
+      `CREATE TABLE planted AS SELECT * FROM audit WHERE action = 'token.revoke';
+       UPDATE planted SET seq = -1, detail = replace(detail, '${other.jti}', '${victim.jti}');
+       INSERT INTO audit SELECT * FROM planted; DROP TABLE planted`,
+    );
+    const environment = {
+      BUNKMS_DATA_DIR: dataDir,
+      BUNKMS_KEK: kms.kek,
+      ...(await commandEnvironment(dataDir)),
+    };
+    const verified = await bunkms(environment, 'audit', 'verify');
+    expect([verified.code, verified.stderr]).toEqual([
+      1,
+      expect.stringContaining('record -1 is before the first'),
+    ]);
+    const path = `/v1/tokens/${victim.jti}`;
+    expect((await kms.api(path, { method: 'DELETE', token: admin.token })).status).toBe(204);
+    await edit('DELETE FROM audit WHERE seq = -1');
+    expect(await status(victim)).toBe(401);
+    const revocations = (await kms.records()).filter(({ action }) => action === 'token.revoke');
+    expect(revocations.map(({ detail }) => detail?.['family'])).toEqual([other.jti, victim.jti]);
+    expect([await damaged(), (await kms.verify()).intact]).toEqual([[], true]);
+  });
+
   test('a token whose audit record is edited is refused', async () => {
     await edit(
       `UPDATE audit SET detail = replace(detail, '"family":"${victim.jti}"', '"family":"${other.jti}"')
@@ -128,6 +154,67 @@ function tokenTrust(commandEnvironment: (dataDir: string) => Promise<Record<stri
     const list = await bunkms(environment, 'token', 'list');
     expect(list.stdout).toContain(`${victim.jti}  damaged\n`);
     expect(list.stdout).toContain(`${other.jti}  valid`);
+  });
+
+  describe('a revocation with cascade', () => {
+    let root: Issued;
+    let child: Issued;
+    let grandchild: Issued;
+    const issueBy = async ({ token }: Issued, more: object = {}) => {
+      const body = { sub: 'x', typ: 'service', scope: ['kms:read_key', 'kms:admin'], keys: ['a-*'], ...more };
+      return issuedTokenSchema.parse((await kms.api('/v1/tokens', { token, body })).json());
+    };
+    const cascade = () =>
+      kms.api(`/v1/tokens/${root.jti}?cascade=true`, { method: 'DELETE', token: admin.token });
+    const verify = async () => {
+      const environment = {
+        BUNKMS_DATA_DIR: dataDir,
+        BUNKMS_KEK: kms.kek,
+        ...(await commandEnvironment(dataDir)),
+      };
+      const { code, stdout } = await bunkms(environment, 'audit', 'verify', '--json');
+      return [code, JSON.parse(stdout)];
+    };
+    beforeEach(async () => {
+      const limit = { ...MAY_ISSUE_ALL, ttl_s: 86_400 };
+      root = await kms.issue({ scope: ['kms:admin', 'kms:read_key'], keys: ['*'], may_issue: limit });
+      child = await issueBy(root, { may_issue: limit });
+      grandchild = await issueBy(child);
+    });
+
+    test.each([
+      ['is edited by a space', `detail = replace(detail, '{"token"', '{ "token"')`],
+      ['names another issuer', `detail = replace(detail, '"issuer":"', '"issuer":"0')`],
+      ['is of another action', `action = 'token.issued'`],
+    ])(
+      'ends, and what it missed is named, when a record between %s and is put back',
+      async (_what, change) => {
+        const sibling = await issueBy(root);
+        const where = `WHERE detail LIKE '%"${child.jti}"%' AND detail LIKE '%"${root.jti}"%'`;
+        await edit(`CREATE TABLE kept AS SELECT * FROM audit ${where}; UPDATE audit SET ${change} ${where}`);
+        const answer = await cascade();
+        if (change.includes('{ "token"'))
+          expect([answer.status, answer.json()]).toEqual([
+            500,
+            expect.objectContaining({ code: 'integrity_error' }),
+          ]);
+        for (const one of [root, sibling, child]) expect(await status(one)).toBe(401);
+        expect(await status(grandchild)).toBe(200);
+        await edit(
+          `DELETE FROM audit WHERE seq = (SELECT seq FROM kept);
+         INSERT INTO audit SELECT * FROM kept; DROP TABLE kept`,
+        );
+        const escaped = [child.jti, grandchild.jti].sort();
+        expect(await verify()).toEqual([
+          1,
+          expect.objectContaining({ intact: true, escaped_tokens: escaped }),
+        ]);
+        expect((await cascade()).status).toBe(204);
+        for (const one of [child, grandchild]) expect(await status(one)).toBe(401);
+        const [code, verdict] = await verify();
+        expect([code, verdict.intact, verdict.escaped_tokens]).toEqual([0, true, undefined]);
+      },
+    );
   });
 
   test('a token with what it may issue, and a renewal of it, are what the chain says', async () => {

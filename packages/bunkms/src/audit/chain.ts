@@ -68,6 +68,7 @@ export interface ChainFault {
   readonly seq: number;
   readonly reason:
     | 'missing'
+    | 'before the first record'
     | 'does not follow the record before it'
     | 'changed'
     | 'not the record of the receipt';
@@ -112,6 +113,7 @@ export function faultOf(
   receipts: readonly AuditReceipt[] = [],
 ): ChainFault | undefined {
   const seq = head.seq + 1;
+  if (record.seq <= GENESIS.seq) return { seq: record.seq, reason: 'before the first record' };
   if (record.seq !== seq) return { seq, reason: 'missing' };
   if (record.prev_hash !== head.hash) return { seq, reason: 'does not follow the record before it' };
   if (recordHash(chainKey, head.hash, seq, record) !== record.hash) return { seq, reason: 'changed' };

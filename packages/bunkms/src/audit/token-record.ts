@@ -114,6 +114,15 @@ export function familyOfIssue(chainKey: KeyObject, jti: string, issued: AuditRec
   return isOfToken && isGenuine(chainKey, issued) ? family : undefined;
 }
 
+/** Whether a record says already what a revocation would. False when this chain key did not make it: then it says nothing. */
+export function isSaidBy(chainKey: KeyObject, { detail: said }: AuditDraft, record: AuditRecord): boolean {
+  const { action, detail } = record;
+  if (action !== REVOCATION || detail?.['family'] !== said?.['family']) return false;
+  // That a token shall take with it what it issued is more than that it is revoked.
+  if (said?.['cascade'] === true && detail?.['cascade'] !== true) return false;
+  return isGenuine(chainKey, record);
+}
+
 /** Whether a record tells of the issue of a token. */
 export function isIssue({ action, outcome }: AuditRecord): boolean {
   return outcome === 'allowed' && (TOKEN_ACTIONS as readonly string[]).includes(action);

@@ -23,36 +23,41 @@ export async function auditHead(environment: Environment, options: { json?: true
 /**
  * Walks the whole audit chain, which must hold the record of each receipt, and holds every key and token against it.
  *
- * @throws CliFailure naming the first broken record, or the keys and tokens that are damaged.
+ * @throws CliFailure naming the first broken record, or the keys and tokens that are damaged, or the tokens that outlive a revocation with cascade.
  */
 export async function verifyAudit(
   environment: Environment,
   options: { receipt: readonly AuditReceipt[]; json?: true },
 ): Promise<void> {
-  const { verdict, keys, tokens } = await withKms(environment, async ({ store, state: { chainKey } }) => {
-    const ofKeys = new KeyVerification();
-    const ofTokens = new TokenVerification();
-    const note = (record: AuditRecord) => {
-      ofKeys.note(record);
-      ofTokens.note(record);
-    };
-    using progress = createProgress('{bar} {value}/{total} records, {eta_formatted} left');
-    progress.start((await store.auditHead()).seq);
-    const chain = await verifyChain(chainKey, allRecords(store, note, progress), options.receipt);
-    if (!chain.intact) return { verdict: chain, keys: [], tokens: [] };
-    const forgottenBefore = new Date(Date.now() - KEPT_AFTER_EXPIRY_MS).toISOString();
-    return {
-      verdict: chain,
-      keys: await ofKeys.damagedKeys(store, chainKey),
-      tokens: await ofTokens.damagedTokens(store, chainKey, forgottenBefore),
-    };
-  });
+  const { verdict, keys, tokens, escaped } = await withKms(
+    environment,
+    async ({ store, state: { chainKey } }) => {
+      const ofKeys = new KeyVerification();
+      const ofTokens = new TokenVerification();
+      const note = (record: AuditRecord) => {
+        ofKeys.note(record);
+        ofTokens.note(record);
+      };
+      using progress = createProgress('{bar} {value}/{total} records, {eta_formatted} left');
+      progress.start((await store.auditHead()).seq);
+      const chain = await verifyChain(chainKey, allRecords(store, note, progress), options.receipt);
+      if (!chain.intact) return { verdict: chain, keys: [], tokens: [], escaped: [] };
+      const forgottenBefore = new Date(Date.now() - KEPT_AFTER_EXPIRY_MS).toISOString();
+      return {
+        verdict: chain,
+        keys: await ofKeys.damagedKeys(store, chainKey),
+        tokens: await ofTokens.damagedTokens(store, chainKey, forgottenBefore),
+        escaped: ofTokens.escapedTokens(new Date().toISOString()),
+      };
+    },
+  );
   if (options.json)
     console.log(
       JSON.stringify({
         ...verdict,
         ...(keys.length === 0 ? {} : { damaged_keys: keys }),
         ...(tokens.length === 0 ? {} : { damaged_tokens: tokens }),
+        ...(escaped.length === 0 ? {} : { escaped_tokens: escaped }),
       }),
     );
   if (!verdict.intact)
@@ -61,6 +66,9 @@ export async function verifyAudit(
   const damaged = [
     ...(keys.length === 0 ? [] : [`keys are not what the chain says: ${keys.join(', ')}`]),
     ...(tokens.length === 0 ? [] : [`tokens are not what the chain says: ${tokens.join(', ')}`]),
+    ...(escaped.length === 0
+      ? []
+      : [`tokens outlive a revocation with cascade, which is to be repeated: ${escaped.join(', ')}`]),
   ];
   if (damaged.length > 0) throw new CliFailure(damaged.join('; '));
 }
@@ -157,14 +165,14 @@ async function* allRecords(
   note: (record: AuditRecord) => void,
   progress: Progress,
 ): AsyncGenerator<AuditRecord> {
-  for (let after = 0, more = true; more; ) {
+  for (let after: number | undefined, more = true; more; ) {
     const page = await store.listAudit({ after, limit: PAGE });
     for (const record of page.items) {
       note(record);
       yield record;
     }
     after = page.items.at(-1)?.seq ?? after;
-    progress.update(after);
+    progress.update(after ?? 0);
     more = page.more;
   }
 }

@@ -102,12 +102,13 @@ export function registerTokenRoutes(app: FastifyInstance, guards: Guards, servic
     id: 'revokeToken',
     tag: 'tokens',
     summary: 'Revoke a token, and all that were renewed from the same one',
-    description: 'With `cascade=true`, repeat it after a failure: it ends the rest.',
+    description:
+      'With `cascade=true`, repeat it after a failure: it ends the rest. `integrity_error`: an audit record of a token was changed; all that is found without it is revoked.',
     access: ADMIN,
     params: jtiParamsSchema,
     query: revokeQuery,
     answers: { 204: { description: 'Revoked' } },
-    refusals: ['token_not_found', 'disk_full'],
+    refusals: ['token_not_found', 'integrity_error', 'disk_full'],
     examples: { unknown: { params: { jti: '0b6f4a0e-6b0c-4b8e-9a53-3c1d2f7e8a90' }, status: 404 } },
   });
   app.delete(

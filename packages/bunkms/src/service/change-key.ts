@@ -53,7 +53,7 @@ export function tagOf({ id, revision }: Pick<KeyRecord, 'id' | 'revision'>): str
  *
  * @param decide returns undefined when there is nothing to change, and throws to refuse. May be called more than once.
  * @returns the key as it is then, durable, with the versions that were read.
- * @throws AppError `storage_superseded`, `KEY_NOT_FOUND`, `key_damaged`, `precondition_failed`, and what `decide` throws.
+ * @throws AppError `unauthenticated` when the caller's token was revoked meanwhile, `storage_superseded`, `KEY_NOT_FOUND`, `key_damaged`, `precondition_failed`, and what `decide` throws.
  */
 export async function changeKey(
   ports: KeyPorts,
@@ -82,7 +82,7 @@ export async function changeKey(
     });
     const previous = markOf(key.record);
     const marks = storage === undefined ? storages : [storage, ...storages];
-    const update = { record, versions, audit, previous, storages: marks, quietSince };
+    const update = { record, versions, audit, previous, jti: caller.jti, storages: marks, quietSince };
     const receipt = await ports.store.updateKey(update);
     if (receipt !== undefined)
       return { record, versions: merged(key.versions, versions), receipt, change: receipt };

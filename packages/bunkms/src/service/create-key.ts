@@ -101,7 +101,7 @@ function newKey(
       ...(storage === undefined ? {} : { holder: storage }),
     },
   });
-  return { change: { record, versions: [first], audit: draft }, first };
+  return { change: { record, versions: [first], audit: draft, jti: caller.jti }, first };
 }
 
 async function insert(

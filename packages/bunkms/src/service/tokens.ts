@@ -23,6 +23,7 @@ import {
   tokenIssueDraft,
 } from '../audit/token-record.ts';
 import type { KmsStore, PageQuery, StoredToken } from '../store/port.ts';
+import { IssuedFamilies } from './issued-families.ts';
 import { requireMayIssue } from './may-issue.ts';
 
 export interface TokenServiceOptions {
@@ -44,8 +45,8 @@ export interface TokenList {
   readonly next: string | undefined;
 }
 
-/** Families that are ended in one transaction. */
-const CASCADE_BATCH = 200;
+const CASCADE_NOT_WHOLE =
+  'audit records of tokens were changed: what they led to may live on; "bunkms audit verify" names it once they are put back';
 
 /**
  * Issues, renews, lists and revokes tokens (Ed25519 JWT). The store keeps what tokens say, never the tokens. Each
@@ -128,7 +129,8 @@ export class TokenService {
    * first, so nothing is issued meanwhile that escapes. When this is cut short, calling it again ends the rest.
    *
    * @returns how many further families were ended.
-   * @throws AppError `token_not_found`, also for a token whose audit record was changed: such a token is refused anyway.
+   * @throws AppError `token_not_found`, also for a token whose audit record was changed: such a token is refused anyway. `integrity_error`
+   * when the record of a token that it issued was changed: then all is ended that is found without that record.
    */
   async revoke(jti: string, caller: Caller, options: { readonly cascade?: boolean } = {}): Promise<number> {
     const { store, chainKey } = this.#options;
@@ -137,15 +139,15 @@ export class TokenService {
       throw new AppError('token_not_found');
     const root = namedBy(issued);
     const time = this.#now();
-    await store.revokeFamilies([revocationDraft(caller, time, root)]);
-    if (options.cascade !== true) return 0;
-    let ended = 0;
-    for (;;) {
-      const found = await store.listIssuedBy(root.family, time, CASCADE_BATCH);
-      if (found.length === 0) return ended;
-      const drafts = found.map((record) => revocationDraft(caller, time, namedBy(record), { cascade: jti }));
-      ended += await store.revokeFamilies(drafts);
-    }
+    const cascade = options.cascade === true;
+    await store.revokeFamilies([revocationDraft(caller, time, root, cascade ? { cascade } : {})]);
+    if (!cascade) return 0;
+    const families = new IssuedFamilies({ store, chainKey }, root.family);
+    const { count, isWhole } = await families.end(time, (issue) =>
+      revocationDraft(caller, time, namedBy(issue), { cascade: jti }),
+    );
+    if (!isWhole) throw new AppError('integrity_error', { detail: CASCADE_NOT_WHOLE });
+    return count;
   }
 
   /** Tokens in the order of their issue, the expired and revoked ones too. */

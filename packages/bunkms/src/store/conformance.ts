@@ -185,6 +185,25 @@ export function storeConformance(name: string, makePlace: () => Promise<StorePla
       expect(await store.findKey('a-dek', 'all')).toMatchObject(stored(made));
     });
 
+    test('makes and changes no key in the name of a token that is revoked or unknown, and writes nothing then', async () => {
+      const [live, revoked] = [token(), token()];
+      for (const one of [live, revoked]) await store.insertToken(one, issueOf(one));
+      await store.revokeFamilies([revocationOf(revoked)]);
+      const made = key('a-dek');
+      expect(await store.insertKey({ ...made, jti: live.jti })).toBeUndefined();
+      const before = await store.auditHead();
+      for (const jti of [revoked.jti, randomUUID()]) {
+        const refusal = { code: 'unauthenticated' };
+        await expect(store.insertKey({ ...key('b-dek'), jti })).rejects.toMatchObject(refusal);
+        await expect(store.updateKey({ ...rotated(made), jti })).rejects.toMatchObject(refusal);
+        await expect(store.updateKeys([{ ...rotated(made), jti }])).rejects.toMatchObject(refusal);
+      }
+      expect(await store.auditHead()).toEqual(before);
+      expect(await store.findKey('b-dek', 'all')).toBeUndefined();
+      expect(await store.findKey('a-dek', 'all')).toMatchObject(stored(made));
+      expect(await store.updateKey({ ...rotated(made), jti: live.jti })).toBeDefined();
+    });
+
     test('lets one of several writers change the same revision', async () => {
       const made = key('a-dek');
       await store.insertKey(made);
@@ -506,7 +525,7 @@ export function storeConformance(name: string, makePlace: () => Promise<StorePla
       expect(await store.auditHead()).toEqual(before);
     });
 
-    test('finds what a family has issued over three generations and renewals, but for the revoked and the expired', async () => {
+    test('finds the issues of tokens by their family and by their issuer, in pages', async () => {
       const add = async (more: Partial<TokenInfo> = {}, family?: string) => {
         const one = { ...token(family), ...more };
         await store.appendAudit([issueOf(one, family === undefined ? 'token.issue' : 'token.renew')]);
@@ -518,17 +537,29 @@ export function storeConformance(name: string, makePlace: () => Promise<StorePla
       const grandchild = await add({ issuer: child.jti, expires_at: TIME });
       const renewal = await add({ issuer: child.jti, expires_at: LATER }, grandchild.family);
       const great = await add({ issuer: renewal.jti });
-      await add({ issuer: root.jti, expires_at: '2025-01-01T00:00:00.000Z' });
-      await add({ issuer: other.jti });
-      const found = async (limit = 10) => {
-        const records = await store.listIssuedBy(root.family, '2026-01-15T00:00:00.000Z', limit);
-        return records.map(({ detail }) => detail?.['token']).sort();
+      const late = await add({ issuer: root.jti, expires_at: '2025-01-01T00:00:00.000Z' });
+      const ofOther = await add({ issuer: other.jti });
+      const found = async (by: 'family' | 'issuer', of: readonly string[], limit = 10, after = 0) => {
+        const places = of.map((one) => ({ of: one, after }));
+        const lists = await store.listIssues(by, places, limit);
+        return lists.map((records) => records.map(({ detail }) => detail?.['token']));
       };
-      expect(await found()).toEqual([child.jti, renewal.jti, great.jti].sort());
-      expect(await found(2)).toHaveLength(2);
-      await store.revokeFamilies([revocationOf(root), revocationOf(child)]);
-      expect(await found()).toEqual([renewal.jti, great.jti].sort());
-      expect(await store.listIssuedBy(other.family, LATER, 10)).toEqual([]);
+      expect(await found('family', [root.family, great.family, randomUUID()])).toEqual([
+        [root.jti, renewed.jti],
+        [great.jti],
+        [],
+      ]);
+      expect(await found('issuer', [child.jti, other.jti, root.jti])).toEqual([
+        [grandchild.jti, renewal.jti],
+        [ofOther.jti],
+        [late.jti],
+      ]);
+      const [[first] = []] = await store.listIssues('issuer', [{ of: child.jti, after: 0 }], 1);
+      expect(first?.detail?.['token']).toBe(grandchild.jti);
+      expect(await found('issuer', [child.jti, root.jti], 10, first?.seq)).toEqual([
+        [renewal.jti],
+        [late.jti],
+      ]);
     });
 
     test('forgets families of which every token expired, a number at a time, and says so in the chain', async () => {

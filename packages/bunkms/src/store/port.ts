@@ -110,6 +110,8 @@ export interface KeyChange {
   readonly record: KeyRecord;
   readonly versions: readonly KeyVersionRecord[];
   readonly audit: AuditDraft;
+  /** The `jti` of the token in whose name this is done, which must be live ({@link KmsStore.liveFamily}) at that moment. */
+  readonly jti?: string | undefined;
 }
 
 /** What tells one state of a key from any other, also from one that differs in its wrapping alone. */
@@ -219,6 +221,12 @@ export interface AuditQuery extends PageQuery<number> {
   readonly uses?: false | undefined;
   /** False leaves out all records that there are very many of (`BULK_ACTIONS`), without a walk over them. */
   readonly bulk?: false | undefined;
+}
+
+/** Records of the issue of tokens of one family, or by one token, behind that number. */
+export interface IssuePlace {
+  readonly of: string;
+  readonly after: number;
 }
 
 /** A bounded piece of work for a holder. */
@@ -341,7 +349,7 @@ export interface KmsStore extends AsyncDisposable {
    * counts.
    * @returns undefined when the key was stored; the key, with its first version, that the same idempotency key made, and nothing
    * was written; `keks_changed`, and nothing was written, when it is wrapped with a KEK that is not the current one.
-   * @throws AppError `KEY_EXISTS` when the name is taken, or ever was; nothing is written then.
+   * @throws AppError `KEY_EXISTS` when the name is taken, or ever was; `unauthenticated` when its token is not live. Nothing is written then.
    */
   insertKey(key: KeyChange, idempotentSince?: string): Promise<StoredKey | 'keks_changed' | undefined>;
 
@@ -360,6 +368,7 @@ export interface KmsStore extends AsyncDisposable {
    *
    * @returns the place of the audit record; undefined, with nothing written, when the key is in another state, there is no such key, what is
    * new of it is wrapped with a KEK that is not the current one, a storage does not stand as it was read, or the key was released meanwhile.
+   * @throws AppError `unauthenticated` when its token is not live; nothing is written then.
    */
   updateKey(change: KeyUpdate): Promise<AuditReceipt | undefined>;
 
@@ -416,18 +425,23 @@ export interface KmsStore extends AsyncDisposable {
   listTokens(page: PageQuery<string>): Promise<Page<StoredToken>>;
 
   /**
-   * Appends revocations, each ending the family that its `detail` names, and marks the rows. Those of families that are revoked already are
-   * left out. From then on each process sees it.
+   * Appends revocations, each ending the family that its `detail` names, and marks the rows. Those of families that a genuine record revokes
+   * already are left out, but for the first that says `cascade: true`. From then on each process sees it.
    *
    * @returns how many were appended.
    */
   revokeFamilies(records: readonly AuditDraft[]): Promise<number>;
 
   /**
-   * Families that a token of this family has issued, and those that their tokens have issued in turn, by the audit chain alone: of each that is
-   * not revoked and has a token which expires at `time` or later, the record of an issue. At most `limit`.
+   * Records of the issue of tokens, found by their family or their issuer; not to be believed before they are authenticated.
+   *
+   * @returns for each place at most `limit` of them, in the order of `seq`.
    */
-  listIssuedBy(family: string, time: string, limit: number): Promise<readonly AuditRecord[]>;
+  listIssues(
+    by: 'family' | 'issuer',
+    places: readonly IssuePlace[],
+    limit: number,
+  ): Promise<readonly (readonly AuditRecord[])[]>;
 
   /** Revocations of what expires at `time` or later, by the audit chain alone, in the order of those ends. */
   listRevoked(time: string, page: PageQuery<RevocationPlace>): Promise<Page<AuditRecord>>;
@@ -456,7 +470,7 @@ export interface KmsStore extends AsyncDisposable {
   appendAuditOnce(record: AuditDraft): Promise<boolean>;
 
   /**
-   * Records in ascending order of `seq`; the cursor is a `seq`. Pages are full while there are more, unless `severity`, `actor`, `from` or `to`
+   * Records in ascending order of `seq`, without a cursor from the lowest number on; the cursor is a `seq`. Pages are full while there are more, unless `severity`, `actor`, `from` or `to`
    * filters them.
    */
   listAudit(query: AuditQuery): Promise<FilteredPage<AuditRecord, number>>;

@@ -17,8 +17,6 @@ export interface SqliteStoreOptions {
 
 /** Opening starts a thread, may migrate the schema, and may replay a write-ahead log. */
 const OPEN_DEADLINE_MS = 15_000;
-/** Of a token that issued very many others the whole tree is walked. */
-const CASCADE_DEADLINE_MS = 60_000;
 /** Everything that was loaded goes to the disk at once. */
 const COMMIT_LOAD_DEADLINE_MS = 600_000;
 const PENDING_MAX = 1_024;
@@ -96,7 +94,7 @@ function remoteStore(rpc: WorkerRpc): KmsStore {
     liveFamily: remote('liveFamily'),
     listTokens: remote('listTokens'),
     revokeFamilies: remote('revokeFamilies'),
-    listIssuedBy: remote('listIssuedBy', CASCADE_DEADLINE_MS),
+    listIssues: remote('listIssues'),
     listRevoked: remote('listRevoked'),
     pruneTokens: remote('pruneTokens'),
     appendAudit: remote('appendAudit'),

@@ -57,6 +57,9 @@ export function latestOfStorage(storage: string, columns = '*'): string {
   return `SELECT ${columns} FROM audit WHERE ${STORAGE} = ${storage} AND ${OF_STORAGES} ORDER BY -seq LIMIT 1`;
 }
 
+/** Where a list begins, the least `bigint`: who can write to the database can add records in front of the first. */
+const BEFORE_ALL = '-9223372036854775808';
+
 /** Records that one page looks at, and how many of them at once. */
 const LOOKED_AT_MAX = 10_000;
 const LOOK = 1_000;
@@ -222,7 +225,7 @@ export async function listRecords(
   const require = (sql: string, value: string | number | undefined) => {
     if (value !== undefined) conditions.push(`${sql} $${values.push(value)}`);
   };
-  require('seq >', query.after ?? 0);
+  require('seq >', query.after ?? BEFORE_ALL);
   require('seq <=', until);
   require('severity =', query.severity);
   require('key =', query.key);
@@ -241,14 +244,14 @@ export async function listRecords(
 /** Where a page that is filtered ends its look; undefined when it may look to the end. */
 async function lookedAtUntil(
   session: Session,
-  { after = 0, key, actor, severity, from, to }: AuditQuery,
+  { after, key, actor, severity, from, to }: AuditQuery,
 ): Promise<number | undefined> {
   if ([actor, severity, from, to].every((filter) => filter === undefined)) return undefined;
   // The records of one key, or of one actor, are found by an index.
   const [of, value] = key !== undefined ? ['key', key] : actor !== undefined ? ['actor', actor] : [];
   const row = await session.row(
     `SELECT seq FROM audit WHERE seq > $1 ${of === undefined ? '' : `AND ${of} = $3`} ORDER BY seq LIMIT 1 OFFSET $2`,
-    after,
+    after ?? BEFORE_ALL,
     LOOKED_AT_MAX - 1,
     ...(value === undefined ? [] : [value]),
   );

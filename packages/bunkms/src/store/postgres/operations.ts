@@ -7,6 +7,7 @@ import { kekIdOf } from '../../vault/vault.ts';
 import type {
   AuditCondition,
   FilteredPage,
+  KeyChange,
   KeyRecord,
   KeyUpdate,
   KmsStore,
@@ -70,7 +71,7 @@ import {
   findToken,
   insertToken,
   isRevoked,
-  listIssuedBy,
+  listIssues,
   listRevoked,
   listTokens,
   liveFamilies,
@@ -87,6 +88,14 @@ export function postgresOperations(pools: Pools, writer: Writer): PostgresOperat
   const tasks = new Tasks();
   const liveAmong = (session: Session, jtis: readonly string[]) =>
     liveFamilies(session, jtis, writer.chainKey);
+  const requireLive = async (session: Session, { jti }: KeyChange) => {
+    if (jti !== undefined && !(await liveAmong(session, [jti])).has(jti))
+      throw new AppError('unauthenticated');
+  };
+  const updateInTurn = async (session: WriteSession, change: KeyUpdate, kekId: string | undefined) => {
+    await requireLive(session, change);
+    return update(session, change, kekId);
+  };
   const families = new BatchedRead<string | undefined>(pools, liveAmong, undefined);
   const storedKeys = new BatchedRead<StoredKey>(pools, findStoredKeys, NOTHING);
   const storages = new BatchedRead<AuditRecord | undefined>(pools, storageRecords, undefined);
@@ -132,6 +141,7 @@ export function postgresOperations(pools: Pools, writer: Writer): PostgresOperat
     insertKey: (key, idempotentSince) =>
       writer.write(async (session) => {
         const { name, idempotency } = key.record;
+        await requireLive(session, key);
         if (idempotency !== null && idempotentSince !== undefined) {
           const before = await findIdempotent(session, idempotency.key, idempotentSince);
           if (before !== undefined) return await findStoredKey(session, before.name, 1);
@@ -153,12 +163,12 @@ export function postgresOperations(pools: Pools, writer: Writer): PostgresOperat
     },
     lastChange: (name) => places.ask(name),
     updateKey: (change) =>
-      writer.write(async (session) => update(session, change, await currentKek(session))),
+      writer.write(async (session) => updateInTurn(session, change, await currentKek(session))),
     updateKeys: (changes) =>
       writer.write(async (session) => {
         const kekId = await currentKek(session);
         const receipts: (AuditReceipt | undefined)[] = [];
-        for (const change of changes) receipts.push(await update(session, change, kekId));
+        for (const change of changes) receipts.push(await updateInTurn(session, change, kekId));
         return receipts;
       }),
     replaceKey: (change, expected) =>
@@ -197,15 +207,14 @@ export function postgresOperations(pools: Pools, writer: Writer): PostgresOperat
       writer.write(async (session) => {
         let count = 0;
         for (const [family, record] of byFamily(records)) {
-          if (await isRevoked(session, family)) continue;
+          if (await isRevoked(session, family, record, writer.chainKey)) continue;
           await markRevoked(session, family, record.time);
           session.append(record);
           count++;
         }
         return count;
       }),
-    listIssuedBy: (family, time, limit) =>
-      pools.read((session) => listIssuedBy(session, family, time, limit)),
+    listIssues: (by, places, limit) => pools.read((session) => listIssues(session, by, places, limit)),
     listRevoked: (time, page) => pools.read((session) => listRevoked(session, time, page)),
     pruneTokens: (time, limit, record) =>
       writer.write(async (session) => {

@@ -1,8 +1,10 @@
 import type { KeyObject } from 'node:crypto';
 import type { AuditRecord } from '@bundoc/shared/contract/audit';
 import type { TokenInfo } from '@bundoc/shared/contract/tokens';
-import { familyOfIssue } from '../../audit/token-record.ts';
+import type { AuditDraft } from '../../audit/chain.ts';
+import { familyOfIssue, isSaidBy } from '../../audit/token-record.ts';
 import {
+  type IssuePlace,
   type Page,
   type PageQuery,
   REVOCATION,
@@ -131,9 +133,18 @@ export async function tokensAfter(
   return rows.map((row) => ({ number: row['number'] as number, token: tokenOf(row) }));
 }
 
-/** Whether a record revokes the family. */
-export async function isRevoked(session: Session, family: string): Promise<boolean> {
-  return (await session.row(REVOCATION_OF('$1'), family)) !== undefined;
+/** Whether a genuine record says what a revocation of that family would say. */
+export async function isRevoked(
+  session: Session,
+  family: string,
+  draft: AuditDraft,
+  chainKey: KeyObject,
+): Promise<boolean> {
+  const rows = await session.rows(
+    `SELECT r.* FROM audit AS r WHERE r.${REVOKES} AND ${member('family', 'r')} = $1`,
+    family,
+  );
+  return rows.some((row) => isSaidBy(chainKey, draft, auditRecordOf(row)));
 }
 
 /** Inside a write: marks the rows of a family. */
@@ -145,29 +156,26 @@ export async function markRevoked(session: Session, family: string, revokedAt: s
   );
 }
 
-export async function listIssuedBy(
+/** Ordered as the indexes are: by `seq` itself PostgreSQL may rather walk the whole chain. */
+export async function listIssues(
   session: Session,
-  family: string,
-  time: string,
+  by: 'family' | 'issuer',
+  places: readonly IssuePlace[],
   limit: number,
-): Promise<AuditRecord[]> {
+): Promise<AuditRecord[][]> {
   const rows = await session.rows(
-    `WITH RECURSIVE ended (family) AS (
-       VALUES ($1::text COLLATE "C")
-       UNION
-       SELECT ${member('family', 'c')} FROM ended
-         JOIN audit AS m ON m.${ISSUES} AND ${member('family', 'm')} = ended.family
-         JOIN audit AS c ON c.${ISSUES} AND ${member('issuer', 'c')} = ${member('token', 'm')}
-     )
-     SELECT a.* FROM ended CROSS JOIN LATERAL (
-       SELECT l.* FROM audit AS l WHERE l.${ISSUES} AND ${member('family', 'l')} = ended.family
-         AND ${member('expires_at', 'l')} >= $2 ORDER BY ${member('expires_at', 'l')} DESC LIMIT 1) AS a
-      WHERE ended.family <> $1 AND NOT EXISTS (${REVOCATION_OF('ended.family')}) LIMIT $3`,
-    family,
-    time,
+    `SELECT ${PREFIXED}, n.at AS n_at
+       FROM unnest($1::text[], $2::bigint[]) WITH ORDINALITY AS n (id, after, at) CROSS JOIN LATERAL (
+         SELECT i.* FROM audit AS i WHERE i.${ISSUES} AND ${member(by, 'i')} = n.id AND (-i.seq) < -n.after
+          ORDER BY (-i.seq) DESC LIMIT $3) AS a
+      ORDER BY n.at, a.seq`,
+    places.map(({ of }) => of),
+    places.map(({ after }) => after),
     limit,
   );
-  return rows.map(auditRecordOf);
+  const found: AuditRecord[][] = places.map(() => []);
+  for (const row of rows) found[Number(row['n_at']) - 1]?.push(auditRecordIn(row, 'a_'));
+  return found;
 }
 
 export async function listRevoked(

@@ -37,6 +37,9 @@ const EXPORTS_TO_STORAGE = `audit INDEXED BY audit_storage_exports
 /** Records that one page looks at: refusals may be many, and all else waits for this thread meanwhile. */
 const LOOKED_AT_MAX = 10_000;
 
+/** Where a list begins: who can write to the database can add records in front of the first. */
+const BEFORE_ALL = Number.NEGATIVE_INFINITY;
+
 /** The audit chain. Whoever appends calls from inside a write transaction. */
 export class AuditTable {
   readonly #connection: Connection;
@@ -176,7 +179,7 @@ export class AuditTable {
   }
 
   list(query: AuditQuery): FilteredPage<AuditRecord, number> {
-    const { after = 0, limit } = query;
+    const { after = BEFORE_ALL, limit } = query;
     const until = this.#lookedAtUntil(query);
     const conditions: [sql: string, value: string | number | undefined][] = [
       ['seq > ?', after],
@@ -200,7 +203,7 @@ export class AuditTable {
   }
 
   /** Where a page that is filtered ends its look; undefined when it may look to the end. */
-  #lookedAtUntil({ after = 0, key, actor, severity, from, to }: AuditQuery): number | undefined {
+  #lookedAtUntil({ after = BEFORE_ALL, key, actor, severity, from, to }: AuditQuery): number | undefined {
     if ([actor, severity, from, to].every((filter) => filter === undefined)) return undefined;
     // The records of one key, or of one actor, are found by an index.
     const [of, value] = key !== undefined ? ['key', key] : actor !== undefined ? ['actor', actor] : [];

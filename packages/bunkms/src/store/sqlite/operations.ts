@@ -1,9 +1,11 @@
 import type { AuditReceipt } from '@bundoc/shared/contract/keys';
 import { AppError } from '@bundoc/shared/errors';
-import { familyOfIssue } from '../../audit/token-record.ts';
+import type { AuditDraft } from '../../audit/chain.ts';
+import { familyOfIssue, isSaidBy } from '../../audit/token-record.ts';
 import { kekIdOf } from '../../vault/vault.ts';
 import type {
   FilteredPage,
+  KeyChange,
   KeyRecord,
   KeyUpdate,
   NamedKey,
@@ -48,13 +50,13 @@ import { announce, isHeldByAll, withdraw } from './presence-table.ts';
 import {
   findToken,
   insertToken,
-  isRevoked,
   issueOfLive,
-  listIssuedBy,
+  listIssues,
   listRevoked,
   listTokens,
   markRevoked,
   pruneTokens,
+  revocations,
 } from './token-table.ts';
 
 /** Versions that a page of keys with all of theirs brings; a further key may add its own. */
@@ -77,8 +79,17 @@ export function sqliteOperations(connection: Connection): StoreOperations {
     const issued = issueOfLive(connection, jti);
     return issued && familyOfIssue(audit.chainKey, jti, issued);
   };
+  const requireLive = ({ jti }: KeyChange): void => {
+    if (jti !== undefined && liveFamily(jti) === undefined) throw new AppError('unauthenticated');
+  };
+  const isSaid = (family: string, draft: AuditDraft): boolean => {
+    for (const record of revocations(connection, family))
+      if (isSaidBy(audit.chainKey, draft, record)) return true;
+    return false;
+  };
   const update = (change: KeyUpdate, currentKek: string | undefined): AuditReceipt | undefined => {
     const { storages = [], quietSince } = change;
+    requireLive(change);
     if (!isWrappedWith(change.versions, currentKek)) return undefined;
     if (!storages.every((storage) => audit.isStorageAsRead(storage))) return undefined;
     if (quietSince !== undefined && audit.isReleasedSince(change.record.name, quietSince)) return undefined;
@@ -142,6 +153,7 @@ export function sqliteOperations(connection: Connection): StoreOperations {
     insertKey: (key, idempotentSince) =>
       connection.write(() => {
         const { name, idempotency } = key.record;
+        requireLive(key);
         const before =
           idempotency === null || idempotentSince === undefined
             ? undefined
@@ -198,14 +210,14 @@ export function sqliteOperations(connection: Connection): StoreOperations {
       connection.write(() => {
         let count = 0;
         for (const [family, record] of byFamily(records)) {
-          if (isRevoked(connection, family)) continue;
+          if (isSaid(family, record)) continue;
           markRevoked(connection, family, record.time);
           audit.append(record);
           count++;
         }
         return count;
       }),
-    listIssuedBy: (family, time, limit) => listIssuedBy(connection, family, time, limit),
+    listIssues: (by, places, limit) => listIssues(connection, by, places, limit),
     listRevoked: (time, page) => listRevoked(connection, time, page),
     pruneTokens: (time, limit, record) =>
       connection.write(() => {

@@ -1,6 +1,7 @@
 import type { AuditRecord } from '@bundoc/shared/contract/audit';
 import type { TokenInfo } from '@bundoc/shared/contract/tokens';
 import {
+  type IssuePlace,
   type Page,
   type PageQuery,
   REVOCATION,
@@ -76,16 +77,20 @@ function storedToken(connection: Connection, jti: string, row: TokenInfo | undef
 }
 
 function firstRevocation(connection: Connection, family: string): AuditRecord | undefined {
-  const row = connection.row(
-    `SELECT * FROM audit AS r INDEXED BY audit_revocations WHERE r.${REVOKES} AND ${member('family', 'r')} = ? ORDER BY seq LIMIT 1`,
-    family,
-  );
-  return row && auditRecordOf(row);
+  for (const record of revocations(connection, family)) return record;
+  return undefined;
 }
 
-/** Whether a record revokes the family. */
-export function isRevoked(connection: Connection, family: string): boolean {
-  return firstRevocation(connection, family) !== undefined;
+/** The records that revoke a family, genuine or not, the first one first. */
+export function* revocations(
+  connection: Connection,
+  family: string,
+): Generator<AuditRecord, void, undefined> {
+  const rows = connection.rows(
+    `SELECT * FROM audit AS r INDEXED BY audit_revocations WHERE r.${REVOKES} AND ${member('family', 'r')} = ? ORDER BY seq`,
+    family,
+  );
+  for (const row of rows) yield auditRecordOf(row);
 }
 
 /** Inside a write transaction: marks the rows of a family. */
@@ -97,34 +102,19 @@ export function markRevoked(connection: Connection, family: string, revokedAt: s
   );
 }
 
-export function listIssuedBy(
+const ISSUES_OF = {
+  family: `INDEXED BY audit_token_families WHERE i.${ISSUES} AND ${member('family', 'i')} = ?`,
+  issuer: `INDEXED BY audit_token_issuers WHERE i.${ISSUES} AND ${member('issuer', 'i')} = ?`,
+} as const;
+
+export function listIssues(
   connection: Connection,
-  family: string,
-  time: string,
+  by: keyof typeof ISSUES_OF,
+  places: readonly IssuePlace[],
   limit: number,
-): AuditRecord[] {
-  const rows = connection.rows(
-    `WITH RECURSIVE ended (family) AS (
-       VALUES (?1)
-       UNION
-       SELECT ${member('family', 'c')} FROM ended
-         CROSS JOIN audit AS m INDEXED BY audit_token_families
-           ON m.${ISSUES} AND ${member('family', 'm')} = ended.family
-         CROSS JOIN audit AS c INDEXED BY audit_token_issuers
-           ON c.${ISSUES} AND ${member('issuer', 'c')} = ${member('token', 'm')}
-     )
-     SELECT l.*, max(${member('expires_at', 'l')}) FROM ended
-       CROSS JOIN audit AS l INDEXED BY audit_token_families
-         ON l.${ISSUES} AND ${member('family', 'l')} = ended.family
-      WHERE ended.family <> ?1 AND NOT EXISTS (
-        SELECT 1 FROM audit AS r INDEXED BY audit_revocations
-          WHERE r.${REVOKES} AND ${member('family', 'r')} = ended.family)
-      GROUP BY ended.family HAVING max(${member('expires_at', 'l')}) >= ?2 LIMIT ?3`,
-    family,
-    time,
-    limit,
-  );
-  return [...rows].map(auditRecordOf);
+): AuditRecord[][] {
+  const sql = `SELECT * FROM audit AS i ${ISSUES_OF[by]} AND i.seq > ? ORDER BY i.seq LIMIT ?`;
+  return places.map(({ of, after }) => [...connection.rows(sql, of, after, limit)].map(auditRecordOf));
 }
 
 export function listRevoked(
