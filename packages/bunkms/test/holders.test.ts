@@ -526,16 +526,51 @@ describe('a deletion', () => {
     expectRefused(await s.act('deletion-intent', 'none-dek'), 404, 'KEY_NOT_FOUND');
   });
 
-  test('is finished by the storage that took the key over', async () => {
+  test('stays the holder’s until the key is destroyed: no take-over hands it on, not even a forced one', async () => {
+    await s.create(NAME);
+    const { receipt } = await s.intend(NAME);
+    for (const body of [{ storage: t.id }, { storage: t.id, force: true }, { storage: s.id }])
+      expectRefused(await takeOverKey(body), 409, 'key_deletion_intended');
+    expect(await t.deletions()).toEqual({ deletions: [] });
+    expect((await s.deletions()).deletions).toMatchObject([{ name: NAME, receipt }]);
+    keyIn(await keys.post(NAME, 'restore'));
+    expect(keyIn(await takeOverKey({ storage: t.id }))).toMatchObject({ holder: t.id, state: 'disabled' });
+    expect(await t.deletions()).toEqual({ deletions: [] });
+    expectRefused(await t.act('shred', NAME, { receipt }), 412, 'precondition_failed');
+  });
+
+  test('of a key that is destroyed is finished by the storage that takes the key over', async () => {
     await s.create(NAME);
     await s.intend(NAME);
+    await keys.shred(NAME);
     expect(keyIn(await takeOverKey({ storage: t.id }))).toMatchObject({ holder: t.id });
-    const [one] = (await t.deletions()).deletions;
     expect(await s.deletions()).toEqual({ deletions: [] });
-    expect((await t.act('shred', NAME, { receipt: one?.receipt })).status).toBe(200);
-    expect(keyIn(await takeOverKey({ storage: s.id }))).toMatchObject({ holder: s.id });
-    expect((await s.deletions()).deletions).toMatchObject([{ name: NAME, state: 'destroyed' }]);
-    keyIn(await s.act('content-removed', NAME));
+    expect((await t.deletions()).deletions).toMatchObject([{ name: NAME, state: 'destroyed' }]);
+    keyIn(await t.act('content-removed', NAME));
+  });
+
+  test.each(['key.recover', 'key.take_over', 'key.schedule_deletion'])(
+    'is not carried out after %s, also wrapped with another KEK since, until the holder intends it again',
+    async (action) => {
+      await s.create(NAME);
+      await s.intend(NAME);
+      await setKey(kms, NAME, { holder: t.id }, action);
+      const listed = async () => (await t.deletions()).deletions.at(0)?.receipt;
+      expectRefused(await t.act('shred', NAME, { receipt: await listed() }), 412, 'precondition_failed');
+      for (let time = 0; time < 2; time++) await setKey(kms, NAME, {}, 'kek.rewrap');
+      expectRefused(await t.act('shred', NAME, { receipt: await listed() }), 412, 'precondition_failed');
+      expect((await recordOf()).state).toBe('pending_deletion');
+      const { receipt } = await t.intend(NAME);
+      expect((await t.act('shred', NAME, { receipt })).status).toBe(200);
+    },
+  );
+
+  test('is carried out by the receipt of a new wrapping since the intent, however many there were', async () => {
+    await s.create(NAME);
+    await s.intend(NAME);
+    for (let time = 0; time < 3; time++) await setKey(kms, NAME, {}, 'kek.rewrap');
+    const [one] = (await s.deletions()).deletions;
+    expect((await s.act('shred', NAME, { receipt: one?.receipt })).status).toBe(200);
   });
 
   test('that an administrator ends is the storage’s to tidy up', async () => {
@@ -654,6 +689,7 @@ describe('every answer to every holder, offer and intent', () => {
     }
     if (action === 'take-over') {
       if (isDestroyed && (intendedAt === null || holder === null)) return [410, 'key_destroyed'];
+      if (!isDestroyed && intendedAt !== null) return [409, 'key_deletion_intended'];
       return { holder: me, offer: null };
     }
     if (action === 'shred' && isDestroyed && intendedAt !== null && holder === me) return {};
@@ -706,11 +742,13 @@ describe('every answer to every holder, offer and intent', () => {
           const name = `k${number++}-dek`;
           await keys.create(name);
           const by = holder === t.id ? t.generation : s.generation;
-          const before = await setKey(kms, name, {
-            ...state,
-            holder,
-            offer: offer && { ...offer, generation: by },
-          });
+          const isIntended = action === 'shred' && state.intendedAt !== undefined && !state.destroyedAt;
+          const before = await setKey(
+            kms,
+            name,
+            { ...state, holder, offer: offer && { ...offer, generation: by } },
+            isIntended ? 'key.deletion_intent' : 'key.update',
+          );
           const change = (await kms.store.findKey(name, 'current'))?.lastChange;
           const receipt = { seq: change?.seq, hash: change?.hash };
           const answer =

@@ -117,11 +117,11 @@ export function registerKeyHolderRoutes(app: FastifyInstance, guards: Guards, se
     id: 'takeOverKey',
     summary: 'Make a storage the holder of a key, whoever holds it',
     description:
-      'Refused with `until` while anybody but that storage may use the key, unless `force` is true.',
+      'Refused with `until` while anybody but that storage may use the key, unless `force` is true. Refused with `key_deletion_intended` while the holder wants the key shredded, also with `force`.',
     scope: 'kms:manage_key',
     body: takeOverKeySchema,
     answer: KEY,
-    refusals: [...KEY_REFUSALS, 'lease_live', 'disk_full'],
+    refusals: [...KEY_REFUSALS, 'lease_live', 'key_deletion_intended', 'disk_full'],
     examples: { takeOver: { body: { storage: EXAMPLE_STORAGE.storage }, status: 200 } },
     act: async (wanted, request, reply) =>
       sendKey(reply, await takeOverKey(services().keys, wanted, callerOf(request))),
