@@ -428,6 +428,50 @@ describe('a storage', () => {
   });
 });
 
+describe('a client token with every scope that it may have', () => {
+  const client = async () =>
+    (
+      await kms.issue({
+        typ: 'client',
+        scope: ['kms:create_key', 'kms:read_key', 'kms:manage_key', 'kms:shred_key'],
+        keys: ['*'],
+      })
+    ).token;
+
+  test('neither sees the generation of a storage nor acts as one, so it stops none and ends no key', async () => {
+    const token = await client();
+    await s.create(NAME);
+    await keys.create('free-dek');
+    const move = randomUUID();
+    await s.act('offer', NAME, { to: t.id, move });
+    const before = [await storageOf(s.id), await recordOf(), await recordOf('free-dek')];
+    const { generation } = s;
+    const reads = [`/v1/storages/${s.id}`, `/v1/storages/${s.id}/deletions?generation=${generation}`];
+    for (const path of reads) expectRefused(await kms.api(path, { token }), 403, 'forbidden');
+    const receipt = { seq: 1, hash: 'ab'.repeat(32) };
+    const calls: [string, object][] = [
+      [`storages/${s.id}/advance`, { from: [generation], to: randomUUID() }],
+      [`storages/${randomUUID()}/advance`, { from: [], to: randomUUID() }],
+      [`keys/${NAME}/offer`, { ...s.acting, to: t.id, move: randomUUID() }],
+      [`keys/${NAME}/withdraw`, { ...s.acting, move }],
+      [`keys/${NAME}/accept`, { ...t.acting, move }],
+      ['keys/free-dek/claim', s.acting],
+      [`keys/${NAME}/deletion-intent`, s.acting],
+      [`keys/${NAME}/shred`, { ...s.acting, receipt }],
+      [`keys/${NAME}/content-removed`, s.acting],
+    ];
+    for (const [path, body] of calls)
+      expectRefused(await kms.api(`/v1/${path}`, { token, body }), 403, 'forbidden');
+    expect([await storageOf(s.id), await recordOf(), await recordOf('free-dek')]).toEqual(before);
+  });
+
+  test('still claims a key for a storage as an administrator', async () => {
+    await keys.create(NAME);
+    const claim = await kms.api(`/v1/keys/${NAME}/claim`, { token: await client(), body: { storage: s.id } });
+    expect(keyIn(claim)).toMatchObject({ holder: s.id });
+  });
+});
+
 describe('a deletion', () => {
   test('is an intent, a destruction that names its receipt, and word that the content is gone; each may be repeated', async () => {
     await s.create(NAME);

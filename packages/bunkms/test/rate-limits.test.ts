@@ -1,3 +1,4 @@
+import { randomUUID } from 'node:crypto';
 import { FakeClock } from '@bundoc/shared/testing/fake-clock';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { startKms, type TestKms } from './support/kms.ts';
@@ -85,6 +86,24 @@ describe('rate limits', () => {
         ['b-dek', other],
       ]),
     ).toEqual([429, 200]);
+  });
+
+  test('bound the advances of storages by one token, over its renewals: 1000 at once, then ten a second', async () => {
+    await start({});
+    const service = async () => (await kms.issue({ scope: ['kms:create_key'] })).token;
+    const [token, other] = [await service(), await service()];
+    const to = randomUUID();
+    const path = `/v1/storages/${randomUUID()}/advance`;
+    const advance = async (by: string) =>
+      (await kms.internal(path, { token: by, body: { from: [], to } })).status;
+    const first: number[] = [];
+    for (let n = 0; n < 20; n++)
+      first.push(...(await Promise.all(Array.from({ length: 50 }, () => advance(token)))));
+    expect(new Set(first)).toEqual(new Set([200]));
+    const renewed = (await kms.internal('/v1/tokens/renew', { method: 'POST', token })).json().token;
+    expect([await advance(renewed), await advance(other)]).toEqual([429, 200]);
+    clock.advance(100);
+    expect([await advance(renewed), await advance(token)]).toEqual([200, 429]);
   });
 
   test('are told with Retry-After and recorded like every refusal, and reveal nothing of the key', async () => {
