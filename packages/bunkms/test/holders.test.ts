@@ -547,17 +547,56 @@ describe('a deletion', () => {
     expect((await s.act('shred', NAME, { receipt: second.receipt })).status).toBe(200);
   });
 
-  test('is never done by the sweep, even of a key that was to be deleted before', async () => {
+  test('is never done by the sweep without a day that an administrator has set', async () => {
     await s.create(NAME);
-    await s.create('b-dek');
-    await keys.delete(NAME, '?pending_days=7');
+    await keys.patch(NAME, { rotate_after_days: 7 });
     await s.intend(NAME);
+    expect(await recordOf()).toMatchObject({ state: 'pending_deletion', dueAt: null });
     clock.advance(400 * DAY_MS);
     await using again = await startKms({ dataDir: kms.dataDir, kek: kms.kek, clock });
-    await expect.poll(async () => (await again.store.counts()).keys).toBe(2);
+    await expect.poll(async () => (await again.store.counts()).keys).toBe(1);
     expect((await recordOf()).state).toBe('pending_deletion');
     const due = await kms.store.listDueKeys('2999-01-01T00:00:00.000Z', { limit: 9 });
     expect(due.items).toEqual([]);
+  });
+
+  test.each(['before', 'after'])(
+    'leaves the day that an administrator sets %s the intent, and the sweep destroys the key on it',
+    async (when) => {
+      await s.create(NAME);
+      const steps = [() => keys.delete(NAME, '?pending_days=7'), () => s.act('deletion-intent', NAME)];
+      for (const step of when === 'before' ? steps : steps.toReversed())
+        expect((await step()).status).toBeLessThan(300);
+      const dueAt = new Date(clock.now() + 7 * DAY_MS).toISOString();
+      // Asking again moves nothing.
+      expect((await keys.delete(NAME, '?pending_days=30')).json()).toMatchObject({ deletion_at: dueAt });
+      await s.intend(NAME);
+      expect((await keys.read(NAME)).json()).toMatchObject({
+        deletion_at: dueAt,
+        deletion_intended_at: expect.any(String),
+      });
+      expect((await latest('key.deletion_intent'))?.detail).toMatchObject({ deletion_at: dueAt });
+      clock.advance(7 * DAY_MS);
+      await using again = await startKms({ dataDir: kms.dataDir, kek: kms.kek, clock });
+      await expect
+        .poll(async () => (await again.store.findKey(NAME, 'current'))?.record?.state)
+        .toBe('destroyed');
+      // The storage finds it among its deletions, and removes the content.
+      const { items } = await again.store.listDeletions(s.id, { limit: 9 });
+      expect(items.map(({ name }) => name)).toEqual([NAME]);
+    },
+  );
+
+  test('is taken back with the day of an administrator, both at once', async () => {
+    await s.create(NAME);
+    await keys.delete(NAME, '?pending_days=7');
+    await s.intend(NAME);
+    const restored = (await keys.post(NAME, 'restore')).json();
+    expect([restored.state, restored.deletion_at, restored.deletion_intended_at]).toEqual([
+      'disabled',
+      undefined,
+      undefined,
+    ]);
   });
 
   test('that another than the holder asks for changes nothing', async () => {

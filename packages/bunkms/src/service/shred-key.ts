@@ -29,8 +29,8 @@ const CHANGES_PAGE = 100;
 type Of<T> = T & { readonly name: string };
 
 /**
- * Records that the holder of a key wants it shredded. From then on the key is not released, and is not destroyed by itself. The receipt is
- * the place of that record; it is good while that is the latest change of the key.
+ * Records that the holder of a key wants it shredded. From then on the key is not released. It is destroyed by itself only on a day that an
+ * administrator has set. The receipt is the place of that record; it is good while that is the latest change of the key.
  *
  * @throws AppError `key_held_elsewhere`, `key_unheld`, `storage_superseded`, `key_destroyed`, and of {@link changeKey}.
  */
@@ -45,10 +45,16 @@ export async function intendDeletion(
     requireHolder(record, acting.storage);
     if (record.intendedAt !== null && changedBy === 'key.deletion_intent') return undefined;
     const intendedAt = record.intendedAt ?? time;
+    // Of an enabled key it is the day of its next rotation.
+    const dueAt = record.state === 'pending_deletion' ? record.dueAt : null;
     return {
       action: 'key.deletion_intent',
-      record: { ...record, state: 'pending_deletion', dueAt: null, offer: null, intendedAt },
-      detail: { holder: acting.storage, intended_at: intendedAt },
+      record: { ...record, state: 'pending_deletion', dueAt, offer: null, intendedAt },
+      detail: {
+        holder: acting.storage,
+        intended_at: intendedAt,
+        ...(dueAt === null ? {} : { deletion_at: dueAt }),
+      },
     };
   });
   return { name, receipt: changed.change, intended_at: intendedAtOf(changed.record) };
