@@ -380,6 +380,21 @@ describe('a storage', () => {
     expectRefused(await takeOverStorage(randomUUID()), 404, 'storage_not_found');
   });
 
+  test('is taken over once by a call that is repeated', async () => {
+    const generation = randomUUID();
+    for (const body of [{ generation }, {}]) {
+      const first = (await takeOverStorage(s.id, body)).json();
+      const { seq } = await kms.store.auditHead();
+      clock.advance(1_000);
+      for (const more of [{}, { force: true }])
+        expect((await takeOverStorage(s.id, { ...body, ...more })).json()).toEqual(first);
+      expect((await kms.store.auditHead()).seq).toBe(seq);
+    }
+    expect((await s.advance()).json()).toMatchObject({ take_overs: 2 });
+    // One after the start that it let in is another.
+    expect((await takeOverStorage(s.id)).json()).toMatchObject({ take_overs: 3 });
+  });
+
   test('is not taken over while a key that was released to it may be in use, unless it is forced', async () => {
     await s.create(NAME);
     await s.export(NAME);
