@@ -671,6 +671,20 @@ describe('a deletion', () => {
     expect((await s.act('shred', NAME, { receipt: one?.receipt })).status).toBe(200);
   });
 
+  test('answers one receipt however often it is asked for, and none to the receipt of another intent', async () => {
+    await s.create(NAME);
+    const former = await s.intend(NAME);
+    await keys.post(NAME, 'restore');
+    const { receipt } = await s.intend(NAME);
+    const first = await s.act('shred', NAME, { receipt });
+    expectRefused(await s.act('shred', NAME, { receipt: former.receipt }), 412, 'precondition_failed');
+    keyIn(await takeOverKey({ storage: t.id }));
+    const [listed] = (await t.deletions()).deletions;
+    for (const one of [receipt, first.json().audit, listed?.receipt])
+      expect((await t.act('shred', NAME, { receipt: one })).json()).toEqual(first.json());
+    expectRefused(await t.act('shred', NAME, { receipt: former.receipt }), 412, 'precondition_failed');
+  });
+
   test('that an administrator ends is the storage’s to tidy up', async () => {
     await s.create(NAME);
     const { receipt } = await s.intend(NAME);

@@ -1,5 +1,5 @@
 import type { AuditRecord } from '@bundoc/shared/contract/audit';
-import type { DestroyReceipt, KeyInfo } from '@bundoc/shared/contract/keys';
+import type { AuditReceipt, DestroyReceipt, KeyInfo } from '@bundoc/shared/contract/keys';
 import type {
   DeletionIntent,
   DeletionPage,
@@ -11,7 +11,7 @@ import { AppError } from '@bundoc/shared/errors';
 import type { Caller } from '../audit/caller.ts';
 import { recordHash } from '../audit/chain.ts';
 import { cursorOf, type KeyRecord, type PageQuery } from '../store/port.ts';
-import { changeKey } from './change-key.ts';
+import { type ChangedKey, changeKey } from './change-key.ts';
 import { destruction, receiptOf, scrub } from './destroy-key.ts';
 import { infoOfKey, refuseDestroyed, requireHolder } from './key-state.ts';
 import { type ActingStorage, requireCurrent } from './storages.ts';
@@ -86,7 +86,36 @@ export async function shredKey(
     return { ...decision, detail: { ...detail, holder: acting.storage, intent: receipt.seq } };
   });
   await scrub(ports);
-  return receiptOf(changed, changed.record.version);
+  const answer = receiptOf(changed, changed.record.version);
+  return changed.receipt === undefined ? repeated(ports, changed, answer, receipt) : answer;
+}
+
+/**
+ * The answer to a destruction that was done before: that of the destruction, whatever came after it.
+ *
+ * @param answer what the key as it is now gives.
+ * @throws AppError `precondition_failed` when the receipt is neither that of the intent that was carried out, nor that of what came of it.
+ */
+async function repeated(
+  ports: KeyPorts,
+  { record, change }: Pick<ChangedKey, 'record' | 'change'>,
+  answer: DestroyReceipt,
+  receipt: AuditReceipt,
+): Promise<DestroyReceipt> {
+  let done: AuditRecord | undefined;
+  for await (const one of changesOf(ports, record)) if (one.action === 'key.destroy') done = one;
+  // After a restore the chain may not have it.
+  if (done === undefined) return answer;
+  const { seq, hash, detail = {} } = done;
+  const isOf = (one: AuditReceipt) => one.seq === receipt.seq && one.hash === receipt.hash;
+  const { intent, revision } = detail;
+  if (intent !== undefined && intent !== receipt.seq && ![done, change].some(isOf))
+    throw new AppError('precondition_failed');
+  return {
+    ...answer,
+    revision: typeof revision === 'number' ? revision : answer.revision,
+    audit: { seq, hash },
+  };
 }
 
 /**
