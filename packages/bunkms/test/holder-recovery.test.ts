@@ -61,22 +61,36 @@ describe('of a backup that is restored', () => {
   }
 
   test.each([
-    ['an inventory', async () => ({ inventory: await inventoryOf(kms) })],
-    ['a copy of the audit chain', async () => ({ auditCopy: await auditCopyOf(kms, join(folder, 'copy')) })],
-  ] as const)('keys are held, offered and to be shredded as %s tells of them', async (_what, knowledge) => {
-    const { archive, intendedAt } = await makeKeys();
-    await using again = await restored({ archive, ...(await knowledge()) });
-    expect(await standingOf(again, 'held-dek')).toEqual(['enabled', s.id, null, null]);
-    expect(await standingOf(again, 'offered-dek')).toEqual([
-      'enabled',
-      s.id,
-      { to: t.id, move, generation: s.generation },
-      null,
-    ]);
-    expect(await standingOf(again, 'moved-dek')).toEqual(['enabled', t.id, null, null]);
-    expect(await standingOf(again, 'intended-dek')).toEqual(['pending_deletion', s.id, null, intendedAt]);
-    expect(await standingOf(again, 'shredded-dek')).toMatchObject(['destroyed', s.id, null, {}]);
-    expect(await standingOf(again, 'free-dek')).toEqual(['enabled', t.id, null, null]);
+    ['an inventory', async () => ({ inventory: await inventoryOf(kms) }), (): object | null => null],
+    [
+      'a copy of the audit chain',
+      async () => ({ auditCopy: await auditCopyOf(kms, join(folder, 'copy')) }),
+      (): object => ({ to: t.id, move, generation: s.generation }),
+    ],
+  ] as const)(
+    'keys are held and to be shredded as %s tells of them, and offered if the chain tells it',
+    async (_what, knowledge, offer) => {
+      const { archive, intendedAt } = await makeKeys();
+      await using again = await restored({ archive, ...(await knowledge()) });
+      expect(await standingOf(again, 'held-dek')).toEqual(['enabled', s.id, null, null]);
+      expect(await standingOf(again, 'offered-dek')).toEqual(['enabled', s.id, offer(), null]);
+      expect(await standingOf(again, 'moved-dek')).toEqual(['enabled', t.id, null, null]);
+      expect(await standingOf(again, 'intended-dek')).toEqual(['pending_deletion', s.id, null, intendedAt]);
+      expect(await standingOf(again, 'shredded-dek')).toMatchObject(['destroyed', s.id, null, {}]);
+      expect(await standingOf(again, 'free-dek')).toEqual(['enabled', t.id, null, null]);
+      expect(await again.verify()).toMatchObject({ intact: true });
+    },
+  );
+
+  test('no offer that its holder has voided since is accepted after a restore with an inventory', async () => {
+    for (const name of ['before-dek', 'after-dek']) await s.create(name);
+    await s.act('offer', 'before-dek', { to: t.id, move });
+    const { archive } = await backupOf(kms);
+    await s.act('offer', 'after-dek', { to: t.id, move });
+    await s.advance();
+    await using again = await restored({ archive, inventory: await inventoryOf(kms) });
+    for (const name of ['before-dek', 'after-dek'])
+      expect(await standingOf(again, name)).toEqual(['enabled', s.id, null, null]);
     expect(await again.verify()).toMatchObject({ intact: true });
   });
 

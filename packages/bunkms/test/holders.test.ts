@@ -380,6 +380,21 @@ describe('a storage', () => {
     expectRefused(await takeOverStorage(randomUUID()), 404, 'storage_not_found');
   });
 
+  test('is taken over once by a call that is repeated', async () => {
+    const generation = randomUUID();
+    for (const body of [{ generation }, {}]) {
+      const first = (await takeOverStorage(s.id, body)).json();
+      const { seq } = await kms.store.auditHead();
+      clock.advance(1_000);
+      for (const more of [{}, { force: true }])
+        expect((await takeOverStorage(s.id, { ...body, ...more })).json()).toEqual(first);
+      expect((await kms.store.auditHead()).seq).toBe(seq);
+    }
+    expect((await s.advance()).json()).toMatchObject({ take_overs: 2 });
+    // One after the start that it let in is another.
+    expect((await takeOverStorage(s.id)).json()).toMatchObject({ take_overs: 3 });
+  });
+
   test('is not taken over while a key that was released to it may be in use, unless it is forced', async () => {
     await s.create(NAME);
     await s.export(NAME);
@@ -425,6 +440,50 @@ describe('a storage', () => {
         `UPDATE audit SET detail = replace(detail, '${from}', '${to}') WHERE detail LIKE '%${s.generation}%'`,
       );
     expect(await kms.verify()).toMatchObject({ intact: false, fault: { reason: 'changed' } });
+  });
+});
+
+describe('a client token with every scope that it may have', () => {
+  const client = async () =>
+    (
+      await kms.issue({
+        typ: 'client',
+        scope: ['kms:create_key', 'kms:read_key', 'kms:manage_key', 'kms:shred_key'],
+        keys: ['*'],
+      })
+    ).token;
+
+  test('neither sees the generation of a storage nor acts as one, so it stops none and ends no key', async () => {
+    const token = await client();
+    await s.create(NAME);
+    await keys.create('free-dek');
+    const move = randomUUID();
+    await s.act('offer', NAME, { to: t.id, move });
+    const before = [await storageOf(s.id), await recordOf(), await recordOf('free-dek')];
+    const { generation } = s;
+    const reads = [`/v1/storages/${s.id}`, `/v1/storages/${s.id}/deletions?generation=${generation}`];
+    for (const path of reads) expectRefused(await kms.api(path, { token }), 403, 'forbidden');
+    const receipt = { seq: 1, hash: 'ab'.repeat(32) };
+    const calls: [string, object][] = [
+      [`storages/${s.id}/advance`, { from: [generation], to: randomUUID() }],
+      [`storages/${randomUUID()}/advance`, { from: [], to: randomUUID() }],
+      [`keys/${NAME}/offer`, { ...s.acting, to: t.id, move: randomUUID() }],
+      [`keys/${NAME}/withdraw`, { ...s.acting, move }],
+      [`keys/${NAME}/accept`, { ...t.acting, move }],
+      ['keys/free-dek/claim', s.acting],
+      [`keys/${NAME}/deletion-intent`, s.acting],
+      [`keys/${NAME}/shred`, { ...s.acting, receipt }],
+      [`keys/${NAME}/content-removed`, s.acting],
+    ];
+    for (const [path, body] of calls)
+      expectRefused(await kms.api(`/v1/${path}`, { token, body }), 403, 'forbidden');
+    expect([await storageOf(s.id), await recordOf(), await recordOf('free-dek')]).toEqual(before);
+  });
+
+  test('still claims a key for a storage as an administrator', async () => {
+    await keys.create(NAME);
+    const claim = await kms.api(`/v1/keys/${NAME}/claim`, { token: await client(), body: { storage: s.id } });
+    expect(keyIn(claim)).toMatchObject({ holder: s.id });
   });
 });
 
@@ -503,17 +562,56 @@ describe('a deletion', () => {
     expect((await s.act('shred', NAME, { receipt: second.receipt })).status).toBe(200);
   });
 
-  test('is never done by the sweep, even of a key that was to be deleted before', async () => {
+  test('is never done by the sweep without a day that an administrator has set', async () => {
     await s.create(NAME);
-    await s.create('b-dek');
-    await keys.delete(NAME, '?pending_days=7');
+    await keys.patch(NAME, { rotate_after_days: 7 });
     await s.intend(NAME);
+    expect(await recordOf()).toMatchObject({ state: 'pending_deletion', dueAt: null });
     clock.advance(400 * DAY_MS);
     await using again = await startKms({ dataDir: kms.dataDir, kek: kms.kek, clock });
-    await expect.poll(async () => (await again.store.counts()).keys).toBe(2);
+    await expect.poll(async () => (await again.store.counts()).keys).toBe(1);
     expect((await recordOf()).state).toBe('pending_deletion');
     const due = await kms.store.listDueKeys('2999-01-01T00:00:00.000Z', { limit: 9 });
     expect(due.items).toEqual([]);
+  });
+
+  test.each(['before', 'after'])(
+    'leaves the day that an administrator sets %s the intent, and the sweep destroys the key on it',
+    async (when) => {
+      await s.create(NAME);
+      const steps = [() => keys.delete(NAME, '?pending_days=7'), () => s.act('deletion-intent', NAME)];
+      for (const step of when === 'before' ? steps : steps.toReversed())
+        expect((await step()).status).toBeLessThan(300);
+      const dueAt = new Date(clock.now() + 7 * DAY_MS).toISOString();
+      // Asking again moves nothing.
+      expect((await keys.delete(NAME, '?pending_days=30')).json()).toMatchObject({ deletion_at: dueAt });
+      await s.intend(NAME);
+      expect((await keys.read(NAME)).json()).toMatchObject({
+        deletion_at: dueAt,
+        deletion_intended_at: expect.any(String),
+      });
+      expect((await latest('key.deletion_intent'))?.detail).toMatchObject({ deletion_at: dueAt });
+      clock.advance(7 * DAY_MS);
+      await using again = await startKms({ dataDir: kms.dataDir, kek: kms.kek, clock });
+      await expect
+        .poll(async () => (await again.store.findKey(NAME, 'current'))?.record?.state)
+        .toBe('destroyed');
+      // The storage finds it among its deletions, and removes the content.
+      const { items } = await again.store.listDeletions(s.id, { limit: 9 });
+      expect(items.map(({ name }) => name)).toEqual([NAME]);
+    },
+  );
+
+  test('is taken back with the day of an administrator, both at once', async () => {
+    await s.create(NAME);
+    await keys.delete(NAME, '?pending_days=7');
+    await s.intend(NAME);
+    const restored = (await keys.post(NAME, 'restore')).json();
+    expect([restored.state, restored.deletion_at, restored.deletion_intended_at]).toEqual([
+      'disabled',
+      undefined,
+      undefined,
+    ]);
   });
 
   test('that another than the holder asks for changes nothing', async () => {
@@ -526,16 +624,65 @@ describe('a deletion', () => {
     expectRefused(await s.act('deletion-intent', 'none-dek'), 404, 'KEY_NOT_FOUND');
   });
 
-  test('is finished by the storage that took the key over', async () => {
+  test('stays the holder’s until the key is destroyed: no take-over hands it on, not even a forced one', async () => {
+    await s.create(NAME);
+    const { receipt } = await s.intend(NAME);
+    for (const body of [{ storage: t.id }, { storage: t.id, force: true }, { storage: s.id }])
+      expectRefused(await takeOverKey(body), 409, 'key_deletion_intended');
+    expect(await t.deletions()).toEqual({ deletions: [] });
+    expect((await s.deletions()).deletions).toMatchObject([{ name: NAME, receipt }]);
+    keyIn(await keys.post(NAME, 'restore'));
+    expect(keyIn(await takeOverKey({ storage: t.id }))).toMatchObject({ holder: t.id, state: 'disabled' });
+    expect(await t.deletions()).toEqual({ deletions: [] });
+    expectRefused(await t.act('shred', NAME, { receipt }), 412, 'precondition_failed');
+  });
+
+  test('of a key that is destroyed is finished by the storage that takes the key over', async () => {
     await s.create(NAME);
     await s.intend(NAME);
+    await keys.shred(NAME);
     expect(keyIn(await takeOverKey({ storage: t.id }))).toMatchObject({ holder: t.id });
-    const [one] = (await t.deletions()).deletions;
     expect(await s.deletions()).toEqual({ deletions: [] });
-    expect((await t.act('shred', NAME, { receipt: one?.receipt })).status).toBe(200);
-    expect(keyIn(await takeOverKey({ storage: s.id }))).toMatchObject({ holder: s.id });
-    expect((await s.deletions()).deletions).toMatchObject([{ name: NAME, state: 'destroyed' }]);
-    keyIn(await s.act('content-removed', NAME));
+    expect((await t.deletions()).deletions).toMatchObject([{ name: NAME, state: 'destroyed' }]);
+    keyIn(await t.act('content-removed', NAME));
+  });
+
+  test.each(['key.recover', 'key.take_over', 'key.schedule_deletion'])(
+    'is not carried out after %s, also wrapped with another KEK since, until the holder intends it again',
+    async (action) => {
+      await s.create(NAME);
+      await s.intend(NAME);
+      await setKey(kms, NAME, { holder: t.id }, action);
+      const listed = async () => (await t.deletions()).deletions.at(0)?.receipt;
+      expectRefused(await t.act('shred', NAME, { receipt: await listed() }), 412, 'precondition_failed');
+      for (let time = 0; time < 2; time++) await setKey(kms, NAME, {}, 'kek.rewrap');
+      expectRefused(await t.act('shred', NAME, { receipt: await listed() }), 412, 'precondition_failed');
+      expect((await recordOf()).state).toBe('pending_deletion');
+      const { receipt } = await t.intend(NAME);
+      expect((await t.act('shred', NAME, { receipt })).status).toBe(200);
+    },
+  );
+
+  test('is carried out by the receipt of a new wrapping since the intent, however many there were', async () => {
+    await s.create(NAME);
+    await s.intend(NAME);
+    for (let time = 0; time < 3; time++) await setKey(kms, NAME, {}, 'kek.rewrap');
+    const [one] = (await s.deletions()).deletions;
+    expect((await s.act('shred', NAME, { receipt: one?.receipt })).status).toBe(200);
+  });
+
+  test('answers one receipt however often it is asked for, and none to the receipt of another intent', async () => {
+    await s.create(NAME);
+    const former = await s.intend(NAME);
+    await keys.post(NAME, 'restore');
+    const { receipt } = await s.intend(NAME);
+    const first = await s.act('shred', NAME, { receipt });
+    expectRefused(await s.act('shred', NAME, { receipt: former.receipt }), 412, 'precondition_failed');
+    keyIn(await takeOverKey({ storage: t.id }));
+    const [listed] = (await t.deletions()).deletions;
+    for (const one of [receipt, first.json().audit, listed?.receipt])
+      expect((await t.act('shred', NAME, { receipt: one })).json()).toEqual(first.json());
+    expectRefused(await t.act('shred', NAME, { receipt: former.receipt }), 412, 'precondition_failed');
   });
 
   test('that an administrator ends is the storage’s to tidy up', async () => {
@@ -654,6 +801,7 @@ describe('every answer to every holder, offer and intent', () => {
     }
     if (action === 'take-over') {
       if (isDestroyed && (intendedAt === null || holder === null)) return [410, 'key_destroyed'];
+      if (!isDestroyed && intendedAt !== null) return [409, 'key_deletion_intended'];
       return { holder: me, offer: null };
     }
     if (action === 'shred' && isDestroyed && intendedAt !== null && holder === me) return {};
@@ -706,11 +854,13 @@ describe('every answer to every holder, offer and intent', () => {
           const name = `k${number++}-dek`;
           await keys.create(name);
           const by = holder === t.id ? t.generation : s.generation;
-          const before = await setKey(kms, name, {
-            ...state,
-            holder,
-            offer: offer && { ...offer, generation: by },
-          });
+          const isIntended = action === 'shred' && state.intendedAt !== undefined && !state.destroyedAt;
+          const before = await setKey(
+            kms,
+            name,
+            { ...state, holder, offer: offer && { ...offer, generation: by } },
+            isIntended ? 'key.deletion_intent' : 'key.update',
+          );
           const change = (await kms.store.findKey(name, 'current'))?.lastChange;
           const receipt = { seq: change?.seq, hash: change?.hash };
           const answer =

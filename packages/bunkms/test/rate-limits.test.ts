@@ -1,3 +1,4 @@
+import { randomUUID } from 'node:crypto';
 import { FakeClock } from '@bundoc/shared/testing/fake-clock';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { startKms, type TestKms } from './support/kms.ts';
@@ -75,6 +76,46 @@ describe('rate limits', () => {
     expect((await kms.api('/v1/keys/k11-dek', { token: admin })).json()).toMatchObject({ state: 'enabled' });
   });
 
+  test('bound the shredding by one token like its destructions, together with them, and leave the intent', async () => {
+    await start({ destructionsPerToken: 1 });
+    const { token } = await kms.issue({
+      scope: ['kms:create_key', 'kms:shred_key', 'kms:destroy_key'],
+      keys: ['*'],
+    });
+    const acting = { storage: randomUUID(), generation: randomUUID() };
+    const post = (path: string, body: object) => kms.internal(path, { token, body });
+    await post(`/v1/storages/${acting.storage}/advance`, { from: [], to: acting.generation });
+    const receipts = new Map<string, object>();
+    for (let n = 0; n < 12; n++) {
+      const name = `s${n}-dek`;
+      await post('/v1/keys', { name, type: 'aes-256', storage: acting.storage });
+      receipts.set(name, (await post(`/v1/keys/${name}/deletion-intent`, acting)).json().receipt);
+    }
+    const shred = (name: string) =>
+      post(`/v1/keys/${name}/shred`, { ...acting, receipt: receipts.get(name) });
+    const names = [...receipts.keys()];
+    const answers: number[] = [];
+    for (const name of names.slice(0, 10)) answers.push((await shred(name)).status);
+    expect(answers).toEqual(times(10, 200));
+    const late = await shred('s10-dek');
+    expect([late.status, late.headers['retry-after'], late.json().code]).toEqual([429, '1', 'rate_limited']);
+    const destroyed = await kms.api('/v1/keys/a-dek?pending_days=0&confirm=a-dek', {
+      method: 'DELETE',
+      token,
+    });
+    expect(destroyed.status).toBe(429);
+    const { deletions } = (
+      await kms.internal(`/v1/storages/${acting.storage}/deletions?generation=${acting.generation}`, {
+        token,
+      })
+    ).json();
+    const unfinished = deletions.filter(({ state }: { state: string }) => state === 'pending_deletion');
+    expect(unfinished.map(({ name }: { name: string }) => name)).toEqual(['s10-dek', 's11-dek']);
+    clock.advance(1_000);
+    expect((await shred('s10-dek')).status).toBe(200);
+    expect((await shred('s11-dek')).status).toBe(429);
+  });
+
   test('bound the exports of one key, whoever asks', async () => {
     await start({ exportsPerKey: 1 });
     const [one, other] = [await reader(), await reader()];
@@ -85,6 +126,24 @@ describe('rate limits', () => {
         ['b-dek', other],
       ]),
     ).toEqual([429, 200]);
+  });
+
+  test('bound the advances of storages by one token, over its renewals: 1000 at once, then ten a second', async () => {
+    await start({});
+    const service = async () => (await kms.issue({ scope: ['kms:create_key'] })).token;
+    const [token, other] = [await service(), await service()];
+    const to = randomUUID();
+    const path = `/v1/storages/${randomUUID()}/advance`;
+    const advance = async (by: string) =>
+      (await kms.internal(path, { token: by, body: { from: [], to } })).status;
+    const first: number[] = [];
+    for (let n = 0; n < 20; n++)
+      first.push(...(await Promise.all(Array.from({ length: 50 }, () => advance(token)))));
+    expect(new Set(first)).toEqual(new Set([200]));
+    const renewed = (await kms.internal('/v1/tokens/renew', { method: 'POST', token })).json().token;
+    expect([await advance(renewed), await advance(other)]).toEqual([429, 200]);
+    clock.advance(100);
+    expect([await advance(renewed), await advance(token)]).toEqual([200, 429]);
   });
 
   test('are told with Retry-After and recorded like every refusal, and reveal nothing of the key', async () => {

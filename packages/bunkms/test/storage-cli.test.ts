@@ -1,13 +1,16 @@
-import { spawn } from 'node:child_process';
+import { execFile, spawn } from 'node:child_process';
 import { randomUUID } from 'node:crypto';
-import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { text } from 'node:stream/consumers';
 import { fileURLToPath } from 'node:url';
+import { promisify } from 'node:util';
 import { exportedKeySchema } from '@bundoc/shared/contract/keys';
 import type { Finished } from '@bundoc/shared/testing/captured-run';
-import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import { PostgresServer } from '@bundoc/shared/testing/postgres-server';
+import { describeWithPostgres } from '@bundoc/shared/testing/postgres-tests';
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest';
 import { bunkms } from './support/command.ts';
 import { newDataDir, newKek, startKms, type TestKms } from './support/kms.ts';
 import { KeyCalls } from './support/lifecycle.ts';
@@ -176,5 +179,57 @@ describe('bunkms storage', () => {
       stderr: expect.stringContaining('not claimed: c'),
     });
     expect((await withInput('../a\n', 'storage', 'claim-all', s.id)).code).toBe(2);
+  });
+
+  test.each(['', '\n \n'])('refuses standard input without a name: %j', async (input) => {
+    expect(await withInput(input, 'storage', 'claim-all', s.id, '--json')).toMatchObject({
+      code: 2,
+      stdout: '',
+      stderr: expect.stringContaining('standard input names no project'),
+    });
+  });
+
+  describeWithPostgres('by the lines of the page on recovery', () => {
+    let server: PostgresServer;
+    beforeAll(async () => {
+      server = await PostgresServer.start();
+    });
+    afterAll(() => server[Symbol.asyncDispose]());
+
+    test('claims the keys of the projects of a database, but for those with a marker, which it lists', async () => {
+      const { url } = await server.createDatabase('bundoc');
+      const migrations = fileURLToPath(new URL('../../bundoc/migrations/', import.meta.url));
+      await server.sql('CREATE SCHEMA bundoc AUTHORIZATION bundoc', 'bundoc');
+      for (const file of readdirSync(migrations).sort())
+        await server.sql(`SET ROLE bundoc;\n${readFileSync(join(migrations, file), 'utf8')}`, 'bundoc');
+      const rows = ["('free', '{}', NULL)", "('moving', '{}', 'a mark')", "('deleted', NULL, 'a mark')"];
+      await server.sql(
+        `INSERT INTO bundoc.projects (project, file, marker) VALUES ${rows.join(', ')}`,
+        'bundoc',
+      );
+      for (const project of ['free', 'moving', 'deleted']) await keys.create(`${project}-dek`);
+      const page = new URL('../../../docs/operations/recovery.md', import.meta.url);
+      const lines = readFileSync(page, 'utf8').matchAll(/^psql .*$/gm);
+      const script = [...lines].map(([line]) => line.replace('<id>', s.id)).join('\n');
+      const { hostname, port, username, password, pathname } = new URL(url);
+      const { stdout } = await promisify(execFile)(
+        'bash',
+        [
+          '-c',
+          `set -euo pipefail\nbunkms() { "$NODE" --conditions=@bundoc/source "$MAIN" "$@"; }\n${script}`,
+        ],
+        {
+          env: {
+            ...environment,
+            ...{ NODE: process.execPath, MAIN, NODE_ENV: 'test', NODE_NO_WARNINGS: '1' },
+            ...{ PATH: process.env['PATH'], PGHOST: hostname, PGPORT: port, PGUSER: username },
+            ...{ PGPASSWORD: decodeURIComponent(password), PGDATABASE: pathname.slice(1) },
+          },
+        },
+      );
+      expect(stdout.trim().split('\n').sort()).toEqual(['deleted', 'free  free-dek  claimed', 'moving']);
+      expect(await holderOf('free-dek')).toBe(s.id);
+      for (const name of ['moving-dek', 'deleted-dek']) expect(await holderOf(name)).toBeNull();
+    });
   });
 });

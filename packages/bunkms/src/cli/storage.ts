@@ -41,7 +41,7 @@ export interface ClaimAllOptions extends JsonOption {
 /**
  * Claims the keys of all projects of which a storage has content.
  *
- * @throws UsageError when the folder is of another storage; CliFailure when keys were left to another storage, or could not be claimed,
+ * @throws UsageError when the folder is of another storage, or no names come; CliFailure when keys were left to another storage, or could not be claimed,
  * with all others claimed.
  */
 export async function claimAll(
@@ -62,6 +62,9 @@ export async function claimAll(
     }
     return all;
   });
+  // A query that fails before a pipe gives no name, too.
+  if (folder === undefined && projects.length === 0)
+    throw new UsageError('standard input names no project: give the names, one a line, or --from');
   if (options.json) console.log(JSON.stringify({ storage: id, projects }));
   fail(projects);
 }

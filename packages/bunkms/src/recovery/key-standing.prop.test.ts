@@ -127,7 +127,12 @@ describe('how a key stands', () => {
           standingOf(lost.record, lost.versions),
         );
         const archived = { kind: 'key', key: record, versions } as const;
-        const change = restoredKey(archived, undefined, { isCovered, isOnRecord: false }, recovery);
+        const change = restoredKey(
+          archived,
+          undefined,
+          { isCovered, isOnRecord: false, keepsOffers: true },
+          recovery,
+        );
         if (isCovered || record.state === 'destroyed') expect(change).toBeUndefined();
         else
           expect(change && afterChange(undefined, { ...change.audit, ...place })).toEqual({

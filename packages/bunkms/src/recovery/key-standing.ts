@@ -141,7 +141,7 @@ function effectOf(
     case 'key.deletion_intent':
       return {
         state: 'pending_deletion',
-        deletion_at: null,
+        deletion_at: textOr(detail['deletion_at'], null),
         offer: null,
         intended_at: textOr(detail['intended_at'], time),
       };

@@ -73,7 +73,10 @@ export function knowledgeOfInventory(
     kid,
     hashAt: (seq) => (seq === audit.seq ? audit.hash : undefined),
     records: none,
-    standing: (name) => byName.get(name),
+    standing: (name) => {
+      const known = byName.get(name);
+      return known && { ...known, offer: null };
+    },
     covers: (name, id) => byName.get(name)?.id === id,
     names: () => byName.keys(),
     tokens: () => tokens,

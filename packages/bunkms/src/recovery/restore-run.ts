@@ -238,7 +238,9 @@ export class RestoreRun {
     const known = this.#knowledge.standing(name, archivedStanding(archived));
     // Of a copy of the chain, the records go into the store as well.
     const isOnRecord = this.#knowledge.source === 'audit-copy' && known !== undefined;
-    const change = restoredKey(archived, known, { isCovered, isOnRecord }, this.#recovery);
+    // An inventory does not tell the generations of storages: an offer in it may be void.
+    const keepsOffers = this.#knowledge.source !== 'inventory';
+    const change = restoredKey(archived, known, { isCovered, isOnRecord, keepsOffers }, this.#recovery);
     if (!isCovered && key.state !== 'destroyed') this.#held.push(name);
     if (change !== undefined) yield* this.#changed(change);
     else {

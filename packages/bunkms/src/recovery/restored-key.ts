@@ -16,25 +16,31 @@ export function archivedStanding({ key, versions }: ArchivedKey): KeyStanding {
  *
  * @param known how it stood later; undefined when nothing says that it changed.
  * @param isCovered whether it is known what became of it. If it is not, it comes back disabled.
+ * @param keepsOffers whether it is known that the holders have not advanced since they made their offers, which voids them.
  * @param isOnRecord whether the chain that is restored tells of a change of it since, be it a new wrapping alone.
  * @returns undefined when it is to be as it is in the backup.
  */
 export function restoredKey(
   archived: ArchivedKey,
   known: KeyStanding | undefined,
-  { isCovered, isOnRecord }: { readonly isCovered: boolean; readonly isOnRecord: boolean },
+  {
+    isCovered,
+    isOnRecord,
+    keepsOffers,
+  }: { readonly isCovered: boolean; readonly isOnRecord: boolean; readonly keepsOffers: boolean },
   recovery: Recovery,
 ): KeyChange | undefined {
   const before = archivedStanding(archived);
   // What was destroyed stays destroyed, whatever a list says.
   if (before.state === 'destroyed') return undefined;
-  const wanted = isCovered ? later(before, known) : held(before);
+  const standing = isCovered ? later(before, known) : held(before);
+  const wanted = keepsOffers ? standing : { ...standing, offer: null };
   if (!isOnRecord && isDeepStrictEqual(wanted, before)) return undefined;
   const { key, versions } = archived;
-  const standing = { ...wanted, revision: Math.max(wanted.revision, before.revision) + 1 };
+  const restored = { ...wanted, revision: Math.max(wanted.revision, before.revision) + 1 };
   return recoveredKey(
-    standing,
-    versionsOf(standing, genuineOf(key, versions), recovery.time),
+    restored,
+    versionsOf(restored, genuineOf(key, versions), recovery.time),
     recovery,
     key.idempotency,
   );

@@ -46,6 +46,7 @@ interface Action<S extends z.ZodType> {
   readonly summary: string;
   readonly description?: string;
   readonly scope: Scope;
+  /** In place of the one for service tokens with the scope and the key. */
   readonly guard?: Guard;
   readonly body: S;
   readonly answer: RouteAnswer;
@@ -64,13 +65,13 @@ export function registerKeyHolderRoutes(app: FastifyInstance, guards: Guards, se
     app.post<BodyRoute>(
       `/v1/keys/:name/${route.action}`,
       {
-        onRequest: route.guard ?? guards.keyInPath(route.scope),
+        onRequest: route.guard ?? guards.serviceForKeyInPath(route.scope),
         config: describe({
           id: route.id,
           tag: 'storages',
           summary: route.summary,
           ...(route.description === undefined ? {} : { description: route.description }),
-          access: keyAccess(route.scope),
+          access: keyAccess(route.scope, route.guard === undefined),
           params: keyParamsSchema,
           body: jsonBody(route.body),
           answers: { 200: route.answer },
@@ -93,7 +94,7 @@ export function registerKeyHolderRoutes(app: FastifyInstance, guards: Guards, se
     id: 'claimKey',
     summary: 'Make a storage the holder of a key that nobody holds',
     description:
-      'With `generation`, which must be the current one. Without it the scope `kms:manage_key` is needed, which also claims a key whose holder is unknown.',
+      'With `generation`, which must be the current one, for service tokens only. Without it the scope `kms:manage_key` is needed, which also claims a key whose holder is unknown.',
     scope: 'kms:create_key',
     guard: guards.keyInPathWithAny(['kms:create_key', 'kms:manage_key']),
     body: claimKeySchema,
@@ -104,7 +105,10 @@ export function registerKeyHolderRoutes(app: FastifyInstance, guards: Guards, se
       superseded: { body: EXAMPLE_STORAGE, status: 409 },
     },
     act: async (wanted, request, reply) => {
-      const isAdministrator = claimsOf(request).scope.includes('kms:manage_key');
+      const claims = claimsOf(request);
+      const isAdministrator = claims.scope.includes('kms:manage_key');
+      if (wanted.generation !== undefined && claims.typ !== 'service')
+        throw new AppError('forbidden', { detail: 'with a generation a service token is needed' });
       if (wanted.generation === undefined && !isAdministrator)
         throw new AppError('forbidden', {
           detail: 'without a generation the scope kms:manage_key is needed',
@@ -117,11 +121,12 @@ export function registerKeyHolderRoutes(app: FastifyInstance, guards: Guards, se
     id: 'takeOverKey',
     summary: 'Make a storage the holder of a key, whoever holds it',
     description:
-      'Refused with `until` while anybody but that storage may use the key, unless `force` is true.',
+      'Refused with `until` while anybody but that storage may use the key, unless `force` is true. Refused with `key_deletion_intended` while the holder wants the key shredded, also with `force`.',
     scope: 'kms:manage_key',
+    guard: guards.keyInPath('kms:manage_key'),
     body: takeOverKeySchema,
     answer: KEY,
-    refusals: [...KEY_REFUSALS, 'lease_live', 'disk_full'],
+    refusals: [...KEY_REFUSALS, 'lease_live', 'key_deletion_intended', 'disk_full'],
     examples: { takeOver: { body: { storage: EXAMPLE_STORAGE.storage }, status: 200 } },
     act: async (wanted, request, reply) =>
       sendKey(reply, await takeOverKey(services().keys, wanted, callerOf(request))),

@@ -16,9 +16,9 @@ export interface BodyRoute {
   Body: Buffer | undefined;
 }
 
-/** What a route asks of its caller that is about one key. */
-export function keyAccess(scope: Scope): RouteAccess {
-  return { kind: 'token', scopes: [scope], grant: 'key' };
+/** What a route asks of its caller that is about one key. @param serviceOnly whether it takes service tokens alone. */
+export function keyAccess(scope: Scope, serviceOnly = false): RouteAccess {
+  return { kind: 'token', scopes: [scope], grant: 'key', ...(serviceOnly ? { serviceOnly } : {}) };
 }
 
 /** Refusals of every route that looks at a key. */

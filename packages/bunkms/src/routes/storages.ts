@@ -13,7 +13,7 @@ import { parseJsonObject } from '@bundoc/shared/json/parse';
 import { describe, jsonBody } from '@bundoc/shared/openapi/description';
 import type { FastifyInstance } from 'fastify';
 import { z } from 'zod';
-import { callerOf, claimsOf, type Guards } from '../http/guard.ts';
+import { callerOf, claimsOf, familyOf, type Guards } from '../http/guard.ts';
 import { noQuery, pageQuery } from '../http/query.ts';
 import { listDeletions } from '../service/shred-key.ts';
 import { advanceStorage, storageInfo, takeOverStorage } from '../service/storages.ts';
@@ -31,7 +31,7 @@ export function registerStorageRoutes(app: FastifyInstance, guards: Guards, serv
     id: 'readStorage',
     tag: 'storages',
     summary: 'A storage and its generation',
-    access: { kind: 'token', scopes: ['kms:read_key'] },
+    access: { kind: 'token', scopes: ['kms:read_key'], serviceOnly: true },
     params: storageParamsSchema,
     answers: ANSWER,
     refusals: ['storage_not_found', 'integrity_error'],
@@ -39,7 +39,7 @@ export function registerStorageRoutes(app: FastifyInstance, guards: Guards, serv
   });
   app.get(
     '/v1/storages/:id',
-    { onRequest: guards.scope('kms:read_key'), config: reading },
+    { onRequest: guards.service('kms:read_key'), config: reading },
     async (request) => {
       validate(noQuery, request.query, 'query');
       const { id } = validate(storageParamsSchema, request.params, 'params');
@@ -53,11 +53,11 @@ export function registerStorageRoutes(app: FastifyInstance, guards: Guards, serv
     summary: 'Give a storage a fresh generation',
     description:
       'Only from one of the generations in `from`, so that of two copies of a storage one goes on. A storage that is not known is registered.',
-    access: { kind: 'token', scopes: ['kms:create_key'] },
+    access: { kind: 'token', scopes: ['kms:create_key'], serviceOnly: true },
     params: storageParamsSchema,
     body: jsonBody(advanceStorageSchema),
     answers: ANSWER,
-    refusals: ['storage_superseded', 'integrity_error', 'audit_unavailable'],
+    refusals: ['storage_superseded', 'integrity_error', 'audit_unavailable', 'rate_limited'],
     examples: {
       register: { params: EXAMPLE_PARAMS, body: { from: [], to: EXAMPLE_STORAGE.generation }, status: 200 },
       noGeneration: { params: EXAMPLE_PARAMS, body: { from: [] }, status: 400 },
@@ -65,11 +65,12 @@ export function registerStorageRoutes(app: FastifyInstance, guards: Guards, serv
   });
   app.post<BodyRoute>(
     '/v1/storages/:id/advance',
-    { onRequest: guards.scope('kms:create_key'), config: advance },
+    { onRequest: guards.service('kms:create_key'), config: advance },
     async (request) => {
       validate(noQuery, request.query, 'query');
       const { id } = validate(storageParamsSchema, request.params, 'params');
       const wanted = validate(advanceStorageSchema, parseJsonObject(request.body).value, 'body');
+      services().limits.takeAdvance(familyOf(request));
       return advanceStorage(services().keys, id, wanted, callerOf(request));
     },
   );
@@ -107,7 +108,7 @@ export function registerStorageRoutes(app: FastifyInstance, guards: Guards, serv
     summary: 'Deletions that a storage has begun and not finished',
     description:
       'Of the keys that the token names, by name. A page may be short, or empty, and still have a `next_cursor`.',
-    access: { kind: 'token', scopes: ['kms:shred_key'] },
+    access: { kind: 'token', scopes: ['kms:shred_key'], serviceOnly: true },
     params: storageParamsSchema,
     query: deletionsQuery,
     answers: { 200: { description: 'A page', schema: deletionPageSchema } },
@@ -122,7 +123,7 @@ export function registerStorageRoutes(app: FastifyInstance, guards: Guards, serv
   });
   app.get(
     '/v1/storages/:id/deletions',
-    { onRequest: guards.scope('kms:shred_key'), config: deletions },
+    { onRequest: guards.service('kms:shred_key'), config: deletions },
     async (request) => {
       const { generation, limit, cursor } = validate(deletionsQuery, request.query, 'query');
       const { id } = validate(storageParamsSchema, request.params, 'params');

@@ -46,8 +46,11 @@ export async function claimKey(
 /**
  * Makes a storage the holder of a key, whoever held it.
  *
- * @throws AppError `lease_live`, with its end, while the key may be in use by anybody but that storage, unless forced; `key_destroyed`
- * unless content is still to be removed, and of {@link changeKey}.
+ * A key whose deletion is intended stays with its holder until it is destroyed: the intent is that holder's, and no other storage may carry
+ * it out. An administrator restores the key first, or destroys it.
+ *
+ * @throws AppError `lease_live`, with its end, while the key may be in use by anybody but that storage, unless forced;
+ * `key_deletion_intended`; `key_destroyed` unless content is still to be removed, and of {@link changeKey}.
  */
 export async function takeOverKey(
   ports: KeyPorts,
@@ -55,7 +58,8 @@ export async function takeOverKey(
   caller: Caller,
 ): Promise<KeyInfo> {
   const changed = await changeKey(ports, { name }, 'current', caller, async ({ record }) => {
-    if (record.intendedAt === null || record.holder === null) refuseDestroyed(record);
+    const hasContent = record.state === 'destroyed' && record.intendedAt !== null && record.holder !== null;
+    if (!hasContent) refuseIntended(record);
     if (record.holder === storage && record.offer === null) return undefined;
     return {
       action: 'key.take_over',

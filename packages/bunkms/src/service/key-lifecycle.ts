@@ -33,7 +33,7 @@ export async function disableKey(ports: KeyPorts, request: KeyRequest, caller: C
 
 /**
  * Asks for the deletion of a key in `pendingDays`, until then it can be restored and is not released. The first call sets
- * the day; asking again does not move it.
+ * the day, also of a key whose holder wants it shredded; asking again does not move it.
  *
  * @throws AppError `key_destroyed`, and of {@link changeKey}.
  */
@@ -44,7 +44,7 @@ export async function scheduleDeletion(
 ): Promise<KeyInfo> {
   const changed = await changeKey(ports, request, 'current', caller, ({ record }, time) => {
     refuseDestroyed(record);
-    if (record.state === 'pending_deletion') return undefined;
+    if (record.state === 'pending_deletion' && record.dueAt !== null) return undefined;
     const days = Math.max(PENDING_DAYS.min, request.pendingDays);
     const dueAt = new Date(Date.parse(time) + days * DAY_MS).toISOString();
     return {

@@ -23,6 +23,8 @@ const BURST_S = 5;
 const DESTRUCTION_BURST_S = 10;
 /** Streams of events that one token's family may open: each is on record, and may begin with all revoked tokens. */
 const STREAMS = { perSecond: 1, burst: 60 };
+/** Advances of storages by one token's family: each node advances as it starts, again when another was faster, and each hour. */
+const ADVANCES = { perSecond: 10, burst: 1_000 };
 
 /**
  * The limits of an unsealed service. Each is asked once the caller is authorised and before anything is looked up, so
@@ -36,6 +38,7 @@ export class Limits {
   readonly #renewals: RateLimit;
   readonly #destructions: RateLimit;
   readonly #streams: RateLimit;
+  readonly #advances: RateLimit;
 
   constructor(rates: LimitRates, clock: Clock) {
     const perSecond = (rate: number) =>
@@ -57,6 +60,7 @@ export class Limits {
       burst: Math.max(1, destructionsPerToken * DESTRUCTION_BURST_S),
     });
     this.#streams = new RateLimit({ clock, ...STREAMS });
+    this.#advances = new RateLimit({ clock, ...ADVANCES });
   }
 
   /** @param family of the token. @throws AppError `rate_limited`. */
@@ -79,6 +83,11 @@ export class Limits {
   /** @param family of the token. @throws AppError `rate_limited`. */
   takeStream(family: string): void {
     this.#streams.take(family);
+  }
+
+  /** @param family of the token. @throws AppError `rate_limited`. */
+  takeAdvance(family: string): void {
+    this.#advances.take(family);
   }
 
   /** @param family of the token. @throws AppError `rate_limited`. */

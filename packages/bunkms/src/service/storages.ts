@@ -78,7 +78,7 @@ export async function advanceStorage(
 
 /**
  * Lets another copy of a storage take its place: the one that has `generation`, or without it the one whose start asks next. It is an
- * administrator's act, and the way back from a record that was changed.
+ * administrator's act, and the way back from a record that was changed. May be repeated: a storage that stands so already is left as it is.
  *
  * @throws AppError `storage_not_found`; `lease_live` while a key that was released to the storage may be in use, unless forced;
  * `unauthenticated` when the token was revoked meanwhile; `audit_unavailable`, and of {@link readStorage} unless forced.
@@ -91,6 +91,7 @@ export async function takeOverStorage(
 ): Promise<StorageInfo> {
   return change(ports, id, caller, 'storage.take_over', async () => {
     const before = await stateToTakeOver(ports, id, force);
+    if ('generation' in before && before.generation === (generation ?? null)) return { present: before };
     const quietSince = force ? undefined : await requireQuiet(ports, id);
     return {
       before,
@@ -104,7 +105,7 @@ async function stateToTakeOver(
   ports: KeyPorts,
   id: string,
   force: boolean,
-): Promise<Pick<RecordedStorage, 'takeOvers' | 'seq'>> {
+): Promise<RecordedStorage | Pick<RecordedStorage, 'takeOvers' | 'seq'>> {
   try {
     const state = await readStorage(ports, id);
     if (state !== undefined) return state;

@@ -43,19 +43,21 @@ const KEY_ACTIONS: readonly {
   action: string;
   scope: (typeof KMS_SCOPES)[number];
   or?: (typeof KMS_SCOPES)[number];
+  serviceOnly?: true;
   body: object;
 }[] = [
-  { action: 'claim', scope: 'kms:create_key', or: 'kms:manage_key', body: acting },
-  { action: 'offer', scope: 'kms:create_key', body: { ...moving, to: randomUUID() } },
-  { action: 'withdraw', scope: 'kms:create_key', body: moving },
-  { action: 'accept', scope: 'kms:create_key', body: moving },
-  { action: 'deletion-intent', scope: 'kms:shred_key', body: acting },
+  { action: 'claim', scope: 'kms:create_key', serviceOnly: true, or: 'kms:manage_key', body: acting },
+  { action: 'offer', scope: 'kms:create_key', serviceOnly: true, body: { ...moving, to: randomUUID() } },
+  { action: 'withdraw', scope: 'kms:create_key', serviceOnly: true, body: moving },
+  { action: 'accept', scope: 'kms:create_key', serviceOnly: true, body: moving },
+  { action: 'deletion-intent', scope: 'kms:shred_key', serviceOnly: true, body: acting },
   {
     action: 'shred',
     scope: 'kms:shred_key',
+    serviceOnly: true,
     body: { ...acting, receipt: { seq: 1, hash: 'ab'.repeat(32) } },
   },
-  { action: 'content-removed', scope: 'kms:shred_key', body: acting },
+  { action: 'content-removed', scope: 'kms:shred_key', serviceOnly: true, body: acting },
 ];
 
 /** Every route of the service and what it asks of its caller. A route that is missing here fails the first test. */
@@ -245,7 +247,7 @@ export const ROUTES: readonly Route[] = [
     method: 'GET',
     url: '/v1/storages/:id',
     path: `/v1/storages/${STORAGE}`,
-    need: { scope: 'kms:read_key' },
+    need: { scope: 'kms:read_key', serviceOnly: true },
     ok: 404,
   },
   {
@@ -254,7 +256,7 @@ export const ROUTES: readonly Route[] = [
     url: '/v1/storages/:id/advance',
     path: `/v1/storages/${randomUUID()}/advance`,
     body: { from: [], to: randomUUID() },
-    need: { scope: 'kms:create_key' },
+    need: { scope: 'kms:create_key', serviceOnly: true },
     ok: 200,
   },
   {
@@ -271,7 +273,7 @@ export const ROUTES: readonly Route[] = [
     method: 'GET',
     url: '/v1/storages/:id/deletions',
     path: `/v1/storages/${STORAGE}/deletions?generation=${STORAGE}`,
-    need: { scope: 'kms:shred_key' },
+    need: { scope: 'kms:shred_key', serviceOnly: true },
     ok: 409,
   },
   { listeners: BOTH, method: 'GET', url: '/v1/kek', path: '/v1/kek', need: { scope: 'kms:admin' }, ok: 200 },
