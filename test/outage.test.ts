@@ -74,7 +74,7 @@ describe('the key of a project in use', () => {
       return Number(/^bundoc_key_fetches_total\{outcome="fetched"\} (\d+)/m.exec(text)?.[1]);
     };
     expect(await fetched()).toBe(1);
-    clock.movedMs = TTL_MS * 0.85;
+    clock.movedMs = TTL_MS * 0.95;
     expect((await read('warm')).status).toBe(200);
     await expect.poll(fetched).toBe(2);
     await installation.stopKms();
