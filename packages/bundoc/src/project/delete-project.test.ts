@@ -94,9 +94,12 @@ describe('deleting a project', () => {
     await write();
     const answer = await deletion.delete('p');
     const ofFirstVersion = Buffer.from([0, 0, 0, 1, ...Buffer.alloc(60)]).toString('base64url');
-    await disk.createFile('/projects/p/move.mark', Buffer.from(`bundoc-move-mark-1.${ofFirstVersion}`));
+    const plant = () =>
+      disk.createFile('/projects/p/move.mark', Buffer.from(`bundoc-move-mark-1.${ofFirstVersion}`));
+    await plant();
     expect(await deletion.delete('p')).toEqual(answer);
     await disk.remove('/projects/p/deleted.json');
+    await plant();
     expect(await deletion.delete('p')).toMatchObject({ project: 'p' });
     expect([await disk.list('/projects/p'), service.destructions]).toEqual([['deleted.json'], 1]);
   });

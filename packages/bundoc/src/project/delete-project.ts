@@ -81,27 +81,18 @@ export class ProjectDeletion {
   }
 
   async #delete(project: string, close: () => Promise<void>): Promise<DeletionMark> {
-    if (!(await this.#isThere(project))) return this.#formerOf(project);
+    const { projects } = this.#options;
+    if (!(await projects.exists(project))) return this.#formerOf(project);
     const intent = await this.#intend(project);
     this.#isDue = true;
     await this.#outOfUse(project, close);
     // Without an intent, the key was destroyed before: what is left of the project goes all the same.
-    if (intent === undefined) return await this.#remove(project, this.#now());
+    if (intent === undefined)
+      return await this.#remove(project, this.#now(), undefined, await projects.deletionOf(project));
     const receipt = await later(this.#shred(intent));
     // Another node has finished it meanwhile.
     if (receipt === undefined) return await this.#formerOf(project);
     return await this.#remove(project, intent.intended_at, receipt);
-  }
-
-  async #isThere(project: string): Promise<boolean> {
-    const { projects } = this.#options;
-    try {
-      return await projects.exists(project);
-    } catch (error) {
-      if (!hasCode(error, 'project_destroyed')) throw error;
-      // Without a key, the mark of a move cannot be judged that somebody has put there.
-      return (await projects.deletionOf(project)) === undefined;
-    }
   }
 
   /** What became of a project of which nothing is here. BunKMS confirms it, or the mark is set aside. */
@@ -199,10 +190,15 @@ export class ProjectDeletion {
   }
 
   /** The key is destroyed. @param receipt of its shredding; undefined when it was destroyed otherwise. */
-  async #remove(project: string, since: string, receipt?: DestroyReceipt): Promise<DeletionMark> {
+  async #remove(
+    project: string,
+    since: string,
+    receipt?: DestroyReceipt,
+    former?: DeletionMark,
+  ): Promise<DeletionMark> {
     const { projects, keys, service, logger } = this.#options;
     const now = this.#now();
-    const mark: DeletionMark = {
+    const mark: DeletionMark = former ?? {
       ...{ deleted: project, format: 1, since },
       ...(receipt === undefined ? {} : { receipt }),
       keyDestroyedAt: receipt?.destroyed_at ?? now,
