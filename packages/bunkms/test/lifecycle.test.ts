@@ -275,6 +275,7 @@ describe('the deletion of a key', () => {
     expect((await ring.records())[receipt.audit.seq - 1]).toMatchObject({
       hash: receipt.audit.hash,
       action: 'key.destroy',
+      severity: 'CRITICAL',
       key: NAME,
       detail: { key_id: receipt.id, kek_ids: kekIds.join(',') },
     });
