@@ -96,8 +96,12 @@ test('a backup of format 2 is restored with the keys that were in it, in the sta
     const calls = await KeyCalls.of(kms);
     const list = keyPageSchema.parse((await calls.list()).json());
     expect(Object.fromEntries(list.keys.map(({ name, state }) => [name, state]))).toEqual(file.states);
-    for (const [name, holder] of Object.entries(file.holders))
-      expect([name, list.keys.find((one) => one.name === name)]).toMatchObject([name, holder]);
+    // An offer may have been withdrawn since: it does not come back.
+    for (const [name, { offered_to: _to, move: _move, ...facts }] of Object.entries<Record<string, unknown>>(
+      file.holders,
+    ))
+      expect([name, list.keys.find((one) => one.name === name)]).toMatchObject([name, facts]);
+    expect(list.keys.filter((one) => one.offered_to !== undefined || one.move !== undefined)).toEqual([]);
     for (const { name, versions } of file.keys)
       for (const { version, kcv, material } of versions)
         expect((await calls.export(name, version)).json()).toMatchObject({
