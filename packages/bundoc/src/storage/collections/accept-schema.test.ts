@@ -1,10 +1,10 @@
 import { readFileSync } from 'node:fs';
 import { AppError } from '@bundoc/shared/errors';
-import { describe, expect, it } from 'vitest';
+import { describe, expect, it, vi } from 'vitest';
 import { acceptSchema, requireExactNumbers } from './definition-schema.ts';
 import { readForSchema } from './exact-numbers.ts';
-import { compileSchema } from './json-schema.ts';
-import { REFUSED_KEYWORDS } from './schema-keywords.ts';
+import { compileSchema, PLACES_MAX, requireKeywords, SCHEMA_SIZE_MAX } from './json-schema.ts';
+import { faultOfKeywords, REFUSED_KEYWORDS } from './schema-keywords.ts';
 
 const checkOf = (schema: object) => {
   const check = acceptSchema(schema as Record<string, unknown>);
@@ -134,6 +134,51 @@ describe('a refused schema', () => {
       path: `body.schema${place}`,
       message: expect.stringContaining(message),
     });
+  });
+
+  it.each([
+    ['#/$defs/yes', true],
+    ['#/$defs/list/anyOf/0', true],
+    ['#/$defs/list/not', true],
+    ['#/$defs/list/anyOf', false],
+    ['#/$defs/list/anyOf/length', false],
+    ['#/$defs/list/anyOf/00', false],
+    ['#/$defs', false],
+    ['#/$defs/list/const', false],
+    ['#/$defs/list/const/not', false],
+    ['#/$defs/list/const/a', false],
+    ['#/$defs/toString', false],
+    ['#/', false],
+  ])('is one with a reference to %s, unless that leads to a schema: %s', ($ref, isSchema) => {
+    const list = { anyOf: [{}], not: false, const: { not: {}, a: true } };
+    const fault = faultOfKeywords({ $ref, $defs: { yes: true, list } });
+    expect(fault?.message).toBe(isSchema ? undefined : '$ref: must lead to a schema');
+  });
+
+  const belowLongName = (length: number, count: number) => ({
+    properties: { ['n'.repeat(length)]: { anyOf: Array.from({ length: count }, () => ({})) } },
+  });
+
+  it('has its size looked at before anything else', () => {
+    const { properties } = belowLongName(20_000, SCHEMA_SIZE_MAX);
+    expect(faultOf({ typ: 1, properties })?.message).toContain(`at most ${SCHEMA_SIZE_MAX} values`);
+  });
+
+  it('has too long places in all, each name counted for every schema below it', () => {
+    expect(faultOf(belowLongName(20_000, 3_500))?.message).toContain(`at most ${PLACES_MAX} characters`);
+    expect(() => requireKeywords(belowLongName(20_000, 190))).not.toThrow();
+    expect(() => requireKeywords(belowLongName(20, 3_500))).not.toThrow();
+  });
+
+  it('does not have the places of its schemas written down to look for faults', () => {
+    const schema = belowLongName(20_000, 3_500);
+    const spies = [vi.spyOn(JSON, 'stringify'), vi.spyOn(Array.prototype, 'join')];
+    try {
+      expect(faultOfKeywords(schema)).toBeUndefined();
+      expect(spies.map(({ mock }) => mock.calls.length)).toEqual([0, 0]);
+    } finally {
+      for (const spy of spies) spy.mockRestore();
+    }
   });
 
   it('names every keyword that docs/collections.md lists as refused, and that page lists every one', () => {

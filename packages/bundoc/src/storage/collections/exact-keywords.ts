@@ -47,8 +47,10 @@ function equalityKeywords(exactly: Exactly, numbers: Numbers | undefined): FuncK
     },
     {
       keyword: 'const',
-      compile: (constant: Value) => (value, at) =>
-        isConstant(constant, value, { numbers, holder: at?.parentData, name: at?.parentDataProperty }),
+      compile: (constant: Value) => {
+        const isConstant = equalTo(constant, numbers);
+        return (value, at) => isConstant(value, at?.parentData, at?.parentDataProperty);
+      },
       error: { message: 'must be equal to constant' },
     },
     {
@@ -62,30 +64,30 @@ function equalityKeywords(exactly: Exactly, numbers: Numbers | undefined): FuncK
   ];
 }
 
-/** Where a value stands, for what its number is exactly. */
-interface Place {
-  readonly numbers: Numbers | undefined;
-  readonly holder: unknown;
-  readonly name: string | number | undefined;
-}
+/** Told with where the value stands, for what its number is exactly. */
+type IsEqual = (value: unknown, holder: unknown, name: string | number | undefined) => boolean;
 
-/** Looks at no more of a value than there is in the constant. */
-function isConstant(constant: Value, value: unknown, { numbers, holder, name }: Place): boolean {
-  if (typeof constant === 'number' && typeof value === 'number')
-    return compareNumbers(numbers?.().at(value, holder, name) ?? value, constant) === 0;
-  if (typeof constant !== 'object' || constant === null) return value === constant;
-  if (typeof value !== 'object' || value === null) return false;
-  const members = Object.entries(constant);
-  if (Array.isArray(value) !== Array.isArray(constant) || !hasAsMany(value, members.length)) return false;
-  return members.every(
-    ([member, one]) =>
-      Object.hasOwn(value, member) &&
-      isConstant(one as Value, (value as Record<string, unknown>)[member], {
-        numbers,
-        holder: value,
-        name: member,
-      }),
+/** Makes what looks at no more of a value than there is in the constant, and at no member of the constant before the value has as many. */
+function equalTo(constant: Value, numbers: Numbers | undefined): IsEqual {
+  if (typeof constant === 'number')
+    return (value, holder, name) =>
+      typeof value === 'number' &&
+      compareNumbers(numbers?.().at(value, holder, name) ?? value, constant) === 0;
+  if (typeof constant !== 'object' || constant === null) return (value) => value === constant;
+  const isArray = Array.isArray(constant);
+  const members = Object.entries(constant).map(
+    ([member, one]) => [member, equalTo(one as Value, numbers)] as const,
   );
+  const { length } = members;
+  return (value) =>
+    typeof value === 'object' &&
+    value !== null &&
+    Array.isArray(value) === isArray &&
+    hasAsMany(value, length) &&
+    members.every(
+      ([member, isEqual]) =>
+        Object.hasOwn(value, member) && isEqual((value as Record<string, unknown>)[member], value, member),
+    );
 }
 
 function hasAsMany(value: object, count: number): boolean {

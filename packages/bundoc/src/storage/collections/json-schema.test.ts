@@ -73,6 +73,25 @@ describe('a schema', () => {
       ]);
   });
 
+  it('lists the members of a constant when it is compiled, not for each value', () => {
+    let lists = 0;
+    const ownKeys = (members: object) => {
+      lists++;
+      return Reflect.ownKeys(members);
+    };
+    const members = Object.fromEntries(Array.from({ length: 2_400 }, (_, n) => [`m${n}`, [n]]));
+    const schema = { properties: { n: { contains: { const: new Proxy(members, { ownKeys }) } } } };
+    const check = compileSchema(schema);
+    const empty = Array.from({ length: 2_000 }, () => ({}));
+    const document = { n: empty };
+    expect(check({ document })).not.toEqual([]);
+    const compiled = lists;
+    expect(check({ document })).not.toEqual([]);
+    expect(check({ document: { n: [...empty, { ...members, m7: [8] }] } })).not.toEqual([]);
+    expect(check({ document: { n: [...empty, structuredClone(members)] } })).toEqual([]);
+    expect(lists).toBe(compiled);
+  });
+
   const oneOfMany = (count: number) => ({
     $defs: { one: { anyOf: Array.from({ length: count }, (_, n) => ({ const: n })) } },
     properties: { n: { items: { $ref: '#/$defs/one' } } },
@@ -112,6 +131,7 @@ describe('a schema', () => {
     ['unique items', all(100, { properties: { n: { uniqueItems: true } } }), { n: Array(20_000).fill(0) }],
     ['members', all(100, { additionalProperties: { type: 'number' } }), { n: Array(20_000).fill(0) }],
     ['equality', { properties: { n: all(100, { enum: [1] }) } }, { n: Array(20_000).fill(0) }],
+    ['equality with an object', { properties: { n: all(100, { const: {} }) } }, { n: Array(20_000).fill(0) }],
     ['numbers of members', all(100, { minProperties: 1 }), { n: Array(20_000).fill(0) }],
     ['lengths of strings', all(100, { properties: { s: { maxLength: 2e6 } } }), { s: 'x'.repeat(1_000_000) }],
     [

@@ -3,7 +3,7 @@ import { AppError } from '@bundoc/shared/errors';
 import { Ajv2020, type ErrorObject, type ValidateFunction } from 'ajv/dist/2020.js';
 import { addExactKeywords, type Numbers, withExactTypes } from './exact-keywords.ts';
 import { ExactNumbers, type ReadDocument } from './exact-numbers.ts';
-import { faultOfCombinations, faultOfKeywords, walkSchemas } from './schema-keywords.ts';
+import { faultOfCombinations, faultOfKeywords, lengthOfPlaces, walkSchemas } from './schema-keywords.ts';
 import {
   CHARACTERS_OF_ONE_VALUE,
   hasMoreValuesThan,
@@ -31,6 +31,9 @@ const NEVER_ACCEPTED = [
 ];
 /** Values in a schema, those that its references lead to counted each time: bounds what one document is checked against. */
 export const SCHEMA_SIZE_MAX = 5_000;
+const TOO_LARGE = `must have at most ${SCHEMA_SIZE_MAX} values, references followed`;
+/** Characters that a new schema may have in the places of all schemas in it: Ajv takes part of a second for as many. */
+export const PLACES_MAX = 4_000_000;
 /** Alternatives that a new schema may try on each element of an array or member of an object, in all. */
 export const ALTERNATIVES_MAX = 100;
 /** Looks at values of a document that one check may come to: each may take microseconds. */
@@ -45,7 +48,7 @@ const ALL_FAULTS_BYTES_MAX = 65_536;
  * @throws AppError `invalid_request` for a schema that is not accepted.
  */
 export function compileSchema(schema: Schema): SchemaCheck {
-  const fault = faultOfForm(schema) ?? faultOfReferences(schema);
+  const fault = faultOfOwnSize(schema) ?? faultOfForm(schema) ?? faultOfReferences(schema);
   if (fault !== undefined) throw refused(fault);
   const ofDoubles = new CompiledSchema(schema, undefined);
   let exact: CompiledSchema | undefined;
@@ -121,7 +124,9 @@ function faultOfLongNumbers(
  */
 export function requireKeywords(schema: Schema): void {
   const fault =
+    faultOfOwnSize(schema) ??
     faultOfForm(schema) ??
+    faultOfPlaces(schema) ??
     faultOfKeywords(schema) ??
     faultOfReferences(schema) ??
     faultOfCombinations(schema);
@@ -227,6 +232,22 @@ function hasUnevaluated(schema: Schema): boolean {
  */
 const POINTER = /^#\/[^%#\u2028\u2029]+$/;
 
+/** Of a schema that is too large before any reference is followed: nothing else needs to look at it. */
+function faultOfOwnSize(schema: Schema): string | undefined {
+  let size = 0;
+  const isTooLarge = (node: unknown): boolean => {
+    if (++size > SCHEMA_SIZE_MAX) return true;
+    return typeof node === 'object' && node !== null && Object.values(node).some(isTooLarge);
+  };
+  return isTooLarge(schema) ? TOO_LARGE : undefined;
+}
+
+/** Of a schema that somebody wants to define: a long name counts for each schema below it. */
+function faultOfPlaces(schema: Schema): string | undefined {
+  if (lengthOfPlaces(schema) <= PLACES_MAX) return undefined;
+  return `must have at most ${PLACES_MAX} characters in the places of all its schemas`;
+}
+
 /**
  * Walks the schema with what its references lead to. Without this, one that leads back to itself could go on for ever, and a few that each name
  * the next twice could take exponential time.
@@ -236,7 +257,7 @@ function faultOfReferences(schema: Schema): string | undefined {
   let size = 0;
   const visit = (node: unknown): string | undefined => {
     size++;
-    if (size > SCHEMA_SIZE_MAX) return `must have at most ${SCHEMA_SIZE_MAX} values, references followed`;
+    if (size > SCHEMA_SIZE_MAX) return TOO_LARGE;
     if (typeof node !== 'object' || node === null) return undefined;
     for (const [name, member] of Object.entries(node)) {
       const fault = name === '$ref' && typeof member === 'string' ? follow(member) : visit(member);

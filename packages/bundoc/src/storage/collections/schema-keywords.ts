@@ -1,5 +1,5 @@
 import type { FieldFault } from '@bundoc/shared/contract/problem';
-import { resolvePointer } from './schema-work.ts';
+import { pointerParts, resolvePointer } from './schema-work.ts';
 
 /** Keywords whose value is one schema. */
 const ONE_SCHEMA: ReadonlySet<string> = new Set([
@@ -63,23 +63,39 @@ function schemasOf(
   return [];
 }
 
-/** Calls back for the schema and every schema in it, wherever one may stand; references are not followed. */
+/**
+ * Calls back for the schema and every schema in it, wherever one may stand; references are not followed.
+ *
+ * @param place is the same list each time, for as long as the call: whoever keeps it needs a copy.
+ */
 export function walkSchemas(
   schema: unknown,
   visit: (schema: unknown, place: readonly string[]) => void,
-  place: readonly string[] = [],
+  place: string[] = [],
 ): void {
   visit(schema, place);
   if (!isNode(schema)) return;
+  const { length } = place;
   for (const [keyword, value] of Object.entries(schema))
-    for (const [at, one] of schemasOf(keyword, value)) walkSchemas(one, visit, [...place, keyword, ...at]);
+    for (const [at, one] of schemasOf(keyword, value)) {
+      place.push(keyword, ...at);
+      walkSchemas(one, visit, place);
+      place.length = length;
+    }
+}
+
+/** Characters in the places of all schemas in it, which Ajv writes down one by one. */
+export function lengthOfPlaces(schema: Node): number {
+  let length = 0;
+  walkSchemas(schema, (_one, place) => {
+    for (const part of place) length += part.length + 1;
+  });
+  return length;
 }
 
 /** A keyword that is refused or unknown, or a reference to what is no schema. The schema's form was checked before. */
 export function faultOfKeywords(schema: Node): FieldFault | undefined {
-  const places = new Set<string>();
-  walkSchemas(schema, (_one, place) => places.add(JSON.stringify(place)));
-  return firstFault(schema, (one) => faultOfNames(one) ?? faultOfTarget(one, places));
+  return firstFault(schema, (one) => faultOfNames(one) ?? faultOfTarget(one, schema));
 }
 
 /** Keywords that do not go together. The schema has references that end, and lead somewhere. */
@@ -145,11 +161,28 @@ function appliesContains(schema: unknown, root: Node): boolean {
 }
 
 /** Pointers that lead out of the schema, or nowhere, are faults that whoever follows references finds. */
-function faultOfTarget({ $ref }: Node, places: ReadonlySet<string>): string | undefined {
+function faultOfTarget({ $ref }: Node, root: Node): string | undefined {
   if (typeof $ref !== 'string' || !$ref.startsWith('#/') || $ref.includes('%')) return undefined;
-  const place = $ref
-    .slice(2)
-    .split('/')
-    .map((part) => part.replaceAll('~1', '/').replaceAll('~0', '~'));
-  return places.has(JSON.stringify(place)) ? undefined : '$ref: must lead to a schema';
+  return leadsToSchema($ref, root) ? undefined : '$ref: must lead to a schema';
+}
+
+/**
+ * Goes along the pointer, through keywords that hold schemas only. The places of all schemas are not written down to look it up: the text of each
+ * can be as long as the whole schema.
+ */
+function leadsToSchema(pointer: string, root: Node): boolean {
+  const parts = pointerParts(pointer);
+  let node: unknown = root;
+  for (let at = 0; at < parts.length; at++) {
+    const keyword = parts[at] ?? '';
+    if (!isNode(node) || !Object.hasOwn(node, keyword)) return false;
+    node = node[keyword];
+    if (ONE_SCHEMA.has(keyword)) continue;
+    if (!SCHEMA_LISTS.has(keyword) && !SCHEMA_MAPS.has(keyword)) return false;
+    const name = parts[++at];
+    if (name === undefined || !Object.hasOwn(node as object, name)) return false;
+    node = (node as Record<string, unknown>)[name];
+  }
+  // The length of a list is neither.
+  return isNode(node) || typeof node === 'boolean';
 }

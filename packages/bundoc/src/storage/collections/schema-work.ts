@@ -82,7 +82,12 @@ export function walksOverOneValue(schema: Readonly<Record<string, unknown>>, has
   const visit = (place: Place, node: unknown): void => {
     if (typeof node !== 'object' || node === null) return;
     for (const [keyword, member] of Object.entries(node)) {
-      if (WALKS.has(keyword) || (hasLongNumbers && DIGIT_WALKS.has(keyword))) place.walks++;
+      if (
+        WALKS.has(keyword) ||
+        isWalkingConstant(keyword, member) ||
+        (hasLongNumbers && DIGIT_WALKS.has(keyword))
+      )
+        place.walks++;
       if (keyword === '$ref') visit(place, resolvePointer(schema, String(member)));
       else if (REPEATED.has(keyword)) {
         place.each ??= newPlace();
@@ -95,6 +100,11 @@ export function walksOverOneValue(schema: Readonly<Record<string, unknown>>, has
   };
   visit(root, schema);
   return heaviest(root);
+}
+
+/** Of an object or array: each member of a value is looked at. Another constant needs one look, whatever the value is. */
+function isWalkingConstant(keyword: string, constant: unknown): boolean {
+  return keyword === 'const' && typeof constant === 'object' && constant !== null;
 }
 
 function schemasIn(keyword: string, member: unknown): unknown[] {
@@ -134,11 +144,18 @@ export function hasMoreValuesThan(value: unknown, max: number): boolean {
   return visit(value);
 }
 
+/** The names that a pointer `#/…` goes along. */
+export function pointerParts(pointer: string): string[] {
+  return pointer
+    .slice(2)
+    .split('/')
+    .map((part) => part.replaceAll('~1', '/').replaceAll('~0', '~'));
+}
+
 /** What a pointer `#/…` leads to; undefined when that is nowhere. */
 export function resolvePointer(schema: unknown, pointer: string): unknown {
   let node = schema;
-  for (const part of pointer.slice(2).split('/')) {
-    const name = part.replaceAll('~1', '/').replaceAll('~0', '~');
+  for (const name of pointerParts(pointer)) {
     if (typeof node !== 'object' || node === null || !Object.hasOwn(node, name)) return undefined;
     node = (node as Record<string, unknown>)[name];
   }
