@@ -1,5 +1,5 @@
 import { once } from 'node:events';
-import type { Socket } from 'node:net';
+import { connect, type Socket } from 'node:net';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { EventStream } from '../src/http/event-stream.ts';
 import { openRaw, parseAnswer, type RawAnswer, readAll, sendRaw } from './raw-http.ts';
@@ -223,5 +223,28 @@ describe('a client that ends its half of the connection', () => {
     const answers = await answersOf(socket);
     expect(statusesOf(answers)).toEqual([400]);
     expect(server.items.has('f')).toBe(false);
+  });
+});
+
+describe('a request that does not arrive in time', () => {
+  it('and had its answer already ends the connection, also where the client goes on sending and keeps its half', async () => {
+    await using own = await start({ requestTimeoutMs: 50 });
+    const accepted = once(own.app.server, 'connection') as Promise<[Socket]>;
+    const socket = connect({ port: own.port, host: '127.0.0.1', allowHalfOpen: true });
+    socket.on('error', () => undefined);
+    const answered = once(socket, 'data') as Promise<[Buffer]>;
+    socket.write(
+      'POST /items HTTP/1.1\r\nHost: x\r\nContent-Type: text/plain\r\nContent-Length: 900\r\n\r\n{',
+    );
+    const [peer] = await accepted;
+    peer.on('error', () => undefined);
+    const sending = setInterval(() => socket.write(' '), 20);
+    try {
+      await expect.poll(() => peer.destroyed, { timeout: 3_000 }).toBe(true);
+      expect(parseAnswer((await answered)[0].toString()).status).toBe(415);
+    } finally {
+      clearInterval(sending);
+      socket.destroy();
+    }
   });
 });

@@ -7,6 +7,9 @@ import type { Socket } from 'node:net';
  */
 const WAITING_MAX = 8;
 
+/** How long a connection that we have ended may stay open for what we wrote to arrive, milliseconds. */
+const ENDED_LINGER_MS = 500;
+
 const LATEST = Symbol('latest response');
 const WAITING = Symbol('requests that wait');
 const FAULTY = Symbol('faulty');
@@ -95,10 +98,17 @@ export function whenItsTurn(socket: ServedSocket, answer: () => void): void {
   // Once it has finished it is late: Node has ended our half by then, where the client has ended its own.
   else if (latest.req.complete) latest.once('prefinish', answerIfOpen);
   // The fault lies in the body of the latest request.
-  else if (latest.writableEnded) socket.end();
+  else if (latest.writableEnded) endSoon(socket);
   else if (latest.socket === null) latest.once('socket', () => process.nextTick(answerIfOpen));
   else if (latest.headersSent) socket.destroy();
   else answer();
+}
+
+/** Ends our half of a connection, behind `bytes`, and soon the whole: Node lets the client keep its half for as long as it likes. */
+export function endSoon(socket: Socket, bytes = ''): void {
+  socket.end(bytes);
+  const timer = setTimeout(() => socket.destroy(), ENDED_LINGER_MS).unref();
+  socket.once('close', () => clearTimeout(timer));
 }
 
 /**
