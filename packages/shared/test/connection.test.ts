@@ -14,12 +14,12 @@ interface Store extends Running {
   readonly slowBegun: Promise<void>;
 }
 
-async function startStore(): Promise<Store> {
+async function startStore(options: Parameters<typeof start>[0] = {}): Promise<Store> {
   const items = new Set<string>();
   const begun: string[] = [];
   const slow = Promise.withResolvers<void>();
   const released = Promise.withResolvers<void>();
-  const running = await start({}, (app) => {
+  const running = await start(options, (app) => {
     app.put('/store/:id', async (request, reply) => {
       begun.push(`PUT ${(request.params as { id: string }).id}`);
       await new Promise(setImmediate);
@@ -247,4 +247,27 @@ describe('a request that does not arrive in time', () => {
       socket.destroy();
     }
   });
+
+  it.each([
+    ['alone, in its body', '', put('a').slice(0, -1), '}', [408]],
+    ['alone, in its head', '', put('a').slice(0, 20), put('a').slice(20), [408]],
+    ['behind another, in its body', slow, put('a').slice(0, -1), '}', [201, 408]],
+    ['behind another, in its head', slow, put('a').slice(0, 20), put('a').slice(20), [201, 408]],
+  ])(
+    '%s, gets 408 and has no effect, although the rest arrives late',
+    async (_what, before, head, rest, all) => {
+      await using own = await startStore({ requestTimeoutMs: 50 });
+      const late = once(own.app.server, 'clientError');
+      const socket = send(own.port, before + head);
+      const answers = answersOf(socket);
+      if (before !== '') await own.slowBegun;
+      await late;
+      socket.write(rest + get('/store/b'));
+      await sendRaw(own.port, get('/items/x'));
+      own.release();
+      expect(statusesOf(await answers)).toEqual(all);
+      await new Promise((resolve) => setTimeout(resolve, 50));
+      expect(own.begun).toEqual(before === '' ? [] : ['POST slow']);
+    },
+  );
 });

@@ -20,7 +20,12 @@ export interface ServedSocket extends Socket {
   [LATEST]?: ServerResponse;
   /** How many requests wait for their turn; undefined until one does. */
   [WAITING]?: number;
-  /** Set at the first bytes that are no HTTP. Nothing behind them is a request. */
+  /** Set at the first fault: bytes that are no HTTP, or that came too late. Nothing behind them is a request. */
+  [FAULTY]?: boolean;
+}
+
+interface ServedRequest extends IncomingMessage {
+  /** The fault of its connection lies in its body. */
   [FAULTY]?: boolean;
 }
 
@@ -42,6 +47,11 @@ export function beginInOrder(server: Server): void {
   (server as Server & { httpAllowHalfOpen: boolean }).httpAllowHalfOpen = true;
   server.on('request', (request: IncomingMessage, response: ServerResponse) => {
     const socket = request.socket as ServedSocket;
+    // The parser lives on where the fault was that the bytes came too late.
+    if (socket[FAULTY] === true) {
+      neverEnd(request);
+      return;
+    }
     socket[LATEST] = response;
     // Node gives a response its socket once the response before it has ended.
     if (response.socket === null) waitForTurn(socket, request, response, begin);
@@ -51,7 +61,7 @@ export function beginInOrder(server: Server): void {
 
 function waitForTurn(
   socket: ServedSocket,
-  request: IncomingMessage,
+  request: ServedRequest,
   response: ServerResponse,
   begin: Begin,
 ): void {
@@ -68,10 +78,19 @@ function waitForTurn(
     // Node still flushes the response in this turn.
     process.nextTick(() => {
       // A request whose body turned out to be faulty has no effect: `whenItsTurn` answers in its place.
-      if (socket.destroyed || (socket[FAULTY] === true && !request.complete)) return;
+      if (socket.destroyed || request[FAULTY] === true) return;
       begin(request, response);
     });
   });
+}
+
+/**
+ * Throws away what still arrives of a body, and lets it fail when the connection closes: whoever reads it must not take it for whole,
+ * as its client is told otherwise.
+ */
+function neverEnd(request: ServedRequest): void {
+  request[FAULTY] = true;
+  request.push = () => true;
 }
 
 /** What comes behind a fault is read and thrown away: unread, it would have the system cut the connection before the answers arrive. */
@@ -90,6 +109,7 @@ export function whenItsTurn(socket: ServedSocket, answer: () => void): void {
   socket[FAULTY] = true;
   if (socket.isPaused()) socket.resume();
   const latest = socket[LATEST];
+  if (latest?.req.complete === false) neverEnd(latest.req);
   const answerIfOpen = (): void => {
     if (socket.writable) answer();
   };
