@@ -1,5 +1,5 @@
 import { once } from 'node:events';
-import type { Socket } from 'node:net';
+import { connect, type Socket } from 'node:net';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { EventStream } from '../src/http/event-stream.ts';
 import { openRaw, parseAnswer, type RawAnswer, readAll, sendRaw } from './raw-http.ts';
@@ -14,12 +14,12 @@ interface Store extends Running {
   readonly slowBegun: Promise<void>;
 }
 
-async function startStore(): Promise<Store> {
+async function startStore(options: Parameters<typeof start>[0] = {}): Promise<Store> {
   const items = new Set<string>();
   const begun: string[] = [];
   const slow = Promise.withResolvers<void>();
   const released = Promise.withResolvers<void>();
-  const running = await start({}, (app) => {
+  const running = await start(options, (app) => {
     app.put('/store/:id', async (request, reply) => {
       begun.push(`PUT ${(request.params as { id: string }).id}`);
       await new Promise(setImmediate);
@@ -224,4 +224,50 @@ describe('a client that ends its half of the connection', () => {
     expect(statusesOf(answers)).toEqual([400]);
     expect(server.items.has('f')).toBe(false);
   });
+});
+
+describe('a request that does not arrive in time', () => {
+  it('and had its answer already ends the connection, also where the client goes on sending and keeps its half', async () => {
+    await using own = await start({ requestTimeoutMs: 50 });
+    const accepted = once(own.app.server, 'connection') as Promise<[Socket]>;
+    const socket = connect({ port: own.port, host: '127.0.0.1', allowHalfOpen: true });
+    socket.on('error', () => undefined);
+    const answered = once(socket, 'data') as Promise<[Buffer]>;
+    socket.write(
+      'POST /items HTTP/1.1\r\nHost: x\r\nContent-Type: text/plain\r\nContent-Length: 900\r\n\r\n{',
+    );
+    const [peer] = await accepted;
+    peer.on('error', () => undefined);
+    const sending = setInterval(() => socket.write(' '), 20);
+    try {
+      await expect.poll(() => peer.destroyed, { timeout: 3_000 }).toBe(true);
+      expect(parseAnswer((await answered)[0].toString()).status).toBe(415);
+    } finally {
+      clearInterval(sending);
+      socket.destroy();
+    }
+  });
+
+  it.each([
+    ['alone, in its body', '', put('a').slice(0, -1), '}', [408]],
+    ['alone, in its head', '', put('a').slice(0, 20), put('a').slice(20), [408]],
+    ['behind another, in its body', slow, put('a').slice(0, -1), '}', [201, 408]],
+    ['behind another, in its head', slow, put('a').slice(0, 20), put('a').slice(20), [201, 408]],
+  ])(
+    '%s, gets 408 and has no effect, although the rest arrives late',
+    async (_what, before, head, rest, all) => {
+      await using own = await startStore({ requestTimeoutMs: 50 });
+      const late = once(own.app.server, 'clientError');
+      const socket = send(own.port, before + head);
+      const answers = answersOf(socket);
+      if (before !== '') await own.slowBegun;
+      await late;
+      socket.write(rest + get('/store/b'));
+      await sendRaw(own.port, get('/items/x'));
+      own.release();
+      expect(statusesOf(await answers)).toEqual(all);
+      await new Promise((resolve) => setTimeout(resolve, 50));
+      expect(own.begun).toEqual(before === '' ? [] : ['POST slow']);
+    },
+  );
 });

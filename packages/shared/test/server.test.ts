@@ -222,7 +222,7 @@ describe('an answer', () => {
     for (const code of ['internal_error', 'not_found']) {
       const single = lines.filter((line) => line.code === code).length;
       const counted = lines
-        .filter((line) => line.kind === code)
+        .filter((line) => line.kind === code || line.code === code)
         .reduce((sum, { count = 0 }) => sum + count, 0);
       expect(single).toBeLessThan(10);
       expect(single + counted).toBe(20);

@@ -2,11 +2,8 @@ import type { IncomingMessage } from 'node:http';
 import type { Socket } from 'node:net';
 import type { FastifyInstance } from 'fastify';
 import { AppError } from '../errors.ts';
-import { type ServedSocket, whenItsTurn } from './connection.ts';
+import { endSoon, type ServedSocket, whenItsTurn } from './connection.ts';
 import { PROBLEM_CONTENT_TYPE, problemOf } from './problem-reply.ts';
-
-/** How long a connection whose request was refused unread may stay open for its answer to arrive, milliseconds. */
-const REFUSED_LINGER_MS = 500;
 
 /** An error of Node's HTTP parser, with the bytes that it was found in. */
 export interface ClientError extends NodeJS.ErrnoException {
@@ -91,11 +88,10 @@ function endWithProblem(socket: Socket, error: AppError, requestId: string): voi
   const problem = problemOf(error, requestId);
   const body = JSON.stringify(problem);
   const allow = error.allow === undefined ? '' : `Allow: ${error.allow.join(', ')}\r\n`;
-  socket.end(
+  endSoon(
+    socket,
     `HTTP/1.1 ${problem.status} ${problem.title}\r\nContent-Type: ${PROBLEM_CONTENT_TYPE}\r\n` +
       `Content-Length: ${Buffer.byteLength(body)}\r\nCache-Control: no-store\r\n${allow}` +
       `X-Content-Type-Options: nosniff\r\nConnection: close\r\n\r\n${body}`,
   );
-  // Node lets the client keep its half of the connection for as long as it likes.
-  setTimeout(() => socket.destroy(), REFUSED_LINGER_MS).unref();
 }

@@ -7,6 +7,9 @@ import type { Socket } from 'node:net';
  */
 const WAITING_MAX = 8;
 
+/** How long a connection that we have ended may stay open for what we wrote to arrive, milliseconds. */
+const ENDED_LINGER_MS = 500;
+
 const LATEST = Symbol('latest response');
 const WAITING = Symbol('requests that wait');
 const FAULTY = Symbol('faulty');
@@ -17,7 +20,12 @@ export interface ServedSocket extends Socket {
   [LATEST]?: ServerResponse;
   /** How many requests wait for their turn; undefined until one does. */
   [WAITING]?: number;
-  /** Set at the first bytes that are no HTTP. Nothing behind them is a request. */
+  /** Set at the first fault: bytes that are no HTTP, or that came too late. Nothing behind them is a request. */
+  [FAULTY]?: boolean;
+}
+
+interface ServedRequest extends IncomingMessage {
+  /** The fault of its connection lies in its body. */
   [FAULTY]?: boolean;
 }
 
@@ -39,6 +47,11 @@ export function beginInOrder(server: Server): void {
   (server as Server & { httpAllowHalfOpen: boolean }).httpAllowHalfOpen = true;
   server.on('request', (request: IncomingMessage, response: ServerResponse) => {
     const socket = request.socket as ServedSocket;
+    // The parser lives on where the fault was that the bytes came too late.
+    if (socket[FAULTY] === true) {
+      neverEnd(request);
+      return;
+    }
     socket[LATEST] = response;
     // Node gives a response its socket once the response before it has ended.
     if (response.socket === null) waitForTurn(socket, request, response, begin);
@@ -48,7 +61,7 @@ export function beginInOrder(server: Server): void {
 
 function waitForTurn(
   socket: ServedSocket,
-  request: IncomingMessage,
+  request: ServedRequest,
   response: ServerResponse,
   begin: Begin,
 ): void {
@@ -65,10 +78,19 @@ function waitForTurn(
     // Node still flushes the response in this turn.
     process.nextTick(() => {
       // A request whose body turned out to be faulty has no effect: `whenItsTurn` answers in its place.
-      if (socket.destroyed || (socket[FAULTY] === true && !request.complete)) return;
+      if (socket.destroyed || request[FAULTY] === true) return;
       begin(request, response);
     });
   });
+}
+
+/**
+ * Throws away what still arrives of a body, and lets it fail when the connection closes: whoever reads it must not take it for whole,
+ * as its client is told otherwise.
+ */
+function neverEnd(request: ServedRequest): void {
+  request[FAULTY] = true;
+  request.push = () => true;
 }
 
 /** What comes behind a fault is read and thrown away: unread, it would have the system cut the connection before the answers arrive. */
@@ -87,6 +109,7 @@ export function whenItsTurn(socket: ServedSocket, answer: () => void): void {
   socket[FAULTY] = true;
   if (socket.isPaused()) socket.resume();
   const latest = socket[LATEST];
+  if (latest?.req.complete === false) neverEnd(latest.req);
   const answerIfOpen = (): void => {
     if (socket.writable) answer();
   };
@@ -95,10 +118,17 @@ export function whenItsTurn(socket: ServedSocket, answer: () => void): void {
   // Once it has finished it is late: Node has ended our half by then, where the client has ended its own.
   else if (latest.req.complete) latest.once('prefinish', answerIfOpen);
   // The fault lies in the body of the latest request.
-  else if (latest.writableEnded) socket.end();
+  else if (latest.writableEnded) endSoon(socket);
   else if (latest.socket === null) latest.once('socket', () => process.nextTick(answerIfOpen));
   else if (latest.headersSent) socket.destroy();
   else answer();
+}
+
+/** Ends our half of a connection, behind `bytes`, and soon the whole: Node lets the client keep its half for as long as it likes. */
+export function endSoon(socket: Socket, bytes = ''): void {
+  socket.end(bytes);
+  const timer = setTimeout(() => socket.destroy(), ENDED_LINGER_MS).unref();
+  socket.once('close', () => clearTimeout(timer));
 }
 
 /**

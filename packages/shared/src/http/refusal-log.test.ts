@@ -2,15 +2,16 @@ import { beforeEach, expect, it, vi } from 'vitest';
 import { OTHER_CLIENTS, REFUSAL_EVERY_MS, REFUSALS_MAX, RefusalLog } from './refusal-log.ts';
 
 let nowMs: number;
-let counted: { client: string; kind: string; count: number }[];
+let counted: { level: string; client: string; kind: string; count: number }[];
 let log: RefusalLog;
 
 beforeEach(() => {
   vi.useFakeTimers();
   nowMs = 5_000;
   counted = [];
-  const info = (line: unknown) => void counted.push(line as (typeof counted)[number]);
-  log = new RefusalLog({ info } as never, { monotonic: () => nowMs });
+  const at = (level: string) => (line: object) =>
+    void counted.push({ level, ...line } as (typeof counted)[number]);
+  log = new RefusalLog({ info: at('info'), error: at('error') } as never, { monotonic: () => nowMs });
   return () => vi.useRealTimers();
 });
 
@@ -20,35 +21,55 @@ function pass(ms: number): void {
 }
 
 it('gives each client one line a second for each kind of refusal', () => {
-  const taken = [0, 1, 2].map(() => log.take('10.0.0.1', 'forbidden'));
-  expect(taken).toEqual([true, false, false]);
-  expect(log.take('10.0.0.1', 'not_found')).toBe(true);
-  expect(log.take('10.0.0.2', 'forbidden')).toBe(true);
+  const taken = [0, 1, 2].map(() => log.take('10.0.0.1', 'forbidden', 'info'));
+  expect(taken).toEqual([0, undefined, undefined]);
+  expect(log.take('10.0.0.1', 'not_found', 'info')).toBe(0);
+  expect(log.take('10.0.0.2', 'forbidden', 'info')).toBe(0);
 });
 
-it('counts the others, and tells their number in one line a second', () => {
-  for (let n = 0; n < 10; n++) log.take('10.0.0.1', 'forbidden');
+it('gives a client that is refused all the time a line each second, with the number of the others', () => {
+  const lines: number[] = [];
+  for (let n = 0; n < 50; n++) {
+    const count = log.take('10.0.0.1', 'forbidden', 'error');
+    if (count !== undefined) lines.push(count);
+    pass(REFUSAL_EVERY_MS / 10);
+  }
+  expect(lines).toEqual([0, 9, 9, 9, 9]);
+  expect(counted).toEqual([]);
+});
+
+it('tells the number in a line of its own when no refusal follows, at the level of the kind', () => {
+  for (const level of ['info', 'error'] as const)
+    for (let n = 0; n < 10; n++) log.take('10.0.0.1', `at ${level}`, level);
+  pass(2 * REFUSAL_EVERY_MS);
+  expect(counted).toEqual(
+    ['info', 'error'].map((level) => ({ level, client: '10.0.0.1', kind: `at ${level}`, count: 9 })),
+  );
+  // That was the line of this second.
+  expect(log.take('10.0.0.1', 'at info', 'info')).toBeUndefined();
   pass(REFUSAL_EVERY_MS);
-  expect(counted).toEqual([{ client: '10.0.0.1', kind: 'forbidden', count: 9 }]);
-  for (let n = 0; n < 3; n++) expect(log.take('10.0.0.1', 'forbidden')).toBe(false);
-  pass(REFUSAL_EVERY_MS);
-  expect(counted).toHaveLength(2);
-  expect(counted[1]?.count).toBe(3);
+  expect(log.take('10.0.0.1', 'at info', 'info')).toBe(1);
+});
+
+it('writes what was counted when it closes', () => {
+  for (let n = 0; n < 3; n++) log.take('10.0.0.1', 'internal_error', 'error');
+  log.close();
+  expect(counted).toEqual([{ level: 'error', client: '10.0.0.1', kind: 'internal_error', count: 2 }]);
 });
 
 it('gives a client a line again that was refused nothing for a second', () => {
-  log.take('10.0.0.1', 'forbidden');
+  log.take('10.0.0.1', 'forbidden', 'info');
   pass(REFUSAL_EVERY_MS);
-  expect(log.take('10.0.0.1', 'forbidden')).toBe(true);
+  expect(log.take('10.0.0.1', 'forbidden', 'info')).toBe(0);
   expect(counted).toEqual([]);
 });
 
 it('remembers a bounded number of clients; the others share a line a second', () => {
-  for (let n = 0; n < REFUSALS_MAX; n++) expect(log.take(`client ${n}`, 'forbidden')).toBe(true);
-  const taken = Array.from({ length: 50 }, (_, n) => log.take(`another ${n}`, 'forbidden'));
-  expect(taken.filter(Boolean)).toHaveLength(1);
-  pass(REFUSAL_EVERY_MS);
-  expect(counted).toEqual([{ client: OTHER_CLIENTS, kind: 'forbidden', count: 49 }]);
+  for (let n = 0; n < REFUSALS_MAX; n++) expect(log.take(`client ${n}`, 'forbidden', 'info')).toBe(0);
+  const taken = Array.from({ length: 50 }, (_, n) => log.take(`another ${n}`, 'forbidden', 'info'));
+  expect(taken.filter((count) => count !== undefined)).toHaveLength(1);
+  pass(2 * REFUSAL_EVERY_MS);
+  expect(counted).toEqual([{ level: 'info', client: OTHER_CLIENTS, kind: 'forbidden', count: 49 }]);
   // Those that had their line are forgotten by now.
-  expect(log.take('client 1', 'forbidden')).toBe(true);
+  expect(log.take('client 1', 'forbidden', 'info')).toBe(0);
 });

@@ -8,73 +8,77 @@ export const REFUSALS_MAX = 1_024;
 /** In the place of a client for which no place is left. */
 export const OTHER_CLIENTS = 'others';
 
+/** The level at which a kind of refusal is logged. */
+export type RefusalLevel = 'info' | 'error';
+
 interface Refusals {
   readonly client: string;
   readonly kind: string;
+  readonly level: RefusalLevel;
   untilMs: number;
   /** Refusals since the last line. */
   count: number;
 }
 
 /**
- * Bounds what one client can write to the log: one line a second for each kind of refusal. The others are counted, and the count follows
- * as one line.
+ * Bounds what one client can write to the log: one line a second for each kind of refusal. The others are counted. The count stands in
+ * the line of the next refusal, or follows as a line of its own when none comes for another second.
  */
 export class RefusalLog {
-  readonly #logger: Pick<Logger, 'info'>;
+  readonly #logger: Pick<Logger, RefusalLevel>;
   readonly #clock: Pick<Clock, 'monotonic'>;
   readonly #byKey = new Map<string, Refusals>();
   #timer: NodeJS.Timeout | undefined;
 
-  constructor(logger: Pick<Logger, 'info'>, clock: Pick<Clock, 'monotonic'>) {
+  constructor(logger: Pick<Logger, RefusalLevel>, clock: Pick<Clock, 'monotonic'>) {
     this.#logger = logger;
     this.#clock = clock;
   }
 
-  /** Whether a refusal gets a line of its own; otherwise it was counted. */
-  take(client: string, kind: string): boolean {
+  /** How many refusals were counted before one that gets a line of its own; undefined when it was counted itself. */
+  take(client: string, kind: string, level: RefusalLevel): number | undefined {
     const known = this.#byKey.get(`${client} ${kind}`);
     if (known === undefined && this.#byKey.size >= REFUSALS_MAX) {
       this.flush();
-      if (this.#byKey.size >= REFUSALS_MAX && client !== OTHER_CLIENTS) return this.take(OTHER_CLIENTS, kind);
+      if (this.#byKey.size >= REFUSALS_MAX && client !== OTHER_CLIENTS)
+        return this.take(OTHER_CLIENTS, kind, level);
     }
     const nowMs = this.#clock.monotonic();
-    const refusals = known ?? { client, kind, untilMs: 0, count: 0 };
+    const refusals = known ?? { client, kind, level, untilMs: 0, count: 0 };
     if (known === undefined) this.#byKey.set(`${client} ${kind}`, refusals);
-    else if (refusals.count > 0 || nowMs < refusals.untilMs) {
+    else if (nowMs < refusals.untilMs) {
       refusals.count++;
       this.#timer ??= setTimeout(() => this.flush(), REFUSAL_EVERY_MS).unref();
-      return false;
+      return undefined;
     }
+    const { count } = refusals;
+    refusals.count = 0;
     refusals.untilMs = nowMs + REFUSAL_EVERY_MS;
-    return true;
+    return count;
   }
 
   /** Writes all counts, due or not. */
   close(): void {
-    for (const refusals of this.#byKey.values()) refusals.untilMs = 0;
+    for (const refusals of this.#byKey.values()) refusals.untilMs = -REFUSAL_EVERY_MS;
     this.flush();
     clearTimeout(this.#timer);
   }
 
-  /** Writes the counts that are due, and forgets clients that were refused nothing for a while. */
+  /** Writes the counts that no refusal took along, and forgets clients that were refused nothing for a while. */
   flush(): void {
     clearTimeout(this.#timer);
     this.#timer = undefined;
     const nowMs = this.#clock.monotonic();
     let isWaiting = false;
     for (const [key, refusals] of this.#byKey) {
-      if (nowMs >= refusals.untilMs) {
-        if (refusals.count === 0) {
-          this.#byKey.delete(key);
-          continue;
-        }
-        const { client, kind, count } = refusals;
-        this.#logger.info({ client, kind, count }, 'more refusals, not logged one by one');
+      const { client, kind, level, count, untilMs } = refusals;
+      if (count === 0) {
+        if (nowMs >= untilMs) this.#byKey.delete(key);
+      } else if (nowMs >= untilMs + REFUSAL_EVERY_MS) {
+        this.#logger[level]({ client, kind, count }, 'more refusals, not logged one by one');
         refusals.count = 0;
         refusals.untilMs = nowMs + REFUSAL_EVERY_MS;
-      }
-      isWaiting ||= refusals.count > 0;
+      } else isWaiting = true;
     }
     if (isWaiting) this.#timer = setTimeout(() => this.flush(), REFUSAL_EVERY_MS).unref();
   }

@@ -212,8 +212,14 @@ function logRefusal(
   if (!logger.isLevelEnabled(level)) return;
   const { code, tokenFault } = error;
   const kind = tokenFault === undefined ? code : `${code}: ${tokenFault}`;
-  if (!refusals.take(callerNetwork(request.ip), kind)) return;
-  const line = { ...lineOf(request, reply), code, ...(tokenFault === undefined ? {} : { tokenFault }) };
+  const count = refusals.take(callerNetwork(request.ip), kind, level);
+  if (count === undefined) return;
+  const line = {
+    ...lineOf(request, reply),
+    code,
+    ...(tokenFault === undefined ? {} : { tokenFault }),
+    ...(count === 0 ? {} : { count }),
+  };
   if (LOGGED_WITH_CAUSE.has(code)) logger.error({ ...line, err: error.cause ?? error }, 'request failed');
   else logger[level](line, 'request');
 }
