@@ -251,7 +251,6 @@ describe('a request that does not arrive in time', () => {
   it.each([
     ['alone, in its body', '', put('a').slice(0, -1), '}', [408]],
     ['alone, in its head', '', put('a').slice(0, 20), put('a').slice(20), [408]],
-    ['behind another, in its body', slow, put('a').slice(0, -1), '}', [201, 408]],
     ['behind another, in its head', slow, put('a').slice(0, 20), put('a').slice(20), [201, 408]],
   ])(
     '%s, gets 408 and has no effect, although the rest arrives late',
@@ -270,4 +269,23 @@ describe('a request that does not arrive in time', () => {
       expect(own.begun).toEqual(before === '' ? [] : ['POST slow']);
     },
   );
+
+  it.each([
+    ['the rest arrives', '}', [201, 201, 404], ['POST slow', 'PUT a', 'GET b']],
+    ['the rest does not arrive', '', [201, 408], ['POST slow']],
+  ])('has its full time from when its turn comes: %s', async (_what, rest, all, begun) => {
+    await using own = await startStore({ requestTimeoutMs: 300 });
+    const late = once(own.app.server, 'clientError');
+    const socket = send(own.port, slow + put('a').slice(0, -1));
+    const answers = answersOf(socket);
+    await own.slowBegun;
+    await late;
+    own.release();
+    if (rest !== '') {
+      await once(socket, 'data');
+      socket.write(rest + get('/store/b'));
+    }
+    expect(statusesOf(await answers)).toEqual(all);
+    expect(own.begun).toEqual(begun);
+  });
 });

@@ -2,7 +2,7 @@ import type { IncomingMessage } from 'node:http';
 import type { Socket } from 'node:net';
 import type { FastifyInstance } from 'fastify';
 import { AppError } from '../errors.ts';
-import { endSoon, type ServedSocket, whenItsTurn } from './connection.ts';
+import { endSoon, isHeldUp, type ServedSocket, whenItsTurn } from './connection.ts';
 import { PROBLEM_CONTENT_TYPE, problemOf } from './problem-reply.ts';
 
 /** An error of Node's HTTP parser, with the bytes that it was found in. */
@@ -28,6 +28,7 @@ export function answerClientError(error: ClientError, socket: Socket, ports: Cli
   }
   // The request before them was the last: its answer ends the connection.
   if (error.code === 'HPE_CLOSED_CONNECTION') return;
+  if (error.code === 'ERR_HTTP_REQUEST_TIMEOUT' && isHeldUp(socket)) return;
   whenItsTurn(socket, () => endWithProblem(socket, refusalOf(error, ports), ports.newRequestId()));
 }
 

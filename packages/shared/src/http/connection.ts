@@ -13,6 +13,9 @@ const ENDED_LINGER_MS = 500;
 const LATEST = Symbol('latest response');
 const WAITING = Symbol('requests that wait');
 const FAULTY = Symbol('faulty');
+const OVERDUE = Symbol('overdue while it waited');
+const TIMED = Symbol('timed from its turn');
+const TIMER = Symbol('timer of the request that is timed from its turn');
 
 /** A connection of a server. Its state lies on the socket: a map would cost each request a look-up. */
 export interface ServedSocket extends Socket {
@@ -22,9 +25,14 @@ export interface ServedSocket extends Socket {
   [WAITING]?: number;
   /** Set at the first fault: bytes that are no HTTP, or that came too late. Nothing behind them is a request. */
   [FAULTY]?: boolean;
+  [TIMER]?: NodeJS.Timeout;
 }
 
 interface ServedRequest extends IncomingMessage {
+  /** While it waited, the time ran out for the head behind it. Node tells so once. */
+  [OVERDUE]?: boolean;
+  /** Its time runs from when its turn came. */
+  [TIMED]?: boolean;
   /** The fault of its connection lies in its body. */
   [FAULTY]?: boolean;
 }
@@ -65,11 +73,13 @@ function waitForTurn(
   response: ServerResponse,
   begin: Begin,
 ): void {
-  if (socket[WAITING] === undefined)
+  if (socket[WAITING] === undefined) {
     // A body that is read resumes the connection for all that comes behind it.
     socket.on('resume', () => {
       if (mustPause(socket)) socket.pause();
     });
+    socket.once('close', () => clearTimeout(socket[TIMER]));
+  }
   socket[WAITING] = (socket[WAITING] ?? 0) + 1;
   if (mustPause(socket)) socket.pause();
   response.once('socket', () => {
@@ -79,9 +89,43 @@ function waitForTurn(
     process.nextTick(() => {
       // A request whose body turned out to be faulty has no effect: `whenItsTurn` answers in its place.
       if (socket.destroyed || request[FAULTY] === true) return;
+      if (!request.complete || request[OVERDUE] === true) timeFromNow(socket, request, response);
       begin(request, response);
     });
   });
+}
+
+/** Tells of a timeout when the rest of a request, or of the head behind it, has not arrived in the time of a whole request. */
+function timeFromNow(socket: ServedSocket, request: ServedRequest, response: ServerResponse): void {
+  const { server } = socket as Socket & { readonly server: Server };
+  request[TIMED] = true;
+  // The one before is in whole, or this one would not have been parsed.
+  clearTimeout(socket[TIMER]);
+  socket[TIMER] = setTimeout(() => {
+    request[TIMED] = false;
+    if (socket[LATEST] !== response || (request.complete && request[OVERDUE] !== true)) return;
+    server.emit(
+      'clientError',
+      Object.assign(new Error('late'), { code: 'ERR_HTTP_REQUEST_TIMEOUT' }),
+      socket,
+    );
+  }, server.requestTimeout).unref();
+}
+
+/**
+ * Whether a timeout does not count: while the latest request waits, we may be the ones who do not read. Its time runs from when its
+ * turn comes.
+ */
+export function isHeldUp(socket: ServedSocket): boolean {
+  const latest = socket[LATEST];
+  if (latest === undefined || socket[FAULTY] === true) return false;
+  const request = latest.req as ServedRequest;
+  if (latest.socket !== null || latest.writableEnded)
+    return request[TIMED] === true && (!request.complete || request[OVERDUE] === true);
+  // With the request in whole, and the connection read, it is the client who does not send the head behind it.
+  if (request.complete && !socket.isPaused()) return false;
+  request[OVERDUE] = request.complete;
+  return true;
 }
 
 /**
