@@ -213,6 +213,8 @@ export class ProjectDeletion {
 
   #failed(error: unknown, project: string | undefined, event: string): void {
     this.#isDue = true;
+    // The client says so itself, and before the storage is confirmed, nothing is wrong.
+    if (project === undefined && hasCode(error, 'kms_unavailable')) return;
     const line = `${project} ${lineOf(error)}`;
     if (line !== this.#logged) this.#options.logger.warn({ err: error, project }, event);
     this.#logged = line;
