@@ -14,6 +14,8 @@ export interface SegmentLimits {
   readonly segmentsMax: number;
 }
 
+/** From this part of the log on, freeing begins. */
+const FREE_FROM = 0.5;
 /** The last so many free segments are for what makes room. */
 export const RESERVE_SEGMENTS = 2;
 
@@ -82,6 +84,11 @@ export class Segments {
   /** Of the segments that are not reserved, the part that counts. */
   get fill(): number {
     return this.#live.size / Math.max(1, this.#limits.segmentsMax - RESERVE_SEGMENTS);
+  }
+
+  /** True from the part of the log on at which the oldest segment should be freed. */
+  get shouldFree(): boolean {
+    return this.fill >= FREE_FROM;
   }
 
   get mayGrow(): boolean {
