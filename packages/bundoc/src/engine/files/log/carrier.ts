@@ -1,11 +1,11 @@
 import type { AppError } from '@bundoc/shared/errors';
-import { type Carried, encodeCarried } from './carried-file.ts';
+import { type Carried, decodeCarried, encodeCarried } from './carried-file.ts';
 import { comparePlaces, type Place } from './layout.ts';
 import type { CarryTarget, LogOptions } from './log-api.ts';
 import type { LogContent } from './log-content.ts';
 import type { PartReader } from './parts.ts';
 import { type LiveSegment, scanFrames } from './scan.ts';
-import type { SealedPart } from './sealed-part.ts';
+import { PartsDamaged, type SealedPart } from './sealed-part.ts';
 import type { Segments } from './segments.ts';
 import type { StuckParts } from './stuck-parts.ts';
 
@@ -57,6 +57,32 @@ export class Carrier {
       for (const handle of some)
         this.#content.index.coverSegment(handle, segment.number, next, bytesOf.get(handle) ?? 0);
       this.carried += batch.length;
+    }
+    return failed;
+  }
+
+  /**
+   * Puts the files in the log's own folder back into the folders of their projects.
+   *
+   * @returns handles whose files stay, since their folders fail or a file is damaged.
+   */
+  async putBack(target: CarryTarget): Promise<string[]> {
+    const failed: string[] = [];
+    for (const handle of this.#stuck.handles) {
+      try {
+        const contents = await this.#stuck.read(handle);
+        const files = contents.map((content) => ({
+          handle,
+          segment: decodeCarried(content).segment,
+          content,
+        }));
+        const outcomes = await target.write(files);
+        if (outcomes.every((error) => error === undefined)) await this.#stuck.remove(handle);
+        else failed.push(handle);
+      } catch (error) {
+        if (!(error instanceof PartsDamaged)) throw error;
+        failed.push(handle);
+      }
     }
     return failed;
   }

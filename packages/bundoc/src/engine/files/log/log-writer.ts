@@ -25,16 +25,18 @@ export class LogWriter {
   readonly turns: Turns;
   readonly segment: SegmentWriter;
   readonly counts = { frames: 0, commits: 0, cuts: 0 };
-  #state: 'open' | 'stopped' | 'closed' = 'open';
+  #state: 'open' | 'stopped' | 'lost' | 'closed' = 'open';
   #pumping: Promise<void> | undefined;
   #resuming: Promise<void> | undefined;
+  /** Who waits for frames to pause. */
+  #pausing = 0;
   #growAgainMs = Number.NEGATIVE_INFINITY;
 
   /** @param buffer in which frames are made. */
   constructor(
     options: LogOptions,
     buffer: Buffer,
-    tail: LogScan['tail'],
+    scan: Pick<LogScan, 'tail' | 'live'>,
     segments: Segments,
     content: LogContent,
   ) {
@@ -43,18 +45,24 @@ export class LogWriter {
     this.#segments = segments;
     this.#content = content;
     this.turns = new Turns(options, segments, content.index);
-    this.segment = new SegmentWriter(options, buffer, tail, segments, content, {
+    this.segment = new SegmentWriter(options, buffer, scan, segments, content, {
       onBegun: (isReserve) => {
         if (isReserve) return;
         this.turns.forgetReserve();
         this.retryHeld();
       },
       onFreed: () => this.retryHeld(),
+      onLost: (error) => this.#lose(error),
     });
   }
 
   get isStopped(): boolean {
-    return this.#state === 'stopped';
+    return this.#state === 'stopped' || this.#state === 'lost';
+  }
+
+  /** @throws AppError `storage_unavailable` when nothing may be written. */
+  requireOpen(): void {
+    if (this.#state !== 'open') throw new AppError('storage_unavailable', { retryAfterS: 1 });
   }
 
   /** A project has something to write. */
@@ -82,8 +90,13 @@ export class LogWriter {
    * @throws AppError `storage_unavailable` when the log is not open.
    */
   async exclusively<T>(work: () => Promise<T>): Promise<T> {
-    while (this.#pumping !== undefined) await this.#pumping;
-    if (this.#state !== 'open') throw new AppError('storage_unavailable');
+    this.#pausing++;
+    try {
+      while (this.#pumping !== undefined) await this.#pumping;
+    } finally {
+      this.#pausing--;
+    }
+    this.requireOpen();
     const working = work();
     const goOn = () => {
       this.#pumping = undefined;
@@ -109,7 +122,7 @@ export class LogWriter {
   async #pump(): Promise<void> {
     // What is committed in the same turn of the event loop goes into the same frame.
     await setImmediate();
-    while (this.turns.isAnyoneWaiting && this.#state === 'open') {
+    while (this.turns.isAnyoneWaiting && this.#state === 'open' && this.#pausing === 0) {
       const { active } = this.segment;
       const hasRoom = (this.segment.hasRoom && active?.isReserve === false) || (await this.#secureRoom());
       if (!hasRoom) continue;
@@ -243,6 +256,14 @@ export class LogWriter {
     this.turns.refuseAll(new AppError('storage_unavailable', { cause: error, retryAfterS: 1 }));
     this.#resuming = this.#resume(group, error);
     return false;
+  }
+
+  /** Another has the data folder: nothing is written any more. */
+  #lose(error: unknown): void {
+    this.#state = 'lost';
+    this.#stopping.abort();
+    this.turns.refuseAll(new AppError('storage_unavailable', { cause: error }));
+    this.#options.observer?.onLost?.(error);
   }
 
   async #resume(group: readonly Sending[], error: unknown): Promise<void> {

@@ -18,6 +18,7 @@ import { LogWriter } from './log-writer.ts';
 import type { PartReader } from './parts.ts';
 import { type LogScan, lostLog, scanLog } from './scan.ts';
 import { isFull, Segments } from './segments.ts';
+import { writeSettled } from './settled-mark.ts';
 import { StuckParts } from './stuck-parts.ts';
 
 /**
@@ -26,6 +27,7 @@ import { StuckParts } from './stuck-parts.ts';
  * bytes.
  */
 export class Log implements ReadableLog, AsyncDisposable {
+  readonly #options: LogOptions;
   readonly #segments: Segments;
   readonly #content: LogContent;
   readonly #writer: LogWriter;
@@ -35,9 +37,10 @@ export class Log implements ReadableLog, AsyncDisposable {
 
   private constructor(options: LogOptions, buffer: Buffer, scan: LogScan, stuck: StuckParts) {
     const { disk, directory, limits } = options;
+    this.#options = options;
     this.#segments = new Segments(disk, directory, limits, scan, () => this.#writer.retryHeld());
     this.#content = new LogContent(scan, this.#segments);
-    this.#writer = new LogWriter(options, buffer, scan.tail, this.#segments, this.#content);
+    this.#writer = new LogWriter(options, buffer, scan, this.#segments, this.#content);
     this.#stuck = stuck;
     this.#carrier = new Carrier(options, this.#segments, this.#content, stuck);
   }
@@ -172,9 +175,12 @@ export class Log implements ReadableLog, AsyncDisposable {
     this.#writer.segment.release();
   }
 
-  /** True while the oldest segment should be freed. */
+  /**
+   * True while the oldest segment should be freed: the log is half full, or many segments hold little. What is
+   * freed becomes durable with the next segment's header, so a start frees before anything is written.
+   */
   get shouldFree(): boolean {
-    return this.#segments.shouldFree;
+    return this.#writer.segment.shouldFree;
   }
 
   /** Handles whose parts keep the oldest segment from being used again. */
@@ -199,11 +205,70 @@ export class Log implements ReadableLog, AsyncDisposable {
   }
 
   async #carryOldest(target: CarryTarget): Promise<readonly string[]> {
+    this.#writer.requireOpen();
     const segment = this.#segments.at(this.#segments.firstLive);
     if (segment === undefined || segment.number === this.#writer.segment.active?.number) return [];
     const failed = await this.#carrier.carry(segment, target);
     this.#writer.segment.release();
     return failed;
+  }
+
+  /**
+   * Carries all parts that nothing else has, of the segment that is written as well: afterwards nothing is
+   * uncovered, every segment but the new one is free, and each project's folder holds all of its project.
+   * Parts in the log's own folder are put back first. Writing waits meanwhile. The folders of all births must
+   * be durable before.
+   *
+   * @returns handles whose folders failed: their parts are in the log's own folder.
+   * @throws when parts can be put nowhere, or no segment can be begun.
+   */
+  async carryAll(target: CarryTarget): Promise<readonly string[]> {
+    while (this.#carrying !== undefined) await this.#carrying.catch(() => undefined);
+    const carrying = this.#writer.exclusively(() => this.#carryAll(target));
+    const done = () => {
+      this.#carrying = undefined;
+    };
+    this.#carrying = carrying;
+    carrying.then(done, done);
+    return carrying;
+  }
+
+  async #carryAll(target: CarryTarget): Promise<readonly string[]> {
+    const { segment } = this.#writer;
+    const failed = new Set(await this.#carrier.putBack(target));
+    await segment.end();
+    for (const live of this.#segments.all())
+      for (const handle of await this.#carrier.carry(live, target)) failed.add(handle);
+    segment.release();
+    // Its header makes it durable that the segments are free.
+    if (await segment.beginSomewhere()) return [...failed];
+    throw new AppError('storage_unavailable');
+  }
+
+  /**
+   * Puts parts in the log's own folder back into the folders of their projects.
+   *
+   * @returns handles whose parts stay.
+   */
+  returnStuck(target: CarryTarget): Promise<readonly string[]> {
+    return this.#carrier.putBack(target);
+  }
+
+  /**
+   * Says durably that the folders of all births are durable. The caller has synced them, and no birth is on
+   * its way: at a start, at an orderly end, or while nobody writes. The next part begins a new segment, and so
+   * takes the mark back.
+   *
+   * @throws AppError `storage_unavailable`, `disk_full`
+   */
+  async markSettled(): Promise<void> {
+    const { disk, directory } = this.#options;
+    const { segment } = this.#writer;
+    await this.#writer.exclusively(async () => {
+      await segment.end();
+      assert(segment.newest !== undefined, 'an open log has a segment');
+      await writeSettled(disk, directory, segment.newest);
+    });
   }
 
   /** Refuses what waits for a segment: none can be freed. */

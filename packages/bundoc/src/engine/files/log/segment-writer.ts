@@ -1,4 +1,5 @@
 import { randomBytes } from 'node:crypto';
+import type { SegmentUse } from '@bundoc/shared/contract/log-folder';
 import { frameBytes, type Repeat } from './frame.ts';
 import { BLOCK_BYTES, blocksOf, ID_BYTES } from './layout.ts';
 import type { LogOptions } from './log-api.ts';
@@ -29,6 +30,8 @@ export interface SegmentEvents {
   readonly onBegun: (isReserve: boolean) => void;
   /** Segments were freed. */
   readonly onFreed: () => void;
+  /** No segment may be begun any more. */
+  readonly onLost: (error: unknown) => void;
 }
 
 /** Begins, writes, ends and frees segments, and knows where the log ends. */
@@ -41,12 +44,14 @@ export class SegmentWriter {
   /** The last frame that counts, and whose parts its segment has. */
   #tail: LogScan['tail'];
   #active: ActiveSegment | undefined;
+  #newest: SegmentUse | undefined;
+  #isLost = false;
 
   /** @param buffer in which frames are made. */
   constructor(
     options: LogOptions,
     buffer: Buffer,
-    tail: LogScan['tail'],
+    { tail, live }: Pick<LogScan, 'tail' | 'live'>,
     segments: Segments,
     content: LogContent,
     events: SegmentEvents,
@@ -54,6 +59,7 @@ export class SegmentWriter {
     this.#options = options;
     this.#buffer = buffer;
     this.#tail = tail;
+    this.#newest = live.at(-1);
     this.#segments = segments;
     this.#content = content;
     this.#events = events;
@@ -61,6 +67,16 @@ export class SegmentWriter {
 
   get active(): ActiveSegment | undefined {
     return this.#active;
+  }
+
+  /** The last segment that was begun, in this process or before; undefined in a log that has none. */
+  get newest(): SegmentUse | undefined {
+    return this.#newest;
+  }
+
+  /** Whether the oldest segment should be freed. */
+  get shouldFree(): boolean {
+    return this.#segments.shouldFree(this.#content.index.uncoveredBytes, this.#active?.number);
   }
 
   /** Bytes of bodies that the next frame may have, when it has so many parts. */
@@ -119,6 +135,7 @@ export class SegmentWriter {
 
   /** Begins a segment in any file that is free, or in a new one. @returns false when none can be begun. */
   async beginSomewhere(): Promise<boolean> {
+    if (this.#isLost) return false;
     const segments = this.#segments;
     if (segments.free === 0 && segments.mayGrow) await segments.grow().catch(() => undefined);
     const unreserved = segments.take(false);
@@ -133,7 +150,7 @@ export class SegmentWriter {
       return true;
     } catch (error) {
       this.#segments.giveBack(path);
-      this.#options.observer?.onCut?.(error);
+      if (!this.#isLost) this.#options.observer?.onCut?.(error);
       return false;
     }
   }
@@ -143,6 +160,7 @@ export class SegmentWriter {
    * happened.
    */
   async begin(path: string, isReserve: boolean): Promise<void> {
+    await this.#requireOwn();
     const { disk, storageId } = this.#options;
     const { hole } = this.#content;
     const segments = this.#segments;
@@ -163,6 +181,7 @@ export class SegmentWriter {
     }
     const firstFrame = blocks.length / BLOCK_BYTES;
     segments.add({ number, id, path, firstFrame, end: undefined }, cut);
+    this.#newest = { number, id };
     this.#active = {
       number,
       id,
@@ -178,7 +197,18 @@ export class SegmentWriter {
     this.release();
     // In the background, so that the next segment is there when it is needed.
     if (segments.mayGrow && !segments.hasUnreserved) segments.grow().catch(() => undefined);
-    if (segments.shouldFree) this.#options.observer?.onPressure?.(undefined);
+    if (this.shouldFree) this.#options.observer?.onPressure?.(undefined);
+  }
+
+  /** @throws what `beforeSegment` throws; then nothing may be written any more. */
+  async #requireOwn(): Promise<void> {
+    try {
+      await this.#options.beforeSegment?.();
+    } catch (error) {
+      this.#isLost = true;
+      this.#events.onLost(error);
+      throw error;
+    }
   }
 
   /** Frees the oldest segments as long as nobody needs them. */
