@@ -3,7 +3,8 @@ import { type ReadableLog, SEGMENT_BYTES, type StuckFiles } from './log-api.ts';
 import { type FoundBirth, LogContent } from './log-content.ts';
 import { PartReader } from './parts.ts';
 import type { ReadableLogDisk } from './ports.ts';
-import { lostLog, type SuspectFrame, scanLog } from './scan.ts';
+import { lostLog, scanLog } from './scan.ts';
+import type { SuspectFrame } from './scan-frames.ts';
 import { listStuck } from './stuck-parts.ts';
 
 export interface LogViewOptions {

@@ -2,7 +2,7 @@ import { OpenError } from '@bundoc/shared/aead';
 import { decodeCarried } from './carried-file.ts';
 import { ENTRY_BYTES, findPart, headBytesAt, readEntry } from './frame.ts';
 import { BLOCK_BYTES, comparePlaces, type FramePlace, isSamePlace, type Place, TAG_BYTES } from './layout.ts';
-import { aadStart, decodeBirth, openPart, type PartKeys, partKey } from './part-seal.ts';
+import { aadStart, decodeBirth, openPart, type PartKeys, type PartSeal, partKey } from './part-seal.ts';
 import type { LogFile, ReadableLogDisk } from './ports.ts';
 import type { LiveSegment } from './scan.ts';
 import { PartsDamaged, type SealedPart } from './sealed-part.ts';
@@ -211,9 +211,10 @@ export async function* openParts(
   parts: AsyncIterable<SealedPart>,
 ): AsyncGenerator<OpenedPart> {
   let chunks: Buffer[] = [];
+  const seals = new PartSeals(project, storageId, keys);
   for await (const part of parts) {
     const { kind, chunks: count } = part.entry;
-    const plaintext = openOne(project, storageId, keys, part);
+    const plaintext = openOne(seals, part);
     if (kind === 'chunk') {
       chunks.push(plaintext);
       continue;
@@ -226,11 +227,45 @@ export async function* openParts(
   }
 }
 
-function openOne(project: string, storageId: Buffer, keys: PartKeys, part: SealedPart): Buffer {
-  const { entry, segmentId, place, body, head } = part;
+/** What the parts of one project are opened by: derived once for each use of a segment and each key version. */
+class PartSeals {
+  readonly #project: string;
+  readonly #storageId: Buffer;
+  readonly #keys: PartKeys;
+  #last: { readonly part: SealedPart; readonly seal: PartSeal } | undefined;
+
+  constructor(project: string, storageId: Buffer, keys: PartKeys) {
+    this.#project = project;
+    this.#storageId = storageId;
+    this.#keys = keys;
+  }
+
+  /** @returns undefined for a version that is not live. */
+  of(part: SealedPart): PartSeal | undefined {
+    if (this.#last !== undefined && isSealedAlike(this.#last.part, part)) return this.#last.seal;
+    const { entry, storageId = this.#storageId, segmentId } = part;
+    const key = partKey(this.#keys, entry.keyVersion, segmentId, entry.handle);
+    if (key === undefined) return undefined;
+    const seal = { key, aad: aadStart(this.#project, storageId, segmentId) };
+    this.#last = { part, seal };
+    return seal;
+  }
+}
+
+function isSealedAlike(a: SealedPart, b: SealedPart): boolean {
+  return (
+    a.entry.keyVersion === b.entry.keyVersion &&
+    a.entry.handle === b.entry.handle &&
+    a.storageId === b.storageId &&
+    a.segmentId.equals(b.segmentId)
+  );
+}
+
+function openOne(seals: PartSeals, part: SealedPart): Buffer {
+  const { entry, place, body, head } = part;
   if (entry.kind === 'gone') return Buffer.alloc(0);
-  const key = partKey(keys, entry.keyVersion, segmentId, entry.handle);
-  if (key === undefined)
+  const seal = seals.of(part);
+  if (seal === undefined)
     throw new PartsDamaged(`${nameOf(place)}: there is no key of version ${entry.keyVersion}`);
   const birth = entry.kind === 'birth' ? decodeBirth(body) : undefined;
   if (entry.kind === 'birth' && birth === undefined)
@@ -238,7 +273,7 @@ function openOne(project: string, storageId: Buffer, keys: PartKeys, part: Seale
   const clearBytes = birth?.bytes ?? 0;
   try {
     return openPart(
-      { key, aad: aadStart(project, part.storageId ?? storageId, segmentId) },
+      seal,
       place,
       head.subarray(0, ENTRY_BYTES - TAG_BYTES),
       entry.tag,
