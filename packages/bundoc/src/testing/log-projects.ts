@@ -12,6 +12,7 @@ import type {
   LogMark,
   LogOptions,
   PartSource,
+  ReadableLog,
   TakenPart,
 } from '../engine/files/log/log-api.ts';
 import { type PartKeys, partKeysOf } from '../engine/files/log/part-seal.ts';
@@ -261,7 +262,7 @@ export class LogWorld {
 
   /** The commits that a project has. @throws PartsDamaged */
   async contentOf(
-    log: Log,
+    log: ReadableLog,
     disk: SimulatedDisk,
     project: LogProject,
   ): Promise<{ ids: number[]; last: Place | undefined; parts: number }> {
@@ -282,7 +283,7 @@ export class LogWorld {
   }
 
   async *#partsOf(
-    log: Log,
+    log: ReadableLog,
     disk: SimulatedDisk,
     { handle, name, keys }: LogProject,
     covered: Place | undefined,

@@ -7,7 +7,6 @@ import { AppError } from '@bundoc/shared/errors';
 import { type Carried, encodeCarried } from './carried-file.ts';
 import { FairQueue } from './fair-queue.ts';
 import { ENTRY_BYTES, type Entry, FrameWriter, frameBytes, REPEAT_BYTES, type Repeat } from './frame.ts';
-import type { HandleIndex } from './handle-index.ts';
 import {
   BLOCK_BYTES,
   blocksOf,
@@ -26,23 +25,17 @@ import type {
   LogOptions,
   LogStats,
   PartSource,
+  ReadableLog,
   TakenPart,
 } from './log-api.ts';
-import {
-  aadStart,
-  type BirthText,
-  decodeBirth,
-  encodeBirth,
-  type PartSeal,
-  partKey,
-  sealPart,
-} from './part-seal.ts';
+import { type FoundBirth, LogContent } from './log-content.ts';
+import { aadStart, encodeBirth, type PartSeal, partKey, sealPart } from './part-seal.ts';
 import type { PartReader } from './parts.ts';
 import type { LogFile } from './ports.ts';
 import {
   type LiveSegment,
-  LogDamaged,
   type LogScan,
+  lostLog,
   type SegmentIndex,
   scanFrames,
   scanLog,
@@ -60,8 +53,6 @@ const WAIT_FROM = 0.75;
 const SHARES = 8;
 const RETRY_MS = 1_000;
 const CARRY_BATCH = 512;
-/** From so many parts on, a segment is read at once. */
-const PRELOAD_FROM = 32;
 const SHARE_BYTES_MIN = 16_384;
 const NO_HASH = Buffer.alloc(HASH_BYTES);
 const NO_TAG = Buffer.alloc(TAG_BYTES);
@@ -119,12 +110,11 @@ interface Sending {
  * One frame is in flight at a time, so a torn frame is the last one. A write that fails cuts the log: a new
  * segment says that the failed frame never happened.
  */
-export class Log implements AsyncDisposable {
+export class Log implements ReadableLog, AsyncDisposable {
   readonly #options: LogOptions;
   readonly #clock: Clock;
   readonly #segments: Segments;
-  readonly #index: HandleIndex;
-  readonly #births: Map<string, FramePlace>;
+  readonly #content: LogContent;
   readonly #queue = new FairQueue<Attached>(SHARE_BYTES_MIN);
   /** Who has something, and must wait until a segment is free or its own parts are covered. */
   readonly #held = new Set<Attached>();
@@ -133,10 +123,8 @@ export class Log implements AsyncDisposable {
   readonly #stopping = new AbortController();
   readonly #toAnswer: TakenPart[] = [];
   readonly #stuck: StuckParts;
-  readonly #suspectFrames: number;
   #active: Active | undefined;
   #tail: LogScan['tail'];
-  #hole: FramePlace | undefined;
   #state: 'open' | 'stopped' | 'closed' = 'open';
   #pumping: Promise<void> | undefined;
   #carrying: Promise<readonly string[]> | undefined;
@@ -149,11 +137,8 @@ export class Log implements AsyncDisposable {
     this.#options = options;
     this.#clock = options.clock ?? systemClock;
     this.#segments = new Segments(disk, directory, limits, scan, () => this.#retryHeld());
-    this.#index = scan.index;
-    this.#births = new Map(scan.births);
+    this.#content = new LogContent(scan, this.#segments);
     this.#tail = scan.tail;
-    this.#hole = scan.hole;
-    this.#suspectFrames = scan.suspectFrames;
     this.#stuck = stuck;
     this.#buffer = buffer;
   }
@@ -172,8 +157,7 @@ export class Log implements AsyncDisposable {
     // Also when it is there: a process may have died between making it and its sync.
     await disk.syncDirectory(dirname(directory));
     const scan = await scanLog(disk, directory, storageId, limits.segmentBytes);
-    if (mustExist && scan.nextNumber === 1)
-      throw new LogDamaged(`${directory} has no log, though this storage had one: put it back`);
+    if (mustExist && scan.nextNumber === 1) throw lostLog(directory);
     for (const path of scan.stubs) await disk.remove(path);
     if (scan.unsure !== undefined) {
       const { path, offset, bytes } = scan.unsure;
@@ -209,54 +193,41 @@ export class Log implements AsyncDisposable {
       ...this.#counts,
       segmentsLive: this.#segments.live,
       segmentsFree: this.#segments.free,
-      uncoveredBytes: this.#index.uncoveredBytes,
-      handles: this.#index.size,
+      uncoveredBytes: this.#content.index.uncoveredBytes,
+      handles: this.#content.index.size,
       stuckHandles: this.#stuck.handles.size,
-      suspectFrames: this.#suspectFrames,
-      holes: this.#hole === undefined ? 0 : 1,
+      suspectFrames: this.#content.suspects.length,
+      holes: this.#content.hole === undefined ? 0 : 1,
       writesStopped: this.#state === 'stopped',
     };
   }
 
-  /** Handles that the log has parts of. */
   get handles(): IterableIterator<string> {
-    return this.#index.handles();
+    return this.#content.index.handles();
   }
 
-  /** Parts of handles whose own folders failed. */
   get stuck(): StuckParts {
     return this.#stuck;
   }
 
-  /** The newest part of a handle that the log knows of. */
   newest(handle: string): Place | undefined {
-    return this.#attached.get(handle)?.newest ?? this.#index.newest(handle);
+    return this.#attached.get(handle)?.newest ?? this.#content.index.newest(handle);
   }
 
-  /** Whether a handle has parts that nothing else has. */
   isUncovered(handle: string): boolean {
-    return this.#index.oldest(handle) !== undefined;
+    return this.#content.isUncovered(handle);
   }
 
-  /**
-   * Whether a handle may have lost its last parts: frames are lost, nobody knows whose, and nothing later is
-   * known of this handle.
-   *
-   * @param covered what its catalog covers.
-   */
   isDoubtful(handle: string, covered: FramePlace | undefined): boolean {
-    const hole = this.#hole;
-    if (hole === undefined) return false;
-    const known = [this.newest(handle), covered].filter((place) => place !== undefined);
-    return known.every((place) => comparePlaces(place, hole) < 0);
+    return this.#content.isDoubtful(this.newest(handle), covered);
   }
 
   /** An administrator accepts what a hole has cost. Durable with the next segment, which begins at once. */
   async acceptLoss(): Promise<void> {
     while (this.#pumping !== undefined) await this.#pumping;
     if (this.#state !== 'open') throw new AppError('storage_unavailable');
-    const hole = this.#hole;
-    this.#hole = undefined;
+    const hole = this.#content.hole;
+    this.#content.hole = undefined;
     const beginning = this.#closeActive().then(() => this.#beginSomewhere());
     // Nothing is written meanwhile.
     this.#pumping = beginning.then(() => {
@@ -264,37 +235,16 @@ export class Log implements AsyncDisposable {
       if (this.#queue.size > 0) this.#pumping = this.#pump();
     });
     if (await beginning) return;
-    this.#hole = hole;
+    this.#content.hole = hole;
     throw new AppError('storage_unavailable');
   }
 
-  /** Reads parts; dispose of it soon, since it keeps freed segments from being used again. */
   reader(): PartReader {
     return this.#segments.reader();
   }
 
-  /**
-   * The births that the log has, with what they have in the clear. A birth that cannot be read is left out:
-   * its handle fails at its opening.
-   */
-  async *births(): AsyncGenerator<BirthText & { readonly handle: string }> {
-    const bySegment = new Map<number, [handle: string, place: FramePlace][]>();
-    for (const birth of this.#births) {
-      const { segment } = birth[1];
-      const others = bySegment.get(segment);
-      if (others === undefined) bySegment.set(segment, [birth]);
-      else others.push(birth);
-    }
-    for (const [number, births] of bySegment) {
-      await using reader = this.reader();
-      const segment = this.#segments.at(number);
-      if (segment !== undefined && births.length > PRELOAD_FROM) await reader.preload(segment);
-      for (const [handle, place] of births) {
-        const part = await reader.read(handle, place);
-        const birth = part?.entry.kind === 'birth' ? decodeBirth(part.body) : undefined;
-        if (birth !== undefined) yield { handle, project: birth.project, projectFile: birth.projectFile };
-      }
-    }
+  births(): AsyncGenerator<FoundBirth> {
+    return this.#content.readBirths();
   }
 
   /**
@@ -305,7 +255,7 @@ export class Log implements AsyncDisposable {
   attach(source: PartSource, after: Place | undefined): AttachedHandle {
     const { handle } = source;
     assert(!this.#attached.has(handle), 'a handle is attached once');
-    const newest = this.#index.newest(handle) ?? after;
+    const newest = this.#content.index.newest(handle) ?? after;
     const attached: Attached = { source, newest, seal: undefined, large: undefined, reserveBytes: 0 };
     this.#attached.set(handle, attached);
     return {
@@ -323,12 +273,12 @@ export class Log implements AsyncDisposable {
   #mark({ source: { handle }, newest, large }: Attached): LogMark | undefined {
     // Chunks do not count before the last one is there.
     if (large !== undefined) return large.before;
-    return newest && { place: newest, bytes: this.#index.uncoveredBytesOf(handle) };
+    return newest && { place: newest, bytes: this.#content.index.uncoveredBytesOf(handle) };
   }
 
   /** What the mark covers is durable elsewhere. Frees segments that nobody needs any more. */
   cover(handle: string, { place, bytes }: LogMark): void {
-    this.#index.cover(handle, place, bytes);
+    this.#content.index.cover(handle, place, bytes);
     this.#release();
     const attached = this.#attached.get(handle);
     if (attached !== undefined && this.#held.delete(attached)) this.#ready(attached);
@@ -336,7 +286,7 @@ export class Log implements AsyncDisposable {
 
   /** {@link cover} by what a catalog says, when the log has just been opened. */
   coverTo(handle: string, place: FramePlace): void {
-    this.#index.cover(handle, place, 0);
+    this.#content.index.cover(handle, place, 0);
     this.#release();
   }
 
@@ -348,7 +298,7 @@ export class Log implements AsyncDisposable {
   /** Handles whose parts keep the oldest segment from being used again. */
   pinning(): string[] {
     const oldest = this.#segments.firstLive;
-    return oldest === this.#active?.number ? [] : this.#index.pinning(oldest);
+    return oldest === this.#active?.number ? [] : this.#content.index.pinning(oldest);
   }
 
   /**
@@ -393,7 +343,7 @@ export class Log implements AsyncDisposable {
       const next = this.#segments.after(segment.number);
       const bytesOf = new Map(batch.map(({ handle, parts }) => [handle, bodyBytes(parts)]));
       for (const handle of handles.slice(at, at + CARRY_BATCH))
-        this.#index.coverSegment(handle, segment.number, next, bytesOf.get(handle) ?? 0);
+        this.#content.index.coverSegment(handle, segment.number, next, bytesOf.get(handle) ?? 0);
       this.#counts.carries += files.length;
     }
     this.#release();
@@ -410,8 +360,8 @@ export class Log implements AsyncDisposable {
     handle: string,
     found: Place | undefined,
   ): Promise<Carried | undefined> {
-    const newest = this.#index.newest(handle);
-    const oldest = this.#index.oldest(handle);
+    const newest = this.#content.index.newest(handle);
+    const oldest = this.#content.index.oldest(handle);
     const last = newest?.segment === number ? newest : found;
     if (oldest === undefined || last === undefined || comparePlaces(last, oldest) < 0) return undefined;
     const parts = await reader.within(handle, last, oldest);
@@ -610,7 +560,14 @@ export class Log implements AsyncDisposable {
     const cut = this.#tail?.cut;
     const isCutLive = cut !== undefined && cut.segment >= firstLive;
     const index = isCutLive ? [...(this.#tail?.index.values() ?? [])] : [];
-    const header = { storageId, number, id, firstLive: Math.min(firstLive, number), cut, hole: this.#hole };
+    const header = {
+      storageId,
+      number,
+      id,
+      firstLive: Math.min(firstLive, number),
+      cut,
+      hole: this.#content.hole,
+    };
     const blocks = encodeHeader(header, index);
     const file = await disk.openLogFile(path);
     try {
@@ -730,7 +687,7 @@ export class Log implements AsyncDisposable {
     if (fill < WAIT_FROM) return false;
     const { segmentBytes, segmentsMax } = this.#options.limits;
     const share = ((Math.max(0, 1 - fill) / (1 - WAIT_FROM)) * segmentBytes * segmentsMax) / SHARES;
-    return this.#index.uncoveredBytesOf(handle) > Math.max(share, segmentBytes / SHARES);
+    return this.#content.index.uncoveredBytesOf(handle) > Math.max(share, segmentBytes / SHARES);
   }
 
   #frameWriter(active: Active, parts: number): FrameWriter {
@@ -808,10 +765,10 @@ export class Log implements AsyncDisposable {
       withPart(active.index, { handle, kind, bytes }, place);
       attached.newest = place;
       if (kind === 'gone') {
-        this.#index.remove(handle);
-        this.#births.delete(handle);
-      } else this.#index.append(handle, place, bytes);
-      if (kind === 'birth') this.#births.set(handle, place);
+        this.#content.index.remove(handle);
+        this.#content.births.delete(handle);
+      } else this.#content.index.append(handle, place, bytes);
+      if (kind === 'birth') this.#content.births.set(handle, place);
       if (active.isReserve) attached.reserveBytes += bytes;
       if (!isLast) {
         const large = attached.large as Large;
@@ -891,14 +848,14 @@ export class Log implements AsyncDisposable {
     for (;;) {
       const oldest = this.#segments.firstLive;
       const isInUse = oldest === this.#active?.number || this.#segments.at(oldest) === undefined;
-      if (isInUse || this.#index.isPinned(oldest)) break;
+      if (isInUse || this.#content.index.isPinned(oldest)) break;
       this.#segments.release(oldest);
       isAnyFree = true;
     }
     if (isAnyFree) {
-      this.#index.forgetBefore(this.#segments.firstLive);
-      for (const [handle, { segment }] of this.#births)
-        if (segment < this.#segments.firstLive) this.#births.delete(handle);
+      this.#content.index.forgetBefore(this.#segments.firstLive);
+      for (const [handle, { segment }] of this.#content.births)
+        if (segment < this.#segments.firstLive) this.#content.births.delete(handle);
     }
     if (isAnyFree) this.#retryHeld();
   }

@@ -3,13 +3,13 @@ import { decodeCarried } from './carried-file.ts';
 import { ENTRY_BYTES, findPart, headBytesAt, readEntry } from './frame.ts';
 import { BLOCK_BYTES, comparePlaces, type FramePlace, isSamePlace, type Place, TAG_BYTES } from './layout.ts';
 import { aadStart, decodeBirth, openPart, type PartKeys, partKey } from './part-seal.ts';
-import type { LogDisk, LogFile } from './ports.ts';
+import type { LogFile, ReadableLogDisk } from './ports.ts';
 import type { LiveSegment } from './scan.ts';
 import { PartsDamaged, type SealedPart } from './sealed-part.ts';
 
 /** Reads parts out of the segments that are live; opens each file once. */
 export class PartReader implements AsyncDisposable {
-  readonly #disk: LogDisk;
+  readonly #disk: Pick<ReadableLogDisk, 'openLogFile'>;
   readonly #segments: ReadonlyMap<number, LiveSegment>;
   readonly #files = new Map<number, LogFile>();
   readonly #onEnd: () => void;
@@ -17,7 +17,7 @@ export class PartReader implements AsyncDisposable {
   readonly firstLive: number;
 
   constructor(
-    disk: LogDisk,
+    disk: Pick<ReadableLogDisk, 'openLogFile'>,
     segments: ReadonlyMap<number, LiveSegment>,
     firstLive: number,
     onEnd: () => void = () => undefined,

@@ -23,6 +23,9 @@ export interface LogDisk {
   frameBuffer(bytes: number): Buffer;
 }
 
+/** The part of a disk that changes nothing. */
+export type ReadableLogDisk = Pick<LogDisk, 'list' | 'openLogFile'>;
+
 /** An open file. One write at a time; reads beside it are allowed. */
 export interface LogFile {
   /** How long it was when it was opened. */

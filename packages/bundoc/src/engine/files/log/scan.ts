@@ -2,7 +2,7 @@ import { join } from 'node:path';
 import { decodeHead, type Entry, type FrameHead, hashOfFrame, isFrameWhole } from './frame.ts';
 import { HandleIndex } from './handle-index.ts';
 import { BLOCK_BYTES, blocksOf, comparePlaces, type FramePlace, type Place } from './layout.ts';
-import type { LogDisk, LogFile } from './ports.ts';
+import type { LogFile, ReadableLogDisk } from './ports.ts';
 import {
   type Cut,
   decodeHeader,
@@ -16,6 +16,11 @@ export class LogDamaged extends Error {
   override readonly name = 'LogDamaged';
 }
 
+/** There is no log, and there was one. */
+export function lostLog(directory: string): LogDamaged {
+  return new LogDamaged(`${directory} has no log, though this storage had one: put it back`);
+}
+
 /** What is known of a segment's parts, by handle. */
 export type SegmentIndex = Map<string, SegmentIndexEntry>;
 
@@ -27,6 +32,12 @@ export interface LiveSegment {
   readonly firstFrame: number;
   /** Its last frame that counts; undefined while it is written, and for the last one that was found. */
   readonly end: Cut | undefined;
+}
+
+/** A frame that is damaged: the opening of a project tells whether its part is. */
+export interface SuspectFrame extends FramePlace {
+  /** Who has a part in it; empty when nothing says that. */
+  readonly handles: readonly string[];
 }
 
 /** What a log holds, as far as it can be said without any key. */
@@ -48,8 +59,7 @@ export interface LogScan {
    */
   readonly unsure: { readonly path: string; readonly offset: number; readonly bytes: Buffer } | undefined;
   readonly hole: FramePlace | undefined;
-  /** Frames that are damaged; the opening of a project tells whether its part is. */
-  readonly suspectFrames: number;
+  readonly suspects: readonly SuspectFrame[];
   /** Numbers of segments begin from here. */
   readonly nextNumber: number;
   readonly nextFile: number;
@@ -65,13 +75,15 @@ interface FileOnDisk {
  * nothing.
  *
  * @param segmentBytes the length of a segment's file.
+ * @param everyFrame whether the frames of segments whose index is whole are read as well, for their damage.
  * @throws LogDamaged when a segment is missing, or the header of one that counts.
  */
 export async function scanLog(
-  disk: LogDisk,
+  disk: ReadableLogDisk,
   directory: string,
   storageId: Buffer,
   segmentBytes: number,
+  everyFrame = false,
 ): Promise<LogScan> {
   const names = ((await disk.list(directory)) ?? []).filter((name) => /^\d{8}$/.test(name)).sort();
   const files: FileOnDisk[] = [];
@@ -95,7 +107,7 @@ export async function scanLog(
   );
   await refuseBeheaded(disk, files, newest?.header);
   const chain = chainOf(links, newest, storageId);
-  const scanned = await scanChain(disk, chain);
+  const scanned = await scanChain(disk, chain, everyFrame);
   const live = new Set(chain.map(({ path }) => path));
   return {
     live: chain.map(({ path, header: { number, id, firstFrame } }, at) => ({
@@ -147,7 +159,7 @@ function chainOf(links: readonly Link[], newest: Link | undefined, storageId: Bu
  * the header was damaged.
  */
 async function refuseBeheaded(
-  disk: LogDisk,
+  disk: ReadableLogDisk,
   files: readonly FileOnDisk[],
   newest: FoundHeader | undefined,
 ): Promise<void> {
@@ -162,7 +174,7 @@ async function refuseBeheaded(
   }
 }
 
-async function readWhole(disk: LogDisk, path: string): Promise<Buffer> {
+async function readWhole(disk: ReadableLogDisk, path: string): Promise<Buffer> {
   const file = await disk.openLogFile(path);
   try {
     return await file.read(0, file.bytes);
@@ -171,15 +183,19 @@ async function readWhole(disk: LogDisk, path: string): Promise<Buffer> {
   }
 }
 
-type ScannedChain = Pick<LogScan, 'index' | 'births' | 'tail' | 'unsure' | 'hole' | 'suspectFrames'>;
+type ScannedChain = Pick<LogScan, 'index' | 'births' | 'tail' | 'unsure' | 'hole' | 'suspects'>;
 
-async function scanChain(disk: LogDisk, chain: readonly Link[]): Promise<ScannedChain> {
+async function scanChain(
+  disk: ReadableLogDisk,
+  chain: readonly Link[],
+  everyFrame: boolean,
+): Promise<ScannedChain> {
   const index = new HandleIndex();
   const births = new Map<string, FramePlace>();
   let hole = chain.at(-1)?.header.hole;
   let tail: LogScan['tail'];
   let unsure: LogScan['unsure'];
-  let suspectFrames = 0;
+  const suspects: SuspectFrame[] = [];
   for (const [at, { path, header }] of chain.entries()) {
     const successor = chain[at + 1];
     const cut = successor?.header.cut;
@@ -188,7 +204,7 @@ async function scanChain(disk: LogDisk, chain: readonly Link[]): Promise<Scanned
       const bytes = await readWhole(disk, path);
       const frames = scanFrames(bytes, header, cut);
       parts = frames.index;
-      suspectFrames += frames.suspects;
+      suspects.push(...frames.suspects);
       hole = later(hole, frames.hole);
       if (cut === undefined)
         unsure = {
@@ -199,7 +215,7 @@ async function scanChain(disk: LogDisk, chain: readonly Link[]): Promise<Scanned
         const { number: frame, hash } = frames.last;
         tail = { cut: { segment: header.number, segmentId: header.id, frame, hash }, index: parts };
       }
-    }
+    } else if (everyFrame) suspects.push(...scanFrames(await readWhole(disk, path), header, cut).suspects);
     // Until a later segment has frames: the next header names the same frame as the last one did.
     if (cut !== undefined) tail = { cut, index: parts };
     for (const entry of parts.values()) {
@@ -211,7 +227,7 @@ async function scanChain(disk: LogDisk, chain: readonly Link[]): Promise<Scanned
     }
   }
   tail ??= chain[0]?.header.cut && { cut: chain[0].header.cut, index: new Map() };
-  return { index, births, tail, unsure, hole, suspectFrames };
+  return { index, births, tail, unsure, hole, suspects };
 }
 
 function later(a: FramePlace | undefined, b: FramePlace | undefined): FramePlace | undefined {
@@ -220,7 +236,7 @@ function later(a: FramePlace | undefined, b: FramePlace | undefined): FramePlace
 }
 
 /** The index behind a header, of the segment before; undefined when it is damaged. */
-async function indexIn(disk: LogDisk, { path, header }: Link): Promise<SegmentIndex | undefined> {
+async function indexIn(disk: ReadableLogDisk, { path, header }: Link): Promise<SegmentIndex | undefined> {
   const file: LogFile = await disk.openLogFile(path);
   try {
     const entries = decodeIndex(header, await file.read(BLOCK_BYTES, header.indexBytes));
@@ -242,7 +258,7 @@ interface LastFrame {
 
 interface ScannedFrames {
   readonly index: SegmentIndex;
-  readonly suspects: number;
+  readonly suspects: readonly SuspectFrame[];
   readonly hole: FramePlace | undefined;
   /** The last frame that counts. */
   readonly last: LastFrame | undefined;
@@ -260,7 +276,7 @@ interface ScannedFrames {
 export function scanFrames(bytes: Buffer, header: SegmentStart, end: Cut | undefined): ScannedFrames {
   const index: SegmentIndex = new Map();
   const segment = header.number;
-  let suspects = 0;
+  const suspects: SuspectFrame[] = [];
   let hole: FramePlace | undefined;
   let last: LastFrame | undefined;
   let at = header.firstFrame;
@@ -271,12 +287,13 @@ export function scanFrames(bytes: Buffer, header: SegmentStart, end: Cut | undef
     const isAcknowledged = follower !== undefined || end !== undefined;
     if (head === undefined) {
       if (!isAcknowledged) break;
-      suspects++;
       const lost = follower?.previousNumber ?? end?.frame ?? at;
       // Two neighbours: of all but the last of them nothing says whose they were.
       if (follower === undefined) hole = { segment, frame: lost };
       else if (lost > at) hole = { segment, frame: lost - 1 };
-      for (const { handle, tag } of follower?.repeats ?? [])
+      const repeats = follower?.repeats ?? [];
+      suspects.push({ segment, frame: lost, handles: repeats.map(({ handle }) => handle) });
+      for (const { handle, tag } of repeats)
         withPart(index, { handle, kind: 'data', bytes: 0 }, { segment, frame: lost, tag });
       if (follower === undefined) break;
       at = follower.number;
@@ -284,7 +301,8 @@ export function scanFrames(bytes: Buffer, header: SegmentStart, end: Cut | undef
     }
     if (!whole && !isAcknowledged) break;
     const isLinked = head.previousNumber !== last?.number || head.previousHash.equals(last.hash);
-    if (!whole || !isLinked) suspects++;
+    if (!whole || !isLinked)
+      suspects.push({ segment, frame: at, handles: head.entries.map(({ handle }) => handle) });
     for (const entry of head.entries) withPart(index, entry, { segment, frame: at, tag: entry.tag });
     const start = at * BLOCK_BYTES;
     at += blocksOf(head.bytes);
