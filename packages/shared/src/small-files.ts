@@ -6,7 +6,7 @@ import {
   lstatSync,
   openSync,
   readdirSync,
-  readSync,
+  readSync as readFileSync,
   unlinkSync,
   writeSync,
 } from 'node:fs';
@@ -21,6 +21,25 @@ const FILE_MODE = 0o600;
  * @throws UnsafeEntry; the system's error otherwise.
  */
 export function readSmallSync(folder: DataFolder, below: string, bytesMax: number): Buffer | undefined {
+  return readSync(folder, below, bytesMax, (size) => size);
+}
+
+/**
+ * The first bytes of a file of any length.
+ *
+ * @returns undefined when there is none.
+ * @throws UnsafeEntry; the system's error otherwise.
+ */
+export function readStartSync(folder: DataFolder, below: string, bytes: number): Buffer | undefined {
+  return readSync(folder, below, Number.POSITIVE_INFINITY, (size) => Math.min(size, bytes));
+}
+
+function readSync(
+  folder: DataFolder,
+  below: string,
+  bytesMax: number,
+  bytesOf: (size: number) => number,
+): Buffer | undefined {
   let file: number;
   try {
     file = folder.openSync(below, constants.O_RDONLY);
@@ -31,8 +50,8 @@ export function readSmallSync(folder: DataFolder, below: string, bytesMax: numbe
   try {
     const stats = fstatSync(file);
     requireFile(below, stats, bytesMax);
-    const content = Buffer.alloc(stats.size);
-    return content.subarray(0, readSync(file, content));
+    const content = Buffer.alloc(bytesOf(stats.size));
+    return content.subarray(0, readFileSync(file, content));
   } finally {
     closeSync(file);
   }

@@ -6,10 +6,9 @@ import { ProjectFolders } from '../project/project-folder.ts';
 import type { ProjectPlace } from '../project/project-reader.ts';
 import type { Disk } from '../storage/embedded/disk.ts';
 import type { EmbeddedStore } from '../storage/embedded/embedded-store.ts';
-import { createEmbeddedStore } from '../storage/embedded/recovery.ts';
-import { openTestStore } from './embedded-project.ts';
 import { FakeKeyService } from './fake-key-service.ts';
 import { SimulatedDisk } from './simulated-disk.ts';
+import { engineOn, openTestStore, viewLog } from './test-engine.ts';
 
 const ROOT = '/projects';
 
@@ -31,22 +30,26 @@ export class CliProject {
 
   /** Opens the project as the service does, and makes it when it is not there. */
   async open(disk: Disk): Promise<EmbeddedStore> {
+    const engine = await engineOn(disk, { clock: this.clock });
     const folders = new ProjectFolders({
       disk,
       directory: ROOT,
+      tmp: '/tmp',
       keys: new KeyCache({ keys: this.service.held, clock: this.clock, ttlMs: 900_000 }),
       clock: this.clock,
       storage: this.service.storage,
       settle: async () => undefined,
       setAside: '/set-aside',
-      createStore: (project, directory, cipher) => createEmbeddedStore({ project, directory, disk, cipher }),
+      engine,
     });
     const { directory, cipher } = await folders.openOrCreate(this.project);
     return openTestStore(this.project, directory, disk, cipher, this.clock);
   }
 
-  place(disk: Disk): ProjectPlace {
-    return { project: this.project, directory: this.directory, disk, keys: this.service.held };
+  /** As a command finds it. The engine of the disk is closed. */
+  async place(disk: Disk): Promise<ProjectPlace> {
+    const log = await viewLog(disk);
+    return { project: this.project, directory: this.directory, tmp: '/tmp', disk, keys: this.service.held, log };
   }
 
   /** Takes the key away. */

@@ -171,6 +171,12 @@ async function syncDocuments(steps: readonly Step[], ports: CheckpointPorts, fai
   }
 }
 
+async function wholeOf(pieces: AsyncIterable<Buffer>): Promise<Buffer> {
+  const all: Buffer[] = [];
+  for await (const piece of pieces) all.push(piece);
+  return Buffer.concat(all);
+}
+
 /** Puts small catalogs in place, with a few syncs for all of them. */
 async function replaceTogether(steps: readonly Step[], ports: CheckpointPorts, failed: Failed): Promise<void> {
   const { disk, tmp } = ports;
@@ -179,7 +185,7 @@ async function replaceTogether(steps: readonly Step[], ports: CheckpointPorts, f
     files.push({
       step,
       path: join(tmp, randomBytes(12).toString('hex')),
-      content: Buffer.concat(await Array.fromAsync(step.snapshot)),
+      content: await wholeOf(step.snapshot),
     });
   const placed: string[] = [];
   try {

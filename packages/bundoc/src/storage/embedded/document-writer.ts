@@ -78,13 +78,17 @@ export class DocumentWriter {
     return files;
   }
 
-  /** Gives up what waits of a project: it is in the log, or is to be gone. The next who asks for its files begins anew. */
-  drop(project: string): void {
+  /**
+   * Gives up what waits of a project: it is in the log, or is to be gone. The next who asks for its files begins anew. Once resolved, none of
+   * them is being written.
+   */
+  async drop(project: string): Promise<void> {
     const files = this.#projects.get(project);
     if (files === undefined) return;
     this.#projects.delete(project);
     this.#turns.delete(files);
     files.giveUp(new Error('the files of the project were given up'));
+    await this.#round;
   }
 
   /** Forgets a project of which nothing waits, so that its next opening writes again what the log has. */
@@ -102,7 +106,7 @@ export class DocumentWriter {
     this.#isStopped = true;
     clearTimeout(this.#retry);
     await this.#round;
-    for (const project of [...this.#projects.keys()]) this.drop(project);
+    for (const project of [...this.#projects.keys()]) await this.drop(project);
   }
 
   /** Begins a round, unless one is under way. Never throws. */

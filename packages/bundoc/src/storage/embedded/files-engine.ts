@@ -135,7 +135,7 @@ export class FilesEngine implements EnginePort, LogOfProjects, AsyncDisposable {
       directory: join(dataDir, LOG_FOLDER),
       ...{ storageId, mustExist, limits: logLimits },
       ...(options.clock === undefined ? {} : { clock: options.clock }),
-      observer: { ...observer, onPressure: (handle) => engine?.#pressed(handle) },
+      observer: { ...observer, onPressure: (handle) => engine?.press(handle) },
     });
     engine = new FilesEngine(options, log);
     try {
@@ -150,11 +150,6 @@ export class FilesEngine implements EnginePort, LogOfProjects, AsyncDisposable {
 
   get stats(): LogStats {
     return this.#log.stats;
-  }
-
-  /** Frees segments, when there are more than needed. To be called now and then. */
-  relieve(): void {
-    this.#pressed(undefined);
   }
 
   // What the log has of projects.
@@ -224,19 +219,16 @@ export class FilesEngine implements EnginePort, LogOfProjects, AsyncDisposable {
     if (loaded.hasCarried || this.#log.stuck.handles.has(handle)) this.#carried.add(handle);
     const isCopied = projectFile?.equals(options.projectFile) ?? loaded.versions.size < 2;
     if (isCopied) return store;
-    try {
-      // The copy of `project.json` in the catalog is never older than a key version that something is sealed under.
-      await this.#checkpointAll([store], true);
-    } catch (error) {
-      await store[Symbol.asyncDispose]();
-      throw error;
-    }
-    return store;
+    // The copy of `project.json` in the catalog is never older than a key version that something is sealed under.
+    const [failure] = await this.#checkpointAll([store], true);
+    if (failure === undefined) return store;
+    await store[Symbol.asyncDispose]();
+    throw failure;
   }
 
   /** The log has nothing of a project any more: it is to be removed, or was moved away. Nobody has it open. */
   async forget(project: string): Promise<void> {
-    this.#writer.drop(project);
+    await this.#writer.drop(project);
     const handle = this.#born.get(project)?.handle ?? (await this.#startOf(project))?.handle;
     this.#born.delete(project);
     if (handle === undefined) return;
@@ -256,12 +248,6 @@ export class FilesEngine implements EnginePort, LogOfProjects, AsyncDisposable {
       throw error;
     });
     return start && parseCatalogStart(start);
-  }
-
-  /** Makes every project's folder hold all that the log has of it. Takes no key; nothing is open. */
-  async settleAll(): Promise<void> {
-    await this.scanned;
-    await this.#log.carryAll({ write: (files) => this.#carry(files) });
   }
 
   /** Waits for what is under way, and closes. The stores are closed. */
@@ -287,9 +273,9 @@ export class FilesEngine implements EnginePort, LogOfProjects, AsyncDisposable {
   }
 
   async closed(store: EmbeddedStore): Promise<void> {
-    await this.#checkpointing.settled(store.handle);
+    for (let one; (one = this.#checkpointing.settled(store.handle)) !== undefined; ) await one;
     if (this.#stores.get(store.handle) === store) this.#stores.delete(store.handle);
-    if (store.failed) this.#writer.drop(store.project);
+    if (store.failed) await this.#writer.drop(store.project);
     else if (!this.#log.isUncovered(store.handle)) this.#writer.forget(store.project);
   }
 
@@ -455,13 +441,14 @@ export class FilesEngine implements EnginePort, LogOfProjects, AsyncDisposable {
     await Promise.all(Array.from({ length: READS_AT_ONCE }, readSome));
   }
 
-  #pressed(handle: string | undefined): void {
+  /** The log fills: frees segments in the background. @param handle of a project that waits for its own parts to be covered. */
+  press(handle: string | undefined): void {
     if (this.#isClosed) return;
     if (handle === undefined) this.#isPressed = true;
     else this.#wanted.add(handle);
     this.#relieving ??= this.#relieve().finally(() => {
       this.#relieving = undefined;
-      if (this.#wanted.size > 0 || this.#isPressed) this.#pressed(undefined);
+      if (this.#wanted.size > 0 || this.#isPressed) this.press(undefined);
     });
   }
 
@@ -500,13 +487,13 @@ export class FilesEngine implements EnginePort, LogOfProjects, AsyncDisposable {
   async #carry(contents: readonly CarriedContent[]): Promise<readonly (AppError | undefined)[]> {
     const { disk, projectsDir } = this.#options;
     const outcomes: (AppError | undefined)[] = contents.map(() => undefined);
-    const files: { at: number; readonly tmp: string; readonly to: string }[] = [];
+    const files: Placed[] = [];
     for (const [at, { handle, segment }] of contents.entries()) {
       const project = this.#projectOf.get(handle);
       if (project === undefined) outcomes[at] = new AppError('project_not_found');
       else {
         const to = join(projectsDir, project, CARRIED_FOLDER, String(segment));
-        files.push({ at, tmp: join(this.#tmp, randomBytes(12).toString('hex')), to });
+        files.push({ at, tmp: join(this.#tmp, randomBytes(12).toString('hex')), to, isFolderNew: false });
       }
     }
     const failed = (at: number, error: unknown) => {
@@ -520,10 +507,10 @@ export class FilesEngine implements EnginePort, LogOfProjects, AsyncDisposable {
       );
       for (const failure of written) if (failure !== undefined) throw failure;
       await disk.syncFiles(files.map(({ tmp }) => tmp));
-      const placed: typeof files = [];
+      const placed: Placed[] = [];
       for (const file of files)
         try {
-          await disk.makeDirectory(dirname(file.to));
+          file.isFolderNew = await disk.makeDirectory(dirname(file.to));
           await disk.rename(file.tmp, file.to);
           placed.push(file);
         } catch (error) {
@@ -545,20 +532,29 @@ export class FilesEngine implements EnginePort, LogOfProjects, AsyncDisposable {
 
   /** The files, and the names of their folders. */
   async #syncPlaced(
-    placed: readonly { readonly at: number; readonly to: string }[],
+    placed: readonly Placed[],
     failed: (at: number, error: unknown) => void,
   ): Promise<void> {
     const { disk } = this.#options;
-    const sync = async (paths: readonly string[]) => {
-      await disk.syncFiles(paths);
-      for (const path of paths) await disk.syncDirectory(dirname(dirname(path)));
+    const sync = async (some: readonly Placed[]) => {
+      await disk.syncFiles(some.map(({ to }) => to));
+      for (const { to, isFolderNew } of some) if (isFolderNew) await disk.syncDirectory(dirname(dirname(to)));
     };
     try {
-      await sync(placed.map(({ to }) => to));
+      await sync(placed);
     } catch {
-      for (const { at, to } of placed) await sync([to]).catch((error: unknown) => failed(at, error));
+      for (const one of placed) await sync([one]).catch((error: unknown) => failed(one.at, error));
     }
   }
+}
+
+/** A file of carried parts on its way. */
+interface Placed {
+  /** Which of those that were asked for. */
+  readonly at: number;
+  readonly tmp: string;
+  readonly to: string;
+  isFolderNew: boolean;
 }
 
 /** Of a project that is being made. */

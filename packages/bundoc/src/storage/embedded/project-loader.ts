@@ -112,6 +112,8 @@ export interface LoadedProject {
   readonly versions: ReadonlySet<number>;
   /** Whether there are files of carried parts. */
   readonly hasCarried: boolean;
+  /** Of the parts that were replayed, sealed. */
+  readonly logBytes: number;
 }
 
 /**
@@ -128,13 +130,14 @@ export async function loadProject(place: StorePlace): Promise<LoadedProject> {
   const store = snapshot?.store ?? new LoadedStore();
   const covered = snapshot?.head.covered;
   const versions = new Set(snapshot === undefined ? [] : [snapshot.keyVersion]);
-  const { last, isBorn } = await replayParts(place, { handle, covered, carried }, (part) => {
+  const { last, isBorn, bytes } = await replayParts(place, { handle, covered, carried }, (part) => {
     if (part.kind !== 'gone') versions.add(part.keyVersion);
     store.replay(part.plaintext);
   });
   if (snapshot === undefined && !isBorn) throw new CatalogDamaged('the catalog is missing');
   const projectFile = snapshot?.head.projectFile;
-  return { store, handle, projectFile, covered, last, versions, hasCarried: carried.length > 0 };
+  const hasCarried = carried.length > 0;
+  return { store, handle, projectFile, covered, last, versions, hasCarried, logBytes: bytes };
 }
 
 /** Parts of a project that are wanted. */
@@ -155,13 +158,14 @@ export async function replayParts(
   { project, log, cipher }: StorePlace,
   { handle, covered, carried }: PartsOfProject,
   onPart: (part: ReplayedPart) => void,
-): Promise<{ readonly last: Place | undefined; readonly isBorn: boolean }> {
+): Promise<{ readonly last: Place | undefined; readonly isBorn: boolean; readonly bytes: number }> {
   if (log.isDoubtful(handle, covered))
     throw new PartsDamaged('frames of the log are lost, and nothing later is known of the project');
   const stuck = await log.stuckOf(handle);
   const newest = log.newest(handle);
   let last = covered;
   let isBorn = false;
+  let bytes = 0;
   await using reader = log.reader();
   let keyVersion = 0;
   const sealed = noting(
@@ -169,6 +173,7 @@ export async function replayParts(
     (part) => {
       keyVersion = part.entry.keyVersion;
       last = part.place;
+      bytes += part.body.length;
     },
   );
   for await (const part of openParts(project, log.storageId, cipher, sealed)) {
@@ -176,7 +181,7 @@ export async function replayParts(
     isBorn ||= part.kind === 'birth';
     onPart({ kind: part.kind, keyVersion, plaintext: part.plaintext });
   }
-  return { last, isBorn };
+  return { last, isBorn, bytes };
 }
 
 async function* noting(
