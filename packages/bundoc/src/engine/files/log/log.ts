@@ -365,7 +365,8 @@ export class Log implements ReadableLog, AsyncDisposable {
     const last = newest?.segment === number ? newest : found;
     if (oldest === undefined || last === undefined || comparePlaces(last, oldest) < 0) return undefined;
     const parts = await reader.within(handle, last, oldest);
-    return { handle, segment: number, segmentId: id, newest: last, parts };
+    const { storageId } = this.#options;
+    return { storageId, handle, segment: number, segmentId: id, newest: last, parts };
   }
 
   /** Refuses what waits for a segment: none can be freed. */

@@ -57,6 +57,7 @@ export class PartReader implements AsyncDisposable {
     if (withBody && body.length < found.bodyBytes) return undefined;
     return {
       place: { segment: place.segment, frame: place.frame, tag: entry.tag },
+      storageId: undefined,
       segmentId: segment.id,
       head: Buffer.from(found.entry),
       entry,
@@ -118,6 +119,11 @@ export interface PartsWanted {
   readonly covered: Place | undefined;
   /** Files of parts that were carried out of the log, in any order. */
   readonly carried: readonly Buffer[];
+  /**
+   * True when `covered` is a place in the log of another data folder, from which the project's folder was
+   * copied: then this log cannot be asked for it.
+   */
+  readonly isCopy?: boolean;
 }
 
 /**
@@ -156,7 +162,8 @@ export async function* partsBehind(reader: PartReader, wanted: PartsWanted): Asy
     place === undefined || covered === undefined ? place === covered : isSamePlace(place, covered);
   // Nothing newer than what is covered: then the log may have freed the segment of that.
   const isCoveredGone = place === undefined && newest === undefined && covered !== undefined;
-  if (!leadsBack && !(isCoveredGone && covered.segment < reader.firstLive))
+  const mayBeGone = isCoveredGone && (wanted.isCopy === true || covered.segment < reader.firstLive);
+  if (!leadsBack && !mayBeGone)
     throw new PartsDamaged(
       covered === undefined
         ? 'parts lie before the first one'
@@ -184,6 +191,7 @@ export interface OpenedPart {
  * Opens parts, and joins the chunks of large commits. Chunks that no end follows belong to a commit that was
  * never acknowledged.
  *
+ * @param storageId of the log; a part that was carried out of another one names that itself.
  * @throws PartsDamaged for a part that does not open, or is sealed under a version that is not live.
  */
 export async function* openParts(
@@ -220,7 +228,7 @@ function openOne(project: string, storageId: Buffer, keys: PartKeys, part: Seale
   const clearBytes = birth?.bytes ?? 0;
   try {
     return openPart(
-      { key, aad: aadStart(project, storageId, segmentId) },
+      { key, aad: aadStart(project, part.storageId ?? storageId, segmentId) },
       place,
       head.subarray(0, ENTRY_BYTES - TAG_BYTES),
       entry.tag,
