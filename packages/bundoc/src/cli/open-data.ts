@@ -22,7 +22,7 @@ import { DataFolderInUse, lockDataFolder } from '../project/data-lock.ts';
 import type { ProjectInRows } from '../project/project-in-rows.ts';
 import type { ProjectPlace } from '../project/project-reader.ts';
 import type { Disk } from '../storage/embedded/disk.ts';
-import { TMP_FOLDER } from '../storage/embedded/files-engine.ts';
+import { type FilesEngine, TMP_FOLDER } from '../storage/embedded/files-engine.ts';
 import { openNodeDisk } from '../storage/embedded/node-disk.ts';
 import type { PostgresConfig } from '../storage-config.ts';
 import { openFolder, viewFolder } from '../storage-folder.ts';
@@ -48,6 +48,8 @@ export interface OpenData {
   /** What is damaged of the log, a sentence each. */
   readonly logDamage: readonly string[];
   readonly storage: StorageShown;
+  /** Runs `work` with the engine of the folder, and ends it. */
+  readonly withEngine: (work: (engine: FilesEngine) => Promise<void>) => Promise<void>;
 }
 
 /**
@@ -79,6 +81,10 @@ export async function withData<T>(
     action({
       storage: keys.storage,
       logDamage: log.damage,
+      withEngine: async (work) => {
+        await using open = await openFolder({ dataDir, folder, disk }, config);
+        await work(open.engine);
+      },
       projects: names.map((project) => ({
         project,
         directory: join(projectsDir, project),

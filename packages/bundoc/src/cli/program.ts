@@ -94,7 +94,7 @@ function programOf(environment: Environment, onFault: () => void): Command {
     .command('repair')
     .description('makes a project whole again that is refused as project_damaged; deletes nothing')
     .argument('<project>')
-    .option('--accept-loss', 'give up acknowledged commits that are damaged in the journal')
+    .option('--accept-loss', 'give up acknowledged commits that are damaged in the log')
     .option('--json', 'print JSON')
     .action((project: string, options: { acceptLoss?: true; json?: true }) =>
       repair(environment, project, options),

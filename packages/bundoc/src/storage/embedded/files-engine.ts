@@ -231,12 +231,31 @@ export class FilesEngine implements EnginePort, LogOfProjects, AsyncDisposable {
     await this.#writer.drop(project);
     const handle = this.#born.get(project)?.handle ?? (await this.#startOf(project))?.handle;
     this.#born.delete(project);
-    if (handle === undefined) return;
+    if (handle !== undefined) await this.drop(project, handle);
+  }
+
+  /** The log has nothing under a handle any more: the project is gone, or has another handle. */
+  async drop(project: string, handle: string): Promise<void> {
     this.#projectOf.delete(handle);
     this.#carried.delete(handle);
     if (this.#log.newest(handle) !== undefined)
       await this.#write({ handle, project, keys: NO_KEYS }, { kind: 'gone', keyVersion: 0 });
     await this.#log.stuck.remove(handle);
+  }
+
+  /**
+   * A project has come with a new handle, of which the log has nothing. Frames that the log lost before, nobody knows whose, had no parts of it:
+   * an empty part behind them says so.
+   */
+  async arrived(project: string, handle: string, keys: BirthKeys): Promise<void> {
+    if (this.#log.stats.holes === 0) return;
+    this.#projectOf.set(handle, project);
+    await this.#write({ handle, project, keys }, { kind: 'data', keyVersion: keys.version });
+  }
+
+  /** An administrator accepts what frames have cost that the log lost, nobody knows whose. */
+  acceptLoss(): Promise<void> {
+    return this.#log.acceptLoss();
   }
 
   /** What the clear head of a project's catalog says; undefined when there is none that can be read. */

@@ -17,7 +17,7 @@ import { UsedKeys } from './used-keys.ts';
 /** In a project's folder: parts that were carried out of the log. */
 export const CARRIED_FOLDER = 'carried';
 /** Bytes of the largest file of them: a segment has 16 MiB, and what is carried out of one hardly more. */
-const CARRIED_BYTES_MAX = 33_554_432;
+export const CARRIED_BYTES_MAX = 33_554_432;
 
 /** What the log of the data folder has of projects: {@link Log}, or a view of it. */
 export interface LogOfProjects {
