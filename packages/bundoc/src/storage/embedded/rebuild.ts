@@ -6,7 +6,7 @@ import type { DocumentMetadata } from '@bundoc/shared/contract/documents';
 import { hasCode } from '@bundoc/shared/errors';
 import { HANDLE_BYTES } from '../../engine/files/log/layout.ts';
 import { PartsDamaged } from '../../engine/files/log/sealed-part.ts';
-import { type Disk, type FileChange, LARGE_FILE_BYTES_MAX, makeDirectoryDurably, replaceFile } from './disk.ts';
+import { type FileChange, LARGE_FILE_BYTES_MAX, makeDirectoryDurably, replaceFile } from './disk.ts';
 import { DOCS_FOLDER, documentPath, openOwnDocument } from './document-files.ts';
 import { INDEX_FILE } from './index-file.ts';
 import { CARRIED_FOLDER, loadProject } from './project-loader.ts';
@@ -124,11 +124,7 @@ export async function rebuildStore(place: RemainsPlace, options: RebuildOptions)
       ? 'wrote a new catalog'
       : 'rebuilt the catalog from the log and the document files',
   );
-  if (await isThere(disk, join(directory, CARRIED_FOLDER))) {
-    await disk.rename(join(directory, CARRIED_FOLDER), join(directory, `${CARRIED_FOLDER}${suffix}`));
-    await disk.syncDirectory(directory);
-    done.push(`kept the parts of ${CARRIED_FOLDER} in ${CARRIED_FOLDER}${suffix}`);
-  }
+  await setCarriedAside(place, suffix, done);
   const formerHandles = [...remains.parts.handles];
   return { faults, done, lostSeqs, lost, adopted: adopted.length, handle, formerHandles };
 }
@@ -146,13 +142,23 @@ async function damageOf(place: RemainsPlace): Promise<Error | undefined> {
   }
 }
 
-async function isThere(disk: Disk, path: string): Promise<boolean> {
+/** Parts that were carried out of the log are not the project's any more. */
+async function setCarriedAside(place: RemainsPlace, suffix: string, done: string[]): Promise<void> {
+  const { disk, directory } = place;
+  const path = join(directory, CARRIED_FOLDER);
   try {
-    return (await disk.list(path)) !== undefined;
+    const names = await disk.list(path);
+    if (names === undefined) return;
+    const files = names.map((name) => join(CARRIED_FOLDER, name));
+    await moveAside(place, files, `${CARRIED_FOLDER}${suffix}`);
+    await disk.removeTree(path);
   } catch (error) {
-    if (hasCode(error, 'project_damaged')) return true;
-    throw error;
+    // It is no folder.
+    if (!hasCode(error, 'project_damaged')) throw error;
+    await disk.rename(path, `${path}${suffix}`);
   }
+  await disk.syncDirectory(directory);
+  done.push(`kept the parts of ${CARRIED_FOLDER} in ${CARRIED_FOLDER}${suffix}`);
 }
 
 /** Keeps what is about to be replaced beside it, durably. */
