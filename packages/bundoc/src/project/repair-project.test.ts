@@ -408,7 +408,7 @@ describe('a crash at any operation of a repair', () => {
     seed = (seed * 48_271) % 2_147_483_647;
     return seed / 2_147_483_647;
   };
-  survivals.push({ random }, { random });
+  survivals.push({ random });
 
   it.each<[string, (all: Made) => void, boolean]>([
     [

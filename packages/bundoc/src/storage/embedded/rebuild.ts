@@ -3,6 +3,7 @@ import { basename, dirname, join } from 'node:path';
 import type { Clock } from '@bundoc/shared/clock';
 import { CATALOG_FILE } from '@bundoc/shared/contract/catalog-head';
 import type { DocumentMetadata } from '@bundoc/shared/contract/documents';
+import { PROJECT_FILE } from '@bundoc/shared/contract/project-file';
 import { hasCode } from '@bundoc/shared/errors';
 import { HANDLE_BYTES } from '../../engine/files/log/layout.ts';
 import { PartsDamaged } from '../../engine/files/log/sealed-part.ts';
@@ -116,6 +117,9 @@ export async function rebuildStore(place: RemainsPlace, options: RebuildOptions)
   const seals = sealsAfterRepair(place, store.sealCounts);
   const head = { handle, covered: undefined, projectFile: options.projectFile, lastSeq, purgedSeq, seals };
   const snapshot = encodeSnapshot(place.project, place.cipher, head, usedKeys, catalog);
+  // So far the log alone may have made them durable.
+  await disk.syncFiles([join(directory, PROJECT_FILE)]);
+  await disk.syncDirectory(dirname(directory));
   // It is of the history before; places in this one may be others.
   await disk.remove(join(directory, INDEX_FILE));
   await replaceFile(disk, options.tmp, join(directory, CATALOG_FILE), snapshot);
