@@ -105,6 +105,11 @@ async function contentOf(store: EmbeddedStore): Promise<Map<string, number>> {
   return content;
 }
 
+/** Resolves when a history ends, or its process dies: then what was under way never settles. */
+async function untilCrash(disk: SimulatedDisk, history: Promise<unknown>): Promise<void> {
+  await Promise.race([history, disk.crashes]).catch(() => undefined);
+}
+
 const sorted = (model: Model) => JSON.stringify([...model].sort());
 
 /** The store is one of the states that it may be in, agrees with itself, and can go on. @returns its content. */
@@ -160,15 +165,15 @@ describe('a history with a crash in it', () => {
           await project.create(disk);
           disk.failAt({ operation: 1 + Math.floor(where * operations), when, what });
           const outcome: Outcome = { models: [new Map()], acknowledged: 0 };
-          await run(project, disk, steps, outcome).catch(() => undefined);
+          await untilCrash(disk, run(project, disk, steps, outcome));
 
           // Recovery itself crashes at a random operation, then is left in peace.
           const second = after(disk);
           second.failAt({ operation: 1 + Math.floor(random() * 12), when, what: 'crash' });
-          await project
-            .open(second)
-            .then((store) => store.checkpoint())
-            .catch(() => undefined);
+          await untilCrash(
+            second,
+            project.open(second).then((store) => store.checkpoint()),
+          );
           const third = after(second);
           const store = await project.open(third);
           const content = await check(store, outcome.models.slice(outcome.acknowledged));

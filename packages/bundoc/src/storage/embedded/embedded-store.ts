@@ -29,7 +29,7 @@ import type { Catalog } from './catalog.ts';
 import type { CheckpointSource, StoredIndexState } from './checkpoint.ts';
 import { CollectionIndexes } from './collection-indexes.ts';
 import type { ProjectFiles } from './document-writer.ts';
-import { type FrameChange, GroupPreparer, type Prepared, type Unsealed, type Waiting } from './group-preparer.ts';
+import { type FrameChange, GroupPreparer, likelyBytes, type Prepared, type Unsealed, type Waiting } from './group-preparer.ts';
 import type { StoredIndexes } from './index-file.ts';
 import { Reader, type ReaderOptions } from './reader.ts';
 import { writeSealsRecord } from './record.ts';
@@ -245,8 +245,7 @@ export class EmbeddedStore implements ProjectStore, PartSource, CheckpointSource
   async reseal(limit: number): Promise<number> {
     if (this.#fences > 0) return 0;
     if (this.#resealFrom === undefined) {
-      if (this.toReseal > 0 && this.#parts.catalog.sealedUnderOthers(this.#options.cipher.version) === 0)
-        await this.checkpoint();
+      await this.#bringRest();
       return 0;
     }
     const { states, next } = this.#parts.catalog.someUnderOthers(
@@ -264,7 +263,14 @@ export class EmbeddedStore implements ProjectStore, PartSource, CheckpointSource
     if (this.#fences > 0) return 0;
     if (reseals.length > 0) await this.#enqueue({ writes: [], reseals, options: {}, bytes });
     this.#resealFrom = next;
+    if (next === undefined) await this.#bringRest();
     return reseals.length;
+  }
+
+  /** Once no document is under a former version, neither the catalog nor the log is to need one. */
+  async #bringRest(): Promise<void> {
+    const documents = this.#parts.catalog.sealedUnderOthers(this.#options.cipher.version);
+    if (documents === 0 && this.toReseal > 0) await this.checkpoint();
   }
 
   list(query: ListQuery): Promise<DocumentPage> {
@@ -398,16 +404,17 @@ export class EmbeddedStore implements ProjectStore, PartSource, CheckpointSource
     const left: Waiting[] = [];
     let bytes = 0;
     for (const waiting of this.#waiting) {
-      const fits = group.length === 0 || bytes + waiting.bytes <= bytesMax;
-      if (!fits || left.length > 0 && mayPut || !mayPut && !onlyDeletes(waiting)) {
+      const size = likelyBytes(waiting);
+      const fits = group.length === 0 || bytes + size <= bytesMax;
+      if (!fits || (left.length > 0 && mayPut) || (!mayPut && !onlyDeletes(waiting))) {
         left.push(waiting);
         continue;
       }
-      bytes += waiting.bytes;
+      bytes += size;
+      this.#waitingBytes -= waiting.bytes;
       group.push(waiting);
     }
     this.#waiting = left;
-    this.#waitingBytes -= bytes;
     return group;
   }
 
