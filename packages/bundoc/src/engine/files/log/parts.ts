@@ -172,6 +172,16 @@ export async function* partsBehind(reader: PartReader, wanted: PartsWanted): Asy
   for (const one of places.reverse()) yield at(one, true);
 }
 
+/** The last part of a handle that carried files know of: later than what its catalog covers, perhaps. */
+export function lastCarried(handle: string, carried: readonly Buffer[]): Place | undefined {
+  let last: Place | undefined;
+  for (const file of carried) {
+    const { handle: of, newest } = decodeCarried(file);
+    if (of === handle && (last === undefined || comparePlaces(newest, last) > 0)) last = newest;
+  }
+  return last;
+}
+
 function keyOf({ segment, frame }: Place): string {
   return `${segment} ${frame}`;
 }
