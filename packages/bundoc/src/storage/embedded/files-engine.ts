@@ -253,6 +253,24 @@ export class FilesEngine implements EnginePort, LogOfProjects, AsyncDisposable {
     await this.#write({ handle, project, keys }, { kind: 'data', keyVersion: keys.version });
   }
 
+  /** Says durably that every project has its folder, as the start has made sure. Nobody writes. */
+  markSettled(): Promise<void> {
+    return this.#log.markSettled();
+  }
+
+  /**
+   * Copies everything that only the log has into the folders of the projects, without any key, so that each folder is all of its project. Nobody
+   * writes.
+   *
+   * @returns projects whose folders failed, and handles that no project names: what is theirs stays with the log.
+   */
+  async carryAll(): Promise<readonly string[]> {
+    await this.scanned;
+    const stuck = await this.#log.carryAll({ write: (files) => this.#carry(files) });
+    await this.#log.markSettled();
+    return stuck.map((handle) => this.#projectOf.get(handle) ?? handle);
+  }
+
   /** An administrator accepts what frames have cost that the log lost, nobody knows whose. */
   acceptLoss(): Promise<void> {
     return this.#log.acceptLoss();
@@ -442,7 +460,7 @@ export class FilesEngine implements EnginePort, LogOfProjects, AsyncDisposable {
 
   /** Learns whose handles the log has, and what their catalogs cover already. */
   async #readCatalogs(): Promise<void> {
-    const handles = new Set(this.#log.handles);
+    const handles = new Set([...this.#log.handles, ...this.#log.stuck.handles]);
     if (handles.size === 0) return;
     const { disk, projectsDir } = this.#options;
     const names = ((await disk.list(projectsDir)) ?? []).values();

@@ -54,6 +54,8 @@ export interface PartsLeft {
   readonly carried: readonly SealedPart[];
   /** Of each handle the last part that is to be brought in; without one, all that are there. */
   readonly newest: ReadonlyMap<string, Place>;
+  /** Handles that may have had later parts: nothing says whose those were. */
+  readonly doubtful: ReadonlySet<string>;
   /** What the catalog covers: nothing of the parts up to here is brought in. */
   readonly covered: Place | undefined;
 }
@@ -136,7 +138,7 @@ export async function readRemains(
   for (const one of handles) {
     const newest = parts.newest.get(one);
     const reached = last.get(one) ?? covered;
-    if (log.isDoubtful(one, covered)) partFaults.push('frames of the log are lost, and nothing says whose');
+    if (parts.doubtful.has(one)) partFaults.push('frames of the log are lost, and nothing says whose');
     else if (newest === undefined || (covered !== undefined && comparePlaces(newest, covered) <= 0)) continue;
     else if (reached !== undefined && isSamePlace(reached, newest)) continue;
     else partFaults.push(`${nameOfPlace(newest)}: the last part is damaged or missing`);
@@ -277,14 +279,17 @@ function partsLeft(
 ): PartsLeft {
   const own = files.filter(({ handle }) => handles.has(handle));
   const newest = new Map<string, Place>();
+  const doubtful = new Set<string>();
   for (const handle of handles) {
     const places = own.filter((file) => file.handle === handle).map((file) => file.newest);
     const inLog = log.newest(handle);
     if (inLog !== undefined) places.push(inLog);
     const last = places.sort(comparePlaces).at(-1);
     if (last !== undefined) newest.set(handle, last);
+    const known = [last, covered].filter((place) => place !== undefined).sort(comparePlaces);
+    if (log.isDoubtful(handle, known.at(-1))) doubtful.add(handle);
   }
-  return { handles, carried: own.flatMap(({ parts }) => parts), newest, covered };
+  return { handles, carried: own.flatMap(({ parts }) => parts), newest, doubtful, covered };
 }
 
 interface FoundCommit {
@@ -304,7 +309,7 @@ export async function* commitsIn(place: RemainsPlace, parts: PartsLeft): AsyncGe
     const newest = parts.newest.get(handle);
     // A frame that a crash tore: its commits are not acknowledged, and a start has passed over it.
     const isTorn = newest !== undefined && comparePlaces(part.place, newest) > 0;
-    if (isTorn && !place.log.isDoubtful(handle, parts.covered)) continue;
+    if (isTorn && !parts.doubtful.has(handle)) continue;
     const before = chunks.get(handle) ?? [];
     const lastChunk = before.at(-1)?.place;
     const isNext = previous !== undefined && lastChunk !== undefined && isSamePlace(previous, lastChunk);
