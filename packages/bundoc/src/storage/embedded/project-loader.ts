@@ -4,6 +4,7 @@ import { lineOf } from '@bundoc/shared/error-line';
 import { hasCode } from '@bundoc/shared/errors';
 import type { ProjectCipher } from '../../cipher/project-cipher.ts';
 import { decodeCarried } from '../../engine/files/log/carried-file.ts';
+import { decodeBirth } from '../../engine/files/log/part-seal.ts';
 import { comparePlaces, type FramePlace, type Place } from '../../engine/files/log/layout.ts';
 import { lastCarried, openParts, type PartReader, partsBehind } from '../../engine/files/log/parts.ts';
 import { PartsDamaged, type SealedPart } from '../../engine/files/log/sealed-part.ts';
@@ -125,7 +126,7 @@ export async function loadProject(place: StorePlace): Promise<LoadedProject> {
   const { project, log } = place;
   const snapshot = await loadSnapshot(place);
   const carried = await readCarried(place.disk, place.directory);
-  const handle = snapshot?.head.handle ?? log.handleOf(project) ?? bornIn(carried);
+  const handle = snapshot?.head.handle ?? log.handleOf(project) ?? birthIn(carried)?.handle;
   if (handle === undefined) throw new CatalogDamaged('the catalog is missing');
   const store = snapshot?.store ?? new LoadedStore();
   const covered = snapshot?.head.covered;
@@ -206,11 +207,14 @@ export async function readCarried(disk: Pick<Disk, 'list' | 'read'>, directory: 
   return files;
 }
 
-/** The handle of a project whose birth is among carried parts: its folder was copied before it had a catalog. */
-function bornIn(carried: readonly Buffer[]): string | undefined {
+/** The birth of a project among carried parts: it had no catalog when they were carried. @throws PartsDamaged. */
+export function birthIn(
+  carried: readonly Buffer[],
+): { readonly handle: string; readonly projectFile: Buffer | undefined } | undefined {
   for (const file of carried) {
     const { handle, parts } = decodeCarried(file);
-    if (parts.some(({ entry }) => entry.kind === 'birth')) return handle;
+    const birth = parts.find(({ entry }) => entry.kind === 'birth');
+    if (birth !== undefined) return { handle, projectFile: decodeBirth(birth.body)?.projectFile };
   }
   return undefined;
 }
