@@ -6,8 +6,9 @@ import { PROJECT_FILE, type ProjectFile } from '@bundoc/shared/contract/project-
 import { AppError } from '@bundoc/shared/errors';
 import type { KeyService, LeasedKey } from '../kms/port.ts';
 import { type Disk, SMALL_FILE_BYTES_MAX } from '../storage/embedded/disk.ts';
-import type { LogOfProjects, StorePlace } from '../storage/embedded/project-loader.ts';
+import type { StorePlace } from '../storage/embedded/project-loader.ts';
 import type { Finding } from '../storage/embedded/verify.ts';
+import type { ViewedLog } from '../storage/embedded/viewed-log.ts';
 import { type LeasedKeys, openCipher, parseProjectFile } from './project-file.ts';
 
 /** What a tool that works on projects without the service needs. */
@@ -19,7 +20,7 @@ export interface ProjectPlace {
   readonly tmp: string;
   readonly disk: Disk;
   readonly keys: Pick<KeyService, 'exportKey'>;
-  readonly log: LogOfProjects & { readonly births: ReadonlyMap<string, { readonly projectFile: Buffer }> };
+  readonly log: ViewedLog;
 }
 
 export interface ReadProject {

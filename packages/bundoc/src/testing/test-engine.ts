@@ -98,11 +98,11 @@ export async function openTestStore(
   disk: Disk,
   cipher: ProjectCipher,
   clock: Clock,
+  projectFile: Buffer = Buffer.from('{}'),
 ): Promise<EmbeddedStore> {
   const engine = await engineOn(disk, { clock });
   return engine.openStore({
-    ...{ project, directory, disk, cipher, clock },
-    projectFile: Buffer.from('{}'),
+    ...{ project, directory, disk, cipher, clock, projectFile },
     cache: createSealedCache(0),
     onIntegrityError: () => undefined,
     onFailure: () => undefined,

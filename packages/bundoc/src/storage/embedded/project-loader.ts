@@ -4,8 +4,8 @@ import { lineOf } from '@bundoc/shared/error-line';
 import { hasCode } from '@bundoc/shared/errors';
 import type { ProjectCipher } from '../../cipher/project-cipher.ts';
 import { decodeCarried } from '../../engine/files/log/carried-file.ts';
-import type { FramePlace, Place } from '../../engine/files/log/layout.ts';
-import { openParts, type PartReader, partsBehind } from '../../engine/files/log/parts.ts';
+import { comparePlaces, type FramePlace, type Place } from '../../engine/files/log/layout.ts';
+import { lastCarried, openParts, type PartReader, partsBehind } from '../../engine/files/log/parts.ts';
 import { PartsDamaged, type SealedPart } from '../../engine/files/log/sealed-part.ts';
 import { Catalog } from './catalog.ts';
 import { type Disk, LARGE_FILE_BYTES_MAX } from './disk.ts';
@@ -17,7 +17,7 @@ import { UsedKeys } from './used-keys.ts';
 /** In a project's folder: parts that were carried out of the log. */
 export const CARRIED_FOLDER = 'carried';
 /** Bytes of the largest file of them: a segment has 16 MiB, and what is carried out of one hardly more. */
-const CARRIED_BYTES_MAX = 33_554_432;
+export const CARRIED_BYTES_MAX = 33_554_432;
 
 /** What the log of the data folder has of projects: {@link Log}, or a view of it. */
 export interface LogOfProjects {
@@ -159,9 +159,10 @@ export async function replayParts(
   { handle, covered, carried }: PartsOfProject,
   onPart: (part: ReplayedPart) => void,
 ): Promise<{ readonly last: Place | undefined; readonly isBorn: boolean; readonly bytes: number }> {
-  if (log.isDoubtful(handle, covered))
-    throw new PartsDamaged('frames of the log are lost, and nothing later is known of the project');
   const stuck = await log.stuckOf(handle);
+  const known = [covered, lastCarried(handle, [...carried, ...stuck])].filter((place) => place !== undefined);
+  if (log.isDoubtful(handle, known.sort(comparePlaces).at(-1)))
+    throw new PartsDamaged('frames of the log are lost, and nothing later is known of the project');
   const newest = log.newest(handle);
   let last = covered;
   let isBorn = false;

@@ -146,7 +146,7 @@ export async function* partsBehind(reader: PartReader, wanted: PartsWanted): Asy
   const at = async (place: Place, withBody: boolean): Promise<SealedPart> => {
     const part = (await reader.read(handle, place, withBody)) ?? carried.get(keyOf(place));
     if (part === undefined || !part.place.tag.equals(place.tag))
-      throw new PartsDamaged(`${nameOf(place)}: a part is damaged or missing`);
+      throw new PartsDamaged(`${nameOfPlace(place)}: a part is damaged or missing`);
     return part;
   };
   const places: Place[] = [];
@@ -155,7 +155,7 @@ export async function* partsBehind(reader: PartReader, wanted: PartsWanted): Asy
     places.push(place);
     const { previous } = (await at(place, false)).entry;
     if (previous !== undefined && comparePlaces(previous, place) >= 0)
-      throw new PartsDamaged(`${nameOf(place)}: the part names a later one as the one before`);
+      throw new PartsDamaged(`${nameOfPlace(place)}: the part names a later one as the one before`);
     place = previous;
   }
   const leadsBack =
@@ -167,16 +167,27 @@ export async function* partsBehind(reader: PartReader, wanted: PartsWanted): Asy
     throw new PartsDamaged(
       covered === undefined
         ? 'parts lie before the first one'
-        : `${nameOf(covered)}: the parts of the log do not follow the one that the catalog covers`,
+        : `${nameOfPlace(covered)}: the parts of the log do not follow the one that the catalog covers`,
     );
   for (const one of places.reverse()) yield at(one, true);
+}
+
+/** The last part of a handle that carried files know of: later than what its catalog covers, perhaps. */
+export function lastCarried(handle: string, carried: readonly Buffer[]): Place | undefined {
+  let last: Place | undefined;
+  for (const file of carried) {
+    const { handle: of, newest } = decodeCarried(file);
+    if (of === handle && (last === undefined || comparePlaces(newest, last) > 0)) last = newest;
+  }
+  return last;
 }
 
 function keyOf({ segment, frame }: Place): string {
   return `${segment} ${frame}`;
 }
 
-function nameOf({ segment, frame }: Place): string {
+/** A place, as findings name it. */
+export function nameOfPlace({ segment, frame }: FramePlace): string {
   return `segment ${segment}, frame ${frame} of the log`;
 }
 
@@ -203,28 +214,39 @@ export async function* openParts(
   let chunks: Buffer[] = [];
   for await (const part of parts) {
     const { kind, chunks: count } = part.entry;
-    const plaintext = openOne(project, storageId, keys, part);
+    const plaintext = openSealedPart(project, storageId, keys, part);
     if (kind === 'chunk') {
       chunks.push(plaintext);
       continue;
     }
     if (count > chunks.length)
-      throw new PartsDamaged(`${nameOf(part.place)}: the first chunks of a commit are missing`);
+      throw new PartsDamaged(`${nameOfPlace(part.place)}: the first chunks of a commit are missing`);
     const whole = count === 0 ? plaintext : Buffer.concat([...chunks.slice(-count), plaintext]);
     chunks = [];
     yield { kind, place: part.place, plaintext: whole };
   }
 }
 
-function openOne(project: string, storageId: Buffer, keys: PartKeys, part: SealedPart): Buffer {
+/**
+ * Opens one part by itself.
+ *
+ * @param storageId of the log; a part that was carried out of another one names that itself.
+ * @throws PartsDamaged when it does not open, or is sealed under a version that is not live.
+ */
+export function openSealedPart(
+  project: string,
+  storageId: Buffer,
+  keys: PartKeys,
+  part: SealedPart,
+): Buffer {
   const { entry, segmentId, place, body, head } = part;
   if (entry.kind === 'gone') return Buffer.alloc(0);
   const key = partKey(keys, entry.keyVersion, segmentId, entry.handle);
   if (key === undefined)
-    throw new PartsDamaged(`${nameOf(place)}: there is no key of version ${entry.keyVersion}`);
+    throw new PartsDamaged(`${nameOfPlace(place)}: there is no key of version ${entry.keyVersion}`);
   const birth = entry.kind === 'birth' ? decodeBirth(body) : undefined;
   if (entry.kind === 'birth' && birth === undefined)
-    throw new PartsDamaged(`${nameOf(place)}: a birth is damaged`);
+    throw new PartsDamaged(`${nameOfPlace(place)}: a birth is damaged`);
   const clearBytes = birth?.bytes ?? 0;
   try {
     return openPart(
@@ -237,6 +259,6 @@ function openOne(project: string, storageId: Buffer, keys: PartKeys, part: Seale
     );
   } catch (error) {
     if (!(error instanceof OpenError)) throw error;
-    throw new PartsDamaged(`${nameOf(place)}: a part does not open`, { cause: error });
+    throw new PartsDamaged(`${nameOfPlace(place)}: a part does not open`, { cause: error });
   }
 }

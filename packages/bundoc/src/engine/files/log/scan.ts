@@ -1,4 +1,5 @@
 import { join } from 'node:path';
+import { isSegmentFile } from '@bundoc/shared/contract/log-folder';
 import { decodeHead, type Entry, type FrameHead, hashOfFrame, isFrameWhole } from './frame.ts';
 import { HandleIndex } from './handle-index.ts';
 import { BLOCK_BYTES, blocksOf, comparePlaces, type FramePlace, type Place } from './layout.ts';
@@ -85,7 +86,7 @@ export async function scanLog(
   segmentBytes: number,
   everyFrame = false,
 ): Promise<LogScan> {
-  const names = ((await disk.list(directory)) ?? []).filter((name) => /^\d{8}$/.test(name)).sort();
+  const names = ((await disk.list(directory)) ?? []).filter(isSegmentFile).sort();
   const files: FileOnDisk[] = [];
   const stubs: string[] = [];
   for (const name of names) {

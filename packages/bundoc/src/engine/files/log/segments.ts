@@ -14,6 +14,12 @@ export interface SegmentLimits {
   readonly segmentsMax: number;
 }
 
+/** From this part of the log on, freeing begins. */
+const FREE_FROM = 0.5;
+/** So many closed segments may hold little; with more of them, the oldest is freed. */
+const SPARSE_SEGMENTS_MAX = 3;
+/** Closed segments hold little when less than this part of them is uncovered. */
+const SPARSE_BELOW = 0.25;
 /** The last so many free segments are for what makes room. */
 export const RESERVE_SEGMENTS = 2;
 
@@ -84,6 +90,19 @@ export class Segments {
     return this.#live.size / Math.max(1, this.#limits.segmentsMax - RESERVE_SEGMENTS);
   }
 
+  /**
+   * Whether the oldest segment should be freed: the log is half full, or restarts have used segments up that
+   * hold little.
+   *
+   * @param active the segment that is written.
+   */
+  shouldFree(uncoveredBytes: number, active: number | undefined): boolean {
+    if (this.fill >= FREE_FROM) return true;
+    const closed = this.#live.size - (active === undefined ? 0 : 1);
+    const isSparse = uncoveredBytes < closed * this.#limits.segmentBytes * SPARSE_BELOW;
+    return closed > SPARSE_SEGMENTS_MAX && isSparse;
+  }
+
   get mayGrow(): boolean {
     return this.#live.size + this.#free.length < this.#limits.segmentsMax;
   }
@@ -106,6 +125,11 @@ export class Segments {
   after(number: number): number {
     for (const live of this.#live.keys()) if (live > number) return live;
     return this.#nextNumber;
+  }
+
+  /** Those that count, the oldest first. */
+  all(): LiveSegment[] {
+    return [...this.#live.values()];
   }
 
   /**
