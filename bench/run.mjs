@@ -6,6 +6,7 @@ import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
 import * as bulkCases from './cases/bulk.mjs';
 import * as documentCases from './cases/documents.mjs';
+import * as enduranceCases from './cases/endurance.mjs';
 import * as feedCases from './cases/feed.mjs';
 import * as keyCases from './cases/keys.mjs';
 import * as nodeCases from './cases/nodes.mjs';
@@ -29,6 +30,7 @@ const CASES = [
   ['postgres-nodes', postgresCases.postgresNodesTarget, 'always'],
   ['export', keyCases.exportTarget, 'always'],
   ['encrypt', keyCases.encryptTarget, 'always'],
+  ['record', keyCases.recordTarget, 'all cases'],
   ['nodes', nodeCases.nodesTarget, 'all cases'],
   ['keys', keyCases.keysTarget, 'all cases'],
   ['kek', keyCases.kekTarget, 'all cases'],
@@ -36,6 +38,7 @@ const CASES = [
   ['sustained', documentCases.sustainedTarget, 'full'],
   ['size', documentCases.sizes, 'always'],
   ['query', queryCases.queryTargets, 'always'],
+  ['endurance', enduranceCases.enduranceTarget, 'by name'],
 ];
 
 const USAGE = `npm run bench [-- --quick | --full] [--dir <folder>] [--only <names>]
@@ -48,11 +51,15 @@ one run mean something. Writes bench/results/latest.{md,json} and prints the tab
 --dir     where the data goes. ext4 keeps inodes out of use for minutes after their files were deleted, and to look past many of
           them costs up to 100 µs a new file: after other work that deletes files, give it a file system of its own
 --only    of ${CASES.map(([name]) => name).join(', ')}: some, joined by commas, in any mode
+--tenants of the case "tenants": their numbers, joined by commas; 1,64,1000,10000 by default, with --quick up to 1000
+--parts   of ${tenantCases.TENANT_PARTS.join(', ')}: those of the case "tenants" that are measured, joined by commas; all by default
+--minutes of endurance, which is measured by its name alone: more than 5, 30 by default
+--snapshots  a folder for heap snapshots of Bundoc, one each minute of endurance; they hold keys
 --help    this text`;
 
 const options = readOptions();
 const { quick, full } = options;
-const only = options.only.split(',').filter((name) => name !== '');
+const only = namesOf(options.only);
 const root = fileURLToPath(new URL('..', import.meta.url));
 const directory = mkdtempSync(join(options.dir, 'bundoc-bench-'));
 const report = new Report(directory, quick ? 'quick' : full ? 'full' : 'all cases');
@@ -86,12 +93,19 @@ function readOptions() {
         full: { type: 'boolean', default: false },
         dir: { type: 'string', default: tmpdir() },
         only: { type: 'string', default: '' },
+        tenants: { type: 'string', default: '1,64,1000,10000' },
+        parts: { type: 'string', default: '' },
+        minutes: { type: 'string', default: '30' },
+        snapshots: { type: 'string', default: '' },
         help: { type: 'boolean', default: false },
       },
     });
-    for (const name of values.only.split(','))
-      if (name !== '' && !CASES.some(([known]) => known === name))
-        throw new Error(`there is no case "${name}"`);
+    for (const name of namesOf(values.only))
+      if (!CASES.some(([known]) => known === name)) throw new Error(`there is no case "${name}"`);
+    for (const name of namesOf(values.parts))
+      if (!tenantCases.TENANT_PARTS.includes(name)) throw new Error(`there is no part "${name}"`);
+    for (const count of namesOf(values.tenants))
+      if (!/^[1-9]\d{0,5}$/.test(count)) throw new Error(`"${count}" is no number of tenants`);
     if (!values.help) return values;
     console.log(USAGE);
     process.exit(0);
@@ -101,12 +115,22 @@ function readOptions() {
   }
 }
 
+function namesOf(option) {
+  return option.split(',').filter((name) => name !== '');
+}
+
 async function main() {
   const installation = await keep(Installation.start(directory));
   const bundoc = await keep(installation.startBundoc());
   const bare = await keep(startPeer('bare'));
   const { token } = installation;
-  const bench = { report, directory, keep, quick, full, installation, bundoc, bare, token };
+  const bench = {
+    ...{ report, directory, keep, quick, full, installation, bundoc, bare, token },
+    tenants: namesOf(options.tenants).map(Number),
+    parts: namesOf(options.parts),
+    minutes: Number(options.minutes),
+    snapshots: options.snapshots,
+  };
   await fill(bench, bundoc, 'p1-0', HOT_DOCUMENTS, documentOf(1_024));
 
   for (const [name, measure, when] of CASES) if (isWanted(name, when)) await measure(bench);
@@ -114,7 +138,7 @@ async function main() {
 
 function isWanted(name, when) {
   if (only.length > 0) return only.includes(name);
-  return when === 'full' ? full : when === 'all cases' ? !quick : true;
+  return when === 'full' ? full : when === 'all cases' ? !quick : when === 'always';
 }
 
 async function keep(promise) {

@@ -1,13 +1,20 @@
 // The cases of BunKMS.
 
 import { randomBytes } from 'node:crypto';
+import { mkdirSync } from 'node:fs';
 import { Agent, request } from 'node:http';
+import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { documents } from '../lib/documents.mjs';
+import { usageOfFolder } from '../lib/folders.mjs';
+import { Installation } from '../lib/processes.mjs';
+import { round } from '../lib/report.mjs';
 
 const KEYS = 64;
 const MANY_KEYS = 100_000;
 const PAGE = 500;
+/** 10,000 keys in use, each exported again after 60 to 90 % of 15 minutes. */
+const RECORDS_PER_DAY = 1_300_000;
 
 /** Exports, each with its durable audit record. */
 export async function exportTarget({ report, installation }) {
@@ -38,6 +45,35 @@ export async function exportTarget({ report, installation }) {
     runs.map(({ p99 }) => p99),
     25,
     'at most',
+  );
+}
+
+/** What the record of one export takes in BunKMS's store: of SQLite, without a copy that is shipped. */
+export async function recordTarget({ report, directory, keep, quick }) {
+  const folder = join(directory, 'records');
+  mkdirSync(folder);
+  const installation = await keep(Installation.start(folder));
+  const { BUNKMS_DATA_DIR: dataDir } = installation.kmsEnv;
+  const token = installation.issueToken('service', 'kms:create_key kms:export_key');
+  for (let at = 0; at < KEYS; at++) await createKey(installation.kms.url, token, `record-${at}`);
+  const load = (kms) => ({
+    url: kms.internalUrl,
+    method: 'GET',
+    paths: Array.from({ length: KEYS }, (_, at) => `/v1/export/record-${at}`),
+    ...{ token, connections: 64, seconds: quick ? 3 : 10 },
+  });
+  // Only a store that is closed has everything in its main file.
+  await installation.stop();
+  const before = { bytes: usageOfFolder(dataDir).bytes, head: installation.auditHead() };
+  const kms = await keep(installation.startKmsNode(dataDir));
+  await report.measured('exports whose records are measured', kms, load(kms));
+  await kms.stop();
+  const records = installation.auditHead() - before.head;
+  const bytes = (usageOfFolder(dataDir).bytes - before.bytes) / records;
+  const gbPerDay = (bytes * RECORDS_PER_DAY) / 1e9;
+  report.note(
+    `The CRITICAL record of an export takes **${round(bytes)} bytes** of BunKMS's store, over ${records} records. ` +
+      `${RECORDS_PER_DAY / 1e6} million records a day are ${gbPerDay.toFixed(2)} GB a day and ${round(gbPerDay * 365)} GB a year.`,
   );
 }
 

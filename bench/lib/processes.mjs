@@ -10,6 +10,7 @@ import {
   mkdirSync,
   readdirSync,
   readFileSync,
+  readlinkSync,
 } from 'node:fs';
 import { get } from 'node:http';
 import { createServer } from 'node:net';
@@ -20,6 +21,13 @@ import { fileURLToPath } from 'node:url';
 
 const root = fileURLToPath(new URL('../..', import.meta.url));
 const CLOCK_TICKS_PER_SECOND = 100;
+/** What lets {@link Service.memory} ask a service for its memory after a garbage collection. */
+export const COLLECTS = ['--expose-gc', '--import', new URL('collect-on-signal.mjs', import.meta.url).href];
+/** The state of a listening socket in /proc/net/tcp. */
+const LISTENING = '0A';
+const MEMORY_LINE = 'BENCH-MEMORY ';
+/** A heap snapshot may be part of it. */
+const MEMORY_WITHIN_MS = 120_000;
 
 export async function freePort() {
   const server = createServer();
@@ -38,6 +46,8 @@ process.once('exit', () => {
 
 /** A child process; its output goes to standard error, or its first line is its URL. */
 class Service {
+  #onMemory;
+
   constructor(name, command, args, { env = process.env, uid, gid, printsUrl = false } = {}) {
     this.name = name;
     this.child = spawn(command, args, {
@@ -56,7 +66,25 @@ class Service {
         else this.#keep(line);
       });
     });
-    createInterface({ input: this.child.stderr }).on('line', (line) => this.#keep(line));
+    createInterface({ input: this.child.stderr }).on('line', (line) => {
+      if (line.startsWith(MEMORY_LINE)) this.#onMemory?.(JSON.parse(line.slice(MEMORY_LINE.length)));
+      else this.#keep(line);
+    });
+  }
+
+  /**
+   * What a service that was started with {@link COLLECTS} uses after a garbage collection, in bytes. `rss` is that of the process, the rest
+   * of its main thread.
+   */
+  async memory() {
+    const told = new Promise((resolve) => {
+      this.#onMemory = resolve;
+    });
+    this.child.kill('SIGWINCH');
+    const late = sleep(MEMORY_WITHIN_MS, undefined, { ref: false });
+    const memory = await Promise.race([told, late, this.ended]);
+    if (typeof memory !== 'object') throw new Error(`${this.name} does not tell its memory:\n${this.output}`);
+    return memory;
   }
 
   #keep(line) {
@@ -112,15 +140,15 @@ export class Installation {
     this.dataDir = join(directory, 'data');
   }
 
-  /** @param {NodeJS.ProcessEnv} [kmsEnv] what BunKMS is told besides. */
-  static async start(directory, kmsEnv = {}) {
+  /** @param {NodeJS.ProcessEnv} [kmsEnv] what BunKMS is told besides. @param {string[]} [kmsNodeArgs] */
+  static async start(directory, kmsEnv = {}, kmsNodeArgs = []) {
     const installation = new Installation(directory);
-    await installation.#startKms(kmsEnv);
+    await installation.#startKms(kmsEnv, kmsNodeArgs);
     installation.token = installation.issueToken('client', 'docs:read docs:write');
     return installation;
   }
 
-  async #startKms(env) {
+  async #startKms(env, nodeArgs) {
     this.kmsEnv = {
       ...process.env,
       BUNKMS_DATA_DIR: join(this.#directory, 'kms'),
@@ -134,13 +162,14 @@ export class Installation {
     };
     this.addKek();
     this.#cli('init', '--service-token', this.tokenFile);
-    this.kms = await this.startKmsNode(this.kmsEnv.BUNKMS_DATA_DIR);
+    this.kms = await this.startKmsNode(this.kmsEnv.BUNKMS_DATA_DIR, nodeArgs);
   }
 
   /** Starts a node of BunKMS, one more on the same store if that is shared. */
-  async startKmsNode(dataDir) {
+  async startKmsNode(dataDir, nodeArgs = []) {
     const [api, internal] = [await freePort(), await freePort()];
-    const kms = new Service('BunKMS', process.execPath, [join(root, 'packages/bunkms/dist/main.js')], {
+    const main = join(root, 'packages/bunkms/dist/main.js');
+    const kms = new Service('BunKMS', process.execPath, [...nodeArgs, main], {
       env: {
         ...this.kmsEnv,
         BUNKMS_PORT: String(api),
@@ -165,6 +194,11 @@ export class Installation {
       ...['token', 'issue', '--typ', typ, '--sub', 'bench', '--ttl', '4h', '--scope', scopes],
       ...(typ === 'client' ? ['--project', '*'] : ['--keys', '*']),
     );
+  }
+
+  /** The number of the newest record of BunKMS's audit chain. */
+  auditHead() {
+    return Number(this.#cli('audit', 'head').split(':')[0]);
   }
 
   #cli(...args) {
@@ -262,6 +296,43 @@ export function descriptors(pid) {
     return readdirSync(`/proc/${pid}/fd`).length;
   } catch {
     return 0;
+  }
+}
+
+/** The descriptors of a process but for its connections with clients of a port. Linux only: elsewhere 0. */
+export function descriptorsBesideClients(pid, port) {
+  const clients = new Set();
+  for (const table of ['tcp', 'tcp6']) {
+    for (const line of readIfThere(`/proc/${pid}/net/${table}`).split('\n').slice(1)) {
+      const [, local, , state, , , , , , inode] = line.trim().split(/\s+/);
+      const isOwn = local?.endsWith(`:${port.toString(16).toUpperCase().padStart(4, '0')}`);
+      if (isOwn && state !== LISTENING) clients.add(`socket:[${inode}]`);
+    }
+  }
+  let others = 0;
+  for (const fd of entriesIn(`/proc/${pid}/fd`)) {
+    try {
+      if (!clients.has(readlinkSync(`/proc/${pid}/fd/${fd}`))) others++;
+    } catch {
+      // Closed meanwhile.
+    }
+  }
+  return others;
+}
+
+function entriesIn(directory) {
+  try {
+    return readdirSync(directory);
+  } catch {
+    return [];
+  }
+}
+
+function readIfThere(path) {
+  try {
+    return readFileSync(path, 'utf8');
+  } catch {
+    return '';
   }
 }
 
