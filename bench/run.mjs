@@ -54,7 +54,8 @@ one run mean something. Writes bench/results/latest.{md,json} and prints the tab
 --tenants of the case "tenants": their numbers, joined by commas; 1,64,1000,10000 by default, with --quick up to 1000
 --parts   of ${tenantCases.TENANT_PARTS.join(', ')}: those of the case "tenants" that are measured, joined by commas; all by default
 --minutes of endurance, which is measured by its name alone: more than 5, 30 by default
---snapshots  a folder for heap snapshots of Bundoc, one each minute of endurance; they hold keys
+--snapshots  a folder for heap snapshots of Bundoc, after the fifth minute of endurance and at its end: they hold keys, and make what
+          the process takes larger from there on
 --help    this text`;
 
 const options = readOptions();

@@ -6,7 +6,7 @@ import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { Client } from '../lib/client.mjs';
 import { documents, quiet } from '../lib/documents.mjs';
-import { COLLECTS, descriptors, Installation, usage } from '../lib/processes.mjs';
+import { COLLECTS, descriptors, Installation, mallocBytes, usage } from '../lib/processes.mjs';
 import { round, say } from '../lib/report.mjs';
 
 const PROJECTS = 60;
@@ -65,7 +65,8 @@ export async function enduranceTarget({ report, directory, keep, minutes, bundoc
   for (let minute = 1; minute <= minutes; minute++) {
     const requests = await load(client, MINUTE_MS);
     const sample = { minute, requests };
-    for (const [name, service] of services) sample[name] = await take(service);
+    const isShot = snapshots !== '' && (minute === SETTLED_AFTER_MIN || minute === minutes);
+    for (const [name, service] of services) sample[name] = await take(service, isShot && service === bundoc);
     samples.push(sample);
     say(describe(sample));
   }
@@ -133,19 +134,20 @@ async function load(client, ms) {
 }
 
 /** What a service uses once it has nothing to do and no garbage. */
-async function take(service) {
+async function take(service, snapshot) {
   await quiet(service);
-  const busy = usage(service.pid).rssMb;
-  const memory = await service.memory();
-  return { ...memory, busyMb: busy, open: descriptors(service.pid) };
+  const { pid } = service;
+  const busyMb = usage(pid).rssMb;
+  const memory = await service.memory({ snapshot });
+  return { ...memory, busyMb, malloc: mallocBytes(pid), open: descriptors(pid) };
 }
 
 function describe({ minute, requests, ...services }) {
   const mib = (bytes) => (bytes / 2 ** 20).toFixed(1);
   const figures = Object.entries(services).map(
-    ([name, { rss, heapUsed, heapTotal, external, arrayBuffers, open, busyMb }]) =>
+    ([name, { rss, heapUsed, heapTotal, external, arrayBuffers, malloc, open, busyMb }]) =>
       `${name}: ${busyMb.toFixed(1)} MiB resident, ${mib(rss)} after a GC (heap ${mib(heapUsed)} of ${mib(heapTotal)}, ` +
-      `outside ${mib(external)}, of which buffers ${mib(arrayBuffers)}), ${open} descriptors`,
+      `outside ${mib(external)}, of which buffers ${mib(arrayBuffers)}; of malloc, in use or not, ${mib(malloc)}), ${open} descriptors`,
   );
   return `Minute ${minute}, ${requests} requests. ${figures.join('. ')}.`;
 }

@@ -58,7 +58,7 @@ export async function tenantsTarget(bench) {
   const tenants = new Tenants(bench, { installation, most, nodeArgs: COLLECTS });
   const setting = {
     ...{ bench, report, tenants, most, steps: steps.filter((count) => count > 1) },
-    ...(quick ? { turns: 1, seconds: 3 } : { turns: 2, seconds: 4 }),
+    ...(quick ? { turns: 1, seconds: 3 } : { turns: 3, seconds: 4 }),
   };
   await part(report, 'tenants are made', () => makeTenants(setting));
   for (const [name, run] of Object.entries(PARTS))

@@ -10,7 +10,8 @@ const DROP_CACHES = '/proc/sys/vm/drop_caches';
 /** Bytes of blocks and the number of inodes below a folder, itself included, once all is written that was waiting. */
 export function usageOfFolder(directory, { except = [] } = {}) {
   if (!existsSync(directory)) return { bytes: 0, inodes: 0 };
-  execFileSync('sync', ['-f', directory]);
+  // Blocks of what was written just now may not be there yet.
+  execFileSync('sync', process.platform === 'linux' ? ['-f', directory] : []);
   const sum = { bytes: 0, inodes: 0 };
   const add = (path) => {
     const stat = lstatSync(path, { throwIfNoEntry: false });

@@ -23,6 +23,7 @@ const root = fileURLToPath(new URL('../..', import.meta.url));
 const CLOCK_TICKS_PER_SECOND = 100;
 /** What lets {@link Service.memory} ask a service for its memory after a garbage collection. */
 export const COLLECTS = ['--expose-gc', '--import', new URL('collect-on-signal.mjs', import.meta.url).href];
+const ARENA_BYTES = 67_108_864n;
 /** The state of a listening socket in /proc/net/tcp. */
 const LISTENING = '0A';
 const MEMORY_LINE = 'BENCH-MEMORY ';
@@ -75,12 +76,14 @@ class Service {
   /**
    * What a service that was started with {@link COLLECTS} uses after a garbage collection, in bytes. `rss` is that of the process, the rest
    * of its main thread.
+   *
+   * @param {{ snapshot?: boolean }} [options] with a snapshot of its heap in the folder `BENCH_SNAPSHOTS`
    */
-  async memory() {
+  async memory({ snapshot = false } = {}) {
     const told = new Promise((resolve) => {
       this.#onMemory = resolve;
     });
-    this.child.kill('SIGWINCH');
+    this.child.kill(snapshot ? 'SIGPWR' : 'SIGWINCH');
     const late = sleep(MEMORY_WITHIN_MS, undefined, { ref: false });
     const memory = await Promise.race([told, late, this.ended]);
     if (typeof memory !== 'object') throw new Error(`${this.name} does not tell its memory:\n${this.output}`);
@@ -334,6 +337,24 @@ function readIfThere(path) {
   } catch {
     return '';
   }
+}
+
+/**
+ * Resident bytes of what the C library's `malloc` has taken from the system, in use or not: the `[heap]` and its arenas, which begin at a multiple
+ * of 64 MiB. Linux with glibc only: elsewhere 0.
+ */
+export function mallocBytes(pid) {
+  let isOf = false;
+  let kib = 0;
+  for (const line of readIfThere(`/proc/${pid}/smaps`).split('\n')) {
+    const mapping = /^([0-9a-f]+)-[0-9a-f]+ (\S+) \S+ \S+ \S+\s*(.*)$/.exec(line);
+    if (mapping !== null) {
+      const [, start, access, name] = mapping;
+      const isArena = name === '' && access === 'rw-p' && BigInt(`0x${start}`) % ARENA_BYTES === 0n;
+      isOf = name === '[heap]' || isArena;
+    } else if (isOf) kib += Number(/^Rss:\s+(\d+) kB$/.exec(line)?.[1] ?? 0);
+  }
+  return kib * 1_024;
 }
 
 /** Processor seconds that a process has used, and its resident memory. Linux only: elsewhere zeros. */
