@@ -1,7 +1,7 @@
 import { execFileSync } from 'node:child_process';
-import { mkdtempSync, rmSync } from 'node:fs';
+import { mkdirSync, mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { join, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
 import * as bulkCases from './cases/bulk.mjs';
@@ -53,6 +53,7 @@ one run mean something. Writes bench/results/latest.{md,json} and prints the tab
 --only    of ${CASES.map(([name]) => name).join(', ')}: some, joined by commas, in any mode
 --tenants of the case "tenants": their numbers, joined by commas; 1,64,1000,10000 by default, with --quick up to 1000
 --parts   of ${tenantCases.TENANT_PARTS.join(', ')}: those of the case "tenants" that are measured, joined by commas; all by default
+--profiles  a folder for a profile of Bundoc's main thread in each load of the case "tenants"; rates are lower by it
 --minutes of endurance, which is measured by its name alone: more than 5, 30 by default
 --snapshots  a folder for heap snapshots of Bundoc, after the fifth minute of endurance and at its end: they hold keys, and make what
           the process takes larger from there on
@@ -97,6 +98,7 @@ function readOptions() {
         tenants: { type: 'string', default: '1,64,1000,10000' },
         parts: { type: 'string', default: '' },
         minutes: { type: 'string', default: '30' },
+        profiles: { type: 'string', default: '' },
         snapshots: { type: 'string', default: '' },
         help: { type: 'boolean', default: false },
       },
@@ -116,6 +118,12 @@ function readOptions() {
   }
 }
 
+/** A folder that is there then; the services have another working directory. */
+function folderOf(option) {
+  if (option !== '') mkdirSync(option, { recursive: true });
+  return option === '' ? '' : resolve(option);
+}
+
 function namesOf(option) {
   return option.split(',').filter((name) => name !== '');
 }
@@ -130,7 +138,8 @@ async function main() {
     tenants: namesOf(options.tenants).map(Number),
     parts: namesOf(options.parts),
     minutes: Number(options.minutes),
-    snapshots: options.snapshots,
+    profiles: folderOf(options.profiles),
+    snapshots: folderOf(options.snapshots),
   };
   await fill(bench, bundoc, 'p1-0', HOT_DOCUMENTS, documentOf(1_024));
 
@@ -144,6 +153,10 @@ function isWanted(name, when) {
 
 async function keep(promise) {
   const service = await promise;
+  if (interrupted) {
+    await service?.stop();
+    throw new Error('the benchmark was interrupted');
+  }
   if (service !== undefined) started.push(service);
   return service;
 }

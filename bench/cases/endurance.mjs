@@ -6,7 +6,7 @@ import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { Client } from '../lib/client.mjs';
 import { documents, quiet } from '../lib/documents.mjs';
-import { COLLECTS, descriptors, Installation, mallocBytes, usage } from '../lib/processes.mjs';
+import { ANSWERS, descriptors, Installation, mallocBytes, usage } from '../lib/processes.mjs';
 import { round, say } from '../lib/report.mjs';
 
 const PROJECTS = 60;
@@ -44,9 +44,9 @@ export async function enduranceTarget({ report, directory, keep, minutes, bundoc
   const folder = join(directory, 'endurance');
   mkdirSync(folder);
   const env = snapshots === '' ? {} : { BENCH_SNAPSHOTS: snapshots, NODE_ENV: 'development' };
-  const installation = await keep(Installation.start(folder, {}, COLLECTS));
+  const installation = await keep(Installation.start(folder, {}, ANSWERS));
   const bundoc = await keep(
-    installation.startBundoc({ BUNDOC_KEY_TTL_MS: String(KEY_TTL_MS), ...env }, COLLECTS),
+    installation.startBundoc({ BUNDOC_KEY_TTL_MS: String(KEY_TTL_MS), ...env }, ANSWERS),
   );
   const client = new Client(
     bundoc.url,

@@ -4,7 +4,7 @@ import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { documentOf, documents, fill, HOT_DOCUMENTS, hotPaths, quiet } from '../lib/documents.mjs';
 import { dropPageCache, usageOfFolder } from '../lib/folders.mjs';
-import { COLLECTS, startPeer, startPostgres } from '../lib/processes.mjs';
+import { startPeer, startPostgres } from '../lib/processes.mjs';
 import { round } from '../lib/report.mjs';
 import { documentPaths, part, Tenants } from '../lib/tenants.mjs';
 import { seeded, zipfPicks } from '../lib/zipf.mjs';
@@ -55,7 +55,7 @@ export async function tenantsTarget(bench) {
   const steps = bench.tenants.filter((count) => !quick || count <= QUICK_TENANTS_MAX);
   const most = Math.max(...steps);
   await bench.bundoc.stop();
-  const tenants = new Tenants(bench, { installation, most, nodeArgs: COLLECTS });
+  const tenants = new Tenants(bench, { installation, most });
   const setting = {
     ...{ bench, report, tenants, most, steps: steps.filter((count) => count > 1) },
     ...(quick ? { turns: 1, seconds: 3 } : { turns: 3, seconds: 4 }),

@@ -21,14 +21,14 @@ import { fileURLToPath } from 'node:url';
 
 const root = fileURLToPath(new URL('../..', import.meta.url));
 const CLOCK_TICKS_PER_SECOND = 100;
-/** What lets {@link Service.memory} ask a service for its memory after a garbage collection. */
-export const COLLECTS = ['--expose-gc', '--import', new URL('collect-on-signal.mjs', import.meta.url).href];
+/** What lets {@link Service.memory} and {@link Service.profiled} ask a service. */
+export const ANSWERS = ['--expose-gc', '--import', new URL('answer-signals.mjs', import.meta.url).href];
 const ARENA_BYTES = 67_108_864n;
 /** The state of a listening socket in /proc/net/tcp. */
 const LISTENING = '0A';
-const MEMORY_LINE = 'BENCH-MEMORY ';
+const ANSWER_LINE = 'BENCH-ANSWER ';
 /** A heap snapshot may be part of it. */
-const MEMORY_WITHIN_MS = 120_000;
+const ANSWER_WITHIN_MS = 120_000;
 
 export async function freePort() {
   const server = createServer();
@@ -47,7 +47,7 @@ process.once('exit', () => {
 
 /** A child process; its output goes to standard error, or its first line is its URL. */
 class Service {
-  #onMemory;
+  #onAnswer;
 
   constructor(name, command, args, { env = process.env, uid, gid, printsUrl = false } = {}) {
     this.name = name;
@@ -68,26 +68,43 @@ class Service {
       });
     });
     createInterface({ input: this.child.stderr }).on('line', (line) => {
-      if (line.startsWith(MEMORY_LINE)) this.#onMemory?.(JSON.parse(line.slice(MEMORY_LINE.length)));
+      if (line.startsWith(ANSWER_LINE)) this.#onAnswer?.(JSON.parse(line.slice(ANSWER_LINE.length)));
       else this.#keep(line);
     });
   }
 
   /**
-   * What a service that was started with {@link COLLECTS} uses after a garbage collection, in bytes. `rss` is that of the process, the rest
+   * What a service that was started with {@link ANSWERS} uses after a garbage collection, in bytes. `rss` is that of the process, the rest
    * of its main thread.
    *
    * @param {{ snapshot?: boolean }} [options] with a snapshot of its heap in the folder `BENCH_SNAPSHOTS`
    */
-  async memory({ snapshot = false } = {}) {
+  memory({ snapshot = false } = {}) {
+    return this.#ask(snapshot ? 'SIGPWR' : 'SIGWINCH');
+  }
+
+  /**
+   * Profiles the main thread of a service that was started with {@link ANSWERS} while something runs.
+   *
+   * @returns what that returned, and the path of the profile in the folder `BENCH_PROFILES`.
+   */
+  async profiled(run) {
+    await this.#ask('SIGURG');
+    const result = await run();
+    const { profile } = await this.#ask('SIGURG');
+    return { result, profile };
+  }
+
+  async #ask(signal) {
     const told = new Promise((resolve) => {
-      this.#onMemory = resolve;
+      this.#onAnswer = resolve;
     });
-    this.child.kill(snapshot ? 'SIGPWR' : 'SIGWINCH');
-    const late = sleep(MEMORY_WITHIN_MS, undefined, { ref: false });
-    const memory = await Promise.race([told, late, this.ended]);
-    if (typeof memory !== 'object') throw new Error(`${this.name} does not tell its memory:\n${this.output}`);
-    return memory;
+    this.child.kill(signal);
+    const late = sleep(ANSWER_WITHIN_MS, undefined, { ref: false });
+    const answer = await Promise.race([told, late, this.ended]);
+    if (typeof answer !== 'object' || answer === null)
+      throw new Error(`${this.name} does not answer ${signal}:\n${this.output}`);
+    return answer;
   }
 
   #keep(line) {
@@ -355,6 +372,19 @@ export function mallocBytes(pid) {
     } else if (isOf) kib += Number(/^Rss:\s+(\d+) kB$/.exec(line)?.[1] ?? 0);
   }
   return kib * 1_024;
+}
+
+/** Processor seconds that the threads of a process have used, by their names. Linux only: elsewhere empty. */
+export function threadSeconds(pid) {
+  const seconds = new Map();
+  for (const thread of entriesIn(`/proc/${pid}/task`)) {
+    const stat = readIfThere(`/proc/${pid}/task/${thread}/stat`);
+    const name = stat.slice(stat.indexOf('(') + 1, stat.lastIndexOf(')'));
+    const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ');
+    const used = (Number(fields[11]) + Number(fields[12])) / CLOCK_TICKS_PER_SECOND;
+    if (Number.isFinite(used)) seconds.set(name, (seconds.get(name) ?? 0) + used);
+  }
+  return seconds;
 }
 
 /** Processor seconds that a process has used, and its resident memory. Linux only: elsewhere zeros. */

@@ -6,7 +6,7 @@ import { cpus, totalmem } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { generator, run } from './load.mjs';
-import { usage } from './processes.mjs';
+import { threadSeconds, usage } from './processes.mjs';
 
 const root = fileURLToPath(new URL('../..', import.meta.url));
 
@@ -31,9 +31,14 @@ export class Report {
   /** Puts a load on a server, and keeps what came out unless it is `silent`. */
   async measured(name, server, load, { silent = false } = {}) {
     const before = usage(server.pid);
+    const threadsBefore = threadSeconds(server.pid);
     const { kib, ...rest } = load;
     const result = await run(this.#directory, { ...rest, url: load.url ?? server.url });
     const after = usage(server.pid);
+    const threads = Array.from(threadSeconds(server.pid), ([name, seconds]) => [
+      name,
+      ((seconds - (threadsBefore.get(name) ?? 0)) / result.requests) * 1e6,
+    ]);
     const row = {
       name,
       kib: kib ?? 1,
@@ -42,6 +47,10 @@ export class Report {
       cpuPercent: ((after.cpuSeconds - before.cpuSeconds) / result.seconds) * 100,
       /** What holds up best when others use the processors too. */
       cpuUs: ((after.cpuSeconds - before.cpuSeconds) / result.requests) * 1e6,
+      /** The same by the names of threads; of one that ended meanwhile there is nothing. */
+      threadUs: Object.fromEntries(
+        threads.filter(([, us]) => us >= 0.1).map(([name, us]) => [name, Number(us.toFixed(1))]),
+      ),
       rssMb: after.rssMb,
       errors: load.expectsFailure === true ? result.broken : result.refused + result.broken,
     };

@@ -1,8 +1,10 @@
 // An installation with many tenants, each a project of its own with one document.
 
+import { renameSync } from 'node:fs';
 import { documentOf, documents, quiet } from './documents.mjs';
 import { failuresBetween, readMetrics } from './metrics.mjs';
-import { descriptors, descriptorsBesideClients } from './processes.mjs';
+import { ANSWERS, descriptors, descriptorsBesideClients } from './processes.mjs';
+import { topOfProfile } from './profile.mjs';
 import { say } from './report.mjs';
 
 export const CONNECTIONS = 64;
@@ -22,7 +24,6 @@ export class Tenants {
   #bench;
   #installation;
   #metricsToken;
-  #nodeArgs;
   /** The service that runs now. */
   bundoc;
   /** The largest number of tenants. */
@@ -30,19 +31,19 @@ export class Tenants {
   /** Descriptors beside those of clients, at most, so far. */
   descriptorsMost = 0;
 
-  constructor(bench, { installation, most, bundoc, nodeArgs = [] }) {
+  constructor(bench, { installation, most }) {
     this.#bench = bench;
     this.#installation = installation;
     this.#metricsToken = installation.issueToken('service', 'docs:metrics');
-    this.#nodeArgs = nodeArgs;
     this.most = most;
-    this.bundoc = bundoc;
   }
 
   /** Stops the service that runs, and starts it again. @param {NodeJS.Signals} [signal] it is stopped with */
-  async restart(env = {}, { signal = 'SIGTERM', nodeArgs = this.#nodeArgs } = {}) {
+  async restart(env = {}, { signal = 'SIGTERM', nodeArgs = ANSWERS } = {}) {
     await this.bundoc?.stop(signal);
-    this.bundoc = await this.#bench.keep(this.#installation.startBundoc(env, nodeArgs));
+    const { profiles } = this.#bench;
+    const full = profiles === '' ? env : { ...env, BENCH_PROFILES: profiles };
+    this.bundoc = await this.#bench.keep(this.#installation.startBundoc(full, nodeArgs));
     return this.bundoc;
   }
 
@@ -65,7 +66,9 @@ export class Tenants {
     const common = { token: this.#installation.token, connections: CONNECTIONS, tolerant: true };
     try {
       const full = { ...common, ...load };
-      const row = await this.#bench.report.measured(name, server ?? this.bundoc, full, { silent });
+      const run = () => this.#bench.report.measured(name, server ?? this.bundoc, full, { silent });
+      const isProfiled = this.#bench.profiles !== '' && server === undefined && !silent;
+      const row = isProfiled ? await this.#profiled(name, run) : await run();
       if (row.errors > 0 && before !== undefined) {
         const failures = failuresBetween(before, await this.metrics());
         this.#bench.report.note(
@@ -76,6 +79,14 @@ export class Tenants {
     } finally {
       clearInterval(sampler);
     }
+  }
+
+  async #profiled(name, run) {
+    const { result, profile } = await this.bundoc.profiled(run);
+    const named = `${profile.replace(/\.cpuprofile$/, '')}-${name.replace(/[^\w]+/g, '-')}.cpuprofile`;
+    renameSync(profile, named);
+    this.#bench.report.note(`Profile of ${name}, main thread: ${topOfProfile(named).join(', ')}.`);
+    return result;
   }
 
   /** Makes all tenants, each by putting its one document. @returns what the first try measured. */
