@@ -132,7 +132,10 @@ class Service {
   async stop(signal = 'SIGTERM') {
     if (this.running) this.child.kill(signal);
     await Promise.race([this.ended, sleep(20_000, undefined, { ref: false })]);
-    if (this.running) this.child.kill('SIGKILL');
+    if (this.running) {
+      process.stderr.write(`bench: ${this.name} did not end within 20 s and is killed\n`);
+      this.child.kill('SIGKILL');
+    }
     await this.ended;
   }
 }
