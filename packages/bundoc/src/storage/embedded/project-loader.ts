@@ -6,7 +6,7 @@ import type { ProjectCipher } from '../../cipher/project-cipher.ts';
 import { decodeCarried } from '../../engine/files/log/carried-file.ts';
 import { decodeBirth } from '../../engine/files/log/part-seal.ts';
 import { comparePlaces, type FramePlace, type Place } from '../../engine/files/log/layout.ts';
-import { lastCarried, openParts, type PartReader, partsBehind } from '../../engine/files/log/parts.ts';
+import { lastCarried, nameOfPlace, openParts, type PartReader, partsBehind } from '../../engine/files/log/parts.ts';
 import { PartsDamaged, type SealedPart } from '../../engine/files/log/sealed-part.ts';
 import { Catalog } from './catalog.ts';
 import { type Disk, LARGE_FILE_BYTES_MAX } from './disk.ts';
@@ -161,17 +161,23 @@ export async function replayParts(
   onPart: (part: ReplayedPart) => void,
 ): Promise<{ readonly last: Place | undefined; readonly isBorn: boolean; readonly bytes: number }> {
   const stuck = await log.stuckOf(handle);
-  const known = [covered, lastCarried(handle, [...carried, ...stuck])].filter((place) => place !== undefined);
-  if (log.isDoubtful(handle, known.sort(comparePlaces).at(-1)))
+  const beside = [...carried, ...stuck];
+  requireOwn(log.storageId, handle, beside);
+  const known = [covered, lastCarried(handle, beside)].filter((place) => place !== undefined);
+  const elsewhere = known.sort(comparePlaces).at(-1);
+  if (log.isDoubtful(handle, elsewhere))
     throw new PartsDamaged('frames of the log are lost, and nothing later is known of the project');
   const newest = log.newest(handle);
   let last = covered;
   let isBorn = false;
   let bytes = 0;
   await using reader = log.reader();
+  // The log would know of it. What is written next must have a later place.
+  if (newest === undefined && elsewhere !== undefined && elsewhere.segment >= reader.firstLive)
+    throw new PartsDamaged(`${nameOfPlace(elsewhere)}: the log has nothing of the project there`);
   let keyVersion = 0;
   const sealed = noting(
-    partsBehind(reader, { handle, newest, covered, carried: [...carried, ...stuck] }),
+    partsBehind(reader, { handle, newest, covered, carried: beside }),
     (part) => {
       keyVersion = part.entry.keyVersion;
       last = part.place;
@@ -184,6 +190,17 @@ export async function replayParts(
     onPart({ kind: part.kind, keyVersion, plaintext: part.plaintext });
   }
   return { last, isBorn, bytes };
+}
+
+/** The folder is a copy out of another data folder: its places say nothing in this log. Nothing of it is lost. */
+export class FolderCopied extends PartsDamaged {}
+
+function requireOwn(storageId: Buffer, handle: string, carried: readonly Buffer[]): void {
+  for (const file of carried) {
+    const found = decodeCarried(file);
+    if (found.handle === handle && !found.storageId.equals(storageId))
+      throw new FolderCopied('the folder is a copy out of another data folder: repair takes it in');
+  }
 }
 
 async function* noting(

@@ -10,7 +10,7 @@ import { PartsDamaged } from '../../engine/files/log/sealed-part.ts';
 import { type FileChange, LARGE_FILE_BYTES_MAX, makeDirectoryDurably, replaceFile } from './disk.ts';
 import { DOCS_FOLDER, documentPath, openOwnDocument } from './document-files.ts';
 import { INDEX_FILE } from './index-file.ts';
-import { CARRIED_FOLDER, loadProject } from './project-loader.ts';
+import { CARRIED_FOLDER, FolderCopied, loadProject } from './project-loader.ts';
 import { type DocumentState, readRecords } from './record.ts';
 import {
   commitsIn,
@@ -86,11 +86,15 @@ export async function rebuildStore(place: RemainsPlace, options: RebuildOptions)
   if (damage === undefined)
     return { faults: [], done: [], lostSeqs: [], lost: [], adopted: 0, handle: undefined, formerHandles: [] };
   const { found, bad } = await readFiles(place, options.onProgress);
-  const remains = await readRemains(place, found, damage instanceof PartsDamaged ? damage : undefined);
+  const isCopied = damage instanceof FolderCopied;
+  const isOfParts = damage instanceof PartsDamaged && !isCopied;
+  const remains = await readRemains(place, found, isOfParts ? damage : undefined);
   const { store, catalogFault, partFaults, lostSeqs } = remains;
   if (partFaults.length > 0 && !options.acceptLoss)
     throw new LossNotAccepted(`${partFaults.join('; ')}; ${sentenceOf(lostSeqs)}`);
-  const faults = catalogFault === undefined ? partFaults : [catalogFault, ...partFaults];
+  const faults = [catalogFault, ...partFaults, isCopied ? damage.message : undefined].filter(
+    (fault) => fault !== undefined,
+  );
 
   const done: string[] = [];
   await makeDirectoryDurably(disk, options.tmp);

@@ -2,8 +2,9 @@ import { describe, expect, it } from 'vitest';
 import { CliProject } from '../../testing/cli-project.ts';
 import { framesOn } from '../../testing/log-frames.ts';
 import { SimulatedDisk } from '../../testing/simulated-disk.ts';
-import { closeEngine, engineOn, viewLog } from '../../testing/test-engine.ts';
+import { closeEngine, engineOn, setStorageId, viewLog } from '../../testing/test-engine.ts';
 import { put, ref } from '../conformance.ts';
+import { LossNotAccepted } from './rebuild.ts';
 
 /** One without a catalog, one with commits behind its catalog, and one whose catalog covers everything. */
 const KINDS = ['new', 'behind', 'covered'] as const;
@@ -63,10 +64,11 @@ describe('bundoc settle --all', () => {
     for (const [at, project] of projects.entries()) expect(await idsOf(project, disk)).toEqual(IDS[at]);
   });
 
-  it.each(KINDS)('makes a folder that opens in another data folder: %s', async (kind) => {
+  it.each(KINDS)('makes a folder that repair takes into another data folder: %s', async (kind) => {
     const { disk, projects } = await made();
     await settleAll(disk);
     const other = CliProject.disk();
+    setStorageId(other, Buffer.alloc(16, 8));
     await other.makeDirectory(`/projects/${kind}`);
     for (const part of ['docs', 'carried']) await other.makeDirectory(`/projects/${kind}/${part}`);
     await other.syncDirectory('/projects');
@@ -75,6 +77,13 @@ describe('bundoc settle --all', () => {
       if (path.startsWith(`/projects/${kind}/`)) other.tamper(path, bytes);
     const at = KINDS.indexOf(kind);
     const project = projects[at]!;
+    // Places in the log of another data folder say nothing here: they must not be taken for what this log covers.
+    await expect(project.open(other)).rejects.toMatchObject({ code: 'project_damaged' });
+    await closeEngine(other);
+    // A catalog by itself does not say that the log had nothing behind it.
+    if (kind === 'covered') await expect(project.repair(other)).rejects.toThrow(LossNotAccepted);
+    const { lost } = await project.repair(other, kind === 'covered');
+    expect(lost).toEqual([]);
     expect(await project.findings(other)).toEqual([]);
     expect(await idsOf(project, other)).toEqual(IDS[at]);
     expect(await idsOf(project, other)).toEqual([...(IDS[at] ?? []), 'c']);
