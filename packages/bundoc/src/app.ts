@@ -353,8 +353,10 @@ function composeInstances(composition: Composition): {
     clock,
     logger,
     requireServed: () => void generation.acting(),
-    openStore: (project, { cipher, file }) =>
-      storage.openStore(project, cipher, watch(project), unknownSealers(file, cipher.version, generation)),
+    openStore: (project, opened) => {
+      const { cipher, file } = opened;
+      return storage.openStore(project, opened, watch(project), unknownSealers(file, cipher.version, generation));
+    },
     othersWrite: storage.othersWrite,
     openBytesMax: config.openBytes,
     hotMax: projectsMaxFor(storage.openCost),

@@ -22,8 +22,26 @@ type Observations = Readonly<Record<Observed, () => number> & Partial<Record<Sto
 const STORAGE_COUNTS: Readonly<Record<StorageCount, readonly [name: string, help: string]>> = {
   backlogBytes: [
     'bundoc_backlog_bytes',
-    'Sealed documents that are durable in the journal and wait for their files, in bytes.',
+    'Sealed documents that are durable in the log and wait for their files, in bytes.',
   ],
+  logSegmentsLive: ['bundoc_log_segments_live', 'Segments of the log that hold commits.'],
+  logSegmentsFree: ['bundoc_log_segments_free', 'Segments of the log that are free.'],
+  logUncoveredBytes: [
+    'bundoc_log_uncovered_bytes',
+    'Bytes of commits in the log that no catalog has yet: a start reads them, and the log keeps them.',
+  ],
+  logFrames: ['bundoc_log_frames', 'Frames that were written to the log: each is one write and one sync.'],
+  logCommits: ['bundoc_log_commits', 'Commits that those frames held.'],
+  logSyncSeconds: ['bundoc_log_sync_seconds', 'Time that writing and syncing those frames took, seconds.'],
+  logCarries: ['bundoc_log_carries', 'Files of sealed parts that were carried out of the log without a key.'],
+  logCuts: ['bundoc_log_cuts', 'Writes to the log that failed, after which it went on in another segment.'],
+  logStuckHandles: [
+    'bundoc_log_stuck_projects',
+    'Projects whose folder failed when the log was freed: what the log had of them lies in log/stuck.',
+  ],
+  logSuspects: ['bundoc_log_suspect_frames', 'Frames of the log that were found damaged at the start.'],
+  logHoles: ['bundoc_log_holes', '1 while frames of the log are lost of which nobody knows whose they were.'],
+  logWritesStopped: ['bundoc_log_writes_stopped', '1 while nothing can be written to the log.'],
   databaseConnections: ['bundoc_postgres_connections', 'Connections to PostgreSQL that are open.'],
   databaseWaiting: ['bundoc_postgres_waiting', 'Statements that wait for a connection to PostgreSQL.'],
 };

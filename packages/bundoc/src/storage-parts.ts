@@ -1,12 +1,11 @@
 import type { Clock } from '@bundoc/shared/clock';
 import type { Logger } from '@bundoc/shared/logger';
-import type { ProjectCipher } from './cipher/project-cipher.ts';
 import type { StorageIdentity } from './identity/storage-file.ts';
 import type { ExpiryMarks } from './project/expiry-marks.ts';
 import type { SettleMove } from './project/judge-move-mark.ts';
 import type { KeyCache } from './project/key-cache.ts';
 import type { TakenOver } from './project/project-file.ts';
-import type { Projects } from './project/projects.ts';
+import type { OpenedProject, Projects } from './project/projects.ts';
 import type { OnSetAside } from './project/set-aside.ts';
 import type { Disk } from './storage/embedded/disk.ts';
 import type { ProjectStore } from './storage/port.ts';
@@ -46,7 +45,7 @@ export interface Storage extends AsyncDisposable {
   /** @param unknownSealers under the current version of the key. */
   openStore(
     project: string,
-    cipher: ProjectCipher,
+    opened: OpenedProject,
     watch: StoreWatch,
     unknownSealers: number,
   ): Promise<ProjectStore>;
@@ -77,9 +76,27 @@ export interface ProjectPlaceInFiles {
   readonly directory: string;
   /** Where its content goes when it was moved away. */
   readonly keptIn: string;
+  /** For what is being written, on the same file system. */
+  readonly tmp: string;
   readonly disk: Disk;
-  /** Nothing of the project may be kept in memory any more. */
-  readonly forget: () => void;
+  /** Nothing of the project is kept any more, but for its folder. */
+  readonly forget: () => Promise<void>;
 }
 
-export type StorageCount = 'backlogBytes' | 'databaseConnections' | 'databaseWaiting';
+export type StorageCount = 'backlogBytes' | 'databaseConnections' | 'databaseWaiting' | keyof LogCounts;
+
+/** What the log of a data folder counts. */
+export interface LogCounts {
+  readonly logSegmentsLive: number;
+  readonly logSegmentsFree: number;
+  readonly logUncoveredBytes: number;
+  readonly logFrames: number;
+  readonly logCommits: number;
+  readonly logSyncSeconds: number;
+  readonly logCarries: number;
+  readonly logCuts: number;
+  readonly logStuckHandles: number;
+  readonly logSuspects: number;
+  readonly logHoles: number;
+  readonly logWritesStopped: number;
+}

@@ -61,7 +61,7 @@ export async function openPostgresStorage(
       return new Map(rows.map(([project, seq, indexes]) => [String(project), `${seq} ${indexes}`]));
     },
     openCost: OPEN_COST,
-    openStore: (project, cipher, watch, unknownSealers) =>
+    openStore: (project, { cipher }, watch, unknownSealers) =>
       new PostgresStore({
         ...watch,
         whyGone: () => whyGone({ database, clock }, project),

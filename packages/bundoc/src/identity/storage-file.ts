@@ -16,6 +16,8 @@ const storageFileSchema = z.strictObject({
   /** Those that BunKMS may have instead, oldest first. */
   candidates: z.array(generationSchema).max(CANDIDATES_MAX),
   takeOvers: z.int().nonnegative(),
+  /** In files: the log was made, so one that is missing was lost. */
+  log: z.literal(true).optional(),
 });
 /** Which storage this is (docs/formats/storage.md): `storage.json`, or the row of `bundoc.storage`. In the clear, nothing secret. */
 export type StorageFile = z.infer<typeof storageFileSchema>;
@@ -45,6 +47,13 @@ export function parseStorageFile(place: string, content: string): StorageFile {
 export function unidentified(place: string): StartRefused {
   return new StartRefused(
     `${place} is missing, and there are projects. If it was lost, restore it from a backup of this storage. If an earlier build wrote the projects, export them with that build (bundoc export), start with an empty storage, and import them`,
+  );
+}
+
+/** That the projects of a data folder are of a build from before there was one log for them. */
+export function ofEarlierBuild(dataDir: string): StartRefused {
+  return new StartRefused(
+    `${dataDir} was written by an earlier build, which this one does not read. Export the projects with that build (bundoc export, or bundoc backup), start with an empty storage, and import or restore them`,
   );
 }
 

@@ -1,17 +1,16 @@
 import { join } from 'node:path';
 import { systemClock } from '@bundoc/shared/clock';
-import { PROJECTS_FOLDER } from '@bundoc/shared/contract/project-file';
 import { AppError, hasCode } from '@bundoc/shared/errors';
-import { identifyFolder } from '../identity/identity-in-folder.ts';
 import { identifyDatabase } from '../identity/identity-in-rows.ts';
 import { startStorage } from '../identity/started-storage.ts';
+import type { StorageIdentity } from '../identity/storage-file.ts';
 import type { StorageCalls } from '../kms/port.ts';
 import { StorageKeys } from '../kms/storage-keys.ts';
 import { settleMove } from '../project/judge-move-mark.ts';
 import { KeyCache } from '../project/key-cache.ts';
 import { ProjectRows } from '../project/project-rows.ts';
 import { type OnSetAside, SET_ASIDE_FOLDER } from '../project/set-aside.ts';
-import { type Disk, makeDirectoryDurably } from '../storage/embedded/disk.ts';
+import type { Disk } from '../storage/embedded/disk.ts';
 import type { Database } from '../storage/postgres/database.ts';
 import { IncomingFolder } from './incoming-folder.ts';
 import { finishMove, type MoveLimits, type MoveWatch, moveProject } from './move-project.ts';
@@ -27,6 +26,9 @@ export interface WayToFolder {
   readonly database: Database;
   /** A data folder that this process has to itself. */
   readonly dataDir: string;
+  readonly open: { readonly identity: StorageIdentity; readonly projectsDir: string };
+  /** For what is being written. */
+  readonly tmp: string;
   readonly disk: Disk;
   readonly calls: StorageCalls;
   readonly onSetAside: OnSetAside;
@@ -39,22 +41,20 @@ export interface WayToFolder {
  * @throws MoveFailed; AppError `project_not_found`, and those of the project, of both storages and of BunKMS.
  */
 export async function moveToFolder(
-  { project, database, dataDir, disk, calls, onSetAside }: WayToFolder,
+  { project, database, dataDir, open, tmp, disk, calls, onSetAside }: WayToFolder,
   watch: MoveWatch,
   limits?: MoveLimits,
 ): Promise<string> {
   const identity = await identifyDatabase(database, systemClock);
   const from = await startStorage(identity, calls);
-  const to = await startStorage(await identifyFolder(disk, dataDir), calls);
+  const to = await startStorage(open.identity, calls);
   const keys = new StorageKeys(calls, { acting: from.acting, refused: from.advance });
-  const projects = join(dataDir, PROJECTS_FOLDER);
-  await makeDirectoryDurably(disk, projects);
-  const directory = join(projects, project);
+  const directory = join(open.projectsDir, project);
   const source = new RowsSource({ project, database, keys });
   const keptIn = join(dataDir, MOVED_FOLDER);
   const setAside = join(dataDir, SET_ASIDE_FOLDER);
   const cipher = () => source.cipher;
-  const target = new IncomingFolder({ project, directory, keptIn, setAside, onSetAside, disk, cipher });
+  const target = new IncomingFolder({ project, directory, tmp, keptIn, setAside, onSetAside, disk, cipher });
   const rows = new ProjectRows({
     ...{ database, clock: systemClock, storage: await identity.read() },
     keys: new KeyCache({ keys, clock: systemClock, ttlMs: KEYS_TTL_MS }),

@@ -40,8 +40,8 @@ export interface InstanceManagerOptions {
   readonly storedBytes?: (project: string) => Promise<number>;
   /** How long a project stays open unused, milliseconds. */
   readonly idleTtlMs?: number;
-  /** How long projects that are closed at the end may take for what only makes them open faster the next time, milliseconds. */
-  readonly checkpointsWithinMs?: number;
+  /** How long projects that are closed at the end may take to prepare for it, milliseconds. */
+  readonly prepareWithinMs?: number;
   /** Whether other processes write to the same storage, so that a project which is closed here may change. */
   readonly othersWrite?: boolean;
 }
@@ -69,7 +69,7 @@ const LOOKS_A_SWEEP_MIN = 16;
 /** How long the users of a project have to leave it. */
 const WAIT_FOR_USERS_MS = 4_500;
 /** Beside the time that requests have to end, within that of an orderly stop (`STOP_TIMEOUT_MS`), with room for a step that is under way. */
-const CHECKPOINTS_WITHIN_MS = 3_000;
+const PREPARE_WITHIN_MS = 3_000;
 
 /** What open projects may be in need of, beside requests. */
 export type Need = 'reseal' | 'definitions' | 'expiry';
@@ -105,7 +105,7 @@ export class InstanceManager implements AsyncDisposable {
   /** One for each project that is open or being opened. */
   readonly #places: Places;
   readonly #changeWaits: ChangeWaits;
-  /** Rejects when the end has no time left for checkpoints. */
+  /** Rejects when the end has no time left for what projects would do before they close. */
   readonly #outOfTime = Promise.withResolvers<never>();
   #closed = false;
 
@@ -293,14 +293,14 @@ export class InstanceManager implements AsyncDisposable {
     return this.#inNeed.reseal.values().reduce((sum, { store }) => sum + store.toReseal, 0);
   }
 
-  /** Refuses new leases, waits for the running ones and closes everything; checkpoints for as long as there is time. */
+  /** Refuses new leases, waits for the running ones and closes everything. */
   async [Symbol.asyncDispose](): Promise<void> {
     this.#closed = true;
     await this.#openings.drained();
-    const { checkpointsWithinMs = CHECKPOINTS_WITHIN_MS } = this.#options;
+    const { prepareWithinMs = PREPARE_WITHIN_MS } = this.#options;
     const timer = setTimeout(
       () => this.#outOfTime.reject(new Error('there was no time for it')),
-      checkpointsWithinMs,
+      prepareWithinMs,
     );
     using _timer = { [Symbol.dispose]: () => clearTimeout(timer) };
     for (const instance of [...this.#hot.values()]) this.#retire(instance);
@@ -482,15 +482,15 @@ export class InstanceManager implements AsyncDisposable {
     if (instance.users === 0) this.#close(instance);
   }
 
-  /** As long as its key may be used, a store is closed so that it opens fast the next time. */
+  /** As long as its key may be used, a store may prepare to be closed. */
   async #closeStore(instance: ProjectInstance): Promise<void> {
     const { project, store } = instance;
     const { keys, logger } = this.#options;
     try {
       if (!store.failed && instance.hasKeys(keys))
-        await Promise.race([store.checkpoint(), this.#outOfTime.promise]);
+        await Promise.race([store.prepareClose(), this.#outOfTime.promise]);
     } catch (error) {
-      logger.warn({ err: error, project }, 'a project was closed without a checkpoint');
+      logger.warn({ err: error, project }, 'a project was closed before it was prepared for it');
     }
     await store[Symbol.asyncDispose]();
   }

@@ -277,8 +277,11 @@ export interface ProjectStore extends AsyncDisposable {
   /** Bytes of memory that it takes for what the project holds, as an estimate: asked for after each commit. */
   readonly memoryBytes?: number;
 
-  /** Makes the next opening cheap. Needs the key, as everything but closing does. */
+  /** Makes everything durable in the project's own place, so that its opening needs nothing else. Needs the key, as everything but closing does. */
   checkpoint(): Promise<void>;
+
+  /** What is worth doing before it is closed, while its key may be used. */
+  prepareClose?(): Promise<void>;
 
   /** True once a failed sync has left it unknown what is durable: the store must be opened anew. */
   readonly failed: boolean;

@@ -143,6 +143,10 @@ export class SimulatedDisk implements Disk, LogDisk {
     return node?.kind === 'file' ? Buffer.from(node.content) : undefined;
   }
 
+  async readStart(path: string, bytes: number): Promise<Buffer | undefined> {
+    return (await this.read(path, Number.POSITIVE_INFINITY))?.subarray(0, bytes);
+  }
+
   async size(path: string): Promise<number | undefined> {
     this.#requireAlive();
     const node = this.#current.get(path);

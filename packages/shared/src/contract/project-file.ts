@@ -5,8 +5,6 @@ import { storageIdSchema } from './storages.ts';
 /** The folder of all projects, below Bundoc's data folder; each has one of its own, named like the project. */
 export const PROJECTS_FOLDER = 'projects';
 export const PROJECT_FILE = 'project.json';
-/** The same bytes, beside the catalog: without them no document of the project could be named or found again. */
-export const PROJECT_FILE_COPY = 'catalog-project.json';
 
 /** In the folder of a project that was deleted: nothing else is left of it. */
 export const DELETION_FILE = 'deleted.json';

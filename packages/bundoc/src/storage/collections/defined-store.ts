@@ -202,6 +202,10 @@ export class DefinedStore implements CollectionStore {
     return this.#store.checkpoint();
   }
 
+  async prepareClose(): Promise<void> {
+    await this.#store.prepareClose?.();
+  }
+
   [Symbol.asyncDispose](): Promise<void> {
     return this.#store[Symbol.asyncDispose]();
   }

@@ -16,6 +16,8 @@ export interface Disk {
    * @param bytesMax of a file of this kind; a larger one is damage, and is not read.
    */
   read(path: string, bytesMax: number): Promise<Buffer | undefined>;
+  /** The first bytes of a file, fewer of a shorter one; undefined when there is none. */
+  readStart(path: string, bytes: number): Promise<Buffer | undefined>;
   /** Bytes of a file, or undefined when there is none. */
   size(path: string): Promise<number | undefined>;
   /** Names in a folder, unordered, or undefined when there is none. */

@@ -277,7 +277,8 @@ function changeOf(change: PlacedChange, frame: Buffer): FrameChange {
   return { kind, state, fileName, sealed: frame.subarray(start, start + state.size), indexing };
 }
 
-function likelyBytes({ writes, reseals }: Waiting): number {
+/** What a commit takes in a part of the log, about. */
+export function likelyBytes({ writes, reseals }: Waiting): number {
   let bytes = (writes.length + reseals.length) * RECORD_BYTES;
   for (const write of writes)
     if (write.kind === 'put') bytes += 2 * RECORD_BYTES + write.content.bytes.length;

@@ -6,6 +6,7 @@ import {
   fsync as fsyncCallback,
   open as openCallback,
   read as readCallback,
+  readSync,
   type Stats,
   write as writeCallback,
 } from 'node:fs';
@@ -60,6 +61,9 @@ export function openNodeDisk(directory: string, containment?: Containment): Node
   const entries = new Entries(folder);
   return {
     read: (path, bytesMax) => guarded(() => absentAs(undefined, entries.read(folder.below(path), bytesMax))),
+
+    readStart: (path, bytes) =>
+      guarded(() => absentAs(undefined, entries.readStart(folder.below(path), bytes))),
 
     size: (path) => guarded(() => absentAs(undefined, entries.size(folder.below(path)))),
 
@@ -191,6 +195,16 @@ class Entries {
         opened.then(readFrom, reject);
       });
     });
+  }
+
+  async readStart(below: string, bytes: number): Promise<Buffer> {
+    const descriptor = await this.openFile(below, constants.O_RDONLY);
+    try {
+      const start = Buffer.allocUnsafeSlow(bytes);
+      return start.subarray(0, readSync(descriptor, start, 0, bytes, 0));
+    } finally {
+      await closeDescriptor(descriptor);
+    }
   }
 
   async size(below: string): Promise<number> {

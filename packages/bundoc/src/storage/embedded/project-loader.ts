@@ -1,13 +1,36 @@
 import { join } from 'node:path';
+import { CATALOG_FILE, parseCatalogHead } from '@bundoc/shared/contract/catalog-head';
 import { lineOf } from '@bundoc/shared/error-line';
 import { hasCode } from '@bundoc/shared/errors';
 import type { ProjectCipher } from '../../cipher/project-cipher.ts';
+import { decodeCarried } from '../../engine/files/log/carried-file.ts';
+import { decodeBirth } from '../../engine/files/log/part-seal.ts';
+import { comparePlaces, type FramePlace, type Place } from '../../engine/files/log/layout.ts';
+import { lastCarried, nameOfPlace, openParts, type PartReader, partsBehind } from '../../engine/files/log/parts.ts';
+import { PartsDamaged, type SealedPart } from '../../engine/files/log/sealed-part.ts';
 import { Catalog } from './catalog.ts';
 import { type Disk, LARGE_FILE_BYTES_MAX } from './disk.ts';
 import { readRecords } from './record.ts';
 import type { SealCount } from './seal-budget.ts';
-import { CATALOG_FILE, CatalogDamaged, decodeSnapshot, type SnapshotHead } from './snapshot.ts';
+import { CatalogDamaged, decodeSnapshot, type SnapshotHead } from './snapshot.ts';
 import { UsedKeys } from './used-keys.ts';
+
+/** In a project's folder: parts that were carried out of the log. */
+export const CARRIED_FOLDER = 'carried';
+/** Bytes of the largest file of them: a segment has 16 MiB, and what is carried out of one hardly more. */
+export const CARRIED_BYTES_MAX = 33_554_432;
+
+/** What the log of the data folder has of projects: {@link Log}, or a view of it. */
+export interface LogOfProjects {
+  readonly storageId: Buffer;
+  /** The handle of a project that has no catalog yet. */
+  handleOf(project: string): string | undefined;
+  newest(handle: string): Place | undefined;
+  isDoubtful(handle: string, covered: FramePlace | undefined): boolean;
+  reader(): PartReader;
+  /** Files of parts that are in no project's folder. */
+  stuckOf(handle: string): Promise<readonly Buffer[]>;
+}
 
 /** Where a project's store lies, and what opens it. */
 export interface StorePlace {
@@ -16,20 +39,21 @@ export interface StorePlace {
   readonly directory: string;
   readonly disk: Disk;
   readonly cipher: ProjectCipher;
+  readonly log: LogOfProjects;
 }
 
-/** A project's store in memory: its catalog, brought forward by the frames that were replayed. */
+/** A project's store in memory: its catalog, brought forward by the parts that were replayed. */
 export class LoadedStore {
   readonly catalog = new Catalog();
   readonly usedKeys = new UsedKeys();
   /** Seals by key version, as far as they were ever durable; the highest of a version counts. */
   readonly sealCounts: SealCount[] = [];
-  /** Latest bytes of each file that the journal knows; undefined for a file that is to be gone. */
+  /** Latest bytes of each file that the log knows; undefined for a file that is to be gone. */
   readonly sealedByFile = new Map<string, Buffer | undefined>();
 
-  /** Takes over what one frame of the journal says. Sealed bytes are views of the frame. */
-  replay(frame: Buffer): void {
-    for (const record of readRecords(frame)) {
+  /** Takes over what one part of the log says. Sealed bytes are views of it. */
+  replay(plaintext: Buffer): void {
+    for (const record of readRecords(plaintext)) {
       if (record.kind === 'used key') this.usedKeys.add(record.used);
       if (record.kind === 'seals') this.sealCounts.push(record.seals);
       if (record.kind !== 'document') continue;
@@ -41,21 +65,21 @@ export class LoadedStore {
 }
 
 /**
- * Reads the catalog and changes nothing on the disk. The journal is to be replayed from `head.start`.
+ * Reads the catalog and changes nothing on the disk.
  *
- * @throws CatalogDamaged when it is missing or does not open.
+ * @returns undefined when there is none.
+ * @throws CatalogDamaged when it does not open.
  */
-export async function loadSnapshot({ project, directory, disk, cipher }: StorePlace): Promise<{
-  readonly store: LoadedStore;
-  readonly head: SnapshotHead;
-}> {
-  const snapshot = await disk
-    .read(join(directory, CATALOG_FILE), LARGE_FILE_BYTES_MAX)
-    .catch((error: unknown) => {
-      if (hasCode(error, 'project_damaged')) throw new CatalogDamaged(lineOf(error.cause));
-      throw error;
-    });
-  if (snapshot === undefined) throw new CatalogDamaged('the catalog is missing');
+export async function loadSnapshot({
+  project,
+  directory,
+  disk,
+  cipher,
+}: Omit<StorePlace, 'log'>): Promise<
+  { readonly store: LoadedStore; readonly head: SnapshotHead; readonly keyVersion: number } | undefined
+> {
+  const snapshot = await readCatalog(disk, directory);
+  if (snapshot === undefined) return undefined;
   const store = new LoadedStore();
   const head = decodeSnapshot(project, cipher, snapshot, {
     state: (state) => store.catalog.apply(state),
@@ -63,5 +87,151 @@ export async function loadSnapshot({ project, directory, disk, cipher }: StorePl
   });
   store.sealCounts.push(...head.seals);
   store.catalog.restore(Math.max(head.lastSeq, store.catalog.lastSeq), head.purgedSeq);
-  return { store, head };
+  return { store, head, keyVersion: parseCatalogHead(snapshot)?.keyVersion ?? 0 };
+}
+
+async function readCatalog(disk: Pick<Disk, 'read'>, directory: string): Promise<Buffer | undefined> {
+  try {
+    return await disk.read(join(directory, CATALOG_FILE), LARGE_FILE_BYTES_MAX);
+  } catch (error) {
+    if (hasCode(error, 'project_damaged')) throw new CatalogDamaged(lineOf(error.cause));
+    throw error;
+  }
+}
+
+/** A store as it was at its last acknowledged commit. */
+export interface LoadedProject {
+  readonly store: LoadedStore;
+  readonly handle: string;
+  /** The copy of `project.json` that the catalog has; undefined without a catalog. */
+  readonly projectFile: Buffer | undefined;
+  /** What the catalog covers. */
+  readonly covered: Place | undefined;
+  /** The last part behind it; what is covered where there is none. */
+  readonly last: Place | undefined;
+  /** Key versions that the catalog, or a part behind it, is sealed under. */
+  readonly versions: ReadonlySet<number>;
+  /** Whether there are files of carried parts. */
+  readonly hasCarried: boolean;
+  /** Of the parts that were replayed, sealed. */
+  readonly logBytes: number;
+}
+
+/**
+ * Reads a store: the catalog's snapshot, and then what the log has behind it. Changes nothing on the disk.
+ *
+ * @throws CatalogDamaged, PartsDamaged.
+ */
+export async function loadProject(place: StorePlace): Promise<LoadedProject> {
+  const { project, log } = place;
+  const snapshot = await loadSnapshot(place);
+  const carried = await readCarried(place.disk, place.directory);
+  const handle = snapshot?.head.handle ?? log.handleOf(project) ?? birthIn(carried)?.handle;
+  if (handle === undefined) throw new CatalogDamaged('the catalog is missing');
+  const store = snapshot?.store ?? new LoadedStore();
+  const covered = snapshot?.head.covered;
+  const versions = new Set(snapshot === undefined ? [] : [snapshot.keyVersion]);
+  const { last, isBorn, bytes } = await replayParts(place, { handle, covered, carried }, (part) => {
+    if (part.kind !== 'gone') versions.add(part.keyVersion);
+    store.replay(part.plaintext);
+  });
+  if (snapshot === undefined && !isBorn) throw new CatalogDamaged('the catalog is missing');
+  const projectFile = snapshot?.head.projectFile;
+  const hasCarried = carried.length > 0;
+  return { store, handle, projectFile, covered, last, versions, hasCarried, logBytes: bytes };
+}
+
+/** Parts of a project that are wanted. */
+export interface PartsOfProject {
+  readonly handle: string;
+  readonly covered: Place | undefined;
+  readonly carried: readonly Buffer[];
+}
+
+interface ReplayedPart {
+  readonly kind: 'data' | 'birth' | 'gone';
+  readonly keyVersion: number;
+  readonly plaintext: Buffer;
+}
+
+/** Gives each part behind what is covered, in their order. @returns the last of all. @throws PartsDamaged. */
+export async function replayParts(
+  { project, log, cipher }: StorePlace,
+  { handle, covered, carried }: PartsOfProject,
+  onPart: (part: ReplayedPart) => void,
+): Promise<{ readonly last: Place | undefined; readonly isBorn: boolean; readonly bytes: number }> {
+  const stuck = await log.stuckOf(handle);
+  const beside = [...carried, ...stuck];
+  requireOwn(log.storageId, handle, beside);
+  const known = [covered, lastCarried(handle, beside)].filter((place) => place !== undefined);
+  const elsewhere = known.sort(comparePlaces).at(-1);
+  if (log.isDoubtful(handle, elsewhere))
+    throw new PartsDamaged('frames of the log are lost, and nothing later is known of the project');
+  const newest = log.newest(handle);
+  let last = covered;
+  let isBorn = false;
+  let bytes = 0;
+  await using reader = log.reader();
+  // The log would know of it. What is written next must have a later place.
+  if (newest === undefined && elsewhere !== undefined && elsewhere.segment >= reader.firstLive)
+    throw new PartsDamaged(`${nameOfPlace(elsewhere)}: the log has nothing of the project there`);
+  let keyVersion = 0;
+  const sealed = noting(
+    partsBehind(reader, { handle, newest, covered, carried: beside }),
+    (part) => {
+      keyVersion = part.entry.keyVersion;
+      last = part.place;
+      bytes += part.body.length;
+    },
+  );
+  for await (const part of openParts(project, log.storageId, cipher, sealed)) {
+    if (part.kind === 'gone') throw new PartsDamaged('the log says that the project is gone');
+    isBorn ||= part.kind === 'birth';
+    onPart({ kind: part.kind, keyVersion, plaintext: part.plaintext });
+  }
+  return { last, isBorn, bytes };
+}
+
+/** The folder is a copy out of another data folder: its places say nothing in this log. Nothing of it is lost. */
+export class FolderCopied extends PartsDamaged {}
+
+function requireOwn(storageId: Buffer, handle: string, carried: readonly Buffer[]): void {
+  for (const file of carried) {
+    const found = decodeCarried(file);
+    if (found.handle === handle && !found.storageId.equals(storageId))
+      throw new FolderCopied('the folder is a copy out of another data folder: repair takes it in');
+  }
+}
+
+async function* noting(
+  parts: AsyncIterable<SealedPart>,
+  note: (part: SealedPart) => void,
+): AsyncGenerator<SealedPart> {
+  for await (const part of parts) {
+    note(part);
+    yield part;
+  }
+}
+
+/** Files of parts that were carried into a project's folder. */
+export async function readCarried(disk: Pick<Disk, 'list' | 'read'>, directory: string): Promise<Buffer[]> {
+  const folder = join(directory, CARRIED_FOLDER);
+  const files: Buffer[] = [];
+  for (const name of (await disk.list(folder)) ?? []) {
+    const file = await disk.read(join(folder, name), CARRIED_BYTES_MAX);
+    if (file !== undefined) files.push(file);
+  }
+  return files;
+}
+
+/** The birth of a project among carried parts: it had no catalog when they were carried. @throws PartsDamaged. */
+export function birthIn(
+  carried: readonly Buffer[],
+): { readonly handle: string; readonly projectFile: Buffer | undefined } | undefined {
+  for (const file of carried) {
+    const { handle, parts } = decodeCarried(file);
+    const birth = parts.find(({ entry }) => entry.kind === 'birth');
+    if (birth !== undefined) return { handle, projectFile: decodeBirth(birth.body)?.projectFile };
+  }
+  return undefined;
 }

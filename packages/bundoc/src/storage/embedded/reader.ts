@@ -16,7 +16,7 @@ import type {
 import type { Catalog, ListedPlace, LivingDocument } from './catalog.ts';
 import type { Disk } from './disk.ts';
 import { documentPath, readDocumentFile } from './document-files.ts';
-import type { FileWriter } from './file-writer.ts';
+import type { ProjectFiles } from './document-writer.ts';
 import type { DocumentState } from './record.ts';
 import type { SealedCache } from './sealed-cache.ts';
 
@@ -38,9 +38,9 @@ export interface ReaderOptions {
 export class Reader {
   readonly #options: ReaderOptions;
   readonly #catalog: Catalog;
-  readonly #writer: Pick<FileWriter, 'pending'>;
+  readonly #writer: Pick<ProjectFiles, 'pending'>;
 
-  constructor(options: ReaderOptions, catalog: Catalog, writer: Pick<FileWriter, 'pending'>) {
+  constructor(options: ReaderOptions, catalog: Catalog, writer: Pick<ProjectFiles, 'pending'>) {
     this.#options = options;
     this.#catalog = catalog;
     this.#writer = writer;

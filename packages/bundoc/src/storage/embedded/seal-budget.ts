@@ -22,6 +22,18 @@ export function limitsAfter(limits: SealLimits, unknownSealers: number): SealLim
   return { ...limits, rotateAt: limits.rotateAt - unknown, max: limits.max - unknown };
 }
 
+/**
+ * Seals that a part of the log may hold beyond what is reserved, when it brings the reservation itself. If a crash tears it they are forgotten:
+ * between the rotation of a key and its end there is room for millions of such crashes.
+ */
+const UNRESERVED_SEALS = 256;
+
+export interface SealPlan {
+  /** Whether the reservation must be durable before anything is sealed; otherwise it may go along with what is. */
+  readonly mustWait: boolean;
+  readonly reservation: SealCount | undefined;
+}
+
 /** How often a version of the key has sealed, as far as is durable. */
 export interface SealCount {
   readonly version: number;
@@ -29,8 +41,8 @@ export interface SealCount {
 }
 
 /**
- * Counts the seals of the current key version. They are reserved durably, many at a time, before they are made: a crash
- * forgets none, and counts at most one reservation too many.
+ * Counts the seals of the current key version. They are reserved durably, many at a time: a crash forgets at most those of one part that
+ * was never acknowledged, and counts at most one reservation too many.
  */
 export class SealBudget {
   readonly #limits: SealLimits;
@@ -54,16 +66,18 @@ export class SealBudget {
   }
 
   /**
-   * What must be made durable before `seals` more are made; undefined when enough are reserved.
+   * How `seals` more are reserved.
    *
    * @throws AppError `key_exhausted` when the key may not make as many.
    */
-  reservationFor(seals: number): SealCount | undefined {
+  planFor(seals: number): SealPlan {
     const { reserve, max } = this.#limits;
     const need = this.#used + seals;
     if (need > max) throw new AppError('key_exhausted');
-    if (need <= this.#reserved) return undefined;
-    return { version: this.#version, count: Math.min(max, need + reserve) };
+    const isRoomy = need + reserve / 2 <= this.#reserved || this.#reserved === max;
+    if (isRoomy) return { mustWait: false, reservation: undefined };
+    const reservation = { version: this.#version, count: Math.min(max, need + reserve) };
+    return { mustWait: need > this.#reserved + UNRESERVED_SEALS, reservation };
   }
 
   /** A reservation is durable. */

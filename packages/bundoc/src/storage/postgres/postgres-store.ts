@@ -184,6 +184,10 @@ export class PostgresStore implements ProjectStore {
     await this.#seals.settle();
   }
 
+  prepareClose(): Promise<void> {
+    return this.checkpoint();
+  }
+
   commit(writes: readonly Write[], options: CommitOptions = {}): Promise<readonly WriteResult[]> {
     const bytes = writes.reduce((sum, write) => sum + bytesOf(write), 0);
     if (bytes > COMMIT_BYTES_MAX) return Promise.reject(new AppError('payload_too_large'));

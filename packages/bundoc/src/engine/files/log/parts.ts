@@ -146,7 +146,7 @@ export async function* partsBehind(reader: PartReader, wanted: PartsWanted): Asy
   const at = async (place: Place, withBody: boolean): Promise<SealedPart> => {
     const part = (await reader.read(handle, place, withBody)) ?? carried.get(keyOf(place));
     if (part === undefined || !part.place.tag.equals(place.tag))
-      throw new PartsDamaged(`${nameOf(place)}: a part is damaged or missing`);
+      throw new PartsDamaged(`${nameOfPlace(place)}: a part is damaged or missing`);
     return part;
   };
   const places: Place[] = [];
@@ -155,7 +155,7 @@ export async function* partsBehind(reader: PartReader, wanted: PartsWanted): Asy
     places.push(place);
     const { previous } = (await at(place, false)).entry;
     if (previous !== undefined && comparePlaces(previous, place) >= 0)
-      throw new PartsDamaged(`${nameOf(place)}: the part names a later one as the one before`);
+      throw new PartsDamaged(`${nameOfPlace(place)}: the part names a later one as the one before`);
     place = previous;
   }
   const leadsBack =
@@ -167,7 +167,7 @@ export async function* partsBehind(reader: PartReader, wanted: PartsWanted): Asy
     throw new PartsDamaged(
       covered === undefined
         ? 'parts lie before the first one'
-        : `${nameOf(covered)}: the parts of the log do not follow the one that the catalog covers`,
+        : `${nameOfPlace(covered)}: the parts of the log do not follow the one that the catalog covers`,
     );
   for (const one of places.reverse()) yield at(one, true);
 }
@@ -186,7 +186,8 @@ function keyOf({ segment, frame }: Place): string {
   return `${segment} ${frame}`;
 }
 
-function nameOf({ segment, frame }: Place): string {
+/** A place, as findings name it. */
+export function nameOfPlace({ segment, frame }: FramePlace): string {
   return `segment ${segment}, frame ${frame} of the log`;
 }
 
@@ -220,7 +221,7 @@ export async function* openParts(
       continue;
     }
     if (count > chunks.length)
-      throw new PartsDamaged(`${nameOf(part.place)}: the first chunks of a commit are missing`);
+      throw new PartsDamaged(`${nameOfPlace(part.place)}: the first chunks of a commit are missing`);
     const whole = count === 0 ? plaintext : Buffer.concat([...chunks.slice(-count), plaintext]);
     chunks = [];
     yield { kind, place: part.place, plaintext: whole };
@@ -261,15 +262,25 @@ function isSealedAlike(a: SealedPart, b: SealedPart): boolean {
   );
 }
 
+/**
+ * Opens one part by itself.
+ *
+ * @param storageId of the log; a part that was carried out of another one names that itself.
+ * @throws PartsDamaged when it does not open, or is sealed under a version that is not live.
+ */
+export function openSealedPart(project: string, storageId: Buffer, keys: PartKeys, part: SealedPart): Buffer {
+  return openOne(new PartSeals(project, storageId, keys), part);
+}
+
 function openOne(seals: PartSeals, part: SealedPart): Buffer {
   const { entry, place, body, head } = part;
   if (entry.kind === 'gone') return Buffer.alloc(0);
   const seal = seals.of(part);
   if (seal === undefined)
-    throw new PartsDamaged(`${nameOf(place)}: there is no key of version ${entry.keyVersion}`);
+    throw new PartsDamaged(`${nameOfPlace(place)}: there is no key of version ${entry.keyVersion}`);
   const birth = entry.kind === 'birth' ? decodeBirth(body) : undefined;
   if (entry.kind === 'birth' && birth === undefined)
-    throw new PartsDamaged(`${nameOf(place)}: a birth is damaged`);
+    throw new PartsDamaged(`${nameOfPlace(place)}: a birth is damaged`);
   const clearBytes = birth?.bytes ?? 0;
   try {
     return openPart(
@@ -282,6 +293,6 @@ function openOne(seals: PartSeals, part: SealedPart): Buffer {
     );
   } catch (error) {
     if (!(error instanceof OpenError)) throw error;
-    throw new PartsDamaged(`${nameOf(place)}: a part does not open`, { cause: error });
+    throw new PartsDamaged(`${nameOfPlace(place)}: a part does not open`, { cause: error });
   }
 }

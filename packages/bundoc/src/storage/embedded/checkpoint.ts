@@ -1,0 +1,236 @@
+import { randomBytes } from 'node:crypto';
+import { join } from 'node:path';
+import type { Clock } from '@bundoc/shared/clock';
+import { CATALOG_FILE } from '@bundoc/shared/contract/catalog-head';
+import { AppError, hasCode } from '@bundoc/shared/errors';
+import type { ProjectCipher } from '../../cipher/project-cipher.ts';
+import { isSamePlace, type Place } from '../../engine/files/log/layout.ts';
+import type { LogMark } from '../../engine/files/log/log-api.ts';
+import type { MemoryIndex } from '../indexes/memory-index.ts';
+import { TOMBSTONE_TTL_MS } from '../port.ts';
+import type { Catalog } from './catalog.ts';
+import { type Disk, replaceFile } from './disk.ts';
+import type { ProjectFiles } from './document-writer.ts';
+import { encodeIndexes, INDEX_FILE } from './index-file.ts';
+import { encodeSnapshot, type SnapshotHead } from './snapshot.ts';
+import type { UsedKeys } from './used-keys.ts';
+
+/** Of the file of indexes. */
+export interface StoredIndexState {
+  /** Whether there is one, to be replaced or removed. */
+  isThere: boolean;
+  /** What it is of. */
+  of: string | undefined;
+}
+
+/** An open project, as a checkpoint needs it. */
+export interface CheckpointSource {
+  readonly project: string;
+  readonly directory: string;
+  readonly handle: string;
+  readonly cipher: ProjectCipher;
+  readonly files: ProjectFiles;
+  readonly catalog: Catalog;
+  readonly usedKeys: UsedKeys;
+  readonly failed: boolean;
+  /** Those that are whole; undefined while some are not. */
+  readonly wholeIndexes: readonly (readonly [string, MemoryIndex])[] | undefined;
+  readonly indexBuilds: number;
+  readonly indexState: StoredIndexState;
+  /** What the catalog on the disk covers. */
+  readonly covered: Place | undefined;
+  /** Forgets tombstones from before a time. @returns how many. */
+  purge(beforeMs: number): number;
+  /** The last part of the log that is in the catalog in memory. */
+  mark(): LogMark | undefined;
+  snapshotHead(covered: Place | undefined): SnapshotHead;
+  covers(place: Place | undefined): void;
+  fail(error: unknown): void;
+}
+
+export interface CheckpointPorts {
+  readonly disk: Disk;
+  /** A folder for what is being written, on the same file system. */
+  readonly tmp: string;
+  readonly clock: Clock;
+  /** Files that are not durable of a project that is new, and folders whose names are not. */
+  readonly unsyncedBirth: (project: string) => { readonly files: string[]; readonly folders: string[] };
+  /** Has every document file that the log knows of written again: it is not known what a failed sync has left of them. */
+  readonly writeAgain: (source: CheckpointSource) => Promise<void>;
+  /** A snapshot is durable. */
+  readonly done: (source: CheckpointSource, mark: LogMark | undefined) => Promise<void>;
+}
+
+/** A snapshot that is written with others: its states are of that number at most. */
+const SMALL_SIZE_MAX = 4_096;
+
+interface Step {
+  readonly source: CheckpointSource;
+  readonly mark: LogMark | undefined;
+  readonly covered: Place | undefined;
+  readonly snapshot: AsyncGenerator<Buffer>;
+  readonly lastSeq: number;
+}
+
+/**
+ * Makes the document files and the catalogs of projects durable, so that the log need not keep their parts: files, then a snapshot that names the
+ * last part that it covers. Projects that are small share their syncs. Commits go on meanwhile; they are behind the marks.
+ *
+ * @param force writes a snapshot of a project also when nothing has changed.
+ * @returns for each project undefined, or why it was not done.
+ */
+export async function checkpointStores(
+  sources: readonly CheckpointSource[],
+  ports: CheckpointPorts,
+  force = false,
+): Promise<readonly unknown[]> {
+  const failures = new Map<CheckpointSource, unknown>();
+  const failed = (source: CheckpointSource, error: unknown) => {
+    failures.set(source, error);
+    if (!hasCode(error, 'disk_full')) source.fail(error);
+  };
+  const steps: Step[] = [];
+  for (const source of sources) {
+    if (source.failed) failures.set(source, new AppError('storage_unavailable'));
+    else {
+      const step = begin(source, ports.clock, force);
+      if (step !== undefined) steps.push(step);
+    }
+  }
+  const isLeft = ({ source }: Step) => !failures.has(source);
+  await syncDocuments(steps, ports, failed);
+  const small = steps.filter((step) => isLeft(step) && step.source.catalog.size <= SMALL_SIZE_MAX);
+  if (small.length > 1) await replaceTogether(small, ports, failed);
+  for (const step of steps) {
+    if (!isLeft(step) || (small.length > 1 && small.includes(step))) continue;
+    const path = join(step.source.directory, CATALOG_FILE);
+    await replaceFile(ports.disk, ports.tmp, path, step.snapshot).catch((error: unknown) =>
+      failed(step.source, error),
+    );
+  }
+  for (const step of steps) {
+    if (!isLeft(step)) continue;
+    step.source.covers(step.covered);
+    await ports.done(step.source, step.mark).catch((error: unknown) => failed(step.source, error));
+  }
+  for (const source of sources)
+    if (!failures.has(source))
+      await storeIndexes(source, ports).catch((error: unknown) => failed(source, error));
+  return sources.map((source) => failures.get(source));
+}
+
+/** Of one turn. @returns undefined when there is nothing to write. */
+function begin(source: CheckpointSource, clock: Clock, force: boolean): Step | undefined {
+  const purged = source.purge(clock.now() - TOMBSTONE_TTL_MS);
+  const mark = source.mark();
+  const before = source.covered;
+  const isCovered =
+    mark === undefined || (before !== undefined && isSamePlace(before, mark.place));
+  if (isCovered && purged === 0 && !force) return undefined;
+  const covered = mark?.place ?? before;
+  const head = source.snapshotHead(covered);
+  const snapshot = encodeSnapshot(source.project, source.cipher, head, source.usedKeys, source.catalog);
+  return { source, mark, covered, snapshot, lastSeq: head.lastSeq };
+}
+
+type Failed = (source: CheckpointSource, error: unknown) => void;
+
+/** Document files, and what is not durable of new projects. */
+async function syncDocuments(steps: readonly Step[], ports: CheckpointPorts, failed: Failed): Promise<void> {
+  const { disk, unsyncedBirth, writeAgain } = ports;
+  const written: { readonly source: CheckpointSource; readonly paths: string[]; readonly folders: string[] }[] = [];
+  await Promise.all(
+    steps.map(async ({ source }) => {
+      try {
+        await source.files.whenWritten();
+        const birth = unsyncedBirth(source.project);
+        const paths = [...source.files.takeUnsynced(), ...birth.files];
+        written.push({ source, paths, folders: birth.folders });
+      } catch (error) {
+        failed(source, error);
+      }
+    }),
+  );
+  const sync = async (of: typeof written): Promise<void> => {
+    const paths = of.flatMap((one) => one.paths);
+    if (paths.length > 0) await disk.syncFiles(paths);
+    for (const folder of new Set(of.flatMap(({ folders }) => folders))) await disk.syncDirectory(folder);
+  };
+  try {
+    await sync(written);
+  } catch {
+    // Each by itself, with bytes that the kernel cannot hold for clean: who fails then is the one whose files fail.
+    for (const one of written)
+      try {
+        await writeAgain(one.source);
+        await one.source.files.whenWritten();
+        await sync([{ ...one, paths: [...one.paths, ...one.source.files.takeUnsynced()] }]);
+      } catch (error) {
+        failed(one.source, error);
+      }
+  }
+}
+
+async function wholeOf(pieces: AsyncIterable<Buffer>): Promise<Buffer> {
+  const all: Buffer[] = [];
+  for await (const piece of pieces) all.push(piece);
+  return Buffer.concat(all);
+}
+
+/** Puts small catalogs in place, with a few syncs for all of them. */
+async function replaceTogether(steps: readonly Step[], ports: CheckpointPorts, failed: Failed): Promise<void> {
+  const { disk, tmp } = ports;
+  const files: { readonly step: Step; readonly path: string; readonly content: Buffer }[] = [];
+  for (const step of steps)
+    files.push({
+      step,
+      path: join(tmp, randomBytes(12).toString('hex')),
+      content: await wholeOf(step.snapshot),
+    });
+  const placed: string[] = [];
+  try {
+    const outcomes = await disk.writeFiles(files.map(({ path, content }) => ({ path, content })));
+    const whole = files.filter(({ step: { source } }, at) => {
+      if (outcomes[at] !== undefined) failed(source, outcomes[at]);
+      return outcomes[at] === undefined;
+    });
+    await disk.syncFiles(whole.map(({ path }) => path));
+    for (const { step, path } of whole) {
+      const to = join(step.source.directory, CATALOG_FILE);
+      try {
+        await disk.rename(path, to);
+        placed.push(to);
+      } catch (error) {
+        failed(step.source, error);
+      }
+    }
+    await disk.syncFiles(placed);
+  } catch (error) {
+    // Which of them are durable is not known.
+    for (const { step } of files) failed(step.source, error);
+  } finally {
+    for (const { path } of files) await disk.remove(path).catch(() => false);
+  }
+}
+
+/**
+ * Keeps the indexes, so that the next opening need not read all documents. While some are being built, the former file stays: it says up
+ * to where it is right. A full disk is no failure: the file is worth nothing but time.
+ */
+async function storeIndexes(source: CheckpointSource, { disk, tmp }: CheckpointPorts): Promise<void> {
+  const { directory, cipher, project, wholeIndexes: whole, indexState, catalog } = source;
+  if (whole === undefined) return;
+  const path = join(directory, INDEX_FILE);
+  const { lastSeq } = catalog;
+  const state = `${lastSeq} ${cipher.version} ${source.indexBuilds}`;
+  if (state === indexState.of) return;
+  if (whole.length > 0)
+    await replaceFile(disk, tmp, path, encodeIndexes(project, cipher, lastSeq, whole)).catch(
+      (error: unknown) => {
+        if (!hasCode(error, 'disk_full')) throw error;
+      },
+    );
+  else if (indexState.isThere) await disk.remove(path);
+  indexState.isThere = whole.length > 0;
+  indexState.of = state;
+}

@@ -1,0 +1,77 @@
+import { join } from 'node:path';
+import { AppError, hasCode } from '@bundoc/shared/errors';
+import { PartsDamaged } from '../../engine/files/log/sealed-part.ts';
+import { LARGE_FILE_BYTES_MAX } from './disk.ts';
+import type { DocumentWriter } from './document-writer.ts';
+import { EmbeddedStore, type EmbeddedStoreOptions, type EnginePort } from './embedded-store.ts';
+import { decodeIndexes, INDEX_FILE, type StoredIndexes } from './index-file.ts';
+import { type LoadedProject, type LogOfProjects, loadProject, type StorePlace } from './project-loader.ts';
+import { SealBudget } from './seal-budget.ts';
+import { CatalogDamaged } from './snapshot.ts';
+import type { Disk } from './disk.ts';
+
+export interface StoreOptions extends EmbeddedStoreOptions {
+  readonly disk: Disk;
+}
+
+/** What a store is opened on. */
+export interface OpenOn {
+  readonly log: LogOfProjects;
+  readonly writer: DocumentWriter;
+  readonly engine: EnginePort;
+}
+
+/**
+ * Opens the store of a project as it was at its last acknowledged commit: the catalog's snapshot, then what the log has behind it.
+ * Files that a crash tore or kept from being written are written again from the log, once in the life of a process.
+ *
+ * @throws AppError `project_damaged`, whose cause says what is missing or damaged.
+ */
+export async function openStore(
+  options: StoreOptions,
+  { log, writer, engine }: OpenOn,
+): Promise<{ readonly store: EmbeddedStore; readonly loaded: LoadedProject }> {
+  const { project, directory, cipher } = options;
+  const loaded = await load({ ...options, log });
+  const { catalog, usedKeys, sealedByFile, sealCounts } = loaded.store;
+  catalog.finishLoading();
+  const seals = new SealBudget(options.sealLimits, cipher.version, sealCounts);
+  const indexes = await loadIndexes(options, catalog.lastSeq);
+  const files = writer.of(project, directory);
+  const { handle, covered, last, versions } = loaded;
+  const parts = { handle, catalog, usedKeys, files, seals, indexes, covered, last, versions };
+  const store = new EmbeddedStore(options, parts, engine);
+  if (!files.isUpToDate)
+    for (const [fileName, sealed] of sealedByFile) {
+      // The cache may be older: of before a commit whose fate was unknown, but which is found in the log.
+      options.cache.delete(project, fileName);
+      if (sealed === undefined) files.remove(fileName);
+      else files.put(fileName, Buffer.from(sealed));
+    }
+  files.isUpToDate = true;
+  return { store, loaded };
+}
+
+/** What was kept of the indexes; undefined when it is of no use: then they are made of the documents. */
+async function loadIndexes(
+  { disk, directory, project, cipher }: StoreOptions,
+  lastSeq: number,
+): Promise<StoredIndexes | undefined> {
+  const file = await disk.read(join(directory, INDEX_FILE), LARGE_FILE_BYTES_MAX).catch((error: unknown) => {
+    if (hasCode(error, 'project_damaged')) return undefined;
+    throw error;
+  });
+  const stored = file && decodeIndexes(project, cipher, file);
+  // One that is ahead of the catalog is of another history.
+  return stored !== undefined && stored.asOf <= lastSeq ? stored : undefined;
+}
+
+async function load(place: StorePlace): Promise<LoadedProject> {
+  try {
+    return await loadProject(place);
+  } catch (error) {
+    if (error instanceof CatalogDamaged || error instanceof PartsDamaged)
+      throw new AppError('project_damaged', { cause: error });
+    throw error;
+  }
+}

@@ -1,0 +1,1 @@
+export { PartsDamaged } from '../../engine/files/log/sealed-part.ts';
