@@ -4,7 +4,8 @@ import { type ReadableLog, SEGMENT_BYTES, type StuckFiles } from './log-api.ts';
 import { type FoundBirth, LogContent } from './log-content.ts';
 import { PartReader } from './parts.ts';
 import type { ReadableLogDisk } from './ports.ts';
-import { type LiveSegment, lostLog, type SuspectFrame, scanLog } from './scan.ts';
+import { type LiveSegment, lostLog, scanLog } from './scan.ts';
+import type { SuspectFrame } from './scan-frames.ts';
 import type { SealedPart } from './sealed-part.ts';
 import { listStuck } from './stuck-parts.ts';
 
