@@ -233,12 +233,7 @@ export async function* openParts(
  * @param storageId of the log; a part that was carried out of another one names that itself.
  * @throws PartsDamaged when it does not open, or is sealed under a version that is not live.
  */
-export function openSealedPart(
-  project: string,
-  storageId: Buffer,
-  keys: PartKeys,
-  part: SealedPart,
-): Buffer {
+export function openSealedPart(project: string, storageId: Buffer, keys: PartKeys, part: SealedPart): Buffer {
   const { entry, segmentId, place, body, head } = part;
   if (entry.kind === 'gone') return Buffer.alloc(0);
   const key = partKey(keys, entry.keyVersion, segmentId, entry.handle);
