@@ -4,9 +4,15 @@ import { lineOf } from '@bundoc/shared/error-line';
 import { hasCode } from '@bundoc/shared/errors';
 import type { ProjectCipher } from '../../cipher/project-cipher.ts';
 import { decodeCarried } from '../../engine/files/log/carried-file.ts';
-import { decodeBirth } from '../../engine/files/log/part-seal.ts';
 import { comparePlaces, type FramePlace, type Place } from '../../engine/files/log/layout.ts';
-import { lastCarried, nameOfPlace, openParts, type PartReader, partsBehind } from '../../engine/files/log/parts.ts';
+import { decodeBirth } from '../../engine/files/log/part-seal.ts';
+import {
+  lastCarried,
+  nameOfPlace,
+  openParts,
+  type PartReader,
+  partsBehind,
+} from '../../engine/files/log/parts.ts';
 import { PartsDamaged, type SealedPart } from '../../engine/files/log/sealed-part.ts';
 import { Catalog } from './catalog.ts';
 import { type Disk, LARGE_FILE_BYTES_MAX } from './disk.ts';
@@ -176,14 +182,11 @@ export async function replayParts(
   if (newest === undefined && elsewhere !== undefined && elsewhere.segment >= reader.firstLive)
     throw new PartsDamaged(`${nameOfPlace(elsewhere)}: the log has nothing of the project there`);
   let keyVersion = 0;
-  const sealed = noting(
-    partsBehind(reader, { handle, newest, covered, carried: beside }),
-    (part) => {
-      keyVersion = part.entry.keyVersion;
-      last = part.place;
-      bytes += part.body.length;
-    },
-  );
+  const sealed = noting(partsBehind(reader, { handle, newest, covered, carried: beside }), (part) => {
+    keyVersion = part.entry.keyVersion;
+    last = part.place;
+    bytes += part.body.length;
+  });
   for await (const part of openParts(project, log.storageId, cipher, sealed)) {
     if (part.kind === 'gone') throw new PartsDamaged('the log says that the project is gone');
     isBorn ||= part.kind === 'birth';
