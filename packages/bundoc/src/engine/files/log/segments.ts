@@ -18,7 +18,7 @@ export interface SegmentLimits {
 /** From this part of the log on, freeing begins. */
 const FREE_FROM = 0.5;
 /** So many closed segments may hold little; with more of them, the oldest is freed. */
-const SPARSE_SEGMENTS_MAX = 3;
+export const SPARSE_SEGMENTS_MAX = 3;
 /** Closed segments hold little when less than this part of them is uncovered. */
 const SPARSE_BELOW = 0.25;
 /** The last so many free segments are for what makes room. */
