@@ -26,7 +26,7 @@ function composesEngines(path: string): boolean {
 }
 
 /** Packages and parts of shared that the log needs, and nothing above it. */
-const OF_THE_LOG = /^(node:|@bundoc\/shared\/(aead|clock|data-folder|errors|random)$)/;
+const OF_THE_LOG = /^(node:|@bundoc\/shared\/(aead|clock|contract\/log-folder|data-folder|errors|random)$)/;
 
 /** Imports that the walls between the engines forbid, a sentence for each. */
 function breachesOf(path: string, source: string): string[] {

@@ -1,5 +1,6 @@
 import { createSecretKey, hash } from 'node:crypto';
 import { readFileSync } from 'node:fs';
+import { decodeSettled, encodeSettled, settledState } from '@bundoc/shared/contract/log-folder';
 import { describe, expect, it } from 'vitest';
 import { Log } from '../src/engine/files/log/log.ts';
 import { partKeysOf } from '../src/engine/files/log/part-seal.ts';
@@ -115,6 +116,20 @@ describe('the golden files of the log, version 1', () => {
     expect(file.readUInt32BE(56)).toBe(frames.at(-1));
     expect(file.subarray(60, 76)).toEqual(last);
     expect(file.subarray(at)).toEqual(hash('sha256', file.subarray(0, at), 'buffer').subarray(0, 16));
+  });
+
+  it('have a mark that the folder is settled, which names the newest segment', () => {
+    const mark = golden('settled-v1.golden.bin');
+    const use = { number: 2, id: segments.subarray(SEGMENT_BYTES + 32, SEGMENT_BYTES + 48) };
+    expect(decodeSettled(mark)).toEqual(use);
+    expect(encodeSettled(use)).toEqual(mark);
+    const files = new Map([
+      ['00000000', segments.subarray(0, SEGMENT_BYTES)],
+      ['00000001', segments.subarray(SEGMENT_BYTES)],
+      ['settled', mark],
+    ]);
+    const readStart = (name: string, bytes: number) => files.get(name)?.subarray(0, bytes);
+    expect(settledState({ list: () => [...files.keys()], readStart })).toBe('settled');
   });
 
   it('are read by the byte tables alone', () => {

@@ -1,4 +1,5 @@
 import { execFileSync } from 'node:child_process';
+import { hash } from 'node:crypto';
 import {
   mkdirSync,
   mkdtempSync,
@@ -13,6 +14,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { DatabaseSync } from 'node:sqlite';
 import { type ExportedKey, exportedKeySchema, keyDetailSchema } from '@bundoc/shared/contract/keys';
+import { encodeSettled } from '@bundoc/shared/contract/log-folder';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { verifyChain } from '../src/audit/chain.ts';
 import { KeyVerification } from '../src/audit/verify-keys.ts';
@@ -451,7 +453,44 @@ describe('a project file', () => {
       name: 'NoDataFolder',
     });
   });
+
+  test('is refused while the log may have projects that have no folder, and changes nothing', async () => {
+    await makeProject('p');
+    const service = await newService();
+    const before = await service.records();
+    const refused = { name: 'DataFolderUnsettled', message: expect.stringContaining('run `bundoc settle`') };
+    const log = join(bundoc, 'log');
+    mkdirSync(log);
+    writeFileSync(join(log, '00000000'), segmentHeader(1));
+    for (const dryRun of [false, true])
+      await expect(recoverFrom(service, bundoc, { dryRun })).rejects.toMatchObject(refused);
+    writeFileSync(join(log, 'settled'), encodeSettled({ number: 1, id: SEGMENT_ID }));
+    // A newer segment makes the mark stale.
+    writeFileSync(join(log, '00000001'), segmentHeader(2));
+    await expect(recoverFrom(service, bundoc)).rejects.toMatchObject(refused);
+    // What cannot be read may hold anything.
+    rmSync(join(log, '00000001'));
+    symlinkSync(join(log, '00000000'), join(log, '00000001'));
+    await expect(recoverFrom(service, bundoc)).rejects.toMatchObject(refused);
+    expect(await service.records()).toEqual(before);
+    rmSync(join(log, '00000001'));
+    expect(await recoverFrom(service, bundoc, { acceptResurrection: true })).toMatchObject([
+      { project: 'p', outcome: 'recovered' },
+    ]);
+  });
 });
+
+const SEGMENT_ID = Buffer.alloc(16, 7);
+
+/** The first block of a segment, as `docs/formats/log.md` has it. */
+function segmentHeader(number: number): Buffer {
+  const block = Buffer.alloc(4_096);
+  block.write('BUNDOCL1', 'latin1');
+  block.writeBigUInt64BE(BigInt(number), 24);
+  SEGMENT_ID.copy(block, 32);
+  hash('sha256', block.subarray(0, 132), 'buffer').copy(block, 132, 0, 16);
+  return block;
+}
 
 describe('a key in a store', () => {
   let all: ExportedKey[];

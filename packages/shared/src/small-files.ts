@@ -6,7 +6,7 @@ import {
   lstatSync,
   openSync,
   readdirSync,
-  readSync as readFileSync,
+  readSync,
   unlinkSync,
   writeSync,
 } from 'node:fs';
@@ -21,39 +21,43 @@ const FILE_MODE = 0o600;
  * @throws UnsafeEntry; the system's error otherwise.
  */
 export function readSmallSync(folder: DataFolder, below: string, bytesMax: number): Buffer | undefined {
-  return readSync(folder, below, bytesMax, (size) => size);
+  const file = openToRead(folder, below);
+  if (file === undefined) return undefined;
+  try {
+    const stats = fstatSync(file);
+    requireFile(below, stats, bytesMax);
+    const content = Buffer.alloc(stats.size);
+    return content.subarray(0, readSync(file, content));
+  } finally {
+    closeSync(file);
+  }
 }
 
 /**
- * The first bytes of a file of any length.
+ * The first bytes of a file of any length, fewer when it is shorter.
  *
  * @returns undefined when there is none.
  * @throws UnsafeEntry; the system's error otherwise.
  */
 export function readStartSync(folder: DataFolder, below: string, bytes: number): Buffer | undefined {
-  return readSync(folder, below, Number.POSITIVE_INFINITY, (size) => Math.min(size, bytes));
+  const file = openToRead(folder, below);
+  if (file === undefined) return undefined;
+  try {
+    requireFile(below, fstatSync(file), Number.POSITIVE_INFINITY);
+    const content = Buffer.alloc(bytes);
+    return content.subarray(0, readSync(file, content, 0, bytes, 0));
+  } finally {
+    closeSync(file);
+  }
 }
 
-function readSync(
-  folder: DataFolder,
-  below: string,
-  bytesMax: number,
-  bytesOf: (size: number) => number,
-): Buffer | undefined {
-  let file: number;
+/** @returns undefined when there is none. */
+function openToRead(folder: DataFolder, below: string): number | undefined {
   try {
-    file = folder.openSync(below, constants.O_RDONLY);
+    return folder.openSync(below, constants.O_RDONLY);
   } catch (error) {
     if (codeOf(error) === 'ENOENT') return undefined;
     throw error;
-  }
-  try {
-    const stats = fstatSync(file);
-    requireFile(below, stats, bytesMax);
-    const content = Buffer.alloc(bytesOf(stats.size));
-    return content.subarray(0, readFileSync(file, content));
-  } finally {
-    closeSync(file);
   }
 }
 

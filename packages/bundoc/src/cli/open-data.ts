@@ -12,7 +12,7 @@ import {
 import { codeOf, DataFolder } from '@bundoc/shared/data-folder';
 import { createLogger } from '@bundoc/shared/logger';
 import { WatchedTls } from '@bundoc/shared/tls/watched-tls';
-import { readConfig } from '../config.ts';
+import { type BundocConfig, readConfig } from '../config.ts';
 import { identifyFolder } from '../identity/identity-in-folder.ts';
 import { identifyDatabase } from '../identity/identity-in-rows.ts';
 import type { StorageIdentity } from '../identity/storage-file.ts';
@@ -22,7 +22,7 @@ import { DataFolderInUse, lockDataFolder } from '../project/data-lock.ts';
 import type { ProjectInRows } from '../project/project-in-rows.ts';
 import type { ProjectPlace } from '../project/project-reader.ts';
 import type { Disk } from '../storage/embedded/disk.ts';
-import { TMP_FOLDER } from '../storage/embedded/files-engine.ts';
+import { type FilesEngine, TMP_FOLDER } from '../storage/embedded/files-engine.ts';
 import { openNodeDisk } from '../storage/embedded/node-disk.ts';
 import type { PostgresConfig } from '../storage-config.ts';
 import { openFolder, viewFolder } from '../storage-folder.ts';
@@ -48,6 +48,8 @@ export interface OpenData {
   /** What is damaged of the log, a sentence each. */
   readonly logDamage: readonly string[];
   readonly storage: StorageShown;
+  /** Runs `work` with the engine of the folder, and ends it. */
+  readonly withEngine: (work: (engine: FilesEngine) => Promise<void>) => Promise<void>;
 }
 
 /**
@@ -63,9 +65,7 @@ export async function withData<T>(
   action: (data: OpenData) => Promise<T>,
 ): Promise<T> {
   const config = readConfig(environment);
-  if (config.storage.kind !== 'files')
-    throw new CannotRun('BUNDOC_STORAGE is no data folder: this command works on files');
-  const dataDir = resolve(config.dataDir);
+  const dataDir = filesOf(config);
   const projectsDir = join(dataDir, PROJECTS_FOLDER);
   using folder = openDataFolder(dataDir);
   await using disk = openNodeDisk(dataDir);
@@ -79,6 +79,10 @@ export async function withData<T>(
     action({
       storage: keys.storage,
       logDamage: log.damage,
+      withEngine: async (work) => {
+        await using open = await openFolder({ dataDir, folder, disk }, config);
+        await work(open.engine);
+      },
       projects: names.map((project) => ({
         project,
         directory: join(projectsDir, project),
@@ -140,6 +144,31 @@ export async function withEmptyPlace<T>(
   return await withStorageKeys(environment, identity, (keys) =>
     action({ dataDir, projectsDirectory: projectsDir, tmp, disk, keys }),
   );
+}
+
+/**
+ * Runs `action` with the engine of the data folder, which this process has to itself, and without any key.
+ *
+ * @throws CannotRun when there is no such folder, or a service has it.
+ */
+export async function withEngine<T>(
+  environment: Environment,
+  action: (engine: FilesEngine) => Promise<T>,
+): Promise<T> {
+  const config = readConfig(environment);
+  const dataDir = filesOf(config);
+  using folder = openDataFolder(dataDir);
+  using _lock = lock(dataDir);
+  await using disk = openNodeDisk(dataDir);
+  await using open = await openFolder({ dataDir, folder, disk }, config);
+  return await action(open.engine);
+}
+
+/** The data folder. @throws CannotRun when projects are elsewhere. */
+function filesOf({ storage, dataDir }: BundocConfig): string {
+  if (storage.kind !== 'files')
+    throw new CannotRun('BUNDOC_STORAGE is no data folder: this command works on files');
+  return resolve(dataDir);
 }
 
 /** Runs `action` with BunKMS at hand as the storage would ask it. */

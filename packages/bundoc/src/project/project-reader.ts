@@ -6,8 +6,10 @@ import { PROJECT_FILE, type ProjectFile } from '@bundoc/shared/contract/project-
 import { AppError } from '@bundoc/shared/errors';
 import type { KeyService, LeasedKey } from '../kms/port.ts';
 import { type Disk, SMALL_FILE_BYTES_MAX } from '../storage/embedded/disk.ts';
-import type { LogOfProjects, StorePlace } from '../storage/embedded/project-loader.ts';
+import { PartsDamaged } from '../storage/embedded/parts-damaged.ts';
+import { birthIn, CARRIED_FOLDER, readCarried, type StorePlace } from '../storage/embedded/project-loader.ts';
 import type { Finding } from '../storage/embedded/verify.ts';
+import type { ViewedLog } from '../storage/embedded/viewed-log.ts';
 import { type LeasedKeys, openCipher, parseProjectFile } from './project-file.ts';
 
 /** What a tool that works on projects without the service needs. */
@@ -19,7 +21,7 @@ export interface ProjectPlace {
   readonly tmp: string;
   readonly disk: Disk;
   readonly keys: Pick<KeyService, 'exportKey'>;
-  readonly log: LogOfProjects & { readonly births: ReadonlyMap<string, { readonly projectFile: Buffer }> };
+  readonly log: ViewedLog;
 }
 
 export interface ReadProject {
@@ -49,17 +51,20 @@ export async function readProject({ project, directory, disk, keys, log }: Proje
     [PROJECT_FILE, () => disk.read(join(directory, PROJECT_FILE), SMALL_FILE_BYTES_MAX)],
     [`the copy of ${PROJECT_FILE} in ${CATALOG_FILE}`, () => copyInCatalog(disk, directory)],
     [`the copy of ${PROJECT_FILE} in the log`, async () => log.births.get(project)?.projectFile],
+    [`the copy of ${PROJECT_FILE} in ${CARRIED_FOLDER}`, () => copyInBirth(disk, directory)],
   ];
   for (const [name, readOne] of sources) {
     try {
       const content = await readOne();
       if (content === undefined) {
-        findings.push({ part: name, problem: 'is missing' });
+        findings.push({ part: name, problem: MISSING });
         continue;
       }
       const file = parseProjectFile(project, content);
       const cipher = openCipher(file, await leased(file));
-      return { file, content, from: name, place: { project, directory, disk, cipher, log }, findings };
+      // A copy need not be in each of the places.
+      const wrong = findings.filter(({ part, problem }) => part === PROJECT_FILE || problem !== MISSING);
+      return { file, content, from: name, place: { project, directory, disk, cipher, log }, findings: wrong };
     } catch (error) {
       if (!(error instanceof AppError)) throw error;
       failure ??= error;
@@ -73,9 +78,22 @@ export async function readProject({ project, directory, disk, keys, log }: Proje
   throw new ProjectFilesUnreadable(findings, failure);
 }
 
+const MISSING = 'is missing';
+
 async function copyInCatalog(disk: Disk, directory: string): Promise<Buffer | undefined> {
   const start = await disk.readStart(join(directory, CATALOG_FILE), CATALOG_HEAD_BYTES_MAX);
   return start && parseCatalogHead(start)?.projectFile;
+}
+
+/** Of a project whose birth was carried out of the log before it had a catalog. */
+async function copyInBirth(disk: Disk, directory: string): Promise<Buffer | undefined> {
+  try {
+    return birthIn(await readCarried(disk, directory))?.projectFile;
+  } catch (error) {
+    // Said when the parts are looked at.
+    if (error instanceof PartsDamaged) return undefined;
+    throw error;
+  }
 }
 
 /** Fetches the versions of the key that a project file lists, the latest first, each once. */

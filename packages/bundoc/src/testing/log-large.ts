@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { FrameWriter, frameBytes } from '../engine/files/log/frame.ts';
 import { BLOCK_BYTES, blocksOf, FRAME_BODY_BYTES_MAX, HASH_BYTES } from '../engine/files/log/layout.ts';
 import { SEGMENT_BYTES } from '../engine/files/log/log-api.ts';
-import { type SegmentIndex, withPart } from '../engine/files/log/scan.ts';
+import { type SegmentIndex, withPart } from '../engine/files/log/scan-frames.ts';
 import { type Cut, encodeHeader } from '../engine/files/log/segment-header.ts';
 
 /**

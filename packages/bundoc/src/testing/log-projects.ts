@@ -16,7 +16,7 @@ import type {
   TakenPart,
 } from '../engine/files/log/log-api.ts';
 import { type PartKeys, partKeysOf } from '../engine/files/log/part-seal.ts';
-import { type OpenedPart, openParts, partsBehind } from '../engine/files/log/parts.ts';
+import { lastCarried, type OpenedPart, openParts, partsBehind } from '../engine/files/log/parts.ts';
 import { PartsDamaged } from '../engine/files/log/sealed-part.ts';
 import { LARGE_FILE_BYTES_MAX } from '../storage/embedded/disk.ts';
 import type { SimulatedDisk } from './simulated-disk.ts';
@@ -269,11 +269,13 @@ export class LogWorld {
     const { handle } = project;
     const catalog = await this.#catalogOf(disk, project);
     const covered = catalog && placeOf(catalog);
-    if (log.isDoubtful(handle, covered)) throw new PartsDamaged('parts may be lost');
+    const carried = await this.#carriedOf(log, disk, project);
+    const isKnown = [covered, lastCarried(handle, carried)].some((place) => !log.isDoubtful(handle, place));
+    if (!isKnown) throw new PartsDamaged('parts may be lost');
     const ids = [...(catalog?.ids ?? [])];
     let last = covered;
     let parts = 0;
-    for await (const part of this.#partsOf(log, disk, project, covered)) {
+    for await (const part of this.#partsOf(log, project, covered, carried)) {
       ids.push(...idsOf(part.plaintext));
       last = part.place;
       parts++;
@@ -282,17 +284,25 @@ export class LogWorld {
     return { ids, last: log.newest(handle) ?? last, parts };
   }
 
-  async *#partsOf(
+  async #carriedOf(
     log: ReadableLog,
     disk: SimulatedDisk,
+    { handle, directory }: LogProject,
+  ): Promise<Buffer[]> {
+    const carried: Buffer[] = await log.stuck.read(handle);
+    for (const file of (await disk.list(directory)) ?? []) {
+      if (file.startsWith('carried-'))
+        carried.push((await disk.read(`${directory}/${file}`, LARGE_FILE_BYTES_MAX)) ?? Buffer.alloc(0));
+    }
+    return carried;
+  }
+
+  async *#partsOf(
+    log: ReadableLog,
     { handle, name, keys }: LogProject,
     covered: Place | undefined,
+    carried: readonly Buffer[],
   ): AsyncGenerator<OpenedPart> {
-    const carried: Buffer[] = await log.stuck.read(handle);
-    for (const file of (await disk.list(`/projects/${name}`)) ?? []) {
-      if (file.startsWith('carried-'))
-        carried.push((await disk.read(`/projects/${name}/${file}`, LARGE_FILE_BYTES_MAX)) ?? Buffer.alloc(0));
-    }
     await using reader = log.reader();
     const wanted = { handle, newest: log.newest(handle), covered, carried };
     yield* openParts(name, this.storageId, keys, partsBehind(reader, wanted));

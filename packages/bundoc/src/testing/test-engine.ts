@@ -26,6 +26,7 @@ export const SMALL_LIMITS: EngineLimits = {
 
 /** Which storage a test's data folder is. */
 export const STORAGE_ID = Buffer.alloc(16, 7);
+const storageIds = new WeakMap<Disk, Buffer>();
 const SMALL_BACKLOG_BYTES_MAX = 8_192;
 
 export interface TestEngineOptions {
@@ -37,6 +38,13 @@ export interface TestEngineOptions {
   readonly limits?: EngineLimits;
   readonly backlogBytesMax?: number;
 }
+
+/** Makes a disk that of another storage. */
+export function setStorageId(disk: Disk, id: Buffer): void {
+  storageIds.set(disk, id);
+}
+
+const storageIdOf = (disk: Disk) => storageIds.get(disk) ?? STORAGE_ID;
 
 const engines = new WeakMap<Disk, Promise<FilesEngine>>();
 
@@ -63,7 +71,7 @@ async function openEngine(
   { dataDir = '/', projectsDir = '/projects', clock, limits = SMALL_LIMITS, backlogBytesMax }: TestEngineOptions,
 ): Promise<FilesEngine> {
   return FilesEngine.open({
-    ...{ disk, dataDir, projectsDir, storageId: STORAGE_ID, mustExist: false },
+    ...{ disk, dataDir, projectsDir, storageId: storageIdOf(disk), mustExist: false },
     logDisk: logDiskOf(disk, dataDir),
     logLimits: limits.log,
     checkpointBytes: limits.checkpointBytes,
@@ -76,11 +84,11 @@ async function openEngine(
 export async function viewLog(disk: Disk, dataDir = '/'): Promise<ViewedLog> {
   const directory = dataDir === '/' ? '/log' : `${dataDir}/log`;
   const view = await readLog({
-    ...{ disk: logDiskOf(disk, dataDir), directory, storageId: STORAGE_ID },
+    ...{ disk: logDiskOf(disk, dataDir), directory, storageId: storageIdOf(disk) },
     segmentBytes: SMALL_LIMITS.log.segmentBytes,
     everyFrame: true,
   });
-  return ViewedLog.of(STORAGE_ID, view);
+  return ViewedLog.of(storageIdOf(disk), view);
 }
 
 function logDiskOf(disk: Disk, dataDir: string): LogDisk {
@@ -98,11 +106,11 @@ export async function openTestStore(
   disk: Disk,
   cipher: ProjectCipher,
   clock: Clock,
+  projectFile: Buffer = Buffer.from('{}'),
 ): Promise<EmbeddedStore> {
   const engine = await engineOn(disk, { clock });
   return engine.openStore({
-    ...{ project, directory, disk, cipher, clock },
-    projectFile: Buffer.from('{}'),
+    ...{ project, directory, disk, cipher, clock, projectFile },
     cache: createSealedCache(0),
     onIntegrityError: () => undefined,
     onFailure: () => undefined,

@@ -20,6 +20,7 @@ import {
   projectsIn,
   readProjectKey,
 } from './project-keys.ts';
+import { requireSettled } from './settled-folder.ts';
 
 export interface RecoverPorts {
   readonly store: KmsStore;
@@ -72,7 +73,7 @@ const PAGE = 1_000;
  *
  * @param dataDir Bundoc's.
  * @returns what became of each project's key, one after the other.
- * @throws NoDataFolder, ChainBroken, AppError of the store.
+ * @throws NoDataFolder, DataFolderUnsettled, ChainBroken, AppError of the store.
  */
 export async function* recoverKeys(
   ports: RecoverPorts,
@@ -81,6 +82,7 @@ export async function* recoverKeys(
 ): AsyncGenerator<RecoveredProject> {
   using folder = openDataFolder(dataDir);
   const projects = projectsIn(folder);
+  requireSettled(folder);
   const history = await walkChain(ports, options);
   const inventory = options.inventory && new ListedKeys(options.inventory);
   if (!options.dryRun) await recordRun(ports, options);

@@ -231,12 +231,49 @@ export class FilesEngine implements EnginePort, LogOfProjects, AsyncDisposable {
     await this.#writer.drop(project);
     const handle = this.#born.get(project)?.handle ?? (await this.#startOf(project))?.handle;
     this.#born.delete(project);
-    if (handle === undefined) return;
+    if (handle !== undefined) await this.drop(project, handle);
+  }
+
+  /** The log has nothing under a handle any more: the project is gone, or has another handle. */
+  async drop(project: string, handle: string): Promise<void> {
     this.#projectOf.delete(handle);
     this.#carried.delete(handle);
     if (this.#log.newest(handle) !== undefined)
       await this.#write({ handle, project, keys: NO_KEYS }, { kind: 'gone', keyVersion: 0 });
     await this.#log.stuck.remove(handle);
+  }
+
+  /**
+   * A project has come with a new handle, of which the log has nothing. Frames that the log lost before, nobody knows whose, had no parts of it:
+   * an empty part behind them says so.
+   */
+  async arrived(project: string, handle: string, keys: BirthKeys): Promise<void> {
+    if (this.#log.stats.holes === 0) return;
+    this.#projectOf.set(handle, project);
+    await this.#write({ handle, project, keys }, { kind: 'data', keyVersion: keys.version });
+  }
+
+  /** Says durably that every project has its folder, as the start has made sure. Nobody writes. */
+  markSettled(): Promise<void> {
+    return this.#log.markSettled();
+  }
+
+  /**
+   * Copies everything that only the log has into the folders of the projects, without any key, so that each folder is all of its project. Nobody
+   * writes.
+   *
+   * @returns projects whose folders failed, and handles that no project names: what is theirs stays with the log.
+   */
+  async carryAll(): Promise<readonly string[]> {
+    await this.scanned;
+    const stuck = await this.#log.carryAll({ write: (files) => this.#carry(files) });
+    await this.#log.markSettled();
+    return stuck.map((handle) => this.#projectOf.get(handle) ?? handle);
+  }
+
+  /** An administrator accepts what frames have cost that the log lost, nobody knows whose. */
+  acceptLoss(): Promise<void> {
+    return this.#log.acceptLoss();
   }
 
   /** What the clear head of a project's catalog says; undefined when there is none that can be read. */
@@ -423,7 +460,7 @@ export class FilesEngine implements EnginePort, LogOfProjects, AsyncDisposable {
 
   /** Learns whose handles the log has, and what their catalogs cover already. */
   async #readCatalogs(): Promise<void> {
-    const handles = new Set(this.#log.handles);
+    const handles = new Set([...this.#log.handles, ...this.#log.stuck.handles]);
     if (handles.size === 0) return;
     const { disk, projectsDir } = this.#options;
     const names = ((await disk.list(projectsDir)) ?? []).values();

@@ -4,8 +4,9 @@ import { lineOf } from '@bundoc/shared/error-line';
 import { hasCode } from '@bundoc/shared/errors';
 import type { ProjectCipher } from '../../cipher/project-cipher.ts';
 import { decodeCarried } from '../../engine/files/log/carried-file.ts';
-import type { FramePlace, Place } from '../../engine/files/log/layout.ts';
-import { openParts, type PartReader, partsBehind } from '../../engine/files/log/parts.ts';
+import { decodeBirth } from '../../engine/files/log/part-seal.ts';
+import { comparePlaces, type FramePlace, type Place } from '../../engine/files/log/layout.ts';
+import { lastCarried, nameOfPlace, openParts, type PartReader, partsBehind } from '../../engine/files/log/parts.ts';
 import { PartsDamaged, type SealedPart } from '../../engine/files/log/sealed-part.ts';
 import { Catalog } from './catalog.ts';
 import { type Disk, LARGE_FILE_BYTES_MAX } from './disk.ts';
@@ -17,7 +18,7 @@ import { UsedKeys } from './used-keys.ts';
 /** In a project's folder: parts that were carried out of the log. */
 export const CARRIED_FOLDER = 'carried';
 /** Bytes of the largest file of them: a segment has 16 MiB, and what is carried out of one hardly more. */
-const CARRIED_BYTES_MAX = 33_554_432;
+export const CARRIED_BYTES_MAX = 33_554_432;
 
 /** What the log of the data folder has of projects: {@link Log}, or a view of it. */
 export interface LogOfProjects {
@@ -125,7 +126,7 @@ export async function loadProject(place: StorePlace): Promise<LoadedProject> {
   const { project, log } = place;
   const snapshot = await loadSnapshot(place);
   const carried = await readCarried(place.disk, place.directory);
-  const handle = snapshot?.head.handle ?? log.handleOf(project) ?? bornIn(carried);
+  const handle = snapshot?.head.handle ?? log.handleOf(project) ?? birthIn(carried)?.handle;
   if (handle === undefined) throw new CatalogDamaged('the catalog is missing');
   const store = snapshot?.store ?? new LoadedStore();
   const covered = snapshot?.head.covered;
@@ -159,17 +160,24 @@ export async function replayParts(
   { handle, covered, carried }: PartsOfProject,
   onPart: (part: ReplayedPart) => void,
 ): Promise<{ readonly last: Place | undefined; readonly isBorn: boolean; readonly bytes: number }> {
-  if (log.isDoubtful(handle, covered))
-    throw new PartsDamaged('frames of the log are lost, and nothing later is known of the project');
   const stuck = await log.stuckOf(handle);
+  const beside = [...carried, ...stuck];
+  requireOwn(log.storageId, handle, beside);
+  const known = [covered, lastCarried(handle, beside)].filter((place) => place !== undefined);
+  const elsewhere = known.sort(comparePlaces).at(-1);
+  if (log.isDoubtful(handle, elsewhere))
+    throw new PartsDamaged('frames of the log are lost, and nothing later is known of the project');
   const newest = log.newest(handle);
   let last = covered;
   let isBorn = false;
   let bytes = 0;
   await using reader = log.reader();
+  // The log would know of it. What is written next must have a later place.
+  if (newest === undefined && elsewhere !== undefined && elsewhere.segment >= reader.firstLive)
+    throw new PartsDamaged(`${nameOfPlace(elsewhere)}: the log has nothing of the project there`);
   let keyVersion = 0;
   const sealed = noting(
-    partsBehind(reader, { handle, newest, covered, carried: [...carried, ...stuck] }),
+    partsBehind(reader, { handle, newest, covered, carried: beside }),
     (part) => {
       keyVersion = part.entry.keyVersion;
       last = part.place;
@@ -182,6 +190,17 @@ export async function replayParts(
     onPart({ kind: part.kind, keyVersion, plaintext: part.plaintext });
   }
   return { last, isBorn, bytes };
+}
+
+/** The folder is a copy out of another data folder: its places say nothing in this log. Nothing of it is lost. */
+export class FolderCopied extends PartsDamaged {}
+
+function requireOwn(storageId: Buffer, handle: string, carried: readonly Buffer[]): void {
+  for (const file of carried) {
+    const found = decodeCarried(file);
+    if (found.handle === handle && !found.storageId.equals(storageId))
+      throw new FolderCopied('the folder is a copy out of another data folder: repair takes it in');
+  }
 }
 
 async function* noting(
@@ -205,11 +224,14 @@ export async function readCarried(disk: Pick<Disk, 'list' | 'read'>, directory: 
   return files;
 }
 
-/** The handle of a project whose birth is among carried parts: its folder was copied before it had a catalog. */
-function bornIn(carried: readonly Buffer[]): string | undefined {
+/** The birth of a project among carried parts: it had no catalog when they were carried. @throws PartsDamaged. */
+export function birthIn(
+  carried: readonly Buffer[],
+): { readonly handle: string; readonly projectFile: Buffer | undefined } | undefined {
   for (const file of carried) {
     const { handle, parts } = decodeCarried(file);
-    if (parts.some(({ entry }) => entry.kind === 'birth')) return handle;
+    const birth = parts.find(({ entry }) => entry.kind === 'birth');
+    if (birth !== undefined) return { handle, projectFile: decodeBirth(birth.body)?.projectFile };
   }
   return undefined;
 }

@@ -32,12 +32,10 @@ const NO_DOCUMENT = 'is no regular file, or larger than any document';
 export async function verifyStore(place: StorePlace, onProgress: OnProgress): Promise<VerifiedStore> {
   const findings: Finding[] = [];
   const loaded = await loadForChecks(place, findings);
-  const paths = await listDocumentFiles(place.disk, place.directory);
-  // It is made with the first document.
-  const isMissing = paths === undefined && (loaded?.catalog.collections().length ?? 1) > 0;
-  if (isMissing) findings.push({ part: 'docs', problem: 'the folder is missing' });
+  // Made with the first document file, which may still be in the log alone.
+  const paths = (await listDocumentFiles(place.disk, place.directory)) ?? [];
   if (loaded === undefined) {
-    await checkUnlisted(place, paths ?? [], findings, onProgress);
+    await checkUnlisted(place, paths, findings, onProgress);
     return { documents: 0, findings };
   }
   const living = [...loaded.catalog.states()].filter(({ deletedMs }) => deletedMs === 0);
@@ -48,7 +46,7 @@ export async function verifyStore(place: StorePlace, onProgress: OnProgress): Pr
   const known = new Set(living.map((state) => documentPath(nameOf(state))));
   for (const [fileName, sealed] of loaded.sealedByFile)
     if (sealed === undefined) known.add(documentPath(fileName));
-  for (const path of paths ?? [])
+  for (const path of paths)
     if (!known.has(path)) findings.push({ part: path, problem: 'a stray file, of no document' });
   return { documents: living.length, findings };
 }

@@ -1,6 +1,7 @@
 import type { FramePlace, Place } from '../../engine/files/log/layout.ts';
 import type { LogView } from '../../engine/files/log/log-view.ts';
 import type { PartReader } from '../../engine/files/log/parts.ts';
+import type { SealedPart } from '../../engine/files/log/sealed-part.ts';
 import type { LogOfProjects } from './project-loader.ts';
 
 /** The log as a command finds it, which works on projects beside no service. */
@@ -30,6 +31,24 @@ export class ViewedLog implements LogOfProjects {
   /** Projects that the log has the birth of, with their `project.json` as it was then. */
   get births(): ReadonlyMap<string, Birth> {
     return this.#births;
+  }
+
+  /** Handles that the log has parts of, in its segments or beside them. */
+  get handles(): ReadonlySet<string> {
+    return new Set([...this.#view.handles, ...this.#view.stuck.handles]);
+  }
+
+  get firstLive(): number {
+    return this.#view.firstLive;
+  }
+
+  get lastNumber(): number {
+    return this.#view.lastNumber;
+  }
+
+  /** {@link LogView.partsOf} */
+  partsOf(handles: ReadonlySet<string>): AsyncGenerator<SealedPart> {
+    return this.#view.partsOf(handles);
   }
 
   handleOf(project: string): string | undefined {

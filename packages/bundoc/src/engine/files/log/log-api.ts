@@ -37,6 +37,11 @@ export interface LogOptions {
   /** True when the storage had a log before: if there is none, it was lost. */
   readonly mustExist: boolean;
   readonly observer?: LogObserver;
+  /**
+   * Awaited before the header of each new segment is written. When it rejects, the data folder is another's:
+   * nothing more is written, and the log ends. {@link LogObserver.onLost} says so.
+   */
+  readonly beforeSegment?: () => Promise<void>;
   readonly clock?: Clock;
   /** Resolves after so many milliseconds; rejects when the signal aborts. */
   readonly wait?: (ms: number, signal: AbortSignal) => Promise<unknown>;
@@ -56,7 +61,7 @@ export interface ReadableLog {
    * Whether a handle may have lost its last parts: frames are lost, nobody knows whose, and nothing later is
    * known of this handle.
    *
-   * @param covered what its catalog covers.
+   * @param covered what its catalog covers, or the last of its carried parts when that is later.
    */
   isDoubtful(handle: string, covered: FramePlace | undefined): boolean;
   /** Reads parts; dispose of it soon, since it keeps freed segments from being used again. */

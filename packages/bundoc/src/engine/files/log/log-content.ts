@@ -2,7 +2,8 @@ import type { HandleIndex } from './handle-index.ts';
 import { comparePlaces, type FramePlace, type Place } from './layout.ts';
 import { type BirthText, decodeBirth } from './part-seal.ts';
 import type { PartReader } from './parts.ts';
-import type { LiveSegment, LogScan, SuspectFrame } from './scan.ts';
+import type { LiveSegment, LogScan } from './scan.ts';
+import type { SuspectFrame } from './scan-frames.ts';
 
 /** From so many parts on, a segment is read at once. */
 export const PRELOAD_FROM = 32;

@@ -1,9 +1,12 @@
-import type { FramePlace, Place } from './layout.ts';
+import { beginsAt } from './frame.ts';
+import { BLOCK_BYTES, type FramePlace, type Place } from './layout.ts';
 import { type ReadableLog, SEGMENT_BYTES, type StuckFiles } from './log-api.ts';
 import { type FoundBirth, LogContent } from './log-content.ts';
 import { PartReader } from './parts.ts';
 import type { ReadableLogDisk } from './ports.ts';
-import { lostLog, type SuspectFrame, scanLog } from './scan.ts';
+import { type LiveSegment, lostLog, scanLog } from './scan.ts';
+import type { SuspectFrame } from './scan-frames.ts';
+import type { SealedPart } from './sealed-part.ts';
 import { listStuck } from './stuck-parts.ts';
 
 export interface LogViewOptions {
@@ -36,19 +39,40 @@ export async function readLog(options: LogViewOptions): Promise<LogView> {
   const firstLive = scan.live[0]?.number ?? scan.nextNumber;
   const reader = () => new PartReader(disk, segments, firstLive);
   const content = new LogContent(scan, { at: (number) => segments.get(number), reader });
-  return new LogView(content, reader, await listStuck(disk, directory));
+  const stuck = await listStuck(disk, directory);
+  return new LogView(content, { live: scan.live, firstLive, lastNumber: scan.nextNumber - 1, reader }, stuck);
+}
+
+interface ViewedSegments {
+  /** Those that count, the oldest first. */
+  readonly live: readonly LiveSegment[];
+  /** Segments before this one were freed. */
+  readonly firstLive: number;
+  /** The highest number that a segment ever had. */
+  readonly lastNumber: number;
+  reader(): PartReader;
 }
 
 /** A log as it was found. */
 export class LogView implements ReadableLog {
   readonly #content: LogContent;
-  readonly #reader: () => PartReader;
+  readonly #segments: ViewedSegments;
   readonly stuck: StuckFiles;
 
-  constructor(content: LogContent, reader: () => PartReader, stuck: StuckFiles) {
+  constructor(content: LogContent, segments: ViewedSegments, stuck: StuckFiles) {
     this.#content = content;
-    this.#reader = reader;
+    this.#segments = segments;
     this.stuck = stuck;
+  }
+
+  /** Segments before this one were freed. */
+  get firstLive(): number {
+    return this.#segments.firstLive;
+  }
+
+  /** The highest number that a segment ever had. */
+  get lastNumber(): number {
+    return this.#segments.lastNumber;
   }
 
   get handles(): IterableIterator<string> {
@@ -89,11 +113,30 @@ export class LogView implements ReadableLog {
   }
 
   reader(): PartReader {
-    return this.#reader();
+    return this.#segments.reader();
   }
 
   births(): AsyncGenerator<FoundBirth> {
     return this.#content.readBirths();
+  }
+
+  /**
+   * Every part of these handles that can still be read, the oldest first, whether or not others lead to it. One
+   * segment at a time is in memory; a part is to be used before the next one is asked for.
+   */
+  async *partsOf(handles: ReadonlySet<string>): AsyncGenerator<SealedPart> {
+    for (const segment of this.#segments.live) {
+      await using reader = this.reader();
+      const bytes = await reader.preload(segment);
+      const end = segment.end?.frame ?? bytes.length / BLOCK_BYTES - 1;
+      for (let frame = segment.firstFrame; frame <= end; frame++) {
+        if (!beginsAt(bytes, frame, segment.id)) continue;
+        for (const handle of handles) {
+          const part = await reader.read(handle, { segment: segment.number, frame });
+          if (part !== undefined) yield part;
+        }
+      }
+    }
   }
 }
 

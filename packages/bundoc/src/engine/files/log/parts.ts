@@ -1,8 +1,8 @@
 import { OpenError } from '@bundoc/shared/aead';
 import { decodeCarried } from './carried-file.ts';
-import { ENTRY_BYTES, findPart, headBytesAt, readEntry } from './frame.ts';
+import { ENTRY_BYTES, findPart, headBytesAt, readEntry, type SealedEntry } from './frame.ts';
 import { BLOCK_BYTES, comparePlaces, type FramePlace, isSamePlace, type Place, TAG_BYTES } from './layout.ts';
-import { aadStart, decodeBirth, openPart, type PartKeys, partKey } from './part-seal.ts';
+import { aadStart, decodeBirth, openPart, type PartKeys, type PartSeal, partKey } from './part-seal.ts';
 import type { LogFile, ReadableLogDisk } from './ports.ts';
 import type { LiveSegment } from './scan.ts';
 import { PartsDamaged, type SealedPart } from './sealed-part.ts';
@@ -32,7 +32,7 @@ export class PartReader implements AsyncDisposable {
    * The part of a handle at a place. Nothing of it is authentic yet, but that it has the tag which the place
    * names.
    *
-   * @param withBody whether the body is read as well; otherwise it is empty.
+   * @param withBody whether the body is read as well; otherwise it may be empty.
    * @returns undefined when there is no such part.
    */
   async read(
@@ -53,16 +53,14 @@ export class PartReader implements AsyncDisposable {
     const entry = found && readEntry(found.entry, 0);
     if (found === undefined || entry === undefined) return undefined;
     if (place.tag !== undefined && !entry.tag.equals(place.tag)) return undefined;
-    const body = withBody ? await file.read(start + found.bodyStart, found.bodyBytes) : Buffer.alloc(0);
-    if (withBody && body.length < found.bodyBytes) return undefined;
-    return {
-      place: { segment: place.segment, frame: place.frame, tag: entry.tag },
-      storageId: undefined,
-      segmentId: segment.id,
-      head: Buffer.from(found.entry),
-      entry,
-      body,
-    };
+    const end = found.bodyStart + found.bodyBytes;
+    const isThere = end <= head.length;
+    if (!withBody && !isThere) return partOf(segment, place, entry, found.entry, NO_BODY);
+    const body = isThere
+      ? head.subarray(found.bodyStart, end)
+      : await file.read(start + found.bodyStart, found.bodyBytes);
+    if (body.length < found.bodyBytes) return undefined;
+    return partOf(segment, place, entry, found.entry, body);
   }
 
   /** Reads a whole segment at once, for who needs many of its parts. */
@@ -110,6 +108,27 @@ export class PartReader implements AsyncDisposable {
   }
 }
 
+const NO_BODY = Buffer.alloc(0);
+/** Bodies of parts that an opening keeps from its way back. */
+const KEPT_BYTES_MAX = 1_048_576;
+
+function partOf(
+  { id }: LiveSegment,
+  { segment, frame }: FramePlace,
+  entry: SealedEntry,
+  head: Buffer,
+  body: Buffer,
+): SealedPart {
+  return {
+    place: { segment, frame, tag: entry.tag },
+    storageId: undefined,
+    segmentId: id,
+    head: Buffer.from(head),
+    entry,
+    body,
+  };
+}
+
 /** Whose parts are looked for, and from where on. */
 export interface PartsWanted {
   readonly handle: string;
@@ -146,16 +165,24 @@ export async function* partsBehind(reader: PartReader, wanted: PartsWanted): Asy
   const at = async (place: Place, withBody: boolean): Promise<SealedPart> => {
     const part = (await reader.read(handle, place, withBody)) ?? carried.get(keyOf(place));
     if (part === undefined || !part.place.tag.equals(place.tag))
-      throw new PartsDamaged(`${nameOf(place)}: a part is damaged or missing`);
+      throw new PartsDamaged(`${nameOfPlace(place)}: a part is damaged or missing`);
     return part;
   };
   const places: Place[] = [];
+  // Most are read as a whole at once.
+  const kept = new Map<Place, SealedPart>();
+  let keptBytes = 0;
   let place = newest;
   while (place !== undefined && (covered === undefined || comparePlaces(place, covered) > 0)) {
     places.push(place);
-    const { previous } = (await at(place, false)).entry;
+    const part: SealedPart = await at(place, false);
+    const { previous, bytes } = part.entry;
+    if (part.body.length === bytes && keptBytes + bytes <= KEPT_BYTES_MAX) {
+      kept.set(place, part);
+      keptBytes += bytes;
+    }
     if (previous !== undefined && comparePlaces(previous, place) >= 0)
-      throw new PartsDamaged(`${nameOf(place)}: the part names a later one as the one before`);
+      throw new PartsDamaged(`${nameOfPlace(place)}: the part names a later one as the one before`);
     place = previous;
   }
   const leadsBack =
@@ -167,16 +194,27 @@ export async function* partsBehind(reader: PartReader, wanted: PartsWanted): Asy
     throw new PartsDamaged(
       covered === undefined
         ? 'parts lie before the first one'
-        : `${nameOf(covered)}: the parts of the log do not follow the one that the catalog covers`,
+        : `${nameOfPlace(covered)}: the parts of the log do not follow the one that the catalog covers`,
     );
-  for (const one of places.reverse()) yield at(one, true);
+  for (const one of places.reverse()) yield kept.get(one) ?? at(one, true);
+}
+
+/** The last part of a handle that carried files know of: later than what its catalog covers, perhaps. */
+export function lastCarried(handle: string, carried: readonly Buffer[]): Place | undefined {
+  let last: Place | undefined;
+  for (const file of carried) {
+    const { handle: of, newest } = decodeCarried(file);
+    if (of === handle && (last === undefined || comparePlaces(newest, last) > 0)) last = newest;
+  }
+  return last;
 }
 
 function keyOf({ segment, frame }: Place): string {
   return `${segment} ${frame}`;
 }
 
-function nameOf({ segment, frame }: Place): string {
+/** A place, as findings name it. */
+export function nameOfPlace({ segment, frame }: FramePlace): string {
   return `segment ${segment}, frame ${frame} of the log`;
 }
 
@@ -201,34 +239,84 @@ export async function* openParts(
   parts: AsyncIterable<SealedPart>,
 ): AsyncGenerator<OpenedPart> {
   let chunks: Buffer[] = [];
+  const seals = new PartSeals(project, storageId, keys);
   for await (const part of parts) {
     const { kind, chunks: count } = part.entry;
-    const plaintext = openOne(project, storageId, keys, part);
+    const plaintext = openOne(seals, part);
     if (kind === 'chunk') {
       chunks.push(plaintext);
       continue;
     }
     if (count > chunks.length)
-      throw new PartsDamaged(`${nameOf(part.place)}: the first chunks of a commit are missing`);
+      throw new PartsDamaged(`${nameOfPlace(part.place)}: the first chunks of a commit are missing`);
     const whole = count === 0 ? plaintext : Buffer.concat([...chunks.slice(-count), plaintext]);
     chunks = [];
     yield { kind, place: part.place, plaintext: whole };
   }
 }
 
-function openOne(project: string, storageId: Buffer, keys: PartKeys, part: SealedPart): Buffer {
-  const { entry, segmentId, place, body, head } = part;
+/** What the parts of one project are opened by: derived once for each use of a segment and each key version. */
+class PartSeals {
+  readonly #project: string;
+  readonly #storageId: Buffer;
+  readonly #keys: PartKeys;
+  #last: { readonly part: SealedPart; readonly seal: PartSeal } | undefined;
+
+  constructor(project: string, storageId: Buffer, keys: PartKeys) {
+    this.#project = project;
+    this.#storageId = storageId;
+    this.#keys = keys;
+  }
+
+  /** @returns undefined for a version that is not live. */
+  of(part: SealedPart): PartSeal | undefined {
+    if (this.#last !== undefined && isSealedAlike(this.#last.part, part)) return this.#last.seal;
+    const { entry, storageId = this.#storageId, segmentId } = part;
+    const key = partKey(this.#keys, entry.keyVersion, segmentId, entry.handle);
+    if (key === undefined) return undefined;
+    const seal = { key, aad: aadStart(this.#project, storageId, segmentId) };
+    this.#last = { part, seal };
+    return seal;
+  }
+}
+
+function isSealedAlike(a: SealedPart, b: SealedPart): boolean {
+  return (
+    a.entry.keyVersion === b.entry.keyVersion &&
+    a.entry.handle === b.entry.handle &&
+    a.storageId === b.storageId &&
+    a.segmentId.equals(b.segmentId)
+  );
+}
+
+/**
+ * Opens one part by itself.
+ *
+ * @param storageId of the log; a part that was carried out of another one names that itself.
+ * @throws PartsDamaged when it does not open, or is sealed under a version that is not live.
+ */
+export function openSealedPart(
+  project: string,
+  storageId: Buffer,
+  keys: PartKeys,
+  part: SealedPart,
+): Buffer {
+  return openOne(new PartSeals(project, storageId, keys), part);
+}
+
+function openOne(seals: PartSeals, part: SealedPart): Buffer {
+  const { entry, place, body, head } = part;
   if (entry.kind === 'gone') return Buffer.alloc(0);
-  const key = partKey(keys, entry.keyVersion, segmentId, entry.handle);
-  if (key === undefined)
-    throw new PartsDamaged(`${nameOf(place)}: there is no key of version ${entry.keyVersion}`);
+  const seal = seals.of(part);
+  if (seal === undefined)
+    throw new PartsDamaged(`${nameOfPlace(place)}: there is no key of version ${entry.keyVersion}`);
   const birth = entry.kind === 'birth' ? decodeBirth(body) : undefined;
   if (entry.kind === 'birth' && birth === undefined)
-    throw new PartsDamaged(`${nameOf(place)}: a birth is damaged`);
+    throw new PartsDamaged(`${nameOfPlace(place)}: a birth is damaged`);
   const clearBytes = birth?.bytes ?? 0;
   try {
     return openPart(
-      { key, aad: aadStart(project, part.storageId ?? storageId, segmentId) },
+      seal,
       place,
       head.subarray(0, ENTRY_BYTES - TAG_BYTES),
       entry.tag,
@@ -237,6 +325,6 @@ function openOne(project: string, storageId: Buffer, keys: PartKeys, part: Seale
     );
   } catch (error) {
     if (!(error instanceof OpenError)) throw error;
-    throw new PartsDamaged(`${nameOf(place)}: a part does not open`, { cause: error });
+    throw new PartsDamaged(`${nameOfPlace(place)}: a part does not open`, { cause: error });
   }
 }

@@ -49,6 +49,8 @@ export interface LogObserver {
   /** Writes have stopped, until {@link onResumed}. */
   readonly onStopped?: (error: unknown) => void;
   readonly onResumed?: () => void;
+  /** The log has ended, since no segment may be begun any more: the data folder is another's. */
+  readonly onLost?: (error: unknown) => void;
   /**
    * The log fills: the oldest segment should be freed; `handle` waits for its own parts to be covered, if it
    * is given.

@@ -1,15 +1,11 @@
 import { join } from 'node:path';
-import { decodeHead, type Entry, type FrameHead, hashOfFrame, isFrameWhole } from './frame.ts';
+import { isSegmentFile } from '@bundoc/shared/contract/log-folder';
+import { decodeHead } from './frame.ts';
 import { HandleIndex } from './handle-index.ts';
-import { BLOCK_BYTES, blocksOf, comparePlaces, type FramePlace, type Place } from './layout.ts';
+import { BLOCK_BYTES, comparePlaces, type FramePlace } from './layout.ts';
 import type { LogFile, ReadableLogDisk } from './ports.ts';
-import {
-  type Cut,
-  decodeHeader,
-  decodeIndex,
-  type FoundHeader,
-  type SegmentIndexEntry,
-} from './segment-header.ts';
+import { type SegmentIndex, type SuspectFrame, scanFrames } from './scan-frames.ts';
+import { type Cut, decodeHeader, decodeIndex, type FoundHeader } from './segment-header.ts';
 
 /** The log cannot be opened: what it had is missing, and nothing may be written as if it had never been. */
 export class LogDamaged extends Error {
@@ -21,9 +17,6 @@ export function lostLog(directory: string): LogDamaged {
   return new LogDamaged(`${directory} has no log, though this storage had one: put it back`);
 }
 
-/** What is known of a segment's parts, by handle. */
-export type SegmentIndex = Map<string, SegmentIndexEntry>;
-
 export interface LiveSegment {
   readonly number: number;
   readonly id: Buffer;
@@ -32,12 +25,6 @@ export interface LiveSegment {
   readonly firstFrame: number;
   /** Its last frame that counts; undefined while it is written, and for the last one that was found. */
   readonly end: Cut | undefined;
-}
-
-/** A frame that is damaged: the opening of a project tells whether its part is. */
-export interface SuspectFrame extends FramePlace {
-  /** Who has a part in it; empty when nothing says that. */
-  readonly handles: readonly string[];
 }
 
 /** What a log holds, as far as it can be said without any key. */
@@ -85,7 +72,7 @@ export async function scanLog(
   segmentBytes: number,
   everyFrame = false,
 ): Promise<LogScan> {
-  const names = ((await disk.list(directory)) ?? []).filter((name) => /^\d{8}$/.test(name)).sort();
+  const names = ((await disk.list(directory)) ?? []).filter(isSegmentFile).sort();
   const files: FileOnDisk[] = [];
   const stubs: string[] = [];
   for (const name of names) {
@@ -206,11 +193,10 @@ async function scanChain(
       parts = frames.index;
       suspects.push(...frames.suspects);
       hole = later(hole, frames.hole);
-      if (cut === undefined)
-        unsure = {
-          path,
-          ...(frames.last ?? { offset: 0, bytes: bytes.subarray(0, header.firstFrame * BLOCK_BYTES) }),
-        };
+      if (cut === undefined) {
+        const [start, end] = [frames.last?.start ?? 0, frames.last?.end ?? header.firstFrame * BLOCK_BYTES];
+        unsure = { path, offset: start, bytes: Buffer.from(bytes.subarray(start, end)) };
+      }
       if (frames.last !== undefined && cut === undefined) {
         const { number: frame, hash } = frames.last;
         tail = { cut: { segment: header.number, segmentId: header.id, frame, hash }, index: parts };
@@ -244,111 +230,4 @@ async function indexIn(disk: ReadableLogDisk, { path, header }: Link): Promise<S
   } finally {
     await file.close();
   }
-}
-
-/** What the frames of a segment are read by. */
-type SegmentStart = Pick<FoundHeader, 'number' | 'id' | 'firstFrame'>;
-
-interface LastFrame {
-  readonly number: number;
-  readonly hash: Buffer;
-  readonly offset: number;
-  readonly bytes: Buffer;
-}
-
-interface ScannedFrames {
-  readonly index: SegmentIndex;
-  readonly suspects: readonly SuspectFrame[];
-  readonly hole: FramePlace | undefined;
-  /** The last frame that counts. */
-  readonly last: LastFrame | undefined;
-}
-
-/**
- * Walks the frames of a segment.
- *
- * A frame that is not whole was torn by a crash if nothing follows it: one frame is in flight at a time.
- * Otherwise it was acknowledged, and its handles are listed: by its own head, or by the repetition in the
- * next one. Each place goes into the index as if it were whole, and reading the part fails if it is not.
- *
- * @param end the last frame that counts, for a segment that another follows.
- */
-export function scanFrames(bytes: Buffer, header: SegmentStart, end: Cut | undefined): ScannedFrames {
-  const index: SegmentIndex = new Map();
-  const segment = header.number;
-  const suspects: SuspectFrame[] = [];
-  let hole: FramePlace | undefined;
-  let last: LastFrame | undefined;
-  let at = header.firstFrame;
-  while (end === undefined || at <= end.frame) {
-    const head = headOf(bytes, header, at);
-    const whole = head !== undefined && isFrameWhole(bytes, at * BLOCK_BYTES, head);
-    const follower = whole ? undefined : nextHead(bytes, header, at, end);
-    const isAcknowledged = follower !== undefined || end !== undefined;
-    if (head === undefined) {
-      if (!isAcknowledged) break;
-      const lost = follower?.previousNumber ?? end?.frame ?? at;
-      // Two neighbours: of all but the last of them nothing says whose they were.
-      if (follower === undefined) hole = { segment, frame: lost };
-      else if (lost > at) hole = { segment, frame: lost - 1 };
-      const repeats = follower?.repeats ?? [];
-      suspects.push({ segment, frame: lost, handles: repeats.map(({ handle }) => handle) });
-      for (const { handle, tag } of repeats)
-        withPart(index, { handle, kind: 'data', bytes: 0 }, { segment, frame: lost, tag });
-      if (follower === undefined) break;
-      at = follower.number;
-      continue;
-    }
-    if (!whole && !isAcknowledged) break;
-    const isLinked = head.previousNumber !== last?.number || head.previousHash.equals(last.hash);
-    if (!whole || !isLinked)
-      suspects.push({ segment, frame: at, handles: head.entries.map(({ handle }) => handle) });
-    for (const entry of head.entries) withPart(index, entry, { segment, frame: at, tag: entry.tag });
-    const start = at * BLOCK_BYTES;
-    at += blocksOf(head.bytes);
-    last = {
-      number: head.number,
-      hash: hashOfFrame(bytes, start, head),
-      offset: start,
-      bytes: Buffer.from(bytes.subarray(start, at * BLOCK_BYTES)),
-    };
-  }
-  return { index, suspects, hole, last };
-}
-
-/** Adds a part to what is known of its segment. */
-export function withPart(
-  index: SegmentIndex,
-  { handle, kind, bytes }: Pick<Entry, 'handle' | 'kind' | 'bytes'>,
-  place: Place,
-): void {
-  const known = index.get(handle);
-  index.set(handle, {
-    handle,
-    isBorn: known?.isBorn ?? kind === 'birth',
-    isGone: kind === 'gone',
-    firstFrame: known?.firstFrame ?? place.frame,
-    last: place,
-    bytes: (known?.bytes ?? 0) + bytes,
-  });
-}
-
-/** The head of this segment's frame at a block. */
-function headOf(bytes: Buffer, header: SegmentStart, block: number): FrameHead | undefined {
-  const head = decodeHead(bytes, block * BLOCK_BYTES);
-  return head !== undefined && head.number === block && head.segmentId.equals(header.id) ? head : undefined;
-}
-
-function nextHead(
-  bytes: Buffer,
-  header: SegmentStart,
-  after: number,
-  end: Cut | undefined,
-): FrameHead | undefined {
-  const to = Math.min(end?.frame ?? Number.POSITIVE_INFINITY, Math.floor(bytes.length / BLOCK_BYTES) - 1);
-  for (let block = after + 1; block <= to; block++) {
-    const head = headOf(bytes, header, block);
-    if (head !== undefined) return head;
-  }
-  return undefined;
 }
