@@ -3,11 +3,10 @@ import type { ProjectFile } from '@bundoc/shared/contract/project-file';
 import { FakeClock } from '@bundoc/shared/testing/fake-clock';
 import { describe, expect, it } from 'vitest';
 import { put, ref } from '../storage/conformance.ts';
-import { createEmbeddedStore } from '../storage/embedded/recovery.ts';
 import { limitsAfter, SEAL_LIMITS, SealBudget } from '../storage/embedded/seal-budget.ts';
-import { openTestStore } from '../testing/embedded-project.ts';
 import { FakeKeyService } from '../testing/fake-key-service.ts';
 import { SimulatedDisk, type Survival } from '../testing/simulated-disk.ts';
+import { closeEngine, engineOn, openTestStore } from '../testing/test-engine.ts';
 import { KeyCache } from './key-cache.ts';
 import { formatProjectFile, unknownSealers } from './project-file.ts';
 import { ProjectFolders } from './project-folder.ts';
@@ -32,7 +31,13 @@ function start(disk = new SimulatedDisk('/', ROOT), service?: FakeKeyService) {
     setAside: '/set-aside',
     settle: async () => undefined,
     onSetAside: (mark) => setAside.push(mark),
-    createStore: (project, directory, cipher) => createEmbeddedStore({ project, directory, disk, cipher }),
+    tmp: '/tmp',
+    engine: {
+      create: async (...args) => (await engineOn(disk, { clock })).create(...args),
+      writeBirth: async (...args) => (await engineOn(disk, { clock })).writeBirth(...args),
+      syncBirth: async (...args) => (await engineOn(disk, { clock })).syncBirth(...args),
+      forget: async (...args) => (await engineOn(disk, { clock })).forget(...args),
+    },
   });
   /** Opens or makes the project and writes a document. */
   const write = async (id: string, json: string) => {
@@ -145,7 +150,7 @@ describe('the storage that was taken over', () => {
       const limits = limitsAfter(SEAL_LIMITS, takeOvers);
       const budget = new SealBudget(limits, 1, [{ version: 1, count: 100 }]);
       expect(budget.rotationDue).toBe(true);
-      expect(() => budget.reservationFor(1_000)).not.toThrow();
+      expect(() => budget.planFor(1_000)).not.toThrow();
     }
     expect(limitsAfter(SEAL_LIMITS, 0)).toEqual(SEAL_LIMITS);
     expect(limitsAfter(SEAL_LIMITS, 1).max).toBe(2 ** 32 - 2 ** 30);

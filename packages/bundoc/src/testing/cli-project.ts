@@ -29,7 +29,7 @@ export class CliProject {
   }
 
   static disk(): SimulatedDisk {
-    return new SimulatedDisk('/', ROOT);
+    return new SimulatedDisk('/', ROOT, '/tmp');
   }
 
   /** Opens the project as the service does, and makes it when it is not there. */
