@@ -61,8 +61,9 @@ export class AuditTable {
     return this.#chainKey;
   }
 
-  append(draft: AuditDraft): AuditReceipt {
-    const record = nextRecord(this.chainKey, this.head(), draft);
+  /** @param head of the chain, when this transaction has just appended it. */
+  append(draft: AuditDraft, head: ChainHead = this.head()): AuditReceipt {
+    const record = nextRecord(this.chainKey, head, draft);
     this.insert(record);
     return { seq: record.seq, hash: record.hash };
   }

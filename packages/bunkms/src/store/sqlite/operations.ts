@@ -245,8 +245,9 @@ export function sqliteOperations(connection: Connection): StoreOperations {
       }),
 
     appendAudit: (records, conditions = []) =>
-      write(() =>
-        records.map((record, at) => {
+      write(() => {
+        let head: AuditReceipt | undefined;
+        return records.map((record, at) => {
           const { jti, key, storage, kekRecord, unusedKek, kekOfAll } = conditions[at] ?? {};
           if (jti !== undefined && liveFamily(jti) === undefined) return 'token_revoked';
           if (key !== undefined && !isAsRead(connection, key)) return 'key_changed';
@@ -254,9 +255,10 @@ export function sqliteOperations(connection: Connection): StoreOperations {
           if (kekRecord !== undefined && kekRecord !== audit.latestKekRecord()) return 'keks_changed';
           if (unusedKek !== undefined && isKekInUse(connection, unusedKek)) return 'kek_in_use';
           if (kekOfAll !== undefined && !isHeldByAll(connection, kekOfAll)) return 'kek_not_held';
-          return audit.append(record);
-        }),
-      ),
+          head = audit.append(record, head);
+          return head;
+        });
+      }),
     appendAuditOnce: (record) =>
       write(() => {
         if (audit.has(record)) return false;
