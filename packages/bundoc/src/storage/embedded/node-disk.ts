@@ -150,10 +150,12 @@ export function openNodeDisk(directory: string, containment?: Containment): Node
           await entries.withFolder(folder.below(directory), async () => undefined);
           if (await filesystemSync.sync(directory)) return;
         }
-        await forEachAtOnce(paths, (path) => absentAs(undefined, entries.syncFile(folder.below(path))));
-        const directories = [...new Set(paths.map((path) => dirname(path)))];
-        await forEachAtOnce(directories, (path) =>
-          absentAs(undefined, entries.syncFolder(folder.below(path))),
+        const files = Map.groupBy(
+          paths.map((path) => folder.below(path)),
+          parentOf,
+        );
+        await forEachAtOnce([...files], ([directory, below]) =>
+          absentAs(undefined, entries.syncFiles(directory, below)),
         );
       }),
 
@@ -248,9 +250,26 @@ class Entries {
     }
   }
 
-  async syncFile(below: string): Promise<void> {
-    const descriptor = await this.openFile(below, constants.O_RDONLY);
+  /** Syncs files of one folder, and behind them the folder. What is absent is passed over. The folder's place is checked once for all. */
+  syncFiles(parent: string, files: readonly string[]): Promise<void> {
+    return this.withFolder(parent, async (folder) => {
+      const entries = this.#folder.entriesOf(folder, parent);
+      for (const below of files)
+        await absentAs(undefined, this.#syncFile(`${entries}/${nameOf(below)}`, below));
+      await fsync(folder);
+    });
+  }
+
+  /** @param entry a path whose last component alone may be a link. */
+  async #syncFile(entry: string, below: string): Promise<void> {
+    let descriptor: number;
     try {
+      descriptor = await openDescriptor(entry, READ_FLAGS);
+    } catch (error) {
+      throw this.#folder.openError(below, error);
+    }
+    try {
+      requireFile(below, fstatSync(descriptor), Number.POSITIVE_INFINITY);
       await fsync(descriptor);
     } finally {
       await closeDescriptor(descriptor);
