@@ -16,6 +16,7 @@ import {
 import { PartsDamaged, type SealedPart } from '../../engine/files/log/sealed-part.ts';
 import { Catalog } from './catalog.ts';
 import { type Disk, LARGE_FILE_BYTES_MAX } from './disk.ts';
+import { INDEX_FILE } from './index-file.ts';
 import { readRecords } from './record.ts';
 import type { SealCount } from './seal-budget.ts';
 import { CatalogDamaged, decodeSnapshot, type SnapshotHead } from './snapshot.ts';
@@ -119,6 +120,8 @@ export interface LoadedProject {
   readonly versions: ReadonlySet<number>;
   /** Whether there are files of carried parts. */
   readonly hasCarried: boolean;
+  /** Whether there is a file of indexes. */
+  readonly hasIndexes: boolean;
   /** Of the parts that were replayed, sealed. */
   readonly logBytes: number;
 }
@@ -130,8 +133,10 @@ export interface LoadedProject {
  */
 export async function loadProject(place: StorePlace): Promise<LoadedProject> {
   const { project, log } = place;
-  const snapshot = await loadSnapshot(place);
-  const carried = await readCarried(place.disk, place.directory);
+  // One look at the folder: to open what is not there costs more than to read what is.
+  const names = (await place.disk.list(place.directory)) ?? [];
+  const snapshot = names.includes(CATALOG_FILE) ? await loadSnapshot(place) : undefined;
+  const carried = names.includes(CARRIED_FOLDER) ? await readCarried(place.disk, place.directory) : [];
   const handle = snapshot?.head.handle ?? log.handleOf(project) ?? birthIn(carried)?.handle;
   if (handle === undefined) throw new CatalogDamaged('the catalog is missing');
   const store = snapshot?.store ?? new LoadedStore();
@@ -144,7 +149,8 @@ export async function loadProject(place: StorePlace): Promise<LoadedProject> {
   if (snapshot === undefined && !isBorn) throw new CatalogDamaged('the catalog is missing');
   const projectFile = snapshot?.head.projectFile;
   const hasCarried = carried.length > 0;
-  return { store, handle, projectFile, covered, last, versions, hasCarried, logBytes: bytes };
+  const hasIndexes = names.includes(INDEX_FILE);
+  return { store, handle, projectFile, covered, last, versions, hasCarried, hasIndexes, logBytes: bytes };
 }
 
 /** Parts of a project that are wanted. */
