@@ -90,7 +90,7 @@ export class IncomingRows implements MoveTarget {
         this.#write(transaction, [], usedKeys.slice(at, at + USED_KEYS_AT_ONCE), lastSeq),
       );
     const [documents, bytes] = await this.#transact(async (transaction) => {
-      await setRest(transaction, project, last);
+      await setRest(transaction, { project, cipher: this.#options.cipher() }, last);
       await transaction.query(SET_FILE, [project, file, mark]);
       const [counts] = await transaction.query(COUNTS, [project]);
       return counts as unknown as [number, number];

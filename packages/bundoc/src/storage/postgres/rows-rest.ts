@@ -4,6 +4,7 @@ import type { StoreRest } from '../port.ts';
 import type { Row, Statement, Transaction } from './database.ts';
 import { RowCipher } from './row-cipher.ts';
 import { ROW_COLUMNS } from './rows.ts';
+import { SEALED_COUNT } from './shared-seals.ts';
 
 /** A page of rows, documents and tombstones, by name. */
 export const ROWS_BY_NAME: Statement = {
@@ -23,8 +24,8 @@ const HEAD: Statement = {
          FROM bundoc.heads WHERE project = $1`,
 };
 const SEALS: Statement = {
-  name: 'bundoc-rest-seals-1',
-  text: 'SELECT version, seals FROM bundoc.key_versions WHERE project = $1 ORDER BY version',
+  name: 'bundoc-rest-seals-2',
+  text: `SELECT version, ${SEALED_COUNT} FROM bundoc.key_versions WHERE project = $1 ORDER BY version`,
 };
 const USED_KEYS: Statement = {
   name: 'bundoc-rest-used-keys-1',
@@ -40,10 +41,12 @@ export async function restOfRows(
   const rows = new RowCipher(project, cipher);
   const [head] = await transaction.query(HEAD, [project]);
   const [lastSeq, purgedSeq, size, documents, bytes] = head as unknown as number[];
-  const seals = (await transaction.query(SEALS, [project])) as unknown as [number, number][];
+  const seals = (await transaction.query(SEALS, [project])) as unknown as [number, Buffer | null][];
   return {
     ...({ lastSeq, purgedSeq, size, documents, bytes } as Omit<StoreRest, 'seals' | 'usedKeys'>),
-    seals: seals.map(([version, count]) => ({ version, count })),
+    seals: seals
+      .filter(([version]) => cipher.hasVersion(version))
+      .map(([version, sealed]) => ({ version, count: rows.openCount(version, sealed) })),
     usedKeys: (await transaction.query(USED_KEYS, [project])).map((row) => usedKeyOf(row, rows)),
   };
 }
