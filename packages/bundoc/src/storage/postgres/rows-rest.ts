@@ -16,12 +16,14 @@ SELECT ${ROW_COLUMNS}, sealed FROM (
   ) AS d WINDOW w AS (ORDER BY name)
 ) AS d WHERE place = 1 OR running IS NULL OR running <= 4194304 ORDER BY name`,
 };
-const HEAD: Statement = {
-  name: 'bundoc-rest-head-1',
-  text: `SELECT seq, purged_seq, (SELECT count(*) FROM bundoc.documents WHERE project = $1),
-           (SELECT coalesce(sum(documents), 0)::bigint FROM bundoc.collections WHERE project = $1),
-           (SELECT coalesce(sum(bytes), 0)::bigint FROM bundoc.collections WHERE project = $1)
-         FROM bundoc.heads WHERE project = $1`,
+/** The places of the latest commit and of what may be forgotten, and the number of documents and tombstones. Nothing where there is no project. */
+export const EXTENT: Statement = {
+  name: 'bundoc-extent-1',
+  text: `SELECT seq, purged_seq, (SELECT count(*) FROM bundoc.documents WHERE project = $1) FROM bundoc.heads WHERE project = $1`,
+};
+const COUNTS: Statement = {
+  name: 'bundoc-counts-1',
+  text: `SELECT coalesce(sum(documents), 0)::bigint, coalesce(sum(bytes), 0)::bigint FROM bundoc.collections WHERE project = $1`,
 };
 const SEALS: Statement = {
   name: 'bundoc-rest-seals-2',
@@ -39,16 +41,27 @@ export async function restOfRows(
   cipher: ProjectCipher,
 ): Promise<StoreRest> {
   const rows = new RowCipher(project, cipher);
-  const [head] = await transaction.query(HEAD, [project]);
-  const [lastSeq, purgedSeq, size, documents, bytes] = head as unknown as number[];
+  const [extent] = await transaction.query(EXTENT, [project]);
+  const [lastSeq, purgedSeq, size] = extent as unknown as [number, number, number];
   const seals = (await transaction.query(SEALS, [project])) as unknown as [number, Buffer | null][];
   return {
-    ...({ lastSeq, purgedSeq, size, documents, bytes } as Omit<StoreRest, 'seals' | 'usedKeys'>),
+    ...{ lastSeq, purgedSeq, size },
+    ...(await countsOfRows(transaction, project)),
     seals: seals
       .filter(([version]) => cipher.hasVersion(version))
       .map(([version, sealed]) => ({ version, count: rows.openCount(version, sealed) })),
     usedKeys: (await transaction.query(USED_KEYS, [project])).map((row) => usedKeyOf(row, rows)),
   };
+}
+
+/** Living documents and their sealed bytes, as they are counted. */
+export async function countsOfRows(
+  transaction: Transaction,
+  project: string,
+): Promise<Pick<StoreRest, 'documents' | 'bytes'>> {
+  const [row] = await transaction.query(COUNTS, [project]);
+  const [documents, bytes] = row as unknown as [number, number];
+  return { documents, bytes };
 }
 
 function usedKeyOf(row: Row, rows: RowCipher): UsedKey {

@@ -6,14 +6,10 @@ import type { Finding, OnProgress, VerifiedStore } from '../embedded/verify.ts';
 import type { Queryable, Row, Statement } from './database.ts';
 import { RowCipher, VersionUnknown } from './row-cipher.ts';
 import { orUndefined, readStateRow } from './rows.ts';
-import { ROWS_BY_NAME } from './rows-rest.ts';
+import { EXTENT, ROWS_BY_NAME } from './rows-rest.ts';
 import { SEALED_COUNT } from './shared-seals.ts';
 import { type CheckedDocument, EntriesCheck } from './verify-entries.ts';
 
-const HEAD: Statement = {
-  name: 'bundoc-verify-head-1',
-  text: `SELECT seq, purged_seq, (SELECT count(*) FROM bundoc.documents WHERE project = $1) FROM bundoc.heads WHERE project = $1`,
-};
 const COLLECTIONS: Statement = {
   name: 'bundoc-verify-collections-1',
   text: 'SELECT token, key_version, name, documents, bytes FROM bundoc.collections WHERE project = $1',
@@ -52,7 +48,7 @@ export async function verifyRows(
   const findings: Finding[] = [];
   const byCollection = new Map<string, Counts>();
   const byVersion = new Map<number, number>();
-  const [head] = await queryable.query(HEAD, [project]);
+  const [head] = await queryable.query(EXTENT, [project]);
   if (head === undefined)
     return { documents: 0, findings: [{ part: 'heads', problem: 'the row is missing' }] };
   const [seq, , total] = head as unknown as [number, number, number];
