@@ -10,6 +10,7 @@ import { IDEMPOTENCY_TTL_MS, type ProjectStore, TOMBSTONE_TTL_MS } from '../src/
 import { ChangeNews } from '../src/storage/postgres/change-news.ts';
 import type { Database } from '../src/storage/postgres/database.ts';
 import { migrate, readMigrations, SchemaMismatch } from '../src/storage/postgres/migrate.ts';
+import { ONE_MOMENT, verifyRows } from '../src/storage/postgres/verify-rows.ts';
 import { describeQuota } from '../src/storage/quota-conformance.ts';
 import { openTestDatabase, testDatabaseOptions } from '../src/testing/postgres-project.ts';
 import { CuttingProxy } from './support/cutting-proxy.ts';
@@ -329,6 +330,12 @@ describeWithPostgres('PostgreSQL', () => {
       const store = await project.open(database);
       await expect(commitOne(store, put('a', '{}'))).rejects.toMatchObject({ code: 'integrity_error' });
       expect(await textOf(store, 'a')).toContain('"_id":"a"');
+      const verified = await database.transaction(ONE_MOMENT, (transaction) =>
+        verifyRows(transaction, project.project, project.cipher, () => undefined),
+      );
+      expect(verified?.findings).toEqual([
+        { part: 'key version 2', problem: 'the count of its seals does not open' },
+      ]);
       expect(project.rotationsDue).toEqual([1]);
       await sql(`UPDATE bundoc.key_versions SET seals = '\\x${genuine.toString('hex')}' WHERE ${own}`);
       await commitOne(store, put('a', '{}'));

@@ -181,7 +181,7 @@ export class PostgresStore implements ProjectStore {
 
   async checkpoint(): Promise<void> {
     await this.#upkeep.prune();
-    await this.#seals.settle();
+    await this.#watched(this.#seals.settle());
   }
 
   commit(writes: readonly Write[], options: CommitOptions = {}): Promise<readonly WriteResult[]> {

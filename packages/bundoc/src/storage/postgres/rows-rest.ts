@@ -1,3 +1,5 @@
+import { OpenError } from '@bundoc/shared/aead';
+import { AppError } from '@bundoc/shared/errors';
 import type { ProjectCipher } from '../../cipher/project-cipher.ts';
 import type { UsedKey } from '../embedded/record.ts';
 import type { StoreRest } from '../port.ts';
@@ -34,7 +36,7 @@ const USED_KEYS: Statement = {
   text: 'SELECT token, at_ms, key_version, answer FROM bundoc.used_keys WHERE project = $1 ORDER BY at_ms',
 };
 
-/** What a transaction sees of a project beside its documents and deletions. It must hold the project's lock. @throws OpenError, VersionUnknown. */
+/** What a transaction sees of a project beside its documents and deletions. It must hold the project's lock. @throws AppError `integrity_error`; VersionUnknown. */
 export async function restOfRows(
   transaction: Transaction,
   project: string,
@@ -43,15 +45,21 @@ export async function restOfRows(
   const rows = new RowCipher(project, cipher);
   const [extent] = await transaction.query(EXTENT, [project]);
   const [lastSeq, purgedSeq, size] = extent as unknown as [number, number, number];
+  const counts = await countsOfRows(transaction, project);
   const seals = (await transaction.query(SEALS, [project])) as unknown as [number, Buffer | null][];
-  return {
-    ...{ lastSeq, purgedSeq, size },
-    ...(await countsOfRows(transaction, project)),
-    seals: seals
-      .filter(([version]) => cipher.hasVersion(version))
-      .map(([version, sealed]) => ({ version, count: rows.openCount(version, sealed) })),
-    usedKeys: (await transaction.query(USED_KEYS, [project])).map((row) => usedKeyOf(row, rows)),
-  };
+  const usedKeys = await transaction.query(USED_KEYS, [project]);
+  try {
+    return {
+      ...{ lastSeq, purgedSeq, size, ...counts },
+      seals: seals
+        .filter(([version]) => cipher.hasVersion(version))
+        .map(([version, sealed]) => ({ version, count: rows.openCount(version, sealed) })),
+      usedKeys: usedKeys.map((row) => usedKeyOf(row, rows)),
+    };
+  } catch (error) {
+    if (error instanceof OpenError) throw new AppError('integrity_error', { cause: error });
+    throw error;
+  }
 }
 
 /** Living documents and their sealed bytes, as they are counted. */

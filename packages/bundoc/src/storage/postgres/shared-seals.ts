@@ -3,6 +3,7 @@ import { AppError } from '@bundoc/shared/errors';
 import type { SealLimits } from '../embedded/seal-budget.ts';
 import type { Database, Statement } from './database.ts';
 import type { RowCipher } from './row-cipher.ts';
+import { orUndefined } from './rows.ts';
 
 /** More than a sealed count has: of a longer value, only the beginning is read, and does not open. */
 const SEALED_BYTES_MAX = 64;
@@ -28,6 +29,11 @@ export interface SharedSealsOptions {
   readonly onRotationDue: (version: number) => void;
 }
 
+interface Known {
+  readonly sealed: Buffer | null;
+  readonly count: number;
+}
+
 /**
  * This node's part of what a key version may seal. It is reserved durably, many seals at a time, before they are made: what a crash
  * leaves unused is counted as used, and no node counts less than it made.
@@ -38,8 +44,8 @@ export interface SharedSealsOptions {
 export class SharedSeals {
   readonly #options: SharedSealsOptions;
   readonly #rows: RowCipher;
-  /** The sealed count that was there last; undefined when it must be read again. */
-  #known: Buffer | null | undefined;
+  /** What was there last; undefined when it must be read again. */
+  #known: Known | undefined;
   #left = 0;
 
   constructor(options: SharedSealsOptions, rows: RowCipher) {
@@ -49,7 +55,7 @@ export class SharedSeals {
 
   /** What the row of the version holds, so that it need not be read once more. */
   found(sealed: Buffer | null): void {
-    this.#known = sealed;
+    this.#known = orUndefined(() => this.#opened(sealed));
   }
 
   /** Takes so many seals. @throws AppError `key_exhausted` when the key may not make as many; OpenError; those of the database. */
@@ -81,23 +87,23 @@ export class SharedSeals {
   /** @returns all that are reserved then; undefined when that would be more than the key may make. @throws OpenError. */
   async #add(seals: number): Promise<number | undefined> {
     const { database, project, limits } = this.#options;
-    const { version } = this.#rows;
     for (let tries = 0; tries < TRIES_MAX; tries++) {
       const known = await this.#present(tries === 0);
       // What was put back to an older count is not less than nothing.
-      const count = Math.max(0, this.#rows.openCount(version, known) + seals);
+      const count = Math.max(0, known.count + seals);
       if (count > limits.max && tries > 0) return undefined;
       if (count > limits.max) continue;
       const sealed = this.#rows.sealCount(count);
-      if ((await database.query(WRITE, [project, version, known, sealed])).length === 0) continue;
-      this.#known = sealed;
+      const values = [project, this.#rows.version, known.sealed, sealed];
+      if ((await database.query(WRITE, values)).length === 0) continue;
+      this.#known = { sealed, count };
       return count;
     }
     throw new AppError('storage_unavailable', { retryAfterS: 1 });
   }
 
-  /** The sealed count of the row. @param mayBeOld whether another node may have changed it since. @throws OpenError where there is no row. */
-  async #present(mayBeOld: boolean): Promise<Buffer | null> {
+  /** What the row says. @param mayBeOld whether another node may have changed it since. @throws OpenError, also where there is no row. */
+  async #present(mayBeOld: boolean): Promise<Known> {
     const known = this.#known;
     // Once used, it is old: whatever comes of it.
     this.#known = undefined;
@@ -105,6 +111,10 @@ export class SharedSeals {
     const { database, project } = this.#options;
     const [row] = await database.query(READ, [project, this.#rows.version]);
     if (row === undefined) throw new OpenError();
-    return row[0] as Buffer | null;
+    return this.#opened(row[0] as Buffer | null);
+  }
+
+  #opened(sealed: Buffer | null): Known {
+    return { sealed, count: this.#rows.openCount(this.#rows.version, sealed) };
   }
 }
