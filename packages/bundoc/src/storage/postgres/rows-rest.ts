@@ -5,14 +5,14 @@ import type { UsedKey } from '../embedded/record.ts';
 import type { StoreRest } from '../port.ts';
 import type { Row, Statement, Transaction } from './database.ts';
 import { RowCipher } from './row-cipher.ts';
-import { ROW_COLUMNS } from './rows.ts';
+import { ROW_COLUMNS, SEALED } from './rows.ts';
 import { SEALED_COUNT } from './shared-seals.ts';
 
 /** A page of rows, documents and tombstones, by name. */
 export const ROWS_BY_NAME: Statement = {
-  name: 'bundoc-rows-by-name-1',
+  name: 'bundoc-rows-by-name-2',
   text: `
-SELECT ${ROW_COLUMNS}, sealed FROM (
+SELECT ${ROW_COLUMNS}, ${SEALED} FROM (
   SELECT *, row_number() OVER w AS place, sum(octet_length(sealed)) OVER w AS running FROM (
     SELECT * FROM bundoc.documents WHERE project = $1 AND name > $2 ORDER BY name LIMIT 500
   ) AS d WINDOW w AS (ORDER BY name)

@@ -6,7 +6,7 @@ import { IDEMPOTENCY_KEYS_MAX, IDEMPOTENCY_TTL_MS, TOMBSTONE_TTL_MS } from '../p
 import type { Database, Row, Statement, Transaction } from './database.ts';
 import { lockOf } from './project-rows.ts';
 import type { RowCipher } from './row-cipher.ts';
-import { orUndefined, ROW_COLUMNS, readStateRow } from './rows.ts';
+import { orUndefined, ROW_COLUMNS, readStateRow, SEALED } from './rows.ts';
 import { SEALED_COUNT, type SharedSeals } from './shared-seals.ts';
 
 /** How long it is remembered that a transaction took effect: far longer than anybody looks its outcome up. */
@@ -46,9 +46,9 @@ const FORMER: Statement = {
          FROM bundoc.key_versions WHERE project = $1`,
 };
 const TO_RESEAL: Statement = {
-  name: 'bundoc-to-reseal-1',
+  name: 'bundoc-to-reseal-2',
   text: `
-SELECT ${ROW_COLUMNS}, sealed FROM (
+SELECT ${ROW_COLUMNS}, ${SEALED} FROM (
   SELECT *, row_number() OVER w AS place, sum(octet_length(sealed)) OVER w AS running FROM (
     SELECT * FROM bundoc.documents WHERE project = $1 AND name > $2 AND deleted_ms = 0 AND key_version < $3
     ORDER BY name LIMIT $4
