@@ -7,7 +7,7 @@ import type { OnProgress } from '../storage/embedded/verify.ts';
 import type { Position, SealedChange } from '../storage/port.ts';
 import type { Connections, Statement, Transaction } from '../storage/postgres/database.ts';
 import { fenceHead, inFence, removeRows, unfenceRows } from '../storage/postgres/fence.ts';
-import { readFileRow } from '../storage/postgres/file-row.ts';
+import { MARKER, readFileRow } from '../storage/postgres/file-row.ts';
 import { setRest, writeSealed } from '../storage/postgres/import-rows.ts';
 import { pagesOfRows } from '../storage/postgres/pages-of-rows.ts';
 import { insertProjectRows, raiseKeyVersion } from '../storage/postgres/project-rows.ts';
@@ -115,7 +115,7 @@ export class IncomingRows implements MoveTarget {
   /** Nodes that have the project open from before must not see what is brought in. So its head is fenced between two transactions. */
   async #transact<T>(action: (transaction: Transaction) => Promise<T>): Promise<T> {
     const { project, database } = this.#options;
-    const lock = `SELECT marker FROM bundoc.projects WHERE project = '${project}' FOR UPDATE`;
+    const lock = `SELECT ${MARKER} FROM bundoc.projects WHERE project = '${project}' FOR UPDATE`;
     const done = await database.transaction(lock, async (transaction, [row]) => {
       const isMine = row?.[0]?.[0] === this.#mark;
       const run = async () => {
