@@ -8,6 +8,7 @@ import type { TakenOver } from './project/project-file.ts';
 import type { OpenedProject, Projects } from './project/projects.ts';
 import type { OnSetAside } from './project/set-aside.ts';
 import type { Disk } from './storage/embedded/disk.ts';
+import type { UnknownSealers } from './storage/embedded/seal-budget.ts';
 import type { ProjectStore } from './storage/port.ts';
 import type { Quota } from './storage/quota.ts';
 
@@ -47,7 +48,7 @@ export interface Storage extends AsyncDisposable {
     project: string,
     opened: OpenedProject,
     watch: StoreWatch,
-    unknownSealers: number,
+    unknownSealers: UnknownSealers,
   ): Promise<ProjectStore>;
   /** Where others write to it: the state of each project as a text, which changes with it. One statement for all. */
   readonly statesOf?: (projects: readonly string[]) => Promise<ReadonlyMap<string, string>>;
