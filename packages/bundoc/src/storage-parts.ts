@@ -55,7 +55,7 @@ export interface Storage extends AsyncDisposable {
   /** What every open project takes. */
   readonly openCost: OpenCost;
   /** Bytes in which it keeps what an open project has in memory, where it can tell. */
-  readonly storedBytes?: (project: string) => Promise<number>;
+  readonly storedBytes?: (project: string, entries?: readonly string[]) => Promise<number>;
   /** Of a storage in files alone. */
   readonly folders?: MovableFolders;
 }

@@ -1,5 +1,6 @@
 import {
   close as closeCallback,
+  closeSync,
   constants,
   fstat as fstatCallback,
   fstatSync,
@@ -187,7 +188,10 @@ class Entries {
     return new Promise((resolve, reject) => {
       const readFrom = (descriptor: number): void =>
         readWhole(descriptor, below, bytesMax, (error, content) => {
-          closeCallback(descriptor, () => (content === undefined ? reject(error) : resolve(content)));
+          // Of a file that was only read: there is nothing to wait for.
+          closeSync(descriptor);
+          if (content === undefined) reject(error);
+          else resolve(content);
         });
       openCallback(this.#folder.pathOf(below), READ_FLAGS, (error, descriptor) => {
         const opened =
@@ -210,13 +214,13 @@ class Entries {
   }
 
   async size(below: string): Promise<number> {
-    return this.within(below, async (entry) => (await lstat(entry)).size);
+    // A hint: nothing is read or opened by it.
+    return (await lstat(this.#folder.pathOf(below))).size;
   }
 
   async list(below: string): Promise<string[]> {
     return this.withFolder(below, async (descriptor) => {
-      const { size } = await fstat(descriptor);
-      if (size > FOLDER_BYTES_MAX) throw new UnsafeEntry(below, 'has more names than can be read');
+      if (fstatSync(descriptor).size > FOLDER_BYTES_MAX) throw new UnsafeEntry(below, 'has more names than can be read');
       return await readdir(this.#folder.entriesOf(descriptor, below));
     });
   }
@@ -235,7 +239,7 @@ class Entries {
     try {
       return await action(descriptor);
     } finally {
-      await closeDescriptor(descriptor);
+      closeSync(descriptor);
     }
   }
 

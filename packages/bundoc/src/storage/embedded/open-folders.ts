@@ -1,8 +1,8 @@
 import { closeSync } from 'node:fs';
 import type { DataFolder } from '@bundoc/shared/data-folder';
 
-/** As many as one project has folders of documents. */
-const OPEN_MAX = 256;
+/** For projects that are written to at the time; the descriptors are not needed otherwise. */
+const OPEN_MAX = 48;
 
 /** How long a folder that was found in its place is taken to be there, milliseconds: a look at each for each file would double its cost. */
 export const CHECKED_FOR_MS = 1_000;

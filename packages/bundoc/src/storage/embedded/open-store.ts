@@ -12,6 +12,8 @@ import type { Disk } from './disk.ts';
 
 export interface StoreOptions extends EmbeddedStoreOptions {
   readonly disk: Disk;
+  /** Names in the project's folder, where somebody has just looked. */
+  readonly entries?: readonly string[] | undefined;
 }
 
 /** What a store is opened on. */

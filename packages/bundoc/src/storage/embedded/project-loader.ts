@@ -47,6 +47,8 @@ export interface StorePlace {
   readonly disk: Disk;
   readonly cipher: ProjectCipher;
   readonly log: LogOfProjects;
+  /** Names in the folder, where somebody has just looked. */
+  readonly entries?: readonly string[] | undefined;
 }
 
 /** A project's store in memory: its catalog, brought forward by the parts that were replayed. */
@@ -134,7 +136,7 @@ export interface LoadedProject {
 export async function loadProject(place: StorePlace): Promise<LoadedProject> {
   const { project, log } = place;
   // One look at the folder: to open what is not there costs more than to read what is.
-  const names = (await place.disk.list(place.directory)) ?? [];
+  const names = place.entries ?? (await place.disk.list(place.directory)) ?? [];
   const snapshot = names.includes(CATALOG_FILE) ? await loadSnapshot(place) : undefined;
   const carried = names.includes(CARRIED_FOLDER) ? await readCarried(place.disk, place.directory) : [];
   const handle = snapshot?.head.handle ?? log.handleOf(project) ?? birthIn(carried)?.handle;
