@@ -86,9 +86,10 @@ export async function openFileStorage(
         },
       }),
     expiry: new ExpiryMarksInFolders({ disk, directory: projectsDir, clock }),
-    openStore: (project, { cipher, file }, watch, unknownSealers) =>
+    openStore: (project, { cipher, file, entries }, watch, unknownSealers) =>
       engine.openStore({
         ...watch,
+        entries,
         project,
         directory: join(projectsDir, project),
         projectFile: formatProjectFile(file),
@@ -100,8 +101,9 @@ export async function openFileStorage(
         quota,
       }),
     openCost: OPEN_COST,
-    storedBytes: async (project) => {
-      const sizes = [CATALOG_FILE, INDEX_FILE].map((name) => disk.size(join(projectsDir, project, name)));
+    storedBytes: async (project, entries) => {
+      const names = [CATALOG_FILE, INDEX_FILE].filter((name) => entries?.includes(name) ?? true);
+      const sizes = names.map((name) => disk.size(join(projectsDir, project, name)));
       return (await Promise.all(sizes)).reduce<number>((sum, size) => sum + (size ?? 0), 0);
     },
     folders: {

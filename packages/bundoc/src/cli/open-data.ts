@@ -240,7 +240,9 @@ async function requirePresent(disk: Disk, directory: string, project: string): P
 
 /** Nothing but a mark is left of it. */
 function isDeleted(content: readonly string[]): boolean {
-  return content.includes(DELETION_FILE) && !content.includes(PROJECT_FILE) && !content.includes(CATALOG_FILE);
+  return (
+    content.includes(DELETION_FILE) && !content.includes(PROJECT_FILE) && !content.includes(CATALOG_FILE)
+  );
 }
 
 /** All but those of which nothing is left but a mark, which are being brought in, or were moved away. */

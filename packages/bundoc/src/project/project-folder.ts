@@ -99,7 +99,7 @@ export class ProjectFolders implements Projects {
     }
     const file = parseProjectFile(project, content);
     const keys = await keysOfFile(this.#options.keys, project, file);
-    return this.#brought(directory, file, keys);
+    return { ...(await this.#brought(directory, file, keys)), entries: names };
   }
 
   /**
@@ -121,7 +121,7 @@ export class ProjectFolders implements Projects {
     const keys: LeasedKeys = [made.key];
     const cipher = openCipher(file, keys);
     await this.#options.engine.create(project, directory, cipher, formatProjectFile(file));
-    return { directory, file, keys, cipher };
+    return { directory, file, keys, cipher, entries: [PROJECT_FILE] };
   }
 
   async names(after: string, limit: number, only?: readonly string[]): Promise<readonly string[]> {

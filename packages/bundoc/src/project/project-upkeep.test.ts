@@ -1,7 +1,7 @@
 import { describe, expect, it } from 'vitest';
 import type { ProjectStore } from '../storage/port.ts';
-import { openTestStore } from '../testing/embedded-project.ts';
 import { newPlace, openInstances } from '../testing/open-instances.ts';
+import { openTestStore } from '../testing/test-engine.ts';
 import { ProjectUpkeep, type ProjectUpkeepOptions } from './project-upkeep.ts';
 
 const settle = () => new Promise((resolve) => setImmediate(resolve));

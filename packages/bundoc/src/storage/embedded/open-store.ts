@@ -12,6 +12,8 @@ import type { Disk } from './disk.ts';
 
 export interface StoreOptions extends EmbeddedStoreOptions {
   readonly disk: Disk;
+  /** Names in the project's folder, where somebody has just looked. */
+  readonly entries?: readonly string[] | undefined;
 }
 
 /** What a store is opened on. */
@@ -36,7 +38,7 @@ export async function openStore(
   const { catalog, usedKeys, sealedByFile, sealCounts } = loaded.store;
   catalog.finishLoading();
   const seals = new SealBudget(options.sealLimits, cipher.version, sealCounts);
-  const indexes = await loadIndexes(options, catalog.lastSeq);
+  const indexes = loaded.hasIndexes ? await loadIndexes(options, catalog.lastSeq) : undefined;
   const files = writer.of(project, directory);
   const { handle, covered, last, versions } = loaded;
   const parts = { handle, catalog, usedKeys, files, seals, indexes, covered, last, versions };

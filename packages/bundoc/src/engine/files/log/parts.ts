@@ -1,6 +1,6 @@
 import { OpenError } from '@bundoc/shared/aead';
 import { decodeCarried } from './carried-file.ts';
-import { ENTRY_BYTES, findPart, headBytesAt, readEntry } from './frame.ts';
+import { ENTRY_BYTES, findPart, headBytesAt, readEntry, type SealedEntry } from './frame.ts';
 import { BLOCK_BYTES, comparePlaces, type FramePlace, isSamePlace, type Place, TAG_BYTES } from './layout.ts';
 import { aadStart, decodeBirth, openPart, type PartKeys, type PartSeal, partKey } from './part-seal.ts';
 import type { LogFile, ReadableLogDisk } from './ports.ts';
@@ -32,7 +32,7 @@ export class PartReader implements AsyncDisposable {
    * The part of a handle at a place. Nothing of it is authentic yet, but that it has the tag which the place
    * names.
    *
-   * @param withBody whether the body is read as well; otherwise it is empty.
+   * @param withBody whether the body is read as well; otherwise it may be empty.
    * @returns undefined when there is no such part.
    */
   async read(
@@ -53,16 +53,14 @@ export class PartReader implements AsyncDisposable {
     const entry = found && readEntry(found.entry, 0);
     if (found === undefined || entry === undefined) return undefined;
     if (place.tag !== undefined && !entry.tag.equals(place.tag)) return undefined;
-    const body = withBody ? await file.read(start + found.bodyStart, found.bodyBytes) : Buffer.alloc(0);
-    if (withBody && body.length < found.bodyBytes) return undefined;
-    return {
-      place: { segment: place.segment, frame: place.frame, tag: entry.tag },
-      storageId: undefined,
-      segmentId: segment.id,
-      head: Buffer.from(found.entry),
-      entry,
-      body,
-    };
+    const end = found.bodyStart + found.bodyBytes;
+    const isThere = end <= head.length;
+    if (!withBody && !isThere) return partOf(segment, place, entry, found.entry, NO_BODY);
+    const body = isThere
+      ? head.subarray(found.bodyStart, end)
+      : await file.read(start + found.bodyStart, found.bodyBytes);
+    if (body.length < found.bodyBytes) return undefined;
+    return partOf(segment, place, entry, found.entry, body);
   }
 
   /** Reads a whole segment at once, for who needs many of its parts. */
@@ -110,6 +108,27 @@ export class PartReader implements AsyncDisposable {
   }
 }
 
+const NO_BODY = Buffer.alloc(0);
+/** Bodies of parts that an opening keeps from its way back. */
+const KEPT_BYTES_MAX = 1_048_576;
+
+function partOf(
+  { id }: LiveSegment,
+  { segment, frame }: FramePlace,
+  entry: SealedEntry,
+  head: Buffer,
+  body: Buffer,
+): SealedPart {
+  return {
+    place: { segment, frame, tag: entry.tag },
+    storageId: undefined,
+    segmentId: id,
+    head: Buffer.from(head),
+    entry,
+    body,
+  };
+}
+
 /** Whose parts are looked for, and from where on. */
 export interface PartsWanted {
   readonly handle: string;
@@ -150,10 +169,18 @@ export async function* partsBehind(reader: PartReader, wanted: PartsWanted): Asy
     return part;
   };
   const places: Place[] = [];
+  // Most are read as a whole at once.
+  const kept = new Map<Place, SealedPart>();
+  let keptBytes = 0;
   let place = newest;
   while (place !== undefined && (covered === undefined || comparePlaces(place, covered) > 0)) {
     places.push(place);
-    const { previous } = (await at(place, false)).entry;
+    const part: SealedPart = await at(place, false);
+    const { previous, bytes } = part.entry;
+    if (part.body.length === bytes && keptBytes + bytes <= KEPT_BYTES_MAX) {
+      kept.set(place, part);
+      keptBytes += bytes;
+    }
     if (previous !== undefined && comparePlaces(previous, place) >= 0)
       throw new PartsDamaged(`${nameOfPlace(place)}: the part names a later one as the one before`);
     place = previous;
@@ -169,7 +196,7 @@ export async function* partsBehind(reader: PartReader, wanted: PartsWanted): Asy
         ? 'parts lie before the first one'
         : `${nameOfPlace(covered)}: the parts of the log do not follow the one that the catalog covers`,
     );
-  for (const one of places.reverse()) yield at(one, true);
+  for (const one of places.reverse()) yield kept.get(one) ?? at(one, true);
 }
 
 /** The last part of a handle that carried files know of: later than what its catalog covers, perhaps. */

@@ -5,6 +5,7 @@ import { PartReader } from './parts.ts';
 import type { LogDisk } from './ports.ts';
 import type { LiveSegment, LogScan } from './scan.ts';
 import type { Cut } from './segment-header.ts';
+import { SharedReads } from './shared-reads.ts';
 
 export interface SegmentLimits {
   /** Length of a segment's file. */
@@ -52,6 +53,7 @@ export class Segments {
   #free: FreedSegment[];
   readonly #readers = new Set<Reading>();
   readonly #onUsable: () => void;
+  readonly #reads: SharedReads;
   #nextFile: number;
   #nextNumber: number;
   #growing: Promise<void> | undefined;
@@ -59,6 +61,7 @@ export class Segments {
   /** @param onUsable called when a reader has ended that kept segments from being used. */
   constructor(disk: LogDisk, directory: string, limits: SegmentLimits, scan: LogScan, onUsable: () => void) {
     this.#disk = disk;
+    this.#reads = new SharedReads(disk);
     this.#onUsable = onUsable;
     this.#directory = directory;
     this.#limits = limits;
@@ -178,16 +181,17 @@ export class Segments {
     return this.#growing;
   }
 
-  /** Resolves once no segment is being made. */
+  /** Resolves once no segment is being made, and none is open for reading. */
   async settled(): Promise<void> {
     await this.#growing?.catch(() => undefined);
+    await this.#reads[Symbol.asyncDispose]();
   }
 
   /** Reads parts. Segments that are freed meanwhile are not written over before the reader is disposed of. */
   reader(): PartReader {
     const reading: Reading = { segments: new Map(this.#live) };
     this.#readers.add(reading);
-    return new PartReader(this.#disk, reading.segments, this.firstLive, () => {
+    return new PartReader(this.#reads, reading.segments, this.firstLive, () => {
       this.#readers.delete(reading);
       if (this.#free.some(({ readers }) => readers.includes(reading))) this.#onUsable();
     });
