@@ -428,9 +428,9 @@ export class FilesEngine implements EnginePort, LogOfProjects, AsyncDisposable {
         throw error;
       });
       // A project that was deleted, or is elsewhere, is not made again; whether the mark is true is asked when it is opened.
-      if (names?.some((name) => name === DELETION_FILE || name === MOVE_FILE)) continue;
+      const isMarked = names?.some((name) => name === DELETION_FILE || name === MOVE_FILE) === true;
       const path = join(directory, PROJECT_FILE);
-      if (!(await this.#isProjectFile(path))) {
+      if (!isMarked && !(await this.#isProjectFile(path))) {
         const [failure] = await disk.writeFiles([{ path, content: projectFile }]);
         if (failure !== undefined) throw failure;
       }
