@@ -322,19 +322,20 @@ export class EmbeddedStore implements ProjectStore, PartSource, CheckpointSource
   // What the log asks of it.
 
   get makesRoom(): boolean {
-    return this.#waiting.some(onlyDeletes);
+    const [first] = this.#waiting;
+    return first !== undefined && onlyDeletes(first);
   }
 
   take(bytesMax: number, onlyMakingRoom: boolean): TakenPart | undefined {
     const { files } = this.#parts;
     if (files.isFull) this.#refuseAll(new AppError('disk_full'), isNoDelete);
     while (this.#waiting.length > 0) {
-      const mayPut = !onlyMakingRoom && files.isRoomy;
-      const group = this.#takeGroup(bytesMax, mayPut);
-      if (group.length === 0) {
-        if (!mayPut && !onlyMakingRoom) files.whenRoomy(() => this.#attached.ready());
+      if (!onlyMakingRoom && !files.isRoomy) {
+        files.whenRoomy(() => this.#attached.ready());
         return undefined;
       }
+      const group = this.#takeGroup(bytesMax, onlyMakingRoom);
+      if (group.length === 0) return undefined;
       const part = this.#partOf(group);
       if (part !== undefined) return part;
     }
@@ -399,23 +400,17 @@ export class EmbeddedStore implements ProjectStore, PartSource, CheckpointSource
     this.#versions = new Set([version]);
   }
 
-  #takeGroup(bytesMax: number, mayPut: boolean): Waiting[] {
-    const group: Waiting[] = [];
-    const left: Waiting[] = [];
+  /** Those that wait longest, in their order. */
+  #takeGroup(bytesMax: number, onlyMakingRoom: boolean): Waiting[] {
+    let count = 0;
     let bytes = 0;
     for (const waiting of this.#waiting) {
-      const size = likelyBytes(waiting);
-      const fits = group.length === 0 || bytes + size <= bytesMax;
-      if (!fits || (left.length > 0 && mayPut) || (!mayPut && !onlyDeletes(waiting))) {
-        left.push(waiting);
-        continue;
-      }
-      bytes += size;
+      bytes += likelyBytes(waiting);
+      if ((count > 0 && bytes > bytesMax) || (onlyMakingRoom && !onlyDeletes(waiting))) break;
       this.#waitingBytes -= waiting.bytes;
-      group.push(waiting);
+      count++;
     }
-    this.#waiting = left;
-    return group;
+    return this.#waiting.splice(0, count);
   }
 
   /** @returns undefined when nothing of the group is to be written: then each of it is answered. */
