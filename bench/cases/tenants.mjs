@@ -39,10 +39,11 @@ const CREATE_LOG_BYTES = 1_100;
 /** What can be chosen by `--parts`, in this order. Tenants are made in any case. */
 const PARTS = {
   cost: costOfTenants,
+  // Before the others write to the tenants: an opening reads what the log has behind the catalog.
+  'key-cached': firstReadsWithKeys,
   rates: ratesOverTenants,
   'small-cache': ratesWithSmallCache,
   mixed: mixedLoad,
-  'key-cached': firstReadsWithKeys,
   start: startWithFullLog,
   one: oneTenant,
   disk: onLimitedDisk,

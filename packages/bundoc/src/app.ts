@@ -358,7 +358,12 @@ function composeInstances(composition: Composition): {
     requireServed: () => void generation.acting(),
     openStore: (project, opened) => {
       const { cipher, file } = opened;
-      return storage.openStore(project, opened, watch(project), unknownSealers(file, cipher.version, generation));
+      return storage.openStore(
+        project,
+        opened,
+        watch(project),
+        unknownSealers(file, cipher.version, generation),
+      );
     },
     othersWrite: storage.othersWrite,
     openBytesMax: config.openBytes,

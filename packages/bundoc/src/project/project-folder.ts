@@ -10,7 +10,12 @@ import {
 import { AppError, hasCode } from '@bundoc/shared/errors';
 import type { ProjectCipher } from '../cipher/project-cipher.ts';
 import type { LeasedKey } from '../kms/port.ts';
-import { type Disk, makeDirectoryDurably, replaceFile, SMALL_FILE_BYTES_MAX } from '../storage/embedded/disk.ts';
+import {
+  type Disk,
+  makeDirectoryDurably,
+  replaceFile,
+  SMALL_FILE_BYTES_MAX,
+} from '../storage/embedded/disk.ts';
 import { DOCS_FOLDER } from '../storage/embedded/document-files.ts';
 import { formatDeletionMark, readDeletionMark } from './deletion-mark.ts';
 import { judgeMoveMark, mayBeRemoved, type SettleMove } from './judge-move-mark.ts';

@@ -1,3 +1,4 @@
+import type { Clock } from '@bundoc/shared/clock';
 import { AppError } from '@bundoc/shared/errors';
 import type { DocumentRef } from '../../cipher/stored-text.ts';
 import type { Place } from '../../engine/files/log/layout.ts';
@@ -29,14 +30,20 @@ import type { Catalog } from './catalog.ts';
 import type { CheckpointSource, StoredIndexState } from './checkpoint.ts';
 import { CollectionIndexes } from './collection-indexes.ts';
 import type { ProjectFiles } from './document-writer.ts';
-import { type FrameChange, GroupPreparer, likelyBytes, type Prepared, type Unsealed, type Waiting } from './group-preparer.ts';
+import {
+  type FrameChange,
+  GroupPreparer,
+  likelyBytes,
+  type Prepared,
+  type Unsealed,
+  type Waiting,
+} from './group-preparer.ts';
 import type { StoredIndexes } from './index-file.ts';
 import { Reader, type ReaderOptions } from './reader.ts';
 import { writeSealsRecord } from './record.ts';
 import type { SealBudget, SealCount, SealLimits } from './seal-budget.ts';
 import type { SnapshotHead } from './snapshot.ts';
 import type { UsedKeys } from './used-keys.ts';
-import type { Clock } from '@bundoc/shared/clock';
 
 export interface EmbeddedStoreOptions extends ReaderOptions {
   readonly clock: Clock;
@@ -354,7 +361,9 @@ export class EmbeddedStore implements ProjectStore, PartSource, CheckpointSource
     const { catalog } = this.#parts;
     const bytes = Math.max(catalog.size * SNAPSHOT_ENTRY_BYTES, this.#engine.checkpointBytes);
     // However large the catalog is, the log needs its segments.
-    return !this.#failed && (this.#attached.mark()?.bytes ?? 0) > Math.min(bytes, 8 * this.#engine.checkpointBytes);
+    return (
+      !this.#failed && (this.#attached.mark()?.bytes ?? 0) > Math.min(bytes, 8 * this.#engine.checkpointBytes)
+    );
   }
 
   purge(beforeMs: number): number {

@@ -220,7 +220,8 @@ class Entries {
 
   async list(below: string): Promise<string[]> {
     return this.withFolder(below, async (descriptor) => {
-      if (fstatSync(descriptor).size > FOLDER_BYTES_MAX) throw new UnsafeEntry(below, 'has more names than can be read');
+      if (fstatSync(descriptor).size > FOLDER_BYTES_MAX)
+        throw new UnsafeEntry(below, 'has more names than can be read');
       return await readdir(this.#folder.entriesOf(descriptor, below));
     });
   }

@@ -1,6 +1,7 @@
 import { join } from 'node:path';
 import { AppError, hasCode } from '@bundoc/shared/errors';
 import { PartsDamaged } from '../../engine/files/log/sealed-part.ts';
+import type { Disk } from './disk.ts';
 import { LARGE_FILE_BYTES_MAX } from './disk.ts';
 import type { DocumentWriter } from './document-writer.ts';
 import { EmbeddedStore, type EmbeddedStoreOptions, type EnginePort } from './embedded-store.ts';
@@ -8,7 +9,6 @@ import { decodeIndexes, INDEX_FILE, type StoredIndexes } from './index-file.ts';
 import { type LoadedProject, type LogOfProjects, loadProject, type StorePlace } from './project-loader.ts';
 import { SealBudget } from './seal-budget.ts';
 import { CatalogDamaged } from './snapshot.ts';
-import type { Disk } from './disk.ts';
 
 export interface StoreOptions extends EmbeddedStoreOptions {
   readonly disk: Disk;
