@@ -320,7 +320,8 @@ export class FilesEngine implements EnginePort, LogOfProjects, AsyncDisposable {
   }
 
   async closed(store: EmbeddedStore): Promise<void> {
-    for (let one; (one = this.#checkpointing.settled(store.handle)) !== undefined; ) await one;
+    while (this.#checkpointing.settled(store.handle) !== undefined)
+      await this.#checkpointing.settled(store.handle);
     if (this.#stores.get(store.handle) === store) this.#stores.delete(store.handle);
     if (store.failed) await this.#writer.drop(store.project);
     else if (!this.#log.isUncovered(store.handle)) this.#writer.forget(store.project);
