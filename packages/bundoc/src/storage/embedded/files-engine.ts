@@ -238,16 +238,17 @@ export class FilesEngine implements EnginePort, LogOfProjects, AsyncDisposable {
   async forget(project: string): Promise<void> {
     await this.#writer.drop(project);
     const handle = this.#born.get(project)?.handle ?? (await this.#startOf(project))?.handle;
-    this.#born.delete(project);
     if (handle !== undefined) await this.drop(project, handle);
+    // Not before: who tries again after a failure must find the handle.
+    this.#born.delete(project);
   }
 
   /** The log has nothing under a handle any more: the project is gone, or has another handle. */
   async drop(project: string, handle: string): Promise<void> {
-    this.#projectOf.delete(handle);
-    this.#carried.delete(handle);
     if (this.#log.newest(handle) !== undefined)
       await this.#write({ handle, project, keys: NO_KEYS }, { kind: 'gone', keyVersion: 0 });
+    this.#projectOf.delete(handle);
+    this.#carried.delete(handle);
     await this.#log.stuck.remove(handle);
   }
 
