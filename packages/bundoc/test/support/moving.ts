@@ -84,6 +84,7 @@ export class Moving implements AsyncDisposable {
 
   /** Of the process that has the folder. */
   async #engine(): Promise<FilesEngine> {
+    await this.identity('files');
     await this.disk.makeDirectory(this.#projectsDir);
     return engineOn(this.disk, { dataDir: this.folder, projectsDir: this.#projectsDir });
   }
