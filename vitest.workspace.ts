@@ -52,6 +52,7 @@ const API = [
   'recovery',
   'rotation',
   'secrets',
+  'take-over',
   'token-renewal',
   'transfer',
   'workflow',

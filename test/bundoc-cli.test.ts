@@ -164,11 +164,17 @@ describe('bundoc on the command line', () => {
     expect(JSON.parse(other.stdout)).toMatchObject({
       ok: false,
       projects: [{ project: 'project-a', findings: [] }],
-      log: [expect.stringMatching(/^segment \d+, frame \d+ of the log is damaged; it has parts of handle [0-9a-f]{16}$/)],
+      log: [
+        expect.stringMatching(
+          /^segment \d+, frame \d+ of the log is damaged; it has parts of handle [0-9a-f]{16}$/,
+        ),
+      ],
     });
     const own = await bundoc(['verify']);
     expect(own.stdout).toMatch(/^log {2}segment \d+, frame \d+ of the log is damaged/);
-    expect(own.stdout).toMatch(/^project-b {2}log {2}segment \d+, frame \d+ of the log: a part does not open$/m);
+    expect(own.stdout).toMatch(
+      /^project-b {2}log {2}segment \d+, frame \d+ of the log: a part does not open$/m,
+    );
 
     const refused = await bundoc(['repair', 'project-b']);
     expect(refused).toMatchObject({ code: 1, stdout: '' });
@@ -191,7 +197,8 @@ function damageFrameBeforeLast(): void {
     const bytes = readFileSync(path);
     for (let frame = 1; frame * 4_096 < bytes.length; frame++) {
       const start = frame * 4_096;
-      const isFrame = bytes.toString('latin1', start, start + 4) === 'BLF1' && bytes.readUInt16BE(start + 56) > 0;
+      const isFrame =
+        bytes.toString('latin1', start, start + 4) === 'BLF1' && bytes.readUInt16BE(start + 56) > 0;
       const lastByte = start + bytes.readUInt32BE(start + 4) - 17;
       if (isFrame) frames.push({ path, segment: Number(bytes.readBigUInt64BE(start + 16)), frame, lastByte });
     }

@@ -60,6 +60,22 @@ function takeOver(id: string, ...options: string[]) {
   return capturedRun(() => runBunkms(['storage', 'take-over', id, ...options], environment));
 }
 
+describe('the content of a project that somebody takes away', () => {
+  it('is missing, and nothing more: the project begins again under its key, which nobody rotates', async () => {
+    expect((await write('p')).status).toBe(201);
+    for (let n = 0; n < 3; n++) {
+      await installation.stopBundoc();
+      await installation.stored.remove('p');
+      await installation.startBundoc();
+      expect((await write('p')).status).toBe(201);
+      expect(facts(await read('p'))).toEqual(SERVED);
+    }
+    // The storage is closed, so nothing is asked of BunKMS any more.
+    await installation.stopBundoc();
+    expect(await changesOf('p')).toEqual(['key.create']);
+  });
+});
+
 describe('a mark of a deletion that somebody plants', () => {
   const since = '2026-01-01T00:00:00.000Z';
   const markOf = (project: string) => {

@@ -37,8 +37,6 @@ const LIVING = ['a', 'b'] as const;
 const DELETED = 'deleted';
 const NEVER = ['ghost', 'b-dek'];
 const IDS = ['one', 'two', 'three', 'four'];
-/** Keys of the projects that are written to. */
-const ROTATABLE: ReadonlySet<string> = new Set(LIVING.map(dekNameOf));
 /** What the log says when BunKMS has refused the generation. */
 const SUPERSEDED = /another copy of this storage is in use, so nothing is served: .*bunkms storage take-over/;
 /** Records of BunKMS that say that a key was used or looked at, and nothing else. */
@@ -290,14 +288,8 @@ class World implements AsyncDisposable {
   }
 
   async #judge(): Promise<void> {
-    const rotated = new Set<string>();
     for (const { action, key, outcome } of await this.#newRecords()) {
       if (outcome !== 'allowed' || USES.has(action)) continue;
-      // What a key has sealed is counted in the storage. Where the count is lost, the first write rotates the key, to be safe, and once.
-      if (action === 'key.rotate' && ROTATABLE.has(String(key)) && !rotated.has(String(key))) {
-        rotated.add(String(key));
-        continue;
-      }
       if (key !== undefined && (action.startsWith('key.') || action.startsWith('storage.')))
         expect([...(this.#asked.get(key) ?? [])], `${action} of ${key}`).toContain(action);
       expect(action).not.toBe('storage.take_over');

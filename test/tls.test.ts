@@ -1,8 +1,15 @@
 import { copyFileSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync } from 'node:fs';
 import { get } from 'node:https';
+import type { AddressInfo } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { text } from 'node:stream/consumers';
+import { connect } from 'node:tls';
 import { ensureCertificates } from '@bundoc/bunkms/cli/certificates';
+import { systemClock } from '@bundoc/shared/clock';
+import { createHttpServer } from '@bundoc/shared/http/server';
+import { createLogger } from '@bundoc/shared/logger';
+import { WatchedTls } from '@bundoc/shared/tls/watched-tls';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { bundocProcess } from './support/bundoc-command.ts';
 import { startBundocProcess } from './support/bundoc-process.ts';
@@ -169,6 +176,45 @@ describe('NODE_TLS_REJECT_UNAUTHORIZED=0', () => {
     // The service answers, once its authority is known: there is no such project.
     const trusting = await bundocProcess({ ...environment, NODE_EXTRA_CA_CERTS: own('ca') }, args);
     expect(trusting.stderr).not.toContain('there is no answer');
+  });
+});
+
+describe('requests pipelined over TLS', () => {
+  it('are parsed up to 32 KiB ahead, and all are answered in order', async () => {
+    await makeCertificates();
+    const logger = createLogger({ service: 'bundoc', level: 'silent' });
+    const named = (file: string) => ({ variable: file, path: pems('bunkms')(file) });
+    const files = { cert: named('cert'), key: named('key') };
+    using tls = new WatchedTls({ files, use: 'api', clock: systemClock, logger });
+    const app = createHttpServer({
+      logger,
+      bodyBytesMax: 100,
+      tls: { tls, isMutual: false, onRefused: () => undefined },
+    });
+    const [begun, released] = [Promise.withResolvers<void>(), Promise.withResolvers<void>()];
+    app.get('/slow', async () => {
+      begun.resolve();
+      await released.promise;
+      return 'slow';
+    });
+    app.get('/:n', async (request) => `<${(request.params as { n: string }).n}>`);
+    await app.listen({ port: 0, host: '127.0.0.1' });
+    let parsed = 0;
+    app.server.prependListener('request', () => parsed++);
+    const { port } = app.server.address() as AddressInfo;
+    const socket = connect({ port, host: '127.0.0.1', ca: readFileSync(pems('bunkms')('ca')) });
+    const request = (path: string, more = '') => `GET /${path} HTTP/1.1\r\nHost: x\r\n${more}\r\n`;
+    const all = Array.from({ length: 2_000 }, (_, n) => String(n));
+    socket.write(request('slow'));
+    await begun.promise;
+    socket.write(all.map((n) => request(n)).join('') + request('last', 'Connection: close\r\n'));
+    await expect.poll(() => parsed).toBeGreaterThan(30);
+    for (let turn = 0; turn < 50; turn++) await new Promise(setImmediate);
+    expect(parsed).toBeLessThan(34);
+    released.resolve();
+    const answers = await text(socket);
+    expect([...answers.matchAll(/<(\w+)>/g)].map(([, n]) => n)).toEqual([...all, 'last']);
+    await app.close();
   });
 });
 

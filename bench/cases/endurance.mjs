@@ -56,6 +56,10 @@ export async function enduranceTarget({ report, directory, keep, minutes, bundoc
     },
   );
   await fillProjects(client);
+  await quiet(bundoc);
+  // What is read from its file comes into the cache, which is to be as full from the beginning as it becomes.
+  for (let at = 0; at < PROJECTS; at++)
+    await client.send('GET', `${documents(projectAt(at))[0]}?limit=${DOCUMENTS}`);
 
   const services = [
     ['Bundoc', bundoc],

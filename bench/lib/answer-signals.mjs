@@ -24,16 +24,21 @@ if (isMainThread) {
   process.on('SIGURG', () => void (session === undefined ? beginProfile() : endProfile()));
 } else
   channel.onmessage = () => {
-    globalThis.gc();
+    collectGarbage();
     channel.unref();
   };
+
+/** Gives pages of the heap that hold nothing back to the system: `gc()` alone keeps them for later, and resident memory would count them. */
+function collectGarbage() {
+  globalThis.gc({ type: 'major', execution: 'sync', flavor: 'last-resort' });
+}
 
 async function collect(snapshots) {
   channel.postMessage('collect');
   // The first one finds what finalizers of the second one free.
-  globalThis.gc();
+  collectGarbage();
   await sleep(OTHERS_MS);
-  globalThis.gc();
+  collectGarbage();
   const memory = process.memoryUsage();
   const snapshot = snapshots === undefined ? undefined : writeHeapSnapshot(nameIn(snapshots, 'heapsnapshot'));
   answer({ ...memory, snapshot });

@@ -133,6 +133,20 @@ export interface RawAnswer {
   readonly body: string;
 }
 
+/** Bytes that are sent up to a place, and further only once the server has ended its half of the connection. */
+export async function exchangeStalled(port: number, bytes: string, stalledAt: number): Promise<RawAnswer[]> {
+  const socket = connect({ port, host: '127.0.0.1', allowHalfOpen: true });
+  const chunks: Buffer[] = [];
+  socket.on('data', (chunk) => chunks.push(chunk));
+  socket.on('error', () => undefined);
+  const isClosed = once(socket, 'close', { signal: AbortSignal.timeout(60_000) });
+  socket.write(Buffer.from(bytes.slice(0, stalledAt), 'latin1'));
+  await Promise.race([once(socket, 'end', { signal: AbortSignal.timeout(60_000) }), isClosed]);
+  socket.end(Buffer.from(bytes.slice(stalledAt), 'latin1'));
+  await isClosed;
+  return answersIn(Buffer.concat(chunks).toString('latin1'));
+}
+
 /**
  * Sends bytes in pieces, ends its half of the connection, and reads until the server has ended the other one.
  *

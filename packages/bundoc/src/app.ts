@@ -69,6 +69,8 @@ export interface BundocParts {
   readonly checkGenerationEveryMs?: number;
   /** Bytes of bodies, and of answers, that are held at a time. */
   readonly heldBytesMax?: number;
+  /** Longest time to receive a whole request, milliseconds. */
+  readonly requestTimeoutMs?: number;
 }
 
 export interface RunningBundoc extends RunningService {
@@ -227,6 +229,7 @@ export async function startBundoc(config: BundocConfig, parts: BundocParts = {})
     bodyBytesMax: config.documentBytesMax,
     tls: listenerTls,
     ...(parts.heldBytesMax === undefined ? {} : { heldBytesMax: parts.heldBytesMax }),
+    ...(parts.requestTimeoutMs === undefined ? {} : { requestTimeoutMs: parts.requestTimeoutMs }),
   });
   stack.defer(() => app.close());
   if (config.corsOrigins.length > 0) allowOrigins(app, config.corsOrigins);
@@ -355,7 +358,12 @@ function composeInstances(composition: Composition): {
     requireServed: () => void generation.acting(),
     openStore: (project, opened) => {
       const { cipher, file } = opened;
-      return storage.openStore(project, opened, watch(project), unknownSealers(file, cipher.version, generation));
+      return storage.openStore(
+        project,
+        opened,
+        watch(project),
+        unknownSealers(file, cipher.version, generation),
+      );
     },
     othersWrite: storage.othersWrite,
     openBytesMax: config.openBytes,

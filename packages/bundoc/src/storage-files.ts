@@ -31,7 +31,7 @@ export async function openFileStorage(
   await using stack = new AsyncDisposableStack();
   const dataDir = resolve(config.dataDir);
   const folder = stack.use(DataFolder.make(dataDir));
-  stack.use(lockDataFolder(dataDir));
+  const lock = stack.use(lockDataFolder(dataDir));
   const disk = wrapDisk(stack.use(openNodeDisk(dataDir)));
   let syncSeconds = 0;
   const observer: LogObserver = {
@@ -41,15 +41,23 @@ export async function openFileStorage(
     onCut: (err) => logger.error({ err }, 'a write to the log failed: it goes on in another segment'),
     onStopped: (err) => logger.error({ err }, 'the log cannot be written: no writes until it can be'),
     onResumed: () => logger.info('the log can be written again'),
+    onLost: (err) => {
+      // Whoever holds it now writes to it: nothing that this process does can be right.
+      logger.fatal({ err }, 'another process holds the data folder: this one ends');
+      setImmediate(() => process.exit(1));
+    },
   };
   const { identity, engine, backlog, projectsDir } = stack.use(
     await openFolder(
-      { dataDir, folder, disk, clock },
+      { dataDir, folder, disk, lock, clock },
       {
         logBytes: config.logBytes,
         observer,
         onStuck: (handles) =>
-          logger.error({ handles }, 'the folders of projects fail: what the log has of them is kept in the folder of the log'),
+          logger.error(
+            { handles },
+            'the folders of projects fail: what the log has of them is kept in the folder of the log',
+          ),
         onFreeingFailed: (err) => logger.error({ err }, 'the log could not be freed'),
       },
     ),
@@ -86,9 +94,10 @@ export async function openFileStorage(
         },
       }),
     expiry: new ExpiryMarksInFolders({ disk, directory: projectsDir, clock }),
-    openStore: (project, { cipher, file }, watch, unknownSealers) =>
+    openStore: (project, { cipher, file, entries }, watch, unknownSealers) =>
       engine.openStore({
         ...watch,
+        entries,
         project,
         directory: join(projectsDir, project),
         projectFile: formatProjectFile(file),
@@ -100,8 +109,9 @@ export async function openFileStorage(
         quota,
       }),
     openCost: OPEN_COST,
-    storedBytes: async (project) => {
-      const sizes = [CATALOG_FILE, INDEX_FILE].map((name) => disk.size(join(projectsDir, project, name)));
+    storedBytes: async (project, entries) => {
+      const names = [CATALOG_FILE, INDEX_FILE].filter((name) => entries?.includes(name) ?? true);
+      const sizes = names.map((name) => disk.size(join(projectsDir, project, name)));
       return (await Promise.all(sizes)).reduce<number>((sum, size) => sum + (size ?? 0), 0);
     },
     folders: {

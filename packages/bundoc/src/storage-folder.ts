@@ -8,6 +8,7 @@ import { NodeLogDisk } from './engine/files/log/node-log-disk.ts';
 import type { LogObserver } from './engine/files/log/ports.ts';
 import { identifyFolder } from './identity/identity-in-folder.ts';
 import { ofEarlierBuild, type StorageIdentity } from './identity/storage-file.ts';
+import type { HeldLock } from './project/data-lock.ts';
 import { Backlog } from './storage/embedded/backlog.ts';
 import { type Disk, makeDirectoryDurably } from './storage/embedded/disk.ts';
 import { FilesEngine, LOG_FOLDER } from './storage/embedded/files-engine.ts';
@@ -25,6 +26,7 @@ export interface HeldFolder {
   readonly dataDir: string;
   readonly folder: DataFolder;
   readonly disk: Disk;
+  readonly lock: HeldLock;
   readonly clock?: Clock;
 }
 
@@ -49,7 +51,7 @@ export interface OpenFolder extends AsyncDisposable {
  * @throws StartRefused for a folder of an earlier build; LogDamaged; AppError of the disk.
  */
 export async function openFolder(
-  { dataDir, folder, disk, clock }: HeldFolder,
+  { dataDir, folder, disk, lock, clock }: HeldFolder,
   ports: EnginePorts,
 ): Promise<OpenFolder> {
   const identity = await identifyFolder(disk, dataDir, clock);
@@ -69,6 +71,7 @@ export async function openFolder(
       ...(ports.onFreeingFailed === undefined ? {} : { onFreeingFailed: ports.onFreeingFailed }),
       storageId: idBytes(id),
       mustExist: log === true,
+      beforeSegment: async () => lock.requireHeld(),
       logLimits: logLimits(ports.logBytes),
       checkpointBytes: CHECKPOINT_BYTES,
     }),
@@ -84,7 +87,10 @@ export async function openFolder(
  *
  * @throws StartRefused for a folder of an earlier build; LogDamaged; AppError of the disk.
  */
-export async function viewFolder({ dataDir, folder, disk }: HeldFolder, identity: StorageIdentity): Promise<ViewedLog> {
+export async function viewFolder(
+  { dataDir, folder, disk }: Omit<HeldFolder, 'lock'>,
+  identity: StorageIdentity,
+): Promise<ViewedLog> {
   const { id, log } = await identity.read();
   await requireOwnBuild(disk, dataDir, log === true);
   const storageId = idBytes(id);

@@ -8,6 +8,7 @@ import type { TakenOver } from './project/project-file.ts';
 import type { OpenedProject, Projects } from './project/projects.ts';
 import type { OnSetAside } from './project/set-aside.ts';
 import type { Disk } from './storage/embedded/disk.ts';
+import type { UnknownSealers } from './storage/embedded/seal-budget.ts';
 import type { ProjectStore } from './storage/port.ts';
 import type { Quota } from './storage/quota.ts';
 
@@ -47,14 +48,14 @@ export interface Storage extends AsyncDisposable {
     project: string,
     opened: OpenedProject,
     watch: StoreWatch,
-    unknownSealers: number,
+    unknownSealers: UnknownSealers,
   ): Promise<ProjectStore>;
   /** Where others write to it: the state of each project as a text, which changes with it. One statement for all. */
   readonly statesOf?: (projects: readonly string[]) => Promise<ReadonlyMap<string, string>>;
   /** What every open project takes. */
   readonly openCost: OpenCost;
   /** Bytes in which it keeps what an open project has in memory, where it can tell. */
-  readonly storedBytes?: (project: string) => Promise<number>;
+  readonly storedBytes?: (project: string, entries?: readonly string[]) => Promise<number>;
   /** Of a storage in files alone. */
   readonly folders?: MovableFolders;
 }

@@ -13,7 +13,7 @@ import { decodeIndexes } from '../src/storage/embedded/index-file.ts';
 import { MemoryIndex } from '../src/storage/indexes/memory-index.ts';
 import type { IndexSpec } from '../src/storage/indexes/port.ts';
 import { SimulatedDisk } from '../src/testing/simulated-disk.ts';
-import { engineOn, openTestStore } from '../src/testing/test-engine.ts';
+import { openTestStore } from '../src/testing/test-engine.ts';
 
 const golden = (name: string) => readFileSync(new URL(`golden/${name}`, import.meta.url));
 const expected = JSON.parse(golden('expected-v1.golden.json').toString()) as Record<string, string>;

@@ -135,6 +135,30 @@ describeWithPostgres('a project that is moved', () => {
     });
   });
 
+  it('takes with it how often its key has sealed, and goes nowhere with a count that somebody has written', async () => {
+    const files = await moving.node('files');
+    for (let n = 0; n < 20; n++) await moving.withStore(files, (store) => store.commit([put('a', '{}')]));
+    await moving.toDatabase(files);
+    await server.sql(
+      `CREATE TABLE kept AS SELECT seals FROM bundoc.key_versions WHERE project = '${moving.project}';
+       UPDATE bundoc.key_versions SET seals = '\\x0000000040000000' WHERE project = '${moving.project}'`,
+      'bundoc',
+    );
+    await expect(moving.toFolder()).rejects.toMatchObject({ code: 'integrity_error' });
+    const rows = await moving.node('rows');
+    expect(await moving.withStore(rows, (store) => store.get(ref('a')))).toBeDefined();
+    await server.sql(
+      `UPDATE bundoc.key_versions SET seals = kept.seals FROM kept WHERE project = '${moving.project}'; DROP TABLE kept`,
+      'bundoc',
+    );
+    await moving.withStore(rows, (store) => store.commit([put('b', '{}')]));
+    await moving.toFolder();
+    const rest = await moving.withStore(await moving.node('files'), async (store) => store.movable?.rest());
+    const [{ version, count } = { version: 0, count: 0 }] = rest?.seals ?? [];
+    // The reservations of both, at most.
+    expect([version, count >= 21, count < 2 ** 22]).toEqual([1, true, true]);
+  });
+
   it.each([['rows'], ['files']] as const)(
     'from %s goes and comes back, more than once, and each storage names the other meanwhile',
     async (first) => {

@@ -134,7 +134,13 @@ describeWithPostgres('backups of projects in PostgreSQL', () => {
     const back = await backUp(project, rows);
     await rows.store[Symbol.asyncDispose]();
     const other = CliProject.disk();
-    await restoreProject({ ...(await sourceOf(project, back.bytes)), disk: other, projectsDirectory: ROOT, tmp: '/tmp' });
+    await restoreProject({
+      ...(await sourceOf(project, back.bytes)),
+      disk: other,
+      projectsDirectory: ROOT,
+      tmp: '/tmp',
+      arrived: async () => undefined,
+    });
     expect((await verifyProject(await project.place(other), () => undefined)).findings).toEqual([]);
     const again = await project.open(other);
     expect(await contentOf(again)).toEqual(back.content);

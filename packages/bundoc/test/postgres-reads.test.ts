@@ -2,6 +2,7 @@ import { PostgresServer } from '@bundoc/shared/testing/postgres-server';
 import { describeWithPostgres } from '@bundoc/shared/testing/postgres-tests';
 import { expect, it } from 'vitest';
 import { commitOne, put, ref } from '../src/storage/conformance.ts';
+import { COMMIT_BYTES_MAX } from '../src/storage/port.ts';
 import type { Row } from '../src/storage/postgres/database.ts';
 import { migrate } from '../src/storage/postgres/migrate.ts';
 import { READ_BYTES_MAX } from '../src/storage/postgres/shared-reads.ts';
@@ -47,6 +48,47 @@ describeWithPostgres('reads of single documents in PostgreSQL', () => {
     await Promise.all(['d1', 'd6', 'none'].map((id) => store.get(ref(id))));
     // Both documents in one, and whether the project is there in another, for the one that is not.
     expect(answers.map((rows) => rows.length)).toEqual([2, 1]);
+  });
+
+  it.each([
+    ['no bytes', 'sealed = NULL'],
+    ['more bytes than any document', `sealed = decode(repeat('00', ${COMMIT_BYTES_MAX + 1}), 'hex')`],
+    ['no revision', 'rev = NULL'],
+    ['a huge revision', "rev = decode(repeat('00', 20000000), 'hex')"],
+    ['a huge state', "state = decode(repeat('00', 20000000), 'hex')"],
+  ])('end, and bring nothing huge, where somebody has left a row with %s', async (_what, edit) => {
+    await using server = await PostgresServer.start();
+    await using database = openTestDatabase((await server.createDatabase('bundoc')).url);
+    await migrate(database);
+    const project = new PostgresProject('p');
+    await project.create(database);
+    await using store = await project.open(database);
+    for (const id of ['a', 'b', 'c']) await commitOne(store, put(id, '{}'));
+    await server.sql(
+      `ALTER TABLE bundoc.documents ALTER COLUMN rev DROP NOT NULL; UPDATE bundoc.documents SET ${edit} WHERE seq <> 2`,
+      'bundoc',
+    );
+    const query = database.query.bind(database);
+    database.query = async (...args) => {
+      const rows = await query(...args);
+      expect(bytesOf(rows)).toBeLessThan(100_000);
+      return rows;
+    };
+    const reads = await Promise.allSettled(['a', 'b', 'c'].map((id) => store.get(ref(id))));
+    const isState = edit.startsWith('state');
+    for (const [at, read] of reads.entries())
+      if (at === 1 || isState) expect(read.status).toBe('fulfilled');
+      else expect(read).toMatchObject({ reason: { code: 'integrity_error' } });
+    if (!isState) await expect(store.get(ref('a'))).rejects.toMatchObject({ code: 'integrity_error' });
+    const listed: string[] = [];
+    for (let after: number | undefined = 0; after !== undefined; ) {
+      const page = await store.list({ collection: 'notes', after, limit: 100, bytesMax: 1_000_000 });
+      listed.push(...page.documents.map(({ metadata }) => metadata._id));
+      after = page.next;
+    }
+    expect(listed).toEqual(['b']);
+    const changes = store.sealedChanges(0, { limit: 100, bytesMax: 1_000_000 });
+    await expect(changes).rejects.toMatchObject({ code: 'integrity_error' });
   });
 
   it('look each up by its name, also when the planner knows nothing of a project that has grown', async () => {

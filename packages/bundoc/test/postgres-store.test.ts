@@ -10,6 +10,7 @@ import { IDEMPOTENCY_TTL_MS, type ProjectStore, TOMBSTONE_TTL_MS } from '../src/
 import { ChangeNews } from '../src/storage/postgres/change-news.ts';
 import type { Database } from '../src/storage/postgres/database.ts';
 import { migrate, readMigrations, SchemaMismatch } from '../src/storage/postgres/migrate.ts';
+import { ONE_MOMENT, verifyRows } from '../src/storage/postgres/verify-rows.ts';
 import { describeQuota } from '../src/storage/quota-conformance.ts';
 import { openTestDatabase, testDatabaseOptions } from '../src/testing/postgres-project.ts';
 import { CuttingProxy } from './support/cutting-proxy.ts';
@@ -299,6 +300,70 @@ describeWithPostgres('PostgreSQL', () => {
       for (const store of [one, two]) for (let n = 0; n < 3; n++) await commitOne(store, put('c', '{}'));
       await expect(commitOne(one, put('a', '{}'))).rejects.toMatchObject({ code: 'key_exhausted' });
       await expect(commitOne(two, put('a', '{}'))).rejects.toMatchObject({ code: 'key_exhausted' });
+    });
+
+    it.each([
+      ['another value is put in its place', "'\\x0000000140000000'"],
+      ['one of another project is', '(SELECT seals FROM bundoc.key_versions WHERE project = $other)'],
+      [
+        'one of another version is',
+        '(SELECT seals FROM bundoc.key_versions WHERE project = $own AND version = 1)',
+      ],
+      ['a huge one is', "decode(repeat('00', 20000000), 'hex')"],
+    ])('is asked for by no count but a node’s own: nothing is written while %s', async (_what, value) => {
+      const sealLimits = { reserve: 3, rotateAt: 5, max: 100 };
+      const [project, other] = [await newProject({ sealLimits }), await newProject({ sealLimits })];
+      // A count at which a rotation is due, of each.
+      for (const one of [project, other])
+        for (let n = 0; n < 2; n++) await commitOne(await one.open(database), put('a', '{}'));
+      expect([project.rotationsDue, other.rotationsDue]).toEqual([[1], [1]]);
+      await project.rotate(database);
+      await commitOne(await project.open(database), put('a', '{}'));
+      const own = `project = '${project.project}' AND version = 2`;
+      const [[genuine]] = (await database.run(`SELECT seals FROM bundoc.key_versions WHERE ${own}`))[0] as [
+        [Buffer],
+      ];
+      const edit = value
+        .replace('$own', `'${project.project}'`)
+        .replace('$other', `'${other.project}' LIMIT 1`);
+      await sql(`UPDATE bundoc.key_versions SET seals = ${edit} WHERE ${own}`);
+      const store = await project.open(database);
+      await expect(commitOne(store, put('a', '{}'))).rejects.toMatchObject({ code: 'integrity_error' });
+      expect(await textOf(store, 'a')).toContain('"_id":"a"');
+      const verified = await database.transaction(ONE_MOMENT, (transaction) =>
+        verifyRows(transaction, project.project, project.cipher, () => undefined),
+      );
+      expect(verified?.findings).toEqual([
+        { part: 'key version 2', problem: 'the count of its seals does not open' },
+      ]);
+      expect(project.rotationsDue).toEqual([1]);
+      await sql(`UPDATE bundoc.key_versions SET seals = '\\x${genuine.toString('hex')}' WHERE ${own}`);
+      await commitOne(store, put('a', '{}'));
+    });
+
+    it('is not asked for where the count is taken away or put back: it goes on from there', async () => {
+      const project = await newProject({ sealLimits: { reserve: 3, rotateAt: 9, max: 100 } });
+      await commitOne(await project.open(database), put('a', '{}'));
+      await sql(`UPDATE bundoc.key_versions SET seals = NULL WHERE project = '${project.project}'`);
+      const store = await project.open(database);
+      for (let n = 0; n < 5; n++) await commitOne(store, put('a', '{}'));
+      expect(project.rotationsDue).toEqual([]);
+      await sql(`DELETE FROM bundoc.key_versions WHERE project = '${project.project}'`);
+      const without = await project.open(database);
+      await expect(commitOne(without, put('a', '{}'))).rejects.toMatchObject({ code: 'integrity_error' });
+    });
+
+    it('counts what many nodes seal at once', async () => {
+      const project = await newProject({ sealLimits: { reserve: 1, rotateAt: 1_000, max: 41 } });
+      const nodes = await Promise.all([1, 2, 3, 4].map(() => project.open(database)));
+      const writing = nodes.map(async (node, at) => {
+        for (let n = 0; n < 10; n++) await commitOne(node, put(`${at}`, '{}'));
+        await node[Symbol.asyncDispose]();
+      });
+      await Promise.all(writing);
+      const last = await project.open(database);
+      await commitOne(last, put('a', '{}'));
+      await expect(commitOne(last, put('a', '{}'))).rejects.toMatchObject({ code: 'key_exhausted' });
     });
 
     it('counts nothing as sealed that was reserved and given back', async () => {

@@ -48,6 +48,8 @@ export interface BunkmsDependencies {
   readonly metrics?: Metrics;
   /** How often certificate files are looked at, milliseconds. */
   readonly checkTlsEveryMs?: number;
+  /** Longest time to receive a whole request, milliseconds. */
+  readonly requestTimeoutMs?: number;
   /** Opens the store; the service closes it. */
   readonly openStore?: (config: BunkmsConfig, logger: Logger) => Promise<KmsStore>;
 }
@@ -137,6 +139,7 @@ export async function startBunkms(
     sealed: state.kind === 'sealed',
     services: gate,
     readiness: createReadiness(services === undefined ? undefined : gate, clock),
+    requestTimeoutMs: dependencies.requestTimeoutMs,
   };
   const now = () => clock.now();
   // A sealed service encrypts nothing: what is asked of it in vain stands in the log.

@@ -38,6 +38,8 @@ export interface ListenerOptions {
   readonly sealed: boolean;
   readonly services: ServiceGate;
   readonly readiness: () => Promise<Readiness>;
+  /** Longest time to receive a whole request, milliseconds. */
+  readonly requestTimeoutMs?: number | undefined;
 }
 
 /** Told of every refused or failed request before its answer is sent. */
@@ -73,6 +75,7 @@ async function createListener(
     bodyBytesMax: BODY_BYTES_MAX,
     tls,
     onProblem,
+    ...(options.requestTimeoutMs === undefined ? {} : { requestTimeoutMs: options.requestTimeoutMs }),
   });
   app.decorateRequest('identity', null);
   metrics.measureRequests(app, listener);

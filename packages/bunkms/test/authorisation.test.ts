@@ -93,6 +93,11 @@ describe('authorisation', () => {
         });
         const what = `${caller.name} at ${route.method} ${route.path}`;
         expect([what, answer.status]).toEqual([what, expectedStatus(need, route.ok, caller)]);
+        if (answer.status === 403)
+          expect([what, answer.headers['www-authenticate']]).toEqual([
+            what,
+            'Bearer error="insufficient_scope"',
+          ]);
       }
     },
   );

@@ -139,6 +139,36 @@ function tokenTrust(commandEnvironment: (dataDir: string) => Promise<Record<stri
     expect((await kms.verify()).intact).toBe(false);
   });
 
+  test.each<[string, () => Promise<unknown>]>([
+    ['it is revoked', () => kms.api(`/v1/tokens/${victim.jti}`, { method: 'DELETE', token: admin.token })],
+    [
+      'another process revokes it',
+      async () => {
+        const environment = {
+          BUNKMS_DATA_DIR: dataDir,
+          BUNKMS_KEK: kms.kek,
+          ...(await commandEnvironment(dataDir)),
+        };
+        expect((await bunkms(environment, 'token', 'revoke', victim.jti)).code).toBe(0);
+      },
+    ],
+    ['its row is removed', () => edit(`DELETE FROM tokens WHERE jti = '${victim.jti}'`)],
+    [
+      'its audit record is edited',
+      () =>
+        edit(
+          `UPDATE audit SET detail = replace(detail, '"sub":"', '"sub":"x')
+            WHERE detail LIKE '%"token":"${victim.jti}"%'`,
+        ),
+    ],
+  ])('a token that has just been accepted is refused with the next request once %s', async (_what, end) => {
+    for (const one of [victim, other, victim, other]) expect(await status(one)).toBe(200);
+    await end();
+    expect(await status(victim)).toBe(401);
+    // It alone.
+    expect(await status(other)).toBe(200);
+  });
+
   test('the command line tells of damaged tokens, and audit verify fails by them', async () => {
     const environment = {
       BUNKMS_DATA_DIR: dataDir,

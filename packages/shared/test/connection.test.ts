@@ -1,4 +1,5 @@
 import { once } from 'node:events';
+import type { IncomingMessage } from 'node:http';
 import { connect, type Socket } from 'node:net';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { EventStream } from '../src/http/event-stream.ts';
@@ -9,12 +10,17 @@ import { expectProblem, get, JSON_TYPE, post, type Running, start } from './star
 interface Store extends Running {
   readonly items: Set<string>;
   readonly begun: string[];
+  /** How many requests were parsed, beside those for `/slow` and `/items/x`. */
+  readonly parsed: () => number;
   /** Lets go of `/slow`. */
   readonly release: () => void;
   readonly slowBegun: Promise<void>;
 }
 
-async function startStore(options: Parameters<typeof start>[0] = {}): Promise<Store> {
+async function startStore(
+  options: Parameters<typeof start>[0] = {},
+  routes: Parameters<typeof start>[1] = () => undefined,
+): Promise<Store> {
   const items = new Set<string>();
   const begun: string[] = [];
   const slow = Promise.withResolvers<void>();
@@ -42,8 +48,20 @@ async function startStore(options: Parameters<typeof start>[0] = {}): Promise<St
       await released.promise;
       return reply.code(201).send({ done: true });
     });
+    routes(app);
   });
-  return { ...running, items, begun, release: released.resolve, slowBegun: slow.promise };
+  let parsed = 0;
+  running.app.server.prependListener('request', ({ url }: IncomingMessage) => {
+    if (url !== '/slow' && url !== '/items/x') parsed++;
+  });
+  return {
+    ...running,
+    parsed: () => parsed,
+    items,
+    begun,
+    release: released.resolve,
+    slowBegun: slow.promise,
+  };
 }
 
 const keep = (bytes: string) => bytes.replace('Connection: close\r\n', '');
@@ -123,25 +141,112 @@ describe('requests pipelined on one connection', () => {
     expect(own.begun).toEqual(['POST slow']);
   });
 
-  it('are read only so far ahead', async () => {
-    await using own = await startStore();
+  /** A connection whose first request is under way. */
+  async function held(own: Store) {
     const socket = openRaw(own.port);
     socket.on('error', () => undefined);
+    const answers = answersOf(socket);
     socket.write(slow);
     await own.slowBegun;
-    let parsed = 0;
-    own.app.server.prependListener('request', () => parsed++);
-    const one = keep(get('/store/a'));
-    const all = 8_000;
-    const answers = answersOf(socket);
-    socket.write(one.repeat(all));
-    await expect.poll(() => parsed).toBeGreaterThan(8);
-    for (let turn = 0; turn < 50; turn++) await sendRaw(own.port, get('/items/x'));
-    // What one reading of the socket brings is parsed as a whole.
-    expect(parsed).toBeLessThan(3_000);
+    return { socket, answers, parsed: own.parsed };
+  }
+
+  /** Time for the server to read what it may. */
+  async function settle({ port }: Store): Promise<void> {
+    for (let turn = 0; turn < 50; turn++) await sendRaw(port, get('/items/x'));
+  }
+
+  const chunked = `POST /items HTTP/1.1\r\nHost: x\r\n${JSON_TYPE}Transfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n`;
+
+  // Each takes a kilobyte beside its bytes.
+  it.each([
+    ['small ones', keep(get('/items/a')), 8_000, 32],
+    ['those with large heads', keep(get('/items/a', `X: ${'a'.repeat(15_000)}\r\n`)), 40, 3],
+    ['those with bodies', keep(post(' '.repeat(900), JSON_TYPE)), 400, 17],
+    [
+      'those whose bodies are longer than what may wait',
+      keep(post('{}', JSON_TYPE)) + keep(post(' '.repeat(60_000), JSON_TYPE, '/large')),
+      20,
+      2,
+    ],
+    ['those whose bodies have no known length', chunked, 1_000, 1],
+    ['those with an empty body', keep(post('', JSON_TYPE, '/large')), 1_000, 31],
+  ])(
+    'are parsed up to 32 KiB ahead, whatever one read brings, and all are answered: %s',
+    async (_what, one, all, ahead) => {
+      await using own = await startStore({}, (app) => {
+        app.post('/large', { bodyLimit: 100_000 }, async () => ({}));
+      });
+      const { socket, answers, parsed } = await held(own);
+      socket.write(one.repeat(all));
+      await expect.poll(parsed).toBe(ahead);
+      await settle(own);
+      expect(parsed()).toBe(ahead);
+      own.release();
+      socket.write(get('/store/a'));
+      const requests = all * (one.split('HTTP/1.1').length - 1);
+      expect(statusesOf(await answers)).toEqual([201, ...Array(requests).fill(200), 404]);
+      expect(parsed()).toBe(requests + 1);
+    },
+  );
+
+  it('are all answered where the client has ended its half behind more than may wait', async () => {
+    await using own = await startStore();
+    const { socket, answers } = await held(own);
+    socket.end(keep(get('/items/a')).repeat(500));
+    await settle(own);
     own.release();
-    socket.write(get('/store/a'));
-    expect(await answers).toHaveLength(all + 2);
+    expect(statusesOf(await answers)).toEqual([201, ...Array(500).fill(200)]);
+  });
+
+  it('are all answered before bytes that are no HTTP, behind more than may wait', async () => {
+    await using own = await startStore();
+    const { socket, answers } = await held(own);
+    socket.write(`${keep(get('/items/a')).repeat(500)}garbage\r\n\r\n`);
+    await settle(own);
+    own.release();
+    expect(statusesOf(await answers)).toEqual([201, ...Array(500).fill(200), 400]);
+  });
+
+  it('are all answered where the client takes the answers late', async () => {
+    await using own = await startStore({}, (app) => {
+      app.get('/long', async () => 'x'.repeat(10_000));
+    });
+    const { socket, answers, parsed } = await held(own);
+    socket.pause();
+    socket.write(keep(get('/long')).repeat(2_000) + get('/store/a'));
+    own.release();
+    await expect.poll(parsed).toBeGreaterThan(100);
+    await settle(own);
+    socket.resume();
+    expect(statusesOf(await answers)).toEqual([201, ...Array(2_000).fill(200), 404]);
+  });
+
+  it('wait one on each connection once those of all connections have the room of the server', async () => {
+    await using own = await startStore({ waitingBytesMax: 20_000 });
+    const all = await Promise.all(Array.from({ length: 20 }, () => held(own)));
+    for (const { socket } of all) socket.write(keep(get('/items/a')).repeat(200));
+    await expect.poll(own.parsed).toBeGreaterThan(20);
+    await settle(own);
+    expect(own.parsed()).toBeLessThan(20_000 / 1_024 + 20);
+    own.release();
+    for (const { socket } of all) socket.write(get('/store/a'));
+    for (const { answers } of all)
+      expect(statusesOf(await answers)).toEqual([201, ...Array(200).fill(200), 404]);
+  });
+
+  it('give their room back when their connection is closed', async () => {
+    await using own = await startStore({ waitingBytesMax: 20_000, stalledTimeoutMs: 200 });
+    for (let round = 0; round < 3; round++) {
+      const before = own.parsed();
+      const { socket } = await held(own);
+      const closed = once(socket, 'close');
+      socket.write(keep(get('/items/a')).repeat(200));
+      await closed;
+      // As many each time.
+      expect(own.parsed()).toBe(before + 20);
+    }
+    own.release();
   });
 });
 
@@ -269,6 +374,42 @@ describe('a request that does not arrive in time', () => {
       expect(own.begun).toEqual(before === '' ? [] : ['POST slow']);
     },
   );
+
+  it('is the last of its connection that is parsed', async () => {
+    await using own = await startStore({ requestTimeoutMs: 50 });
+    const late = once(own.app.server, 'clientError');
+    const socket = send(own.port, slow + put('a').slice(0, 20));
+    const answers = answersOf(socket);
+    await own.slowBegun;
+    await late;
+    socket.write(put('a').slice(20) + keep(get('/store/b')).repeat(5_000));
+    for (let turn = 0; turn < 50; turn++) await sendRaw(own.port, get('/items/x'));
+    expect(own.parsed()).toBe(0);
+    own.release();
+    expect(statusesOf(await answers)).toEqual([201, 408]);
+  });
+
+  it('because the server does not read on, as its client takes no answers, keeps its time until it does', async () => {
+    await using own = await startStore({ requestTimeoutMs: 100 }, (app) => {
+      app.get('/big', async () => 'x'.repeat(24_000_000));
+    });
+    const accepted = once(own.app.server, 'connection') as Promise<[Socket]>;
+    const late = once(own.app.server, 'clientError') as Promise<[{ code: string }]>;
+    const socket = openRaw(own.port);
+    const answers = answersOf(socket);
+    socket.pause();
+    socket.write(keep(get('/big')));
+    const [peer] = await accepted;
+    await expect.poll(() => peer.writableNeedDrain).toBe(true);
+    socket.write(put('a') + put('b').slice(0, 20));
+    expect((await late)[0].code).toBe('ERR_HTTP_REQUEST_TIMEOUT');
+    expect(peer.isPaused()).toBe(true);
+    expect(own.begun).toEqual([]);
+    socket.resume();
+    await once(socket, 'data');
+    socket.write(put('b').slice(20) + get('/store/b'));
+    expect(statusesOf(await answers)).toEqual([200, 201, 201, 200]);
+  });
 
   it.each([
     ['the rest arrives', '}', [201, 201, 404], ['POST slow', 'PUT a', 'GET b']],

@@ -4,6 +4,7 @@ import { afterAll, afterEach, beforeAll, describe, expect, it, vi } from 'vitest
 import type { ProblemCode } from '../src/contract/problem.ts';
 import { READ, reserveAnswer } from '../src/http/held-bytes.ts';
 import { REQUEST_TIMEOUT_MS } from '../src/http/server.ts';
+import { createLogger } from '../src/logger.ts';
 import { openRaw, parseAnswer, readAll, readAnswer, sendRaw } from './raw-http.ts';
 import {
   BODY_BYTES_MAX,
@@ -226,6 +227,39 @@ describe('an answer', () => {
         .reduce((sum, { count = 0 }) => sum + count, 0);
       expect(single).toBeLessThan(10);
       expect(single + counted).toBe(20);
+    }
+  });
+
+  it('that keeps failing writes one line a second for each kind where errors alone are logged, and counts the rest', async () => {
+    const written: string[] = [];
+    const destination = { write: (line: string) => void written.push(line) };
+    const logger = createLogger({ service: 'bundoc', level: 'error', destination });
+    await using own = await start({ logger });
+    const sent = { internal_error: 0, kms_unavailable: 0 };
+    const started = performance.now();
+    while (performance.now() - started < 3_500) {
+      const paths = ['/throws', '/throws', '/throws-late', '/nowhere'];
+      await Promise.all(paths.map((path) => sendRaw(own.port, get(path))));
+      sent.internal_error += 2;
+      sent.kms_unavailable++;
+    }
+    const seconds = Math.ceil((performance.now() - started) / 1_000);
+    await own.app.close();
+    const lines = written.map(
+      (line) => JSON.parse(line) as { level: string; code?: string; kind?: string; count?: number },
+    );
+    expect(new Set(lines.map(({ level }) => level))).toEqual(new Set(['error']));
+    expect(new Set(lines.map(({ code, kind }) => code ?? kind))).toEqual(new Set(Object.keys(sent)));
+    for (const [code, all] of Object.entries(sent)) {
+      const single = lines.filter((line) => line.code === code);
+      const more = lines.filter((line) => line.kind === code);
+      expect(single.length).toBeGreaterThanOrEqual(3);
+      expect(single.length).toBeLessThanOrEqual(seconds);
+      // Closing writes what is left.
+      expect(more.length).toBeLessThanOrEqual(1);
+      const counted = [...single, ...more].reduce((sum, { count = 0 }) => sum + count, 0);
+      expect(single.length + counted).toBe(all);
+      expect(all).toBeGreaterThan(10 * seconds);
     }
   });
 

@@ -60,7 +60,11 @@ async function backUp(
 async function restore(project: CliProject, bytes: Buffer, disk: SimulatedDisk) {
   const facts = await checkBackup(once(bytes));
   const cipher = await cipherOf(facts, project.service);
-  return restoreProject({ facts, open: () => once(bytes), cipher, disk, projectsDirectory: ROOT, tmp: '/tmp' });
+  const arrived = async () => undefined;
+  return restoreProject({
+    ...{ facts, open: () => once(bytes), cipher, disk, arrived },
+    ...{ projectsDirectory: ROOT, tmp: '/tmp' },
+  });
 }
 
 const ids = ['a', 'b', 'c', 'd', 'e', 'f', 'g'];

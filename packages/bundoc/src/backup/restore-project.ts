@@ -39,6 +39,8 @@ export interface RestoreOptions extends RestoreSource {
   readonly projectsDirectory: string;
   /** For what is being written, on the same file system; exists. */
   readonly tmp: string;
+  /** The log is to know that a project has come under this handle. */
+  readonly arrived: (handle: string) => Promise<void>;
 }
 
 /**
@@ -49,7 +51,7 @@ export interface RestoreOptions extends RestoreSource {
  * @throws ProjectExists; BackupDamaged, AppError of the disk: then there is no project.
  */
 export async function restoreProject(options: RestoreOptions): Promise<BackupEnd> {
-  const { facts, cipher, disk, projectsDirectory, tmp, onProgress = () => undefined } = options;
+  const { facts, cipher, disk, projectsDirectory, tmp, arrived, onProgress = () => undefined } = options;
   const { project } = facts.head;
   const directory = join(projectsDirectory, project);
   await requireFree(disk, projectsDirectory, project);
@@ -70,7 +72,8 @@ export async function restoreProject(options: RestoreOptions): Promise<BackupEnd
   const lastSeq = end.lastSeq + SKIPPED_SEQS;
   const seals = [{ version: cipher.version, count: SEAL_LIMITS.rotateAt }];
   const rest = { lastSeq, purgedSeq: lastSeq, seals, usedKeys: [] };
-  await folder.finish(cipher, rest, formatProjectFile(facts.file));
+  const { handle } = await folder.finish(cipher, rest, formatProjectFile(facts.file));
+  await arrived(handle);
   await writeProjectFile(disk, tmp, directory, facts.file);
   await disk.remove(join(directory, RESTORING_FILE));
   await disk.syncDirectory(directory);

@@ -110,14 +110,17 @@ export async function restoreCommand(environment: Environment, path: string, opt
   const onProgress = (entries: number) => bar.update(0, entries);
   const end =
     storage.kind === 'files'
-      ? await withEmptyPlace(environment, async ({ dataDir, projectsDirectory, tmp, disk, keys }) => {
+      ? await withEmptyPlace(environment, async ({ dataDir, projectsDirectory, tmp, disk, keys, engine }) => {
           const from = await source(keys);
           await clearFolder({
             ...marked(keys),
             ...{ directory: join(projectsDirectory, project), disk },
             ...{ keptIn: join(dataDir, MOVED_FOLDER), setAside: join(dataDir, SET_ASIDE_FOLDER) },
           });
-          return restoreProject({ ...from, disk, projectsDirectory, tmp, onProgress });
+          return restoreProject({
+            ...{ ...from, disk, projectsDirectory, tmp, onProgress },
+            arrived: (handle) => engine.arrived(project, handle, from.cipher),
+          });
         })
       : await withDatabase(storage, async (database) =>
           withStorageKeys(environment, await identifyDatabase(database, systemClock), async (keys) => {

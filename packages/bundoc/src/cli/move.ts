@@ -97,17 +97,14 @@ async function toFolder(
 ): Promise<string> {
   const dataDir = resolve(here.dataDir);
   using folder = DataFolder.make(dataDir);
-  using _lock = lock(dataDir);
+  using held = lock(dataDir);
   await using disk = openNodeDisk(dataDir);
-  await using open = await openFolder({ dataDir, folder, disk }, { logBytes });
+  await using open = await openFolder({ dataDir, folder, disk, lock: held }, { logBytes });
   const tmp = join(dataDir, TMP_FOLDER);
   using bar = createMoveBar();
   return await withDatabase(config, (database) =>
     withKeys(environment, (calls) =>
-      moveToFolder(
-        { project, database, dataDir, open, tmp, disk, calls, onSetAside: printSetAside },
-        bar,
-      ),
+      moveToFolder({ project, database, dataDir, open, tmp, disk, calls, onSetAside: printSetAside }, bar),
     ),
   );
 }

@@ -18,7 +18,7 @@ import { identifyDatabase } from '../identity/identity-in-rows.ts';
 import type { StorageIdentity } from '../identity/storage-file.ts';
 import { KmsClient } from '../kms/client.ts';
 import { ServiceToken } from '../kms/service-token.ts';
-import { DataFolderInUse, lockDataFolder } from '../project/data-lock.ts';
+import { DataFolderInUse, type HeldLock, lockDataFolder } from '../project/data-lock.ts';
 import type { ProjectInRows } from '../project/project-in-rows.ts';
 import type { ProjectPlace } from '../project/project-reader.ts';
 import type { Disk } from '../storage/embedded/disk.ts';
@@ -39,6 +39,7 @@ export interface EmptyPlace {
   readonly tmp: string;
   readonly disk: Disk;
   readonly keys: StorageExporter;
+  readonly engine: FilesEngine;
 }
 
 /** The data folder, held by this process while a command runs. */
@@ -70,7 +71,7 @@ export async function withData<T>(
   using folder = openDataFolder(dataDir);
   await using disk = openNodeDisk(dataDir);
   if ((await disk.list(projectsDir)) === undefined) throw noDataFolder(dataDir);
-  using _lock = lock(dataDir);
+  using held = lock(dataDir);
   const names = named === undefined ? await projectsIn(disk, projectsDir) : [idOf(named)];
   if (named !== undefined) await requirePresent(disk, projectsDir, idOf(named));
   const identity = await identifyFolder(disk, dataDir);
@@ -80,7 +81,7 @@ export async function withData<T>(
       storage: keys.storage,
       logDamage: log.damage,
       withEngine: async (work) => {
-        await using open = await openFolder({ dataDir, folder, disk }, config);
+        await using open = await openFolder({ dataDir, folder, disk, lock: held }, config);
         await work(open.engine);
       },
       projects: names.map((project) => ({
@@ -135,14 +136,14 @@ export async function withEmptyPlace<T>(
   const config = readConfig(environment);
   const dataDir = resolve(config.dataDir);
   using folder = DataFolder.make(dataDir);
-  using _lock = lock(dataDir);
+  using held = lock(dataDir);
   await using disk = openNodeDisk(dataDir);
   // Also for what a crash kept a former process from writing: a project in the log alone is no free place.
-  await using open = await openFolder({ dataDir, folder, disk }, config);
-  const { identity, projectsDir } = open;
+  await using open = await openFolder({ dataDir, folder, disk, lock: held }, config);
+  const { identity, projectsDir, engine } = open;
   const tmp = join(dataDir, TMP_FOLDER);
   return await withStorageKeys(environment, identity, (keys) =>
-    action({ dataDir, projectsDirectory: projectsDir, tmp, disk, keys }),
+    action({ dataDir, projectsDirectory: projectsDir, tmp, disk, keys, engine }),
   );
 }
 
@@ -158,9 +159,9 @@ export async function withEngine<T>(
   const config = readConfig(environment);
   const dataDir = filesOf(config);
   using folder = openDataFolder(dataDir);
-  using _lock = lock(dataDir);
+  using held = lock(dataDir);
   await using disk = openNodeDisk(dataDir);
-  await using open = await openFolder({ dataDir, folder, disk }, config);
+  await using open = await openFolder({ dataDir, folder, disk, lock: held }, config);
   return await action(open.engine);
 }
 
@@ -206,7 +207,7 @@ export async function withKeys<T>(
 }
 
 /** @throws CannotRun while another process has the folder. */
-export function lock(dataDir: string): Disposable {
+export function lock(dataDir: string): HeldLock {
   try {
     return lockDataFolder(dataDir);
   } catch (error) {
@@ -240,7 +241,9 @@ async function requirePresent(disk: Disk, directory: string, project: string): P
 
 /** Nothing but a mark is left of it. */
 function isDeleted(content: readonly string[]): boolean {
-  return content.includes(DELETION_FILE) && !content.includes(PROJECT_FILE) && !content.includes(CATALOG_FILE);
+  return (
+    content.includes(DELETION_FILE) && !content.includes(PROJECT_FILE) && !content.includes(CATALOG_FILE)
+  );
 }
 
 /** All but those of which nothing is left but a mark, which are being brought in, or were moved away. */

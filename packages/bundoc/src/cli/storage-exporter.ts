@@ -1,11 +1,6 @@
-import { randomUUID } from 'node:crypto';
 import { hasCode } from '@bundoc/shared/errors';
-import {
-  generationsOf,
-  type StorageIdentity,
-  withCandidate,
-  withConfirmed,
-} from '../identity/storage-file.ts';
+import { advanceStorage } from '../identity/started-storage.ts';
+import type { StorageIdentity } from '../identity/storage-file.ts';
 import type { KeyService, StorageCalls } from '../kms/port.ts';
 
 /** BunKMS, as far as a command needs it, asked by the storage that the command works on. */
@@ -33,12 +28,7 @@ export async function storageExporter(
     const file = await identity.read();
     const isUsable = file.generation !== undefined && file.generation !== refused;
     if (isUsable) return { storage: id, generation: String(file.generation) };
-    const candidate = randomUUID();
-    const noted = await identity.change((present) => withCandidate(present, candidate));
-    const from = generationsOf(noted).filter((known) => known !== candidate);
-    const { take_overs: takeOvers } = await kms.advanceStorage(id, from, candidate);
-    await identity.change((present) => withConfirmed(present, candidate, takeOvers));
-    return { storage: id, generation: candidate };
+    return await advanceStorage(identity, kms);
   };
   return {
     storage: { id, generation },

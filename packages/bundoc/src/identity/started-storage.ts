@@ -1,6 +1,13 @@
 import { randomUUID } from 'node:crypto';
+import { hasCode } from '@bundoc/shared/errors';
 import type { ActingStorage, StorageCalls } from '../kms/port.ts';
-import { generationsOf, type StorageIdentity, withCandidate, withConfirmed } from './storage-file.ts';
+import {
+  ADVANCE_TRIES_MAX,
+  generationsOf,
+  type StorageIdentity,
+  withCandidate,
+  withConfirmed,
+} from './storage-file.ts';
 import type { StorageGeneration } from './storage-generation.ts';
 
 /** A storage that this process acts for at BunKMS. */
@@ -23,24 +30,42 @@ export function runningStorage(generation: StorageGeneration, calls: StorageCall
   return { id: generation.id, calls, acting, advance };
 }
 
-/** A storage whose generation this process advances by itself, also beside nodes that run: a move is a start of its storages. */
-export async function startStorage(identity: StorageIdentity, calls: StorageCalls): Promise<StartedStorage> {
+/**
+ * Brings a storage to a fresh generation, also beside nodes that run: after another one was faster, it follows that one.
+ *
+ * @throws AppError `storage_superseded` when BunKMS has a generation that the storage does not know; those of BunKMS and of the storage.
+ */
+export async function advanceStorage(
+  identity: StorageIdentity,
+  calls: Pick<StorageCalls, 'advanceStorage'>,
+): Promise<ActingStorage> {
   const { id } = await identity.read();
-  const advance = async (): Promise<ActingStorage> => {
+  for (let tries = 1; ; tries++) {
     const generation = randomUUID();
     const file = await identity.change((present) => withCandidate(present, generation));
     const from = generationsOf(file).filter((known) => known !== generation);
-    const { take_overs: takeOvers } = await calls.advanceStorage(id, from, generation);
-    await identity.change((present) => withConfirmed(present, generation, takeOvers));
-    return { storage: id, generation };
-  };
-  let acting = await advance();
+    try {
+      const { take_overs: takeOvers } = await calls.advanceStorage(id, from, generation);
+      await identity.change((present) => withConfirmed(present, generation, takeOvers));
+      return { storage: id, generation };
+    } catch (error) {
+      if (!hasCode(error, 'storage_superseded') || tries === ADVANCE_TRIES_MAX) throw error;
+      // What BunKMS has is noted before BunKMS has it, and a note of before was named.
+      const noted = generationsOf(await identity.read());
+      if (noted.every((known) => known === generation || from.includes(known))) throw error;
+    }
+  }
+}
+
+/** A storage whose generation this process advances by itself, also beside nodes that run: a move is a start of its storages. */
+export async function startStorage(identity: StorageIdentity, calls: StorageCalls): Promise<StartedStorage> {
+  let acting = await advanceStorage(identity, calls);
   return {
-    id,
+    id: acting.storage,
     calls,
     acting: () => acting,
     advance: async () => {
-      acting = await advance();
+      acting = await advanceStorage(identity, calls);
       return acting;
     },
   };

@@ -57,6 +57,9 @@ export function ofEarlierBuild(dataDir: string): StartRefused {
   );
 }
 
+/** How often one advance follows other processes that were faster. */
+export const ADVANCE_TRIES_MAX = 8;
+
 /** Where it is kept which storage this is. */
 export interface StorageIdentity {
   /** What stands there now. @throws AppError of the storage. */

@@ -7,6 +7,7 @@ import { StorageKeys } from '../kms/storage-keys.ts';
 import { FakeKeyService } from '../testing/fake-key-service.ts';
 import { SimulatedDisk } from '../testing/simulated-disk.ts';
 import { identifyFolder } from './identity-in-folder.ts';
+import { advanceStorage } from './started-storage.ts';
 import { newStorageFile, type StorageFile, type StorageIdentity } from './storage-file.ts';
 import { StorageGeneration } from './storage-generation.ts';
 
@@ -290,6 +291,27 @@ describe('the generation that several nodes share', () => {
   const serves = async (service: FakeKeyService, { generation }: { generation: StorageGeneration }) => {
     await new StorageKeys(service, generation).exportKey('p-dek');
   };
+
+  it('is advanced beside them by a command, which follows a node that is faster, and is refused to a copy', async () => {
+    const service = newService();
+    const { identity, nodes } = nodesOf(service, 1);
+    const [{ generation }] = nodes as [ReturnType<typeof startOn>];
+    await generation.start();
+    let overtaken = 3;
+    const calls: Pick<FakeKeyService, 'advanceStorage'> = {
+      advanceStorage: async (...of) => {
+        if (overtaken-- > 0) await generation.advance();
+        return service.advanceStorage(...of);
+      },
+    };
+    const copied = new SharedIdentity();
+    copied.file = identity.file;
+    const acting = await advanceStorage(identity, calls);
+    expect([overtaken, acting.generation]).toEqual([-1, identity.file.generation]);
+    expect(service.storages.get(acting.storage)?.generation).toBe(acting.generation);
+    await expect(advanceStorage(copied, service)).rejects.toMatchObject({ code: 'storage_superseded' });
+    expect(service.storages.get(acting.storage)?.generation).toBe(acting.generation);
+  });
 
   it('is advanced by each that starts, together or one after another, and all go on', async () => {
     const service = newService();

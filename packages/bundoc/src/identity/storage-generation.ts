@@ -6,6 +6,7 @@ import type { Logger } from '@bundoc/shared/logger';
 import type { ActingStorage, StorageCalls } from '../kms/port.ts';
 import type { ConfirmedGeneration } from '../kms/storage-keys.ts';
 import {
+  ADVANCE_TRIES_MAX,
   generationsOf,
   type StorageFile,
   type StorageIdentity,
@@ -42,8 +43,6 @@ const CHECK_WITHIN_MS = 700;
 /** How long another node may take between BunKMS's answer and its note of it. */
 const OTHER_NODE_MS = 2_000;
 const OTHER_NODE_PAUSE_MS = 100;
-/** How often one advance follows other nodes that were faster. */
-const ADVANCE_TRIES_MAX = 8;
 /** What a caller is told to wait. */
 const RETRY_AFTER_S = { unconfirmed: 2, superseded: 30 } as const;
 

@@ -15,6 +15,8 @@ import { type LastOfProject, type MoveCounts, MoveFailed, type MoveTarget } from
 export interface IncomingFolderOptions extends Omit<MarkedFolder, 'isLeftOver'> {
   /** For what is being written, on the same file system; exists. */
   readonly tmp: string;
+  /** The log is to know that a project has come under this handle. */
+  readonly arrived: (handle: string, cipher: ProjectCipher) => Promise<void>;
   /** Of the versions that the project has now. */
   readonly cipher: () => ProjectCipher;
 }
@@ -50,9 +52,10 @@ export class IncomingFolder implements MoveTarget {
   }
 
   async finish(last: LastOfProject, mark: string): Promise<MoveCounts> {
-    const { disk, directory, tmp, cipher } = this.#options;
+    const { disk, directory, tmp, cipher, arrived } = this.#options;
     const projectFile = Buffer.from(last.file);
-    const counts = await this.#folder.finish(cipher(), last, projectFile);
+    const { handle, ...counts } = await this.#folder.finish(cipher(), last, projectFile);
+    await arrived(handle, cipher());
     await replaceFile(disk, tmp, join(directory, PROJECT_FILE), projectFile);
     await writeMoveMark(disk, tmp, directory, mark);
     return counts;

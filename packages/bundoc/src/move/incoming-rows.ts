@@ -7,10 +7,11 @@ import type { OnProgress } from '../storage/embedded/verify.ts';
 import type { Position, SealedChange } from '../storage/port.ts';
 import type { Connections, Statement, Transaction } from '../storage/postgres/database.ts';
 import { fenceHead, inFence, removeRows, unfenceRows } from '../storage/postgres/fence.ts';
-import { readFileRow } from '../storage/postgres/file-row.ts';
+import { MARKER, readFileRow } from '../storage/postgres/file-row.ts';
 import { setRest, writeSealed } from '../storage/postgres/import-rows.ts';
 import { pagesOfRows } from '../storage/postgres/pages-of-rows.ts';
 import { insertProjectRows, raiseKeyVersion } from '../storage/postgres/project-rows.ts';
+import { countsOfRows } from '../storage/postgres/rows-rest.ts';
 import { type LastOfProject, type MoveCounts, MoveFailed, type MoveTarget } from './move-project.ts';
 
 export interface IncomingRowsOptions {
@@ -24,11 +25,6 @@ export interface IncomingRowsOptions {
 const SET_FILE: Statement = {
   name: 'bundoc-incoming-file-1',
   text: 'UPDATE bundoc.projects SET file = $2, marker = $3 WHERE project = $1',
-};
-const COUNTS: Statement = {
-  name: 'bundoc-incoming-counts-1',
-  text: `SELECT coalesce(sum(documents), 0)::bigint, coalesce(sum(bytes), 0)::bigint
-         FROM bundoc.collections WHERE project = $1`,
 };
 /** Idempotency keys of one statement. */
 const USED_KEYS_AT_ONCE = 1_000;
@@ -89,14 +85,13 @@ export class IncomingRows implements MoveTarget {
       await this.#transact((transaction) =>
         this.#write(transaction, [], usedKeys.slice(at, at + USED_KEYS_AT_ONCE), lastSeq),
       );
-    const [documents, bytes] = await this.#transact(async (transaction) => {
-      await setRest(transaction, project, last);
+    const counts = await this.#transact(async (transaction) => {
+      await setRest(transaction, { project, cipher: this.#options.cipher() }, last);
       await transaction.query(SET_FILE, [project, file, mark]);
-      const [counts] = await transaction.query(COUNTS, [project]);
-      return counts as unknown as [number, number];
+      return await countsOfRows(transaction, project);
     });
     this.#mark = mark;
-    return { documents, bytes };
+    return counts;
   }
 
   async present() {
@@ -120,7 +115,7 @@ export class IncomingRows implements MoveTarget {
   /** Nodes that have the project open from before must not see what is brought in. So its head is fenced between two transactions. */
   async #transact<T>(action: (transaction: Transaction) => Promise<T>): Promise<T> {
     const { project, database } = this.#options;
-    const lock = `SELECT marker FROM bundoc.projects WHERE project = '${project}' FOR UPDATE`;
+    const lock = `SELECT ${MARKER} FROM bundoc.projects WHERE project = '${project}' FOR UPDATE`;
     const done = await database.transaction(lock, async (transaction, [row]) => {
       const isMine = row?.[0]?.[0] === this.#mark;
       const run = async () => {

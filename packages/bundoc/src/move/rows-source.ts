@@ -2,18 +2,13 @@ import { AppError, hasCode } from '@bundoc/shared/errors';
 import type { ProjectCipher } from '../cipher/project-cipher.ts';
 import { type ProjectInRows, readProjectRow } from '../project/project-in-rows.ts';
 import type { Position } from '../storage/port.ts';
-import type { Queryable, Statement } from '../storage/postgres/database.ts';
+import type { Queryable } from '../storage/postgres/database.ts';
 import { fenceRows, removeRows, unfenceRows } from '../storage/postgres/fence.ts';
 import { readFileRow } from '../storage/postgres/file-row.ts';
 import { pagesOfRows } from '../storage/postgres/pages-of-rows.ts';
 import { VersionUnknown } from '../storage/postgres/row-cipher.ts';
-import { restOfRows } from '../storage/postgres/rows-rest.ts';
+import { EXTENT, restOfRows } from '../storage/postgres/rows-rest.ts';
 import type { FencedSource, MoveSource, ReadSealedChanges } from './move-project.ts';
-
-const EXTENT: Statement = {
-  name: 'bundoc-move-extent-1',
-  text: `SELECT (SELECT count(*) FROM bundoc.documents WHERE project = $1), seq FROM bundoc.heads WHERE project = $1`,
-};
 
 /** A project in PostgreSQL that is moved away, while nodes serve it. */
 export class RowsSource implements MoveSource {
@@ -34,7 +29,7 @@ export class RowsSource implements MoveSource {
     const [row] = await database.query(EXTENT, [project]);
     if (row === undefined) throw new AppError('project_not_found');
     this.#cipher ??= (await readProjectRow(database, this.#place)).cipher;
-    const [size, lastSeq] = row as unknown as [number, number];
+    const [lastSeq, , size] = row as unknown as [number, number, number];
     return { size, lastSeq };
   }
 

@@ -1,6 +1,7 @@
 import { join } from 'node:path';
 import { systemClock } from '@bundoc/shared/clock';
 import { AppError, hasCode } from '@bundoc/shared/errors';
+import type { ProjectCipher } from '../cipher/project-cipher.ts';
 import { identifyDatabase } from '../identity/identity-in-rows.ts';
 import { startStorage } from '../identity/started-storage.ts';
 import type { StorageIdentity } from '../identity/storage-file.ts';
@@ -11,6 +12,7 @@ import { KeyCache } from '../project/key-cache.ts';
 import { ProjectRows } from '../project/project-rows.ts';
 import { type OnSetAside, SET_ASIDE_FOLDER } from '../project/set-aside.ts';
 import type { Disk } from '../storage/embedded/disk.ts';
+import type { FilesEngine } from '../storage/embedded/files-engine.ts';
 import type { Database } from '../storage/postgres/database.ts';
 import { IncomingFolder } from './incoming-folder.ts';
 import { finishMove, type MoveLimits, type MoveWatch, moveProject } from './move-project.ts';
@@ -26,7 +28,11 @@ export interface WayToFolder {
   readonly database: Database;
   /** A data folder that this process has to itself. */
   readonly dataDir: string;
-  readonly open: { readonly identity: StorageIdentity; readonly projectsDir: string };
+  readonly open: {
+    readonly identity: StorageIdentity;
+    readonly projectsDir: string;
+    readonly engine: Pick<FilesEngine, 'arrived'>;
+  };
   /** For what is being written. */
   readonly tmp: string;
   readonly disk: Disk;
@@ -54,7 +60,9 @@ export async function moveToFolder(
   const keptIn = join(dataDir, MOVED_FOLDER);
   const setAside = join(dataDir, SET_ASIDE_FOLDER);
   const cipher = () => source.cipher;
-  const target = new IncomingFolder({ project, directory, tmp, keptIn, setAside, onSetAside, disk, cipher });
+  const arrived = (handle: string, keys: ProjectCipher) => open.engine.arrived(project, handle, keys);
+  const places = { directory, tmp, keptIn, setAside };
+  const target = new IncomingFolder({ project, ...places, onSetAside, disk, cipher, arrived });
   const rows = new ProjectRows({
     ...{ database, clock: systemClock, storage: await identity.read() },
     keys: new KeyCache({ keys, clock: systemClock, ttlMs: KEYS_TTL_MS }),

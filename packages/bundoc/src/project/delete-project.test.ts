@@ -386,7 +386,10 @@ describe('the mark of a deletion that BunKMS does not confirm', () => {
     const first = start();
     await first.write();
     await plant(first.disk, 'p', text);
-    const { deletion, disk, projects, service, setAside, stateOf, write } = start(first.disk.restart(), first.service);
+    const { deletion, disk, projects, service, setAside, stateOf, write } = start(
+      first.disk.restart(),
+      first.service,
+    );
     deletion.look();
     await deletion.resume();
     expect(await projects.names('', 10)).toEqual(['p']);

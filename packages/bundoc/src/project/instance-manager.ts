@@ -37,7 +37,7 @@ export interface InstanceManagerOptions {
   /** Bytes of memory that every open project takes, beside what its store says of itself. */
   readonly projectBytes?: number;
   /** Bytes in which the storage keeps what an open project has in memory; 0 where that is not known. */
-  readonly storedBytes?: (project: string) => Promise<number>;
+  readonly storedBytes?: (project: string, entries?: readonly string[]) => Promise<number>;
   /** How long a project stays open unused, milliseconds. */
   readonly idleTtlMs?: number;
   /** How long projects that are closed at the end may take to prepare for it, milliseconds. */
@@ -347,7 +347,7 @@ export class InstanceManager implements AsyncDisposable {
       // It takes no place, and makes no other one close.
       if (opened === undefined) return undefined;
       keys.hold(project);
-      const bytes = await this.#bytesToReserve(project);
+      const bytes = await this.#bytesToReserve(project, opened.entries);
       await this.#places.take(bytes);
       reserved = bytes;
       lease = await this.#loads.run(() => this.#load(project, opened, bytes));
@@ -392,9 +392,9 @@ export class InstanceManager implements AsyncDisposable {
   }
 
   /** Bytes of memory that a project is taken to need until it is open. */
-  async #bytesToReserve(project: string): Promise<number> {
+  async #bytesToReserve(project: string, entries?: readonly string[]): Promise<number> {
     const { projectBytes = PROJECT_BYTES, storedBytes } = this.#options;
-    return projectBytes + STORED_TO_MEMORY * ((await storedBytes?.(project)) ?? 0);
+    return projectBytes + STORED_TO_MEMORY * ((await storedBytes?.(project, entries)) ?? 0);
   }
 
   /** Has an open project count with the bytes that it takes now. */

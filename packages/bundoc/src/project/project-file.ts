@@ -5,6 +5,7 @@ import { type ProjectFile, projectFileSchema } from '@bundoc/shared/contract/pro
 import { AppError } from '@bundoc/shared/errors';
 import { newNameKey, openNameKey, ProjectCipher, sealNameKey } from '../cipher/project-cipher.ts';
 import type { LeasedKey } from '../kms/port.ts';
+import type { UnknownSealers } from '../storage/embedded/seal-budget.ts';
 
 /** @throws AppError `project_damaged` for content that is no project file of this project. */
 export function parseProjectFile(project: string, content: Buffer): ProjectFile {
@@ -36,10 +37,14 @@ export interface TakenOver {
  * How many others may have sealed under this version of the key, of which nothing is known: a copy of the storage for each time that it was taken over since the
  * version was first used in it, and whoever had the key before the project.
  */
-export function unknownSealers(file: ProjectFile, version: number, { id, takeOvers }: TakenOver): number {
+export function unknownSealers(
+  file: ProjectFile,
+  version: number,
+  { id, takeOvers }: TakenOver,
+): UnknownSealers {
   const known = file.versions.find((entry) => entry.version === version);
   const counted = known?.takeOvers?.storage === id ? known.takeOvers.count : 0;
-  return Math.max(0, takeOvers - counted) + (known?.adopted ? 1 : 0);
+  return { takenOver: Math.max(0, takeOvers - counted), missing: known?.adopted ? 1 : 0 };
 }
 
 /** The file of a new project, with a new name key. @param isAdopted whether the key was there already. */

@@ -110,26 +110,30 @@ describe('the storage that was taken over', () => {
     const { disk, service, folders } = start();
     const { file } = await folders.openOrCreate('p');
     const after = (takeOvers: number) => ({ ...service.storage, takeOvers });
-    expect([0, 1, 3].map((count) => unknownSealers(file, 1, after(count)))).toEqual([0, 1, 3]);
+    const takenOver = (...of: Parameters<typeof unknownSealers>) => unknownSealers(...of).takenOver;
+    expect([0, 1, 3].map((count) => takenOver(file, 1, after(count)))).toEqual([0, 1, 3]);
     // Of another storage, it is not known how often it had been taken over.
-    expect(unknownSealers(file, 1, { id: randomUUID(), takeOvers: 2 })).toBe(2);
+    expect(takenOver(file, 1, { id: randomUUID(), takeOvers: 2 })).toBe(2);
     service.storage.takeOvers = 3;
     await service.rotateKey('p-dek', 1);
     const rotated = await start(disk, service).folders.open('p');
-    expect([1, 2].map((version) => unknownSealers(rotated!.file, version, after(3)))).toEqual([3, 0]);
-    expect(unknownSealers(rotated!.file, 2, after(4))).toBe(1);
+    expect([1, 2].map((version) => takenOver(rotated!.file, version, after(3)))).toEqual([3, 0]);
+    expect(takenOver(rotated!.file, 2, after(4))).toBe(1);
     const kept = await folders.keepWrappings('p', rotated!.file, [{ ...rotated!.keys[0], wrapped: 'bmV3' }]);
-    expect(unknownSealers(kept, 2, after(3))).toBe(0);
+    expect(takenOver(kept, 2, after(3))).toBe(0);
   });
 
   it('counts those of a key that was there before the project, too', async () => {
     const { service, folders } = start();
     service.put('p-dek');
     const { file } = await folders.openOrCreate('p');
-    expect(unknownSealers(file, 1, service.storage)).toBe(1);
+    expect(unknownSealers(file, 1, service.storage)).toEqual({ takenOver: 0, missing: 1 });
     service.put('q-dek', null);
     for (const project of ['q', 'r'])
-      expect(unknownSealers((await folders.openOrCreate(project)).file, 1, service.storage)).toBe(0);
+      expect(unknownSealers((await folders.openOrCreate(project)).file, 1, service.storage)).toEqual({
+        takenOver: 0,
+        missing: 0,
+      });
   });
 
   it.each([
@@ -148,14 +152,22 @@ describe('the storage that was taken over', () => {
   });
 
   it('rotates a key with its next seals, and is never left without any', () => {
-    for (const takeOvers of [1, 2, 5]) {
-      const limits = limitsAfter(SEAL_LIMITS, takeOvers);
+    for (const takenOver of [1, 2, 5]) {
+      const limits = limitsAfter(SEAL_LIMITS, { takenOver, missing: 0 });
       const budget = new SealBudget(limits, 1, [{ version: 1, count: 100 }]);
       expect(budget.rotationDue).toBe(true);
       expect(() => budget.planFor(1_000)).not.toThrow();
     }
-    expect(limitsAfter(SEAL_LIMITS, 0)).toEqual(SEAL_LIMITS);
-    expect(limitsAfter(SEAL_LIMITS, 1).max).toBe(2 ** 32 - 2 ** 30);
+    expect(limitsAfter(SEAL_LIMITS, { takenOver: 0, missing: 0 })).toEqual(SEAL_LIMITS);
+    expect(limitsAfter(SEAL_LIMITS, { takenOver: 1, missing: 0 }).max).toBe(2 ** 32 - 2 ** 30);
+  });
+
+  it('rotates no key because its project was missing: such a key may seal less, and is rotated by what is counted since', () => {
+    const limits = limitsAfter(SEAL_LIMITS, { takenOver: 0, missing: 1 });
+    expect(limits).toEqual({ ...SEAL_LIMITS, max: 2 ** 32 - 2 ** 30 });
+    const dueAfter = (count: number) => new SealBudget(limits, 1, [{ version: 1, count }]).rotationDue;
+    expect([0, 2 ** 30 - 1, 2 ** 30].map(dueAfter)).toEqual([false, false, true]);
+    expect(limitsAfter(SEAL_LIMITS, { takenOver: 2, missing: 5 }).max).toBe(2 ** 30);
   });
 });
 

@@ -10,7 +10,12 @@ import {
 import { AppError, hasCode } from '@bundoc/shared/errors';
 import type { ProjectCipher } from '../cipher/project-cipher.ts';
 import type { LeasedKey } from '../kms/port.ts';
-import { type Disk, makeDirectoryDurably, replaceFile, SMALL_FILE_BYTES_MAX } from '../storage/embedded/disk.ts';
+import {
+  type Disk,
+  makeDirectoryDurably,
+  replaceFile,
+  SMALL_FILE_BYTES_MAX,
+} from '../storage/embedded/disk.ts';
 import { DOCS_FOLDER } from '../storage/embedded/document-files.ts';
 import { formatDeletionMark, readDeletionMark } from './deletion-mark.ts';
 import { judgeMoveMark, mayBeRemoved, type SettleMove } from './judge-move-mark.ts';
@@ -99,7 +104,7 @@ export class ProjectFolders implements Projects {
     }
     const file = parseProjectFile(project, content);
     const keys = await keysOfFile(this.#options.keys, project, file);
-    return this.#brought(directory, file, keys);
+    return { ...(await this.#brought(directory, file, keys)), entries: names };
   }
 
   /**
@@ -121,7 +126,7 @@ export class ProjectFolders implements Projects {
     const keys: LeasedKeys = [made.key];
     const cipher = openCipher(file, keys);
     await this.#options.engine.create(project, directory, cipher, formatProjectFile(file));
-    return { directory, file, keys, cipher };
+    return { directory, file, keys, cipher, entries: [PROJECT_FILE] };
   }
 
   async names(after: string, limit: number, only?: readonly string[]): Promise<readonly string[]> {

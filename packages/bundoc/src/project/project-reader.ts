@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { join } from 'node:path';
-import { dekNameOf } from '@bundoc/shared/contract/keys';
 import { CATALOG_FILE, CATALOG_HEAD_BYTES_MAX, parseCatalogHead } from '@bundoc/shared/contract/catalog-head';
+import { dekNameOf } from '@bundoc/shared/contract/keys';
 import { PROJECT_FILE, type ProjectFile } from '@bundoc/shared/contract/project-file';
 import { AppError } from '@bundoc/shared/errors';
 import type { KeyService, LeasedKey } from '../kms/port.ts';
@@ -41,7 +41,13 @@ export interface ReadProject {
  *
  * @throws AppError what the key service threw (`KEY_NOT_FOUND` for a missing key); ProjectFilesUnreadable when none of them will do.
  */
-export async function readProject({ project, directory, disk, keys, log }: ProjectPlace): Promise<ReadProject> {
+export async function readProject({
+  project,
+  directory,
+  disk,
+  keys,
+  log,
+}: ProjectPlace): Promise<ReadProject> {
   const leased = leasing(project, keys);
   // A missing key is told before anything else.
   await keys.exportKey(dekNameOf(project));

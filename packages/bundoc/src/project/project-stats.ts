@@ -1,6 +1,6 @@
 import { AppError } from '@bundoc/shared/errors';
-import { loadProject } from '../storage/embedded/project-loader.ts';
 import { PartsDamaged } from '../storage/embedded/parts-damaged.ts';
+import { loadProject } from '../storage/embedded/project-loader.ts';
 import { CatalogDamaged } from '../storage/embedded/snapshot.ts';
 import { ProjectFilesUnreadable, type ProjectPlace, readProject } from './project-reader.ts';
 

@@ -10,6 +10,8 @@ export interface OpenedProject {
   /** All versions of the key that the project uses, the current one first. */
   readonly keys: LeasedKeys;
   readonly cipher: ProjectCipher;
+  /** Names in its folder, where it has one, as they were found: to look for what is not there costs more than to read what is. */
+  readonly entries?: readonly string[];
 }
 
 /**

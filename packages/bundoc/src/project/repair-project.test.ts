@@ -76,7 +76,8 @@ const kept = (disk: SimulatedDisk) =>
   [...disk.files().keys()].filter((one) => one.includes('.before-repair-'));
 /** The frames behind the checkpoint: `b` and `e`, `f`, the deletion of `c`; the first one reserves seals. */
 const damageBody = (disk: SimulatedDisk, { path: file, lastByte }: FrameOnDisk) => flip(disk, file, lastByte);
-const flipHead = (disk: SimulatedDisk, { path: file, frame }: FrameOnDisk) => flip(disk, file, frame * 4_096 + 60);
+const flipHead = (disk: SimulatedDisk, { path: file, frame }: FrameOnDisk) =>
+  flip(disk, file, frame * 4_096 + 60);
 
 describe('repair', () => {
   it('does nothing to a whole project', async () => {
@@ -159,7 +160,14 @@ describe('repair', () => {
     const { store: again, content } = await reopened(missing);
     expect(content).toEqual(EXPECTED);
     const { changes } = await again.changes(0, 100);
-    expect(changes.map(({ ref: { id }, deleted }) => (deleted ? `-${id}` : id))).toEqual(['a', '-d', 'b', 'e', 'f', '-c']);
+    expect(changes.map(({ ref: { id }, deleted }) => (deleted ? `-${id}` : id))).toEqual([
+      'a',
+      '-d',
+      'b',
+      'e',
+      'f',
+      '-c',
+    ]);
     expect((await again.changes(0, 100)).position).toBe(missing.position);
     await close(missing, again);
   });
@@ -167,20 +175,25 @@ describe('repair', () => {
   it.each<[string, (disk: SimulatedDisk) => void]>([
     ['missing', (disk) => disk.tamper(path('project.json'), undefined)],
     ['damaged', (disk) => flip(disk, path('project.json'), 0)],
-  ])('restores a project.json that is %s from the head of the catalog, or from the birth', async (what, damage) => {
-    for (const isBirthFreed of [true, false]) {
-      const all = await made({ isBirthFreed });
-      const original = Buffer.from(all.disk.files().get(path('project.json'))!);
-      damage(all.disk);
-      if (isBirthFreed) flip(all.disk, path('catalog'), -1);
-      const { done } = await repair(all);
-      const from = isBirthFreed ? 'in catalog' : 'in the log';
-      expect(done.join()).toContain(`restored project.json from the copy of project.json ${from}`);
-      expect(all.disk.files().get(path('project.json'))).toEqual(original);
-      expect(kept(all.disk).filter((one) => one.includes('project.json'))).toHaveLength(what === 'missing' ? 0 : 1);
-      expect(await contentAfter(all)).toEqual(EXPECTED);
-    }
-  });
+  ])(
+    'restores a project.json that is %s from the head of the catalog, or from the birth',
+    async (what, damage) => {
+      for (const isBirthFreed of [true, false]) {
+        const all = await made({ isBirthFreed });
+        const original = Buffer.from(all.disk.files().get(path('project.json'))!);
+        damage(all.disk);
+        if (isBirthFreed) flip(all.disk, path('catalog'), -1);
+        const { done } = await repair(all);
+        const from = isBirthFreed ? 'in catalog' : 'in the log';
+        expect(done.join()).toContain(`restored project.json from the copy of project.json ${from}`);
+        expect(all.disk.files().get(path('project.json'))).toEqual(original);
+        expect(kept(all.disk).filter((one) => one.includes('project.json'))).toHaveLength(
+          what === 'missing' ? 0 : 1,
+        );
+        expect(await contentAfter(all)).toEqual(EXPECTED);
+      }
+    },
+  );
 
   it('says so when neither project.json nor its copy is readable, and changes nothing', async () => {
     const all = await made();
@@ -294,7 +307,9 @@ describe('parts that are damaged in the middle', () => {
   it('are lost at the end of the log only with --accept-loss, and later commits have other numbers', async () => {
     const all = await made();
     damageBody(all.disk, framesOn(all.disk).at(-1)!);
-    await expect(repair(all)).rejects.toThrow(/the last part is damaged or missing; commits from 9 on may be lost/);
+    await expect(repair(all)).rejects.toThrow(
+      /the last part is damaged or missing; commits from 9 on may be lost/,
+    );
     const { lostSeqs } = await repair(all, true);
     expect(lostSeqs).toEqual([{ from: 9 }]);
     const { store, content } = await reopened(all);
@@ -373,7 +388,9 @@ describe('a hole in the log of which nothing says whose it was', () => {
     await close(all, other);
     const frames = framesOn(all.disk);
     const [handle] = frames.at(-1)!.handles;
-    const own = frames.filter(({ handles, segment }) => handles[0] === handle && segment === frames.at(-1)!.segment);
+    const own = frames.filter(
+      ({ handles, segment }) => handles[0] === handle && segment === frames.at(-1)!.segment,
+    );
     flipHead(all.disk, own.at(-3)!);
     flipHead(all.disk, own.at(-2)!);
     return all;
@@ -381,7 +398,9 @@ describe('a hole in the log of which nothing says whose it was', () => {
 
   it('is refused without --accept-loss, and with it the project opens, and keeps on opening', async () => {
     const all = await doubtful();
-    expect(await all.project.findings(all.disk)).toMatchObject([{ part: 'log', problem: expect.stringMatching(/lost/) }]);
+    expect(await all.project.findings(all.disk)).toMatchObject([
+      { part: 'log', problem: expect.stringMatching(/lost/) },
+    ]);
     await expect(repair(all)).rejects.toThrow(LossNotAccepted);
     expect(await repair(all, true)).toMatchObject({ lost: [], lostSeqs: [{ from: 10 }] });
     expect((await viewLog(all.disk)).damage.join()).toMatch(/nothing says whose parts/);
@@ -465,6 +484,9 @@ describe('stats', () => {
     });
     expect(disk.operations).toBe(before);
     flip(disk, path('catalog'), -1);
-    expect(await statsOfProject(await project.place(disk))).toEqual({ project: 'p', error: 'it does not open' });
+    expect(await statsOfProject(await project.place(disk))).toEqual({
+      project: 'p',
+      error: 'it does not open',
+    });
   });
 });

@@ -55,7 +55,14 @@ export class CliProject {
   /** As a command finds it. The engine of the disk is closed. */
   async place(disk: Disk): Promise<ProjectPlace> {
     const log = await viewLog(disk);
-    return { project: this.project, directory: this.directory, tmp: '/tmp', disk, keys: this.service.held, log };
+    return {
+      project: this.project,
+      directory: this.directory,
+      tmp: '/tmp',
+      disk,
+      keys: this.service.held,
+      log,
+    };
   }
 
   /** Repairs the project. The engine of the disk is closed. */

@@ -24,5 +24,8 @@ for await (const { body } of partsBehind(reader, wanted)) {
   parts++;
   bytes += body.length;
 }
+// And as a repair does, which goes by no part but itself.
+let walked = 0;
+for await (const { body } of view.partsOf(new Set([handle]))) walked += body.length;
 const memoryBytes = process.resourceUsage().maxRSS * 1_024;
-process.stdout.write(JSON.stringify({ parts, bytes, damage: view.damage, memoryBytes }));
+process.stdout.write(JSON.stringify({ parts, bytes, walked, damage: view.damage, memoryBytes }));

@@ -48,7 +48,7 @@ export class LogProject {
   readonly name: string;
   readonly handle = randomBytes(8).toString('hex');
   readonly dek = takeKey(randomBytes(32));
-  readonly keys: PartKeys = partKeysOf(new Map([[1, this.dek]]));
+  readonly keys: PartKeys = keptKeys(partKeysOf(new Map([[1, this.dek]])));
   /** All that were ever given, in their order. */
   readonly given: GivenCommit[] = [];
 
@@ -59,6 +59,19 @@ export class LogProject {
   get directory(): string {
     return `/projects/${this.name}`;
   }
+}
+
+/** Derives each key once, as a cipher of a project does. */
+function keptKeys(keys: PartKeys): PartKeys {
+  const kept = new Map<string, ReturnType<PartKeys['subkey']>>();
+  return {
+    subkey: (version, info, salt) => {
+      const name = `${version} ${info} ${salt.toString('hex')}`;
+      const known = kept.get(name) ?? keys.subkey(version, info, salt);
+      kept.set(name, known);
+      return known;
+    },
+  };
 }
 
 interface WaitingCommit {

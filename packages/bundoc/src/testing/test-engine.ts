@@ -2,9 +2,9 @@ import type { Clock } from '@bundoc/shared/clock';
 import { DataFolder } from '@bundoc/shared/data-folder';
 import type { ProjectCipher } from '../cipher/project-cipher.ts';
 import type { LogLimits } from '../engine/files/log/log-api.ts';
+import { readLog } from '../engine/files/log/log-view.ts';
 import { NodeLogDisk } from '../engine/files/log/node-log-disk.ts';
 import type { LogDisk } from '../engine/files/log/ports.ts';
-import { readLog } from '../engine/files/log/log-view.ts';
 import { Backlog } from '../storage/embedded/backlog.ts';
 import type { Disk } from '../storage/embedded/disk.ts';
 import type { EmbeddedStore } from '../storage/embedded/embedded-store.ts';
@@ -72,7 +72,13 @@ export async function closeEngine(disk: Disk): Promise<void> {
 
 async function openEngine(
   disk: Disk,
-  { dataDir = '/', projectsDir = '/projects', clock, limits = SMALL_LIMITS, backlogBytesMax }: TestEngineOptions,
+  {
+    dataDir = '/',
+    projectsDir = '/projects',
+    clock,
+    limits = SMALL_LIMITS,
+    backlogBytesMax,
+  }: TestEngineOptions,
 ): Promise<OpenEngine> {
   await using stack = new AsyncDisposableStack();
   const options = {

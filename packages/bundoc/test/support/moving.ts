@@ -167,10 +167,16 @@ export class Moving implements AsyncDisposable {
 
   async toFolder(ports: Ports = this.ports, watch: Parameters<typeof moveToFolder>[1] = NOT_WATCHED) {
     await this.#endFiles();
-    await this.#engine();
+    const engine = await this.#engine();
     const way = {
-      ...{ project: this.project, dataDir: this.folder, onSetAside: this.#onSetAside, tmp: this.tmp, ...ports },
-      open: { identity: await this.identity('files'), projectsDir: this.#projectsDir },
+      ...{
+        project: this.project,
+        dataDir: this.folder,
+        onSetAside: this.#onSetAside,
+        tmp: this.tmp,
+        ...ports,
+      },
+      open: { identity: await this.identity('files'), projectsDir: this.#projectsDir, engine },
     };
     return moveToFolder(way, watch, SMALL);
   }

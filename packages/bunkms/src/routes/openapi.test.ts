@@ -38,6 +38,43 @@ describe.each(['api', 'internal'] as const)('the OpenAPI document of the %s list
     expect(reader.operations.length).toBeGreaterThan(25);
   });
 
+  it('shows integers as integers, and names the requests that are refused as such', async () => {
+    await using app = await listenerOf(kind);
+    const reader = new OpenapiReader((await app.inject('/openapi.json')).json());
+    let [integers, refusals] = [0, 0];
+    for (const { operationId, parameters, requestBody, ...operation } of reader.operations) {
+      for (const { name, schema, examples } of parameters)
+        for (const { value } of Object.values(examples ?? {}))
+          if (schema['type'] === 'integer') {
+            integers++;
+            expect([operationId, name, value]).toEqual([operationId, name, expect.any(Number)]);
+          } else expect([operationId, name, value]).toEqual([operationId, name, expect.any(String)]);
+      for (const request of Object.values(operation['x-refused-requests'] ?? {})) {
+        refusals++;
+        expect([operationId, request.status, request.summary]).toEqual([
+          operationId,
+          request.status,
+          expect.stringContaining(`Refused with ${request.status}`),
+        ]);
+      }
+      const shown = [
+        ...parameters.map(({ examples }) => examples),
+        ...Object.values(requestBody?.content ?? {}).map(({ examples }) => examples),
+      ].flatMap((examples) => Object.entries(examples ?? {}) as [string, { summary?: string }][]);
+      for (const [name, { summary = '' }] of shown) {
+        const status = Number(operation['x-example-status'][name]);
+        if (status >= 400) refusals++;
+        expect([operationId, name, summary.startsWith(`Refused with ${status}`)]).toEqual([
+          operationId,
+          name,
+          status >= 400,
+        ]);
+      }
+    }
+    expect(integers).toBeGreaterThan(3);
+    expect(refusals).toBeGreaterThan(10);
+  });
+
   it('is answered without a token while the service is sealed', async () => {
     await using app = await listenerOf(kind, true);
     expect((await app.inject('/openapi.json')).statusCode).toBe(200);

@@ -52,6 +52,18 @@ describe('the SQLite store', () => {
     await expect.poll(() => probed().catch(() => false)).toBe(true);
   });
 
+  test('answers a look-up before longer work that is asked for in the same turn', async () => {
+    await using store = await openSqliteStore({ dataDir: folder, onCrash, deadlineMs: PATIENT_MS });
+    const other = new DatabaseSync(databasePathOf(folder));
+    other.exec('BEGIN IMMEDIATE');
+    const found = store.liveFamily('none');
+    const probed = store.probe().then(() => true);
+    expect(await found).toBeUndefined();
+    other.exec('ROLLBACK');
+    other.close();
+    expect(await probed).toBe(true);
+  });
+
   test.each<[string, (path: string) => void]>([
     ['was removed', (path) => rmSync(path)],
     ['was renamed', (path) => renameSync(path, `${path}.old`)],

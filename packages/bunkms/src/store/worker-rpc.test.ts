@@ -6,13 +6,14 @@ import { WorkerRpc } from './worker-rpc.ts';
 /** A thread that answers with its arguments, unless it is told otherwise. */
 const ECHO = `
   const { parentPort } = require('node:worker_threads');
-  parentPort.on('message', ({ id, operation, args, expiresAtNs }) => {
+  const answer = ({ id, operation, args, expiresAtNs }, at, { length }) => {
     if (operation === 'hang') Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0);
     if (operation === 'crash') throw new Error('boom');
     if (operation === 'end') process.exit(3);
-    if (operation === 'fail') parentPort.postMessage({ id, failure: { code: 'KEY_EXISTS', message: 'why' } });
-    else parentPort.postMessage({ id, value: operation === 'expires' ? expiresAtNs : args });
-  });`;
+    if (operation === 'fail') return { id, failure: { code: 'KEY_EXISTS', message: 'why' } };
+    return { id, value: operation === 'expires' ? expiresAtNs : operation === 'place' ? [at, length] : args };
+  };
+  parentPort.on('message', (requests) => parentPort.postMessage(requests.map(answer)));`;
 
 function rpcTo(source: string, options: { deadlineMs?: number; pendingMax?: number } = {}) {
   const crashes: Error[] = [];
@@ -32,6 +33,28 @@ describe('a call into the storage thread', () => {
       code: 'KEY_EXISTS',
       cause: { message: 'why' },
     });
+  });
+
+  test('goes there with the others of its turn of the event loop, in their order', async () => {
+    await using echo = rpcTo(ECHO);
+    const calls = ['place', 'place', 'fail', 'place'].map((operation) => echo.rpc.call(operation, []));
+    expect(await Promise.allSettled(calls)).toMatchObject([
+      { value: [0, 4] },
+      { value: [1, 4] },
+      { reason: { code: 'KEY_EXISTS' } },
+      { value: [3, 4] },
+    ]);
+    expect(await echo.rpc.call('place', [])).toEqual([0, 1]);
+  });
+
+  test('fails alone when what it brings cannot be sent', async () => {
+    await using echo = rpcTo(ECHO);
+    const calls = [1, () => undefined, 3].map((argument) => echo.rpc.call('echo', [argument]));
+    expect(await Promise.allSettled(calls)).toMatchObject([
+      { value: [1] },
+      { reason: { code: 'internal_error' } },
+      { value: [3] },
+    ]);
   });
 
   test('fails at its deadline while the thread hangs, and so does the close', async () => {

@@ -44,6 +44,8 @@ export class WorkerRpc {
   readonly #worker: Worker;
   readonly #options: WorkerRpcOptions;
   readonly #pending = new Map<number, Pending>();
+  /** Requests of this turn of the event loop, which go to the thread as one message: a message costs as much as a look-up. */
+  #unsent: WorkerRequest[] = [];
   #lastId = 0;
   #ended: AppError | undefined;
   #closing: Promise<void> | undefined;
@@ -51,7 +53,9 @@ export class WorkerRpc {
   constructor(worker: Worker, options: WorkerRpcOptions) {
     this.#worker = worker;
     this.#options = options;
-    worker.on('message', (reply: WorkerReply) => this.#settle(reply));
+    worker.on('message', (replies: readonly WorkerReply[]) => {
+      for (const reply of replies) this.#settle(reply);
+    });
     worker.on('error', (error) => this.#end(error instanceof Error ? error : new Error(String(error))));
     worker.on('exit', (code) => this.#end(new Error(`the storage thread ended with code ${code}`)));
   }
@@ -86,9 +90,28 @@ export class WorkerRpc {
       }, deadlineMs);
       this.#pending.set(id, { resolve, reject, timer });
       const expiresAtNs = process.hrtime.bigint() + BigInt(deadlineMs) * 1_000_000n;
-      const request: WorkerRequest = { id, operation, args, expiresAtNs };
-      this.#worker.postMessage(request);
+      if (this.#unsent.length === 0) setImmediate(() => this.#sendAll());
+      this.#unsent.push({ id, operation, args, expiresAtNs });
     });
+  }
+
+  #sendAll(): void {
+    const requests = this.#unsent;
+    this.#unsent = [];
+    try {
+      this.#worker.postMessage(requests);
+    } catch {
+      for (const request of requests) this.#sendAlone(request);
+    }
+  }
+
+  /** What cannot be sent fails by itself. */
+  #sendAlone(request: WorkerRequest): void {
+    try {
+      this.#worker.postMessage([request]);
+    } catch (error) {
+      this.#settle({ id: request.id, failure: { code: 'internal_error', message: String(error) } });
+    }
   }
 
   #settle(reply: WorkerReply): void {

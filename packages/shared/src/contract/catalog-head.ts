@@ -72,7 +72,11 @@ export function encodeCatalogHead(head: CatalogHead): Buffer {
 export function parseCatalogStart(bytes: Buffer): CatalogStart | undefined {
   if (bytes.length < FILE || !bytes.subarray(0, MAGIC.length).equals(MAGIC)) return undefined;
   const segment = Number(bytes.readBigUInt64BE(SEGMENT));
-  const place = { segment, frame: bytes.readUInt32BE(FRAME), tag: Buffer.from(bytes.subarray(TAG, DOCUMENTS)) };
+  const place = {
+    segment,
+    frame: bytes.readUInt32BE(FRAME),
+    tag: Buffer.from(bytes.subarray(TAG, DOCUMENTS)),
+  };
   return {
     keyVersion: bytes.readUInt32BE(KEY_VERSION),
     id: Buffer.from(bytes.subarray(ID, HANDLE)),

@@ -4,6 +4,7 @@ import type { FastifyInstance } from 'fastify';
 import { AppError } from '../errors.ts';
 import { endSoon, isHeldUp, type ServedSocket, whenItsTurn } from './connection.ts';
 import { PROBLEM_CONTENT_TYPE, problemOf } from './problem-reply.ts';
+import { keepUnparsed } from './read-ahead.ts';
 
 /** An error of Node's HTTP parser, with the bytes that it was found in. */
 export interface ClientError extends NodeJS.ErrnoException {
@@ -24,6 +25,10 @@ export function answerClientError(error: ClientError, socket: Socket, ports: Cli
   if (socket.writableEnded) return; // Answered already; what still arrives is let run out.
   if (error.code === 'ECONNRESET' || !socket.writable) {
     socket.destroy();
+    return;
+  }
+  if (error.code === 'HPE_PAUSED' && Buffer.isBuffer(error.rawPacket)) {
+    keepUnparsed(socket, error.rawPacket, error.bytesParsed ?? 0);
     return;
   }
   // The request before them was the last: its answer ends the connection.

@@ -1,28 +1,23 @@
 import type { IncomingMessage, Server, ServerResponse } from 'node:http';
 import type { Socket } from 'node:net';
-
-/**
- * Requests of one connection that wait for their turn; with more, nothing further is read from it. With fewer it is read, so that it is
- * noticed when the client goes.
- */
-const WAITING_MAX = 8;
+import { type ParsedSocket, ReadAhead, readInVain } from './read-ahead.ts';
 
 /** How long a connection that we have ended may stay open for what we wrote to arrive, milliseconds. */
 const ENDED_LINGER_MS = 500;
 
 const LATEST = Symbol('latest response');
-const WAITING = Symbol('requests that wait');
+const READ_AHEAD = Symbol('what is read ahead');
 const FAULTY = Symbol('faulty');
 const OVERDUE = Symbol('overdue while it waited');
 const TIMED = Symbol('timed from its turn');
 const TIMER = Symbol('timer of the request that is timed from its turn');
 
 /** A connection of a server. Its state lies on the socket: a map would cost each request a look-up. */
-export interface ServedSocket extends Socket {
+export interface ServedSocket extends ParsedSocket {
   /** The response to the latest request that was parsed from the connection. */
   [LATEST]?: ServerResponse;
-  /** How many requests wait for their turn; undefined until one does. */
-  [WAITING]?: number;
+  /** Set once a request waits for its turn. */
+  [READ_AHEAD]?: ReadAhead;
   /** Set at the first fault: bytes that are no HTTP, or that came too late. Nothing behind them is a request. */
   [FAULTY]?: boolean;
   [TIMER]?: NodeJS.Timeout;
@@ -46,8 +41,11 @@ type Begin = (request: IncomingMessage, response: ServerResponse) => void;
  * A client may end its half of the connection behind its last request and still gets every answer.
  *
  * To be called while the server's one listener is who begins the requests. Others see each request when it has arrived.
+ *
+ * @param waitingBytesMax of the requests that wait for their turn, all connections together.
  */
-export function beginInOrder(server: Server): void {
+export function beginInOrder(server: Server, waitingBytesMax: number): void {
+  const readAhead = new ReadAhead(server, waitingBytesMax);
   const [begin, ...others] = server.listeners('request') as Begin[];
   if (begin === undefined || others.length > 0) throw new Error('one listener begins the requests');
   server.removeAllListeners('request');
@@ -55,14 +53,9 @@ export function beginInOrder(server: Server): void {
   (server as Server & { httpAllowHalfOpen: boolean }).httpAllowHalfOpen = true;
   server.on('request', (request: IncomingMessage, response: ServerResponse) => {
     const socket = request.socket as ServedSocket;
-    // The parser lives on where the fault was that the bytes came too late.
-    if (socket[FAULTY] === true) {
-      neverEnd(request);
-      return;
-    }
     socket[LATEST] = response;
     // Node gives a response its socket once the response before it has ended.
-    if (response.socket === null) waitForTurn(socket, request, response, begin);
+    if (response.socket === null) waitForTurn(socket, request, response, { readAhead, begin });
     else begin(request, response);
   });
 }
@@ -71,20 +64,15 @@ function waitForTurn(
   socket: ServedSocket,
   request: ServedRequest,
   response: ServerResponse,
-  begin: Begin,
+  { readAhead, begin }: { readonly readAhead: ReadAhead; readonly begin: Begin },
 ): void {
-  if (socket[WAITING] === undefined) {
-    // A body that is read resumes the connection for all that comes behind it.
-    socket.on('resume', () => {
-      if (mustPause(socket)) socket.pause();
-    });
+  if (socket[READ_AHEAD] === undefined) {
+    socket[READ_AHEAD] = readAhead;
     socket.once('close', () => clearTimeout(socket[TIMER]));
   }
-  socket[WAITING] = (socket[WAITING] ?? 0) + 1;
-  if (mustPause(socket)) socket.pause();
+  readAhead.add(socket, request);
   response.once('socket', () => {
-    socket[WAITING] = (socket[WAITING] ?? 0) - 1;
-    if (!mustPause(socket) && socket.isPaused()) socket.resume();
+    readAhead.remove(socket, request);
     // Node still flushes the response in this turn.
     process.nextTick(() => {
       // A request whose body turned out to be faulty has no effect: `whenItsTurn` answers in its place.
@@ -137,11 +125,6 @@ function neverEnd(request: ServedRequest): void {
   request.push = () => true;
 }
 
-/** What comes behind a fault is read and thrown away: unread, it would have the system cut the connection before the answers arrive. */
-function mustPause(socket: ServedSocket): boolean {
-  return (socket[WAITING] ?? 0) > WAITING_MAX && socket[FAULTY] !== true;
-}
-
 /**
  * Calls `answer` when what it writes is taken for the answer to the bytes at fault: behind the answers to all requests that arrived in
  * whole before them. Those may have taken effect, and keep their answers. Only the first fault of a connection counts.
@@ -151,7 +134,8 @@ function mustPause(socket: ServedSocket): boolean {
 export function whenItsTurn(socket: ServedSocket, answer: () => void): void {
   if (socket[FAULTY] === true) return;
   socket[FAULTY] = true;
-  if (socket.isPaused()) socket.resume();
+  socket[READ_AHEAD]?.release(socket);
+  readInVain(socket);
   const latest = socket[LATEST];
   if (latest?.req.complete === false) neverEnd(latest.req);
   const answerIfOpen = (): void => {

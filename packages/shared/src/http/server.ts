@@ -20,6 +20,7 @@ import { awaitsContinue, continueWhenRead } from './expectation.ts';
 import { boundHeldAnswers, boundHeldBodies } from './held-bytes.ts';
 import { isUtf8Type } from './media-type.ts';
 import { replyProblem, toAppError } from './problem-reply.ts';
+import { SERVER_WAITING_BYTES_MAX } from './read-ahead.ts';
 import { RefusalLog } from './refusal-log.ts';
 import { requestFault } from './request-fault.ts';
 
@@ -48,6 +49,8 @@ export interface HttpServerOptions {
   readonly closeGraceMs?: number;
   /** {@link HELD_BYTES_MAX} unless a test says otherwise. */
   readonly heldBytesMax?: number;
+  /** {@link SERVER_WAITING_BYTES_MAX} unless a test says otherwise. */
+  readonly waitingBytesMax?: number;
   /** {@link CONNECTIONS_MAX} unless a test says otherwise. */
   readonly connectionsMax?: number;
 }
@@ -148,7 +151,7 @@ export function createHttpServer(options: HttpServerOptions): FastifyInstance {
   }) as unknown as FastifyInstance;
 
   if (options.tls !== undefined) guardTls(app, options.tls);
-  beginInOrder(app.server);
+  beginInOrder(app.server, options.waitingBytesMax ?? SERVER_WAITING_BYTES_MAX);
   continueWhenRead(app.server);
   refuseConnect(app, clientErrorPorts);
   app.server.maxConnections = options.connectionsMax ?? CONNECTIONS_MAX;

@@ -1,7 +1,7 @@
 import { readFileSync } from 'node:fs';
 import { AppError } from '@bundoc/shared/errors';
 import { describe, expect, it, vi } from 'vitest';
-import { acceptSchema, requireExactNumbers } from './definition-schema.ts';
+import { acceptSchema, checkOf as checkOfStored, requireExactNumbers } from './definition-schema.ts';
 import { readForSchema } from './exact-numbers.ts';
 import { compileSchema, PLACES_MAX, requireKeywords, SCHEMA_SIZE_MAX } from './json-schema.ts';
 import { faultOfKeywords, REFUSED_KEYWORDS } from './schema-keywords.ts';
@@ -168,6 +168,17 @@ describe('a refused schema', () => {
     expect(faultOf(belowLongName(20_000, 3_500))?.message).toContain(`at most ${PLACES_MAX} characters`);
     expect(() => requireKeywords(belowLongName(20_000, 190))).not.toThrow();
     expect(() => requireKeywords(belowLongName(20, 3_500))).not.toThrow();
+  });
+
+  it('has too long places in all also where it is stored, and is not compiled then', () => {
+    expect(() => checkOfStored(belowLongName(20_000, 3_500))).toThrow(
+      expect.objectContaining({
+        code: 'invalid_request',
+        errors: [
+          expect.objectContaining({ message: expect.stringContaining(`at most ${PLACES_MAX} characters`) }),
+        ],
+      }),
+    );
   });
 
   it('does not have the places of its schemas written down to look for faults', () => {

@@ -32,7 +32,7 @@ const NEVER_ACCEPTED = [
 /** Values in a schema, those that its references lead to counted each time: bounds what one document is checked against. */
 export const SCHEMA_SIZE_MAX = 5_000;
 const TOO_LARGE = `must have at most ${SCHEMA_SIZE_MAX} values, references followed`;
-/** Characters that a new schema may have in the places of all schemas in it: Ajv takes part of a second for as many. */
+/** Characters that a schema may have in the places of all schemas in it: Ajv takes part of a second for as many. */
 export const PLACES_MAX = 4_000_000;
 /** Alternatives that a new schema may try on each element of an array or member of an object, in all. */
 export const ALTERNATIVES_MAX = 100;
@@ -48,7 +48,8 @@ const ALL_FAULTS_BYTES_MAX = 65_536;
  * @throws AppError `invalid_request` for a schema that is not accepted.
  */
 export function compileSchema(schema: Schema): SchemaCheck {
-  const fault = faultOfOwnSize(schema) ?? faultOfForm(schema) ?? faultOfReferences(schema);
+  const fault =
+    faultOfOwnSize(schema) ?? faultOfForm(schema) ?? faultOfPlaces(schema) ?? faultOfReferences(schema);
   if (fault !== undefined) throw refused(fault);
   const ofDoubles = new CompiledSchema(schema, undefined);
   let exact: CompiledSchema | undefined;
@@ -242,7 +243,7 @@ function faultOfOwnSize(schema: Schema): string | undefined {
   return isTooLarge(schema) ? TOO_LARGE : undefined;
 }
 
-/** Of a schema that somebody wants to define: a long name counts for each schema below it. */
+/** A long name counts for each schema below it. */
 function faultOfPlaces(schema: Schema): string | undefined {
   if (lengthOfPlaces(schema) <= PLACES_MAX) return undefined;
   return `must have at most ${PLACES_MAX} characters in the places of all its schemas`;

@@ -6,6 +6,9 @@ import { SeqIndex } from './seq-index.ts';
 /** Bytes of memory that a document or tombstone takes beside its id. */
 const DOCUMENT_BYTES = 165;
 
+/** Most projects of many are small. */
+const ROOM_AT_FIRST = 4;
+
 interface Collection {
   readonly name: string;
   readonly slots: Map<string, number>;
@@ -58,15 +61,15 @@ export class Catalog {
   #idsLength = 0;
 
   #ids: string[] = [];
-  #collectionOf = new Uint32Array(16);
-  #fileNames: Buffer = Buffer.alloc(16 * FILE_NAME_BYTES);
-  #revs: Buffer = Buffer.alloc(16 * REV_BYTES);
-  #seqs = new Float64Array(16);
-  #createdSeqs = new Float64Array(16);
-  #createdMs = new Float64Array(16);
-  #deletedMs = new Float64Array(16);
-  #sizes = new Uint32Array(16);
-  #keyVersions = new Uint32Array(16);
+  #collectionOf = new Uint32Array(ROOM_AT_FIRST);
+  #fileNames: Buffer = Buffer.alloc(ROOM_AT_FIRST * FILE_NAME_BYTES);
+  #revs: Buffer = Buffer.alloc(ROOM_AT_FIRST * REV_BYTES);
+  #seqs = new Float64Array(ROOM_AT_FIRST);
+  #createdSeqs = new Float64Array(ROOM_AT_FIRST);
+  #createdMs = new Float64Array(ROOM_AT_FIRST);
+  #deletedMs = new Float64Array(ROOM_AT_FIRST);
+  #sizes = new Uint32Array(ROOM_AT_FIRST);
+  #keyVersions = new Uint32Array(ROOM_AT_FIRST);
 
   constructor() {
     this.#changes = new SeqIndex(this.#isLastChange);
@@ -363,7 +366,7 @@ export class Catalog {
   }
 
   #grow(): void {
-    const capacity = Math.ceil(this.#seqs.length * 1.5);
+    const capacity = Math.ceil(Math.max(this.#seqs.length * 1.5, 16));
     const longer = <T extends Float64Array | Uint32Array>(from: T, to: T): T => {
       to.set(from);
       return to;

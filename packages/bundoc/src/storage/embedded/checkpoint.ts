@@ -124,8 +124,7 @@ function begin(source: CheckpointSource, clock: Clock, force: boolean): Step | u
   const purged = source.purge(clock.now() - TOMBSTONE_TTL_MS);
   const mark = source.mark();
   const before = source.covered;
-  const isCovered =
-    mark === undefined || (before !== undefined && isSamePlace(before, mark.place));
+  const isCovered = mark === undefined || (before !== undefined && isSamePlace(before, mark.place));
   if (isCovered && purged === 0 && !force) return undefined;
   const covered = mark?.place ?? before;
   const head = source.snapshotHead(covered);
@@ -138,7 +137,11 @@ type Failed = (source: CheckpointSource, error: unknown) => void;
 /** Document files, and what is not durable of new projects. */
 async function syncDocuments(steps: readonly Step[], ports: CheckpointPorts, failed: Failed): Promise<void> {
   const { disk, unsyncedBirth, writeAgain } = ports;
-  const written: { readonly source: CheckpointSource; readonly paths: string[]; readonly folders: string[] }[] = [];
+  const written: {
+    readonly source: CheckpointSource;
+    readonly paths: string[];
+    readonly folders: string[];
+  }[] = [];
   await Promise.all(
     steps.map(async ({ source }) => {
       try {
@@ -178,7 +181,11 @@ async function wholeOf(pieces: AsyncIterable<Buffer>): Promise<Buffer> {
 }
 
 /** Puts small catalogs in place, with a few syncs for all of them. */
-async function replaceTogether(steps: readonly Step[], ports: CheckpointPorts, failed: Failed): Promise<void> {
+async function replaceTogether(
+  steps: readonly Step[],
+  ports: CheckpointPorts,
+  failed: Failed,
+): Promise<void> {
   const { disk, tmp } = ports;
   const files: { readonly step: Step; readonly path: string; readonly content: Buffer }[] = [];
   for (const step of steps)

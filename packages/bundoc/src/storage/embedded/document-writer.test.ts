@@ -11,7 +11,10 @@ const bytes = (length: number, fill = 1) => Buffer.alloc(length, fill);
 
 /** A writer of the files of projects `a`, `b` …, whose rounds wait until the test lets them. */
 function start({ backlogBytesMax = 1_000_000, isHeld = true } = {}) {
-  const disk = new SimulatedDisk('/', ...['a', 'b', 'c'].flatMap((project) => [`/${project}`, `/${project}/docs`]));
+  const disk = new SimulatedDisk(
+    '/',
+    ...['a', 'b', 'c'].flatMap((project) => [`/${project}`, `/${project}/docs`]),
+  );
   const backlog = new Backlog(backlogBytesMax);
   const rounds: FileChange[][] = [];
   const held: (() => void)[] = [];

@@ -6,8 +6,8 @@ import { parseCatalogHead } from '@bundoc/shared/contract/catalog-head';
 import { FakeClock } from '@bundoc/shared/testing/fake-clock';
 import { afterAll, describe, expect, it } from 'vitest';
 import { EmbeddedProject } from '../../testing/embedded-project.ts';
-import { SMALL_LIMITS } from '../../testing/test-engine.ts';
 import type { SimulatedDisk } from '../../testing/simulated-disk.ts';
+import { SMALL_LIMITS } from '../../testing/test-engine.ts';
 import { commitOne, describeProjectStore, put, ref, remove } from '../conformance.ts';
 import { COMMITS_WAITING_MAX, TOMBSTONE_TTL_MS } from '../port.ts';
 import type { EmbeddedStore } from './embedded-store.ts';
@@ -51,7 +51,13 @@ async function started(
 
 /** For what is large. */
 const LARGE_LIMITS = {
-  log: { segmentBytes: 2_097_152, segmentsMin: 4, segmentsMax: 16, frameBytes: 1_048_576, chunkBytes: 262_144 },
+  log: {
+    segmentBytes: 2_097_152,
+    segmentsMin: 4,
+    segmentsMax: 16,
+    frameBytes: 1_048_576,
+    chunkBytes: 262_144,
+  },
   checkpointBytes: 4_194_304,
 };
 
@@ -160,7 +166,9 @@ describe('a commit', () => {
       const again = await project.open(disk.powerCut('everything'));
       expect(await again.get(ref('a'))).toBeDefined();
       expect(await again.get(ref('c'))).toBeDefined();
-      expect((await again.get(ref('b'))) !== undefined, `operation ${operation}`).toBe(!(refused instanceof Error));
+      expect((await again.get(ref('b'))) !== undefined, `operation ${operation}`).toBe(
+        !(refused instanceof Error),
+      );
     }
   });
 });

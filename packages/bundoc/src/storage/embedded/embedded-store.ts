@@ -1,3 +1,4 @@
+import type { Clock } from '@bundoc/shared/clock';
 import { AppError } from '@bundoc/shared/errors';
 import type { DocumentRef } from '../../cipher/stored-text.ts';
 import type { Place } from '../../engine/files/log/layout.ts';
@@ -29,14 +30,20 @@ import type { Catalog } from './catalog.ts';
 import type { CheckpointSource, StoredIndexState } from './checkpoint.ts';
 import { CollectionIndexes } from './collection-indexes.ts';
 import type { ProjectFiles } from './document-writer.ts';
-import { type FrameChange, GroupPreparer, likelyBytes, type Prepared, type Unsealed, type Waiting } from './group-preparer.ts';
+import {
+  type FrameChange,
+  GroupPreparer,
+  likelyBytes,
+  type Prepared,
+  type Unsealed,
+  type Waiting,
+} from './group-preparer.ts';
 import type { StoredIndexes } from './index-file.ts';
 import { Reader, type ReaderOptions } from './reader.ts';
 import { writeSealsRecord } from './record.ts';
 import type { SealBudget, SealCount, SealLimits } from './seal-budget.ts';
 import type { SnapshotHead } from './snapshot.ts';
 import type { UsedKeys } from './used-keys.ts';
-import type { Clock } from '@bundoc/shared/clock';
 
 export interface EmbeddedStoreOptions extends ReaderOptions {
   readonly clock: Clock;
@@ -322,19 +329,20 @@ export class EmbeddedStore implements ProjectStore, PartSource, CheckpointSource
   // What the log asks of it.
 
   get makesRoom(): boolean {
-    return this.#waiting.some(onlyDeletes);
+    const [first] = this.#waiting;
+    return first !== undefined && onlyDeletes(first);
   }
 
   take(bytesMax: number, onlyMakingRoom: boolean): TakenPart | undefined {
     const { files } = this.#parts;
     if (files.isFull) this.#refuseAll(new AppError('disk_full'), isNoDelete);
     while (this.#waiting.length > 0) {
-      const mayPut = !onlyMakingRoom && files.isRoomy;
-      const group = this.#takeGroup(bytesMax, mayPut);
-      if (group.length === 0) {
-        if (!mayPut && !onlyMakingRoom) files.whenRoomy(() => this.#attached.ready());
+      if (!onlyMakingRoom && !files.isRoomy) {
+        files.whenRoomy(() => this.#attached.ready());
         return undefined;
       }
+      const group = this.#takeGroup(bytesMax, onlyMakingRoom);
+      if (group.length === 0) return undefined;
       const part = this.#partOf(group);
       if (part !== undefined) return part;
     }
@@ -353,7 +361,9 @@ export class EmbeddedStore implements ProjectStore, PartSource, CheckpointSource
     const { catalog } = this.#parts;
     const bytes = Math.max(catalog.size * SNAPSHOT_ENTRY_BYTES, this.#engine.checkpointBytes);
     // However large the catalog is, the log needs its segments.
-    return !this.#failed && (this.#attached.mark()?.bytes ?? 0) > Math.min(bytes, 8 * this.#engine.checkpointBytes);
+    return (
+      !this.#failed && (this.#attached.mark()?.bytes ?? 0) > Math.min(bytes, 8 * this.#engine.checkpointBytes)
+    );
   }
 
   purge(beforeMs: number): number {
@@ -399,23 +409,17 @@ export class EmbeddedStore implements ProjectStore, PartSource, CheckpointSource
     this.#versions = new Set([version]);
   }
 
-  #takeGroup(bytesMax: number, mayPut: boolean): Waiting[] {
-    const group: Waiting[] = [];
-    const left: Waiting[] = [];
+  /** Those that wait longest, in their order. */
+  #takeGroup(bytesMax: number, onlyMakingRoom: boolean): Waiting[] {
+    let count = 0;
     let bytes = 0;
     for (const waiting of this.#waiting) {
-      const size = likelyBytes(waiting);
-      const fits = group.length === 0 || bytes + size <= bytesMax;
-      if (!fits || (left.length > 0 && mayPut) || (!mayPut && !onlyDeletes(waiting))) {
-        left.push(waiting);
-        continue;
-      }
-      bytes += size;
+      bytes += likelyBytes(waiting);
+      if ((count > 0 && bytes > bytesMax) || (onlyMakingRoom && !onlyDeletes(waiting))) break;
       this.#waitingBytes -= waiting.bytes;
-      group.push(waiting);
+      count++;
     }
-    this.#waiting = left;
-    return group;
+    return this.#waiting.splice(0, count);
   }
 
   /** @returns undefined when nothing of the group is to be written: then each of it is answered. */

@@ -22,18 +22,23 @@ import type {
   PartSource,
   TakenPart,
 } from '../../engine/files/log/log-api.ts';
-import type { PartReader } from '../../engine/files/log/parts.ts';
 import type { PartKeys } from '../../engine/files/log/part-seal.ts';
+import type { PartReader } from '../../engine/files/log/parts.ts';
 import type { LogDisk, LogObserver } from '../../engine/files/log/ports.ts';
 import { KeyedMutex } from '../../keyed-mutex.ts';
 import type { Backlog } from './backlog.ts';
-import { checkpointStores, type CheckpointPorts, type CheckpointSource } from './checkpoint.ts';
+import { type CheckpointPorts, type CheckpointSource, checkpointStores } from './checkpoint.ts';
 import { type Disk, makeDirectoryDurably, removeLeftovers, SMALL_FILE_BYTES_MAX } from './disk.ts';
 import { DocumentWriter } from './document-writer.ts';
 import type { EmbeddedStore, EnginePort } from './embedded-store.ts';
 import { openStore, type StoreOptions } from './open-store.ts';
-import { CARRIED_FOLDER, type LogOfProjects, readCarried, replayParts } from './project-loader.ts';
-import { LoadedStore } from './project-loader.ts';
+import {
+  CARRIED_FOLDER,
+  LoadedStore,
+  type LogOfProjects,
+  readCarried,
+  replayParts,
+} from './project-loader.ts';
 
 export interface FilesEngineOptions {
   readonly disk: Disk;
@@ -52,6 +57,8 @@ export interface FilesEngineOptions {
   readonly backlog: Backlog;
   readonly clock?: Clock;
   readonly observer?: LogObserver;
+  /** Rejects when the data folder is not this process's any more: nothing is written then. */
+  readonly beforeSegment?: () => Promise<void>;
   /** Told of projects whose own folders failed when the log had to be freed: they are damaged until those work. */
   readonly onStuck?: (handles: readonly string[]) => void;
   /** Told when the log could not be freed. */
@@ -135,6 +142,7 @@ export class FilesEngine implements EnginePort, LogOfProjects, AsyncDisposable {
       directory: join(dataDir, LOG_FOLDER),
       ...{ storageId, mustExist, limits: logLimits },
       ...(options.clock === undefined ? {} : { clock: options.clock }),
+      ...(options.beforeSegment === undefined ? {} : { beforeSegment: options.beforeSegment }),
       observer: { ...observer, onPressure: (handle) => engine?.press(handle) },
     });
     engine = new FilesEngine(options, log);
@@ -294,6 +302,8 @@ export class FilesEngine implements EnginePort, LogOfProjects, AsyncDisposable {
     await this.#relieving;
     await this.#checkpointing.drained();
     await this.#writer.stop();
+    // The next start would do it.
+    await this.#syncBirths().catch(() => undefined);
     await this.#log[Symbol.asyncDispose]();
   }
 
@@ -310,7 +320,8 @@ export class FilesEngine implements EnginePort, LogOfProjects, AsyncDisposable {
   }
 
   async closed(store: EmbeddedStore): Promise<void> {
-    for (let one; (one = this.#checkpointing.settled(store.handle)) !== undefined; ) await one;
+    while (this.#checkpointing.settled(store.handle) !== undefined)
+      await this.#checkpointing.settled(store.handle);
     if (this.#stores.get(store.handle) === store) this.#stores.delete(store.handle);
     if (store.failed) await this.#writer.drop(store.project);
     else if (!this.#log.isUncovered(store.handle)) this.#writer.forget(store.project);
@@ -440,9 +451,33 @@ export class FilesEngine implements EnginePort, LogOfProjects, AsyncDisposable {
       }
       files.push(path);
     }
-    if (files.length === 0) return;
-    await disk.syncFiles(files);
-    await disk.syncDirectory(projectsDir);
+    if (files.length > 0) {
+      await disk.syncFiles(files);
+      await disk.syncDirectory(projectsDir);
+    }
+    await this.#markSettled();
+  }
+
+  /** On a full disk the mark stays what it was: only `bunkms recover` asks for it. */
+  async #markSettled(): Promise<void> {
+    try {
+      await this.#log.markSettled();
+    } catch (error) {
+      if (!hasCode(error, 'disk_full')) throw error;
+    }
+  }
+
+  /** Makes the folders of all new projects durable by themselves, at the end. */
+  async #syncBirths(): Promise<void> {
+    const { disk, projectsDir } = this.#options;
+    const born = [...this.#born].filter(
+      ([, { isDurable, unwritten }]) => !isDurable && unwritten === undefined,
+    );
+    if (born.length > 0) {
+      await disk.syncFiles(born.map(([project]) => join(projectsDir, project, PROJECT_FILE)));
+      await disk.syncDirectory(projectsDir);
+    }
+    if ([...this.#born.values()].every(({ unwritten }) => unwritten === undefined)) await this.#markSettled();
   }
 
   /** Whether there is one that can be parsed: such a one is never replaced. */
@@ -507,7 +542,9 @@ export class FilesEngine implements EnginePort, LogOfProjects, AsyncDisposable {
       } catch (error) {
         this.#options.onFreeingFailed?.(error);
         this.#log.refuseHeld(
-          hasCode(error, 'disk_full') ? error : new AppError('storage_unavailable', { cause: error, retryAfterS: 1 }),
+          hasCode(error, 'disk_full')
+            ? error
+            : new AppError('storage_unavailable', { cause: error, retryAfterS: 1 }),
         );
         await setTimeout(FREE_AGAIN_MS, undefined, { ref: false });
       }
@@ -568,10 +605,7 @@ export class FilesEngine implements EnginePort, LogOfProjects, AsyncDisposable {
   }
 
   /** The files, and the names of their folders. */
-  async #syncPlaced(
-    placed: readonly Placed[],
-    failed: (at: number, error: unknown) => void,
-  ): Promise<void> {
+  async #syncPlaced(placed: readonly Placed[], failed: (at: number, error: unknown) => void): Promise<void> {
     const { disk } = this.#options;
     const sync = async (some: readonly Placed[]) => {
       await disk.syncFiles(some.map(({ to }) => to));

@@ -1,5 +1,6 @@
 import {
   close as closeCallback,
+  closeSync,
   constants,
   fstat as fstatCallback,
   fstatSync,
@@ -150,10 +151,12 @@ export function openNodeDisk(directory: string, containment?: Containment): Node
           await entries.withFolder(folder.below(directory), async () => undefined);
           if (await filesystemSync.sync(directory)) return;
         }
-        await forEachAtOnce(paths, (path) => absentAs(undefined, entries.syncFile(folder.below(path))));
-        const directories = [...new Set(paths.map((path) => dirname(path)))];
-        await forEachAtOnce(directories, (path) =>
-          absentAs(undefined, entries.syncFolder(folder.below(path))),
+        const files = Map.groupBy(
+          paths.map((path) => folder.below(path)),
+          parentOf,
+        );
+        await forEachAtOnce([...files], ([directory, below]) =>
+          absentAs(undefined, entries.syncFiles(directory, below)),
         );
       }),
 
@@ -185,7 +188,10 @@ class Entries {
     return new Promise((resolve, reject) => {
       const readFrom = (descriptor: number): void =>
         readWhole(descriptor, below, bytesMax, (error, content) => {
-          closeCallback(descriptor, () => (content === undefined ? reject(error) : resolve(content)));
+          // Of a file that was only read: there is nothing to wait for.
+          closeSync(descriptor);
+          if (content === undefined) reject(error);
+          else resolve(content);
         });
       openCallback(this.#folder.pathOf(below), READ_FLAGS, (error, descriptor) => {
         const opened =
@@ -208,13 +214,14 @@ class Entries {
   }
 
   async size(below: string): Promise<number> {
-    return this.within(below, async (entry) => (await lstat(entry)).size);
+    // A hint: nothing is read or opened by it.
+    return (await lstat(this.#folder.pathOf(below))).size;
   }
 
   async list(below: string): Promise<string[]> {
     return this.withFolder(below, async (descriptor) => {
-      const { size } = await fstat(descriptor);
-      if (size > FOLDER_BYTES_MAX) throw new UnsafeEntry(below, 'has more names than can be read');
+      if (fstatSync(descriptor).size > FOLDER_BYTES_MAX)
+        throw new UnsafeEntry(below, 'has more names than can be read');
       return await readdir(this.#folder.entriesOf(descriptor, below));
     });
   }
@@ -233,7 +240,7 @@ class Entries {
     try {
       return await action(descriptor);
     } finally {
-      await closeDescriptor(descriptor);
+      closeSync(descriptor);
     }
   }
 
@@ -248,9 +255,26 @@ class Entries {
     }
   }
 
-  async syncFile(below: string): Promise<void> {
-    const descriptor = await this.openFile(below, constants.O_RDONLY);
+  /** Syncs files of one folder, and behind them the folder. What is absent is passed over. The folder's place is checked once for all. */
+  syncFiles(parent: string, files: readonly string[]): Promise<void> {
+    return this.withFolder(parent, async (folder) => {
+      const entries = this.#folder.entriesOf(folder, parent);
+      for (const below of files)
+        await absentAs(undefined, this.#syncFile(`${entries}/${nameOf(below)}`, below));
+      await fsync(folder);
+    });
+  }
+
+  /** @param entry a path whose last component alone may be a link. */
+  async #syncFile(entry: string, below: string): Promise<void> {
+    let descriptor: number;
     try {
+      descriptor = await openDescriptor(entry, READ_FLAGS);
+    } catch (error) {
+      throw this.#folder.openError(below, error);
+    }
+    try {
+      requireFile(below, fstatSync(descriptor), Number.POSITIVE_INFINITY);
       await fsync(descriptor);
     } finally {
       await closeDescriptor(descriptor);

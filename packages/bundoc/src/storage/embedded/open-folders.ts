@@ -1,8 +1,8 @@
 import { closeSync } from 'node:fs';
 import type { DataFolder } from '@bundoc/shared/data-folder';
 
-/** As many as one project has folders of documents. */
-const OPEN_MAX = 256;
+/** For projects that are written to at the time; the descriptors are not needed otherwise. */
+const OPEN_MAX = 48;
 
 /** How long a folder that was found in its place is taken to be there, milliseconds: a look at each for each file would double its cost. */
 export const CHECKED_FOR_MS = 1_000;
@@ -14,7 +14,7 @@ interface OpenFolder {
 }
 
 /**
- * Folders that are kept open for those who write many files, so that not each file opens its folder: those used last, whatever
+ * Folders that are kept open for those who write many files, so that not each file opens its folder: those checked last, whatever
  * project they are of. A folder that others removed or renamed is opened again within a second; until then files go into the very folder
  * that was here. Who removes or renames folders in this process has them forgotten.
  */
@@ -37,11 +37,11 @@ export class OpenFolders implements Disposable {
     const nowMs = this.#monotonic();
     const known = this.#open.get(below);
     if (known !== undefined) {
-      // It is now the one used last.
+      if (nowMs - known.checkedMs < CHECKED_FOR_MS) return known.entries;
+      // It is now the one checked last.
       this.#open.delete(below);
-      const isFresh = nowMs - known.checkedMs < CHECKED_FOR_MS;
-      if (isFresh || this.#folder.isAt(known.descriptor, below, 'named')) {
-        this.#open.set(below, isFresh ? known : { ...known, checkedMs: nowMs });
+      if (this.#folder.isAt(known.descriptor, below, 'named')) {
+        this.#open.set(below, { ...known, checkedMs: nowMs });
         return known.entries;
       }
       closeSync(known.descriptor);

@@ -1,6 +1,7 @@
 import { join } from 'node:path';
 import { AppError, hasCode } from '@bundoc/shared/errors';
 import { PartsDamaged } from '../../engine/files/log/sealed-part.ts';
+import type { Disk } from './disk.ts';
 import { LARGE_FILE_BYTES_MAX } from './disk.ts';
 import type { DocumentWriter } from './document-writer.ts';
 import { EmbeddedStore, type EmbeddedStoreOptions, type EnginePort } from './embedded-store.ts';
@@ -8,10 +9,11 @@ import { decodeIndexes, INDEX_FILE, type StoredIndexes } from './index-file.ts';
 import { type LoadedProject, type LogOfProjects, loadProject, type StorePlace } from './project-loader.ts';
 import { SealBudget } from './seal-budget.ts';
 import { CatalogDamaged } from './snapshot.ts';
-import type { Disk } from './disk.ts';
 
 export interface StoreOptions extends EmbeddedStoreOptions {
   readonly disk: Disk;
+  /** Names in the project's folder, where somebody has just looked. */
+  readonly entries?: readonly string[] | undefined;
 }
 
 /** What a store is opened on. */
@@ -36,7 +38,7 @@ export async function openStore(
   const { catalog, usedKeys, sealedByFile, sealCounts } = loaded.store;
   catalog.finishLoading();
   const seals = new SealBudget(options.sealLimits, cipher.version, sealCounts);
-  const indexes = await loadIndexes(options, catalog.lastSeq);
+  const indexes = loaded.hasIndexes ? await loadIndexes(options, catalog.lastSeq) : undefined;
   const files = writer.of(project, directory);
   const { handle, covered, last, versions } = loaded;
   const parts = { handle, catalog, usedKeys, files, seals, indexes, covered, last, versions };

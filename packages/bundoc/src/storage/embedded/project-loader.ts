@@ -4,12 +4,19 @@ import { lineOf } from '@bundoc/shared/error-line';
 import { hasCode } from '@bundoc/shared/errors';
 import type { ProjectCipher } from '../../cipher/project-cipher.ts';
 import { decodeCarried } from '../../engine/files/log/carried-file.ts';
-import { decodeBirth } from '../../engine/files/log/part-seal.ts';
 import { comparePlaces, type FramePlace, type Place } from '../../engine/files/log/layout.ts';
-import { lastCarried, nameOfPlace, openParts, type PartReader, partsBehind } from '../../engine/files/log/parts.ts';
+import { decodeBirth } from '../../engine/files/log/part-seal.ts';
+import {
+  lastCarried,
+  nameOfPlace,
+  openParts,
+  type PartReader,
+  partsBehind,
+} from '../../engine/files/log/parts.ts';
 import { PartsDamaged, type SealedPart } from '../../engine/files/log/sealed-part.ts';
 import { Catalog } from './catalog.ts';
 import { type Disk, LARGE_FILE_BYTES_MAX } from './disk.ts';
+import { INDEX_FILE } from './index-file.ts';
 import { readRecords } from './record.ts';
 import type { SealCount } from './seal-budget.ts';
 import { CatalogDamaged, decodeSnapshot, type SnapshotHead } from './snapshot.ts';
@@ -40,6 +47,8 @@ export interface StorePlace {
   readonly disk: Disk;
   readonly cipher: ProjectCipher;
   readonly log: LogOfProjects;
+  /** Names in the folder, where somebody has just looked. */
+  readonly entries?: readonly string[] | undefined;
 }
 
 /** A project's store in memory: its catalog, brought forward by the parts that were replayed. */
@@ -113,6 +122,8 @@ export interface LoadedProject {
   readonly versions: ReadonlySet<number>;
   /** Whether there are files of carried parts. */
   readonly hasCarried: boolean;
+  /** Whether there is a file of indexes. */
+  readonly hasIndexes: boolean;
   /** Of the parts that were replayed, sealed. */
   readonly logBytes: number;
 }
@@ -124,8 +135,10 @@ export interface LoadedProject {
  */
 export async function loadProject(place: StorePlace): Promise<LoadedProject> {
   const { project, log } = place;
-  const snapshot = await loadSnapshot(place);
-  const carried = await readCarried(place.disk, place.directory);
+  // One look at the folder: to open what is not there costs more than to read what is.
+  const names = place.entries ?? (await place.disk.list(place.directory)) ?? [];
+  const snapshot = names.includes(CATALOG_FILE) ? await loadSnapshot(place) : undefined;
+  const carried = names.includes(CARRIED_FOLDER) ? await readCarried(place.disk, place.directory) : [];
   const handle = snapshot?.head.handle ?? log.handleOf(project) ?? birthIn(carried)?.handle;
   if (handle === undefined) throw new CatalogDamaged('the catalog is missing');
   const store = snapshot?.store ?? new LoadedStore();
@@ -138,7 +151,8 @@ export async function loadProject(place: StorePlace): Promise<LoadedProject> {
   if (snapshot === undefined && !isBorn) throw new CatalogDamaged('the catalog is missing');
   const projectFile = snapshot?.head.projectFile;
   const hasCarried = carried.length > 0;
-  return { store, handle, projectFile, covered, last, versions, hasCarried, logBytes: bytes };
+  const hasIndexes = names.includes(INDEX_FILE);
+  return { store, handle, projectFile, covered, last, versions, hasCarried, hasIndexes, logBytes: bytes };
 }
 
 /** Parts of a project that are wanted. */
@@ -176,14 +190,11 @@ export async function replayParts(
   if (newest === undefined && elsewhere !== undefined && elsewhere.segment >= reader.firstLive)
     throw new PartsDamaged(`${nameOfPlace(elsewhere)}: the log has nothing of the project there`);
   let keyVersion = 0;
-  const sealed = noting(
-    partsBehind(reader, { handle, newest, covered, carried: beside }),
-    (part) => {
-      keyVersion = part.entry.keyVersion;
-      last = part.place;
-      bytes += part.body.length;
-    },
-  );
+  const sealed = noting(partsBehind(reader, { handle, newest, covered, carried: beside }), (part) => {
+    keyVersion = part.entry.keyVersion;
+    last = part.place;
+    bytes += part.body.length;
+  });
   for await (const part of openParts(project, log.storageId, cipher, sealed)) {
     if (part.kind === 'gone') throw new PartsDamaged('the log says that the project is gone');
     isBorn ||= part.kind === 'birth';

@@ -200,7 +200,8 @@ async function moveAside(
   await makeDirectoryDurably(disk, to);
   for (const path of paths) await disk.rename(join(directory, path), join(to, basename(path)));
   await disk.syncDirectory(to);
-  for (const from of new Set(paths.map((path) => dirname(path)))) await disk.syncDirectory(join(directory, from));
+  for (const from of new Set(paths.map((path) => dirname(path))))
+    await disk.syncDirectory(join(directory, from));
 }
 
 function sentenceOf(lostSeqs: Rebuilt['lostSeqs']): string {
@@ -348,7 +349,8 @@ async function bringFiles(
       files.set(fileName, { path: join(directory, documentPath(fileName)), content: record.sealed });
       whole.set(fileName, rev);
     }
-    for (const failure of await disk.writeFiles([...files.values()])) if (failure !== undefined) throw failure;
+    for (const failure of await disk.writeFiles([...files.values()]))
+      if (failure !== undefined) throw failure;
   }
   await disk.syncDirectory(join(directory, DOCS_FOLDER));
   // All of them: a file that is there may not be durable yet, and until the log's parts are dropped it need not be.

@@ -1,9 +1,5 @@
 import { join } from 'node:path';
-import {
-  CATALOG_FILE,
-  CATALOG_START_BYTES,
-  parseCatalogStart,
-} from '@bundoc/shared/contract/catalog-head';
+import { CATALOG_FILE, CATALOG_START_BYTES, parseCatalogStart } from '@bundoc/shared/contract/catalog-head';
 import type { DocumentMetadata } from '@bundoc/shared/contract/documents';
 import { hasCode } from '@bundoc/shared/errors';
 import { decodeCarried } from '../../engine/files/log/carried-file.ts';
@@ -11,7 +7,13 @@ import { comparePlaces, isSamePlace, type Place } from '../../engine/files/log/l
 import { nameOfPlace, openSealedPart } from '../../engine/files/log/parts.ts';
 import { PartsDamaged, type SealedPart } from '../../engine/files/log/sealed-part.ts';
 import { documentPath, listDocumentFiles, openOwnDocument, readDocumentFile } from './document-files.ts';
-import { CARRIED_BYTES_MAX, CARRIED_FOLDER, LoadedStore, loadSnapshot, type StorePlace } from './project-loader.ts';
+import {
+  CARRIED_BYTES_MAX,
+  CARRIED_FOLDER,
+  LoadedStore,
+  loadSnapshot,
+  type StorePlace,
+} from './project-loader.ts';
 import { type DocumentState, readRecords } from './record.ts';
 import { CatalogDamaged } from './snapshot.ts';
 import { inTurns, nameOf, type OnProgress } from './verify.ts';
@@ -121,7 +123,8 @@ export async function readRemains(
       know(state);
       if (isCovered) continue;
       if (state.seq > seqBefore) {
-        if (isBehindHole && state.seq > seqBefore + 1) lostSeqs.push({ from: seqBefore + 1, to: state.seq - 1 });
+        if (isBehindHole && state.seq > seqBefore + 1)
+          lostSeqs.push({ from: seqBefore + 1, to: state.seq - 1 });
         isBehindHole = false;
         seqBefore = state.seq;
       }
@@ -198,10 +201,7 @@ async function readCatalog(place: RemainsPlace): Promise<ReadCatalog> {
 }
 
 /** Files of parts in the project's folder that are whole. */
-async function readCarriedFiles(
-  { disk, directory }: RemainsPlace,
-  faults: string[],
-): Promise<CarriedFiles> {
+async function readCarriedFiles({ disk, directory }: RemainsPlace, faults: string[]): Promise<CarriedFiles> {
   const files: CarriedFiles = [];
   const folder = join(directory, CARRIED_FOLDER);
   let path = CARRIED_FOLDER;
@@ -239,10 +239,12 @@ async function handlesLeft(
   faults: string[],
 ): Promise<Set<string>> {
   const claimed = new Set(carried.map(({ handle }) => handle));
-  const start = await disk.readStart(join(directory, CATALOG_FILE), CATALOG_START_BYTES).catch((error: unknown) => {
-    if (hasCode(error, 'project_damaged')) return undefined;
-    throw error;
-  });
+  const start = await disk
+    .readStart(join(directory, CATALOG_FILE), CATALOG_START_BYTES)
+    .catch((error: unknown) => {
+      if (hasCode(error, 'project_damaged')) return undefined;
+      throw error;
+    });
   for (const handle of [start && parseCatalogStart(start)?.handle, log.handleOf(project)])
     if (handle !== undefined && log.handles.has(handle)) claimed.add(handle);
   let isAnyUnread = false;
@@ -322,7 +324,8 @@ export async function* commitsIn(place: RemainsPlace, parts: PartsLeft): AsyncGe
     chunks.delete(handle);
     if (count > own.length) yield { part, plaintext: undefined };
     else if (count === 0) yield { part, plaintext };
-    else yield { part, plaintext: Buffer.concat([...own.slice(-count).map((one) => one.plaintext), plaintext]) };
+    else
+      yield { part, plaintext: Buffer.concat([...own.slice(-count).map((one) => one.plaintext), plaintext]) };
   }
 }
 
@@ -384,7 +387,12 @@ export async function readFiles(
     const fileName = path.slice(path.lastIndexOf('/') + 1);
     const sealed = await readDocumentFile(disk, directory, path);
     const opened = Buffer.isBuffer(sealed) ? openOwnDocument(cipher, fileName, sealed) : undefined;
-    if (path === documentPath(fileName) && Buffer.isBuffer(sealed) && opened !== undefined && 'metadata' in opened)
+    if (
+      path === documentPath(fileName) &&
+      Buffer.isBuffer(sealed) &&
+      opened !== undefined &&
+      'metadata' in opened
+    )
       found.set(fileName, { fileName, metadata: opened.metadata, size: sealed.length });
     else bad.push(path);
   });

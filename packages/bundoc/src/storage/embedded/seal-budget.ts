@@ -12,14 +12,26 @@ export interface SealLimits {
 
 export const SEAL_LIMITS: SealLimits = { reserve: 2 ** 20, rotateAt: 2 ** 30, max: 2 ** 32 };
 
+/** Others that may have sealed under a key version, of which nothing is known. */
+export interface UnknownSealers {
+  /** By BunKMS's word: an administrator has let a copy of the storage take the place of another. */
+  readonly takenOver: number;
+  /** By what the storage lacks: the key was there before the project. */
+  readonly missing: number;
+}
+
 /**
- * What is left of the limits when so many others may have sealed under the key version: what each of them has sealed is not known, and counted as what a
- * key seals until it is rotated.
+ * What is left of the limits when others may have sealed under the key version: each of them is counted as what a key seals until it is rotated. What the
+ * storage lacks leaves less to seal, and makes nobody rotate the key: anybody can remove something from it.
  */
-export function limitsAfter(limits: SealLimits, unknownSealers: number): SealLimits {
-  // Something is left in any case: it is rotated with its next seals.
-  const unknown = Math.min(unknownSealers * limits.rotateAt, limits.max - limits.rotateAt);
-  return { ...limits, rotateAt: limits.rotateAt - unknown, max: limits.max - unknown };
+export function limitsAfter(limits: SealLimits, { takenOver, missing }: UnknownSealers): SealLimits {
+  // Something is left in any case.
+  const unknown = (sealers: number) => Math.min(sealers * limits.rotateAt, limits.max - limits.rotateAt);
+  return {
+    ...limits,
+    rotateAt: limits.rotateAt - unknown(takenOver),
+    max: limits.max - unknown(takenOver + missing),
+  };
 }
 
 /**

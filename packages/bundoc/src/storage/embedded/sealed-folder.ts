@@ -73,7 +73,7 @@ export class SealedFolder {
     cipher: ProjectCipher,
     rest: Pick<StoreRest, 'lastSeq' | 'purgedSeq' | 'seals' | 'usedKeys'>,
     projectFile: Buffer,
-  ): Promise<{ readonly documents: number; readonly bytes: number }> {
+  ): Promise<{ readonly documents: number; readonly bytes: number; readonly handle: string }> {
     const { lastSeq, purgedSeq, seals, usedKeys } = rest;
     await this.#disk.syncDirectory(join(this.#directory, DOCS_FOLDER));
     const handle = randomBytes(HANDLE_BYTES).toString('hex');
@@ -85,6 +85,6 @@ export class SealedFolder {
       documents += collection.documents;
       bytes += collection.bytes;
     }
-    return { documents, bytes };
+    return { documents, bytes, handle };
   }
 }

@@ -1,7 +1,7 @@
 import { describe, expect, it } from 'vitest';
 import { CliProject } from '../../testing/cli-project.ts';
 import { framesOn } from '../../testing/log-frames.ts';
-import { SimulatedDisk } from '../../testing/simulated-disk.ts';
+import type { SimulatedDisk } from '../../testing/simulated-disk.ts';
 import { closeEngine, engineOn, setStorageId, viewLog } from '../../testing/test-engine.ts';
 import { put, ref } from '../conformance.ts';
 import { LossNotAccepted } from './rebuild.ts';

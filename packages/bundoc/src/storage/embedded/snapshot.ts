@@ -90,10 +90,7 @@ async function* piecesOf(
   };
 
   let writer = new ByteWriter(FIRST_CHUNK_BYTES);
-  writer
-    .u48(head.lastSeq)
-    .u48(head.purgedSeq)
-    .u16(head.seals.length);
+  writer.u48(head.lastSeq).u48(head.purgedSeq).u16(head.seals.length);
   for (const seals of head.seals) writeSeals(writer, seals);
   yield await sealChunk(writer, false);
   writer = new ByteWriter(Math.min(CHUNK_BYTES, catalog.size * STATE_BYTES) + 2_048);

@@ -34,7 +34,7 @@ export async function fenceRows(
   let mark: string | undefined;
   try {
     // The file before the head, as whoever brings in a new version of the key takes them.
-    const locks = `SELECT file FROM bundoc.projects WHERE project = '${project}' FOR UPDATE;${lockOf(project)}`;
+    const locks = `SELECT FROM bundoc.projects WHERE project = '${project}' FOR UPDATE;${lockOf(project)}`;
     await database.transaction(`${NO_HURRY};${locks}`, async (transaction, begun) => {
       mark = await action(transaction, begun.at(-1)?.[0] !== undefined);
       // Of another move, or put there by somebody: it is judged when the project is opened again.

@@ -6,7 +6,7 @@ export const MARKER_LENGTH_MAX = 65_536;
 /** A longer file is read as an empty one, which is damaged. Without these bounds, one planted row would exhaust the memory of each node. */
 const FILE = `CASE WHEN octet_length(file) > ${SMALL_FILE_BYTES_MAX} THEN '' ELSE file END`;
 /** Of a longer mark, only the beginning is read: it is not genuine. */
-const MARKER = `left(marker, ${MARKER_LENGTH_MAX})`;
+export const MARKER = `left(marker, ${MARKER_LENGTH_MAX})`;
 
 /** The file and whether there is content, as of one moment: another node may be making the project. */
 const READ: Statement = {

@@ -22,8 +22,8 @@ const FORMER: Statement = {
   ),
 };
 const SET_SEALS: Statement = {
-  name: 'bundoc-import-seals-1',
-  text: 'UPDATE bundoc.key_versions SET seals = greatest(seals, $3) WHERE project = $1 AND version = $2',
+  name: 'bundoc-import-seals-2',
+  text: 'UPDATE bundoc.key_versions SET seals = $3 WHERE project = $1 AND version = $2',
 };
 const SET_PURGED: Statement = {
   name: 'bundoc-import-purged-1',
@@ -67,7 +67,7 @@ export async function importProject(
     [batch, bytes] = [[], 0];
   }
   await writeSealed(transaction, { project, cipher }, { changes: batch, usedKeys, seq });
-  await setRest(transaction, project, contents);
+  await setRest(transaction, { project, cipher }, contents);
   return true;
 }
 
@@ -122,9 +122,13 @@ async function formerOf(
 /** Sets what a project has beside its documents and its idempotency keys. */
 export async function setRest(
   transaction: Transaction,
-  project: string,
+  { project, cipher }: Pick<ImportedProject, 'project' | 'cipher'>,
   { seals, purgedSeq }: Pick<ProjectContents, 'seals' | 'purgedSeq'>,
 ): Promise<void> {
-  for (const { version, count } of seals) await transaction.query(SET_SEALS, [project, version, count]);
+  // Of a version that is not live any more, nothing follows.
+  for (const { version, count } of seals.filter((one) => cipher.hasVersion(one.version))) {
+    const sealed = new RowCipher(project, cipher, version).sealCount(count);
+    await transaction.query(SET_SEALS, [project, version, sealed]);
+  }
   await transaction.query(SET_PURGED, [project, purgedSeq]);
 }

@@ -98,7 +98,7 @@ export class PostgresStore implements ProjectStore {
     const list = (query: ListQuery) => this.#reader.list(query);
     const watched = <T>(work: Promise<T>) => this.#watched(work);
     this.#indexing = new BlindIndexing({ ...options, list, watched }, rows);
-    this.#seals = new SharedSeals({ ...options, version: cipher.version, limits: options.sealLimits });
+    this.#seals = new SharedSeals({ ...options, limits: options.sealLimits }, rows);
     this.#upkeep = new Upkeep(options, rows, this.#seals);
     this.#groups = new GroupCommit(options, rows, this.#seals, (version, transaction) =>
       this.#indexing.asOf(version, transaction),
@@ -181,7 +181,7 @@ export class PostgresStore implements ProjectStore {
 
   async checkpoint(): Promise<void> {
     await this.#upkeep.prune();
-    await this.#seals.settle();
+    await this.#watched(this.#seals.settle());
   }
 
   prepareClose(): Promise<void> {

@@ -9,8 +9,8 @@ const DELETE_HEAD: Statement = {
   text: 'DELETE FROM bundoc.heads WHERE project = $1',
 };
 const ADD_VERSION: Statement = {
-  name: 'bundoc-add-version-1',
-  text: `INSERT INTO bundoc.key_versions (project, version, seals, documents) VALUES ($1, $2, 0, 0)
+  name: 'bundoc-add-version-2',
+  text: `INSERT INTO bundoc.key_versions (project, version, documents) VALUES ($1, $2, 0)
          ON CONFLICT (project, version) DO NOTHING`,
 };
 /** A build that knew nothing of blind indexes may have removed a project of the same id without them. */

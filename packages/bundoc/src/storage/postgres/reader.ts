@@ -18,13 +18,13 @@ import type { Queryable, Row, Statement } from './database.ts';
 import { ProjectGone } from './must-reopen.ts';
 import { patiently } from './patience.ts';
 import { type RowCipher, VersionUnknown } from './row-cipher.ts';
-import { orUndefined, ROW_COLUMNS, readStateRow } from './rows.ts';
+import { orUndefined, ROW_COLUMNS, readStateRow, SEALED } from './rows.ts';
 import { SharedReads } from './shared-reads.ts';
 
 const LIST: Statement = {
-  name: 'bundoc-list-2',
+  name: 'bundoc-list-3',
   text: `
-SELECT ${ROW_COLUMNS}, sealed, total FROM (
+SELECT ${ROW_COLUMNS}, ${SEALED}, total FROM (
   SELECT *, row_number() OVER w AS place, sum(octet_length(sealed)) OVER w AS running, count(*) OVER () AS total FROM (
     SELECT * FROM bundoc.documents
     WHERE project = $1 AND collection = $2 AND deleted_ms = 0 AND created_seq > $3
@@ -39,10 +39,10 @@ SELECT ${ROW_COLUMNS}, sealed, total FROM (
  * no row, that it is not, or not whole.
  */
 const LIST_FOUND: Statement = {
-  name: 'bundoc-list-found-2',
+  name: 'bundoc-list-found-3',
   text: `
 SELECT d.* FROM bundoc.blind_indexes AS i LEFT JOIN LATERAL (
-  SELECT ${ROW_COLUMNS}, sealed, total FROM (
+  SELECT ${ROW_COLUMNS}, ${SEALED}, total FROM (
     SELECT *, row_number() OVER w AS place, sum(octet_length(sealed)) OVER w AS running, count(*) OVER () AS total FROM (
       SELECT d.* FROM (
         SELECT DISTINCT e.created_seq, e.name FROM unnest($6::bytea[]) AS t(token) CROSS JOIN LATERAL (
@@ -60,7 +60,7 @@ SELECT d.* FROM bundoc.blind_indexes AS i LEFT JOIN LATERAL (
 
 /** The head and the changes as of one moment: a position must not be ahead of what was told. */
 const CHANGES: Statement = {
-  name: 'bundoc-changes-1',
+  name: 'bundoc-changes-2',
   text: `
 SELECT h.seq, h.purged_seq, d.* FROM bundoc.heads AS h LEFT JOIN LATERAL (
   SELECT ${ROW_COLUMNS} FROM bundoc.documents WHERE project = $1 AND documents.seq > $2 ORDER BY documents.seq LIMIT $3
@@ -69,10 +69,10 @@ SELECT h.seq, h.purged_seq, d.* FROM bundoc.heads AS h LEFT JOIN LATERAL (
 
 /** The same with the bytes, as many as there is room for. */
 const SEALED_CHANGES: Statement = {
-  name: 'bundoc-sealed-changes-1',
+  name: 'bundoc-sealed-changes-2',
   text: `
 SELECT h.seq, h.purged_seq, d.* FROM bundoc.heads AS h LEFT JOIN LATERAL (
-  SELECT ${ROW_COLUMNS}, sealed, total FROM (
+  SELECT ${ROW_COLUMNS}, ${SEALED}, total FROM (
     SELECT *, row_number() OVER w AS place, sum(octet_length(sealed)) OVER w AS running, count(*) OVER () AS total FROM (
       SELECT * FROM bundoc.documents WHERE project = $1 AND documents.seq > $2 ORDER BY documents.seq LIMIT $3
     ) AS d WINDOW w AS (ORDER BY d.seq)
@@ -243,14 +243,14 @@ export class Reader {
   #open(
     ref: DocumentRef,
     name: string,
-    { keyVersion, rev, sealed }: { keyVersion: number; rev: Buffer; sealed: Buffer },
+    { keyVersion, rev, sealed }: { keyVersion: number; rev: Buffer | null; sealed: Buffer },
   ): StoredDocument | undefined {
     const { cipher } = this.#options;
     if (!cipher.hasVersion(keyVersion)) throw new VersionUnknown(`version ${keyVersion} is not at hand`);
     const text = orUndefined(() => cipher.openDocument(name, sealed, keyVersion));
     if (text === undefined) return undefined;
     const metadata = readStoredMetadata(text, ref);
-    return metadata?._rev === rev.toString('hex') ? { metadata, text } : undefined;
+    return metadata !== undefined && metadata._rev === rev?.toString('hex') ? { metadata, text } : undefined;
   }
 
   #stateOf(row: Row) {

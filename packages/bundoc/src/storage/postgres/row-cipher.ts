@@ -9,10 +9,9 @@ import { type DocumentState, readState, type UsedKey, writeState } from '../embe
 const TOKEN_BYTES = 16;
 const TOKENS_KEPT = 10_000;
 const STATE_BYTES = 256;
-/** Of an index, as its place. */
 const ID_BYTES = 8;
 
-type Purpose = 'row' | 'collection' | 'used-key' | 'index';
+type Purpose = 'row' | 'collection' | 'used-key' | 'index' | 'seals';
 
 /** A row is sealed under a version of the key that this opening of the project does not have: it must be opened anew. */
 export class VersionUnknown extends Error {
@@ -21,7 +20,8 @@ export class VersionUnknown extends Error {
 
 /**
  * Names and seals what the database has of a project beside the documents' own bytes: collections and indexed values by tokens, and sealed under subkeys, each
- * with its place as AAD, the state of a document, the name of a collection, what an idempotency key led to, and what an index is of.
+ * with its place as AAD, the state of a document, the name of a collection, what an idempotency key led to, what an index is of, and how often a version of the key
+ * has sealed.
  *
  * The formats are in docs/formats/postgres-rows.md.
  */
@@ -106,6 +106,17 @@ export class RowCipher {
     return this.#open('index', placeOf(id), version, sealed).toString();
   }
 
+  /** How often the version that this seals under has sealed. */
+  sealCount(count: number): Buffer {
+    return this.#seal('seals', placeOf(this.version), placeOf(count));
+  }
+
+  /** 0 for a version that has not sealed yet. @throws OpenError, VersionUnknown. */
+  openCount(version: number, sealed: Buffer | null): number {
+    if (sealed === null) return 0;
+    return Number(this.#open('seals', placeOf(version), version, sealed).readBigUInt64BE());
+  }
+
   #seal(purpose: Purpose, place: Buffer, plaintext: Buffer): Buffer {
     return seal(this.#subkey(purpose, this.version), plaintext, this.#aad(purpose, place));
   }
@@ -142,6 +153,7 @@ export class RowCipher {
   }
 }
 
+/** A number of an index, of a version or of seals, 8 bytes. */
 function placeOf(id: number): Buffer {
   const place = Buffer.alloc(ID_BYTES);
   place.writeBigUInt64BE(BigInt(id));

@@ -1,12 +1,18 @@
 import { OpenError } from '@bundoc/shared/aead';
 import type { DocumentRef } from '../../cipher/stored-text.ts';
 import type { DocumentState } from '../embedded/record.ts';
+import { COMMIT_BYTES_MAX } from '../port.ts';
 import type { Row } from './database.ts';
 import type { RowCipher } from './row-cipher.ts';
 
+/** More than a revision, a collection's token or the sealed state of a document has. */
+const SMALL_BYTES_MAX = 4_096;
+/** The beginning of a longer value does not open. Without this bound, one planted row would exhaust the memory of each node. */
+export const small = (column: string) => `substr(${column}, 1, ${SMALL_BYTES_MAX}) AS ${column}`;
 /** Columns of {@link readStateRow}, in their order. */
-export const ROW_COLUMNS =
-  'name, collection, seq, created_seq, deleted_ms, key_version, rev, state, coalesce(octet_length(sealed), 0)';
+export const ROW_COLUMNS = `name, ${small('collection')}, seq, created_seq, deleted_ms, key_version, ${small('rev')}, ${small('state')}, coalesce(octet_length(sealed), 0)`;
+/** The sealed bytes; null for more than any document has, which is damaged then. */
+export const SEALED = `CASE WHEN octet_length(sealed) <= ${COMMIT_BYTES_MAX} THEN sealed END`;
 
 /**
  * A query for the rows of many names, which looks up each by itself in the index that says it is the only one. Asked for with `= ANY`, a planner

@@ -1,5 +1,5 @@
 import type { Queryable, Row, Statement } from './database.ts';
-import { eachByName } from './rows.ts';
+import { eachByName, SEALED, small } from './rows.ts';
 
 // That a row is no tombstone is asked of what was found, behind a LIMIT: asked along with the name, it makes the index of creations as good
 // as that of names to a planner without statistics, which then reads a project's whole index for one document. And the project must have its head: a
@@ -7,22 +7,22 @@ import { eachByName } from './rows.ts';
 
 /** One document needs no bound, and a plain statement is planned and run in less time. */
 const GET_ONE: Statement = {
-  name: 'bundoc-get-one-3',
+  name: 'bundoc-get-one-4',
   text: `
-SELECT name, key_version, rev, sealed FROM (
-  SELECT name, key_version, rev, sealed, deleted_ms FROM bundoc.documents WHERE project = $1 AND name = $2 LIMIT 1
+SELECT name, key_version, rev, sealed, false FROM (
+  SELECT name, key_version, ${small('rev')}, ${SEALED} AS sealed, deleted_ms FROM bundoc.documents WHERE project = $1 AND name = $2 LIMIT 1
 ) AS d WHERE deleted_ms = 0 AND EXISTS (SELECT FROM bundoc.heads WHERE project = $1)`,
 };
 
 /** The first document always comes whole; those behind it that there is no room for come without their bytes. */
 const GET: Statement = {
-  name: 'bundoc-get-4',
+  name: 'bundoc-get-5',
   text: `
-SELECT name, key_version, rev, CASE WHEN place = 1 OR running <= $3 THEN sealed END FROM (
+SELECT name, key_version, rev, CASE WHEN place = 1 OR running <= $3 THEN sealed END, place > 1 AND running > $3 FROM (
   SELECT name, key_version, rev, sealed, row_number() OVER w AS place, sum(octet_length(sealed)) OVER w AS running
   FROM (${eachByName(
     '$2::bytea[]',
-    `SELECT name, key_version, rev, sealed, deleted_ms FROM bundoc.documents
+    `SELECT name, key_version, ${small('rev')}, ${SEALED} AS sealed, deleted_ms FROM bundoc.documents
      WHERE project = $1 AND documents.name = wanted.one`,
   )}) AS d WHERE deleted_ms = 0 AND EXISTS (SELECT FROM bundoc.heads WHERE project = $1) WINDOW w AS (ROWS UNBOUNDED PRECEDING)
 ) AS d`,
@@ -36,9 +36,12 @@ export const READ_BYTES_MAX = 4_194_304;
 
 export interface SealedRow {
   readonly keyVersion: number;
-  readonly rev: Buffer;
+  readonly rev: Buffer | null;
   readonly sealed: Buffer;
 }
+
+/** The last one says that there was no room for the bytes. */
+type FoundRow = readonly [Buffer, number, Buffer | null, Buffer | null, boolean];
 
 /**
  * Reads of single documents that wait share a query, as commits share a transaction. A document is read no earlier than it was asked for, so
@@ -94,10 +97,11 @@ export class SharedReads {
       const names = [...reads.keys()];
       const cut = new Set<string>();
       for (const row of await this.#query(names.map((name) => Buffer.from(name, 'hex')))) {
-        const [bytes, keyVersion, rev, sealed] = row as unknown as [Buffer, number, Buffer, Buffer | null];
+        const [bytes, keyVersion, rev, sealed, isCut] = row as unknown as FoundRow;
         const name = bytes.toString('hex');
-        if (sealed === null) cut.add(name);
-        else reads.get(name)?.resolve({ keyVersion, rev, sealed });
+        if (isCut) cut.add(name);
+        // What has no bytes, or more than any document, does not open.
+        else reads.get(name)?.resolve({ keyVersion, rev, sealed: sealed ?? Buffer.alloc(0) });
       }
       for (const name of names) {
         if (cut.has(name)) continue;

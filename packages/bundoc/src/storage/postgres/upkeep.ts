@@ -6,8 +6,8 @@ import { IDEMPOTENCY_KEYS_MAX, IDEMPOTENCY_TTL_MS, TOMBSTONE_TTL_MS } from '../p
 import type { Database, Row, Statement, Transaction } from './database.ts';
 import { lockOf } from './project-rows.ts';
 import type { RowCipher } from './row-cipher.ts';
-import { orUndefined, ROW_COLUMNS, readStateRow } from './rows.ts';
-import type { SharedSeals } from './shared-seals.ts';
+import { orUndefined, ROW_COLUMNS, readStateRow, SEALED } from './rows.ts';
+import { SEALED_COUNT, type SharedSeals } from './shared-seals.ts';
 
 /** How long it is remembered that a transaction took effect: far longer than anybody looks its outcome up. */
 const COMMITS_TTL_MS = 3_600_000;
@@ -40,13 +40,15 @@ const FORGET_COMMITS: Statement = {
   text: 'DELETE FROM bundoc.commits WHERE project = $1 AND id < $2',
 };
 const FORMER: Statement = {
-  name: 'bundoc-former-1',
-  text: `SELECT coalesce(sum(documents), 0)::bigint FROM bundoc.key_versions WHERE project = $1 AND version <> $2`,
+  name: 'bundoc-former-2',
+  text: `SELECT coalesce(sum(documents) FILTER (WHERE version <> $2), 0)::bigint,
+           (SELECT ${SEALED_COUNT} FROM bundoc.key_versions WHERE project = $1 AND version = $2)
+         FROM bundoc.key_versions WHERE project = $1`,
 };
 const TO_RESEAL: Statement = {
-  name: 'bundoc-to-reseal-1',
+  name: 'bundoc-to-reseal-2',
   text: `
-SELECT ${ROW_COLUMNS}, sealed FROM (
+SELECT ${ROW_COLUMNS}, ${SEALED} FROM (
   SELECT *, row_number() OVER w AS place, sum(octet_length(sealed)) OVER w AS running FROM (
     SELECT * FROM bundoc.documents WHERE project = $1 AND name > $2 AND deleted_ms = 0 AND key_version < $3
     ORDER BY name LIMIT $4
@@ -118,6 +120,7 @@ export class Upkeep {
     const { database, project, cipher } = this.#options;
     const [row] = await database.query(FORMER, [project, cipher.version]);
     this.#toReseal = Number(row?.[0] ?? 0);
+    this.#seals.found((row?.[1] ?? null) as Buffer | null);
   }
 
   /** Forgets tombstones, idempotency keys and outcomes of transactions from too long ago. */

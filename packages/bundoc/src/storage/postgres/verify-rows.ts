@@ -5,21 +5,18 @@ import type { DocumentState } from '../embedded/record.ts';
 import type { Finding, OnProgress, VerifiedStore } from '../embedded/verify.ts';
 import type { Queryable, Row, Statement } from './database.ts';
 import { RowCipher, VersionUnknown } from './row-cipher.ts';
-import { readStateRow } from './rows.ts';
-import { ROWS_BY_NAME } from './rows-rest.ts';
+import { orUndefined, readStateRow } from './rows.ts';
+import { EXTENT, ROWS_BY_NAME } from './rows-rest.ts';
+import { SEALED_COUNT } from './shared-seals.ts';
 import { type CheckedDocument, EntriesCheck } from './verify-entries.ts';
 
-const HEAD: Statement = {
-  name: 'bundoc-verify-head-1',
-  text: `SELECT seq, purged_seq, (SELECT count(*) FROM bundoc.documents WHERE project = $1) FROM bundoc.heads WHERE project = $1`,
-};
 const COLLECTIONS: Statement = {
   name: 'bundoc-verify-collections-1',
   text: 'SELECT token, key_version, name, documents, bytes FROM bundoc.collections WHERE project = $1',
 };
 const VERSIONS: Statement = {
-  name: 'bundoc-verify-versions-1',
-  text: 'SELECT version, documents FROM bundoc.key_versions WHERE project = $1',
+  name: 'bundoc-verify-versions-2',
+  text: `SELECT version, documents, ${SEALED_COUNT} FROM bundoc.key_versions WHERE project = $1`,
 };
 
 /** To be run first in a transaction, so that all of it sees one moment. */
@@ -51,7 +48,7 @@ export async function verifyRows(
   const findings: Finding[] = [];
   const byCollection = new Map<string, Counts>();
   const byVersion = new Map<number, number>();
-  const [head] = await queryable.query(HEAD, [project]);
+  const [head] = await queryable.query(EXTENT, [project]);
   if (head === undefined)
     return { documents: 0, findings: [{ part: 'heads', problem: 'the row is missing' }] };
   const [seq, , total] = head as unknown as [number, number, number];
@@ -135,12 +132,14 @@ export async function verifyRows(
       }
     }
     if (byCollection.size > 0) wrong.push({ part: 'collections', problem: 'a row is missing' });
-    for (const [version, counted] of (await queryable.query(VERSIONS, [project])) as unknown as [
-      number,
-      number,
-    ][])
+    for (const row of await queryable.query(VERSIONS, [project])) {
+      const [version, counted, seals] = row as unknown as [number, number, Buffer | null];
+      const part = `key version ${version}`;
       if ((byVersion.get(version) ?? 0) !== counted)
-        wrong.push({ part: `key version ${version}`, problem: 'its documents are counted wrongly' });
+        wrong.push({ part, problem: 'its documents are counted wrongly' });
+      if (cipher.hasVersion(version) && orUndefined(() => rows.openCount(version, seals)) === undefined)
+        wrong.push({ part, problem: 'the count of its seals does not open' });
+    }
     return wrong;
   }
 }

@@ -43,10 +43,13 @@ const BEFORE_ALL = Number.NEGATIVE_INFINITY;
 /** The audit chain. Whoever appends calls from inside a write transaction. */
 export class AuditTable {
   readonly #connection: Connection;
+  readonly #onInsert: ((action: string) => void) | undefined;
   #chainKey: KeyObject | undefined;
 
-  constructor(connection: Connection) {
+  /** @param onInsert told of the action of each record that is written. */
+  constructor(connection: Connection, onInsert?: (action: string) => void) {
     this.#connection = connection;
+    this.#onInsert = onInsert;
   }
 
   unlock(chainKey: KeyObject): void {
@@ -58,8 +61,9 @@ export class AuditTable {
     return this.#chainKey;
   }
 
-  append(draft: AuditDraft): AuditReceipt {
-    const record = nextRecord(this.chainKey, this.head(), draft);
+  /** @param head of the chain, when this transaction has just appended it. */
+  append(draft: AuditDraft, head: ChainHead = this.head()): AuditReceipt {
+    const record = nextRecord(this.chainKey, head, draft);
     this.insert(record);
     return { seq: record.seq, hash: record.hash };
   }
@@ -85,6 +89,7 @@ export class AuditTable {
       record.prev_hash,
       record.hash,
     );
+    this.#onInsert?.(record.action);
   }
 
   has(draft: AuditDraft): boolean {

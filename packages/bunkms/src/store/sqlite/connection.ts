@@ -49,6 +49,11 @@ export class Connection {
     return this.#prepare(sql).get(...values);
   }
 
+  /** A number that is another one once any other connection, of whatever process, has committed a change. */
+  dataVersion(): number {
+    return this.row('PRAGMA data_version')?.['data_version'] as number;
+  }
+
   /** @returns the number of rows that were changed. */
   run(sql: string, ...values: SQLInputValue[]): number {
     return Number(this.#prepare(sql).run(...values).changes);

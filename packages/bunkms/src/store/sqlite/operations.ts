@@ -1,17 +1,19 @@
 import type { AuditReceipt } from '@bundoc/shared/contract/keys';
 import { AppError } from '@bundoc/shared/errors';
 import type { AuditDraft } from '../../audit/chain.ts';
-import { familyOfIssue, isSaidBy } from '../../audit/token-record.ts';
+import { isSaidBy } from '../../audit/token-record.ts';
 import { kekIdOf } from '../../vault/vault.ts';
-import type {
-  FilteredPage,
-  KeyChange,
-  KeyRecord,
-  KeyUpdate,
-  NamedKey,
-  StoredKey,
-  StoreOperations,
-  VersionChoice,
+import {
+  type FilteredPage,
+  type KeyChange,
+  type KeyRecord,
+  type KeyUpdate,
+  type NamedKey,
+  REVOCATION,
+  type StoredKey,
+  type StoreOperations,
+  TOKEN_ACTIONS,
+  type VersionChoice,
 } from '../port.ts';
 import { byFamily } from '../row-records.ts';
 import { AuditTable } from './audit-table.ts';
@@ -46,11 +48,11 @@ import {
   removeKey,
   updateKey,
 } from './key-table.ts';
+import { LiveFamilies } from './live-families.ts';
 import { announce, isHeldByAll, withdraw } from './presence-table.ts';
 import {
   findToken,
   insertToken,
-  issueOfLive,
   listIssues,
   listRevoked,
   listTokens,
@@ -62,9 +64,24 @@ import {
 /** Versions that a page of keys with all of theirs brings; a further key may add its own. */
 const VERSIONS_OF_PAGE_MAX = 1_000;
 
+/** Records that say which tokens are live. */
+const TOKEN_RECORDS: ReadonlySet<string> = new Set([...TOKEN_ACTIONS, REVOCATION]);
+
 /** The store's operations over one connection, synchronous: they run in the worker. Each write is one transaction. */
 export function sqliteOperations(connection: Connection): StoreOperations {
-  const audit = new AuditTable(connection);
+  const audit = new AuditTable(connection, (action) => {
+    if (TOKEN_RECORDS.has(action)) families.forget();
+  });
+  const families = new LiveFamilies(connection, audit);
+  const write = <T>(change: () => T): T => {
+    try {
+      return connection.write(change);
+    } catch (error) {
+      // What was found meanwhile may have been taken back.
+      families.forget();
+      throw error;
+    }
+  };
   const storedKey = (name: string, record: KeyRecord | undefined, choice: VersionChoice): StoredKey => ({
     record,
     versions: record === undefined ? [] : readVersions(connection, record, choice),
@@ -75,10 +92,7 @@ export function sqliteOperations(connection: Connection): StoreOperations {
     const record = findKeyById(connection, id);
     return { name: record?.name ?? id, ...storedKey(record?.name ?? id, record, 'all') };
   };
-  const liveFamily = (jti: string): string | undefined => {
-    const issued = issueOfLive(connection, jti);
-    return issued && familyOfIssue(audit.chainKey, jti, issued);
-  };
+  const liveFamily = (jti: string): string | undefined => families.familyOf(jti);
   const requireLive = ({ jti }: KeyChange): void => {
     if (jti !== undefined && liveFamily(jti) === undefined) throw new AppError('unauthenticated');
   };
@@ -105,16 +119,19 @@ export function sqliteOperations(connection: Connection): StoreOperations {
   return {
     readInstallation: () => readInstallation(connection),
     initialise: (installation, chainKey, record) =>
-      connection.write(() => {
+      write(() => {
         if (readInstallation(connection) !== undefined) return false;
         audit.unlock(chainKey);
         insertInstallation(connection, installation);
         audit.append(record);
         return true;
       }),
-    unlock: (chainKey) => audit.unlock(chainKey),
+    unlock: (chainKey) => {
+      families.forget();
+      audit.unlock(chainKey);
+    },
     addKek: (kek, record) =>
-      connection.write(() => {
+      write(() => {
         if (hasKek(connection, kek.id)) return false;
         insertKek(connection, kek, record.time);
         audit.append(record);
@@ -137,7 +154,7 @@ export function sqliteOperations(connection: Connection): StoreOperations {
         return { items, more: ids.more || items.length < ids.items.length };
       }),
     replaceSecrets: (secrets, previous, record) =>
-      connection.write(() => {
+      write(() => {
         const kekId = audit.currentKek();
         const wrapped = [secrets.chainKeyWrapped, secrets.signingSeedWrapped];
         if (wrapped.some((one) => kekIdOf(one) !== kekId)) return false;
@@ -145,13 +162,13 @@ export function sqliteOperations(connection: Connection): StoreOperations {
         audit.append(record);
         return true;
       }),
-    claim: (claim) => connection.write(() => claimTask(connection, claim)),
-    announce: (presence) => connection.write(() => announce(connection, presence)),
-    withdraw: (service) => connection.write(() => withdraw(connection, service)),
-    release: (claim) => connection.write(() => releaseTask(connection, claim)),
+    claim: (claim) => write(() => claimTask(connection, claim)),
+    announce: (presence) => write(() => announce(connection, presence)),
+    withdraw: (service) => write(() => withdraw(connection, service)),
+    release: (claim) => write(() => releaseTask(connection, claim)),
 
     insertKey: (key, idempotentSince) =>
-      connection.write(() => {
+      write(() => {
         const { name, idempotency } = key.record;
         requireLive(key);
         const before =
@@ -171,14 +188,14 @@ export function sqliteOperations(connection: Connection): StoreOperations {
         return stored.record === undefined && stored.lastChange === undefined ? undefined : stored;
       }),
     lastChange: (name) => audit.placeOfLastChange(name),
-    updateKey: (change) => connection.write(() => update(change, audit.currentKek())),
+    updateKey: (change) => write(() => update(change, audit.currentKek())),
     updateKeys: (changes) =>
-      connection.write(() => {
+      write(() => {
         const kekId = audit.currentKek();
         return changes.map((change) => update(change, kekId));
       }),
     replaceKey: (change, lastChange) =>
-      connection.write(() => {
+      write(() => {
         if (audit.lastChange(change.record.name)?.seq !== lastChange) return undefined;
         if (!isWrappedWith(change.versions, audit.currentKek())) return undefined;
         removeKey(connection, change.record);
@@ -190,14 +207,14 @@ export function sqliteOperations(connection: Connection): StoreOperations {
     scrub: () => connection.truncateLog(),
 
     insertToken: (token, record) =>
-      connection.write(() => {
+      write(() => {
         if (token.issuer !== undefined && liveFamily(token.issuer) === undefined) return false;
         insertToken(connection, token);
         audit.append(record);
         return true;
       }),
     renewToken: (parentJti, token, record) =>
-      connection.write(() => {
+      write(() => {
         if (liveFamily(parentJti) === undefined) return false;
         insertToken(connection, token);
         audit.append(record);
@@ -207,7 +224,7 @@ export function sqliteOperations(connection: Connection): StoreOperations {
     liveFamily,
     listTokens: (page) => connection.read(() => listTokens(connection, page)),
     revokeFamilies: (records) =>
-      connection.write(() => {
+      write(() => {
         let count = 0;
         for (const [family, record] of byFamily(records)) {
           if (isSaid(family, record)) continue;
@@ -220,15 +237,17 @@ export function sqliteOperations(connection: Connection): StoreOperations {
     listIssues: (by, places, limit) => listIssues(connection, by, places, limit),
     listRevoked: (time, page) => listRevoked(connection, time, page),
     pruneTokens: (time, limit, record) =>
-      connection.write(() => {
+      write(() => {
         const count = pruneTokens(connection, time, limit);
+        families.forget();
         if (count > 0) audit.append({ ...record, detail: { ...record.detail, count } });
         return count;
       }),
 
     appendAudit: (records, conditions = []) =>
-      connection.write(() =>
-        records.map((record, at) => {
+      write(() => {
+        let head: AuditReceipt | undefined;
+        return records.map((record, at) => {
           const { jti, key, storage, kekRecord, unusedKek, kekOfAll } = conditions[at] ?? {};
           if (jti !== undefined && liveFamily(jti) === undefined) return 'token_revoked';
           if (key !== undefined && !isAsRead(connection, key)) return 'key_changed';
@@ -236,11 +255,12 @@ export function sqliteOperations(connection: Connection): StoreOperations {
           if (kekRecord !== undefined && kekRecord !== audit.latestKekRecord()) return 'keks_changed';
           if (unusedKek !== undefined && isKekInUse(connection, unusedKek)) return 'kek_in_use';
           if (kekOfAll !== undefined && !isHeldByAll(connection, kekOfAll)) return 'kek_not_held';
-          return audit.append(record);
-        }),
-      ),
+          head = audit.append(record, head);
+          return head;
+        });
+      }),
     appendAuditOnce: (record) =>
-      connection.write(() => {
+      write(() => {
         if (audit.has(record)) return false;
         audit.append(record);
         return true;
@@ -262,7 +282,7 @@ export function sqliteOperations(connection: Connection): StoreOperations {
       return { keys: row?.['keys'] as number, tokens: row?.['tokens'] as number };
     },
     probe: () =>
-      connection.write(() => {
+      write(() => {
         connection.run('UPDATE probe SET count = count + 1');
       }),
   };

@@ -136,6 +136,25 @@ describe('a view of a log', () => {
     expect(found.isDoubtful(first.handle, undefined)).toBe(false);
   });
 
+  it('gives every part of a handle that can be read, also those that no other leads to', async () => {
+    const { world, disk } = await history();
+    const handles = new Set([world.projects[0]!.handle]);
+    const placesIn = async () => {
+      const places: string[] = [];
+      for await (const { place } of (await view(world, disk)).partsOf(handles))
+        places.push(`${place.segment} ${place.frame}`);
+      return places;
+    };
+    const all = await placesIn();
+    const { path, bytes, frames } = oldestSegment(disk);
+    const [, second] = frames as [number, number];
+    const { segment } = decodeHead(bytes, second * BLOCK_BYTES)!;
+    bytes.writeUInt8(bytes.readUInt8(second * BLOCK_BYTES) ^ 1, second * BLOCK_BYTES);
+    disk.tamper(path, bytes);
+    expect(all).toContain(`${segment} ${second}`);
+    expect(await placesIn()).toEqual(all.filter((place) => place !== `${segment} ${second}`));
+  });
+
   it('takes a fraction of the memory that a log of 1 GiB has, reading each frame and each part', async () => {
     const directory = mkdtempSync(join(tmpdir(), 'bundoc-large-log-'));
     try {
@@ -146,7 +165,7 @@ describe('a view of a log', () => {
       const run = await runNode([script, directory, storageId.toString('hex'), handle], {});
       expect(run.stderr).toBe('');
       const { memoryBytes, ...found } = JSON.parse(run.stdout) as { memoryBytes: number };
-      expect(found).toEqual({ parts, bytes: parts * MIB, damage: [] });
+      expect(found).toEqual({ parts, bytes: parts * MIB, walked: parts * MIB, damage: [] });
       expect(parts * MIB).toBeGreaterThan(940 * MIB);
       expect(memoryBytes).toBeLessThan(384 * MIB);
     } finally {

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { dirname } from 'node:path';
-import { AppError } from '@bundoc/shared/errors';
+import { AppError, hasCode } from '@bundoc/shared/errors';
 import { Carrier } from './carrier.ts';
 import { frameBytes } from './frame.ts';
 import { BLOCK_BYTES, blocksOf, FRAME_PARTS_MAX, type FramePlace, type Place } from './layout.ts';
@@ -17,7 +17,7 @@ import { type FoundBirth, LogContent } from './log-content.ts';
 import { LogWriter } from './log-writer.ts';
 import type { PartReader } from './parts.ts';
 import { type LogScan, lostLog, scanLog } from './scan.ts';
-import { isFull, Segments } from './segments.ts';
+import { isFull, Segments, SPARSE_SEGMENTS_MAX } from './segments.ts';
 import { writeSettled } from './settled-mark.ts';
 import { StuckParts } from './stuck-parts.ts';
 
@@ -34,6 +34,8 @@ export class Log implements ReadableLog, AsyncDisposable {
   readonly #carrier: Carrier;
   readonly #stuck: StuckParts;
   #carrying: Promise<readonly string[]> | undefined;
+  /** Segments that were freed by carrying since the newest one began. */
+  #freed: { readonly behind: number | undefined; readonly count: number } = { behind: undefined, count: 0 };
 
   private constructor(options: LogOptions, buffer: Buffer, scan: LogScan, stuck: StuckParts) {
     const { disk, directory, limits } = options;
@@ -177,7 +179,7 @@ export class Log implements ReadableLog, AsyncDisposable {
 
   /**
    * True while the oldest segment should be freed: the log is half full, or many segments hold little. What is
-   * freed becomes durable with the next segment's header, so a start frees before anything is written.
+   * freed becomes durable with the next segment's header, so a start that can frees before it writes.
    */
   get shouldFree(): boolean {
     return this.#writer.segment.shouldFree;
@@ -210,7 +212,28 @@ export class Log implements ReadableLog, AsyncDisposable {
     if (segment === undefined || segment.number === this.#writer.segment.active?.number) return [];
     const failed = await this.#carrier.carry(segment, target);
     this.#writer.segment.release();
+    await this.#keepFreed();
     return failed;
+  }
+
+  /**
+   * What was freed is durable with the next header. Processes that end before they begin another segment would
+   * carry the same parts again and again, and find ever more segments: so one is begun once that is much.
+   */
+  async #keepFreed(): Promise<void> {
+    const { segment } = this.#writer;
+    const newest = segment.newest?.number;
+    const count = this.#freed.behind === newest ? this.#freed.count + 1 : 1;
+    this.#freed = { behind: newest, count };
+    if (count <= SPARSE_SEGMENTS_MAX || !this.#segments.hasUnreserved) return;
+    const beginning = this.#writer.exclusively(async () => {
+      await segment.close();
+      await segment.beginSomewhere();
+    });
+    // The log closes or has stopped: the next header says it.
+    await beginning.catch((error: unknown) => {
+      if (!hasCode(error, 'storage_unavailable')) throw error;
+    });
   }
 
   /**

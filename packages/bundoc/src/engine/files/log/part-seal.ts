@@ -63,12 +63,22 @@ export function sealPart(
   const cipher = createCipheriv(CIPHER, seal.key, nonceOf(frame), { authTagLength: TAG_BYTES });
   cipher.setAAD(aadOfPart(seal.aad, head, frame, clear));
   const start = clear?.copy(target.body, 0) ?? 0;
-  // Gathered where the sealed bytes go: one call for all, since each costs more than sealing a document.
-  let end = start;
-  for (const piece of plaintext) end += piece.copy(target.body, end);
-  if (end > start) cipher.update(target.body.subarray(start, end)).copy(target.body, start);
+  const whole = gather(plaintext, target.body, start);
+  if (whole.length > 0) cipher.update(whole).copy(target.body, start);
   cipher.final();
   cipher.getAuthTag().copy(target.tag);
+}
+
+/**
+ * The plaintext in one piece, several pieces where their sealed bytes go: each call of the cipher costs more
+ * than sealing a document.
+ */
+function gather(pieces: readonly Buffer[], body: Buffer, start: number): Buffer {
+  const [first] = pieces;
+  if (first !== undefined && pieces.length === 1) return first;
+  let end = start;
+  for (const piece of pieces) end += piece.copy(body, end);
+  return body.subarray(start, end);
 }
 
 /** @throws OpenError for what was changed, moved, or sealed for another project, segment or key. */

@@ -295,12 +295,7 @@ function isSealedAlike(a: SealedPart, b: SealedPart): boolean {
  * @param storageId of the log; a part that was carried out of another one names that itself.
  * @throws PartsDamaged when it does not open, or is sealed under a version that is not live.
  */
-export function openSealedPart(
-  project: string,
-  storageId: Buffer,
-  keys: PartKeys,
-  part: SealedPart,
-): Buffer {
+export function openSealedPart(project: string, storageId: Buffer, keys: PartKeys, part: SealedPart): Buffer {
   return openOne(new PartSeals(project, storageId, keys), part);
 }
 

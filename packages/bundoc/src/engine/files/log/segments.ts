@@ -1,4 +1,5 @@
 import { join } from 'node:path';
+import { codeOf } from '@bundoc/shared/data-folder';
 import { hasCode } from '@bundoc/shared/errors';
 import { PartReader } from './parts.ts';
 import type { LogDisk } from './ports.ts';
@@ -18,7 +19,7 @@ export interface SegmentLimits {
 /** From this part of the log on, freeing begins. */
 const FREE_FROM = 0.5;
 /** So many closed segments may hold little; with more of them, the oldest is freed. */
-const SPARSE_SEGMENTS_MAX = 3;
+export const SPARSE_SEGMENTS_MAX = 3;
 /** Closed segments hold little when less than this part of them is uncovered. */
 const SPARSE_BELOW = 0.25;
 /** The last so many free segments are for what makes room. */
@@ -207,11 +208,16 @@ export class Segments {
       await this.#disk.createFile(path, zeros(segmentBytes));
       await this.#disk.syncDirectory(this.#directory);
     } catch (error) {
-      await this.#disk.remove(path).catch(() => false);
+      // A file that is there was not made here: another process may have the data folder by now.
+      if (!isTaken(error)) await this.#disk.remove(path).catch(() => false);
       throw error;
     }
     this.giveBack(path);
   }
+}
+
+function isTaken(error: unknown): boolean {
+  return error instanceof Error && error.cause !== undefined && codeOf(error.cause) === 'EEXIST';
 }
 
 /** True for a disk, or a quota, that has no room. */

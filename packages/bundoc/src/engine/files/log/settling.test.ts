@@ -137,6 +137,24 @@ describe('the mark that a data folder is settled', () => {
     expect(stateOf(disk)).toBe('settled');
   });
 
+  it('is made between two frames though commits never cease', async () => {
+    const here = new LogWorld(3);
+    const disk = newDisk(here);
+    const [log, open] = await openAll(here, disk);
+    let isMarked = false;
+    // Each has a commit waiting whenever a frame ends.
+    const writing = open.flatMap((one) =>
+      Array.from({ length: 3 }, async () => {
+        while (!isMarked) await one.commit(here.newCommit(), 50);
+      }),
+    );
+    await open[0]!.commit(here.newCommit(), 50);
+    await log.markSettled();
+    isMarked = true;
+    await Promise.all(writing);
+    await check(here, log, disk);
+  });
+
   it('is never there before it is durable, and never for an older segment', async () => {
     for (let operation = 1; ; operation++) {
       const here = new LogWorld(1);

@@ -1,0 +1,307 @@
+import { readFileSync } from 'node:fs';
+import { SERVER_WAITING_BYTES_MAX, WAITING_BYTES_MAX } from '@bundoc/shared/http/read-ahead';
+import { HELD_BYTES_MAX } from '@bundoc/shared/http/server';
+import { OpenapiReader } from '@bundoc/shared/testing/openapi';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import {
+  FOLLOWERS_MAX,
+  FOLLOWERS_OF_PROJECT_MAX,
+  HEARTBEAT_MS,
+  STALLED_MS,
+} from '../packages/bundoc/src/service/change-feed.ts';
+import { type Answer, type Call, call, Installation } from './support/installation.ts';
+
+const page = readFileSync(new URL('../docs/documents.md', import.meta.url), 'utf8');
+const PROJECT = '/v1/projects/tables';
+const NOTES = `${PROJECT}/collections/notes`;
+const DOCUMENTS = `${NOTES}/documents`;
+
+let installation: Installation;
+let token: string;
+let reader: OpenapiReader;
+beforeAll(async () => {
+  installation = await Installation.start();
+  token = await installation.client(['*'], ['docs:read', 'docs:write', 'docs:admin']);
+  reader = new OpenapiReader((await ask('/openapi.json')).json());
+});
+afterAll(() => installation[Symbol.asyncDispose]());
+
+const ask = (path: string, options: Call = {}) => call(installation.url, path, { token, ...options });
+const put = (path: string, body = '{}', headers = {}) => ask(path, { method: 'PUT', body, headers });
+const post = (path: string, body: unknown, headers = {}) =>
+  ask(path, { method: 'POST', body: typeof body === 'string' ? body : JSON.stringify(body), headers });
+const patch = (path: string, type: string, body: unknown) =>
+  ask(path, {
+    method: 'PATCH',
+    body: JSON.stringify(body),
+    headers: { 'content-type': `application/${type}` },
+  });
+const remove = (path: string) => ask(path, { method: 'DELETE' });
+
+/** What a row promises that takes too long to bring about here: the operation must describe it. */
+interface Described {
+  readonly operationId: string;
+  readonly code: string;
+  readonly status: number;
+}
+
+/** For each row of the table, requests whose answers are all that it tells of. */
+const ROWS: Readonly<Record<string, { asked: () => Promise<Answer[]>; described?: readonly Described[] }>> = {
+  'POST …/documents': {
+    asked: async () => [
+      await post(DOCUMENTS, { _id: 'created' }),
+      await post(DOCUMENTS, {}),
+      await post(DOCUMENTS, { _id: 'created' }),
+    ],
+  },
+  'PUT …/documents/{id}': {
+    asked: async () => [await put(`${DOCUMENTS}/put`), await put(`${DOCUMENTS}/put`)],
+  },
+  'PATCH …/documents/{id}': {
+    asked: async () => {
+      await put(`${DOCUMENTS}/patched`, '{"v":1}');
+      const at = (path: string) => [{ op: 'test', path, value: 2 }];
+      return [
+        await patch(`${DOCUMENTS}/patched`, 'merge-patch+json', { w: 1 }),
+        await patch(`${DOCUMENTS}/patched`, 'json-patch+json', [{ op: 'test', path: '/v', value: 1 }]),
+        await patch(`${DOCUMENTS}/patched`, 'json-patch+json', at('/v')),
+        await patch(`${DOCUMENTS}/patched`, 'json-patch+json', at('/none')),
+      ];
+    },
+  },
+  'GET …/documents/{id}': {
+    asked: async () => {
+      const etag = String((await put(`${DOCUMENTS}/read`)).headers['etag']);
+      const headers = { 'If-None-Match': etag };
+      return [
+        await ask(`${DOCUMENTS}/read`),
+        await ask(`${DOCUMENTS}/read`, { headers }),
+        await ask(`${DOCUMENTS}/none`),
+      ];
+    },
+  },
+  'DELETE …/documents/{id}': {
+    asked: async () => {
+      await put(`${DOCUMENTS}/deleted`);
+      return [await remove(`${DOCUMENTS}/deleted`), await remove(`${DOCUMENTS}/deleted`)];
+    },
+  },
+  'POST /v1/projects/{project}/batch': {
+    asked: async () => {
+      const one = { op: 'put', collection: 'notes', id: 'batched', document: {}, if_none_match: '*' };
+      const other = { ...one, id: 'batched-too' };
+      const answers = [
+        await post(`${PROJECT}/batch`, { operations: [one, other] }),
+        await post(`${PROJECT}/batch`, { operations: [one, other] }),
+      ];
+      expect(answers[1]?.json()['errors']).toHaveLength(2);
+      return answers;
+    },
+  },
+  'GET …/documents?limit=&cursor=&fields=&include=total': {
+    asked: async () => {
+      const first = await ask(`${DOCUMENTS}?limit=1&fields=v,a.b&include=total`);
+      const cursor = encodeURIComponent(String(first.json()['next_cursor']));
+      return [first, await ask(`${DOCUMENTS}?cursor=${cursor}&fields=v,a.b`)];
+    },
+  },
+  'PUT …/{collection}': {
+    asked: async () => {
+      const defined = `${PROJECT}/collections/defined`;
+      const definition = JSON.stringify({ indexes: [{ fields: ['a'] }] });
+      return [
+        await put(defined, definition),
+        await put(defined, '{"indexes":[]}'),
+        await ask(defined),
+        await remove(defined),
+      ];
+    },
+  },
+  'POST …/{collection}/query': {
+    asked: async () => {
+      await put(`${PROJECT}/collections/long/documents/a`, `{"n":[${Array(450_000).fill(1).join()}]}`);
+      const where = { $and: Array(49).fill({ n: { $not: { $gt: 5 } } }) };
+      const selected = { field: 'n', op: 'sum' };
+      return [
+        await post(`${NOTES}/query`, { where: {} }),
+        await post(`${NOTES}/count`, { where: {} }),
+        await post(`${NOTES}/aggregate`, { where: {}, figures: { all: selected } }),
+        await post(`${PROJECT}/collections/long/count`, { where }),
+      ];
+    },
+  },
+  'GET /v1/projects?limit=&cursor=': {
+    asked: async () => {
+      await put('/v1/projects/tables-too/collections/notes/documents/a');
+      const first = await ask('/v1/projects?limit=1');
+      const cursor = encodeURIComponent(String(first.json()['next_cursor']));
+      return [first, await ask(`/v1/projects?cursor=${cursor}`)];
+    },
+  },
+  'GET /v1/projects/{project}': { asked: async () => [await ask(PROJECT)] },
+  'DELETE /v1/projects/{project}?confirm={project}': {
+    asked: async () => {
+      const doomed = '/v1/projects/doomed';
+      await put(`${doomed}/collections/notes/documents/a`);
+      await installation.stopKms();
+      const without = await remove(`${doomed}?confirm=doomed`);
+      await installation.startKms();
+      const destroy = () => remove(`${doomed}?confirm=doomed`);
+      await expect.poll(async () => (await destroy()).status).toBe(200);
+      // It is repeated, and answered as before.
+      return [without, await destroy(), await ask(`${doomed}/collections/notes/documents/a`)];
+    },
+    described: [{ operationId: 'readDocument', code: 'project_deleting', status: 409 }],
+  },
+  'GET /v1/projects/{project}/changes?since=&collection=&include=doc&limit=&wait=': {
+    asked: async () => [
+      await ask(`${PROJECT}/changes?limit=2&collection=notes&include=doc`),
+      await ask(`${PROJECT}/changes?since=now&wait=1`),
+    ],
+    described: [{ operationId: 'listChanges', code: 'position_gone', status: 410 }],
+  },
+};
+
+describe('the table of calls in docs/documents.md', () => {
+  const rows = [...page.matchAll(/^\| (`.+?`.*?) \| (.+?) \| (.+?) \|$/gm)].map(([, what, , answers]) => ({
+    name: String(what?.split('`')[1]),
+    answers: String(answers),
+  }));
+
+  it('has a row for each of these, and no other', () => {
+    expect(rows.map(({ name }) => name)).toEqual(Object.keys(ROWS));
+  });
+
+  it.each(rows)('names the statuses, headers and members that are sent: $name', async ({ name, answers }) => {
+    const { asked, described = [] } = ROWS[name] as (typeof ROWS)[string];
+    const sent = await asked();
+    const statuses = new Set([...answers.matchAll(/\b[1-5]\d\d\b/g)].map(([status]) => Number(status)));
+    expect(new Set([...sent, ...described].map(({ status }) => status))).toEqual(statuses);
+    for (const { operationId, code, status } of described) {
+      const operation = reader.operations.find((one) => one.operationId === operationId);
+      expect(operation === undefined ? [] : reader.codesOf(operation, status)).toContain(code);
+    }
+    const names = new Set([...answers.matchAll(/`([\w-]+)`/g)].map(([, one]) => String(one)));
+    const parts = sent.flatMap((answer) => {
+      const body = answer.text === '' ? {} : answer.json();
+      return [...Object.keys(answer.headers), ...Object.keys(body), String(body['code'])];
+    });
+    const known = [...parts, ...described.map(({ code }) => code), 'if-none-match', 'test'];
+    for (const one of names) expect(known).toContain(/[A-Z]/.test(one) ? one.toLowerCase() : one);
+    // Those that make or show a document name its tag.
+    if (names.has('ETag')) {
+      const tagged = sent.filter(({ status }) => status === 200 || status === 201);
+      expect(tagged.map(({ headers }) => typeof headers['etag'])).toEqual(tagged.map(() => 'string'));
+    }
+  });
+});
+
+/** The number in front of or behind words of the page. */
+function told(pattern: RegExp): number {
+  const number = pattern.exec(page)?.[1];
+  if (number === undefined) throw new Error(`the page does not tell of ${pattern}`);
+  return Number(number.replaceAll(',', ''));
+}
+
+const MIB = 1_048_576;
+
+describe('the limits in docs/documents.md', () => {
+  const operations = (count: number) => ({
+    operations: Array.from({ length: count }, (_, n) => ({
+      op: 'put',
+      collection: 'limits',
+      id: `${n}`,
+      document: {},
+    })),
+  });
+  const nested = (depth: number) => `${'{"a":'.repeat(depth - 1)}{}${'}'.repeat(depth - 1)}`;
+  const bodyOf = (bytes: number) => `{"a":"${'x'.repeat(bytes - 8)}"}`;
+  const batchOf = (bytes: number) => `{"operations":[]${' '.repeat(bytes - 17)}}`;
+
+  it.each<[string, RegExp, (limit: number) => Promise<Answer>, number, number]>([
+    ['operations of a batch', /up to (\d+) writes/, (n) => post(`${PROJECT}/batch`, operations(n)), 200, 400],
+    [
+      'bytes of an id',
+      /Ids have 1 to (\d+) bytes/,
+      (n) => put(`${DOCUMENTS}/${'%C3%A9'.repeat(n / 2)}${n % 2 ? 'x' : ''}`),
+      201,
+      400,
+    ],
+    [
+      'characters of a collection',
+      /\[A-Za-z0-9_-\]\{1,(\d+)\}/,
+      (n) => put(`${PROJECT}/collections/${'c'.repeat(n)}/documents/a`),
+      201,
+      400,
+    ],
+    [
+      'characters of a project',
+      /\[a-z0-9-\]\{1,(\d+)\}/,
+      (n) => put(`/v1/projects/${'p'.repeat(n)}/collections/notes/documents/a`),
+      201,
+      400,
+    ],
+    ['depth of a body', /nest at most (\d+) deep/, (n) => put(`${DOCUMENTS}/deep`, nested(n)), 201, 400],
+    [
+      'seconds of a long poll',
+      /wait=<seconds>` \(at most (\d+)\)/,
+      (n) => ask(`${PROJECT}/changes?wait=${n}`),
+      200,
+      400,
+    ],
+  ])('are those that hold: %s', async (_what, pattern, send, taken, refused) => {
+    const limit = told(pattern);
+    expect((await send(limit)).status).toBe(taken);
+    expect((await send(limit + 1)).status).toBe(refused);
+  });
+
+  it('are those that hold: bytes of a body and of a batch', async () => {
+    const body = told(/Bodies have at most (\d+) MiB/) * MIB;
+    expect((await put(`${DOCUMENTS}/large`, bodyOf(body))).status).toBe(201);
+    expect((await put(`${DOCUMENTS}/large`, bodyOf(body + 1))).status).toBe(413);
+    const batch = told(/Its body has at most (\d+) MiB/) * MIB;
+    // An empty batch is refused for that, once it is read.
+    expect((await post(`${PROJECT}/batch`, batchOf(batch))).status).toBe(400);
+    expect((await post(`${PROJECT}/batch`, batchOf(batch + 1))).status).toBe(413);
+  });
+
+  it('are those of the server where they are about memory', () => {
+    expect(told(/holds at most (\d+) MiB of bodies/) * MIB).toBe(HELD_BYTES_MAX);
+    expect(told(/Up to (\d+) KiB of them wait on a connection/) * 1_024).toBe(WAITING_BYTES_MAX);
+    expect(told(/and (\d+) MiB on the server/) * MIB).toBe(SERVER_WAITING_BYTES_MAX);
+    expect(told(/At most (\d+) streams and long polls a project/)).toBe(FOLLOWERS_OF_PROJECT_MAX);
+    expect(told(/\(429\) and ([\d,]+) in all/)).toBe(FOLLOWERS_MAX);
+    expect(told(/`heartbeat` every (\d+) seconds/) * 1_000).toBe(HEARTBEAT_MS);
+    expect(told(/reads nothing for (\d+) seconds/) * 1_000).toBe(STALLED_MS);
+  });
+
+  it.each([
+    ['a name that begins with `_`', '{"_x":1}'],
+    ['a duplicate name', '{"a":1,"a":2}'],
+    ['`__proto__`', '{"__proto__":1}'],
+  ])('refuse names as they say: %s', async (_what, body) => {
+    expect(page).toContain('Names that begin with `_`, duplicate names and `__proto__` are refused.');
+    expect((await put(`${DOCUMENTS}/names`, body)).status).toBe(400);
+  });
+});
+
+describe('what docs/documents.md says of answers', () => {
+  it('a second query parameter is 400 and `is given twice`', async () => {
+    expect(page).toContain('a second one is 400 `is given twice`');
+    const answer = await ask(`${DOCUMENTS}?limit=1&limit=1`);
+    expect([answer.status, answer.text]).toEqual([400, expect.stringContaining('is given twice')]);
+  });
+
+  it('a weak tag never matches in `If-Match`, and another request under a key is 422', async () => {
+    expect(page).toContain('a tag with `W/` never matches (412)');
+    const path = `${DOCUMENTS}/weak`;
+    const etag = String((await put(path)).headers['etag']);
+    expect((await put(path, '{}', { 'If-Match': `W/${etag}` })).status).toBe(412);
+    expect(page).toContain('the same request gets the first answer, another one under the key 422');
+    const headers = { 'Idempotency-Key': 'one' };
+    const first = await post(DOCUMENTS, { v: 1 }, headers);
+    const again = await post(DOCUMENTS, { v: 1 }, headers);
+    expect([again.status, again.text]).toEqual([first.status, first.text]);
+    expect((await post(DOCUMENTS, { v: 2 }, headers)).status).toBe(422);
+  });
+});

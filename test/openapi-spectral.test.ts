@@ -1,0 +1,38 @@
+import spectral, { type RulesetDefinition } from '@stoplight/spectral-core';
+import rulesets from '@stoplight/spectral-rulesets';
+import { afterAll, beforeAll, expect, it } from 'vitest';
+import { call, Installation } from './support/installation.ts';
+
+let installation: Installation;
+beforeAll(async () => {
+  installation = await Installation.start();
+});
+afterAll(() => installation[Symbol.asyncDispose]());
+
+/** What Spectral's recommended rules for OpenAPI find, but for the want of somebody to write to. */
+async function findingsIn(document: Record<string, unknown>): Promise<string[]> {
+  const linter = new spectral.Spectral();
+  linter.setRuleset({ extends: [[rulesets.oas as RulesetDefinition, 'recommended']] });
+  const findings = await linter.run(document);
+  return findings
+    .filter(({ code }) => code !== 'info-contact')
+    .map(({ code, path, message }) => `${code}: ${path.join('.')}: ${message}`);
+}
+
+it.each([
+  ['Bundoc', () => installation.url],
+  ["BunKMS's API listener", () => installation.kms.apiUrl],
+  ["BunKMS's internal listener", () => installation.kms.internalUrl],
+])("the OpenAPI document of %s meets Spectral's recommended rules", async (_service, url) => {
+  expect(await findingsIn((await call(url(), '/openapi.json')).json())).toEqual([]);
+});
+
+it('a document at fault is found at fault', async () => {
+  const responses = { 200: { description: 'OK' } };
+  const document = {
+    openapi: '3.1.0',
+    info: { title: 'x', version: '1' },
+    paths: { '/a/{b}': { get: { operationId: 'a', responses } } },
+  };
+  expect(await findingsIn(document)).toContainEqual(expect.stringContaining('path-params: paths./a/{b}'));
+});
