@@ -227,7 +227,9 @@ export class FilesEngine implements EnginePort, LogOfProjects, AsyncDisposable {
     this.#stores.set(handle, store);
     this.#projectOf.set(handle, options.project);
     if (loaded.hasCarried || this.#log.stuck.handles.has(handle)) this.#carried.add(handle);
-    const isCopied = projectFile?.equals(options.projectFile) ?? loaded.versions.size < 2;
+    const isCopied = 
+      projectFile?.equals(options.projectFile) ??
+      loaded.versions.values().every((version) => version === options.cipher.version);
     if (isCopied) return store;
     // The copy of `project.json` in the catalog is never older than a key version that something is sealed under.
     const [failure] = await this.#checkpointAll([store], true);
