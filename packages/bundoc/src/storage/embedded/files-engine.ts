@@ -36,7 +36,7 @@ import {
   SMALL_FILE_BYTES_MAX,
 } from './disk.ts';
 import { DocumentWriter } from './document-writer.ts';
-import type { EmbeddedStore, EnginePort } from './embedded-store.ts';
+import type { CheckpointBytes, EmbeddedStore, EnginePort } from './embedded-store.ts';
 import { openStore, type StoreOptions } from './open-store.ts';
 import {
   CARRIED_FOLDER,
@@ -58,7 +58,7 @@ export interface FilesEngineOptions {
   /** Whether the storage had a log before. */
   readonly mustExist: boolean;
   readonly logLimits: LogLimits;
-  /** Bytes of the log from which on an open project gets a checkpoint. */
+  /** Bytes of the log from which on an open project gets a checkpoint; less, where the log is small. */
   readonly checkpointBytes: number;
   readonly backlog: Backlog;
   readonly clock?: Clock;
@@ -98,7 +98,7 @@ interface Born {
  * A project costs a folder, `project.json`, a catalog, and its document files. Of one that is closed, the log and this keep about 200 bytes.
  */
 export class FilesEngine implements EnginePort, LogOfProjects, AsyncDisposable {
-  readonly checkpointBytes: number;
+  readonly checkpointBytes: CheckpointBytes;
   readonly storageId: Buffer;
   readonly #options: FilesEngineOptions;
   readonly #log: Log;
@@ -127,7 +127,9 @@ export class FilesEngine implements EnginePort, LogOfProjects, AsyncDisposable {
     this.#clock = clock;
     this.#tmp = join(dataDir, TMP_FOLDER);
     this.#writer = new DocumentWriter({ disk, backlog });
-    this.checkpointBytes = options.checkpointBytes;
+    const { segmentBytes, segmentsMax } = options.logLimits;
+    const most = (segmentBytes * segmentsMax) / 4;
+    this.checkpointBytes = { least: Math.min(options.checkpointBytes, most), most };
     this.storageId = options.storageId;
     const scan = Promise.withResolvers<void>();
     this.scanned = scan.promise;
@@ -276,7 +278,9 @@ export class FilesEngine implements EnginePort, LogOfProjects, AsyncDisposable {
     this.#stores.set(handle, store);
     this.#projectOf.set(handle, options.project);
     if (loaded.hasCarried || this.#log.stuck.handles.has(handle)) this.#carried.add(handle);
-    const isCopied = projectFile?.equals(options.projectFile) ?? loaded.versions.size < 2;
+    const isCopied = 
+      projectFile?.equals(options.projectFile) ??
+      loaded.versions.values().every((version) => version === options.cipher.version);
     if (isCopied) return store;
     // The copy of `project.json` in the catalog is never older than a key version that something is sealed under.
     const [failure] = await this.#checkpointAll([store], true);
