@@ -36,7 +36,12 @@ const isLong = process.env['BUNDOC_LONG_TESTS'] === '1';
 const RUNS = Number(process.env['CRASH_RUNS'] ?? (isLong ? 4_000 : 80));
 const SEED = Number(process.env['CRASH_SEED'] ?? randomInt(1, 2_147_483_646));
 /** Counterexamples are made smaller for a time only: each run takes a tenth of a second. */
-const RUN = { numRuns: RUNS, seed: SEED, interruptAfterTimeLimit: isLong ? 3_600_000 : 60_000 };
+const RUN = {
+  ...(process.env['CRASH_PATH'] === undefined ? {} : { path: process.env['CRASH_PATH'], endOnFailure: true }),
+  numRuns: RUNS,
+  seed: SEED,
+  interruptAfterTimeLimit: isLong ? 3_600_000 : 60_000,
+};
 const steps = fc.array(engineStep, { minLength: 4, maxLength: 24 });
 
 beforeEach(() => {
