@@ -172,6 +172,8 @@ async function syncDocuments(steps: readonly Step[], ports: CheckpointPorts, fai
         await sync([{ ...one, paths: [...one.paths, ...one.source.files.takeUnsynced()] }]);
       } catch (error) {
         failed(one.source, error);
+        // On a full disk, too: which files are not durable is known to nobody but its next opening, which writes all of them again.
+        one.source.fail(error);
       }
   }
 }
