@@ -11,7 +11,7 @@ import {
 import { projectIdSchema } from '@bundoc/shared/contract/documents';
 import { DELETION_FILE, MOVE_FILE, PROJECT_FILE } from '@bundoc/shared/contract/project-file';
 import { AppError, hasCode } from '@bundoc/shared/errors';
-import { HANDLE_BYTES, type Place } from '../../engine/files/log/layout.ts';
+import { comparePlaces, HANDLE_BYTES, type Place } from '../../engine/files/log/layout.ts';
 import { Log } from '../../engine/files/log/log.ts';
 import type {
   AttachedHandle,
@@ -440,6 +440,8 @@ export class FilesEngine implements EnginePort, LogOfProjects, AsyncDisposable {
         if (hasCode(error, 'project_damaged')) return undefined;
         throw error;
       });
+      // Somebody has removed the project, as is done before it is restored.
+      if (names === undefined && this.#log.hadFolder(handle)) continue;
       // A project that was deleted, or is elsewhere, is not made again; whether the mark is true is asked when it is opened.
       const isMarked = names?.some((name) => name === DELETION_FILE || name === MOVE_FILE) === true;
       const path = join(directory, PROJECT_FILE);
@@ -447,7 +449,8 @@ export class FilesEngine implements EnginePort, LogOfProjects, AsyncDisposable {
         const [failure] = await disk.writeFiles([{ path, content: projectFile }]);
         if (failure !== undefined) throw failure;
       }
-      if (names?.includes(CATALOG_FILE) !== true) {
+      const other = this.#born.get(project);
+      if (names?.includes(CATALOG_FILE) !== true && this.#isLater(handle, other?.handle)) {
         this.#born.set(project, { handle, unwritten: undefined, isDurable: true });
         this.#projectOf.set(handle, project);
       }
@@ -458,6 +461,13 @@ export class FilesEngine implements EnginePort, LogOfProjects, AsyncDisposable {
       await disk.syncDirectory(projectsDir);
     }
     await this.#markSettled();
+  }
+
+  /** Of two births of one project, the first is of a folder that somebody has removed. */
+  #isLater(handle: string, than: string | undefined): boolean {
+    const [place, other] = [handle, than].map((one) => one && this.#log.newest(one));
+    if (!place || !other) return than === undefined || other === undefined;
+    return comparePlaces(place, other) > 0;
   }
 
   /** On a full disk the mark stays what it was: only `bunkms recover` asks for it. */
