@@ -20,9 +20,9 @@ function engineOf(path: string): string | undefined {
   return new RegExp(`^${SOURCES}/engine/([^/]+)/`).exec(path)?.[1];
 }
 
-/** The engine that a file belongs to as one who imports: the stores of projects in files are the upper part of the engine `files`. */
-function importerOf(path: string): string | undefined {
-  return path.startsWith(`${SOURCES}/storage/embedded/`) ? 'files' : engineOf(path);
+/** The engine whose code a file is. The store of a project on files lies in `storage/embedded`, and writes to the log of `engine/files`. */
+function ownerOf(path: string): string | undefined {
+  return engineOf(path) ?? (path.startsWith(`${SOURCES}/storage/embedded/`) ? 'files' : undefined);
 }
 
 /** Who puts an engine into the service, or works on one by itself. */
@@ -36,22 +36,19 @@ const OF_THE_LOG = /^(node:|@bundoc\/shared\/(aead|clock|contract\/log-folder|da
 /** Imports that the walls between the engines forbid, a sentence for each. */
 function breachesOf(path: string, source: string): string[] {
   const breaches: string[] = [];
+  const owner = ownerOf(path);
   for (const target of importsOf(path, source)) {
     const engine = engineOf(target);
-    if (engine !== undefined && importerOf(path) !== undefined && importerOf(path) !== engine)
+    if (engine !== undefined && owner !== undefined && owner !== engine)
       breaches.push(`${path} imports ${target}: an engine knows no other engine`);
-    if (engine !== undefined && importerOf(path) === undefined && !composesEngines(path) && !isTest(path))
+    if (engine !== undefined && owner === undefined && !composesEngines(path) && !isTest(path))
       breaches.push(`${path} imports ${target}: only the composition and the commands know an engine`);
     if (isTest(target) && !isTest(path))
       breaches.push(`${path} imports ${target}: the product does not know its tests`);
     const log = `${SOURCES}/engine/files/log/`;
     if (path.startsWith(log) && !isTest(path) && !target.startsWith(log) && !OF_THE_LOG.test(target))
       breaches.push(`${path} imports ${target}: the log stands by itself`);
-    if (
-      importerOf(path) !== undefined &&
-      !isTest(path) &&
-      /(^|\/)(routes|http|fastify|service)(\/|$)/.test(target)
-    )
+    if (owner !== undefined && !isTest(path) && /(^|\/)(routes|http|fastify|service)(\/|$)/.test(target))
       breaches.push(`${path} imports ${target}: no import goes up`);
   }
   return breaches;
@@ -77,6 +74,12 @@ describe('the walls of the engines', () => {
       '../engine/files/log/log.ts',
       'only the composition and the commands know an engine',
     ],
+    [
+      '../storage/embedded/files-engine.ts',
+      '../../engine/postgres/rows.ts',
+      'an engine knows no other engine',
+    ],
+    ['../storage/embedded/files-engine.ts', '../../service/queries.ts', 'no import goes up'],
     ['files/log/log.ts', '../../../service/queries.ts', 'no import goes up'],
     ['files/log/log.ts', 'fastify', 'no import goes up'],
     ['files/log/log.ts', '../../../storage/port.ts', 'the log stands by itself'],
@@ -96,5 +99,11 @@ describe('the walls of the engines', () => {
   ])('let %s put an engine into its place', (path, target) => {
     expect(breachesOf(`${SOURCES}/${path}`, `import { Log } from '${target}';`)).toEqual([]);
     expect(breachesOf(`${SOURCES}/service/${path}`, `import { Log } from '../${target}';`)).toHaveLength(1);
+  });
+
+  it('let the store of a project on files write to the log', () => {
+    const source = "import { Log } from '../../engine/files/log/log.ts';";
+    expect(breachesOf(`${SOURCES}/storage/embedded/files-engine.ts`, source)).toEqual([]);
+    expect(breachesOf(`${SOURCES}/storage/collections/defined-store.ts`, source)).toHaveLength(1);
   });
 });

@@ -18,7 +18,6 @@ import { ServiceToken } from './kms/service-token.ts';
 import { StorageKeys } from './kms/storage-keys.ts';
 import { TokenKeys } from './kms/token-keys.ts';
 import { type BundocMetrics, createBundocMetrics } from './metrics.ts';
-import { descriptorLimit } from './process-limits.ts';
 import { applyEvent } from './project/apply-event.ts';
 import { ProjectDeletion } from './project/delete-project.ts';
 import { ExpiryLooks } from './project/expiry-looks.ts';
@@ -54,7 +53,7 @@ import { ProjectDirectory } from './service/project-directory.ts';
 import { Queries } from './service/queries.ts';
 import type { Disk } from './storage/embedded/disk.ts';
 import { openFileStorage } from './storage-files.ts';
-import type { OpenCost, Storage, StoragePorts, StoreWatch } from './storage-parts.ts';
+import type { Storage, StoragePorts, StoreWatch } from './storage-parts.ts';
 import { openMoveTarget, openPostgresStorage, warnInClear } from './storage-postgres.ts';
 
 /** What a test may replace. */
@@ -82,8 +81,6 @@ export interface RunningBundoc extends RunningService {
 }
 
 const SWEEP_EVERY_MS = 1_000;
-/** Part of the descriptors that open projects may take. */
-const DESCRIPTORS_SHARE = 0.5;
 const TOKEN_KEYS_EVERY_MS = 300_000;
 const RESUME_EVERY_MS = 5_000;
 /** How often it is looked how old the generation is, and how old it may become. */
@@ -367,18 +364,10 @@ function composeInstances(composition: Composition): {
     },
     othersWrite: storage.othersWrite,
     openBytesMax: config.openBytes,
-    hotMax: projectsMaxFor(storage.openCost),
-    projectBytes: storage.openCost.bytes,
     ...(storage.storedBytes === undefined ? {} : { storedBytes: storage.storedBytes }),
     expiry: storage.expiry,
   });
   return { keys, projects, instances };
-}
-
-/** As many projects as may be open for their descriptors: the rest of those is for connections. */
-function projectsMaxFor({ descriptors }: OpenCost): number {
-  if (descriptors === 0) return Number.POSITIVE_INFINITY;
-  return Math.max(1, Math.floor((descriptorLimit() * DESCRIPTORS_SHARE) / descriptors));
 }
 
 /** Each hour the generation is advanced, by one of several nodes, so that a copy of the storage is found out that is in use beside it. */

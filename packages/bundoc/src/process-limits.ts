@@ -12,12 +12,3 @@ function memoryLimit(): number {
 export function defaultOpenBytes(): number {
   return Math.floor(Math.min(memoryLimit() / 4, getHeapStatistics().heap_size_limit / 2));
 }
-
-/** Files and connections that this process may have open; Node has raised it to the hard limit. */
-export function descriptorLimit(): number {
-  // Without it the report looks up the names of peers. The types do not know the member yet.
-  const report = Object.assign(process.report, { excludeNetwork: true });
-  const { userLimits } = report.getReport() as { userLimits?: { open_files?: { soft?: unknown } } };
-  const soft = userLimits?.open_files?.soft;
-  return typeof soft === 'number' ? soft : Number.POSITIVE_INFINITY;
-}

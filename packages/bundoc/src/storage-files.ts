@@ -17,10 +17,7 @@ import { openNodeDisk } from './storage/embedded/node-disk.ts';
 import { limitsAfter, SEAL_LIMITS } from './storage/embedded/seal-budget.ts';
 import { createSealedCache } from './storage/embedded/sealed-cache.ts';
 import { openFolder } from './storage-folder.ts';
-import type { LogCounts, OpenCost, Storage, StoragePorts } from './storage-parts.ts';
-
-/** Measured over 10,000 open projects of one document. */
-const OPEN_COST: OpenCost = { bytes: 32_768, descriptors: 0 };
+import type { LogCounts, Storage, StoragePorts } from './storage-parts.ts';
 
 /** The part of the composition root that stores in files. @throws DataFolderInUse, StartRefused, LogDamaged, and what the disk throws. */
 export async function openFileStorage(
@@ -108,7 +105,6 @@ export async function openFileStorage(
         sealLimits: limitsAfter(SEAL_LIMITS, unknownSealers),
         quota,
       }),
-    openCost: OPEN_COST,
     storedBytes: async (project, entries) => {
       const names = [CATALOG_FILE, INDEX_FILE].filter((name) => entries?.includes(name) ?? true);
       const sizes = names.map((name) => disk.size(join(projectsDir, project, name)));

@@ -52,19 +52,10 @@ export interface Storage extends AsyncDisposable {
   ): Promise<ProjectStore>;
   /** Where others write to it: the state of each project as a text, which changes with it. One statement for all. */
   readonly statesOf?: (projects: readonly string[]) => Promise<ReadonlyMap<string, string>>;
-  /** What every open project takes. */
-  readonly openCost: OpenCost;
   /** Bytes in which it keeps what an open project has in memory, where it can tell. */
   readonly storedBytes?: (project: string, entries?: readonly string[]) => Promise<number>;
   /** Of a storage in files alone. */
   readonly folders?: MovableFolders;
-}
-
-/** What an open project takes at least, whatever it holds. */
-export interface OpenCost {
-  /** Of memory. */
-  readonly bytes: number;
-  readonly descriptors: number;
 }
 
 /** Projects in files, as moves need them. */

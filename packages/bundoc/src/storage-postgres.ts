@@ -14,12 +14,10 @@ import { migrate } from './storage/postgres/migrate.ts';
 import { PostgresStore } from './storage/postgres/postgres-store.ts';
 import { checkServer, takesWrites } from './storage/postgres/server-check.ts';
 import type { PostgresConfig } from './storage-config.ts';
-import type { OpenCost, Storage, StoragePorts } from './storage-parts.ts';
+import type { Storage, StoragePorts } from './storage-parts.ts';
 
 /** Seals that a node reserves at once for a project: each node has a part of what a key may make. */
 const SHARED_SEAL_LIMITS = { ...SEAL_LIMITS, reserve: 2 ** 16 };
-/** What a project holds stays in the database, and its connections are of all projects. */
-const OPEN_COST: OpenCost = { bytes: 32_768, descriptors: 0 };
 const STATES: Statement = {
   name: 'bundoc-states-1',
   text: 'SELECT project, seq, index_version FROM bundoc.heads WHERE project = ANY($1)',
@@ -60,7 +58,6 @@ export async function openPostgresStorage(
       const rows = await database.query(STATES, [projects]);
       return new Map(rows.map(([project, seq, indexes]) => [String(project), `${seq} ${indexes}`]));
     },
-    openCost: OPEN_COST,
     openStore: (project, { cipher }, watch, unknownSealers) =>
       new PostgresStore({
         ...watch,

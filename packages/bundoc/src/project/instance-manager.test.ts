@@ -132,14 +132,14 @@ describe('InstanceManager', () => {
   });
 
   it('keeps a bounded number open; the one used longest ago closes first', async () => {
-    const { manager, write, opened } = start({ hotMax: 2 });
+    const { manager, write, opened } = start({ openBytesMax: 80 * KIB });
     for (const project of ['a', 'b', 'a', 'c']) await write(project);
     await expect.poll(() => [opened.get('a'), opened.get('b'), opened.get('c')]).toEqual([1, 0, 1]);
     expect(manager.size).toBe(2);
   });
 
   it('lets callers wait for room when every open project is in use, and never opens more', async () => {
-    const { manager, write } = start({ hotMax: 1 });
+    const { manager, write } = start({ openBytesMax: 1 });
     const lease = await manager.acquire('a', 'create');
     let done = false;
     const waiting = write('b').then(() => {
@@ -153,7 +153,7 @@ describe('InstanceManager', () => {
   });
 
   it('makes room with no project that somebody is just opening, however many want it', async () => {
-    const { opened, write } = start({ hotMax: 1 });
+    const { opened, write } = start({ openBytesMax: 1 });
     const projects = ['a', 'b', 'c', 'd', 'e'];
     await Promise.all(projects.map((project) => write(project)));
     await expect
@@ -162,7 +162,7 @@ describe('InstanceManager', () => {
   });
 
   it('gives no place to a project that does not exist, and closes none for it', async () => {
-    const { manager, use, isOpen, absent } = await startMany({ hotMax: 1 });
+    const { manager, use, isOpen, absent } = await startMany({ openBytesMax: 1 });
     using lease = await manager.acquire('a', 'existing');
     expect(lease).toBeDefined();
     for (let n = 0; n < 200; n++) expect(await use(`absent-${n}`)).toBe(false);

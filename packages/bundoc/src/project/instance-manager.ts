@@ -32,10 +32,6 @@ export interface InstanceManagerOptions {
   readonly expiry?: Pick<ExpiryMarks, 'mark' | 'ensureMarked'>;
   /** Bytes of memory that open projects take at most; one project may be open in any case. */
   readonly openBytesMax?: number;
-  /** Projects that are open at most, where each takes something else that is scarce. */
-  readonly hotMax?: number;
-  /** Bytes of memory that every open project takes, beside what its store says of itself. */
-  readonly projectBytes?: number;
   /** Bytes in which the storage keeps what an open project has in memory; 0 where that is not known. */
   readonly storedBytes?: (project: string, entries?: readonly string[]) => Promise<number>;
   /** How long a project stays open unused, milliseconds. */
@@ -114,9 +110,8 @@ export class InstanceManager implements AsyncDisposable {
     this.#outOfTime.promise.catch(() => undefined);
     this.#idleTtlMs = options.idleTtlMs ?? 600_000;
     const bytesMax = options.openBytesMax ?? Number.POSITIVE_INFINITY;
-    const limits = { bytesMax, countMax: options.hotMax ?? Number.POSITIVE_INFINITY };
-    this.#order = new SegmentedLru(limits);
-    this.#places = new Places(limits, () => this.#retireUnused());
+    this.#order = new SegmentedLru(bytesMax);
+    this.#places = new Places(bytesMax, () => this.#retireUnused());
     this.#changeWaits = new ChangeWaits(this, options.othersWrite === true);
   }
 
@@ -393,14 +388,13 @@ export class InstanceManager implements AsyncDisposable {
 
   /** Bytes of memory that a project is taken to need until it is open. */
   async #bytesToReserve(project: string, entries?: readonly string[]): Promise<number> {
-    const { projectBytes = PROJECT_BYTES, storedBytes } = this.#options;
-    return projectBytes + STORED_TO_MEMORY * ((await storedBytes?.(project, entries)) ?? 0);
+    const { storedBytes } = this.#options;
+    return PROJECT_BYTES + STORED_TO_MEMORY * ((await storedBytes?.(project, entries)) ?? 0);
   }
 
   /** Has an open project count with the bytes that it takes now. */
   #charge(instance: ProjectInstance): void {
-    const { projectBytes = PROJECT_BYTES } = this.#options;
-    const bytes = projectBytes + Math.ceil(instance.store.memoryBytes);
+    const bytes = PROJECT_BYTES + Math.ceil(instance.store.memoryBytes);
     const more = bytes - instance.bytes;
     if (more === 0) return;
     instance.bytes = bytes;
