@@ -1,5 +1,11 @@
 import { join } from 'node:path';
-import { decodeSettled, encodeSettled, SETTLED_BYTES, SETTLED_FILE, type SegmentUse } from '@bundoc/shared/contract/log-folder';
+import {
+  decodeSettled,
+  encodeSettled,
+  SETTLED_BYTES,
+  SETTLED_FILE,
+  type SegmentUse,
+} from '@bundoc/shared/contract/log-folder';
 import type { LogDisk } from './ports.ts';
 
 const TEMPORARY = '.tmp';
