@@ -246,7 +246,8 @@ describe('a start', () => {
       const behind = await process.open('behind');
       await behind.checkpoint();
       await behind.commit([remove('a'), put('c', '{}')]);
-      const busy = await (await process.create('busy'), process.open('busy'));
+      await process.create('busy');
+      const busy = await process.open('busy');
       await process.turnOver(busy);
       const expected = ['a', 'bc', ''];
       const withKeys = process.after(end);
