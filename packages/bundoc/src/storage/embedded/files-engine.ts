@@ -115,6 +115,8 @@ export class FilesEngine implements EnginePort, LogOfProjects, AsyncDisposable {
   /** Handles of projects that wait for their own checkpoint. */
   readonly #wanted = new Set<string>();
   #relieving: Promise<void> | undefined;
+  /** Files of carried parts that are being put into folders. */
+  #placing: Promise<unknown> | undefined;
   #isPressed = false;
   #isClosed = false;
   /** Resolves once it is known of all catalogs what they cover. */
@@ -304,6 +306,8 @@ export class FilesEngine implements EnginePort, LogOfProjects, AsyncDisposable {
       await this.#write({ handle, project, keys: NO_KEYS }, { kind: 'gone', keyVersion: 0 });
     this.#projectOf.delete(handle);
     this.#carried.delete(handle);
+    // What was read of it before its end may be on its way into its folder, which is to be removed.
+    await this.#placing;
     await this.#log.stuck.remove(handle);
   }
 
@@ -661,8 +665,14 @@ export class FilesEngine implements EnginePort, LogOfProjects, AsyncDisposable {
       await this.#checkpointAll(open.slice(at, at + CHECKPOINTS_TOGETHER) as EmbeddedStore[], false);
   }
 
+  #carry(contents: readonly CarriedContent[]): Promise<readonly (AppError | undefined)[]> {
+    const placing = this.#place(contents);
+    this.#placing = placing.catch(() => undefined);
+    return placing;
+  }
+
   /** Puts files of carried parts into the folders of their projects, with a few syncs for all. */
-  async #carry(contents: readonly CarriedContent[]): Promise<readonly (AppError | undefined)[]> {
+  async #place(contents: readonly CarriedContent[]): Promise<readonly (AppError | undefined)[]> {
     const { disk, projectsDir } = this.#options;
     const outcomes: (AppError | undefined)[] = contents.map(() => undefined);
     const files: Placed[] = [];
