@@ -471,7 +471,7 @@ describe('the cache', () => {
     const name = project.cipher.fileName(ref('a'));
     for (const v of [1, 2]) {
       await commitOne(store, put('a', `{"v":${v}}`));
-      // Written, so that no wish of the file writer answers in its place.
+      // Written, so that no pending write answers in its place.
       await store.checkpoint();
       expect((await store.get(ref('a')))?.text.toString()).toContain(`"v":${v}`);
     }

@@ -238,8 +238,8 @@ export class EmbeddedStore implements ProjectStore, PartSource, CheckpointSource
   }
 
   get memoryBytes(): number {
-    const { catalog, usedKeys } = this.#parts;
-    return catalog.memoryBytes + usedKeys.memoryBytes + this.#indexes.memoryBytes;
+    const { catalog, files, usedKeys } = this.#parts;
+    return catalog.memoryBytes + files.memoryBytes + usedKeys.memoryBytes + this.#indexes.memoryBytes;
   }
 
   /** Never 0 while the catalog or parts of the log are under another version: they are brought under this one last. */
@@ -337,8 +337,8 @@ export class EmbeddedStore implements ProjectStore, PartSource, CheckpointSource
     const { files } = this.#parts;
     if (files.isFull) this.#refuseAll(new AppError('disk_full'), isNoDelete);
     while (this.#waiting.length > 0) {
-      if (!onlyMakingRoom && !files.isRoomy) {
-        files.whenRoomy(() => this.#attached.ready());
+      if (!onlyMakingRoom && !files.hasCapacity) {
+        files.whenCapacity(() => this.#attached.ready());
         return undefined;
       }
       const group = this.#takeGroup(bytesMax, onlyMakingRoom);

@@ -383,7 +383,7 @@ export class FilesEngine implements EnginePort, LogOfProjects, AsyncDisposable {
     );
     for (const [fileName, sealed] of loaded.sealedByFile) {
       // What waits is later.
-      if (files.wishes.has(fileName)) continue;
+      if (files.pendingWrites.has(fileName)) continue;
       if (sealed === undefined) files.remove(fileName);
       else files.put(fileName, Buffer.from(sealed));
     }
