@@ -68,6 +68,7 @@ describe('the walls of the engines', () => {
   it.each([
     ['postgres/rows.ts', '../files/log/log.ts', 'an engine knows no other engine'],
     ['files/store.ts', '../postgres/rows.ts', 'an engine knows no other engine'],
+    ['../storage/embedded/store.ts', '../../engine/postgres/rows.ts', 'an engine knows no other engine'],
     [
       '../service/queries.ts',
       '../engine/files/log/log.ts',
@@ -92,6 +93,8 @@ describe('the walls of the engines', () => {
   it.each([
     ['app.ts', './engine/files/log/log.ts'],
     ['storage-files.ts', './engine/files/log/log.ts'],
+    ['storage-folder.ts', './engine/files/log/log.ts'],
+    ['storage/embedded/open-store.ts', '../../engine/files/log/log.ts'],
     ['cli/verify.ts', '../engine/files/log/log.ts'],
   ])('let %s put an engine into its place', (path, target) => {
     expect(breachesOf(`${SOURCES}/${path}`, `import { Log } from '${target}';`)).toEqual([]);

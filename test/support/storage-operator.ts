@@ -348,6 +348,7 @@ export function forgedStorage(text: string, random: () => number): string {
     { generation: undefined },
     { candidates: [randomUUID(), file['generation']] },
     { takeOvers: Number.MAX_SAFE_INTEGER },
+    { log: undefined },
     { id: randomUUID(), generation: undefined, candidates: [], takeOvers: 7 },
   ];
   return `${JSON.stringify({ ...file, ...forgeries[Math.floor(random() * forgeries.length)] })}\n`;

@@ -18,7 +18,7 @@ const MIB = 1_048_576;
 /** Sealed documents of all projects that may wait for their files before writes wait. */
 const BACKLOG_BYTES_MAX = 64 * MIB;
 /** Bytes of the log from which on an open project gets a checkpoint. */
-const CHECKPOINT_BYTES = 16 * MIB;
+const CHECKPOINT_BYTES = 32 * MIB;
 
 /** A data folder that this process has to itself. */
 export interface HeldFolder {

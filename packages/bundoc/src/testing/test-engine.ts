@@ -46,24 +46,28 @@ export function setStorageId(disk: Disk, id: Buffer): void {
 
 const storageIdOf = (disk: Disk) => storageIds.get(disk) ?? STORAGE_ID;
 
-const engines = new WeakMap<Disk, Promise<FilesEngine>>();
+interface OpenEngine extends AsyncDisposable {
+  readonly engine: FilesEngine;
+}
+
+const engines = new WeakMap<Disk, Promise<OpenEngine>>();
 
 /** The engine of a process, which has a disk to itself: one for each disk. */
-export function engineOn(disk: Disk, options: TestEngineOptions = {}): Promise<FilesEngine> {
-  let engine = engines.get(disk);
-  if (engine === undefined) {
-    engine = openEngine(disk, options);
-    engines.set(disk, engine);
-    engine.catch(() => engines.delete(disk));
+export async function engineOn(disk: Disk, options: TestEngineOptions = {}): Promise<FilesEngine> {
+  let open = engines.get(disk);
+  if (open === undefined) {
+    open = openEngine(disk, options);
+    engines.set(disk, open);
+    open.catch(() => engines.delete(disk));
   }
-  return engine;
+  return (await open).engine;
 }
 
 /** Ends the engine of a disk in order. The next who asks opens another. */
 export async function closeEngine(disk: Disk): Promise<void> {
-  const engine = await engines.get(disk);
+  const open = await engines.get(disk);
   engines.delete(disk);
-  await engine?.[Symbol.asyncDispose]();
+  await open?.[Symbol.asyncDispose]();
 }
 
 async function openEngine(
@@ -75,30 +79,37 @@ async function openEngine(
     limits = SMALL_LIMITS,
     backlogBytesMax,
   }: TestEngineOptions,
-): Promise<FilesEngine> {
-  return FilesEngine.open({
+): Promise<OpenEngine> {
+  await using stack = new AsyncDisposableStack();
+  const options = {
     ...{ disk, dataDir, projectsDir, storageId: storageIdOf(disk), mustExist: false },
-    logDisk: logDiskOf(disk, dataDir),
+    logDisk: logDiskOf(disk, dataDir, stack),
     logLimits: limits.log,
     checkpointBytes: limits.checkpointBytes,
     backlog: new Backlog(backlogBytesMax ?? SMALL_BACKLOG_BYTES_MAX),
     ...(clock === undefined ? {} : { clock }),
-  });
+  };
+  const engine = stack.use(await FilesEngine.open(options));
+  const running = stack.move();
+  return { engine, [Symbol.asyncDispose]: () => running.disposeAsync() };
 }
 
 /** What commands see of the log of a disk, which no engine has open. */
 export async function viewLog(disk: Disk, dataDir = '/'): Promise<ViewedLog> {
   const directory = dataDir === '/' ? '/log' : `${dataDir}/log`;
+  // Whoever has the view still reads.
+  const stack = new AsyncDisposableStack();
   const view = await readLog({
-    ...{ disk: logDiskOf(disk, dataDir), directory, storageId: storageIdOf(disk) },
+    ...{ disk: logDiskOf(disk, dataDir, stack), directory, storageId: storageIdOf(disk) },
     segmentBytes: SMALL_LIMITS.log.segmentBytes,
     everyFrame: true,
   });
   return ViewedLog.of(storageIdOf(disk), view);
 }
 
-function logDiskOf(disk: Disk, dataDir: string): LogDisk {
-  return isLogDisk(disk) ? disk : new NodeLogDisk(disk, DataFolder.open(dataDir));
+function logDiskOf(disk: Disk, dataDir: string, stack: AsyncDisposableStack): LogDisk {
+  if (isLogDisk(disk)) return disk;
+  return stack.use(new NodeLogDisk(disk, stack.use(DataFolder.open(dataDir))));
 }
 
 function isLogDisk(disk: Disk): disk is Disk & LogDisk {

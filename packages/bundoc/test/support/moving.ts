@@ -84,6 +84,7 @@ export class Moving implements AsyncDisposable {
 
   /** Of the process that has the folder. */
   async #engine(): Promise<FilesEngine> {
+    await this.identity('files');
     await this.disk.makeDirectory(this.#projectsDir);
     return engineOn(this.disk, { dataDir: this.folder, projectsDir: this.#projectsDir });
   }
@@ -124,10 +125,19 @@ export class Moving implements AsyncDisposable {
     });
   }
 
-  /** A node, or the service on files: one process at a time has the folder. */
-  async node(place: Place, storage?: StartedStorage, clock?: Clock): Promise<InstanceManager> {
+  /**
+   * A node, or the service on files.
+   *
+   * @param isAlone false for another user of the process that has the folder; otherwise that process ends before.
+   */
+  async node(
+    place: Place,
+    storage?: StartedStorage,
+    clock?: Clock,
+    isAlone = true,
+  ): Promise<InstanceManager> {
     const { database, disk } = this;
-    if (place === 'files') await this.#endFiles();
+    if (place === 'files' && isAlone) await this.#endFiles();
     const started = storage ?? (await this.start(place));
     const keys = await this.#keysOf(place, started);
     const projects = await this.projects(place, started, keys, clock);

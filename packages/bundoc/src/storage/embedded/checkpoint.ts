@@ -54,7 +54,9 @@ export interface CheckpointPorts {
   readonly tmp: string;
   readonly clock: Clock;
   /** Files that are not durable of a project that is new, and folders whose names are not. */
-  readonly unsyncedBirth: (project: string) => { readonly files: string[]; readonly folders: string[] };
+  readonly unsyncedBirth: (
+    project: string,
+  ) => Promise<{ readonly files: string[]; readonly folders: string[] }>;
   /** Has every document file that the log knows of written again: it is not known what a failed sync has left of them. */
   readonly writeAgain: (source: CheckpointSource) => Promise<void>;
   /** A snapshot is durable. */
@@ -146,7 +148,7 @@ async function syncDocuments(steps: readonly Step[], ports: CheckpointPorts, fai
     steps.map(async ({ source }) => {
       try {
         await source.files.whenWritten();
-        const birth = unsyncedBirth(source.project);
+        const birth = await unsyncedBirth(source.project);
         const paths = [...source.files.takeUnsynced(), ...birth.files];
         written.push({ source, paths, folders: birth.folders });
       } catch (error) {

@@ -59,14 +59,19 @@ export interface EmbeddedStoreOptions extends ReaderOptions {
   readonly quota?: Quota | undefined;
 }
 
+/** Bytes of a project in the log from which on its checkpoint is due: `least`, or, while its catalog is longer, up to `most`. */
+export interface CheckpointBytes {
+  readonly least: number;
+  readonly most: number;
+}
+
 /** What the store asks of the engine. */
 export interface EnginePort {
   /** Lets the store write into the log. */
   attach(source: PartSource, after: Place | undefined): AttachedHandle;
   /** Makes a checkpoint, or waits for the one that is under way. */
   checkpoint(store: EmbeddedStore): Promise<void>;
-  /** Bytes of the log from which on a project's checkpoint is due. */
-  readonly checkpointBytes: number;
+  readonly checkpointBytes: CheckpointBytes;
   /** The store has written its last. */
   closed(store: EmbeddedStore): Promise<void>;
 }
@@ -358,12 +363,11 @@ export class EmbeddedStore implements ProjectStore, PartSource, CheckpointSource
 
   /** Documents that are durable behind what the catalog covers, by what they take in the log. */
   get isCheckpointDue(): boolean {
-    const { catalog } = this.#parts;
-    const bytes = Math.max(catalog.size * SNAPSHOT_ENTRY_BYTES, this.#engine.checkpointBytes);
-    // However large the catalog is, the log needs its segments.
-    return (
-      !this.#failed && (this.#attached.mark()?.bytes ?? 0) > Math.min(bytes, 8 * this.#engine.checkpointBytes)
-    );
+    if (this.#failed) return false;
+    const { least, most } = this.#engine.checkpointBytes;
+    const bytes = this.#attached.mark()?.bytes ?? 0;
+    // A snapshot is of the whole catalog; however large that is, the log needs its segments.
+    return bytes > least && bytes > Math.min(this.#parts.catalog.size * SNAPSHOT_ENTRY_BYTES, most);
   }
 
   purge(beforeMs: number): number {

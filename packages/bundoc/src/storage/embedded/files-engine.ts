@@ -28,9 +28,15 @@ import type { LogDisk, LogObserver } from '../../engine/files/log/ports.ts';
 import { KeyedMutex } from '../../keyed-mutex.ts';
 import type { Backlog } from './backlog.ts';
 import { type CheckpointPorts, type CheckpointSource, checkpointStores } from './checkpoint.ts';
-import { type Disk, makeDirectoryDurably, removeLeftovers, SMALL_FILE_BYTES_MAX } from './disk.ts';
+import {
+  type Disk,
+  makeDirectoryDurably,
+  removeLeftovers,
+  replaceFile,
+  SMALL_FILE_BYTES_MAX,
+} from './disk.ts';
 import { DocumentWriter } from './document-writer.ts';
-import type { EmbeddedStore, EnginePort } from './embedded-store.ts';
+import type { CheckpointBytes, EmbeddedStore, EnginePort } from './embedded-store.ts';
 import { openStore, type StoreOptions } from './open-store.ts';
 import {
   CARRIED_FOLDER,
@@ -52,7 +58,7 @@ export interface FilesEngineOptions {
   /** Whether the storage had a log before. */
   readonly mustExist: boolean;
   readonly logLimits: LogLimits;
-  /** Bytes of the log from which on an open project gets a checkpoint. */
+  /** Bytes of the log from which on an open project gets a checkpoint; less, where the log is small. */
   readonly checkpointBytes: number;
   readonly backlog: Backlog;
   readonly clock?: Clock;
@@ -80,6 +86,10 @@ interface Born {
   unwritten: Buffer | undefined;
   /** Whether folder and `project.json` are durable by themselves, and not by the log alone. */
   isDurable: boolean;
+  /** Whether it is not known what the folder has: it could not be read when the service started. */
+  isUnseen: boolean;
+  /** Whether a sync of `project.json` has failed: no later sync makes durable what was written before. */
+  mustReplace: boolean;
 }
 
 /**
@@ -88,7 +98,7 @@ interface Born {
  * A project costs a folder, `project.json`, a catalog, and its document files. Of one that is closed, the log and this keep about 200 bytes.
  */
 export class FilesEngine implements EnginePort, LogOfProjects, AsyncDisposable {
-  readonly checkpointBytes: number;
+  readonly checkpointBytes: CheckpointBytes;
   readonly storageId: Buffer;
   readonly #options: FilesEngineOptions;
   readonly #log: Log;
@@ -117,7 +127,9 @@ export class FilesEngine implements EnginePort, LogOfProjects, AsyncDisposable {
     this.#clock = clock;
     this.#tmp = join(dataDir, TMP_FOLDER);
     this.#writer = new DocumentWriter({ disk, backlog });
-    this.checkpointBytes = options.checkpointBytes;
+    const { segmentBytes, segmentsMax } = options.logLimits;
+    const most = (segmentBytes * segmentsMax) / 4;
+    this.checkpointBytes = { least: Math.min(options.checkpointBytes, most), most };
     this.storageId = options.storageId;
     const scan = Promise.withResolvers<void>();
     this.scanned = scan.promise;
@@ -192,7 +204,7 @@ export class FilesEngine implements EnginePort, LogOfProjects, AsyncDisposable {
     const handle = randomBytes(HANDLE_BYTES).toString('hex');
     const birth = { project, projectFile };
     await this.#write({ handle, project, keys }, { kind: 'birth', keyVersion: keys.version, birth });
-    const born: Born = { handle, unwritten: projectFile, isDurable: false };
+    const born: Born = newBorn(handle, { unwritten: projectFile });
     this.#born.set(project, born);
     this.#projectOf.set(handle, project);
     await this.writeBirth(project, directory);
@@ -202,10 +214,10 @@ export class FilesEngine implements EnginePort, LogOfProjects, AsyncDisposable {
   async writeBirth(project: string, directory: string): Promise<void> {
     const born = this.#born.get(project);
     if (born?.unwritten === undefined) return;
-    const path = join(directory, PROJECT_FILE);
-    const [failure] = await this.#options.disk.writeFiles([{ path, content: born.unwritten }]);
-    if (failure !== undefined) throw failure;
+    if (born.isUnseen) await this.#writeIfMissing(directory, born.unwritten);
+    else await this.#writeProjectFile(directory, born.unwritten);
     born.unwritten = undefined;
+    born.isUnseen = false;
   }
 
   /** Makes the folder of a project durable by itself, before something in it is replaced. */
@@ -213,9 +225,50 @@ export class FilesEngine implements EnginePort, LogOfProjects, AsyncDisposable {
     const born = this.#born.get(project);
     if (born === undefined || born.isDurable) return;
     const { disk, projectsDir } = this.#options;
-    await disk.syncFiles([join(projectsDir, project, PROJECT_FILE)]);
+    await this.#replaceIfFailed(project, born);
+    try {
+      await disk.syncFiles([join(projectsDir, project, PROJECT_FILE)]);
+    } catch (error) {
+      born.mustReplace = true;
+      throw error;
+    }
     await disk.syncDirectory(projectsDir);
     born.isDurable = true;
+  }
+
+  /** Writes the bytes of `project.json` into a new file, since a sync of the present one has failed. */
+  async #replaceIfFailed(project: string, born: Born): Promise<void> {
+    if (!born.mustReplace) return;
+    const { disk, projectsDir } = this.#options;
+    const path = join(projectsDir, project, PROJECT_FILE);
+    const content = await disk.read(path, SMALL_FILE_BYTES_MAX);
+    if (content === undefined) throw new AppError('project_damaged');
+    await replaceFile(disk, this.#tmp, path, content);
+    born.mustReplace = false;
+  }
+
+  /** Without a sync. */
+  async #writeProjectFile(directory: string, content: Buffer): Promise<void> {
+    const path = join(directory, PROJECT_FILE);
+    const [failure] = await this.#options.disk.writeFiles([{ path, content }]);
+    if (failure !== undefined) throw failure;
+  }
+
+  /**
+   * Writes the `project.json` of a birth where there is none that can be parsed. A project that was deleted, or is elsewhere, is not made
+   * again; whether the mark is true is asked when it is opened.
+   *
+   * @returns names in the folder before.
+   */
+  async #writeIfMissing(directory: string, projectFile: Buffer): Promise<readonly string[] | undefined> {
+    const names = await this.#options.disk.list(directory).catch((error: unknown) => {
+      if (hasCode(error, 'project_damaged')) return undefined;
+      throw error;
+    });
+    const isMarked = names?.some((name) => name === DELETION_FILE || name === MOVE_FILE) === true;
+    if (!isMarked && !(await this.#isProjectFile(join(directory, PROJECT_FILE))))
+      await this.#writeProjectFile(directory, projectFile);
+    return names;
   }
 
   /** @throws AppError `project_damaged`, and those of the disk. */
@@ -225,7 +278,9 @@ export class FilesEngine implements EnginePort, LogOfProjects, AsyncDisposable {
     this.#stores.set(handle, store);
     this.#projectOf.set(handle, options.project);
     if (loaded.hasCarried || this.#log.stuck.handles.has(handle)) this.#carried.add(handle);
-    const isCopied = projectFile?.equals(options.projectFile) ?? loaded.versions.size < 2;
+    const isCopied = 
+      projectFile?.equals(options.projectFile) ??
+      loaded.versions.values().every((version) => version === options.cipher.version);
     if (isCopied) return store;
     // The copy of `project.json` in the catalog is never older than a key version that something is sealed under.
     const [failure] = await this.#checkpointAll([store], true);
@@ -238,16 +293,17 @@ export class FilesEngine implements EnginePort, LogOfProjects, AsyncDisposable {
   async forget(project: string): Promise<void> {
     await this.#writer.drop(project);
     const handle = this.#born.get(project)?.handle ?? (await this.#startOf(project))?.handle;
-    this.#born.delete(project);
     if (handle !== undefined) await this.drop(project, handle);
+    // Not before: who tries again after a failure must find the handle.
+    this.#born.delete(project);
   }
 
   /** The log has nothing under a handle any more: the project is gone, or has another handle. */
   async drop(project: string, handle: string): Promise<void> {
-    this.#projectOf.delete(handle);
-    this.#carried.delete(handle);
     if (this.#log.newest(handle) !== undefined)
       await this.#write({ handle, project, keys: NO_KEYS }, { kind: 'gone', keyVersion: 0 });
+    this.#projectOf.delete(handle);
+    this.#carried.delete(handle);
     await this.#log.stuck.remove(handle);
   }
 
@@ -353,9 +409,10 @@ export class FilesEngine implements EnginePort, LogOfProjects, AsyncDisposable {
       disk,
       tmp: this.#tmp,
       clock: this.#clock,
-      unsyncedBirth: (project) => {
+      unsyncedBirth: async (project) => {
         const born = this.#born.get(project);
         if (born === undefined || born.isDurable) return { files: [], folders: [] };
+        await this.#replaceIfFailed(project, born);
         return { files: [join(projectsDir, project, PROJECT_FILE)], folders: [projectsDir] };
       },
       writeAgain: (source) => this.#writeAgain(source),
@@ -376,6 +433,11 @@ export class FilesEngine implements EnginePort, LogOfProjects, AsyncDisposable {
   async #writeAgain(source: CheckpointSource): Promise<void> {
     const { disk } = this.#options;
     const { project, directory, cipher, handle, covered, files } = source;
+    const born = this.#born.get(project);
+    if (born !== undefined && !born.isDurable) {
+      born.mustReplace = true;
+      await this.#replaceIfFailed(project, born);
+    }
     const carried = await readCarried(disk, directory);
     const loaded = new LoadedStore();
     await replayParts({ project, directory, disk, cipher, log: this }, { handle, covered, carried }, (part) =>
@@ -430,32 +492,54 @@ export class FilesEngine implements EnginePort, LogOfProjects, AsyncDisposable {
   /** Writes the folders of births that are not there, or not as they were, and makes all of them durable. */
   async #settle(): Promise<void> {
     const { disk, projectsDir } = this.#options;
+    const written: Born[] = [];
     const files: string[] = [];
+    let areAllThere = true;
     for await (const { handle, project, projectFile } of this.#log.births()) {
       if (projectIdSchema.safeParse(project).data !== project) continue;
       const directory = join(projectsDir, project);
-      const names = await disk.list(directory).catch((error: unknown) => {
-        if (hasCode(error, 'project_damaged')) return undefined;
-        throw error;
-      });
-      // A project that was deleted, or is elsewhere, is not made again; whether the mark is true is asked when it is opened.
-      const isMarked = names?.some((name) => name === DELETION_FILE || name === MOVE_FILE) === true;
-      const path = join(directory, PROJECT_FILE);
-      if (!isMarked && !(await this.#isProjectFile(path))) {
-        const [failure] = await disk.writeFiles([{ path, content: projectFile }]);
-        if (failure !== undefined) throw failure;
+      const born = newBorn(handle, {});
+      let names: readonly string[] | undefined;
+      try {
+        names = await this.#writeIfMissing(directory, projectFile);
+        files.push(join(directory, PROJECT_FILE));
+        written.push(born);
+      } catch (error) {
+        // Its own folder fails: the others are served. It is written when it is opened.
+        if (!(error instanceof AppError)) throw error;
+        [born.unwritten, born.isUnseen, areAllThere] = [projectFile, true, false];
       }
-      if (names?.includes(CATALOG_FILE) !== true) {
-        this.#born.set(project, { handle, unwritten: undefined, isDurable: true });
-        this.#projectOf.set(handle, project);
-      }
-      files.push(path);
+      if (names?.includes(CATALOG_FILE) !== true) this.#born.set(project, born);
+      this.#projectOf.set(handle, project);
     }
     if (files.length > 0) {
-      await disk.syncFiles(files);
+      if (!(await this.#syncEach(files, written))) areAllThere = false;
       await disk.syncDirectory(projectsDir);
     }
-    await this.#markSettled();
+    if (areAllThere) await this.#markSettled();
+  }
+
+  /** Files of births, together; each by itself when that fails. @returns whether all are durable. */
+  async #syncEach(files: readonly string[], births: readonly Born[]): Promise<boolean> {
+    const { disk } = this.#options;
+    try {
+      await disk.syncFiles(files);
+      for (const born of births) born.isDurable = true;
+      return true;
+    } catch (error) {
+      if (!(error instanceof AppError)) throw error;
+    }
+    let areAllDurable = true;
+    for (const [at, born] of births.entries())
+      try {
+        // Which of them the sync has failed for is not known.
+        born.mustReplace = true;
+        await disk.syncFiles([files[at] as string]);
+      } catch (error) {
+        if (!(error instanceof AppError)) throw error;
+        areAllDurable = false;
+      }
+    return areAllDurable;
   }
 
   /** On a full disk the mark stays what it was: only `bunkms recover` asks for it. */
@@ -626,6 +710,10 @@ interface Placed {
   readonly tmp: string;
   readonly to: string;
   isFolderNew: boolean;
+}
+
+function newBorn(handle: string, { unwritten }: { unwritten?: Buffer }): Born {
+  return { handle, unwritten, isDurable: false, isUnseen: false, mustReplace: false };
 }
 
 /** Of a project that is being made. */

@@ -7,7 +7,7 @@ import type { ReadableLogDisk } from './ports.ts';
 import { type LiveSegment, lostLog, scanLog } from './scan.ts';
 import type { SuspectFrame } from './scan-frames.ts';
 import type { SealedPart } from './sealed-part.ts';
-import { listStuck } from './stuck-parts.ts';
+import { birthsIn, listStuck } from './stuck-parts.ts';
 
 export interface LogViewOptions {
   readonly disk: ReadableLogDisk;
@@ -116,8 +116,9 @@ export class LogView implements ReadableLog {
     return this.#segments.reader();
   }
 
-  births(): AsyncGenerator<FoundBirth> {
-    return this.#content.readBirths();
+  async *births(): AsyncGenerator<FoundBirth> {
+    yield* this.#content.readBirths();
+    yield* birthsIn(this.stuck);
   }
 
   /**

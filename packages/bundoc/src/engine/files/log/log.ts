@@ -19,7 +19,7 @@ import type { PartReader } from './parts.ts';
 import { type LogScan, lostLog, scanLog } from './scan.ts';
 import { isFull, Segments, SPARSE_SEGMENTS_MAX } from './segments.ts';
 import { writeSettled } from './settled-mark.ts';
-import { StuckParts } from './stuck-parts.ts';
+import { birthsIn, StuckParts } from './stuck-parts.ts';
 
 /**
  * The log of a data folder: what is committed in any project goes into one frame with what others commit at
@@ -131,8 +131,9 @@ export class Log implements ReadableLog, AsyncDisposable {
     return this.#segments.reader();
   }
 
-  births(): AsyncGenerator<FoundBirth> {
-    return this.#content.readBirths();
+  async *births(): AsyncGenerator<FoundBirth> {
+    yield* this.#content.readBirths();
+    yield* birthsIn(this.stuck);
   }
 
   /** An administrator accepts what a hole has cost. Durable with the next segment, which begins at once. */
