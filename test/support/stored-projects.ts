@@ -114,14 +114,13 @@ class StoredFiles implements StoredProjects {
 
   async sealedDocuments(project: string, count: number): Promise<SealedDocument[]> {
     return (await documentFiles(this.#dataDir, project, count)).map((path) => {
-      const name = basename(path);
-      if (basename(dirname(path)) !== name.slice(0, 2)) throw new Error(`${path} is not where it belongs`);
-      return { name, sealed: readFileSync(path) };
+      if (basename(dirname(path)) !== 'docs') throw new Error(`${path} is not where it belongs`);
+      return { name: basename(path), sealed: readFileSync(path) };
     });
   }
 
   async replaceSealed(project: string, { name, sealed }: SealedDocument): Promise<void> {
-    writeFileSync(join(this.#dataDir, 'projects', project, 'docs', name.slice(0, 2), name), sealed);
+    writeFileSync(join(this.#dataDir, 'projects', project, 'docs', name), sealed);
   }
 
   async everything(): Promise<Buffer> {
