@@ -121,7 +121,10 @@ describe('the golden files of format 1', () => {
     // The first part behind the covered one names its tag.
     expect(carried.includes(bytes.subarray(48, 64))).toBe(true);
     // Two living documents, each of a few bytes and the seal.
-    expect([Number(bytes.readBigUInt64BE(64)), Number(bytes.readBigUInt64BE(72))]).toEqual([2, expect.any(Number)]);
+    expect([Number(bytes.readBigUInt64BE(64)), Number(bytes.readBigUInt64BE(72))]).toEqual([
+      2,
+      expect.any(Number),
+    ]);
     expect(Number(bytes.readBigUInt64BE(72))).toBeGreaterThan(200);
     const head = 84 + bytes.readUInt32BE(80);
     expect(bytes.subarray(84, head)).toEqual(golden('project-v1.golden.json'));
@@ -137,7 +140,9 @@ describe('the golden files of format 1', () => {
     // The four changes before it; no deletion is forgotten.
     expect([plaintext.readUIntBE(0, 6), plaintext.readUIntBE(6, 6)]).toEqual([4, 0]);
     // Of one key version, version 1, three seals.
-    expect([plaintext.readUInt16BE(12), plaintext.readUInt32BE(14), plaintext.readUIntBE(18, 6)]).toEqual([1, 1, 3]);
+    expect([plaintext.readUInt16BE(12), plaintext.readUInt32BE(14), plaintext.readUIntBE(18, 6)]).toEqual([
+      1, 1, 3,
+    ]);
   });
 
   it('the move mark opens by its byte table alone, as the service opens it, and only under its project', async () => {

@@ -24,7 +24,10 @@ export interface DocumentWriterOptions {
   readonly later?: (task: () => void, ms: number) => NodeJS.Timeout;
 }
 
-/** Files of one round, and their bytes beyond the first. A round takes milliseconds, which bounds how long closing waits. */
+/**
+ * Files of one round, and their bytes beyond the first. A round takes milliseconds, which bounds how long
+ * closing waits.
+ */
 const ROUND_FILES_MAX = 256;
 const ROUND_BYTES_MAX = 4_194_304;
 /** Files of one project in a round while others wait. */
@@ -35,9 +38,9 @@ const UNSYNCED_NAME_BYTES = 64;
 const FULL_RETRY_MS = 500;
 
 /**
- * Writes the document files of all projects of a data folder, in the background. Commits are durable in the log, so files are
- * written in place and in any order, and a later content replaces one that still waits. A file that a crash tears is written
- * again from the log. Projects take turns.
+ * Writes the document files of all projects of a data folder, in the background. Commits are durable in the
+ * log, so files are written in place and in any order, and a later content replaces one that still waits. A
+ * file that a crash tears is written again from the log. Projects take turns.
  *
  * It outlives the stores: it still writes what a closed project left, so the next opening need not.
  */
@@ -81,8 +84,8 @@ export class DocumentWriter {
   }
 
   /**
-   * Gives up the pending writes of a project: the log has them, or the project is being removed. The next {@link of} starts
-   * from nothing. Once resolved, none of its files is being written.
+   * Gives up the pending writes of a project: the log has them, or the project is being removed. The next
+   * {@link of} starts from nothing. Once resolved, none of its files is being written.
    */
   async drop(project: string): Promise<void> {
     const files = this.#projects.get(project);
@@ -198,7 +201,10 @@ export class ProjectFiles {
   readonly pendingWrites = new Map<string, PendingWrite>();
   /** Called with a failure other than a full disk, after which nothing is written. The open store sets it. */
   onFailure: ((error: unknown) => void) | undefined;
-  /** Whether everything that the log has of the project is pending here or in its file. An opening then writes nothing again. */
+  /**
+   * Whether everything that the log has of the project is pending here or in its file. An opening then writes
+   * nothing again.
+   */
   isUpToDate = false;
   readonly #directory: string;
   readonly #writing: WritingPort;
@@ -220,7 +226,10 @@ export class ProjectFiles {
     return this.pendingWrites.size === 0 && this.#unsynced.size === 0 && this.#failure === undefined;
   }
 
-  /** Bytes of memory, as an estimate, of the names that wait for a sync. The contents that wait are the backlog's. */
+  /**
+   * Bytes of memory, as an estimate, of the names that wait for a sync. The contents that wait are the
+   * backlog's.
+   */
   get memoryBytes(): number {
     return this.#unsynced.size * UNSYNCED_NAME_BYTES;
   }
@@ -244,7 +253,10 @@ export class ProjectFiles {
     this.#enqueue(fileName, undefined);
   }
 
-  /** False while the backlog of all projects is full. A project without pending bytes does not wait for others. */
+  /**
+   * False while the backlog of all projects is full. A project without pending bytes does not wait for
+   * others.
+   */
   get hasCapacity(): boolean {
     return !this.#writing.backlog.isFull || this.#backlogBytes === 0 || this.#failure !== undefined;
   }
@@ -292,7 +304,8 @@ export class ProjectFiles {
 
   /** For the writer: a file was written or removed. */
   written(fileName: string, write: PendingWrite): void {
-    // A removal too, even of what was not there: a process that was killed may have removed it and not synced its folder.
+    // A removal too, even of what was not there: a process that was killed may have removed it and not synced
+    // its folder.
     this.#unsynced.add(fileName);
     if (this.pendingWrites.get(fileName) !== write) return;
     this.pendingWrites.delete(fileName);
@@ -342,7 +355,10 @@ export class ProjectFiles {
     this.#writing.backlog.add(bytes);
   }
 
-  /** Nobody need wait for a content that was replaced: the commit of the later one is in the log, behind any checkpoint of now. */
+  /**
+   * Nobody need wait for a content that was replaced: the commit of the later one is in the log, behind any
+   * checkpoint of now.
+   */
   #replaced(former: PendingWrite): void {
     for (const wait of this.#waits) if (former.number <= wait.upTo) this.#end(wait);
   }

@@ -374,7 +374,7 @@ describe('the log', () => {
     }
     const refused = await project.open(next).catch((error: unknown) => error);
     expect(refused).toMatchObject({ code: 'project_damaged' });
-    expect(String((refused as Error).cause)).toMatch(/segment 1, frame \d of the log: a part/);
+    expect(String((refused as Error).cause)).toMatch(/segment \d, frame \d of the log: a part/);
   });
 });
 

@@ -230,7 +230,8 @@ describe('a start', () => {
       const behind = await process.open('behind');
       await behind.checkpoint();
       await behind.commit([remove('a'), put('c', '{}')]);
-      const busy = await (await process.create('busy'), process.open('busy'));
+      await process.create('busy');
+      const busy = await process.open('busy');
       await process.turnOver(busy);
       const expected = ['a', 'bc', ''];
       const withKeys = process.after(end);
@@ -239,7 +240,9 @@ describe('a start', () => {
       expect(await (await keyless.engine).carryAll()).toEqual([]);
       const later = await keyless.restarted();
       for (const one of [withKeys, later])
-        expect(await Promise.all(['new', 'behind', 'busy'].map((project) => one.read(project)))).toEqual(expected);
+        expect(await Promise.all(['new', 'behind', 'busy'].map((project) => one.read(project)))).toEqual(
+          expected,
+        );
       const [first, second] = await Promise.all([withKeys.open('busy'), later.open('busy')]);
       for (const n of [0, 1, 2]) {
         const texts = await Promise.all([first, second].map((store) => store.get(ref(`busy-${n}`))));
@@ -254,7 +257,14 @@ describe('a start', () => {
     const { disk } = await process.restarted();
     for (const path of disk.files().keys()) if (path.startsWith('/log/')) disk.tamper(path, undefined);
     const open = FilesEngine.open({
-      ...{ disk, logDisk: disk, dataDir: '/', projectsDir: '/projects', storageId: STORAGE_ID, mustExist: true },
+      ...{
+        disk,
+        logDisk: disk,
+        dataDir: '/',
+        projectsDir: '/projects',
+        storageId: STORAGE_ID,
+        mustExist: true,
+      },
       ...{ logLimits: SMALL_LIMITS.log, checkpointBytes: SMALL_LIMITS.checkpointBytes },
       backlog: new Backlog(8_192),
     });
@@ -273,7 +283,10 @@ describe('the log is freed', () => {
     await process.create('busy');
     await process.turnOver(await process.open('busy'));
     expect(process.namesIn('/projects/closed/carried')).toHaveLength(1);
-    expect([process.has('/projects/open/catalog'), process.namesIn('/projects/open/carried')]).toEqual([true, []]);
+    expect([process.has('/projects/open/catalog'), process.namesIn('/projects/open/carried')]).toEqual([
+      true,
+      [],
+    ]);
     expect((await process.engine).stats).toMatchObject({ stuckHandles: 0, writesStopped: false });
 
     const later = process.after('synced only');
