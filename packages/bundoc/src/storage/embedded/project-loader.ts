@@ -22,6 +22,8 @@ import type { SealCount } from './seal-budget.ts';
 import { CatalogDamaged, decodeSnapshot, type SnapshotHead } from './snapshot.ts';
 import { UsedKeys } from './used-keys.ts';
 
+export { PartsDamaged };
+
 /** The folder in a project's folder for parts that were carried out of the log. */
 export const CARRIED_FOLDER = 'carried';
 /** Bytes of the largest carried file. A segment has 16 MiB, and what is carried out of it hardly more. */
