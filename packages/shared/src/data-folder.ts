@@ -46,7 +46,7 @@ const NOT_BELOW = /(?:^|\/)\.{0,2}(?:\/|$)|\0/;
 export type Containment = 'descriptors' | 'paths';
 
 /** The containment that this system has. */
-export function containmentOf(descriptor: number, realPath: string): Containment {
+function containmentOf(descriptor: number, realPath: string): Containment {
   try {
     return readlinkSync(procPath(descriptor)) === realPath ? 'descriptors' : 'paths';
   } catch {

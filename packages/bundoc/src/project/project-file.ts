@@ -22,11 +22,6 @@ export function formatProjectFile(file: ProjectFile): Buffer {
   return Buffer.from(`${JSON.stringify(file, null, 2)}\n`);
 }
 
-/** Whether two files are of one project: of one creation, though keys may have been added to one of them since. */
-export function isSameProject(a: ProjectFile, b: ProjectFile): boolean {
-  return a.project === b.project && a.key.id === b.key.id && a.createdAt === b.createdAt;
-}
-
 /** A storage, and how often an administrator has let a copy of it take the place of another. */
 export interface TakenOver {
   readonly id: string;

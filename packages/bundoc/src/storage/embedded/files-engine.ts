@@ -55,47 +55,51 @@ export interface FilesEngineOptions {
   readonly projectsDir: string;
   /** 16 bytes. */
   readonly storageId: Buffer;
-  /** Whether the storage had a log before. */
+  /** Whether the storage had a log before: then a missing log was lost. */
   readonly mustExist: boolean;
   readonly logLimits: LogLimits;
-  /** Bytes of the log from which on an open project gets a checkpoint; less, where the log is small. */
+  /**
+   * Uncovered bytes in the log after which an open project gets a checkpoint; fewer where the log is small.
+   */
   readonly checkpointBytes: number;
   readonly backlog: Backlog;
   readonly clock?: Clock;
   readonly observer?: LogObserver;
-  /** Rejects when the data folder is not this process's any more: nothing is written then. */
+  /** Rejects once another process holds the data folder. Nothing is written then. */
   readonly beforeSegment?: () => Promise<void>;
-  /** Told of projects whose own folders failed when the log had to be freed: they are damaged until those work. */
+  /** Called with the handles of projects whose folders failed while the log was freed. */
   readonly onStuck?: (handles: readonly string[]) => void;
-  /** Told when the log could not be freed. */
+  /** Called when the log could not be freed. */
   readonly onFreeingFailed?: (error: unknown) => void;
 }
 
 export const LOG_FOLDER = 'log';
 export const TMP_FOLDER = 'tmp';
-/** Open projects whose checkpoints share their syncs. */
+/** Open projects whose checkpoints share their syncs, at most. */
 const CHECKPOINTS_TOGETHER = 512;
-/** Catalogs whose heads are read side by side. */
+/** Heads of catalogs that are read at the same time. */
 const READS_AT_ONCE = 16;
 const FREE_AGAIN_MS = 1_000;
 
-/** A project that has no catalog yet. */
+/** A project that has no catalog yet. The log has its birth. */
 interface Born {
   readonly handle: string;
-  /** Its `project.json`, while that could not be written. */
+  /** The bytes of its `project.json`, until they are written. */
   unwritten: Buffer | undefined;
-  /** Whether folder and `project.json` are durable by themselves, and not by the log alone. */
+  /** Whether folder and `project.json` are synced. Until then only the log is durable. */
   isDurable: boolean;
-  /** Whether it is not known what the folder has: it could not be read when the service started. */
+  /** Whether the folder could not be read when the service started, so what it has is unknown. */
   isUnseen: boolean;
   /** Whether a sync of `project.json` has failed: no later sync makes durable what was written before. */
   mustReplace: boolean;
 }
 
 /**
- * The projects of a data folder: one log, one writer of document files, and the checkpoints by which the log gets its segments back.
+ * The projects of a data folder: one log, one writer of document files, and the checkpoints that free
+ * segments of the log.
  *
- * A project costs a folder, `project.json`, a catalog, and its document files. Of one that is closed, the log and this keep about 200 bytes.
+ * A project costs a folder, `project.json`, a catalog, and its document files. For a closed project, the log
+ * and the engine together keep about 200 bytes in memory.
  */
 export class FilesEngine implements EnginePort, LogOfProjects, AsyncDisposable {
   readonly checkpointBytes: CheckpointBytes;
@@ -107,19 +111,19 @@ export class FilesEngine implements EnginePort, LogOfProjects, AsyncDisposable {
   readonly #clock: Clock;
   readonly #stores = new Map<string, EmbeddedStore>();
   readonly #born = new Map<string, Born>();
-  /** Whose parts a handle of the log has. */
+  /** The project of each handle. */
   readonly #projectOf = new Map<string, string>();
-  /** Handles that have files of carried parts. */
+  /** Handles whose parts were carried out of the log, into files. */
   readonly #carried = new Set<string>();
   readonly #checkpointing = new KeyedMutex();
-  /** Handles of projects that wait for their own checkpoint. */
-  readonly #wanted = new Set<string>();
-  #relieving: Promise<void> | undefined;
+  /** Handles of projects whose next commits wait for their checkpoint. */
+  readonly #checkpointsWanted = new Set<string>();
+  #freeing: Promise<void> | undefined;
   /** Files of carried parts that are being put into folders. */
   #placing: Promise<unknown> | undefined;
-  #isPressed = false;
+  #isFreeingWanted = false;
   #isClosed = false;
-  /** Resolves once it is known of all catalogs what they cover. */
+  /** Resolves once the log knows what every catalog covers. Never rejects. */
   readonly scanned: Promise<void>;
 
   private constructor(options: FilesEngineOptions, log: Log) {
@@ -141,7 +145,7 @@ export class FilesEngine implements EnginePort, LogOfProjects, AsyncDisposable {
   readonly #startScan: () => void;
 
   /**
-   * Opens the log, without any key, and writes what a crash kept from being written of projects that were new.
+   * Opens the log, without any key, and writes the folders of new projects that a crash left unwritten.
    *
    * @throws LogDamaged; AppError of the disk.
    */
@@ -157,11 +161,11 @@ export class FilesEngine implements EnginePort, LogOfProjects, AsyncDisposable {
       ...{ storageId, mustExist, limits: logLimits },
       ...(options.clock === undefined ? {} : { clock: options.clock }),
       ...(options.beforeSegment === undefined ? {} : { beforeSegment: options.beforeSegment }),
-      observer: { ...observer, onPressure: (handle) => engine?.press(handle) },
+      observer: { ...observer, onPressure: (handle) => engine?.freeSegments(handle) },
     });
     engine = new FilesEngine(options, log);
     try {
-      await engine.#settle();
+      await engine.#restoreBirths();
     } catch (error) {
       await log[Symbol.asyncDispose]();
       throw error;
@@ -174,7 +178,7 @@ export class FilesEngine implements EnginePort, LogOfProjects, AsyncDisposable {
     return this.#log.stats;
   }
 
-  // What the log has of projects.
+  // Reading the log.
 
   handleOf(project: string): string | undefined {
     return this.#born.get(project)?.handle;
@@ -199,8 +203,9 @@ export class FilesEngine implements EnginePort, LogOfProjects, AsyncDisposable {
   // Projects.
 
   /**
-   * Makes a project that is not there: its birth in the log is durable, its folder and `project.json` are written and not synced, since a start
-   * writes them again out of the log. Nobody else makes or opens the project meanwhile.
+   * Makes a project that does not exist. Its birth goes into the log first, as a part of its own. Its folder
+   * and `project.json` are written and not synced, since a start writes them again from the log. The caller
+   * keeps others from making or opening the project meanwhile.
    */
   async create(project: string, directory: string, keys: BirthKeys, projectFile: Buffer): Promise<void> {
     const handle = randomBytes(HANDLE_BYTES).toString('hex');
@@ -212,7 +217,7 @@ export class FilesEngine implements EnginePort, LogOfProjects, AsyncDisposable {
     await this.writeBirth(project, directory);
   }
 
-  /** Writes the `project.json` of a project that is only in the log, since that failed when it was made. */
+  /** Writes the `project.json` of a new project, if that has failed so far. */
   async writeBirth(project: string, directory: string): Promise<void> {
     const born = this.#born.get(project);
     if (born?.unwritten === undefined) return;
@@ -222,7 +227,7 @@ export class FilesEngine implements EnginePort, LogOfProjects, AsyncDisposable {
     born.isUnseen = false;
   }
 
-  /** Makes the folder of a project durable by itself, before something in it is replaced. */
+  /** Syncs the folder of a new project. Needed before a file in it is replaced. */
   async syncBirth(project: string): Promise<void> {
     const born = this.#born.get(project);
     if (born === undefined || born.isDurable) return;
@@ -238,7 +243,7 @@ export class FilesEngine implements EnginePort, LogOfProjects, AsyncDisposable {
     born.isDurable = true;
   }
 
-  /** Writes the bytes of `project.json` into a new file, since a sync of the present one has failed. */
+  /** Writes `project.json` into a new file, if a sync of the present one has failed. */
   async #replaceIfFailed(project: string, born: Born): Promise<void> {
     if (!born.mustReplace) return;
     const { disk, projectsDir } = this.#options;
@@ -257,8 +262,8 @@ export class FilesEngine implements EnginePort, LogOfProjects, AsyncDisposable {
   }
 
   /**
-   * Writes the `project.json` of a birth where there is none that can be parsed. A project that was deleted, or is elsewhere, is not made
-   * again; whether the mark is true is asked when it is opened.
+   * Writes the `project.json` of a birth unless one is there that can be parsed. A deleted or moved project
+   * is not made again: opening it checks whether the mark is genuine.
    *
    * @returns names in the folder before.
    */
@@ -284,23 +289,24 @@ export class FilesEngine implements EnginePort, LogOfProjects, AsyncDisposable {
       projectFile?.equals(options.projectFile) ??
       loaded.versions.values().every((version) => version === options.cipher.version);
     if (isCopied) return store;
-    // The copy of `project.json` in the catalog is never older than a key version that something is sealed under.
+    // The copy of `project.json` in the catalog is never older than a key version that something is sealed
+    // under.
     const [failure] = await this.#checkpointAll([store], true);
     if (failure === undefined) return store;
     await store[Symbol.asyncDispose]();
     throw failure;
   }
 
-  /** The log has nothing of a project any more: it is to be removed, or was moved away. Nobody has it open. */
+  /** Ends a project in the log, which is to be removed or was moved away. It is not open. */
   async forget(project: string): Promise<void> {
     await this.#writer.drop(project);
     const handle = this.#born.get(project)?.handle ?? (await this.#startOf(project))?.handle;
     if (handle !== undefined) await this.drop(project, handle);
-    // Not before: who tries again after a failure must find the handle.
+    // Not before: a caller that tries again after a failure must find the handle.
     this.#born.delete(project);
   }
 
-  /** The log has nothing under a handle any more: the project is gone, or has another handle. */
+  /** Ends a handle in the log: the project is gone, or has another handle. */
   async drop(project: string, handle: string): Promise<void> {
     if (this.#log.newest(handle) !== undefined)
       await this.#write({ handle, project, keys: NO_KEYS }, { kind: 'gone', keyVersion: 0 });
@@ -312,8 +318,8 @@ export class FilesEngine implements EnginePort, LogOfProjects, AsyncDisposable {
   }
 
   /**
-   * A project has come with a new handle, of which the log has nothing. Frames that the log lost before, nobody knows whose, had no parts of it:
-   * an empty part behind them says so.
+   * Takes in a project that came with a new handle. If the log has lost frames of unknown projects, an empty
+   * part behind them shows that they held nothing of this one.
    */
   async arrived(project: string, handle: string, keys: BirthKeys): Promise<void> {
     if (this.#log.stats.holes === 0) return;
@@ -321,16 +327,20 @@ export class FilesEngine implements EnginePort, LogOfProjects, AsyncDisposable {
     await this.#write({ handle, project, keys }, { kind: 'data', keyVersion: keys.version });
   }
 
-  /** Says durably that every project has its folder, as the start has made sure. Nobody writes. */
+  /**
+   * Marks the data folder as settled, durably: the start has synced the folder of every project. Nobody
+   * writes.
+   */
   markSettled(): Promise<void> {
     return this.#log.markSettled();
   }
 
   /**
-   * Copies everything that only the log has into the folders of the projects, without any key, so that each folder is all of its project. Nobody
-   * writes.
+   * Copies everything that only the log has into the folders of the projects, without any key. Afterwards
+   * each folder has all of its project. Nobody writes.
    *
-   * @returns projects whose folders failed, and handles that no project names: what is theirs stays with the log.
+   * @returns projects whose folders failed, and handles without a project. Their parts stay in the folder of
+   * the log.
    */
   async carryAll(): Promise<readonly string[]> {
     await this.scanned;
@@ -339,12 +349,12 @@ export class FilesEngine implements EnginePort, LogOfProjects, AsyncDisposable {
     return stuck.map((handle) => this.#projectOf.get(handle) ?? handle);
   }
 
-  /** An administrator accepts what frames have cost that the log lost, nobody knows whose. */
+  /** Ends the doubt about lost frames of unknown projects: an administrator accepts the loss. */
   acceptLoss(): Promise<void> {
     return this.#log.acceptLoss();
   }
 
-  /** What the clear head of a project's catalog says; undefined when there is none that can be read. */
+  /** The clear head of a project's catalog; undefined when it is missing or cannot be read. */
   async #startOf(project: string): Promise<CatalogStart | undefined> {
     const { disk, projectsDir } = this.#options;
     const path = join(projectsDir, project, CATALOG_FILE);
@@ -355,26 +365,26 @@ export class FilesEngine implements EnginePort, LogOfProjects, AsyncDisposable {
     return start && parseCatalogStart(start);
   }
 
-  /** Waits for what is under way, and closes. The stores are closed. */
+  /** Waits for what is under way, and closes the log. The caller has closed the stores. */
   async [Symbol.asyncDispose](): Promise<void> {
     this.#isClosed = true;
     await this.scanned;
-    await this.#relieving;
+    await this.#freeing;
     await this.#checkpointing.drained();
     await this.#writer.stop();
-    // The next start would do it.
+    // A failure costs nothing: the next start does it.
     await this.#syncBirths().catch(() => undefined);
     await this.#log[Symbol.asyncDispose]();
   }
 
-  // What stores ask of it.
+  // For the stores.
 
   attach(source: PartSource, after: Place | undefined): AttachedHandle {
     return this.#log.attach(source, after);
   }
 
   async checkpoint(store: EmbeddedStore): Promise<void> {
-    // One that is under way began before the latest commits.
+    // A checkpoint that is under way lacks the latest commits, so this is another one behind it.
     const [failure] = await this.#checkpointAll([store], false);
     if (failure !== undefined) throw failure;
   }
@@ -387,7 +397,7 @@ export class FilesEngine implements EnginePort, LogOfProjects, AsyncDisposable {
     else if (!this.#log.isUncovered(store.handle)) this.#writer.forget(store.project);
   }
 
-  /** @returns for each store undefined, or why it was not done. Of each one at a time. */
+  /** One checkpoint of a store at a time. @returns for each store undefined, or the failure. */
   async #checkpointAll(stores: readonly EmbeddedStore[], force: boolean): Promise<readonly unknown[]> {
     const outcomes = Promise.withResolvers<readonly unknown[]>();
     const turns = stores.map((store) => {
@@ -420,16 +430,16 @@ export class FilesEngine implements EnginePort, LogOfProjects, AsyncDisposable {
         return { files: [join(projectsDir, project, PROJECT_FILE)], folders: [projectsDir] };
       },
       writeAgain: (source) => this.#writeAgain(source),
-      done: (source, mark) => this.#covered(source, mark),
+      done: (source, mark) => this.#markCovered(source, mark),
     };
   }
 
-  async #covered(source: CheckpointSource, mark: LogMark | undefined): Promise<void> {
+  async #markCovered(source: CheckpointSource, mark: LogMark | undefined): Promise<void> {
     const { handle, project, directory } = source;
     this.#born.delete(project);
     if (mark !== undefined) this.#log.cover(handle, mark);
     if (!this.#carried.delete(handle)) return;
-    // Superfluous, and not before the snapshot: whatever is left of them is passed over.
+    // The snapshot has made the carried files superfluous. A reader skips any that a crash leaves.
     await this.#options.disk.removeTree(join(directory, CARRIED_FOLDER));
     await this.#log.stuck.remove(handle);
   }
@@ -448,8 +458,8 @@ export class FilesEngine implements EnginePort, LogOfProjects, AsyncDisposable {
       loaded.replay(part.plaintext),
     );
     for (const [fileName, sealed] of loaded.sealedByFile) {
-      // What waits is later.
-      if (files.wishes.has(fileName)) continue;
+      // A pending write is later than the log's.
+      if (files.pendingWrites.has(fileName)) continue;
       if (sealed === undefined) files.remove(fileName);
       else files.put(fileName, Buffer.from(sealed));
     }
@@ -457,7 +467,7 @@ export class FilesEngine implements EnginePort, LogOfProjects, AsyncDisposable {
 
   // The log as a whole.
 
-  /** Writes a part of a project that is not open, and waits until it is durable. */
+  /** Writes a part of a project that is not open. Resolves once it is durable. */
   async #write(
     of: { readonly handle: string; readonly project: string; readonly keys: PartKeys },
     part: Pick<TakenPart, 'kind' | 'keyVersion' | 'birth'>,
@@ -493,8 +503,8 @@ export class FilesEngine implements EnginePort, LogOfProjects, AsyncDisposable {
     }
   }
 
-  /** Writes the folders of births that are not there, or not as they were, and makes all of them durable. */
-  async #settle(): Promise<void> {
+  /** Writes the folders of new projects that are missing or damaged, and syncs those of all. */
+  async #restoreBirths(): Promise<void> {
     const { disk, projectsDir } = this.#options;
     const written: Born[] = [];
     const files: string[] = [];
@@ -511,7 +521,7 @@ export class FilesEngine implements EnginePort, LogOfProjects, AsyncDisposable {
         files.push(join(directory, PROJECT_FILE));
         written.push(born);
       } catch (error) {
-        // Its own folder fails: the others are served. It is written when it is opened.
+        // Only this folder fails, and the other projects are served. Opening the project writes it.
         if (!(error instanceof AppError)) throw error;
         [born.unwritten, born.isUnseen, areAllThere] = [projectFile, true, false];
       }
@@ -527,7 +537,11 @@ export class FilesEngine implements EnginePort, LogOfProjects, AsyncDisposable {
     if (areAllThere) await this.#markSettled();
   }
 
-  /** Files of births, together; each by itself when that fails. @returns whether all are durable. */
+  /**
+   * Syncs the files of births together, or each by itself when that fails.
+   *
+   * @returns whether all are durable.
+   */
   async #syncEach(files: readonly string[], births: readonly Born[]): Promise<boolean> {
     const { disk } = this.#options;
     try {
@@ -540,7 +554,7 @@ export class FilesEngine implements EnginePort, LogOfProjects, AsyncDisposable {
     let areAllDurable = true;
     for (const [at, born] of births.entries())
       try {
-        // Which of them the sync has failed for is not known.
+        // The sync of all did not say which of them it failed for.
         born.mustReplace = true;
         await disk.syncFiles([files[at] as string]);
       } catch (error) {
@@ -566,7 +580,7 @@ export class FilesEngine implements EnginePort, LogOfProjects, AsyncDisposable {
     return comparePlaces(place, other) > 0;
   }
 
-  /** On a full disk the mark stays what it was: only `bunkms recover` asks for it. */
+  /** On a full disk the mark stays as it was: only `bunkms recover` reads it. */
   async #markSettled(): Promise<void> {
     try {
       await this.#log.markSettled();
@@ -575,7 +589,7 @@ export class FilesEngine implements EnginePort, LogOfProjects, AsyncDisposable {
     }
   }
 
-  /** Makes the folders of all new projects durable by themselves, at the end. */
+  /** Syncs the folders of all new projects, when the engine closes. */
   async #syncBirths(): Promise<void> {
     const { disk, projectsDir } = this.#options;
     const born = [...this.#born].filter(
@@ -588,20 +602,20 @@ export class FilesEngine implements EnginePort, LogOfProjects, AsyncDisposable {
     if ([...this.#born.values()].every(({ unwritten }) => unwritten === undefined)) await this.#markSettled();
   }
 
-  /** Whether there is one that can be parsed: such a one is never replaced. */
+  /** Whether the file can be parsed. Then it is never replaced. */
   async #isProjectFile(path: string): Promise<boolean> {
     try {
       const content = await this.#options.disk.read(path, SMALL_FILE_BYTES_MAX);
       return content !== undefined && typeof JSON.parse(content.toString()) === 'object';
     } catch (error) {
       if (error instanceof SyntaxError) return false;
-      // Somebody's link, or a pipe: the project says so when it is opened.
+      // A link or a pipe: opening the project reports it.
       if (hasCode(error, 'project_damaged')) return true;
       throw error;
     }
   }
 
-  /** Learns whose handles the log has, and what their catalogs cover already. */
+  /** Reads from the catalogs which project each handle of the log has, and what the catalogs cover. */
   async #readCatalogs(): Promise<void> {
     const handles = new Set([...this.#log.handles, ...this.#log.stuck.handles]);
     if (handles.size === 0) return;
@@ -612,7 +626,7 @@ export class FilesEngine implements EnginePort, LogOfProjects, AsyncDisposable {
         if (this.#isClosed) return;
         if (projectIdSchema.safeParse(project).data !== project) continue;
         const start = await this.#startOf(project).catch(() => undefined);
-        // Of an open project, this is known.
+        // The store of an open project has said it.
         if (start === undefined || !handles.has(start.handle) || this.#stores.has(start.handle)) continue;
         this.#projectOf.set(start.handle, project);
         if (start.covered !== undefined) this.#log.coverTo(start.handle, start.covered);
@@ -621,24 +635,27 @@ export class FilesEngine implements EnginePort, LogOfProjects, AsyncDisposable {
     await Promise.all(Array.from({ length: READS_AT_ONCE }, readSome));
   }
 
-  /** The log fills: frees segments in the background. @param handle of a project that waits for its own parts to be covered. */
-  press(handle: string | undefined): void {
+  /** Frees segments in the background. @param handle of a project whose commits wait for its checkpoint. */
+  freeSegments(handle: string | undefined): void {
     if (this.#isClosed) return;
-    if (handle === undefined) this.#isPressed = true;
-    else this.#wanted.add(handle);
-    this.#relieving ??= this.#relieve().finally(() => {
-      this.#relieving = undefined;
-      if (this.#wanted.size > 0 || this.#isPressed) this.press(undefined);
+    if (handle === undefined) this.#isFreeingWanted = true;
+    else this.#checkpointsWanted.add(handle);
+    this.#freeing ??= this.#freeWhileNeeded().finally(() => {
+      this.#freeing = undefined;
+      if (this.#checkpointsWanted.size > 0 || this.#isFreeingWanted) this.freeSegments(undefined);
     });
   }
 
-  /** Frees segments as long as there are too few. Never rejects. */
-  async #relieve(): Promise<void> {
+  /**
+   * Frees segments until enough are free: by checkpoints of open projects, by carrying for the rest. Never
+   * rejects.
+   */
+  async #freeWhileNeeded(): Promise<void> {
     await this.scanned;
     while (!this.#isClosed) {
-      const wanted = [...this.#wanted];
-      this.#wanted.clear();
-      this.#isPressed = false;
+      const wanted = [...this.#checkpointsWanted];
+      this.#checkpointsWanted.clear();
+      this.#isFreeingWanted = false;
       await this.#checkpointOpen(wanted);
       if (!this.#log.shouldFree) return;
       const pinning = this.#log.pinning();
@@ -671,7 +688,7 @@ export class FilesEngine implements EnginePort, LogOfProjects, AsyncDisposable {
     return placing;
   }
 
-  /** Puts files of carried parts into the folders of their projects, with a few syncs for all. */
+  /** Writes files of carried parts into the folders of their projects, with a few syncs for all. */
   async #place(contents: readonly CarriedContent[]): Promise<readonly (AppError | undefined)[]> {
     const { disk, projectsDir } = this.#options;
     const outcomes: (AppError | undefined)[] = contents.map(() => undefined);
@@ -711,14 +728,14 @@ export class FilesEngine implements EnginePort, LogOfProjects, AsyncDisposable {
     for (const [at, { handle }] of contents.entries()) {
       this.#carried.add(handle);
       const project = this.#projectOf.get(handle);
-      // The next opening writes its files again: what they are is not kept in memory for ever.
+      // The next opening writes the files again, so the names that wait for a sync need not stay in memory.
       if (outcomes[at] === undefined && project !== undefined && !this.#stores.has(handle))
         this.#writer.dropWritten(project);
     }
     return outcomes;
   }
 
-  /** The files, and the names of their folders. */
+  /** Syncs the files, and the names of new folders. */
   async #syncPlaced(placed: readonly Placed[], failed: (at: number, error: unknown) => void): Promise<void> {
     const { disk } = this.#options;
     const sync = async (some: readonly Placed[]) => {
@@ -733,9 +750,9 @@ export class FilesEngine implements EnginePort, LogOfProjects, AsyncDisposable {
   }
 }
 
-/** A file of carried parts on its way. */
+/** A file of carried parts that is being put in place. */
 interface Placed {
-  /** Which of those that were asked for. */
+  /** Its index among the contents. */
   readonly at: number;
   readonly tmp: string;
   readonly to: string;
@@ -746,7 +763,7 @@ function newBorn(handle: string, { unwritten }: { unwritten?: Buffer }): Born {
   return { handle, unwritten, isDurable: false, isUnseen: false, mustReplace: false };
 }
 
-/** Of a project that is being made. */
+/** Keys of a project that is being made. */
 export interface BirthKeys extends PartKeys {
   /** The version that its parts are sealed under. */
   readonly version: number;

@@ -86,8 +86,8 @@ export class SealBudget {
     const { reserve, max } = this.#limits;
     const need = this.#used + seals;
     if (need > max) throw new AppError('key_exhausted');
-    const isRoomy = need + reserve / 2 <= this.#reserved || this.#reserved === max;
-    if (isRoomy) return { mustWait: false, reservation: undefined };
+    const isReserved = need + reserve / 2 <= this.#reserved || this.#reserved === max;
+    if (isReserved) return { mustWait: false, reservation: undefined };
     const reservation = { version: this.#version, count: Math.min(max, need + reserve) };
     return { mustWait: need > this.#reserved + UNRESERVED_SEALS, reservation };
   }

@@ -1,6 +1,6 @@
 import { CATALOG_FILE } from '@bundoc/shared/contract/catalog-head';
+import { PartsDamaged } from '../../engine/files/log/sealed-part.ts';
 import { documentPath, listDocumentFiles, openOwnDocument, readDocumentFile } from './document-files.ts';
-import { PartsDamaged } from './parts-damaged.ts';
 import { type LoadedStore, loadProject, type StorePlace } from './project-loader.ts';
 import type { DocumentState } from './record.ts';
 import { CatalogDamaged } from './snapshot.ts';

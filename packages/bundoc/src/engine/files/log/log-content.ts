@@ -6,7 +6,7 @@ import type { LiveSegment, LogScan } from './scan.ts';
 import type { SuspectFrame } from './scan-frames.ts';
 
 /** From so many parts on, a segment is read at once. */
-export const PRELOAD_FROM = 32;
+const PRELOAD_FROM = 32;
 
 /** The segments that count, and how their parts are read. */
 export interface SegmentsToRead {

@@ -280,15 +280,6 @@ export class Log implements ReadableLog, AsyncDisposable {
   }
 
   /**
-   * Puts parts in the log's own folder back into the folders of their projects.
-   *
-   * @returns handles whose parts stay.
-   */
-  returnStuck(target: CarryTarget): Promise<readonly string[]> {
-    return this.#carrier.putBack(target);
-  }
-
-  /**
    * Says durably that the folders of all births are durable. The caller has synced them, and no birth is on
    * its way: at a start, at an orderly end, or while nobody writes. The next part begins a new segment, and so
    * takes the mark back.
