@@ -1,4 +1,4 @@
-import { dirname } from 'node:path';
+import { basename, dirname } from 'node:path';
 import { AppError } from '@bundoc/shared/errors';
 import type { LogDisk, LogFile } from '../engine/files/log/ports.ts';
 import {
@@ -160,7 +160,7 @@ export class SimulatedDisk implements Disk, LogDisk {
     if (this.#current.get(directory)?.kind !== 'directory') return undefined;
     return [...this.#current.keys()]
       .filter((path) => path !== directory && dirname(path) === directory)
-      .map((path) => path.slice(directory.length + 1));
+      .map((path) => basename(path));
   }
 
   async makeDirectory(path: string): Promise<boolean> {

@@ -100,7 +100,8 @@ export async function checkpointStores(
       if (step !== undefined) steps.push(step);
     }
   }
-  const isLeft = ({ source }: Step) => !failures.has(source);
+  // Whatever becomes of a store that has failed, its next opening decides.
+  const isLeft = ({ source }: Step) => !failures.has(source) && !source.failed;
   await syncDocuments(steps, ports, failed);
   const small = steps.filter((step) => isLeft(step) && step.source.catalog.size <= SMALL_SIZE_MAX);
   if (small.length > 1) await replaceTogether(small, ports, failed);
@@ -117,9 +118,11 @@ export async function checkpointStores(
     await ports.done(step.source, step.mark).catch((error: unknown) => failed(step.source, error));
   }
   for (const source of sources)
-    if (!failures.has(source))
+    if (!failures.has(source) && !source.failed)
       await storeIndexes(source, ports).catch((error: unknown) => failed(source, error));
-  return sources.map((source) => failures.get(source));
+  return sources.map(
+    (source) => failures.get(source) ?? (source.failed ? new AppError('storage_unavailable') : undefined),
+  );
 }
 
 /**
@@ -176,7 +179,8 @@ async function syncDocuments(steps: readonly Step[], ports: CheckpointPorts, fai
         await one.source.files.whenWritten();
         await sync([{ ...one, paths: [...one.paths, ...one.source.files.takeUnsynced()] }]);
       } catch (error) {
-        failed(one.source, error);
+        // Also on a full disk: what is in the files is not known.
+        failed(one.source, new AppError('storage_unavailable', { cause: error }));
       }
   }
 }
@@ -219,9 +223,12 @@ async function replaceTogether(
       }
     }
     await disk.syncFiles(placed);
-  } catch (error) {
-    // It is unknown which of them are durable.
-    for (const { step } of files) failed(step.source, error);
+  } catch {
+    // It is unknown which of them are durable: each again, by itself.
+    for (const { step, content } of files) {
+      const to = join(step.source.directory, CATALOG_FILE);
+      await replaceFile(disk, tmp, to, content).catch((error: unknown) => failed(step.source, error));
+    }
   } finally {
     for (const { path } of files) await disk.remove(path).catch(() => false);
   }

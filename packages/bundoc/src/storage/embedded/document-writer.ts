@@ -76,7 +76,8 @@ export class DocumentWriter {
   /** The files of a project. */
   of(project: string, directory: string): ProjectFiles {
     let files = this.#projects.get(project);
-    if (files === undefined) {
+    // What has failed is written again from the log.
+    if (files === undefined || files.hasFailed) {
       files = new ProjectFiles(directory, this.#writing);
       this.#projects.set(project, files);
     }
@@ -176,6 +177,8 @@ export class DocumentWriter {
     const later = this.#options.later ?? ((task, ms) => setTimeout(task, ms).unref());
     this.#retry ??= later(() => {
       this.#retry = undefined;
+      // Only a content that was written shows that there is room: without any that waits, nothing would.
+      this.#full = this.#projects.values().some((files) => files.hasPendingContent);
       for (const files of this.#projects.values()) if (files.pendingWrites.size > 0) this.#turns.add(files);
       this.#start();
     }, FULL_RETRY_MS);
@@ -222,6 +225,14 @@ export class ProjectFiles {
   }
 
   /** Whether no write is pending and all files are durable. */
+  get hasFailed(): boolean {
+    return this.#failure !== undefined;
+  }
+
+  get hasPendingContent(): boolean {
+    return this.pendingWrites.values().some(({ sealed }) => sealed !== undefined);
+  }
+
   get isClean(): boolean {
     return this.pendingWrites.size === 0 && this.#unsynced.size === 0 && this.#failure === undefined;
   }

@@ -82,6 +82,8 @@ export interface EnginePort {
 /** Sealed bytes of documents that one part re-seals, beyond the first of them. */
 const RESEAL_BYTES_MAX = 4_194_304;
 /** Bytes of a document in a snapshot, about. */
+/** A snapshot that is so many times longer than the parts that it covers is not worth writing. */
+const SNAPSHOT_WORTH = 16;
 const SNAPSHOT_ENTRY_BYTES = 120;
 
 /** The parts of a store, as of the last acknowledged commit. */
@@ -121,7 +123,7 @@ export class EmbeddedStore implements ProjectStore, PartSource, CheckpointSource
   readonly #waiters = new ChangeWaiters();
   /** Resolved when no commit waits or is being written. */
   #idle: PromiseWithResolvers<void> | undefined;
-  #isWriting = false;
+  #partsBeingWritten = 0;
   #waitingBytes = 0;
   #failed = false;
   #fences = 0;
@@ -410,6 +412,17 @@ export class EmbeddedStore implements ProjectStore, PartSource, CheckpointSource
     return this.#indexes.builds;
   }
 
+  /** Bytes that a snapshot takes, about. */
+  get snapshotBytes(): number {
+    const { catalog, usedKeys } = this.#parts;
+    return catalog.size * SNAPSHOT_ENTRY_BYTES + usedKeys.memoryBytes;
+  }
+
+  /** Whether the log has enough of the project for a snapshot of it; otherwise its parts are better carried. */
+  get isWorthCheckpoint(): boolean {
+    return this.snapshotBytes <= SNAPSHOT_WORTH * (this.#attached.mark()?.bytes ?? 0);
+  }
+
   /** A snapshot that covers the log up to `place` is durable. */
   covers(place: Place | undefined): void {
     this.#covered = place;
@@ -470,10 +483,10 @@ export class EmbeddedStore implements ProjectStore, PartSource, CheckpointSource
   ): TakenPart {
     const refuse = (error: AppError) => {
       for (const { waiting } of commits) waiting.done.reject(error);
-      this.#isWriting = false;
+      this.#partsBeingWritten--;
       this.#noteIdle();
     };
-    this.#isWriting = true;
+    this.#partsBeingWritten++;
     return {
       kind: 'data',
       plaintext: reservation === undefined ? [frame] : [frame, recordOf(reservation)],
@@ -487,7 +500,7 @@ export class EmbeddedStore implements ProjectStore, PartSource, CheckpointSource
       },
       answer: () => {
         for (const { results, waiting } of commits) waiting.done.resolve(results);
-        this.#isWriting = false;
+        this.#partsBeingWritten--;
         this.#noteIdle();
         if (this.isCheckpointDue) void this.#engine.checkpoint(this).catch(() => undefined);
       },
@@ -517,13 +530,13 @@ export class EmbeddedStore implements ProjectStore, PartSource, CheckpointSource
 
   /** Resolves once no commit waits or is being written. */
   async #whenIdle(): Promise<void> {
-    if (this.#waiting.length === 0 && !this.#isWriting) return;
+    if (this.#waiting.length === 0 && this.#partsBeingWritten === 0) return;
     this.#idle ??= Promise.withResolvers();
     await this.#idle.promise;
   }
 
   #noteIdle(): void {
-    if (this.#idle === undefined || this.#waiting.length > 0 || this.#isWriting) return;
+    if (this.#idle === undefined || this.#waiting.length > 0 || this.#partsBeingWritten > 0) return;
     this.#idle.resolve();
     this.#idle = undefined;
   }

@@ -11,7 +11,8 @@ import {
 import { projectIdSchema } from '@bundoc/shared/contract/documents';
 import { DELETION_FILE, MOVE_FILE, PROJECT_FILE } from '@bundoc/shared/contract/project-file';
 import { AppError, hasCode } from '@bundoc/shared/errors';
-import { comparePlaces, HANDLE_BYTES, type Place } from '../../engine/files/log/layout.ts';
+import { isCarriedUpTo } from '../../engine/files/log/carried-file.ts';
+import { comparePlaces, type FramePlace, HANDLE_BYTES, type Place } from '../../engine/files/log/layout.ts';
 import { Log } from '../../engine/files/log/log.ts';
 import type {
   AttachedHandle,
@@ -22,6 +23,7 @@ import type {
   PartSource,
   TakenPart,
 } from '../../engine/files/log/log-api.ts';
+import type { FoundBirth } from '../../engine/files/log/log-content.ts';
 import type { PartKeys } from '../../engine/files/log/part-seal.ts';
 import type { PartReader } from '../../engine/files/log/parts.ts';
 import type { LogDisk, LogObserver } from '../../engine/files/log/ports.ts';
@@ -39,7 +41,9 @@ import { DocumentWriter } from './document-writer.ts';
 import type { CheckpointBytes, EmbeddedStore, EnginePort } from './embedded-store.ts';
 import { openStore, type StoreOptions } from './open-store.ts';
 import {
+  CARRIED_BYTES_MAX,
   CARRIED_FOLDER,
+  handleIn,
   LoadedStore,
   type LogOfProjects,
   readCarried,
@@ -80,6 +84,13 @@ const CHECKPOINTS_TOGETHER = 512;
 /** Heads of catalogs that are read at the same time. */
 const READS_AT_ONCE = 16;
 const FREE_AGAIN_MS = 1_000;
+/** Snapshots up to this length are written together, up to so many bytes of them. */
+const SMALL_SNAPSHOT_BYTES = 262_144;
+const SNAPSHOTS_TOGETHER_BYTES = 16_777_216;
+/** Carried files from which on an open project gets a checkpoint, so that its next opening need not read them. */
+const CARRIED_FILES_MAX = 2;
+/** Births whose folders are looked at side by side. */
+const BIRTHS_AT_ONCE = 32;
 
 /** A project that has no catalog yet. The log has its birth. */
 interface Born {
@@ -114,8 +125,10 @@ export class FilesEngine implements EnginePort, LogOfProjects, AsyncDisposable {
   /** The project of each handle. */
   readonly #projectOf = new Map<string, string>();
   /** Handles whose parts were carried out of the log, into files. */
-  readonly #carried = new Set<string>();
+  readonly #carried = new Map<string, number>();
   readonly #checkpointing = new KeyedMutex();
+  /** Checkpoints that have not begun. */
+  readonly #checkpointsWaiting = new Map<EmbeddedStore, Promise<void>>();
   /** Handles of projects whose next commits wait for their checkpoint. */
   readonly #checkpointsWanted = new Set<string>();
   #freeing: Promise<void> | undefined;
@@ -192,8 +205,16 @@ export class FilesEngine implements EnginePort, LogOfProjects, AsyncDisposable {
     return this.#log.isDoubtful(handle, covered);
   }
 
+  get firstLive(): number {
+    return this.#log.firstLive;
+  }
+
   reader(): PartReader {
     return this.#log.reader();
+  }
+
+  hasCarried(handle: string): boolean {
+    return this.#carried.has(handle);
   }
 
   stuckOf(handle: string): Promise<readonly Buffer[]> {
@@ -284,7 +305,8 @@ export class FilesEngine implements EnginePort, LogOfProjects, AsyncDisposable {
     const { handle, projectFile } = loaded;
     this.#stores.set(handle, store);
     this.#projectOf.set(handle, options.project);
-    if (loaded.hasCarried || this.#log.stuck.handles.has(handle)) this.#carried.add(handle);
+    if (loaded.carriedFiles > 0) this.#carried.set(handle, loaded.carriedFiles);
+    if (loaded.carriedFiles > CARRIED_FILES_MAX) void this.checkpoint(store).catch(() => undefined);
     const isCopied =
       projectFile?.equals(options.projectFile) ??
       loaded.versions.values().every((version) => version === options.cipher.version);
@@ -300,10 +322,27 @@ export class FilesEngine implements EnginePort, LogOfProjects, AsyncDisposable {
   /** Ends a project in the log, which is to be removed or was moved away. It is not open. */
   async forget(project: string): Promise<void> {
     await this.#writer.drop(project);
-    const handle = this.#born.get(project)?.handle ?? (await this.#startOf(project))?.handle;
-    if (handle !== undefined) await this.drop(project, handle);
+    for (const handle of await this.#handlesOf(project)) await this.drop(project, handle);
     // Not before: a caller that tries again after a failure must find the handle.
     this.#born.delete(project);
+  }
+
+  /** Every handle under which the log, or a carried file, may have parts of a project. */
+  async #handlesOf(project: string): Promise<Set<string>> {
+    const { disk, projectsDir } = this.#options;
+    const handles = new Set<string>();
+    for (const [handle, of] of this.#projectOf) if (of === project) handles.add(handle);
+    const born = this.#born.get(project)?.handle;
+    const start = (await this.#startOf(project))?.handle;
+    for (const handle of [born, start]) if (handle !== undefined) handles.add(handle);
+    if (handles.size > 0) return handles;
+    // Of before the start, and carried before there was a catalog.
+    const carried = await readCarried(disk, join(projectsDir, project)).catch(() => []);
+    for (const file of carried) {
+      const handle = handleIn(file);
+      if (handle !== undefined) handles.add(handle);
+    }
+    return handles;
   }
 
   /** Ends a handle in the log: the project is gone, or has another handle. */
@@ -383,10 +422,17 @@ export class FilesEngine implements EnginePort, LogOfProjects, AsyncDisposable {
     return this.#log.attach(source, after);
   }
 
-  async checkpoint(store: EmbeddedStore): Promise<void> {
-    // A checkpoint that is under way lacks the latest commits, so this is another one behind it.
-    const [failure] = await this.#checkpointAll([store], false);
-    if (failure !== undefined) throw failure;
+  /** A checkpoint that is under way lacks the latest commits. One that waits for its turn is shared by all who ask. */
+  checkpoint(store: EmbeddedStore): Promise<void> {
+    let waiting = this.#checkpointsWaiting.get(store);
+    if (waiting === undefined) {
+      waiting = this.#checkpointAll([store], false).then(([failure]) => {
+        if (failure !== undefined) throw failure;
+      });
+      this.#checkpointsWaiting.set(store, waiting);
+      waiting.catch(() => undefined);
+    }
+    return waiting;
   }
 
   async closed(store: EmbeddedStore): Promise<void> {
@@ -409,6 +455,7 @@ export class FilesEngine implements EnginePort, LogOfProjects, AsyncDisposable {
       return turn.promise;
     });
     await Promise.all(turns);
+    for (const store of stores) this.#checkpointsWaiting.delete(store);
     try {
       outcomes.resolve(await checkpointStores(stores, this.#ports, force));
     } catch (error) {
@@ -437,31 +484,53 @@ export class FilesEngine implements EnginePort, LogOfProjects, AsyncDisposable {
   async #markCovered(source: CheckpointSource, mark: LogMark | undefined): Promise<void> {
     const { handle, project, directory } = source;
     this.#born.delete(project);
-    if (mark !== undefined) this.#log.cover(handle, mark);
-    if (!this.#carried.delete(handle)) return;
-    // The snapshot has made the carried files superfluous. A reader skips any that a crash leaves.
-    await this.#options.disk.removeTree(join(directory, CARRIED_FOLDER));
-    await this.#log.stuck.remove(handle);
+    if (mark === undefined) return;
+    this.#log.cover(handle, mark);
+    if (this.#carried.has(handle)) await this.#removeCarried(handle, directory, mark.place);
+  }
+
+  /** Removes the carried files whose parts a durable snapshot covers. */
+  async #removeCarried(handle: string, directory: string, covered: Place): Promise<void> {
+    const { disk } = this.#options;
+    const folder = join(directory, CARRIED_FOLDER);
+    const names = (await disk.list(folder)) ?? [];
+    let left = 0;
+    for (const name of names) {
+      const path = join(folder, name);
+      const file = await disk.read(path, CARRIED_BYTES_MAX);
+      if (file !== undefined && isCarriedUpTo(file, covered)) await disk.remove(path);
+      else left++;
+    }
+    if (left === 0 && names.length > 0) await disk.removeTree(folder);
+    await this.#log.stuck.removeUpTo(handle, covered);
+    if (left === 0 && !this.#log.stuck.handles.has(handle)) this.#carried.delete(handle);
+    else this.#carried.set(handle, left + 1);
   }
 
   async #writeAgain(source: CheckpointSource): Promise<void> {
     const { disk } = this.#options;
-    const { project, directory, cipher, handle, covered, files } = source;
+    const { project, directory, cipher, handle, covered, files, catalog } = source;
     const born = this.#born.get(project);
     if (born !== undefined && !born.isDurable) {
       born.mustReplace = true;
       await this.#replaceIfFailed(project, born);
     }
-    const carried = await readCarried(disk, directory);
     const loaded = new LoadedStore();
-    await replayParts({ project, directory, disk, cipher, log: this }, { handle, covered, carried }, (part) =>
-      loaded.replay(part.plaintext),
+    await using reader = this.reader();
+    await replayParts(
+      { project, directory, disk, cipher, log: this },
+      { reader, handle, covered, mayHaveCarried: true },
+      (part) => loaded.replay(part.plaintext),
     );
-    for (const [fileName, sealed] of loaded.sealedByFile) {
-      // A pending write is later than the log's.
-      if (files.pendingWrites.has(fileName)) continue;
-      if (sealed === undefined) files.remove(fileName);
-      else files.put(fileName, Buffer.from(sealed));
+    for (const state of loaded.catalog.states()) {
+      const fileName = state.fileName.toString('hex');
+      const live = catalog.get(state);
+      const isLatest = live?.seq === state.seq && live.keyVersion === state.keyVersion;
+      // The file of a later state has been written, or a write is pending.
+      if (!isLatest || files.pendingWrites.has(fileName)) continue;
+      const sealed = loaded.sealedByFile.get(fileName);
+      if (state.deletedMs !== 0) files.remove(fileName);
+      else if (sealed !== undefined) files.put(fileName, Buffer.from(sealed));
     }
   }
 
@@ -509,11 +578,11 @@ export class FilesEngine implements EnginePort, LogOfProjects, AsyncDisposable {
     const written: Born[] = [];
     const files: string[] = [];
     let areAllThere = true;
-    for await (const { handle, project, projectFile } of this.#log.births()) {
-      if (projectIdSchema.safeParse(project).data !== project) continue;
+    const restore = async ({ handle, project, projectFile }: FoundBirth): Promise<void> => {
+      if (projectIdSchema.safeParse(project).data !== project) return;
       const directory = join(projectsDir, project);
       // Somebody has removed the project, as is done before it is restored.
-      if (this.#log.hadFolder(handle) && (await this.#isRemoved(directory))) continue;
+      if (this.#log.hadFolder(handle) && (await this.#isRemoved(directory))) return;
       const born = newBorn(handle, {});
       let names: readonly string[] | undefined;
       try {
@@ -529,7 +598,17 @@ export class FilesEngine implements EnginePort, LogOfProjects, AsyncDisposable {
         names?.includes(CATALOG_FILE) !== true && this.#isLater(handle, this.#born.get(project)?.handle);
       if (isBorn) this.#born.set(project, born);
       this.#projectOf.set(handle, project);
+    };
+    let some: FoundBirth[] = [];
+    for await (const birth of this.#log.births()) {
+      // Two births of one project, one after the other.
+      if (some.length === BIRTHS_AT_ONCE || some.some(({ project }) => project === birth.project)) {
+        await Promise.all(some.map(restore));
+        some = [];
+      }
+      some.push(birth);
     }
+    await Promise.all(some.map(restore));
     if (files.length > 0) {
       if (!(await this.#syncEach(files, written))) areAllThere = false;
       await disk.syncDirectory(projectsDir);
@@ -621,6 +700,7 @@ export class FilesEngine implements EnginePort, LogOfProjects, AsyncDisposable {
     if (handles.size === 0) return;
     const { disk, projectsDir } = this.#options;
     const names = ((await disk.list(projectsDir)) ?? []).values();
+    const known: { readonly path: string; readonly handle: string; readonly covered: FramePlace }[] = [];
     const readSome = async () => {
       for (const project of names) {
         if (this.#isClosed) return;
@@ -629,10 +709,14 @@ export class FilesEngine implements EnginePort, LogOfProjects, AsyncDisposable {
         // The store of an open project has said it.
         if (start === undefined || !handles.has(start.handle) || this.#stores.has(start.handle)) continue;
         this.#projectOf.set(start.handle, project);
-        if (start.covered !== undefined) this.#log.coverTo(start.handle, start.covered);
+        const path = join(projectsDir, project, CATALOG_FILE);
+        if (start.covered !== undefined) known.push({ path, handle: start.handle, covered: start.covered });
       }
     };
     await Promise.all(Array.from({ length: READS_AT_ONCE }, readSome));
+    // A process may have died between the new name of a catalog and its sync: the log is freed by durable ones alone.
+    if (known.length > 0) await disk.syncFiles(known.map(({ path }) => path));
+    for (const { handle, covered } of known) this.#log.coverTo(handle, covered);
   }
 
   /** Frees segments in the background. @param handle of a project whose commits wait for its checkpoint. */
@@ -676,10 +760,29 @@ export class FilesEngine implements EnginePort, LogOfProjects, AsyncDisposable {
     }
   }
 
+  /** Checkpoints of open projects: small ones share their syncs, and hold up nobody else. */
   async #checkpointOpen(handles: readonly string[]): Promise<void> {
-    const open = handles.map((handle) => this.#stores.get(handle)).filter((store) => store?.failed === false);
-    for (let at = 0; at < open.length; at += CHECKPOINTS_TOGETHER)
-      await this.#checkpointAll(open.slice(at, at + CHECKPOINTS_TOGETHER) as EmbeddedStore[], false);
+    let together: EmbeddedStore[] = [];
+    let bytes = 0;
+    const end = async () => {
+      const stores = together;
+      [together, bytes] = [[], 0];
+      if (stores.length > 0) await this.#checkpointAll(stores, false);
+    };
+    for (const handle of handles) {
+      const store = this.#stores.get(handle);
+      if (store === undefined || store.failed) continue;
+      // It has its own turn, and others do not wait for it.
+      if (store.snapshotBytes > SMALL_SNAPSHOT_BYTES || this.#checkpointing.settled(handle) !== undefined) {
+        const hasMany = (this.#carried.get(handle) ?? 0) > CARRIED_FILES_MAX;
+        if (store.isWorthCheckpoint || hasMany) await this.checkpoint(store).catch(() => undefined);
+        continue;
+      }
+      together.push(store);
+      bytes += store.snapshotBytes;
+      if (together.length === CHECKPOINTS_TOGETHER || bytes > SNAPSHOTS_TOGETHER_BYTES) await end();
+    }
+    await end();
   }
 
   #carry(contents: readonly CarriedContent[]): Promise<readonly (AppError | undefined)[]> {
@@ -726,7 +829,7 @@ export class FilesEngine implements EnginePort, LogOfProjects, AsyncDisposable {
       for (const { tmp } of files) await disk.remove(tmp).catch(() => false);
     }
     for (const [at, { handle }] of contents.entries()) {
-      this.#carried.add(handle);
+      this.#carried.set(handle, (this.#carried.get(handle) ?? 0) + 1);
       const project = this.#projectOf.get(handle);
       // The next opening writes the files again, so the names that wait for a sync need not stay in memory.
       if (outcomes[at] === undefined && project !== undefined && !this.#stores.has(handle))

@@ -36,7 +36,11 @@ export interface LogOfProjects {
   handleOf(project: string): string | undefined;
   newest(handle: string): Place | undefined;
   isDoubtful(handle: string, covered: FramePlace | undefined): boolean;
+  /** The oldest segment that has parts. */
+  readonly firstLive: number;
   reader(): PartReader;
+  /** Whether parts of a handle were carried into its project's folder since the log was opened. */
+  hasCarried(handle: string): boolean;
   /** Carried files of a handle that are in the folder of the log, since the project's folder failed. */
   stuckOf(handle: string): Promise<readonly Buffer[]>;
 }
@@ -122,8 +126,8 @@ export interface LoadedProject {
   readonly last: Place | undefined;
   /** Key versions that the catalog and the parts behind it are sealed under. */
   readonly versions: ReadonlySet<number>;
-  /** Whether the folder has carried files. */
-  readonly hasCarried: boolean;
+  /** Carried files, in the project's folder and in the folder of the log. */
+  readonly carriedFiles: number;
   /** Whether the folder has a file of indexes. */
   readonly hasIndexes: boolean;
   /** Sealed bytes of the replayed parts. */
@@ -138,31 +142,36 @@ export interface LoadedProject {
  */
 export async function loadProject(place: StorePlace): Promise<LoadedProject> {
   const { project, log } = place;
+  // First, so that parts which are carried out of the log meanwhile can be read in it.
+  await using reader = log.reader();
   // One listing: opening a file that does not exist costs more.
   const names = place.entries ?? (await place.disk.list(place.directory)) ?? [];
   const snapshot = names.includes(CATALOG_FILE) ? await loadSnapshot(place) : undefined;
-  const carried = names.includes(CARRIED_FOLDER) ? await readCarried(place.disk, place.directory) : [];
-  const handle = snapshot?.head.handle ?? log.handleOf(project) ?? birthIn(carried)?.handle;
+  const mayHaveCarried = names.includes(CARRIED_FOLDER);
+  const handle = snapshot?.head.handle ?? log.handleOf(project) ?? (await carriedHandle(place));
   if (handle === undefined) throw new CatalogDamaged('the catalog is missing');
   const store = snapshot?.store ?? new LoadedStore();
   const covered = snapshot?.head.covered;
   const versions = new Set(snapshot === undefined ? [] : [snapshot.keyVersion]);
-  const { last, isBorn, bytes } = await replayParts(place, { handle, covered, carried }, (part) => {
+  const wanted = { reader, handle, covered, mayHaveCarried };
+  const { last, isBorn, bytes, carriedFiles } = await replayParts(place, wanted, (part) => {
     if (part.kind !== 'gone') versions.add(part.keyVersion);
     store.replay(part.plaintext);
   });
   if (snapshot === undefined && !isBorn) throw new CatalogDamaged('the catalog is missing');
   const projectFile = snapshot?.head.projectFile;
-  const hasCarried = carried.length > 0;
   const hasIndexes = names.includes(INDEX_FILE);
-  return { store, handle, projectFile, covered, last, versions, hasCarried, hasIndexes, logBytes: bytes };
+  return { store, handle, projectFile, covered, last, versions, carriedFiles, hasIndexes, logBytes: bytes };
 }
 
 /** Which parts of a project to replay. */
 export interface PartsOfProject {
   readonly handle: string;
   readonly covered: Place | undefined;
-  readonly carried: readonly Buffer[];
+  /** Opened before the folder was listed. */
+  readonly reader: PartReader;
+  /** Whether the folder had carried files when it was listed. */
+  readonly mayHaveCarried: boolean;
 }
 
 interface ReplayedPart {
@@ -171,29 +180,39 @@ interface ReplayedPart {
   readonly plaintext: Buffer;
 }
 
+interface Replayed {
+  readonly last: Place | undefined;
+  readonly isBorn: boolean;
+  readonly bytes: number;
+  readonly carriedFiles: number;
+}
+
 /** Gives each part behind the covered one, in order. @throws PartsDamaged. */
 export async function replayParts(
-  { project, log, cipher }: StorePlace,
-  { handle, covered, carried }: PartsOfProject,
+  { project, directory, disk, log, cipher }: StorePlace,
+  { handle, covered, reader, mayHaveCarried }: PartsOfProject,
   onPart: (part: ReplayedPart) => void,
-): Promise<{ readonly last: Place | undefined; readonly isBorn: boolean; readonly bytes: number }> {
-  const stuck = await log.stuckOf(handle);
-  const beside = [...carried, ...stuck];
+): Promise<Replayed> {
+  // In one turn, and before carried files are looked for: a part is in the log by then, or in one of them.
+  const newest = log.newest(handle);
+  const { firstLive } = log;
+  const isCarried = mayHaveCarried || log.hasCarried(handle);
+  const carried = isCarried ? await readCarried(disk, directory) : [];
+  const beside = [...carried, ...(await log.stuckOf(handle))];
   requireOwn(log.storageId, handle, beside);
   const known = [covered, lastCarried(handle, beside)].filter((place) => place !== undefined);
   const elsewhere = known.sort(comparePlaces).at(-1);
   if (log.isDoubtful(handle, elsewhere))
     throw new PartsDamaged('frames of the log are lost, and nothing later is known of the project');
-  const newest = log.newest(handle);
   let last = covered;
   let isBorn = false;
   let bytes = 0;
-  await using reader = log.reader();
   // The log would have it as its newest. A place that is not behind it would not be replayed.
-  if (newest === undefined && elsewhere !== undefined && elsewhere.segment >= reader.firstLive)
+  if (newest === undefined && elsewhere !== undefined && elsewhere.segment >= firstLive)
     throw new PartsDamaged(`${nameOfPlace(elsewhere)}: the log has nothing of the project there`);
   let keyVersion = 0;
-  const sealed = noting(partsBehind(reader, { handle, newest, covered, carried: beside }), (part) => {
+  const wanted = { handle, newest, covered, carried: beside, firstLive };
+  const sealed = noting(partsBehind(reader, wanted), (part) => {
     keyVersion = part.entry.keyVersion;
     last = part.place;
     bytes += part.body.length;
@@ -203,7 +222,7 @@ export async function replayParts(
     isBorn ||= part.kind === 'birth';
     onPart({ kind: part.kind, keyVersion, plaintext: part.plaintext });
   }
-  return { last, isBorn, bytes };
+  return { last, isBorn, bytes, carriedFiles: beside.length };
 }
 
 /** The folder is a copy from another data folder, so its places mean nothing in this log. Nothing is lost. */
@@ -225,6 +244,21 @@ async function* noting(
     note(part);
     yield part;
   }
+}
+
+/** The handle whose parts a carried file has; undefined for a damaged file. */
+export function handleIn(file: Buffer): string | undefined {
+  try {
+    return decodeCarried(file).handle;
+  } catch (error) {
+    if (error instanceof PartsDamaged) return undefined;
+    throw error;
+  }
+}
+
+/** The handle of a project whose birth is among its carried files alone. */
+async function carriedHandle({ disk, directory }: StorePlace): Promise<string | undefined> {
+  return birthIn(await readCarried(disk, directory))?.handle;
 }
 
 /** The carried files in a project's folder. */

@@ -2,7 +2,7 @@ import { AppError } from '@bundoc/shared/errors';
 
 /** How often a key may seal with random 96-bit nonces (NIST SP 800-38D, section 8.3), and what follows from it. */
 export interface SealLimits {
-  /** Seals that one durable reservation covers. */
+  /** Seals that one durable reservation covers at most. */
   readonly reserve: number;
   /** Seals after which the key should be rotated. */
   readonly rotateAt: number;
@@ -39,6 +39,8 @@ export function limitsAfter(limits: SealLimits, { takenOver, missing }: UnknownS
  * between the rotation of a key and its end there is room for millions of such crashes.
  */
 const UNRESERVED_SEALS = 256;
+/** Seals of the first reservation of an open store. */
+const RESERVE_AT_FIRST = 256;
 
 export interface SealPlan {
   /** Whether the reservation must be durable before anything is sealed; otherwise it may go along with what is. */
@@ -60,6 +62,8 @@ export class SealBudget {
   readonly #limits: SealLimits;
   readonly #version: number;
   readonly #counts: Map<number, number>;
+  /** When the store was opened. */
+  readonly #before: number;
   #used: number;
 
   /** @param counts the durable counts, of any versions. */
@@ -70,6 +74,7 @@ export class SealBudget {
     for (const { version: of, count } of counts)
       this.#counts.set(of, Math.max(count, this.#counts.get(of) ?? 0));
     this.#used = this.#reserved;
+    this.#before = this.#used;
   }
 
   /** True once the key should be rotated. */
@@ -83,8 +88,10 @@ export class SealBudget {
    * @throws AppError `key_exhausted` when the key may not make as many.
    */
   planFor(seals: number): SealPlan {
-    const { reserve, max } = this.#limits;
+    const { max } = this.#limits;
     const need = this.#used + seals;
+    // Small at first: what is reserved and not used when the store closes counts as used.
+    const reserve = Math.min(this.#limits.reserve, Math.max(RESERVE_AT_FIRST, 2 * (need - this.#before)));
     if (need > max) throw new AppError('key_exhausted');
     const isReserved = need + reserve / 2 <= this.#reserved || this.#reserved === max;
     if (isReserved) return { mustWait: false, reservation: undefined };

@@ -42,6 +42,11 @@ export class ViewedLog implements LogOfProjects {
     return this.#view.firstLive;
   }
 
+  /** Nobody carries while a command reads the log. */
+  hasCarried(): boolean {
+    return false;
+  }
+
   get lastNumber(): number {
     return this.#view.lastNumber;
   }

@@ -188,6 +188,11 @@ export class Log implements ReadableLog, AsyncDisposable {
     this.#writer.segment.release();
   }
 
+  /** The oldest segment that counts. */
+  get firstLive(): number {
+    return this.#segments.firstLive;
+  }
+
   /**
    * True while the oldest segment should be freed: the log is half full, or many segments hold little. What is
    * freed becomes durable with the next segment's header, so a start that can frees before it writes.
