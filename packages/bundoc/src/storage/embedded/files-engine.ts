@@ -347,8 +347,8 @@ export class FilesEngine implements EnginePort, LogOfProjects, AsyncDisposable {
 
   /** Ends a handle in the log: the project is gone, or has another handle. */
   async drop(project: string, handle: string): Promise<void> {
-    if (this.#log.newest(handle) !== undefined)
-      await this.#write({ handle, project, keys: NO_KEYS }, { kind: 'gone', keyVersion: 0 });
+    // Also when nothing is left of it: a segment that was freed is found again by a start before the next one has begun.
+    await this.#write({ handle, project, keys: NO_KEYS }, { kind: 'gone', keyVersion: 0 });
     this.#projectOf.delete(handle);
     this.#carried.delete(handle);
     // What was read of it before its end may be on its way into its folder, which is to be removed.

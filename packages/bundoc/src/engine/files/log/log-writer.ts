@@ -32,6 +32,7 @@ export class LogWriter {
   /** Who waits for frames to pause. */
   #pausing = 0;
   #growAgainMs = Number.NEGATIVE_INFINITY;
+  #isTryingAgain = false;
 
   /** @param buffer in which frames are made. */
   constructor(
@@ -157,12 +158,30 @@ export class LogWriter {
     if (path !== undefined) return this.#rotateTo(path, false);
     this.#options.observer?.onPressure?.(undefined);
     this.turns.holdOrRefuse(full);
+    if (full !== undefined) this.#tryAgain();
     if (!this.turns.isAnyoneWaiting) return false;
     if (hasRoom) return true;
     const reserved = segments.take(true);
     if (reserved !== undefined) return this.#rotateTo(reserved, true);
     this.turns.refuseAll(full ?? new AppError('disk_full'));
     return false;
+  }
+
+  /** On a full disk, deletes may be all that waits: nobody else's write would find out that there is room again. */
+  #tryAgain(): void {
+    if (this.#isTryingAgain) return;
+    this.#isTryingAgain = true;
+    const { signal } = this.#stopping;
+    const done = () => {
+      this.#isTryingAgain = false;
+      this.retryHeld();
+    };
+    this.#wait(RETRY_MS, signal).then(done, done);
+  }
+
+  #wait(ms: number, signal: AbortSignal): Promise<unknown> {
+    const { wait = (some, of) => setTimeout(some, undefined, { signal: of, ref: false }) } = this.#options;
+    return wait(ms, signal);
   }
 
   /** @returns why no segment can be made, when the disk is full. */
@@ -268,10 +287,9 @@ export class LogWriter {
   }
 
   async #resume(group: readonly Sending[], error: unknown): Promise<void> {
-    const wait = this.#options.wait ?? ((ms, signal) => setTimeout(ms, undefined, { signal, ref: false }));
     const { signal } = this.#stopping;
     while (!signal.aborted) {
-      await wait(RETRY_MS, signal).catch(() => undefined);
+      await this.#wait(RETRY_MS, signal).catch(() => undefined);
       if (signal.aborted) break;
       if (!(await this.segment.beginSomewhere())) continue;
       refuseGroup(group, error);
