@@ -76,7 +76,9 @@ export async function documentFiles(dataDir: string, project: string, count: num
   const docs = join(dataDir, 'projects', project, 'docs');
   const deadline = Date.now() + PATIENT_MS;
   for (;;) {
-    const files = readdirSync(docs, { recursive: true, withFileTypes: true })
+    // The folder comes with the first of them.
+    const entries = existsSync(docs) ? readdirSync(docs, { withFileTypes: true }) : [];
+    const files = entries
       .filter((entry) => entry.isFile())
       .map((entry) => join(entry.parentPath, entry.name));
     const written = files.filter((path) => statSync(path).size > 0).length;

@@ -28,6 +28,7 @@ import { unknownSealers } from './project/project-file.ts';
 import { ProjectUpkeep } from './project/project-upkeep.ts';
 import type { Projects } from './project/projects.ts';
 import type { OnSetAside } from './project/set-aside.ts';
+import { SpreadRotations } from './project/spread-rotations.ts';
 import { SCAN_LIMITS } from './query/scan-budget.ts';
 import { registerBackup } from './routes/backup.ts';
 import { registerBatch } from './routes/batch.ts';
@@ -149,7 +150,7 @@ export async function startBundoc(config: BundocConfig, parts: BundocParts = {})
       'a mark that nobody confirms was set aside: somebody may have put it into the storage',
     );
   };
-  const { keys, projects, instances } = composeInstances({
+  const { keys, projects, instances, rotations } = composeInstances({
     ...{ config, clock, logger, metrics, storage, service, generation, onSetAside },
     settle: (project, move) => settleMove(from, project, move),
   });
@@ -191,7 +192,7 @@ export async function startBundoc(config: BundocConfig, parts: BundocParts = {})
     tokenExpiryS: () => (token.expiresAtMs ?? Number.NaN) / 1_000,
   });
   const upkeep = new ProjectUpkeep({
-    ...{ instances, logger, resealsMax: RESEALS_A_SECOND },
+    ...{ instances, logger, rotations, resealsMax: RESEALS_A_SECOND },
     statesOf: storage.statesOf,
   });
   const sweep = () => {
@@ -330,6 +331,7 @@ function composeInstances(composition: Composition): {
   keys: KeyCache;
   projects: Projects;
   instances: InstanceManager;
+  rotations: SpreadRotations;
 } {
   const { config, clock, logger, metrics, storage, service, generation, onSetAside, settle } = composition;
   const keys = new KeyCache({
@@ -338,12 +340,12 @@ function composeInstances(composition: Composition): {
     ttlMs: config.keyTtlMs,
     onFetch: metrics.keyFetch,
   });
+  const rotations = new SpreadRotations({
+    ...{ clock, logger },
+    rotate: (project, version) => keys.rotate(project, version),
+  });
   const watch = (project: string): StoreWatch => ({
-    onRotationDue: (version) => {
-      keys.rotate(project, version).catch((error: unknown) => {
-        logger.error({ project, version, err: error }, 'the key has sealed much and could not be rotated');
-      });
-    },
+    onRotationDue: (version) => rotations.due(project, version),
     onIntegrityError: (file) => {
       metrics.integrityError();
       logger.error({ project, file }, 'a document file does not open');
@@ -371,7 +373,7 @@ function composeInstances(composition: Composition): {
     ...(storage.storedBytes === undefined ? {} : { storedBytes: storage.storedBytes }),
     expiry: storage.expiry,
   });
-  return { keys, projects, instances };
+  return { keys, projects, instances, rotations };
 }
 
 /**

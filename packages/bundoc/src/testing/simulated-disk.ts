@@ -67,6 +67,8 @@ export class SimulatedDisk implements Disk, LogDisk {
   readonly #crashes = Promise.withResolvers<never>();
   /** While true, nothing that takes space succeeds. */
   full = false;
+  /** Asked before each operation, which the trace would name so; reads begin with `read`. What it answers for fails with `storage_unavailable`. */
+  failing: ((operation: string) => Fault['when'] | undefined) | undefined;
   /** Operations so far that change something. */
   operations = 0;
   /** A line for each of them. */
@@ -136,7 +138,7 @@ export class SimulatedDisk implements Disk, LogDisk {
   }
 
   async read(path: string, bytesMax: number): Promise<Buffer | undefined> {
-    this.#requireAlive();
+    this.#requireReadable(path);
     const node = this.#current.get(path);
     if (node?.kind === 'directory' || (node?.content.length ?? 0) > bytesMax)
       throw new AppError('project_damaged');
@@ -148,13 +150,13 @@ export class SimulatedDisk implements Disk, LogDisk {
   }
 
   async size(path: string): Promise<number | undefined> {
-    this.#requireAlive();
+    this.#requireReadable(path);
     const node = this.#current.get(path);
     return node?.kind === 'file' ? node.content.length : undefined;
   }
 
   async list(directory: string): Promise<string[] | undefined> {
-    this.#requireAlive();
+    this.#requireReadable(directory);
     if (this.#current.get(directory)?.kind !== 'directory') return undefined;
     return [...this.#current.keys()]
       .filter((path) => path !== directory && dirname(path) === directory)
@@ -242,7 +244,7 @@ export class SimulatedDisk implements Disk, LogDisk {
       ...file,
       bytes: node.content.length,
       read: async (offset, bytes) => {
-        this.#requireAlive();
+        this.#requireReadable(path);
         return Buffer.from(node.content.subarray(offset, offset + bytes));
       },
     };
@@ -344,8 +346,11 @@ export class SimulatedDisk implements Disk, LogDisk {
         ? this.#faults.find(({ operation }) => operation === this.operations)
         : { operation: this.operations, when: crash.when, what: 'crash' };
     if (fault?.when === 'before') this.#raise(fault);
+    const fails = this.failing?.(what);
+    if (fails === 'before') throw new AppError('storage_unavailable');
     const result = effect();
     if (fault?.when === 'after') this.#raise(fault);
+    if (fails === 'after') throw new AppError('storage_unavailable');
     return result;
   }
 
@@ -360,6 +365,11 @@ export class SimulatedDisk implements Disk, LogDisk {
 
   #requireAlive(): void {
     if (this.#crashed) throw new Crash();
+  }
+
+  #requireReadable(path: string): void {
+    this.#requireAlive();
+    if (this.failing?.(`read ${path}`) !== undefined) throw new AppError('storage_unavailable');
   }
 
   #requireSpace(): void {

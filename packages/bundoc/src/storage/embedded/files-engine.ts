@@ -11,7 +11,7 @@ import {
 import { projectIdSchema } from '@bundoc/shared/contract/documents';
 import { DELETION_FILE, MOVE_FILE, PROJECT_FILE } from '@bundoc/shared/contract/project-file';
 import { AppError, hasCode } from '@bundoc/shared/errors';
-import { HANDLE_BYTES, type Place } from '../../engine/files/log/layout.ts';
+import { comparePlaces, HANDLE_BYTES, type Place } from '../../engine/files/log/layout.ts';
 import { Log } from '../../engine/files/log/log.ts';
 import type {
   AttachedHandle,
@@ -119,6 +119,8 @@ export class FilesEngine implements EnginePort, LogOfProjects, AsyncDisposable {
   /** Handles of projects whose next commits wait for their checkpoint. */
   readonly #checkpointsWanted = new Set<string>();
   #freeing: Promise<void> | undefined;
+  /** Files of carried parts that are being put into folders. */
+  #placing: Promise<unknown> | undefined;
   #isFreeingWanted = false;
   #isClosed = false;
   /** Resolves once the log knows what every catalog covers. Never rejects. */
@@ -310,6 +312,8 @@ export class FilesEngine implements EnginePort, LogOfProjects, AsyncDisposable {
       await this.#write({ handle, project, keys: NO_KEYS }, { kind: 'gone', keyVersion: 0 });
     this.#projectOf.delete(handle);
     this.#carried.delete(handle);
+    // What was read of it before its end may be on its way into its folder, which is to be removed.
+    await this.#placing;
     await this.#log.stuck.remove(handle);
   }
 
@@ -508,6 +512,8 @@ export class FilesEngine implements EnginePort, LogOfProjects, AsyncDisposable {
     for await (const { handle, project, projectFile } of this.#log.births()) {
       if (projectIdSchema.safeParse(project).data !== project) continue;
       const directory = join(projectsDir, project);
+      // Somebody has removed the project, as is done before it is restored.
+      if (this.#log.hadFolder(handle) && (await this.#isRemoved(directory))) continue;
       const born = newBorn(handle, {});
       let names: readonly string[] | undefined;
       try {
@@ -519,7 +525,9 @@ export class FilesEngine implements EnginePort, LogOfProjects, AsyncDisposable {
         if (!(error instanceof AppError)) throw error;
         [born.unwritten, born.isUnseen, areAllThere] = [projectFile, true, false];
       }
-      if (names?.includes(CATALOG_FILE) !== true) this.#born.set(project, born);
+      const isBorn =
+        names?.includes(CATALOG_FILE) !== true && this.#isLater(handle, this.#born.get(project)?.handle);
+      if (isBorn) this.#born.set(project, born);
       this.#projectOf.set(handle, project);
     }
     if (files.length > 0) {
@@ -554,6 +562,22 @@ export class FilesEngine implements EnginePort, LogOfProjects, AsyncDisposable {
         areAllDurable = false;
       }
     return areAllDurable;
+  }
+
+  /** Whether nothing is in the place of a folder. */
+  async #isRemoved(directory: string): Promise<boolean> {
+    try {
+      return (await this.#options.disk.list(directory)) === undefined;
+    } catch {
+      return false;
+    }
+  }
+
+  /** Of two births of one project, the first is of a folder that somebody has removed. */
+  #isLater(handle: string, than: string | undefined): boolean {
+    const [place, other] = [handle, than].map((one) => one && this.#log.newest(one));
+    if (!place || !other) return than === undefined || other === undefined;
+    return comparePlaces(place, other) > 0;
   }
 
   /** On a full disk the mark stays as it was: only `bunkms recover` reads it. */
@@ -658,8 +682,14 @@ export class FilesEngine implements EnginePort, LogOfProjects, AsyncDisposable {
       await this.#checkpointAll(open.slice(at, at + CHECKPOINTS_TOGETHER) as EmbeddedStore[], false);
   }
 
+  #carry(contents: readonly CarriedContent[]): Promise<readonly (AppError | undefined)[]> {
+    const placing = this.#place(contents);
+    this.#placing = placing.catch(() => undefined);
+    return placing;
+  }
+
   /** Writes files of carried parts into the folders of their projects, with a few syncs for all. */
-  async #carry(contents: readonly CarriedContent[]): Promise<readonly (AppError | undefined)[]> {
+  async #place(contents: readonly CarriedContent[]): Promise<readonly (AppError | undefined)[]> {
     const { disk, projectsDir } = this.#options;
     const outcomes: (AppError | undefined)[] = contents.map(() => undefined);
     const files: Placed[] = [];

@@ -95,9 +95,16 @@ export class Carrier {
       content: encodeCarried(one),
     }));
     const outcomes: readonly (AppError | undefined)[] = files.length === 0 ? [] : await target.write(files);
-    const failed = files.filter((_, at) => outcomes[at] !== undefined);
-    for (const file of failed) await this.#stuck.put(file);
-    return failed.map(({ handle }) => handle);
+    const failed: string[] = [];
+    for (const [at, file] of files.entries()) {
+      const { handle } = file;
+      if (outcomes[at] === undefined || !this.#content.isUncovered(handle)) continue;
+      await this.#stuck.put(file);
+      // The project may have ended meanwhile: a birth that stayed here would make it again at the next start.
+      if (this.#content.isUncovered(handle)) failed.push(handle);
+      else await this.#stuck.remove(handle);
+    }
+    return failed;
   }
 
   /**

@@ -18,7 +18,7 @@ import { LogWriter } from './log-writer.ts';
 import type { PartReader } from './parts.ts';
 import { type LogScan, lostLog, scanLog } from './scan.ts';
 import { isFull, Segments, SPARSE_SEGMENTS_MAX } from './segments.ts';
-import { writeSettled } from './settled-mark.ts';
+import { readSettled, writeSettled } from './settled-mark.ts';
 import { birthsIn, StuckParts } from './stuck-parts.ts';
 
 /**
@@ -33,6 +33,8 @@ export class Log implements ReadableLog, AsyncDisposable {
   readonly #writer: LogWriter;
   readonly #carrier: Carrier;
   readonly #stuck: StuckParts;
+  /** Births up to this segment had durable folders when the log was opened. */
+  #settled = 0;
   #carrying: Promise<readonly string[]> | undefined;
   /** Segments that were freed by carrying since the newest one began. */
   #freed: { readonly behind: number | undefined; readonly count: number } = { behind: undefined, count: 0 };
@@ -75,6 +77,8 @@ export class Log implements ReadableLog, AsyncDisposable {
     // Also the names of segments: what is written into them must be found again.
     await disk.syncDirectory(directory);
     const log = new Log(options, buffer, scan, await StuckParts.open(disk, directory));
+    const settled = await readSettled(disk, directory);
+    if (settled < scan.nextNumber) log.#settled = settled;
     try {
       await log.#segments.makeFirst();
     } catch (error) {
@@ -129,6 +133,12 @@ export class Log implements ReadableLog, AsyncDisposable {
 
   reader(): PartReader {
     return this.#segments.reader();
+  }
+
+  /** Whether the project of a birth has had a durable folder: one that is missing was taken away. */
+  hadFolder(handle: string): boolean {
+    const birth = this.#content.births.get(handle);
+    return birth !== undefined && birth.segment <= this.#settled;
   }
 
   async *births(): AsyncGenerator<FoundBirth> {
