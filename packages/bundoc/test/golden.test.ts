@@ -18,7 +18,9 @@ import { openTestStore } from '../src/testing/test-engine.ts';
 const golden = (name: string) => readFileSync(new URL(`golden/${name}`, import.meta.url));
 const expected = JSON.parse(golden('expected-v1.golden.json').toString()) as Record<string, string>;
 
-/** Files that earlier releases wrote. They are never regenerated: a format that changes gets a new version. */
+/**
+ * Files that earlier releases wrote. They are never regenerated: a format that changes gets a new version.
+ */
 describe('the golden files of format 1', () => {
   const dek = createSecretKey(Buffer.from(String(expected['dekHex']), 'hex'));
   const file = parseProjectFile('golden', golden('project-v1.golden.json'));
@@ -54,7 +56,9 @@ describe('the golden files of format 1', () => {
     expect(readStoredMetadata(text, ref)?._rev).toBe('0123456789abcdef01234567');
   });
 
-  /** By `docs/formats` and nothing of ours: key, nonce, tag, ciphertext and AAD as the byte tables give them. */
+  /**
+   * By `docs/formats` and nothing of ours: key, nonce, tag, ciphertext and AAD as the byte tables give them.
+   */
   function openByHand(
     info: string,
     salt: Buffer,
@@ -72,7 +76,10 @@ describe('the golden files of format 1', () => {
     usedKeys: { key: string; request: string; answer: unknown }[];
   };
 
-  /** A data folder that was settled: a catalog, what was carried out of the log behind it, and a log that has nothing. */
+  /**
+   * A data folder that was settled: a catalog, what was carried out of the log behind it, and a log that has
+   * nothing.
+   */
   function folderWith(catalog: Buffer): SimulatedDisk {
     const disk = new SimulatedDisk('/', '/log', '/projects', '/projects/golden', '/projects/golden/carried');
     const segment = Buffer.alloc(65_536);

@@ -41,10 +41,11 @@ export interface ReadProject {
 }
 
 /**
- * Opens what says what a project is, by `project.json`, or, where that is missing or damaged, by its copy in the catalog, or in the log. Changes
- * nothing.
+ * Opens what says what a project is, by `project.json`, or, where that is missing or damaged, by its copy in
+ * the catalog, or in the log. Changes nothing.
  *
- * @throws AppError what the key service threw (`KEY_NOT_FOUND` for a missing key); ProjectFilesUnreadable when none of them will do.
+ * @throws AppError what the key service threw (`KEY_NOT_FOUND` for a missing key); ProjectFilesUnreadable
+ * when none of them will do.
  */
 export async function readProject({
   project,

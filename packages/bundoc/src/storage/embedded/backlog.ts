@@ -1,6 +1,6 @@
 /**
- * Bytes of sealed documents that wait for their files, of all projects of the process together, since there is one memory and one
- * thread that writes them.
+ * Bytes of sealed documents that wait for their files, of all projects of the process together, since there
+ * is one memory and one thread that writes them.
  */
 export class Backlog {
   readonly #bytesMax: number;

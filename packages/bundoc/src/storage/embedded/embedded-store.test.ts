@@ -177,7 +177,10 @@ describe('what one process wrote and did not sync', () => {
   const crashes = (disk: SimulatedDisk, operation: number, when: 'before' | 'after' = 'before') =>
     disk.failAt({ operation, when, what: 'crash' });
 
-  /** Killed at each operation of a commit, a new process goes on from all that it finds, and then the power is cut. */
+  /**
+   * Killed at each operation of a commit, a new process goes on from all that it finds, and then the power is
+   * cut.
+   */
   it.each(['before', 'after'] as const)(
     'is made durable by the next one before that builds on it (killed %s an operation)',
     async (when) => {

@@ -368,7 +368,7 @@ export class EmbeddedStore implements ProjectStore, PartSource, CheckpointSource
   // For a checkpoint.
 
   /** Documents that are durable behind what the catalog covers, by what they take in the log. */
-  get isCheckpointDue(): boolean {
+  get #isCheckpointDue(): boolean {
     if (this.#failed) return false;
     const { least, most } = this.#engine.checkpointBytes;
     const bytes = this.#attached.mark()?.bytes ?? 0;
@@ -502,7 +502,7 @@ export class EmbeddedStore implements ProjectStore, PartSource, CheckpointSource
         for (const { results, waiting } of commits) waiting.done.resolve(results);
         this.#partsBeingWritten--;
         this.#noteIdle();
-        if (this.isCheckpointDue) void this.#engine.checkpoint(this).catch(() => undefined);
+        if (this.#isCheckpointDue) void this.#engine.checkpoint(this).catch(() => undefined);
       },
       refused: refuse,
       unknown: refuse,

@@ -1,6 +1,8 @@
 import { AppError } from '@bundoc/shared/errors';
 
-/** How often a key may seal with random 96-bit nonces (NIST SP 800-38D, section 8.3), and what follows from it. */
+/**
+ * How often a key may seal with random 96-bit nonces (NIST SP 800-38D, section 8.3), and limits below that.
+ */
 export interface SealLimits {
   /** Seals that one durable reservation covers at most. */
   readonly reserve: number;
@@ -12,7 +14,7 @@ export interface SealLimits {
 
 export const SEAL_LIMITS: SealLimits = { reserve: 2 ** 20, rotateAt: 2 ** 30, max: 2 ** 32 };
 
-/** Others that may have sealed under a key version, of which nothing is known. */
+/** Unknown others that may have sealed under a key version. */
 export interface UnknownSealers {
   /** By BunKMS's word: an administrator has let a copy of the storage take the place of another. */
   readonly takenOver: number;
@@ -21,8 +23,9 @@ export interface UnknownSealers {
 }
 
 /**
- * What is left of the limits when others may have sealed under the key version: each of them is counted as what a key seals until it is rotated. What the
- * storage lacks leaves less to seal, and makes nobody rotate the key: anybody can remove something from it.
+ * What is left of the limits when others may have sealed under the key version: each of them is counted as
+ * what a key seals until it is rotated. What the storage lacks leaves less to seal, and makes nobody rotate
+ * the key: anybody can remove something from it.
  */
 export function limitsAfter(limits: SealLimits, { takenOver, missing }: UnknownSealers): SealLimits {
   // Something is left in any case.
@@ -35,15 +38,19 @@ export function limitsAfter(limits: SealLimits, { takenOver, missing }: UnknownS
 }
 
 /**
- * Seals that a part of the log may hold beyond what is reserved, when it brings the reservation itself. If a crash tears it they are forgotten:
- * between the rotation of a key and its end there is room for millions of such crashes.
+ * Seals that a part of the log may hold beyond the durable reservation, if it brings the next reservation
+ * itself. A crash that tears the part forgets them. Between the rotation of a key and its end there is room
+ * for millions of such crashes.
  */
 const UNRESERVED_SEALS = 256;
 /** Seals of the first reservation of an open store. */
 const RESERVE_AT_FIRST = 256;
 
 export interface SealPlan {
-  /** Whether the reservation must be durable before anything is sealed; otherwise it may go along with what is. */
+  /**
+   * Whether the reservation must be durable before anything is sealed; otherwise it may go along with what
+   * is.
+   */
   readonly mustWait: boolean;
   readonly reservation: SealCount | undefined;
 }
@@ -55,8 +62,8 @@ export interface SealCount {
 }
 
 /**
- * Counts the seals of the current key version. They are reserved durably, many at a time: a crash forgets at most those of one part that
- * was never acknowledged, and counts at most one reservation too many.
+ * Counts the seals of the current key version. They are reserved durably, many at a time: a crash forgets at
+ * most those of one part that was never acknowledged, and counts at most one reservation too many.
  */
 export class SealBudget {
   readonly #limits: SealLimits;
@@ -114,7 +121,11 @@ export class SealBudget {
     this.#used++;
   }
 
-  /** Gives back what is reserved and was not used. @returns the exact counts; the caller makes them durable. */
+  /**
+   * Gives back what is reserved and was not used.
+   *
+   * @returns the exact counts; the caller makes them durable.
+   */
   settle(): SealCount[] {
     this.#counts.set(this.#version, this.#used);
     return [...this.#counts].map(([version, count]) => ({ version, count }));

@@ -43,7 +43,7 @@ export class LogContent {
     return this.index.oldest(handle) !== undefined;
   }
 
-  /** Whether frames are lost, nobody knows whose, and nothing later is known of a handle. */
+  /** Whether frames of unknown projects are lost, and nothing later is known of a handle. */
   isDoubtful(newest: Place | undefined, covered: FramePlace | undefined): boolean {
     const { hole } = this;
     if (hole === undefined) return false;

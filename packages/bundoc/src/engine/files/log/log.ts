@@ -194,8 +194,8 @@ export class Log implements ReadableLog, AsyncDisposable {
   }
 
   /**
-   * True while the oldest segment should be freed: the log is half full, or many segments hold little. What is
-   * freed becomes durable with the next segment's header, so a start that can frees before it writes.
+   * True while the oldest segment should be freed: the log is half full, or many segments hold little. What
+   * is freed becomes durable with the next segment's header, so a start that can frees before it writes.
    */
   get shouldFree(): boolean {
     return this.#writer.segment.shouldFree;
@@ -233,8 +233,9 @@ export class Log implements ReadableLog, AsyncDisposable {
   }
 
   /**
-   * What was freed is durable with the next header. Processes that end before they begin another segment would
-   * carry the same parts again and again, and find ever more segments: so one is begun once that is much.
+   * What was freed is durable with the next header. Processes that end before they begin another segment
+   * would carry the same parts again and again, and find ever more segments: so one is begun once that is
+   * much.
    */
   async #keepFreed(): Promise<void> {
     const { segment } = this.#writer;
@@ -286,8 +287,8 @@ export class Log implements ReadableLog, AsyncDisposable {
 
   /**
    * Says durably that the folders of all births are durable. The caller has synced them, and no birth is on
-   * its way: at a start, at an orderly end, or while nobody writes. The next part begins a new segment, and so
-   * takes the mark back.
+   * its way: at a start, at an orderly end, or while nobody writes. The next part begins a new segment, and
+   * so takes the mark back.
    *
    * @throws AppError `storage_unavailable`, `disk_full`
    */

@@ -64,7 +64,7 @@ export class PartReader implements AsyncDisposable {
     return partOf(segment, place, entry, found.entry, body);
   }
 
-  /** Reads a whole segment at once, for who needs many of its parts. */
+  /** Reads a whole segment at once, when many of its parts are needed. */
   async preload(segment: LiveSegment): Promise<Buffer> {
     const file = await this.#open(segment);
     const bytes = await file.read(0, file.bytes);
@@ -277,7 +277,9 @@ export async function* openParts(
   }
 }
 
-/** What the parts of one project are opened by: derived once for each use of a segment and each key version. */
+/**
+ * What the parts of one project are opened by: derived once for each use of a segment and each key version.
+ */
 class PartSeals {
   readonly #project: string;
   readonly #storageId: Buffer;

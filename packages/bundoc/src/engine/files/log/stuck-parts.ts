@@ -66,7 +66,11 @@ function birthIn(file: Buffer): BirthText | undefined {
   }
 }
 
-/** What is there of {@link StuckParts}, to be read only. @param directory of the log, which need not exist. */
+/**
+ * What is there of {@link StuckParts}, to be read only.
+ *
+ * @param directory of the log, which need not exist.
+ */
 export async function listStuck(disk: ReadableLogDisk, directory: string): Promise<StuckFiles> {
   const folder = join(directory, FOLDER);
   return new StuckFolder(disk, folder, (await disk.list(folder)) ?? []);
