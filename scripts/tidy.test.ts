@@ -68,7 +68,6 @@ describe('the walls of the engines', () => {
   it.each([
     ['postgres/rows.ts', '../files/log/log.ts', 'an engine knows no other engine'],
     ['files/store.ts', '../postgres/rows.ts', 'an engine knows no other engine'],
-    ['../storage/embedded/store.ts', '../../engine/postgres/rows.ts', 'an engine knows no other engine'],
     [
       '../service/queries.ts',
       '../engine/files/log/log.ts',

@@ -100,7 +100,8 @@ const RESEALS_A_SECOND = 500;
 /**
  * Makes Bundoc of its parts and listens.
  *
- * @throws ConfigError, DataFolderInUse, SchemaMismatch, or what the storage and the listener throw; nothing is left open then.
+ * @throws ConfigError, DataFolderInUse, SchemaMismatch, or what the storage and the listener throw; nothing
+ * is left open then.
  */
 export async function startBundoc(config: BundocConfig, parts: BundocParts = {}): Promise<RunningBundoc> {
   const clock = parts.clock ?? systemClock;
@@ -277,7 +278,10 @@ export async function startBundoc(config: BundocConfig, parts: BundocParts = {})
   return { url, moves, confirmed, close: () => running.disposeAsync() };
 }
 
-/** The certificate for BunKMS and its authorities; undefined without any. A connection in the clear is worth a word. */
+/**
+ * The certificate for BunKMS and its authorities; undefined without any. A connection in the clear is worth a
+ * word.
+ */
 function openKmsTls(
   { kms }: BundocConfig,
   { clock, logger, metrics, checkEveryMs }: ServerTlsPorts,
@@ -372,7 +376,10 @@ function composeInstances(composition: Composition): {
   return { keys, projects, instances, rotations };
 }
 
-/** Each hour the generation is advanced, by one of several nodes, so that a copy of the storage is found out that is in use beside it. */
+/**
+ * Each hour the generation is advanced, by one of several nodes, so that a copy of the storage is found out
+ * that is in use beside it.
+ */
 async function advanceOld(storage: Storage, generation: StorageGeneration, logger: Logger): Promise<void> {
   try {
     const ageS = await storage.identity.ageS();

@@ -68,7 +68,8 @@ const environmentSchema = allOrNone(allOrNone(variables, OWN_TLS), KMS_CLIENT)
     },
   )
   .refine(
-    // Whoever gives certificates means the connection to be closed to others; without https they would do nothing.
+    // Whoever gives certificates means the connection to be closed to others; without https they would do
+    // nothing.
     (values) =>
       String(values.BUNDOC_KMS_URL).startsWith('https:') ||
       KMS_TLS.every((name) => values[name] === undefined),

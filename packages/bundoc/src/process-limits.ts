@@ -8,7 +8,9 @@ function memoryLimit(): number {
   return constrained > 0 ? Math.min(constrained, totalmem()) : totalmem();
 }
 
-/** A quarter of the memory, and no more than half of what V8 has for objects: a full heap ends the process. */
+/**
+ * A quarter of the memory, and no more than half of what V8 has for objects: a full heap ends the process.
+ */
 export function defaultOpenBytes(): number {
   return Math.floor(Math.min(memoryLimit() / 4, getHeapStatistics().heap_size_limit / 2));
 }

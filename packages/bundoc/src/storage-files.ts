@@ -19,7 +19,11 @@ import { createSealedCache } from './storage/embedded/sealed-cache.ts';
 import { openFolder } from './storage-folder.ts';
 import type { LogCounts, Storage, StoragePorts } from './storage-parts.ts';
 
-/** The part of the composition root that stores in files. @throws DataFolderInUse, StartRefused, LogDamaged, and what the disk throws. */
+/**
+ * The part of the composition root that stores in files.
+ *
+ * @throws DataFolderInUse, StartRefused, LogDamaged, and what the disk throws.
+ */
 export async function openFileStorage(
   config: BundocConfig,
   { clock, quota, logger }: StoragePorts,
@@ -35,12 +39,12 @@ export async function openFileStorage(
     onFrame: (_commits, _bytes, seconds) => {
       syncSeconds += seconds;
     },
-    onCut: (err) => logger.error({ err }, 'a write to the log failed: it goes on in another segment'),
-    onStopped: (err) => logger.error({ err }, 'the log cannot be written: no writes until it can be'),
+    onCut: (err) => logger.error({ err }, 'a write to the log failed: continuing in another segment'),
+    onStopped: (err) => logger.error({ err }, 'the log cannot be written: refusing writes until it can'),
     onResumed: () => logger.info('the log can be written again'),
     onLost: (err) => {
-      // Whoever holds it now writes to it: nothing that this process does can be right.
-      logger.fatal({ err }, 'another process holds the data folder: this one ends');
+      // The other process writes to it, so this one must not.
+      logger.fatal({ err }, 'another process holds the data folder: exiting');
       setImmediate(() => process.exit(1));
     },
   };
@@ -53,7 +57,7 @@ export async function openFileStorage(
         onStuck: (handles) =>
           logger.error(
             { handles },
-            'the folders of projects fail: what the log has of them is kept in the folder of the log',
+            'folders of projects failed: their commits stay in the folder of the log',
           ),
         onFreeingFailed: (err) => logger.error({ err }, 'the log could not be freed'),
       },
@@ -149,7 +153,8 @@ async function canWrite(disk: Disk, directory: string): Promise<boolean> {
   } catch {
     return false;
   } finally {
-    // On a full disk the file may have come to be without its content, and readiness is asked every few seconds.
+    // On a full disk the file may have come to be without its content, and readiness is asked every few
+    // seconds.
     await disk.remove(probe).catch(() => false);
   }
 }

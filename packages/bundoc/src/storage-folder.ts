@@ -17,10 +17,10 @@ import { ViewedLog } from './storage/embedded/viewed-log.ts';
 const MIB = 1_048_576;
 /** Sealed documents of all projects that may wait for their files before writes wait. */
 const BACKLOG_BYTES_MAX = 64 * MIB;
-/** Bytes of the log from which on an open project gets a checkpoint. */
+/** An open project gets a checkpoint once it has this many uncovered bytes in the log. */
 const CHECKPOINT_BYTES = 32 * MIB;
 
-/** A data folder that this process has to itself. */
+/** A data folder whose lock this process holds. */
 export interface HeldFolder {
   /** Absolute. */
   readonly dataDir: string;
@@ -37,7 +37,7 @@ export interface EnginePorts {
   readonly onFreeingFailed?: (error: unknown) => void;
 }
 
-/** A data folder with its engine: held until it is disposed. */
+/** A data folder with its engine, open until disposed. */
 export interface OpenFolder extends AsyncDisposable {
   readonly identity: StorageIdentity;
   readonly engine: FilesEngine;
@@ -46,7 +46,7 @@ export interface OpenFolder extends AsyncDisposable {
 }
 
 /**
- * Opens the engine of a data folder, which is made where there is nothing.
+ * Opens the engine of a data folder, and makes an empty folder a data folder.
  *
  * @throws StartRefused for a folder of an earlier build; LogDamaged; AppError of the disk.
  */
@@ -76,14 +76,14 @@ export async function openFolder(
       checkpointBytes: CHECKPOINT_BYTES,
     }),
   );
-  // From here on, a log that is missing was lost.
+  // From here on, a missing log was lost.
   if (log !== true) await identity.change((file) => ({ ...file, log: true }));
   const running = stack.move();
   return { identity, engine, backlog, projectsDir, [Symbol.asyncDispose]: () => running.disposeAsync() };
 }
 
 /**
- * Finds out what the log of a data folder has, and changes nothing.
+ * Reads the log of a data folder, and changes nothing.
  *
  * @throws StartRefused for a folder of an earlier build; LogDamaged; AppError of the disk.
  */

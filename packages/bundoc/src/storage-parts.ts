@@ -19,17 +19,17 @@ export interface StoragePorts {
   readonly quota?: Quota | undefined;
 }
 
-/** What a store tells of. */
+/** Events of a store. */
 export interface StoreWatch {
   /** A document does not open; by its (opaque) name. */
   readonly onIntegrityError: (name: string) => void;
-  /** The store must be opened anew. */
+  /** The store must be opened again. */
   readonly onFailure: (error: unknown) => void;
   /** The key version has sealed so much that it should be rotated. */
   readonly onRotationDue: (version: number) => void;
 }
 
-/** A storage as the composition root puts it to use. */
+/** A storage as the composition root uses it. */
 export interface Storage extends AsyncDisposable {
   /** What the log calls it. */
   readonly place: string;
@@ -50,9 +50,12 @@ export interface Storage extends AsyncDisposable {
     watch: StoreWatch,
     unknownSealers: UnknownSealers,
   ): Promise<ProjectStore>;
-  /** Where others write to it: the state of each project as a text, which changes with it. One statement for all. */
+  /**
+   * Where others write to it: the state of each project as a text, which changes with it. One statement for
+   * all.
+   */
   readonly statesOf?: (projects: readonly string[]) => Promise<ReadonlyMap<string, string>>;
-  /** Bytes in which it keeps what an open project has in memory, where it can tell. */
+  /** Stored bytes of what an open project has in memory, where the storage knows them. */
   readonly storedBytes?: (project: string, entries?: readonly string[]) => Promise<number>;
   /** Of a storage in files alone. */
   readonly folders?: MovableFolders;
@@ -71,7 +74,7 @@ export interface ProjectPlaceInFiles {
   /** For what is being written, on the same file system. */
   readonly tmp: string;
   readonly disk: Disk;
-  /** Nothing of the project is kept any more, but for its folder. */
+  /** Forgets all of the project but its folder. */
   readonly forget: () => Promise<void>;
 }
 

@@ -31,7 +31,8 @@ const READY_WITHIN_MS = 2_000;
 /**
  * The part of the composition root that stores in PostgreSQL. Brings the schema forward.
  *
- * @throws ConfigError, SchemaMismatch, StartRefused; AppError `storage_unavailable` when the server cannot serve for half a minute.
+ * @throws ConfigError, SchemaMismatch, StartRefused; AppError `storage_unavailable` when the server cannot
+ * serve for half a minute.
  */
 export async function openPostgresStorage(
   config: PostgresConfig,
@@ -75,7 +76,8 @@ export async function openPostgresStorage(
 }
 
 /**
- * Connections to a database that projects are moved to: the caller's to close. Brings the schema forward, as a node would.
+ * Connections to a database that projects are moved to: the caller's to close. Brings the schema forward, as
+ * a node would.
  *
  * @throws ConfigError, SchemaMismatch; AppError `storage_unavailable`.
  */

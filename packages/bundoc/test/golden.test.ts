@@ -18,7 +18,9 @@ import { openTestStore } from '../src/testing/test-engine.ts';
 const golden = (name: string) => readFileSync(new URL(`golden/${name}`, import.meta.url));
 const expected = JSON.parse(golden('expected-v1.golden.json').toString()) as Record<string, string>;
 
-/** Files that earlier releases wrote. They are never regenerated: a format that changes gets a new version. */
+/**
+ * Files that earlier releases wrote. They are never regenerated: a format that changes gets a new version.
+ */
 describe('the golden files of format 1', () => {
   const dek = createSecretKey(Buffer.from(String(expected['dekHex']), 'hex'));
   const file = parseProjectFile('golden', golden('project-v1.golden.json'));
@@ -54,7 +56,9 @@ describe('the golden files of format 1', () => {
     expect(readStoredMetadata(text, ref)?._rev).toBe('0123456789abcdef01234567');
   });
 
-  /** By `docs/formats` and nothing of ours: key, nonce, tag, ciphertext and AAD as the byte tables give them. */
+  /**
+   * By `docs/formats` and nothing of ours: key, nonce, tag, ciphertext and AAD as the byte tables give them.
+   */
   function openByHand(
     info: string,
     salt: Buffer,
@@ -72,7 +76,10 @@ describe('the golden files of format 1', () => {
     usedKeys: { key: string; request: string; answer: unknown }[];
   };
 
-  /** A data folder that was settled: a catalog, what was carried out of the log behind it, and a log that has nothing. */
+  /**
+   * A data folder that was settled: a catalog, what was carried out of the log behind it, and a log that has
+   * nothing.
+   */
   function folderWith(catalog: Buffer): SimulatedDisk {
     const disk = new SimulatedDisk('/', '/log', '/projects', '/projects/golden', '/projects/golden/carried');
     const segment = Buffer.alloc(65_536);
@@ -121,7 +128,10 @@ describe('the golden files of format 1', () => {
     // The first part behind the covered one names its tag.
     expect(carried.includes(bytes.subarray(48, 64))).toBe(true);
     // Two living documents, each of a few bytes and the seal.
-    expect([Number(bytes.readBigUInt64BE(64)), Number(bytes.readBigUInt64BE(72))]).toEqual([2, expect.any(Number)]);
+    expect([Number(bytes.readBigUInt64BE(64)), Number(bytes.readBigUInt64BE(72))]).toEqual([
+      2,
+      expect.any(Number),
+    ]);
     expect(Number(bytes.readBigUInt64BE(72))).toBeGreaterThan(200);
     const head = 84 + bytes.readUInt32BE(80);
     expect(bytes.subarray(84, head)).toEqual(golden('project-v1.golden.json'));
@@ -137,7 +147,9 @@ describe('the golden files of format 1', () => {
     // The four changes before it; no deletion is forgotten.
     expect([plaintext.readUIntBE(0, 6), plaintext.readUIntBE(6, 6)]).toEqual([4, 0]);
     // Of one key version, version 1, three seals.
-    expect([plaintext.readUInt16BE(12), plaintext.readUInt32BE(14), plaintext.readUIntBE(18, 6)]).toEqual([1, 1, 3]);
+    expect([plaintext.readUInt16BE(12), plaintext.readUInt32BE(14), plaintext.readUIntBE(18, 6)]).toEqual([
+      1, 1, 3,
+    ]);
   });
 
   it('the move mark opens by its byte table alone, as the service opens it, and only under its project', async () => {

@@ -23,7 +23,14 @@ import { withDatabase } from './support/database.ts';
 import { FaultyStore } from './support/faulty-store.ts';
 import { newDataDir, newKek, startKms, type TestKms } from './support/kms.ts';
 import { edit, KeyCalls } from './support/lifecycle.ts';
-import { backupOf, inventoryOf, recoverFrom, restoreInto, writeProject } from './support/recovery.ts';
+import {
+  backupOf,
+  inventoryOf,
+  recoverFrom,
+  restoreInto,
+  writeCatalog,
+  writeProject,
+} from './support/recovery.ts';
 
 let kms: TestKms;
 let keys: KeyCalls;
@@ -278,9 +285,9 @@ describe('a project file', () => {
       ...file,
       versions: file.versions.map((one) => (one.version === 1 ? { ...one, wrapped: 'AAAA' } : one)),
     }));
-    const copy = readFileSync(join(directory, 'project.json'));
+    const copy = readFileSync(join(directory, 'project.json'), 'utf8');
     writeProject(bundoc, 'p', all.slice(0, 1));
-    writeFileSync(join(directory, 'catalog-project.json'), copy);
+    writeCatalog(directory, copy);
     expect(await recoverFrom(service, bundoc, { acceptResurrection: true })).toMatchObject([
       { outcome: 'recovered', versions: [1, 2] },
     ]);
@@ -383,7 +390,7 @@ describe('a project file', () => {
     const mark = { deleted: 'p', format: 1, since: '2026-01-01T00:00:00.000Z', keyDestroyedAt };
     const service = await newService();
     await recoverFrom(service, bundoc, { acceptResurrection: true });
-    for (const name of ['project.json', 'catalog-project.json']) rmSync(join(folder, name));
+    for (const name of ['project.json', 'catalog']) rmSync(join(folder, name));
     writeFileSync(join(folder, 'deleted.json'), JSON.stringify(mark));
     expect(await recoverFrom(service, bundoc)).toEqual([
       {
@@ -401,7 +408,7 @@ describe('a project file', () => {
     const all = await makeProject('p');
     const projects = join(bundoc, 'projects');
     mkdirSync(join(projects, 'linked'));
-    for (const name of ['project.json', 'catalog-project.json'])
+    for (const name of ['project.json', 'catalog'])
       symlinkSync(join(projects, 'p', name), join(projects, 'linked', name));
     symlinkSync(join(projects, 'p'), join(projects, 'linked-folder'));
     mkdirSync(join(projects, 'huge'));
@@ -418,7 +425,7 @@ describe('a project file', () => {
       {
         project: 'empty',
         outcome: 'unreadable',
-        problem: 'project.json is missing, catalog-project.json is missing',
+        problem: 'project.json is missing, the copy in catalog is missing',
       },
       {
         project: 'folder',
@@ -433,19 +440,19 @@ describe('a project file', () => {
       {
         project: 'linked',
         outcome: 'unreadable',
-        problem: 'project.json is a symbolic link, catalog-project.json is a symbolic link',
+        problem: 'project.json is a symbolic link, the copy in catalog is a symbolic link',
       },
       {
         project: 'linked-folder',
         outcome: 'unreadable',
         problem:
-          'project.json is no folder, or lies in none, catalog-project.json is no folder, or lies in none',
+          'project.json is no folder, or lies in none, the copy in catalog is no folder, or lies in none',
       },
       { project: 'p', key: NAME, outcome: 'recovered', state: 'disabled', versions: [1] },
       {
         project: 'piped',
         outcome: 'unreadable',
-        problem: 'project.json is no regular file, catalog-project.json is missing',
+        problem: 'project.json is no regular file, the copy in catalog is missing',
       },
     ]);
     expect(all).toHaveLength(1);

@@ -196,7 +196,7 @@ describe('bunkms backup, inventory, restore and recover', () => {
       all.map(({ key_material_b64 }) => key_material_b64),
     );
     writeFileSync(join(at('bundoc'), 'projects', 'p', 'project.json'), '');
-    rmSync(join(at('bundoc'), 'projects', 'p', 'catalog-project.json'));
+    rmSync(join(at('bundoc'), 'projects', 'p', 'catalog'));
     expect(await expectFailure(1, /not recovered: p/, ...recover())).toMatch(
       /^p {4}unreadable {2}project.json is no project file/,
     );

@@ -84,8 +84,8 @@ export function writeSmallSync(folder: DataFolder, name: string, content: Buffer
 }
 
 /**
- * Makes a file without content unless there is one. One that is there is not opened: closing it would take a lock away that this
- * process holds by another descriptor.
+ * Makes a file without content unless there is one. One that is there is not opened: closing it would take a
+ * lock away that this process holds by another descriptor.
  *
  * @throws UnsafeEntry for anything else; the system's error otherwise.
  */

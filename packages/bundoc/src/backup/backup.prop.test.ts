@@ -36,7 +36,10 @@ async function contentOf(store: EmbeddedStore) {
   };
 }
 
-/** A backup of a project, and what the project was when its last block was made; `between` runs before each block but the first. */
+/**
+ * A backup of a project, and what the project was when its last block was made; `between` runs before each
+ * block but the first.
+ */
 async function backUp(
   project: CliProject,
   disk: SimulatedDisk,

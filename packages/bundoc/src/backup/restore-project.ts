@@ -10,7 +10,10 @@ import { SEAL_LIMITS } from '../storage/embedded/seal-budget.ts';
 import { SealedFolder } from '../storage/embedded/sealed-folder.ts';
 import { type BackupEnd, type BackupFacts, openBackup } from './read-backup.ts';
 
-/** A folder with this file and without `project.json` is what a restore that was cut short has left: nobody else's. */
+/**
+ * A folder with this file and without `project.json` is what a restore that was cut short has left: nobody
+ * else's.
+ */
 export const RESTORING_FILE = 'restoring';
 
 /** There is a project, or something else, where one was to be restored. Nothing was changed. */
@@ -19,8 +22,8 @@ export class ProjectExists extends Error {
 }
 
 /**
- * How many commits a restored project skips: whoever follows it from a place behind the backup must not take what comes next for what they
- * have seen there.
+ * How many commits a restored project skips: whoever follows it from a place behind the backup must not take
+ * what comes next for what they have seen there.
  */
 export const SKIPPED_SEQS = 2 ** 32;
 
@@ -44,9 +47,10 @@ export interface RestoreOptions extends RestoreSource {
 }
 
 /**
- * Makes a project of a backup. `project.json` comes last, so a restore that a crash cut short leaves no project, and can be begun again.
- * The project takes no place of its former feed for its own: whoever followed it begins anew. Its key is rotated with its next
- * writes, since nobody knows how often it has sealed after the backup.
+ * Makes a project of a backup. `project.json` comes last, so a restore that a crash cut short leaves no
+ * project, and can be begun again. The project takes no place of its former feed for its own: whoever
+ * followed it begins anew. Its key is rotated with its next writes, since nobody knows how often it has
+ * sealed after the backup.
  *
  * @throws ProjectExists; BackupDamaged, AppError of the disk: then there is no project.
  */
@@ -81,7 +85,8 @@ export async function restoreProject(options: RestoreOptions): Promise<BackupEnd
 }
 
 /**
- * That a project can be made there of a backup. Marks that say otherwise are taken away before, by what BunKMS says.
+ * That a project can be made there of a backup. Marks that say otherwise are taken away before, by what
+ * BunKMS says.
  *
  * @throws ProjectExists; AppError of the disk.
  */

@@ -22,7 +22,8 @@ export interface DekVersion {
 }
 
 /**
- * Seals everything of one project under the current version of its DEK, and opens what any live version sealed.
+ * Seals everything of one project under the current version of its DEK, and opens what any live version
+ * sealed.
  *
  * Document files are sealed under the DEK itself, so that whoever holds it can open one with ten lines of any
  * language; everything else uses a subkey of its own (ADR 0003).
@@ -175,7 +176,9 @@ export function sealNameKey(
   }
 }
 
-/** @throws OpenError for a name key of another project, version or DEK, or that was sealed beside other facts. */
+/**
+ * @throws OpenError for a name key of another project, version or DEK, or that was sealed beside other facts.
+ */
 export function openNameKey(
   project: string,
   { version, dek }: DekVersion,

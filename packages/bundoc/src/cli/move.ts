@@ -30,7 +30,8 @@ export interface MoveOptions extends ServiceOptions {
 }
 
 /**
- * Moves a project: by itself to the storage that is named, or through the running service to where that is told to move to. Stopped or cut short, it is run again.
+ * Moves a project: by itself to the storage that is named, or through the running service to where that is
+ * told to move to. Stopped or cut short, it is run again.
  *
  * @throws CannotRun, MoveFailed, AppError.
  */

@@ -54,8 +54,8 @@ export interface OpenData {
 }
 
 /**
- * Runs `action` with the data folder to itself, and with BunKMS at hand as the service would ask it. The service token is used as
- * it is, and not renewed.
+ * Runs `action` with the data folder to itself, and with BunKMS at hand as the service would ask it. The
+ * service token is used as it is, and not renewed.
  *
  * @param named the project to work on; all when undefined.
  * @throws CannotRun when there is no such folder or project, or a service has it.
@@ -181,7 +181,10 @@ export function withStorageKeys<T>(
   return withKeys(environment, async (kms) => action(await storageExporter(identity, kms)));
 }
 
-/** Runs `action` with BunKMS at hand as the service would ask it. The service token is used as it is, and not renewed. */
+/**
+ * Runs `action` with BunKMS at hand as the service would ask it. The service token is used as it is, and not
+ * renewed.
+ */
 export async function withKeys<T>(
   environment: Environment,
   action: (kms: KmsClient) => Promise<T>,

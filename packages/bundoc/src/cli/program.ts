@@ -14,7 +14,8 @@ import { stats } from './stats.ts';
 import { verify } from './verify.ts';
 
 /**
- * Runs `bundoc` with these arguments: prints what a command has to say to the console, and its error as one line.
+ * Runs `bundoc` with these arguments: prints what a command has to say to the console, and its error as one
+ * line.
  *
  * @returns the exit code: 0 when all is good, 1 when a command found a fault, 2 when it could not run.
  */

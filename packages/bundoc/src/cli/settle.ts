@@ -8,7 +8,8 @@ export interface SettleOptions {
 }
 
 /**
- * Makes the folder of every project durable; with `all`, also everything of it that only the log has. Needs no key.
+ * Makes the folder of every project durable; with `all`, also everything of it that only the log has. Needs
+ * no key.
  *
  * @returns true when every folder took what is its.
  */

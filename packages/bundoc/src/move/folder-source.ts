@@ -14,7 +14,10 @@ export interface FolderSourceOptions {
   readonly instances: Pick<InstanceManager, 'acquire' | 'exclusively'>;
 }
 
-/** A project in files that is moved away by the process that serves it. It is opened for one page at a time, so it may be closed in between. */
+/**
+ * A project in files that is moved away by the process that serves it. It is opened for one page at a time,
+ * so it may be closed in between.
+ */
 export class FolderSource implements MoveSource {
   readonly #options: FolderSourceOptions;
   #cipher: ProjectCipher | undefined;
@@ -39,7 +42,8 @@ export class FolderSource implements MoveSource {
     const { project, place, instances } = this.#options;
     const run = async (open: InstanceLease) => {
       this.#cipher = open.cipher;
-      // What is kept of the folder afterwards is whole without the log. It is only kept, so a full disk is no reason to stay.
+      // What is kept of the folder afterwards is whole without the log. It is only kept, so a full disk is no
+      // reason to stay.
       await open.store.checkpoint().catch(() => undefined);
       return action({
         page: (after, limits) => open.store.sealedChanges(after, limits),

@@ -18,7 +18,10 @@ import { IncomingFolder } from './incoming-folder.ts';
 import { finishMove, type MoveLimits, type MoveWatch, moveProject } from './move-project.ts';
 import { RowsSource } from './rows-source.ts';
 
-/** Where the content of projects is put that were moved away, below the data folder: out of the service's sight. */
+/**
+ * Where the content of projects is put that were moved away, below the data folder: out of the service's
+ * sight.
+ */
 export const MOVED_FOLDER = 'moved';
 /** Only to begin with: the project is read with keys that are fetched for it. */
 const KEYS_TTL_MS = 60_000;
@@ -41,7 +44,8 @@ export interface WayToFolder {
 }
 
 /**
- * Moves a project out of PostgreSQL, whose nodes serve it until it changes hands, into a data folder. A move that has taken effect is finished.
+ * Moves a project out of PostgreSQL, whose nodes serve it until it changes hands, into a data folder. A move
+ * that has taken effect is finished.
  *
  * @returns the project's folder.
  * @throws MoveFailed; AppError `project_not_found`, and those of the project, of both storages and of BunKMS.

@@ -15,7 +15,8 @@ export class DataFolderInUse extends Error {
 /** A data folder that is this process's. */
 export interface HeldLock extends Disposable {
   /**
-   * The lock of the kernel says nothing on a file system that has none. So the note beside it is read again before more is written.
+   * The lock of the kernel says nothing on a file system that has none. So the note beside it is read again
+   * before more is written.
    *
    * @throws DataFolderInUse when it is another's; a note that is missing says nothing.
    */
@@ -26,13 +27,17 @@ export interface HeldLock extends Disposable {
 const NOTE_BYTES_MAX = 4_096;
 const LOCK_FILE = 'lock.sqlite';
 const NOTE_FILE = 'lock-holder.json';
-/** What SQLite keeps beside a database that is written to. The lock never is, so it would be another's, and SQLite obeys it. */
+/**
+ * What SQLite keeps beside a database that is written to. The lock never is, so it would be another's, and
+ * SQLite obeys it.
+ */
 const NEVER_OURS = ['-journal', '-wal', '-shm'].map((end) => `${LOCK_FILE}${end}`);
 
 /**
- * Takes the data folder for this process. Node has no flock, and a file with a process id lies across containers; an
- * SQLite database in exclusive mode is locked by the kernel and is free the moment its process dies, even by
- * `kill -9`. The database is empty and stays so: SQLite is not given anything to read that was put there.
+ * Takes the data folder for this process. Node has no flock, and a file with a process id lies across
+ * containers; an SQLite database in exclusive mode is locked by the kernel and is free the moment its process
+ * dies, even by `kill -9`. The database is empty and stays so: SQLite is not given anything to read that was
+ * put there.
  *
  * @throws DataFolderInUse when another process has it; Error when the lock itself cannot be used.
  */
@@ -83,7 +88,10 @@ export function lockDataFolder(directory: string): HeldLock {
   };
 }
 
-/** Only for people: a full disk, or what somebody put in its place, must not keep the documents from being read. */
+/**
+ * Only for people: a full disk, or what somebody put in its place, must not keep the documents from being
+ * read.
+ */
 function leaveNote(folder: DataFolder): string {
   const since = new Date().toISOString();
   const holder = JSON.stringify({ pid: process.pid, host: hostname(), since, id: randomUUID() });

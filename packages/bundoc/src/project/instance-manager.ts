@@ -64,18 +64,22 @@ const SWEEPS_A_ROUND = 60;
 const LOOKS_A_SWEEP_MIN = 16;
 /** How long the users of a project have to leave it. */
 const WAIT_FOR_USERS_MS = 4_500;
-/** Beside the time that requests have to end, within that of an orderly stop (`STOP_TIMEOUT_MS`), with room for a step that is under way. */
+/**
+ * Beside the time that requests have to end, within that of an orderly stop (`STOP_TIMEOUT_MS`), with room
+ * for a step that is under way.
+ */
 const PREPARE_WITHIN_MS = 3_000;
 
 /** What open projects may be in need of, beside requests. */
 export type Need = 'reseal' | 'definitions' | 'expiry';
 
 /**
- * Maps project ids to open projects. Opens lazily, one opening a project at a time. Keeps as many open as have room
- * in a bounded memory: those that were used once close first, then the ones used longest ago. Closes what is idle,
- * what failed, and what has lost its key.
+ * Maps project ids to open projects. Opens lazily, one opening a project at a time. Keeps as many open as
+ * have room in a bounded memory: those that were used once close first, then the ones used longest ago.
+ * Closes what is idle, what failed, and what has lost its key.
  *
- * A new instance of a project is not opened before the old one is closed, so that there is one writer at any time.
+ * A new instance of a project is not opened before the old one is closed, so that there is one writer at any
+ * time.
  */
 export class InstanceManager implements AsyncDisposable {
   readonly #options: InstanceManagerOptions;
@@ -132,8 +136,8 @@ export class InstanceManager implements AsyncDisposable {
 
   /**
    * @returns the open project; undefined when it does not exist and `mode` is `existing`.
-   * @throws AppError `key_missing`, `key_mismatch`, `project_damaged`, `kms_unavailable`, `overloaded` and the errors
-   * of the disk.
+   * @throws AppError `key_missing`, `key_mismatch`, `project_damaged`, `kms_unavailable`, `overloaded` and
+   * the errors of the disk.
    */
   acquire(project: string, mode: 'create'): Promise<InstanceLease>;
   acquire(project: string, mode: 'existing'): Promise<InstanceLease | undefined>;
@@ -148,8 +152,8 @@ export class InstanceManager implements AsyncDisposable {
   }
 
   /**
-   * The store of a project that is open already and may be used: without a lease, so for this turn of the event loop alone. Undefined
-   * says nothing; {@link acquire} opens it, and tells what is wrong.
+   * The store of a project that is open already and may be used: without a lease, so for this turn of the
+   * event loop alone. Undefined says nothing; {@link acquire} opens it, and tells what is wrong.
    */
   storeAtHand(project: string): CollectionStore | undefined {
     const instance = this.#usable(project);
@@ -169,7 +173,8 @@ export class InstanceManager implements AsyncDisposable {
   }
 
   /**
-   * Open projects that are in need of something and may be used; each is held until the next one is asked for.
+   * Open projects that are in need of something and may be used; each is held until the next one is asked
+   * for.
    *
    * @param projects only those; all that are in need by default.
    */
@@ -192,8 +197,8 @@ export class InstanceManager implements AsyncDisposable {
   }
 
   /**
-   * Runs `action` while nobody opens the project. What it is given takes the project out of use, and resolves when its last user has left;
-   * its error is `overloaded` when that takes too long.
+   * Runs `action` while nobody opens the project. What it is given takes the project out of use, and resolves
+   * when its last user has left; its error is `overloaded` when that takes too long.
    */
   async exclusively<T>(project: string, action: (close: () => Promise<void>) => Promise<T>): Promise<T> {
     if (this.#closed) throw new AppError('overloaded', { detail: 'the server is stopping' });
@@ -217,7 +222,8 @@ export class InstanceManager implements AsyncDisposable {
   }
 
   /**
-   * Waits until something behind `after` is committed in a project. No project is kept open, or kept from closing, by it.
+   * Waits until something behind `after` is committed in a project. No project is kept open, or kept from
+   * closing, by it.
    *
    * @returns false when the signal was aborted.
    * @throws AppError of {@link acquire} where others write and the project cannot be opened any more.
@@ -227,8 +233,8 @@ export class InstanceManager implements AsyncDisposable {
   }
 
   /**
-   * Closes what has lost its key, and what is idle among some of the open projects: within a minute, among all.
-   * To be called every second or so.
+   * Closes what has lost its key, and what is idle among some of the open projects: within a minute, among
+   * all. To be called every second or so.
    */
   sweep(): void {
     const { clock, keys } = this.#options;
@@ -255,8 +261,8 @@ export class InstanceManager implements AsyncDisposable {
   }
 
   /**
-   * Opens a project that nobody has open, for `action` alone: it makes no other one close, and is closed again unless somebody has come
-   * meanwhile.
+   * Opens a project that nobody has open, for `action` alone: it makes no other one close, and is closed
+   * again unless somebody has come meanwhile.
    *
    * @returns `done`, or why nothing was done.
    * @throws AppError as {@link acquire}, and what `action` throws.
@@ -363,7 +369,8 @@ export class InstanceManager implements AsyncDisposable {
   /** Opens the store of a project that was found. */
   async #load(project: string, opened: OpenedProject, reserved: number): Promise<InstanceLease> {
     const { clock, openStore, expiry } = this.#options;
-    // Until it belongs to an instance: a store that nobody closes would keep its files, and its writer, for good.
+    // Until it belongs to an instance: a store that nobody closes would keep its files, and its writer, for
+    // good.
     await using stack = new AsyncDisposableStack();
     const store = await openDefinedStore(stack.use(await openStore(project, opened)), clock, async () => {
       await expiry?.mark(project);

@@ -4,7 +4,11 @@ import { hasCode } from '@bundoc/shared/errors';
 import { type Disk, makeDirectoryDurably, replaceFile } from '../storage/embedded/disk.ts';
 import { MOVE_MARK_BYTES_MAX } from './move-mark.ts';
 
-/** @param directory the project's folder. @returns the empty text for an entry that can be no mark: a link, a pipe, a huge file. */
+/**
+ * @param directory the project's folder.
+ *
+ * @returns the empty text for an entry that can be no mark: a link, a pipe, a huge file.
+ */
 export async function readMoveMark(disk: Disk, directory: string): Promise<string | undefined> {
   try {
     return (await disk.read(join(directory, MOVE_FILE), MOVE_MARK_BYTES_MAX))?.toString();
@@ -14,7 +18,11 @@ export async function readMoveMark(disk: Disk, directory: string): Promise<strin
   }
 }
 
-/** Puts the mark into the folder, durably and in one piece. @param tmp a folder on the same file system; exists. */
+/**
+ * Puts the mark into the folder, durably and in one piece.
+ *
+ * @param tmp a folder on the same file system; exists.
+ */
 export async function writeMoveMark(disk: Disk, tmp: string, directory: string, mark: string): Promise<void> {
   await replaceFile(disk, tmp, join(directory, MOVE_FILE), Buffer.from(mark));
 }
@@ -26,7 +34,8 @@ export async function removeMoveMark(disk: Disk, directory: string): Promise<voi
 }
 
 /**
- * Puts what is in the folder of a project that is held elsewhere into another one, out of the service's sight; the mark stays. May be done again.
+ * Puts what is in the folder of a project that is held elsewhere into another one, out of the service's
+ * sight; the mark stays. May be done again.
  *
  * @param keptIn a folder on the same file system; it is made below an existing one.
  * @param kept the folder in it.

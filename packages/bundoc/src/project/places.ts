@@ -4,8 +4,8 @@ import { AppError } from '@bundoc/shared/errors';
 const WAIT_FOR_PLACE_MS = 4_500;
 
 /**
- * Places that together take a bounded number of bytes. A caller that finds no room has places vacated, or waits.
- * One place can always be had, however many bytes it takes.
+ * Places that together take a bounded number of bytes. A caller that finds no room has places vacated, or
+ * waits. One place can always be had, however many bytes it takes.
  */
 export class Places {
   readonly #bytesMax: number;
@@ -14,7 +14,10 @@ export class Places {
   #taken = 0;
   #bytes = 0;
 
-  /** @param vacate gives one of the places back by {@link leave}, if any can be spared now, and says whether it did. */
+  /**
+   * @param vacate gives one of the places back by {@link leave}, if any can be spared now, and says whether
+   * it did.
+   */
   constructor(bytesMax: number, vacate: () => boolean) {
     this.#bytesMax = bytesMax;
     this.#vacate = vacate;

@@ -71,8 +71,8 @@ export interface OpenedFolder extends OpenedProject {
 }
 
 /**
- * Finds and makes project folders. `project.json` is what makes a folder a project. A key is minted only for a folder without content;
- * nothing is ever written under a second key.
+ * Finds and makes project folders. `project.json` is what makes a folder a project. A key is minted only for
+ * a folder without content; nothing is ever written under a second key.
  *
  * Callers hold the project's lock: two calls for one project must not overlap.
  */
@@ -87,8 +87,8 @@ export class ProjectFolders implements Projects {
    * Opens an existing project.
    *
    * @returns undefined when there is none; nothing was made, and no key was asked for unless there is a mark.
-   * @throws AppError `project_destroyed`, `project_moving`, `project_elsewhere`, `project_damaged`, `key_missing`, `project_unclaimed`, or what the key
-   * service threw.
+   * @throws AppError `project_destroyed`, `project_moving`, `project_elsewhere`, `project_damaged`,
+   * `key_missing`, `project_unclaimed`, or what the key service threw.
    */
   async open(project: string): Promise<OpenedFolder | undefined> {
     const directory = join(this.#options.directory, project);
@@ -110,9 +110,9 @@ export class ProjectFolders implements Projects {
   /**
    * Makes a project, or opens it when it exists. Once resolved, its folder is durable.
    *
-   * The order matters: the folder's emptiness is checked before a key is asked for, the key exists before the project's birth in the log, and
-   * that before the folder and the first document. A crash before the birth leaves a key that the next call adopts; one behind it, a
-   * project.
+   * The order matters: the folder's emptiness is checked before a key is asked for, the key exists before the
+   * project's birth in the log, and that before the folder and the first document. A crash before the birth
+   * leaves a key that the next call adopts; one behind it, a project.
    *
    * @throws AppError as {@link open}.
    */
@@ -142,7 +142,10 @@ export class ProjectFolders implements Projects {
     return found;
   }
 
-  /** Keeps the present wrappings of the key's versions in `project.json`, which a rebuild of a lost key store needs. */
+  /**
+   * Keeps the present wrappings of the key's versions in `project.json`, which a rebuild of a lost key store
+   * needs.
+   */
   async keepWrappings(project: string, file: ProjectFile, keys: readonly LeasedKey[]): Promise<ProjectFile> {
     const changed = withWrappings(file, keys);
     if (changed === undefined) return file;
@@ -189,7 +192,10 @@ export class ProjectFolders implements Projects {
     await replaceFile(disk, directory, join(directory, DELETION_FILE), Buffer.from(formatDeletionMark(mark)));
   }
 
-  /** @throws AppError `project_destroyed` when the key service confirms what a mark says; any other mark is set aside. */
+  /**
+   * @throws AppError `project_destroyed` when the key service confirms what a mark says; any other mark is
+   * set aside.
+   */
   async #requireNotDeleted(project: string, directory: string): Promise<void> {
     const { disk, keys, setAside, onSetAside } = this.#options;
     if ((await disk.list(directory))?.includes(DELETION_FILE) !== true) return;
@@ -197,7 +203,11 @@ export class ProjectFolders implements Projects {
     onSetAside?.(await setFileAside(disk, setAside, directory, DELETION_FILE, project));
   }
 
-  /** A mark that is over is taken away, and one that is not authentic is set aside. @throws AppError as {@link judgeMoveMark}. */
+  /**
+   * A mark that is over is taken away, and one that is not authentic is set aside.
+   *
+   * @throws AppError as {@link judgeMoveMark}.
+   */
   async #requireHere(project: string, directory: string): Promise<void> {
     const { disk, setAside, onSetAside } = this.#options;
     const text = await readMoveMark(disk, directory);
@@ -208,7 +218,10 @@ export class ProjectFolders implements Projects {
     else onSetAside?.(await setFileAside(disk, setAside, directory, MOVE_FILE, project));
   }
 
-  /** Brings the file up to date: with a version that is new, and with the present wrappings of the key's versions. */
+  /**
+   * Brings the file up to date: with a version that is new, and with the present wrappings of the key's
+   * versions.
+   */
   async #brought(directory: string, file: ProjectFile, keys: LeasedKeys): Promise<OpenedFolder> {
     const [current] = keys;
     if (file.versions.every(({ version }) => version !== current.version)) {
@@ -223,7 +236,9 @@ export class ProjectFolders implements Projects {
     return { directory, file: rewrapped ?? file, keys, cipher };
   }
 
-  /** @throws AppError `project_damaged` when the folder holds anything but what a cut-short creation leaves. */
+  /**
+   * @throws AppError `project_damaged` when the folder holds anything but what a cut-short creation leaves.
+   */
   async #requireEmpty(directory: string): Promise<void> {
     if (await isWithoutContent(this.#options.disk, directory)) return;
     throw new AppError('project_damaged', { cause: new Error(`content without ${PROJECT_FILE}`) });
@@ -247,7 +262,10 @@ async function listIfFolder(disk: Disk, path: string): Promise<string[] | undefi
   }
 }
 
-/** True for a folder that is not there, or holds nothing but the mark of a deletion and what a restore that was cut short has left. */
+/**
+ * True for a folder that is not there, or holds nothing but the mark of a deletion and what a restore that
+ * was cut short has left.
+ */
 export async function isWithoutContent(disk: Disk, directory: string): Promise<boolean> {
   for (const name of (await disk.list(directory)) ?? []) {
     if (name === DELETION_FILE) continue;

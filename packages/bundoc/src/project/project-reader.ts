@@ -6,8 +6,13 @@ import { PROJECT_FILE, type ProjectFile } from '@bundoc/shared/contract/project-
 import { AppError } from '@bundoc/shared/errors';
 import type { KeyService, LeasedKey } from '../kms/port.ts';
 import { type Disk, SMALL_FILE_BYTES_MAX } from '../storage/embedded/disk.ts';
-import { PartsDamaged } from '../storage/embedded/parts-damaged.ts';
-import { birthIn, CARRIED_FOLDER, readCarried, type StorePlace } from '../storage/embedded/project-loader.ts';
+import {
+  birthIn,
+  CARRIED_FOLDER,
+  PartsDamaged,
+  readCarried,
+  type StorePlace,
+} from '../storage/embedded/project-loader.ts';
 import type { Finding } from '../storage/embedded/verify.ts';
 import type { ViewedLog } from '../storage/embedded/viewed-log.ts';
 import { type LeasedKeys, openCipher, parseProjectFile } from './project-file.ts';
@@ -36,10 +41,11 @@ export interface ReadProject {
 }
 
 /**
- * Opens what says what a project is, by `project.json`, or, where that is missing or damaged, by its copy in the catalog, or in the log. Changes
- * nothing.
+ * Opens what says what a project is, by `project.json`, or, where that is missing or damaged, by its copy in
+ * the catalog, or in the log. Changes nothing.
  *
- * @throws AppError what the key service threw (`KEY_NOT_FOUND` for a missing key); ProjectFilesUnreadable when none of them will do.
+ * @throws AppError what the key service threw (`KEY_NOT_FOUND` for a missing key); ProjectFilesUnreadable
+ * when none of them will do.
  */
 export async function readProject({
   project,

@@ -1,6 +1,5 @@
 import { AppError } from '@bundoc/shared/errors';
-import { PartsDamaged } from '../storage/embedded/parts-damaged.ts';
-import { loadProject } from '../storage/embedded/project-loader.ts';
+import { loadProject, PartsDamaged } from '../storage/embedded/project-loader.ts';
 import { CatalogDamaged } from '../storage/embedded/snapshot.ts';
 import { ProjectFilesUnreadable, type ProjectPlace, readProject } from './project-reader.ts';
 

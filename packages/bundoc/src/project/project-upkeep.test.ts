@@ -6,7 +6,10 @@ import { ProjectUpkeep, type ProjectUpkeepOptions } from './project-upkeep.ts';
 
 const settle = () => new Promise((resolve) => setImmediate(resolve));
 
-/** Projects whose definitions other processes may change, so that upkeep reads them again: with a step that a test may hold. */
+/**
+ * Projects whose definitions other processes may change, so that upkeep reads them again: with a step that a
+ * test may hold.
+ */
 function start(options: Partial<ProjectUpkeepOptions> = {}) {
   const place = newPlace();
   const { clock, disk } = place;

@@ -111,7 +111,8 @@ describe('repair', () => {
       expect(content).toEqual(EXPECTED);
       const listed = await store.list({ collection: 'notes', after: 0, limit: 10, bytesMax: 1e6 });
       expect(listed.documents.map(({ metadata }) => metadata._id)).toEqual(['a', 'b', 'e', 'f']);
-      // Someone who had followed the feed up to the end is told of everything that the rebuild numbered anew, and nothing else.
+      // Someone who had followed the feed up to the end is told of everything that the rebuild numbered anew,
+      // and nothing else.
       const { changes } = await store.changes(all.position, 10);
       expect(changes.map(({ ref: { id } }) => id)).toEqual(['a']);
       await expect(store.changes(1, 10)).rejects.toMatchObject({ code: 'position_gone' });

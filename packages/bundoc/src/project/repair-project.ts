@@ -21,11 +21,13 @@ export interface RepairedProject extends Omit<Rebuilt, 'handle' | 'formerHandles
 }
 
 /**
- * Makes a project whole again that cannot be opened: `project.json` from its copies, the catalog from log and files, and what the log has lost is
- * given up. What is replaced is kept beside as `*.before-repair-<time>`. Nobody else may work on the data folder; a crash leaves a project that
- * can be repaired again, or is repaired.
+ * Makes a project whole again that cannot be opened: `project.json` from its copies, the catalog from log and
+ * files, and what the log has lost is given up. What is replaced is kept beside as `*.before-repair-<time>`.
+ * Nobody else may work on the data folder; a crash leaves a project that can be repaired again, or is
+ * repaired.
  *
- * @throws LossNotAccepted before anything of the store was changed; what {@link readProject} throws, before anything was.
+ * @throws LossNotAccepted before anything of the store was changed; what {@link readProject} throws, before
+ * anything was.
  */
 export async function repairProject(place: ProjectPlace, options: RepairOptions): Promise<RepairedProject> {
   const { project, disk, directory, tmp } = place;

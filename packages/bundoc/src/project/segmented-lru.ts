@@ -9,8 +9,8 @@ interface Entry<V> {
 const USED_AGAIN_SHARE = 0.8;
 
 /**
- * An order in which to spare things, by segmented LRU: what was used once goes first. So a scan evicts nothing but
- * what it brought. It evicts nothing by itself, since not everything can be spared at any time.
+ * An order in which to spare things, by segmented LRU: what was used once goes first. So a scan evicts
+ * nothing but what it brought. It evicts nothing by itself, since not everything can be spared at any time.
  */
 export class SegmentedLru<V extends object> {
   readonly #bytesMax: number;
@@ -43,7 +43,9 @@ export class SegmentedLru<V extends object> {
     this.#shrink();
   }
 
-  /** What it holds takes another number of bytes. It counts as used last among those that were used as often. */
+  /**
+   * What it holds takes another number of bytes. It counts as used last among those that were used as often.
+   */
   resize(key: string, bytes: number): void {
     for (const segment of [this.#once, this.#again]) {
       const entry = segment.peek(key);

@@ -8,8 +8,8 @@ import { closeEngine } from '../testing/test-engine.ts';
 import { verifyProject } from './verify-project.ts';
 
 /**
- * A project with everything in it: documents that were checkpointed, overwritten and deleted before and after, and commits that
- * only the log has.
+ * A project with everything in it: documents that were checkpointed, overwritten and deleted before and
+ * after, and commits that only the log has.
  */
 async function made() {
   const project = new CliProject();

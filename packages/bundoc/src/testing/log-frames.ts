@@ -12,7 +12,10 @@ export interface FrameOnDisk {
   readonly lastByte: number;
 }
 
-/** Frames with parts that the files of a log have, in the order in which they were written; also those that the log has freed. */
+/**
+ * Frames with parts that the files of a log have, in the order in which they were written; also those that
+ * the log has freed.
+ */
 export function framesOn(disk: SimulatedDisk, directory = '/log'): FrameOnDisk[] {
   const frames: FrameOnDisk[] = [];
   for (const [path, bytes] of disk.files()) {

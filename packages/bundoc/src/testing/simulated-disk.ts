@@ -1,4 +1,4 @@
-import { dirname } from 'node:path';
+import { basename, dirname } from 'node:path';
 import { AppError } from '@bundoc/shared/errors';
 import type { LogDisk, LogFile } from '../engine/files/log/ports.ts';
 import {
@@ -53,9 +53,9 @@ interface NameChange {
 }
 
 /**
- * A disk in memory that knows what is durable: of names, those whose folder was synced since; of contents, what was synced
- * since it was written. After {@link powerCut} only that is left, and of the rest whatever chance lets survive: any of the names,
- * any of the sectors, in any order.
+ * A disk in memory that knows what is durable: of names, those whose folder was synced since; of contents,
+ * what was synced since it was written. After {@link powerCut} only that is left, and of the rest whatever
+ * chance lets survive: any of the names, any of the sectors, in any order.
  */
 export class SimulatedDisk implements Disk, LogDisk {
   #durable = new Map<string, Node>();
@@ -118,8 +118,8 @@ export class SimulatedDisk implements Disk, LogDisk {
   }
 
   /**
-   * The disk as a new process finds it after `kill -9`: everything that was written, though what was not synced is still
-   * not durable, and a later power cut takes it.
+   * The disk as a new process finds it after `kill -9`: everything that was written, though what was not
+   * synced is still not durable, and a later power cut takes it.
    */
   restart(): SimulatedDisk {
     const next = new SimulatedDisk();
@@ -160,7 +160,7 @@ export class SimulatedDisk implements Disk, LogDisk {
     if (this.#current.get(directory)?.kind !== 'directory') return undefined;
     return [...this.#current.keys()]
       .filter((path) => path !== directory && dirname(path) === directory)
-      .map((path) => path.slice(directory.length + 1));
+      .map((path) => basename(path));
   }
 
   async makeDirectory(path: string): Promise<boolean> {
@@ -324,8 +324,8 @@ export class SimulatedDisk implements Disk, LogDisk {
   }
 
   /**
-   * A sync that fails leaves what was written readable, and no later sync makes it durable: the kernel holds it for clean
-   * (https://www.usenix.org/conference/atc20/presentation/rebello).
+   * A sync that fails leaves what was written readable, and no later sync makes it durable: the kernel holds
+   * it for clean (https://www.usenix.org/conference/atc20/presentation/rebello).
    */
   async #sync(what: string, node: FileNode): Promise<void> {
     try {
@@ -400,7 +400,9 @@ function written(content: Buffer, writes: readonly UnsyncedWrite[]): Buffer {
   return next;
 }
 
-/** The file after a power cut: each sector of each unsynced write is there or not, and so is each new length. */
+/**
+ * The file after a power cut: each sector of each unsynced write is there or not, and so is each new length.
+ */
 function settled(node: FileNode, survival: Survival, sectorBytes: number): FileNode {
   let content: Buffer = Buffer.from(node.durable);
   for (const { offset, bytes, length } of node.unsynced) {

@@ -49,7 +49,10 @@ export interface Ports {
   readonly calls: StorageCalls;
 }
 
-/** A project that is moved between a database and a data folder of the test's own, and the nodes that serve it at either end. */
+/**
+ * A project that is moved between a database and a data folder of the test's own, and the nodes that serve it
+ * at either end.
+ */
 export class Moving implements AsyncDisposable {
   readonly database: Database;
   readonly folder = mkdtempSync(join(tmpdir(), 'bundoc-move-'));
@@ -128,7 +131,8 @@ export class Moving implements AsyncDisposable {
   /**
    * A node, or the service on files.
    *
-   * @param isAlone false for another user of the process that has the folder; otherwise that process ends before.
+   * @param isAlone false for another user of the process that has the folder; otherwise that process ends
+   * before.
    */
   async node(
     place: Place,

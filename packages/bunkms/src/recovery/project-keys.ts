@@ -13,7 +13,9 @@ import {
 import { codeOf, DataFolder, UnsafeEntry } from '@bundoc/shared/data-folder';
 import { listSync, readSmallSync, readStartSync } from '@bundoc/shared/small-files';
 
-/** A wrapped version of a key, as a project's file has it; nothing of it is certain before it is unwrapped. */
+/**
+ * A wrapped version of a key, as a project's file has it; nothing of it is certain before it is unwrapped.
+ */
 export interface WrappedVersion {
   readonly version: number;
   readonly kcv: string;
@@ -36,7 +38,10 @@ export interface UnreadableProject {
   readonly problem: string;
 }
 
-/** A project without a file of its key, and with a mark which says that the key was destroyed. Anybody may have put it there. */
+/**
+ * A project without a file of its key, and with a mark which says that the key was destroyed. Anybody may
+ * have put it there.
+ */
 export interface DeletedProject {
   readonly project: string;
   readonly name: string;
@@ -80,8 +85,9 @@ function noDataFolder(dataDir: string, cause: unknown): NoDataFolder {
 }
 
 /**
- * Reads what a project's files have of its key; Bundoc may run, since it replaces them as a whole. The mark of a deletion counts where there
- * is nothing else to be read: it is not authentic, so it must not keep a key from coming back.
+ * Reads what a project's files have of its key; Bundoc may run, since it replaces them as a whole. The mark
+ * of a deletion counts where there is nothing else to be read: it is not authentic, so it must not keep a key
+ * from coming back.
  */
 export function readProjectKey(
   folder: DataFolder,
@@ -128,7 +134,11 @@ function projectFileOf(project: string, content: Buffer | string | undefined): P
   return file.success && isOfProject ? file.data : 'is no project file of this project';
 }
 
-/** The copy of `project.json` in the clear head of the catalog. @returns why it cannot be read; undefined when there is none. */
+/**
+ * The copy of `project.json` in the clear head of the catalog.
+ *
+ * @returns why it cannot be read; undefined when there is none.
+ */
 function readCopy(folder: DataFolder, path: string): Buffer | string | undefined {
   const start = readStart(folder, path);
   if (!Buffer.isBuffer(start)) return start;

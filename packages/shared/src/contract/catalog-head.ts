@@ -1,6 +1,7 @@
 /**
- * The clear head of a project's catalog (docs/formats/catalog.md). Bundoc writes it; a start reads it without keys, and BunKMS reads the copy of
- * `project.json` in it when its own store is lost. Nothing of it is certain before the catalog is opened, which authenticates all of it.
+ * The clear head of a project's catalog (docs/formats/catalog.md). Bundoc writes it, and reads it without
+ * keys when it starts. BunKMS reads the copy of `project.json` in it to recover keys. Opening the catalog
+ * authenticates the head; nothing before does.
  */
 
 export const CATALOG_FILE = 'catalog';
@@ -16,15 +17,15 @@ const DOCUMENTS = 64;
 const BYTES = 72;
 const FILE_LENGTH = 80;
 const FILE = 84;
-/** Bytes of the largest copy of `project.json`: one of 1,000 versions has a third. */
+/** Bytes of the largest copy of `project.json`. With 1,000 key versions it takes a third. */
 const FILE_BYTES_MAX = 1_048_576;
 
-/** Bytes from the beginning of a catalog that hold everything but the copy of `project.json`. */
+/** Bytes at the start of a catalog that hold the head up to the copy of `project.json`. */
 export const CATALOG_START_BYTES = FILE;
-/** Bytes of the longest head. */
+/** Bytes of the largest head. */
 export const CATALOG_HEAD_BYTES_MAX = FILE + FILE_BYTES_MAX;
 
-/** A part of the log, by which everything up to it is in the catalog. */
+/** The last part of the log that the catalog covers. */
 export interface CoveredPlace {
   readonly segment: number;
   readonly frame: number;
@@ -36,7 +37,7 @@ export interface CatalogStart {
   readonly keyVersion: number;
   /** Random, 16 bytes. */
   readonly id: Buffer;
-  /** Under which the project's parts lie in the log, 16 hex digits. */
+  /** Identifies the project's parts in the log; 16 hex digits. */
   readonly handle: string;
   /** Undefined while nothing of the log is in the catalog. */
   readonly covered: CoveredPlace | undefined;
@@ -87,7 +88,7 @@ export function parseCatalogStart(bytes: Buffer): CatalogStart | undefined {
   };
 }
 
-/** @returns the head, and how many bytes it takes; undefined for other bytes. */
+/** Reads the head of a catalog; undefined for other bytes. `end` is its length. */
 export function parseCatalogHead(bytes: Buffer): (CatalogHead & { readonly end: number }) | undefined {
   const start = parseCatalogStart(bytes);
   if (start === undefined) return undefined;

@@ -41,9 +41,9 @@ export interface ListedPlace extends LivingDocument, DocumentRef {
 }
 
 /**
- * What a project holds, in memory: for each document and each tombstone its id, file name, revision, key version, size and place in
- * the order. Columns of numbers rather than objects: about 165 bytes a document beside its id, the map from it
- * included (measured with a million).
+ * What a project holds, in memory: for each document and each tombstone its id, file name, revision, key
+ * version, size and place in the order. Columns of numbers rather than objects: about 165 bytes a document
+ * beside its id, the map from it included (measured with a million).
  *
  * States may be applied twice and, while loading, in any order: the one with the higher `seq` wins.
  */
@@ -221,8 +221,8 @@ export class Catalog {
   }
 
   /**
-   * Writes states, in no order, until the writer has `bytesMax`: for snapshots. States may be applied between two calls; those may or may not
-   * be seen.
+   * Writes states, in no order, until the writer has `bytesMax`: for snapshots. States may be applied between
+   * two calls; those may or may not be seen.
    *
    * @param from where to begin: 0, or what the last call returned.
    * @returns undefined when there are no more.
@@ -386,8 +386,9 @@ export class Catalog {
 const copyRoom = Buffer.alloc(1_536);
 
 /**
- * The same text in memory of its own: one that was cut out of a request's path would keep the whole path in memory, and one that was put
- * together its pieces. Ids have 512 bytes at most; one that does not fit stays as it is.
+ * The same text in memory of its own: one that was cut out of a request's path would keep the whole path in
+ * memory, and one that was put together its pieces. Ids have 512 bytes at most; one that does not fit stays
+ * as it is.
  */
 function ownCopy(text: string): string {
   const bytes = copyRoom.write(text);

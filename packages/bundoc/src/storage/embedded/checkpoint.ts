@@ -15,12 +15,12 @@ import { encodeIndexes, INDEX_FILE } from './index-file.ts';
 import { encodeSnapshot, type SnapshotHead } from './snapshot.ts';
 import type { UsedKeys } from './used-keys.ts';
 
-/** Of the file of indexes. */
+/** The state of the file of indexes. */
 export interface StoredIndexState {
-  /** Whether there is one, to be replaced or removed. */
+  /** Whether the file exists. */
   isThere: boolean;
-  /** What it is of. */
-  of: string | undefined;
+  /** What it was written from: position, key version and number of index builds. */
+  writtenFrom: string | undefined;
 }
 
 /** An open project, as a checkpoint needs it. */
@@ -33,11 +33,11 @@ export interface CheckpointSource {
   readonly catalog: Catalog;
   readonly usedKeys: UsedKeys;
   readonly failed: boolean;
-  /** Those that are whole; undefined while some are not. */
+  /** All indexes; undefined while some are being built. */
   readonly wholeIndexes: readonly (readonly [string, MemoryIndex])[] | undefined;
   readonly indexBuilds: number;
   readonly indexState: StoredIndexState;
-  /** What the catalog on the disk covers. */
+  /** The last part of the log that the catalog on disk covers. */
   readonly covered: Place | undefined;
   /** Forgets tombstones from before a time. @returns how many. */
   purge(beforeMs: number): number;
@@ -50,20 +50,20 @@ export interface CheckpointSource {
 
 export interface CheckpointPorts {
   readonly disk: Disk;
-  /** A folder for what is being written, on the same file system. */
+  /** A folder for temporary files, on the same file system. */
   readonly tmp: string;
   readonly clock: Clock;
-  /** Files that are not durable of a project that is new, and folders whose names are not. */
+  /** Files of a new project that are not durable yet, and folders whose names are not. */
   readonly unsyncedBirth: (
     project: string,
   ) => Promise<{ readonly files: string[]; readonly folders: string[] }>;
-  /** Has every document file that the log knows of written again: it is not known what a failed sync has left of them. */
+  /** Writes every document file that the log has again, since a failed sync leaves their content unknown. */
   readonly writeAgain: (source: CheckpointSource) => Promise<void>;
-  /** A snapshot is durable. */
+  /** Called when the snapshot is durable. */
   readonly done: (source: CheckpointSource, mark: LogMark | undefined) => Promise<void>;
 }
 
-/** A snapshot that is written with others: its states are of that number at most. */
+/** Snapshots with more states than this are written one by one, so that few are in memory. */
 const SMALL_SIZE_MAX = 4_096;
 
 interface Step {
@@ -75,11 +75,12 @@ interface Step {
 }
 
 /**
- * Makes the document files and the catalogs of projects durable, so that the log need not keep their parts: files, then a snapshot that names the
- * last part that it covers. Projects that are small share their syncs. Commits go on meanwhile; they are behind the marks.
+ * Makes the document files and the catalogs of projects durable, so that the log need not keep their parts.
+ * Files come first, then a snapshot that names the last part it covers. Small projects share their syncs.
+ * Commits continue meanwhile, behind the marks.
  *
- * @param force writes a snapshot of a project also when nothing has changed.
- * @returns for each project undefined, or why it was not done.
+ * @param force writes a snapshot even if nothing has changed.
+ * @returns for each project undefined, or the failure.
  */
 export async function checkpointStores(
   sources: readonly CheckpointSource[],
@@ -99,7 +100,8 @@ export async function checkpointStores(
       if (step !== undefined) steps.push(step);
     }
   }
-  const isLeft = ({ source }: Step) => !failures.has(source);
+  // Whatever becomes of a store that has failed, its next opening decides.
+  const isLeft = ({ source }: Step) => !failures.has(source) && !source.failed;
   await syncDocuments(steps, ports, failed);
   const small = steps.filter((step) => isLeft(step) && step.source.catalog.size <= SMALL_SIZE_MAX);
   if (small.length > 1) await replaceTogether(small, ports, failed);
@@ -116,12 +118,18 @@ export async function checkpointStores(
     await ports.done(step.source, step.mark).catch((error: unknown) => failed(step.source, error));
   }
   for (const source of sources)
-    if (!failures.has(source))
+    if (!failures.has(source) && !source.failed)
       await storeIndexes(source, ports).catch((error: unknown) => failed(source, error));
-  return sources.map((source) => failures.get(source));
+  return sources.map(
+    (source) => failures.get(source) ?? (source.failed ? new AppError('storage_unavailable') : undefined),
+  );
 }
 
-/** Of one turn. @returns undefined when there is nothing to write. */
+/**
+ * Takes mark and snapshot in one turn of the event loop.
+ *
+ * @returns undefined when there is nothing to write.
+ */
 function begin(source: CheckpointSource, clock: Clock, force: boolean): Step | undefined {
   const purged = source.purge(clock.now() - TOMBSTONE_TTL_MS);
   const mark = source.mark();
@@ -136,7 +144,7 @@ function begin(source: CheckpointSource, clock: Clock, force: boolean): Step | u
 
 type Failed = (source: CheckpointSource, error: unknown) => void;
 
-/** Document files, and what is not durable of new projects. */
+/** Syncs document files, and the files and folders of new projects. */
 async function syncDocuments(steps: readonly Step[], ports: CheckpointPorts, failed: Failed): Promise<void> {
   const { disk, unsyncedBirth, writeAgain } = ports;
   const written: {
@@ -164,27 +172,26 @@ async function syncDocuments(steps: readonly Step[], ports: CheckpointPorts, fai
   try {
     await sync(written);
   } catch {
-    // Each by itself, with bytes that the kernel cannot hold for clean: who fails then is the one whose files fail.
+    // Each project by itself, and written again: the kernel takes pages whose sync failed for clean.
     for (const one of written)
       try {
         await writeAgain(one.source);
         await one.source.files.whenWritten();
         await sync([{ ...one, paths: [...one.paths, ...one.source.files.takeUnsynced()] }]);
       } catch (error) {
-        failed(one.source, error);
-        // On a full disk, too: which files are not durable is known to nobody but its next opening, which writes all of them again.
-        one.source.fail(error);
+        // Also on a full disk: what is in the files is not known.
+        failed(one.source, new AppError('storage_unavailable', { cause: error }));
       }
   }
 }
 
-async function wholeOf(pieces: AsyncIterable<Buffer>): Promise<Buffer> {
+async function concat(pieces: AsyncIterable<Buffer>): Promise<Buffer> {
   const all: Buffer[] = [];
   for await (const piece of pieces) all.push(piece);
   return Buffer.concat(all);
 }
 
-/** Puts small catalogs in place, with a few syncs for all of them. */
+/** Replaces small catalogs, with a few syncs for all of them. */
 async function replaceTogether(
   steps: readonly Step[],
   ports: CheckpointPorts,
@@ -196,7 +203,7 @@ async function replaceTogether(
     files.push({
       step,
       path: join(tmp, randomBytes(12).toString('hex')),
-      content: await wholeOf(step.snapshot),
+      content: await concat(step.snapshot),
     });
   const placed: string[] = [];
   try {
@@ -216,17 +223,20 @@ async function replaceTogether(
       }
     }
     await disk.syncFiles(placed);
-  } catch (error) {
-    // Which of them are durable is not known.
-    for (const { step } of files) failed(step.source, error);
+  } catch {
+    // It is unknown which of them are durable: each again, by itself.
+    for (const { step, content } of files) {
+      const to = join(step.source.directory, CATALOG_FILE);
+      await replaceFile(disk, tmp, to, content).catch((error: unknown) => failed(step.source, error));
+    }
   } finally {
     for (const { path } of files) await disk.remove(path).catch(() => false);
   }
 }
 
 /**
- * Keeps the indexes, so that the next opening need not read all documents. While some are being built, the former file stays: it says up
- * to where it is right. A full disk is no failure: the file is worth nothing but time.
+ * Stores the indexes, so that the next opening need not read all documents. While some are being built, the
+ * former file stays, which names its position. A full disk is no failure: the file only saves time.
  */
 async function storeIndexes(source: CheckpointSource, { disk, tmp }: CheckpointPorts): Promise<void> {
   const { directory, cipher, project, wholeIndexes: whole, indexState, catalog } = source;
@@ -234,7 +244,7 @@ async function storeIndexes(source: CheckpointSource, { disk, tmp }: CheckpointP
   const path = join(directory, INDEX_FILE);
   const { lastSeq } = catalog;
   const state = `${lastSeq} ${cipher.version} ${source.indexBuilds}`;
-  if (state === indexState.of) return;
+  if (state === indexState.writtenFrom) return;
   if (whole.length > 0)
     await replaceFile(disk, tmp, path, encodeIndexes(project, cipher, lastSeq, whole)).catch(
       (error: unknown) => {
@@ -243,5 +253,5 @@ async function storeIndexes(source: CheckpointSource, { disk, tmp }: CheckpointP
     );
   else if (indexState.isThere) await disk.remove(path);
   indexState.isThere = whole.length > 0;
-  indexState.of = state;
+  indexState.writtenFrom = state;
 }

@@ -97,7 +97,10 @@ async function run(
   await store[Symbol.asyncDispose]();
 }
 
-/** What may be there: the model after the last commit that was acknowledged, and after each behind it whose fate is not known. */
+/**
+ * What may be there: the model after the last commit that was acknowledged, and after each behind it whose
+ * fate is not known.
+ */
 function allowedAfter(given: readonly Given[]): Model[] {
   let model: Model = new Map();
   let allowed: Model[] = [model];
@@ -130,7 +133,11 @@ async function untilCrash(disk: SimulatedDisk, history: Promise<unknown>): Promi
 
 const sorted = (model: Model) => JSON.stringify([...model].sort());
 
-/** The store is one of the states that it may be in, agrees with itself, and can go on. @returns its content. */
+/**
+ * The store is one of the states that it may be in, agrees with itself, and can go on.
+ *
+ * @returns its content.
+ */
 async function check(store: EmbeddedStore, allowed: readonly Model[]): Promise<Model> {
   const content = await contentOf(store);
   expect(allowed.map(sorted)).toContain(sorted(content));
@@ -166,7 +173,8 @@ describe('a history with a crash in it', () => {
             return state / 2_147_483_647;
           };
           const survival = mode === 'random' ? { random } : mode;
-          // After kill -9 a process finds what was never synced, goes on from it, and a power cut may still take it.
+          // After kill -9 a process finds what was never synced, goes on from it, and a power cut may still
+          // take it.
           const after = (ended: SimulatedDisk) =>
             ends.pop() === 'kill -9' ? ended.restart() : ended.powerCut(survival);
           const project = new EmbeddedProject();

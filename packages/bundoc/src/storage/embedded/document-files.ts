@@ -14,7 +14,10 @@ export function documentPath(fileName: string): string {
   return join(DOCS_FOLDER, fileName);
 }
 
-/** Every entry of `docs`, as a path below the project's folder, in order; undefined when there is no such folder. */
+/**
+ * Every entry of `docs`, as a path below the project's folder, in order; undefined when there is no such
+ * folder.
+ */
 export async function listDocumentFiles(disk: Disk, directory: string): Promise<string[] | undefined> {
   const names = await disk.list(join(directory, DOCS_FOLDER));
   return names?.sort().map((name) => join(DOCS_FOLDER, name));
@@ -46,7 +49,10 @@ export type OpenedDocument =
   /** Why the bytes are not the document of their file. */
   | { readonly fault: string };
 
-/** Opens sealed bytes and says whose they are: authentic, of a document, and that document's name is the file's. */
+/**
+ * Opens sealed bytes and says whose they are: authentic, of a document, and that document's name is the
+ * file's.
+ */
 export function openOwnDocument(cipher: ProjectCipher, fileName: string, sealed: Buffer): OpenedDocument {
   let text: Buffer;
   try {

@@ -61,7 +61,7 @@ async function hasSettled(promise: Promise<unknown>): Promise<boolean> {
 }
 
 describe('the writer of document files', () => {
-  it('is one for all projects: what they wish while a round is under way goes into one more round', async () => {
+  it('is one for all projects: what they add while a round is under way goes into one more round', async () => {
     const { disk, of, rounds, release, projectsOf } = start();
     of('a').put(name(1), bytes(10));
     for (const project of ['a', 'b', 'c']) of(project).put(name(2), bytes(20));
@@ -83,10 +83,10 @@ describe('the writer of document files', () => {
     const written = of('b').whenWritten();
     await release();
     expect(await hasSettled(written)).toBe(true);
-    expect(of('a').wishes.size).toBeGreaterThan(500);
+    expect(of('a').pendingWrites.size).toBeGreaterThan(500);
   });
 
-  it('writes the last of several wishes for a file, once', async () => {
+  it('writes the last of several contents of a file, once', async () => {
     const { backlog, disk, of, rounds, release } = start();
     of('a').put(name(0), bytes(1));
     of('a').put(name(1), bytes(800));
@@ -113,8 +113,10 @@ describe('the writer of document files', () => {
     await release();
     expect(disk.files().has(`/a/docs/${name(1)}`)).toBe(true);
     expect([of('a'), of('a').isUpToDate]).toEqual([first, true]);
-    // Who syncs it makes it clean.
+    // Its name takes memory until it is synced.
+    expect(first.memoryBytes).toBe(64);
     expect(first.takeUnsynced()).toEqual([`/a/docs/${name(1)}`]);
+    expect(first.memoryBytes).toBe(0);
     writer.forget('a');
     expect([of('a') === first, of('a').isUpToDate]).toEqual([false, false]);
   });
@@ -130,7 +132,7 @@ describe('the writer of document files', () => {
     await release();
     await dropped;
     await expect(waiting).rejects.toThrow('given up');
-    expect([rounds.length, backlog.bytes, of('a').wishes.size]).toEqual([1, 0, 0]);
+    expect([rounds.length, backlog.bytes, of('a').pendingWrites.size]).toEqual([1, 0, 0]);
   });
 
   it('that forgets what is written of a project keeps one of which something waits', async () => {
@@ -187,7 +189,7 @@ describe('the writer of document files', () => {
     of('a').put(name(1), bytes(10));
     await expect(of('a').whenWritten()).rejects.toMatchObject({ code: 'disk_full' });
     of('a').remove(name(1));
-    await expect.poll(() => of('a').wishes.size).toBe(0);
+    await expect.poll(() => of('a').pendingWrites.size).toBe(0);
     expect(writer.full).toBe(true);
     disk.full = false;
     retry();
@@ -210,17 +212,17 @@ describe('room among the document files that wait', () => {
     const { backlog, of, release } = start({ backlogBytesMax: 1_000 });
     of('a').put(name(1), bytes(400));
     of('b').put(name(2), bytes(700));
-    expect([of('a').isRoomy, of('b').isRoomy]).toEqual([false, false]);
+    expect([of('a').hasCapacity, of('b').hasCapacity]).toEqual([false, false]);
     const roomy: string[] = [];
-    of('b').whenRoomy(() => roomy.push('b'));
+    of('b').whenCapacity(() => roomy.push('b'));
     await release();
-    expect([roomy, backlog.bytes, of('b').isRoomy]).toEqual([['b'], 700, true]);
+    expect([roomy, backlog.bytes, of('b').hasCapacity]).toEqual([['b'], 700, true]);
   });
 
   it('is there for a project of which nothing waits', () => {
     const { of } = start({ backlogBytesMax: 1_000 });
     of('b').put(name(1), bytes(5_000));
-    expect([of('a').isRoomy, of('b').isRoomy]).toEqual([true, false]);
+    expect([of('a').hasCapacity, of('b').hasCapacity]).toEqual([true, false]);
   });
 
   it('is given back by a project whose files cannot be written', async () => {
@@ -230,9 +232,9 @@ describe('room among the document files that wait', () => {
     const roomy: string[] = [];
     of('a').put(name(1), bytes(5_000));
     of('b').put(name(1), bytes(10));
-    of('b').whenRoomy(() => roomy.push('b'));
+    of('b').whenCapacity(() => roomy.push('b'));
     await of('b').whenWritten();
-    expect([roomy, backlog.bytes, of('a').isRoomy]).toEqual([['b'], 0, true]);
+    expect([roomy, backlog.bytes, of('a').hasCapacity]).toEqual([['b'], 0, true]);
   });
 
   it('is announced on a full disk, so that whoever waits is refused', async () => {
@@ -241,7 +243,7 @@ describe('room among the document files that wait', () => {
     disk.full = true;
     const roomy = Promise.withResolvers<void>();
     of('a').put(name(1), bytes(5_000));
-    of('a').whenRoomy(roomy.resolve);
+    of('a').whenCapacity(roomy.resolve);
     await roomy.promise;
     expect(of('a').isFull).toBe(true);
   });

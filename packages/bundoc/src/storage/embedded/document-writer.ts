@@ -3,14 +3,14 @@ import type { Backlog } from './backlog.ts';
 import type { Disk } from './disk.ts';
 import { documentPath } from './document-files.ts';
 
-/** What is to become of a document file: new sealed bytes, or nothing. */
-interface Wish {
+/** A document file that is to be written, or removed when there are no bytes. */
+interface PendingWrite {
   readonly sealed: Buffer | undefined;
-  /** Counts the wishes of a project, so that a wait is for those before it alone. */
+  /** Position among the writes of the project: a wait covers those up to its own. */
   readonly number: number;
 }
 
-/** Somebody waits until the wishes up to one are fulfilled or replaced. */
+/** A caller that waits until the writes up to one are done or replaced. */
 interface Wait {
   readonly upTo: number;
   left: number;
@@ -20,33 +20,38 @@ interface Wait {
 export interface DocumentWriterOptions {
   readonly disk: Pick<Disk, 'writeFiles'>;
   readonly backlog: Backlog;
-  /** Has the retry on a full disk wait. */
+  /** Schedules the retry after a full disk; `setTimeout` by default. */
   readonly later?: (task: () => void, ms: number) => NodeJS.Timeout;
 }
 
-/** Files of one round, and their bytes beyond the first: a round takes milliseconds, so that closing waits no longer. */
+/**
+ * Files of one round, and their bytes beyond the first. A round takes milliseconds, which bounds how long
+ * closing waits.
+ */
 const ROUND_FILES_MAX = 256;
 const ROUND_BYTES_MAX = 4_194_304;
 /** Files of one project in a round while others wait. */
 const TURN_FILES_MAX = 32;
-/** How long after a full disk it is tried again, milliseconds. */
+/** Memory that a file's name takes until a sync. */
+const UNSYNCED_NAME_BYTES = 64;
+/** How long after a full disk the next try comes, milliseconds. */
 const FULL_RETRY_MS = 500;
 
 /**
- * Brings document files after the log, of all projects of a data folder: commits are durable there, so files are written in the background, in
- * place, in any order, and an overwrite that has not been written yet is simply replaced by the next. A file that a crash tears is
- * written again from the log. Projects take turns.
+ * Writes the document files of all projects of a data folder, in the background. Commits are durable in the
+ * log, so files are written in place and in any order, and a later content replaces one that still waits. A
+ * file that a crash tears is written again from the log. Projects take turns.
  *
- * It outlives the stores: what a closed project left is still written, and its next opening need not write it again.
+ * It outlives the stores: it still writes what a closed project left, so the next opening need not.
  */
 export class DocumentWriter {
   readonly #options: DocumentWriterOptions;
   readonly #projects = new Map<string, ProjectFiles>();
-  /** Projects with wishes, in their turn. */
+  /** Projects with pending writes, in the order of their turns. */
   readonly #turns = new Set<ProjectFiles>();
   readonly #writing: WritingPort;
   #round: Promise<void> | undefined;
-  /** Set while the disk is full: the next try. */
+  /** The next try, while the disk is full. */
   #retry: NodeJS.Timeout | undefined;
   #full = false;
   #isStopped = false;
@@ -63,7 +68,7 @@ export class DocumentWriter {
     };
   }
 
-  /** True from a full disk until the next content that could be written. */
+  /** True from a full disk until a content can be written. */
   get full(): boolean {
     return this.#full;
   }
@@ -71,7 +76,8 @@ export class DocumentWriter {
   /** The files of a project. */
   of(project: string, directory: string): ProjectFiles {
     let files = this.#projects.get(project);
-    if (files === undefined) {
+    // What has failed is written again from the log.
+    if (files === undefined || files.hasFailed) {
       files = new ProjectFiles(directory, this.#writing);
       this.#projects.set(project, files);
     }
@@ -79,8 +85,8 @@ export class DocumentWriter {
   }
 
   /**
-   * Gives up what waits of a project: it is in the log, or is to be gone. The next who asks for its files begins anew. Once resolved, none of
-   * them is being written.
+   * Gives up the pending writes of a project: the log has them, or the project is being removed. The next
+   * {@link of} starts from nothing. Once resolved, none of its files is being written.
    */
   async drop(project: string): Promise<void> {
     const files = this.#projects.get(project);
@@ -91,17 +97,17 @@ export class DocumentWriter {
     await this.#round;
   }
 
-  /** Forgets a project of which nothing waits, so that its next opening writes again what the log has. */
+  /** Forgets a project without pending writes. Its next opening writes again what the log has. */
   dropWritten(project: string): void {
-    if (this.#projects.get(project)?.wishes.size === 0) this.#projects.delete(project);
+    if (this.#projects.get(project)?.pendingWrites.size === 0) this.#projects.delete(project);
   }
 
-  /** Forgets a project of which nothing waits and everything is durable. */
+  /** Forgets a project without pending writes whose files are all durable. */
   forget(project: string): void {
     if (this.#projects.get(project)?.isClean === true) this.#projects.delete(project);
   }
 
-  /** Resolves once nothing is being written; what still waits is given up. It is in the log. */
+  /** Gives up all pending writes, which the log has. Resolves once nothing is being written. */
   async stop(): Promise<void> {
     this.#isStopped = true;
     clearTimeout(this.#retry);
@@ -112,21 +118,21 @@ export class DocumentWriter {
   /** Begins a round, unless one is under way. Never throws. */
   #start(): void {
     if (this.#round !== undefined || this.#isStopped) return;
-    const wishes = this.#nextWishes();
-    if (wishes.length === 0) {
+    const pendingWrites = this.#nextWrites();
+    if (pendingWrites.length === 0) {
       // What a full disk held up was deleted or given up meanwhile: the next content finds out.
       if (this.#retry === undefined) this.#full = false;
       return;
     }
-    this.#round = this.#write(wishes).finally(() => {
+    this.#round = this.#write(pendingWrites).finally(() => {
       this.#round = undefined;
       this.#start();
     });
   }
 
-  /** Wishes for one round, of each project those that wait longest. A full disk holds up contents, and lets files be removed. */
-  #nextWishes(): Asked[] {
-    const next: Asked[] = [];
+  /** The writes of one round: of each project those that wait longest. On a full disk only removals. */
+  #nextWrites(): QueuedWrite[] {
+    const next: QueuedWrite[] = [];
     const onlyRemovals = this.#retry !== undefined;
     let bytes = 0;
     for (const files of [...this.#turns]) {
@@ -134,36 +140,36 @@ export class DocumentWriter {
       this.#turns.delete(files);
       const max = this.#turns.size === 0 ? ROUND_FILES_MAX : TURN_FILES_MAX;
       let taken = 0;
-      for (const [fileName, wish] of files.wishes) {
+      for (const [fileName, write] of files.pendingWrites) {
         if (taken === max || bytes >= ROUND_BYTES_MAX) break;
-        if (onlyRemovals && wish.sealed !== undefined) continue;
-        next.push({ files, fileName, wish });
-        bytes += wish.sealed?.length ?? 0;
+        if (onlyRemovals && write.sealed !== undefined) continue;
+        next.push({ files, fileName, write });
+        bytes += write.sealed?.length ?? 0;
         taken++;
       }
-      // Behind the others; whose wishes are all being written now is found to have none the next time.
-      if (files.wishes.size > 0 && !onlyRemovals) this.#turns.add(files);
+      // Behind the others. If all its writes are in this round, the next round finds none.
+      if (files.pendingWrites.size > 0 && !onlyRemovals) this.#turns.add(files);
     }
     return next;
   }
 
-  async #write(asked: readonly Asked[]): Promise<void> {
-    const changes = asked.map(({ files, fileName, wish }) => ({
+  async #write(queued: readonly QueuedWrite[]): Promise<void> {
+    const changes = queued.map(({ files, fileName, write }) => ({
       path: files.pathOf(fileName),
-      content: wish.sealed,
+      content: write.sealed,
     }));
     let outcomes: readonly (AppError | undefined)[];
     try {
       outcomes = await this.#options.disk.writeFiles(changes);
     } catch (error) {
-      for (const { files } of asked) files.fail(error);
+      for (const { files } of queued) files.fail(error);
       return;
     }
-    for (const [at, { files, fileName, wish }] of asked.entries()) {
+    for (const [at, { files, fileName, write }] of queued.entries()) {
       const error = outcomes[at];
       if (error === undefined) {
-        if (wish.sealed !== undefined) this.#full = false;
-        files.written(fileName, wish);
+        if (write.sealed !== undefined) this.#full = false;
+        files.written(fileName, write);
       } else if (error.code === 'disk_full') this.#waitForSpace();
       else files.fail(error);
     }
@@ -175,41 +181,46 @@ export class DocumentWriter {
     const later = this.#options.later ?? ((task, ms) => setTimeout(task, ms).unref());
     this.#retry ??= later(() => {
       this.#retry = undefined;
-      for (const files of this.#projects.values()) if (files.wishes.size > 0) this.#turns.add(files);
+      // Only a content that was written shows that there is room: without any that waits, nothing would.
+      this.#full = this.#projects.values().some((files) => files.hasPendingContent);
+      for (const files of this.#projects.values()) if (files.pendingWrites.size > 0) this.#turns.add(files);
       this.#start();
     }, FULL_RETRY_MS);
   }
 }
 
-interface Asked {
+interface QueuedWrite {
   readonly files: ProjectFiles;
   readonly fileName: string;
-  readonly wish: Wish;
+  readonly write: PendingWrite;
 }
 
-/** What the files of a project need of the writer. */
+/** What the files of a project need from the writer. */
 interface WritingPort {
   readonly backlog: Backlog;
   isFull(): boolean;
   start(files: ProjectFiles): void;
 }
 
-/** The document files of one project that are behind the log, or not known to be durable. */
+/** The document files of one project that are behind the log, or not durable yet. */
 export class ProjectFiles {
-  /** Latest wish of each file that is not on the disk yet, by name; for the writer. */
-  readonly wishes = new Map<string, Wish>();
-  /** Told of a failure other than a full disk; nothing is written any more afterwards. Of the store that is open. */
+  /** The latest content of each file that is not on the disk yet, by file name. For the writer. */
+  readonly pendingWrites = new Map<string, PendingWrite>();
+  /** Called with a failure other than a full disk, after which nothing is written. The open store sets it. */
   onFailure: ((error: unknown) => void) | undefined;
-  /** Whether everything that the log has of the project is here, or in its file: then an opening need not write it again. */
+  /**
+   * Whether everything that the log has of the project is pending here or in its file. An opening then writes
+   * nothing again.
+   */
   isUpToDate = false;
   readonly #directory: string;
   readonly #writing: WritingPort;
-  /** Names of files that were written and not synced yet. */
+  /** Names of files that are written and not synced. */
   #unsynced = new Set<string>();
   readonly #waits = new Set<Wait>();
-  #wishCount = 0;
+  #writeCount = 0;
   #backlogBytes = 0;
-  #roomy: (() => void) | undefined;
+  #onCapacity: (() => void) | undefined;
   #failure: { readonly error: unknown } | undefined;
 
   constructor(directory: string, writing: WritingPort) {
@@ -217,9 +228,25 @@ export class ProjectFiles {
     this.#writing = writing;
   }
 
-  /** Nothing waits, and all is durable. */
+  /** Whether no write is pending and all files are durable. */
+  get hasFailed(): boolean {
+    return this.#failure !== undefined;
+  }
+
+  get hasPendingContent(): boolean {
+    return this.pendingWrites.values().some(({ sealed }) => sealed !== undefined);
+  }
+
   get isClean(): boolean {
-    return this.wishes.size === 0 && this.#unsynced.size === 0 && this.#failure === undefined;
+    return this.pendingWrites.size === 0 && this.#unsynced.size === 0 && this.#failure === undefined;
+  }
+
+  /**
+   * Bytes of memory, as an estimate, of the names that wait for a sync. The contents that wait are the
+   * backlog's.
+   */
+  get memoryBytes(): number {
+    return this.#unsynced.size * UNSYNCED_NAME_BYTES;
   }
 
   get isFull(): boolean {
@@ -228,46 +255,53 @@ export class ProjectFiles {
 
   /** Sealed bytes that are committed and not in their file yet. */
   pending(fileName: string): Buffer | undefined {
-    return this.wishes.get(fileName)?.sealed;
+    return this.pendingWrites.get(fileName)?.sealed;
   }
 
-  /** Wishes for a file's content. Later wishes replace earlier ones. */
+  /** Has a file written. A later content replaces one that is still pending. */
   put(fileName: string, sealed: Buffer): void {
-    this.#wish(fileName, sealed);
+    this.#enqueue(fileName, sealed);
   }
 
-  /** Wishes that a file be gone. */
+  /** Has a file removed. */
   remove(fileName: string): void {
-    this.#wish(fileName, undefined);
+    this.#enqueue(fileName, undefined);
   }
 
-  /** False while too much waits; a project of which nothing waits does not wait for others. */
-  get isRoomy(): boolean {
+  /**
+   * False while the backlog of all projects is full. A project without pending bytes does not wait for
+   * others.
+   */
+  get hasCapacity(): boolean {
     return !this.#writing.backlog.isFull || this.#backlogBytes === 0 || this.#failure !== undefined;
   }
 
-  /** Calls `wake` once, when there may be room. */
-  whenRoomy(wake: () => void): void {
-    if (this.#roomy === undefined) this.#writing.backlog.whenRoomy(this.#wakeRoomy);
-    this.#roomy = wake;
+  /** Calls `wake` once, when there may be capacity. */
+  whenCapacity(wake: () => void): void {
+    if (this.#onCapacity === undefined) this.#writing.backlog.whenCapacity(this.#wakeForCapacity);
+    this.#onCapacity = wake;
   }
 
-  readonly #wakeRoomy = (): void => {
-    const wake = this.#roomy;
-    this.#roomy = undefined;
+  readonly #wakeForCapacity = (): void => {
+    const wake = this.#onCapacity;
+    this.#onCapacity = undefined;
     wake?.();
   };
 
   /**
-   * Resolves once every wish so far is on the disk, or replaced by a later one that is.
+   * Resolves once every write so far is on the disk, or was replaced by a later one, which the log has.
    *
    * @throws what the disk threw, `disk_full` at once.
    */
   async whenWritten(): Promise<void> {
     if (this.#failure !== undefined) throw this.#failure.error;
-    if (this.wishes.size === 0) return;
+    if (this.pendingWrites.size === 0) return;
     if (this.isFull) throw new AppError('disk_full');
-    const wait: Wait = { upTo: this.#wishCount, left: this.wishes.size, done: Promise.withResolvers() };
+    const wait: Wait = {
+      upTo: this.#writeCount,
+      left: this.pendingWrites.size,
+      done: Promise.withResolvers(),
+    };
     this.#waits.add(wait);
     await wait.done.promise;
   }
@@ -283,25 +317,26 @@ export class ProjectFiles {
     return `${this.#directory}/${documentPath(fileName)}`;
   }
 
-  /** For the writer: a file has what was wished. */
-  written(fileName: string, wish: Wish): void {
-    // A removal too, even of what was not there: a process that was killed may have removed it and not synced its folder.
+  /** For the writer: a file was written or removed. */
+  written(fileName: string, write: PendingWrite): void {
+    // A removal too, even of what was not there: a process that was killed may have removed it and not synced
+    // its folder.
     this.#unsynced.add(fileName);
-    if (this.wishes.get(fileName) !== wish) return;
-    this.wishes.delete(fileName);
-    this.#count(-(wish.sealed?.length ?? 0));
-    this.#settled(wish);
-    if (this.#backlogBytes === 0) this.#wakeRoomy();
+    if (this.pendingWrites.get(fileName) !== write) return;
+    this.pendingWrites.delete(fileName);
+    this.#count(-(write.sealed?.length ?? 0));
+    this.#settled(write);
+    if (this.#backlogBytes === 0) this.#wakeForCapacity();
   }
 
-  /** For the writer: nobody waits for what a full disk holds up. */
+  /** For the writer: ends all waits, since a full disk holds up contents. */
   diskIsFull(): void {
     for (const { done } of this.#waits) done.reject(new AppError('disk_full'));
     this.#waits.clear();
-    this.#wakeRoomy();
+    this.#wakeForCapacity();
   }
 
-  /** Nothing is written any more: it is not known what is in the files. */
+  /** Writes nothing more: what the files contain is unknown. */
   fail(error: unknown): void {
     if (this.#failure !== undefined) return;
     this.giveUp(error);
@@ -313,19 +348,19 @@ export class ProjectFiles {
     this.#failure = { error };
     this.isUpToDate = false;
     this.#count(-this.#backlogBytes);
-    this.wishes.clear();
+    this.pendingWrites.clear();
     for (const { done } of this.#waits) done.reject(error);
     this.#waits.clear();
-    this.#wakeRoomy();
+    this.#wakeForCapacity();
   }
 
-  #wish(fileName: string, sealed: Buffer | undefined): void {
+  #enqueue(fileName: string, sealed: Buffer | undefined): void {
     if (this.#failure !== undefined) return;
-    const former = this.wishes.get(fileName);
+    const former = this.pendingWrites.get(fileName);
     this.#count((sealed?.length ?? 0) - (former?.sealed?.length ?? 0));
     // Behind the others, so that those that wait longest are written first.
-    this.wishes.delete(fileName);
-    this.wishes.set(fileName, { sealed, number: ++this.#wishCount });
+    this.pendingWrites.delete(fileName);
+    this.pendingWrites.set(fileName, { sealed, number: ++this.#writeCount });
     if (former !== undefined) this.#replaced(former);
     this.#writing.start(this);
   }
@@ -335,13 +370,16 @@ export class ProjectFiles {
     this.#writing.backlog.add(bytes);
   }
 
-  /** Who waits for a wish that was replaced waits for the one in its place: the file must have that state, or a later one. */
-  #replaced(former: Wish): void {
+  /**
+   * Nobody need wait for a content that was replaced: the commit of the later one is in the log, behind any
+   * checkpoint of now.
+   */
+  #replaced(former: PendingWrite): void {
     for (const wait of this.#waits) if (former.number <= wait.upTo) this.#end(wait);
   }
 
-  #settled(wish: Wish): void {
-    for (const wait of this.#waits) if (wish.number <= wait.upTo) this.#end(wait);
+  #settled(write: PendingWrite): void {
+    for (const wait of this.#waits) if (write.number <= wait.upTo) this.#end(wait);
   }
 
   #end(wait: Wait): void {

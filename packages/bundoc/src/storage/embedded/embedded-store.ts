@@ -47,61 +47,67 @@ import type { UsedKeys } from './used-keys.ts';
 
 export interface EmbeddedStoreOptions extends ReaderOptions {
   readonly clock: Clock;
-  /** Bytes of the text of `project.json`, which every snapshot keeps a copy of. */
+  /** Bytes of `project.json`. Every snapshot keeps a copy. */
   readonly projectFile: Buffer;
-  /** Told of a failure that makes the store unusable until it is opened anew. */
+  /** Called with a failure after which the store must be opened again. */
   readonly onFailure: (error: unknown) => void;
-  /** Told of an index that could not be built. */
+  /** Called when an index could not be built. */
   readonly onIndexFailure?: (error: unknown) => void;
-  /** Told, now and then, that the key version has sealed so much that it should be rotated. */
+  /** Called when the key version has sealed so much that it should be rotated. */
   readonly onRotationDue: (version: number) => void;
   readonly sealLimits: SealLimits;
   readonly quota?: Quota | undefined;
 }
 
-/** Bytes of a project in the log from which on its checkpoint is due: `least`, or, while its catalog is longer, up to `most`. */
+/**
+ * Bytes of a project in the log from which on its checkpoint is due: `least`, or, while its catalog is
+ * longer, up to `most`.
+ */
 export interface CheckpointBytes {
   readonly least: number;
   readonly most: number;
 }
 
-/** What the store asks of the engine. */
+/** What the store needs from the engine. */
 export interface EnginePort {
-  /** Lets the store write into the log. */
+  /** Attaches the store to the log. */
   attach(source: PartSource, after: Place | undefined): AttachedHandle;
   /** Makes a checkpoint, or waits for the one that is under way. */
   checkpoint(store: EmbeddedStore): Promise<void>;
   readonly checkpointBytes: CheckpointBytes;
-  /** The store has written its last. */
+  /** Called when the store has written its last part. */
   closed(store: EmbeddedStore): Promise<void>;
 }
 
-/** Sealed bytes of documents that are sealed anew in one part, beyond the first of them. */
+/** Sealed bytes of documents that one part re-seals, beyond the first of them. */
 const RESEAL_BYTES_MAX = 4_194_304;
-/** What a document takes in a snapshot, about. */
+/** Bytes of a document in a snapshot, about. */
+/** A snapshot that is so many times longer than the parts that it covers is not worth writing. */
+const SNAPSHOT_WORTH = 16;
 const SNAPSHOT_ENTRY_BYTES = 120;
 
-/** The parts of a store, brought to the state of the last acknowledged commit. */
+/** The parts of a store, as of the last acknowledged commit. */
 export interface EmbeddedParts {
-  /** Under which its parts lie in the log. */
+  /** Identifies its parts in the log. */
   readonly handle: string;
   readonly catalog: Catalog;
   readonly usedKeys: UsedKeys;
   readonly files: ProjectFiles;
   readonly seals: SealBudget;
   readonly indexes: StoredIndexes | undefined;
-  /** The last part of the log; what the catalog covers where there is none behind it. */
+  /** The last part in the log; `covered` when there is none behind it. */
   readonly last: Place | undefined;
-  /** What the catalog covers. */
+  /** The last part that the catalog covers. */
   readonly covered: Place | undefined;
-  /** Key versions that the catalog, or a part of the log behind it, is sealed under. */
+  /** Key versions that the catalog and the parts behind it are sealed under. */
   readonly versions: ReadonlySet<number>;
 }
 
 /**
- * The embedded engine, in the manner of Bitcask: a commit is sealed, put into the next frame of the data folder's log with whatever other
- * projects commit at the time, published in the catalog once the frame is durable, and acknowledged. Document files follow in the
- * background; a checkpoint makes them and the catalog durable and lets the log use its segments again.
+ * The store of a project in files, in the manner of Bitcask. A commit is sealed and goes into the next frame
+ * of the log, together with commits of other projects. Once the frame is durable, the commit is published in
+ * the catalog and acknowledged. Document files follow in the background. A checkpoint makes them and the
+ * catalog durable, so that the log can use its segments again.
  */
 export class EmbeddedStore implements ProjectStore, PartSource, CheckpointSource {
   readonly handle: string;
@@ -115,18 +121,18 @@ export class EmbeddedStore implements ProjectStore, PartSource, CheckpointSource
   readonly #indexes: CollectionIndexes;
   readonly #reader: Reader;
   readonly #waiters = new ChangeWaiters();
-  /** Told when nothing waits and nothing is on its way to the disk. */
+  /** Resolved when no commit waits or is being written. */
   #idle: PromiseWithResolvers<void> | undefined;
-  #isOnItsWay = false;
+  #partsBeingWritten = 0;
   #waitingBytes = 0;
   #failed = false;
   #fences = 0;
   #covered: Place | undefined;
-  /** Key versions that are needed to open what is stored, beside those of the documents. */
+  /** Key versions that catalog and log need, beside those of the documents. */
   #versions: ReadonlySet<number>;
   /**
-   * Where in the catalog re-sealing goes on; undefined once it came to the end. What is written meanwhile is under the current
-   * version, so there is nothing to come back for.
+   * Where in the catalog re-sealing continues; undefined once it is at the end. Writes since then are under
+   * the current version.
    */
   #resealFrom: number | undefined = 0;
   readonly indexState: StoredIndexState;
@@ -155,7 +161,7 @@ export class EmbeddedStore implements ProjectStore, PartSource, CheckpointSource
       parts.indexes,
       (error) => this.#options.onIndexFailure?.(error),
     );
-    this.indexState = { isThere: parts.indexes !== undefined, of: undefined };
+    this.indexState = { isThere: parts.indexes !== undefined, writtenFrom: undefined };
     const { cipher, clock, quota } = options;
     this.#preparer = new GroupPreparer({ ...parts, indexes: this.#indexes, cipher, clock, quota });
     files.onFailure = (error) => this.fail(error);
@@ -243,11 +249,11 @@ export class EmbeddedStore implements ProjectStore, PartSource, CheckpointSource
   }
 
   get memoryBytes(): number {
-    const { catalog, usedKeys } = this.#parts;
-    return catalog.memoryBytes + usedKeys.memoryBytes + this.#indexes.memoryBytes;
+    const { catalog, files, usedKeys } = this.#parts;
+    return catalog.memoryBytes + files.memoryBytes + usedKeys.memoryBytes + this.#indexes.memoryBytes;
   }
 
-  /** Never 0 while the catalog or parts of the log are under another version: they are brought under this one last. */
+  /** At least 1 while the catalog or parts of the log are under another version: their turn is last. */
   get toReseal(): number {
     const { version } = this.#options.cipher;
     const isBehind = [...this.#versions].some((one) => one !== version);
@@ -257,7 +263,7 @@ export class EmbeddedStore implements ProjectStore, PartSource, CheckpointSource
   async reseal(limit: number): Promise<number> {
     if (this.#fences > 0) return 0;
     if (this.#resealFrom === undefined) {
-      await this.#bringRest();
+      await this.#checkpointUnderCurrentKey();
       return 0;
     }
     const { states, next } = this.#parts.catalog.someUnderOthers(
@@ -267,7 +273,7 @@ export class EmbeddedStore implements ProjectStore, PartSource, CheckpointSource
     );
     const reseals: Unsealed[] = [];
     for (const state of states) {
-      // One that does not open stays as it is; whoever reads it is told.
+      // A document that does not open stays as it is: reading it reports the damage.
       const document = await this.get(state).catch(() => undefined);
       if (document?.metadata._rev === state.rev.toString('hex')) reseals.push({ state, text: document.text });
     }
@@ -275,12 +281,12 @@ export class EmbeddedStore implements ProjectStore, PartSource, CheckpointSource
     if (this.#fences > 0) return 0;
     if (reseals.length > 0) await this.#enqueue({ writes: [], reseals, options: {}, bytes });
     this.#resealFrom = next;
-    if (next === undefined) await this.#bringRest();
+    if (next === undefined) await this.#checkpointUnderCurrentKey();
     return reseals.length;
   }
 
-  /** Once no document is under a former version, neither the catalog nor the log is to need one. */
-  async #bringRest(): Promise<void> {
+  /** Once no document is under a former key version, a checkpoint frees catalog and log from them, too. */
+  async #checkpointUnderCurrentKey(): Promise<void> {
     const documents = this.#parts.catalog.sealedUnderOthers(this.#options.cipher.version);
     if (documents === 0 && this.toReseal > 0) await this.checkpoint();
   }
@@ -323,7 +329,7 @@ export class EmbeddedStore implements ProjectStore, PartSource, CheckpointSource
     this.#parts.files.onFailure = undefined;
   }
 
-  /** Ends all writing: document files, or a checkpoint, cannot be written, or it is not known what of them is on the disk. */
+  /** Ends all writing: document files or a checkpoint failed, or their content on the disk is unknown. */
   fail(error: unknown): void {
     if (this.#failed) return;
     this.#failed = true;
@@ -331,7 +337,7 @@ export class EmbeddedStore implements ProjectStore, PartSource, CheckpointSource
     this.#options.onFailure(error);
   }
 
-  // What the log asks of it.
+  // For the log.
 
   get makesRoom(): boolean {
     const [first] = this.#waiting;
@@ -342,8 +348,8 @@ export class EmbeddedStore implements ProjectStore, PartSource, CheckpointSource
     const { files } = this.#parts;
     if (files.isFull) this.#refuseAll(new AppError('disk_full'), isNoDelete);
     while (this.#waiting.length > 0) {
-      if (!onlyMakingRoom && !files.isRoomy) {
-        files.whenRoomy(() => this.#attached.ready());
+      if (!onlyMakingRoom && !files.hasCapacity) {
+        files.whenCapacity(() => this.#attached.ready());
         return undefined;
       }
       const group = this.#takeGroup(bytesMax, onlyMakingRoom);
@@ -359,10 +365,10 @@ export class EmbeddedStore implements ProjectStore, PartSource, CheckpointSource
     this.#refuseAll(error, error.code === 'disk_full' ? isNoDelete : () => true);
   }
 
-  // What a checkpoint asks of it.
+  // For a checkpoint.
 
   /** Documents that are durable behind what the catalog covers, by what they take in the log. */
-  get isCheckpointDue(): boolean {
+  get #isCheckpointDue(): boolean {
     if (this.#failed) return false;
     const { least, most } = this.#engine.checkpointBytes;
     const bytes = this.#attached.mark()?.bytes ?? 0;
@@ -382,7 +388,7 @@ export class EmbeddedStore implements ProjectStore, PartSource, CheckpointSource
     return this.#covered;
   }
 
-  /** What a snapshot says that is taken now. @param covered of the log. */
+  /** The head of a snapshot of now. @param covered the last part of the log in it. */
   snapshotHead(covered: Place | undefined): SnapshotHead {
     const { catalog, seals, handle } = this.#parts;
     const { lastSeq, purgedSeq } = catalog;
@@ -406,14 +412,25 @@ export class EmbeddedStore implements ProjectStore, PartSource, CheckpointSource
     return this.#indexes.builds;
   }
 
-  /** A snapshot that covers the log up to there is durable. */
+  /** Bytes that a snapshot takes, about. */
+  get snapshotBytes(): number {
+    const { catalog, usedKeys } = this.#parts;
+    return catalog.size * SNAPSHOT_ENTRY_BYTES + usedKeys.memoryBytes;
+  }
+
+  /** Whether the log has enough of the project for a snapshot of it; otherwise its parts are better carried. */
+  get isWorthCheckpoint(): boolean {
+    return this.snapshotBytes <= SNAPSHOT_WORTH * (this.#attached.mark()?.bytes ?? 0);
+  }
+
+  /** A snapshot that covers the log up to `place` is durable. */
   covers(place: Place | undefined): void {
     this.#covered = place;
     const { version } = this.#options.cipher;
     this.#versions = new Set([version]);
   }
 
-  /** Those that wait longest, in their order. */
+  /** The commits that wait longest, in order. */
   #takeGroup(bytesMax: number, onlyMakingRoom: boolean): Waiting[] {
     let count = 0;
     let bytes = 0;
@@ -426,7 +443,7 @@ export class EmbeddedStore implements ProjectStore, PartSource, CheckpointSource
     return this.#waiting.splice(0, count);
   }
 
-  /** @returns undefined when nothing of the group is to be written: then each of it is answered. */
+  /** @returns undefined when the group writes nothing; each commit of it is answered then. */
   #partOf(group: readonly Waiting[]): TakenPart | undefined {
     const seals = group.reduce((sum, waiting) => sum + sealsOf(waiting), 0);
     let reservation: SealCount | undefined;
@@ -434,7 +451,7 @@ export class EmbeddedStore implements ProjectStore, PartSource, CheckpointSource
       const plan = this.#parts.seals.planFor(seals);
       reservation = plan.reservation;
       if (plan.mustWait && reservation !== undefined) {
-        // It goes first, and by itself.
+        // The reservation goes first, in a part of its own.
         this.#waiting = [...group, ...this.#waiting];
         this.#waitingBytes += group.reduce((sum, { bytes }) => sum + bytes, 0);
         return this.#taken([], [], Buffer.alloc(0), reservation);
@@ -453,7 +470,7 @@ export class EmbeddedStore implements ProjectStore, PartSource, CheckpointSource
     }
     if (prepared.frame.length > 0)
       return this.#taken(prepared.commits, prepared.changes, prepared.frame, reservation);
-    // Nothing but what was answered before.
+    // All are repetitions under idempotency keys.
     for (const { results, waiting } of prepared.commits) waiting.done.resolve(results);
     return undefined;
   }
@@ -466,10 +483,10 @@ export class EmbeddedStore implements ProjectStore, PartSource, CheckpointSource
   ): TakenPart {
     const refuse = (error: AppError) => {
       for (const { waiting } of commits) waiting.done.reject(error);
-      this.#isOnItsWay = false;
+      this.#partsBeingWritten--;
       this.#noteIdle();
     };
-    this.#isOnItsWay = true;
+    this.#partsBeingWritten++;
     return {
       kind: 'data',
       plaintext: reservation === undefined ? [frame] : [frame, recordOf(reservation)],
@@ -483,9 +500,9 @@ export class EmbeddedStore implements ProjectStore, PartSource, CheckpointSource
       },
       answer: () => {
         for (const { results, waiting } of commits) waiting.done.resolve(results);
-        this.#isOnItsWay = false;
+        this.#partsBeingWritten--;
         this.#noteIdle();
-        if (this.isCheckpointDue) void this.#engine.checkpoint(this).catch(() => undefined);
+        if (this.#isCheckpointDue) void this.#engine.checkpoint(this).catch(() => undefined);
       },
       refused: refuse,
       unknown: refuse,
@@ -511,20 +528,20 @@ export class EmbeddedStore implements ProjectStore, PartSource, CheckpointSource
     this.#noteIdle();
   }
 
-  /** Resolves once nothing waits and nothing is on its way. */
+  /** Resolves once no commit waits or is being written. */
   async #whenIdle(): Promise<void> {
-    if (this.#waiting.length === 0 && !this.#isOnItsWay) return;
+    if (this.#waiting.length === 0 && this.#partsBeingWritten === 0) return;
     this.#idle ??= Promise.withResolvers();
     await this.#idle.promise;
   }
 
   #noteIdle(): void {
-    if (this.#idle === undefined || this.#waiting.length > 0 || this.#isOnItsWay) return;
+    if (this.#idle === undefined || this.#waiting.length > 0 || this.#partsBeingWritten > 0) return;
     this.#idle.resolve();
     this.#idle = undefined;
   }
 
-  /** Makes a durable change visible, and has its file written. */
+  /** Makes a durable change visible, and queues its file. */
   #publish(change: FrameChange): void {
     const { catalog, usedKeys, files } = this.#parts;
     if (change.kind === 'used key') {
@@ -553,8 +570,9 @@ function recordOf(reservation: SealCount): Buffer {
 }
 
 /**
- * What a write adds to its document's bytes in a frame, at most: an id of 512 bytes in the record, escaped in the text and
- * escaped in the answer of an idempotency key, and names, numbers and times. So what is counted bounds what is written.
+ * Bytes that a write adds to its document in a part, at most: an id of 512 bytes in the record, escaped in
+ * the text and in the answer of an idempotency key, and names, numbers and times. So the counted bytes bound
+ * the written ones.
  */
 const RECORD_OVERHEAD_BYTES = 4_096;
 

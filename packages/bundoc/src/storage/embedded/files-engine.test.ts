@@ -222,6 +222,22 @@ describe('a new project', () => {
 });
 
 describe('a start', () => {
+  it('does not make a project again whose folder somebody has removed since it was durable', async () => {
+    const before = new Process();
+    await before.write('p', put('a', '{}'));
+    const process = await before.restarted();
+    await process.engine;
+    await process.write('q', put('a', '{}'));
+    const later = process.after('kill -9');
+    for (const project of ['p', 'q'])
+      await later.disk.removeTree(folderOf(project)).then(() => later.disk.syncDirectory('/projects'));
+    // Of the second one it is not known whether it ever was.
+    expect([await later.read('q'), later.namesIn('/projects/p')]).toEqual(['a', []]);
+    expect((await later.engine).handleOf('p')).toBeUndefined();
+    await later.write('p', put('b', '{}'));
+    for (const one of [later, later.after('synced only')]) expect(await one.read('p')).toBe('b');
+  });
+
   it('without keys reaches the same state as one with keys', async () => {
     for (const end of ['everything', 'synced only'] as const) {
       const process = new Process();
@@ -230,7 +246,8 @@ describe('a start', () => {
       const behind = await process.open('behind');
       await behind.checkpoint();
       await behind.commit([remove('a'), put('c', '{}')]);
-      const busy = await (await process.create('busy'), process.open('busy'));
+      await process.create('busy');
+      const busy = await process.open('busy');
       await process.turnOver(busy);
       const expected = ['a', 'bc', ''];
       const withKeys = process.after(end);

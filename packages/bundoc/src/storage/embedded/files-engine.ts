@@ -11,7 +11,8 @@ import {
 import { projectIdSchema } from '@bundoc/shared/contract/documents';
 import { DELETION_FILE, MOVE_FILE, PROJECT_FILE } from '@bundoc/shared/contract/project-file';
 import { AppError, hasCode } from '@bundoc/shared/errors';
-import { HANDLE_BYTES, type Place } from '../../engine/files/log/layout.ts';
+import { isCarriedUpTo } from '../../engine/files/log/carried-file.ts';
+import { comparePlaces, type FramePlace, HANDLE_BYTES, type Place } from '../../engine/files/log/layout.ts';
 import { Log } from '../../engine/files/log/log.ts';
 import type {
   AttachedHandle,
@@ -22,6 +23,7 @@ import type {
   PartSource,
   TakenPart,
 } from '../../engine/files/log/log-api.ts';
+import type { FoundBirth } from '../../engine/files/log/log-content.ts';
 import type { PartKeys } from '../../engine/files/log/part-seal.ts';
 import type { PartReader } from '../../engine/files/log/parts.ts';
 import type { LogDisk, LogObserver } from '../../engine/files/log/ports.ts';
@@ -39,7 +41,9 @@ import { DocumentWriter } from './document-writer.ts';
 import type { CheckpointBytes, EmbeddedStore, EnginePort } from './embedded-store.ts';
 import { openStore, type StoreOptions } from './open-store.ts';
 import {
+  CARRIED_BYTES_MAX,
   CARRIED_FOLDER,
+  handleIn,
   LoadedStore,
   type LogOfProjects,
   readCarried,
@@ -55,47 +59,58 @@ export interface FilesEngineOptions {
   readonly projectsDir: string;
   /** 16 bytes. */
   readonly storageId: Buffer;
-  /** Whether the storage had a log before. */
+  /** Whether the storage had a log before: then a missing log was lost. */
   readonly mustExist: boolean;
   readonly logLimits: LogLimits;
-  /** Bytes of the log from which on an open project gets a checkpoint; less, where the log is small. */
+  /**
+   * Uncovered bytes in the log after which an open project gets a checkpoint; fewer where the log is small.
+   */
   readonly checkpointBytes: number;
   readonly backlog: Backlog;
   readonly clock?: Clock;
   readonly observer?: LogObserver;
-  /** Rejects when the data folder is not this process's any more: nothing is written then. */
+  /** Rejects once another process holds the data folder. Nothing is written then. */
   readonly beforeSegment?: () => Promise<void>;
-  /** Told of projects whose own folders failed when the log had to be freed: they are damaged until those work. */
+  /** Called with the handles of projects whose folders failed while the log was freed. */
   readonly onStuck?: (handles: readonly string[]) => void;
-  /** Told when the log could not be freed. */
+  /** Called when the log could not be freed. */
   readonly onFreeingFailed?: (error: unknown) => void;
 }
 
 export const LOG_FOLDER = 'log';
 export const TMP_FOLDER = 'tmp';
-/** Open projects whose checkpoints share their syncs. */
+/** Open projects whose checkpoints share their syncs, at most. */
 const CHECKPOINTS_TOGETHER = 512;
-/** Catalogs whose heads are read side by side. */
+/** Heads of catalogs that are read at the same time. */
 const READS_AT_ONCE = 16;
 const FREE_AGAIN_MS = 1_000;
+/** Snapshots up to this length are written together, up to so many bytes of them. */
+const SMALL_SNAPSHOT_BYTES = 262_144;
+const SNAPSHOTS_TOGETHER_BYTES = 16_777_216;
+/** Carried files from which on an open project gets a checkpoint, so that its next opening need not read them. */
+const CARRIED_FILES_MAX = 2;
+/** Births whose folders are looked at side by side. */
+const BIRTHS_AT_ONCE = 32;
 
-/** A project that has no catalog yet. */
+/** A project that has no catalog yet. The log has its birth. */
 interface Born {
   readonly handle: string;
-  /** Its `project.json`, while that could not be written. */
+  /** The bytes of its `project.json`, until they are written. */
   unwritten: Buffer | undefined;
-  /** Whether folder and `project.json` are durable by themselves, and not by the log alone. */
+  /** Whether folder and `project.json` are synced. Until then only the log is durable. */
   isDurable: boolean;
-  /** Whether it is not known what the folder has: it could not be read when the service started. */
+  /** Whether the folder could not be read when the service started, so what it has is unknown. */
   isUnseen: boolean;
   /** Whether a sync of `project.json` has failed: no later sync makes durable what was written before. */
   mustReplace: boolean;
 }
 
 /**
- * The projects of a data folder: one log, one writer of document files, and the checkpoints by which the log gets its segments back.
+ * The projects of a data folder: one log, one writer of document files, and the checkpoints that free
+ * segments of the log.
  *
- * A project costs a folder, `project.json`, a catalog, and its document files. Of one that is closed, the log and this keep about 200 bytes.
+ * A project costs a folder, `project.json`, a catalog, and its document files. For a closed project, the log
+ * and the engine together keep about 200 bytes in memory.
  */
 export class FilesEngine implements EnginePort, LogOfProjects, AsyncDisposable {
   readonly checkpointBytes: CheckpointBytes;
@@ -107,19 +122,21 @@ export class FilesEngine implements EnginePort, LogOfProjects, AsyncDisposable {
   readonly #clock: Clock;
   readonly #stores = new Map<string, EmbeddedStore>();
   readonly #born = new Map<string, Born>();
-  /** Whose parts a handle of the log has. */
+  /** The project of each handle. */
   readonly #projectOf = new Map<string, string>();
-  /** Handles that have files of carried parts. */
-  readonly #carried = new Set<string>();
+  /** Handles whose parts were carried out of the log, into files. */
+  readonly #carried = new Map<string, number>();
   readonly #checkpointing = new KeyedMutex();
-  /** Handles of projects that wait for their own checkpoint. */
-  readonly #wanted = new Set<string>();
-  #relieving: Promise<void> | undefined;
+  /** Checkpoints that have not begun. */
+  readonly #checkpointsWaiting = new Map<EmbeddedStore, Promise<void>>();
+  /** Handles of projects whose next commits wait for their checkpoint. */
+  readonly #checkpointsWanted = new Set<string>();
+  #freeing: Promise<void> | undefined;
   /** Files of carried parts that are being put into folders. */
   #placing: Promise<unknown> | undefined;
-  #isPressed = false;
+  #isFreeingWanted = false;
   #isClosed = false;
-  /** Resolves once it is known of all catalogs what they cover. */
+  /** Resolves once the log knows what every catalog covers. Never rejects. */
   readonly scanned: Promise<void>;
 
   private constructor(options: FilesEngineOptions, log: Log) {
@@ -141,7 +158,7 @@ export class FilesEngine implements EnginePort, LogOfProjects, AsyncDisposable {
   readonly #startScan: () => void;
 
   /**
-   * Opens the log, without any key, and writes what a crash kept from being written of projects that were new.
+   * Opens the log, without any key, and writes the folders of new projects that a crash left unwritten.
    *
    * @throws LogDamaged; AppError of the disk.
    */
@@ -157,11 +174,11 @@ export class FilesEngine implements EnginePort, LogOfProjects, AsyncDisposable {
       ...{ storageId, mustExist, limits: logLimits },
       ...(options.clock === undefined ? {} : { clock: options.clock }),
       ...(options.beforeSegment === undefined ? {} : { beforeSegment: options.beforeSegment }),
-      observer: { ...observer, onPressure: (handle) => engine?.press(handle) },
+      observer: { ...observer, onPressure: (handle) => engine?.freeSegments(handle) },
     });
     engine = new FilesEngine(options, log);
     try {
-      await engine.#settle();
+      await engine.#restoreBirths();
     } catch (error) {
       await log[Symbol.asyncDispose]();
       throw error;
@@ -174,7 +191,7 @@ export class FilesEngine implements EnginePort, LogOfProjects, AsyncDisposable {
     return this.#log.stats;
   }
 
-  // What the log has of projects.
+  // Reading the log.
 
   handleOf(project: string): string | undefined {
     return this.#born.get(project)?.handle;
@@ -188,8 +205,16 @@ export class FilesEngine implements EnginePort, LogOfProjects, AsyncDisposable {
     return this.#log.isDoubtful(handle, covered);
   }
 
+  get firstLive(): number {
+    return this.#log.firstLive;
+  }
+
   reader(): PartReader {
     return this.#log.reader();
+  }
+
+  hasCarried(handle: string): boolean {
+    return this.#carried.has(handle);
   }
 
   stuckOf(handle: string): Promise<readonly Buffer[]> {
@@ -199,8 +224,9 @@ export class FilesEngine implements EnginePort, LogOfProjects, AsyncDisposable {
   // Projects.
 
   /**
-   * Makes a project that is not there: its birth in the log is durable, its folder and `project.json` are written and not synced, since a start
-   * writes them again out of the log. Nobody else makes or opens the project meanwhile.
+   * Makes a project that does not exist. Its birth goes into the log first, as a part of its own. Its folder
+   * and `project.json` are written and not synced, since a start writes them again from the log. The caller
+   * keeps others from making or opening the project meanwhile.
    */
   async create(project: string, directory: string, keys: BirthKeys, projectFile: Buffer): Promise<void> {
     const handle = randomBytes(HANDLE_BYTES).toString('hex');
@@ -212,7 +238,7 @@ export class FilesEngine implements EnginePort, LogOfProjects, AsyncDisposable {
     await this.writeBirth(project, directory);
   }
 
-  /** Writes the `project.json` of a project that is only in the log, since that failed when it was made. */
+  /** Writes the `project.json` of a new project, if that has failed so far. */
   async writeBirth(project: string, directory: string): Promise<void> {
     const born = this.#born.get(project);
     if (born?.unwritten === undefined) return;
@@ -222,7 +248,7 @@ export class FilesEngine implements EnginePort, LogOfProjects, AsyncDisposable {
     born.isUnseen = false;
   }
 
-  /** Makes the folder of a project durable by itself, before something in it is replaced. */
+  /** Syncs the folder of a new project. Needed before a file in it is replaced. */
   async syncBirth(project: string): Promise<void> {
     const born = this.#born.get(project);
     if (born === undefined || born.isDurable) return;
@@ -238,7 +264,7 @@ export class FilesEngine implements EnginePort, LogOfProjects, AsyncDisposable {
     born.isDurable = true;
   }
 
-  /** Writes the bytes of `project.json` into a new file, since a sync of the present one has failed. */
+  /** Writes `project.json` into a new file, if a sync of the present one has failed. */
   async #replaceIfFailed(project: string, born: Born): Promise<void> {
     if (!born.mustReplace) return;
     const { disk, projectsDir } = this.#options;
@@ -257,8 +283,8 @@ export class FilesEngine implements EnginePort, LogOfProjects, AsyncDisposable {
   }
 
   /**
-   * Writes the `project.json` of a birth where there is none that can be parsed. A project that was deleted, or is elsewhere, is not made
-   * again; whether the mark is true is asked when it is opened.
+   * Writes the `project.json` of a birth unless one is there that can be parsed. A deleted or moved project
+   * is not made again: opening it checks whether the mark is genuine.
    *
    * @returns names in the folder before.
    */
@@ -279,28 +305,47 @@ export class FilesEngine implements EnginePort, LogOfProjects, AsyncDisposable {
     const { handle, projectFile } = loaded;
     this.#stores.set(handle, store);
     this.#projectOf.set(handle, options.project);
-    if (loaded.hasCarried || this.#log.stuck.handles.has(handle)) this.#carried.add(handle);
+    if (loaded.carriedFiles > 0) this.#carried.set(handle, loaded.carriedFiles);
+    if (loaded.carriedFiles > CARRIED_FILES_MAX) void this.checkpoint(store).catch(() => undefined);
     const isCopied =
       projectFile?.equals(options.projectFile) ??
       loaded.versions.values().every((version) => version === options.cipher.version);
     if (isCopied) return store;
-    // The copy of `project.json` in the catalog is never older than a key version that something is sealed under.
+    // The copy of `project.json` in the catalog is never older than a key version that something is sealed
+    // under.
     const [failure] = await this.#checkpointAll([store], true);
     if (failure === undefined) return store;
     await store[Symbol.asyncDispose]();
     throw failure;
   }
 
-  /** The log has nothing of a project any more: it is to be removed, or was moved away. Nobody has it open. */
+  /** Ends a project in the log, which is to be removed or was moved away. It is not open. */
   async forget(project: string): Promise<void> {
     await this.#writer.drop(project);
-    const handle = this.#born.get(project)?.handle ?? (await this.#startOf(project))?.handle;
-    if (handle !== undefined) await this.drop(project, handle);
-    // Not before: who tries again after a failure must find the handle.
+    for (const handle of await this.#handlesOf(project)) await this.drop(project, handle);
+    // Not before: a caller that tries again after a failure must find the handle.
     this.#born.delete(project);
   }
 
-  /** The log has nothing under a handle any more: the project is gone, or has another handle. */
+  /** Every handle under which the log, or a carried file, may have parts of a project. */
+  async #handlesOf(project: string): Promise<Set<string>> {
+    const { disk, projectsDir } = this.#options;
+    const handles = new Set<string>();
+    for (const [handle, of] of this.#projectOf) if (of === project) handles.add(handle);
+    const born = this.#born.get(project)?.handle;
+    const start = (await this.#startOf(project))?.handle;
+    for (const handle of [born, start]) if (handle !== undefined) handles.add(handle);
+    if (handles.size > 0) return handles;
+    // Of before the start, and carried before there was a catalog.
+    const carried = await readCarried(disk, join(projectsDir, project)).catch(() => []);
+    for (const file of carried) {
+      const handle = handleIn(file);
+      if (handle !== undefined) handles.add(handle);
+    }
+    return handles;
+  }
+
+  /** Ends a handle in the log: the project is gone, or has another handle. */
   async drop(project: string, handle: string): Promise<void> {
     // Also when nothing is left of it: a segment that was freed is found again by a start before the next one has begun.
     await this.#write({ handle, project, keys: NO_KEYS }, { kind: 'gone', keyVersion: 0 });
@@ -312,8 +357,8 @@ export class FilesEngine implements EnginePort, LogOfProjects, AsyncDisposable {
   }
 
   /**
-   * A project has come with a new handle, of which the log has nothing. Frames that the log lost before, nobody knows whose, had no parts of it:
-   * an empty part behind them says so.
+   * Takes in a project that came with a new handle. If the log has lost frames of unknown projects, an empty
+   * part behind them shows that they held nothing of this one.
    */
   async arrived(project: string, handle: string, keys: BirthKeys): Promise<void> {
     if (this.#log.stats.holes === 0) return;
@@ -321,16 +366,20 @@ export class FilesEngine implements EnginePort, LogOfProjects, AsyncDisposable {
     await this.#write({ handle, project, keys }, { kind: 'data', keyVersion: keys.version });
   }
 
-  /** Says durably that every project has its folder, as the start has made sure. Nobody writes. */
+  /**
+   * Marks the data folder as settled, durably: the start has synced the folder of every project. Nobody
+   * writes.
+   */
   markSettled(): Promise<void> {
     return this.#log.markSettled();
   }
 
   /**
-   * Copies everything that only the log has into the folders of the projects, without any key, so that each folder is all of its project. Nobody
-   * writes.
+   * Copies everything that only the log has into the folders of the projects, without any key. Afterwards
+   * each folder has all of its project. Nobody writes.
    *
-   * @returns projects whose folders failed, and handles that no project names: what is theirs stays with the log.
+   * @returns projects whose folders failed, and handles without a project. Their parts stay in the folder of
+   * the log.
    */
   async carryAll(): Promise<readonly string[]> {
     await this.scanned;
@@ -339,12 +388,12 @@ export class FilesEngine implements EnginePort, LogOfProjects, AsyncDisposable {
     return stuck.map((handle) => this.#projectOf.get(handle) ?? handle);
   }
 
-  /** An administrator accepts what frames have cost that the log lost, nobody knows whose. */
+  /** Ends the doubt about lost frames of unknown projects: an administrator accepts the loss. */
   acceptLoss(): Promise<void> {
     return this.#log.acceptLoss();
   }
 
-  /** What the clear head of a project's catalog says; undefined when there is none that can be read. */
+  /** The clear head of a project's catalog; undefined when it is missing or cannot be read. */
   async #startOf(project: string): Promise<CatalogStart | undefined> {
     const { disk, projectsDir } = this.#options;
     const path = join(projectsDir, project, CATALOG_FILE);
@@ -355,28 +404,35 @@ export class FilesEngine implements EnginePort, LogOfProjects, AsyncDisposable {
     return start && parseCatalogStart(start);
   }
 
-  /** Waits for what is under way, and closes. The stores are closed. */
+  /** Waits for what is under way, and closes the log. The caller has closed the stores. */
   async [Symbol.asyncDispose](): Promise<void> {
     this.#isClosed = true;
     await this.scanned;
-    await this.#relieving;
+    await this.#freeing;
     await this.#checkpointing.drained();
     await this.#writer.stop();
-    // The next start would do it.
+    // A failure costs nothing: the next start does it.
     await this.#syncBirths().catch(() => undefined);
     await this.#log[Symbol.asyncDispose]();
   }
 
-  // What stores ask of it.
+  // For the stores.
 
   attach(source: PartSource, after: Place | undefined): AttachedHandle {
     return this.#log.attach(source, after);
   }
 
-  async checkpoint(store: EmbeddedStore): Promise<void> {
-    // One that is under way began before the latest commits.
-    const [failure] = await this.#checkpointAll([store], false);
-    if (failure !== undefined) throw failure;
+  /** A checkpoint that is under way lacks the latest commits. One that waits for its turn is shared by all who ask. */
+  checkpoint(store: EmbeddedStore): Promise<void> {
+    let waiting = this.#checkpointsWaiting.get(store);
+    if (waiting === undefined) {
+      waiting = this.#checkpointAll([store], false).then(([failure]) => {
+        if (failure !== undefined) throw failure;
+      });
+      this.#checkpointsWaiting.set(store, waiting);
+      waiting.catch(() => undefined);
+    }
+    return waiting;
   }
 
   async closed(store: EmbeddedStore): Promise<void> {
@@ -387,7 +443,7 @@ export class FilesEngine implements EnginePort, LogOfProjects, AsyncDisposable {
     else if (!this.#log.isUncovered(store.handle)) this.#writer.forget(store.project);
   }
 
-  /** @returns for each store undefined, or why it was not done. Of each one at a time. */
+  /** One checkpoint of a store at a time. @returns for each store undefined, or the failure. */
   async #checkpointAll(stores: readonly EmbeddedStore[], force: boolean): Promise<readonly unknown[]> {
     const outcomes = Promise.withResolvers<readonly unknown[]>();
     const turns = stores.map((store) => {
@@ -399,6 +455,7 @@ export class FilesEngine implements EnginePort, LogOfProjects, AsyncDisposable {
       return turn.promise;
     });
     await Promise.all(turns);
+    for (const store of stores) this.#checkpointsWaiting.delete(store);
     try {
       outcomes.resolve(await checkpointStores(stores, this.#ports, force));
     } catch (error) {
@@ -420,44 +477,66 @@ export class FilesEngine implements EnginePort, LogOfProjects, AsyncDisposable {
         return { files: [join(projectsDir, project, PROJECT_FILE)], folders: [projectsDir] };
       },
       writeAgain: (source) => this.#writeAgain(source),
-      done: (source, mark) => this.#covered(source, mark),
+      done: (source, mark) => this.#markCovered(source, mark),
     };
   }
 
-  async #covered(source: CheckpointSource, mark: LogMark | undefined): Promise<void> {
+  async #markCovered(source: CheckpointSource, mark: LogMark | undefined): Promise<void> {
     const { handle, project, directory } = source;
     this.#born.delete(project);
-    if (mark !== undefined) this.#log.cover(handle, mark);
-    if (!this.#carried.delete(handle)) return;
-    // Superfluous, and not before the snapshot: whatever is left of them is passed over.
-    await this.#options.disk.removeTree(join(directory, CARRIED_FOLDER));
-    await this.#log.stuck.remove(handle);
+    if (mark === undefined) return;
+    this.#log.cover(handle, mark);
+    if (this.#carried.has(handle)) await this.#removeCarried(handle, directory, mark.place);
+  }
+
+  /** Removes the carried files whose parts a durable snapshot covers. */
+  async #removeCarried(handle: string, directory: string, covered: Place): Promise<void> {
+    const { disk } = this.#options;
+    const folder = join(directory, CARRIED_FOLDER);
+    const names = (await disk.list(folder)) ?? [];
+    let left = 0;
+    for (const name of names) {
+      const path = join(folder, name);
+      const file = await disk.read(path, CARRIED_BYTES_MAX);
+      if (file !== undefined && isCarriedUpTo(file, covered)) await disk.remove(path);
+      else left++;
+    }
+    if (left === 0 && names.length > 0) await disk.removeTree(folder);
+    await this.#log.stuck.removeUpTo(handle, covered);
+    if (left === 0 && !this.#log.stuck.handles.has(handle)) this.#carried.delete(handle);
+    else this.#carried.set(handle, left + 1);
   }
 
   async #writeAgain(source: CheckpointSource): Promise<void> {
     const { disk } = this.#options;
-    const { project, directory, cipher, handle, covered, files } = source;
+    const { project, directory, cipher, handle, covered, files, catalog } = source;
     const born = this.#born.get(project);
     if (born !== undefined && !born.isDurable) {
       born.mustReplace = true;
       await this.#replaceIfFailed(project, born);
     }
-    const carried = await readCarried(disk, directory);
     const loaded = new LoadedStore();
-    await replayParts({ project, directory, disk, cipher, log: this }, { handle, covered, carried }, (part) =>
-      loaded.replay(part.plaintext),
+    await using reader = this.reader();
+    await replayParts(
+      { project, directory, disk, cipher, log: this },
+      { reader, handle, covered, mayHaveCarried: true },
+      (part) => loaded.replay(part.plaintext),
     );
-    for (const [fileName, sealed] of loaded.sealedByFile) {
-      // What waits is later.
-      if (files.wishes.has(fileName)) continue;
-      if (sealed === undefined) files.remove(fileName);
-      else files.put(fileName, Buffer.from(sealed));
+    for (const state of loaded.catalog.states()) {
+      const fileName = state.fileName.toString('hex');
+      const live = catalog.get(state);
+      const isLatest = live?.seq === state.seq && live.keyVersion === state.keyVersion;
+      // The file of a later state has been written, or a write is pending.
+      if (!isLatest || files.pendingWrites.has(fileName)) continue;
+      const sealed = loaded.sealedByFile.get(fileName);
+      if (state.deletedMs !== 0) files.remove(fileName);
+      else if (sealed !== undefined) files.put(fileName, Buffer.from(sealed));
     }
   }
 
   // The log as a whole.
 
-  /** Writes a part of a project that is not open, and waits until it is durable. */
+  /** Writes a part of a project that is not open. Resolves once it is durable. */
   async #write(
     of: { readonly handle: string; readonly project: string; readonly keys: PartKeys },
     part: Pick<TakenPart, 'kind' | 'keyVersion' | 'birth'>,
@@ -493,15 +572,17 @@ export class FilesEngine implements EnginePort, LogOfProjects, AsyncDisposable {
     }
   }
 
-  /** Writes the folders of births that are not there, or not as they were, and makes all of them durable. */
-  async #settle(): Promise<void> {
+  /** Writes the folders of new projects that are missing or damaged, and syncs those of all. */
+  async #restoreBirths(): Promise<void> {
     const { disk, projectsDir } = this.#options;
     const written: Born[] = [];
     const files: string[] = [];
     let areAllThere = true;
-    for await (const { handle, project, projectFile } of this.#log.births()) {
-      if (projectIdSchema.safeParse(project).data !== project) continue;
+    const restore = async ({ handle, project, projectFile }: FoundBirth): Promise<void> => {
+      if (projectIdSchema.safeParse(project).data !== project) return;
       const directory = join(projectsDir, project);
+      // Somebody has removed the project, as is done before it is restored.
+      if (this.#log.hadFolder(handle) && (await this.#isRemoved(directory))) return;
       const born = newBorn(handle, {});
       let names: readonly string[] | undefined;
       try {
@@ -509,13 +590,25 @@ export class FilesEngine implements EnginePort, LogOfProjects, AsyncDisposable {
         files.push(join(directory, PROJECT_FILE));
         written.push(born);
       } catch (error) {
-        // Its own folder fails: the others are served. It is written when it is opened.
+        // Only this folder fails, and the other projects are served. Opening the project writes it.
         if (!(error instanceof AppError)) throw error;
         [born.unwritten, born.isUnseen, areAllThere] = [projectFile, true, false];
       }
-      if (names?.includes(CATALOG_FILE) !== true) this.#born.set(project, born);
+      const isBorn =
+        names?.includes(CATALOG_FILE) !== true && this.#isLater(handle, this.#born.get(project)?.handle);
+      if (isBorn) this.#born.set(project, born);
       this.#projectOf.set(handle, project);
+    };
+    let some: FoundBirth[] = [];
+    for await (const birth of this.#log.births()) {
+      // Two births of one project, one after the other.
+      if (some.length === BIRTHS_AT_ONCE || some.some(({ project }) => project === birth.project)) {
+        await Promise.all(some.map(restore));
+        some = [];
+      }
+      some.push(birth);
     }
+    await Promise.all(some.map(restore));
     if (files.length > 0) {
       if (!(await this.#syncEach(files, written))) areAllThere = false;
       await disk.syncDirectory(projectsDir);
@@ -523,7 +616,11 @@ export class FilesEngine implements EnginePort, LogOfProjects, AsyncDisposable {
     if (areAllThere) await this.#markSettled();
   }
 
-  /** Files of births, together; each by itself when that fails. @returns whether all are durable. */
+  /**
+   * Syncs the files of births together, or each by itself when that fails.
+   *
+   * @returns whether all are durable.
+   */
   async #syncEach(files: readonly string[], births: readonly Born[]): Promise<boolean> {
     const { disk } = this.#options;
     try {
@@ -536,7 +633,7 @@ export class FilesEngine implements EnginePort, LogOfProjects, AsyncDisposable {
     let areAllDurable = true;
     for (const [at, born] of births.entries())
       try {
-        // Which of them the sync has failed for is not known.
+        // The sync of all did not say which of them it failed for.
         born.mustReplace = true;
         await disk.syncFiles([files[at] as string]);
       } catch (error) {
@@ -546,7 +643,23 @@ export class FilesEngine implements EnginePort, LogOfProjects, AsyncDisposable {
     return areAllDurable;
   }
 
-  /** On a full disk the mark stays what it was: only `bunkms recover` asks for it. */
+  /** Whether nothing is in the place of a folder. */
+  async #isRemoved(directory: string): Promise<boolean> {
+    try {
+      return (await this.#options.disk.list(directory)) === undefined;
+    } catch {
+      return false;
+    }
+  }
+
+  /** Of two births of one project, the first is of a folder that somebody has removed. */
+  #isLater(handle: string, than: string | undefined): boolean {
+    const [place, other] = [handle, than].map((one) => one && this.#log.newest(one));
+    if (!place || !other) return than === undefined || other === undefined;
+    return comparePlaces(place, other) > 0;
+  }
+
+  /** On a full disk the mark stays as it was: only `bunkms recover` reads it. */
   async #markSettled(): Promise<void> {
     try {
       await this.#log.markSettled();
@@ -555,7 +668,7 @@ export class FilesEngine implements EnginePort, LogOfProjects, AsyncDisposable {
     }
   }
 
-  /** Makes the folders of all new projects durable by themselves, at the end. */
+  /** Syncs the folders of all new projects, when the engine closes. */
   async #syncBirths(): Promise<void> {
     const { disk, projectsDir } = this.#options;
     const born = [...this.#born].filter(
@@ -568,57 +681,65 @@ export class FilesEngine implements EnginePort, LogOfProjects, AsyncDisposable {
     if ([...this.#born.values()].every(({ unwritten }) => unwritten === undefined)) await this.#markSettled();
   }
 
-  /** Whether there is one that can be parsed: such a one is never replaced. */
+  /** Whether the file can be parsed. Then it is never replaced. */
   async #isProjectFile(path: string): Promise<boolean> {
     try {
       const content = await this.#options.disk.read(path, SMALL_FILE_BYTES_MAX);
       return content !== undefined && typeof JSON.parse(content.toString()) === 'object';
     } catch (error) {
       if (error instanceof SyntaxError) return false;
-      // Somebody's link, or a pipe: the project says so when it is opened.
+      // A link or a pipe: opening the project reports it.
       if (hasCode(error, 'project_damaged')) return true;
       throw error;
     }
   }
 
-  /** Learns whose handles the log has, and what their catalogs cover already. */
+  /** Reads from the catalogs which project each handle of the log has, and what the catalogs cover. */
   async #readCatalogs(): Promise<void> {
     const handles = new Set([...this.#log.handles, ...this.#log.stuck.handles]);
     if (handles.size === 0) return;
     const { disk, projectsDir } = this.#options;
     const names = ((await disk.list(projectsDir)) ?? []).values();
+    const known: { readonly path: string; readonly handle: string; readonly covered: FramePlace }[] = [];
     const readSome = async () => {
       for (const project of names) {
         if (this.#isClosed) return;
         if (projectIdSchema.safeParse(project).data !== project) continue;
         const start = await this.#startOf(project).catch(() => undefined);
-        // Of an open project, this is known.
+        // The store of an open project has said it.
         if (start === undefined || !handles.has(start.handle) || this.#stores.has(start.handle)) continue;
         this.#projectOf.set(start.handle, project);
-        if (start.covered !== undefined) this.#log.coverTo(start.handle, start.covered);
+        const path = join(projectsDir, project, CATALOG_FILE);
+        if (start.covered !== undefined) known.push({ path, handle: start.handle, covered: start.covered });
       }
     };
     await Promise.all(Array.from({ length: READS_AT_ONCE }, readSome));
+    // A process may have died between the new name of a catalog and its sync: the log is freed by durable ones alone.
+    if (known.length > 0) await disk.syncFiles(known.map(({ path }) => path));
+    for (const { handle, covered } of known) this.#log.coverTo(handle, covered);
   }
 
-  /** The log fills: frees segments in the background. @param handle of a project that waits for its own parts to be covered. */
-  press(handle: string | undefined): void {
+  /** Frees segments in the background. @param handle of a project whose commits wait for its checkpoint. */
+  freeSegments(handle: string | undefined): void {
     if (this.#isClosed) return;
-    if (handle === undefined) this.#isPressed = true;
-    else this.#wanted.add(handle);
-    this.#relieving ??= this.#relieve().finally(() => {
-      this.#relieving = undefined;
-      if (this.#wanted.size > 0 || this.#isPressed) this.press(undefined);
+    if (handle === undefined) this.#isFreeingWanted = true;
+    else this.#checkpointsWanted.add(handle);
+    this.#freeing ??= this.#freeWhileNeeded().finally(() => {
+      this.#freeing = undefined;
+      if (this.#checkpointsWanted.size > 0 || this.#isFreeingWanted) this.freeSegments(undefined);
     });
   }
 
-  /** Frees segments as long as there are too few. Never rejects. */
-  async #relieve(): Promise<void> {
+  /**
+   * Frees segments until enough are free: by checkpoints of open projects, by carrying for the rest. Never
+   * rejects.
+   */
+  async #freeWhileNeeded(): Promise<void> {
     await this.scanned;
     while (!this.#isClosed) {
-      const wanted = [...this.#wanted];
-      this.#wanted.clear();
-      this.#isPressed = false;
+      const wanted = [...this.#checkpointsWanted];
+      this.#checkpointsWanted.clear();
+      this.#isFreeingWanted = false;
       await this.#checkpointOpen(wanted);
       if (!this.#log.shouldFree) return;
       const pinning = this.#log.pinning();
@@ -639,10 +760,29 @@ export class FilesEngine implements EnginePort, LogOfProjects, AsyncDisposable {
     }
   }
 
+  /** Checkpoints of open projects: small ones share their syncs, and hold up nobody else. */
   async #checkpointOpen(handles: readonly string[]): Promise<void> {
-    const open = handles.map((handle) => this.#stores.get(handle)).filter((store) => store?.failed === false);
-    for (let at = 0; at < open.length; at += CHECKPOINTS_TOGETHER)
-      await this.#checkpointAll(open.slice(at, at + CHECKPOINTS_TOGETHER) as EmbeddedStore[], false);
+    let together: EmbeddedStore[] = [];
+    let bytes = 0;
+    const end = async () => {
+      const stores = together;
+      [together, bytes] = [[], 0];
+      if (stores.length > 0) await this.#checkpointAll(stores, false);
+    };
+    for (const handle of handles) {
+      const store = this.#stores.get(handle);
+      if (store === undefined || store.failed) continue;
+      // It has its own turn, and others do not wait for it.
+      if (store.snapshotBytes > SMALL_SNAPSHOT_BYTES || this.#checkpointing.settled(handle) !== undefined) {
+        const hasMany = (this.#carried.get(handle) ?? 0) > CARRIED_FILES_MAX;
+        if (store.isWorthCheckpoint || hasMany) await this.checkpoint(store).catch(() => undefined);
+        continue;
+      }
+      together.push(store);
+      bytes += store.snapshotBytes;
+      if (together.length === CHECKPOINTS_TOGETHER || bytes > SNAPSHOTS_TOGETHER_BYTES) await end();
+    }
+    await end();
   }
 
   #carry(contents: readonly CarriedContent[]): Promise<readonly (AppError | undefined)[]> {
@@ -651,7 +791,7 @@ export class FilesEngine implements EnginePort, LogOfProjects, AsyncDisposable {
     return placing;
   }
 
-  /** Puts files of carried parts into the folders of their projects, with a few syncs for all. */
+  /** Writes files of carried parts into the folders of their projects, with a few syncs for all. */
   async #place(contents: readonly CarriedContent[]): Promise<readonly (AppError | undefined)[]> {
     const { disk, projectsDir } = this.#options;
     const outcomes: (AppError | undefined)[] = contents.map(() => undefined);
@@ -689,16 +829,16 @@ export class FilesEngine implements EnginePort, LogOfProjects, AsyncDisposable {
       for (const { tmp } of files) await disk.remove(tmp).catch(() => false);
     }
     for (const [at, { handle }] of contents.entries()) {
-      this.#carried.add(handle);
+      this.#carried.set(handle, (this.#carried.get(handle) ?? 0) + 1);
       const project = this.#projectOf.get(handle);
-      // The next opening writes its files again: what they are is not kept in memory for ever.
+      // The next opening writes the files again, so the names that wait for a sync need not stay in memory.
       if (outcomes[at] === undefined && project !== undefined && !this.#stores.has(handle))
         this.#writer.dropWritten(project);
     }
     return outcomes;
   }
 
-  /** The files, and the names of their folders. */
+  /** Syncs the files, and the names of new folders. */
   async #syncPlaced(placed: readonly Placed[], failed: (at: number, error: unknown) => void): Promise<void> {
     const { disk } = this.#options;
     const sync = async (some: readonly Placed[]) => {
@@ -713,9 +853,9 @@ export class FilesEngine implements EnginePort, LogOfProjects, AsyncDisposable {
   }
 }
 
-/** A file of carried parts on its way. */
+/** A file of carried parts that is being put in place. */
 interface Placed {
-  /** Which of those that were asked for. */
+  /** Its index among the contents. */
   readonly at: number;
   readonly tmp: string;
   readonly to: string;
@@ -726,7 +866,7 @@ function newBorn(handle: string, { unwritten }: { unwritten?: Buffer }): Born {
   return { handle, unwritten, isDurable: false, isUnseen: false, mustReplace: false };
 }
 
-/** Of a project that is being made. */
+/** Keys of a project that is being made. */
 export interface BirthKeys extends PartKeys {
   /** The version that its parts are sealed under. */
   readonly version: number;

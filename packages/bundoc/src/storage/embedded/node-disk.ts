@@ -38,7 +38,10 @@ const DIRECTORY_MODE = 0o700;
 const filesystemSync = new FilesystemSync();
 /** Files from which on the whole file system is synced at once. */
 const SYNC_ALL_FROM = 128;
-/** Bytes of the largest folder that is listed: on ext4 some four million names of the longest that Bundoc gives. */
+/**
+ * Bytes of the largest folder that is listed: on ext4 some four million names of the longest that Bundoc
+ * gives.
+ */
 const FOLDER_BYTES_MAX = 268_435_456;
 /** Folders within one another that are removed with what is in them; a project has four. */
 const TREE_DEPTH_MAX = 64;
@@ -47,7 +50,8 @@ const TREE_DEPTH_MAX = 64;
 export type NodeDisk = Disk & AsyncDisposable;
 
 /**
- * Opens a data folder, by `node:fs`; the folder exists. Files and folders are made for the service's own user alone.
+ * Opens a data folder, by `node:fs`; the folder exists. Files and folders are made for the service's own user
+ * alone.
  *
  * @param containment what this system has, unless a test asks for the other.
  * @throws the system's error when there is no such folder.
@@ -127,7 +131,8 @@ export function openNodeDisk(directory: string, containment?: Containment): Node
 
     openFile: (path) =>
       guarded(async () => {
-        // Each write is as good as one with an `fdatasync` behind it, in one trip to the pool of threads instead of two.
+        // Each write is as good as one with an `fdatasync` behind it, in one trip to the pool of threads
+        // instead of two.
         const file = await entries.openFile(folder.below(path), constants.O_RDWR | constants.O_DSYNC);
         return {
           writeDurably: (offset, bytes) => writeWhole(file, bytes, offset),
@@ -183,7 +188,9 @@ class Entries {
     this.#folder = folder;
   }
 
-  /** By callbacks: a `FileHandle` makes a dozen promises for each read, and this is how documents are read. */
+  /**
+   * By callbacks: a `FileHandle` makes a dozen promises for each read, and this is how documents are read.
+   */
   read(below: string, bytesMax: number): Promise<Buffer> {
     return new Promise((resolve, reject) => {
       const readFrom = (descriptor: number): void =>
@@ -226,7 +233,10 @@ class Entries {
     });
   }
 
-  /** @param action is given a path of the entry whose last component alone may be a link, and the path below the data folder. */
+  /**
+   * @param action is given a path of the entry whose last component alone may be a link, and the path below
+   * the data folder.
+   */
   within<T>(below: string, action: (entry: string, below: string) => Promise<T>): Promise<T> {
     if (below === '') throw new UnsafeEntry(below, 'is no entry of itself');
     const parent = parentOf(below);
@@ -255,7 +265,10 @@ class Entries {
     }
   }
 
-  /** Syncs files of one folder, and behind them the folder. What is absent is passed over. The folder's place is checked once for all. */
+  /**
+   * Syncs files of one folder, and behind them the folder. What is absent is passed over. The folder's place
+   * is checked once for all.
+   */
   syncFiles(parent: string, files: readonly string[]): Promise<void> {
     return this.withFolder(parent, async (folder) => {
       const entries = this.#folder.entriesOf(folder, parent);
@@ -362,7 +375,10 @@ function readWhole(file: number, below: string, bytesMax: number, done: Read): v
   readRest(0);
 }
 
-/** By callback, not by a `FileHandle`: that makes a dozen promises for each write, and this one is made for each frame. */
+/**
+ * By callback, not by a `FileHandle`: that makes a dozen promises for each write, and this one is made for
+ * each frame.
+ */
 function writeWhole(file: number, content: Buffer, offset: number): Promise<void> {
   return new Promise((resolve, reject) => {
     const writeRest = (done: number): void => {

@@ -12,11 +12,11 @@ import { CatalogDamaged } from './snapshot.ts';
 
 export interface StoreOptions extends EmbeddedStoreOptions {
   readonly disk: Disk;
-  /** Names in the project's folder, where somebody has just looked. */
+  /** Names in the project's folder, if the caller has just listed it. */
   readonly entries?: readonly string[] | undefined;
 }
 
-/** What a store is opened on. */
+/** What a store works with. */
 export interface OpenOn {
   readonly log: LogOfProjects;
   readonly writer: DocumentWriter;
@@ -24,8 +24,9 @@ export interface OpenOn {
 }
 
 /**
- * Opens the store of a project as it was at its last acknowledged commit: the catalog's snapshot, then what the log has behind it.
- * Files that a crash tore or kept from being written are written again from the log, once in the life of a process.
+ * Opens the store of a project as of its last acknowledged commit: the snapshot of the catalog, then the
+ * parts of the log behind it. The first opening in a process writes the document files again from the log,
+ * since a crash may have torn some.
  *
  * @throws AppError `project_damaged`, whose cause says what is missing or damaged.
  */
@@ -45,7 +46,7 @@ export async function openStore(
   const store = new EmbeddedStore(options, parts, engine);
   if (!files.isUpToDate)
     for (const [fileName, sealed] of sealedByFile) {
-      // The cache may be older: of before a commit whose fate was unknown, but which is found in the log.
+      // The cache may lack a commit whose outcome was unknown, and which the log turned out to have.
       options.cache.delete(project, fileName);
       if (sealed === undefined) files.remove(fileName);
       else files.put(fileName, Buffer.from(sealed));
@@ -54,7 +55,7 @@ export async function openStore(
   return { store, loaded };
 }
 
-/** What was kept of the indexes; undefined when it is of no use: then they are made of the documents. */
+/** The stored indexes; undefined when they cannot be used, and are rebuilt from the documents. */
 async function loadIndexes(
   { disk, directory, project, cipher }: StoreOptions,
   lastSeq: number,
@@ -64,7 +65,7 @@ async function loadIndexes(
     throw error;
   });
   const stored = file && decodeIndexes(project, cipher, file);
-  // One that is ahead of the catalog is of another history.
+  // Indexes ahead of the catalog belong to another history.
   return stored !== undefined && stored.asOf <= lastSeq ? stored : undefined;
 }
 

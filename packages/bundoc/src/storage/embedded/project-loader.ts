@@ -22,24 +22,30 @@ import type { SealCount } from './seal-budget.ts';
 import { CatalogDamaged, decodeSnapshot, type SnapshotHead } from './snapshot.ts';
 import { UsedKeys } from './used-keys.ts';
 
-/** In a project's folder: parts that were carried out of the log. */
+export { PartsDamaged };
+
+/** The folder in a project's folder for parts that were carried out of the log. */
 export const CARRIED_FOLDER = 'carried';
-/** Bytes of the largest file of them: a segment has 16 MiB, and what is carried out of one hardly more. */
+/** Bytes of the largest carried file. A segment has 16 MiB, and what is carried out of it hardly more. */
 export const CARRIED_BYTES_MAX = 33_554_432;
 
-/** What the log of the data folder has of projects: {@link Log}, or a view of it. */
+/** The log as the store of a project reads it: the running engine, or a view that only reads. */
 export interface LogOfProjects {
   readonly storageId: Buffer;
   /** The handle of a project that has no catalog yet. */
   handleOf(project: string): string | undefined;
   newest(handle: string): Place | undefined;
   isDoubtful(handle: string, covered: FramePlace | undefined): boolean;
+  /** The oldest segment that has parts. */
+  readonly firstLive: number;
   reader(): PartReader;
-  /** Files of parts that are in no project's folder. */
+  /** Whether parts of a handle were carried into its project's folder since the log was opened. */
+  hasCarried(handle: string): boolean;
+  /** Carried files of a handle that are in the folder of the log, since the project's folder failed. */
   stuckOf(handle: string): Promise<readonly Buffer[]>;
 }
 
-/** Where a project's store lies, and what opens it. */
+/** Where a project's store is, and what opens it. */
 export interface StorePlace {
   readonly project: string;
   /** The project's folder. */
@@ -47,20 +53,20 @@ export interface StorePlace {
   readonly disk: Disk;
   readonly cipher: ProjectCipher;
   readonly log: LogOfProjects;
-  /** Names in the folder, where somebody has just looked. */
+  /** Names in the folder, if the caller has just listed it. */
   readonly entries?: readonly string[] | undefined;
 }
 
-/** A project's store in memory: its catalog, brought forward by the parts that were replayed. */
+/** The state of a store in memory: its catalog, updated by the replayed parts. */
 export class LoadedStore {
   readonly catalog = new Catalog();
   readonly usedKeys = new UsedKeys();
-  /** Seals by key version, as far as they were ever durable; the highest of a version counts. */
+  /** Durable counts of seals, by key version. The highest of a version counts. */
   readonly sealCounts: SealCount[] = [];
-  /** Latest bytes of each file that the log knows; undefined for a file that is to be gone. */
+  /** The latest content of each document file in the log; undefined for a deleted document. */
   readonly sealedByFile = new Map<string, Buffer | undefined>();
 
-  /** Takes over what one part of the log says. Sealed bytes are views of it. */
+  /** Applies the records of one part. Sealed bytes are views of it. */
   replay(plaintext: Buffer): void {
     for (const record of readRecords(plaintext)) {
       if (record.kind === 'used key') this.usedKeys.add(record.used);
@@ -108,58 +114,64 @@ async function readCatalog(disk: Pick<Disk, 'read'>, directory: string): Promise
   }
 }
 
-/** A store as it was at its last acknowledged commit. */
+/** A store as of its last acknowledged commit. */
 export interface LoadedProject {
   readonly store: LoadedStore;
   readonly handle: string;
-  /** The copy of `project.json` that the catalog has; undefined without a catalog. */
+  /** The copy of `project.json` in the catalog; undefined without a catalog. */
   readonly projectFile: Buffer | undefined;
-  /** What the catalog covers. */
+  /** The last part that the catalog covers. */
   readonly covered: Place | undefined;
-  /** The last part behind it; what is covered where there is none. */
+  /** The last part of all; `covered` when there is none behind it. */
   readonly last: Place | undefined;
-  /** Key versions that the catalog, or a part behind it, is sealed under. */
+  /** Key versions that the catalog and the parts behind it are sealed under. */
   readonly versions: ReadonlySet<number>;
-  /** Whether there are files of carried parts. */
-  readonly hasCarried: boolean;
-  /** Whether there is a file of indexes. */
+  /** Carried files, in the project's folder and in the folder of the log. */
+  readonly carriedFiles: number;
+  /** Whether the folder has a file of indexes. */
   readonly hasIndexes: boolean;
-  /** Of the parts that were replayed, sealed. */
+  /** Sealed bytes of the replayed parts. */
   readonly logBytes: number;
 }
 
 /**
- * Reads a store: the catalog's snapshot, and then what the log has behind it. Changes nothing on the disk.
+ * Reads a store: the snapshot of the catalog, then the parts of the log behind it. Changes nothing on the
+ * disk.
  *
  * @throws CatalogDamaged, PartsDamaged.
  */
 export async function loadProject(place: StorePlace): Promise<LoadedProject> {
   const { project, log } = place;
-  // One look at the folder: to open what is not there costs more than to read what is.
+  // First, so that parts which are carried out of the log meanwhile can be read in it.
+  await using reader = log.reader();
+  // One listing: opening a file that does not exist costs more.
   const names = place.entries ?? (await place.disk.list(place.directory)) ?? [];
   const snapshot = names.includes(CATALOG_FILE) ? await loadSnapshot(place) : undefined;
-  const carried = names.includes(CARRIED_FOLDER) ? await readCarried(place.disk, place.directory) : [];
-  const handle = snapshot?.head.handle ?? log.handleOf(project) ?? birthIn(carried)?.handle;
+  const mayHaveCarried = names.includes(CARRIED_FOLDER);
+  const handle = snapshot?.head.handle ?? log.handleOf(project) ?? (await carriedHandle(place));
   if (handle === undefined) throw new CatalogDamaged('the catalog is missing');
   const store = snapshot?.store ?? new LoadedStore();
   const covered = snapshot?.head.covered;
   const versions = new Set(snapshot === undefined ? [] : [snapshot.keyVersion]);
-  const { last, isBorn, bytes } = await replayParts(place, { handle, covered, carried }, (part) => {
+  const wanted = { reader, handle, covered, mayHaveCarried };
+  const { last, isBorn, bytes, carriedFiles } = await replayParts(place, wanted, (part) => {
     if (part.kind !== 'gone') versions.add(part.keyVersion);
     store.replay(part.plaintext);
   });
   if (snapshot === undefined && !isBorn) throw new CatalogDamaged('the catalog is missing');
   const projectFile = snapshot?.head.projectFile;
-  const hasCarried = carried.length > 0;
   const hasIndexes = names.includes(INDEX_FILE);
-  return { store, handle, projectFile, covered, last, versions, hasCarried, hasIndexes, logBytes: bytes };
+  return { store, handle, projectFile, covered, last, versions, carriedFiles, hasIndexes, logBytes: bytes };
 }
 
-/** Parts of a project that are wanted. */
+/** Which parts of a project to replay. */
 export interface PartsOfProject {
   readonly handle: string;
   readonly covered: Place | undefined;
-  readonly carried: readonly Buffer[];
+  /** Opened before the folder was listed. */
+  readonly reader: PartReader;
+  /** Whether the folder had carried files when it was listed. */
+  readonly mayHaveCarried: boolean;
 }
 
 interface ReplayedPart {
@@ -168,29 +180,39 @@ interface ReplayedPart {
   readonly plaintext: Buffer;
 }
 
-/** Gives each part behind what is covered, in their order. @returns the last of all. @throws PartsDamaged. */
+interface Replayed {
+  readonly last: Place | undefined;
+  readonly isBorn: boolean;
+  readonly bytes: number;
+  readonly carriedFiles: number;
+}
+
+/** Gives each part behind the covered one, in order. @throws PartsDamaged. */
 export async function replayParts(
-  { project, log, cipher }: StorePlace,
-  { handle, covered, carried }: PartsOfProject,
+  { project, directory, disk, log, cipher }: StorePlace,
+  { handle, covered, reader, mayHaveCarried }: PartsOfProject,
   onPart: (part: ReplayedPart) => void,
-): Promise<{ readonly last: Place | undefined; readonly isBorn: boolean; readonly bytes: number }> {
-  const stuck = await log.stuckOf(handle);
-  const beside = [...carried, ...stuck];
+): Promise<Replayed> {
+  // In one turn, and before carried files are looked for: a part is in the log by then, or in one of them.
+  const newest = log.newest(handle);
+  const { firstLive } = log;
+  const isCarried = mayHaveCarried || log.hasCarried(handle);
+  const carried = isCarried ? await readCarried(disk, directory) : [];
+  const beside = [...carried, ...(await log.stuckOf(handle))];
   requireOwn(log.storageId, handle, beside);
   const known = [covered, lastCarried(handle, beside)].filter((place) => place !== undefined);
   const elsewhere = known.sort(comparePlaces).at(-1);
   if (log.isDoubtful(handle, elsewhere))
     throw new PartsDamaged('frames of the log are lost, and nothing later is known of the project');
-  const newest = log.newest(handle);
   let last = covered;
   let isBorn = false;
   let bytes = 0;
-  await using reader = log.reader();
-  // The log would know of it. What is written next must have a later place.
-  if (newest === undefined && elsewhere !== undefined && elsewhere.segment >= reader.firstLive)
+  // The log would have it as its newest. A place that is not behind it would not be replayed.
+  if (newest === undefined && elsewhere !== undefined && elsewhere.segment >= firstLive)
     throw new PartsDamaged(`${nameOfPlace(elsewhere)}: the log has nothing of the project there`);
   let keyVersion = 0;
-  const sealed = noting(partsBehind(reader, { handle, newest, covered, carried: beside }), (part) => {
+  const wanted = { handle, newest, covered, carried: beside, firstLive };
+  const sealed = noting(partsBehind(reader, wanted), (part) => {
     keyVersion = part.entry.keyVersion;
     last = part.place;
     bytes += part.body.length;
@@ -200,10 +222,10 @@ export async function replayParts(
     isBorn ||= part.kind === 'birth';
     onPart({ kind: part.kind, keyVersion, plaintext: part.plaintext });
   }
-  return { last, isBorn, bytes };
+  return { last, isBorn, bytes, carriedFiles: beside.length };
 }
 
-/** The folder is a copy out of another data folder: its places say nothing in this log. Nothing of it is lost. */
+/** The folder is a copy from another data folder, so its places mean nothing in this log. Nothing is lost. */
 export class FolderCopied extends PartsDamaged {}
 
 function requireOwn(storageId: Buffer, handle: string, carried: readonly Buffer[]): void {
@@ -224,7 +246,22 @@ async function* noting(
   }
 }
 
-/** Files of parts that were carried into a project's folder. */
+/** The handle whose parts a carried file has; undefined for a damaged file. */
+export function handleIn(file: Buffer): string | undefined {
+  try {
+    return decodeCarried(file).handle;
+  } catch (error) {
+    if (error instanceof PartsDamaged) return undefined;
+    throw error;
+  }
+}
+
+/** The handle of a project whose birth is among its carried files alone. */
+async function carriedHandle({ disk, directory }: StorePlace): Promise<string | undefined> {
+  return birthIn(await readCarried(disk, directory))?.handle;
+}
+
+/** The carried files in a project's folder. */
 export async function readCarried(disk: Pick<Disk, 'list' | 'read'>, directory: string): Promise<Buffer[]> {
   const folder = join(directory, CARRIED_FOLDER);
   const files: Buffer[] = [];
@@ -235,7 +272,11 @@ export async function readCarried(disk: Pick<Disk, 'list' | 'read'>, directory: 
   return files;
 }
 
-/** The birth of a project among carried parts: it had no catalog when they were carried. @throws PartsDamaged. */
+/**
+ * The birth of a project among its carried parts, if it had no catalog when they were carried.
+ *
+ * @throws PartsDamaged.
+ */
 export function birthIn(
   carried: readonly Buffer[],
 ): { readonly handle: string; readonly projectFile: Buffer | undefined } | undefined {

@@ -32,8 +32,9 @@ export interface ReaderOptions {
 }
 
 /**
- * Reads documents of the embedded engine. The catalog says which state of a document is the present one; its bytes wait for their file, or were used
- * lately, or are read from it, while commits go on: so what was read counts only while the catalog still says so.
+ * Reads documents of the embedded engine. The catalog says which state of a document is the present one; its
+ * bytes wait for their file, or were used lately, or are read from it, while commits go on: so what was read
+ * counts only while the catalog still says so.
  */
 export class Reader {
   readonly #options: ReaderOptions;
@@ -82,7 +83,8 @@ export class Reader {
       places.push(place);
     }
     const unreadable: string[] = [];
-    // Mostly all are in memory: then there is nothing to wait for, and no promise is made. What was just read from the catalog still holds.
+    // Mostly all are in memory: then there is nothing to wait for, and no promise is made. What was just read
+    // from the catalog still holds.
     const atHand = places.map((place) => listed(this.#openInMemory(place, place), place));
     const documents = atHand.every((document) => document !== undefined)
       ? atHand
@@ -179,7 +181,7 @@ export class Reader {
         (await readDocumentFile(disk, directory, documentPath(fileName), living.size));
       if (Buffer.isBuffer(sealed) && this.#open(state, living, sealed) !== undefined) return sealed;
       const now = this.#catalog.living(state);
-      // It was sealed anew while its file was read.
+      // It was re-sealed while its file was read.
       if (now?.seq === living.seq && now.keyVersion !== living.keyVersion) continue;
       if (now?.seq !== state.seq) return undefined;
       onIntegrityError(fileName);

@@ -68,14 +68,16 @@ export class LossNotAccepted extends Error {
 
 /** More sequence numbers than one segment of the log has room for. */
 const SEQS_IN_SEGMENT_MAX = 524_288;
-/** More documents than a rebuild can open, and so number anew, in a millisecond. */
+/** More documents than a rebuild can open, and so renumber, in a millisecond. */
 const SEQS_IN_MS_MAX = 50;
 
 /**
- * Makes a store whole again that cannot be loaded: all that catalog, parts of the log and document files still have goes into document files and a
- * new catalog. That has a new handle, so nothing of the log counts for the project any more.
+ * Makes a store whole again that cannot be loaded: all that catalog, parts of the log and document files
+ * still have goes into document files and a new catalog. That has a new handle, so nothing of the log counts
+ * for the project any more.
  *
- * Until the new catalog is renamed into place, the old one and all parts are there, so a crash leaves a project that can be repaired again.
+ * Until the new catalog is renamed into place, the old one and all parts are there, so a crash leaves a
+ * project that can be repaired again.
  *
  * @throws LossNotAccepted before anything was changed.
  */
@@ -210,8 +212,9 @@ function sentenceOf(lostSeqs: Rebuilt['lostSeqs']): string {
 }
 
 /**
- * Adds to the catalog what only files know. Their documents change last in the change feed, behind all that is known, so that
- * nobody who follows it misses them; in lists they stand before what the log has, in the order of their creation.
+ * Adds to the catalog what only files know. Their documents change last in the change feed, behind all that
+ * is known, so that nobody who follows it misses them; in lists they stand before what the log has, in the
+ * order of their creation.
  *
  * @returns the names of the files.
  */
@@ -241,21 +244,23 @@ function adoptFiles(
       createdSeq: before?.deletedMs === 0 ? before.createdSeq : (places?.get(fileName) ?? seq),
       createdMs: Date.parse(metadata._created),
       rev: Buffer.from(metadata._rev, 'hex'),
-      // Which version sealed the file is not known: taken for the oldest, it is sealed anew in any case.
+      // Which version sealed the file is not known: taken for the oldest, it is re-sealed in any case.
       keyVersion: cipher.oldestVersion,
       size,
       deletedMs: 0,
     });
   }
-  // Deletions from before what the log has are forgotten with the catalog: who follows the feed from there must begin anew.
+  // Deletions from before what the log has are forgotten with the catalog: a reader of the feed from there
+  // must start again.
   const forgotten = remains.firstSeq === undefined ? base : remains.firstSeq - 1;
   catalog.restore(seq, isRebuilt ? forgotten : catalog.purgedSeq);
   return later.map(({ fileName }) => fileName);
 }
 
 /**
- * The sequence number behind which new ones begin, so that none is ever given twice. Where the latest commits may be missing, it
- * is above all that can have been given: by the time and the segments there were, however often this has been done before.
+ * The sequence number behind which new ones begin, so that none is ever given twice. Where the latest commits
+ * may be missing, it is above all that can have been given: by the time and the segments there were, however
+ * often this has been done before.
  */
 function seqBase(
   { store, lostSeqs, catalogFault, firstSeq, endIsUnknown }: Remains,
@@ -268,8 +273,9 @@ function seqBase(
 }
 
 /**
- * Whether a file is the latest of its document: nothing else knows it, or it came of a commit that is lost. With the catalog at
- * hand every revision is known that the file had before the log; without it only the time tells which is later.
+ * Whether a file is the latest of its document: nothing else knows it, or it came of a commit that is lost.
+ * With the catalog at hand every revision is known that the file had before the log; without it only the time
+ * tells which is later.
  */
 function isLater(
   remains: Remains,
@@ -291,8 +297,9 @@ function order(a: DocumentMetadata, b: DocumentMetadata): number {
 }
 
 /**
- * Places in the order of lists for documents that only files know, in the order of their creation among those of `known`: for
- * each the highest number below the next one's that nobody has. Where clocks leave no such room, there are fewer places than files.
+ * Places in the order of lists for documents that only files know, in the order of their creation among those
+ * of `known`: for each the highest number below the next one's that nobody has. Where clocks leave no such
+ * room, there are fewer places than files.
  */
 function placesAmong(
   known: Iterable<DocumentState>,
@@ -319,8 +326,8 @@ function placesAmong(
 }
 
 /**
- * Writes the files as the parts of the log have them, durably; and `whole`, the revision in each, with them. Files that are later are
- * left alone.
+ * Writes the files as the parts of the log have them, durably; and `whole`, the revision in each, with them.
+ * Files that are later are left alone.
  */
 async function bringFiles(
   place: RemainsPlace,
@@ -353,7 +360,8 @@ async function bringFiles(
       if (failure !== undefined) throw failure;
   }
   await disk.syncDirectory(join(directory, DOCS_FOLDER));
-  // All of them: a file that is there may not be durable yet, and until the log's parts are dropped it need not be.
+  // All of them: a file that is there may not be durable yet, and until the log's parts are dropped it need
+  // not be.
   const kept = [...whole.keys()].map((fileName) => join(directory, documentPath(fileName)));
   await disk.syncFiles([...removed, ...kept]);
 
@@ -368,7 +376,7 @@ async function bringFiles(
   }
 }
 
-/** Documents that the catalog has and no file holds any more end as deleted: readers and followers of the feed are told. */
+/** Documents in the catalog without a file become deletions, which the feed reports. */
 function buryMissing({ store }: Remains, whole: ReadonlyMap<string, string>, clock: Clock): LostDocument[] {
   const { catalog } = store;
   const lost: LostDocument[] = [];
@@ -381,8 +389,8 @@ function buryMissing({ store }: Remains, whole: ReadonlyMap<string, string>, clo
 }
 
 /**
- * How often the key has sealed was in what is damaged, so the worst is taken: that a rotation is due, which Bundoc then asks for
- * at its next write.
+ * How often the key has sealed was in what is damaged, so the worst is taken: that a rotation is due, which
+ * Bundoc then asks for at its next write.
  */
 function sealsAfterRepair({ cipher }: RemainsPlace, known: readonly SealCount[]): SealCount[] {
   return [...known, { version: cipher.version, count: SEAL_LIMITS.rotateAt }];

@@ -76,7 +76,8 @@ export interface FoundFile {
 }
 
 /**
- * Reads everything that is left of a store. Changes nothing, and keeps no sealed bytes but those of carried parts.
+ * Reads everything that is left of a store. Changes nothing, and keeps no sealed bytes but those of carried
+ * parts.
  *
  * @param damage what kept the store from being loaded, if it was the parts.
  */
@@ -230,8 +231,8 @@ function addCarried(files: CarriedFiles, file: Buffer, name: string, faults: str
 }
 
 /**
- * Under which handles the log may have parts of a project without a catalog: what is left of the catalog says so, the birth, files
- * of carried parts, or the parts themselves, since those of no other project open.
+ * Under which handles the log may have parts of a project without a catalog: what is left of the catalog says
+ * so, the birth, files of carried parts, or the parts themselves, since those of no other project open.
  */
 async function handlesLeft(
   { project, directory, disk, cipher, log }: RemainsPlace,

@@ -26,8 +26,8 @@ export interface SealedFolderOptions {
 }
 
 /**
- * The folder of a project that is made of sealed bytes as they are: of a backup, or of another storage. It has a new handle, so whatever the log has
- * of a former project of that name is not its.
+ * The folder of a project that is made from sealed bytes: those of a backup, or of another storage. It has a
+ * new handle, so parts of a former project of that name in the log are not its own.
  */
 export class SealedFolder {
   readonly #disk: Disk;
@@ -49,7 +49,11 @@ export class SealedFolder {
     for (const { state } of changes) this.#catalog.apply(state);
   }
 
-  /** Reads again and opens every document that was taken over behind a place. @returns the path of one that is not there as it was. */
+  /**
+   * Reads again and opens every document that was taken over behind a place.
+   *
+   * @returns the path of one that is not there as it was.
+   */
   async verify(cipher: ProjectCipher, after: Position, onProgress: OnProgress): Promise<string | undefined> {
     const states = [...this.#catalog.states()].filter(({ seq, deletedMs }) => seq > after && deletedMs === 0);
     let wrong: string | undefined;

@@ -49,11 +49,12 @@ const ID_BYTES = 16;
 const CHUNK_BYTES = 262_144;
 
 /**
- * The catalog as a file, piece by piece: a clear head, then sealed chunks, each bound to its place and to the head; the last one is
- * marked, so that a file that was cut short does not open. Byte table: docs/formats/catalog.md.
+ * The catalog as a file, piece by piece: a clear head, then sealed chunks, each bound to its place and to the
+ * head; the last one is marked, so that a file that was cut short does not open. Byte table:
+ * docs/formats/catalog.md.
  *
- * The states are read while others are applied. That is harmless: whatever changed since `head` was taken is in the log behind
- * `head.covered`, and applying it again leaves the later state.
+ * The states are read while others are applied. That is harmless: whatever changed since `head` was taken is
+ * in the log behind `head.covered`, and applying it again leaves the later state.
  */
 export function encodeSnapshot(
   project: string,

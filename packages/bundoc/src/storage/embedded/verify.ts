@@ -1,6 +1,6 @@
 import { CATALOG_FILE } from '@bundoc/shared/contract/catalog-head';
+import { PartsDamaged } from '../../engine/files/log/sealed-part.ts';
 import { documentPath, listDocumentFiles, openOwnDocument, readDocumentFile } from './document-files.ts';
-import { PartsDamaged } from './parts-damaged.ts';
 import { type LoadedStore, loadProject, type StorePlace } from './project-loader.ts';
 import type { DocumentState } from './record.ts';
 import { CatalogDamaged } from './snapshot.ts';
@@ -26,8 +26,9 @@ const READS_AT_ONCE = 16;
 const NO_DOCUMENT = 'is no regular file, or larger than any document';
 
 /**
- * Opens and checks everything that a store holds: catalog, its parts of the log, each document, and that there is no other file. Reads
- * only: what a crash left is not tidied up. Nobody may write to the project meanwhile.
+ * Opens and checks everything that a store holds: catalog, its parts of the log, each document, and that
+ * there is no other file. Reads only: what a crash left is not tidied up. Nobody may write to the project
+ * meanwhile.
  */
 export async function verifyStore(place: StorePlace, onProgress: OnProgress): Promise<VerifiedStore> {
   const findings: Finding[] = [];
@@ -63,7 +64,10 @@ async function loadForChecks(place: StorePlace, findings: Finding[]): Promise<Lo
   }
 }
 
-/** What is wrong with a document, or undefined. While its file is behind, its bytes in the log are the document. */
+/**
+ * What is wrong with a document, or undefined. While its file is behind, its bytes in the log are the
+ * document.
+ */
 async function problemOf(
   { disk, directory, cipher }: StorePlace,
   state: DocumentState,

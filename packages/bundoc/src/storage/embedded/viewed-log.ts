@@ -4,7 +4,7 @@ import type { PartReader } from '../../engine/files/log/parts.ts';
 import type { SealedPart } from '../../engine/files/log/sealed-part.ts';
 import type { LogOfProjects } from './project-loader.ts';
 
-/** The log as a command finds it, which works on projects beside no service. */
+/** The log as a command reads it, while no service is running. */
 export class ViewedLog implements LogOfProjects {
   readonly storageId: Buffer;
   readonly #view: LogView;
@@ -23,23 +23,28 @@ export class ViewedLog implements LogOfProjects {
     return new ViewedLog(storageId, view, births);
   }
 
-  /** What is damaged, a sentence for each place. */
+  /** The damage, a sentence for each place. */
   get damage(): readonly string[] {
     return this.#view.damage;
   }
 
-  /** Projects that the log has the birth of, with their `project.json` as it was then. */
+  /** Projects whose birth the log has, with their first `project.json`. */
   get births(): ReadonlyMap<string, Birth> {
     return this.#births;
   }
 
-  /** Handles that the log has parts of, in its segments or beside them. */
+  /** Handles with parts in the segments or in the folder of stuck parts. */
   get handles(): ReadonlySet<string> {
     return new Set([...this.#view.handles, ...this.#view.stuck.handles]);
   }
 
   get firstLive(): number {
     return this.#view.firstLive;
+  }
+
+  /** Nobody carries while a command reads the log. */
+  hasCarried(): boolean {
+    return false;
   }
 
   get lastNumber(): number {

@@ -1,6 +1,8 @@
 import { ENTRY_BYTES, readEntry } from './frame.ts';
 import {
+  comparePlaces,
   endsWithHash,
+  type FramePlace,
   HANDLE_BYTES,
   HASH_BYTES,
   ID_BYTES,
@@ -49,6 +51,16 @@ export function encodeCarried({ storageId, handle, segment, segmentId, newest, p
   }
   shortHash(file.subarray(0, at)).copy(file, at);
   return file;
+}
+
+/** Whether the last part in a carried file is not behind a place. A damaged file stays. */
+export function isCarriedUpTo(file: Buffer, covered: FramePlace): boolean {
+  try {
+    return comparePlaces(decodeCarried(file).newest, covered) <= 0;
+  } catch (error) {
+    if (error instanceof PartsDamaged) return false;
+    throw error;
+  }
 }
 
 /** @throws PartsDamaged for what is no whole carried file. */

@@ -1,11 +1,11 @@
-import type { AppError } from '@bundoc/shared/errors';
+import { type AppError, hasCode } from '@bundoc/shared/errors';
 import { type Carried, decodeCarried, encodeCarried } from './carried-file.ts';
 import { comparePlaces, type Place } from './layout.ts';
 import type { CarryTarget, LogOptions } from './log-api.ts';
 import type { LogContent } from './log-content.ts';
 import type { PartReader } from './parts.ts';
 import type { LiveSegment } from './scan.ts';
-import { scanFrames } from './scan-frames.ts';
+import { type SegmentIndex, scanFrames } from './scan-frames.ts';
 import { PartsDamaged, type SealedPart } from './sealed-part.ts';
 import type { Segments } from './segments.ts';
 import type { StuckParts } from './stuck-parts.ts';
@@ -44,7 +44,7 @@ export class Carrier {
     if (handles.length === 0) return [];
     const failed: string[] = [];
     await using reader = this.#segments.reader();
-    const { index } = scanFrames(await reader.preload(segment), segment, segment.end);
+    const index = await this.#indexOf(reader, segment);
     for (let at = 0; at < handles.length; at += BATCH) {
       const some = handles.slice(at, at + BATCH);
       const batch: Carried[] = [];
@@ -60,6 +60,17 @@ export class Carrier {
       this.carried += batch.length;
     }
     return failed;
+  }
+
+  /** The last part of each handle in a segment; none where the segment cannot be read as a whole. */
+  async #indexOf(reader: PartReader, segment: LiveSegment): Promise<SegmentIndex> {
+    try {
+      return scanFrames(await reader.preload(segment), segment, segment.end).index;
+    } catch (error) {
+      // A bad sector costs the parts in it, and must not keep all that follows from being freed.
+      if (hasCode(error, 'storage_unavailable')) return new Map();
+      throw error;
+    }
   }
 
   /**
@@ -119,7 +130,8 @@ export class Carrier {
   ): Promise<Carried | undefined> {
     const newest = this.#content.index.newest(handle);
     const oldest = this.#content.index.oldest(handle);
-    const last = newest?.segment === number ? newest : found;
+    const last =
+      newest?.segment === number ? newest : (found ?? (await reader.lastIn(number, handle, newest)));
     if (oldest === undefined || last === undefined || comparePlaces(last, oldest) < 0) return undefined;
     const parts = await reader.within(handle, last, oldest);
     const storageId = this.#storageId;

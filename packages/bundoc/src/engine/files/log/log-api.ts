@@ -58,7 +58,7 @@ export interface ReadableLog {
   /** Whether a handle has parts that nothing else has. */
   isUncovered(handle: string): boolean;
   /**
-   * Whether a handle may have lost its last parts: frames are lost, nobody knows whose, and nothing later is
+   * Whether a handle may have lost its last parts: frames of unknown projects are lost, and nothing later is
    * known of this handle.
    *
    * @param covered what its catalog covers, or the last of its carried parts when that is later.

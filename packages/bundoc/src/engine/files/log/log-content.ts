@@ -6,7 +6,7 @@ import type { LiveSegment, LogScan } from './scan.ts';
 import type { SuspectFrame } from './scan-frames.ts';
 
 /** From so many parts on, a segment is read at once. */
-export const PRELOAD_FROM = 32;
+const PRELOAD_FROM = 32;
 
 /** The segments that count, and how their parts are read. */
 export interface SegmentsToRead {
@@ -43,7 +43,7 @@ export class LogContent {
     return this.index.oldest(handle) !== undefined;
   }
 
-  /** Whether frames are lost, nobody knows whose, and nothing later is known of a handle. */
+  /** Whether frames of unknown projects are lost, and nothing later is known of a handle. */
   isDoubtful(newest: Place | undefined, covered: FramePlace | undefined): boolean {
     const { hole } = this;
     if (hole === undefined) return false;

@@ -84,7 +84,7 @@ export class LogView implements ReadableLog {
     return this.#content.suspects;
   }
 
-  /** A sentence for each damaged frame, and one for frames of which nothing is known. */
+  /** A sentence for each damaged frame, and one for lost frames of unknown projects. */
   get damage(): readonly string[] {
     const { hole, suspects } = this.#content;
     const sentences = suspects
@@ -122,8 +122,8 @@ export class LogView implements ReadableLog {
   }
 
   /**
-   * Every part of these handles that can still be read, the oldest first, whether or not others lead to it. One
-   * segment at a time is in memory; a part is to be used before the next one is asked for.
+   * Every part of these handles that can still be read, the oldest first, whether or not others lead to it.
+   * One segment at a time is in memory; a part is to be used before the next one is asked for.
    */
   async *partsOf(handles: ReadonlySet<string>): AsyncGenerator<SealedPart> {
     for (const segment of this.#segments.live) {

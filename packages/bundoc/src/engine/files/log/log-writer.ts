@@ -76,7 +76,7 @@ export class LogWriter {
     if (this.turns.join(attached)) this.#pumping ??= this.#pump();
   }
 
-  /** Those who wait for a segment, or for their own parts to be covered, try again. */
+  /** Lets sources that wait for a segment, or for their own parts to be covered, try again. */
   retryHeld(): void {
     if (this.#state === 'open' && this.turns.unholdAll()) this.#pumping ??= this.#pump();
   }
@@ -133,7 +133,8 @@ export class LogWriter {
       if (group.length > 0) await this.#write(present, group);
     }
     this.#answer();
-    // In the same turn in which nothing was found waiting: who is ready now must start the pump again.
+    // In the same turn in which nothing was found waiting: a source that becomes ready now must start the
+    // pump again.
     this.#pumping = undefined;
   }
 

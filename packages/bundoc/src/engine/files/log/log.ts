@@ -18,7 +18,7 @@ import { LogWriter } from './log-writer.ts';
 import type { PartReader } from './parts.ts';
 import { type LogScan, lostLog, scanLog } from './scan.ts';
 import { isFull, Segments, SPARSE_SEGMENTS_MAX } from './segments.ts';
-import { writeSettled } from './settled-mark.ts';
+import { readSettled, writeSettled } from './settled-mark.ts';
 import { birthsIn, StuckParts } from './stuck-parts.ts';
 
 /**
@@ -33,6 +33,8 @@ export class Log implements ReadableLog, AsyncDisposable {
   readonly #writer: LogWriter;
   readonly #carrier: Carrier;
   readonly #stuck: StuckParts;
+  /** Births up to this segment had durable folders when the log was opened. */
+  #settled = 0;
   #carrying: Promise<readonly string[]> | undefined;
   /** Segments that were freed by carrying since the newest one began. */
   #freed: { readonly behind: number | undefined; readonly count: number } = { behind: undefined, count: 0 };
@@ -75,6 +77,8 @@ export class Log implements ReadableLog, AsyncDisposable {
     // Also the names of segments: what is written into them must be found again.
     await disk.syncDirectory(directory);
     const log = new Log(options, buffer, scan, await StuckParts.open(disk, directory));
+    const settled = await readSettled(disk, directory);
+    if (settled < scan.nextNumber) log.#settled = settled;
     try {
       await log.#segments.makeFirst();
     } catch (error) {
@@ -131,6 +135,12 @@ export class Log implements ReadableLog, AsyncDisposable {
     return this.#segments.reader();
   }
 
+  /** Whether the project of a birth has had a durable folder: one that is missing was taken away. */
+  hadFolder(handle: string): boolean {
+    const birth = this.#content.births.get(handle);
+    return birth !== undefined && birth.segment <= this.#settled;
+  }
+
   async *births(): AsyncGenerator<FoundBirth> {
     yield* this.#content.readBirths();
     yield* birthsIn(this.stuck);
@@ -178,9 +188,14 @@ export class Log implements ReadableLog, AsyncDisposable {
     this.#writer.segment.release();
   }
 
+  /** The oldest segment that counts. */
+  get firstLive(): number {
+    return this.#segments.firstLive;
+  }
+
   /**
-   * True while the oldest segment should be freed: the log is half full, or many segments hold little. What is
-   * freed becomes durable with the next segment's header, so a start that can frees before it writes.
+   * True while the oldest segment should be freed: the log is half full, or many segments hold little. What
+   * is freed becomes durable with the next segment's header, so a start that can frees before it writes.
    */
   get shouldFree(): boolean {
     return this.#writer.segment.shouldFree;
@@ -218,8 +233,9 @@ export class Log implements ReadableLog, AsyncDisposable {
   }
 
   /**
-   * What was freed is durable with the next header. Processes that end before they begin another segment would
-   * carry the same parts again and again, and find ever more segments: so one is begun once that is much.
+   * What was freed is durable with the next header. Processes that end before they begin another segment
+   * would carry the same parts again and again, and find ever more segments: so one is begun once that is
+   * much.
    */
   async #keepFreed(): Promise<void> {
     const { segment } = this.#writer;
@@ -270,18 +286,9 @@ export class Log implements ReadableLog, AsyncDisposable {
   }
 
   /**
-   * Puts parts in the log's own folder back into the folders of their projects.
-   *
-   * @returns handles whose parts stay.
-   */
-  returnStuck(target: CarryTarget): Promise<readonly string[]> {
-    return this.#carrier.putBack(target);
-  }
-
-  /**
    * Says durably that the folders of all births are durable. The caller has synced them, and no birth is on
-   * its way: at a start, at an orderly end, or while nobody writes. The next part begins a new segment, and so
-   * takes the mark back.
+   * its way: at a start, at an orderly end, or while nobody writes. The next part begins a new segment, and
+   * so takes the mark back.
    *
    * @throws AppError `storage_unavailable`, `disk_full`
    */

@@ -1,4 +1,5 @@
 import { OpenError } from '@bundoc/shared/aead';
+import { hasCode } from '@bundoc/shared/errors';
 import { decodeCarried } from './carried-file.ts';
 import { ENTRY_BYTES, findPart, headBytesAt, readEntry, type SealedEntry } from './frame.ts';
 import { BLOCK_BYTES, comparePlaces, type FramePlace, isSamePlace, type Place, TAG_BYTES } from './layout.ts';
@@ -63,7 +64,7 @@ export class PartReader implements AsyncDisposable {
     return partOf(segment, place, entry, found.entry, body);
   }
 
-  /** Reads a whole segment at once, for who needs many of its parts. */
+  /** Reads a whole segment at once, when many of its parts are needed. */
   async preload(segment: LiveSegment): Promise<Buffer> {
     const file = await this.#open(segment);
     const bytes = await file.read(0, file.bytes);
@@ -80,12 +81,30 @@ export class PartReader implements AsyncDisposable {
     const parts: SealedPart[] = [];
     for (let place: Place | undefined = last; place?.segment === last.segment; ) {
       if (comparePlaces(place, oldest) < 0) break;
-      const part: SealedPart | undefined = await this.read(handle, place);
+      const part: SealedPart | undefined = await this.#readIfWhole(handle, place);
       if (part === undefined) break;
       parts.push(part);
       place = part.entry.previous;
     }
     return parts.reverse();
+  }
+
+  /** The last part of a handle in a segment, on the way back from its newest one, as far as that can be read. */
+  async lastIn(segment: number, handle: string, newest: Place | undefined): Promise<Place | undefined> {
+    let place = newest;
+    while (place !== undefined && place.segment > segment)
+      place = (await this.#readIfWhole(handle, place, false))?.entry.previous;
+    return place?.segment === segment ? place : undefined;
+  }
+
+  /** A part in a sector that cannot be read is missing. */
+  async #readIfWhole(handle: string, place: Place, withBody = true): Promise<SealedPart | undefined> {
+    try {
+      return await this.read(handle, place, withBody);
+    } catch (error) {
+      if (hasCode(error, 'storage_unavailable')) return undefined;
+      throw error;
+    }
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -143,6 +162,8 @@ export interface PartsWanted {
    * copied: then this log cannot be asked for it.
    */
   readonly isCopy?: boolean;
+  /** The oldest segment with parts when `newest` was asked for; that of the reader by default. */
+  readonly firstLive?: number;
 }
 
 /**
@@ -189,7 +210,8 @@ export async function* partsBehind(reader: PartReader, wanted: PartsWanted): Asy
     place === undefined || covered === undefined ? place === covered : isSamePlace(place, covered);
   // Nothing newer than what is covered: then the log may have freed the segment of that.
   const isCoveredGone = place === undefined && newest === undefined && covered !== undefined;
-  const mayBeGone = isCoveredGone && (wanted.isCopy === true || covered.segment < reader.firstLive);
+  const mayBeGone =
+    isCoveredGone && (wanted.isCopy === true || covered.segment < (wanted.firstLive ?? reader.firstLive));
   if (!leadsBack && !mayBeGone)
     throw new PartsDamaged(
       covered === undefined
@@ -255,7 +277,9 @@ export async function* openParts(
   }
 }
 
-/** What the parts of one project are opened by: derived once for each use of a segment and each key version. */
+/**
+ * What the parts of one project are opened by: derived once for each use of a segment and each key version.
+ */
 class PartSeals {
   readonly #project: string;
   readonly #storageId: Buffer;

@@ -41,7 +41,7 @@ export interface SegmentHeader {
   readonly cut: Cut | undefined;
   /**
    * The last frame that is lost without a trace of whose parts it had; undefined when there is none or its
-   * loss is accepted. A handle of which nothing later is known may have lost its last parts. Earlier such
+   * loss is accepted. A handle without anything later may have lost its last parts. Earlier such
    * frames need no mention: the last one covers them.
    */
   readonly hole: FramePlace | undefined;

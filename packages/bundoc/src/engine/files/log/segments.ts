@@ -23,7 +23,7 @@ export const SPARSE_SEGMENTS_MAX = 3;
 /** Closed segments hold little when less than this part of them is uncovered. */
 const SPARSE_BELOW = 0.25;
 /** The last so many free segments are for what makes room. */
-export const RESERVE_SEGMENTS = 2;
+const RESERVE_SEGMENTS = 2;
 
 const ZEROS_BYTES = 1_048_576;
 

@@ -9,8 +9,9 @@ interface Shared {
 }
 
 /**
- * Segments that are open for reading, one descriptor for each: an opening of a project reads a few hundred bytes, and to open a file for
- * that takes longer than to read it. A segment keeps its file for good, also when it is used again.
+ * Segments that are open for reading, one descriptor for each: an opening of a project reads a few hundred
+ * bytes, and to open a file for that takes longer than to read it. A segment keeps its file for good, also
+ * when it is used again.
  */
 export class SharedReads implements Pick<ReadableLogDisk, 'openLogFile'>, AsyncDisposable {
   readonly #disk: Pick<ReadableLogDisk, 'openLogFile'>;

@@ -1,5 +1,6 @@
 import { dirname, join } from 'node:path';
-import { decodeCarried } from './carried-file.ts';
+import { decodeCarried, isCarriedUpTo } from './carried-file.ts';
+import type { FramePlace } from './layout.ts';
 import type { StuckFiles } from './log-api.ts';
 import type { FoundBirth } from './log-content.ts';
 import { type BirthText, decodeBirth } from './part-seal.ts';
@@ -65,7 +66,11 @@ function birthIn(file: Buffer): BirthText | undefined {
   }
 }
 
-/** What is there of {@link StuckParts}, to be read only. @param directory of the log, which need not exist. */
+/**
+ * What is there of {@link StuckParts}, to be read only.
+ *
+ * @param directory of the log, which need not exist.
+ */
 export async function listStuck(disk: ReadableLogDisk, directory: string): Promise<StuckFiles> {
   const folder = join(directory, FOLDER);
   return new StuckFolder(disk, folder, (await disk.list(folder)) ?? []);
@@ -116,6 +121,18 @@ export class StuckParts implements StuckFiles {
     await this.#disk.rename(path + TEMPORARY, path);
     await this.#disk.syncDirectory(directory);
     names.add(name);
+  }
+
+  /** Removes the files of a handle whose parts a snapshot covers. */
+  async removeUpTo(handle: string, covered: FramePlace): Promise<void> {
+    const { directory, names } = this.#folder;
+    for (const name of this.#folder.namesOf(handle)) {
+      const file = await this.#disk.openLogFile(join(directory, name));
+      const content = await file.read(0, file.bytes).finally(() => file.close());
+      if (!isCarriedUpTo(content, covered)) continue;
+      await this.#disk.remove(join(directory, name));
+      names.delete(name);
+    }
   }
 
   /** The parts of a handle are durable in its own folder, or not needed any more. */

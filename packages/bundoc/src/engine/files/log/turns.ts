@@ -9,7 +9,7 @@ import { encodeBirth, type PartSeal } from './part-seal.ts';
 import type { LogObserver } from './ports.ts';
 import type { Segments } from './segments.ts';
 
-/** From this part of the log on, who has most uncovered bytes waits first. */
+/** From this fill of the log on, the source with most uncovered bytes waits first. */
 const WAIT_FROM = 0.75;
 const SHARES = 8;
 const SHARE_BYTES_MIN = 16_384;
@@ -48,7 +48,7 @@ export interface Sending {
   readonly isLast: boolean;
 }
 
-/** Who writes and has something, whose turn it is, and who must wait. */
+/** The sources that are ready, the order of their turns, and those that must wait. */
 export class Turns {
   readonly #limits: LogLimits;
   readonly #observer: LogObserver | undefined;
@@ -113,7 +113,7 @@ export class Turns {
     return attached !== undefined && this.#held.delete(attached) ? attached : undefined;
   }
 
-  /** Those who must wait get their turns again. @returns whether there are any. */
+  /** Gives sources that must wait their turns again. @returns whether there are any. */
   unholdAll(): boolean {
     if (this.#held.size === 0) return false;
     const held = [...this.#held];
@@ -128,7 +128,7 @@ export class Turns {
   }
 
   /**
-   * Asks who waits, in turn, for their parts of the next frame.
+   * Asks the ready sources, in turn, for their parts of the next frame.
    *
    * @param bytesMax of their bodies and entries.
    * @param isReserve whether it goes into a segment of the reserve.
@@ -200,7 +200,9 @@ export class Turns {
     };
   }
 
-  /** A chunk that is not the last one is durable; nobody waits for it when its commit was refused meanwhile. */
+  /**
+   * A chunk that is not the last one is durable; nobody waits for it when its commit was refused meanwhile.
+   */
   sent({ large }: Attached, bytes: number): void {
     if (large === undefined) return;
     large.sent += bytes;
@@ -212,8 +214,8 @@ export class Turns {
   }
 
   /**
-   * When the log is nearly full, who has most uncovered bytes waits first: the share shrinks with what is
-   * left.
+   * When the log is nearly full, the source with most uncovered bytes waits first: the share shrinks with
+   * what is left.
    */
   #isOverShare({ source: { handle } }: Attached): boolean {
     const { fill } = this.#segments;
@@ -237,7 +239,7 @@ export class Turns {
     });
   }
 
-  /** Refuses what waits for a segment. @returns who still has something that makes room. */
+  /** Refuses what waits for a segment. @returns the sources that still have something that makes room. */
   refuseHeld(error: AppError): Attached[] {
     const refused = [...this.#held];
     this.#held.clear();

@@ -1,1 +1,0 @@
-export { PartsDamaged } from '../../engine/files/log/sealed-part.ts';
