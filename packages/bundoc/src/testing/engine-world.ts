@@ -503,7 +503,8 @@ export class EngineWorld {
 
   /** An error that a project may give while something fails. */
   #mayBe(error: unknown, one: EngineProject, wasFailing = this.#failing.has(one)): void {
-    if (!(error instanceof AppError)) throw error;
+    // A process that has died says nothing.
+    if (!(error instanceof AppError) || isOfTheDead() || this.disk.crashed) throw error;
     if (error.code === 'project_damaged') this.unexplained.push(error.cause ?? error);
     else if (!wasFailing && !this.#isUnsure) this.unexplained.push(error);
   }
@@ -565,13 +566,14 @@ export class EngineWorld {
   async commitAll(
     all: readonly { readonly one: EngineProject; readonly ops: readonly Op[] }[],
   ): Promise<PromiseSettledResult<unknown>[]> {
+    const { disk } = this;
     const stores = new Map<EngineProject, EmbeddedStore | AppError>();
     for (const { one } of all) {
       if (stores.has(one)) continue;
       try {
         stores.set(one, await this.open(one));
       } catch (error) {
-        if (this.disk.crashed) throw error;
+        if (disk.crashed || isOfTheDead()) throw error;
         this.#mayBe(error, one);
         stores.set(one, error as AppError);
       }
@@ -587,7 +589,7 @@ export class EngineWorld {
           await store.commit(ops.map((write, at) => writeOf(write, given.values[at] as number)));
           given.fate = 'acknowledged';
         } catch (error) {
-          if (this.disk.crashed) throw error;
+          if (disk.crashed || isOfTheDead()) throw error;
           given.fate = 'refused';
           if (!hasCode(error, 'document_not_found')) this.#mayBe(error, one, wasFailing || store.failed);
           throw error;

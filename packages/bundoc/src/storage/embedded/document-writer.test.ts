@@ -153,11 +153,12 @@ describe('the writer of document files', () => {
     const failures: unknown[] = [];
     for (const project of ['a', 'b']) of(project).onFailure = (error) => failures.push([project, error]);
     for (const project of ['a', 'b']) for (const n of [1, 2]) of(project).put(name(n), bytes(10));
+    const failed = of('a');
     await of('b').whenWritten();
-    await expect(of('a').whenWritten()).rejects.toMatchObject({ code: 'storage_unavailable' });
+    await expect(failed.whenWritten()).rejects.toMatchObject({ code: 'storage_unavailable' });
     expect(failures).toEqual([['a', expect.objectContaining({ code: 'storage_unavailable' })]]);
     // What is in its files is not known: nothing is written into them.
-    of('a').put(name(3), bytes(10));
+    failed.put(name(3), bytes(10));
     of('b').put(name(3), bytes(10));
     await of('b').whenWritten();
     expect([disk.files().has(`/a/docs/${name(3)}`), backlog.bytes]).toEqual([false, 0]);

@@ -47,7 +47,7 @@ const RUN = {
   ...(process.env['CRASH_PATH'] === undefined ? {} : { path: process.env['CRASH_PATH'], endOnFailure: true }),
   numRuns: RUNS,
   seed: SEED,
-  interruptAfterTimeLimit: isLong ? 3_600_000 : 60_000,
+  interruptAfterTimeLimit: isLong ? 3_600_000 : 40_000,
 };
 const steps = fc.array(engineStep, { minLength: 4, maxLength: 24 });
 

@@ -264,6 +264,45 @@ export class FilesEngine implements EnginePort, LogOfProjects, AsyncDisposable {
     born.isDurable = true;
   }
 
+  /**
+   * Syncs the folders of those projects that are new, with two syncs for all: the log, whose segment is to be freed, is the only other place that
+   * has their `project.json`.
+   *
+   * @returns those that could not be, with the error. @throws AppError `disk_full`
+   */
+  async #syncBirthsOf(projects: readonly (string | undefined)[]): Promise<Map<string, AppError>> {
+    const { disk, projectsDir } = this.#options;
+    const unsafe = new Map<string, AppError>();
+    const fails = (project: string, error: unknown) => {
+      if (!(error instanceof AppError) || error.code === 'disk_full') throw error;
+      unsafe.set(project, error);
+    };
+    const written: [string, Born][] = [];
+    for (const project of new Set(projects)) {
+      const born = project === undefined ? undefined : this.#born.get(project);
+      if (project === undefined || born === undefined || born.isDurable) continue;
+      try {
+        await this.writeBirth(project, join(projectsDir, project));
+        await this.#replaceIfFailed(project, born);
+        written.push([project, born]);
+      } catch (error) {
+        fails(project, error);
+      }
+    }
+    if (written.length === 0) return unsafe;
+    try {
+      await disk.syncFiles(written.map(([project]) => join(projectsDir, project, PROJECT_FILE)));
+      await disk.syncDirectory(projectsDir);
+      for (const [, born] of written) born.isDurable = true;
+    } catch {
+      for (const [project, born] of written) {
+        born.mustReplace = true;
+        await this.syncBirth(project).catch((error: unknown) => fails(project, error));
+      }
+    }
+    return unsafe;
+  }
+
   /** Writes `project.json` into a new file, if a sync of the present one has failed. */
   async #replaceIfFailed(project: string, born: Born): Promise<void> {
     if (!born.mustReplace) return;
@@ -796,9 +835,11 @@ export class FilesEngine implements EnginePort, LogOfProjects, AsyncDisposable {
     const { disk, projectsDir } = this.#options;
     const outcomes: (AppError | undefined)[] = contents.map(() => undefined);
     const files: Placed[] = [];
+    const unsafe = await this.#syncBirthsOf(contents.map(({ handle }) => this.#projectOf.get(handle)));
     for (const [at, { handle, segment }] of contents.entries()) {
       const project = this.#projectOf.get(handle);
       if (project === undefined) outcomes[at] = new AppError('project_not_found');
+      else if (unsafe.has(project)) outcomes[at] = unsafe.get(project);
       else {
         const to = join(projectsDir, project, CARRIED_FOLDER, String(segment));
         files.push({ at, tmp: join(this.#tmp, randomBytes(12).toString('hex')), to, isFolderNew: false });
