@@ -372,7 +372,11 @@ export class EngineWorld {
   }
 
   async run(steps: readonly EngineStep[]): Promise<void> {
-    for (const step of steps) await this.#inTime(step);
+    for (const step of steps) {
+      await this.#inTime(step);
+      // What a process that has died would do next is nothing to the disk of the next one.
+      if (isOfTheDead()) await new Promise(() => undefined);
+    }
     this.#allWorks();
     await this.#goesOn();
   }
@@ -412,14 +416,15 @@ export class EngineWorld {
         await this.commitAll(step.commits.map(({ project: at, ops }) => ({ one: this.#at(at), ops })));
         break;
       case 'commits on a full disk': {
+        const { disk } = this;
         this.#isUnsure = true;
-        this.disk.full = true;
+        disk.full = true;
         const given = this.commitAll(
           step.commits.map(({ project: at, ops }) => ({ one: this.#at(at), ops })),
         );
         // Deletes may wait until there is room.
         await Promise.race([given, setTimeout(1_000)]);
-        this.disk.full = false;
+        disk.full = false;
         this.clock.advance(2_000);
         await given;
         break;
