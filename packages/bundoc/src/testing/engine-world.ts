@@ -116,6 +116,8 @@ export class EngineProject {
   /** What another storage has of it while it is away. */
   away: { readonly changes: SealedChange[]; readonly rest: StoreRest } | undefined;
   isBeingDeleted = false;
+  /** Every state that it has had, or may have had, as {@link sorted} gives it. */
+  readonly states = new Set<string>();
 
   constructor(name: string) {
     this.name = name;
@@ -138,6 +140,7 @@ export class EngineProject {
       this.given.map((one) => ({ ...one })),
       this.isThere,
     ];
+    for (const state of this.states) forked.states.add(state);
     [forked.away, forked.isBeingDeleted] = [this.away, this.isBeingDeleted];
     return forked;
   }
@@ -160,6 +163,7 @@ export class EngineProject {
   get allowed(): Model[] {
     let model = this.base;
     let allowed: Model[] = [model];
+    this.states.add(sorted(model));
     for (const { ops, values, fate } of this.given) {
       if (fate === 'refused') continue;
       const next = applied(model, ops, values);
@@ -168,6 +172,7 @@ export class EngineProject {
         continue;
       }
       model = next;
+      this.states.add(sorted(model));
       allowed = fate === 'acknowledged' ? [model] : [...allowed, model];
     }
     return allowed;
@@ -199,7 +204,7 @@ function writeOf({ id, pad }: Op, value: number): Write {
   return { kind: 'put', ref: ref(id), content, precondition: NO_PRECONDITION };
 }
 
-const sorted = (model: Model) => JSON.stringify([...model].sort());
+export const sorted = (model: Model) => JSON.stringify([...model].sort());
 
 const LIMITS: LogLimits = {
   segmentBytes: 65_536,

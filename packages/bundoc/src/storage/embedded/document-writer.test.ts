@@ -182,6 +182,20 @@ describe('the writer of document files', () => {
     expect([writer.full, of('a').isFull]).toEqual([false, false]);
   });
 
+  it('does not hold the disk for full once nothing waits for room: what a full disk held up was deleted', async () => {
+    const { disk, of, writer, retry, state } = start();
+    state.isHeld = false;
+    disk.full = true;
+    of('a').put(name(1), bytes(10));
+    await expect(of('a').whenWritten()).rejects.toMatchObject({ code: 'disk_full' });
+    of('a').remove(name(1));
+    await expect.poll(() => of('a').pendingWrites.size).toBe(0);
+    expect(writer.full).toBe(true);
+    disk.full = false;
+    retry();
+    expect([writer.full, of('b').isFull]).toEqual([false, false]);
+  });
+
   it('that is stopped writes nothing more, and gives the bytes that wait back', async () => {
     const { backlog, of, rounds, writer, release } = start();
     for (const project of ['a', 'b']) for (const n of [1, 2]) of(project).put(name(n), bytes(500));

@@ -119,7 +119,11 @@ export class DocumentWriter {
   #start(): void {
     if (this.#round !== undefined || this.#isStopped) return;
     const pendingWrites = this.#nextWrites();
-    if (pendingWrites.length === 0) return;
+    if (pendingWrites.length === 0) {
+      // What a full disk held up was deleted or given up meanwhile: the next content finds out.
+      if (this.#retry === undefined) this.#full = false;
+      return;
+    }
     this.#round = this.#write(pendingWrites).finally(() => {
       this.#round = undefined;
       this.#start();

@@ -32,6 +32,13 @@ vi.mock('node:timers/promises', async (original) => {
   };
 });
 
+const { setTimeout: setRealTimeout } = globalThis;
+vi.stubGlobal('setTimeout', (task: () => void, ms: number) =>
+  setRealTimeout(() => {
+    if (!isOfTheDead()) task();
+  }, ms / FASTER),
+);
+
 const isLong = process.env['BUNDOC_LONG_TESTS'] === '1';
 const RUNS = Number(process.env['CRASH_RUNS'] ?? (isLong ? 4_000 : 80));
 const SEED = Number(process.env['CRASH_SEED'] ?? randomInt(1, 2_147_483_646));
