@@ -1,5 +1,5 @@
 import { randomBytes } from 'node:crypto';
-import { dirname, join } from 'node:path';
+import { basename, dirname, join } from 'node:path';
 import { setTimeout } from 'node:timers/promises';
 import { type Clock, systemClock } from '@bundoc/shared/clock';
 import {
@@ -672,9 +672,10 @@ export class FilesEngine implements EnginePort, LogOfProjects, AsyncDisposable {
     let areAllDurable = true;
     for (const [at, born] of births.entries())
       try {
-        // The sync of all did not say which of them it failed for.
+        // The sync of all did not say which of them it failed for, and a later one says nothing of what was written before.
         born.mustReplace = true;
-        await disk.syncFiles([files[at] as string]);
+        await this.#replaceIfFailed(basename(dirname(files[at] as string)), born);
+        born.isDurable = true;
       } catch (error) {
         if (!(error instanceof AppError)) throw error;
         areAllDurable = false;
@@ -713,6 +714,7 @@ export class FilesEngine implements EnginePort, LogOfProjects, AsyncDisposable {
     const born = [...this.#born].filter(
       ([, { isDurable, unwritten }]) => !isDurable && unwritten === undefined,
     );
+    for (const [project, one] of born) await this.#replaceIfFailed(project, one);
     if (born.length > 0) {
       await disk.syncFiles(born.map(([project]) => join(projectsDir, project, PROJECT_FILE)));
       await disk.syncDirectory(projectsDir);
