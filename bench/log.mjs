@@ -1,30 +1,27 @@
-// The log of a data folder by itself, beside the journals of today: commits of 1 KiB, 64 at a time, over 1,
-// 64 and 1,000 projects.
+// The log of a data folder by itself: commits of 1 KiB, 64 at a time, over 1, 64 and 1,000 projects.
 //
 //     npm run build && node bench/log.mjs [seconds]
 
 import { createSecretKey, randomBytes } from 'node:crypto';
-import { mkdirSync, mkdtempSync, rmSync } from 'node:fs';
+import { mkdtempSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { Log } from '../packages/bundoc/dist/engine/files/log/log.js';
 import { logLimits } from '../packages/bundoc/dist/engine/files/log/log-api.js';
 import { NodeLogDisk } from '../packages/bundoc/dist/engine/files/log/node-log-disk.js';
 import { partKeysOf } from '../packages/bundoc/dist/engine/files/log/part-seal.js';
-import { Journal, NO_SEGMENT } from '../packages/bundoc/dist/storage/embedded/journal.js';
 import { openNodeDisk } from '../packages/bundoc/dist/storage/embedded/node-disk.js';
-import { deriveKey, sealInto } from '../packages/shared/dist/aead.js';
+import { sealInto } from '../packages/shared/dist/aead.js';
 import { DataFolder } from '../packages/shared/dist/data-folder.js';
 
 const SECONDS = Number(process.argv[2] ?? 4);
 const CLIENTS = 64;
 const DOCUMENT_BYTES = 1_024;
-const SEGMENT_BYTES = 1_048_576;
 const LOG_BYTES = 268_435_456;
 
 const text = randomBytes(DOCUMENT_BYTES);
 const aad = Buffer.from('a document of a benchmark');
 
-/** What both seal of a commit: the document, with about as much beside it as a record has. */
+/** What is sealed of a commit: the document, with about as much beside it as a record has. */
 function sealed(dek) {
   const record = Buffer.allocUnsafe(DOCUMENT_BYTES + 28 + 100);
   sealInto(dek, text, aad, record.subarray(100));
@@ -80,35 +77,6 @@ class OnLog {
   }
 }
 
-/** A project with a journal of its own: one frame for all that waits. */
-class OnJournal {
-  #waiting = [];
-  #pumping = false;
-
-  constructor(journal, dek) {
-    this.journal = journal;
-    this.dek = dek;
-  }
-
-  commit() {
-    const { promise, resolve, reject } = Promise.withResolvers();
-    this.#waiting.push({ resolve, reject });
-    if (!this.#pumping) void this.#pump();
-    return promise;
-  }
-
-  async #pump() {
-    this.#pumping = true;
-    await new Promise(setImmediate);
-    while (this.#waiting.length > 0) {
-      const taken = this.#waiting.splice(0);
-      await this.journal.append(taken.map(() => sealed(this.dek)));
-      for (const { resolve } of taken) resolve();
-    }
-    this.#pumping = false;
-  }
-}
-
 async function measure(projects) {
   const endMs = performance.now() + SECONDS * 1_000;
   const cpu = process.threadCpuUsage();
@@ -151,27 +119,6 @@ async function onLog(directory, count) {
   return { ...measured, perFrame: (commits / frames).toFixed(1) };
 }
 
-async function onJournals(directory, count) {
-  await using disk = openNodeDisk(directory);
-  const projects = [];
-  const journals = [];
-  for (let at = 0; at < count; at++) {
-    const dek = newDek();
-    const own = join(directory, `j${at}`);
-    mkdirSync(own);
-    const keys = { version: 1, frameKey: (_, id) => deriveKey(dek, 'bundoc/journal/v1', id) };
-    const options = { disk, directory: own, keys, segmentBytes: SEGMENT_BYTES };
-    const journal = await Journal.open(options, { firstLive: 1, before: NO_SEGMENT }, () => undefined);
-    journals.push(journal);
-    projects.push(new OnJournal(journal, dek));
-  }
-  // The segments are made before the clock runs.
-  await Promise.all(projects.map((project) => project.commit()));
-  const measured = await measure(projects);
-  for (const journal of journals) await journal.close();
-  return measured;
-}
-
 /** Opening a log of 256 MiB that 10,000 projects have written to, until it knows all that needs no key. */
 async function start(directory) {
   const options = { directory: join(directory, 'start'), storageId: randomBytes(16), mustExist: false };
@@ -194,17 +141,12 @@ async function start(directory) {
   return { ms, handles: log.stats.handles, segments: log.stats.segmentsLive };
 }
 
-console.log(
-  'projects | log: commits/s, main thread us/commit, commits/frame | journals: commits/s, us/commit',
-);
+console.log('projects | commits/s, main thread us/commit, commits/frame');
 for (const count of [1, 64, 1_000]) {
   const directory = mkdtempSync(join(process.cwd(), '.bench-log-'));
   try {
-    const log = await onLog(directory, count);
-    const journals = await onJournals(directory, count);
-    console.log(
-      `${count} | ${log.perSecond}, ${log.cpuUs}, ${log.perFrame} | ${journals.perSecond}, ${journals.cpuUs}`,
-    );
+    const { perSecond, cpuUs, perFrame } = await onLog(directory, count);
+    console.log(`${count} | ${perSecond}, ${cpuUs}, ${perFrame}`);
   } finally {
     rmSync(directory, { recursive: true });
   }

@@ -1,11 +1,12 @@
 import { execFileSync } from 'node:child_process';
-import { mkdtempSync, rmSync } from 'node:fs';
+import { mkdirSync, mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { join, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
 import * as bulkCases from './cases/bulk.mjs';
 import * as documentCases from './cases/documents.mjs';
+import * as enduranceCases from './cases/endurance.mjs';
 import * as feedCases from './cases/feed.mjs';
 import * as keyCases from './cases/keys.mjs';
 import * as nodeCases from './cases/nodes.mjs';
@@ -29,6 +30,7 @@ const CASES = [
   ['postgres-nodes', postgresCases.postgresNodesTarget, 'always'],
   ['export', keyCases.exportTarget, 'always'],
   ['encrypt', keyCases.encryptTarget, 'always'],
+  ['record', keyCases.recordTarget, 'all cases'],
   ['nodes', nodeCases.nodesTarget, 'all cases'],
   ['keys', keyCases.keysTarget, 'all cases'],
   ['kek', keyCases.kekTarget, 'all cases'],
@@ -36,6 +38,7 @@ const CASES = [
   ['sustained', documentCases.sustainedTarget, 'full'],
   ['size', documentCases.sizes, 'always'],
   ['query', queryCases.queryTargets, 'always'],
+  ['endurance', enduranceCases.enduranceTarget, 'by name'],
 ];
 
 const USAGE = `npm run bench [-- --quick | --full] [--dir <folder>] [--only <names>]
@@ -48,11 +51,17 @@ one run mean something. Writes bench/results/latest.{md,json} and prints the tab
 --dir     where the data goes. ext4 keeps inodes out of use for minutes after their files were deleted, and to look past many of
           them costs up to 100 µs a new file: after other work that deletes files, give it a file system of its own
 --only    of ${CASES.map(([name]) => name).join(', ')}: some, joined by commas, in any mode
+--tenants of the case "tenants": their numbers, joined by commas; 1,64,1000,10000 by default, with --quick up to 1000
+--parts   of ${tenantCases.TENANT_PARTS.join(', ')}: those of the case "tenants" that are measured, joined by commas; all by default
+--profiles  a folder for a profile of Bundoc's main thread in each load of the case "tenants"; rates are lower by it
+--minutes of endurance, which is measured by its name alone: more than 5, 30 by default
+--snapshots  a folder for heap snapshots of Bundoc, after the fifth minute of endurance and at its end: they hold keys, and make what
+          the process takes larger from there on
 --help    this text`;
 
 const options = readOptions();
 const { quick, full } = options;
-const only = options.only.split(',').filter((name) => name !== '');
+const only = namesOf(options.only);
 const root = fileURLToPath(new URL('..', import.meta.url));
 const directory = mkdtempSync(join(options.dir, 'bundoc-bench-'));
 const report = new Report(directory, quick ? 'quick' : full ? 'full' : 'all cases');
@@ -86,12 +95,20 @@ function readOptions() {
         full: { type: 'boolean', default: false },
         dir: { type: 'string', default: tmpdir() },
         only: { type: 'string', default: '' },
+        tenants: { type: 'string', default: '1,64,1000,10000' },
+        parts: { type: 'string', default: '' },
+        minutes: { type: 'string', default: '30' },
+        profiles: { type: 'string', default: '' },
+        snapshots: { type: 'string', default: '' },
         help: { type: 'boolean', default: false },
       },
     });
-    for (const name of values.only.split(','))
-      if (name !== '' && !CASES.some(([known]) => known === name))
-        throw new Error(`there is no case "${name}"`);
+    for (const name of namesOf(values.only))
+      if (!CASES.some(([known]) => known === name)) throw new Error(`there is no case "${name}"`);
+    for (const name of namesOf(values.parts))
+      if (!tenantCases.TENANT_PARTS.includes(name)) throw new Error(`there is no part "${name}"`);
+    for (const count of namesOf(values.tenants))
+      if (!/^[1-9]\d{0,5}$/.test(count)) throw new Error(`"${count}" is no number of tenants`);
     if (!values.help) return values;
     console.log(USAGE);
     process.exit(0);
@@ -101,12 +118,29 @@ function readOptions() {
   }
 }
 
+/** A folder that is there then; the services have another working directory. */
+function folderOf(option) {
+  if (option !== '') mkdirSync(option, { recursive: true });
+  return option === '' ? '' : resolve(option);
+}
+
+function namesOf(option) {
+  return option.split(',').filter((name) => name !== '');
+}
+
 async function main() {
   const installation = await keep(Installation.start(directory));
   const bundoc = await keep(installation.startBundoc());
   const bare = await keep(startPeer('bare'));
   const { token } = installation;
-  const bench = { report, directory, keep, quick, full, installation, bundoc, bare, token };
+  const bench = {
+    ...{ report, directory, keep, quick, full, installation, bundoc, bare, token },
+    tenants: namesOf(options.tenants).map(Number),
+    parts: namesOf(options.parts),
+    minutes: Number(options.minutes),
+    profiles: folderOf(options.profiles),
+    snapshots: folderOf(options.snapshots),
+  };
   await fill(bench, bundoc, 'p1-0', HOT_DOCUMENTS, documentOf(1_024));
 
   for (const [name, measure, when] of CASES) if (isWanted(name, when)) await measure(bench);
@@ -114,11 +148,15 @@ async function main() {
 
 function isWanted(name, when) {
   if (only.length > 0) return only.includes(name);
-  return when === 'full' ? full : when === 'all cases' ? !quick : true;
+  return when === 'full' ? full : when === 'all cases' ? !quick : when === 'always';
 }
 
 async function keep(promise) {
   const service = await promise;
+  if (interrupted) {
+    await service?.stop();
+    throw new Error('the benchmark was interrupted');
+  }
   if (service !== undefined) started.push(service);
   return service;
 }

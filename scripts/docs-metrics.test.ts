@@ -14,6 +14,9 @@ function namesOfBundoc(): string[] {
     ...{ openBytes: zero, openingsWaiting: zero, keyFetchesWaiting: zero },
     ...{ eventsLive: zero, tokensRevoked: zero, tokenExpiryS: zero, storageSuperseded: zero },
     ...{ backlogBytes: zero, databaseConnections: zero, databaseWaiting: zero },
+    ...{ logSegmentsLive: zero, logSegmentsFree: zero, logUncoveredBytes: zero, logFrames: zero },
+    ...{ logCommits: zero, logSyncSeconds: zero, logCarries: zero, logCuts: zero },
+    ...{ logStuckHandles: zero, logSuspects: zero, logHoles: zero, logWritesStopped: zero },
   });
   return metrics.registry.getMetricsAsArray().map(({ name }) => name);
 }
@@ -25,6 +28,13 @@ function namesOfBunkms(): string[] {
   metrics.observeDeletions(async () => 0);
   return metrics.registry.getMetricsAsArray().map(({ name }) => name);
 }
+
+it('the page of metrics has every metric of the services', () => {
+  const page = readFileSync(join(root, 'docs/operations/metrics.md'), 'utf8');
+  const own = [...namesOfBundoc(), ...namesOfBunkms()].filter((name) => /^(bundoc|bunkms)_/.test(name));
+  expect(own.length).toBeGreaterThan(40);
+  expect(own.filter((name) => !page.includes(`| \`${name}\` |`))).toEqual([]);
+});
 
 it('every metric that the documentation names is there', () => {
   const known = new Set([...namesOfBundoc(), ...namesOfBunkms()]);

@@ -20,33 +20,35 @@ function engineOf(path: string): string | undefined {
   return new RegExp(`^${SOURCES}/engine/([^/]+)/`).exec(path)?.[1];
 }
 
+/** The engine whose code a file is. The store of a project on files lies in `storage/embedded`, and writes to the log of `engine/files`. */
+function ownerOf(path: string): string | undefined {
+  return engineOf(path) ?? (path.startsWith(`${SOURCES}/storage/embedded/`) ? 'files' : undefined);
+}
+
 /** Who puts an engine into the service, or works on one by itself. */
 function composesEngines(path: string): boolean {
   return new RegExp(`^${SOURCES}/(app\\.ts$|storage-[^/]+\\.ts$|cli/)`).test(path);
 }
 
 /** Packages and parts of shared that the log needs, and nothing above it. */
-const OF_THE_LOG = /^(node:|@bundoc\/shared\/(aead|clock|data-folder|errors|random)$)/;
+const OF_THE_LOG = /^(node:|@bundoc\/shared\/(aead|clock|contract\/log-folder|data-folder|errors|random)$)/;
 
 /** Imports that the walls between the engines forbid, a sentence for each. */
 function breachesOf(path: string, source: string): string[] {
   const breaches: string[] = [];
+  const owner = ownerOf(path);
   for (const target of importsOf(path, source)) {
     const engine = engineOf(target);
-    if (engine !== undefined && engineOf(path) !== undefined && engineOf(path) !== engine)
+    if (engine !== undefined && owner !== undefined && owner !== engine)
       breaches.push(`${path} imports ${target}: an engine knows no other engine`);
-    if (engine !== undefined && engineOf(path) === undefined && !composesEngines(path) && !isTest(path))
+    if (engine !== undefined && owner === undefined && !composesEngines(path) && !isTest(path))
       breaches.push(`${path} imports ${target}: only the composition and the commands know an engine`);
     if (isTest(target) && !isTest(path))
       breaches.push(`${path} imports ${target}: the product does not know its tests`);
     const log = `${SOURCES}/engine/files/log/`;
     if (path.startsWith(log) && !isTest(path) && !target.startsWith(log) && !OF_THE_LOG.test(target))
       breaches.push(`${path} imports ${target}: the log stands by itself`);
-    if (
-      engineOf(path) !== undefined &&
-      !isTest(path) &&
-      /(^|\/)(routes|http|fastify|service)(\/|$)/.test(target)
-    )
+    if (owner !== undefined && !isTest(path) && /(^|\/)(routes|http|fastify|service)(\/|$)/.test(target))
       breaches.push(`${path} imports ${target}: no import goes up`);
   }
   return breaches;
@@ -71,6 +73,12 @@ describe('the walls of the engines', () => {
       '../engine/files/log/log.ts',
       'only the composition and the commands know an engine',
     ],
+    [
+      '../storage/embedded/files-engine.ts',
+      '../../engine/postgres/rows.ts',
+      'an engine knows no other engine',
+    ],
+    ['../storage/embedded/files-engine.ts', '../../service/queries.ts', 'no import goes up'],
     ['files/log/log.ts', '../../../service/queries.ts', 'no import goes up'],
     ['files/log/log.ts', 'fastify', 'no import goes up'],
     ['files/log/log.ts', '../../../storage/port.ts', 'the log stands by itself'],
@@ -84,9 +92,17 @@ describe('the walls of the engines', () => {
   it.each([
     ['app.ts', './engine/files/log/log.ts'],
     ['storage-files.ts', './engine/files/log/log.ts'],
+    ['storage-folder.ts', './engine/files/log/log.ts'],
+    ['storage/embedded/open-store.ts', '../../engine/files/log/log.ts'],
     ['cli/verify.ts', '../engine/files/log/log.ts'],
   ])('let %s put an engine into its place', (path, target) => {
     expect(breachesOf(`${SOURCES}/${path}`, `import { Log } from '${target}';`)).toEqual([]);
     expect(breachesOf(`${SOURCES}/service/${path}`, `import { Log } from '../${target}';`)).toHaveLength(1);
+  });
+
+  it('let the store of a project on files write to the log', () => {
+    const source = "import { Log } from '../../engine/files/log/log.ts';";
+    expect(breachesOf(`${SOURCES}/storage/embedded/files-engine.ts`, source)).toEqual([]);
+    expect(breachesOf(`${SOURCES}/storage/collections/defined-store.ts`, source)).toHaveLength(1);
   });
 });

@@ -1,4 +1,4 @@
-import { readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { bundocCommand, bundocProcess } from './support/bundoc-command.ts';
@@ -36,7 +36,7 @@ const projectFiles = () =>
     .map((path) => [path, readFileSync(path).toString('base64'), statSync(path).mtimeMs]);
 
 describe('bundoc on the command line', () => {
-  it.each([['verify'], ['stats'], ['repair', 'project-a']])(
+  it.each([['verify'], ['stats'], ['repair', 'project-a'], ['settle']])(
     '%s cannot run beside the service: exit code 2, by a message that names it',
     async (...args) => {
       const { code, stdout, stderr } = await bundoc(args);
@@ -75,6 +75,7 @@ describe('bundoc on the command line', () => {
     expect(JSON.parse(json.stdout)).toEqual({
       ok: true,
       projects: [{ project: 'project-a', documents: 2, findings: [] }],
+      log: [],
     });
     expect(projectFiles()).toEqual(before);
   });
@@ -83,7 +84,7 @@ describe('bundoc on the command line', () => {
     const { code, stdout } = await bundoc(['stats']);
     expect(code).toBe(0);
     expect(stdout).toMatch(
-      /^storage [0-9a-f-]{36}, generation [0-9a-f-]{36}\nproject +documents +tombstones/,
+      /^storage [0-9a-f-]{36}, generation [0-9a-f-]{36}\nproject +documents +tombstones .* log bytes /,
     );
     expect(stdout).toMatch(/^project-b +2 +0 +1 /m);
     const json = await bundoc(['stats', 'project-a', '--json']);
@@ -99,28 +100,112 @@ describe('bundoc on the command line', () => {
     expect(stdout).toBe('project-b  key  kms_unavailable\n');
   });
 
+  it('settles the data folder without a key', async () => {
+    const plain = await bundoc(['settle'], 'http://127.0.0.1:1');
+    expect(plain).toMatchObject({ code: 0, stdout: '' });
+    expect(plain.stderr).toBe('bundoc: settled: every folder of a project is durable\n');
+    expect(readdirSync(join(installation.dataDir, 'log'))).toContain('settled');
+    const all = await bundoc(['settle', '--all', '--json'], 'http://127.0.0.1:1');
+    expect(all).toMatchObject({ code: 0, stdout: '{"stuck":[]}\n' });
+    for (const project of ['project-a', 'project-b'])
+      expect(readdirSync(join(installation.dataDir, 'projects', project, 'carried'))).toHaveLength(1);
+    expect((await bundoc(['verify'])).stderr).toBe('bundoc: 4 documents in 2 projects: all good\n');
+  });
+
   it('finds damage, goes on with the other projects, and repairs it for the service to go on', async () => {
-    rmSync(projectFile('catalog'));
+    await installation.startBundoc();
+    const read = (id: string) =>
+      call(installation.url, `/v1/projects/project-a/collections/notes/documents/${id}`, { token });
+    expect((await read('one')).status).toBe(200);
+    await call(installation.url, '/v1/projects/project-a/collections/notes/documents', {
+      method: 'POST',
+      token,
+      body: JSON.stringify({ _id: 'three', of: 'project-a' }),
+    });
+    await installation.stopBundoc();
+    const whole = readFileSync(projectFile('project.json'));
+    writeFileSync(projectFile('catalog'), 'no catalog');
     writeFileSync(projectFile('project.json'), '{');
     const found = await bundoc(['verify']);
     expect(found.code).toBe(1);
     expect(found.stdout).toBe(
-      'project-a  project.json  is no project file of this project\nproject-a  catalog  the catalog is missing\n',
+      'project-a  project.json  is no project file of this project\nproject-a  catalog  it is no catalog of a known format\n',
     );
     expect(found.stderr).toContain('2 documents in 2 projects: 2 findings');
 
     const repaired = await bundoc(['repair', 'project-a']);
     expect(repaired).toMatchObject({ code: 0, stderr: '' });
-    expect(repaired.stdout).toMatch(/restored project.json from catalog-project.json/);
+    expect(repaired.stdout).toMatch(/restored project.json from the copy of project.json in carried/);
     expect(repaired.stdout).toMatch(/rebuilt the catalog/);
+    expect(readFileSync(projectFile('project.json'))).toEqual(whole);
     expect((await bundoc(['verify'])).code).toBe(0);
     expect((await bundoc(['repair', 'project-a'])).stdout).toBe('nothing to repair\n');
 
     await installation.startBundoc();
-    const read = await call(installation.url, '/v1/projects/project-a/collections/notes/documents/one', {
-      token,
+    for (const id of ['one', 'three'])
+      expect((await read(id)).json()).toMatchObject({ _id: id, of: 'project-a' });
+    await installation.stopBundoc();
+  });
+
+  it('tells damage of the log that is of other projects, and gives up commits with --accept-loss alone', async () => {
+    await installation.startBundoc();
+    const write = async (project: string, id: string) =>
+      call(installation.url, `/v1/projects/${project}/collections/notes/documents`, {
+        method: 'POST',
+        token,
+        body: JSON.stringify({ _id: id, of: project }),
+      });
+    for (const id of ['four', 'five', 'six']) expect((await write('project-b', id)).status).toBe(201);
+    await installation.stopBundoc();
+    damageFrameBeforeLast();
+
+    const other = await bundoc(['verify', 'project-a', '--json']);
+    expect(other.code).toBe(1);
+    expect(JSON.parse(other.stdout)).toMatchObject({
+      ok: false,
+      projects: [{ project: 'project-a', findings: [] }],
+      log: [
+        expect.stringMatching(
+          /^segment \d+, frame \d+ of the log is damaged; it has parts of handle [0-9a-f]{16}$/,
+        ),
+      ],
     });
-    expect(read.status).toBe(200);
-    expect(read.json()).toMatchObject({ _id: 'one', of: 'project-a' });
+    const own = await bundoc(['verify']);
+    expect(own.stdout).toMatch(/^log {2}segment \d+, frame \d+ of the log is damaged/);
+    expect(own.stdout).toMatch(
+      /^project-b {2}log {2}segment \d+, frame \d+ of the log: a part does not open$/m,
+    );
+
+    const refused = await bundoc(['repair', 'project-b']);
+    expect(refused).toMatchObject({ code: 1, stdout: '' });
+    expect(refused.stderr).toMatch(/commits \d+ to \d+ may be lost; repair it with --accept-loss/);
+    const repaired = await bundoc(['repair', 'project-b', '--accept-loss']);
+    expect(repaired.code).toBe(0);
+    expect(repaired.stdout).toMatch(/^may be lost: commits \d+ to \d+$/m);
+    expect((await bundoc(['verify', 'project-b'])).stdout).not.toMatch(/^project-b/m);
+    await installation.startBundoc();
+    expect((await write('project-b', 'seven')).status).toBe(201);
   });
 });
+
+/** Damages the part in the last frame but one: the last one that has parts follows it. */
+function damageFrameBeforeLast(): void {
+  const folder = join(installation.dataDir, 'log');
+  const frames: { path: string; segment: number; frame: number; lastByte: number }[] = [];
+  for (const name of readdirSync(folder).filter((one) => /^\d{8}$/.test(one))) {
+    const path = join(folder, name);
+    const bytes = readFileSync(path);
+    for (let frame = 1; frame * 4_096 < bytes.length; frame++) {
+      const start = frame * 4_096;
+      const isFrame =
+        bytes.toString('latin1', start, start + 4) === 'BLF1' && bytes.readUInt16BE(start + 56) > 0;
+      const lastByte = start + bytes.readUInt32BE(start + 4) - 17;
+      if (isFrame) frames.push({ path, segment: Number(bytes.readBigUInt64BE(start + 16)), frame, lastByte });
+    }
+  }
+  frames.sort((one, other) => one.segment - other.segment || one.frame - other.frame);
+  const { path, lastByte } = frames.at(-2)!;
+  const bytes = readFileSync(path);
+  bytes[lastByte]! ^= 1;
+  writeFileSync(path, bytes);
+}

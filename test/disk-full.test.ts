@@ -5,7 +5,8 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { startBundocProcess } from './support/bundoc-process.ts';
 import { type Answer, call, Installation, PATIENT_BUNDOC } from './support/installation.ts';
 
-const DISK_BYTES = 24 * 1_048_576;
+/** The log takes 64 MiB from the start. */
+const DISK_BYTES = 96 * 1_048_576;
 const BALLAST_BYTES = 8 * 1_048_576;
 const WRITES_MAX = 5_000;
 const WRITERS = 8;

@@ -121,9 +121,9 @@ describe('a project folder', () => {
     });
     // No file comes or goes while it is read.
     await installation.stopBundoc();
-    const folder = join(installation.dataDir, 'projects');
+    const folders = ['projects', 'log'].map((name) => join(installation.dataDir, name));
     const everything = Buffer.concat(
-      filesOf(folder).flatMap((file) => [Buffer.from(file), readFileSync(file)]),
+      folders.flatMap(filesOf).flatMap((file) => [Buffer.from(file), readFileSync(file)]),
     );
     for (const word of words) {
       expect(everything.includes(word), word).toBe(false);

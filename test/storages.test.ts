@@ -1,4 +1,4 @@
-import { cpSync, mkdirSync, renameSync, writeFileSync } from 'node:fs';
+import { cpSync, renameSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { type RunningBundoc, startBundoc } from '@bundoc/bundoc/app';
 import { readConfig } from '@bundoc/bundoc/config';
@@ -99,10 +99,9 @@ describe('a storage', () => {
     // Not even with a copy of its folder.
     await installation.stopBundoc();
     const copy = join(installation.folder, 'copied');
-    mkdirSync(copy);
-    cpSync(join(installation.folder, 'twin', 'storage.json'), join(copy, 'storage.json'));
-    cpSync(join(installation.dataDir, 'projects'), join(copy, 'projects'), { recursive: true });
     await others.pop()?.close();
+    cpSync(join(installation.folder, 'twin'), copy, { recursive: true });
+    cpSync(join(installation.dataDir, 'projects'), join(copy, 'projects'), { recursive: true });
     const copied = await startOn(copy);
     expect((await read(copied, 'p')).json()).toMatchObject({ code: 'project_elsewhere' });
     const again = await call(copied, '/v1/projects/p?confirm=p', { method: 'DELETE', token });

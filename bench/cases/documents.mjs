@@ -210,7 +210,7 @@ export async function sizes(bench) {
       }
       report.target('opening 100k documents, s', opened, 1, 'at most');
       report.note(
-        `After kill -9, opening 100k documents took ${replayed[0].toFixed(2)} s (it replays the journal).`,
+        `After kill -9, opening 100k documents took ${replayed[0].toFixed(2)} s (it replays the log).`,
       );
     }
     await quiet(bundoc);

@@ -1,13 +1,23 @@
 // The cases of BunKMS.
 
 import { randomBytes } from 'node:crypto';
+import { mkdirSync, readFileSync, statSync } from 'node:fs';
 import { Agent, request } from 'node:http';
+import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { documents } from '../lib/documents.mjs';
+import { usageOfFolder } from '../lib/folders.mjs';
+import { Installation } from '../lib/processes.mjs';
+import { round } from '../lib/report.mjs';
 
 const KEYS = 64;
 const MANY_KEYS = 100_000;
 const PAGE = 500;
+/** 10,000 keys in use, each exported again after 60 to 90 % of 15 minutes. */
+const RECORDS_PER_DAY = 1_300_000;
+const SHIPPED_WITHIN_MS = 60_000;
+/** So many that pages of the store which are half full do not matter. */
+const EXPORTS_MIN = 5_000;
 
 /** Exports, each with its durable audit record. */
 export async function exportTarget({ report, installation }) {
@@ -39,6 +49,58 @@ export async function exportTarget({ report, installation }) {
     25,
     'at most',
   );
+}
+
+/** What the record of one export takes in BunKMS's store, of SQLite, and in the copy of the chain that is shipped. */
+export async function recordTarget({ report, directory, keep, quick }) {
+  const folder = join(directory, 'records');
+  mkdirSync(folder);
+  const shipped = join(folder, 'shipped');
+  const installation = await keep(Installation.start(folder, { BUNKMS_AUDIT_SHIP: `file:${shipped}` }));
+  const { BUNKMS_DATA_DIR: dataDir } = installation.kmsEnv;
+  const token = installation.issueToken('service', 'kms:create_key kms:export_key');
+  for (let at = 0; at < KEYS; at++) await createKey(installation.kms.url, token, `record-${at}`);
+  const load = (kms) => ({
+    url: kms.internalUrl,
+    method: 'GET',
+    paths: Array.from({ length: KEYS }, (_, at) => `/v1/export/record-${at}`),
+    ...{ token, connections: 64, seconds: quick ? 3 : 10 },
+  });
+  // Only a store that is closed has everything in its main file.
+  await installation.stop();
+  const before = {
+    bytes: usageOfFolder(dataDir).bytes,
+    shippedBytes: statSync(shipped).size,
+    head: installation.auditHead(),
+  };
+  const kms = await keep(installation.startKmsNode(dataDir));
+  for (let exports = 0; exports < EXPORTS_MIN; )
+    exports += (await report.measured('exports whose records are measured', kms, load(kms))).requests;
+  await until(() => isShipped(shipped, installation.auditHead()));
+  await kms.stop();
+  const records = installation.auditHead() - before.head;
+  const bytes = (usageOfFolder(dataDir).bytes - before.bytes) / records;
+  const shippedBytes = (statSync(shipped).size - before.shippedBytes) / records;
+  const gbPerDay = (bytes * RECORDS_PER_DAY) / 1e9;
+  report.note(
+    `The CRITICAL record of an export takes **${round(bytes)} bytes** of BunKMS's store and ${round(shippedBytes)} of the shipped copy, ` +
+      `over ${records} records. ${RECORDS_PER_DAY / 1e6} million records a day are ${gbPerDay.toFixed(2)} GB a day and ` +
+      `${round(gbPerDay * 365)} GB a year, and ${((shippedBytes * RECORDS_PER_DAY) / 1e9).toFixed(2)} GB a day of the copy.`,
+  );
+}
+
+/** Whether the last line of a shipped chain is the newest record. */
+function isShipped(path, head) {
+  const last = readFileSync(path, 'utf8').trimEnd().split('\n').at(-1);
+  return JSON.parse(last).seq === head;
+}
+
+async function until(condition) {
+  const begun = performance.now();
+  while (!condition()) {
+    if (performance.now() - begun > SHIPPED_WITHIN_MS) throw new Error('the chain is not shipped in time');
+    await sleep(200);
+  }
 }
 
 /** Encryption of 1 KiB, beside a bare server that sends the same body back. */

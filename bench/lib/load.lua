@@ -1,4 +1,4 @@
--- Sends the requests of a plan (see load.mjs), in turn or each once, and prints what wrk measured as one line.
+-- Sends the requests of a plan (see load.mjs), in turn, each once or as they are picked, and prints what wrk measured as one line.
 local plan = dofile(os.getenv('BENCH_PLAN'))
 local threads = {}
 
@@ -22,6 +22,18 @@ function init()
   if plan.count > 0 then
     make = function(n) return wrk.format(plan.method, plan.prefix .. n .. plan.suffix, headers, body) end
     total = plan.count
+  elseif plan.picks ~= '' then
+    local reads, writes, picks = {}, {}, {}
+    for i, path in ipairs(plan.reads) do
+      reads[i] = wrk.format('GET', path, { ['Authorization'] = headers['Authorization'] })
+    end
+    for i, path in ipairs(plan.writes) do writes[i] = wrk.format('PUT', path, headers, body) end
+    for line in io.lines(plan.picks) do picks[#picks + 1] = tonumber(line) end
+    make = function(n)
+      local pick = picks[n]
+      return pick > 0 and reads[pick] or writes[-pick]
+    end
+    total = #picks
   elseif #plan.bodies > 0 then
     local made = {}
     for i, one in ipairs(plan.bodies) do made[i] = wrk.format(plan.method, plan.paths[1], headers, one) end

@@ -24,12 +24,16 @@ export const generator = (() => {
  * @property {string} [prefix] with `count`: `prefix1` to `prefix<count>`, each once
  * @property {number} [count]
  * @property {string} [suffix] behind the number
+ * @property {{ reads: string[], writes: string[], picks: number[] }} [mix] instead of a method and paths: a pick of 3 reads the third of `reads`,
+ *   one of -3 PUTs the body to the third of `writes`; over and over
  * @property {Buffer} [body]
  * @property {string[]} [bodies] instead, of ASCII: sent to the one path in turn, over and over
  * @property {string} token
  * @property {number} connections
  * @property {number} seconds
  * @property {number} [patienceS] seconds after which an answer that has not come counts as broken; 10 by default
+ * @property {boolean} [tolerant] requests that failed are counted, and end nothing
+ * @property {boolean} [expectsFailure] of a tolerant load: requests are to be refused
  * @property {boolean} [steady] the time to connect is none of the latencies: Node accepts one connection in each turn of its event loop, which are
  *   long ones where requests are costly, so the first request of the last of 64 connections may wait for 64 turns
  */
@@ -40,15 +44,17 @@ const CONNECT_MS = 200;
 /**
  * @param {string} directory for the plan
  * @param {Load} load
- * @returns what came out, times in milliseconds; it throws when any request failed.
+ * @returns what came out, times in milliseconds. `perSecond` is of requests that were not refused. It throws when any request failed, unless
+ *   the load is `tolerant`.
  */
 export async function run(directory, load) {
   const result = await (generator === 'wrk' ? runWrk(directory, load) : runAutocannon(load));
-  if (result.refused > 0 || result.broken > 0 || result.requests === 0)
+  const failed = result.refused > 0 || result.broken > 0;
+  if ((failed && load.tolerant !== true) || result.requests === 0)
     throw new Error(
       `${load.method} ${load.paths?.[0] ?? load.prefix}: ${result.refused} of ${result.requests} refused, ${result.broken} broken`,
     );
-  return { ...result, perSecond: result.requests / result.seconds };
+  return { ...result, perSecond: (result.requests - result.refused) / result.seconds };
 }
 
 let plans = 0;
@@ -62,6 +68,7 @@ async function runWrk(
     prefix,
     suffix = '',
     count,
+    mix,
     body,
     bodies = [],
     token,
@@ -74,12 +81,15 @@ async function runWrk(
   const waitMs = steady ? CONNECT_MS : 0;
   const name = join(directory, `plan-${plans++}`);
   const quoted = (text) => JSON.stringify(text);
+  const list = (items) => `{${items.map(quoted).join(',')}}`;
   if (body !== undefined) writeFileSync(`${name}.body`, body);
+  if (mix !== undefined) writeFileSync(`${name}.picks`, mix.picks.join('\n'));
   writeFileSync(
     `${name}.lua`,
-    `return { token = ${quoted(token)}, method = ${quoted(method)}, prefix = ${quoted(prefix ?? '')}, suffix = ${quoted(suffix)}, ` +
+    `return { token = ${quoted(token)}, method = ${quoted(method ?? '')}, prefix = ${quoted(prefix ?? '')}, suffix = ${quoted(suffix)}, ` +
       `count = ${count ?? 0}, connections = ${connections}, wait_ms = ${waitMs}, body = ${quoted(body === undefined ? '' : `${name}.body`)}, ` +
-      `paths = {${(paths ?? []).map(quoted).join(',')}}, bodies = {${bodies.map(quoted).join(',')}} }\n`,
+      `paths = ${list(paths ?? [])}, bodies = ${list(bodies)}, ` +
+      `reads = ${list(mix?.reads ?? [])}, writes = ${list(mix?.writes ?? [])}, picks = ${quoted(mix === undefined ? '' : `${name}.picks`)} }\n`,
   );
   const child = spawn(
     'wrk',
@@ -120,6 +130,7 @@ async function runAutocannon({
   url,
   method,
   paths,
+  mix,
   prefix,
   suffix = '',
   count,
@@ -132,6 +143,12 @@ async function runAutocannon({
   const { default: autocannon } = await import('autocannon');
   let at = 0;
   const next = (request) => {
+    if (mix !== undefined) {
+      const pick = mix.picks[at++ % mix.picks.length];
+      return pick > 0
+        ? { ...request, method: 'GET', path: mix.reads[pick - 1], body: undefined }
+        : { ...request, method: 'PUT', path: mix.writes[-pick - 1], body };
+    }
     if (bodies.length > 0) request.body = bodies[at % bodies.length];
     request.path =
       paths === undefined ? `${prefix}${Math.min(++at, count)}${suffix}` : paths[at++ % paths.length];
@@ -143,7 +160,7 @@ async function runAutocannon({
     ...(count === undefined ? { duration: seconds } : { amount: count }),
     requests: [
       {
-        method,
+        method: method ?? 'GET',
         path: '/',
         setupRequest: next,
         headers: {

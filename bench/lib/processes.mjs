@@ -10,6 +10,7 @@ import {
   mkdirSync,
   readdirSync,
   readFileSync,
+  readlinkSync,
 } from 'node:fs';
 import { get } from 'node:http';
 import { createServer } from 'node:net';
@@ -20,6 +21,14 @@ import { fileURLToPath } from 'node:url';
 
 const root = fileURLToPath(new URL('../..', import.meta.url));
 const CLOCK_TICKS_PER_SECOND = 100;
+/** What lets {@link Service.memory} and {@link Service.profiled} ask a service. */
+export const ANSWERS = ['--expose-gc', '--import', new URL('answer-signals.mjs', import.meta.url).href];
+const ARENA_BYTES = 67_108_864n;
+/** The state of a listening socket in /proc/net/tcp. */
+const LISTENING = '0A';
+const ANSWER_LINE = 'BENCH-ANSWER ';
+/** A heap snapshot may be part of it. */
+const ANSWER_WITHIN_MS = 120_000;
 
 export async function freePort() {
   const server = createServer();
@@ -38,6 +47,8 @@ process.once('exit', () => {
 
 /** A child process; its output goes to standard error, or its first line is its URL. */
 class Service {
+  #onAnswer;
+
   constructor(name, command, args, { env = process.env, uid, gid, printsUrl = false } = {}) {
     this.name = name;
     this.child = spawn(command, args, {
@@ -56,7 +67,44 @@ class Service {
         else this.#keep(line);
       });
     });
-    createInterface({ input: this.child.stderr }).on('line', (line) => this.#keep(line));
+    createInterface({ input: this.child.stderr }).on('line', (line) => {
+      if (line.startsWith(ANSWER_LINE)) this.#onAnswer?.(JSON.parse(line.slice(ANSWER_LINE.length)));
+      else this.#keep(line);
+    });
+  }
+
+  /**
+   * What a service that was started with {@link ANSWERS} uses after a garbage collection, in bytes. `rss` is that of the process, the rest
+   * of its main thread.
+   *
+   * @param {{ snapshot?: boolean }} [options] with a snapshot of its heap in the folder `BENCH_SNAPSHOTS`
+   */
+  memory({ snapshot = false } = {}) {
+    return this.#ask(snapshot ? 'SIGPWR' : 'SIGWINCH');
+  }
+
+  /**
+   * Profiles the main thread of a service that was started with {@link ANSWERS} while something runs.
+   *
+   * @returns what that returned, and the path of the profile in the folder `BENCH_PROFILES`.
+   */
+  async profiled(run) {
+    await this.#ask('SIGURG');
+    const result = await run();
+    const { profile } = await this.#ask('SIGURG');
+    return { result, profile };
+  }
+
+  async #ask(signal) {
+    const told = new Promise((resolve) => {
+      this.#onAnswer = resolve;
+    });
+    this.child.kill(signal);
+    const late = sleep(ANSWER_WITHIN_MS, undefined, { ref: false });
+    const answer = await Promise.race([told, late, this.ended]);
+    if (typeof answer !== 'object' || answer === null)
+      throw new Error(`${this.name} does not answer ${signal}:\n${this.output}`);
+    return answer;
   }
 
   #keep(line) {
@@ -84,7 +132,10 @@ class Service {
   async stop(signal = 'SIGTERM') {
     if (this.running) this.child.kill(signal);
     await Promise.race([this.ended, sleep(20_000, undefined, { ref: false })]);
-    if (this.running) this.child.kill('SIGKILL');
+    if (this.running) {
+      process.stderr.write(`bench: ${this.name} did not end within 20 s and is killed\n`);
+      this.child.kill('SIGKILL');
+    }
     await this.ended;
   }
 }
@@ -112,15 +163,15 @@ export class Installation {
     this.dataDir = join(directory, 'data');
   }
 
-  /** @param {NodeJS.ProcessEnv} [kmsEnv] what BunKMS is told besides. */
-  static async start(directory, kmsEnv = {}) {
+  /** @param {NodeJS.ProcessEnv} [kmsEnv] what BunKMS is told besides. @param {string[]} [kmsNodeArgs] */
+  static async start(directory, kmsEnv = {}, kmsNodeArgs = []) {
     const installation = new Installation(directory);
-    await installation.#startKms(kmsEnv);
+    await installation.#startKms(kmsEnv, kmsNodeArgs);
     installation.token = installation.issueToken('client', 'docs:read docs:write');
     return installation;
   }
 
-  async #startKms(env) {
+  async #startKms(env, nodeArgs) {
     this.kmsEnv = {
       ...process.env,
       BUNKMS_DATA_DIR: join(this.#directory, 'kms'),
@@ -134,13 +185,14 @@ export class Installation {
     };
     this.addKek();
     this.#cli('init', '--service-token', this.tokenFile);
-    this.kms = await this.startKmsNode(this.kmsEnv.BUNKMS_DATA_DIR);
+    this.kms = await this.startKmsNode(this.kmsEnv.BUNKMS_DATA_DIR, nodeArgs);
   }
 
   /** Starts a node of BunKMS, one more on the same store if that is shared. */
-  async startKmsNode(dataDir) {
+  async startKmsNode(dataDir, nodeArgs = []) {
     const [api, internal] = [await freePort(), await freePort()];
-    const kms = new Service('BunKMS', process.execPath, [join(root, 'packages/bunkms/dist/main.js')], {
+    const main = join(root, 'packages/bunkms/dist/main.js');
+    const kms = new Service('BunKMS', process.execPath, [...nodeArgs, main], {
       env: {
         ...this.kmsEnv,
         BUNKMS_PORT: String(api),
@@ -165,6 +217,11 @@ export class Installation {
       ...['token', 'issue', '--typ', typ, '--sub', 'bench', '--ttl', '4h', '--scope', scopes],
       ...(typ === 'client' ? ['--project', '*'] : ['--keys', '*']),
     );
+  }
+
+  /** The number of the newest record of BunKMS's audit chain. */
+  auditHead() {
+    return Number(this.#cli('audit', 'head').split(':')[0]);
   }
 
   #cli(...args) {
@@ -263,6 +320,74 @@ export function descriptors(pid) {
   } catch {
     return 0;
   }
+}
+
+/** The descriptors of a process but for its connections with clients of a port. Linux only: elsewhere 0. */
+export function descriptorsBesideClients(pid, port) {
+  const clients = new Set();
+  for (const table of ['tcp', 'tcp6']) {
+    for (const line of readIfThere(`/proc/${pid}/net/${table}`).split('\n').slice(1)) {
+      const [, local, , state, , , , , , inode] = line.trim().split(/\s+/);
+      const isOwn = local?.endsWith(`:${port.toString(16).toUpperCase().padStart(4, '0')}`);
+      if (isOwn && state !== LISTENING) clients.add(`socket:[${inode}]`);
+    }
+  }
+  let others = 0;
+  for (const fd of entriesIn(`/proc/${pid}/fd`)) {
+    try {
+      if (!clients.has(readlinkSync(`/proc/${pid}/fd/${fd}`))) others++;
+    } catch {
+      // Closed meanwhile.
+    }
+  }
+  return others;
+}
+
+function entriesIn(directory) {
+  try {
+    return readdirSync(directory);
+  } catch {
+    return [];
+  }
+}
+
+function readIfThere(path) {
+  try {
+    return readFileSync(path, 'utf8');
+  } catch {
+    return '';
+  }
+}
+
+/**
+ * Resident bytes of what the C library's `malloc` has taken from the system, in use or not: the `[heap]` and its arenas, which begin at a multiple
+ * of 64 MiB. Linux with glibc only: elsewhere 0.
+ */
+export function mallocBytes(pid) {
+  let isOf = false;
+  let kib = 0;
+  for (const line of readIfThere(`/proc/${pid}/smaps`).split('\n')) {
+    const mapping = /^([0-9a-f]+)-[0-9a-f]+ (\S+) \S+ \S+ \S+\s*(.*)$/.exec(line);
+    if (mapping !== null) {
+      const [, start, access, name] = mapping;
+      const isArena = name === '' && access === 'rw-p' && BigInt(`0x${start}`) % ARENA_BYTES === 0n;
+      isOf = name === '[heap]' || isArena;
+    } else if (isOf) kib += Number(/^Rss:\s+(\d+) kB$/.exec(line)?.[1] ?? 0);
+  }
+  return kib * 1_024;
+}
+
+/** Processor seconds that the threads of a process have used, by their names. Linux only: elsewhere empty. */
+export function threadSeconds(pid) {
+  const seconds = new Map();
+  for (const thread of entriesIn(`/proc/${pid}/task`)) {
+    const stat = readIfThere(`/proc/${pid}/task/${thread}/stat`);
+    const name = stat.slice(stat.indexOf('(') + 1, stat.lastIndexOf(')'));
+    const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ');
+    const used = (Number(fields[11]) + Number(fields[12])) / CLOCK_TICKS_PER_SECOND;
+    if (Number.isFinite(used)) seconds.set(name, (seconds.get(name) ?? 0) + used);
+  }
+  return seconds;
 }
 
 /** Processor seconds that a process has used, and its resident memory. Linux only: elsewhere zeros. */

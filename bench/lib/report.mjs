@@ -6,7 +6,7 @@ import { cpus, totalmem } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { generator, run } from './load.mjs';
-import { usage } from './processes.mjs';
+import { threadSeconds, usage } from './processes.mjs';
 
 const root = fileURLToPath(new URL('../..', import.meta.url));
 
@@ -16,6 +16,7 @@ export class Report {
   #targets = [];
   #cases = [];
   #notes = [];
+  #failures = [];
 
   /** @param {string} directory for what the load generator needs @param {string} mode which cases are measured */
   constructor(directory, mode) {
@@ -30,9 +31,14 @@ export class Report {
   /** Puts a load on a server, and keeps what came out unless it is `silent`. */
   async measured(name, server, load, { silent = false } = {}) {
     const before = usage(server.pid);
+    const threadsBefore = threadSeconds(server.pid);
     const { kib, ...rest } = load;
     const result = await run(this.#directory, { ...rest, url: load.url ?? server.url });
     const after = usage(server.pid);
+    const threads = Array.from(threadSeconds(server.pid), ([name, seconds]) => [
+      name,
+      ((seconds - (threadsBefore.get(name) ?? 0)) / result.requests) * 1e6,
+    ]);
     const row = {
       name,
       kib: kib ?? 1,
@@ -41,15 +47,26 @@ export class Report {
       cpuPercent: ((after.cpuSeconds - before.cpuSeconds) / result.seconds) * 100,
       /** What holds up best when others use the processors too. */
       cpuUs: ((after.cpuSeconds - before.cpuSeconds) / result.requests) * 1e6,
+      /** The same by the names of threads; of one that ended meanwhile there is nothing. */
+      threadUs: Object.fromEntries(
+        threads.filter(([, us]) => us >= 0.1).map(([name, us]) => [name, Number(us.toFixed(1))]),
+      ),
       rssMb: after.rssMb,
+      errors: load.expectsFailure === true ? result.broken : result.refused + result.broken,
     };
+    // Failed ones of a warm up, too.
+    if (row.errors > 0) this.#failed(row);
     if (!silent) {
       this.#cases.push(row);
       say(
-        `${name}, ${round(row.kib)} KiB, ${load.connections} connections: ${round(row.perSecond)}/s, p99 ${row.p99.toFixed(2)} ms, ${row.cpuUs.toFixed(1)} µs CPU each`,
+        `${name}, ${round(row.kib)} KiB, ${load.connections} connections: ${round(row.perSecond)}/s, p99 ${row.p99.toFixed(2)} ms, ${row.cpuUs.toFixed(1)} µs CPU each${row.errors > 0 ? `, ${row.errors} FAILED` : ''}`,
       );
     }
     return row;
+  }
+
+  #failed({ name, refused, broken, requests }) {
+    this.#failures.push(`${name}: **${refused} of ${requests} requests refused, ${broken} broken**`);
   }
 
   /** Keeps what was measured in another way. */
@@ -73,7 +90,7 @@ export class Report {
     return ratios;
   }
 
-  /** @param {'at least' | 'at most'} direction */
+  /** Keeps the middle of some values beside its goal; a value that is no number misses it. @param {'at least' | 'at most'} direction */
   target(name, values, goal, direction) {
     const sorted = values.toSorted((a, b) => a - b);
     const value = sorted[Math.floor((sorted.length - 1) / 2)];
@@ -109,13 +126,16 @@ export class Report {
           `| ${name} | ${figure(value)} | ${direction} ${goal} | ${met ? 'met' : '**missed**'} | ${values.map(figure).join(', ')} |`,
       ),
       '',
+      ...(this.#failures.length > 0 ? ['Requests failed, and count in no rate:', ''] : []),
+      ...this.#failures.map((failure) => `- ${failure}`),
+      ...(this.#failures.length > 0 ? [''] : []),
       ...this.#notes.map((note) => `- ${note}`),
       '',
-      '| Case | KiB | Connections | Requests/s | p50 ms | p99 ms | Server CPU % | CPU µs each | Memory MB |',
-      '|---|--:|--:|--:|--:|--:|--:|--:|--:|',
+      '| Case | KiB | Connections | Requests/s | Failed | p50 ms | p99 ms | Server CPU % | CPU µs each | Memory MB |',
+      '|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|',
       ...this.#cases.map(
-        ({ name, kib, connections, perSecond, p50, p99, cpuPercent, cpuUs, rssMb }) =>
-          `| ${name} | ${round(kib)} | ${connections} | ${round(perSecond)} | ${p50.toFixed(2)} | ${p99.toFixed(2)} | ${Math.round(cpuPercent)} | ${cpuUs.toFixed(1)} | ${Math.round(rssMb)} |`,
+        ({ name, kib, connections, perSecond, errors = 0, p50, p99, cpuPercent, cpuUs, rssMb }) =>
+          `| ${name} | ${round(kib)} | ${connections} | ${round(perSecond)} | ${errors} | ${p50.toFixed(2)} | ${p99.toFixed(2)} | ${Math.round(cpuPercent)} | ${cpuUs.toFixed(1)} | ${Math.round(rssMb)} |`,
       ),
       '',
     ];
@@ -124,7 +144,7 @@ export class Report {
     writeFileSync(join(results, 'latest.md'), lines.join('\n'));
     writeFileSync(
       join(results, 'latest.json'),
-      `${JSON.stringify({ facts, targets: this.#targets, cases: this.#cases, notes: this.#notes }, null, 2)}\n`,
+      `${JSON.stringify({ facts, targets: this.#targets, cases: this.#cases, failures: this.#failures, notes: this.#notes }, null, 2)}\n`,
     );
     console.log(lines.join('\n'));
   }

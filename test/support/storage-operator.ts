@@ -30,7 +30,6 @@ const KNOWN = [
   'incoming',
   'projects/*',
   'projects/*/project.json',
-  'projects/*/catalog-project.json',
   'projects/*/catalog',
   'projects/*/indexes',
   'projects/*/deleted.json',
@@ -39,18 +38,25 @@ const KNOWN = [
   'projects/*/restoring',
   'projects/*/docs',
   'projects/*/docs/00',
-  'projects/*/journal',
-  'projects/*/journal/00000000',
-  'projects/*/journal/00000001',
-  'projects/*/journal/99999999',
-  'projects/*/journal/a',
-  'projects/*/tmp',
-  'projects/*/tmp/0123',
+  'projects/*/carried',
+  'projects/*/carried/1',
+  'projects/*/carried/a',
+  'tmp',
+  'tmp/0123',
   'set-aside',
   'log',
+  'log/00000000',
+  'log/00000001',
+  'log/99999999',
+  'log/a',
+  'log/stuck',
+  'log/stuck/00112233445566778899aabb-1',
+  'log/settled',
 ];
 
-const COPIED_BYTES_MAX = 8_388_608;
+/** A segment of the log is copied and changed, too. */
+const COPIED_BYTES_MAX = 16_777_216;
+const NOISE_BYTES_MAX = 65_536;
 const HUGE_BYTES = [10 * 1_073_741_824, 2 * 1_073_741_824, 40 * 1_048_576] as const;
 
 /** A storage, and who has the rights to it, while no service uses it. */
@@ -137,7 +143,7 @@ export class FolderOperator implements HostileStorage {
     cut: (path: string) => this.#edit(path, (bytes) => bytes.subarray(0, this.#below(bytes.length + 1))),
     lengthen: (path: string) =>
       this.#edit(path, (bytes) => Buffer.concat([bytes, Buffer.alloc(this.#below(5_000))])),
-    noise: (path: string) => this.#edit(path, (bytes) => this.#noise(bytes.length)),
+    noise: (path: string) => this.#edit(path, (bytes) => this.#noisy(bytes)),
     plantNoise: (path: string) =>
       this.#plant(path, () => writeFileSync(path, this.#noise(this.#below(3_000)))),
     empty: (path: string) => this.#plant(path, () => writeFileSync(path, '')),
@@ -298,8 +304,17 @@ export class FolderOperator implements HostileStorage {
   #flipped(bytes: Buffer): Buffer {
     const changed = Buffer.from(bytes);
     if (changed.length === 0) return changed;
-    const at = this.#below(changed.length);
+    const at = this.#below(usedBytes(changed));
     changed[at] = (changed[at] as number) ^ (1 << this.#below(8));
+    return changed;
+  }
+
+  /** Noise in the place of what is used of a file, or of a piece of that. */
+  #noisy(bytes: Buffer): Buffer {
+    const used = usedBytes(bytes);
+    const length = Math.min(used, NOISE_BYTES_MAX);
+    const changed = Buffer.from(bytes);
+    this.#noise(length).copy(changed, this.#below(used - length + 1));
     return changed;
   }
 
@@ -314,6 +329,13 @@ export class FolderOperator implements HostileStorage {
   #oneOf<T>(all: readonly T[]): T {
     return all[this.#below(all.length)] as T;
   }
+}
+
+/** A segment of the log ends in zeros, of which nothing depends. */
+function usedBytes(bytes: Buffer): number {
+  let used = bytes.length;
+  while (used > 1 && bytes[used - 1] === 0) used--;
+  return used;
 }
 
 /** A mark that Bundoc has not written. */
@@ -348,6 +370,7 @@ export function forgedStorage(text: string, random: () => number): string {
     { generation: undefined },
     { candidates: [randomUUID(), file['generation']] },
     { takeOvers: Number.MAX_SAFE_INTEGER },
+    { log: undefined },
     { id: randomUUID(), generation: undefined, candidates: [], takeOvers: 7 },
   ];
   return `${JSON.stringify({ ...file, ...forgeries[Math.floor(random() * forgeries.length)] })}\n`;

@@ -76,7 +76,9 @@ export async function documentFiles(dataDir: string, project: string, count: num
   const docs = join(dataDir, 'projects', project, 'docs');
   const deadline = Date.now() + PATIENT_MS;
   for (;;) {
-    const files = readdirSync(docs, { recursive: true, withFileTypes: true })
+    // The folder comes with the first of them.
+    const entries = existsSync(docs) ? readdirSync(docs, { withFileTypes: true }) : [];
+    const files = entries
       .filter((entry) => entry.isFile())
       .map((entry) => join(entry.parentPath, entry.name));
     const written = files.filter((path) => statSync(path).size > 0).length;
@@ -114,14 +116,13 @@ class StoredFiles implements StoredProjects {
 
   async sealedDocuments(project: string, count: number): Promise<SealedDocument[]> {
     return (await documentFiles(this.#dataDir, project, count)).map((path) => {
-      const name = basename(path);
-      if (basename(dirname(path)) !== name.slice(0, 2)) throw new Error(`${path} is not where it belongs`);
-      return { name, sealed: readFileSync(path) };
+      if (basename(dirname(path)) !== 'docs') throw new Error(`${path} is not where it belongs`);
+      return { name: basename(path), sealed: readFileSync(path) };
     });
   }
 
   async replaceSealed(project: string, { name, sealed }: SealedDocument): Promise<void> {
-    writeFileSync(join(this.#dataDir, 'projects', project, 'docs', name.slice(0, 2), name), sealed);
+    writeFileSync(join(this.#dataDir, 'projects', project, 'docs', name), sealed);
   }
 
   async everything(): Promise<Buffer> {

@@ -18,7 +18,6 @@ import { ServiceToken } from './kms/service-token.ts';
 import { StorageKeys } from './kms/storage-keys.ts';
 import { TokenKeys } from './kms/token-keys.ts';
 import { type BundocMetrics, createBundocMetrics } from './metrics.ts';
-import { descriptorLimit } from './process-limits.ts';
 import { applyEvent } from './project/apply-event.ts';
 import { ProjectDeletion } from './project/delete-project.ts';
 import { ExpiryLooks } from './project/expiry-looks.ts';
@@ -29,6 +28,7 @@ import { unknownSealers } from './project/project-file.ts';
 import { ProjectUpkeep } from './project/project-upkeep.ts';
 import type { Projects } from './project/projects.ts';
 import type { OnSetAside } from './project/set-aside.ts';
+import { SpreadRotations } from './project/spread-rotations.ts';
 import { SCAN_LIMITS } from './query/scan-budget.ts';
 import { registerBackup } from './routes/backup.ts';
 import { registerBatch } from './routes/batch.ts';
@@ -54,7 +54,7 @@ import { ProjectDirectory } from './service/project-directory.ts';
 import { Queries } from './service/queries.ts';
 import type { Disk } from './storage/embedded/disk.ts';
 import { openFileStorage } from './storage-files.ts';
-import type { OpenCost, Storage, StoragePorts, StoreWatch } from './storage-parts.ts';
+import type { Storage, StoragePorts, StoreWatch } from './storage-parts.ts';
 import { openMoveTarget, openPostgresStorage, warnInClear } from './storage-postgres.ts';
 
 /** What a test may replace. */
@@ -82,8 +82,6 @@ export interface RunningBundoc extends RunningService {
 }
 
 const SWEEP_EVERY_MS = 1_000;
-/** Part of the descriptors that open projects may take. */
-const DESCRIPTORS_SHARE = 0.5;
 const TOKEN_KEYS_EVERY_MS = 300_000;
 const RESUME_EVERY_MS = 5_000;
 /** How often it is looked how old the generation is, and how old it may become. */
@@ -102,7 +100,8 @@ const RESEALS_A_SECOND = 500;
 /**
  * Makes Bundoc of its parts and listens.
  *
- * @throws ConfigError, DataFolderInUse, SchemaMismatch, or what the storage and the listener throw; nothing is left open then.
+ * @throws ConfigError, DataFolderInUse, SchemaMismatch, or what the storage and the listener throw; nothing
+ * is left open then.
  */
 export async function startBundoc(config: BundocConfig, parts: BundocParts = {}): Promise<RunningBundoc> {
   const clock = parts.clock ?? systemClock;
@@ -151,7 +150,7 @@ export async function startBundoc(config: BundocConfig, parts: BundocParts = {})
       'a mark that nobody confirms was set aside: somebody may have put it into the storage',
     );
   };
-  const { keys, projects, instances } = composeInstances({
+  const { keys, projects, instances, rotations } = composeInstances({
     ...{ config, clock, logger, metrics, storage, service, generation, onSetAside },
     settle: (project, move) => settleMove(from, project, move),
   });
@@ -193,7 +192,7 @@ export async function startBundoc(config: BundocConfig, parts: BundocParts = {})
     tokenExpiryS: () => (token.expiresAtMs ?? Number.NaN) / 1_000,
   });
   const upkeep = new ProjectUpkeep({
-    ...{ instances, logger, resealsMax: RESEALS_A_SECOND },
+    ...{ instances, logger, rotations, resealsMax: RESEALS_A_SECOND },
     statesOf: storage.statesOf,
   });
   const sweep = () => {
@@ -279,7 +278,10 @@ export async function startBundoc(config: BundocConfig, parts: BundocParts = {})
   return { url, moves, confirmed, close: () => running.disposeAsync() };
 }
 
-/** The certificate for BunKMS and its authorities; undefined without any. A connection in the clear is worth a word. */
+/**
+ * The certificate for BunKMS and its authorities; undefined without any. A connection in the clear is worth a
+ * word.
+ */
 function openKmsTls(
   { kms }: BundocConfig,
   { clock, logger, metrics, checkEveryMs }: ServerTlsPorts,
@@ -329,6 +331,7 @@ function composeInstances(composition: Composition): {
   keys: KeyCache;
   projects: Projects;
   instances: InstanceManager;
+  rotations: SpreadRotations;
 } {
   const { config, clock, logger, metrics, storage, service, generation, onSetAside, settle } = composition;
   const keys = new KeyCache({
@@ -337,12 +340,12 @@ function composeInstances(composition: Composition): {
     ttlMs: config.keyTtlMs,
     onFetch: metrics.keyFetch,
   });
+  const rotations = new SpreadRotations({
+    ...{ clock, logger },
+    rotate: (project, version) => keys.rotate(project, version),
+  });
   const watch = (project: string): StoreWatch => ({
-    onRotationDue: (version) => {
-      keys.rotate(project, version).catch((error: unknown) => {
-        logger.error({ project, version, err: error }, 'the key has sealed much and could not be rotated');
-      });
-    },
+    onRotationDue: (version) => rotations.due(project, version),
     onIntegrityError: (file) => {
       metrics.integrityError();
       logger.error({ project, file }, 'a document file does not open');
@@ -356,25 +359,27 @@ function composeInstances(composition: Composition): {
     clock,
     logger,
     requireServed: () => void generation.acting(),
-    openStore: (project, { cipher, file }) =>
-      storage.openStore(project, cipher, watch(project), unknownSealers(file, cipher.version, generation)),
+    openStore: (project, opened) => {
+      const { cipher, file } = opened;
+      return storage.openStore(
+        project,
+        opened,
+        watch(project),
+        unknownSealers(file, cipher.version, generation),
+      );
+    },
     othersWrite: storage.othersWrite,
     openBytesMax: config.openBytes,
-    hotMax: projectsMaxFor(storage.openCost),
-    projectBytes: storage.openCost.bytes,
     ...(storage.storedBytes === undefined ? {} : { storedBytes: storage.storedBytes }),
     expiry: storage.expiry,
   });
-  return { keys, projects, instances };
+  return { keys, projects, instances, rotations };
 }
 
-/** As many projects as may be open for their descriptors: the rest of those is for connections. */
-function projectsMaxFor({ descriptors }: OpenCost): number {
-  if (descriptors === 0) return Number.POSITIVE_INFINITY;
-  return Math.max(1, Math.floor((descriptorLimit() * DESCRIPTORS_SHARE) / descriptors));
-}
-
-/** Each hour the generation is advanced, by one of several nodes, so that a copy of the storage is found out that is in use beside it. */
+/**
+ * Each hour the generation is advanced, by one of several nodes, so that a copy of the storage is found out
+ * that is in use beside it.
+ */
 async function advanceOld(storage: Storage, generation: StorageGeneration, logger: Logger): Promise<void> {
   try {
     const ageS = await storage.identity.ageS();

@@ -16,6 +16,7 @@ describe('the configuration', () => {
       documentBytesMax: 1_048_576,
       batchBytesMax: 16_777_216,
       cacheBytes: 268_435_456,
+      logBytes: 268_435_456,
       openBytes: defaultOpenBytes(),
       requestsPerProject: 0,
       quota: undefined,

@@ -48,6 +48,7 @@ const variables = z.object({
   BUNDOC_MAX_BATCH_BYTES: wholeNumber(1, 30 * MIB).default(16 * MIB),
   BUNDOC_CACHE_BYTES: wholeNumber(0, 1_099_511_627_776).default(256 * MIB),
   BUNDOC_OPEN_BYTES: wholeNumber(0, 1_099_511_627_776).optional(),
+  BUNDOC_LOG_BYTES: wholeNumber(64 * MIB, 1_099_511_627_776).default(256 * MIB),
   BUNDOC_REQUESTS_PER_PROJECT: wholeNumber(0, 1_000_000).default(0),
   BUNDOC_PROJECT_DOCUMENTS_MAX: wholeNumber(0, 1_000_000_000_000).default(0),
   BUNDOC_PROJECT_BYTES_MAX: wholeNumber(0, 999_999_999_999_999).default(0),
@@ -67,7 +68,8 @@ const environmentSchema = allOrNone(allOrNone(variables, OWN_TLS), KMS_CLIENT)
     },
   )
   .refine(
-    // Whoever gives certificates means the connection to be closed to others; without https they would do nothing.
+    // Whoever gives certificates means the connection to be closed to others; without https they would do
+    // nothing.
     (values) =>
       String(values.BUNDOC_KMS_URL).startsWith('https:') ||
       KMS_TLS.every((name) => values[name] === undefined),
@@ -98,6 +100,8 @@ export interface BundocConfig {
   readonly cacheBytes: number;
   /** Bytes of memory that open projects take at most; one project may be open in any case. */
   readonly openBytes: number;
+  /** Bytes that the log of a data folder takes at most. */
+  readonly logBytes: number;
   /** Requests a second of one project; 0 for no limit. */
   readonly requestsPerProject: number;
   /** What each project may hold; undefined for no limit. */
@@ -128,6 +132,7 @@ export function readConfig(environment: Environment): BundocConfig {
     batchBytesMax: values.BUNDOC_MAX_BATCH_BYTES,
     cacheBytes: values.BUNDOC_CACHE_BYTES,
     openBytes: values.BUNDOC_OPEN_BYTES ?? defaultOpenBytes(),
+    logBytes: values.BUNDOC_LOG_BYTES,
     requestsPerProject: values.BUNDOC_REQUESTS_PER_PROJECT,
     quota: quotaOf(values.BUNDOC_PROJECT_DOCUMENTS_MAX, values.BUNDOC_PROJECT_BYTES_MAX),
     corsOrigins: values.BUNDOC_CORS_ORIGINS,

@@ -1,4 +1,4 @@
-import { createServiceMetrics, gauge, type ServiceMetrics } from '@bundoc/shared/http/metrics';
+import { counter, createServiceMetrics, gauge, type ServiceMetrics } from '@bundoc/shared/http/metrics';
 import { Counter } from 'prom-client';
 import type { FetchOutcome } from './project/key-cache.ts';
 import type { StorageCount } from './storage-parts.ts';
@@ -22,11 +22,47 @@ type Observations = Readonly<Record<Observed, () => number> & Partial<Record<Sto
 const STORAGE_COUNTS: Readonly<Record<StorageCount, readonly [name: string, help: string]>> = {
   backlogBytes: [
     'bundoc_backlog_bytes',
-    'Sealed documents that are durable in the journal and wait for their files, in bytes.',
+    'Sealed documents that are durable in the log and wait for their files, in bytes.',
   ],
+  logSegmentsLive: ['bundoc_log_segments_live', 'Segments of the log that hold commits.'],
+  logSegmentsFree: ['bundoc_log_segments_free', 'Segments of the log that are free.'],
+  logUncoveredBytes: [
+    'bundoc_log_uncovered_bytes',
+    'Bytes of commits that are in the log and in no catalog yet. The log keeps them.',
+  ],
+  logFrames: ['bundoc_log_frames_total', 'Frames written to the log. Each is one write and one sync.'],
+  logCommits: ['bundoc_log_commits_total', 'Commits in the frames that were written.'],
+  logSyncSeconds: ['bundoc_log_sync_seconds_total', 'Time spent writing and syncing frames, in seconds.'],
+  logCarries: [
+    'bundoc_log_carried_files_total',
+    'Files of sealed parts that were copied from the log to project folders without a key.',
+  ],
+  logCuts: [
+    'bundoc_log_write_failures_total',
+    'Failed writes to the log. After each, the log continues in another segment.',
+  ],
+  logStuckHandles: [
+    'bundoc_log_stuck_projects',
+    'Projects whose folder failed while the log was freed. Their commits are in log/stuck.',
+  ],
+  logSuspects: ['bundoc_log_suspect_frames', 'Frames of the log that were damaged at the last start.'],
+  logHoles: [
+    'bundoc_log_holes',
+    '1 while frames are lost and it is unknown which projects had commits there.',
+  ],
+  logWritesStopped: ['bundoc_log_writes_stopped', '1 while the log cannot be written.'],
   databaseConnections: ['bundoc_postgres_connections', 'Connections to PostgreSQL that are open.'],
   databaseWaiting: ['bundoc_postgres_waiting', 'Statements that wait for a connection to PostgreSQL.'],
 };
+
+/** Totals that only grow while the process runs. */
+const STORAGE_TOTALS: ReadonlySet<StorageCount> = new Set<StorageCount>([
+  'logFrames',
+  'logCommits',
+  'logSyncSeconds',
+  'logCarries',
+  'logCuts',
+]);
 
 /** What Bundoc counts. No label holds a project, collection or document. */
 export interface BundocMetrics extends ServiceMetrics {
@@ -120,9 +156,11 @@ export function createBundocMetrics(): BundocMetrics {
         'Documents of open projects that are sealed under a former key version.',
         documentsToReseal,
       );
-      for (const [count, [name, help]] of Object.entries(STORAGE_COUNTS)) {
-        const read = observed[count as StorageCount];
-        if (read !== undefined) gauge(registry, name, help, read);
+      for (const [name, [metric, help]] of Object.entries(STORAGE_COUNTS)) {
+        const count = name as StorageCount;
+        const read = observed[count];
+        const register = STORAGE_TOTALS.has(count) ? counter : gauge;
+        if (read !== undefined) register(registry, metric, help, read);
       }
     },
   };

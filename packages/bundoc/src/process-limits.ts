@@ -8,16 +8,9 @@ function memoryLimit(): number {
   return constrained > 0 ? Math.min(constrained, totalmem()) : totalmem();
 }
 
-/** A quarter of the memory, and no more than half of what V8 has for objects: a full heap ends the process. */
+/**
+ * A quarter of the memory, and no more than half of what V8 has for objects: a full heap ends the process.
+ */
 export function defaultOpenBytes(): number {
   return Math.floor(Math.min(memoryLimit() / 4, getHeapStatistics().heap_size_limit / 2));
-}
-
-/** Files and connections that this process may have open; Node has raised it to the hard limit. */
-export function descriptorLimit(): number {
-  // Without it the report looks up the names of peers. The types do not know the member yet.
-  const report = Object.assign(process.report, { excludeNetwork: true });
-  const { userLimits } = report.getReport() as { userLimits?: { open_files?: { soft?: unknown } } };
-  const soft = userLimits?.open_files?.soft;
-  return typeof soft === 'number' ? soft : Number.POSITIVE_INFINITY;
 }

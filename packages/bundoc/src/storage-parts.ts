@@ -1,12 +1,11 @@
 import type { Clock } from '@bundoc/shared/clock';
 import type { Logger } from '@bundoc/shared/logger';
-import type { ProjectCipher } from './cipher/project-cipher.ts';
 import type { StorageIdentity } from './identity/storage-file.ts';
 import type { ExpiryMarks } from './project/expiry-marks.ts';
 import type { SettleMove } from './project/judge-move-mark.ts';
 import type { KeyCache } from './project/key-cache.ts';
 import type { TakenOver } from './project/project-file.ts';
-import type { Projects } from './project/projects.ts';
+import type { OpenedProject, Projects } from './project/projects.ts';
 import type { OnSetAside } from './project/set-aside.ts';
 import type { Disk } from './storage/embedded/disk.ts';
 import type { UnknownSealers } from './storage/embedded/seal-budget.ts';
@@ -20,17 +19,17 @@ export interface StoragePorts {
   readonly quota?: Quota | undefined;
 }
 
-/** What a store tells of. */
+/** Events of a store. */
 export interface StoreWatch {
   /** A document does not open; by its (opaque) name. */
   readonly onIntegrityError: (name: string) => void;
-  /** The store must be opened anew. */
+  /** The store must be opened again. */
   readonly onFailure: (error: unknown) => void;
   /** The key version has sealed so much that it should be rotated. */
   readonly onRotationDue: (version: number) => void;
 }
 
-/** A storage as the composition root puts it to use. */
+/** A storage as the composition root uses it. */
 export interface Storage extends AsyncDisposable {
   /** What the log calls it. */
   readonly place: string;
@@ -47,25 +46,19 @@ export interface Storage extends AsyncDisposable {
   /** @param unknownSealers under the current version of the key. */
   openStore(
     project: string,
-    cipher: ProjectCipher,
+    opened: OpenedProject,
     watch: StoreWatch,
     unknownSealers: UnknownSealers,
   ): Promise<ProjectStore>;
-  /** Where others write to it: the state of each project as a text, which changes with it. One statement for all. */
+  /**
+   * Where others write to it: the state of each project as a text, which changes with it. One statement for
+   * all.
+   */
   readonly statesOf?: (projects: readonly string[]) => Promise<ReadonlyMap<string, string>>;
-  /** What every open project takes. */
-  readonly openCost: OpenCost;
-  /** Bytes in which it keeps what an open project has in memory, where it can tell. */
-  readonly storedBytes?: (project: string) => Promise<number>;
+  /** Stored bytes of what an open project has in memory, where the storage knows them. */
+  readonly storedBytes?: (project: string, entries?: readonly string[]) => Promise<number>;
   /** Of a storage in files alone. */
   readonly folders?: MovableFolders;
-}
-
-/** What an open project takes at least, whatever it holds. */
-export interface OpenCost {
-  /** Of memory. */
-  readonly bytes: number;
-  readonly descriptors: number;
 }
 
 /** Projects in files, as moves need them. */
@@ -78,9 +71,27 @@ export interface ProjectPlaceInFiles {
   readonly directory: string;
   /** Where its content goes when it was moved away. */
   readonly keptIn: string;
+  /** For what is being written, on the same file system. */
+  readonly tmp: string;
   readonly disk: Disk;
-  /** Nothing of the project may be kept in memory any more. */
-  readonly forget: () => void;
+  /** Forgets all of the project but its folder. */
+  readonly forget: () => Promise<void>;
 }
 
-export type StorageCount = 'backlogBytes' | 'databaseConnections' | 'databaseWaiting';
+export type StorageCount = 'backlogBytes' | 'databaseConnections' | 'databaseWaiting' | keyof LogCounts;
+
+/** What the log of a data folder counts. */
+export interface LogCounts {
+  readonly logSegmentsLive: number;
+  readonly logSegmentsFree: number;
+  readonly logUncoveredBytes: number;
+  readonly logFrames: number;
+  readonly logCommits: number;
+  readonly logSyncSeconds: number;
+  readonly logCarries: number;
+  readonly logCuts: number;
+  readonly logStuckHandles: number;
+  readonly logSuspects: number;
+  readonly logHoles: number;
+  readonly logWritesStopped: number;
+}

@@ -14,12 +14,10 @@ import { migrate } from './storage/postgres/migrate.ts';
 import { PostgresStore } from './storage/postgres/postgres-store.ts';
 import { checkServer, takesWrites } from './storage/postgres/server-check.ts';
 import type { PostgresConfig } from './storage-config.ts';
-import type { OpenCost, Storage, StoragePorts } from './storage-parts.ts';
+import type { Storage, StoragePorts } from './storage-parts.ts';
 
 /** Seals that a node reserves at once for a project: each node has a part of what a key may make. */
 const SHARED_SEAL_LIMITS = { ...SEAL_LIMITS, reserve: 2 ** 16 };
-/** What a project holds stays in the database, and its connections are of all projects. */
-const OPEN_COST: OpenCost = { bytes: 32_768, descriptors: 0 };
 const STATES: Statement = {
   name: 'bundoc-states-1',
   text: 'SELECT project, seq, index_version FROM bundoc.heads WHERE project = ANY($1)',
@@ -33,7 +31,8 @@ const READY_WITHIN_MS = 2_000;
 /**
  * The part of the composition root that stores in PostgreSQL. Brings the schema forward.
  *
- * @throws ConfigError, SchemaMismatch, StartRefused; AppError `storage_unavailable` when the server cannot serve for half a minute.
+ * @throws ConfigError, SchemaMismatch, StartRefused; AppError `storage_unavailable` when the server cannot
+ * serve for half a minute.
  */
 export async function openPostgresStorage(
   config: PostgresConfig,
@@ -60,8 +59,7 @@ export async function openPostgresStorage(
       const rows = await database.query(STATES, [projects]);
       return new Map(rows.map(([project, seq, indexes]) => [String(project), `${seq} ${indexes}`]));
     },
-    openCost: OPEN_COST,
-    openStore: (project, cipher, watch, unknownSealers) =>
+    openStore: (project, { cipher }, watch, unknownSealers) =>
       new PostgresStore({
         ...watch,
         whyGone: () => whyGone({ database, clock }, project),
@@ -78,7 +76,8 @@ export async function openPostgresStorage(
 }
 
 /**
- * Connections to a database that projects are moved to: the caller's to close. Brings the schema forward, as a node would.
+ * Connections to a database that projects are moved to: the caller's to close. Brings the schema forward, as
+ * a node would.
  *
  * @throws ConfigError, SchemaMismatch; AppError `storage_unavailable`.
  */

@@ -1,5 +1,6 @@
-import { createSecretKey } from 'node:crypto';
+import { createSecretKey, hash } from 'node:crypto';
 import { readFileSync } from 'node:fs';
+import { decodeSettled, encodeSettled, settledState } from '@bundoc/shared/contract/log-folder';
 import { describe, expect, it } from 'vitest';
 import { Log } from '../src/engine/files/log/log.ts';
 import { partKeysOf } from '../src/engine/files/log/part-seal.ts';
@@ -77,6 +78,58 @@ describe('the golden files of the log, version 1', () => {
     const second = live.filter(({ number }) => number === 2).map((one) => [2, one] as const);
     await using reader = new PartReader(disk, new Map(second), 2);
     expect(await textsOf(reader, index.newest(A), [golden('carried-v1.golden.bin')])).toEqual(OF_A);
+  });
+
+  it('carry parts that open in another data folder, by the storage id that the carried file names', async () => {
+    await using reader = new PartReader(newDisk(), new Map(), 1);
+    const covered = { segment: 40, frame: 2, tag: Buffer.alloc(16) };
+    const wanted = { handle: A, newest: undefined, carried: [golden('carried-v1.golden.bin')] };
+    const texts: string[] = [];
+    const parts = partsBehind(reader, { ...wanted, covered: undefined });
+    for await (const { plaintext } of openParts('golden', Buffer.alloc(16, 0xee), keys, parts))
+      texts.push(plaintext.toString());
+    expect(texts.length).toBeGreaterThan(1);
+    expect(texts).toEqual(OF_A.slice(0, texts.length));
+    // A snapshot that covers all of them names a place that only the other log knows.
+    const first = (isCopy: boolean) => partsBehind(reader, { ...wanted, covered, isCopy }).next();
+    expect(await first(true)).toEqual({ done: true, value: undefined });
+    await expect(first(false)).rejects.toThrow('do not follow');
+  });
+
+  it('have the carried file read by its byte table alone', () => {
+    const file = golden('carried-v1.golden.bin');
+    expect(file.toString('latin1', 0, 8)).toBe('BUNDOCP1');
+    expect(file.subarray(8, 24)).toEqual(STORAGE_ID);
+    expect(file.toString('hex', 24, 32)).toBe(A);
+    expect(file.readBigUInt64BE(32)).toBe(1n);
+    expect(file.subarray(40, 56)).toEqual(segments.subarray(32, 48));
+    let [at, last] = [80, Buffer.alloc(0)];
+    const frames: number[] = [];
+    for (let left = file.readUInt32BE(76); left > 0; left--) {
+      const entry = file.subarray(at + 4, at + 68);
+      frames.push(file.readUInt32BE(at));
+      expect(entry.toString('hex', 0, 8)).toBe(A);
+      last = entry.subarray(48, 64);
+      at += 68 + entry.readUInt32BE(16);
+    }
+    expect(at).toBe(file.length - 16);
+    expect(file.readUInt32BE(56)).toBe(frames.at(-1));
+    expect(file.subarray(60, 76)).toEqual(last);
+    expect(file.subarray(at)).toEqual(hash('sha256', file.subarray(0, at), 'buffer').subarray(0, 16));
+  });
+
+  it('have a mark that the folder is settled, which names the newest segment', () => {
+    const mark = golden('settled-v1.golden.bin');
+    const use = { number: 2, id: segments.subarray(SEGMENT_BYTES + 32, SEGMENT_BYTES + 48) };
+    expect(decodeSettled(mark)).toEqual(use);
+    expect(encodeSettled(use)).toEqual(mark);
+    const files = new Map([
+      ['00000000', segments.subarray(0, SEGMENT_BYTES)],
+      ['00000001', segments.subarray(SEGMENT_BYTES)],
+      ['settled', mark],
+    ]);
+    const readStart = (name: string, bytes: number) => files.get(name)?.subarray(0, bytes);
+    expect(settledState({ list: () => [...files.keys()], readStart })).toBe('settled');
   });
 
   it('are read by the byte tables alone', () => {

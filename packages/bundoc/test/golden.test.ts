@@ -12,13 +12,15 @@ import { readValue } from '../src/query/value.ts';
 import { decodeIndexes } from '../src/storage/embedded/index-file.ts';
 import { MemoryIndex } from '../src/storage/indexes/memory-index.ts';
 import type { IndexSpec } from '../src/storage/indexes/port.ts';
-import { openTestStore } from '../src/testing/embedded-project.ts';
 import { SimulatedDisk } from '../src/testing/simulated-disk.ts';
+import { openTestStore } from '../src/testing/test-engine.ts';
 
 const golden = (name: string) => readFileSync(new URL(`golden/${name}`, import.meta.url));
 const expected = JSON.parse(golden('expected-v1.golden.json').toString()) as Record<string, string>;
 
-/** Files that earlier releases wrote. They are never regenerated: a format that changes gets a new version. */
+/**
+ * Files that earlier releases wrote. They are never regenerated: a format that changes gets a new version.
+ */
 describe('the golden files of format 1', () => {
   const dek = createSecretKey(Buffer.from(String(expected['dekHex']), 'hex'));
   const file = parseProjectFile('golden', golden('project-v1.golden.json'));
@@ -54,7 +56,9 @@ describe('the golden files of format 1', () => {
     expect(readStoredMetadata(text, ref)?._rev).toBe('0123456789abcdef01234567');
   });
 
-  /** By `docs/formats` and nothing of ours: key, nonce, tag, ciphertext and AAD as the byte tables give them. */
+  /**
+   * By `docs/formats` and nothing of ours: key, nonce, tag, ciphertext and AAD as the byte tables give them.
+   */
   function openByHand(
     info: string,
     salt: Buffer,
@@ -72,37 +76,78 @@ describe('the golden files of format 1', () => {
     usedKeys: { key: string; request: string; answer: unknown }[];
   };
 
-  it('catalog and journal open to the state that they were written from', async () => {
-    const disk = new SimulatedDisk('/', '/p', '/p/tmp', '/p/docs', '/p/journal');
-    disk.tamper('/p/catalog', golden('catalog-v1.golden.bin'));
-    disk.tamper('/p/journal/00000007', golden('journal-v1.golden.bin'));
-    await using store = await openTestStore('golden', '/p', disk, openCipher(file, [key]), new FakeClock());
+  /**
+   * A data folder that was settled: a catalog, what was carried out of the log behind it, and a log that has
+   * nothing.
+   */
+  function folderWith(catalog: Buffer): SimulatedDisk {
+    const disk = new SimulatedDisk('/', '/log', '/projects', '/projects/golden', '/projects/golden/carried');
+    const segment = Buffer.alloc(65_536);
+    golden('log-emptied-v1.golden.bin').copy(segment);
+    disk.tamper('/log/00000002', segment);
+    disk.tamper('/projects/golden/catalog', catalog);
+    disk.tamper('/projects/golden/carried/2', golden('project-carried-v1.golden.bin'));
+    return disk;
+  }
+
+  const openIn = (disk: SimulatedDisk) =>
+    openTestStore(
+      'golden',
+      '/projects/golden',
+      disk,
+      openCipher(file, [key]),
+      new FakeClock(),
+      golden('project-v1.golden.json'),
+    );
+
+  it('a catalog, and parts of the log behind it, open to the state that they were written from', async () => {
+    const written = JSON.parse(golden('engine-v2.golden.json').toString()) as typeof engine;
+    await using store = await openIn(folderWith(golden('catalog-v2.golden.bin')));
     const { documents } = await store.list({ collection: 'notes', after: 0, limit: 10, bytesMax: 1_000_000 });
-    expect(documents.map(({ text }) => text.toString())).toEqual(engine.texts);
-    expect((await store.changes(0, 10)).changes).toEqual(engine.changes);
-    for (const { key: used, request, answer } of engine.usedKeys)
+    expect(documents.map(({ text }) => text.toString())).toEqual(written.texts);
+    expect((await store.changes(0, 10)).changes).toEqual(written.changes);
+    for (const { key: used, request, answer } of written.usedKeys)
       expect(await store.commit([], { idempotency: { key: used, request } })).toEqual(answer);
   });
 
-  it('the catalog’s first chunk is opened by its byte table alone', () => {
-    const bytes = golden('catalog-v1.golden.bin');
-    expect(bytes.toString('latin1', 0, 8)).toBe('BUNDOCC1');
+  it('a catalog that an earlier build wrote is damage, and never an empty project', async () => {
+    await expect(openIn(folderWith(golden('catalog-v1.golden.bin')))).rejects.toMatchObject({
+      code: 'project_damaged',
+    });
+  });
+
+  it('the catalog’s clear head and first chunk are opened by their byte tables alone', () => {
+    const bytes = golden('catalog-v2.golden.bin');
+    expect(bytes.toString('latin1', 0, 8)).toBe('BUNDOCC2');
     expect(bytes.readUInt32BE(8)).toBe(1);
     const id = bytes.subarray(12, 28);
-    const end = 32 + bytes.readUInt32BE(28);
-    const plaintext = openByHand('bundoc/catalog/v1', id, {
-      nonce: bytes.subarray(32, 44),
-      text: bytes.subarray(44, end - 16),
+    // The carried file names the same handle, and the segment of the part that is covered.
+    const carried = golden('project-carried-v1.golden.bin');
+    expect(carried.includes(bytes.subarray(28, 36))).toBe(true);
+    expect([Number(bytes.readBigUInt64BE(36)), bytes.readUInt32BE(44) > 0]).toEqual([2, true]);
+    // The first part behind the covered one names its tag.
+    expect(carried.includes(bytes.subarray(48, 64))).toBe(true);
+    // Two living documents, each of a few bytes and the seal.
+    expect([Number(bytes.readBigUInt64BE(64)), Number(bytes.readBigUInt64BE(72))]).toEqual([
+      2,
+      expect.any(Number),
+    ]);
+    expect(Number(bytes.readBigUInt64BE(72))).toBeGreaterThan(200);
+    const head = 84 + bytes.readUInt32BE(80);
+    expect(bytes.subarray(84, head)).toEqual(golden('project-v1.golden.json'));
+    const end = head + 4 + bytes.readUInt32BE(head);
+    const hashOfHead = createHash('sha256').update(bytes.subarray(0, head)).digest('hex');
+    const plaintext = openByHand('bundoc/catalog/v2', id, {
+      nonce: bytes.subarray(head + 4, head + 16),
+      text: bytes.subarray(head + 16, end - 16),
       tag: bytes.subarray(end - 16, end),
-      aad: Buffer.from(`bundoc/catalog/v1\0golden\0${id.toString('hex')}\x000\0more`),
+      aad: Buffer.from(`bundoc/catalog/v2\0golden\0${hashOfHead}\x000\0more`),
     });
-    expect(plaintext).toHaveLength(62);
-    // The first live segment is the golden one, and lastSeq covers the four commits before it.
-    expect(plaintext.readUIntBE(0, 6)).toBe(2);
-    expect(plaintext.subarray(6, 38)).toEqual(golden('journal-v1.golden.bin').subarray(36, 68));
-    expect(plaintext.readUIntBE(38, 6)).toBe(4);
+    expect(plaintext).toHaveLength(24);
+    // The four changes before it; no deletion is forgotten.
+    expect([plaintext.readUIntBE(0, 6), plaintext.readUIntBE(6, 6)]).toEqual([4, 0]);
     // Of one key version, version 1, three seals.
-    expect([plaintext.readUInt16BE(50), plaintext.readUInt32BE(52), plaintext.readUIntBE(56, 6)]).toEqual([
+    expect([plaintext.readUInt16BE(12), plaintext.readUInt32BE(14), plaintext.readUIntBE(18, 6)]).toEqual([
       1, 1, 3,
     ]);
   });
@@ -173,37 +218,6 @@ describe('the golden files of format 1', () => {
     expect(plaintext.toString('utf8', 9, 14)).toBe('notes');
     // The negative number -12.5: its sign, then the complement of point, digits and end.
     expect(plaintext.includes(Buffer.from([0x06, 0x7f, 0x7d, 0xce, 0xcd, 0xca, 0xff]))).toBe(true);
-  });
-
-  it('the journal’s frames are opened by their byte table alone', () => {
-    const bytes = golden('journal-v1.golden.bin');
-    expect(bytes.toString('latin1', 0, 8)).toBe('BUNDOCJ1');
-    const openFrame = (at: number) => {
-      const [length, number] = [bytes.readUInt32BE(at), bytes.readUInt32BE(at + 4)];
-      const nonce = Buffer.alloc(12);
-      nonce.writeUInt32BE(number, 8);
-      const plaintext = openByHand('bundoc/journal/v1', bytes.subarray(12, 28), {
-        nonce,
-        tag: bytes.subarray(at + 8, at + 24),
-        text: bytes.subarray(at + 24, at + 24 + length),
-        aad: Buffer.concat([
-          bytes.subarray(0, 512),
-          bytes.subarray(at + 4, at + 8),
-          bytes.subarray(at, at + 4),
-        ]),
-      });
-      return { number, plaintext };
-    };
-    const seals = openFrame(512);
-    expect(seals.number).toBe(1);
-    expect([seals.plaintext.readUInt8(0), seals.plaintext.readUInt32BE(1)]).toEqual([3, 1]);
-    expect(seals.plaintext.readUIntBE(5, 6)).toBe(3 + 2 + 2 ** 20);
-    const { number, plaintext } = openFrame(1_024);
-    expect(number).toBe(2);
-    expect(plaintext.readUInt8(0)).toBe(1);
-    expect(plaintext.toString('utf8', 3, 8)).toBe('notes');
-    expect(plaintext.toString('utf8', 10, 19)).toBe('première');
-    expect(plaintext.toString('hex', 19, 35)).toBe(expected['fileName']);
   });
 
   it('a backup opens to the state that it was made of, and its blocks by their byte table alone', async () => {

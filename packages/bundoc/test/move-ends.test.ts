@@ -189,7 +189,7 @@ describeWithPostgres('a move that does not go as planned', () => {
       await moving.fill(place);
       const seen: unknown[] = [];
       const calls = withCall('acceptKey', async (...args) => {
-        const node = await moving.node(place, undefined, systemClock);
+        const node = await moving.node(place, undefined, systemClock, false);
         // A start advances the generation, and so ends the offer.
         await moving.service.offerKey(args[0], args[2].storage, args[1], currentOf(place));
         await node.acquire(moving.project, 'existing').catch((error: AppError) => seen.push(error.code));

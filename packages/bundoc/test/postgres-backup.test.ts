@@ -124,7 +124,7 @@ describeWithPostgres('backups of projects in PostgreSQL', () => {
     const files = await project.open(disk);
     for (let n = 0; n < 20; n++) await commitOne(files, put(`d${n}`, `{ "n": ${n}.10 }`));
     await commitOne(files, remove('d3'));
-    const { file, place } = await readProject(project.place(disk));
+    const { file, place } = await readProject(await project.place(disk));
     const made = await backUp(project, { store: files, file, cipher: place.cipher });
     await files[Symbol.asyncDispose]();
     await restoreProjectInRows({ ...(await sourceOf(project, made.bytes)), database });
@@ -134,8 +134,14 @@ describeWithPostgres('backups of projects in PostgreSQL', () => {
     const back = await backUp(project, rows);
     await rows.store[Symbol.asyncDispose]();
     const other = CliProject.disk();
-    await restoreProject({ ...(await sourceOf(project, back.bytes)), disk: other, projectsDirectory: ROOT });
-    expect((await verifyProject(project.place(other), () => undefined)).findings).toEqual([]);
+    await restoreProject({
+      ...(await sourceOf(project, back.bytes)),
+      disk: other,
+      projectsDirectory: ROOT,
+      tmp: '/tmp',
+      arrived: async () => undefined,
+    });
+    expect((await verifyProject(await project.place(other), () => undefined)).findings).toEqual([]);
     const again = await project.open(other);
     expect(await contentOf(again)).toEqual(back.content);
     await again[Symbol.asyncDispose]();

@@ -1,4 +1,5 @@
 import { execFileSync } from 'node:child_process';
+import { hash } from 'node:crypto';
 import {
   mkdirSync,
   mkdtempSync,
@@ -13,6 +14,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { DatabaseSync } from 'node:sqlite';
 import { type ExportedKey, exportedKeySchema, keyDetailSchema } from '@bundoc/shared/contract/keys';
+import { encodeSettled } from '@bundoc/shared/contract/log-folder';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { verifyChain } from '../src/audit/chain.ts';
 import { KeyVerification } from '../src/audit/verify-keys.ts';
@@ -21,7 +23,14 @@ import { withDatabase } from './support/database.ts';
 import { FaultyStore } from './support/faulty-store.ts';
 import { newDataDir, newKek, startKms, type TestKms } from './support/kms.ts';
 import { edit, KeyCalls } from './support/lifecycle.ts';
-import { backupOf, inventoryOf, recoverFrom, restoreInto, writeProject } from './support/recovery.ts';
+import {
+  backupOf,
+  inventoryOf,
+  recoverFrom,
+  restoreInto,
+  writeCatalog,
+  writeProject,
+} from './support/recovery.ts';
 
 let kms: TestKms;
 let keys: KeyCalls;
@@ -276,9 +285,9 @@ describe('a project file', () => {
       ...file,
       versions: file.versions.map((one) => (one.version === 1 ? { ...one, wrapped: 'AAAA' } : one)),
     }));
-    const copy = readFileSync(join(directory, 'project.json'));
+    const copy = readFileSync(join(directory, 'project.json'), 'utf8');
     writeProject(bundoc, 'p', all.slice(0, 1));
-    writeFileSync(join(directory, 'catalog-project.json'), copy);
+    writeCatalog(directory, copy);
     expect(await recoverFrom(service, bundoc, { acceptResurrection: true })).toMatchObject([
       { outcome: 'recovered', versions: [1, 2] },
     ]);
@@ -381,7 +390,7 @@ describe('a project file', () => {
     const mark = { deleted: 'p', format: 1, since: '2026-01-01T00:00:00.000Z', keyDestroyedAt };
     const service = await newService();
     await recoverFrom(service, bundoc, { acceptResurrection: true });
-    for (const name of ['project.json', 'catalog-project.json']) rmSync(join(folder, name));
+    for (const name of ['project.json', 'catalog']) rmSync(join(folder, name));
     writeFileSync(join(folder, 'deleted.json'), JSON.stringify(mark));
     expect(await recoverFrom(service, bundoc)).toEqual([
       {
@@ -399,7 +408,7 @@ describe('a project file', () => {
     const all = await makeProject('p');
     const projects = join(bundoc, 'projects');
     mkdirSync(join(projects, 'linked'));
-    for (const name of ['project.json', 'catalog-project.json'])
+    for (const name of ['project.json', 'catalog'])
       symlinkSync(join(projects, 'p', name), join(projects, 'linked', name));
     symlinkSync(join(projects, 'p'), join(projects, 'linked-folder'));
     mkdirSync(join(projects, 'huge'));
@@ -416,7 +425,7 @@ describe('a project file', () => {
       {
         project: 'empty',
         outcome: 'unreadable',
-        problem: 'project.json is missing, catalog-project.json is missing',
+        problem: 'project.json is missing, the copy in catalog is missing',
       },
       {
         project: 'folder',
@@ -431,19 +440,19 @@ describe('a project file', () => {
       {
         project: 'linked',
         outcome: 'unreadable',
-        problem: 'project.json is a symbolic link, catalog-project.json is a symbolic link',
+        problem: 'project.json is a symbolic link, the copy in catalog is a symbolic link',
       },
       {
         project: 'linked-folder',
         outcome: 'unreadable',
         problem:
-          'project.json is no folder, or lies in none, catalog-project.json is no folder, or lies in none',
+          'project.json is no folder, or lies in none, the copy in catalog is no folder, or lies in none',
       },
       { project: 'p', key: NAME, outcome: 'recovered', state: 'disabled', versions: [1] },
       {
         project: 'piped',
         outcome: 'unreadable',
-        problem: 'project.json is no regular file, catalog-project.json is missing',
+        problem: 'project.json is no regular file, the copy in catalog is missing',
       },
     ]);
     expect(all).toHaveLength(1);
@@ -451,7 +460,44 @@ describe('a project file', () => {
       name: 'NoDataFolder',
     });
   });
+
+  test('is refused while the log may have projects that have no folder, and changes nothing', async () => {
+    await makeProject('p');
+    const service = await newService();
+    const before = await service.records();
+    const refused = { name: 'DataFolderUnsettled', message: expect.stringContaining('run `bundoc settle`') };
+    const log = join(bundoc, 'log');
+    mkdirSync(log);
+    writeFileSync(join(log, '00000000'), segmentHeader(1));
+    for (const dryRun of [false, true])
+      await expect(recoverFrom(service, bundoc, { dryRun })).rejects.toMatchObject(refused);
+    writeFileSync(join(log, 'settled'), encodeSettled({ number: 1, id: SEGMENT_ID }));
+    // A newer segment makes the mark stale.
+    writeFileSync(join(log, '00000001'), segmentHeader(2));
+    await expect(recoverFrom(service, bundoc)).rejects.toMatchObject(refused);
+    // What cannot be read may hold anything.
+    rmSync(join(log, '00000001'));
+    symlinkSync(join(log, '00000000'), join(log, '00000001'));
+    await expect(recoverFrom(service, bundoc)).rejects.toMatchObject(refused);
+    expect(await service.records()).toEqual(before);
+    rmSync(join(log, '00000001'));
+    expect(await recoverFrom(service, bundoc, { acceptResurrection: true })).toMatchObject([
+      { project: 'p', outcome: 'recovered' },
+    ]);
+  });
 });
+
+const SEGMENT_ID = Buffer.alloc(16, 7);
+
+/** The first block of a segment, as `docs/formats/log.md` has it. */
+function segmentHeader(number: number): Buffer {
+  const block = Buffer.alloc(4_096);
+  block.write('BUNDOCL1', 'latin1');
+  block.writeBigUInt64BE(BigInt(number), 24);
+  SEGMENT_ID.copy(block, 32);
+  hash('sha256', block.subarray(0, 132), 'buffer').copy(block, 132, 0, 16);
+  return block;
+}
 
 describe('a key in a store', () => {
   let all: ExportedKey[];

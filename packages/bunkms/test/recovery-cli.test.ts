@@ -1,5 +1,6 @@
 import {
   existsSync,
+  mkdirSync,
   mkdtempSync,
   readdirSync,
   readFileSync,
@@ -168,6 +169,11 @@ describe('bunkms backup, inventory, restore and recover', () => {
     expect(await run('init')).toMatchObject({ code: 0, stderr: expect.stringContaining('made a new store') });
     await expectFailure(2, /is no data folder of Bundoc/, 'recover', '--from', folder);
     await expectFailure(2, /required option/, 'recover');
+    // A log that nobody has marked as settled.
+    mkdirSync(join(at('bundoc'), 'log'));
+    writeFileSync(join(at('bundoc'), 'log', '00000000'), Buffer.alloc(4_096));
+    await expectFailure(1, /is not settled: .*run `bundoc settle`/, ...recover('--dry-run'));
+    rmSync(join(at('bundoc'), 'log'), { recursive: true });
     expect(
       await expectFailure(
         9,
@@ -190,7 +196,7 @@ describe('bunkms backup, inventory, restore and recover', () => {
       all.map(({ key_material_b64 }) => key_material_b64),
     );
     writeFileSync(join(at('bundoc'), 'projects', 'p', 'project.json'), '');
-    rmSync(join(at('bundoc'), 'projects', 'p', 'catalog-project.json'));
+    rmSync(join(at('bundoc'), 'projects', 'p', 'catalog'));
     expect(await expectFailure(1, /not recovered: p/, ...recover())).toMatch(
       /^p {4}unreadable {2}project.json is no project file/,
     );

@@ -11,7 +11,8 @@ import {
 } from 'node:fs';
 import { resolve, sep } from 'node:path';
 
-// Used by Bundoc's thread that writes files as well: it must import no library, so that the thread starts in a few milliseconds.
+// Used by Bundoc's thread that writes files as well: it must import no library, so that the thread starts in
+// a few milliseconds.
 
 /** The code of an {@link UnsafeEntry}, which crosses threads where the class does not. */
 export const UNSAFE_ENTRY = 'UNSAFE_ENTRY';
@@ -39,14 +40,15 @@ export const FOLDER_FLAGS = O_RDONLY | O_DIRECTORY | SAFE_FLAGS;
 const NOT_BELOW = /(?:^|\/)\.{0,2}(?:\/|$)|\0/;
 
 /**
- * How descriptors are tied to places below a data folder. Node has neither `openat` nor `openat2`. On Linux the folder
- * `/proc/self/fd` takes their place: an open folder's entries are reached through its descriptor, and the kernel says where a descriptor
- * lies. Elsewhere paths are checked before and after each use, which leaves a moment in which a live attacker can exchange a folder.
+ * How descriptors are tied to places below a data folder. Node has neither `openat` nor `openat2`. On Linux
+ * the folder `/proc/self/fd` takes their place: an open folder's entries are reached through its descriptor,
+ * and the kernel says where a descriptor lies. Elsewhere paths are checked before and after each use, which
+ * leaves a moment in which a live attacker can exchange a folder.
  */
 export type Containment = 'descriptors' | 'paths';
 
 /** The containment that this system has. */
-export function containmentOf(descriptor: number, realPath: string): Containment {
+function containmentOf(descriptor: number, realPath: string): Containment {
   try {
     return readlinkSync(procPath(descriptor)) === realPath ? 'descriptors' : 'paths';
   } catch {
@@ -63,8 +65,9 @@ export interface SharedFolder {
 }
 
 /**
- * A data folder, held open. Who can write to its storage is not trusted: below the folder no symbolic link is followed, and only
- * regular files and folders are opened. A hard link to a file outside cannot be told from a file of the folder.
+ * A data folder, held open. Who can write to its storage is not trusted: below the folder no symbolic link is
+ * followed, and only regular files and folders are opened. A hard link to a file outside cannot be told from
+ * a file of the folder.
  *
  * The path of the folder itself is the administrator's, and may lead over links.
  */
@@ -117,7 +120,11 @@ export class DataFolder implements Disposable {
     closeSync(this.#shared.descriptor);
   }
 
-  /** @returns the path below the folder, empty for the folder itself. @throws for a path outside: a defect of the caller. */
+  /**
+   * @returns the path below the folder, empty for the folder itself.
+   *
+   * @throws for a path outside: a defect of the caller.
+   */
   below(path: string): string {
     const { path: root } = this.#shared;
     if (path === root) return '';
@@ -132,17 +139,21 @@ export class DataFolder implements Disposable {
     return `${this.entriesOf(this.#shared.descriptor, '')}${sep}${name}`;
   }
 
-  /** The path by which an entry is opened; a link on the way would be followed, so {@link isAt} says where that led. */
+  /**
+   * The path by which an entry is opened; a link on the way would be followed, so {@link isAt} says where
+   * that led.
+   */
   pathOf(below: string): string {
     if (this.#shared.containment !== 'descriptors') return this.#realPathOf(below);
     return `${procPath(this.#shared.descriptor)}/${below === '' ? '.' : below}`;
   }
 
   /**
-   * Whether a descriptor that was opened by {@link pathOf} is of that very entry. False also once the data folder itself has got another
-   * path.
+   * Whether a descriptor that was opened by {@link pathOf} is of that very entry. False also once the data
+   * folder itself has got another path.
    *
-   * @param now `named` when it must have its name still; otherwise it may have been replaced or removed since it was opened.
+   * @param now `named` when it must have its name still; otherwise it may have been replaced or removed since
+   * it was opened.
    */
   isAt(descriptor: number, below: string, now: 'named' | 'opened' = 'opened'): boolean {
     const path = this.#realPathOf(below);
@@ -187,8 +198,8 @@ export class DataFolder implements Disposable {
   }
 
   /**
-   * Opens what exists component by component: for an entry that seems not to be where it was looked for. The data folder may have got
-   * another path since it was opened, or the entry another name.
+   * Opens what exists component by component: for an entry that seems not to be where it was looked for. The
+   * data folder may have got another path since it was opened, or the entry another name.
    *
    * @throws UnsafeEntry; the system's error otherwise.
    */

@@ -21,13 +21,8 @@ const FILE_MODE = 0o600;
  * @throws UnsafeEntry; the system's error otherwise.
  */
 export function readSmallSync(folder: DataFolder, below: string, bytesMax: number): Buffer | undefined {
-  let file: number;
-  try {
-    file = folder.openSync(below, constants.O_RDONLY);
-  } catch (error) {
-    if (codeOf(error) === 'ENOENT') return undefined;
-    throw error;
-  }
+  const file = openToRead(folder, below);
+  if (file === undefined) return undefined;
   try {
     const stats = fstatSync(file);
     requireFile(below, stats, bytesMax);
@@ -35,6 +30,34 @@ export function readSmallSync(folder: DataFolder, below: string, bytesMax: numbe
     return content.subarray(0, readSync(file, content));
   } finally {
     closeSync(file);
+  }
+}
+
+/**
+ * The first bytes of a file of any length, fewer when it is shorter.
+ *
+ * @returns undefined when there is none.
+ * @throws UnsafeEntry; the system's error otherwise.
+ */
+export function readStartSync(folder: DataFolder, below: string, bytes: number): Buffer | undefined {
+  const file = openToRead(folder, below);
+  if (file === undefined) return undefined;
+  try {
+    requireFile(below, fstatSync(file), Number.POSITIVE_INFINITY);
+    const content = Buffer.alloc(bytes);
+    return content.subarray(0, readSync(file, content, 0, bytes, 0));
+  } finally {
+    closeSync(file);
+  }
+}
+
+/** @returns undefined when there is none. */
+function openToRead(folder: DataFolder, below: string): number | undefined {
+  try {
+    return folder.openSync(below, constants.O_RDONLY);
+  } catch (error) {
+    if (codeOf(error) === 'ENOENT') return undefined;
+    throw error;
   }
 }
 
@@ -61,8 +84,8 @@ export function writeSmallSync(folder: DataFolder, name: string, content: Buffer
 }
 
 /**
- * Makes a file without content unless there is one. One that is there is not opened: closing it would take a lock away that this
- * process holds by another descriptor.
+ * Makes a file without content unless there is one. One that is there is not opened: closing it would take a
+ * lock away that this process holds by another descriptor.
  *
  * @throws UnsafeEntry for anything else; the system's error otherwise.
  */

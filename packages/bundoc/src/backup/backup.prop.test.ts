@@ -36,14 +36,17 @@ async function contentOf(store: EmbeddedStore) {
   };
 }
 
-/** A backup of a project, and what the project was when its last block was made; `between` runs before each block but the first. */
+/**
+ * A backup of a project, and what the project was when its last block was made; `between` runs before each
+ * block but the first.
+ */
 async function backUp(
   project: CliProject,
   disk: SimulatedDisk,
   between: (store: EmbeddedStore) => Promise<void> = async () => undefined,
 ) {
   const store = await project.open(disk);
-  const { file, place } = await readProject(project.place(disk));
+  const { file, place } = await readProject(await project.place(disk));
   const acquire = async () => ({ store, file, cipher: place.cipher, [Symbol.dispose]: () => undefined });
   const limits = { limit: 3, bytesMax: 2_000 };
   const ports = { instances: { acquire: acquire as never }, clock: project.clock, limits };
@@ -60,7 +63,11 @@ async function backUp(
 async function restore(project: CliProject, bytes: Buffer, disk: SimulatedDisk) {
   const facts = await checkBackup(once(bytes));
   const cipher = await cipherOf(facts, project.service);
-  return restoreProject({ facts, open: () => once(bytes), cipher, disk, projectsDirectory: ROOT });
+  const arrived = async () => undefined;
+  return restoreProject({
+    ...{ facts, open: () => once(bytes), cipher, disk, arrived },
+    ...{ projectsDirectory: ROOT, tmp: '/tmp' },
+  });
 }
 
 const ids = ['a', 'b', 'c', 'd', 'e', 'f', 'g'];
@@ -89,7 +96,7 @@ describe('a backup', () => {
 
         const other = CliProject.disk();
         await restore(project, made.bytes, other);
-        expect((await verifyProject(project.place(other), () => undefined)).findings).toEqual([]);
+        expect((await verifyProject(await project.place(other), () => undefined)).findings).toEqual([]);
         const restored = await project.open(other.powerCut('synced only'));
         expect(await contentOf(restored)).toEqual(made.content);
         await restored[Symbol.asyncDispose]();
@@ -214,7 +221,7 @@ describe('a backup', () => {
           await restore(project, bytes, cut).catch((error: unknown) => {
             if (!(error instanceof ProjectExists)) throw error;
           });
-          expect((await verifyProject(project.place(cut), () => undefined)).findings).toEqual([]);
+          expect((await verifyProject(await project.place(cut), () => undefined)).findings).toEqual([]);
           const store = await project.open(cut);
           expect(await contentOf(store)).toEqual(content);
           await store[Symbol.asyncDispose]();

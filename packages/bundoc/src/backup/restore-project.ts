@@ -2,14 +2,18 @@ import { join } from 'node:path';
 import { dekNameOf } from '@bundoc/shared/contract/keys';
 import { AppError } from '@bundoc/shared/errors';
 import type { ProjectCipher } from '../cipher/project-cipher.ts';
+import { formatProjectFile } from '../project/project-file.ts';
 import { writeProjectFile } from '../project/project-folder.ts';
-import { type Disk, makeDirectoryDurably, removeLeftovers, replaceFile } from '../storage/embedded/disk.ts';
-import { listDocumentFiles } from '../storage/embedded/document-files.ts';
+import { type Disk, makeDirectoryDurably, replaceFile } from '../storage/embedded/disk.ts';
+import { DOCS_FOLDER, listDocumentFiles } from '../storage/embedded/document-files.ts';
 import { SEAL_LIMITS } from '../storage/embedded/seal-budget.ts';
 import { SealedFolder } from '../storage/embedded/sealed-folder.ts';
 import { type BackupEnd, type BackupFacts, openBackup } from './read-backup.ts';
 
-/** A folder with this file and without `project.json` is what a restore that was cut short has left: nobody else's. */
+/**
+ * A folder with this file and without `project.json` is what a restore that was cut short has left: nobody
+ * else's.
+ */
 export const RESTORING_FILE = 'restoring';
 
 /** There is a project, or something else, where one was to be restored. Nothing was changed. */
@@ -18,8 +22,8 @@ export class ProjectExists extends Error {
 }
 
 /**
- * How many commits a restored project skips: whoever follows it from a place behind the backup must not take what comes next for what they
- * have seen there.
+ * How many commits a restored project skips: whoever follows it from a place behind the backup must not take
+ * what comes next for what they have seen there.
  */
 export const SKIPPED_SEQS = 2 ** 32;
 
@@ -36,36 +40,33 @@ export interface RestoreOptions extends RestoreSource {
   readonly disk: Disk;
   /** `<data>/projects`; exists. */
   readonly projectsDirectory: string;
+  /** For what is being written, on the same file system; exists. */
+  readonly tmp: string;
+  /** The log is to know that a project has come under this handle. */
+  readonly arrived: (handle: string) => Promise<void>;
 }
 
 /**
- * Makes a project of a backup. `project.json` comes last, so a restore that a crash cut short leaves no project, and can be begun again.
- * The project takes no place of its former feed for its own: whoever followed it begins anew. Its key is rotated with its next
- * writes, since nobody knows how often it has sealed after the backup.
+ * Makes a project of a backup. `project.json` comes last, so a restore that a crash cut short leaves no
+ * project, and can be begun again. The project takes no place of its former feed for its own: whoever
+ * followed it begins anew. Its key is rotated with its next writes, since nobody knows how often it has
+ * sealed after the backup.
  *
  * @throws ProjectExists; BackupDamaged, AppError of the disk: then there is no project.
  */
 export async function restoreProject(options: RestoreOptions): Promise<BackupEnd> {
-  const { facts, cipher, disk, projectsDirectory, onProgress = () => undefined } = options;
+  const { facts, cipher, disk, projectsDirectory, tmp, arrived, onProgress = () => undefined } = options;
   const { project } = facts.head;
   const directory = join(projectsDirectory, project);
   await requireFree(disk, projectsDirectory, project);
   await makeDirectoryDurably(disk, directory);
-  const temporary = join(directory, 'tmp');
-  await disk.makeDirectory(temporary);
-  await replaceFile(
-    disk,
-    temporary,
-    join(directory, RESTORING_FILE),
-    Buffer.from(facts.head.id.toString('hex')),
-  );
-  await removeLeftovers(disk, temporary);
+  await replaceFile(disk, tmp, join(directory, RESTORING_FILE), Buffer.from(facts.head.id.toString('hex')));
   for (const path of (await listDocumentFiles(disk, directory)) ?? [])
     await disk.remove(join(directory, path));
-  for (const name of ['docs', 'journal']) await disk.makeDirectory(join(directory, name));
+  await disk.makeDirectory(join(directory, DOCS_FOLDER));
   await disk.syncDirectory(directory);
 
-  const folder = new SealedFolder(disk, directory, project);
+  const folder = new SealedFolder({ disk, directory, tmp, project });
   let entries = 0;
   const end = await openBackup(options.open(), cipher, async (changes) => {
     await folder.put(changes);
@@ -74,15 +75,18 @@ export async function restoreProject(options: RestoreOptions): Promise<BackupEnd
   });
   const lastSeq = end.lastSeq + SKIPPED_SEQS;
   const seals = [{ version: cipher.version, count: SEAL_LIMITS.rotateAt }];
-  await folder.finish(cipher, { lastSeq, purgedSeq: lastSeq, seals, usedKeys: [] });
-  await writeProjectFile(disk, directory, facts.file);
+  const rest = { lastSeq, purgedSeq: lastSeq, seals, usedKeys: [] };
+  const { handle } = await folder.finish(cipher, rest, formatProjectFile(facts.file));
+  await arrived(handle);
+  await writeProjectFile(disk, tmp, directory, facts.file);
   await disk.remove(join(directory, RESTORING_FILE));
   await disk.syncDirectory(directory);
   return end;
 }
 
 /**
- * That a project can be made there of a backup. Marks that say otherwise are taken away before, by what BunKMS says.
+ * That a project can be made there of a backup. Marks that say otherwise are taken away before, by what
+ * BunKMS says.
  *
  * @throws ProjectExists; AppError of the disk.
  */
@@ -91,9 +95,7 @@ async function requireFree(disk: Disk, projectsDirectory: string, project: strin
   const names = await disk.list(directory);
   if (names === undefined) return;
   const isCutShort = names.includes(RESTORING_FILE) && !names.includes('project.json');
-  // Only the folders of one that had not come to write its mark.
-  const isEmpty = names.every((name) => name === 'tmp');
-  if (!isCutShort && !isEmpty) throw new ProjectExists(`there is a folder of ${project} already`);
+  if (!isCutShort && names.length > 0) throw new ProjectExists(`there is a folder of ${project} already`);
 }
 
 /**

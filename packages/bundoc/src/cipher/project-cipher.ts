@@ -22,7 +22,8 @@ export interface DekVersion {
 }
 
 /**
- * Seals everything of one project under the current version of its DEK, and opens what any live version sealed.
+ * Seals everything of one project under the current version of its DEK, and opens what any live version
+ * sealed.
  *
  * Document files are sealed under the DEK itself, so that whoever holds it can open one with ten lines of any
  * language; everything else uses a subkey of its own (ADR 0003).
@@ -60,16 +61,10 @@ export class ProjectCipher {
     return Math.min(...this.#deks.keys());
   }
 
-  /** The key of one use of a journal segment; undefined for a version that is not live. */
-  frameKey(version: number, segmentId: Buffer): KeyObject | undefined {
-    const dek = this.#deks.get(version);
-    return dek === undefined ? undefined : deriveKey(dek, 'bundoc/journal/v1', segmentId);
-  }
-
   /** The key of one catalog snapshot; undefined for a version that is not live. */
   snapshotKey(version: number, snapshotId: Buffer): KeyObject | undefined {
     const dek = this.#deks.get(version);
-    return dek === undefined ? undefined : deriveKey(dek, 'bundoc/catalog/v1', snapshotId);
+    return dek === undefined ? undefined : deriveKey(dek, 'bundoc/catalog/v2', snapshotId);
   }
 
   /** The key of one file of indexes; undefined for a version that is not live. */
@@ -100,10 +95,10 @@ export class ProjectCipher {
     return this.#deks.has(version);
   }
 
-  /** The key of one other purpose, which `info` names; undefined for a version that is not live. */
-  subkey(version: number, info: string): KeyObject | undefined {
+  /** The key of one other purpose, which `info` and `salt` name; undefined for a version that is not live. */
+  subkey(version: number, info: string, salt?: Buffer): KeyObject | undefined {
     const dek = this.#deks.get(version);
-    return dek === undefined ? undefined : deriveKey(dek, info);
+    return dek === undefined ? undefined : deriveKey(dek, info, salt);
   }
 
   /** A key for tokens of one kind: as the names of documents, they stay the same when the DEK rotates. */
@@ -181,7 +176,9 @@ export function sealNameKey(
   }
 }
 
-/** @throws OpenError for a name key of another project, version or DEK, or that was sealed beside other facts. */
+/**
+ * @throws OpenError for a name key of another project, version or DEK, or that was sealed beside other facts.
+ */
 export function openNameKey(
   project: string,
   { version, dek }: DekVersion,

@@ -29,7 +29,10 @@ interface Output {
   readonly json?: true;
 }
 
-/** Backs up a project of a running service. The file appears when the backup is whole, checked and durable, or not at all. */
+/**
+ * Backs up a project of a running service. The file appears when the backup is whole, checked and durable, or
+ * not at all.
+ */
 export async function backupCommand(
   environment: Environment,
   named: string,
@@ -74,7 +77,10 @@ async function writeChecked(
   return await checked.promise;
 }
 
-/** Checks a backup: without a key that it is whole and as it was written, with `withKey` that it is authentic, each document. */
+/**
+ * Checks a backup: without a key that it is whole and as it was written, with `withKey` that it is authentic,
+ * each document.
+ */
 export async function verifyBackupCommand(
   environment: Environment,
   path: string,
@@ -90,7 +96,10 @@ export async function verifyBackupCommand(
   print(facts, options, { entries: end.entries, complete_at: new Date(end.createdMs).toISOString() });
 }
 
-/** Makes a project of a backup: in the data folder of a service that is stopped, or in PostgreSQL, beside nodes that run. */
+/**
+ * Makes a project of a backup: in the data folder of a service that is stopped, or in PostgreSQL, beside
+ * nodes that run.
+ */
 export async function restoreCommand(environment: Environment, path: string, options: Output): Promise<void> {
   const facts = await check(path);
   const { storage } = readConfig(environment);
@@ -110,14 +119,17 @@ export async function restoreCommand(environment: Environment, path: string, opt
   const onProgress = (entries: number) => bar.update(0, entries);
   const end =
     storage.kind === 'files'
-      ? await withEmptyPlace(environment, async ({ dataDir, projectsDirectory, disk, keys }) => {
+      ? await withEmptyPlace(environment, async ({ dataDir, projectsDirectory, tmp, disk, keys, engine }) => {
           const from = await source(keys);
           await clearFolder({
             ...marked(keys),
             ...{ directory: join(projectsDirectory, project), disk },
             ...{ keptIn: join(dataDir, MOVED_FOLDER), setAside: join(dataDir, SET_ASIDE_FOLDER) },
           });
-          return restoreProject({ ...from, disk, projectsDirectory, onProgress });
+          return restoreProject({
+            ...{ ...from, disk, projectsDirectory, tmp, onProgress },
+            arrived: (handle) => engine.arrived(project, handle, from.cipher),
+          });
         })
       : await withDatabase(storage, async (database) =>
           withStorageKeys(environment, await identifyDatabase(database, systemClock), async (keys) => {

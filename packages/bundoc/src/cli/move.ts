@@ -1,4 +1,4 @@
-import { resolve } from 'node:path';
+import { join, resolve } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { MovedProject } from '@bundoc/client';
 import type { Environment } from '@bundoc/shared/config';
@@ -8,8 +8,10 @@ import { startBundoc } from '../app.ts';
 import { type BundocConfig, readConfig } from '../config.ts';
 import { moveToFolder } from '../move/to-folder.ts';
 import { DataFolderInUse } from '../project/data-lock.ts';
+import { TMP_FOLDER } from '../storage/embedded/files-engine.ts';
 import { openNodeDisk } from '../storage/embedded/node-disk.ts';
 import type { PostgresConfig } from '../storage-config.ts';
+import { openFolder } from '../storage-folder.ts';
 import { CannotRun } from './errors.ts';
 import { createMoveBar } from './move-bar.ts';
 import { idOf } from './names.ts';
@@ -28,7 +30,8 @@ export interface MoveOptions extends ServiceOptions {
 }
 
 /**
- * Moves a project: by itself to the storage that is named, or through the running service to where that is told to move to. Stopped or cut short, it is run again.
+ * Moves a project: by itself to the storage that is named, or through the running service to where that is
+ * told to move to. Stopped or cut short, it is run again.
  *
  * @throws CannotRun, MoveFailed, AppError.
  */
@@ -64,7 +67,7 @@ async function offline(environment: Environment, project: string, to: string): P
   if (here.storage.kind === 'files' && there.storage.kind === 'postgres')
     return toDatabase({ ...here, moveTo: there.storage }, project);
   if (here.storage.kind === 'postgres' && there.storage.kind === 'files')
-    return { to: await toFolder(environment, project, resolve(here.dataDir), here.storage) };
+    return { to: await toFolder(environment, project, here, here.storage) };
   throw new CannotRun('a project is moved from files to postgres://… or from there to files');
 }
 
@@ -90,16 +93,19 @@ async function toDatabase(config: BundocConfig, project: string): Promise<Ended>
 async function toFolder(
   environment: Environment,
   project: string,
-  dataDir: string,
+  { logBytes, ...here }: BundocConfig,
   config: PostgresConfig,
 ): Promise<string> {
-  DataFolder.make(dataDir)[Symbol.dispose]();
-  using _lock = lock(dataDir);
+  const dataDir = resolve(here.dataDir);
+  using folder = DataFolder.make(dataDir);
+  using held = lock(dataDir);
   await using disk = openNodeDisk(dataDir);
+  await using open = await openFolder({ dataDir, folder, disk, lock: held }, { logBytes });
+  const tmp = join(dataDir, TMP_FOLDER);
   using bar = createMoveBar();
   return await withDatabase(config, (database) =>
     withKeys(environment, (calls) =>
-      moveToFolder({ project, database, dataDir, disk, calls, onSetAside: printSetAside }, bar),
+      moveToFolder({ project, database, dataDir, open, tmp, disk, calls, onSetAside: printSetAside }, bar),
     ),
   );
 }

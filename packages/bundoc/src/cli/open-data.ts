@@ -1,29 +1,31 @@
 import { join, resolve } from 'node:path';
 import { systemClock } from '@bundoc/shared/clock';
 import type { Environment } from '@bundoc/shared/config';
+import { CATALOG_FILE } from '@bundoc/shared/contract/catalog-head';
 import { projectIdSchema } from '@bundoc/shared/contract/documents';
 import {
   DELETION_FILE,
   MOVE_FILE,
   PROJECT_FILE,
-  PROJECT_FILE_COPY,
   PROJECTS_FOLDER,
 } from '@bundoc/shared/contract/project-file';
 import { codeOf, DataFolder } from '@bundoc/shared/data-folder';
 import { createLogger } from '@bundoc/shared/logger';
 import { WatchedTls } from '@bundoc/shared/tls/watched-tls';
-import { readConfig } from '../config.ts';
+import { type BundocConfig, readConfig } from '../config.ts';
 import { identifyFolder } from '../identity/identity-in-folder.ts';
 import { identifyDatabase } from '../identity/identity-in-rows.ts';
 import type { StorageIdentity } from '../identity/storage-file.ts';
 import { KmsClient } from '../kms/client.ts';
 import { ServiceToken } from '../kms/service-token.ts';
-import { DataFolderInUse, lockDataFolder } from '../project/data-lock.ts';
+import { DataFolderInUse, type HeldLock, lockDataFolder } from '../project/data-lock.ts';
 import type { ProjectInRows } from '../project/project-in-rows.ts';
 import type { ProjectPlace } from '../project/project-reader.ts';
-import { type Disk, makeDirectoryDurably } from '../storage/embedded/disk.ts';
-import { type NodeDisk, openNodeDisk } from '../storage/embedded/node-disk.ts';
+import type { Disk } from '../storage/embedded/disk.ts';
+import { type FilesEngine, TMP_FOLDER } from '../storage/embedded/files-engine.ts';
+import { openNodeDisk } from '../storage/embedded/node-disk.ts';
 import type { PostgresConfig } from '../storage-config.ts';
+import { openFolder, viewFolder } from '../storage-folder.ts';
 import { CannotRun } from './errors.ts';
 import { idOf } from './names.ts';
 import { projectsInRows, withDatabase } from './open-database.ts';
@@ -33,20 +35,27 @@ import { type StorageExporter, type StorageShown, storageExporter } from './stor
 export interface EmptyPlace {
   readonly dataDir: string;
   readonly projectsDirectory: string;
+  /** For what is being written. */
+  readonly tmp: string;
   readonly disk: Disk;
   readonly keys: StorageExporter;
+  readonly engine: FilesEngine;
 }
 
 /** The data folder, held by this process while a command runs. */
 export interface OpenData {
   /** Every project that there is, in order, or the one that was named. */
   readonly projects: readonly ProjectPlace[];
+  /** What is damaged of the log, a sentence each. */
+  readonly logDamage: readonly string[];
   readonly storage: StorageShown;
+  /** Runs `work` with the engine of the folder, and ends it. */
+  readonly withEngine: (work: (engine: FilesEngine) => Promise<void>) => Promise<void>;
 }
 
 /**
- * Runs `action` with the data folder to itself, and with BunKMS at hand as the service would ask it. The service token is used as
- * it is, and not renewed.
+ * Runs `action` with the data folder to itself, and with BunKMS at hand as the service would ask it. The
+ * service token is used as it is, and not renewed.
  *
  * @param named the project to work on; all when undefined.
  * @throws CannotRun when there is no such folder or project, or a service has it.
@@ -57,24 +66,31 @@ export async function withData<T>(
   action: (data: OpenData) => Promise<T>,
 ): Promise<T> {
   const config = readConfig(environment);
-  if (config.storage.kind !== 'files')
-    throw new CannotRun('BUNDOC_STORAGE is no data folder: this command works on files');
-  const dataDir = resolve(config.dataDir);
+  const dataDir = filesOf(config);
   const projectsDir = join(dataDir, PROJECTS_FOLDER);
-  await using disk = openDisk(dataDir);
+  using folder = openDataFolder(dataDir);
+  await using disk = openNodeDisk(dataDir);
   if ((await disk.list(projectsDir)) === undefined) throw noDataFolder(dataDir);
-  using _lock = lock(dataDir);
+  using held = lock(dataDir);
   const names = named === undefined ? await projectsIn(disk, projectsDir) : [idOf(named)];
   if (named !== undefined) await requirePresent(disk, projectsDir, idOf(named));
   const identity = await identifyFolder(disk, dataDir);
+  const log = await viewFolder({ dataDir, folder, disk }, identity);
   return await withStorageKeys(environment, identity, (keys) =>
     action({
       storage: keys.storage,
+      logDamage: log.damage,
+      withEngine: async (work) => {
+        await using open = await openFolder({ dataDir, folder, disk, lock: held }, config);
+        await work(open.engine);
+      },
       projects: names.map((project) => ({
         project,
         directory: join(projectsDir, project),
+        tmp: join(dataDir, TMP_FOLDER),
         disk,
         keys,
+        log,
       })),
     }),
   );
@@ -117,16 +133,43 @@ export async function withEmptyPlace<T>(
   environment: Environment,
   action: (place: EmptyPlace) => Promise<T>,
 ): Promise<T> {
-  const dataDir = resolve(readConfig(environment).dataDir);
-  const projectsDirectory = join(dataDir, PROJECTS_FOLDER);
-  DataFolder.make(dataDir)[Symbol.dispose]();
-  using _lock = lock(dataDir);
+  const config = readConfig(environment);
+  const dataDir = resolve(config.dataDir);
+  using folder = DataFolder.make(dataDir);
+  using held = lock(dataDir);
   await using disk = openNodeDisk(dataDir);
-  const identity = await identifyFolder(disk, dataDir);
-  await makeDirectoryDurably(disk, projectsDirectory);
+  // Also for what a crash kept a former process from writing: a project in the log alone is no free place.
+  await using open = await openFolder({ dataDir, folder, disk, lock: held }, config);
+  const { identity, projectsDir, engine } = open;
+  const tmp = join(dataDir, TMP_FOLDER);
   return await withStorageKeys(environment, identity, (keys) =>
-    action({ dataDir, projectsDirectory, disk, keys }),
+    action({ dataDir, projectsDirectory: projectsDir, tmp, disk, keys, engine }),
   );
+}
+
+/**
+ * Runs `action` with the engine of the data folder, which this process has to itself, and without any key.
+ *
+ * @throws CannotRun when there is no such folder, or a service has it.
+ */
+export async function withEngine<T>(
+  environment: Environment,
+  action: (engine: FilesEngine) => Promise<T>,
+): Promise<T> {
+  const config = readConfig(environment);
+  const dataDir = filesOf(config);
+  using folder = openDataFolder(dataDir);
+  using held = lock(dataDir);
+  await using disk = openNodeDisk(dataDir);
+  await using open = await openFolder({ dataDir, folder, disk, lock: held }, config);
+  return await action(open.engine);
+}
+
+/** The data folder. @throws CannotRun when projects are elsewhere. */
+function filesOf({ storage, dataDir }: BundocConfig): string {
+  if (storage.kind !== 'files')
+    throw new CannotRun('BUNDOC_STORAGE is no data folder: this command works on files');
+  return resolve(dataDir);
 }
 
 /** Runs `action` with BunKMS at hand as the storage would ask it. */
@@ -138,7 +181,10 @@ export function withStorageKeys<T>(
   return withKeys(environment, async (kms) => action(await storageExporter(identity, kms)));
 }
 
-/** Runs `action` with BunKMS at hand as the service would ask it. The service token is used as it is, and not renewed. */
+/**
+ * Runs `action` with BunKMS at hand as the service would ask it. The service token is used as it is, and not
+ * renewed.
+ */
 export async function withKeys<T>(
   environment: Environment,
   action: (kms: KmsClient) => Promise<T>,
@@ -164,7 +210,7 @@ export async function withKeys<T>(
 }
 
 /** @throws CannotRun while another process has the folder. */
-export function lock(dataDir: string): Disposable {
+export function lock(dataDir: string): HeldLock {
   try {
     return lockDataFolder(dataDir);
   } catch (error) {
@@ -174,9 +220,9 @@ export function lock(dataDir: string): Disposable {
 }
 
 /** @throws CannotRun when there is no such folder. */
-function openDisk(dataDir: string): NodeDisk {
+function openDataFolder(dataDir: string): DataFolder {
   try {
-    return openNodeDisk(dataDir);
+    return DataFolder.open(dataDir);
   } catch (error) {
     if (codeOf(error) === 'ENOENT') throw noDataFolder(dataDir);
     throw error;
@@ -199,7 +245,7 @@ async function requirePresent(disk: Disk, directory: string, project: string): P
 /** Nothing but a mark is left of it. */
 function isDeleted(content: readonly string[]): boolean {
   return (
-    content.includes(DELETION_FILE) && !content.includes(PROJECT_FILE) && !content.includes(PROJECT_FILE_COPY)
+    content.includes(DELETION_FILE) && !content.includes(PROJECT_FILE) && !content.includes(CATALOG_FILE)
   );
 }
 

@@ -9,11 +9,13 @@ import { exitCodeOf } from './errors.ts';
 import { type MoveOptions, moveCommand } from './move.ts';
 import { repair } from './repair.ts';
 import type { ServiceOptions } from './service-client.ts';
+import { type SettleOptions, settle } from './settle.ts';
 import { stats } from './stats.ts';
 import { verify } from './verify.ts';
 
 /**
- * Runs `bundoc` with these arguments: prints what a command has to say to the console, and its error as one line.
+ * Runs `bundoc` with these arguments: prints what a command has to say to the console, and its error as one
+ * line.
  *
  * @returns the exit code: 0 when all is good, 1 when a command found a fault, 2 when it could not run.
  */
@@ -94,11 +96,21 @@ function programOf(environment: Environment, onFault: () => void): Command {
     .command('repair')
     .description('makes a project whole again that is refused as project_damaged; deletes nothing')
     .argument('<project>')
-    .option('--accept-loss', 'give up acknowledged commits that are damaged in the journal')
+    .option('--accept-loss', 'give up acknowledged commits that are damaged in the log')
     .option('--json', 'print JSON')
     .action((project: string, options: { acceptLoss?: true; json?: true }) =>
       repair(environment, project, options),
     );
+
+  program
+    .command('settle')
+    .description('makes the folder of every project durable, without any key')
+    .option('--all', 'also copy into each folder what only the log has, so that each can be copied by itself')
+    .option('--accept-loss', 'accept for all projects what frames held that the log has lost')
+    .option('--json', 'print JSON')
+    .action(async (options: SettleOptions) => {
+      if (!(await settle(environment, options))) onFault();
+    });
 
   program
     .command('restore')

@@ -13,7 +13,7 @@ export async function repair(
   project: string,
   options: { readonly acceptLoss?: true; readonly json?: true },
 ): Promise<void> {
-  const repaired = await withData(environment, project, async ({ projects: [place] }) => {
+  const repaired = await withData(environment, project, async ({ projects: [place], withEngine }) => {
     if (place === undefined) return undefined;
     using progress = createProgress();
     const onProgress = progress.of(place.project);
@@ -22,6 +22,7 @@ export async function repair(
         clock: systemClock,
         acceptLoss: options.acceptLoss === true,
         onProgress,
+        withEngine,
       });
     } catch (error) {
       const hint =

@@ -43,7 +43,7 @@ const HEAD = [
   'tombstones',
   'collections',
   'sealed bytes',
-  'journal bytes',
+  'log bytes',
   'keys',
   'last seq',
 ];
@@ -64,8 +64,8 @@ function table(outcomes: readonly StatsOutcome[]): string[] {
 
 function cellsOf(outcome: StatsOutcome): string[] {
   if ('error' in outcome) return [outcome.project, ...HEAD.slice(1).map(() => '-')];
-  const { project, documents, tombstones, collections, sealedBytes, journalLiveBytes, keyVersions, lastSeq } =
+  const { project, documents, tombstones, collections, sealedBytes, logBytes, keyVersions, lastSeq } =
     outcome;
-  const numbers = [documents, tombstones, collections, sealedBytes, journalLiveBytes ?? '-'].map(String);
+  const numbers = [documents, tombstones, collections, sealedBytes, logBytes ?? '-'].map(String);
   return [project, ...numbers, keyVersions.join(','), String(lastSeq)];
 }

@@ -13,13 +13,19 @@ export async function verify(
   options: { readonly json?: true },
 ): Promise<boolean> {
   const { storage } = readConfig(environment);
-  const projects =
+  const { projects, log } =
     storage.kind === 'files'
-      ? await withData(environment, named, (data) => inTurn(data.projects, verifyProject))
-      : await withRows(environment, storage, named, (places) => inTurn(places, verifyProjectInRows));
-  const ok = projects.every(({ findings }) => findings.length === 0);
-  if (options.json) console.log(JSON.stringify({ ok, projects }));
-  else print(projects);
+      ? await withData(environment, named, async (data) => ({
+          projects: await inTurn(data.projects, verifyProject),
+          log: data.logDamage,
+        }))
+      : await withRows(environment, storage, named, async (places) => ({
+          projects: await inTurn(places, verifyProjectInRows),
+          log: [],
+        }));
+  const ok = log.length === 0 && projects.every(({ findings }) => findings.length === 0);
+  if (options.json) console.log(JSON.stringify({ ok, projects, log }));
+  else print(projects, log);
   return ok;
 }
 
@@ -33,11 +39,12 @@ async function inTurn<P extends { readonly project: string }>(
   return verified;
 }
 
-function print(projects: readonly VerifiedProject[]): void {
+function print(projects: readonly VerifiedProject[], log: readonly string[]): void {
+  for (const problem of log) console.log(`log  ${problem}`);
   for (const { project, findings } of projects)
     for (const { part, problem } of findings) console.log(`${project}  ${part}  ${problem}`);
   const documents = projects.reduce((sum, project) => sum + project.documents, 0);
-  const findings = projects.reduce((sum, project) => sum + project.findings.length, 0);
+  const findings = projects.reduce((sum, project) => sum + project.findings.length, log.length);
   const outcome = findings === 0 ? 'all good' : `${findings} findings`;
   console.error(`bundoc: ${documents} documents in ${projects.length} projects: ${outcome}`);
 }

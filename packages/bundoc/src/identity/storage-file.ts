@@ -16,8 +16,13 @@ const storageFileSchema = z.strictObject({
   /** Those that BunKMS may have instead, oldest first. */
   candidates: z.array(generationSchema).max(CANDIDATES_MAX),
   takeOvers: z.int().nonnegative(),
+  /** In files: the log was made, so one that is missing was lost. */
+  log: z.literal(true).optional(),
 });
-/** Which storage this is (docs/formats/storage.md): `storage.json`, or the row of `bundoc.storage`. In the clear, nothing secret. */
+/**
+ * Which storage this is (docs/formats/storage.md): `storage.json`, or the row of `bundoc.storage`. In the
+ * clear, nothing secret.
+ */
 export type StorageFile = z.infer<typeof storageFileSchema>;
 
 export function newStorageFile(): StorageFile {
@@ -48,6 +53,13 @@ export function unidentified(place: string): StartRefused {
   );
 }
 
+/** That the projects of a data folder are of a build from before there was one log for them. */
+export function ofEarlierBuild(dataDir: string): StartRefused {
+  return new StartRefused(
+    `${dataDir} was written by an earlier build, which this one does not read. Export the projects with that build (bundoc export, or bundoc backup), start with an empty storage, and import or restore them`,
+  );
+}
+
 /** How often one advance follows other processes that were faster. */
 export const ADVANCE_TRIES_MAX = 8;
 
@@ -55,7 +67,12 @@ export const ADVANCE_TRIES_MAX = 8;
 export interface StorageIdentity {
   /** What stands there now. @throws AppError of the storage. */
   read(): Promise<StorageFile>;
-  /** Changes it, durably, from what nobody else changes meanwhile. @returns what stands there then. @throws AppError of the storage. */
+  /**
+   * Changes it, durably, from what nobody else changes meanwhile.
+   *
+   * @returns what stands there then.
+   * @throws AppError of the storage.
+   */
   change(change: (present: StorageFile) => StorageFile): Promise<StorageFile>;
   /** How long ago it was changed last, by whichever process has it now, seconds. */
   ageS(): Promise<number>;
@@ -66,13 +83,18 @@ export function generationsOf({ generation, candidates }: StorageFile): string[]
   return generation === undefined ? [...candidates] : [generation, ...candidates];
 }
 
-/** With one more that BunKMS may have soon; the oldest one goes when there are too many, and never the one that is confirmed. */
+/**
+ * With one more that BunKMS may have soon; the oldest one goes when there are too many, and never the one
+ * that is confirmed.
+ */
 export function withCandidate(file: StorageFile, candidate: string): StorageFile {
   if (file.candidates.includes(candidate)) return file;
   return { ...file, candidates: [...file.candidates, candidate].slice(1 - CANDIDATES_MAX) };
 }
 
-/** BunKMS had `generation` at some time. Those that were written before are over; unless it is over itself. */
+/**
+ * BunKMS had `generation` at some time. Those that were written before are over; unless it is over itself.
+ */
 export function withConfirmed(file: StorageFile, generation: string, takeOvers: number): StorageFile {
   const counted = { ...file, takeOvers };
   const at = file.candidates.indexOf(generation);

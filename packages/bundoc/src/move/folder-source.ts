@@ -14,7 +14,10 @@ export interface FolderSourceOptions {
   readonly instances: Pick<InstanceManager, 'acquire' | 'exclusively'>;
 }
 
-/** A project in files that is moved away by the process that serves it. It is opened for one page at a time, so it may be closed in between. */
+/**
+ * A project in files that is moved away by the process that serves it. It is opened for one page at a time,
+ * so it may be closed in between.
+ */
 export class FolderSource implements MoveSource {
   readonly #options: FolderSourceOptions;
   #cipher: ProjectCipher | undefined;
@@ -37,14 +40,19 @@ export class FolderSource implements MoveSource {
 
   fence(action: (fenced: FencedSource) => Promise<void>, mark: () => string): Promise<void> {
     const { project, place, instances } = this.#options;
-    const run = (open: InstanceLease) => {
+    const run = async (open: InstanceLease) => {
       this.#cipher = open.cipher;
+      // What is kept of the folder afterwards is whole without the log. It is only kept, so a full disk is no
+      // reason to stay.
+      await open.store.checkpoint().catch(() => undefined);
       return action({
         page: (after, limits) => open.store.sealedChanges(after, limits),
         last: async () => ({ ...(await restOf(open)), file: formatProjectFile(open.file).toString() }),
       });
     };
-    return handOver(instances, project, run, () => writeMoveMark(place.disk, place.directory, mark()));
+    return handOver(instances, project, run, () =>
+      writeMoveMark(place.disk, place.tmp, place.directory, mark()),
+    );
   }
 
   async stay(mark: string): Promise<void> {
@@ -61,12 +69,12 @@ export class FolderSource implements MoveSource {
 
   async leave(mark: string, move: string): Promise<void> {
     const { project, place, instances } = this.#options;
-    const { disk, directory, keptIn, forget } = place;
+    const { disk, directory, tmp, keptIn, forget } = place;
     await instances.exclusively(project, async (close) => {
       await close();
-      await writeMoveMark(disk, directory, mark);
+      await writeMoveMark(disk, tmp, directory, mark);
+      await forget();
       await putAwayMoved(disk, directory, keptIn, `${project}-${move}`);
-      forget();
     });
   }
 

@@ -1,10 +1,11 @@
 import { join } from 'node:path';
-import { PROJECT_FILE, PROJECT_FILE_COPY } from '@bundoc/shared/contract/project-file';
+import { PROJECT_FILE } from '@bundoc/shared/contract/project-file';
 import type { ProjectCipher } from '../cipher/project-cipher.ts';
 import { clearFolder, type MarkedFolder } from '../project/clear-marks.ts';
 import { emptyMarkedFolder, readMoveMark, removeMoveMark, writeMoveMark } from '../project/moved-folder.ts';
 import { isWithoutContent } from '../project/project-folder.ts';
 import { makeDirectoryDurably, replaceFile } from '../storage/embedded/disk.ts';
+import { DOCS_FOLDER } from '../storage/embedded/document-files.ts';
 import { SealedFolder } from '../storage/embedded/sealed-folder.ts';
 import type { OnProgress } from '../storage/embedded/verify.ts';
 import type { Position, SealedChange } from '../storage/port.ts';
@@ -12,6 +13,10 @@ import { type LastOfProject, type MoveCounts, MoveFailed, type MoveTarget } from
 
 /** The parent of the project's folder exists. */
 export interface IncomingFolderOptions extends Omit<MarkedFolder, 'isLeftOver'> {
+  /** For what is being written, on the same file system; exists. */
+  readonly tmp: string;
+  /** The log is to know that a project has come under this handle. */
+  readonly arrived: (handle: string, cipher: ProjectCipher) => Promise<void>;
   /** Of the versions that the project has now. */
   readonly cipher: () => ProjectCipher;
 }
@@ -23,17 +28,17 @@ export class IncomingFolder implements MoveTarget {
 
   constructor(options: IncomingFolderOptions) {
     this.#options = options;
-    this.#folder = new SealedFolder(options.disk, options.directory, options.project);
+    this.#folder = new SealedFolder(options);
   }
 
   async begin(mark: string, isOurs: (mark: string) => Promise<boolean>): Promise<void> {
-    const { project, directory, disk } = this.#options;
+    const { project, directory, disk, tmp } = this.#options;
     await clearFolder({ ...this.#options, isLeftOver: isOurs });
     if (!(await isWithoutContent(disk, directory)))
       throw new MoveFailed(`there is a folder of ${project} already`);
     await makeDirectoryDurably(disk, directory);
-    await writeMoveMark(disk, directory, mark);
-    for (const name of ['tmp', 'docs', 'journal']) await disk.makeDirectory(join(directory, name));
+    await writeMoveMark(disk, tmp, directory, mark);
+    await disk.makeDirectory(join(directory, DOCS_FOLDER));
     await disk.syncDirectory(directory);
   }
 
@@ -47,11 +52,12 @@ export class IncomingFolder implements MoveTarget {
   }
 
   async finish(last: LastOfProject, mark: string): Promise<MoveCounts> {
-    const { disk, directory, cipher } = this.#options;
-    const counts = await this.#folder.finish(cipher(), last);
-    for (const name of [PROJECT_FILE_COPY, PROJECT_FILE])
-      await replaceFile(disk, join(directory, 'tmp'), join(directory, name), Buffer.from(last.file));
-    await writeMoveMark(disk, directory, mark);
+    const { disk, directory, tmp, cipher, arrived } = this.#options;
+    const projectFile = Buffer.from(last.file);
+    const { handle, ...counts } = await this.#folder.finish(cipher(), last, projectFile);
+    await arrived(handle, cipher());
+    await replaceFile(disk, tmp, join(directory, PROJECT_FILE), projectFile);
+    await writeMoveMark(disk, tmp, directory, mark);
     return counts;
   }
 

@@ -1,23 +1,27 @@
 import { join } from 'node:path';
 import { systemClock } from '@bundoc/shared/clock';
-import { PROJECTS_FOLDER } from '@bundoc/shared/contract/project-file';
 import { AppError, hasCode } from '@bundoc/shared/errors';
-import { identifyFolder } from '../identity/identity-in-folder.ts';
+import type { ProjectCipher } from '../cipher/project-cipher.ts';
 import { identifyDatabase } from '../identity/identity-in-rows.ts';
 import { startStorage } from '../identity/started-storage.ts';
+import type { StorageIdentity } from '../identity/storage-file.ts';
 import type { StorageCalls } from '../kms/port.ts';
 import { StorageKeys } from '../kms/storage-keys.ts';
 import { settleMove } from '../project/judge-move-mark.ts';
 import { KeyCache } from '../project/key-cache.ts';
 import { ProjectRows } from '../project/project-rows.ts';
 import { type OnSetAside, SET_ASIDE_FOLDER } from '../project/set-aside.ts';
-import { type Disk, makeDirectoryDurably } from '../storage/embedded/disk.ts';
+import type { Disk } from '../storage/embedded/disk.ts';
+import type { FilesEngine } from '../storage/embedded/files-engine.ts';
 import type { Database } from '../storage/postgres/database.ts';
 import { IncomingFolder } from './incoming-folder.ts';
 import { finishMove, type MoveLimits, type MoveWatch, moveProject } from './move-project.ts';
 import { RowsSource } from './rows-source.ts';
 
-/** Where the content of projects is put that were moved away, below the data folder: out of the service's sight. */
+/**
+ * Where the content of projects is put that were moved away, below the data folder: out of the service's
+ * sight.
+ */
 export const MOVED_FOLDER = 'moved';
 /** Only to begin with: the project is read with keys that are fetched for it. */
 const KEYS_TTL_MS = 60_000;
@@ -27,34 +31,42 @@ export interface WayToFolder {
   readonly database: Database;
   /** A data folder that this process has to itself. */
   readonly dataDir: string;
+  readonly open: {
+    readonly identity: StorageIdentity;
+    readonly projectsDir: string;
+    readonly engine: Pick<FilesEngine, 'arrived'>;
+  };
+  /** For what is being written. */
+  readonly tmp: string;
   readonly disk: Disk;
   readonly calls: StorageCalls;
   readonly onSetAside: OnSetAside;
 }
 
 /**
- * Moves a project out of PostgreSQL, whose nodes serve it until it changes hands, into a data folder. A move that has taken effect is finished.
+ * Moves a project out of PostgreSQL, whose nodes serve it until it changes hands, into a data folder. A move
+ * that has taken effect is finished.
  *
  * @returns the project's folder.
  * @throws MoveFailed; AppError `project_not_found`, and those of the project, of both storages and of BunKMS.
  */
 export async function moveToFolder(
-  { project, database, dataDir, disk, calls, onSetAside }: WayToFolder,
+  { project, database, dataDir, open, tmp, disk, calls, onSetAside }: WayToFolder,
   watch: MoveWatch,
   limits?: MoveLimits,
 ): Promise<string> {
   const identity = await identifyDatabase(database, systemClock);
   const from = await startStorage(identity, calls);
-  const to = await startStorage(await identifyFolder(disk, dataDir), calls);
+  const to = await startStorage(open.identity, calls);
   const keys = new StorageKeys(calls, { acting: from.acting, refused: from.advance });
-  const projects = join(dataDir, PROJECTS_FOLDER);
-  await makeDirectoryDurably(disk, projects);
-  const directory = join(projects, project);
+  const directory = join(open.projectsDir, project);
   const source = new RowsSource({ project, database, keys });
   const keptIn = join(dataDir, MOVED_FOLDER);
   const setAside = join(dataDir, SET_ASIDE_FOLDER);
   const cipher = () => source.cipher;
-  const target = new IncomingFolder({ project, directory, keptIn, setAside, onSetAside, disk, cipher });
+  const arrived = (handle: string, keys: ProjectCipher) => open.engine.arrived(project, handle, keys);
+  const places = { directory, tmp, keptIn, setAside };
+  const target = new IncomingFolder({ project, ...places, onSetAside, disk, cipher, arrived });
   const rows = new ProjectRows({
     ...{ database, clock: systemClock, storage: await identity.read() },
     keys: new KeyCache({ keys, clock: systemClock, ttlMs: KEYS_TTL_MS }),

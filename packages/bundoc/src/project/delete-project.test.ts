@@ -55,7 +55,8 @@ function start(left?: SimulatedDisk, known?: FakeKeyService) {
   return { clock, service, keys, disk, projects, instances, deletion, write, stateOf, setAside, ...told };
 }
 
-const filesOf = (disk: SimulatedDisk) => [...disk.files().keys()];
+/** Of the log, only what is in it is of a project. */
+const filesOf = (disk: SimulatedDisk) => [...disk.files().keys()].filter((path) => !path.startsWith('/log/'));
 
 describe('deleting a project', () => {
   it('destroys its key, leaves a mark alone, ends its readers, and answers with the receipt, however often it is asked for', async () => {
@@ -337,7 +338,7 @@ describe('deleting a project', () => {
     const made = whole.disk.operations;
     await whole.deletion.delete('p');
     const operations = whole.disk.operations - made;
-    expect(operations).toBeGreaterThan(12);
+    expect(operations).toBeGreaterThan(9);
     let seed = 11;
     const random = () => {
       seed = (seed * 1_103_515_245 + 12_345) % 2_147_483_648;
@@ -350,7 +351,8 @@ describe('deleting a project', () => {
           const before = start();
           await before.write();
           before.disk.failAt({ operation, when, what: 'crash' });
-          await before.deletion.delete('p').catch(() => undefined);
+          // What is under way when the process dies never settles.
+          await Promise.race([before.deletion.delete('p'), before.disk.crashes]).catch(() => undefined);
           const label = `crash ${when} ${before.disk.trace.at(-1)}, ${JSON.stringify(survival)}`;
           const after = start(before.disk.powerCut(survival), before.service);
           after.deletion.look();
@@ -359,7 +361,7 @@ describe('deleting a project', () => {
           const left = start(after.disk.powerCut('synced only'), before.service);
           expect(await left.stateOf(), label).toBe('project_destroyed');
           expect(
-            filesOf(left.disk).filter((path) => /docs|journal|project|catalog/.test(path.slice(11))),
+            filesOf(left.disk).filter((path) => /docs|carried|project|catalog/.test(path.slice(11))),
             label,
           ).toEqual([]);
           await expect(left.write(), label).rejects.toMatchObject({ code: 'project_destroyed' });
@@ -384,7 +386,10 @@ describe('the mark of a deletion that BunKMS does not confirm', () => {
     const first = start();
     await first.write();
     await plant(first.disk, 'p', text);
-    const { deletion, disk, projects, service, setAside, stateOf, write } = start(first.disk, first.service);
+    const { deletion, disk, projects, service, setAside, stateOf, write } = start(
+      first.disk.restart(),
+      first.service,
+    );
     deletion.look();
     await deletion.resume();
     expect(await projects.names('', 10)).toEqual(['p']);
@@ -424,7 +429,7 @@ describe('the mark of a deletion that BunKMS does not confirm', () => {
     const first = start();
     await first.write();
     await plant(first.disk, 'p', texts[0]!);
-    const { service, setAside, stateOf } = start(first.disk, first.service);
+    const { service, setAside, stateOf } = start(first.disk.restart(), first.service);
     service.failure = DOWN;
     expect([await stateOf(), setAside]).toEqual(['kms_unavailable', []]);
   });

@@ -2,9 +2,6 @@ import { type DeletionMark, deletionMarkSchema } from '@bundoc/shared/contract/d
 import { AppError, hasCode } from '@bundoc/shared/errors';
 import { parseMark } from './parse-mark.ts';
 
-/** What the text of a mark begins with, and that of a project file does not. */
-export const MARK_BEGINS = '{"deleted":';
-
 export function formatDeletionMark(mark: DeletionMark): string {
   return `${JSON.stringify(deletionMarkSchema.parse(mark))}\n`;
 }

@@ -10,7 +10,7 @@ const ANY = { kind: 'none' } as const;
 /** A process; others before it may have left something. */
 function start(
   { clock, disk, service } = newPlace(),
-  { pagesMax, ...options }: { readonly hotMax?: number; readonly pagesMax?: number } = {},
+  { pagesMax, ...options }: { readonly openBytesMax?: number; readonly pagesMax?: number } = {},
 ) {
   const marks = new ExpiryMarksInFolders({ disk, directory: '/projects', clock });
   const { instances, logger } = openInstances({ clock, disk, service }, { expiry: marks, ...options });
@@ -53,7 +53,7 @@ describe('expired documents of a project that nobody has open', () => {
   });
 
   it('are left where there is no room, and looked for again in a minute', async () => {
-    const { clock, instances, looks, fill, counted } = start(newPlace(), { hotMax: 1 });
+    const { clock, instances, looks, fill, counted } = start(newPlace(), { openBytesMax: 1 });
     await fill('p', 3);
     clock.advance(LOOK_EVERY_MS);
     instances.sweep();

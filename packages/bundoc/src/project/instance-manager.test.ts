@@ -1,11 +1,11 @@
 import { AppError } from '@bundoc/shared/errors';
-import { createLogger } from '@bundoc/shared/logger';
 import { describe, expect, it, vi } from 'vitest';
 import { put, ref } from '../storage/conformance.ts';
-import type { Disk } from '../storage/embedded/disk.ts';
+import type { FileChange } from '../storage/embedded/disk.ts';
 import type { ProjectStore } from '../storage/port.ts';
-import { openTestStore } from '../testing/embedded-project.ts';
 import { newPlace, openInstances, TTL_MS } from '../testing/open-instances.ts';
+import { SimulatedDisk } from '../testing/simulated-disk.ts';
+import { closeEngine, openTestStore } from '../testing/test-engine.ts';
 import type { InstanceManagerOptions } from './instance-manager.ts';
 import { ProjectUpkeep } from './project-upkeep.ts';
 import type { Projects } from './projects.ts';
@@ -132,14 +132,14 @@ describe('InstanceManager', () => {
   });
 
   it('keeps a bounded number open; the one used longest ago closes first', async () => {
-    const { manager, write, opened } = start({ hotMax: 2 });
+    const { manager, write, opened } = start({ openBytesMax: 80 * KIB });
     for (const project of ['a', 'b', 'a', 'c']) await write(project);
     await expect.poll(() => [opened.get('a'), opened.get('b'), opened.get('c')]).toEqual([1, 0, 1]);
     expect(manager.size).toBe(2);
   });
 
   it('lets callers wait for room when every open project is in use, and never opens more', async () => {
-    const { manager, write } = start({ hotMax: 1 });
+    const { manager, write } = start({ openBytesMax: 1 });
     const lease = await manager.acquire('a', 'create');
     let done = false;
     const waiting = write('b').then(() => {
@@ -153,7 +153,7 @@ describe('InstanceManager', () => {
   });
 
   it('makes room with no project that somebody is just opening, however many want it', async () => {
-    const { opened, write } = start({ hotMax: 1 });
+    const { opened, write } = start({ openBytesMax: 1 });
     const projects = ['a', 'b', 'c', 'd', 'e'];
     await Promise.all(projects.map((project) => write(project)));
     await expect
@@ -162,7 +162,7 @@ describe('InstanceManager', () => {
   });
 
   it('gives no place to a project that does not exist, and closes none for it', async () => {
-    const { manager, use, isOpen, absent } = await startMany({ hotMax: 1 });
+    const { manager, use, isOpen, absent } = await startMany({ openBytesMax: 1 });
     using lease = await manager.acquire('a', 'existing');
     expect(lease).toBeDefined();
     for (let n = 0; n < 200; n++) expect(await use(`absent-${n}`)).toBe(false);
@@ -368,11 +368,30 @@ describe('InstanceManager', () => {
 
   it('closes a failed store once, and opens it anew', async () => {
     const { disk, write, openings, closings, opened } = start();
+    const { writeFiles } = disk;
     await write('p');
-    disk.failAt({ operation: 1, when: 'before', what: 'storage_unavailable' });
-    await expect(write('p')).rejects.toMatchObject({ code: 'storage_unavailable' });
+    const tried = Promise.withResolvers<void>();
+    disk.writeFiles = async (files) => {
+      tried.resolve();
+      return files.map(() => new AppError('storage_unavailable'));
+    };
+    // It is in the log, so it is acknowledged.
+    await write('p', 'b');
+    await tried.promise;
+    await settle();
+    disk.writeFiles = writeFiles;
     await write('p');
     expect([openings(), closings(), opened.get('p')]).toEqual([2, 1, 1]);
+  });
+
+  it('keeps a store open whose write the log refused, since nothing of it is in doubt', async () => {
+    const { disk, write, openings, opened } = start();
+    await write('p');
+    await settle();
+    disk.failAt({ operation: 1, when: 'before', what: 'storage_unavailable' });
+    await expect(write('p', 'b')).rejects.toMatchObject({ code: 'storage_unavailable' });
+    await write('p', 'b');
+    expect([openings(), opened.get('p')]).toEqual([1, 1]);
   });
 
   it('closes a store that opens but whose definitions cannot be read, and opens it anew', async () => {
@@ -510,47 +529,35 @@ describe('InstanceManager', () => {
 });
 
 describe('the end of all projects', () => {
-  it('waits for no more files than are being written once its time is over; the others are in the journal', async () => {
-    const place = newPlace();
-    const { clock, disk } = place;
+  it('waits for no more files than are being written; the others are in the log', async () => {
+    const disk = new SimulatedDisk('/', '/projects');
+    const isDocument = ({ path }: FileChange) => path.startsWith('/projects/p/docs/');
     const rounds: (() => void)[] = [];
-    const held = new Proxy<Disk>(disk, {
-      get: (_target, name) => {
-        const method = Reflect.get(disk, name) as (...args: unknown[]) => Promise<unknown>;
-        if (name !== 'writeFiles') return method.bind(disk);
-        return async (...args: unknown[]) => {
-          await new Promise<void>((resolve) => rounds.push(resolve));
-          return method.apply(disk, args);
-        };
-      },
-    });
-    const logger = createLogger({ service: 'bundoc', level: 'silent' });
-    const gaveUp = Promise.withResolvers<void>();
-    logger.warn = () => gaveUp.resolve();
-    const { instances, write } = openInstances(place, {
-      logger,
-      openStore: (project, { cipher }) => openTestStore(project, `/projects/${project}`, held, cipher, clock),
-      checkpointsWithinMs: 0,
-    });
+    const { writeFiles } = disk;
+    disk.writeFiles = async (files) => {
+      if (files.some(isDocument)) await new Promise<void>((resolve) => rounds.push(resolve));
+      return writeFiles.call(disk, files);
+    };
+    const place = newPlace(disk);
+    const { instances, write } = openInstances(place);
     const ids = Array.from({ length: 20 }, (_, n) => `d${n}`);
     for (const id of ids) await write('p', id);
+    await instances[Symbol.asyncDispose]();
     let isOver = false;
-    const over = instances[Symbol.asyncDispose]().then(() => {
+    const over = closeEngine(disk).then(() => {
       isOver = true;
     });
     // What is being written must be over before another process may write there.
-    await gaveUp.promise;
-    for (let turn = 0; turn < 20; turn++) await settle();
+    for (let turn = 0; turn < 50; turn++) await settle();
     expect([isOver, rounds.length]).toEqual([false, 1]);
     rounds[0]?.();
     await over;
     expect(rounds).toHaveLength(1);
-    const written = [...disk.files().keys()].filter((path) => path.startsWith('/projects/p/docs/'));
+    const written = [...disk.files().keys()].filter((path) => isDocument({ path, content: undefined }));
     expect(written.length).toBeLessThan(ids.length);
 
-    const { instances: next } = openInstances(place, {
-      openStore: (project, { cipher }) => openTestStore(project, `/projects/${project}`, disk, cipher, clock),
-    });
+    disk.writeFiles = writeFiles;
+    const { instances: next } = openInstances(place);
     using lease = await next.acquire('p', 'existing');
     for (const id of ids) expect(await lease?.store.get(ref(id))).toBeDefined();
   });

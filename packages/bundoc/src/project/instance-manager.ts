@@ -32,16 +32,12 @@ export interface InstanceManagerOptions {
   readonly expiry?: Pick<ExpiryMarks, 'mark' | 'ensureMarked'>;
   /** Bytes of memory that open projects take at most; one project may be open in any case. */
   readonly openBytesMax?: number;
-  /** Projects that are open at most, where each takes something else that is scarce. */
-  readonly hotMax?: number;
-  /** Bytes of memory that every open project takes, beside what its store says of itself. */
-  readonly projectBytes?: number;
   /** Bytes in which the storage keeps what an open project has in memory; 0 where that is not known. */
-  readonly storedBytes?: (project: string) => Promise<number>;
+  readonly storedBytes?: (project: string, entries?: readonly string[]) => Promise<number>;
   /** How long a project stays open unused, milliseconds. */
   readonly idleTtlMs?: number;
-  /** How long projects that are closed at the end may take for what only makes them open faster the next time, milliseconds. */
-  readonly checkpointsWithinMs?: number;
+  /** How long projects that are closed at the end may take to prepare for it, milliseconds. */
+  readonly prepareWithinMs?: number;
   /** Whether other processes write to the same storage, so that a project which is closed here may change. */
   readonly othersWrite?: boolean;
 }
@@ -68,18 +64,22 @@ const SWEEPS_A_ROUND = 60;
 const LOOKS_A_SWEEP_MIN = 16;
 /** How long the users of a project have to leave it. */
 const WAIT_FOR_USERS_MS = 4_500;
-/** Beside the time that requests have to end, within that of an orderly stop (`STOP_TIMEOUT_MS`), with room for a step that is under way. */
-const CHECKPOINTS_WITHIN_MS = 3_000;
+/**
+ * Beside the time that requests have to end, within that of an orderly stop (`STOP_TIMEOUT_MS`), with room
+ * for a step that is under way.
+ */
+const PREPARE_WITHIN_MS = 3_000;
 
 /** What open projects may be in need of, beside requests. */
 export type Need = 'reseal' | 'definitions' | 'expiry';
 
 /**
- * Maps project ids to open projects. Opens lazily, one opening a project at a time. Keeps as many open as have room
- * in a bounded memory: those that were used once close first, then the ones used longest ago. Closes what is idle,
- * what failed, and what has lost its key.
+ * Maps project ids to open projects. Opens lazily, one opening a project at a time. Keeps as many open as
+ * have room in a bounded memory: those that were used once close first, then the ones used longest ago.
+ * Closes what is idle, what failed, and what has lost its key.
  *
- * A new instance of a project is not opened before the old one is closed, so that there is one writer at any time.
+ * A new instance of a project is not opened before the old one is closed, so that there is one writer at any
+ * time.
  */
 export class InstanceManager implements AsyncDisposable {
   readonly #options: InstanceManagerOptions;
@@ -105,7 +105,7 @@ export class InstanceManager implements AsyncDisposable {
   /** One for each project that is open or being opened. */
   readonly #places: Places;
   readonly #changeWaits: ChangeWaits;
-  /** Rejects when the end has no time left for checkpoints. */
+  /** Rejects when the end has no time left for what projects would do before they close. */
   readonly #outOfTime = Promise.withResolvers<never>();
   #closed = false;
 
@@ -114,9 +114,8 @@ export class InstanceManager implements AsyncDisposable {
     this.#outOfTime.promise.catch(() => undefined);
     this.#idleTtlMs = options.idleTtlMs ?? 600_000;
     const bytesMax = options.openBytesMax ?? Number.POSITIVE_INFINITY;
-    const limits = { bytesMax, countMax: options.hotMax ?? Number.POSITIVE_INFINITY };
-    this.#order = new SegmentedLru(limits);
-    this.#places = new Places(limits, () => this.#retireUnused());
+    this.#order = new SegmentedLru(bytesMax);
+    this.#places = new Places(bytesMax, () => this.#retireUnused());
     this.#changeWaits = new ChangeWaits(this, options.othersWrite === true);
   }
 
@@ -137,8 +136,8 @@ export class InstanceManager implements AsyncDisposable {
 
   /**
    * @returns the open project; undefined when it does not exist and `mode` is `existing`.
-   * @throws AppError `key_missing`, `key_mismatch`, `project_damaged`, `kms_unavailable`, `overloaded` and the errors
-   * of the disk.
+   * @throws AppError `key_missing`, `key_mismatch`, `project_damaged`, `kms_unavailable`, `overloaded` and
+   * the errors of the disk.
    */
   acquire(project: string, mode: 'create'): Promise<InstanceLease>;
   acquire(project: string, mode: 'existing'): Promise<InstanceLease | undefined>;
@@ -153,8 +152,8 @@ export class InstanceManager implements AsyncDisposable {
   }
 
   /**
-   * The store of a project that is open already and may be used: without a lease, so for this turn of the event loop alone. Undefined
-   * says nothing; {@link acquire} opens it, and tells what is wrong.
+   * The store of a project that is open already and may be used: without a lease, so for this turn of the
+   * event loop alone. Undefined says nothing; {@link acquire} opens it, and tells what is wrong.
    */
   storeAtHand(project: string): CollectionStore | undefined {
     const instance = this.#usable(project);
@@ -174,7 +173,8 @@ export class InstanceManager implements AsyncDisposable {
   }
 
   /**
-   * Open projects that are in need of something and may be used; each is held until the next one is asked for.
+   * Open projects that are in need of something and may be used; each is held until the next one is asked
+   * for.
    *
    * @param projects only those; all that are in need by default.
    */
@@ -197,8 +197,8 @@ export class InstanceManager implements AsyncDisposable {
   }
 
   /**
-   * Runs `action` while nobody opens the project. What it is given takes the project out of use, and resolves when its last user has left;
-   * its error is `overloaded` when that takes too long.
+   * Runs `action` while nobody opens the project. What it is given takes the project out of use, and resolves
+   * when its last user has left; its error is `overloaded` when that takes too long.
    */
   async exclusively<T>(project: string, action: (close: () => Promise<void>) => Promise<T>): Promise<T> {
     if (this.#closed) throw new AppError('overloaded', { detail: 'the server is stopping' });
@@ -222,7 +222,8 @@ export class InstanceManager implements AsyncDisposable {
   }
 
   /**
-   * Waits until something behind `after` is committed in a project. No project is kept open, or kept from closing, by it.
+   * Waits until something behind `after` is committed in a project. No project is kept open, or kept from
+   * closing, by it.
    *
    * @returns false when the signal was aborted.
    * @throws AppError of {@link acquire} where others write and the project cannot be opened any more.
@@ -232,8 +233,8 @@ export class InstanceManager implements AsyncDisposable {
   }
 
   /**
-   * Closes what has lost its key, and what is idle among some of the open projects: within a minute, among all.
-   * To be called every second or so.
+   * Closes what has lost its key, and what is idle among some of the open projects: within a minute, among
+   * all. To be called every second or so.
    */
   sweep(): void {
     const { clock, keys } = this.#options;
@@ -260,8 +261,8 @@ export class InstanceManager implements AsyncDisposable {
   }
 
   /**
-   * Opens a project that nobody has open, for `action` alone: it makes no other one close, and is closed again unless somebody has come
-   * meanwhile.
+   * Opens a project that nobody has open, for `action` alone: it makes no other one close, and is closed
+   * again unless somebody has come meanwhile.
    *
    * @returns `done`, or why nothing was done.
    * @throws AppError as {@link acquire}, and what `action` throws.
@@ -293,14 +294,14 @@ export class InstanceManager implements AsyncDisposable {
     return this.#inNeed.reseal.values().reduce((sum, { store }) => sum + store.toReseal, 0);
   }
 
-  /** Refuses new leases, waits for the running ones and closes everything; checkpoints for as long as there is time. */
+  /** Refuses new leases, waits for the running ones and closes everything. */
   async [Symbol.asyncDispose](): Promise<void> {
     this.#closed = true;
     await this.#openings.drained();
-    const { checkpointsWithinMs = CHECKPOINTS_WITHIN_MS } = this.#options;
+    const { prepareWithinMs = PREPARE_WITHIN_MS } = this.#options;
     const timer = setTimeout(
       () => this.#outOfTime.reject(new Error('there was no time for it')),
-      checkpointsWithinMs,
+      prepareWithinMs,
     );
     using _timer = { [Symbol.dispose]: () => clearTimeout(timer) };
     for (const instance of [...this.#hot.values()]) this.#retire(instance);
@@ -347,7 +348,7 @@ export class InstanceManager implements AsyncDisposable {
       // It takes no place, and makes no other one close.
       if (opened === undefined) return undefined;
       keys.hold(project);
-      const bytes = await this.#bytesToReserve(project);
+      const bytes = await this.#bytesToReserve(project, opened.entries);
       await this.#places.take(bytes);
       reserved = bytes;
       lease = await this.#loads.run(() => this.#load(project, opened, bytes));
@@ -368,7 +369,8 @@ export class InstanceManager implements AsyncDisposable {
   /** Opens the store of a project that was found. */
   async #load(project: string, opened: OpenedProject, reserved: number): Promise<InstanceLease> {
     const { clock, openStore, expiry } = this.#options;
-    // Until it belongs to an instance: a store that nobody closes would keep its files, and its writer, for good.
+    // Until it belongs to an instance: a store that nobody closes would keep its files, and its writer, for
+    // good.
     await using stack = new AsyncDisposableStack();
     const store = await openDefinedStore(stack.use(await openStore(project, opened)), clock, async () => {
       await expiry?.mark(project);
@@ -392,15 +394,14 @@ export class InstanceManager implements AsyncDisposable {
   }
 
   /** Bytes of memory that a project is taken to need until it is open. */
-  async #bytesToReserve(project: string): Promise<number> {
-    const { projectBytes = PROJECT_BYTES, storedBytes } = this.#options;
-    return projectBytes + STORED_TO_MEMORY * ((await storedBytes?.(project)) ?? 0);
+  async #bytesToReserve(project: string, entries?: readonly string[]): Promise<number> {
+    const { storedBytes } = this.#options;
+    return PROJECT_BYTES + STORED_TO_MEMORY * ((await storedBytes?.(project, entries)) ?? 0);
   }
 
   /** Has an open project count with the bytes that it takes now. */
   #charge(instance: ProjectInstance): void {
-    const { projectBytes = PROJECT_BYTES } = this.#options;
-    const bytes = projectBytes + Math.ceil(instance.store.memoryBytes);
+    const bytes = PROJECT_BYTES + Math.ceil(instance.store.memoryBytes);
     const more = bytes - instance.bytes;
     if (more === 0) return;
     instance.bytes = bytes;
@@ -482,15 +483,15 @@ export class InstanceManager implements AsyncDisposable {
     if (instance.users === 0) this.#close(instance);
   }
 
-  /** As long as its key may be used, a store is closed so that it opens fast the next time. */
+  /** As long as its key may be used, a store may prepare to be closed. */
   async #closeStore(instance: ProjectInstance): Promise<void> {
     const { project, store } = instance;
     const { keys, logger } = this.#options;
     try {
       if (!store.failed && instance.hasKeys(keys))
-        await Promise.race([store.checkpoint(), this.#outOfTime.promise]);
+        await Promise.race([store.prepareClose(), this.#outOfTime.promise]);
     } catch (error) {
-      logger.warn({ err: error, project }, 'a project was closed without a checkpoint');
+      logger.warn({ err: error, project }, 'a project was closed before it was prepared for it');
     }
     await store[Symbol.asyncDispose]();
   }

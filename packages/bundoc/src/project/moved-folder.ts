@@ -4,9 +4,11 @@ import { hasCode } from '@bundoc/shared/errors';
 import { type Disk, makeDirectoryDurably, replaceFile } from '../storage/embedded/disk.ts';
 import { MOVE_MARK_BYTES_MAX } from './move-mark.ts';
 
-const TMP = 'tmp';
-
-/** @param directory the project's folder. @returns the empty text for an entry that can be no mark: a link, a pipe, a huge file. */
+/**
+ * @param directory the project's folder.
+ *
+ * @returns the empty text for an entry that can be no mark: a link, a pipe, a huge file.
+ */
 export async function readMoveMark(disk: Disk, directory: string): Promise<string | undefined> {
   try {
     return (await disk.read(join(directory, MOVE_FILE), MOVE_MARK_BYTES_MAX))?.toString();
@@ -16,10 +18,12 @@ export async function readMoveMark(disk: Disk, directory: string): Promise<strin
   }
 }
 
-/** Puts the mark into the folder, durably and in one piece. */
-export async function writeMoveMark(disk: Disk, directory: string, mark: string): Promise<void> {
-  const tmp = join(directory, TMP);
-  await disk.makeDirectory(tmp);
+/**
+ * Puts the mark into the folder, durably and in one piece.
+ *
+ * @param tmp a folder on the same file system; exists.
+ */
+export async function writeMoveMark(disk: Disk, tmp: string, directory: string, mark: string): Promise<void> {
   await replaceFile(disk, tmp, join(directory, MOVE_FILE), Buffer.from(mark));
 }
 
@@ -30,7 +34,8 @@ export async function removeMoveMark(disk: Disk, directory: string): Promise<voi
 }
 
 /**
- * Puts what is in the folder of a project that is held elsewhere into another one, out of the service's sight; the mark stays. May be done again.
+ * Puts what is in the folder of a project that is held elsewhere into another one, out of the service's
+ * sight; the mark stays. May be done again.
  *
  * @param keptIn a folder on the same file system; it is made below an existing one.
  * @param kept the folder in it.
@@ -42,7 +47,6 @@ export async function putAwayMoved(
   kept: string,
 ): Promise<void> {
   for (const path of [keptIn, join(keptIn, kept)]) await makeDirectoryDurably(disk, path);
-  await disk.removeTree(join(directory, TMP));
   for (const name of (await disk.list(directory)) ?? [])
     if (name !== MOVE_FILE) await disk.rename(join(directory, name), join(keptIn, kept, name));
   for (const path of [join(keptIn, kept), directory]) await disk.syncDirectory(path);

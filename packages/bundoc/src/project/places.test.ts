@@ -3,16 +3,9 @@ import { Places } from './places.ts';
 
 const settle = () => new Promise((resolve) => setImmediate(resolve));
 
-const ENDLESS = Number.POSITIVE_INFINITY;
-const ofCount = (countMax: number) => ({ countMax, bytesMax: ENDLESS });
-const ofBytes = (bytesMax: number) => ({ countMax: ENDLESS, bytesMax });
-
 describe('places', () => {
-  it.each([
-    ['as many as there are', ofCount(2)],
-    ['as many bytes as there are', ofBytes(25)],
-  ])('are given to %s; another one waits until somebody leaves', async (_what, limits) => {
-    const places = new Places(limits, () => false);
+  it('are given to as many bytes as there are; another one waits until somebody leaves', async () => {
+    const places = new Places(25, () => false);
     await places.take(10);
     await places.take(10);
     expect(places.hasRoomFor(10)).toBe(false);
@@ -29,7 +22,7 @@ describe('places', () => {
 
   it('are vacated for whoever comes, also once one can be spared that could not before', async () => {
     let canSpare = false;
-    const places = new Places(ofCount(1), () => {
+    const places = new Places(10, () => {
       if (canSpare) places.leave(10);
       return canSpare;
     });
@@ -44,7 +37,7 @@ describe('places', () => {
 
   it('are vacated, as far as they can be spared, for one that takes more bytes than it did', async () => {
     let spared = 0;
-    const places = new Places(ofBytes(30), () => {
+    const places = new Places(30, () => {
       if (spared === 2) return false;
       spared++;
       places.leave(10);
@@ -58,7 +51,7 @@ describe('places', () => {
   });
 
   it('can be had by one, however many bytes it takes', async () => {
-    const places = new Places(ofBytes(30), () => false);
+    const places = new Places(30, () => false);
     await places.take(1_000);
     expect(places.hasRoomFor(1)).toBe(false);
     places.leave(1_000);
@@ -68,7 +61,7 @@ describe('places', () => {
   it('are not waited for without end', async () => {
     const limit = new AbortController();
     vi.spyOn(AbortSignal, 'timeout').mockReturnValueOnce(limit.signal);
-    const places = new Places(ofCount(1), () => false);
+    const places = new Places(10, () => false);
     await places.take(10);
     const refused = expect(places.take(10)).rejects.toMatchObject({ code: 'overloaded' });
     limit.abort();

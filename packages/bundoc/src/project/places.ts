@@ -3,25 +3,23 @@ import { AppError } from '@bundoc/shared/errors';
 /** How long a caller waits for a place. */
 const WAIT_FOR_PLACE_MS = 4_500;
 
-export interface PlacesLimits {
-  readonly bytesMax: number;
-  readonly countMax: number;
-}
-
 /**
- * A bounded number of places, which take a bounded number of bytes. Who finds no room has places vacated, or waits.
- * One place can always be had, however many bytes it takes.
+ * Places that together take a bounded number of bytes. A caller that finds no room has places vacated, or
+ * waits. One place can always be had, however many bytes it takes.
  */
 export class Places {
-  readonly #limits: PlacesLimits;
+  readonly #bytesMax: number;
   readonly #vacate: () => boolean;
   readonly #waiting = new Set<() => void>();
   #taken = 0;
   #bytes = 0;
 
-  /** @param vacate gives one of the places back by {@link leave}, if any can be spared now, and says whether it did. */
-  constructor(limits: PlacesLimits, vacate: () => boolean) {
-    this.#limits = limits;
+  /**
+   * @param vacate gives one of the places back by {@link leave}, if any can be spared now, and says whether
+   * it did.
+   */
+  constructor(bytesMax: number, vacate: () => boolean) {
+    this.#bytesMax = bytesMax;
     this.#vacate = vacate;
   }
 
@@ -35,8 +33,7 @@ export class Places {
   }
 
   hasRoomFor(bytes: number): boolean {
-    const { bytesMax, countMax } = this.#limits;
-    return this.#taken === 0 || (this.#taken < countMax && this.#bytes + bytes <= bytesMax);
+    return this.#taken === 0 || this.#bytes + bytes <= this.#bytesMax;
   }
 
   /** @throws AppError `overloaded` when there was no room in time. */
@@ -72,7 +69,7 @@ export class Places {
       this.announce();
       return;
     }
-    while (this.#taken > 1 && this.#bytes > this.#limits.bytesMax && this.#vacate());
+    while (this.#taken > 1 && this.#bytes > this.#bytesMax && this.#vacate());
   }
 
   leave(bytes: number): void {

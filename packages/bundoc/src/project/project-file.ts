@@ -22,11 +22,6 @@ export function formatProjectFile(file: ProjectFile): Buffer {
   return Buffer.from(`${JSON.stringify(file, null, 2)}\n`);
 }
 
-/** Whether two files are of one project: of one creation, though keys may have been added to one of them since. */
-export function isSameProject(a: ProjectFile, b: ProjectFile): boolean {
-  return a.project === b.project && a.key.id === b.key.id && a.createdAt === b.createdAt;
-}
-
 /** A storage, and how often an administrator has let a copy of it take the place of another. */
 export interface TakenOver {
   readonly id: string;
@@ -34,8 +29,9 @@ export interface TakenOver {
 }
 
 /**
- * How many others may have sealed under this version of the key, of which nothing is known: a copy of the storage for each time that it was taken over since the
- * version was first used in it, and whoever had the key before the project.
+ * How many others may have sealed under this version of the key, of which nothing is known: a copy of the
+ * storage for each time that it was taken over since the version was first used in it, and whoever had the
+ * key before the project.
  */
 export function unknownSealers(
   file: ProjectFile,
@@ -75,8 +71,8 @@ export function withWrappings(file: ProjectFile, keys: readonly LeasedKey[]): Pr
 }
 
 /**
- * The file with a version that the key service made since, so that its DEK opens the name key as well. It must be
- * durable before anything is sealed under that version.
+ * The file with a version that the key service made since, so that its DEK opens the name key as well. It
+ * must be durable before anything is sealed under that version.
  *
  * @param keys the new version first, then all that the file knows.
  * @throws AppError `key_mismatch` unless the new one is later than all that are known.
@@ -94,8 +90,8 @@ export function withNewVersion(file: ProjectFile, keys: LeasedKeys, storage: Tak
 }
 
 /**
- * The cipher of a project, once it is certain that the keys are the project's own: same id, known versions, same check
- * values, and the name key opens under each.
+ * The cipher of a project, once it is certain that the keys are the project's own: same id, known versions,
+ * same check values, and the name key opens under each.
  *
  * @param keys the current version first, then the others that the file lists.
  * @throws AppError `key_mismatch`, `project_damaged`.
@@ -131,7 +127,10 @@ function nameKeyOf(file: ProjectFile, keys: readonly LeasedKey[]): KeyObject {
 
 type VersionEntry = ProjectFile['versions'][number];
 
-/** What makes a service rotate a key is authentic: it goes with the sealed name key, so nobody adds or removes it. Nothing for a version without. */
+/**
+ * What makes a service rotate a key is authentic: it goes with the sealed name key, so nobody adds or removes
+ * it. Nothing for a version without.
+ */
 function factsOf({ adopted, takeOvers }: VersionEntry): string[] {
   return [
     ...(adopted === undefined ? [] : ['adopted']),

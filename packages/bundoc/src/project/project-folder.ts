@@ -5,7 +5,6 @@ import {
   DELETION_FILE,
   MOVE_FILE,
   PROJECT_FILE,
-  PROJECT_FILE_COPY,
   type ProjectFile,
 } from '@bundoc/shared/contract/project-file';
 import { AppError, hasCode } from '@bundoc/shared/errors';
@@ -14,10 +13,10 @@ import type { LeasedKey } from '../kms/port.ts';
 import {
   type Disk,
   makeDirectoryDurably,
-  removeLeftovers,
   replaceFile,
   SMALL_FILE_BYTES_MAX,
 } from '../storage/embedded/disk.ts';
+import { DOCS_FOLDER } from '../storage/embedded/document-files.ts';
 import { formatDeletionMark, readDeletionMark } from './deletion-mark.ts';
 import { judgeMoveMark, mayBeRemoved, type SettleMove } from './judge-move-mark.ts';
 import type { KeyCache } from './key-cache.ts';
@@ -49,10 +48,21 @@ export interface ProjectFoldersOptions {
   readonly onSetAside?: OnSetAside;
   /** Ends a move out of this storage that was cut short. */
   readonly settle: SettleMove;
-  /** Told of a project whose content is removed: nothing of it may be kept in memory. */
-  readonly onContentRemoved?: (project: string) => void;
-  /** Makes the store of a new project in its folder, durably. It may find what a creation that was cut short left. */
-  readonly createStore: (project: string, directory: string, cipher: ProjectCipher) => Promise<void>;
+  /** A folder for what is being written, on the same file system; exists. */
+  readonly tmp: string;
+  readonly engine: FolderEngine;
+}
+
+/** What keeps the content of projects, as their folders need it. */
+export interface FolderEngine {
+  /** Makes a project with its folder and `project.json`. Once resolved, it is durable. */
+  create(project: string, directory: string, cipher: ProjectCipher, projectFile: Buffer): Promise<void>;
+  /** Writes the folder of a project that was made without it, since that failed. */
+  writeBirth(project: string, directory: string): Promise<void>;
+  /** Makes the folder of a project that is new durable by itself, before something in it is replaced. */
+  syncBirth(project: string): Promise<void>;
+  /** Nothing of a project is kept any more, here or in memory: its content is to be removed. */
+  forget(project: string): Promise<void>;
 }
 
 /** A project, and where it lies. */
@@ -60,16 +70,9 @@ export interface OpenedFolder extends OpenedProject {
   readonly directory: string;
 }
 
-/** Beside what is being replaced; never content. */
-const TMP = 'tmp';
-/** What the creation of a project makes before `project.json`; a folder of these is no content while it is empty. */
-const EARLY_FOLDERS: readonly string[] = ['docs', 'journal'];
-const EARLY_FILES: readonly string[] = ['catalog', PROJECT_FILE_COPY];
-
 /**
- * Finds and makes project folders. `project.json` is what makes a folder a project: it is written last, so a creation
- * that a crash cut short is simply begun again. A key is minted only for a folder without content; nothing is ever
- * written under a second key.
+ * Finds and makes project folders. `project.json` is what makes a folder a project. A key is minted only for
+ * a folder without content; nothing is ever written under a second key.
  *
  * Callers hold the project's lock: two calls for one project must not overlap.
  */
@@ -84,13 +87,16 @@ export class ProjectFolders implements Projects {
    * Opens an existing project.
    *
    * @returns undefined when there is none; nothing was made, and no key was asked for unless there is a mark.
-   * @throws AppError `project_destroyed`, `project_moving`, `project_elsewhere`, `project_damaged`, `key_missing`, `project_unclaimed`, or what the key
-   * service threw.
+   * @throws AppError `project_destroyed`, `project_moving`, `project_elsewhere`, `project_damaged`,
+   * `key_missing`, `project_unclaimed`, or what the key service threw.
    */
   async open(project: string): Promise<OpenedFolder | undefined> {
     const directory = join(this.#options.directory, project);
-    await this.#requireNotDeleted(project, directory);
-    await this.#requireHere(project, directory);
+    await this.#options.engine.writeBirth(project, directory);
+    const names = (await this.#options.disk.list(directory)) ?? [];
+    if (names.length === 0) return undefined;
+    if (names.includes(DELETION_FILE)) await this.#requireNotDeleted(project, directory);
+    if (names.includes(MOVE_FILE)) await this.#requireHere(project, directory);
     const content = await this.#options.disk.read(join(directory, PROJECT_FILE), SMALL_FILE_BYTES_MAX);
     if (content === undefined) {
       await this.#requireEmpty(directory);
@@ -98,34 +104,29 @@ export class ProjectFolders implements Projects {
     }
     const file = parseProjectFile(project, content);
     const keys = await keysOfFile(this.#options.keys, project, file);
-    await makeDirectoryDurably(this.#options.disk, join(directory, TMP));
-    await removeLeftovers(this.#options.disk, join(directory, TMP));
-    return this.#brought(directory, file, content, keys);
+    return { ...(await this.#brought(directory, file, keys)), entries: names };
   }
 
   /**
    * Makes a project, or opens it when it exists. Once resolved, its folder is durable.
    *
-   * The order matters: the folder's emptiness is checked before a key is asked for, the key exists before the folder,
-   * the folder and its empty store before `project.json`, and that before the first document. Whichever step a crash follows, the next
-   * call finds an empty folder and adopts the key that is there already.
+   * The order matters: the folder's emptiness is checked before a key is asked for, the key exists before the
+   * project's birth in the log, and that before the folder and the first document. A crash before the birth
+   * leaves a key that the next call adopts; one behind it, a project.
    *
    * @throws AppError as {@link open}.
    */
   async openOrCreate(project: string): Promise<OpenedFolder> {
     const existing = await this.open(project);
     if (existing !== undefined) return existing;
-    const { disk, clock, storage } = this.#options;
+    const { clock, storage } = this.#options;
     const made = await mintOrAdopt(this.#options.keys, project);
     const directory = join(this.#options.directory, project);
-    for (const path of [directory, join(directory, TMP)]) await makeDirectoryDurably(disk, path);
-    await removeLeftovers(disk, join(directory, TMP));
     const file = newProjectFile(project, made, new Date(clock.now()), storage);
     const keys: LeasedKeys = [made.key];
     const cipher = openCipher(file, keys);
-    await this.#options.createStore(project, directory, cipher);
-    await this.#write(directory, file);
-    return { directory, file, keys, cipher };
+    await this.#options.engine.create(project, directory, cipher, formatProjectFile(file));
+    return { directory, file, keys, cipher, entries: [PROJECT_FILE] };
   }
 
   async names(after: string, limit: number, only?: readonly string[]): Promise<readonly string[]> {
@@ -141,7 +142,10 @@ export class ProjectFolders implements Projects {
     return found;
   }
 
-  /** Keeps the present wrappings of the key's versions in `project.json`, which a rebuild of a lost key store needs. */
+  /**
+   * Keeps the present wrappings of the key's versions in `project.json`, which a rebuild of a lost key store
+   * needs.
+   */
   async keepWrappings(project: string, file: ProjectFile, keys: readonly LeasedKey[]): Promise<ProjectFile> {
     const changed = withWrappings(file, keys);
     if (changed === undefined) return file;
@@ -149,7 +153,7 @@ export class ProjectFolders implements Projects {
     const directory = join(this.#options.directory, project);
     const names = (await this.#options.disk.list(directory)) ?? [];
     if (!names.includes(PROJECT_FILE) || names.includes(MOVE_FILE)) return file;
-    await this.#write(directory, changed);
+    await this.#write(project, directory, changed);
     return changed;
   }
 
@@ -177,8 +181,8 @@ export class ProjectFolders implements Projects {
   }
 
   async remove(project: string, mark: DeletionMark): Promise<void> {
-    const { disk, onContentRemoved } = this.#options;
-    onContentRemoved?.(project);
+    const { disk, engine } = this.#options;
+    await engine.forget(project);
     const directory = join(this.#options.directory, project);
     await makeDirectoryDurably(disk, directory);
     for (const name of (await disk.list(directory)) ?? [])
@@ -188,7 +192,10 @@ export class ProjectFolders implements Projects {
     await replaceFile(disk, directory, join(directory, DELETION_FILE), Buffer.from(formatDeletionMark(mark)));
   }
 
-  /** @throws AppError `project_destroyed` when the key service confirms what a mark says; any other mark is set aside. */
+  /**
+   * @throws AppError `project_destroyed` when the key service confirms what a mark says; any other mark is
+   * set aside.
+   */
   async #requireNotDeleted(project: string, directory: string): Promise<void> {
     const { disk, keys, setAside, onSetAside } = this.#options;
     if ((await disk.list(directory))?.includes(DELETION_FILE) !== true) return;
@@ -196,7 +203,11 @@ export class ProjectFolders implements Projects {
     onSetAside?.(await setFileAside(disk, setAside, directory, DELETION_FILE, project));
   }
 
-  /** A mark that is over is taken away, and one that is not authentic is set aside. @throws AppError as {@link judgeMoveMark}. */
+  /**
+   * A mark that is over is taken away, and one that is not authentic is set aside.
+   *
+   * @throws AppError as {@link judgeMoveMark}.
+   */
   async #requireHere(project: string, directory: string): Promise<void> {
     const { disk, setAside, onSetAside } = this.#options;
     const text = await readMoveMark(disk, directory);
@@ -207,44 +218,37 @@ export class ProjectFolders implements Projects {
     else onSetAside?.(await setFileAside(disk, setAside, directory, MOVE_FILE, project));
   }
 
-  /** Brings the file up to date: with a version that is new, and with the present wrappings of the key's versions. */
-  async #brought(
-    directory: string,
-    file: ProjectFile,
-    content: Buffer,
-    keys: LeasedKeys,
-  ): Promise<OpenedFolder> {
+  /**
+   * Brings the file up to date: with a version that is new, and with the present wrappings of the key's
+   * versions.
+   */
+  async #brought(directory: string, file: ProjectFile, keys: LeasedKeys): Promise<OpenedFolder> {
     const [current] = keys;
     if (file.versions.every(({ version }) => version !== current.version)) {
       const withNew = withNewVersion(withWrappings(file, keys) ?? file, keys, this.#options.storage);
-      await this.#write(directory, withNew);
+      await this.#write(file.project, directory, withNew);
       return { directory, file: withNew, keys, cipher: openCipher(withNew, keys) };
     }
     // Nothing of a key is written down before it is certain that it is the project's own.
     const cipher = openCipher(file, keys);
     const rewrapped = withWrappings(file, keys);
-    if (rewrapped === undefined) await this.#keepCopy(directory, content);
-    else await this.#write(directory, rewrapped);
+    if (rewrapped !== undefined) await this.#write(file.project, directory, rewrapped);
     return { directory, file: rewrapped ?? file, keys, cipher };
   }
 
-  /** @throws AppError `project_damaged` when the folder holds anything but what a cut-short creation leaves. */
+  /**
+   * @throws AppError `project_damaged` when the folder holds anything but what a cut-short creation leaves.
+   */
   async #requireEmpty(directory: string): Promise<void> {
     if (await isWithoutContent(this.#options.disk, directory)) return;
     throw new AppError('project_damaged', { cause: new Error(`content without ${PROJECT_FILE}`) });
   }
 
-  /** A project from before there was a copy, or whose last change a crash cut short, gets one of what it has. */
-  async #keepCopy(directory: string, content: Buffer): Promise<void> {
-    const { disk } = this.#options;
-    const path = join(directory, PROJECT_FILE_COPY);
-    if ((await disk.read(path, SMALL_FILE_BYTES_MAX))?.equals(content) === true) return;
-    await replaceFile(disk, join(directory, TMP), path, content);
-  }
-
   /** When the outcome is not known, the next call reads what is there and goes on from it. */
-  #write(directory: string, file: ProjectFile): Promise<void> {
-    return writeProjectFile(this.#options.disk, directory, file);
+  async #write(project: string, directory: string, file: ProjectFile): Promise<void> {
+    const { disk, tmp, engine } = this.#options;
+    await engine.syncBirth(project);
+    await writeProjectFile(disk, tmp, directory, file);
   }
 }
 
@@ -258,22 +262,25 @@ async function listIfFolder(disk: Disk, path: string): Promise<string[] | undefi
   }
 }
 
-/** True for a folder that is not there, or holds nothing but the mark of a deletion and what a cut-short creation leaves. */
+/**
+ * True for a folder that is not there, or holds nothing but the mark of a deletion and what a restore that
+ * was cut short has left.
+ */
 export async function isWithoutContent(disk: Disk, directory: string): Promise<boolean> {
   for (const name of (await disk.list(directory)) ?? []) {
-    if (name === TMP || name === DELETION_FILE || EARLY_FILES.includes(name)) continue;
-    if (EARLY_FOLDERS.includes(name) && (await disk.list(join(directory, name)))?.length === 0) continue;
+    if (name === DELETION_FILE) continue;
+    if (name === DOCS_FOLDER && (await disk.list(join(directory, name)))?.length === 0) continue;
     return false;
   }
   return true;
 }
 
-/**
- * Writes `project.json`, durably: its copy first, so that the copy is never older than a version that something was sealed under,
- * and `project.json` last, since it makes the folder a project.
- */
-export async function writeProjectFile(disk: Disk, directory: string, file: ProjectFile): Promise<void> {
-  const content = formatProjectFile(file);
-  for (const name of [PROJECT_FILE_COPY, PROJECT_FILE])
-    await replaceFile(disk, join(directory, TMP), join(directory, name), content);
+/** Writes `project.json`, durably. @param tmp a folder on the same file system. */
+export async function writeProjectFile(
+  disk: Disk,
+  tmp: string,
+  directory: string,
+  file: ProjectFile,
+): Promise<void> {
+  await replaceFile(disk, tmp, join(directory, PROJECT_FILE), formatProjectFile(file));
 }

@@ -1,12 +1,15 @@
 import { describe, expect, it } from 'vitest';
 import type { ProjectStore } from '../storage/port.ts';
-import { openTestStore } from '../testing/embedded-project.ts';
 import { newPlace, openInstances } from '../testing/open-instances.ts';
+import { openTestStore } from '../testing/test-engine.ts';
 import { ProjectUpkeep, type ProjectUpkeepOptions } from './project-upkeep.ts';
 
 const settle = () => new Promise((resolve) => setImmediate(resolve));
 
-/** Projects whose definitions other processes may change, so that upkeep reads them again: with a step that a test may hold. */
+/**
+ * Projects whose definitions other processes may change, so that upkeep reads them again: with a step that a
+ * test may hold.
+ */
 function start(options: Partial<ProjectUpkeepOptions> = {}) {
   const place = newPlace();
   const { clock, disk } = place;

@@ -1,10 +1,18 @@
 import type { Logger } from '@bundoc/shared/logger';
 import type { DefinedStore } from '../storage/collections/defined-store.ts';
 import type { InstanceManager, Need } from './instance-manager.ts';
+import type { SpreadRotations } from './spread-rotations.ts';
+
+/** Of the open projects, those whose documents are sealed anew at a time; one in any case. */
+const RESEALING_SHARE = 0.01;
+/** How long a project whose key was rotated counts with them until it is used, and so sealed anew, runs. */
+const WAITS_FOR_USE_RUNS = 5;
 
 export interface ProjectUpkeepOptions {
-  readonly instances: Pick<InstanceManager, 'eachInNeed' | 'projectsInNeed'>;
+  readonly instances: Pick<InstanceManager, 'eachInNeed' | 'projectsInNeed' | 'size'>;
   readonly logger: Logger;
+  /** Keys that are to be rotated. */
+  readonly rotations?: Pick<SpreadRotations, 'run'> | undefined;
   /** Documents of one project that are sealed anew after a rotation, each time. */
   readonly resealsMax: number;
   /**
@@ -23,6 +31,12 @@ export class ProjectUpkeep {
   #isRunning = false;
   /** The states in which definitions were taken up, by project. */
   #taken: ReadonlyMap<string, string> = new Map();
+  /** Projects whose documents are being sealed anew; they stay until they need it no more, or nothing more can be done. */
+  readonly #resealing = new Set<string>();
+  /** Projects whose keys were rotated and that were not used since, with the runs for which they are still waited for. */
+  readonly #rotated = new Map<string, number>();
+  /** The last project whose turn began. */
+  #lastResealed: string | undefined;
 
   constructor(options: ProjectUpkeepOptions) {
     this.#options = options;
@@ -35,9 +49,7 @@ export class ProjectUpkeep {
   async run(): Promise<void> {
     if (this.#isRunning) return;
     this.#isRunning = true;
-    await this.#forEach('reseal', 'documents could not be sealed anew', (project, store) =>
-      this.#reseal(project, store),
-    );
+    await this.#resealSome();
     await this.#takeUpDefinitions();
     await this.#forEach('expiry', 'expired documents could not be removed', (project, store) =>
       this.#removeExpired(project, store),
@@ -45,14 +57,55 @@ export class ProjectUpkeep {
     this.#isRunning = false;
   }
 
+  /**
+   * Seals documents anew in a hundredth of the open projects at a time, and has as many keys rotated as that leaves room for: after a take-over
+   * all projects are due at once.
+   */
+  async #resealSome(): Promise<void> {
+    const { instances, rotations } = this.#options;
+    const max = Math.max(1, Math.floor(instances.size * RESEALING_SHARE));
+    const inNeed = instances.projectsInNeed('reseal');
+    const needy = new Set(inNeed);
+    for (const project of this.#resealing) if (!needy.has(project)) this.#resealing.delete(project);
+    // Behind the one whose turn began last, so that one of which something cannot be sealed anew holds up nobody.
+    const from = this.#lastResealed === undefined ? 0 : inNeed.indexOf(this.#lastResealed) + 1;
+    for (const project of [...inNeed.slice(from), ...inNeed.slice(0, from)]) {
+      if (this.#resealing.size >= max) break;
+      if (this.#resealing.has(project)) continue;
+      this.#resealing.add(project);
+      this.#lastResealed = project;
+    }
+    await this.#forEach(
+      'reseal',
+      'documents could not be sealed anew',
+      async (project, store) => {
+        this.#rotated.delete(project);
+        let goesOn = false;
+        try {
+          goesOn = await this.#reseal(project, store);
+        } finally {
+          if (!goesOn) this.#resealing.delete(project);
+        }
+      },
+      [...this.#resealing],
+    );
+    for (const [project, runs] of this.#rotated) {
+      if (runs > 0) this.#rotated.set(project, runs - 1);
+      else this.#rotated.delete(project);
+    }
+    const room = max - new Set([...this.#resealing, ...this.#rotated.keys()]).size;
+    for (const project of (await rotations?.run(room)) ?? []) this.#rotated.set(project, WAITS_FOR_USE_RUNS);
+  }
+
   /** Looks at no project but those that need it. */
   async #forEach(
     need: Need,
     problem: string,
     action: (project: string, store: DefinedStore) => Promise<void>,
+    projects?: readonly string[],
   ): Promise<void> {
     const { instances, logger } = this.#options;
-    for (const { project, store } of instances.eachInNeed(need))
+    for (const { project, store } of instances.eachInNeed(need, projects))
       await action(project, store).catch((error: unknown) => {
         logger.warn({ err: error, project }, problem);
       });
@@ -88,14 +141,16 @@ export class ProjectUpkeep {
     this.#taken = taken;
   }
 
-  async #reseal(project: string, store: DefinedStore): Promise<void> {
-    if (store.toReseal === 0) return;
+  /** @returns whether there is more to be done at once. */
+  async #reseal(project: string, store: DefinedStore): Promise<boolean> {
+    if (store.toReseal === 0) return false;
     const resealed = await store.reseal(this.#options.resealsMax);
     if (resealed > 0)
       this.#options.logger.info(
         { project, resealed, left: store.toReseal },
         'documents were sealed under the new key version',
       );
+    return resealed > 0 && store.toReseal > 0;
   }
 
   async #removeExpired(project: string, store: DefinedStore): Promise<void> {

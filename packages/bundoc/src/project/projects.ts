@@ -10,16 +10,23 @@ export interface OpenedProject {
   /** All versions of the key that the project uses, the current one first. */
   readonly keys: LeasedKeys;
   readonly cipher: ProjectCipher;
+  /**
+   * Names in its folder, where it has one, as they were found: to look for what is not there costs more than
+   * to read what is.
+   */
+  readonly entries?: readonly string[];
 }
 
 /**
- * Where it is kept what a project is: folders, or rows. A key is minted only for a project without content, and nothing is ever written
- * under a second key.
+ * Where it is kept what a project is: folders, or rows. A key is minted only for a project without content,
+ * and nothing is ever written under a second key.
  *
- * Errors of every method: `project_damaged`, `key_missing`, `key_mismatch`, `project_unclaimed` for content whose key nobody holds, those of the key service and
- * of the storage; of opening and of deleting, `project_moving` and `project_elsewhere` where it is being brought to, or was moved away from.
+ * Errors of every method: `project_damaged`, `key_missing`, `key_mismatch`, `project_unclaimed` for content
+ * whose key nobody holds, those of the key service and of the storage; of opening and of deleting,
+ * `project_moving` and `project_elsewhere` where it is being brought to, or was moved away from.
  *
- * A mark by which a project was deleted refuses nothing unless the key service confirms it: otherwise it is set aside, and the project opens.
+ * A mark by which a project was deleted refuses nothing unless the key service confirms it: otherwise it is
+ * set aside, and the project opens.
  */
 export interface Projects extends DeletableProjects {
   /** @returns undefined when there is none; nothing was made and no key was asked for. */
@@ -40,14 +47,24 @@ export interface Projects extends DeletableProjects {
   keepWrappings(project: string, file: ProjectFile, keys: readonly LeasedKey[]): Promise<ProjectFile>;
 }
 
-/** The storage's part of a deletion. Callers see to its order, and that nobody opens the project meanwhile. */
+/**
+ * The storage's part of a deletion. Callers see to its order, and that nobody opens the project meanwhile.
+ */
 export interface DeletableProjects {
-  /** Whether there is content, be it damaged. The mark of a deletion is none; that of a move is some, once BunKMS names this storage as the holder of the key. */
+  /**
+   * Whether there is content, be it damaged. The mark of a deletion is none; that of a move is some, once
+   * BunKMS names this storage as the holder of the key.
+   */
   exists(project: string): Promise<boolean>;
 
-  /** What a mark says of the deletion of a project, if there is one that can be read. It informs, and decides nothing. */
+  /**
+   * What a mark says of the deletion of a project, if there is one that can be read. It informs, and decides
+   * nothing.
+   */
   deletionOf(project: string): Promise<DeletionMark | undefined>;
 
-  /** Removes everything of a project whose key is destroyed, and leaves the mark, durably. May be done again. */
+  /**
+   * Removes everything of a project whose key is destroyed, and leaves the mark, durably. May be done again.
+   */
   remove(project: string, mark: DeletionMark): Promise<void>;
 }

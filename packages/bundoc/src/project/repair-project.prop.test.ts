@@ -3,9 +3,9 @@ import { describe, expect, it } from 'vitest';
 import { put, remove } from '../storage/conformance.ts';
 import type { EmbeddedStore } from '../storage/embedded/embedded-store.ts';
 import { CliProject } from '../testing/cli-project.ts';
+import { flip, framesOn } from '../testing/log-frames.ts';
 import type { SimulatedDisk } from '../testing/simulated-disk.ts';
-import { repairProject } from './repair-project.ts';
-import { verifyProject } from './verify-project.ts';
+import { closeEngine } from '../testing/test-engine.ts';
 
 const IDS = ['a', 'b', 'c', 'd', 'e', 'f'];
 const step = fc.oneof(
@@ -31,7 +31,7 @@ async function run(
   for (const current of steps) {
     if (current === 'checkpoint') await store.checkpoint();
     else if (current === 'reopen') {
-      await store[Symbol.asyncDispose]();
+      await close(disk, store);
       store = await project.open(disk);
     } else {
       const { id, pad } = current;
@@ -41,7 +41,12 @@ async function run(
       });
     }
   }
+  await close(disk, store);
+}
+
+async function close(disk: SimulatedDisk, store: EmbeddedStore): Promise<void> {
   await store[Symbol.asyncDispose]();
+  await closeEngine(disk);
 }
 
 async function documentsOf(store: EmbeddedStore): Promise<string[]> {
@@ -67,34 +72,30 @@ describe('a project whose catalog is gone after any history and power cut', () =
           };
           const project = new CliProject();
           const made = CliProject.disk();
-          await (await project.open(made))[Symbol.asyncDispose]();
+          await close(made, await project.open(made));
           const whole = made.powerCut('everything');
           await run(project, whole, steps);
 
           const disk = made.powerCut('everything');
           disk.failAt({ operation: 1 + Math.floor(where * whole.operations), when: 'after', what: 'crash' });
-          await run(project, disk, steps).catch(() => undefined);
+          await Promise.race([run(project, disk, steps), disk.crashes]).catch(() => undefined);
           const cut = disk.powerCut(mode === 'random' ? { random } : mode);
-          const check = (at: SimulatedDisk) => verifyProject(project.place(at), () => undefined);
-          expect((await check(cut)).findings).toEqual([]);
+          expect(await project.findings(cut)).toEqual([]);
 
           const untouched = await project.open(cut.powerCut('everything'));
           const expected = await documentsOf(untouched);
           const last = (await untouched.changes(0, 100)).position;
 
-          cut.tamper('/projects/p/catalog', undefined);
-          await repairProject(project.place(cut), {
-            clock: project.clock,
-            acceptLoss: false,
-            onProgress: () => undefined,
-          });
-          expect((await check(cut)).findings).toEqual([]);
+          if (cut.files().has('/projects/p/catalog')) cut.tamper('/projects/p/catalog', Buffer.from('gone'));
+          await project.repair(cut);
+          expect(await project.findings(cut)).toEqual([]);
           const store = await project.open(cut);
           expect(await documentsOf(store)).toEqual(expected);
           const rebuilt = (await store.changes(0, 100)).position;
           expect(rebuilt).toBeGreaterThanOrEqual(last);
           await store.commit([put('new', '{}')]);
           expect((await store.changes(rebuilt, 100)).changes).toMatchObject([{ ref: { id: 'new' } }]);
+          await close(cut, store);
         },
       ),
       { numRuns: RUNS, endOnFailure: false },
@@ -102,8 +103,8 @@ describe('a project whose catalog is gone after any history and power cut', () =
   });
 });
 
-describe('a project whose journal was damaged anywhere', () => {
-  it('is repaired with --accept-loss so that it verifies and goes on, or was never in need of it', async () => {
+describe('a project of a log that was damaged anywhere', () => {
+  it('loses nothing without --accept-loss, and is repaired with it so that it verifies and opens', async () => {
     await fc.assert(
       fc.asyncProperty(
         fc.array(step, { minLength: 4, maxLength: 30 }),
@@ -113,28 +114,36 @@ describe('a project whose journal was damaged anywhere', () => {
           const project = new CliProject();
           const disk = CliProject.disk();
           await run(project, disk, steps);
-          const segments = [...disk.files()].filter(([path]) => path.startsWith('/projects/p/journal/'));
+          const before = await project.open(disk.powerCut('everything'));
+          const expected = await documentsOf(before);
+          const frames = framesOn(disk);
           for (const place of places) {
-            const [path, bytes] = segments[place % segments.length] ?? [];
-            if (path === undefined || bytes === undefined) return;
-            bytes[(place >>> 8) % bytes.length] = ((bytes[(place >>> 8) % bytes.length] as number) + 1) % 256;
-            disk.tamper(path, bytes);
+            const { path, frame, lastByte } = frames[place % frames.length] as (typeof frames)[number];
+            const start = frame * 4_096;
+            flip(disk, path, start + ((place >>> 8) % (lastByte + 1 - start)));
           }
           if (withoutCatalog) disk.tamper('/projects/p/catalog', undefined);
-          const options = { clock: project.clock, acceptLoss: true, onProgress: () => undefined };
-          const { faults } = await repairProject(project.place(disk), options);
-          // Damage to the last frame cannot be told from a torn one, which was never acknowledged: there is nothing to repair.
-          if (faults.length === 0) return;
-          const { findings } = await verifyProject(project.place(disk), () => undefined);
-          expect(findings).toEqual([]);
+          const unforced = disk.powerCut('everything');
+          const isRefused = await project.repair(unforced).then(
+            () => false,
+            () => true,
+          );
+          if (!isRefused) {
+            const store = await project.open(unforced);
+            expect(await documentsOf(store)).toEqual(expected);
+            await close(unforced, store);
+          }
+          const { faults } = await project.repair(disk, true);
+          expect(faults.length > 0 || !isRefused).toBe(true);
+          expect(await project.findings(disk)).toEqual([]);
           const store = await project.open(disk);
           await store.commit([put('new', '{}')]);
-          await store[Symbol.asyncDispose]();
-          const again = await project.open(disk.powerCut('synced only'));
-          expect((await documentsOf(again)).join()).toContain('"new"');
-          expect(
-            (await repairProject(project.place(disk), { ...options, acceptLoss: false })).faults,
-          ).toEqual([]);
+          await close(disk, store);
+          const again = disk.powerCut('synced only');
+          const reopened = await project.open(again);
+          expect((await documentsOf(reopened)).join()).toContain('"new"');
+          await close(again, reopened);
+          expect((await project.repair(disk)).faults).toEqual([]);
         },
       ),
       { numRuns: RUNS, endOnFailure: false },

@@ -1,43 +1,47 @@
 import { describe, expect, it } from 'vitest';
+import { encodeCarried } from '../engine/files/log/carried-file.ts';
 import { put, ref, remove } from '../storage/conformance.ts';
 import type { EmbeddedStore } from '../storage/embedded/embedded-store.ts';
 import { LossNotAccepted } from '../storage/embedded/rebuild.ts';
 import { CliProject } from '../testing/cli-project.ts';
+import { type FrameOnDisk, flip, framesOn } from '../testing/log-frames.ts';
 import type { SimulatedDisk, Survival } from '../testing/simulated-disk.ts';
+import { closeEngine, engineOn, STORAGE_ID, viewLog } from '../testing/test-engine.ts';
 import { statsOfProject } from './project-stats.ts';
-import { type RepairedProject, repairProject } from './repair-project.ts';
-import { verifyProject } from './verify-project.ts';
 
 const P = '/projects/p/';
 /** What the documents of {@link made} are. */
 const EXPECTED: Record<string, string> = { a: 'old a', b: 'new b', e: 'e', f: 'f' };
 
-/** Documents in files alone, in both, and in the journal alone; deletions before and after the checkpoint. */
-async function made() {
+/** Documents in files alone, in both, and in the log alone; deletions before and after the checkpoint. */
+async function made({ isBirthFreed = true } = {}) {
   const project = new CliProject();
   const disk = CliProject.disk();
-  const store = await project.open(disk);
+  let store = await project.open(disk);
   for (const id of ['a', 'b', 'c', 'd']) {
     await store.commit([put(id, `{"v":"old ${id}"}`)]);
     project.clock.advance(5);
   }
   await store.commit([remove('d')]);
-  await store.checkpoint();
+  if (isBirthFreed) {
+    await store.checkpoint();
+    await store[Symbol.asyncDispose]();
+    await closeEngine(disk);
+    store = await project.open(disk);
+  }
   await store.commit([put('b', '{"v":"new b"}'), put('e', '{"v":"e"}')]);
   project.clock.advance(5);
   await store.commit([put('f', '{"v":"f"}')]);
   await store.commit([remove('c')]);
   const { position } = await store.changes(0, 100);
   await store[Symbol.asyncDispose]();
+  await closeEngine(disk);
   return { project, disk, position };
 }
 
 type Made = Pick<Awaited<ReturnType<typeof made>>, 'project' | 'disk'>;
 
-const repair = ({ project, disk }: Made, acceptLoss = false): Promise<RepairedProject> =>
-  repairProject(project.place(disk), { clock: project.clock, acceptLoss, onProgress: () => undefined });
-const findings = async ({ project, disk }: Made) =>
-  (await verifyProject(project.place(disk), () => undefined)).findings;
+const repair = ({ project, disk }: Made, acceptLoss = false) => project.repair(disk, acceptLoss);
 
 async function contentOf(store: EmbeddedStore): Promise<Record<string, string>> {
   const content: Record<string, string> = {};
@@ -49,29 +53,31 @@ async function contentOf(store: EmbeddedStore): Promise<Record<string, string>> 
 }
 
 /** Verifies, opens as the service does, and gives what is there. */
-async function reopened(made: Made): Promise<{ store: EmbeddedStore; content: Record<string, string> }> {
-  expect(await findings(made)).toEqual([]);
-  const store = await made.project.open(made.disk);
+async function reopened({ project, disk }: Made) {
+  expect(await project.findings(disk)).toEqual([]);
+  const store = await project.open(disk);
   return { store, content: await contentOf(store) };
 }
 
+async function close({ disk }: Made, store: EmbeddedStore): Promise<void> {
+  await store[Symbol.asyncDispose]();
+  await closeEngine(disk);
+}
+
+/** {@link reopened}, and closed again. */
+async function contentAfter(made: Made): Promise<Record<string, string>> {
+  const { store, content } = await reopened(made);
+  await close(made, store);
+  return content;
+}
+
 const path = (name: string) => P + name;
-const flip = (disk: SimulatedDisk, at: string, offset: number) => {
-  const bytes = Buffer.from(disk.files().get(at)!);
-  bytes[offset < 0 ? bytes.length + offset : offset]! ^= 1;
-  disk.tamper(at, bytes);
-};
 const kept = (disk: SimulatedDisk) =>
   [...disk.files().keys()].filter((one) => one.includes('.before-repair-'));
-function activeSegment(disk: SimulatedDisk): string {
-  const segments = [...disk.files()].filter(
-    ([at, bytes]) => at.startsWith(path('journal/')) && bytes.subarray(512, 1_024).some((byte) => byte !== 0),
-  );
-  return segments
-    .map(([at]) => at)
-    .sort()
-    .at(-1)!;
-}
+/** The frames behind the checkpoint: `b` and `e`, `f`, the deletion of `c`; the first one reserves seals. */
+const damageBody = (disk: SimulatedDisk, { path: file, lastByte }: FrameOnDisk) => flip(disk, file, lastByte);
+const flipHead = (disk: SimulatedDisk, { path: file, frame }: FrameOnDisk) =>
+  flip(disk, file, frame * 4_096 + 60);
 
 describe('repair', () => {
   it('does nothing to a whole project', async () => {
@@ -91,9 +97,9 @@ describe('repair', () => {
   it.each<[string, (disk: SimulatedDisk) => void]>([
     ['missing', (disk) => disk.tamper(path('catalog'), undefined)],
     ['damaged', (disk) => flip(disk, path('catalog'), -1)],
-    ['cut short', (disk) => disk.tamper(path('catalog'), Buffer.from('BUNDOCC1'))],
+    ['cut short', (disk) => disk.tamper(path('catalog'), Buffer.from('BUNDOCC2'))],
   ])(
-    'rebuilds a catalog that is %s from journal and files; deletions stay, and no number is used again',
+    'rebuilds a catalog that is %s from log and files; deletions stay, and no number is used again',
     async (what, damage) => {
       const all = await made();
       damage(all.disk);
@@ -105,7 +111,8 @@ describe('repair', () => {
       expect(content).toEqual(EXPECTED);
       const listed = await store.list({ collection: 'notes', after: 0, limit: 10, bytesMax: 1e6 });
       expect(listed.documents.map(({ metadata }) => metadata._id)).toEqual(['a', 'b', 'e', 'f']);
-      // Someone who had followed the feed up to the end is told of everything that the rebuild numbered anew, and nothing else.
+      // Someone who had followed the feed up to the end is told of everything that the rebuild numbered anew,
+      // and nothing else.
       const { changes } = await store.changes(all.position, 10);
       expect(changes.map(({ ref: { id } }) => id)).toEqual(['a']);
       await expect(store.changes(1, 10)).rejects.toMatchObject({ code: 'position_gone' });
@@ -114,16 +121,19 @@ describe('repair', () => {
       const { position: next } = await store.changes(position, 10);
       expect(next).toBeGreaterThan(Math.max(all.position, position));
       await store.checkpoint();
-      await store[Symbol.asyncDispose]();
-      expect((await reopened(all)).content).toEqual({ ...EXPECTED, g: 'g' });
+      await close(all, store);
+      expect(await contentAfter(all)).toEqual({ ...EXPECTED, g: 'g' });
     },
   );
 
-  it('rebuilds the catalog when the journal has been freed, above every number that was ever given', async () => {
+  it('rebuilds the catalog when the log has nothing of the project, above every number that was ever given', async () => {
     const all = await made();
     const first = await all.project.open(all.disk);
     await first.checkpoint();
-    await first[Symbol.asyncDispose]();
+    await close(all, first);
+    // Another project's first write begins a segment, and the others are free then.
+    const other = await new CliProject('q').open(all.disk);
+    await close(all, other);
     for (let round = 0; round < 2; round++) {
       all.disk.tamper(path('catalog'), undefined);
       expect(await repair(all)).toMatchObject({ adopted: 4, lost: [], lostSeqs: [] });
@@ -136,34 +146,62 @@ describe('repair', () => {
       expect(position).toBeGreaterThan(all.position);
       Object.assign(all, { position });
       all.project.clock.advance(1);
-      await store[Symbol.asyncDispose]();
+      await close(all, store);
     }
   });
 
-  it.each<[string, string, (disk: SimulatedDisk) => void]>([
-    ['project.json', 'missing', (disk) => disk.tamper(path('project.json'), undefined)],
-    ['project.json', 'damaged', (disk) => flip(disk, path('project.json'), 0)],
-    ['catalog-project.json', 'missing', (disk) => disk.tamper(path('catalog-project.json'), undefined)],
-    ['catalog-project.json', 'damaged', (disk) => flip(disk, path('catalog-project.json'), 0)],
-  ])('restores a %s that is %s, with the catalog gone as well', async (name, what, damage) => {
-    const all = await made();
-    const original = Buffer.from(all.disk.files().get(path('project.json'))!);
-    damage(all.disk);
-    all.disk.tamper(path('catalog'), undefined);
-    const { done } = await repair(all);
-    expect(done.join()).toContain(name);
-    expect(all.disk.files().get(path('project.json'))).toEqual(original);
-    expect(all.disk.files().get(path('catalog-project.json'))).toEqual(original);
-    expect(kept(all.disk)).toHaveLength(what === 'missing' ? 0 : 1);
-    expect((await reopened(all)).content).toEqual(EXPECTED);
+  it('takes the log alone for the truth while it leads back to the birth', async () => {
+    const missing = await made({ isBirthFreed: false });
+    expect(await repair(missing)).toMatchObject({ faults: [], done: [] });
+    const store = await missing.project.open(missing.disk);
+    await store.checkpoint();
+    await close(missing, store);
+    flip(missing.disk, path('catalog'), -1);
+    expect(await repair(missing)).toMatchObject({ adopted: 0, lost: [], lostSeqs: [] });
+    const { store: again, content } = await reopened(missing);
+    expect(content).toEqual(EXPECTED);
+    const { changes } = await again.changes(0, 100);
+    expect(changes.map(({ ref: { id }, deleted }) => (deleted ? `-${id}` : id))).toEqual([
+      'a',
+      '-d',
+      'b',
+      'e',
+      'f',
+      '-c',
+    ]);
+    expect((await again.changes(0, 100)).position).toBe(missing.position);
+    await close(missing, again);
   });
+
+  it.each<[string, (disk: SimulatedDisk) => void]>([
+    ['missing', (disk) => disk.tamper(path('project.json'), undefined)],
+    ['damaged', (disk) => flip(disk, path('project.json'), 0)],
+  ])(
+    'restores a project.json that is %s from the head of the catalog, or from the birth',
+    async (what, damage) => {
+      for (const isBirthFreed of [true, false]) {
+        const all = await made({ isBirthFreed });
+        const original = Buffer.from(all.disk.files().get(path('project.json'))!);
+        damage(all.disk);
+        if (isBirthFreed) flip(all.disk, path('catalog'), -1);
+        const { done } = await repair(all);
+        const from = isBirthFreed ? 'in catalog' : 'in the log';
+        expect(done.join()).toContain(`restored project.json from the copy of project.json ${from}`);
+        expect(all.disk.files().get(path('project.json'))).toEqual(original);
+        expect(kept(all.disk).filter((one) => one.includes('project.json'))).toHaveLength(
+          what === 'missing' ? 0 : 1,
+        );
+        expect(await contentAfter(all)).toEqual(EXPECTED);
+      }
+    },
+  );
 
   it('says so when neither project.json nor its copy is readable, and changes nothing', async () => {
     const all = await made();
     flip(all.disk, path('project.json'), 0);
-    all.disk.tamper(path('catalog-project.json'), undefined);
+    all.disk.tamper(path('catalog'), undefined);
     const before = all.disk.operations;
-    await expect(repair(all)).rejects.toThrow(/project.json: .*catalog-project.json: the file is missing/);
+    await expect(repair(all)).rejects.toThrow(/project.json: .*catalog: is missing.*log: is missing/);
     expect(all.disk.operations).toBe(before);
   });
 
@@ -173,41 +211,63 @@ describe('repair', () => {
     all.disk.tamper(path('docs/stray'), Buffer.from('x'));
     expect((await repair(all)).lost).toEqual([{ file: 'docs/stray' }]);
     expect(kept(all.disk)).toEqual([expect.stringMatching(/docs\.before-repair-.*\/stray$/)]);
-    expect((await reopened(all)).content).toEqual(EXPECTED);
+    expect(await contentAfter(all)).toEqual(EXPECTED);
+  });
+
+  it('leaves nothing of the former handle in the log, and no kept index', async () => {
+    const all = await made();
+    const [former] = framesOn(all.disk).at(-1)!.handles;
+    all.disk.tamper(path('indexes'), Buffer.from('of the history before'));
+    flip(all.disk, path('catalog'), -1);
+    expect((await viewLog(all.disk)).handles).toContain(former);
+    await repair(all);
+    expect((await viewLog(all.disk)).handles).not.toContain(former);
+    expect(all.disk.files().has(path('indexes'))).toBe(false);
+    const { store } = await reopened(all);
+    await store.commit([put('g', '{"v":"g"}')]);
+    await close(all, store);
+    expect(framesOn(all.disk).at(-1)!.handles).not.toContain(former);
+  });
+
+  it('finds the parts of a project by its key alone, when nothing else names their handle', async () => {
+    const all = await made();
+    for (const file of all.disk.files().keys())
+      if (file.startsWith(path('docs/'))) all.disk.tamper(file, undefined);
+    all.disk.tamper(path('catalog'), undefined);
+    await repair(all);
+    expect(await contentAfter(all)).toEqual({ b: 'new b', e: 'e', f: 'f' });
   });
 });
 
-describe('a journal that is damaged in the middle', () => {
-  /** Two commits more behind the frames of {@link made}; then the frame of `b` and `e` is damaged. */
+describe('parts that are damaged in the middle', () => {
+  /** A commit more behind those of {@link made}; then the part of `b` and `e` is damaged. */
   async function damaged(withCatalog: boolean) {
     const all = await made();
     const store = await all.project.open(all.disk);
     await store.commit([put('g', '{"v":"g"}')]);
-    await store[Symbol.asyncDispose]();
-    const before = JSON.stringify(await statsOfProject(all.project.place(all.disk)));
-    const segments = [...all.disk.files().keys()].filter((at) => at.startsWith(path('journal/'))).sort();
-    const holder = segments.find((at) => {
-      const bytes = all.disk.files().get(at)!;
-      // The first frame reserves seals.
-      return bytes.readUInt32BE(1_028) === 2 && bytes.readUInt32BE(2_052) === 3;
-    })!;
-    flip(all.disk, holder, 1_112);
+    await close(all, store);
+    const { handles } = framesOn(all.disk).at(-1)!;
+    const view = await viewLog(all.disk);
+    const live = framesOn(all.disk).filter(({ segment }) => segment >= view.firstLive);
+    expect(live.every((one) => one.handles[0] === handles[0])).toBe(true);
+    // The first one may reserve seals.
+    damageBody(all.disk, live.at(-4)!);
     if (!withCatalog) all.disk.tamper(path('catalog'), undefined);
-    return { ...all, before, holder };
+    return all;
   }
 
   it.each([true, false])(
-    'is refused without --accept-loss, and nothing is changed (catalog: %s)',
+    'are refused without --accept-loss, and nothing is changed (catalog: %s)',
     async (withCatalog) => {
       const all = await damaged(withCatalog);
       const operations = all.disk.operations;
       await expect(repair(all)).rejects.toThrow(LossNotAccepted);
-      await expect(repair(all)).rejects.toThrow(/frame 2 is damaged.*may be lost/);
+      await expect(repair(all)).rejects.toThrow(/parts before this one are damaged or missing.*may be lost/);
       expect(all.disk.operations).toBe(operations);
     },
   );
 
-  it('keeps every whole frame and what files know, and says which sequence numbers may be lost', async () => {
+  it('leave every whole part and what files know, and the sequence numbers that may be lost are told', async () => {
     const all = await damaged(true);
     const repaired = await repair(all, true);
     expect(repaired.lostSeqs).toEqual([{ from: 6, to: 7 }]);
@@ -215,16 +275,15 @@ describe('a journal that is damaged in the middle', () => {
     expect(repaired).toMatchObject({ adopted: 2, lost: [] });
     const { store, content } = await reopened(all);
     expect(content).toEqual({ ...EXPECTED, g: 'g' });
-    expect(kept(all.disk).filter((at) => at.includes('/journal.before-repair-')).length).toBeGreaterThan(0);
     const { changes } = await store.changes(all.position + 1, 10);
     expect(changes.map(({ ref: { id } }) => id).sort()).toEqual(['b', 'e']);
     await store.commit([put('h', '{"v":"h"}')]);
     await store.checkpoint();
-    await store[Symbol.asyncDispose]();
-    expect((await reopened(all)).content).toEqual({ ...EXPECTED, g: 'g', h: 'h' });
+    await close(all, store);
+    expect(await contentAfter(all)).toEqual({ ...EXPECTED, g: 'g', h: 'h' });
   });
 
-  it('loses what was only in it: listed, gone from the catalog, and told to the change feed', async () => {
+  it('lose what was only in them: listed, gone from the catalog, and told to the change feed', async () => {
     const all = await damaged(true);
     for (const at of [...all.disk.files().keys()])
       if (at.startsWith(path('docs/'))) all.disk.tamper(at, undefined);
@@ -237,31 +296,128 @@ describe('a journal that is damaged in the middle', () => {
       ['a', true],
       ['b', true],
     ]);
+    await close(all, store);
   });
 
-  it('is repaired with the catalog gone as well', async () => {
+  it('are repaired with the catalog gone as well', async () => {
     const all = await damaged(false);
     expect(await repair(all, true)).toMatchObject({ lost: [], lostSeqs: [{ from: 1, to: 7 }] });
-    expect((await reopened(all)).content).toEqual({ ...EXPECTED, g: 'g' });
+    expect(await contentAfter(all)).toEqual({ ...EXPECTED, g: 'g' });
   });
 
-  it('whose header is damaged is repaired, and so is one whose folder is gone', async () => {
-    const headless = await made();
-    flip(headless.disk, activeSegment(headless.disk), 60);
-    await expect(repair(headless)).rejects.toThrow(LossNotAccepted);
-    expect((await repair(headless, true)).lostSeqs).toEqual([{ from: 6 }]);
-    // Deletions that only the journal knew cannot be told from losses: `c` is gone either way, since its file is.
-    const { store, content } = await reopened(headless);
+  it('are lost at the end of the log only with --accept-loss, and later commits have other numbers', async () => {
+    const all = await made();
+    damageBody(all.disk, framesOn(all.disk).at(-1)!);
+    await expect(repair(all)).rejects.toThrow(
+      /the last part is damaged or missing; commits from 9 on may be lost/,
+    );
+    const { lostSeqs } = await repair(all, true);
+    expect(lostSeqs).toEqual([{ from: 9 }]);
+    const { store, content } = await reopened(all);
+    // The deletion of `c` was lost. Its file is gone.
     expect(content).toEqual(EXPECTED);
-    await store[Symbol.asyncDispose]();
+    await store.commit([put('g', '{"v":"g"}')]);
+    expect((await store.changes(0, 100)).position).toBeGreaterThan(1e9);
+    await close(all, store);
+  });
 
-    const bare = await made();
-    for (const at of [...bare.disk.files().keys(), path('journal')])
-      if (at.startsWith(path('journal'))) bare.disk.tamper(at, undefined);
-    expect(await findings(bare)).toContainEqual({ part: 'journal', problem: 'the folder is missing' });
-    await expect(repair(bare)).rejects.toThrow(LossNotAccepted);
-    expect((await repair(bare, true)).lostSeqs).toEqual([{ from: 6 }]);
-    expect((await reopened(bare)).content).toEqual(EXPECTED);
+  it('of a large commit give up the whole commit, and no other', async () => {
+    const all = await made();
+    const store = await all.project.open(all.disk);
+    await store.commit([put('g', JSON.stringify({ v: 'g'.repeat(20_000) }))]);
+    await store.commit([put('h', '{"v":"h"}')]);
+    await close(all, store);
+    for (const at of [...all.disk.files().keys()])
+      if (at.startsWith(path('docs/'))) all.disk.tamper(at, undefined);
+    // The frame before the last has the end of the large commit, and the one before that a chunk of it.
+    damageBody(all.disk, framesOn(all.disk).at(-3)!);
+    flip(all.disk, path('catalog'), -1);
+    expect((await repair(all, true)).lostSeqs).toEqual([{ from: 10, to: 10 }]);
+    expect(await contentAfter(all)).toEqual({ b: 'new b', e: 'e', f: 'f', h: 'h' });
+  });
+});
+
+describe('carried parts', () => {
+  /** {@link made}, with the parts of the log in the project's folder. */
+  async function carried() {
+    const all = await made();
+    const store = await all.project.open(all.disk);
+    await close(all, store);
+    const view = await viewLog(all.disk);
+    const [handle] = framesOn(all.disk).at(-1)!.handles as [string];
+    const bySegment = new Map<number, Parameters<typeof encodeCarried>[0]>();
+    for await (const part of view.partsOf(new Set([handle]))) {
+      const { segment } = part.place;
+      const parts = [...(bySegment.get(segment)?.parts ?? []), { ...part, body: Buffer.from(part.body) }];
+      const { segmentId, place: newest } = part;
+      bySegment.set(segment, { storageId: STORAGE_ID, handle, segment, segmentId, newest, parts });
+    }
+    await all.disk.makeDirectory(path('carried'));
+    await all.disk.syncDirectory('/projects/p');
+    for (const [segment, content] of bySegment)
+      all.disk.tamper(path(`carried/${segment}`), encodeCarried(content));
+    return { ...all, handle };
+  }
+
+  it('are brought in where the log has them no more, or damaged', async () => {
+    const all = await carried();
+    for (const frame of framesOn(all.disk)) damageBody(all.disk, frame);
+    flip(all.disk, path('catalog'), -1);
+    expect(await repair(all)).toMatchObject({ lost: [], lostSeqs: [] });
+    expect(kept(all.disk).some((one) => one.includes('/carried.before-repair-'))).toBe(true);
+    expect([...all.disk.files().keys()].filter((one) => one.startsWith(path('carried/')))).toEqual([]);
+    expect(await contentAfter(all)).toEqual(EXPECTED);
+  });
+
+  it('that are damaged are given up with --accept-loss alone, and kept beside', async () => {
+    const all = await carried();
+    const [file] = [...all.disk.files().keys()].filter((one) => one.startsWith(path('carried/')));
+    flip(all.disk, file!, -1);
+    await expect(repair(all)).rejects.toThrow(/carried.*is damaged/);
+    await repair(all, true);
+    expect(await contentAfter(all)).toEqual(EXPECTED);
+  });
+});
+
+describe('a hole in the log of which nothing says whose it was', () => {
+  async function doubtful() {
+    const all = await made();
+    const other = await new CliProject('q').open(all.disk);
+    await other.commit([put('x', '{}')]);
+    await other.commit([put('y', '{}')]);
+    await other.commit([put('z', '{}')]);
+    await close(all, other);
+    const frames = framesOn(all.disk);
+    const [handle] = frames.at(-1)!.handles;
+    const own = frames.filter(
+      ({ handles, segment }) => handles[0] === handle && segment === frames.at(-1)!.segment,
+    );
+    flipHead(all.disk, own.at(-3)!);
+    flipHead(all.disk, own.at(-2)!);
+    return all;
+  }
+
+  it('is refused without --accept-loss, and with it the project opens, and keeps on opening', async () => {
+    const all = await doubtful();
+    expect(await all.project.findings(all.disk)).toMatchObject([
+      { part: 'log', problem: expect.stringMatching(/lost/) },
+    ]);
+    await expect(repair(all)).rejects.toThrow(LossNotAccepted);
+    expect(await repair(all, true)).toMatchObject({ lost: [], lostSeqs: [{ from: 10 }] });
+    expect((await viewLog(all.disk)).damage.join()).toMatch(/nothing says whose parts/);
+    const { store, content } = await reopened(all);
+    expect(content).toEqual(EXPECTED);
+    await store.commit([put('g', '{"v":"g"}')]);
+    await store.checkpoint();
+    await close(all, store);
+    expect(await contentAfter(all)).toEqual({ ...EXPECTED, g: 'g' });
+  });
+
+  it('is over for every project once an administrator accepts the loss', async () => {
+    const all = await doubtful();
+    await (await engineOn(all.disk, { clock: all.project.clock })).acceptLoss();
+    await closeEngine(all.disk);
+    expect(await contentAfter(all)).toEqual(EXPECTED);
   });
 });
 
@@ -272,7 +428,7 @@ describe('a crash at any operation of a repair', () => {
     seed = (seed * 48_271) % 2_147_483_647;
     return seed / 2_147_483_647;
   };
-  survivals.push({ random }, { random }, { random });
+  survivals.push({ random });
 
   it.each<[string, (all: Made) => void, boolean]>([
     [
@@ -284,8 +440,7 @@ describe('a crash at any operation of a repair', () => {
       },
       false,
     ],
-    ['the journal', ({ disk }) => flip(disk, activeSegment(disk), 1_112), true],
-    ['a segment header', ({ disk }) => flip(disk, activeSegment(disk), 60), true],
+    ['parts of the log', ({ disk }) => damageBody(disk, framesOn(disk).at(-2)!), true],
   ])(
     'of %s leaves a project that can be repaired again, to the same documents',
     async (_what, damage, acceptLoss) => {
@@ -296,7 +451,7 @@ describe('a crash at any operation of a repair', () => {
       await repair(whole, acceptLoss);
       const operations = whole.disk.operations - start;
       expect(operations).toBeGreaterThan(5);
-      const { content } = await reopened(whole);
+      const content = await contentAfter(whole);
       for (let operation = 1; operation <= operations; operation++) {
         for (const when of ['before', 'after'] as const) {
           for (const survival of survivals) {
@@ -306,7 +461,7 @@ describe('a crash at any operation of a repair', () => {
             const again = { project: whole.project, disk: disk.powerCut(survival) };
             await repair(again, acceptLoss);
             const label = `crash ${when} operation ${operation}: ${whole.disk.trace[start + operation - 1]}`;
-            expect((await reopened(again)).content, label).toEqual(content);
+            expect(await contentAfter(again), label).toEqual(content);
           }
         }
       }
@@ -318,18 +473,21 @@ describe('stats', () => {
   it('counts what a project holds, and changes nothing', async () => {
     const { project, disk, position } = await made();
     const before = disk.operations;
-    expect(await statsOfProject(project.place(disk))).toEqual({
+    expect(await statsOfProject(await project.place(disk))).toEqual({
       project: 'p',
       documents: 4,
       tombstones: 2,
       collections: 1,
       sealedBytes: expect.any(Number),
-      journalLiveBytes: expect.any(Number),
+      logBytes: expect.any(Number),
       keyVersions: [1],
       lastSeq: position,
     });
     expect(disk.operations).toBe(before);
     flip(disk, path('catalog'), -1);
-    expect(await statsOfProject(project.place(disk))).toEqual({ project: 'p', error: 'it does not open' });
+    expect(await statsOfProject(await project.place(disk))).toEqual({
+      project: 'p',
+      error: 'it does not open',
+    });
   });
 });

@@ -5,28 +5,23 @@ interface Entry<V> {
   readonly value: V;
 }
 
-export interface SegmentedLruLimits {
-  readonly bytesMax: number;
-  readonly countMax: number;
-}
-
 /** Part of the whole that what was used again may fill. The rest is left to what was used once. */
 const USED_AGAIN_SHARE = 0.8;
 
 /**
- * An order in which to spare things, by segmented LRU: what was used once goes first. So a scan evicts nothing but
- * what it brought. It evicts nothing by itself, since not everything can be spared at any time.
+ * An order in which to spare things, by segmented LRU: what was used once goes first. So a scan evicts
+ * nothing but what it brought. It evicts nothing by itself, since not everything can be spared at any time.
  */
 export class SegmentedLru<V extends object> {
-  readonly #limits: SegmentedLruLimits;
+  readonly #bytesMax: number;
   readonly #once = newSegment<V>();
   readonly #again = newSegment<V>();
   /** The one used last, if it was used before: most uses are of it, and change nothing. */
   #latest: string | undefined;
 
-  /** @param limits of the whole; they bound the part of what was used again, and nothing else. */
-  constructor(limits: SegmentedLruLimits) {
-    this.#limits = limits;
+  /** @param bytesMax of the whole; it bounds the part of what was used again, and nothing else. */
+  constructor(bytesMax: number) {
+    this.#bytesMax = bytesMax;
   }
 
   /** @param bytes a whole number above 0. */
@@ -48,7 +43,9 @@ export class SegmentedLru<V extends object> {
     this.#shrink();
   }
 
-  /** What it holds takes another number of bytes. It counts as used last among those that were used as often. */
+  /**
+   * What it holds takes another number of bytes. It counts as used last among those that were used as often.
+   */
   resize(key: string, bytes: number): void {
     for (const segment of [this.#once, this.#again]) {
       const entry = segment.peek(key);
@@ -75,12 +72,8 @@ export class SegmentedLru<V extends object> {
 
   /** What was used longest ago of what was used again gives up its place there, when there is too much. */
   #shrink(): void {
-    const bytesMax = this.#limits.bytesMax * USED_AGAIN_SHARE;
-    const countMax = this.#limits.countMax * USED_AGAIN_SHARE;
-    while (
-      this.#again.size > 1 &&
-      (this.#again.calculatedSize > bytesMax || this.#again.size > Math.max(1, countMax))
-    ) {
+    const bytesMax = this.#bytesMax * USED_AGAIN_SHARE;
+    while (this.#again.size > 1 && this.#again.calculatedSize > bytesMax) {
       const [key] = this.#again.rkeys();
       const size = key === undefined ? undefined : this.#again.info(key)?.size;
       const entry = this.#again.pop();

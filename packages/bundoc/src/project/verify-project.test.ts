@@ -2,48 +2,47 @@ import { AppError } from '@bundoc/shared/errors';
 import { describe, expect, it } from 'vitest';
 import { put, ref, remove } from '../storage/conformance.ts';
 import { CliProject } from '../testing/cli-project.ts';
+import { flip, framesOn } from '../testing/log-frames.ts';
 import type { SimulatedDisk } from '../testing/simulated-disk.ts';
+import { closeEngine } from '../testing/test-engine.ts';
 import { verifyProject } from './verify-project.ts';
 
 /**
- * A project with everything in it: documents that were checkpointed, overwritten and deleted before and after, and commits that
- * only the journal has.
+ * A project with everything in it: documents that were checkpointed, overwritten and deleted before and
+ * after, and commits that only the log has.
  */
 async function made() {
   const project = new CliProject();
   const disk = CliProject.disk();
-  const store = await project.open(disk);
+  let store = await project.open(disk);
   for (const id of ['a', 'b', 'c', 'd']) await store.commit([put(id, `{"v":"old ${id}"}`)]);
   await store.commit([remove('d')]);
   await store.checkpoint();
+  await store[Symbol.asyncDispose]();
+  await closeEngine(disk);
+  store = await project.open(disk);
   await store.commit([put('b', '{"v":"new b"}'), put('e', '{"v":"e"}')]);
   await store.commit([put('f', '{"v":"f"}')]);
   await store.commit([remove('c')]);
   await store[Symbol.asyncDispose]();
+  await closeEngine(disk);
   return { project, disk };
 }
 
 const P = '/projects/p/';
 const filesBelow = (disk: SimulatedDisk, part: string) =>
   [...disk.files().keys()].filter((path) => path.startsWith(P + part)).sort();
-const check = (project: CliProject, disk: SimulatedDisk) =>
-  verifyProject(project.place(disk), () => undefined);
-const flip = (disk: SimulatedDisk, path: string, at: number) => {
-  const bytes = Buffer.from(disk.files().get(path)!);
-  bytes[at < 0 ? bytes.length + at : at]! ^= 1;
-  disk.tamper(path, bytes);
+const check = async (project: CliProject, disk: SimulatedDisk) =>
+  verifyProject(await project.place(disk), () => undefined);
+
+const damageBody = (disk: SimulatedDisk, at: number) => {
+  const { path, lastByte } = framesOn(disk).at(at)!;
+  flip(disk, path, lastByte);
 };
-/** The segment file that holds the latest frames. */
-function activeSegment(disk: SimulatedDisk): string {
-  const segments = filesBelow(disk, 'journal/').filter((path) =>
-    disk
-      .files()
-      .get(path)!
-      .subarray(512, 1024)
-      .some((byte) => byte !== 0),
-  );
-  return segments.at(-1)!;
-}
+const flipHead = (disk: SimulatedDisk, at: number) => {
+  const { path, frame } = framesOn(disk).at(at)!;
+  flip(disk, path, frame * 4_096);
+};
 
 describe('verify', () => {
   it('finds nothing wrong with a whole project, and counts its documents', async () => {
@@ -74,7 +73,7 @@ describe('verify', () => {
   it('tells of its progress up to the last document', async () => {
     const { project, disk } = await made();
     const told: [number, number][] = [];
-    await verifyProject(project.place(disk), (done, total) => told.push([done, total]));
+    await verifyProject(await project.place(disk), (done, total) => told.push([done, total]));
     expect(told[0]).toEqual([0, 4]);
     expect(told.at(-1)).toEqual([4, 4]);
   });
@@ -92,6 +91,7 @@ describe('verify', () => {
     const store = await project.open(disk);
     const text = (await store.get(ref('a')))!.text.toString();
     await store[Symbol.asyncDispose]();
+    await closeEngine(disk);
     expect(text).toContain('old a');
     for (const path of filesBelow(disk, 'docs/')) {
       const bytes = disk.files().get(path)!;
@@ -136,18 +136,25 @@ describe('verify', () => {
     ],
     ['a changed catalog', 'the catalog', (disk) => flip(disk, `${P}catalog`, -1), /does not open/, 'catalog'],
     [
-      'a damaged frame',
-      'the segment',
-      (disk) => flip(disk, activeSegment(disk), 540),
-      /frame 1 is damaged, and frame 2/,
-      'journal',
+      'a damaged part',
+      'the log',
+      (disk) => damageBody(disk, -2),
+      /frame \d+ of the log: a part does not open/,
+      'log',
     ],
     [
-      'a damaged segment header',
-      'the file',
-      (disk) => flip(disk, activeSegment(disk), 60),
-      /header of the segment file/,
-      'journal',
+      'a damaged last part',
+      'the log',
+      (disk) => damageBody(disk, -1),
+      /frame \d+ of the log: a part does not open/,
+      'log',
+    ],
+    [
+      'a damaged frame head',
+      'the log',
+      (disk) => flipHead(disk, -2),
+      /frame \d+ of the log: a part is damaged or missing/,
+      'log',
     ],
     [
       'a missing project.json',
@@ -162,13 +169,6 @@ describe('verify', () => {
       (disk) => flip(disk, `${P}project.json`, 1),
       /no project file/,
       'project.json',
-    ],
-    [
-      'a missing copy of it',
-      'the copy',
-      (disk) => disk.tamper(`${P}catalog-project.json`, undefined),
-      /missing/,
-      'catalog-project.json',
     ],
   ])('finds %s and names %s', async (_what, _named, damage, problem, part) => {
     const { project, disk } = await made();
@@ -189,6 +189,7 @@ describe('verify', () => {
     await store.commit([put('a', '{"v":2}'), put('b', '{"v":3}')]);
     await store.checkpoint();
     await store[Symbol.asyncDispose]();
+    await closeEngine(disk);
     disk.tamper(path, old);
     expect((await check(project, disk)).findings).toMatchObject([
       { problem: expect.stringMatching(/another revision/) },

@@ -11,7 +11,7 @@ async function start(padBytes = 0) {
   const disk = CliProject.disk();
   const store = await project.open(disk);
   for (let n = 0; n < 20; n++) await store.commit([put(`d${n}`, `{"pad":"${'x'.repeat(padBytes)}"}`)]);
-  const { file, place } = await readProject(project.place(disk));
+  const { file, place } = await readProject(await project.place(disk));
   let isGone = false;
   const acquire = async () => {
     if (isGone) throw new AppError('project_disabled');

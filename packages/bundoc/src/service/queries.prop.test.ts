@@ -1,6 +1,7 @@
 import { describe, expect, it } from 'vitest';
 import { cursorsOf } from '../cipher/sealed-cursor.ts';
 import { openDefinedStore } from '../storage/collections/defined-store.ts';
+import type { EmbeddedStore } from '../storage/embedded/embedded-store.ts';
 import { EmbeddedProject } from '../testing/embedded-project.ts';
 import { assertQueriesAreRight, type CrashingProject } from '../testing/queries-property.ts';
 import type { SimulatedDisk } from '../testing/simulated-disk.ts';
@@ -16,7 +17,7 @@ async function makeProject({
   let disk: SimulatedDisk = EmbeddedProject.disk();
   await project.create(disk);
   return {
-    open: async () => openDefinedStore(await project.open(disk), project.clock),
+    open: async () => openDefinedStore(endingWith(disk, await project.open(disk)), project.clock),
     rotate: async () => project.rotate(),
     crashBehind: (operations) => disk.failAt({ operation: operations + 1, when: 'after', what: 'crash' }),
     restart: async () => {
@@ -26,6 +27,20 @@ async function makeProject({
       return cursorsOf('p', project.cipher);
     },
   };
+}
+
+/** A store whose calls fail when its process dies: then the log answers nothing. */
+function endingWith(disk: SimulatedDisk, store: EmbeddedStore): EmbeddedStore {
+  return new Proxy(store, {
+    get: (of, name) => {
+      const member: unknown = Reflect.get(of, name, of);
+      if (typeof member !== 'function') return member;
+      return (...args: unknown[]) => {
+        const result: unknown = member.apply(of, args);
+        return result instanceof Promise ? Promise.race([result, disk.crashes]) : result;
+      };
+    },
+  });
 }
 
 describe('queries', () => {

@@ -100,7 +100,10 @@ export interface ChangePage {
   readonly changes: readonly Change[];
   /** Where to go on from. */
   readonly position: Position;
-  /** Up to here it does not matter to who goes on from there that deletions are forgotten: they began after it. */
+  /**
+   * Up to here it does not matter to who goes on from there that deletions are forgotten: they began after
+   * it.
+   */
   readonly horizon: Position;
 }
 
@@ -131,7 +134,9 @@ export interface SealedPage {
   readonly changes: readonly SealedChange[];
   /** Where to go on from. */
   readonly position: Position;
-  /** True when nothing is missing of what was committed up to `position`, in this page and those before it. */
+  /**
+   * True when nothing is missing of what was committed up to `position`, in this page and those before it.
+   */
   readonly isComplete: boolean;
   /** Deletions up to here are forgotten. */
   readonly forgotten: Position;
@@ -162,7 +167,10 @@ export interface StoreRest {
 /** A store whose project can be moved away while it is in use. */
 export interface MovableStore {
   rest(): Promise<StoreRest>;
-  /** Refuses writes with `project_moving`, until it is disposed. Resolves once those that were under way are done. */
+  /**
+   * Refuses writes with `project_moving`, until it is disposed. Resolves once those that were under way are
+   * done.
+   */
   fence(): Promise<Disposable>;
 }
 
@@ -173,12 +181,18 @@ export interface CollectionSummary {
   readonly bytes: number;
 }
 
-/** Bytes that the writes of one commit take together with what they bring along, and commits of one project that may wait. */
+/**
+ * Bytes that the writes of one commit take together with what they bring along, and commits of one project
+ * that may wait.
+ */
 export const COMMIT_BYTES_MAX = 33_554_432;
 export const COMMITS_WAITING_MAX = 1_024;
 /** How long a deletion stays in the list of changes, milliseconds. */
 export const TOMBSTONE_TTL_MS = 7 * 86_400_000;
-/** How long an idempotency key is remembered, milliseconds, and how many at most; the oldest are forgotten first. */
+/**
+ * How long an idempotency key is remembered, milliseconds, and how many at most; the oldest are forgotten
+ * first.
+ */
 export const IDEMPOTENCY_TTL_MS = 86_400_000;
 export const IDEMPOTENCY_KEYS_MAX = 100_000;
 /** UTF-16 units of all answers that are remembered under idempotency keys: those of batches are long. */
@@ -189,27 +203,30 @@ export const IDEMPOTENCY_ANSWERS_MAX = 33_554_432;
  *
  * Every method may be called concurrently. Commits take effect one after another, each as a whole.
  *
- * Errors of every method: `storage_unavailable` when the storage fails (after a failed sync nothing more is written
- * until it is opened again), `integrity_error` when stored bytes do not open, `disk_full`.
+ * Errors of every method: `storage_unavailable` when the storage fails (after a failed sync nothing more is
+ * written until it is opened again), `integrity_error` when stored bytes do not open, `disk_full`.
  */
 export interface ProjectStore extends AsyncDisposable {
   /** Reads its own project's acknowledged writes. Absent: undefined. */
   get(ref: DocumentRef): Promise<StoredDocument | undefined>;
 
   /**
-   * The document, if it can be had without waiting: a short cut of {@link get} for the most frequent reads. Undefined says nothing.
+   * The document, if it can be had without waiting: a short cut of {@link get} for the most frequent reads.
+   * Undefined says nothing.
    */
   getAtHand?(ref: DocumentRef): StoredDocument | undefined;
 
   /**
-   * Writes all of `writes` or none, in their order. Once resolved, they are durable; once rejected with another code than
-   * `storage_unavailable`, nothing has changed.
+   * Writes all of `writes` or none, in their order. Once resolved, they are durable; once rejected with
+   * another code than `storage_unavailable`, nothing has changed.
    *
    * @returns a result for each write.
-   * @throws AppError `precondition_failed`, as a {@link PreconditionsFailed} that lists every write whose precondition does not hold, each
-   * judged by its document as the writes before the first of them leave it; `document_not_found` for the delete of an absent document without a
-   * precondition; `idempotency_mismatch` for a key that was used for another request; `overloaded` when too much is
-   * waiting; `payload_too_large`; `quota_exceeded` for a commit that adds to a project which may hold no more; `unique_violation` when another document has the same values in a unique index; `key_exhausted` when the key may seal no more.
+   * @throws AppError `precondition_failed`, as a {@link PreconditionsFailed} that lists every write whose
+   * precondition does not hold, each judged by its document as the writes before the first of them leave it;
+   * `document_not_found` for the delete of an absent document without a precondition; `idempotency_mismatch`
+   * for a key that was used for another request; `overloaded` when too much is waiting; `payload_too_large`;
+   * `quota_exceeded` for a commit that adds to a project which may hold no more; `unique_violation` when
+   * another document has the same values in a unique index; `key_exhausted` when the key may seal no more.
    */
   commit(writes: readonly Write[], options?: CommitOptions): Promise<readonly WriteResult[]>;
 
@@ -227,7 +244,8 @@ export interface ProjectStore extends AsyncDisposable {
    * What changed behind a position, deletions of the last seven days included.
    *
    * @param horizon of the page that gave `after`; none at the beginning.
-   * @throws AppError `position_gone` when deletions are forgotten that whoever goes on from there has not seen.
+   * @throws AppError `position_gone` when deletions are forgotten that whoever goes on from there has not
+   * seen.
    */
   changes(after: Position, limit: number, horizon?: Position): Promise<ChangePage>;
 
@@ -235,9 +253,11 @@ export interface ProjectStore extends AsyncDisposable {
   position(): Promise<Position>;
 
   /**
-   * Waits, without a deadline of its own, until {@link changes} has something behind `after`; at once if it has already.
+   * Waits, without a deadline of its own, until {@link changes} has something behind `after`; at once if it
+   * has already.
    *
-   * It costs nothing but memory, and holds up nothing: it ends, too, when the signal is aborted and when the store is closed.
+   * It costs nothing but memory, and holds up nothing: it ends, too, when the signal is aborted and when the
+   * store is closed.
    *
    * @returns the place of the latest commit, or undefined when it ended without one.
    * @throws AppError of the storage, where waiting needs it.
@@ -245,8 +265,9 @@ export interface ProjectStore extends AsyncDisposable {
   waitForChange(after: Position, signal: AbortSignal): Promise<Position | undefined>;
 
   /**
-   * What changed behind a position, in that order, with the bytes that are stored; a document that has changed again is left out, as it
-   * comes behind. So pages up to one that is complete are the whole project as it was at its position.
+   * What changed behind a position, in that order, with the bytes that are stored; a document that has
+   * changed again is left out, as it comes behind. So pages up to one that is complete are the whole project
+   * as it was at its position.
    *
    * @throws AppError `integrity_error` for a document whose bytes do not open.
    */
@@ -267,22 +288,33 @@ export interface ProjectStore extends AsyncDisposable {
   readonly toReseal: number;
 
   /**
-   * Seals up to `limit` of them anew, without a change that anybody sees. Resumes where it was, also after a crash. One that does
-   * not open is left as it is.
+   * Seals up to `limit` of them anew, without a change that anybody sees. Resumes where it was, also after a
+   * crash. One that does not open is left as it is.
    *
    * @returns how many were sealed anew; 0 once all have been looked at.
    */
   reseal(limit: number): Promise<number>;
 
-  /** Bytes of memory that it takes for what the project holds, as an estimate: asked for after each commit. */
+  /**
+   * Bytes of memory that it takes for what the project holds, as an estimate: asked for after each commit.
+   */
   readonly memoryBytes?: number;
 
-  /** Makes the next opening cheap. Needs the key, as everything but closing does. */
+  /**
+   * Makes everything durable in the project's own place, so that its opening needs nothing else. Needs the
+   * key, as everything but closing does.
+   */
   checkpoint(): Promise<void>;
+
+  /** What is worth doing before it is closed, while its key may be used. */
+  prepareClose?(): Promise<void>;
 
   /** True once a failed sync has left it unknown what is durable: the store must be opened anew. */
   readonly failed: boolean;
 
-  /** Waits for running commits and closes; those that wait for a change are told so at once. Nothing may be called afterwards. Needs no key. */
+  /**
+   * Waits for running commits and closes; those that wait for a change are told so at once. Nothing may be
+   * called afterwards. Needs no key.
+   */
   [Symbol.asyncDispose](): Promise<void>;
 }

@@ -2,14 +2,17 @@ import type { Clock } from '@bundoc/shared/clock';
 import { dekNameOf } from '@bundoc/shared/contract/keys';
 import { FakeClock } from '@bundoc/shared/testing/fake-clock';
 import { KeyCache } from '../project/key-cache.ts';
+import { formatProjectFile } from '../project/project-file.ts';
 import { ProjectFolders } from '../project/project-folder.ts';
 import type { ProjectPlace } from '../project/project-reader.ts';
+import { type RepairedProject, repairProject } from '../project/repair-project.ts';
+import { verifyProject } from '../project/verify-project.ts';
 import type { Disk } from '../storage/embedded/disk.ts';
 import type { EmbeddedStore } from '../storage/embedded/embedded-store.ts';
-import { createEmbeddedStore } from '../storage/embedded/recovery.ts';
-import { openTestStore } from './embedded-project.ts';
+import type { Finding } from '../storage/embedded/verify.ts';
 import { FakeKeyService } from './fake-key-service.ts';
 import { SimulatedDisk } from './simulated-disk.ts';
+import { closeEngine, engineOn, openTestStore, viewLog } from './test-engine.ts';
 
 const ROOT = '/projects';
 
@@ -26,27 +29,58 @@ export class CliProject {
   }
 
   static disk(): SimulatedDisk {
-    return new SimulatedDisk('/', ROOT);
+    return new SimulatedDisk('/', ROOT, '/tmp');
   }
 
   /** Opens the project as the service does, and makes it when it is not there. */
   async open(disk: Disk): Promise<EmbeddedStore> {
+    const engine = await engineOn(disk, { clock: this.clock });
+    // What catalogs cover is not needed any more: the log frees it.
+    await engine.scanned;
     const folders = new ProjectFolders({
       disk,
       directory: ROOT,
+      tmp: '/tmp',
       keys: new KeyCache({ keys: this.service.held, clock: this.clock, ttlMs: 900_000 }),
       clock: this.clock,
       storage: this.service.storage,
       settle: async () => undefined,
       setAside: '/set-aside',
-      createStore: (project, directory, cipher) => createEmbeddedStore({ project, directory, disk, cipher }),
+      engine,
     });
-    const { directory, cipher } = await folders.openOrCreate(this.project);
-    return openTestStore(this.project, directory, disk, cipher, this.clock);
+    const { directory, cipher, file } = await folders.openOrCreate(this.project);
+    return openTestStore(this.project, directory, disk, cipher, this.clock, formatProjectFile(file));
   }
 
-  place(disk: Disk): ProjectPlace {
-    return { project: this.project, directory: this.directory, disk, keys: this.service.held };
+  /** As a command finds it. The engine of the disk is closed. */
+  async place(disk: Disk): Promise<ProjectPlace> {
+    const log = await viewLog(disk);
+    return {
+      project: this.project,
+      directory: this.directory,
+      tmp: '/tmp',
+      disk,
+      keys: this.service.held,
+      log,
+    };
+  }
+
+  /** Repairs the project. The engine of the disk is closed. */
+  async repair(disk: Disk, acceptLoss = false): Promise<RepairedProject> {
+    return repairProject(await this.place(disk), {
+      clock: this.clock,
+      acceptLoss,
+      onProgress: () => undefined,
+      withEngine: async (work) => {
+        await work(await engineOn(disk, { clock: this.clock }));
+        await closeEngine(disk);
+      },
+    });
+  }
+
+  /** What `verify` finds. The engine of the disk is closed. */
+  async findings(disk: Disk): Promise<readonly Finding[]> {
+    return (await verifyProject(await this.place(disk), () => undefined)).findings;
   }
 
   /** Takes the key away. */

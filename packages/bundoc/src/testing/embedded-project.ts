@@ -1,48 +1,18 @@
 import { createSecretKey, randomBytes } from 'node:crypto';
+import { dirname } from 'node:path';
 import type { Clock } from '@bundoc/shared/clock';
 import { FakeClock } from '@bundoc/shared/testing/fake-clock';
 import { type DekVersion, ProjectCipher } from '../cipher/project-cipher.ts';
-import { Backlog } from '../storage/embedded/backlog.ts';
-import type { EmbeddedLimits } from '../storage/embedded/checkpoints.ts';
 import type { Disk } from '../storage/embedded/disk.ts';
 import type { EmbeddedStore } from '../storage/embedded/embedded-store.ts';
-import { createEmbeddedStore, openEmbeddedStore } from '../storage/embedded/recovery.ts';
+import type { FilesEngine } from '../storage/embedded/files-engine.ts';
 import { SEAL_LIMITS, type SealLimits } from '../storage/embedded/seal-budget.ts';
 import { createSealedCache, type SealedCache } from '../storage/embedded/sealed-cache.ts';
 import type { Quota } from '../storage/quota.ts';
 import { SimulatedDisk } from './simulated-disk.ts';
+import { type EngineLimits, engineOn, SMALL_LIMITS } from './test-engine.ts';
 
-/** Small enough that a short history fills segments and begins checkpoints by itself. */
-export const SMALL_LIMITS: EmbeddedLimits = {
-  segmentBytes: 4_096,
-  checkpointBytes: 16_384,
-};
-
-const SMALL_BACKLOG_BYTES_MAX = 8_192;
-
-/** Opens a store for a test that looks at other things. */
-export function openTestStore(
-  project: string,
-  directory: string,
-  disk: Disk,
-  cipher: ProjectCipher,
-  clock: Clock,
-): Promise<EmbeddedStore> {
-  return openEmbeddedStore({
-    project,
-    directory,
-    disk,
-    cipher,
-    clock,
-    cache: createSealedCache(0),
-    backlog: new Backlog(SMALL_BACKLOG_BYTES_MAX),
-    onIntegrityError: () => undefined,
-    onFailure: () => undefined,
-    onRotationDue: () => undefined,
-    sealLimits: SEAL_LIMITS,
-    limits: SMALL_LIMITS,
-  });
-}
+const PROJECT_FILE = Buffer.from('{"project":"p"}');
 
 /** A project of the embedded engine in a test: where it lies, and what opens it. */
 export class EmbeddedProject {
@@ -54,22 +24,22 @@ export class EmbeddedProject {
   readonly rotationsDue: number[] = [];
   readonly clock: Clock;
   readonly directory: string;
-  readonly limits: EmbeddedLimits;
+  readonly limits: EngineLimits;
   readonly sealLimits: SealLimits;
   readonly quota: Quota | undefined;
-  readonly #backlogBytesMax: number;
+  readonly #backlogBytesMax: number | undefined;
 
   constructor(
     options: {
       directory?: string;
       clock?: Clock;
-      limits?: EmbeddedLimits;
+      limits?: EngineLimits;
       sealLimits?: SealLimits;
       backlogBytesMax?: number;
       quota?: Quota;
     } = {},
   ) {
-    this.#backlogBytesMax = options.backlogBytesMax ?? SMALL_BACKLOG_BYTES_MAX;
+    this.#backlogBytesMax = options.backlogBytesMax;
     this.quota = options.quota;
     this.directory = options.directory ?? '/p';
     this.clock = options.clock ?? new FakeClock();
@@ -90,29 +60,38 @@ export class EmbeddedProject {
     this.cipher = new ProjectCipher('p', this.#versions, this.#nameKey);
   }
 
-  /** An empty simulated disk with the project's folder. */
+  /** An empty simulated disk. */
   static disk(): SimulatedDisk {
-    return new SimulatedDisk('/', '/p', '/p/tmp');
+    return new SimulatedDisk('/');
   }
 
-  create(disk: Disk): Promise<void> {
-    return createEmbeddedStore({ project: 'p', directory: this.directory, disk, cipher: this.cipher });
+  engine(disk: Disk): Promise<FilesEngine> {
+    const parent = dirname(this.directory);
+    return engineOn(disk, {
+      ...{ dataDir: parent, projectsDir: parent, clock: this.clock, limits: this.limits },
+      ...(this.#backlogBytesMax === undefined ? {} : { backlogBytesMax: this.#backlogBytesMax }),
+    });
   }
 
-  open(disk: Disk, cache: number | SealedCache = 0): Promise<EmbeddedStore> {
-    return openEmbeddedStore({
+  async create(disk: Disk): Promise<void> {
+    const engine = await this.engine(disk);
+    await engine.create('p', this.directory, this.cipher, PROJECT_FILE);
+  }
+
+  async open(disk: Disk, cache: number | SealedCache = 0): Promise<EmbeddedStore> {
+    const engine = await this.engine(disk);
+    return engine.openStore({
       project: 'p',
       directory: this.directory,
+      projectFile: PROJECT_FILE,
       disk,
       cipher: this.cipher,
       clock: this.clock,
       cache: typeof cache === 'number' ? createSealedCache(cache) : cache,
-      backlog: new Backlog(this.#backlogBytesMax),
       onIntegrityError: (fileName) => this.damaged.push(fileName),
       onFailure: (error) => this.failures.push(error),
       onRotationDue: (version) => this.rotationsDue.push(version),
       sealLimits: this.sealLimits,
-      limits: this.limits,
       quota: this.quota,
     });
   }

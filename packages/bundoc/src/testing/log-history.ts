@@ -9,7 +9,7 @@ import { Crash, type SimulatedDisk } from './simulated-disk.ts';
 export type Step =
   | { readonly kind: 'commits'; readonly commits: readonly Given[] }
   | { readonly kind: 'checkpoint'; readonly project: number }
-  | { readonly kind: 'free' | 'free beside' | 'reopen' };
+  | { readonly kind: 'free' | 'free beside' | 'carry all' | 'settle' | 'reopen' };
 interface Given {
   readonly project: number;
   readonly bytes: number;
@@ -37,6 +37,10 @@ export const step: fc.Arbitrary<Step> = fc.oneof(
       .map((project) => ({ kind: 'checkpoint', project }) as const),
   },
   { weight: 1, arbitrary: fc.constantFrom({ kind: 'free' } as const, { kind: 'free beside' } as const) },
+  {
+    weight: 1,
+    arbitrary: fc.constantFrom({ kind: 'carry all' } as const, { kind: 'settle' } as const),
+  },
   { weight: 1, arbitrary: fc.constant({ kind: 'reopen' } as const) },
 );
 
@@ -67,6 +71,13 @@ export async function run(world: LogWorld, disk: SimulatedDisk, steps: readonly 
         break;
       case 'free beside':
         log.carryOldest(world.carryTarget(disk)).catch(() => undefined);
+        break;
+      case 'carry all':
+        await log.carryAll(world.carryTarget(disk));
+        expect(log.stats.uncoveredBytes).toBe(0);
+        break;
+      case 'settle':
+        await log.markSettled();
         break;
       case 'reopen':
         await log[Symbol.asyncDispose]();

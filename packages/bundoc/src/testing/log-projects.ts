@@ -12,10 +12,11 @@ import type {
   LogMark,
   LogOptions,
   PartSource,
+  ReadableLog,
   TakenPart,
 } from '../engine/files/log/log-api.ts';
 import { type PartKeys, partKeysOf } from '../engine/files/log/part-seal.ts';
-import { type OpenedPart, openParts, partsBehind } from '../engine/files/log/parts.ts';
+import { lastCarried, type OpenedPart, openParts, partsBehind } from '../engine/files/log/parts.ts';
 import { PartsDamaged } from '../engine/files/log/sealed-part.ts';
 import { LARGE_FILE_BYTES_MAX } from '../storage/embedded/disk.ts';
 import type { SimulatedDisk } from './simulated-disk.ts';
@@ -47,7 +48,7 @@ export class LogProject {
   readonly name: string;
   readonly handle = randomBytes(8).toString('hex');
   readonly dek = takeKey(randomBytes(32));
-  readonly keys: PartKeys = partKeysOf(new Map([[1, this.dek]]));
+  readonly keys: PartKeys = keptKeys(partKeysOf(new Map([[1, this.dek]])));
   /** All that were ever given, in their order. */
   readonly given: GivenCommit[] = [];
 
@@ -58,6 +59,19 @@ export class LogProject {
   get directory(): string {
     return `/projects/${this.name}`;
   }
+}
+
+/** Derives each key once, as a cipher of a project does. */
+function keptKeys(keys: PartKeys): PartKeys {
+  const kept = new Map<string, ReturnType<PartKeys['subkey']>>();
+  return {
+    subkey: (version, info, salt) => {
+      const name = `${version} ${info} ${salt.toString('hex')}`;
+      const known = kept.get(name) ?? keys.subkey(version, info, salt);
+      kept.set(name, known);
+      return known;
+    },
+  };
 }
 
 interface WaitingCommit {
@@ -261,18 +275,20 @@ export class LogWorld {
 
   /** The commits that a project has. @throws PartsDamaged */
   async contentOf(
-    log: Log,
+    log: ReadableLog,
     disk: SimulatedDisk,
     project: LogProject,
   ): Promise<{ ids: number[]; last: Place | undefined; parts: number }> {
     const { handle } = project;
     const catalog = await this.#catalogOf(disk, project);
     const covered = catalog && placeOf(catalog);
-    if (log.isDoubtful(handle, covered)) throw new PartsDamaged('parts may be lost');
+    const carried = await this.#carriedOf(log, disk, project);
+    const isKnown = [covered, lastCarried(handle, carried)].some((place) => !log.isDoubtful(handle, place));
+    if (!isKnown) throw new PartsDamaged('parts may be lost');
     const ids = [...(catalog?.ids ?? [])];
     let last = covered;
     let parts = 0;
-    for await (const part of this.#partsOf(log, disk, project, covered)) {
+    for await (const part of this.#partsOf(log, project, covered, carried)) {
       ids.push(...idsOf(part.plaintext));
       last = part.place;
       parts++;
@@ -281,17 +297,25 @@ export class LogWorld {
     return { ids, last: log.newest(handle) ?? last, parts };
   }
 
-  async *#partsOf(
-    log: Log,
+  async #carriedOf(
+    log: ReadableLog,
     disk: SimulatedDisk,
+    { handle, directory }: LogProject,
+  ): Promise<Buffer[]> {
+    const carried: Buffer[] = await log.stuck.read(handle);
+    for (const file of (await disk.list(directory)) ?? []) {
+      if (file.startsWith('carried-'))
+        carried.push((await disk.read(`${directory}/${file}`, LARGE_FILE_BYTES_MAX)) ?? Buffer.alloc(0));
+    }
+    return carried;
+  }
+
+  async *#partsOf(
+    log: ReadableLog,
     { handle, name, keys }: LogProject,
     covered: Place | undefined,
+    carried: readonly Buffer[],
   ): AsyncGenerator<OpenedPart> {
-    const carried: Buffer[] = await log.stuck.read(handle);
-    for (const file of (await disk.list(`/projects/${name}`)) ?? []) {
-      if (file.startsWith('carried-'))
-        carried.push((await disk.read(`/projects/${name}/${file}`, LARGE_FILE_BYTES_MAX)) ?? Buffer.alloc(0));
-    }
     await using reader = log.reader();
     const wanted = { handle, newest: log.newest(handle), covered, carried };
     yield* openParts(name, this.storageId, keys, partsBehind(reader, wanted));

@@ -5,10 +5,9 @@ import { KeyCache } from '../project/key-cache.ts';
 import { ProjectFolders } from '../project/project-folder.ts';
 import type { MarkSetAside } from '../project/set-aside.ts';
 import { put } from '../storage/conformance.ts';
-import { createEmbeddedStore } from '../storage/embedded/recovery.ts';
-import { openTestStore } from './embedded-project.ts';
 import { FakeKeyService } from './fake-key-service.ts';
 import { SimulatedDisk } from './simulated-disk.ts';
+import { engineOn, openTestStore } from './test-engine.ts';
 
 export const TTL_MS = 900_000;
 
@@ -28,18 +27,27 @@ export function openInstances(
   // The moment of a refresh is drawn: at 80 % of a key's time here.
   const random = () => 2 / 3;
   const keys = new KeyCache({ keys: service.held, clock, ttlMs: TTL_MS, random });
+  const engine = () => engineOn(disk, { clock });
   const logger = createLogger({ service: 'bundoc', level: 'silent' });
   const projects = new ProjectFolders({
     disk,
     directory: '/projects',
+    tmp: '/tmp',
     keys,
     clock,
     storage: service.storage,
     setAside: '/set-aside',
     settle: async () => undefined,
     onSetAside: (mark) => setAside.push(mark),
-    ...(onContentRemoved === undefined ? {} : { onContentRemoved }),
-    createStore: (project, directory, cipher) => createEmbeddedStore({ project, directory, disk, cipher }),
+    engine: {
+      create: async (...args) => (await engine()).create(...args),
+      writeBirth: async (...args) => (await engine()).writeBirth(...args),
+      syncBirth: async (...args) => (await engine()).syncBirth(...args),
+      forget: async (project) => {
+        onContentRemoved?.(project);
+        await (await engine()).forget(project);
+      },
+    },
   });
   const instances = new InstanceManager({
     projects,

@@ -1,4 +1,4 @@
-import { dirname } from 'node:path';
+import { basename, dirname } from 'node:path';
 import { AppError } from '@bundoc/shared/errors';
 import type { LogDisk, LogFile } from '../engine/files/log/ports.ts';
 import {
@@ -53,9 +53,9 @@ interface NameChange {
 }
 
 /**
- * A disk in memory that knows what is durable: of names, those whose folder was synced since; of contents, what was synced
- * since it was written. After {@link powerCut} only that is left, and of the rest whatever chance lets survive: any of the names,
- * any of the sectors, in any order.
+ * A disk in memory that knows what is durable: of names, those whose folder was synced since; of contents,
+ * what was synced since it was written. After {@link powerCut} only that is left, and of the rest whatever
+ * chance lets survive: any of the names, any of the sectors, in any order.
  */
 export class SimulatedDisk implements Disk, LogDisk {
   #durable = new Map<string, Node>();
@@ -67,6 +67,8 @@ export class SimulatedDisk implements Disk, LogDisk {
   readonly #crashes = Promise.withResolvers<never>();
   /** While true, nothing that takes space succeeds. */
   full = false;
+  /** Asked before each operation, which the trace would name so; reads begin with `read`. What it answers for fails with `storage_unavailable`. */
+  failing: ((operation: string) => Fault['when'] | undefined) | undefined;
   /** Operations so far that change something. */
   operations = 0;
   /** A line for each of them. */
@@ -116,8 +118,8 @@ export class SimulatedDisk implements Disk, LogDisk {
   }
 
   /**
-   * The disk as a new process finds it after `kill -9`: everything that was written, though what was not synced is still
-   * not durable, and a later power cut takes it.
+   * The disk as a new process finds it after `kill -9`: everything that was written, though what was not
+   * synced is still not durable, and a later power cut takes it.
    */
   restart(): SimulatedDisk {
     const next = new SimulatedDisk();
@@ -136,25 +138,29 @@ export class SimulatedDisk implements Disk, LogDisk {
   }
 
   async read(path: string, bytesMax: number): Promise<Buffer | undefined> {
-    this.#requireAlive();
+    this.#requireReadable(path);
     const node = this.#current.get(path);
     if (node?.kind === 'directory' || (node?.content.length ?? 0) > bytesMax)
       throw new AppError('project_damaged');
     return node?.kind === 'file' ? Buffer.from(node.content) : undefined;
   }
 
+  async readStart(path: string, bytes: number): Promise<Buffer | undefined> {
+    return (await this.read(path, Number.POSITIVE_INFINITY))?.subarray(0, bytes);
+  }
+
   async size(path: string): Promise<number | undefined> {
-    this.#requireAlive();
+    this.#requireReadable(path);
     const node = this.#current.get(path);
     return node?.kind === 'file' ? node.content.length : undefined;
   }
 
   async list(directory: string): Promise<string[] | undefined> {
-    this.#requireAlive();
+    this.#requireReadable(directory);
     if (this.#current.get(directory)?.kind !== 'directory') return undefined;
     return [...this.#current.keys()]
       .filter((path) => path !== directory && dirname(path) === directory)
-      .map((path) => path.slice(directory.length + 1));
+      .map((path) => basename(path));
   }
 
   async makeDirectory(path: string): Promise<boolean> {
@@ -238,7 +244,7 @@ export class SimulatedDisk implements Disk, LogDisk {
       ...file,
       bytes: node.content.length,
       read: async (offset, bytes) => {
-        this.#requireAlive();
+        this.#requireReadable(path);
         return Buffer.from(node.content.subarray(offset, offset + bytes));
       },
     };
@@ -318,8 +324,8 @@ export class SimulatedDisk implements Disk, LogDisk {
   }
 
   /**
-   * A sync that fails leaves what was written readable, and no later sync makes it durable: the kernel holds it for clean
-   * (https://www.usenix.org/conference/atc20/presentation/rebello).
+   * A sync that fails leaves what was written readable, and no later sync makes it durable: the kernel holds
+   * it for clean (https://www.usenix.org/conference/atc20/presentation/rebello).
    */
   async #sync(what: string, node: FileNode): Promise<void> {
     try {
@@ -340,8 +346,11 @@ export class SimulatedDisk implements Disk, LogDisk {
         ? this.#faults.find(({ operation }) => operation === this.operations)
         : { operation: this.operations, when: crash.when, what: 'crash' };
     if (fault?.when === 'before') this.#raise(fault);
+    const fails = this.failing?.(what);
+    if (fails === 'before') throw new AppError('storage_unavailable');
     const result = effect();
     if (fault?.when === 'after') this.#raise(fault);
+    if (fails === 'after') throw new AppError('storage_unavailable');
     return result;
   }
 
@@ -356,6 +365,11 @@ export class SimulatedDisk implements Disk, LogDisk {
 
   #requireAlive(): void {
     if (this.#crashed) throw new Crash();
+  }
+
+  #requireReadable(path: string): void {
+    this.#requireAlive();
+    if (this.failing?.(`read ${path}`) !== undefined) throw new AppError('storage_unavailable');
   }
 
   #requireSpace(): void {
@@ -386,7 +400,9 @@ function written(content: Buffer, writes: readonly UnsyncedWrite[]): Buffer {
   return next;
 }
 
-/** The file after a power cut: each sector of each unsynced write is there or not, and so is each new length. */
+/**
+ * The file after a power cut: each sector of each unsynced write is there or not, and so is each new length.
+ */
 function settled(node: FileNode, survival: Survival, sectorBytes: number): FileNode {
   let content: Buffer = Buffer.from(node.durable);
   for (const { offset, bytes, length } of node.unsynced) {

@@ -20,16 +20,16 @@ import type { OpenedProject, Projects } from '../../src/project/projects.ts';
 import type { MarkSetAside } from '../../src/project/set-aside.ts';
 import { Moves, type MovesOptions } from '../../src/service/moves.ts';
 import { put, ref, remove } from '../../src/storage/conformance.ts';
-import type { Disk } from '../../src/storage/embedded/disk.ts';
+import { type Disk, makeDirectoryDurably } from '../../src/storage/embedded/disk.ts';
+import type { FilesEngine } from '../../src/storage/embedded/files-engine.ts';
 import { type NodeDisk, openNodeDisk } from '../../src/storage/embedded/node-disk.ts';
-import { createEmbeddedStore } from '../../src/storage/embedded/recovery.ts';
 import { SEAL_LIMITS } from '../../src/storage/embedded/seal-budget.ts';
 import type { ProjectStore } from '../../src/storage/port.ts';
 import type { Database, Transaction } from '../../src/storage/postgres/database.ts';
 import { PostgresStore } from '../../src/storage/postgres/postgres-store.ts';
-import { openTestStore } from '../../src/testing/embedded-project.ts';
 import { FakeKeyService } from '../../src/testing/fake-key-service.ts';
 import { NO_NEWS } from '../../src/testing/postgres-project.ts';
+import { closeEngine, engineOn, openTestStore } from '../../src/testing/test-engine.ts';
 
 const logger = createLogger({ service: 'bundoc', level: 'silent' });
 /** Many pages and rounds of few documents. */
@@ -49,7 +49,10 @@ export interface Ports {
   readonly calls: StorageCalls;
 }
 
-/** A project that is moved between a database and a data folder of the test's own, and the nodes that serve it at either end. */
+/**
+ * A project that is moved between a database and a data folder of the test's own, and the nodes that serve it
+ * at either end.
+ */
 export class Moving implements AsyncDisposable {
   readonly database: Database;
   readonly folder = mkdtempSync(join(tmpdir(), 'bundoc-move-'));
@@ -57,7 +60,7 @@ export class Moving implements AsyncDisposable {
   readonly disk: NodeDisk = openNodeDisk(this.folder);
   readonly setAside: MarkSetAside[] = [];
   project: string;
-  #nodes: InstanceManager[] = [];
+  #nodes: { readonly place: Place; readonly node: InstanceManager }[] = [];
 
   constructor(database: Database, project: string) {
     this.database = database;
@@ -72,6 +75,21 @@ export class Moving implements AsyncDisposable {
 
   get directory(): string {
     return join(this.folder, 'projects', this.project);
+  }
+
+  get tmp(): string {
+    return join(this.folder, 'tmp');
+  }
+
+  get #projectsDir(): string {
+    return join(this.folder, 'projects');
+  }
+
+  /** Of the process that has the folder. */
+  async #engine(): Promise<FilesEngine> {
+    await this.identity('files');
+    await this.disk.makeDirectory(this.#projectsDir);
+    return engineOn(this.disk, { dataDir: this.folder, projectsDir: this.#projectsDir });
   }
 
   identity(place: Place): Promise<StorageIdentity> {
@@ -104,16 +122,26 @@ export class Moving implements AsyncDisposable {
       onSetAside: this.#onSetAside,
     };
     if (place === 'rows') return new ProjectRows({ ...options, database });
-    await disk.makeDirectory(join(folder, 'projects'));
     return new ProjectFolders({
-      ...{ ...options, disk, directory: join(folder, 'projects'), setAside: join(folder, 'set-aside') },
-      createStore: (of, directory, cipher) => createEmbeddedStore({ project: of, directory, disk, cipher }),
+      ...{ ...options, disk, directory: this.#projectsDir, setAside: join(folder, 'set-aside') },
+      ...{ tmp: this.tmp, engine: await this.#engine() },
     });
   }
 
-  /** A node, or the service on files. */
-  async node(place: Place, storage?: StartedStorage, clock?: Clock): Promise<InstanceManager> {
-    const { database, disk, folder } = this;
+  /**
+   * A node, or the service on files.
+   *
+   * @param isAlone false for another user of the process that has the folder; otherwise that process ends
+   * before.
+   */
+  async node(
+    place: Place,
+    storage?: StartedStorage,
+    clock?: Clock,
+    isAlone = true,
+  ): Promise<InstanceManager> {
+    const { database, disk } = this;
+    if (place === 'files' && isAlone) await this.#endFiles();
     const started = storage ?? (await this.start(place));
     const keys = await this.#keysOf(place, started);
     const projects = await this.projects(place, started, keys, clock);
@@ -131,10 +159,18 @@ export class Moving implements AsyncDisposable {
       openStore: async (of, opened) =>
         place === 'rows'
           ? onRows(of, opened)
-          : openTestStore(of, join(folder, 'projects', of), disk, opened.cipher, systemClock),
+          : openTestStore(of, join(this.#projectsDir, of), disk, opened.cipher, systemClock),
     });
-    this.#nodes.push(node);
+    this.#nodes.push({ place, node });
     return node;
+  }
+
+  /** Ends the process that has the folder. */
+  async #endFiles(): Promise<void> {
+    const ended = this.#nodes.filter(({ place }) => place === 'files');
+    this.#nodes = this.#nodes.filter(({ place }) => place !== 'files');
+    for (const { node } of ended) await node[Symbol.asyncDispose]();
+    await closeEngine(this.disk);
   }
 
   async withStore<T>(node: InstanceManager, action: (store: ProjectStore) => Promise<T>): Promise<T> {
@@ -142,8 +178,19 @@ export class Moving implements AsyncDisposable {
     return await action(lease.store);
   }
 
-  toFolder(ports: Ports = this.ports, watch: Parameters<typeof moveToFolder>[1] = NOT_WATCHED) {
-    const way = { project: this.project, dataDir: this.folder, onSetAside: this.#onSetAside, ...ports };
+  async toFolder(ports: Ports = this.ports, watch: Parameters<typeof moveToFolder>[1] = NOT_WATCHED) {
+    await this.#endFiles();
+    const engine = await this.#engine();
+    const way = {
+      ...{
+        project: this.project,
+        dataDir: this.folder,
+        onSetAside: this.#onSetAside,
+        tmp: this.tmp,
+        ...ports,
+      },
+      open: { identity: await this.identity('files'), projectsDir: this.#projectsDir, engine },
+    };
     return moveToFolder(way, watch, SMALL);
   }
 
@@ -161,8 +208,12 @@ export class Moving implements AsyncDisposable {
       ends: {
         folders: {
           placeOf: (of) => ({
-            ...{ directory: join(folder, 'projects', of), keptIn: join(folder, 'moved'), disk },
-            forget: () => undefined,
+            ...{ directory: join(this.#projectsDir, of), keptIn: join(folder, 'moved'), disk, tmp: this.tmp },
+            // A process that is dead writes nothing into the log.
+            forget: async () => {
+              await makeDirectoryDurably(disk, this.tmp);
+              await (await this.#engine()).forget(of);
+            },
           }),
         },
         target: {
@@ -219,13 +270,18 @@ export class Moving implements AsyncDisposable {
 
   /** Ends all nodes, and goes on with another project. */
   async next(project: string): Promise<void> {
-    for (const node of this.#nodes) await node[Symbol.asyncDispose]();
-    this.#nodes = [];
+    await this.#endAll();
     this.project = project;
   }
 
+  async #endAll(): Promise<void> {
+    await this.#endFiles();
+    for (const { node } of this.#nodes) await node[Symbol.asyncDispose]();
+    this.#nodes = [];
+  }
+
   async [Symbol.asyncDispose](): Promise<void> {
-    for (const node of this.#nodes) await node[Symbol.asyncDispose]();
+    await this.#endAll();
     await this.disk[Symbol.asyncDispose]();
     rmSync(this.folder, { recursive: true });
   }

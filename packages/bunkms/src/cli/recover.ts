@@ -5,6 +5,7 @@ import { ResurrectionNotAccepted } from '../recovery/errors.ts';
 import { listOf } from '../recovery/list-of.ts';
 import { NoDataFolder } from '../recovery/project-keys.ts';
 import { type RecoveredProject, recoverKeys } from '../recovery/recover.ts';
+import { DataFolderUnsettled } from '../recovery/settled-folder.ts';
 import { CliFailure, UsageError } from './errors.ts';
 import { loadVault, silentLogger, withKms } from './open-kms.ts';
 import { createProgress } from './progress.ts';
@@ -44,6 +45,7 @@ export async function recover(environment: Environment, options: RecoverCliOptio
       }))
         all.push(project);
     } catch (error) {
+      if (error instanceof DataFolderUnsettled) throw new CliFailure(error.message);
       throw error instanceof NoDataFolder ? new UsageError(error.message) : error;
     }
     return all;

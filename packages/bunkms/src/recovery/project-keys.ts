@@ -1,19 +1,21 @@
 import { join } from 'node:path';
+import { CATALOG_FILE, CATALOG_HEAD_BYTES_MAX, parseCatalogHead } from '@bundoc/shared/contract/catalog-head';
 import { type DeletionMark, deletionMarkSchema } from '@bundoc/shared/contract/deletion-mark';
 import { projectIdSchema } from '@bundoc/shared/contract/documents';
 import { dekNameOf } from '@bundoc/shared/contract/keys';
 import {
   DELETION_FILE,
   PROJECT_FILE,
-  PROJECT_FILE_COPY,
   PROJECTS_FOLDER,
   type ProjectFile,
   projectFileSchema,
 } from '@bundoc/shared/contract/project-file';
 import { codeOf, DataFolder, UnsafeEntry } from '@bundoc/shared/data-folder';
-import { listSync, readSmallSync } from '@bundoc/shared/small-files';
+import { listSync, readSmallSync, readStartSync } from '@bundoc/shared/small-files';
 
-/** A wrapped version of a key, as a project's file has it; nothing of it is certain before it is unwrapped. */
+/**
+ * A wrapped version of a key, as a project's file has it; nothing of it is certain before it is unwrapped.
+ */
 export interface WrappedVersion {
   readonly version: number;
   readonly kcv: string;
@@ -36,7 +38,10 @@ export interface UnreadableProject {
   readonly problem: string;
 }
 
-/** A project without a file of its key, and with a mark which says that the key was destroyed. Anybody may have put it there. */
+/**
+ * A project without a file of its key, and with a mark which says that the key was destroyed. Anybody may
+ * have put it there.
+ */
 export interface DeletedProject {
   readonly project: string;
   readonly name: string;
@@ -48,6 +53,8 @@ export class NoDataFolder extends Error {
   override readonly name = 'NoDataFolder';
 }
 
+/** What a problem calls it. */
+const COPY = `the copy in ${CATALOG_FILE}`;
 /** Bytes of the largest file that is read; one of 1000 versions has a tenth. */
 const FILE_BYTES_MAX = 4_194_304;
 
@@ -78,8 +85,9 @@ function noDataFolder(dataDir: string, cause: unknown): NoDataFolder {
 }
 
 /**
- * Reads what a project's files have of its key; Bundoc may run, since it replaces them as a whole. The mark of a deletion counts where there
- * is nothing else to be read: it is not authentic, so it must not keep a key from coming back.
+ * Reads what a project's files have of its key; Bundoc may run, since it replaces them as a whole. The mark
+ * of a deletion counts where there is nothing else to be read: it is not authentic, so it must not keep a key
+ * from coming back.
  */
 export function readProjectKey(
   folder: DataFolder,
@@ -88,8 +96,12 @@ export function readProjectKey(
   const directory = join(PROJECTS_FOLDER, project);
   const problems: string[] = [];
   const files: ProjectFile[] = [];
-  for (const name of [PROJECT_FILE, PROJECT_FILE_COPY]) {
-    const file = readProjectFile(folder, project, join(directory, name));
+  const contents = [
+    [PROJECT_FILE, readSmallFile(folder, join(directory, PROJECT_FILE))],
+    [COPY, readCopy(folder, join(directory, CATALOG_FILE))],
+  ] as const;
+  for (const [name, content] of contents) {
+    const file = projectFileOf(project, content);
     if (typeof file === 'string') problems.push(`${name} ${file}`);
     else files.push(file);
   }
@@ -101,7 +113,7 @@ export function readProjectKey(
       : { project, name: dekNameOf(project), keyDestroyedAt: mark.keyDestroyedAt };
   }
   if (files.some(({ key }) => key.id !== first.key.id))
-    return { project, problem: `${PROJECT_FILE} and ${PROJECT_FILE_COPY} name different keys` };
+    return { project, problem: `${PROJECT_FILE} and ${COPY} name different keys` };
   return {
     project,
     name: first.key.name,
@@ -114,13 +126,23 @@ export function readProjectKey(
 }
 
 /** @returns why there is nothing to be read. */
-function readProjectFile(folder: DataFolder, project: string, path: string): ProjectFile | string {
-  const content = readSmallFile(folder, path);
+function projectFileOf(project: string, content: Buffer | string | undefined): ProjectFile | string {
   if (content === undefined) return 'is missing';
   if (typeof content === 'string') return content;
   const file = projectFileSchema.safeParse(parsed(content));
   const isOfProject = file.data?.project === project && file.data.key.name === dekNameOf(project);
   return file.success && isOfProject ? file.data : 'is no project file of this project';
+}
+
+/**
+ * The copy of `project.json` in the clear head of the catalog.
+ *
+ * @returns why it cannot be read; undefined when there is none.
+ */
+function readCopy(folder: DataFolder, path: string): Buffer | string | undefined {
+  const start = readStart(folder, path);
+  if (!Buffer.isBuffer(start)) return start;
+  return parseCatalogHead(start)?.projectFile ?? 'is damaged';
 }
 
 /** @returns undefined when there is none that can be read. */
@@ -129,6 +151,14 @@ function readDeletionMark(folder: DataFolder, project: string, path: string): De
   if (!Buffer.isBuffer(content)) return undefined;
   const mark = deletionMarkSchema.safeParse(parsed(content)).data;
   return mark?.deleted === project ? mark : undefined;
+}
+
+function readStart(folder: DataFolder, path: string): Buffer | string | undefined {
+  try {
+    return readStartSync(folder, path, CATALOG_HEAD_BYTES_MAX);
+  } catch (error) {
+    return error instanceof UnsafeEntry ? error.problem : `cannot be read (${codeOf(error)})`;
+  }
 }
 
 /** @returns why it cannot be read; undefined when there is none. */

@@ -20,6 +20,7 @@ import {
   projectsIn,
   readProjectKey,
 } from './project-keys.ts';
+import { requireSettled } from './settled-folder.ts';
 
 export interface RecoverPorts {
   readonly store: KmsStore;
@@ -63,16 +64,17 @@ const ROUNDS_MAX = 16;
 const PAGE = 1_000;
 
 /**
- * Rebuilds keys that are lost, whole or single versions, from the wrapped keys in Bundoc's project files. Each key is one write with
- * its CRITICAL audit record, so it may be cut off, and run again, at any time, also while the service runs.
+ * Rebuilds keys that are lost, whole or single versions, from the wrapped keys in Bundoc's project files.
+ * Each key is one write with its CRITICAL audit record, so it may be cut off, and run again, at any time,
+ * also while the service runs.
  *
- * Nothing is overwritten that is what the audit chain says, and nothing comes back that the store or the inventory knows as destroyed. A
- * key of which neither knows what became of it comes back only if that is accepted, disabled, and held by nobody knows whom. The mark of a deletion in
- * a folder is not believed.
+ * Nothing is overwritten that is what the audit chain says, and nothing comes back that the store or the
+ * inventory knows as destroyed. A key of which neither knows what became of it comes back only if that is
+ * accepted, disabled, and held by nobody knows whom. The mark of a deletion in a folder is not believed.
  *
  * @param dataDir Bundoc's.
  * @returns what became of each project's key, one after the other.
- * @throws NoDataFolder, ChainBroken, AppError of the store.
+ * @throws NoDataFolder, DataFolderUnsettled, ChainBroken, AppError of the store.
  */
 export async function* recoverKeys(
   ports: RecoverPorts,
@@ -81,6 +83,7 @@ export async function* recoverKeys(
 ): AsyncGenerator<RecoveredProject> {
   using folder = openDataFolder(dataDir);
   const projects = projectsIn(folder);
+  requireSettled(folder);
   const history = await walkChain(ports, options);
   const inventory = options.inventory && new ListedKeys(options.inventory);
   if (!options.dryRun) await recordRun(ports, options);
@@ -142,7 +145,9 @@ async function recoverKey(
   throw new AppError('overloaded');
 }
 
-/** There is nothing to recover from, and a mark which says why. Whether it is true only the store can tell. */
+/**
+ * There is nothing to recover from, and a mark which says why. Whether it is true only the store can tell.
+ */
 async function reportDeleted(
   { store }: RecoverPorts,
   { project, name, keyDestroyedAt }: DeletedProject,

@@ -1,6 +1,7 @@
 import { mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { systemClock } from '@bundoc/shared/clock';
+import { encodeCatalogHead } from '@bundoc/shared/contract/catalog-head';
 import type { ExportedKey } from '@bundoc/shared/contract/keys';
 import type { ByteSource } from '@bundoc/shared/file-source';
 import { createLogger } from '@bundoc/shared/logger';
@@ -97,7 +98,7 @@ export async function recoverFrom(
   return projects;
 }
 
-/** Writes `project.json` and its copy, as Bundoc does with the answers of exports. */
+/** Writes `project.json` and its copy in the head of a catalog, as Bundoc does with the answers of exports. */
 export function writeProject(
   bundocDir: string,
   project: string,
@@ -107,8 +108,22 @@ export function writeProject(
   const directory = join(bundocDir, 'projects', project);
   mkdirSync(directory, { recursive: true });
   const text = JSON.stringify(change(projectFileOf(project, keys)), null, 2);
-  for (const name of ['project.json', 'catalog-project.json']) writeFileSync(join(directory, name), text);
+  writeFileSync(join(directory, 'project.json'), text);
+  writeCatalog(directory, text);
   return directory;
+}
+
+/** Writes a catalog that has nothing behind its clear head. */
+export function writeCatalog(directory: string, projectFile: string): void {
+  const head = encodeCatalogHead({
+    keyVersion: 1,
+    id: Buffer.alloc(16, 1),
+    handle: '0123456789abcdef',
+    covered: undefined,
+    ...{ documents: 0, bytes: 0 },
+    projectFile: Buffer.from(projectFile),
+  });
+  writeFileSync(join(directory, 'catalog'), head);
 }
 
 function projectFileOf(project: string, keys: readonly ExportedKey[]) {

@@ -2,23 +2,25 @@ import { z } from 'zod';
 import { projectIdSchema } from './documents.ts';
 import { storageIdSchema } from './storages.ts';
 
-/** The folder of all projects, below Bundoc's data folder; each has one of its own, named like the project. */
+/**
+ * The folder of all projects, below Bundoc's data folder; each has one of its own, named like the project.
+ */
 export const PROJECTS_FOLDER = 'projects';
 export const PROJECT_FILE = 'project.json';
-/** The same bytes, beside the catalog: without them no document of the project could be named or found again. */
-export const PROJECT_FILE_COPY = 'catalog-project.json';
 
 /** In the folder of a project that was deleted: nothing else is left of it. */
 export const DELETION_FILE = 'deleted.json';
 
-/** In the folder of a project that is being brought in, or was moved away: with it the project is not here. */
+/**
+ * In the folder of a project that is being brought in, or was moved away: with it the project is not here.
+ */
 export const MOVE_FILE = 'move.mark';
 
 const versionSchema = z.int().positive();
 
 /**
- * `project.json`, format 1 (docs/formats/project-file.md). It is in the clear and holds nothing that is secret. Bundoc writes it; BunKMS reads
- * the wrapped keys when its own store is lost (`bunkms recover`).
+ * `project.json`, format 1 (docs/formats/project-file.md). It is in the clear and holds nothing that is
+ * secret. Bundoc writes it; BunKMS reads the wrapped keys when its own store is lost (`bunkms recover`).
  */
 export const projectFileSchema = z.strictObject({
   format: z.literal(1),
@@ -33,7 +35,9 @@ export const projectFileSchema = z.strictObject({
         wrapped: z.base64(),
         /** Whether the key was there already when the project was made: others may have sealed under it. */
         adopted: z.literal(true).optional(),
-        /** How often the storage had been taken over when the version was first used there; absent for never. */
+        /**
+         * How often the storage had been taken over when the version was first used there; absent for never.
+         */
         takeOvers: z.strictObject({ storage: storageIdSchema, count: z.int().positive() }).optional(),
       }),
     )

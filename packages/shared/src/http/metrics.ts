@@ -71,3 +71,16 @@ export function gauge(registry: Registry, name: string, help: string, read: () =
     },
   });
 }
+
+/** A counter whose total is kept elsewhere, and read whenever the metrics are asked for. */
+export function counter(registry: Registry, name: string, help: string, read: () => number): void {
+  new Counter({
+    name,
+    help,
+    registers: [registry],
+    collect() {
+      this.reset();
+      this.inc(read());
+    },
+  });
+}

@@ -169,7 +169,9 @@ describe('a definition', () => {
   });
 
   it('of another process that writes to the same storage is taken up', async () => {
-    const { project, clock, disk } = await start();
+    const { project, clock, disk, store } = await start();
+    await store[Symbol.asyncDispose]();
+    open.pop();
     const inner = await project.open(disk);
     const [one, other] = [await openDefinedStore(inner, clock), await openDefinedStore(inner, clock)];
     await one.define('notes', SCHEMA, NONE);
@@ -190,7 +192,7 @@ describe('a definition', () => {
     await store[Symbol.asyncDispose]();
     open.pop();
     const name = project.cipher.fileName({ collection: DEFINITIONS, id: 'notes' });
-    const file = disk.files().get(`/p/docs/${name.slice(0, 2)}/${name}`);
+    const file = disk.files().get(`/p/docs/${name}`);
     if (file === undefined) throw new Error('the definition has no file');
     file[20] = (file[20] as number) ^ 1;
     const next = await reopen();

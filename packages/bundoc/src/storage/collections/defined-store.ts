@@ -29,7 +29,10 @@ import { KnownDefinitions } from './known-definitions.ts';
 import type { CollectionStore } from './port.ts';
 import { removeStates } from './remove-states.ts';
 
-/** Expired documents, bytes of them, and pages of nothing else, that one list passes over before it ends with an empty page. */
+/**
+ * Expired documents, bytes of them, and pages of nothing else, that one list passes over before it ends with
+ * an empty page.
+ */
 export const PASSED_MAX = 5_000;
 const PASSED_BYTES_MAX = 33_554_432;
 const PASSED_PAGES_MAX = 100;
@@ -37,7 +40,8 @@ const PASSED_PAGES_MAX = 100;
 /**
  * Opens what a project's collections are defined to be. The store belongs to the result from then on.
  *
- * @param beforeExpiring called before a definition gives documents a time to live, which is not made when it rejects.
+ * @param beforeExpiring called before a definition gives documents a time to live, which is not made when it
+ * rejects.
  */
 export async function openDefinedStore(
   store: ProjectStore,
@@ -50,11 +54,11 @@ export async function openDefinedStore(
 }
 
 /**
- * A store whose collections may have definitions: documents of writes meet their schema, expired documents are absent, and definitions
- * themselves, which are documents of the store, are seen as such by nobody.
+ * A store whose collections may have definitions: documents of writes meet their schema, expired documents
+ * are absent, and definitions themselves, which are documents of the store, are seen as such by nobody.
  *
- * Works on any store; there is one for each, so that what it knows of definitions is what they are. A collection without a definition costs one look
- * into a map.
+ * Works on any store; there is one for each, so that what it knows of definitions is what they are. A
+ * collection without a definition costs one look into a map.
  */
 export class DefinedStore implements CollectionStore {
   readonly #store: ProjectStore;
@@ -70,7 +74,10 @@ export class DefinedStore implements CollectionStore {
     this.expired = new ExpirySweep(store, clock, () => this.#definitions.ttls());
   }
 
-  /** Reads all definitions, and makes their indexes hold: before anything else, and again when others may have changed them. */
+  /**
+   * Reads all definitions, and makes their indexes hold: before anything else, and again when others may have
+   * changed them.
+   */
   load(): Promise<void> {
     return this.#definitions.load();
   }
@@ -200,6 +207,10 @@ export class DefinedStore implements CollectionStore {
 
   checkpoint(): Promise<void> {
     return this.#store.checkpoint();
+  }
+
+  async prepareClose(): Promise<void> {
+    await this.#store.prepareClose?.();
   }
 
   [Symbol.asyncDispose](): Promise<void> {

@@ -4,8 +4,8 @@ import { ownContentOf } from '../../cipher/stored-text.ts';
 import type { StoredDocument } from '../port.ts';
 
 /**
- * Definitions are documents of a collection of this name, which no path can name: sealed, journaled, snapshotted, sealed anew and repaired
- * as all others are, in the same commit sequence.
+ * Definitions are documents of a collection of this name, which no path can name. They are sealed, logged,
+ * put into snapshots, re-sealed and repaired as all documents are, in the same order of commits.
  */
 export const DEFINITIONS = '$definitions';
 /** Definitions of one project at most: all of them are kept in memory. */

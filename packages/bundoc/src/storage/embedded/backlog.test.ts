@@ -9,8 +9,8 @@ describe('Backlog', () => {
     backlog.add(50);
     expect(backlog.isFull).toBe(true);
     const woken: string[] = [];
-    backlog.whenRoomy(() => woken.push('one'));
-    backlog.whenRoomy(() => woken.push('other'));
+    backlog.whenCapacity(() => woken.push('one'));
+    backlog.whenCapacity(() => woken.push('other'));
     backlog.add(-40);
     expect(woken).toEqual([]);
     backlog.add(-10);
@@ -25,7 +25,7 @@ describe('Backlog', () => {
     backlog.add(1);
     let woken = 0;
     const wait = () =>
-      backlog.whenRoomy(() => {
+      backlog.whenCapacity(() => {
         woken++;
         if (woken < 3) wait();
       });

@@ -1,13 +1,13 @@
 /**
- * Bytes of sealed documents that wait for their files, of all projects of the process together, since there is one memory and one
- * thread that writes them.
+ * Bytes of sealed documents that wait for their files, of all projects of the process together, since there
+ * is one memory and one thread that writes them.
  */
 export class Backlog {
   readonly #bytesMax: number;
   readonly #waiting = new Set<() => void>();
   #bytes = 0;
 
-  /** @param bytesMax above which whoever adds to it should wait. */
+  /** @param bytesMax above which callers that add to it should wait. */
   constructor(bytesMax: number) {
     this.#bytesMax = bytesMax;
   }
@@ -20,7 +20,7 @@ export class Backlog {
     return this.#bytes > this.#bytesMax;
   }
 
-  /** Counts bytes that came to wait, or, below zero, that wait no more. */
+  /** Adds to the bytes that wait; a negative number takes away. */
   add(bytes: number): void {
     this.#bytes += bytes;
     if (this.isFull || this.#waiting.size === 0) return;
@@ -29,8 +29,8 @@ export class Backlog {
     for (const wake of waiting) wake();
   }
 
-  /** Calls `wake` once, when there is room. */
-  whenRoomy(wake: () => void): void {
+  /** Calls `wake` once, when there is room again. */
+  whenCapacity(wake: () => void): void {
     this.#waiting.add(wake);
   }
 }

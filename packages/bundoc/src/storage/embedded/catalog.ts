@@ -6,6 +6,9 @@ import { SeqIndex } from './seq-index.ts';
 /** Bytes of memory that a document or tombstone takes beside its id. */
 const DOCUMENT_BYTES = 165;
 
+/** Most projects of many are small. */
+const ROOM_AT_FIRST = 4;
+
 interface Collection {
   readonly name: string;
   readonly slots: Map<string, number>;
@@ -38,9 +41,9 @@ export interface ListedPlace extends LivingDocument, DocumentRef {
 }
 
 /**
- * What a project holds, in memory: for each document and each tombstone its id, file name, revision, key version, size and place in
- * the order. Columns of numbers rather than objects: about 165 bytes a document beside its id, the map from it
- * included (measured with a million).
+ * What a project holds, in memory: for each document and each tombstone its id, file name, revision, key
+ * version, size and place in the order. Columns of numbers rather than objects: about 165 bytes a document
+ * beside its id, the map from it included (measured with a million).
  *
  * States may be applied twice and, while loading, in any order: the one with the higher `seq` wins.
  */
@@ -58,15 +61,15 @@ export class Catalog {
   #idsLength = 0;
 
   #ids: string[] = [];
-  #collectionOf = new Uint32Array(16);
-  #fileNames: Buffer = Buffer.alloc(16 * FILE_NAME_BYTES);
-  #revs: Buffer = Buffer.alloc(16 * REV_BYTES);
-  #seqs = new Float64Array(16);
-  #createdSeqs = new Float64Array(16);
-  #createdMs = new Float64Array(16);
-  #deletedMs = new Float64Array(16);
-  #sizes = new Uint32Array(16);
-  #keyVersions = new Uint32Array(16);
+  #collectionOf = new Uint32Array(ROOM_AT_FIRST);
+  #fileNames: Buffer = Buffer.alloc(ROOM_AT_FIRST * FILE_NAME_BYTES);
+  #revs: Buffer = Buffer.alloc(ROOM_AT_FIRST * REV_BYTES);
+  #seqs = new Float64Array(ROOM_AT_FIRST);
+  #createdSeqs = new Float64Array(ROOM_AT_FIRST);
+  #createdMs = new Float64Array(ROOM_AT_FIRST);
+  #deletedMs = new Float64Array(ROOM_AT_FIRST);
+  #sizes = new Uint32Array(ROOM_AT_FIRST);
+  #keyVersions = new Uint32Array(ROOM_AT_FIRST);
 
   constructor() {
     this.#changes = new SeqIndex(this.#isLastChange);
@@ -218,8 +221,8 @@ export class Catalog {
   }
 
   /**
-   * Writes states, in no order, until the writer has `bytesMax`: for snapshots. States may be applied between two calls; those may or may not
-   * be seen.
+   * Writes states, in no order, until the writer has `bytesMax`: for snapshots. States may be applied between
+   * two calls; those may or may not be seen.
    *
    * @param from where to begin: 0, or what the last call returned.
    * @returns undefined when there are no more.
@@ -363,7 +366,7 @@ export class Catalog {
   }
 
   #grow(): void {
-    const capacity = Math.ceil(this.#seqs.length * 1.5);
+    const capacity = Math.ceil(Math.max(this.#seqs.length * 1.5, 16));
     const longer = <T extends Float64Array | Uint32Array>(from: T, to: T): T => {
       to.set(from);
       return to;
@@ -383,8 +386,9 @@ export class Catalog {
 const copyRoom = Buffer.alloc(1_536);
 
 /**
- * The same text in memory of its own: one that was cut out of a request's path would keep the whole path in memory, and one that was put
- * together its pieces. Ids have 512 bytes at most; one that does not fit stays as it is.
+ * The same text in memory of its own: one that was cut out of a request's path would keep the whole path in
+ * memory, and one that was put together its pieces. Ids have 512 bytes at most; one that does not fit stays
+ * as it is.
  */
 function ownCopy(text: string): string {
   const bytes = copyRoom.write(text);

@@ -21,7 +21,10 @@ import type { DocumentPage, ListQuery, StoredDocument } from '../port.ts';
 import type { StoredIndex, StoredIndexes } from './index-file.ts';
 import type { DocumentState } from './record.ts';
 
-/** What a document is found by, by index; made in the critical section of a commit, and taken over once that is durable. */
+/**
+ * What a document is found by, by index; made in the critical section of a commit, and taken over once that
+ * is durable.
+ */
 export type DocumentKeys = ReadonlyMap<MemoryIndex, IndexKeys>;
 
 /** What an index is built of. */
@@ -46,19 +49,23 @@ const BUILD_PAGE = { limit: 200, bytesMax: 1_048_576 };
 
 interface Indexed {
   readonly indexes: readonly MemoryIndex[];
-  /** Indexes that the documents of before are being put into. */
+  /** Indexes that existing documents are being added to. */
   building: readonly MemoryIndex[];
 }
 
 /**
- * The indexes of an embedded store. A commit's documents enter them as it becomes visible, in the same turn; documents of before enter in the
- * background, each unless it has changed meanwhile, which has put it in already.
+ * The indexes of an embedded store. A commit's documents enter them as it becomes visible, in the same turn;
+ * existing documents enter in the background, each unless it has changed meanwhile, which has put it in
+ * already.
  */
 export class CollectionIndexes implements EngineIndexes {
   readonly #documents: IndexedDocuments;
   readonly #indexed = new Map<string, Indexed>();
   readonly #onFailure: (error: unknown) => void;
-  /** Collections of whose unique indexes nobody knows yet what they keep apart: they were whole before the store was opened. */
+  /**
+   * Collections of whose unique indexes nobody knows yet what they keep apart: they were whole before the
+   * store was opened.
+   */
   readonly #held = new Set<string>();
   #stored: StoredIndexes | undefined;
   #builds: Promise<void> = Promise.resolve();
@@ -126,7 +133,9 @@ export class CollectionIndexes implements EngineIndexes {
     return this.#findWhole(collection, index)?.always;
   }
 
-  /** Whether documents may be put into a collection: not before its unique indexes know those that are there. */
+  /**
+   * Whether documents may be put into a collection: not before its unique indexes know those that are there.
+   */
   isHeld(collection: string): boolean {
     return this.#held.size > 0 && this.#held.has(collection);
   }
@@ -236,7 +245,11 @@ export class CollectionIndexes implements EngineIndexes {
     if (this.#indexed.values().every(({ building }) => building.length === 0)) this.#stored = undefined;
   }
 
-  /** Takes the indexes of a collection from what was stored, and what has changed since from the documents. @returns whether it could. */
+  /**
+   * Takes the indexes of a collection from what was stored, and what has changed since from the documents.
+   *
+   * @returns whether it could.
+   */
   async #restore(collection: string, indexed: Indexed): Promise<boolean> {
     const stored = this.#stored;
     if (stored === undefined) return false;
@@ -272,7 +285,7 @@ export class CollectionIndexes implements EngineIndexes {
   }
 }
 
-/** A document that does not open is in no index; whoever reads it is told. */
+/** A document that does not open is in no index. Reading it reports the damage. */
 function ignoreDamage(error: unknown): undefined {
   if (!hasCode(error, 'integrity_error')) throw error;
 }
@@ -287,7 +300,11 @@ export function uniquenessOfGroup(): UniquenessOfGroup<MemoryIndex> {
   return new UniquenessOfGroup((index, key) => index.holdersOf(key));
 }
 
-/** A document's keys, for those unique indexes that enforce something. @throws AppError `unique_violation`. */
+/**
+ * A document's keys, for those unique indexes that enforce something.
+ *
+ * @throws AppError `unique_violation`.
+ */
 export function keepApart(commit: UniquenessOfCommit<MemoryIndex>, id: string, keys: DocumentKeys): void {
   const kept = keys
     .entries()

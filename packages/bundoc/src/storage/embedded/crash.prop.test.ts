@@ -37,11 +37,12 @@ const step: fc.Arbitrary<Step> = fc.oneof(
 /** What the documents should be: the value of each, by id. */
 type Model = ReadonlyMap<string, number>;
 
-interface Outcome {
-  /** The model after each commit that was given to the store and not refused, in their order; the first is before all. */
-  readonly models: Model[];
-  /** How many of them, from the start, must be there: up to the last that was acknowledged. */
-  acknowledged: number;
+/** A commit that was given to the store. */
+interface Given {
+  readonly ops: readonly Op[];
+  readonly values: readonly number[];
+  /** While nothing is known, it may have taken effect. */
+  fate: 'unknown' | 'acknowledged' | 'refused';
 }
 
 let counter = 0;
@@ -64,7 +65,7 @@ async function run(
   project: EmbeddedProject,
   disk: SimulatedDisk,
   steps: readonly Step[],
-  outcome: Outcome,
+  given: Given[],
 ): Promise<void> {
   let store = await project.open(disk);
   for (const current of steps) {
@@ -78,22 +79,42 @@ async function run(
     if (current.kind !== 'commits') continue;
     await Promise.all(
       current.commits.map(async (ops) => {
-        const values = ops.map(() => ++counter);
-        const model = applied(outcome.models.at(-1) as Model, ops, values);
-        const committing = store.commit(ops.map((one, at) => writeOf(one, values[at] as number)));
-        if (model === undefined) {
-          await expect(committing).rejects.toMatchObject({
-            code: expect.stringMatching(/document_not_found|storage_unavailable/),
+        const one: Given = { ops, values: ops.map(() => ++counter), fate: 'unknown' };
+        given.push(one);
+        try {
+          await store.commit(ops.map((write, at) => writeOf(write, one.values[at] as number)));
+          one.fate = 'acknowledged';
+        } catch (error) {
+          if (disk.crashed) throw error;
+          expect(error).toMatchObject({
+            code: expect.stringMatching(/^(document_not_found|storage_unavailable)$/),
           });
-          return;
+          one.fate = 'refused';
         }
-        const place = outcome.models.push(model) - 1;
-        await committing;
-        outcome.acknowledged = Math.max(outcome.acknowledged, place);
       }),
     );
   }
   await store[Symbol.asyncDispose]();
+}
+
+/**
+ * What may be there: the model after the last commit that was acknowledged, and after each behind it whose
+ * fate is not known.
+ */
+function allowedAfter(given: readonly Given[]): Model[] {
+  let model: Model = new Map();
+  let allowed: Model[] = [model];
+  for (const { ops, values, fate } of given) {
+    if (fate === 'refused') continue;
+    const next = applied(model, ops, values);
+    if (next === undefined) {
+      expect(fate, 'the delete of what is not there').toBe('unknown');
+      continue;
+    }
+    model = next;
+    allowed = fate === 'acknowledged' ? [model] : [...allowed, model];
+  }
+  return allowed;
 }
 
 async function contentOf(store: EmbeddedStore): Promise<Map<string, number>> {
@@ -105,9 +126,18 @@ async function contentOf(store: EmbeddedStore): Promise<Map<string, number>> {
   return content;
 }
 
+/** Resolves when a history ends, or its process dies: then what was under way never settles. */
+async function untilCrash(disk: SimulatedDisk, history: Promise<unknown>): Promise<void> {
+  await Promise.race([history, disk.crashes]).catch(() => undefined);
+}
+
 const sorted = (model: Model) => JSON.stringify([...model].sort());
 
-/** The store is one of the states that it may be in, agrees with itself, and can go on. @returns its content. */
+/**
+ * The store is one of the states that it may be in, agrees with itself, and can go on.
+ *
+ * @returns its content.
+ */
 async function check(store: EmbeddedStore, allowed: readonly Model[]): Promise<Model> {
   const content = await contentOf(store);
   expect(allowed.map(sorted)).toContain(sorted(content));
@@ -143,7 +173,8 @@ describe('a history with a crash in it', () => {
             return state / 2_147_483_647;
           };
           const survival = mode === 'random' ? { random } : mode;
-          // After kill -9 a process finds what was never synced, goes on from it, and a power cut may still take it.
+          // After kill -9 a process finds what was never synced, goes on from it, and a power cut may still
+          // take it.
           const after = (ended: SimulatedDisk) =>
             ends.pop() === 'kill -9' ? ended.restart() : ended.powerCut(survival);
           const project = new EmbeddedProject();
@@ -152,26 +183,28 @@ describe('a history with a crash in it', () => {
           const whole = EmbeddedProject.disk();
           await project.create(whole);
           const created = whole.operations;
-          await run(project, whole, steps, { models: [new Map()], acknowledged: 0 });
+          const all: Given[] = [];
+          await run(project, whole, steps, all);
+          allowedAfter(all);
           const operations = whole.operations - created;
           if (operations === 0) return;
 
           const disk = EmbeddedProject.disk();
           await project.create(disk);
           disk.failAt({ operation: 1 + Math.floor(where * operations), when, what });
-          const outcome: Outcome = { models: [new Map()], acknowledged: 0 };
-          await run(project, disk, steps, outcome).catch(() => undefined);
+          const given: Given[] = [];
+          await untilCrash(disk, run(project, disk, steps, given));
 
           // Recovery itself crashes at a random operation, then is left in peace.
           const second = after(disk);
           second.failAt({ operation: 1 + Math.floor(random() * 12), when, what: 'crash' });
-          await project
-            .open(second)
-            .then((store) => store.checkpoint())
-            .catch(() => undefined);
+          await untilCrash(
+            second,
+            project.open(second).then((store) => store.checkpoint()),
+          );
           const third = after(second);
           const store = await project.open(third);
-          const content = await check(store, outcome.models.slice(outcome.acknowledged));
+          const content = await check(store, allowedAfter(given));
 
           // It goes on: another commit, and everything is there after one more end, and at last a power cut.
           await store.commit([put('a', '{"v":0}')]);

@@ -3,11 +3,13 @@ import { dirname, join } from 'node:path';
 import { AppError } from '@bundoc/shared/errors';
 
 /**
- * All access to a data folder goes through this port, so that a fault-injecting disk can stand in. Paths are below the data folder.
- * Who can write to the storage is not trusted: no symbolic link is followed, and only regular files and folders are opened.
+ * All access to a data folder goes through this port, so that a fault-injecting disk can stand in. Paths are
+ * below the data folder. Who can write to the storage is not trusted: no symbolic link is followed, and only
+ * regular files and folders are opened.
  *
- * Errors of every method: AppError `disk_full` (ENOSPC, EDQUOT); `project_damaged` for an entry that is no regular file, no folder, or
- * larger than expected, whose cause names it; `storage_unavailable` (anything else).
+ * Errors of every method: AppError `disk_full` (ENOSPC, EDQUOT); `project_damaged` for an entry that is no
+ * regular file, no folder, or larger than expected, whose cause names it; `storage_unavailable` (anything
+ * else).
  */
 export interface Disk {
   /**
@@ -16,11 +18,16 @@ export interface Disk {
    * @param bytesMax of a file of this kind; a larger one is damage, and is not read.
    */
   read(path: string, bytesMax: number): Promise<Buffer | undefined>;
+  /** The first bytes of a file, fewer of a shorter one; undefined when there is none. */
+  readStart(path: string, bytes: number): Promise<Buffer | undefined>;
   /** Bytes of a file, or undefined when there is none. */
   size(path: string): Promise<number | undefined>;
   /** Names in a folder, unordered, or undefined when there is none. */
   list(directory: string): Promise<string[] | undefined>;
-  /** Makes a folder unless it exists. Durable once its parent is synced. True when it was made; a link to a folder is none. */
+  /**
+   * Makes a folder unless it exists. Durable once its parent is synced. True when it was made; a link to a
+   * folder is none.
+   */
   makeDirectory(path: string): Promise<boolean>;
   /** Makes a new file and syncs its content. Its name is durable once its folder is synced. */
   createFile(path: string, content: FileContent): Promise<void>;
@@ -29,8 +36,8 @@ export interface Disk {
   /** Removes a file. Durable once its folder is synced. False when there was none. */
   remove(path: string): Promise<boolean>;
   /**
-   * Removes a folder with everything in it, or a file; a link goes, and what it leads to stays. Durable once its own folder is synced;
-   * cut short, any part may be left.
+   * Removes a folder with everything in it, or a file; a link goes, and what it leads to stays. Durable once
+   * its own folder is synced; cut short, any part may be left.
    */
   removeTree(path: string): Promise<void>;
   /** Makes all names of a folder durable. */
@@ -38,17 +45,25 @@ export interface Disk {
   /** Opens an existing file to write into it. */
   openFile(path: string): Promise<DiskFile>;
   /**
-   * Puts small files in place, or removes them, in any order; a folder is made if need be, its parent exists. Syncs nothing.
+   * Puts small files in place, or removes them, in any order; a folder is made if need be, its parent exists.
+   * Syncs nothing.
    *
    * @param files each path once. Their contents must not change before the promise is resolved.
-   * @returns for each file undefined, or why its content may be there in part only. Never rejects but for a defect.
+   * @returns for each file undefined, or why its content may be there in part only. Never rejects but for a
+   * defect.
    */
   writeFiles(files: readonly FileChange[]): Promise<readonly (AppError | undefined)[]>;
-  /** Makes the contents of these files, and the names in their folders, durable. Files that are gone are skipped. */
+  /**
+   * Makes the contents of these files, and the names in their folders, durable. Files that are gone are
+   * skipped.
+   */
   syncFiles(paths: readonly string[]): Promise<void>;
 }
 
-/** Bytes of the largest file that describes a project or a mark; a project file of 1,000 key versions has a tenth. */
+/**
+ * Bytes of the largest file that describes a project or a mark; a project file of 1,000 key versions has a
+ * tenth.
+ */
 export const SMALL_FILE_BYTES_MAX = 4_194_304;
 /** Bytes of the largest catalog and of the largest file of indexes: more than six million documents. */
 export const LARGE_FILE_BYTES_MAX = 1_073_741_824;
@@ -71,18 +86,19 @@ export async function* piecesOf(content: FileContent): AsyncGenerator<Buffer> {
 /** An open file. Not for concurrent use. */
 export interface DiskFile {
   /**
-   * Overwrites bytes within the file's length, and makes them durable as `fdatasync` does. Once rejected, any part of them may be
-   * there, durably or not.
+   * Overwrites bytes within the file's length, and makes them durable as `fdatasync` does. Once rejected, any
+   * part of them may be there, durably or not.
    */
   writeDurably(offset: number, bytes: Buffer): Promise<void>;
   close(): Promise<void>;
 }
 
 /**
- * Puts `content` at `path`, durably and all or nothing: a new file in `temporaryDirectory`, its content synced, renamed,
- * the folder synced.
+ * Puts `content` at `path`, durably and all or nothing: a new file in `temporaryDirectory`, its content
+ * synced, renamed, the folder synced.
  *
- * @throws AppError `disk_full` when nothing has changed; `storage_unavailable` when it is not known which of the two contents is durable.
+ * @throws AppError `disk_full` when nothing has changed; `storage_unavailable` when it is not known which of
+ * the two contents is durable.
  */
 export async function replaceFile(
   disk: Disk,

@@ -11,21 +11,16 @@ export const DOCS_FOLDER = 'docs';
 
 /** Where a document file lies below the project's folder. */
 export function documentPath(fileName: string): string {
-  return join(DOCS_FOLDER, fileName.slice(0, 2), fileName);
+  return join(DOCS_FOLDER, fileName);
 }
 
-/** Every file below `docs`, as a path below the project's folder, in order; undefined when there is no such folder. */
+/**
+ * Every entry of `docs`, as a path below the project's folder, in order; undefined when there is no such
+ * folder.
+ */
 export async function listDocumentFiles(disk: Disk, directory: string): Promise<string[] | undefined> {
-  const folders = await disk.list(join(directory, DOCS_FOLDER));
-  if (folders === undefined) return undefined;
-  const paths: string[] = [];
-  for (const folder of folders.sort()) {
-    const at = join(DOCS_FOLDER, folder);
-    const names = await disk.list(join(directory, at)).catch(() => undefined);
-    if (names === undefined) paths.push(at);
-    else for (const name of names.sort()) paths.push(join(at, name));
-  }
-  return paths;
+  const names = await disk.list(join(directory, DOCS_FOLDER));
+  return names?.sort().map((name) => join(DOCS_FOLDER, name));
 }
 
 /**
@@ -54,7 +49,10 @@ export type OpenedDocument =
   /** Why the bytes are not the document of their file. */
   | { readonly fault: string };
 
-/** Opens sealed bytes and says whose they are: authentic, of a document, and that document's name is the file's. */
+/**
+ * Opens sealed bytes and says whose they are: authentic, of a document, and that document's name is the
+ * file's.
+ */
 export function openOwnDocument(cipher: ProjectCipher, fileName: string, sealed: Buffer): OpenedDocument {
   let text: Buffer;
   try {

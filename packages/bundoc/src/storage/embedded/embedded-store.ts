@@ -1,7 +1,9 @@
-import { setImmediate } from 'node:timers/promises';
-import { AppError, hasCode } from '@bundoc/shared/errors';
+import type { Clock } from '@bundoc/shared/clock';
+import { AppError } from '@bundoc/shared/errors';
 import type { DocumentRef } from '../../cipher/stored-text.ts';
-import { Turns } from '../../turns.ts';
+import type { Place } from '../../engine/files/log/layout.ts';
+import type { AttachedHandle, LogMark, PartSource, TakenPart } from '../../engine/files/log/log-api.ts';
+import type { PartKeys } from '../../engine/files/log/part-seal.ts';
 import { ChangeWaiters } from '../change-waiters.ts';
 import type { EngineIndexes } from '../indexes/port.ts';
 import {
@@ -23,81 +25,128 @@ import {
   type WriteResult,
 } from '../port.ts';
 import type { Quota } from '../quota.ts';
-import type { Backlog } from './backlog.ts';
 import { ByteWriter } from './bytes.ts';
-import { type CheckpointedParts, Checkpoints, type CheckpointsOptions } from './checkpoints.ts';
+import type { Catalog } from './catalog.ts';
+import type { CheckpointSource, StoredIndexState } from './checkpoint.ts';
 import { CollectionIndexes } from './collection-indexes.ts';
-import type { Disk } from './disk.ts';
-import { FRAME_BYTES_MAX } from './frame.ts';
+import type { ProjectFiles } from './document-writer.ts';
 import {
   type FrameChange,
   GroupPreparer,
+  likelyBytes,
   type Prepared,
-  type PreparedGroup,
   type Unsealed,
   type Waiting,
 } from './group-preparer.ts';
 import type { StoredIndexes } from './index-file.ts';
 import { Reader, type ReaderOptions } from './reader.ts';
 import { writeSealsRecord } from './record.ts';
-import type { SealCount, SealLimits } from './seal-budget.ts';
+import type { SealBudget, SealCount, SealLimits } from './seal-budget.ts';
+import type { SnapshotHead } from './snapshot.ts';
+import type { UsedKeys } from './used-keys.ts';
 
-export interface EmbeddedStoreOptions extends ReaderOptions, CheckpointsOptions {
-  /** The project's folder; `docs`, `journal` and `tmp` lie in it. */
-  readonly directory: string;
-  readonly disk: Disk;
-  /** One for the process. While it is full, commits wait. */
-  readonly backlog: Backlog;
-  /** Told of a failure that makes the store unusable until it is opened anew. */
+export interface EmbeddedStoreOptions extends ReaderOptions {
+  readonly clock: Clock;
+  /** Bytes of `project.json`. Every snapshot keeps a copy. */
+  readonly projectFile: Buffer;
+  /** Called with a failure after which the store must be opened again. */
   readonly onFailure: (error: unknown) => void;
-  /** Told of an index that could not be built. */
+  /** Called when an index could not be built. */
   readonly onIndexFailure?: (error: unknown) => void;
-  /** Told, now and then, that the key version has sealed so much that it should be rotated. */
+  /** Called when the key version has sealed so much that it should be rotated. */
   readonly onRotationDue: (version: number) => void;
   readonly sealLimits: SealLimits;
   readonly quota?: Quota | undefined;
 }
 
-/** Sealed bytes of documents that are sealed anew in one frame, beyond the first of them. */
-const RESEAL_BYTES_MAX = 4_194_304;
+/**
+ * Bytes of a project in the log from which on its checkpoint is due: `least`, or, while its catalog is
+ * longer, up to `most`.
+ */
+export interface CheckpointBytes {
+  readonly least: number;
+  readonly most: number;
+}
 
-/** The parts that `recovery.ts` has brought to the state of the last acknowledged commit. */
-export interface EmbeddedParts extends CheckpointedParts {
+/** What the store needs from the engine. */
+export interface EnginePort {
+  /** Attaches the store to the log. */
+  attach(source: PartSource, after: Place | undefined): AttachedHandle;
+  /** Makes a checkpoint, or waits for the one that is under way. */
+  checkpoint(store: EmbeddedStore): Promise<void>;
+  readonly checkpointBytes: CheckpointBytes;
+  /** Called when the store has written its last part. */
+  closed(store: EmbeddedStore): Promise<void>;
+}
+
+/** Sealed bytes of documents that one part re-seals, beyond the first of them. */
+const RESEAL_BYTES_MAX = 4_194_304;
+/** Bytes of a document in a snapshot, about. */
+/** A snapshot that is so many times longer than the parts that it covers is not worth writing. */
+const SNAPSHOT_WORTH = 16;
+const SNAPSHOT_ENTRY_BYTES = 120;
+
+/** The parts of a store, as of the last acknowledged commit. */
+export interface EmbeddedParts {
+  /** Identifies its parts in the log. */
+  readonly handle: string;
+  readonly catalog: Catalog;
+  readonly usedKeys: UsedKeys;
+  readonly files: ProjectFiles;
+  readonly seals: SealBudget;
   readonly indexes: StoredIndexes | undefined;
+  /** The last part in the log; `covered` when there is none behind it. */
+  readonly last: Place | undefined;
+  /** The last part that the catalog covers. */
+  readonly covered: Place | undefined;
+  /** Key versions that the catalog and the parts behind it are sealed under. */
+  readonly versions: ReadonlySet<number>;
 }
 
 /**
- * The embedded engine, in the manner of Bitcask: a commit is sealed, appended to the journal, made durable by one
- * `fdatasync` that all waiting commits share, published in the catalog and acknowledged. Document files follow in the
- * background; a checkpoint makes them and the catalog durable and lets the journal begin again.
+ * The store of a project in files, in the manner of Bitcask. A commit is sealed and goes into the next frame
+ * of the log, together with commits of other projects. Once the frame is durable, the commit is published in
+ * the catalog and acknowledged. Document files follow in the background. A checkpoint makes them and the
+ * catalog durable, so that the log can use its segments again.
  */
-export class EmbeddedStore implements ProjectStore {
+export class EmbeddedStore implements ProjectStore, PartSource, CheckpointSource {
+  readonly handle: string;
+  readonly keys: PartKeys;
   readonly #options: EmbeddedStoreOptions;
   readonly #parts: EmbeddedParts;
-  readonly #waiting: Waiting[] = [];
-  /** Durable, and not answered yet. */
-  readonly #durable: Prepared[] = [];
+  readonly #engine: EnginePort;
+  readonly #attached: AttachedHandle;
+  #waiting: Waiting[] = [];
   readonly #preparer: GroupPreparer;
   readonly #indexes: CollectionIndexes;
   readonly #reader: Reader;
-  readonly #checkpoints: Checkpoints;
-  readonly #journalTurn = new Turns();
   readonly #waiters = new ChangeWaiters();
-  #pumping: Promise<void> | undefined;
+  /** Resolved when no commit waits or is being written. */
+  #idle: PromiseWithResolvers<void> | undefined;
+  #partsBeingWritten = 0;
   #waitingBytes = 0;
   #failed = false;
   #fences = 0;
+  #covered: Place | undefined;
+  /** Key versions that catalog and log need, beside those of the documents. */
+  #versions: ReadonlySet<number>;
   /**
-   * Where in the catalog re-sealing goes on; undefined once it came to the end. What is written meanwhile is under the current
-   * version, so there is nothing to come back for.
+   * Where in the catalog re-sealing continues; undefined once it is at the end. Writes since then are under
+   * the current version.
    */
   #resealFrom: number | undefined = 0;
+  readonly indexState: StoredIndexState;
 
-  constructor(options: EmbeddedStoreOptions, parts: EmbeddedParts) {
+  constructor(options: EmbeddedStoreOptions, parts: EmbeddedParts, engine: EnginePort) {
     this.#options = options;
     this.#parts = parts;
-    const { catalog, writer } = parts;
-    this.#reader = new Reader(options, catalog, writer);
+    this.#engine = engine;
+    this.handle = parts.handle;
+    this.keys = options.cipher;
+    this.#covered = parts.covered;
+    this.#versions = parts.versions;
+    const { catalog, files } = parts;
+    this.#reader = new Reader(options, catalog, files);
     this.#indexes = new CollectionIndexes(
       {
         list: (query) => this.list(query),
@@ -112,15 +161,27 @@ export class EmbeddedStore implements ProjectStore {
       parts.indexes,
       (error) => this.#options.onIndexFailure?.(error),
     );
-    this.#checkpoints = new Checkpoints(options, parts, {
-      indexes: this.#indexes,
-      journalTurn: this.#journalTurn,
-      hasIndexFile: parts.indexes !== undefined,
-      failed: () => this.#failed,
-      fail: (error) => this.fail(error),
-    });
+    this.indexState = { isThere: parts.indexes !== undefined, writtenFrom: undefined };
     const { cipher, clock, quota } = options;
     this.#preparer = new GroupPreparer({ ...parts, indexes: this.#indexes, cipher, clock, quota });
+    files.onFailure = (error) => this.fail(error);
+    this.#attached = engine.attach(this, parts.last);
+  }
+
+  get project(): string {
+    return this.#options.project;
+  }
+
+  get directory(): string {
+    return this.#options.directory;
+  }
+
+  get cipher(): EmbeddedStoreOptions['cipher'] {
+    return this.#options.cipher;
+  }
+
+  get files(): ProjectFiles {
+    return this.#parts.files;
   }
 
   get failed(): boolean {
@@ -155,7 +216,7 @@ export class EmbeddedStore implements ProjectStore {
 
   async fence(): Promise<Disposable> {
     this.#fences++;
-    await this.#pumping;
+    await this.#whenIdle();
     let isOver = false;
     return {
       [Symbol.dispose]: () => {
@@ -166,6 +227,7 @@ export class EmbeddedStore implements ProjectStore {
   }
 
   commit(writes: readonly Write[], options: CommitOptions = {}): Promise<readonly WriteResult[]> {
+    if (this.#failed) return Promise.reject(new AppError('storage_unavailable'));
     if (this.#fences > 0) return Promise.reject(new AppError('project_moving', { retryAfterS: 1 }));
     const bytes = writes.reduce((sum, write) => sum + bytesOf(write), 0);
     if (bytes > COMMIT_BYTES_MAX) return Promise.reject(new AppError('payload_too_large'));
@@ -182,21 +244,28 @@ export class EmbeddedStore implements ProjectStore {
     const done = Promise.withResolvers<readonly WriteResult[]>();
     this.#waiting.push({ ...commit, done });
     this.#waitingBytes += commit.bytes;
-    this.#pumping ??= this.#pump();
+    this.#attached.ready();
     return done.promise;
   }
 
   get memoryBytes(): number {
-    const { catalog, usedKeys } = this.#parts;
-    return catalog.memoryBytes + usedKeys.memoryBytes + this.#indexes.memoryBytes;
+    const { catalog, files, usedKeys } = this.#parts;
+    return catalog.memoryBytes + files.memoryBytes + usedKeys.memoryBytes + this.#indexes.memoryBytes;
   }
 
+  /** At least 1 while the catalog or parts of the log are under another version: their turn is last. */
   get toReseal(): number {
-    return this.#parts.catalog.sealedUnderOthers(this.#options.cipher.version);
+    const { version } = this.#options.cipher;
+    const isBehind = [...this.#versions].some((one) => one !== version);
+    return Math.max(this.#parts.catalog.sealedUnderOthers(version), isBehind ? 1 : 0);
   }
 
   async reseal(limit: number): Promise<number> {
-    if (this.#resealFrom === undefined || this.#fences > 0) return 0;
+    if (this.#fences > 0) return 0;
+    if (this.#resealFrom === undefined) {
+      await this.#checkpointUnderCurrentKey();
+      return 0;
+    }
     const { states, next } = this.#parts.catalog.someUnderOthers(
       this.#options.cipher.version,
       this.#resealFrom,
@@ -204,7 +273,7 @@ export class EmbeddedStore implements ProjectStore {
     );
     const reseals: Unsealed[] = [];
     for (const state of states) {
-      // One that does not open stays as it is; whoever reads it is told.
+      // A document that does not open stays as it is: reading it reports the damage.
       const document = await this.get(state).catch(() => undefined);
       if (document?.metadata._rev === state.rev.toString('hex')) reseals.push({ state, text: document.text });
     }
@@ -212,7 +281,14 @@ export class EmbeddedStore implements ProjectStore {
     if (this.#fences > 0) return 0;
     if (reseals.length > 0) await this.#enqueue({ writes: [], reseals, options: {}, bytes });
     this.#resealFrom = next;
+    if (next === undefined) await this.#checkpointUnderCurrentKey();
     return reseals.length;
+  }
+
+  /** Once no document is under a former key version, a checkpoint frees catalog and log from them, too. */
+  async #checkpointUnderCurrentKey(): Promise<void> {
+    const documents = this.#parts.catalog.sealedUnderOthers(this.#options.cipher.version);
+    if (documents === 0 && this.toReseal > 0) await this.checkpoint();
   }
 
   list(query: ListQuery): Promise<DocumentPage> {
@@ -240,163 +316,234 @@ export class EmbeddedStore implements ProjectStore {
     return this.#parts.catalog.collections();
   }
 
-  async checkpoint(): Promise<void> {
-    // One that is under way began before the latest commits.
-    await this.#checkpoints.settled();
-    await this.#checkpoints.run();
+  checkpoint(): Promise<void> {
+    return this.#engine.checkpoint(this);
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
     this.#waiters.end();
-    this.#checkpoints.giveUp();
-    await this.#pumping;
-    await this.#checkpoints.settled();
+    await this.#whenIdle();
     await this.#indexes.stop();
-    await this.#parts.writer.stop();
-    await this.#journalTurn.run(() => this.#parts.journal.close());
+    await this.#engine.closed(this);
+    this.#attached.detach();
+    this.#parts.files.onFailure = undefined;
   }
 
-  /**
-   * Ends all writing: what is on the disk is not known any more; or document files, or a checkpoint, cannot be written, and the journal, which still
-   * has everything, must not grow for ever.
-   */
+  /** Ends all writing: document files or a checkpoint failed, or their content on the disk is unknown. */
   fail(error: unknown): void {
     if (this.#failed) return;
     this.#failed = true;
+    this.#refuseAll(new AppError('storage_unavailable', { cause: error }), () => true);
     this.#options.onFailure(error);
   }
 
-  /** Commits what waits, frame by frame, until nothing does. Never rejects. */
-  async #pump(): Promise<void> {
-    // What is asked for in the same turn of the event loop goes into the same frame.
-    await setImmediate();
+  // For the log.
+
+  get makesRoom(): boolean {
+    const [first] = this.#waiting;
+    return first !== undefined && onlyDeletes(first);
+  }
+
+  take(bytesMax: number, onlyMakingRoom: boolean): TakenPart | undefined {
+    const { files } = this.#parts;
+    if (files.isFull) this.#refuseAll(new AppError('disk_full'), isNoDelete);
     while (this.#waiting.length > 0) {
-      const group = this.#takeGroup();
-      // Asked first where the answer is mostly yes: each promise that is not made counts when a frame holds one commit.
-      const refused = this.#parts.writer.isRoomy ? undefined : await this.#refusedForSpace(group);
-      const accepted = refused === undefined ? group : group.filter(onlyDeletes);
-      try {
-        await this.#commitGroup(accepted);
-      } catch (error) {
-        // What commitGroup did not settle; settled ones ignore it.
-        for (const { done } of accepted) done.reject(error);
+      if (!onlyMakingRoom && !files.hasCapacity) {
+        files.whenCapacity(() => this.#attached.ready());
+        return undefined;
       }
-      if (refused !== undefined) for (const { done } of group) done.reject(refused);
-      if (this.#checkpoints.isDue) {
-        this.#acknowledge();
-        await this.#checkpoints.keepJournalShort();
-      }
+      const group = this.#takeGroup(bytesMax, onlyMakingRoom);
+      if (group.length === 0) return undefined;
+      const part = this.#partOf(group);
+      if (part !== undefined) return part;
     }
-    this.#acknowledge();
-    // In the same turn in which nothing was found waiting: a commit that comes now must start the pump again.
-    this.#pumping = undefined;
+    this.#noteIdle();
+    return undefined;
   }
 
-  /**
-   * Answers the commits that are durable. They wait for it until the next frame is on its way to the disk, so that the disk is busy
-   * while answers are made; and nothing is awaited before.
-   */
-  #acknowledge(): void {
-    for (const { results, waiting } of this.#durable.splice(0)) waiting.done.resolve(results);
+  refuse(error: AppError): void {
+    this.#refuseAll(error, error.code === 'disk_full' ? isNoDelete : () => true);
   }
 
-  /** Waits until document files have caught up. @returns why documents cannot be taken, when that is so. */
-  async #refusedForSpace(group: readonly Waiting[]): Promise<unknown> {
-    this.#acknowledge();
-    if (group.every(onlyDeletes)) return undefined;
-    try {
-      await this.#parts.writer.room();
-      return undefined;
-    } catch (error) {
-      return error;
-    }
+  // For a checkpoint.
+
+  /** Documents that are durable behind what the catalog covers, by what they take in the log. */
+  get #isCheckpointDue(): boolean {
+    if (this.#failed) return false;
+    const { least, most } = this.#engine.checkpointBytes;
+    const bytes = this.#attached.mark()?.bytes ?? 0;
+    // A snapshot is of the whole catalog; however large that is, the log needs its segments.
+    return bytes > least && bytes > Math.min(this.#parts.catalog.size * SNAPSHOT_ENTRY_BYTES, most);
   }
 
-  #takeGroup(): Waiting[] {
-    const group: Waiting[] = [];
+  purge(beforeMs: number): number {
+    return this.#parts.catalog.purge(beforeMs);
+  }
+
+  mark(): LogMark | undefined {
+    return this.#attached.mark();
+  }
+
+  get covered(): Place | undefined {
+    return this.#covered;
+  }
+
+  /** The head of a snapshot of now. @param covered the last part of the log in it. */
+  snapshotHead(covered: Place | undefined): SnapshotHead {
+    const { catalog, seals, handle } = this.#parts;
+    const { lastSeq, purgedSeq } = catalog;
+    const { projectFile } = this.#options;
+    return { handle, covered, projectFile, lastSeq, purgedSeq, seals: seals.settle() };
+  }
+
+  get catalog(): Catalog {
+    return this.#parts.catalog;
+  }
+
+  get usedKeys(): UsedKeys {
+    return this.#parts.usedKeys;
+  }
+
+  get wholeIndexes(): CollectionIndexes['whole'] {
+    return this.#indexes.whole;
+  }
+
+  get indexBuilds(): number {
+    return this.#indexes.builds;
+  }
+
+  /** Bytes that a snapshot takes, about. */
+  get snapshotBytes(): number {
+    const { catalog, usedKeys } = this.#parts;
+    return catalog.size * SNAPSHOT_ENTRY_BYTES + usedKeys.memoryBytes;
+  }
+
+  /** Whether the log has enough of the project for a snapshot of it; otherwise its parts are better carried. */
+  get isWorthCheckpoint(): boolean {
+    return this.snapshotBytes <= SNAPSHOT_WORTH * (this.#attached.mark()?.bytes ?? 0);
+  }
+
+  /** A snapshot that covers the log up to `place` is durable. */
+  covers(place: Place | undefined): void {
+    this.#covered = place;
+    const { version } = this.#options.cipher;
+    this.#versions = new Set([version]);
+  }
+
+  /** The commits that wait longest, in order. */
+  #takeGroup(bytesMax: number, onlyMakingRoom: boolean): Waiting[] {
+    let count = 0;
     let bytes = 0;
     for (const waiting of this.#waiting) {
-      if (group.length > 0 && bytes + waiting.bytes > FRAME_BYTES_MAX) break;
-      bytes += waiting.bytes;
-      group.push(waiting);
+      bytes += likelyBytes(waiting);
+      if ((count > 0 && bytes > bytesMax) || (onlyMakingRoom && !onlyDeletes(waiting))) break;
+      this.#waitingBytes -= waiting.bytes;
+      count++;
     }
-    this.#waiting.splice(0, group.length);
-    this.#waitingBytes -= bytes;
-    return group;
+    return this.#waiting.splice(0, count);
   }
 
-  async #commitGroup(group: readonly Waiting[]): Promise<void> {
-    if (this.#failed) throw new AppError('storage_unavailable');
-    let prepared: PreparedGroup;
+  /** @returns undefined when the group writes nothing; each commit of it is answered then. */
+  #partOf(group: readonly Waiting[]): TakenPart | undefined {
+    const seals = group.reduce((sum, waiting) => sum + sealsOf(waiting), 0);
+    let reservation: SealCount | undefined;
     try {
-      if (this.#missingSeals(group) !== undefined) await this.#reserveSeals(group);
-      // In the same turn in which enough seals were found reserved.
+      const plan = this.#parts.seals.planFor(seals);
+      reservation = plan.reservation;
+      if (plan.mustWait && reservation !== undefined) {
+        // The reservation goes first, in a part of its own.
+        this.#waiting = [...group, ...this.#waiting];
+        this.#waitingBytes += group.reduce((sum, { bytes }) => sum + bytes, 0);
+        return this.#taken([], [], Buffer.alloc(0), reservation);
+      }
+    } catch (error) {
+      for (const waiting of group) if (isNoDelete(waiting)) waiting.done.reject(error);
+      const deletes = group.filter(onlyDeletes);
+      return deletes.length === 0 ? undefined : this.#partOf(deletes);
+    }
+    let prepared: ReturnType<GroupPreparer['prepare']>;
+    try {
       prepared = this.#preparer.prepare(group);
-      const mayUseReserve = prepared.commits.every(({ waiting }) => onlyDeletes(waiting));
-      // Published in the same turn: a checkpoint that begins next must find in the catalog and among the files all that lies in the
-      // segments that it frees.
-      const appended = this.#append(prepared.frame, mayUseReserve, () => {
-        for (const change of prepared.changes) this.#publish(change);
-        if (!this.#waiters.isEmpty) this.#waiters.committed(this.#parts.catalog.lastSeq);
-      });
-      this.#acknowledge();
-      await appended;
     } catch (error) {
-      if (hasCode(error, 'disk_full', 'key_exhausted')) return this.#commitDeletesOf(group, error);
-      throw error;
+      for (const { done } of group) done.reject(error);
+      return undefined;
     }
-    this.#durable.push(...prepared.commits);
+    if (prepared.frame.length > 0)
+      return this.#taken(prepared.commits, prepared.changes, prepared.frame, reservation);
+    // All are repetitions under idempotency keys.
+    for (const { results, waiting } of prepared.commits) waiting.done.resolve(results);
+    return undefined;
   }
 
-  /** The group as a whole cannot be; its deletes need neither space nor seals, and may not suffer from who came with them. */
-  async #commitDeletesOf(group: readonly Waiting[], error: unknown): Promise<void> {
-    const deletes = group.filter(onlyDeletes);
-    if (deletes.length === 0 || deletes.length === group.length) throw error;
-    for (const waiting of group) if (!onlyDeletes(waiting)) waiting.done.reject(error);
-    await this.#commitGroup(deletes);
+  #taken(
+    commits: readonly Prepared[],
+    changes: readonly FrameChange[],
+    frame: Buffer,
+    reservation: SealCount | undefined,
+  ): TakenPart {
+    const refuse = (error: AppError) => {
+      for (const { waiting } of commits) waiting.done.reject(error);
+      this.#partsBeingWritten--;
+      this.#noteIdle();
+    };
+    this.#partsBeingWritten++;
+    return {
+      kind: 'data',
+      plaintext: reservation === undefined ? [frame] : [frame, recordOf(reservation)],
+      keyVersion: this.#options.cipher.version,
+      commits: commits.length,
+      durable: () => {
+        if (reservation !== undefined) this.#reserved(reservation);
+        for (const change of changes) this.#publish(change);
+        if (changes.length > 0 && !this.#waiters.isEmpty)
+          this.#waiters.committed(this.#parts.catalog.lastSeq);
+      },
+      answer: () => {
+        for (const { results, waiting } of commits) waiting.done.resolve(results);
+        this.#partsBeingWritten--;
+        this.#noteIdle();
+        if (this.#isCheckpointDue) void this.#engine.checkpoint(this).catch(() => undefined);
+      },
+      refused: refuse,
+      unknown: refuse,
+    };
   }
 
-  /** What must be reserved before the group can be sealed. @throws AppError `key_exhausted`. */
-  #missingSeals(group: readonly Waiting[]): SealCount | undefined {
-    return this.#parts.seals.reservationFor(group.reduce((sum, waiting) => sum + sealsOf(waiting), 0));
-  }
-
-  /** Makes sure that the seals of a group are durably reserved. @throws AppError `key_exhausted`. */
-  async #reserveSeals(group: readonly Waiting[]): Promise<void> {
-    this.#acknowledge();
+  #reserved(reservation: SealCount): void {
     const { seals } = this.#parts;
-    for (
-      let missing = this.#missingSeals(group);
-      missing !== undefined;
-      missing = this.#missingSeals(group)
-    ) {
-      const reservation = missing;
-      const writer = new ByteWriter(16);
-      writeSealsRecord(writer, reservation);
-      // One turn, so that a checkpoint settles the budget either before or after it.
-      await this.#append(writer.finish(), false, () => seals.reserved(reservation));
-      if (seals.rotationDue) this.#options.onRotationDue(this.#options.cipher.version);
-    }
+    seals.reserved(reservation);
+    if (seals.rotationDue) this.#options.onRotationDue(this.#options.cipher.version);
   }
 
-  /** Makes a frame durable. A failure other than a full disk ends all writing. */
-  async #append(frame: Buffer, mayUseReserve: boolean, then: () => void): Promise<void> {
-    if (frame.length === 0) return;
-    try {
-      await this.#journalTurn.run(async () => {
-        await this.#parts.journal.append([frame], { mayUseReserve });
-        then();
-      });
-    } catch (error) {
-      if (hasCode(error, 'disk_full')) throw error;
-      this.fail(error);
-      throw new AppError('storage_unavailable', { cause: error });
+  #refuseAll(error: AppError, isRefused: (waiting: Waiting) => boolean): void {
+    const left: Waiting[] = [];
+    for (const waiting of this.#waiting) {
+      if (!isRefused(waiting)) left.push(waiting);
+      else {
+        this.#waitingBytes -= waiting.bytes;
+        waiting.done.reject(error);
+      }
     }
+    this.#waiting = left;
+    this.#noteIdle();
   }
 
-  /** Makes a durable change visible, and has its file written. */
+  /** Resolves once no commit waits or is being written. */
+  async #whenIdle(): Promise<void> {
+    if (this.#waiting.length === 0 && this.#partsBeingWritten === 0) return;
+    this.#idle ??= Promise.withResolvers();
+    await this.#idle.promise;
+  }
+
+  #noteIdle(): void {
+    if (this.#idle === undefined || this.#waiting.length > 0 || this.#partsBeingWritten > 0) return;
+    this.#idle.resolve();
+    this.#idle = undefined;
+  }
+
+  /** Makes a durable change visible, and queues its file. */
   #publish(change: FrameChange): void {
-    const { catalog, usedKeys, writer } = this.#parts;
+    const { catalog, usedKeys, files } = this.#parts;
     if (change.kind === 'used key') {
       usedKeys.add(change.used);
       return;
@@ -407,23 +554,34 @@ export class EmbeddedStore implements ProjectStore {
     if (change.indexing !== undefined && this.#indexes.has(state.collection))
       this.#indexes.apply(state, change.indexing.text, change.indexing.keys);
     if (state.deletedMs === 0) {
-      writer.put(fileName, sealed);
+      files.put(fileName, sealed);
       cache.update(project, fileName, sealed);
     } else {
-      writer.remove(fileName);
+      files.remove(fileName);
       cache.delete(project, fileName);
     }
   }
 }
 
+function recordOf(reservation: SealCount): Buffer {
+  const writer = new ByteWriter(16);
+  writeSealsRecord(writer, reservation);
+  return writer.finish();
+}
+
 /**
- * What a write adds to its document's bytes in a frame, at most: an id of 512 bytes in the record, escaped in the text and
- * escaped in the answer of an idempotency key, and names, numbers and times. So what is counted bounds what is written.
+ * Bytes that a write adds to its document in a part, at most: an id of 512 bytes in the record, escaped in
+ * the text and in the answer of an idempotency key, and names, numbers and times. So the counted bytes bound
+ * the written ones.
  */
 const RECORD_OVERHEAD_BYTES = 4_096;
 
 function onlyDeletes({ writes, reseals }: Waiting): boolean {
   return reseals.length === 0 && writes.every(({ kind }) => kind === 'delete');
+}
+
+function isNoDelete(waiting: Waiting): boolean {
+  return !onlyDeletes(waiting);
 }
 
 function sealsOf({ writes, reseals }: Waiting): number {

@@ -11,7 +11,7 @@ const TRUSTED_TYPES: ReadonlySet<number> = new Set([0xef53, 0x58465342, 0x912368
 /** What it does to the system; a test puts something else in its place. */
 export interface FilesystemSyncPorts {
   readonly deviceOf: (directory: string) => Promise<number>;
-  /** Whether a failed write on the file system of `directory` is told to who syncs it. */
+  /** Whether a sync of the file system of `directory` reports failed writes. */
   readonly isTrusted: (directory: string) => Promise<boolean>;
   /** Syncs the whole file system of `directory`; rejects when a write to it has failed. */
   readonly sync: (directory: string) => Promise<unknown>;

@@ -19,13 +19,13 @@ import { type DocumentState, REV_BYTES, type UsedKey, writeDocument, writeUsedKe
 import type { SealBudget } from './seal-budget.ts';
 import type { UsedKeys } from './used-keys.ts';
 
-/** A document that is to be sealed anew: its state when it was read, and its text. */
+/** A document to re-seal: its state when it was read, and its text. */
 export interface Unsealed {
   readonly state: DocumentState;
   readonly text: Buffer;
 }
 
-/** A commit that waits, with what goes along to be sealed anew. */
+/** A commit that waits, with documents to re-seal. */
 export interface Waiting extends WaitingCommit {
   readonly reseals: readonly Unsealed[];
 }
@@ -49,7 +49,10 @@ export type FrameChange =
     }
   | { readonly kind: 'used key'; readonly used: UsedKey };
 
-/** What a state changes in the indexes of its collection. Absent for one that was only sealed anew, which changes nothing. */
+/**
+ * What a state changes in the indexes of its collection. Absent for a re-sealed document, which changes
+ * nothing.
+ */
 export interface Indexing {
   /** Of the stored document; undefined for a deleted one. */
   readonly text: Buffer | undefined;
@@ -77,7 +80,10 @@ export interface GroupPreparerOptions {
 /** What a record takes in a frame beside its sealed bytes, if its names are not unusually long. */
 const RECORD_BYTES = 256;
 
-/** A document of the frame that is being written: its sealed bytes are found by their place, since the frame may move as it grows. */
+/**
+ * A document of the frame that is being written: its sealed bytes are found by their place, since the frame
+ * may move as it grows.
+ */
 interface Placed {
   readonly kind: 'document';
   readonly state: DocumentState;
@@ -89,8 +95,8 @@ interface Placed {
 type PlacedChange = Placed | Extract<FrameChange, { kind: 'used key' }>;
 
 /**
- * Decides the commits of one frame, in their order, and seals what they write right into it. Changes nothing: the changes take effect
- * once the frame is durable. The seals must have been reserved.
+ * Decides the commits of one frame, in their order, and seals what they write right into it. Changes nothing:
+ * the changes take effect once the frame is durable. The seals must have been reserved.
  */
 export class GroupPreparer {
   readonly #catalog: Catalog;
@@ -277,7 +283,8 @@ function changeOf(change: PlacedChange, frame: Buffer): FrameChange {
   return { kind, state, fileName, sealed: frame.subarray(start, start + state.size), indexing };
 }
 
-function likelyBytes({ writes, reseals }: Waiting): number {
+/** What a commit takes in a part of the log, about. */
+export function likelyBytes({ writes, reseals }: Waiting): number {
   let bytes = (writes.length + reseals.length) * RECORD_BYTES;
   for (const write of writes)
     if (write.kind === 'put') bytes += 2 * RECORD_BYTES + write.content.bytes.length;

@@ -1,11 +1,13 @@
 import {
   close as closeCallback,
+  closeSync,
   constants,
   fstat as fstatCallback,
   fstatSync,
   fsync as fsyncCallback,
   open as openCallback,
   read as readCallback,
+  readSync,
   type Stats,
   write as writeCallback,
 } from 'node:fs';
@@ -36,7 +38,10 @@ const DIRECTORY_MODE = 0o700;
 const filesystemSync = new FilesystemSync();
 /** Files from which on the whole file system is synced at once. */
 const SYNC_ALL_FROM = 128;
-/** Bytes of the largest folder that is listed: on ext4 some four million names of the longest that Bundoc gives. */
+/**
+ * Bytes of the largest folder that is listed: on ext4 some four million names of the longest that Bundoc
+ * gives.
+ */
 const FOLDER_BYTES_MAX = 268_435_456;
 /** Folders within one another that are removed with what is in them; a project has four. */
 const TREE_DEPTH_MAX = 64;
@@ -45,7 +50,8 @@ const TREE_DEPTH_MAX = 64;
 export type NodeDisk = Disk & AsyncDisposable;
 
 /**
- * Opens a data folder, by `node:fs`; the folder exists. Files and folders are made for the service's own user alone.
+ * Opens a data folder, by `node:fs`; the folder exists. Files and folders are made for the service's own user
+ * alone.
  *
  * @param containment what this system has, unless a test asks for the other.
  * @throws the system's error when there is no such folder.
@@ -60,6 +66,9 @@ export function openNodeDisk(directory: string, containment?: Containment): Node
   const entries = new Entries(folder);
   return {
     read: (path, bytesMax) => guarded(() => absentAs(undefined, entries.read(folder.below(path), bytesMax))),
+
+    readStart: (path, bytes) =>
+      guarded(() => absentAs(undefined, entries.readStart(folder.below(path), bytes))),
 
     size: (path) => guarded(() => absentAs(undefined, entries.size(folder.below(path)))),
 
@@ -122,7 +131,8 @@ export function openNodeDisk(directory: string, containment?: Containment): Node
 
     openFile: (path) =>
       guarded(async () => {
-        // Each write is as good as one with an `fdatasync` behind it, in one trip to the pool of threads instead of two.
+        // Each write is as good as one with an `fdatasync` behind it, in one trip to the pool of threads
+        // instead of two.
         const file = await entries.openFile(folder.below(path), constants.O_RDWR | constants.O_DSYNC);
         return {
           writeDurably: (offset, bytes) => writeWhole(file, bytes, offset),
@@ -178,12 +188,17 @@ class Entries {
     this.#folder = folder;
   }
 
-  /** By callbacks: a `FileHandle` makes a dozen promises for each read, and this is how documents are read. */
+  /**
+   * By callbacks: a `FileHandle` makes a dozen promises for each read, and this is how documents are read.
+   */
   read(below: string, bytesMax: number): Promise<Buffer> {
     return new Promise((resolve, reject) => {
       const readFrom = (descriptor: number): void =>
         readWhole(descriptor, below, bytesMax, (error, content) => {
-          closeCallback(descriptor, () => (content === undefined ? reject(error) : resolve(content)));
+          // Of a file that was only read: there is nothing to wait for.
+          closeSync(descriptor);
+          if (content === undefined) reject(error);
+          else resolve(content);
         });
       openCallback(this.#folder.pathOf(below), READ_FLAGS, (error, descriptor) => {
         const opened =
@@ -195,19 +210,33 @@ class Entries {
     });
   }
 
+  async readStart(below: string, bytes: number): Promise<Buffer> {
+    const descriptor = await this.openFile(below, constants.O_RDONLY);
+    try {
+      const start = Buffer.allocUnsafeSlow(bytes);
+      return start.subarray(0, readSync(descriptor, start, 0, bytes, 0));
+    } finally {
+      await closeDescriptor(descriptor);
+    }
+  }
+
   async size(below: string): Promise<number> {
-    return this.within(below, async (entry) => (await lstat(entry)).size);
+    // A hint: nothing is read or opened by it.
+    return (await lstat(this.#folder.pathOf(below))).size;
   }
 
   async list(below: string): Promise<string[]> {
     return this.withFolder(below, async (descriptor) => {
-      const { size } = await fstat(descriptor);
-      if (size > FOLDER_BYTES_MAX) throw new UnsafeEntry(below, 'has more names than can be read');
+      if (fstatSync(descriptor).size > FOLDER_BYTES_MAX)
+        throw new UnsafeEntry(below, 'has more names than can be read');
       return await readdir(this.#folder.entriesOf(descriptor, below));
     });
   }
 
-  /** @param action is given a path of the entry whose last component alone may be a link, and the path below the data folder. */
+  /**
+   * @param action is given a path of the entry whose last component alone may be a link, and the path below
+   * the data folder.
+   */
   within<T>(below: string, action: (entry: string, below: string) => Promise<T>): Promise<T> {
     if (below === '') throw new UnsafeEntry(below, 'is no entry of itself');
     const parent = parentOf(below);
@@ -221,7 +250,7 @@ class Entries {
     try {
       return await action(descriptor);
     } finally {
-      await closeDescriptor(descriptor);
+      closeSync(descriptor);
     }
   }
 
@@ -236,7 +265,10 @@ class Entries {
     }
   }
 
-  /** Syncs files of one folder, and behind them the folder. What is absent is passed over. The folder's place is checked once for all. */
+  /**
+   * Syncs files of one folder, and behind them the folder. What is absent is passed over. The folder's place
+   * is checked once for all.
+   */
   syncFiles(parent: string, files: readonly string[]): Promise<void> {
     return this.withFolder(parent, async (folder) => {
       const entries = this.#folder.entriesOf(folder, parent);
@@ -343,7 +375,10 @@ function readWhole(file: number, below: string, bytesMax: number, done: Read): v
   readRest(0);
 }
 
-/** By callback, not by a `FileHandle`: that makes a dozen promises for each write, and this one is made for each frame. */
+/**
+ * By callback, not by a `FileHandle`: that makes a dozen promises for each write, and this one is made for
+ * each frame.
+ */
 function writeWhole(file: number, content: Buffer, offset: number): Promise<void> {
   return new Promise((resolve, reject) => {
     const writeRest = (done: number): void => {

@@ -1,10 +1,13 @@
 import { closeSync } from 'node:fs';
 import type { DataFolder } from '@bundoc/shared/data-folder';
 
-/** As many as one project has folders of documents. */
-const OPEN_MAX = 256;
+/** For projects that are written to at the time; the descriptors are not needed otherwise. */
+const OPEN_MAX = 48;
 
-/** How long a folder that was found in its place is taken to be there, milliseconds: a look at each for each file would double its cost. */
+/**
+ * How long a folder that was found in its place is taken to be there, milliseconds: a look at each for each
+ * file would double its cost.
+ */
 export const CHECKED_FOR_MS = 1_000;
 
 interface OpenFolder {
@@ -14,9 +17,10 @@ interface OpenFolder {
 }
 
 /**
- * Folders that are kept open for those who write many files, so that not each file opens its folder: those checked last, whatever
- * project they are of. A folder that others removed or renamed is opened again within a second; until then files go into the very folder
- * that was here. Who removes or renames folders in this process has them forgotten.
+ * Folders that are kept open for those who write many files, so that not each file opens its folder: those
+ * checked last, whatever project they are of. A folder that others removed or renamed is opened again within
+ * a second; until then files go into the very folder that was here. Who removes or renames folders in this
+ * process has them forgotten.
  */
 export class OpenFolders implements Disposable {
   readonly #folder: DataFolder;

@@ -16,7 +16,7 @@ import type {
 import type { Catalog, ListedPlace, LivingDocument } from './catalog.ts';
 import type { Disk } from './disk.ts';
 import { documentPath, readDocumentFile } from './document-files.ts';
-import type { FileWriter } from './file-writer.ts';
+import type { ProjectFiles } from './document-writer.ts';
 import type { DocumentState } from './record.ts';
 import type { SealedCache } from './sealed-cache.ts';
 
@@ -32,15 +32,16 @@ export interface ReaderOptions {
 }
 
 /**
- * Reads documents of the embedded engine. The catalog says which state of a document is the present one; its bytes wait for their file, or were used
- * lately, or are read from it, while commits go on: so what was read counts only while the catalog still says so.
+ * Reads documents of the embedded engine. The catalog says which state of a document is the present one; its
+ * bytes wait for their file, or were used lately, or are read from it, while commits go on: so what was read
+ * counts only while the catalog still says so.
  */
 export class Reader {
   readonly #options: ReaderOptions;
   readonly #catalog: Catalog;
-  readonly #writer: Pick<FileWriter, 'pending'>;
+  readonly #writer: Pick<ProjectFiles, 'pending'>;
 
-  constructor(options: ReaderOptions, catalog: Catalog, writer: Pick<FileWriter, 'pending'>) {
+  constructor(options: ReaderOptions, catalog: Catalog, writer: Pick<ProjectFiles, 'pending'>) {
     this.#options = options;
     this.#catalog = catalog;
     this.#writer = writer;
@@ -82,7 +83,8 @@ export class Reader {
       places.push(place);
     }
     const unreadable: string[] = [];
-    // Mostly all are in memory: then there is nothing to wait for, and no promise is made. What was just read from the catalog still holds.
+    // Mostly all are in memory: then there is nothing to wait for, and no promise is made. What was just read
+    // from the catalog still holds.
     const atHand = places.map((place) => listed(this.#openInMemory(place, place), place));
     const documents = atHand.every((document) => document !== undefined)
       ? atHand
@@ -179,7 +181,7 @@ export class Reader {
         (await readDocumentFile(disk, directory, documentPath(fileName), living.size));
       if (Buffer.isBuffer(sealed) && this.#open(state, living, sealed) !== undefined) return sealed;
       const now = this.#catalog.living(state);
-      // It was sealed anew while its file was read.
+      // It was re-sealed while its file was read.
       if (now?.seq === living.seq && now.keyVersion !== living.keyVersion) continue;
       if (now?.seq !== state.seq) return undefined;
       onIntegrityError(fileName);

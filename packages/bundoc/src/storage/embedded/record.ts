@@ -34,7 +34,7 @@ export interface UsedKey {
   readonly answer: string;
 }
 
-export type JournalRecord =
+export type CommitRecord =
   | { readonly kind: 'document'; readonly state: DocumentState; readonly sealed: Buffer }
   | { readonly kind: 'used key'; readonly used: UsedKey }
   | { readonly kind: 'seals'; readonly seals: SealCount };
@@ -48,7 +48,7 @@ export function writeState(writer: ByteWriter, state: DocumentState): void {
 }
 
 /** A part of a buffer; its length is known. */
-export interface Place {
+export interface ByteSlice {
   readonly bytes: Buffer;
   readonly at: number;
 }
@@ -57,8 +57,8 @@ export interface Place {
 export function writeStateOf(
   writer: ByteWriter,
   state: Omit<DocumentState, 'fileName' | 'rev'>,
-  fileName: Place,
-  rev: Place,
+  fileName: ByteSlice,
+  rev: ByteSlice,
 ): void {
   writer
     .text(state.collection)
@@ -114,7 +114,7 @@ export function readSeals(reader: ByteReader): SealCount {
 }
 
 /**
- * Adds a document to a frame.
+ * Adds a document to a part.
  *
  * @returns room for its sealed bytes, `state.size` of them, to be written at once; empty for a delete.
  */
@@ -124,22 +124,22 @@ export function writeDocument(writer: ByteWriter, state: DocumentState): Buffer 
   return writer.u32(state.size).reserve(state.size);
 }
 
-/** Adds an idempotency key to a frame. */
+/** Adds an idempotency key to a part. */
 export function writeUsedKeyRecord(writer: ByteWriter, used: UsedKey): void {
   writer.u8(USED_KEY);
   writeUsedKey(writer, used);
 }
 
-/** Adds a reservation of seals to a frame. */
+/** Adds a reservation of seals to a part. */
 export function writeSealsRecord(writer: ByteWriter, seals: SealCount): void {
   writer.u8(SEALS);
   writeSeals(writer, seals);
 }
 
-/** The records of a frame. Buffers are views of it. */
-export function readRecords(frame: Buffer): JournalRecord[] {
-  const reader = new ByteReader(frame);
-  const records: JournalRecord[] = [];
+/** The records of a part. Buffers are views of it. */
+export function readRecords(plaintext: Buffer): CommitRecord[] {
+  const reader = new ByteReader(plaintext);
+  const records: CommitRecord[] = [];
   while (!reader.done) {
     const kind = reader.u8();
     assert(kind === DOCUMENT || kind === USED_KEY || kind === SEALS, 'a record of an unknown kind');

@@ -1,5 +1,8 @@
+import { randomBytes } from 'node:crypto';
 import { join } from 'node:path';
+import { CATALOG_FILE } from '@bundoc/shared/contract/catalog-head';
 import type { ProjectCipher } from '../../cipher/project-cipher.ts';
+import { HANDLE_BYTES } from '../../engine/files/log/layout.ts';
 import type { Position, SealedChange, StoreRest } from '../port.ts';
 import { Catalog } from './catalog.ts';
 import { type Disk, replaceFile } from './disk.ts';
@@ -10,20 +13,33 @@ import {
   putDocuments,
   readDocumentFile,
 } from './document-files.ts';
-import { NO_SEGMENT } from './journal.ts';
-import { CATALOG_FILE, encodeSnapshot } from './snapshot.ts';
+import { encodeSnapshot } from './snapshot.ts';
 import { inTurns, nameOf, type OnProgress } from './verify.ts';
 
-/** The folder of a project that is made of sealed bytes as they are: of a backup, or of another storage. Its subfolders exist. */
+export interface SealedFolderOptions {
+  readonly disk: Disk;
+  /** The project's folder; it and `docs` in it exist. */
+  readonly directory: string;
+  /** For what is being written, on the same file system; exists. */
+  readonly tmp: string;
+  readonly project: string;
+}
+
+/**
+ * The folder of a project that is made from sealed bytes: those of a backup, or of another storage. It has a
+ * new handle, so parts of a former project of that name in the log are not its own.
+ */
 export class SealedFolder {
   readonly #disk: Disk;
   readonly #directory: string;
+  readonly #tmp: string;
   readonly #project: string;
   readonly #catalog = new Catalog();
 
-  constructor(disk: Disk, directory: string, project: string) {
+  constructor({ disk, directory, tmp, project }: SealedFolderOptions) {
     this.#disk = disk;
     this.#directory = directory;
+    this.#tmp = tmp;
     this.#project = project;
   }
 
@@ -33,7 +49,11 @@ export class SealedFolder {
     for (const { state } of changes) this.#catalog.apply(state);
   }
 
-  /** Reads again and opens every document that was taken over behind a place. @returns the path of one that is not there as it was. */
+  /**
+   * Reads again and opens every document that was taken over behind a place.
+   *
+   * @returns the path of one that is not there as it was.
+   */
   async verify(cipher: ProjectCipher, after: Position, onProgress: OnProgress): Promise<string | undefined> {
     const states = [...this.#catalog.states()].filter(({ seq, deletedMs }) => seq > after && deletedMs === 0);
     let wrong: string | undefined;
@@ -56,22 +76,19 @@ export class SealedFolder {
   async finish(
     cipher: ProjectCipher,
     rest: Pick<StoreRest, 'lastSeq' | 'purgedSeq' | 'seals' | 'usedKeys'>,
-  ): Promise<{ readonly documents: number; readonly bytes: number }> {
+    projectFile: Buffer,
+  ): Promise<{ readonly documents: number; readonly bytes: number; readonly handle: string }> {
     const { lastSeq, purgedSeq, seals, usedKeys } = rest;
     await this.#disk.syncDirectory(join(this.#directory, DOCS_FOLDER));
-    const head = { start: { firstLive: 1, before: NO_SEGMENT }, lastSeq, purgedSeq, seals };
+    const handle = randomBytes(HANDLE_BYTES).toString('hex');
+    const head = { handle, covered: undefined, projectFile, lastSeq, purgedSeq, seals };
     const snapshot = encodeSnapshot(this.#project, cipher, head, usedKeys, this.#catalog);
-    await replaceFile(
-      this.#disk,
-      join(this.#directory, 'tmp'),
-      join(this.#directory, CATALOG_FILE),
-      snapshot,
-    );
+    await replaceFile(this.#disk, this.#tmp, join(this.#directory, CATALOG_FILE), snapshot);
     let [documents, bytes] = [0, 0];
     for (const collection of this.#catalog.collections()) {
       documents += collection.documents;
       bytes += collection.bytes;
     }
-    return { documents, bytes };
+    return { documents, bytes, handle };
   }
 }

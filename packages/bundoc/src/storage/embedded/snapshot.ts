@@ -1,10 +1,14 @@
-import { type KeyObject, randomBytes } from 'node:crypto';
+import { hash, type KeyObject, randomBytes } from 'node:crypto';
 import { setImmediate } from 'node:timers/promises';
 import { aadOf, OpenError, open, SEAL_OVERHEAD_BYTES, seal } from '@bundoc/shared/aead';
+import {
+  type CatalogHead,
+  type CoveredPlace,
+  encodeCatalogHead,
+  parseCatalogHead,
+} from '@bundoc/shared/contract/catalog-head';
 import { ByteReader, ByteWriter } from './bytes.ts';
 import type { Catalog } from './catalog.ts';
-import { SEGMENT_ID_BYTES } from './frame.ts';
-import type { JournalStart } from './journal.ts';
 import {
   type DocumentState,
   readSeals,
@@ -16,15 +20,19 @@ import {
 } from './record.ts';
 import type { SealCount } from './seal-budget.ts';
 
-export const CATALOG_FILE = 'catalog';
-
 /** The catalog file does not open, or does not hold together. */
 export class CatalogDamaged extends Error {
   override readonly name = 'CatalogDamaged';
 }
 
+/** What a snapshot says beside documents and used keys. */
 export interface SnapshotHead {
-  readonly start: JournalStart;
+  /** Under which the project's parts lie in the log, 16 hex digits. */
+  readonly handle: string;
+  /** The last part of the log that the snapshot covers. */
+  readonly covered: CoveredPlace | undefined;
+  /** The text of `project.json`. */
+  readonly projectFile: Buffer;
   readonly lastSeq: number;
   readonly purgedSeq: number;
   readonly seals: readonly SealCount[];
@@ -36,21 +44,19 @@ export interface SnapshotKeys {
   snapshotKey(version: number, snapshotId: Buffer): KeyObject | undefined;
 }
 
-const MAGIC = Buffer.from('BUNDOCC1', 'latin1');
 const ID_BYTES = 16;
-const HEAD_BYTES = MAGIC.length + 4 + ID_BYTES;
 /** Plaintext bytes after which a chunk is sealed; between chunks other work gets its turn. */
 const CHUNK_BYTES = 262_144;
-const TAG_BYTES = 16;
 
 /**
- * The catalog as a file, piece by piece: a clear head, then sealed chunks, each bound to its place; the last one is marked, so that a
- * file that was cut short does not open. Byte table: docs/formats/catalog.md.
+ * The catalog as a file, piece by piece: a clear head, then sealed chunks, each bound to its place and to the
+ * head; the last one is marked, so that a file that was cut short does not open. Byte table:
+ * docs/formats/catalog.md.
  *
- * The states are read while others are applied. That is harmless: whatever changed since `head` was taken is in the journal from
- * `head.start` on, and applying it again leaves the later state.
+ * The states are read while others are applied. That is harmless: whatever changed since `head` was taken is
+ * in the log behind `head.covered`, and applying it again leaves the later state.
  */
-export async function* encodeSnapshot(
+export function encodeSnapshot(
   project: string,
   keys: SnapshotKeys,
   head: SnapshotHead,
@@ -60,31 +66,35 @@ export async function* encodeSnapshot(
   const id = randomBytes(ID_BYTES);
   const key = keys.snapshotKey(keys.version, id);
   if (key === undefined) throw new CatalogDamaged('the current key version has no key');
-  const clear = Buffer.alloc(HEAD_BYTES);
-  MAGIC.copy(clear);
-  clear.writeUInt32BE(keys.version, MAGIC.length);
-  id.copy(clear, MAGIC.length + 4);
+  // In the caller's turn, so that the counts are of the moment of `head`.
+  const clear = encodeCatalogHead({ ...head, ...sizeOf(catalog), keyVersion: keys.version, id });
+  return piecesOf(project, key, clear, head, usedKeys, catalog);
+}
+
+async function* piecesOf(
+  project: string,
+  key: KeyObject,
+  clear: Buffer,
+  head: SnapshotHead,
+  usedKeys: Iterable<UsedKey>,
+  catalog: Catalog,
+): AsyncGenerator<Buffer> {
   yield clear;
+  const bound = hashOf(clear);
   let chunk = 0;
   const sealChunk = async (writer: ByteWriter, last: boolean): Promise<Buffer> => {
-    const sealed = seal(key, writer.finish(), chunkAad(project, id, chunk++, last));
+    const sealed = seal(key, writer.finish(), chunkAad(project, bound, chunk++, last));
     const length = Buffer.alloc(4);
     length.writeUInt32BE(sealed.length);
-    await setImmediate();
+    if (sealed.length > CHUNK_BYTES / 2) await setImmediate();
     return Buffer.concat([length, sealed]);
   };
 
-  let writer = new ByteWriter(CHUNK_BYTES + 2_048);
-  writer
-    .u48(head.start.firstLive)
-    .raw(head.start.before.id)
-    .raw(head.start.before.tag)
-    .u48(head.lastSeq)
-    .u48(head.purgedSeq)
-    .u16(head.seals.length);
+  let writer = new ByteWriter(FIRST_CHUNK_BYTES);
+  writer.u48(head.lastSeq).u48(head.purgedSeq).u16(head.seals.length);
   for (const seals of head.seals) writeSeals(writer, seals);
   yield await sealChunk(writer, false);
-  writer = new ByteWriter(CHUNK_BYTES + 2_048);
+  writer = new ByteWriter(Math.min(CHUNK_BYTES, catalog.size * STATE_BYTES) + 2_048);
   for (const used of usedKeys) {
     writer.u8(USED_KEY);
     writeUsedKey(writer, used);
@@ -100,6 +110,9 @@ export async function* encodeSnapshot(
   }
 }
 
+const FIRST_CHUNK_BYTES = 256;
+/** What a state takes, about. */
+const STATE_BYTES = 160;
 const STATE = 1;
 const USED_KEY = 2;
 
@@ -114,22 +127,22 @@ export function decodeSnapshot(
   bytes: Buffer,
   sink: { state(state: DocumentState): void; usedKey(used: UsedKey): void },
 ): SnapshotHead {
-  if (bytes.length < HEAD_BYTES || !bytes.subarray(0, MAGIC.length).equals(MAGIC))
-    throw new CatalogDamaged('it is no catalog of a known format');
-  const id = bytes.subarray(MAGIC.length + 4, HEAD_BYTES);
-  const key = keys.snapshotKey(bytes.readUInt32BE(MAGIC.length), id);
+  const clear = parseCatalogHead(bytes);
+  if (clear === undefined) throw new CatalogDamaged('it is no catalog of a known format');
+  const key = keys.snapshotKey(clear.keyVersion, clear.id);
   if (key === undefined) throw new CatalogDamaged('there is no key of its version');
+  const bound = hashOf(bytes.subarray(0, clear.end));
   let head: SnapshotHead | undefined;
-  let at = HEAD_BYTES;
+  let at = clear.end;
   for (let chunk = 0; ; chunk++) {
     const length = at + 4 <= bytes.length ? bytes.readUInt32BE(at) : 0;
     const end = at + 4 + length;
     if (length < SEAL_OVERHEAD_BYTES || end > bytes.length) throw new CatalogDamaged('it is cut short');
     const last = end === bytes.length;
     const reader = new ByteReader(
-      openChunk(key, bytes.subarray(at + 4, end), chunkAad(project, id, chunk, last)),
+      openChunk(key, bytes.subarray(at + 4, end), chunkAad(project, bound, chunk, last)),
     );
-    if (head === undefined) head = readHead(reader);
+    if (head === undefined) head = readHead(reader, clear);
     while (!reader.done) {
       if (reader.u8() === STATE) sink.state(readState(reader));
       else sink.usedKey(readUsedKey(reader));
@@ -139,13 +152,11 @@ export function decodeSnapshot(
   }
 }
 
-function readHead(reader: ByteReader): SnapshotHead {
-  const firstLive = reader.u48();
-  const before = { id: Buffer.from(reader.raw(SEGMENT_ID_BYTES)), tag: Buffer.from(reader.raw(TAG_BYTES)) };
+function readHead(reader: ByteReader, { handle, covered, projectFile }: CatalogHead): SnapshotHead {
   const lastSeq = reader.u48();
   const purgedSeq = reader.u48();
   const seals = Array.from({ length: reader.u16() }, () => readSeals(reader));
-  return { start: { firstLive, before }, lastSeq, purgedSeq, seals };
+  return { handle, covered, projectFile, lastSeq, purgedSeq, seals };
 }
 
 function openChunk(key: KeyObject, sealed: Buffer, aad: Buffer): Buffer {
@@ -157,6 +168,20 @@ function openChunk(key: KeyObject, sealed: Buffer, aad: Buffer): Buffer {
   }
 }
 
-function chunkAad(project: string, id: Buffer, chunk: number, last: boolean): Buffer {
-  return aadOf('bundoc/catalog/v1', project, id.toString('hex'), String(chunk), last ? 'last' : 'more');
+/** Living documents, and their sealed bytes. */
+function sizeOf(catalog: Catalog): { documents: number; bytes: number } {
+  let [documents, bytes] = [0, 0];
+  for (const collection of catalog.collections()) {
+    documents += collection.documents;
+    bytes += collection.bytes;
+  }
+  return { documents, bytes };
+}
+
+function hashOf(head: Buffer): string {
+  return hash('sha256', head, 'hex');
+}
+
+function chunkAad(project: string, head: string, chunk: number, last: boolean): Buffer {
+  return aadOf('bundoc/catalog/v2', project, head, String(chunk), last ? 'last' : 'more');
 }

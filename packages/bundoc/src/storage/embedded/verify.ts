@@ -1,9 +1,9 @@
-import { join } from 'node:path';
+import { CATALOG_FILE } from '@bundoc/shared/contract/catalog-head';
+import { PartsDamaged } from '../../engine/files/log/sealed-part.ts';
 import { documentPath, listDocumentFiles, openOwnDocument, readDocumentFile } from './document-files.ts';
-import { readJournalFolder, surveyJournal } from './journal-folder.ts';
-import { type LoadedStore, loadSnapshot, type StorePlace } from './project-loader.ts';
+import { type LoadedStore, loadProject, type StorePlace } from './project-loader.ts';
 import type { DocumentState } from './record.ts';
-import { CATALOG_FILE, CatalogDamaged } from './snapshot.ts';
+import { CatalogDamaged } from './snapshot.ts';
 
 /** One thing that is wrong. Names nothing that is sealed. */
 export interface Finding {
@@ -26,16 +26,17 @@ const READS_AT_ONCE = 16;
 const NO_DOCUMENT = 'is no regular file, or larger than any document';
 
 /**
- * Opens and checks everything that a store holds: catalog, journal, each document, and that there is no other file. Reads
- * only: what a crash left is not tidied up. Nobody may write to the project meanwhile.
+ * Opens and checks everything that a store holds: catalog, its parts of the log, each document, and that
+ * there is no other file. Reads only: what a crash left is not tidied up. Nobody may write to the project
+ * meanwhile.
  */
 export async function verifyStore(place: StorePlace, onProgress: OnProgress): Promise<VerifiedStore> {
   const findings: Finding[] = [];
   const loaded = await loadForChecks(place, findings);
-  const paths = await listDocumentFiles(place.disk, place.directory);
-  if (paths === undefined) findings.push({ part: 'docs', problem: 'the folder is missing' });
+  // Made with the first document file, which may still be in the log alone.
+  const paths = (await listDocumentFiles(place.disk, place.directory)) ?? [];
   if (loaded === undefined) {
-    await checkUnlisted(place, paths ?? [], findings, onProgress);
+    await checkUnlisted(place, paths, findings, onProgress);
     return { documents: 0, findings };
   }
   const living = [...loaded.catalog.states()].filter(({ deletedMs }) => deletedMs === 0);
@@ -46,31 +47,27 @@ export async function verifyStore(place: StorePlace, onProgress: OnProgress): Pr
   const known = new Set(living.map((state) => documentPath(nameOf(state))));
   for (const [fileName, sealed] of loaded.sealedByFile)
     if (sealed === undefined) known.add(documentPath(fileName));
-  for (const path of paths ?? [])
+  for (const path of paths)
     if (!known.has(path)) findings.push({ part: path, problem: 'a stray file, of no document' });
   return { documents: living.length, findings };
 }
 
-/** @returns undefined when there is no catalog to go by. */
+/** @returns undefined when there is no catalog to go by, or no telling what has changed since. */
 async function loadForChecks(place: StorePlace, findings: Finding[]): Promise<LoadedStore | undefined> {
-  const { disk, directory, cipher } = place;
-  const folder = await readJournalFolder(disk, join(directory, 'journal'), cipher);
-  if (!folder.exists) findings.push({ part: 'journal', problem: 'the folder is missing' });
   try {
-    const { store, head } = await loadSnapshot(place);
-    const { faults } = surveyJournal(folder, head.start, (frame) => store.replay(frame));
-    findings.push(...faults.map((problem) => ({ part: 'journal', problem })));
-    return store;
+    return (await loadProject(place)).store;
   } catch (error) {
-    if (!(error instanceof CatalogDamaged)) throw error;
-    findings.push({ part: CATALOG_FILE, problem: error.message });
-    for (const { name } of folder.beheaded)
-      findings.push({ part: 'journal', problem: `the header of the segment file ${name} is damaged` });
+    if (error instanceof CatalogDamaged) findings.push({ part: CATALOG_FILE, problem: error.message });
+    else if (error instanceof PartsDamaged) findings.push({ part: 'log', problem: error.message });
+    else throw error;
     return undefined;
   }
 }
 
-/** What is wrong with a document, or undefined. While its file is behind, its bytes in the journal are the document. */
+/**
+ * What is wrong with a document, or undefined. While its file is behind, its bytes in the log are the
+ * document.
+ */
 async function problemOf(
   { disk, directory, cipher }: StorePlace,
   state: DocumentState,
@@ -82,8 +79,8 @@ async function problemOf(
   const problem =
     inFile === undefined ? 'the file is missing' : inFile === 'unsafe' ? NO_DOCUMENT : problemOfBytes(inFile);
   if (problem === undefined) return undefined;
-  const inJournal = sealedByFile.get(fileName);
-  return inJournal === undefined ? problem : problemOfBytes(inJournal);
+  const inLog = sealedByFile.get(fileName);
+  return inLog === undefined ? problem : problemOfBytes(inLog);
 
   function problemOfBytes(sealed: Buffer): string | undefined {
     const opened = openOwnDocument(cipher, fileName, sealed);

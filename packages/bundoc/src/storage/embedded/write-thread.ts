@@ -13,9 +13,10 @@ interface Asked {
 }
 
 /**
- * Writes small files in a thread of its own, synchronously: each takes three calls of the system there, instead of three
- * tasks of libuv's pool, in which the journal's `fdatasync` would have to queue behind them. What is asked for in one turn
- * of the event loop, or while the thread is busy, goes there as one message. The thread gives way to the others.
+ * Writes small files in a thread of its own, synchronously: each takes three system calls there, instead of
+ * three tasks of libuv's pool, where reads would queue behind them. Requests of one turn of the event loop,
+ * or of the time while the thread is busy, go there as one message. The thread has a lower priority than the
+ * others.
  *
  * The thread starts with the first file and keeps the process alive only while files are being written.
  */
@@ -48,7 +49,10 @@ export class WriteThread implements AsyncDisposable {
     return done.promise;
   }
 
-  /** After folders were removed or renamed: files that are written from now on go into those that have their names. */
+  /**
+   * After folders were removed or renamed: files that are written from now on go into those that have their
+   * names.
+   */
   forgetFolders(): void {
     this.#forgetFolders = true;
   }

@@ -14,7 +14,8 @@ import { codeOf, DataFolder, nameOf, parentOf, requireFile, SAFE_FLAGS } from '@
 import { END, type FilesToWrite, REMOVED, type WriteFailure, type WritePlace } from './files-to-write.ts';
 import { OpenFolders } from './open-folders.ts';
 
-// The thread of `write-thread.ts`: writes files one after another, synchronously. It imports no library, so that it
+// The thread of `write-thread.ts`: writes files one after another, synchronously. It imports no library, so
+// that it
 // starts in a few milliseconds.
 
 const place = workerData as WritePlace;
@@ -24,7 +25,8 @@ const folders = new OpenFolders(folder);
 
 /** How much the thread gives way to others, in the scale of nice(1). */
 const NICENESS = 10;
-// Commits are durable without these files, so whoever waits for an answer goes first. On Linux this is the priority of the thread; elsewhere
+// Commits are durable without these files, so requests that wait for an answer go first. On Linux this is the
+// priority of the thread; elsewhere
 // it would be that of the whole process.
 if (process.platform === 'linux') setPriority(NICENESS);
 

@@ -65,10 +65,11 @@ const ROW_OVERHEAD_BYTES = 4_096;
 const PRUNE_EVERY_MS = 3_600_000;
 
 /**
- * A project in PostgreSQL, which other nodes read and write too. Commits that wait go together into one transaction; a node has one of a
- * project under way.
+ * A project in PostgreSQL, which other nodes read and write too. Commits that wait go together into one
+ * transaction; a node has one of a project under way.
  *
- * `failed` tells of nothing but a new version of the key, or that the project is gone: what is unknown about a commit is found out.
+ * `failed` tells of nothing but a new version of the key, or that the project is gone: what is unknown about
+ * a commit is found out.
  */
 export class PostgresStore implements ProjectStore {
   readonly isShared = true;
@@ -184,6 +185,10 @@ export class PostgresStore implements ProjectStore {
     await this.#watched(this.#seals.settle());
   }
 
+  prepareClose(): Promise<void> {
+    return this.checkpoint();
+  }
+
   commit(writes: readonly Write[], options: CommitOptions = {}): Promise<readonly WriteResult[]> {
     const bytes = writes.reduce((sum, write) => sum + bytesOf(write), 0);
     if (bytes > COMMIT_BYTES_MAX) return Promise.reject(new AppError('payload_too_large'));
@@ -209,7 +214,8 @@ export class PostgresStore implements ProjectStore {
   /** Commits what waits, a group at a time, until nothing does. Never rejects. */
   async #pump(): Promise<void> {
     while (this.#waiting.length > 0) {
-      // A transaction is dear, and a group of one makes all others wait for it: requests that are being read go along.
+      // A transaction is dear, and a group of one makes all others wait for it: requests that are being read
+      // go along.
       for (let turn = 0; turn < GATHER_TURNS; turn++) await setImmediate();
       const group = this.#takeGroup();
       try {

@@ -1,6 +1,8 @@
 import { ENTRY_BYTES, readEntry } from './frame.ts';
 import {
+  comparePlaces,
   endsWithHash,
+  type FramePlace,
   HANDLE_BYTES,
   HASH_BYTES,
   ID_BYTES,
@@ -11,10 +13,17 @@ import {
 import { PartsDamaged, type SealedPart } from './sealed-part.ts';
 
 const MAGIC = Buffer.from('BUNDOCP1', 'latin1');
-const HEAD_BYTES = MAGIC.length + HANDLE_BYTES + 8 + ID_BYTES + 4 + TAG_BYTES + 4;
+const HANDLE_START = MAGIC.length + ID_BYTES;
+const SEGMENT_START = HANDLE_START + HANDLE_BYTES;
+const SEGMENT_ID_START = SEGMENT_START + 8;
+const NEWEST_START = SEGMENT_ID_START + ID_BYTES;
+const COUNT_START = NEWEST_START + 4 + TAG_BYTES;
+const HEAD_BYTES = COUNT_START + 4;
 
 /** Parts of one handle that were in one segment, sealed as they were. Byte table: docs/formats/log.md. */
 export interface Carried {
+  /** Whose log it was: part of what the parts authenticate, so that they open in another data folder. */
+  readonly storageId: Buffer;
   readonly handle: string;
   readonly segment: number;
   readonly segmentId: Buffer;
@@ -24,10 +33,11 @@ export interface Carried {
 }
 
 /** A carried file. It needs no key: entries and bodies are copied as they are. */
-export function encodeCarried({ handle, segment, segmentId, newest, parts }: Carried): Buffer {
+export function encodeCarried({ storageId, handle, segment, segmentId, newest, parts }: Carried): Buffer {
   const bytes = parts.reduce((sum, { body }) => sum + 4 + ENTRY_BYTES + body.length, HEAD_BYTES);
   const file = Buffer.alloc(bytes + HASH_BYTES);
   let at = MAGIC.copy(file, 0);
+  at += storageId.copy(file, at);
   at += file.write(handle, at, 'hex');
   at = file.writeBigUInt64BE(BigInt(segment), at);
   at += segmentId.copy(file, at);
@@ -43,17 +53,32 @@ export function encodeCarried({ handle, segment, segmentId, newest, parts }: Car
   return file;
 }
 
+/** Whether the last part in a carried file is not behind a place. A damaged file stays. */
+export function isCarriedUpTo(file: Buffer, covered: FramePlace): boolean {
+  try {
+    return comparePlaces(decodeCarried(file).newest, covered) <= 0;
+  } catch (error) {
+    if (error instanceof PartsDamaged) return false;
+    throw error;
+  }
+}
+
 /** @throws PartsDamaged for what is no whole carried file. */
 export function decodeCarried(file: Buffer): Carried {
   const end = file.length - HASH_BYTES;
   if (end < HEAD_BYTES || !file.subarray(0, MAGIC.length).equals(MAGIC) || !endsWithHash(file, 0, end))
     throw new PartsDamaged('a file of parts that were carried out of the log is damaged');
-  const segment = Number(file.readBigUInt64BE(16));
-  const segmentId = Buffer.from(file.subarray(24, 40));
-  const newest = { segment, frame: file.readUInt32BE(40), tag: Buffer.from(file.subarray(44, 60)) };
+  const storageId = Buffer.from(file.subarray(MAGIC.length, HANDLE_START));
+  const segment = Number(file.readBigUInt64BE(SEGMENT_START));
+  const segmentId = Buffer.from(file.subarray(SEGMENT_ID_START, NEWEST_START));
+  const newest = {
+    segment,
+    frame: file.readUInt32BE(NEWEST_START),
+    tag: Buffer.from(file.subarray(NEWEST_START + 4, COUNT_START)),
+  };
   const parts: SealedPart[] = [];
   let at = HEAD_BYTES;
-  for (let left = file.readUInt32BE(60); left > 0; left--) {
+  for (let left = file.readUInt32BE(COUNT_START); left > 0; left--) {
     const frame = file.readUInt32BE(at);
     const head = file.subarray(at + 4, at + 4 + ENTRY_BYTES);
     const entry = readEntry(head, 0);
@@ -61,7 +86,8 @@ export function decodeCarried(file: Buffer): Carried {
     at += 4 + ENTRY_BYTES;
     const body = file.subarray(at, at + entry.bytes);
     at += entry.bytes;
-    parts.push({ place: { segment, frame, tag: entry.tag }, segmentId, head, entry, body });
+    parts.push({ place: { segment, frame, tag: entry.tag }, storageId, segmentId, head, entry, body });
   }
-  return { handle: file.toString('hex', 8, 8 + HANDLE_BYTES), segment, segmentId, newest, parts };
+  const handle = file.toString('hex', HANDLE_START, SEGMENT_START);
+  return { storageId, handle, segment, segmentId, newest, parts };
 }

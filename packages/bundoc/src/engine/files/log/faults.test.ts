@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest';
 import { check, openAll } from '../../../testing/log-history.ts';
-import { LogWorld, type OpenLogProject } from '../../../testing/log-projects.ts';
+import { type Fate, LogWorld, type OpenLogProject, SMALL_LIMITS } from '../../../testing/log-projects.ts';
 import { type Fault, SimulatedDisk } from '../../../testing/simulated-disk.ts';
 import { LogDamaged } from './scan.ts';
 import { decodeHeader } from './segment-header.ts';
@@ -202,6 +202,111 @@ describe('a log whose disk fails', () => {
     const last = await world.openLog(disk);
     expect(last.stats.segmentsLive + last.stats.segmentsFree).toBeLessThanOrEqual(world.limits.segmentsMax);
     await check(world, last, disk);
+  });
+});
+
+describe('a log that is opened again and again', () => {
+  it.each([
+    ['before', 4, 8, 100],
+    ['after', 10, 16, 400],
+  ] as const)(
+    'neither grows nor uses its segments up by a hundred restarts with a commit each, when it frees %s it writes',
+    async (when, liveMax, filesMax, carriesMax) => {
+      const world = new LogWorld(3, { ...SMALL_LIMITS, segmentsMax: 64 });
+      const disk = newDisk(world);
+      let [most, carries] = [0, 0];
+      for (let start = 0; start < 100; start++) {
+        const [log, open] = await openAll(world, disk);
+        const free = async () => {
+          while (log.shouldFree) await log.carryOldest(world.carryTarget(disk));
+        };
+        // What is free becomes durable with the next header.
+        if (when === 'before') await free();
+        await open[start % open.length]!.commit(world.newCommit(), 100);
+        if (when === 'after') await free();
+        const { segmentsLive, segmentsFree } = log.stats;
+        carries += log.stats.carries;
+        if (start === 20) most = segmentsLive + segmentsFree;
+        if (start > 20) expect(segmentsLive + segmentsFree).toBeLessThanOrEqual(most);
+        expect(segmentsLive).toBeLessThanOrEqual(liveMax);
+        await log[Symbol.asyncDispose]();
+      }
+      expect(most).toBeLessThanOrEqual(filesMax);
+      expect(carries).toBeLessThanOrEqual(carriesMax);
+      const last = await world.openLog(disk);
+      await check(world, last, disk);
+    },
+  );
+
+  it('asks for no freeing while closed segments are full of what is uncovered', async () => {
+    const world = new LogWorld(2, { ...SMALL_LIMITS, segmentsMax: 64 });
+    const disk = newDisk(world);
+    const [log, open] = await openAll(world, disk);
+    await open[1]!.commit(world.newCommit(), 10);
+    while (log.stats.segmentsLive < 10) await open[0]!.commit(world.newCommit(), 6_000);
+    expect(log.shouldFree).toBe(false);
+    await world.checkpoint(log, disk, open[0]!);
+    expect(log.stats.segmentsLive).toBe(10);
+    expect(log.shouldFree).toBe(true);
+    await log.carryOldest(world.carryTarget(disk));
+    expect(log.stats.segmentsLive).toBe(1);
+    expect(log.shouldFree).toBe(false);
+  });
+});
+
+describe('a log whose data folder is taken by another', () => {
+  it('writes nothing more once it may begin no segment, and answers nothing of a frame of unknown fate', async () => {
+    for (const fault of [undefined, 'storage_unavailable'] as const) {
+      const world = new LogWorld(2);
+      const disk = newDisk(world);
+      let isOwn = true;
+      const lost: unknown[] = [];
+      let asked = 0;
+      const taken = new Error('the lock is held by another process');
+      const log = await world.openLog(disk, {
+        observer: { onLost: (error) => lost.push(error) },
+        beforeSegment: async () => {
+          asked++;
+          if (!isOwn) throw taken;
+        },
+      });
+      expect(asked).toBe(1);
+      const open: OpenLogProject[] = [];
+      for (const project of world.projects) open.push(await world.open(log, disk, project));
+      await Promise.all(open.map((one) => one.commit(world.newCommit(), 10)));
+      isOwn = false;
+      // A failed write asks for a new segment at once, a full segment in the end.
+      if (fault !== undefined) disk.failAt({ operation: 2, when: 'after', what: fault });
+      const fates = new Set<Fate>();
+      for (let at = 0; at < 40 && lost.length === 0; at++) {
+        const given = world.newCommit();
+        await open[0]!.commit(given, 3_000).catch(() => undefined);
+        fates.add(given.fate);
+      }
+      expect(lost).toEqual([taken]);
+      expect(asked).toBe(2);
+      expect(fates).toContain(fault === undefined ? 'refused' : 'unknown');
+      const { operations } = disk;
+      const refused = { code: 'storage_unavailable' };
+      await expect(open[1]!.commit(world.newCommit(), 10)).rejects.toMatchObject(refused);
+      await expect(log.acceptLoss()).rejects.toMatchObject(refused);
+      await expect(log.markSettled()).rejects.toMatchObject(refused);
+      await expect(log.carryOldest(world.carryTarget(disk))).rejects.toMatchObject(refused);
+      await expect(log.carryAll(world.carryTarget(disk))).rejects.toMatchObject(refused);
+      expect(log.stats.writesStopped).toBe(true);
+      await log[Symbol.asyncDispose]();
+      expect(disk.operations).toBe(operations);
+      const cut = disk.powerCut('everything');
+      await check(world, await world.openLog(cut), cut);
+    }
+  });
+
+  it('is not opened when its first segment may not be begun', async () => {
+    const world = new LogWorld(1);
+    const disk = newDisk(world);
+    const taken = new Error('the lock is held by another process');
+    const opening = world.openLog(disk, { beforeSegment: () => Promise.reject(taken) });
+    await expect(opening).rejects.toBe(taken);
   });
 });
 

@@ -197,6 +197,20 @@ export function headBytesAt(block: Buffer): number | undefined {
 }
 
 /**
+ * Whether a frame of a segment begins at this block, as far as its number and its segment tell: damage beside
+ * them does not matter.
+ */
+export function beginsAt(bytes: Buffer, block: number, segmentId: Buffer): boolean {
+  const start = block * BLOCK_BYTES;
+  return (
+    start + FIXED_BYTES <= bytes.length &&
+    bytes.readUInt32BE(start) === MAGIC &&
+    bytes.readUInt32BE(start + 8) === block &&
+    segmentId.equals(bytes.subarray(start + 24, start + 24 + ID_BYTES))
+  );
+}
+
+/**
  * The head of the frame that begins at `start`.
  *
  * @returns undefined when no head of a frame is there whole.

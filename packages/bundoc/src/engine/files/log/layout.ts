@@ -6,7 +6,7 @@ export const ID_BYTES = 16;
 export const HASH_BYTES = 16;
 export const TAG_BYTES = 16;
 /** Hex digits of a handle: 8 random bytes, new for every arrival of a project in the data folder. */
-export const HANDLE_DIGITS = 16;
+const HANDLE_DIGITS = 16;
 export const HANDLE_BYTES = HANDLE_DIGITS / 2;
 
 /** Bodies of one frame, bytes, at most. */

@@ -1,7 +1,9 @@
 import type { Clock } from '@bundoc/shared/clock';
 import type { AppError } from '@bundoc/shared/errors';
-import { CHUNK_BYTES, FRAME_BODY_BYTES_MAX, type Place } from './layout.ts';
+import { CHUNK_BYTES, FRAME_BODY_BYTES_MAX, type FramePlace, type Place } from './layout.ts';
+import type { FoundBirth } from './log-content.ts';
 import type { BirthText, PartKeys } from './part-seal.ts';
+import type { PartReader } from './parts.ts';
 import type { LogDisk, LogObserver } from './ports.ts';
 import type { SegmentLimits } from './segments.ts';
 
@@ -12,7 +14,7 @@ export interface LogLimits extends SegmentLimits {
   readonly chunkBytes: number;
 }
 
-const SEGMENT_BYTES = 16_777_216;
+export const SEGMENT_BYTES = 16_777_216;
 const SEGMENTS_MIN = 4;
 
 /** @param bytes that the log may take, `BUNDOC_LOG_BYTES`. */
@@ -35,9 +37,48 @@ export interface LogOptions {
   /** True when the storage had a log before: if there is none, it was lost. */
   readonly mustExist: boolean;
   readonly observer?: LogObserver;
+  /**
+   * Awaited before the header of each new segment is written. When it rejects, the data folder is another's:
+   * nothing more is written, and the log ends. {@link LogObserver.onLost} says so.
+   */
+  readonly beforeSegment?: () => Promise<void>;
   readonly clock?: Clock;
   /** Resolves after so many milliseconds; rejects when the signal aborts. */
   readonly wait?: (ms: number, signal: AbortSignal) => Promise<unknown>;
+}
+
+/** What is read of a log, whether it is written to or not. */
+export interface ReadableLog {
+  /** Handles that the log has parts of. */
+  readonly handles: IterableIterator<string>;
+  /** Parts of handles whose own folders failed. */
+  readonly stuck: StuckFiles;
+  /** The newest part of a handle that the log knows of. */
+  newest(handle: string): Place | undefined;
+  /** Whether a handle has parts that nothing else has. */
+  isUncovered(handle: string): boolean;
+  /**
+   * Whether a handle may have lost its last parts: frames of unknown projects are lost, and nothing later is
+   * known of this handle.
+   *
+   * @param covered what its catalog covers, or the last of its carried parts when that is later.
+   */
+  isDoubtful(handle: string, covered: FramePlace | undefined): boolean;
+  /** Reads parts; dispose of it soon, since it keeps freed segments from being used again. */
+  reader(): PartReader;
+  /**
+   * The births that the log has, with what they have in the clear. A birth that cannot be read is left out:
+   * its handle fails at its opening.
+   */
+  births(): AsyncGenerator<FoundBirth>;
+}
+
+/** Carried files in the log's own folder. */
+export interface StuckFiles {
+  /** Handles that have parts here. Their projects are damaged until the parts are back in their folders. */
+  readonly handles: ReadonlySet<string>;
+  /** The carried files of a handle. */
+  read(handle: string): Promise<Buffer[]>;
 }
 
 /** What a project has for the next frame. */

@@ -3,6 +3,7 @@ import { describe, expect, it } from 'vitest';
 import { type LogProject, LogWorld, type OpenLogProject } from '../../../testing/log-projects.ts';
 import { SimulatedDisk } from '../../../testing/simulated-disk.ts';
 import type { Log } from './log.ts';
+import type { LogDisk } from './ports.ts';
 
 describe('Log', () => {
   it('gives back what was acknowledged, in order, for each project', async () => {
@@ -41,6 +42,54 @@ describe('Log', () => {
       expect((await world.contentOf(again, disk, project)).ids).toEqual(project.given.map(({ id }) => id));
   });
 });
+
+describe('a log that closes while a frame is on its way', () => {
+  it('answers a large commit by what becomes of its last chunk, and refuses one that has more chunks to write', async () => {
+    for (const frames of [2, 5]) {
+      const world = new LogWorld(1);
+      const disk = new SimulatedDisk(...world.directories());
+      let onWrite: () => void = () => undefined;
+      const log = await world.openLog(disk, { disk: withWrites(disk, () => onWrite()) });
+      const open = await world.open(log, disk, world.projects[0]!);
+      await open.commit(world.newCommit(), 10);
+      let written = 0;
+      let closing: PromiseLike<void> | undefined;
+      onWrite = () => {
+        if (++written === frames) closing = log[Symbol.asyncDispose]();
+      };
+      const large = world.newCommit();
+      await open.commit(large, 20_000).catch(() => undefined);
+      await closing;
+      expect(large.fate).toBe(frames === 5 ? 'acknowledged' : 'refused');
+      const again = await world.openLog(disk.powerCut('synced only'));
+      const { ids } = await world.contentOf(again, disk, world.projects[0]!);
+      expect(ids.includes(large.id)).toBe(frames === 5);
+    }
+  });
+});
+
+/** The disk, and who is asked before each write. */
+function withWrites(disk: SimulatedDisk, onWrite: () => void): LogDisk {
+  return {
+    list: (path) => disk.list(path),
+    makeDirectory: (path) => disk.makeDirectory(path),
+    createFile: (path, content) => disk.createFile(path, content),
+    rename: (from, to) => disk.rename(from, to),
+    remove: (path) => disk.remove(path),
+    syncDirectory: (path) => disk.syncDirectory(path),
+    frameBuffer: (bytes) => disk.frameBuffer(bytes),
+    openLogFile: async (path) => {
+      const file = await disk.openLogFile(path);
+      return {
+        ...file,
+        writeDurably: (offset, bytes) => {
+          onWrite();
+          return file.writeDurably(offset, bytes);
+        },
+      };
+    },
+  };
+}
 
 describe('the parts of projects in one log', () => {
   it('give each project its turn while another writes large commits', async () => {

@@ -3,6 +3,7 @@ import {
   mkdirSync,
   mkdtempSync,
   readdirSync,
+  readFileSync,
   rmSync,
   statSync,
   symlinkSync,
@@ -56,6 +57,23 @@ describe('NodeLogDisk', () => {
       for await (const _ of openParts(name, storageId, keys, partsBehind(reader, wanted))) parts++;
       expect(parts).toBe(given.length);
     }
+  });
+
+  it('never removes a file that another process has made under the name of its next segment', async () => {
+    const options = {
+      directory: join(directory, 'shared'),
+      storageId: randomBytes(16),
+      limits: SMALL_LIMITS,
+    };
+    await using disk = newDisk();
+    await using log = await Log.open({ disk, ...options, mustExist: false });
+    const next = join(options.directory, String(readdirSync(options.directory).length).padStart(8, '0'));
+    writeFileSync(next, 'of another');
+    const project = new OpenLogProject(log, new LogProject('p'), [], undefined);
+    // The segment that cannot be made may refuse some.
+    for (let id = 1; log.stats.segmentsLive < 4; id++)
+      await project.commit({ id, fate: 'waiting' }, 3_000).catch(() => undefined);
+    expect(readFileSync(next).equals(Buffer.from('of another'))).toBe(true);
   });
 
   it('writes what is longer than its buffer, and tells the fault of a file that cannot be written', async () => {

@@ -62,11 +62,23 @@ export function sealPart(
 ): void {
   const cipher = createCipheriv(CIPHER, seal.key, nonceOf(frame), { authTagLength: TAG_BYTES });
   cipher.setAAD(aadOfPart(seal.aad, head, frame, clear));
-  let at = 0;
-  if (clear !== undefined) at = clear.copy(target.body, 0);
-  for (const piece of plaintext) at += cipher.update(piece).copy(target.body, at);
+  const start = clear?.copy(target.body, 0) ?? 0;
+  const whole = gather(plaintext, target.body, start);
+  if (whole.length > 0) cipher.update(whole).copy(target.body, start);
   cipher.final();
   cipher.getAuthTag().copy(target.tag);
+}
+
+/**
+ * The plaintext in one piece, several pieces where their sealed bytes go: each call of the cipher costs more
+ * than sealing a document.
+ */
+function gather(pieces: readonly Buffer[], body: Buffer, start: number): Buffer {
+  const [first] = pieces;
+  if (first !== undefined && pieces.length === 1) return first;
+  let end = start;
+  for (const piece of pieces) end += piece.copy(body, end);
+  return body.subarray(start, end);
 }
 
 /** @throws OpenError for what was changed, moved, or sealed for another project, segment or key. */

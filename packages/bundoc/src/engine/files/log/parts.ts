@@ -1,15 +1,16 @@
 import { OpenError } from '@bundoc/shared/aead';
+import { hasCode } from '@bundoc/shared/errors';
 import { decodeCarried } from './carried-file.ts';
-import { ENTRY_BYTES, findPart, headBytesAt, readEntry } from './frame.ts';
+import { ENTRY_BYTES, findPart, headBytesAt, readEntry, type SealedEntry } from './frame.ts';
 import { BLOCK_BYTES, comparePlaces, type FramePlace, isSamePlace, type Place, TAG_BYTES } from './layout.ts';
-import { aadStart, decodeBirth, openPart, type PartKeys, partKey } from './part-seal.ts';
-import type { LogDisk, LogFile } from './ports.ts';
+import { aadStart, decodeBirth, openPart, type PartKeys, type PartSeal, partKey } from './part-seal.ts';
+import type { LogFile, ReadableLogDisk } from './ports.ts';
 import type { LiveSegment } from './scan.ts';
 import { PartsDamaged, type SealedPart } from './sealed-part.ts';
 
 /** Reads parts out of the segments that are live; opens each file once. */
 export class PartReader implements AsyncDisposable {
-  readonly #disk: LogDisk;
+  readonly #disk: Pick<ReadableLogDisk, 'openLogFile'>;
   readonly #segments: ReadonlyMap<number, LiveSegment>;
   readonly #files = new Map<number, LogFile>();
   readonly #onEnd: () => void;
@@ -17,7 +18,7 @@ export class PartReader implements AsyncDisposable {
   readonly firstLive: number;
 
   constructor(
-    disk: LogDisk,
+    disk: Pick<ReadableLogDisk, 'openLogFile'>,
     segments: ReadonlyMap<number, LiveSegment>,
     firstLive: number,
     onEnd: () => void = () => undefined,
@@ -32,7 +33,7 @@ export class PartReader implements AsyncDisposable {
    * The part of a handle at a place. Nothing of it is authentic yet, but that it has the tag which the place
    * names.
    *
-   * @param withBody whether the body is read as well; otherwise it is empty.
+   * @param withBody whether the body is read as well; otherwise it may be empty.
    * @returns undefined when there is no such part.
    */
   async read(
@@ -53,18 +54,17 @@ export class PartReader implements AsyncDisposable {
     const entry = found && readEntry(found.entry, 0);
     if (found === undefined || entry === undefined) return undefined;
     if (place.tag !== undefined && !entry.tag.equals(place.tag)) return undefined;
-    const body = withBody ? await file.read(start + found.bodyStart, found.bodyBytes) : Buffer.alloc(0);
-    if (withBody && body.length < found.bodyBytes) return undefined;
-    return {
-      place: { segment: place.segment, frame: place.frame, tag: entry.tag },
-      segmentId: segment.id,
-      head: Buffer.from(found.entry),
-      entry,
-      body,
-    };
+    const end = found.bodyStart + found.bodyBytes;
+    const isThere = end <= head.length;
+    if (!withBody && !isThere) return partOf(segment, place, entry, found.entry, NO_BODY);
+    const body = isThere
+      ? head.subarray(found.bodyStart, end)
+      : await file.read(start + found.bodyStart, found.bodyBytes);
+    if (body.length < found.bodyBytes) return undefined;
+    return partOf(segment, place, entry, found.entry, body);
   }
 
-  /** Reads a whole segment at once, for who needs many of its parts. */
+  /** Reads a whole segment at once, when many of its parts are needed. */
   async preload(segment: LiveSegment): Promise<Buffer> {
     const file = await this.#open(segment);
     const bytes = await file.read(0, file.bytes);
@@ -81,12 +81,30 @@ export class PartReader implements AsyncDisposable {
     const parts: SealedPart[] = [];
     for (let place: Place | undefined = last; place?.segment === last.segment; ) {
       if (comparePlaces(place, oldest) < 0) break;
-      const part: SealedPart | undefined = await this.read(handle, place);
+      const part: SealedPart | undefined = await this.#readIfWhole(handle, place);
       if (part === undefined) break;
       parts.push(part);
       place = part.entry.previous;
     }
     return parts.reverse();
+  }
+
+  /** The last part of a handle in a segment, on the way back from its newest one, as far as that can be read. */
+  async lastIn(segment: number, handle: string, newest: Place | undefined): Promise<Place | undefined> {
+    let place = newest;
+    while (place !== undefined && place.segment > segment)
+      place = (await this.#readIfWhole(handle, place, false))?.entry.previous;
+    return place?.segment === segment ? place : undefined;
+  }
+
+  /** A part in a sector that cannot be read is missing. */
+  async #readIfWhole(handle: string, place: Place, withBody = true): Promise<SealedPart | undefined> {
+    try {
+      return await this.read(handle, place, withBody);
+    } catch (error) {
+      if (hasCode(error, 'storage_unavailable')) return undefined;
+      throw error;
+    }
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -109,6 +127,27 @@ export class PartReader implements AsyncDisposable {
   }
 }
 
+const NO_BODY = Buffer.alloc(0);
+/** Bodies of parts that an opening keeps from its way back. */
+const KEPT_BYTES_MAX = 1_048_576;
+
+function partOf(
+  { id }: LiveSegment,
+  { segment, frame }: FramePlace,
+  entry: SealedEntry,
+  head: Buffer,
+  body: Buffer,
+): SealedPart {
+  return {
+    place: { segment, frame, tag: entry.tag },
+    storageId: undefined,
+    segmentId: id,
+    head: Buffer.from(head),
+    entry,
+    body,
+  };
+}
+
 /** Whose parts are looked for, and from where on. */
 export interface PartsWanted {
   readonly handle: string;
@@ -118,6 +157,13 @@ export interface PartsWanted {
   readonly covered: Place | undefined;
   /** Files of parts that were carried out of the log, in any order. */
   readonly carried: readonly Buffer[];
+  /**
+   * True when `covered` is a place in the log of another data folder, from which the project's folder was
+   * copied: then this log cannot be asked for it.
+   */
+  readonly isCopy?: boolean;
+  /** The oldest segment with parts when `newest` was asked for; that of the reader by default. */
+  readonly firstLive?: number;
 }
 
 /**
@@ -140,36 +186,57 @@ export async function* partsBehind(reader: PartReader, wanted: PartsWanted): Asy
   const at = async (place: Place, withBody: boolean): Promise<SealedPart> => {
     const part = (await reader.read(handle, place, withBody)) ?? carried.get(keyOf(place));
     if (part === undefined || !part.place.tag.equals(place.tag))
-      throw new PartsDamaged(`${nameOf(place)}: a part is damaged or missing`);
+      throw new PartsDamaged(`${nameOfPlace(place)}: a part is damaged or missing`);
     return part;
   };
   const places: Place[] = [];
+  // Most are read as a whole at once.
+  const kept = new Map<Place, SealedPart>();
+  let keptBytes = 0;
   let place = newest;
   while (place !== undefined && (covered === undefined || comparePlaces(place, covered) > 0)) {
     places.push(place);
-    const { previous } = (await at(place, false)).entry;
+    const part: SealedPart = await at(place, false);
+    const { previous, bytes } = part.entry;
+    if (part.body.length === bytes && keptBytes + bytes <= KEPT_BYTES_MAX) {
+      kept.set(place, part);
+      keptBytes += bytes;
+    }
     if (previous !== undefined && comparePlaces(previous, place) >= 0)
-      throw new PartsDamaged(`${nameOf(place)}: the part names a later one as the one before`);
+      throw new PartsDamaged(`${nameOfPlace(place)}: the part names a later one as the one before`);
     place = previous;
   }
   const leadsBack =
     place === undefined || covered === undefined ? place === covered : isSamePlace(place, covered);
   // Nothing newer than what is covered: then the log may have freed the segment of that.
   const isCoveredGone = place === undefined && newest === undefined && covered !== undefined;
-  if (!leadsBack && !(isCoveredGone && covered.segment < reader.firstLive))
+  const mayBeGone =
+    isCoveredGone && (wanted.isCopy === true || covered.segment < (wanted.firstLive ?? reader.firstLive));
+  if (!leadsBack && !mayBeGone)
     throw new PartsDamaged(
       covered === undefined
         ? 'parts lie before the first one'
-        : `${nameOf(covered)}: the parts of the log do not follow the one that the catalog covers`,
+        : `${nameOfPlace(covered)}: the parts of the log do not follow the one that the catalog covers`,
     );
-  for (const one of places.reverse()) yield at(one, true);
+  for (const one of places.reverse()) yield kept.get(one) ?? at(one, true);
+}
+
+/** The last part of a handle that carried files know of: later than what its catalog covers, perhaps. */
+export function lastCarried(handle: string, carried: readonly Buffer[]): Place | undefined {
+  let last: Place | undefined;
+  for (const file of carried) {
+    const { handle: of, newest } = decodeCarried(file);
+    if (of === handle && (last === undefined || comparePlaces(newest, last) > 0)) last = newest;
+  }
+  return last;
 }
 
 function keyOf({ segment, frame }: Place): string {
   return `${segment} ${frame}`;
 }
 
-function nameOf({ segment, frame }: Place): string {
+/** A place, as findings name it. */
+export function nameOfPlace({ segment, frame }: FramePlace): string {
   return `segment ${segment}, frame ${frame} of the log`;
 }
 
@@ -184,6 +251,7 @@ export interface OpenedPart {
  * Opens parts, and joins the chunks of large commits. Chunks that no end follows belong to a commit that was
  * never acknowledged.
  *
+ * @param storageId of the log; a part that was carried out of another one names that itself.
  * @throws PartsDamaged for a part that does not open, or is sealed under a version that is not live.
  */
 export async function* openParts(
@@ -193,34 +261,81 @@ export async function* openParts(
   parts: AsyncIterable<SealedPart>,
 ): AsyncGenerator<OpenedPart> {
   let chunks: Buffer[] = [];
+  const seals = new PartSeals(project, storageId, keys);
   for await (const part of parts) {
     const { kind, chunks: count } = part.entry;
-    const plaintext = openOne(project, storageId, keys, part);
+    const plaintext = openOne(seals, part);
     if (kind === 'chunk') {
       chunks.push(plaintext);
       continue;
     }
     if (count > chunks.length)
-      throw new PartsDamaged(`${nameOf(part.place)}: the first chunks of a commit are missing`);
+      throw new PartsDamaged(`${nameOfPlace(part.place)}: the first chunks of a commit are missing`);
     const whole = count === 0 ? plaintext : Buffer.concat([...chunks.slice(-count), plaintext]);
     chunks = [];
     yield { kind, place: part.place, plaintext: whole };
   }
 }
 
-function openOne(project: string, storageId: Buffer, keys: PartKeys, part: SealedPart): Buffer {
-  const { entry, segmentId, place, body, head } = part;
+/**
+ * What the parts of one project are opened by: derived once for each use of a segment and each key version.
+ */
+class PartSeals {
+  readonly #project: string;
+  readonly #storageId: Buffer;
+  readonly #keys: PartKeys;
+  #last: { readonly part: SealedPart; readonly seal: PartSeal } | undefined;
+
+  constructor(project: string, storageId: Buffer, keys: PartKeys) {
+    this.#project = project;
+    this.#storageId = storageId;
+    this.#keys = keys;
+  }
+
+  /** @returns undefined for a version that is not live. */
+  of(part: SealedPart): PartSeal | undefined {
+    if (this.#last !== undefined && isSealedAlike(this.#last.part, part)) return this.#last.seal;
+    const { entry, storageId = this.#storageId, segmentId } = part;
+    const key = partKey(this.#keys, entry.keyVersion, segmentId, entry.handle);
+    if (key === undefined) return undefined;
+    const seal = { key, aad: aadStart(this.#project, storageId, segmentId) };
+    this.#last = { part, seal };
+    return seal;
+  }
+}
+
+function isSealedAlike(a: SealedPart, b: SealedPart): boolean {
+  return (
+    a.entry.keyVersion === b.entry.keyVersion &&
+    a.entry.handle === b.entry.handle &&
+    a.storageId === b.storageId &&
+    a.segmentId.equals(b.segmentId)
+  );
+}
+
+/**
+ * Opens one part by itself.
+ *
+ * @param storageId of the log; a part that was carried out of another one names that itself.
+ * @throws PartsDamaged when it does not open, or is sealed under a version that is not live.
+ */
+export function openSealedPart(project: string, storageId: Buffer, keys: PartKeys, part: SealedPart): Buffer {
+  return openOne(new PartSeals(project, storageId, keys), part);
+}
+
+function openOne(seals: PartSeals, part: SealedPart): Buffer {
+  const { entry, place, body, head } = part;
   if (entry.kind === 'gone') return Buffer.alloc(0);
-  const key = partKey(keys, entry.keyVersion, segmentId, entry.handle);
-  if (key === undefined)
-    throw new PartsDamaged(`${nameOf(place)}: there is no key of version ${entry.keyVersion}`);
+  const seal = seals.of(part);
+  if (seal === undefined)
+    throw new PartsDamaged(`${nameOfPlace(place)}: there is no key of version ${entry.keyVersion}`);
   const birth = entry.kind === 'birth' ? decodeBirth(body) : undefined;
   if (entry.kind === 'birth' && birth === undefined)
-    throw new PartsDamaged(`${nameOf(place)}: a birth is damaged`);
+    throw new PartsDamaged(`${nameOfPlace(place)}: a birth is damaged`);
   const clearBytes = birth?.bytes ?? 0;
   try {
     return openPart(
-      { key, aad: aadStart(project, storageId, segmentId) },
+      seal,
       place,
       head.subarray(0, ENTRY_BYTES - TAG_BYTES),
       entry.tag,
@@ -229,6 +344,6 @@ function openOne(project: string, storageId: Buffer, keys: PartKeys, part: Seale
     );
   } catch (error) {
     if (!(error instanceof OpenError)) throw error;
-    throw new PartsDamaged(`${nameOf(place)}: a part does not open`, { cause: error });
+    throw new PartsDamaged(`${nameOfPlace(place)}: a part does not open`, { cause: error });
   }
 }

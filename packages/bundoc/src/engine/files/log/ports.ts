@@ -23,6 +23,9 @@ export interface LogDisk {
   frameBuffer(bytes: number): Buffer;
 }
 
+/** The part of a disk that changes nothing. */
+export type ReadableLogDisk = Pick<LogDisk, 'list' | 'openLogFile'>;
+
 /** An open file. One write at a time; reads beside it are allowed. */
 export interface LogFile {
   /** How long it was when it was opened. */
@@ -46,6 +49,8 @@ export interface LogObserver {
   /** Writes have stopped, until {@link onResumed}. */
   readonly onStopped?: (error: unknown) => void;
   readonly onResumed?: () => void;
+  /** The log has ended, since no segment may be begun any more: the data folder is another's. */
+  readonly onLost?: (error: unknown) => void;
   /**
    * The log fills: the oldest segment should be freed; `handle` waits for its own parts to be covered, if it
    * is given.

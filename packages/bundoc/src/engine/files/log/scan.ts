@@ -1,23 +1,21 @@
 import { join } from 'node:path';
-import { decodeHead, type Entry, type FrameHead, hashOfFrame, isFrameWhole } from './frame.ts';
+import { isSegmentFile } from '@bundoc/shared/contract/log-folder';
+import { decodeHead } from './frame.ts';
 import { HandleIndex } from './handle-index.ts';
-import { BLOCK_BYTES, blocksOf, comparePlaces, type FramePlace, type Place } from './layout.ts';
-import type { LogDisk, LogFile } from './ports.ts';
-import {
-  type Cut,
-  decodeHeader,
-  decodeIndex,
-  type FoundHeader,
-  type SegmentIndexEntry,
-} from './segment-header.ts';
+import { BLOCK_BYTES, comparePlaces, type FramePlace } from './layout.ts';
+import type { LogFile, ReadableLogDisk } from './ports.ts';
+import { type SegmentIndex, type SuspectFrame, scanFrames } from './scan-frames.ts';
+import { type Cut, decodeHeader, decodeIndex, type FoundHeader } from './segment-header.ts';
 
 /** The log cannot be opened: what it had is missing, and nothing may be written as if it had never been. */
 export class LogDamaged extends Error {
   override readonly name = 'LogDamaged';
 }
 
-/** What is known of a segment's parts, by handle. */
-export type SegmentIndex = Map<string, SegmentIndexEntry>;
+/** There is no log, and there was one. */
+export function lostLog(directory: string): LogDamaged {
+  return new LogDamaged(`${directory} has no log, though this storage had one: put it back`);
+}
 
 export interface LiveSegment {
   readonly number: number;
@@ -48,8 +46,7 @@ export interface LogScan {
    */
   readonly unsure: { readonly path: string; readonly offset: number; readonly bytes: Buffer } | undefined;
   readonly hole: FramePlace | undefined;
-  /** Frames that are damaged; the opening of a project tells whether its part is. */
-  readonly suspectFrames: number;
+  readonly suspects: readonly SuspectFrame[];
   /** Numbers of segments begin from here. */
   readonly nextNumber: number;
   readonly nextFile: number;
@@ -65,15 +62,17 @@ interface FileOnDisk {
  * nothing.
  *
  * @param segmentBytes the length of a segment's file.
+ * @param everyFrame whether the frames of segments whose index is whole are read as well, for their damage.
  * @throws LogDamaged when a segment is missing, or the header of one that counts.
  */
 export async function scanLog(
-  disk: LogDisk,
+  disk: ReadableLogDisk,
   directory: string,
   storageId: Buffer,
   segmentBytes: number,
+  everyFrame = false,
 ): Promise<LogScan> {
-  const names = ((await disk.list(directory)) ?? []).filter((name) => /^\d{8}$/.test(name)).sort();
+  const names = ((await disk.list(directory)) ?? []).filter(isSegmentFile).sort();
   const files: FileOnDisk[] = [];
   const stubs: string[] = [];
   for (const name of names) {
@@ -95,7 +94,7 @@ export async function scanLog(
   );
   await refuseBeheaded(disk, files, newest?.header);
   const chain = chainOf(links, newest, storageId);
-  const scanned = await scanChain(disk, chain);
+  const scanned = await scanChain(disk, chain, everyFrame);
   const live = new Set(chain.map(({ path }) => path));
   return {
     live: chain.map(({ path, header: { number, id, firstFrame } }, at) => ({
@@ -147,7 +146,7 @@ function chainOf(links: readonly Link[], newest: Link | undefined, storageId: Bu
  * the header was damaged.
  */
 async function refuseBeheaded(
-  disk: LogDisk,
+  disk: ReadableLogDisk,
   files: readonly FileOnDisk[],
   newest: FoundHeader | undefined,
 ): Promise<void> {
@@ -162,7 +161,7 @@ async function refuseBeheaded(
   }
 }
 
-async function readWhole(disk: LogDisk, path: string): Promise<Buffer> {
+async function readWhole(disk: ReadableLogDisk, path: string): Promise<Buffer> {
   const file = await disk.openLogFile(path);
   try {
     return await file.read(0, file.bytes);
@@ -171,15 +170,19 @@ async function readWhole(disk: LogDisk, path: string): Promise<Buffer> {
   }
 }
 
-type ScannedChain = Pick<LogScan, 'index' | 'births' | 'tail' | 'unsure' | 'hole' | 'suspectFrames'>;
+type ScannedChain = Pick<LogScan, 'index' | 'births' | 'tail' | 'unsure' | 'hole' | 'suspects'>;
 
-async function scanChain(disk: LogDisk, chain: readonly Link[]): Promise<ScannedChain> {
+async function scanChain(
+  disk: ReadableLogDisk,
+  chain: readonly Link[],
+  everyFrame: boolean,
+): Promise<ScannedChain> {
   const index = new HandleIndex();
   const births = new Map<string, FramePlace>();
   let hole = chain.at(-1)?.header.hole;
   let tail: LogScan['tail'];
   let unsure: LogScan['unsure'];
-  let suspectFrames = 0;
+  const suspects: SuspectFrame[] = [];
   for (const [at, { path, header }] of chain.entries()) {
     const successor = chain[at + 1];
     const cut = successor?.header.cut;
@@ -188,18 +191,17 @@ async function scanChain(disk: LogDisk, chain: readonly Link[]): Promise<Scanned
       const bytes = await readWhole(disk, path);
       const frames = scanFrames(bytes, header, cut);
       parts = frames.index;
-      suspectFrames += frames.suspects;
+      suspects.push(...frames.suspects);
       hole = later(hole, frames.hole);
-      if (cut === undefined)
-        unsure = {
-          path,
-          ...(frames.last ?? { offset: 0, bytes: bytes.subarray(0, header.firstFrame * BLOCK_BYTES) }),
-        };
+      if (cut === undefined) {
+        const [start, end] = [frames.last?.start ?? 0, frames.last?.end ?? header.firstFrame * BLOCK_BYTES];
+        unsure = { path, offset: start, bytes: Buffer.from(bytes.subarray(start, end)) };
+      }
       if (frames.last !== undefined && cut === undefined) {
         const { number: frame, hash } = frames.last;
         tail = { cut: { segment: header.number, segmentId: header.id, frame, hash }, index: parts };
       }
-    }
+    } else if (everyFrame) suspects.push(...scanFrames(await readWhole(disk, path), header, cut).suspects);
     // Until a later segment has frames: the next header names the same frame as the last one did.
     if (cut !== undefined) tail = { cut, index: parts };
     for (const entry of parts.values()) {
@@ -211,7 +213,7 @@ async function scanChain(disk: LogDisk, chain: readonly Link[]): Promise<Scanned
     }
   }
   tail ??= chain[0]?.header.cut && { cut: chain[0].header.cut, index: new Map() };
-  return { index, births, tail, unsure, hole, suspectFrames };
+  return { index, births, tail, unsure, hole, suspects };
 }
 
 function later(a: FramePlace | undefined, b: FramePlace | undefined): FramePlace | undefined {
@@ -220,7 +222,7 @@ function later(a: FramePlace | undefined, b: FramePlace | undefined): FramePlace
 }
 
 /** The index behind a header, of the segment before; undefined when it is damaged. */
-async function indexIn(disk: LogDisk, { path, header }: Link): Promise<SegmentIndex | undefined> {
+async function indexIn(disk: ReadableLogDisk, { path, header }: Link): Promise<SegmentIndex | undefined> {
   const file: LogFile = await disk.openLogFile(path);
   try {
     const entries = decodeIndex(header, await file.read(BLOCK_BYTES, header.indexBytes));
@@ -228,109 +230,4 @@ async function indexIn(disk: LogDisk, { path, header }: Link): Promise<SegmentIn
   } finally {
     await file.close();
   }
-}
-
-/** What the frames of a segment are read by. */
-type SegmentStart = Pick<FoundHeader, 'number' | 'id' | 'firstFrame'>;
-
-interface LastFrame {
-  readonly number: number;
-  readonly hash: Buffer;
-  readonly offset: number;
-  readonly bytes: Buffer;
-}
-
-interface ScannedFrames {
-  readonly index: SegmentIndex;
-  readonly suspects: number;
-  readonly hole: FramePlace | undefined;
-  /** The last frame that counts. */
-  readonly last: LastFrame | undefined;
-}
-
-/**
- * Walks the frames of a segment.
- *
- * A frame that is not whole was torn by a crash if nothing follows it: one frame is in flight at a time.
- * Otherwise it was acknowledged, and its handles are listed: by its own head, or by the repetition in the
- * next one. Each place goes into the index as if it were whole, and reading the part fails if it is not.
- *
- * @param end the last frame that counts, for a segment that another follows.
- */
-export function scanFrames(bytes: Buffer, header: SegmentStart, end: Cut | undefined): ScannedFrames {
-  const index: SegmentIndex = new Map();
-  const segment = header.number;
-  let suspects = 0;
-  let hole: FramePlace | undefined;
-  let last: LastFrame | undefined;
-  let at = header.firstFrame;
-  while (end === undefined || at <= end.frame) {
-    const head = headOf(bytes, header, at);
-    const whole = head !== undefined && isFrameWhole(bytes, at * BLOCK_BYTES, head);
-    const follower = whole ? undefined : nextHead(bytes, header, at, end);
-    const isAcknowledged = follower !== undefined || end !== undefined;
-    if (head === undefined) {
-      if (!isAcknowledged) break;
-      suspects++;
-      const lost = follower?.previousNumber ?? end?.frame ?? at;
-      // Two neighbours: of all but the last of them nothing says whose they were.
-      if (follower === undefined) hole = { segment, frame: lost };
-      else if (lost > at) hole = { segment, frame: lost - 1 };
-      for (const { handle, tag } of follower?.repeats ?? [])
-        withPart(index, { handle, kind: 'data', bytes: 0 }, { segment, frame: lost, tag });
-      if (follower === undefined) break;
-      at = follower.number;
-      continue;
-    }
-    if (!whole && !isAcknowledged) break;
-    const isLinked = head.previousNumber !== last?.number || head.previousHash.equals(last.hash);
-    if (!whole || !isLinked) suspects++;
-    for (const entry of head.entries) withPart(index, entry, { segment, frame: at, tag: entry.tag });
-    const start = at * BLOCK_BYTES;
-    at += blocksOf(head.bytes);
-    last = {
-      number: head.number,
-      hash: hashOfFrame(bytes, start, head),
-      offset: start,
-      bytes: Buffer.from(bytes.subarray(start, at * BLOCK_BYTES)),
-    };
-  }
-  return { index, suspects, hole, last };
-}
-
-/** Adds a part to what is known of its segment. */
-export function withPart(
-  index: SegmentIndex,
-  { handle, kind, bytes }: Pick<Entry, 'handle' | 'kind' | 'bytes'>,
-  place: Place,
-): void {
-  const known = index.get(handle);
-  index.set(handle, {
-    handle,
-    isBorn: known?.isBorn ?? kind === 'birth',
-    isGone: kind === 'gone',
-    firstFrame: known?.firstFrame ?? place.frame,
-    last: place,
-    bytes: (known?.bytes ?? 0) + bytes,
-  });
-}
-
-/** The head of this segment's frame at a block. */
-function headOf(bytes: Buffer, header: SegmentStart, block: number): FrameHead | undefined {
-  const head = decodeHead(bytes, block * BLOCK_BYTES);
-  return head !== undefined && head.number === block && head.segmentId.equals(header.id) ? head : undefined;
-}
-
-function nextHead(
-  bytes: Buffer,
-  header: SegmentStart,
-  after: number,
-  end: Cut | undefined,
-): FrameHead | undefined {
-  const to = Math.min(end?.frame ?? Number.POSITIVE_INFINITY, Math.floor(bytes.length / BLOCK_BYTES) - 1);
-  for (let block = after + 1; block <= to; block++) {
-    const head = headOf(bytes, header, block);
-    if (head !== undefined) return head;
-  }
-  return undefined;
 }

@@ -12,6 +12,8 @@ export class PartsDamaged extends Error {
 /** A part as it lies in the log, or in a carried file. */
 export interface SealedPart {
   readonly place: Place;
+  /** The storage whose log it was carried out of; undefined for a part in the log itself. */
+  readonly storageId: Buffer | undefined;
   readonly segmentId: Buffer;
   /** The entry with its tag, as it stands in the frame's head. */
   readonly head: Buffer;

@@ -1,8 +1,15 @@
 import assert from 'node:assert/strict';
 import {
+  HEADER_COPIES,
+  HEADER_COPY_BYTES,
+  isHeaderCopy,
+  SEGMENT_ID_START,
+  SEGMENT_MAGIC,
+  SEGMENT_NUMBER_START,
+} from '@bundoc/shared/contract/log-folder';
+import {
   BLOCK_BYTES,
   blocksOf,
-  endsWithHash,
   type FramePlace,
   HANDLE_BYTES,
   HASH_BYTES,
@@ -12,11 +19,6 @@ import {
   TAG_BYTES,
 } from './layout.ts';
 
-const MAGIC = Buffer.from('BUNDOCL1', 'latin1');
-/** Two copies in block 0, so that no damage to one sector takes the header. */
-const COPIES = [0, BLOCK_BYTES / 2] as const;
-/** Of a copy, before its hash. */
-const COPY_BYTES = 132;
 const INDEX_ENTRY_BYTES = HANDLE_BYTES + 1 + 4 + 4 + TAG_BYTES + 6;
 const BORN = 1;
 const GONE = 2;
@@ -39,7 +41,7 @@ export interface SegmentHeader {
   readonly cut: Cut | undefined;
   /**
    * The last frame that is lost without a trace of whose parts it had; undefined when there is none or its
-   * loss is accepted. A handle of which nothing later is known may have lost its last parts. Earlier such
+   * loss is accepted. A handle without anything later may have lost its last parts. Earlier such
    * frames need no mention: the last one covers them.
    */
   readonly hole: FramePlace | undefined;
@@ -74,16 +76,16 @@ export function encodeHeader(header: SegmentHeader, index: readonly SegmentIndex
     writeIndexEntry(blocks, BLOCK_BYTES + at * INDEX_ENTRY_BYTES, entry);
   const indexHash = shortHash(blocks.subarray(BLOCK_BYTES, BLOCK_BYTES + indexBytes));
   const copy = encodeCopy(header, indexBytes, indexHash);
-  for (const start of COPIES) copy.copy(blocks, start);
+  for (const start of HEADER_COPIES) copy.copy(blocks, start);
   return blocks;
 }
 
 function encodeCopy(header: SegmentHeader, indexBytes: number, indexHash: Buffer): Buffer {
-  const bytes = Buffer.alloc(COPY_BYTES + HASH_BYTES);
-  MAGIC.copy(bytes, 0);
+  const bytes = Buffer.alloc(HEADER_COPY_BYTES + HASH_BYTES);
+  bytes.write(SEGMENT_MAGIC, 'latin1');
   header.storageId.copy(bytes, 8);
-  bytes.writeBigUInt64BE(BigInt(header.number), 24);
-  header.id.copy(bytes, 32);
+  bytes.writeBigUInt64BE(BigInt(header.number), SEGMENT_NUMBER_START);
+  header.id.copy(bytes, SEGMENT_ID_START);
   bytes.writeBigUInt64BE(BigInt(header.firstLive), 48);
   if (header.cut !== undefined) {
     bytes.writeBigUInt64BE(BigInt(header.cut.segment), 56);
@@ -97,27 +99,27 @@ function encodeCopy(header: SegmentHeader, indexBytes: number, indexHash: Buffer
     bytes.writeBigUInt64BE(BigInt(header.hole.segment), 120);
     bytes.writeUInt32BE(header.hole.frame, 128);
   }
-  shortHash(bytes.subarray(0, COPY_BYTES)).copy(bytes, COPY_BYTES);
+  shortHash(bytes.subarray(0, HEADER_COPY_BYTES)).copy(bytes, HEADER_COPY_BYTES);
   return bytes;
 }
 
 /** The header of a segment; undefined when neither copy is whole. */
 export function decodeHeader(block: Buffer): FoundHeader | undefined {
-  const copies = COPIES.map((start) => decodeCopy(block, start)).filter((copy) => copy !== undefined);
+  const copies = HEADER_COPIES.map((start) => decodeCopy(block, start)).filter((copy) => copy !== undefined);
   // A crash may leave one copy of the file's former life: the later one counts.
   return copies.sort((a, b) => b.number - a.number)[0];
 }
 
 function decodeCopy(block: Buffer, start: number): FoundHeader | undefined {
   const copy = block.subarray(start, start + BLOCK_BYTES / 2);
-  if (!copy.subarray(0, MAGIC.length).equals(MAGIC) || !endsWithHash(copy, 0, COPY_BYTES)) return undefined;
+  if (!isHeaderCopy(copy, 0)) return undefined;
   const cutSegment = Number(copy.readBigUInt64BE(56));
   const indexBytes = copy.readUInt32BE(100);
   const holeSegment = Number(copy.readBigUInt64BE(120));
   return {
     storageId: Buffer.from(copy.subarray(8, 24)),
-    number: Number(copy.readBigUInt64BE(24)),
-    id: Buffer.from(copy.subarray(32, 32 + ID_BYTES)),
+    number: Number(copy.readBigUInt64BE(SEGMENT_NUMBER_START)),
+    id: Buffer.from(copy.subarray(SEGMENT_ID_START, SEGMENT_ID_START + ID_BYTES)),
     firstLive: Number(copy.readBigUInt64BE(48)),
     cut:
       cutSegment === 0

@@ -1,9 +1,11 @@
 import { join } from 'node:path';
+import { codeOf } from '@bundoc/shared/data-folder';
 import { hasCode } from '@bundoc/shared/errors';
 import { PartReader } from './parts.ts';
 import type { LogDisk } from './ports.ts';
 import type { LiveSegment, LogScan } from './scan.ts';
 import type { Cut } from './segment-header.ts';
+import { SharedReads } from './shared-reads.ts';
 
 export interface SegmentLimits {
   /** Length of a segment's file. */
@@ -14,8 +16,14 @@ export interface SegmentLimits {
   readonly segmentsMax: number;
 }
 
+/** From this part of the log on, freeing begins. */
+const FREE_FROM = 0.5;
+/** So many closed segments may hold little; with more of them, the oldest is freed. */
+export const SPARSE_SEGMENTS_MAX = 3;
+/** Closed segments hold little when less than this part of them is uncovered. */
+const SPARSE_BELOW = 0.25;
 /** The last so many free segments are for what makes room. */
-export const RESERVE_SEGMENTS = 2;
+const RESERVE_SEGMENTS = 2;
 
 const ZEROS_BYTES = 1_048_576;
 
@@ -45,6 +53,7 @@ export class Segments {
   #free: FreedSegment[];
   readonly #readers = new Set<Reading>();
   readonly #onUsable: () => void;
+  readonly #reads: SharedReads;
   #nextFile: number;
   #nextNumber: number;
   #growing: Promise<void> | undefined;
@@ -52,6 +61,7 @@ export class Segments {
   /** @param onUsable called when a reader has ended that kept segments from being used. */
   constructor(disk: LogDisk, directory: string, limits: SegmentLimits, scan: LogScan, onUsable: () => void) {
     this.#disk = disk;
+    this.#reads = new SharedReads(disk);
     this.#onUsable = onUsable;
     this.#directory = directory;
     this.#limits = limits;
@@ -84,6 +94,19 @@ export class Segments {
     return this.#live.size / Math.max(1, this.#limits.segmentsMax - RESERVE_SEGMENTS);
   }
 
+  /**
+   * Whether the oldest segment should be freed: the log is half full, or restarts have used segments up that
+   * hold little.
+   *
+   * @param active the segment that is written.
+   */
+  shouldFree(uncoveredBytes: number, active: number | undefined): boolean {
+    if (this.fill >= FREE_FROM) return true;
+    const closed = this.#live.size - (active === undefined ? 0 : 1);
+    const isSparse = uncoveredBytes < closed * this.#limits.segmentBytes * SPARSE_BELOW;
+    return closed > SPARSE_SEGMENTS_MAX && isSparse;
+  }
+
   get mayGrow(): boolean {
     return this.#live.size + this.#free.length < this.#limits.segmentsMax;
   }
@@ -106,6 +129,11 @@ export class Segments {
   after(number: number): number {
     for (const live of this.#live.keys()) if (live > number) return live;
     return this.#nextNumber;
+  }
+
+  /** Those that count, the oldest first. */
+  all(): LiveSegment[] {
+    return [...this.#live.values()];
   }
 
   /**
@@ -153,16 +181,17 @@ export class Segments {
     return this.#growing;
   }
 
-  /** Resolves once no segment is being made. */
+  /** Resolves once no segment is being made, and none is open for reading. */
   async settled(): Promise<void> {
     await this.#growing?.catch(() => undefined);
+    await this.#reads[Symbol.asyncDispose]();
   }
 
   /** Reads parts. Segments that are freed meanwhile are not written over before the reader is disposed of. */
   reader(): PartReader {
     const reading: Reading = { segments: new Map(this.#live) };
     this.#readers.add(reading);
-    return new PartReader(this.#disk, reading.segments, this.firstLive, () => {
+    return new PartReader(this.#reads, reading.segments, this.firstLive, () => {
       this.#readers.delete(reading);
       if (this.#free.some(({ readers }) => readers.includes(reading))) this.#onUsable();
     });
@@ -179,11 +208,16 @@ export class Segments {
       await this.#disk.createFile(path, zeros(segmentBytes));
       await this.#disk.syncDirectory(this.#directory);
     } catch (error) {
-      await this.#disk.remove(path).catch(() => false);
+      // A file that is there was not made here: another process may have the data folder by now.
+      if (!isTaken(error)) await this.#disk.remove(path).catch(() => false);
       throw error;
     }
     this.giveBack(path);
   }
+}
+
+function isTaken(error: unknown): boolean {
+  return error instanceof Error && error.cause !== undefined && codeOf(error.cause) === 'EEXIST';
 }
 
 /** True for a disk, or a quota, that has no room. */

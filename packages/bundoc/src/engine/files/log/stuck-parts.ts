@@ -1,60 +1,41 @@
 import { dirname, join } from 'node:path';
-import type { LogDisk } from './ports.ts';
+import { decodeCarried, isCarriedUpTo } from './carried-file.ts';
+import type { FramePlace } from './layout.ts';
+import type { StuckFiles } from './log-api.ts';
+import type { FoundBirth } from './log-content.ts';
+import { type BirthText, decodeBirth } from './part-seal.ts';
+import type { LogDisk, ReadableLogDisk } from './ports.ts';
+import { PartsDamaged } from './sealed-part.ts';
 
 const FOLDER = 'stuck';
 const TEMPORARY = '.tmp';
 
-/**
- * Parts of projects whose own folders failed when their segment was to be used again:
- * `stuck/<handle>-<segment>`, carried files as elsewhere.
- */
-export class StuckParts {
-  readonly #disk: LogDisk;
-  readonly #directory: string;
-  readonly #names: Set<string>;
+const handleOf = (name: string) => name.slice(0, name.indexOf('-'));
 
-  private constructor(disk: LogDisk, directory: string, names: Set<string>) {
+/** The carried files of the log's own folder, `stuck/<handle>-<segment>`. */
+class StuckFolder implements StuckFiles {
+  readonly #disk: ReadableLogDisk;
+  readonly directory: string;
+  readonly names: Set<string>;
+
+  constructor(disk: ReadableLogDisk, directory: string, names: readonly string[]) {
     this.#disk = disk;
-    this.#directory = directory;
-    this.#names = names;
+    this.directory = directory;
+    this.names = new Set(names.filter((name) => !name.endsWith(TEMPORARY)));
   }
 
-  /** @param directory of the log. */
-  static async open(disk: LogDisk, directory: string): Promise<StuckParts> {
-    const folder = join(directory, FOLDER);
-    const names = (await disk.list(folder)) ?? [];
-    for (const name of names) if (name.endsWith(TEMPORARY)) await disk.remove(join(folder, name));
-    return new StuckParts(disk, folder, new Set(names.filter((name) => !name.endsWith(TEMPORARY))));
-  }
-
-  /** Handles that have parts here. Their projects are damaged until the parts are back in their folders. */
   get handles(): Set<string> {
-    return new Set([...this.#names].map((name) => name.slice(0, name.indexOf('-'))));
+    return new Set([...this.names].map(handleOf));
   }
 
-  /** Durable once resolved. */
-  async put(file: {
-    readonly handle: string;
-    readonly segment: number;
-    readonly content: Buffer;
-  }): Promise<void> {
-    await this.#disk.makeDirectory(this.#directory);
-    await this.#disk.syncDirectory(dirname(this.#directory));
-    const name = `${file.handle}-${file.segment}`;
-    const path = join(this.#directory, name);
-    await this.#disk.remove(path + TEMPORARY);
-    await this.#disk.createFile(path + TEMPORARY, file.content);
-    await this.#disk.rename(path + TEMPORARY, path);
-    await this.#disk.syncDirectory(this.#directory);
-    this.#names.add(name);
+  namesOf(handle: string): string[] {
+    return [...this.names].filter((name) => handleOf(name) === handle);
   }
 
-  /** The carried files of a handle. */
   async read(handle: string): Promise<Buffer[]> {
     const files: Buffer[] = [];
-    for (const name of this.#names) {
-      if (!name.startsWith(`${handle}-`)) continue;
-      const file = await this.#disk.openLogFile(join(this.#directory, name));
+    for (const name of this.namesOf(handle)) {
+      const file = await this.#disk.openLogFile(join(this.directory, name));
       try {
         files.push(await file.read(0, file.bytes));
       } finally {
@@ -63,13 +44,102 @@ export class StuckParts {
     }
     return files;
   }
+}
+
+/** Births among them: they are in no segment any more. */
+export async function* birthsIn(stuck: StuckFiles): AsyncGenerator<FoundBirth> {
+  for (const handle of stuck.handles)
+    for (const file of await stuck.read(handle)) {
+      const birth = birthIn(file);
+      if (birth !== undefined) yield { handle, project: birth.project, projectFile: birth.projectFile };
+    }
+}
+
+function birthIn(file: Buffer): BirthText | undefined {
+  try {
+    const part = decodeCarried(file).parts.find(({ entry }) => entry.kind === 'birth');
+    return part && decodeBirth(part.body);
+  } catch (error) {
+    // The handle fails at its opening.
+    if (error instanceof PartsDamaged) return undefined;
+    throw error;
+  }
+}
+
+/**
+ * What is there of {@link StuckParts}, to be read only.
+ *
+ * @param directory of the log, which need not exist.
+ */
+export async function listStuck(disk: ReadableLogDisk, directory: string): Promise<StuckFiles> {
+  const folder = join(directory, FOLDER);
+  return new StuckFolder(disk, folder, (await disk.list(folder)) ?? []);
+}
+
+/**
+ * Parts of projects whose own folders failed when their segment was to be used again:
+ * `stuck/<handle>-<segment>`, carried files as elsewhere.
+ */
+export class StuckParts implements StuckFiles {
+  readonly #disk: LogDisk;
+  readonly #folder: StuckFolder;
+
+  private constructor(disk: LogDisk, folder: StuckFolder) {
+    this.#disk = disk;
+    this.#folder = folder;
+  }
+
+  /** @param directory of the log. */
+  static async open(disk: LogDisk, directory: string): Promise<StuckParts> {
+    const folder = join(directory, FOLDER);
+    const names = (await disk.list(folder)) ?? [];
+    for (const name of names) if (name.endsWith(TEMPORARY)) await disk.remove(join(folder, name));
+    return new StuckParts(disk, new StuckFolder(disk, folder, names));
+  }
+
+  get handles(): Set<string> {
+    return this.#folder.handles;
+  }
+
+  read(handle: string): Promise<Buffer[]> {
+    return this.#folder.read(handle);
+  }
+
+  /** Durable once resolved. */
+  async put(file: {
+    readonly handle: string;
+    readonly segment: number;
+    readonly content: Buffer;
+  }): Promise<void> {
+    const { directory, names } = this.#folder;
+    await this.#disk.makeDirectory(directory);
+    await this.#disk.syncDirectory(dirname(directory));
+    const name = `${file.handle}-${file.segment}`;
+    const path = join(directory, name);
+    await this.#disk.remove(path + TEMPORARY);
+    await this.#disk.createFile(path + TEMPORARY, file.content);
+    await this.#disk.rename(path + TEMPORARY, path);
+    await this.#disk.syncDirectory(directory);
+    names.add(name);
+  }
+
+  /** Removes the files of a handle whose parts a snapshot covers. */
+  async removeUpTo(handle: string, covered: FramePlace): Promise<void> {
+    const { directory, names } = this.#folder;
+    for (const name of this.#folder.namesOf(handle)) {
+      const file = await this.#disk.openLogFile(join(directory, name));
+      const content = await file.read(0, file.bytes).finally(() => file.close());
+      if (!isCarriedUpTo(content, covered)) continue;
+      await this.#disk.remove(join(directory, name));
+      names.delete(name);
+    }
+  }
 
   /** The parts of a handle are durable in its own folder, or not needed any more. */
   async remove(handle: string): Promise<void> {
-    for (const name of [...this.#names]) {
-      if (!name.startsWith(`${handle}-`)) continue;
-      await this.#disk.remove(join(this.#directory, name));
-      this.#names.delete(name);
+    for (const name of this.#folder.namesOf(handle)) {
+      await this.#disk.remove(join(this.#folder.directory, name));
+      this.#folder.names.delete(name);
     }
   }
 }

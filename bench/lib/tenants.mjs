@@ -1,0 +1,180 @@
+// An installation with many tenants, each a project of its own with one document.
+
+import { renameSync } from 'node:fs';
+import { documentOf, documents, quiet } from './documents.mjs';
+import { failuresBetween, readMetrics } from './metrics.mjs';
+import { ANSWERS, descriptors, descriptorsBesideClients } from './processes.mjs';
+import { topOfProfile } from './profile.mjs';
+import { say } from './report.mjs';
+
+export const CONNECTIONS = 64;
+const PREFIX = '/v1/projects/tenant-';
+const COLLECTION = '/collections/notes/documents';
+const DOCUMENT = `${COLLECTION}/d1`;
+const BODY = documentOf(1_024);
+/** What one request may wait for when thousands of tenants are opened or made. */
+const PATIENCE_S = 60;
+/** Times that tenants which could not be made are tried again. */
+const TRIES = 5;
+/** Of 10,000 tenants at 2 a second. */
+const COUNTED_SECONDS_MAX = 5_000;
+const SAMPLE_MS = 1_000;
+
+export class Tenants {
+  #bench;
+  #installation;
+  #metricsToken;
+  /** The service that runs now. */
+  bundoc;
+  /** The largest number of tenants. */
+  most;
+  /** Descriptors beside those of clients, at most, so far. */
+  descriptorsMost = 0;
+
+  constructor(bench, { installation, most }) {
+    this.#bench = bench;
+    this.#installation = installation;
+    this.#metricsToken = installation.issueToken('service', 'docs:metrics');
+    this.most = most;
+  }
+
+  /** Stops the service that runs, and starts it again. @param {NodeJS.Signals} [signal] it is stopped with */
+  async restart(env = {}, { signal = 'SIGTERM', nodeArgs = ANSWERS } = {}) {
+    await this.bundoc?.stop(signal);
+    const { profiles } = this.#bench;
+    const full = profiles === '' ? env : { ...env, BENCH_PROFILES: profiles };
+    this.bundoc = await this.#bench.keep(this.#installation.startBundoc(full, nodeArgs));
+    return this.bundoc;
+  }
+
+  metrics() {
+    return readMetrics(this.bundoc.url, this.#metricsToken);
+  }
+
+  async openCount() {
+    return (await this.metrics()).valueOf('bundoc_projects_open');
+  }
+
+  /**
+   * Puts a load on Bundoc, or on another server. Failed requests are counted, named by status in the report, and part of no rate.
+   *
+   * @param {{ silent?: boolean, server?: object }} [options]
+   */
+  async measured(name, load, { silent = false, server } = {}) {
+    const before = server === undefined ? await this.metrics() : undefined;
+    const sampler = setInterval(() => this.#sampleDescriptors(), SAMPLE_MS);
+    const common = { token: this.#installation.token, connections: CONNECTIONS, tolerant: true };
+    try {
+      const full = { ...common, ...load };
+      const run = () => this.#bench.report.measured(name, server ?? this.bundoc, full, { silent });
+      const isProfiled = this.#bench.profiles !== '' && server === undefined && !silent;
+      const row = isProfiled ? await this.#profiled(name, run) : await run();
+      if (row.errors > 0 && before !== undefined) {
+        const failures = failuresBetween(before, await this.metrics());
+        this.#bench.report.note(
+          `${name}: answers that failed, by status: ${failures === '' ? 'none' : failures}.`,
+        );
+      }
+      return row;
+    } finally {
+      clearInterval(sampler);
+    }
+  }
+
+  async #profiled(name, run) {
+    const { result, profile } = await this.bundoc.profiled(run);
+    const named = `${profile.replace(/\.cpuprofile$/, '')}-${name.replace(/[^\w]+/g, '-')}.cpuprofile`;
+    renameSync(profile, named);
+    this.#bench.report.note(`Profile of ${name}, main thread: ${topOfProfile(named).join(', ')}.`);
+    return result;
+  }
+
+  /** Makes all tenants, each by putting its one document. @returns what the first try measured. */
+  async make(name, server) {
+    const load = { ...each(this.most, 'PUT'), body: BODY };
+    const first = await this.measured(name, load, { server });
+    let row = first;
+    for (let tries = 1; row.errors > 0; tries++) {
+      if (tries === TRIES) throw new Error(`${name}: there are still errors in try ${tries}`);
+      row = await this.measured(`${name}, try ${tries + 1}`, load, { server });
+    }
+    return first;
+  }
+
+  /** Reads each of the first tenants once, which opens it where that has room. */
+  readEach(name, count, options) {
+    return this.measured(name, each(count, 'GET'), options);
+  }
+
+  /** Creates one document in each of the first tenants. */
+  createEach(name, count) {
+    return this.measured(name, {
+      ...each(count, 'POST'),
+      suffix: COLLECTION,
+      body: BODY,
+    });
+  }
+
+  /** What a reader or a writer of the first tenants sends. */
+  reads(count, seconds) {
+    return { method: 'GET', paths: documentPaths(count), seconds };
+  }
+
+  creates(count, seconds) {
+    const paths = Array.from({ length: count }, (_, at) => documents(`tenant-${at + 1}`)[0]);
+    return { method: 'POST', paths, seconds, body: BODY, patienceS: PATIENCE_S };
+  }
+
+  /** Waits until the service is quiet and its garbage is collected. @returns {Promise<number>} resident bytes. */
+  async residentBytes() {
+    await quiet(this.bundoc);
+    await this.bundoc.memory();
+    await quiet(this.bundoc);
+    return (await this.bundoc.memory()).rss;
+  }
+
+  async sayState(when) {
+    this.#sampleDescriptors();
+    const { pid } = this.bundoc;
+    this.#bench.report.note(
+      `${when}: ${await this.openCount()} projects open, ${descriptors(pid)} descriptors.`,
+    );
+  }
+
+  #sampleDescriptors() {
+    const { pid, url } = this.bundoc;
+    this.descriptorsMost = Math.max(
+      this.descriptorsMost,
+      descriptorsBesideClients(pid, Number(new URL(url).port)),
+    );
+  }
+}
+
+/** A document of each of the first tenants. */
+export function documentPaths(count) {
+  return Array.from({ length: count }, (_, at) => `${PREFIX}${at + 1}${DOCUMENT}`);
+}
+
+/** Each of the first tenants once. */
+function each(count, method) {
+  return {
+    method,
+    prefix: PREFIX,
+    suffix: DOCUMENT,
+    count,
+    seconds: COUNTED_SECONDS_MAX,
+    patienceS: PATIENCE_S,
+  };
+}
+
+/** Runs a part of a case. One that breaks off is reported, and does not take the others along. */
+export async function part(report, name, run) {
+  say(`-- ${name}`);
+  try {
+    await run();
+  } catch (error) {
+    process.exitCode = 1;
+    report.note(`**${name} broke off**: ${error.message}`);
+    say(`-- ${name} broke off: ${error.stack}`);
+  }
+}

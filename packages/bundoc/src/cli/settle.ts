@@ -1,0 +1,35 @@
+import type { Environment } from '@bundoc/shared/config';
+import { withEngine } from './open-data.ts';
+
+export interface SettleOptions {
+  readonly all?: true;
+  readonly acceptLoss?: true;
+  readonly json?: true;
+}
+
+/**
+ * Makes the folder of every project durable; with `all`, also everything of it that only the log has. Needs
+ * no key.
+ *
+ * @returns true when every folder took what is its.
+ */
+export async function settle(environment: Environment, options: SettleOptions): Promise<boolean> {
+  const stuck = await withEngine(environment, async (engine) => {
+    if (options.acceptLoss) await engine.acceptLoss();
+    if (options.all) return await engine.carryAll();
+    await engine.markSettled();
+    return [];
+  });
+  if (options.json) console.log(JSON.stringify({ stuck }));
+  else print(options.all === true, stuck);
+  return stuck.length === 0;
+}
+
+function print(all: boolean, stuck: readonly string[]): void {
+  for (const one of stuck)
+    console.log(`${one}  its folder does not take its parts of the log: they stay in log/stuck`);
+  const what = all ? 'holds all of its project' : 'is durable';
+  console.error(
+    `bundoc: settled: every folder of a project${stuck.length === 0 ? '' : ' but those above'} ${what}`,
+  );
+}

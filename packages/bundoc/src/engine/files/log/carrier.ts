@@ -1,0 +1,144 @@
+import { type AppError, hasCode } from '@bundoc/shared/errors';
+import { type Carried, decodeCarried, encodeCarried } from './carried-file.ts';
+import { comparePlaces, type Place } from './layout.ts';
+import type { CarryTarget, LogOptions } from './log-api.ts';
+import type { LogContent } from './log-content.ts';
+import type { PartReader } from './parts.ts';
+import type { LiveSegment } from './scan.ts';
+import { type SegmentIndex, scanFrames } from './scan-frames.ts';
+import { PartsDamaged, type SealedPart } from './sealed-part.ts';
+import type { Segments } from './segments.ts';
+import type { StuckParts } from './stuck-parts.ts';
+
+/** Files that are put into folders of projects at once. */
+const BATCH = 512;
+
+/** Copies sealed parts out of the log into the folders of their projects, without any key. */
+export class Carrier {
+  readonly #storageId: Buffer;
+  readonly #segments: Segments;
+  readonly #content: LogContent;
+  readonly #stuck: StuckParts;
+  /** Files that were carried. */
+  carried = 0;
+
+  constructor(
+    { storageId }: Pick<LogOptions, 'storageId'>,
+    segments: Segments,
+    content: LogContent,
+    stuck: StuckParts,
+  ) {
+    this.#storageId = storageId;
+    this.#segments = segments;
+    this.#content = content;
+    this.#stuck = stuck;
+  }
+
+  /**
+   * Carries the parts that pin a segment, to the log's own folder for projects whose folders fail.
+   *
+   * @returns handles whose folders failed. @throws when their parts can be put nowhere.
+   */
+  async carry(segment: LiveSegment, target: CarryTarget): Promise<string[]> {
+    const handles = this.#content.index.pinning(segment.number);
+    if (handles.length === 0) return [];
+    const failed: string[] = [];
+    await using reader = this.#segments.reader();
+    const index = await this.#indexOf(reader, segment);
+    for (let at = 0; at < handles.length; at += BATCH) {
+      const some = handles.slice(at, at + BATCH);
+      const batch: Carried[] = [];
+      for (const handle of some) {
+        const carried = await this.#carriedOf(reader, segment, handle, index.get(handle)?.last);
+        if (carried !== undefined) batch.push(carried);
+      }
+      failed.push(...(await this.#put(batch, target)));
+      const next = this.#segments.after(segment.number);
+      const bytesOf = new Map(batch.map(({ handle, parts }) => [handle, bodyBytes(parts)]));
+      for (const handle of some)
+        this.#content.index.coverSegment(handle, segment.number, next, bytesOf.get(handle) ?? 0);
+      this.carried += batch.length;
+    }
+    return failed;
+  }
+
+  /** The last part of each handle in a segment; none where the segment cannot be read as a whole. */
+  async #indexOf(reader: PartReader, segment: LiveSegment): Promise<SegmentIndex> {
+    try {
+      return scanFrames(await reader.preload(segment), segment, segment.end).index;
+    } catch (error) {
+      // A bad sector costs the parts in it, and must not keep all that follows from being freed.
+      if (hasCode(error, 'storage_unavailable')) return new Map();
+      throw error;
+    }
+  }
+
+  /**
+   * Puts the files in the log's own folder back into the folders of their projects.
+   *
+   * @returns handles whose files stay, since their folders fail or a file is damaged.
+   */
+  async putBack(target: CarryTarget): Promise<string[]> {
+    const failed: string[] = [];
+    for (const handle of this.#stuck.handles) {
+      try {
+        const contents = await this.#stuck.read(handle);
+        const files = contents.map((content) => ({
+          handle,
+          segment: decodeCarried(content).segment,
+          content,
+        }));
+        const outcomes = await target.write(files);
+        if (outcomes.every((error) => error === undefined)) await this.#stuck.remove(handle);
+        else failed.push(handle);
+      } catch (error) {
+        if (!(error instanceof PartsDamaged)) throw error;
+        failed.push(handle);
+      }
+    }
+    return failed;
+  }
+
+  async #put(batch: readonly Carried[], target: CarryTarget): Promise<string[]> {
+    const files = batch.map((one) => ({
+      handle: one.handle,
+      segment: one.segment,
+      content: encodeCarried(one),
+    }));
+    const outcomes: readonly (AppError | undefined)[] = files.length === 0 ? [] : await target.write(files);
+    const failed: string[] = [];
+    for (const [at, file] of files.entries()) {
+      const { handle } = file;
+      if (outcomes[at] === undefined || !this.#content.isUncovered(handle)) continue;
+      await this.#stuck.put(file);
+      // The project may have ended meanwhile: a birth that stayed here would make it again at the next start.
+      if (this.#content.isUncovered(handle)) failed.push(handle);
+      else await this.#stuck.remove(handle);
+    }
+    return failed;
+  }
+
+  /**
+   * What pins a segment of a handle; undefined when it has no part there. What cannot be read is missed at
+   * the opening.
+   */
+  async #carriedOf(
+    reader: PartReader,
+    { number, id }: LiveSegment,
+    handle: string,
+    found: Place | undefined,
+  ): Promise<Carried | undefined> {
+    const newest = this.#content.index.newest(handle);
+    const oldest = this.#content.index.oldest(handle);
+    const last =
+      newest?.segment === number ? newest : (found ?? (await reader.lastIn(number, handle, newest)));
+    if (oldest === undefined || last === undefined || comparePlaces(last, oldest) < 0) return undefined;
+    const parts = await reader.within(handle, last, oldest);
+    const storageId = this.#storageId;
+    return { storageId, handle, segment: number, segmentId: id, newest: last, parts };
+  }
+}
+
+function bodyBytes(parts: readonly SealedPart[]): number {
+  return parts.reduce((sum, { body }) => sum + body.length, 0);
+}

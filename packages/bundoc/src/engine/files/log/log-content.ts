@@ -1,0 +1,74 @@
+import type { HandleIndex } from './handle-index.ts';
+import { comparePlaces, type FramePlace, type Place } from './layout.ts';
+import { type BirthText, decodeBirth } from './part-seal.ts';
+import type { PartReader } from './parts.ts';
+import type { LiveSegment, LogScan } from './scan.ts';
+import type { SuspectFrame } from './scan-frames.ts';
+
+/** From so many parts on, a segment is read at once. */
+const PRELOAD_FROM = 32;
+
+/** The segments that count, and how their parts are read. */
+export interface SegmentsToRead {
+  at(number: number): LiveSegment | undefined;
+  reader(): PartReader;
+}
+
+/** A birth that the log has, with what it has in the clear. */
+export interface FoundBirth extends BirthText {
+  readonly handle: string;
+}
+
+/** What a log holds, as far as it can be said without any key; kept up to date by who writes to it. */
+export class LogContent {
+  readonly index: HandleIndex;
+  /** Where the births are, by handle. */
+  readonly births: Map<string, FramePlace>;
+  /** The last frame that is lost without a trace of whose parts it had. */
+  hole: FramePlace | undefined;
+  /** Frames that were found damaged. */
+  readonly suspects: readonly SuspectFrame[];
+  readonly #segments: SegmentsToRead;
+
+  constructor(scan: LogScan, segments: SegmentsToRead) {
+    this.index = scan.index;
+    this.births = new Map(scan.births);
+    this.hole = scan.hole;
+    this.suspects = scan.suspects;
+    this.#segments = segments;
+  }
+
+  /** Whether a handle has parts that nothing else has. */
+  isUncovered(handle: string): boolean {
+    return this.index.oldest(handle) !== undefined;
+  }
+
+  /** Whether frames of unknown projects are lost, and nothing later is known of a handle. */
+  isDoubtful(newest: Place | undefined, covered: FramePlace | undefined): boolean {
+    const { hole } = this;
+    if (hole === undefined) return false;
+    const known = [newest, covered].filter((place) => place !== undefined);
+    return known.every((place) => comparePlaces(place, hole) < 0);
+  }
+
+  /** The births whose clear text can be read. Reads a segment at a time. */
+  async *readBirths(): AsyncGenerator<FoundBirth> {
+    const bySegment = new Map<number, [handle: string, place: FramePlace][]>();
+    for (const birth of this.births) {
+      const { segment } = birth[1];
+      const others = bySegment.get(segment);
+      if (others === undefined) bySegment.set(segment, [birth]);
+      else others.push(birth);
+    }
+    for (const [number, births] of bySegment) {
+      await using reader = this.#segments.reader();
+      const segment = this.#segments.at(number);
+      if (segment !== undefined && births.length > PRELOAD_FROM) await reader.preload(segment);
+      for (const [handle, place] of births) {
+        const part = await reader.read(handle, place);
+        const birth = part?.entry.kind === 'birth' ? decodeBirth(part.body) : undefined;
+        if (birth !== undefined) yield { handle, project: birth.project, projectFile: birth.projectFile };
+      }
+    }
+  }
+}

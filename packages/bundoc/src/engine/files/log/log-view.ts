@@ -1,0 +1,146 @@
+import { beginsAt } from './frame.ts';
+import { BLOCK_BYTES, type FramePlace, type Place } from './layout.ts';
+import { type ReadableLog, SEGMENT_BYTES, type StuckFiles } from './log-api.ts';
+import { type FoundBirth, LogContent } from './log-content.ts';
+import { PartReader } from './parts.ts';
+import type { ReadableLogDisk } from './ports.ts';
+import { type LiveSegment, lostLog, scanLog } from './scan.ts';
+import type { SuspectFrame } from './scan-frames.ts';
+import type { SealedPart } from './sealed-part.ts';
+import { birthsIn, listStuck } from './stuck-parts.ts';
+
+export interface LogViewOptions {
+  readonly disk: ReadableLogDisk;
+  /** `data/log`, which need not exist. */
+  readonly directory: string;
+  readonly storageId: Buffer;
+  /** Length of a segment's file. */
+  readonly segmentBytes?: number;
+  /** True when the storage had a log before: if there is none, it was lost. */
+  readonly mustExist?: boolean;
+  /**
+   * Also reads the frames of segments whose index is whole, so that {@link LogView.damage} names every frame
+   * that is damaged.
+   */
+  readonly everyFrame?: boolean;
+}
+
+/**
+ * Finds out what a log holds, without any key, and changes nothing. The caller holds the lock of the data
+ * folder, so that nobody writes meanwhile. One segment at a time is in memory.
+ *
+ * @throws LogDamaged when the log, or a segment that counts, is missing or of another storage.
+ */
+export async function readLog(options: LogViewOptions): Promise<LogView> {
+  const { disk, directory, storageId, segmentBytes = SEGMENT_BYTES, everyFrame = false } = options;
+  const scan = await scanLog(disk, directory, storageId, segmentBytes, everyFrame);
+  if (options.mustExist === true && scan.nextNumber === 1) throw lostLog(directory);
+  const segments = new Map(scan.live.map((segment) => [segment.number, segment]));
+  const firstLive = scan.live[0]?.number ?? scan.nextNumber;
+  const reader = () => new PartReader(disk, segments, firstLive);
+  const content = new LogContent(scan, { at: (number) => segments.get(number), reader });
+  const stuck = await listStuck(disk, directory);
+  return new LogView(content, { live: scan.live, firstLive, lastNumber: scan.nextNumber - 1, reader }, stuck);
+}
+
+interface ViewedSegments {
+  /** Those that count, the oldest first. */
+  readonly live: readonly LiveSegment[];
+  /** Segments before this one were freed. */
+  readonly firstLive: number;
+  /** The highest number that a segment ever had. */
+  readonly lastNumber: number;
+  reader(): PartReader;
+}
+
+/** A log as it was found. */
+export class LogView implements ReadableLog {
+  readonly #content: LogContent;
+  readonly #segments: ViewedSegments;
+  readonly stuck: StuckFiles;
+
+  constructor(content: LogContent, segments: ViewedSegments, stuck: StuckFiles) {
+    this.#content = content;
+    this.#segments = segments;
+    this.stuck = stuck;
+  }
+
+  /** Segments before this one were freed. */
+  get firstLive(): number {
+    return this.#segments.firstLive;
+  }
+
+  /** The highest number that a segment ever had. */
+  get lastNumber(): number {
+    return this.#segments.lastNumber;
+  }
+
+  get handles(): IterableIterator<string> {
+    return this.#content.index.handles();
+  }
+
+  /** Frames that are damaged, and the handles that have parts in them. */
+  get suspects(): readonly SuspectFrame[] {
+    return this.#content.suspects;
+  }
+
+  /** A sentence for each damaged frame, and one for lost frames of unknown projects. */
+  get damage(): readonly string[] {
+    const { hole, suspects } = this.#content;
+    const sentences = suspects
+      .filter(({ handles }) => handles.length > 0)
+      .map(
+        ({ segment, frame, handles }) =>
+          `segment ${segment}, frame ${frame} of the log is damaged; it has parts of ${listOf(handles)}`,
+      );
+    if (hole === undefined) return sentences;
+    return [
+      ...sentences,
+      `segment ${hole.segment} of the log has lost frames up to frame ${hole.frame}, and nothing says whose parts they had`,
+    ];
+  }
+
+  newest(handle: string): Place | undefined {
+    return this.#content.index.newest(handle);
+  }
+
+  isUncovered(handle: string): boolean {
+    return this.#content.isUncovered(handle);
+  }
+
+  isDoubtful(handle: string, covered: FramePlace | undefined): boolean {
+    return this.#content.isDoubtful(this.newest(handle), covered);
+  }
+
+  reader(): PartReader {
+    return this.#segments.reader();
+  }
+
+  async *births(): AsyncGenerator<FoundBirth> {
+    yield* this.#content.readBirths();
+    yield* birthsIn(this.stuck);
+  }
+
+  /**
+   * Every part of these handles that can still be read, the oldest first, whether or not others lead to it.
+   * One segment at a time is in memory; a part is to be used before the next one is asked for.
+   */
+  async *partsOf(handles: ReadonlySet<string>): AsyncGenerator<SealedPart> {
+    for (const segment of this.#segments.live) {
+      await using reader = this.reader();
+      const bytes = await reader.preload(segment);
+      const end = segment.end?.frame ?? bytes.length / BLOCK_BYTES - 1;
+      for (let frame = segment.firstFrame; frame <= end; frame++) {
+        if (!beginsAt(bytes, frame, segment.id)) continue;
+        for (const handle of handles) {
+          const part = await reader.read(handle, { segment: segment.number, frame });
+          if (part !== undefined) yield part;
+        }
+      }
+    }
+  }
+}
+
+function listOf(handles: readonly string[]): string {
+  return handles.length === 1 ? `handle ${handles[0]}` : `handles ${handles.join(', ')}`;
+}

@@ -1,0 +1,232 @@
+import { randomBytes } from 'node:crypto';
+import type { SegmentUse } from '@bundoc/shared/contract/log-folder';
+import { frameBytes, type Repeat } from './frame.ts';
+import { BLOCK_BYTES, blocksOf, ID_BYTES } from './layout.ts';
+import type { LogOptions } from './log-api.ts';
+import type { LogContent } from './log-content.ts';
+import type { LogFile } from './ports.ts';
+import type { LogScan } from './scan.ts';
+import type { SegmentIndex } from './scan-frames.ts';
+import { NO_HASH, type SealedFrame, sealFrame } from './seal-frame.ts';
+import { type Cut, encodeHeader } from './segment-header.ts';
+import type { Segments } from './segments.ts';
+import type { Sending } from './turns.ts';
+
+/** The segment that is written. */
+export interface ActiveSegment {
+  readonly number: number;
+  readonly id: Buffer;
+  readonly file: LogFile;
+  readonly index: SegmentIndex;
+  /** Where the next frame begins. */
+  block: number;
+  lastFrame: number;
+  lastHash: Buffer;
+  lastParts: readonly Repeat[];
+  /** While true, only what makes room goes into it. */
+  isReserve: boolean;
+}
+
+export interface SegmentEvents {
+  readonly onBegun: (isReserve: boolean) => void;
+  /** Segments were freed. */
+  readonly onFreed: () => void;
+  /** No segment may be begun any more. */
+  readonly onLost: (error: unknown) => void;
+}
+
+/** Begins, writes, ends and frees segments, and knows where the log ends. */
+export class SegmentWriter {
+  readonly #options: LogOptions;
+  readonly #segments: Segments;
+  readonly #content: LogContent;
+  readonly #buffer: Buffer;
+  readonly #events: SegmentEvents;
+  /** The last frame that counts, and whose parts its segment has. */
+  #tail: LogScan['tail'];
+  #active: ActiveSegment | undefined;
+  #newest: SegmentUse | undefined;
+  #isLost = false;
+
+  /** @param buffer in which frames are made. */
+  constructor(
+    options: LogOptions,
+    buffer: Buffer,
+    { tail, live }: Pick<LogScan, 'tail' | 'live'>,
+    segments: Segments,
+    content: LogContent,
+    events: SegmentEvents,
+  ) {
+    this.#options = options;
+    this.#buffer = buffer;
+    this.#tail = tail;
+    this.#newest = live.at(-1);
+    this.#segments = segments;
+    this.#content = content;
+    this.#events = events;
+  }
+
+  get active(): ActiveSegment | undefined {
+    return this.#active;
+  }
+
+  /** The last segment that was begun, in this process or before; undefined in a log that has none. */
+  get newest(): SegmentUse | undefined {
+    return this.#newest;
+  }
+
+  /** Whether the oldest segment should be freed. */
+  get shouldFree(): boolean {
+    return this.#segments.shouldFree(this.#content.index.uncoveredBytes, this.#active?.number);
+  }
+
+  /** Bytes of bodies that the next frame may have, when it has so many parts. */
+  bodyBytesLeft(active: ActiveSegment, parts: number): number {
+    const left = this.#blocksLeft(active) * BLOCK_BYTES - frameBytes(parts, active.lastParts.length, 0);
+    return Math.min(left, this.#options.limits.frameBytes);
+  }
+
+  #blocksLeft(active: ActiveSegment): number {
+    return this.#options.limits.segmentBytes / BLOCK_BYTES - active.block;
+  }
+
+  /** Whether another frame fits into the segment that is written. */
+  get hasRoom(): boolean {
+    const active = this.#active;
+    return active !== undefined && this.bodyBytesLeft(active, 1) >= this.#options.limits.chunkBytes;
+  }
+
+  /** Seals a frame. From here on its number is used up, whatever becomes of it. */
+  seal(active: ActiveSegment, group: readonly Sending[]): SealedFrame & { readonly number: number } {
+    const number = active.block;
+    const sealed = sealFrame(this.#buffer, active, this.#options.storageId, group);
+    active.block += sealed.frame.length / BLOCK_BYTES;
+    return { ...sealed, number };
+  }
+
+  /** A frame is durable: it is the last one that counts. */
+  keep(active: ActiveSegment, { number, hash, directory }: SealedFrame & { readonly number: number }): void {
+    active.lastFrame = number;
+    active.lastHash = hash;
+    active.lastParts = directory;
+    const cut: Cut = { segment: active.number, segmentId: active.id, frame: number, hash };
+    this.#tail = { cut, index: active.index };
+  }
+
+  /** Ends the log in order: the last frame is followed by an empty one, so that damage to it is noticed. */
+  async end(): Promise<void> {
+    const active = this.#active;
+    if (active !== undefined && active.lastParts.length > 0 && this.#fits(active)) {
+      const { number, frame } = this.seal(active, []);
+      await active.file.writeDurably(number * BLOCK_BYTES, frame).catch(() => undefined);
+    }
+    await this.close();
+  }
+
+  /** Whether there is room for an empty frame. */
+  #fits(active: ActiveSegment): boolean {
+    return this.#blocksLeft(active) >= blocksOf(frameBytes(0, active.lastParts.length, 0));
+  }
+
+  async close(): Promise<void> {
+    const active = this.#active;
+    this.#active = undefined;
+    await active?.file.close().catch(() => undefined);
+  }
+
+  /** Begins a segment in any file that is free, or in a new one. @returns false when none can be begun. */
+  async beginSomewhere(): Promise<boolean> {
+    if (this.#isLost) return false;
+    const segments = this.#segments;
+    if (segments.free === 0 && segments.mayGrow) await segments.grow().catch(() => undefined);
+    const unreserved = segments.take(false);
+    const path = unreserved ?? segments.take(true);
+    return path !== undefined && this.tryBegin(path, unreserved === undefined);
+  }
+
+  /** {@link begin}, or gives the file back. */
+  async tryBegin(path: string, isReserve: boolean): Promise<boolean> {
+    try {
+      await this.begin(path, isReserve);
+      return true;
+    } catch (error) {
+      this.#segments.giveBack(path);
+      if (!this.#isLost) this.#options.observer?.onCut?.(error);
+      return false;
+    }
+  }
+
+  /**
+   * Makes the header of a new segment durable: it names the last frame that counts, and all behind that never
+   * happened.
+   */
+  async begin(path: string, isReserve: boolean): Promise<void> {
+    await this.#requireOwn();
+    const { disk, storageId } = this.#options;
+    const { hole } = this.#content;
+    const segments = this.#segments;
+    const firstLive = segments.firstLive;
+    const number = segments.takeNumber();
+    const id = randomBytes(ID_BYTES);
+    const cut = this.#tail?.cut;
+    const isCutLive = cut !== undefined && cut.segment >= firstLive;
+    const index = isCutLive ? [...(this.#tail?.index.values() ?? [])] : [];
+    const header = { storageId, number, id, firstLive: Math.min(firstLive, number), cut, hole };
+    const blocks = encodeHeader(header, index);
+    const file = await disk.openLogFile(path);
+    try {
+      await file.writeDurably(0, blocks);
+    } catch (error) {
+      await file.close().catch(() => undefined);
+      throw error;
+    }
+    const firstFrame = blocks.length / BLOCK_BYTES;
+    segments.add({ number, id, path, firstFrame, end: undefined }, cut);
+    this.#newest = { number, id };
+    this.#active = {
+      number,
+      id,
+      file,
+      index: new Map(),
+      block: firstFrame,
+      lastFrame: 0,
+      lastHash: cut?.hash ?? NO_HASH,
+      lastParts: [],
+      isReserve,
+    };
+    this.#events.onBegun(isReserve);
+    this.release();
+    // In the background, so that the next segment is there when it is needed.
+    if (segments.mayGrow && !segments.hasUnreserved) segments.grow().catch(() => undefined);
+    if (this.shouldFree) this.#options.observer?.onPressure?.(undefined);
+  }
+
+  /** @throws what `beforeSegment` throws; then nothing may be written any more. */
+  async #requireOwn(): Promise<void> {
+    try {
+      await this.#options.beforeSegment?.();
+    } catch (error) {
+      this.#isLost = true;
+      this.#events.onLost(error);
+      throw error;
+    }
+  }
+
+  /** Frees the oldest segments as long as nobody needs them. */
+  release(): void {
+    const segments = this.#segments;
+    const { index, births } = this.#content;
+    let isAnyFree = false;
+    for (;;) {
+      const oldest = segments.firstLive;
+      const isInUse = oldest === this.#active?.number || segments.at(oldest) === undefined;
+      if (isInUse || index.isPinned(oldest)) break;
+      segments.release(oldest);
+      isAnyFree = true;
+    }
+    if (!isAnyFree) return;
+    index.forgetBefore(segments.firstLive);
+    for (const [handle, { segment }] of births) if (segment < segments.firstLive) births.delete(handle);
+    this.#events.onFreed();
+  }
+}

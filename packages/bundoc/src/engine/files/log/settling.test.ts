@@ -1,0 +1,176 @@
+import { settledState } from '@bundoc/shared/contract/log-folder';
+import { describe, expect, it } from 'vitest';
+import { check, openAll } from '../../../testing/log-history.ts';
+import { idsOf, LogWorld, SMALL_LIMITS } from '../../../testing/log-projects.ts';
+import { SimulatedDisk } from '../../../testing/simulated-disk.ts';
+import { openParts, PartReader, partsBehind } from './parts.ts';
+
+const newDisk = (world: LogWorld) => new SimulatedDisk(...world.directories());
+
+/** What BunKMS sees of the log. */
+function stateOf(disk: SimulatedDisk): ReturnType<typeof settledState> {
+  const names = [...disk.files().keys()].filter((path) => path.startsWith('/log/'));
+  return settledState({
+    list: () => (names.length === 0 ? undefined : names.map((path) => path.slice('/log/'.length))),
+    readStart: (name, bytes) => disk.files().get(`/log/${name}`)?.subarray(0, bytes),
+  });
+}
+
+describe('carrying everything', () => {
+  const world = () => new LogWorld(4, { ...SMALL_LIMITS, segmentsMax: 40 });
+
+  it('leaves nothing uncovered and every segment free, at the next start as well, with all in the folders of the projects', async () => {
+    const here = world();
+    const disk = newDisk(here);
+    const [log, open] = await openAll(here, disk);
+    for (let round = 0; round < 12; round++)
+      await Promise.all(open.map((one, at) => one.commit(here.newCommit(), at === 0 ? 9_000 : 700)));
+    await here.checkpoint(log, disk, open[1]!);
+    await open[1]!.commit(here.newCommit(), 10);
+    expect(log.stats.segmentsLive).toBeGreaterThan(2);
+    expect(await log.carryAll(here.carryTarget(disk))).toEqual([]);
+    expect(log.stats).toMatchObject({ segmentsLive: 1, uncoveredBytes: 0 });
+    expect(here.projects.map(({ handle }) => log.isUncovered(handle))).toEqual([false, false, false, false]);
+    await check(here, log, disk);
+    await log[Symbol.asyncDispose]();
+    const cut = disk.powerCut('synced only');
+    const again = await here.openLog(cut);
+    expect(again.stats).toMatchObject({ segmentsLive: 0, uncoveredBytes: 0, handles: 0 });
+    await check(here, again, cut);
+
+    // The folders alone, where another log is.
+    for (const project of here.projects.filter((_, at) => at !== 1)) {
+      const files = [...cut.files()].filter(([path]) => path.startsWith(`${project.directory}/carried-`));
+      await using reader = new PartReader(cut, new Map(), 1);
+      const wanted = { handle: project.handle, newest: undefined, covered: undefined };
+      const carried = files.map(([, bytes]) => bytes);
+      const parts = partsBehind(reader, { ...wanted, carried });
+      const ids: number[] = [];
+      for await (const { plaintext } of openParts(project.name, Buffer.alloc(16), project.keys, parts))
+        ids.push(...idsOf(plaintext));
+      expect(ids).toEqual(project.given.map(({ id }) => id));
+    }
+  });
+
+  it('waits for what is on its way, lets nothing in between, and goes on with what came meanwhile', async () => {
+    const here = world();
+    const disk = newDisk(here);
+    const [log, open] = await openAll(here, disk);
+    const commits = () => open.map((one, at) => one.commit(here.newCommit(), at === 0 ? 20_000 : 300));
+    const before = commits();
+    const carrying = log.carryAll(here.carryTarget(disk));
+    const meanwhile = commits();
+    await Promise.all([...before, carrying, ...meanwhile, log.carryOldest(here.carryTarget(disk))]);
+    await Promise.all(commits());
+    await check(here, log, disk);
+    const cut = disk.powerCut('synced only');
+    await check(here, await here.openLog(cut), cut);
+  });
+
+  it('keeps aside what a failing folder does not take, and puts it back once that works', async () => {
+    const here = world();
+    const disk = newDisk(here);
+    const [log, open] = await openAll(here, disk);
+    for (let round = 0; round < 3; round++)
+      await Promise.all(open.map((one) => one.commit(here.newCommit(), 700)));
+    const failing = here.projects[2]!;
+    const target = here.carryTarget(disk, (name) => name === failing.name);
+    expect(await log.carryAll(target)).toEqual([failing.handle]);
+    expect(await log.carryAll(target)).toEqual([failing.handle]);
+    expect(log.stats).toMatchObject({ uncoveredBytes: 0, stuckHandles: 1 });
+    expect(await log.carryAll(here.carryTarget(disk))).toEqual([]);
+    expect(log.stats.stuckHandles).toBe(0);
+    await check(here, log, disk);
+    const cut = disk.powerCut('synced only');
+    await check(here, await here.openLog(cut), cut);
+  });
+
+  it('loses nothing when the process ends at any of its operations', async () => {
+    const rehearse = async (operation: number | undefined) => {
+      const here = new LogWorld(3);
+      const disk = newDisk(here);
+      const [log, open] = await openAll(here, disk);
+      for (let round = 0; round < 4; round++)
+        await Promise.all(open.map((one) => one.commit(here.newCommit(), 2_000)));
+      const before = disk.operations;
+      if (operation !== undefined) disk.failAt({ operation, when: 'after', what: 'crash' });
+      const carrying = log.carryAll(here.carryTarget(disk));
+      await Promise.race([carrying, disk.crashes]).catch(() => undefined);
+      const cut = disk.powerCut('synced only');
+      await check(here, await here.openLog(cut), cut);
+      return disk.operations - before;
+    };
+    const operations = await rehearse(undefined);
+    expect(operations).toBeGreaterThan(10);
+    for (let operation = 1; operation <= operations; operation++) await rehearse(operation);
+  });
+});
+
+describe('the mark that a data folder is settled', () => {
+  it('holds until a new segment begins, whether it is made at a start or at an end', async () => {
+    const here = new LogWorld(1);
+    const disk = newDisk(here);
+    expect(stateOf(disk)).toBe('no log');
+    const log = await here.openLog(disk);
+    expect(stateOf(disk)).toBe('unsettled');
+    await log.markSettled();
+    expect(stateOf(disk)).toBe('settled');
+    const open = await here.open(log, disk, here.projects[0]!);
+    await open.commit(here.newCommit(), 100);
+    expect(stateOf(disk)).toBe('unsettled');
+    await log.markSettled();
+    await log[Symbol.asyncDispose]();
+    expect(stateOf(disk)).toBe('settled');
+    const again = await here.openLog(disk);
+    // Nothing is written before a part is.
+    expect(stateOf(disk)).toBe('settled');
+    const second = await here.open(again, disk, here.projects[0]!);
+    await second.commit(here.newCommit(), 100);
+    expect(stateOf(disk)).toBe('unsettled');
+    await again.markSettled();
+    await check(here, again, disk);
+    const cut = disk.powerCut('synced only');
+    expect(stateOf(cut)).toBe('settled');
+    await again.carryAll(here.carryTarget(disk));
+    expect(stateOf(disk)).toBe('unsettled');
+    await again.markSettled();
+    expect(stateOf(disk)).toBe('settled');
+  });
+
+  it('is made between two frames though commits never cease', async () => {
+    const here = new LogWorld(3);
+    const disk = newDisk(here);
+    const [log, open] = await openAll(here, disk);
+    let isMarked = false;
+    // Each has a commit waiting whenever a frame ends.
+    const writing = open.flatMap((one) =>
+      Array.from({ length: 3 }, async () => {
+        while (!isMarked) await one.commit(here.newCommit(), 50);
+      }),
+    );
+    await open[0]!.commit(here.newCommit(), 50);
+    await log.markSettled();
+    isMarked = true;
+    await Promise.all(writing);
+    await check(here, log, disk);
+  });
+
+  it('is never there before it is durable, and never for an older segment', async () => {
+    for (let operation = 1; ; operation++) {
+      const here = new LogWorld(1);
+      const disk = newDisk(here);
+      const log = await here.openLog(disk);
+      const open = await here.open(log, disk, here.projects[0]!);
+      await open.commit(here.newCommit(), 100);
+      await log.markSettled();
+      await open.commit(here.newCommit(), 100);
+      disk.failAt({ operation, when: 'before', what: 'crash' });
+      const marking = log.markSettled();
+      const isWhole = await Promise.race([marking.then(() => true), disk.crashes]).catch(() => false);
+      expect(stateOf(disk.powerCut('synced only'))).toBe(isWhole ? 'settled' : 'unsettled');
+      const everything = disk.powerCut('everything');
+      await check(here, await here.openLog(everything), everything);
+      if (isWhole) return;
+    }
+  });
+});

@@ -1,0 +1,80 @@
+import { join } from 'node:path';
+import { AppError, hasCode } from '@bundoc/shared/errors';
+import { PartsDamaged } from '../../engine/files/log/sealed-part.ts';
+import type { Disk } from './disk.ts';
+import { LARGE_FILE_BYTES_MAX } from './disk.ts';
+import type { DocumentWriter } from './document-writer.ts';
+import { EmbeddedStore, type EmbeddedStoreOptions, type EnginePort } from './embedded-store.ts';
+import { decodeIndexes, INDEX_FILE, type StoredIndexes } from './index-file.ts';
+import { type LoadedProject, type LogOfProjects, loadProject, type StorePlace } from './project-loader.ts';
+import { SealBudget } from './seal-budget.ts';
+import { CatalogDamaged } from './snapshot.ts';
+
+export interface StoreOptions extends EmbeddedStoreOptions {
+  readonly disk: Disk;
+  /** Names in the project's folder, if the caller has just listed it. */
+  readonly entries?: readonly string[] | undefined;
+}
+
+/** What a store works with. */
+export interface OpenOn {
+  readonly log: LogOfProjects;
+  readonly writer: DocumentWriter;
+  readonly engine: EnginePort;
+}
+
+/**
+ * Opens the store of a project as of its last acknowledged commit: the snapshot of the catalog, then the
+ * parts of the log behind it. The first opening in a process writes the document files again from the log,
+ * since a crash may have torn some.
+ *
+ * @throws AppError `project_damaged`, whose cause says what is missing or damaged.
+ */
+export async function openStore(
+  options: StoreOptions,
+  { log, writer, engine }: OpenOn,
+): Promise<{ readonly store: EmbeddedStore; readonly loaded: LoadedProject }> {
+  const { project, directory, cipher } = options;
+  const loaded = await load({ ...options, log });
+  const { catalog, usedKeys, sealedByFile, sealCounts } = loaded.store;
+  catalog.finishLoading();
+  const seals = new SealBudget(options.sealLimits, cipher.version, sealCounts);
+  const indexes = loaded.hasIndexes ? await loadIndexes(options, catalog.lastSeq) : undefined;
+  const files = writer.of(project, directory);
+  const { handle, covered, last, versions } = loaded;
+  const parts = { handle, catalog, usedKeys, files, seals, indexes, covered, last, versions };
+  const store = new EmbeddedStore(options, parts, engine);
+  if (!files.isUpToDate)
+    for (const [fileName, sealed] of sealedByFile) {
+      // The cache may lack a commit whose outcome was unknown, and which the log turned out to have.
+      options.cache.delete(project, fileName);
+      if (sealed === undefined) files.remove(fileName);
+      else files.put(fileName, Buffer.from(sealed));
+    }
+  files.isUpToDate = true;
+  return { store, loaded };
+}
+
+/** The stored indexes; undefined when they cannot be used, and are rebuilt from the documents. */
+async function loadIndexes(
+  { disk, directory, project, cipher }: StoreOptions,
+  lastSeq: number,
+): Promise<StoredIndexes | undefined> {
+  const file = await disk.read(join(directory, INDEX_FILE), LARGE_FILE_BYTES_MAX).catch((error: unknown) => {
+    if (hasCode(error, 'project_damaged')) return undefined;
+    throw error;
+  });
+  const stored = file && decodeIndexes(project, cipher, file);
+  // Indexes ahead of the catalog belong to another history.
+  return stored !== undefined && stored.asOf <= lastSeq ? stored : undefined;
+}
+
+async function load(place: StorePlace): Promise<LoadedProject> {
+  try {
+    return await loadProject(place);
+  } catch (error) {
+    if (error instanceof CatalogDamaged || error instanceof PartsDamaged)
+      throw new AppError('project_damaged', { cause: error });
+    throw error;
+  }
+}

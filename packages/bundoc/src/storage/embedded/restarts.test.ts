@@ -1,0 +1,39 @@
+import { expect, it } from 'vitest';
+import { CliProject } from '../../testing/cli-project.ts';
+import { closeEngine, engineOn } from '../../testing/test-engine.ts';
+import { put, ref } from '../conformance.ts';
+
+it('a data folder that is opened 100 times in a row uses no more of the log than the first of them do', async () => {
+  const disk = CliProject.disk();
+  const projects = Array.from({ length: 30 }, (_, at) => new CliProject(`p${at}`));
+  for (const project of projects) {
+    const store = await project.open(disk);
+    await store.commit([put('a', '{"v":1}')]);
+    await store[Symbol.asyncDispose]();
+  }
+  await closeEngine(disk);
+  const segments = () => [...disk.files().keys()].filter((path) => /^\/log\/\d{8}$/.test(path)).length;
+  const seen: [number, number][] = [];
+  for (let restart = 0; restart < 100; restart++) {
+    const engine = await engineOn(disk);
+    await engine.scanned;
+    if (restart % 10 === 9) {
+      const store = await projects[restart % 30]!.open(disk);
+      await store.commit([put(`r${restart}`, '{"v":1}')]);
+      await store[Symbol.asyncDispose]();
+    }
+    seen.push([segments(), engine.stats.segmentsLive]);
+    await closeEngine(disk);
+  }
+  const most = (of: 0 | 1, from: number, to: number) =>
+    Math.max(...seen.slice(from, to).map((state) => state[of]));
+  // A segment for each start that writes, until several hold little: then they are freed, and used again.
+  expect(most(1, 0, 100)).toBeLessThanOrEqual(6);
+  expect(most(0, 50, 100)).toBe(most(0, 0, 50));
+  expect(most(0, 0, 100)).toBeLessThanOrEqual(8);
+  for (const project of projects) {
+    const store = await project.open(disk);
+    expect(await store.get(ref('a'))).toBeDefined();
+    await store[Symbol.asyncDispose]();
+  }
+});

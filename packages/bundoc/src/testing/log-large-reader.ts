@@ -1,0 +1,31 @@
+import { DataFolder } from '@bundoc/shared/data-folder';
+import { readLog } from '../engine/files/log/log-view.ts';
+import { NodeLogDisk } from '../engine/files/log/node-log-disk.ts';
+import { partsBehind } from '../engine/files/log/parts.ts';
+import { openNodeDisk } from '../storage/embedded/node-disk.ts';
+
+// Reads a log as a command does, and says how much memory that took: `log-large-reader.ts <data folder>
+// <storage id> <handle>`.
+
+const [directory = '', storageId = '', handle = ''] = process.argv.slice(2);
+using folder = DataFolder.open(directory);
+await using entries = openNodeDisk(directory);
+await using disk = new NodeLogDisk(entries, folder);
+const view = await readLog({
+  disk,
+  directory: `${directory}/log`,
+  storageId: Buffer.from(storageId, 'hex'),
+  everyFrame: true,
+});
+await using reader = view.reader();
+const wanted = { handle, newest: view.newest(handle), covered: undefined, carried: [] };
+let [parts, bytes] = [0, 0];
+for await (const { body } of partsBehind(reader, wanted)) {
+  parts++;
+  bytes += body.length;
+}
+// And as a repair does, which goes by no part but itself.
+let walked = 0;
+for await (const { body } of view.partsOf(new Set([handle]))) walked += body.length;
+const memoryBytes = process.resourceUsage().maxRSS * 1_024;
+process.stdout.write(JSON.stringify({ parts, bytes, walked, damage: view.damage, memoryBytes }));

@@ -1,0 +1,62 @@
+import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { DataFolder } from '@bundoc/shared/data-folder';
+import { StartRefused } from '@bundoc/shared/lifecycle';
+import { describe, expect, it, onTestFinished } from 'vitest';
+import { identifyFolder } from '../src/identity/identity-in-folder.ts';
+import { formatStorageFile, newStorageFile } from '../src/identity/storage-file.ts';
+import { lockDataFolder } from '../src/project/data-lock.ts';
+import { openNodeDisk } from '../src/storage/embedded/node-disk.ts';
+import { openFolder, viewFolder } from '../src/storage-folder.ts';
+
+const LOG_BYTES = 67_108_864;
+
+/** A data folder on the real disk. */
+function start() {
+  const dataDir = mkdtempSync(join(tmpdir(), 'bundoc-folder-'));
+  const folder = DataFolder.open(dataDir);
+  const lock = lockDataFolder(dataDir);
+  const disk = openNodeDisk(dataDir);
+  onTestFinished(async () => {
+    await disk[Symbol.asyncDispose]();
+    lock[Symbol.dispose]();
+    folder[Symbol.dispose]();
+    rmSync(dataDir, { recursive: true });
+  });
+  const held = { dataDir, folder, lock, disk };
+  const open = () => openFolder(held, { logBytes: LOG_BYTES });
+  const view = async () => viewFolder(held, await identifyFolder(disk, dataDir));
+  return { dataDir, open, view };
+}
+
+const tree = (directory: string) => readdirSync(directory, { recursive: true }).map(String).sort();
+
+describe('a data folder', () => {
+  it('of an earlier build is refused by the service and by commands, with the remedy, and stays as it is', async () => {
+    const { dataDir, open, view } = start();
+    const { log: _log, ...earlier } = newStorageFile();
+    writeFileSync(join(dataDir, 'storage.json'), formatStorageFile(earlier));
+    mkdirSync(join(dataDir, 'projects/p/journal'), { recursive: true });
+    writeFileSync(join(dataDir, 'projects/p/journal/00000000'), 'BUNDOCJ1');
+    const before = tree(dataDir);
+    for (const action of [open, view]) {
+      const refused = action();
+      await expect(refused).rejects.toBeInstanceOf(StartRefused);
+      await expect(refused).rejects.toThrow(/earlier build.*bundoc export.*empty storage.*import or restore/);
+    }
+    expect(tree(dataDir)).toEqual(before);
+  });
+
+  it('says that it has a log from its first start on, and is not started without that one', async () => {
+    const { dataDir, open, view } = start();
+    await using first = await open();
+    await first[Symbol.asyncDispose]();
+    expect(JSON.parse(readFileSync(join(dataDir, 'storage.json'), 'utf8'))).toMatchObject({ log: true });
+    await using second = await open();
+    await second[Symbol.asyncDispose]();
+    rmSync(join(dataDir, 'log'), { recursive: true });
+    for (const action of [open, view])
+      await expect(action()).rejects.toThrow(expect.objectContaining({ name: 'LogDamaged' }));
+  });
+});
