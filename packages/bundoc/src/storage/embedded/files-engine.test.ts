@@ -384,7 +384,7 @@ describe('the log is freed', () => {
       failed++;
       throw new AppError('storage_unavailable');
     });
-    await process.write('behind', put('b', '{}'));
+    for (const project of ['good', 'behind']) await process.write(project, put('b', '{}'));
     isUnreadable = true;
     await process.create('busy');
     const busy = await process.open('busy');
@@ -396,7 +396,7 @@ describe('the log is freed', () => {
       expect(await Promise.all(['first', 'bad', 'good', 'behind'].map((name) => one.read(name)))).toEqual([
         'a',
         'project_damaged',
-        'a',
+        'ab',
         'project_damaged',
       ]);
   });
@@ -492,6 +492,28 @@ describe('an opening', () => {
     };
     expect(await process.read('p')).toBe('a');
     expect(process.namesIn('/projects/p/carried')).toHaveLength(1);
+  });
+
+  it('has what is carried out of the log, and written over there, after it has asked the log for the newest part', async () => {
+    const process = new Process();
+    await process.write('p', put('a', '{}'));
+    const engine = await process.engine;
+    await engine.carryAll();
+    await process.write('p', put('b', '{}'));
+    await process.create('busy');
+    const busy = await process.open('busy');
+    const { disk } = process;
+    const { list } = disk;
+    disk.list = async (directory) => {
+      const names = await list.call(disk, directory);
+      if (directory !== '/projects/p/carried') return names;
+      disk.list = list;
+      await engine.carryAll();
+      await process.turnOver(busy);
+      return names;
+    };
+    expect(await process.read('p')).toBe('ab');
+    expect(process.namesIn('/projects/p/carried')).toHaveLength(2);
   });
 
   it('serves a project whose files failed while it was closed', async () => {
