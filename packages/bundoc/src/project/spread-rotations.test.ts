@@ -1,4 +1,5 @@
 import { createLogger } from '@bundoc/shared/logger';
+import { AppError } from '@bundoc/shared/errors';
 import { FakeClock } from '@bundoc/shared/testing/fake-clock';
 import { describe, expect, it } from 'vitest';
 import { limitsAfter, SEAL_LIMITS } from '../storage/embedded/seal-budget.ts';
@@ -77,7 +78,19 @@ describe('rotations of keys that have sealed much', () => {
     expect(Math.max(...rotated)).toBeLessThanOrEqual(PROJECTS / 100);
   });
 
-  it('wait a minute after one has failed, and are made up for', async () => {
+  it('go on when one key cannot be rotated', async () => {
+    const rotations = new SpreadRotations({
+      ...{ clock: new FakeClock(), logger },
+      rotate: async (project) => {
+        if (project === 'a') throw new AppError('project_disabled');
+      },
+    });
+    for (const project of ['a', 'b', 'c']) rotations.due(project, 1);
+    expect(await rotations.run(1)).toEqual([]);
+    expect(await rotations.run(9)).toEqual(['b', 'c']);
+  });
+
+  it('wait a minute when BunKMS does not answer, and are made up for', async () => {
     const clock = new FakeClock();
     let isUp = false;
     const asked: string[] = [];
@@ -85,7 +98,7 @@ describe('rotations of keys that have sealed much', () => {
       ...{ clock, logger },
       rotate: async (project) => {
         asked.push(project);
-        if (!isUp) throw new Error('BunKMS does not answer');
+        if (!isUp) throw new AppError('kms_unavailable');
       },
     });
     for (const project of ['a', 'b', 'c']) rotations.due(project, 1);

@@ -1,4 +1,5 @@
 import type { Clock } from '@bundoc/shared/clock';
+import { hasCode } from '@bundoc/shared/errors';
 import type { Logger } from '@bundoc/shared/logger';
 
 export interface SpreadRotationsOptions {
@@ -8,7 +9,7 @@ export interface SpreadRotationsOptions {
   readonly logger: Logger;
 }
 
-/** How long no key is rotated after one could not be, milliseconds. */
+/** How long no key is rotated after the key service did not answer, milliseconds. */
 const PAUSE_MS = 60_000;
 
 /**
@@ -51,7 +52,8 @@ export class SpreadRotations {
           logger.error({ project, version, err: error }, 'the key has sealed much and could not be rotated');
           // Behind the others, unless somebody has said it again.
           if (!this.#due.has(project)) this.#due.set(project, version);
-          this.#pausedUntilMs = clock.monotonic() + PAUSE_MS;
+          // A key that cannot be rotated holds up no other.
+          if (hasCode(error, 'kms_unavailable')) this.#pausedUntilMs = clock.monotonic() + PAUSE_MS;
         }
       }),
     );
