@@ -401,6 +401,56 @@ describe('the log is freed', () => {
       ]);
   });
 
+  it('by a start of which one catalog cannot be synced, by the others', async () => {
+    const before = new Process();
+    for (const project of ['p', 'q']) {
+      await before.write(project, put('a', '{}'));
+      const store = await before.open(project);
+      await store.checkpoint();
+      // As if the process had been killed: what is covered is in the catalog alone.
+      await store[Symbol.asyncDispose]();
+    }
+    const process = before.after('kill -9');
+    const { disk } = process;
+    disk.failing = (line) => (line === 'fsync /projects/p/catalog' ? 'before' : undefined);
+    const engine = await process.engine;
+    const uncovered = engine.stats.uncoveredBytes;
+    await engine.scanned;
+    disk.failing = undefined;
+    expect(engine.stats.uncoveredBytes).toBeGreaterThan(0);
+    expect(engine.stats.uncoveredBytes).toBeLessThan(uncovered);
+    for (const project of ['p', 'q']) expect(await process.read(project)).toBe('a');
+  });
+
+  it('not while a segment cannot be opened: what is in it is not known', async () => {
+    const before = new Process();
+    await before.write('p', put('a', '{}'));
+    const store = await before.open('p');
+    await store.checkpoint();
+    // A start opens the segments that have births.
+    await (await before.engine).carryAll();
+    await store.commit([put('b', '{}')]);
+    const line = before.disk.trace.findLast((one) => /^write \/log\/\d+ [1-9]/.test(one));
+    const [, segment] = line?.split(' ') ?? [];
+    await store[Symbol.asyncDispose]();
+    const process = await before.restarted();
+    const { disk } = process;
+    const { openLogFile } = disk;
+    const engine = await process.engine;
+    await engine.scanned;
+    let failed = 0;
+    disk.openLogFile = async (path) => {
+      if (path !== segment) return openLogFile.call(disk, path);
+      failed++;
+      throw new AppError('storage_unavailable');
+    };
+    await expect(engine.carryAll()).rejects.toMatchObject({ code: 'storage_unavailable' });
+    expect(failed).toBe(1);
+    disk.openLogFile = openLogFile;
+    expect(await engine.carryAll()).toEqual([]);
+    for (const one of [process, process.after('synced only')]) expect(await one.read('p')).toBe('ab');
+  });
+
   it('of handles that no folder claims', async () => {
     const before = new Process();
     await before.write('gone', put('a', '{}'));
