@@ -197,6 +197,52 @@ describe('the writer of document files', () => {
     expect([writer.full, of('b').isFull]).toEqual([false, false]);
   });
 
+  it('does not hold the disk for full once the project that waited for room is given up', async () => {
+    const { disk, of, writer, retry, state } = start();
+    state.isHeld = false;
+    disk.full = true;
+    of('a').put(name(1), bytes(10));
+    await expect(of('a').whenWritten()).rejects.toMatchObject({ code: 'disk_full' });
+    await writer.drop('a');
+    // Removals take no room, so they do not count.
+    state.isHeld = true;
+    of('b').remove(name(1));
+    expect(writer.full).toBe(true);
+    disk.full = false;
+    retry();
+    expect([writer.full, of('b').isFull]).toEqual([false, false]);
+  });
+
+  it('holds the disk for full while a content waits for room', async () => {
+    const { disk, of, writer, retry, state, rounds } = start();
+    state.isHeld = false;
+    disk.full = true;
+    for (const project of ['a', 'b']) of(project).put(name(1), bytes(10));
+    await expect(of('b').whenWritten()).rejects.toMatchObject({ code: 'disk_full' });
+    await writer.drop('a');
+    const before = rounds.length;
+    retry();
+    expect(writer.full).toBe(true);
+    await expect.poll(() => rounds.length).toBeGreaterThan(before);
+    expect([writer.full, of('c').isFull]).toEqual([true, true]);
+  });
+
+  it('starts from nothing with a project whose files have failed while it was closed', async () => {
+    const { disk, of, failing, state } = start();
+    state.isHeld = false;
+    failing.set(`/a/docs/${name(1)}`, new AppError('storage_unavailable'));
+    const first = of('a');
+    first.put(name(1), bytes(10));
+    first.isUpToDate = true;
+    await expect(first.whenWritten()).rejects.toMatchObject({ code: 'storage_unavailable' });
+    failing.clear();
+    const second = of('a');
+    expect([second === first, second.isUpToDate]).toEqual([false, false]);
+    second.put(name(1), bytes(20));
+    await second.whenWritten();
+    expect(disk.files().get(`/a/docs/${name(1)}`)).toEqual(bytes(20));
+  });
+
   it('that is stopped writes nothing more, and gives the bytes that wait back', async () => {
     const { backlog, of, rounds, writer, release } = start();
     for (const project of ['a', 'b']) for (const n of [1, 2]) of(project).put(name(n), bytes(500));

@@ -181,7 +181,7 @@ export class DocumentWriter {
     const later = this.#options.later ?? ((task, ms) => setTimeout(task, ms).unref());
     this.#retry ??= later(() => {
       this.#retry = undefined;
-      // Only a content that was written shows that there is room: without any that waits, nothing would.
+      // Only a content that was written shows that there is room: where none waits, nothing would show it.
       this.#full = this.#projects.values().some((files) => files.hasPendingContent);
       for (const files of this.#projects.values()) if (files.pendingWrites.size > 0) this.#turns.add(files);
       this.#start();
@@ -228,7 +228,6 @@ export class ProjectFiles {
     this.#writing = writing;
   }
 
-  /** Whether no write is pending and all files are durable. */
   get hasFailed(): boolean {
     return this.#failure !== undefined;
   }
@@ -237,6 +236,7 @@ export class ProjectFiles {
     return this.pendingWrites.values().some(({ sealed }) => sealed !== undefined);
   }
 
+  /** Whether no write is pending and all files are durable. */
   get isClean(): boolean {
     return this.pendingWrites.size === 0 && this.#unsynced.size === 0 && this.#failure === undefined;
   }

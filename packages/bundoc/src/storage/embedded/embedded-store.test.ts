@@ -173,6 +173,64 @@ describe('a commit', () => {
   });
 });
 
+describe('a fence', () => {
+  it('waits for a commit whose frame is behind one that is answered meanwhile', async () => {
+    const project = new EmbeddedProject();
+    const disk = EmbeddedProject.disk();
+    const { openLogFile } = disk;
+    const held: (() => void)[] = [];
+    let isHeld = false;
+    disk.openLogFile = async (path) => {
+      const file = await openLogFile.call(disk, path);
+      return {
+        ...file,
+        writeDurably: async (offset, bytes) => {
+          if (isHeld) await new Promise<void>((resolve) => held.push(resolve));
+          return file.writeDurably(offset, bytes);
+        },
+      };
+    };
+    await project.create(disk);
+    const store = await project.open(disk);
+    await commitOne(store, put('first', '{}'));
+    isHeld = true;
+    const first = store.commit([put('a', '{}')]);
+    await expect.poll(() => held.length).toBe(1);
+    const second = store.commit([put('b', '{}')]);
+    // It is taken for the next frame.
+    for (let turn = 0; turn < 20; turn++) await setImmediate();
+    held.shift()?.();
+    await first;
+    await expect.poll(() => held.length).toBe(1);
+    let isFenced = false;
+    const fence = store.fence().then((one) => {
+      isFenced = true;
+      return one;
+    });
+    for (let turn = 0; turn < 20; turn++) await setImmediate();
+    expect(isFenced).toBe(false);
+    held.shift()?.();
+    await second;
+    using _ = await fence;
+    expect((await store.rest()).lastSeq).toBe(3);
+  });
+});
+
+describe('opening, writing and closing a store', () => {
+  it('costs few seals beyond those that it makes', async () => {
+    const { project, disk, store } = await started();
+    await store[Symbol.asyncDispose]();
+    for (let cycle = 1; cycle <= 10; cycle++) {
+      const next = await project.open(disk);
+      await next.commit([put('a', `{"v":${cycle}}`)]);
+      const [seals] = (await next.rest()).seals;
+      expect(seals?.count).toBeGreaterThanOrEqual(cycle);
+      expect(seals?.count).toBeLessThanOrEqual(cycle * (256 + 1));
+      await next[Symbol.asyncDispose]();
+    }
+  });
+});
+
 describe('what one process wrote and did not sync', () => {
   const crashes = (disk: SimulatedDisk, operation: number, when: 'before' | 'after' = 'before') =>
     disk.failAt({ operation, when, what: 'crash' });

@@ -81,9 +81,9 @@ export interface EnginePort {
 
 /** Sealed bytes of documents that one part re-seals, beyond the first of them. */
 const RESEAL_BYTES_MAX = 4_194_304;
-/** Bytes of a document in a snapshot, about. */
 /** A snapshot that is so many times longer than the parts that it covers is not worth writing. */
 const SNAPSHOT_WORTH = 16;
+/** Bytes of a document in a snapshot, about. */
 const SNAPSHOT_ENTRY_BYTES = 120;
 
 /** The parts of a store, as of the last acknowledged commit. */

@@ -1,6 +1,7 @@
 import { createSecretKey, randomBytes } from 'node:crypto';
 import { setImmediate } from 'node:timers/promises';
 import { parseCatalogHead } from '@bundoc/shared/contract/catalog-head';
+import { AppError } from '@bundoc/shared/errors';
 import { FakeClock } from '@bundoc/shared/testing/fake-clock';
 import { describe, expect, it } from 'vitest';
 import { type DekVersion, ProjectCipher } from '../../cipher/project-cipher.ts';
@@ -58,7 +59,11 @@ class Process {
     await engine.create(project, folderOf(project), this.keys.of(project), fileOf(project));
   }
 
-  async open(project: string, projectFile = fileOf(project)): Promise<EmbeddedStore> {
+  async open(
+    project: string,
+    projectFile = fileOf(project),
+    entries?: readonly string[],
+  ): Promise<EmbeddedStore> {
     const engine = await this.engine;
     await engine.writeBirth(project, folderOf(project));
     return engine.openStore({
@@ -68,6 +73,7 @@ class Process {
       onFailure: (error) => this.failures.push(error),
       onRotationDue: () => undefined,
       sealLimits: SEAL_LIMITS,
+      entries,
     });
   }
 
@@ -338,6 +344,113 @@ describe('the log is freed', () => {
     expect(await later.after('synced only').read('failing')).toBe('ab');
   });
 
+  it('by a start only as far as it has made the catalogs durable', async () => {
+    const process = new Process();
+    await process.write('p', put('a', '{}'));
+    const store = await process.open('p');
+    await store.checkpoint();
+    await (await process.engine).carryAll();
+    await store.commit([put('b', '{}')]);
+    await store.files.whenWritten();
+    // The catalog has its new name, which is not durable.
+    process.disk.failAtLine(/^rename .*catalog$/, 'after');
+    await Promise.race([store.checkpoint(), process.disk.crashes]).catch(() => undefined);
+    expect(process.disk.crashed).toBe(true);
+    const next = process.after('kill -9');
+    await (await next.engine).scanned;
+    // It begins a segment, whose header says which ones were freed.
+    await next.create('q');
+    expect(await next.after('synced only').read('p')).toBe('ab');
+  });
+
+  it('of a segment with a sector that cannot be read: its projects are damaged, and the others go on', async () => {
+    const before = new Process();
+    const unreadable = new Map<string, number>();
+    for (const project of ['first', 'bad', 'good', 'behind']) {
+      const written = before.disk.trace.length;
+      await before.write(project, put('a', '{}'));
+      if (project === 'good' || project === 'first') continue;
+      const line = before.disk.trace.slice(written).findLast((one) => /^write \/log\/\d+ [1-9]/.test(one));
+      const [, path = '', offset] = line?.split(' ') ?? [];
+      unreadable.set(`${path} ${offset}`, Number(offset));
+    }
+    const process = await before.restarted();
+    let isUnreadable = false;
+    let failed = 0;
+    beforeLogReads(process.disk, async (path, offset, bytes) => {
+      const isIn = (key: string, at: number) =>
+        key.startsWith(`${path} `) && at >= offset && at < offset + bytes;
+      if (!isUnreadable || !unreadable.entries().some(([key, at]) => isIn(key, at))) return;
+      failed++;
+      throw new AppError('storage_unavailable');
+    });
+    for (const project of ['good', 'behind']) await process.write(project, put('b', '{}'));
+    isUnreadable = true;
+    await process.create('busy');
+    const busy = await process.open('busy');
+    await process.turnOver(busy);
+    expect(failed).toBeGreaterThan(0);
+    expect((await process.engine).stats.writesStopped).toBe(false);
+    isUnreadable = false;
+    for (const one of [process, process.after('synced only')])
+      expect(await Promise.all(['first', 'bad', 'good', 'behind'].map((name) => one.read(name)))).toEqual([
+        'a',
+        'project_damaged',
+        'ab',
+        'project_damaged',
+      ]);
+  });
+
+  it('by a start of which one catalog cannot be synced, by the others', async () => {
+    const before = new Process();
+    for (const project of ['p', 'q']) {
+      await before.write(project, put('a', '{}'));
+      const store = await before.open(project);
+      await store.checkpoint();
+      // As if the process had been killed: what is covered is in the catalog alone.
+      await store[Symbol.asyncDispose]();
+    }
+    const process = before.after('kill -9');
+    const { disk } = process;
+    disk.failing = (line) => (line === 'fsync /projects/p/catalog' ? 'before' : undefined);
+    const engine = await process.engine;
+    const uncovered = engine.stats.uncoveredBytes;
+    await engine.scanned;
+    disk.failing = undefined;
+    expect(engine.stats.uncoveredBytes).toBeGreaterThan(0);
+    expect(engine.stats.uncoveredBytes).toBeLessThan(uncovered);
+    for (const project of ['p', 'q']) expect(await process.read(project)).toBe('a');
+  });
+
+  it('not while a segment cannot be opened: what is in it is not known', async () => {
+    const before = new Process();
+    await before.write('p', put('a', '{}'));
+    const store = await before.open('p');
+    await store.checkpoint();
+    // A start opens the segments that have births.
+    await (await before.engine).carryAll();
+    await store.commit([put('b', '{}')]);
+    const line = before.disk.trace.findLast((one) => /^write \/log\/\d+ [1-9]/.test(one));
+    const [, segment] = line?.split(' ') ?? [];
+    await store[Symbol.asyncDispose]();
+    const process = await before.restarted();
+    const { disk } = process;
+    const { openLogFile } = disk;
+    const engine = await process.engine;
+    await engine.scanned;
+    let failed = 0;
+    disk.openLogFile = async (path) => {
+      if (path !== segment) return openLogFile.call(disk, path);
+      failed++;
+      throw new AppError('storage_unavailable');
+    };
+    await expect(engine.carryAll()).rejects.toMatchObject({ code: 'storage_unavailable' });
+    expect(failed).toBe(1);
+    disk.openLogFile = openLogFile;
+    expect(await engine.carryAll()).toEqual([]);
+    for (const one of [process, process.after('synced only')]) expect(await one.read('p')).toBe('ab');
+  });
+
   it('of handles that no folder claims', async () => {
     const before = new Process();
     await before.write('gone', put('a', '{}'));
@@ -358,6 +471,303 @@ describe('the log is freed', () => {
     expect((await process.engine).stats.writesStopped).toBe(false);
     expect(process.namesIn('/projects/gone')).toEqual([]);
   });
+});
+
+/** Has something done before each read of a log file that is opened from now on. */
+function beforeLogReads(
+  disk: SimulatedDisk,
+  task: (path: string, offset: number, bytes: number) => Promise<void>,
+): void {
+  const { openLogFile } = disk;
+  disk.openLogFile = async (path) => {
+    const file = await openLogFile.call(disk, path);
+    const read = async (offset: number, bytes: number) => {
+      await task(path, offset, bytes);
+      return file.read(offset, bytes);
+    };
+    return { ...file, read };
+  };
+}
+
+/** Holds the next rename to a project's catalog. */
+function holdCatalog(disk: SimulatedDisk, project: string) {
+  const { rename } = disk;
+  const reached = Promise.withResolvers<void>();
+  const released = Promise.withResolvers<void>();
+  disk.rename = async (from, to) => {
+    if (to === `${folderOf(project)}/catalog`) {
+      disk.rename = rename;
+      reached.resolve();
+      await released.promise;
+    }
+    return rename.call(disk, from, to);
+  };
+  return { reached: reached.promise, release: released.resolve };
+}
+
+describe('an opening', () => {
+  it.each(['with a catalog', 'that has none yet'])(
+    'of a project %s finds what is carried out of the log after its folder was listed',
+    async (kind) => {
+      const process = new Process();
+      await process.write('p', put('a', '{}'));
+      if (kind === 'with a catalog') {
+        const store = await process.open('p');
+        await store.checkpoint();
+        await store.commit([put('b', '{}')]);
+        await store[Symbol.asyncDispose]();
+      }
+      const entries = await process.disk.list('/projects/p');
+      expect(await (await process.engine).carryAll()).toEqual([]);
+      const store = await process.open('p', fileOf('p'), entries);
+      await store.commit([put('c', '{}')]);
+      await store.checkpoint();
+      await store[Symbol.asyncDispose]();
+      expect(await process.after('synced only').read('p')).toBe(kind === 'with a catalog' ? 'abc' : 'ac');
+    },
+  );
+
+  it('has what is carried out of the log while it reads the folder', async () => {
+    const process = new Process();
+    await process.write('p', put('a', '{}'));
+    const { disk } = process;
+    const engine = await process.engine;
+    const { list } = disk;
+    disk.list = async (directory) => {
+      const names = await list.call(disk, directory);
+      if (directory !== '/projects/p') return names;
+      disk.list = list;
+      await engine.carryAll();
+      return names;
+    };
+    expect(await process.read('p')).toBe('a');
+    expect(process.namesIn('/projects/p/carried')).toHaveLength(1);
+  });
+
+  it('has what is carried out of the log, and written over there, after it has asked the log for the newest part', async () => {
+    const process = new Process();
+    await process.write('p', put('a', '{}'));
+    const engine = await process.engine;
+    await engine.carryAll();
+    await process.write('p', put('b', '{}'));
+    await process.create('busy');
+    const busy = await process.open('busy');
+    const { disk } = process;
+    const { list } = disk;
+    disk.list = async (directory) => {
+      const names = await list.call(disk, directory);
+      if (directory !== '/projects/p/carried') return names;
+      disk.list = list;
+      await engine.carryAll();
+      await process.turnOver(busy);
+      return names;
+    };
+    expect(await process.read('p')).toBe('ab');
+    expect(process.namesIn('/projects/p/carried')).toHaveLength(2);
+  });
+
+  it('serves a project whose files failed while it was closed', async () => {
+    const process = new Process();
+    await process.create('p');
+    const { disk } = process;
+    const { writeFiles } = disk;
+    const closed = Promise.withResolvers<void>();
+    const failed = Promise.withResolvers<void>();
+    const first = await process.open('p');
+    disk.writeFiles = async (files) => {
+      await closed.promise;
+      disk.writeFiles = writeFiles;
+      failed.resolve();
+      return files.map(() => new AppError('storage_unavailable'));
+    };
+    await first.commit([put('a', '{}')]);
+    await first[Symbol.asyncDispose]();
+    closed.resolve();
+    await failed.promise;
+    await setImmediate();
+    const store = await process.open('p');
+    await store.commit([put('b', '{}')]);
+    await store.checkpoint();
+    await store[Symbol.asyncDispose]();
+    expect([await process.read('p'), process.failures]).toEqual(['ab', []]);
+    expect(await process.after('synced only').read('p')).toBe('ab');
+  });
+});
+
+describe('a checkpoint', () => {
+  it.each(['the folder of the project', 'the folder of the log'])(
+    'removes no file in %s whose parts it does not cover',
+    async (where) => {
+      const process = new Process();
+      await process.create('p');
+      const engine = await process.engine;
+      const store = await process.open('p');
+      if (where === 'the folder of the log')
+        process.disk.tamper('/projects/p/carried', Buffer.from('no folder'));
+      await store.commit([put('a', '{}')]);
+      const { reached, release } = holdCatalog(process.disk, 'p');
+      const checkpoint = store.checkpoint();
+      await reached;
+      await store.commit([put('b', '{}')]);
+      await engine.carryAll();
+      release();
+      await checkpoint;
+      const folder = where === 'the folder of the log' ? '/log/stuck' : '/projects/p/carried';
+      expect(process.namesIn(folder)).toHaveLength(1);
+      expect(await process.after('synced only').read('p')).toBe('ab');
+      // The next one covers them.
+      await store.checkpoint();
+      expect(process.namesIn(folder)).toEqual([]);
+      await store[Symbol.asyncDispose]();
+      expect(await process.after('synced only').read('p')).toBe('ab');
+    },
+  );
+
+  it('of a store that fails meanwhile fails, and leaves its parts to the next opening', async () => {
+    const process = new Process();
+    await process.write('p', put('a', '{}'));
+    const engine = await process.engine;
+    await engine.carryAll();
+    const store = await process.open('p');
+    await store.commit([put('b', '{}')]);
+    const { reached, release } = holdCatalog(process.disk, 'p');
+    const checkpoint = store.checkpoint();
+    await reached;
+    store.fail(new AppError('storage_unavailable'));
+    const uncovered = engine.stats.uncoveredBytes;
+    expect(uncovered).toBeGreaterThan(0);
+    release();
+    await expect(checkpoint).rejects.toMatchObject({ code: 'storage_unavailable' });
+    expect([engine.stats.uncoveredBytes, process.namesIn('/projects/p/carried').length]).toEqual([
+      uncovered,
+      1,
+    ]);
+    await store[Symbol.asyncDispose]();
+    expect([await process.read('p'), await process.after('synced only').read('p')]).toEqual(['ab', 'ab']);
+  });
+
+  it('that writes documents again after a failed sync leaves later states of them', async () => {
+    const process = new Process();
+    const { disk } = process;
+    let isNext = false;
+    let isLater = false;
+    beforeLogReads(disk, async () => {
+      if (!isNext) return;
+      [isNext, isLater] = [false, true];
+      // The newest part of the log is known by then, and none has been read.
+      await store.commit([put('a', '{"v":2}')]);
+      await store.files.whenWritten();
+    });
+    await process.create('p');
+    const store = await process.open('p');
+    await store.commit([put('a', '{"v":1}')]);
+    await store.files.whenWritten();
+    const { syncFiles } = disk;
+    disk.syncFiles = async (paths) => {
+      if (!paths.some((path) => path.includes('/docs/'))) return syncFiles.call(disk, paths);
+      disk.syncFiles = syncFiles;
+      isNext = true;
+      throw new AppError('storage_unavailable');
+    };
+    await store.checkpoint();
+    await store.files.whenWritten();
+    expect(isLater).toBe(true);
+    expect((await store.get(ref('a')))?.text.toString()).toContain('"v":2');
+    await store.checkpoint();
+    await store[Symbol.asyncDispose]();
+    const again = await process.after('synced only').open('p');
+    expect((await again.get(ref('a')))?.text.toString()).toContain('"v":2');
+  });
+
+  it('whose sync fails on a full disk twice fails the store, and loses nothing', async () => {
+    const process = new Process();
+    await process.write('p', put('a', '{}'));
+    const { disk } = process;
+    const store = await process.open('p');
+    const { syncFiles } = disk;
+    let left = 2;
+    disk.syncFiles = async (paths) => {
+      if (left > 0 && paths.some((path) => path.includes('/docs/'))) {
+        left--;
+        throw new AppError('disk_full');
+      }
+      return syncFiles.call(disk, paths);
+    };
+    await expect(store.checkpoint()).rejects.toMatchObject({ code: 'storage_unavailable' });
+    expect([left, store.failed]).toEqual([0, true]);
+    await store[Symbol.asyncDispose]();
+    const next = await process.open('p');
+    await next.checkpoint();
+    await next[Symbol.asyncDispose]();
+    const later = await process.after('synced only').open('p');
+    expect((await later.get(ref('a')))?.text.toString()).toContain('"_id":"a"');
+  });
+
+  it('waits for the one that is under way, and is shared by all who ask meanwhile', async () => {
+    const process = new Process();
+    await process.create('p');
+    const { disk } = process;
+    const store = await process.open('p');
+    await store.commit([put('a', '{}')]);
+    const { rename } = disk;
+    const reached = Promise.withResolvers<void>();
+    const released = Promise.withResolvers<void>();
+    let catalogs = 0;
+    disk.rename = async (from, to) => {
+      if (to === '/projects/p/catalog') {
+        reached.resolve();
+        await released.promise;
+        // So that each further one would have something to cover.
+        await store.commit([put(`later-${++catalogs}`, '{}')]);
+      }
+      return rename.call(disk, from, to);
+    };
+    const checkpoints = [store.checkpoint()];
+    await reached.promise;
+    for (let n = 0; n < 20; n++) {
+      await store.commit([put('b', `{"v":${n}}`)]);
+      checkpoints.push(store.checkpoint());
+    }
+    released.resolve();
+    await Promise.all(checkpoints);
+    await (await process.engine)[Symbol.asyncDispose]();
+    expect(catalogs).toBe(2);
+  });
+
+  it.each([1, 2])(
+    'whose sync number %i for several catalogs fails replaces each by itself',
+    async (number) => {
+      const process = new Process();
+      const { disk } = process;
+      const projects = ['p', 'q'];
+      for (const project of projects) await process.create(project);
+      const stores = await Promise.all(projects.map((project) => process.open(project)));
+      for (const store of stores) await store.commit([put('a', '{}')]);
+      const { syncFiles } = disk;
+      let shared = 0;
+      disk.syncFiles = async (paths) => {
+        const areCatalogs = paths.every((path) => path.startsWith('/tmp/') || path.endsWith('/catalog'));
+        if (areCatalogs && paths.length === 2 && ++shared === number)
+          throw new AppError('storage_unavailable');
+        return syncFiles.call(disk, paths);
+      };
+      const engine = await process.engine;
+      for (const { handle } of stores) engine.freeSegments(handle);
+      await expect
+        .poll(() => stores.map(({ covered, failed }) => covered !== undefined || failed))
+        .toEqual([true, true]);
+      expect([shared, stores.map(({ failed }) => failed), process.failures]).toEqual([
+        number,
+        [false, false],
+        [],
+      ]);
+      const later = process.after('synced only');
+      for (const project of projects) {
+        expect(later.has(`${folderOf(project)}/catalog`)).toBe(true);
+        expect(await later.read(project)).toBe('a');
+      }
+    },
+  );
 });
 
 describe('an older copy of a project’s folder that is put back', () => {
@@ -425,6 +835,30 @@ describe('a project that is gone', () => {
     await closeEngine(process.disk);
     putBack();
     expect(await new Process(process.disk.restart(), process.keys).read('p')).toBe('project_damaged');
+  });
+
+  it('leaves nothing in the log, though its birth was carried out of it by a former process', async () => {
+    const before = new Process();
+    await before.write('p', put('a', '{}'));
+    await (await before.engine).carryAll();
+    await before.write('p', put('b', '{}'));
+    const process = await before.restarted();
+    expect([process.has('/projects/p/catalog'), (await process.engine).handleOf('p')]).toEqual([
+      false,
+      undefined,
+    ]);
+    const engine = await process.engine;
+    expect(engine.stats.uncoveredBytes).toBeGreaterThan(0);
+    await engine.forget('p');
+    expect(engine.stats.uncoveredBytes).toBe(0);
+    await process.disk.removeTree('/projects/p');
+    await process.create('busy');
+    await process.turnOver(await process.open('busy'));
+    expect([
+      engine.stats.stuckHandles,
+      process.namesIn('/log/stuck'),
+      process.namesIn('/projects/p'),
+    ]).toEqual([0, [], []]);
   });
 });
 

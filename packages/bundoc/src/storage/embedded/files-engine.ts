@@ -741,7 +741,7 @@ export class FilesEngine implements EnginePort, LogOfProjects, AsyncDisposable {
     if (handles.size === 0) return;
     const { disk, projectsDir } = this.#options;
     const names = ((await disk.list(projectsDir)) ?? []).values();
-    const known: { readonly path: string; readonly handle: string; readonly covered: FramePlace }[] = [];
+    const known: KnownCatalog[] = [];
     const readSome = async () => {
       for (const project of names) {
         if (this.#isClosed) return;
@@ -755,9 +755,28 @@ export class FilesEngine implements EnginePort, LogOfProjects, AsyncDisposable {
       }
     };
     await Promise.all(Array.from({ length: READS_AT_ONCE }, readSome));
-    // A process may have died between the new name of a catalog and its sync: the log is freed by durable ones alone.
-    if (known.length > 0) await disk.syncFiles(known.map(({ path }) => path));
-    for (const { handle, covered } of known) this.#log.coverTo(handle, covered);
+    // A process may have died between the new name of a catalog and its sync: the log is freed by durable ones
+    // alone.
+    for (const { handle, covered } of await this.#synced(known)) this.#log.coverTo(handle, covered);
+  }
+
+  /** Syncs catalogs together, or each by itself when that fails. @returns those that are durable. */
+  async #synced(known: readonly KnownCatalog[]): Promise<readonly KnownCatalog[]> {
+    const { disk } = this.#options;
+    if (known.length === 0) return known;
+    try {
+      await disk.syncFiles(known.map(({ path }) => path));
+      return known;
+    } catch {
+      const durable: KnownCatalog[] = [];
+      for (const one of known)
+        await disk.syncFiles([one.path]).then(
+          () => durable.push(one),
+          // Its parts stay in the log, or are carried.
+          () => undefined,
+        );
+      return durable;
+    }
   }
 
   /** Frees segments in the background. @param handle of a project whose commits wait for its checkpoint. */
@@ -894,6 +913,13 @@ export class FilesEngine implements EnginePort, LogOfProjects, AsyncDisposable {
       for (const one of placed) await sync([one]).catch((error: unknown) => failed(one.at, error));
     }
   }
+}
+
+/** What a start finds in a catalog. */
+interface KnownCatalog {
+  readonly path: string;
+  readonly handle: string;
+  readonly covered: FramePlace;
 }
 
 /** A file of carried parts that is being put in place. */

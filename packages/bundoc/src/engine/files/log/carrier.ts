@@ -1,4 +1,4 @@
-import { type AppError, hasCode } from '@bundoc/shared/errors';
+import type { AppError } from '@bundoc/shared/errors';
 import { type Carried, decodeCarried, encodeCarried } from './carried-file.ts';
 import { comparePlaces, type Place } from './layout.ts';
 import type { CarryTarget, LogOptions } from './log-api.ts';
@@ -64,13 +64,9 @@ export class Carrier {
 
   /** The last part of each handle in a segment; none where the segment cannot be read as a whole. */
   async #indexOf(reader: PartReader, segment: LiveSegment): Promise<SegmentIndex> {
-    try {
-      return scanFrames(await reader.preload(segment), segment, segment.end).index;
-    } catch (error) {
-      // A bad sector costs the parts in it, and must not keep all that follows from being freed.
-      if (hasCode(error, 'storage_unavailable')) return new Map();
-      throw error;
-    }
+    const bytes = await reader.preloadIfWhole(segment);
+    // A bad sector costs the parts in it, and must not keep all that follows from being freed.
+    return bytes === undefined ? new Map() : scanFrames(bytes, segment, segment.end).index;
   }
 
   /**

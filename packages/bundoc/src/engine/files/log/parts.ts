@@ -73,6 +73,12 @@ export class PartReader implements AsyncDisposable {
     return bytes;
   }
 
+  /** {@link preload}, unless a sector of the segment cannot be read. */
+  async preloadIfWhole(segment: LiveSegment): Promise<Buffer | undefined> {
+    await this.#open(segment);
+    return unlessUnreadable(this.preload(segment));
+  }
+
   /**
    * The parts of a handle in one segment, from `last` back to `oldest`, as far as they can be read; the
    * oldest first.
@@ -97,14 +103,12 @@ export class PartReader implements AsyncDisposable {
     return place?.segment === segment ? place : undefined;
   }
 
-  /** A part in a sector that cannot be read is missing. */
+  /** A part in a sector that cannot be read is missing. Where the file cannot be opened, nothing is known. */
   async #readIfWhole(handle: string, place: Place, withBody = true): Promise<SealedPart | undefined> {
-    try {
-      return await this.read(handle, place, withBody);
-    } catch (error) {
-      if (hasCode(error, 'storage_unavailable')) return undefined;
-      throw error;
-    }
+    const segment = this.#segments.get(place.segment);
+    if (segment === undefined) return undefined;
+    await this.#open(segment);
+    return unlessUnreadable(this.read(handle, place, withBody));
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -124,6 +128,15 @@ export class PartReader implements AsyncDisposable {
       this.#files.set(number, file);
     }
     return file;
+  }
+}
+
+async function unlessUnreadable<T>(reading: Promise<T>): Promise<T | undefined> {
+  try {
+    return await reading;
+  } catch (error) {
+    if (hasCode(error, 'storage_unavailable')) return undefined;
+    throw error;
   }
 }
 
