@@ -409,6 +409,15 @@ describeWithPostgres('PostgreSQL', () => {
     expect(await sql(`SELECT count(*) FROM bundoc.used_keys WHERE project = '${project.project}'`)).toBe('0');
   });
 
+  it('refuses writes behind a head that was put back: rows that contradict one another are no defect', async () => {
+    const project = await newProject();
+    const store = await project.open(database);
+    for (const id of ['a', 'b']) await commitOne(store, put(id, '{}'));
+    await sql(`UPDATE bundoc.heads SET seq = seq - 1 WHERE project = '${project.project}'`);
+    await expect(commitOne(store, put('c', '{}'))).rejects.toMatchObject({ code: 'integrity_error' });
+    expect(await textOf(store, 'b')).toBeDefined();
+  });
+
   it('holds nothing readable of a document, its id or its collection', async () => {
     const project = await newProject();
     const store = await project.open(database);

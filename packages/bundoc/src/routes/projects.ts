@@ -98,6 +98,7 @@ export function registerProjectDeletion(
           'project_moving',
           'project_elsewhere',
           'project_unclaimed',
+          'project_destroyed',
           'storage_superseded',
           'key_missing',
           'key_damaged',

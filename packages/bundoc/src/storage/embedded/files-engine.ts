@@ -186,6 +186,8 @@ export class FilesEngine implements EnginePort, LogOfProjects, AsyncDisposable {
       throw error;
     }
     engine.#startScan();
+    // Before anything is written: what is freed is free with the next segment.
+    if (log.shouldFree) engine.freeSegments(undefined);
     return engine;
   }
 

@@ -1,10 +1,12 @@
 import { expect, it } from 'vitest';
 import { CliProject } from '../../testing/cli-project.ts';
-import { closeEngine, engineOn } from '../../testing/test-engine.ts';
+import { closeEngine, engineOn, SMALL_LIMITS } from '../../testing/test-engine.ts';
 import { put, ref } from '../conformance.ts';
 
 it('a data folder that is opened 100 times in a row uses no more of the log than the first of them do', async () => {
   const disk = CliProject.disk();
+  const limits = { ...SMALL_LIMITS, log: { ...SMALL_LIMITS.log, segmentsMax: 16 } };
+  await engineOn(disk, { limits });
   const projects = Array.from({ length: 30 }, (_, at) => new CliProject(`p${at}`));
   for (const project of projects) {
     const store = await project.open(disk);
@@ -15,7 +17,7 @@ it('a data folder that is opened 100 times in a row uses no more of the log than
   const segments = () => [...disk.files().keys()].filter((path) => /^\/log\/\d{8}$/.test(path)).length;
   const seen: [number, number][] = [];
   for (let restart = 0; restart < 100; restart++) {
-    const engine = await engineOn(disk);
+    const engine = await engineOn(disk, { limits });
     await engine.scanned;
     if (restart % 10 === 9) {
       const store = await projects[restart % 30]!.open(disk);

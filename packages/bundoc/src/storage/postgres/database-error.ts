@@ -4,6 +4,8 @@ import pg from 'pg';
 const { DatabaseError } = pg;
 
 const DISK_FULL = '53100';
+/** SQLSTATE class of a row that contradicts others: somebody has edited them, or put older ones back. */
+const CONTRADICTION_CLASS = '23';
 /** SQLSTATE classes of a server, or a connection, that cannot serve at the moment: connection, resources, intervention, system. */
 const UNAVAILABLE_CLASSES: readonly string[] = ['08', '53', '57', '58'];
 /** Transaction rolled back (40…), lock not available, a standby where the primary was expected, no longer allowed in. */
@@ -45,5 +47,7 @@ export class ConnectionTrouble extends Error {
 export function storageErrorOf(error: unknown): unknown {
   if (sqlStateOf(error) === DISK_FULL) return new AppError('disk_full', { cause: error });
   if (isUnavailable(error)) return new AppError('storage_unavailable', { cause: error, retryAfterS: 1 });
+  if (sqlStateOf(error)?.startsWith(CONTRADICTION_CLASS))
+    return new AppError('integrity_error', { cause: error });
   return error;
 }
