@@ -623,6 +623,32 @@ describe('a checkpoint', () => {
     },
   );
 
+  it('that removes the last file of carried parts keeps one that is carried meanwhile', async () => {
+    const process = new Process();
+    await process.write('p', put('a', '{}'));
+    const { disk } = process;
+    const engine = await process.engine;
+    await engine.carryAll();
+    const store = await process.open('p');
+    await store.commit([put('b', '{}')]);
+    const { reached, release } = holdCatalog(disk, 'p');
+    const { removeTree } = disk;
+    let carrying: Promise<unknown> | undefined;
+    disk.removeTree = async (path) => {
+      carrying ??= engine.carryAll();
+      for (let turn = 0; turn < 200; turn++) await setImmediate();
+      return removeTree.call(disk, path);
+    };
+    const checkpoint = store.checkpoint();
+    await reached;
+    await store.commit([put('c', '{}')]);
+    release();
+    await checkpoint;
+    await carrying;
+    expect(process.namesIn('/projects/p/carried')).toHaveLength(1);
+    expect(await process.after('synced only').read('p')).toBe('abc');
+  });
+
   it('of a store that fails meanwhile fails, and leaves its parts to the next opening', async () => {
     const process = new Process();
     await process.write('p', put('a', '{}'));

@@ -132,6 +132,8 @@ export class FilesEngine implements EnginePort, LogOfProjects, AsyncDisposable {
   /** Handles of projects whose next commits wait for their checkpoint. */
   readonly #checkpointsWanted = new Set<string>();
   #freeing: Promise<void> | undefined;
+  /** Keeps a folder of carried files from being removed while another file is put into it. */
+  readonly #carriedFolders = new KeyedMutex();
   /** Files of carried parts that are being put into folders. */
   #placing: Promise<unknown> | undefined;
   #isFreeingWanted = false;
@@ -527,7 +529,8 @@ export class FilesEngine implements EnginePort, LogOfProjects, AsyncDisposable {
     this.#born.delete(project);
     if (mark === undefined) return;
     this.#log.cover(handle, mark);
-    if (this.#carried.has(handle)) await this.#removeCarried(handle, directory, mark.place);
+    if (!this.#carried.has(handle)) return;
+    await this.#carriedFolders.run(CARRIED_FOLDER, () => this.#removeCarried(handle, directory, mark.place));
   }
 
   /** Removes the carried files whose parts a durable snapshot covers. */
@@ -848,7 +851,7 @@ export class FilesEngine implements EnginePort, LogOfProjects, AsyncDisposable {
   }
 
   #carry(contents: readonly CarriedContent[]): Promise<readonly (AppError | undefined)[]> {
-    const placing = this.#place(contents);
+    const placing = this.#carriedFolders.run(CARRIED_FOLDER, () => this.#place(contents));
     this.#placing = placing.catch(() => undefined);
     return placing;
   }
