@@ -803,10 +803,12 @@ export class FilesEngine implements EnginePort, LogOfProjects, AsyncDisposable {
     await this.scanned;
     while (!this.#isClosed) {
       const wanted = [...this.#checkpointsWanted];
+      // The log lacks a segment, be it half full or not: on a full disk it cannot grow.
+      const isWanted = this.#isFreeingWanted;
       this.#checkpointsWanted.clear();
       this.#isFreeingWanted = false;
       await this.#checkpointOpen(wanted);
-      if (!this.#log.shouldFree) return;
+      if (!isWanted && !this.#log.shouldFree) return;
       const pinning = this.#log.pinning();
       if (pinning.length === 0) return;
       await this.#checkpointOpen(pinning);
