@@ -84,10 +84,10 @@ describeWithDocker('the compose project', () => {
         'bundoc',
         'sh',
         '-c',
-        'for file in /var/lib/bundoc/projects/project-a/docs/*/*; do test -s $file && echo $file; done',
+        'for file in /var/lib/bundoc/projects/project-a/docs/*; do test -s $file && echo $file; done',
       ),
     );
-    expect(files).toMatch(/^\S+\/docs\/([0-9a-f]{2})\/\1[0-9a-f]{30}$/);
+    expect(files).toMatch(/^\S+\/docs\/[0-9a-f]{32}$/);
     const name = files.slice(files.lastIndexOf('/') + 1);
     const sealed = Buffer.from(
       await stack.exec('bundoc', 'node', '-p', `fs.readFileSync('${files}', 'base64')`),
