@@ -8,4 +8,5 @@ CREATE TABLE bundoc.group_commits (
 );
 DROP TABLE bundoc.commits;
 
--- A count of seals is changed under the project's lock alone: builds of before, which reserved seals without it, would undo each other's counts.
+-- A transaction changes a count of seals under its project's lock. Builds of before reserved seals without that lock and would undo such a change, so they must not run
+-- beside this one. What they had reserved counts as sealed.

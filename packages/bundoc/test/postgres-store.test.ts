@@ -13,7 +13,7 @@ import { migrate, readMigrations, SchemaMismatch } from '../src/storage/postgres
 import { ONE_MOMENT, verifyRows } from '../src/storage/postgres/verify-rows.ts';
 import { describeQuota } from '../src/storage/quota-conformance.ts';
 import { openTestDatabase, testDatabaseOptions } from '../src/testing/postgres-project.ts';
-import { CuttingProxy } from './support/cutting-proxy.ts';
+import { COMMIT_MESSAGE, CuttingProxy } from './support/cutting-proxy.ts';
 import { type UsedDatabase, useDatabase } from './support/use-database.ts';
 
 describeWithPostgres('PostgreSQL', () => {
@@ -160,7 +160,7 @@ describeWithPostgres('PostgreSQL', () => {
         await using behind = openTestDatabase(server.urlOf('bundoc', proxy.port));
         const store = await project.open(behind);
         await commitOne(store, put('other', '{}'));
-        proxy.cutAt('COMMIT', cut);
+        proxy.cutAt(COMMIT_MESSAGE, cut);
         const [first, second] = await Promise.all([
           commitOne(store, put('a', '{"v":1}', { kind: 'absent' })),
           commitOne(store, put('b', '{"v":2}', { kind: 'absent' })),

@@ -38,13 +38,19 @@ const PRUNE_EVERY_MS = 600_000;
 /** Outcomes that one statement removes. */
 const PRUNED_AT_ONCE = 10_000;
 
-/** Far longer than any node looks an outcome up. */
+/**
+ * An hour is far longer than any node looks an outcome up. Ids begin with the time of the node that made them, so the range ends the search early; the server's own
+ * time decides.
+ */
 const PRUNE: Statement = {
   name: 'bundoc-prune-group-commits-1',
   text: `
 WITH gone AS (
   DELETE FROM bundoc.group_commits WHERE id = ANY (ARRAY(
-    SELECT id FROM bundoc.group_commits WHERE at < now() - interval '1 hour' LIMIT ${PRUNED_AT_ONCE} FOR UPDATE SKIP LOCKED
+    SELECT id FROM bundoc.group_commits
+    WHERE id < rpad(lpad(to_hex((extract(epoch FROM now() - interval '1 hour') * 1000)::bigint), 12, '0'), 32, '0')::uuid
+      AND at < now() - interval '1 hour'
+    ORDER BY id LIMIT ${PRUNED_AT_ONCE} FOR UPDATE SKIP LOCKED
   )) RETURNING 1
 )
 SELECT count(*) FROM gone`,
