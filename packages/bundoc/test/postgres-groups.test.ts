@@ -232,7 +232,7 @@ describeWithPostgres('commits of many projects on PostgreSQL', () => {
       const { stores, names } = await nodeOf(20);
       const [held, ...others] = stores as [PostgresStore, ...PostgresStore[]];
       const isLong = process.env['BUNDOC_LONG_TESTS'] === '1';
-      const [holds, holdMs] = isLong ? [2, 60_000] : [6, 400];
+      const [holds, holdMs] = isLong ? [2, 60_000] : [20, 100];
       const [free, beside]: [number[], number[]] = [[], []];
       let n = 0;
       const writeFor = async (ms: number, took: number[]) => {
@@ -258,12 +258,13 @@ describeWithPostgres('commits of many projects on PostgreSQL', () => {
         // A statement waits as long as it may, and a commit that has waited for too long is refused.
         await Promise.allSettled(waiting);
       }
-      const p99 = (took: number[]) =>
-        took.toSorted((a, b) => a - b)[Math.floor(took.length * 0.99)] as number;
-      const figures = { free: p99(free), beside: p99(beside), commits: beside.length };
-      process.stdout.write(`p99 beside a held head, ms: ${JSON.stringify(figures)}\n`);
-      // Beside what the machine's other work adds to either.
-      expect(figures.beside).toBeLessThan(1.5 * figures.free + 20);
+      // A second is too short for a p99 on a machine that has other work as well.
+      const share = isLong ? 0.99 : 0.5;
+      const quantile = (took: number[]) =>
+        took.toSorted((a, b) => a - b)[Math.floor(took.length * share)] as number;
+      const figures = { free: quantile(free), beside: quantile(beside), commits: beside.length };
+      process.stdout.write(`ms of a commit beside a held head (${share}): ${JSON.stringify(figures)}\n`);
+      expect(figures.beside).toBeLessThan(1.5 * figures.free);
     });
 
     it('are not held up by a transaction of large documents', async () => {
