@@ -13,6 +13,7 @@ import { Database, type DatabaseOptions, type Statement } from './storage/postgr
 import { migrate } from './storage/postgres/migrate.ts';
 import { PostgresStore } from './storage/postgres/postgres-store.ts';
 import { checkServer, takesWrites } from './storage/postgres/server-check.ts';
+import { SharedReads } from './storage/postgres/shared-reads.ts';
 import type { PostgresConfig } from './storage-config.ts';
 import type { Storage, StoragePorts } from './storage-parts.ts';
 
@@ -44,6 +45,7 @@ export async function openPostgresStorage(
   const database = stack.use(new Database(options));
   await untilServed({ clock, logger }, () => prepare(database, logger));
   const identity = await identifyDatabase(database, clock);
+  const reads = new SharedReads(database);
   const news = stack.use(new ChangeNews({ database, connection: options, logger }));
   const running = stack.move();
   return {
@@ -65,6 +67,7 @@ export async function openPostgresStorage(
         whyGone: () => whyGone({ database, clock }, project),
         project,
         database,
+        reads,
         cipher,
         clock,
         news,

@@ -14,6 +14,7 @@ import { SEAL_LIMITS } from '../src/storage/embedded/seal-budget.ts';
 import type { ProjectStore, Write } from '../src/storage/port.ts';
 import type { Database } from '../src/storage/postgres/database.ts';
 import { PostgresStore } from '../src/storage/postgres/postgres-store.ts';
+import { SharedReads } from '../src/storage/postgres/shared-reads.ts';
 import { CliProject } from '../src/testing/cli-project.ts';
 import { NO_NEWS } from '../src/testing/postgres-project.ts';
 import { useDatabase } from './support/use-database.ts';
@@ -39,6 +40,7 @@ describeWithPostgres('backups of projects in PostgreSQL', () => {
     const store = await new PostgresStore({
       project: project.project,
       database,
+      reads: new SharedReads(database),
       cipher,
       clock: project.clock,
       sealLimits: { ...SEAL_LIMITS, reserve: 1_000 },

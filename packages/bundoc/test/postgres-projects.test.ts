@@ -20,6 +20,7 @@ import type { Database } from '../src/storage/postgres/database.ts';
 import { lockRow, readFileRow } from '../src/storage/postgres/file-row.ts';
 import { migrate } from '../src/storage/postgres/migrate.ts';
 import { PostgresStore } from '../src/storage/postgres/postgres-store.ts';
+import { SharedReads } from '../src/storage/postgres/shared-reads.ts';
 import { FakeKeyService } from '../src/testing/fake-key-service.ts';
 import { NO_NEWS, openTestDatabase } from '../src/testing/postgres-project.ts';
 import { useDatabase } from './support/use-database.ts';
@@ -155,6 +156,7 @@ describeWithPostgres('projects in PostgreSQL', () => {
           new PostgresStore({
             project,
             database,
+            reads: new SharedReads(database),
             cipher,
             clock: systemClock,
             sealLimits: SEAL_LIMITS,

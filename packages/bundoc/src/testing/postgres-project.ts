@@ -9,6 +9,7 @@ import type { News } from '../storage/postgres/change-news.ts';
 import { Database, type DatabaseOptions } from '../storage/postgres/database.ts';
 import { PostgresStore } from '../storage/postgres/postgres-store.ts';
 import { insertProjectRows, raiseKeyVersion } from '../storage/postgres/project-rows.ts';
+import { SharedReads } from '../storage/postgres/shared-reads.ts';
 import type { Quota } from '../storage/quota.ts';
 
 /** How a test connects to its database. */
@@ -83,10 +84,12 @@ export class PostgresProject {
     this.#versions = [this.#versions[0]];
   }
 
-  open(database: Database, news: News = NO_NEWS): Promise<PostgresStore> {
+  /** @param reads of the node; by default this is the only project of its node. */
+  open(database: Database, news: News = NO_NEWS, reads = new SharedReads(database)): Promise<PostgresStore> {
     return new PostgresStore({
       project: this.project,
       database,
+      reads,
       cipher: this.cipher,
       clock: this.clock,
       sealLimits: this.sealLimits,

@@ -27,6 +27,7 @@ import { SEAL_LIMITS } from '../../src/storage/embedded/seal-budget.ts';
 import type { ProjectStore } from '../../src/storage/port.ts';
 import type { Database, Transaction } from '../../src/storage/postgres/database.ts';
 import { PostgresStore } from '../../src/storage/postgres/postgres-store.ts';
+import { SharedReads } from '../../src/storage/postgres/shared-reads.ts';
 import { FakeKeyService } from '../../src/testing/fake-key-service.ts';
 import { NO_NEWS } from '../../src/testing/postgres-project.ts';
 import { closeEngine, engineOn, openTestStore } from '../../src/testing/test-engine.ts';
@@ -147,7 +148,14 @@ export class Moving implements AsyncDisposable {
     const projects = await this.projects(place, started, keys, clock);
     const onRows = (of: string, { cipher }: OpenedProject) =>
       new PostgresStore({
-        ...{ project: of, database, cipher, clock: systemClock, news: NO_NEWS },
+        ...{
+          project: of,
+          database,
+          reads: new SharedReads(database),
+          cipher,
+          clock: systemClock,
+          news: NO_NEWS,
+        },
         sealLimits: { ...SEAL_LIMITS, reserve: 1_000 },
         onIntegrityError: () => undefined,
         onFailure: () => undefined,

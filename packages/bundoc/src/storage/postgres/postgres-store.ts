@@ -33,12 +33,15 @@ import { GroupCommit } from './group-commit.ts';
 import { MustReopen, ProjectGone } from './must-reopen.ts';
 import { indexChanged, Reader } from './reader.ts';
 import { RowCipher, VersionUnknown } from './row-cipher.ts';
+import type { SharedReads } from './shared-reads.ts';
 import { SharedSeals } from './shared-seals.ts';
 import { Upkeep } from './upkeep.ts';
 
 export interface PostgresStoreOptions {
   readonly project: string;
   readonly database: Database;
+  /** Reads single documents of all projects of this node. */
+  readonly reads: SharedReads;
   readonly cipher: ProjectCipher;
   readonly clock: Clock;
   readonly sealLimits: SealLimits;

@@ -19,7 +19,7 @@ import { ProjectGone } from './must-reopen.ts';
 import { patiently } from './patience.ts';
 import { type RowCipher, VersionUnknown } from './row-cipher.ts';
 import { orUndefined, ROW_COLUMNS, readStateRow, SEALED } from './rows.ts';
-import { SharedReads } from './shared-reads.ts';
+import type { SealedRow, SharedReads } from './shared-reads.ts';
 
 const LIST: Statement = {
   name: 'bundoc-list-3',
@@ -95,6 +95,8 @@ const COLLECTIONS: Statement = {
 export interface ReaderOptions {
   readonly project: string;
   readonly database: Queryable;
+  /** Reads single documents of all projects of this node. */
+  readonly reads: SharedReads;
   readonly cipher: ProjectCipher;
   readonly clock: Clock;
   readonly onIntegrityError: (name: string) => void;
@@ -108,22 +110,19 @@ export interface ReaderOptions {
 export class Reader {
   readonly #options: ReaderOptions;
   readonly #rows: RowCipher;
-  readonly #reads: SharedReads;
 
   constructor(options: ReaderOptions, rows: RowCipher) {
     this.#options = options;
     this.#rows = rows;
-    this.#reads = new SharedReads(options);
   }
 
   /** @throws AppError `integrity_error`. */
   async get(ref: DocumentRef): Promise<StoredDocument | undefined> {
     const name = this.#options.cipher.fileName(ref);
-    const row = await patiently(this.#options.clock, () => this.#reads.get(name));
-    if (row === undefined) {
-      await this.position();
-      return undefined;
-    }
+    const { clock, reads, project } = this.#options;
+    const row = await patiently(clock, () => reads.get(project, name));
+    if (row === 'gone') throw gone();
+    if (row === 'absent') return undefined;
     const document = this.#open(ref, name, row);
     if (document === undefined) throw this.#damaged(name);
     return document;
@@ -240,11 +239,7 @@ export class Reader {
   }
 
   /** The document, or undefined when the bytes are not it, or not this state of it. */
-  #open(
-    ref: DocumentRef,
-    name: string,
-    { keyVersion, rev, sealed }: { keyVersion: number; rev: Buffer | null; sealed: Buffer },
-  ): StoredDocument | undefined {
+  #open(ref: DocumentRef, name: string, { keyVersion, rev, sealed }: SealedRow): StoredDocument | undefined {
     const { cipher } = this.#options;
     if (!cipher.hasVersion(keyVersion)) throw new VersionUnknown(`version ${keyVersion} is not at hand`);
     const text = orUndefined(() => cipher.openDocument(name, sealed, keyVersion));
