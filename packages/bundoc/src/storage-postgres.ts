@@ -9,20 +9,17 @@ import { ExpiryMarksInRows } from './project/expiry-rows.ts';
 import { ProjectRows, whyGone } from './project/project-rows.ts';
 import { limitsAfter, SEAL_LIMITS } from './storage/embedded/seal-budget.ts';
 import { ChangeNews } from './storage/postgres/change-news.ts';
-import { Database, type DatabaseOptions, type Statement } from './storage/postgres/database.ts';
+import { Database, type DatabaseOptions } from './storage/postgres/database.ts';
 import { migrate } from './storage/postgres/migrate.ts';
 import { PostgresStore } from './storage/postgres/postgres-store.ts';
 import { checkServer, takesWrites } from './storage/postgres/server-check.ts';
 import { SharedReads } from './storage/postgres/shared-reads.ts';
+import { SharedStates } from './storage/postgres/shared-states.ts';
 import type { PostgresConfig } from './storage-config.ts';
 import type { Storage, StoragePorts } from './storage-parts.ts';
 
 /** Seals that a node reserves at once for a project: each node has a part of what a key may make. */
 const SHARED_SEAL_LIMITS = { ...SEAL_LIMITS, reserve: 2 ** 16 };
-const STATES: Statement = {
-  name: 'bundoc-states-1',
-  text: 'SELECT project, seq, index_version FROM bundoc.heads WHERE project = ANY($1)',
-};
 /** How long a start waits for a server that cannot serve yet. */
 const START_PATIENCE_MS = 30_000;
 const START_PAUSE_MS = 500;
@@ -46,6 +43,7 @@ export async function openPostgresStorage(
   await untilServed({ clock, logger }, () => prepare(database, logger));
   const identity = await identifyDatabase(database, clock);
   const reads = new SharedReads(database);
+  const states = new SharedStates(database);
   const news = stack.use(new ChangeNews({ database, connection: options, logger }));
   const running = stack.move();
   return {
@@ -57,23 +55,21 @@ export async function openPostgresStorage(
     projects: (keys, storage, onSetAside, settle) =>
       new ProjectRows({ database, keys, clock, storage, onSetAside, settle }),
     expiry: new ExpiryMarksInRows({ database, clock }),
-    statesOf: async (projects) => {
-      const rows = await database.query(STATES, [projects]);
-      return new Map(rows.map(([project, seq, indexes]) => [String(project), `${seq} ${indexes}`]));
-    },
-    openStore: (project, { cipher }, watch, unknownSealers) =>
+    statesOf: (projects) => states.of(projects),
+    openStore: (project, { cipher, head }, watch, unknownSealers) =>
       new PostgresStore({
         ...watch,
         whyGone: () => whyGone({ database, clock }, project),
         project,
         database,
         reads,
+        states,
         cipher,
         clock,
         news,
         sealLimits: limitsAfter(SHARED_SEAL_LIMITS, unknownSealers),
         quota,
-      }).begin(),
+      }).begin(head),
     [Symbol.asyncDispose]: () => running.disposeAsync(),
   };
 }

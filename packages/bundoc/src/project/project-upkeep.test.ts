@@ -1,4 +1,5 @@
 import { describe, expect, it } from 'vitest';
+import { definitionsState, digestOfRevs, NO_DEFINITIONS } from '../storage/collections/definitions-state.ts';
 import type { ProjectStore } from '../storage/port.ts';
 import { newPlace, openInstances } from '../testing/open-instances.ts';
 import { openTestStore } from '../testing/test-engine.ts';
@@ -55,9 +56,10 @@ describe('the upkeep of open projects', () => {
   });
 
   it('asks once for all projects what has changed, and reads the definitions of those alone', async () => {
+    const none = definitionsState(0, NO_DEFINITIONS);
     const states = new Map([
-      ['a', '1'],
-      ['b', '1'],
+      ['a', none],
+      ['b', none],
     ]);
     const asked: (readonly string[])[] = [];
     const { write, looks, steps, upkeep } = start({
@@ -73,16 +75,18 @@ describe('the upkeep of open projects', () => {
       await upkeep.run();
       return [...looks];
     };
-    expect([await looksOf(), await looksOf()]).toEqual([['a', 'b'], []]);
-    states.set('b', '2');
-    expect([await looksOf(), await looksOf()]).toEqual([['b'], []]);
-    // What failed is read again.
-    states.set('a', '2');
+    expect(await looksOf()).toEqual([]);
+    // Read until what was read is what there is, also when reading fails.
+    states.set('b', definitionsState(0, digestOfRevs(['00'])));
+    expect([await looksOf(), await looksOf()]).toEqual([['b'], ['b']]);
     steps.beforeLook = () => Promise.reject(new Error('no'));
+    expect(await looksOf()).toEqual(['b']);
+    states.set('b', none);
+    expect(await looksOf()).toEqual([]);
+    // A project that is gone finds out by reading.
+    states.delete('a');
     expect(await looksOf()).toEqual(['a']);
-    steps.beforeLook = async () => undefined;
-    expect([await looksOf(), await looksOf()]).toEqual([['a'], []]);
-    expect(asked).toHaveLength(7);
+    expect(asked).toHaveLength(6);
     expect(asked.every((projects) => projects.join() === 'a,b')).toBe(true);
   });
 

@@ -9,14 +9,14 @@ const RESEALING_SHARE = 0.01;
 const WAITS_FOR_USE_RUNS = 5;
 
 export interface ProjectUpkeepOptions {
-  readonly instances: Pick<InstanceManager, 'eachInNeed' | 'projectsInNeed' | 'size'>;
+  readonly instances: Pick<InstanceManager, 'eachInNeed' | 'projectsInNeed' | 'storeIfOpen' | 'size'>;
   readonly logger: Logger;
   /** Keys that are to be rotated. */
   readonly rotations?: Pick<SpreadRotations, 'run'> | undefined;
   /** Documents of one project that are sealed anew after a rotation, each time. */
   readonly resealsMax: number;
   /**
-   * Answers for many projects at once in which state each is: another text when anything in it may have changed.
+   * Answers for many projects at once what definitions and indexes each has, as `definitionsState` of their stores.
    * Without it, the definitions of every project that others write to are read each time.
    */
   readonly statesOf?: ((projects: readonly string[]) => Promise<ReadonlyMap<string, string>>) | undefined;
@@ -29,8 +29,8 @@ export interface ProjectUpkeepOptions {
 export class ProjectUpkeep {
   readonly #options: ProjectUpkeepOptions;
   #isRunning = false;
-  /** The states in which definitions were taken up, by project. */
-  #taken: ReadonlyMap<string, string> = new Map();
+  /** The states in which definitions were taken up of which some do not open, by project. */
+  #damagedAs: ReadonlyMap<string, string> = new Map();
   /** Projects whose documents are being sealed anew; they stay until they need it no more, or nothing more can be done. */
   readonly #resealing = new Set<string>();
   /** Projects whose keys were rotated and that were not used since, with the runs for which they are still waited for. */
@@ -116,13 +116,16 @@ export class ProjectUpkeep {
     const { instances, logger, statesOf } = this.#options;
     const projects = instances.projectsInNeed('definitions');
     if (projects.length === 0) return;
-    const taken = new Map<string, string>();
+    const damagedAs = new Map<string, string>();
     try {
       const states = await statesOf?.(projects);
       const isTaken = (project: string) => {
         const state = states?.get(project);
-        if (state === undefined || this.#taken.get(project) !== state) return false;
-        taken.set(project, state);
+        const store = instances.storeIfOpen(project);
+        if (state === undefined || store === undefined || store.indexes?.isSettled === false) return false;
+        if (store.definitionsState === state) return true;
+        if (store.definitionsState !== undefined || this.#damagedAs.get(project) !== state) return false;
+        damagedAs.set(project, state);
         return true;
       };
       const changed = projects.filter((project) => !isTaken(project));
@@ -130,7 +133,7 @@ export class ProjectUpkeep {
         try {
           await store.load();
           const state = states?.get(project);
-          if (state !== undefined && store.indexes?.isSettled !== false) taken.set(project, state);
+          if (state !== undefined && store.definitionsState === undefined) damagedAs.set(project, state);
         } catch (error) {
           logger.warn({ err: error, project }, 'definitions could not be kept');
         }
@@ -138,7 +141,7 @@ export class ProjectUpkeep {
     } catch (error) {
       logger.warn({ err: error }, 'it could not be asked which projects have changed');
     }
-    this.#taken = taken;
+    this.#damagedAs = damagedAs;
   }
 
   /** @returns whether there is more to be done at once. */

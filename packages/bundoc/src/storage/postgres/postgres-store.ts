@@ -5,6 +5,7 @@ import { AppError } from '@bundoc/shared/errors';
 import type { ProjectCipher } from '../../cipher/project-cipher.ts';
 import type { DocumentRef } from '../../cipher/stored-text.ts';
 import { ChangeWaiters } from '../change-waiters.ts';
+import { DEFINITIONS } from '../collections/definition.ts';
 import type { SealLimits } from '../embedded/seal-budget.ts';
 import type { EngineIndexes } from '../indexes/port.ts';
 import {
@@ -29,12 +30,14 @@ import { BlindIndexing } from './blind-indexing.ts';
 import type { News } from './change-news.ts';
 import type { Database } from './database.ts';
 import type { Waiting } from './decide.ts';
+import type { FoundHead } from './file-row.ts';
 import { GroupCommit } from './group-commit.ts';
 import { MustReopen, ProjectGone } from './must-reopen.ts';
 import { indexChanged, Reader } from './reader.ts';
 import { RowCipher, VersionUnknown } from './row-cipher.ts';
 import type { SharedReads } from './shared-reads.ts';
 import { SharedSeals } from './shared-seals.ts';
+import type { KnownState, SharedStates } from './shared-states.ts';
 import { Upkeep } from './upkeep.ts';
 
 export interface PostgresStoreOptions {
@@ -42,6 +45,8 @@ export interface PostgresStoreOptions {
   readonly database: Database;
   /** Reads single documents of all projects of this node. */
   readonly reads: SharedReads;
+  /** Says of all projects of this node whether definitions have changed, where upkeep asks for that. */
+  readonly states?: SharedStates | undefined;
   readonly cipher: ProjectCipher;
   readonly clock: Clock;
   readonly sealLimits: SealLimits;
@@ -92,6 +97,8 @@ export class PostgresStore implements ProjectStore {
   #heardOf: Position = 0;
   #isWatching = false;
   #prunedMs: number;
+  #state: KnownState | undefined;
+  #definesNothing = false;
 
   constructor(options: PostgresStoreOptions) {
     const { project, cipher, clock } = options;
@@ -110,11 +117,23 @@ export class PostgresStore implements ProjectStore {
     this.#prunedMs = clock.monotonic();
   }
 
-  /** Loads what the store must know before it is used. */
-  async begin(): Promise<this> {
-    await this.#upkeep.begin();
-    await this.#indexing.begin();
+  /**
+   * Loads what the store must know before it is used.
+   *
+   * @param head what the project's rows said a moment ago, if they were read: most projects need nothing else.
+   */
+  async begin(head?: FoundHead): Promise<this> {
+    const { project, states } = this.#options;
+    const token = this.#rows.collectionToken(DEFINITIONS);
+    this.#definesNothing = head?.indexVersion === 0 && head.collections?.has(token.toString('hex')) === false;
+    await this.#upkeep.begin(head?.documents);
+    if (head?.indexVersion !== 0) await this.#indexing.begin();
+    this.#state = states?.add(project, token, this.#definesNothing ? head : undefined);
     return this;
+  }
+
+  get definesNothing(): boolean {
+    return this.#definesNothing;
   }
 
   get failed(): boolean {
@@ -208,6 +227,7 @@ export class PostgresStore implements ProjectStore {
   async [Symbol.asyncDispose](): Promise<void> {
     this.#waiters.end();
     this.#unwatch();
+    if (this.#state !== undefined) this.#options.states?.delete(this.#state);
     await this.#indexing.stop();
     await this.#pumping;
     // Lost to the budget at worst.
