@@ -47,7 +47,7 @@ describeWithPostgres('many projects of a node on PostgreSQL', () => {
     await maker.write('made');
     expect(await opener.statementsOf(() => opener.read('made'))).toEqual([
       'bundoc-read-project-4',
-      'bundoc-read-1',
+      'bundoc-read-2',
     ]);
     await define(maker, 'made', NUMBERS);
     await opener.close('made');

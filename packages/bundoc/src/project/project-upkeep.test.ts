@@ -3,7 +3,7 @@ import { definitionsState, digestOfRevs, NO_DEFINITIONS } from '../storage/colle
 import type { ProjectStore } from '../storage/port.ts';
 import { newPlace, openInstances } from '../testing/open-instances.ts';
 import { openTestStore } from '../testing/test-engine.ts';
-import { ProjectUpkeep, type ProjectUpkeepOptions } from './project-upkeep.ts';
+import { ProjectUpkeep, type ProjectUpkeepOptions, SWEPT_MAX } from './project-upkeep.ts';
 
 const settle = () => new Promise((resolve) => setImmediate(resolve));
 
@@ -108,6 +108,33 @@ describe('the upkeep of open projects', () => {
     await lease?.store.define('notes', undefined, { kind: 'none' });
     await upkeep.run();
     expect([...instances.eachInNeed('expiry')]).toEqual([]);
+  });
+
+  it('looks through a bounded number of projects for expired documents, all of them in turn', async () => {
+    const names = Array.from({ length: 2 * SWEPT_MAX + 10 }, (_, n) => `p${n}`);
+    const swept: string[] = [];
+    const storeOf = (project: string) => ({
+      expired: { goRound: async () => swept.push(project) - swept.length },
+    });
+    const instances = {
+      size: names.length,
+      storeIfOpen: () => undefined,
+      projectsInNeed: (need: string) => (need === 'expiry' ? names : []),
+      *eachInNeed(_need: string, projects: readonly string[]) {
+        for (const project of projects) yield { project, store: storeOf(project) };
+      },
+    };
+    const { logger } = openInstances(newPlace());
+    const upkeep = new ProjectUpkeep({ instances: instances as never, logger, resealsMax: 5 });
+    const runs: string[][] = [];
+    for (let run = 0; run < 3; run++) {
+      swept.length = 0;
+      await upkeep.run();
+      runs.push([...swept]);
+    }
+    expect(runs.map((run) => run.length)).toEqual([SWEPT_MAX, SWEPT_MAX, SWEPT_MAX]);
+    expect(runs.flat().slice(0, names.length)).toEqual(names);
+    expect(runs.flat().at(names.length)).toBe('p0');
   });
 
   it('does nothing while it is under way', async () => {

@@ -5,6 +5,8 @@ import type { SpreadRotations } from './spread-rotations.ts';
 
 /** Of the open projects, those whose documents are sealed anew at a time; one in any case. */
 const RESEALING_SHARE = 0.01;
+/** Open projects that one run looks through for expired documents. */
+export const SWEPT_MAX = 50;
 /** How long a project whose key was rotated counts with them until it is used, and so sealed anew, runs. */
 const WAITS_FOR_USE_RUNS = 5;
 
@@ -37,6 +39,8 @@ export class ProjectUpkeep {
   readonly #rotated = new Map<string, number>();
   /** The last project whose turn began. */
   #lastResealed: string | undefined;
+  /** The last project that was looked through for expired documents. */
+  #lastSwept: string | undefined;
 
   constructor(options: ProjectUpkeepOptions) {
     this.#options = options;
@@ -51,9 +55,7 @@ export class ProjectUpkeep {
     this.#isRunning = true;
     await this.#resealSome();
     await this.#takeUpDefinitions();
-    await this.#forEach('expiry', 'expired documents could not be removed', (project, store) =>
-      this.#removeExpired(project, store),
-    );
+    await this.#sweepSome();
     this.#isRunning = false;
   }
 
@@ -67,9 +69,8 @@ export class ProjectUpkeep {
     const inNeed = instances.projectsInNeed('reseal');
     const needy = new Set(inNeed);
     for (const project of this.#resealing) if (!needy.has(project)) this.#resealing.delete(project);
-    // Behind the one whose turn began last, so that one of which something cannot be sealed anew holds up nobody.
-    const from = this.#lastResealed === undefined ? 0 : inNeed.indexOf(this.#lastResealed) + 1;
-    for (const project of [...inNeed.slice(from), ...inNeed.slice(0, from)]) {
+    // A project of which something cannot be sealed anew holds up nobody.
+    for (const project of behind(this.#lastResealed, inNeed)) {
       if (this.#resealing.size >= max) break;
       if (this.#resealing.has(project)) continue;
       this.#resealing.add(project);
@@ -95,6 +96,19 @@ export class ProjectUpkeep {
     }
     const room = max - new Set([...this.#resealing, ...this.#rotated.keys()]).size;
     for (const project of (await rotations?.run(room)) ?? []) this.#rotated.set(project, WAITS_FOR_USE_RUNS);
+  }
+
+  /** Removes expired documents of some projects. They take turns, so that the work of one run is bounded, however many there are. */
+  async #sweepSome(): Promise<void> {
+    const inNeed = this.#options.instances.projectsInNeed('expiry');
+    const projects = behind(this.#lastSwept, inNeed).slice(0, SWEPT_MAX);
+    this.#lastSwept = projects.at(-1);
+    await this.#forEach(
+      'expiry',
+      'expired documents could not be removed',
+      (project, store) => this.#removeExpired(project, store),
+      projects,
+    );
   }
 
   /** Looks at no project but those that need it. */
@@ -160,4 +174,10 @@ export class ProjectUpkeep {
     const removed = await store.expired.goRound();
     if (removed > 0) this.#options.logger.debug({ project, removed }, 'expired documents were removed');
   }
+}
+
+/** All of them, in turn: those behind the last one first. */
+function behind(last: string | undefined, projects: readonly string[]): readonly string[] {
+  const from = last === undefined ? 0 : projects.indexOf(last) + 1;
+  return [...projects.slice(from), ...projects.slice(0, from)];
 }

@@ -1,3 +1,4 @@
+import { setImmediate } from 'node:timers/promises';
 import { hasCode } from '@bundoc/shared/errors';
 import { COMMIT_BYTES_MAX } from '../port.ts';
 import type { Queryable, Row, Statement } from './database.ts';
@@ -18,23 +19,24 @@ const LARGE_DOCUMENTS_MAX = 32;
 export const LARGE_BYTES_MAX = 4_194_304;
 
 /**
- * For each place of the arrays: whether the project has its head, which a deletion and a move remove first, and the document's row
- * unless it is a tombstone.
+ * Rows of two kinds: of each document that is there, with its place in the arrays, and of each project that has its head, which a
+ * deletion and a move remove first.
  *
- * The LIMITs keep each look-up in its primary key, whatever statistics the planner has. Without them it may read all heads or all
- * documents of a project to join them. The condition on tombstones stands outside of the LIMIT for the same reason: inside, the index
- * of creations looks as good as that of names. The sub-selects hide the length of the arrays, so that one generic plan serves all.
+ * The LIMIT keeps each look-up in the primary key, whatever statistics the planner has. The condition on tombstones stands outside of
+ * it for the same reason: inside, the index of creations looks as good as that of names. The sub-selects hide the length of the
+ * arrays, so that one generic plan serves all.
  */
 const READ: Statement = {
-  name: 'bundoc-read-1',
+  name: 'bundoc-read-2',
   text: `
-SELECT wanted.place, head.is_there, d.key_version, d.rev, CASE WHEN d.size <= wanted.bytes_max THEN d.sealed END, d.size
+SELECT wanted.place, d.key_version, d.rev, CASE WHEN d.size <= wanted.bytes_max THEN d.sealed END, d.size, NULL AS project
 FROM unnest((SELECT $1::text[]), (SELECT $2::bytea[]), (SELECT $3::integer[])) WITH ORDINALITY AS wanted (project, name, bytes_max, place)
-LEFT JOIN LATERAL (SELECT true AS is_there FROM bundoc.heads WHERE heads.project = wanted.project LIMIT 1) AS head ON true
-LEFT JOIN LATERAL (
+CROSS JOIN LATERAL (
   SELECT key_version, ${small('rev')}, sealed, coalesce(octet_length(sealed), 0) AS size, deleted_ms
   FROM bundoc.documents WHERE documents.project = wanted.project AND documents.name = wanted.name LIMIT 1
-) AS d ON d.deleted_ms = 0`,
+) AS d WHERE d.deleted_ms = 0
+UNION ALL
+SELECT NULL, NULL, NULL, NULL, NULL, project FROM bundoc.heads WHERE project = ANY($4::text[])`,
 };
 
 export interface SealedRow {
@@ -46,13 +48,12 @@ export interface SealedRow {
 /** A document, or that there is none, or that the project has no head. */
 export type FoundRow = SealedRow | 'absent' | 'gone';
 
-type ReadRow = readonly [
+type DocumentRow = readonly [
   place: number,
-  isThere: boolean | null,
-  keyVersion: number | null,
+  keyVersion: number,
   rev: Buffer | null,
   sealed: Buffer | null,
-  size: number | null,
+  size: number,
 ];
 
 /** A document that callers wait for. */
@@ -94,20 +95,21 @@ export class SharedReads {
     this.#small.add(wanted);
     if (this.#smallRunning < SMALL_STATEMENTS_MAX) {
       this.#smallRunning++;
-      // Reads of the same turn of the event loop share the statement.
-      setImmediate(() => void this.#runSmall());
+      void this.#runSmall();
     }
     return wanted.done.promise;
   }
 
   async #runSmall(): Promise<void> {
-    while (this.#small.size > 0)
+    // Reads of the same turn of the event loop share the statement, also behind an earlier one.
+    for (await setImmediate(); this.#small.size > 0; await setImmediate())
       await this.#read(this.#small.take(SMALL_DOCUMENTS_MAX, Number.POSITIVE_INFINITY));
     this.#smallRunning--;
   }
 
   async #runLarge(): Promise<void> {
-    while (this.#large.size > 0) await this.#read(this.#large.take(LARGE_DOCUMENTS_MAX, LARGE_BYTES_MAX));
+    for (await setImmediate(); this.#large.size > 0; await setImmediate())
+      await this.#read(this.#large.take(LARGE_DOCUMENTS_MAX, LARGE_BYTES_MAX));
     this.#largeRunning--;
   }
 
@@ -121,7 +123,7 @@ export class SharedReads {
     this.#large.add(wanted);
     if (this.#largeRunning === LARGE_STATEMENTS_MAX) return;
     this.#largeRunning++;
-    setImmediate(() => void this.#runLarge());
+    void this.#runLarge();
   }
 
   /**
@@ -135,6 +137,7 @@ export class SharedReads {
         all.map(({ project }) => project),
         all.map(({ name }) => Buffer.from(name, 'hex')),
         all.map(({ size }) => size),
+        [...new Set(all.map(({ project }) => project))],
       ]);
     } catch (error) {
       if (all.length === 1 || hasCode(error, 'storage_unavailable')) {
@@ -146,20 +149,31 @@ export class SharedReads {
       await this.#read(all.slice(half));
       return;
     }
+    const present = new Set<unknown>();
+    const found: DocumentRow[] = [];
     for (const row of rows) {
-      const [place, isThere, keyVersion, rev, sealed, size] = row as unknown as ReadRow;
-      const wanted = all[place - 1];
-      if (wanted === undefined) continue;
-      if (isThere !== true) wanted.done.resolve('gone');
-      else if (keyVersion === null || size === null) wanted.done.resolve('absent');
-      else if (size > wanted.size && size <= COMMIT_BYTES_MAX) {
-        // It is large, or has grown since the last statement.
-        wanted.size = size;
-        this.#readLater(wanted);
-      }
-      // A row without bytes, or with more than any document has, does not open.
-      else wanted.done.resolve({ keyVersion, rev, sealed: sealed ?? Buffer.alloc(0) });
+      const [place, , , , , project] = row;
+      if (place === null) present.add(project);
+      else found[Number(place) - 1] = row as unknown as DocumentRow;
     }
+    for (const [at, wanted] of all.entries())
+      if (present.has(wanted.project)) this.#answer(wanted, found[at]);
+      else wanted.done.resolve('gone');
+  }
+
+  #answer(wanted: Wanted, row: DocumentRow | undefined): void {
+    if (row === undefined) {
+      wanted.done.resolve('absent');
+      return;
+    }
+    const [, keyVersion, rev, sealed, size] = row;
+    if (size > wanted.size && size <= COMMIT_BYTES_MAX) {
+      // It is large, or has grown since the last statement.
+      wanted.size = size;
+      this.#readLater(wanted);
+    }
+    // A row without bytes, or with more than any document has, does not open.
+    else wanted.done.resolve({ keyVersion, rev, sealed: sealed ?? Buffer.alloc(0) });
   }
 }
 
