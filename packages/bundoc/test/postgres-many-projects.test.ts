@@ -4,6 +4,7 @@ import { systemClock } from '@bundoc/shared/clock';
 import type { PostgresServer } from '@bundoc/shared/testing/postgres-server';
 import { describeWithPostgres } from '@bundoc/shared/testing/postgres-tests';
 import { expect, it } from 'vitest';
+import { ref } from '../src/storage/conformance.ts';
 import type { Database } from '../src/storage/postgres/database.ts';
 import { FakeKeyService } from '../src/testing/fake-key-service.ts';
 import { PostgresNode } from './support/postgres-node.ts';
@@ -43,15 +44,32 @@ describeWithPostgres('many projects of a node on PostgreSQL', () => {
       await maker.statementsOf(async () =>
         (await maker.instances.acquire('made', 'create'))[Symbol.dispose](),
       ),
-    ).toEqual(['bundoc-read-project-4', 'bundoc-make-project-1']);
+    ).toEqual(['bundoc-read-projects-1', 'bundoc-make-project-1']);
     await maker.write('made');
     expect(await opener.statementsOf(() => opener.read('made'))).toEqual([
-      'bundoc-read-project-4',
+      'bundoc-read-projects-1',
       'bundoc-read-2',
     ]);
     await define(maker, 'made', NUMBERS);
     await opener.close('made');
     expect(await definitionOf(opener, 'made')).toEqual(NUMBERS);
+  });
+
+  it('share the statements by which they are opened', async () => {
+    await using maker = newNode();
+    const projects = namesOf('shared', 100);
+    for (const project of projects) await maker.write(project, 'd', JSON.stringify({ of: project }));
+    await using opener = newNode();
+    const asked = await opener.statementsOf(() =>
+      Promise.all(
+        [...projects, 'absent'].map(async (project) => {
+          using lease = await opener.instances.acquire(project, 'existing');
+          const text = (await lease?.store.get(ref('d')))?.text.toString();
+          expect(text && JSON.parse(text).of).toBe(project === 'absent' ? undefined : project);
+        }),
+      ),
+    );
+    expect(asked.filter((name) => name === 'bundoc-read-projects-1').length).toBeLessThanOrEqual(6);
   });
 
   it('are made once, by whichever of several nodes is first', async () => {

@@ -10,7 +10,14 @@ import {
   type Transaction,
 } from '../storage/postgres/database.ts';
 import { removeRows, unfenceRows } from '../storage/postgres/fence.ts';
-import { changeMarker, type FileRow, readFileRow, replaceFileRow } from '../storage/postgres/file-row.ts';
+import {
+  changeMarker,
+  type FileRow,
+  readFileRow,
+  readFileRows,
+  replaceFileRow,
+} from '../storage/postgres/file-row.ts';
+import { Gather } from '../storage/postgres/gather.ts';
 import { patiently } from '../storage/postgres/patience.ts';
 import { makeProject, raiseKeyVersion } from '../storage/postgres/project-rows.ts';
 import { formatDeletionMark, projectDestroyed, readDeletionMark } from './deletion-mark.ts';
@@ -38,6 +45,9 @@ const NAMES: Statement = {
          AND ${IS_PROJECT} ORDER BY project LIMIT $2`,
 };
 
+/** Projects whose rows one statement reads for their openings, and such statements that run at once. */
+const OPENINGS_OF_STATEMENT_MAX = 32;
+const OPENING_STATEMENTS_MAX = 4;
 /** Nodes that change the same file at once: each lets one be first at most. */
 const TRIES_MAX = 10;
 
@@ -59,9 +69,15 @@ type RowsPlace = Pick<ProjectRowsOptions, 'database' | 'clock'>;
  */
 export class ProjectRows implements Projects {
   readonly #options: ProjectRowsOptions;
+  readonly #openings: Gather<string, FileRow>;
 
   constructor(options: ProjectRowsOptions) {
     this.#options = options;
+    this.#openings = new Gather({
+      ask: (projects) => readFileRows(options.database, projects),
+      statementsMax: OPENING_STATEMENTS_MAX,
+      questionsMax: OPENINGS_OF_STATEMENT_MAX,
+    });
   }
 
   async open(project: string): Promise<OpenedProject | undefined> {
@@ -150,7 +166,7 @@ export class ProjectRows implements Projects {
   /** @throws AppError `project_damaged` for content without a file; `project_destroyed` as {@link requireNotDestroyed}. */
   async #read(project: string): Promise<Pick<FileRow, 'text' | 'head'>> {
     for (let tries = 0; tries < TRIES_MAX; tries++) {
-      const { text, marker, head } = await patientlyRead(this.#options, project);
+      const { text, marker, head } = await patiently(this.#options.clock, () => this.#openings.ask(project));
       if (marker?.startsWith(MOVE_MARK_BEGINS)) {
         await this.#requireHere(project, marker, text);
         continue;

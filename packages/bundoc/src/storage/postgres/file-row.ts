@@ -1,5 +1,5 @@
 import { SMALL_FILE_BYTES_MAX } from '../embedded/disk.ts';
-import type { Queryable, Statement, Transaction } from './database.ts';
+import type { Queryable, Row, Statement, Transaction } from './database.ts';
 
 /** Of a mark, in characters: more than any genuine one has. */
 export const MARKER_LENGTH_MAX = 65_536;
@@ -11,20 +11,25 @@ export const MARKER = `left(marker, ${MARKER_LENGTH_MAX})`;
 /** Versions of the key, and collections, of which the statement says more than that there are as many. */
 const NAMED_MAX = 64;
 const TOKEN_BYTES_MAX = 64;
-/** All that the opening of most projects needs, as of one moment. */
+/** All that the opening of most projects needs, as of one moment, in the order that they are asked for. */
 const READ: Statement = {
-  name: 'bundoc-read-project-4',
+  name: 'bundoc-read-projects-1',
   text: `
-SELECT ${FILE}, ${MARKER}, head.seq, head.index_version, (
+SELECT p.file, p.marker, head.seq, head.index_version, (
   SELECT string_agg(version || ' ' || documents, ',') FROM (
-    SELECT version, documents FROM bundoc.key_versions WHERE key_versions.project = $1 LIMIT ${NAMED_MAX + 1}
+    SELECT version, documents FROM bundoc.key_versions WHERE key_versions.project = wanted.project LIMIT ${NAMED_MAX + 1}
   ) AS v
 ), (
   SELECT string_agg(encode(substr(token, 1, ${TOKEN_BYTES_MAX}), 'hex'), ',') FROM (
-    SELECT token FROM bundoc.collections WHERE collections.project = $1 LIMIT ${NAMED_MAX + 1}
+    SELECT token FROM bundoc.collections WHERE collections.project = wanted.project LIMIT ${NAMED_MAX + 1}
   ) AS c
 )
-FROM (SELECT) AS one LEFT JOIN bundoc.projects ON projects.project = $1 LEFT JOIN bundoc.heads AS head ON head.project = $1`,
+FROM unnest((SELECT $1::text[])) WITH ORDINALITY AS wanted (project, place)
+LEFT JOIN LATERAL (
+  SELECT ${FILE} AS file, ${MARKER} AS marker FROM bundoc.projects WHERE projects.project = wanted.project LIMIT 1
+) AS p ON true
+LEFT JOIN LATERAL (SELECT seq, index_version FROM bundoc.heads WHERE heads.project = wanted.project LIMIT 1) AS head ON true
+ORDER BY wanted.place`,
 };
 const LOCK_ROW: Statement = {
   name: 'bundoc-project-row-locked-2',
@@ -71,7 +76,19 @@ export interface FoundHead {
 
 /** As of one moment. @throws AppError of the database, as all of these. */
 export async function readFileRow(queryable: Queryable, project: string): Promise<FileRow> {
-  const [row] = await queryable.query(READ, [project]);
+  const [row] = await readFileRows(queryable, [project]);
+  return row as FileRow;
+}
+
+/** Those of many projects, in their order. */
+export async function readFileRows(
+  queryable: Queryable,
+  projects: readonly string[],
+): Promise<readonly FileRow[]> {
+  return (await queryable.query(READ, [projects])).map(fileRowOf);
+}
+
+function fileRowOf(row: Row): FileRow {
   const [text, marker, seq, indexVersion, documents, collections] = row as unknown as ReadRow;
   const head =
     seq === null

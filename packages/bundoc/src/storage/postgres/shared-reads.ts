@@ -1,7 +1,7 @@
 import { setImmediate } from 'node:timers/promises';
-import { hasCode } from '@bundoc/shared/errors';
 import { COMMIT_BYTES_MAX } from '../port.ts';
-import type { Queryable, Row, Statement } from './database.ts';
+import type { Queryable, Statement } from './database.ts';
+import { inHalves } from './gather.ts';
 import { small } from './rows.ts';
 
 /** Statements of small documents that run at once, and documents of each. */
@@ -126,29 +126,22 @@ export class SharedReads {
     void this.#runLarge();
   }
 
-  /**
-   * Never rejects. When a statement fails for another reason than an unavailable server, its halves run again by themselves: a damaged
-   * row fails its own read alone.
-   */
-  async #read(all: readonly Wanted[]): Promise<void> {
-    let rows: readonly Row[];
-    try {
-      rows = await this.#database.query(READ, [
-        all.map(({ project }) => project),
-        all.map(({ name }) => Buffer.from(name, 'hex')),
-        all.map(({ size }) => size),
-        [...new Set(all.map(({ project }) => project))],
-      ]);
-    } catch (error) {
-      if (all.length === 1 || hasCode(error, 'storage_unavailable')) {
-        for (const { done } of all) done.reject(error);
-        return;
-      }
-      const half = Math.ceil(all.length / 2);
-      await this.#read(all.slice(0, half));
-      await this.#read(all.slice(half));
-      return;
-    }
+  /** Never rejects. */
+  #read(all: readonly Wanted[]): Promise<void> {
+    return inHalves(
+      all,
+      (some) => this.#readAll(some),
+      ({ done }, error) => done.reject(error),
+    );
+  }
+
+  async #readAll(all: readonly Wanted[]): Promise<void> {
+    const rows = await this.#database.query(READ, [
+      all.map(({ project }) => project),
+      all.map(({ name }) => Buffer.from(name, 'hex')),
+      all.map(({ size }) => size),
+      [...new Set(all.map(({ project }) => project))],
+    ]);
     const present = new Set<unknown>();
     const found: DocumentRow[] = [];
     for (const row of rows) {
