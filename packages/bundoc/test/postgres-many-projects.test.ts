@@ -50,8 +50,10 @@ describeWithPostgres('many projects of a node on PostgreSQL', () => {
       'bundoc-read-projects-1',
       'bundoc-read-2',
     ]);
+    // It was only read.
+    expect(await opener.statementsOf(() => opener.close('made'))).toEqual([]);
+    expect(await maker.statementsOf(() => maker.close('made'))).toContain('bundoc-forget-keys-1');
     await define(maker, 'made', NUMBERS);
-    await opener.close('made');
     expect(await definitionOf(opener, 'made')).toEqual(NUMBERS);
   });
 
@@ -70,6 +72,32 @@ describeWithPostgres('many projects of a node on PostgreSQL', () => {
       ),
     );
     expect(asked.filter((name) => name === 'bundoc-read-projects-1').length).toBeLessThanOrEqual(6);
+  });
+
+  it('share the statements that read their changes', async () => {
+    await using node = newNode();
+    const projects = [...namesOf('followed', 60), 'followed-empty'];
+    for (const project of projects.slice(0, 60))
+      for (const id of ['a', 'b', 'c']) await node.write(project, id);
+    (await node.instances.acquire('followed-empty', 'create'))[Symbol.dispose]();
+    const found: unknown[] = [];
+    const asked = await node.statementsOf(async () => {
+      const pages = projects.map(async (project, n) => {
+        using lease = await node.instances.acquire(project, 'existing');
+        const after = n % 2;
+        const page = await lease?.store.changes(after, 2);
+        const position = await lease?.store.position();
+        found.push([project, page?.changes.map(({ ref: { id } }) => id).join(), page?.position, position]);
+      });
+      await Promise.all(pages);
+    });
+    const expected = projects.map((project, n) => {
+      if (project === 'followed-empty') return [project, '', 0, 0];
+      return n % 2 === 0 ? [project, 'a,b', 2, 3] : [project, 'b,c', 3, 3];
+    });
+    expect(found.toSorted()).toEqual(expected.toSorted());
+    expect(asked.filter((name) => name === 'bundoc-changes-3').length).toBeLessThanOrEqual(6);
+    expect(asked.filter((name) => name === 'bundoc-positions-1').length).toBeLessThanOrEqual(6);
   });
 
   it('are made once, by whichever of several nodes is first', async () => {

@@ -32,7 +32,12 @@ export class PostgresNode {
           return rows;
         },
       },
-      transaction: { value: pool.transaction.bind(pool) },
+      transaction: {
+        value: (...args: Parameters<Database['transaction']>) => {
+          this.asked.push('transaction');
+          return pool.transaction(...args);
+        },
+      },
       run: { value: pool.run.bind(pool) },
     });
     const clock = systemClock;

@@ -43,7 +43,7 @@ import { Upkeep } from './upkeep.ts';
 export interface PostgresStoreOptions {
   readonly project: string;
   readonly database: Database;
-  /** Reads single documents of all projects of this node. */
+  /** Reads of all projects of this node. */
   readonly reads: SharedReads;
   /** Says of all projects of this node whether definitions have changed, where upkeep asks for that. */
   readonly states?: SharedStates | undefined;
@@ -96,6 +96,7 @@ export class PostgresStore implements ProjectStore {
   /** The latest commit that this node has heard of; there may be later ones. */
   #heardOf: Position = 0;
   #isWatching = false;
+  #wasWritten = false;
   #prunedMs: number;
   #state: KnownState | undefined;
   #definesNothing = false;
@@ -207,8 +208,9 @@ export class PostgresStore implements ProjectStore {
     await this.#watched(this.#seals.settle());
   }
 
-  prepareClose(): Promise<void> {
-    return this.checkpoint();
+  /** A project that was only read costs nothing to close. */
+  async prepareClose(): Promise<void> {
+    if (this.#wasWritten) await this.checkpoint();
   }
 
   commit(writes: readonly Write[], options: CommitOptions = {}): Promise<readonly WriteResult[]> {
@@ -216,6 +218,7 @@ export class PostgresStore implements ProjectStore {
     if (bytes > COMMIT_BYTES_MAX) return Promise.reject(new AppError('payload_too_large'));
     if (this.#waiting.length >= COMMITS_WAITING_MAX || this.#waitingBytes > 2 * COMMIT_BYTES_MAX)
       return Promise.reject(new AppError('overloaded'));
+    this.#wasWritten = true;
     const names = writes.map(({ ref }) => this.#options.cipher.fileName(ref));
     const done = Promise.withResolvers<readonly WriteResult[]>();
     this.#waiting.push({ writes, names, options, bytes, done });

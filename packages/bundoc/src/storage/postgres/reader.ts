@@ -58,16 +58,7 @@ SELECT d.* FROM bundoc.blind_indexes AS i LEFT JOIN LATERAL (
   AND EXISTS (SELECT FROM bundoc.heads WHERE project = $1) ORDER BY d.created_seq`,
 };
 
-/** The head and the changes as of one moment: a position must not be ahead of what was told. */
-const CHANGES: Statement = {
-  name: 'bundoc-changes-2',
-  text: `
-SELECT h.seq, h.purged_seq, d.* FROM bundoc.heads AS h LEFT JOIN LATERAL (
-  SELECT ${ROW_COLUMNS} FROM bundoc.documents WHERE project = $1 AND documents.seq > $2 ORDER BY documents.seq LIMIT $3
-) AS d ON true WHERE h.project = $1 ORDER BY d.seq`,
-};
-
-/** The same with the bytes, as many as there is room for. */
+/** The head, and the changes with their bytes, as many as there is room for, as of one moment. */
 const SEALED_CHANGES: Statement = {
   name: 'bundoc-sealed-changes-2',
   text: `
@@ -80,11 +71,6 @@ SELECT h.seq, h.purged_seq, d.* FROM bundoc.heads AS h LEFT JOIN LATERAL (
 ) AS d ON true WHERE h.project = $1 ORDER BY d.seq`,
 };
 
-const POSITION: Statement = {
-  name: 'bundoc-position-1',
-  text: 'SELECT seq FROM bundoc.heads WHERE project = $1',
-};
-
 const COLLECTIONS: Statement = {
   name: 'bundoc-collections-2',
   text: `SELECT token, key_version, name, documents, bytes FROM bundoc.collections
@@ -95,7 +81,7 @@ const COLLECTIONS: Statement = {
 export interface ReaderOptions {
   readonly project: string;
   readonly database: Queryable;
-  /** Reads single documents of all projects of this node. */
+  /** Reads of all projects of this node. */
   readonly reads: SharedReads;
   readonly cipher: ProjectCipher;
   readonly clock: Clock;
@@ -165,14 +151,14 @@ export class Reader {
 
   /** @throws AppError `position_gone`. */
   async changes(after: Position, limit: number, horizon: Position): Promise<ChangePage> {
-    const rows = await this.#query(CHANGES, [this.#options.project, after, limit]);
-    const [head] = rows;
-    if (head === undefined) throw gone();
-    const [seq, purgedSeq] = head as unknown as [number, number];
+    const { clock, reads, project } = this.#options;
+    const found = await patiently(clock, () => reads.changes({ project, after, limit }));
+    if (found === undefined) throw gone();
+    const { seq, purgedSeq, rows } = found;
     // Who begins now has seen nothing that a forgotten deletion could be of.
     const known = after === 0 ? purgedSeq : horizon;
     if (purgedSeq > Math.max(after, known)) throw new AppError('position_gone');
-    const states = rows.filter((row) => row[2] !== null).map((row) => this.#requiredState(row.slice(2)));
+    const states = rows.map((row) => this.#requiredState(row));
     return {
       changes: states.map((state) => ({
         ref: { collection: state.collection, id: state.id },
@@ -199,9 +185,10 @@ export class Reader {
   }
 
   async position(): Promise<Position> {
-    const [head] = await this.#query(POSITION, [this.#options.project]);
-    if (head === undefined) throw gone();
-    return Number(head[0]);
+    const { clock, reads, project } = this.#options;
+    const position = await patiently(clock, () => reads.position(project));
+    if (position === undefined) throw gone();
+    return position;
   }
 
   async collections(): Promise<readonly CollectionSummary[]> {

@@ -1,8 +1,8 @@
 import { setImmediate } from 'node:timers/promises';
-import { COMMIT_BYTES_MAX } from '../port.ts';
-import type { Queryable, Statement } from './database.ts';
-import { inHalves } from './gather.ts';
-import { small } from './rows.ts';
+import { COMMIT_BYTES_MAX, type Position } from '../port.ts';
+import type { Queryable, Row, Statement } from './database.ts';
+import { Gather, inHalves } from './gather.ts';
+import { ROW_COLUMNS, small } from './rows.ts';
 
 /** Statements of small documents that run at once, and documents of each. */
 const SMALL_STATEMENTS_MAX = 4;
@@ -39,6 +39,43 @@ UNION ALL
 SELECT NULL, NULL, NULL, NULL, NULL, project FROM bundoc.heads WHERE project = ANY($4::text[])`,
 };
 
+/** Statements that read heads, or changes, that run at once, and projects of each. */
+const CHANGE_STATEMENTS_MAX = 2;
+const POSITIONS_OF_STATEMENT_MAX = 128;
+const CHANGES_OF_STATEMENT_MAX = 16;
+
+const POSITIONS: Statement = {
+  name: 'bundoc-positions-1',
+  text: 'SELECT project, seq FROM bundoc.heads WHERE project = ANY($1::text[])',
+};
+
+/** Heads and changes as of one moment: a position must not be ahead of the changes that were read. */
+const CHANGES: Statement = {
+  name: 'bundoc-changes-3',
+  text: `
+SELECT wanted.place, h.seq, h.purged_seq, d.*
+FROM unnest((SELECT $1::text[]), (SELECT $2::bigint[]), (SELECT $3::integer[])) WITH ORDINALITY AS wanted (project, after, rows_max, place)
+CROSS JOIN LATERAL (SELECT seq, purged_seq FROM bundoc.heads WHERE heads.project = wanted.project LIMIT 1) AS h
+LEFT JOIN LATERAL (
+  SELECT ${ROW_COLUMNS} FROM bundoc.documents WHERE documents.project = wanted.project AND documents.seq > wanted.after
+  ORDER BY documents.seq LIMIT wanted.rows_max
+) AS d ON true ORDER BY wanted.place, d.seq`,
+};
+
+/** What changed in a project behind a position: so many rows at most. */
+export interface WantedChanges {
+  readonly project: string;
+  readonly after: Position;
+  readonly limit: number;
+}
+
+export interface FoundChanges {
+  readonly seq: Position;
+  readonly purgedSeq: Position;
+  /** With the columns of `ROW_COLUMNS`, in the order of the commits. */
+  readonly rows: readonly Row[];
+}
+
 export interface SealedRow {
   readonly keyVersion: number;
   readonly rev: Buffer | null;
@@ -67,10 +104,11 @@ interface Wanted {
 }
 
 /**
- * Gathers the reads of single documents of all projects of a node into statements. A statement that runs takes no further reads: each
+ * Gathers the most frequent reads of all projects of a node into statements. A statement that runs takes no further reads: each
  * caller sees every commit that was acknowledged before its call.
  *
- * Projects take turns, one document each. Large documents have statements of their own, so that they delay no small ones.
+ * Projects take turns, one document each. Large documents have statements of their own, so that they delay no small ones. Heads, and
+ * pages of changes, are gathered in the same way.
  */
 export class SharedReads {
   readonly #database: Queryable;
@@ -79,9 +117,30 @@ export class SharedReads {
   readonly #large = new Waiting();
   #smallRunning = 0;
   #largeRunning = 0;
+  readonly #positions: Gather<string, Position | undefined>;
+  readonly #changes: Gather<WantedChanges, FoundChanges | undefined>;
 
   constructor(database: Queryable) {
     this.#database = database;
+    const statementsMax = CHANGE_STATEMENTS_MAX;
+    this.#positions = new Gather({
+      ask: (projects) => this.#readPositions(projects),
+      ...{ statementsMax, questionsMax: POSITIONS_OF_STATEMENT_MAX },
+    });
+    this.#changes = new Gather({
+      ask: (wanted) => this.#readChanges(wanted),
+      ...{ statementsMax, questionsMax: CHANGES_OF_STATEMENT_MAX },
+    });
+  }
+
+  /** @returns undefined for a project without a head. @throws AppError of the database. */
+  position(project: string): Promise<Position | undefined> {
+    return this.#positions.ask(project);
+  }
+
+  /** @returns undefined for a project without a head. @throws AppError of the database. */
+  changes(wanted: WantedChanges): Promise<FoundChanges | undefined> {
+    return this.#changes.ask(wanted);
   }
 
   /**
@@ -98,6 +157,28 @@ export class SharedReads {
       void this.#runSmall();
     }
     return wanted.done.promise;
+  }
+
+  async #readPositions(projects: readonly string[]): Promise<(Position | undefined)[]> {
+    const rows = await this.#database.query(POSITIONS, [[...new Set(projects)]]);
+    const positions = new Map(rows as unknown as readonly [string, Position][]);
+    return projects.map((project) => positions.get(project));
+  }
+
+  async #readChanges(wanted: readonly WantedChanges[]): Promise<(FoundChanges | undefined)[]> {
+    const rows = await this.#database.query(CHANGES, [
+      wanted.map(({ project }) => project),
+      wanted.map(({ after }) => after),
+      wanted.map(({ limit }) => limit),
+    ]);
+    const byPlace = Map.groupBy(rows, ([place]) => place);
+    return wanted.map((_, at) => {
+      const found = byPlace.get(at + 1);
+      const [, seq, purgedSeq] = found?.[0] ?? [];
+      // A project without changes has one row, of its head alone.
+      const changes = found?.filter((row) => row[3] !== null).map((row) => row.slice(3));
+      return changes && { seq: Number(seq), purgedSeq: Number(purgedSeq), rows: changes };
+    });
   }
 
   async #runSmall(): Promise<void> {
