@@ -10,6 +10,7 @@ import { ProjectRows, whyGone } from './project/project-rows.ts';
 import { limitsAfter, SEAL_LIMITS } from './storage/embedded/seal-budget.ts';
 import { ChangeNews } from './storage/postgres/change-news.ts';
 import { Database, type DatabaseOptions } from './storage/postgres/database.ts';
+import { GroupCommitter } from './storage/postgres/group-commit.ts';
 import { migrate } from './storage/postgres/migrate.ts';
 import { PostgresStore } from './storage/postgres/postgres-store.ts';
 import { checkServer, takesWrites } from './storage/postgres/server-check.ts';
@@ -18,8 +19,6 @@ import { SharedStates } from './storage/postgres/shared-states.ts';
 import type { PostgresConfig } from './storage-config.ts';
 import type { Storage, StoragePorts } from './storage-parts.ts';
 
-/** Seals that a node reserves at once for a project: each node has a part of what a key may make. */
-const SHARED_SEAL_LIMITS = { ...SEAL_LIMITS, reserve: 2 ** 16 };
 /** How long a start waits for a server that cannot serve yet. */
 const START_PATIENCE_MS = 30_000;
 const START_PAUSE_MS = 500;
@@ -45,6 +44,7 @@ export async function openPostgresStorage(
   const reads = new SharedReads(database);
   const states = new SharedStates(database);
   const news = stack.use(new ChangeNews({ database, connection: options, logger }));
+  const committer = new GroupCommitter({ database, clock });
   const running = stack.move();
   return {
     place: config.place,
@@ -67,7 +67,8 @@ export async function openPostgresStorage(
         cipher,
         clock,
         news,
-        sealLimits: limitsAfter(SHARED_SEAL_LIMITS, unknownSealers),
+        committer,
+        sealLimits: limitsAfter(SEAL_LIMITS, unknownSealers),
         quota,
       }).begin(head),
     [Symbol.asyncDispose]: () => running.disposeAsync(),

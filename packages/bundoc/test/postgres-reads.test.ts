@@ -27,7 +27,7 @@ describeWithPostgres('reads of single documents in PostgreSQL', () => {
       ids.map(async (id) => {
         const project = new PostgresProject(id);
         await project.create(database);
-        return project.open(database, NO_NEWS, reads);
+        return project.open(database, NO_NEWS, { reads });
       }),
     );
   };
@@ -254,7 +254,8 @@ describeWithPostgres('reads of single documents in PostgreSQL', () => {
     };
     const transaction = database.transaction.bind(database);
     database.transaction = (begin, action) => {
-      asked.push(...begin.split(';').map((text) => `EXPLAIN ${text}`));
+      if (typeof begin !== 'string')
+        asked.push(...begin.map(({ statement, values }) => planOf(statement.text, values)));
       return transaction(begin, action);
     };
     await store.get(ref('d1'));
@@ -292,16 +293,13 @@ describeWithPostgres('reads of single documents in PostgreSQL', () => {
   });
 });
 
-/** What asks for the plan of the prepared statement that reads documents: of projects, under names, of up to so many bytes. */
-function planOf(text: string, [projects, names, bytesMax, distinct]: readonly unknown[]): string {
-  const array = (values: unknown, of: (value: never) => string) =>
-    `ARRAY[${(values as never[]).map(of).join(',')}]`;
-  const bytes = (name: Buffer) => `'\\x${name.toString('hex')}'::bytea`;
-  const given = [
-    array(projects, (id: string) => `'${id}'`),
-    array(names, bytes),
-    array(bytesMax, String),
-    array(distinct, (id: string) => `'${id}'`),
-  ];
-  return `PREPARE asked (text[], bytea[], integer[], text[]) AS ${text}; EXPLAIN EXECUTE asked (${given})`;
+/** What asks for the plan of a prepared statement. */
+function planOf(text: string, values: readonly unknown[]): string {
+  const literals = values.map((value) => {
+    if (Buffer.isBuffer(value)) return `'\\x${value.toString('hex')}'`;
+    if (!Array.isArray(value)) return `'${value}'`;
+    const each = (one: unknown) => (Buffer.isBuffer(one) ? `"\\\\x${one.toString('hex')}"` : one);
+    return `'{${value.map(each).join()}}'`;
+  });
+  return `PREPARE asked AS ${text}; EXPLAIN EXECUTE asked (${literals.join()})`;
 }

@@ -47,7 +47,7 @@ const NAMES: Statement = {
 
 /** Projects whose rows one statement reads for their openings, and such statements that run at once. */
 const OPENINGS_OF_STATEMENT_MAX = 32;
-const OPENING_STATEMENTS_MAX = 4;
+const OPENING_STATEMENTS_MAX = 2;
 /** Nodes that change the same file at once: each lets one be first at most. */
 const TRIES_MAX = 10;
 

@@ -26,6 +26,7 @@ import { type NodeDisk, openNodeDisk } from '../../src/storage/embedded/node-dis
 import { SEAL_LIMITS } from '../../src/storage/embedded/seal-budget.ts';
 import type { ProjectStore } from '../../src/storage/port.ts';
 import type { Database, Transaction } from '../../src/storage/postgres/database.ts';
+import { GroupCommitter } from '../../src/storage/postgres/group-commit.ts';
 import { PostgresStore } from '../../src/storage/postgres/postgres-store.ts';
 import { SharedReads } from '../../src/storage/postgres/shared-reads.ts';
 import { FakeKeyService } from '../../src/testing/fake-key-service.ts';
@@ -146,17 +147,13 @@ export class Moving implements AsyncDisposable {
     const started = storage ?? (await this.start(place));
     const keys = await this.#keysOf(place, started);
     const projects = await this.projects(place, started, keys, clock);
+    const committer = new GroupCommitter({ database, clock: systemClock });
+    const reads = new SharedReads(database);
     const onRows = (of: string, { cipher }: OpenedProject) =>
       new PostgresStore({
-        ...{
-          project: of,
-          database,
-          reads: new SharedReads(database),
-          cipher,
-          clock: systemClock,
-          news: NO_NEWS,
-        },
-        sealLimits: { ...SEAL_LIMITS, reserve: 1_000 },
+        ...{ project: of, database, reads, cipher, clock: systemClock, news: NO_NEWS },
+        sealLimits: SEAL_LIMITS,
+        committer,
         onIntegrityError: () => undefined,
         onFailure: () => undefined,
         whyGone: () => whyGone({ database, clock: systemClock }, of),

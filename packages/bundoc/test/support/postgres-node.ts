@@ -7,6 +7,7 @@ import { ProjectUpkeep } from '../../src/project/project-upkeep.ts';
 import { put, ref } from '../../src/storage/conformance.ts';
 import { SEAL_LIMITS } from '../../src/storage/embedded/seal-budget.ts';
 import type { Database } from '../../src/storage/postgres/database.ts';
+import { GroupCommitter } from '../../src/storage/postgres/group-commit.ts';
 import { PostgresStore } from '../../src/storage/postgres/postgres-store.ts';
 import { SharedReads } from '../../src/storage/postgres/shared-reads.ts';
 import { SharedStates } from '../../src/storage/postgres/shared-states.ts';
@@ -44,6 +45,7 @@ export class PostgresNode {
     const logger = createLogger({ service: 'bundoc', level: 'silent' });
     const reads = new SharedReads(database);
     const states = new SharedStates(database);
+    const committer = new GroupCommitter({ database, clock });
     const keys = new KeyCache({ keys: service.held, clock, ttlMs: 900_000 });
     const projects = new ProjectRows({
       ...{ database, keys, clock, storage: service.storage, settle: async () => undefined },
@@ -52,7 +54,8 @@ export class PostgresNode {
       ...{ projects, keys, clock, logger, othersWrite: true },
       openStore: (project, { cipher, head }) =>
         new PostgresStore({
-          ...{ project, database, reads, states, cipher, clock, sealLimits: SEAL_LIMITS, news: NO_NEWS },
+          ...{ project, database, reads, states, committer, cipher, clock, news: NO_NEWS },
+          sealLimits: SEAL_LIMITS,
           onIntegrityError: (name) => this.damaged.push(name),
           onFailure: () => undefined,
           whyGone: () => whyGone({ database, clock }, project),
