@@ -1,6 +1,5 @@
 import { readFileSync } from 'node:fs';
 import { SERVER_WAITING_BYTES_MAX, WAITING_BYTES_MAX } from '@bundoc/shared/http/read-ahead';
-import { HELD_BYTES_MAX } from '@bundoc/shared/http/server';
 import { OpenapiReader } from '@bundoc/shared/testing/openapi';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import {
@@ -266,7 +265,6 @@ describe('the limits in docs/documents.md', () => {
   });
 
   it('are those of the server where they are about memory', () => {
-    expect(told(/holds at most (\d+) MiB of bodies/) * MIB).toBe(HELD_BYTES_MAX);
     expect(told(/Up to (\d+) KiB of them wait on a connection/) * 1_024).toBe(WAITING_BYTES_MAX);
     expect(told(/and (\d+) MiB on the server/) * MIB).toBe(SERVER_WAITING_BYTES_MAX);
     expect(told(/At most (\d+) streams and long polls a project/)).toBe(FOLLOWERS_OF_PROJECT_MAX);

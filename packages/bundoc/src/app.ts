@@ -2,6 +2,7 @@ import { cachedCheck } from '@bundoc/shared/cached-check';
 import { type Clock, systemClock } from '@bundoc/shared/clock';
 import { BearerAuth } from '@bundoc/shared/http/bearer-auth';
 import { allowOrigins } from '@bundoc/shared/http/cors';
+import { createHttpShares, watchHttpShares } from '@bundoc/shared/http/http-shares';
 import { createHttpServer, refuseOtherMethods } from '@bundoc/shared/http/server';
 import type { RunningService } from '@bundoc/shared/lifecycle';
 import { createLogger, type Logger } from '@bundoc/shared/logger';
@@ -67,8 +68,6 @@ export interface BundocParts {
   readonly checkTlsEveryMs?: number;
   /** How often it is looked how old the generation of the storage is, milliseconds. */
   readonly checkGenerationEveryMs?: number;
-  /** Bytes of bodies, and of answers, that are held at a time. */
-  readonly heldBytesMax?: number;
   /** Longest time to receive a whole request, milliseconds. */
   readonly requestTimeoutMs?: number;
 }
@@ -223,11 +222,12 @@ export async function startBundoc(config: BundocConfig, parts: BundocParts = {})
     };
   });
 
+  const shares = createHttpShares(config.shares, clock);
   const app = createHttpServer({
     logger,
     bodyBytesMax: config.documentBytesMax,
     tls: listenerTls,
-    ...(parts.heldBytesMax === undefined ? {} : { heldBytesMax: parts.heldBytesMax }),
+    shares,
     ...(parts.requestTimeoutMs === undefined ? {} : { requestTimeoutMs: parts.requestTimeoutMs }),
   });
   stack.defer(() => app.close());
@@ -240,6 +240,8 @@ export async function startBundoc(config: BundocConfig, parts: BundocParts = {})
   });
   await auth.register(app);
   metrics.measureRequests(app, 'api');
+  watchHttpShares(metrics, app, shares);
+  metrics.watchCuts(shares.connections.share, () => shares.connections.cuts);
   const { requestsPerProject: perSecond } = config;
   if (perSecond > 0) limitProjectRate(app, { clock, perSecond, onRefused: metrics.rateLimited });
   const documents = new Documents(instances, { documentBytesMax: config.documentBytesMax });

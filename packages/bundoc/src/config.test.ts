@@ -1,3 +1,4 @@
+import { defaultRoomBytes } from '@bundoc/shared/http/http-shares';
 import { describe, expect, it } from 'vitest';
 import { readConfig } from './config.ts';
 import { defaultOpenBytes } from './process-limits.ts';
@@ -20,6 +21,10 @@ describe('the configuration', () => {
       openBytes: defaultOpenBytes(),
       requestsPerProject: 0,
       quota: undefined,
+      shares: {
+        ...{ bodyBytes: defaultRoomBytes(), answerBytes: defaultRoomBytes() },
+        ...{ connectionsMax: 4_096, connectionsOfAddressMax: 256 },
+      },
       corsOrigins: [],
       logLevel: 'info',
     });
@@ -49,6 +54,36 @@ describe('the configuration', () => {
     for (const name of [...Object.keys(environment), 'BUNDOC_KMS_TOKEN_FILE'])
       expect(message).toContain(name);
     expect(message).not.toContain('planted');
+  });
+
+  it('names the variable of a share and its bounds when a value is outside them', () => {
+    const faultOf = (name: string, value: string) => () =>
+      readConfig({ BUNDOC_KMS_TOKEN_FILE: '/run/token', [name]: value });
+    for (const name of ['BUNDOC_BODY_BYTES', 'BUNDOC_ANSWER_BYTES'])
+      expect(faultOf(name, '1048575')).toThrow(
+        `${name}: must be a whole number from 1048576 to 1099511627776`,
+      );
+    expect(faultOf('BUNDOC_CONNECTIONS', '15')).toThrow(
+      'BUNDOC_CONNECTIONS: must be a whole number from 16 to 1000000',
+    );
+    expect(faultOf('BUNDOC_CONNECTIONS_PER_ADDRESS', '0')).toThrow(
+      'BUNDOC_CONNECTIONS_PER_ADDRESS: must be a whole number from 1 to 1000000',
+    );
+    for (const value of ['proxy', '10.0.0.0/33', '10.0.0.1/', '::1/129'])
+      expect(faultOf('BUNDOC_TRUSTED_PROXIES', value)).toThrow(
+        /^ *BUNDOC_TRUSTED_PROXIES\S*: must be IP addresses or subnets/m,
+      );
+  });
+
+  it('knows the trusted proxies by address and by subnet', () => {
+    const { isProxy } = readConfig({
+      BUNDOC_KMS_TOKEN_FILE: '/run/token',
+      BUNDOC_TRUSTED_PROXIES: '10.0.0.7, 192.0.2.0/24,fd00:1::/64',
+    }).shares;
+    for (const address of ['10.0.0.7', '::ffff:10.0.0.7', '192.0.2.200', 'fd00:1::9'])
+      expect(isProxy?.(address), address).toBe(true);
+    for (const address of ['10.0.0.8', '192.0.3.1', 'fd00:2::9', 'x'])
+      expect(isProxy?.(address), address).toBe(false);
   });
 
   it('takes a quota of either kind alone', () => {

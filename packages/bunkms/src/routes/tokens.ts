@@ -1,5 +1,5 @@
 import { issuedTokenSchema, issueTokenSchema, tokenPageSchema } from '@bundoc/shared/contract/tokens';
-import { reserveAnswer } from '@bundoc/shared/http/held-bytes';
+import { reserveAnswer } from '@bundoc/shared/http/answer-room';
 import { validate } from '@bundoc/shared/http/validate';
 import { parseJsonObject } from '@bundoc/shared/json/parse';
 import { describe, jsonBody } from '@bundoc/shared/openapi/description';
@@ -50,7 +50,7 @@ export function registerTokenRoutes(app: FastifyInstance, guards: Guards, servic
     async (request, reply) => {
       validate(noQuery, request.query, 'query');
       const wanted = validate(issueTokenSchema, parseJsonObject(request.body).value, 'body');
-      reserveAnswer(request, ISSUED_BYTES_MAX);
+      await reserveAnswer(request, ISSUED_BYTES_MAX);
       return reply
         .code(201)
         .send(await services().tokens.issue(wanted, callerOf(request), claimsOf(request)));
@@ -74,7 +74,7 @@ export function registerTokenRoutes(app: FastifyInstance, guards: Guards, servic
       refuseBody(request);
       const { tokens, limits } = services();
       limits.takeRenewal(familyOf(request));
-      reserveAnswer(request, ISSUED_BYTES_MAX);
+      await reserveAnswer(request, ISSUED_BYTES_MAX);
       return reply.code(201).send(await tokens.renew(claimsOf(request), callerOf(request)));
     },
   );
