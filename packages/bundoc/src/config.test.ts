@@ -23,7 +23,8 @@ describe('the configuration', () => {
       quota: undefined,
       shares: {
         ...{ bodyBytes: defaultRoomBytes(), answerBytes: defaultRoomBytes() },
-        ...{ connectionsMax: 4_096, connectionsOfAddressMax: 256 },
+        ...{ connectionsMax: 4_096, connectionsOfAddressMax: 256, streamBytes: defaultRoomBytes() },
+        ...{ streams: 2_048, backups: 8, moves: 4, openings: 16, keyFetches: 32 },
       },
       corsOrigins: [],
       logLevel: 'info',
@@ -59,16 +60,21 @@ describe('the configuration', () => {
   it('names the variable of a share and its bounds when a value is outside them', () => {
     const faultOf = (name: string, value: string) => () =>
       readConfig({ BUNDOC_KMS_TOKEN_FILE: '/run/token', [name]: value });
-    for (const name of ['BUNDOC_BODY_BYTES', 'BUNDOC_ANSWER_BYTES'])
+    for (const name of ['BUNDOC_BODY_BYTES', 'BUNDOC_ANSWER_BYTES', 'BUNDOC_STREAM_BYTES'])
       expect(faultOf(name, '1048575')).toThrow(
         `${name}: must be a whole number from 1048576 to 1099511627776`,
       );
-    expect(faultOf('BUNDOC_CONNECTIONS', '15')).toThrow(
-      'BUNDOC_CONNECTIONS: must be a whole number from 16 to 1000000',
-    );
-    expect(faultOf('BUNDOC_CONNECTIONS_PER_ADDRESS', '0')).toThrow(
-      'BUNDOC_CONNECTIONS_PER_ADDRESS: must be a whole number from 1 to 1000000',
-    );
+    for (const [name, min, max] of [
+      ['BUNDOC_CONNECTIONS', 16, 1_000_000],
+      ['BUNDOC_CONNECTIONS_PER_ADDRESS', 1, 1_000_000],
+      ['BUNDOC_STREAMS', 8, 1_000_000],
+      ['BUNDOC_BACKUPS', 1, 1_000],
+      ['BUNDOC_MOVES', 1, 100],
+      ['BUNDOC_OPENINGS', 2, 1_000],
+      ['BUNDOC_KEY_FETCHES', 2, 1_000],
+    ] as const)
+      for (const value of [min - 1, max + 1])
+        expect(faultOf(name, String(value))).toThrow(`${name}: must be a whole number from ${min} to ${max}`);
     for (const value of ['proxy', '10.0.0.0/33', '10.0.0.1/', '::1/129'])
       expect(faultOf('BUNDOC_TRUSTED_PROXIES', value)).toThrow(
         /^ *BUNDOC_TRUSTED_PROXIES\S*: must be IP addresses or subnets/m,

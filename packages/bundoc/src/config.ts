@@ -16,6 +16,7 @@ import { type TlsFiles, tlsFilesOf } from '@bundoc/shared/tls/files';
 import { z } from 'zod';
 import { CALL_DEADLINE_MS } from './kms/client.ts';
 import { defaultOpenBytes } from './process-limits.ts';
+import { SERVICE_SHARE_DEFAULTS, type ServiceShareSizes } from './service-shares.ts';
 import type { Quota } from './storage/quota.ts';
 import {
   moveTargetOf,
@@ -58,6 +59,12 @@ const variables = z.object({
   BUNDOC_PROJECT_BYTES_MAX: wholeNumber(0, 999_999_999_999_999).default(0),
   BUNDOC_BODY_BYTES: wholeNumber(MIB, BYTES_MAX).optional(),
   BUNDOC_ANSWER_BYTES: wholeNumber(MIB, BYTES_MAX).optional(),
+  BUNDOC_STREAMS: wholeNumber(8, 1_000_000).default(SERVICE_SHARE_DEFAULTS.streams),
+  BUNDOC_STREAM_BYTES: wholeNumber(MIB, BYTES_MAX).optional(),
+  BUNDOC_BACKUPS: wholeNumber(1, 1_000).default(SERVICE_SHARE_DEFAULTS.backups),
+  BUNDOC_MOVES: wholeNumber(1, 100).default(SERVICE_SHARE_DEFAULTS.moves),
+  BUNDOC_OPENINGS: wholeNumber(2, 1_000).default(SERVICE_SHARE_DEFAULTS.openings),
+  BUNDOC_KEY_FETCHES: wholeNumber(2, 1_000).default(SERVICE_SHARE_DEFAULTS.keyFetches),
   BUNDOC_CONNECTIONS: wholeNumber(16, 1_000_000).default(CONNECTIONS_MAX),
   BUNDOC_CONNECTIONS_PER_ADDRESS: wholeNumber(1, 1_000_000).default(CONNECTIONS_OF_ADDRESS_MAX),
   BUNDOC_TRUSTED_PROXIES: proxyList.optional(),
@@ -115,7 +122,7 @@ export interface BundocConfig {
   readonly requestsPerProject: number;
   /** What each project may hold; undefined for no limit. */
   readonly quota: Quota | undefined;
-  readonly shares: HttpShareSizes;
+  readonly shares: HttpShareSizes & ServiceShareSizes;
   /** Origins whose pages may ask and read; none by default. */
   readonly corsOrigins: readonly string[];
   readonly logLevel: string;
@@ -148,6 +155,12 @@ export function readConfig(environment: Environment): BundocConfig {
     shares: {
       bodyBytes: values.BUNDOC_BODY_BYTES ?? defaultRoomBytes(),
       answerBytes: values.BUNDOC_ANSWER_BYTES ?? defaultRoomBytes(),
+      streams: values.BUNDOC_STREAMS,
+      streamBytes: values.BUNDOC_STREAM_BYTES ?? defaultRoomBytes(),
+      backups: values.BUNDOC_BACKUPS,
+      moves: values.BUNDOC_MOVES,
+      openings: values.BUNDOC_OPENINGS,
+      keyFetches: values.BUNDOC_KEY_FETCHES,
       connectionsMax: values.BUNDOC_CONNECTIONS,
       connectionsOfAddressMax: values.BUNDOC_CONNECTIONS_PER_ADDRESS,
       isProxy: values.BUNDOC_TRUSTED_PROXIES,

@@ -96,6 +96,11 @@ export function familyOf(request: FastifyRequest): string {
   return family;
 }
 
+/** Whose share a request uses that has passed a guard: the root of its token. */
+export function subjectOf(request: FastifyRequest): string {
+  return shareKeyOf(claimsOf(request)).subject;
+}
+
 /** Who calls, for audit records; as far as it is known. */
 export function callerOf(request: FastifyRequest): Caller {
   const claims = request.identity?.claims;

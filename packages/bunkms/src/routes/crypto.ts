@@ -23,7 +23,7 @@ import { describe, jsonBody, type RouteDescription } from '@bundoc/shared/openap
 import type { FastifyInstance } from 'fastify';
 import type { z } from 'zod';
 import type { Caller } from '../audit/caller.ts';
-import { callerOf, familyOf, type Guards } from '../http/guard.ts';
+import { callerOf, type Guards, subjectOf } from '../http/guard.ts';
 import { noQuery } from '../http/query.ts';
 import {
   type CiphertextItem,
@@ -96,7 +96,7 @@ export function registerCryptoRoutes(app: FastifyInstance, guards: Guards, servi
         const isBatch = Object.hasOwn(body, 'items');
         const items = isBatch ? itemsOf(operation, body) : [itemOf(operation, body, 'body')];
         const { crypto, limits } = services();
-        limits.takeCrypto(familyOf(request), key, items.length);
+        limits.takeCrypto(subjectOf(request), key, items.length);
         const results = await operation.run(crypto, key, items, callerOf(request));
         if (isBatch)
           return {

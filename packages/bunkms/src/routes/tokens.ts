@@ -5,7 +5,7 @@ import { parseJsonObject } from '@bundoc/shared/json/parse';
 import { describe, jsonBody } from '@bundoc/shared/openapi/description';
 import type { FastifyInstance } from 'fastify';
 import { z } from 'zod';
-import { callerOf, claimsOf, familyOf, type Guards } from '../http/guard.ts';
+import { callerOf, claimsOf, type Guards, subjectOf } from '../http/guard.ts';
 import { noQuery, pageQuery } from '../http/query.ts';
 import type { ServiceGate } from '../services.ts';
 import { type BodyRoute, refuseBody } from './key-requests.ts';
@@ -73,7 +73,7 @@ export function registerTokenRoutes(app: FastifyInstance, guards: Guards, servic
       validate(noQuery, request.query, 'query');
       refuseBody(request);
       const { tokens, limits } = services();
-      limits.takeRenewal(familyOf(request));
+      limits.takeRenewal(subjectOf(request));
       await reserveAnswer(request, ISSUED_BYTES_MAX);
       return reply.code(201).send(await tokens.renew(claimsOf(request), callerOf(request)));
     },

@@ -16,6 +16,11 @@ export function runInShare<T>(key: ShareKey, action: () => T): T {
   return current.run(key, action);
 }
 
+/** The share of the work at hand in a project. */
+export function shareIn(project: string): ShareKey {
+  return { subject: currentShare().subject, project };
+}
+
 /** Whose work is at hand. Work that several requests share belongs to the one that began it. */
 export function currentShare(): ShareKey {
   return current.getStore() ?? OWN;

@@ -203,6 +203,12 @@ export class Share {
     return promise.finally(() => signal.removeEventListener('abort', giveUp));
   }
 
+  /** Runs a task that holds one unit. @throws AppError as {@link take}, and what the task throws. */
+  async run<T>(key: ShareKey, task: () => Promise<T>): Promise<T> {
+    using _hold = await this.take(key, 1);
+    return await task();
+  }
+
   /** Why a request has no room now. Counts it as refused. */
   refusal(key: ShareKey, units: number): AppError {
     return this.#refusalOf(this.#accountOf(key), units);
