@@ -58,6 +58,11 @@ export class AnswerRoom {
     if (bytes >= COUNTED_BYTES_MIN) request[RESERVED] = await this.#take(request, bytes);
   }
 
+  /** As {@link reserve}, for a subject whose clients have answers that they have not taken. */
+  async reserveWhereHeld(request: FastifyRequest, bytes: number): Promise<void> {
+    if (this.#share.heldBy(shareOfRequest(request).subject) > 0) await this.reserve(request, bytes);
+  }
+
   /**
    * Holds an answer until its last byte is handed to the system, or the connection is closed.
    *
@@ -206,4 +211,14 @@ export function answerRoomOf(app: FastifyInstance): AnswerRoom {
  */
 export async function reserveAnswer(request: FastifyRequest, bytesMax: number): Promise<void> {
   await answerRoomOf(request.server).reserve(request, bytesMax);
+}
+
+/**
+ * Keeps room for the largest answer that a read may have, where clients of its subject have answers that they have not taken: so that nobody
+ * has large pages made that nobody reads. Who has taken all answers is not held up by what a page may be at most.
+ *
+ * @throws AppError `rate_limited`, `overloaded`.
+ */
+export async function reserveAnotherPage(request: FastifyRequest, bytesMax: number): Promise<void> {
+  await answerRoomOf(request.server).reserveWhereHeld(request, bytesMax);
 }
