@@ -244,6 +244,25 @@ describe('answers', () => {
     expect((await sendRaw(server.port, get('/small', 'Subject: other\r\n'))).status).toBe(200);
   });
 
+  it('leave nothing behind on a connection that brings many of them', async () => {
+    const shares = sharesOf({ capacity: 1_000 });
+    await using server = await startWith(shares, (app) => {
+      app.get('/page', async () => 'x'.repeat(100_000));
+    });
+    const accepted = once(server.app.server, 'connection') as Promise<[Socket]>;
+    const socket = openRaw(server.port);
+    sockets.push(socket);
+    const [peer] = await accepted;
+    const before = peer.listenerCount('close');
+    const page = get('/page').replace('Connection: close\r\n', '');
+    for (let n = 0; n < 20; n++) {
+      socket.write(page);
+      await read(socket, 100_000);
+      await expect.poll(() => shares.answers.held).toBe(0);
+    }
+    expect(peer.listenerCount('close')).toBeLessThanOrEqual(before + 2);
+  });
+
   it('that wait for room are sent once there is some', async () => {
     const shares = sharesOf({ capacity: 1_000 }, { capacity: BIG });
     await using server = await startWith(shares, big);

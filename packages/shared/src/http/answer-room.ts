@@ -32,6 +32,8 @@ interface Reader {
   readonly socket: Socket;
   readonly holds: Set<Hold>;
   readonly pace: Pace;
+  /** To be called when nothing is held for it any more. */
+  readonly forget: () => void;
   /** Bytes that were seen to leave, and how the connection stood then. */
   taken: number;
   written: number;
@@ -135,19 +137,22 @@ export class AnswerRoom {
     response.once('finish', () => {
       hold[Symbol.dispose]();
       reader.holds.delete(hold);
-      if (reader.holds.size === 0) this.#readers.delete(socket);
+      if (reader.holds.size === 0) reader.forget();
     });
   }
 
   #watch(socket: Socket): Reader {
     const { written, queued } = standingOf(socket);
-    const reader = { socket, holds: new Set<Hold>(), pace: new Pace(), taken: 0, written, queued };
+    const holds = new Set<Hold>();
+    const forget = (): void => {
+      for (const hold of holds) hold[Symbol.dispose]();
+      this.#readers.delete(socket);
+      socket.off('close', forget);
+    };
+    const reader = { socket, holds, pace: new Pace(), forget, taken: 0, written, queued };
     this.#readers.set(socket, reader);
     // An answer that waits behind another of its connection hears nothing of the end of that connection.
-    socket.once('close', () => {
-      for (const hold of reader.holds) hold[Symbol.dispose]();
-      this.#readers.delete(socket);
-    });
+    socket.once('close', forget);
     return reader;
   }
 }
