@@ -45,11 +45,25 @@ interface FileNode {
   unsynced: UnsyncedWrite[];
 }
 
-type Node = { readonly kind: 'directory' } | FileNode;
+interface DirectoryNode {
+  readonly kind: 'directory';
+}
+
+type Node = DirectoryNode | FileNode;
+
+/** A name in a folder. A folder that is made where one was removed is another one, and has none of its names. */
+interface Entry {
+  readonly node: Node;
+  /** The folder; undefined for the root. */
+  readonly folder: Node | undefined;
+}
+
+type Entries = Map<string, Entry>;
 
 interface NameChange {
   readonly directory: string;
-  apply(entries: Map<string, Node>): void;
+  readonly folder: Node | undefined;
+  apply(entries: Entries): void;
 }
 
 /**
@@ -58,8 +72,8 @@ interface NameChange {
  * chance lets survive: any of the names, any of the sectors, in any order.
  */
 export class SimulatedDisk implements Disk, LogDisk {
-  #durable = new Map<string, Node>();
-  #current = new Map<string, Node>();
+  #durable: Entries = new Map();
+  #current: Entries = new Map();
   #unsynced: NameChange[] = [];
   #faults: Fault[] = [];
   #crashLine: { readonly line: RegExp; readonly when: Fault['when'] } | undefined;
@@ -79,8 +93,9 @@ export class SimulatedDisk implements Disk, LogDisk {
 
   constructor(...directories: string[]) {
     for (const path of directories) {
-      this.#durable.set(path, { kind: 'directory' });
-      this.#current.set(path, { kind: 'directory' });
+      const entry: Entry = { node: { kind: 'directory' }, folder: this.#node(dirname(path)) };
+      this.#durable.set(path, entry);
+      this.#current.set(path, entry);
     }
   }
 
@@ -108,9 +123,10 @@ export class SimulatedDisk implements Disk, LogDisk {
     const entries = new Map(this.#durable);
     for (const change of this.#unsynced) if (survives(survival)) change.apply(entries);
     const next = new SimulatedDisk();
-    for (const [path, node] of entries) {
+    for (const [path, { node, folder }] of entries) {
       if (!isReachable(entries, path)) continue;
-      next.#durable.set(path, node.kind === 'directory' ? node : settled(node, survival, this.sectorBytes));
+      const left = node.kind === 'directory' ? node : settled(node, survival, this.sectorBytes);
+      next.#durable.set(path, { node: left, folder });
     }
     next.#current = new Map(next.#durable);
     next.sectorBytes = this.sectorBytes;
@@ -133,13 +149,13 @@ export class SimulatedDisk implements Disk, LogDisk {
   /** Every file, by path, as a running process sees it. */
   files(): Map<string, Buffer> {
     const files = new Map<string, Buffer>();
-    for (const [path, node] of this.#current) if (node.kind === 'file') files.set(path, node.content);
+    for (const [path, { node }] of this.#current) if (node.kind === 'file') files.set(path, node.content);
     return files;
   }
 
   async read(path: string, bytesMax: number): Promise<Buffer | undefined> {
     this.#requireReadable(path);
-    const node = this.#current.get(path);
+    const node = this.#node(path);
     if (node?.kind === 'directory' || (node?.content.length ?? 0) > bytesMax)
       throw new AppError('project_damaged');
     return node?.kind === 'file' ? Buffer.from(node.content) : undefined;
@@ -151,13 +167,13 @@ export class SimulatedDisk implements Disk, LogDisk {
 
   async size(path: string): Promise<number | undefined> {
     this.#requireReadable(path);
-    const node = this.#current.get(path);
+    const node = this.#node(path);
     return node?.kind === 'file' ? node.content.length : undefined;
   }
 
   async list(directory: string): Promise<string[] | undefined> {
     this.#requireReadable(directory);
-    if (this.#current.get(directory)?.kind !== 'directory') return undefined;
+    if (this.#node(directory)?.kind !== 'directory') return undefined;
     return [...this.#current.keys()]
       .filter((path) => path !== directory && dirname(path) === directory)
       .map((path) => basename(path));
@@ -168,7 +184,10 @@ export class SimulatedDisk implements Disk, LogDisk {
     if (this.#current.has(path)) return false;
     return this.#change(`mkdir ${path}`, () => {
       this.#requireDirectory(dirname(path));
-      this.#name(path, (entries) => entries.set(path, { kind: 'directory' }));
+      // What was not synced in a folder that was removed here is not of this one.
+      const isWithin = ({ directory }: NameChange) => directory === path || directory.startsWith(`${path}/`);
+      this.#unsynced = this.#unsynced.filter((change) => !isWithin(change));
+      this.#put(path, { kind: 'directory' });
       return true;
     });
   }
@@ -183,7 +202,7 @@ export class SimulatedDisk implements Disk, LogDisk {
       if (this.#current.has(path)) throw new AppError('storage_unavailable');
       const bytes = Buffer.concat(pieces);
       const node: FileNode = { kind: 'file', content: bytes, durable: Buffer.from(bytes), unsynced: [] };
-      this.#name(path, (entries) => entries.set(path, node));
+      this.#put(path, node);
     });
   }
 
@@ -207,7 +226,7 @@ export class SimulatedDisk implements Disk, LogDisk {
     await this.#change(`write ${path}`, () => {
       this.#requireSpace();
       this.#requireDirectory(dirname(path));
-      const known = this.#current.get(path);
+      const known = this.#node(path);
       const bytes = Buffer.from(content);
       const node: FileNode =
         known?.kind === 'file'
@@ -215,13 +234,13 @@ export class SimulatedDisk implements Disk, LogDisk {
           : { kind: 'file', content: bytes, durable: Buffer.alloc(0), unsynced: [] };
       node.content = bytes;
       node.unsynced.push({ offset: 0, bytes, length: bytes.length });
-      if (node !== known) this.#name(path, (entries) => entries.set(path, node));
+      if (node !== known) this.#put(path, node);
     });
   }
 
   async openFile(path: string): Promise<DiskFile> {
     this.#requireAlive();
-    const node = this.#current.get(path);
+    const node = this.#node(path);
     if (node?.kind !== 'file') throw new AppError('storage_unavailable');
     return {
       // Two operations, so that a crash can come between them.
@@ -239,7 +258,7 @@ export class SimulatedDisk implements Disk, LogDisk {
 
   async openLogFile(path: string): Promise<LogFile> {
     const file = await this.openFile(path);
-    const node = this.#current.get(path) as FileNode;
+    const node = this.#node(path) as FileNode;
     return {
       ...file,
       bytes: node.content.length,
@@ -256,19 +275,20 @@ export class SimulatedDisk implements Disk, LogDisk {
 
   async rename(from: string, to: string): Promise<void> {
     await this.#change(`rename ${from} ${to}`, () => {
-      const node = this.#current.get(from);
+      const node = this.#node(from);
       if (node === undefined) throw new AppError('storage_unavailable');
       this.#requireDirectory(dirname(to));
+      const entry: Entry = { node, folder: this.#node(dirname(to)) };
       this.#name(to, (entries) => {
         entries.delete(from);
-        entries.set(to, node);
+        entries.set(to, entry);
       });
     });
   }
 
   async remove(path: string): Promise<boolean> {
     return this.#change(`remove ${path}`, () => {
-      if (this.#current.get(path)?.kind !== 'file') return false;
+      if (this.#node(path)?.kind !== 'file') return false;
       this.#name(path, (entries) => entries.delete(path));
       return true;
     });
@@ -288,7 +308,7 @@ export class SimulatedDisk implements Disk, LogDisk {
 
   async syncFiles(paths: readonly string[], folders: readonly string[] = []): Promise<void> {
     for (const path of paths) {
-      const node = this.#current.get(path);
+      const node = this.#node(path);
       if (node?.kind === 'file') await this.#sync(`fsync ${path}`, node);
     }
     for (const directory of new Set(paths.map((path) => dirname(path))))
@@ -305,7 +325,7 @@ export class SimulatedDisk implements Disk, LogDisk {
         : { kind: 'file', content: Buffer.from(content), durable: Buffer.from(content), unsynced: [] };
     for (const entries of [this.#current, this.#durable]) {
       if (node === undefined) entries.delete(path);
-      else entries.set(path, node);
+      else entries.set(path, { node, folder: this.#node(dirname(path)) });
     }
   }
 
@@ -313,15 +333,25 @@ export class SimulatedDisk implements Disk, LogDisk {
     this.#requireDirectory(path);
     const left: NameChange[] = [];
     for (const change of this.#unsynced) {
-      if (change.directory === path) change.apply(this.#durable);
+      if (change.directory === path && change.folder === this.#node(path)) change.apply(this.#durable);
       else left.push(change);
     }
     this.#unsynced = left;
   }
 
-  #name(path: string, apply: (entries: Map<string, Node>) => void): void {
+  #node(path: string): Node | undefined {
+    return this.#current.get(path)?.node;
+  }
+
+  #put(path: string, node: Node): void {
+    const entry: Entry = { node, folder: this.#node(dirname(path)) };
+    this.#name(path, (entries) => entries.set(path, entry));
+  }
+
+  #name(path: string, apply: (entries: Entries) => void): void {
     apply(this.#current);
-    this.#unsynced.push({ directory: dirname(path), apply });
+    const directory = dirname(path);
+    this.#unsynced.push({ directory, folder: this.#node(directory), apply });
   }
 
   /**
@@ -378,7 +408,7 @@ export class SimulatedDisk implements Disk, LogDisk {
   }
 
   #requireDirectory(path: string): void {
-    if (this.#current.get(path)?.kind !== 'directory') throw new AppError('storage_unavailable');
+    if (this.#node(path)?.kind !== 'directory') throw new AppError('storage_unavailable');
   }
 }
 
@@ -424,8 +454,9 @@ function withLength(content: Buffer, length: number | undefined): Buffer {
 }
 
 /** A name whose folder did not survive is unreachable. */
-function isReachable(entries: ReadonlyMap<string, Node>, path: string): boolean {
+function isReachable(entries: Entries, path: string): boolean {
   const parent = dirname(path);
   if (parent === path) return true;
-  return entries.get(parent)?.kind === 'directory' && isReachable(entries, parent);
+  const folder = entries.get(parent)?.node;
+  return folder !== undefined && folder === entries.get(path)?.folder && isReachable(entries, parent);
 }
