@@ -80,6 +80,12 @@ SELECT h.seq, h.purged_seq, d.* FROM bundoc.heads AS h LEFT JOIN LATERAL (
 ) AS d ON true WHERE h.project = $1 ORDER BY d.seq`,
 };
 
+/** Whether a document is there; no row without the project's head. */
+const IS_THERE: Statement = {
+  name: 'bundoc-is-there-1',
+  text: `SELECT EXISTS (SELECT FROM bundoc.documents WHERE project = $1 AND name = $2 AND deleted_ms = 0)
+         FROM bundoc.heads WHERE project = $1`,
+};
 const POSITION: Statement = {
   name: 'bundoc-position-1',
   text: 'SELECT seq FROM bundoc.heads WHERE project = $1',
@@ -121,8 +127,10 @@ export class Reader {
     const name = this.#options.cipher.fileName(ref);
     const row = await patiently(this.#options.clock, () => this.#reads.get(name));
     if (row === undefined) {
-      await this.position();
-      return undefined;
+      // As of one moment: a move that was given up had the head out of reach when the row was looked for.
+      const [there] = await this.#query(IS_THERE, [this.#options.project, Buffer.from(name, 'hex')]);
+      if (there === undefined) throw gone();
+      return there[0] === true ? this.get(ref) : undefined;
     }
     const document = this.#open(ref, name, row);
     if (document === undefined) throw this.#damaged(name);
