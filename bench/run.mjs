@@ -9,6 +9,7 @@ import * as documentCases from './cases/documents.mjs';
 import * as enduranceCases from './cases/endurance.mjs';
 import * as feedCases from './cases/feed.mjs';
 import * as keyCases from './cases/keys.mjs';
+import * as neighbourCases from './cases/neighbours.mjs';
 import * as nodeCases from './cases/nodes.mjs';
 import * as postgresCases from './cases/postgres.mjs';
 import * as postgresTenantCases from './cases/postgres-tenants.mjs';
@@ -39,6 +40,7 @@ const CASES = [
   ['sustained', documentCases.sustainedTarget, 'full'],
   ['size', documentCases.sizes, 'always'],
   ['query', queryCases.queryTargets, 'always'],
+  ['neighbours', neighbourCases.neighboursTarget, 'by name'],
   ['endurance', enduranceCases.enduranceTarget, 'by name'],
 ];
 
@@ -60,6 +62,7 @@ one run mean something. Writes bench/results/latest.{md,json} and prints the tab
 --engines of ${ENGINES.join(', ')}: those of the case "tenants", joined by commas; both by default
 --parts   of ${PARTS.join(', ')}: those of the case "tenants" that are measured, joined by commas; all by default
 --profiles  a folder for a profile of Bundoc's main thread in each load of the case "tenants"; rates are lower by it
+--attacks of the case "neighbours", which is measured by its name alone: ${Object.keys(neighbourCases.ATTACKS).join(', ')}; all by default
 --minutes of endurance, which is measured by its name alone: more than 5, 30 by default
 --snapshots  a folder for heap snapshots of Bundoc, after the fifth minute of endurance and at its end: they hold keys, and make what
           the process takes larger from there on
@@ -104,6 +107,7 @@ function readOptions() {
         tenants: { type: 'string', default: '1,64,600,10000' },
         engines: { type: 'string', default: ENGINES.join(',') },
         parts: { type: 'string', default: '' },
+        attacks: { type: 'string', default: '' },
         minutes: { type: 'string', default: '30' },
         profiles: { type: 'string', default: '' },
         snapshots: { type: 'string', default: '' },
@@ -116,6 +120,8 @@ function readOptions() {
       if (!PARTS.includes(name)) throw new Error(`there is no part "${name}"`);
     for (const name of namesOf(values.engines))
       if (!ENGINES.includes(name)) throw new Error(`there is no engine "${name}"`);
+    for (const name of namesOf(values.attacks))
+      if (!Object.hasOwn(neighbourCases.ATTACKS, name)) throw new Error(`there is no attack "${name}"`);
     for (const count of namesOf(values.tenants))
       if (!/^[1-9]\d{0,5}$/.test(count)) throw new Error(`"${count}" is no number of tenants`);
     if (!values.help) return values;
@@ -150,6 +156,7 @@ async function main() {
     ...{ report, directory, keep, quick, full, installation, bundoc, bare, token },
     tenants: namesOf(options.tenants).map(Number),
     parts: namesOf(options.parts),
+    attacks: namesOf(options.attacks),
     minutes: Number(options.minutes),
     profiles: folderOf(options.profiles),
     snapshots: folderOf(options.snapshots),

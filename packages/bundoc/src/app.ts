@@ -2,6 +2,7 @@ import { cachedCheck } from '@bundoc/shared/cached-check';
 import { type Clock, systemClock } from '@bundoc/shared/clock';
 import { BearerAuth } from '@bundoc/shared/http/bearer-auth';
 import { allowOrigins } from '@bundoc/shared/http/cors';
+import { createHttpShares, watchHttpShares } from '@bundoc/shared/http/http-shares';
 import { createHttpServer, refuseOtherMethods } from '@bundoc/shared/http/server';
 import type { RunningService } from '@bundoc/shared/lifecycle';
 import { createLogger, type Logger } from '@bundoc/shared/logger';
@@ -52,6 +53,7 @@ import { Documents } from './service/documents.ts';
 import { type MoveDestination, Moves } from './service/moves.ts';
 import { ProjectDirectory } from './service/project-directory.ts';
 import { Queries } from './service/queries.ts';
+import { createServiceShares, type ServiceShares } from './service-shares.ts';
 import type { Disk } from './storage/embedded/disk.ts';
 import { openFileStorage } from './storage-files.ts';
 import type { Storage, StoragePorts, StoreWatch } from './storage-parts.ts';
@@ -67,8 +69,6 @@ export interface BundocParts {
   readonly checkTlsEveryMs?: number;
   /** How often it is looked how old the generation of the storage is, milliseconds. */
   readonly checkGenerationEveryMs?: number;
-  /** Bytes of bodies, and of answers, that are held at a time. */
-  readonly heldBytesMax?: number;
   /** Longest time to receive a whole request, milliseconds. */
   readonly requestTimeoutMs?: number;
 }
@@ -112,6 +112,8 @@ export async function startBundoc(config: BundocConfig, parts: BundocParts = {})
     await openStorage(config, { clock, logger, quota: config.quota }, parts.wrapDisk),
   );
   const metrics = createBundocMetrics();
+  const serviceShares = createServiceShares(config.shares, clock);
+  metrics.watchShares(Object.values(serviceShares));
   const token = new ServiceToken({ path: config.kms.tokenFile, clock, logger });
   const tlsPorts = { clock, logger, metrics, checkEveryMs: parts.checkTlsEveryMs };
   const listenerTls = openServerTls('api', config.tls, undefined, tlsPorts);
@@ -151,11 +153,11 @@ export async function startBundoc(config: BundocConfig, parts: BundocParts = {})
     );
   };
   const { keys, projects, instances, rotations } = composeInstances({
-    ...{ config, clock, logger, metrics, storage, service, generation, onSetAside },
+    ...{ config, clock, logger, metrics, storage, service, generation, onSetAside, shares: serviceShares },
     settle: (project, move) => settleMove(from, project, move),
   });
   stack.use(instances);
-  const feed = new ChangeFeed({ instances, clock, logger });
+  const feed = new ChangeFeed({ instances, clock, logger, ...serviceShares });
   const deletion = new ProjectDeletion({
     ...{ projects, instances, keys, service, feed, clock, logger },
     settleDoubt: () => generation.advance(),
@@ -163,7 +165,10 @@ export async function startBundoc(config: BundocConfig, parts: BundocParts = {})
   const target = moveDestination(config, logger);
   const { folders } = storage;
   const ends = folders && target && { folders, target };
-  const moves = new Moves({ instances, keys, feed, logger, onSetAside, from, ends });
+  const moves = new Moves({
+    ...{ instances, keys, feed, logger, onSetAside, from, ends },
+    share: serviceShares.moves,
+  });
   stack.use(every(RESUME_EVERY_MS, () => void deletion.resume()));
   stack.use(generation);
   const { checkGenerationEveryMs = GENERATION_CHECK_MS } = parts;
@@ -223,11 +228,12 @@ export async function startBundoc(config: BundocConfig, parts: BundocParts = {})
     };
   });
 
+  const shares = createHttpShares(config.shares, clock);
   const app = createHttpServer({
     logger,
     bodyBytesMax: config.documentBytesMax,
     tls: listenerTls,
-    ...(parts.heldBytesMax === undefined ? {} : { heldBytesMax: parts.heldBytesMax }),
+    shares,
     ...(parts.requestTimeoutMs === undefined ? {} : { requestTimeoutMs: parts.requestTimeoutMs }),
   });
   stack.defer(() => app.close());
@@ -240,19 +246,21 @@ export async function startBundoc(config: BundocConfig, parts: BundocParts = {})
   });
   await auth.register(app);
   metrics.measureRequests(app, 'api');
+  watchHttpShares(metrics, app, shares);
+  metrics.watchCuts(shares.connections.share, () => shares.connections.cuts);
   const { requestsPerProject: perSecond } = config;
   if (perSecond > 0) limitProjectRate(app, { clock, perSecond, onRefused: metrics.rateLimited });
   const documents = new Documents(instances, { documentBytesMax: config.documentBytesMax });
   registerDocuments(app, documents, auth);
   await registerPatch(app, documents, auth);
   registerBatch(app, new Batches(instances, config.documentBytesMax), auth, config);
-  registerLists(app, documents, auth);
+  registerLists(app, documents, auth, serviceShares.pageReads);
   registerProjects(app, new ProjectDirectory(projects, instances, () => void generation.acting()), auth);
   registerProjectDeletion(app, deletion, auth);
   registerCollections(app, new Collections(instances), auth);
   registerQueries(app, new Queries(instances, SCAN_LIMITS), auth);
-  registerChanges(app, feed, auth);
-  registerBackup(app, new Backups({ instances, clock }), auth);
+  registerChanges(app, feed, auth, serviceShares.streamBytes);
+  registerBackup(app, new Backups({ instances, clock }, serviceShares.backups), auth);
   registerMoves(app, moves, auth);
   registerHealth(app, async () => {
     const checked = await readiness();
@@ -325,6 +333,7 @@ interface Composition {
   readonly generation: StorageGeneration;
   readonly onSetAside: OnSetAside;
   readonly settle: SettleMove;
+  readonly shares: ServiceShares;
 }
 
 function composeInstances(composition: Composition): {
@@ -334,11 +343,13 @@ function composeInstances(composition: Composition): {
   rotations: SpreadRotations;
 } {
   const { config, clock, logger, metrics, storage, service, generation, onSetAside, settle } = composition;
+  const { shares } = composition;
   const keys = new KeyCache({
     keys: service,
     clock,
     ttlMs: config.keyTtlMs,
     onFetch: metrics.keyFetch,
+    fetches: shares.keyFetches,
   });
   const rotations = new SpreadRotations({
     ...{ clock, logger },
@@ -370,6 +381,7 @@ function composeInstances(composition: Composition): {
     },
     othersWrite: storage.othersWrite,
     openBytesMax: config.openBytes,
+    shares,
     ...(storage.storedBytes === undefined ? {} : { storedBytes: storage.storedBytes }),
     expiry: storage.expiry,
   });

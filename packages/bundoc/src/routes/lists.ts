@@ -1,6 +1,9 @@
 import { documentPageSchema } from '@bundoc/shared/contract/documents';
+import { reserveAnotherPage } from '@bundoc/shared/http/answer-room';
 import type { BearerAuth } from '@bundoc/shared/http/bearer-auth';
+import { shareOfRequest } from '@bundoc/shared/http/request-share';
 import { describe } from '@bundoc/shared/openapi/description';
+import type { Share } from '@bundoc/shared/shares/share';
 import type { FastifyInstance } from 'fastify';
 import { z } from 'zod';
 import { fieldsParameterSchema } from '../projection/fields.ts';
@@ -18,7 +21,12 @@ const listQuerySchema = z.strictObject({
 });
 
 /** Pages of documents in the order of their creation. */
-export function registerLists(app: FastifyInstance, documents: Documents, auth: BearerAuth): void {
+export function registerLists(
+  app: FastifyInstance,
+  documents: Documents,
+  auth: BearerAuth,
+  pageReads: Share,
+): void {
   app.get(
     DOCUMENTS_PATH,
     {
@@ -58,14 +66,17 @@ export function registerLists(app: FastifyInstance, documents: Documents, auth: 
     async (request, reply) => {
       const { project, collection } = collectionPath(request);
       const { include, ...query } = request.query as z.infer<typeof listQuerySchema>;
-      const page = await documents.list(project, {
-        collection,
-        bytesMax: PAGE_BYTES_MAX,
-        cursor: query.cursor,
-        fields: query.fields,
-        limit: query.limit,
-        total: include === 'total',
-      });
+      await reserveAnotherPage(request, PAGE_BYTES_MAX);
+      const page = await pageReads.run(shareOfRequest(request), () =>
+        documents.list(project, {
+          collection,
+          bytesMax: PAGE_BYTES_MAX,
+          cursor: query.cursor,
+          fields: query.fields,
+          limit: query.limit,
+          total: include === 'total',
+        }),
+      );
       reply
         .header('cache-control', 'private, no-cache')
         .header('content-type', 'application/json; charset=utf-8');
