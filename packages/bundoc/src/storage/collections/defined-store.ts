@@ -23,6 +23,7 @@ import type {
   WriteResult,
 } from '../port.ts';
 import { DEFINITIONS, type StoredDefinition } from './definition.ts';
+import { definitionsState } from './definitions-state.ts';
 import { isExpired } from './expiry.ts';
 import { ExpirySweep } from './expiry-sweep.ts';
 import { KnownDefinitions } from './known-definitions.ts';
@@ -49,7 +50,7 @@ export async function openDefinedStore(
   beforeExpiring: () => Promise<void> = async () => undefined,
 ): Promise<DefinedStore> {
   const defined = new DefinedStore(store, clock, beforeExpiring);
-  await defined.load();
+  if (store.definesNothing !== true) await defined.load();
   return defined;
 }
 
@@ -66,7 +67,6 @@ export class DefinedStore implements CollectionStore {
   readonly #definitions: KnownDefinitions;
   /** Removes expired documents from the storage; they are absent before that, too. */
   readonly expired: ExpirySweep;
-
   constructor(store: ProjectStore, clock: Clock, beforeExpiring: () => Promise<void>) {
     this.#store = store;
     this.#clock = clock;
@@ -80,6 +80,12 @@ export class DefinedStore implements CollectionStore {
    */
   load(): Promise<void> {
     return this.#definitions.load();
+  }
+
+  /** What this store takes for the definitions and indexes; undefined while it cannot read all of them. */
+  get definitionsState(): string | undefined {
+    const { digest } = this.#definitions;
+    return digest && definitionsState(this.#store.indexes?.version ?? 0, digest);
   }
 
   get indexes(): EngineIndexes | undefined {

@@ -22,6 +22,7 @@ import {
   type StoredDefinition,
 } from './definition.ts';
 import { acceptedCheckOf, type ContentCheck, checkOf } from './definition-schema.ts';
+import { digestOfRevs, NO_DEFINITIONS } from './definitions-state.ts';
 
 /**
  * Characters of the schemas that a project keeps compiled. Compiled ones take some forty times as much, and a project may have a thousand of
@@ -56,6 +57,7 @@ export class KnownDefinitions {
   /** Bytes of the texts of definitions, by collection, and of all. */
   readonly #bytesOf = new Map<string, number>();
   #bytes = 0;
+  #digest: string | undefined = NO_DEFINITIONS;
 
   /** @param beforeExpiring called before a definition gives documents a time to live, which is not made when it rejects. */
   constructor(store: ProjectStore, beforeExpiring: () => Promise<void>) {
@@ -100,6 +102,13 @@ export class KnownDefinitions {
   /** Bytes of memory that definitions and their compiled schemas take, as an estimate. */
   get memoryBytes(): number {
     return this.#bytes * PARSED_TO_LENGTH + this.#checks.calculatedSize * COMPILED_TO_LENGTH;
+  }
+
+  /** Of their revisions; undefined while one does not open. */
+  get digest(): string | undefined {
+    if (this.#damaged.size + this.#unnamed.size > 0) return undefined;
+    this.#digest ??= digestOfRevs(Array.from(this.#known.values(), ({ rev }) => rev));
+    return this.#digest;
   }
 
   get areNone(): boolean {
@@ -166,6 +175,7 @@ export class KnownDefinitions {
 
   #learn(collection: string, known: StoredDefinition, bytes: number, wasDefined = false): void {
     this.#known.set(collection, known);
+    this.#digest = undefined;
     this.#countBytes(collection, bytes);
     const specs = known.definition.indexes.map(specOf);
     this.#store.indexes?.define(collection, specs, { rev: known.rev, wasDefined });
@@ -193,6 +203,7 @@ export class KnownDefinitions {
   #forget(collection: string): void {
     this.#store.indexes?.define(collection, [], { rev: undefined, wasDefined: false });
     this.#known.delete(collection);
+    this.#digest = undefined;
     this.#countBytes(collection, 0);
     this.#damaged.delete(collection);
   }
