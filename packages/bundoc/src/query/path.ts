@@ -27,18 +27,48 @@ export function pathOf(text: string): Path {
  * A path goes through an array in two ways: into every element that is an object, and, when the name is a whole number, into the element at that
  * place. An array within an array is only gone through by its number. (MongoDB's rules.)
  *
+ * Where both ways lead on, as with `0.0` through objects whose name is `0`, ways meet again further down. Each place is looked at once for each
+ * rest of the path that leads on from it; otherwise the ways would multiply with each level.
+ *
  * @returns whether `visit` did.
  */
-export function someAt(value: Value, path: Path, visit: (found: Value) => boolean, depth = 0): boolean {
+export function someAt(value: Value, path: Path, visit: (found: Value) => boolean): boolean {
+  return descend(value, path, 0, visit, countIndexes(path) > 1 ? new Map() : undefined);
+}
+
+/** How far into a path a container was met already: a bit for each depth. */
+type Met = Map<Value, number>;
+
+function descend(
+  value: Value,
+  path: Path,
+  depth: number,
+  visit: (found: Value) => boolean,
+  met: Met | undefined,
+): boolean {
   const name = path[depth];
   if (name === undefined) return visit(value);
   if (isArray(value)) {
+    if (wasMet(met, value, depth)) return false;
     const at = INDEX.test(name) ? Number(name) : -1;
-    if (at >= 0 && at < value.length && someAt(value[at] as Value, path, visit, depth + 1)) return true;
-    return value.some((element) => isObject(element) && someAt(element, path, visit, depth));
+    if (at >= 0 && at < value.length && descend(value[at] as Value, path, depth + 1, visit, met)) return true;
+    return value.some((element) => isObject(element) && descend(element, path, depth, visit, met));
   }
   if (!isObject(value) || !Object.hasOwn(value, name)) return false;
-  return someAt(value[name] as Value, path, visit, depth + 1);
+  return descend(value[name] as Value, path, depth + 1, visit, met);
+}
+
+function wasMet(met: Met | undefined, container: Value, depth: number): boolean {
+  if (met === undefined) return false;
+  const before = met.get(container) ?? 0;
+  met.set(container, before | (1 << depth));
+  return (before & (1 << depth)) !== 0;
+}
+
+function countIndexes(path: Path): number {
+  let count = 0;
+  for (const name of path) if (INDEX.test(name)) count++;
+  return count;
 }
 
 const INDEX = /^(?:0|[1-9]\d{0,8})$/;
