@@ -33,7 +33,7 @@ export function pathOf(text: string): Path {
  * @returns whether `visit` did.
  */
 export function someAt(value: Value, path: Path, visit: (found: Value) => boolean): boolean {
-  return descend(value, path, 0, visit, countIndexes(path) > 1 ? new Map() : undefined);
+  return descend(value, path, 0, visit, mayMeet(path) ? new Map() : undefined);
 }
 
 /** How far into a path a container was met already: a bit for each depth. */
@@ -48,8 +48,8 @@ function descend(
 ): boolean {
   const name = path[depth];
   if (name === undefined) return visit(value);
+  if (typeof value !== 'object' || wasMet(met, value, depth)) return false;
   if (isArray(value)) {
-    if (wasMet(met, value, depth)) return false;
     const at = INDEX.test(name) ? Number(name) : -1;
     if (at >= 0 && at < value.length && descend(value[at] as Value, path, depth + 1, visit, met)) return true;
     return value.some((element) => isObject(element) && descend(element, path, depth, visit, met));
@@ -65,12 +65,14 @@ function wasMet(met: Met | undefined, container: Value, depth: number): boolean 
   return (before & (1 << depth)) !== 0;
 }
 
-function countIndexes(path: Path): number {
+/** Whether ways through a document may meet again: only where two names are numbers. */
+export function mayMeet(path: Path): boolean {
   let count = 0;
-  for (const name of path) if (INDEX.test(name)) count++;
-  return count;
+  for (const name of path) if (name.charCodeAt(0) <= DIGIT_NINE) count++;
+  return count > 1;
 }
 
+const DIGIT_NINE = 0x39;
 const INDEX = /^(?:0|[1-9]\d{0,8})$/;
 
 /** {@link someAt}, and for each array there also with its elements: what a comparison looks at. */
