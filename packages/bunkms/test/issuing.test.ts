@@ -14,6 +14,9 @@ const LIMIT: MayIssue = {
   ttl_s: 600,
 };
 
+const claimsOf = (token: string) =>
+  JSON.parse(Buffer.from(String(token.split('.')[1]), 'base64url').toString());
+
 describe('tokens that issue others', () => {
   const faulty = new FaultyStore();
   let kms: TestKms;
@@ -37,7 +40,7 @@ describe('tokens that issue others', () => {
       projects: ['project-b'],
       ttl_s: 600,
     });
-    const claims = JSON.parse(Buffer.from(String(token.split('.')[1]), 'base64url').toString());
+    const claims = claimsOf(token);
     expect(claims.may_issue).toEqual(LIMIT);
     expect(app.issuer).toBe(claims.jti);
     const admin = await kms.issue({ scope: ['kms:admin'] });
@@ -53,6 +56,37 @@ describe('tokens that issue others', () => {
       jti: claims.jti,
       detail: { issuer: claims.jti },
     });
+  });
+
+  test('share the root of their issuer with what they issue and with renewals, over generations', async () => {
+    const root = await issuer();
+    const child = await issued(root, {
+      typ: 'service',
+      scope: ['kms:admin'],
+      may_issue: { ...LIMIT, projects: ['project-a'] },
+    });
+    const renewed = issuedTokenSchema.parse(
+      (await kms.api('/v1/tokens/renew', { method: 'POST', token: child.token })).json(),
+    );
+    const leaf = await issued(renewed.token, { typ: 'client', scope: ['docs:read'] });
+    const { jti } = claimsOf(root);
+    for (const { token } of [{ token: root }, child, renewed, leaf]) expect(claimsOf(token).root).toBe(jti);
+  });
+
+  test('give what they issue roots of its own only when they may issue for all projects', async () => {
+    const operator = await issuer({ ...LIMIT, projects: ['*'] });
+    const tenant = await issued(operator, {
+      typ: 'service',
+      scope: ['kms:admin'],
+      may_issue: { ...LIMIT, projects: ['project-a'] },
+    });
+    const other = await issued(operator, { typ: 'client', scope: ['docs:read'], projects: ['project-a'] });
+    const ofTenant = await issued(tenant.token, { typ: 'client', scope: ['docs:read'] });
+    expect([tenant, other, ofTenant].map(({ token }) => claimsOf(token).root)).toEqual([
+      tenant.jti,
+      other.jti,
+      tenant.jti,
+    ]);
   });
 
   test('issue tokens that live no longer than they may, when nobody says how long', async () => {

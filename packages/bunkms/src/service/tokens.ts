@@ -13,6 +13,7 @@ import {
 } from '@bundoc/shared/contract/tokens';
 import { AppError } from '@bundoc/shared/errors';
 import type { Logger } from '@bundoc/shared/logger';
+import { shareKeyOf } from '@bundoc/shared/shares/share-key';
 import { SignJWT } from 'jose';
 import type { Caller } from '../audit/caller.ts';
 import {
@@ -74,6 +75,7 @@ export class TokenService {
     const jti = randomUUID();
     const { token, info } = await this.#make({
       jti,
+      root: rootOfIssue(issuer) ?? jti,
       family: jti,
       ...(issuer === undefined ? {} : { issuer: issuer.jti }),
       sub: request.sub,
@@ -105,6 +107,7 @@ export class TokenService {
     if (parent === undefined) throw new AppError('unauthenticated', { tokenFault: 'revoked or unknown' });
     const { token, info } = await this.#make({
       jti: randomUUID(),
+      root: shareKeyOf(claims).subject,
       family: parent.family,
       ...(parent.issuer === undefined ? {} : { issuer: parent.issuer }),
       sub: claims.sub,
@@ -173,7 +176,10 @@ export class TokenService {
   }
 
   async #make(
-    token: Omit<TokenInfo, 'issued_at' | 'expires_at' | 'revoked_at'> & { lifeS: number },
+    token: Omit<TokenInfo, 'issued_at' | 'expires_at' | 'revoked_at'> & {
+      lifeS: number;
+      root: string;
+    },
   ): Promise<{
     token: string;
     info: TokenInfo;
@@ -181,7 +187,7 @@ export class TokenService {
     const { clock, kid, signingKey } = this.#options;
     const iat = Math.floor(clock.now() / 1000);
     const exp = iat + token.lifeS;
-    const { lifeS: _, ...said } = token;
+    const { lifeS: _, root, ...said } = token;
     const { jti, sub, typ, aud, scope, keys, projects, may_issue } = said;
     const claims = {
       iss: TOKEN_ISSUER,
@@ -193,6 +199,7 @@ export class TokenService {
       projects,
       ...(may_issue === undefined ? {} : { may_issue }),
       jti,
+      root,
       iat,
       exp,
     };
@@ -208,6 +215,15 @@ export class TokenService {
   #now(): string {
     return new Date(this.#options.clock.now()).toISOString();
   }
+}
+
+/**
+ * The root of a token that `issuer` issues: its own root, so that a tenant who may issue tokens gets no more shares by it. A token that may
+ * issue for all projects is an operator's, and what it issues goes to tenants: each has a share of its own.
+ */
+function rootOfIssue(issuer: Claims | undefined): string | undefined {
+  if (issuer === undefined || issuer.may_issue?.projects.includes('*') === true) return undefined;
+  return shareKeyOf(issuer).subject;
 }
 
 /** As long as the type of token lives by default, if the issuer may issue that. */

@@ -75,6 +75,8 @@ export const claimsSchema = z.object({
   /** Absent: the bearer issues nothing. */
   may_issue: mayIssueSchema.optional(),
   jti: z.uuid(),
+  /** The token whose share of the process this one uses. Absent: a share of its own. */
+  root: z.uuid().optional(),
   iat: z.int(),
   exp: z.int(),
   /** BunKMS issues none; a token that has one is not accepted before that time. */
