@@ -56,6 +56,7 @@ import type { Disk } from './storage/embedded/disk.ts';
 import { openFileStorage } from './storage-files.ts';
 import type { Storage, StoragePorts, StoreWatch } from './storage-parts.ts';
 import { openMoveTarget, openPostgresStorage, warnInClear } from './storage-postgres.ts';
+import { Scheduler } from './work/scheduler.ts';
 
 /** What a test may replace. */
 export interface BundocParts {
@@ -112,6 +113,7 @@ export async function startBundoc(config: BundocConfig, parts: BundocParts = {})
     await openStorage(config, { clock, logger, quota: config.quota }, parts.wrapDisk),
   );
   const metrics = createBundocMetrics();
+  const scheduler = stack.use(new Scheduler());
   const token = new ServiceToken({ path: config.kms.tokenFile, clock, logger });
   const tlsPorts = { clock, logger, metrics, checkEveryMs: parts.checkTlsEveryMs };
   const listenerTls = openServerTls('api', config.tls, undefined, tlsPorts);
@@ -243,14 +245,14 @@ export async function startBundoc(config: BundocConfig, parts: BundocParts = {})
   const { requestsPerProject: perSecond } = config;
   if (perSecond > 0) limitProjectRate(app, { clock, perSecond, onRefused: metrics.rateLimited });
   const documents = new Documents(instances, { documentBytesMax: config.documentBytesMax });
-  registerDocuments(app, documents, auth);
-  await registerPatch(app, documents, auth);
-  registerBatch(app, new Batches(instances, config.documentBytesMax), auth, config);
-  registerLists(app, documents, auth);
+  registerDocuments(app, documents, auth, scheduler);
+  await registerPatch(app, documents, auth, scheduler);
+  registerBatch(app, new Batches(instances, config.documentBytesMax), auth, config, scheduler);
+  registerLists(app, documents, auth, scheduler);
   registerProjects(app, new ProjectDirectory(projects, instances, () => void generation.acting()), auth);
   registerProjectDeletion(app, deletion, auth);
-  registerCollections(app, new Collections(instances), auth);
-  registerQueries(app, new Queries(instances, SCAN_LIMITS), auth);
+  registerCollections(app, new Collections(instances), auth, scheduler);
+  registerQueries(app, new Queries(instances, SCAN_LIMITS), auth, scheduler);
   registerChanges(app, feed, auth);
   registerBackup(app, new Backups({ instances, clock }), auth);
   registerMoves(app, moves, auth);

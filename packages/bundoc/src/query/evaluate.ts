@@ -71,8 +71,8 @@ function compileTest(test: Test, isMet: boolean): (found: Found) => boolean {
       return (found) => !found.some(holds);
     }
     case '$all': {
-      const { values } = test;
-      return (found) => values.length > 0 && hasAll(found, values);
+      const set = setOf(test.values);
+      return (found) => test.values.length > 0 && hasAll(found, set);
     }
     case '$exists': {
       const { exists } = test;
@@ -153,12 +153,17 @@ function oneOf(values: readonly Value[]): Predicate {
 }
 
 /** Whether each of the values is found, in one look at what there is. */
-function hasAll(found: Found, values: readonly Value[]): boolean {
-  const missing = setOf(values);
+function hasAll(found: Found, { plain, exact }: ValueSet): boolean {
+  const met = new Set<Value>();
+  const metExactly = new Set<string>();
   return found.some((value) => {
-    if (isPlain(value)) missing.plain.delete(value);
-    else if (missing.exact.size > 0) missing.exact.delete(encodeExactly(value));
-    return missing.plain.size + missing.exact.size === 0;
+    if (isPlain(value)) {
+      if (plain.has(value)) met.add(value);
+    } else if (exact.size > 0) {
+      const encoded = encodeExactly(value);
+      if (exact.has(encoded)) metExactly.add(encoded);
+    }
+    return met.size + metExactly.size === plain.size + exact.size;
   });
 }
 

@@ -5,10 +5,12 @@ import type { FastifyInstance } from 'fastify';
 import { z } from 'zod';
 import { fieldsParameterSchema } from '../projection/fields.ts';
 import type { Documents, ListPage } from '../service/documents.ts';
+import type { Scheduler } from '../work/scheduler.ts';
 import { collectionPath, collectionPathSchema, guardCollection } from './access.ts';
 import { PROJECT_REFUSALS, projectAccess } from './descriptions.ts';
 import { DOCUMENTS_PATH } from './documents.ts';
 import { LIMIT_DEFAULT, limitSchema, PAGE_BYTES_MAX } from './page-limits.ts';
+import { requestWork } from './request-work.ts';
 
 const listQuerySchema = z.strictObject({
   limit: limitSchema.default(LIMIT_DEFAULT),
@@ -18,7 +20,12 @@ const listQuerySchema = z.strictObject({
 });
 
 /** Pages of documents in the order of their creation. */
-export function registerLists(app: FastifyInstance, documents: Documents, auth: BearerAuth): void {
+export function registerLists(
+  app: FastifyInstance,
+  documents: Documents,
+  auth: BearerAuth,
+  scheduler: Scheduler,
+): void {
   app.get(
     DOCUMENTS_PATH,
     {
@@ -58,6 +65,7 @@ export function registerLists(app: FastifyInstance, documents: Documents, auth: 
     async (request, reply) => {
       const { project, collection } = collectionPath(request);
       const { include, ...query } = request.query as z.infer<typeof listQuerySchema>;
+      using work = requestWork(scheduler, 'projection', request, reply);
       const page = await documents.list(project, {
         collection,
         bytesMax: PAGE_BYTES_MAX,
@@ -65,6 +73,7 @@ export function registerLists(app: FastifyInstance, documents: Documents, auth: 
         fields: query.fields,
         limit: query.limit,
         total: include === 'total',
+        work,
       });
       reply
         .header('cache-control', 'private, no-cache')

@@ -7,7 +7,7 @@ export class WorkBench {
   #atTurn = 0;
   #next: (() => void) | undefined;
 
-  readonly ports: SchedulerPorts = {
+  readonly ports: Omit<SchedulerPorts, 'memory'> = {
     processorUs: () => this.#us,
     nowMs: () => this.#us / 1_000,
     nextTurn: (run) => {

@@ -1,4 +1,4 @@
-import type { ShareKey } from './share-key.ts';
+import type { ShareKey } from '@bundoc/shared/shares/share-key';
 
 /** Those of one name who wait. */
 class Waiting<C> {
@@ -139,8 +139,7 @@ export class FairTurns<T> {
 
   /** Time that was taken. Of interest only while others wait. */
   charge({ subject, project }: ShareKey, us: number): void {
-    if (this.#keys.size > 0)
-      this.#subjects.charge(subject, us, (projects) => projects.charge(project, us));
+    if (this.#keys.size > 0) this.#subjects.charge(subject, us, (projects) => projects.charge(project, us));
     else this.#forgetDebts();
   }
 

@@ -63,7 +63,7 @@ describe('long work', () => {
     using first = scheduler.work(key(1), 'batch');
     using second = scheduler.work(key(2), 'batch');
     using third = scheduler.work(key(3), 'batch');
-    first.pause();
+    expect(first.pause()).toBeUndefined();
     bench.take(1_500);
     first.leave();
     expect(second.pause()).toBeUndefined();
@@ -80,7 +80,7 @@ describe('long work', () => {
     const bench = new WorkBench();
     const scheduler = new Scheduler(bench.ports);
     using busy = scheduler.work(key(1), 'query');
-    busy.pause();
+    expect(busy.pause()).toBeUndefined();
     bench.take(SLICE_US);
     const controller = new AbortController();
     using work = scheduler.work(key(2), 'query', controller.signal);
@@ -98,7 +98,7 @@ describe('long work', () => {
     using work = scheduler.work(key(1), 'query');
     await work.outside(async () => {
       bench.take(100);
-      await null;
+      await Promise.resolve();
       bench.take(10_000);
     });
     work.leave();

@@ -1,13 +1,17 @@
+import type { ShareKey } from '@bundoc/shared/shares/share-key';
 import { FairTurns } from './fair-turns.ts';
-import type { ShareKey } from './share-key.ts';
+import type { LargeInput, LargeJobName, LargeOutput } from './large-jobs.ts';
+import { LargeThread } from './large-thread.ts';
+import type { WorkingMemory } from './working-memory.ts';
 
 /** Kinds of long work, as the metrics name them. */
 export const WORK_KINDS = [
   'query',
+  'write',
   'batch',
   'patch',
-  'schema',
   'projection',
+  'definition',
   'index',
   'snapshot',
   'expiry',
@@ -29,6 +33,7 @@ export interface SchedulerPorts {
   readonly nextTurn: (run: () => void) => void;
   /** Hears of all time that long work takes. */
   readonly onUsed?: (key: ShareKey, us: number) => void;
+  readonly memory: WorkingMemory;
 }
 
 const systemPorts: SchedulerPorts = {
@@ -38,6 +43,7 @@ const systemPorts: SchedulerPorts = {
   },
   nowMs: () => performance.now(),
   nextTurn: (run) => setImmediate(run),
+  memory: { reserve: () => undefined, release: () => undefined },
 };
 
 /**
@@ -46,7 +52,7 @@ const systemPorts: SchedulerPorts = {
  *
  * Work that fits into what is left of the slice, while nobody waits, runs at once.
  */
-export class Scheduler {
+export class Scheduler implements AsyncDisposable {
   readonly #ports: SchedulerPorts;
   readonly #waiting = new FairTurns<Work>(SLICE_US);
   readonly #usedUs = new Map<WorkKind, number>();
@@ -61,8 +67,16 @@ export class Scheduler {
   /** Whose turn it is. */
   #holder: Work | undefined;
 
-  constructor(ports: Partial<SchedulerPorts> = {}) {
+  /** Works on what is too large for this thread. */
+  readonly large: LargeThread;
+
+  constructor(ports: Partial<SchedulerPorts> = {}, large: LargeThread = new LargeThread()) {
     this.#ports = { ...systemPorts, ...ports };
+    this.large = large;
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.large[Symbol.asyncDispose]();
   }
 
   /**
@@ -72,6 +86,11 @@ export class Scheduler {
    */
   work(key: ShareKey, kind: WorkKind, signal?: AbortSignal): Work {
     return new Work(this, key, kind, signal);
+  }
+
+  /** Work of the service itself for a project. Empty where it is for none. */
+  background(project: string, kind: WorkKind): Work {
+    return this.work({ subject: '', project }, kind);
   }
 
   /** Slices that waited for their turn, and were given it. */
@@ -115,6 +134,10 @@ export class Scheduler {
     this.#awaitTurn();
   }
 
+  get memory(): WorkingMemory {
+    return this.#ports.memory;
+  }
+
   dequeue(work: Work): void {
     this.#waiting.remove(work);
   }
@@ -128,11 +151,16 @@ export class Scheduler {
     this.#running = undefined;
   }
 
-  #charge({ key, kind }: Work, us: number): void {
-    this.#turnUs += us;
+  /** Processor time that a task took in another thread. */
+  count({ key, kind }: Work, us: number): void {
     this.#usedUs.set(kind, (this.#usedUs.get(kind) ?? 0) + us);
-    this.#waiting.charge(key, us);
     this.#ports.onUsed?.(key, us);
+  }
+
+  #charge(work: Work, us: number): void {
+    this.#turnUs += us;
+    this.count(work, us);
+    this.#waiting.charge(work.key, us);
     // So little needs no turn of its own to be forgotten.
     if (this.#turnUs > FORGOTTEN_US) this.#awaitTurn();
   }
@@ -161,6 +189,7 @@ export class Work implements Disposable {
   readonly #scheduler: Scheduler;
   readonly #signal: AbortSignal | undefined;
   #grant: (() => void) | undefined;
+  #heldBytes = 0;
 
   /** @see Scheduler.work */
   constructor(scheduler: Scheduler, key: ShareKey, kind: WorkKind, signal: AbortSignal | undefined) {
@@ -187,6 +216,7 @@ export class Work implements Disposable {
 
   /** Waits for something else than the processor. What `begin` does before it waits belongs to the task. */
   async outside<T>(begin: () => T | Promise<T>): Promise<T> {
+    this.#signal?.throwIfAborted();
     await this.pause();
     let begun: T | Promise<T>;
     try {
@@ -200,6 +230,37 @@ export class Work implements Disposable {
     return result;
   }
 
+  /**
+   * Has a job done on a large document, in the thread for those.
+   *
+   * @throws AppError of the job; `payload_too_large` for one that takes too long; the signal's reason.
+   */
+  async elsewhere<N extends LargeJobName>(name: N, input: LargeInput<N>): Promise<LargeOutput<N>> {
+    const { output, us } = await this.outside(() =>
+      this.#scheduler.large.run(this.key, name, input, this.#signal),
+    );
+    this.#scheduler.count(this, us);
+    return output;
+  }
+
+  /**
+   * Bytes of memory that the task holds from now on, all together. They are given back when it is disposed of.
+   *
+   * @throws AppError `rate_limited`, `overloaded`.
+   */
+  hold(bytes: number): void {
+    const { memory } = this.#scheduler;
+    const more = Math.ceil(bytes) - this.#heldBytes;
+    if (more > 0) memory.reserve(this.key, more);
+    else if (more < 0) memory.release(this.key, -more);
+    this.#heldBytes += more;
+  }
+
+  /** What {@link hold} was asked for last. */
+  get heldBytes(): number {
+    return this.#heldBytes;
+  }
+
   /** For {@link Scheduler} alone. */
   granted(): void {
     const grant = this.#grant;
@@ -210,6 +271,7 @@ export class Work implements Disposable {
 
   [Symbol.dispose](): void {
     this.leave();
+    this.hold(0);
   }
 
   #wait(): Promise<void> {
@@ -227,4 +289,13 @@ export class Work implements Disposable {
       this.#scheduler.enqueue(this);
     });
   }
+}
+
+/** Begins long work of the service itself for one project. */
+export type OwnWork = (kind: WorkKind) => Work;
+
+/** By itself: for commands and tests, where nobody else has work. */
+export function ownWork(project = ''): OwnWork {
+  const scheduler = new Scheduler();
+  return (kind) => scheduler.background(project, kind);
 }
