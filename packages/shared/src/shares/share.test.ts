@@ -1,0 +1,160 @@
+import { expect, test } from 'vitest';
+import { hasCode } from '../errors.ts';
+import { FakeClock } from '../testing/fake-clock.ts';
+import { type Hold, Share, type ShareOptions, WAIT_MS_MAX, WAITING_MAX } from './share.ts';
+
+const key = (subject: string, project = 'p') => ({ subject, project });
+
+function shareOf(options: Partial<ShareOptions> = {}) {
+  const clock = new FakeClock();
+  const share = new Share({ name: 'answers', capacity: 100, clock, ...options });
+  return { clock, share };
+}
+
+/** How a request stands: its hold, its refusal, or neither while it waits. */
+function follow(request: Promise<Hold>) {
+  const seen: { hold?: Hold; error?: unknown } = {};
+  const settled = request.then(
+    (hold) => {
+      seen.hold = hold;
+    },
+    (error: unknown) => {
+      seen.error = error;
+    },
+  );
+  return { seen, settled };
+}
+
+test('a sole tenant gets all of the capacity', () => {
+  const { share } = shareOf();
+  for (let n = 0; n < 10; n++) expect(share.tryTake(key('a'), 10)).toBeDefined();
+  expect([share.held, share.tryTake(key('a'), 1)]).toEqual([100, undefined]);
+});
+
+test('a request that is larger than the capacity is let in when nothing else is held', () => {
+  const { share } = shareOf();
+  const hold = share.tryTake(key('a'), 250);
+  expect(hold?.units).toBe(250);
+  expect(share.tryTake(key('b'), 1)).toBeUndefined();
+  hold?.[Symbol.dispose]();
+  hold?.[Symbol.dispose]();
+  expect([share.held, share.subjects]).toEqual([0, 0]);
+});
+
+test('room goes to the subject that holds least, not to the one that asked first', async () => {
+  const { share } = shareOf();
+  const first = share.tryTake(key('greedy'), 60);
+  share.tryTake(key('greedy'), 40);
+  const more = follow(share.take(key('greedy'), 30));
+  const other = follow(share.take(key('modest'), 30));
+  first?.resize(30);
+  await other.settled;
+  expect([other.seen.hold?.units, more.seen.hold]).toEqual([30, undefined]);
+});
+
+test('within a subject, room goes to the project that holds least', async () => {
+  const { share } = shareOf();
+  const first = share.tryTake(key('a', 'large'), 100);
+  const large = follow(share.take(key('a', 'large'), 50));
+  const small = follow(share.take(key('a', 'small'), 50));
+  first?.resize(50);
+  await small.settled;
+  expect(large.seen.hold).toBeUndefined();
+});
+
+test('a request is refused after five seconds: 429 beyond its own share, 503 where the process is full', async () => {
+  const { clock, share } = shareOf();
+  share.tryTake(key('greedy'), 100);
+  const own = follow(share.take(key('greedy'), 1));
+  const other = follow(share.take(key('modest'), 1));
+  clock.advance(WAIT_MS_MAX - 1);
+  share.sweep();
+  expect([own.seen, other.seen]).toEqual([{}, {}]);
+  clock.advance(1);
+  share.sweep();
+  await Promise.all([own.settled, other.settled]);
+  expect(own.seen.error).toMatchObject({ code: 'rate_limited', detail: 'your share of answers is in use' });
+  expect(other.seen.error).toMatchObject({ code: 'overloaded', detail: 'no answers are free' });
+  expect([share.waiting, share.held]).toEqual([0, 100]);
+  expect(share.refusals).toEqual({ rate_limited: 1, overloaded: 1 });
+});
+
+test('Retry-After follows from what waits and how fast room becomes free', () => {
+  const { clock, share } = shareOf();
+  share.tryTake(key('a'), 50);
+  const hold = share.tryTake(key('b'), 50);
+  for (let second = 0; second < 10; second++) {
+    clock.advance(1_000);
+    hold?.resize(40);
+    hold?.resize(50);
+  }
+  // Ten units a second, those of the window before included.
+  expect(share.refusal(key('c'), 950).retryAfterS).toBe(30);
+  expect(share.refusal(key('c'), 95).retryAfterS).toBe(8);
+  expect(share.refusal(key('c'), 5).retryAfterS).toBe(1);
+  clock.advance(60_000);
+  expect(share.refusal(key('c'), 5).retryAfterS).toBe(5);
+});
+
+test('caps bound a subject and a project, however much is free, but never the first hold', async () => {
+  const { share } = shareOf({ subjectMax: 25, projectMax: 12, waitMs: 0 });
+  expect(share.tryTake(key('a', 'one'), 40)).toBeDefined();
+  await expect(share.take(key('a', 'two'), 1)).rejects.toMatchObject({ code: 'rate_limited' });
+  for (const project of ['one', 'two']) expect(share.tryTake(key('b', project), 12)).toBeDefined();
+  expect(share.tryTake(key('b', 'one'), 1)).toBeUndefined();
+  expect(share.tryTake(key('b', 'three'), 1)).toBeDefined();
+  expect(share.tryTake(key('b', 'three'), 1)).toBeUndefined();
+});
+
+test('small requests have a reserve, which large ones neither take nor hold up', async () => {
+  const { share } = shareOf({ reserve: 20, smallMax: 5 });
+  const hold = share.tryTake(key('a'), 80);
+  expect(share.tryTake(key('b'), 6)).toBeUndefined();
+  const large = follow(share.take(key('b'), 40));
+  const small = follow(share.take(key('b'), 5));
+  await small.settled;
+  expect([small.seen.hold?.units, large.seen.hold]).toEqual([5, undefined]);
+  hold?.resize(41);
+  const next = follow(share.take(key('c'), 1));
+  await next.settled;
+  // The room that became free is for the large one.
+  expect([share.held, large.seen.hold]).toEqual([47, undefined]);
+  hold?.[Symbol.dispose]();
+  await large.settled;
+  expect(large.seen.hold?.units).toBe(40);
+});
+
+test('a request that is aborted leaves the queue at once, and those behind it are served', async () => {
+  const { share } = shareOf();
+  const hold = share.tryTake(key('a'), 90);
+  const abort = new AbortController();
+  const large = follow(share.take(key('b'), 50, abort.signal));
+  const small = follow(share.take(key('c'), 10));
+  abort.abort(new Error('gone'));
+  await Promise.all([large.settled, small.settled]);
+  expect(large.seen.error).toMatchObject({ message: 'gone' });
+  expect(small.seen.hold?.units).toBe(10);
+  hold?.[Symbol.dispose]();
+  small.seen.hold?.[Symbol.dispose]();
+  expect([share.held, share.waiting, share.subjects]).toEqual([0, 0, 0]);
+});
+
+test('a full queue refuses the latest request of the subject that has most in it', async () => {
+  const { share } = shareOf();
+  share.tryTake(key('flood'), 100);
+  const flood = Array.from({ length: WAITING_MAX }, () => follow(share.take(key('flood'), 1)));
+  const other = follow(share.take(key('modest'), 1));
+  await flood.at(-1)?.settled;
+  expect(hasCode(flood.at(-1)?.seen.error, 'rate_limited')).toBe(true);
+  expect([other.seen, share.waiting]).toEqual([{}, WAITING_MAX]);
+});
+
+test('what is charged counts, whether or not there is room', () => {
+  const { share } = shareOf();
+  const hold = share.charge(key('a'), 0);
+  hold.resize(150);
+  expect([share.held, share.heldBy('a'), share.tryTake(key('b'), 1)]).toEqual([150, 150, undefined]);
+  hold[Symbol.dispose]();
+  hold.resize(10);
+  expect([share.held, share.heldBy('a'), share.subjects]).toEqual([0, 0, 0]);
+});

@@ -1,0 +1,415 @@
+import type { Clock } from '../clock.ts';
+import { AppError } from '../errors.ts';
+import type { ShareKey } from './share-key.ts';
+
+/** Nobody waits longer, milliseconds. */
+export const WAIT_MS_MAX = 5_000;
+/** Requests that wait for one share at a time. */
+export const WAITING_MAX = 1_024;
+/** How long releases count for the rate at which room becomes free. */
+const RATE_WINDOW_MS = 5_000;
+const RETRY_AFTER_S_MAX = 30;
+
+export interface ShareOptions {
+  /** What it is a share of, as refusals and metrics name it: `answers`. */
+  readonly name: string;
+  /** Units for the whole process. */
+  readonly capacity: number;
+  /** Units of the capacity that only requests of at most `smallMax` units get; none by default. */
+  readonly reserve?: number;
+  readonly smallMax?: number;
+  /** Units that one subject, or one project of it, holds at most; no cap by default. Its first hold may be larger. */
+  readonly subjectMax?: number;
+  readonly projectMax?: number;
+  /** How long a request waits; 0 for not at all, {@link WAIT_MS_MAX} by default. */
+  readonly waitMs?: number;
+  readonly clock: Clock;
+}
+
+/** Units that are held until it is disposed. Disposing it again changes nothing. */
+export interface Hold extends Disposable {
+  readonly units: number;
+  /** Holds so many units from now on, whether or not there is room. */
+  resize(units: number): void;
+}
+
+interface SubjectAccount {
+  readonly id: string;
+  held: number;
+  waiting: number;
+  /** Those with holds or waiting requests. */
+  readonly projects: Map<string, ProjectAccount>;
+}
+
+interface ProjectAccount {
+  readonly id: string;
+  readonly subject: SubjectAccount;
+  held: number;
+  /** Holds and waiting requests. */
+  users: number;
+  /** Waiting requests, first come first. A large one does not hold up a small one. */
+  readonly small: Waiter[];
+  readonly large: Waiter[];
+}
+
+interface Waiter {
+  readonly units: number;
+  readonly place: number;
+  readonly sinceMs: number;
+  readonly account: ProjectAccount;
+  readonly grant: (hold: Hold) => void;
+  readonly refuse: (error: AppError) => void;
+}
+
+const CHANGE = Symbol('change a hold');
+const LEAVE = Symbol('end a hold');
+
+class Held implements Hold {
+  readonly account: ProjectAccount;
+  readonly ofReserve: boolean;
+  readonly #share: Share;
+  units = 0;
+  #isOver = false;
+
+  constructor(share: Share, account: ProjectAccount, ofReserve: boolean) {
+    this.#share = share;
+    this.account = account;
+    this.ofReserve = ofReserve;
+  }
+
+  resize(units: number): void {
+    if (!this.#isOver) this.#share[CHANGE](this, units);
+  }
+
+  [Symbol.dispose](): void {
+    if (this.#isOver) return;
+    this.#isOver = true;
+    this.#share[LEAVE](this);
+  }
+}
+
+/**
+ * A resource of the process that is shared fairly: by subject, and by project within a subject. Who is alone gets all of it, up to the caps.
+ *
+ * Requests that find no room wait in a bounded queue. Room goes to the subject that holds least, and to the project of it that holds
+ * least. So no subject waits while another one that holds more is served, unless the caps of the first are reached.
+ */
+export class Share {
+  readonly name: string;
+  readonly capacity: number;
+  readonly #clock: Clock;
+  readonly #waitMs: number;
+  readonly #reserve: number;
+  readonly #smallMax: number;
+  readonly #subjectMax: number;
+  readonly #projectMax: number;
+  /** Those with holds or waiting requests. */
+  readonly #subjects = new Map<string, SubjectAccount>();
+  #held = 0;
+  #heldOfReserve = 0;
+  #waiting = 0;
+  #unitsWaiting = 0;
+  #places = 0;
+  #timer: NodeJS.Timeout | undefined;
+  /** Units given back in this window of time and in the one before. */
+  #windowSinceMs: number;
+  #released = 0;
+  #releasedBefore = 0;
+  readonly #refusals = { rate_limited: 0, overloaded: 0 };
+
+  constructor(options: ShareOptions) {
+    const { name, capacity, clock, reserve = 0, smallMax = 0, waitMs = WAIT_MS_MAX } = options;
+    const { subjectMax = Number.POSITIVE_INFINITY, projectMax = Number.POSITIVE_INFINITY } = options;
+    this.name = name;
+    this.capacity = capacity;
+    this.#clock = clock;
+    this.#waitMs = waitMs;
+    this.#reserve = Math.min(reserve, capacity);
+    this.#smallMax = smallMax;
+    this.#subjectMax = subjectMax;
+    this.#projectMax = projectMax;
+    this.#windowSinceMs = clock.monotonic();
+  }
+
+  /** Units that are held. */
+  get held(): number {
+    return this.#held + this.#heldOfReserve;
+  }
+
+  /** Requests that wait. */
+  get waiting(): number {
+    return this.#waiting;
+  }
+
+  /** Subjects that hold or wait for something. */
+  get subjects(): number {
+    return this.#subjects.size;
+  }
+
+  /** Refusals so far, by code. */
+  get refusals(): Readonly<Record<'rate_limited' | 'overloaded', number>> {
+    return this.#refusals;
+  }
+
+  heldBy(subject: string): number {
+    return this.#subjects.get(subject)?.held ?? 0;
+  }
+
+  /** Holds units now. @returns undefined when there is no room, or others wait for it. */
+  tryTake(key: ShareKey, units: number): Hold | undefined {
+    if (this.#waiting > 0) return undefined;
+    const account = this.#accountOf(key);
+    if (!this.#isWithinCaps(account, units)) return undefined;
+    if (this.#hasRoom(units)) return this.#hold(account, units, false);
+    return this.#hasReserve(units) ? this.#hold(account, units, true) : undefined;
+  }
+
+  /** Holds units whether or not there is room: for what is in memory already. */
+  charge(key: ShareKey, units: number): Hold {
+    return this.#hold(this.#accountOf(key), units, false);
+  }
+
+  /**
+   * Holds units as soon as there is room.
+   *
+   * @param signal gives the place in the queue up, at once; its reason is thrown then.
+   * @throws AppError `rate_limited` when the caller's own share is in use, `overloaded` when that of the whole process is.
+   */
+  async take(key: ShareKey, units: number, signal?: AbortSignal): Promise<Hold> {
+    const hold = this.tryTake(key, units);
+    if (hold !== undefined) return hold;
+    signal?.throwIfAborted();
+    if (this.#waitMs === 0) throw this.refusal(key, units);
+    const { promise, resolve, reject } = Promise.withResolvers<Hold>();
+    const waiter: Waiter = {
+      ...{ units, place: this.#places++, sinceMs: this.#clock.monotonic(), account: this.#accountOf(key) },
+      ...{ grant: resolve, refuse: reject },
+    };
+    this.#join(waiter);
+    if (signal === undefined) return promise;
+    const giveUp = (): void => {
+      if (!this.#leave(waiter)) return;
+      reject(signal.reason);
+      this.#serve();
+    };
+    signal.addEventListener('abort', giveUp, { once: true });
+    return promise.finally(() => signal.removeEventListener('abort', giveUp));
+  }
+
+  /** Why a request has no room now. Counts it as refused. */
+  refusal(key: ShareKey, units: number): AppError {
+    return this.#refusalOf(this.#accountOf(key), units);
+  }
+
+  /** Refuses requests that have waited too long. A timer calls it while any wait. */
+  sweep(): void {
+    clearTimeout(this.#timer);
+    this.#timer = undefined;
+    const endMs = this.#clock.monotonic() - this.#waitMs;
+    const waiters = [...this.#waiters()];
+    for (const waiter of waiters) if (waiter.sinceMs <= endMs) this.#refuse(waiter);
+    this.#serve();
+    const firstMs = waiters.reduce(
+      (first, { sinceMs }) => (sinceMs > endMs ? Math.min(first, sinceMs) : first),
+      Number.POSITIVE_INFINITY,
+    );
+    if (this.#waiting > 0) this.#sweepIn(firstMs - endMs);
+  }
+
+  [CHANGE](held: Held, units: number): void {
+    const more = units - held.units;
+    held.units = units;
+    this.#add(held, more);
+    if (more < 0) this.#serve();
+  }
+
+  [LEAVE](held: Held): void {
+    this.#add(held, -held.units);
+    held.units = 0;
+    this.#forget(held.account);
+    this.#serve();
+  }
+
+  #hold(account: ProjectAccount, units: number, ofReserve: boolean): Hold {
+    this.#remember(account);
+    const held = new Held(this, account, ofReserve);
+    held.units = units;
+    this.#add(held, units);
+    return held;
+  }
+
+  #add({ account, ofReserve }: Held, more: number): void {
+    account.held += more;
+    account.subject.held += more;
+    if (ofReserve) this.#heldOfReserve += more;
+    else this.#held += more;
+    if (more < 0) this.#noteReleased(-more);
+  }
+
+  #join(waiter: Waiter): void {
+    const { account, units } = waiter;
+    this.#remember(account);
+    this.#queueOf(waiter).push(waiter);
+    account.subject.waiting++;
+    this.#waiting++;
+    this.#unitsWaiting += units;
+    this.#serve();
+    if (this.#waiting > WAITING_MAX) this.#refuse(this.#lastOfLongest());
+    if (this.#waiting > 0 && this.#timer === undefined) this.#sweepIn(this.#waitMs);
+  }
+
+  /** @returns false when it does not wait any more. */
+  #leave(waiter: Waiter): boolean {
+    const queue = this.#queueOf(waiter);
+    const at = queue.indexOf(waiter);
+    if (at < 0) return false;
+    queue.splice(at, 1);
+    waiter.account.subject.waiting--;
+    this.#waiting--;
+    this.#unitsWaiting -= waiter.units;
+    this.#forget(waiter.account);
+    return true;
+  }
+
+  #refuse(waiter: Waiter): void {
+    this.#leave(waiter);
+    waiter.refuse(this.#refusalOf(waiter.account, waiter.units));
+  }
+
+  /** Grants requests as long as there is room for the next in turn. */
+  #serve(): void {
+    while (this.#waiting > 0) {
+      const next = this.#next(false);
+      if (next !== undefined && this.#hasRoom(next.units)) {
+        this.#grant(next, false);
+        continue;
+      }
+      // The room that the next one waits for is not given to smaller ones: these have the reserve.
+      const small = this.#next(true);
+      if (small === undefined || !this.#hasReserve(small.units)) return;
+      this.#grant(small, true);
+    }
+  }
+
+  #grant(waiter: Waiter, ofReserve: boolean): void {
+    // Held before it leaves the queue, so that its account stays.
+    const hold = this.#hold(waiter.account, waiter.units, ofReserve);
+    this.#leave(waiter);
+    waiter.grant(hold);
+  }
+
+  /** Whose turn it is, of those whose caps are not reached. */
+  #next(onlySmall: boolean): Waiter | undefined {
+    let best: Waiter | undefined;
+    for (const subject of this.#subjects.values()) {
+      if (subject.waiting === 0 || (best !== undefined && subject.held > best.account.subject.held)) continue;
+      for (const { small, large } of subject.projects.values())
+        for (const first of onlySmall ? [small[0]] : [small[0], large[0]])
+          if (first !== undefined && this.#isWithinCaps(first.account, first.units))
+            if (best === undefined || isBefore(first, best)) best = first;
+    }
+    return best;
+  }
+
+  #queueOf({ account, units }: Waiter): Waiter[] {
+    return units <= this.#smallMax ? account.small : account.large;
+  }
+
+  #hasRoom(units: number): boolean {
+    return this.#held === 0 || this.#held + units <= this.capacity - this.#reserve;
+  }
+
+  #hasReserve(units: number): boolean {
+    return units <= this.#smallMax && this.#heldOfReserve + units <= this.#reserve;
+  }
+
+  #isWithinCaps({ held, subject }: ProjectAccount, units: number): boolean {
+    return (
+      (held === 0 || held + units <= this.#projectMax) &&
+      (subject.held === 0 || subject.held + units <= this.#subjectMax)
+    );
+  }
+
+  /** The latest request of the subject with the longest queue. */
+  #lastOfLongest(): Waiter {
+    let last: Waiter | undefined;
+    for (const waiter of this.#waiters()) {
+      const longer = last === undefined ? 1 : waiter.account.subject.waiting - last.account.subject.waiting;
+      if (longer > 0 || (longer === 0 && waiter.place > (last?.place ?? -1))) last = waiter;
+    }
+    if (last === undefined) throw new Error('nobody waits in a full queue');
+    return last;
+  }
+
+  #refusalOf(account: ProjectAccount, units: number): AppError {
+    const { held } = account.subject;
+    const sharers = Math.max(1, this.#subjects.size);
+    const fairShare = (this.capacity - this.#reserve) / sharers;
+    const isOwn = !this.#isWithinCaps(account, units) || (held > 0 && held + units > fairShare);
+    const code = isOwn ? 'rate_limited' : 'overloaded';
+    this.#refusals[code]++;
+    const detail = isOwn ? `your share of ${this.name} is in use` : `no ${this.name} are free`;
+    return new AppError(code, { detail, retryAfterS: this.#retryAfterS(units) });
+  }
+
+  /** When there may be room: by the units that wait and the rate at which units are given back. */
+  #retryAfterS(units: number): number {
+    this.#turnWindow();
+    const ageMs = this.#clock.monotonic() - this.#windowSinceMs;
+    const perMs = (this.#releasedBefore + this.#released) / (RATE_WINDOW_MS + ageMs);
+    const afterS = perMs === 0 ? WAIT_MS_MAX / 1_000 : (this.#unitsWaiting + units) / perMs / 1_000;
+    return Math.min(RETRY_AFTER_S_MAX, Math.max(1, Math.ceil(afterS)));
+  }
+
+  #noteReleased(units: number): void {
+    this.#turnWindow();
+    this.#released += units;
+  }
+
+  #turnWindow(): void {
+    const nowMs = this.#clock.monotonic();
+    const ageMs = nowMs - this.#windowSinceMs;
+    if (ageMs < RATE_WINDOW_MS) return;
+    this.#releasedBefore = ageMs < 2 * RATE_WINDOW_MS ? this.#released : 0;
+    this.#released = 0;
+    this.#windowSinceMs = nowMs;
+  }
+
+  *#waiters(): Generator<Waiter> {
+    for (const { projects } of this.#subjects.values())
+      for (const { small, large } of projects.values()) {
+        yield* small;
+        yield* large;
+      }
+  }
+
+  /** The account of a key. One that nobody uses is not remembered. */
+  #accountOf({ subject: id, project }: ShareKey): ProjectAccount {
+    const subject = this.#subjects.get(id) ?? { id, held: 0, waiting: 0, projects: new Map() };
+    return subject.projects.get(project) ?? { id: project, subject, held: 0, users: 0, small: [], large: [] };
+  }
+
+  #remember(account: ProjectAccount): void {
+    if (account.users++ > 0) return;
+    account.subject.projects.set(account.id, account);
+    this.#subjects.set(account.subject.id, account.subject);
+  }
+
+  #forget(account: ProjectAccount): void {
+    if (--account.users > 0) return;
+    const { id, subject } = account;
+    subject.projects.delete(id);
+    if (subject.projects.size === 0) this.#subjects.delete(subject.id);
+  }
+
+  #sweepIn(ms: number): void {
+    this.#timer = setTimeout(() => this.sweep(), Math.max(1, ms)).unref();
+  }
+}
+
+function isBefore(one: Waiter, other: Waiter): boolean {
+  const [a, b] = [one.account, other.account];
+  if (a.subject !== b.subject && a.subject.held !== b.subject.held) return a.subject.held < b.subject.held;
+  if (a.subject === b.subject && a.held !== b.held) return a.held < b.held;
+  return one.place < other.place;
+}
