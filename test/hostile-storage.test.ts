@@ -87,7 +87,7 @@ class World implements AsyncDisposable {
   readonly #written = new Map<string, Set<string>>();
   /** Actions that were asked for, by key. */
   readonly #asked = new Map<string, Set<string>>();
-  #outsideHash = '';
+  #outsideBefore: readonly string[] = [];
   #auditSeq = 0;
   #logLength = 0;
   #memory = 0;
@@ -181,7 +181,7 @@ class World implements AsyncDisposable {
     if (existsSync(dataDir)) cpSync(dataDir, join(this.#outside, 'copy'), { recursive: true });
     // The first look sets the times that the second one finds.
     this.#lookOutside();
-    this.#outsideHash = this.#lookOutside();
+    this.#outsideBefore = this.#lookOutside();
     await this.#judge();
     // What follows asks for no change of a key.
     this.#asked.clear();
@@ -297,7 +297,7 @@ class World implements AsyncDisposable {
     const { text } = this.#installation.log;
     expect(text.slice(this.#logLength)).not.toContain(this.#canary);
     this.#logLength = text.length;
-    expect(this.#lookOutside()).toBe(this.#outsideHash);
+    expect(this.#lookOutside()).toEqual(this.#outsideBefore);
     expect(process.memoryUsage.rss() - this.#memory).toBeLessThan(MEMORY_BYTES_MAX);
   }
 
@@ -310,21 +310,23 @@ class World implements AsyncDisposable {
   }
 
   /**
-   * Names, contents and times of all that lies outside. Times of access are set back afterwards, so that what is read gets another one
-   * on a file system that keeps them.
+   * A line for each entry outside: its names or the hash of its content, and its times. Times of access are set
+   * back afterwards, so that what is read gets another one on a file system that keeps them.
    */
-  #lookOutside(): string {
-    const hash = createHash('sha256');
+  #lookOutside(): string[] {
+    const lines: string[] = [];
     const look = (path: string): void => {
       const stats = lstatSync(path);
       const names = stats.isDirectory() ? readdirSync(path).sort() : [];
       const content = stats.isFile() ? readFileSync(path) : '';
-      hash.update(JSON.stringify([path, stats.mode, stats.mtimeMs, stats.atimeMs, names])).update(content);
+      const hash = createHash('sha256').update(content).digest('hex');
+      const { mode, mtimeMs, atimeMs } = stats;
+      lines.push(JSON.stringify({ path, mode, mtimeMs, atimeMs, names, hash }));
       for (const name of names) look(join(path, name));
       utimesSync(path, LONG_AGO_S, LONG_AGO_S);
     };
     look(this.#outside);
-    return hash.digest('hex');
+    return lines;
   }
 }
 

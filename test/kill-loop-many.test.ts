@@ -146,7 +146,9 @@ async function verify(some: Iterable<Project>): Promise<void> {
   );
 }
 
-it(`killed ${KILLS} times under the load of ${PROJECTS} projects, Bundoc has every acknowledged write, and batches whole`, async () => {
+it(`killed ${KILLS} times under the load of ${PROJECTS} projects, Bundoc has every acknowledged write, and batches whole`, {
+  timeout: 300_000 + KILLS * 6_000,
+}, async () => {
   process.stdout.write(`kill loop of many projects: KILL_SEED=${SEED}\n`);
   const touched = new Set<Project>();
   const logFiles: number[] = [];

@@ -286,13 +286,14 @@ export class SimulatedDisk implements Disk, LogDisk {
     await this.#change(`sync ${path}`, () => this.#syncNames(path));
   }
 
-  async syncFiles(paths: readonly string[]): Promise<void> {
+  async syncFiles(paths: readonly string[], folders: readonly string[] = []): Promise<void> {
     for (const path of paths) {
       const node = this.#current.get(path);
       if (node?.kind === 'file') await this.#sync(`fsync ${path}`, node);
     }
     for (const directory of new Set(paths.map((path) => dirname(path))))
       if (this.#current.has(directory)) await this.syncDirectory(directory);
+    for (const folder of new Set(folders)) await this.syncDirectory(folder);
   }
 
   /** Changes a file's bytes behind the store's back; undefined removes it. */

@@ -14,6 +14,20 @@ export interface ServiceMetrics {
   watchCertificate(use: string, tls: WatchedTls): void;
 }
 
+let processRegistry: Registry | undefined;
+
+/**
+ * Those of the Node process, made once: their observers are never taken away, and would hold every registry
+ * that had its own.
+ */
+function metricsOfProcess(): Registry {
+  if (processRegistry === undefined) {
+    processRegistry = new Registry();
+    collectDefaultMetrics({ register: processRegistry });
+  }
+  return processRegistry;
+}
+
 /**
  * Labels are route patterns, never paths, so that their number is bounded and no id is among them.
  *
@@ -22,7 +36,11 @@ export interface ServiceMetrics {
 export function createServiceMetrics(prefix: string): ServiceMetrics {
   const registry = new Registry();
   const registers = [registry];
-  collectDefaultMetrics({ register: registry });
+  const ofProcess = metricsOfProcess();
+  for (const { name } of ofProcess.getMetricsAsArray()) {
+    const metric = ofProcess.getSingleMetric(name);
+    if (metric !== undefined) registry.registerMetric(metric);
+  }
   const times = new RequestTimes(`${prefix}http_request_seconds`, registry);
   const tlsRefused = new Counter({
     name: `${prefix}tls_refused_total`,

@@ -157,8 +157,11 @@ async function syncDocuments(steps: readonly Step[], ports: CheckpointPorts, fai
       try {
         await source.files.whenWritten();
         const birth = await unsyncedBirth(source.project);
-        const paths = [...source.files.takeUnsynced(), ...birth.files];
-        written.push({ source, paths, folders: birth.folders });
+        const documents = source.files.takeUnsynced();
+        // The folder of the documents may be new. A catalog must not be durable without it.
+        const own = documents.length > 0 ? [source.directory] : [];
+        const paths = [...documents, ...birth.files];
+        written.push({ source, paths, folders: [...own, ...birth.folders] });
       } catch (error) {
         failed(source, error);
       }
@@ -166,8 +169,8 @@ async function syncDocuments(steps: readonly Step[], ports: CheckpointPorts, fai
   );
   const sync = async (of: typeof written): Promise<void> => {
     const paths = of.flatMap((one) => one.paths);
-    if (paths.length > 0) await disk.syncFiles(paths);
-    for (const folder of new Set(of.flatMap(({ folders }) => folders))) await disk.syncDirectory(folder);
+    const folders = new Set(of.flatMap((one) => one.folders));
+    if (paths.length > 0 || folders.size > 0) await disk.syncFiles(paths, [...folders]);
   };
   try {
     await sync(written);

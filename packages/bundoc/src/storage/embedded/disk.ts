@@ -54,10 +54,10 @@ export interface Disk {
    */
   writeFiles(files: readonly FileChange[]): Promise<readonly (AppError | undefined)[]>;
   /**
-   * Makes the contents of these files, and the names in their folders, durable. Files that are gone are
-   * skipped.
+   * Makes the contents of these files, the names in their folders, and then the names in `folders` durable.
+   * Files that are gone are skipped.
    */
-  syncFiles(paths: readonly string[]): Promise<void>;
+  syncFiles(paths: readonly string[], folders?: readonly string[]): Promise<void>;
 }
 
 /**

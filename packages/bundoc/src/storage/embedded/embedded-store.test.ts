@@ -278,6 +278,24 @@ describe('what one process wrote and did not sync', () => {
     expect(documentFiles(second.powerCut('synced only'))).toEqual([]);
   });
 
+  it('never outlives the folder of its documents, whichever new names a power cut takes', async () => {
+    for (let survivor = 0; survivor < 8; survivor++) {
+      const { project, disk, store } = await started();
+      await store.checkpoint();
+      await commitOne(store, put('a', '{}'));
+      let isReplaced = false;
+      disk.failing = (operation) => {
+        if (isReplaced && operation === 'sync /p') return 'before';
+        isReplaced ||= /^rename .* \/p\/catalog$/.test(operation);
+        return undefined;
+      };
+      await expect(store.checkpoint()).rejects.toMatchObject({ code: 'storage_unavailable' });
+      let change = 0;
+      const again = await project.open(disk.powerCut({ random: () => (change++ === survivor ? 0 : 1) }));
+      expect(await again.get(ref('a')), `name ${survivor} survives`).toBeDefined();
+    }
+  });
+
   it('of a document file whose sync failed is written again from the log', async () => {
     for (let operation = 1; operation < 12; operation++) {
       const { project, disk, store } = await started();

@@ -689,8 +689,8 @@ describe('a checkpoint', () => {
     await store.commit([put('a', '{"v":1}')]);
     await store.files.whenWritten();
     const { syncFiles } = disk;
-    disk.syncFiles = async (paths) => {
-      if (!paths.some((path) => path.includes('/docs/'))) return syncFiles.call(disk, paths);
+    disk.syncFiles = async (paths, folders) => {
+      if (!paths.some((path) => path.includes('/docs/'))) return syncFiles.call(disk, paths, folders);
       disk.syncFiles = syncFiles;
       isNext = true;
       throw new AppError('storage_unavailable');
@@ -712,12 +712,12 @@ describe('a checkpoint', () => {
     const store = await process.open('p');
     const { syncFiles } = disk;
     let left = 2;
-    disk.syncFiles = async (paths) => {
+    disk.syncFiles = async (paths, folders) => {
       if (left > 0 && paths.some((path) => path.includes('/docs/'))) {
         left--;
         throw new AppError('disk_full');
       }
-      return syncFiles.call(disk, paths);
+      return syncFiles.call(disk, paths, folders);
     };
     await expect(store.checkpoint()).rejects.toMatchObject({ code: 'storage_unavailable' });
     expect([left, store.failed]).toEqual([0, true]);
@@ -771,11 +771,11 @@ describe('a checkpoint', () => {
       for (const store of stores) await store.commit([put('a', '{}')]);
       const { syncFiles } = disk;
       let shared = 0;
-      disk.syncFiles = async (paths) => {
+      disk.syncFiles = async (paths, folders) => {
         const areCatalogs = paths.every((path) => path.startsWith('/tmp/') || path.endsWith('/catalog'));
         if (areCatalogs && paths.length === 2 && ++shared === number)
           throw new AppError('storage_unavailable');
-        return syncFiles.call(disk, paths);
+        return syncFiles.call(disk, paths, folders);
       };
       const engine = await process.engine;
       for (const { handle } of stores) engine.freeSegments(handle);

@@ -147,7 +147,7 @@ export function openNodeDisk(directory: string, containment?: Containment): Node
       return outcomes.map((error) => error && diskError(error));
     },
 
-    syncFiles: (paths) =>
+    syncFiles: (paths, folders = []) =>
       guarded(async () => {
         const [first] = paths;
         if (first !== undefined && paths.length >= SYNC_ALL_FROM) {
@@ -163,6 +163,8 @@ export function openNodeDisk(directory: string, containment?: Containment): Node
         await forEachAtOnce([...files], ([directory, below]) =>
           absentAs(undefined, entries.syncFiles(directory, below)),
         );
+        const own = new Set(folders.map((path) => folder.below(path)));
+        await forEachAtOnce([...own], (below) => entries.syncFolder(below));
       }),
 
     [Symbol.asyncDispose]: async () => {

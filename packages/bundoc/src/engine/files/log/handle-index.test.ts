@@ -1,6 +1,11 @@
 import { randomBytes } from 'node:crypto';
+import { setFlagsFromString } from 'node:v8';
+import { runInNewContext } from 'node:vm';
 import { describe, expect, it } from 'vitest';
 import { HandleIndex } from './handle-index.ts';
+
+setFlagsFromString('--expose-gc');
+const collectGarbage = runInNewContext('gc') as () => void;
 
 const tag = (value: number) => Buffer.alloc(16, value);
 
@@ -9,6 +14,7 @@ describe('HandleIndex', () => {
     const count = 50_000;
     const handles = Array.from({ length: count }, () => randomBytes(8).toString('hex'));
     const used = () => {
+      collectGarbage();
       const { heapUsed, external } = process.memoryUsage();
       return heapUsed + external;
     };

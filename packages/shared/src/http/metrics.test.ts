@@ -1,0 +1,25 @@
+import { setImmediate } from 'node:timers/promises';
+import { setFlagsFromString } from 'node:v8';
+import { runInNewContext } from 'node:vm';
+import { describe, expect, it } from 'vitest';
+import { createServiceMetrics } from './metrics.ts';
+
+setFlagsFromString('--expose-gc');
+const collectGarbage = runInNewContext('gc') as () => void;
+
+describe('the metrics of a service', () => {
+  it('have those of the process, for each service that runs in it', async () => {
+    for (const prefix of ['a_', 'b_']) {
+      const text = await createServiceMetrics(prefix).registry.metrics();
+      for (const name of ['process_resident_memory_bytes', 'nodejs_eventloop_lag_p99_seconds'])
+        expect(text).toMatch(new RegExp(`^${name} `, 'm'));
+    }
+  });
+
+  it('are collected as garbage once nobody uses the service', async () => {
+    const refs = Array.from({ length: 3 }, () => new WeakRef(createServiceMetrics('a_').registry));
+    await setImmediate();
+    collectGarbage();
+    expect(refs.map((ref) => ref.deref())).toEqual([undefined, undefined, undefined]);
+  });
+});
