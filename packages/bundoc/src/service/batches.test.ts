@@ -60,8 +60,8 @@ it('patches that make more of their documents than a commit may hold are refused
     code: 'payload_too_large',
   });
   expect(commits).toEqual([]);
-  expect(steps.heldMax).toBeGreaterThan(COMMIT_BYTES_MAX - 1_100_000);
-  expect(steps.heldMax).toBeLessThanOrEqual(COMMIT_BYTES_MAX);
+  expect(steps.memory.most).toBeGreaterThan(COMMIT_BYTES_MAX - 1_100_000);
+  expect(steps.memory.most).toBeLessThanOrEqual(COMMIT_BYTES_MAX);
   work[Symbol.dispose]();
-  expect(steps.held).toBe(0);
+  expect(steps.memory.held).toBe(0);
 });

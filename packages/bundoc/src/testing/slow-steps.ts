@@ -1,33 +1,31 @@
+import { systemClock } from '@bundoc/shared/clock';
+import { type Hold, Share } from '@bundoc/shared/shares/share';
+import type { ShareKey } from '@bundoc/shared/shares/share-key';
 import type { WorkKind } from '../work/scheduler.ts';
 import { Scheduler, SLICE_US, type Work } from '../work/scheduler.ts';
+
+/** Remembers the most that was held. */
+class Peak extends Share {
+  most = 0;
+
+  override tryTake(key: ShareKey, units: number): Hold | undefined {
+    const hold = super.tryTake(key, units);
+    this.most = Math.max(this.most, this.held);
+    return hold;
+  }
+}
 
 /** Work each step of which takes a whole slice, so that the turns count its steps. */
 export class SlowSteps {
   #us = 0;
-  #held = 0;
-  /** Bytes of memory that were held at most. */
-  heldMax = 0;
+  readonly memory = new Peak({ name: 'memory', capacity: 1e12, waitMs: 0, clock: systemClock });
   readonly scheduler = new Scheduler({
-    processorUs: () => this.#us,
     nowMs: () => {
       this.#us += SLICE_US;
       return this.#us / 1_000;
     },
-    memory: {
-      reserve: (_key, bytes) => {
-        this.#held += bytes;
-        this.heldMax = Math.max(this.heldMax, this.#held);
-      },
-      release: (_key, bytes) => {
-        this.#held -= bytes;
-      },
-    },
+    memory: this.memory,
   });
-
-  /** Bytes of memory that are held. */
-  get held(): number {
-    return this.#held;
-  }
 
   /** Turns of the event loop that were waited for. */
   get turns(): number {

@@ -1,14 +1,13 @@
 import { setImmediate } from 'node:timers/promises';
 import type { SchedulerPorts } from '../work/scheduler.ts';
 
-/** A processor whose time passes only when work says so, and an event loop that turns by hand. */
+/** A clock that moves only when work says so, and an event loop that turns by hand. */
 export class WorkBench {
   #us = 0;
   #atTurn = 0;
   #next: (() => void) | undefined;
 
-  readonly ports: Omit<SchedulerPorts, 'memory'> = {
-    processorUs: () => this.#us,
+  readonly ports: SchedulerPorts = {
     nowMs: () => this.#us / 1_000,
     nextTurn: (run) => {
       this.#next = run;

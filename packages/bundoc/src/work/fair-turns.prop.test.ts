@@ -69,6 +69,65 @@ describe('turns', () => {
     );
   });
 
+  it('make no subject wait for more than two slices, and the ends of their steps, of each other one', () => {
+    const stepUsMax = 5_000;
+    fc.assert(
+      fc.property(
+        fc.integer({ min: 1, max: 6 }),
+        fc.array(fc.record({ usMax: fc.nat(stepUsMax), leaves: fc.boolean() }), {
+          minLength: 400,
+          maxLength: 400,
+        }),
+        (others, steps) => {
+          const turns = new FairTurns<number>(SLICE_US);
+          const away = new Set<number>();
+          for (let n = 0; n < others; n++) turns.add(key(n), n);
+          const waits = others;
+          turns.add(key(waits), waits);
+          let taken = new Map<number, { us: number; turns: number }>();
+          for (const { usMax, leaves } of steps) {
+            // Whoever left comes back for the next turn, as work does that waits for a disk.
+            for (const n of away) turns.add(key(n), n);
+            away.clear();
+            const task = turns.next();
+            if (task === undefined) throw new Error('nobody was found although all wait');
+            if (task === waits) {
+              turns.charge(key(waits), SLICE_US);
+              turns.add(key(waits), waits);
+              taken = new Map();
+              continue;
+            }
+            const before = taken.get(task) ?? { us: 0, turns: 0 };
+            taken.set(task, { us: before.us + usMax, turns: before.turns + 1 });
+            expect(taken.get(task)?.us).toBeLessThanOrEqual(2 * (SLICE_US + stepUsMax));
+            expect(taken.get(task)?.turns).toBeLessThanOrEqual(2 * 8);
+            turns.charge(key(task), usMax);
+            if (leaves) away.add(task);
+            else turns.add(key(task), task);
+          }
+        },
+      ),
+    );
+  });
+
+  it('let one that has hardly taken anything come first each time, beside any number of busy ones', () => {
+    const turns = new FairTurns<string>(SLICE_US);
+    for (let n = 0; n < 64; n++) turns.add(key(n), `busy ${n}`);
+    const busy = () => {
+      const task = turns.next() ?? '';
+      const of = key(Number(task.split(' ')[1]));
+      turns.add(of, task);
+      turns.charge(of, SLICE_US);
+    };
+    for (let n = 0; n < 100; n++) busy();
+    for (let step = 0; step < 4; step++) {
+      turns.add(key(99), 'short');
+      expect(turns.next()).toBe('short');
+      turns.charge(key(99), SLICE_US / 10);
+      busy();
+    }
+  });
+
   it('are never lost: while anybody waits, somebody has the next one, whoever leaves', () => {
     const command = fc.oneof(
       fc.record({ kind: fc.constant('add' as const), subject: fc.nat(3), project: fc.nat(2) }),

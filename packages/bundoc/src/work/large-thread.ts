@@ -2,6 +2,7 @@ import { extname } from 'node:path';
 import { Worker } from 'node:worker_threads';
 import type { FieldFault, ProblemCode } from '@bundoc/shared/contract/problem';
 import { AppError } from '@bundoc/shared/errors';
+import { WAIT_MS_MAX } from '@bundoc/shared/shares/share';
 import type { ShareKey } from '@bundoc/shared/shares/share-key';
 import { FairTurns } from './fair-turns.ts';
 import type { LargeInput, LargeJobName, LargeOutput } from './large-jobs.ts';
@@ -29,15 +30,26 @@ export interface LargeAnswer {
 interface Waiting {
   readonly key: ShareKey;
   readonly request: LargeRequest;
+  /** Ends the wait for its turn. */
+  timer: NodeJS.Timeout | undefined;
   readonly done: PromiseWithResolvers<{ readonly output: unknown; readonly us: number }>;
 }
 
 export interface LargeThreadOptions {
   /** Time after which a job is ended, and the thread with it. */
   readonly jobMsMax: number;
+  /** Time after which a job that has not begun is refused. */
+  readonly waitMsMax: number;
 }
 
-const OPTIONS: LargeThreadOptions = { jobMsMax: 10_000 };
+/** How a job is given up. */
+export interface LargeRunOptions {
+  readonly signal?: AbortSignal | undefined;
+  /** Why it is refused after it has waited too long. */
+  readonly refusal?: () => AppError;
+}
+
+const OPTIONS: LargeThreadOptions = { jobMsMax: 10_000, waitMsMax: WAIT_MS_MAX };
 /**
  * Memory of the thread's objects, MiB. No job comes near it, since texts are bounded in objects and arrays, and trees in values: a thread without
  * memory may end the process.
@@ -73,17 +85,20 @@ export class LargeThread implements AsyncDisposable {
    * Runs a job. Its bytes are copied.
    *
    * @returns what it gives, and the processor time that it took, microseconds.
-   * @throws AppError of the job; `payload_too_large` for one that takes too long; the signal's reason.
+   * @throws AppError of the job; `payload_too_large` for one that takes too long; the signal's reason; `refusal` when it has waited too long.
    */
   async run<N extends LargeJobName>(
     key: ShareKey,
     name: N,
     input: LargeInput<N>,
-    signal?: AbortSignal,
+    { signal, refusal = () => new AppError('overloaded') }: LargeRunOptions = {},
   ): Promise<{ readonly output: LargeOutput<N>; readonly us: number }> {
     signal?.throwIfAborted();
     if (this.#disposed) throw stopping();
-    const waiting: Waiting = { key, request: { name, input }, done: Promise.withResolvers() };
+    const waiting: Waiting = {
+      ...{ key, request: { name, input }, done: Promise.withResolvers() },
+      timer: setTimeout(() => this.#abandon(waiting, refusal()), this.#options.waitMsMax),
+    };
     const onAbort = () => this.#abandon(waiting, signal?.reason);
     signal?.addEventListener('abort', onAbort, { once: true });
     try {
@@ -91,6 +106,7 @@ export class LargeThread implements AsyncDisposable {
       this.#next();
       return (await waiting.done.promise) as { output: LargeOutput<N>; us: number };
     } finally {
+      clearTimeout(waiting.timer);
       signal?.removeEventListener('abort', onAbort);
     }
   }
@@ -111,6 +127,7 @@ export class LargeThread implements AsyncDisposable {
       return;
     }
     this.#running = job;
+    clearTimeout(job.timer);
     const worker = this.#start();
     worker.ref();
     this.#timer = setTimeout(() => void this.#end(tooLong()), this.#options.jobMsMax);

@@ -1,8 +1,9 @@
+import { AppError } from '@bundoc/shared/errors';
+import { type Hold, type Share, WAIT_MS_MAX } from '@bundoc/shared/shares/share';
 import type { ShareKey } from '@bundoc/shared/shares/share-key';
 import { FairTurns } from './fair-turns.ts';
 import type { LargeInput, LargeJobName, LargeOutput } from './large-jobs.ts';
 import { LargeThread } from './large-thread.ts';
-import type { WorkingMemory } from './working-memory.ts';
 
 /** Kinds of long work, as the metrics name them. */
 export const WORK_KINDS = [
@@ -18,37 +19,37 @@ export const WORK_KINDS = [
 ] as const;
 export type WorkKind = (typeof WORK_KINDS)[number];
 
-/** Processor time that all long work of the process takes in one turn of the event loop. */
+/** Time that all long work of the process takes on the event loop's thread in one turn. */
 export const SLICE_US = 2_000;
 
 /** Up to so much is not worth a callback of its own: it is counted in whichever turn comes next. */
 const FORGOTTEN_US = SLICE_US / 10;
 
 export interface SchedulerPorts {
-  /** Processor time of this thread, microseconds. */
-  readonly processorUs: () => number;
-  /** Monotonic and cheap: processor time is asked for only once as much of this has passed. */
+  /** Monotonic. */
   readonly nowMs: () => number;
   /** Calls back in the next turn of the event loop, after others were served. */
   readonly nextTurn: (run: () => void) => void;
   /** Hears of all time that long work takes. */
   readonly onUsed?: (key: ShareKey, us: number) => void;
-  readonly memory: WorkingMemory;
+  /** Bytes of memory that work holds; no bound when it is absent. */
+  readonly memory?: Room;
+  /** Places for work that waits; no bound when it is absent. */
+  readonly places?: Room;
 }
 
+/** What long work needs of a share, for which it does not wait. */
+export type Room = Pick<Share, 'tryTake' | 'refusal'>;
+
 const systemPorts: SchedulerPorts = {
-  processorUs: () => {
-    const { user, system } = process.threadCpuUsage();
-    return user + system;
-  },
   nowMs: () => performance.now(),
   nextTurn: (run) => setImmediate(run),
-  memory: { reserve: () => undefined, release: () => undefined },
 };
 
 /**
  * Shares the event loop's thread among all long work of the process: at most one slice of {@link SLICE_US} a turn, subjects in turn, then their
- * projects. Time is measured as processor time of the thread, so waiting costs nothing.
+ * projects. Work is charged for the time that it runs on the thread, and waiting costs nothing. The processor time that the system counts for a
+ * thread is no measure for slices: it moves by ticks of up to 4 ms.
  *
  * Work that fits into what is left of the slice, while nobody waits, runs at once.
  */
@@ -60,12 +61,14 @@ export class Scheduler implements AsyncDisposable {
   #turnUs = 0;
   #isTurnComing = false;
   #slices = 0;
-  /** The task that runs, processor time up to which everything was charged, and before when it cannot have taken what it may. */
+  /** The task that runs, since when it was charged for nothing, and until when it may run. */
   #running: Work | undefined;
-  #chargedUs = 0;
-  #askAtMs = 0;
+  #sinceMs = 0;
+  #untilMs = 0;
   /** Whose turn it is. */
   #holder: Work | undefined;
+  /** Work that has not begun, first come first, and since when it waits. */
+  readonly #unbegun = new Map<Work, number>();
 
   /** Works on what is too large for this thread. */
   readonly large: LargeThread;
@@ -114,41 +117,47 @@ export class Scheduler implements AsyncDisposable {
    */
   mayRun(work: Work): boolean {
     const nowMs = this.#ports.nowMs();
-    if (this.#running === work && nowMs < this.#askAtMs) return true;
-    this.#settle();
+    if (this.#running === work && nowMs < this.#untilMs) return true;
+    this.#settle(nowMs);
     const isNext = this.#holder === work || this.#waiting.size === 0;
     const leftUs = isNext ? SLICE_US - this.#turnUs : 0;
     if (leftUs <= 0) return false;
     this.#running = work;
-    this.#askAtMs = nowMs + leftUs / 1_000;
+    this.#sinceMs = nowMs;
+    this.#untilMs = nowMs + leftUs / 1_000;
     return true;
   }
 
   /** A task waits for something else. */
   leave(work: Work): void {
-    if (this.#running === work) this.#settle();
+    if (this.#running === work) this.#settle(this.#ports.nowMs());
   }
 
-  enqueue(work: Work): void {
+  /** @param hasBegun other work is refused when it has waited too long. */
+  enqueue(work: Work, hasBegun: boolean): void {
+    if (!hasBegun) this.#unbegun.set(work, this.#ports.nowMs());
     this.#waiting.add(work.key, work);
     this.#awaitTurn();
   }
 
-  get memory(): WorkingMemory {
+  get memory(): Room | undefined {
     return this.#ports.memory;
   }
 
+  get places(): Room | undefined {
+    return this.#ports.places;
+  }
+
   dequeue(work: Work): void {
+    this.#unbegun.delete(work);
     this.#waiting.remove(work);
   }
 
-  /** Charges what was taken since the last time to the task that ran, which runs no more. */
-  #settle(): void {
-    const us = this.#ports.processorUs();
+  /** Charges the task that ran, which runs no more. */
+  #settle(nowMs: number): void {
     const work = this.#running;
-    if (work !== undefined) this.#charge(work, us - this.#chargedUs);
-    this.#chargedUs = us;
     this.#running = undefined;
+    if (work !== undefined) this.#charge(work, (nowMs - this.#sinceMs) * 1_000);
   }
 
   /** Processor time that a task took in another thread. */
@@ -165,15 +174,27 @@ export class Scheduler implements AsyncDisposable {
     if (this.#turnUs > FORGOTTEN_US) this.#awaitTurn();
   }
 
+  /** Refuses work that has waited too long for its first slice. */
+  #refuseLate(): void {
+    const beforeMs = this.#ports.nowMs() - WAIT_MS_MAX;
+    for (const [work, sinceMs] of this.#unbegun) {
+      if (sinceMs > beforeMs) return;
+      this.dequeue(work);
+      work.waitedTooLong();
+    }
+  }
+
   #awaitTurn(): void {
     if (this.#isTurnComing) return;
     this.#isTurnComing = true;
     this.#ports.nextTurn(() => {
       this.#isTurnComing = false;
-      if (this.#running !== undefined) this.#settle();
+      if (this.#running !== undefined) this.#settle(this.#ports.nowMs());
       this.#turnUs = 0;
+      this.#refuseLate();
       this.#holder = this.#waiting.next();
       if (this.#holder === undefined) return;
+      this.#unbegun.delete(this.#holder);
       this.#slices++;
       // Whether it takes all of it or none: the next one comes in the next turn.
       this.#awaitTurn();
@@ -182,14 +203,21 @@ export class Scheduler implements AsyncDisposable {
   }
 }
 
+/** Memory that work holds without being counted, and pieces that it is counted in. */
+const UNCOUNTED_BYTES = 262_144;
+const COUNTED_BYTES = 1_048_576;
+
 /** One task that may take long. From a {@link pause} to its next call it runs without others. */
 export class Work implements Disposable {
   readonly key: ShareKey;
   readonly kind: WorkKind;
   readonly #scheduler: Scheduler;
   readonly #signal: AbortSignal | undefined;
-  #grant: (() => void) | undefined;
+  #wait: { readonly grant: () => void; readonly refuse: (reason: unknown) => void } | undefined;
+  #hasBegun = false;
+  #place: Hold | undefined;
   #heldBytes = 0;
+  readonly #memory: Hold[] = [];
 
   /** @see Scheduler.work */
   constructor(scheduler: Scheduler, key: ShareKey, kind: WorkKind, signal: AbortSignal | undefined) {
@@ -202,11 +230,12 @@ export class Work implements Disposable {
   /**
    * To be awaited before the first step and between any two. Undefined while the slice lasts, so that it need not be awaited then.
    *
-   * Rejects with the signal's reason.
+   * Rejects with the signal's reason; `rate_limited` or `overloaded` for work that has not begun, when too much waits or it has waited too long.
    */
   pause(): Promise<void> | undefined {
-    if (this.#scheduler.mayRun(this)) return undefined;
-    return this.#signal?.aborted === true ? Promise.reject(this.#signal.reason) : this.#wait();
+    if (!this.#scheduler.mayRun(this)) return this.#waitForTurn();
+    this.#hasBegun = true;
+    return undefined;
   }
 
   /** Ends what runs, before the task waits for something else. */
@@ -233,11 +262,16 @@ export class Work implements Disposable {
   /**
    * Has a job done on a large document, in the thread for those.
    *
-   * @throws AppError of the job; `payload_too_large` for one that takes too long; the signal's reason.
+   * @throws AppError of the job; `payload_too_large` for one that takes too long; `rate_limited` or `overloaded` when too many wait, or it has
+   * waited too long; the signal's reason.
    */
   async elsewhere<N extends LargeJobName>(name: N, input: LargeInput<N>): Promise<LargeOutput<N>> {
+    this.#takePlace();
     const { output, us } = await this.outside(() =>
-      this.#scheduler.large.run(this.key, name, input, this.#signal),
+      this.#scheduler.large.run(this.key, name, input, {
+        signal: this.#signal,
+        refusal: () => this.#refusal(),
+      }),
     );
     this.#scheduler.count(this, us);
     return output;
@@ -250,10 +284,14 @@ export class Work implements Disposable {
    */
   hold(bytes: number): void {
     const { memory } = this.#scheduler;
-    const more = Math.ceil(bytes) - this.#heldBytes;
-    if (more > 0) memory.reserve(this.key, more);
-    else if (more < 0) memory.release(this.key, -more);
-    this.#heldBytes += more;
+    this.#heldBytes = bytes;
+    if (memory === undefined || this.#isOwn) return;
+    const wanted = Math.ceil(Math.max(0, bytes - UNCOUNTED_BYTES) / COUNTED_BYTES);
+    while (this.#memory.length > wanted) this.#memory.pop()?.[Symbol.dispose]();
+    if (this.#memory.length === wanted) return;
+    const hold = memory.tryTake(this.key, COUNTED_BYTES * (wanted - this.#memory.length));
+    if (hold === undefined) throw memory.refusal(this.key, COUNTED_BYTES);
+    this.#memory.push(hold);
   }
 
   /** What {@link hold} was asked for last. */
@@ -263,31 +301,62 @@ export class Work implements Disposable {
 
   /** For {@link Scheduler} alone. */
   granted(): void {
-    const grant = this.#grant;
-    this.#grant = undefined;
+    const wait = this.#wait;
+    this.#wait = undefined;
+    this.#hasBegun = true;
     this.#scheduler.mayRun(this);
-    grant?.();
+    wait?.grant();
+  }
+
+  /** For {@link Scheduler} alone. */
+  waitedTooLong(): void {
+    const wait = this.#wait;
+    this.#wait = undefined;
+    wait?.refuse(this.#refusal());
   }
 
   [Symbol.dispose](): void {
     this.leave();
-    this.hold(0);
+    for (const hold of this.#memory.splice(0)) hold[Symbol.dispose]();
+    this.#heldBytes = 0;
+    this.#place?.[Symbol.dispose]();
   }
 
-  #wait(): Promise<void> {
-    return new Promise((resolve, reject) => {
-      const onAbort = () => {
-        this.#scheduler.dequeue(this);
-        this.#grant = undefined;
-        reject(this.#signal?.reason);
-      };
-      this.#signal?.addEventListener('abort', onAbort, { once: true });
-      this.#grant = () => {
-        this.#signal?.removeEventListener('abort', onAbort);
-        resolve();
-      };
-      this.#scheduler.enqueue(this);
-    });
+  /** Of the service itself: it has no share. */
+  get #isOwn(): boolean {
+    return this.key.subject === '';
+  }
+
+  #takePlace(): void {
+    const { places } = this.#scheduler;
+    if (this.#place !== undefined || places === undefined || this.#isOwn) return;
+    this.#place = places.tryTake(this.key, 1);
+    if (this.#place === undefined) throw places.refusal(this.key, 1);
+  }
+
+  #refusal(): AppError {
+    const { places } = this.#scheduler;
+    return places?.refusal(this.key, 1) ?? new AppError('overloaded', { retryAfterS: WAIT_MS_MAX / 1_000 });
+  }
+
+  async #waitForTurn(): Promise<void> {
+    const signal = this.#signal;
+    signal?.throwIfAborted();
+    this.#takePlace();
+    const turn = Promise.withResolvers<void>();
+    this.#wait = { grant: turn.resolve, refuse: turn.reject };
+    const onAbort = () => {
+      this.#scheduler.dequeue(this);
+      this.#wait = undefined;
+      turn.reject(signal?.reason);
+    };
+    signal?.addEventListener('abort', onAbort, { once: true });
+    this.#scheduler.enqueue(this, this.#hasBegun || this.#isOwn);
+    try {
+      await turn.promise;
+    } finally {
+      signal?.removeEventListener('abort', onAbort);
+    }
   }
 }
 

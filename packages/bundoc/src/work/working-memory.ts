@@ -1,72 +1,46 @@
-import { AppError } from '@bundoc/shared/errors';
-import type { ShareKey } from '@bundoc/shared/shares/share-key';
-
-/** Memory of queries, sorts, aggregates, batches and patches at work. */
-export interface WorkingMemory {
-  /** @throws AppError `rate_limited` when it is beyond a share, `overloaded` when all is taken; nothing is reserved then. */
-  reserve(key: ShareKey, bytes: number): void;
-  /** Of what was reserved. */
-  release(key: ShareKey, bytes: number): void;
-}
+import type { Clock } from '@bundoc/shared/clock';
+import { Share } from '@bundoc/shared/shares/share';
+import { PAGE_BYTES_MAX } from '../routes/page-limits.ts';
+import { COMMIT_BYTES_MAX } from '../storage/port.ts';
 
 const MIB = 1_048_576;
-/** What a share is of the capacity: such memory cannot be taken back. */
+/** What a subject, and a project, may hold of what cannot be taken back: a quarter, and an eighth. */
 const SUBJECT_PART = 4;
 const PROJECT_PART = 8;
+const CAPACITY_BYTES_MAX = 1_024 * MIB;
 
-/** A quarter of the memory of the process, within bounds: one project can sort a page of the largest size with the least. */
-export function workingMemoryBytes(memoryBytes: number): number {
-  return Math.min(1_024 * MIB, Math.max(256 * MIB, Math.floor(memoryBytes / 4)));
+/**
+ * Bytes for queries, sorts, aggregates, batches and patches at work: a quarter of the memory of the process, up to 1 GiB. With the least, one
+ * project still has room for a page or a commit of the largest size.
+ */
+export function workingMemoryBytes(memoryBytes: number, documentBytesMax: number): number {
+  const largest = Math.max(COMMIT_BYTES_MAX, PAGE_BYTES_MAX + 2 * documentBytesMax + 4 * MIB);
+  return Math.max(PROJECT_PART * largest, Math.min(CAPACITY_BYTES_MAX, Math.floor(memoryBytes / 4)));
 }
 
-/** Counts by subject and project. The service's own work has no share and counts for the capacity alone. */
-export class SharedWorkingMemory implements WorkingMemory {
-  readonly #capacityBytes: number;
-  readonly #subjects = new Map<string, number>();
-  readonly #projects = new Map<string, number>();
-  #bytes = 0;
-
-  constructor(capacityBytes: number) {
-    this.#capacityBytes = capacityBytes;
-  }
-
-  /** All that is reserved. */
-  get bytes(): number {
-    return this.#bytes;
-  }
-
-  reserve({ subject, project }: ShareKey, bytes: number): void {
-    const capacity = this.#capacityBytes;
-    if (subject !== '') {
-      if ((this.#projects.get(project) ?? 0) + bytes > capacity / PROJECT_PART) throw beyondShare('project');
-      if ((this.#subjects.get(subject) ?? 0) + bytes > capacity / SUBJECT_PART) throw beyondShare('token');
-      if (this.#bytes + bytes > capacity)
-        throw new AppError('overloaded', {
-          detail: 'the memory for queries and batches is full',
-          retryAfterS: 1,
-        });
-    }
-    add(this.#subjects, subject, bytes);
-    add(this.#projects, project, bytes);
-    this.#bytes += bytes;
-  }
-
-  release({ subject, project }: ShareKey, bytes: number): void {
-    add(this.#subjects, subject, -bytes);
-    add(this.#projects, project, -bytes);
-    this.#bytes -= bytes;
-  }
+/** The memory that long work holds. Nobody waits for it: who waits would hold what it has already. */
+export function workingMemory(capacity: number, clock: Clock): Share {
+  return new Share({
+    name: 'memory for queries and batches',
+    capacity,
+    subjectMax: capacity / SUBJECT_PART,
+    projectMax: capacity / PROJECT_PART,
+    waitMs: 0,
+    clock,
+  });
 }
 
-function add(counts: Map<string, number>, name: string, bytes: number): void {
-  const sum = (counts.get(name) ?? 0) + bytes;
-  if (sum === 0) counts.delete(name);
-  else counts.set(name, sum);
-}
+/** Pieces of long work that wait at a time. */
+const WORK_MAX = 1_024;
 
-function beyondShare(owner: 'project' | 'token'): AppError {
-  return new AppError('rate_limited', {
-    detail: `the share "working_memory" of the ${owner} is used up: fewer queries and batches at a time, or smaller ones`,
-    retryAfterS: 1,
+/** Room for long work that has to wait for the processor. */
+export function roomForWork(clock: Clock): Share {
+  return new Share({
+    name: 'places for work that waits for the processor',
+    capacity: WORK_MAX,
+    subjectMax: WORK_MAX / SUBJECT_PART,
+    projectMax: WORK_MAX / PROJECT_PART,
+    waitMs: 0,
+    clock,
   });
 }
