@@ -6,6 +6,7 @@ import { createHttpServer, refuseOtherMethods } from '@bundoc/shared/http/server
 import type { RunningService } from '@bundoc/shared/lifecycle';
 import { createLogger, type Logger } from '@bundoc/shared/logger';
 import { registerOpenapi } from '@bundoc/shared/openapi/routes';
+import { RateLimit } from '@bundoc/shared/rate-limit';
 import { openServerTls, type ServerTlsPorts } from '@bundoc/shared/tls/server-tls';
 import { WatchedTls } from '@bundoc/shared/tls/watched-tls';
 import type { BundocConfig } from './config.ts';
@@ -18,6 +19,7 @@ import { ServiceToken } from './kms/service-token.ts';
 import { StorageKeys } from './kms/storage-keys.ts';
 import { TokenKeys } from './kms/token-keys.ts';
 import { type BundocMetrics, createBundocMetrics } from './metrics.ts';
+import { memoryLimit } from './process-limits.ts';
 import { applyEvent } from './project/apply-event.ts';
 import { ProjectDeletion } from './project/delete-project.ts';
 import { ExpiryLooks } from './project/expiry-looks.ts';
@@ -41,7 +43,7 @@ import { registerMetrics } from './routes/metrics.ts';
 import { registerMoves } from './routes/moves.ts';
 import { BUNDOC_API } from './routes/openapi.ts';
 import { registerPatch } from './routes/patch.ts';
-import { limitProjectRate } from './routes/project-rate.ts';
+import { BURST_S, limitProcessorTime } from './routes/processor-time.ts';
 import { registerProjectDeletion, registerProjects } from './routes/projects.ts';
 import { registerQueries } from './routes/queries.ts';
 import { Backups } from './service/backups.ts';
@@ -57,6 +59,7 @@ import { openFileStorage } from './storage-files.ts';
 import type { Storage, StoragePorts, StoreWatch } from './storage-parts.ts';
 import { openMoveTarget, openPostgresStorage, warnInClear } from './storage-postgres.ts';
 import { Scheduler } from './work/scheduler.ts';
+import { roomForWork, workingMemory, workingMemoryBytes } from './work/working-memory.ts';
 
 /** What a test may replace. */
 export interface BundocParts {
@@ -113,7 +116,17 @@ export async function startBundoc(config: BundocConfig, parts: BundocParts = {})
     await openStorage(config, { clock, logger, quota: config.quota }, parts.wrapDisk),
   );
   const metrics = createBundocMetrics();
-  const scheduler = stack.use(new Scheduler());
+  const limit = processorLimit(config, clock);
+  const memory = workingMemory(workingMemoryBytes(memoryLimit(), config.documentBytesMax), clock);
+  const places = roomForWork(clock);
+  const scheduler = stack.use(
+    new Scheduler({
+      ...{ memory, places },
+      onUsed: ({ subject, project }, us) => {
+        if (subject !== '') limit?.charge(project, us / 1_000);
+      },
+    }),
+  );
   const token = new ServiceToken({ path: config.kms.tokenFile, clock, logger });
   const tlsPorts = { clock, logger, metrics, checkEveryMs: parts.checkTlsEveryMs };
   const listenerTls = openServerTls('api', config.tls, undefined, tlsPorts);
@@ -191,8 +204,12 @@ export async function startBundoc(config: BundocConfig, parts: BundocParts = {})
     eventsLive: () => (events.isLive ? 1 : 0),
     tokensRevoked: () => revoked.size,
     storageSuperseded: () => (generation.state === 'superseded' ? 1 : 0),
+    workWaiting: () => scheduler.waiting,
+    largeWorkWaiting: () => scheduler.large.waiting,
+    workingMemoryBytes: () => memory.held,
     tokenExpiryS: () => (token.expiresAtMs ?? Number.NaN) / 1_000,
   });
+  metrics.observeWork(scheduler, [memory, places]);
   const upkeep = new ProjectUpkeep({
     ...{ instances, logger, rotations, resealsMax: RESEALS_A_SECOND },
     statesOf: storage.statesOf,
@@ -242,8 +259,7 @@ export async function startBundoc(config: BundocConfig, parts: BundocParts = {})
   });
   await auth.register(app);
   metrics.measureRequests(app, 'api');
-  const { requestsPerProject: perSecond } = config;
-  if (perSecond > 0) limitProjectRate(app, { clock, perSecond, onRefused: metrics.rateLimited });
+  if (limit !== undefined) limitProcessorTime(app, limit, metrics.rateLimited);
   const documents = new Documents(instances, { documentBytesMax: config.documentBytesMax });
   registerDocuments(app, documents, auth, scheduler);
   await registerPatch(app, documents, auth, scheduler);
@@ -278,6 +294,14 @@ export async function startBundoc(config: BundocConfig, parts: BundocParts = {})
 
   const running = stack.move();
   return { url, moves, confirmed, close: () => running.disposeAsync() };
+}
+
+/** Of milliseconds, by project; undefined for none. */
+function processorLimit(
+  { processorMsPerProject: perSecond }: BundocConfig,
+  clock: Clock,
+): RateLimit | undefined {
+  return perSecond === 0 ? undefined : new RateLimit({ clock, perSecond, burst: perSecond * BURST_S });
 }
 
 /**

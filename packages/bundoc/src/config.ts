@@ -49,7 +49,7 @@ const variables = z.object({
   BUNDOC_CACHE_BYTES: wholeNumber(0, 1_099_511_627_776).default(256 * MIB),
   BUNDOC_OPEN_BYTES: wholeNumber(0, 1_099_511_627_776).optional(),
   BUNDOC_LOG_BYTES: wholeNumber(64 * MIB, 1_099_511_627_776).default(256 * MIB),
-  BUNDOC_REQUESTS_PER_PROJECT: wholeNumber(0, 1_000_000).default(0),
+  BUNDOC_PROCESSOR_MS_PER_PROJECT: wholeNumber(0, 1_000).default(0),
   BUNDOC_PROJECT_DOCUMENTS_MAX: wholeNumber(0, 1_000_000_000_000).default(0),
   BUNDOC_PROJECT_BYTES_MAX: wholeNumber(0, 999_999_999_999_999).default(0),
   BUNDOC_CORS_ORIGINS: originList.default([]),
@@ -102,8 +102,8 @@ export interface BundocConfig {
   readonly openBytes: number;
   /** Bytes that the log of a data folder takes at most. */
   readonly logBytes: number;
-  /** Requests a second of one project; 0 for no limit. */
-  readonly requestsPerProject: number;
+  /** Processor time that requests of one project take, milliseconds a second; 0 for no limit. */
+  readonly processorMsPerProject: number;
   /** What each project may hold; undefined for no limit. */
   readonly quota: Quota | undefined;
   /** Origins whose pages may ask and read; none by default. */
@@ -133,7 +133,7 @@ export function readConfig(environment: Environment): BundocConfig {
     cacheBytes: values.BUNDOC_CACHE_BYTES,
     openBytes: values.BUNDOC_OPEN_BYTES ?? defaultOpenBytes(),
     logBytes: values.BUNDOC_LOG_BYTES,
-    requestsPerProject: values.BUNDOC_REQUESTS_PER_PROJECT,
+    processorMsPerProject: values.BUNDOC_PROCESSOR_MS_PER_PROJECT,
     quota: quotaOf(values.BUNDOC_PROJECT_DOCUMENTS_MAX, values.BUNDOC_PROJECT_BYTES_MAX),
     corsOrigins: values.BUNDOC_CORS_ORIGINS,
     logLevel: values.BUNDOC_LOG_LEVEL,
