@@ -108,8 +108,8 @@ describe('KmsClient', () => {
     const { client, seen } = await start((_request, response, call) =>
       call === 1 ? answer(response, 201, {}) : problem(response, 409, 'KEY_EXISTS'),
     );
-    await client.createKey('p-dek');
-    await client.createKey('p-dek');
+    expect(await client.createKey('p-dek')).toBe(true);
+    expect(await client.createKey('p-dek')).toBe(false);
     expect(JSON.parse(String(seen[0]?.body))).toEqual({ name: 'p-dek', type: 'aes-256' });
   });
 

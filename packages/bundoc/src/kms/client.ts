@@ -184,13 +184,14 @@ export class KmsClient implements StorageCalls {
     };
   }
 
-  async createKey(name: string, acting?: ActingStorage): Promise<void> {
+  async createKey(name: string, acting?: ActingStorage): Promise<boolean> {
     const key: CreateKeyInput = {
       name,
       type: 'aes-256',
       ...(acting === undefined ? {} : { storage: acting.storage }),
     };
-    await this.#call('POST', '/v1/keys', [201, 'KEY_EXISTS'], key);
+    const { status } = await this.#call('POST', '/v1/keys', [201, 'KEY_EXISTS'], key);
+    return status === 201;
   }
 
   async claimKey(name: string, acting: ActingStorage): Promise<void> {

@@ -46,8 +46,12 @@ export interface KeyService {
    * @throws AppError `KEY_NOT_FOUND`, also for a version that does not exist or was destroyed.
    */
   exportKey(name: string, version?: number): Promise<LeasedKey>;
-  /** Makes a key that this storage holds. Resolves as well when it exists already: the export tells who holds it. */
-  createKey(name: string): Promise<void>;
+  /**
+   * Makes a key that this storage holds.
+   *
+   * @returns false when it exists already: the export tells who holds it. Also after an answer that was lost.
+   */
+  createKey(name: string): Promise<boolean>;
   /** Makes this storage the holder of a key that nobody holds. Resolves as well when it is the holder already. */
   claimKey(name: string): Promise<void>;
   /** Makes a new version the current one, unless `version` is no longer that: then another node was first. */
@@ -84,7 +88,7 @@ export interface KeyHandover {
 /** The same for whichever storage `acting` names; without one, a key is made for no holder, and exported whoever holds it. */
 export interface StorageCalls {
   exportKey(name: string, version?: number, acting?: ActingStorage): Promise<LeasedKey>;
-  createKey(name: string, acting?: ActingStorage): Promise<void>;
+  createKey(name: string, acting?: ActingStorage): Promise<boolean>;
   claimKey(name: string, acting: ActingStorage): Promise<void>;
   rotateKey(name: string, version: number): Promise<void>;
   intendDeletion(name: string, acting: ActingStorage): Promise<DeletionIntent>;

@@ -33,7 +33,7 @@ export class StorageKeys implements KeyService, KeyShredder, KeyHandover {
     return this.#act((acting) => this.#calls.exportKey(name, version, acting));
   }
 
-  createKey(name: string): Promise<void> {
+  createKey(name: string): Promise<boolean> {
     return this.#act((acting) => this.#calls.createKey(name, acting));
   }
 

@@ -156,11 +156,23 @@ export class KeyCache {
     await this.#fetch(project, undefined);
   }
 
-  /** Makes the project's key, unless somebody was first, and fetches it. @throws AppError as {@link get}. */
-  async create(project: string): Promise<LeasedKey> {
-    await this.#options.keys.createKey(dekNameOf(project));
-    this.#failures.delete(project);
-    return this.get(project);
+  /**
+   * Makes the project's key, unless there is one.
+   *
+   * @returns whether it was made. @throws AppError as {@link get}; a failure is remembered in the same way.
+   */
+  async create(project: string): Promise<boolean> {
+    const failure = this.#recentFailure(project);
+    // An export that was refused since there is no key, or none of this storage, is what is mended here.
+    if (failure !== undefined && !hasCode(failure.error, 'KEY_NOT_FOUND', 'key_unheld')) throw failure.error;
+    try {
+      const isMade = await this.#options.keys.createKey(dekNameOf(project));
+      this.#failures.delete(project);
+      return isMade;
+    } catch (error) {
+      this.#failures.set(project, { error, at: instant(this.#options.clock) });
+      throw error;
+    }
   }
 
   /** Makes this storage the holder of a key that nobody holds, and fetches it. @throws AppError as {@link get}. */

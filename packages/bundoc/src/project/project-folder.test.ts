@@ -240,9 +240,20 @@ describe('creating a project', () => {
 
   it('that a crash cut short between minting the key and using it adopts that key', async () => {
     const first = start();
-    await first.service.createKey('p-dek');
-    await first.write('a', '{}');
-    expect(first.service.creations).toBe(1);
+    first.service.put('p-dek');
+    const [minted] = first.service.keys.values();
+    const { file } = await first.folders.openOrCreate('p');
+    expect(first.service.keys.size).toBe(1);
+    expect(file.key.id).toBe(minted?.keyId);
+    // Whoever has sealed under it before is not known.
+    expect(file.versions).toEqual([expect.objectContaining({ adopted: true })]);
+  });
+
+  it('asks the key service for a new key and for its export, and for nothing else', async () => {
+    const { service, folders } = start();
+    const { file } = await folders.openOrCreate('p');
+    expect([service.creations, service.exports]).toEqual([1, 1]);
+    expect(file.versions).toEqual([expect.not.objectContaining({ adopted: true })]);
   });
 
   it('while another node does the same ends with one key', async () => {
@@ -250,7 +261,7 @@ describe('creating a project', () => {
     service.beforeCreate = (name) => service.put(name);
     await write('a', '{"v":1}');
     expect(service.keys.size).toBe(1);
-    expect(service.exports).toBe(2);
+    expect(service.exports).toBe(1);
   });
 
   it('on a full disk makes nothing that stands in the way later', async () => {

@@ -50,15 +50,13 @@ export async function requireNotDestroyed(keys: KeyCache, project: string): Prom
 export async function mintOrAdopt(keys: KeyCache, project: string): Promise<ProjectKey> {
   // What is kept of a key may be from before its project was deleted.
   if (keys.has(project)) keys.evict(project);
+  // Not looked for first: nearly always there is none, and a look in vain costs a request and a CRITICAL record.
+  // A key that exists is not changed by this.
+  const isMade = await keys.create(project);
   try {
-    return { key: await keys.get(project), isAdopted: true };
+    return { key: await keys.get(project), isAdopted: !isMade };
   } catch (error) {
-    if (!hasCode(error, 'KEY_NOT_FOUND', 'key_unheld')) throw error;
-    if (hasCode(error, 'key_unheld')) return { key: await keys.claim(project), isAdopted: false };
-  }
-  try {
-    return { key: await keys.create(project), isAdopted: false };
-  } catch (error) {
+    if (!isMade && hasCode(error, 'key_unheld')) return { key: await keys.claim(project), isAdopted: false };
     // It was made and is gone again, or nobody holds it: somebody else is at work on this name.
     if (hasCode(error, 'KEY_NOT_FOUND', 'key_unheld'))
       throw new AppError('kms_unavailable', { cause: error, retryAfterS: 1 });

@@ -129,15 +129,16 @@ export class FakeKeyService implements StorageCalls {
     };
   }
 
-  async createKey(name: string, acting?: ActingStorage): Promise<void> {
+  async createKey(name: string, acting?: ActingStorage): Promise<boolean> {
     this.creations++;
     if (this.failure !== undefined) throw this.failure;
     if (this.destroyed.has(name)) throw new AppError('project_destroyed');
     this.beforeCreate?.(name);
-    if (this.keys.has(name)) return;
+    if (this.keys.has(name)) return false;
     this.put(name, acting?.storage ?? null);
     this.changes.push({ kind: 'create', name });
     this.#answer('createKey');
+    return true;
   }
 
   async claimKey(name: string, acting: ActingStorage): Promise<void> {

@@ -12,7 +12,13 @@ import { projectIdSchema } from '@bundoc/shared/contract/documents';
 import { DELETION_FILE, MOVE_FILE, PROJECT_FILE } from '@bundoc/shared/contract/project-file';
 import { AppError, hasCode } from '@bundoc/shared/errors';
 import { isCarriedUpTo } from '../../engine/files/log/carried-file.ts';
-import { comparePlaces, type FramePlace, HANDLE_BYTES, type Place } from '../../engine/files/log/layout.ts';
+import {
+  comparePlaces,
+  type FramePlace,
+  HANDLE_BYTES,
+  isSamePlace,
+  type Place,
+} from '../../engine/files/log/layout.ts';
 import { Log } from '../../engine/files/log/log.ts';
 import type {
   AttachedHandle,
@@ -44,8 +50,10 @@ import {
   CARRIED_BYTES_MAX,
   CARRIED_FOLDER,
   handleIn,
+  type LoadedProject,
   LoadedStore,
   type LogOfProjects,
+  newborn,
   readCarried,
   replayParts,
 } from './project-loader.ts';
@@ -97,6 +105,8 @@ interface Born {
   readonly handle: string;
   /** The bytes of its `project.json`, until they are written. */
   unwritten: Buffer | undefined;
+  /** Its birth in the log, until it is opened for the first time. */
+  unopened: { readonly place: Place; readonly keyVersion: number } | undefined;
   /** Whether folder and `project.json` are synced. Until then only the log is durable. */
   isDurable: boolean;
   /** Whether the folder could not be read when the service started, so what it has is unknown. */
@@ -235,8 +245,12 @@ export class FilesEngine implements EnginePort, LogOfProjects, AsyncDisposable {
   async create(project: string, directory: string, keys: BirthKeys, projectFile: Buffer): Promise<void> {
     const handle = randomBytes(HANDLE_BYTES).toString('hex');
     const birth = { project, projectFile };
-    await this.#write({ handle, project, keys }, { kind: 'birth', keyVersion: keys.version, birth });
-    const born: Born = newBorn(handle, { unwritten: projectFile });
+    const place = await this.#write(
+      { handle, project, keys },
+      { kind: 'birth', keyVersion: keys.version, birth },
+    );
+    const unopened = { place, keyVersion: keys.version };
+    const born: Born = newBorn(handle, { unwritten: projectFile, unopened });
     this.#born.set(project, born);
     this.#projectOf.set(handle, project);
     await this.writeBirth(project, directory);
@@ -344,7 +358,9 @@ export class FilesEngine implements EnginePort, LogOfProjects, AsyncDisposable {
 
   /** @throws AppError `project_damaged`, and those of the disk. */
   async openStore(options: StoreOptions): Promise<EmbeddedStore> {
-    const { store, loaded } = await openStore(options, { log: this, writer: this.#writer, engine: this });
+    const known = this.#takeUnopened(options.project);
+    const on = { log: this, writer: this.#writer, engine: this, known };
+    const { store, loaded } = await openStore(options, on);
     const { handle, projectFile } = loaded;
     this.#stores.set(handle, store);
     this.#projectOf.set(handle, options.project);
@@ -360,6 +376,20 @@ export class FilesEngine implements EnginePort, LogOfProjects, AsyncDisposable {
     if (failure === undefined) return store;
     await store[Symbol.asyncDispose]();
     throw failure;
+  }
+
+  /**
+   * What a project has that was made and never opened. The caller keeps others from opening it meanwhile, so
+   * only its birth can be in the log; should there be another part all the same, the log is read.
+   */
+  #takeUnopened(project: string): LoadedProject | undefined {
+    const born = this.#born.get(project);
+    if (born?.unopened === undefined) return undefined;
+    const { handle, unopened } = born;
+    born.unopened = undefined;
+    const newest = this.#log.newest(handle);
+    if (newest === undefined || !isSamePlace(newest, unopened.place)) return undefined;
+    return newborn(handle, unopened.place, unopened.keyVersion);
   }
 
   /** Ends a project in the log, which is to be removed or was moved away. It is not open. */
@@ -580,12 +610,12 @@ export class FilesEngine implements EnginePort, LogOfProjects, AsyncDisposable {
 
   // The log as a whole.
 
-  /** Writes a part of a project that is not open. Resolves once it is durable. */
+  /** Writes a part of a project that is not open. @returns its place, once it is durable. */
   async #write(
     of: { readonly handle: string; readonly project: string; readonly keys: PartKeys },
     part: Pick<TakenPart, 'kind' | 'keyVersion' | 'birth'>,
-  ): Promise<void> {
-    const done = Promise.withResolvers<void>();
+  ): Promise<Place> {
+    const done = Promise.withResolvers<Place>();
     let isTaken = false;
     const source: PartSource = {
       ...of,
@@ -593,12 +623,15 @@ export class FilesEngine implements EnginePort, LogOfProjects, AsyncDisposable {
       take: () => {
         if (isTaken) return undefined;
         isTaken = true;
+        let at: Place;
         return {
           ...part,
           plaintext: [],
           commits: 0,
-          durable: () => undefined,
-          answer: done.resolve,
+          durable: (place) => {
+            at = place;
+          },
+          answer: () => done.resolve(at),
           refused: done.reject,
           unknown: done.reject,
         };
@@ -610,7 +643,7 @@ export class FilesEngine implements EnginePort, LogOfProjects, AsyncDisposable {
     const attached = this.#log.attach(source, undefined);
     try {
       attached.ready();
-      await done.promise;
+      return await done.promise;
     } finally {
       attached.detach();
     }
@@ -938,8 +971,11 @@ interface Placed {
   isFolderNew: boolean;
 }
 
-function newBorn(handle: string, { unwritten }: { unwritten?: Buffer }): Born {
-  return { handle, unwritten, isDurable: false, isUnseen: false, mustReplace: false };
+function newBorn(
+  handle: string,
+  { unwritten, unopened }: Partial<Pick<Born, 'unwritten' | 'unopened'>>,
+): Born {
+  return { handle, unwritten, unopened, isDurable: false, isUnseen: false, mustReplace: false };
 }
 
 /** Keys of a project that is being made. */

@@ -20,7 +20,7 @@ import { hasCode } from '@bundoc/shared/errors';
 import { describe, expect, it, onTestFinished } from 'vitest';
 import type { Disk } from './disk.ts';
 import { type NodeDisk, openNodeDisk } from './node-disk.ts';
-import { CHECKED_FOR_MS, OpenFolders } from './open-folders.ts';
+import { CHECKED_FOR_MS, OPEN_FOLDERS_MAX, OpenFolders } from './open-folders.ts';
 
 const CANARY = 'canary outside of the data folder';
 const BYTES_MAX = 1_000;
@@ -171,6 +171,25 @@ describe.each<Containment>(['descriptors', 'paths'])('the real disk, contained b
     mkdirSync(join(root, 'p/docs'));
     writeFileSync(join(root, 'p/docs/own'), '');
     expect(readdirSync(folders.entriesOf('p/docs'))).toEqual(['own']);
+  });
+
+  it('folders of many projects take no more than a few descriptors, and each is opened again when it is needed', () => {
+    const { root } = start(containment);
+    using folder = DataFolder.open(root, containment);
+    const before = readdirSync('/proc/self/fd').length;
+    {
+      using folders = new OpenFolders(folder);
+      for (let round = 0; round < 2; round++)
+        for (let at = 0; at < 3 * OPEN_FOLDERS_MAX; at++) {
+          const name = `q${at}`;
+          if (round === 0) mkdirSync(join(root, name));
+          else expect(readdirSync(folders.entriesOf(name))).toEqual([`in-${name}`]);
+          writeFileSync(`${folders.entriesOf(name)}/in-${name}`, '');
+        }
+      expect(readdirSync('/proc/self/fd').length - before).toBe(OPEN_FOLDERS_MAX);
+      expect(OPEN_FOLDERS_MAX).toBeLessThanOrEqual(20);
+    }
+    expect(readdirSync('/proc/self/fd').length).toBe(before);
   });
 
   it('removeTree removes links, pipes and folders, and nothing that a link leads to', async () => {

@@ -18,6 +18,8 @@ export interface StoreOptions extends EmbeddedStoreOptions {
 
 /** What a store works with. */
 export interface OpenOn {
+  /** What the project is known to have; it is read otherwise. */
+  readonly known?: LoadedProject | undefined;
   readonly log: LogOfProjects;
   readonly writer: DocumentWriter;
   readonly engine: EnginePort;
@@ -32,10 +34,10 @@ export interface OpenOn {
  */
 export async function openStore(
   options: StoreOptions,
-  { log, writer, engine }: OpenOn,
+  { log, writer, engine, known }: OpenOn,
 ): Promise<{ readonly store: EmbeddedStore; readonly loaded: LoadedProject }> {
   const { project, directory, cipher } = options;
-  const loaded = await load({ ...options, log });
+  const loaded = known ?? (await load({ ...options, log }));
   const { catalog, usedKeys, sealedByFile, sealCounts } = loaded.store;
   catalog.finishLoading();
   const seals = new SealBudget(options.sealLimits, cipher.version, sealCounts);

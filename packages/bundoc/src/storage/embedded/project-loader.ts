@@ -164,6 +164,18 @@ export async function loadProject(place: StorePlace): Promise<LoadedProject> {
   return { store, handle, projectFile, covered, last, versions, carriedFiles, hasIndexes, logBytes: bytes };
 }
 
+/** A project that this process has made, and that nobody has opened yet: the log has its birth and no more. */
+export function newborn(handle: string, birth: Place, keyVersion: number): LoadedProject {
+  const nothing = {
+    projectFile: undefined,
+    covered: undefined,
+    carriedFiles: 0,
+    hasIndexes: false,
+    logBytes: 0,
+  };
+  return { ...nothing, store: new LoadedStore(), handle, last: birth, versions: new Set([keyVersion]) };
+}
+
 /** Which parts of a project to replay. */
 export interface PartsOfProject {
   readonly handle: string;
