@@ -58,7 +58,7 @@ import type { Disk } from './storage/embedded/disk.ts';
 import { openFileStorage } from './storage-files.ts';
 import type { Storage, StoragePorts, StoreWatch } from './storage-parts.ts';
 import { openMoveTarget, openPostgresStorage, warnInClear } from './storage-postgres.ts';
-import { Scheduler } from './work/scheduler.ts';
+import { type OwnWork, Scheduler } from './work/scheduler.ts';
 import { roomForWork, workingMemory, workingMemoryBytes } from './work/working-memory.ts';
 
 /** What a test may replace. */
@@ -166,7 +166,7 @@ export async function startBundoc(config: BundocConfig, parts: BundocParts = {})
     );
   };
   const { keys, projects, instances, rotations } = composeInstances({
-    ...{ config, clock, logger, metrics, storage, service, generation, onSetAside },
+    ...{ config, clock, logger, metrics, storage, service, generation, onSetAside, scheduler },
     settle: (project, move) => settleMove(from, project, move),
   });
   stack.use(instances);
@@ -351,6 +351,7 @@ interface Composition {
   readonly generation: StorageGeneration;
   readonly onSetAside: OnSetAside;
   readonly settle: SettleMove;
+  readonly scheduler: Scheduler;
 }
 
 function composeInstances(composition: Composition): {
@@ -360,6 +361,7 @@ function composeInstances(composition: Composition): {
   rotations: SpreadRotations;
 } {
   const { config, clock, logger, metrics, storage, service, generation, onSetAside, settle } = composition;
+  const { scheduler } = composition;
   const keys = new KeyCache({
     keys: service,
     clock,
@@ -370,7 +372,12 @@ function composeInstances(composition: Composition): {
     ...{ clock, logger },
     rotate: (project, version) => keys.rotate(project, version),
   });
+  const ownWork =
+    (project: string): OwnWork =>
+    (kind) =>
+      scheduler.background(project, kind);
   const watch = (project: string): StoreWatch => ({
+    ownWork: ownWork(project),
     onRotationDue: (version) => rotations.due(project, version),
     onIntegrityError: (file) => {
       metrics.integrityError();
@@ -398,6 +405,7 @@ function composeInstances(composition: Composition): {
     openBytesMax: config.openBytes,
     ...(storage.storedBytes === undefined ? {} : { storedBytes: storage.storedBytes }),
     expiry: storage.expiry,
+    ownWork,
   });
   return { keys, projects, instances, rotations };
 }

@@ -1,8 +1,7 @@
 import { systemClock } from '@bundoc/shared/clock';
 import { type Hold, Share } from '@bundoc/shared/shares/share';
 import type { ShareKey } from '@bundoc/shared/shares/share-key';
-import type { WorkKind } from '../work/scheduler.ts';
-import { Scheduler, SLICE_US, type Work } from '../work/scheduler.ts';
+import { type OwnWork, Scheduler, SLICE_US, type Work, type WorkKind } from '../work/scheduler.ts';
 
 /** Remembers the most that was held. */
 class Peak extends Share {
@@ -31,6 +30,9 @@ export class SlowSteps {
   get turns(): number {
     return this.scheduler.slices;
   }
+
+  /** Work of the service itself. */
+  readonly own: OwnWork = (kind) => this.scheduler.background('p', kind);
 
   work(kind: WorkKind, signal?: AbortSignal): Work {
     return this.scheduler.work({ subject: 's', project: 'p' }, kind, signal);

@@ -18,7 +18,8 @@ import { whereSchema } from '../query/where.ts';
 import { operatorsOf } from '../query/where-operators.ts';
 import { writeValue } from '../query/write-value.ts';
 import { ifMatchOfBody } from '../routes/preconditions.ts';
-import { type ContentCheck, checkOf } from '../storage/collections/definition-schema.ts';
+import { acceptSchema, type ContentCheck, checkOf } from '../storage/collections/definition-schema.ts';
+import { type IndexKeys, indexKeysOf } from '../storage/indexes/index-keys.ts';
 import { bufferOf, copyOf, type Piece, pieceOf } from './large-bytes.ts';
 
 export interface LargeContent {
@@ -109,6 +110,11 @@ export const LARGE_JOBS = {
     return checked.check({ bytes: bufferOf(bytes), hasMembers: true });
   },
 
+  /** Whether a schema that somebody wants to define is accepted. */
+  acceptSchema({ schema }: { readonly schema: string }): void {
+    acceptSchema(JSON.parse(schema));
+  },
+
   /** A document's text with the chosen members alone. */
   projection(input: {
     readonly metadata: DocumentMetadata;
@@ -118,6 +124,15 @@ export const LARGE_JOBS = {
     const fields = readFields(input.fields);
     if (typeof fields === 'string') throw new Error('the fields were not checked');
     return copyOf(projectText({ metadata: input.metadata, text: bufferOf(input.text) }, fields.mask));
+  },
+
+  /** The keys of a document in indexes on these fields. */
+  indexKeys(input: {
+    readonly bytes: Uint8Array;
+    readonly fields: readonly (readonly string[])[];
+  }): readonly IndexKeys[] {
+    const value = readValue(bufferOf(input.bytes).toString());
+    return input.fields.map((fields) => indexKeysOf(fields.map(pathOf), value));
   },
 
   /** What a query finds in a document. */

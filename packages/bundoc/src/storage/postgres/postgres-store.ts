@@ -4,6 +4,7 @@ import type { Clock } from '@bundoc/shared/clock';
 import { AppError } from '@bundoc/shared/errors';
 import type { ProjectCipher } from '../../cipher/project-cipher.ts';
 import type { DocumentRef } from '../../cipher/stored-text.ts';
+import type { OwnWork } from '../../work/scheduler.ts';
 import { ChangeWaiters } from '../change-waiters.ts';
 import type { SealLimits } from '../embedded/seal-budget.ts';
 import type { EngineIndexes } from '../indexes/port.ts';
@@ -53,6 +54,8 @@ export interface PostgresStoreOptions {
   /** Told, now and then, that the key version has sealed so much that it should be rotated. */
   readonly onRotationDue: (version: number) => void;
   readonly quota?: Quota | undefined;
+  /** Work of the service itself for the project; by itself when it is absent. */
+  readonly ownWork?: OwnWork;
 }
 
 /** Turns of the event loop that a group waits for others. */
