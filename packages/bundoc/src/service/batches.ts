@@ -93,7 +93,6 @@ export class Batches {
   ): Promise<readonly Write[]> {
     if (operations.every(isPlain)) return operations.map(plainWrite);
     const writes: Write[] = [];
-    const heldBefore = work.heldBytes;
     let bytes = 0;
     for (let at = 0; at < operations.length; at += READ_TOGETHER) {
       const some = operations.slice(at, at + READ_TOGETHER);
@@ -109,7 +108,7 @@ export class Batches {
         bytes += write.kind === 'put' ? write.content.bytes.length : 0;
         // No store takes more; so what the patches make of a few small texts is not held at all.
         if (bytes > COMMIT_BYTES_MAX) throw new AppError('payload_too_large');
-        work.hold(heldBefore + bytes);
+        work.hold(bytes);
         writes.push(write);
       }
     }

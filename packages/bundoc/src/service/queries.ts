@@ -174,7 +174,9 @@ const BYTES_OF_VALUE = 8;
 /** Memory of a parsed document, for a byte of its text. */
 const PARSED_TO_TEXT = 8;
 /** Comparisons of one document that are made on the thread of the event loop at most, which takes some milliseconds. */
-const WORK_AT_ONCE_MAX = 200_000;
+const WORK_AT_ONCE_MAX = 50_000;
+/** Bytes of a document from which on it is read in one step, and looked at in the next. */
+const STEP_BYTES = 65_536;
 /** Comparisons that the key of a value takes, for each value in it. */
 const WORK_OF_KEY = 4;
 /** Memory of a document that was found by an index, so that it is not found twice. */
@@ -255,15 +257,29 @@ class Run {
   }
 
   #holds(candidate: Candidate): boolean | Promise<boolean> {
-    const { scan, holds, operators, order, paths } = this.#way;
+    const { order, paths } = this.#way;
     const { document, isSure } = candidate;
     const keys = order.length + paths.length;
     if (isSure && keys === 0) return true;
     const bytes = document.text.length;
     if (bytes > LARGE_BYTES) return this.#holdsElsewhere(candidate);
+    if (bytes > STEP_BYTES) return this.#holdsInSteps(candidate);
     const values = bytes > ESTIMATED_BYTES_MAX ? weightOf(candidate.value) : bytes / BYTES_OF_VALUE;
+    return this.#holdsOf(candidate, values);
+  }
+
+  async #holdsInSteps(candidate: Candidate): Promise<boolean> {
+    const values = weightOf(candidate.value);
+    await this.#way.scan.work.pause();
+    return await this.#holdsOf(candidate, values);
+  }
+
+  /** @param values in the document, about. */
+  #holdsOf(candidate: Candidate, values: number): boolean | Promise<boolean> {
+    const { scan, holds, operators, order, paths } = this.#way;
+    const keys = order.length + paths.length;
     if (values * (operators + keys * WORK_OF_KEY) > WORK_AT_ONCE_MAX) return this.#holdsElsewhere(candidate);
-    if (isSure) return true;
+    if (candidate.isSure) return true;
     scan.budget.spendWork(values * operators);
     return holds(candidate.value);
   }

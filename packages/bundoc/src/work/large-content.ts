@@ -19,6 +19,9 @@ async function readLargeBody(bytes: Buffer, work: Work): Promise<DocumentBody> {
   return { ...rest, content: contentOf(content, bytes) };
 }
 
+/** Bytes of a batch up to which it is read in one step: each operation takes some time of its own. */
+const BATCH_AT_ONCE_MAX = 65_536;
+
 /** {@link readBatch}. */
 export async function readBatchInTurns(
   bytes: Buffer,
@@ -26,7 +29,7 @@ export async function readBatchInTurns(
   readIfMatch: ReadIfMatch,
   work: Work,
 ): Promise<readonly BatchOperation[]> {
-  if (bytes.length <= LARGE_BYTES) {
+  if (bytes.length <= BATCH_AT_ONCE_MAX) {
     await work.pause();
     return readBatch(bytes, { documentBytesMax }, readIfMatch);
   }

@@ -1,4 +1,6 @@
 import { setImmediate } from 'node:timers/promises';
+import { Share, WAIT_MS_MAX } from '@bundoc/shared/shares/share';
+import { FakeClock } from '@bundoc/shared/testing/fake-clock';
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { WorkBench } from '../testing/work-bench.ts';
@@ -104,4 +106,80 @@ describe('long work', () => {
     work.leave();
     expect(scheduler.usedS('query')).toBeCloseTo(0.000_1, 9);
   });
+
+  it('that has not begun is refused after it has waited too long; what has begun goes on', async () => {
+    const bench = new WorkBench();
+    const places = room(8);
+    const scheduler = new Scheduler({ ...bench.ports, places });
+    using busy = scheduler.work(key(1), 'query');
+    expect(busy.pause()).toBeUndefined();
+    bench.take(SLICE_US);
+    const begun = busy.pause();
+    using late = scheduler.work(key(2), 'query');
+    const waits = expect(late.pause()).rejects.toMatchObject({ code: 'overloaded' });
+    bench.take(WAIT_MS_MAX * 1_000);
+    await bench.turn();
+    await waits;
+    await begun;
+    expect([scheduler.waiting, places.held]).toEqual([0, 1]);
+    busy[Symbol.dispose]();
+    expect(places.held).toBe(0);
+  });
+
+  it('that waits takes a place, of which a subject and a project have a part, and leaves it when it ends', async () => {
+    const bench = new WorkBench();
+    const places = room(8);
+    const scheduler = new Scheduler({ ...bench.ports, places });
+    using busy = scheduler.work(key(9), 'query');
+    expect(busy.pause()).toBeUndefined();
+    bench.take(SLICE_US);
+    const begin = (subject: number, project: number) => {
+      const work = scheduler.work({ subject: `s${subject}`, project: `p${project}` }, 'query');
+      return { work, waits: work.pause() };
+    };
+    const first = begin(1, 1);
+    await expect(begin(1, 1).waits).rejects.toMatchObject({ code: 'rate_limited' });
+    const second = begin(1, 2);
+    await expect(begin(1, 3).waits).rejects.toMatchObject({ code: 'rate_limited' });
+    using own = scheduler.background('p1', 'index');
+    const ownWaits = own.pause();
+    expect([scheduler.waiting, places.held]).toEqual([3, 2]);
+    while (scheduler.waiting > 0) await bench.turn();
+    await Promise.all([first.waits, second.waits, ownWaits]);
+    first.work[Symbol.dispose]();
+    using third = begin(1, 1).work;
+    expect(third.pause()).toBeUndefined();
+    second.work[Symbol.dispose]();
+    expect(places.held).toBe(0);
+  });
+
+  it('holds memory of its share, which it has back when it ends or is refused', () => {
+    const memory = room(64 * MIB);
+    const scheduler = new Scheduler({ memory });
+    using one = scheduler.work(key(1), 'query');
+    one.hold(200_000);
+    expect(memory.held).toBe(0);
+    one.hold(8 * MIB);
+    expect(memory.held).toBe(8 * MIB);
+    // The first may be larger than its part.
+    using first = scheduler.work(key(3), 'query');
+    first.hold(9 * MIB);
+    first[Symbol.dispose]();
+    expect(() => one.hold(9 * MIB)).toThrow(expect.objectContaining({ code: 'rate_limited' }));
+    one.hold(3 * MIB);
+    expect(memory.held).toBe(3 * MIB);
+    using other = scheduler.work({ subject: 's1', project: 'other' }, 'query');
+    expect(() => other.hold(14 * MIB)).toThrow(expect.objectContaining({ code: 'rate_limited' }));
+    other.hold(5 * MIB);
+    for (const work of [one, other]) work[Symbol.dispose]();
+    expect([memory.held, memory.subjects]).toEqual([0, 0]);
+  });
 });
+
+const MIB = 1_048_576;
+
+/** A share of so many units, of which a subject has a quarter and a project an eighth. */
+function room(capacity: number): Share {
+  const [subjectMax, projectMax] = [capacity / 4, capacity / 8];
+  return new Share({ name: 'room', capacity, subjectMax, projectMax, waitMs: 0, clock: new FakeClock() });
+}

@@ -216,8 +216,7 @@ export class Work implements Disposable {
   #wait: { readonly grant: () => void; readonly refuse: (reason: unknown) => void } | undefined;
   #hasBegun = false;
   #place: Hold | undefined;
-  #heldBytes = 0;
-  readonly #memory: Hold[] = [];
+  #memory: Hold | undefined;
 
   /** @see Scheduler.work */
   constructor(scheduler: Scheduler, key: ShareKey, kind: WorkKind, signal: AbortSignal | undefined) {
@@ -284,19 +283,18 @@ export class Work implements Disposable {
    */
   hold(bytes: number): void {
     const { memory } = this.#scheduler;
-    this.#heldBytes = bytes;
     if (memory === undefined || this.#isOwn) return;
-    const wanted = Math.ceil(Math.max(0, bytes - UNCOUNTED_BYTES) / COUNTED_BYTES);
-    while (this.#memory.length > wanted) this.#memory.pop()?.[Symbol.dispose]();
-    if (this.#memory.length === wanted) return;
-    const hold = memory.tryTake(this.key, COUNTED_BYTES * (wanted - this.#memory.length));
-    if (hold === undefined) throw memory.refusal(this.key, COUNTED_BYTES);
-    this.#memory.push(hold);
-  }
-
-  /** What {@link hold} was asked for last. */
-  get heldBytes(): number {
-    return this.#heldBytes;
+    const wanted = COUNTED_BYTES * Math.ceil(Math.max(0, bytes - UNCOUNTED_BYTES) / COUNTED_BYTES);
+    const more = wanted - (this.#memory?.units ?? 0);
+    if (more > 0) {
+      const hold = memory.tryTake(this.key, more);
+      if (hold === undefined) throw memory.refusal(this.key, more);
+      if (this.#memory === undefined) this.#memory = hold;
+      else {
+        hold[Symbol.dispose]();
+        this.#memory.resize(wanted);
+      }
+    } else if (more < 0) this.#memory?.resize(wanted);
   }
 
   /** For {@link Scheduler} alone. */
@@ -317,9 +315,9 @@ export class Work implements Disposable {
 
   [Symbol.dispose](): void {
     this.leave();
-    for (const hold of this.#memory.splice(0)) hold[Symbol.dispose]();
-    this.#heldBytes = 0;
-    this.#place?.[Symbol.dispose]();
+    this.#memory?.[Symbol.dispose]();
+    this.#memory = undefined;
+    this.#leavePlace();
   }
 
   /** Of the service itself: it has no share. */
@@ -334,8 +332,15 @@ export class Work implements Disposable {
     if (this.#place === undefined) throw places.refusal(this.key, 1);
   }
 
+  #leavePlace(): void {
+    this.#place?.[Symbol.dispose]();
+    this.#place = undefined;
+  }
+
+  /** Of work that has waited too long. Its own place does not count. */
   #refusal(): AppError {
     const { places } = this.#scheduler;
+    this.#leavePlace();
     return places?.refusal(this.key, 1) ?? new AppError('overloaded', { retryAfterS: WAIT_MS_MAX / 1_000 });
   }
 
