@@ -9,6 +9,7 @@ import * as documentCases from './cases/documents.mjs';
 import * as enduranceCases from './cases/endurance.mjs';
 import * as feedCases from './cases/feed.mjs';
 import * as keyCases from './cases/keys.mjs';
+import * as neighbourCases from './cases/neighbours.mjs';
 import * as nodeCases from './cases/nodes.mjs';
 import * as postgresCases from './cases/postgres.mjs';
 import * as queryCases from './cases/queries.mjs';
@@ -38,6 +39,7 @@ const CASES = [
   ['sustained', documentCases.sustainedTarget, 'full'],
   ['size', documentCases.sizes, 'always'],
   ['query', queryCases.queryTargets, 'always'],
+  ['neighbours', neighbourCases.neighboursTarget, 'by name'],
   ['endurance', enduranceCases.enduranceTarget, 'by name'],
 ];
 
@@ -54,6 +56,7 @@ one run mean something. Writes bench/results/latest.{md,json} and prints the tab
 --tenants of the case "tenants": their numbers, joined by commas; 1,64,1000,10000 by default, with --quick up to 1000
 --parts   of ${tenantCases.TENANT_PARTS.join(', ')}: those of the case "tenants" that are measured, joined by commas; all by default
 --profiles  a folder for a profile of Bundoc's main thread in each load of the case "tenants"; rates are lower by it
+--attacks of the case "neighbours", which is measured by its name alone: ${Object.keys(neighbourCases.ATTACKS).join(', ')}; all by default
 --minutes of endurance, which is measured by its name alone: more than 5, 30 by default
 --snapshots  a folder for heap snapshots of Bundoc, after the fifth minute of endurance and at its end: they hold keys, and make what
           the process takes larger from there on
@@ -97,6 +100,7 @@ function readOptions() {
         only: { type: 'string', default: '' },
         tenants: { type: 'string', default: '1,64,1000,10000' },
         parts: { type: 'string', default: '' },
+        attacks: { type: 'string', default: '' },
         minutes: { type: 'string', default: '30' },
         profiles: { type: 'string', default: '' },
         snapshots: { type: 'string', default: '' },
@@ -107,6 +111,8 @@ function readOptions() {
       if (!CASES.some(([known]) => known === name)) throw new Error(`there is no case "${name}"`);
     for (const name of namesOf(values.parts))
       if (!tenantCases.TENANT_PARTS.includes(name)) throw new Error(`there is no part "${name}"`);
+    for (const name of namesOf(values.attacks))
+      if (!Object.hasOwn(neighbourCases.ATTACKS, name)) throw new Error(`there is no attack "${name}"`);
     for (const count of namesOf(values.tenants))
       if (!/^[1-9]\d{0,5}$/.test(count)) throw new Error(`"${count}" is no number of tenants`);
     if (!values.help) return values;
@@ -137,6 +143,7 @@ async function main() {
     ...{ report, directory, keep, quick, full, installation, bundoc, bare, token },
     tenants: namesOf(options.tenants).map(Number),
     parts: namesOf(options.parts),
+    attacks: namesOf(options.attacks),
     minutes: Number(options.minutes),
     profiles: folderOf(options.profiles),
     snapshots: folderOf(options.snapshots),

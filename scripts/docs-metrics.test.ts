@@ -17,10 +17,10 @@ function namesOfBundoc(): string[] {
     ...{ backlogBytes: zero, databaseConnections: zero, databaseWaiting: zero },
     ...{ logSegmentsLive: zero, logSegmentsFree: zero, logUncoveredBytes: zero, logFrames: zero },
     ...{ logCommits: zero, logSyncSeconds: zero, logCarries: zero, logCuts: zero },
-    ...{ workWaiting: zero, largeWorkWaiting: zero, workingMemoryBytes: zero },
+    ...{ workWaiting: zero, largeWorkWaiting: zero },
     ...{ logStuckHandles: zero, logSuspects: zero, logHoles: zero, logWritesStopped: zero },
   });
-  metrics.observeWork(new Scheduler(), []);
+  metrics.observeWork(new Scheduler());
   return metrics.registry.getMetricsAsArray().map(({ name }) => name);
 }
 

@@ -1,14 +1,9 @@
 import { readFileSync } from 'node:fs';
 import { SERVER_WAITING_BYTES_MAX, WAITING_BYTES_MAX } from '@bundoc/shared/http/read-ahead';
-import { HELD_BYTES_MAX } from '@bundoc/shared/http/server';
 import { OpenapiReader } from '@bundoc/shared/testing/openapi';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import {
-  FOLLOWERS_MAX,
-  FOLLOWERS_OF_PROJECT_MAX,
-  HEARTBEAT_MS,
-  STALLED_MS,
-} from '../packages/bundoc/src/service/change-feed.ts';
+import { HEARTBEAT_MS, STALLED_MS } from '../packages/bundoc/src/service/change-feed.ts';
+import { SERVICE_SHARE_DEFAULTS } from '../packages/bundoc/src/service-shares.ts';
 import { type Answer, type Call, call, Installation } from './support/installation.ts';
 
 const page = readFileSync(new URL('../docs/documents.md', import.meta.url), 'utf8');
@@ -266,11 +261,11 @@ describe('the limits in docs/documents.md', () => {
   });
 
   it('are those of the server where they are about memory', () => {
-    expect(told(/holds at most (\d+) MiB of bodies/) * MIB).toBe(HELD_BYTES_MAX);
     expect(told(/Up to (\d+) KiB of them wait on a connection/) * 1_024).toBe(WAITING_BYTES_MAX);
     expect(told(/and (\d+) MiB on the server/) * MIB).toBe(SERVER_WAITING_BYTES_MAX);
-    expect(told(/At most (\d+) streams and long polls a project/)).toBe(FOLLOWERS_OF_PROJECT_MAX);
-    expect(told(/\(429\) and ([\d,]+) in all/)).toBe(FOLLOWERS_MAX);
+    expect(told(/At most (\d+) streams and long polls a project/)).toBe(SERVICE_SHARE_DEFAULTS.streams / 8);
+    expect(told(/, (\d+) a token/)).toBe(SERVICE_SHARE_DEFAULTS.streams / 4);
+    expect(told(/\(429\) and ([\d,]+) in all/)).toBe(SERVICE_SHARE_DEFAULTS.streams);
     expect(told(/`heartbeat` every (\d+) seconds/) * 1_000).toBe(HEARTBEAT_MS);
     expect(told(/reads nothing for (\d+) seconds/) * 1_000).toBe(STALLED_MS);
   });

@@ -181,6 +181,7 @@ export class Installation {
       BUNKMS_EXPORTS_PER_KEY: '0',
       BUNKMS_CRYPTO_PER_TOKEN: '0',
       BUNKMS_CRYPTO_PER_KEY: '0',
+      BUNKMS_CONNECTIONS_PER_ADDRESS: '4096',
       ...env,
     };
     this.addKek();
@@ -212,10 +213,10 @@ export class Installation {
   }
 
   /** A token for everything that the scopes allow. @param {'client' | 'service'} typ @param {string} scopes */
-  issueToken(typ, scopes) {
+  issueToken(typ, scopes, projects = ['*']) {
     return this.#cli(
       ...['token', 'issue', '--typ', typ, '--sub', 'bench', '--ttl', '4h', '--scope', scopes],
-      ...(typ === 'client' ? ['--project', '*'] : ['--keys', '*']),
+      ...(typ === 'client' ? projects.flatMap((project) => ['--project', project]) : ['--keys', '*']),
     );
   }
 
@@ -245,6 +246,8 @@ export class Installation {
         BUNDOC_DATA_DIR: this.dataDir,
         BUNDOC_KMS_URL: this.kms.internalUrl,
         BUNDOC_KMS_TOKEN_FILE: this.tokenFile,
+        // All clients of the load generator have one address.
+        BUNDOC_CONNECTIONS_PER_ADDRESS: '4096',
         ...env,
       },
     });

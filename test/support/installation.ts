@@ -105,7 +105,7 @@ export const PATIENT_BUNDOC = {
 /** What both services share in a test. */
 export type InstallationParts = Pick<
   BundocParts,
-  'clock' | 'checkTlsEveryMs' | 'checkGenerationEveryMs' | 'heldBytesMax' | 'requestTimeoutMs' | 'wrapDisk'
+  'clock' | 'checkTlsEveryMs' | 'checkGenerationEveryMs' | 'requestTimeoutMs' | 'wrapDisk'
 > & {
   /** Variables for Bundoc. */
   readonly environment?: Readonly<Record<string, string>>;

@@ -2,9 +2,11 @@ import { cachedCheck } from '@bundoc/shared/cached-check';
 import { type Clock, systemClock } from '@bundoc/shared/clock';
 import { BearerAuth } from '@bundoc/shared/http/bearer-auth';
 import { allowOrigins } from '@bundoc/shared/http/cors';
+import { createHttpShares, watchHttpShares } from '@bundoc/shared/http/http-shares';
 import { createHttpServer, refuseOtherMethods } from '@bundoc/shared/http/server';
 import type { RunningService } from '@bundoc/shared/lifecycle';
 import { createLogger, type Logger } from '@bundoc/shared/logger';
+import { memoryLimit } from '@bundoc/shared/memory-limit';
 import { registerOpenapi } from '@bundoc/shared/openapi/routes';
 import { RateLimit } from '@bundoc/shared/rate-limit';
 import { openServerTls, type ServerTlsPorts } from '@bundoc/shared/tls/server-tls';
@@ -19,7 +21,6 @@ import { ServiceToken } from './kms/service-token.ts';
 import { StorageKeys } from './kms/storage-keys.ts';
 import { TokenKeys } from './kms/token-keys.ts';
 import { type BundocMetrics, createBundocMetrics } from './metrics.ts';
-import { memoryLimit } from './process-limits.ts';
 import { applyEvent } from './project/apply-event.ts';
 import { ProjectDeletion } from './project/delete-project.ts';
 import { ExpiryLooks } from './project/expiry-looks.ts';
@@ -54,6 +55,7 @@ import { Documents } from './service/documents.ts';
 import { type MoveDestination, Moves } from './service/moves.ts';
 import { ProjectDirectory } from './service/project-directory.ts';
 import { Queries } from './service/queries.ts';
+import { createServiceShares, type ServiceShares } from './service-shares.ts';
 import type { Disk } from './storage/embedded/disk.ts';
 import { openFileStorage } from './storage-files.ts';
 import type { Storage, StoragePorts, StoreWatch } from './storage-parts.ts';
@@ -71,8 +73,6 @@ export interface BundocParts {
   readonly checkTlsEveryMs?: number;
   /** How often it is looked how old the generation of the storage is, milliseconds. */
   readonly checkGenerationEveryMs?: number;
-  /** Bytes of bodies, and of answers, that are held at a time. */
-  readonly heldBytesMax?: number;
   /** Longest time to receive a whole request, milliseconds. */
   readonly requestTimeoutMs?: number;
 }
@@ -127,6 +127,8 @@ export async function startBundoc(config: BundocConfig, parts: BundocParts = {})
       },
     }),
   );
+  const serviceShares = createServiceShares(config.shares, clock);
+  metrics.watchShares([...Object.values(serviceShares), memory, places]);
   const token = new ServiceToken({ path: config.kms.tokenFile, clock, logger });
   const tlsPorts = { clock, logger, metrics, checkEveryMs: parts.checkTlsEveryMs };
   const listenerTls = openServerTls('api', config.tls, undefined, tlsPorts);
@@ -167,10 +169,11 @@ export async function startBundoc(config: BundocConfig, parts: BundocParts = {})
   };
   const { keys, projects, instances, rotations } = composeInstances({
     ...{ config, clock, logger, metrics, storage, service, generation, onSetAside, scheduler },
+    shares: serviceShares,
     settle: (project, move) => settleMove(from, project, move),
   });
   stack.use(instances);
-  const feed = new ChangeFeed({ instances, clock, logger });
+  const feed = new ChangeFeed({ instances, clock, logger, streams: serviceShares.streams });
   const deletion = new ProjectDeletion({
     ...{ projects, instances, keys, service, feed, clock, logger },
     settleDoubt: () => generation.advance(),
@@ -178,7 +181,10 @@ export async function startBundoc(config: BundocConfig, parts: BundocParts = {})
   const target = moveDestination(config, logger);
   const { folders } = storage;
   const ends = folders && target && { folders, target };
-  const moves = new Moves({ instances, keys, feed, logger, onSetAside, from, ends });
+  const moves = new Moves({
+    ...{ instances, keys, feed, logger, onSetAside, from, ends },
+    share: serviceShares.moves,
+  });
   stack.use(every(RESUME_EVERY_MS, () => void deletion.resume()));
   stack.use(generation);
   const { checkGenerationEveryMs = GENERATION_CHECK_MS } = parts;
@@ -206,10 +212,9 @@ export async function startBundoc(config: BundocConfig, parts: BundocParts = {})
     storageSuperseded: () => (generation.state === 'superseded' ? 1 : 0),
     workWaiting: () => scheduler.waiting,
     largeWorkWaiting: () => scheduler.large.waiting,
-    workingMemoryBytes: () => memory.held,
     tokenExpiryS: () => (token.expiresAtMs ?? Number.NaN) / 1_000,
   });
-  metrics.observeWork(scheduler, [memory, places]);
+  metrics.observeWork(scheduler);
   const upkeep = new ProjectUpkeep({
     ...{ instances, logger, rotations, resealsMax: RESEALS_A_SECOND },
     statesOf: storage.statesOf,
@@ -242,11 +247,12 @@ export async function startBundoc(config: BundocConfig, parts: BundocParts = {})
     };
   });
 
+  const shares = createHttpShares(config.shares, clock);
   const app = createHttpServer({
     logger,
     bodyBytesMax: config.documentBytesMax,
     tls: listenerTls,
-    ...(parts.heldBytesMax === undefined ? {} : { heldBytesMax: parts.heldBytesMax }),
+    shares,
     ...(parts.requestTimeoutMs === undefined ? {} : { requestTimeoutMs: parts.requestTimeoutMs }),
   });
   stack.defer(() => app.close());
@@ -260,6 +266,8 @@ export async function startBundoc(config: BundocConfig, parts: BundocParts = {})
   await auth.register(app);
   metrics.measureRequests(app, 'api');
   if (limit !== undefined) limitProcessorTime(app, limit, metrics.rateLimited);
+  watchHttpShares(metrics, app, shares);
+  metrics.watchCuts(shares.connections.share, () => shares.connections.cuts);
   const documents = new Documents(instances, { documentBytesMax: config.documentBytesMax });
   registerDocuments(app, documents, auth, scheduler);
   await registerPatch(app, documents, auth, scheduler);
@@ -269,8 +277,8 @@ export async function startBundoc(config: BundocConfig, parts: BundocParts = {})
   registerProjectDeletion(app, deletion, auth);
   registerCollections(app, new Collections(instances), auth, scheduler);
   registerQueries(app, new Queries(instances, SCAN_LIMITS), auth, scheduler);
-  registerChanges(app, feed, auth);
-  registerBackup(app, new Backups({ instances, clock }), auth);
+  registerChanges(app, feed, auth, serviceShares.streamBytes);
+  registerBackup(app, new Backups({ instances, clock }, serviceShares.backups), auth);
   registerMoves(app, moves, auth);
   registerHealth(app, async () => {
     const checked = await readiness();
@@ -352,6 +360,7 @@ interface Composition {
   readonly onSetAside: OnSetAside;
   readonly settle: SettleMove;
   readonly scheduler: Scheduler;
+  readonly shares: ServiceShares;
 }
 
 function composeInstances(composition: Composition): {
@@ -361,12 +370,13 @@ function composeInstances(composition: Composition): {
   rotations: SpreadRotations;
 } {
   const { config, clock, logger, metrics, storage, service, generation, onSetAside, settle } = composition;
-  const { scheduler } = composition;
+  const { scheduler, shares } = composition;
   const keys = new KeyCache({
     keys: service,
     clock,
     ttlMs: config.keyTtlMs,
     onFetch: metrics.keyFetch,
+    fetches: shares.keyFetches,
   });
   const rotations = new SpreadRotations({
     ...{ clock, logger },
@@ -403,6 +413,7 @@ function composeInstances(composition: Composition): {
     },
     othersWrite: storage.othersWrite,
     openBytesMax: config.openBytes,
+    shares,
     ...(storage.storedBytes === undefined ? {} : { storedBytes: storage.storedBytes }),
     expiry: storage.expiry,
     ownWork,

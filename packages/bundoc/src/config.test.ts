@@ -1,3 +1,4 @@
+import { defaultRoomBytes } from '@bundoc/shared/http/http-shares';
 import { describe, expect, it } from 'vitest';
 import { readConfig } from './config.ts';
 import { defaultOpenBytes } from './process-limits.ts';
@@ -20,6 +21,11 @@ describe('the configuration', () => {
       openBytes: defaultOpenBytes(),
       processorMsPerProject: 0,
       quota: undefined,
+      shares: {
+        ...{ bodyBytes: defaultRoomBytes(), answerBytes: defaultRoomBytes() },
+        ...{ connectionsMax: 4_096, connectionsOfAddressMax: 256, streamBytes: defaultRoomBytes() },
+        ...{ streams: 2_048, backups: 8, moves: 4, openings: 16, keyFetches: 32 },
+      },
       corsOrigins: [],
       logLevel: 'info',
     });
@@ -49,6 +55,41 @@ describe('the configuration', () => {
     for (const name of [...Object.keys(environment), 'BUNDOC_KMS_TOKEN_FILE'])
       expect(message).toContain(name);
     expect(message).not.toContain('planted');
+  });
+
+  it('names the variable of a share and its bounds when a value is outside them', () => {
+    const faultOf = (name: string, value: string) => () =>
+      readConfig({ BUNDOC_KMS_TOKEN_FILE: '/run/token', [name]: value });
+    for (const name of ['BUNDOC_BODY_BYTES', 'BUNDOC_ANSWER_BYTES', 'BUNDOC_STREAM_BYTES'])
+      expect(faultOf(name, '1048575')).toThrow(
+        `${name}: must be a whole number from 1048576 to 1099511627776`,
+      );
+    for (const [name, min, max] of [
+      ['BUNDOC_CONNECTIONS', 16, 1_000_000],
+      ['BUNDOC_CONNECTIONS_PER_ADDRESS', 1, 1_000_000],
+      ['BUNDOC_STREAMS', 8, 1_000_000],
+      ['BUNDOC_BACKUPS', 1, 1_000],
+      ['BUNDOC_MOVES', 1, 100],
+      ['BUNDOC_OPENINGS', 2, 1_000],
+      ['BUNDOC_KEY_FETCHES', 2, 1_000],
+    ] as const)
+      for (const value of [min - 1, max + 1])
+        expect(faultOf(name, String(value))).toThrow(`${name}: must be a whole number from ${min} to ${max}`);
+    for (const value of ['proxy', '10.0.0.0/33', '10.0.0.1/', '::1/129'])
+      expect(faultOf('BUNDOC_TRUSTED_PROXIES', value)).toThrow(
+        /^ *BUNDOC_TRUSTED_PROXIES\S*: must be IP addresses or subnets/m,
+      );
+  });
+
+  it('knows the trusted proxies by address and by subnet', () => {
+    const { isProxy } = readConfig({
+      BUNDOC_KMS_TOKEN_FILE: '/run/token',
+      BUNDOC_TRUSTED_PROXIES: '10.0.0.7, 192.0.2.0/24,fd00:1::/64',
+    }).shares;
+    for (const address of ['10.0.0.7', '::ffff:10.0.0.7', '192.0.2.200', 'fd00:1::9'])
+      expect(isProxy?.(address), address).toBe(true);
+    for (const address of ['10.0.0.8', '192.0.3.1', 'fd00:2::9', 'x'])
+      expect(isProxy?.(address), address).toBe(false);
   });
 
   it('takes a quota of either kind alone', () => {

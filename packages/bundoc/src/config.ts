@@ -6,13 +6,17 @@ import {
   originList,
   parseEnvironment,
   portNumber,
+  proxyList,
   wholeNumber,
 } from '@bundoc/shared/config';
 import { LEASE_TTL_MS } from '@bundoc/shared/contract/keys';
+import { CONNECTIONS_MAX, CONNECTIONS_OF_ADDRESS_MAX } from '@bundoc/shared/http/connection-limit';
+import { defaultRoomBytes, type HttpShareSizes } from '@bundoc/shared/http/http-shares';
 import { type TlsFiles, tlsFilesOf } from '@bundoc/shared/tls/files';
 import { z } from 'zod';
 import { CALL_DEADLINE_MS } from './kms/client.ts';
 import { defaultOpenBytes } from './process-limits.ts';
+import { SERVICE_SHARE_DEFAULTS, type ServiceShareSizes } from './service-shares.ts';
 import type { Quota } from './storage/quota.ts';
 import {
   moveTargetOf,
@@ -23,6 +27,7 @@ import {
 } from './storage-config.ts';
 
 const MIB = 1_048_576;
+const BYTES_MAX = 1_099_511_627_776;
 
 const OWN_TLS = ['BUNDOC_TLS_CERT_FILE', 'BUNDOC_TLS_KEY_FILE'] as const;
 const KMS_CLIENT = ['BUNDOC_KMS_CLIENT_CERT_FILE', 'BUNDOC_KMS_CLIENT_KEY_FILE'] as const;
@@ -46,12 +51,23 @@ const variables = z.object({
   BUNDOC_KEY_TTL_MS: wholeNumber(1, LEASE_TTL_MS).default(LEASE_TTL_MS),
   BUNDOC_MAX_DOCUMENT_BYTES: wholeNumber(1, 16 * MIB).default(MIB),
   BUNDOC_MAX_BATCH_BYTES: wholeNumber(1, 30 * MIB).default(16 * MIB),
-  BUNDOC_CACHE_BYTES: wholeNumber(0, 1_099_511_627_776).default(256 * MIB),
-  BUNDOC_OPEN_BYTES: wholeNumber(0, 1_099_511_627_776).optional(),
-  BUNDOC_LOG_BYTES: wholeNumber(64 * MIB, 1_099_511_627_776).default(256 * MIB),
+  BUNDOC_CACHE_BYTES: wholeNumber(0, BYTES_MAX).default(256 * MIB),
+  BUNDOC_OPEN_BYTES: wholeNumber(0, BYTES_MAX).optional(),
+  BUNDOC_LOG_BYTES: wholeNumber(64 * MIB, BYTES_MAX).default(256 * MIB),
   BUNDOC_PROCESSOR_MS_PER_PROJECT: wholeNumber(0, 1_000).default(0),
   BUNDOC_PROJECT_DOCUMENTS_MAX: wholeNumber(0, 1_000_000_000_000).default(0),
   BUNDOC_PROJECT_BYTES_MAX: wholeNumber(0, 999_999_999_999_999).default(0),
+  BUNDOC_BODY_BYTES: wholeNumber(MIB, BYTES_MAX).optional(),
+  BUNDOC_ANSWER_BYTES: wholeNumber(MIB, BYTES_MAX).optional(),
+  BUNDOC_STREAMS: wholeNumber(8, 1_000_000).default(SERVICE_SHARE_DEFAULTS.streams),
+  BUNDOC_STREAM_BYTES: wholeNumber(MIB, BYTES_MAX).optional(),
+  BUNDOC_BACKUPS: wholeNumber(1, 1_000).default(SERVICE_SHARE_DEFAULTS.backups),
+  BUNDOC_MOVES: wholeNumber(1, 100).default(SERVICE_SHARE_DEFAULTS.moves),
+  BUNDOC_OPENINGS: wholeNumber(2, 1_000).default(SERVICE_SHARE_DEFAULTS.openings),
+  BUNDOC_KEY_FETCHES: wholeNumber(2, 1_000).default(SERVICE_SHARE_DEFAULTS.keyFetches),
+  BUNDOC_CONNECTIONS: wholeNumber(16, 1_000_000).default(CONNECTIONS_MAX),
+  BUNDOC_CONNECTIONS_PER_ADDRESS: wholeNumber(1, 1_000_000).default(CONNECTIONS_OF_ADDRESS_MAX),
+  BUNDOC_TRUSTED_PROXIES: proxyList.optional(),
   BUNDOC_CORS_ORIGINS: originList.default([]),
   BUNDOC_LOG_LEVEL: logLevel.default('info'),
 });
@@ -106,6 +122,7 @@ export interface BundocConfig {
   readonly processorMsPerProject: number;
   /** What each project may hold; undefined for no limit. */
   readonly quota: Quota | undefined;
+  readonly shares: HttpShareSizes & ServiceShareSizes;
   /** Origins whose pages may ask and read; none by default. */
   readonly corsOrigins: readonly string[];
   readonly logLevel: string;
@@ -135,6 +152,19 @@ export function readConfig(environment: Environment): BundocConfig {
     logBytes: values.BUNDOC_LOG_BYTES,
     processorMsPerProject: values.BUNDOC_PROCESSOR_MS_PER_PROJECT,
     quota: quotaOf(values.BUNDOC_PROJECT_DOCUMENTS_MAX, values.BUNDOC_PROJECT_BYTES_MAX),
+    shares: {
+      bodyBytes: values.BUNDOC_BODY_BYTES ?? defaultRoomBytes(),
+      answerBytes: values.BUNDOC_ANSWER_BYTES ?? defaultRoomBytes(),
+      streams: values.BUNDOC_STREAMS,
+      streamBytes: values.BUNDOC_STREAM_BYTES ?? defaultRoomBytes(),
+      backups: values.BUNDOC_BACKUPS,
+      moves: values.BUNDOC_MOVES,
+      openings: values.BUNDOC_OPENINGS,
+      keyFetches: values.BUNDOC_KEY_FETCHES,
+      connectionsMax: values.BUNDOC_CONNECTIONS,
+      connectionsOfAddressMax: values.BUNDOC_CONNECTIONS_PER_ADDRESS,
+      isProxy: values.BUNDOC_TRUSTED_PROXIES,
+    },
     corsOrigins: values.BUNDOC_CORS_ORIGINS,
     logLevel: values.BUNDOC_LOG_LEVEL,
   };

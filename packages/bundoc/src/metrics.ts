@@ -1,5 +1,4 @@
 import { counter, createServiceMetrics, gauge, type ServiceMetrics } from '@bundoc/shared/http/metrics';
-import type { Share } from '@bundoc/shared/shares/share';
 import { Counter } from 'prom-client';
 import type { FetchOutcome } from './project/key-cache.ts';
 import type { StorageCount } from './storage-parts.ts';
@@ -18,8 +17,7 @@ type Observed =
   | 'tokenExpiryS'
   | 'storageSuperseded'
   | 'workWaiting'
-  | 'largeWorkWaiting'
-  | 'workingMemoryBytes';
+  | 'largeWorkWaiting';
 
 /** What is read whenever the metrics are asked for: of the service, and whatever the storage counts. */
 type Observations = Readonly<Record<Observed, () => number> & Partial<Record<StorageCount, () => number>>>;
@@ -77,8 +75,8 @@ export interface BundocMetrics extends ServiceMetrics {
   markSetAside(): void;
   /** Counts a request of a project that has used up its processor time. */
   rateLimited(): void;
-  /** Reads what long work takes, and what was refused, whenever the metrics are asked for. */
-  observeWork(scheduler: Scheduler, shares: readonly Share[]): void;
+  /** Reads what long work takes whenever the metrics are asked for. */
+  observeWork(scheduler: Scheduler): void;
   /** Reads the gauges' values whenever the metrics are asked for. */
   observe(counts: Observations): void;
 }
@@ -113,7 +111,7 @@ export function createBundocMetrics(): BundocMetrics {
     keyFetch: (outcome) => keyFetches.inc({ outcome }),
     markSetAside: () => marksSetAside.inc(),
     rateLimited: () => rateLimited.inc(),
-    observeWork: (scheduler, shares) => {
+    observeWork: (scheduler) => {
       new Counter({
         name: 'bundoc_work_seconds_total',
         help: 'Time that long work took on the threads of the process, by kind, in seconds.',
@@ -130,18 +128,12 @@ export function createBundocMetrics(): BundocMetrics {
         'Slices of the event loop that long work waited for and was given.',
         () => scheduler.slices,
       );
-      counter(
-        registry,
-        'bundoc_work_refused_total',
-        'Requests that were refused because too much work waited, or held too much memory.',
-        () => shares.reduce((sum, { refusals }) => sum + refusals.rate_limited + refusals.overloaded, 0),
-      );
     },
     observe: (observed) => {
       const { projectsOpen, openBytes, openingsWaiting, keysCached, keyFetchesWaiting } = observed;
       const { documentsToReseal } = observed;
       const { eventsLive, tokensRevoked, tokenExpiryS, changeFollowers, storageSuperseded } = observed;
-      const { workWaiting, largeWorkWaiting, workingMemoryBytes } = observed;
+      const { workWaiting, largeWorkWaiting } = observed;
       gauge(
         registry,
         'bundoc_work_waiting',
@@ -153,12 +145,6 @@ export function createBundocMetrics(): BundocMetrics {
         'bundoc_large_work_waiting',
         'Jobs that wait for the thread for large documents.',
         largeWorkWaiting,
-      );
-      gauge(
-        registry,
-        'bundoc_working_memory_bytes',
-        'Bytes of memory that queries and batches are taken to hold.',
-        workingMemoryBytes,
       );
       gauge(
         registry,

@@ -5,6 +5,7 @@ import { join } from 'node:path';
 import { boundedWarner } from '@bundoc/shared/bounded-warner';
 import { type Clock, systemClock } from '@bundoc/shared/clock';
 import { AppError, hasCode } from '@bundoc/shared/errors';
+import { createHttpShares } from '@bundoc/shared/http/http-shares';
 import { createLogger, type Logger } from '@bundoc/shared/logger';
 import { openServerTls, type ServerTls } from '@bundoc/shared/tls/server-tls';
 import type { FastifyInstance } from 'fastify';
@@ -131,7 +132,10 @@ export async function startBunkms(
   }
 
   const gate = gateOf(services);
+  const shares = createHttpShares(config.shares, clock);
+  metrics.watchCuts(shares.connections.share, () => shares.connections.cuts);
   const listenerOptions = {
+    shares,
     logger,
     clock,
     metrics,

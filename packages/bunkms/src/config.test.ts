@@ -1,4 +1,5 @@
 import { ConfigError } from '@bundoc/shared/config';
+import { defaultRoomBytes } from '@bundoc/shared/http/http-shares';
 import { describe, expect, test } from 'vitest';
 import { readConfig } from './config.ts';
 
@@ -25,6 +26,10 @@ test('has the documented defaults', () => {
       cryptoPerKey: 5_000,
       destructionsPerToken: 1,
       renewalsPerMinute: 30,
+    },
+    shares: {
+      ...{ bodyBytes: defaultRoomBytes(), answerBytes: defaultRoomBytes() },
+      ...{ connectionsMax: 4_096, connectionsOfAddressMax: 256 },
     },
     logLevel: 'info',
   });

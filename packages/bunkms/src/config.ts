@@ -6,9 +6,12 @@ import {
   nameList,
   parseEnvironment,
   portNumber,
+  proxyList,
   wholeNumber,
 } from '@bundoc/shared/config';
 import { LEASE_TTL_MS } from '@bundoc/shared/contract/keys';
+import { CONNECTIONS_MAX, CONNECTIONS_OF_ADDRESS_MAX } from '@bundoc/shared/http/connection-limit';
+import { defaultRoomBytes, type HttpShareSizes } from '@bundoc/shared/http/http-shares';
 import { type TlsFiles, tlsFilesOf } from '@bundoc/shared/tls/files';
 import { z } from 'zod';
 import type { LimitRates } from './service/limits.ts';
@@ -39,6 +42,7 @@ export interface BunkmsConfig {
   /** How long whoever gets a key may keep it, milliseconds. */
   readonly leaseTtlMs: number;
   readonly limits: LimitRates;
+  readonly shares: HttpShareSizes;
   readonly logLevel: z.infer<typeof logLevel>;
 }
 
@@ -54,6 +58,8 @@ const STORAGE_FORM =
   'must be "sqlite" or postgres://user[:password]@host[:port]/database[?sslmode=verify-full|disable]';
 
 const RATE_MAX = 1_000_000;
+const MIB = 1_048_576;
+const BYTES_MAX = 1_099_511_627_776;
 
 const variables = z
   .object({
@@ -96,6 +102,11 @@ const variables = z
     BUNKMS_CRYPTO_PER_KEY: wholeNumber(0, RATE_MAX).default(5_000),
     BUNKMS_DESTRUCTIONS_PER_TOKEN: wholeNumber(0, RATE_MAX).default(1),
     BUNKMS_RENEWALS_PER_MINUTE: wholeNumber(0, RATE_MAX).default(30),
+    BUNKMS_BODY_BYTES: wholeNumber(MIB, BYTES_MAX).optional(),
+    BUNKMS_ANSWER_BYTES: wholeNumber(MIB, BYTES_MAX).optional(),
+    BUNKMS_CONNECTIONS: wholeNumber(16, 1_000_000).default(CONNECTIONS_MAX),
+    BUNKMS_CONNECTIONS_PER_ADDRESS: wholeNumber(1, 1_000_000).default(CONNECTIONS_OF_ADDRESS_MAX),
+    BUNKMS_TRUSTED_PROXIES: proxyList.optional(),
     BUNKMS_LOG_LEVEL: logLevel.default('info'),
   })
   .refine((values) => (values.BUNKMS_KEK_FILE === undefined) !== (values.BUNKMS_KEK === undefined), {
@@ -148,6 +159,13 @@ export function readConfig(environment: Environment): BunkmsConfig {
       cryptoPerKey: parsed.BUNKMS_CRYPTO_PER_KEY,
       destructionsPerToken: parsed.BUNKMS_DESTRUCTIONS_PER_TOKEN,
       renewalsPerMinute: parsed.BUNKMS_RENEWALS_PER_MINUTE,
+    },
+    shares: {
+      bodyBytes: parsed.BUNKMS_BODY_BYTES ?? defaultRoomBytes(),
+      answerBytes: parsed.BUNKMS_ANSWER_BYTES ?? defaultRoomBytes(),
+      connectionsMax: parsed.BUNKMS_CONNECTIONS,
+      connectionsOfAddressMax: parsed.BUNKMS_CONNECTIONS_PER_ADDRESS,
+      isProxy: parsed.BUNKMS_TRUSTED_PROXIES,
     },
     logLevel: parsed.BUNKMS_LOG_LEVEL,
   };

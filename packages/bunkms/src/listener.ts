@@ -1,6 +1,7 @@
 import type { Clock } from '@bundoc/shared/clock';
 import type { AppError } from '@bundoc/shared/errors';
 import { BearerAuth } from '@bundoc/shared/http/bearer-auth';
+import { createHttpShares, type HttpShares, watchHttpShares } from '@bundoc/shared/http/http-shares';
 import { createHttpServer, refuseOtherMethods } from '@bundoc/shared/http/server';
 import type { Logger } from '@bundoc/shared/logger';
 import { registerOpenapi } from '@bundoc/shared/openapi/routes';
@@ -36,6 +37,8 @@ export interface ListenerOptions {
   readonly metrics: Metrics;
   readonly publicKey: PublicJwk;
   readonly sealed: boolean;
+  /** Of both listeners; each has its own when absent. */
+  readonly shares?: HttpShares;
   readonly services: ServiceGate;
   readonly readiness: () => Promise<Readiness>;
   /** Longest time to receive a whole request, milliseconds. */
@@ -69,16 +72,18 @@ async function createListener(
   tls: ServerTls | undefined,
   onProblem: OnProblem,
 ): Promise<FastifyInstance> {
-  const { clock, metrics, publicKey, services } = options;
+  const { clock, metrics, publicKey, services, shares = createHttpShares() } = options;
   const app = createHttpServer({
     logger: options.logger.child({ listener }),
     bodyBytesMax: BODY_BYTES_MAX,
     tls,
     onProblem,
+    shares,
     ...(options.requestTimeoutMs === undefined ? {} : { requestTimeoutMs: options.requestTimeoutMs }),
   });
   app.decorateRequest('identity', null);
   metrics.measureRequests(app, listener);
+  watchHttpShares(metrics, app, shares);
   if (options.sealed) refuseWhileSealed(app);
 
   const pem = pemOf(publicKey);

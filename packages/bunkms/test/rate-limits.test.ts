@@ -49,6 +49,27 @@ describe('rate limits', () => {
     expect(await statuses([['b-dek', renewed]])).toEqual([200]);
   });
 
+  test('bound the exports of a tenant together with those of the tokens that it issues', async () => {
+    await start({ exportsPerToken: 1 });
+    const limit = {
+      scopes: ['kms:export_key' as const],
+      ...{ keys: ['*-dek'], projects: ['project-a'], ttl_s: 600 },
+    };
+    const { token: tenant } = await kms.issue({
+      scope: ['kms:admin', 'kms:export_key'],
+      keys: ['*-dek'],
+      may_issue: limit,
+    });
+    const issued = async () => {
+      const body = { sub: 'app', typ: 'service', scope: ['kms:export_key'], keys: ['*-dek'] };
+      return (await kms.api('/v1/tokens', { token: tenant, body })).json().token as string;
+    };
+    const [one, other] = [await issued(), await issued()];
+    const calls = [tenant, one, other].flatMap((token) => times(2, ['a-dek', token] as const));
+    expect(await statuses(calls)).toEqual([200, 200, 200, 200, 200, 429]);
+    expect(await statuses([['a-dek', await reader()]])).toEqual([200]);
+  });
+
   test('bound the destructions of one token, over its renewals: ten at once, then one a second', async () => {
     await start({ destructionsPerToken: 1 });
     const admin = await kms.fullToken();

@@ -1,5 +1,7 @@
 import { readFileSync } from 'node:fs';
+import { BlockList, isIP, isIPv6 } from 'node:net';
 import { z } from 'zod';
+import { canonicalAddress } from './http/addresses.ts';
 import type { Logger } from './logger.ts';
 
 /** The environment is not usable. The message lists every fault, a line each, and repeats no value. */
@@ -85,6 +87,38 @@ export const originList = nameList.pipe(
 
 function isWebOrigin(text: string): boolean {
   return /^https?:[^*]+$/.test(text) && URL.canParse(text) && new URL(text).origin === text;
+}
+
+/** Addresses and subnets of proxies, separated by commas: `10.0.0.7,fd00:1::/64`. @returns whether an address is among them. */
+export const proxyList = nameList
+  .pipe(
+    z
+      .array(z.string().refine(isAddressOrSubnet, 'must be IP addresses or subnets separated by commas'))
+      .max(100, 'must be 100 addresses at most'),
+  )
+  .transform(memberOf);
+
+function isAddressOrSubnet(text: string): boolean {
+  const [address = '', prefix, ...more] = text.split('/');
+  const bits = { 0: -1, 4: 32, 6: 128 }[isIP(address)] ?? -1;
+  return (
+    more.length === 0 &&
+    (prefix === undefined ? bits > 0 : /^\d{1,3}$/.test(prefix) && Number(prefix) <= bits)
+  );
+}
+
+function memberOf(places: readonly string[]): (address: string) => boolean {
+  const list = new BlockList();
+  for (const place of places) {
+    const [address = '', prefix] = place.split('/');
+    const family = isIPv6(address) ? 'ipv6' : 'ipv4';
+    if (prefix === undefined) list.addAddress(address, family);
+    else list.addSubnet(address, Number(prefix), family);
+  }
+  return (address) => {
+    const canonical = canonicalAddress(address);
+    return canonical !== undefined && list.check(canonical, isIPv6(canonical) ? 'ipv6' : 'ipv4');
+  };
 }
 
 /** A whole number in a variable. */

@@ -2,10 +2,9 @@ import { once } from 'node:events';
 import { connect, type Socket } from 'node:net';
 import { afterAll, afterEach, beforeAll, describe, expect, it, vi } from 'vitest';
 import type { ProblemCode } from '../src/contract/problem.ts';
-import { READ, reserveAnswer } from '../src/http/held-bytes.ts';
 import { REQUEST_TIMEOUT_MS } from '../src/http/server.ts';
 import { createLogger } from '../src/logger.ts';
-import { openRaw, parseAnswer, readAll, readAnswer, sendRaw } from './raw-http.ts';
+import { openRaw, parseAnswer, readAll, sendRaw } from './raw-http.ts';
 import {
   BODY_BYTES_MAX,
   expectProblem,
@@ -314,144 +313,6 @@ describe('a connection', () => {
 });
 
 describe('what strangers and slow clients can hold', () => {
-  const whole = post('{}'.padStart(600), JSON_TYPE);
-
-  /** A client that has sent the first byte of its body, once the server has met it. */
-  async function slowClient(server: Running, begun = whole.slice(0, -599)): Promise<Socket> {
-    const met = once(server.app.server, 'request');
-    const socket = openRaw(server.port);
-    socket.on('error', () => undefined);
-    socket.write(begun);
-    await met;
-    await new Promise(setImmediate);
-    return socket;
-  }
-
-  it('is bounded over all bodies together: 503 before a byte is read, until the slow ones are answered', async () => {
-    await using server = await start({ heldBytesMax: 1_500 });
-    const [first, second] = [await slowClient(server), await slowClient(server)];
-    const refused = await sendRaw(server.port, whole);
-    expect([refused.status, JSON.parse(refused.body)]).toMatchObject([503, { code: 'overloaded' }]);
-    expect(refused.headers['retry-after']).toBe('1');
-    first.write(whole.slice(-599));
-    expect((await readAnswer(first)).status).toBe(200);
-    expect((await sendRaw(server.port, whole)).status).toBe(200);
-    second.destroy();
-  });
-
-  it('is given back by clients that go away in the middle of a body', async () => {
-    await using server = await start({ heldBytesMax: 1_000 });
-    for (let round = 0; round < 5; round++) {
-      const socket = await slowClient(server);
-      socket.resetAndDestroy();
-      await expect.poll(async () => (await sendRaw(server.port, whole)).status).toBe(200);
-    }
-  });
-
-  it('is counted at the limit for a body of unknown length, and not at all for a request without one', async () => {
-    await using server = await start({ heldBytesMax: 1_500 });
-    const socket = await slowClient(server);
-    const chunked = `POST /items HTTP/1.1\r\nHost: x\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n${JSON_TYPE}\r\n`;
-    expect((await sendRaw(server.port, `${chunked}2\r\n{}\r\n0\r\n\r\n`)).status).toBe(503);
-    expect((await sendRaw(server.port, get('/items/a'))).status).toBe(200);
-    socket.destroy();
-  });
-
-  it('is counted up to the limit of its route, where that has one of its own', async () => {
-    await using server = await start({ heldBytesMax: 3_500 }, (app) => {
-      app.post('/large', { bodyLimit: 4_000 }, async () => 'ok');
-    });
-    const large = `POST /large HTTP/1.1\r\nHost: x\r\nConnection: close\r\n${JSON_TYPE}Content-Length: 3000\r\n\r\n`;
-    const socket = await slowClient(server, large);
-    expect((await sendRaw(server.port, whole)).status).toBe(503);
-    socket.write(' '.repeat(3_000));
-    expect((await readAnswer(socket)).status).toBe(200);
-    expect((await sendRaw(server.port, whole)).status).toBe(200);
-    socket.destroy();
-  });
-
-  it('is not taken by what a request without a body announces, whose answer may never end', async () => {
-    await using server = await start({ heldBytesMax: 1_500 }, (app) => {
-      app.get('/stream', async (_request, reply) => {
-        reply.hijack();
-        reply.raw.writeHead(200).flushHeaders();
-        return reply;
-      });
-    });
-    for (const framing of ['Content-Length: 1000', 'Transfer-Encoding: chunked']) {
-      const socket = openRaw(server.port);
-      socket.write(get('/stream').replace('\r\n\r\n', `\r\n${framing}\r\n\r\n`));
-      await once(socket, 'data');
-      expect((await sendRaw(server.port, whole)).status).toBe(200);
-      socket.destroy();
-    }
-    expect((await sendRaw(server.port, whole)).status).toBe(200);
-  });
-
-  it('is bounded over all answers together: 503 in the place of one more, until others were taken or given up', async () => {
-    const big = 24_000_000;
-    const { promise: allHeld, resolve } = Promise.withResolvers<void>();
-    let asked = 0;
-    await using server = await start({ heldBytesMax: 3 * big }, (app) => {
-      app.get('/big', async () => {
-        if (++asked === 3) setImmediate(resolve);
-        return 'x'.repeat(big);
-      });
-    });
-    const keep = get('/big').replace('Connection: close\r\n', '');
-    const greedy = [0, 1, 2].map(() => openRaw(server.port));
-    for (const socket of greedy) {
-      socket.on('error', () => undefined);
-      socket.pause();
-      socket.write(keep);
-    }
-    await allHeld;
-    const refused = await sendRaw(server.port, get('/big'));
-    expect([refused.status, JSON.parse(refused.body)]).toMatchObject([503, { code: 'overloaded' }]);
-    expect((await sendRaw(server.port, get('/items/a'))).status).toBe(200);
-    for (const socket of greedy) socket.destroy();
-    await expect.poll(async () => (await sendRaw(server.port, get('/big'))).status).toBe(200);
-    for (let round = 0; round < 5; round++)
-      expect((await sendRaw(server.port, get('/big'))).body).toHaveLength(big);
-  });
-
-  it('leaves every write its answer: what it may need is kept before it begins, or it does not begin', async () => {
-    const big = 24_000_000;
-    let [begun, reads] = [0, 0];
-    const { promise: allHeld, resolve } = Promise.withResolvers<void>();
-    await using server = await start({ heldBytesMax: 2 * big + 200_000 }, (app) => {
-      app.get('/big', async () => {
-        if (++reads === 2) setImmediate(resolve);
-        return 'x'.repeat(big);
-      });
-      app.post('/writes/:reserved', async (request) => {
-        reserveAnswer(request, Number((request.params as { reserved: string }).reserved));
-        begun++;
-        return 'x'.repeat(big);
-      });
-      app.post('/reads', { config: READ }, async () => 'x'.repeat(big));
-    });
-    const write = (reserved: number) => post('{}', JSON_TYPE, `/writes/${reserved}`);
-    const greedy = [0, 1].map(() => openRaw(server.port));
-    for (const socket of greedy) {
-      socket.on('error', () => undefined);
-      socket.pause();
-      socket.write(get('/big').replace('Connection: close\r\n', ''));
-    }
-    await allHeld;
-    expectProblem(await sendRaw(server.port, post('{}', JSON_TYPE, '/reads')), 'overloaded');
-    // Its answer has no room, and is sent.
-    expect((await sendRaw(server.port, write(100_000))).body).toHaveLength(big);
-    expect(begun).toBe(1);
-    expectProblem(await sendRaw(server.port, write(300_000)), 'overloaded');
-    expect(begun).toBe(1);
-    // What was kept is given back with each answer.
-    for (let round = 0; round < 3; round++)
-      expect((await sendRaw(server.port, write(199_000))).status).toBe(200);
-    for (const socket of greedy) socket.destroy();
-    await expect.poll(async () => (await sendRaw(server.port, get('/big'))).status).toBe(200);
-  });
-
   it('is an answer that nobody reads, but for a bounded time', async () => {
     await using server = await start({ stalledTimeoutMs: 100 }, (app) => {
       app.get('/big', async () => 'x'.repeat(32_000_000));
@@ -464,15 +325,6 @@ describe('what strangers and slow clients can hold', () => {
     const [peer] = await accepted;
     await once(peer, 'close');
     socket.destroy();
-  });
-
-  it('is a bounded number of connections', async () => {
-    await using server = await start({ connectionsMax: 2 });
-    const held = [openRaw(server.port), openRaw(server.port)];
-    await Promise.all(held.map((socket) => once(socket, 'connect')));
-    expect(await readAll(openRaw(server.port))).toBe('');
-    for (const socket of held) socket.destroy();
-    await expect.poll(async () => (await sendRaw(server.port, get('/items/a'))).status).toBe(200);
   });
 });
 

@@ -1,4 +1,5 @@
 import { AppError } from '@bundoc/shared/errors';
+import { runInShare } from '@bundoc/shared/shares/current-share';
 import { describe, expect, it, vi } from 'vitest';
 import { put, ref } from '../storage/conformance.ts';
 import type { FileChange } from '../storage/embedded/disk.ts';
@@ -231,6 +232,22 @@ describe('InstanceManager', () => {
     gate.resolve();
     await all;
     expect([openings(), runningMax(), manager.size]).toEqual([100, 16, 100]);
+  });
+
+  it('opens the project of one subject before the many of another that wait already', async () => {
+    const { use, held, openings } = await startMany();
+    const gate = Promise.withResolvers<void>();
+    held.gate = gate.promise;
+    const order: string[] = [];
+    const useAs = (subject: string, project: string) =>
+      runInShare({ subject, project }, () => use(project)).then(() => order.push(subject));
+    const flood = Array.from({ length: 100 }, (_, n) => useAs('flood', `p${n}`));
+    await expect.poll(openings).toBe(16);
+    const modest = useAs('modest', 'mine');
+    await settle();
+    gate.resolve();
+    await Promise.all([modest, ...flood]);
+    expect(order.indexOf('modest')).toBeLessThan(2 * 16);
   });
 
   it('looks at a part of the open projects each second, and at all of them within a minute', async () => {

@@ -3,10 +3,11 @@ import { type Clock, instant } from '@bundoc/shared/clock';
 import type { ProjectFile } from '@bundoc/shared/contract/project-file';
 import { AppError, hasCode } from '@bundoc/shared/errors';
 import type { Logger } from '@bundoc/shared/logger';
+import { shareIn } from '@bundoc/shared/shares/current-share';
 import type { ProjectCipher } from '../cipher/project-cipher.ts';
 import type { Cursors } from '../cipher/sealed-cursor.ts';
-import { Gate } from '../gate.ts';
 import { KeyedMutex } from '../keyed-mutex.ts';
+import { createServiceShares, type ServiceShares } from '../service-shares.ts';
 import { type DefinedStore, openDefinedStore } from '../storage/collections/defined-store.ts';
 import type { CollectionStore } from '../storage/collections/port.ts';
 import type { Position, ProjectStore } from '../storage/port.ts';
@@ -33,6 +34,7 @@ export interface InstanceManagerOptions {
   readonly expiry?: Pick<ExpiryMarks, 'mark' | 'ensureMarked'>;
   /** Bytes of memory that open projects take at most; one project may be open in any case. */
   readonly openBytesMax?: number;
+  readonly shares?: Pick<ServiceShares, 'lookups' | 'openings'>;
   /** Bytes in which the storage keeps what an open project has in memory; 0 where that is not known. */
   readonly storedBytes?: (project: string, entries?: readonly string[]) => Promise<number>;
   /** How long a project stays open unused, milliseconds. */
@@ -58,10 +60,6 @@ export interface InstanceLease extends Disposable {
 const PROJECT_BYTES = 32_768;
 /** What was stored takes that many times its bytes in memory. */
 const STORED_TO_MEMORY = 2;
-/** Projects that are looked up at a time. Each asks the storage, and the key service for a missing key. */
-const LOOKUPS_MAX = 100;
-/** Projects whose stores are opened at a time. */
-const OPENINGS_MAX = 16;
 /** Sweeps within which each open project is looked at, and how many are looked at in each sweep at least. */
 const SWEEPS_A_ROUND = 60;
 const LOOKS_A_SWEEP_MIN = 16;
@@ -103,8 +101,7 @@ export class InstanceManager implements AsyncDisposable {
   /** Projects that are closing, with the end of it. */
   readonly #closing = new Map<string, PromiseWithResolvers<void>>();
   readonly #openings = new KeyedMutex();
-  readonly #lookups = new Gate(LOOKUPS_MAX);
-  readonly #loads = new Gate(OPENINGS_MAX);
+  readonly #shares: Pick<ServiceShares, 'lookups' | 'openings'>;
   /** One for each project that is open or being opened. */
   readonly #places: Places;
   readonly #changeWaits: ChangeWaits;
@@ -114,6 +111,7 @@ export class InstanceManager implements AsyncDisposable {
 
   constructor(options: InstanceManagerOptions) {
     this.#options = options;
+    this.#shares = options.shares ?? createServiceShares();
     this.#outOfTime.promise.catch(() => undefined);
     this.#idleTtlMs = options.idleTtlMs ?? 600_000;
     const bytesMax = options.openBytesMax ?? Number.POSITIVE_INFINITY;
@@ -134,7 +132,8 @@ export class InstanceManager implements AsyncDisposable {
 
   /** Projects that wait to be looked for, for room, or to be opened. */
   get openingsWaiting(): number {
-    return this.#lookups.waiting + this.#places.waiting + this.#loads.waiting;
+    const { lookups, openings } = this.#shares;
+    return lookups.waiting + this.#places.waiting + openings.waiting;
   }
 
   /**
@@ -342,10 +341,12 @@ export class InstanceManager implements AsyncDisposable {
   async #open(project: string, mode: 'existing' | 'create'): Promise<InstanceLease | undefined> {
     await this.#closing.get(project)?.promise;
     const { projects, logger, keys } = this.#options;
+    const { lookups, openings } = this.#shares;
+    const key = shareIn(project);
     let reserved: number | undefined;
     let lease: InstanceLease | undefined;
     try {
-      const opened = await this.#lookups.run<OpenedProject | undefined>(() =>
+      const opened = await lookups.run<OpenedProject | undefined>(key, () =>
         mode === 'create' ? projects.openOrCreate(project) : projects.open(project),
       );
       // It takes no place, and makes no other one close.
@@ -354,7 +355,7 @@ export class InstanceManager implements AsyncDisposable {
       const bytes = await this.#bytesToReserve(project, opened.entries);
       await this.#places.take(bytes);
       reserved = bytes;
-      lease = await this.#loads.run(() => this.#load(project, opened, bytes));
+      lease = await openings.run(key, () => this.#load(project, opened, bytes));
       return lease;
     } catch (error) {
       logger.warn({ err: error, project }, 'a project cannot be opened');

@@ -1,13 +1,15 @@
 import { AppError } from '@bundoc/shared/errors';
+import { runInShare } from '@bundoc/shared/shares/current-share';
 import { FakeClock } from '@bundoc/shared/testing/fake-clock';
 import { describe, expect, it } from 'vitest';
 import { KeyRefused } from '../kms/port.ts';
+import { createServiceShares } from '../service-shares.ts';
 import { FakeKeyService } from '../testing/fake-key-service.ts';
 import { KeyCache, type KeyCacheOptions } from './key-cache.ts';
 
 const TTL_MS = 900_000;
 
-function start(options: Pick<KeyCacheOptions, 'spareKeysMax' | 'fetchesMax' | 'onFetch' | 'random'> = {}) {
+function start(options: Pick<KeyCacheOptions, 'spareKeysMax' | 'fetches' | 'onFetch' | 'random'> = {}) {
   const clock = new FakeClock();
   const service = new FakeKeyService(clock);
   // The moment of a refresh is drawn: at 80 % of a key's time here.
@@ -16,6 +18,8 @@ function start(options: Pick<KeyCacheOptions, 'spareKeysMax' | 'fetchesMax' | 'o
   for (const project of ['a', 'b', 'c', 'd']) service.put(`${project}-dek`);
   return { clock, service, cache };
 }
+
+const fetchesOf = (keyFetches: number) => createServiceShares({ keyFetches }).keyFetches;
 
 /** Lets the promises that are ready run. */
 const settle = () => new Promise((resolve) => setImmediate(resolve));
@@ -181,7 +185,7 @@ describe('KeyCache', () => {
   });
 
   it('lets more cold projects than it keeps wait for room, and fetches each once', async () => {
-    const { service, cache } = start({ spareKeysMax: 2, fetchesMax: 2 });
+    const { service, cache } = start({ spareKeysMax: 2, fetches: fetchesOf(2) });
     const projects = Array.from({ length: 20 }, (_, n) => `p${n}`);
     for (const project of projects) service.put(`${project}-dek`);
     const gate = Promise.withResolvers<void>();
@@ -195,6 +199,24 @@ describe('KeyCache', () => {
     expect(service.exports).toBe(20);
     expect(service.runningMax).toBe(2);
     expect(cache.size).toBe(2);
+  });
+
+  it('fetches the key of who asks for one before the many of another subject that wait already', async () => {
+    const { service, cache } = start({ fetches: fetchesOf(2) });
+    const cold = Array.from({ length: 100 }, (_, n) => `p${n}`);
+    for (const project of cold) service.put(`${project}-dek`);
+    const gate = Promise.withResolvers<void>();
+    service.gate = gate.promise;
+    const order: string[] = [];
+    const getAs = (subject: string, project: string) =>
+      runInShare({ subject, project }, () => cache.get(project)).then(() => order.push(subject));
+    const flood = cold.map((project) => getAs('flood', project));
+    await settle();
+    const modest = getAs('modest', 'a');
+    gate.resolve();
+    await Promise.all([modest, ...flood]);
+    expect(order.indexOf('modest')).toBeLessThan(5);
+    expect(cache.fetchesWaiting).toBe(0);
   });
 
   it('drops the key used longest ago when there are too many', async () => {
@@ -270,7 +292,7 @@ describe('KeyCache', () => {
   });
 
   it('lets a gap in the events delay nobody: a cold project’s key is asked for before those that may have changed', async () => {
-    const { clock, service, cache } = start({ fetchesMax: 10 });
+    const { clock, service, cache } = start({ fetches: fetchesOf(10) });
     const projects = Array.from({ length: 1_000 }, (_, n) => `p${n}`);
     for (const project of projects) service.put(`${project}-dek`);
     for (const project of projects) {

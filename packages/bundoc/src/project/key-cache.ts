@@ -1,8 +1,11 @@
 import { ageMs, type Clock, type Instant, instant } from '@bundoc/shared/clock';
 import { dekNameOf } from '@bundoc/shared/contract/keys';
 import { AppError, hasCode } from '@bundoc/shared/errors';
+import { shareIn } from '@bundoc/shared/shares/current-share';
+import type { Share } from '@bundoc/shared/shares/share';
 import { LRUCache } from 'lru-cache';
 import { KeyRefused, type KeyService, type LeasedKey } from '../kms/port.ts';
+import { createServiceShares } from '../service-shares.ts';
 import { type KeptKey, KeptKeys } from './kept-keys.ts';
 import { TokenBucket } from './token-bucket.ts';
 
@@ -13,8 +16,8 @@ export interface KeyCacheOptions {
   readonly ttlMs: number;
   /** Keys that are kept at most beside those of projects that are held; the one used longest ago goes first. */
   readonly spareKeysMax?: number;
-  /** Keys that are fetched at the same time at most; further ones wait for room. */
-  readonly fetchesMax?: number;
+  /** The keys that are fetched at the same time. */
+  readonly fetches?: Share;
   /** Told of the end of every fetch. */
   readonly onFetch?: (outcome: FetchOutcome) => void;
   /** From 0 to 1: when in its time a key in use is fetched again. */
@@ -44,9 +47,6 @@ const REFRESH_TO = 0.9;
 const BACKGROUND_PER_SECOND_MIN = 20;
 /** How long a failed fetch is remembered, so that an outage does not become a storm. */
 const FAILURE_MEMORY_MS = 1_000;
-/** How long a cold caller waits for room among the fetches. */
-const WAIT_FOR_ROOM_MS = 4_500;
-const WAITING_MAX = 1_000;
 /** Keys that are fetched in the background at the same time; cold projects need the rest of the room. */
 const BACKGROUND_MAX = 8;
 const SPARE_KEYS_MAX = 1_000;
@@ -74,17 +74,15 @@ export class KeyCache {
   readonly #kept: KeptKeys;
   readonly #fetching = new Map<string, Fetch>();
   readonly #failures = new LRUCache<string, { error: unknown; at: Instant }>({ max: 1_000 });
-  readonly #fetchesMax: number;
-  readonly #waiting: (() => void)[] = [];
+  readonly #fetches: Share;
   /** Keys that are to be fetched in the background, first come first served. */
   readonly #background = new Set<string>();
   readonly #tokens: TokenBucket;
-  #fetchesRunning = 0;
   #backgroundRunning = 0;
 
   constructor(options: KeyCacheOptions) {
     this.#options = options;
-    this.#fetchesMax = options.fetchesMax ?? 32;
+    this.#fetches = options.fetches ?? createServiceShares().keyFetches;
     this.#kept = new KeptKeys(options.clock, options.spareKeysMax ?? SPARE_KEYS_MAX);
     this.#tokens = new TokenBucket(options.clock);
   }
@@ -96,7 +94,7 @@ export class KeyCache {
 
   /** Fetches that wait: for room, or for their moment in the background. */
   get fetchesWaiting(): number {
-    return this.#waiting.length + this.#background.size;
+    return this.#fetches.waiting + this.#background.size;
   }
 
   /** Keeps all keys of a project, however many others come, until {@link release}. They still end at their time. */
@@ -235,8 +233,8 @@ export class KeyCache {
   /** Fetches keys that wait for it, as far as there are tokens, and room that no cold project needs. */
   #fetchInBackground(): void {
     for (const id of this.#background) {
-      const isRoomy = this.#backgroundRunning < BACKGROUND_MAX && this.#fetchesRunning < this.#fetchesMax;
-      if (!isRoomy || this.#waiting.length > 0) return;
+      const isRoomy = this.#backgroundRunning < BACKGROUND_MAX && this.#fetches.held < this.#fetches.capacity;
+      if (!isRoomy || this.#fetches.waiting > 0) return;
       const kept = this.#kept.peek(id);
       if (kept === undefined || !this.#isDue(kept)) {
         this.#background.delete(id);
@@ -298,7 +296,7 @@ export class KeyCache {
     version: number | undefined,
     ask: () => Promise<LeasedKey>,
   ): Promise<LeasedKey> {
-    await this.#enter();
+    using _place = await this.#fetches.take(shareIn(project), 1);
     const id = idOf(project, version);
     const { clock, random = Math.random, onFetch } = this.#options;
     try {
@@ -320,35 +318,7 @@ export class KeyCache {
       else if (this.#kept.peek(id)?.isStale === true) this.#background.add(id);
       onFetch?.(hasCode(error, ...AS_INTENDED) ? 'refused' : 'failed');
       throw error;
-    } finally {
-      this.#leave();
     }
-  }
-
-  /** Waits for room among the fetches, first come first served. */
-  async #enter(): Promise<void> {
-    if (this.#fetchesRunning < this.#fetchesMax) {
-      this.#fetchesRunning++;
-      return;
-    }
-    if (this.#waiting.length >= WAITING_MAX) throw new AppError('overloaded');
-    await new Promise<void>((resolve, reject) => {
-      const enter = () => {
-        clearTimeout(timer);
-        resolve(); // The one that leaves hands its place over, so the count stays.
-      };
-      const timer = setTimeout(() => {
-        this.#waiting.splice(this.#waiting.indexOf(enter), 1);
-        reject(new AppError('overloaded'));
-      }, WAIT_FOR_ROOM_MS);
-      this.#waiting.push(enter);
-    });
-  }
-
-  #leave(): void {
-    const next = this.#waiting.shift();
-    if (next === undefined) this.#fetchesRunning--;
-    else next();
   }
 }
 

@@ -2,7 +2,9 @@ import { collectionNameSchema, documentIdSchema, projectIdSchema } from '@bundoc
 import type { Claims, Scope } from '@bundoc/shared/contract/tokens';
 import { requireProject, requireScope } from '@bundoc/shared/grants';
 import type { BearerAuth } from '@bundoc/shared/http/bearer-auth';
+import { chargeRequest } from '@bundoc/shared/http/request-share';
 import { validate } from '@bundoc/shared/http/validate';
+import { shareKeyOf } from '@bundoc/shared/shares/share-key';
 import type { FastifyReply, FastifyRequest } from 'fastify';
 import { z } from 'zod';
 
@@ -49,6 +51,7 @@ function guard<P extends ProjectPath>(
     // Most requests have no query, and where none is known there is nothing to validate then.
     if (!noQuery || !isEmpty(request.query)) request.query = validate(query, request.query, 'query');
     request[GUARDED] = { path, claims };
+    chargeRequest(request, shareKeyOf(claims, path?.project));
   };
   // Synchronous for a token that was seen before: no promise is made then.
   return (request: FastifyRequest, _reply: FastifyReply, done: (error?: Error) => void): void => {

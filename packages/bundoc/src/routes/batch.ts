@@ -2,8 +2,8 @@ import { type BatchAnswer, batchAnswerSchema, batchSchema } from '@bundoc/shared
 import type { FieldFault } from '@bundoc/shared/contract/problem';
 import { AppError } from '@bundoc/shared/errors';
 import { requireScope } from '@bundoc/shared/grants';
+import { reserveAnswer } from '@bundoc/shared/http/answer-room';
 import type { BearerAuth } from '@bundoc/shared/http/bearer-auth';
-import { reserveAnswer } from '@bundoc/shared/http/held-bytes';
 import { describe, jsonBody } from '@bundoc/shared/openapi/description';
 import type { FastifyInstance } from 'fastify';
 import type { BatchOperation } from '../batch/operation.ts';
@@ -88,7 +88,7 @@ export function registerBatch(
       const operations = await readBatchInTurns(bodyOf(request), limits, ifMatchOfBody, work);
       // Whether a patch fits tells what a document holds.
       if (operations.some(({ op }) => op === 'patch')) requireScope(claimsOf(request), 'docs:read');
-      reserveAnswer(request, answerBytesMax(operations));
+      await reserveAnswer(request, answerBytesMax(operations));
       try {
         const results = await batches.run(project, operations, await commitOptions(request, work));
         return { results: results.map((result, at) => resultOf(operations[at], result)) };

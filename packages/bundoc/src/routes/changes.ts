@@ -7,9 +7,11 @@ import type { BearerAuth } from '@bundoc/shared/http/bearer-auth';
 import { onceGone } from '@bundoc/shared/http/connection';
 import { varyBy } from '@bundoc/shared/http/cors';
 import { EventStream } from '@bundoc/shared/http/event-stream';
+import { shareOfRequest } from '@bundoc/shared/http/request-share';
 import { StreamRoom } from '@bundoc/shared/http/stream-room';
 import { validate } from '@bundoc/shared/http/validate';
 import { describe } from '@bundoc/shared/openapi/description';
+import type { Share } from '@bundoc/shared/shares/share';
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
 import { z } from 'zod';
 import type { ChangeFeed, Since } from '../service/change-feed.ts';
@@ -23,8 +25,6 @@ import { LIMIT_DEFAULT, limitSchema, PAGE_BYTES_MAX } from './page-limits.ts';
 export const WAIT_S_MAX = 50;
 /** Bytes that may wait for the reader of a stream: a batch, or one document, never more than it; a larger one is a defect. */
 const STREAM_BYTES_MAX = 67_108_864;
-/** The same of all streams together: who finds no room is cut off, and comes back to where it was. */
-const STREAMS_BYTES_MAX = 134_217_728;
 
 const sinceSchema = z.union([z.literal('now'), cursorSchema('changes')], {
   error: 'must be "now" or one that an earlier answer gave',
@@ -87,9 +87,18 @@ const DESCRIPTION = describe({
   },
 });
 
-/** The feed of changes of a project: a page, a page that is waited for, or a stream of server-sent events. */
-export function registerChanges(app: FastifyInstance, feed: ChangeFeed, auth: BearerAuth): void {
-  const room = new StreamRoom(STREAMS_BYTES_MAX);
+/**
+ * The feed of changes of a project: a page, a page that is waited for, or a stream of server-sent events.
+ *
+ * @param streamBytes what streams hold for their readers: one that finds no room is cut off, and comes back to where it was.
+ */
+export function registerChanges(
+  app: FastifyInstance,
+  feed: ChangeFeed,
+  auth: BearerAuth,
+  streamBytes: Share,
+): void {
+  const room = new StreamRoom(streamBytes);
   app.addHook('preClose', async () => feed.close());
 
   app.get(
@@ -141,7 +150,7 @@ export function registerChanges(app: FastifyInstance, feed: ChangeFeed, auth: Be
     const sink = new EventStream(response, {
       headers: reply.getHeaders() as OutgoingHttpHeaders,
       waitingBytesMax: STREAM_BYTES_MAX,
-      room,
+      room: { of: room, key: shareOfRequest(request) },
     });
     // The project's key may have been withdrawn since the place was taken.
     if (place.ending.aborted) {

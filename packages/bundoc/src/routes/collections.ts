@@ -6,8 +6,8 @@ import {
   definedCollectionSchema,
 } from '@bundoc/shared/contract/collections';
 import { AppError } from '@bundoc/shared/errors';
+import { reserveAnswer } from '@bundoc/shared/http/answer-room';
 import type { BearerAuth } from '@bundoc/shared/http/bearer-auth';
-import { reserveAnswer } from '@bundoc/shared/http/held-bytes';
 import { validate } from '@bundoc/shared/http/validate';
 import { parseJsonObject } from '@bundoc/shared/json/parse';
 import { describe, jsonBody } from '@bundoc/shared/openapi/description';
@@ -152,7 +152,7 @@ export function registerCollections(
     async (request, reply) => {
       const { project, collection } = collectionPath(request);
       const precondition = writePrecondition(request.headers);
-      reserveAnswer(request, ANSWER_BYTES_MAX);
+      await reserveAnswer(request, ANSWER_BYTES_MAX);
       using work = requestWork(scheduler, 'definition', request, reply);
       const { created, info, existing } = await collections.define(
         project,

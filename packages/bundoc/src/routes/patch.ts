@@ -1,7 +1,8 @@
 import { documentMetadataSchema } from '@bundoc/shared/contract/documents';
 import { AppError } from '@bundoc/shared/errors';
 import type { BearerAuth } from '@bundoc/shared/http/bearer-auth';
-import { essenceOf, isUtf8Type } from '@bundoc/shared/http/media-type';
+import { essenceOf } from '@bundoc/shared/http/media-type';
+import { readUtf8 } from '@bundoc/shared/http/server';
 import { describe } from '@bundoc/shared/openapi/description';
 import type { FastifyInstance, FastifyRequest } from 'fastify';
 import { mergePatchSchema, operationsSchema, PATCH_TYPES, type PatchKind } from '../patch/read-patch.ts';
@@ -77,10 +78,7 @@ export async function registerPatch(
 ): Promise<void> {
   await app.register(async (scope) => {
     scope.removeAllContentTypeParsers();
-    scope.addContentTypeParser(Object.keys(PATCH_TYPES), { parseAs: 'buffer' }, (request, body, done) => {
-      if (isUtf8Type(request.headers['content-type'])) done(null, body);
-      else done(new AppError('unsupported_media_type', { detail: 'the charset must be utf-8' }), undefined);
-    });
+    scope.addContentTypeParser(Object.keys(PATCH_TYPES), readUtf8);
     scope.addHook('onRequest', (_request, reply, done) => {
       reply.header('accept-patch', ACCEPT_PATCH);
       done();

@@ -9,8 +9,8 @@ import {
   queryRequestSchema,
 } from '@bundoc/shared/contract/query';
 import { AppError } from '@bundoc/shared/errors';
+import { READ } from '@bundoc/shared/http/answer-room';
 import type { BearerAuth } from '@bundoc/shared/http/bearer-auth';
-import { READ } from '@bundoc/shared/http/held-bytes';
 import { validate } from '@bundoc/shared/http/validate';
 import { parseJsonObject } from '@bundoc/shared/json/parse';
 import { describe, jsonBody, type RouteDescription } from '@bundoc/shared/openapi/description';

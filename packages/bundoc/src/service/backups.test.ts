@@ -1,4 +1,5 @@
 import { AppError } from '@bundoc/shared/errors';
+import { runInShare } from '@bundoc/shared/shares/current-share';
 import { describe, expect, it } from 'vitest';
 import { readProject } from '../project/project-reader.ts';
 import { put } from '../storage/conformance.ts';
@@ -28,14 +29,21 @@ async function start(padBytes = 0) {
 const closed = (stream: NodeJS.EventEmitter) => new Promise((resolve) => stream.once('close', resolve));
 
 describe('backups', () => {
-  it('are made one at a time of a project, and a few in all', async () => {
+  it('are made one at a time of a project, a quarter of them for one subject, and a few in all', async () => {
     const { backups } = await start();
-    const streams = await Promise.all(['a', 'b', 'c', 'd'].map((project) => backups.begin(project)));
-    for (const project of ['a', 'e'])
-      await expect(backups.begin(project)).rejects.toMatchObject({ code: 'rate_limited' });
+    const begin = (subject: string, project: string) =>
+      runInShare({ subject, project }, () => backups.begin(project));
+    const streams = [];
+    for (const subject of ['a', 'b', 'c', 'd'])
+      for (const n of [1, 2]) streams.push(await begin(subject, `${subject}-${n}`));
+    await expect(begin('b', 'a-1')).rejects.toMatchObject({ code: 'rate_limited' });
+    await expect(begin('a', 'a-3')).rejects.toMatchObject({
+      ...{ code: 'rate_limited', detail: 'your share of backups is in use' },
+    });
+    await expect(begin('e', 'e-1')).rejects.toMatchObject({ code: 'overloaded' });
     const [first] = streams;
     for await (const _piece of first!);
-    (await backups.begin('a')).destroy();
+    (await begin('e', 'a-1')).destroy();
     for (const stream of streams) stream.destroy();
   });
 

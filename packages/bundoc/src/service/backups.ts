@@ -1,39 +1,44 @@
 import { Readable } from 'node:stream';
 import { AppError } from '@bundoc/shared/errors';
+import { shareIn } from '@bundoc/shared/shares/current-share';
+import type { Share } from '@bundoc/shared/shares/share';
 import { type BackupPorts, createBackup } from '../backup/write-backup.ts';
+import { createServiceShares } from '../service-shares.ts';
 
-/** Backups that are made at a time. Each reads the whole of a project. */
-const BACKUPS_MAX = 4;
 /** Bytes that wait for a reader who does not keep up; the next block is made when there is room. */
 const WAITING_BYTES_MAX = 1_048_576;
 
 /** Makes backups of projects while they are in use; one of a project at a time. */
 export class Backups {
   readonly #ports: BackupPorts;
+  readonly #share: Share;
   readonly #running = new Set<string>();
 
-  constructor(ports: BackupPorts) {
+  constructor(ports: BackupPorts, share = createServiceShares().backups) {
     this.#ports = ports;
+    this.#share = share;
   }
 
   /**
    * A backup, as it is made.
    *
-   * @throws AppError `project_not_found`, `rate_limited` while enough are made; those of the project.
+   * @throws AppError `project_not_found`; `rate_limited`, `overloaded` while enough are made; those of the project.
    */
   async begin(project: string): Promise<Readable> {
-    if (this.#running.has(project) || this.#running.size >= BACKUPS_MAX)
+    if (this.#running.has(project))
       throw new AppError('rate_limited', { retryAfterS: 10, detail: 'another backup is being made' });
+    using held = new DisposableStack();
+    const key = shareIn(project);
+    const hold = this.#share.tryTake(key, 1);
+    if (hold === undefined) throw this.#share.refusal(key, 1);
+    held.use(hold);
     this.#running.add(project);
-    try {
-      const pieces = await createBackup(project, this.#ports);
-      const stream = Readable.from(pieces, { objectMode: false, highWaterMark: WAITING_BYTES_MAX });
-      // Also when nobody came to read a byte of it, so that what makes it never began.
-      stream.once('close', () => this.#running.delete(project));
-      return stream;
-    } catch (error) {
-      this.#running.delete(project);
-      throw error;
-    }
+    held.defer(() => this.#running.delete(project));
+    const pieces = await createBackup(project, this.#ports);
+    const stream = Readable.from(pieces, { objectMode: false, highWaterMark: WAITING_BYTES_MAX });
+    const all = held.move();
+    // Also when nobody came to read a byte of it, so that what makes it never began.
+    stream.once('close', () => all.dispose());
+    return stream;
   }
 }

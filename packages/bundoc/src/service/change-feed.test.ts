@@ -1,16 +1,12 @@
 import { AppError } from '@bundoc/shared/errors';
 import { createLogger } from '@bundoc/shared/logger';
+import { runInShare } from '@bundoc/shared/shares/current-share';
 import { FakeClock } from '@bundoc/shared/testing/fake-clock';
 import { describe, expect, it } from 'vitest';
+import { createServiceShares } from '../service-shares.ts';
 import type { ProjectStore } from '../storage/port.ts';
 import type { Follower } from './change-broadcast.ts';
-import {
-  ChangeFeed,
-  FOLLOWERS_MAX,
-  FOLLOWERS_OF_PROJECT_MAX,
-  HEARTBEAT_MS,
-  STALLED_MS,
-} from './change-feed.ts';
+import { ChangeFeed, HEARTBEAT_MS, STALLED_MS } from './change-feed.ts';
 
 /** A feed over a project in which nothing happens. */
 function start() {
@@ -30,6 +26,7 @@ function start() {
     },
     clock,
     logger: createLogger({ service: 'bundoc', level: 'silent' }),
+    streams: createServiceShares({ streams: 32 }, clock).streams,
   });
   return { clock, feed, store };
 }
@@ -77,17 +74,25 @@ describe('the feeds of changes', () => {
       });
   });
 
-  it('have room for so many of a project, and for so many in all', () => {
+  it('have room for an eighth of a project, a quarter of a subject, and so many in all', () => {
     const { feed } = start();
-    const places = Array.from({ length: FOLLOWERS_OF_PROJECT_MAX }, () => feed.reserve('p'));
-    expect(() => feed.reserve('p')).toThrow(expect.objectContaining({ code: 'rate_limited' }));
-    for (let n = FOLLOWERS_OF_PROJECT_MAX; n < FOLLOWERS_MAX; n++) places.push(feed.reserve(`p-${n}`));
-    expect(() => feed.reserve('q')).toThrow(expect.objectContaining({ code: 'overloaded' }));
+    const reserve = (subject: string, project: string) =>
+      runInShare({ subject, project }, () => feed.reserve(project));
+    const refusal = (code: string, detail: string) => expect.objectContaining({ code, detail });
+    const own = refusal('rate_limited', 'your share of streams is in use');
+    const places = Array.from({ length: 4 }, () => reserve('a', 'p'));
+    expect(() => reserve('a', 'p')).toThrow(own);
+    for (let n = 0; n < 4; n++) places.push(reserve('a', `p-${n}`));
+    expect(() => reserve('a', 'q')).toThrow(own);
+    for (const subject of ['b', 'c', 'd'])
+      for (let n = 0; n < 8; n++) places.push(reserve(subject, `p-${n}`));
+    expect(() => reserve('e', 'p')).toThrow(refusal('overloaded', 'the service has no streams to spare'));
     places[0]?.[Symbol.dispose]();
     places[0]?.[Symbol.dispose]();
-    expect(feed.waiting).toBe(FOLLOWERS_MAX - 1);
-    feed.reserve('p');
-    expect(() => feed.reserve('q')).toThrow(expect.objectContaining({ code: 'overloaded' }));
+    expect(feed.waiting).toBe(31);
+    places.push(reserve('e', 'p'));
+    for (const place of places) place[Symbol.dispose]();
+    expect(feed.waiting).toBe(0);
   });
 
   it('end a stream whose token allows no more', async () => {

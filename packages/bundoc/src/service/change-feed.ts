@@ -1,7 +1,10 @@
 import type { Clock } from '@bundoc/shared/clock';
 import { AppError, hasCode } from '@bundoc/shared/errors';
 import type { Logger } from '@bundoc/shared/logger';
+import { shareIn } from '@bundoc/shared/shares/current-share';
+import type { Share } from '@bundoc/shared/shares/share';
 import type { InstanceManager } from '../project/instance-manager.ts';
+import { createServiceShares } from '../service-shares.ts';
 import type { Position, ProjectStore } from '../storage/port.ts';
 import { ChangeBroadcast, type Follower } from './change-broadcast.ts';
 import {
@@ -16,14 +19,13 @@ export interface ChangeFeedOptions {
   readonly instances: Pick<InstanceManager, 'acquire' | 'waitForChange'>;
   readonly clock: Clock;
   readonly logger: Logger;
+  /** The places of those that wait for changes. */
+  readonly streams?: Share;
 }
 
 /** Where somebody begins: behind a place, or with what comes from now on. */
 export type Since = FeedPlace | 'now';
 
-/** Those that wait for changes, by long poll or stream, of one project and in all. */
-export const FOLLOWERS_OF_PROJECT_MAX = 256;
-export const FOLLOWERS_MAX = 1_024;
 /** How often a stream says something at least, milliseconds. */
 export const HEARTBEAT_MS = 15_000;
 /** How long a reader may leave unread what was sent to it, milliseconds. */
@@ -49,18 +51,19 @@ export class ChangeFeed {
   readonly #options: ChangeFeedOptions;
   readonly #projects = new Map<string, ProjectFeed>();
   readonly #stalledSinceMs = new WeakMap<Follower, number>();
-  #waiting = 0;
+  readonly #streams: Share;
   #heartbeatAtMs: number;
   #isClosed = false;
 
   constructor(options: ChangeFeedOptions) {
     this.#options = options;
+    this.#streams = options.streams ?? createServiceShares().streams;
     this.#heartbeatAtMs = options.clock.monotonic();
   }
 
   /** Those that wait now. */
   get waiting(): number {
-    return this.#waiting;
+    return this.#streams.held;
   }
 
   /** A page at once. @throws AppError `position_gone`, `project_not_found`, and those of the store. */
@@ -110,23 +113,23 @@ export class ChangeFeed {
   /**
    * Takes a place among those that wait. Disposing gives it back.
    *
-   * @throws AppError `rate_limited` when the project has its share, `overloaded` when all places are taken.
+   * @throws AppError `rate_limited` when the token or the project has its share, `overloaded` when all places are taken.
    */
   reserve(project: string): Disposable & { readonly ending: AbortSignal } {
     if (this.#isClosed) throw new AppError('overloaded', { detail: 'the server is stopping' });
     const feed = this.#feedOf(project);
-    if (feed.waiting >= FOLLOWERS_OF_PROJECT_MAX) throw new AppError('rate_limited', { retryAfterS: 5 });
-    if (this.#waiting >= FOLLOWERS_MAX) throw new AppError('overloaded', { retryAfterS: 5 });
+    const key = shareIn(project);
+    const hold = this.#streams.tryTake(key, 1);
+    if (hold === undefined) throw this.#streams.refusal(key, 1);
     this.#projects.set(project, feed);
     feed.waiting++;
-    this.#waiting++;
     let isHeld = true;
     return {
       ending: feed.ending.signal,
       [Symbol.dispose]: () => {
         if (!isHeld) return;
         isHeld = false;
-        this.#waiting--;
+        hold[Symbol.dispose]();
         if (--feed.waiting === 0 && this.#projects.get(project) === feed) this.#projects.delete(project);
       },
     };

@@ -2,6 +2,8 @@ import type { MovedProject, MoveProgress } from '@bundoc/client';
 import { systemClock } from '@bundoc/shared/clock';
 import { AppError, hasCode } from '@bundoc/shared/errors';
 import type { Logger } from '@bundoc/shared/logger';
+import { shareIn } from '@bundoc/shared/shares/current-share';
+import type { Share } from '@bundoc/shared/shares/share';
 import { identifyDatabase } from '../identity/identity-in-rows.ts';
 import { type StartedStorage, startStorage } from '../identity/started-storage.ts';
 import { FolderSource } from '../move/folder-source.ts';
@@ -16,13 +18,11 @@ import {
 import type { InstanceManager } from '../project/instance-manager.ts';
 import type { KeyCache } from '../project/key-cache.ts';
 import type { OnSetAside } from '../project/set-aside.ts';
+import { createServiceShares } from '../service-shares.ts';
 import { type Database, OutcomeUnknown } from '../storage/postgres/database.ts';
 import { SchemaMismatch } from '../storage/postgres/migrate.ts';
 import type { MovableFolders } from '../storage-parts.ts';
 import type { ChangeFeed } from './change-feed.ts';
-
-/** Moves that go on at a time. Each reads the whole of a project, and holds connections. */
-const MOVES_MAX = 2;
 
 export interface MovesOptions {
   readonly instances: Pick<InstanceManager, 'acquire' | 'exclusively'>;
@@ -35,6 +35,8 @@ export interface MovesOptions {
   /** From where to where projects are moved; undefined for a service that moves none. */
   readonly ends: { readonly folders: MovableFolders; readonly target: MoveDestination } | undefined;
   readonly limits?: MoveLimits;
+  /** The places of moves that are under way. */
+  readonly share?: Share;
 }
 
 /** A database that projects are moved to. */
@@ -60,18 +62,20 @@ export interface RunningMove {
 /** Moves projects out of files into PostgreSQL while they are used. */
 export class Moves {
   readonly #options: MovesOptions;
+  readonly #share: Share;
   /** By project; undefined while a move begins. */
   readonly #running = new Map<string, RunningMove | undefined>();
   #isClosed = false;
 
   constructor(options: MovesOptions) {
     this.#options = options;
+    this.#share = options.share ?? createServiceShares().moves;
   }
 
   /**
    * Begins a move. One that has taken effect is finished, and answered as it was.
    *
-   * @throws AppError `move_refused` where the service moves none, `project_not_found`, `rate_limited` while enough are moved; those of the project.
+   * @throws AppError `move_refused` where the service moves none, `project_not_found`; `rate_limited`, `overloaded` while enough are moved; those of the project.
    */
   async begin(project: string): Promise<RunningMove> {
     const { ends, instances } = this.#options;
@@ -79,18 +83,24 @@ export class Moves {
       throw new AppError('move_refused', {
         detail: 'this service moves no projects: BUNDOC_MOVE_TO is not set',
       });
-    if (this.#running.has(project) || this.#running.size >= MOVES_MAX)
+    if (this.#running.has(project))
       throw new AppError('rate_limited', { retryAfterS: 10, detail: 'another move is under way' });
+    const key = shareIn(project);
+    const hold = this.#share.tryTake(key, 1);
+    if (hold === undefined) throw this.#share.refusal(key, 1);
     this.#running.set(project, undefined);
     let move: RunningMove | undefined;
     try {
       const holder = await holderOf(instances, project);
       if (this.#isClosed) throw new AppError('overloaded', { detail: 'the server is stopping' });
-      move = this.#run(project, (watch) => this.#move(project, ends, watch, holder));
+      move = this.#run(project, hold, (watch) => this.#move(project, ends, watch, holder));
       return move;
     } finally {
-      if (move === undefined) this.#running.delete(project);
-      else this.#running.set(project, move);
+      if (move !== undefined) this.#running.set(project, move);
+      else {
+        this.#running.delete(project);
+        hold[Symbol.dispose]();
+      }
     }
   }
 
@@ -102,7 +112,7 @@ export class Moves {
     await Promise.allSettled(running.map(({ outcome }) => outcome));
   }
 
-  #run(project: string, move: (watch: MoveWatch) => Promise<Moved>): RunningMove {
+  #run(project: string, hold: Disposable, move: (watch: MoveWatch) => Promise<Moved>): RunningMove {
     const { logger } = this.#options;
     const stop = new AbortController();
     let progress: MoveProgress = { step: 'copying', documents: 0, of: 0 };
@@ -126,7 +136,10 @@ export class Moves {
           throw refusalOf(error);
         },
       )
-      .finally(() => this.#running.delete(project));
+      .finally(() => {
+        this.#running.delete(project);
+        hold[Symbol.dispose]();
+      });
     outcome.catch(() => undefined);
     return {
       get progress() {

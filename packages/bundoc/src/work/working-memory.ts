@@ -21,7 +21,7 @@ export function workingMemoryBytes(memoryBytes: number, documentBytesMax: number
 /** The memory that long work holds. Nobody waits for it: who waits would hold what it has already. */
 export function workingMemory(capacity: number, clock: Clock): Share {
   return new Share({
-    name: 'memory for queries and batches',
+    name: 'working_memory',
     capacity,
     subjectMax: capacity / SUBJECT_PART,
     projectMax: capacity / PROJECT_PART,
@@ -36,7 +36,7 @@ const WORK_MAX = 1_024;
 /** Room for long work that has to wait for the processor. */
 export function roomForWork(clock: Clock): Share {
   return new Share({
-    name: 'places for work that waits for the processor',
+    name: 'waiting_work',
     capacity: WORK_MAX,
     subjectMax: WORK_MAX / SUBJECT_PART,
     projectMax: WORK_MAX / PROJECT_PART,

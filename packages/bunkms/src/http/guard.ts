@@ -3,6 +3,8 @@ import { AppError } from '@bundoc/shared/errors';
 import { requireKey, requireScope, requireService } from '@bundoc/shared/grants';
 import { canonicalAddress } from '@bundoc/shared/http/addresses';
 import type { BearerAuth } from '@bundoc/shared/http/bearer-auth';
+import { chargeRequest } from '@bundoc/shared/http/request-share';
+import { shareKeyOf } from '@bundoc/shared/shares/share-key';
 import type { FastifyRequest } from 'fastify';
 import type { Caller } from '../audit/caller.ts';
 import type { KmsStore } from '../store/port.ts';
@@ -54,6 +56,7 @@ export function createGuards(auth: BearerAuth, tokens: () => Pick<KmsStore, 'liv
     const family = await tokens().liveFamily(claims.jti);
     if (family === undefined) throw new AppError('unauthenticated', { tokenFault: 'revoked or unknown' });
     request.identity = { claims, confirmed: true, family };
+    chargeRequest(request, shareKeyOf(claims));
     return claims;
   };
   return {
@@ -91,6 +94,11 @@ export function familyOf(request: FastifyRequest): string {
   const family = request.identity?.family;
   if (family === undefined) throw new AppError('unauthenticated');
   return family;
+}
+
+/** Whose share a request uses that has passed a guard: the root of its token. */
+export function subjectOf(request: FastifyRequest): string {
+  return shareKeyOf(claimsOf(request)).subject;
 }
 
 /** Who calls, for audit records; as far as it is known. */

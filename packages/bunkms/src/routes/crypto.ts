@@ -16,14 +16,14 @@ import {
 import { PROBLEMS } from '@bundoc/shared/contract/problem';
 import type { Scope } from '@bundoc/shared/contract/tokens';
 import { AppError } from '@bundoc/shared/errors';
-import { READ } from '@bundoc/shared/http/held-bytes';
+import { READ } from '@bundoc/shared/http/answer-room';
 import { type RequestPart, validate } from '@bundoc/shared/http/validate';
 import { parseJsonObject } from '@bundoc/shared/json/parse';
 import { describe, jsonBody, type RouteDescription } from '@bundoc/shared/openapi/description';
 import type { FastifyInstance } from 'fastify';
 import type { z } from 'zod';
 import type { Caller } from '../audit/caller.ts';
-import { callerOf, familyOf, type Guards } from '../http/guard.ts';
+import { callerOf, type Guards, subjectOf } from '../http/guard.ts';
 import { noQuery } from '../http/query.ts';
 import {
   type CiphertextItem,
@@ -96,7 +96,7 @@ export function registerCryptoRoutes(app: FastifyInstance, guards: Guards, servi
         const isBatch = Object.hasOwn(body, 'items');
         const items = isBatch ? itemsOf(operation, body) : [itemOf(operation, body, 'body')];
         const { crypto, limits } = services();
-        limits.takeCrypto(familyOf(request), key, items.length);
+        limits.takeCrypto(subjectOf(request), key, items.length);
         const results = await operation.run(crypto, key, items, callerOf(request));
         if (isBatch)
           return {

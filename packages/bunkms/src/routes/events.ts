@@ -3,7 +3,7 @@ import { validate } from '@bundoc/shared/http/validate';
 import { describe } from '@bundoc/shared/openapi/description';
 import type { FastifyInstance } from 'fastify';
 import { z } from 'zod';
-import { callerOf, claimsOf, familyOf, type Guards } from '../http/guard.ts';
+import { callerOf, claimsOf, familyOf, type Guards, subjectOf } from '../http/guard.ts';
 import { noQuery } from '../http/query.ts';
 import type { ServiceGate } from '../services.ts';
 
@@ -42,8 +42,8 @@ export function registerEventsRoute(app: FastifyInstance, guards: Guards, servic
       const claims = claimsOf(request);
       const caller = callerOf(request);
       using held = new DisposableStack();
-      limits.takeStream(familyOf(request));
-      held.use(events.reserve(familyOf(request)));
+      limits.takeStream(subjectOf(request));
+      held.use(events.reserve(subjectOf(request)));
       await audit.append(
         {
           ...caller,

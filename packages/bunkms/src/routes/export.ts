@@ -5,7 +5,7 @@ import { validate } from '@bundoc/shared/http/validate';
 import { describe } from '@bundoc/shared/openapi/description';
 import type { FastifyInstance } from 'fastify';
 import { z } from 'zod';
-import { callerOf, familyOf, type Guards } from '../http/guard.ts';
+import { callerOf, type Guards, subjectOf } from '../http/guard.ts';
 import { exportKey } from '../service/export-key.ts';
 import type { ServiceGate } from '../services.ts';
 import { EXAMPLE_STORAGE, HOLDER_REFUSALS, KEY_REFUSALS, keyParamsSchema } from './key-requests.ts';
@@ -68,7 +68,7 @@ export function registerExportRoute(app: FastifyInstance, guards: Guards, servic
       const acting = storage === undefined || generation === undefined ? undefined : { storage, generation };
       const { name } = validate(keyParamsSchema, request.params, 'params');
       const { keys, limits } = services();
-      limits.takeExport(familyOf(request), name);
+      limits.takeExport(subjectOf(request), name);
       const { dek, facts } = await exportKey(keys, { name, version, acting }, callerOf(request));
       let body: Buffer;
       try {

@@ -16,7 +16,7 @@ import { parseJsonObject } from '@bundoc/shared/json/parse';
 import { describe, jsonBody, type RouteAnswer, type RouteExample } from '@bundoc/shared/openapi/description';
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
 import type { z } from 'zod';
-import { callerOf, claimsOf, familyOf, type Guard, type Guards } from '../http/guard.ts';
+import { callerOf, claimsOf, type Guard, type Guards, subjectOf } from '../http/guard.ts';
 import { sendKey } from '../http/if-match.ts';
 import { noQuery } from '../http/query.ts';
 import { acceptKey, claimKey, offerKey, takeOverKey, withdrawKey } from '../service/key-holder.ts';
@@ -199,7 +199,7 @@ export function registerKeyHolderRoutes(app: FastifyInstance, guards: Guards, se
     refusals: [...REFUSALS, 'precondition_failed', 'rate_limited'],
     examples: { superseded: { body: { ...EXAMPLE_STORAGE, receipt: EXAMPLE_RECEIPT }, status: 409 } },
     act: async (wanted, request, reply) => {
-      services().limits.takeDestruction(familyOf(request));
+      services().limits.takeDestruction(subjectOf(request));
       return sendKey(reply, await shredKey(services().keys, wanted, callerOf(request)));
     },
   });

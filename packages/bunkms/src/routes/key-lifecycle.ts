@@ -10,7 +10,7 @@ import { validate } from '@bundoc/shared/http/validate';
 import { describe } from '@bundoc/shared/openapi/description';
 import type { FastifyInstance } from 'fastify';
 import { z } from 'zod';
-import { callerOf, familyOf, type Guards } from '../http/guard.ts';
+import { callerOf, type Guards, subjectOf } from '../http/guard.ts';
 import { ifMatchHeaders, ifMatchOf, sendKey } from '../http/if-match.ts';
 import { noQuery } from '../http/query.ts';
 import { destroyKey, destroyVersion } from '../service/destroy-key.ts';
@@ -161,11 +161,11 @@ export function registerKeyLifecycleRoutes(
       refuseBody(request);
       if (pendingDays === 0) {
         requireConfirmation(confirm, asked.name);
-        services().limits.takeDestruction(familyOf(request));
+        services().limits.takeDestruction(subjectOf(request));
         return sendKey(reply, await destroyKey(services().keys, asked, callerOf(request)));
       }
       if (confirm !== undefined) throw invalidConfirmation('goes with pending_days=0 alone');
-      services().limits.takeDestruction(familyOf(request));
+      services().limits.takeDestruction(subjectOf(request));
       const key = await scheduleDeletion(services().keys, { ...asked, pendingDays }, callerOf(request));
       return sendKey(reply.code(202), key);
     },
@@ -200,7 +200,7 @@ export function registerKeyLifecycleRoutes(
       const { name, version } = validate(versionParamsSchema, request.params, 'params');
       refuseBody(request);
       requireConfirmation(confirm, name);
-      services().limits.takeDestruction(familyOf(request));
+      services().limits.takeDestruction(subjectOf(request));
       const asked = { name, version, ifMatch: ifMatchOf(request) };
       return sendKey(reply, await destroyVersion(services().keys, asked, callerOf(request)));
     },

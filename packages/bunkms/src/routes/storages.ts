@@ -13,7 +13,7 @@ import { parseJsonObject } from '@bundoc/shared/json/parse';
 import { describe, jsonBody } from '@bundoc/shared/openapi/description';
 import type { FastifyInstance } from 'fastify';
 import { z } from 'zod';
-import { callerOf, claimsOf, familyOf, type Guards } from '../http/guard.ts';
+import { callerOf, claimsOf, type Guards, subjectOf } from '../http/guard.ts';
 import { noQuery, pageQuery } from '../http/query.ts';
 import { listDeletions } from '../service/shred-key.ts';
 import { advanceStorage, storageInfo, takeOverStorage } from '../service/storages.ts';
@@ -70,7 +70,7 @@ export function registerStorageRoutes(app: FastifyInstance, guards: Guards, serv
       validate(noQuery, request.query, 'query');
       const { id } = validate(storageParamsSchema, request.params, 'params');
       const wanted = validate(advanceStorageSchema, parseJsonObject(request.body).value, 'body');
-      services().limits.takeAdvance(familyOf(request));
+      services().limits.takeAdvance(subjectOf(request));
       return advanceStorage(services().keys, id, wanted, callerOf(request));
     },
   );

@@ -1,11 +1,11 @@
 import { issuedTokenSchema, issueTokenSchema, tokenPageSchema } from '@bundoc/shared/contract/tokens';
-import { reserveAnswer } from '@bundoc/shared/http/held-bytes';
+import { reserveAnswer } from '@bundoc/shared/http/answer-room';
 import { validate } from '@bundoc/shared/http/validate';
 import { parseJsonObject } from '@bundoc/shared/json/parse';
 import { describe, jsonBody } from '@bundoc/shared/openapi/description';
 import type { FastifyInstance } from 'fastify';
 import { z } from 'zod';
-import { callerOf, claimsOf, familyOf, type Guards } from '../http/guard.ts';
+import { callerOf, claimsOf, type Guards, subjectOf } from '../http/guard.ts';
 import { noQuery, pageQuery } from '../http/query.ts';
 import type { ServiceGate } from '../services.ts';
 import { type BodyRoute, refuseBody } from './key-requests.ts';
@@ -50,7 +50,7 @@ export function registerTokenRoutes(app: FastifyInstance, guards: Guards, servic
     async (request, reply) => {
       validate(noQuery, request.query, 'query');
       const wanted = validate(issueTokenSchema, parseJsonObject(request.body).value, 'body');
-      reserveAnswer(request, ISSUED_BYTES_MAX);
+      await reserveAnswer(request, ISSUED_BYTES_MAX);
       return reply
         .code(201)
         .send(await services().tokens.issue(wanted, callerOf(request), claimsOf(request)));
@@ -73,8 +73,8 @@ export function registerTokenRoutes(app: FastifyInstance, guards: Guards, servic
       validate(noQuery, request.query, 'query');
       refuseBody(request);
       const { tokens, limits } = services();
-      limits.takeRenewal(familyOf(request));
-      reserveAnswer(request, ISSUED_BYTES_MAX);
+      limits.takeRenewal(subjectOf(request));
+      await reserveAnswer(request, ISSUED_BYTES_MAX);
       return reply.code(201).send(await tokens.renew(claimsOf(request), callerOf(request)));
     },
   );

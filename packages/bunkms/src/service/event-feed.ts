@@ -1,10 +1,10 @@
 import type { Clock } from '@bundoc/shared/clock';
 import { HEARTBEAT_MS, type KmsEvent } from '@bundoc/shared/contract/events';
 import type { Claims } from '@bundoc/shared/contract/tokens';
-import { AppError } from '@bundoc/shared/errors';
 import { mayUseKey } from '@bundoc/shared/grants';
 import type { EventSink } from '@bundoc/shared/http/event-stream';
 import type { Logger } from '@bundoc/shared/logger';
+import { Share } from '@bundoc/shared/shares/share';
 import type { ChainHead } from '../audit/chain.ts';
 import type { Metrics } from '../metrics.ts';
 import type { KmsStore, RevocationPlace } from '../store/port.ts';
@@ -36,7 +36,7 @@ const PAGE = 500;
 /** Records that are gone through for one who comes back; beyond it starting anew is cheaper. */
 const REPLAY_MAX = 1_000;
 const SUBSCRIBERS_MAX = 256;
-const SUBSCRIBERS_OF_FAMILY_MAX = 16;
+const SUBSCRIBERS_OF_SUBJECT_MAX = 16;
 
 /**
  * Tells services what happens to keys and tokens, as the audit chain has it: so nothing is told that is not durable,
@@ -47,7 +47,7 @@ const SUBSCRIBERS_OF_FAMILY_MAX = 16;
 export class EventFeed {
   readonly #options: EventFeedOptions;
   readonly #subscribers = new Set<Subscriber>();
-  readonly #countByFamily = new Map<string, number>();
+  readonly #places: Share;
   /** Up to where all subscribers were told; undefined while there are none. */
   #position: ChainHead | undefined;
   #heartbeatAtMs = 0;
@@ -58,32 +58,24 @@ export class EventFeed {
 
   constructor(options: EventFeedOptions) {
     this.#options = options;
+    this.#places = new Share({
+      ...{ name: 'event streams', capacity: SUBSCRIBERS_MAX, subjectMax: SUBSCRIBERS_OF_SUBJECT_MAX },
+      ...{ clock: options.clock, waitMs: 0 },
+    });
+    options.metrics.watchShares([this.#places]);
   }
 
   /**
    * Takes a place among the subscribers, before anything is done for one. Disposing gives it back.
    *
-   * @throws AppError `rate_limited` when the token's family has its share, `overloaded` when all places are taken.
+   * @param subject the root of the token.
+   * @throws AppError `rate_limited` when the subject has its share, `overloaded` when all places are taken.
    */
-  reserve(family: string): Disposable {
-    const count = this.#countByFamily.get(family) ?? 0;
-    if (count >= SUBSCRIBERS_OF_FAMILY_MAX) throw new AppError('rate_limited', { retryAfterS: 5 });
-    if (this.#reserved >= SUBSCRIBERS_MAX) throw new AppError('overloaded', { retryAfterS: 5 });
-    this.#countByFamily.set(family, count + 1);
-    let isHeld = true;
-    return {
-      [Symbol.dispose]: () => {
-        if (!isHeld) return;
-        isHeld = false;
-        const left = (this.#countByFamily.get(family) ?? 0) - 1;
-        if (left > 0) this.#countByFamily.set(family, left);
-        else this.#countByFamily.delete(family);
-      },
-    };
-  }
-
-  get #reserved(): number {
-    return this.#countByFamily.values().reduce((sum, count) => sum + count, 0);
+  reserve(subject: string): Disposable {
+    const key = { subject, project: '' };
+    const hold = this.#places.tryTake(key, 1);
+    if (hold === undefined) throw this.#places.refusal(key, 1);
+    return hold;
   }
 
   /** Tells the subscriber from now on, until its sink is closed. @throws AppError of the store. */

@@ -3,17 +3,17 @@ import { RateLimit } from '@bundoc/shared/rate-limit';
 
 /** How often things may be done; 0 is no limit. */
 export interface LimitRates {
-  /** Exports a second of one token and all that were renewed from the same one. */
+  /** Exports a second of one subject: a token, its renewals and what it issued, unless an operator issues for tenants. */
   readonly exportsPerToken: number;
   /** Exports a second of one key, whoever asks. */
   readonly exportsPerKey: number;
-  /** Items a second that are encrypted, decrypted or rewrapped for one token and all that were renewed from the same one. */
+  /** Items a second that are encrypted, decrypted or rewrapped for one subject: a token, its renewals and what it issued, unless an operator issues for tenants. */
   readonly cryptoPerToken: number;
   /** The same under one key, whoever asks. */
   readonly cryptoPerKey: number;
-  /** Destructions of keys and versions a second, and deletions that are scheduled, of one token and all that were renewed from the same one. */
+  /** Destructions of keys and versions a second, and deletions that are scheduled, of one subject: a token, its renewals and what it issued, unless an operator issues for tenants. */
   readonly destructionsPerToken: number;
-  /** Renewals a minute of one token and all that were renewed from the same one. */
+  /** Renewals a minute of one subject: a token, its renewals and what it issued, unless an operator issues for tenants. */
   readonly renewalsPerMinute: number;
 }
 
@@ -21,9 +21,9 @@ export interface LimitRates {
 const BURST_S = 5;
 /** The same for destructions. */
 const DESTRUCTION_BURST_S = 10;
-/** Streams of events that one token's family may open: each is on record, and may begin with all revoked tokens. */
+/** Streams of events that one subject may open: each is on record, and may begin with all revoked tokens. */
 const STREAMS = { perSecond: 1, burst: 60 };
-/** Advances of storages by one token's family: each node advances as it starts, again when another was faster, and each hour. */
+/** Advances of storages by one subject: each node advances as it starts, again when another was faster, and each hour. */
 const ADVANCES = { perSecond: 10, burst: 1_000 };
 
 /**
@@ -63,35 +63,35 @@ export class Limits {
     this.#advances = new RateLimit({ clock, ...ADVANCES });
   }
 
-  /** @param family of the token. @throws AppError `rate_limited`. */
-  takeExport(family: string, keyName: string): void {
-    this.#tokens.take(family);
+  /** @param root of the token. @throws AppError `rate_limited`. */
+  takeExport(subject: string, keyName: string): void {
+    this.#tokens.take(subject);
     this.#keys.take(keyName);
   }
 
-  /** @param family of the token. @throws AppError `rate_limited`. */
-  takeCrypto(family: string, keyName: string, items: number): void {
-    this.#cryptoTokens.take(family, items);
+  /** @param root of the token. @throws AppError `rate_limited`. */
+  takeCrypto(subject: string, keyName: string, items: number): void {
+    this.#cryptoTokens.take(subject, items);
     this.#cryptoKeys.take(keyName, items);
   }
 
-  /** @param family of the token. @throws AppError `rate_limited`. */
-  takeDestruction(family: string): void {
-    this.#destructions.take(family);
+  /** @param root of the token. @throws AppError `rate_limited`. */
+  takeDestruction(subject: string): void {
+    this.#destructions.take(subject);
   }
 
-  /** @param family of the token. @throws AppError `rate_limited`. */
-  takeStream(family: string): void {
-    this.#streams.take(family);
+  /** @param root of the token. @throws AppError `rate_limited`. */
+  takeStream(subject: string): void {
+    this.#streams.take(subject);
   }
 
-  /** @param family of the token. @throws AppError `rate_limited`. */
-  takeAdvance(family: string): void {
-    this.#advances.take(family);
+  /** @param root of the token. @throws AppError `rate_limited`. */
+  takeAdvance(subject: string): void {
+    this.#advances.take(subject);
   }
 
-  /** @param family of the token. @throws AppError `rate_limited`. */
-  takeRenewal(family: string): void {
-    this.#renewals.take(family);
+  /** @param root of the token. @throws AppError `rate_limited`. */
+  takeRenewal(subject: string): void {
+    this.#renewals.take(subject);
   }
 }

@@ -25,6 +25,9 @@ import { Vault } from '../../src/vault/vault.ts';
 import { type Answer, type Call, call } from './http.ts';
 import { openTestStore, PATIENT_SQLITE, testStorage } from './storage.ts';
 
+/** Room for bodies, and for answers. */
+const ROOM_BYTES = 134_217_728;
+
 export interface KmsOptions {
   readonly clock?: Clock;
   /** A folder of an earlier service; the caller removes it. */
@@ -107,6 +110,10 @@ export function configOf(dataDir: string, kek: string): BunkmsConfig {
       cryptoPerKey: 0,
       renewalsPerMinute: 0,
       destructionsPerToken: 0,
+    },
+    shares: {
+      ...{ bodyBytes: ROOM_BYTES, answerBytes: ROOM_BYTES, isProxy: undefined },
+      ...{ connectionsMax: 4_096, connectionsOfAddressMax: 4_096 },
     },
     logLevel: 'debug',
   };

@@ -2,6 +2,8 @@ import { once } from 'node:events';
 import { createServer, type ServerResponse } from 'node:http';
 import { type AddressInfo, connect, type Socket } from 'node:net';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { systemClock } from '../clock.ts';
+import { Share } from '../shares/share.ts';
 import { EventStream } from './event-stream.ts';
 import { COUNTED_WRITE_BYTES_MIN, StreamRoom } from './stream-room.ts';
 
@@ -22,54 +24,66 @@ describe('streams of events that share room', () => {
     await once(server, 'close');
   });
 
+  const KEY = { subject: 'a', project: 'p' };
+  type Room = ReturnType<typeof roomOf>;
+
+  function roomOf(capacity: number) {
+    const share = new Share({ name: 'stream bytes', capacity, clock: systemClock, waitMs: 0 });
+    return { share, of: new StreamRoom(share) };
+  }
+
   /** A stream whose reader reads nothing until it is told to. */
-  async function open(room: StreamRoom) {
+  async function open(room: Room) {
     const client = connect((server.address() as AddressInfo).port, '127.0.0.1').pause();
     clients.push(client);
     client.write('GET / HTTP/1.1\r\nHost: a\r\n\r\n');
     const [, response] = (await once(server, 'request')) as [unknown, ServerResponse];
-    return { client, response, sink: new EventStream(response, { waitingBytesMax: 64 * MIB, room }) };
+    return {
+      client,
+      response,
+      sink: new EventStream(response, { waitingBytesMax: 64 * MIB, room: { of: room.of, key: KEY } }),
+    };
   }
 
   it('are cut off where stalled readers hold all of it, and have it again when they go or read', async () => {
-    const room = new StreamRoom(40 * MIB);
+    const room = roomOf(40 * MIB);
     const [first, second, third] = [await open(room), await open(room), await open(room)];
     first.sink.send(Buffer.alloc(EVENT_BYTES));
     second.sink.send(Buffer.alloc(EVENT_BYTES));
     expect([first.sink.isClosed, second.sink.isClosed]).toEqual([false, true]);
-    expect(room.heldBytes).toBe(EVENT_BYTES);
+    expect(room.share.held).toBe(EVENT_BYTES);
     first.client.resume();
     await first.sink.drained();
-    expect(room.heldBytes).toBe(0);
+    expect(room.share.held).toBe(0);
     third.sink.send(Buffer.alloc(EVENT_BYTES));
     expect(third.sink.isClosed).toBe(false);
     const closed = once(third.response, 'close');
     third.client.destroy();
     await closed;
-    expect(room.heldBytes).toBe(0);
+    expect(room.share.held).toBe(0);
   });
 
   it('count once what they share, and nothing that is small', async () => {
-    const room = new StreamRoom(30 * MIB);
+    const room = roomOf(30 * MIB);
     const all = [await open(room), await open(room), await open(room)];
     const shared = Buffer.alloc(EVENT_BYTES);
     for (const { sink } of all) sink.send('x'.repeat(COUNTED_WRITE_BYTES_MIN - 1));
-    expect(room.heldBytes).toBe(0);
+    expect(room.share.held).toBe(0);
     // Who is further on gets less of the same memory.
     for (const [at, { sink }] of all.entries()) sink.send(shared.subarray(at));
     expect(all.map(({ sink }) => sink.isClosed)).toEqual([false, false, false]);
-    expect(room.heldBytes).toBe(EVENT_BYTES);
+    expect(room.share.held).toBe(EVENT_BYTES);
     for (const { response } of all) {
-      expect(room.heldBytes).toBe(EVENT_BYTES);
+      expect(room.share.held).toBe(EVENT_BYTES);
       const closed = once(response, 'close');
       response.destroy();
       await closed;
     }
-    expect(room.heldBytes).toBe(0);
+    expect(room.share.held).toBe(0);
   });
 
   it('let a single event in that is larger than the room', async () => {
-    const room = new StreamRoom(MIB);
+    const room = roomOf(MIB);
     const { sink } = await open(room);
     sink.send(Buffer.alloc(EVENT_BYTES));
     expect(sink.isClosed).toBe(false);

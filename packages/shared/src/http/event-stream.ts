@@ -1,6 +1,7 @@
 import { once } from 'node:events';
 import type { OutgoingHttpHeaders, ServerResponse } from 'node:http';
 import { TLSSocket } from 'node:tls';
+import type { ShareKey } from '../shares/share-key.ts';
 import { onceGone } from './connection.ts';
 import { COUNTED_WRITE_BYTES_MIN, type StreamRoom } from './stream-room.ts';
 
@@ -28,7 +29,7 @@ export interface EventStreamOptions {
   /** {@link WAITING_BYTES_MAX} by default. */
   readonly waitingBytesMax?: number;
   /** Shared with other streams; one that finds none left is cut off. */
-  readonly room?: StreamRoom;
+  readonly room?: { readonly of: StreamRoom; readonly key: ShareKey };
 }
 
 /**
@@ -38,7 +39,7 @@ export interface EventStreamOptions {
 export class EventStream implements EventSink {
   readonly #response: ServerResponse;
   readonly #waitingBytesMax: number;
-  readonly #room: StreamRoom | undefined;
+  readonly #room: EventStreamOptions['room'];
   #held: (() => void)[] = [];
 
   constructor(response: ServerResponse, options: EventStreamOptions = {}) {
@@ -84,8 +85,8 @@ export class EventStream implements EventSink {
     // TLS encrypts into memory of its own, and a string is made bytes of.
     const isShared = typeof blocks !== 'string' && !(this.#response.socket instanceof TLSSocket);
     const giveBack = isShared
-      ? this.#room.hold(blocks.buffer, blocks.buffer.byteLength)
-      : this.#room.hold(this, Buffer.byteLength(blocks));
+      ? this.#room.of.hold(this.#room.key, blocks.buffer, blocks.buffer.byteLength)
+      : this.#room.of.hold(this.#room.key, {}, Buffer.byteLength(blocks));
     if (giveBack === undefined) return false;
     this.#held.push(giveBack);
     return true;

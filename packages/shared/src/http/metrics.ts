@@ -1,5 +1,6 @@
 import type { FastifyInstance } from 'fastify';
 import { Counter, collectDefaultMetrics, Gauge, Registry } from 'prom-client';
+import type { Share } from '../shares/share.ts';
 import type { WatchedTls } from '../tls/watched-tls.ts';
 import { RequestTimes } from './request-times.ts';
 
@@ -12,6 +13,10 @@ export interface ServiceMetrics {
   tlsRefused(listener: string): void;
   /** Shows when a certificate ends, whenever the metrics are asked for. */
   watchCertificate(use: string, tls: WatchedTls): void;
+  /** Shows what is held of shares and what waits, whenever the metrics are asked for. Their names are the labels. */
+  watchShares(shares: readonly Share[]): void;
+  /** Shows how many transfers and connections a share had cut off since they were too slow. */
+  watchCuts(share: Share, cuts: () => number): void;
 }
 
 let processRegistry: Registry | undefined;
@@ -59,7 +64,9 @@ export function createServiceMetrics(prefix: string): ServiceMetrics {
         if (notAfterMs !== undefined) this.set({ use }, notAfterMs / 1_000);
     },
   });
+  const shares = watchShares(prefix, registry);
   return {
+    ...shares,
     registry,
     measureRequests: (app, listener) => {
       const record = times.recorderOf(listener);
@@ -76,6 +83,60 @@ export function createServiceMetrics(prefix: string): ServiceMetrics {
     tlsRefused: (listener) => tlsRefused.inc({ listener }),
     watchCertificate: (use, tls) => certificates.set(use, tls),
   };
+}
+
+function watchShares(prefix: string, registry: Registry): Pick<ServiceMetrics, 'watchShares' | 'watchCuts'> {
+  const watched = new Map<string, Share>();
+  const cuts = new Map<string, (() => number)[]>();
+  const registers = [registry];
+  const figures: readonly (readonly [string, string, (share: Share) => number])[] = [
+    ['capacity', 'Units of a share for the whole process.', ({ capacity }) => capacity],
+    ['held', 'Units of a share that are held.', ({ held }) => held],
+    ['waiting', 'Requests that wait for a share.', ({ waiting }) => waiting],
+    ['subjects', 'Subjects that hold some of a share, or wait for it.', ({ subjects }) => subjects],
+  ];
+  for (const [name, help, read] of figures)
+    new Gauge({
+      ...{ name: `${prefix}share_${name}`, help, labelNames: ['share'], registers },
+      collect() {
+        for (const [share, it] of watched) this.set({ share }, read(it));
+      },
+    });
+  new Counter({
+    name: `${prefix}share_refusals_total`,
+    help: 'Requests that were refused: rate_limited, since their own share was in use; overloaded, since that of the process was.',
+    labelNames: ['share', 'code'],
+    registers,
+    collect() {
+      this.reset();
+      for (const [share, { refusals }] of watched)
+        for (const [code, count] of Object.entries(refusals)) this.inc({ share, code }, count);
+    },
+  });
+  new Counter({
+    name: `${prefix}share_cuts_total`,
+    help: 'Bodies, answers and connections that were cut off since they were too slow.',
+    labelNames: ['share'],
+    registers,
+    collect() {
+      this.reset();
+      for (const [share, all] of cuts)
+        this.inc(
+          { share },
+          all.reduce((sum, read) => sum + read(), 0),
+        );
+    },
+  });
+  return {
+    watchShares: (shares) => {
+      for (const share of shares) watched.set(labelOf(share), share);
+    },
+    watchCuts: (share, read) => cuts.set(labelOf(share), [...(cuts.get(labelOf(share)) ?? []), read]),
+  };
+}
+
+function labelOf({ name }: Share): string {
+  return name.replaceAll(' ', '_');
 }
 
 /** A gauge that is read whenever the metrics are asked for. */

@@ -1,4 +1,5 @@
 import { randomBytes } from 'node:crypto';
+import type { IncomingMessage } from 'node:http';
 import Fastify, {
   type FastifyInstance,
   type FastifyReply,
@@ -13,16 +14,20 @@ import { rememberRoutes } from '../openapi/registered-routes.ts';
 import { guardTls, type ServerTls, tlsOptionsOf } from '../tls/server-tls.ts';
 import { callerNetwork } from './addresses.ts';
 import { AllowedMethods } from './allowed-methods.ts';
+import { boundAnswers } from './answer-room.ts';
 import { writeAnswersTogether } from './answers-together.ts';
+import { type BodyDone, boundBodies, readBody } from './body-room.ts';
 import { answerClientError, refuseConnect } from './client-errors.ts';
 import { beginInOrder } from './connection.ts';
+import { FIRST_BYTE_MS, limitConnections } from './connection-limit.ts';
 import { awaitsContinue, continueWhenRead } from './expectation.ts';
-import { boundHeldAnswers, boundHeldBodies } from './held-bytes.ts';
+import { createHttpShares, type HttpShares } from './http-shares.ts';
 import { isUtf8Type } from './media-type.ts';
 import { replyProblem, toAppError } from './problem-reply.ts';
 import { SERVER_WAITING_BYTES_MAX } from './read-ahead.ts';
 import { RefusalLog } from './refusal-log.ts';
 import { requestFault } from './request-fault.ts';
+import { enterShares } from './request-share.ts';
 
 /** Why a request is refused. */
 const REFUSAL = Symbol('refusal');
@@ -47,18 +52,12 @@ export interface HttpServerOptions {
   readonly stalledTimeoutMs?: number;
   /** {@link CLOSE_GRACE_MS} unless a test is in a hurry. */
   readonly closeGraceMs?: number;
-  /** {@link HELD_BYTES_MAX} unless a test says otherwise. */
-  readonly heldBytesMax?: number;
+  /** What its requests share, with those of other listeners of the process. */
+  readonly shares?: HttpShares;
   /** {@link SERVER_WAITING_BYTES_MAX} unless a test says otherwise. */
   readonly waitingBytesMax?: number;
-  /** {@link CONNECTIONS_MAX} unless a test says otherwise. */
-  readonly connectionsMax?: number;
 }
 
-/** Connections of one server; more are closed as they come, so that strangers do not use up the file descriptors. */
-export const CONNECTIONS_MAX = 4_096;
-/** Bytes of bodies that one server holds at a time, all connections together, and the same of answers; beyond it 503 `overloaded`. */
-export const HELD_BYTES_MAX = 134_217_728;
 /** Longest time to receive a whole request, milliseconds. */
 export const REQUEST_TIMEOUT_MS = 30_000;
 /**
@@ -117,6 +116,8 @@ export function createHttpServer(options: HttpServerOptions): FastifyInstance {
   };
   const clientErrorPorts = { newRequestId, allowedAt: (target: string) => allowed?.at(target) };
 
+  const shares = options.shares ?? createHttpShares();
+  const { isProxy } = shares.connections;
   const nodeOptions = {
     maxHeaderSize: HEADER_BYTES_MAX,
     headersTimeout: requestTimeoutMs,
@@ -133,6 +134,7 @@ export function createHttpServer(options: HttpServerOptions): FastifyInstance {
     childLoggerFactory: (logger) => logger,
     genReqId: newRequestId,
     requestIdHeader: false,
+    ...(isProxy === undefined ? {} : { trustProxy: isProxy }),
     bodyLimit: options.bodyBytesMax,
     routerOptions: { maxParamLength: PARAM_LENGTH_MAX },
     exposeHeadRoutes: true,
@@ -143,7 +145,7 @@ export function createHttpServer(options: HttpServerOptions): FastifyInstance {
     return503OnClosing: false,
     ...(options.tls === undefined
       ? { http: nodeOptions }
-      : { https: { ...nodeOptions, ...tlsOptionsOf(options.tls) } }),
+      : { https: { ...nodeOptions, ...tlsOptionsOf(options.tls), handshakeTimeout: FIRST_BYTE_MS } }),
     frameworkErrors: (error, request, reply) => {
       replyProblem(fail(error, request), request, reply);
     },
@@ -154,16 +156,14 @@ export function createHttpServer(options: HttpServerOptions): FastifyInstance {
   beginInOrder(app.server, options.waitingBytesMax ?? SERVER_WAITING_BYTES_MAX);
   continueWhenRead(app.server);
   refuseConnect(app, clientErrorPorts);
-  app.server.maxConnections = options.connectionsMax ?? CONNECTIONS_MAX;
+  limitConnections(app, shares.connections);
   closeInTime(app, options.closeGraceMs ?? CLOSE_GRACE_MS);
-  boundHeldBodies(app, options.bodyBytesMax, options.heldBytesMax ?? HELD_BYTES_MAX);
-  boundHeldAnswers(app, options.heldBytesMax ?? HELD_BYTES_MAX);
+  boundBodies(app, shares.bodies);
+  enterShares(app);
+  boundAnswers(app, shares.answers);
 
   app.removeAllContentTypeParsers();
-  app.addContentTypeParser('application/json', { parseAs: 'buffer' }, (request, body, done) => {
-    if (isUtf8Type(request.headers['content-type'])) done(null, body);
-    else done(new AppError('unsupported_media_type', { detail: 'the charset must be utf-8' }), undefined);
-  });
+  app.addContentTypeParser('application/json', readUtf8);
   // These three run for every request: with callbacks they cost no promise each.
   app.addHook('onRequest', (request, reply, done) => {
     const fault = requestFault(request.raw);
@@ -201,6 +201,12 @@ export function createHttpServer(options: HttpServerOptions): FastifyInstance {
   allowedByApp.set(app, allowed);
   rememberRoutes(app);
   return app;
+}
+
+/** The parser of a content type whose bodies reach the handlers as bytes. */
+export function readUtf8(request: FastifyRequest, payload: IncomingMessage, done: BodyDone): void {
+  if (isUtf8Type(request.headers['content-type'])) readBody(request, payload, done);
+  else done(new AppError('unsupported_media_type', { detail: 'the charset must be utf-8' }));
 }
 
 /** One line for a refusal, unless its client has had one for the same in this second. */

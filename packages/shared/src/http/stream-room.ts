@@ -1,44 +1,41 @@
+import type { Hold, Share } from '../shares/share.ts';
+import type { ShareKey } from '../shares/share-key.ts';
+
 /** Writes below this are not counted: a connection holds as much in any case. They may lie in memory that others use as well. */
 export const COUNTED_WRITE_BYTES_MIN = 16_384;
 
 /**
- * Room for what streams hold for readers that have not taken it yet, all streams together. Bytes that several hold are in memory once, and
- * count once.
+ * Room for what streams hold for readers that have not taken it yet. Bytes that several hold are in memory once, and count once: for the one
+ * that was first.
  */
 export class StreamRoom {
-  readonly #bytesMax: number;
-  readonly #holders = new Map<object, number>();
-  #heldBytes = 0;
+  readonly #share: Share;
+  readonly #holders = new Map<object, { readonly hold: Hold; count: number }>();
 
-  constructor(bytesMax: number) {
-    this.#bytesMax = bytesMax;
-  }
-
-  get heldBytes(): number {
-    return this.#heldBytes;
+  constructor(share: Share) {
+    this.#share = share;
   }
 
   /**
-   * Takes room for a write. One that is larger than all the room is let in when nothing else is held.
+   * Takes room for a write.
    *
-   * @param memory what the bytes are in: the same for whoever shares them, who all name the same number of bytes.
+   * @param memory what the bytes are in: the same for all that share them, who all name the same number of bytes.
    * @returns what gives the room back, once; undefined when there is none.
    */
-  hold(memory: object, bytes: number): (() => void) | undefined {
-    const holders = this.#holders.get(memory) ?? 0;
-    if (holders === 0) {
-      if (this.#heldBytes > 0 && this.#heldBytes + bytes > this.#bytesMax) return undefined;
-      this.#heldBytes += bytes;
+  hold(key: ShareKey, memory: object, bytes: number): (() => void) | undefined {
+    const known = this.#holders.get(memory);
+    const hold = known?.hold ?? this.#share.tryTake(key, bytes);
+    if (hold === undefined) {
+      this.#share.refusal(key, bytes);
+      return undefined;
     }
-    this.#holders.set(memory, holders + 1);
+    const holders = known ?? { hold, count: 0 };
+    holders.count++;
+    this.#holders.set(memory, holders);
     return () => {
-      const others = (this.#holders.get(memory) ?? 0) - 1;
-      if (others > 0) {
-        this.#holders.set(memory, others);
-        return;
-      }
+      if (--holders.count > 0) return;
       this.#holders.delete(memory);
-      this.#heldBytes -= bytes;
+      hold[Symbol.dispose]();
     };
   }
 }

@@ -81,6 +81,18 @@ class World {
     );
   }
 
+  /** Whether an earlier one of the same project waits: they keep their order, the small ones and the large ones. */
+  isBehind(asked: Asked): boolean {
+    const isSmall = asked.units <= SMALL_MAX;
+    const [first] = this.of('waiting').filter(
+      ({ key, units }) =>
+        key.subject === asked.key.subject &&
+        key.project === asked.key.project &&
+        units <= SMALL_MAX === isSmall,
+    );
+    return first !== asked;
+  }
+
   settled(): Promise<void> {
     return new Promise((resolve) => setImmediate(resolve));
   }
@@ -158,7 +170,7 @@ test('nobody waits where there is room, nor for longer than five seconds, and al
         const waiting = world.of('waiting');
         expect([share.held, share.waiting]).toEqual([world.held(), waiting.length]);
         for (const { sinceMs } of waiting) expect(clock.monotonic() - sinceMs).toBeLessThan(WAIT_MS_MAX);
-        const may = waiting.filter((asked) => !world.isCapped(asked));
+        const may = waiting.filter((asked) => !world.isCapped(asked) && !world.isBehind(asked));
         const least = Math.min(...may.map((asked) => world.heldBySubjectOf(asked)));
         const next = may.filter((asked) => world.heldBySubjectOf(asked) === least);
         if (next.length > 0)

@@ -74,7 +74,10 @@ test('a request is refused after five seconds: 429 beyond its own share, 503 whe
   share.sweep();
   await Promise.all([own.settled, other.settled]);
   expect(own.seen.error).toMatchObject({ code: 'rate_limited', detail: 'your share of answers is in use' });
-  expect(other.seen.error).toMatchObject({ code: 'overloaded', detail: 'no answers are free' });
+  expect(other.seen.error).toMatchObject({
+    code: 'overloaded',
+    detail: 'the service has no answers to spare',
+  });
   expect([share.waiting, share.held]).toEqual([0, 100]);
   expect(share.refusals).toEqual({ rate_limited: 1, overloaded: 1 });
 });
@@ -122,6 +125,29 @@ test('small requests have a reserve, which large ones neither take nor hold up',
   hold?.[Symbol.dispose]();
   await large.settled;
   expect(large.seen.hold?.units).toBe(40);
+});
+
+test('one subject gets a quarter of the reserve, so that small requests of others find room in it', async () => {
+  const { share } = shareOf({ reserve: 20, smallMax: 5 });
+  share.tryTake(key('a'), 80);
+  for (const units of [3, 2]) expect(share.tryTake(key('a'), units)).toBeDefined();
+  expect(share.tryTake(key('a'), 1)).toBeUndefined();
+  const own = follow(share.take(key('a'), 1));
+  const other = follow(share.take(key('b'), 5));
+  await other.settled;
+  expect([other.seen.hold?.units, own.seen.hold, share.held]).toEqual([5, undefined, 90]);
+});
+
+test('no more units wait than the bound, and the latest of the subject that has most in the queue is refused', async () => {
+  const { share } = shareOf({ waitingUnitsMax: 50 });
+  share.tryTake(key('flood'), 100);
+  const first = follow(share.take(key('flood'), 20));
+  const second = follow(share.take(key('flood'), 20));
+  const other = follow(share.take(key('modest'), 20));
+  await second.settled;
+  expect(hasCode(second.seen.error, 'rate_limited')).toBe(true);
+  expect([first.seen, other.seen, share.waiting]).toEqual([{}, {}, 2]);
+  await expect(share.take(key('other'), 51)).rejects.toMatchObject({ code: 'overloaded' });
 });
 
 test('a request that is aborted leaves the queue at once, and those behind it are served', async () => {

@@ -9,6 +9,8 @@ export const WAITING_MAX = 1_024;
 /** How long releases count for the rate at which room becomes free. */
 const RATE_WINDOW_MS = 5_000;
 const RETRY_AFTER_S_MAX = 30;
+/** One subject gets so much of the reserve: the others find some of it in any case. */
+const RESERVE_OF_SUBJECT = 1 / 4;
 
 export interface ShareOptions {
   /** What it is a share of, as refusals and metrics name it: `answers`. */
@@ -23,6 +25,8 @@ export interface ShareOptions {
   readonly projectMax?: number;
   /** How long a request waits; 0 for not at all, {@link WAIT_MS_MAX} by default. */
   readonly waitMs?: number;
+  /** Units that may wait at a time, where what waits is in memory already; no bound by default. */
+  readonly waitingUnitsMax?: number;
   readonly clock: Clock;
 }
 
@@ -36,6 +40,7 @@ export interface Hold extends Disposable {
 interface SubjectAccount {
   readonly id: string;
   held: number;
+  heldOfReserve: number;
   waiting: number;
   /** Those with holds or waiting requests. */
   readonly projects: Map<string, ProjectAccount>;
@@ -103,6 +108,7 @@ export class Share {
   readonly #smallMax: number;
   readonly #subjectMax: number;
   readonly #projectMax: number;
+  readonly #waitingUnitsMax: number;
   /** Those with holds or waiting requests. */
   readonly #subjects = new Map<string, SubjectAccount>();
   #held = 0;
@@ -128,6 +134,7 @@ export class Share {
     this.#smallMax = smallMax;
     this.#subjectMax = subjectMax;
     this.#projectMax = projectMax;
+    this.#waitingUnitsMax = options.waitingUnitsMax ?? Number.POSITIVE_INFINITY;
     this.#windowSinceMs = clock.monotonic();
   }
 
@@ -161,7 +168,7 @@ export class Share {
     const account = this.#accountOf(key);
     if (!this.#isWithinCaps(account, units)) return undefined;
     if (this.#hasRoom(units)) return this.#hold(account, units, false);
-    return this.#hasReserve(units) ? this.#hold(account, units, true) : undefined;
+    return this.#hasReserve(account, units) ? this.#hold(account, units, true) : undefined;
   }
 
   /** Holds units whether or not there is room: for what is in memory already. */
@@ -194,6 +201,12 @@ export class Share {
     };
     signal.addEventListener('abort', giveUp, { once: true });
     return promise.finally(() => signal.removeEventListener('abort', giveUp));
+  }
+
+  /** Runs a task that holds one unit. @throws AppError as {@link take}, and what the task throws. */
+  async run<T>(key: ShareKey, task: () => Promise<T>): Promise<T> {
+    using _hold = await this.take(key, 1);
+    return await task();
   }
 
   /** Why a request has no room now. Counts it as refused. */
@@ -241,8 +254,10 @@ export class Share {
   #add({ account, ofReserve }: Held, more: number): void {
     account.held += more;
     account.subject.held += more;
-    if (ofReserve) this.#heldOfReserve += more;
-    else this.#held += more;
+    if (ofReserve) {
+      account.subject.heldOfReserve += more;
+      this.#heldOfReserve += more;
+    } else this.#held += more;
     if (more < 0) this.#noteReleased(-more);
   }
 
@@ -254,7 +269,8 @@ export class Share {
     this.#waiting++;
     this.#unitsWaiting += units;
     this.#serve();
-    if (this.#waiting > WAITING_MAX) this.#refuse(this.#lastOfLongest());
+    while (this.#waiting > WAITING_MAX || this.#unitsWaiting > this.#waitingUnitsMax)
+      this.#refuse(this.#lastOfLongest());
     if (this.#waiting > 0 && this.#timer === undefined) this.#sweepIn(this.#waitMs);
   }
 
@@ -286,7 +302,7 @@ export class Share {
       }
       // The room that the next one waits for is not given to smaller ones: these have the reserve.
       const small = this.#next(true);
-      if (small === undefined || !this.#hasReserve(small.units)) return;
+      if (small === undefined) return;
       this.#grant(small, true);
     }
   }
@@ -298,15 +314,21 @@ export class Share {
     waiter.grant(hold);
   }
 
-  /** Whose turn it is, of those whose caps are not reached. */
-  #next(onlySmall: boolean): Waiter | undefined {
+  /**
+   * Whose turn it is, of those whose caps are not reached.
+   *
+   * @param ofReserve only those for which the reserve has room.
+   */
+  #next(ofReserve: boolean): Waiter | undefined {
     let best: Waiter | undefined;
     for (const subject of this.#subjects.values()) {
       if (subject.waiting === 0 || (best !== undefined && subject.held > best.account.subject.held)) continue;
       for (const { small, large } of subject.projects.values())
-        for (const first of onlySmall ? [small[0]] : [small[0], large[0]])
-          if (first !== undefined && this.#isWithinCaps(first.account, first.units))
-            if (best === undefined || isBefore(first, best)) best = first;
+        for (const first of ofReserve ? [small[0]] : [small[0], large[0]]) {
+          if (first === undefined || !this.#isWithinCaps(first.account, first.units)) continue;
+          if (ofReserve && !this.#hasReserve(first.account, first.units)) continue;
+          if (best === undefined || isBefore(first, best)) best = first;
+        }
     }
     return best;
   }
@@ -319,8 +341,13 @@ export class Share {
     return this.#held === 0 || this.#held + units <= this.capacity - this.#reserve;
   }
 
-  #hasReserve(units: number): boolean {
-    return units <= this.#smallMax && this.#heldOfReserve + units <= this.#reserve;
+  #hasReserve({ subject }: ProjectAccount, units: number): boolean {
+    const ofSubject = subject.heldOfReserve;
+    return (
+      units <= this.#smallMax &&
+      this.#heldOfReserve + units <= this.#reserve &&
+      (ofSubject === 0 || ofSubject + units <= this.#reserve * RESERVE_OF_SUBJECT)
+    );
   }
 
   #isWithinCaps({ held, subject }: ProjectAccount, units: number): boolean {
@@ -348,7 +375,9 @@ export class Share {
     const isOwn = !this.#isWithinCaps(account, units) || (held > 0 && held + units > fairShare);
     const code = isOwn ? 'rate_limited' : 'overloaded';
     this.#refusals[code]++;
-    const detail = isOwn ? `your share of ${this.name} is in use` : `no ${this.name} are free`;
+    const detail = isOwn
+      ? `your share of ${this.name} is in use`
+      : `the service has no ${this.name} to spare`;
     return new AppError(code, { detail, retryAfterS: this.#retryAfterS(units) });
   }
 
@@ -385,7 +414,13 @@ export class Share {
 
   /** The account of a key. One that nobody uses is not remembered. */
   #accountOf({ subject: id, project }: ShareKey): ProjectAccount {
-    const subject = this.#subjects.get(id) ?? { id, held: 0, waiting: 0, projects: new Map() };
+    const subject = this.#subjects.get(id) ?? {
+      id,
+      held: 0,
+      heldOfReserve: 0,
+      waiting: 0,
+      projects: new Map(),
+    };
     return subject.projects.get(project) ?? { id: project, subject, held: 0, users: 0, small: [], large: [] };
   }
 

@@ -22,15 +22,45 @@ function take(
   return taken;
 }
 
+/** An item is named after its group: `a/1`. */
+const queueOf = (shareMin: number) => new FairQueue<string>(shareMin, (item) => item.split('/')[0] ?? '');
+
 describe('FairQueue', () => {
+  it('gives a group with many items no more than one with a single item', () => {
+    const queue = queueOf(10);
+    for (let n = 0; n < 1_000; n++) queue.add(`many/${n}`);
+    queue.add('one/1');
+    const taken = take(queue, 50, {}, 1_000);
+    const one = taken['one/1'] ?? 0;
+    const all = Object.values(taken).reduce((sum, bytes) => sum + bytes, 0);
+    expect(one / all).toBeGreaterThan(0.45);
+  });
+
+  it('asks each group before it asks one twice, though a single take fills the round', () => {
+    const queue = queueOf(10);
+    for (const item of ['a/1', 'a/2', 'a/3', 'b/1', 'c/1']) queue.add(item);
+    const order: string[] = [];
+    for (let round = 0; round < 5; round++)
+      queue.round(
+        100,
+        (left) => left <= 0,
+        (item) => {
+          order.push(item);
+          return 100;
+        },
+      );
+    expect(order.slice(0, 3).map((item) => item[0])).toEqual(['a', 'b', 'c']);
+    expect(new Set(order)).toEqual(new Set(['a/1', 'a/2', 'a/3', 'b/1', 'c/1']));
+  });
+
   it('gives all that there is to who waits alone', () => {
-    const queue = new FairQueue<string>(10);
+    const queue = queueOf(10);
     queue.add('a');
     expect(take(queue, 3, {}, 1_000)).toEqual({ a: 3_000 });
   });
 
   it('gives equal shares by bytes, whatever one takes at a time', () => {
-    const queue = new FairQueue<string>(10);
+    const queue = queueOf(10);
     for (const item of ['small', 'large', 'other']) queue.add(item);
     const taken = take(queue, 300, { large: 900 }, 900);
     const mean = (taken['small']! + taken['large']! + taken['other']!) / 3;
@@ -39,7 +69,7 @@ describe('FairQueue', () => {
   });
 
   it('begins the next round with those who did not get a turn', () => {
-    const queue = new FairQueue<string>(100);
+    const queue = queueOf(100);
     for (let at = 0; at < 30; at++) queue.add(String(at));
     const taken = take(queue, 30, {}, 1_000);
     expect(Object.keys(taken)).toHaveLength(30);
@@ -47,7 +77,7 @@ describe('FairQueue', () => {
   });
 
   it('drops who has nothing, and takes it back at the end', () => {
-    const queue = new FairQueue<string>(10);
+    const queue = queueOf(10);
     queue.add('a');
     queue.add('b');
     queue.round(

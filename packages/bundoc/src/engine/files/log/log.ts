@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { dirname } from 'node:path';
 import { AppError, hasCode } from '@bundoc/shared/errors';
+import { currentShare } from '@bundoc/shared/shares/current-share';
 import { Carrier } from './carrier.ts';
 import { frameBytes } from './frame.ts';
 import { BLOCK_BYTES, blocksOf, FRAME_PARTS_MAX, type FramePlace, type Place } from './layout.ts';
@@ -168,7 +169,10 @@ export class Log implements ReadableLog, AsyncDisposable {
     const { turns } = this.#writer;
     const attached = turns.attach(source, after);
     return {
-      ready: () => this.#writer.ready(attached),
+      ready: () => {
+        attached.subject = currentShare().subject;
+        this.#writer.ready(attached);
+      },
       mark: () => turns.mark(attached),
       detach: () => turns.detach(attached),
     };

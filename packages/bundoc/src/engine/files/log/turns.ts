@@ -28,6 +28,8 @@ interface Large {
 /** A project that writes. */
 export interface Attached {
   readonly source: PartSource;
+  /** Who wrote last, whose turn it takes. */
+  subject: string;
   newest: Place | undefined;
   seal: { readonly segmentId: Buffer; readonly version: number; readonly seal: PartSeal } | undefined;
   large: Large | undefined;
@@ -54,7 +56,7 @@ export class Turns {
   readonly #observer: LogObserver | undefined;
   readonly #segments: Segments;
   readonly #index: HandleIndex;
-  readonly #queue = new FairQueue<Attached>(SHARE_BYTES_MIN);
+  readonly #queue = new FairQueue<Attached>(SHARE_BYTES_MIN, ({ subject }) => subject);
   /** Who has something, and must wait until a segment is free or its own parts are covered. */
   readonly #held = new Set<Attached>();
   readonly #attached = new Map<string, Attached>();
@@ -74,7 +76,9 @@ export class Turns {
     const { handle } = source;
     assert(!this.#attached.has(handle), 'a handle is attached once');
     const newest = this.#index.newest(handle) ?? after;
-    const attached: Attached = { source, newest, seal: undefined, large: undefined, reserveBytes: 0 };
+    const attached: Attached = {
+      ...{ source, subject: '', newest, seal: undefined, large: undefined, reserveBytes: 0 },
+    };
     this.#attached.set(handle, attached);
     return attached;
   }

@@ -1,0 +1,186 @@
+// A neighbour that reads, writes and queries its own small project while others do their worst.
+
+import { fork } from 'node:child_process';
+import { once } from 'node:events';
+import { Agent, request } from 'node:http';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { fileURLToPath } from 'node:url';
+import { ATTACKS, attackersDocuments } from '../lib/attacks.mjs';
+import { Client } from '../lib/client.mjs';
+import { readMetrics } from '../lib/metrics.mjs';
+import { usage } from '../lib/processes.mjs';
+import { say } from '../lib/report.mjs';
+
+export { ATTACKS };
+
+const PER_SECOND = 50;
+const FOUR = 4;
+const MANY = 64;
+const RSS_MIB_MAX = 1_200;
+
+/** Every attack by one attacker, by one with four projects, and by 64; what a neighbour notices of each, and what is left behind. */
+export async function neighboursTarget(bench) {
+  const { report, installation, keep, quick, full } = bench;
+  await bench.bundoc.stop();
+  const bundoc = await keep(installation.startBundoc({ BUNDOC_CONNECTIONS_PER_ADDRESS: '256' }, ['--cpu-prof','--cpu-prof-dir=/tmp/w-shares/prof']));
+  const seconds = full ? 30 : quick ? 3 : 10;
+  const projects = Array.from({ length: MANY }, (_, n) => `attacker-${n}`);
+  say('issuing tokens and filling the projects');
+  const scopes = 'docs:read docs:write docs:admin';
+  const [first, ...others] = projects;
+  const openings = Array.from({ length: 96 }, (_, n) => `${first}-${n}`);
+  const wide = installation.issueToken('client', scopes, [...projects.slice(0, FOUR), ...openings]);
+  const teams = {
+    one: [{ token: wide, project: first, address: '127.0.1.1' }],
+    four: projects.slice(0, FOUR).map((project) => ({ token: wide, project, address: '127.0.1.1' })),
+    many: [
+      { token: wide, project: first, address: '127.0.1.1' },
+      ...(quick ? [] : others).map((project, n) => ({
+        token: installation.issueToken('client', scopes, [project]),
+        ...{ project, address: `127.0.1.${n + 2}` },
+      })),
+    ],
+  };
+  const filling = new Client(bundoc.url, installation.issueToken('client', scopes), { connections: 4 });
+  for (const { project } of quick ? teams.four : teams.many)
+    for (const [path, body] of attackersDocuments(project))
+      await filling.send('PUT', path, JSON.parse(body), [200, 201]);
+  if (filling.errors > 0) throw new Error(filling.errorText());
+  filling.close();
+
+  const neighbour = new Neighbour(bundoc.url, installation.issueToken('client', scopes, ['neighbour']));
+  await neighbour.measure(3);
+  const alone = await neighbour.measure(10);
+  report.note(
+    `The neighbour alone: p50 ${ms(alone.p50)}, p99 ${ms(alone.p99)}, at ${PER_SECOND} requests a second.`,
+  );
+  const metrics = installation.issueToken('service', 'docs:metrics');
+  const worst = { refused: 0, p50: 0, rssMb: 0, left: 0, after: 0, p99: { one: 0, four: 0, many: 0 } };
+  const names = bench.attacks.length > 0 ? bench.attacks : Object.keys(ATTACKS);
+  for (const [team, attackers] of Object.entries(teams))
+    for (const name of team === 'many' && quick ? [] : names) {
+      const seen = await attacked(bundoc, neighbour, { name, attackers, seconds });
+      await sleep(2_000);
+      const left = await heldOf(bundoc.url, metrics);
+      const after = await neighbour.measure(2);
+      const of = `${name}, ${attackers.length} attacker${attackers.length > 1 ? 's' : ''}`;
+      const row = `${of}: p50 ${ms(seen.p50)}, p99 ${ms(seen.p99)}, ${seen.refused} of ${seen.requests} refused, at most ${Math.round(seen.rssMb)} MiB; 2 s later p50 ${ms(after.p50)}, ${left} holds.`;
+      say(row);
+      report.note(row);
+      worst.refused += seen.refused;
+      worst.p50 = Math.max(worst.p50, seen.p50);
+      worst.rssMb = Math.max(worst.rssMb, seen.rssMb);
+      worst.left = Math.max(worst.left, left);
+      worst.after = Math.max(worst.after, after.p50 / alone.p50);
+      worst.p99[team] = Math.max(worst.p99[team], seen.p99);
+    }
+  neighbour.close();
+  report.target('neighbour’s requests refused or failed', [worst.refused], 0, 'at most');
+  report.target('neighbour’s median in the worst attack, ms', [worst.p50], 2 * alone.p50 + 3, 'at most');
+  report.target(
+    'neighbour’s p99, one attacker, ms',
+    [Math.max(worst.p99.one, worst.p99.four)],
+    50,
+    'at most',
+  );
+  if (!quick) report.target('neighbour’s p99, 64 attackers, ms', [worst.p99.many], 100, 'at most');
+  report.target('resident memory of Bundoc, MiB', [worst.rssMb], RSS_MIB_MAX, 'at most');
+  report.target('units held 2 s after an attack', [worst.left], 0, 'at most');
+  report.target('neighbour’s median 2 s after an attack, of alone', [worst.after], 1.2, 'at most');
+  await bundoc.stop();
+  bench.bundoc = await keep(installation.startBundoc());
+}
+
+async function attacked(bundoc, neighbour, { name, attackers, seconds }) {
+  const process = fork(fileURLToPath(new URL('../lib/attacker.mjs', import.meta.url)), { stdio: 'inherit' });
+  const ended = once(process, 'exit');
+  let rssMb = 0;
+  const watch = setInterval(() => {
+    rssMb = Math.max(rssMb, usage(bundoc.pid).rssMb);
+  }, 200);
+  try {
+    process.send({ name, url: bundoc.url, attackers });
+    return { ...(await neighbour.measure(seconds)), rssMb };
+  } finally {
+    clearInterval(watch);
+    if (process.connected) process.send('stop');
+    await Promise.race([ended, sleep(5_000)]);
+    process.kill('SIGKILL');
+  }
+}
+
+/** Units that are held of all shares but connections: a scraper and the neighbour have some of these. */
+async function heldOf(url, token) {
+  const metrics = await readMetrics(url, token);
+  const ofConnections = metrics.sumOf('bundoc_share_held', 'share="connections"');
+  return metrics.sumOf('bundoc_share_held') - ofConnections;
+}
+
+/** Sends requests at a fixed rate, half of them on new connections, and measures each from when it was due. */
+class Neighbour {
+  #url;
+  #token;
+  #kept = new Agent({ keepAlive: true, maxSockets: 8 });
+  #count = 0;
+
+  constructor(url, token) {
+    this.#url = url;
+    this.#token = token;
+  }
+
+  async measure(seconds) {
+    const times = [];
+    let refused = 0;
+    const sent = [];
+    const beganMs = performance.now();
+    for (let n = 0; n < seconds * PER_SECOND; n++) {
+      const dueMs = beganMs + (n * 1_000) / PER_SECOND;
+      await sleep(Math.max(0, dueMs - performance.now()));
+      sent.push(
+        this.#send(this.#count++).then((isDone) => {
+          times.push(performance.now() - dueMs);
+          if (!isDone) refused++;
+        }),
+      );
+    }
+    await Promise.all(sent);
+    times.sort((a, b) => a - b);
+    const at = (share) => times[Math.min(times.length - 1, Math.floor(times.length * share))];
+    return { requests: times.length, refused, p50: at(0.5), p99: at(0.99), rssMb: 0 };
+  }
+
+  close() {
+    this.#kept.destroy();
+  }
+
+  #send(n) {
+    const collection = '/v1/projects/neighbour/collections/notes';
+    const id = Math.floor(n / 3) % 20;
+    const [method, path, body] = [
+      ['PUT', `${collection}/documents/${id}`, JSON.stringify({ n, group: id % 5, text: 'x'.repeat(500) })],
+      ['GET', `${collection}/documents/${id}`],
+      ['POST', `${collection}/query`, JSON.stringify({ where: { group: id % 5 } })],
+    ][n % 3];
+    const headers = {
+      authorization: `Bearer ${this.#token}`,
+      ...(body === undefined
+        ? {}
+        : { 'content-type': 'application/json', 'content-length': Buffer.byteLength(body) }),
+    };
+    const agent = n % 2 === 0 ? this.#kept : false;
+    return new Promise((resolve) => {
+      const sent = request(`${this.#url}${path}`, { method, headers, agent, timeout: 30_000 }, (response) => {
+        response.resume();
+        response.on('end', () => resolve(response.statusCode < 400));
+        response.on('error', () => resolve(false));
+      });
+      sent.on('timeout', () => sent.destroy());
+      sent.on('error', () => resolve(false));
+      sent.end(body);
+    });
+  }
+}
+
+function ms(value) {
+  return `${value.toFixed(1)} ms`;
+}

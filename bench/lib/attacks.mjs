@@ -1,0 +1,209 @@
+// What one token can do to a service within its rights. Each attack is told `{ url, token, project, address, signal }`, and ends with the
+// signal. Whatever is answered is of no interest to it.
+
+import { connect } from 'node:net';
+import { setTimeout as sleep } from 'node:timers/promises';
+
+const MIB = 1_048_576;
+const JSON_TYPE = 'Content-Type: application/json\r\n';
+
+/** What an attacker's project needs for the attacks, as paths and bodies of PUTs. */
+export function* attackersDocuments(project) {
+  const documents = (collection) => `/v1/projects/${project}/collections/${collection}/documents`;
+  const dense = JSON.stringify({ v: Array.from({ length: 60_000 }, (_, n) => n % 10) });
+  for (let n = 0; n < 16; n++) yield [`${documents('dense')}/${n}`, dense];
+  const large = JSON.stringify({ n: 1, s: 'x'.repeat(MIB - 1_024) });
+  for (let n = 0; n < 18; n++) yield [`${documents('large')}/${n}`, large];
+  let nested = { a: 1 };
+  for (let depth = 0; depth < 10; depth++) nested = { a: [nested, nested] };
+  for (let n = 0; n < 20; n++) yield [`${documents('nested')}/${n}`, JSON.stringify(nested)];
+  yield [
+    `/v1/projects/${project}/collections/checked`,
+    JSON.stringify({
+      schema: {
+        properties: {
+          v: {
+            items: {
+              anyOf: Array.from({ length: 20 }, (_, n) => ({ const: -1 - n })).concat({ type: 'integer' }),
+            },
+          },
+        },
+      },
+    }),
+  ];
+}
+
+const collection = ({ project }, name) => `/v1/projects/${project}/collections/${name}`;
+
+/** @type {Record<string, (attack: Attack) => Promise<unknown>>} */
+export const ATTACKS = {
+  'one deep query': (attack) => repeat(attack, 1, deepQuery),
+  '12 costly queries': (attack) => repeat(attack, 12, costlyQuery),
+  '100 costly queries': (attack) => repeat(attack, 100, costlyQuery),
+  '150 sorted queries': (attack) =>
+    repeat(attack, 150, () => [
+      'POST',
+      `${collection(attack, 'large')}/query`,
+      '{"orderBy":[{"field":"n"}],"limit":15}',
+    ]),
+  batches: (attack) => {
+    const document = { v: Array.from({ length: 15_500 }, () => 0) };
+    const body = JSON.stringify({
+      operations: Array.from({ length: 500 }, (_, n) => ({
+        op: 'put',
+        collection: 'batch',
+        id: String(n),
+        document,
+      })),
+    });
+    return repeat(attack, 8, () => ['POST', `/v1/projects/${attack.project}/batch`, body]);
+  },
+  patches: (attack) => {
+    const body = JSON.stringify(
+      Array.from({ length: 1_000 }, (_, n) => ({ op: 'replace', path: `/v/${n * 50}`, value: 1 })),
+    );
+    return repeat(attack, 8, (n) => [
+      'PATCH',
+      `${collection(attack, 'dense')}/documents/${n % 16}`,
+      body,
+      'application/json-patch+json',
+    ]);
+  },
+  'schema checks': (attack) => {
+    const body = JSON.stringify({ v: Array.from({ length: 60_000 }, () => 0) });
+    return repeat(attack, 8, (n) => ['PUT', `${collection(attack, 'checked')}/documents/${n % 16}`, body]);
+  },
+  fields: (attack) => {
+    const fields = Array.from({ length: 20 }, (_, n) => `v.${n}`).join(',');
+    return repeat(attack, 16, () => [
+      'GET',
+      `${collection(attack, 'dense')}/documents?limit=100&fields=${fields}`,
+    ]);
+  },
+  '8 idle bodies of 16 MiB': (attack) => idleBodies(attack, 8, 16 * MIB),
+  '512 idle bodies of 256 KiB': (attack) => idleBodies(attack, 512, MIB / 4),
+  '4000 idle bodies of 4 KiB': (attack) => idleBodies(attack, 4_000, 4_096),
+  'slow readers of large answers': (attack) => slowReaders(attack, 100, 1),
+  'slow readers of small answers': (attack) => slowReaders(attack, 200, 200),
+  'change streams': (attack) =>
+    stalled(attack, 1_000, (socket) =>
+      socket.write(
+        head(
+          attack,
+          'GET',
+          `/v1/projects/${attack.project}/changes?include=doc`,
+          'Accept: text/event-stream\r\n',
+        ),
+      ),
+    ),
+  'silent connections': (attack) => stalled(attack, 4_200, () => undefined),
+  openings: (attack) =>
+    repeat(attack, 32, (n) => [
+      'PUT',
+      `/v1/projects/${attack.project}-${n % 96}/collections/c/documents/d`,
+      '{}',
+    ]),
+  refusals: (attack) =>
+    Promise.all([
+      repeat(attack, 32, (n) => ['GET', `${collection(attack, 'none')}/documents/${n}`]),
+      repeat({ ...attack, token: 'x.y.z' }, 32, () => ['GET', `/v1/projects/${attack.project}/changes`]),
+      stalled(attack, 32, (socket) => socket.write('GARBAGE\r\n\r\n'), true),
+    ]),
+};
+
+function deepQuery(n, attack) {
+  const path = Array(10).fill('a').join('.');
+  const where = { $or: Array.from({ length: 90 }, (_, at) => ({ [path]: { $gt: at + 2 + n } })) };
+  return ['POST', `${collection(attack, 'nested')}/query`, JSON.stringify({ where })];
+}
+
+function costlyQuery(n, attack) {
+  const where = { $or: Array.from({ length: 40 }, (_, at) => ({ v: { $gt: 100 + at + n } })) };
+  return ['POST', `${collection(attack, 'dense')}/count`, JSON.stringify({ where })];
+}
+
+/** Requests on so many kept connections, one after the other on each. */
+async function repeat(attack, connections, requestOf) {
+  let count = 0;
+  const one = async () => {
+    while (!attack.signal.aborted) {
+      const [method, path, body, type = 'application/json'] = requestOf(count++, attack);
+      const answered = await exchange(attack, method, path, body, type);
+      if (!answered) await sleep(20);
+    }
+  };
+  await Promise.all(Array.from({ length: connections }, one));
+}
+
+/** One request on a connection of its own, whose answer is read to its end. */
+function exchange(attack, method, path, body = '', type) {
+  return new Promise((resolve) => {
+    const socket = open(attack);
+    let isAnswered = false;
+    socket.on('data', () => {
+      isAnswered = true;
+    });
+    socket.once('close', () => resolve(isAnswered));
+    const more = body === '' ? '' : `Content-Type: ${type}\r\nContent-Length: ${Buffer.byteLength(body)}\r\n`;
+    socket.write(head(attack, method, path, `Connection: close\r\n${more}`) + body);
+  });
+}
+
+function idleBodies(attack, count, bytes) {
+  const path = `/v1/projects/${attack.project}/batch`;
+  return stalled(
+    attack,
+    count,
+    (socket) => {
+      socket.write(`${head(attack, 'POST', path, `${JSON_TYPE}Content-Length: ${bytes}\r\n`)}{`);
+      // Half of it, and then nothing.
+      socket.write(' '.repeat(bytes / 2));
+    },
+    true,
+  );
+}
+
+function slowReaders(attack, count, requests) {
+  const path =
+    requests === 1
+      ? `${collection(attack, 'large')}/documents?limit=100`
+      : `${collection(attack, 'dense')}/documents/1`;
+  return stalled(
+    attack,
+    count,
+    (socket) => {
+      socket.pause();
+      socket.write(head(attack, 'GET', path, '').repeat(requests));
+    },
+    true,
+  );
+}
+
+/** Connections that stand still; with `again`, one that was closed is replaced. */
+async function stalled(attack, count, begin, again = false) {
+  const one = async () => {
+    do {
+      const socket = open(attack);
+      const closed = new Promise((resolve) => socket.once('close', resolve));
+      begin(socket);
+      await closed;
+      await sleep(100);
+    } while (again && !attack.signal.aborted);
+  };
+  await Promise.all(Array.from({ length: count }, one));
+}
+
+function open({ url, address, signal }) {
+  const { hostname, port } = new URL(url);
+  const socket = connect({ host: hostname, port: Number(port), localAddress: address });
+  socket.on('error', () => undefined);
+  const end = () => socket.destroy();
+  if (signal.aborted) end();
+  signal.addEventListener('abort', end, { once: true });
+  socket.once('close', () => signal.removeEventListener('abort', end));
+  return socket;
+}
+
+function head({ token }, method, path, more) {
+  return `${method} ${path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer ${token}\r\n${more}\r\n`;
+}

@@ -1,0 +1,131 @@
+import type { Server, ServerResponse } from 'node:http';
+import { BlockList, isIPv6, type Socket } from 'node:net';
+import type { FastifyInstance, FastifyRequest } from 'fastify';
+import type { Clock } from '../clock.ts';
+import { type Hold, Share } from '../shares/share.ts';
+import type { ShareKey } from '../shares/share-key.ts';
+import { callerNetwork, canonicalAddress } from './addresses.ts';
+
+/** Connections of a process, and those of one address (IPv6: /64). */
+export const CONNECTIONS_MAX = 4_096;
+export const CONNECTIONS_OF_ADDRESS_MAX = 256;
+/** Of these only this machine gets the last ones: for health checks, and for its commands. */
+const RESERVE = 64;
+/** How long a connection may be silent before its first byte. */
+export const FIRST_BYTE_MS = 5_000;
+const SWEEP_EVERY_MS = 1_000;
+
+export interface ConnectionsOptions {
+  readonly clock: Clock;
+  readonly max: number;
+  readonly ofAddressMax: number;
+  /** Proxies, whose connections do not count by address. */
+  readonly isProxy?: ((address: string) => boolean) | undefined;
+}
+
+/** The connections of all listeners of a process. An address is their subject, as no token is known. */
+export class Connections {
+  readonly share: Share;
+  /** Requests under way that a proxy sends, by the address that it sends them for. */
+  readonly forwarded: Share;
+  readonly #clock: Clock;
+  readonly #othersMax: number;
+  /** Whether a peer is a proxy, which is believed when it says for whom it asks; undefined without any. */
+  readonly isProxy: ((address: string) => boolean) | undefined;
+  /** Those that have sent nothing, the oldest first, with the time they began. */
+  readonly #silent = new Map<Socket, number>();
+  #cuts = 0;
+
+  constructor({ clock, max, ofAddressMax, isProxy }: ConnectionsOptions) {
+    this.share = new Share({
+      ...{ name: 'connections', capacity: max, subjectMax: ofAddressMax, waitMs: 0, clock },
+    });
+    this.forwarded = new Share({
+      ...{ name: 'requests through proxies', capacity: max, subjectMax: ofAddressMax, waitMs: 0, clock },
+    });
+    this.#clock = clock;
+    this.#othersMax = max - Math.min(RESERVE, Math.floor(max / 8));
+    this.isProxy = isProxy;
+  }
+
+  /** Connections that were closed since they sent nothing. */
+  get cuts(): number {
+    return this.#cuts;
+  }
+
+  /** Counts a connection until it closes. @returns false when it is one too many, and was closed. */
+  accept(socket: Socket): boolean {
+    const peer = canonicalAddress(socket.remoteAddress);
+    const key = { subject: callerNetwork(peer), project: '' };
+    const hold = this.#hold(peer, key);
+    if (hold === undefined) {
+      this.share.refusal(key, 1);
+      socket.destroy();
+      return false;
+    }
+    this.#silent.set(socket, this.#clock.monotonic());
+    socket.once('close', () => {
+      hold[Symbol.dispose]();
+      this.#silent.delete(socket);
+    });
+    return true;
+  }
+
+  /** Counts a request that a proxy sends. @throws AppError `rate_limited`, `overloaded`. */
+  acceptForwarded(request: FastifyRequest, response: ServerResponse): void {
+    const peer = canonicalAddress(request.raw.socket.remoteAddress);
+    if (peer === undefined || this.isProxy?.(peer) !== true) return;
+    const key = { subject: callerNetwork(request.ip), project: '' };
+    const hold = this.forwarded.tryTake(key, 1);
+    if (hold === undefined) throw this.forwarded.refusal(key, 1);
+    response.once('close', () => hold[Symbol.dispose]());
+  }
+
+  #hold(peer: string | undefined, key: ShareKey): Hold | undefined {
+    const isFull = this.share.held >= this.#othersMax;
+    if (peer === undefined || !isOwn(peer)) if (isFull) return undefined;
+    if (peer === undefined || this.isProxy?.(peer) !== true) return this.share.tryTake(key, 1);
+    return this.share.held < this.share.capacity ? this.share.charge(key, 1) : undefined;
+  }
+
+  /** Closes those that have been silent for too long. To be called each second. */
+  sweep(): void {
+    const endMs = this.#clock.monotonic() - FIRST_BYTE_MS;
+    for (const [socket, sinceMs] of this.#silent) {
+      if (sinceMs > endMs) return;
+      this.#silent.delete(socket);
+      if (socket.bytesRead > 0) continue;
+      this.#cuts++;
+      socket.destroy();
+    }
+  }
+}
+
+/** Counts the connections of a server before it does anything with one, TLS included, and requests that proxies send. */
+export function limitConnections(app: FastifyInstance, connections: Connections): void {
+  const server = app.server as Server;
+  const begin = server.listeners('connection');
+  server.removeAllListeners('connection');
+  server.on('connection', (socket: Socket) => {
+    if (connections.accept(socket)) for (const listener of begin) listener.call(server, socket);
+  });
+  app.addHook('onRequest', (request, reply, done) => {
+    try {
+      connections.acceptForwarded(request, reply.raw);
+    } catch (error) {
+      done(error as Error);
+      return;
+    }
+    done();
+  });
+  const timer = setInterval(() => connections.sweep(), SWEEP_EVERY_MS).unref();
+  app.addHook('onClose', async () => clearInterval(timer));
+}
+
+const LOOPBACK = new BlockList();
+LOOPBACK.addSubnet('127.0.0.0', 8, 'ipv4');
+LOOPBACK.addAddress('::1', 'ipv6');
+
+function isOwn(address: string): boolean {
+  return LOOPBACK.check(address, isIPv6(address) ? 'ipv6' : 'ipv4');
+}

@@ -1,0 +1,72 @@
+import type { FastifyInstance } from 'fastify';
+import { type Clock, systemClock } from '../clock.ts';
+import { memoryLimit } from '../memory-limit.ts';
+import { Share } from '../shares/share.ts';
+import { answerRoomOf } from './answer-room.ts';
+import { bodyRoomOf, SMALL_BYTES_MAX } from './body-room.ts';
+import { CONNECTIONS_MAX, CONNECTIONS_OF_ADDRESS_MAX, Connections } from './connection-limit.ts';
+import type { ServiceMetrics } from './metrics.ts';
+
+const MIB = 1_048_576;
+
+/** What the requests of all listeners of a process share. */
+export interface HttpShares {
+  /** Bytes of bodies that have arrived. */
+  readonly bodies: Share;
+  /** Bytes of answers that their clients have not taken. */
+  readonly answers: Share;
+  readonly connections: Connections;
+}
+
+/** Settings of {@link HttpShares}. */
+export interface HttpShareSizes {
+  readonly bodyBytes: number;
+  readonly answerBytes: number;
+  readonly connectionsMax: number;
+  readonly connectionsOfAddressMax: number;
+  readonly isProxy: ((address: string) => boolean) | undefined;
+}
+
+/** Part of the capacity that requests of at most 64 KiB have for themselves. */
+const RESERVE = 1 / 8;
+/** Answers that wait for room are in memory already: they may be this part of the capacity. */
+const WAITING = 1 / 8;
+
+/** The room for bodies, or for answers, that a memory of so many bytes allows. */
+export function defaultRoomBytes(limitBytes = memoryLimit()): number {
+  return Math.floor(Math.min(512 * MIB, Math.max(32 * MIB, limitBytes / 16)));
+}
+
+export function createHttpShares(
+  sizes: Partial<HttpShareSizes> = {},
+  clock: Clock = systemClock,
+): HttpShares {
+  const { bodyBytes = defaultRoomBytes(), answerBytes = defaultRoomBytes() } = sizes;
+  const common = { clock, smallMax: SMALL_BYTES_MAX };
+  return {
+    bodies: new Share({
+      ...{ ...common, name: 'request bodies', capacity: bodyBytes, reserve: bodyBytes * RESERVE },
+    }),
+    answers: new Share({
+      ...{ ...common, name: 'answers', capacity: answerBytes, reserve: answerBytes * RESERVE },
+      waitingUnitsMax: answerBytes * WAITING,
+    }),
+    connections: new Connections({
+      clock,
+      max: sizes.connectionsMax ?? CONNECTIONS_MAX,
+      ofAddressMax: sizes.connectionsOfAddressMax ?? CONNECTIONS_OF_ADDRESS_MAX,
+      isProxy: sizes.isProxy,
+    }),
+  };
+}
+
+/** Shows the shares of a server. */
+export function watchHttpShares(
+  metrics: Pick<ServiceMetrics, 'watchShares' | 'watchCuts'>,
+  app: FastifyInstance,
+  { bodies, answers, connections }: HttpShares,
+): void {
+  metrics.watchShares([bodies, answers, connections.share, connections.forwarded]);
+  metrics.watchCuts(bodies, () => bodyRoomOf(app).cuts);
+  metrics.watchCuts(answers, () => answerRoomOf(app).cuts);
+}
