@@ -12,6 +12,7 @@ import * as keyCases from './cases/keys.mjs';
 import * as neighbourCases from './cases/neighbours.mjs';
 import * as nodeCases from './cases/nodes.mjs';
 import * as postgresCases from './cases/postgres.mjs';
+import * as postgresTenantCases from './cases/postgres-tenants.mjs';
 import * as queryCases from './cases/queries.mjs';
 import * as tenantCases from './cases/tenants.mjs';
 import { documentOf, fill, HOT_DOCUMENTS } from './lib/documents.mjs';
@@ -25,7 +26,7 @@ const CASES = [
   ['batch', documentCases.batchTarget, 'always'],
   ['transfer', bulkCases.transferTarget, 'always'],
   ['projects', documentCases.projectsTarget, 'always'],
-  ['tenants', tenantCases.tenantsTarget, 'all cases'],
+  ['tenants', tenantsOfEngines, 'all cases'],
   ['feed', feedCases.feedTarget, 'always'],
   ['postgres', postgresCases.postgresTarget, 'always'],
   ['postgres-nodes', postgresCases.postgresNodesTarget, 'always'],
@@ -43,6 +44,10 @@ const CASES = [
   ['endurance', enduranceCases.enduranceTarget, 'by name'],
 ];
 
+const TENANTS_OF = { files: tenantCases.tenantsTarget, postgres: postgresTenantCases.postgresTenantsTarget };
+const ENGINES = Object.keys(TENANTS_OF);
+const PARTS = [...new Set([...tenantCases.TENANT_PARTS, ...postgresTenantCases.POSTGRES_TENANT_PARTS])];
+
 const USAGE = `npm run bench [-- --quick | --full] [--dir <folder>] [--only <names>]
 
 Measures Bundoc beside what it is to be compared with, all on this machine and in one go, since only ratios within
@@ -53,8 +58,9 @@ one run mean something. Writes bench/results/latest.{md,json} and prints the tab
 --dir     where the data goes. ext4 keeps inodes out of use for minutes after their files were deleted, and to look past many of
           them costs up to 100 µs a new file: after other work that deletes files, give it a file system of its own
 --only    of ${CASES.map(([name]) => name).join(', ')}: some, joined by commas, in any mode
---tenants of the case "tenants": their numbers, joined by commas; 1,64,1000,10000 by default, with --quick up to 1000
---parts   of ${tenantCases.TENANT_PARTS.join(', ')}: those of the case "tenants" that are measured, joined by commas; all by default
+--tenants of the case "tenants": their numbers, joined by commas; 1,64,600,10000 by default, with --quick up to 600
+--engines of ${ENGINES.join(', ')}: those of the case "tenants", joined by commas; both by default
+--parts   of ${PARTS.join(', ')}: those of the case "tenants" that are measured, joined by commas; all by default
 --profiles  a folder for a profile of Bundoc's main thread in each load of the case "tenants"; rates are lower by it
 --attacks of the case "neighbours", which is measured by its name alone: ${Object.keys(neighbourCases.ATTACKS).join(', ')}; all by default
 --minutes of endurance, which is measured by its name alone: more than 5, 30 by default
@@ -98,7 +104,8 @@ function readOptions() {
         full: { type: 'boolean', default: false },
         dir: { type: 'string', default: tmpdir() },
         only: { type: 'string', default: '' },
-        tenants: { type: 'string', default: '1,64,1000,10000' },
+        tenants: { type: 'string', default: '1,64,600,10000' },
+        engines: { type: 'string', default: ENGINES.join(',') },
         parts: { type: 'string', default: '' },
         attacks: { type: 'string', default: '' },
         minutes: { type: 'string', default: '30' },
@@ -110,7 +117,9 @@ function readOptions() {
     for (const name of namesOf(values.only))
       if (!CASES.some(([known]) => known === name)) throw new Error(`there is no case "${name}"`);
     for (const name of namesOf(values.parts))
-      if (!tenantCases.TENANT_PARTS.includes(name)) throw new Error(`there is no part "${name}"`);
+      if (!PARTS.includes(name)) throw new Error(`there is no part "${name}"`);
+    for (const name of namesOf(values.engines))
+      if (!ENGINES.includes(name)) throw new Error(`there is no engine "${name}"`);
     for (const name of namesOf(values.attacks))
       if (!Object.hasOwn(neighbourCases.ATTACKS, name)) throw new Error(`there is no attack "${name}"`);
     for (const count of namesOf(values.tenants))
@@ -132,6 +141,10 @@ function folderOf(option) {
 
 function namesOf(option) {
   return option.split(',').filter((name) => name !== '');
+}
+
+async function tenantsOfEngines(bench) {
+  for (const engine of namesOf(options.engines)) await TENANTS_OF[engine](bench);
 }
 
 async function main() {

@@ -22,9 +22,11 @@ import { call, PATIENT_BUNDOC } from './support/installation.ts';
 const SEED = Number(process.env['CLUSTER_SEED'] ?? randomInt(2 ** 31));
 const NODES = 3;
 const KMS_NODES = 2;
-const WORKERS = 9;
-const REGISTERS = 40;
-const FAILOVERS = 2;
+const WORKERS = 24;
+/** Projects that are written to from the beginning: each has a part of the documents. */
+const PROJECTS = 200;
+const REGISTERS = 200;
+const FAILOVERS = process.env['BUNDOC_LONG_TESTS'] === '1' ? 10 : 2;
 const PHASE_MS = 1_000;
 /** Projects that are made, each with its key, while a node of BunKMS is gone. */
 const PROJECTS_MEANWHILE = 5;
@@ -60,8 +62,8 @@ it('a history in which a node answers from before a write, or a write is lost, i
 });
 
 describeWithPostgres('three Bundoc and two BunKMS nodes on one PostgreSQL with a synchronous standby', () => {
-  const PROJECT = '/v1/projects/cluster';
-  const DOCUMENTS = `${PROJECT}/collections/planted-notes/documents`;
+  const projectOf = (n: number) => `/v1/projects/cluster-${n % PROJECTS}`;
+  const documentsOf = (n: number) => `${projectOf(n)}/collections/planted-notes/documents`;
   const servers: PostgresServer[] = [];
   const nodes: { url: string | undefined; process: BundocProcess | undefined }[] = [];
   const kmsNodes: Server[] = [];
@@ -144,7 +146,7 @@ describeWithPostgres('three Bundoc and two BunKMS nodes on one PostgreSQL with a
 
     const read = async (register: number) => {
       const invokedAt = performance.now();
-      const reply = await client.send('GET', `${DOCUMENTS}/planted-register-${register}`);
+      const reply = await client.send('GET', `${documentsOf(register)}/planted-register-${register}`);
       if (reply === undefined || (reply.status !== 200 && reply.status !== 404)) return undefined;
       const value = reply.status === 200 ? (JSON.parse(reply.text) as { value: number }).value : undefined;
       histories[register]?.push({ kind: 'read', value, invokedAt, answeredAt: performance.now() });
@@ -158,7 +160,8 @@ describeWithPostgres('three Bundoc and two BunKMS nodes on one PostgreSQL with a
       const headers: Record<string, string> = from?.rev === undefined ? {} : { 'if-match': `"${from.rev}"` };
       const invokedAt = performance.now();
       const body = JSON.stringify({ value, planted: `planted value ${value}` });
-      const reply = await client.send('PUT', `${DOCUMENTS}/planted-register-${register}`, body, headers);
+      const path = `${documentsOf(register)}/planted-register-${register}`;
+      const reply = await client.send('PUT', path, body, headers);
       const answeredAt = reply === undefined ? Number.POSITIVE_INFINITY : performance.now();
       const refused = reply?.status === 412;
       if (reply !== undefined && !refused && reply.status > 201)
@@ -171,13 +174,11 @@ describeWithPostgres('three Bundoc and two BunKMS nodes on one PostgreSQL with a
       );
     };
     const create = async () => {
-      const id = `planted-id-${++values}`;
-      const reply = await client.send(
-        'POST',
-        DOCUMENTS,
-        JSON.stringify({ _id: id, planted: 'planted value' }),
-      );
-      if (reply?.status === 201) created.set(id, String(reply.rev));
+      const documents = documentsOf(++values);
+      const id = `planted-id-${values}`;
+      const body = JSON.stringify({ _id: id, planted: 'planted value' });
+      const reply = await client.send('POST', documents, body);
+      if (reply?.status === 201) created.set(`${documents}/${id}`, String(reply.rev));
       else if (reply !== undefined) client.unexpected.push(`POST: ${reply.status} ${reply.text}`);
     };
     /** Takes two calls of BunKMS: a key is made and handed out. */
@@ -191,7 +192,8 @@ describeWithPostgres('three Bundoc and two BunKMS nodes on one PostgreSQL with a
     const work = async () => {
       while (!isOver) {
         const dice = random();
-        const register = Math.floor(random() * REGISTERS);
+        // Some documents are busy, and most projects are written to now and then.
+        const register = Math.floor(random() ** 2 * REGISTERS);
         if (dice < 0.35) await read(register);
         else if (dice < 0.5) await write(register, undefined);
         else if (dice < 0.75) await write(register, await read(register));
@@ -200,22 +202,29 @@ describeWithPostgres('three Bundoc and two BunKMS nodes on one PostgreSQL with a
       }
     };
     const follow = async () => {
-      for (let since = '', last = false; !last; ) {
+      const positions = new Map<number, string>();
+      for (let last = false; !last; ) {
         last = isQuiet;
-        const reply = await client.send('GET', `${PROJECT}/changes?limit=1000${since}`);
-        if (reply?.status !== 200) {
-          last = false;
-          continue;
+        for (let n = 0; n < PROJECTS; n++) {
+          const reply = await client.send(
+            'GET',
+            `${projectOf(n)}/changes?limit=1000${positions.get(n) ?? ''}`,
+          );
+          if (reply?.status !== 200) {
+            last = false;
+            continue;
+          }
+          const page = JSON.parse(reply.text) as { changes: { _id: string; _rev: string }[]; since: string };
+          told.push(...page.changes.map(({ _id, _rev }) => `${documentsOf(n)}/${_id} ${_rev}`));
+          positions.set(n, `&since=${page.since}`);
+          if (page.changes.length > 0) last = false;
         }
-        const page = JSON.parse(reply.text) as { changes: { _id: string; _rev: string }[]; since: string };
-        told.push(...page.changes.map(({ _id, _rev }) => `${_id} ${_rev}`));
-        since = `&since=${page.since}`;
-        if (page.changes.length > 0) last = false;
-        else await sleep(20);
       }
     };
 
-    await create();
+    for (let made = 0; made < PROJECTS; made += WORKERS)
+      await Promise.all(Array.from({ length: Math.min(WORKERS, PROJECTS - made) }, create));
+    expect(created.size).toBe(PROJECTS);
     const working = meanwhile(Promise.all(Array.from({ length: WORKERS }, work)));
     const following = meanwhile(follow());
     for (let round = 0; round < FAILOVERS; round++) {
@@ -259,22 +268,21 @@ describeWithPostgres('three Bundoc and two BunKMS nodes on one PostgreSQL with a
       `cluster: ${JSON.stringify({ ...client.figures, created: created.size, projects: projects.size, told: told.length, values })}\n`,
     );
     expect(client.unexpected).toEqual([]);
-    expect(created.size).toBeGreaterThan(100);
+    expect(created.size).toBeGreaterThan(PROJECTS + 100);
 
     for (const register of histories.keys()) await read(register);
     const lost: string[] = [];
-    for (const [id, rev] of created) {
-      const reply = await client.send('GET', `${DOCUMENTS}/${id}`);
-      if (reply?.rev !== rev) lost.push(id);
-    }
+    for (const [path, rev] of created) if ((await client.send('GET', path))?.rev !== rev) lost.push(path);
     for (const path of projects) if ((await client.send('GET', path))?.status !== 200) lost.push(path);
     expect(lost, 'acknowledged and not there').toEqual([]);
     expect(told.length - new Set(told).size, 'told of twice').toBe(0);
     const toldOf = new Set(told);
-    for (const [id, rev] of created) expect(toldOf.has(`${id} ${rev}`), `told of ${id}`).toBe(true);
+    for (const [path, rev] of created) expect(toldOf.has(`${path} ${rev}`), `told of ${path}`).toBe(true);
     for (const [register, history] of histories.entries())
       expect(isRegister(history), `register ${register}: ${JSON.stringify(history)}`).toBe(true);
 
+    const deadlocks = "SELECT deadlocks FROM pg_stat_database WHERE datname = 'bundoc'";
+    expect(await (servers.at(-2) as PostgresServer).sql(deadlocks)).toBe('0');
     const dump = await (servers.at(-2) as PostgresServer).dump('bundoc');
     const word = 'planted';
     for (const form of [
@@ -319,7 +327,7 @@ describeWithPostgres('three Bundoc and two BunKMS nodes on one PostgreSQL with a
     const url = String(node.url);
     /** A write that the node has begun to read: one that still lies in a queue of the system is not asked yet. */
     const begun = async (n: number) => {
-      const write = httpRequest(`${url}${DOCUMENTS}/drained-${n}`, {
+      const write = httpRequest(`${url}${documentsOf(n)}/drained-${n}`, {
         ...{ method: 'PUT', agent: false },
         headers: {
           ...{ authorization: `Bearer ${token}`, 'content-type': 'application/json' },

@@ -38,6 +38,8 @@ export async function feedTarget(bench) {
  * Writes at a steady rate while readers follow.
  *
  * @param {object} what
+ * @param {string} [what.project] is made for it
+ * @param {string[]} [what.projects] that are there, instead: written to and followed in turn
  * @param {object} what.writeTo the server that is written to
  * @param {object} what.readFrom the server whose feed is followed, which may be another node
  * @returns how late the changes came, milliseconds.
@@ -45,15 +47,16 @@ export async function feedTarget(bench) {
 export async function follow(bench, what) {
   const { report, token } = bench;
   const { name, project, perSecond, writeTo, readFrom, query = '', readers = READERS, seconds = 8 } = what;
-  await fill(bench, writeTo, project, 1, documentOf(1_024));
-  const path = `/v1/projects/${project}/changes?since=now${query}`;
-  const reader = start({ url: readFrom.url, token, role: 'reader', path, connections: readers });
+  const { projects = [project] } = what;
+  if (project !== undefined) await fill(bench, writeTo, project, 1, documentOf(1_024));
+  const feeds = projects.map((one) => `/v1/projects/${one}/changes?since=now${query}`);
+  const reader = start({ url: readFrom.url, token, role: 'reader', paths: feeds, connections: readers });
   await once(reader, 'message');
   const servers = [...new Set([writeTo, readFrom])];
   const cpu = () => servers.reduce((sum, { pid }) => sum + usage(pid).cpuSeconds, 0);
   const before = cpu();
   const body = documentOf(1_024).toString();
-  const load = { path: documents(project)[0], perSecond, seconds, connections: 64, body };
+  const load = { paths: projects.flatMap(documents), perSecond, seconds, connections: 64, body };
   const [written] = await once(start({ url: writeTo.url, token, role: 'writer', ...load }), 'message');
   await sleep(500);
   const cpuSeconds = cpu() - before;

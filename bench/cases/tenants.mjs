@@ -6,25 +6,28 @@ import { documentOf, documents, fill, HOT_DOCUMENTS, hotPaths, quiet } from '../
 import { dropPageCache, usageOfFolder } from '../lib/folders.mjs';
 import { startPeer, startPostgres } from '../lib/processes.mjs';
 import { round } from '../lib/report.mjs';
+import { costOfTenants, ONE, ratesOverTenants } from '../lib/tenant-loads.mjs';
 import { documentPaths, part, Tenants } from '../lib/tenants.mjs';
 import { seeded, zipfPicks } from '../lib/zipf.mjs';
 import { recordTarget } from './keys.mjs';
 import { limitedDiskTarget } from './limited-disk.mjs';
 
-/** Goals by the number of tenants, as parts of the rate of one: up to so many. */
-const READ_GOALS = [
-  [100, 0.9],
-  [1_000, 0.85],
-  [Number.POSITIVE_INFINITY, 0.7],
-];
-const CREATE_GOALS = [
-  [64, 0.8],
-  [1_000, 0.75],
-  [Number.POSITIVE_INFINITY, 0.6],
-];
+/** Those of rates by the number of tenants, as parts of the rate of one: up to so many. */
+const GOALS = {
+  GET: [
+    [100, 0.9],
+    [1_000, 0.85],
+    [Number.POSITIVE_INFINITY, 0.7],
+  ],
+  create: [
+    [64, 0.8],
+    [1_000, 0.75],
+    [Number.POSITIVE_INFINITY, 0.6],
+  ],
+  coldRead: 600,
+  memoryKib: 48,
+};
 const QUICK_TENANTS_MAX = 1_000;
-/** A project with many documents: what a single tenant is. */
-const ONE = 'tenant-one';
 const MIB = 1_048_576;
 const SMALL_CACHE_BYTES = 32 * MIB;
 /** Room for few tenants at a time, so that nearly each one is closed when it is read again. */
@@ -41,7 +44,7 @@ const PARTS = {
   cost: costOfTenants,
   // Before the others write to the tenants: an opening reads what the log has behind the catalog.
   'key-cached': firstReadsWithKeys,
-  rates: ratesOverTenants,
+  rates: ratesBesideOthers,
   'small-cache': ratesWithSmallCache,
   mixed: mixedLoad,
   start: startWithFullLog,
@@ -58,7 +61,7 @@ export async function tenantsTarget(bench) {
   await bench.bundoc.stop();
   const tenants = new Tenants(bench, { installation, most });
   const setting = {
-    ...{ bench, report, tenants, most, steps: steps.filter((count) => count > 1) },
+    ...{ bench, report, tenants, most, goals: GOALS, steps: steps.filter((count) => count > 1) },
     ...(quick ? { turns: 1, seconds: 3 } : { turns: 3, seconds: 4 }),
   };
   await part(report, 'tenants are made', () => makeTenants(setting));
@@ -92,36 +95,8 @@ async function makeTenants({ bench, report, tenants, most }) {
   await tenants.sayState(`After ${most} tenants were made`);
 }
 
-/** First reads after a restart, and the memory of open tenants. */
-async function costOfTenants({ report, tenants, most, seconds }) {
-  await tenants.restart();
-  // Code is compiled and connections are made, but no project is open: this one does not exist.
-  await tenants.measured(
-    'GET of a project that does not exist',
-    { method: 'GET', paths: hotPaths('no-such-tenant', 1), seconds, expectsFailure: true },
-    { silent: true },
-  );
-  const none = await tenants.residentBytes();
-  const openBefore = await tenants.openCount();
-  const first = await tenants.readEach('first GET of a tenant, key cold', most);
-  report.target('first GET of a tenant, key cold, a second', [first.perSecond], 600, 'at least');
-  const open = await tenants.openCount();
-  const all = await tenants.residentBytes();
-  report.target(
-    'memory of an open tenant, KiB',
-    [(all - none) / 1_024 / Math.max(1, open - openBefore)],
-    48,
-    'at most',
-  );
-  report.note(
-    `After a GC ${round(none / MIB)} MiB were resident with ${openBefore} projects open, and ${round(all / MIB)} MiB with ${open}.`,
-  );
-  if (open < most) report.note(`**Only ${open} of ${most} tenants were open**: memory is of those.`);
-  await tenants.sayState(`After one GET of each of ${most} tenants`);
-}
-
 /** Reads and creates over many tenants, of one tenant's, beside a bare server and PostgreSQL by hand. */
-async function ratesOverTenants(setting) {
+async function ratesBesideOthers(setting) {
   const { bench, report, tenants, most } = setting;
   await tenants.restart();
   await fill(bench, tenants.bundoc, ONE, HOT_DOCUMENTS, documentOf(1_024));
@@ -133,10 +108,10 @@ async function ratesOverTenants(setting) {
     await fill(bench, byHand, ONE, HOT_DOCUMENTS, documentOf(1_024));
   }
   const others = [
-    ['bare Fastify', bench.bare],
-    ...(byHand === undefined ? [] : [[`by hand on PostgreSQL ${postgres.version}`, byHand]]),
+    { name: 'bare Fastify', server: bench.bare },
+    ...(byHand === undefined ? [] : [{ name: `by hand on PostgreSQL ${postgres.version}`, server: byHand }]),
   ];
-  await rates(setting, '', others);
+  await ratesOverTenants(setting, '', others);
   await byHand?.stop();
   await postgres?.stop();
 }
@@ -145,60 +120,7 @@ async function ratesWithSmallCache(setting) {
   const { bench, tenants } = setting;
   await tenants.restart({ BUNDOC_CACHE_BYTES: String(SMALL_CACHE_BYTES) });
   await fill(bench, tenants.bundoc, ONE, HOT_DOCUMENTS, documentOf(1_024));
-  await rates(setting, ', cache of 32 MiB', []);
-}
-
-async function rates(setting, suffix, others) {
-  const { tenants, steps, seconds } = setting;
-  const oneRead = { method: 'GET', paths: hotPaths(ONE), seconds };
-  const oneCreate = { ...tenants.creates(1, seconds), paths: documents(ONE) };
-  for (const [kind, one, loadOf, goals] of [
-    ['GET', oneRead, (count) => tenants.reads(count, seconds), READ_GOALS],
-    ['create', oneCreate, (count) => tenants.creates(count, seconds), CREATE_GOALS],
-  ]) {
-    await tenants.measured(`${kind}, warm up`, { ...one, seconds: 2 }, { silent: true });
-    const ofOthers = [];
-    for (const [name, server] of others) {
-      const row = await tenants.measured(`${name}: ${kind}, 1 tenant`, one, { server });
-      ofOthers.push([name, server, row.perSecond]);
-    }
-    for (const count of steps)
-      await rateOver(setting, { kind, suffix, one, load: loadOf(count), goals, count, ofOthers });
-  }
-}
-
-async function rateOver({ report, tenants, turns }, { kind, suffix, one, load, goals, count, ofOthers }) {
-  const goal = goals.find(([most]) => count <= most)?.[1];
-  await tenants.readEach(`each of ${count} tenants once`, count, { silent: true });
-  const ratios = [];
-  const cpuRatios = [];
-  const own = [];
-  for (let turn = 0; turn < turns; turn++) {
-    const base = await tenants.measured(`${kind}, 1 tenant${suffix}`, one);
-    await quiet(tenants.bundoc);
-    const many = await tenants.measured(`${kind}, ${count} tenants${suffix}`, load);
-    await quiet(tenants.bundoc);
-    own.push(many.perSecond);
-    ratios.push(many.perSecond / base.perSecond);
-    cpuRatios.push(base.cpuUs / many.cpuUs);
-  }
-  report.target(`${kind} over ${count} tenants, of one${suffix}`, ratios, goal, 'at least');
-  noteCpu(report, `${kind} over ${count} tenants${suffix}`, cpuRatios);
-  await tenants.sayState(`After ${kind} over ${count} tenants${suffix}`);
-  const mean = own.reduce((sum, rate) => sum + rate, 0) / own.length;
-  for (const [name, server, oneRate] of ofOthers) {
-    const { perSecond } = await tenants.measured(`${name}: ${kind}, ${count} tenants`, load, { server });
-    report.note(
-      `${name}, ${kind} over ${count} tenants: ${round(perSecond)}/s, ${(perSecond / oneRate).toFixed(2)} of one. ` +
-        `Bundoc: ${round(mean)}/s, ${(mean / perSecond).toFixed(2)} of that.`,
-    );
-  }
-}
-
-/** What the rate would be of one tenant's if nothing else than Bundoc's processor time bounded both: it holds up best on a busy machine. */
-function noteCpu(report, name, ratios) {
-  const figures = ratios.map((ratio) => ratio.toFixed(2)).join(', ');
-  report.note(`${name}, of one by Bundoc's processor time: ${figures}.`);
+  await ratesOverTenants(setting, ', cache of 32 MiB', []);
 }
 
 /** 95 reads to 5 overwrites, of tenants that are not equally busy. */

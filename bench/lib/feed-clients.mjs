@@ -13,7 +13,7 @@ const now = () => performance.timeOrigin + performance.now();
 if (options.role === 'reader') await readFeed();
 else await writeDocuments();
 
-/** Follows the feed on so many connections until the parent says so, and tells how late the changes came. */
+/** Follows feeds on so many connections, of the paths in turn, until the parent says so, and tells how late the changes came. */
 async function readFeed() {
   const samples = [];
   let events = 0;
@@ -21,13 +21,14 @@ async function readFeed() {
   const sockets = Array.from({ length: options.connections }, (_, at) => {
     const socket = connect({ host: hostname, port });
     socket.write(
-      `GET ${options.path} HTTP/1.1\r\nHost: ${hostname}\r\nAccept: text/event-stream\r\n` +
+      `GET ${options.paths[at % options.paths.length]} HTTP/1.1\r\nHost: ${hostname}\r\nAccept: text/event-stream\r\n` +
         `Authorization: Bearer ${options.token}\r\n\r\n`,
     );
     let isReady = false;
     let rest = '';
     socket.on('data', (chunk) => {
-      if (at === 0) {
+      // One reader of each path counts.
+      if (at < options.paths.length) {
         const text = rest + chunk.toString('latin1');
         events += text.split(MARK).length - 1;
         rest = text.slice(1 - MARK.length);
@@ -60,9 +61,9 @@ async function readFeed() {
   process.disconnect();
 }
 
-/** Makes documents at a steady rate, whose ids begin with the time. */
+/** Makes documents at a steady rate, below the paths in turn, whose ids begin with the time. */
 async function writeDocuments() {
-  const { path, token, perSecond, seconds, connections, body } = options;
+  const { paths, token, perSecond, seconds, connections, body } = options;
   const free = [];
   let sent = 0;
   let answered = 0;
@@ -84,6 +85,7 @@ async function writeDocuments() {
   while (now() - begun < seconds * 1_000) {
     const due = ((now() - begun) * perSecond) / 1_000;
     while (sent < due && free.length > 0) {
+      const path = paths[sent % paths.length];
       const text = `{"_id":"${now().toFixed(2)}-${sent++}",${body.slice(1)}`;
       free
         .pop()

@@ -279,7 +279,7 @@ export async function startPeer(mode, ...args) {
 }
 
 /** PostgreSQL with its defaults, durable. @returns undefined where it is not installed. */
-export async function startPostgres(directory) {
+export async function startPostgres(directory, { connectionsMax = 50 } = {}) {
   const base = '/usr/lib/postgresql';
   const newest = existsSync(base) ? readdirSync(base).sort((a, b) => Number(b) - Number(a))[0] : undefined;
   if (newest === undefined) return undefined;
@@ -299,7 +299,8 @@ export async function startPostgres(directory) {
   });
   if (made.status !== 0) throw new Error(`initdb failed: ${made.stderr}`);
   const port = await freePort();
-  const args = ['-D', data, '-p', String(port), '-h', '127.0.0.1', '-k', data, '-c', 'max_connections=50'];
+  const args = ['-D', data, '-p', String(port), '-h', '127.0.0.1', '-k', data];
+  args.push('-c', `max_connections=${connectionsMax}`);
   const postgres = new Service('PostgreSQL', join(bin, 'postgres'), args, user);
   const deadline = Date.now() + 20_000;
   while (spawnSync(join(bin, 'pg_isready'), ['-h', '127.0.0.1', '-p', String(port)]).status !== 0) {
@@ -391,6 +392,26 @@ export function threadSeconds(pid) {
     if (Number.isFinite(used)) seconds.set(name, (seconds.get(name) ?? 0) + used);
   }
   return seconds;
+}
+
+/**
+ * Processor seconds that a process and its children have used, those included that have ended. Linux only: elsewhere 0.
+ */
+export function familySeconds(pid) {
+  let ticks = 0;
+  for (const name of entriesIn('/proc')) {
+    if (!/^\d+$/.test(name)) continue;
+    const stat = readIfThere(`/proc/${name}/stat`);
+    const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ');
+    const [, parent] = fields;
+    if (Number(name) === pid) ticks += sum(fields.slice(11, 15));
+    else if (Number(parent) === pid) ticks += sum(fields.slice(11, 13));
+  }
+  return ticks / CLOCK_TICKS_PER_SECOND;
+}
+
+function sum(numbers) {
+  return numbers.reduce((total, one) => total + Number(one), 0);
 }
 
 /** Processor seconds that a process has used, and its resident memory. Linux only: elsewhere zeros. */

@@ -6,7 +6,7 @@ import { cpus, totalmem } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { generator, run } from './load.mjs';
-import { threadSeconds, usage } from './processes.mjs';
+import { familySeconds, threadSeconds, usage } from './processes.mjs';
 
 const root = fileURLToPath(new URL('../..', import.meta.url));
 
@@ -28,13 +28,19 @@ export class Report {
     this.#notes.push(text);
   }
 
-  /** Puts a load on a server, and keeps what came out unless it is `silent`. */
+  /**
+   * Puts a load on a server, and keeps what came out unless it is `silent`. Of a server with a `database` of
+   * its own, that one's processor time is kept, too.
+   */
   async measured(name, server, load, { silent = false } = {}) {
+    const { database } = server;
+    const databaseBefore = database && familySeconds(database.pid);
     const before = usage(server.pid);
     const threadsBefore = threadSeconds(server.pid);
     const { kib, ...rest } = load;
     const result = await run(this.#directory, { ...rest, url: load.url ?? server.url });
     const after = usage(server.pid);
+    const databaseSeconds = database && familySeconds(database.pid) - databaseBefore;
     const threads = Array.from(threadSeconds(server.pid), ([name, seconds]) => [
       name,
       ((seconds - (threadsBefore.get(name) ?? 0)) / result.requests) * 1e6,
@@ -47,6 +53,7 @@ export class Report {
       cpuPercent: ((after.cpuSeconds - before.cpuSeconds) / result.seconds) * 100,
       /** What holds up best when others use the processors too. */
       cpuUs: ((after.cpuSeconds - before.cpuSeconds) / result.requests) * 1e6,
+      ...(database === undefined ? {} : { databaseUs: (databaseSeconds / result.requests) * 1e6 }),
       /** The same by the names of threads; of one that ended meanwhile there is nothing. */
       threadUs: Object.fromEntries(
         threads.filter(([, us]) => us >= 0.1).map(([name, us]) => [name, Number(us.toFixed(1))]),
@@ -59,7 +66,7 @@ export class Report {
     if (!silent) {
       this.#cases.push(row);
       say(
-        `${name}, ${round(row.kib)} KiB, ${load.connections} connections: ${round(row.perSecond)}/s, p99 ${row.p99.toFixed(2)} ms, ${row.cpuUs.toFixed(1)} µs CPU each${row.errors > 0 ? `, ${row.errors} FAILED` : ''}`,
+        `${name}, ${round(row.kib)} KiB, ${load.connections} connections: ${round(row.perSecond)}/s, p99 ${row.p99.toFixed(2)} ms, ${row.cpuUs.toFixed(1)} µs CPU each${databaseText(row)}${row.errors > 0 ? `, ${row.errors} FAILED` : ''}`,
       );
     }
     return row;
@@ -131,11 +138,11 @@ export class Report {
       ...(this.#failures.length > 0 ? [''] : []),
       ...this.#notes.map((note) => `- ${note}`),
       '',
-      '| Case | KiB | Connections | Requests/s | Failed | p50 ms | p99 ms | Server CPU % | CPU µs each | Memory MB |',
-      '|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|',
+      '| Case | KiB | Connections | Requests/s | Failed | p50 ms | p99 ms | Server CPU % | CPU µs each | Database CPU µs each | Memory MB |',
+      '|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|',
       ...this.#cases.map(
-        ({ name, kib, connections, perSecond, errors = 0, p50, p99, cpuPercent, cpuUs, rssMb }) =>
-          `| ${name} | ${round(kib)} | ${connections} | ${round(perSecond)} | ${errors} | ${p50.toFixed(2)} | ${p99.toFixed(2)} | ${Math.round(cpuPercent)} | ${cpuUs.toFixed(1)} | ${Math.round(rssMb)} |`,
+        ({ name, kib, connections, perSecond, errors = 0, p50, p99, cpuPercent, cpuUs, databaseUs, rssMb }) =>
+          `| ${name} | ${round(kib)} | ${connections} | ${round(perSecond)} | ${errors} | ${p50.toFixed(2)} | ${p99.toFixed(2)} | ${Math.round(cpuPercent)} | ${cpuUs.toFixed(1)} | ${databaseUs?.toFixed(1) ?? ''} | ${Math.round(rssMb)} |`,
       ),
       '',
     ];
@@ -153,6 +160,10 @@ export class Report {
 /** Says how it goes, on standard error. */
 export function say(text) {
   process.stderr.write(`bench: ${text}\n`);
+}
+
+function databaseText({ databaseUs }) {
+  return databaseUs === undefined ? '' : `, ${databaseUs.toFixed(1)} µs of the database`;
 }
 
 function figure(value) {

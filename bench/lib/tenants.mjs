@@ -24,6 +24,8 @@ export class Tenants {
   #bench;
   #installation;
   #metricsToken;
+  #env;
+  #database;
   /** The service that runs now. */
   bundoc;
   /** The largest number of tenants. */
@@ -31,9 +33,16 @@ export class Tenants {
   /** Descriptors beside those of clients, at most, so far. */
   descriptorsMost = 0;
 
-  constructor(bench, { installation, most }) {
+  /**
+   * @param {object} what
+   * @param {NodeJS.ProcessEnv} [what.env] of every start of the service
+   * @param {object} [what.database] the server of the database that the service stores in
+   */
+  constructor(bench, { installation, most, env = {}, database }) {
     this.#bench = bench;
     this.#installation = installation;
+    this.#env = env;
+    this.#database = database;
     this.#metricsToken = installation.issueToken('service', 'docs:metrics');
     this.most = most;
   }
@@ -42,8 +51,9 @@ export class Tenants {
   async restart(env = {}, { signal = 'SIGTERM', nodeArgs = ANSWERS } = {}) {
     await this.bundoc?.stop(signal);
     const { profiles } = this.#bench;
-    const full = profiles === '' ? env : { ...env, BENCH_PROFILES: profiles };
+    const full = { ...this.#env, ...env, ...(profiles === '' ? {} : { BENCH_PROFILES: profiles }) };
     this.bundoc = await this.#bench.keep(this.#installation.startBundoc(full, nodeArgs));
+    this.bundoc.database = this.#database;
     return this.bundoc;
   }
 

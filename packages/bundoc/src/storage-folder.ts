@@ -17,8 +17,11 @@ import { ViewedLog } from './storage/embedded/viewed-log.ts';
 const MIB = 1_048_576;
 /** Sealed documents of all projects that may wait for their files before writes wait. */
 const BACKLOG_BYTES_MAX = 64 * MIB;
-/** An open project gets a checkpoint once it has this many uncovered bytes in the log. */
-const CHECKPOINT_BYTES = 32 * MIB;
+/**
+ * An open project gets a checkpoint once it has this many uncovered bytes in the log. A burst of creates meets
+ * few of them then; an opening after a crash reads no more than that.
+ */
+const CHECKPOINT_BYTES = 64 * MIB;
 
 /** A data folder whose lock this process holds. */
 export interface HeldFolder {

@@ -10,14 +10,13 @@ import { ProjectRows, whyGone } from './project/project-rows.ts';
 import { limitsAfter, SEAL_LIMITS } from './storage/embedded/seal-budget.ts';
 import { ChangeNews } from './storage/postgres/change-news.ts';
 import { Database, type DatabaseOptions, type Statement } from './storage/postgres/database.ts';
+import { GroupCommitter } from './storage/postgres/group-commit.ts';
 import { migrate } from './storage/postgres/migrate.ts';
 import { PostgresStore } from './storage/postgres/postgres-store.ts';
 import { checkServer, takesWrites } from './storage/postgres/server-check.ts';
 import type { PostgresConfig } from './storage-config.ts';
 import type { Storage, StoragePorts } from './storage-parts.ts';
 
-/** Seals that a node reserves at once for a project: each node has a part of what a key may make. */
-const SHARED_SEAL_LIMITS = { ...SEAL_LIMITS, reserve: 2 ** 16 };
 const STATES: Statement = {
   name: 'bundoc-states-1',
   text: 'SELECT project, seq, index_version FROM bundoc.heads WHERE project = ANY($1)',
@@ -45,6 +44,7 @@ export async function openPostgresStorage(
   await untilServed({ clock, logger }, () => prepare(database, logger));
   const identity = await identifyDatabase(database, clock);
   const news = stack.use(new ChangeNews({ database, connection: options, logger }));
+  const committer = new GroupCommitter({ database, clock });
   const running = stack.move();
   return {
     place: config.place,
@@ -68,7 +68,8 @@ export async function openPostgresStorage(
         cipher,
         clock,
         news,
-        sealLimits: limitsAfter(SHARED_SEAL_LIMITS, unknownSealers),
+        committer,
+        sealLimits: limitsAfter(SEAL_LIMITS, unknownSealers),
         quota,
       }).begin(),
     [Symbol.asyncDispose]: () => running.disposeAsync(),

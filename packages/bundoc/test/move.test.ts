@@ -199,7 +199,7 @@ describeWithPostgres('a project that is moved', () => {
           return Reflect.get(target, name).bind?.(target) ?? Reflect.get(target, name);
         const transaction: Database['transaction'] = async (begin, action) => {
           const result = await target.transaction(begin, action);
-          if (!begin.includes('bundoc.heads')) return result;
+          if (typeof begin !== 'string' || !begin.includes('bundoc.heads')) return result;
           unknown++;
           throw new OutcomeUnknown();
         };

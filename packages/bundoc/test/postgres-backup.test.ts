@@ -13,6 +13,7 @@ import { commitOne, put, remove } from '../src/storage/conformance.ts';
 import { SEAL_LIMITS } from '../src/storage/embedded/seal-budget.ts';
 import type { ProjectStore, Write } from '../src/storage/port.ts';
 import type { Database } from '../src/storage/postgres/database.ts';
+import { GroupCommitter } from '../src/storage/postgres/group-commit.ts';
 import { PostgresStore } from '../src/storage/postgres/postgres-store.ts';
 import { CliProject } from '../src/testing/cli-project.ts';
 import { NO_NEWS } from '../src/testing/postgres-project.ts';
@@ -41,7 +42,8 @@ describeWithPostgres('backups of projects in PostgreSQL', () => {
       database,
       cipher,
       clock: project.clock,
-      sealLimits: { ...SEAL_LIMITS, reserve: 1_000 },
+      sealLimits: SEAL_LIMITS,
+      committer: new GroupCommitter({ database, clock: project.clock }),
       news: NO_NEWS,
       onIntegrityError: () => undefined,
       onFailure: () => undefined,

@@ -18,6 +18,7 @@ import { put, ref } from '../src/storage/conformance.ts';
 import { SEAL_LIMITS } from '../src/storage/embedded/seal-budget.ts';
 import type { Database } from '../src/storage/postgres/database.ts';
 import { lockRow, readFileRow } from '../src/storage/postgres/file-row.ts';
+import { GroupCommitter } from '../src/storage/postgres/group-commit.ts';
 import { migrate } from '../src/storage/postgres/migrate.ts';
 import { PostgresStore } from '../src/storage/postgres/postgres-store.ts';
 import { FakeKeyService } from '../src/testing/fake-key-service.ts';
@@ -145,6 +146,7 @@ describeWithPostgres('projects in PostgreSQL', () => {
       const projects = new ProjectRows({
         ...{ database, keys, clock: systemClock, storage: service.storage, settle: async () => undefined },
       });
+      const committer = new GroupCommitter({ database, clock: systemClock });
       const instances = new InstanceManager({
         projects,
         keys,
@@ -158,6 +160,7 @@ describeWithPostgres('projects in PostgreSQL', () => {
             cipher,
             clock: systemClock,
             sealLimits: SEAL_LIMITS,
+            committer,
             news: NO_NEWS,
             onIntegrityError: () => undefined,
             onFailure: () => undefined,
@@ -218,7 +221,7 @@ describeWithPostgres('projects in PostgreSQL', () => {
     const answers = await Promise.all([here, there].map(({ deletion }) => deletion.delete('deleted')));
     expect(answers[0]).toEqual(answers[1]);
     expect(answers[0]).toMatchObject({ key: { name: 'deleted-dek' } });
-    for (const table of ['documents', 'collections', 'key_versions', 'used_keys', 'commits', 'heads'])
+    for (const table of ['documents', 'collections', 'key_versions', 'used_keys', 'heads'])
       expect(
         await server.sql(`SELECT count(*) FROM bundoc.${table} WHERE project = 'deleted'`, 'bundoc'),
       ).toBe('0');

@@ -109,7 +109,8 @@ describeWithPostgres('reads of single documents in PostgreSQL', () => {
     };
     const transaction = database.transaction.bind(database);
     database.transaction = (begin, action) => {
-      asked.push(...begin.split(';').map((text) => `EXPLAIN ${text}`));
+      if (typeof begin !== 'string')
+        asked.push(...begin.map(({ statement, values }) => planOf(statement.text, values)));
       return transaction(begin, action);
     };
     await store.get(ref('d1'));
@@ -126,10 +127,12 @@ describeWithPostgres('reads of single documents in PostgreSQL', () => {
   });
 });
 
-/** What asks for the plan of a prepared statement of a project, names in one value or an array, and perhaps a bound. */
-function planOf(text: string, [project, names, ...bound]: readonly unknown[]): string {
-  const bytes = (name: unknown) => `'\\x${(name as Buffer).toString('hex')}'::bytea`;
-  const value = Array.isArray(names) ? `ARRAY[${names.map(bytes).join(',')}]` : bytes(names);
-  const types = ['text', Array.isArray(names) ? 'bytea[]' : 'bytea', ...bound.map(() => 'bigint')];
-  return `PREPARE asked (${types}) AS ${text}; EXPLAIN EXECUTE asked (${[`'${project}'`, value, ...bound]})`;
+/** What asks for the plan of a prepared statement. */
+function planOf(text: string, values: readonly unknown[]): string {
+  const literals = values.map((value) => {
+    if (Buffer.isBuffer(value)) return `'\\x${value.toString('hex')}'`;
+    if (!Array.isArray(value)) return `'${value}'`;
+    return `'{${value.map((one: Buffer) => `"\\\\x${one.toString('hex')}"`).join()}}'`;
+  });
+  return `PREPARE asked AS ${text}; EXPLAIN EXECUTE asked (${literals.join()})`;
 }

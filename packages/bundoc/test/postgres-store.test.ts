@@ -13,7 +13,7 @@ import { migrate, readMigrations, SchemaMismatch } from '../src/storage/postgres
 import { ONE_MOMENT, verifyRows } from '../src/storage/postgres/verify-rows.ts';
 import { describeQuota } from '../src/storage/quota-conformance.ts';
 import { openTestDatabase, testDatabaseOptions } from '../src/testing/postgres-project.ts';
-import { CuttingProxy } from './support/cutting-proxy.ts';
+import { COMMIT_MESSAGE, CuttingProxy } from './support/cutting-proxy.ts';
 import { type UsedDatabase, useDatabase } from './support/use-database.ts';
 
 describeWithPostgres('PostgreSQL', () => {
@@ -26,6 +26,21 @@ describeWithPostgres('PostgreSQL', () => {
 
   const sql = (text: string) => server.sql(text, 'bundoc');
   const textOf = async (store: ProjectStore, id: string) => (await store.get(ref(id)))?.text.toString();
+
+  /** Every overwrite of a document of the project meets a full disk, while `action` runs. */
+  const refuseWrites = async (project: string, action: () => Promise<void>) => {
+    await sql(
+      `CREATE FUNCTION full_disk() RETURNS trigger LANGUAGE plpgsql AS
+       $$ BEGIN RAISE EXCEPTION 'No space left on device' USING ERRCODE = 'disk_full'; END $$;
+       CREATE TRIGGER full_disk BEFORE UPDATE ON bundoc.documents FOR EACH ROW
+       WHEN (NEW.project = '${project}') EXECUTE FUNCTION full_disk()`,
+    );
+    try {
+      await action();
+    } finally {
+      await sql('DROP FUNCTION full_disk CASCADE');
+    }
+  };
 
   describeProjectStore('the PostgreSQL engine', async () => {
     const project = await newProject();
@@ -145,7 +160,7 @@ describeWithPostgres('PostgreSQL', () => {
         await using behind = openTestDatabase(server.urlOf('bundoc', proxy.port));
         const store = await project.open(behind);
         await commitOne(store, put('other', '{}'));
-        proxy.cutAt('COMMIT', cut);
+        proxy.cutAt(COMMIT_MESSAGE, cut);
         const [first, second] = await Promise.all([
           commitOne(store, put('a', '{"v":1}', { kind: 'absent' })),
           commitOne(store, put('b', '{"v":2}', { kind: 'absent' })),
@@ -164,10 +179,10 @@ describeWithPostgres('PostgreSQL', () => {
       await using proxy = await CuttingProxy.open(server.port);
       await using behind = openTestDatabase(server.urlOf('bundoc', proxy.port));
       const store = await project.open(behind);
-      proxy.cutAt('bundoc.commits', 'before the answer');
+      proxy.cutAt('bundoc-write-group', 'before the answer');
       await commitOne(store, put('a', '{}', { kind: 'absent' }));
       expect(proxy.cuts).toBe(1);
-      proxy.cutAt('FOR UPDATE', 'before the request');
+      proxy.cutAt('bundoc-lock-heads', 'before the request');
       await commitOne(store, put('a', '{}', { kind: 'present' }));
       expect((await store.changes(0, 10)).changes).toHaveLength(1);
       await store[Symbol.asyncDispose]();
@@ -194,17 +209,9 @@ describeWithPostgres('PostgreSQL', () => {
     const project = await newProject();
     const store = await project.open(database);
     await commitOne(store, put('a', '{"v":1}'));
-    await sql(
-      `CREATE FUNCTION full_disk() RETURNS trigger LANGUAGE plpgsql AS
-       $$ BEGIN RAISE EXCEPTION 'No space left on device' USING ERRCODE = 'disk_full'; END $$;
-       CREATE TRIGGER full_disk BEFORE UPDATE ON bundoc.documents FOR EACH ROW
-       WHEN (NEW.project = '${project.project}') EXECUTE FUNCTION full_disk()`,
-    );
-    try {
+    await refuseWrites(project.project, async () => {
       await expect(commitOne(store, put('a', '{"v":2}'))).rejects.toMatchObject({ code: 'disk_full' });
-    } finally {
-      await sql('DROP FUNCTION full_disk CASCADE');
-    }
+    });
     expect(await textOf(store, 'a')).toContain('"v":1');
     await commitOne(store, put('a', '{"v":3}'));
   });
@@ -292,12 +299,13 @@ describeWithPostgres('PostgreSQL', () => {
     });
 
     it('is asked for in time, and nothing is sealed beyond what a version may', async () => {
-      const project = await newProject({ sealLimits: { reserve: 3, rotateAt: 5, max: 8 } });
+      const project = await newProject({ sealLimits: { rotateAt: 5, max: 8 } });
       const [one, two] = [await project.open(database), await project.open(database)];
-      await commitOne(one, put('a', '{}'));
-      await commitOne(two, put('b', '{}'));
+      for (const store of [one, two]) for (let n = 0; n < 2; n++) await commitOne(store, put('a', '{}'));
+      expect(project.rotationsDue).toEqual([]);
+      await commitOne(one, put('b', '{}'));
       expect(project.rotationsDue).toEqual([1]);
-      for (const store of [one, two]) for (let n = 0; n < 3; n++) await commitOne(store, put('c', '{}'));
+      for (let n = 0; n < 3; n++) await commitOne(two, put('c', '{}'));
       await expect(commitOne(one, put('a', '{}'))).rejects.toMatchObject({ code: 'key_exhausted' });
       await expect(commitOne(two, put('a', '{}'))).rejects.toMatchObject({ code: 'key_exhausted' });
     });
@@ -311,7 +319,7 @@ describeWithPostgres('PostgreSQL', () => {
       ],
       ['a huge one is', "decode(repeat('00', 20000000), 'hex')"],
     ])('is asked for by no count but a node’s own: nothing is written while %s', async (_what, value) => {
-      const sealLimits = { reserve: 3, rotateAt: 5, max: 100 };
+      const sealLimits = { rotateAt: 2, max: 100 };
       const [project, other] = [await newProject({ sealLimits }), await newProject({ sealLimits })];
       // A count at which a rotation is due, of each.
       for (const one of [project, other])
@@ -342,7 +350,7 @@ describeWithPostgres('PostgreSQL', () => {
     });
 
     it('is not asked for where the count is taken away or put back: it goes on from there', async () => {
-      const project = await newProject({ sealLimits: { reserve: 3, rotateAt: 9, max: 100 } });
+      const project = await newProject({ sealLimits: { rotateAt: 6, max: 100 } });
       await commitOne(await project.open(database), put('a', '{}'));
       await sql(`UPDATE bundoc.key_versions SET seals = NULL WHERE project = '${project.project}'`);
       const store = await project.open(database);
@@ -354,7 +362,7 @@ describeWithPostgres('PostgreSQL', () => {
     });
 
     it('counts what many nodes seal at once', async () => {
-      const project = await newProject({ sealLimits: { reserve: 1, rotateAt: 1_000, max: 41 } });
+      const project = await newProject({ sealLimits: { rotateAt: 1_000, max: 41 } });
       const nodes = await Promise.all([1, 2, 3, 4].map(() => project.open(database)));
       const writing = nodes.map(async (node, at) => {
         for (let n = 0; n < 10; n++) await commitOne(node, put(`${at}`, '{}'));
@@ -366,13 +374,29 @@ describeWithPostgres('PostgreSQL', () => {
       await expect(commitOne(last, put('a', '{}'))).rejects.toMatchObject({ code: 'key_exhausted' });
     });
 
-    it('counts nothing as sealed that was reserved and given back', async () => {
-      const project = await newProject({ sealLimits: { reserve: 3, rotateAt: 100, max: 5 } });
-      for (let n = 0; n < 5; n++) {
-        const store = await project.open(database);
-        await commitOne(store, put('a', '{}'));
-        await store[Symbol.asyncDispose]();
-      }
+    it('counts what was sealed for a transaction that failed along with the next one', async () => {
+      const project = await newProject({ sealLimits: { rotateAt: 100, max: 5 } });
+      const store = await project.open(database);
+      await commitOne(store, put('a', '{"v":1}'));
+      await refuseWrites(project.project, async () => {
+        for (let n = 0; n < 2; n++)
+          await expect(commitOne(store, put('a', '{"v":2}'))).rejects.toMatchObject({ code: 'disk_full' });
+      });
+      await commitOne(store, put('b', '{}'));
+      await commitOne(store, put('c', '{}'));
+      await expect(commitOne(store, put('d', '{}'))).rejects.toMatchObject({ code: 'key_exhausted' });
+    });
+
+    it('counts no refused write and no deletion as sealed', async () => {
+      const project = await newProject({ sealLimits: { rotateAt: 100, max: 2 } });
+      const store = await project.open(database);
+      await commitOne(store, put('a', '{}'));
+      for (let n = 0; n < 3; n++)
+        await expect(commitOne(store, put('a', '{}', { kind: 'absent' }))).rejects.toMatchObject({
+          code: 'precondition_failed',
+        });
+      await commitOne(store, remove('a'));
+      await commitOne(store, put('a', '{}'));
     });
   });
 

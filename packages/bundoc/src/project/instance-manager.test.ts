@@ -195,6 +195,35 @@ describe('InstanceManager', () => {
     expect(manager.bytes).toBe((700 + 3 * 32) * KIB);
   });
 
+  it('counts what projects have in memory in steps of 4 KiB', async () => {
+    const { manager, memory, use } = await startMany({ openBytesMax: 1_000 * KIB });
+    for (const [bytes, counted] of [
+      [1, 4],
+      [4 * KIB, 4],
+      [4 * KIB + 1, 8],
+      [0, 0],
+    ] as const) {
+      memory.set('a', bytes);
+      await use('a');
+      expect(manager.bytes).toBe((32 + counted) * KIB);
+    }
+  });
+
+  it('closes the project first whose last use was before the latest sweep, however often it was used then', async () => {
+    const { manager, use, isOpen } = await startMany({ openBytesMax: 2 * 32 * KIB });
+    for (const project of ['a', 'b', 'b', 'a', 'a']) await use(project);
+    manager.sweep();
+    await use('b');
+    await use('c');
+    expect(['a', 'b', 'c'].map(isOpen)).toEqual([false, true, true]);
+    manager.sweep();
+    await use('c');
+    manager.sweep();
+    expect(manager.storeAtHand('b')).toBeDefined();
+    await use('a');
+    expect(['a', 'b', 'c'].map(isOpen)).toEqual([true, true, false]);
+  });
+
   it('opens one project, however large, and no other beside it until it can be spared', async () => {
     const { manager, memory, use, isOpen } = await startMany({ openBytesMax: 100 * KIB });
     memory.set('large', 10_000 * KIB);
@@ -213,12 +242,12 @@ describe('InstanceManager', () => {
     for (const project of ['a', 'b', 'c']) await use(project);
     const gate = Promise.withResolvers<void>();
     held.gate = gate.promise;
-    memory.set('large', 250 * KIB);
+    memory.set('large', 252 * KIB);
     const opening = use('large');
     await expect.poll(() => manager.bytes).toBe((400 + 32 + 2 * 32) * KIB);
     gate.resolve();
     await opening;
-    expect(manager.bytes).toBe((250 + 32 + ['a', 'b', 'c'].filter(isOpen).length * 32) * KIB);
+    expect(manager.bytes).toBe((252 + 32 + ['a', 'b', 'c'].filter(isOpen).length * 32) * KIB);
   });
 
   it('opens 16 projects at a time, in the order in which they were asked for', async () => {

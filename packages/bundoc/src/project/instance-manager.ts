@@ -58,6 +58,8 @@ export interface InstanceLease extends Disposable {
 
 /** What every open project takes at least: keys, ciphers, and the store itself. */
 const PROJECT_BYTES = 32_768;
+/** What it takes beyond that counts in steps: most commits change nothing of it. */
+const CHARGE_STEP_BYTES = 4_096;
 /** What was stored takes that many times its bytes in memory. */
 const STORED_TO_MEMORY = 2;
 /** Sweeps within which each open project is looked at, and how many are looked at in each sweep at least. */
@@ -98,6 +100,7 @@ export class InstanceManager implements AsyncDisposable {
   /** Where the next sweep goes on, and how many projects it looks at. */
   #round: Iterator<ProjectInstance> = this.#hot.values();
   #looks = 0;
+  #sweeps = 0;
   /** Projects that are closing, with the end of it. */
   readonly #closing = new Map<string, PromiseWithResolvers<void>>();
   readonly #openings = new KeyedMutex();
@@ -239,6 +242,7 @@ export class InstanceManager implements AsyncDisposable {
    * all. To be called every second or so.
    */
   sweep(): void {
+    this.#sweeps++;
     const { clock, keys } = this.#options;
     keys.sweep();
     for (const project of keys.takeLost()) {
@@ -321,7 +325,11 @@ export class InstanceManager implements AsyncDisposable {
       return undefined;
     }
     if (keys !== instance.keys) this.#takeRefreshed(instance, keys);
-    this.#order.used(project);
+    // Once between two sweeps: with a thousand projects, to move it up takes as long as to find its document.
+    if (instance.countedInSweep !== this.#sweeps) {
+      instance.countedInSweep = this.#sweeps;
+      this.#order.used(project);
+    }
     return instance;
   }
 
@@ -407,7 +415,8 @@ export class InstanceManager implements AsyncDisposable {
 
   /** Has an open project count with the bytes that it takes now. */
   #charge(instance: ProjectInstance): void {
-    const bytes = PROJECT_BYTES + Math.ceil(instance.store.memoryBytes);
+    const bytes =
+      PROJECT_BYTES + Math.ceil(instance.store.memoryBytes / CHARGE_STEP_BYTES) * CHARGE_STEP_BYTES;
     const more = bytes - instance.bytes;
     if (more === 0) return;
     instance.bytes = bytes;

@@ -21,6 +21,8 @@ export class ProjectInstance {
   lastUsed: Instant;
   /** Used without a lease since it was last looked at for being idle: two clocks are too much for each read. */
   wasUsed = false;
+  /** The sweep in which a use of it last counted for the order in which projects make room. */
+  countedInSweep: number | undefined;
   /** Bytes of memory that it counts with. */
   bytes: number;
 
@@ -47,6 +49,8 @@ export class ProjectInstance {
    * current one is another key.
    */
   peekKeys(cache: Pick<KeyCache, 'peek'>): LeasedKeys | undefined {
+    // Mostly it has one key, which was not renewed.
+    if (this.keys.length === 1 && cache.peek(this.project) === this.keys[0]) return this.keys;
     const keys = this.keys.map(({ version }, at) => cache.peek(this.project, versionAt(at, version)));
     if (!isComplete(keys) || !isSameKey(keys[0], this.keys[0])) return undefined;
     return keys.some((key, at) => key !== this.keys[at]) ? keys : this.keys;

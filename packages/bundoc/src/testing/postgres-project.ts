@@ -4,10 +4,11 @@ import { createLogger } from '@bundoc/shared/logger';
 import { PATIENT_MS } from '@bundoc/shared/testing/patient';
 import { type DekVersion, ProjectCipher } from '../cipher/project-cipher.ts';
 import { whyGone } from '../project/project-rows.ts';
-import { SEAL_LIMITS, type SealLimits } from '../storage/embedded/seal-budget.ts';
+import { SEAL_LIMITS } from '../storage/embedded/seal-budget.ts';
 import type { News } from '../storage/postgres/change-news.ts';
 import { Database, type DatabaseOptions } from '../storage/postgres/database.ts';
-import { PostgresStore } from '../storage/postgres/postgres-store.ts';
+import { GroupCommitter } from '../storage/postgres/group-commit.ts';
+import { PostgresStore, type PostgresStoreOptions } from '../storage/postgres/postgres-store.ts';
 import { insertProjectRows, raiseKeyVersion } from '../storage/postgres/project-rows.ts';
 import type { Quota } from '../storage/quota.ts';
 
@@ -44,17 +45,21 @@ export class PostgresProject {
   readonly failures: unknown[] = [];
   readonly rotationsDue: number[] = [];
   readonly clock: Clock;
-  readonly sealLimits: SealLimits;
+  readonly sealLimits: PostgresStoreOptions['sealLimits'];
   readonly quota: Quota | undefined;
 
   constructor(
     project: string,
-    options: { readonly clock?: Clock; readonly sealLimits?: SealLimits; readonly quota?: Quota } = {},
+    options: {
+      readonly clock?: Clock;
+      readonly sealLimits?: PostgresStoreOptions['sealLimits'];
+      readonly quota?: Quota;
+    } = {},
   ) {
     this.project = project;
     this.quota = options.quota;
     this.clock = options.clock ?? systemClock;
-    this.sealLimits = options.sealLimits ?? { ...SEAL_LIMITS, reserve: 1_000 };
+    this.sealLimits = options.sealLimits ?? SEAL_LIMITS;
   }
 
   get cipher(): ProjectCipher {
@@ -83,7 +88,12 @@ export class PostgresProject {
     this.#versions = [this.#versions[0]];
   }
 
-  open(database: Database, news: News = NO_NEWS): Promise<PostgresStore> {
+  /** @param committer of the node; by default this is the only project of its node. */
+  open(
+    database: Database,
+    news: News = NO_NEWS,
+    committer = new GroupCommitter({ database, clock: this.clock }),
+  ): Promise<PostgresStore> {
     return new PostgresStore({
       project: this.project,
       database,
@@ -92,6 +102,7 @@ export class PostgresProject {
       sealLimits: this.sealLimits,
       quota: this.quota,
       news,
+      committer,
       onIntegrityError: (name) => this.damaged.push(name),
       onFailure: (error) => this.failures.push(error),
       whyGone: () => whyGone({ database, clock: this.clock }, this.project),

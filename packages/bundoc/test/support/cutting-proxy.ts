@@ -4,6 +4,9 @@ import { connect, createServer, type Server, type Socket } from 'node:net';
 /** Where a connection is cut: before a message of the client reaches the server, or after the server's answer to it reached the proxy. */
 export type Cut = 'before the request' | 'before the answer';
 
+/** What the message of a commit holds, and no other: BEGIN names the level READ COMMITTED. */
+export const COMMIT_MESSAGE = 'COMMIT\0';
+
 /** Stands in front of PostgreSQL and cuts a connection at the next message that holds a given text, or all for good behind so many messages. */
 export class CuttingProxy implements AsyncDisposable {
   readonly #server: Server;
@@ -36,6 +39,11 @@ export class CuttingProxy implements AsyncDisposable {
   /** Lets so many messages of clients through, and nothing from then on: to the server, it is as if they were killed. */
   dieBehind(messages: number): void {
     this.#messagesLeft = messages;
+  }
+
+  /** Cuts every connection that is open. */
+  cutNow(): void {
+    for (const socket of this.#sockets) socket.destroy();
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

@@ -26,6 +26,7 @@ import { type NodeDisk, openNodeDisk } from '../../src/storage/embedded/node-dis
 import { SEAL_LIMITS } from '../../src/storage/embedded/seal-budget.ts';
 import type { ProjectStore } from '../../src/storage/port.ts';
 import type { Database, Transaction } from '../../src/storage/postgres/database.ts';
+import { GroupCommitter } from '../../src/storage/postgres/group-commit.ts';
 import { PostgresStore } from '../../src/storage/postgres/postgres-store.ts';
 import { FakeKeyService } from '../../src/testing/fake-key-service.ts';
 import { NO_NEWS } from '../../src/testing/postgres-project.ts';
@@ -145,10 +146,12 @@ export class Moving implements AsyncDisposable {
     const started = storage ?? (await this.start(place));
     const keys = await this.#keysOf(place, started);
     const projects = await this.projects(place, started, keys, clock);
+    const committer = new GroupCommitter({ database, clock: systemClock });
     const onRows = (of: string, { cipher }: OpenedProject) =>
       new PostgresStore({
         ...{ project: of, database, cipher, clock: systemClock, news: NO_NEWS },
-        sealLimits: { ...SEAL_LIMITS, reserve: 1_000 },
+        sealLimits: SEAL_LIMITS,
+        committer,
         onIntegrityError: () => undefined,
         onFailure: () => undefined,
         whyGone: () => whyGone({ database, clock: systemClock }, of),

@@ -564,6 +564,41 @@ describe('the cache', () => {
     await commitOne(store, remove('a'));
     expect(cache.get('p', name)).toBeUndefined();
   });
+
+  it('takes in a document that is read before its file is written, and no document that is only written', async () => {
+    const { project, disk, store: first } = await started();
+    await first[Symbol.asyncDispose]();
+    const cache = createSealedCache(1_000_000);
+    const store = await project.open(disk, cache);
+    const [read, written] = ['a', 'b'].map((id) => project.cipher.fileName(ref(id)));
+    await store.commit([put('a', '{"v":1}'), put('b', '{"v":1}')]);
+    // In the turn of its commit, none of its files can have been written.
+    expect(store.getAtHand(ref('a'))?.text.toString()).toContain('"v":1');
+    const kept = cache.get('p', read as string);
+    expect(kept?.buffer.byteLength).toBe(kept?.length);
+    expect(cache.get('p', written as string)).toBeUndefined();
+    await commitOne(store, put('a', '{"v":2}'));
+    expect(store.getAtHand(ref('a'))?.text.toString()).toContain('"v":2');
+    await store.checkpoint();
+    expect((await store.get(ref('a')))?.text.toString()).toContain('"v":2');
+  });
+
+  it('that has older bytes than the disk does not keep a document from being read', async () => {
+    const { project, disk, store: first } = await started();
+    await first[Symbol.asyncDispose]();
+    const cache = createSealedCache(1_000_000);
+    const store = await project.open(disk, cache);
+    const name = project.cipher.fileName(ref('a'));
+    await commitOne(store, put('a', '{"v":1}'));
+    await store.get(ref('a'));
+    const older = cache.get('p', name) as Buffer;
+    await commitOne(store, put('a', '{"v":2}'));
+    for (const step of ['before', 'after']) {
+      cache.set('p', name, older);
+      expect((await store.get(ref('a')))?.text.toString(), step).toContain('"v":2');
+      await store.checkpoint();
+    }
+  });
 });
 
 describe('an idempotency key', () => {

@@ -155,6 +155,24 @@ describe('a new project', () => {
     expect(lines.filter((line) => /^write \/log\/\d+ [1-9]/.test(line))).toHaveLength(3);
   });
 
+  it('is opened the first time without a look at its folder or the log, and every other time with one', async () => {
+    const process = new Process();
+    const { disk } = process;
+    await process.create('p');
+    const asked: string[] = [];
+    disk.failing = (operation) => {
+      asked.push(operation);
+      return undefined;
+    };
+    const first = await process.open('p');
+    expect(asked).toEqual([]);
+    await first.commit([put('a', '{}')]);
+    await first[Symbol.asyncDispose]();
+    asked.length = 0;
+    expect(await process.read('p')).toBe('a');
+    expect(asked.filter((operation) => operation.startsWith('read'))).not.toEqual([]);
+  });
+
   it('is there with its project.json and its first acknowledged write, or not at all, whatever moment the process ends at', async () => {
     const make = async (process: Process) => {
       await process.create('p');

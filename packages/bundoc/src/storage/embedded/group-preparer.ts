@@ -106,7 +106,6 @@ export class GroupPreparer {
   readonly #cipher: ProjectCipher;
   readonly #clock: Clock;
   readonly #quota: Quota | undefined;
-  #time: { readonly ms: number; readonly text: string } = { ms: Number.NaN, text: '' };
 
   constructor({ catalog, usedKeys, seals, indexes, cipher, clock, quota }: GroupPreparerOptions) {
     this.#catalog = catalog;
@@ -233,19 +232,13 @@ export class GroupPreparer {
       _id: write.ref.id,
       _collection: write.ref.collection,
       _rev: rev.toString('hex'),
-      _created: this.#timeOf(common.createdMs),
-      _updated: this.#timeOf(nowMs),
+      _created: timeOf(common.createdMs),
+      _updated: timeOf(nowMs),
     };
     const text = composeStoredText(metadata, write.content);
     const indexing = { text, keys: this.#indexes.keysOf(write.ref.collection, text, write.content) };
     const change = this.#seal(writer, common, name, text, indexing);
     return { change, result: { created: living === undefined, metadata } };
-  }
-
-  /** A moment as text: mostly it is the one that was asked for last. */
-  #timeOf(ms: number): string {
-    if (ms !== this.#time.ms) this.#time = { ms, text: new Date(ms).toISOString() };
-    return this.#time.text;
   }
 
   /** The same state of a document, sealed under the current version. */
@@ -267,6 +260,14 @@ export class GroupPreparer {
     this.#cipher.sealDocument(fileName, text, room);
     return { kind: 'document', state, fileName, start: writer.length - room.length, indexing };
   }
+}
+
+let latest = { ms: Number.NaN, text: '' };
+
+/** A moment as text: mostly it is the one that was asked for last, of whatever project. */
+function timeOf(ms: number): string {
+  if (ms !== latest.ms) latest = { ms, text: new Date(ms).toISOString() };
+  return latest.text;
 }
 
 function keyOf(ref: DocumentRef): string {

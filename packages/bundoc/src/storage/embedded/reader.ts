@@ -58,9 +58,7 @@ export class Reader {
     for (;;) {
       const living = this.#catalog.living(ref);
       if (living === undefined) return undefined;
-      const inMemory = this.#inMemory(living);
-      const document =
-        inMemory === undefined ? await this.#readFile(ref, living) : this.#open(ref, living, inMemory);
+      const document = this.#openInMemory(ref, living) ?? (await this.#readFile(ref, living));
       if (document !== undefined) return document;
       // It was overwritten while it was read; then there is a later state to look at.
       if (this.#catalog.living(ref)?.seq !== living.seq) continue;
@@ -146,10 +144,20 @@ export class Reader {
     return { changes, position: states.length < limit ? lastSeq : position, isComplete, forgotten };
   }
 
-  /** Undefined for one that is not in memory, or whose bytes are not it. */
+  /**
+   * Undefined for one that is not in memory, or whose bytes are not it. One that waits for its file comes into
+   * the cache: whoever reads it next need not read the file.
+   */
   #openInMemory(ref: DocumentRef, living: LivingDocument): StoredDocument | undefined {
-    const sealed = this.#inMemory(living);
-    return sealed && this.#open(ref, living, sealed);
+    const { cache, project } = this.#options;
+    const { fileName } = living;
+    const cached = cache.get(project, fileName);
+    const document = cached && this.#open(ref, living, cached);
+    if (document !== undefined) return document;
+    const pending = this.#writer.pending(fileName);
+    const written = pending && this.#open(ref, living, pending);
+    if (pending !== undefined && written !== undefined) cache.set(project, fileName, copyOf(pending));
+    return written;
   }
 
   /** Sealed bytes that wait for their file, or that were used lately. */
@@ -207,4 +215,11 @@ function listed(
   { createdSeq }: ListedPlace,
 ): ListedDocument | undefined {
   return document && { ...document, position: createdSeq };
+}
+
+/** What waits for its file is a view of a whole part of the log, which a cache must not keep. */
+function copyOf(sealed: Buffer): Buffer {
+  const copy = Buffer.allocUnsafeSlow(sealed.length);
+  sealed.copy(copy);
+  return copy;
 }

@@ -4,6 +4,8 @@ import pg from 'pg';
 const { DatabaseError } = pg;
 
 const DISK_FULL = '53100';
+/** By its timeout, or by somebody. */
+const STATEMENT_CANCELED = '57014';
 /** SQLSTATE class of a row that contradicts others: somebody has edited them, or put older ones back. */
 const CONTRADICTION_CLASS = '23';
 /** SQLSTATE classes of a server, or a connection, that cannot serve at the moment: connection, resources, intervention, system. */
@@ -36,6 +38,21 @@ export function isUnavailable(error: unknown): boolean {
       ? state !== DISK_FULL
       : UNAVAILABLE_CODES.includes(state);
   return error instanceof ConnectionTrouble;
+}
+
+/**
+ * True for an error of callers that may be of one statement, and not of the server or its connection: it failed, or took longer
+ * than the server gives it. A full disk may be of one statement as well: others need less of it.
+ */
+export function isOfStatement(error: unknown): boolean {
+  if (!(error instanceof AppError)) return true;
+  if (error.code !== 'storage_unavailable') return true;
+  return sqlStateOf(error.cause) === STATEMENT_CANCELED;
+}
+
+/** True for what a statement was answered, or that it was not; false for all that goes wrong on this side. */
+export function isOfDatabase(error: unknown): boolean {
+  return error instanceof ConnectionTrouble || sqlStateOf(error) !== undefined;
 }
 
 /** The connection broke, could not be made, or was given up because an answer did not come in time. */

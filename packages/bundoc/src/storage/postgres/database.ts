@@ -39,6 +39,12 @@ export interface Statement {
   readonly text: string;
 }
 
+/** A statement with its parameters. */
+export interface BoundStatement {
+  readonly statement: Statement;
+  readonly values: readonly unknown[];
+}
+
 /** What runs statements: a pool, each on any connection, or one transaction. */
 export interface Queryable {
   query(statement: Statement, values: readonly unknown[]): Promise<readonly Row[]>;
@@ -63,8 +69,11 @@ export class OutcomeUnknown extends Error {
 export class Database implements AsyncDisposable {
   readonly #pool: pg.Pool;
   readonly #isPooled: boolean;
+  /** Connections that it has at most. */
+  readonly connectionsMax: number;
 
   constructor(options: DatabaseOptions) {
+    this.connectionsMax = options.connectionsMax;
     this.#isPooled = options.isPooled;
     this.#pool = new pg.Pool({
       ...clientConfig(options),
@@ -99,19 +108,20 @@ export class Database implements AsyncDisposable {
   /**
    * Runs `action` in one transaction (READ COMMITTED) and commits it.
    *
-   * @param begin statements without parameters that go along with BEGIN; `action` gets their rows.
+   * @param begin statements that go along with BEGIN, in one trip: a text without parameters, or statements with theirs. `action` gets
+   * their rows.
    * @param action undefined instead of a value rolls back.
    * @throws OutcomeUnknown when the connection broke while it was committed.
    */
   async transaction<T>(
-    begin: string,
+    begin: string | readonly BoundStatement[],
     action: (transaction: Transaction, begun: readonly (readonly Row[])[]) => Promise<T | undefined>,
   ): Promise<T | undefined> {
     return this.#withClient(async (client) => {
       let result: T | undefined;
       let isCommitted = false;
       try {
-        const [, ...begun] = await runOn(client, `BEGIN ISOLATION LEVEL READ COMMITTED;${begin}`);
+        const begun = await this.#begin(client, begin);
         result = await action(
           {
             query: (statement, values) => this.#query(client, statement, values),
@@ -172,6 +182,21 @@ export class Database implements AsyncDisposable {
       // A connection that a statement was given up on still waits for its answer.
       client.release(isBroken);
     }
+  }
+
+  async #begin(
+    client: pg.PoolClient,
+    begin: string | readonly BoundStatement[],
+  ): Promise<readonly (readonly Row[])[]> {
+    const text = 'BEGIN ISOLATION LEVEL READ COMMITTED';
+    if (typeof begin === 'string') return (await runOn(client, `${text};${begin}`)).slice(1);
+    const began = runOn(client, text);
+    const sent = begin.map(({ statement, values }) => this.#query(client, statement, values));
+    const [begun, ...done] = await Promise.allSettled([began, ...sent]);
+    // The first says why: behind it, all are refused for its sake.
+    const failed = [begun, ...done].find((one) => one?.status === 'rejected');
+    if (failed !== undefined) throw failed.reason;
+    return done.map((one) => (one as PromiseFulfilledResult<readonly Row[]>).value);
   }
 
   async #query(

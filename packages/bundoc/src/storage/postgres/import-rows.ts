@@ -1,13 +1,12 @@
-import { v7 as uuidv7 } from 'uuid';
 import type { ProjectCipher } from '../../cipher/project-cipher.ts';
 import type { DocumentState, UsedKey } from '../embedded/record.ts';
 import type { Position } from '../port.ts';
 import type { ProjectContents, StoredEntry } from '../project-contents.ts';
 import type { Statement, Transaction } from './database.ts';
-import { writeOfGroup } from './group-rows.ts';
 import { insertProjectRows, raiseKeyVersion } from './project-rows.ts';
 import { RowCipher } from './row-cipher.ts';
 import { eachByName, ROW_COLUMNS, readStateRow } from './rows.ts';
+import { writeOfGroup } from './write-group.ts';
 
 const INSERT_FILE: Statement = {
   name: 'bundoc-import-file-1',
@@ -100,9 +99,10 @@ export async function writeSealed(
       text: undefined,
       sealed,
     }));
-    const group = { documents, usedKeys: version === cipher.version ? usedKeys : [], seq };
-    const ciphers = { cipher, rows: new RowCipher(project, cipher, version), names: new Map() };
-    const { statement, values } = writeOfGroup(group, { project, commitId: uuidv7() }, ciphers);
+    const rows = new RowCipher(project, cipher, version);
+    const keys = version === cipher.version ? usedKeys : [];
+    const writes = { project, documents, usedKeys: keys, seq, cipher, rows, names: new Map() };
+    const { statement, values } = writeOfGroup([writes], undefined);
     await transaction.query(statement, values);
   }
 }

@@ -1,4 +1,3 @@
-import { setImmediate } from 'node:timers/promises';
 import { OpenError } from '@bundoc/shared/aead';
 import type { Clock } from '@bundoc/shared/clock';
 import { AppError } from '@bundoc/shared/errors';
@@ -28,13 +27,13 @@ import type { Quota } from '../quota.ts';
 import { searchedTokens } from './blind-index.ts';
 import { BlindIndexing } from './blind-indexing.ts';
 import type { News } from './change-news.ts';
-import type { Database } from './database.ts';
-import type { Waiting } from './decide.ts';
-import { GroupCommit } from './group-commit.ts';
+import type { Database, Transaction } from './database.ts';
+import type { CommittingProject, GroupCommitter } from './group-commit.ts';
 import { MustReopen, ProjectGone } from './must-reopen.ts';
+import type { Waiting } from './plan-commits.ts';
 import { indexChanged, Reader } from './reader.ts';
 import { RowCipher, VersionUnknown } from './row-cipher.ts';
-import { SharedSeals } from './shared-seals.ts';
+import { SealCounter } from './seal-counter.ts';
 import { Upkeep } from './upkeep.ts';
 
 export interface PostgresStoreOptions {
@@ -42,7 +41,9 @@ export interface PostgresStoreOptions {
   readonly database: Database;
   readonly cipher: ProjectCipher;
   readonly clock: Clock;
-  readonly sealLimits: SealLimits;
+  readonly sealLimits: Pick<SealLimits, 'rotateAt' | 'max'>;
+  /** Of all projects of the node. */
+  readonly committer: GroupCommitter;
   /** Of the commits of all nodes. */
   readonly news: News;
   /** Told of every document whose row does not open, by its (opaque) name. */
@@ -58,18 +59,14 @@ export interface PostgresStoreOptions {
   readonly ownWork?: OwnWork;
 }
 
-/** Turns of the event loop that a group waits for others. */
-const GATHER_TURNS = 2;
-/** Writes of one transaction. */
-const GROUP_WRITES_MAX = 1_024;
 /** What a write adds to its document's bytes: names, the sealed state, the answer of an idempotency key. */
 const ROW_OVERHEAD_BYTES = 4_096;
 /** How often a store that is written to forgets what is old, milliseconds. */
 const PRUNE_EVERY_MS = 3_600_000;
 
 /**
- * A project in PostgreSQL, which other nodes read and write too. Commits that wait go together into one
- * transaction; a node has one of a project under way.
+ * A project in PostgreSQL, which other nodes read and write too. The node's committer puts its commits into transactions,
+ * those that wait together with those of other projects.
  *
  * `failed` tells of nothing but a new version of the key, or that the project is gone: what is unknown about
  * a commit is found out.
@@ -81,12 +78,12 @@ export class PostgresStore implements ProjectStore {
   readonly #reader: Reader;
   readonly #indexing: BlindIndexing;
   readonly #upkeep: Upkeep;
-  readonly #seals: SharedSeals;
-  readonly #groups: GroupCommit;
-  readonly #waiting: Waiting[] = [];
+  readonly #committing: CommittingProject;
+  /** Commits that are not answered yet. */
+  readonly #commits = new Set<Promise<unknown>>();
   readonly #waiters = new ChangeWaiters();
   #waitingBytes = 0;
-  #pumping: Promise<void> | undefined;
+  #pruning: Promise<void> | undefined;
   #failed = false;
   /** The latest commit that this node has heard of; there may be later ones. */
   #heardOf: Position = 0;
@@ -102,11 +99,15 @@ export class PostgresStore implements ProjectStore {
     const list = (query: ListQuery) => this.#reader.list(query);
     const watched = <T>(work: Promise<T>) => this.#watched(work);
     this.#indexing = new BlindIndexing({ ...options, list, watched }, rows);
-    this.#seals = new SharedSeals({ ...options, limits: options.sealLimits }, rows);
-    this.#upkeep = new Upkeep(options, rows, this.#seals);
-    this.#groups = new GroupCommit(options, rows, this.#seals, (version, transaction) =>
-      this.#indexing.asOf(version, transaction),
-    );
+    const seals = new SealCounter({ ...options, limits: options.sealLimits }, rows);
+    this.#upkeep = new Upkeep(options, rows, seals);
+    const { quota, onIntegrityError } = options;
+    this.#committing = {
+      ...{ project, cipher, clock, quota, onIntegrityError, rows, seals, names: new Map() },
+      indexesAsOf: (version: number, transaction: Transaction) => this.#indexing.asOf(version, transaction),
+      committed: (seq) => this.#committed(seq),
+      refused: (commits, error) => void this.#refuse(commits, error),
+    };
     this.#prunedMs = clock.monotonic();
   }
 
@@ -183,89 +184,60 @@ export class PostgresStore implements ProjectStore {
     return this.#watched(this.#upkeep.reseal(limit));
   }
 
-  async checkpoint(): Promise<void> {
-    await this.#upkeep.prune();
-    await this.#watched(this.#seals.settle());
+  checkpoint(): Promise<void> {
+    return this.#upkeep.prune();
   }
 
   prepareClose(): Promise<void> {
     return this.checkpoint();
   }
 
-  commit(writes: readonly Write[], options: CommitOptions = {}): Promise<readonly WriteResult[]> {
+  async commit(writes: readonly Write[], options: CommitOptions = {}): Promise<readonly WriteResult[]> {
     const bytes = writes.reduce((sum, write) => sum + bytesOf(write), 0);
-    if (bytes > COMMIT_BYTES_MAX) return Promise.reject(new AppError('payload_too_large'));
-    if (this.#waiting.length >= COMMITS_WAITING_MAX || this.#waitingBytes > 2 * COMMIT_BYTES_MAX)
-      return Promise.reject(new AppError('overloaded'));
+    if (bytes > COMMIT_BYTES_MAX) throw new AppError('payload_too_large');
+    if (this.#commits.size >= COMMITS_WAITING_MAX || this.#waitingBytes > 2 * COMMIT_BYTES_MAX)
+      throw new AppError('overloaded');
+    if (this.#failed) throw new AppError('storage_unavailable', { retryAfterS: 1 });
     const names = writes.map(({ ref }) => this.#options.cipher.fileName(ref));
     const done = Promise.withResolvers<readonly WriteResult[]>();
-    this.#waiting.push({ writes, names, options, bytes, done });
+    this.#commits.add(done.promise);
     this.#waitingBytes += bytes;
-    this.#pumping ??= this.#pump();
-    return done.promise;
+    this.#options.committer.commit(this.#committing, { writes, names, options, bytes, done });
+    try {
+      return await done.promise;
+    } finally {
+      this.#commits.delete(done.promise);
+      this.#waitingBytes -= bytes;
+    }
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
     this.#waiters.end();
     this.#unwatch();
     await this.#indexing.stop();
-    await this.#pumping;
-    // Lost to the budget at worst.
-    await this.#seals.settle().catch(() => undefined);
+    await Promise.allSettled(this.#commits);
+    await this.#pruning;
+    this.#options.committer.leave(this.#committing);
   }
 
-  /** Commits what waits, a group at a time, until nothing does. Never rejects. */
-  async #pump(): Promise<void> {
-    while (this.#waiting.length > 0) {
-      // A transaction is dear, and a group of one makes all others wait for it: requests that are being read
-      // go along.
-      for (let turn = 0; turn < GATHER_TURNS; turn++) await setImmediate();
-      const group = this.#takeGroup();
-      try {
-        if (this.#failed) throw new AppError('storage_unavailable', { retryAfterS: 1 });
-        const { answers, seq, taken } = await this.#groups.commit(group);
-        this.#putBack(group.splice(taken));
-        this.#options.news.committed(this.#options.project, seq);
-        this.#heard(seq);
-        for (const answer of answers) answer();
-      } catch (error) {
-        const told = await this.#toldOf(error);
-        for (const { done } of group) done.reject(told);
-      }
-      await this.#pruneNowAndThen();
-    }
-    this.#pumping = undefined;
+  #committed(seq: Position): void {
+    this.#options.news.committed(this.#options.project, seq);
+    this.#heard(seq);
+    this.#pruneNowAndThen();
   }
 
-  #takeGroup(): Waiting[] {
-    const group: Waiting[] = [];
-    let bytes = 0;
-    let writes = 0;
-    for (const waiting of this.#waiting) {
-      const isFull =
-        bytes + waiting.bytes > COMMIT_BYTES_MAX || writes + waiting.writes.length > GROUP_WRITES_MAX;
-      if (group.length > 0 && isFull) break;
-      bytes += waiting.bytes;
-      writes += waiting.writes.length;
-      group.push(waiting);
-    }
-    this.#waiting.splice(0, group.length);
-    this.#waitingBytes -= bytes;
-    return group;
+  /** Answers commits of which nothing has taken effect. Never rejects. */
+  async #refuse(commits: readonly Waiting[], error: unknown): Promise<void> {
+    const told = await this.#toldOf(error);
+    for (const { done } of commits) done.reject(told);
   }
 
-  /** Commits of a group that are to be in the next one. */
-  #putBack(left: readonly Waiting[]): void {
-    this.#waiting.unshift(...left);
-    this.#waitingBytes += left.reduce((sum, { bytes }) => sum + bytes, 0);
-  }
-
-  async #pruneNowAndThen(): Promise<void> {
+  #pruneNowAndThen(): void {
     const nowMs = this.#options.clock.monotonic();
     if (nowMs - this.#prunedMs < PRUNE_EVERY_MS) return;
     this.#prunedMs = nowMs;
     // Nobody waits for it, and the next one comes.
-    await this.#upkeep.prune().catch(() => undefined);
+    this.#pruning = this.#upkeep.prune().catch(() => undefined);
   }
 
   readonly #onNews = (position: Position): void => {

@@ -31,7 +31,6 @@ const TABLES = [
   'collections',
   'key_versions',
   'used_keys',
-  'commits',
   'expiry',
   'heads',
   'fenced_heads',

@@ -6,7 +6,7 @@ import type { StoreRest } from '../port.ts';
 import type { Row, Statement, Transaction } from './database.ts';
 import { RowCipher } from './row-cipher.ts';
 import { ROW_COLUMNS, SEALED } from './rows.ts';
-import { SEALED_COUNT } from './shared-seals.ts';
+import { SEALED_COUNT } from './seal-counter.ts';
 
 /** A page of rows, documents and tombstones, by name. */
 export const ROWS_BY_NAME: Statement = {

@@ -31,9 +31,19 @@ export function eachByName(names: string, row: string): string {
  * @param columns of an entry.
  */
 export function entriesByName(names: string, columns: string): string {
-  return `SELECT found.* FROM unnest(${names}) AS wanted (one) CROSS JOIN LATERAL (
-    SELECT ${columns} FROM bundoc.blind_entries WHERE project = $1 AND blind_entries.name = wanted.one LIMIT ${ENTRIES_OF_NAME_MAX}
+  return `SELECT found.* FROM unnest(${names}) AS wanted (one) CROSS JOIN LATERAL (${entriesOfWanted('$1', columns)}) AS found`;
+}
+
+/** The entries of documents of many projects: arrays of projects and of names, of the same length. */
+export function entriesByProjectAndName(projects: string, names: string, columns: string): string {
+  return `SELECT found.* FROM unnest(${projects}, ${names}) AS wanted (project, one) CROSS JOIN LATERAL (
+    ${entriesOfWanted('wanted.project', columns)}
   ) AS found`;
+}
+
+function entriesOfWanted(project: string, columns: string): string {
+  return `SELECT ${columns} FROM bundoc.blind_entries
+    WHERE blind_entries.project = ${project} AND blind_entries.name = wanted.one LIMIT ${ENTRIES_OF_NAME_MAX}`;
 }
 
 /** More than a document can have: an index has a thousand, a collection sixteen indexes, and as many may be on their way out. */

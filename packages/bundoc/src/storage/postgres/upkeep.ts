@@ -1,16 +1,13 @@
 import { OpenError } from '@bundoc/shared/aead';
 import type { Clock } from '@bundoc/shared/clock';
-import { v7 as uuidv7 } from 'uuid';
 import type { ProjectCipher } from '../../cipher/project-cipher.ts';
 import { IDEMPOTENCY_KEYS_MAX, IDEMPOTENCY_TTL_MS, TOMBSTONE_TTL_MS } from '../port.ts';
 import type { Database, Row, Statement, Transaction } from './database.ts';
 import { lockOf } from './project-rows.ts';
 import type { RowCipher } from './row-cipher.ts';
 import { orUndefined, ROW_COLUMNS, readStateRow, SEALED } from './rows.ts';
-import { SEALED_COUNT, type SharedSeals } from './shared-seals.ts';
+import { SEALED_COUNT, type SealCounter } from './seal-counter.ts';
 
-/** How long it is remembered that a transaction took effect: far longer than anybody looks its outcome up. */
-const COMMITS_TTL_MS = 3_600_000;
 /** Rows that one transaction forgets, so that it does not hold the project's lock for long. */
 const PRUNED_AT_ONCE = 1_000;
 /** Sealed bytes of documents that are sealed anew in one transaction, beyond the first of them. */
@@ -35,15 +32,17 @@ DELETE FROM bundoc.used_keys WHERE project = $1 AND (at_ms <= $2 OR token IN (
   SELECT token FROM bundoc.used_keys WHERE project = $1 ORDER BY at_ms DESC OFFSET $3
 ))`,
 };
-const FORGET_COMMITS: Statement = {
-  name: 'bundoc-forget-commits-1',
-  text: 'DELETE FROM bundoc.commits WHERE project = $1 AND id < $2',
-};
 const FORMER: Statement = {
-  name: 'bundoc-former-2',
-  text: `SELECT coalesce(sum(documents) FILTER (WHERE version <> $2), 0)::bigint,
-           (SELECT ${SEALED_COUNT} FROM bundoc.key_versions WHERE project = $1 AND version = $2)
-         FROM bundoc.key_versions WHERE project = $1`,
+  name: 'bundoc-former-3',
+  text: 'SELECT coalesce(sum(documents), 0)::bigint FROM bundoc.key_versions WHERE project = $1 AND version <> $2',
+};
+const SEALS: Statement = {
+  name: 'bundoc-read-seals-2',
+  text: `SELECT ${SEALED_COUNT} FROM bundoc.key_versions WHERE project = $1 AND version = $2`,
+};
+const SET_SEALS: Statement = {
+  name: 'bundoc-set-seals-1',
+  text: 'UPDATE bundoc.key_versions SET seals = $3 WHERE project = $1 AND version = $2',
 };
 const TO_RESEAL: Statement = {
   name: 'bundoc-to-reseal-2',
@@ -100,12 +99,12 @@ export interface UpkeepOptions {
 export class Upkeep {
   readonly #options: UpkeepOptions;
   readonly #rows: RowCipher;
-  readonly #seals: SharedSeals;
+  readonly #seals: SealCounter;
   /** Behind which name re-sealing goes on; undefined once it came to the end. */
   #resealAfter: Buffer | undefined = Buffer.alloc(0);
   #toReseal = 0;
 
-  constructor(options: UpkeepOptions, rows: RowCipher, seals: SharedSeals) {
+  constructor(options: UpkeepOptions, rows: RowCipher, seals: SealCounter) {
     this.#options = options;
     this.#rows = rows;
     this.#seals = seals;
@@ -120,10 +119,9 @@ export class Upkeep {
     const { database, project, cipher } = this.#options;
     const [row] = await database.query(FORMER, [project, cipher.version]);
     this.#toReseal = Number(row?.[0] ?? 0);
-    this.#seals.found((row?.[1] ?? null) as Buffer | null);
   }
 
-  /** Forgets tombstones, idempotency keys and outcomes of transactions from too long ago. */
+  /** Forgets tombstones and idempotency keys from too long ago. */
   async prune(): Promise<void> {
     const { project, clock, database } = this.#options;
     const nowMs = clock.now();
@@ -134,8 +132,10 @@ export class Upkeep {
           const values = [project, nowMs - TOMBSTONE_TTL_MS, PRUNED_AT_ONCE];
           return Number((await transaction.query(PURGE, values))[0]?.[0] ?? 0);
         })) ?? 0;
-    await database.query(FORGET_KEYS, [project, nowMs - IDEMPOTENCY_TTL_MS, IDEMPOTENCY_KEYS_MAX]);
-    await database.query(FORGET_COMMITS, [project, firstIdOf(nowMs - COMMITS_TTL_MS)]);
+    await database.transaction(lock, async (transaction) => {
+      await transaction.query(FORGET_KEYS, [project, nowMs - IDEMPOTENCY_TTL_MS, IDEMPOTENCY_KEYS_MAX]);
+      return true;
+    });
   }
 
   /** @returns how many documents were sealed anew; 0 once all were looked at. */
@@ -146,13 +146,18 @@ export class Upkeep {
     const found = await database.query(TO_RESEAL, values);
     const resealed = found.flatMap((row) => this.#resealed(row));
     if (resealed.length > 0) {
-      await this.#seals.take(resealed.length);
+      this.#seals.made(resealed.length);
       const column = <K extends keyof Resealed>(name: K) => resealed.map((one) => one[name]);
       const rows = [column('name'), column('seq'), column('former'), column('state'), column('sealed')];
-      await database.transaction(lockOf(project), async (transaction) => {
+      const count = await database.transaction(lockOf(project), async (transaction, [head]) => {
+        if (head?.[0] === undefined) return undefined;
+        const [present] = await transaction.query(SEALS, [project, cipher.version]);
+        const next = this.#seals.next(present?.[0] as Buffer | null | undefined);
+        await transaction.query(SET_SEALS, [project, cipher.version, next.sealed]);
         await transaction.query(RESEAL, [project, cipher.version, ...rows]);
-        return true;
+        return next;
       });
+      if (count !== undefined) this.#seals.committed(count);
     }
     this.#resealAfter = found.at(-1)?.[0] as Buffer | undefined;
     if (this.#resealAfter === undefined) {
@@ -226,8 +231,4 @@ interface Resealed {
   readonly former: number;
   readonly state: Buffer;
   readonly sealed: Buffer;
-}
-
-function firstIdOf(ms: number): string {
-  return uuidv7({ msecs: Math.max(0, ms), seq: 0, random: Buffer.alloc(16) });
 }

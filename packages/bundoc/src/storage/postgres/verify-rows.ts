@@ -7,7 +7,7 @@ import type { Queryable, Row, Statement } from './database.ts';
 import { RowCipher, VersionUnknown } from './row-cipher.ts';
 import { orUndefined, readStateRow } from './rows.ts';
 import { EXTENT, ROWS_BY_NAME } from './rows-rest.ts';
-import { SEALED_COUNT } from './shared-seals.ts';
+import { SEALED_COUNT } from './seal-counter.ts';
 import { type CheckedDocument, EntriesCheck } from './verify-entries.ts';
 
 const COLLECTIONS: Statement = {

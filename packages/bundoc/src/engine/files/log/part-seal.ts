@@ -103,8 +103,10 @@ export function openPart(
   return plaintext;
 }
 
+/** A cipher copies it. A buffer of its own for each part would take longer to make than the rest of its cipher. */
+const nonce = Buffer.alloc(NONCE_BYTES);
+
 function nonceOf(frame: number): Buffer {
-  const nonce = Buffer.alloc(NONCE_BYTES);
   nonce.writeUInt32BE(frame, NONCE_BYTES - 4);
   return nonce;
 }

@@ -1,7 +1,7 @@
 import type { LogFile, ReadableLogDisk } from './ports.ts';
 
-/** Files that stay open while nobody reads them: with a log of 256 MiB, all. */
-const KEPT_MAX = 16;
+/** Files that stay open while nobody reads them: of a log of 256 MiB, three of four. */
+const KEPT_MAX = 12;
 
 interface Shared {
   readonly file: Promise<LogFile>;

@@ -4,22 +4,26 @@ import { ENTRIES_OF_DOCUMENT_MAX } from '../indexes/index-keys.ts';
 import { UniquenessOfGroup } from '../indexes/uniqueness.ts';
 import { type BlindEntries, type BlindIndex, type BlindIndexes, entriesOf } from './blind-index.ts';
 import type { Statement, Transaction } from './database.ts';
+import { byteaArray, numberArray, textArray } from './parameters.ts';
 import type { RowCipher } from './row-cipher.ts';
 import { entriesByName } from './rows.ts';
 
-/** Entries of a group's documents, those that they had among them, after which it ends: they are made, written and removed while the project is locked. */
-const GROUP_ENTRIES_MAX = 10_000;
+/**
+ * Entries of a transaction's documents after which it ends, those that the documents had included. It makes, writes and removes
+ * them while its projects are locked.
+ */
+export const GROUP_ENTRIES_MAX = 10_000;
 /** Entries that one commit makes and takes away at most. A single document has fewer, with those of indexes on their way out. */
 const COMMIT_ENTRIES_MAX = 50_000;
 
-/** Who has a token, in each of some indexes. One more than a group writes is enough to know whether there is somebody else. */
+/** Which documents have a token, in indexes of some projects. One more than a group writes tells whether there is another one. */
 const HOLDERS: Statement = {
-  name: 'bundoc-holders-1',
+  name: 'bundoc-holders-2',
   text: `
-SELECT t.index_id, t.token, h.name FROM unnest($2::bigint[], $3::bytea[]) AS t(index_id, token)
+SELECT t.place, h.name FROM unnest($1::text[], $2::bigint[], $3::bytea[]) WITH ORDINALITY AS t(project, index_id, token, place)
 CROSS JOIN LATERAL (
   SELECT e.name FROM bundoc.blind_entries AS e
-  WHERE e.project = $1 AND e.index_id = t.index_id AND e.token = t.token LIMIT $4
+  WHERE e.project = t.project AND e.index_id = t.index_id AND e.token = t.token LIMIT $4
 ) AS h`,
 };
 
@@ -29,16 +33,19 @@ const FORMER_ENTRIES: Statement = {
   text: `SELECT name, count(*) FROM (${entriesByName('$2::bytea[]', 'name')} LIMIT $3) AS e GROUP BY name`,
 };
 
-interface Asked {
+/** A token of a unique index, in hex, whose holders a plan asks for. */
+export interface Asked {
   readonly index: BlindIndex;
   readonly token: string;
 }
 
 /**
- * What the blind indexes of a project say of one group's documents, under the project's lock. Who has a token of a unique index is not known at
- * first: the group is decided, what was asked meanwhile is looked up, and the group is decided again, until nothing more is asked.
+ * What the blind indexes of a project say of the documents that a transaction writes, under the project's lock. Who has a token
+ * of a unique index is not known at first: the commits are planned, {@link lookUpHolders} answers what the plan asked, and they are
+ * planned again, until nothing more is asked.
  */
-export class IndexingOfGroup {
+export class GroupIndexContext {
+  readonly project: string;
   readonly #indexes: BlindIndexes;
   readonly #rows: RowCipher;
   /** Names of the documents that have a token, in hex. */
@@ -52,7 +59,8 @@ export class IndexingOfGroup {
   #entries = 0;
   #entriesOfCommit = 0;
 
-  constructor(indexes: BlindIndexes, rows: RowCipher) {
+  constructor(project: string, indexes: BlindIndexes, rows: RowCipher) {
+    this.project = project;
     this.#indexes = indexes;
     this.#rows = rows;
   }
@@ -61,11 +69,7 @@ export class IndexingOfGroup {
    * Counts the entries of what the group may replace or delete, unless one commit could take all of them away. Those beyond what one could are taken for as many
    * as a document may have.
    */
-  async countFormer(
-    transaction: Transaction,
-    project: string,
-    states: ReadonlyMap<string, DocumentState>,
-  ): Promise<void> {
+  async countFormer(transaction: Transaction, states: ReadonlyMap<string, DocumentState>): Promise<void> {
     const most = new Map<string, number>();
     for (const [name, { collection, deletedMs }] of states) {
       const indexes = deletedMs === 0 ? this.#indexes.byCollection.get(collection) : undefined;
@@ -73,7 +77,7 @@ export class IndexingOfGroup {
     }
     if (sumOf(most.values()) <= COMMIT_ENTRIES_MAX) return;
     const names = Array.from(most.keys(), (name) => Buffer.from(name, 'hex'));
-    const found = await transaction.query(FORMER_ENTRIES, [project, names, COMMIT_ENTRIES_MAX + 1]);
+    const found = await transaction.query(FORMER_ENTRIES, [this.project, names, COMMIT_ENTRIES_MAX + 1]);
     const counts = new Map(found.map((row) => [(row[0] as Buffer).toString('hex'), Number(row[1])]));
     const isCut = sumOf(counts.values()) > COMMIT_ENTRIES_MAX;
     this.#former = new Map(
@@ -81,13 +85,13 @@ export class IndexingOfGroup {
     );
   }
 
-  /** Begins with deciding the group. */
+  /** Begins a plan. */
   begin(): void {
     this.#entries = 0;
     this.#uniqueness = new UniquenessOfGroup((index, token) => this.#holdersOf(index, token));
   }
 
-  /** Begins with a commit. Undefined when it is to wait for another transaction. */
+  /** Begins a commit. Undefined when it waits for another transaction. */
   commit() {
     if (this.#entries > GROUP_ENTRIES_MAX) return undefined;
     this.#entriesOfCommit = 0;
@@ -132,24 +136,21 @@ export class IndexingOfGroup {
       });
   }
 
-  /** Looks up what was asked and is not known. @returns whether there was something, so that the group is to be decided again. */
-  async lookUp(transaction: Transaction, project: string, writes: number): Promise<boolean> {
+  /** Entries that the plan makes and removes. */
+  get entries(): number {
+    return this.#entries;
+  }
+
+  /** What the plan asked and is not known, and forgets that it was asked. */
+  takeAsked(): readonly Asked[] {
     const asked = [...this.#asked.values()];
-    if (asked.length === 0) return false;
     this.#asked = new Map();
-    const found = await transaction.query(HOLDERS, [
-      project,
-      asked.map(({ index }) => index.id),
-      asked.map(({ token }) => Buffer.from(token, 'hex')),
-      writes + 1,
-    ]);
-    for (const { index, token } of asked) this.#holders.set(placeOf(index.id, token), []);
-    for (const row of found) {
-      const [id, token, name] = row as unknown as [number, Buffer, Buffer];
-      const place = placeOf(id, token.toString('hex'));
-      this.#holders.set(place, [...(this.#holders.get(place) ?? []), name.toString('hex')]);
-    }
-    return true;
+    return asked;
+  }
+
+  /** Answers one question of {@link takeAsked}. */
+  answer({ index, token }: Asked, holders: readonly string[]): void {
+    this.#holders.set(placeOf(index.id, token), holders);
   }
 
   #holdersOf(index: BlindIndex, token: string): readonly string[] {
@@ -158,6 +159,36 @@ export class IndexingOfGroup {
     if (known === undefined) this.#asked.set(place, { index, token });
     return known ?? [];
   }
+}
+
+/**
+ * Looks up, in one statement, what the plans of all projects of a transaction asked.
+ *
+ * @param writes of the transaction.
+ * @returns the contexts whose commits must be planned again.
+ */
+export async function lookUpHolders(
+  transaction: Transaction,
+  contexts: readonly GroupIndexContext[],
+  writes: number,
+): Promise<ReadonlySet<GroupIndexContext>> {
+  const asked = contexts.flatMap((context) =>
+    context.takeAsked().map((question) => ({ context, question, holders: [] as string[] })),
+  );
+  if (asked.length > 0) {
+    const found = await transaction.query(HOLDERS, [
+      textArray(asked.map(({ context }) => context.project)),
+      numberArray(asked.map(({ question }) => question.index.id)),
+      byteaArray(asked.map(({ question }) => question.token)),
+      writes + 1,
+    ]);
+    for (const row of found) {
+      const [place, name] = row as unknown as [number, Buffer];
+      asked[place - 1]?.holders.push(name.toString('hex'));
+    }
+  }
+  for (const { context, question, holders } of asked) context.answer(question, holders);
+  return new Set(asked.map(({ context }) => context));
 }
 
 function sumOf(numbers: Iterable<number>): number {

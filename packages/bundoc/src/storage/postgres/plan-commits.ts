@@ -11,17 +11,24 @@ import { holds, preconditionsFailed } from '../precondition.ts';
 import { addedBy, NOTHING, type Quota, QuotaOfGroup, sumOf, type Usage } from '../quota.ts';
 
 import { type BlindEntries, type BlindIndex, isEnforced } from './blind-index.ts';
-import type { IndexingOfGroup } from './group-indexing.ts';
+import type { GroupIndexContext } from './group-index-context.ts';
 
 /** A commit that waits, with the names of what it writes. */
 export interface Waiting extends WaitingCommit {
   /** Of each write's document, in hex. */
   readonly names: readonly string[];
+  readonly queuedMs: number;
 }
 
-/** What the database has of the documents and idempotency keys that a group names, under the project's lock. */
-export interface Known {
+/** What the database has of a project, as far as its commits in a group ask for it, under the project's lock. */
+export interface PreState {
+  /** Of the last commit. */
   readonly seq: number;
+  readonly indexVersion: number;
+  /** The sealed count of the current key version; undefined where its row is missing. */
+  readonly seals: Buffer | null | undefined;
+  /** Seals that the key version may still make. */
+  readonly sealsLeft: number;
   /** By name, tombstones too. */
   readonly states: ReadonlyMap<string, DocumentState>;
   /** By idempotency key, the ones that are still remembered. */
@@ -30,7 +37,7 @@ export interface Known {
   readonly usage?: Usage | undefined;
 }
 
-/** What a commit is decided with that is not the same each time: it may be decided more than once. */
+/** The time and the revisions of a commit, drawn once: it may be planned more than once. */
 export interface Draft {
   readonly nowMs: number;
   /** Of each write. */
@@ -38,7 +45,7 @@ export interface Draft {
 }
 
 /** The last state of a document that a group writes. */
-export interface Decided {
+export interface PlannedWrite {
   readonly state: DocumentState;
   /** What the database has of it. */
   readonly former: DocumentState | undefined;
@@ -49,43 +56,46 @@ export interface Decided {
   readonly entries?: readonly BlindEntries[] | undefined;
 }
 
-export interface DecidedGroup {
-  /** What each commit is answered once the transaction has taken effect, refusals too: they may be by what others of the group write. */
+export interface CommitPlan {
+  /**
+   * Answers each commit, once the transaction has taken effect. Refusals wait for it as well: they may depend on what
+   * other commits of the transaction write.
+   */
   readonly answers: readonly (() => void)[];
   /** Each document once. */
-  readonly documents: readonly Decided[];
+  readonly documents: readonly PlannedWrite[];
   readonly usedKeys: readonly UsedKey[];
   readonly seq: number;
-  /** Commits of the group that were decided; those behind are for another transaction. */
+  /** Commits that are planned; those behind them are for another transaction. */
   readonly taken: number;
 }
 
-type Change = Pick<Decided, 'state' | 'text' | 'entries'>;
+type Change = Pick<PlannedWrite, 'state' | 'text' | 'entries'>;
 
 export function draftsOf(group: readonly Waiting[], clock: Clock): readonly Draft[] {
   return group.map(({ writes }) => ({ nowMs: clock.now(), revs: writes.map(() => smallRandom(REV_BYTES)) }));
 }
 
 /**
- * Decides the commits of one transaction, in their order, each against all that come before it. Seals nothing and settles nothing; does the same
- * each time.
+ * Decides the commits of one project in a transaction, in their order, each against all that come before it. Seals nothing
+ * and answers nobody; the same input gives the same plan.
  */
-export function decide(
+export function planCommits(
   group: readonly Waiting[],
-  known: Known,
+  known: PreState,
   drafts: readonly Draft[],
   ports: {
     readonly cipher: ProjectCipher;
-    readonly indexing: IndexingOfGroup;
+    readonly indexing: GroupIndexContext;
     readonly quota?: Quota | undefined;
   },
-): DecidedGroup {
+): CommitPlan {
   const { cipher, indexing } = ports;
   const quota = ports.quota && known.usage && new QuotaOfGroup(ports.quota, known.usage);
   const answers: (() => void)[] = [];
   const changes = new Map<string, Change>();
   const usedHere = new Map<string, UsedKey>();
-  let { seq } = known;
+  let { seq, sealsLeft } = known;
   let taken = 0;
   indexing.begin();
   for (const [place, { writes, names, options, done }] of group.entries()) {
@@ -119,8 +129,11 @@ export function decide(
         if (quota !== undefined) added = sumOf(added, addedBy(before, change.state));
         results.push(result);
       }
+      const seals = writes.filter(({ kind }) => kind === 'put').length;
+      if (seals > sealsLeft) throw new AppError('key_exhausted');
       quota?.admit(added);
       uniquely.accept();
+      sealsLeft -= seals;
       seq = ownSeq;
       for (const [name, change] of own) changes.set(name, change);
       if (idempotency !== undefined)

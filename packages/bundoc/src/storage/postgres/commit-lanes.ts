@@ -1,0 +1,211 @@
+/** What a lane is for: many projects a transaction, large commits, or one project a transaction. */
+export type LaneKind = 'small' | 'large' | 'alone';
+
+/** What one transaction of a lane holds at most; a single commit may be larger. */
+interface Lane {
+  readonly projectsMax: number;
+  readonly writesMax: number;
+  readonly bytesMax: number;
+}
+
+/** A commit that waits, as far as lanes look at it. */
+export interface LaneCommit {
+  readonly writes: readonly unknown[];
+  /** With what they bring along. */
+  readonly bytes: number;
+  /** When it came. */
+  readonly queuedMs: number;
+}
+
+/** Commits of one project, in their order. */
+export interface LaneMember<P, C> {
+  readonly project: P;
+  readonly commits: readonly C[];
+}
+
+/** What goes into one transaction. */
+export interface LaneBatch<P, C> {
+  readonly kind: LaneKind;
+  readonly members: readonly LaneMember<P, C>[];
+}
+
+/** How a project leaves a transaction. */
+export interface Leaving<C> {
+  /** Commits that the transaction did not decide. They come first again. */
+  readonly left: readonly C[];
+  /**
+   * What the next transaction of the project may be: any, one of its own because another holds its head (`contended`) or
+   * because the group failed (`suspect`), or for a while none but its own, because it failed alone (`failed`).
+   */
+  readonly next: 'any' | 'contended' | 'suspect' | 'failed';
+}
+
+const MIB = 1_048_576;
+const LANES: Record<LaneKind, Lane> = {
+  small: { projectsMax: 256, writesMax: 512, bytesMax: MIB },
+  large: { projectsMax: 64, writesMax: 1_024, bytesMax: 8 * MIB },
+  alone: { projectsMax: 1, writesMax: 1_024, bytesMax: 32 * MIB },
+};
+/** A commit beyond this goes by the large lane: the others of its transaction wait until its bytes have been sent. */
+const SMALL_COMMIT = { bytes: 131_072, writes: 64 };
+/** How long a project that failed alone stays alone. */
+export const FAILED_ALONE_MS = 60_000;
+/** How long a project stays alone whose head was held by others twice within that time. */
+const CONTENDED_ALONE_MS = 1_000;
+/** A commit that has waited this long for its turn is refused: its caller would not wait for the outcome. */
+export const QUEUED_MS_MAX = 10_000;
+
+export type LaneSlots = Readonly<Record<LaneKind, number>>;
+
+/** Transactions at a time. Where there are few connections, reads keep a part of them. */
+export function laneSlots(connectionsMax: number): LaneSlots {
+  return {
+    small: 2,
+    large: connectionsMax < 10 ? 1 : 2,
+    alone: Math.min(4, Math.max(1, Math.floor(connectionsMax / 4))),
+  };
+}
+
+interface Queue<P, C> {
+  readonly project: P;
+  commits: C[];
+  isRunning: boolean;
+  /** Needs the next transaction for itself. */
+  isSuspect: boolean;
+  /** Needs every transaction before this for itself. */
+  aloneUntilMs: number;
+  contendedMs: number;
+}
+
+/**
+ * Decides which commit goes into which transaction. A project is in one transaction at a time and its commits stay in
+ * their order. Projects take turns: within a transaction by commit, between transactions by the order in which they came.
+ */
+export class CommitLanes<P extends object, C extends LaneCommit> {
+  readonly #slots: LaneSlots;
+  readonly #queues = new Map<P, Queue<P, C>>();
+  readonly #ready: Record<LaneKind, Set<Queue<P, C>>> = {
+    small: new Set(),
+    large: new Set(),
+    alone: new Set(),
+  };
+  readonly #running: Record<LaneKind, number> = { small: 0, large: 0, alone: 0 };
+
+  constructor(slots: LaneSlots) {
+    this.#slots = slots;
+  }
+
+  /** Projects that wait for a transaction. */
+  get waiting(): number {
+    return this.#ready.small.size + this.#ready.large.size + this.#ready.alone.size;
+  }
+
+  add(project: P, commit: C, nowMs: number): void {
+    let queue = this.#queues.get(project);
+    if (queue === undefined) {
+      queue = {
+        project,
+        commits: [],
+        isRunning: false,
+        isSuspect: false,
+        aloneUntilMs: Number.NEGATIVE_INFINITY,
+        contendedMs: Number.NEGATIVE_INFINITY,
+      };
+      this.#queues.set(project, queue);
+    }
+    queue.commits.push(commit);
+    if (queue.commits.length === 1 && !queue.isRunning) this.#ready[laneOf(queue, nowMs)].add(queue);
+  }
+
+  /** The next transaction; undefined while every lane that has something to do has its transactions under way. */
+  take(): LaneBatch<P, C> | undefined {
+    for (const kind of ['small', 'large', 'alone'] as const) {
+      if (this.#running[kind] >= this.#slots[kind] || this.#ready[kind].size === 0) continue;
+      const members = this.#fill(kind);
+      this.#running[kind]++;
+      return { kind, members };
+    }
+    return undefined;
+  }
+
+  /** A transaction has ended. @param leaving of each of its members, in their order. */
+  end({ kind, members }: LaneBatch<P, C>, leaving: readonly Leaving<C>[], nowMs: number): void {
+    this.#running[kind]--;
+    for (const [at, { project }] of members.entries()) {
+      const queue = this.#queues.get(project) as Queue<P, C>;
+      const { left, next } = leaving[at] as Leaving<C>;
+      queue.isRunning = false;
+      queue.commits.unshift(...left);
+      this.#judge(queue, next, nowMs);
+      if (queue.commits.length > 0) this.#ready[laneOf(queue, nowMs)].add(queue);
+      else if (queue.aloneUntilMs <= nowMs && queue.contendedMs + CONTENDED_ALONE_MS <= nowMs)
+        this.#queues.delete(project);
+    }
+  }
+
+  /** Forgets a project, unless something of it waits or is under way. */
+  leave(project: P): void {
+    const queue = this.#queues.get(project);
+    if (queue?.isRunning === false && queue.commits.length === 0) this.#queues.delete(project);
+  }
+
+  /** Takes commits out that have waited too long. */
+  expired(nowMs: number): LaneMember<P, C>[] {
+    const expired: LaneMember<P, C>[] = [];
+    for (const ready of Object.values(this.#ready))
+      for (const queue of ready) {
+        const commits = queue.commits.filter(({ queuedMs }) => queuedMs + QUEUED_MS_MAX <= nowMs);
+        if (commits.length === 0) continue;
+        queue.commits = queue.commits.filter((commit) => !commits.includes(commit));
+        if (queue.commits.length === 0) ready.delete(queue);
+        expired.push({ project: queue.project, commits });
+      }
+    return expired;
+  }
+
+  #judge(queue: Queue<P, C>, next: Leaving<C>['next'], nowMs: number): void {
+    queue.isSuspect = next === 'suspect' || next === 'contended';
+    if (next === 'failed') queue.aloneUntilMs = nowMs + FAILED_ALONE_MS;
+    if (next !== 'contended') return;
+    if (queue.contendedMs + CONTENDED_ALONE_MS > nowMs)
+      queue.aloneUntilMs = Math.max(queue.aloneUntilMs, nowMs + CONTENDED_ALONE_MS);
+    queue.contendedMs = nowMs;
+  }
+
+  /** A commit of each project at a time, until the transaction is full: nobody fills it for all others. */
+  #fill(kind: LaneKind): LaneMember<P, C>[] {
+    const { projectsMax, writesMax, bytesMax } = LANES[kind];
+    const taken = new Map<Queue<P, C>, number>();
+    let [writes, bytes] = [0, 0];
+    let open = [...this.#ready[kind].values().take(projectsMax)];
+    while (open.length > 0) {
+      const still: Queue<P, C>[] = [];
+      for (const queue of open) {
+        const at = taken.get(queue) ?? 0;
+        const commit = queue.commits[at];
+        if (commit === undefined || (kind === 'small' && !isSmall(commit))) continue;
+        const isFull = writes + commit.writes.length > writesMax || bytes + commit.bytes > bytesMax;
+        if (isFull && taken.size > 0) continue;
+        writes += commit.writes.length;
+        bytes += commit.bytes;
+        taken.set(queue, at + 1);
+        still.push(queue);
+      }
+      open = still;
+    }
+    return Array.from(taken, ([queue, count]) => {
+      this.#ready[kind].delete(queue);
+      queue.isRunning = true;
+      return { project: queue.project, commits: queue.commits.splice(0, count) };
+    });
+  }
+}
+
+function laneOf<P, C extends LaneCommit>(queue: Queue<P, C>, nowMs: number): LaneKind {
+  if (queue.isSuspect || queue.aloneUntilMs > nowMs) return 'alone';
+  return isSmall(queue.commits[0] as C) ? 'small' : 'large';
+}
+
+function isSmall({ bytes, writes }: LaneCommit): boolean {
+  return bytes <= SMALL_COMMIT.bytes && writes.length <= SMALL_COMMIT.writes;
+}
