@@ -22,12 +22,7 @@ const RSS_MIB_MAX = 1_200;
 export async function neighboursTarget(bench) {
   const { report, installation, keep, quick, full } = bench;
   await bench.bundoc.stop();
-  const bundoc = await keep(
-    installation.startBundoc({ BUNDOC_CONNECTIONS_PER_ADDRESS: '256' }, [
-      '--cpu-prof',
-      '--cpu-prof-dir=/tmp/w-shares/prof',
-    ]),
-  );
+  const bundoc = await keep(installation.startBundoc({ BUNDOC_CONNECTIONS_PER_ADDRESS: '256' }));
   const seconds = full ? 30 : quick ? 3 : 10;
   const projects = Array.from({ length: MANY }, (_, n) => `attacker-${n}`);
   say('issuing tokens and filling the projects');

@@ -173,7 +173,7 @@ export async function startBundoc(config: BundocConfig, parts: BundocParts = {})
     settle: (project, move) => settleMove(from, project, move),
   });
   stack.use(instances);
-  const feed = new ChangeFeed({ instances, clock, logger, streams: serviceShares.streams });
+  const feed = new ChangeFeed({ instances, clock, logger, ...serviceShares });
   const deletion = new ProjectDeletion({
     ...{ projects, instances, keys, service, feed, clock, logger },
     settleDoubt: () => generation.advance(),
@@ -272,7 +272,7 @@ export async function startBundoc(config: BundocConfig, parts: BundocParts = {})
   registerDocuments(app, documents, auth, scheduler);
   await registerPatch(app, documents, auth, scheduler);
   registerBatch(app, new Batches(instances, config.documentBytesMax), auth, config, scheduler);
-  registerLists(app, documents, auth, scheduler);
+  registerLists(app, documents, auth, scheduler, serviceShares.pageReads);
   registerProjects(app, new ProjectDirectory(projects, instances, () => void generation.acting()), auth);
   registerProjectDeletion(app, deletion, auth);
   registerCollections(app, new Collections(instances), auth, scheduler);

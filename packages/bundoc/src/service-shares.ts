@@ -26,6 +26,8 @@ export interface ServiceShares {
   readonly lookups: Share;
   /** Projects whose stores are opened. */
   readonly openings: Share;
+  /** Pages of documents and changes that are read. Each may take 16 MiB, and twice that while it is made. */
+  readonly pageReads: Share;
   /** Calls to BunKMS for keys. */
   readonly keyFetches: Share;
 }
@@ -39,6 +41,7 @@ export const SERVICE_SHARE_DEFAULTS = {
 } as const;
 
 const LOOKUPS_MAX = 100;
+const PAGE_READS_MAX = 8;
 
 export function createServiceShares(
   sizes: Partial<ServiceShareSizes> = {},
@@ -61,6 +64,7 @@ export function createServiceShares(
     backups: long('backups', backups),
     moves: long('moves', moves),
     lookups: short('project lookups', LOOKUPS_MAX),
+    pageReads: short('page reads', PAGE_READS_MAX),
     openings: short('project openings', openings),
     keyFetches: short('key fetches', keyFetches),
   };

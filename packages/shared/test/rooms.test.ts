@@ -3,7 +3,7 @@ import type { Socket } from 'node:net';
 import type { FastifyInstance } from 'fastify';
 import { afterEach, describe, expect, it } from 'vitest';
 import { systemClock } from '../src/clock.ts';
-import { answerRoomOf, READ, reserveAnswer } from '../src/http/answer-room.ts';
+import { answerRoomOf, READ, reserveAnotherPage, reserveAnswer } from '../src/http/answer-room.ts';
 import { bodyRoomOf } from '../src/http/body-room.ts';
 import { createHttpShares, type HttpShares } from '../src/http/http-shares.ts';
 import { chargeRequest } from '../src/http/request-share.ts';
@@ -222,6 +222,45 @@ describe('answers', () => {
     for (let round = 0; round < 5; round++)
       expect((await sendRaw(server.port, get('/big'))).body).toHaveLength(BIG);
     await expect.poll(() => [shares.answers.held, shares.answers.subjects]).toEqual([0, 0]);
+  });
+
+  it('that are large are not made for a subject that leaves others untaken and has no room for one more', async () => {
+    let made = 0;
+    const shares = sharesOf({ capacity: 1_000 }, { capacity: 3 * BIG, waitMs: 20 });
+    await using server = await startWith(shares, (app) => {
+      app.get('/big', async (request) => {
+        await reserveAnotherPage(request, BIG);
+        made++;
+        return 'x'.repeat(BIG);
+      });
+      app.get('/small', async (request) => {
+        await reserveAnotherPage(request, BIG);
+        return 'ok';
+      });
+    });
+    await greedyReaders(server, shares.answers, 3);
+    expectProblem(await sendRaw(server.port, get('/big', 'Subject: greedy\r\n')), 'rate_limited');
+    expect(made).toBe(3);
+    expect((await sendRaw(server.port, get('/small', 'Subject: other\r\n'))).status).toBe(200);
+  });
+
+  it('leave nothing behind on a connection that brings many of them', async () => {
+    const shares = sharesOf({ capacity: 1_000 });
+    await using server = await startWith(shares, (app) => {
+      app.get('/page', async () => 'x'.repeat(100_000));
+    });
+    const accepted = once(server.app.server, 'connection') as Promise<[Socket]>;
+    const socket = openRaw(server.port);
+    sockets.push(socket);
+    const [peer] = await accepted;
+    const before = peer.listenerCount('close');
+    const page = get('/page').replace('Connection: close\r\n', '');
+    for (let n = 0; n < 20; n++) {
+      socket.write(page);
+      await read(socket, 100_000);
+      await expect.poll(() => shares.answers.held).toBe(0);
+    }
+    expect(peer.listenerCount('close')).toBeLessThanOrEqual(before + 2);
   });
 
   it('that wait for room are sent once there is some', async () => {

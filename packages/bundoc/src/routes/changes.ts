@@ -3,6 +3,7 @@ import { cursorSchema } from '@bundoc/shared/contract/cursor';
 import { changePageSchema, collectionNameSchema } from '@bundoc/shared/contract/documents';
 import { AppError } from '@bundoc/shared/errors';
 import { preferred } from '@bundoc/shared/http/accept';
+import { reserveAnotherPage } from '@bundoc/shared/http/answer-room';
 import type { BearerAuth } from '@bundoc/shared/http/bearer-auth';
 import { onceGone } from '@bundoc/shared/http/connection';
 import { varyBy } from '@bundoc/shared/http/cors';
@@ -119,6 +120,7 @@ export function registerChanges(
       }
       const limits = { limit: query.limit ?? LIMIT_DEFAULT, bytesMax: PAGE_BYTES_MAX };
       const since = placeOf(query.since);
+      if (filter.documents) await reserveAnotherPage(request, PAGE_BYTES_MAX);
       const page =
         query.wait === undefined || query.wait === 0
           ? await feed.page(project, since, filter, limits)

@@ -1,6 +1,9 @@
 import { documentPageSchema } from '@bundoc/shared/contract/documents';
+import { reserveAnotherPage } from '@bundoc/shared/http/answer-room';
 import type { BearerAuth } from '@bundoc/shared/http/bearer-auth';
+import { shareOfRequest } from '@bundoc/shared/http/request-share';
 import { describe } from '@bundoc/shared/openapi/description';
+import type { Share } from '@bundoc/shared/shares/share';
 import type { FastifyInstance } from 'fastify';
 import { z } from 'zod';
 import { fieldsParameterSchema } from '../projection/fields.ts';
@@ -25,6 +28,7 @@ export function registerLists(
   documents: Documents,
   auth: BearerAuth,
   scheduler: Scheduler,
+  pageReads: Share,
 ): void {
   app.get(
     DOCUMENTS_PATH,
@@ -66,15 +70,18 @@ export function registerLists(
       const { project, collection } = collectionPath(request);
       const { include, ...query } = request.query as z.infer<typeof listQuerySchema>;
       using work = requestWork(scheduler, 'projection', request, reply);
-      const page = await documents.list(project, {
-        collection,
-        bytesMax: PAGE_BYTES_MAX,
-        cursor: query.cursor,
-        fields: query.fields,
-        limit: query.limit,
-        total: include === 'total',
-        work,
-      });
+      await reserveAnotherPage(request, PAGE_BYTES_MAX);
+      const page = await pageReads.run(shareOfRequest(request), () =>
+        documents.list(project, {
+          collection,
+          bytesMax: PAGE_BYTES_MAX,
+          cursor: query.cursor,
+          fields: query.fields,
+          limit: query.limit,
+          total: include === 'total',
+          work,
+        }),
+      );
       reply
         .header('cache-control', 'private, no-cache')
         .header('content-type', 'application/json; charset=utf-8');

@@ -21,6 +21,8 @@ export interface ChangeFeedOptions {
   readonly logger: Logger;
   /** The places of those that wait for changes. */
   readonly streams?: Share;
+  /** The places of pages that are read. */
+  readonly pageReads?: Share;
 }
 
 /** Where somebody begins: behind a place, or with what comes from now on. */
@@ -52,12 +54,15 @@ export class ChangeFeed {
   readonly #projects = new Map<string, ProjectFeed>();
   readonly #stalledSinceMs = new WeakMap<Follower, number>();
   readonly #streams: Share;
+  readonly #pageReads: Share;
   #heartbeatAtMs: number;
   #isClosed = false;
 
   constructor(options: ChangeFeedOptions) {
     this.#options = options;
-    this.#streams = options.streams ?? createServiceShares().streams;
+    const { streams, pageReads } = createServiceShares();
+    this.#streams = options.streams ?? streams;
+    this.#pageReads = options.pageReads ?? pageReads;
     this.#heartbeatAtMs = options.clock.monotonic();
   }
 
@@ -68,9 +73,10 @@ export class ChangeFeed {
 
   /** A page at once. @throws AppError `position_gone`, `project_not_found`, and those of the store. */
   async page(project: string, since: Since, filter: FeedFilter, limits: FeedLimits): Promise<FeedPage> {
-    return this.#withStore(project, async (store) =>
-      readChanges(store, await placeOf(store, since), filter, limits),
-    );
+    return this.#withStore(project, async (store) => {
+      const place = await placeOf(store, since);
+      return this.#pageReads.run(shareIn(project), () => readChanges(store, place, filter, limits));
+    });
   }
 
   /**

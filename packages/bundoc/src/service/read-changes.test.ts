@@ -76,6 +76,22 @@ describe('a page of the feed', () => {
     expect([one.events.length, one.position, one.more]).toEqual([1, 1, true]);
   });
 
+  it('reads few documents more than it has room for when they are large', async () => {
+    const changes = Array.from({ length: 40 }, (_, n) => change(n + 1));
+    let read = 0;
+    const store = storeOf(changes, (one) => {
+      read++;
+      return document(one, 'x'.repeat(100));
+    });
+    const page = await readChanges(
+      store,
+      start,
+      { collection: undefined, documents: true },
+      { limit: 100, bytesMax: 1_000 },
+    );
+    expect([page.events.length, read]).toEqual([10, 11]);
+  });
+
   it('leaves out a document that has changed or gone since, and goes beyond it', async () => {
     const changes = [change(1), change(2), change(3)];
     const newer = document({ ...change(1), rev: rev(9) });

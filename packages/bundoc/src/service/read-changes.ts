@@ -39,8 +39,9 @@ export interface FeedPage extends FeedPlace {
 const PAGE = 1_000;
 /** Changes that are looked at for a page; most may be of collections that nobody asked for. */
 const SCANNED_MAX = 10_000;
-/** Documents that are read at a time. */
-const READ_TOGETHER = 16;
+/** Documents that are read at a time: at first, and at most. */
+const READ_FIRST = 4;
+const READ_TOGETHER_MAX = 16;
 
 /**
  * A page of the feed. Its place goes beyond what was left out, so that whoever wants a rare collection gets on.
@@ -58,12 +59,17 @@ export async function readChanges(
   const events: FeedEvent[] = [];
   let { position, horizon } = place;
   let bytes = 0;
+  let documentsRead = 0;
   for (let scanned = 0; ; ) {
     const asked = collection === undefined ? Math.min(PAGE, limit - events.length) : PAGE;
     const page = await store.changes(position, asked, horizon);
     horizon = page.horizon;
     for (let at = 0; at < page.changes.length; ) {
-      const end = documents ? at + READ_TOGETHER : page.changes.length;
+      // Large documents are not read beyond what the page has room for.
+      const room =
+        documentsRead === 0 ? READ_FIRST : ((bytesMax - bytes) * documentsRead) / Math.max(1, bytes);
+      const together = Math.max(1, Math.min(READ_TOGETHER_MAX, Math.floor(room)));
+      const end = documents ? at + together : page.changes.length;
       const some = page.changes.slice(at, end);
       const read = await Promise.all(
         some.map(async (change) => {
@@ -76,6 +82,7 @@ export async function readChanges(
           if (events.length === limit || bytes >= bytesMax) return { events, position, horizon, more: true };
           events.push(event);
           bytes += event.text?.length ?? 0;
+          documentsRead++;
         }
         position = (some[index] as Change).position;
       }

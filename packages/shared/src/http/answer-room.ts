@@ -32,6 +32,8 @@ interface Reader {
   readonly socket: Socket;
   readonly holds: Set<Hold>;
   readonly pace: Pace;
+  /** To be called when nothing is held for it any more. */
+  readonly forget: () => void;
   /** Bytes that were seen to leave, and how the connection stood then. */
   taken: number;
   written: number;
@@ -56,6 +58,11 @@ export class AnswerRoom {
   /** @throws AppError `rate_limited`, `overloaded`. */
   async reserve(request: FastifyRequest, bytes: number): Promise<void> {
     if (bytes >= COUNTED_BYTES_MIN) request[RESERVED] = await this.#take(request, bytes);
+  }
+
+  /** As {@link reserve}, for a subject whose clients have answers that they have not taken. */
+  async reserveWhereHeld(request: FastifyRequest, bytes: number): Promise<void> {
+    if (this.#share.heldBy(shareOfRequest(request).subject) > 0) await this.reserve(request, bytes);
   }
 
   /**
@@ -130,19 +137,22 @@ export class AnswerRoom {
     response.once('finish', () => {
       hold[Symbol.dispose]();
       reader.holds.delete(hold);
-      if (reader.holds.size === 0) this.#readers.delete(socket);
+      if (reader.holds.size === 0) reader.forget();
     });
   }
 
   #watch(socket: Socket): Reader {
     const { written, queued } = standingOf(socket);
-    const reader = { socket, holds: new Set<Hold>(), pace: new Pace(), taken: 0, written, queued };
+    const holds = new Set<Hold>();
+    const forget = (): void => {
+      for (const hold of holds) hold[Symbol.dispose]();
+      this.#readers.delete(socket);
+      socket.off('close', forget);
+    };
+    const reader = { socket, holds, pace: new Pace(), forget, taken: 0, written, queued };
     this.#readers.set(socket, reader);
     // An answer that waits behind another of its connection hears nothing of the end of that connection.
-    socket.once('close', () => {
-      for (const hold of reader.holds) hold[Symbol.dispose]();
-      this.#readers.delete(socket);
-    });
+    socket.once('close', forget);
     return reader;
   }
 }
@@ -206,4 +216,14 @@ export function answerRoomOf(app: FastifyInstance): AnswerRoom {
  */
 export async function reserveAnswer(request: FastifyRequest, bytesMax: number): Promise<void> {
   await answerRoomOf(request.server).reserve(request, bytesMax);
+}
+
+/**
+ * Keeps room for the largest answer that a read may have, where clients of its subject have answers that they have not taken: so that nobody
+ * has large pages made that nobody reads. Who has taken all answers is not held up by what a page may be at most.
+ *
+ * @throws AppError `rate_limited`, `overloaded`.
+ */
+export async function reserveAnotherPage(request: FastifyRequest, bytesMax: number): Promise<void> {
+  await answerRoomOf(request.server).reserveWhereHeld(request, bytesMax);
 }
