@@ -53,8 +53,8 @@ export interface Storage extends AsyncDisposable {
     unknownSealers: UnknownSealers,
   ): Promise<ProjectStore>;
   /**
-   * Where others write to it: the state of each project as a text, which changes with it. One statement for
-   * all.
+   * Where others write to it: what definitions and indexes each open project has, as `definitionsState`. One
+   * statement for all.
    */
   readonly statesOf?: (projects: readonly string[]) => Promise<ReadonlyMap<string, string>>;
   /** Stored bytes of what an open project has in memory, where the storage knows them. */

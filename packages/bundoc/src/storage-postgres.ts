@@ -9,18 +9,16 @@ import { ExpiryMarksInRows } from './project/expiry-rows.ts';
 import { ProjectRows, whyGone } from './project/project-rows.ts';
 import { limitsAfter, SEAL_LIMITS } from './storage/embedded/seal-budget.ts';
 import { ChangeNews } from './storage/postgres/change-news.ts';
-import { Database, type DatabaseOptions, type Statement } from './storage/postgres/database.ts';
+import { Database, type DatabaseOptions } from './storage/postgres/database.ts';
 import { GroupCommitter } from './storage/postgres/group-commit.ts';
 import { migrate } from './storage/postgres/migrate.ts';
 import { PostgresStore } from './storage/postgres/postgres-store.ts';
 import { checkServer, takesWrites } from './storage/postgres/server-check.ts';
+import { SharedReads } from './storage/postgres/shared-reads.ts';
+import { SharedStates } from './storage/postgres/shared-states.ts';
 import type { PostgresConfig } from './storage-config.ts';
 import type { Storage, StoragePorts } from './storage-parts.ts';
 
-const STATES: Statement = {
-  name: 'bundoc-states-1',
-  text: 'SELECT project, seq, index_version FROM bundoc.heads WHERE project = ANY($1)',
-};
 /** How long a start waits for a server that cannot serve yet. */
 const START_PATIENCE_MS = 30_000;
 const START_PAUSE_MS = 500;
@@ -43,6 +41,8 @@ export async function openPostgresStorage(
   const database = stack.use(new Database(options));
   await untilServed({ clock, logger }, () => prepare(database, logger));
   const identity = await identifyDatabase(database, clock);
+  const reads = new SharedReads(database);
+  const states = new SharedStates(database);
   const news = stack.use(new ChangeNews({ database, connection: options, logger }));
   const committer = new GroupCommitter({ database, clock });
   const running = stack.move();
@@ -55,23 +55,22 @@ export async function openPostgresStorage(
     projects: (keys, storage, onSetAside, settle) =>
       new ProjectRows({ database, keys, clock, storage, onSetAside, settle }),
     expiry: new ExpiryMarksInRows({ database, clock }),
-    statesOf: async (projects) => {
-      const rows = await database.query(STATES, [projects]);
-      return new Map(rows.map(([project, seq, indexes]) => [String(project), `${seq} ${indexes}`]));
-    },
-    openStore: (project, { cipher }, watch, unknownSealers) =>
+    statesOf: (projects) => states.of(projects),
+    openStore: (project, { cipher, head }, watch, unknownSealers) =>
       new PostgresStore({
         ...watch,
         whyGone: () => whyGone({ database, clock }, project),
         project,
         database,
+        reads,
+        states,
         cipher,
         clock,
         news,
         committer,
         sealLimits: limitsAfter(SEAL_LIMITS, unknownSealers),
         quota,
-      }).begin(),
+      }).begin(head),
     [Symbol.asyncDispose]: () => running.disposeAsync(),
   };
 }

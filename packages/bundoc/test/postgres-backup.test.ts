@@ -15,6 +15,7 @@ import type { ProjectStore, Write } from '../src/storage/port.ts';
 import type { Database } from '../src/storage/postgres/database.ts';
 import { GroupCommitter } from '../src/storage/postgres/group-commit.ts';
 import { PostgresStore } from '../src/storage/postgres/postgres-store.ts';
+import { SharedReads } from '../src/storage/postgres/shared-reads.ts';
 import { CliProject } from '../src/testing/cli-project.ts';
 import { NO_NEWS } from '../src/testing/postgres-project.ts';
 import { useDatabase } from './support/use-database.ts';
@@ -40,6 +41,7 @@ describeWithPostgres('backups of projects in PostgreSQL', () => {
     const store = await new PostgresStore({
       project: project.project,
       database,
+      reads: new SharedReads(database),
       cipher,
       clock: project.clock,
       sealLimits: SEAL_LIMITS,

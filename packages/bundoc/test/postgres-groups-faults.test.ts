@@ -101,7 +101,7 @@ class Nodes implements AsyncDisposable {
 
   #open({ project }: Watched, at: number): Promise<PostgresStore> {
     const { database, committer } = this.#nodes[at] as Node;
-    return project.open(database, NO_NEWS, committer);
+    return project.open(database, NO_NEWS, { committer });
   }
 
   async read(watched: Watched) {

@@ -15,6 +15,7 @@ import { GroupCommitter } from '../src/storage/postgres/group-commit.ts';
 import { migrate, readMigrations } from '../src/storage/postgres/migrate.ts';
 import type { PostgresStore } from '../src/storage/postgres/postgres-store.ts';
 import { lockOf } from '../src/storage/postgres/project-rows.ts';
+import { SharedReads } from '../src/storage/postgres/shared-reads.ts';
 import { NO_NEWS, openTestDatabase, PostgresProject } from '../src/testing/postgres-project.ts';
 import { COMMIT_MESSAGE, CuttingProxy } from './support/cutting-proxy.ts';
 import { type UsedDatabase, useDatabase } from './support/use-database.ts';
@@ -51,7 +52,7 @@ describeWithPostgres('commits of many projects on PostgreSQL', () => {
     const on = options.on ?? database;
     const committer = options.committer ?? new GroupCommitter({ database: on, clock: systemClock });
     const projects = await Promise.all(Array.from({ length: count }, () => newProject(options.project)));
-    const stores = await Promise.all(projects.map((project) => project.open(on, NO_NEWS, committer)));
+    const stores = await Promise.all(projects.map((project) => project.open(on, NO_NEWS, { committer })));
     opened.push(...stores);
     return { projects, stores, names: projects.map(({ project }) => project), committer };
   };
@@ -213,7 +214,7 @@ describeWithPostgres('commits of many projects on PostgreSQL', () => {
       const here = await nodeOf(40);
       const committer = new GroupCommitter({ database, clock: systemClock });
       const there = await Promise.all(
-        here.projects.map((project) => project.open(database, NO_NEWS, committer)),
+        here.projects.map((project) => project.open(database, NO_NEWS, { committer })),
       );
       opened.push(...there);
       await Promise.all(
@@ -454,7 +455,7 @@ describeWithPostgres('commits of many projects on PostgreSQL', () => {
           const { code } = error as { code?: string };
           if (code === 'project_destroyed') return;
           expect(code).toMatch(/^(storage_unavailable|project_moving)$/);
-          store = await project.open(database, NO_NEWS, committer);
+          store = await project.open(database, NO_NEWS, { committer });
           opened.push(store);
         }
     });
@@ -519,11 +520,11 @@ describeWithPostgres('commits of many projects on PostgreSQL', () => {
         }
       }
     }
-    let crowded: Crowded;
+    let node: { readonly committer: Crowded; readonly reads: SharedReads };
     beforeAll(async () => {
-      crowded = new Crowded({ database, clock: systemClock });
+      node = { committer: new Crowded({ database, clock: systemClock }), reads: new SharedReads(database) };
       const made = await Promise.all(Array.from({ length: 499 }, () => newProject()));
-      for (const project of made) others.set(project.project, await project.open(database, NO_NEWS, crowded));
+      for (const project of made) others.set(project.project, await project.open(database, NO_NEWS, node));
     });
     afterAll(async () => {
       // Each has been committed.
@@ -532,7 +533,7 @@ describeWithPostgres('commits of many projects on PostgreSQL', () => {
     });
     describeProjectStore('the PostgreSQL engine', async () => {
       const project = await newProject();
-      const open = () => project.open(database, NO_NEWS, crowded);
+      const open = () => project.open(database, NO_NEWS, node);
       return { store: await open(), reopen: open };
     });
   });
@@ -548,7 +549,7 @@ describeWithPostgres('commits of many projects on PostgreSQL', () => {
     for (const name of ['log-one', 'log-two']) {
       const project = new PostgresProject(name);
       await project.create(on);
-      stores.push(await project.open(on, NO_NEWS, committer));
+      stores.push(await project.open(on, NO_NEWS, { committer }));
     }
     const words = ['planted-id', 'planted-collection', 'planted-value', randomBytes(8).toString('hex')];
     const [id, collection, value, field] = words as [string, string, string, string];

@@ -21,6 +21,7 @@ import { lockRow, readFileRow } from '../src/storage/postgres/file-row.ts';
 import { GroupCommitter } from '../src/storage/postgres/group-commit.ts';
 import { migrate } from '../src/storage/postgres/migrate.ts';
 import { PostgresStore } from '../src/storage/postgres/postgres-store.ts';
+import { SharedReads } from '../src/storage/postgres/shared-reads.ts';
 import { FakeKeyService } from '../src/testing/fake-key-service.ts';
 import { NO_NEWS, openTestDatabase } from '../src/testing/postgres-project.ts';
 import { useDatabase } from './support/use-database.ts';
@@ -157,6 +158,7 @@ describeWithPostgres('projects in PostgreSQL', () => {
           new PostgresStore({
             project,
             database,
+            reads: new SharedReads(database),
             cipher,
             clock: systemClock,
             sealLimits: SEAL_LIMITS,

@@ -44,8 +44,9 @@ export class IncomingRows implements MoveTarget {
 
   async begin(mark: string, isOurs: (mark: string) => Promise<boolean>): Promise<void> {
     const { project, database, cipher } = this.#options;
-    const { text, hasContent } = await clearRows(database, { ...this.#options, isLeftOver: isOurs });
-    if (text !== undefined || hasContent) throw new MoveFailed(`${project} is in the database already`);
+    const { text, head } = await clearRows(database, { ...this.#options, isLeftOver: isOurs });
+    if (text !== undefined || head !== undefined)
+      throw new MoveFailed(`${project} is in the database already`);
     await removeRows((action) => database.transaction('', action), project, mark);
     await database.transaction('', async (transaction) => {
       await insertProjectRows(transaction, project, cipher().version);

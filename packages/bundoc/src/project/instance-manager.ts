@@ -168,7 +168,7 @@ export class InstanceManager implements AsyncDisposable {
   }
 
   /** The store of a project that is open, whether it may be used or not. This is no use of it. */
-  storeIfOpen(project: string): ProjectStore | undefined {
+  storeIfOpen(project: string): DefinedStore | undefined {
     return this.#hot.get(project)?.store;
   }
 

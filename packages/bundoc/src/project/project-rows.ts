@@ -13,12 +13,13 @@ import { removeRows, unfenceRows } from '../storage/postgres/fence.ts';
 import {
   changeMarker,
   type FileRow,
-  insertFileRow,
   readFileRow,
+  readFileRows,
   replaceFileRow,
 } from '../storage/postgres/file-row.ts';
+import { Gather } from '../storage/postgres/gather.ts';
 import { patiently } from '../storage/postgres/patience.ts';
-import { insertProjectRows, raiseKeyVersion } from '../storage/postgres/project-rows.ts';
+import { makeProject, raiseKeyVersion } from '../storage/postgres/project-rows.ts';
 import { formatDeletionMark, projectDestroyed, readDeletionMark } from './deletion-mark.ts';
 import { judgeMoveMark, mayBeRemoved, type SettleMove } from './judge-move-mark.ts';
 import type { KeyCache } from './key-cache.ts';
@@ -44,6 +45,9 @@ const NAMES: Statement = {
          AND ${IS_PROJECT} ORDER BY project LIMIT $2`,
 };
 
+/** Projects whose rows one statement reads for their openings, and such statements that run at once. */
+const OPENINGS_OF_STATEMENT_MAX = 32;
+const OPENING_STATEMENTS_MAX = 2;
 /** Nodes that change the same file at once: each lets one be first at most. */
 const TRIES_MAX = 10;
 
@@ -65,14 +69,20 @@ type RowsPlace = Pick<ProjectRowsOptions, 'database' | 'clock'>;
  */
 export class ProjectRows implements Projects {
   readonly #options: ProjectRowsOptions;
+  readonly #openings: Gather<string, FileRow>;
 
   constructor(options: ProjectRowsOptions) {
     this.#options = options;
+    this.#openings = new Gather({
+      ask: (projects) => readFileRows(options.database, projects),
+      statementsMax: OPENING_STATEMENTS_MAX,
+      questionsMax: OPENINGS_OF_STATEMENT_MAX,
+    });
   }
 
   async open(project: string): Promise<OpenedProject | undefined> {
     for (let tries = 0; tries < TRIES_MAX; tries++) {
-      const text = await this.#read(project);
+      const { text, head } = await this.#read(project);
       if (text === undefined) return undefined;
       const file = parseProjectFile(project, Buffer.from(text));
       const keys = await keysOfFile(this.#options.keys, project, file);
@@ -81,13 +91,13 @@ export class ProjectRows implements Projects {
       // Nothing of a key is written down before it is certain that it is the project's own.
       const cipher = isKnown ? openCipher(file, keys) : undefined;
       const rewrapped = withWrappings(file, keys);
-      if (cipher !== undefined && rewrapped === undefined) return { file, keys, cipher };
+      if (cipher !== undefined && rewrapped === undefined) return { file, keys, cipher, head };
       const changed =
         cipher === undefined
           ? withNewVersion(rewrapped ?? file, keys, this.#options.storage)
           : (rewrapped ?? file);
       if (await this.#replace(text, changed, current.version))
-        return { file: changed, keys, cipher: cipher ?? openCipher(changed, keys) };
+        return { file: changed, keys, cipher: cipher ?? openCipher(changed, keys), head };
     }
     throw new AppError('storage_unavailable', { retryAfterS: 1 });
   }
@@ -96,14 +106,12 @@ export class ProjectRows implements Projects {
   async openOrCreate(project: string): Promise<OpenedProject> {
     const existing = await this.open(project);
     if (existing !== undefined) return existing;
-    const { keys, clock, storage } = this.#options;
+    const { keys, clock, storage, database } = this.#options;
     const made = await mintOrAdopt(keys, project);
     const file = newProjectFile(project, made, new Date(clock.now()), storage);
-    await this.#transact(async (transaction) => {
-      if (!(await insertFileRow(transaction, project, textOf(file)))) return undefined;
-      await insertProjectRows(transaction, project, made.key.version);
-      return true;
-    });
+    // Asked for again after a broken connection, it finds what the first try has made.
+    const head = await patiently(clock, () => makeProject(database, project, textOf(file), made.key.version));
+    if (head !== undefined) return { file, keys: [made.key], cipher: openCipher(file, [made.key]), head };
     const opened = await this.open(project);
     if (opened === undefined) throw new AppError('storage_unavailable', { retryAfterS: 1 });
     return opened;
@@ -118,7 +126,7 @@ export class ProjectRows implements Projects {
   async keepWrappings(project: string, file: ProjectFile, keys: readonly LeasedKey[]): Promise<ProjectFile> {
     if (withWrappings(file, keys) === undefined) return file;
     for (let tries = 0; tries < TRIES_MAX; tries++) {
-      const text = await this.#read(project);
+      const { text } = await this.#read(project);
       if (text === undefined) break;
       const present = parseProjectFile(project, Buffer.from(text));
       const changed = withWrappings(present, keys);
@@ -134,7 +142,7 @@ export class ProjectRows implements Projects {
       if (await mayBeRemoved(project, row.marker, row.text !== undefined, this.#options.keys)) return true;
       await this.#requireHere(project, row.marker, row.text);
     }
-    return row.text !== undefined || row.hasContent;
+    return row.text !== undefined || row.head !== undefined;
   }
 
   async deletionOf(project: string): Promise<DeletionMark | undefined> {
@@ -156,17 +164,17 @@ export class ProjectRows implements Projects {
   }
 
   /** @throws AppError `project_damaged` for content without a file; `project_destroyed` as {@link requireNotDestroyed}. */
-  async #read(project: string): Promise<string | undefined> {
+  async #read(project: string): Promise<Pick<FileRow, 'text' | 'head'>> {
     for (let tries = 0; tries < TRIES_MAX; tries++) {
-      const { text, marker, hasContent } = await patientlyRead(this.#options, project);
+      const { text, marker, head } = await patiently(this.#options.clock, () => this.#openings.ask(project));
       if (marker?.startsWith(MOVE_MARK_BEGINS)) {
         await this.#requireHere(project, marker, text);
         continue;
       }
       if (marker !== undefined) await this.#requireNotDeleted(project, marker);
-      if (text === undefined && hasContent)
+      if (text === undefined && head !== undefined)
         throw new AppError('project_damaged', { cause: new Error('rows without a project file') });
-      return text;
+      return { text, head };
     }
     // Nobody takes its mark away: BunKMS is not asked without end.
     throw new AppError('storage_unavailable', { retryAfterS: 1 });
@@ -188,23 +196,16 @@ export class ProjectRows implements Projects {
     if (isChanged && verdict === 'forged') onSetAside?.({ project, text: loggable(marker) });
   }
 
-  /** @returns false when another node changed the file first. */
+  /** @returns false when another node changed the file first, or nobody knows: the caller reads it again. */
   async #replace(text: string, file: ProjectFile, keyVersion: number | undefined): Promise<boolean> {
-    return this.#transact(async (transaction) => {
+    const { database, clock } = this.#options;
+    const replace = async (transaction: Transaction) => {
       if (!(await replaceFileRow(transaction, file.project, textOf(file), text))) return undefined;
       if (keyVersion !== undefined) await raiseKeyVersion(transaction, file.project, keyVersion);
       return true;
-    });
-  }
-
-  /** @returns false when nothing was changed, or it is not known: the caller looks at what is there. */
-  async #transact(
-    action: (transaction: Transaction) => Promise<true | undefined>,
-    begin = '',
-  ): Promise<boolean> {
-    const { database, clock } = this.#options;
+    };
     try {
-      return (await patiently(clock, () => database.transaction(begin, action))) === true;
+      return (await patiently(clock, () => database.transaction('', replace))) === true;
     } catch (error) {
       if (error instanceof OutcomeUnknown) return false;
       throw error;

@@ -1,8 +1,9 @@
 import { describe, expect, it } from 'vitest';
+import { definitionsState, digestOfRevs, NO_DEFINITIONS } from '../storage/collections/definitions-state.ts';
 import type { ProjectStore } from '../storage/port.ts';
 import { newPlace, openInstances } from '../testing/open-instances.ts';
 import { openTestStore } from '../testing/test-engine.ts';
-import { ProjectUpkeep, type ProjectUpkeepOptions } from './project-upkeep.ts';
+import { ProjectUpkeep, type ProjectUpkeepOptions, SWEPT_MAX } from './project-upkeep.ts';
 
 const settle = () => new Promise((resolve) => setImmediate(resolve));
 
@@ -55,9 +56,10 @@ describe('the upkeep of open projects', () => {
   });
 
   it('asks once for all projects what has changed, and reads the definitions of those alone', async () => {
+    const none = definitionsState(0, NO_DEFINITIONS);
     const states = new Map([
-      ['a', '1'],
-      ['b', '1'],
+      ['a', none],
+      ['b', none],
     ]);
     const asked: (readonly string[])[] = [];
     const { write, looks, steps, upkeep } = start({
@@ -73,16 +75,18 @@ describe('the upkeep of open projects', () => {
       await upkeep.run();
       return [...looks];
     };
-    expect([await looksOf(), await looksOf()]).toEqual([['a', 'b'], []]);
-    states.set('b', '2');
-    expect([await looksOf(), await looksOf()]).toEqual([['b'], []]);
-    // What failed is read again.
-    states.set('a', '2');
+    expect(await looksOf()).toEqual([]);
+    // Read until what was read is what there is, also when reading fails.
+    states.set('b', definitionsState(0, digestOfRevs(['00'])));
+    expect([await looksOf(), await looksOf()]).toEqual([['b'], ['b']]);
     steps.beforeLook = () => Promise.reject(new Error('no'));
+    expect(await looksOf()).toEqual(['b']);
+    states.set('b', none);
+    expect(await looksOf()).toEqual([]);
+    // A project that is gone finds out by reading.
+    states.delete('a');
     expect(await looksOf()).toEqual(['a']);
-    steps.beforeLook = async () => undefined;
-    expect([await looksOf(), await looksOf()]).toEqual([['a'], []]);
-    expect(asked).toHaveLength(7);
+    expect(asked).toHaveLength(6);
     expect(asked.every((projects) => projects.join() === 'a,b')).toBe(true);
   });
 
@@ -104,6 +108,33 @@ describe('the upkeep of open projects', () => {
     await lease?.store.define('notes', undefined, { kind: 'none' });
     await upkeep.run();
     expect([...instances.eachInNeed('expiry')]).toEqual([]);
+  });
+
+  it('looks through a bounded number of projects for expired documents, all of them in turn', async () => {
+    const names = Array.from({ length: 2 * SWEPT_MAX + 10 }, (_, n) => `p${n}`);
+    const swept: string[] = [];
+    const storeOf = (project: string) => ({
+      expired: { goRound: async () => swept.push(project) - swept.length },
+    });
+    const instances = {
+      size: names.length,
+      storeIfOpen: () => undefined,
+      projectsInNeed: (need: string) => (need === 'expiry' ? names : []),
+      *eachInNeed(_need: string, projects: readonly string[]) {
+        for (const project of projects) yield { project, store: storeOf(project) };
+      },
+    };
+    const { logger } = openInstances(newPlace());
+    const upkeep = new ProjectUpkeep({ instances: instances as never, logger, resealsMax: 5 });
+    const runs: string[][] = [];
+    for (let run = 0; run < 3; run++) {
+      swept.length = 0;
+      await upkeep.run();
+      runs.push([...swept]);
+    }
+    expect(runs.map((run) => run.length)).toEqual([SWEPT_MAX, SWEPT_MAX, SWEPT_MAX]);
+    expect(runs.flat().slice(0, names.length)).toEqual(names);
+    expect(runs.flat().at(names.length)).toBe('p0');
   });
 
   it('does nothing while it is under way', async () => {

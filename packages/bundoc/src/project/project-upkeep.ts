@@ -5,18 +5,20 @@ import type { SpreadRotations } from './spread-rotations.ts';
 
 /** Of the open projects, those whose documents are sealed anew at a time; one in any case. */
 const RESEALING_SHARE = 0.01;
+/** Open projects that one run looks through for expired documents. */
+export const SWEPT_MAX = 50;
 /** How long a project whose key was rotated counts with them until it is used, and so sealed anew, runs. */
 const WAITS_FOR_USE_RUNS = 5;
 
 export interface ProjectUpkeepOptions {
-  readonly instances: Pick<InstanceManager, 'eachInNeed' | 'projectsInNeed' | 'size'>;
+  readonly instances: Pick<InstanceManager, 'eachInNeed' | 'projectsInNeed' | 'storeIfOpen' | 'size'>;
   readonly logger: Logger;
   /** Keys that are to be rotated. */
   readonly rotations?: Pick<SpreadRotations, 'run'> | undefined;
   /** Documents of one project that are sealed anew after a rotation, each time. */
   readonly resealsMax: number;
   /**
-   * Answers for many projects at once in which state each is: another text when anything in it may have changed.
+   * Answers for many projects at once what definitions and indexes each has, as `definitionsState` of their stores.
    * Without it, the definitions of every project that others write to are read each time.
    */
   readonly statesOf?: ((projects: readonly string[]) => Promise<ReadonlyMap<string, string>>) | undefined;
@@ -29,14 +31,16 @@ export interface ProjectUpkeepOptions {
 export class ProjectUpkeep {
   readonly #options: ProjectUpkeepOptions;
   #isRunning = false;
-  /** The states in which definitions were taken up, by project. */
-  #taken: ReadonlyMap<string, string> = new Map();
+  /** The states in which definitions were taken up of which some do not open, by project. */
+  #damagedAs: ReadonlyMap<string, string> = new Map();
   /** Projects whose documents are being sealed anew; they stay until they need it no more, or nothing more can be done. */
   readonly #resealing = new Set<string>();
   /** Projects whose keys were rotated and that were not used since, with the runs for which they are still waited for. */
   readonly #rotated = new Map<string, number>();
   /** The last project whose turn began. */
   #lastResealed: string | undefined;
+  /** The last project that was looked through for expired documents. */
+  #lastSwept: string | undefined;
 
   constructor(options: ProjectUpkeepOptions) {
     this.#options = options;
@@ -51,9 +55,7 @@ export class ProjectUpkeep {
     this.#isRunning = true;
     await this.#resealSome();
     await this.#takeUpDefinitions();
-    await this.#forEach('expiry', 'expired documents could not be removed', (project, store) =>
-      this.#removeExpired(project, store),
-    );
+    await this.#sweepSome();
     this.#isRunning = false;
   }
 
@@ -67,9 +69,8 @@ export class ProjectUpkeep {
     const inNeed = instances.projectsInNeed('reseal');
     const needy = new Set(inNeed);
     for (const project of this.#resealing) if (!needy.has(project)) this.#resealing.delete(project);
-    // Behind the one whose turn began last, so that one of which something cannot be sealed anew holds up nobody.
-    const from = this.#lastResealed === undefined ? 0 : inNeed.indexOf(this.#lastResealed) + 1;
-    for (const project of [...inNeed.slice(from), ...inNeed.slice(0, from)]) {
+    // A project of which something cannot be sealed anew holds up nobody.
+    for (const project of behind(this.#lastResealed, inNeed)) {
       if (this.#resealing.size >= max) break;
       if (this.#resealing.has(project)) continue;
       this.#resealing.add(project);
@@ -97,6 +98,19 @@ export class ProjectUpkeep {
     for (const project of (await rotations?.run(room)) ?? []) this.#rotated.set(project, WAITS_FOR_USE_RUNS);
   }
 
+  /** Removes expired documents of some projects. They take turns, so that the work of one run is bounded, however many there are. */
+  async #sweepSome(): Promise<void> {
+    const inNeed = this.#options.instances.projectsInNeed('expiry');
+    const projects = behind(this.#lastSwept, inNeed).slice(0, SWEPT_MAX);
+    this.#lastSwept = projects.at(-1);
+    await this.#forEach(
+      'expiry',
+      'expired documents could not be removed',
+      (project, store) => this.#removeExpired(project, store),
+      projects,
+    );
+  }
+
   /** Looks at no project but those that need it. */
   async #forEach(
     need: Need,
@@ -116,13 +130,16 @@ export class ProjectUpkeep {
     const { instances, logger, statesOf } = this.#options;
     const projects = instances.projectsInNeed('definitions');
     if (projects.length === 0) return;
-    const taken = new Map<string, string>();
+    const damagedAs = new Map<string, string>();
     try {
       const states = await statesOf?.(projects);
       const isTaken = (project: string) => {
         const state = states?.get(project);
-        if (state === undefined || this.#taken.get(project) !== state) return false;
-        taken.set(project, state);
+        const store = instances.storeIfOpen(project);
+        if (state === undefined || store === undefined || store.indexes?.isSettled === false) return false;
+        if (store.definitionsState === state) return true;
+        if (store.definitionsState !== undefined || this.#damagedAs.get(project) !== state) return false;
+        damagedAs.set(project, state);
         return true;
       };
       const changed = projects.filter((project) => !isTaken(project));
@@ -130,7 +147,7 @@ export class ProjectUpkeep {
         try {
           await store.load();
           const state = states?.get(project);
-          if (state !== undefined && store.indexes?.isSettled !== false) taken.set(project, state);
+          if (state !== undefined && store.definitionsState === undefined) damagedAs.set(project, state);
         } catch (error) {
           logger.warn({ err: error, project }, 'definitions could not be kept');
         }
@@ -138,7 +155,7 @@ export class ProjectUpkeep {
     } catch (error) {
       logger.warn({ err: error }, 'it could not be asked which projects have changed');
     }
-    this.#taken = taken;
+    this.#damagedAs = damagedAs;
   }
 
   /** @returns whether there is more to be done at once. */
@@ -157,4 +174,10 @@ export class ProjectUpkeep {
     const removed = await store.expired.goRound();
     if (removed > 0) this.#options.logger.debug({ project, removed }, 'expired documents were removed');
   }
+}
+
+/** All of them, in turn: those behind the last one first. */
+function behind(last: string | undefined, projects: readonly string[]): readonly string[] {
+  const from = last === undefined ? 0 : projects.indexOf(last) + 1;
+  return [...projects.slice(from), ...projects.slice(0, from)];
 }

@@ -286,6 +286,9 @@ export interface ProjectStore extends AsyncDisposable {
 
   readonly indexes?: EngineIndexes | undefined;
 
+  /** True when the opening has found that there are neither definitions of collections nor indexes. */
+  readonly definesNothing?: boolean;
+
   /** Other processes write to the same storage. */
   readonly isShared?: boolean;
 

@@ -10,6 +10,7 @@ import { Database, type DatabaseOptions } from '../storage/postgres/database.ts'
 import { GroupCommitter } from '../storage/postgres/group-commit.ts';
 import { PostgresStore, type PostgresStoreOptions } from '../storage/postgres/postgres-store.ts';
 import { insertProjectRows, raiseKeyVersion } from '../storage/postgres/project-rows.ts';
+import { SharedReads } from '../storage/postgres/shared-reads.ts';
 import type { Quota } from '../storage/quota.ts';
 
 /** How a test connects to its database. */
@@ -88,21 +89,22 @@ export class PostgresProject {
     this.#versions = [this.#versions[0]];
   }
 
-  /** @param committer of the node; by default this is the only project of its node. */
+  /** @param node what its projects share; by default this is the only one. */
   open(
     database: Database,
     news: News = NO_NEWS,
-    committer = new GroupCommitter({ database, clock: this.clock }),
+    node: Partial<Pick<PostgresStoreOptions, 'reads' | 'committer'>> = {},
   ): Promise<PostgresStore> {
     return new PostgresStore({
       project: this.project,
       database,
+      reads: node.reads ?? new SharedReads(database),
       cipher: this.cipher,
       clock: this.clock,
       sealLimits: this.sealLimits,
       quota: this.quota,
       news,
-      committer,
+      committer: node.committer ?? new GroupCommitter({ database, clock: this.clock }),
       onIntegrityError: (name) => this.damaged.push(name),
       onFailure: (error) => this.failures.push(error),
       whyGone: () => whyGone({ database, clock: this.clock }, this.project),

@@ -28,6 +28,7 @@ import type { ProjectStore } from '../../src/storage/port.ts';
 import type { Database, Transaction } from '../../src/storage/postgres/database.ts';
 import { GroupCommitter } from '../../src/storage/postgres/group-commit.ts';
 import { PostgresStore } from '../../src/storage/postgres/postgres-store.ts';
+import { SharedReads } from '../../src/storage/postgres/shared-reads.ts';
 import { FakeKeyService } from '../../src/testing/fake-key-service.ts';
 import { NO_NEWS } from '../../src/testing/postgres-project.ts';
 import { closeEngine, engineOn, openTestStore } from '../../src/testing/test-engine.ts';
@@ -147,9 +148,10 @@ export class Moving implements AsyncDisposable {
     const keys = await this.#keysOf(place, started);
     const projects = await this.projects(place, started, keys, clock);
     const committer = new GroupCommitter({ database, clock: systemClock });
+    const reads = new SharedReads(database);
     const onRows = (of: string, { cipher }: OpenedProject) =>
       new PostgresStore({
-        ...{ project: of, database, cipher, clock: systemClock, news: NO_NEWS },
+        ...{ project: of, database, reads, cipher, clock: systemClock, news: NO_NEWS },
         sealLimits: SEAL_LIMITS,
         committer,
         onIntegrityError: () => undefined,

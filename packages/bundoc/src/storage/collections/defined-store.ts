@@ -23,6 +23,7 @@ import type {
   WriteResult,
 } from '../port.ts';
 import { DEFINITIONS, type StoredDefinition } from './definition.ts';
+import { definitionsState } from './definitions-state.ts';
 import { isExpired } from './expiry.ts';
 import { ExpirySweep } from './expiry-sweep.ts';
 import { KnownDefinitions } from './known-definitions.ts';
@@ -51,7 +52,7 @@ export async function openDefinedStore(
   own: OwnWork = ownWork(),
 ): Promise<DefinedStore> {
   const defined = new DefinedStore(store, clock, beforeExpiring, own);
-  await defined.load();
+  if (store.definesNothing !== true) await defined.load();
   return defined;
 }
 
@@ -84,6 +85,12 @@ export class DefinedStore implements CollectionStore {
    */
   load(): Promise<void> {
     return this.#definitions.load();
+  }
+
+  /** What this store takes for the definitions and indexes; undefined while it cannot read all of them. */
+  get definitionsState(): string | undefined {
+    const { digest } = this.#definitions;
+    return digest && definitionsState(this.#store.indexes?.version ?? 0, digest);
   }
 
   get indexes(): EngineIndexes | undefined {

@@ -23,6 +23,7 @@ import {
   readDefinition,
   type StoredDefinition,
 } from './definition.ts';
+import { digestOfRevs, NO_DEFINITIONS } from './definitions-state.ts';
 import { acceptInTurns, type CheckInTurns, checkInTurnsOf } from './schema-checks.ts';
 
 /**
@@ -59,6 +60,7 @@ export class KnownDefinitions {
   /** Bytes of the texts of definitions, by collection, and of all. */
   readonly #bytesOf = new Map<string, number>();
   #bytes = 0;
+  #digest: string | undefined = NO_DEFINITIONS;
 
   /** @param beforeExpiring called before a definition gives documents a time to live, which is not made when it rejects. */
   constructor(store: ProjectStore, ownWork: OwnWork, beforeExpiring: () => Promise<void>) {
@@ -104,6 +106,13 @@ export class KnownDefinitions {
   /** Bytes of memory that definitions and their compiled schemas take, as an estimate. */
   get memoryBytes(): number {
     return this.#bytes * PARSED_TO_LENGTH + this.#checks.calculatedSize * COMPILED_TO_LENGTH;
+  }
+
+  /** Of their revisions; undefined while one does not open. */
+  get digest(): string | undefined {
+    if (this.#damaged.size + this.#unnamed.size > 0) return undefined;
+    this.#digest ??= digestOfRevs(Array.from(this.#known.values(), ({ rev }) => rev));
+    return this.#digest;
   }
 
   get areNone(): boolean {
@@ -192,6 +201,7 @@ export class KnownDefinitions {
 
   #learn(collection: string, known: StoredDefinition, bytes: number, wasDefined = false): void {
     this.#known.set(collection, known);
+    this.#digest = undefined;
     this.#countBytes(collection, bytes);
     const specs = known.definition.indexes.map(specOf);
     this.#store.indexes?.define(collection, specs, { rev: known.rev, wasDefined });
@@ -219,6 +229,7 @@ export class KnownDefinitions {
   #forget(collection: string): void {
     this.#store.indexes?.define(collection, [], { rev: undefined, wasDefined: false });
     this.#known.delete(collection);
+    this.#digest = undefined;
     this.#countBytes(collection, 0);
     this.#damaged.delete(collection);
   }

@@ -92,6 +92,9 @@ export interface EngineIndexes {
    */
   keep?(): Promise<void>;
 
+  /** Counts the changes of which indexes there are, where other processes make them, too. */
+  readonly version?: number;
+
   /** Absent, or true: {@link keep} has nothing to do until something has changed. */
   readonly isSettled?: boolean;
 

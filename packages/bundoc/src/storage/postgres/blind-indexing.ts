@@ -102,9 +102,14 @@ export class BlindIndexing implements EngineIndexes {
     return this.#options.watched(this.#keep());
   }
 
+  get version(): number {
+    return this.#known.version;
+  }
+
   get isSettled(): boolean {
     const { byCollection, dropped, damaged } = this.#known;
     if (dropped.length + damaged.size > 0) return false;
+    if (this.#wanted.keys().some((collection) => !this.#isKept(collection))) return false;
     return byCollection
       .values()
       .every((indexes) => indexes.every(({ duplicates }) => duplicates !== undefined));

@@ -138,15 +138,12 @@ export class CommitLanes<P extends object, C extends LaneCommit> {
       queue.commits.unshift(...left);
       this.#judge(queue, next, nowMs);
       if (queue.commits.length > 0) this.#ready[laneOf(queue, nowMs)].add(queue);
-      else if (queue.aloneUntilMs <= nowMs && queue.contendedMs + CONTENDED_ALONE_MS <= nowMs)
-        this.#queues.delete(project);
     }
   }
 
-  /** Forgets a project, unless something of it waits or is under way. */
+  /** Forgets a project of which nothing waits or is under way. */
   leave(project: P): void {
-    const queue = this.#queues.get(project);
-    if (queue?.isRunning === false && queue.commits.length === 0) this.#queues.delete(project);
+    this.#queues.delete(project);
   }
 
   /** Takes commits out that have waited too long. */

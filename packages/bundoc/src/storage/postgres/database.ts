@@ -80,6 +80,13 @@ export class Database implements AsyncDisposable {
       max: options.connectionsMax,
       idleTimeoutMillis: IDLE_CONNECTION_MS,
     });
+    // Every statement finds its rows by an index. The server keeps plans: one from when a table was small would read all of a large one.
+    // And it compiles plans that it takes for dear, which costs more than any statement here.
+    if (!options.isPooled)
+      this.#pool.on('connect', (client) => {
+        // If it fails, so does what the connection was made for.
+        client.query('SET enable_seqscan = off; SET jit = off').catch(() => undefined);
+      });
     // Without a listener, an idle connection that breaks would end the process. The next statement makes another.
     this.#pool.on('error', (error) =>
       options.logger.info({ err: error }, 'a connection to PostgreSQL broke'),

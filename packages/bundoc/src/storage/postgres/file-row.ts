@@ -1,5 +1,5 @@
 import { SMALL_FILE_BYTES_MAX } from '../embedded/disk.ts';
-import type { Queryable, Statement, Transaction } from './database.ts';
+import type { Queryable, Row, Statement, Transaction } from './database.ts';
 
 /** Of a mark, in characters: more than any genuine one has. */
 export const MARKER_LENGTH_MAX = 65_536;
@@ -8,11 +8,28 @@ const FILE = `CASE WHEN octet_length(file) > ${SMALL_FILE_BYTES_MAX} THEN '' ELS
 /** Of a longer mark, only the beginning is read: it is not genuine. */
 export const MARKER = `left(marker, ${MARKER_LENGTH_MAX})`;
 
-/** The file and whether there is content, as of one moment: another node may be making the project. */
+/** Versions of the key, and collections, of which the statement says more than that there are as many. */
+const NAMED_MAX = 64;
+const TOKEN_BYTES_MAX = 64;
+/** All that the opening of most projects needs, as of one moment, in the order that they are asked for. */
 const READ: Statement = {
-  name: 'bundoc-read-project-3',
-  text: `SELECT ${FILE}, ${MARKER}, EXISTS (SELECT FROM bundoc.heads WHERE project = $1)
-         FROM (SELECT) AS one LEFT JOIN bundoc.projects ON project = $1`,
+  name: 'bundoc-read-projects-1',
+  text: `
+SELECT p.file, p.marker, head.seq, head.index_version, (
+  SELECT string_agg(version || ' ' || documents, ',') FROM (
+    SELECT version, documents FROM bundoc.key_versions WHERE key_versions.project = wanted.project LIMIT ${NAMED_MAX + 1}
+  ) AS v
+), (
+  SELECT string_agg(encode(substr(token, 1, ${TOKEN_BYTES_MAX}), 'hex'), ',') FROM (
+    SELECT token FROM bundoc.collections WHERE collections.project = wanted.project LIMIT ${NAMED_MAX + 1}
+  ) AS c
+)
+FROM unnest((SELECT $1::text[])) WITH ORDINALITY AS wanted (project, place)
+LEFT JOIN LATERAL (
+  SELECT ${FILE} AS file, ${MARKER} AS marker FROM bundoc.projects WHERE projects.project = wanted.project LIMIT 1
+) AS p ON true
+LEFT JOIN LATERAL (SELECT seq, index_version FROM bundoc.heads WHERE heads.project = wanted.project LIMIT 1) AS head ON true
+ORDER BY wanted.place`,
 };
 const LOCK_ROW: Statement = {
   name: 'bundoc-project-row-locked-2',
@@ -31,10 +48,6 @@ const LEAVE_MARKER: Statement = {
   text: `INSERT INTO bundoc.projects (project, marker) VALUES ($1, $2)
          ON CONFLICT (project) DO UPDATE SET file = NULL, marker = excluded.marker`,
 };
-const INSERT: Statement = {
-  name: 'bundoc-insert-project-1',
-  text: 'INSERT INTO bundoc.projects (project, file) VALUES ($1, $2) ON CONFLICT (project) DO NOTHING RETURNING 1',
-};
 const REPLACE: Statement = {
   name: 'bundoc-replace-project-1',
   text: 'UPDATE bundoc.projects SET file = $2 WHERE project = $1 AND file = $3 RETURNING 1',
@@ -46,22 +59,73 @@ export interface FileRow {
   readonly text: string | undefined;
   /** The mark beside the file, or where there is none; at most {@link MARKER_LENGTH_MAX} characters of it. */
   readonly marker: string | undefined;
-  /** Whether there are rows of content. */
-  readonly hasContent: boolean;
+  /** Undefined where there are no rows of content. */
+  readonly head: FoundHead | undefined;
+}
+
+/** What the rows of a project say in the clear. */
+export interface FoundHead {
+  /** Of the last commit. */
+  readonly seq: number;
+  readonly indexVersion: number;
+  /** Documents by version of the key; undefined where there are too many versions. */
+  readonly documents: ReadonlyMap<number, number> | undefined;
+  /** Tokens of collections in hex; undefined where there are too many. */
+  readonly collections: ReadonlySet<string> | undefined;
 }
 
 /** As of one moment. @throws AppError of the database, as all of these. */
 export async function readFileRow(queryable: Queryable, project: string): Promise<FileRow> {
-  const [row] = await queryable.query(READ, [project]);
-  const [text, marker, hasContent] = row as unknown as [string | null, string | null, boolean];
-  return { text: text ?? undefined, marker: marker ?? undefined, hasContent };
+  const [row] = await readFileRows(queryable, [project]);
+  return row as FileRow;
+}
+
+/** Those of many projects, in their order. */
+export async function readFileRows(
+  queryable: Queryable,
+  projects: readonly string[],
+): Promise<readonly FileRow[]> {
+  return (await queryable.query(READ, [projects])).map(fileRowOf);
+}
+
+function fileRowOf(row: Row): FileRow {
+  const [text, marker, seq, indexVersion, documents, collections] = row as unknown as ReadRow;
+  const head =
+    seq === null
+      ? undefined
+      : {
+          seq,
+          indexVersion: Number(indexVersion),
+          documents: namesOf(documents, (names) => new Map(names.map(versionOf))),
+          collections: namesOf(collections, (names) => new Set(names)),
+        };
+  return { text: text ?? undefined, marker: marker ?? undefined, head };
+}
+
+type ReadRow = readonly [
+  text: string | null,
+  marker: string | null,
+  seq: number | null,
+  indexVersion: number | null,
+  documents: string | null,
+  collections: string | null,
+];
+
+function namesOf<T>(text: string | null, of: (names: readonly string[]) => T): T | undefined {
+  const names = text === null ? [] : text.split(',');
+  return names.length > NAMED_MAX ? undefined : of(names);
+}
+
+function versionOf(text: string): [version: number, documents: number] {
+  const [version, documents] = text.split(' ');
+  return [Number(version), Number(documents)];
 }
 
 /** File and mark, which nobody else changes before the transaction ends; undefined where there is no row. */
 export async function lockRow(
   transaction: Transaction,
   project: string,
-): Promise<Omit<FileRow, 'hasContent'> | undefined> {
+): Promise<Omit<FileRow, 'head'> | undefined> {
   const [row] = await transaction.query(LOCK_ROW, [project]);
   if (row === undefined) return undefined;
   const [text, marker] = row as unknown as [string | null, string | null];
@@ -83,11 +147,6 @@ export async function changeMarker(
 /** Removes the file of a project, and leaves the mark. */
 export async function leaveMarker(transaction: Transaction, project: string, marker: string): Promise<void> {
   await transaction.query(LEAVE_MARKER, [project, marker]);
-}
-
-/** @returns false when there is a row already. */
-export async function insertFileRow(queryable: Queryable, project: string, text: string): Promise<boolean> {
-  return (await queryable.query(INSERT, [project, text])).length > 0;
 }
 
 /** Changes the very text that the change was decided on. @returns false when it is another one by now. */

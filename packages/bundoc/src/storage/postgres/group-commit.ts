@@ -39,8 +39,8 @@ const PRUNE_EVERY_MS = 600_000;
 const PRUNED_AT_ONCE = 10_000;
 
 /**
- * An hour is far longer than any node looks an outcome up. Ids begin with the time of the node that made them, so the range ends the search early; the server's own
- * time decides.
+ * An hour is far longer than any node looks an outcome up. Ids begin with the time of the node that made them, so a
+ * range of them ends the search early. The server's own time decides.
  */
 const PRUNE: Statement = {
   name: 'bundoc-prune-group-commits-1',
@@ -111,8 +111,8 @@ interface Locked {
 
 /**
  * Commits what waits of all projects that are open on this node, many projects a transaction. A transaction locks the heads of its
- * projects, so that `seq` is the order of a project's commits of all nodes, and whoever sees one sees all before it. It waits for
- * no head while it holds another. What one project is refused for leaves the others.
+ * projects, so that `seq` is the order of a project's commits of all nodes, and who sees one sees all before it. It waits for
+ * no head while it holds another. A refusal of one project leaves the others.
  *
  * When the connection breaks at the commit, the outcome is looked up by an id that the transaction wrote. Only a transaction that did
  * not take effect is tried again.
@@ -197,9 +197,9 @@ export class GroupCommitter {
   }
 
   /**
-   * Whether a transaction took effect whose connection broke. It held the heads of its projects to its end. A deletion takes a head
-   * away under its lock. So once one of the heads can be locked, or all are gone, the transaction has ended. What is written here is durable on
-   * a standby only behind it.
+   * Whether a transaction took effect whose connection broke. It held the heads of its projects to its end, and a deletion
+   * takes a head away under its lock. So once one of the heads can be locked, or all are gone, the transaction has ended.
+   * What is written here is durable on a standby only behind it.
    *
    * @throws AppError `storage_unavailable` when that cannot be found out in time.
    */
@@ -349,8 +349,8 @@ class Attempt {
 }
 
 /**
- * Plans the commits of all projects of a transaction; what they ask of blind indexes is looked up together. Projects behind those whose entries fill
- * the transaction get no plan.
+ * Plans the commits of all projects of a transaction. What they ask of blind indexes is looked up together. Projects
+ * behind those whose entries fill the transaction get no plan.
  */
 async function planAll(
   transaction: Transaction,

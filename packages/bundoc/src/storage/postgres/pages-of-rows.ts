@@ -4,6 +4,7 @@ import type { ProjectStore } from '../port.ts';
 import type { Queryable } from './database.ts';
 import { Reader } from './reader.ts';
 import { RowCipher } from './row-cipher.ts';
+import { SharedReads } from './shared-reads.ts';
 
 /** Reads what changed in a project as nodes do: over any connection, or inside a transaction that holds its lock. */
 export function pagesOfRows(
@@ -11,7 +12,8 @@ export function pagesOfRows(
   project: string,
   cipher: ProjectCipher,
 ): ProjectStore['sealedChanges'] {
-  const options = { project, database: queryable, cipher, clock: systemClock };
+  const reads = new SharedReads(queryable);
+  const options = { project, database: queryable, reads, cipher, clock: systemClock };
   const reader = new Reader(
     { ...options, onIntegrityError: () => undefined },
     new RowCipher(project, cipher),

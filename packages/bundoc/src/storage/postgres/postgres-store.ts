@@ -5,6 +5,7 @@ import type { ProjectCipher } from '../../cipher/project-cipher.ts';
 import type { DocumentRef } from '../../cipher/stored-text.ts';
 import type { OwnWork } from '../../work/scheduler.ts';
 import { ChangeWaiters } from '../change-waiters.ts';
+import { DEFINITIONS } from '../collections/definition.ts';
 import type { SealLimits } from '../embedded/seal-budget.ts';
 import type { EngineIndexes } from '../indexes/port.ts';
 import {
@@ -28,17 +29,24 @@ import { searchedTokens } from './blind-index.ts';
 import { BlindIndexing } from './blind-indexing.ts';
 import type { News } from './change-news.ts';
 import type { Database, Transaction } from './database.ts';
+import type { FoundHead } from './file-row.ts';
 import type { CommittingProject, GroupCommitter } from './group-commit.ts';
 import { MustReopen, ProjectGone } from './must-reopen.ts';
 import type { Waiting } from './plan-commits.ts';
 import { indexChanged, Reader } from './reader.ts';
 import { RowCipher, VersionUnknown } from './row-cipher.ts';
 import { SealCounter } from './seal-counter.ts';
+import type { SharedReads } from './shared-reads.ts';
+import type { KnownState, SharedStates } from './shared-states.ts';
 import { Upkeep } from './upkeep.ts';
 
 export interface PostgresStoreOptions {
   readonly project: string;
   readonly database: Database;
+  /** Reads of all projects of this node. */
+  readonly reads: SharedReads;
+  /** Says of all projects of this node whether definitions have changed, where upkeep asks for that. */
+  readonly states?: SharedStates | undefined;
   readonly cipher: ProjectCipher;
   readonly clock: Clock;
   readonly sealLimits: Pick<SealLimits, 'rotateAt' | 'max'>;
@@ -88,7 +96,10 @@ export class PostgresStore implements ProjectStore {
   /** The latest commit that this node has heard of; there may be later ones. */
   #heardOf: Position = 0;
   #isWatching = false;
+  #wasWritten = false;
   #prunedMs: number;
+  #state: KnownState | undefined;
+  #definesNothing = false;
 
   constructor(options: PostgresStoreOptions) {
     const { project, cipher, clock } = options;
@@ -111,11 +122,23 @@ export class PostgresStore implements ProjectStore {
     this.#prunedMs = clock.monotonic();
   }
 
-  /** Loads what the store must know before it is used. */
-  async begin(): Promise<this> {
-    await this.#upkeep.begin();
-    await this.#indexing.begin();
+  /**
+   * Loads what the store must know before it is used.
+   *
+   * @param head what the project's rows said a moment ago, if they were read: most projects need nothing else.
+   */
+  async begin(head?: FoundHead): Promise<this> {
+    const { project, states } = this.#options;
+    const token = this.#rows.collectionToken(DEFINITIONS);
+    this.#definesNothing = head?.indexVersion === 0 && head.collections?.has(token.toString('hex')) === false;
+    await this.#upkeep.begin(head?.documents);
+    if (head?.indexVersion !== 0) await this.#indexing.begin();
+    this.#state = states?.add(project, token, this.#definesNothing ? head : undefined);
     return this;
+  }
+
+  get definesNothing(): boolean {
+    return this.#definesNothing;
   }
 
   get failed(): boolean {
@@ -188,8 +211,9 @@ export class PostgresStore implements ProjectStore {
     return this.#upkeep.prune();
   }
 
-  prepareClose(): Promise<void> {
-    return this.checkpoint();
+  /** A project that was only read costs nothing to close. */
+  async prepareClose(): Promise<void> {
+    if (this.#wasWritten) await this.checkpoint();
   }
 
   async commit(writes: readonly Write[], options: CommitOptions = {}): Promise<readonly WriteResult[]> {
@@ -198,6 +222,7 @@ export class PostgresStore implements ProjectStore {
     if (this.#commits.size >= COMMITS_WAITING_MAX || this.#waitingBytes > 2 * COMMIT_BYTES_MAX)
       throw new AppError('overloaded');
     if (this.#failed) throw new AppError('storage_unavailable', { retryAfterS: 1 });
+    this.#wasWritten = true;
     const names = writes.map(({ ref }) => this.#options.cipher.fileName(ref));
     const done = Promise.withResolvers<readonly WriteResult[]>();
     this.#commits.add(done.promise);
@@ -214,6 +239,7 @@ export class PostgresStore implements ProjectStore {
   async [Symbol.asyncDispose](): Promise<void> {
     this.#waiters.end();
     this.#unwatch();
+    if (this.#state !== undefined) this.#options.states?.delete(this.#state);
     await this.#indexing.stop();
     await Promise.allSettled(this.#commits);
     await this.#pruning;

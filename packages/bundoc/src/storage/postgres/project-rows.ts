@@ -1,4 +1,5 @@
-import type { Statement, Transaction } from './database.ts';
+import type { Queryable, Statement, Transaction } from './database.ts';
+import type { FoundHead } from './file-row.ts';
 
 const INSERT_HEAD: Statement = {
   name: 'bundoc-insert-head-1',
@@ -21,6 +22,24 @@ const NO_INDEXES: Statement = {
 const RAISE_VERSION: Statement = {
   name: 'bundoc-raise-version-1',
   text: 'UPDATE bundoc.heads SET key_version = greatest(key_version, $2) WHERE project = $1',
+};
+
+/** The same in one statement, if there is no file yet. */
+const MAKE: Statement = {
+  name: 'bundoc-make-project-1',
+  text: `
+WITH made AS (
+  INSERT INTO bundoc.projects (project, file) VALUES ($1, $2) ON CONFLICT (project) DO NOTHING RETURNING project
+), entries AS (
+  DELETE FROM bundoc.blind_entries WHERE project = $1 AND EXISTS (SELECT FROM made)
+), indexes AS (
+  DELETE FROM bundoc.blind_indexes WHERE project = $1 AND EXISTS (SELECT FROM made)
+), head AS (
+  INSERT INTO bundoc.heads (project, key_version) SELECT project, $3 FROM made ON CONFLICT (project) DO NOTHING
+), version AS (
+  INSERT INTO bundoc.key_versions (project, version, documents) SELECT project, $3, 0 FROM made ON CONFLICT (project, version) DO NOTHING
+)
+SELECT FROM made`,
 };
 
 /** All but that of the project's file. */
@@ -75,6 +94,23 @@ export async function insertProjectRows(
   await transaction.query(NO_INDEXES, [project]);
   await transaction.query(INSERT_HEAD, [project, keyVersion]);
   await transaction.query(ADD_VERSION, [project, keyVersion]);
+}
+
+/**
+ * Makes an empty project, durably, in one trip.
+ *
+ * @param file its text.
+ * @returns what its rows say then; undefined when there is a file, or a mark, already.
+ */
+export async function makeProject(
+  queryable: Queryable,
+  project: string,
+  file: string,
+  keyVersion: number,
+): Promise<FoundHead | undefined> {
+  const made = await queryable.query(MAKE, [project, file, keyVersion]);
+  if (made.length === 0) return undefined;
+  return { seq: 0, indexVersion: 0, documents: new Map(), collections: new Set() };
 }
 
 /** Without its head, no node commits to a project or reads from it. */

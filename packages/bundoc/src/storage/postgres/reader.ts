@@ -19,7 +19,7 @@ import { ProjectGone } from './must-reopen.ts';
 import { patiently } from './patience.ts';
 import { type RowCipher, VersionUnknown } from './row-cipher.ts';
 import { orUndefined, ROW_COLUMNS, readStateRow, SEALED } from './rows.ts';
-import { SharedReads } from './shared-reads.ts';
+import type { SealedRow, SharedReads } from './shared-reads.ts';
 
 const LIST: Statement = {
   name: 'bundoc-list-3',
@@ -58,16 +58,7 @@ SELECT d.* FROM bundoc.blind_indexes AS i LEFT JOIN LATERAL (
   AND EXISTS (SELECT FROM bundoc.heads WHERE project = $1) ORDER BY d.created_seq`,
 };
 
-/** The head and the changes as of one moment: a position must not be ahead of what was told. */
-const CHANGES: Statement = {
-  name: 'bundoc-changes-2',
-  text: `
-SELECT h.seq, h.purged_seq, d.* FROM bundoc.heads AS h LEFT JOIN LATERAL (
-  SELECT ${ROW_COLUMNS} FROM bundoc.documents WHERE project = $1 AND documents.seq > $2 ORDER BY documents.seq LIMIT $3
-) AS d ON true WHERE h.project = $1 ORDER BY d.seq`,
-};
-
-/** The same with the bytes, as many as there is room for. */
+/** The head, and the changes with their bytes, as many as there is room for, as of one moment. */
 const SEALED_CHANGES: Statement = {
   name: 'bundoc-sealed-changes-2',
   text: `
@@ -80,11 +71,6 @@ SELECT h.seq, h.purged_seq, d.* FROM bundoc.heads AS h LEFT JOIN LATERAL (
 ) AS d ON true WHERE h.project = $1 ORDER BY d.seq`,
 };
 
-const POSITION: Statement = {
-  name: 'bundoc-position-1',
-  text: 'SELECT seq FROM bundoc.heads WHERE project = $1',
-};
-
 const COLLECTIONS: Statement = {
   name: 'bundoc-collections-2',
   text: `SELECT token, key_version, name, documents, bytes FROM bundoc.collections
@@ -95,6 +81,8 @@ const COLLECTIONS: Statement = {
 export interface ReaderOptions {
   readonly project: string;
   readonly database: Queryable;
+  /** Reads of all projects of this node. */
+  readonly reads: SharedReads;
   readonly cipher: ProjectCipher;
   readonly clock: Clock;
   readonly onIntegrityError: (name: string) => void;
@@ -108,22 +96,19 @@ export interface ReaderOptions {
 export class Reader {
   readonly #options: ReaderOptions;
   readonly #rows: RowCipher;
-  readonly #reads: SharedReads;
 
   constructor(options: ReaderOptions, rows: RowCipher) {
     this.#options = options;
     this.#rows = rows;
-    this.#reads = new SharedReads(options);
   }
 
   /** @throws AppError `integrity_error`. */
   async get(ref: DocumentRef): Promise<StoredDocument | undefined> {
     const name = this.#options.cipher.fileName(ref);
-    const row = await patiently(this.#options.clock, () => this.#reads.get(name));
-    if (row === undefined) {
-      await this.position();
-      return undefined;
-    }
+    const { clock, reads, project } = this.#options;
+    const row = await patiently(clock, () => reads.get(project, name));
+    if (row === 'gone') throw gone();
+    if (row === 'absent') return undefined;
     const document = this.#open(ref, name, row);
     if (document === undefined) throw this.#damaged(name);
     return document;
@@ -166,14 +151,14 @@ export class Reader {
 
   /** @throws AppError `position_gone`. */
   async changes(after: Position, limit: number, horizon: Position): Promise<ChangePage> {
-    const rows = await this.#query(CHANGES, [this.#options.project, after, limit]);
-    const [head] = rows;
-    if (head === undefined) throw gone();
-    const [seq, purgedSeq] = head as unknown as [number, number];
+    const { clock, reads, project } = this.#options;
+    const found = await patiently(clock, () => reads.changes({ project, after, limit }));
+    if (found === undefined) throw gone();
+    const { seq, purgedSeq, rows } = found;
     // Who begins now has seen nothing that a forgotten deletion could be of.
     const known = after === 0 ? purgedSeq : horizon;
     if (purgedSeq > Math.max(after, known)) throw new AppError('position_gone');
-    const states = rows.filter((row) => row[2] !== null).map((row) => this.#requiredState(row.slice(2)));
+    const states = rows.map((row) => this.#requiredState(row));
     return {
       changes: states.map((state) => ({
         ref: { collection: state.collection, id: state.id },
@@ -200,9 +185,10 @@ export class Reader {
   }
 
   async position(): Promise<Position> {
-    const [head] = await this.#query(POSITION, [this.#options.project]);
-    if (head === undefined) throw gone();
-    return Number(head[0]);
+    const { clock, reads, project } = this.#options;
+    const position = await patiently(clock, () => reads.position(project));
+    if (position === undefined) throw gone();
+    return position;
   }
 
   async collections(): Promise<readonly CollectionSummary[]> {
@@ -240,11 +226,7 @@ export class Reader {
   }
 
   /** The document, or undefined when the bytes are not it, or not this state of it. */
-  #open(
-    ref: DocumentRef,
-    name: string,
-    { keyVersion, rev, sealed }: { keyVersion: number; rev: Buffer | null; sealed: Buffer },
-  ): StoredDocument | undefined {
+  #open(ref: DocumentRef, name: string, { keyVersion, rev, sealed }: SealedRow): StoredDocument | undefined {
     const { cipher } = this.#options;
     if (!cipher.hasVersion(keyVersion)) throw new VersionUnknown(`version ${keyVersion} is not at hand`);
     const text = orUndefined(() => cipher.openDocument(name, sealed, keyVersion));

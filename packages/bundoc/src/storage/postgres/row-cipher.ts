@@ -1,13 +1,12 @@
 import { createHmac, type KeyObject } from 'node:crypto';
 import { aadOf, OpenError, open, seal } from '@bundoc/shared/aead';
-import { LRUCache } from 'lru-cache';
 import type { ProjectCipher } from '../../cipher/project-cipher.ts';
 import { ByteReader, ByteWriter } from '../embedded/bytes.ts';
 import { type DocumentState, readState, type UsedKey, writeState } from '../embedded/record.ts';
 
 /** Bytes of a token: as much of an HMAC as a document's name is. */
 const TOKEN_BYTES = 16;
-const TOKENS_KEPT = 10_000;
+const TOKENS_KEPT_MAX = 1_000;
 const STATE_BYTES = 256;
 const ID_BYTES = 8;
 
@@ -30,7 +29,8 @@ export class RowCipher {
   readonly #cipher: ProjectCipher;
   readonly #subkeys = new Map<string, KeyObject>();
   readonly #tokenKeys = new Map<Purpose, KeyObject>();
-  readonly #collectionTokens = new LRUCache<string, Buffer>({ max: TOKENS_KEPT });
+  /** A plain map: a cache that allocates its places in advance takes hundreds of KiB for each project. */
+  readonly #collectionTokens = new Map<string, Buffer>();
 
   /** The version that this seals under. */
   readonly version: number;
@@ -46,6 +46,7 @@ export class RowCipher {
     const known = this.#collectionTokens.get(collection);
     if (known !== undefined) return known;
     const token = this.#token('collection', collection);
+    if (this.#collectionTokens.size >= TOKENS_KEPT_MAX) this.#collectionTokens.clear();
     this.#collectionTokens.set(collection, token);
     return token;
   }

@@ -115,8 +115,15 @@ export class Upkeep {
     return this.#toReseal;
   }
 
-  async begin(): Promise<void> {
+  /** @param found documents by version of the key, if they were counted a moment ago. */
+  async begin(found?: ReadonlyMap<number, number>): Promise<void> {
     const { database, project, cipher } = this.#options;
+    if (found !== undefined) {
+      this.#toReseal = found
+        .entries()
+        .reduce((sum, [version, documents]) => sum + (version === cipher.version ? 0 : documents), 0);
+      return;
+    }
     const [row] = await database.query(FORMER, [project, cipher.version]);
     this.#toReseal = Number(row?.[0] ?? 0);
   }

@@ -1,0 +1,93 @@
+import { systemClock } from '@bundoc/shared/clock';
+import { createLogger } from '@bundoc/shared/logger';
+import { InstanceManager } from '../../src/project/instance-manager.ts';
+import { KeyCache } from '../../src/project/key-cache.ts';
+import { ProjectRows, whyGone } from '../../src/project/project-rows.ts';
+import { ProjectUpkeep } from '../../src/project/project-upkeep.ts';
+import { put, ref } from '../../src/storage/conformance.ts';
+import { SEAL_LIMITS } from '../../src/storage/embedded/seal-budget.ts';
+import type { Database } from '../../src/storage/postgres/database.ts';
+import { GroupCommitter } from '../../src/storage/postgres/group-commit.ts';
+import { PostgresStore } from '../../src/storage/postgres/postgres-store.ts';
+import { SharedReads } from '../../src/storage/postgres/shared-reads.ts';
+import { SharedStates } from '../../src/storage/postgres/shared-states.ts';
+import type { FakeKeyService } from '../../src/testing/fake-key-service.ts';
+import { NO_NEWS } from '../../src/testing/postgres-project.ts';
+
+/** The projects of a node on PostgreSQL, and the statements that it asks outside of transactions. */
+export class PostgresNode {
+  readonly asked: string[] = [];
+  readonly damaged: string[] = [];
+  /** Called when a project has been looked for. */
+  afterRead: () => Promise<void> = async () => undefined;
+  readonly instances: InstanceManager;
+  readonly upkeep: ProjectUpkeep;
+
+  constructor(pool: Database, service: FakeKeyService) {
+    const database: Database = Object.create(pool, {
+      query: {
+        value: async (...args: Parameters<Database['query']>) => {
+          this.asked.push(args[0].name);
+          const rows = await pool.query(...args);
+          if (args[0].name.startsWith('bundoc-read-project')) await this.afterRead();
+          return rows;
+        },
+      },
+      transaction: {
+        value: (...args: Parameters<Database['transaction']>) => {
+          this.asked.push('transaction');
+          return pool.transaction(...args);
+        },
+      },
+      run: { value: pool.run.bind(pool) },
+    });
+    const clock = systemClock;
+    const logger = createLogger({ service: 'bundoc', level: 'silent' });
+    const reads = new SharedReads(database);
+    const states = new SharedStates(database);
+    const committer = new GroupCommitter({ database, clock });
+    const keys = new KeyCache({ keys: service.held, clock, ttlMs: 900_000 });
+    const projects = new ProjectRows({
+      ...{ database, keys, clock, storage: service.storage, settle: async () => undefined },
+    });
+    this.instances = new InstanceManager({
+      ...{ projects, keys, clock, logger, othersWrite: true },
+      openStore: (project, { cipher, head }) =>
+        new PostgresStore({
+          ...{ project, database, reads, states, committer, cipher, clock, news: NO_NEWS },
+          sealLimits: SEAL_LIMITS,
+          onIntegrityError: (name) => this.damaged.push(name),
+          onFailure: () => undefined,
+          whyGone: () => whyGone({ database, clock }, project),
+          onRotationDue: () => undefined,
+        }).begin(head),
+    });
+    const statesOf = (some: readonly string[]) => states.of(some);
+    this.upkeep = new ProjectUpkeep({ instances: this.instances, logger, resealsMax: 5, statesOf });
+  }
+
+  async write(project: string, id = 'd', text = '{}'): Promise<void> {
+    using lease = await this.instances.acquire(project, 'create');
+    await lease.store.commit([put(id, text)]);
+  }
+
+  async read(project: string, id = 'd'): Promise<boolean> {
+    using lease = await this.instances.acquire(project, 'existing');
+    return (await lease?.store.get(ref(id))) !== undefined;
+  }
+
+  /** @returns the statements that `action` asks. */
+  async statementsOf(action: () => Promise<unknown>): Promise<string[]> {
+    this.asked.length = 0;
+    await action();
+    return [...this.asked];
+  }
+
+  async close(project: string): Promise<void> {
+    await this.instances.exclusively(project, (close) => close());
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.instances[Symbol.asyncDispose]();
+  }
+}
