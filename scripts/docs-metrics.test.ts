@@ -1,6 +1,7 @@
 import { globSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { createBundocMetrics } from '@bundoc/bundoc/metrics';
+import { Scheduler } from '@bundoc/bundoc/work/scheduler';
 import { createMetrics } from '@bundoc/bunkms/metrics';
 import { expect, it } from 'vitest';
 
@@ -16,8 +17,10 @@ function namesOfBundoc(): string[] {
     ...{ backlogBytes: zero, databaseConnections: zero, databaseWaiting: zero },
     ...{ logSegmentsLive: zero, logSegmentsFree: zero, logUncoveredBytes: zero, logFrames: zero },
     ...{ logCommits: zero, logSyncSeconds: zero, logCarries: zero, logCuts: zero },
+    ...{ workWaiting: zero, largeWorkWaiting: zero },
     ...{ logStuckHandles: zero, logSuspects: zero, logHoles: zero, logWritesStopped: zero },
   });
+  metrics.observeWork(new Scheduler());
   return metrics.registry.getMetricsAsArray().map(({ name }) => name);
 }
 

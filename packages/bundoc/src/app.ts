@@ -6,7 +6,9 @@ import { createHttpShares, watchHttpShares } from '@bundoc/shared/http/http-shar
 import { createHttpServer, refuseOtherMethods } from '@bundoc/shared/http/server';
 import type { RunningService } from '@bundoc/shared/lifecycle';
 import { createLogger, type Logger } from '@bundoc/shared/logger';
+import { memoryLimit } from '@bundoc/shared/memory-limit';
 import { registerOpenapi } from '@bundoc/shared/openapi/routes';
+import { RateLimit } from '@bundoc/shared/rate-limit';
 import { openServerTls, type ServerTlsPorts } from '@bundoc/shared/tls/server-tls';
 import { WatchedTls } from '@bundoc/shared/tls/watched-tls';
 import type { BundocConfig } from './config.ts';
@@ -42,7 +44,7 @@ import { registerMetrics } from './routes/metrics.ts';
 import { registerMoves } from './routes/moves.ts';
 import { BUNDOC_API } from './routes/openapi.ts';
 import { registerPatch } from './routes/patch.ts';
-import { limitProjectRate } from './routes/project-rate.ts';
+import { BURST_S, limitProcessorTime } from './routes/processor-time.ts';
 import { registerProjectDeletion, registerProjects } from './routes/projects.ts';
 import { registerQueries } from './routes/queries.ts';
 import { Backups } from './service/backups.ts';
@@ -58,6 +60,8 @@ import type { Disk } from './storage/embedded/disk.ts';
 import { openFileStorage } from './storage-files.ts';
 import type { Storage, StoragePorts, StoreWatch } from './storage-parts.ts';
 import { openMoveTarget, openPostgresStorage, warnInClear } from './storage-postgres.ts';
+import { type OwnWork, Scheduler } from './work/scheduler.ts';
+import { roomForWork, workingMemory, workingMemoryBytes } from './work/working-memory.ts';
 
 /** What a test may replace. */
 export interface BundocParts {
@@ -112,8 +116,19 @@ export async function startBundoc(config: BundocConfig, parts: BundocParts = {})
     await openStorage(config, { clock, logger, quota: config.quota }, parts.wrapDisk),
   );
   const metrics = createBundocMetrics();
+  const limit = processorLimit(config, clock);
+  const memory = workingMemory(workingMemoryBytes(memoryLimit(), config.documentBytesMax), clock);
+  const places = roomForWork(clock);
+  const scheduler = stack.use(
+    new Scheduler({
+      ...{ memory, places },
+      onUsed: ({ subject, project }, us) => {
+        if (subject !== '') limit?.charge(project, us / 1_000);
+      },
+    }),
+  );
   const serviceShares = createServiceShares(config.shares, clock);
-  metrics.watchShares(Object.values(serviceShares));
+  metrics.watchShares([...Object.values(serviceShares), memory, places]);
   const token = new ServiceToken({ path: config.kms.tokenFile, clock, logger });
   const tlsPorts = { clock, logger, metrics, checkEveryMs: parts.checkTlsEveryMs };
   const listenerTls = openServerTls('api', config.tls, undefined, tlsPorts);
@@ -153,7 +168,8 @@ export async function startBundoc(config: BundocConfig, parts: BundocParts = {})
     );
   };
   const { keys, projects, instances, rotations } = composeInstances({
-    ...{ config, clock, logger, metrics, storage, service, generation, onSetAside, shares: serviceShares },
+    ...{ config, clock, logger, metrics, storage, service, generation, onSetAside, scheduler },
+    shares: serviceShares,
     settle: (project, move) => settleMove(from, project, move),
   });
   stack.use(instances);
@@ -194,8 +210,11 @@ export async function startBundoc(config: BundocConfig, parts: BundocParts = {})
     eventsLive: () => (events.isLive ? 1 : 0),
     tokensRevoked: () => revoked.size,
     storageSuperseded: () => (generation.state === 'superseded' ? 1 : 0),
+    workWaiting: () => scheduler.waiting,
+    largeWorkWaiting: () => scheduler.large.waiting,
     tokenExpiryS: () => (token.expiresAtMs ?? Number.NaN) / 1_000,
   });
+  metrics.observeWork(scheduler);
   const upkeep = new ProjectUpkeep({
     ...{ instances, logger, rotations, resealsMax: RESEALS_A_SECOND },
     statesOf: storage.statesOf,
@@ -246,19 +265,18 @@ export async function startBundoc(config: BundocConfig, parts: BundocParts = {})
   });
   await auth.register(app);
   metrics.measureRequests(app, 'api');
+  if (limit !== undefined) limitProcessorTime(app, limit, metrics.rateLimited);
   watchHttpShares(metrics, app, shares);
   metrics.watchCuts(shares.connections.share, () => shares.connections.cuts);
-  const { requestsPerProject: perSecond } = config;
-  if (perSecond > 0) limitProjectRate(app, { clock, perSecond, onRefused: metrics.rateLimited });
   const documents = new Documents(instances, { documentBytesMax: config.documentBytesMax });
-  registerDocuments(app, documents, auth);
-  await registerPatch(app, documents, auth);
-  registerBatch(app, new Batches(instances, config.documentBytesMax), auth, config);
-  registerLists(app, documents, auth, serviceShares.pageReads);
+  registerDocuments(app, documents, auth, scheduler);
+  await registerPatch(app, documents, auth, scheduler);
+  registerBatch(app, new Batches(instances, config.documentBytesMax), auth, config, scheduler);
+  registerLists(app, documents, auth, scheduler, serviceShares.pageReads);
   registerProjects(app, new ProjectDirectory(projects, instances, () => void generation.acting()), auth);
   registerProjectDeletion(app, deletion, auth);
-  registerCollections(app, new Collections(instances), auth);
-  registerQueries(app, new Queries(instances, SCAN_LIMITS), auth);
+  registerCollections(app, new Collections(instances), auth, scheduler);
+  registerQueries(app, new Queries(instances, SCAN_LIMITS), auth, scheduler);
   registerChanges(app, feed, auth, serviceShares.streamBytes);
   registerBackup(app, new Backups({ instances, clock }, serviceShares.backups), auth);
   registerMoves(app, moves, auth);
@@ -284,6 +302,14 @@ export async function startBundoc(config: BundocConfig, parts: BundocParts = {})
 
   const running = stack.move();
   return { url, moves, confirmed, close: () => running.disposeAsync() };
+}
+
+/** Of milliseconds, by project; undefined for none. */
+function processorLimit(
+  { processorMsPerProject: perSecond }: BundocConfig,
+  clock: Clock,
+): RateLimit | undefined {
+  return perSecond === 0 ? undefined : new RateLimit({ clock, perSecond, burst: perSecond * BURST_S });
 }
 
 /**
@@ -333,6 +359,7 @@ interface Composition {
   readonly generation: StorageGeneration;
   readonly onSetAside: OnSetAside;
   readonly settle: SettleMove;
+  readonly scheduler: Scheduler;
   readonly shares: ServiceShares;
 }
 
@@ -343,7 +370,7 @@ function composeInstances(composition: Composition): {
   rotations: SpreadRotations;
 } {
   const { config, clock, logger, metrics, storage, service, generation, onSetAside, settle } = composition;
-  const { shares } = composition;
+  const { scheduler, shares } = composition;
   const keys = new KeyCache({
     keys: service,
     clock,
@@ -355,7 +382,12 @@ function composeInstances(composition: Composition): {
     ...{ clock, logger },
     rotate: (project, version) => keys.rotate(project, version),
   });
+  const ownWork =
+    (project: string): OwnWork =>
+    (kind) =>
+      scheduler.background(project, kind);
   const watch = (project: string): StoreWatch => ({
+    ownWork: ownWork(project),
     onRotationDue: (version) => rotations.due(project, version),
     onIntegrityError: (file) => {
       metrics.integrityError();
@@ -384,6 +416,7 @@ function composeInstances(composition: Composition): {
     shares,
     ...(storage.storedBytes === undefined ? {} : { storedBytes: storage.storedBytes }),
     expiry: storage.expiry,
+    ownWork,
   });
   return { keys, projects, instances, rotations };
 }

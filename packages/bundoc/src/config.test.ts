@@ -19,7 +19,7 @@ describe('the configuration', () => {
       cacheBytes: 268_435_456,
       logBytes: 268_435_456,
       openBytes: defaultOpenBytes(),
-      requestsPerProject: 0,
+      processorMsPerProject: 0,
       quota: undefined,
       shares: {
         ...{ bodyBytes: defaultRoomBytes(), answerBytes: defaultRoomBytes() },
@@ -40,7 +40,7 @@ describe('the configuration', () => {
       BUNDOC_STORAGE: 'planted',
       BUNDOC_MOVE_TO: 'http://planted/db',
       BUNDOC_CORS_ORIGINS: 'https://planted/',
-      BUNDOC_REQUESTS_PER_PROJECT: '-1',
+      BUNDOC_PROCESSOR_MS_PER_PROJECT: '1001',
       BUNDOC_PROJECT_DOCUMENTS_MAX: 'planted',
       BUNDOC_PROJECT_BYTES_MAX: '1e9',
     };

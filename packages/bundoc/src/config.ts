@@ -54,7 +54,7 @@ const variables = z.object({
   BUNDOC_CACHE_BYTES: wholeNumber(0, BYTES_MAX).default(256 * MIB),
   BUNDOC_OPEN_BYTES: wholeNumber(0, BYTES_MAX).optional(),
   BUNDOC_LOG_BYTES: wholeNumber(64 * MIB, BYTES_MAX).default(256 * MIB),
-  BUNDOC_REQUESTS_PER_PROJECT: wholeNumber(0, 1_000_000).default(0),
+  BUNDOC_PROCESSOR_MS_PER_PROJECT: wholeNumber(0, 1_000).default(0),
   BUNDOC_PROJECT_DOCUMENTS_MAX: wholeNumber(0, 1_000_000_000_000).default(0),
   BUNDOC_PROJECT_BYTES_MAX: wholeNumber(0, 999_999_999_999_999).default(0),
   BUNDOC_BODY_BYTES: wholeNumber(MIB, BYTES_MAX).optional(),
@@ -118,8 +118,8 @@ export interface BundocConfig {
   readonly openBytes: number;
   /** Bytes that the log of a data folder takes at most. */
   readonly logBytes: number;
-  /** Requests a second of one project; 0 for no limit. */
-  readonly requestsPerProject: number;
+  /** Processor time that requests of one project take, milliseconds a second; 0 for no limit. */
+  readonly processorMsPerProject: number;
   /** What each project may hold; undefined for no limit. */
   readonly quota: Quota | undefined;
   readonly shares: HttpShareSizes & ServiceShareSizes;
@@ -150,7 +150,7 @@ export function readConfig(environment: Environment): BundocConfig {
     cacheBytes: values.BUNDOC_CACHE_BYTES,
     openBytes: values.BUNDOC_OPEN_BYTES ?? defaultOpenBytes(),
     logBytes: values.BUNDOC_LOG_BYTES,
-    requestsPerProject: values.BUNDOC_REQUESTS_PER_PROJECT,
+    processorMsPerProject: values.BUNDOC_PROCESSOR_MS_PER_PROJECT,
     quota: quotaOf(values.BUNDOC_PROJECT_DOCUMENTS_MAX, values.BUNDOC_PROJECT_BYTES_MAX),
     shares: {
       bodyBytes: values.BUNDOC_BODY_BYTES ?? defaultRoomBytes(),

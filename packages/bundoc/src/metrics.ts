@@ -2,6 +2,7 @@ import { counter, createServiceMetrics, gauge, type ServiceMetrics } from '@bund
 import { Counter } from 'prom-client';
 import type { FetchOutcome } from './project/key-cache.ts';
 import type { StorageCount } from './storage-parts.ts';
+import { type Scheduler, WORK_KINDS } from './work/scheduler.ts';
 
 type Observed =
   | 'projectsOpen'
@@ -14,7 +15,9 @@ type Observed =
   | 'eventsLive'
   | 'tokensRevoked'
   | 'tokenExpiryS'
-  | 'storageSuperseded';
+  | 'storageSuperseded'
+  | 'workWaiting'
+  | 'largeWorkWaiting';
 
 /** What is read whenever the metrics are asked for: of the service, and whatever the storage counts. */
 type Observations = Readonly<Record<Observed, () => number> & Partial<Record<StorageCount, () => number>>>;
@@ -70,8 +73,10 @@ export interface BundocMetrics extends ServiceMetrics {
   keyFetch(outcome: FetchOutcome): void;
   /** Counts a mark of a project that nobody confirmed. */
   markSetAside(): void;
-  /** Counts a request that came too soon after others of its project. */
+  /** Counts a request of a project that has used up its processor time. */
   rateLimited(): void;
+  /** Reads what long work takes whenever the metrics are asked for. */
+  observeWork(scheduler: Scheduler): void;
   /** Reads the gauges' values whenever the metrics are asked for. */
   observe(counts: Observations): void;
 }
@@ -97,7 +102,7 @@ export function createBundocMetrics(): BundocMetrics {
   });
   const rateLimited = new Counter({
     name: 'bundoc_rate_limited_total',
-    help: 'Requests that were refused since too many of their project came before.',
+    help: 'Requests that were refused because their project has used up its processor time.',
     registers: [registry],
   });
   return {
@@ -106,10 +111,41 @@ export function createBundocMetrics(): BundocMetrics {
     keyFetch: (outcome) => keyFetches.inc({ outcome }),
     markSetAside: () => marksSetAside.inc(),
     rateLimited: () => rateLimited.inc(),
+    observeWork: (scheduler) => {
+      new Counter({
+        name: 'bundoc_work_seconds_total',
+        help: 'Time that long work took on the threads of the process, by kind, in seconds.',
+        labelNames: ['kind'],
+        registers: [registry],
+        collect() {
+          this.reset();
+          for (const kind of WORK_KINDS) this.inc({ kind }, scheduler.usedS(kind));
+        },
+      });
+      counter(
+        registry,
+        'bundoc_work_slices_total',
+        'Slices of the event loop that long work waited for and was given.',
+        () => scheduler.slices,
+      );
+    },
     observe: (observed) => {
       const { projectsOpen, openBytes, openingsWaiting, keysCached, keyFetchesWaiting } = observed;
       const { documentsToReseal } = observed;
       const { eventsLive, tokensRevoked, tokenExpiryS, changeFollowers, storageSuperseded } = observed;
+      const { workWaiting, largeWorkWaiting } = observed;
+      gauge(
+        registry,
+        'bundoc_work_waiting',
+        'Long work that waits for a slice of the event loop.',
+        workWaiting,
+      );
+      gauge(
+        registry,
+        'bundoc_large_work_waiting',
+        'Jobs that wait for the thread for large documents.',
+        largeWorkWaiting,
+      );
       gauge(
         registry,
         'bundoc_storage_superseded',

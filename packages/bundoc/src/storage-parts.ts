@@ -11,6 +11,7 @@ import type { Disk } from './storage/embedded/disk.ts';
 import type { UnknownSealers } from './storage/embedded/seal-budget.ts';
 import type { ProjectStore } from './storage/port.ts';
 import type { Quota } from './storage/quota.ts';
+import type { OwnWork } from './work/scheduler.ts';
 
 export interface StoragePorts {
   readonly clock: Clock;
@@ -19,8 +20,9 @@ export interface StoragePorts {
   readonly quota?: Quota | undefined;
 }
 
-/** Events of a store. */
+/** Events of a store, and the work that the service does for it. */
 export interface StoreWatch {
+  readonly ownWork: OwnWork;
   /** A document does not open; by its (opaque) name. */
   readonly onIntegrityError: (name: string) => void;
   /** The store must be opened again. */

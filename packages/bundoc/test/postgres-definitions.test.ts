@@ -7,6 +7,7 @@ import { definitionRef } from '../src/storage/collections/definition.ts';
 import { commitOne, put, ref, remove } from '../src/storage/conformance.ts';
 import type { Database } from '../src/storage/postgres/database.ts';
 import type { PostgresProject } from '../src/testing/postgres-project.ts';
+import { ownWork } from '../src/work/scheduler.ts';
 import { type UsedDatabase, useDatabase } from './support/use-database.ts';
 
 const NONE = { kind: 'none' } as const;
@@ -70,7 +71,9 @@ describeWithPostgres('a definition on PostgreSQL that somebody damaged', () => {
       await expect(collections.get('p', 'notes')).rejects.toMatchObject({ code: 'integrity_error' });
       expect((await collections.get('p', 'good')).definition).toEqual(SCHEMA);
 
-      const { info } = await collections.define('p', 'notes', SCHEMA, NONE);
+      const { info } = await collections.define('p', 'notes', SCHEMA, NONE, {
+        work: ownWork('p')('definition'),
+      });
       expect(info).toMatchObject({ documents: 1, definition: SCHEMA });
       await running.load();
       for (const store of [running, opened]) {

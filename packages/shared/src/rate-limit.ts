@@ -42,4 +42,10 @@ export class RateLimit {
     if (earlyMs > 0) throw new AppError('rate_limited', { retryAfterS: earlyMs / 1_000 });
     this.#dueMs.set(caller, dueMs + times * this.#intervalMs);
   }
+
+  /** Counts what was done already, whether or not it is too much. */
+  charge(caller: string, times: number): void {
+    const dueMs = Math.max(this.#clock.monotonic(), this.#dueMs.get(caller) ?? 0);
+    this.#dueMs.set(caller, dueMs + times * this.#intervalMs);
+  }
 }

@@ -7,10 +7,11 @@ import { parseJsonObject } from '@bundoc/shared/json/parse';
 import { JSON_DEPTH_MAX } from '@bundoc/shared/json/scan';
 import { parseTree } from '@bundoc/shared/json/tree';
 import { documentBodyOf } from '../cipher/stored-text.ts';
-import { jsonPatchOf, mergePatchOf, type Patch } from '../patch/read-patch.ts';
+import { jsonPatchOf, mergePatchOf, type Patch, TREE_BYTES_MAX } from '../patch/read-patch.ts';
 import { requireSame, withRevision } from '../service/body-metadata.ts';
 import { documentIdOfBody, newDocumentId } from '../service/document-id.ts';
 import type { Precondition } from '../storage/port.ts';
+import { copyOf } from '../work/large-bytes.ts';
 import type { BatchOperation } from './operation.ts';
 
 /** Levels of a batch around a document: the object, the list, the operation. */
@@ -128,9 +129,12 @@ function readPatchOf(place: Place, input: Extract<BatchOperationInput, { op: 'pa
     });
   const { valueStart, valueEnd } = memberOf(place, kind, limits.documentBytesMax);
   const tree = parseTree(bytes.toString('utf8', valueStart, valueEnd));
-  return kind === 'merge'
-    ? mergePatchOf(tree)
-    : jsonPatchOf(tree, input.json, limits.documentBytesMax, `${path}.json`);
+  const part = `${path}.json` as const;
+  const patch =
+    kind === 'merge' ? mergePatchOf(tree) : jsonPatchOf(tree, input.json, limits.documentBytesMax, part);
+  if (valueEnd - valueStart <= TREE_BYTES_MAX) return patch;
+  // Only its text is kept: it takes a fraction of the memory.
+  return { kind: 'large', of: kind, bytes: copyOf(bytes.subarray(valueStart, valueEnd)), part };
 }
 
 /** @throws AppError `invalid_request` for a member that is absent, `payload_too_large`. */

@@ -30,25 +30,27 @@ export interface PatchLimits {
 
 /**
  * Members and items of the containers that the operations of one patch go through, after which none is begun any more: each operation takes time
- * in proportion to them, and nobody else is served meanwhile.
+ * in proportion to them.
  */
 export const PATCH_WORK_MAX = 5_000_000;
 
 /**
- * Applies the operations in their order, all or none. What they do not touch stays as it is written.
+ * Applies the operations in their order, all or none, with a step between any two. What they do not touch stays as it is written.
  *
  * @param part of the request that the operations came in.
  * @throws AppError `patch_test_failed`, `patch_inapplicable`, with the place of the operation in `errors`; `payload_too_large` once the
  * document is beyond the limit, if only in between, or the work beyond {@link PATCH_WORK_MAX}.
  */
-export function applyJsonPatch(
+export function* jsonPatchSteps(
   target: JsonNode,
   operations: readonly PatchOperation[],
   { lengthMax, depthMax }: PatchLimits,
   part: string = 'body',
-): JsonNode {
+): Generator<void, JsonNode, void> {
   let work = 0;
-  return operations.reduce((root, operation, at) => {
+  let root = target;
+  for (const [at, operation] of operations.entries()) {
+    if (at > 0) yield;
     if (work > PATCH_WORK_MAX)
       throw new AppError('payload_too_large', {
         detail: `the patch has too many operations on containers of this size: split it before operation ${at}`,
@@ -60,12 +62,13 @@ export function applyJsonPatch(
       if (changed.length > lengthMax)
         throw new AppError('payload_too_large', { detail: 'the patch makes the document too large' });
       if (changed.depth > depthMax) throw inapplicable(`the document would nest deeper than ${depthMax}`);
-      return changed;
+      root = changed;
     } catch (error) {
       if (!(error instanceof Misfit)) throw error;
       throw new AppError(error.code, { errors: [{ path: `${part}.${at}`, message: error.message }] });
     }
-  }, target);
+  }
+  return root;
 }
 
 /** Members and items of all containers on a path, as far as it leads. */

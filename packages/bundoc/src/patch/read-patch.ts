@@ -4,7 +4,7 @@ import { parseJson } from '@bundoc/shared/json/parse';
 import { JSON_DEPTH_MAX } from '@bundoc/shared/json/scan';
 import { type JsonNode, type JsonObject, memberValue, parseTree } from '@bundoc/shared/json/tree';
 import { z } from 'zod';
-import { applyJsonPatch, type PatchOperation } from './json-patch.ts';
+import { jsonPatchSteps, type PatchLimits, type PatchOperation } from './json-patch.ts';
 import { jsonPointerSchema } from './json-pointer.ts';
 import { applyMergePatch } from './merge-patch.ts';
 
@@ -23,12 +23,31 @@ export const mergePatchSchema = z
   .looseObject({})
   .meta({ description: 'A merge patch (RFC 7396): members to set, and `null` for those to remove' });
 
+/** A patch that was found sound: data alone, so that it can be given to another thread. */
+export type Patch =
+  | { readonly kind: 'merge'; readonly tree: JsonObject }
+  | {
+      readonly kind: 'json';
+      readonly operations: readonly PatchOperation[];
+      readonly limits: PatchLimits;
+      /** Of the request that the patch came in. */
+      readonly part: RequestPart;
+    }
+  | LargePatch;
+
+/** A patch of so much text that it is read again where it is applied. */
+export interface LargePatch {
+  readonly kind: 'large';
+  readonly of: PatchKind;
+  readonly bytes: Uint8Array;
+  readonly part: RequestPart;
+}
+
 /**
- * A patch that was found sound. Applied to the own members of a document, as an object, it gives those that the document shall have.
- *
- * @throws AppError `patch_test_failed`, `patch_inapplicable`, `payload_too_large`.
+ * Bytes of a document, or of a patch, up to which it is made a tree on the thread of the event loop: it has so few values that this takes a few
+ * milliseconds.
  */
-export type Patch = (own: JsonObject) => JsonObject;
+export const TREE_BYTES_MAX = 65_536;
 
 export const operationSchema = z.discriminatedUnion('op', [
   z.object({ op: z.enum(['add', 'replace', 'test']), path: jsonPointerSchema, value: z.unknown() }),
@@ -45,17 +64,22 @@ export const operationsSchema = z
  *
  * @throws AppError `invalid_json`, `invalid_patch`; no part of the text is repeated in the error.
  */
-export function readPatch(kind: PatchKind, bytes: Buffer | undefined, bytesMax: number): Patch {
+export function readPatch(
+  kind: PatchKind,
+  bytes: Buffer | undefined,
+  bytesMax: number,
+  part: RequestPart = 'body',
+): Patch {
   const { value, text } = parseJson(bytes);
   const tree = parseTree(text);
-  return kind === 'merge' ? mergePatchOf(tree) : jsonPatchOf(tree, value, bytesMax);
+  return kind === 'merge' ? mergePatchOf(tree) : jsonPatchOf(tree, value, bytesMax, part);
 }
 
 /** @throws AppError `invalid_patch`. */
 export function mergePatchOf(tree: JsonNode): Patch {
   if (tree.kind !== 'object') throw invalid('a merge patch of a document must be an object');
   if (tree.members.some(({ name }) => name.startsWith('_'))) throw reservedName();
-  return (own) => applyMergePatch(own, tree);
+  return { kind: 'merge', tree };
 }
 
 /**
@@ -70,15 +94,40 @@ export function jsonPatchOf(
   part: RequestPart = 'body',
 ): Patch {
   const operations = readOperations(tree, value, part);
-  const limits = { lengthMax: bytesMax, depthMax: JSON_DEPTH_MAX };
-  return (own) => {
-    const result = applyJsonPatch(own, operations, limits, part);
-    if (result.kind !== 'object')
-      throw new AppError('patch_inapplicable', { detail: 'the document would not be an object' });
-    if (result.members.some(({ name }) => name.startsWith('_')))
-      throw new AppError('patch_inapplicable', { detail: 'a top-level name would begin with "_"' });
-    return result;
-  };
+  return { kind: 'json', operations, limits: { lengthMax: bytesMax, depthMax: JSON_DEPTH_MAX }, part };
+}
+
+/** A step of a patch that is being applied: others may be served before the next one. */
+export type PatchSteps = Generator<void, JsonObject, void>;
+
+/**
+ * Applies a patch to the own members of a document, as an object; gives those that the document shall have.
+ *
+ * @throws AppError `patch_test_failed`, `patch_inapplicable`, `payload_too_large`.
+ */
+export function* patchSteps(own: JsonObject, patch: Patch, bytesMax: number): PatchSteps {
+  switch (patch.kind) {
+    case 'large': {
+      const { of, bytes, part } = patch;
+      const read = readPatch(
+        of,
+        Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength),
+        bytesMax,
+        part,
+      );
+      return yield* patchSteps(own, read, bytesMax);
+    }
+    case 'merge':
+      return applyMergePatch(own, patch.tree);
+    case 'json': {
+      const result = yield* jsonPatchSteps(own, patch.operations, patch.limits, patch.part);
+      if (result.kind !== 'object')
+        throw new AppError('patch_inapplicable', { detail: 'the document would not be an object' });
+      if (result.members.some(({ name }) => name.startsWith('_')))
+        throw new AppError('patch_inapplicable', { detail: 'a top-level name would begin with "_"' });
+      return result;
+    }
+  }
 }
 
 function readOperations(tree: JsonNode, value: unknown, part: RequestPart): readonly PatchOperation[] {

@@ -11,6 +11,7 @@ import { createServiceShares, type ServiceShares } from '../service-shares.ts';
 import { type DefinedStore, openDefinedStore } from '../storage/collections/defined-store.ts';
 import type { CollectionStore } from '../storage/collections/port.ts';
 import type { Position, ProjectStore } from '../storage/port.ts';
+import type { OwnWork } from '../work/scheduler.ts';
 import { ChangeWaits } from './change-waits.ts';
 import type { ExpiryMarks } from './expiry-marks.ts';
 import type { KeyCache } from './key-cache.ts';
@@ -40,6 +41,8 @@ export interface InstanceManagerOptions {
   readonly idleTtlMs?: number;
   /** How long projects that are closed at the end may take to prepare for it, milliseconds. */
   readonly prepareWithinMs?: number;
+  /** Begins work of the service itself for a project. */
+  readonly ownWork?: (project: string) => OwnWork;
   /** Whether other processes write to the same storage, so that a project which is closed here may change. */
   readonly othersWrite?: boolean;
 }
@@ -377,15 +380,17 @@ export class InstanceManager implements AsyncDisposable {
 
   /** Opens the store of a project that was found. */
   async #load(project: string, opened: OpenedProject, reserved: number): Promise<InstanceLease> {
-    const { clock, openStore, expiry } = this.#options;
+    const { clock, openStore, expiry, ownWork } = this.#options;
     // Until it belongs to an instance: a store that nobody closes would keep its files, and its writer, for
     // good.
     await using stack = new AsyncDisposableStack();
-    const store = await openDefinedStore(stack.use(await openStore(project, opened)), clock, async () => {
+    const beforeExpiring = async () => {
       await expiry?.mark(project);
       const instance = this.#hot.get(project);
       if (instance !== undefined) this.#inNeed.expiry.add(instance);
-    });
+    };
+    const opening = stack.use(await openStore(project, opened));
+    const store = await openDefinedStore(opening, clock, beforeExpiring, ownWork?.(project));
     if (store.mayExpire) await this.#keepMark(project);
     if (this.#closed) throw new AppError('overloaded', { detail: 'the server is stopping' });
     stack.move();

@@ -8,8 +8,30 @@ import {
   treeText,
 } from '@bundoc/shared/json/tree';
 import { composeStoredText, ownContentOf } from '../cipher/stored-text.ts';
+import { TREE_BYTES_MAX } from '../patch/read-patch.ts';
 import type { StoredDocument } from '../storage/port.ts';
-import type { FieldMask } from './fields.ts';
+import { bufferOf } from '../work/large-bytes.ts';
+import type { Work } from '../work/scheduler.ts';
+import type { FieldMask, Fields } from './fields.ts';
+
+/** {@link projectText} of each document, with others served in between; of large documents in another thread. */
+export async function projectInTurns(
+  documents: readonly StoredDocument[],
+  { mask, canonical }: Fields,
+  work: Work,
+): Promise<Buffer[]> {
+  const texts: Buffer[] = [];
+  for (const { metadata, text } of documents) {
+    const turn = work.pause();
+    if (turn !== undefined) await turn;
+    texts.push(
+      text.length > TREE_BYTES_MAX
+        ? bufferOf(await work.elsewhere('projection', { metadata, text, fields: canonical }))
+        : projectText({ metadata, text }, mask),
+    );
+  }
+  return texts;
+}
 
 /**
  * A document's text with its metadata and the chosen members alone, each as it is written.

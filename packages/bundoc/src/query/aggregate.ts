@@ -1,14 +1,20 @@
 import type { Figure } from '@bundoc/shared/contract/query';
 import { AppError } from '@bundoc/shared/errors';
+import type { Work } from '../work/scheduler.ts';
 import { compareValues } from './compare.ts';
 import { Decimal, toDouble } from './decimal.ts';
 import { encodeExactly } from './key.ts';
-import { type Path, pathOf, valueAt } from './path.ts';
+import { type Path, pathOf } from './path.ts';
+import { sortInSteps } from './sort-in-steps.ts';
 import { typeOf, type Value } from './value.ts';
 
 /** Groups of one answer, and bytes of what is kept of them. */
 export const GROUPS_MAX = 10_000;
 export const GROUPS_BYTES_MAX = 16_777_216;
+
+/** Memory of a group and of a figure beside its values, about. */
+const GROUP_BYTES = 200;
+const FIGURE_BYTES = 100;
 
 /** What is known of one figure of one group. */
 interface Accumulator {
@@ -50,27 +56,39 @@ export class Aggregation {
   }
 
   /** @throws AppError `query_too_expensive` when the groups become too many or too large. */
-  add(document: Value): void {
-    const values = this.#groupBy.map((path) => valueAt(document, path));
+  add(found: readonly (Value | undefined)[]): void {
+    const values = found.slice(0, this.#groupBy.length);
     const key = values.map(encodeExactly).join('');
     const group = this.#groups.get(key) ?? this.#group(values, key);
-    for (const [at, { op, path }] of this.#figures.entries()) {
+    for (const [at, { op }] of this.#figures.entries()) {
       const accumulator = group.accumulators[at] as Accumulator;
       if (op === 'count') accumulator.count++;
-      else this.#take(accumulator, op, valueAt(document, path));
+      else this.#take(accumulator, op, found[this.#groupBy.length + at]);
     }
   }
 
+  /** Where it looks: {@link add} is given the first value at each. */
+  get paths(): readonly Path[] {
+    return [...this.#groupBy, ...this.#figures.map(({ path }) => path)];
+  }
+
+  /** Bytes of memory that the groups take, as an estimate. */
+  get bytes(): number {
+    return this.#bytes + this.#groups.size * (GROUP_BYTES + this.#figures.length * FIGURE_BYTES);
+  }
+
   /** In the order of the groups' values. */
-  results(): GroupResult[] {
-    return [...this.#groups]
-      .sort(([a], [b]) => (a < b ? -1 : 1))
-      .map(([, { values, accumulators }]) => ({
+  async results(work: Work): Promise<GroupResult[]> {
+    const sorted = await sortInSteps([...this.#groups.keys()], work);
+    return sorted.map((key) => {
+      const { values, accumulators } = this.#groups.get(key) as Group;
+      return {
         values,
         figures: accumulators.map((accumulator, at) =>
           figureOf(this.#figures[at]?.op as Figure['op'], accumulator),
         ),
-      }));
+      };
+    });
   }
 
   #group(values: readonly (Value | undefined)[], key: string): Group {

@@ -82,6 +82,14 @@ function compareObjects(a: ObjectValue, b: ObjectValue): number {
   return names.length - others.length;
 }
 
-export function sortedNames(object: ObjectValue): string[] {
-  return Object.keys(object).sort(compareStrings);
+/** Names of an object in their order. Many names are sorted once, however often the object is compared. */
+export function sortedNames(object: ObjectValue): readonly string[] {
+  const known = sorted.get(object);
+  if (known !== undefined) return known;
+  const names = Object.keys(object).sort(compareStrings);
+  if (names.length > SORTED_EACH_TIME_MAX) sorted.set(object, names);
+  return names;
 }
+
+const SORTED_EACH_TIME_MAX = 8;
+const sorted = new WeakMap<ObjectValue, readonly string[]>();

@@ -1,7 +1,7 @@
 import { compareValues, equalValues, isSameType } from './compare.ts';
 import { encodeExactly } from './key.ts';
-import { someAt, someOrElementAt } from './path.ts';
-import { isArray, isObject, typeOf, type Value } from './value.ts';
+import { mayMeet, someAt, someOrElementAt } from './path.ts';
+import { isArray, isObject, type ObjectValue, typeOf, type Value } from './value.ts';
 import type { Comparison, Test, Where } from './where.ts';
 
 export type Predicate = (value: Value) => boolean;
@@ -16,16 +16,21 @@ interface Found {
 
 /** The condition as a function of a document. Docs: docs/query.md. */
 export function compileWhere(where: Where): Predicate {
+  return compile(where, false);
+}
+
+/** @param isMet the same value may be looked at in several ways: it is remembered what was found of it. */
+function compile(where: Where, isMet: boolean): Predicate {
   if (where.kind === 'field') {
     const { path } = where;
-    const holds = compileTests(where.tests);
+    const holds = compileTests(where.tests, isMet || mayMeet(path));
     return (document) =>
       holds({
         some: (predicate) => someOrElementAt(document, path, predicate),
         someWhole: (predicate) => someAt(document, path, predicate),
       });
   }
-  const clauses = where.clauses.map(compileWhere);
+  const clauses = where.clauses.map((clause) => compile(clause, isMet));
   switch (where.kind) {
     case 'and':
       return (document) => clauses.every((holds) => holds(document));
@@ -36,14 +41,14 @@ export function compileWhere(where: Where): Predicate {
   }
 }
 
-function compileTests(tests: readonly Test[]): (found: Found) => boolean {
-  const compiled = tests.map(compileTest);
+function compileTests(tests: readonly Test[], isMet: boolean): (found: Found) => boolean {
+  const compiled = tests.map((test) => compileTest(test, isMet));
   const [only] = compiled;
   if (compiled.length === 1 && only !== undefined) return only;
   return (found) => compiled.every((holds) => holds(found));
 }
 
-function compileTest(test: Test): (found: Found) => boolean {
+function compileTest(test: Test, isMet: boolean): (found: Found) => boolean {
   switch (test.op) {
     case '$eq':
     case '$gt':
@@ -66,8 +71,8 @@ function compileTest(test: Test): (found: Found) => boolean {
       return (found) => !found.some(holds);
     }
     case '$all': {
-      const { values } = test;
-      return (found) => values.length > 0 && hasAll(found, values);
+      const set = setOf(test.values);
+      return (found) => test.values.length > 0 && hasAll(found, set);
     }
     case '$exists': {
       const { exists } = test;
@@ -86,25 +91,40 @@ function compileTest(test: Test): (found: Found) => boolean {
       return (found) => found.some((value) => typeof value === 'string' && value.startsWith(prefix));
     }
     case '$not': {
-      const holds = compileTests(test.tests);
+      const holds = compileTests(test.tests, isMet);
       return (found) => !holds(found);
     }
     case '$elemMatch': {
-      const holds = 'where' in test ? compileElement(test.where) : compileElementTests(test.tests);
+      const holds =
+        'where' in test ? compileElement(test.where, isMet) : compileElementTests(test.tests, isMet);
       return (found) => found.someWhole((value) => isArray(value) && value.some(holds));
     }
   }
 }
 
 /** An element that has members; others have nothing that a path could lead to. */
-function compileElement(where: Where): Predicate {
-  const holds = compileWhere(where);
-  return (element) => (isObject(element) || isArray(element)) && holds(element);
+function compileElement(where: Where, isMet: boolean): Predicate {
+  const holds = compile(where, isMet);
+  if (!isMet) return (element) => isContainer(element) && holds(element);
+  // Of elements of documents, which are new objects each time: it goes with them.
+  const known = new WeakMap<object, boolean>();
+  return (element) => {
+    if (!isContainer(element)) return false;
+    const before = known.get(element);
+    if (before !== undefined) return before;
+    const result = holds(element);
+    known.set(element, result);
+    return result;
+  };
+}
+
+function isContainer(value: Value): value is readonly Value[] | ObjectValue {
+  return isObject(value) || isArray(value);
 }
 
 /** An element for itself: the elements of an array in the array are not looked at. */
-function compileElementTests(tests: readonly Test[]): Predicate {
-  const holds = compileTests(tests);
+function compileElementTests(tests: readonly Test[], isMet: boolean): Predicate {
+  const holds = compileTests(tests, isMet);
   return (element) => {
     const some = (predicate: Predicate) => predicate(element);
     return holds({ some, someWhole: some });
@@ -133,12 +153,17 @@ function oneOf(values: readonly Value[]): Predicate {
 }
 
 /** Whether each of the values is found, in one look at what there is. */
-function hasAll(found: Found, values: readonly Value[]): boolean {
-  const missing = setOf(values);
+function hasAll(found: Found, { plain, exact }: ValueSet): boolean {
+  const met = new Set<Value>();
+  const metExactly = new Set<string>();
   return found.some((value) => {
-    if (isPlain(value)) missing.plain.delete(value);
-    else if (missing.exact.size > 0) missing.exact.delete(encodeExactly(value));
-    return missing.plain.size + missing.exact.size === 0;
+    if (isPlain(value)) {
+      if (plain.has(value)) met.add(value);
+    } else if (exact.size > 0) {
+      const encoded = encodeExactly(value);
+      if (exact.has(encoded)) metExactly.add(encoded);
+    }
+    return met.size + metExactly.size === plain.size + exact.size;
   });
 }
 

@@ -25,6 +25,11 @@ export class FirstOf<T extends Sortable> {
     return this.#isFull;
   }
 
+  /** Bytes of what is kept. */
+  get bytes(): number {
+    return this.#bytes;
+  }
+
   /** In order. */
   get items(): readonly T[] {
     return this.#kept;

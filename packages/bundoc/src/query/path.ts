@@ -27,20 +27,52 @@ export function pathOf(text: string): Path {
  * A path goes through an array in two ways: into every element that is an object, and, when the name is a whole number, into the element at that
  * place. An array within an array is only gone through by its number. (MongoDB's rules.)
  *
+ * Where both ways lead on, as with `0.0` through objects whose name is `0`, ways meet again further down. Each place is looked at once for each
+ * rest of the path that leads on from it; otherwise the ways would multiply with each level.
+ *
  * @returns whether `visit` did.
  */
-export function someAt(value: Value, path: Path, visit: (found: Value) => boolean, depth = 0): boolean {
-  const name = path[depth];
-  if (name === undefined) return visit(value);
-  if (isArray(value)) {
-    const at = INDEX.test(name) ? Number(name) : -1;
-    if (at >= 0 && at < value.length && someAt(value[at] as Value, path, visit, depth + 1)) return true;
-    return value.some((element) => isObject(element) && someAt(element, path, visit, depth));
-  }
-  if (!isObject(value) || !Object.hasOwn(value, name)) return false;
-  return someAt(value[name] as Value, path, visit, depth + 1);
+export function someAt(value: Value, path: Path, visit: (found: Value) => boolean): boolean {
+  return descend(value, path, 0, visit, mayMeet(path) ? new Map() : undefined);
 }
 
+/** How far into a path a container was met already: a bit for each depth. */
+type Met = Map<Value, number>;
+
+function descend(
+  value: Value,
+  path: Path,
+  depth: number,
+  visit: (found: Value) => boolean,
+  met: Met | undefined,
+): boolean {
+  const name = path[depth];
+  if (name === undefined) return visit(value);
+  if (typeof value !== 'object' || wasMet(met, value, depth)) return false;
+  if (isArray(value)) {
+    const at = INDEX.test(name) ? Number(name) : -1;
+    if (at >= 0 && at < value.length && descend(value[at] as Value, path, depth + 1, visit, met)) return true;
+    return value.some((element) => isObject(element) && descend(element, path, depth, visit, met));
+  }
+  if (!isObject(value) || !Object.hasOwn(value, name)) return false;
+  return descend(value[name] as Value, path, depth + 1, visit, met);
+}
+
+function wasMet(met: Met | undefined, container: Value, depth: number): boolean {
+  if (met === undefined) return false;
+  const before = met.get(container) ?? 0;
+  met.set(container, before | (1 << depth));
+  return (before & (1 << depth)) !== 0;
+}
+
+/** Whether ways through a document may meet again: only where two names are numbers. */
+export function mayMeet(path: Path): boolean {
+  let count = 0;
+  for (const name of path) if (name.charCodeAt(0) <= DIGIT_NINE) count++;
+  return count > 1;
+}
+
+const DIGIT_NINE = 0x39;
 const INDEX = /^(?:0|[1-9]\d{0,8})$/;
 
 /** {@link someAt}, and for each array there also with its elements: what a comparison looks at. */

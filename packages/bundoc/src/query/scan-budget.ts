@@ -46,9 +46,31 @@ export class ScanBudget {
   spendWork(work: number): void {
     this.#work += work;
     const { workMax, documentWorkMax } = this.#limits;
-    if (this.#work > workMax || work > documentWorkMax)
-      throw new AppError('query_too_expensive', {
-        detail: `more than ${documentWorkMax} comparisons for one document, or ${workMax} in all, might have to be made; use fewer operators, or ${this.#advice}`,
-      });
+    if (this.#work > workMax || work > documentWorkMax) throw this.refusal();
   }
+
+  /** Of a query that would take too many comparisons. */
+  refusal(): AppError {
+    const { documentWorkMax, workMax } = this.#limits;
+    return refuseWork(documentWorkMax, workMax, this.#advice);
+  }
+
+  /** What the work on one document, which is done elsewhere, is bounded by. */
+  get ofDocument(): DocumentBudget {
+    const { documentWorkMax, workMax } = this.#limits;
+    return { documentWorkMax, workMax, advice: this.#advice };
+  }
+}
+
+export interface DocumentBudget {
+  readonly documentWorkMax: number;
+  readonly workMax: number;
+  readonly advice: string;
+}
+
+/** The refusal of a query that would take too many comparisons. */
+export function refuseWork(documentWorkMax: number, workMax: number, advice: string): AppError {
+  return new AppError('query_too_expensive', {
+    detail: `more than ${documentWorkMax} comparisons for one document, or ${workMax} in all, might have to be made; use fewer operators, or ${advice}`,
+  });
 }

@@ -1,6 +1,9 @@
-import { setImmediate } from 'node:timers/promises';
 import type { FoundBy } from '../storage/indexes/port.ts';
 import type { DocumentPage, ListQuery, Position, ProjectStore, StoredDocument } from '../storage/port.ts';
+import type { Evaluated } from '../work/large-jobs.ts';
+import type { Work } from '../work/scheduler.ts';
+import { type Order, sortKey } from './order.ts';
+import { type Path, valueAt } from './path.ts';
 import type { ScanBudget } from './scan-budget.ts';
 import { readValue, type Value } from './value.ts';
 
@@ -12,6 +15,7 @@ export class Candidate {
   /** The condition holds, and nothing is left to be looked at. */
   readonly isSure: boolean;
   #value: Value | undefined;
+  #evaluated: Evaluated | undefined;
 
   constructor(document: StoredDocument, position: Position, isSure: boolean) {
     this.document = document;
@@ -24,6 +28,27 @@ export class Candidate {
     this.#value ??= readValue(this.document.text.toString());
     return this.#value;
   }
+
+  /** Keeps the text alone, and what was found elsewhere. */
+  forgetValue(): void {
+    this.#value = undefined;
+  }
+
+  /** Takes what another thread has found in it. */
+  wasEvaluated(evaluated: Evaluated): void {
+    this.#evaluated = evaluated;
+  }
+
+  /** Where it stands in the order of the query. */
+  sortKey(order: Order): string {
+    return this.#evaluated?.key ?? sortKey(order, this.value, this.position);
+  }
+
+  /** The first value at each of the paths that the query asks for. */
+  valuesAt(paths: readonly Path[]): readonly (Value | undefined)[] {
+    if (this.#evaluated === undefined) return paths.map((path) => valueAt(this.value, path));
+    return this.#evaluated.values.map((text) => (text === undefined ? undefined : readValue(text)));
+  }
 }
 
 /** Runs something on the project's store, whose key was just found usable. */
@@ -35,11 +60,11 @@ export interface Scan {
   readonly budget: ScanBudget;
   /** Ids of documents that do not open are added here. */
   readonly unreadable: string[];
-  /** Ends the scan between two pages. */
-  readonly signal: AbortSignal;
+  /** The scan is part of it, and ends with it. */
+  readonly work: Work;
 }
 
-/** Documents and bytes that are read before other requests get their turn. */
+/** Documents and bytes that are read, and held, at a time. */
 const PAGE_DOCUMENTS = 100;
 const PAGE_BYTES = 1_048_576;
 
@@ -56,13 +81,12 @@ export async function* scanCollection(
   wanted: number,
   found?: FoundBy,
 ): AsyncGenerator<readonly Candidate[]> {
-  const { collection, budget, unreadable, signal } = scan;
+  const { collection, budget, unreadable, work } = scan;
   let next: number | undefined = after;
   let limit = Math.min(PAGE_DOCUMENTS, wanted);
   while (next !== undefined) {
-    signal.throwIfAborted();
-    const query: ListQuery = { collection, after: next, limit, bytesMax: PAGE_BYTES, found };
-    const page: DocumentPage = await scan.withStore((store) => store.list(query));
+    const query: ListQuery = { collection, after: next, limit, bytesMax: PAGE_BYTES, found, work };
+    const page: DocumentPage = await work.outside(() => scan.withStore((store) => store.list(query)));
     unreadable.push(...page.unreadable);
     for (const { text } of page.documents) budget.spend(text.length);
     if (page.passed !== undefined) budget.spend(page.passed.bytes, page.passed.documents);
@@ -70,6 +94,5 @@ export async function* scanCollection(
       yield page.documents.map((document) => new Candidate(document, document.position, false));
     next = page.next;
     limit = Math.min(PAGE_DOCUMENTS, limit * 2);
-    await setImmediate();
   }
 }

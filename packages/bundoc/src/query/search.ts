@@ -1,4 +1,3 @@
-import { setImmediate } from 'node:timers/promises';
 import { AppError, hasCode } from '@bundoc/shared/errors';
 import type { IndexEntry, KeyRange } from '../storage/indexes/port.ts';
 import type { ProjectStore } from '../storage/port.ts';
@@ -29,8 +28,8 @@ export async function* searchIndex(
   const seen = plan.inOrder === undefined ? new Set<string>() : undefined;
   let many = Math.min(ENTRIES_MAX, wanted);
   if (plan.inOrder === undefined) {
-    const always = await scan.withStore(async ({ indexes }) =>
-      required(indexes?.always?.(scan.collection, plan.index)),
+    const always = await scan.work.outside(() =>
+      scan.withStore(async ({ indexes }) => required(indexes?.always?.(scan.collection, plan.index))),
     );
     for (const { id } of always) seen?.add(id);
     yield* read(scan, always);
@@ -39,20 +38,20 @@ export async function* searchIndex(
   for (const whole of plan.ranges) {
     let range: KeyRange | undefined = behind(whole, plan, after);
     while (range !== undefined) {
-      scan.signal.throwIfAborted();
       const { low, high }: KeyRange = range;
-      const found: Looked = await scan.withStore(async (store) => {
-        const entries = required(
-          store.indexes?.search?.(scan.collection, plan.index, { low, high }, backwards, many),
-        );
-        return lookAtHand(scan, store, entries, plan.isExact, seen);
-      });
+      const found: Looked = await scan.work.outside(() =>
+        scan.withStore(async (store) => {
+          const entries = required(
+            store.indexes?.search?.(scan.collection, plan.index, { low, high }, backwards, many),
+          );
+          return lookAtHand(scan, store, entries, plan.isExact, seen);
+        }),
+      );
       if (found.candidates.length > 0) yield found.candidates;
       yield* read(scan, found.rest);
       if (found.last === undefined || found.entries < many) break;
       range = backwards ? { low, high: found.last } : { low: `${found.last}\0`, high };
       many = Math.min(ENTRIES_MAX, many * 2);
-      if (many === ENTRIES_MAX) await setImmediate();
     }
   }
 }
@@ -97,10 +96,9 @@ function lookAtHand(
 
 async function* read(scan: Scan, entries: readonly IndexEntry[]): AsyncGenerator<readonly Candidate[]> {
   for (let at = 0; at < entries.length; at += READ_TOGETHER) {
-    scan.signal.throwIfAborted();
     const some = entries.slice(at, at + READ_TOGETHER);
-    const read = await scan.withStore((store) =>
-      Promise.all(some.map((entry) => candidateOf(scan, store, entry))),
+    const read = await scan.work.outside(() =>
+      scan.withStore((store) => Promise.all(some.map((entry) => candidateOf(scan, store, entry)))),
     );
     const found = read.filter((candidate) => candidate !== undefined);
     for (const { document } of found) scan.budget.spend(document.text.length);

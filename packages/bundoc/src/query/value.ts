@@ -26,12 +26,17 @@ export function isObject(value: Value): value is ObjectValue {
   return typeof value === 'object' && value !== null && !Array.isArray(value) && !(value instanceof Decimal);
 }
 
-/** Values in a value: itself, elements and members. */
-export function valuesIn(value: Value): number {
-  let count = 1;
-  if (isArray(value)) for (const element of value) count += valuesIn(element);
-  else if (isObject(value)) for (const name in value) count += valuesIn(value[name] as Value);
-  return count;
+/** Characters of a string, and digits of a number, that take as long to look at as one more value. */
+const CHARACTERS_OF_ONE_VALUE = 64;
+
+/** Values in a value: itself, elements and members; long strings and numbers by their length. */
+export function weightOf(value: Value): number {
+  if (typeof value === 'string') return 1 + Math.floor(value.length / CHARACTERS_OF_ONE_VALUE);
+  if (value instanceof Decimal) return 1 + Math.floor(value.digits.length / CHARACTERS_OF_ONE_VALUE);
+  let weight = 1;
+  if (isArray(value)) for (const element of value) weight += weightOf(element);
+  else if (isObject(value)) for (const name in value) weight += weightOf(value[name] as Value);
+  return weight;
 }
 
 /**

@@ -7,15 +7,18 @@ import type { BearerAuth } from '@bundoc/shared/http/bearer-auth';
 import { describe, jsonBody } from '@bundoc/shared/openapi/description';
 import type { FastifyInstance } from 'fastify';
 import type { BatchOperation } from '../batch/operation.ts';
-import { type BatchLimits, readBatch } from '../batch/read-batch.ts';
+import type { BatchLimits } from '../batch/read-batch.ts';
 import type { Batches } from '../service/batches.ts';
 import type { WriteResult } from '../storage/port.ts';
 import { type FailedWrite, PreconditionsFailed } from '../storage/precondition.ts';
+import { readBatchInTurns } from '../work/large-content.ts';
+import type { Scheduler } from '../work/scheduler.ts';
 import { claimsOf, guardProject, projectPath, projectPathSchema } from './access.ts';
 import { bodyOf } from './body.ts';
 import { projectAccess, WRITE_REFUSALS } from './descriptions.ts';
 import { commitOptions, idempotencyHeaders } from './idempotency.ts';
 import { etagOf, ifMatchOfBody } from './preconditions.ts';
+import { requestWork } from './request-work.ts';
 
 const EXAMPLE_PATH = { project: 'project-a' };
 export const BATCH_PATH = '/v1/projects/:project/batch';
@@ -74,18 +77,20 @@ export function registerBatch(
   batches: Batches,
   auth: BearerAuth,
   limits: BatchRouteLimits,
+  scheduler: Scheduler,
 ): void {
   app.post(
     BATCH_PATH,
     { onRequest: guardProject(auth, 'docs:write'), bodyLimit: limits.batchBytesMax, config: DESCRIPTION },
-    async (request): Promise<BatchAnswer> => {
+    async (request, reply): Promise<BatchAnswer> => {
       const { project } = projectPath(request);
-      const operations = readBatch(bodyOf(request), limits, ifMatchOfBody);
+      using work = requestWork(scheduler, 'batch', request, reply);
+      const operations = await readBatchInTurns(bodyOf(request), limits, ifMatchOfBody, work);
       // Whether a patch fits tells what a document holds.
       if (operations.some(({ op }) => op === 'patch')) requireScope(claimsOf(request), 'docs:read');
       await reserveAnswer(request, answerBytesMax(operations));
       try {
-        const results = await batches.run(project, operations, commitOptions(request));
+        const results = await batches.run(project, operations, await commitOptions(request, work));
         return { results: results.map((result, at) => resultOf(operations[at], result)) };
       } catch (error) {
         if (!(error instanceof PreconditionsFailed)) throw error;

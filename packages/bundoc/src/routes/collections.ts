@@ -15,6 +15,7 @@ import type { FastifyInstance, FastifyRequest } from 'fastify';
 import { faultOfPath } from '../query/path.ts';
 import type { CollectionInfo, Collections } from '../service/collections.ts';
 import { requireExactNumbers } from '../storage/collections/definition-schema.ts';
+import type { Scheduler } from '../work/scheduler.ts';
 import {
   collectionPath,
   collectionPathSchema,
@@ -27,6 +28,7 @@ import { DEFINITION_REFUSALS, PROJECT_REFUSALS, projectAccess } from './descript
 import { readHeaders, writeHeaders } from './documents.ts';
 import { commitOptions } from './idempotency.ts';
 import { etagOf, isNotModified, writePrecondition } from './preconditions.ts';
+import { requestWork } from './request-work.ts';
 
 /** The definition with all its defaults, and what is told of the collection. */
 const ANSWER_BYTES_MAX = 2 * DEFINITION_BYTES_MAX;
@@ -35,7 +37,12 @@ const EXAMPLE_PATH = { project: 'project-a', collection: 'notes' };
 const COLLECTION_PATH = `${COLLECTIONS_PATH}/:collection`;
 
 /** Collections and their definitions (docs/collections.md). */
-export function registerCollections(app: FastifyInstance, collections: Collections, auth: BearerAuth): void {
+export function registerCollections(
+  app: FastifyInstance,
+  collections: Collections,
+  auth: BearerAuth,
+  scheduler: Scheduler,
+): void {
   const list = describe({
     id: 'listCollections',
     tag: 'collections',
@@ -146,12 +153,13 @@ export function registerCollections(app: FastifyInstance, collections: Collectio
       const { project, collection } = collectionPath(request);
       const precondition = writePrecondition(request.headers);
       await reserveAnswer(request, ANSWER_BYTES_MAX);
+      using work = requestWork(scheduler, 'definition', request, reply);
       const { created, info, existing } = await collections.define(
         project,
         collection,
         readDefinition(request),
         precondition,
-        commitOptions(request),
+        await commitOptions(request, work),
       );
       reply.code(created ? 201 : 200).header('etag', etagOf(String(info.rev)));
       return { ...answerOf(info), existing };
@@ -179,7 +187,9 @@ export function registerCollections(app: FastifyInstance, collections: Collectio
     async (request, reply) => {
       const { project, collection } = collectionPath(request);
       const precondition = writePrecondition(request.headers);
-      await collections.undefine(project, collection, precondition, commitOptions(request));
+      using work = requestWork(scheduler, 'definition', request);
+      const options = await commitOptions(request, work);
+      await collections.undefine(project, collection, precondition, options);
       return reply.code(204).send();
     },
   );

@@ -11,6 +11,7 @@ import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
 import { z } from 'zod';
 import type { Documents } from '../service/documents.ts';
 import type { StoredDocument } from '../storage/port.ts';
+import type { Scheduler } from '../work/scheduler.ts';
 import {
   collectionPath,
   collectionPathSchema,
@@ -24,6 +25,7 @@ import { bodyOf } from './body.ts';
 import { PROJECT_REFUSALS, projectAccess, WRITE_REFUSALS } from './descriptions.ts';
 import { commitOptions, idempotencyHeaders } from './idempotency.ts';
 import { etagOf, isNotModified, writePrecondition } from './preconditions.ts';
+import { requestWork } from './request-work.ts';
 
 export const DOCUMENTS_PATH = '/v1/projects/:project/collections/:collection/documents';
 export const DOCUMENT_PATH = `${DOCUMENTS_PATH}/:id`;
@@ -53,7 +55,12 @@ export const writeHeaders = idempotencyHeaders.extend({
 });
 
 /** The document endpoints (DESIGN section 7). */
-export function registerDocuments(app: FastifyInstance, documents: Documents, auth: BearerAuth): void {
+export function registerDocuments(
+  app: FastifyInstance,
+  documents: Documents,
+  auth: BearerAuth,
+  scheduler: Scheduler,
+): void {
   const creation = describe({
     id: 'createDocument',
     tag: 'documents',
@@ -84,7 +91,10 @@ export function registerDocuments(app: FastifyInstance, documents: Documents, au
     async (request, reply) => {
       const { project, collection } = collectionPath(request);
       refusePreconditions(request);
-      const metadata = await documents.create(project, collection, bodyOf(request), commitOptions(request));
+      using work = requestWork(scheduler, 'write', request);
+      const body = bodyOf(request);
+      const options = await commitOptions(request, work);
+      const metadata = await documents.create(project, collection, body, options);
       reply.code(201).header('location', locationOf({ project, collection, id: metadata._id }));
       reply.header('etag', etagOf(metadata._rev));
       return metadata;
@@ -135,13 +145,9 @@ export function registerDocuments(app: FastifyInstance, documents: Documents, au
       const path = documentPath(request);
       const precondition = writePrecondition(request.headers);
       const body = bodyOf(request);
-      const { created, metadata } = await documents.replace(
-        path.project,
-        path,
-        body,
-        precondition,
-        commitOptions(request),
-      );
+      using work = requestWork(scheduler, 'write', request);
+      const options = await commitOptions(request, work);
+      const { created, metadata } = await documents.replace(path.project, path, body, precondition, options);
       if (created) reply.code(201).header('location', locationOf(path));
       reply.header('etag', etagOf(metadata._rev));
       return metadata;
@@ -214,7 +220,9 @@ export function registerDocuments(app: FastifyInstance, documents: Documents, au
     { onRequest: guardDocument(auth, 'docs:write'), config: removal },
     async (request, reply) => {
       const path = documentPath(request);
-      await documents.remove(path.project, path, writePrecondition(request.headers), commitOptions(request));
+      using work = requestWork(scheduler, 'write', request);
+      const options = await commitOptions(request, work);
+      await documents.remove(path.project, path, writePrecondition(request.headers), options);
       return reply.code(204).send();
     },
   );

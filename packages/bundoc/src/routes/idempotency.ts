@@ -2,8 +2,10 @@ import { idempotencyKeySchema } from '@bundoc/shared/contract/headers';
 import { AppError } from '@bundoc/shared/errors';
 import type { FastifyRequest } from 'fastify';
 import { z } from 'zod';
-import type { CommitOptions } from '../storage/port.ts';
+import type { WorkOptions } from '../service/documents.ts';
 import { shortHash } from '../storage/short-hash.ts';
+import { LARGE_BYTES } from '../work/large-thread.ts';
+import type { Work } from '../work/scheduler.ts';
 import { subjectOf } from './access.ts';
 
 /** The header of every write. */
@@ -18,9 +20,16 @@ const HEADERS_THAT_MATTER = ['if-match', 'if-none-match'] as const;
  *
  * @throws AppError `invalid_request` for a key that is empty, too long, or not of visible ASCII.
  */
-export function commitOptions(request: FastifyRequest): CommitOptions {
+export function commitOptions(request: FastifyRequest, work: Work): WorkOptions | Promise<WorkOptions> {
   const key = request.headers['idempotency-key'];
-  if (key === undefined) return {};
+  return key === undefined ? { work } : idempotentOptions(request, key, work);
+}
+
+async function idempotentOptions(
+  request: FastifyRequest,
+  key: string | string[],
+  work: Work,
+): Promise<WorkOptions> {
   if (typeof key !== 'string' || !idempotencyKeySchema.safeParse(key).success)
     throw new AppError('invalid_request', {
       errors: [{ path: 'headers.idempotency-key', message: 'must be 1 to 255 visible ASCII characters' }],
@@ -28,9 +37,15 @@ export function commitOptions(request: FastifyRequest): CommitOptions {
   const headers = HEADERS_THAT_MATTER.map((name) => String(request.headers[name] ?? ''));
   const body = request.body instanceof Buffer ? request.body : '';
   return {
+    work,
     idempotency: {
       key: shortHash(subjectOf(request), key),
-      request: shortHash(request.method, request.url, ...headers, body),
+      request: shortHash(request.method, request.url, ...headers, await digestOf(body, work)),
     },
   };
+}
+
+/** A body, or what stands for a large one. */
+function digestOf(body: Buffer | '', work: Work): Buffer | '' | Promise<string> {
+  return body === '' || body.length <= LARGE_BYTES ? body : work.elsewhere('digest', { bytes: body });
 }

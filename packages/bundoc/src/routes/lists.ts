@@ -8,10 +8,12 @@ import type { FastifyInstance } from 'fastify';
 import { z } from 'zod';
 import { fieldsParameterSchema } from '../projection/fields.ts';
 import type { Documents, ListPage } from '../service/documents.ts';
+import type { Scheduler } from '../work/scheduler.ts';
 import { collectionPath, collectionPathSchema, guardCollection } from './access.ts';
 import { PROJECT_REFUSALS, projectAccess } from './descriptions.ts';
 import { DOCUMENTS_PATH } from './documents.ts';
 import { LIMIT_DEFAULT, limitSchema, PAGE_BYTES_MAX } from './page-limits.ts';
+import { requestWork } from './request-work.ts';
 
 const listQuerySchema = z.strictObject({
   limit: limitSchema.default(LIMIT_DEFAULT),
@@ -25,6 +27,7 @@ export function registerLists(
   app: FastifyInstance,
   documents: Documents,
   auth: BearerAuth,
+  scheduler: Scheduler,
   pageReads: Share,
 ): void {
   app.get(
@@ -66,6 +69,7 @@ export function registerLists(
     async (request, reply) => {
       const { project, collection } = collectionPath(request);
       const { include, ...query } = request.query as z.infer<typeof listQuerySchema>;
+      using work = requestWork(scheduler, 'projection', request, reply);
       await reserveAnotherPage(request, PAGE_BYTES_MAX);
       const page = await pageReads.run(shareOfRequest(request), () =>
         documents.list(project, {
@@ -75,6 +79,7 @@ export function registerLists(
           fields: query.fields,
           limit: query.limit,
           total: include === 'total',
+          work,
         }),
       );
       reply

@@ -7,11 +7,13 @@ import { describe } from '@bundoc/shared/openapi/description';
 import type { FastifyInstance, FastifyRequest } from 'fastify';
 import { mergePatchSchema, operationsSchema, PATCH_TYPES, type PatchKind } from '../patch/read-patch.ts';
 import type { Documents } from '../service/documents.ts';
+import type { Scheduler } from '../work/scheduler.ts';
 import { documentPath, documentPathSchema, guardDocument } from './access.ts';
 import { projectAccess, WRITE_REFUSALS } from './descriptions.ts';
 import { DOCUMENT_PATH, writeHeaders } from './documents.ts';
 import { commitOptions } from './idempotency.ts';
 import { etagOf, writePrecondition } from './preconditions.ts';
+import { requestWork } from './request-work.ts';
 
 const ACCEPT_PATCH = Object.keys(PATCH_TYPES).join(', ');
 const EXAMPLE_PATH = { project: 'project-a', collection: 'notes', id: 'first' };
@@ -72,6 +74,7 @@ export async function registerPatch(
   app: FastifyInstance,
   documents: Documents,
   auth: BearerAuth,
+  scheduler: Scheduler,
 ): Promise<void> {
   await app.register(async (scope) => {
     scope.removeAllContentTypeParsers();
@@ -86,13 +89,14 @@ export async function registerPatch(
       async (request, reply) => {
         const path = documentPath(request);
         const precondition = writePrecondition(request.headers);
+        using work = requestWork(scheduler, 'patch', request, reply);
         const patch = { kind: kindOf(request), bytes: request.body as Buffer };
         const metadata = await documents.patch(
           path.project,
           path,
           patch,
           precondition,
-          commitOptions(request),
+          await commitOptions(request, work),
         );
         reply.header('etag', etagOf(metadata._rev));
         return metadata;

@@ -17,21 +17,29 @@ import { describe, jsonBody, type RouteDescription } from '@bundoc/shared/openap
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
 import type { z } from 'zod';
 import { type Fields, readFields } from '../projection/fields.ts';
-import { projectText } from '../projection/project-text.ts';
+import { projectInTurns } from '../projection/project-text.ts';
 import { faultOfPath } from '../query/path.ts';
 import { readValue, type Value } from '../query/value.ts';
 import { ANY_DOCUMENT, type Where, whereSchema } from '../query/where.ts';
 import { writeValue } from '../query/write-value.ts';
 import type { Found, Queries, QueryAnswer } from '../service/queries.ts';
+import type { Scheduler, Work } from '../work/scheduler.ts';
 import { collectionPath, collectionPathSchema, guardCollection } from './access.ts';
+import { bodyOf } from './body.ts';
 import { PROJECT_REFUSALS, projectAccess } from './descriptions.ts';
 import { PAGE_BYTES_MAX } from './page-limits.ts';
+import { requestWork } from './request-work.ts';
 
 const EXAMPLE_PATH = { project: 'project-a', collection: 'notes' };
 const COLLECTION_PATH = '/v1/projects/:project/collections/:collection';
 
 /** Queries by what is in documents (docs/query.md). */
-export function registerQueries(app: FastifyInstance, queries: Queries, auth: BearerAuth): void {
+export function registerQueries(
+  app: FastifyInstance,
+  queries: Queries,
+  auth: BearerAuth,
+  scheduler: Scheduler,
+): void {
   const options = { onRequest: guardCollection(auth, 'docs:read'), bodyLimit: QUERY_BYTES_MAX };
   const common = {
     tag: 'queries',
@@ -70,7 +78,8 @@ export function registerQueries(app: FastifyInstance, queries: Queries, auth: Be
     `${COLLECTION_PATH}/query`,
     { ...options, config: { ...READ, ...query } },
     async (request, reply) => {
-      const { body, where, whereText } = readRequest(request, queryRequestSchema);
+      using work = requestWork(scheduler, 'query', request, reply);
+      const { body, where, whereText } = await readRequest(request, queryRequestSchema, work);
       const fields = body.fields && readFields(body.fields);
       if (typeof fields === 'string')
         throw new AppError('invalid_request', { errors: [{ path: 'body.fields', message: fields }] });
@@ -83,9 +92,9 @@ export function registerQueries(app: FastifyInstance, queries: Queries, auth: Be
         where,
         whereText,
         bytesMax: PAGE_BYTES_MAX,
-        signal: gone(reply),
+        work,
       });
-      return send(reply, queryParts(answer, fields, body.explain));
+      return send(reply, await queryParts(answer, fields, body.explain, work));
     },
   );
 
@@ -104,8 +113,9 @@ export function registerQueries(app: FastifyInstance, queries: Queries, auth: Be
     `${COLLECTION_PATH}/count`,
     { ...options, config: { ...READ, ...count } },
     async (request, reply) => {
-      const { body, where } = readRequest(request, countRequestSchema);
-      const answer = await queries.count({ ...collectionPath(request), where, signal: gone(reply) });
+      using work = requestWork(scheduler, 'query', request, reply);
+      const { body, ...condition } = await readRequest(request, countRequestSchema, work);
+      const answer = await queries.count({ ...collectionPath(request), ...condition, work });
       return send(reply, [`{"count":${answer.count}${tail(answer, body.explain)}}`]);
     },
   );
@@ -139,7 +149,8 @@ export function registerQueries(app: FastifyInstance, queries: Queries, auth: Be
     `${COLLECTION_PATH}/aggregate`,
     { ...options, config: { ...READ, ...aggregation } },
     async (request, reply) => {
-      const { body, where } = readRequest(request, aggregateRequestSchema);
+      using work = requestWork(scheduler, 'query', request, reply);
+      const { body, ...condition } = await readRequest(request, aggregateRequestSchema, work);
       const figures = Object.entries(body.figures);
       requirePaths([
         ...body.groupBy.map((field, at): [string, string] => [`groupBy.${at}`, field]),
@@ -147,9 +158,8 @@ export function registerQueries(app: FastifyInstance, queries: Queries, auth: Be
           figure.op === 'count' ? [] : [[`figures.${name}.field`, figure.field]],
         ),
       ]);
-      const selection = { ...collectionPath(request), where, signal: gone(reply) };
       const answer = await queries.aggregate(
-        selection,
+        { ...collectionPath(request), ...condition, work },
         body.groupBy,
         figures.map(([, figure]) => figure),
       );
@@ -167,20 +177,25 @@ export function registerQueries(app: FastifyInstance, queries: Queries, auth: Be
 }
 
 /**
- * A request's body, its condition with exact numbers.
+ * A request's body, its condition with exact numbers. Others are served between the steps.
  *
  * @throws AppError `invalid_json`, `invalid_request`.
  */
-function readRequest<S extends z.ZodType<{ where?: unknown }>>(
+async function readRequest<S extends z.ZodType<{ where?: unknown }>>(
   request: FastifyRequest,
   schema: S,
-): { readonly body: z.infer<S>; readonly where: Where; readonly whereText: string } {
-  if (!(request.body instanceof Buffer))
-    throw new AppError('unsupported_media_type', { detail: 'a body of application/json is required' });
-  parseJsonObject(request.body);
-  const body = validate(schema, readValue(request.body.toString()), 'body');
+  work: Work,
+): Promise<{ readonly body: z.infer<S>; readonly where: Where; readonly whereText: string }> {
+  const bytes = bodyOf(request);
+  await work.pause();
+  parseJsonObject(bytes);
+  await work.pause();
+  const value = readValue(bytes.toString());
+  await work.pause();
+  const body = validate(schema, value, 'body');
   if (body.where === undefined) return { body, where: ANY_DOCUMENT, whereText: '' };
   const where = validate(whereSchema, body.where, 'body.where');
+  await work.pause();
   return { body, where, whereText: writeValue(body.where as Value) };
 }
 
@@ -193,20 +208,19 @@ function requirePaths(fields: readonly (readonly [string, string])[]): void {
   if (errors.length > 0) throw new AppError('invalid_request', { errors });
 }
 
-/** Aborts when the client has gone before it was answered. */
-function gone(reply: FastifyReply): AbortSignal {
-  const controller = new AbortController();
-  reply.raw.once('close', () => {
-    if (!reply.raw.writableFinished) controller.abort(new AppError('request_timeout'));
-  });
-  return controller.signal;
-}
-
-function queryParts(answer: QueryAnswer, fields: Fields | undefined, explain: boolean): (string | Buffer)[] {
+async function queryParts(
+  answer: QueryAnswer,
+  fields: Fields | undefined,
+  explain: boolean,
+  work: Work,
+): Promise<(string | Buffer)[]> {
+  const { documents } = answer;
+  const texts =
+    fields === undefined ? documents.map(({ text }) => text) : await projectInTurns(documents, fields, work);
   const parts: (string | Buffer)[] = ['{"documents":['];
-  for (const [at, document] of answer.documents.entries()) {
+  for (const [at, text] of texts.entries()) {
     if (at > 0) parts.push(',');
-    parts.push(fields === undefined ? document.text : projectText(document, fields.mask));
+    parts.push(text);
   }
   const cursor = answer.next === undefined ? '' : `,"next_cursor":"${answer.next}"`;
   parts.push(`]${cursor}${tail(answer, explain)}}`);

@@ -2,7 +2,8 @@ import { parseTree } from '@bundoc/shared/json/tree';
 import { expect, it } from 'vitest';
 import type { BatchOperation } from '../batch/operation.ts';
 import { mergePatchOf, type Patch } from '../patch/read-patch.ts';
-import type { StoredDocument, Write } from '../storage/port.ts';
+import { COMMIT_BYTES_MAX, type StoredDocument, type Write } from '../storage/port.ts';
+import { SlowSteps } from '../testing/slow-steps.ts';
 import { Batches } from './batches.ts';
 
 const COUNT = 50;
@@ -40,20 +41,10 @@ function patches(patch: Patch): BatchOperation[] {
 
 it('others have their turn between any two patches of a batch', async () => {
   const { batches, commits } = storeInMemory();
+  const steps = new SlowSteps();
   const merge = mergePatchOf(parseTree('{"patched":true}'));
-  let turn = 0;
-  const turns: number[] = [];
-  const countTurns = () => {
-    turn++;
-    if (commits.length === 0) setImmediate(countTurns);
-  };
-  setImmediate(countTurns);
-  const noting: Patch = (own) => {
-    turns.push(turn);
-    return merge(own);
-  };
-  await batches.run('p', patches(noting));
-  expect(new Set(turns).size).toBe(COUNT);
+  await batches.run('p', patches(merge), { work: steps.work('batch') });
+  expect(steps.turns).toBeGreaterThanOrEqual(COUNT);
   expect(commits).toHaveLength(1);
   expect(commits[0]?.map((write) => write.kind === 'put' && write.content.bytes.toString())).toEqual(
     Array.from({ length: COUNT }, () => '"n":1,"patched":true'),
@@ -62,13 +53,15 @@ it('others have their turn between any two patches of a batch', async () => {
 
 it('patches that make more of their documents than a commit may hold are refused before all of it is held', async () => {
   const { batches, commits } = storeInMemory(33_554_432);
-  const large = `"x":"${'x'.repeat(1_000_000)}"`;
-  let applied = 0;
-  const growing: Patch = () => {
-    applied++;
-    return parseTree(`{${large}}`) as ReturnType<Patch>;
-  };
-  await expect(batches.run('p', patches(growing))).rejects.toMatchObject({ code: 'payload_too_large' });
+  const steps = new SlowSteps();
+  const merge = mergePatchOf(parseTree(`{"x":"${'x'.repeat(1_000_000)}"}`));
+  const work = steps.work('batch');
+  await expect(batches.run('p', patches(merge), { work })).rejects.toMatchObject({
+    code: 'payload_too_large',
+  });
   expect(commits).toEqual([]);
-  expect(applied).toBeLessThan(COUNT);
+  expect(steps.memory.most).toBeGreaterThan(COMMIT_BYTES_MAX - 1_100_000);
+  expect(steps.memory.most).toBeLessThanOrEqual(COMMIT_BYTES_MAX);
+  work[Symbol.dispose]();
+  expect(steps.memory.held).toBe(0);
 });

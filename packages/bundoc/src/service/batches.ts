@@ -1,12 +1,10 @@
-import { setImmediate } from 'node:timers/promises';
 import { AppError, hasCode } from '@bundoc/shared/errors';
 import type { BatchOperation } from '../batch/operation.ts';
 import { ownContentOf } from '../cipher/stored-text.ts';
-import { patchContent } from '../patch/patch-content.ts';
+import { patchContentInTurns } from '../patch/patch-content.ts';
 import type { InstanceLease, InstanceManager } from '../project/instance-manager.ts';
 import {
   COMMIT_BYTES_MAX,
-  type CommitOptions,
   type Precondition,
   type ProjectStore,
   type StoredDocument,
@@ -14,6 +12,8 @@ import {
   type WriteResult,
 } from '../storage/port.ts';
 import { type FailedWrite, holds, PreconditionsFailed } from '../storage/precondition.ts';
+import type { Work } from '../work/scheduler.ts';
+import type { WorkOptions } from './documents.ts';
 import { answeredBefore, PATCH_TRIES_MAX } from './patching.ts';
 
 /** Holds for no document: the store lists the write with what is there. */
@@ -34,8 +34,9 @@ export class Batches {
 
   /**
    * Carries out all operations or none, each on a document of its own. Patches without a precondition are applied to the latest revision,
-   * again if need be. Each patch has a turn to itself: one may take a good part of a second, and others are served in between.
+   * again if need be; others are served between them.
    *
+   * @param options with the work that the batch is part of.
    * @returns a result for each operation.
    * @throws AppError {@link PreconditionsFailed} with every operation whose precondition does not hold, `patch_test_failed`,
    * `patch_inapplicable`, `payload_too_large`, `overloaded`, and those of the store.
@@ -43,7 +44,7 @@ export class Batches {
   async run(
     project: string,
     operations: readonly BatchOperation[],
-    options: CommitOptions = {},
+    options: WorkOptions,
   ): Promise<readonly WriteResult[]> {
     using lease = await this.#acquire(project, operations);
     for (let tries = 0; tries < PATCH_TRIES_MAX; tries++) {
@@ -72,11 +73,11 @@ export class Batches {
   async #commit(
     store: ProjectStore,
     operations: readonly BatchOperation[],
-    options: CommitOptions,
+    options: WorkOptions,
   ): Promise<readonly WriteResult[]> {
     let writes: readonly Write[];
     try {
-      writes = await this.#writesOf(store, operations);
+      writes = await this.#writesOf(store, operations, options.work);
     } catch (error) {
       const [first] = operations;
       if (first === undefined || !hasCode(error, 'patch_test_failed', 'patch_inapplicable')) throw error;
@@ -85,32 +86,46 @@ export class Batches {
     return await store.commit(writes, options);
   }
 
-  async #writesOf(store: ProjectStore, operations: readonly BatchOperation[]): Promise<readonly Write[]> {
+  async #writesOf(
+    store: ProjectStore,
+    operations: readonly BatchOperation[],
+    work: Work,
+  ): Promise<readonly Write[]> {
     if (operations.every(isPlain)) return operations.map(plainWrite);
     const writes: Write[] = [];
     let bytes = 0;
     for (let at = 0; at < operations.length; at += READ_TOGETHER) {
       const some = operations.slice(at, at + READ_TOGETHER);
-      const documents = await Promise.all(
-        some.map(async (one) => (isPlain(one) ? undefined : await store.get(one.ref))),
+      const documents = await work.outside(() =>
+        Promise.all(some.map(async (one) => (isPlain(one) ? undefined : await store.get(one.ref)))),
       );
       for (const [n, operation] of some.entries()) {
-        if (!isPlain(operation)) await setImmediate();
-        const write = isPlain(operation) ? plainWrite(operation) : this.#patched(operation, documents[n]);
+        const turn = work.pause();
+        if (turn !== undefined) await turn;
+        const write = isPlain(operation)
+          ? plainWrite(operation)
+          : await this.#patched(operation, documents[n], work);
         bytes += write.kind === 'put' ? write.content.bytes.length : 0;
         // No store takes more; so what the patches make of a few small texts is not held at all.
         if (bytes > COMMIT_BYTES_MAX) throw new AppError('payload_too_large');
+        work.hold(bytes);
         writes.push(write);
       }
     }
+    work.leave();
     return writes;
   }
 
-  #patched({ ref, patch, precondition }: PatchOperation, document: StoredDocument | undefined): Write {
+  async #patched(
+    { ref, patch, precondition }: PatchOperation,
+    document: StoredDocument | undefined,
+    work: Work,
+  ): Promise<Write> {
     const rev = document?.metadata._rev;
     if (document === undefined || rev === undefined || !holds(precondition, rev))
       return { kind: 'delete', ref, precondition: NEVER };
-    const content = patchContent(ownContentOf(document.text, ref), patch, this.#documentBytesMax);
+    const own = ownContentOf(document.text, ref);
+    const content = await patchContentInTurns(own, patch, this.#documentBytesMax, work);
     return { kind: 'put', ref, content, precondition: { kind: 'revision', anyOf: [rev] } };
   }
 }

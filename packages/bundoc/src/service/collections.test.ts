@@ -4,9 +4,11 @@ import { afterEach, expect, it, vi } from 'vitest';
 import { openDefinedStore, PASSED_MAX } from '../storage/collections/defined-store.ts';
 import { put } from '../storage/conformance.ts';
 import { EmbeddedProject } from '../testing/embedded-project.ts';
+import { ownWork, Scheduler } from '../work/scheduler.ts';
 import { Collections } from './collections.ts';
 
 const DOCUMENTS = 1_000;
+const OPTIONS = { work: ownWork('p')('definition') };
 
 afterEach(() => void vi.restoreAllMocks());
 
@@ -25,7 +27,13 @@ async function compilationsFor(documents: number): Promise<number> {
   const collections = new Collections({ acquire: async () => lease } as never);
   const compile = vi.spyOn(Ajv2020.prototype, 'compile');
   const schema = { properties: { v: { const: 1 } } };
-  const { existing } = await collections.define('p', 'notes', { indexes: [], schema }, { kind: 'none' });
+  const { existing } = await collections.define(
+    'p',
+    'notes',
+    { indexes: [], schema },
+    { kind: 'none' },
+    OPTIONS,
+  );
   expect(existing).toEqual({ checked: documents, failing: documents / 2, complete: true });
   const { length } = compile.mock.calls;
   compile.mockRestore();
@@ -46,6 +54,35 @@ it('looks at a bounded number of expired documents for one that a schema would r
   const lease = { store, [Symbol.dispose]: () => undefined };
   const collections = new Collections({ acquire: async () => lease } as never);
   const definition = { indexes: [], schema: { required: ['v'] }, ttl: { field: 'until', seconds: 0 } };
-  const { existing } = await collections.define('p', 'notes', definition, { kind: 'none' });
+  const { existing } = await collections.define('p', 'notes', definition, { kind: 'none' }, OPTIONS);
   expect(existing).toEqual({ checked: 0, failing: 0, complete: false });
+});
+
+it('says the same of documents by a schema that is compiled elsewhere, and refuses a bad one there', async () => {
+  const project = new EmbeddedProject();
+  const disk = EmbeddedProject.disk();
+  await project.create(disk);
+  await using store = await openDefinedStore(await project.open(disk), new FakeClock());
+  await store.commit(Array.from({ length: 4 }, (_, n) => put(`doc-${n}`, `{"v":${n % 2}}`)));
+  const collections = new Collections({
+    acquire: async () => ({ store, [Symbol.dispose]: () => undefined }),
+  } as never);
+  await using scheduler = new Scheduler();
+  const work = scheduler.work({ subject: 's', project: 'p' }, 'definition');
+  const compile = vi.spyOn(Ajv2020.prototype, 'compile');
+  const many = Object.fromEntries(Array.from({ length: 100 }, (_, n) => [`p${n}`, { type: 'string' }]));
+  const define = (schema: Record<string, unknown>) =>
+    collections.define('p', 'notes', { indexes: [], schema }, { kind: 'none' }, { work });
+  const { existing } = await define({ properties: { ...many, v: { const: 1 } } });
+  expect(existing).toEqual({ checked: 4, failing: 2, complete: true });
+  await expect(store.commit([put('next', '{"v":2}')], { work })).rejects.toMatchObject({
+    code: 'schema_violation',
+    errors: [{ path: '/v', message: 'must be equal to constant' }],
+  });
+  await store.commit([put('next', '{"v":1}')], { work });
+  await expect(define({ properties: { ...many, v: { pattern: 'a' } } })).rejects.toMatchObject({
+    code: 'invalid_request',
+    errors: [{ path: 'body.schema.properties.v' }],
+  });
+  expect(compile).not.toHaveBeenCalled();
 });

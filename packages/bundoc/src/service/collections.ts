@@ -1,12 +1,13 @@
-import { setImmediate } from 'node:timers/promises';
 import type { CollectionDefinition } from '@bundoc/shared/contract/collections';
 import { AppError, hasCode } from '@bundoc/shared/errors';
-import { LongWork } from '../long-work.ts';
+import { ownContentOf } from '../cipher/stored-text.ts';
 import type { InstanceManager } from '../project/instance-manager.ts';
-import { refusalOf, requireAcceptable } from '../storage/collections/definition-schema.ts';
 import type { CollectionStore } from '../storage/collections/port.ts';
+import { acceptInTurns, checkInTurnsOf } from '../storage/collections/schema-checks.ts';
 import type { IndexStatus } from '../storage/indexes/port.ts';
-import type { CollectionSummary, CommitOptions, Precondition } from '../storage/port.ts';
+import type { CollectionSummary, CommitOptions, DocumentPage, Precondition } from '../storage/port.ts';
+import type { Work } from '../work/scheduler.ts';
+import type { WorkOptions } from './documents.ts';
 
 /** A collection in a list of them. */
 export interface ListedCollection extends CollectionSummary {
@@ -77,10 +78,10 @@ export class Collections {
     collection: string,
     definition: CollectionDefinition,
     precondition: Precondition,
-    options: CommitOptions = {},
+    options: WorkOptions,
   ): Promise<{ created: boolean; info: CollectionInfo; existing: ExistingDocuments }> {
     // Before a project would be made for it.
-    requireAcceptable(definition);
+    await acceptInTurns(definition, options.work);
     const needsDefinition = precondition.kind === 'present' || precondition.kind === 'revision';
     using lease = needsDefinition
       ? await this.#instances.acquire(project, 'existing')
@@ -97,7 +98,7 @@ export class Collections {
         collection,
         stored !== undefined && stored.rev === rev ? stored : { definition, rev },
       ),
-      existing: await lookAt(store, collection, definition),
+      existing: await lookAt(store, collection, definition, options.work),
     };
   }
 
@@ -146,31 +147,30 @@ async function lookAt(
   store: CollectionStore,
   collection: string,
   definition: CollectionDefinition,
+  work: Work,
 ): Promise<ExistingDocuments> {
   let checked = 0;
   let failing = 0;
   let bytes = 0;
   let emptyPages = 0;
   if (definition.schema === undefined) return { checked, failing, complete: true };
-  const isRefused = refusalOf(definition);
-  const work = new LongWork();
+  const check = checkInTurnsOf(definition.schema);
   for (let after: number | undefined = 0; after !== undefined; ) {
     if (checked >= CHECKED_MAX || bytes >= CHECKED_BYTES_MAX || emptyPages >= EMPTY_PAGES_MAX)
       return { checked, failing, complete: false };
-    const page: Awaited<ReturnType<CollectionStore['list']>> = await store.list({
-      collection,
-      after,
-      ...PAGE,
-    });
+    const query = { collection, after, ...PAGE, work };
+    const page: DocumentPage = await work.outside(() => store.list(query));
     if (page.documents.length === 0) emptyPages++;
     bytes += page.documents.reduce((sum, { text }) => sum + text.length, 0);
     for (const document of page.documents) {
-      await work.pause();
-      if (isRefused(document)) failing++;
+      const turn = work.pause();
+      if (turn !== undefined) await turn;
+      const { text, metadata } = document;
+      const content = ownContentOf(text, { collection: metadata._collection, id: metadata._id });
+      if ((await check(content, work)).length > 0) failing++;
       checked++;
     }
     after = page.next;
-    await setImmediate();
   }
   return { checked, failing, complete: true };
 }

@@ -2,10 +2,12 @@ import { describe, expect, it } from 'vitest';
 import { readDocumentBody } from '../cipher/stored-text.ts';
 import type { ProjectStore } from '../storage/port.ts';
 import { EmbeddedProject } from '../testing/embedded-project.ts';
+import { ownWork } from '../work/scheduler.ts';
 import { Documents } from './documents.ts';
 import { PATCH_TRIES_MAX } from './patching.ts';
 
 const REF = { collection: 'notes', id: 'a' };
+const OPTIONS = { work: ownWork('p')('patch') };
 const MERGE = { kind: 'merge', bytes: Buffer.from('{"patched":true}') } as const;
 
 /** A document store on a real engine; before each commit of a patch, somebody else overwrites the document `overwrites` times in all. */
@@ -41,15 +43,17 @@ async function withRivals(overwrites: number) {
 describe('a patch without a precondition', () => {
   it('is applied anew to what another writer made meanwhile', async () => {
     await using rivals = await withRivals(3);
-    await rivals.documents.patch('p', REF, MERGE, { kind: 'none' });
+    await rivals.documents.patch('p', REF, MERGE, { kind: 'none' }, OPTIONS);
     expect((await rivals.store.get(REF))?.text.toString()).toMatch(/,"n":3,"patched":true\}$/);
   });
 
   it('gives up with 503 when the document never stands still, and changes nothing', async () => {
     await using rivals = await withRivals(Number.POSITIVE_INFINITY);
-    await expect(rivals.documents.patch('p', REF, MERGE, { kind: 'present' })).rejects.toMatchObject({
-      code: 'overloaded',
-    });
+    await expect(rivals.documents.patch('p', REF, MERGE, { kind: 'present' }, OPTIONS)).rejects.toMatchObject(
+      {
+        code: 'overloaded',
+      },
+    );
     expect((await rivals.store.get(REF))?.text.toString()).toMatch(new RegExp(`,"n":${PATCH_TRIES_MAX}\\}$`));
   });
 });
@@ -59,7 +63,7 @@ describe('a patch of a revision', () => {
     await using rivals = await withRivals(1);
     const rev = String((await rivals.store.get(REF))?.metadata._rev);
     await expect(
-      rivals.documents.patch('p', REF, MERGE, { kind: 'revision', anyOf: [rev] }),
+      rivals.documents.patch('p', REF, MERGE, { kind: 'revision', anyOf: [rev] }, OPTIONS),
     ).rejects.toMatchObject({ code: 'precondition_failed' });
     expect((await rivals.store.get(REF))?.text.toString()).toMatch(/,"n":1\}$/);
   });

@@ -1,11 +1,11 @@
 import type { DocumentMetadata } from '@bundoc/shared/contract/documents';
 import { AppError, hasCode } from '@bundoc/shared/errors';
-import { type DocumentBody, type DocumentRef, readDocumentBody } from '../cipher/stored-text.ts';
+import type { DocumentBody, DocumentRef } from '../cipher/stored-text.ts';
 import { KeyedMutex } from '../keyed-mutex.ts';
-import { type PatchKind, readPatch } from '../patch/read-patch.ts';
+import type { PatchKind } from '../patch/read-patch.ts';
 import type { InstanceManager } from '../project/instance-manager.ts';
 import type { Fields } from '../projection/fields.ts';
-import { projectText } from '../projection/project-text.ts';
+import { projectInTurns } from '../projection/project-text.ts';
 import type {
   CommitOptions,
   Position,
@@ -16,6 +16,8 @@ import type {
   WriteResult,
 } from '../storage/port.ts';
 import { shortHash } from '../storage/short-hash.ts';
+import { readBodyInTurns, readPatchInTurns } from '../work/large-content.ts';
+import type { Work } from '../work/scheduler.ts';
 import { requireSame, withRevision } from './body-metadata.ts';
 import { documentIdOfBody, newDocumentId } from './document-id.ts';
 import { openPageCursor } from './page-cursor.ts';
@@ -37,6 +39,8 @@ export interface ListRequest {
   readonly fields: Fields | undefined;
   /** Whether the documents of the collection are counted. */
   readonly total: boolean;
+  /** What the request does is part of it. */
+  readonly work: Work;
 }
 
 export interface ListPage {
@@ -46,6 +50,9 @@ export interface ListPage {
   readonly next: string | undefined;
   readonly total: number | undefined;
 }
+
+/** Of a write, with the work that it is part of. */
+export type WorkOptions = CommitOptions & { readonly work: Work };
 
 /** What reads and writes of documents do, whatever protocol asks for them. Arguments are validated at the edge. */
 export class Documents {
@@ -62,15 +69,16 @@ export class Documents {
   /**
    * Makes a document, under the body's `_id` or else a new id that sorts by time (UUIDv7).
    *
-   * @throws AppError `document_exists`, and those of {@link readDocumentBody} and the store.
+   * @throws AppError `document_exists`, and those of {@link readBodyInTurns} and the store.
    */
   async create(
     project: string,
     collection: string,
     bytes: Buffer,
-    options: CommitOptions = {},
+    options: WorkOptions,
   ): Promise<DocumentMetadata> {
-    const body = readDocumentBody(bytes);
+    const read = readBodyInTurns(bytes, options.work);
+    const body = read instanceof Promise ? await read : read;
     requireSame('_collection', body.collection, collection);
     const id = body.id === undefined ? newDocumentId() : documentIdOfBody(body.id);
     try {
@@ -87,16 +95,17 @@ export class Documents {
    *
    * A `_rev` in the body works as `If-Match` does, unless the request can only create.
    *
-   * @throws AppError `precondition_failed`, and those of {@link readDocumentBody} and the store.
+   * @throws AppError `precondition_failed`, and those of {@link readBodyInTurns} and the store.
    */
   async replace(
     project: string,
     ref: DocumentRef,
     bytes: Buffer,
     asked: Precondition,
-    options: CommitOptions = {},
+    options: WorkOptions,
   ): Promise<{ created: boolean; metadata: DocumentMetadata }> {
-    const body = readDocumentBody(bytes);
+    const read = readBodyInTurns(bytes, options.work);
+    const body = read instanceof Promise ? await read : read;
     requireSame('_id', body.id, ref.id);
     requireSame('_collection', body.collection, ref.collection);
     return this.#put(project, ref, body, withRevision(asked, body.rev), options);
@@ -142,16 +151,18 @@ export class Documents {
     ref: DocumentRef,
     sent: { readonly kind: PatchKind; readonly bytes: Buffer },
     asked: Precondition,
-    options: CommitOptions = {},
+    options: WorkOptions,
   ): Promise<DocumentMetadata> {
     const { documentBytesMax } = this.#limits;
-    const patch = readPatch(sent.kind, sent.bytes, documentBytesMax);
+    const { work } = options;
+    const patch = await readPatchInTurns(sent.kind, sent.bytes, documentBytesMax, work);
+    work.leave();
     using lease = await this.#instances.acquire(project, 'existing');
     if (lease === undefined) throw new AppError('project_not_found');
     const { store } = lease;
     return await this.#patching.run(`${project}\0${ref.collection}\0${ref.id}`, async () => {
       for (let tries = 0; tries < PATCH_TRIES_MAX; tries++) {
-        const write = await patchedWrite(store, ref, patch, asked, documentBytesMax).catch(
+        const write = await patchedWrite(store, ref, patch, asked, documentBytesMax, work).catch(
           async (error: unknown) => ({ results: await answeredBefore(store, ref, options, error) }),
         );
         if ('results' in write) return metadataOf(write.results);
@@ -174,14 +185,15 @@ export class Documents {
     using lease = await this.#instances.acquire(project, 'existing');
     if (lease === undefined) throw new AppError('project_not_found');
     const { store, cursors } = lease;
-    const { collection, limit, bytesMax, cursor, fields } = request;
+    const { collection, limit, bytesMax, cursor, fields, work } = request;
     const context = ['list', collection, shortHash(...(fields?.canonical ?? []))];
     const after = cursor === undefined ? 0 : readPosition(openPageCursor(cursors, context, cursor));
-    const page = await store.list({ collection, after, limit, bytesMax });
+    const page = await store.list({ collection, after, limit, bytesMax, work });
     return {
-      texts: page.documents.map((document) =>
-        fields === undefined ? document.text : projectText(document, fields.mask),
-      ),
+      texts:
+        fields === undefined
+          ? page.documents.map(({ text }) => text)
+          : await projectInTurns(page.documents, fields, work),
       unreadable: page.unreadable,
       next: page.next === undefined ? undefined : cursors.seal(context, writePosition(page.next)),
       total: request.total ? await countOf(store, collection) : undefined,

@@ -1,9 +1,10 @@
 import { AppError, hasCode } from '@bundoc/shared/errors';
 import { type DocumentRef, ownContentOf } from '../cipher/stored-text.ts';
-import { patchContent } from '../patch/patch-content.ts';
+import { patchContentInTurns } from '../patch/patch-content.ts';
 import type { Patch } from '../patch/read-patch.ts';
 import type { CommitOptions, Precondition, ProjectStore, Write, WriteResult } from '../storage/port.ts';
 import { requirePrecondition } from '../storage/precondition.ts';
+import type { Work } from '../work/scheduler.ts';
 
 /** How often a patch without a precondition is applied anew, because the document has changed meanwhile. */
 export const PATCH_TRIES_MAX = 16;
@@ -15,12 +16,15 @@ export async function patchedWrite(
   patch: Patch,
   asked: Precondition,
   documentBytesMax: number,
+  work: Work,
 ): Promise<Write> {
   const document = await store.get(ref);
   const rev = document?.metadata._rev;
   requirePrecondition(asked, rev);
   if (document === undefined || rev === undefined) throw new AppError('document_not_found');
-  const content = patchContent(ownContentOf(document.text, ref), patch, documentBytesMax);
+  const own = ownContentOf(document.text, ref);
+  const content = await patchContentInTurns(own, patch, documentBytesMax, work);
+  work.leave();
   return { kind: 'put', ref, content, precondition: { kind: 'revision', anyOf: [rev] } };
 }
 

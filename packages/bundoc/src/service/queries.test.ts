@@ -7,18 +7,20 @@ import { type Where, whereSchema } from '../query/where.ts';
 import { openDefinedStore } from '../storage/collections/defined-store.ts';
 import { commitOne, put, remove } from '../storage/conformance.ts';
 import { EmbeddedProject } from '../testing/embedded-project.ts';
+import { SlowSteps } from '../testing/slow-steps.ts';
+import { ownWork, Scheduler } from '../work/scheduler.ts';
 import { Queries, type QueryRequest } from './queries.ts';
 
 const where = (text: string): Where => whereSchema.parse(readValue(text));
-const selection = (text: string) => ({
+const selection = (text: string, work = ownWork('p')('query')) => ({
   project: 'p',
   collection: 'notes',
   where: where(text),
-  signal: new AbortController().signal,
+  whereText: text,
+  work,
 });
 const request = (over: Partial<QueryRequest> = {}): QueryRequest => ({
   ...selection('{}'),
-  whereText: '',
   orderBy: [],
   limit: 100,
   bytesMax: 1_000_000,
@@ -70,25 +72,18 @@ describe('what one request may read', () => {
   });
 
   it('lets others have their turn within a page of documents, and ends there when nobody waits', async () => {
-    const { store, queries } = await start({});
+    const { store, queries, leases } = await start({});
     const numbers = Array(20_000).fill(1).join();
     for (let n = 0; n < 8; n++) await commitOne(store, put(`d${n}`, `{"n":[${numbers}]}`));
+    const condition = `{"$and":[${Array(9).fill('{"n":{"$ne":5}}').join()}]}`;
+    const steps = new SlowSteps();
+    expect((await queries.count(selection(condition, steps.work('query')))).count).toBe(8);
+    expect(steps.turns).toBeGreaterThan(8);
     const stop = new AbortController();
-    const condition = `{"$and":[${Array(49).fill('{"n":{"$ne":5}}').join()}]}`;
-    let turns = 0;
-    let isCounting = true;
-    const turn = () => {
-      turns++;
-      if (isCounting) setImmediate(turn);
-    };
-    const counting = queries.count(selection(condition));
-    setImmediate(turn);
-    expect((await counting).count).toBe(8);
-    isCounting = false;
-    expect(turns).toBeGreaterThan(6);
-    const given = queries.count({ ...selection(condition), signal: stop.signal });
-    setImmediate(() => setImmediate(() => setImmediate(() => stop.abort())));
-    await expect(given).rejects.toMatchObject({ name: 'AbortError' });
+    const counting = queries.count(selection(condition, steps.work('query', stop.signal)));
+    stop.abort(new Error('nobody waits'));
+    await expect(counting).rejects.toThrow('nobody waits');
+    expect([steps.scheduler.waiting, leases.held]).toEqual([0, 0]);
   });
 
   it('is bounded in documents, and the refusal names the index that would help', async () => {
@@ -182,7 +177,8 @@ describe('a request that nobody waits for any more', () => {
     const { store, queries, leases } = await start({ documentsMax: 1_000, bytesMax: 1_000_000 });
     for (let n = 0; n < 250; n++) await commitOne(store, put(`d${n}`, '{}'));
     const controller = new AbortController();
-    const counting = queries.count({ ...selection('{}'), signal: controller.signal });
+    const work = new Scheduler().work({ subject: 's', project: 'p' }, 'query', controller.signal);
+    const counting = queries.count(selection('{}', work));
     controller.abort(new AppError('request_timeout'));
     await expect(counting).rejects.toMatchObject({ code: 'request_timeout' });
     expect(leases.held).toBe(0);

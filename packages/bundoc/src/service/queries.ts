@@ -1,22 +1,25 @@
-import { setImmediate } from 'node:timers/promises';
 import type { Explanation, Figure, OrderBy } from '@bundoc/shared/contract/query';
-import { AppError } from '@bundoc/shared/errors';
+import { AppError, hasCode } from '@bundoc/shared/errors';
 import type { InstanceLease } from '../project/instance-manager.ts';
 import { Aggregation, type GroupResult } from '../query/aggregate.ts';
 import { compileWhere, type Predicate } from '../query/evaluate.ts';
 import { FirstOf } from '../query/first-of.ts';
 import { positionOf } from '../query/key.ts';
-import { type Order, orderOf, sortKey } from '../query/order.ts';
+import { type Order, orderOf } from '../query/order.ts';
+import type { Path } from '../query/path.ts';
 import { type IndexPlan, planQuery } from '../query/plan.ts';
 import { type Candidate, type Scan, scanCollection } from '../query/scan.ts';
 import { ScanBudget, type ScanLimits } from '../query/scan-budget.ts';
 import { searchIndex } from '../query/search.ts';
-import { valuesIn } from '../query/value.ts';
+import { weightOf } from '../query/value.ts';
 import type { Where } from '../query/where.ts';
 import { fieldsOf } from '../query/where-fields.ts';
 import { operatorsOf } from '../query/where-operators.ts';
 import type { StoredDocument } from '../storage/port.ts';
 import { shortHash } from '../storage/short-hash.ts';
+import type { LargeInput } from '../work/large-jobs.ts';
+import { LARGE_BYTES } from '../work/large-thread.ts';
+import type { Work } from '../work/scheduler.ts';
 import { openPageCursor } from './page-cursor.ts';
 
 /** What documents a request is about. */
@@ -24,8 +27,10 @@ export interface Selection {
   readonly project: string;
   readonly collection: string;
   readonly where: Where;
-  /** Ends the work when nobody waits for it any more. */
-  readonly signal: AbortSignal;
+  /** JSON of the condition: a cursor belongs to it. Empty for none. */
+  readonly whereText: string;
+  /** What the request does is part of it, and so is what it holds until it is answered. */
+  readonly work: Work;
 }
 
 export interface QueryRequest extends Selection {
@@ -36,8 +41,6 @@ export interface QueryRequest extends Selection {
   readonly cursor: string | undefined;
   /** The members that are wanted, in one spelling only: a cursor belongs to them, too. */
   readonly fields: readonly string[] | undefined;
-  /** The condition as it was sent: a cursor belongs to it. */
-  readonly whereText: string;
 }
 
 export interface Found {
@@ -89,9 +92,8 @@ export class Queries {
   /** How many documents a condition holds for. @throws AppError as {@link query} does. */
   async count(selection: Selection): Promise<Found & { readonly count: number }> {
     const run = await this.#begin(selection, []);
-    let count = 0;
-    for await (const matches of run.matches('')) count += matches.length;
-    return { count, ...run.found() };
+    await run.each('', () => false);
+    return { count: run.matched, ...run.found() };
   }
 
   /** Figures of the documents that a condition holds for. @throws AppError as {@link query} does. */
@@ -100,17 +102,23 @@ export class Queries {
     groupBy: readonly string[],
     figures: readonly Figure[],
   ): Promise<Found & { readonly groups: readonly GroupResult[] }> {
-    const run = await this.#begin(selection, []);
     const aggregation = new Aggregation(groupBy, figures);
-    for await (const matches of run.matches('')) for (const { value } of matches) aggregation.add(value);
-    return { groups: aggregation.results(), ...run.found() };
+    const { paths } = aggregation;
+    const run = await this.#begin(selection, [], Number.POSITIVE_INFINITY, paths);
+    await run.each('', (match) => {
+      aggregation.add(match.valuesAt(paths));
+      run.keeps(aggregation.bytes);
+      return false;
+    });
+    return { groups: await aggregation.results(selection.work), ...run.found() };
   }
 
   /** Decides how a request finds its documents. */
   async #begin(
-    { project, collection, where, signal }: Selection,
+    { project, collection, where, whereText, work }: Selection,
     orderBy: OrderBy,
     wanted = Number.POSITIVE_INFINITY,
+    paths: readonly Path[] = [],
   ): Promise<Run> {
     const budget = new ScanBudget(this.#limits, adviceFor(where, orderBy));
     const withStore: Scan['withStore'] = async (use) => {
@@ -118,11 +126,12 @@ export class Queries {
       return await use(lease.store);
     };
     const order = orderOf(orderBy);
-    const plan = await withStore(async ({ indexes }) =>
-      planQuery(where, order, indexes?.usable(collection) ?? []),
+    const plan = await work.outside(() =>
+      withStore(async ({ indexes }) => planQuery(where, order, indexes?.usable(collection) ?? [])),
     );
-    const scan = { withStore, collection, budget, unreadable: [], signal };
-    return new Run({ scan, holds: compileWhere(where), operators: operatorsOf(where), order, plan, wanted });
+    const scan = { withStore, collection, budget, unreadable: [], work };
+    const condition = { holds: compileWhere(where), operators: operatorsOf(where), whereText };
+    return new Run({ scan, ...condition, orderBy, order, paths, plan, wanted });
   }
 
   async #acquire(project: string): Promise<QueryLease> {
@@ -149,26 +158,44 @@ interface Way {
   readonly scan: Scan;
   readonly holds: Predicate;
   readonly operators: number;
+  readonly whereText: string;
+  readonly orderBy: OrderBy;
   readonly order: Order;
+  /** Paths whose values are wanted of each document that is found. */
+  readonly paths: readonly Path[];
   readonly plan: IndexPlan | undefined;
   /** Documents that are likely to be enough. */
   readonly wanted: number;
 }
 
-/** Work after which other requests get their turn; some ten milliseconds. */
-const WORK_OF_TURN = 1_000_000;
 /** Documents up to this are taken to have a value for so many bytes; those of larger ones are counted. */
 const ESTIMATED_BYTES_MAX = 4_096;
 const BYTES_OF_VALUE = 8;
+/** Memory of a parsed document, for a byte of its text. */
+const PARSED_TO_TEXT = 8;
+/** Comparisons of one document that are made on the thread of the event loop at most, which takes some milliseconds. */
+const WORK_AT_ONCE_MAX = 50_000;
+/** Bytes of a document from which on it is read in one step, and looked at in the next. */
+const STEP_BYTES = 65_536;
+/** Comparisons that the key of a value takes, for each value in it. */
+const WORK_OF_KEY = 4;
+/** Memory of a document that was found by an index, so that it is not found twice. */
+const SEEN_BYTES = 128;
 
 /** One request on its way. */
 class Run {
   readonly #way: Way;
   #matched = 0;
-  #workOfTurn = 0;
+  #keptBytes = 0;
+  #pageBytes = 0;
 
   constructor(way: Way) {
     this.#way = way;
+  }
+
+  /** Documents that the condition holds for, so far. */
+  get matched(): number {
+    return this.#matched;
   }
 
   /** Documents come in the order that is asked for. */
@@ -177,8 +204,12 @@ class Run {
     return plan?.kind === 'ranges' ? plan.inOrder !== undefined : order.length === 0;
   }
 
-  /** @param after the sort key of the document before the first, when they come in order. */
-  async *matches(after: string): AsyncGenerator<readonly Candidate[]> {
+  /**
+   * Takes each document that the condition holds for, until `take` returns true. Others are served between any two.
+   *
+   * @param after the sort key of the document before the first, when they come in order.
+   */
+  async each(after: string, take: (match: Candidate) => boolean): Promise<void> {
     const { scan, plan, wanted } = this.#way;
     const from = this.isInOrder ? after : '';
     // Of those that are sorted, all are looked at.
@@ -188,29 +219,88 @@ class Run {
         ? searchIndex(scan, plan, from, enough)
         : scanCollection(scan, from === '' ? 0 : positionOf(from), enough, plan);
     for await (const some of candidates) {
-      const matches: Candidate[] = [];
+      this.#holdPage(some);
       for (const candidate of some) {
-        const holds = candidate.isSure || this.#holds(candidate);
-        if (holds === true || (holds !== false && (await holds))) matches.push(candidate);
+        const turn = scan.work.pause();
+        if (turn !== undefined) await turn;
+        const holds = this.#holds(candidate);
+        if (holds === true || (holds !== false && (await holds))) {
+          this.#matched++;
+          if (take(candidate)) return;
+        }
+        candidate.forgetValue();
       }
-      this.#matched += matches.length;
-      if (matches.length > 0) yield matches;
+      this.#pageBytes = 0;
     }
   }
 
+  /** Bytes of memory that the request keeps of what it has found, all together. @throws AppError `rate_limited`, `overloaded`. */
+  keeps(bytes: number): void {
+    this.#keptBytes = bytes;
+    this.#hold();
+  }
+
+  #holdPage(page: readonly Candidate[]): void {
+    let [bytes, largest] = [0, 0];
+    for (const { document } of page) {
+      bytes += document.text.length;
+      largest = Math.max(largest, document.text.length);
+    }
+    this.#pageBytes = bytes + PARSED_TO_TEXT * Math.min(largest, LARGE_BYTES);
+    this.#hold();
+  }
+
+  #hold(): void {
+    const { scan, plan } = this.#way;
+    const seen = plan?.kind === 'ranges' && plan.inOrder === undefined ? scan.budget.documents : 0;
+    scan.work.hold(this.#pageBytes + this.#keptBytes + seen * SEEN_BYTES);
+  }
+
   #holds(candidate: Candidate): boolean | Promise<boolean> {
-    const { scan, holds, operators } = this.#way;
-    const bytes = candidate.document.text.length;
-    const values = bytes > ESTIMATED_BYTES_MAX ? valuesIn(candidate.value) : bytes / BYTES_OF_VALUE;
-    const work = values * operators;
-    scan.budget.spendWork(work);
-    this.#workOfTurn += work;
-    if (this.#workOfTurn <= WORK_OF_TURN) return holds(candidate.value);
-    this.#workOfTurn = work;
-    return setImmediate().then(() => {
-      scan.signal.throwIfAborted();
-      return holds(candidate.value);
+    const { order, paths } = this.#way;
+    const { document, isSure } = candidate;
+    const keys = order.length + paths.length;
+    if (isSure && keys === 0) return true;
+    const bytes = document.text.length;
+    if (bytes > LARGE_BYTES) return this.#holdsElsewhere(candidate);
+    if (bytes > STEP_BYTES) return this.#holdsInSteps(candidate);
+    const values = bytes > ESTIMATED_BYTES_MAX ? weightOf(candidate.value) : bytes / BYTES_OF_VALUE;
+    return this.#holdsOf(candidate, values);
+  }
+
+  async #holdsInSteps(candidate: Candidate): Promise<boolean> {
+    const values = weightOf(candidate.value);
+    await this.#way.scan.work.pause();
+    return await this.#holdsOf(candidate, values);
+  }
+
+  /** @param values in the document, about. */
+  #holdsOf(candidate: Candidate, values: number): boolean | Promise<boolean> {
+    const { scan, holds, operators, order, paths } = this.#way;
+    const keys = order.length + paths.length;
+    if (values * (operators + keys * WORK_OF_KEY) > WORK_AT_ONCE_MAX) return this.#holdsElsewhere(candidate);
+    if (candidate.isSure) return true;
+    scan.budget.spendWork(values * operators);
+    return holds(candidate.value);
+  }
+
+  /** A large document, or one that takes long, is looked at in another thread. */
+  async #holdsElsewhere(candidate: Candidate): Promise<boolean> {
+    const { scan, whereText, orderBy, paths } = this.#way;
+    const { document, position, isSure } = candidate;
+    candidate.forgetValue();
+    const input: LargeInput<'evaluate'> = {
+      ...{ text: document.text, position, orderBy, budget: scan.budget.ofDocument },
+      where: isSure || whereText === '' ? undefined : whereText,
+      fields: paths.map((path) => path.join('.')),
+    };
+    const evaluated = await scan.work.elsewhere('evaluate', input).catch((error: unknown) => {
+      // It took too long: as much as the condition asks for.
+      throw hasCode(error, 'payload_too_large') ? scan.budget.refusal() : error;
     });
+    scan.budget.spendWork(evaluated.work);
+    candidate.wasEvaluated(evaluated);
+    return evaluated.holds;
   }
 
   found(): Found {
@@ -244,15 +334,19 @@ async function firstInOrder(
 ): Promise<Page> {
   const found: Candidate[] = [];
   let bytes = 0;
-  for await (const matches of run.matches(after))
-    for (const candidate of matches) {
-      bytes += candidate.document.text.length;
-      const last = found.at(-1);
-      if (last !== undefined && (found.length === limit || bytes > bytesMax))
-        return { documents: documentsOf(found), next: sortKey(order, last.value, last.position) };
-      found.push(candidate);
+  let next: string | undefined;
+  await run.each(after, (candidate) => {
+    bytes += candidate.document.text.length;
+    const last = found.at(-1);
+    if (last !== undefined && (found.length === limit || bytes > bytesMax)) {
+      next = last.sortKey(order);
+      return true;
     }
-  return { documents: documentsOf(found), next: undefined };
+    found.push(candidate);
+    run.keeps(bytes);
+    return false;
+  });
+  return { documents: documentsOf(found), next };
 }
 
 function documentsOf(found: readonly Candidate[]): readonly StoredDocument[] {
@@ -267,11 +361,15 @@ async function firstSorted(
   after: string,
 ): Promise<Page> {
   const first = new FirstOf<{ key: string; bytes: number; document: StoredDocument }>(limit, bytesMax);
-  for await (const matches of run.matches(after))
-    for (const { document, value, position } of matches) {
-      const key = sortKey(order, value, position);
-      if (key > after && first.wants(key)) first.add({ key, bytes: document.text.length, document });
+  await run.each(after, (match) => {
+    const { document } = match;
+    const key = match.sortKey(order);
+    if (key > after && first.wants(key)) {
+      first.add({ key, bytes: document.text.length, document });
+      run.keeps(first.bytes + first.items.length * 2 * key.length);
     }
+    return false;
+  });
   return {
     documents: first.items.map(({ document }) => document),
     next: first.isFull ? first.items.at(-1)?.key : undefined,

@@ -1,5 +1,6 @@
 import type { DocumentMetadata } from '@bundoc/shared/contract/documents';
 import type { DocumentContent, DocumentRef } from '../cipher/stored-text.ts';
+import type { Work } from '../work/scheduler.ts';
 import type { UsedKey } from './embedded/record.ts';
 import type { SealCount } from './embedded/seal-budget.ts';
 import type { EngineIndexes, FoundBy } from './indexes/port.ts';
@@ -44,6 +45,8 @@ export interface Idempotency {
 
 export interface CommitOptions {
   readonly idempotency?: Idempotency;
+  /** Long work that the commit belongs to, while it is prepared. */
+  readonly work?: Work | undefined;
 }
 
 /** A commit that waits for its turn in a store. */
@@ -67,6 +70,8 @@ export interface ListQuery {
   readonly bytesMax: number;
   /** Only documents that a blind index finds, and those that it has no room for. */
   readonly found?: FoundBy | undefined;
+  /** Long work that the list belongs to. */
+  readonly work?: Work | undefined;
 }
 
 /** A document of a page. */

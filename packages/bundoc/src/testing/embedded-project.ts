@@ -9,6 +9,7 @@ import type { FilesEngine } from '../storage/embedded/files-engine.ts';
 import { SEAL_LIMITS, type SealLimits } from '../storage/embedded/seal-budget.ts';
 import { createSealedCache, type SealedCache } from '../storage/embedded/sealed-cache.ts';
 import type { Quota } from '../storage/quota.ts';
+import { type OwnWork, ownWork } from '../work/scheduler.ts';
 import { SimulatedDisk } from './simulated-disk.ts';
 import { type EngineLimits, engineOn, SMALL_LIMITS } from './test-engine.ts';
 
@@ -28,6 +29,7 @@ export class EmbeddedProject {
   readonly sealLimits: SealLimits;
   readonly quota: Quota | undefined;
   readonly #backlogBytesMax: number | undefined;
+  readonly #ownWork: OwnWork;
 
   constructor(
     options: {
@@ -37,10 +39,12 @@ export class EmbeddedProject {
       sealLimits?: SealLimits;
       backlogBytesMax?: number;
       quota?: Quota;
+      ownWork?: OwnWork;
     } = {},
   ) {
     this.#backlogBytesMax = options.backlogBytesMax;
     this.quota = options.quota;
+    this.#ownWork = options.ownWork ?? ownWork('p');
     this.directory = options.directory ?? '/p';
     this.clock = options.clock ?? new FakeClock();
     this.limits = options.limits ?? SMALL_LIMITS;
@@ -91,6 +95,7 @@ export class EmbeddedProject {
       onIntegrityError: (fileName) => this.damaged.push(fileName),
       onFailure: (error) => this.failures.push(error),
       onRotationDue: (version) => this.rotationsDue.push(version),
+      ownWork: this.#ownWork,
       sealLimits: this.sealLimits,
       quota: this.quota,
     });

@@ -7,6 +7,7 @@ import { whereSchema } from '../query/where.ts';
 import { Queries } from '../service/queries.ts';
 import type { DefinedStore } from '../storage/collections/defined-store.ts';
 import { put, remove } from '../storage/conformance.ts';
+import { ownWork } from '../work/scheduler.ts';
 import { type Naive, naiveCompare, naiveMatches, naiveOf, naiveValues } from './naive-query.ts';
 import { documentText, whereText } from './query-arbitraries.ts';
 
@@ -199,7 +200,7 @@ export async function assertQueriesAreRight(
               collection: 'notes',
               where: where.data,
               whereText: one.where,
-              signal: new AbortController().signal,
+              work: ownWork('p')('query'),
               orderBy: [...one.orderBy],
               limit: one.limit,
               bytesMax: 1_000_000,

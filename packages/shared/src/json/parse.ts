@@ -1,7 +1,7 @@
 import { isUtf8 } from 'node:buffer';
 import { AppError } from '../errors.ts';
 import { readJson } from './read.ts';
-import { JSON_DEPTH_MAX, type JsonScan, scanJson } from './scan.ts';
+import { JSON_CONTAINERS_MAX, JSON_DEPTH_MAX, type JsonScan, scanJson } from './scan.ts';
 
 /** JSON text that passed every check of {@link parseJson}. */
 export interface ParsedJson {
@@ -37,7 +37,8 @@ function requireObject(value: unknown): void {
  *
  * @param checkRoot refuses values that the caller has no use for, by throwing.
  * @param depthMax nesting that is accepted: more for what holds documents.
- * @throws AppError `invalid_json`. No part of the text is repeated in the error: it may be a secret.
+ * @throws AppError `invalid_json`; `payload_too_large` for over {@link JSON_CONTAINERS_MAX} objects and arrays. No part
+ * of the text is repeated in the error: it may be a secret.
  */
 export function parseJson(
   bytes: Buffer | undefined,
@@ -50,6 +51,10 @@ export function parseJson(
   if (!isUtf8(bytes)) throw invalid('the text is not valid UTF-8');
   const scan = scanJson(bytes, depthMax);
   if (scan.depth > depthMax) throw invalid(`the text nests deeper than ${depthMax}`);
+  if (scan.containers > JSON_CONTAINERS_MAX)
+    throw new AppError('payload_too_large', {
+      detail: `the text has more than ${JSON_CONTAINERS_MAX} objects and arrays`,
+    });
   const text = bytes.toString('utf8');
   const value = parse(text);
   checkRoot(value);

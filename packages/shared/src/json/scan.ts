@@ -29,10 +29,14 @@ export interface JsonScan extends ObjectMembers {
   readonly hasProtoMember: boolean;
   /** A name is written with an escape, at any depth: `JSON.parse` may misread it, see `read.ts`. */
   readonly hasEscapedName: boolean;
+  /** Objects and arrays, up to the first beyond {@link JSON_CONTAINERS_MAX}, at which the scan ended. */
+  readonly containers: number;
 }
 
 /** Nesting that is accepted; `JSON.parse` overflows the stack some thousands deeper. */
 export const JSON_DEPTH_MAX = 100;
+/** Objects and arrays of one text: an empty one takes 30 times as much memory as its two bytes. */
+export const JSON_CONTAINERS_MAX = 1_000_000;
 
 const QUOTE = 0x22;
 const COMMA = 0x2c;
@@ -66,14 +70,15 @@ class NameSet {
  * names, and where the members of the root object lie.
  *
  * It is no validator. On text that `JSON.parse` refuses, the result is meaningless but the scan ends and throws
- * nothing; it stops at a nesting beyond `depthMax`. So scan first, refuse what is too deep, parse, and only then
- * believe the rest.
+ * nothing; it stops at a nesting beyond `depthMax`, and at too many containers. So scan first, refuse what is beyond
+ * these bounds, parse, and only then believe the rest.
  */
 export function scanJson(bytes: Buffer, depthMax: number = JSON_DEPTH_MAX): JsonScan {
   const members: RootMember[] = [];
   /** One entry for each open container: the names of an object, or undefined for an array. */
   const open: (NameSet | undefined)[] = [];
   let depth = 0;
+  let containers = 0;
   let duplicateName: string | undefined;
   let hasProtoMember = false;
   let hasEscapedName = false;
@@ -83,6 +88,16 @@ export function scanJson(bytes: Buffer, depthMax: number = JSON_DEPTH_MAX): Json
   let memberStart = 0;
   let member: { name: string; nameStart: number } | undefined;
 
+  const found = (): JsonScan => ({
+    bodyStart,
+    bodyEnd,
+    members,
+    depth,
+    duplicateName,
+    hasProtoMember,
+    hasEscapedName,
+    containers,
+  });
   const endMember = (end: number): void => {
     if (member !== undefined) members.push({ ...member, start: memberStart, end });
     member = undefined;
@@ -112,8 +127,7 @@ export function scanJson(bytes: Buffer, depthMax: number = JSON_DEPTH_MAX): Json
         const isObject = bytes[at] === OPEN_BRACE;
         open.push(isObject ? new NameSet() : undefined);
         depth = Math.max(depth, open.length);
-        if (depth > depthMax)
-          return { bodyStart, bodyEnd, members, depth, duplicateName, hasProtoMember, hasEscapedName };
+        if (depth > depthMax || ++containers > JSON_CONTAINERS_MAX) return found();
         nameExpected = isObject;
         if (isObject && open.length === 1) {
           bodyStart = at + 1;
@@ -140,7 +154,7 @@ export function scanJson(bytes: Buffer, depthMax: number = JSON_DEPTH_MAX): Json
       default:
     }
   }
-  return { bodyStart, bodyEnd, members, depth, duplicateName, hasProtoMember, hasEscapedName };
+  return found();
 }
 
 /** Bytes of a string up to which a loop finds its end sooner than a call out of JavaScript: names, and most values. */

@@ -1,8 +1,8 @@
-import { setImmediate } from 'node:timers/promises';
 import type { Clock } from '@bundoc/shared/clock';
 import type { CollectionDefinition, Ttl } from '@bundoc/shared/contract/collections';
 import { hasCode } from '@bundoc/shared/errors';
 import type { DocumentRef } from '../../cipher/stored-text.ts';
+import { type OwnWork, ownWork, type Work } from '../../work/scheduler.ts';
 import type { EngineIndexes } from '../indexes/port.ts';
 import type {
   Change,
@@ -43,13 +43,15 @@ const PASSED_PAGES_MAX = 100;
  *
  * @param beforeExpiring called before a definition gives documents a time to live, which is not made when it
  * rejects.
+ * @param own work of the service itself, for the project.
  */
 export async function openDefinedStore(
   store: ProjectStore,
   clock: Clock,
   beforeExpiring: () => Promise<void> = async () => undefined,
+  own: OwnWork = ownWork(),
 ): Promise<DefinedStore> {
-  const defined = new DefinedStore(store, clock, beforeExpiring);
+  const defined = new DefinedStore(store, clock, beforeExpiring, own);
   if (store.definesNothing !== true) await defined.load();
   return defined;
 }
@@ -64,14 +66,17 @@ export async function openDefinedStore(
 export class DefinedStore implements CollectionStore {
   readonly #store: ProjectStore;
   readonly #clock: Clock;
+  readonly #ownWork: OwnWork;
   readonly #definitions: KnownDefinitions;
   /** Removes expired documents from the storage; they are absent before that, too. */
   readonly expired: ExpirySweep;
-  constructor(store: ProjectStore, clock: Clock, beforeExpiring: () => Promise<void>) {
+
+  constructor(store: ProjectStore, clock: Clock, beforeExpiring: () => Promise<void>, own: OwnWork) {
     this.#store = store;
     this.#clock = clock;
-    this.#definitions = new KnownDefinitions(store, beforeExpiring);
-    this.expired = new ExpirySweep(store, clock, () => this.#definitions.ttls());
+    this.#ownWork = own;
+    this.#definitions = new KnownDefinitions(store, own, beforeExpiring);
+    this.expired = new ExpirySweep(store, clock, own, () => this.#definitions.ttls());
   }
 
   /**
@@ -144,8 +149,10 @@ export class DefinedStore implements CollectionStore {
 
   async commit(writes: readonly Write[], options: CommitOptions = {}): Promise<readonly WriteResult[]> {
     if (!this.#definitions.areNone) {
-      await this.#definitions.requireSchemas(writes);
+      await this.#definitions.requireSchemas(writes, options);
       await this.#removeExpired(writes);
+      if (options.work !== undefined && isLong(writes))
+        await this.#store.indexes?.prepare?.(writes, options.work);
     }
     return this.#store.commit(writes, options);
   }
@@ -153,11 +160,19 @@ export class DefinedStore implements CollectionStore {
   async list(query: ListQuery): Promise<DocumentPage> {
     const ttl = this.#ttlOf(query.collection);
     if (ttl === undefined) return this.#store.list(query);
+    if (query.work !== undefined) return await this.#listAlive(query, ttl, query.work);
+    using work = this.#ownWork('expiry');
+    return await this.#listAlive(query, ttl, work);
+  }
+
+  async #listAlive(query: ListQuery, ttl: Ttl, work: Work): Promise<DocumentPage> {
     const passed = { documents: 0, bytes: 0 };
     for (let after = query.after, pages = 1; ; pages++) {
-      const page = await this.#store.list({ ...query, after });
+      const page = await work.outside(() => this.#store.list({ ...query, after }));
       const documents: ListedDocument[] = [];
       for (const document of page.documents) {
+        const turn = work.pause();
+        if (turn !== undefined) await turn;
         if (this.#isAlive(ttl, document)) documents.push(document);
         else {
           passed.documents++;
@@ -167,10 +182,11 @@ export class DefinedStore implements CollectionStore {
       // So many that have expired are not worth one request: whoever asks goes on, if they still want to.
       const isEnough =
         passed.documents >= PASSED_MAX || passed.bytes >= PASSED_BYTES_MAX || pages >= PASSED_PAGES_MAX;
-      if (documents.length > 0 || page.unreadable.length > 0 || page.next === undefined || isEnough)
+      if (documents.length > 0 || page.unreadable.length > 0 || page.next === undefined || isEnough) {
+        work.leave();
         return { ...page, documents, passed };
+      }
       after = page.next;
-      await setImmediate();
     }
   }
 
@@ -241,6 +257,15 @@ export class DefinedStore implements CollectionStore {
   #isAlive(ttl: Ttl | undefined, { text }: StoredDocument): boolean {
     return ttl === undefined || !isExpired(ttl, text, this.#clock.now());
   }
+}
+
+/** Bytes of documents up to which the keys of a commit are made where it is put in order. */
+const KEYS_AT_ONCE_BYTES = 16_384;
+
+function isLong(writes: readonly Write[]): boolean {
+  let bytes = 0;
+  for (const write of writes) if (write.kind === 'put') bytes += write.content.bytes.length;
+  return bytes > KEYS_AT_ONCE_BYTES;
 }
 
 /** A document that does not open can be replaced and deleted; whether it has expired nobody knows. */

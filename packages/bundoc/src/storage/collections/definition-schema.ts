@@ -1,8 +1,7 @@
 import type { CollectionDefinition } from '@bundoc/shared/contract/collections';
 import { AppError } from '@bundoc/shared/errors';
-import { type DocumentContent, ownContentOf } from '../../cipher/stored-text.ts';
+import type { DocumentContent } from '../../cipher/stored-text.ts';
 import { isObject, readValue } from '../../query/value.ts';
-import type { StoredDocument } from '../port.ts';
 import { placeOfInexact, readForSchema } from './exact-numbers.ts';
 import {
   compileSchema,
@@ -22,19 +21,8 @@ export function checkOf(schema: Schema): ContentCheck {
   return contentCheckOf(compileSchema(schema));
 }
 
-function contentCheckOf(check: SchemaCheck): ContentCheck {
+export function contentCheckOf(check: SchemaCheck): ContentCheck {
   return ({ bytes }) => check(readForSchema(`{${bytes.toString()}}`));
-}
-
-/** @throws AppError `invalid_request` for a definition whose schema is not accepted. */
-export function requireAcceptable(definition: CollectionDefinition): void {
-  acceptedCheckOf(definition);
-}
-
-/** @throws AppError as {@link requireAcceptable}. */
-export function acceptedCheckOf({ schema }: CollectionDefinition): ContentCheck | undefined {
-  if (schema === undefined) return undefined;
-  return contentCheckOf(acceptSchema(schema));
 }
 
 /**
@@ -54,24 +42,22 @@ export function requireExactNumbers(definition: string): void {
 
 /** Compiles a schema that somebody wants to define. @throws AppError `invalid_request`. */
 export function acceptSchema(schema: Schema): SchemaCheck {
-  requireKeywords(schema);
-  const check = compileSchema(schema);
-  requireFewAlternatives(schema);
-  // Another one: what only few documents need is not kept compiled for all of them.
-  requireRunnable(compileSchema(schema));
-  return check;
+  const steps = acceptSchemaSteps(schema);
+  for (;;) {
+    const step = steps.next();
+    if (step.done === true) return step.value;
+  }
 }
 
-/**
- * Makes what tells whether a definition's schema would refuse a document. To be made once for many: to compile a schema takes far longer
- * than to check a document.
- *
- * @throws AppError `invalid_request` for a schema that is not accepted.
- */
-export function refusalOf(definition: CollectionDefinition): (document: StoredDocument) => boolean {
-  const check = definition.schema && checkOf(definition.schema);
-  return ({ text, metadata }) => {
-    const content = ownContentOf(text, { collection: metadata._collection, id: metadata._id });
-    return check !== undefined && check(content).length > 0;
-  };
+/** {@link acceptSchema}, with a step for each compilation. */
+export function* acceptSchemaSteps(schema: Schema): Generator<void, SchemaCheck, void> {
+  requireKeywords(schema);
+  const check = compileSchema(schema);
+  yield;
+  requireFewAlternatives(schema);
+  // Another one: what only few documents need is not kept compiled for all of them.
+  const other = compileSchema(schema);
+  yield;
+  requireRunnable(other);
+  return check;
 }

@@ -1,5 +1,6 @@
 import { FakeClock } from '@bundoc/shared/testing/fake-clock';
 import { describe, expect, it } from 'vitest';
+import { ownWork } from '../../work/scheduler.ts';
 import type { DocumentPage, ListedDocument, ListQuery, Write } from '../port.ts';
 import { ExpirySweep } from './expiry-sweep.ts';
 
@@ -26,7 +27,9 @@ function start(pages: Readonly<Record<string, string>>) {
       return [];
     },
   };
-  const sweep = new ExpirySweep(store, clock, () => Object.keys(pages).map((name) => [name, TTL]));
+  const sweep = new ExpirySweep(store, clock, ownWork('p'), () =>
+    Object.keys(pages).map((name) => [name, TTL]),
+  );
   return { sweep, looked: () => looked.splice(0), removed };
 }
 

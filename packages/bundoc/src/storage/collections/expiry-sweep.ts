@@ -1,7 +1,7 @@
-import { setImmediate } from 'node:timers/promises';
 import type { Clock } from '@bundoc/shared/clock';
 import type { Ttl } from '@bundoc/shared/contract/collections';
-import type { Position, ProjectStore } from '../port.ts';
+import type { OwnWork } from '../../work/scheduler.ts';
+import type { ListedDocument, Position, ProjectStore } from '../port.ts';
 import { isExpired } from './expiry.ts';
 import { removeStates } from './remove-states.ts';
 
@@ -26,6 +26,7 @@ interface SweptPage {
 export class ExpirySweep {
   readonly #store: Pick<ProjectStore, 'list' | 'commit'>;
   readonly #clock: Clock;
+  readonly #ownWork: OwnWork;
   readonly #ttls: () => Iterable<readonly [collection: string, ttl: Ttl]>;
   /** Where rounds go on, by collection; absent at its beginning. */
   readonly #reached = new Map<string, Position>();
@@ -34,10 +35,12 @@ export class ExpirySweep {
   constructor(
     store: Pick<ProjectStore, 'list' | 'commit'>,
     clock: Clock,
+    own: OwnWork,
     ttls: () => Iterable<readonly [collection: string, ttl: Ttl]>,
   ) {
     this.#store = store;
     this.#clock = clock;
+    this.#ownWork = own;
     this.#ttls = ttls;
   }
 
@@ -98,17 +101,23 @@ export class ExpirySweep {
     from: Position,
     mayGoOn: (last: SweptPage | undefined) => boolean,
   ): Promise<{ removed: number; next: Position | undefined }> {
+    using work = this.#ownWork('expiry');
     let removed = 0;
     let next: Position | undefined = from;
     for (let last: SweptPage | undefined; next !== undefined && mayGoOn(last); removed += last.removed) {
-      const page = await this.#store.list({ collection, after: next, ...PAGE });
-      const expired = page.documents.filter(({ text }) => isExpired(ttl, text, this.#clock.now()));
+      const after: Position = next;
+      const page = await work.outside(() => this.#store.list({ collection, after, ...PAGE }));
+      const expired: ListedDocument[] = [];
+      for (const document of page.documents) {
+        const turn = work.pause();
+        if (turn !== undefined) await turn;
+        if (isExpired(ttl, document.text, this.#clock.now())) expired.push(document);
+      }
       last = {
         looked: page.documents.length + page.unreadable.length,
-        removed: await removeStates(this.#store, expired),
+        removed: await work.outside(() => removeStates(this.#store, expired)),
       };
       next = page.next;
-      await setImmediate();
     }
     return { removed, next };
   }

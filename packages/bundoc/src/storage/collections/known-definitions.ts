@@ -1,8 +1,10 @@
 import type { CollectionDefinition, Ttl } from '@bundoc/shared/contract/collections';
+import type { FieldFault } from '@bundoc/shared/contract/problem';
 import { AppError, hasCode } from '@bundoc/shared/errors';
 import { LRUCache } from 'lru-cache';
-import { LongWork } from '../../long-work.ts';
+import type { DocumentContent } from '../../cipher/stored-text.ts';
 import { Turns } from '../../turns.ts';
+import type { OwnWork, Work } from '../../work/scheduler.ts';
 import type { IndexSpec } from '../indexes/port.ts';
 import type {
   CommitOptions,
@@ -21,8 +23,8 @@ import {
   readDefinition,
   type StoredDefinition,
 } from './definition.ts';
-import { acceptedCheckOf, type ContentCheck, checkOf } from './definition-schema.ts';
 import { digestOfRevs, NO_DEFINITIONS } from './definitions-state.ts';
+import { acceptInTurns, type CheckInTurns, checkInTurnsOf } from './schema-checks.ts';
 
 /**
  * Characters of the schemas that a project keeps compiled. Compiled ones take some forty times as much, and a project may have a thousand of
@@ -41,6 +43,7 @@ const DEFINITION_PAGE = { limit: 100, bytesMax: 8_388_608 };
  */
 export class KnownDefinitions {
   readonly #store: ProjectStore;
+  readonly #ownWork: OwnWork;
   readonly #beforeExpiring: () => Promise<void>;
   readonly #known = new Map<string, StoredDefinition>();
   /** Collections whose definition does not open: nobody knows what holds for them. */
@@ -49,7 +52,7 @@ export class KnownDefinitions {
   #unnamed: ReadonlySet<string> = new Set();
   readonly #defining = new Turns();
   /** Each compiled by the first write that it concerns: a large one takes a good part of a second. */
-  readonly #checks = new LRUCache<StoredDefinition, ContentCheck>({
+  readonly #checks = new LRUCache<StoredDefinition, CheckInTurns>({
     maxSize: COMPILED_LENGTH_MAX,
     sizeCalculation: (_check, { definition }) => JSON.stringify(definition.schema).length,
   });
@@ -60,8 +63,9 @@ export class KnownDefinitions {
   #digest: string | undefined = NO_DEFINITIONS;
 
   /** @param beforeExpiring called before a definition gives documents a time to live, which is not made when it rejects. */
-  constructor(store: ProjectStore, beforeExpiring: () => Promise<void>) {
+  constructor(store: ProjectStore, ownWork: OwnWork, beforeExpiring: () => Promise<void>) {
     this.#store = store;
+    this.#ownWork = ownWork;
     this.#beforeExpiring = beforeExpiring;
   }
 
@@ -140,20 +144,42 @@ export class KnownDefinitions {
   }
 
   /** Others are served in between: the check of one document may take a good part of a second. @throws AppError `schema_violation`. */
-  async requireSchemas(writes: readonly Write[]): Promise<void> {
-    const work = new LongWork();
+  async requireSchemas(writes: readonly Write[], { work }: CommitOptions): Promise<void> {
+    if (work !== undefined) return await this.#requireSchemas(writes, work);
+    using own = this.#ownWork('write');
+    await this.#requireSchemas(writes, own);
+  }
+
+  async #requireSchemas(writes: readonly Write[], work: Work): Promise<void> {
     for (const write of writes) {
-      await work.pause();
-      this.#requireSchema(write);
+      if (write.kind === 'delete' || this.of(write.ref.collection)?.definition.schema === undefined) continue;
+      const turn = work.pause();
+      if (turn !== undefined) await turn;
+      const errors = await this.#faultsOf(write.ref.collection, write.content, work);
+      if (errors.length > 0) throw new AppError('schema_violation', { errors });
+    }
+    work.leave();
+  }
+
+  /** @throws AppError `integrity_error` for a schema that was accepted once and is not any more: nobody knows what holds then. */
+  async #faultsOf(collection: string, content: DocumentContent, work: Work): Promise<readonly FieldFault[]> {
+    try {
+      const faults = this.#checkOf(collection)?.(content, work) ?? [];
+      return faults instanceof Promise ? await faults : faults;
+    } catch (error) {
+      if (!hasCode(error, 'invalid_request')) throw error;
+      this.#damaged.add(collection);
+      throw new AppError('integrity_error', { cause: error });
     }
   }
 
-  #requireSchema(write: Write): void {
-    if (write.kind === 'delete') return;
-    const check = this.#checkOf(write.ref.collection);
-    if (check === undefined) return;
-    const errors = check(write.content);
-    if (errors.length > 0) throw new AppError('schema_violation', { errors });
+  async #accept(
+    definition: CollectionDefinition,
+    { work }: CommitOptions,
+  ): Promise<CheckInTurns | undefined> {
+    if (work !== undefined) return await acceptInTurns(definition, work);
+    using own = this.#ownWork('definition');
+    return await acceptInTurns(definition, own);
   }
 
   /** Whether the definition of this collection is among those of which it cannot be seen whose they are. */
@@ -233,7 +259,7 @@ export class KnownDefinitions {
       throw new AppError('invalid_request', {
         detail: `a project has at most ${DEFINITIONS_MAX} definitions`,
       });
-    const check = acceptedCheckOf(definition);
+    const check = await this.#accept(definition, options);
     const kept = this.#store.indexes?.areBlind === true ? withTokens(definition) : definition;
     const content = contentOfDefinition(kept);
     if (definition.ttl !== undefined) await this.#beforeExpiring();
@@ -247,20 +273,13 @@ export class KnownDefinitions {
     return { created: result.created, rev };
   }
 
-  /** @throws AppError `integrity_error` for a schema that was accepted once and is not any more: nobody knows what holds then. */
-  #checkOf(collection: string): ContentCheck | undefined {
+  /** @throws AppError `invalid_request` for a schema that is not accepted any more. */
+  #checkOf(collection: string): CheckInTurns | undefined {
     const known = this.of(collection);
     if (known?.definition.schema === undefined) return undefined;
-    const kept = this.#checks.get(known);
-    if (kept !== undefined) return kept;
-    try {
-      const check = checkOf(known.definition.schema);
-      this.#checks.set(known, check);
-      return check;
-    } catch (error) {
-      this.#damaged.add(collection);
-      throw new AppError('integrity_error', { cause: error });
-    }
+    const check = this.#checks.get(known) ?? checkInTurnsOf(known.definition.schema);
+    this.#checks.set(known, check);
+    return check;
   }
 }
 

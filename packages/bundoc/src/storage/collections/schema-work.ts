@@ -161,3 +161,22 @@ export function resolvePointer(schema: unknown, pointer: string): unknown {
   }
   return node;
 }
+
+/**
+ * Values in a schema, those that its references lead to counted each time; counting ends beyond `max`.
+ *
+ * @param schema may be anything: its references need not end.
+ */
+export function valuesOfSchema(schema: Readonly<Record<string, unknown>>, max: number): number {
+  let count = 0;
+  const visit = (node: unknown): void => {
+    if (++count > max || typeof node !== 'object' || node === null) return;
+    for (const [name, member] of Object.entries(node)) {
+      if (name === '$ref' && typeof member === 'string') visit(resolvePointer(schema, member));
+      else visit(member);
+      if (count > max) return;
+    }
+  };
+  visit(schema);
+  return count;
+}

@@ -6,6 +6,7 @@ import { AppError, hasCode } from '@bundoc/shared/errors';
 import type { ProjectCipher } from '../../cipher/project-cipher.ts';
 import { isSamePlace, type Place } from '../../engine/files/log/layout.ts';
 import type { LogMark } from '../../engine/files/log/log-api.ts';
+import type { OwnWork } from '../../work/scheduler.ts';
 import type { MemoryIndex } from '../indexes/memory-index.ts';
 import { TOMBSTONE_TTL_MS } from '../port.ts';
 import type { Catalog } from './catalog.ts';
@@ -33,6 +34,8 @@ export interface CheckpointSource {
   readonly catalog: Catalog;
   readonly usedKeys: UsedKeys;
   readonly failed: boolean;
+  /** Work of the service itself for the project. */
+  readonly ownWork: OwnWork;
   /** All indexes; undefined while some are being built. */
   readonly wholeIndexes: readonly (readonly [string, MemoryIndex])[] | undefined;
   readonly indexBuilds: number;
@@ -138,7 +141,8 @@ function begin(source: CheckpointSource, clock: Clock, force: boolean): Step | u
   if (isCovered && purged === 0 && !force) return undefined;
   const covered = mark?.place ?? before;
   const head = source.snapshotHead(covered);
-  const snapshot = encodeSnapshot(source.project, source.cipher, head, source.usedKeys, source.catalog);
+  const { project, cipher, usedKeys, catalog, ownWork } = source;
+  const snapshot = encodeSnapshot(project, cipher, head, usedKeys, catalog, ownWork);
   return { source, mark, covered, snapshot, lastSeq: head.lastSeq };
 }
 
@@ -242,14 +246,14 @@ async function replaceTogether(
  * former file stays, which names its position. A full disk is no failure: the file only saves time.
  */
 async function storeIndexes(source: CheckpointSource, { disk, tmp }: CheckpointPorts): Promise<void> {
-  const { directory, cipher, project, wholeIndexes: whole, indexState, catalog } = source;
+  const { directory, cipher, project, wholeIndexes: whole, indexState, catalog, ownWork } = source;
   if (whole === undefined) return;
   const path = join(directory, INDEX_FILE);
   const { lastSeq } = catalog;
   const state = `${lastSeq} ${cipher.version} ${source.indexBuilds}`;
   if (state === indexState.writtenFrom) return;
   if (whole.length > 0)
-    await replaceFile(disk, tmp, path, encodeIndexes(project, cipher, lastSeq, whole)).catch(
+    await replaceFile(disk, tmp, path, encodeIndexes(project, cipher, lastSeq, whole, ownWork)).catch(
       (error: unknown) => {
         if (!hasCode(error, 'disk_full')) throw error;
       },

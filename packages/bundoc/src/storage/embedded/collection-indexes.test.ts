@@ -2,6 +2,8 @@ import { afterEach, describe, expect, it, vi } from 'vitest';
 import { encodeKeyPart } from '../../query/key.ts';
 import { EmbeddedProject } from '../../testing/embedded-project.ts';
 import type { SimulatedDisk } from '../../testing/simulated-disk.ts';
+import { SlowSteps } from '../../testing/slow-steps.ts';
+import { Scheduler } from '../../work/scheduler.ts';
 import { type DefinedStore, openDefinedStore } from '../collections/defined-store.ts';
 import { commitOne, put, remove } from '../conformance.ts';
 import { describeIndexes } from '../indexes/conformance.ts';
@@ -112,5 +114,47 @@ describe('what is kept of indexes', () => {
     await store.define('notes', undefined, NONE);
     await store.checkpoint();
     expect(file(disk)).toBeUndefined();
+  });
+});
+
+describe('the keys of a long commit', () => {
+  const indexOn = (...fields: string[]) => ({
+    indexes: fields.map((field) => ({ fields: [field], unique: field === 'email' })),
+  });
+  const pad = 'x'.repeat(100_000);
+  const long = (id: string, email: string) =>
+    put(id, `{"email":"${email}","g":["${email}","h"],"pad":"${pad}"}`);
+
+  it('are made before it is put in order, with others served in between, also of a large document', async () => {
+    const { store } = await start();
+    await store.define('notes', indexOn('email', 'g'), NONE);
+    await using scheduler = new Scheduler();
+    using work = scheduler.work({ subject: 's', project: 'p' }, 'batch');
+    await store.commit([long('a', 'one'), long('b', 'two')], { work });
+    expect(scheduler.usedS('batch')).toBeGreaterThan(0);
+    expect([idsAt(store, 'email', 'two'), idsAt(store, 'g', 'one'), idsAt(store, 'g', 'h')]).toEqual([
+      ['b'],
+      ['a'],
+      ['a', 'b'],
+    ]);
+    await expect(store.commit([long('c', 'three'), long('d', 'one')], { work })).rejects.toMatchObject(
+      violation,
+    );
+    await store.commit([long('a', 'three'), remove('b'), put('c', '{"email":"two"}')], { work });
+    expect(['one', 'two', 'three'].map((email) => idsAt(store, 'email', email))).toEqual([[], ['c'], ['a']]);
+  });
+
+  it('are those of the indexes that there are when it is put in order', async () => {
+    const { store } = await start();
+    await store.define('notes', indexOn('g'), NONE);
+    const steps = new SlowSteps();
+    await using _scheduler = steps.scheduler;
+    using work = steps.work('batch');
+    const committing = store.commit([long('a', 'one'), long('b', 'two')], { work });
+    await store.define('notes', indexOn('email'), NONE);
+    await committing;
+    await store.indexes?.built();
+    expect([idsAt(store, 'email', 'two'), idsAt(store, 'g', 'h')]).toEqual([['b'], undefined]);
+    await expect(commitOne(store, put('c', '{"email":"one"}'))).rejects.toMatchObject(violation);
   });
 });

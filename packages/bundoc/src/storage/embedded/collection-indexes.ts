@@ -1,7 +1,8 @@
-import { setImmediate } from 'node:timers/promises';
 import { hasCode } from '@bundoc/shared/errors';
-import type { DocumentRef } from '../../cipher/stored-text.ts';
+import type { DocumentContent, DocumentRef } from '../../cipher/stored-text.ts';
+import { TREE_BYTES_MAX } from '../../patch/read-patch.ts';
 import { readValue } from '../../query/value.ts';
+import type { OwnWork, Work } from '../../work/scheduler.ts';
 import type { IndexKeys } from '../indexes/index-keys.ts';
 import { MemoryIndex } from '../indexes/memory-index.ts';
 import {
@@ -17,7 +18,7 @@ import {
   type UsableIndex,
 } from '../indexes/port.ts';
 import { type UniquenessOfCommit, UniquenessOfGroup } from '../indexes/uniqueness.ts';
-import type { DocumentPage, ListQuery, StoredDocument } from '../port.ts';
+import type { DocumentPage, ListQuery, StoredDocument, Write } from '../port.ts';
 import type { StoredIndex, StoredIndexes } from './index-file.ts';
 import type { DocumentState } from './record.ts';
 
@@ -43,8 +44,6 @@ export interface IndexedDocuments {
 }
 
 const NO_KEYS: IndexKeys = { keys: [], complete: [], tooMany: false };
-/** Stored entries that are taken over before other work gets its turn. */
-const RESTORED_TOGETHER = 2_000;
 const BUILD_PAGE = { limit: 200, bytesMax: 1_048_576 };
 
 interface Indexed {
@@ -62,6 +61,9 @@ export class CollectionIndexes implements EngineIndexes {
   readonly #documents: IndexedDocuments;
   readonly #indexed = new Map<string, Indexed>();
   readonly #onFailure: (error: unknown) => void;
+  readonly #ownWork: OwnWork;
+  /** Keys that were made before their commit was put in order, of the indexes as they were then. */
+  readonly #prepared = new WeakMap<DocumentContent, { readonly of: Indexed; readonly keys: DocumentKeys }>();
   /**
    * Collections of whose unique indexes nobody knows yet what they keep apart: they were whole before the
    * store was opened.
@@ -77,7 +79,9 @@ export class CollectionIndexes implements EngineIndexes {
     documents: IndexedDocuments,
     stored: StoredIndexes | undefined,
     onFailure: (error: unknown) => void,
+    own: OwnWork,
   ) {
+    this.#ownWork = own;
     this.#stored = stored;
     this.#documents = documents;
     this.#onFailure = onFailure;
@@ -150,10 +154,27 @@ export class CollectionIndexes implements EngineIndexes {
     return this.#builds;
   }
 
-  /** A document's keys; undefined for a collection without indexes. @param text of the stored document. */
-  keysOf(collection: string, text: Buffer): DocumentKeys | undefined {
+  async prepare(writes: readonly Write[], work: Work): Promise<void> {
+    for (const write of writes) {
+      const of = this.#indexed.get(write.ref.collection);
+      if (write.kind === 'delete' || of === undefined || !of.indexes.every(isOfOwnMembers)) continue;
+      const keys = await keysInTurns(of.indexes, [OPEN_BRACE, write.content.bytes, CLOSE_BRACE], work);
+      this.#prepared.set(write.content, { of, keys });
+    }
+    work.leave();
+  }
+
+  /**
+   * A document's keys; undefined for a collection without indexes.
+   *
+   * @param text of the stored document.
+   * @param content that it was made of: its keys may have been prepared.
+   */
+  keysOf(collection: string, text: Buffer, content: DocumentContent): DocumentKeys | undefined {
     const indexed = this.#indexed.get(collection);
     if (indexed === undefined) return undefined;
+    const prepared = this.#prepared.get(content);
+    if (prepared?.of === indexed) return prepared.keys;
     const value = readValue(text.toString());
     return new Map(indexed.indexes.map((index) => [index, index.keysFor(value)]));
   }
@@ -215,24 +236,25 @@ export class CollectionIndexes implements EngineIndexes {
     if (wasDefined && (await this.#restore(collection, indexed))) return;
     const documents = this.#documents;
     const { building } = indexed;
+    using work = this.#ownWork('index');
     let done = 0;
     const isOver = () => this.#stopped || this.#indexed.get(collection) !== indexed;
     for (let after: number | undefined = 0; after !== undefined; ) {
       if (isOver()) return;
-      const page: DocumentPage = await documents.list({ collection, after, ...BUILD_PAGE });
-      if (isOver()) return;
+      const query = { collection, after, ...BUILD_PAGE };
+      const page: DocumentPage = await work.outside(() => documents.list(query));
       for (const { metadata, text, position } of page.documents) {
         const id = metadata._id;
+        const keys = await keysInTurns(building, [text], work);
+        if (isOver()) return;
         // Whatever has changed since was put in by its commit.
         if (documents.revOf({ collection, id }) !== metadata._rev) continue;
-        const value = readValue(text.toString());
-        for (const index of building) if (!index.has(id)) index.put(id, position, index.keysFor(value));
+        for (const [index, made] of keys) if (!index.has(id)) index.put(id, position, made);
       }
       done += page.documents.length;
       const total = Math.max(done, documents.countOf(collection));
       for (const index of building) index.progress = { state: 'building', indexed: done, total };
       after = page.next;
-      await setImmediate();
     }
     this.#finish(collection, indexed);
   }
@@ -260,10 +282,12 @@ export class CollectionIndexes implements EngineIndexes {
     ]);
     if (!pairs.every(([, from]) => from !== undefined)) return false;
     const isOver = () => this.#stopped || this.#indexed.get(collection) !== indexed;
+    using work = this.#ownWork('index');
     for (const [index, from] of pairs)
-      for (const [at, { id, position, keys }] of (from as StoredIndex).documents.entries()) {
-        if (at % RESTORED_TOGETHER === RESTORED_TOGETHER - 1) {
-          await setImmediate();
+      for (const { id, position, keys } of (from as StoredIndex).documents) {
+        const turn = work.pause();
+        if (turn !== undefined) {
+          await turn;
           if (isOver()) return true;
         }
         const seq = documents.seqOf({ collection, id });
@@ -271,18 +295,44 @@ export class CollectionIndexes implements EngineIndexes {
       }
     const changed = [...documents.changedSince(stored.asOf)].filter((ref) => ref.collection === collection);
     for (const ref of changed) {
-      const document = await documents.get(ref).catch(ignoreDamage);
+      const document = await work.outside(() => documents.get(ref).catch(ignoreDamage));
+      const keys = document && (await keysInTurns(indexed.building, [document.text], work));
       if (isOver()) return true;
       const position = documents.positionOf(ref);
-      if (document === undefined || position === undefined) continue;
-      if (documents.revOf(ref) !== document.metadata._rev) continue;
-      const value = readValue(document.text.toString());
-      for (const index of indexed.building)
-        if (!index.has(ref.id)) index.put(ref.id, position, index.keysFor(value));
+      if (keys === undefined || position === undefined) continue;
+      if (documents.revOf(ref) !== document?.metadata._rev) continue;
+      for (const [index, made] of keys) if (!index.has(ref.id)) index.put(ref.id, position, made);
     }
     this.#finish(collection, indexed);
     return true;
   }
+}
+
+const OPEN_BRACE = Buffer.from('{');
+const CLOSE_BRACE = Buffer.from('}');
+
+/** Its fields are members of the client, whose values are known before the commit. */
+function isOfOwnMembers({ spec }: MemoryIndex): boolean {
+  return spec.fields.every((field) => !field.startsWith('_'));
+}
+
+/** A document's keys, with others served before; of a large document they are made in another thread. @param text in pieces. */
+async function keysInTurns(
+  indexes: readonly MemoryIndex[],
+  text: readonly Buffer[],
+  work: Work,
+): Promise<ReadonlyMap<MemoryIndex, IndexKeys>> {
+  const turn = work.pause();
+  if (turn !== undefined) await turn;
+  const [only] = text;
+  const bytes = text.length === 1 && only !== undefined ? only : Buffer.concat(text);
+  if (bytes.length <= TREE_BYTES_MAX) {
+    const value = readValue(bytes.toString());
+    return new Map(indexes.map((index) => [index, index.keysFor(value)]));
+  }
+  const fields = indexes.map(({ spec }) => spec.fields);
+  const keys = await work.elsewhere('indexKeys', { bytes, fields });
+  return new Map(indexes.map((index, at) => [index, keys[at] ?? NO_KEYS]));
 }
 
 /** A document that does not open is in no index. Reading it reports the damage. */

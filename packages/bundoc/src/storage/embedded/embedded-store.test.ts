@@ -7,6 +7,7 @@ import { FakeClock } from '@bundoc/shared/testing/fake-clock';
 import { afterAll, describe, expect, it } from 'vitest';
 import { EmbeddedProject } from '../../testing/embedded-project.ts';
 import type { SimulatedDisk } from '../../testing/simulated-disk.ts';
+import { SlowSteps } from '../../testing/slow-steps.ts';
 import { SMALL_LIMITS } from '../../testing/test-engine.ts';
 import { commitOne, describeProjectStore, put, ref, remove } from '../conformance.ts';
 import { COMMITS_WAITING_MAX, TOMBSTONE_TTL_MS } from '../port.ts';
@@ -464,7 +465,8 @@ describe('a snapshot that is taken while commits go on', () => {
 
   /** @param end when the process dies: at this line of the disk's trace, or after the checkpoint. */
   async function history(end: { line: RegExp; when: 'before' | 'after' } | undefined) {
-    const project = new EmbeddedProject({ limits, backlogBytesMax: 1e9 });
+    const { own: ownWork } = new SlowSteps();
+    const project = new EmbeddedProject({ limits, backlogBytesMax: 1e9, ownWork });
     const disk = EmbeddedProject.disk();
     await project.create(disk);
     const store = await project.open(disk);
@@ -474,6 +476,10 @@ describe('a snapshot that is taken while commits go on', () => {
       const results = await store.commit(batch);
       for (const [n, { metadata }] of results.entries()) model.set(idOf(from + n), metadata?._rev);
     }
+    // So that the one below is not one that is under way already.
+    await store.checkpoint();
+    const [changed] = await store.commit([put(idOf(0), '{"v":0}')]);
+    model.set(idOf(0), changed?.metadata?._rev);
     if (end !== undefined) disk.failAtLine(end.line, end.when);
     let running = true;
     let commits = 0;

@@ -4,6 +4,7 @@ import type { DocumentRef } from '../../cipher/stored-text.ts';
 import type { Place } from '../../engine/files/log/layout.ts';
 import type { AttachedHandle, LogMark, PartSource, TakenPart } from '../../engine/files/log/log-api.ts';
 import type { PartKeys } from '../../engine/files/log/part-seal.ts';
+import { type OwnWork, ownWork } from '../../work/scheduler.ts';
 import { ChangeWaiters } from '../change-waiters.ts';
 import type { EngineIndexes } from '../indexes/port.ts';
 import {
@@ -57,6 +58,8 @@ export interface EmbeddedStoreOptions extends ReaderOptions {
   readonly onRotationDue: (version: number) => void;
   readonly sealLimits: SealLimits;
   readonly quota?: Quota | undefined;
+  /** Work of the service itself for the project; by itself when it is absent. */
+  readonly ownWork?: OwnWork;
 }
 
 /**
@@ -119,6 +122,7 @@ export class EmbeddedStore implements ProjectStore, PartSource, CheckpointSource
   #waiting: Waiting[] = [];
   readonly #preparer: GroupPreparer;
   readonly #indexes: CollectionIndexes;
+  readonly ownWork: OwnWork;
   readonly #reader: Reader;
   readonly #waiters = new ChangeWaiters();
   /** Resolved when no commit waits or is being written. */
@@ -147,6 +151,7 @@ export class EmbeddedStore implements ProjectStore, PartSource, CheckpointSource
     this.#versions = parts.versions;
     const { catalog, files } = parts;
     this.#reader = new Reader(options, catalog, files);
+    this.ownWork = options.ownWork ?? ownWork(options.project);
     this.#indexes = new CollectionIndexes(
       {
         list: (query) => this.list(query),
@@ -160,6 +165,7 @@ export class EmbeddedStore implements ProjectStore, PartSource, CheckpointSource
       },
       parts.indexes,
       (error) => this.#options.onIndexFailure?.(error),
+      this.ownWork,
     );
     this.indexState = { isThere: parts.indexes !== undefined, writtenFrom: undefined };
     const { cipher, clock, quota } = options;

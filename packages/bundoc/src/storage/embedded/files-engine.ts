@@ -1,5 +1,6 @@
 import { join } from 'node:path';
 import { type Clock, systemClock } from '@bundoc/shared/clock';
+import { currentShare } from '@bundoc/shared/shares/current-share';
 import type { Place } from '../../engine/files/log/layout.ts';
 import { Log } from '../../engine/files/log/log.ts';
 import type { AttachedHandle, LogLimits, LogStats, PartSource } from '../../engine/files/log/log-api.ts';
@@ -114,6 +115,7 @@ export class FilesEngine implements EnginePort, LogOfProjects, AsyncDisposable {
       disk: logDisk,
       directory: join(dataDir, LOG_FOLDER),
       ...{ storageId, mustExist, limits: logLimits },
+      writer: () => currentShare().subject,
       ...(options.clock === undefined ? {} : { clock: options.clock }),
       ...(options.beforeSegment === undefined ? {} : { beforeSegment: options.beforeSegment }),
       observer: { ...observer, onPressure: (handle) => engine?.freeSegments(handle) },

@@ -236,7 +236,7 @@ export class GroupPreparer {
       _updated: timeOf(nowMs),
     };
     const text = composeStoredText(metadata, write.content);
-    const indexing = { text, keys: this.#indexes.keysOf(write.ref.collection, text) };
+    const indexing = { text, keys: this.#indexes.keysOf(write.ref.collection, text, write.content) };
     const change = this.#seal(writer, common, name, text, indexing);
     return { change, result: { created: living === undefined, metadata } };
   }

@@ -1,7 +1,7 @@
 import { randomBytes } from 'node:crypto';
-import { setImmediate } from 'node:timers/promises';
 import { aadOf, OpenError, open, SEAL_OVERHEAD_BYTES, seal } from '@bundoc/shared/aead';
 import type { ProjectCipher } from '../../cipher/project-cipher.ts';
+import { type OwnWork, ownWork } from '../../work/scheduler.ts';
 import type { IndexedDocument, MemoryIndex } from '../indexes/memory-index.ts';
 import type { IndexSpec } from '../indexes/port.ts';
 import { ByteReader, ByteWriter } from './bytes.ts';
@@ -40,7 +40,9 @@ export async function* encodeIndexes(
   cipher: ProjectCipher,
   asOf: number,
   indexes: Iterable<readonly [string, MemoryIndex]>,
+  own: OwnWork = ownWork(project),
 ): AsyncGenerator<Buffer> {
+  using work = own('index');
   const id = randomBytes(ID_BYTES);
   const key = cipher.indexesKey(cipher.version, id);
   if (key === undefined) throw new Error('the current key version has no key');
@@ -51,24 +53,28 @@ export async function* encodeIndexes(
   yield head;
   let chunk = 0;
   let writer = new ByteWriter(CHUNK_BYTES + 2_048).u48(asOf);
-  const sealChunk = async (last: boolean): Promise<Buffer> => {
+  const sealChunk = (last: boolean): Buffer => {
     const sealed = seal(key, writer.finish(), chunkAad(project, id, chunk++, last));
     const length = Buffer.alloc(4);
     length.writeUInt32BE(sealed.length);
     writer = new ByteWriter(CHUNK_BYTES + 2_048);
-    await setImmediate();
-    return Buffer.concat([length, sealed]);
+    const piece = Buffer.concat([length, sealed]);
+    work.leave();
+    return piece;
   };
   for (const [collection, index] of indexes) {
     writer.u8(INDEX).text(collection).text(index.spec.name).u8(Number(index.spec.unique));
     writer.u8(index.spec.fields.length);
     for (const field of index.spec.fields) writer.text(field);
     for (const document of index.documents()) {
+      const turn = work.pause();
+      if (turn !== undefined) await turn;
       writeDocument(writer, document);
-      if (writer.length >= CHUNK_BYTES) yield await sealChunk(false);
+      if (writer.length >= CHUNK_BYTES) yield sealChunk(false);
     }
   }
-  yield await sealChunk(true);
+  await work.pause();
+  yield sealChunk(true);
 }
 
 function writeDocument(writer: ByteWriter, { id, position, keys }: IndexedDocument): void {

@@ -1,5 +1,4 @@
 import { hash, type KeyObject, randomBytes } from 'node:crypto';
-import { setImmediate } from 'node:timers/promises';
 import { aadOf, OpenError, open, SEAL_OVERHEAD_BYTES, seal } from '@bundoc/shared/aead';
 import {
   type CatalogHead,
@@ -7,6 +6,7 @@ import {
   encodeCatalogHead,
   parseCatalogHead,
 } from '@bundoc/shared/contract/catalog-head';
+import { type OwnWork, ownWork } from '../../work/scheduler.ts';
 import { ByteReader, ByteWriter } from './bytes.ts';
 import type { Catalog } from './catalog.ts';
 import {
@@ -45,7 +45,7 @@ export interface SnapshotKeys {
 }
 
 const ID_BYTES = 16;
-/** Plaintext bytes after which a chunk is sealed; between chunks other work gets its turn. */
+/** Plaintext bytes after which a chunk is sealed; between chunks others get their turn. */
 const CHUNK_BYTES = 262_144;
 
 /**
@@ -62,13 +62,14 @@ export function encodeSnapshot(
   head: SnapshotHead,
   usedKeys: Iterable<UsedKey>,
   catalog: Catalog,
+  own: OwnWork = ownWork(project),
 ): AsyncGenerator<Buffer> {
   const id = randomBytes(ID_BYTES);
   const key = keys.snapshotKey(keys.version, id);
   if (key === undefined) throw new CatalogDamaged('the current key version has no key');
   // In the caller's turn, so that the counts are of the moment of `head`.
   const clear = encodeCatalogHead({ ...head, ...sizeOf(catalog), keyVersion: keys.version, id });
-  return piecesOf(project, key, clear, head, usedKeys, catalog);
+  return piecesOf(project, key, clear, head, usedKeys, catalog, own);
 }
 
 async function* piecesOf(
@@ -78,34 +79,39 @@ async function* piecesOf(
   head: SnapshotHead,
   usedKeys: Iterable<UsedKey>,
   catalog: Catalog,
+  own: OwnWork,
 ): AsyncGenerator<Buffer> {
+  using work = own('snapshot');
   yield clear;
   const bound = hashOf(clear);
   let chunk = 0;
-  const sealChunk = async (writer: ByteWriter, last: boolean): Promise<Buffer> => {
+  const sealChunk = (writer: ByteWriter, last: boolean): Buffer => {
     const sealed = seal(key, writer.finish(), chunkAad(project, bound, chunk++, last));
     const length = Buffer.alloc(4);
     length.writeUInt32BE(sealed.length);
-    if (sealed.length > CHUNK_BYTES / 2) await setImmediate();
-    return Buffer.concat([length, sealed]);
+    const piece = Buffer.concat([length, sealed]);
+    work.leave();
+    return piece;
   };
 
   let writer = new ByteWriter(FIRST_CHUNK_BYTES);
   writer.u48(head.lastSeq).u48(head.purgedSeq).u16(head.seals.length);
   for (const seals of head.seals) writeSeals(writer, seals);
-  yield await sealChunk(writer, false);
+  yield sealChunk(writer, false);
   writer = new ByteWriter(Math.min(CHUNK_BYTES, catalog.size * STATE_BYTES) + 2_048);
   for (const used of usedKeys) {
     writer.u8(USED_KEY);
     writeUsedKey(writer, used);
     if (writer.length < CHUNK_BYTES) continue;
-    yield await sealChunk(writer, false);
+    await work.pause();
+    yield sealChunk(writer, false);
     writer = new ByteWriter(CHUNK_BYTES + 2_048);
   }
   const begin = (to: ByteWriter) => to.u8(STATE);
   for (let from: number | undefined = 0; from !== undefined; ) {
+    await work.pause();
     from = catalog.writeStates(writer, from, CHUNK_BYTES, begin);
-    yield await sealChunk(writer, from === undefined);
+    yield sealChunk(writer, from === undefined);
     writer = new ByteWriter(CHUNK_BYTES + 2_048);
   }
 }

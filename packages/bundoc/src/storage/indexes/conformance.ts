@@ -3,6 +3,7 @@ import { SCAN_LIMITS } from '../../query/scan-budget.ts';
 import { readValue } from '../../query/value.ts';
 import { whereSchema } from '../../query/where.ts';
 import { Queries } from '../../service/queries.ts';
+import { ownWork } from '../../work/scheduler.ts';
 import type { DefinedStore } from '../collections/defined-store.ts';
 import { commitOne, put, remove } from '../conformance.ts';
 
@@ -283,7 +284,7 @@ export async function find(store: DefinedStore, where: string, meanwhile?: () =>
     collection: 'notes',
     where: whereSchema.parse(readValue(where)),
     whereText: where,
-    signal: new AbortController().signal,
+    work: ownWork('p')('query'),
     orderBy: [],
     limit: 1_000,
     bytesMax: 100_000_000,

@@ -1,3 +1,6 @@
+import type { Work } from '../../work/scheduler.ts';
+import type { Write } from '../port.ts';
+
 /** What an index is of. */
 export interface IndexSpec {
   readonly name: string;
@@ -73,6 +76,8 @@ export interface EngineIndexes {
   /** Values are found by tokens of them, where an index asks for those; `search` and `always` find nothing. */
   readonly areBlind?: boolean;
 
+  /** Makes the keys of documents before their commit is put in order, with others served in between. */
+  prepare?(writes: readonly Write[], work: Work): Promise<void>;
   /**
    * Makes exactly these the indexes of a collection; ones that are there already stay as they are. Builds the others in the background. Where
    * others write to the same storage, only {@link keep} makes it hold.

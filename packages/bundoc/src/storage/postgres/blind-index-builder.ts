@@ -1,5 +1,5 @@
-import { setImmediate } from 'node:timers/promises';
 import type { ProjectCipher } from '../../cipher/project-cipher.ts';
+import { type OwnWork, ownWork } from '../../work/scheduler.ts';
 import type { DocumentPage, ListedDocument, ListQuery } from '../port.ts';
 import {
   alwaysToken,
@@ -77,6 +77,8 @@ export interface BlindIndexBuilderOptions {
   readonly list: (query: ListQuery) => Promise<DocumentPage>;
   /** Sees every error, and makes of it what callers are told. */
   readonly watched: <T>(work: Promise<T>) => Promise<T>;
+  /** Work of the service itself for the project; by itself when it is absent. */
+  readonly ownWork?: OwnWork;
 }
 
 /**
@@ -87,6 +89,7 @@ export interface BlindIndexBuilderOptions {
 export class BlindIndexBuilder {
   readonly #options: BlindIndexBuilderOptions;
   readonly #rows: RowCipher;
+  readonly #ownWork: OwnWork;
   /** How far builds had come when they were looked at the last time: one that has gone on since is another node's. */
   #seen = new Map<number, number>();
   #work: Promise<void> | undefined;
@@ -95,6 +98,7 @@ export class BlindIndexBuilder {
   constructor(options: BlindIndexBuilderOptions, rows: RowCipher) {
     this.#options = options;
     this.#rows = rows;
+    this.#ownWork = options.ownWork ?? ownWork(options.project);
   }
 
   /**
@@ -144,26 +148,32 @@ export class BlindIndexBuilder {
 
   async #build(indexes: readonly BlindIndex[]): Promise<void> {
     const { collection, since, builtTo } = indexes[0] as BlindIndex;
+    using work = this.#ownWork('index');
     for (let after = builtTo; after < since; ) {
       if (this.#stopped) return;
-      const page = await this.#options.list({ collection, after, ...BUILD_PAGE });
+      const query = { collection, after, ...BUILD_PAGE };
+      const page = await work.outside(() => this.#options.list(query));
       const documents = page.documents.filter(({ position }) => position <= since);
       const isLast = page.next === undefined || page.next >= since;
-      for (const { entries, to, count } of this.#steps(indexes, documents, isLast ? since : page.next)) {
-        if (this.#stopped || !(await this.#advance(indexes, after, to, count, entries))) return;
+      for (const step of this.#steps(indexes, documents, isLast ? since : page.next)) {
+        const turn = work.pause();
+        if (turn !== undefined) await turn;
+        if (step === undefined) continue;
+        const { entries, to, count } = step;
+        if (this.#stopped) return;
+        if (!(await work.outside(() => this.#advance(indexes, after, to, count, entries)))) return;
         after = to;
       }
-      await setImmediate();
     }
     for (const index of indexes) await this.#judge(index);
   }
 
-  /** A page's documents in pieces, each with the entries that one transaction writes. */
+  /** A page's documents in pieces, each with the entries that one transaction writes; undefined between two documents of a piece. */
   *#steps(
     indexes: readonly BlindIndex[],
     documents: readonly ListedDocument[],
     end: number,
-  ): Generator<{ entries: readonly Entry[]; to: number; count: number }> {
+  ): Generator<{ entries: readonly Entry[]; to: number; count: number } | undefined> {
     let entries: Entry[] = [];
     let count = 0;
     for (const { metadata, text, position } of documents) {
@@ -172,7 +182,10 @@ export class BlindIndexBuilder {
       for (const of of entriesOf(indexes, text, this.#rows))
         entries.push(...this.#entriesOf(of, name, metadata._rev));
       count++;
-      if (entries.length < ENTRIES_AT_ONCE || position === end) continue;
+      if (entries.length < ENTRIES_AT_ONCE || position === end) {
+        yield undefined;
+        continue;
+      }
       yield { entries, to: position, count };
       entries = [];
       count = 0;
@@ -252,7 +265,6 @@ export class BlindIndexBuilder {
           const [row] = await transaction.query(REMOVE, [project, id, ENTRIES_AT_ONCE]);
           return Number(row?.[0] ?? 0);
         })) ?? 0;
-      await setImmediate();
     }
     await database.query(FORGET, [project, id]);
   }

@@ -53,7 +53,7 @@ export const FAILED_ALONE_MS = 60_000;
 /** How long a project stays alone whose head was held by others twice within that time. */
 const CONTENDED_ALONE_MS = 1_000;
 /** A commit that has waited this long for its turn is refused: its caller would not wait for the outcome. */
-export const QUEUED_MS_MAX = 10_000;
+export const QUEUED_MS_MAX = 30_000;
 
 export type LaneSlots = Readonly<Record<LaneKind, number>>;
 

@@ -3,6 +3,7 @@ import type { Clock } from '@bundoc/shared/clock';
 import { AppError } from '@bundoc/shared/errors';
 import type { ProjectCipher } from '../../cipher/project-cipher.ts';
 import type { DocumentRef } from '../../cipher/stored-text.ts';
+import type { OwnWork } from '../../work/scheduler.ts';
 import { ChangeWaiters } from '../change-waiters.ts';
 import { DEFINITIONS } from '../collections/definition.ts';
 import type { SealLimits } from '../embedded/seal-budget.ts';
@@ -62,6 +63,8 @@ export interface PostgresStoreOptions {
   /** Told, now and then, that the key version has sealed so much that it should be rotated. */
   readonly onRotationDue: (version: number) => void;
   readonly quota?: Quota | undefined;
+  /** Work of the service itself for the project; by itself when it is absent. */
+  readonly ownWork?: OwnWork;
 }
 
 /** What a write adds to its document's bytes: names, the sealed state, the answer of an idempotency key. */

@@ -1,7 +1,6 @@
 import assert from 'node:assert/strict';
 import { dirname } from 'node:path';
 import { AppError, hasCode } from '@bundoc/shared/errors';
-import { currentShare } from '@bundoc/shared/shares/current-share';
 import { Carrier } from './carrier.ts';
 import { frameBytes } from './frame.ts';
 import { BLOCK_BYTES, blocksOf, FRAME_PARTS_MAX, type FramePlace, type Place } from './layout.ts';
@@ -170,7 +169,7 @@ export class Log implements ReadableLog, AsyncDisposable {
     const attached = turns.attach(source, after);
     return {
       ready: () => {
-        attached.subject = currentShare().subject;
+        attached.subject = this.#options.writer?.() ?? '';
         this.#writer.ready(attached);
       },
       mark: () => turns.mark(attached),

@@ -1,0 +1,40 @@
+import { systemClock } from '@bundoc/shared/clock';
+import { type Hold, Share } from '@bundoc/shared/shares/share';
+import type { ShareKey } from '@bundoc/shared/shares/share-key';
+import { type OwnWork, Scheduler, SLICE_US, type Work, type WorkKind } from '../work/scheduler.ts';
+
+/** Remembers the most that was held. */
+class Peak extends Share {
+  most = 0;
+
+  override tryTake(key: ShareKey, units: number): Hold | undefined {
+    const hold = super.tryTake(key, units);
+    this.most = Math.max(this.most, this.held);
+    return hold;
+  }
+}
+
+/** Work each step of which takes a whole slice, so that the turns count its steps. */
+export class SlowSteps {
+  #us = 0;
+  readonly memory = new Peak({ name: 'memory', capacity: 1e12, waitMs: 0, clock: systemClock });
+  readonly scheduler = new Scheduler({
+    nowMs: () => {
+      this.#us += SLICE_US;
+      return this.#us / 1_000;
+    },
+    memory: this.memory,
+  });
+
+  /** Turns of the event loop that were waited for. */
+  get turns(): number {
+    return this.scheduler.slices;
+  }
+
+  /** Work of the service itself. */
+  readonly own: OwnWork = (kind) => this.scheduler.background('p', kind);
+
+  work(kind: WorkKind, signal?: AbortSignal): Work {
+    return this.scheduler.work({ subject: 's', project: 'p' }, kind, signal);
+  }
+}

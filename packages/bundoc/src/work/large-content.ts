@@ -1,0 +1,61 @@
+import type { BatchOperation } from '../batch/operation.ts';
+import { type BatchLimits, type ReadIfMatch, readBatch } from '../batch/read-batch.ts';
+import { type DocumentBody, readDocumentBody } from '../cipher/stored-text.ts';
+import { type Patch, type PatchKind, readPatch, TREE_BYTES_MAX } from '../patch/read-patch.ts';
+import { bytesOf } from './large-bytes.ts';
+import type { LargeContent } from './large-jobs.ts';
+import { LARGE_BYTES } from './large-thread.ts';
+import type { Work } from './scheduler.ts';
+
+// Bodies of requests: a small one is read in one step, a large one in another thread. Both are refused for the same reasons.
+
+/** {@link readDocumentBody}. Synchronous for a small one. */
+export function readBodyInTurns(bytes: Buffer, work: Work): DocumentBody | Promise<DocumentBody> {
+  return bytes.length <= LARGE_BYTES ? readDocumentBody(bytes) : readLargeBody(bytes, work);
+}
+
+async function readLargeBody(bytes: Buffer, work: Work): Promise<DocumentBody> {
+  const { content, ...rest } = await work.elsewhere('body', { bytes });
+  return { ...rest, content: contentOf(content, bytes) };
+}
+
+/** Bytes of a batch up to which it is read in one step: each operation takes some time of its own. */
+const BATCH_AT_ONCE_MAX = 65_536;
+
+/** {@link readBatch}. */
+export async function readBatchInTurns(
+  bytes: Buffer,
+  { documentBytesMax }: BatchLimits,
+  readIfMatch: ReadIfMatch,
+  work: Work,
+): Promise<readonly BatchOperation[]> {
+  if (bytes.length <= BATCH_AT_ONCE_MAX) {
+    await work.pause();
+    return readBatch(bytes, { documentBytesMax }, readIfMatch);
+  }
+  const operations = await work.elsewhere('batch', { bytes, documentBytesMax });
+  return operations.map((operation) => {
+    if (operation.op !== 'put') return operation;
+    const { piece, hasMembers, ...rest } = operation;
+    return { ...rest, content: contentOf({ piece, hasMembers }, bytes) };
+  });
+}
+
+/** {@link readPatch}. A large one is found to be sound, and read again where it is applied. */
+export async function readPatchInTurns(
+  kind: PatchKind,
+  bytes: Buffer,
+  documentBytesMax: number,
+  work: Work,
+): Promise<Patch> {
+  if (bytes.length <= TREE_BYTES_MAX) {
+    await work.pause();
+    return readPatch(kind, bytes, documentBytesMax);
+  }
+  await work.elsewhere('readPatch', { kind, bytes, documentBytesMax });
+  return { kind: 'large', of: kind, bytes, part: 'body' };
+}
+
+function contentOf({ piece, hasMembers }: LargeContent, whole: Buffer) {
+  return { bytes: bytesOf(piece, whole), hasMembers };
+}

@@ -1,0 +1,138 @@
+import { hash } from 'node:crypto';
+import { AppError } from '@bundoc/shared/errors';
+import { JSON_CONTAINERS_MAX } from '@bundoc/shared/json/scan';
+import { describe, expect, it } from 'vitest';
+import { readBatch } from '../batch/read-batch.ts';
+import { readDocumentBody } from '../cipher/stored-text.ts';
+import { ifMatchOfBody } from '../routes/preconditions.ts';
+import { bytesOf } from './large-bytes.ts';
+import { readBatchInTurns, readBodyInTurns, readPatchInTurns } from './large-content.ts';
+import { LARGE_BYTES, LargeThread } from './large-thread.ts';
+import { Scheduler } from './scheduler.ts';
+
+const key = (subject: string) => ({ subject, project: 'p' });
+const body = (size: number) => Buffer.from(`{"_id":"a","pad":"${'x'.repeat(size)}"}`);
+/** The same with a hash of all bytes. */
+function withHashes(value: unknown): unknown {
+  if (value instanceof Uint8Array) return hash('sha256', value);
+  if (typeof value !== 'object' || value === null) return value;
+  if (Array.isArray(value)) return value.map(withHashes);
+  return Object.fromEntries(Object.entries(value).map(([name, member]) => [name, withHashes(member)]));
+}
+
+describe('the thread for large documents', () => {
+  it('gives each job what it gives by itself, one at a time, and starts with the first', async () => {
+    await using thread = new LargeThread();
+    const jobs = [1, 2, 3].map((n) => thread.run(key('s'), 'body', { bytes: body(n) }));
+    expect(thread.waiting).toBe(2);
+    const done = await Promise.all(jobs);
+    expect(done.map(({ output }, at) => bytesOf(output.content.piece, body(at + 1)).toString())).toEqual([
+      '"pad":"x"',
+      '"pad":"xx"',
+      '"pad":"xxx"',
+    ]);
+  });
+
+  it('passes on what a job refuses', async () => {
+    await using thread = new LargeThread();
+    const bytes = Buffer.from('{"_secret":1}');
+    await expect(thread.run(key('s'), 'body', { bytes })).rejects.toMatchObject({ code: 'invalid_document' });
+  });
+
+  it('serves subjects in turn, however many jobs one of them has', async () => {
+    await using thread = new LargeThread();
+    const order: string[] = [];
+    const run = async (subject: string) => {
+      await thread.run(key(subject), 'body', { bytes: body(1) });
+      order.push(subject);
+    };
+    await Promise.all(['many', 'many', 'many', 'many', 'many', 'one'].map(run));
+    expect(order.indexOf('one')).toBeLessThanOrEqual(2);
+  });
+
+  it('ends a job that takes too long, with its thread', async () => {
+    await using slow = new LargeThread({ jobMsMax: 1 });
+    for (const _again of [1, 2])
+      await expect(slow.run(key('s'), 'body', { bytes: body(1) })).rejects.toMatchObject({
+        code: 'payload_too_large',
+      });
+  });
+
+  it('has room for the largest text that is read at all', { timeout: 60_000 }, async () => {
+    await using thread = new LargeThread({ jobMsMax: 60_000 });
+    const most = JSON_CONTAINERS_MAX - 2;
+    const crowded = (count: number) => {
+      const items = Array(count).fill('{"a":1}').join();
+      return Buffer.from(`{"a":[${items}],"n":[${Array(4_000_000).fill('1.5').join()}]}`);
+    };
+    const bytes = crowded(most - 1);
+    const { output, us } = await thread.run(key('s'), 'body', { bytes });
+    expect(output.content.hasMembers).toBe(true);
+    expect(us).toBeGreaterThan(10_000);
+    await expect(thread.run(key('s'), 'body', { bytes: crowded(most) })).rejects.toMatchObject({
+      code: 'payload_too_large',
+      detail: expect.stringContaining('objects and arrays'),
+    });
+  });
+
+  it('ends what nobody waits for: a job that runs, and one that has yet to', async () => {
+    await using thread = new LargeThread();
+    const [running, waiting] = [new AbortController(), new AbortController()];
+    const jobs = [running, waiting].map(({ signal }) =>
+      thread.run(key('s'), 'body', { bytes: body(1) }, { signal }),
+    );
+    const last = thread.run(key('s'), 'body', { bytes: body(1) });
+    const gone = jobs.map((job) => expect(job).rejects.toThrow('gone'));
+    waiting.abort(new Error('gone'));
+    running.abort(new Error('gone'));
+    await Promise.all(gone);
+    expect((await last).output.id).toBe('a');
+    expect(thread.waiting).toBe(0);
+  });
+
+  it('refuses a job that has waited too long for its turn', async () => {
+    await using thread = new LargeThread({ waitMsMax: 1 });
+    const refusal = () => new AppError('rate_limited');
+    const first = thread.run(key('s'), 'body', { bytes: body(1) });
+    const second = thread.run(key('s'), 'body', { bytes: body(1) }, { refusal });
+    await expect(second).rejects.toMatchObject({ code: 'rate_limited' });
+    expect((await first).output.id).toBe('a');
+  });
+
+  it('refuses those that wait when it stops', async () => {
+    const thread = new LargeThread();
+    const jobs = [1, 2].map(() => thread.run(key('s'), 'body', { bytes: body(1) }));
+    const refused = jobs.map((job) => expect(job).rejects.toMatchObject({ code: 'overloaded' }));
+    await thread[Symbol.asyncDispose]();
+    await Promise.all(refused);
+    await expect(thread.run(key('s'), 'body', { bytes: body(1) })).rejects.toMatchObject({
+      code: 'overloaded',
+    });
+  });
+});
+
+describe('a large body', () => {
+  it('is read as a small one is: a document, a batch, a patch', async () => {
+    await using scheduler = new Scheduler();
+    using work = scheduler.work(key('s'), 'batch');
+    const document = body(LARGE_BYTES);
+    expect(await readBodyInTurns(document, work)).toEqual(readDocumentBody(document));
+    const operations = [
+      { op: 'put', collection: 'notes', id: 'a', document: { _id: 'a', pad: 'x'.repeat(LARGE_BYTES) } },
+      { op: 'patch', collection: 'notes', id: 'b', json: [{ op: 'add', path: '/n', value: 1 }] },
+      { op: 'patch', collection: 'notes', id: 'c', merge: { pad: 'y'.repeat(100_000) }, if_match: '*' },
+      { op: 'delete', collection: 'notes', id: 'd' },
+    ];
+    const batch = Buffer.from(JSON.stringify({ operations }));
+    const limits = { documentBytesMax: 1_000_000 };
+    expect(withHashes(await readBatchInTurns(batch, limits, ifMatchOfBody, work))).toEqual(
+      withHashes(readBatch(batch, limits, ifMatchOfBody)),
+    );
+    const patch = Buffer.from(`{"pad":"${'z'.repeat(100_000)}"}`);
+    expect(await readPatchInTurns('merge', patch, 1_000_000, work)).toMatchObject({ kind: 'large' });
+    const unsound = Buffer.from(`{"_id":"${'z'.repeat(100_000)}"}`);
+    await expect(readPatchInTurns('merge', unsound, 1_000_000, work)).rejects.toMatchObject({
+      code: 'invalid_patch',
+    });
+  });
+});

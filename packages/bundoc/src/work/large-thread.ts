@@ -1,0 +1,223 @@
+import { extname } from 'node:path';
+import { Worker } from 'node:worker_threads';
+import type { FieldFault, ProblemCode } from '@bundoc/shared/contract/problem';
+import { AppError } from '@bundoc/shared/errors';
+import { WAIT_MS_MAX } from '@bundoc/shared/shares/share';
+import type { ShareKey } from '@bundoc/shared/shares/share-key';
+import { FairTurns } from './fair-turns.ts';
+import type { LargeInput, LargeJobName, LargeOutput } from './large-jobs.ts';
+
+/** Bytes of a document, or of a body, from which on it is parsed, checked and evaluated in a thread of its own. */
+export const LARGE_BYTES = 262_144;
+
+export interface LargeRequest {
+  readonly name: LargeJobName;
+  readonly input: unknown;
+}
+
+export interface LargeAnswer {
+  readonly output?: unknown;
+  readonly refused?: {
+    readonly code: ProblemCode;
+    readonly detail: string | undefined;
+    readonly errors: readonly FieldFault[] | undefined;
+  };
+  readonly defect?: unknown;
+  /** Processor time that it took, microseconds. */
+  readonly us: number;
+}
+
+interface Waiting {
+  readonly key: ShareKey;
+  readonly request: LargeRequest;
+  /** Ends the wait for its turn. */
+  timer: NodeJS.Timeout | undefined;
+  readonly done: PromiseWithResolvers<{ readonly output: unknown; readonly us: number }>;
+}
+
+export interface LargeThreadOptions {
+  /** Time after which a job is ended, and the thread with it. */
+  readonly jobMsMax: number;
+  /** Time after which a job that has not begun is refused. */
+  readonly waitMsMax: number;
+}
+
+/** How a job is given up. */
+export interface LargeRunOptions {
+  readonly signal?: AbortSignal | undefined;
+  /** Why it is refused after it has waited too long. */
+  readonly refusal?: () => AppError;
+}
+
+const OPTIONS: LargeThreadOptions = { jobMsMax: 10_000, waitMsMax: WAIT_MS_MAX };
+/**
+ * Memory of the thread's objects, MiB. No job comes near it, since texts are bounded in objects and arrays, and trees in values: a thread without
+ * memory may end the process.
+ */
+const HEAP_MIB = 1_024;
+/** A job's turn is over with the job; what it took beyond this is owed. */
+const SLICE_US = 2_000;
+
+/**
+ * Works on large documents in one thread, one job at a time, subjects in turn. A job that takes too long ends with the thread;
+ * the next one starts another.
+ *
+ * The thread starts with the first job, and keeps the process alive only while there are some.
+ */
+export class LargeThread implements AsyncDisposable {
+  readonly #options: LargeThreadOptions;
+  readonly #waiting = new FairTurns<Waiting>(SLICE_US);
+  #worker: Worker | undefined;
+  #running: Waiting | undefined;
+  #timer: NodeJS.Timeout | undefined;
+  #disposed = false;
+
+  constructor(options: Partial<LargeThreadOptions> = {}) {
+    this.#options = { ...OPTIONS, ...options };
+  }
+
+  /** Jobs that wait for their turn. */
+  get waiting(): number {
+    return this.#waiting.size;
+  }
+
+  /**
+   * Runs a job. Its bytes are copied.
+   *
+   * @returns what it gives, and the processor time that it took, microseconds.
+   * @throws AppError of the job; `payload_too_large` for one that takes too long; the signal's reason; `refusal` when it has waited too long.
+   */
+  async run<N extends LargeJobName>(
+    key: ShareKey,
+    name: N,
+    input: LargeInput<N>,
+    { signal, refusal = () => new AppError('overloaded') }: LargeRunOptions = {},
+  ): Promise<{ readonly output: LargeOutput<N>; readonly us: number }> {
+    signal?.throwIfAborted();
+    if (this.#disposed) throw stopping();
+    const waiting: Waiting = {
+      ...{ key, request: { name, input }, done: Promise.withResolvers() },
+      timer: setTimeout(() => this.#abandon(waiting, refusal()), this.#options.waitMsMax),
+    };
+    const onAbort = () => this.#abandon(waiting, signal?.reason);
+    signal?.addEventListener('abort', onAbort, { once: true });
+    try {
+      this.#waiting.add(key, waiting);
+      this.#next();
+      return (await waiting.done.promise) as { output: LargeOutput<N>; us: number };
+    } finally {
+      clearTimeout(waiting.timer);
+      signal?.removeEventListener('abort', onAbort);
+    }
+  }
+
+  /** Ends the thread; jobs that wait are refused. */
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#disposed = true;
+    for (let job = this.#waiting.next(); job !== undefined; job = this.#waiting.next())
+      job.done.reject(stopping());
+    await this.#end(stopping());
+  }
+
+  #next(): void {
+    if (this.#running !== undefined) return;
+    const job = this.#waiting.next();
+    if (job === undefined) {
+      this.#worker?.unref();
+      return;
+    }
+    this.#running = job;
+    clearTimeout(job.timer);
+    const worker = this.#start();
+    worker.ref();
+    this.#timer = setTimeout(() => void this.#end(tooLong()), this.#options.jobMsMax);
+    const { name, input } = job.request;
+    const moved: ArrayBuffer[] = [];
+    const request: LargeRequest = { name, input: withOwnBytes(input, moved) };
+    worker.postMessage(request, moved);
+  }
+
+  #start(): Worker {
+    if (this.#worker !== undefined) return this.#worker;
+    const extension = extname(import.meta.url);
+    const worker = new Worker(new URL(`./large-worker${extension}`, import.meta.url), {
+      name: 'large documents',
+      env: {},
+      execArgv: extension === '.ts' ? ['--conditions=@bundoc/source'] : [],
+      resourceLimits: { maxOldGenerationSizeMb: HEAP_MIB },
+    });
+    worker.on('message', (answer: LargeAnswer) => this.#answered(worker, answer));
+    worker.on('error', (error) => this.#ended(worker, error));
+    worker.on('exit', () => this.#ended(worker, stopping()));
+    this.#worker = worker;
+    return worker;
+  }
+
+  #answered(worker: Worker, { output, refused, defect, us }: LargeAnswer): void {
+    const job = this.#running;
+    if (worker !== this.#worker || job === undefined) return;
+    this.#finish(us);
+    if (refused !== undefined) job.done.reject(new AppError(refused.code, definedOf(refused)));
+    else if (defect !== undefined) job.done.reject(defect);
+    else job.done.resolve({ output, us });
+    this.#next();
+  }
+
+  /** Ends a job that nobody waits for any more: one that runs ends with the thread. */
+  #abandon(job: Waiting, reason: unknown): void {
+    if (this.#running === job) void this.#end(reason);
+    else {
+      this.#waiting.remove(job);
+      job.done.reject(reason);
+    }
+  }
+
+  async #end(reason: unknown): Promise<void> {
+    const worker = this.#worker;
+    if (worker === undefined) return;
+    this.#ended(worker, reason);
+    await worker.terminate();
+  }
+
+  #ended(worker: Worker, reason: unknown): void {
+    if (worker !== this.#worker) return;
+    this.#worker = undefined;
+    const job = this.#running;
+    if (job === undefined) return;
+    this.#finish(this.#options.jobMsMax * 1_000);
+    job.done.reject(reason);
+    this.#next();
+  }
+
+  #finish(us: number): void {
+    clearTimeout(this.#timer);
+    if (this.#running !== undefined) this.#waiting.charge(this.#running.key, us);
+    this.#running = undefined;
+  }
+}
+
+/** Every buffer as a copy of its own, which is given away: a message would carry all memory that a part lies in. */
+function withOwnBytes(input: unknown, moved: ArrayBuffer[]): unknown {
+  if (input instanceof Uint8Array) {
+    const copy = Uint8Array.prototype.slice.call(input);
+    moved.push(copy.buffer);
+    return copy;
+  }
+  if (typeof input !== 'object' || input === null) return input;
+  if (Array.isArray(input)) return input.map((item) => withOwnBytes(item, moved));
+  return Object.fromEntries(
+    Object.entries(input).map(([name, member]) => [name, withOwnBytes(member, moved)]),
+  );
+}
+
+function definedOf({ detail, errors }: NonNullable<LargeAnswer['refused']>) {
+  return { detail, ...(errors === undefined ? {} : { errors }) };
+}
+
+function tooLong(): AppError {
+  return new AppError('payload_too_large', { detail: 'the document takes too long' });
+}
+
+function stopping(): AppError {
+  return new AppError('overloaded', { detail: 'the server is stopping' });
+}

@@ -1,0 +1,375 @@
+import { AppError } from '@bundoc/shared/errors';
+import { type Hold, type Share, WAIT_MS_MAX } from '@bundoc/shared/shares/share';
+import type { ShareKey } from '@bundoc/shared/shares/share-key';
+import { FairTurns } from './fair-turns.ts';
+import type { LargeInput, LargeJobName, LargeOutput } from './large-jobs.ts';
+import { LargeThread } from './large-thread.ts';
+
+/** Kinds of long work, as the metrics name them. */
+export const WORK_KINDS = [
+  'query',
+  'write',
+  'batch',
+  'patch',
+  'projection',
+  'definition',
+  'index',
+  'snapshot',
+  'expiry',
+] as const;
+export type WorkKind = (typeof WORK_KINDS)[number];
+
+/** Time that all long work of the process takes on the event loop's thread in one turn. */
+export const SLICE_US = 2_000;
+
+/** Up to so much is not worth a callback of its own: it is counted in whichever turn comes next. */
+const FORGOTTEN_US = SLICE_US / 10;
+
+export interface SchedulerPorts {
+  /** Monotonic. */
+  readonly nowMs: () => number;
+  /** Calls back in the next turn of the event loop, after others were served. */
+  readonly nextTurn: (run: () => void) => void;
+  /** Hears of all time that long work takes. */
+  readonly onUsed?: (key: ShareKey, us: number) => void;
+  /** Bytes of memory that work holds; no bound when it is absent. */
+  readonly memory?: Room;
+  /** Places for work that waits; no bound when it is absent. */
+  readonly places?: Room;
+}
+
+/** What long work needs of a share, for which it does not wait. */
+export type Room = Pick<Share, 'tryTake' | 'refusal'>;
+
+const systemPorts: SchedulerPorts = {
+  nowMs: () => performance.now(),
+  nextTurn: (run) => setImmediate(run),
+};
+
+/**
+ * Shares the event loop's thread among all long work of the process: at most one slice of {@link SLICE_US} a turn, subjects in turn, then their
+ * projects. Work is charged for the time that it runs on the thread, and waiting costs nothing. The processor time that the system counts for a
+ * thread is no measure for slices: it moves by ticks of up to 4 ms.
+ *
+ * Work that fits into what is left of the slice, while nobody waits, runs at once.
+ */
+export class Scheduler implements AsyncDisposable {
+  readonly #ports: SchedulerPorts;
+  readonly #waiting = new FairTurns<Work>(SLICE_US);
+  readonly #usedUs = new Map<WorkKind, number>();
+  /** What long work has taken of this turn. */
+  #turnUs = 0;
+  #isTurnComing = false;
+  #slices = 0;
+  /** The task that runs, since when it was charged for nothing, and until when it may run. */
+  #running: Work | undefined;
+  #sinceMs = 0;
+  #untilMs = 0;
+  /** Whose turn it is. */
+  #holder: Work | undefined;
+  /** Work that has not begun, first come first, and since when it waits. */
+  readonly #unbegun = new Map<Work, number>();
+
+  /** Works on what is too large for this thread. */
+  readonly large: LargeThread;
+
+  constructor(ports: Partial<SchedulerPorts> = {}, large: LargeThread = new LargeThread()) {
+    this.#ports = { ...systemPorts, ...ports };
+    this.large = large;
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.large[Symbol.asyncDispose]();
+  }
+
+  /**
+   * A piece of long work. Nothing runs before its first {@link Work.pause}.
+   *
+   * @param signal ends a wait with its reason at once.
+   */
+  work(key: ShareKey, kind: WorkKind, signal?: AbortSignal): Work {
+    return new Work(this, key, kind, signal);
+  }
+
+  /** Work of the service itself for a project. Empty where it is for none. */
+  background(project: string, kind: WorkKind): Work {
+    return this.work({ subject: '', project }, kind);
+  }
+
+  /** Slices that waited for their turn, and were given it. */
+  get slices(): number {
+    return this.#slices;
+  }
+
+  get waiting(): number {
+    return this.#waiting.size;
+  }
+
+  /** Processor time of a kind of work, seconds. */
+  usedS(kind: WorkKind): number {
+    return (this.#usedUs.get(kind) ?? 0) / 1e6;
+  }
+
+  /**
+   * Whether a task may run on. It is the one that runs then; what the one before has taken is charged.
+   *
+   * For {@link Work} alone, as are the others below.
+   */
+  mayRun(work: Work): boolean {
+    const nowMs = this.#ports.nowMs();
+    if (this.#running === work && nowMs < this.#untilMs) return true;
+    this.#settle(nowMs);
+    const isNext = this.#holder === work || this.#waiting.size === 0;
+    const leftUs = isNext ? SLICE_US - this.#turnUs : 0;
+    if (leftUs <= 0) return false;
+    this.#running = work;
+    this.#sinceMs = nowMs;
+    this.#untilMs = nowMs + leftUs / 1_000;
+    return true;
+  }
+
+  /** A task waits for something else. */
+  leave(work: Work): void {
+    if (this.#running === work) this.#settle(this.#ports.nowMs());
+  }
+
+  /** @param hasBegun other work is refused when it has waited too long. */
+  enqueue(work: Work, hasBegun: boolean): void {
+    if (!hasBegun) this.#unbegun.set(work, this.#ports.nowMs());
+    this.#waiting.add(work.key, work);
+    this.#awaitTurn();
+  }
+
+  get memory(): Room | undefined {
+    return this.#ports.memory;
+  }
+
+  get places(): Room | undefined {
+    return this.#ports.places;
+  }
+
+  dequeue(work: Work): void {
+    this.#unbegun.delete(work);
+    this.#waiting.remove(work);
+  }
+
+  /** Charges the task that ran, which runs no more. */
+  #settle(nowMs: number): void {
+    const work = this.#running;
+    this.#running = undefined;
+    if (work !== undefined) this.#charge(work, (nowMs - this.#sinceMs) * 1_000);
+  }
+
+  /** Processor time that a task took in another thread. */
+  count({ key, kind }: Work, us: number): void {
+    this.#usedUs.set(kind, (this.#usedUs.get(kind) ?? 0) + us);
+    this.#ports.onUsed?.(key, us);
+  }
+
+  #charge(work: Work, us: number): void {
+    this.#turnUs += us;
+    this.count(work, us);
+    this.#waiting.charge(work.key, us);
+    // So little needs no turn of its own to be forgotten.
+    if (this.#turnUs > FORGOTTEN_US) this.#awaitTurn();
+  }
+
+  /** Refuses work that has waited too long for its first slice. */
+  #refuseLate(): void {
+    const beforeMs = this.#ports.nowMs() - WAIT_MS_MAX;
+    for (const [work, sinceMs] of this.#unbegun) {
+      if (sinceMs > beforeMs) return;
+      this.dequeue(work);
+      work.waitedTooLong();
+    }
+  }
+
+  #awaitTurn(): void {
+    if (this.#isTurnComing) return;
+    this.#isTurnComing = true;
+    this.#ports.nextTurn(() => {
+      this.#isTurnComing = false;
+      if (this.#running !== undefined) this.#settle(this.#ports.nowMs());
+      this.#turnUs = 0;
+      this.#refuseLate();
+      this.#holder = this.#waiting.next();
+      if (this.#holder === undefined) return;
+      this.#unbegun.delete(this.#holder);
+      this.#slices++;
+      // Whether it takes all of it or none: the next one comes in the next turn.
+      this.#awaitTurn();
+      this.#holder.granted();
+    });
+  }
+}
+
+/** Memory that work holds without being counted, and pieces that it is counted in. */
+const UNCOUNTED_BYTES = 262_144;
+const COUNTED_BYTES = 1_048_576;
+
+/** One task that may take long. From a {@link pause} to its next call it runs without others. */
+export class Work implements Disposable {
+  readonly key: ShareKey;
+  readonly kind: WorkKind;
+  readonly #scheduler: Scheduler;
+  readonly #signal: AbortSignal | undefined;
+  #wait: { readonly grant: () => void; readonly refuse: (reason: unknown) => void } | undefined;
+  #hasBegun = false;
+  #place: Hold | undefined;
+  #memory: Hold | undefined;
+
+  /** @see Scheduler.work */
+  constructor(scheduler: Scheduler, key: ShareKey, kind: WorkKind, signal: AbortSignal | undefined) {
+    this.#scheduler = scheduler;
+    this.key = key;
+    this.kind = kind;
+    this.#signal = signal;
+  }
+
+  /**
+   * To be awaited before the first step and between any two. Undefined while the slice lasts, so that it need not be awaited then.
+   *
+   * Rejects with the signal's reason; `rate_limited` or `overloaded` for work that has not begun, when too much waits or it has waited too long.
+   */
+  pause(): Promise<void> | undefined {
+    if (!this.#scheduler.mayRun(this)) return this.#waitForTurn();
+    this.#hasBegun = true;
+    return undefined;
+  }
+
+  /** Ends what runs, before the task waits for something else. */
+  leave(): void {
+    this.#scheduler.leave(this);
+  }
+
+  /** Waits for something else than the processor. What `begin` does before it waits belongs to the task. */
+  async outside<T>(begin: () => T | Promise<T>): Promise<T> {
+    this.#signal?.throwIfAborted();
+    await this.pause();
+    let begun: T | Promise<T>;
+    try {
+      begun = begin();
+    } finally {
+      this.leave();
+    }
+    const result = await begun;
+    this.#signal?.throwIfAborted();
+    await this.pause();
+    return result;
+  }
+
+  /**
+   * Has a job done on a large document, in the thread for those.
+   *
+   * @throws AppError of the job; `payload_too_large` for one that takes too long; `rate_limited` or `overloaded` when too many wait, or it has
+   * waited too long; the signal's reason.
+   */
+  async elsewhere<N extends LargeJobName>(name: N, input: LargeInput<N>): Promise<LargeOutput<N>> {
+    this.#takePlace();
+    const { output, us } = await this.outside(() =>
+      this.#scheduler.large.run(this.key, name, input, {
+        signal: this.#signal,
+        refusal: () => this.#refusal(),
+      }),
+    );
+    this.#scheduler.count(this, us);
+    return output;
+  }
+
+  /**
+   * Bytes of memory that the task holds from now on, all together. They are given back when it is disposed of.
+   *
+   * @throws AppError `rate_limited`, `overloaded`.
+   */
+  hold(bytes: number): void {
+    const { memory } = this.#scheduler;
+    if (memory === undefined || this.#isOwn) return;
+    const wanted = COUNTED_BYTES * Math.ceil(Math.max(0, bytes - UNCOUNTED_BYTES) / COUNTED_BYTES);
+    const more = wanted - (this.#memory?.units ?? 0);
+    if (more > 0) {
+      const hold = memory.tryTake(this.key, more);
+      if (hold === undefined) throw memory.refusal(this.key, more);
+      if (this.#memory === undefined) this.#memory = hold;
+      else {
+        hold[Symbol.dispose]();
+        this.#memory.resize(wanted);
+      }
+    } else if (more < 0) this.#memory?.resize(wanted);
+  }
+
+  /** For {@link Scheduler} alone. */
+  granted(): void {
+    const wait = this.#wait;
+    this.#wait = undefined;
+    this.#hasBegun = true;
+    this.#scheduler.mayRun(this);
+    wait?.grant();
+  }
+
+  /** For {@link Scheduler} alone. */
+  waitedTooLong(): void {
+    const wait = this.#wait;
+    this.#wait = undefined;
+    wait?.refuse(this.#refusal());
+  }
+
+  [Symbol.dispose](): void {
+    this.leave();
+    this.#memory?.[Symbol.dispose]();
+    this.#memory = undefined;
+    this.#leavePlace();
+  }
+
+  /** Of the service itself: it has no share. */
+  get #isOwn(): boolean {
+    return this.key.subject === '';
+  }
+
+  #takePlace(): void {
+    const { places } = this.#scheduler;
+    if (this.#place !== undefined || places === undefined || this.#isOwn) return;
+    this.#place = places.tryTake(this.key, 1);
+    if (this.#place === undefined) throw places.refusal(this.key, 1);
+  }
+
+  #leavePlace(): void {
+    this.#place?.[Symbol.dispose]();
+    this.#place = undefined;
+  }
+
+  /** Of work that has waited too long. Its own place does not count. */
+  #refusal(): AppError {
+    const { places } = this.#scheduler;
+    this.#leavePlace();
+    return places?.refusal(this.key, 1) ?? new AppError('overloaded', { retryAfterS: WAIT_MS_MAX / 1_000 });
+  }
+
+  async #waitForTurn(): Promise<void> {
+    const signal = this.#signal;
+    signal?.throwIfAborted();
+    this.#takePlace();
+    const turn = Promise.withResolvers<void>();
+    this.#wait = { grant: turn.resolve, refuse: turn.reject };
+    const onAbort = () => {
+      this.#scheduler.dequeue(this);
+      this.#wait = undefined;
+      turn.reject(signal?.reason);
+    };
+    signal?.addEventListener('abort', onAbort, { once: true });
+    this.#scheduler.enqueue(this, this.#hasBegun || this.#isOwn);
+    try {
+      await turn.promise;
+    } finally {
+      signal?.removeEventListener('abort', onAbort);
+    }
+  }
+}
+
+/** Begins long work of the service itself for one project. */
+export type OwnWork = (kind: WorkKind) => Work;
+
+/** By itself: for commands and tests, where nobody else has work. */
+export function ownWork(project = ''): OwnWork {
+  const scheduler = new Scheduler();
+  return (kind) => scheduler.background(project, kind);
+}
