@@ -1,3 +1,4 @@
+import { AppError } from '@bundoc/shared/errors';
 import { FakeClock } from '@bundoc/shared/testing/fake-clock';
 import { Ajv2020 } from 'ajv/dist/2020.js';
 import { afterEach, expect, it, vi } from 'vitest';
@@ -86,3 +87,30 @@ it('says the same of documents by a schema that is compiled elsewhere, and refus
   });
   expect(compile).not.toHaveBeenCalled();
 });
+
+it.each(['rate_limited', 'overloaded', 'payload_too_large'] as const)(
+  'answers a definition that took effect as defined when the check of existing documents ends with %s',
+  async (code) => {
+    const project = new EmbeddedProject();
+    const disk = EmbeddedProject.disk();
+    await project.create(disk);
+    await using store = await openDefinedStore(await project.open(disk), new FakeClock());
+    // The first is small enough to be checked at once, the second is not.
+    await store.commit([put('small', '{"v":1}'), put('large', `{"pad":"${'x'.repeat(100_000)}"}`)]);
+    const lease = { store, [Symbol.dispose]: () => undefined };
+    const collections = new Collections({ acquire: async () => lease } as never);
+    await using scheduler = new Scheduler();
+    vi.spyOn(scheduler.large, 'run').mockRejectedValue(new AppError(code));
+    using work = scheduler.work({ subject: 's', project: 'p' }, 'definition');
+    const definition = { indexes: [], schema: { required: ['w'] } };
+    const { created, existing } = await collections.define(
+      'p',
+      'notes',
+      definition,
+      { kind: 'none' },
+      { work },
+    );
+    expect(existing).toEqual({ checked: 1, failing: 1, complete: false });
+    expect([created, store.definition('notes')?.definition.schema]).toEqual([true, definition.schema]);
+  },
+);
