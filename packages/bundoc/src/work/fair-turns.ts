@@ -41,6 +41,11 @@ class Ring<C extends { readonly size: number }> {
     return this.#active;
   }
 
+  /** Whether somebody waits under a name. */
+  has(name: string): boolean {
+    return (this.#round.get(name)?.inner.size ?? 0) > 0;
+  }
+
   /** Changes what waits under a name. */
   change(name: string, change: (inner: C) => void): void {
     const { inner, debtUs } = this.#of(name);
@@ -123,6 +128,16 @@ export class FairTurns<T> {
   /** Tasks that wait. */
   get size(): number {
     return this.#keys.size;
+  }
+
+  /** Subjects with a task that waits. */
+  get subjects(): number {
+    return this.#subjects.size;
+  }
+
+  /** Whether a task of a subject waits. */
+  waits(subject: string): boolean {
+    return this.#subjects.has(subject);
   }
 
   /** Joins at the end of its project. */

@@ -58,6 +58,27 @@ describe('the thread for large documents', () => {
       });
   });
 
+  it('ends a job that takes too long while another subject waits, and none for jobs of the same subject', async () => {
+    await using thread = new LargeThread({ sharedJobMsMax: 1 });
+    const run = (subject: string) => thread.run(key(subject), 'body', { bytes: body(1) });
+    // The start of the thread takes longer than a millisecond.
+    const [first, second] = [run('slow'), run('other')];
+    await expect(first).rejects.toMatchObject({ code: 'rate_limited', retryAfterS: 5 });
+    expect((await second).output.id).toBe('a');
+    await using alone = new LargeThread({ sharedJobMsMax: 1 });
+    const jobs = [1, 2].map(() => alone.run(key('s'), 'body', { bytes: body(1) }));
+    expect((await Promise.all(jobs)).map(({ output }) => output.id)).toEqual(['a', 'a']);
+  });
+
+  it("neither ends the service's own job for others, nor refuses it after a wait, nor ends others for it", async () => {
+    await using thread = new LargeThread({ sharedJobMsMax: 1 });
+    const run = (subject: string) => thread.run(key(subject), 'body', { bytes: body(1) });
+    const jobs = await Promise.all(['', 's'].map(run));
+    await using other = new LargeThread({ sharedJobMsMax: 1, waitMsMax: 1 });
+    const more = ['s', ''].map((subject) => other.run(key(subject), 'body', { bytes: body(1) }));
+    for (const { output } of [...jobs, ...(await Promise.all(more))]) expect(output.id).toBe('a');
+  });
+
   it('has room for the largest text that is read at all', { timeout: 60_000 }, async () => {
     await using thread = new LargeThread({ jobMsMax: 60_000 });
     const most = JSON_CONTAINERS_MAX - 2;

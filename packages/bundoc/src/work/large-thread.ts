@@ -38,7 +38,9 @@ interface Waiting {
 export interface LargeThreadOptions {
   /** Time after which a job is ended, and the thread with it. */
   readonly jobMsMax: number;
-  /** Time after which a job that has not begun is refused. */
+  /** Time after which a job of a subject is ended while other subjects wait. Below `waitMsMax`, so that they are served. */
+  readonly sharedJobMsMax: number;
+  /** Time after which a job of a subject that has not begun is refused. The service's own jobs wait without a limit. */
   readonly waitMsMax: number;
 }
 
@@ -49,7 +51,9 @@ export interface LargeRunOptions {
   readonly refusal?: () => AppError;
 }
 
-const OPTIONS: LargeThreadOptions = { jobMsMax: 10_000, waitMsMax: WAIT_MS_MAX };
+const OPTIONS: LargeThreadOptions = { jobMsMax: 10_000, sharedJobMsMax: 2_000, waitMsMax: WAIT_MS_MAX };
+/** Subject of what the service does for itself: nobody repeats a job of it that was refused. */
+const OWN = '';
 /**
  * Memory of the thread's objects, MiB. No job comes near it, since texts are bounded in objects and arrays, and trees in values: a thread without
  * memory may end the process.
@@ -70,6 +74,9 @@ export class LargeThread implements AsyncDisposable {
   #worker: Worker | undefined;
   #running: Waiting | undefined;
   #timer: NodeJS.Timeout | undefined;
+  #sharedTimer: NodeJS.Timeout | undefined;
+  /** The job that runs has had the time that it may take while others wait. */
+  #isOverdue = false;
   #disposed = false;
 
   constructor(options: Partial<LargeThreadOptions> = {}) {
@@ -85,7 +92,8 @@ export class LargeThread implements AsyncDisposable {
    * Runs a job. Its bytes are copied.
    *
    * @returns what it gives, and the processor time that it took, microseconds.
-   * @throws AppError of the job; `payload_too_large` for one that takes too long; the signal's reason; `refusal` when it has waited too long.
+   * @throws AppError of the job; `payload_too_large` for one that takes too long, `rate_limited` for one that does while other subjects wait; the
+   * signal's reason; `refusal` when it has waited too long.
    */
   async run<N extends LargeJobName>(
     key: ShareKey,
@@ -97,12 +105,15 @@ export class LargeThread implements AsyncDisposable {
     if (this.#disposed) throw stopping();
     const waiting: Waiting = {
       ...{ key, request: { name, input }, done: Promise.withResolvers() },
-      timer: setTimeout(() => this.#abandon(waiting, refusal()), this.#options.waitMsMax),
+      timer: undefined,
     };
+    if (key.subject !== OWN)
+      waiting.timer = setTimeout(() => this.#abandon(waiting, refusal()), this.#options.waitMsMax);
     const onAbort = () => this.#abandon(waiting, signal?.reason);
     signal?.addEventListener('abort', onAbort, { once: true });
     try {
       this.#waiting.add(key, waiting);
+      this.#endOverdue();
       this.#next();
       return (await waiting.done.promise) as { output: LargeOutput<N>; us: number };
     } finally {
@@ -131,6 +142,10 @@ export class LargeThread implements AsyncDisposable {
     const worker = this.#start();
     worker.ref();
     this.#timer = setTimeout(() => void this.#end(tooLong()), this.#options.jobMsMax);
+    this.#sharedTimer = setTimeout(() => {
+      this.#isOverdue = true;
+      this.#endOverdue();
+    }, this.#options.sharedJobMsMax);
     const { name, input } = job.request;
     const moved: ArrayBuffer[] = [];
     const request: LargeRequest = { name, input: withOwnBytes(input, moved) };
@@ -172,6 +187,14 @@ export class LargeThread implements AsyncDisposable {
     }
   }
 
+  /** Ends the job that runs if it has had its time and another subject waits. The service's own jobs neither end nor end others. */
+  #endOverdue(): void {
+    const subject = this.#running?.key.subject;
+    if (!this.#isOverdue || subject === undefined || subject === OWN) return;
+    const spared = [subject, OWN].filter((name) => this.#waiting.waits(name)).length;
+    if (this.#waiting.subjects > spared) void this.#end(tooLongForOthers());
+  }
+
   async #end(reason: unknown): Promise<void> {
     const worker = this.#worker;
     if (worker === undefined) return;
@@ -191,6 +214,8 @@ export class LargeThread implements AsyncDisposable {
 
   #finish(us: number): void {
     clearTimeout(this.#timer);
+    clearTimeout(this.#sharedTimer);
+    this.#isOverdue = false;
     if (this.#running !== undefined) this.#waiting.charge(this.#running.key, us);
     this.#running = undefined;
   }
@@ -216,6 +241,13 @@ function definedOf({ detail, errors }: NonNullable<LargeAnswer['refused']>) {
 
 function tooLong(): AppError {
   return new AppError('payload_too_large', { detail: 'the document takes too long' });
+}
+
+function tooLongForOthers(): AppError {
+  return new AppError('rate_limited', {
+    detail: 'the document takes too long while others wait',
+    retryAfterS: WAIT_MS_MAX / 1_000,
+  });
 }
 
 function stopping(): AppError {
