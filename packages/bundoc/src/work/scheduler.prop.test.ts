@@ -4,7 +4,7 @@ import { FakeClock } from '@bundoc/shared/testing/fake-clock';
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { WorkBench } from '../testing/work-bench.ts';
-import { Scheduler, SLICE_US } from './scheduler.ts';
+import { Scheduler, SLICE_US, WORK_MS_MAX } from './scheduler.ts';
 
 const key = (subject: number) => ({ subject: `s${subject}`, project: 'p' });
 
@@ -124,6 +124,34 @@ describe('long work', () => {
     expect([scheduler.waiting, places.held]).toEqual([0, 1]);
     busy[Symbol.dispose]();
     expect(places.held).toBe(0);
+  });
+
+  it('of a request is refused once it has taken too long, in turns or in reads; that of the service goes on', async () => {
+    const tooLong = { code: 'overloaded', detail: 'the request took too long' };
+    const bench = new WorkBench();
+    const scheduler = new Scheduler(bench.ports);
+    using own = scheduler.background('p', 'index');
+    using work = scheduler.work(key(1), 'query');
+    expect(work.pause()).toBeUndefined();
+    bench.take(WORK_MS_MAX * 1_000 - 1);
+    const late = expect(work.pause()).rejects.toMatchObject(tooLong);
+    bench.take(1);
+    await bench.turn();
+    await late;
+    await expect(work.outside(() => 'never read')).rejects.toMatchObject(tooLong);
+    using reader = scheduler.work(key(2), 'query');
+    for (const reads of [reader, own]) {
+      const read = reads.outside(async () => {
+        await setImmediate();
+        bench.take(WORK_MS_MAX * 1_000);
+        return 'read';
+      });
+      const ends =
+        reads === own ? expect(read).resolves.toBe('read') : expect(read).rejects.toMatchObject(tooLong);
+      for (let turns = 0; turns < 4; turns++) await bench.turn();
+      await ends;
+    }
+    expect(scheduler.waiting).toBe(0);
   });
 
   it('that waits takes a place, of which a subject and a project have a part, and leaves it when it ends', async () => {

@@ -22,6 +22,12 @@ export type WorkKind = (typeof WORK_KINDS)[number];
 /** Time that all long work of the process takes on the event loop's thread in one turn. */
 export const SLICE_US = 2_000;
 
+/**
+ * How long a request may work, waits included, milliseconds. What it waits for then has a limit of its own, of 15 s for a job in the thread for large
+ * documents: it is refused before its connection has stood still for 60 s, and is closed without an answer.
+ */
+export const WORK_MS_MAX = 40_000;
+
 /** Up to so much is not worth a callback of its own: it is counted in whichever turn comes next. */
 const FORGOTTEN_US = SLICE_US / 10;
 
@@ -83,7 +89,7 @@ export class Scheduler implements AsyncDisposable {
   }
 
   /**
-   * A piece of long work. Nothing runs before its first {@link Work.pause}.
+   * A piece of long work. Nothing runs before its first {@link Work.pause}. It may take {@link WORK_MS_MAX}, unless it is of the service itself.
    *
    * @param signal ends a wait with its reason at once.
    */
@@ -138,6 +144,10 @@ export class Scheduler implements AsyncDisposable {
     if (!hasBegun) this.#unbegun.set(work, this.#ports.nowMs());
     this.#waiting.add(work.key, work);
     this.#awaitTurn();
+  }
+
+  get nowMs(): number {
+    return this.#ports.nowMs();
   }
 
   get memory(): Room | undefined {
@@ -213,6 +223,7 @@ export class Work implements Disposable {
   readonly kind: WorkKind;
   readonly #scheduler: Scheduler;
   readonly #signal: AbortSignal | undefined;
+  readonly #endMs: number;
   #wait: { readonly grant: () => void; readonly refuse: (reason: unknown) => void } | undefined;
   #hasBegun = false;
   #place: Hold | undefined;
@@ -224,12 +235,14 @@ export class Work implements Disposable {
     this.key = key;
     this.kind = kind;
     this.#signal = signal;
+    this.#endMs = this.#isOwn ? Number.POSITIVE_INFINITY : scheduler.nowMs + WORK_MS_MAX;
   }
 
   /**
    * To be awaited before the first step and between any two. Undefined while the slice lasts, so that it need not be awaited then.
    *
-   * Rejects with the signal's reason; `rate_limited` or `overloaded` for work that has not begun, when too much waits or it has waited too long.
+   * Rejects with the signal's reason; `overloaded` for work that takes too long; `rate_limited` or `overloaded` for work that has not begun, when
+   * too much waits or it has waited too long.
    */
   pause(): Promise<void> | undefined {
     if (!this.#scheduler.mayRun(this)) return this.#waitForTurn();
@@ -244,7 +257,7 @@ export class Work implements Disposable {
 
   /** Waits for something else than the processor. What `begin` does before it waits belongs to the task. */
   async outside<T>(begin: () => T | Promise<T>): Promise<T> {
-    this.#signal?.throwIfAborted();
+    this.#requireTime();
     await this.pause();
     let begun: T | Promise<T>;
     try {
@@ -253,7 +266,7 @@ export class Work implements Disposable {
       this.leave();
     }
     const result = await begun;
-    this.#signal?.throwIfAborted();
+    this.#requireTime();
     await this.pause();
     return result;
   }
@@ -261,8 +274,8 @@ export class Work implements Disposable {
   /**
    * Has a job done on a large document, in the thread for those.
    *
-   * @throws AppError of the job; `payload_too_large` for one that takes too long; `rate_limited` or `overloaded` when too many wait, or it has
-   * waited too long; the signal's reason.
+   * @throws AppError of the job; `payload_too_large` for one that takes too long, `rate_limited` for one that does while others wait; `rate_limited`
+   * or `overloaded` when too many wait, or it has waited too long; the signal's reason.
    */
   async elsewhere<N extends LargeJobName>(name: N, input: LargeInput<N>): Promise<LargeOutput<N>> {
     this.#takePlace();
@@ -325,6 +338,16 @@ export class Work implements Disposable {
     return this.key.subject === '';
   }
 
+  /** @throws the signal's reason; AppError `overloaded` when the time of the request is over. */
+  #requireTime(): void {
+    this.#signal?.throwIfAborted();
+    if (this.#scheduler.nowMs < this.#endMs) return;
+    throw new AppError('overloaded', {
+      detail: 'the request took too long',
+      retryAfterS: WAIT_MS_MAX / 1_000,
+    });
+  }
+
   #takePlace(): void {
     const { places } = this.#scheduler;
     if (this.#place !== undefined || places === undefined || this.#isOwn) return;
@@ -346,7 +369,7 @@ export class Work implements Disposable {
 
   async #waitForTurn(): Promise<void> {
     const signal = this.#signal;
-    signal?.throwIfAborted();
+    this.#requireTime();
     this.#takePlace();
     const turn = Promise.withResolvers<void>();
     this.#wait = { grant: turn.resolve, refuse: turn.reject };
@@ -362,6 +385,7 @@ export class Work implements Disposable {
     } finally {
       signal?.removeEventListener('abort', onAbort);
     }
+    this.#requireTime();
   }
 }
 
