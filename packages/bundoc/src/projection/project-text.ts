@@ -30,6 +30,7 @@ export async function projectInTurns(
         : projectText({ metadata, text }, mask),
     );
   }
+  work.leave();
   return texts;
 }
 

@@ -4,7 +4,7 @@ import type { FastifyRequest } from 'fastify';
 import { z } from 'zod';
 import type { WorkOptions } from '../service/documents.ts';
 import { shortHash } from '../storage/short-hash.ts';
-import { LARGE_BYTES } from '../work/large-thread.ts';
+import { digestInTurns } from '../work/large-content.ts';
 import type { Work } from '../work/scheduler.ts';
 import { subjectOf } from './access.ts';
 
@@ -35,17 +35,12 @@ async function idempotentOptions(
       errors: [{ path: 'headers.idempotency-key', message: 'must be 1 to 255 visible ASCII characters' }],
     });
   const headers = HEADERS_THAT_MATTER.map((name) => String(request.headers[name] ?? ''));
-  const body = request.body instanceof Buffer ? request.body : '';
+  const body = request.body instanceof Buffer ? request.body : Buffer.of();
   return {
     work,
     idempotency: {
       key: shortHash(subjectOf(request), key),
-      request: shortHash(request.method, request.url, ...headers, await digestOf(body, work)),
+      request: shortHash(request.method, request.url, ...headers, await digestInTurns(body, work)),
     },
   };
-}
-
-/** A body, or what stands for a large one. */
-function digestOf(body: Buffer | '', work: Work): Buffer | '' | Promise<string> {
-  return body === '' || body.length <= LARGE_BYTES ? body : work.elsewhere('digest', { bytes: body });
 }

@@ -156,7 +156,6 @@ export class Documents {
     const { documentBytesMax } = this.#limits;
     const { work } = options;
     const patch = await readPatchInTurns(sent.kind, sent.bytes, documentBytesMax, work);
-    work.leave();
     using lease = await this.#instances.acquire(project, 'existing');
     if (lease === undefined) throw new AppError('project_not_found');
     const { store } = lease;

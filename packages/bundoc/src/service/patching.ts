@@ -41,6 +41,7 @@ export async function answeredBefore(
   refusal: unknown,
 ): Promise<readonly WriteResult[]> {
   if (options.idempotency === undefined || !(refusal instanceof AppError)) throw refusal;
+  options.work?.leave();
   try {
     const never: Precondition = { kind: 'revision', anyOf: [] };
     return await store.commit([{ kind: 'delete', ref, precondition: never }], options);

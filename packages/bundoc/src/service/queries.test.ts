@@ -8,6 +8,7 @@ import { openDefinedStore } from '../storage/collections/defined-store.ts';
 import { commitOne, put, remove } from '../storage/conformance.ts';
 import { EmbeddedProject } from '../testing/embedded-project.ts';
 import { SlowSteps } from '../testing/slow-steps.ts';
+import { WorkBench } from '../testing/work-bench.ts';
 import { ownWork, Scheduler } from '../work/scheduler.ts';
 import { Queries, type QueryRequest } from './queries.ts';
 
@@ -29,7 +30,7 @@ const request = (over: Partial<QueryRequest> = {}): QueryRequest => ({
   ...over,
 });
 
-async function start(limits: Partial<ScanLimits>) {
+async function start(limits: Partial<ScanLimits>, onAcquire = () => {}) {
   const project = new EmbeddedProject();
   const disk = EmbeddedProject.disk();
   await project.create(disk);
@@ -38,6 +39,8 @@ async function start(limits: Partial<ScanLimits>) {
   const queries = new Queries(
     {
       acquire: async () => {
+        await Promise.resolve();
+        onAcquire();
         leases.taken++;
         leases.held++;
         return {
@@ -84,6 +87,21 @@ describe('what one request may read', () => {
     stop.abort(new Error('nobody waits'));
     await expect(counting).rejects.toThrow('nobody waits');
     expect([steps.scheduler.waiting, leases.held]).toEqual([0, 0]);
+  });
+
+  it('is not charged for the time in which the project is opened, whatever it is opened for', async () => {
+    const bench = new WorkBench();
+    const { store, queries } = await start({}, () => bench.take(5_000_000));
+    for (let n = 0; n < 3; n++) await commitOne(store, put(`d${n}`, `{"n":${n}}`));
+    const scheduler = new Scheduler({ nowMs: bench.ports.nowMs });
+    const page = async (cursor: string | undefined) => {
+      using work = scheduler.work({ subject: 's', project: 'p' }, 'query');
+      await work.pause();
+      return await queries.query(request({ work, limit: 1, cursor }));
+    };
+    const { next } = await page(undefined);
+    expect((await page(next)).next).toBeDefined();
+    expect(scheduler.usedS('query')).toBe(0);
   });
 
   it('is bounded in documents, and the refusal names the index that would help', async () => {

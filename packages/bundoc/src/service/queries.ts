@@ -141,13 +141,19 @@ export class Queries {
   }
 
   /** Where a page begins: the sort key of the last document of the one before. Empty for the first. */
-  async #openCursor({ project, cursor }: QueryRequest, context: readonly string[]): Promise<string> {
+  async #openCursor({ project, cursor, work }: QueryRequest, context: readonly string[]): Promise<string> {
     if (cursor === undefined) return '';
+    work.leave();
     using lease = await this.#acquire(project);
     return openPageCursor(lease.cursors, context, cursor).toString('latin1');
   }
 
-  async #sealCursor({ project }: QueryRequest, context: readonly string[], after: string): Promise<string> {
+  async #sealCursor(
+    { project, work }: QueryRequest,
+    context: readonly string[],
+    after: string,
+  ): Promise<string> {
+    work.leave();
     using lease = await this.#acquire(project);
     return lease.cursors.seal(context, Buffer.from(after, 'latin1'));
   }

@@ -7,7 +7,8 @@ import type { LargeContent } from './large-jobs.ts';
 import { LARGE_BYTES } from './large-thread.ts';
 import type { Work } from './scheduler.ts';
 
-// Bodies of requests: a small one is read in one step, a large one in another thread. Both are refused for the same reasons.
+// Bodies of requests: a small one is read in one step, a large one in another thread. Both are refused for the same reasons. The work is left
+// afterwards: what a request waits for next is no time of the processor.
 
 /** {@link readDocumentBody}. Synchronous for a small one. */
 export function readBodyInTurns(bytes: Buffer, work: Work): DocumentBody | Promise<DocumentBody> {
@@ -16,6 +17,7 @@ export function readBodyInTurns(bytes: Buffer, work: Work): DocumentBody | Promi
 
 async function readLargeBody(bytes: Buffer, work: Work): Promise<DocumentBody> {
   const { content, ...rest } = await work.elsewhere('body', { bytes });
+  work.leave();
   return { ...rest, content: contentOf(content, bytes) };
 }
 
@@ -31,14 +33,18 @@ export async function readBatchInTurns(
 ): Promise<readonly BatchOperation[]> {
   if (bytes.length <= BATCH_AT_ONCE_MAX) {
     await work.pause();
-    return readBatch(bytes, { documentBytesMax }, readIfMatch);
+    const operations = readBatch(bytes, { documentBytesMax }, readIfMatch);
+    work.leave();
+    return operations;
   }
   const operations = await work.elsewhere('batch', { bytes, documentBytesMax });
-  return operations.map((operation) => {
+  const whole = operations.map((operation) => {
     if (operation.op !== 'put') return operation;
     const { piece, hasMembers, ...rest } = operation;
     return { ...rest, content: contentOf({ piece, hasMembers }, bytes) };
   });
+  work.leave();
+  return whole;
 }
 
 /** {@link readPatch}. A large one is found to be sound, and read again where it is applied. */
@@ -50,10 +56,21 @@ export async function readPatchInTurns(
 ): Promise<Patch> {
   if (bytes.length <= TREE_BYTES_MAX) {
     await work.pause();
-    return readPatch(kind, bytes, documentBytesMax);
+    const patch = readPatch(kind, bytes, documentBytesMax);
+    work.leave();
+    return patch;
   }
   await work.elsewhere('readPatch', { kind, bytes, documentBytesMax });
+  work.leave();
   return { kind: 'large', of: kind, bytes, part: 'body' };
+}
+
+/** A body, or what stands for a large one. */
+export async function digestInTurns(bytes: Buffer, work: Work): Promise<Buffer | string> {
+  if (bytes.length <= LARGE_BYTES) return bytes;
+  const digest = await work.elsewhere('digest', { bytes });
+  work.leave();
+  return digest;
 }
 
 function contentOf({ piece, hasMembers }: LargeContent, whole: Buffer) {

@@ -41,6 +41,7 @@ export async function acceptInTurns(
   if (schema === undefined) return undefined;
   if (isLarge(schema)) {
     await work.elsewhere('acceptSchema', { schema: JSON.stringify(schema) });
+    work.leave();
     return checkElsewhere(schema);
   }
   const steps = acceptSchemaSteps(schema);
