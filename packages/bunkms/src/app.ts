@@ -5,6 +5,7 @@ import { join } from 'node:path';
 import { boundedWarner } from '@bundoc/shared/bounded-warner';
 import { type Clock, systemClock } from '@bundoc/shared/clock';
 import { AppError, hasCode } from '@bundoc/shared/errors';
+import { Connections } from '@bundoc/shared/http/connection-limit';
 import { createHttpShares } from '@bundoc/shared/http/http-shares';
 import { createLogger, type Logger } from '@bundoc/shared/logger';
 import { openServerTls, type ServerTls } from '@bundoc/shared/tls/server-tls';
@@ -133,7 +134,11 @@ export async function startBunkms(
 
   const gate = gateOf(services);
   const shares = createHttpShares(config.shares, clock);
-  metrics.watchCuts(shares.connections.share, () => shares.connections.cuts);
+  // Of their own: strangers who fill the API listener must not keep Bundoc from its keys.
+  const { connectionsMax: max, connectionsOfAddressMax: ofAddressMax, isProxy } = config.shares;
+  const internalConnections = new Connections({ prefix: 'internal ', clock, max, ofAddressMax, isProxy });
+  for (const connections of [shares.connections, internalConnections])
+    metrics.watchCuts(connections.share, () => connections.cuts);
   const listenerOptions = {
     shares,
     logger,
@@ -161,7 +166,11 @@ export async function startBunkms(
     app.close(),
   );
   const internal = opened.adopt(
-    await createInternalListener(listenerOptions, internalTls, onInternalProblem),
+    await createInternalListener(
+      { ...listenerOptions, shares: { ...shares, connections: internalConnections } },
+      internalTls,
+      onInternalProblem,
+    ),
     (app) => app.close(),
   );
   const warn = boundedWarner(

@@ -37,7 +37,7 @@ export interface ListenerOptions {
   readonly metrics: Metrics;
   readonly publicKey: PublicJwk;
   readonly sealed: boolean;
-  /** Of both listeners; each has its own when absent. */
+  /** Of both listeners, but for the connections of each; each has its own when absent. */
   readonly shares?: HttpShares;
   readonly services: ServiceGate;
   readonly readiness: () => Promise<Readiness>;

@@ -16,6 +16,8 @@ export const FIRST_BYTE_MS = 5_000;
 const SWEEP_EVERY_MS = 1_000;
 
 export interface ConnectionsOptions {
+  /** Stands before the names of its shares, where a process has several of these. */
+  readonly prefix?: string;
   readonly clock: Clock;
   readonly max: number;
   readonly ofAddressMax: number;
@@ -23,7 +25,7 @@ export interface ConnectionsOptions {
   readonly isProxy?: ((address: string) => boolean) | undefined;
 }
 
-/** The connections of all listeners of a process. An address is their subject, as no token is known. */
+/** The connections of a listener, or of several. An address is their subject, as no token is known. */
 export class Connections {
   readonly share: Share;
   /** Requests under way that a proxy sends, by the address that it sends them for. */
@@ -36,12 +38,18 @@ export class Connections {
   readonly #silent = new Map<Socket, number>();
   #cuts = 0;
 
-  constructor({ clock, max, ofAddressMax, isProxy }: ConnectionsOptions) {
+  constructor({ prefix = '', clock, max, ofAddressMax, isProxy }: ConnectionsOptions) {
     this.share = new Share({
-      ...{ name: 'connections', capacity: max, subjectMax: ofAddressMax, waitMs: 0, clock },
+      ...{ name: `${prefix}connections`, capacity: max, subjectMax: ofAddressMax, waitMs: 0, clock },
     });
     this.forwarded = new Share({
-      ...{ name: 'requests through proxies', capacity: max, subjectMax: ofAddressMax, waitMs: 0, clock },
+      ...{
+        name: `${prefix}requests through proxies`,
+        capacity: max,
+        subjectMax: ofAddressMax,
+        waitMs: 0,
+        clock,
+      },
     });
     this.#clock = clock;
     this.#othersMax = max - Math.min(RESERVE, Math.floor(max / 8));
