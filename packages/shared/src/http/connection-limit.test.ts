@@ -60,6 +60,19 @@ test('a trusted proxy has as many connections as there are', () => {
   expect(opened(open('192.0.2.1', 100))).toBe(70);
 });
 
+test('a proxy on this machine, trusted or not, leaves the last places to other connections from this machine', () => {
+  const trusted = connectionsOf({ isProxy: (address) => address === '127.0.0.1' });
+  const proxied = trusted.open('127.0.0.1', 100);
+  expect(trusted.opened(proxied)).toBe(70);
+  expect(trusted.opened(trusted.open('::1', 20))).toBe(10);
+  for (const socket of proxied) socket.destroy();
+  expect(trusted.opened(trusted.open('192.0.2.1', 1))).toBe(1);
+  const untrusted = connectionsOf();
+  expect(untrusted.opened(untrusted.open('127.0.0.1', 10))).toBe(10);
+  expect(untrusted.opened(untrusted.open('127.0.0.1', 20))).toBe(10);
+  expect(untrusted.opened(untrusted.open('127.0.0.2', 1))).toBe(1);
+});
+
 test('a connection that sends nothing is closed after five seconds', () => {
   const { clock, connections, open, opened } = connectionsOf();
   const [silent] = open('192.0.2.1', 1);

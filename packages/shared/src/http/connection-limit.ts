@@ -2,14 +2,14 @@ import type { Server, ServerResponse } from 'node:http';
 import { BlockList, isIPv6, type Socket } from 'node:net';
 import type { FastifyInstance, FastifyRequest } from 'fastify';
 import type { Clock } from '../clock.ts';
-import { type Hold, Share } from '../shares/share.ts';
+import { Share } from '../shares/share.ts';
 import type { ShareKey } from '../shares/share-key.ts';
 import { callerNetwork, canonicalAddress } from './addresses.ts';
 
 /** Connections of a process, and those of one address (IPv6: /64). */
 export const CONNECTIONS_MAX = 4_096;
 export const CONNECTIONS_OF_ADDRESS_MAX = 256;
-/** Of these only this machine gets the last ones: for health checks, and for its commands. */
+/** Of these only this machine gets the last ones, beyond the bound of an address: for health checks, and for its commands. */
 const RESERVE = 64;
 /** How long a connection may be silent before its first byte. */
 export const FIRST_BYTE_MS = 5_000;
@@ -31,7 +31,8 @@ export class Connections {
   /** Requests under way that a proxy sends, by the address that it sends them for. */
   readonly forwarded: Share;
   readonly #clock: Clock;
-  readonly #othersMax: number;
+  readonly #reserve: number;
+  #heldOfReserve = 0;
   /** Whether a peer is a proxy, which is believed when it says for whom it asks; undefined without any. */
   readonly isProxy: ((address: string) => boolean) | undefined;
   /** Those that have sent nothing, the oldest first, with the time they began. */
@@ -52,7 +53,7 @@ export class Connections {
       },
     });
     this.#clock = clock;
-    this.#othersMax = max - Math.min(RESERVE, Math.floor(max / 8));
+    this.#reserve = Math.min(RESERVE, Math.floor(max / 8));
     this.isProxy = isProxy;
   }
 
@@ -89,11 +90,24 @@ export class Connections {
     response.once('close', () => hold[Symbol.dispose]());
   }
 
-  #hold(peer: string | undefined, key: ShareKey): Hold | undefined {
-    const isFull = this.share.held >= this.#othersMax;
-    if (peer === undefined || !isOwn(peer)) if (isFull) return undefined;
-    if (peer === undefined || this.isProxy?.(peer) !== true) return this.share.tryTake(key, 1);
-    return this.share.held < this.share.capacity ? this.share.charge(key, 1) : undefined;
+  #hold(peer: string | undefined, key: ShareKey): Disposable | undefined {
+    const { share } = this;
+    const isProxy = peer !== undefined && this.isProxy?.(peer) === true;
+    if (share.held - this.#heldOfReserve < share.capacity - this.#reserve) {
+      const hold = isProxy ? share.charge(key, 1) : share.tryTake(key, 1);
+      if (hold !== undefined) return hold;
+    }
+    // A proxy on this machine would fill the reserve with the requests of strangers.
+    const mayUseReserve = peer !== undefined && isOwn(peer) && !isProxy;
+    return mayUseReserve && this.#heldOfReserve < this.#reserve ? this.#holdOfReserve(key) : undefined;
+  }
+
+  #holdOfReserve(key: ShareKey): Disposable {
+    const holds = new DisposableStack();
+    holds.use(this.share.charge(key, 1));
+    this.#heldOfReserve++;
+    holds.defer(() => this.#heldOfReserve--);
+    return holds;
   }
 
   /** Closes those that have been silent for too long. To be called each second. */
