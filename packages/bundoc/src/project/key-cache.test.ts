@@ -219,6 +219,23 @@ describe('KeyCache', () => {
     expect(cache.fetchesWaiting).toBe(0);
   });
 
+  it("charges nobody's share for fetches in the background, whoever's request they begin in", async () => {
+    const fetches = fetchesOf(8);
+    const { clock, service, cache } = start({ fetches });
+    for (const project of ['a', 'b', 'c']) await cache.get(project);
+    clock.advance(TTL_MS * 0.85);
+    const gate = Promise.withResolvers<void>();
+    service.gate = gate.promise;
+    runInShare({ subject: 'tenant', project: 'a' }, () =>
+      ['a', 'b', 'c'].map((project) => cache.peek(project)),
+    );
+    await settle();
+    expect([fetches.held, fetches.heldBy('tenant'), fetches.heldBy('')]).toEqual([3, 0, 3]);
+    gate.resolve();
+    await settle();
+    expect(fetches.held).toBe(0);
+  });
+
   it('drops the key used longest ago when there are too many', async () => {
     const { cache } = start({ spareKeysMax: 2 });
     for (const project of ['a', 'b', 'a', 'c']) await cache.get(project);

@@ -1,7 +1,7 @@
 import { ageMs, type Clock, type Instant, instant } from '@bundoc/shared/clock';
 import { dekNameOf } from '@bundoc/shared/contract/keys';
 import { AppError, hasCode } from '@bundoc/shared/errors';
-import { shareIn } from '@bundoc/shared/shares/current-share';
+import { runInShare, shareIn } from '@bundoc/shared/shares/current-share';
 import type { Share } from '@bundoc/shared/shares/share';
 import { LRUCache } from 'lru-cache';
 import { KeyRefused, type KeyService, type LeasedKey } from '../kms/port.ts';
@@ -50,6 +50,8 @@ const FAILURE_MEMORY_MS = 1_000;
 /** Keys that are fetched in the background at the same time; cold projects need the rest of the room. */
 const BACKGROUND_MAX = 8;
 const SPARE_KEYS_MAX = 1_000;
+/** Background fetches belong to the service itself, whoever's request they begin in. */
+const OWN = { subject: '', project: '' };
 /** How often one caller's key is asked for again because an event overtook the answer. */
 const OVERTAKEN_MAX = 3;
 
@@ -245,7 +247,7 @@ export class KeyCache {
       this.#background.delete(id);
       this.#backgroundRunning++;
       const { project, version } = kept;
-      this.#fetch(project, version)
+      runInShare(OWN, () => this.#fetch(project, version))
         .catch(() => undefined) // Remembered; the present key serves until its end.
         .finally(() => {
           this.#backgroundRunning--;
