@@ -1,5 +1,5 @@
 import fc from 'fast-check';
-import { describe, expect, it } from 'vitest';
+import { describe, expect, it, vi } from 'vitest';
 import { FairTurns } from './fair-turns.ts';
 
 const SLICE_US = 2_000;
@@ -158,6 +158,20 @@ describe('turns', () => {
         }
       }),
     );
+  });
+
+  it('are found in one look at each subject, however much all of them owe', () => {
+    const SUBJECTS = 1_000;
+    const turns = new FairTurns<number>(SLICE_US);
+    for (let n = 0; n < SUBJECTS; n++) turns.add(key(n), n);
+    for (let n = 0; n < SUBJECTS; n++) turns.charge(key(n), 1_000_000 - n);
+    const sets = vi.spyOn(Map.prototype, 'set');
+    const task = turns.next();
+    const { length } = sets.mock.calls;
+    sets.mockRestore();
+    // The others that owe less than a whole number of slices come behind it, and the first one comes a round later.
+    expect(task).toBe(1);
+    expect(length).toBeLessThanOrEqual(4 * SUBJECTS);
   });
 
   it('go around the projects of a subject, and around the tasks of a project', () => {

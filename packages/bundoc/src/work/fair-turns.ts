@@ -72,7 +72,7 @@ class Ring<C extends { readonly size: number }> {
     if (this.#active === 0) return undefined;
     const [early] = this.#early;
     if (early !== undefined) return this.#grant(early, this.#of(early));
-    // A name that is put back is met again: the loop ends once debts are paid.
+    this.#payRounds();
     for (const [name, waiting] of this.#round) {
       const isActive = waiting.inner.size > 0;
       waiting.debtUs = Math.max(isActive ? -this.#sliceUs : 0, waiting.debtUs - this.#sliceUs);
@@ -81,6 +81,19 @@ class Ring<C extends { readonly size: number }> {
       if (isActive || waiting.debtUs > 0) this.#round.set(name, waiting);
     }
     return undefined;
+  }
+
+  /** Pays for the rounds in which nobody would have a turn, all at once: a debt may last for hundreds. */
+  #payRounds(): void {
+    let rounds = Number.POSITIVE_INFINITY;
+    for (const { inner, debtUs } of this.#round.values())
+      if (inner.size > 0) rounds = Math.min(rounds, Math.floor(debtUs / this.#sliceUs));
+    if (rounds <= 0) return;
+    for (const [name, waiting] of this.#round) {
+      const isActive = waiting.inner.size > 0;
+      waiting.debtUs = Math.max(0, waiting.debtUs - rounds * this.#sliceUs);
+      if (!isActive && waiting.debtUs === 0) this.#round.delete(name);
+    }
   }
 
   clear(): void {
