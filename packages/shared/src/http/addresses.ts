@@ -1,13 +1,17 @@
 import { isIP, isIPv6 } from 'node:net';
 
+const WITH_PORT = /^(?:\[([^\]]*)\](?::\d{1,5})?|([\d.]+):\d{1,5})$/;
+
 /**
  * An IP address in the one form that it is compared in: lower case, compressed, without a zone, an IPv4-mapped IPv6
- * address (`::ffff:192.0.2.1`, what a dual-stack socket reports) as the IPv4 address that it is.
+ * address (`::ffff:192.0.2.1`, what a dual-stack socket reports) as the IPv4 address that it is. Brackets and a port, which some proxies add
+ * (`192.0.2.1:4711`, `[2001:db8::1]:4711`), are left out.
  *
  * @returns undefined when `address` is no IP address, or there is none: a peer that has gone already may have left none.
  */
 export function canonicalAddress(address: string | undefined): string | undefined {
-  const [unzoned = ''] = (address ?? '').split('%');
+  const [, bracketed, ofIpv4] = WITH_PORT.exec(address ?? '') ?? [];
+  const [unzoned = ''] = (bracketed ?? ofIpv4 ?? address ?? '').split('%');
   if (!isIPv6(unzoned)) return isIP(unzoned) === 4 ? unzoned : undefined;
   const compressed = new URL(`http://[${unzoned}]/`).hostname.slice(1, -1);
   const mapped = /^::ffff:([0-9a-f]{1,4}):([0-9a-f]{1,4})$/.exec(compressed);
