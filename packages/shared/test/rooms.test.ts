@@ -1,11 +1,12 @@
 import { once } from 'node:events';
 import type { Socket } from 'node:net';
 import type { FastifyInstance } from 'fastify';
-import { afterEach, describe, expect, it } from 'vitest';
+import { afterEach, describe, expect, it, vi } from 'vitest';
 import { systemClock } from '../src/clock.ts';
 import { answerRoomOf, READ, reserveAnotherPage, reserveAnswer } from '../src/http/answer-room.ts';
 import { bodyRoomOf } from '../src/http/body-room.ts';
 import { createHttpShares, type HttpShares } from '../src/http/http-shares.ts';
+import { PACE_MIN } from '../src/http/pace.ts';
 import { chargeRequest } from '../src/http/request-share.ts';
 import { Share, type ShareOptions } from '../src/shares/share.ts';
 import { openRaw, readAnswer, sendRaw } from './raw-http.ts';
@@ -16,6 +17,7 @@ const OTHER = { subject: 'other', project: 'p' };
 
 const sockets: Socket[] = [];
 afterEach(() => {
+  vi.useRealTimers();
   for (const socket of sockets.splice(0)) socket.destroy();
 });
 
@@ -199,6 +201,19 @@ describe('answers', () => {
     return greedy;
   }
 
+  /** A greedy reader, behind the server's side of its connection. */
+  async function acceptedReader(server: Running, share: Share): Promise<[Socket, Socket]> {
+    const accepted = once(server.app.server, 'connection') as Promise<[Socket]>;
+    const [client] = await greedyReaders(server, share, 1);
+    if (client === undefined) throw new Error('there is no reader');
+    return [(await accepted)[0], client];
+  }
+
+  /** What the system has not taken of the answer that the server writes. */
+  function unsentBytes(socket: Socket): number {
+    return (socket as Socket & { _handle?: { writeQueueSize: number } | null })._handle?.writeQueueSize ?? 0;
+  }
+
   async function read(socket: Socket, bytes: number): Promise<void> {
     for (let left = bytes; left > 0; ) {
       const next = once(socket, 'data') as Promise<[Buffer]>;
@@ -304,20 +319,26 @@ describe('answers', () => {
   });
 
   it('that are read too slowly are cut off while the room is more than half full, and no others', async () => {
+    // The test alone says when a second has passed.
+    vi.useFakeTimers({ toFake: ['setInterval', 'clearInterval'] });
     const shares = sharesOf({ capacity: 1_000 }, { capacity: 3 * BIG });
     await using server = await startWith(shares, big);
-    const [stalled, reading] = await greedyReaders(server, shares.answers, 2);
     const room = answerRoomOf(server.app);
-    const closed = once(stalled as Socket, 'close');
-    for (let second = 0; second < 6; second++) {
-      // Nobody reads of the first one. More than sockets buffer is read of the other.
-      await read(reading as Socket, 3_000_000);
+    const [stalled] = await acceptedReader(server, shares.answers);
+    const [reading, client] = await acceptedReader(server, shares.answers);
+    // The room is still more than half full without the first one.
+    using _rest = shares.answers.charge(OTHER, BIG);
+    // Its answers do not come to an end, whatever sockets buffer.
+    client.write(get('/big', 'Subject: greedy\r\n').replace('Connection: close\r\n', '').repeat(50));
+    while (room.cuts === 0) {
+      // Nobody reads of the first one. Of the other, more leaves the process each second than the least pace.
+      const before = unsentBytes(reading);
+      while (Math.abs(unsentBytes(reading) - before) < 10 * PACE_MIN) await read(client, 1);
       room.sweep();
     }
-    stalled?.resume();
-    await closed;
-    expect([room.cuts, reading?.destroyed]).toEqual([1, false]);
-    await expect.poll(() => shares.answers.held).toBe(BIG);
+    for (let second = 0; second < 3; second++) room.sweep();
+    expect([room.cuts, stalled.destroyed, reading.destroyed]).toEqual([1, true, false]);
+    await expect.poll(() => shares.answers.held).toBe(2 * BIG);
   });
 });
 
