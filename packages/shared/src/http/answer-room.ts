@@ -65,6 +65,12 @@ export class AnswerRoom {
     if (this.#share.heldBy(shareOfRequest(request).subject) > 0) await this.reserve(request, bytes);
   }
 
+  /** Ends a reservation, if there is one. */
+  giveBack(request: FastifyRequest): void {
+    request[RESERVED]?.[Symbol.dispose]();
+    delete request[RESERVED];
+  }
+
   /**
    * Holds an answer until its last byte is handed to the system, or the connection is closed.
    *
@@ -226,4 +232,9 @@ export async function reserveAnswer(request: FastifyRequest, bytesMax: number): 
  */
 export async function reserveAnotherPage(request: FastifyRequest, bytesMax: number): Promise<void> {
   await answerRoomOf(request.server).reserveWhereHeld(request, bytesMax);
+}
+
+/** Gives back what {@link reserveAnotherPage} keeps, of a read that waits for something to read. */
+export function giveBackReserved(request: FastifyRequest): void {
+  answerRoomOf(request.server).giveBack(request);
 }
