@@ -126,6 +126,28 @@ describe('bodies', () => {
     await expect.poll(() => shares.bodies.subjects).toBe(0);
   });
 
+  it('that were read beside the capacity let no other one in until they are answered', async () => {
+    const shares = sharesOf({ capacity: 1_000_000 });
+    const begins: (() => void)[] = [];
+    await using server = await startWith(shares, (app) => {
+      app.addHook('preHandler', () => new Promise<void>((resolve) => begins.push(resolve)));
+    });
+    const half = [];
+    for (let n = 0; n < 4; n++) half.push(await begun(server, shares.bodies, 1_000_000, 250_000));
+    const answers = half.map(async (socket) => {
+      socket.write('x'.repeat(750_000));
+      return (await readAnswer(socket)).status;
+    });
+    for (let n = 0; n < 4; n++) {
+      await expect.poll(() => begins.length).toBe(n + 1);
+      // The capacity, and one body beside it.
+      expect(shares.bodies.held).toBeLessThanOrEqual(2_000_000);
+      begins[n]?.();
+    }
+    expect(await Promise.all(answers)).toEqual([200, 200, 200, 200]);
+    await expect.poll(() => shares.bodies.subjects).toBe(0);
+  });
+
   it('that come too slowly are refused while the room is more than half full, the slowest first', async () => {
     const shares = sharesOf({ capacity: 1_000_000 });
     await using server = await startWith(shares);

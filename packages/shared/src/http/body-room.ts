@@ -52,7 +52,7 @@ interface IncomingBody extends Disposable {
  * there is no room, that is not read on: TCP holds the client up, for 5 s at most.
  *
  * Half-read bodies that fill the room could wait for one another. So one body of a subject, the nearest to its end, is read to its end in
- * room beside the capacity. While the room is more than half full, bodies that are too slow are refused, the slowest first.
+ * room beside the capacity, and the next one once that is answered. While the room is more than half full, bodies that are too slow are refused, the slowest first.
  */
 export class BodyRoom {
   readonly #share: Share;
@@ -116,7 +116,7 @@ export class BodyRoom {
       },
       [Symbol.dispose]: () => {
         if (!isOver) leave();
-        for (const hold of arriving.holds.splice(0)) hold[Symbol.dispose]();
+        this.#giveBack(arriving);
       },
     };
     this.#arriving.add(arriving);
@@ -219,8 +219,13 @@ export class BodyRoom {
     if (!this.#arriving.delete(body)) return;
     body.waiting?.abort();
     body.waiting = undefined;
-    if (!body.isFinishing) return;
-    this.#finishing.delete(body.key.subject);
+  }
+
+  /** A body that was read beside the capacity makes place for the next one only now: until its answer, it is in memory. */
+  #giveBack({ holds, isFinishing, key }: Arriving): void {
+    for (const hold of holds.splice(0)) hold[Symbol.dispose]();
+    if (!isFinishing) return;
+    this.#finishing.delete(key.subject);
     this.#finishNext();
   }
 }
