@@ -281,6 +281,22 @@ describe('answers', () => {
     expect((await sendRaw(server.port, get('/small', 'Subject: other\r\n'))).status).toBe(200);
   });
 
+  it('that are not made yet wait for room, however few bytes of those that are made may wait', async () => {
+    const shares = sharesOf({ capacity: 1_000 }, { capacity: BIG, waitingUnitsMax: BIG / 8 });
+    await using server = await startWith(shares, (app) => {
+      big(app);
+      app.get('/page', async (request) => {
+        await reserveAnotherPage(request, BIG);
+        return 'ok';
+      });
+    });
+    const [greedy] = await greedyReaders(server, shares.answers, 1);
+    const answer = sendRaw(server.port, get('/page', 'Subject: greedy\r\n'));
+    await expect.poll(() => shares.answers.waiting).toBe(1);
+    greedy?.destroy();
+    expect((await answer).status).toBe(200);
+  });
+
   it('leave nothing behind on a connection that brings many of them', async () => {
     const shares = sharesOf({ capacity: 1_000 });
     await using server = await startWith(shares, (app) => {

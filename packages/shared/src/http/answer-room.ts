@@ -57,7 +57,7 @@ export class AnswerRoom {
 
   /** @throws AppError `rate_limited`, `overloaded`. */
   async reserve(request: FastifyRequest, bytes: number): Promise<void> {
-    if (bytes >= COUNTED_BYTES_MIN) request[RESERVED] = await this.#take(request, bytes);
+    if (bytes >= COUNTED_BYTES_MIN) request[RESERVED] = await this.#take(request, bytes, 0);
   }
 
   /** As {@link reserve}, for a subject whose clients have answers that they have not taken. */
@@ -100,7 +100,7 @@ export class AnswerRoom {
       done();
       return;
     }
-    this.#take(request, bytes).then(
+    this.#take(request, bytes, bytes).then(
       (taken) => {
         if (socket.destroyed) taken[Symbol.dispose]();
         else this.#keep(socket, response, taken);
@@ -125,13 +125,13 @@ export class AnswerRoom {
   }
 
   /** Gives up when the client goes away. */
-  async #take(request: FastifyRequest, bytes: number): Promise<Hold> {
+  async #take(request: FastifyRequest, bytes: number, inMemory: number): Promise<Hold> {
     const { socket } = request.raw;
     const closed = new AbortController();
     const close = (): void => closed.abort(new AppError('request_timeout'));
     socket.once('close', close);
     try {
-      return await this.#share.take(shareOfRequest(request), bytes, closed.signal);
+      return await this.#share.take(shareOfRequest(request), bytes, closed.signal, inMemory);
     } finally {
       socket.off('close', close);
     }
