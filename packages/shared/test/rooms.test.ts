@@ -6,9 +6,10 @@ import { systemClock } from '../src/clock.ts';
 import { answerRoomOf, READ, reserveAnotherPage, reserveAnswer } from '../src/http/answer-room.ts';
 import { bodyRoomOf } from '../src/http/body-room.ts';
 import { createHttpShares, type HttpShares } from '../src/http/http-shares.ts';
-import { PACE_MIN } from '../src/http/pace.ts';
+import { PACE_MIN, PATIENCE_MS } from '../src/http/pace.ts';
 import { chargeRequest } from '../src/http/request-share.ts';
 import { Share, type ShareOptions } from '../src/shares/share.ts';
+import { FakeClock } from '../src/testing/fake-clock.ts';
 import { openRaw, readAnswer, sendRaw } from './raw-http.ts';
 import { expectProblem, get, JSON_TYPE, post, type Running, start } from './started-server.ts';
 
@@ -376,6 +377,26 @@ describe('answers', () => {
     }
     for (let second = 0; second < 3; second++) room.sweep();
     expect([room.cuts, stalled.destroyed, reading.destroyed]).toEqual([1, true, false]);
+    await expect.poll(() => shares.answers.held).toBe(2 * BIG);
+  });
+
+  it('that are read at any pace are cut off, of a subject that holds most, for another one that waits', async () => {
+    vi.useFakeTimers({ toFake: ['setInterval', 'clearInterval'] });
+    const clock = new FakeClock();
+    const shares = sharesOf({ capacity: 1_000 }, { capacity: 3 * BIG, clock });
+    await using server = await startWith(shares, big);
+    const room = answerRoomOf(server.app);
+    await greedyReaders(server, shares.answers, 3);
+    const answer = sendRaw(server.port, get('/big', 'Subject: other\r\n'));
+    await expect.poll(() => shares.answers.waiting).toBe(1);
+    // Their pace is not known yet.
+    room.sweep();
+    expect([room.cuts, shares.answers.waiting]).toEqual([0, 1]);
+    clock.advance(PATIENCE_MS);
+    room.sweep();
+    room.sweep();
+    expect([room.cuts, shares.answers.waiting]).toEqual([1, 0]);
+    expect((await answer).body).toHaveLength(BIG);
     await expect.poll(() => shares.answers.held).toBe(2 * BIG);
   });
 });

@@ -3,7 +3,7 @@ import type { Socket } from 'node:net';
 import type { FastifyInstance, FastifyRequest } from 'fastify';
 import { AppError } from '../errors.ts';
 import type { Hold, Share } from '../shares/share.ts';
-import { Pace, slowest } from './pace.ts';
+import { bySpeed, PATIENCE_MS, Pace, slowest } from './pace.ts';
 import { shareOfRequest } from './request-share.ts';
 
 /** Room that is kept for the answer of a write. */
@@ -30,7 +30,8 @@ const SWEEP_EVERY_MS = 1_000;
 /** A connection whose client has answers to take. */
 interface Reader {
   readonly socket: Socket;
-  readonly holds: Set<Hold>;
+  /** By the subject of each. */
+  readonly holds: Map<Hold, string>;
   readonly pace: Pace;
   /** To be called when nothing is held for it any more. */
   readonly forget: () => void;
@@ -96,32 +97,57 @@ export class AnswerRoom {
     // The write has taken effect.
     if (!isRead(request)) hold ??= this.#share.charge(key, bytes);
     if (hold !== undefined) {
-      this.#keep(socket, response, hold);
+      this.#keep(request, response, hold);
       done();
       return;
     }
     this.#take(request, bytes, bytes).then(
       (taken) => {
         if (socket.destroyed) taken[Symbol.dispose]();
-        else this.#keep(socket, response, taken);
+        else this.#keep(request, response, taken);
         done();
       },
       (error: unknown) => done(error as Error),
     );
   }
 
-  /** Measures how fast clients read, and closes the slowest connections while the room is more than half full. To be called each second. */
+  /**
+   * Measures how fast clients read, and closes the slowest connections while the room is more than half full, and those of a subject that
+   * holds most of it while others wait. To be called each second.
+   */
   sweep(): void {
     for (const reader of this.#readers.values()) reader.pace.note(progressOf(reader));
+    this.#cutSlow();
+    this.#cutGreedy();
+  }
+
+  #cutSlow(): void {
     const half = this.#share.capacity / 2;
     let { held } = this.#share;
     if (held <= half) return;
-    for (const { socket, holds } of slowest(this.#readers.values())) {
+    for (const reader of slowest(this.#readers.values())) {
       if (held <= half) return;
-      for (const { units } of holds) held -= units;
-      this.#cuts++;
-      socket.destroy();
+      for (const { units } of reader.holds.keys()) held -= units;
+      this.#cut(reader);
     }
+  }
+
+  /** A reader that is fast enough may still hold its room for long. */
+  #cutGreedy(): void {
+    for (;;) {
+      const subject = this.#share.greedySubject(PATIENCE_MS);
+      if (subject === undefined) return;
+      const next = bySpeed(this.#readers.values()).find(({ holds }) => [...holds.values()].includes(subject));
+      if (next === undefined) return;
+      this.#cut(next);
+    }
+  }
+
+  #cut(reader: Reader): void {
+    this.#cuts++;
+    reader.socket.destroy();
+    // Now, not when the socket has told that it is closed.
+    reader.forget();
   }
 
   /** Gives up when the client goes away. */
@@ -137,9 +163,10 @@ export class AnswerRoom {
     }
   }
 
-  #keep(socket: Socket, response: ServerResponse, hold: Hold): void {
+  #keep(request: FastifyRequest, response: ServerResponse, hold: Hold): void {
+    const { socket } = request.raw;
     const reader = this.#readers.get(socket) ?? this.#watch(socket);
-    reader.holds.add(hold);
+    reader.holds.set(hold, shareOfRequest(request).subject);
     response.once('finish', () => {
       hold[Symbol.dispose]();
       reader.holds.delete(hold);
@@ -149,9 +176,9 @@ export class AnswerRoom {
 
   #watch(socket: Socket): Reader {
     const { written, queued } = standingOf(socket);
-    const holds = new Set<Hold>();
+    const holds = new Map<Hold, string>();
     const forget = (): void => {
-      for (const hold of holds) hold[Symbol.dispose]();
+      for (const hold of holds.keys()) hold[Symbol.dispose]();
       this.#readers.delete(socket);
       socket.off('close', forget);
     };

@@ -167,6 +167,24 @@ export class Share {
     return this.#subjects.get(subject)?.held ?? 0;
   }
 
+  /**
+   * The subject that holds most, if a request of another one has waited for so long, and that one will hold less once it is served.
+   * Who makes room for it takes that from this subject.
+   */
+  greedySubject(waitedMs: number): string | undefined {
+    let most: SubjectAccount | undefined;
+    for (const subject of this.#subjects.values())
+      if (most === undefined || subject.held > most.held) most = subject;
+    if (most === undefined) return undefined;
+    const untilMs = this.#clock.monotonic() - waitedMs;
+    for (const { account, units, sinceMs } of this.#waiters()) {
+      const { subject } = account;
+      if (sinceMs > untilMs || subject === most || subject.held + units >= most.held) continue;
+      if (this.#isWithinCaps(account, units)) return most.id;
+    }
+    return undefined;
+  }
+
   /** Holds units now. @returns undefined when there is no room, or others wait for it. */
   tryTake(key: ShareKey, units: number): Hold | undefined {
     if (this.#waiting > 0) return undefined;
