@@ -165,6 +165,29 @@ describe('bodies', () => {
     await expect.poll(() => shares.bodies.held).toBe(0);
   });
 
+  it('that come at any pace are refused, of a subject that holds most, for another one that waits', async () => {
+    vi.useFakeTimers({ toFake: ['setInterval', 'clearInterval'] });
+    const clock = new FakeClock();
+    const shares = sharesOf({ capacity: 1_000_000, clock });
+    await using server = await startWith(shares);
+    const room = bodyRoomOf(server.app);
+    // Three fill the room, and the fourth one is read beside it: nobody else is.
+    const greedy = [];
+    for (let n = 0; n < 4; n++) greedy.push(await begun(server, shares.bodies, 1_000_000, 250_000, 'greedy'));
+    const modest = await begun(server, shares.bodies, 300_000, 300_000, 'modest');
+    expect(shares.bodies.waiting).toBe(1);
+    room.sweep();
+    expect([room.cuts, shares.bodies.waiting]).toEqual([0, 1]);
+    clock.advance(PATIENCE_MS);
+    room.sweep();
+    expect(shares.bodies.waiting).toBe(0);
+    expect(JSON.parse((await readAnswer(modest)).body)).toEqual({ bytes: 300_000 });
+    expectProblem(await readAnswer(greedy[3] as Socket), 'request_timeout');
+    expect(room.cuts).toBe(1);
+    for (const socket of greedy) socket.destroy();
+    await expect.poll(() => shares.bodies.subjects).toBe(0);
+  });
+
   it('that come slowly are read while there is room', async () => {
     const shares = sharesOf({ capacity: 1_000_000 });
     await using server = await startWith(shares);
