@@ -166,11 +166,6 @@ class StoredFiles implements StoredProjects {
   }
 }
 
-const TABLES = [
-  ...['projects', 'heads', 'documents', 'collections', 'key_versions', 'used_keys', 'commits'],
-  ...['blind_indexes', 'blind_entries', 'expiry', 'storage'],
-];
-
 class StoredRows implements StoredProjects {
   readonly environment: Readonly<Record<string, string>>;
   readonly #url: string;
@@ -234,7 +229,13 @@ class StoredRows implements StoredProjects {
   }
 
   async everything(): Promise<Buffer> {
-    const rows = await Promise.all(TABLES.map((table) => query(this.#url, `SELECT * FROM bundoc.${table}`)));
+    const tables = await query(
+      this.#url,
+      "SELECT tablename::text FROM pg_tables WHERE schemaname = 'bundoc'",
+    );
+    const rows = await Promise.all(
+      tables.map(([table]) => query(this.#url, `SELECT * FROM bundoc.${table}`)),
+    );
     const values = rows.flat(2);
     return Buffer.concat(
       values.map((value) => (Buffer.isBuffer(value) ? value : Buffer.from(`${String(value)}\n`))),

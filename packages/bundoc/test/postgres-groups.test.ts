@@ -481,6 +481,34 @@ describeWithPostgres('commits of many projects on PostgreSQL', () => {
     expect(await sql("SELECT deadlocks FROM pg_stat_database WHERE datname = 'bundoc'")).toBe('0');
   });
 
+  it('leave no project behind one whose entries of indexes fill each transaction', async () => {
+    const { stores } = await nodeOf(2);
+    const definitions = { indexes: [{ fields: ['g'], unique: false, blind: true }] };
+    for (const store of stores) {
+      const defined = await openDefinedStore(store, systemClock);
+      await defined.define('notes', definitions, { kind: 'none' });
+    }
+    const [busy, quiet] = [nth(stores, 0), nth(stores, 1)];
+    const many = Array.from({ length: 990 }, (_, n) => n).join(',');
+    const fill = (lane: number) =>
+      busy.commit(Array.from({ length: 12 }, (_, n) => put(`${lane}-${n}`, `{"g":[${many}]}`)));
+    let isOver = false;
+    const filling = meanwhile(
+      Promise.all(
+        [0, 1, 2].map(async (lane) => {
+          while (!isOver) await fill(lane);
+        }),
+      ),
+    );
+    try {
+      for (let n = 0; n < 3; n++)
+        expect((await commitOne(quiet, put(`d${n}`, '{"g":[1]}'))).created).toBe(true);
+    } finally {
+      isOver = true;
+      await filling;
+    }
+  });
+
   it('bring a database of the schema before forward with its projects and what they had reserved', async () => {
     await using former = openTestDatabase((await server.createDatabase('schema7')).url);
     await migrate(

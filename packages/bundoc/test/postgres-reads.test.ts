@@ -171,6 +171,43 @@ describeWithPostgres('reads of single documents in PostgreSQL', () => {
     expect(isFirst).toBe(false);
   });
 
+  it('never say that nothing is there of a project whose head a fence keeps away for a moment', async () => {
+    await using server = await PostgresServer.start();
+    await using database = openTestDatabase((await server.createDatabase('bundoc')).url);
+    await migrate(database);
+    const project = new PostgresProject('p');
+    await project.create(database);
+    await using first = await project.open(database);
+    await commitOne(first, put('a', '{}'));
+    const page = { collection: 'notes', after: 0, limit: 10, bytesMax: 1_000_000 };
+    const reads: ((store: PostgresStore) => Promise<unknown>)[] = [
+      (store) => store.get(ref('a')),
+      (store) => store.list(page),
+      (store) => store.collections(),
+    ];
+    const query = database.query.bind(database);
+    const take = (from: string, to: string) =>
+      database.run(
+        `WITH head AS (DELETE FROM bundoc.${from} RETURNING *) INSERT INTO bundoc.${to} SELECT * FROM head`,
+      );
+    for (const read of reads) {
+      await using store = await project.open(database);
+      expect(await read(store)).toBeDefined();
+      let isKeptAway = false;
+      database.query = async (statement, values) => {
+        if (isKeptAway) return query(statement, values);
+        isKeptAway = true;
+        await take('heads', 'fenced_heads');
+        const rows = await query(statement, values);
+        await take('fenced_heads', 'heads');
+        return rows;
+      };
+      // What the store is told when it asks why: this project has no row of a file.
+      await expect(read(store)).rejects.toMatchObject({ code: 'project_not_found' });
+      database.query = query;
+    }
+  });
+
   it('of a document that the server cannot read fail alone', async () => {
     await using server = await PostgresServer.start();
     await using database = openTestDatabase((await server.createDatabase('bundoc')).url);

@@ -5,6 +5,7 @@ import {
   FAILED_ALONE_MS,
   type LaneBatch,
   type LaneCommit,
+  type LaneMember,
   type Leaving,
   laneSlots,
   QUEUED_MS_MAX,
@@ -53,6 +54,23 @@ describe('lanes of commits', () => {
     const batch = lanes.take();
     expect(namesOf(batch)).toHaveLength(10);
     expect(batch?.members[0]?.commits).toHaveLength(512 - 9);
+  });
+
+  it('put a project that had no room before all others, those that came meanwhile included', () => {
+    const [filling, waiting, next] = projectsOf(3) as [Project, Project, Project];
+    const lanes = lanesOf([filling, waiting]);
+    const batch = lanes.take() as LaneBatch<Project, Commit>;
+    lanes.add(next, commitOf(), 0);
+    const [first, second] = batch.members as [LaneMember<Project, Commit>, LaneMember<Project, Commit>];
+    lanes.end(
+      batch,
+      [
+        { left: first.commits, next: 'any' },
+        { left: second.commits, next: 'first' },
+      ],
+      0,
+    );
+    expect(namesOf(lanes.take())).toEqual(['p1', 'p2', 'p0']);
   });
 
   it('keep large commits out of the transactions of small ones', () => {

@@ -34,10 +34,11 @@ export interface Leaving<C> {
   /** Commits that the transaction did not decide. They come first again. */
   readonly left: readonly C[];
   /**
-   * What the next transaction of the project may be: any, one of its own because another holds its head (`contended`) or
-   * because the group failed (`suspect`), or for a while none but its own, because it failed alone (`failed`).
+   * What the next transaction of the project may be: any, the next in which it comes before all others because there was no
+   * room for it (`first`), one of its own because another holds its head (`contended`) or because the group failed
+   * (`suspect`), or for a while none but its own, because it failed alone (`failed`).
    */
-  readonly next: 'any' | 'contended' | 'suspect' | 'failed';
+  readonly next: 'any' | 'first' | 'contended' | 'suspect' | 'failed';
 }
 
 const MIB = 1_048_576;
@@ -131,13 +132,20 @@ export class CommitLanes<P extends object, C extends LaneCommit> {
   /** A transaction has ended. @param leaving of each of its members, in their order. */
   end({ kind, members }: LaneBatch<P, C>, leaving: readonly Leaving<C>[], nowMs: number): void {
     this.#running[kind]--;
+    const first: Queue<P, C>[] = [];
     for (const [at, { project }] of members.entries()) {
       const queue = this.#queues.get(project) as Queue<P, C>;
       const { left, next } = leaving[at] as Leaving<C>;
       queue.isRunning = false;
       queue.commits.unshift(...left);
       this.#judge(queue, next, nowMs);
-      if (queue.commits.length > 0) this.#ready[laneOf(queue, nowMs)].add(queue);
+      if (queue.commits.length === 0) continue;
+      if (next === 'first') first.push(queue);
+      else this.#ready[laneOf(queue, nowMs)].add(queue);
+    }
+    for (const queue of first.reverse()) {
+      const lane = laneOf(queue, nowMs);
+      this.#ready[lane] = new Set([queue, ...this.#ready[lane]]);
     }
   }
 

@@ -143,6 +143,10 @@ export class Database implements AsyncDisposable {
               if (done.status === 'rejected' && !(done.reason instanceof ConnectionTrouble))
                 throw done.reason;
               if (committed.status === 'rejected') throw committed.reason;
+              if (done.status === 'rejected')
+                throw new OutcomeUnknown('a statement of a committed transaction has no answer', {
+                  cause: done.reason,
+                });
             },
           },
           begun,

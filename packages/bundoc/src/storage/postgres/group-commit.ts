@@ -350,7 +350,7 @@ class Attempt {
 
 /**
  * Plans the commits of all projects of a transaction. What they ask of blind indexes is looked up together. Projects
- * behind those whose entries fill the transaction get no plan.
+ * with indexes get no plan, and cost nothing, behind those whose entries fill the transaction.
  */
 async function planAll(
   transaction: Transaction,
@@ -361,24 +361,27 @@ async function planAll(
     0,
     ...locked.map(({ drafts }) => drafts.reduce((sum, { revs }) => sum + revs.length, 0)),
   );
-  for (let open = locked; open.length > 0; ) {
-    for (const one of open) {
-      const { project, commits } = one.member;
-      plans.set(one, planCommits(commits, one.state, one.drafts, { ...project, indexing: one.indexing }));
-    }
+  let entries = 0;
+  let open = locked.filter((one) => {
+    if (entries > GROUP_ENTRIES_MAX && one.indexing.hasIndexes) return false;
+    plans.set(one, planOf(one));
+    entries += one.indexing.entries;
+    return true;
+  });
+  while (open.length > 0) {
     const again = await lookUpHolders(
       transaction,
       open.map(({ indexing }) => indexing),
       writes,
     );
     open = open.filter(({ indexing }) => again.has(indexing));
-  }
-  let entries = 0;
-  for (const one of locked) {
-    if (entries > GROUP_ENTRIES_MAX && one.indexing.entries > 0) plans.delete(one);
-    else entries += one.indexing.entries;
+    for (const one of open) plans.set(one, planOf(one));
   }
   return plans;
+}
+
+function planOf({ member: { project, commits }, state, drafts, indexing }: Locked): CommitPlan {
+  return planCommits(commits, state, drafts, { ...project, indexing });
 }
 
 /** Answers the commits of a member. @returns how its project goes on. */
@@ -400,7 +403,7 @@ function settle({ project, commits }: Member, outcome: Outcome, isSingle: boolea
       return { left: [], next: isToBlame ? 'failed' : 'any' };
     }
     case 'postponed':
-      return { left: commits, next: 'any' };
+      return { left: commits, next: 'first' };
     default:
       return { left: commits, next: outcome.kind };
   }

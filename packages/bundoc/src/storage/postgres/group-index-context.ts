@@ -136,6 +136,11 @@ export class GroupIndexContext {
       });
   }
 
+  /** False where a plan makes and removes no entries. */
+  get hasIndexes(): boolean {
+    return this.#indexes.byCollection.size > 0;
+  }
+
   /** Entries that the plan makes and removes. */
   get entries(): number {
     return this.#entries;

@@ -21,17 +21,22 @@ import { type RowCipher, VersionUnknown } from './row-cipher.ts';
 import { orUndefined, ROW_COLUMNS, readStateRow, SEALED } from './rows.ts';
 import type { SealedRow, SharedReads } from './shared-reads.ts';
 
+/**
+ * With the head as of the same moment: no row says that the project is not there, and a row of nothing that the page is empty. Asked
+ * for by itself, a head that a fence kept away could be back, and the empty page would be taken for the truth.
+ */
 const LIST: Statement = {
-  name: 'bundoc-list-3',
+  name: 'bundoc-list-4',
   text: `
-SELECT ${ROW_COLUMNS}, ${SEALED}, total FROM (
-  SELECT *, row_number() OVER w AS place, sum(octet_length(sealed)) OVER w AS running, count(*) OVER () AS total FROM (
-    SELECT * FROM bundoc.documents
-    WHERE project = $1 AND collection = $2 AND deleted_ms = 0 AND created_seq > $3
-      AND EXISTS (SELECT FROM bundoc.heads WHERE project = $1)
-    ORDER BY created_seq LIMIT $4 + 1
-  ) AS d WINDOW w AS (ORDER BY created_seq)
-) AS d WHERE place <= $4 AND (place = 1 OR running <= $5) ORDER BY created_seq`,
+SELECT d.* FROM bundoc.heads AS h LEFT JOIN LATERAL (
+  SELECT ${ROW_COLUMNS}, ${SEALED}, total FROM (
+    SELECT *, row_number() OVER w AS place, sum(octet_length(sealed)) OVER w AS running, count(*) OVER () AS total FROM (
+      SELECT * FROM bundoc.documents
+      WHERE project = $1 AND collection = $2 AND deleted_ms = 0 AND created_seq > $3
+      ORDER BY created_seq LIMIT $4 + 1
+    ) AS d WINDOW w AS (ORDER BY created_seq)
+  ) AS d WHERE place <= $4 AND (place = 1 OR running <= $5)
+) AS d ON true WHERE h.project = $1 ORDER BY d.created_seq`,
 };
 
 /**
@@ -72,10 +77,10 @@ SELECT h.seq, h.purged_seq, d.* FROM bundoc.heads AS h LEFT JOIN LATERAL (
 };
 
 const COLLECTIONS: Statement = {
-  name: 'bundoc-collections-2',
-  text: `SELECT token, key_version, name, documents, bytes FROM bundoc.collections
-         WHERE project = $1 AND documents > 0 AND EXISTS (SELECT FROM bundoc.heads WHERE project = $1)
-         ORDER BY first_seq, token`,
+  name: 'bundoc-collections-3',
+  text: `SELECT c.token, c.key_version, c.name, c.documents, c.bytes
+         FROM bundoc.heads AS h LEFT JOIN bundoc.collections AS c ON c.project = $1 AND c.documents > 0
+         WHERE h.project = $1 ORDER BY c.first_seq, c.token`,
 };
 
 export interface ReaderOptions {
@@ -127,8 +132,7 @@ export class Reader {
     const { project } = this.#options;
     const values = [project, this.#rows.collectionToken(collection), after, limit, bytesMax];
     const found =
-      by === undefined ? await this.#query(LIST, values) : await this.#listFound(values, by.id, by.tokens);
-    if (found.length === 0) await this.position();
+      by === undefined ? await this.#asOfHead(LIST, values) : await this.#listFound(values, by.id, by.tokens);
     const documents: ListedDocument[] = [];
     const unreadable: string[] = [];
     const unnamed: string[] = [];
@@ -192,8 +196,7 @@ export class Reader {
   }
 
   async collections(): Promise<readonly CollectionSummary[]> {
-    const rows = await this.#query(COLLECTIONS, [this.#options.project]);
-    if (rows.length === 0) await this.position();
+    const rows = await this.#asOfHead(COLLECTIONS, [this.#options.project]);
     return rows.map((row) => {
       const [token, keyVersion, name, documents, bytes] = row as unknown as [
         Buffer,
@@ -204,6 +207,13 @@ export class Reader {
       ];
       return { name: this.#rows.openCollectionName(token, keyVersion, name), documents, bytes };
     });
+  }
+
+  /** Rows of a statement that joins them to the project's head. @throws ProjectGone. */
+  async #asOfHead(statement: Statement, values: readonly unknown[]): Promise<readonly Row[]> {
+    const rows = await this.#query(statement, values);
+    if (rows.length === 0) throw gone();
+    return rows.filter(([first]) => first !== null);
   }
 
   async #listFound(
