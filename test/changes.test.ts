@@ -1,3 +1,4 @@
+import { connect } from 'node:net';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { EventReader } from './support/event-reader.ts';
 import { call, Installation } from './support/installation.ts';
@@ -101,6 +102,28 @@ describe('a page of changes that is waited for', () => {
     await put('poll', 'x', '{}', 'other');
     await put('poll', 'b');
     expect(idsOf((await waiting).changes)).toEqual(['b']);
+  });
+
+  it('keeps no room for documents while it waits, also of a client with an answer that it has not taken', async () => {
+    const megabyte = JSON.stringify('x'.repeat(1_000_000));
+    for (let n = 0; n < 16; n++) await put('large', `a-${n}`, `{"text":${megabyte}}`);
+    const held = async (share: string): Promise<number> => {
+      const found = new RegExp(`^bundoc_share_held\\{share="${share}"\\} (\\d+)$`, 'm');
+      return Number(found.exec(await installation.metrics())?.[1]);
+    };
+    const { port } = new URL(installation.url);
+    const stalled = connect({ port: Number(port), host: '127.0.0.1' }).pause();
+    stalled.write(
+      `GET ${documentPath('large', '').slice(0, -1)} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer ${token}\r\n\r\n`,
+    );
+    await expect.poll(() => held('answers'), { timeout: 20_000 }).toBeGreaterThan(16_000_000);
+    const untaken = await held('answers');
+    const poll = get(changesPath('large', '?since=now&include=doc&wait=50'));
+    await expect.poll(() => held('streams')).toBe(1);
+    await expect.poll(() => held('answers')).toBe(untaken);
+    stalled.destroy();
+    await put('large', 'b');
+    expect((await poll).status).toBe(200);
   });
 
   it('is empty when the time is over', async () => {

@@ -174,7 +174,7 @@ describe('HEAD', () => {
 
 describe('a write is answered as done, whatever slow readers hold', () => {
   const BYTES = 1_000_000;
-  const PAGE = 12;
+  const PAGE = 15;
   /** Room for two pages, beside the reserve for answers up to 64 KiB. */
   const ROOM = Math.ceil((8 / 7) * (2 * PAGE * BYTES + 200_000));
 

@@ -60,7 +60,10 @@ describe('the configuration', () => {
   it('names the variable of a share and its bounds when a value is outside them', () => {
     const faultOf = (name: string, value: string) => () =>
       readConfig({ BUNDOC_KMS_TOKEN_FILE: '/run/token', [name]: value });
-    for (const name of ['BUNDOC_BODY_BYTES', 'BUNDOC_ANSWER_BYTES', 'BUNDOC_STREAM_BYTES'])
+    expect(faultOf('BUNDOC_ANSWER_BYTES', '33554431')).toThrow(
+      'BUNDOC_ANSWER_BYTES: must be a whole number from 33554432 to 1099511627776',
+    );
+    for (const name of ['BUNDOC_BODY_BYTES', 'BUNDOC_STREAM_BYTES'])
       expect(faultOf(name, '1048575')).toThrow(
         `${name}: must be a whole number from 1048576 to 1099511627776`,
       );

@@ -58,7 +58,8 @@ const variables = z.object({
   BUNDOC_PROJECT_DOCUMENTS_MAX: wholeNumber(0, 1_000_000_000_000).default(0),
   BUNDOC_PROJECT_BYTES_MAX: wholeNumber(0, 999_999_999_999_999).default(0),
   BUNDOC_BODY_BYTES: wholeNumber(MIB, BYTES_MAX).optional(),
-  BUNDOC_ANSWER_BYTES: wholeNumber(MIB, BYTES_MAX).optional(),
+  // A page may have 16 MiB, beside the reserve for small answers.
+  BUNDOC_ANSWER_BYTES: wholeNumber(32 * MIB, BYTES_MAX).optional(),
   BUNDOC_STREAMS: wholeNumber(8, 1_000_000).default(SERVICE_SHARE_DEFAULTS.streams),
   BUNDOC_STREAM_BYTES: wholeNumber(MIB, BYTES_MAX).optional(),
   BUNDOC_BACKUPS: wholeNumber(1, 1_000).default(SERVICE_SHARE_DEFAULTS.backups),

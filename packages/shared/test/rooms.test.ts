@@ -1,13 +1,15 @@
 import { once } from 'node:events';
 import type { Socket } from 'node:net';
 import type { FastifyInstance } from 'fastify';
-import { afterEach, describe, expect, it } from 'vitest';
+import { afterEach, describe, expect, it, vi } from 'vitest';
 import { systemClock } from '../src/clock.ts';
 import { answerRoomOf, READ, reserveAnotherPage, reserveAnswer } from '../src/http/answer-room.ts';
 import { bodyRoomOf } from '../src/http/body-room.ts';
 import { createHttpShares, type HttpShares } from '../src/http/http-shares.ts';
+import { PACE_MIN, PATIENCE_MS } from '../src/http/pace.ts';
 import { chargeRequest } from '../src/http/request-share.ts';
 import { Share, type ShareOptions } from '../src/shares/share.ts';
+import { FakeClock } from '../src/testing/fake-clock.ts';
 import { openRaw, readAnswer, sendRaw } from './raw-http.ts';
 import { expectProblem, get, JSON_TYPE, post, type Running, start } from './started-server.ts';
 
@@ -16,6 +18,7 @@ const OTHER = { subject: 'other', project: 'p' };
 
 const sockets: Socket[] = [];
 afterEach(() => {
+  vi.useRealTimers();
   for (const socket of sockets.splice(0)) socket.destroy();
 });
 
@@ -124,6 +127,28 @@ describe('bodies', () => {
     await expect.poll(() => shares.bodies.subjects).toBe(0);
   });
 
+  it('that were read beside the capacity let no other one in until they are answered', async () => {
+    const shares = sharesOf({ capacity: 1_000_000 });
+    const begins: (() => void)[] = [];
+    await using server = await startWith(shares, (app) => {
+      app.addHook('preHandler', () => new Promise<void>((resolve) => begins.push(resolve)));
+    });
+    const half = [];
+    for (let n = 0; n < 4; n++) half.push(await begun(server, shares.bodies, 1_000_000, 250_000));
+    const answers = half.map(async (socket) => {
+      socket.write('x'.repeat(750_000));
+      return (await readAnswer(socket)).status;
+    });
+    for (let n = 0; n < 4; n++) {
+      await expect.poll(() => begins.length).toBe(n + 1);
+      // The capacity, and one body beside it.
+      expect(shares.bodies.held).toBeLessThanOrEqual(2_000_000);
+      begins[n]?.();
+    }
+    expect(await Promise.all(answers)).toEqual([200, 200, 200, 200]);
+    await expect.poll(() => shares.bodies.subjects).toBe(0);
+  });
+
   it('that come too slowly are refused while the room is more than half full, the slowest first', async () => {
     const shares = sharesOf({ capacity: 1_000_000 });
     await using server = await startWith(shares);
@@ -138,6 +163,29 @@ describe('bodies', () => {
     fast.write('x'.repeat(50_000));
     for (const socket of [slow, fast]) expect((await readAnswer(socket)).status).toBe(200);
     await expect.poll(() => shares.bodies.held).toBe(0);
+  });
+
+  it('that come at any pace are refused, of a subject that holds most, for another one that waits', async () => {
+    vi.useFakeTimers({ toFake: ['setInterval', 'clearInterval'] });
+    const clock = new FakeClock();
+    const shares = sharesOf({ capacity: 1_000_000, clock });
+    await using server = await startWith(shares);
+    const room = bodyRoomOf(server.app);
+    // Three fill the room, and the fourth one is read beside it: nobody else is.
+    const greedy = [];
+    for (let n = 0; n < 4; n++) greedy.push(await begun(server, shares.bodies, 1_000_000, 250_000, 'greedy'));
+    const modest = await begun(server, shares.bodies, 300_000, 300_000, 'modest');
+    expect(shares.bodies.waiting).toBe(1);
+    room.sweep();
+    expect([room.cuts, shares.bodies.waiting]).toEqual([0, 1]);
+    clock.advance(PATIENCE_MS);
+    room.sweep();
+    expect(shares.bodies.waiting).toBe(0);
+    expect(JSON.parse((await readAnswer(modest)).body)).toEqual({ bytes: 300_000 });
+    expectProblem(await readAnswer(greedy[3] as Socket), 'request_timeout');
+    expect(room.cuts).toBe(1);
+    for (const socket of greedy) socket.destroy();
+    await expect.poll(() => shares.bodies.subjects).toBe(0);
   });
 
   it('that come slowly are read while there is room', async () => {
@@ -199,6 +247,19 @@ describe('answers', () => {
     return greedy;
   }
 
+  /** A greedy reader, behind the server's side of its connection. */
+  async function acceptedReader(server: Running, share: Share): Promise<[Socket, Socket]> {
+    const accepted = once(server.app.server, 'connection') as Promise<[Socket]>;
+    const [client] = await greedyReaders(server, share, 1);
+    if (client === undefined) throw new Error('there is no reader');
+    return [(await accepted)[0], client];
+  }
+
+  /** What the system has not taken of the answer that the server writes. */
+  function unsentBytes(socket: Socket): number {
+    return (socket as Socket & { _handle?: { writeQueueSize: number } | null })._handle?.writeQueueSize ?? 0;
+  }
+
   async function read(socket: Socket, bytes: number): Promise<void> {
     for (let left = bytes; left > 0; ) {
       const next = once(socket, 'data') as Promise<[Buffer]>;
@@ -242,6 +303,22 @@ describe('answers', () => {
     expectProblem(await sendRaw(server.port, get('/big', 'Subject: greedy\r\n')), 'rate_limited');
     expect(made).toBe(3);
     expect((await sendRaw(server.port, get('/small', 'Subject: other\r\n'))).status).toBe(200);
+  });
+
+  it('that are not made yet wait for room, however few bytes of those that are made may wait', async () => {
+    const shares = sharesOf({ capacity: 1_000 }, { capacity: BIG, waitingUnitsMax: BIG / 8 });
+    await using server = await startWith(shares, (app) => {
+      big(app);
+      app.get('/page', async (request) => {
+        await reserveAnotherPage(request, BIG);
+        return 'ok';
+      });
+    });
+    const [greedy] = await greedyReaders(server, shares.answers, 1);
+    const answer = sendRaw(server.port, get('/page', 'Subject: greedy\r\n'));
+    await expect.poll(() => shares.answers.waiting).toBe(1);
+    greedy?.destroy();
+    expect((await answer).status).toBe(200);
   });
 
   it('leave nothing behind on a connection that brings many of them', async () => {
@@ -304,20 +381,46 @@ describe('answers', () => {
   });
 
   it('that are read too slowly are cut off while the room is more than half full, and no others', async () => {
+    // The test alone says when a second has passed.
+    vi.useFakeTimers({ toFake: ['setInterval', 'clearInterval'] });
     const shares = sharesOf({ capacity: 1_000 }, { capacity: 3 * BIG });
     await using server = await startWith(shares, big);
-    const [stalled, reading] = await greedyReaders(server, shares.answers, 2);
     const room = answerRoomOf(server.app);
-    const closed = once(stalled as Socket, 'close');
-    for (let second = 0; second < 6; second++) {
-      // Nobody reads of the first one. More than sockets buffer is read of the other.
-      await read(reading as Socket, 3_000_000);
+    const [stalled] = await acceptedReader(server, shares.answers);
+    const [reading, client] = await acceptedReader(server, shares.answers);
+    // The room is still more than half full without the first one.
+    using _rest = shares.answers.charge(OTHER, BIG);
+    // Its answers do not come to an end, whatever sockets buffer.
+    client.write(get('/big', 'Subject: greedy\r\n').replace('Connection: close\r\n', '').repeat(50));
+    while (room.cuts === 0) {
+      // Nobody reads of the first one. Of the other, more leaves the process each second than the least pace.
+      const before = unsentBytes(reading);
+      while (Math.abs(unsentBytes(reading) - before) < 10 * PACE_MIN) await read(client, 1);
       room.sweep();
     }
-    stalled?.resume();
-    await closed;
-    expect([room.cuts, reading?.destroyed]).toEqual([1, false]);
-    await expect.poll(() => shares.answers.held).toBe(BIG);
+    for (let second = 0; second < 3; second++) room.sweep();
+    expect([room.cuts, stalled.destroyed, reading.destroyed]).toEqual([1, true, false]);
+    await expect.poll(() => shares.answers.held).toBe(2 * BIG);
+  });
+
+  it('that are read at any pace are cut off, of a subject that holds most, for another one that waits', async () => {
+    vi.useFakeTimers({ toFake: ['setInterval', 'clearInterval'] });
+    const clock = new FakeClock();
+    const shares = sharesOf({ capacity: 1_000 }, { capacity: 3 * BIG, clock });
+    await using server = await startWith(shares, big);
+    const room = answerRoomOf(server.app);
+    await greedyReaders(server, shares.answers, 3);
+    const answer = sendRaw(server.port, get('/big', 'Subject: other\r\n'));
+    await expect.poll(() => shares.answers.waiting).toBe(1);
+    // Their pace is not known yet.
+    room.sweep();
+    expect([room.cuts, shares.answers.waiting]).toEqual([0, 1]);
+    clock.advance(PATIENCE_MS);
+    room.sweep();
+    room.sweep();
+    expect([room.cuts, shares.answers.waiting]).toEqual([1, 0]);
+    expect((await answer).body).toHaveLength(BIG);
+    await expect.poll(() => shares.answers.held).toBe(2 * BIG);
   });
 });
 

@@ -3,7 +3,7 @@ import { cursorSchema } from '@bundoc/shared/contract/cursor';
 import { changePageSchema, collectionNameSchema } from '@bundoc/shared/contract/documents';
 import { AppError } from '@bundoc/shared/errors';
 import { preferred } from '@bundoc/shared/http/accept';
-import { reserveAnotherPage } from '@bundoc/shared/http/answer-room';
+import { giveBackReserved, reserveAnotherPage } from '@bundoc/shared/http/answer-room';
 import type { BearerAuth } from '@bundoc/shared/http/bearer-auth';
 import { onceGone } from '@bundoc/shared/http/connection';
 import { varyBy } from '@bundoc/shared/http/cors';
@@ -120,14 +120,20 @@ export function registerChanges(
       }
       const limits = { limit: query.limit ?? LIMIT_DEFAULT, bytesMax: PAGE_BYTES_MAX };
       const since = placeOf(query.since);
-      if (filter.documents) await reserveAnotherPage(request, PAGE_BYTES_MAX);
+      const beforeRead = async (): Promise<void> => {
+        if (filter.documents) await reserveAnotherPage(request, PAGE_BYTES_MAX);
+      };
+      const { wait = 0 } = query;
+      if (wait === 0) await beforeRead();
       const page =
-        query.wait === undefined || query.wait === 0
+        wait === 0
           ? await feed.page(project, since, filter, limits)
           : await feed.nextPage(project, since, filter, limits, {
               signal: closedSignal(reply),
-              waitMs: query.wait * 1_000,
+              waitMs: wait * 1_000,
               requireAllowed: () => auth.authenticate(request),
+              beforeRead,
+              beforeWait: () => giveBackReserved(request),
             });
       reply.header('cache-control', 'private, no-cache').header('content-type', `${format}; charset=utf-8`);
       return reply.send(format === 'application/json' ? jsonOf(page) : linesOf(page));

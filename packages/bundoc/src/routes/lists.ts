@@ -71,17 +71,17 @@ export function registerLists(
       const { include, ...query } = request.query as z.infer<typeof listQuerySchema>;
       using work = requestWork(scheduler, 'projection', request, reply);
       await reserveAnotherPage(request, PAGE_BYTES_MAX);
-      const page = await pageReads.run(shareOfRequest(request), () =>
-        documents.list(project, {
-          collection,
-          bytesMax: PAGE_BYTES_MAX,
-          cursor: query.cursor,
-          fields: query.fields,
-          limit: query.limit,
-          total: include === 'total',
-          work,
-        }),
-      );
+      const page = await documents.list(project, {
+        collection,
+        bytesMax: PAGE_BYTES_MAX,
+        cursor: query.cursor,
+        fields: query.fields,
+        limit: query.limit,
+        total: include === 'total',
+        work,
+        // Not while the project is opened, or a long page is cut down: others read meanwhile.
+        inTurn: (read) => pageReads.run(shareOfRequest(request), read),
+      });
       reply
         .header('cache-control', 'private, no-cache')
         .header('content-type', 'application/json; charset=utf-8');

@@ -60,7 +60,8 @@ const all = { collection: undefined, documents: false };
 const limits = { limit: 10, bytesMax: 1_000 };
 const turn = () => new Promise<void>((resolve) => setImmediate(resolve));
 const never = new AbortController().signal;
-const waitOf = (waitMs: number) => ({ signal: never, waitMs, requireAllowed: () => undefined });
+const noRoom = { beforeRead: async () => undefined, beforeWait: () => undefined };
+const waitOf = (waitMs: number) => ({ ...noRoom, signal: never, waitMs, requireAllowed: () => undefined });
 
 describe('the feeds of changes', () => {
   it('tell how to begin anew when a place is too old', async () => {
@@ -176,6 +177,7 @@ describe('the feeds of changes', () => {
     const { feed } = start();
     const stop = new AbortController();
     const poll = feed.nextPage('p', 'now', all, limits, {
+      ...noRoom,
       signal: stop.signal,
       waitMs: 3_600_000,
       requireAllowed: () => Promise.reject(new Error('over')),

@@ -82,7 +82,8 @@ export class ChangeFeed {
   /**
    * A page as soon as it has something, or else an empty one when the time is over, the signal is aborted, or the feed ends.
    *
-   * @param isAllowed whether the caller may still have what has come meanwhile; throws when not.
+   * @param requireAllowed throws when the caller may not have what has come meanwhile.
+   * @param beforeRead takes what a page needs; `beforeWait` gives it back while nothing is read.
    * @throws AppError `rate_limited`, `overloaded` when too many wait; and as {@link page}.
    */
   async nextPage(
@@ -94,7 +95,15 @@ export class ChangeFeed {
       signal,
       waitMs,
       requireAllowed,
-    }: { signal: AbortSignal; waitMs: number; requireAllowed: () => unknown },
+      beforeRead,
+      beforeWait,
+    }: {
+      signal: AbortSignal;
+      waitMs: number;
+      requireAllowed: () => unknown;
+      beforeRead: () => Promise<void>;
+      beforeWait: () => void;
+    },
   ): Promise<FeedPage> {
     using place = this.reserve(project);
     const stop = new AbortController();
@@ -104,9 +113,11 @@ export class ChangeFeed {
     if (signal.aborted || place.ending.aborted) abort();
     try {
       for (let from = since; ; ) {
+        await beforeRead();
         const page = await this.page(project, from, filter, limits);
         if (page.events.length > 0 || page.more || stop.signal.aborted) return page;
         from = { position: page.position, horizon: page.horizon };
+        beforeWait();
         await this.#options.instances.waitForChange(project, from.position, stop.signal);
         await requireAllowed();
       }

@@ -8,6 +8,7 @@ import type { Fields } from '../projection/fields.ts';
 import { projectInTurns } from '../projection/project-text.ts';
 import type {
   CommitOptions,
+  DocumentPage,
   Position,
   Precondition,
   ProjectStore,
@@ -41,6 +42,8 @@ export interface ListRequest {
   readonly total: boolean;
   /** What the request does is part of it. */
   readonly work: Work;
+  /** Has the page read when it is its turn. */
+  readonly inTurn: (read: () => Promise<DocumentPage>) => Promise<DocumentPage>;
 }
 
 export interface ListPage {
@@ -184,10 +187,10 @@ export class Documents {
     using lease = await this.#instances.acquire(project, 'existing');
     if (lease === undefined) throw new AppError('project_not_found');
     const { store, cursors } = lease;
-    const { collection, limit, bytesMax, cursor, fields, work } = request;
+    const { collection, limit, bytesMax, cursor, fields, work, inTurn } = request;
     const context = ['list', collection, shortHash(...(fields?.canonical ?? []))];
     const after = cursor === undefined ? 0 : readPosition(openPageCursor(cursors, context, cursor));
-    const page = await store.list({ collection, after, limit, bytesMax, work });
+    const page = await inTurn(() => store.list({ collection, after, limit, bytesMax, work }));
     return {
       texts:
         fields === undefined

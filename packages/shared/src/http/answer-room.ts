@@ -3,7 +3,7 @@ import type { Socket } from 'node:net';
 import type { FastifyInstance, FastifyRequest } from 'fastify';
 import { AppError } from '../errors.ts';
 import type { Hold, Share } from '../shares/share.ts';
-import { Pace, slowest } from './pace.ts';
+import { bySpeed, PATIENCE_MS, Pace, slowest } from './pace.ts';
 import { shareOfRequest } from './request-share.ts';
 
 /** Room that is kept for the answer of a write. */
@@ -30,7 +30,8 @@ const SWEEP_EVERY_MS = 1_000;
 /** A connection whose client has answers to take. */
 interface Reader {
   readonly socket: Socket;
-  readonly holds: Set<Hold>;
+  /** By the subject of each. */
+  readonly holds: Map<Hold, string>;
   readonly pace: Pace;
   /** To be called when nothing is held for it any more. */
   readonly forget: () => void;
@@ -57,12 +58,18 @@ export class AnswerRoom {
 
   /** @throws AppError `rate_limited`, `overloaded`. */
   async reserve(request: FastifyRequest, bytes: number): Promise<void> {
-    if (bytes >= COUNTED_BYTES_MIN) request[RESERVED] = await this.#take(request, bytes);
+    if (bytes >= COUNTED_BYTES_MIN) request[RESERVED] = await this.#take(request, bytes, 0);
   }
 
   /** As {@link reserve}, for a subject whose clients have answers that they have not taken. */
   async reserveWhereHeld(request: FastifyRequest, bytes: number): Promise<void> {
     if (this.#share.heldBy(shareOfRequest(request).subject) > 0) await this.reserve(request, bytes);
+  }
+
+  /** Ends a reservation, if there is one. */
+  giveBack(request: FastifyRequest): void {
+    request[RESERVED]?.[Symbol.dispose]();
+    delete request[RESERVED];
   }
 
   /**
@@ -90,50 +97,76 @@ export class AnswerRoom {
     // The write has taken effect.
     if (!isRead(request)) hold ??= this.#share.charge(key, bytes);
     if (hold !== undefined) {
-      this.#keep(socket, response, hold);
+      this.#keep(request, response, hold);
       done();
       return;
     }
-    this.#take(request, bytes).then(
+    this.#take(request, bytes, bytes).then(
       (taken) => {
         if (socket.destroyed) taken[Symbol.dispose]();
-        else this.#keep(socket, response, taken);
+        else this.#keep(request, response, taken);
         done();
       },
       (error: unknown) => done(error as Error),
     );
   }
 
-  /** Measures how fast clients read, and closes the slowest connections while the room is more than half full. To be called each second. */
+  /**
+   * Measures how fast clients read, and closes the slowest connections while the room is more than half full, and those of a subject that
+   * holds most of it while others wait. To be called each second.
+   */
   sweep(): void {
     for (const reader of this.#readers.values()) reader.pace.note(progressOf(reader));
+    this.#cutSlow();
+    this.#cutGreedy();
+  }
+
+  #cutSlow(): void {
     const half = this.#share.capacity / 2;
     let { held } = this.#share;
     if (held <= half) return;
-    for (const { socket, holds } of slowest(this.#readers.values())) {
+    for (const reader of slowest(this.#readers.values())) {
       if (held <= half) return;
-      for (const { units } of holds) held -= units;
-      this.#cuts++;
-      socket.destroy();
+      for (const { units } of reader.holds.keys()) held -= units;
+      this.#cut(reader);
     }
   }
 
+  /** A reader that is fast enough may still hold its room for long. */
+  #cutGreedy(): void {
+    for (;;) {
+      const subject = this.#share.greedySubject(PATIENCE_MS);
+      if (subject === undefined) return;
+      const next = bySpeed(this.#readers.values()).find(({ holds }) => [...holds.values()].includes(subject));
+      if (next === undefined) return;
+      this.#cut(next);
+    }
+  }
+
+  #cut(reader: Reader): void {
+    this.#cuts++;
+    reader.socket.destroy();
+    // Now, not when the socket has told that it is closed.
+    reader.forget();
+  }
+
   /** Gives up when the client goes away. */
-  async #take(request: FastifyRequest, bytes: number): Promise<Hold> {
+  async #take(request: FastifyRequest, bytes: number, inMemory: number): Promise<Hold> {
     const { socket } = request.raw;
     const closed = new AbortController();
     const close = (): void => closed.abort(new AppError('request_timeout'));
     socket.once('close', close);
     try {
-      return await this.#share.take(shareOfRequest(request), bytes, closed.signal);
+      return await this.#share.take(shareOfRequest(request), bytes, closed.signal, inMemory);
     } finally {
       socket.off('close', close);
     }
   }
 
-  #keep(socket: Socket, response: ServerResponse, hold: Hold): void {
+  #keep(request: FastifyRequest, response: ServerResponse, hold: Hold): void {
+    const { socket } = request.raw;
     const reader = this.#readers.get(socket) ?? this.#watch(socket);
-    reader.holds.add(hold);
+    reader.holds.set(hold, shareOfRequest(request).subject);
     response.once('finish', () => {
       hold[Symbol.dispose]();
       reader.holds.delete(hold);
@@ -143,9 +176,9 @@ export class AnswerRoom {
 
   #watch(socket: Socket): Reader {
     const { written, queued } = standingOf(socket);
-    const holds = new Set<Hold>();
+    const holds = new Map<Hold, string>();
     const forget = (): void => {
-      for (const hold of holds) hold[Symbol.dispose]();
+      for (const hold of holds.keys()) hold[Symbol.dispose]();
       this.#readers.delete(socket);
       socket.off('close', forget);
     };
@@ -226,4 +259,9 @@ export async function reserveAnswer(request: FastifyRequest, bytesMax: number): 
  */
 export async function reserveAnotherPage(request: FastifyRequest, bytesMax: number): Promise<void> {
   await answerRoomOf(request.server).reserveWhereHeld(request, bytesMax);
+}
+
+/** Gives back what {@link reserveAnotherPage} keeps, of a read that waits for something to read. */
+export function giveBackReserved(request: FastifyRequest): void {
+  answerRoomOf(request.server).giveBack(request);
 }

@@ -3,7 +3,7 @@ import type { FastifyInstance, FastifyRequest } from 'fastify';
 import { AppError } from '../errors.ts';
 import type { Hold, Share } from '../shares/share.ts';
 import type { ShareKey } from '../shares/share-key.ts';
-import { Pace, slowest } from './pace.ts';
+import { bySpeed, PATIENCE_MS, Pace, slowest } from './pace.ts';
 import { shareOfRequest } from './request-share.ts';
 
 /** Bodies and answers up to this have a reserve. */
@@ -52,7 +52,7 @@ interface IncomingBody extends Disposable {
  * there is no room, that is not read on: TCP holds the client up, for 5 s at most.
  *
  * Half-read bodies that fill the room could wait for one another. So one body of a subject, the nearest to its end, is read to its end in
- * room beside the capacity. While the room is more than half full, bodies that are too slow are refused, the slowest first.
+ * room beside the capacity, and the next one once that is answered. While the room is more than half full, bodies that are too slow are refused, the slowest first.
  */
 export class BodyRoom {
   readonly #share: Share;
@@ -116,7 +116,7 @@ export class BodyRoom {
       },
       [Symbol.dispose]: () => {
         if (!isOver) leave();
-        for (const hold of arriving.holds.splice(0)) hold[Symbol.dispose]();
+        this.#giveBack(arriving);
       },
     };
     this.#arriving.add(arriving);
@@ -124,21 +124,44 @@ export class BodyRoom {
     payload.resume();
   }
 
-  /** Measures how fast bodies come, and refuses the slowest while the room is more than half full. To be called each second. */
+  /**
+   * Measures how fast bodies come, and refuses the slowest while the room is more than half full, and those of a subject that holds most of
+   * it while others wait. To be called each second.
+   */
   sweep(): void {
     for (const { pace, received } of this.#arriving) pace.note(received);
     const half = this.#share.capacity / 2;
-    if (this.#share.held <= half) return;
-    // Who waits for us is not slow.
-    const read = [...this.#arriving].filter(({ waiting }) => waiting === undefined);
-    let held = this.#share.held;
-    for (const body of slowest(read)) {
-      if (held <= half) return;
-      held -= body.held;
-      this.#cuts++;
-      const detail = `the body came too slowly while ${this.#share.name} were scarce`;
-      body.end(new AppError('request_timeout', { detail }));
+    for (const body of slowest(this.#read())) {
+      if (this.#share.held <= half) break;
+      this.#cut(body);
     }
+    this.#cutGreedy();
+  }
+
+  /** A body that comes fast enough may still hold its room for long. */
+  #cutGreedy(): void {
+    for (;;) {
+      const subject = this.#share.greedySubject(PATIENCE_MS);
+      if (subject === undefined) return;
+      const theirs = bySpeed(this.#read()).filter(({ key, held }) => key.subject === subject && held > 0);
+      // While one is read beside the capacity, the end of another may make no room.
+      const next = theirs.find(({ isFinishing }) => isFinishing) ?? theirs[0];
+      if (next === undefined) return;
+      this.#cut(next);
+    }
+  }
+
+  /** Who waits for us is not slow. */
+  #read(): Arriving[] {
+    return [...this.#arriving].filter(({ waiting }) => waiting === undefined);
+  }
+
+  #cut(body: Arriving): void {
+    this.#cuts++;
+    const detail = `the body came too slowly while ${this.#share.name} were scarce`;
+    body.end(new AppError('request_timeout', { detail }));
+    // Now, not when the refusal is sent.
+    this.#giveBack(body);
   }
 
   /** Takes room for what has arrived, or holds the client up until there is some. */
@@ -219,7 +242,13 @@ export class BodyRoom {
     if (!this.#arriving.delete(body)) return;
     body.waiting?.abort();
     body.waiting = undefined;
+  }
+
+  /** A body that was read beside the capacity makes place for the next one only now: until its answer, it is in memory. */
+  #giveBack(body: Arriving): void {
+    for (const hold of body.holds.splice(0)) hold[Symbol.dispose]();
     if (!body.isFinishing) return;
+    body.isFinishing = false;
     this.#finishing.delete(body.key.subject);
     this.#finishNext();
   }

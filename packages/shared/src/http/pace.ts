@@ -2,6 +2,8 @@
 const WINDOW_S = 5;
 /** Who is slower may be cut while a room is more than half full, bytes a second. */
 export const PACE_MIN = 16_384;
+/** A request that has waited for so long has others make room for it, milliseconds: long before it is refused. */
+export const PATIENCE_MS = 2_000;
 
 /** How fast a transfer proceeds. */
 export class Pace {
@@ -23,7 +25,11 @@ export class Pace {
 
 /** Those that are too slow, the slowest first. */
 export function slowest<T extends { readonly pace: Pace }>(transfers: Iterable<T>): T[] {
-  return [...transfers]
-    .filter(({ pace }) => pace.bytesPerS < PACE_MIN)
-    .sort((one, other) => one.pace.bytesPerS - other.pace.bytesPerS);
+  return bySpeed(transfers).filter(({ pace }) => pace.bytesPerS < PACE_MIN);
+}
+
+/** The slowest first; those whose pace is not known yet last. */
+export function bySpeed<T extends { readonly pace: Pace }>(transfers: Iterable<T>): T[] {
+  const speedOf = ({ pace }: T): number => Math.min(pace.bytesPerS, Number.MAX_VALUE);
+  return [...transfers].sort((one, other) => speedOf(one) - speedOf(other));
 }

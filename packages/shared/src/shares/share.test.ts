@@ -150,6 +150,33 @@ test('no more units wait than the bound, and the latest of the subject that has 
   await expect(share.take(key('other'), 51)).rejects.toMatchObject({ code: 'overloaded' });
 });
 
+test('a reservation waits whatever waits in memory, and is not refused in its place', async () => {
+  const { share } = shareOf({ waitingUnitsMax: 50 });
+  share.tryTake(key('flood'), 100);
+  const reservations = Array.from({ length: 5 }, () => follow(share.take(key('a'), 80, undefined, 0)));
+  const first = follow(share.take(key('b'), 30));
+  const second = follow(share.take(key('c'), 30));
+  await second.settled;
+  expect(hasCode(second.seen.error, 'overloaded')).toBe(true);
+  expect([...reservations, first].map(({ seen }) => seen)).toEqual(Array(6).fill({}));
+});
+
+test('a subject is greedy while another one waits that will hold less than it, and not before that has waited', async () => {
+  const { clock, share } = shareOf();
+  expect(share.greedySubject(0)).toBeUndefined();
+  const hold = share.tryTake(key('a'), 60);
+  share.tryTake(key('b'), 40);
+  const modest = follow(share.take(key('c'), 50));
+  follow(share.take(key('a'), 1));
+  clock.advance(1_999);
+  expect(share.greedySubject(2_000)).toBeUndefined();
+  clock.advance(1);
+  expect(share.greedySubject(2_000)).toBe('a');
+  // To take room from one of two that hold the same helps nobody.
+  hold?.resize(50);
+  expect([modest.seen, share.greedySubject(2_000)]).toEqual([{}, undefined]);
+});
+
 test('a request that is aborted leaves the queue at once, and those behind it are served', async () => {
   const { share } = shareOf();
   const hold = share.tryTake(key('a'), 90);

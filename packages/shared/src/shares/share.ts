@@ -25,7 +25,7 @@ export interface ShareOptions {
   readonly projectMax?: number;
   /** How long a request waits; 0 for not at all, {@link WAIT_MS_MAX} by default. */
   readonly waitMs?: number;
-  /** Units that may wait at a time, where what waits is in memory already; no bound by default. */
+  /** Units in memory that may wait at a time; no bound by default. */
   readonly waitingUnitsMax?: number;
   readonly clock: Clock;
 }
@@ -42,6 +42,8 @@ interface SubjectAccount {
   held: number;
   heldOfReserve: number;
   waiting: number;
+  /** Units in memory that wait. */
+  waitingUnits: number;
   /** Those with holds or waiting requests. */
   readonly projects: Map<string, ProjectAccount>;
 }
@@ -59,6 +61,8 @@ interface ProjectAccount {
 
 interface Waiter {
   readonly units: number;
+  /** Of the units, those that are in memory already. */
+  readonly inMemory: number;
   readonly place: number;
   readonly sinceMs: number;
   readonly account: ProjectAccount;
@@ -115,6 +119,7 @@ export class Share {
   #heldOfReserve = 0;
   #waiting = 0;
   #unitsWaiting = 0;
+  #inMemoryWaiting = 0;
   #places = 0;
   #timer: NodeJS.Timeout | undefined;
   /** Units given back in this window of time and in the one before. */
@@ -162,6 +167,24 @@ export class Share {
     return this.#subjects.get(subject)?.held ?? 0;
   }
 
+  /**
+   * The subject that holds most, if a request of another one has waited for so long, and that one will hold less once it is served.
+   * Who makes room for it takes that from this subject.
+   */
+  greedySubject(waitedMs: number): string | undefined {
+    let most: SubjectAccount | undefined;
+    for (const subject of this.#subjects.values())
+      if (most === undefined || subject.held > most.held) most = subject;
+    if (most === undefined) return undefined;
+    const untilMs = this.#clock.monotonic() - waitedMs;
+    for (const { account, units, sinceMs } of this.#waiters()) {
+      const { subject } = account;
+      if (sinceMs > untilMs || subject === most || subject.held + units >= most.held) continue;
+      if (this.#isWithinCaps(account, units)) return most.id;
+    }
+    return undefined;
+  }
+
   /** Holds units now. @returns undefined when there is no room, or others wait for it. */
   tryTake(key: ShareKey, units: number): Hold | undefined {
     if (this.#waiting > 0) return undefined;
@@ -180,16 +203,23 @@ export class Share {
    * Holds units as soon as there is room.
    *
    * @param signal gives the place in the queue up, at once; its reason is thrown then.
+   * @param inMemory of the units, those that are in memory already: 0 for a reservation.
    * @throws AppError `rate_limited` when the caller's own share is in use, `overloaded` when that of the whole process is.
    */
-  async take(key: ShareKey, units: number, signal?: AbortSignal): Promise<Hold> {
+  async take(key: ShareKey, units: number, signal?: AbortSignal, inMemory = units): Promise<Hold> {
     const hold = this.tryTake(key, units);
     if (hold !== undefined) return hold;
     signal?.throwIfAborted();
     if (this.#waitMs === 0) throw this.refusal(key, units);
     const { promise, resolve, reject } = Promise.withResolvers<Hold>();
     const waiter: Waiter = {
-      ...{ units, place: this.#places++, sinceMs: this.#clock.monotonic(), account: this.#accountOf(key) },
+      ...{
+        units,
+        inMemory,
+        place: this.#places++,
+        sinceMs: this.#clock.monotonic(),
+        account: this.#accountOf(key),
+      },
       ...{ grant: resolve, refuse: reject },
     };
     this.#join(waiter);
@@ -262,15 +292,23 @@ export class Share {
   }
 
   #join(waiter: Waiter): void {
-    const { account, units } = waiter;
+    const { account, units, inMemory } = waiter;
     this.#remember(account);
     this.#queueOf(waiter).push(waiter);
     account.subject.waiting++;
+    account.subject.waitingUnits += inMemory;
     this.#waiting++;
     this.#unitsWaiting += units;
+    this.#inMemoryWaiting += inMemory;
     this.#serve();
-    while (this.#waiting > WAITING_MAX || this.#unitsWaiting > this.#waitingUnitsMax)
-      this.#refuse(this.#lastOfLongest());
+    while (this.#waiting > WAITING_MAX) this.#refuse(this.#lastOf(({ waiting }) => waiting));
+    while (this.#inMemoryWaiting > this.#waitingUnitsMax)
+      this.#refuse(
+        this.#lastOf(
+          ({ waitingUnits }) => waitingUnits,
+          (other) => other.inMemory > 0,
+        ),
+      );
     if (this.#waiting > 0 && this.#timer === undefined) this.#sweepIn(this.#waitMs);
   }
 
@@ -281,8 +319,10 @@ export class Share {
     if (at < 0) return false;
     queue.splice(at, 1);
     waiter.account.subject.waiting--;
+    waiter.account.subject.waitingUnits -= waiter.inMemory;
     this.#waiting--;
     this.#unitsWaiting -= waiter.units;
+    this.#inMemoryWaiting -= waiter.inMemory;
     this.#forget(waiter.account);
     return true;
   }
@@ -357,11 +397,16 @@ export class Share {
     );
   }
 
-  /** The latest request of the subject with the longest queue. */
-  #lastOfLongest(): Waiter {
+  /** The latest request, of those that count, of the subject with the longest queue. */
+  #lastOf(
+    lengthOf: (subject: SubjectAccount) => number,
+    counts: (waiter: Waiter) => boolean = () => true,
+  ): Waiter {
     let last: Waiter | undefined;
     for (const waiter of this.#waiters()) {
-      const longer = last === undefined ? 1 : waiter.account.subject.waiting - last.account.subject.waiting;
+      if (!counts(waiter)) continue;
+      const longer =
+        last === undefined ? 1 : lengthOf(waiter.account.subject) - lengthOf(last.account.subject);
       if (longer > 0 || (longer === 0 && waiter.place > (last?.place ?? -1))) last = waiter;
     }
     if (last === undefined) throw new Error('nobody waits in a full queue');
@@ -419,6 +464,7 @@ export class Share {
       held: 0,
       heldOfReserve: 0,
       waiting: 0,
+      waitingUnits: 0,
       projects: new Map(),
     };
     return subject.projects.get(project) ?? { id: project, subject, held: 0, users: 0, small: [], large: [] };
