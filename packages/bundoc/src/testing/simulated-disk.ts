@@ -257,8 +257,9 @@ export class SimulatedDisk implements Disk, LogDisk {
   }
 
   async openLogFile(path: string): Promise<LogFile> {
-    const file = await this.openFile(path);
+    // As of the moment of the call: an open file outlives its name.
     const node = this.#node(path) as FileNode;
+    const file = await this.openFile(path);
     return {
       ...file,
       bytes: node.content.length,

@@ -127,19 +127,28 @@ export class StuckParts implements StuckFiles {
   async removeUpTo(handle: string, covered: FramePlace): Promise<void> {
     const { directory, names } = this.#folder;
     for (const name of this.#folder.namesOf(handle)) {
+      // Another one may have removed it meanwhile.
+      if (!names.has(name)) continue;
       const file = await this.#disk.openLogFile(join(directory, name));
       const content = await file.read(0, file.bytes).finally(() => file.close());
-      if (!isCarriedUpTo(content, covered)) continue;
-      await this.#disk.remove(join(directory, name));
-      names.delete(name);
+      if (isCarriedUpTo(content, covered)) await this.#removeOne(name);
     }
   }
 
   /** The parts of a handle are durable in its own folder, or not needed any more. */
   async remove(handle: string): Promise<void> {
-    for (const name of this.#folder.namesOf(handle)) {
-      await this.#disk.remove(join(this.#folder.directory, name));
-      this.#folder.names.delete(name);
+    for (const name of this.#folder.namesOf(handle)) await this.#removeOne(name);
+  }
+
+  async #removeOne(name: string): Promise<void> {
+    const { directory, names } = this.#folder;
+    // First, so that nobody opens it any more.
+    names.delete(name);
+    try {
+      await this.#disk.remove(join(directory, name));
+    } catch (error) {
+      names.add(name);
+      throw error;
     }
   }
 }
