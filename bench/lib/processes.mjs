@@ -259,8 +259,7 @@ export class Installation {
   /** Document files of a project. */
   files(project) {
     const docs = join(this.dataDir, 'projects', project, 'docs');
-    if (!existsSync(docs)) return 0;
-    return readdirSync(docs).reduce((sum, folder) => sum + readdirSync(join(docs, folder)).length, 0);
+    return existsSync(docs) ? readdirSync(docs).length : 0;
   }
 
   async stop() {
