@@ -56,7 +56,7 @@ export function createServiceShares(
       subjectMax: Math.max(1, Math.floor(capacity / 4)),
       projectMax: Math.max(1, Math.floor(capacity / 8)),
     });
-  /** Of what takes a short time: whoever comes next has the next place. */
+  /** For short work: the next in the queue gets the next place. */
   const short = (name: string, capacity: number) => new Share({ name, capacity, clock });
   return {
     streams: long('streams', streams),

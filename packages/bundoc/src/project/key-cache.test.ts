@@ -219,7 +219,7 @@ describe('KeyCache', () => {
     expect(cache.fetchesWaiting).toBe(0);
   });
 
-  it("charges nobody's share for fetches in the background, whoever's request they begin in", async () => {
+  it('charges background fetches to the service itself, not to the request that starts them', async () => {
     const fetches = fetchesOf(8);
     const { clock, service, cache } = start({ fetches });
     for (const project of ['a', 'b', 'c']) await cache.get(project);

@@ -50,7 +50,7 @@ const FAILURE_MEMORY_MS = 1_000;
 /** Keys that are fetched in the background at the same time; cold projects need the rest of the room. */
 const BACKGROUND_MAX = 8;
 const SPARE_KEYS_MAX = 1_000;
-/** Background fetches belong to the service itself, whoever's request they begin in. */
+/** Background fetches are charged to the service itself, not to the request that starts them. */
 const OWN = { subject: '', project: '' };
 /** How often one caller's key is asked for again because an event overtook the answer. */
 const OVERTAKEN_MAX = 3;

@@ -69,7 +69,7 @@ export class ProjectUpkeep {
     const inNeed = instances.projectsInNeed('reseal');
     const needy = new Set(inNeed);
     for (const project of this.#resealing) if (!needy.has(project)) this.#resealing.delete(project);
-    // A project of which something cannot be sealed anew holds up nobody.
+    // A project that cannot be re-sealed does not delay the others.
     for (const project of behind(this.#lastResealed, inNeed)) {
       if (this.#resealing.size >= max) break;
       if (this.#resealing.has(project)) continue;

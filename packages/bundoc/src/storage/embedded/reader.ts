@@ -146,7 +146,7 @@ export class Reader {
 
   /**
    * Undefined for one that is not in memory, or whose bytes are not it. One that waits for its file comes into
-   * the cache: whoever reads it next need not read the file.
+   * the cache, so that the next read needs no file.
    */
   #openInMemory(ref: DocumentRef, living: LivingDocument): StoredDocument | undefined {
     const { cache, project } = this.#options;

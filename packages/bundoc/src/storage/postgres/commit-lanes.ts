@@ -34,9 +34,12 @@ export interface Leaving<C> {
   /** Commits that the transaction did not decide. They come first again. */
   readonly left: readonly C[];
   /**
-   * What the next transaction of the project may be: any, the next in which it comes before all others because there was no
-   * room for it (`first`), one of its own because another holds its head (`contended`) or because the group failed
-   * (`suspect`), or for a while none but its own, because it failed alone (`failed`).
+   * The next transaction of the project:
+   * - `any`;
+   * - `first`: there was no room for it, so it goes before all other projects;
+   * - `contended`: another transaction holds its head, so it gets one of its own;
+   * - `suspect`: the group failed, so it gets one of its own;
+   * - `failed`: it failed alone, so it stays alone for a while.
    */
   readonly next: 'any' | 'first' | 'contended' | 'suspect' | 'failed';
 }

@@ -142,7 +142,7 @@ export class StuckParts implements StuckFiles {
 
   async #removeOne(name: string): Promise<void> {
     const { directory, names } = this.#folder;
-    // First, so that nobody opens it any more.
+    // The name goes first: no other call opens the file from here on.
     names.delete(name);
     try {
       await this.#disk.remove(join(directory, name));
