@@ -146,10 +146,8 @@ export class CommitLanes<P extends object, C extends LaneCommit> {
       if (next === 'first') first.push(queue);
       else this.#ready[laneOf(queue, nowMs)].add(queue);
     }
-    for (const queue of first.reverse()) {
-      const lane = laneOf(queue, nowMs);
-      this.#ready[lane] = new Set([queue, ...this.#ready[lane]]);
-    }
+    for (const [lane, queues] of Map.groupBy(first, (queue) => laneOf(queue, nowMs)))
+      this.#ready[lane] = new Set([...queues, ...this.#ready[lane]]);
   }
 
   /** Forgets a project of which nothing waits or is under way. */
