@@ -10,8 +10,8 @@ import { logLimits } from '../packages/bundoc/dist/engine/files/log/log-api.js';
 import { NodeLogDisk } from '../packages/bundoc/dist/engine/files/log/node-log-disk.js';
 import { partKeysOf } from '../packages/bundoc/dist/engine/files/log/part-seal.js';
 import { openNodeDisk } from '../packages/bundoc/dist/storage/embedded/node-disk.js';
-import { sealInto } from '../packages/shared/dist/aead.js';
-import { DataFolder } from '../packages/shared/dist/data-folder.js';
+import { sealInto } from '../packages/shared/dist/crypto/aead.js';
+import { DataFolder } from '../packages/shared/dist/files/data-folder.js';
 
 const SECONDS = Number(process.argv[2] ?? 4);
 const CLIENTS = 64;

@@ -6,9 +6,9 @@ const root = join(import.meta.dirname, '..');
 
 /** Product files that use the file system by themselves, and why what they read or write is in no data folder of Bundoc. */
 const ALLOWED: Readonly<Record<string, string>> = {
-  'packages/shared/src/data-folder.ts':
+  'packages/shared/src/files/data-folder.ts':
     'the disk module: what holds a data folder open and leads to its entries',
-  'packages/shared/src/small-files.ts': 'the disk module: small files, synchronously',
+  'packages/shared/src/files/small-files.ts': 'the disk module: small files, synchronously',
   'packages/bundoc/src/storage/embedded/node-disk.ts': 'the disk module: the port on the real disk',
   'packages/bundoc/src/storage/embedded/open-folders.ts':
     'the disk module: closes folders of the thread that writes',
@@ -34,8 +34,8 @@ const LOCK = 'packages/bundoc/src/project/data-lock.ts';
 
 const product = [
   ...globSync('packages/bundoc/src/**/*.ts', { cwd: root }),
-  'packages/shared/src/data-folder.ts',
-  'packages/shared/src/small-files.ts',
+  'packages/shared/src/files/data-folder.ts',
+  'packages/shared/src/files/small-files.ts',
   'packages/bunkms/src/recovery/project-keys.ts',
   'packages/bunkms/src/recovery/recover.ts',
 ].filter((path) => !/\.test\.ts$|\.prop\.test\.ts$|\/testing\//.test(path));

@@ -1,7 +1,7 @@
 import { request as httpRequest } from 'node:http';
 import { connect } from 'node:net';
 import { PROBLEMS, type ProblemCode, problemSchema } from '@bundoc/shared/contract/problem';
-import { PROBLEM_CONTENT_TYPE } from '@bundoc/shared/http/problem-reply';
+import { PROBLEM_CONTENT_TYPE } from '@bundoc/shared/contract/problem-reply';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { type Answer, type Call, call, Installation } from './support/installation.ts';
 

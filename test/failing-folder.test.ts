@@ -1,5 +1,5 @@
 import type { BundocParts } from '@bundoc/bundoc/app';
-import { AppError } from '@bundoc/shared/errors';
+import { AppError } from '@bundoc/shared/contract/app-error';
 import { expect, it } from 'vitest';
 import { call, Installation } from './support/installation.ts';
 

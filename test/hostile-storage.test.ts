@@ -12,10 +12,10 @@ import {
 import { join } from 'node:path';
 import { MARK_KEY, sealMoveMark } from '@bundoc/bundoc/project/move-mark';
 import { withStore } from '@bundoc/bunkms/cli/open-kms';
-import { deriveKey } from '@bundoc/shared/aead';
 import type { AuditRecord } from '@bundoc/shared/contract/audit';
-import { decodeExportedKey } from '@bundoc/shared/contract/exported-key';
 import { dekNameOf } from '@bundoc/shared/contract/keys';
+import { deriveKey } from '@bundoc/shared/crypto/aead';
+import { decodeExportedKey } from '@bundoc/shared/crypto/exported-key';
 import { expect, it } from 'vitest';
 import { type Answer, type Call, call, Installation } from './support/installation.ts';
 import { RowsOperator } from './support/rows-operator.ts';

@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import { Database } from '@bundoc/bundoc/storage/postgres/database';
 import { databaseOptions } from '@bundoc/bundoc/storage-postgres';
 import { issueCertificate, makeAuthority } from '@bundoc/bunkms/pki/authority';
-import { createLogger } from '@bundoc/shared/logger';
+import { createLogger } from '@bundoc/shared/runtime/logger';
 import { PATIENT_MS } from '@bundoc/shared/testing/patient';
 import { PostgresServer } from '@bundoc/shared/testing/postgres-server';
 import { describeWithPostgres } from '@bundoc/shared/testing/postgres-tests';

@@ -2,7 +2,7 @@ import { cpSync, renameSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { type RunningBundoc, startBundoc } from '@bundoc/bundoc/app';
 import { readConfig } from '@bundoc/bundoc/config';
-import { createLogger } from '@bundoc/shared/logger';
+import { createLogger } from '@bundoc/shared/runtime/logger';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { bundocCommand } from './support/bundoc-command.ts';
 import { EventReader } from './support/event-reader.ts';

@@ -1,5 +1,5 @@
 import { createDecipheriv } from 'node:crypto';
-import { PROBLEM_CONTENT_TYPE } from '@bundoc/shared/http/problem-reply';
+import { PROBLEM_CONTENT_TYPE } from '@bundoc/shared/contract/problem-reply';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { call, Installation } from './support/installation.ts';
 

@@ -1,7 +1,7 @@
 // What one would build without Bundoc: documents sealed by hand in a `bytea`, one statement a request, a pool.
 
 import { createHmac, createSecretKey, randomBytes } from 'node:crypto';
-import { aadOf, open, seal } from '@bundoc/shared/aead';
+import { aadOf, open, seal } from '@bundoc/shared/crypto/aead';
 import pg from 'pg';
 
 const CONNECTIONS = 16;

@@ -5,7 +5,7 @@ import { createHmac, createSecretKey, randomBytes } from 'node:crypto';
 import { mkdirSync } from 'node:fs';
 import { open as openFile, readFile, rename } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
-import { aadOf, open, seal } from '@bundoc/shared/aead';
+import { aadOf, open, seal } from '@bundoc/shared/crypto/aead';
 
 export async function openStore(directory) {
   const key = createSecretKey(randomBytes(32));

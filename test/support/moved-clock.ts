@@ -1,4 +1,4 @@
-import { type Clock, systemClock } from '@bundoc/shared/clock';
+import { type Clock, systemClock } from '@bundoc/shared/runtime/clock';
 
 /** The real clock, moved on by hand. */
 export class MovedClock implements Clock {

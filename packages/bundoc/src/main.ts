@@ -1,9 +1,9 @@
 import './thread-pool.ts';
-import { ConfigError, logLevel, warnOfUnknown } from '@bundoc/shared/config';
-import { runService } from '@bundoc/shared/lifecycle';
-import { createLogger } from '@bundoc/shared/logger';
-import { guardMemory } from '@bundoc/shared/memory-exposure';
-import { nodeFault } from '@bundoc/shared/node-version';
+import { ConfigError, logLevel, warnOfUnknown } from '@bundoc/shared/runtime/config';
+import { runService } from '@bundoc/shared/runtime/lifecycle';
+import { createLogger } from '@bundoc/shared/runtime/logger';
+import { guardMemory } from '@bundoc/shared/runtime/memory-exposure';
+import { nodeFault } from '@bundoc/shared/runtime/node-version';
 
 /** A wrong level is one of the faults that `readConfig` lists, so there must be a logger to say so. */
 const level = logLevel.catch('info').parse(process.env['BUNDOC_LOG_LEVEL']);

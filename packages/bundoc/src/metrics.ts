@@ -1,4 +1,4 @@
-import { counter, createServiceMetrics, gauge, type ServiceMetrics } from '@bundoc/shared/http/metrics';
+import { counter, createServiceMetrics, gauge, type ServiceMetrics } from '@bundoc/shared/metrics/metrics';
 import { Counter } from 'prom-client';
 import type { FetchOutcome } from './project/key-cache.ts';
 import type { StorageCount } from './storage-parts.ts';

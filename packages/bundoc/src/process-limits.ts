@@ -1,5 +1,5 @@
 import { getHeapStatistics } from 'node:v8';
-import { memoryLimit } from '@bundoc/shared/memory-limit';
+import { memoryLimit } from '@bundoc/shared/runtime/memory-limit';
 
 /**
  * A quarter of the memory, and no more than half of what V8 has for objects: a full heap ends the process.

@@ -1,5 +1,5 @@
-import { type Clock, systemClock } from '@bundoc/shared/clock';
 import { defaultRoomBytes } from '@bundoc/shared/http/http-shares';
+import { type Clock, systemClock } from '@bundoc/shared/runtime/clock';
 import { Share } from '@bundoc/shared/shares/share';
 
 /** Settings of {@link ServiceShares}. */

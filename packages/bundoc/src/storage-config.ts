@@ -1,4 +1,4 @@
-import { wholeNumber } from '@bundoc/shared/config';
+import { wholeNumber } from '@bundoc/shared/runtime/config';
 import type { NamedFile } from '@bundoc/shared/tls/files';
 import { z } from 'zod';
 

@@ -1,7 +1,7 @@
 import { randomBytes } from 'node:crypto';
 import { join, resolve } from 'node:path';
 import { CATALOG_FILE } from '@bundoc/shared/contract/catalog-head';
-import { DataFolder } from '@bundoc/shared/data-folder';
+import { DataFolder } from '@bundoc/shared/files/data-folder';
 import type { BundocConfig } from './config.ts';
 import type { LogObserver } from './engine/files/log/ports.ts';
 import { MOVED_FOLDER } from './move/to-folder.ts';

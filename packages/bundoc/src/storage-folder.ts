@@ -1,7 +1,7 @@
 import { join } from 'node:path';
-import type { Clock } from '@bundoc/shared/clock';
 import { PROJECTS_FOLDER } from '@bundoc/shared/contract/project-file';
-import type { DataFolder } from '@bundoc/shared/data-folder';
+import type { DataFolder } from '@bundoc/shared/files/data-folder';
+import type { Clock } from '@bundoc/shared/runtime/clock';
 import { logLimits } from './engine/files/log/log-api.ts';
 import { readLog } from './engine/files/log/log-view.ts';
 import { NodeLogDisk } from './engine/files/log/node-log-disk.ts';

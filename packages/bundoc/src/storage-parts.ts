@@ -1,5 +1,5 @@
-import type { Clock } from '@bundoc/shared/clock';
-import type { Logger } from '@bundoc/shared/logger';
+import type { Clock } from '@bundoc/shared/runtime/clock';
+import type { Logger } from '@bundoc/shared/runtime/logger';
 import type { StorageIdentity } from './identity/storage-file.ts';
 import type { ExpiryMarks } from './project/expiry-marks.ts';
 import type { SettleMove } from './project/judge-move-mark.ts';

@@ -1,8 +1,8 @@
 import { setTimeout as sleep } from 'node:timers/promises';
-import { ageMs, instant } from '@bundoc/shared/clock';
-import { readSecretFile } from '@bundoc/shared/config';
-import { hasCode } from '@bundoc/shared/errors';
-import type { Logger } from '@bundoc/shared/logger';
+import { hasCode } from '@bundoc/shared/contract/app-error';
+import { ageMs, instant } from '@bundoc/shared/runtime/clock';
+import { readSecretFile } from '@bundoc/shared/runtime/config';
+import type { Logger } from '@bundoc/shared/runtime/logger';
 import { readTlsMaterial } from '@bundoc/shared/tls/files';
 import { identifyDatabase } from './identity/identity-in-rows.ts';
 import { ExpiryMarksInRows } from './project/expiry-rows.ts';

@@ -1,6 +1,6 @@
 import { createDecipheriv, createHash, createSecretKey, hkdfSync } from 'node:crypto';
 import { readFileSync } from 'node:fs';
-import { deriveKey } from '@bundoc/shared/aead';
+import { deriveKey } from '@bundoc/shared/crypto/aead';
 import { FakeClock } from '@bundoc/shared/testing/fake-clock';
 import { describe, expect, it } from 'vitest';
 import { checkBackup, openBackup } from '../src/backup/read-backup.ts';

@@ -1,10 +1,10 @@
 import { randomInt, randomUUID } from 'node:crypto';
 import { copyFileSync, existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { deriveKey } from '@bundoc/shared/aead';
-import { systemClock } from '@bundoc/shared/clock';
-import { AppError } from '@bundoc/shared/errors';
-import { createLogger } from '@bundoc/shared/logger';
+import { AppError } from '@bundoc/shared/contract/app-error';
+import { deriveKey } from '@bundoc/shared/crypto/aead';
+import { systemClock } from '@bundoc/shared/runtime/clock';
+import { createLogger } from '@bundoc/shared/runtime/logger';
 import type { PostgresServer } from '@bundoc/shared/testing/postgres-server';
 import { describeWithPostgres } from '@bundoc/shared/testing/postgres-tests';
 import { afterEach, beforeEach, expect, it, vi } from 'vitest';

@@ -1,7 +1,7 @@
 import { randomInt } from 'node:crypto';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { systemClock } from '@bundoc/shared/clock';
-import { AppError } from '@bundoc/shared/errors';
+import { AppError } from '@bundoc/shared/contract/app-error';
+import { systemClock } from '@bundoc/shared/runtime/clock';
 import { meanwhile } from '@bundoc/shared/testing/meanwhile';
 import type { PostgresServer } from '@bundoc/shared/testing/postgres-server';
 import { describeWithPostgres } from '@bundoc/shared/testing/postgres-tests';

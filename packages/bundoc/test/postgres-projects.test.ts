@@ -1,6 +1,6 @@
-import { systemClock } from '@bundoc/shared/clock';
-import { StartRefused } from '@bundoc/shared/lifecycle';
-import { createLogger } from '@bundoc/shared/logger';
+import { systemClock } from '@bundoc/shared/runtime/clock';
+import { StartRefused } from '@bundoc/shared/runtime/lifecycle';
+import { createLogger } from '@bundoc/shared/runtime/logger';
 import { FakeClock } from '@bundoc/shared/testing/fake-clock';
 import type { PostgresServer } from '@bundoc/shared/testing/postgres-server';
 import { describeWithPostgres } from '@bundoc/shared/testing/postgres-tests';

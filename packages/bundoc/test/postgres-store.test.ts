@@ -1,4 +1,4 @@
-import { systemClock } from '@bundoc/shared/clock';
+import { systemClock } from '@bundoc/shared/runtime/clock';
 import { FakeClock } from '@bundoc/shared/testing/fake-clock';
 import { meanwhile } from '@bundoc/shared/testing/meanwhile';
 import { PATIENT_MS } from '@bundoc/shared/testing/patient';

@@ -1,8 +1,8 @@
 import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { DataFolder } from '@bundoc/shared/data-folder';
-import { StartRefused } from '@bundoc/shared/lifecycle';
+import { DataFolder } from '@bundoc/shared/files/data-folder';
+import { StartRefused } from '@bundoc/shared/runtime/lifecycle';
 import { describe, expect, it, onTestFinished } from 'vitest';
 import { identifyFolder } from '../src/identity/identity-in-folder.ts';
 import { formatStorageFile, newStorageFile } from '../src/identity/storage-file.ts';

@@ -1,5 +1,5 @@
-import { ConfigError } from '@bundoc/shared/config';
 import { defaultRoomBytes } from '@bundoc/shared/http/http-shares';
+import { ConfigError } from '@bundoc/shared/runtime/config';
 import { describe, expect, test } from 'vitest';
 import { readConfig } from './config.ts';
 

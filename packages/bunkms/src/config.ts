@@ -1,3 +1,6 @@
+import { LEASE_TTL_MS } from '@bundoc/shared/contract/keys';
+import { CONNECTIONS_MAX, CONNECTIONS_OF_ADDRESS_MAX } from '@bundoc/shared/http/connection-limit';
+import { defaultRoomBytes, type HttpShareSizes } from '@bundoc/shared/http/http-shares';
 import {
   allOrNone,
   always,
@@ -8,10 +11,7 @@ import {
   portNumber,
   proxyList,
   wholeNumber,
-} from '@bundoc/shared/config';
-import { LEASE_TTL_MS } from '@bundoc/shared/contract/keys';
-import { CONNECTIONS_MAX, CONNECTIONS_OF_ADDRESS_MAX } from '@bundoc/shared/http/connection-limit';
-import { defaultRoomBytes, type HttpShareSizes } from '@bundoc/shared/http/http-shares';
+} from '@bundoc/shared/runtime/config';
 import { type TlsFiles, tlsFilesOf } from '@bundoc/shared/tls/files';
 import { z } from 'zod';
 import type { LimitRates } from './service/limits.ts';

@@ -1,10 +1,10 @@
-import type { Clock } from '@bundoc/shared/clock';
-import type { AppError } from '@bundoc/shared/errors';
+import type { AppError } from '@bundoc/shared/contract/app-error';
 import { BearerAuth } from '@bundoc/shared/http/bearer-auth';
 import { createHttpShares, type HttpShares, watchHttpShares } from '@bundoc/shared/http/http-shares';
 import { createHttpServer, refuseOtherMethods } from '@bundoc/shared/http/server';
-import type { Logger } from '@bundoc/shared/logger';
 import { registerOpenapi } from '@bundoc/shared/openapi/routes';
+import type { Clock } from '@bundoc/shared/runtime/clock';
+import type { Logger } from '@bundoc/shared/runtime/logger';
 import type { ServerTls } from '@bundoc/shared/tls/server-tls';
 import type { FastifyInstance, FastifyRequest } from 'fastify';
 import { createGuards } from './http/guard.ts';

@@ -1,8 +1,8 @@
-import { ConfigError, logLevel, warnOfUnknown } from '@bundoc/shared/config';
-import { runService } from '@bundoc/shared/lifecycle';
-import { createLogger } from '@bundoc/shared/logger';
-import { guardMemory } from '@bundoc/shared/memory-exposure';
-import { nodeFault } from '@bundoc/shared/node-version';
+import { ConfigError, logLevel, warnOfUnknown } from '@bundoc/shared/runtime/config';
+import { runService } from '@bundoc/shared/runtime/lifecycle';
+import { createLogger } from '@bundoc/shared/runtime/logger';
+import { guardMemory } from '@bundoc/shared/runtime/memory-exposure';
+import { nodeFault } from '@bundoc/shared/runtime/node-version';
 
 // A level that is no level is a fault of the configuration, and to report that takes a logger.
 const level = logLevel.catch('info').parse(process.env['BUNKMS_LOG_LEVEL']);

@@ -1,4 +1,4 @@
-import { createServiceMetrics } from '@bundoc/shared/http/metrics';
+import { createServiceMetrics } from '@bundoc/shared/metrics/metrics';
 import { Counter, Gauge } from 'prom-client';
 
 /** The service's metrics, in a registry of its own. No label is ever a key name, a subject or an address. */

@@ -29,7 +29,7 @@ describe('authorisation', () => {
   test('knows every route of both listeners', async () => {
     const { createApiListener, createInternalListener } = await import('../src/listener.ts');
     const { createMetrics } = await import('../src/metrics.ts');
-    const { createLogger } = await import('@bundoc/shared/logger');
+    const { createLogger } = await import('@bundoc/shared/runtime/logger');
     const { FakeClock } = await import('@bundoc/shared/testing/fake-clock');
     const { publicKey } = await kms.secrets();
     const refuse = () => {

@@ -1,4 +1,5 @@
 import { randomBytes } from 'node:crypto';
+import { AppError } from '@bundoc/shared/contract/app-error';
 import {
   CIPHERTEXT_OVERHEAD_BYTES,
   CRYPTO_AAD_BYTES_MAX,
@@ -11,7 +12,6 @@ import {
   rewrapAnswerSchema,
   rewrappedSchema,
 } from '@bundoc/shared/contract/crypto';
-import { AppError } from '@bundoc/shared/errors';
 import { FakeClock } from '@bundoc/shared/testing/fake-clock';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { CIPHERTEXT_OVERHEAD_BYTES as OVERHEAD_OF_CODEC } from '../src/cipher/ciphertext.ts';

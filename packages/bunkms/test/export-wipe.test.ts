@@ -8,7 +8,7 @@ import { startServer } from './support/process.ts';
 
 const made: { readonly body: Buffer; readonly dek: Uint8Array; readonly text: string }[] = [];
 
-vi.mock(import('@bundoc/shared/contract/exported-key'), async (original) => {
+vi.mock(import('@bundoc/shared/crypto/exported-key'), async (original) => {
   const actual = await original();
   return {
     ...actual,

@@ -1,9 +1,9 @@
 import { createSecretKey } from 'node:crypto';
-import { keyCheckValue } from '@bundoc/shared/aead';
+import { AppError } from '@bundoc/shared/contract/app-error';
 import type { AuditRecord } from '@bundoc/shared/contract/audit';
 import { exportedKeySchema, keyDetailSchema, keyInfoSchema } from '@bundoc/shared/contract/keys';
-import { AppError } from '@bundoc/shared/errors';
-import { createLogger } from '@bundoc/shared/logger';
+import { keyCheckValue } from '@bundoc/shared/crypto/aead';
+import { createLogger } from '@bundoc/shared/runtime/logger';
 import { FakeClock } from '@bundoc/shared/testing/fake-clock';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { AuditLog } from '../src/audit/log.ts';

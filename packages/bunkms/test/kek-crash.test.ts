@@ -1,7 +1,7 @@
 import { cpSync, mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { AppError } from '@bundoc/shared/errors';
+import { AppError } from '@bundoc/shared/contract/app-error';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { CLI_CALLER, SYSTEM } from '../src/audit/caller.ts';
 import { verifyChain } from '../src/audit/chain.ts';

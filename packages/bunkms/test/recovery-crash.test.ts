@@ -3,7 +3,7 @@ import { existsSync, mkdtempSync, readdirSync, rmSync, statSync } from 'node:fs'
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
-import { systemClock } from '@bundoc/shared/clock';
+import { systemClock } from '@bundoc/shared/runtime/clock';
 import { PATIENT_MS } from '@bundoc/shared/testing/patient';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import type { KmsStore } from '../src/store/port.ts';

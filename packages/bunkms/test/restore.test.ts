@@ -1,6 +1,5 @@
 import { existsSync, readdirSync, readFileSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
-import { systemClock } from '@bundoc/shared/clock';
 import { auditPageSchema } from '@bundoc/shared/contract/audit';
 import {
   exportedKeySchema,
@@ -8,6 +7,7 @@ import {
   keyPageSchema,
   leasePageSchema,
 } from '@bundoc/shared/contract/keys';
+import { systemClock } from '@bundoc/shared/runtime/clock';
 import { meanwhile } from '@bundoc/shared/testing/meanwhile';
 import { PATIENT_MS } from '@bundoc/shared/testing/patient';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';

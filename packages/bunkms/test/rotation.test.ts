@@ -1,5 +1,5 @@
 import { createSecretKey, randomBytes } from 'node:crypto';
-import { keyCheckValue } from '@bundoc/shared/aead';
+import { AppError } from '@bundoc/shared/contract/app-error';
 import {
   type ExportedKey,
   exportedKeySchema,
@@ -8,7 +8,7 @@ import {
   keyInfoSchema,
   keyPageSchema,
 } from '@bundoc/shared/contract/keys';
-import { AppError } from '@bundoc/shared/errors';
+import { keyCheckValue } from '@bundoc/shared/crypto/aead';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { keyChangeDraft, withDigests } from '../src/audit/key-record.ts';
 import { parseKekRing } from '../src/vault/kek-provider.ts';

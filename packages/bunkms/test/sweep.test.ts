@@ -1,6 +1,6 @@
+import { AppError } from '@bundoc/shared/contract/app-error';
 import { KEY_VERSIONS_MAX } from '@bundoc/shared/contract/keys';
-import { AppError } from '@bundoc/shared/errors';
-import { createLogger } from '@bundoc/shared/logger';
+import { createLogger } from '@bundoc/shared/runtime/logger';
 import { FakeClock } from '@bundoc/shared/testing/fake-clock';
 import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest';
 import { keyChangeDraft } from '../src/audit/key-record.ts';

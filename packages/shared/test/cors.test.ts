@@ -1,9 +1,9 @@
 import type { AddressInfo } from 'node:net';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { AppError } from '../src/errors.ts';
+import { AppError } from '../src/contract/app-error.ts';
 import { allowOrigins, varyBy } from '../src/http/cors.ts';
 import { createHttpServer, refuseOtherMethods } from '../src/http/server.ts';
-import { createLogger } from '../src/logger.ts';
+import { createLogger } from '../src/runtime/logger.ts';
 import { type RawAnswer, sendRaw } from './raw-http.ts';
 
 const ORIGIN = 'https://app.example';

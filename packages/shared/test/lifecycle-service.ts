@@ -4,9 +4,9 @@
  */
 import { createServer } from 'node:net';
 import process from 'node:process';
-import { ConfigError } from '../src/config.ts';
-import { runService } from '../src/lifecycle.ts';
-import { createLogger } from '../src/logger.ts';
+import { ConfigError } from '../src/runtime/config.ts';
+import { runService } from '../src/runtime/lifecycle.ts';
+import { createLogger } from '../src/runtime/logger.ts';
 
 const behaviour = process.argv[2];
 const say = (word: string) => process.stderr.write(`${word}\n`);

@@ -2,7 +2,7 @@ import { spawnSync } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
 import { describe, expect, it } from 'vitest';
 
-const logger = fileURLToPath(new URL('../src/logger.ts', import.meta.url));
+const logger = fileURLToPath(new URL('../src/runtime/logger.ts', import.meta.url));
 
 /** The messages on the standard output of a process that logs and ends. */
 function messagesOf(script: string): string[] {

@@ -1,8 +1,8 @@
 import { once } from 'node:events';
 import { METHODS } from 'node:http';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { AppError } from '../src/contract/app-error.ts';
 import type { ProblemCode } from '../src/contract/problem.ts';
-import { AppError } from '../src/errors.ts';
 import { openRaw, parseAnswer, readAll, sendRaw } from './raw-http.ts';
 import {
   BODY_BYTES_MAX,

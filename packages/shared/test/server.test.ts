@@ -3,7 +3,7 @@ import { connect, type Socket } from 'node:net';
 import { afterAll, afterEach, beforeAll, describe, expect, it, vi } from 'vitest';
 import type { ProblemCode } from '../src/contract/problem.ts';
 import { REQUEST_TIMEOUT_MS } from '../src/http/server.ts';
-import { createLogger } from '../src/logger.ts';
+import { createLogger } from '../src/runtime/logger.ts';
 import { openRaw, parseAnswer, readAll, sendRaw } from './raw-http.ts';
 import {
   BODY_BYTES_MAX,

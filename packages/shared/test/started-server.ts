@@ -1,10 +1,10 @@
 import type { AddressInfo } from 'node:net';
 import type { FastifyInstance } from 'fastify';
 import { expect } from 'vitest';
+import { AppError } from '../src/contract/app-error.ts';
 import { PROBLEMS, type ProblemCode, problemSchema } from '../src/contract/problem.ts';
-import { AppError } from '../src/errors.ts';
 import { createHttpServer, type HttpServerOptions, refuseOtherMethods } from '../src/http/server.ts';
-import { createLogger } from '../src/logger.ts';
+import { createLogger } from '../src/runtime/logger.ts';
 import type { RawAnswer } from './raw-http.ts';
 
 export const BODY_BYTES_MAX = 1_000;

@@ -1,6 +1,6 @@
 import { hash, type KeyObject } from 'node:crypto';
-import { aadOf, OpenError, open, SEAL_OVERHEAD_BYTES, seal } from '@bundoc/shared/aead';
 import { projectIdSchema } from '@bundoc/shared/contract/documents';
+import { aadOf, OpenError, open, SEAL_OVERHEAD_BYTES, seal } from '@bundoc/shared/crypto/aead';
 import { BackupDamaged } from './errors.ts';
 import { ExactReader } from './exact-reader.ts';
 

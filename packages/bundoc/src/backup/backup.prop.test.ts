@@ -1,5 +1,5 @@
 import { hash } from 'node:crypto';
-import { AppError } from '@bundoc/shared/errors';
+import { AppError } from '@bundoc/shared/contract/app-error';
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { readProject } from '../project/project-reader.ts';

@@ -1,5 +1,5 @@
+import { AppError } from '@bundoc/shared/contract/app-error';
 import type { ProjectFile } from '@bundoc/shared/contract/project-file';
-import { AppError } from '@bundoc/shared/errors';
 import type { ProjectCipher } from '../cipher/project-cipher.ts';
 import { readStoredMetadata } from '../cipher/stored-text.ts';
 import { openCipher, parseProjectFile } from '../project/project-file.ts';

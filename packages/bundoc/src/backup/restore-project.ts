@@ -1,6 +1,6 @@
 import { join } from 'node:path';
+import { AppError } from '@bundoc/shared/contract/app-error';
 import { dekNameOf } from '@bundoc/shared/contract/keys';
-import { AppError } from '@bundoc/shared/errors';
 import type { ProjectCipher } from '../cipher/project-cipher.ts';
 import { formatProjectFile } from '../project/project-file.ts';
 import { writeProjectFile } from '../project/project-folder.ts';

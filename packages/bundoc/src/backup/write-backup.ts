@@ -1,6 +1,6 @@
 import { randomBytes } from 'node:crypto';
-import type { Clock } from '@bundoc/shared/clock';
-import { AppError, hasCode } from '@bundoc/shared/errors';
+import { AppError, hasCode } from '@bundoc/shared/contract/app-error';
+import type { Clock } from '@bundoc/shared/runtime/clock';
 import type { InstanceManager } from '../project/instance-manager.ts';
 import { formatProjectFile } from '../project/project-file.ts';
 import { ByteWriter } from '../storage/embedded/bytes.ts';

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
+import { AppError } from '@bundoc/shared/contract/app-error';
 import { type BatchOperationInput, batchSchema } from '@bundoc/shared/contract/batch';
-import { AppError } from '@bundoc/shared/errors';
 import { validate } from '@bundoc/shared/http/validate';
 import { type LocatedMember, locateObjects, valueStartOf } from '@bundoc/shared/json/locate';
 import { parseJsonObject } from '@bundoc/shared/json/parse';

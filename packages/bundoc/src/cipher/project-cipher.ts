@@ -9,7 +9,7 @@ import {
   seal,
   sealInto,
   takeKey,
-} from '@bundoc/shared/aead';
+} from '@bundoc/shared/crypto/aead';
 import type { DocumentRef } from './stored-text.ts';
 
 /** Hex digits of a document's file name: the first 16 bytes of its HMAC. */

@@ -1,5 +1,5 @@
 import { randomBytes } from 'node:crypto';
-import { aadOf, OpenError, open, seal } from '@bundoc/shared/aead';
+import { aadOf, OpenError, open, seal } from '@bundoc/shared/crypto/aead';
 import type { ProjectCipher } from './project-cipher.ts';
 
 const VERSION_BYTES = 4;

@@ -1,6 +1,6 @@
+import { AppError } from '@bundoc/shared/contract/app-error';
 import type { DocumentMetadata } from '@bundoc/shared/contract/documents';
 import { METADATA_MEMBERS } from '@bundoc/shared/contract/documents';
-import { AppError } from '@bundoc/shared/errors';
 import { parseJsonObject } from '@bundoc/shared/json/parse';
 import type { ObjectMembers, RootMember } from '@bundoc/shared/json/scan';
 

@@ -1,10 +1,10 @@
 import { createReadStream, existsSync, statSync } from 'node:fs';
 import { join } from 'node:path';
-import { systemClock } from '@bundoc/shared/clock';
-import type { Environment } from '@bundoc/shared/config';
 import { dekNameOf } from '@bundoc/shared/contract/keys';
-import { lineOf } from '@bundoc/shared/error-line';
-import { createPrivateFile } from '@bundoc/shared/private-file';
+import { createPrivateFile } from '@bundoc/shared/files/private-file';
+import { systemClock } from '@bundoc/shared/runtime/clock';
+import type { Environment } from '@bundoc/shared/runtime/config';
+import { lineOf } from '@bundoc/shared/runtime/error-line';
 import { type BackupFacts, checkBackup, cipherOf, openBackup } from '../backup/read-backup.ts';
 import { restoreProject, whyNoKey } from '../backup/restore-project.ts';
 import { restoreProjectInRows } from '../backup/restore-rows.ts';

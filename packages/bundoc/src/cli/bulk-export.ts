@@ -1,7 +1,7 @@
 import { existsSync } from 'node:fs';
 import { open, rename } from 'node:fs/promises';
-import type { Environment } from '@bundoc/shared/config';
 import { projectIdSchema } from '@bundoc/shared/contract/documents';
+import type { Environment } from '@bundoc/shared/runtime/config';
 import { z } from 'zod';
 import { type ExportOptions, type ExportProgress, exportDocuments } from '../transfer/export-documents.ts';
 import { ResumeFile } from '../transfer/resume-file.ts';

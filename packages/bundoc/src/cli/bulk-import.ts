@@ -1,7 +1,7 @@
 import { createReadStream } from 'node:fs';
 import { stat } from 'node:fs/promises';
-import type { Environment } from '@bundoc/shared/config';
 import { collectionNameSchema, projectIdSchema } from '@bundoc/shared/contract/documents';
+import type { Environment } from '@bundoc/shared/runtime/config';
 import { z } from 'zod';
 import { type ImportProgress, importDocuments } from '../transfer/import-documents.ts';
 import { linesOf } from '../transfer/ndjson.ts';

@@ -1,6 +1,4 @@
 import { join, resolve } from 'node:path';
-import { systemClock } from '@bundoc/shared/clock';
-import type { Environment } from '@bundoc/shared/config';
 import { CATALOG_FILE } from '@bundoc/shared/contract/catalog-head';
 import { projectIdSchema } from '@bundoc/shared/contract/documents';
 import {
@@ -9,8 +7,10 @@ import {
   PROJECT_FILE,
   PROJECTS_FOLDER,
 } from '@bundoc/shared/contract/project-file';
-import { codeOf, DataFolder } from '@bundoc/shared/data-folder';
-import { createLogger } from '@bundoc/shared/logger';
+import { codeOf, DataFolder } from '@bundoc/shared/files/data-folder';
+import { systemClock } from '@bundoc/shared/runtime/clock';
+import type { Environment } from '@bundoc/shared/runtime/config';
+import { createLogger } from '@bundoc/shared/runtime/logger';
 import { WatchedTls } from '@bundoc/shared/tls/watched-tls';
 import { type BundocConfig, readConfig } from '../config.ts';
 import { identifyFolder } from '../identity/identity-in-folder.ts';

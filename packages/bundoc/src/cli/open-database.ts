@@ -1,5 +1,5 @@
-import { hasCode } from '@bundoc/shared/errors';
-import { createLogger } from '@bundoc/shared/logger';
+import { hasCode } from '@bundoc/shared/contract/app-error';
+import { createLogger } from '@bundoc/shared/runtime/logger';
 import { IS_PROJECT } from '../project/project-rows.ts';
 import { Database } from '../storage/postgres/database.ts';
 import { migrate } from '../storage/postgres/migrate.ts';

@@ -1,6 +1,6 @@
-import type { Environment } from '@bundoc/shared/config';
-import { lineOf } from '@bundoc/shared/error-line';
-import { guardMemory } from '@bundoc/shared/memory-exposure';
+import type { Environment } from '@bundoc/shared/runtime/config';
+import { lineOf } from '@bundoc/shared/runtime/error-line';
+import { guardMemory } from '@bundoc/shared/runtime/memory-exposure';
 import { Command, CommanderError } from 'commander';
 import { backupCommand, restoreCommand, verifyBackupCommand } from './backup.ts';
 import { type ExportCommandOptions, exportCommand } from './bulk-export.ts';

@@ -1,6 +1,6 @@
-import { systemClock } from '@bundoc/shared/clock';
-import type { Environment } from '@bundoc/shared/config';
-import { lineOf } from '@bundoc/shared/error-line';
+import { systemClock } from '@bundoc/shared/runtime/clock';
+import type { Environment } from '@bundoc/shared/runtime/config';
+import { lineOf } from '@bundoc/shared/runtime/error-line';
 import { type RepairedProject, repairProject } from '../project/repair-project.ts';
 import { LossNotAccepted } from '../storage/embedded/rebuild.ts';
 import { NotRepaired } from './errors.ts';

@@ -1,6 +1,6 @@
 import { readFile } from 'node:fs/promises';
 import { Bundoc } from '@bundoc/client';
-import type { Environment } from '@bundoc/shared/config';
+import type { Environment } from '@bundoc/shared/runtime/config';
 import { Agent, type RequestInit, fetch as undiciFetch } from 'undici';
 import { CannotRun } from './errors.ts';
 

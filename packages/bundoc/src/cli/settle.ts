@@ -1,4 +1,4 @@
-import type { Environment } from '@bundoc/shared/config';
+import type { Environment } from '@bundoc/shared/runtime/config';
 import { withEngine } from './open-data.ts';
 
 export interface SettleOptions {

@@ -1,4 +1,4 @@
-import type { Environment } from '@bundoc/shared/config';
+import type { Environment } from '@bundoc/shared/runtime/config';
 import { readConfig } from '../config.ts';
 import { statsOfProjectInRows } from '../project/project-in-rows.ts';
 import { type StatsOutcome, statsOfProject } from '../project/project-stats.ts';

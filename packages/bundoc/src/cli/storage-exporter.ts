@@ -1,4 +1,4 @@
-import { hasCode } from '@bundoc/shared/errors';
+import { hasCode } from '@bundoc/shared/contract/app-error';
 import { advanceStorage } from '../identity/started-storage.ts';
 import type { StorageIdentity } from '../identity/storage-file.ts';
 import type { KeyService, StorageCalls } from '../kms/port.ts';

@@ -1,4 +1,4 @@
-import type { Environment } from '@bundoc/shared/config';
+import type { Environment } from '@bundoc/shared/runtime/config';
 import { readConfig } from '../config.ts';
 import { verifyProjectInRows } from '../project/project-in-rows.ts';
 import { type VerifiedProject, verifyProject } from '../project/verify-project.ts';

@@ -1,4 +1,4 @@
-import { StartRefused } from '@bundoc/shared/lifecycle';
+import { StartRefused } from '@bundoc/shared/runtime/lifecycle';
 import { describe, expect, it } from 'vitest';
 import { SimulatedDisk } from '../testing/simulated-disk.ts';
 import { identifyFolder } from './identity-in-folder.ts';

@@ -1,6 +1,6 @@
 import { join } from 'node:path';
-import { ageMs, type Clock, type Instant, instant, systemClock } from '@bundoc/shared/clock';
-import { type AppError, hasCode } from '@bundoc/shared/errors';
+import { type AppError, hasCode } from '@bundoc/shared/contract/app-error';
+import { ageMs, type Clock, type Instant, instant, systemClock } from '@bundoc/shared/runtime/clock';
 import { type Disk, replaceFile, SMALL_FILE_BYTES_MAX } from '../storage/embedded/disk.ts';
 import {
   formatStorageFile,

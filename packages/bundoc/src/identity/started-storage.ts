@@ -1,5 +1,5 @@
 import { randomUUID } from 'node:crypto';
-import { hasCode } from '@bundoc/shared/errors';
+import { hasCode } from '@bundoc/shared/contract/app-error';
 import type { ActingStorage, StorageCalls } from '../kms/port.ts';
 import {
   ADVANCE_TRIES_MAX,

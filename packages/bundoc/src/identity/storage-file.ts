@@ -1,6 +1,6 @@
 import { randomUUID } from 'node:crypto';
 import { CANDIDATES_MAX, generationSchema, storageIdSchema } from '@bundoc/shared/contract/storages';
-import { StartRefused } from '@bundoc/shared/lifecycle';
+import { StartRefused } from '@bundoc/shared/runtime/lifecycle';
 import { z } from 'zod';
 
 /** Below the data folder. */

@@ -1,6 +1,6 @@
 import { randomUUID } from 'node:crypto';
-import { AppError } from '@bundoc/shared/errors';
-import { createLogger } from '@bundoc/shared/logger';
+import { AppError } from '@bundoc/shared/contract/app-error';
+import { createLogger } from '@bundoc/shared/runtime/logger';
 import { FakeClock } from '@bundoc/shared/testing/fake-clock';
 import { describe, expect, it } from 'vitest';
 import { StorageKeys } from '../kms/storage-keys.ts';

@@ -1,8 +1,8 @@
 import { randomUUID } from 'node:crypto';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { AppError, hasCode } from '@bundoc/shared/errors';
-import { StartRefused } from '@bundoc/shared/lifecycle';
-import type { Logger } from '@bundoc/shared/logger';
+import { AppError, hasCode } from '@bundoc/shared/contract/app-error';
+import { StartRefused } from '@bundoc/shared/runtime/lifecycle';
+import type { Logger } from '@bundoc/shared/runtime/logger';
 import type { ActingStorage, StorageCalls } from '../kms/port.ts';
 import type { ConfirmedGeneration } from '../kms/storage-keys.ts';
 import {

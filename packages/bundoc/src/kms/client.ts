@@ -1,9 +1,7 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import type { SecureContextOptions } from 'node:tls';
-import { keyCheckValue } from '@bundoc/shared/aead';
-import { type Clock, instant } from '@bundoc/shared/clock';
+import { AppError } from '@bundoc/shared/contract/app-error';
 import { HEARTBEAT_MS } from '@bundoc/shared/contract/events';
-import { decodeExportedKey } from '@bundoc/shared/contract/exported-key';
 import {
   type AuditReceipt,
   type CreateKeyInput,
@@ -25,8 +23,10 @@ import {
   type UnfinishedDeletion,
 } from '@bundoc/shared/contract/storages';
 import { issuedTokenSchema, type Jwks, jwksSchema } from '@bundoc/shared/contract/tokens';
-import { AppError } from '@bundoc/shared/errors';
-import type { Logger } from '@bundoc/shared/logger';
+import { keyCheckValue } from '@bundoc/shared/crypto/aead';
+import { decodeExportedKey } from '@bundoc/shared/crypto/exported-key';
+import { type Clock, instant } from '@bundoc/shared/runtime/clock';
+import type { Logger } from '@bundoc/shared/runtime/logger';
 import { TLS_VERSION_MIN, type WatchedTls } from '@bundoc/shared/tls/watched-tls';
 import pRetry from 'p-retry';
 import { Agent, buildConnector, type Dispatcher, request } from 'undici';

@@ -1,7 +1,7 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import { type KmsEvent, kmsEventSchema } from '@bundoc/shared/contract/events';
-import { lineOf } from '@bundoc/shared/error-line';
-import type { Logger } from '@bundoc/shared/logger';
+import { lineOf } from '@bundoc/shared/runtime/error-line';
+import type { Logger } from '@bundoc/shared/runtime/logger';
 import { createParser, type EventSourceMessage } from 'eventsource-parser';
 
 export interface KmsEventsOptions {

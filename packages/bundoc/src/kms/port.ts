@@ -1,7 +1,7 @@
 import type { KeyObject } from 'node:crypto';
-import type { Instant } from '@bundoc/shared/clock';
 import type { AuditReceipt, DestroyReceipt } from '@bundoc/shared/contract/keys';
 import type { DeletionIntent, StorageInfo, UnfinishedDeletion } from '@bundoc/shared/contract/storages';
+import type { Instant } from '@bundoc/shared/runtime/clock';
 
 /** A data encryption key on loan. The raw bytes were wiped on arrival; only the KeyObject is left. */
 export interface LeasedKey {

@@ -1,6 +1,6 @@
-import type { Clock } from '@bundoc/shared/clock';
 import type { KmsEvent } from '@bundoc/shared/contract/events';
 import { type Claims, TOKEN_TTL_S_MAX } from '@bundoc/shared/contract/tokens';
+import type { Clock } from '@bundoc/shared/runtime/clock';
 
 type Revocation = Extract<KmsEvent, { type: 'token.revoke' }>;
 

@@ -2,9 +2,9 @@ import { randomBytes } from 'node:crypto';
 import { statSync } from 'node:fs';
 import { open, rename, rm } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
-import type { Clock } from '@bundoc/shared/clock';
-import { readSecretFile } from '@bundoc/shared/config';
-import type { Logger } from '@bundoc/shared/logger';
+import type { Clock } from '@bundoc/shared/runtime/clock';
+import { readSecretFile } from '@bundoc/shared/runtime/config';
+import type { Logger } from '@bundoc/shared/runtime/logger';
 import { z } from 'zod';
 
 export interface ServiceTokenOptions {

@@ -1,6 +1,6 @@
+import { hasCode } from '@bundoc/shared/contract/app-error';
 import type { AuditReceipt, DestroyReceipt } from '@bundoc/shared/contract/keys';
 import type { DeletionIntent, UnfinishedDeletion } from '@bundoc/shared/contract/storages';
-import { hasCode } from '@bundoc/shared/errors';
 import type { ActingStorage, KeyHandover, KeyService, KeyShredder, LeasedKey, StorageCalls } from './port.ts';
 
 /** Which storage this is, and the generation that BunKMS has confirmed. */

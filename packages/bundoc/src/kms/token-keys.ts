@@ -1,8 +1,8 @@
 import { createPublicKey } from 'node:crypto';
-import { ageMs, type Clock, type Instant, instant } from '@bundoc/shared/clock';
+import { AppError } from '@bundoc/shared/contract/app-error';
 import type { Jwks } from '@bundoc/shared/contract/tokens';
-import { AppError } from '@bundoc/shared/errors';
 import type { VerificationKeys } from '@bundoc/shared/http/bearer-auth';
+import { ageMs, type Clock, type Instant, instant } from '@bundoc/shared/runtime/clock';
 
 export interface TokenKeysOptions {
   readonly fetchJwks: () => Promise<Jwks>;

@@ -1,4 +1,4 @@
-import { AppError } from '@bundoc/shared/errors';
+import { AppError } from '@bundoc/shared/contract/app-error';
 import type { ProjectCipher } from '../cipher/project-cipher.ts';
 import { handOver } from '../project/hand-over.ts';
 import type { InstanceLease, InstanceManager } from '../project/instance-manager.ts';

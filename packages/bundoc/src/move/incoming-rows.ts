@@ -1,4 +1,4 @@
-import { hasCode } from '@bundoc/shared/errors';
+import { hasCode } from '@bundoc/shared/contract/app-error';
 import type { ProjectCipher } from '../cipher/project-cipher.ts';
 import { clearRows } from '../project/clear-marks.ts';
 import type { OnSetAside } from '../project/set-aside.ts';

@@ -1,7 +1,7 @@
 import { randomUUID } from 'node:crypto';
-import { deriveKey } from '@bundoc/shared/aead';
+import { AppError, hasCode } from '@bundoc/shared/contract/app-error';
 import { dekNameOf } from '@bundoc/shared/contract/keys';
-import { AppError, hasCode } from '@bundoc/shared/errors';
+import { deriveKey } from '@bundoc/shared/crypto/aead';
 import type { ProjectCipher } from '../cipher/project-cipher.ts';
 import type { StartedStorage } from '../identity/started-storage.ts';
 import { settleMove } from '../project/judge-move-mark.ts';

@@ -1,4 +1,4 @@
-import { AppError, hasCode } from '@bundoc/shared/errors';
+import { AppError, hasCode } from '@bundoc/shared/contract/app-error';
 import type { ProjectCipher } from '../cipher/project-cipher.ts';
 import { type ProjectInRows, readProjectRow } from '../project/project-in-rows.ts';
 import type { Position } from '../storage/port.ts';

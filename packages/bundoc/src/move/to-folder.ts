@@ -1,6 +1,6 @@
 import { join } from 'node:path';
-import { systemClock } from '@bundoc/shared/clock';
-import { AppError, hasCode } from '@bundoc/shared/errors';
+import { AppError, hasCode } from '@bundoc/shared/contract/app-error';
+import { systemClock } from '@bundoc/shared/runtime/clock';
 import type { ProjectCipher } from '../cipher/project-cipher.ts';
 import { identifyDatabase } from '../identity/identity-in-rows.ts';
 import { startStorage } from '../identity/started-storage.ts';

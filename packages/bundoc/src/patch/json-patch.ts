@@ -1,4 +1,4 @@
-import { AppError } from '@bundoc/shared/errors';
+import { AppError } from '@bundoc/shared/contract/app-error';
 import { equalTrees } from '@bundoc/shared/json/equal';
 import {
   type JsonArray,

@@ -1,4 +1,4 @@
-import { AppError } from '@bundoc/shared/errors';
+import { AppError } from '@bundoc/shared/contract/app-error';
 import { type JsonObject, parseTree, treeText } from '@bundoc/shared/json/tree';
 import type { DocumentContent } from '../cipher/stored-text.ts';
 import { bufferOf } from '../work/large-bytes.ts';

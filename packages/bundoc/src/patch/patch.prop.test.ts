@@ -1,5 +1,5 @@
 import { isDeepStrictEqual } from 'node:util';
-import { hasCode } from '@bundoc/shared/errors';
+import { hasCode } from '@bundoc/shared/contract/app-error';
 import { type JsonObject, parseTree, treeText } from '@bundoc/shared/json/tree';
 import fc from 'fast-check';
 import jsonMergePatch from 'json-merge-patch';

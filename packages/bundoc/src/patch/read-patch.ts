@@ -1,4 +1,4 @@
-import { AppError } from '@bundoc/shared/errors';
+import { AppError } from '@bundoc/shared/contract/app-error';
 import { type RequestPart, validate } from '@bundoc/shared/http/validate';
 import { parseJson } from '@bundoc/shared/json/parse';
 import { JSON_DEPTH_MAX } from '@bundoc/shared/json/scan';

@@ -1,5 +1,5 @@
 import { once } from 'node:events';
-import { AppError } from '@bundoc/shared/errors';
+import { AppError } from '@bundoc/shared/contract/app-error';
 import type { Position, ProjectStore } from '../storage/port.ts';
 
 /** How long a project that others may write to stays closed while somebody waits for its changes. */

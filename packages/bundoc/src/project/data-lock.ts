@@ -2,8 +2,13 @@ import { randomUUID } from 'node:crypto';
 import { hostname } from 'node:os';
 import { join } from 'node:path';
 import { DatabaseSync } from 'node:sqlite';
-import { codeOf, DataFolder, UNSAFE_ENTRY } from '@bundoc/shared/data-folder';
-import { readSmallSync, removeSync, requireEmptySync, writeSmallSync } from '@bundoc/shared/small-files';
+import { codeOf, DataFolder, UNSAFE_ENTRY } from '@bundoc/shared/files/data-folder';
+import {
+  readSmallSync,
+  removeSync,
+  requireEmptySync,
+  writeSmallSync,
+} from '@bundoc/shared/files/small-files';
 
 const SQLITE_BUSY = 5;
 

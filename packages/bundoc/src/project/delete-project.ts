@@ -1,11 +1,11 @@
-import type { Clock } from '@bundoc/shared/clock';
+import { AppError, hasCode } from '@bundoc/shared/contract/app-error';
 import type { DeletionMark } from '@bundoc/shared/contract/deletion-mark';
 import { type DestroyReceipt, dekNameOf, projectOfDek } from '@bundoc/shared/contract/keys';
 import type { DeletedProject } from '@bundoc/shared/contract/projects';
 import type { DeletionIntent, UnfinishedDeletion } from '@bundoc/shared/contract/storages';
-import { lineOf } from '@bundoc/shared/error-line';
-import { AppError, hasCode } from '@bundoc/shared/errors';
-import type { Logger } from '@bundoc/shared/logger';
+import type { Clock } from '@bundoc/shared/runtime/clock';
+import { lineOf } from '@bundoc/shared/runtime/error-line';
+import type { Logger } from '@bundoc/shared/runtime/logger';
 import { KeyRefused, type KeyShredder } from '../kms/port.ts';
 import type { InstanceManager } from './instance-manager.ts';
 import type { KeyCache } from './key-cache.ts';

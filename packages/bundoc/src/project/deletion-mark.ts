@@ -1,5 +1,5 @@
+import { AppError, hasCode } from '@bundoc/shared/contract/app-error';
 import { type DeletionMark, deletionMarkSchema } from '@bundoc/shared/contract/deletion-mark';
-import { AppError, hasCode } from '@bundoc/shared/errors';
 import { parseMark } from './parse-mark.ts';
 
 export function formatDeletionMark(mark: DeletionMark): string {

@@ -1,5 +1,5 @@
-import { hasCode } from '@bundoc/shared/errors';
-import type { Logger } from '@bundoc/shared/logger';
+import { hasCode } from '@bundoc/shared/contract/app-error';
+import type { Logger } from '@bundoc/shared/runtime/logger';
 import type { SweepPlace } from '../storage/collections/expiry-sweep.ts';
 import type { DueProject, ExpiryMarks } from './expiry-marks.ts';
 import type { InstanceManager } from './instance-manager.ts';

@@ -1,6 +1,6 @@
 import { join } from 'node:path';
-import type { Clock } from '@bundoc/shared/clock';
 import { projectIdSchema } from '@bundoc/shared/contract/documents';
+import type { Clock } from '@bundoc/shared/runtime/clock';
 import { KeyedMutex } from '../keyed-mutex.ts';
 import type { Disk } from '../storage/embedded/disk.ts';
 

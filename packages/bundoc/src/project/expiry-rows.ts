@@ -1,4 +1,4 @@
-import type { Clock } from '@bundoc/shared/clock';
+import type { Clock } from '@bundoc/shared/runtime/clock';
 import type { Database, Statement } from '../storage/postgres/database.ts';
 import { patiently } from '../storage/postgres/patience.ts';
 import { type DueProject, type ExpiryMarks, LOOK_EVERY_MS } from './expiry-marks.ts';

@@ -1,4 +1,4 @@
-import { AppError } from '@bundoc/shared/errors';
+import { AppError } from '@bundoc/shared/contract/app-error';
 import { runInShare } from '@bundoc/shared/shares/current-share';
 import { describe, expect, it, vi } from 'vitest';
 import { put, ref } from '../storage/conformance.ts';

@@ -1,8 +1,8 @@
 import { setTimeout as sleep } from 'node:timers/promises';
-import { type Clock, instant } from '@bundoc/shared/clock';
+import { AppError, hasCode } from '@bundoc/shared/contract/app-error';
 import type { ProjectFile } from '@bundoc/shared/contract/project-file';
-import { AppError, hasCode } from '@bundoc/shared/errors';
-import type { Logger } from '@bundoc/shared/logger';
+import { type Clock, instant } from '@bundoc/shared/runtime/clock';
+import type { Logger } from '@bundoc/shared/runtime/logger';
 import { shareIn } from '@bundoc/shared/shares/current-share';
 import type { ProjectCipher } from '../cipher/project-cipher.ts';
 import type { Cursors } from '../cipher/sealed-cursor.ts';

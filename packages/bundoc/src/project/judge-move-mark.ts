@@ -1,8 +1,8 @@
 import { randomUUID } from 'node:crypto';
-import { deriveKey } from '@bundoc/shared/aead';
-import type { Clock } from '@bundoc/shared/clock';
+import { AppError, hasCode } from '@bundoc/shared/contract/app-error';
 import { dekNameOf } from '@bundoc/shared/contract/keys';
-import { AppError, hasCode } from '@bundoc/shared/errors';
+import { deriveKey } from '@bundoc/shared/crypto/aead';
+import type { Clock } from '@bundoc/shared/runtime/clock';
 import type { StartedStorage } from '../identity/started-storage.ts';
 import type { LeasedKey } from '../kms/port.ts';
 import type { KeyCache } from './key-cache.ts';

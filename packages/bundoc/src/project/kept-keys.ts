@@ -1,4 +1,4 @@
-import { ageMs, type Clock } from '@bundoc/shared/clock';
+import { ageMs, type Clock } from '@bundoc/shared/runtime/clock';
 import { LRUCache } from 'lru-cache';
 import type { LeasedKey } from '../kms/port.ts';
 

@@ -1,6 +1,6 @@
-import { ageMs, type Clock, type Instant, instant } from '@bundoc/shared/clock';
+import { AppError, hasCode } from '@bundoc/shared/contract/app-error';
 import { dekNameOf } from '@bundoc/shared/contract/keys';
-import { AppError, hasCode } from '@bundoc/shared/errors';
+import { ageMs, type Clock, type Instant, instant } from '@bundoc/shared/runtime/clock';
 import { runInShare, shareIn } from '@bundoc/shared/shares/current-share';
 import type { Share } from '@bundoc/shared/shares/share';
 import { LRUCache } from 'lru-cache';

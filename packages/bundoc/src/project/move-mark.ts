@@ -1,7 +1,7 @@
 import type { KeyObject } from 'node:crypto';
-import { aadOf, OpenError, open, seal } from '@bundoc/shared/aead';
 import { KEY_VERSIONS_MAX } from '@bundoc/shared/contract/keys';
 import { storageIdSchema } from '@bundoc/shared/contract/storages';
+import { aadOf, OpenError, open, seal } from '@bundoc/shared/crypto/aead';
 import { z } from 'zod';
 import type { ProjectCipher } from '../cipher/project-cipher.ts';
 

@@ -1,6 +1,6 @@
 import { join } from 'node:path';
+import { hasCode } from '@bundoc/shared/contract/app-error';
 import { MOVE_FILE } from '@bundoc/shared/contract/project-file';
-import { hasCode } from '@bundoc/shared/errors';
 import { type Disk, makeDirectoryDurably, replaceFile } from '../storage/embedded/disk.ts';
 import { MOVE_MARK_BYTES_MAX } from './move-mark.ts';
 

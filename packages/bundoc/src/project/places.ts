@@ -1,4 +1,4 @@
-import { AppError } from '@bundoc/shared/errors';
+import { AppError } from '@bundoc/shared/contract/app-error';
 
 /** How long a caller waits for a place. */
 const WAIT_FOR_PLACE_MS = 4_500;

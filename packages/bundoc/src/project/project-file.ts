@@ -1,8 +1,8 @@
 import type { KeyObject } from 'node:crypto';
-import { OpenError } from '@bundoc/shared/aead';
+import { AppError } from '@bundoc/shared/contract/app-error';
 import { dekNameOf } from '@bundoc/shared/contract/keys';
 import { type ProjectFile, projectFileSchema } from '@bundoc/shared/contract/project-file';
-import { AppError } from '@bundoc/shared/errors';
+import { OpenError } from '@bundoc/shared/crypto/aead';
 import { newNameKey, openNameKey, ProjectCipher, sealNameKey } from '../cipher/project-cipher.ts';
 import type { LeasedKey } from '../kms/port.ts';
 import type { UnknownSealers } from '../storage/embedded/seal-budget.ts';

@@ -1,5 +1,5 @@
 import { join } from 'node:path';
-import type { Clock } from '@bundoc/shared/clock';
+import { AppError, hasCode } from '@bundoc/shared/contract/app-error';
 import type { DeletionMark } from '@bundoc/shared/contract/deletion-mark';
 import {
   DELETION_FILE,
@@ -7,7 +7,7 @@ import {
   PROJECT_FILE,
   type ProjectFile,
 } from '@bundoc/shared/contract/project-file';
-import { AppError, hasCode } from '@bundoc/shared/errors';
+import type { Clock } from '@bundoc/shared/runtime/clock';
 import type { ProjectCipher } from '../cipher/project-cipher.ts';
 import type { LeasedKey } from '../kms/port.ts';
 import {

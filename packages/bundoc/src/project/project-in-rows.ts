@@ -1,5 +1,5 @@
+import { AppError } from '@bundoc/shared/contract/app-error';
 import type { ProjectFile } from '@bundoc/shared/contract/project-file';
-import { AppError } from '@bundoc/shared/errors';
 import type { ProjectCipher } from '../cipher/project-cipher.ts';
 import type { KeyService } from '../kms/port.ts';
 import type { OnProgress } from '../storage/embedded/verify.ts';

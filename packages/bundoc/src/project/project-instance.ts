@@ -1,5 +1,5 @@
-import { ageMs, type Clock, type Instant, instant } from '@bundoc/shared/clock';
 import type { ProjectFile } from '@bundoc/shared/contract/project-file';
+import { ageMs, type Clock, type Instant, instant } from '@bundoc/shared/runtime/clock';
 import type { ProjectCipher } from '../cipher/project-cipher.ts';
 import { type Cursors, cursorsOf } from '../cipher/sealed-cursor.ts';
 import type { LeasedKey } from '../kms/port.ts';

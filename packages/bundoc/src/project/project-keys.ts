@@ -1,5 +1,5 @@
+import { AppError, hasCode } from '@bundoc/shared/contract/app-error';
 import type { ProjectFile } from '@bundoc/shared/contract/project-file';
-import { AppError, hasCode } from '@bundoc/shared/errors';
 import type { KeyCache } from './key-cache.ts';
 import type { LeasedKeys, ProjectKey } from './project-file.ts';
 

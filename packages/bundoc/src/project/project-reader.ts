@@ -1,9 +1,9 @@
 import assert from 'node:assert/strict';
 import { join } from 'node:path';
+import { AppError } from '@bundoc/shared/contract/app-error';
 import { CATALOG_FILE, CATALOG_HEAD_BYTES_MAX, parseCatalogHead } from '@bundoc/shared/contract/catalog-head';
 import { dekNameOf } from '@bundoc/shared/contract/keys';
 import { PROJECT_FILE, type ProjectFile } from '@bundoc/shared/contract/project-file';
-import { AppError } from '@bundoc/shared/errors';
 import type { KeyService, LeasedKey } from '../kms/port.ts';
 import { type Disk, SMALL_FILE_BYTES_MAX } from '../storage/embedded/disk.ts';
 import {

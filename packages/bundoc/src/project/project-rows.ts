@@ -1,7 +1,7 @@
-import type { Clock } from '@bundoc/shared/clock';
+import { AppError } from '@bundoc/shared/contract/app-error';
 import type { DeletionMark } from '@bundoc/shared/contract/deletion-mark';
 import type { ProjectFile } from '@bundoc/shared/contract/project-file';
-import { AppError } from '@bundoc/shared/errors';
+import type { Clock } from '@bundoc/shared/runtime/clock';
 import type { LeasedKey } from '../kms/port.ts';
 import {
   type Database,

@@ -1,4 +1,4 @@
-import { AppError } from '@bundoc/shared/errors';
+import { AppError } from '@bundoc/shared/contract/app-error';
 import { loadProject, PartsDamaged } from '../storage/embedded/project-loader.ts';
 import { CatalogDamaged } from '../storage/embedded/snapshot.ts';
 import { ProjectFilesUnreadable, type ProjectPlace, readProject } from './project-reader.ts';

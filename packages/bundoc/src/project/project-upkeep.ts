@@ -1,4 +1,4 @@
-import type { Logger } from '@bundoc/shared/logger';
+import type { Logger } from '@bundoc/shared/runtime/logger';
 import type { DefinedStore } from '../storage/collections/defined-store.ts';
 import type { InstanceManager, Need } from './instance-manager.ts';
 import type { SpreadRotations } from './spread-rotations.ts';

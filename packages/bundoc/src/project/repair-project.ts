@@ -1,6 +1,6 @@
 import { join } from 'node:path';
-import type { Clock } from '@bundoc/shared/clock';
 import { PROJECT_FILE } from '@bundoc/shared/contract/project-file';
+import type { Clock } from '@bundoc/shared/runtime/clock';
 import { makeDirectoryDurably, replaceFile } from '../storage/embedded/disk.ts';
 import type { FilesEngine } from '../storage/embedded/files-engine.ts';
 import { keepCopy, type Rebuilt, rebuildStore } from '../storage/embedded/rebuild.ts';

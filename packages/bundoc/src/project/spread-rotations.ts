@@ -1,6 +1,6 @@
-import type { Clock } from '@bundoc/shared/clock';
-import { hasCode } from '@bundoc/shared/errors';
-import type { Logger } from '@bundoc/shared/logger';
+import { hasCode } from '@bundoc/shared/contract/app-error';
+import type { Clock } from '@bundoc/shared/runtime/clock';
+import type { Logger } from '@bundoc/shared/runtime/logger';
 
 export interface SpreadRotationsOptions {
   /** Has the key service make a new version of a project's key. */

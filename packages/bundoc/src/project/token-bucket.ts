@@ -1,4 +1,4 @@
-import type { Clock } from '@bundoc/shared/clock';
+import type { Clock } from '@bundoc/shared/runtime/clock';
 
 /** Bounds how often something is done, at a rate that may change. At most one second's worth is saved up. */
 export class TokenBucket {

@@ -1,4 +1,4 @@
-import { AppError } from '@bundoc/shared/errors';
+import { AppError } from '@bundoc/shared/contract/app-error';
 import { describe, expect, it } from 'vitest';
 import { put, ref, remove } from '../storage/conformance.ts';
 import { CliProject } from '../testing/cli-project.ts';

@@ -1,6 +1,6 @@
 import { join } from 'node:path';
+import { AppError } from '@bundoc/shared/contract/app-error';
 import { PROJECT_FILE } from '@bundoc/shared/contract/project-file';
-import { AppError } from '@bundoc/shared/errors';
 import { SMALL_FILE_BYTES_MAX } from '../storage/embedded/disk.ts';
 import { type Finding, type OnProgress, verifyStore } from '../storage/embedded/verify.ts';
 import { isWithoutContent } from './project-folder.ts';

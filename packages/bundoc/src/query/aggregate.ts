@@ -1,5 +1,5 @@
+import { AppError } from '@bundoc/shared/contract/app-error';
 import type { Figure } from '@bundoc/shared/contract/query';
-import { AppError } from '@bundoc/shared/errors';
 import type { Work } from '../work/scheduler.ts';
 import { compareValues } from './compare.ts';
 import { Decimal, toDouble } from './decimal.ts';

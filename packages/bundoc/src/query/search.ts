@@ -1,4 +1,4 @@
-import { AppError, hasCode } from '@bundoc/shared/errors';
+import { AppError, hasCode } from '@bundoc/shared/contract/app-error';
 import type { IndexEntry, KeyRange } from '../storage/indexes/port.ts';
 import type { ProjectStore } from '../storage/port.ts';
 import { earlierKey, inverted, laterKey, positionOf } from './key.ts';

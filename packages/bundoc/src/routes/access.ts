@@ -1,6 +1,6 @@
 import { collectionNameSchema, documentIdSchema, projectIdSchema } from '@bundoc/shared/contract/documents';
+import { requireProject, requireScope } from '@bundoc/shared/contract/grants';
 import type { Claims, Scope } from '@bundoc/shared/contract/tokens';
-import { requireProject, requireScope } from '@bundoc/shared/grants';
 import type { BearerAuth } from '@bundoc/shared/http/bearer-auth';
 import { chargeRequest } from '@bundoc/shared/http/request-share';
 import { validate } from '@bundoc/shared/http/validate';

@@ -1,7 +1,7 @@
+import { AppError } from '@bundoc/shared/contract/app-error';
 import { type BatchAnswer, batchAnswerSchema, batchSchema } from '@bundoc/shared/contract/batch';
+import { requireScope } from '@bundoc/shared/contract/grants';
 import type { FieldFault } from '@bundoc/shared/contract/problem';
-import { AppError } from '@bundoc/shared/errors';
-import { requireScope } from '@bundoc/shared/grants';
 import { reserveAnswer } from '@bundoc/shared/http/answer-room';
 import type { BearerAuth } from '@bundoc/shared/http/bearer-auth';
 import { describe, jsonBody } from '@bundoc/shared/openapi/description';

@@ -1,4 +1,4 @@
-import { AppError } from '@bundoc/shared/errors';
+import { AppError } from '@bundoc/shared/contract/app-error';
 import type { FastifyRequest } from 'fastify';
 
 /** The bytes of a JSON body. @throws AppError `unsupported_media_type` for a request without one. */

@@ -1,3 +1,4 @@
+import { AppError } from '@bundoc/shared/contract/app-error';
 import {
   collectionDefinitionSchema,
   collectionListSchema,
@@ -5,7 +6,6 @@ import {
   DEFINITION_BYTES_MAX,
   definedCollectionSchema,
 } from '@bundoc/shared/contract/collections';
-import { AppError } from '@bundoc/shared/errors';
 import { reserveAnswer } from '@bundoc/shared/http/answer-room';
 import type { BearerAuth } from '@bundoc/shared/http/bearer-auth';
 import { validate } from '@bundoc/shared/http/validate';

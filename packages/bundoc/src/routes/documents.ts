@@ -1,10 +1,10 @@
+import { AppError } from '@bundoc/shared/contract/app-error';
 import {
   documentBodySchema,
   documentMetadataSchema,
   documentSchema,
 } from '@bundoc/shared/contract/documents';
 import { entityTagsSchema } from '@bundoc/shared/contract/headers';
-import { AppError } from '@bundoc/shared/errors';
 import type { BearerAuth } from '@bundoc/shared/http/bearer-auth';
 import { describe, jsonBody } from '@bundoc/shared/openapi/description';
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';

@@ -1,5 +1,5 @@
+import { AppError } from '@bundoc/shared/contract/app-error';
 import { idempotencyKeySchema } from '@bundoc/shared/contract/headers';
-import { AppError } from '@bundoc/shared/errors';
 import type { FastifyRequest } from 'fastify';
 import { z } from 'zod';
 import type { WorkOptions } from '../service/documents.ts';

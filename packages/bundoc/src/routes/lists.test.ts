@@ -1,6 +1,6 @@
 import type { BearerAuth } from '@bundoc/shared/http/bearer-auth';
 import { createHttpServer } from '@bundoc/shared/http/server';
-import { createLogger } from '@bundoc/shared/logger';
+import { createLogger } from '@bundoc/shared/runtime/logger';
 import { expect, it } from 'vitest';
 import type { InstanceManager } from '../project/instance-manager.ts';
 import { Documents } from '../service/documents.ts';

@@ -1,4 +1,4 @@
-import { requireService } from '@bundoc/shared/grants';
+import { requireService } from '@bundoc/shared/contract/grants';
 import type { BearerAuth } from '@bundoc/shared/http/bearer-auth';
 import { describe } from '@bundoc/shared/openapi/description';
 import { METRICS_ANSWER } from '@bundoc/shared/openapi/metrics-answer';

@@ -1,8 +1,8 @@
 import { Readable } from 'node:stream';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { AppError } from '@bundoc/shared/errors';
+import { AppError } from '@bundoc/shared/contract/app-error';
+import { problemOf, toAppError } from '@bundoc/shared/contract/problem-reply';
 import type { BearerAuth } from '@bundoc/shared/http/bearer-auth';
-import { problemOf, toAppError } from '@bundoc/shared/http/problem-reply';
 import { describe } from '@bundoc/shared/openapi/description';
 import type { FastifyInstance } from 'fastify';
 import { z } from 'zod';

@@ -1,5 +1,5 @@
+import { AppError } from '@bundoc/shared/contract/app-error';
 import { documentMetadataSchema } from '@bundoc/shared/contract/documents';
-import { AppError } from '@bundoc/shared/errors';
 import type { BearerAuth } from '@bundoc/shared/http/bearer-auth';
 import { essenceOf } from '@bundoc/shared/http/media-type';
 import { readUtf8 } from '@bundoc/shared/http/server';

@@ -1,11 +1,11 @@
 import type { IncomingHttpHeaders } from 'node:http';
+import { AppError } from '@bundoc/shared/contract/app-error';
 import {
   ENTITY_TAGS_MAX,
   type EntityTag,
   parseEntityTags,
   strongTags,
 } from '@bundoc/shared/contract/headers';
-import { AppError } from '@bundoc/shared/errors';
 import type { Precondition } from '../storage/port.ts';
 
 /** The strong entity tag of a revision (RFC 9110, section 8.8.3). */

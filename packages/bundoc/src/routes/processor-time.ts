@@ -1,4 +1,4 @@
-import type { RateLimit } from '@bundoc/shared/rate-limit';
+import type { RateLimit } from '@bundoc/shared/runtime/rate-limit';
 import type { FastifyInstance } from 'fastify';
 import { guardedProject } from './access.ts';
 

@@ -1,4 +1,4 @@
-import { AppError } from '@bundoc/shared/errors';
+import { AppError } from '@bundoc/shared/contract/app-error';
 import { shareKeyOf } from '@bundoc/shared/shares/share-key';
 import type { FastifyReply, FastifyRequest } from 'fastify';
 import type { Scheduler, Work, WorkKind } from '../work/scheduler.ts';

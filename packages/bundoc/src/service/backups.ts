@@ -1,5 +1,5 @@
 import { Readable } from 'node:stream';
-import { AppError } from '@bundoc/shared/errors';
+import { AppError } from '@bundoc/shared/contract/app-error';
 import { shareIn } from '@bundoc/shared/shares/current-share';
 import type { Share } from '@bundoc/shared/shares/share';
 import { type BackupPorts, createBackup } from '../backup/write-backup.ts';

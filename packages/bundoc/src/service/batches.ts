@@ -1,4 +1,4 @@
-import { AppError, hasCode } from '@bundoc/shared/errors';
+import { AppError, hasCode } from '@bundoc/shared/contract/app-error';
 import type { BatchOperation } from '../batch/operation.ts';
 import { ownContentOf } from '../cipher/stored-text.ts';
 import { patchContentInTurns } from '../patch/patch-content.ts';

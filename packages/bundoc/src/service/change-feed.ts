@@ -1,6 +1,6 @@
-import type { Clock } from '@bundoc/shared/clock';
-import { AppError, hasCode } from '@bundoc/shared/errors';
-import type { Logger } from '@bundoc/shared/logger';
+import { AppError, hasCode } from '@bundoc/shared/contract/app-error';
+import type { Clock } from '@bundoc/shared/runtime/clock';
+import type { Logger } from '@bundoc/shared/runtime/logger';
 import { shareIn } from '@bundoc/shared/shares/current-share';
 import type { Share } from '@bundoc/shared/shares/share';
 import type { InstanceManager } from '../project/instance-manager.ts';

@@ -1,5 +1,5 @@
+import { AppError, hasCode } from '@bundoc/shared/contract/app-error';
 import type { CollectionDefinition } from '@bundoc/shared/contract/collections';
-import { AppError, hasCode } from '@bundoc/shared/errors';
 import { ownContentOf } from '../cipher/stored-text.ts';
 import type { InstanceManager } from '../project/instance-manager.ts';
 import type { CollectionStore } from '../storage/collections/port.ts';

@@ -1,6 +1,6 @@
+import { AppError } from '@bundoc/shared/contract/app-error';
 import { documentIdSchema } from '@bundoc/shared/contract/documents';
-import { AppError } from '@bundoc/shared/errors';
-import { fillRandom, smallRandom } from '@bundoc/shared/random';
+import { fillRandom, smallRandom } from '@bundoc/shared/crypto/random';
 import { v7 as uuidv7 } from 'uuid';
 
 /** Checks a document id that came in a body; those in a path are checked with the path. @throws `invalid_document`. */

@@ -1,5 +1,5 @@
+import { AppError, hasCode } from '@bundoc/shared/contract/app-error';
 import type { DocumentMetadata } from '@bundoc/shared/contract/documents';
-import { AppError, hasCode } from '@bundoc/shared/errors';
 import type { DocumentBody, DocumentRef } from '../cipher/stored-text.ts';
 import { KeyedMutex } from '../keyed-mutex.ts';
 import type { PatchKind } from '../patch/read-patch.ts';

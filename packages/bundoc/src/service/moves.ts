@@ -1,7 +1,7 @@
 import type { MovedProject, MoveProgress } from '@bundoc/client';
-import { systemClock } from '@bundoc/shared/clock';
-import { AppError, hasCode } from '@bundoc/shared/errors';
-import type { Logger } from '@bundoc/shared/logger';
+import { AppError, hasCode } from '@bundoc/shared/contract/app-error';
+import { systemClock } from '@bundoc/shared/runtime/clock';
+import type { Logger } from '@bundoc/shared/runtime/logger';
 import { shareIn } from '@bundoc/shared/shares/current-share';
 import type { Share } from '@bundoc/shared/shares/share';
 import { identifyDatabase } from '../identity/identity-in-rows.ts';

@@ -1,4 +1,4 @@
-import { AppError, hasCode } from '@bundoc/shared/errors';
+import { AppError, hasCode } from '@bundoc/shared/contract/app-error';
 import { type DocumentRef, ownContentOf } from '../cipher/stored-text.ts';
 import { patchContentInTurns } from '../patch/patch-content.ts';
 import type { Patch } from '../patch/read-patch.ts';

@@ -1,6 +1,6 @@
+import { AppError } from '@bundoc/shared/contract/app-error';
 import type { ProjectInfo, ProjectPage } from '@bundoc/shared/contract/projects';
 import type { Claims } from '@bundoc/shared/contract/tokens';
-import { AppError } from '@bundoc/shared/errors';
 import type { InstanceManager } from '../project/instance-manager.ts';
 import type { Projects } from '../project/projects.ts';
 

@@ -1,4 +1,4 @@
-import { AppError } from '@bundoc/shared/errors';
+import { AppError } from '@bundoc/shared/contract/app-error';
 import { describe, expect, it } from 'vitest';
 import { cursorsOf } from '../cipher/sealed-cursor.ts';
 import { SCAN_LIMITS, type ScanLimits } from '../query/scan-budget.ts';

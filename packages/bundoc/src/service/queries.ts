@@ -1,5 +1,5 @@
+import { AppError, hasCode } from '@bundoc/shared/contract/app-error';
 import type { Explanation, Figure, OrderBy } from '@bundoc/shared/contract/query';
-import { AppError, hasCode } from '@bundoc/shared/errors';
 import type { InstanceLease } from '../project/instance-manager.ts';
 import { Aggregation, type GroupResult } from '../query/aggregate.ts';
 import { compileWhere, type Predicate } from '../query/evaluate.ts';

@@ -1,4 +1,4 @@
-import { AppError } from '@bundoc/shared/errors';
+import { AppError } from '@bundoc/shared/contract/app-error';
 import { describe, expect, it } from 'vitest';
 import type { Change, StoredDocument } from '../storage/port.ts';
 import { readChanges } from './read-changes.ts';

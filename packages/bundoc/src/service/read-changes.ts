@@ -1,4 +1,4 @@
-import { hasCode } from '@bundoc/shared/errors';
+import { hasCode } from '@bundoc/shared/contract/app-error';
 import type { Change, Position, ProjectStore } from '../storage/port.ts';
 
 /** Where in the feed somebody is. */

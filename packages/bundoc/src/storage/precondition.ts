@@ -1,4 +1,4 @@
-import { AppError } from '@bundoc/shared/errors';
+import { AppError } from '@bundoc/shared/contract/app-error';
 import type { Precondition, Write } from './port.ts';
 
 /** A write of a commit whose precondition does not hold. */

@@ -1,4 +1,4 @@
-import { AppError } from '@bundoc/shared/errors';
+import { AppError } from '@bundoc/shared/contract/app-error';
 
 /** What a project may hold; 0 for no limit. */
 export interface Quota {

@@ -1,5 +1,5 @@
-import type { Clock } from '@bundoc/shared/clock';
 import { dekNameOf } from '@bundoc/shared/contract/keys';
+import type { Clock } from '@bundoc/shared/runtime/clock';
 import { FakeClock } from '@bundoc/shared/testing/fake-clock';
 import { KeyCache } from '../project/key-cache.ts';
 import { formatProjectFile } from '../project/project-file.ts';

@@ -1,6 +1,6 @@
 import { createSecretKey, randomBytes } from 'node:crypto';
 import { dirname } from 'node:path';
-import type { Clock } from '@bundoc/shared/clock';
+import type { Clock } from '@bundoc/shared/runtime/clock';
 import { FakeClock } from '@bundoc/shared/testing/fake-clock';
 import { type DekVersion, ProjectCipher } from '../cipher/project-cipher.ts';
 import type { Disk } from '../storage/embedded/disk.ts';

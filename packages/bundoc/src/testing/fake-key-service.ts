@@ -1,9 +1,9 @@
 import { createSecretKey, type KeyObject, randomBytes, randomUUID } from 'node:crypto';
-import { keyCheckValue } from '@bundoc/shared/aead';
-import { type Clock, instant } from '@bundoc/shared/clock';
+import { AppError } from '@bundoc/shared/contract/app-error';
 import type { AuditReceipt, DestroyReceipt } from '@bundoc/shared/contract/keys';
 import type { DeletionIntent, StorageInfo, UnfinishedDeletion } from '@bundoc/shared/contract/storages';
-import { AppError } from '@bundoc/shared/errors';
+import { keyCheckValue } from '@bundoc/shared/crypto/aead';
+import { type Clock, instant } from '@bundoc/shared/runtime/clock';
 import { type ActingStorage, KeyRefused, type LeasedKey, type StorageCalls } from '../kms/port.ts';
 import { StorageKeys } from '../kms/storage-keys.ts';
 

@@ -1,4 +1,4 @@
-import { AppError } from '@bundoc/shared/errors';
+import { AppError } from '@bundoc/shared/contract/app-error';
 import fc from 'fast-check';
 import { expect } from 'vitest';
 import type { Log } from '../engine/files/log/log.ts';

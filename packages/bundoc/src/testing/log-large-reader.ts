@@ -1,4 +1,4 @@
-import { DataFolder } from '@bundoc/shared/data-folder';
+import { DataFolder } from '@bundoc/shared/files/data-folder';
 import { readLog } from '../engine/files/log/log-view.ts';
 import { NodeLogDisk } from '../engine/files/log/node-log-disk.ts';
 import { partsBehind } from '../engine/files/log/parts.ts';

@@ -1,7 +1,7 @@
 import { randomBytes } from 'node:crypto';
 import { setImmediate } from 'node:timers/promises';
-import { takeKey } from '@bundoc/shared/aead';
-import { AppError, hasCode } from '@bundoc/shared/errors';
+import { AppError, hasCode } from '@bundoc/shared/contract/app-error';
+import { takeKey } from '@bundoc/shared/crypto/aead';
 import type { FramePlace, Place } from '../engine/files/log/layout.ts';
 import { Log } from '../engine/files/log/log.ts';
 import type {

@@ -1,4 +1,4 @@
-import { createLogger } from '@bundoc/shared/logger';
+import { createLogger } from '@bundoc/shared/runtime/logger';
 import { FakeClock } from '@bundoc/shared/testing/fake-clock';
 import { InstanceManager, type InstanceManagerOptions } from '../project/instance-manager.ts';
 import { KeyCache } from '../project/key-cache.ts';

@@ -1,6 +1,6 @@
 import { createSecretKey, randomBytes } from 'node:crypto';
-import { type Clock, systemClock } from '@bundoc/shared/clock';
-import { createLogger } from '@bundoc/shared/logger';
+import { type Clock, systemClock } from '@bundoc/shared/runtime/clock';
+import { createLogger } from '@bundoc/shared/runtime/logger';
 import { PATIENT_MS } from '@bundoc/shared/testing/patient';
 import { type DekVersion, ProjectCipher } from '../cipher/project-cipher.ts';
 import { whyGone } from '../project/project-rows.ts';

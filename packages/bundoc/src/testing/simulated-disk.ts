@@ -1,5 +1,5 @@
 import { basename, dirname } from 'node:path';
-import { AppError } from '@bundoc/shared/errors';
+import { AppError } from '@bundoc/shared/contract/app-error';
 import type { LogDisk, LogFile } from '../engine/files/log/ports.ts';
 import {
   type Disk,

@@ -1,4 +1,4 @@
-import { systemClock } from '@bundoc/shared/clock';
+import { systemClock } from '@bundoc/shared/runtime/clock';
 import { type Hold, Share } from '@bundoc/shared/shares/share';
 import type { ShareKey } from '@bundoc/shared/shares/share-key';
 import { type OwnWork, Scheduler, SLICE_US, type Work, type WorkKind } from '../work/scheduler.ts';

@@ -1,5 +1,5 @@
-import type { Clock } from '@bundoc/shared/clock';
-import { DataFolder } from '@bundoc/shared/data-folder';
+import { DataFolder } from '@bundoc/shared/files/data-folder';
+import type { Clock } from '@bundoc/shared/runtime/clock';
 import type { ProjectCipher } from '../cipher/project-cipher.ts';
 import type { LogLimits } from '../engine/files/log/log-api.ts';
 import { readLog } from '../engine/files/log/log-view.ts';

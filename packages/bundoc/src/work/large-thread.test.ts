@@ -1,5 +1,5 @@
 import { hash } from 'node:crypto';
-import { AppError } from '@bundoc/shared/errors';
+import { AppError } from '@bundoc/shared/contract/app-error';
 import { JSON_CONTAINERS_MAX } from '@bundoc/shared/json/scan';
 import { describe, expect, it } from 'vitest';
 import { readBatch } from '../batch/read-batch.ts';

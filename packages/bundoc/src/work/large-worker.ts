@@ -1,5 +1,5 @@
 import { parentPort } from 'node:worker_threads';
-import { AppError } from '@bundoc/shared/errors';
+import { AppError } from '@bundoc/shared/contract/app-error';
 import { LARGE_JOBS } from './large-jobs.ts';
 import type { LargeAnswer, LargeRequest } from './large-thread.ts';
 

@@ -1,4 +1,4 @@
-import { AppError } from '@bundoc/shared/errors';
+import { AppError } from '@bundoc/shared/contract/app-error';
 import { expect, it } from 'vitest';
 import { readFields } from '../projection/fields.ts';
 import { projectInTurns } from '../projection/project-text.ts';

@@ -1,4 +1,4 @@
-import type { Clock } from '@bundoc/shared/clock';
+import type { Clock } from '@bundoc/shared/runtime/clock';
 import { Share } from '@bundoc/shared/shares/share';
 import { PAGE_BYTES_MAX } from '../routes/page-limits.ts';
 import { COMMIT_BYTES_MAX } from '../storage/port.ts';

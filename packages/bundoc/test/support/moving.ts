@@ -1,9 +1,9 @@
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { type Clock, systemClock } from '@bundoc/shared/clock';
-import { AppError, hasCode } from '@bundoc/shared/errors';
-import { createLogger } from '@bundoc/shared/logger';
+import { AppError, hasCode } from '@bundoc/shared/contract/app-error';
+import { type Clock, systemClock } from '@bundoc/shared/runtime/clock';
+import { createLogger } from '@bundoc/shared/runtime/logger';
 import { identifyFolder } from '../../src/identity/identity-in-folder.ts';
 import { identifyDatabase } from '../../src/identity/identity-in-rows.ts';
 import { type StartedStorage, startStorage } from '../../src/identity/started-storage.ts';

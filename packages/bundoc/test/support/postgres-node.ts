@@ -1,5 +1,5 @@
-import { systemClock } from '@bundoc/shared/clock';
-import { createLogger } from '@bundoc/shared/logger';
+import { systemClock } from '@bundoc/shared/runtime/clock';
+import { createLogger } from '@bundoc/shared/runtime/logger';
 import { InstanceManager } from '../../src/project/instance-manager.ts';
 import { KeyCache } from '../../src/project/key-cache.ts';
 import { ProjectRows, whyGone } from '../../src/project/project-rows.ts';

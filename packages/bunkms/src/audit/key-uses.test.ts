@@ -1,5 +1,5 @@
+import { AppError } from '@bundoc/shared/contract/app-error';
 import type { AuditReceipt } from '@bundoc/shared/contract/keys';
-import { AppError } from '@bundoc/shared/errors';
 import { FakeClock } from '@bundoc/shared/testing/fake-clock';
 import { beforeEach, describe, expect, test } from 'vitest';
 import type { AuditCondition } from '../store/port.ts';

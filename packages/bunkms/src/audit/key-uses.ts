@@ -1,4 +1,4 @@
-import type { Clock } from '@bundoc/shared/clock';
+import type { Clock } from '@bundoc/shared/runtime/clock';
 import type { AuditCondition } from '../store/port.ts';
 import type { Caller } from './caller.ts';
 import type { AuditDraft } from './chain.ts';

@@ -1,6 +1,6 @@
 import { Writable } from 'node:stream';
-import { AppError } from '@bundoc/shared/errors';
-import { createLogger } from '@bundoc/shared/logger';
+import { AppError } from '@bundoc/shared/contract/app-error';
+import { createLogger } from '@bundoc/shared/runtime/logger';
 import { beforeEach, describe, expect, test } from 'vitest';
 import { createMetrics } from '../metrics.ts';
 import type { AuditDraft } from './chain.ts';

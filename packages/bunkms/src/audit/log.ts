@@ -1,7 +1,7 @@
+import { AppError } from '@bundoc/shared/contract/app-error';
 import type { AuditReceipt } from '@bundoc/shared/contract/keys';
 import type { ProblemCode } from '@bundoc/shared/contract/problem';
-import { AppError } from '@bundoc/shared/errors';
-import type { Logger } from '@bundoc/shared/logger';
+import type { Logger } from '@bundoc/shared/runtime/logger';
 import type { Metrics } from '../metrics.ts';
 import type { AuditCondition, KmsStore, LeftOut } from '../store/port.ts';
 import type { AuditDraft } from './chain.ts';

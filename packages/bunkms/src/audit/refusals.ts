@@ -1,4 +1,4 @@
-import type { Clock } from '@bundoc/shared/clock';
+import type { Clock } from '@bundoc/shared/runtime/clock';
 import type { AuditDraft } from './chain.ts';
 
 export interface RefusalsOptions {

@@ -2,8 +2,8 @@ import { createHash } from 'node:crypto';
 import { createReadStream } from 'node:fs';
 import { type FileHandle, open, rename, rm } from 'node:fs/promises';
 import { join } from 'node:path';
-import type { Clock } from '@bundoc/shared/clock';
-import type { Logger } from '@bundoc/shared/logger';
+import type { Clock } from '@bundoc/shared/runtime/clock';
+import type { Logger } from '@bundoc/shared/runtime/logger';
 import type { KmsStore } from '../store/port.ts';
 import type { AuditDraft } from './chain.ts';
 

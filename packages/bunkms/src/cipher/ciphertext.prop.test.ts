@@ -1,5 +1,5 @@
 import { createSecretKey } from 'node:crypto';
-import { OpenError } from '@bundoc/shared/aead';
+import { OpenError } from '@bundoc/shared/crypto/aead';
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import {

@@ -1,5 +1,5 @@
 import type { KeyObject } from 'node:crypto';
-import { deriveKey } from '@bundoc/shared/aead';
+import { deriveKey } from '@bundoc/shared/crypto/aead';
 import { EXTENDED_OVERHEAD_BYTES, openExtended, sealExtended } from './xaes-256-gcm.ts';
 
 /** First byte of every ciphertext (`docs/formats/ciphertext.md`). */

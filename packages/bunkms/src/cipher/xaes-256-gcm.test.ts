@@ -1,5 +1,5 @@
 import { createCipheriv, createHash, createSecretKey } from 'node:crypto';
-import { OpenError } from '@bundoc/shared/aead';
+import { OpenError } from '@bundoc/shared/crypto/aead';
 import { describe, expect, test } from 'vitest';
 import { messageKey, openExtended, sealExtended } from './xaes-256-gcm.ts';
 

@@ -1,6 +1,6 @@
 import { createCipheriv, createSecretKey, type KeyObject } from 'node:crypto';
-import { OpenError, open, SEAL_OVERHEAD_BYTES, seal } from '@bundoc/shared/aead';
-import { fillRandom } from '@bundoc/shared/random';
+import { OpenError, open, SEAL_OVERHEAD_BYTES, seal } from '@bundoc/shared/crypto/aead';
+import { fillRandom } from '@bundoc/shared/crypto/random';
 
 /**
  * XAES-256-GCM (https://c2sp.org/XAES-256-GCM): AES-256-GCM with a random nonce of 192 bits, so that one key takes 2^80 messages instead of

@@ -1,6 +1,6 @@
-import type { Environment } from '@bundoc/shared/config';
 import { auditSeveritySchema } from '@bundoc/shared/contract/audit';
 import { type AuditReceipt, keyNameSchema } from '@bundoc/shared/contract/keys';
+import type { Environment } from '@bundoc/shared/runtime/config';
 import type { Command } from 'commander';
 import { z } from 'zod';
 import { auditHead, type ListOptions, listAudit, verifyAudit, verifyCopy } from './audit.ts';

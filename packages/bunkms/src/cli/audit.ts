@@ -1,6 +1,6 @@
-import type { Environment } from '@bundoc/shared/config';
 import type { AuditRecord } from '@bundoc/shared/contract/audit';
 import type { AuditReceipt } from '@bundoc/shared/contract/keys';
+import type { Environment } from '@bundoc/shared/runtime/config';
 import { type ChainHead, GENESIS, verifyChain } from '../audit/chain.ts';
 import { KeyVerification } from '../audit/verify-keys.ts';
 import { TokenVerification } from '../audit/verify-tokens.ts';

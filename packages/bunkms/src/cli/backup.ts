@@ -1,8 +1,8 @@
 import { existsSync, statSync } from 'node:fs';
-import { systemClock } from '@bundoc/shared/clock';
-import type { Environment } from '@bundoc/shared/config';
-import { openFileSource } from '@bundoc/shared/file-source';
-import { createPrivateFile } from '@bundoc/shared/private-file';
+import { openFileSource } from '@bundoc/shared/files/file-source';
+import { createPrivateFile } from '@bundoc/shared/files/private-file';
+import { systemClock } from '@bundoc/shared/runtime/clock';
+import type { Environment } from '@bundoc/shared/runtime/config';
 import { CLI_CALLER } from '../audit/caller.ts';
 import { type Survey, surveyArchive } from '../recovery/survey.ts';
 import { createBackup } from '../recovery/write-backup.ts';

@@ -3,7 +3,7 @@ import { closeSync, existsSync, mkdirSync, openSync, readFileSync } from 'node:f
 import { isIP } from 'node:net';
 import { join } from 'node:path';
 import { DatabaseSync } from 'node:sqlite';
-import { replacePrivateFile } from '@bundoc/shared/private-file';
+import { replacePrivateFile } from '@bundoc/shared/files/private-file';
 import { issueCertificate, makeAuthority } from '../pki/authority.ts';
 
 /** A certificate that shall be there. */

@@ -1,6 +1,6 @@
-import { ConfigError } from '@bundoc/shared/config';
+import { AppError } from '@bundoc/shared/contract/app-error';
 import { PROBLEMS } from '@bundoc/shared/contract/problem';
-import { AppError } from '@bundoc/shared/errors';
+import { ConfigError } from '@bundoc/shared/runtime/config';
 import { FileDamaged, KekLacking, ResurrectionNotAccepted } from '../recovery/errors.ts';
 
 /** The command was not understood. */

@@ -1,10 +1,10 @@
 import { createPublicKey, type KeyObject, randomBytes } from 'node:crypto';
 import { existsSync, readFileSync } from 'node:fs';
-import { KEY_BYTES } from '@bundoc/shared/aead';
-import type { Environment } from '@bundoc/shared/config';
 import { type Claims, claimsSchema, type IssueToken } from '@bundoc/shared/contract/tokens';
-import { KEY_TEXT_BYTES, writeKeyText } from '@bundoc/shared/key-text';
-import { createPrivateFile, replacePrivateFile } from '@bundoc/shared/private-file';
+import { KEY_BYTES } from '@bundoc/shared/crypto/aead';
+import { KEY_TEXT_BYTES, writeKeyText } from '@bundoc/shared/crypto/key-text';
+import { createPrivateFile, replacePrivateFile } from '@bundoc/shared/files/private-file';
+import type { Environment } from '@bundoc/shared/runtime/config';
 import { jwtVerify } from 'jose';
 import { CLI_CALLER } from '../audit/caller.ts';
 import { readConfig } from '../config.ts';

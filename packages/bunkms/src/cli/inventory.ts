@@ -1,7 +1,7 @@
-import { systemClock } from '@bundoc/shared/clock';
-import type { Environment } from '@bundoc/shared/config';
-import { createLogger } from '@bundoc/shared/logger';
-import { replacePrivateFile } from '@bundoc/shared/private-file';
+import { replacePrivateFile } from '@bundoc/shared/files/private-file';
+import { systemClock } from '@bundoc/shared/runtime/clock';
+import type { Environment } from '@bundoc/shared/runtime/config';
+import { createLogger } from '@bundoc/shared/runtime/logger';
 import { CLI_CALLER } from '../audit/caller.ts';
 import { formatInventory, takeInventory } from '../recovery/inventory.ts';
 import { CliFailure } from './errors.ts';

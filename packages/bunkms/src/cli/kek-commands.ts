@@ -1,5 +1,5 @@
-import type { Environment } from '@bundoc/shared/config';
 import { kekIdSchema } from '@bundoc/shared/contract/kek';
+import type { Environment } from '@bundoc/shared/runtime/config';
 import { type Command, InvalidArgumentError } from 'commander';
 import { kekList, kekRetire, kekRotate, kekShow, kekUnfetched, kekVerify } from './kek.ts';
 

@@ -1,8 +1,8 @@
 import { randomUUID } from 'node:crypto';
 import { setTimeout as sleep } from 'node:timers/promises';
-import type { Environment } from '@bundoc/shared/config';
+import { hasCode } from '@bundoc/shared/contract/app-error';
 import type { KekInfo, KekStatus, RetireKek } from '@bundoc/shared/contract/kek';
-import { hasCode } from '@bundoc/shared/errors';
+import type { Environment } from '@bundoc/shared/runtime/config';
 import { CLI_CALLER } from '../audit/caller.ts';
 import {
   type KekPorts,

@@ -1,4 +1,3 @@
-import type { Environment } from '@bundoc/shared/config';
 import {
   keyNameSchema,
   keyVersionParamSchema,
@@ -6,6 +5,7 @@ import {
   ROTATE_AFTER_DAYS_MAX,
 } from '@bundoc/shared/contract/keys';
 import { storageIdSchema } from '@bundoc/shared/contract/storages';
+import type { Environment } from '@bundoc/shared/runtime/config';
 import type { Command } from 'commander';
 import {
   type ChangeOptions,

@@ -1,4 +1,3 @@
-import type { Environment } from '@bundoc/shared/config';
 import {
   createKeySchema,
   type DestroyReceipt,
@@ -7,6 +6,7 @@ import {
   type UpdateKey,
   updateKeySchema,
 } from '@bundoc/shared/contract/keys';
+import type { Environment } from '@bundoc/shared/runtime/config';
 import type { z } from 'zod';
 import { CLI_CALLER } from '../audit/caller.ts';
 import type { KeyRequest } from '../service/change-key.ts';

@@ -1,7 +1,7 @@
 import { existsSync } from 'node:fs';
-import { systemClock } from '@bundoc/shared/clock';
-import type { Environment } from '@bundoc/shared/config';
-import { createLogger, type Logger } from '@bundoc/shared/logger';
+import { systemClock } from '@bundoc/shared/runtime/clock';
+import type { Environment } from '@bundoc/shared/runtime/config';
+import { createLogger, type Logger } from '@bundoc/shared/runtime/logger';
 import { CLI_CALLER } from '../audit/caller.ts';
 import { AuditLog } from '../audit/log.ts';
 import { readConfig } from '../config.ts';

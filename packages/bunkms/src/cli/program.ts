@@ -1,6 +1,6 @@
-import type { Environment } from '@bundoc/shared/config';
-import { lineOf } from '@bundoc/shared/error-line';
-import { guardMemory } from '@bundoc/shared/memory-exposure';
+import type { Environment } from '@bundoc/shared/runtime/config';
+import { lineOf } from '@bundoc/shared/runtime/error-line';
+import { guardMemory } from '@bundoc/shared/runtime/memory-exposure';
 import { Command, CommanderError, InvalidArgumentError } from 'commander';
 import { registerAuditCommands } from './audit-commands.ts';
 import type { CertificateWish } from './certificates.ts';

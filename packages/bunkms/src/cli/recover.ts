@@ -1,5 +1,5 @@
-import { systemClock } from '@bundoc/shared/clock';
-import type { Environment } from '@bundoc/shared/config';
+import { systemClock } from '@bundoc/shared/runtime/clock';
+import type { Environment } from '@bundoc/shared/runtime/config';
 import { CLI_CALLER } from '../audit/caller.ts';
 import { ResurrectionNotAccepted } from '../recovery/errors.ts';
 import { listOf } from '../recovery/list-of.ts';

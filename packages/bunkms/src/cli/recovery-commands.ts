@@ -1,4 +1,4 @@
-import type { Environment } from '@bundoc/shared/config';
+import type { Environment } from '@bundoc/shared/runtime/config';
 import type { Command } from 'commander';
 import { backup, verifyBackup } from './backup.ts';
 import { writeInventory } from './inventory.ts';

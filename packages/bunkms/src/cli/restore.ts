@@ -1,8 +1,8 @@
 import { readFile, stat } from 'node:fs/promises';
-import { systemClock } from '@bundoc/shared/clock';
-import type { Environment } from '@bundoc/shared/config';
 import type { AuditReceipt } from '@bundoc/shared/contract/keys';
-import { openFileSource } from '@bundoc/shared/file-source';
+import { openFileSource } from '@bundoc/shared/files/file-source';
+import { systemClock } from '@bundoc/shared/runtime/clock';
+import type { Environment } from '@bundoc/shared/runtime/config';
 import { CLI_CALLER } from '../audit/caller.ts';
 import { readConfig } from '../config.ts';
 import { readAuditCopy } from '../recovery/audit-copy.ts';

@@ -1,5 +1,5 @@
-import { systemClock } from '@bundoc/shared/clock';
-import type { Environment } from '@bundoc/shared/config';
+import { systemClock } from '@bundoc/shared/runtime/clock';
+import type { Environment } from '@bundoc/shared/runtime/config';
 import { readConfig } from '../config.ts';
 import { kekProviderOf } from '../vault/kek-provider.ts';
 import { unseal } from '../vault/unseal.ts';

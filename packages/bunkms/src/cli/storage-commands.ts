@@ -1,5 +1,5 @@
-import type { Environment } from '@bundoc/shared/config';
 import { generationSchema, storageIdSchema } from '@bundoc/shared/contract/storages';
+import type { Environment } from '@bundoc/shared/runtime/config';
 import type { Command } from 'commander';
 import type { JsonOption } from './key.ts';
 import { parserOf } from './option-parsers.ts';

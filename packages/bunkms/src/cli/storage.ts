@@ -1,8 +1,8 @@
 import { createInterface } from 'node:readline';
-import type { Environment } from '@bundoc/shared/config';
 import { projectIdSchema } from '@bundoc/shared/contract/documents';
 import type { StorageInfo } from '@bundoc/shared/contract/storages';
-import type { DataFolder } from '@bundoc/shared/data-folder';
+import type { DataFolder } from '@bundoc/shared/files/data-folder';
+import type { Environment } from '@bundoc/shared/runtime/config';
 import { CLI_CALLER } from '../audit/caller.ts';
 import {
   type ClaimedKey,

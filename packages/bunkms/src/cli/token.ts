@@ -1,5 +1,5 @@
-import type { Environment } from '@bundoc/shared/config';
 import { issueTokenSchema, type TokenInfo } from '@bundoc/shared/contract/tokens';
+import type { Environment } from '@bundoc/shared/runtime/config';
 import { CLI_CALLER } from '../audit/caller.ts';
 import type { TokenList, TokenService } from '../service/tokens.ts';
 import { UsageError } from './errors.ts';

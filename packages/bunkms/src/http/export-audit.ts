@@ -1,6 +1,6 @@
+import type { AppError } from '@bundoc/shared/contract/app-error';
 import { PROBLEMS } from '@bundoc/shared/contract/problem';
-import type { AppError } from '@bundoc/shared/errors';
-import { callerNetwork } from '@bundoc/shared/http/addresses';
+import { callerNetwork } from '@bundoc/shared/runtime/addresses';
 import type { FastifyRequest } from 'fastify';
 import type { AuditDraft } from '../audit/chain.ts';
 import { isExportTarget, keyOfExportTarget, versionOfExportTarget } from '../audit/export-path.ts';

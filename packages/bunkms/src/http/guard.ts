@@ -1,9 +1,9 @@
+import { AppError } from '@bundoc/shared/contract/app-error';
+import { requireKey, requireScope, requireService } from '@bundoc/shared/contract/grants';
 import type { Claims, Scope } from '@bundoc/shared/contract/tokens';
-import { AppError } from '@bundoc/shared/errors';
-import { requireKey, requireScope, requireService } from '@bundoc/shared/grants';
-import { canonicalAddress } from '@bundoc/shared/http/addresses';
 import type { BearerAuth } from '@bundoc/shared/http/bearer-auth';
 import { chargeRequest } from '@bundoc/shared/http/request-share';
+import { canonicalAddress } from '@bundoc/shared/runtime/addresses';
 import { shareKeyOf } from '@bundoc/shared/shares/share-key';
 import type { FastifyRequest } from 'fastify';
 import type { Caller } from '../audit/caller.ts';

@@ -1,10 +1,10 @@
+import { AppError } from '@bundoc/shared/contract/app-error';
 import {
   ENTITY_TAGS_MAX,
   entityTagsSchema,
   parseEntityTags,
   strongTags,
 } from '@bundoc/shared/contract/headers';
-import { AppError } from '@bundoc/shared/errors';
 import type { FastifyReply, FastifyRequest } from 'fastify';
 import { z } from 'zod';
 import { type IfMatch, tagOf } from '../service/change-key.ts';

@@ -1,6 +1,6 @@
 import type { NetworkInterfaceInfo } from 'node:os';
-import { boundedWarner } from '@bundoc/shared/bounded-warner';
-import { ConfigError } from '@bundoc/shared/config';
+import { boundedWarner } from '@bundoc/shared/runtime/bounded-warner';
+import { ConfigError } from '@bundoc/shared/runtime/config';
 import { describe, expect, test } from 'vitest';
 import { peersOf, resolveInternalAddress, watchAddress } from './internal-network.ts';
 

@@ -1,5 +1,5 @@
 import { createSecretKey, randomBytes } from 'node:crypto';
-import type { ByteSource } from '@bundoc/shared/file-source';
+import type { ByteSource } from '@bundoc/shared/files/file-source';
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import { Vault } from '../vault/vault.ts';

@@ -1,6 +1,14 @@
 import { hash, type KeyObject, randomBytes } from 'node:crypto';
-import { aadOf, KEY_BYTES, OpenError, open, SEAL_OVERHEAD_BYTES, seal, takeKey } from '@bundoc/shared/aead';
-import type { ByteSource } from '@bundoc/shared/file-source';
+import {
+  aadOf,
+  KEY_BYTES,
+  OpenError,
+  open,
+  SEAL_OVERHEAD_BYTES,
+  seal,
+  takeKey,
+} from '@bundoc/shared/crypto/aead';
+import type { ByteSource } from '@bundoc/shared/files/file-source';
 import { kekIdOf, type Vault, WRAPPED_KEY_BYTES } from '../vault/vault.ts';
 import { FileDamaged, KekLacking } from './errors.ts';
 

@@ -1,10 +1,10 @@
 import { join } from 'node:path';
+import { hasCode } from '@bundoc/shared/contract/app-error';
 import { dekNameOf } from '@bundoc/shared/contract/keys';
 import { DELETION_FILE, PROJECTS_FOLDER } from '@bundoc/shared/contract/project-file';
 import { storageIdSchema } from '@bundoc/shared/contract/storages';
-import type { DataFolder } from '@bundoc/shared/data-folder';
-import { hasCode } from '@bundoc/shared/errors';
-import { listSync } from '@bundoc/shared/small-files';
+import type { DataFolder } from '@bundoc/shared/files/data-folder';
+import { listSync } from '@bundoc/shared/files/small-files';
 import { z } from 'zod';
 import type { Caller } from '../audit/caller.ts';
 import { claimKey } from '../service/key-holder.ts';

@@ -1,9 +1,9 @@
 import { createHmac, type KeyObject, randomBytes, timingSafeEqual } from 'node:crypto';
-import { KEY_BYTES, takeKey } from '@bundoc/shared/aead';
-import type { Clock } from '@bundoc/shared/clock';
 import { auditReceiptSchema } from '@bundoc/shared/contract/keys';
 import { type TokenInfo, tokenInfoSchema } from '@bundoc/shared/contract/tokens';
-import type { Logger } from '@bundoc/shared/logger';
+import { KEY_BYTES, takeKey } from '@bundoc/shared/crypto/aead';
+import type { Clock } from '@bundoc/shared/runtime/clock';
+import type { Logger } from '@bundoc/shared/runtime/logger';
 import { z } from 'zod';
 import type { Caller } from '../audit/caller.ts';
 import { authenticToken } from '../audit/token-record.ts';

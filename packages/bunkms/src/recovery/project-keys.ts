@@ -10,8 +10,8 @@ import {
   type ProjectFile,
   projectFileSchema,
 } from '@bundoc/shared/contract/project-file';
-import { codeOf, DataFolder, UnsafeEntry } from '@bundoc/shared/data-folder';
-import { listSync, readSmallSync, readStartSync } from '@bundoc/shared/small-files';
+import { codeOf, DataFolder, UnsafeEntry } from '@bundoc/shared/files/data-folder';
+import { listSync, readSmallSync, readStartSync } from '@bundoc/shared/files/small-files';
 
 /**
  * A wrapped version of a key, as a project's file has it; nothing of it is certain before it is unwrapped.

@@ -1,6 +1,6 @@
 import type { AuditRecord } from '@bundoc/shared/contract/audit';
 import type { TokenInfo } from '@bundoc/shared/contract/tokens';
-import type { ByteSource } from '@bundoc/shared/file-source';
+import type { ByteSource } from '@bundoc/shared/files/file-source';
 import type { Installation, KeyRecord, KeyVersionRecord } from '../store/port.ts';
 import type { Vault } from '../vault/vault.ts';
 import { openArchive } from './archive.ts';

@@ -1,8 +1,8 @@
 import type { KeyObject } from 'node:crypto';
-import type { Clock } from '@bundoc/shared/clock';
+import { AppError } from '@bundoc/shared/contract/app-error';
 import type { KeyInfo } from '@bundoc/shared/contract/keys';
-import { AppError } from '@bundoc/shared/errors';
-import type { Logger } from '@bundoc/shared/logger';
+import type { Clock } from '@bundoc/shared/runtime/clock';
+import type { Logger } from '@bundoc/shared/runtime/logger';
 import type { Caller } from '../audit/caller.ts';
 import type { AuditDraft } from '../audit/chain.ts';
 import { ChainWalk, isGenuine } from '../audit/chain-walk.ts';

@@ -1,9 +1,9 @@
 import { randomBytes } from 'node:crypto';
-import { KEY_BYTES } from '@bundoc/shared/aead';
 import type { AuditRecord } from '@bundoc/shared/contract/audit';
 import type { AuditReceipt } from '@bundoc/shared/contract/keys';
 import type { TokenInfo } from '@bundoc/shared/contract/tokens';
-import type { ByteSource } from '@bundoc/shared/file-source';
+import { KEY_BYTES } from '@bundoc/shared/crypto/aead';
+import type { ByteSource } from '@bundoc/shared/files/file-source';
 import type { Caller } from '../audit/caller.ts';
 import type { AuditDraft } from '../audit/chain.ts';
 import { revocationDraft, tokenIssueDraft } from '../audit/token-record.ts';

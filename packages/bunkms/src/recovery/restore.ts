@@ -1,5 +1,5 @@
-import type { Clock } from '@bundoc/shared/clock';
-import type { ByteSource } from '@bundoc/shared/file-source';
+import type { ByteSource } from '@bundoc/shared/files/file-source';
+import type { Clock } from '@bundoc/shared/runtime/clock';
 import type { Caller } from '../audit/caller.ts';
 import type { KmsStore, LoadEntry } from '../store/port.ts';
 import type { Vault } from '../vault/vault.ts';

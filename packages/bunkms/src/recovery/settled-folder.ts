@@ -1,7 +1,7 @@
 import { join } from 'node:path';
 import { LOG_FOLDER, type LogFolderReader, settledState } from '@bundoc/shared/contract/log-folder';
-import { codeOf, type DataFolder } from '@bundoc/shared/data-folder';
-import { listSync, readStartSync } from '@bundoc/shared/small-files';
+import { codeOf, type DataFolder } from '@bundoc/shared/files/data-folder';
+import { listSync, readStartSync } from '@bundoc/shared/files/small-files';
 
 /** Projects may be in Bundoc's log alone, where nobody but Bundoc finds them. */
 export class DataFolderUnsettled extends Error {

@@ -1,8 +1,8 @@
 import { createSecretKey } from 'node:crypto';
-import { keyCheckValue, OpenError } from '@bundoc/shared/aead';
 import type { AuditRecord } from '@bundoc/shared/contract/audit';
 import type { AuditReceipt } from '@bundoc/shared/contract/keys';
-import type { ByteSource } from '@bundoc/shared/file-source';
+import { keyCheckValue, OpenError } from '@bundoc/shared/crypto/aead';
+import type { ByteSource } from '@bundoc/shared/files/file-source';
 import type { ChainFault } from '../audit/chain.ts';
 import { ChainWalk } from '../audit/chain-walk.ts';
 import { isGenuineVersion } from '../audit/key-record.ts';

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { type KeyObject, randomBytes } from 'node:crypto';
-import type { Clock } from '@bundoc/shared/clock';
+import type { Clock } from '@bundoc/shared/runtime/clock';
 import type { Caller } from '../audit/caller.ts';
 import type { ChainFault } from '../audit/chain.ts';
 import { ChainWalk } from '../audit/chain-walk.ts';

@@ -1,3 +1,4 @@
+import { AppError } from '@bundoc/shared/contract/app-error';
 import {
   CRYPTO_BODY_BYTES_MAX,
   ciphertextItemSchema,
@@ -15,7 +16,6 @@ import {
 } from '@bundoc/shared/contract/crypto';
 import { PROBLEMS } from '@bundoc/shared/contract/problem';
 import type { Scope } from '@bundoc/shared/contract/tokens';
-import { AppError } from '@bundoc/shared/errors';
 import { READ } from '@bundoc/shared/http/answer-room';
 import { type RequestPart, validate } from '@bundoc/shared/http/validate';
 import { parseJsonObject } from '@bundoc/shared/json/parse';

@@ -1,6 +1,6 @@
-import { encodeExportedKey } from '@bundoc/shared/contract/exported-key';
 import { exportedKeySchema, keyVersionParamSchema } from '@bundoc/shared/contract/keys';
 import { generationSchema, storageIdSchema } from '@bundoc/shared/contract/storages';
+import { encodeExportedKey } from '@bundoc/shared/crypto/exported-key';
 import { validate } from '@bundoc/shared/http/validate';
 import { describe } from '@bundoc/shared/openapi/description';
 import type { FastifyInstance } from 'fastify';

@@ -1,3 +1,4 @@
+import { AppError } from '@bundoc/shared/contract/app-error';
 import { destroyReceiptSchema, keyInfoSchema } from '@bundoc/shared/contract/keys';
 import type { ProblemCode } from '@bundoc/shared/contract/problem';
 import {
@@ -10,7 +11,6 @@ import {
   takeOverKeySchema,
 } from '@bundoc/shared/contract/storages';
 import type { Scope } from '@bundoc/shared/contract/tokens';
-import { AppError } from '@bundoc/shared/errors';
 import { validate } from '@bundoc/shared/http/validate';
 import { parseJsonObject } from '@bundoc/shared/json/parse';
 import { describe, jsonBody, type RouteAnswer, type RouteExample } from '@bundoc/shared/openapi/description';

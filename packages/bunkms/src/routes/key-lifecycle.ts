@@ -1,3 +1,4 @@
+import { AppError } from '@bundoc/shared/contract/app-error';
 import {
   destroyReceiptSchema,
   keyInfoSchema,
@@ -5,7 +6,6 @@ import {
   keyVersionParamSchema,
   PENDING_DAYS,
 } from '@bundoc/shared/contract/keys';
-import { AppError } from '@bundoc/shared/errors';
 import { validate } from '@bundoc/shared/http/validate';
 import { describe } from '@bundoc/shared/openapi/description';
 import type { FastifyInstance } from 'fastify';

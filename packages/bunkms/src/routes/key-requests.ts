@@ -1,7 +1,7 @@
+import { AppError } from '@bundoc/shared/contract/app-error';
 import { keyNameSchema } from '@bundoc/shared/contract/keys';
 import type { ProblemCode } from '@bundoc/shared/contract/problem';
 import type { Scope } from '@bundoc/shared/contract/tokens';
-import { AppError } from '@bundoc/shared/errors';
 import { validate } from '@bundoc/shared/http/validate';
 import type { RouteAccess } from '@bundoc/shared/openapi/description';
 import type { FastifyRequest } from 'fastify';

@@ -1,3 +1,4 @@
+import { requireKey } from '@bundoc/shared/contract/grants';
 import { idempotencyKeySchema } from '@bundoc/shared/contract/headers';
 import {
   createKeySchema,
@@ -8,7 +9,6 @@ import {
   leasePageSchema,
   updateKeySchema,
 } from '@bundoc/shared/contract/keys';
-import { requireKey } from '@bundoc/shared/grants';
 import { validate } from '@bundoc/shared/http/validate';
 import { parseJsonObject } from '@bundoc/shared/json/parse';
 import { describe, jsonBody } from '@bundoc/shared/openapi/description';

@@ -1,4 +1,4 @@
-import { createLogger } from '@bundoc/shared/logger';
+import { createLogger } from '@bundoc/shared/runtime/logger';
 import { FakeClock } from '@bundoc/shared/testing/fake-clock';
 import { OpenapiReader } from '@bundoc/shared/testing/openapi';
 import { describe, expect, it } from 'vitest';

@@ -1,3 +1,4 @@
+import { mayUseKey } from '@bundoc/shared/contract/grants';
 import { keyNameSchema } from '@bundoc/shared/contract/keys';
 import {
   advanceStorageSchema,
@@ -7,7 +8,6 @@ import {
   storageInfoSchema,
   takeOverStorageSchema,
 } from '@bundoc/shared/contract/storages';
-import { mayUseKey } from '@bundoc/shared/grants';
 import { validate } from '@bundoc/shared/http/validate';
 import { parseJsonObject } from '@bundoc/shared/json/parse';
 import { describe, jsonBody } from '@bundoc/shared/openapi/description';

@@ -1,7 +1,7 @@
 import { createSecretKey, hash, randomBytes, randomUUID } from 'node:crypto';
-import { KEY_BYTES, keyCheckValue } from '@bundoc/shared/aead';
+import { AppError, hasCode } from '@bundoc/shared/contract/app-error';
 import { type CreateKey, IDEMPOTENCY_MS, type KeyInfo } from '@bundoc/shared/contract/keys';
-import { AppError, hasCode } from '@bundoc/shared/errors';
+import { KEY_BYTES, keyCheckValue } from '@bundoc/shared/crypto/aead';
 import type { Caller } from '../audit/caller.ts';
 import { keyChangeDraft, withDigests } from '../audit/key-record.ts';
 import type { KeyChange, KeyRecord, KeyVersionRecord, StoredKey } from '../store/port.ts';

@@ -1,6 +1,6 @@
 import type { KeyObject } from 'node:crypto';
-import { OpenError } from '@bundoc/shared/aead';
-import { AppError, hasCode } from '@bundoc/shared/errors';
+import { AppError, hasCode } from '@bundoc/shared/contract/app-error';
+import { OpenError } from '@bundoc/shared/crypto/aead';
 import type { Caller } from '../audit/caller.ts';
 import type { KeyUses } from '../audit/key-uses.ts';
 import type { RefusalSink } from '../audit/recording.ts';

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
+import { AppError } from '@bundoc/shared/contract/app-error';
 import type { DestroyReceipt } from '@bundoc/shared/contract/keys';
-import { AppError } from '@bundoc/shared/errors';
 import type { Caller } from '../audit/caller.ts';
 import type { KeyRecord, KeyVersionRecord } from '../store/port.ts';
 import { type ChangedKey, changeKey, type Decision, type KeyRequest } from './change-key.ts';

@@ -1,9 +1,9 @@
-import type { Clock } from '@bundoc/shared/clock';
 import { HEARTBEAT_MS, type KmsEvent } from '@bundoc/shared/contract/events';
+import { mayUseKey } from '@bundoc/shared/contract/grants';
 import type { Claims } from '@bundoc/shared/contract/tokens';
-import { mayUseKey } from '@bundoc/shared/grants';
 import type { EventSink } from '@bundoc/shared/http/event-stream';
-import type { Logger } from '@bundoc/shared/logger';
+import type { Clock } from '@bundoc/shared/runtime/clock';
+import type { Logger } from '@bundoc/shared/runtime/logger';
 import { Share } from '@bundoc/shared/shares/share';
 import type { ChainHead } from '../audit/chain.ts';
 import type { Metrics } from '../metrics.ts';

@@ -1,6 +1,6 @@
-import type { ExportedKeyFacts } from '@bundoc/shared/contract/exported-key';
+import { AppError, hasCode } from '@bundoc/shared/contract/app-error';
 import type { AuditReceipt } from '@bundoc/shared/contract/keys';
-import { AppError, hasCode } from '@bundoc/shared/errors';
+import type { ExportedKeyFacts } from '@bundoc/shared/crypto/exported-key';
 import type { Caller } from '../audit/caller.ts';
 import type { Metrics } from '../metrics.ts';
 import type { KeyRecord, KeyVersionRecord, StorageMark } from '../store/port.ts';

@@ -1,3 +1,4 @@
+import { AppError, hasCode } from '@bundoc/shared/contract/app-error';
 import type {
   KekInfo,
   KekStatus,
@@ -7,7 +8,6 @@ import type {
   RotateKek,
   UnfetchedPage,
 } from '@bundoc/shared/contract/kek';
-import { AppError, hasCode } from '@bundoc/shared/errors';
 import type { Caller } from '../audit/caller.ts';
 import type { AuditDraft } from '../audit/chain.ts';
 import type { NamedKey, PageQuery } from '../store/port.ts';

@@ -1,6 +1,6 @@
+import { AppError } from '@bundoc/shared/contract/app-error';
 import { HOLDER_UNKNOWN, type KeyInfo } from '@bundoc/shared/contract/keys';
 import type { ClaimKey, MoveOfKey, OfferKey, TakeOverKey } from '@bundoc/shared/contract/storages';
-import { AppError } from '@bundoc/shared/errors';
 import type { Caller } from '../audit/caller.ts';
 import { changeKey, type Decision } from './change-key.ts';
 import { infoOfKey, refuseDestroyed, refuseIntended, requireHolder } from './key-state.ts';

@@ -1,5 +1,5 @@
+import { AppError } from '@bundoc/shared/contract/app-error';
 import { type KeyInfo, PENDING_DAYS, type UpdateKey } from '@bundoc/shared/contract/keys';
-import { AppError } from '@bundoc/shared/errors';
 import type { Caller } from '../audit/caller.ts';
 import { changeKey, type Decision, type KeyRequest } from './change-key.ts';
 import { DAY_MS, infoOfKey, nextRotationAt, refuseDestroyed, refuseEnding } from './key-state.ts';

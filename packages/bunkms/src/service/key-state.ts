@@ -1,5 +1,5 @@
+import { AppError } from '@bundoc/shared/contract/app-error';
 import { HOLDER_UNKNOWN, KEY_VERSIONS_MAX, type KeyDetail, type KeyInfo } from '@bundoc/shared/contract/keys';
-import { AppError } from '@bundoc/shared/errors';
 import type { KeyRecord, KeyVersionRecord } from '../store/port.ts';
 import type { AuthenticKey } from './stored-key.ts';
 

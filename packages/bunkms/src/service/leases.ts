@@ -1,7 +1,7 @@
-import type { Clock } from '@bundoc/shared/clock';
+import { AppError } from '@bundoc/shared/contract/app-error';
 import type { AuditRecord } from '@bundoc/shared/contract/audit';
 import { type AuditReceipt, type KeyLease, LEASE_TTL_MS, type LeasePage } from '@bundoc/shared/contract/keys';
-import { AppError } from '@bundoc/shared/errors';
+import type { Clock } from '@bundoc/shared/runtime/clock';
 import type { Caller } from '../audit/caller.ts';
 import type { BackwardPage } from '../store/port.ts';
 import type { KeyPorts } from './stored-key.ts';

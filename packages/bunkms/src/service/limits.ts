@@ -1,5 +1,5 @@
-import type { Clock } from '@bundoc/shared/clock';
-import { RateLimit } from '@bundoc/shared/rate-limit';
+import type { Clock } from '@bundoc/shared/runtime/clock';
+import { RateLimit } from '@bundoc/shared/runtime/rate-limit';
 
 /** How often things may be done; 0 is no limit. */
 export interface LimitRates {

@@ -1,6 +1,6 @@
+import { hasCode } from '@bundoc/shared/contract/app-error';
+import { globMatches } from '@bundoc/shared/contract/grants';
 import { type MayIssue, scopeSchema } from '@bundoc/shared/contract/tokens';
-import { hasCode } from '@bundoc/shared/errors';
-import { globMatches } from '@bundoc/shared/grants';
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import { requireMayIssue, type SizedRequest } from './may-issue.ts';

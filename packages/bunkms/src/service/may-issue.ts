@@ -1,6 +1,6 @@
+import { AppError } from '@bundoc/shared/contract/app-error';
+import { globCovers } from '@bundoc/shared/contract/grants';
 import type { IssueToken, MayIssue } from '@bundoc/shared/contract/tokens';
-import { AppError } from '@bundoc/shared/errors';
-import { globCovers } from '@bundoc/shared/grants';
 
 /** A request of which it is known how long the token will live. */
 export type SizedRequest = IssueToken & { readonly ttl_s: number };

@@ -1,7 +1,7 @@
 import { createSecretKey } from 'node:crypto';
-import { keyCheckValue, OpenError } from '@bundoc/shared/aead';
-import { AppError } from '@bundoc/shared/errors';
-import type { Logger } from '@bundoc/shared/logger';
+import { AppError } from '@bundoc/shared/contract/app-error';
+import { keyCheckValue, OpenError } from '@bundoc/shared/crypto/aead';
+import type { Logger } from '@bundoc/shared/runtime/logger';
 import type { KeyVersionRecord } from '../store/port.ts';
 import { kekIdOf, type Vault } from '../vault/vault.ts';
 

@@ -1,7 +1,7 @@
 import { createSecretKey, type KeyObject } from 'node:crypto';
-import type { Clock } from '@bundoc/shared/clock';
+import { AppError } from '@bundoc/shared/contract/app-error';
 import type { AuditReceipt } from '@bundoc/shared/contract/keys';
-import { AppError } from '@bundoc/shared/errors';
+import type { Clock } from '@bundoc/shared/runtime/clock';
 import { LRUCache } from 'lru-cache';
 import { encryptionKeyOf } from '../cipher/ciphertext.ts';
 import type { KeyRecord } from '../store/port.ts';

@@ -1,4 +1,4 @@
-import type { Clock } from '@bundoc/shared/clock';
+import type { Clock } from '@bundoc/shared/runtime/clock';
 import type { KmsStore } from '../store/port.ts';
 
 /** How long a token is remembered after its end, milliseconds: so long lists of tokens show what it was. */

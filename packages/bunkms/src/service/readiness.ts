@@ -1,5 +1,5 @@
-import { cachedCheck } from '@bundoc/shared/cached-check';
-import type { Clock } from '@bundoc/shared/clock';
+import { cachedCheck } from '@bundoc/shared/runtime/cached-check';
+import type { Clock } from '@bundoc/shared/runtime/clock';
 import type { ServiceGate } from '../services.ts';
 
 export interface Readiness {

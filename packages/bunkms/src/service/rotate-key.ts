@@ -1,7 +1,7 @@
 import { createSecretKey, randomBytes } from 'node:crypto';
-import { KEY_BYTES, keyCheckValue } from '@bundoc/shared/aead';
+import { AppError } from '@bundoc/shared/contract/app-error';
 import { KEY_VERSIONS_MAX, type KeyInfo } from '@bundoc/shared/contract/keys';
-import { AppError } from '@bundoc/shared/errors';
+import { KEY_BYTES, keyCheckValue } from '@bundoc/shared/crypto/aead';
 import type { Caller } from '../audit/caller.ts';
 import type { KeyRecord, KeyVersionRecord } from '../store/port.ts';
 import type { Vault } from '../vault/vault.ts';

@@ -1,3 +1,4 @@
+import { AppError } from '@bundoc/shared/contract/app-error';
 import type { AuditRecord } from '@bundoc/shared/contract/audit';
 import type { AuditReceipt, DestroyReceipt, KeyInfo } from '@bundoc/shared/contract/keys';
 import type {
@@ -7,7 +8,6 @@ import type {
   ShredKey,
   UnfinishedDeletion,
 } from '@bundoc/shared/contract/storages';
-import { AppError } from '@bundoc/shared/errors';
 import type { Caller } from '../audit/caller.ts';
 import { recordHash } from '../audit/chain.ts';
 import { cursorOf, type KeyRecord, type PageQuery } from '../store/port.ts';

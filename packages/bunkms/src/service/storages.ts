@@ -1,5 +1,5 @@
+import { AppError, hasCode } from '@bundoc/shared/contract/app-error';
 import type { AdvanceStorage, StorageInfo, TakeOverStorage } from '@bundoc/shared/contract/storages';
-import { AppError, hasCode } from '@bundoc/shared/errors';
 import type { Caller } from '../audit/caller.ts';
 import { type RecordedStorage, type StorageState, storageDraft, storageIn } from '../audit/storage-record.ts';
 import type { StorageMark } from '../store/port.ts';

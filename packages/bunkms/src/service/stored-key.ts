@@ -1,9 +1,9 @@
 import assert from 'node:assert/strict';
 import type { KeyObject } from 'node:crypto';
-import type { Clock } from '@bundoc/shared/clock';
+import { AppError } from '@bundoc/shared/contract/app-error';
 import type { AuditReceipt } from '@bundoc/shared/contract/keys';
-import { AppError } from '@bundoc/shared/errors';
-import type { Logger } from '@bundoc/shared/logger';
+import type { Clock } from '@bundoc/shared/runtime/clock';
+import type { Logger } from '@bundoc/shared/runtime/logger';
 import { isGenuineVersion, keyFault } from '../audit/key-record.ts';
 import type { AuditLog } from '../audit/log.ts';
 import type {

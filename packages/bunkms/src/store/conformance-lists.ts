@@ -1,4 +1,4 @@
-import { globMatches } from '@bundoc/shared/grants';
+import { globMatches } from '@bundoc/shared/contract/grants';
 import fc from 'fast-check';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { type AuditQuery, cursorOf, type FilteredPage, type KmsStore } from './port.ts';

@@ -1,4 +1,4 @@
-import { AppError } from '@bundoc/shared/errors';
+import { AppError } from '@bundoc/shared/contract/app-error';
 import type { KmsStore } from './port.ts';
 import { storageError } from './postgres/failure.ts';
 import { migrate } from './postgres/migrate.ts';

@@ -4,7 +4,7 @@
  */
 import assert from 'node:assert/strict';
 import { isMainThread, parentPort, workerData } from 'node:worker_threads';
-import { AppError } from '@bundoc/shared/errors';
+import { AppError } from '@bundoc/shared/contract/app-error';
 import type { StoreOperations } from './port.ts';
 import { Connection } from './sqlite/connection.ts';
 import { sqliteOperations } from './sqlite/operations.ts';

@@ -1,6 +1,6 @@
 import type { Worker } from 'node:worker_threads';
+import { AppError } from '@bundoc/shared/contract/app-error';
 import type { ProblemCode } from '@bundoc/shared/contract/problem';
-import { AppError } from '@bundoc/shared/errors';
 
 export interface WorkerRequest {
   readonly id: number;

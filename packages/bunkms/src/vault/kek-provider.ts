@@ -1,9 +1,9 @@
 import type { KeyObject } from 'node:crypto';
 import { readFileSync, statSync } from 'node:fs';
-import { takeKey } from '@bundoc/shared/aead';
-import { ConfigError } from '@bundoc/shared/config';
-import { stampOf } from '@bundoc/shared/file-stamp';
-import { readKeyHex, readKeyText } from '@bundoc/shared/key-text';
+import { takeKey } from '@bundoc/shared/crypto/aead';
+import { readKeyHex, readKeyText } from '@bundoc/shared/crypto/key-text';
+import { stampOf } from '@bundoc/shared/files/file-stamp';
+import { ConfigError } from '@bundoc/shared/runtime/config';
 
 /** The most keys a ring may hold; a ring this long means that rotations were never finished. */
 export const KEKS_MAX = 8;

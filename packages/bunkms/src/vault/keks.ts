@@ -1,8 +1,8 @@
 import assert from 'node:assert/strict';
 import type { KeyObject } from 'node:crypto';
-import type { Clock } from '@bundoc/shared/clock';
-import { AppError } from '@bundoc/shared/errors';
-import type { Logger } from '@bundoc/shared/logger';
+import { AppError } from '@bundoc/shared/contract/app-error';
+import type { Clock } from '@bundoc/shared/runtime/clock';
+import type { Logger } from '@bundoc/shared/runtime/logger';
 import type { Caller } from '../audit/caller.ts';
 import type { KmsStore } from '../store/port.ts';
 import type { KekProvider } from './kek-provider.ts';

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { type KeyObject, randomBytes } from 'node:crypto';
-import { KEY_BYTES, OpenError, takeKey } from '@bundoc/shared/aead';
-import type { Clock } from '@bundoc/shared/clock';
+import { KEY_BYTES, OpenError, takeKey } from '@bundoc/shared/crypto/aead';
+import type { Clock } from '@bundoc/shared/runtime/clock';
 import type { Installation, KmsStore, KnownKek, PublicJwk } from '../store/port.ts';
 import { foldKekRecords, type KekState } from './kek-state.ts';
 import { publicJwkOf, signingKeyOf } from './signing-key.ts';

@@ -1,6 +1,6 @@
 import { createSecretKey, randomUUID } from 'node:crypto';
 import { inspect } from 'node:util';
-import { OpenError } from '@bundoc/shared/aead';
+import { OpenError } from '@bundoc/shared/crypto/aead';
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import { kekIdOf, Vault, WRAPPED_KEY_BYTES } from './vault.ts';

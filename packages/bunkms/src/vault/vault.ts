@@ -8,7 +8,7 @@ import {
   open,
   SEAL_OVERHEAD_BYTES,
   seal,
-} from '@bundoc/shared/aead';
+} from '@bundoc/shared/crypto/aead';
 
 /** First byte of everything that is wrapped (`docs/formats/wrapped-key.md`). */
 const FORMAT = 1;

@@ -1,6 +1,6 @@
 import { randomUUID } from 'node:crypto';
 import { type KekStatus, kekStatusSchema } from '@bundoc/shared/contract/kek';
-import { createLogger } from '@bundoc/shared/logger';
+import { createLogger } from '@bundoc/shared/runtime/logger';
 import { FakeClock } from '@bundoc/shared/testing/fake-clock';
 import { expect } from 'vitest';
 import { SYSTEM } from '../../src/audit/caller.ts';

@@ -3,7 +3,6 @@ import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { Writable } from 'node:stream';
-import { type Clock, systemClock } from '@bundoc/shared/clock';
 import type { AuditRecord } from '@bundoc/shared/contract/audit';
 import {
   type IssuedToken,
@@ -13,7 +12,8 @@ import {
   scopeSchema,
   TOKEN_TTL_S_MAX,
 } from '@bundoc/shared/contract/tokens';
-import { createLogger } from '@bundoc/shared/logger';
+import { type Clock, systemClock } from '@bundoc/shared/runtime/clock';
+import { createLogger } from '@bundoc/shared/runtime/logger';
 import { type RunningBunkms, startBunkms } from '../../src/app.ts';
 import { type ChainVerdict, verifyChain } from '../../src/audit/chain.ts';
 import type { BunkmsConfig } from '../../src/config.ts';

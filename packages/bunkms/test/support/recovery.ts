@@ -1,10 +1,10 @@
 import { mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { systemClock } from '@bundoc/shared/clock';
 import { encodeCatalogHead } from '@bundoc/shared/contract/catalog-head';
 import type { ExportedKey } from '@bundoc/shared/contract/keys';
-import type { ByteSource } from '@bundoc/shared/file-source';
-import { createLogger } from '@bundoc/shared/logger';
+import type { ByteSource } from '@bundoc/shared/files/file-source';
+import { systemClock } from '@bundoc/shared/runtime/clock';
+import { createLogger } from '@bundoc/shared/runtime/logger';
 import { PATIENT_MS } from '@bundoc/shared/testing/patient';
 import { lineOf } from '../../src/audit/ship/line.ts';
 import { readAuditCopy } from '../../src/recovery/audit-copy.ts';

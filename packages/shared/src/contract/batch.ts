@@ -1,11 +1,11 @@
 import { z } from 'zod';
-import { named, showAs } from '../openapi/json-schema.ts';
 import {
   collectionNameSchema,
   documentBodySchema,
   documentIdSchema,
   documentMetadataSchema,
 } from './documents.ts';
+import { named, showAs } from './json-schema.ts';
 
 /** Operations of one batch. */
 export const BATCH_OPERATIONS_MAX = 500;

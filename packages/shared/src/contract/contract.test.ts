@@ -1,8 +1,7 @@
 import { readFileSync } from 'node:fs';
 import { STATUS_CODES } from 'node:http';
 import { describe, expect, it } from 'vitest';
-import { AppError, hasCode } from '../errors.ts';
-import { problemOf, toAppError } from '../http/problem-reply.ts';
+import { AppError, hasCode } from './app-error.ts';
 import { collectionNameSchema, documentIdSchema, projectIdSchema } from './documents.ts';
 import {
   createKeySchema,
@@ -13,6 +12,7 @@ import {
   keyVersionParamSchema,
 } from './keys.ts';
 import { PROBLEM_CODES, PROBLEMS, problemSchema } from './problem.ts';
+import { problemOf, toAppError } from './problem-reply.ts';
 import {
   audienceOf,
   claimsSchema,

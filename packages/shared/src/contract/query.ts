@@ -1,6 +1,6 @@
 import { z } from 'zod';
-import { showAs } from '../openapi/json-schema.ts';
 import { documentIdSchema, documentPageSchema } from './documents.ts';
+import { showAs } from './json-schema.ts';
 
 /** Bytes of a query's JSON at most. */
 export const QUERY_BYTES_MAX = 262_144;

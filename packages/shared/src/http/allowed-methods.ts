@@ -1,5 +1,5 @@
 import type { FastifyInstance, HTTPMethods } from 'fastify';
-import { AppError } from '../errors.ts';
+import { AppError } from '../contract/app-error.ts';
 import { describe } from '../openapi/description.ts';
 
 /** Methods that Fastify has routes for. Any other method is refused without one. */

@@ -1,7 +1,7 @@
 import type { ServerResponse } from 'node:http';
 import type { Socket } from 'node:net';
 import type { FastifyInstance, FastifyRequest } from 'fastify';
-import { AppError } from '../errors.ts';
+import { AppError } from '../contract/app-error.ts';
 import type { Hold, Share } from '../shares/share.ts';
 import { bySpeed, PATIENCE_MS, Pace, slowest } from './pace.ts';
 import { shareOfRequest } from './request-share.ts';

@@ -2,9 +2,9 @@ import { createHmac, createPublicKey, generateKeyPairSync, type KeyObject, sign,
 import { createRequire } from 'node:module';
 import Fastify, { type FastifyInstance } from 'fastify';
 import { beforeEach, describe, expect, it } from 'vitest';
+import { AppError } from '../contract/app-error.ts';
 import type { Claims } from '../contract/tokens.ts';
-import { AppError } from '../errors.ts';
-import { createLogger } from '../logger.ts';
+import { createLogger } from '../runtime/logger.ts';
 import { FakeClock } from '../testing/fake-clock.ts';
 import { loadWycheproof, unhex } from '../testing/wycheproof.ts';
 import { BearerAuth } from './bearer-auth.ts';

@@ -2,7 +2,7 @@ import { createPublicKey, verify } from 'node:crypto';
 import fastifyJwt from '@fastify/jwt';
 import type { FastifyInstance, FastifyRequest } from 'fastify';
 import { LRUCache } from 'lru-cache';
-import type { Clock } from '../clock.ts';
+import { AppError, type TokenFault } from '../contract/app-error.ts';
 import {
   type Audience,
   type Claims,
@@ -10,7 +10,7 @@ import {
   TOKEN_ISSUER,
   TOKEN_LENGTH_MAX,
 } from '../contract/tokens.ts';
-import { AppError, type TokenFault } from '../errors.ts';
+import type { Clock } from '../runtime/clock.ts';
 
 /** Finds the public key that tokens with this `kid` are signed with. */
 export interface VerificationKeys {

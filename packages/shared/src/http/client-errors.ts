@@ -1,9 +1,9 @@
 import type { IncomingMessage } from 'node:http';
 import type { Socket } from 'node:net';
 import type { FastifyInstance } from 'fastify';
-import { AppError } from '../errors.ts';
+import { AppError } from '../contract/app-error.ts';
+import { PROBLEM_CONTENT_TYPE, problemOf } from '../contract/problem-reply.ts';
 import { endSoon, isHeldUp, type ServedSocket, whenItsTurn } from './connection.ts';
-import { PROBLEM_CONTENT_TYPE, problemOf } from './problem-reply.ts';
 import { keepUnparsed } from './read-ahead.ts';
 
 /** An error of Node's HTTP parser, with the bytes that it was found in. */

@@ -1,10 +1,10 @@
 import type { Server, ServerResponse } from 'node:http';
 import { BlockList, isIPv6, type Socket } from 'node:net';
 import type { FastifyInstance, FastifyRequest } from 'fastify';
-import type { Clock } from '../clock.ts';
+import { callerNetwork, canonicalAddress } from '../runtime/addresses.ts';
+import type { Clock } from '../runtime/clock.ts';
 import { Share } from '../shares/share.ts';
 import type { ShareKey } from '../shares/share-key.ts';
-import { callerNetwork, canonicalAddress } from './addresses.ts';
 
 /** Connections of a process, and those of one address (IPv6: /64). */
 export const CONNECTIONS_MAX = 4_096;

@@ -2,7 +2,7 @@ import { once } from 'node:events';
 import { createServer, type ServerResponse } from 'node:http';
 import { type AddressInfo, connect, type Socket } from 'node:net';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
-import { systemClock } from '../clock.ts';
+import { systemClock } from '../runtime/clock.ts';
 import { Share } from '../shares/share.ts';
 import { EventStream } from './event-stream.ts';
 import { COUNTED_WRITE_BYTES_MIN, StreamRoom } from './stream-room.ts';

@@ -1,11 +1,11 @@
 import type { FastifyInstance } from 'fastify';
-import { type Clock, systemClock } from '../clock.ts';
-import { memoryLimit } from '../memory-limit.ts';
+import type { ServiceMetrics } from '../metrics/metrics.ts';
+import { type Clock, systemClock } from '../runtime/clock.ts';
+import { memoryLimit } from '../runtime/memory-limit.ts';
 import { Share } from '../shares/share.ts';
 import { answerRoomOf } from './answer-room.ts';
 import { bodyRoomOf, SMALL_BYTES_MAX } from './body-room.ts';
 import { CONNECTIONS_MAX, CONNECTIONS_OF_ADDRESS_MAX, Connections } from './connection-limit.ts';
-import type { ServiceMetrics } from './metrics.ts';
 
 const MIB = 1_048_576;
 

@@ -1,5 +1,5 @@
-import type { Clock } from '../clock.ts';
-import type { Logger } from '../logger.ts';
+import type { Clock } from '../runtime/clock.ts';
+import type { Logger } from '../runtime/logger.ts';
 
 /** How often one client causes a line for one kind of refusal, milliseconds. */
 export const REFUSAL_EVERY_MS = 1_000;

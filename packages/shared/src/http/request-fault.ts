@@ -1,5 +1,5 @@
 import type { IncomingMessage } from 'node:http';
-import { AppError } from '../errors.ts';
+import { AppError } from '../contract/app-error.ts';
 
 /** A host with an optional port (RFC 3986, section 3.2.2): a name, an IPv4 address, or another address in brackets. */
 const HOST =

@@ -6,13 +6,14 @@ import Fastify, {
   type FastifyRequest,
   LogController,
 } from 'fastify';
-import { systemClock } from '../clock.ts';
+import { AppError } from '../contract/app-error.ts';
 import type { ProblemCode } from '../contract/problem.ts';
-import { AppError } from '../errors.ts';
-import type { Logger } from '../logger.ts';
+import { replyProblem, toAppError } from '../contract/problem-reply.ts';
 import { rememberRoutes } from '../openapi/registered-routes.ts';
+import { callerNetwork } from '../runtime/addresses.ts';
+import { systemClock } from '../runtime/clock.ts';
+import type { Logger } from '../runtime/logger.ts';
 import { guardTls, type ServerTls, tlsOptionsOf } from '../tls/server-tls.ts';
-import { callerNetwork } from './addresses.ts';
 import { AllowedMethods } from './allowed-methods.ts';
 import { boundAnswers } from './answer-room.ts';
 import { writeAnswersTogether } from './answers-together.ts';
@@ -23,7 +24,6 @@ import { FIRST_BYTE_MS, limitConnections } from './connection-limit.ts';
 import { awaitsContinue, continueWhenRead } from './expectation.ts';
 import { createHttpShares, type HttpShares } from './http-shares.ts';
 import { isUtf8Type } from './media-type.ts';
-import { replyProblem, toAppError } from './problem-reply.ts';
 import { SERVER_WAITING_BYTES_MAX } from './read-ahead.ts';
 import { RefusalLog } from './refusal-log.ts';
 import { requestFault } from './request-fault.ts';

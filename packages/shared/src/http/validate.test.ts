@@ -1,7 +1,7 @@
 import { describe, expect, it } from 'vitest';
 import { z } from 'zod';
+import { AppError } from '../contract/app-error.ts';
 import { issueTokenSchema } from '../contract/tokens.ts';
-import { AppError } from '../errors.ts';
 import { validate } from './validate.ts';
 
 const SECRET = 'planted-secret';

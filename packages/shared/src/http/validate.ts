@@ -1,5 +1,5 @@
 import type { core, z } from 'zod';
-import { AppError } from '../errors.ts';
+import { AppError } from '../contract/app-error.ts';
 
 /** Faults that one refusal lists. */
 const FAULTS_MAX = 20;

@@ -1,6 +1,6 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
-import { hasCode } from '../errors.ts';
+import { hasCode } from '../contract/app-error.ts';
 import { type ParsedJsonObject, parseJsonObject } from './parse.ts';
 import { JSON_DEPTH_MAX, scanJson } from './scan.ts';
 

@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import { AppError } from '../errors.ts';
+import { AppError } from '../contract/app-error.ts';
 import { cpuMsOf } from '../testing/cpu-time.ts';
 import { type ParsedJsonObject, parseJsonObject } from './parse.ts';
 import { JSON_DEPTH_MAX, scanJson } from './scan.ts';

@@ -1,5 +1,5 @@
 import { isUtf8 } from 'node:buffer';
-import { AppError } from '../errors.ts';
+import { AppError } from '../contract/app-error.ts';
 import { readJson } from './read.ts';
 import { JSON_CONTAINERS_MAX, JSON_DEPTH_MAX, type JsonScan, scanJson } from './scan.ts';
 

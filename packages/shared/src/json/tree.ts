@@ -1,4 +1,4 @@
-import { AppError } from '../errors.ts';
+import { AppError } from '../contract/app-error.ts';
 
 /**
  * JSON text as a tree that keeps every character: what is not changed is written back as it was read, numbers, escapes, the order of

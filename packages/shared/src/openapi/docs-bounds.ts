@@ -1,6 +1,6 @@
 import type { FastifyInstance } from 'fastify';
-import type { Clock } from '../clock.ts';
-import { AppError } from '../errors.ts';
+import { AppError } from '../contract/app-error.ts';
+import type { Clock } from '../runtime/clock.ts';
 
 /** Answers of the documentation under way at a time: they are large and asked for without a token. */
 export const DOCS_UNDER_WAY_MAX = 32;

@@ -1,7 +1,7 @@
 import type { z } from 'zod';
+import { DocumentSchemas, type JsonSchema } from '../contract/json-schema.ts';
 import { fieldFaultSchema, problemSchema } from '../contract/problem.ts';
 import type { RouteAnswer, RouteDescription, RouteExample } from './description.ts';
-import { DocumentSchemas, type JsonSchema } from './json-schema.ts';
 import {
   headersOf,
   problemName,

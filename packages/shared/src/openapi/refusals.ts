@@ -1,8 +1,8 @@
+import { AppError } from '../contract/app-error.ts';
+import { type JsonSchema, named } from '../contract/json-schema.ts';
 import { PROBLEMS, type Problem, type ProblemCode } from '../contract/problem.ts';
-import { AppError } from '../errors.ts';
-import { problemOf } from '../http/problem-reply.ts';
+import { problemOf } from '../contract/problem-reply.ts';
 import type { RouteDescription } from './description.ts';
-import { type JsonSchema, named } from './json-schema.ts';
 
 /** Refusals that follow from what a service is, whatever the route. */
 export interface ServiceRefusals {

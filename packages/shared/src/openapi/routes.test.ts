@@ -1,8 +1,8 @@
-import { createLogger } from '@bundoc/shared/logger';
+import { createLogger } from '@bundoc/shared/runtime/logger';
 import type { FastifyInstance } from 'fastify';
 import { expect, describe as group, it } from 'vitest';
 import { z } from 'zod';
-import { AppError } from '../errors.ts';
+import { AppError } from '../contract/app-error.ts';
 import { createHttpServer, refuseOtherMethods } from '../http/server.ts';
 import { validate } from '../http/validate.ts';
 import { FakeClock } from '../testing/fake-clock.ts';

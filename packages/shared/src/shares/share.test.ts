@@ -1,5 +1,5 @@
 import { expect, test } from 'vitest';
-import { hasCode } from '../errors.ts';
+import { hasCode } from '../contract/app-error.ts';
 import { FakeClock } from '../testing/fake-clock.ts';
 import { type Hold, Share, type ShareOptions, WAIT_MS_MAX, WAITING_MAX } from './share.ts';
 

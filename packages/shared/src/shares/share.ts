@@ -1,5 +1,5 @@
-import type { Clock } from '../clock.ts';
-import { AppError } from '../errors.ts';
+import { AppError } from '../contract/app-error.ts';
+import type { Clock } from '../runtime/clock.ts';
 import type { ShareKey } from './share-key.ts';
 
 /** Nobody waits longer, milliseconds. */

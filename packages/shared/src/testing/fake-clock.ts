@@ -1,4 +1,4 @@
-import type { Clock } from '../clock.ts';
+import type { Clock } from '../runtime/clock.ts';
 
 /** A clock that stands still until it is moved. Starts far from zero, as real clocks do. */
 export class FakeClock implements Clock {

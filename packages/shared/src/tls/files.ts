@@ -1,8 +1,8 @@
 import { createPrivateKey, X509Certificate } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import { createSecureContext } from 'node:tls';
-import { ConfigError } from '../config.ts';
-import { stampOf } from '../file-stamp.ts';
+import { stampOf } from '../files/file-stamp.ts';
+import { ConfigError } from '../runtime/config.ts';
 
 /** A file, and the variable that names it, for messages. */
 export interface NamedFile {

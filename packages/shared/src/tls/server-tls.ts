@@ -1,9 +1,9 @@
 import type { SecureContextOptions, TLSSocket, TlsOptions } from 'node:tls';
 import type { FastifyInstance } from 'fastify';
-import { boundedWarner } from '../bounded-warner.ts';
-import type { Clock } from '../clock.ts';
-import type { ServiceMetrics } from '../http/metrics.ts';
-import type { Logger } from '../logger.ts';
+import type { ServiceMetrics } from '../metrics/metrics.ts';
+import { boundedWarner } from '../runtime/bounded-warner.ts';
+import type { Clock } from '../runtime/clock.ts';
+import type { Logger } from '../runtime/logger.ts';
 import type { TlsFiles } from './files.ts';
 import { WatchedTls } from './watched-tls.ts';
 

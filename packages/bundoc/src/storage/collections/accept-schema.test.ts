@@ -1,5 +1,5 @@
 import { readFileSync } from 'node:fs';
-import { AppError } from '@bundoc/shared/errors';
+import { AppError } from '@bundoc/shared/contract/app-error';
 import { describe, expect, it, vi } from 'vitest';
 import { acceptSchema, checkOf as checkOfStored, requireExactNumbers } from './definition-schema.ts';
 import { readForSchema } from './exact-numbers.ts';

@@ -1,6 +1,6 @@
-import type { Clock } from '@bundoc/shared/clock';
+import { hasCode } from '@bundoc/shared/contract/app-error';
 import type { CollectionDefinition, Ttl } from '@bundoc/shared/contract/collections';
-import { hasCode } from '@bundoc/shared/errors';
+import type { Clock } from '@bundoc/shared/runtime/clock';
 import type { DocumentRef } from '../../cipher/stored-text.ts';
 import { type OwnWork, ownWork, type Work } from '../../work/scheduler.ts';
 import type { EngineIndexes } from '../indexes/port.ts';

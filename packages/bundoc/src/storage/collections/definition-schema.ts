@@ -1,5 +1,5 @@
+import { AppError } from '@bundoc/shared/contract/app-error';
 import type { CollectionDefinition } from '@bundoc/shared/contract/collections';
-import { AppError } from '@bundoc/shared/errors';
 import type { DocumentContent } from '../../cipher/stored-text.ts';
 import { isObject, readValue } from '../../query/value.ts';
 import { placeOfInexact, readForSchema } from './exact-numbers.ts';

@@ -1,5 +1,5 @@
-import type { Clock } from '@bundoc/shared/clock';
 import type { Ttl } from '@bundoc/shared/contract/collections';
+import type { Clock } from '@bundoc/shared/runtime/clock';
 import type { OwnWork } from '../../work/scheduler.ts';
 import type { ListedDocument, Position, ProjectStore } from '../port.ts';
 import { isExpired } from './expiry.ts';

@@ -1,4 +1,4 @@
-import { AppError } from '@bundoc/shared/errors';
+import { AppError } from '@bundoc/shared/contract/app-error';
 import { loadJsonSchemaSuite, type SuiteGroup } from '@bundoc/shared/testing/json-schema-suite';
 import { describe, expect, it } from 'vitest';
 import { acceptSchema } from './definition-schema.ts';

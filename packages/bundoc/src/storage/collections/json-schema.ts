@@ -1,5 +1,5 @@
+import { AppError } from '@bundoc/shared/contract/app-error';
 import type { FieldFault } from '@bundoc/shared/contract/problem';
-import { AppError } from '@bundoc/shared/errors';
 import { Ajv2020, type ErrorObject, type ValidateFunction } from 'ajv/dist/2020.js';
 import { addExactKeywords, type Numbers, withExactTypes } from './exact-keywords.ts';
 import { ExactNumbers, type ReadDocument } from './exact-numbers.ts';

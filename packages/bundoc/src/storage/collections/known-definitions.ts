@@ -1,6 +1,6 @@
+import { AppError, hasCode } from '@bundoc/shared/contract/app-error';
 import type { CollectionDefinition, Ttl } from '@bundoc/shared/contract/collections';
 import type { FieldFault } from '@bundoc/shared/contract/problem';
-import { AppError, hasCode } from '@bundoc/shared/errors';
 import { LRUCache } from 'lru-cache';
 import type { DocumentContent } from '../../cipher/stored-text.ts';
 import { Turns } from '../../turns.ts';

@@ -1,4 +1,4 @@
-import { hasCode } from '@bundoc/shared/errors';
+import { hasCode } from '@bundoc/shared/contract/app-error';
 import type { ProjectStore, StoredDocument, Write } from '../port.ts';
 
 /** Removes these very states of documents, in one commit when nobody was faster and one can hold them all. @returns how many. */

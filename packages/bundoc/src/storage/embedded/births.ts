@@ -1,9 +1,9 @@
 import { randomBytes } from 'node:crypto';
 import { basename, dirname, join } from 'node:path';
+import { AppError, hasCode } from '@bundoc/shared/contract/app-error';
 import { CATALOG_FILE } from '@bundoc/shared/contract/catalog-head';
 import { projectIdSchema } from '@bundoc/shared/contract/documents';
 import { DELETION_FILE, MOVE_FILE, PROJECT_FILE } from '@bundoc/shared/contract/project-file';
-import { AppError, hasCode } from '@bundoc/shared/errors';
 import { comparePlaces, HANDLE_BYTES, isSamePlace, type Place } from '../../engine/files/log/layout.ts';
 import type { Log } from '../../engine/files/log/log.ts';
 import type { FoundBirth } from '../../engine/files/log/log-content.ts';

@@ -1,6 +1,6 @@
 import { randomBytes } from 'node:crypto';
 import { dirname, join } from 'node:path';
-import { AppError } from '@bundoc/shared/errors';
+import { AppError } from '@bundoc/shared/contract/app-error';
 import { isCarriedUpTo } from '../../engine/files/log/carried-file.ts';
 import type { Place } from '../../engine/files/log/layout.ts';
 import type { Log } from '../../engine/files/log/log.ts';

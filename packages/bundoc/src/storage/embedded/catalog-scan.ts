@@ -1,4 +1,5 @@
 import { join } from 'node:path';
+import { hasCode } from '@bundoc/shared/contract/app-error';
 import {
   CATALOG_FILE,
   CATALOG_START_BYTES,
@@ -6,7 +7,6 @@ import {
   parseCatalogStart,
 } from '@bundoc/shared/contract/catalog-head';
 import { projectIdSchema } from '@bundoc/shared/contract/documents';
-import { hasCode } from '@bundoc/shared/errors';
 import type { FramePlace } from '../../engine/files/log/layout.ts';
 import type { Log } from '../../engine/files/log/log.ts';
 import type { Disk } from './disk.ts';

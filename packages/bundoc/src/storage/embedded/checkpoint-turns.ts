@@ -1,4 +1,4 @@
-import type { Clock } from '@bundoc/shared/clock';
+import type { Clock } from '@bundoc/shared/runtime/clock';
 import type { Log } from '../../engine/files/log/log.ts';
 import type { LogMark } from '../../engine/files/log/log-api.ts';
 import { KeyedMutex } from '../../keyed-mutex.ts';

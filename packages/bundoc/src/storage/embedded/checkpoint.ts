@@ -1,8 +1,8 @@
 import { randomBytes } from 'node:crypto';
 import { join } from 'node:path';
-import type { Clock } from '@bundoc/shared/clock';
+import { AppError, hasCode } from '@bundoc/shared/contract/app-error';
 import { CATALOG_FILE } from '@bundoc/shared/contract/catalog-head';
-import { AppError, hasCode } from '@bundoc/shared/errors';
+import type { Clock } from '@bundoc/shared/runtime/clock';
 import type { ProjectCipher } from '../../cipher/project-cipher.ts';
 import { isSamePlace, type Place } from '../../engine/files/log/layout.ts';
 import type { LogMark } from '../../engine/files/log/log-api.ts';

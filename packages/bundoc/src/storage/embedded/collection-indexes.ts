@@ -1,4 +1,4 @@
-import { hasCode } from '@bundoc/shared/errors';
+import { hasCode } from '@bundoc/shared/contract/app-error';
 import type { DocumentContent, DocumentRef } from '../../cipher/stored-text.ts';
 import { TREE_BYTES_MAX } from '../../patch/read-patch.ts';
 import { readValue } from '../../query/value.ts';

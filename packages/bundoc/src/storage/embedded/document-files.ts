@@ -1,7 +1,7 @@
 import { join } from 'node:path';
-import { OpenError } from '@bundoc/shared/aead';
+import { hasCode } from '@bundoc/shared/contract/app-error';
 import type { DocumentMetadata } from '@bundoc/shared/contract/documents';
-import { hasCode } from '@bundoc/shared/errors';
+import { OpenError } from '@bundoc/shared/crypto/aead';
 import type { ProjectCipher } from '../../cipher/project-cipher.ts';
 import { readOwnMetadata } from '../../cipher/stored-text.ts';
 import { COMMIT_BYTES_MAX, type SealedChange } from '../port.ts';

@@ -1,5 +1,5 @@
 import { setImmediate } from 'node:timers/promises';
-import { AppError } from '@bundoc/shared/errors';
+import { AppError } from '@bundoc/shared/contract/app-error';
 import { describe, expect, it } from 'vitest';
 import { SimulatedDisk } from '../../testing/simulated-disk.ts';
 import { Backlog } from './backlog.ts';

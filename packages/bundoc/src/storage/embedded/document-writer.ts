@@ -1,4 +1,4 @@
-import { AppError } from '@bundoc/shared/errors';
+import { AppError } from '@bundoc/shared/contract/app-error';
 import type { Backlog } from './backlog.ts';
 import type { Disk } from './disk.ts';
 import { documentPath } from './document-files.ts';

@@ -1,5 +1,5 @@
-import type { Clock } from '@bundoc/shared/clock';
-import { AppError } from '@bundoc/shared/errors';
+import { AppError } from '@bundoc/shared/contract/app-error';
+import type { Clock } from '@bundoc/shared/runtime/clock';
 import type { DocumentRef } from '../../cipher/stored-text.ts';
 import type { Place } from '../../engine/files/log/layout.ts';
 import type { AttachedHandle, LogMark, PartSource, TakenPart } from '../../engine/files/log/log-api.ts';

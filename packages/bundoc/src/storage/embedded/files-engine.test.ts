@@ -1,7 +1,7 @@
 import { createSecretKey, randomBytes } from 'node:crypto';
 import { setImmediate } from 'node:timers/promises';
+import { AppError } from '@bundoc/shared/contract/app-error';
 import { parseCatalogHead } from '@bundoc/shared/contract/catalog-head';
-import { AppError } from '@bundoc/shared/errors';
 import { FakeClock } from '@bundoc/shared/testing/fake-clock';
 import { describe, expect, it } from 'vitest';
 import { type DekVersion, ProjectCipher } from '../../cipher/project-cipher.ts';

@@ -1,5 +1,5 @@
 import { join } from 'node:path';
-import { type Clock, systemClock } from '@bundoc/shared/clock';
+import { type Clock, systemClock } from '@bundoc/shared/runtime/clock';
 import { currentShare } from '@bundoc/shared/shares/current-share';
 import type { Place } from '../../engine/files/log/layout.ts';
 import { Log } from '../../engine/files/log/log.ts';

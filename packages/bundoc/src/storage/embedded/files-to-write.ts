@@ -1,4 +1,4 @@
-import type { SharedFolder } from '@bundoc/shared/data-folder';
+import type { SharedFolder } from '@bundoc/shared/files/data-folder';
 
 // What the main thread and the thread that writes document files say to each other.
 

@@ -1,7 +1,7 @@
-import { SEAL_OVERHEAD_BYTES } from '@bundoc/shared/aead';
-import type { Clock } from '@bundoc/shared/clock';
-import { AppError } from '@bundoc/shared/errors';
-import { smallRandom } from '@bundoc/shared/random';
+import { AppError } from '@bundoc/shared/contract/app-error';
+import { SEAL_OVERHEAD_BYTES } from '@bundoc/shared/crypto/aead';
+import { smallRandom } from '@bundoc/shared/crypto/random';
+import type { Clock } from '@bundoc/shared/runtime/clock';
 import type { ProjectCipher } from '../../cipher/project-cipher.ts';
 import { composeStoredText, type DocumentRef } from '../../cipher/stored-text.ts';
 import type { WaitingCommit, Write, WriteResult } from '../port.ts';

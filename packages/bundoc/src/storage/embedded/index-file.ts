@@ -1,5 +1,5 @@
 import { randomBytes } from 'node:crypto';
-import { aadOf, OpenError, open, SEAL_OVERHEAD_BYTES, seal } from '@bundoc/shared/aead';
+import { aadOf, OpenError, open, SEAL_OVERHEAD_BYTES, seal } from '@bundoc/shared/crypto/aead';
 import type { ProjectCipher } from '../../cipher/project-cipher.ts';
 import { type OwnWork, ownWork } from '../../work/scheduler.ts';
 import type { IndexedDocument, MemoryIndex } from '../indexes/memory-index.ts';

@@ -1,5 +1,5 @@
 import { setTimeout } from 'node:timers/promises';
-import { AppError, hasCode } from '@bundoc/shared/errors';
+import { AppError, hasCode } from '@bundoc/shared/contract/app-error';
 import type { Log } from '../../engine/files/log/log.ts';
 import type { CarriedFiles } from './carried-files.ts';
 import type { CheckpointTurns } from './checkpoint-turns.ts';

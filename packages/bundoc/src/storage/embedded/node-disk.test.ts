@@ -15,8 +15,8 @@ import {
 import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { type Containment, DataFolder, UnsafeEntry } from '@bundoc/shared/data-folder';
-import { hasCode } from '@bundoc/shared/errors';
+import { hasCode } from '@bundoc/shared/contract/app-error';
+import { type Containment, DataFolder, UnsafeEntry } from '@bundoc/shared/files/data-folder';
 import { describe, expect, it, onTestFinished } from 'vitest';
 import type { Disk } from './disk.ts';
 import { type NodeDisk, openNodeDisk } from './node-disk.ts';

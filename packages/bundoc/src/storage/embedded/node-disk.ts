@@ -14,6 +14,7 @@ import {
 import { type FileHandle, lstat, mkdir, open, readdir, rename, rmdir, unlink } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { promisify } from 'node:util';
+import { AppError } from '@bundoc/shared/contract/app-error';
 import {
   type Containment,
   codeOf,
@@ -25,8 +26,7 @@ import {
   SAFE_FLAGS,
   UNSAFE_ENTRY,
   UnsafeEntry,
-} from '@bundoc/shared/data-folder';
-import { AppError } from '@bundoc/shared/errors';
+} from '@bundoc/shared/files/data-folder';
 import { type Disk, piecesOf } from './disk.ts';
 import { FilesystemSync } from './filesystem-sync.ts';
 import { WriteThread } from './write-thread.ts';

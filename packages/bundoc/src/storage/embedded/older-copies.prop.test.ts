@@ -1,5 +1,5 @@
 import { randomInt } from 'node:crypto';
-import { AppError } from '@bundoc/shared/errors';
+import { AppError } from '@bundoc/shared/contract/app-error';
 import fc from 'fast-check';
 import { beforeEach, describe, expect, it } from 'vitest';
 import { LogDamaged } from '../../engine/files/log/scan.ts';

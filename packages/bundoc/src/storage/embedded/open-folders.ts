@@ -1,5 +1,5 @@
 import { closeSync } from 'node:fs';
-import type { DataFolder } from '@bundoc/shared/data-folder';
+import type { DataFolder } from '@bundoc/shared/files/data-folder';
 
 /**
  * For projects that are written to at the time. A file whose folder is not among them takes a fifth more of

@@ -1,5 +1,5 @@
 import { join } from 'node:path';
-import { AppError, hasCode } from '@bundoc/shared/errors';
+import { AppError, hasCode } from '@bundoc/shared/contract/app-error';
 import { PartsDamaged } from '../../engine/files/log/sealed-part.ts';
 import type { Disk } from './disk.ts';
 import { LARGE_FILE_BYTES_MAX } from './disk.ts';

@@ -1,7 +1,7 @@
 import { join } from 'node:path';
+import { hasCode } from '@bundoc/shared/contract/app-error';
 import { CATALOG_FILE, parseCatalogHead } from '@bundoc/shared/contract/catalog-head';
-import { lineOf } from '@bundoc/shared/error-line';
-import { hasCode } from '@bundoc/shared/errors';
+import { lineOf } from '@bundoc/shared/runtime/error-line';
 import type { ProjectCipher } from '../../cipher/project-cipher.ts';
 import { decodeCarried } from '../../engine/files/log/carried-file.ts';
 import { comparePlaces, type FramePlace, type Place } from '../../engine/files/log/layout.ts';

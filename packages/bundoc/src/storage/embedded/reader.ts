@@ -1,5 +1,5 @@
-import { OpenError } from '@bundoc/shared/aead';
-import { AppError, hasCode } from '@bundoc/shared/errors';
+import { AppError, hasCode } from '@bundoc/shared/contract/app-error';
+import { OpenError } from '@bundoc/shared/crypto/aead';
 import type { ProjectCipher } from '../../cipher/project-cipher.ts';
 import { type DocumentRef, readStoredMetadata } from '../../cipher/stored-text.ts';
 import type {

@@ -1,10 +1,10 @@
 import { randomBytes } from 'node:crypto';
 import { basename, dirname, join } from 'node:path';
-import type { Clock } from '@bundoc/shared/clock';
+import { hasCode } from '@bundoc/shared/contract/app-error';
 import { CATALOG_FILE } from '@bundoc/shared/contract/catalog-head';
 import type { DocumentMetadata } from '@bundoc/shared/contract/documents';
 import { PROJECT_FILE } from '@bundoc/shared/contract/project-file';
-import { hasCode } from '@bundoc/shared/errors';
+import type { Clock } from '@bundoc/shared/runtime/clock';
 import { HANDLE_BYTES } from '../../engine/files/log/layout.ts';
 import { PartsDamaged } from '../../engine/files/log/sealed-part.ts';
 import { type FileChange, LARGE_FILE_BYTES_MAX, makeDirectoryDurably, replaceFile } from './disk.ts';

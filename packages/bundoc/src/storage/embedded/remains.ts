@@ -1,7 +1,7 @@
 import { join } from 'node:path';
+import { hasCode } from '@bundoc/shared/contract/app-error';
 import { CATALOG_FILE, CATALOG_START_BYTES, parseCatalogStart } from '@bundoc/shared/contract/catalog-head';
 import type { DocumentMetadata } from '@bundoc/shared/contract/documents';
-import { hasCode } from '@bundoc/shared/errors';
 import { decodeCarried } from '../../engine/files/log/carried-file.ts';
 import { comparePlaces, isSamePlace, type Place } from '../../engine/files/log/layout.ts';
 import { nameOfPlace, openSealedPart } from '../../engine/files/log/parts.ts';

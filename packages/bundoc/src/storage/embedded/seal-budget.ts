@@ -1,4 +1,4 @@
-import { AppError } from '@bundoc/shared/errors';
+import { AppError } from '@bundoc/shared/contract/app-error';
 
 /**
  * How often a key may seal with random 96-bit nonces (NIST SP 800-38D, section 8.3), and limits below that.

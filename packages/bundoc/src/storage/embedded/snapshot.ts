@@ -1,11 +1,11 @@
 import { hash, type KeyObject, randomBytes } from 'node:crypto';
-import { aadOf, OpenError, open, SEAL_OVERHEAD_BYTES, seal } from '@bundoc/shared/aead';
 import {
   type CatalogHead,
   type CoveredPlace,
   encodeCatalogHead,
   parseCatalogHead,
 } from '@bundoc/shared/contract/catalog-head';
+import { aadOf, OpenError, open, SEAL_OVERHEAD_BYTES, seal } from '@bundoc/shared/crypto/aead';
 import { type OwnWork, ownWork } from '../../work/scheduler.ts';
 import { ByteReader, ByteWriter } from './bytes.ts';
 import type { Catalog } from './catalog.ts';

@@ -1,7 +1,7 @@
 import { existsSync, mkdtempSync, readFileSync, rmSync, statSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { DataFolder } from '@bundoc/shared/data-folder';
+import { DataFolder } from '@bundoc/shared/files/data-folder';
 import { afterAll, describe, expect, it } from 'vitest';
 import { WriteThread } from './write-thread.ts';
 

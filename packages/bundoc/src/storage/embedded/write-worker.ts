@@ -10,7 +10,14 @@ import {
 } from 'node:fs';
 import { setPriority } from 'node:os';
 import { parentPort, workerData } from 'node:worker_threads';
-import { codeOf, DataFolder, nameOf, parentOf, requireFile, SAFE_FLAGS } from '@bundoc/shared/data-folder';
+import {
+  codeOf,
+  DataFolder,
+  nameOf,
+  parentOf,
+  requireFile,
+  SAFE_FLAGS,
+} from '@bundoc/shared/files/data-folder';
 import { END, type FilesToWrite, REMOVED, type WriteFailure, type WritePlace } from './files-to-write.ts';
 import { OpenFolders } from './open-folders.ts';
 

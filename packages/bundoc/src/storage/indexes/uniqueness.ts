@@ -1,4 +1,4 @@
-import { AppError } from '@bundoc/shared/errors';
+import { AppError } from '@bundoc/shared/contract/app-error';
 import type { IndexSpec } from './port.ts';
 
 /** Documents that have a key of a unique index, not counting what the group changes. */

@@ -1,5 +1,5 @@
-import type { Clock } from '@bundoc/shared/clock';
-import { AppError } from '@bundoc/shared/errors';
+import { AppError } from '@bundoc/shared/contract/app-error';
+import type { Clock } from '@bundoc/shared/runtime/clock';
 import { definitionRef } from '../collections/definition.ts';
 import {
   type DefinedBy,

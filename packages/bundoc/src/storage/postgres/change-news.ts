@@ -1,4 +1,4 @@
-import type { Logger } from '@bundoc/shared/logger';
+import type { Logger } from '@bundoc/shared/runtime/logger';
 import pg from 'pg';
 import type { Position } from '../port.ts';
 import { clientConfig, type Database, type DatabaseOptions, type Statement } from './database.ts';

@@ -1,5 +1,5 @@
 import { type ConnectionOptions, checkServerIdentity } from 'node:tls';
-import type { Logger } from '@bundoc/shared/logger';
+import type { Logger } from '@bundoc/shared/runtime/logger';
 import pg from 'pg';
 import { ConnectionTrouble, storageErrorOf } from './database-error.ts';
 

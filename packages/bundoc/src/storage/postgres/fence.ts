@@ -1,4 +1,4 @@
-import { AppError } from '@bundoc/shared/errors';
+import { AppError } from '@bundoc/shared/contract/app-error';
 import { type Connections, OutcomeUnknown, type Statement, type Transaction } from './database.ts';
 import { changeMarker, leaveMarker, lockRow } from './file-row.ts';
 import { deleteContentRows, deleteHead, lockOf } from './project-rows.ts';

@@ -1,5 +1,5 @@
 import { setImmediate } from 'node:timers/promises';
-import { hasCode } from '@bundoc/shared/errors';
+import { hasCode } from '@bundoc/shared/contract/app-error';
 
 export interface GatherOptions<Question, Answer> {
   /** Answers all questions by one statement, in their order. */

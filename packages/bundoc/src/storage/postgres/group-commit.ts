@@ -1,6 +1,6 @@
 import { setImmediate } from 'node:timers/promises';
-import type { Clock } from '@bundoc/shared/clock';
-import { AppError, hasCode } from '@bundoc/shared/errors';
+import { AppError, hasCode } from '@bundoc/shared/contract/app-error';
+import type { Clock } from '@bundoc/shared/runtime/clock';
 import { v7 as uuidv7 } from 'uuid';
 import type { Position } from '../port.ts';
 import type { BlindIndexes } from './blind-index.ts';

@@ -1,4 +1,4 @@
-import { AppError } from '@bundoc/shared/errors';
+import { AppError } from '@bundoc/shared/contract/app-error';
 import type { DocumentState } from '../embedded/record.ts';
 import { ENTRIES_OF_DOCUMENT_MAX } from '../indexes/index-keys.ts';
 import { UniquenessOfGroup } from '../indexes/uniqueness.ts';

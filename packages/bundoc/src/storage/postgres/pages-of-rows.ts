@@ -1,4 +1,4 @@
-import { systemClock } from '@bundoc/shared/clock';
+import { systemClock } from '@bundoc/shared/runtime/clock';
 import type { ProjectCipher } from '../../cipher/project-cipher.ts';
 import type { ProjectStore } from '../port.ts';
 import type { Queryable } from './database.ts';

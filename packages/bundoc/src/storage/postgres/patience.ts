@@ -1,6 +1,6 @@
 import { setTimeout as sleep } from 'node:timers/promises';
-import { ageMs, type Clock, instant } from '@bundoc/shared/clock';
-import { hasCode } from '@bundoc/shared/errors';
+import { hasCode } from '@bundoc/shared/contract/app-error';
+import { ageMs, type Clock, instant } from '@bundoc/shared/runtime/clock';
 
 /** How long a caller is kept waiting while the server cannot serve: a switch to a standby may be over by then. */
 const PATIENCE_MS = 4_500;

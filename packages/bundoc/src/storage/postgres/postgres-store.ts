@@ -1,6 +1,6 @@
-import { OpenError } from '@bundoc/shared/aead';
-import type { Clock } from '@bundoc/shared/clock';
-import { AppError } from '@bundoc/shared/errors';
+import { AppError } from '@bundoc/shared/contract/app-error';
+import { OpenError } from '@bundoc/shared/crypto/aead';
+import type { Clock } from '@bundoc/shared/runtime/clock';
 import type { ProjectCipher } from '../../cipher/project-cipher.ts';
 import type { DocumentRef } from '../../cipher/stored-text.ts';
 import type { OwnWork } from '../../work/scheduler.ts';

@@ -1,5 +1,5 @@
 import { createHmac, type KeyObject } from 'node:crypto';
-import { aadOf, OpenError, open, seal } from '@bundoc/shared/aead';
+import { aadOf, OpenError, open, seal } from '@bundoc/shared/crypto/aead';
 import type { ProjectCipher } from '../../cipher/project-cipher.ts';
 import { ByteReader, ByteWriter } from '../embedded/bytes.ts';
 import { type DocumentState, readState, type UsedKey, writeState } from '../embedded/record.ts';

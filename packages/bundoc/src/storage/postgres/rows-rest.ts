@@ -1,5 +1,5 @@
-import { OpenError } from '@bundoc/shared/aead';
-import { AppError } from '@bundoc/shared/errors';
+import { AppError } from '@bundoc/shared/contract/app-error';
+import { OpenError } from '@bundoc/shared/crypto/aead';
 import type { ProjectCipher } from '../../cipher/project-cipher.ts';
 import type { UsedKey } from '../embedded/record.ts';
 import type { StoreRest } from '../port.ts';

@@ -1,4 +1,4 @@
-import { OpenError } from '@bundoc/shared/aead';
+import { OpenError } from '@bundoc/shared/crypto/aead';
 import { expect, it } from 'vitest';
 import { readStateRow } from './rows.ts';
 

@@ -1,4 +1,4 @@
-import { OpenError } from '@bundoc/shared/aead';
+import { OpenError } from '@bundoc/shared/crypto/aead';
 import type { DocumentRef } from '../../cipher/stored-text.ts';
 import type { DocumentState } from '../embedded/record.ts';
 import { COMMIT_BYTES_MAX } from '../port.ts';

@@ -1,4 +1,4 @@
-import { OpenError } from '@bundoc/shared/aead';
+import { OpenError } from '@bundoc/shared/crypto/aead';
 import type { SealLimits } from '../embedded/seal-budget.ts';
 import type { RowCipher } from './row-cipher.ts';
 

@@ -1,4 +1,4 @@
-import { ConfigError } from '@bundoc/shared/config';
+import { ConfigError } from '@bundoc/shared/runtime/config';
 import type { Database } from './database.ts';
 
 const MAJOR_MIN = 15;

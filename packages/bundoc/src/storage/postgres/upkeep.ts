@@ -1,5 +1,5 @@
-import { OpenError } from '@bundoc/shared/aead';
-import type { Clock } from '@bundoc/shared/clock';
+import { OpenError } from '@bundoc/shared/crypto/aead';
+import type { Clock } from '@bundoc/shared/runtime/clock';
 import type { ProjectCipher } from '../../cipher/project-cipher.ts';
 import { IDEMPOTENCY_KEYS_MAX, IDEMPOTENCY_TTL_MS, TOMBSTONE_TTL_MS } from '../port.ts';
 import type { Database, Row, Statement, Transaction } from './database.ts';

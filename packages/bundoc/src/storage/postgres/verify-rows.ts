@@ -1,4 +1,4 @@
-import { OpenError } from '@bundoc/shared/aead';
+import { OpenError } from '@bundoc/shared/crypto/aead';
 import type { ProjectCipher } from '../../cipher/project-cipher.ts';
 import { openOwnDocument } from '../embedded/document-files.ts';
 import type { DocumentState } from '../embedded/record.ts';

@@ -1,5 +1,5 @@
 import { setTimeout as delay } from 'node:timers/promises';
-import type { Logger } from '@bundoc/shared/logger';
+import type { Logger } from '@bundoc/shared/runtime/logger';
 import type { Metrics } from '../../metrics.ts';
 import type { KmsStore } from '../../store/port.ts';
 import { type ChainHead, GENESIS } from '../chain.ts';

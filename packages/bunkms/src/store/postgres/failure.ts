@@ -1,4 +1,4 @@
-import { AppError } from '@bundoc/shared/errors';
+import { AppError } from '@bundoc/shared/contract/app-error';
 import { DatabaseError } from 'pg';
 
 /** SQLSTATE of a full disk, and classes and codes after which the connection, or the server behind it, is of no use. */

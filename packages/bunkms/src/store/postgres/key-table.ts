@@ -1,5 +1,5 @@
 import type { AuditRecord } from '@bundoc/shared/contract/audit';
-import { globMatches } from '@bundoc/shared/grants';
+import { globMatches } from '@bundoc/shared/contract/grants';
 import { globRanges } from '../glob-ranges.ts';
 import type {
   FilteredPage,

@@ -1,6 +1,6 @@
+import { AppError } from '@bundoc/shared/contract/app-error';
 import type { AuditRecord } from '@bundoc/shared/contract/audit';
 import type { AuditReceipt } from '@bundoc/shared/contract/keys';
-import { AppError } from '@bundoc/shared/errors';
 import type { AuditDraft } from '../../audit/chain.ts';
 import { STORAGE_ACTIONS } from '../../audit/storage-record.ts';
 import { kekIdOf } from '../../vault/vault.ts';

@@ -1,7 +1,7 @@
 import { readFileSync } from 'node:fs';
 import { type ConnectionOptions, checkServerIdentity } from 'node:tls';
-import { ConfigError, readSecretFile } from '@bundoc/shared/config';
-import { AppError } from '@bundoc/shared/errors';
+import { AppError } from '@bundoc/shared/contract/app-error';
+import { ConfigError, readSecretFile } from '@bundoc/shared/runtime/config';
 import pg, { type PoolClient } from 'pg';
 import { NotPrimary, storageError } from './failure.ts';
 import { type Session, sessionOf } from './session.ts';

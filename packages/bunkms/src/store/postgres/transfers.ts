@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { type KeyObject, randomUUID } from 'node:crypto';
-import { AppError } from '@bundoc/shared/errors';
+import { AppError } from '@bundoc/shared/contract/app-error';
 import type { PoolClient } from 'pg';
 import { GENESIS } from '../../audit/chain.ts';
 import type { LoadEntry, StoreEntry } from '../port.ts';

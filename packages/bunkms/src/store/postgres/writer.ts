@@ -1,6 +1,6 @@
 import { type KeyObject, randomUUID } from 'node:crypto';
 import { setTimeout as pause } from 'node:timers/promises';
-import { AppError } from '@bundoc/shared/errors';
+import { AppError } from '@bundoc/shared/contract/app-error';
 import type { PoolClient } from 'pg';
 import type { ChainHead } from '../../audit/chain.ts';
 import type { Row } from '../row-records.ts';

@@ -1,5 +1,5 @@
-import { AppError } from '@bundoc/shared/errors';
-import { globMatches } from '@bundoc/shared/grants';
+import { AppError } from '@bundoc/shared/contract/app-error';
+import { globMatches } from '@bundoc/shared/contract/grants';
 import { globRanges } from '../glob-ranges.ts';
 import type {
   FilteredPage,

@@ -1,5 +1,5 @@
+import { AppError } from '@bundoc/shared/contract/app-error';
 import type { AuditReceipt } from '@bundoc/shared/contract/keys';
-import { AppError } from '@bundoc/shared/errors';
 import type { AuditDraft } from '../../audit/chain.ts';
 import { isSaidBy } from '../../audit/token-record.ts';
 import { kekIdOf } from '../../vault/vault.ts';

@@ -1,4 +1,4 @@
-import type { AppError } from '@bundoc/shared/errors';
+import type { AppError } from '@bundoc/shared/contract/app-error';
 import { type Carried, decodeCarried, encodeCarried } from './carried-file.ts';
 import { comparePlaces, type Place } from './layout.ts';
 import type { CarryTarget, LogOptions } from './log-api.ts';

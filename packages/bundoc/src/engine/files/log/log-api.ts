@@ -1,5 +1,5 @@
-import type { Clock } from '@bundoc/shared/clock';
-import type { AppError } from '@bundoc/shared/errors';
+import type { AppError } from '@bundoc/shared/contract/app-error';
+import type { Clock } from '@bundoc/shared/runtime/clock';
 import { CHUNK_BYTES, FRAME_BODY_BYTES_MAX, type FramePlace, type Place } from './layout.ts';
 import type { FoundBirth } from './log-content.ts';
 import type { BirthText, PartKeys } from './part-seal.ts';

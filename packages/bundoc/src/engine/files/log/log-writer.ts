@@ -1,6 +1,6 @@
 import { setImmediate, setTimeout } from 'node:timers/promises';
-import { type Clock, systemClock } from '@bundoc/shared/clock';
-import { AppError } from '@bundoc/shared/errors';
+import { AppError } from '@bundoc/shared/contract/app-error';
+import { type Clock, systemClock } from '@bundoc/shared/runtime/clock';
 import { BLOCK_BYTES } from './layout.ts';
 import type { LogOptions, TakenPart } from './log-api.ts';
 import type { LogContent } from './log-content.ts';

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { dirname } from 'node:path';
-import { AppError, hasCode } from '@bundoc/shared/errors';
+import { AppError, hasCode } from '@bundoc/shared/contract/app-error';
 import { Carrier } from './carrier.ts';
 import { frameBytes } from './frame.ts';
 import { BLOCK_BYTES, blocksOf, FRAME_PARTS_MAX, type FramePlace, type Place } from './layout.ts';

@@ -12,7 +12,7 @@ import {
 } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { DataFolder } from '@bundoc/shared/data-folder';
+import { DataFolder } from '@bundoc/shared/files/data-folder';
 import { afterAll, describe, expect, it } from 'vitest';
 import { openNodeDisk } from '../../../storage/embedded/node-disk.ts';
 import { LogProject, OpenLogProject, SMALL_LIMITS } from '../../../testing/log-projects.ts';

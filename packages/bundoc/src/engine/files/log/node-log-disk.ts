@@ -1,8 +1,8 @@
 import assert from 'node:assert/strict';
 import { close, constants, fstatSync, read } from 'node:fs';
 import { promisify } from 'node:util';
-import { codeOf, type DataFolder, requireFile, UnsafeEntry } from '@bundoc/shared/data-folder';
-import { AppError } from '@bundoc/shared/errors';
+import { AppError } from '@bundoc/shared/contract/app-error';
+import { codeOf, type DataFolder, requireFile, UnsafeEntry } from '@bundoc/shared/files/data-folder';
 import { LogThread } from './log-thread.ts';
 import type { LogDisk, LogFile } from './ports.ts';
 import { LogDamaged } from './scan.ts';

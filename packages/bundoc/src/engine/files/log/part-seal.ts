@@ -1,5 +1,5 @@
 import { createCipheriv, createDecipheriv, type KeyObject } from 'node:crypto';
-import { deriveKey, NONCE_BYTES, OpenError } from '@bundoc/shared/aead';
+import { deriveKey, NONCE_BYTES, OpenError } from '@bundoc/shared/crypto/aead';
 import type { FramePlace } from './layout.ts';
 import { TAG_BYTES } from './layout.ts';
 

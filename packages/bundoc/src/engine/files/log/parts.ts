@@ -1,5 +1,5 @@
-import { OpenError } from '@bundoc/shared/aead';
-import { hasCode } from '@bundoc/shared/errors';
+import { hasCode } from '@bundoc/shared/contract/app-error';
+import { OpenError } from '@bundoc/shared/crypto/aead';
 import { decodeCarried } from './carried-file.ts';
 import { ENTRY_BYTES, findPart, headBytesAt, readEntry, type SealedEntry } from './frame.ts';
 import { BLOCK_BYTES, comparePlaces, type FramePlace, isSamePlace, type Place, TAG_BYTES } from './layout.ts';

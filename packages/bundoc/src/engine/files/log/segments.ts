@@ -1,6 +1,6 @@
 import { join } from 'node:path';
-import { codeOf } from '@bundoc/shared/data-folder';
-import { hasCode } from '@bundoc/shared/errors';
+import { hasCode } from '@bundoc/shared/contract/app-error';
+import { codeOf } from '@bundoc/shared/files/data-folder';
 import { PartReader } from './parts.ts';
 import type { LogDisk } from './ports.ts';
 import type { LiveSegment, LogScan } from './scan.ts';

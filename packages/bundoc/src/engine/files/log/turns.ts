@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { AppError } from '@bundoc/shared/errors';
+import { AppError } from '@bundoc/shared/contract/app-error';
 import { FairQueue } from './fair-queue.ts';
 import { ENTRY_BYTES, type Entry, REPEAT_BYTES } from './frame.ts';
 import type { HandleIndex } from './handle-index.ts';

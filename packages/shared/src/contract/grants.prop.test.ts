@@ -1,7 +1,7 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
+import { cpuMsOf } from '../testing/cpu-time.ts';
 import { globMatches } from './grants.ts';
-import { cpuMsOf } from './testing/cpu-time.ts';
 
 /** The obvious meaning of a glob. Slow on purpose-made globs, so these are short. */
 function oracle(glob: string, name: string): boolean {

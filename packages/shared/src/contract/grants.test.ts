@@ -1,7 +1,7 @@
 import { describe, expect, it } from 'vitest';
-import { type Claims, claimsSchema } from './contract/tokens.ts';
-import { hasCode } from './errors.ts';
+import { hasCode } from './app-error.ts';
 import { globMatches, mayUseKey, requireKey, requireProject, requireScope } from './grants.ts';
+import { type Claims, claimsSchema } from './tokens.ts';
 
 function claims(grants: Partial<Record<'scope' | 'keys' | 'projects', unknown>> = {}): Claims {
   return claimsSchema.parse({

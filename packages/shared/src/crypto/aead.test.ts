@@ -7,6 +7,7 @@ import {
   timingSafeEqual,
 } from 'node:crypto';
 import { describe, expect, it } from 'vitest';
+import { loadWycheproof, unhex } from '../testing/wycheproof.ts';
 import {
   aadOf,
   deriveBytes,
@@ -21,7 +22,6 @@ import {
   TAG_BYTES,
   takeKey,
 } from './aead.ts';
-import { loadWycheproof, unhex } from './testing/wycheproof.ts';
 
 const key = createSecretKey(Buffer.alloc(KEY_BYTES, 7));
 

@@ -1,6 +1,6 @@
 import { LRUCache } from 'lru-cache';
+import { AppError } from '../contract/app-error.ts';
 import type { Clock } from './clock.ts';
-import { AppError } from './errors.ts';
 
 export interface RateLimitOptions {
   readonly clock: Clock;

@@ -1,4 +1,4 @@
-import type { FieldFault, ProblemCode } from './contract/problem.ts';
+import type { FieldFault, ProblemCode } from './problem.ts';
 
 export interface AppErrorOptions extends ErrorOptions {
   /** Sentence for the caller. Never put secrets, paths of the server or the text of an internal error here. */

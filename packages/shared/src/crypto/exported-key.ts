@@ -1,8 +1,8 @@
 import type { KeyObject } from 'node:crypto';
-import { takeKey } from '../aead.ts';
+import { type ExportedKey, exportedKeySchema } from '../contract/keys.ts';
 import { scanJson } from '../json/scan.ts';
-import { KEY_TEXT_BYTES, readKeyText, writeKeyText } from '../key-text.ts';
-import { type ExportedKey, exportedKeySchema } from './keys.ts';
+import { takeKey } from './aead.ts';
+import { KEY_TEXT_BYTES, readKeyText, writeKeyText } from './key-text.ts';
 
 /** What an export answers beside the key itself. */
 export type ExportedKeyFacts = Omit<ExportedKey, 'key_material_b64'>;

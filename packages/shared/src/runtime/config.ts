@@ -1,7 +1,7 @@
 import { readFileSync } from 'node:fs';
 import { BlockList, isIP, isIPv6 } from 'node:net';
 import { z } from 'zod';
-import { canonicalAddress } from './http/addresses.ts';
+import { canonicalAddress } from './addresses.ts';
 import type { Logger } from './logger.ts';
 
 /** The environment is not usable. The message lists every fault, a line each, and repeats no value. */

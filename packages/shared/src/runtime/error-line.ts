@@ -1,5 +1,5 @@
-import { PROBLEMS } from './contract/problem.ts';
-import { AppError } from './errors.ts';
+import { AppError } from '../contract/app-error.ts';
+import { PROBLEMS } from '../contract/problem.ts';
 
 /** One line for a person; no stack. */
 export function lineOf(error: unknown): string {

@@ -1,5 +1,5 @@
-import type { Claims, Scope } from './contract/tokens.ts';
-import { AppError } from './errors.ts';
+import { AppError } from './app-error.ts';
+import type { Claims, Scope } from './tokens.ts';
 
 /** True when `name` matches `glob`; `*` stands for any run of characters. Linear in both lengths. */
 export function globMatches(glob: string, name: string): boolean {

@@ -1,8 +1,8 @@
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
-import { AppError } from './errors.ts';
+import { AppError } from '../contract/app-error.ts';
+import { FakeClock } from '../testing/fake-clock.ts';
 import { RateLimit } from './rate-limit.ts';
-import { FakeClock } from './testing/fake-clock.ts';
 
 const isTaken = (limit: RateLimit, caller: string): boolean => {
   try {

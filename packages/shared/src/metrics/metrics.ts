@@ -1,8 +1,13 @@
 import type { FastifyInstance } from 'fastify';
 import { Counter, collectDefaultMetrics, Gauge, Registry } from 'prom-client';
 import type { Share } from '../shares/share.ts';
-import type { WatchedTls } from '../tls/watched-tls.ts';
 import { RequestTimes } from './request-times.ts';
+
+/** A certificate in use. */
+export interface WatchedCertificate {
+  /** Its end, milliseconds since 1970; undefined while there is none. */
+  readonly notAfterMs: number | undefined;
+}
 
 /** The metrics every service has: those of the process, of its listeners, and of its certificates. */
 export interface ServiceMetrics {
@@ -12,7 +17,7 @@ export interface ServiceMetrics {
   /** Counts a connection that TLS refused. */
   tlsRefused(listener: string): void;
   /** Shows when a certificate ends, whenever the metrics are asked for. */
-  watchCertificate(use: string, tls: WatchedTls): void;
+  watchCertificate(use: string, certificate: WatchedCertificate): void;
   /** Shows what is held of shares and what waits, whenever the metrics are asked for. Their names are the labels. */
   watchShares(shares: readonly Share[]): void;
   /** Shows how many transfers and connections a share had cut off since they were too slow. */
@@ -53,7 +58,7 @@ export function createServiceMetrics(prefix: string): ServiceMetrics {
     labelNames: ['listener'],
     registers,
   });
-  const certificates = new Map<string, WatchedTls>();
+  const certificates = new Map<string, WatchedCertificate>();
   new Gauge({
     name: `${prefix}certificate_expiry_timestamp_seconds`,
     help: 'When the certificate in use ends, seconds since 1970.',
@@ -81,7 +86,7 @@ export function createServiceMetrics(prefix: string): ServiceMetrics {
       });
     },
     tlsRefused: (listener) => tlsRefused.inc({ listener }),
-    watchCertificate: (use, tls) => certificates.set(use, tls),
+    watchCertificate: (use, certificate) => certificates.set(use, certificate),
   };
 }
 

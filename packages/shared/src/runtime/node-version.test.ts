@@ -13,7 +13,7 @@ test.each(['18.20.4', '20.20.2', '23.11.1', '9.0.0'])('Node %s is told what is n
 test.each(['bundoc/src/main', 'bundoc/src/cli/main', 'bunkms/src/main', 'bunkms/src/cli/main'])(
   '%s loads nothing of its service before it has looked',
   (name) => {
-    const source = readFileSync(new URL(`../../${name}.ts`, import.meta.url), 'utf8');
+    const source = readFileSync(new URL(`../../../${name}.ts`, import.meta.url), 'utf8');
     expect(source).toContain('nodeFault()');
     expect(source).not.toMatch(/^import .*(app|program)\.ts/m);
   },
